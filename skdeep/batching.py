@@ -1,0 +1,254 @@
+"""Which rows, in which order, on which device: dense, sparse or memory-mapped data as mini-batches.
+
+Data goes to the device once if it fits (else a batch at a time), in the dtype it came in; batches are cast to the
+compute dtype. Rows are gathered by index: nothing is copied or shuffled as a whole.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+# Share of a device's free memory that resident training data may take.
+_RESIDENT_SHARE = 0.5
+
+
+def as_tensor(array: np.ndarray) -> Tensor:
+    """A tensor that shares the array's memory where torch can (native byte order, positive strides)."""
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if any(stride < 0 for stride in array.strides):
+        array = np.ascontiguousarray(array)
+    if array.flags.writeable:
+        return torch.from_numpy(array)
+    with warnings.catch_warnings():  # torch warns that writing would be undefined; training data is only read
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
+        return torch.from_numpy(array)
+
+
+def _fits(n_bytes: int, device: torch.device) -> bool:
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return n_bytes <= _RESIDENT_SHARE * free
+
+
+class DenseRows:
+    """Rows of a dense matrix.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n, d)
+        Any real dtype, on any device.
+    device, dtype : torch.device, torch.dtype
+        Where and in which precision batches are wanted.
+    """
+
+    def __init__(self, X: Tensor, device: torch.device, dtype: torch.dtype):
+        X = X.contiguous()  # rows are gathered: column-major data would be read with one cache miss per value
+        self.X = X.to(device) if _fits(X.numel() * X.element_size(), device) else X
+        self.device, self.dtype = device, dtype
+        self._buffers: dict[tuple[int, ...], Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    @property
+    def n_features(self) -> int:
+        return self.X.shape[1]
+
+    def take(self, rows: Tensor | slice) -> Tensor:
+        """Rows by index (B,) or (K, B), or a slice: ``(B, d)`` or ``(K, B, d)``. Valid until the next call."""
+        if isinstance(rows, slice):
+            return self.X[rows].to(self.device, self.dtype)
+        flat = rows.reshape(-1).to(self.X.device)
+        # writing into memory that is already mapped is 3 times faster than a fresh block per batch
+        buffer = self._buffers.get(tuple(flat.shape))
+        if buffer is None:
+            pinned = self.X.device.type == "cpu" and self.device.type == "cuda"
+            buffer = torch.empty((len(flat), self.n_features), dtype=self.X.dtype, device=self.X.device)
+            buffer = self._buffers[tuple(flat.shape)] = buffer.pin_memory() if pinned else buffer
+        torch.index_select(self.X, 0, flat, out=buffer)
+        return buffer.to(self.device, self.dtype, non_blocking=True).view(*rows.shape, -1)
+
+
+class SparseRows:
+    """Rows of a CSR matrix; batches are CSR tensors, block-diagonal where each model has its own rows.
+
+    Parameters
+    ----------
+    X : scipy.sparse CSR array or matrix of shape (n, d)
+    device, dtype : torch.device, torch.dtype
+        Where and in which precision batches are wanted.
+    """
+
+    def __init__(self, X: sparse.csr_array, device: torch.device, dtype: torch.dtype):
+        X = X if X.has_canonical_format else X.copy()
+        X.sum_duplicates()
+        self.start = as_tensor(X.indptr.astype(np.int64)).to(device)
+        self.columns = as_tensor(X.indices.astype(np.int64)).to(device)
+        self.values = as_tensor(X.data).to(device)
+        self.n_features = X.shape[1]
+        self.device, self.dtype = device, dtype
+
+    def __len__(self) -> int:
+        return len(self.start) - 1
+
+    def take(self, rows: Tensor | slice) -> Tensor:
+        """Rows by index (B,) or (K, B), or a slice, as one CSR tensor; see `skdeep.networks` for the shapes."""
+        if isinstance(rows, slice):
+            rows = torch.arange(*rows.indices(len(self)), device=self.device)
+        n_blocks = len(rows) if rows.ndim == 2 else 1
+        flat = rows.reshape(-1).to(self.device)
+        first = self.start[flat]
+        length = self.start[flat + 1] - first
+        end = length.cumsum(0)
+        new_start = torch.cat([end.new_zeros(1), end])
+        position = torch.arange(int(end[-1]), device=self.device)
+        position += torch.repeat_interleave(first - new_start[:-1], length)
+        columns = self.columns[position]
+        if n_blocks > 1:
+            block = torch.arange(n_blocks, device=self.device).repeat_interleave(rows.shape[1])
+            columns = columns + torch.repeat_interleave(block * self.n_features, length)
+        return _csr(new_start, columns, self.values[position].to(self.dtype), (len(flat), n_blocks * self.n_features))
+
+
+def _csr(start: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    with warnings.catch_warnings():  # once per process, torch says that its CSR support is in beta
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support", category=UserWarning)
+        return torch.sparse_csr_tensor(start, columns, values, size=shape, check_invariants=False)
+
+
+class Batch(NamedTuple):
+    """A mini-batch for all models of a stack, or for some of them.
+
+    ``target`` is (1 or K, B, ...), ``weight`` (1 or K, B) or None, ``size`` the number of rows B, ``models`` the
+    indices of the models it is for (None: all).
+    """
+
+    X: Tensor
+    target: Tensor
+    weight: Tensor | None
+    size: int
+    models: np.ndarray | None
+
+
+class Batches:
+    """The mini-batches of each epoch, for a stack of K models.
+
+    Models that see the same rows in the same order (one shared generator) share their batches. Where each has its own
+    rows and their numbers differ, the last batches of an epoch are made up of models whose batches are equally large,
+    so that every model sees exactly the batches it would see alone.
+
+    Parameters
+    ----------
+    rows : DenseRows or SparseRows
+        The data.
+    target : Tensor of shape (n,) or (n, C)
+        Class codes (int64) or indicators (uint8), on the device.
+    weight : Tensor of shape (n,) or (K, n), or None
+        Sample weights, the same for all models or one row per model.
+    subset : ndarray, list of ndarray, or None
+        Indices of the rows to train on: shared by all models, each model's own, or None for all rows.
+    generators : list of numpy.random.Generator
+        One per model, for the order; the same object where models share rows and order.
+    batch_size : int
+    shuffle : bool
+    """
+
+    def __init__(
+        self,
+        rows: DenseRows | SparseRows,
+        target: Tensor,
+        weight: Tensor | None,
+        subset: np.ndarray | list[np.ndarray] | None,
+        generators: list[np.random.Generator],
+        batch_size: int,
+        shuffle: bool = True,
+    ):
+        self.rows, self.target, self.weight, self.subset = rows, target, weight, subset
+        self.generators, self.batch_size, self.shuffle = generators, batch_size, shuffle
+        own = isinstance(subset, list)
+        self.shared = not own and all(g is generators[0] for g in generators)
+        lengths = [len(s) for s in subset] if own else [len(rows) if subset is None else len(subset)] * len(generators)
+        self.n_rows = np.array(lengths)
+        self._full: Batch | None = None
+
+    @property
+    def n_batches(self) -> int:
+        """Batches per epoch of the model with the most rows."""
+        return -(-int(self.n_rows.max()) // self.batch_size)
+
+    def select(self, models: np.ndarray) -> Batches:
+        """The batches of some of the models."""
+        subset = [self.subset[m] for m in models] if isinstance(self.subset, list) else self.subset
+        generators = [self.generators[m] for m in models]
+        weight = self._weight_of(models)
+        return Batches(self.rows, self.target, weight, subset, generators, self.batch_size, self.shuffle)
+
+    def epoch(self) -> Iterator[Batch]:
+        """The batches of one epoch."""
+        return self._shared_epoch() if self.shared else self._own_epoch()
+
+    def _shared_epoch(self) -> Iterator[Batch]:
+        n = int(self.n_rows[0])
+        if n <= self.batch_size:  # a batch of all rows has no order to draw, and stays as it is
+            if self._full is None:
+                batch = self._shared_batch(slice(0, n) if self.subset is None else torch.from_numpy(self.subset))
+                self._full = batch._replace(X=batch.X.clone())
+            yield self._full
+        elif self.subset is None and not self.shuffle:
+            for start in range(0, n, self.batch_size):
+                yield self._shared_batch(slice(start, min(start + self.batch_size, n)))
+        else:
+            order = torch.from_numpy(self._order(0)).to(self.target.device)
+            for start in range(0, n, self.batch_size):
+                yield self._shared_batch(order[start : start + self.batch_size])
+
+    def _own_epoch(self) -> Iterator[Batch]:
+        drawn: dict[int, np.ndarray] = {}  # models that share a generator share its draw
+        for model, generator in enumerate(self.generators):
+            if id(generator) not in drawn:
+                drawn[id(generator)] = self._order(model)
+        orders = [drawn[id(generator)] for generator in self.generators]
+        for start in range(0, int(self.n_rows.max()), self.batch_size):
+            sizes = np.clip(self.n_rows - start, 0, self.batch_size)
+            for size in np.unique(sizes[sizes > 0]):
+                models = np.flatnonzero(sizes == size)
+                rows = np.stack([orders[m][start : start + size] for m in models])
+                yield self._own_batch(torch.from_numpy(rows).to(self.target.device), models)
+
+    def _order(self, model: int) -> np.ndarray:
+        """This epoch's order of the rows of a model."""
+        n = int(self.n_rows[model])
+        draws = self.shuffle and n > self.batch_size
+        order = self.generators[model].permutation(n) if draws else np.arange(n)
+        subset = self.subset[model] if isinstance(self.subset, list) else self.subset
+        return order if subset is None else subset[order]
+
+    def _weight_of(self, models: np.ndarray) -> Tensor | None:
+        if self.weight is None or self.weight.ndim == 1:
+            return self.weight
+        return self.weight[torch.as_tensor(models, device=self.weight.device)]
+
+    def _target(self, rows: Tensor | slice) -> Tensor:
+        target = self.target[rows]
+        return target if target.dtype is torch.int64 else target.to(self.rows.dtype)
+
+    def _shared_batch(self, rows: Tensor | slice) -> Batch:
+        target = self._target(rows).unsqueeze(0)
+        weight = None if self.weight is None else self.weight[..., rows].view(-1, target.shape[1])
+        return Batch(self.rows.take(rows), target, weight, target.shape[1], None)
+
+    def _own_batch(self, rows: Tensor, models: np.ndarray) -> Batch:
+        weight = self._weight_of(models)
+        if weight is not None:
+            weight = weight[rows] if weight.ndim == 1 else weight.gather(1, rows)
+        everyone = len(models) == len(self.generators)
+        return Batch(self.rows.take(rows), self._target(rows), weight, rows.shape[1], None if everyone else models)

@@ -1,0 +1,205 @@
+r"""Losses: a value and a gradient with respect to the scores, in closed form.
+
+**Shape.** Scores are ``(..., C)``, one row per sample; values come back as ``(...)`` and gradients as ``(..., C)``.
+A loss with ``target = "codes"`` takes class codes ``(...)`` (integers, 0 to C - 1); one with
+``target = "indicators"`` takes ``(..., C)`` of 0 and 1, one independent yes-or-no question per column (two classes are
+one column). Leading axes broadcast, so that the K models of a stack can share their targets.
+
+A loss knows nothing of features, weights or penalties. To add one, write a subclass with `value` (and
+`value_and_gradient` if it has a closed form: without it, autograd is used) and name it in `LOSSES`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Loss:
+    """Base of all losses; see the module's docstring for the shapes.
+
+    Attributes
+    ----------
+    target : {"codes", "indicators"}
+        What `value` expects as target.
+    curvature : float
+        Upper bound of the second derivative along any direction of the scores: :math:`\\ell(s + h) \\le \\ell(s) +
+        \\nabla\\ell^T h + \\tfrac{c}{2}\\|h\\|^2`. It sets the step size of ``learning_rate_init="auto"``; for a loss
+        with kinks it is the curvature of a smooth stand-in.
+    smooth : bool
+        Whether the gradient is continuous, so that a quasi-Newton method applies.
+    """
+
+    target = "codes"
+    curvature = 1.0
+    smooth = True
+
+    def value(self, scores: Tensor, target: Tensor) -> Tensor:
+        """Loss of each sample."""
+        raise NotImplementedError
+
+    def value_and_gradient(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of each sample and its gradient with respect to the scores (autograd, unless overridden)."""
+        with torch.enable_grad():
+            leaf = scores.detach().requires_grad_()
+            value = self.value(leaf, target)
+            (gradient,) = torch.autograd.grad(value.sum(), leaf)
+        return value.detach(), gradient
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """Class probabilities: softmax, or for one column the pair ``(1 - sigmoid(s), sigmoid(s))``."""
+        if scores.shape[-1] == 1:
+            return torch.sigmoid(torch.cat([-scores, scores], dim=-1))
+        return torch.softmax(scores, dim=-1)
+
+
+def _column_of(target: Tensor, scores: Tensor) -> Tensor:
+    """The target codes as an index for gather and scatter along the last axis of the scores."""
+    return target.expand(scores.shape[:-1]).unsqueeze(-1)
+
+
+class Softmax(Loss):
+    r"""Multinomial cross-entropy, :math:`\ell(s, y) = \log\sum_j e^{s_j} - s_y`, gradient :math:`p - e_y`.
+
+    Computed from the scores (logits) in one step, so that it is finite for any finite scores.
+
+    References
+    ----------
+    Bishop, *Pattern Recognition and Machine Learning*, section 4.3.4.
+
+    Examples
+    --------
+    >>> import torch
+    >>> value, gradient = Softmax().value_and_gradient(torch.tensor([[3.2, 5.1, -1.7]]), torch.tensor([0]))
+    >>> round(value.item(), 2), [round(g, 2) for g in gradient[0].tolist()]
+    (2.04, [-0.87, 0.87, 0.0])
+    """
+
+    curvature = 0.5
+
+    def value(self, scores, target):
+        return -torch.log_softmax(scores, -1).gather(-1, _column_of(target, scores)).squeeze(-1)
+
+    def value_and_gradient(self, scores, target):
+        log_p = torch.log_softmax(scores, -1)
+        column = _column_of(target, scores)
+        value = -log_p.gather(-1, column).squeeze(-1)
+        gradient = log_p.exp_().scatter_add_(-1, column, log_p.new_full((1,), -1.0).expand(column.shape))
+        return value, gradient
+
+
+class Logistic(Loss):
+    r"""Binary cross-entropy on logits, summed over the columns: :math:`\sum_c \log(1 + e^{s_c}) - t_c s_c`.
+
+    One column for two classes, or one per label of a multilabel target; gradient :math:`\sigma(s) - t`.
+
+    References
+    ----------
+    Bishop, *Pattern Recognition and Machine Learning*, section 4.3.2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> Logistic().value(torch.tensor([[0.0]]), torch.tensor([[1.0]]))
+    tensor([0.6931])
+    """
+
+    target = "indicators"
+    curvature = 0.25
+
+    def value(self, scores, target):
+        target = target.expand(scores.shape)
+        return F.binary_cross_entropy_with_logits(scores, target, reduction="none").sum(-1)
+
+    def value_and_gradient(self, scores, target):
+        return self.value(scores, target), torch.sigmoid(scores).sub_(target)
+
+
+class _Hinge(Loss):
+    """Common part of the hinge losses: a violation ``v = max(0, margin)`` counts as v, or as v² when squared."""
+
+    curvature = 2.0
+
+    def __init__(self, squared: bool = False):
+        self.squared = squared
+        self.smooth = squared
+
+    def _violation(self, margin: Tensor) -> tuple[Tensor, Tensor]:
+        """Penalty of each margin and its derivative (0 at the kink)."""
+        violation = margin.clamp(min=0)
+        if self.squared:
+            return violation.square(), 2 * violation
+        return violation, (margin > 0).to(margin.dtype)
+
+    def value(self, scores, target):
+        return self.value_and_gradient(scores, target)[0]
+
+
+class WestonWatkinsHinge(_Hinge):
+    r"""Sum of the margin violations: :math:`\ell(s, y) = \sum_{j \ne y} \max(0, s_j - s_y + 1)` (or its squares).
+
+    References
+    ----------
+    Weston & Watkins, *Support vector machines for multi-class pattern recognition*, ESANN 1999.
+
+    Examples
+    --------
+    >>> import torch
+    >>> loss = WestonWatkinsHinge()
+    >>> scores = torch.tensor([[3.2, 5.1, -1.7], [1.3, 4.9, 2.0], [2.2, 2.5, -3.1]])
+    >>> [round(v, 1) for v in loss.value(scores, torch.tensor([0, 1, 2])).tolist()]
+    [2.9, 0.0, 12.9]
+    """
+
+    def value_and_gradient(self, scores, target):
+        column = _column_of(target, scores)
+        margin = scores - scores.gather(-1, column) + 1
+        margin.scatter_(-1, column, 0.0)
+        value, slope = self._violation(margin)
+        slope.scatter_add_(-1, column, -slope.sum(-1, keepdim=True))
+        return value.sum(-1), slope
+
+
+class CrammerSingerHinge(_Hinge):
+    r"""The worst margin violation: :math:`\ell(s, y) = \max(0, \max_{j \ne y} s_j - s_y + 1)` (or its square).
+
+    References
+    ----------
+    Crammer & Singer, *On the algorithmic implementation of multiclass kernel-based vector machines*, JMLR 2, 2001.
+    """
+
+    def value_and_gradient(self, scores, target):
+        column = _column_of(target, scores)
+        others = scores.scatter(-1, column, -torch.inf)
+        rival_score, rival = others.max(-1, keepdim=True)
+        value, slope = self._violation(rival_score - scores.gather(-1, column) + 1)
+        gradient = torch.zeros_like(scores).scatter_(-1, rival, slope).scatter_add_(-1, column, -slope)
+        return value.squeeze(-1), gradient
+
+
+class BinaryHinge(_Hinge):
+    r"""One independent hinge per column, :math:`\ell(s, t) = \sum_c \max(0, 1 - (2 t_c - 1) s_c)` (or its squares).
+
+    One column for two classes; one per class in the one-vs-rest scheme of LinearSVC.
+
+    References
+    ----------
+    Cortes & Vapnik, *Support-vector networks*, Machine Learning 20, 1995.
+    """
+
+    target = "indicators"
+
+    def value_and_gradient(self, scores, target):
+        sign = 2 * target - 1
+        value, slope = self._violation(1 - sign * scores)
+        return value.sum(-1), -sign * slope
+
+
+LOSSES = {
+    "log_loss": Softmax,
+    "binary_log_loss": Logistic,
+    "weston_watkins": WestonWatkinsHinge,
+    "crammer_singer": CrammerSingerHinge,
+    "ovr": BinaryHinge,
+}

@@ -1,0 +1,246 @@
+r"""Networks: the scores of a stack of K models, and the way back from a score gradient to the parameters.
+
+**Shape.** A batch ``X`` is either shared by all models, ``(B, d)``, or holds each model's own rows, ``(K, B, d)``;
+scores are ``(K, B, C)``. Weights follow torch.nn.Linear, ``(K, out, in)``, so that on shared rows a whole stack is one
+matrix product ``(B, in) @ (in, K * out)``. A sparse batch is a CSR tensor: ``(B, d)`` when shared, else block-diagonal,
+``(K * B, K * d)``.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+from torch.nn import functional as F
+
+from skdeep.activations import ACTIVATIONS
+
+
+def _transposed_product(X: Tensor, G: Tensor) -> Tensor:
+    """``X.T @ G`` for a CSR tensor (torch's own is 50 times slower than SciPy's on the CPU)."""
+    if X.device.type != "cpu":
+        return X.t() @ G
+    parts = (X.values().numpy(), X.col_indices().numpy(), X.crow_indices().numpy())
+    return torch.from_numpy(sparse.csr_array(parts, shape=tuple(X.shape)).T @ G.numpy())
+
+
+class _SparseProduct(torch.autograd.Function):
+    """``X @ W`` for a CSR tensor X and a dense W, differentiable in W."""
+
+    @staticmethod
+    def forward(ctx, X, W):
+        ctx.X = X
+        return X @ W
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return None, _transposed_product(ctx.X, gradient.contiguous())
+
+
+def affine(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``X @ weight.T + bias`` for each model: ``(K, B, out)``; see the module's docstring for the shapes."""
+    n_models, n_out, n_in = weight.shape
+    if X.layout is torch.sparse_csr:
+        if X.shape[1] == n_in:
+            flat = weight.reshape(n_models * n_out, n_in).t().contiguous()
+            scores = _SparseProduct.apply(X, flat).view(-1, n_models, n_out).transpose(0, 1)
+        else:
+            blocks = weight.transpose(1, 2).reshape(n_models * n_in, n_out)
+            scores = _SparseProduct.apply(X, blocks).view(n_models, -1, n_out)
+        return scores + bias.unsqueeze(1)
+    if X.ndim == 2 or n_models == 1:
+        X = X.view(-1, n_in)
+        scores = F.linear(X, weight.reshape(n_models * n_out, n_in), bias.reshape(-1))
+        return scores.view(-1, n_models, n_out).transpose(0, 1)
+    return torch.baddbmm(bias.unsqueeze(1), X, weight.transpose(1, 2))
+
+
+def _weight_gradient(X: Tensor, G: Tensor) -> Tensor:
+    """Gradient of `affine` with respect to its weight, ``(K, out, in)``, from that of its value, G ``(K, B, out)``."""
+    n_models, _, n_out = G.shape
+    if X.layout is torch.sparse_csr:
+        n_rows = X.shape[0]
+        if n_rows == G.shape[1]:
+            flat = G.transpose(0, 1).reshape(n_rows, n_models * n_out)
+            return _transposed_product(X, flat).t().reshape(n_models, n_out, -1)
+        blocks = _transposed_product(X, G.reshape(n_rows, n_out))
+        return blocks.view(n_models, -1, n_out).transpose(1, 2).contiguous()
+    if X.ndim == 2:
+        flat = G.transpose(0, 1).reshape(X.shape[0], n_models * n_out)
+        return torch.mm(flat.t(), X).view(n_models, n_out, -1)
+    return torch.bmm(G.transpose(1, 2), X)
+
+
+class Network:
+    """Base of the networks: a list of parameters, each ``(K, ...)``, of which the first `n_coefs` are penalised."""
+
+    params: list[Tensor]
+    n_coefs: int
+
+    @property
+    def n_models(self) -> int:
+        """Length of the K axis."""
+        return len(self.params[0])
+
+    def scores(self, X: Tensor) -> Tensor:
+        """Scores ``(K, B, C)`` of a batch."""
+        raise NotImplementedError
+
+    def gradient(self, scores: Tensor, X: Tensor, score_gradient: Tensor) -> list[Tensor]:
+        """Gradient with respect to `params`, from that with respect to the `scores` of the batch X."""
+        return list(torch.autograd.grad(scores, self.params, score_gradient))
+
+    def penalised(self) -> list[Tensor]:
+        """The coefficients a penalty speaks of, in the user's units."""
+        return self.params[: self.n_coefs]
+
+    def coef_scale(self) -> Tensor | None:
+        """Derivative of the penalised coefficients with respect to the parameters; None if they are the same."""
+        return None
+
+    def with_params(self, params: list[Tensor]) -> Network:
+        """The same network around other parameters (with another K, if need be)."""
+        raise NotImplementedError
+
+    def select(self, models: np.ndarray) -> Network:
+        """A network of some of the models, with a copy of their parameters."""
+        index = torch.as_tensor(models, device=self.params[0].device)
+        return self.with_params([p.detach()[index] for p in self.params])
+
+    def put(self, models: np.ndarray, part: Network) -> None:
+        """Take back the parameters of some of the models."""
+        index = torch.as_tensor(models, device=self.params[0].device)
+        for mine, new in zip(self.params, part.params, strict=True):
+            mine.detach()[index] = new.detach()
+
+
+class Linear(Network):
+    r"""Linear scores, trained in centred and scaled columns: :math:`s = V \frac{x - \mu}{\sigma} + c`.
+
+    The change of variables costs nothing on the data: :math:`W = V / \sigma` is applied to the raw columns, with the
+    intercept :math:`b = c - W\mu`. W and b are what the penalty, the user and `unscaled` speak of.
+
+    Parameters
+    ----------
+    coef : Tensor of shape (K, C, d)
+    intercept : Tensor of shape (K, C) or None
+        None fixes the intercept at zero; columns are then not centred.
+    center, scale : Tensor of shape (K, 1, d) or (1, 1, d), or None
+        :math:`\mu` and :math:`1 / \sigma`, per model or shared; None leaves the columns as they are.
+    """
+
+    n_coefs = 1
+
+    def __init__(
+        self, coef: Tensor, intercept: Tensor | None, center: Tensor | None = None, scale: Tensor | None = None
+    ):
+        self.params = [coef] if intercept is None else [coef, intercept]
+        self.center = center
+        self.scale = scale
+        self._no_intercept = coef.new_zeros(coef.shape[:2]) if intercept is None else None
+
+    def unscaled(self) -> tuple[Tensor, Tensor]:
+        """Coefficients (K, C, d) and intercepts (K, C) on the raw columns."""
+        coef = self.params[0] if self.scale is None else self.params[0] * self.scale
+        if self._no_intercept is not None:
+            return coef, self._no_intercept
+        intercept = self.params[1]
+        if self.center is not None:
+            intercept = intercept - (coef @ self.center.transpose(1, 2)).squeeze(-1)
+        return coef, intercept
+
+    def set_unscaled(self, coef: Tensor, intercept: Tensor) -> None:
+        """Start from coefficients and intercepts on the raw columns."""
+        if self._no_intercept is None:
+            if self.center is not None:
+                intercept = intercept + (coef @ self.center.transpose(1, 2)).squeeze(-1)
+            self.params[1].copy_(intercept)
+        self.params[0].copy_(coef if self.scale is None else coef / self.scale)
+
+    def scores(self, X):
+        return affine(X, *self.unscaled())
+
+    def gradient(self, scores, X, score_gradient):
+        coef = _weight_gradient(X, score_gradient)
+        intercept = score_gradient.sum(1)
+        if self.center is not None:
+            coef.addcmul_(intercept.unsqueeze(-1), self.center, value=-1)
+        if self.scale is not None:
+            coef.mul_(self.scale)
+        return [coef, intercept][: len(self.params)]
+
+    def penalised(self):
+        return [self.unscaled()[0]]
+
+    def coef_scale(self):
+        return self.scale
+
+    def with_params(self, params):
+        return Linear(params[0], params[1] if len(params) > 1 else None, self.center, self.scale)
+
+    def select(self, models):
+        part = super().select(models)
+        for name in ("center", "scale"):
+            columns = getattr(self, name)
+            if columns is not None and len(columns) > 1:
+                setattr(part, name, columns[torch.as_tensor(models, device=columns.device)])
+        return part
+
+
+class MLP(Network):
+    """A multilayer perceptron: linear layers with an activation after each but the last.
+
+    Parameters
+    ----------
+    weights : list of Tensor, each (K, out, in)
+    biases : list of Tensor, each (K, out)
+    slopes : list of Tensor, each (K, 1)
+        The activation's learnt parameter, one per hidden layer; empty for activations without one.
+    activation : str
+        A key of `skdeep.activations.ACTIVATIONS`.
+    """
+
+    def __init__(self, weights: list[Tensor], biases: list[Tensor], slopes: list[Tensor], activation: str):
+        self.params = [p.requires_grad_() for p in (*weights, *biases, *slopes)]
+        self.n_coefs = len(weights)
+        self.activation = activation
+
+    @classmethod
+    def initial(cls, generators: list[np.random.Generator], layer_units: list[int], activation: str, **tensor) -> MLP:
+        """Draw the initial weights of each model from its generator: Glorot & Bengio's uniform, AISTATS 2010.
+
+        The bound is that of MLPClassifier, :math:`\\sqrt{6 / (n_{in} + n_{out})}` (2 instead of 6 for the logistic
+        activation), for weights and biases.
+        """
+        form = ACTIVATIONS[activation]
+        factor = 2.0 if activation == "logistic" else 6.0
+        models = []
+        for generator in generators:
+            weights, biases = [], []
+            for i, (fan_in, fan_out) in enumerate(pairwise(layer_units), start=2):
+                bound = np.sqrt(factor / (fan_in + fan_out))
+                width = fan_out * (form.n_pieces if i < len(layer_units) else 1)
+                weights.append(generator.uniform(-bound, bound, (width, fan_in)))
+                biases.append(generator.uniform(-bound, bound, width))
+            models.append(weights + biases)
+        params = [torch.as_tensor(np.stack(p), **tensor) for p in zip(*models, strict=True)]
+        n_layers = len(layer_units) - 1
+        shape = (len(generators), 1)
+        slopes = [] if form.slope is None else [torch.full(shape, form.slope, **tensor) for _ in range(n_layers - 1)]
+        return cls(params[:n_layers], params[n_layers:], slopes, activation)
+
+    def scores(self, X):
+        function = ACTIVATIONS[self.activation].function
+        n = self.n_coefs
+        weights, biases, slopes = self.params[:n], self.params[n : 2 * n], self.params[2 * n :]
+        hidden = affine(X, weights[0], biases[0])
+        for i, (weight, bias) in enumerate(zip(weights[1:], biases[1:], strict=True)):
+            hidden = affine(function(hidden, *slopes[i : i + 1]), weight, bias)
+        return hidden
+
+    def with_params(self, params):
+        n = self.n_coefs
+        return MLP(params[:n], params[n : 2 * n], params[2 * n :], self.activation)

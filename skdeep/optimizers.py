@@ -1,0 +1,204 @@
+r"""Update rules, with one learning rate (and momentum) per model of a stack.
+
+An optimizer owns the parameters' side of a training step: `step` moves them against the gradients, and `prox_step`
+says by how much it moved per unit of gradient once at rest: the step that a proximal map has to use so that the
+optimum of the penalised objective is a fixed point of the iteration.
+
+To add one, write a subclass and name it in `OPTIMIZERS`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+
+from skdeep._stack import add_scaled_, per_model
+
+# torch's fused kernel does the whole Adam update in one pass over memory on these devices
+_FUSED_DEVICES = {"cpu", "cuda"}
+
+
+class Optimizer:
+    """Base of the update rules.
+
+    Parameters
+    ----------
+    params : list of Tensor, each (K, ...)
+        The parameters, updated in place.
+    learning_rate : ndarray of shape (K,)
+        Step size of each model; may be changed between steps.
+    momentum : ndarray of shape (K,)
+        Momentum of each model (SGD only).
+    nesterov : bool
+        Whether momentum is Nesterov's (SGD only).
+    betas, epsilon : tuple of float, float
+        Decay rates of Adam's averages and its denominator's offset (Adam only).
+    """
+
+    #: Names of the attributes that hold one tensor per parameter, kept between calls of `fit`.
+    slots: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        params: list[Tensor],
+        learning_rate: np.ndarray,
+        momentum: np.ndarray,
+        nesterov: bool = True,
+        betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-8,
+    ):
+        self.params = params
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.nesterov = nesterov
+        self.betas = betas
+        self.epsilon = epsilon
+        self.n_steps = np.zeros(len(learning_rate))
+        self.factor: float | np.ndarray = 1.0
+        for slot in self.slots:
+            setattr(self, slot, [torch.zeros_like(p) for p in params])
+
+    def step(self, gradients: list[Tensor], factor: float | np.ndarray = 1.0) -> None:
+        """Move the parameters, with the learning rates times `factor` (the schedule's)."""
+        self.n_steps += 1
+        self.factor = factor
+        self._update(gradients, self.learning_rate * factor)
+
+    def _update(self, gradients: list[Tensor], rate: np.ndarray) -> None:
+        raise NotImplementedError
+
+    def prox_step(self, index: int) -> float | Tensor:
+        """Step of the proximal map for parameter `index`, after `step`."""
+        raise NotImplementedError
+
+    def select(self, models: np.ndarray, params: list[Tensor]) -> Optimizer:
+        """An optimizer of some of the models, with a copy of their state, for their (already selected) `params`."""
+        part = type(self)(
+            params, self.learning_rate[models], self.momentum[models], self.nesterov, self.betas, self.epsilon
+        )
+        part.n_steps = self.n_steps[models]
+        index = torch.as_tensor(models, device=params[0].device)
+        for slot in self.slots:
+            setattr(part, slot, [state[index] for state in getattr(self, slot)])
+        return part
+
+    def put(self, models: np.ndarray, part: Optimizer) -> None:
+        """Take back the state of some of the models."""
+        self.n_steps[models] = part.n_steps
+        index = torch.as_tensor(models, device=self.params[0].device)
+        for slot in self.slots:
+            for state, new in zip(getattr(self, slot), getattr(part, slot), strict=True):
+                state[index] = new
+
+    def state(self, model: int) -> dict:
+        """What one model needs to go on later, as NumPy arrays."""
+        arrays = {slot: [s[model].cpu().numpy().copy() for s in getattr(self, slot)] for slot in self.slots}
+        return {"n_steps": self.n_steps[model], "learning_rate": self.learning_rate[model], **arrays}
+
+    def load(self, state: dict) -> None:
+        """Go on from a saved `state` (a stack of one model)."""
+        self.n_steps[:] = state["n_steps"]
+        for slot in self.slots:
+            for tensor, array in zip(getattr(self, slot), state[slot], strict=True):
+                tensor[0] = torch.from_numpy(array).to(tensor)
+
+
+class SGD(Optimizer):
+    r"""Gradient descent with momentum: :math:`v \leftarrow \rho v + g,\ \theta \leftarrow \theta - \epsilon v`.
+
+    Nesterov's variant moves by :math:`g + \rho v` instead of :math:`v`.
+
+    References
+    ----------
+    Sutskever et al., *On the importance of initialization and momentum in deep learning*, ICML 2013.
+    """
+
+    slots = ("velocity",)
+    velocity: list[Tensor]
+
+    def _update(self, gradients, rate):
+        for param, gradient, velocity in zip(self.params, gradients, self.velocity, strict=True):
+            step = per_model(-rate, param)
+            momentum = per_model(self.momentum, param)
+            if not isinstance(momentum, Tensor) and momentum == 0:
+                add_scaled_(param, gradient, step)
+                continue
+            velocity.mul_(momentum).add_(gradient)
+            if self.nesterov:
+                add_scaled_(param, gradient, step)
+                step = step * momentum
+            add_scaled_(param, velocity, step)
+
+    def prox_step(self, index):
+        return per_model(self.learning_rate * self.factor / (1 - self.momentum), self.params[index])
+
+
+class Adam(Optimizer):
+    r"""Adam: gradients divided by the root of their running mean square, both averages bias-corrected.
+
+    .. math:: \theta \leftarrow \theta - \epsilon \hat m / (\sqrt{\hat v} + \epsilon_0)
+
+    References
+    ----------
+    Kingma & Ba, *Adam: a method for stochastic optimization*, ICLR 2015.
+    """
+
+    slots = ("mean", "square")
+    mean: list[Tensor]
+    square: list[Tensor]
+
+    def _update(self, gradients, rate):
+        uniform = (rate == rate[0]).all() and (self.n_steps == self.n_steps[0]).all()
+        if uniform and self.params[0].device.type in _FUSED_DEVICES:
+            # torch counts the step itself, once per parameter
+            steps = [torch.full((), self.n_steps[0] - 1, device=p.device) for p in self.params]
+            adam(
+                self.params,
+                [g.contiguous() for g in gradients],  # the kernel pairs values by their place in memory
+                self.mean,
+                self.square,
+                [],
+                steps,
+                fused=True,
+                amsgrad=False,
+                beta1=self.betas[0],
+                beta2=self.betas[1],
+                lr=float(rate[0]),
+                weight_decay=0.0,
+                eps=self.epsilon,
+                maximize=False,
+            )
+            return
+        for i, (param, gradient) in enumerate(zip(self.params, gradients, strict=True)):
+            self.mean[i].lerp_(gradient, 1 - self.betas[0])
+            self.square[i].mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
+            correction = per_model(1 - self.betas[0] ** self.n_steps, param)
+            direction = (self.mean[i] / correction).div_(self._denominator(i))
+            add_scaled_(param, direction, per_model(-rate, param))
+
+    def _denominator(self, index: int) -> Tensor:
+        correction = per_model(1 - self.betas[1] ** self.n_steps, self.params[index])
+        return (self.square[index] / correction).sqrt_().add_(self.epsilon)
+
+    def prox_step(self, index):
+        return per_model(self.learning_rate * self.factor, self.params[index]) / self._denominator(index)
+
+
+class AdamW(Adam):
+    r"""Adam with decoupled weight decay: the penalty acts with the bare learning rate, not Adam's scaled one.
+
+    ``alpha`` is then the decay per unit of learning rate, :math:`\theta \leftarrow \theta - \epsilon\alpha\theta`, and
+    no longer the weight of a penalty in an objective.
+
+    References
+    ----------
+    Loshchilov & Hutter, *Decoupled weight decay regularization*, ICLR 2019.
+    """
+
+    def prox_step(self, index):
+        return per_model(self.learning_rate * self.factor, self.params[index])
+
+
+OPTIMIZERS = {"sgd": SGD, "adam": Adam, "adamw": AdamW}

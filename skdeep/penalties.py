@@ -1,0 +1,111 @@
+r"""Penalties :math:`\alpha R(W)` on the coefficients of a stack of K models.
+
+A penalty has a `value` and a proximal map, :math:`\mathrm{prox}_{\epsilon\alpha R}(V) = \arg\min_W \tfrac12
+\|W - V\|^2 + \epsilon\alpha R(W)`, which the training loop applies after each gradient step: exact zeros for L1, and
+no step is too large for any alpha. A smooth one also has a `gradient`, which quasi-Newton solvers and deep networks
+use. ``alpha`` and ``l1_ratio`` hold one number per model.
+
+A solver may work with rescaled coefficients, :math:`V = W / s`; the penalty stays that of W, so `prox` and `gradient`
+take the scale ``s = dW/dV`` (a tensor that broadcasts against V).
+
+To add a penalty, write a class with these methods and name it in `PENALTIES`.
+
+References
+----------
+Parikh & Boyd, *Proximal algorithms*, Foundations and Trends in Optimization 1(3), 2014, section 6.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skdeep._stack import per_model
+
+
+class ElasticNet:
+    r"""A mix of both norms: :math:`R(W) = \tfrac{1 - r}{2} \|W\|_2^2 + r \|W\|_1` with r = ``l1_ratio``.
+
+    Parameters
+    ----------
+    alpha : ndarray of shape (K,)
+        Strength of the penalty, per model.
+    l1_ratio : ndarray of shape (K,)
+        Share of L1, from 0 (L2 only) to 1 (L1 only), per model.
+
+    References
+    ----------
+    Zou & Hastie, *Regularization and variable selection via the elastic net*, JRSS B 67(2), 2005.
+    """
+
+    def __init__(self, alpha: np.ndarray, l1_ratio: np.ndarray):
+        self.alpha = alpha
+        self.l1_ratio = l1_ratio
+
+    @property
+    def smooth(self) -> bool:
+        """Whether the gradient exists everywhere: no L1 part in any model."""
+        return not (self.alpha * self.l1_ratio).any()
+
+    def select(self, models: np.ndarray) -> ElasticNet:
+        """The penalty of some of the models."""
+        return type(self)(self.alpha[models], self.l1_ratio[models])
+
+    def value(self, coefs: list[Tensor]) -> np.ndarray:
+        """``alpha * R(W)`` of each model, over all coefficient tensors (K, ...)."""
+        if not self.alpha.any():
+            return np.zeros(len(self.alpha))
+        l1 = l2 = 0.0
+        for coef in coefs:
+            flat = coef.detach().flatten(1)
+            if self.l1_ratio.any():
+                l1 = l1 + flat.abs().sum(1).double().cpu().numpy()
+            l2 = l2 + torch.linalg.vector_norm(flat, dim=1).double().cpu().numpy() ** 2
+        return self.alpha * (0.5 * (1 - self.l1_ratio) * l2 + self.l1_ratio * l1)
+
+    def add_gradient_(self, coef: Tensor, gradient: Tensor) -> None:
+        """In place, ``gradient += alpha * (1 - l1_ratio) * coef``: the smooth part."""
+        strength = per_model(self.alpha * (1 - self.l1_ratio), coef)
+        if isinstance(strength, Tensor):
+            gradient.addcmul_(coef, strength)
+        elif strength:
+            gradient.add_(coef, alpha=strength)
+
+    def prox_(self, coef: Tensor, step: float | Tensor, scale: Tensor | None = None) -> None:
+        """In place, the proximal map of ``step * alpha * R(scale * coef)``; `step` may differ per coordinate."""
+        l1 = per_model(self.alpha * self.l1_ratio, coef)
+        l2 = per_model(self.alpha * (1 - self.l1_ratio), coef)
+        if isinstance(l1, Tensor) or l1:
+            threshold = l1 * step if scale is None else l1 * step * scale
+            if isinstance(threshold, Tensor):
+                # sign(v) max(|v| - t, 0) as v minus its projection on [-t, t]; t broadcasts
+                coef.sub_(torch.maximum(torch.minimum(coef, threshold), -threshold))
+            else:
+                coef.sub_(coef.clamp(-threshold, threshold))
+        if isinstance(l2, Tensor) or l2:
+            coef.div_(1 + (l2 * step if scale is None else l2 * step * scale.square()))
+
+
+class L2(ElasticNet):
+    r"""Ridge, :math:`R(W) = \tfrac12 \|W\|_2^2`."""
+
+    def __init__(self, alpha: np.ndarray, l1_ratio: np.ndarray):
+        super().__init__(alpha, np.zeros_like(l1_ratio))
+
+
+class L1(ElasticNet):
+    r"""Lasso, :math:`R(W) = \|W\|_1`: unneeded coefficients become exactly zero."""
+
+    def __init__(self, alpha: np.ndarray, l1_ratio: np.ndarray):
+        super().__init__(alpha, np.ones_like(l1_ratio))
+
+
+class NoPenalty(L2):
+    """No penalty: ``alpha`` is ignored."""
+
+    def __init__(self, alpha: np.ndarray, l1_ratio: np.ndarray):
+        super().__init__(np.zeros_like(alpha), l1_ratio)
+
+
+PENALTIES = {"l2": L2, "l1": L1, "elasticnet": ElasticNet, None: NoPenalty}

@@ -1,0 +1,351 @@
+"""The training loop: a stack of K models, each with its own stopping rule.
+
+A training step is: scores of a batch, the loss's gradient with respect to them, the network's pullback of it to the
+parameters, the optimizer's update, the penalty's proximal map. Losses are summed over models, so no model feels
+another; a model that has stopped leaves the stack. The loop does not know whether K is 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skdeep._stack import per_model
+from skdeep.batching import Batch, Batches
+from skdeep.losses import Loss
+from skdeep.networks import Network
+from skdeep.optimizers import Optimizer
+from skdeep.penalties import ElasticNet
+from skdeep.schedules import SCHEDULES, warm_up
+
+#: Below this learning rate the adaptive schedule gives up (MLPClassifier's constant).
+_MIN_ADAPTIVE_RATE = 1e-6
+
+#: ``monitor(network, models)`` computes the validation score and loss of each model left in training: two arrays, one
+#: value per entry of `models` (indices into the original stack).
+Monitor = Callable[[Network, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass
+class Progress:
+    """What one model has been through so far, and when it stops.
+
+    Attributes
+    ----------
+    tol, n_iter_no_change : float
+        Stop after more than `n_iter_no_change` epochs in a row that did not improve by `tol`.
+    watch_score : bool
+        Whether "improve" means the validation score (early stopping) or the training loss.
+    n_iter : int
+        Epochs of this run.
+    samples : int
+        Rows seen, over all runs.
+    stopped : str or None
+        Why training ended before ``max_iter``; None if it did not.
+    error : str or None
+        Why the model cannot be used, if so.
+    params : list of Tensor or None
+        The parameters at the end (the best ones if a score was watched), each (1, ...).
+    """
+
+    tol: float = 1e-4
+    n_iter_no_change: float = 10
+    watch_score: bool = False
+    n_iter: int = 0
+    samples: int = 0
+    no_improvement: int = 0
+    best_loss: float = math.inf
+    best_score: float = -math.inf
+    loss_curve: list[float] = field(default_factory=list)
+    validation_scores: list[float] = field(default_factory=list)
+    validation_losses: list[float] = field(default_factory=list)
+    stopped: str | None = None
+    interrupted: bool = False
+    error: str | None = None
+    params: list[Tensor] | None = None
+    optimizer_state: dict = field(default_factory=dict)
+
+    def record(self, loss: float, score: float | None, validation_loss: float | None) -> bool:
+        """Note an epoch; return whether it is the best so far by what is watched."""
+        self.n_iter += 1
+        self.loss_curve.append(loss)
+        if score is not None and validation_loss is not None:
+            self.validation_scores.append(score)
+            self.validation_losses.append(validation_loss)
+        if self.watch_score and score is not None:
+            improved, best = score > self.best_score + self.tol, score > self.best_score
+            self.best_score = max(self.best_score, score) if best else self.best_score
+        else:
+            improved, best = loss < self.best_loss - self.tol, loss < self.best_loss
+            self.best_loss = min(self.best_loss, loss)
+        self.no_improvement = 0 if improved else self.no_improvement + 1
+        return best
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the model has gone too long without improvement."""
+        return self.no_improvement > self.n_iter_no_change
+
+    def recent_gain(self) -> tuple[float, int]:
+        """How much the training loss fell over the last epochs, and over how many."""
+        span = int(min(self.n_iter_no_change, 10, len(self.loss_curve) - 1))
+        return (self.loss_curve[-1 - span] - self.loss_curve[-1] if span else math.nan), span
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train: everything that all models of a stack have in common."""
+
+    max_iter: int
+    schedule: str = "constant"
+    power_t: float = 0.5
+    warmup_epochs: float = 0.0
+    max_grad_norm: float | None = None
+    proximal: bool = True
+
+
+class Observer:
+    """What callbacks need to know of a run of one model; see `skdeep.callbacks`."""
+
+    #: Whether the batch methods are to be called.
+    watches_batches = False
+
+    def epoch_begin(self, epoch: int) -> None:
+        """Before an epoch."""
+
+    def batch_begin(self, batch: Batch) -> None:
+        """Before a step."""
+
+    def gradients(self, batch: Batch, gradients: list[Tensor]) -> None:
+        """Between the gradient and the update."""
+
+    def batch_end(self, batch: Batch, loss: Tensor) -> None:
+        """After a step, with the mean loss of the batch."""
+
+    def epoch_end(self, epoch: int, progress: Progress, network: Network, is_best: bool) -> bool:
+        """After an epoch; True ends training."""
+        return False
+
+
+def clip_(gradients: list[Tensor], max_norm: float) -> None:
+    """Scale each model's gradient down to a norm of `max_norm`, over all parameters."""
+    norms = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients])
+    factor = (max_norm / torch.linalg.vector_norm(norms, dim=0)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factor.view(-1, *[1] * (gradient.ndim - 1)))
+
+
+def loss_and_gradient(
+    network: Network, loss: Loss, batch: Batch, mean_weight: np.ndarray
+) -> tuple[Tensor, list[Tensor]]:
+    r"""Data term of a batch, :math:`\sum_{i \in B} w_i L_i / (B \bar w)`, and its gradient.
+
+    :math:`\bar w` is the mean weight of the whole training set: the batch's own mean would be biased.
+
+    Returns
+    -------
+    value : Tensor of shape (K,)
+    gradients : list of Tensor
+        One per parameter.
+    """
+    with torch.enable_grad():
+        scores = network.scores(batch.X)
+    value, gradient = loss.value_and_gradient(scores.detach(), batch.target)
+    if batch.weight is None:
+        value = value.sum(1).div_(batch.size)
+        gradient.mul_(1 / batch.size)
+    else:
+        factor = batch.weight / per_model(batch.size * mean_weight, batch.weight)
+        value = (value * factor).sum(1)
+        gradient.mul_(factor.unsqueeze(-1))
+    return value, network.gradient(scores, batch.X, gradient)
+
+
+class _Stack:
+    """The models still in training, with all that is theirs."""
+
+    def __init__(self, network, penalty, optimizer, batches, mean_weight, progress):
+        self.network: Network = network
+        self.penalty: ElasticNet = penalty
+        self.optimizer: Optimizer = optimizer
+        self.batches: Batches = batches
+        self.mean_weight: np.ndarray = mean_weight
+        self.progress: list[Progress] = progress
+
+    def select(self, models: np.ndarray) -> _Stack:
+        network = self.network.select(models)
+        return _Stack(
+            network,
+            self.penalty.select(models),
+            self.optimizer.select(models, network.params),
+            self.batches,
+            self.mean_weight[models],
+            [self.progress[m] for m in models],
+        )
+
+    def put(self, models: np.ndarray, part: _Stack) -> None:
+        self.network.put(models, part.network)
+        self.optimizer.put(models, part.optimizer)
+
+    def step(self, loss: Loss, batch: Batch, plan: Plan, factor, observer: Observer | None) -> Tensor:
+        """One update; returns the batch's loss, (K,)."""
+        value, gradients = loss_and_gradient(self.network, loss, batch, self.mean_weight)
+        if not plan.proximal:
+            for coef, gradient in zip(self.network.params[: self.network.n_coefs], gradients, strict=False):
+                self.penalty.add_gradient_(coef, gradient)
+        if observer is not None:
+            observer.gradients(batch, gradients)
+        if plan.max_grad_norm is not None:
+            clip_(gradients, plan.max_grad_norm)
+        self.optimizer.step(gradients, factor)
+        if plan.proximal:
+            for i in range(self.network.n_coefs):
+                self.penalty.prox_(self.network.params[i], self.optimizer.prox_step(i), self.network.coef_scale())
+        return value
+
+    def epoch(self, loss: Loss, plan: Plan, epoch: int, observer: Observer | None) -> np.ndarray:
+        """One pass over the data; returns the objective of each model, its data term as met along the way."""
+        samples = np.array([p.samples for p in self.progress])
+        n_batches = self.batches.n_batches
+        schedule = SCHEDULES[plan.schedule]
+        penalty = self.penalty.value(self.network.penalised())
+        total = self.network.params[0].new_zeros(self.network.n_models)
+        watcher = observer if observer is not None and observer.watches_batches else None
+        for index, batch in enumerate(self.batches.epoch()):
+            done = epoch + (index + 1) / n_batches
+            factor = schedule((epoch + index / n_batches) / plan.max_iter, samples, plan.power_t)
+            factor = factor * warm_up(done, plan.warmup_epochs)
+            if watcher:
+                watcher.batch_begin(batch)
+            if batch.models is None:
+                value = self.step(loss, batch, plan, factor, watcher)
+                total.add_(value, alpha=batch.size)
+            else:
+                part = self.select(batch.models)
+                part_factor = factor[batch.models] if isinstance(factor, np.ndarray) else factor
+                value = part.step(loss, batch, plan, part_factor, watcher)
+                self.put(batch.models, part)
+                total.index_add_(0, torch.as_tensor(batch.models, device=total.device), value, alpha=batch.size)
+            if watcher:
+                watcher.batch_end(batch, value)
+        for progress, n in zip(self.progress, self.batches.n_rows, strict=True):
+            progress.samples += int(n)
+        return total.double().cpu().numpy() / self.batches.n_rows + penalty
+
+
+@torch.no_grad()
+def train(
+    network: Network,
+    loss: Loss,
+    penalty: ElasticNet,
+    optimizer: Optimizer,
+    batches: Batches,
+    mean_weight: np.ndarray,
+    plan: Plan,
+    progress: list[Progress],
+    monitor: Monitor | None = None,
+    observer: Observer | None = None,
+) -> list[Progress]:
+    """Train a stack of K models until each has stopped or has done ``plan.max_iter`` epochs.
+
+    Parameters
+    ----------
+    network, penalty, optimizer, batches
+        The stack: its parameters, the penalty on them, their update rule, and the data; consumed by the call.
+    loss : Loss
+    mean_weight : ndarray of shape (K,)
+        Mean sample weight of each model's training rows.
+    plan : Plan
+    progress : list of Progress
+        One per model: fresh, or from an earlier run to go on with.
+    monitor : callable, optional
+        ``monitor(network, models) -> (scores, losses)`` on validation data, called once an epoch.
+    observer : Observer, optional
+        Speaks to callbacks (one model only).
+
+    Returns
+    -------
+    list of Progress
+        `progress`, with the final parameters in it. After a keyboard interrupt that comes when all models have
+        finished an epoch, training ends as if ``max_iter`` had been reached, marked ``interrupted``.
+    """
+    stack = _Stack(network, penalty, optimizer, batches, mean_weight, progress)
+    alive = np.arange(len(progress))
+    for p, params in zip(progress, _each_model(network), strict=True):
+        # with a best score from an earlier run, the start is the best so far
+        p.params = params if p.watch_score and p.best_score > -math.inf else None
+    try:
+        for epoch in range(plan.max_iter):
+            if observer is not None:
+                observer.epoch_begin(epoch)
+            objective = stack.epoch(loss, plan, epoch, observer)
+            scores = losses = None
+            if monitor is not None:
+                scores, losses = monitor(stack.network, alive)
+            halt = _end_of_epoch(stack, plan, epoch, objective, scores, losses, observer)
+            done = np.array([p.stopped is not None or p.error is not None for p in stack.progress])
+            if done.any():
+                _finish(stack, np.flatnonzero(done))
+                rest = np.flatnonzero(~done)
+                if len(rest) == 0:
+                    break
+                alive = alive[rest]
+                stack = stack.select(rest)
+                stack.batches = stack.batches.select(rest)
+            if halt:
+                break
+    except KeyboardInterrupt:
+        if any(p.n_iter == 0 for p in progress):
+            raise
+        for p in stack.progress:
+            p.interrupted = True
+    _finish(stack, np.flatnonzero([p.stopped is None and p.error is None for p in stack.progress]))
+    return progress
+
+
+def _each_model(network: Network) -> list[list[Tensor]]:
+    return [[p.detach()[m : m + 1].clone() for p in network.params] for m in range(network.n_models)]
+
+
+def _end_of_epoch(stack, plan, epoch, objective, scores, losses, observer) -> bool:
+    """Book the epoch for each model, decide who stops; return whether a callback ends the whole run."""
+    halt = False
+    for m, p in enumerate(stack.progress):
+        if not math.isfinite(objective[m]):
+            p.error = f"the training loss became {objective[m]} in epoch {p.n_iter + 1}"
+            continue
+        score = None if scores is None else float(scores[m])
+        best = p.record(float(objective[m]), score, None if losses is None else float(losses[m]))
+        if p.watch_score and best:
+            p.params = [param.detach()[m : m + 1].clone() for param in stack.network.params]
+        if observer is not None:
+            halt |= bool(observer.epoch_end(epoch, p, stack.network, best))
+        if p.stalled:
+            what = "Validation score" if p.watch_score else "Training loss"
+            reason = f"{what} did not improve more than tol={p.tol:f} for {p.n_iter_no_change:.0f} consecutive epochs."
+            if plan.schedule == "adaptive" and stack.optimizer.learning_rate[m] > _MIN_ADAPTIVE_RATE:
+                stack.optimizer.learning_rate[m] /= 5
+                p.no_improvement = 0
+            else:
+                p.stopped = reason
+    if halt:
+        for p in stack.progress:
+            p.stopped = p.stopped or "A callback ended training."
+    return halt
+
+
+def _finish(stack: _Stack, models: np.ndarray) -> None:
+    """Hand the final parameters and optimizer state of some models to their `Progress`."""
+    for m in models:
+        p = stack.progress[m]
+        current = [param.detach()[m : m + 1].clone() for param in stack.network.params]
+        if not all(bool(torch.isfinite(param).all()) for param in current) and p.error is None:
+            p.error = f"parameters became non-finite in epoch {p.n_iter + 1}"
+        p.params = p.params if p.watch_score and p.params is not None else current
+        p.optimizer_state = stack.optimizer.state(m)
+
