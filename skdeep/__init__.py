@@ -1,1 +1,7 @@
 """Softmax, hinge and multilayer-perceptron classifiers for scikit-learn, trained by torch mini-batches."""
+
+from skdeep.linear import HingeClassifier, SoftmaxClassifier
+from skdeep.mlp import MLPClassifierTorch
+
+__all__ = ["HingeClassifier", "MLPClassifierTorch", "SoftmaxClassifier"]
+__version__ = "0.1.0"

@@ -106,6 +106,8 @@ def minimise(
     )
     rounding = torch.finfo(network.params[0].dtype).eps
     progress.params = None
+    if observer is not None:
+        observer.train_begin(network, None)
     try:
         value = float(objective())
         for iteration in range(max_iter):
@@ -142,6 +144,8 @@ def minimise(
         if progress.n_iter == 0:
             raise
         progress.interrupted = True
+    if observer is not None:
+        observer.train_end(network)
     if progress.params is None:
         progress.params = [p.detach().clone() for p in network.params]
     return progress

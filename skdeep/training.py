@@ -115,6 +115,9 @@ class Observer:
     #: Whether the batch methods are to be called.
     watches_batches = False
 
+    def train_begin(self, network: Network, optimizer: Optimizer | None) -> None:
+        """Before the first epoch. Changing ``optimizer.learning_rate`` in place changes the steps that follow."""
+
     def epoch_begin(self, epoch: int) -> None:
         """Before an epoch."""
 
@@ -130,6 +133,9 @@ class Observer:
     def epoch_end(self, epoch: int, progress: Progress, network: Network, is_best: bool) -> bool:
         """After an epoch; True ends training."""
         return False
+
+    def train_end(self, network: Network) -> None:
+        """After the last epoch; what is now written into ``network.params`` is what the model keeps."""
 
 
 def clip_(gradients: list[Tensor], max_norm: float) -> None:
@@ -279,6 +285,8 @@ def train(
     for p, params in zip(progress, _each_model(network), strict=True):
         # with a best score from an earlier run, the start is the best so far
         p.params = params if p.watch_score and p.best_score > -math.inf else None
+    if observer is not None:
+        observer.train_begin(network, optimizer)
     try:
         for epoch in range(plan.max_iter):
             if observer is not None:
@@ -289,22 +297,22 @@ def train(
                 scores, losses = monitor(stack.network, alive)
             halt = _end_of_epoch(stack, plan, epoch, objective, scores, losses, observer)
             done = np.array([p.stopped is not None or p.error is not None for p in stack.progress])
+            if halt or done.all():
+                break
             if done.any():
                 _finish(stack, np.flatnonzero(done))
                 rest = np.flatnonzero(~done)
-                if len(rest) == 0:
-                    break
                 alive = alive[rest]
                 stack = stack.select(rest)
                 stack.batches = stack.batches.select(rest)
-            if halt:
-                break
     except KeyboardInterrupt:
         if any(p.n_iter == 0 for p in progress):
             raise
         for p in stack.progress:
             p.interrupted = True
-    _finish(stack, np.flatnonzero([p.stopped is None and p.error is None for p in stack.progress]))
+    if observer is not None:
+        observer.train_end(network)
+    _finish(stack, np.arange(len(stack.progress)))
     return progress
 
 

@@ -1,0 +1,822 @@
+"""What all estimators share: from validated input to a trained stack and back to scikit-learn's attributes."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import get_scorer, get_scorer_names
+from sklearn.utils import check_random_state, compute_class_weight
+from sklearn.utils._array_api import check_same_namespace
+from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils.multiclass import _check_partial_fit_first_call, unique_labels
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skdeep._stack import vector
+from skdeep.batching import Batches
+from skdeep.callbacks import make_observer
+from skdeep.inputs import (
+    Matrix,
+    OutputSpace,
+    check_features,
+    check_target,
+    check_weight,
+    float_dtype,
+    resolve_device,
+    rows_of,
+    to_numpy,
+)
+from skdeep.losses import Loss
+from skdeep.networks import Network
+from skdeep.optimizers import OPTIMIZERS
+from skdeep.penalties import PENALTIES, ElasticNet
+from skdeep.quasi_newton import minimise
+from skdeep.schedules import SCHEDULES
+from skdeep.splits import DistinctRows, distinct_rows, validation_mask
+from skdeep.training import Monitor, Plan, Progress, train
+
+#: Up to this many multiply-adds per epoch, float64 costs no time worth mentioning.
+_FREE_FLOAT64 = 2**27
+#: Rows per chunk where the data is passed over outside mini-batch training.
+_CHUNK_ROWS = 8192
+
+
+class UnavailableError(AttributeError, ValueError):
+    """A method that these parameters rule out; an AttributeError, so that ``hasattr`` is False."""
+
+
+class available_unless:  # noqa: N801
+    """Make a method absent while ``reason(estimator)`` returns why it cannot be there."""
+
+    def __init__(self, reason):
+        self.reason = reason
+
+    def __call__(self, method):
+        self.method = method
+        functools.update_wrapper(self, method)
+        return self
+
+    def __get__(self, estimator, owner=None):
+        if estimator is None:
+            return self.method
+        reason = self.reason(estimator)
+        if reason is not None:
+            raise UnavailableError(f"{self.method.__name__} does not support {reason}")
+        return self.method.__get__(estimator, owner)
+
+
+@contextmanager
+def _rollback(estimator):
+    """Leave the estimator as it was if the block does not end well."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        # what scikit-learn keeps for the callbacks' teardown is not ours to take back
+        kept = {key: value for key, value in vars(estimator).items() if key.startswith(("_skl_", "_callback_"))}
+        vars(estimator).clear()
+        vars(estimator).update({**before, **kept})
+        raise
+
+
+@dataclass
+class Problem:
+    """A validated training problem: what the stack is built from.
+
+    ``target`` is what the loss takes; ``codes`` the class codes (n,), or the indicators for multilabel targets;
+    ``sample_weight`` the caller's weights alone, None for ones; ``class_weight`` a factor per class, or None;
+    ``subset`` the rows of non-zero weight, or None for all.
+    """
+
+    X: Matrix
+    target: np.ndarray
+    codes: np.ndarray
+    sample_weight: np.ndarray | None
+    class_weight: np.ndarray | None
+    subset: np.ndarray | None
+    device: torch.device
+    dtype: torch.dtype
+
+    def take(self, rows: np.ndarray) -> Matrix:
+        """Some rows of X."""
+        return self.X[torch.from_numpy(rows).to(self.X.device)] if isinstance(self.X, Tensor) else self.X[rows]
+
+    def weight(self) -> np.ndarray | None:
+        """Sample weight times class weight."""
+        if self.class_weight is None:
+            return self.sample_weight
+        of_class = self.class_weight[self.codes]
+        return of_class if self.sample_weight is None else of_class * self.sample_weight
+
+    def distinct(self, generator: np.random.Generator) -> tuple[DistinctRows, np.ndarray]:
+        """The distinct rows of non-zero weight, and the indices in X that they speak of."""
+        rows = np.arange(self.X.shape[0]) if self.subset is None else self.subset
+        X = self.X if self.subset is None else self.take(self.subset)
+        weight = None if self.sample_weight is None else self.sample_weight[rows]
+        stratify = self.codes.ndim == 1
+        return distinct_rows(to_numpy(X), self.codes[rows], weight, generator, stratify), rows
+
+
+@dataclass
+class TrainingState:
+    """What partial_fit and warm_start need to go on exactly where training stopped; NumPy only."""
+
+    generator: np.random.Generator
+    solver: str = ""
+    optimizer: dict | None = None
+    columns: Any = None
+    learning_rate: float = 0.0
+
+
+def _no_partial_fit(estimator) -> str | None:
+    """Why partial_fit is absent, or None."""
+    if estimator.early_stopping:
+        return "early_stopping=True: a single pass has no validation history. Use fit, or early_stopping=False."
+    if estimator.solver == "lbfgs":
+        return "solver='lbfgs', which needs all data at once. Use solver='sgd' or 'adam'."
+    if getattr(estimator, "calibration", None) is not None:
+        return "calibration, which needs all data at once. Use calibration=None."
+    return None
+
+
+class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
+    """Base of the estimators. A subclass says what its loss, its network and its fitted attributes are."""
+
+    _parameter_constraints: dict = {
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "solver": [StrOptions({*OPTIMIZERS, "lbfgs"})],
+        "learning_rate": [StrOptions(set(SCHEDULES))],
+        "learning_rate_init": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "power_t": [Interval(Real, 0, None, closed="left")],
+        "warmup_epochs": [Interval(Real, 0, None, closed="left")],
+        "max_grad_norm": [None, Interval(Real, 0, None, closed="neither")],
+        "momentum": [Interval(Real, 0, 1, closed="left")],
+        "nesterovs_momentum": ["boolean"],
+        "beta_1": [Interval(Real, 0, 1, closed="left")],
+        "beta_2": [Interval(Real, 0, 1, closed="left")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
+        "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "shuffle": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "scoring": [None, StrOptions({"loss", *get_scorer_names()}), callable],
+        "class_weight": [None, dict, StrOptions({"balanced"})],
+        "warm_start": ["boolean"],
+        "random_state": ["random_state"],
+        "device": [str, torch.device],
+        "callbacks": [None, "array-like", HasMethods("on_epoch_end")],
+        "verbose": ["verbose"],
+    }
+
+    #: Name of a fitted attribute that holds coefficients.
+    _coef_attribute: str
+    #: Whether the penalty acts through its proximal map (else through its gradient).
+    _proximal = True
+    #: Whether indicator matrices are accepted as targets.
+    _multilabel = False
+
+    # ---- what a subclass defines ----------------------------------------------------------------------------------
+
+    def _loss(self, n_outputs: int) -> Loss:
+        """The loss for so many score columns."""
+        raise NotImplementedError
+
+    def _penalty(self, mean_weight: np.ndarray, batch_rows: int) -> ElasticNet:
+        """The penalty of each model of a stack."""
+        raise NotImplementedError
+
+    def _n_params(self, n_features: int, n_outputs: int) -> int:
+        """Number of weights, to judge how much work an epoch is."""
+        raise NotImplementedError
+
+    def _new_network(self, problem: Problem, generators, subset, weight, state: TrainingState, warm: bool) -> Network:
+        """The network before training: initial, or (`warm`) that of the fitted attributes."""
+        raise NotImplementedError
+
+    def _trained_network(self, device: torch.device, dtype: torch.dtype) -> Network:
+        """The network of the fitted attributes, for prediction."""
+        raise NotImplementedError
+
+    def _learned(self, network: Network, model: int, dtype: np.dtype, space: OutputSpace) -> dict:
+        """The fitted attributes that hold one model's parameters."""
+        raise NotImplementedError
+
+    def _initial_rates(self, problem: Problem, network: Network, subsets, weight, batch_rows: int) -> np.ndarray:
+        """The learning rate each model of a stack starts with."""
+        return vector(self.learning_rate_init, len(subsets))
+
+    def _check_classes(self, codes: np.ndarray) -> None:
+        """Raise if these classes cannot be trained on."""
+
+    def _after_fit(self, problem: Problem, seed: int) -> None:
+        """What remains to be learnt once the model is trained."""
+
+    # ---- scikit-learn's methods -----------------------------------------------------------------------------------
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+        """Train the classifier.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
+            Training data. Sparse data is never made dense as a whole.
+        y : array-like of shape (n_samples,)
+            Class labels of any type. The MLP also takes (n_samples, n_labels) label indicators.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each sample; None counts each once. A weight of 2 is the same sample given twice, 0 none at all.
+        X_val, y_val : array-like, default=None
+            Validation data to watch after each epoch, instead of a part of the training data. Without
+            ``early_stopping`` it is only recorded.
+        sample_weight_val : array-like, default=None
+            Weights of the validation samples.
+
+        Returns
+        -------
+        self : object
+            The fitted classifier.
+
+        Raises
+        ------
+        ValueError
+            If the data is malformed, the device is not there, or the loss becomes non-finite. What was learned before
+            is kept.
+        """
+        with _rollback(self):
+            return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
+
+    @available_unless(_no_partial_fit)
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Train for one epoch on this data, going on from where the last call stopped.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
+            Training data.
+        y : array-like of shape (n_samples,)
+            Class labels.
+        classes : array-like of shape (n_classes,), default=None
+            All classes that may ever come; required on the first call.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each sample.
+
+        Returns
+        -------
+        self : object
+            The classifier.
+        """
+        with _rollback(self):
+            if _check_partial_fit_first_call(self, classes) and self._is_multilabel(y):
+                self.classes_ = np.arange(np.shape(y)[1])
+            return self._fit(X, y, sample_weight, (None, None, None), incremental=True)
+
+    def decision_function(self, X):
+        """Scores of the samples, before they are turned into probabilities.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_classes)
+            One column for two classes: positive means ``classes_[1]``.
+        """
+        scores, space = self._scores(X, "decision_function")
+        return space.array(scores[:, 0] if scores.shape[1] == 1 and not self._fitted_multilabel else scores)
+
+    def predict(self, X):
+        """Predict class labels (label indicators after a multilabel fit).
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_labels)
+        """
+        scores, space = self._scores(X, "predict")
+        if self._fitted_multilabel:
+            return space.array((scores > 0).long())
+        codes = (scores[:, 0] > 0).long() if scores.shape[1] == 1 else scores.argmax(1)
+        classes = to_numpy(self.classes_)
+        labels = classes[to_numpy(codes).clip(max=len(classes) - 1)]  # with one class, either sign means that one
+        # labels that only NumPy can hold (strings) stay there
+        return space.array(labels) if space.is_numpy or labels.dtype.kind in "biuf" else labels
+
+    def predict_proba(self, X):
+        """Class probabilities.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Columns in the order of ``classes_``; rows sum to one, but after a multilabel fit each column is a
+            probability of its own.
+        """
+        scores, space = self._scores(X, "predict_proba")
+        return space.array(self._log_probabilities(scores).exp())
+
+    def predict_log_proba(self, X):
+        """Logarithm of the class probabilities, computed without underflow.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+        """
+        scores, space = self._scores(X, "predict_log_proba")
+        return space.array(self._log_probabilities(scores))
+
+    def _log_probabilities(self, scores: Tensor) -> Tensor:
+        if self._fitted_multilabel:
+            return torch.nn.functional.logsigmoid(scores)
+        if len(self.classes_) == 1:
+            return torch.zeros_like(scores)
+        if scores.shape[1] == 1:
+            return torch.nn.functional.logsigmoid(torch.cat([-scores, scores], dim=1))
+        return torch.log_softmax(scores, dim=1)
+
+    @property
+    def _fitted_multilabel(self) -> bool:
+        return getattr(self, "_target_is_multilabel", False)
+
+    @torch.no_grad()
+    def _scores(self, X, method: str) -> tuple[Tensor, OutputSpace]:
+        """Scores (n, C), in bounded batches, and where results go."""
+        check_is_fitted(self, self._coef_attribute)
+        check_same_namespace(X, self, attribute="_any_coef", method=method)
+        space = OutputSpace(X)
+        X = check_features(self, X, reset=False)
+        device = resolve_device(self.device, X, fallback=True)
+        kind = torch.float32 if device.type == "mps" or float_dtype(X) == np.float32 else torch.float64
+        rows = rows_of(X, device, kind)
+        network = self._trained_network(device, kind)
+        parts = [network.scores(rows.take(slice(i, i + _CHUNK_ROWS)))[0] for i in range(0, len(rows), _CHUNK_ROWS)]
+        scores = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return scores.to(torch.float32 if float_dtype(X) == np.float32 else kind), space
+
+    @property
+    def _any_coef(self):
+        coef = getattr(self, self._coef_attribute)
+        return coef[0] if isinstance(coef, list) else coef
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.array_api_support = True
+        tags.classifier_tags.multi_label = self._multilabel
+        return tags
+
+    # ---- from input to problem ------------------------------------------------------------------------------------
+
+    def _is_multilabel(self, y) -> bool:
+        return self._multilabel and np.ndim(y) == 2 and np.shape(y)[1] > 1
+
+    def _encode(self, y: np.ndarray, going_on: bool, incremental: bool) -> np.ndarray:
+        """Class codes (n,), or indicators (n, C), of a validated target; sets ``classes_``."""
+        labels = np.arange(y.shape[1]) if y.ndim == 2 else unique_labels(y)
+        if not going_on and not incremental:
+            self.classes_ = labels
+        elif self.warm_start and not incremental and set(labels) != set(self.classes_):
+            raise ValueError(
+                "warm_start can only be used where `y` has the same classes as in the previous call to fit. Previously "
+                f"got {self.classes_}, `y` has {labels}"
+            )
+        elif len(unknown := np.setdiff1d(labels, self.classes_)):
+            raise ValueError(
+                f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}, `y` also has {unknown}. "
+                "Name all classes in the first call of partial_fit."
+            )
+        return (y != 0).astype(np.uint8) if y.ndim == 2 else np.searchsorted(self.classes_, y)
+
+    def _class_weights(self, y, codes, sample_weight, incremental) -> np.ndarray | None:
+        if self.class_weight is None:
+            return None
+        if codes.ndim == 2:
+            raise ValueError("class_weight is not defined for multilabel targets; pass sample_weight instead.")
+        if incremental and self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' is not supported for partial_fit: the class frequencies of the whole data are "
+                "not known. Compute them with sklearn.utils.compute_class_weight and pass the dictionary."
+            )
+        weights = np.ones(len(self.classes_))
+        present = np.unique(codes if sample_weight is None else codes[sample_weight > 0])
+        if self.class_weight == "balanced":
+            rows = slice(None) if sample_weight is None else sample_weight > 0
+            counted = None if sample_weight is None else sample_weight[rows]
+            weights[present] = compute_class_weight(
+                "balanced", classes=self.classes_[present], y=y[rows], sample_weight=counted
+            )
+        else:
+            weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+        return weights
+
+    def _problem(self, X, y, sample_weight, going_on, incremental) -> Problem:
+        """Validate everything that concerns the training data."""
+        X = check_features(self, X, reset=not going_on, min_samples=1 if incremental else 2)
+        y = check_target(self, y, X, multilabel=self._multilabel)
+        device = resolve_device(self.device, X)
+        sample_weight = check_weight(sample_weight, X)
+        codes = self._encode(y, going_on, incremental)
+        subset = None
+        if sample_weight is not None and not sample_weight.all():
+            subset = np.flatnonzero(sample_weight)
+        if not incremental:
+            self._check_classes(codes if subset is None else codes[subset])
+        n_outputs = codes.shape[1] if codes.ndim == 2 else (1 if len(self.classes_) <= 2 else len(self.classes_))
+        self.n_outputs_, self._target_is_multilabel = n_outputs, codes.ndim == 2
+        work = (X.shape[0] if subset is None else len(subset)) * self._n_params(X.shape[1], n_outputs)
+        exact = work <= _FREE_FLOAT64 and device.type != "mps"
+        return Problem(
+            X,
+            self._target(codes),
+            codes,
+            sample_weight,
+            self._class_weights(y, codes, sample_weight, incremental),
+            subset,
+            device,
+            torch.float64 if exact else torch.float32,
+        )
+
+    def _target(self, codes: np.ndarray) -> np.ndarray:
+        """What the loss takes for these codes."""
+        if self._loss(self.n_outputs_).target == "codes":
+            return codes
+        if self.n_outputs_ == 1:
+            # with one class only, its only column says "not the other one"
+            return codes.reshape(-1, 1).astype(np.uint8)
+        return codes if codes.ndim == 2 else (codes[:, None] == np.arange(self.n_outputs_)).astype(np.uint8)
+
+    # ---- from problem to a trained model --------------------------------------------------------------------------
+
+    def _fit(self, X, y, sample_weight, validation, incremental=False):
+        going_on = hasattr(self, self._coef_attribute) and (incremental or self.warm_start)
+        if validation[0] is not None and validation[1] is None:
+            raise ValueError("X_val was given without y_val; pass both.")
+        user_X, user_y, space = X, y, OutputSpace(X)
+        problem = self._problem(X, y, sample_weight, going_on, incremental)
+        state: TrainingState | None = getattr(self, "_optimizer", None) if going_on else None
+        random = check_random_state(self.random_state)
+        seed, split_seed = random.randint(np.iinfo(np.int32).max, size=2)
+        if state is None:
+            state = TrainingState(np.random.default_rng(seed))
+        else:
+            state = copy.deepcopy(state)  # the estimator keeps the old one until all has gone well
+        held_out, subset, weight = self._split(problem, validation, split_seed)
+        context = self._task_context(user_X, user_y, sample_weight) if not incremental else None
+        dtype = float_dtype(problem.X)
+        batch_rows = self._batch_rows(problem, subset)
+        n_rows = problem.X.shape[0] if subset is None else len(subset)
+        network = self._new_network(problem, [state.generator], subset, weight, state, going_on)
+        progress = self._progress(going_on, n_rows)
+
+        def snapshot(network: Network) -> dict:
+            return self._learned(network, 0, dtype, space)
+
+        observer = make_observer(
+            self,
+            callbacks=self.callbacks,
+            verbose=self.verbose,
+            context=context,
+            X=problem.X,
+            y=user_y,
+            metadata=None if sample_weight is None else {"sample_weight": sample_weight},
+            snapshot=snapshot,
+            validation=None if held_out is None else (held_out.X, held_out.y),
+            max_iter=1 if incremental else self.max_iter,
+            batch_size=batch_rows,
+            learning_rate=state.learning_rate,
+            device=problem.device,
+        )
+        monitor = None if held_out is None else self._monitor(held_out, problem, dtype)
+        max_iter = 1 if incremental else self.max_iter
+        self._run(problem, network, [state], subset, weight, progress, monitor, observer, max_iter)
+        self._conclude(network, progress[0], state, incremental, dtype, space)
+        if hasattr(observer, "history"):
+            self.history_ = observer.history
+        self._after_fit(problem, split_seed)
+        if context is not None:
+            context.call_on_fit_task_end(estimator=self, X=user_X, y=user_y)
+        return self
+
+    def _task_context(self, X, y, sample_weight):
+        """Scikit-learn's context of the whole fit; None when no callback listens."""
+        context = self._init_callback_context(max_subtasks=self.max_iter)
+        if not getattr(self, "_skl_callbacks", None) and not hasattr(self, "_parent_callback_ctx"):
+            return None
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        return context.call_on_fit_task_begin(estimator=self, X=X, y=y, metadata=metadata)
+
+    def _split(self, problem: Problem, validation, seed: int):
+        """Training rows, their weights, and validation data.
+
+        Returns
+        -------
+        held_out : _HeldOut or None
+        subset : ndarray or None
+            Training rows; where one batch holds them all, the distinct ones in the order of their hashes, so that
+            neither order nor repetition of rows can make a difference.
+        weight : ndarray of shape (n,) or None
+            Weights of the rows of X, with the class weights.
+        """
+        X_val, y_val, weight_val = validation
+        subset, weight = problem.subset, problem.weight()
+        n_rows = problem.X.shape[0] if subset is None else len(subset)
+        splits = self.early_stopping and X_val is None
+        full_batch = n_rows <= self._batch_rows(problem, subset)
+        held_out = None
+        if X_val is not None:
+            held_out = self._check_validation(X_val, y_val, weight_val)
+        if not (splits or full_batch):
+            return held_out, subset, weight
+        distinct, rows = problem.distinct(np.random.default_rng(seed))
+        in_validation = np.zeros(len(rows), dtype=bool)
+        if splits:
+            self._check_split(problem, distinct)
+            in_validation = validation_mask(distinct, self.validation_fraction)
+            if not in_validation.any():
+                raise ValueError(
+                    "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
+                )
+            mine = rows[in_validation]
+            sample_weight = None if problem.sample_weight is None else problem.sample_weight[mine]
+            y = problem.codes[mine] if problem.codes.ndim == 2 else self.classes_[problem.codes[mine]]
+            held_out = _HeldOut(problem.take(mine), y, problem.codes[mine], sample_weight)
+        if full_batch:
+            keep = ~in_validation[distinct.first]
+            subset = rows[distinct.first[keep]]
+            weight = np.zeros(problem.X.shape[0])
+            weight[subset] = distinct.weight[keep]
+            if problem.class_weight is not None:
+                weight[subset] *= problem.class_weight[problem.codes[subset]]
+        else:
+            subset = rows[~in_validation]
+        return held_out, subset, weight
+
+    def _check_split(self, problem: Problem, distinct: DistinctRows) -> None:
+        """Two classes: each must be able to be in both parts (with more, a class of one row is trained on)."""
+        if problem.codes.ndim == 2 or len(self.classes_) != 2:
+            return
+        counts = np.bincount(distinct.stratum, minlength=2)
+        if counts.min() == 1:
+            rare = int(counts.argmin())
+            raise ValueError(
+                f"The least populated classes in y have only 1 member (class {self.classes_[rare]!r}), and a split for "
+                "early stopping needs one for training and one for validation. Pass X_val and y_val, or use "
+                f"early_stopping=False. Classes with too few members are: ['{bool(rare)}'] as answers to 'is it "
+                f"{self.classes_[1]!r}?'"
+            )
+
+    def _check_validation(self, X_val, y_val, weight_val) -> _HeldOut:
+        X = check_features(self, X_val, reset=False)
+        y = check_target(self, y_val, X, multilabel=self._multilabel)
+        codes = self._encode(y, going_on=True, incremental=True)
+        return _HeldOut(X, y, codes, check_weight(weight_val, X, "sample_weight_val"))
+
+    def _batch_rows(self, problem: Problem, subset: np.ndarray | None) -> int:
+        """Rows per step of the full training set (before validation rows are taken out)."""
+        n_rows = problem.X.shape[0] if subset is None else len(subset)
+        if self.solver == "lbfgs":
+            return n_rows
+        return min(200 if self.batch_size == "auto" else self.batch_size, n_rows)
+
+    def _progress(self, going_on: bool, n_rows: int) -> list[Progress]:
+        """A fresh record, or the one to go on with."""
+        watches = self.early_stopping
+        progress = Progress(self.tol, self.n_iter_no_change, watches)
+        if going_on:
+            progress.samples = getattr(self, "t_", 0)
+            progress.no_improvement = getattr(self, "_no_improvement_count", 0)
+            if watches:
+                best = getattr(self, "best_validation_score_", None)
+                progress.best_score = -np.inf if best is None else best
+            else:
+                best = getattr(self, "best_loss_", None)
+                progress.best_loss = np.inf if best is None else best
+        return [progress]
+
+    def _run(self, problem, network, states, subset, weight, progress, monitor=None, observer=None, max_iter=1):
+        """Train a stack of models on a problem; the estimator itself is not touched."""
+        n_models = network.n_models
+        own = isinstance(subset, list)
+        subsets = subset if own else [subset] * n_models
+        n_rows = np.array([problem.X.shape[0] if s is None else len(s) for s in subsets])
+        if weight is None:
+            mean_weight = np.ones(n_models)
+        else:
+            mean_weight = np.array([(weight if s is None else weight[s]).mean() for s in subsets])
+        batch_rows = min(self._batch_rows(problem, problem.subset), int(n_rows.max()))
+        penalty = self._penalty(mean_weight, batch_rows)
+        target = torch.from_numpy(problem.target).to(problem.device)
+        weight_tensor = None if weight is None else torch.from_numpy(weight).to(problem.device, problem.dtype)
+        loss = self._loss(self.n_outputs_)
+        rows = rows_of(problem.X, problem.device, problem.dtype)
+        if self.solver == "lbfgs":
+            self._check_smooth(loss, penalty)
+            for m in range(n_models):
+                part = network.select(np.array([m]))
+                mine = subset[m] if own else subset
+                batches = Batches(
+                    rows, target, weight_tensor, mine, [states[m].generator], min(_CHUNK_ROWS, int(n_rows[m])), False
+                )
+                minimise(
+                    part,
+                    loss,
+                    penalty.select(np.array([m])),
+                    batches,
+                    mean_weight[m : m + 1],
+                    max_iter,
+                    self.max_fun,
+                    progress[m],
+                    monitor,
+                    observer,
+                )
+            return
+        optimizer = OPTIMIZERS[self.solver](
+            network.params,
+            self._initial_rates(problem, network, subsets, weight, batch_rows),
+            vector(self.momentum, n_models),
+            self.nesterovs_momentum,
+            (self.beta_1, self.beta_2),
+            self.epsilon,
+        )
+        if states[0].optimizer is not None and states[0].solver == self.solver:
+            optimizer.load(states[0].optimizer)
+        generators = [state.generator for state in states]
+        batches = Batches(rows, target, weight_tensor, subset, generators, batch_rows, self.shuffle)
+        plan = Plan(
+            max_iter,
+            self.learning_rate,
+            self.power_t,
+            self.warmup_epochs,
+            self.max_grad_norm,
+            self._proximal or self.solver == "adamw",
+        )
+        train(network, loss, penalty, optimizer, batches, mean_weight, plan, progress, monitor, observer)
+
+    def _check_smooth(self, loss: Loss, penalty: ElasticNet) -> None:
+        if loss.smooth and penalty.smooth:
+            return
+        culprit = "this loss" if not loss.smooth else f"penalty={getattr(self, 'penalty', 'l2')!r}"
+        raise ValueError(
+            f"solver='lbfgs' needs a smooth objective, and {culprit} has kinks. Use solver='sgd', 'adam' or 'adamw', "
+            "or a smooth choice (loss='squared_hinge', penalty='l2')."
+        )
+
+    # ---- validation data ------------------------------------------------------------------------------------------
+
+    def _monitor(self, held_out: _HeldOut, problem: Problem, dtype: np.dtype) -> Monitor:
+        """The function that the training loop calls after each epoch."""
+        rows = rows_of(held_out.X, problem.device, problem.dtype)
+        loss = self._loss(self.n_outputs_)
+        target = torch.from_numpy(self._target(held_out.codes)).to(problem.device)
+        if target.dtype is not torch.int64:
+            target = target.to(problem.dtype)
+        codes = torch.from_numpy(held_out.codes).to(problem.device)
+        weight = np.ones(len(rows)) if held_out.sample_weight is None else held_out.sample_weight
+        of_class = 1.0 if problem.class_weight is None else problem.class_weight[held_out.codes]
+        # accuracy counts samples as they are; the loss weighs them as in training
+        shares = torch.from_numpy(np.stack([weight, weight * of_class])).to(problem.device, problem.dtype)
+        shares /= shares.sum(1, keepdim=True)
+        scorer = None if self.scoring in (None, "loss") else get_scorer(self.scoring)
+        weight_kwargs = {} if held_out.sample_weight is None else {"sample_weight": held_out.sample_weight}
+
+        def monitor(network: Network, models: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            accuracy = torch.zeros(network.n_models, dtype=problem.dtype, device=problem.device)
+            objective = torch.zeros_like(accuracy)
+            for i in range(0, len(rows), _CHUNK_ROWS):
+                part = slice(i, min(i + _CHUNK_ROWS, len(rows)))
+                scores = network.scores(rows.take(part)).detach()
+                if codes.ndim == 2:
+                    right = ((scores > 0) == codes[part].bool()).all(-1)
+                elif scores.shape[-1] == 1:
+                    right = (scores[..., 0] > 0) == codes[part].bool()
+                else:
+                    right = scores.argmax(-1) == codes[part]
+                accuracy += (right * shares[0, part]).sum(1)
+                objective += (loss.value(scores, target[part].unsqueeze(0)) * shares[1, part]).sum(1)
+            losses = objective.double().cpu().numpy()
+            if scorer is None:
+                return (-losses if self.scoring == "loss" else accuracy.double().cpu().numpy()), losses
+            copies = [self._fitted_copy(self._learned(network, m, dtype, _NUMPY)) for m in range(network.n_models)]
+            return np.array([scorer(c, held_out.X, held_out.y, **weight_kwargs) for c in copies]), losses
+
+        return monitor
+
+    def _fitted_copy(self, attributes: dict) -> BaseTorchClassifier:
+        fitted = copy.copy(self)
+        vars(fitted).update(attributes)
+        vars(fitted).pop("feature_names_in_", None)  # validated arrays have no names
+        return fitted
+
+    # ---- fitted attributes ----------------------------------------------------------------------------------------
+
+    def _conclude(self, network, progress: Progress, state, incremental, dtype, space) -> None:
+        """Set the fitted attributes; warn of what the user should know."""
+        if progress.error is not None:
+            raise ValueError(
+                f"Training diverged: {progress.error}. Lower learning_rate_init, set max_grad_norm, or scale the "
+                "columns of X (StandardScaler). The estimator is as it was before."
+            )
+        final = network.with_params(progress.params)
+        vars(self).update(self._learned(final, 0, dtype, space))
+        previous = getattr(self, "loss_curve_", []) if (incremental or self.warm_start) else []
+        self.n_iter_ = progress.n_iter
+        self.t_ = progress.samples
+        self.loss_curve_ = [*previous, *progress.loss_curve]
+        self.loss_ = progress.loss_curve[-1]
+        self.best_loss_ = None if progress.watch_score else min(progress.best_loss, *progress.loss_curve)
+        if progress.validation_scores:
+            known = (incremental or self.warm_start) and getattr(self, "validation_scores_", None)
+            self.validation_scores_ = [*(known or []), *progress.validation_scores]
+            losses = (getattr(self, "validation_loss_curve_", None) or []) if known else []
+            self.validation_loss_curve_ = [*losses, *progress.validation_losses]
+            self.best_validation_score_ = float(np.nanmax(self.validation_scores_))
+        elif not incremental:
+            self.validation_scores_ = self.validation_loss_curve_ = self.best_validation_score_ = None
+        state.optimizer = progress.optimizer_state or None
+        state.solver = self.solver
+        if state.optimizer is not None:
+            factor = SCHEDULES[self.learning_rate](0.0, np.array([self.t_]), self.power_t)
+            state.learning_rate = float(np.squeeze(state.optimizer["learning_rate"] * factor))
+        self._optimizer = state
+        self._no_improvement_count = progress.no_improvement
+        if progress.interrupted:
+            warnings.warn(
+                f"Training interrupted by user after {progress.n_iter} epochs; the model keeps the best weights so "
+                "far.",
+                stacklevel=5,
+            )
+        elif progress.stopped is None and not incremental:
+            self._warn_of_convergence(progress)
+
+    def _warn_of_convergence(self, progress: Progress) -> None:
+        gain, span = progress.recent_gain()
+        if progress.watch_score:
+            found = f"the validation score still rose within the last {self.n_iter_no_change} epochs"
+        elif span == 0:
+            found = "there is only one epoch to judge by"
+        elif gain <= self.tol and np.isfinite(self.n_iter_no_change) and self.solver != "lbfgs":
+            return  # max_iter came before the stopping rule, but nothing was moving any more
+        else:
+            share = gain / max(abs(progress.loss_curve[-1]), np.finfo(float).tiny)
+            found = f"the training loss still fell by {gain:.3g} ({share:.2%}) over the last {span} epochs"
+        if self.solver == "lbfgs":
+            advice = "Increase max_iter or max_fun, or scale the columns of X."
+        else:
+            advice = "Increase max_iter, raise learning_rate_init, or accept it with a larger tol."
+        warnings.warn(
+            f"Maximum iterations ({self.max_iter}) reached and the optimization hasn't converged yet: {found} "
+            f"(tol={self.tol:g}). {advice}",
+            ConvergenceWarning,
+            stacklevel=6,
+        )
+
+
+@dataclass
+class _HeldOut:
+    """Validation data: features, original labels, codes and weights."""
+
+    X: Matrix
+    y: np.ndarray
+    codes: np.ndarray
+    sample_weight: np.ndarray | None
+
+
+_NUMPY = OutputSpace(np.empty(0))
+
+
+def make_penalty(name: str | None, alpha: np.ndarray, l1_ratio: float) -> ElasticNet:
+    """The penalty of that name, for each model of a stack."""
+    return PENALTIES[name](alpha, vector(l1_ratio, len(alpha)))
+
+
+def dense(coef) -> np.ndarray:
+    """Coefficients as a NumPy array, whatever they are kept as."""
+    return coef.toarray() if sparse.issparse(coef) else to_numpy(coef)

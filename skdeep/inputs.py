@@ -1,0 +1,196 @@
+"""What users pass in, and what they get back: arrays, data frames, sparse matrices, tensors, devices."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn import get_config
+from sklearn.utils import assert_all_finite
+from sklearn.utils._array_api import get_namespace_and_device, move_to
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import (
+    _check_feature_names,
+    _check_n_features,
+    _check_y,
+    check_consistent_length,
+    validate_data,
+)
+from torch import Tensor
+
+from skdeep.batching import DenseRows, SparseRows, as_tensor
+
+#: Matrices as the rest of the package sees them.
+Matrix = np.ndarray | sparse.csr_array | Tensor
+
+# dtypes that torch can gather and cast; anything else is converted to float64
+_TORCH_KINDS = {np.dtype(t) for t in "f8 f4 f2 u1 i1 i2 i4 i8 ?".split()}
+
+
+def to_numpy(array):
+    """An array of any namespace, on any device, as NumPy; other objects are returned as they are."""
+    if isinstance(array, Tensor):
+        return array.detach().cpu().numpy()
+    if get_config()["array_api_dispatch"] and hasattr(array, "__array_namespace__"):
+        return move_to(array, xp=np, device="cpu")
+    return array
+
+
+def check_features(estimator, X, *, reset: bool, min_samples: int = 1) -> Matrix:
+    """Validate X and record, or compare, its number of columns and their names.
+
+    Returns
+    -------
+    ndarray, CSR array or Tensor
+        In the user's dtype where torch can work with it (integers stay integers), else float64. A tensor that is not
+        on the CPU stays where it lies.
+
+    Raises
+    ------
+    ValueError
+        If X is not a finite, real matrix with the expected columns.
+    """
+    if isinstance(X, Tensor):
+        X = X.detach()
+        if X.device.type != "cpu":
+            return _check_device_tensor(estimator, X, reset, min_samples)
+        if X.dtype is torch.bfloat16:
+            X = X.float()
+        X = X.numpy()
+    X = validate_data(
+        estimator,
+        X,
+        reset=reset,
+        accept_sparse=("csr", "csc", "coo"),
+        dtype="numeric",
+        ensure_min_samples=min_samples,
+    )
+    X = to_numpy(X)
+    if X.dtype.newbyteorder("=") not in _TORCH_KINDS:
+        X = X.astype(np.float64)
+    return sparse.csr_array(X) if sparse.issparse(X) else X
+
+
+def _check_device_tensor(estimator, X: Tensor, reset: bool, min_samples: int) -> Tensor:
+    """What validate_data does, for a tensor that NumPy cannot see."""
+    name = type(estimator).__name__
+    if X.ndim != 2:
+        raise ValueError(f"Expected 2D array, got {X.ndim}D tensor instead. Reshape your data.")
+    if len(X) < min_samples or X.shape[1] < 1:
+        raise ValueError(
+            f"Found array with {len(X)} sample(s) and {X.shape[1]} feature(s) (shape={tuple(X.shape)}) while a minimum "
+            f"of {min_samples} and 1 is required by {name}."
+        )
+    if X.is_complex():
+        raise ValueError("Complex data not supported")
+    if not bool(torch.isfinite(X).all()):
+        raise ValueError(f"Input X contains NaN or infinity.\n{name} does not accept missing values.")
+    _check_feature_names(estimator, X, reset=reset)
+    _check_n_features(estimator, X, reset=reset)
+    return X
+
+
+def check_target(estimator, y, X: Matrix, *, multilabel: bool) -> np.ndarray:
+    """Validate y: one class label per row, or a matrix of label indicators where `multilabel` allows it."""
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y is None."
+        )
+    y = to_numpy(y)
+    labels = multilabel and type_of_target(y, input_name="y").startswith("multilabel")
+    y = _check_y(y, multi_output=labels, y_numeric=False, estimator=estimator)
+    if sparse.issparse(y):
+        y = y.toarray()
+    check_consistent_length(X, y)
+    check_classification_targets(y)
+    return y
+
+
+def check_weight(weight, X: Matrix, name: str = "sample_weight") -> np.ndarray | None:
+    """Validate sample weights: finite, not negative, not all zero; a float64 vector, or None for None."""
+    if weight is None:
+        return None
+    n_samples = X.shape[0]
+    weight = to_numpy(weight)
+    if np.ndim(weight) == 0:
+        return np.full(n_samples, float(weight))
+    weight = np.asarray(weight, dtype=np.float64)
+    if weight.shape != (n_samples,):
+        raise ValueError(f"{name}.shape == {weight.shape}, expected {(n_samples,)}!")
+    assert_all_finite(weight, input_name=name)
+    if weight.min() < 0:
+        raise ValueError(f"Negative values in data passed to `{name}`; weights must be zero or positive.")
+    if not weight.any():
+        raise ValueError("Sample weights must contain at least one non-zero number.")
+    return weight
+
+
+def rows_of(X: Matrix, device: torch.device, dtype: torch.dtype) -> DenseRows | SparseRows:
+    """The matrix as a source of batches."""
+    if sparse.issparse(X):
+        return SparseRows(X, device, dtype)
+    return DenseRows(X if isinstance(X, Tensor) else as_tensor(X), device, dtype)
+
+
+def float_dtype(X: Matrix) -> np.dtype:
+    """Dtype of the learned coefficients: X's own if it is float32 or float64, float32 for half, else float64."""
+    kind = str(X.dtype).removeprefix("torch.").lstrip("<>=|")
+    return np.dtype(np.float32 if kind in ("float32", "f4", "float16", "f2", "bfloat16") else np.float64)
+
+
+def available_devices() -> list[str]:
+    """Names of the devices that torch can use here."""
+    names = ["cpu"]
+    names += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    return names
+
+
+def resolve_device(device: str | torch.device, X: Matrix | None = None, *, fallback: bool = False) -> torch.device:
+    """The torch device to compute on.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        "auto" takes the device X lies on if it is a tensor on an accelerator, else CUDA, then MPS, then the CPU.
+    fallback : bool
+        Whether to use the CPU, instead of raising, if the device is not there (prediction; the model may have been
+        trained elsewhere).
+    """
+    names = available_devices()
+    if isinstance(device, str) and device == "auto":
+        if isinstance(X, Tensor) and X.device.type != "cpu":
+            return X.device
+        return torch.device("cuda" if len(names) > 1 and "cuda:0" in names else names[-1])
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r} is not a torch device; available here: {', '.join(names)}.") from error
+    index = f"{wanted.type}:{wanted.index or 0}"
+    if wanted.type == "meta" or (wanted.type in ("cpu", "cuda", "mps") and {wanted.type, index}.isdisjoint(names)):
+        if fallback:
+            return torch.device("cpu")
+        raise ValueError(f"device={str(device)!r} is not available; available here: {', '.join(names)}.")
+    return wanted
+
+
+class OutputSpace:
+    """Where results go: NumPy, or the namespace and device of X under array API dispatch."""
+
+    def __init__(self, X):
+        self.xp = self.device = None
+        if get_config()["array_api_dispatch"] and not sparse.issparse(X):
+            xp, is_array_api, device = get_namespace_and_device(X)
+            if is_array_api and not isinstance(X, np.ndarray):
+                self.xp, self.device = xp, device
+
+    @property
+    def is_numpy(self) -> bool:
+        """Whether results are NumPy arrays."""
+        return self.xp is None
+
+    def array(self, array: np.ndarray | Tensor):
+        """Move a result there."""
+        array = to_numpy(array)
+        return array if self.xp is None else self.xp.asarray(array, device=self.device)

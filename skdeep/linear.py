@@ -1,0 +1,330 @@
+"""Linear classifiers: softmax regression and support vector machines."""
+
+from __future__ import annotations
+
+from numbers import Real
+
+import numpy as np
+import torch
+from sklearn.linear_model._base import SparseCoefMixin
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from skdeep._stack import vector
+from skdeep.base import BaseTorchClassifier, Problem, TrainingState, available_unless, dense, make_penalty
+from skdeep.calibration import fit_sigmoid, fit_temperature
+from skdeep.columns import Columns, gram_extent
+from skdeep.inputs import OutputSpace, rows_of
+from skdeep.losses import LOSSES, Loss
+from skdeep.networks import Linear, Network
+from skdeep.penalties import PENALTIES
+from skdeep.splits import fold_of_rows
+from skdeep.training import Progress
+
+
+class _LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
+    """Common part of the linear classifiers; a subclass defines ``_loss``."""
+
+    _coef_attribute = "coef_"
+    _parameter_constraints: dict = {
+        **BaseTorchClassifier._parameter_constraints,
+        "penalty": [StrOptions({name for name in PENALTIES if name}), None],
+        "l1_ratio": [Interval(Real, 0, 1, closed="both")],
+        "fit_intercept": ["boolean"],
+        "standardize": ["boolean"],
+    }
+
+    def _n_params(self, n_features, n_outputs):
+        return n_features * n_outputs
+
+    def _penalty(self, mean_weight, batch_rows):
+        return make_penalty(self.penalty, vector(self.alpha, len(mean_weight)), self.l1_ratio)
+
+    def _check_classes(self, codes):
+        present = np.unique(codes)
+        if len(present) < 2:
+            raise ValueError(
+                f"{type(self).__name__} needs samples of at least 2 classes in the data, but the data contains only "
+                f"one class: {self.classes_[present[0]]!r}"
+            )
+
+    def _new_network(self, problem: Problem, generators, subset, weight, state: TrainingState, warm: bool) -> Linear:
+        n_models, n_outputs = len(generators), self.n_outputs_
+        tensor = {"device": problem.device, "dtype": problem.dtype}
+        center = scale = None
+        if self.standardize:
+            rows = rows_of(problem.X, problem.device, problem.dtype)
+            subsets = subset if isinstance(subset, list) else [subset]
+            columns = [Columns.measure(rows, s, weight) for s in subsets]
+            if warm and state.columns is not None:
+                columns = [state.columns.merged(columns[0])]
+            state.columns = columns[0]
+            centers, scales = zip(*(c.change_of_variables(self.fit_intercept) for c in columns), strict=True)
+            scale = torch.as_tensor(np.stack(scales), **tensor).unsqueeze(1)
+            if centers[0] is not None:
+                center = torch.as_tensor(np.stack(centers), **tensor).unsqueeze(1)
+        coef = torch.zeros(n_models, n_outputs, problem.X.shape[1], **tensor)
+        intercept = torch.zeros(n_models, n_outputs, **tensor) if self.fit_intercept else None
+        network = Linear(coef, intercept, center, scale)
+        if warm:
+            known = torch.as_tensor(dense(self.coef_), **tensor), torch.as_tensor(dense(self.intercept_), **tensor)
+            network.set_unscaled(known[0].reshape(1, n_outputs, -1), known[1].reshape(1, n_outputs))
+        return network
+
+    def _trained_network(self, device, dtype) -> Linear:
+        coef = torch.as_tensor(dense(self.coef_), device=device, dtype=dtype)
+        intercept = torch.as_tensor(dense(self.intercept_), device=device, dtype=dtype)
+        return Linear(coef.unsqueeze(0), intercept.unsqueeze(0))
+
+    def _learned(self, network: Network, model: int, dtype, space: OutputSpace) -> dict:
+        coef, intercept = (t[model].cpu().numpy().astype(dtype) for t in network.unscaled())
+        return {"coef_": space.array(coef), "intercept_": space.array(intercept)}
+
+    def _initial_rates(self, problem, network, subsets, weight, batch_rows):
+        if self.learning_rate_init != "auto":
+            return vector(self.learning_rate_init, len(subsets))
+        if self.solver != "sgd":
+            return vector(0.01, len(subsets))
+        # the largest step that is stable: 2 / L for the full gradient; the trace term bounds the noise of a batch
+        rows = rows_of(problem.X, problem.device, problem.dtype)
+        spread = 1.0 if weight is None else weight.max() / weight[weight > 0].mean()
+        rates = np.empty(len(subsets))
+        for m, subset in enumerate(subsets):
+            center, scale = (None if c is None else c[m] for c in (network.center, network.scale))
+            largest, trace = gram_extent(rows, subset, center, scale)
+            curvature = self._loss(self.n_outputs_).curvature * (largest + spread * trace / batch_rows)
+            rates[m] = (1 - self.momentum) / curvature
+        return rates
+
+
+class SoftmaxClassifier(_LinearClassifier):
+    def __init__(
+        self,
+        penalty="l2",
+        *,
+        alpha=1e-4,
+        l1_ratio=0.15,
+        fit_intercept=True,
+        standardize=True,
+        solver="sgd",
+        learning_rate="adaptive",
+        learning_rate_init="auto",
+        power_t=0.5,
+        warmup_epochs=0,
+        max_grad_norm=None,
+        momentum=0.9,
+        nesterovs_momentum=True,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-8,
+        batch_size="auto",
+        max_iter=100,
+        tol=1e-4,
+        n_iter_no_change=5,
+        max_fun=15000,
+        shuffle=True,
+        early_stopping=False,
+        validation_fraction=0.1,
+        scoring=None,
+        class_weight=None,
+        warm_start=False,
+        random_state=None,
+        device="auto",
+        callbacks=None,
+        verbose=False,
+    ):
+        self.penalty = penalty
+        self.alpha = alpha
+        self.l1_ratio = l1_ratio
+        self.fit_intercept = fit_intercept
+        self.standardize = standardize
+        self.solver = solver
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.warmup_epochs = warmup_epochs
+        self.max_grad_norm = max_grad_norm
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.tol = tol
+        self.n_iter_no_change = n_iter_no_change
+        self.max_fun = max_fun
+        self.shuffle = shuffle
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.scoring = scoring
+        self.class_weight = class_weight
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.device = device
+        self.callbacks = callbacks
+        self.verbose = verbose
+
+    def _loss(self, n_outputs) -> Loss:
+        return LOSSES["binary_log_loss" if n_outputs == 1 else "log_loss"]()
+
+
+def _uncalibrated(estimator) -> str | None:
+    if estimator.calibration is None:
+        return "calibration=None: the scores of a support vector machine are no probabilities. Use 'temperature'."
+    return None
+
+
+class HingeClassifier(_LinearClassifier):
+    _parameter_constraints: dict = {
+        **_LinearClassifier._parameter_constraints,
+        "loss": [StrOptions({"hinge", "squared_hinge"})],
+        "multi_class": [StrOptions({"weston_watkins", "crammer_singer", "ovr"})],
+        "calibration": [StrOptions({"temperature", "sigmoid"}), None],
+    }
+    #: Folds whose out-of-fold scores the calibration is fitted on.
+    _n_folds = 5
+
+    def __init__(
+        self,
+        loss="hinge",
+        *,
+        multi_class="weston_watkins",
+        calibration="temperature",
+        penalty="l2",
+        alpha=1e-4,
+        l1_ratio=0.15,
+        fit_intercept=True,
+        standardize=True,
+        solver="sgd",
+        learning_rate="adaptive",
+        learning_rate_init="auto",
+        power_t=0.5,
+        warmup_epochs=0,
+        max_grad_norm=None,
+        momentum=0.9,
+        nesterovs_momentum=True,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-8,
+        batch_size="auto",
+        max_iter=100,
+        tol=1e-4,
+        n_iter_no_change=5,
+        max_fun=15000,
+        shuffle=True,
+        early_stopping=False,
+        validation_fraction=0.1,
+        scoring=None,
+        class_weight=None,
+        warm_start=False,
+        random_state=None,
+        device="auto",
+        callbacks=None,
+        verbose=False,
+    ):
+        self.loss = loss
+        self.multi_class = multi_class
+        self.calibration = calibration
+        self.penalty = penalty
+        self.alpha = alpha
+        self.l1_ratio = l1_ratio
+        self.fit_intercept = fit_intercept
+        self.standardize = standardize
+        self.solver = solver
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.warmup_epochs = warmup_epochs
+        self.max_grad_norm = max_grad_norm
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.tol = tol
+        self.n_iter_no_change = n_iter_no_change
+        self.max_fun = max_fun
+        self.shuffle = shuffle
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.scoring = scoring
+        self.class_weight = class_weight
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.device = device
+        self.callbacks = callbacks
+        self.verbose = verbose
+
+    def _loss(self, n_outputs) -> Loss:
+        return LOSSES["ovr" if n_outputs == 1 else self.multi_class](squared=self.loss == "squared_hinge")
+
+    @available_unless(_uncalibrated)
+    def predict_proba(self, X):
+        return super().predict_proba(X)
+
+    @available_unless(_uncalibrated)
+    def predict_log_proba(self, X):
+        return super().predict_log_proba(X)
+
+    def _log_probabilities(self, scores):
+        if self.calibration == "temperature":
+            return super()._log_probabilities(scores / self.temperature_)
+        if scores.shape[1] == 1:
+            return super()._log_probabilities(scores)
+        single = logsigmoid(scores)
+        return single - torch.logsumexp(single, dim=1, keepdim=True)
+
+    def _after_fit(self, problem: Problem, seed: int) -> None:
+        """Fit the calibration on scores of models that have not seen the row: one model per fold, one stack."""
+        if self.calibration is None:
+            return
+        distinct, rows = problem.distinct(np.random.default_rng(seed))
+        fold = fold_of_rows(distinct, self._n_folds)[distinct.first]
+        if len(np.unique(fold)) < 2:
+            raise ValueError(
+                f"calibration={self.calibration!r} needs at least 2 distinct rows of a class, to hold some out; pass "
+                "calibration=None."
+            )
+        rows, weight = rows[distinct.first], distinct.weight
+        scores = self._out_of_fold_scores(problem, rows, weight, fold, seed)
+        codes = problem.codes[rows]
+        if problem.class_weight is not None:
+            weight = weight * problem.class_weight[codes]
+        if self.calibration == "temperature":
+            self.temperature_ = fit_temperature(scores, codes, weight)
+            return
+        slopes, offsets = fit_sigmoid(scores, codes, weight)
+        space, kind = OutputSpace(self.coef_), dense(self.coef_).dtype
+        self.intercept_ = space.array((slopes * dense(self.intercept_) + offsets).astype(kind))
+        self.coef_ = space.array((slopes[:, None] * dense(self.coef_)).astype(kind))
+
+    def _out_of_fold_scores(self, problem: Problem, rows, row_weight, fold, seed) -> np.ndarray:
+        """Scores (m, C) of distinct rows, each by the model trained on the other folds."""
+        folds = np.unique(fold)
+        subset = [rows[fold != f] for f in folds]
+        weight = np.zeros(problem.X.shape[0])
+        weight[rows] = row_weight if problem.class_weight is None else row_weight * problem.class_weight[problem.codes[rows]]
+        states = [TrainingState(np.random.default_rng(seed)) for _ in folds]
+        network = self._new_network(problem, [s.generator for s in states], subset, weight, states[0], False)
+        max_iter, progress = self.max_iter, [Progress(self.tol, self.n_iter_no_change) for _ in folds]
+        if self.early_stopping:  # the folds have no validation data: they train as long as was best for all rows
+            max_iter = int(np.argmax(self.validation_scores_[-self.n_iter_ :])) + 1
+            progress = [Progress(0.0, np.inf) for _ in folds]
+        self._run(problem, network, states, subset, weight, progress, max_iter=max_iter)
+        for p in progress:
+            if p.error is not None:
+                raise ValueError(f"Training the calibration's fold models diverged: {p.error}. Lower learning_rate_init.")
+        trained = network.with_params([torch.cat(tensors) for tensors in zip(*(p.params for p in progress), strict=True)])
+        coef, intercept = trained.unscaled()
+        data = rows_of(problem.X, problem.device, problem.dtype)
+        scores = np.empty((len(rows), self.n_outputs_))
+        for f, w, b in zip(folds, coef, intercept, strict=True):
+            model = Linear(w.unsqueeze(0), b.unsqueeze(0))
+            for part in np.array_split(np.flatnonzero(fold == f), max(1, int((fold == f).sum()) // 8192)):
+                out = model.scores(data.take(torch.from_numpy(rows[part])))[0]
+                scores[part] = out.double().cpu().numpy()
+        return scores
