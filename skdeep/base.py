@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer, get_scorer_names
-from sklearn.utils import check_random_state, compute_class_weight
+from sklearn.utils import check_random_state, compute_class_weight, compute_sample_weight
 from sklearn.utils._array_api import check_same_namespace
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from sklearn.utils.multiclass import _check_partial_fit_first_call, unique_labels
@@ -96,8 +96,8 @@ class Problem:
     """A validated training problem: what the stack is built from.
 
     ``target`` is what the loss takes; ``codes`` the class codes (n,), or the indicators for multilabel targets;
-    ``sample_weight`` the caller's weights alone, None for ones; ``class_weight`` a factor per class, or None;
-    ``subset`` the rows of non-zero weight, or None for all.
+    ``sample_weight`` the caller's weights alone, None for ones;
+    ``subset`` the rows of non-zero weight, or None for all; ``class_weight`` the factor of each row, or None.
     """
 
     X: Matrix
@@ -115,10 +115,9 @@ class Problem:
 
     def weight(self) -> np.ndarray | None:
         """Sample weight times class weight."""
-        if self.class_weight is None:
-            return self.sample_weight
-        of_class = self.class_weight[self.codes]
-        return of_class if self.sample_weight is None else of_class * self.sample_weight
+        if self.class_weight is None or self.sample_weight is None:
+            return self.sample_weight if self.class_weight is None else self.class_weight
+        return self.class_weight * self.sample_weight
 
     def distinct(self, generator: np.random.Generator) -> tuple[DistinctRows, np.ndarray]:
         """The distinct rows of non-zero weight, and the indices in X that they speak of."""
@@ -146,6 +145,11 @@ def _no_partial_fit(estimator) -> str | None:
         return "early_stopping=True: a single pass has no validation history. Use fit, or early_stopping=False."
     if estimator.solver == "lbfgs":
         return "solver='lbfgs', which needs all data at once. Use solver='sgd' or 'adam'."
+    if isinstance(estimator.class_weight, str):
+        return (
+            "class_weight='balanced', since the class frequencies of the whole data are not known. Compute them with "
+            "sklearn.utils.compute_class_weight and pass the dictionary."
+        )
     if getattr(estimator, "calibration", None) is not None:
         return "calibration, which needs all data at once. Use calibration=None."
     return None
@@ -176,7 +180,7 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="left")],
         "scoring": [None, StrOptions({"loss", *get_scorer_names()}), callable],
-        "class_weight": [None, dict, StrOptions({"balanced"})],
+        "class_weight": [None, dict, list, StrOptions({"balanced"})],
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "device": [str, torch.device],
@@ -337,10 +341,10 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             probability of its own.
         """
         scores, space = self._scores(X, "predict_proba")
-        return space.array(self._log_probabilities(scores).exp())
+        return space.array(self._probabilities(scores))
 
     def predict_log_proba(self, X):
-        """Logarithm of the class probabilities, computed without underflow.
+        """Logarithm of the class probabilities.
 
         Parameters
         ----------
@@ -351,16 +355,20 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ndarray of shape (n_samples, n_classes)
         """
         scores, space = self._scores(X, "predict_log_proba")
-        return space.array(self._log_probabilities(scores))
+        return space.array(self._probabilities(scores).log())
 
-    def _log_probabilities(self, scores: Tensor) -> Tensor:
-        if self._fitted_multilabel:
-            return torch.nn.functional.logsigmoid(scores)
+    def _probabilities(self, scores: Tensor) -> Tensor:
+        """Probabilities that are never quite zero, so that their logarithm is finite."""
+        limits = torch.finfo(scores.dtype)
         if len(self.classes_) == 1:
-            return torch.zeros_like(scores)
-        if scores.shape[1] == 1:
-            return torch.nn.functional.logsigmoid(torch.cat([-scores, scores], dim=1))
-        return torch.log_softmax(scores, dim=1)
+            return torch.ones_like(scores)
+        if self._fitted_multilabel:
+            return torch.sigmoid(scores).clamp(limits.tiny, 1 - limits.eps)
+        return self._link(scores).clamp_(min=limits.tiny)
+
+    def _link(self, scores: Tensor) -> Tensor:
+        """Class probabilities of the scores."""
+        return self._loss(self.n_outputs_).probabilities(scores)
 
     @property
     def _fitted_multilabel(self) -> bool:
@@ -415,27 +423,24 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             )
         return (y != 0).astype(np.uint8) if y.ndim == 2 else np.searchsorted(self.classes_, y)
 
-    def _class_weights(self, y, codes, sample_weight, incremental) -> np.ndarray | None:
+    def _class_weight_of_rows(self, y, codes, sample_weight) -> np.ndarray | None:
+        """Factor of each row by its class (by all its labels, for a multilabel target)."""
         if self.class_weight is None:
             return None
         if codes.ndim == 2:
-            raise ValueError("class_weight is not defined for multilabel targets; pass sample_weight instead.")
-        if incremental and self.class_weight == "balanced":
-            raise ValueError(
-                "class_weight='balanced' is not supported for partial_fit: the class frequencies of the whole data are "
-                "not known. Compute them with sklearn.utils.compute_class_weight and pass the dictionary."
-            )
+            return compute_sample_weight(self.class_weight, codes)
+        if not isinstance(self.class_weight, str):
+            return compute_class_weight(self.class_weight, classes=self.classes_, y=y)[codes]
+        counted = slice(None) if sample_weight is None else sample_weight > 0
         weights = np.ones(len(self.classes_))
-        present = np.unique(codes if sample_weight is None else codes[sample_weight > 0])
-        if self.class_weight == "balanced":
-            rows = slice(None) if sample_weight is None else sample_weight > 0
-            counted = None if sample_weight is None else sample_weight[rows]
-            weights[present] = compute_class_weight(
-                "balanced", classes=self.classes_[present], y=y[rows], sample_weight=counted
-            )
-        else:
-            weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
-        return weights
+        present = np.unique(codes[counted])
+        weights[present] = compute_class_weight(
+            self.class_weight,
+            classes=self.classes_[present],
+            y=y[counted],
+            sample_weight=None if sample_weight is None else sample_weight[counted],
+        )
+        return weights[codes]
 
     def _problem(self, X, y, sample_weight, going_on, incremental) -> Problem:
         """Validate everything that concerns the training data."""
@@ -458,7 +463,7 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             self._target(codes),
             codes,
             sample_weight,
-            self._class_weights(y, codes, sample_weight, incremental),
+            self._class_weight_of_rows(y, codes, sample_weight),
             subset,
             device,
             torch.float64 if exact else torch.float32,
@@ -567,14 +572,15 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             mine = rows[in_validation]
             sample_weight = None if problem.sample_weight is None else problem.sample_weight[mine]
             y = problem.codes[mine] if problem.codes.ndim == 2 else self.classes_[problem.codes[mine]]
-            held_out = _HeldOut(problem.take(mine), y, problem.codes[mine], sample_weight)
+            class_weight = None if problem.class_weight is None else problem.class_weight[mine]
+            held_out = _HeldOut(problem.take(mine), y, problem.codes[mine], sample_weight, class_weight)
         if full_batch:
             keep = ~in_validation[distinct.first]
             subset = rows[distinct.first[keep]]
             weight = np.zeros(problem.X.shape[0])
             weight[subset] = distinct.weight[keep]
             if problem.class_weight is not None:
-                weight[subset] *= problem.class_weight[problem.codes[subset]]
+                weight[subset] *= problem.class_weight[subset]
         else:
             subset = rows[~in_validation]
         return held_out, subset, weight
@@ -597,7 +603,8 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         X = check_features(self, X_val, reset=False)
         y = check_target(self, y_val, X, multilabel=self._multilabel)
         codes = self._encode(y, going_on=True, incremental=True)
-        return _HeldOut(X, y, codes, check_weight(weight_val, X, "sample_weight_val"))
+        weight = check_weight(weight_val, X, "sample_weight_val")
+        return _HeldOut(X, y, codes, weight, self._class_weight_of_rows(y, codes, weight))
 
     def _batch_rows(self, problem: Problem, subset: np.ndarray | None) -> int:
         """Rows per step of the full training set (before validation rows are taken out)."""
@@ -615,7 +622,10 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             progress.no_improvement = getattr(self, "_no_improvement_count", 0)
             if watches:
                 best = getattr(self, "best_validation_score_", None)
-                progress.best_score = -np.inf if best is None else best
+                if best is not None:
+                    progress.best_score = best
+                    at_best = self.validation_scores_.index(best)
+                    progress.best_validation_loss = self.validation_loss_curve_[at_best]
             else:
                 best = getattr(self, "best_loss_", None)
                 progress.best_loss = np.inf if best is None else best
@@ -700,7 +710,7 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             target = target.to(problem.dtype)
         codes = torch.from_numpy(held_out.codes).to(problem.device)
         weight = np.ones(len(rows)) if held_out.sample_weight is None else held_out.sample_weight
-        of_class = 1.0 if problem.class_weight is None else problem.class_weight[held_out.codes]
+        of_class = 1.0 if held_out.class_weight is None else held_out.class_weight
         # accuracy counts samples as they are; the loss weighs them as in training
         shares = torch.from_numpy(np.stack([weight, weight * of_class])).to(problem.device, problem.dtype)
         shares /= shares.sum(1, keepdim=True)
@@ -801,12 +811,13 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
 @dataclass
 class _HeldOut:
-    """Validation data: features, original labels, codes and weights."""
+    """Validation data: features, original labels, codes, sample weights and class weights of the rows."""
 
     X: Matrix
     y: np.ndarray
     codes: np.ndarray
     sample_weight: np.ndarray | None
+    class_weight: np.ndarray | None
 
 
 _NUMPY = OutputSpace(np.empty(0))

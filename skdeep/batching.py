@@ -128,14 +128,14 @@ def _csr(start: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int])
 class Batch(NamedTuple):
     """A mini-batch for all models of a stack, or for some of them.
 
-    ``target`` is (1 or K, B, ...), ``weight`` (1 or K, B) or None, ``size`` the number of rows B, ``models`` the
-    indices of the models it is for (None: all).
+    ``target`` is (1 or K, B, ...), ``weight`` (1 or K, B) or None, ``size`` the number of rows: B, or one number per
+    model where they differ (rows beyond it have no weight), ``models`` the indices of the models it is for (None: all).
     """
 
     X: Tensor
     target: Tensor
     weight: Tensor | None
-    size: int
+    size: int | np.ndarray
     models: np.ndarray | None
 
 
@@ -143,8 +143,8 @@ class Batches:
     """The mini-batches of each epoch, for a stack of K models.
 
     Models that see the same rows in the same order (one shared generator) share their batches. Where each has its own
-    rows and their numbers differ, the last batches of an epoch are made up of models whose batches are equally large,
-    so that every model sees exactly the batches it would see alone.
+    rows, every model still sees exactly the batches it would see alone: shorter ones are filled up with rows of no
+    weight, and a model whose epoch is over takes no part in the last batches.
 
     Parameters
     ----------
@@ -219,10 +219,7 @@ class Batches:
         orders = [drawn[id(generator)] for generator in self.generators]
         for start in range(0, int(self.n_rows.max()), self.batch_size):
             sizes = np.clip(self.n_rows - start, 0, self.batch_size)
-            for size in np.unique(sizes[sizes > 0]):
-                models = np.flatnonzero(sizes == size)
-                rows = np.stack([orders[m][start : start + size] for m in models])
-                yield self._own_batch(torch.from_numpy(rows).to(self.target.device), models)
+            yield self._own_batch(orders, start, sizes)
 
     def _order(self, model: int) -> np.ndarray:
         """This epoch's order of the rows of a model."""
@@ -246,9 +243,18 @@ class Batches:
         weight = None if self.weight is None else self.weight[..., rows].view(-1, target.shape[1])
         return Batch(self.rows.take(rows), target, weight, target.shape[1], None)
 
-    def _own_batch(self, rows: Tensor, models: np.ndarray) -> Batch:
+    def _own_batch(self, orders: list[np.ndarray], start: int, sizes: np.ndarray) -> Batch:
+        models = np.flatnonzero(sizes)
+        sizes = sizes[models]
+        index = np.zeros((len(models), int(sizes.max())), dtype=np.int64)
+        for i, m in enumerate(models):
+            index[i, : sizes[i]] = orders[m][start : start + sizes[i]]
+        rows = torch.from_numpy(index).to(self.target.device)
         weight = self._weight_of(models)
         if weight is not None:
             weight = weight[rows] if weight.ndim == 1 else weight.gather(1, rows)
+        if sizes.min() < sizes.max():
+            mask = torch.from_numpy(np.arange(index.shape[1]) < sizes[:, None]).to(rows.device, self.rows.dtype)
+            weight = mask if weight is None else weight * mask
         everyone = len(models) == len(self.generators)
-        return Batch(self.rows.take(rows), self._target(rows), weight, rows.shape[1], None if everyone else models)
+        return Batch(self.rows.take(rows), self._target(rows), weight, sizes, None if everyone else models)

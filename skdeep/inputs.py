@@ -112,9 +112,9 @@ def check_weight(weight, X: Matrix, name: str = "sample_weight") -> np.ndarray |
         return None
     n_samples = X.shape[0]
     weight = to_numpy(weight)
-    if np.ndim(weight) == 0:
-        return np.full(n_samples, float(weight))
     weight = np.asarray(weight, dtype=np.float64)
+    if weight.ndim == 0:
+        weight = np.full(n_samples, weight)
     if weight.shape != (n_samples,):
         raise ValueError(f"{name}.shape == {weight.shape}, expected {(n_samples,)}!")
     assert_all_finite(weight, input_name=name)

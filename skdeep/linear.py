@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from sklearn.linear_model._base import SparseCoefMixin
 from sklearn.utils._param_validation import Interval, StrOptions
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from skdeep._stack import vector
 from skdeep.base import BaseTorchClassifier, Problem, TrainingState, available_unless, dense, make_penalty
@@ -270,13 +268,11 @@ class HingeClassifier(_LinearClassifier):
     def predict_log_proba(self, X):
         return super().predict_log_proba(X)
 
-    def _log_probabilities(self, scores):
+    def _link(self, scores):
         if self.calibration == "temperature":
-            return super()._log_probabilities(scores / self.temperature_)
-        if scores.shape[1] == 1:
-            return super()._log_probabilities(scores)
-        single = logsigmoid(scores)
-        return single - torch.logsumexp(single, dim=1, keepdim=True)
+            return super()._link(scores / self.temperature_)
+        p = super()._link(scores) if scores.shape[1] == 1 else torch.sigmoid(scores)
+        return p / p.sum(dim=1, keepdim=True).clamp_(min=torch.finfo(p.dtype).tiny)
 
     def _after_fit(self, problem: Problem, seed: int) -> None:
         """Fit the calibration on scores of models that have not seen the row: one model per fold, one stack."""
@@ -293,7 +289,7 @@ class HingeClassifier(_LinearClassifier):
         scores = self._out_of_fold_scores(problem, rows, weight, fold, seed)
         codes = problem.codes[rows]
         if problem.class_weight is not None:
-            weight = weight * problem.class_weight[codes]
+            weight = weight * problem.class_weight[rows]
         if self.calibration == "temperature":
             self.temperature_ = fit_temperature(scores, codes, weight)
             return
@@ -307,7 +303,7 @@ class HingeClassifier(_LinearClassifier):
         folds = np.unique(fold)
         subset = [rows[fold != f] for f in folds]
         weight = np.zeros(problem.X.shape[0])
-        weight[rows] = row_weight if problem.class_weight is None else row_weight * problem.class_weight[problem.codes[rows]]
+        weight[rows] = row_weight if problem.class_weight is None else row_weight * problem.class_weight[rows]
         states = [TrainingState(np.random.default_rng(seed)) for _ in folds]
         network = self._new_network(problem, [s.generator for s in states], subset, weight, states[0], False)
         max_iter, progress = self.max_iter, [Progress(self.tol, self.n_iter_no_change) for _ in folds]

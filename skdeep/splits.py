@@ -113,7 +113,7 @@ def distinct_rows(X, target, sample_weight, generator, stratify=True) -> Distinc
 def validation_mask(rows: DistinctRows, fraction: float) -> np.ndarray:
     """Pick rows for validation: a share `fraction` of the total weight, classes in proportion.
 
-    Every class keeps at least one distinct row for training; at least one row is picked if that leaves any.
+    A class of at least two distinct rows is on both sides; one of a single row is only trained on.
 
     Returns
     -------
@@ -127,6 +127,8 @@ def validation_mask(rows: DistinctRows, fraction: float) -> np.ndarray:
     before = np.cumsum(rows.weight[candidates]) - rows.weight[candidates]
     picked = np.zeros(len(rows.first), dtype=bool)
     picked[candidates[before < fraction * rows.weight.sum() * (1 - 1e-12)]] = True
+    _, first_of_class = np.unique(rows.stratum[candidates], return_index=True)
+    picked[candidates[first_of_class]] = True
     return picked[rows.group]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep._stack import per_model
+from skdeep._stack import add_scaled_, per_model, vector
 from skdeep.batching import Batch, Batches
 from skdeep.losses import Loss
 from skdeep.networks import Network
@@ -61,6 +61,7 @@ class Progress:
     no_improvement: int = 0
     best_loss: float = math.inf
     best_score: float = -math.inf
+    best_validation_loss: float = math.inf
     loss_curve: list[float] = field(default_factory=list)
     validation_scores: list[float] = field(default_factory=list)
     validation_losses: list[float] = field(default_factory=list)
@@ -77,9 +78,13 @@ class Progress:
         if score is not None and validation_loss is not None:
             self.validation_scores.append(score)
             self.validation_losses.append(validation_loss)
-        if self.watch_score and score is not None:
-            improved, best = score > self.best_score + self.tol, score > self.best_score
-            self.best_score = max(self.best_score, score) if best else self.best_score
+        if self.watch_score and score is not None and validation_loss is not None:
+            # a score may be coarse (accuracy on a few rows): as long as it holds, a falling loss is improvement too
+            lower = validation_loss < self.best_validation_loss - self.tol
+            improved = score > self.best_score + self.tol or (score >= self.best_score and lower)
+            best = (score, -validation_loss) > (self.best_score, -self.best_validation_loss)
+            if best:
+                self.best_score, self.best_validation_loss = score, validation_loss
         else:
             improved, best = loss < self.best_loss - self.tol, loss < self.best_loss
             self.best_loss = min(self.best_loss, loss)
@@ -162,11 +167,12 @@ def loss_and_gradient(
     with torch.enable_grad():
         scores = network.scores(batch.X)
     value, gradient = loss.value_and_gradient(scores.detach(), batch.target)
-    if batch.weight is None:
+    if batch.weight is None and isinstance(batch.size, int):
         value = value.sum(1).div_(batch.size)
         gradient.mul_(1 / batch.size)
     else:
-        factor = batch.weight / per_model(batch.size * mean_weight, batch.weight)
+        weight = value.new_ones(value.shape) if batch.weight is None else batch.weight
+        factor = weight / per_model(batch.size * mean_weight, value)
         value = (value * factor).sum(1)
         gradient.mul_(factor.unsqueeze(-1))
     return value, network.gradient(scores, batch.X, gradient)
@@ -230,13 +236,14 @@ class _Stack:
                 watcher.batch_begin(batch)
             if batch.models is None:
                 value = self.step(loss, batch, plan, factor, watcher)
-                total.add_(value, alpha=batch.size)
+                add_scaled_(total, value, per_model(vector(batch.size, len(value)), value))
             else:
                 part = self.select(batch.models)
                 part_factor = factor[batch.models] if isinstance(factor, np.ndarray) else factor
                 value = part.step(loss, batch, plan, part_factor, watcher)
                 self.put(batch.models, part)
-                total.index_add_(0, torch.as_tensor(batch.models, device=total.device), value, alpha=batch.size)
+                index = torch.as_tensor(batch.models, device=total.device)
+                total[index] += value * per_model(vector(batch.size, len(value)), value)
             if watcher:
                 watcher.batch_end(batch, value)
         for progress, n in zip(self.progress, self.batches.n_rows, strict=True):
