@@ -6,9 +6,7 @@ import copy
 import functools
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +14,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import get_scorer, get_scorer_names
+from sklearn.metrics import get_scorer_names
 from sklearn.utils import check_random_state, compute_class_weight, compute_sample_weight
 from sklearn.utils._array_api import check_same_namespace
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
@@ -28,7 +26,6 @@ from skdeep._stack import vector
 from skdeep.batching import Batches
 from skdeep.callbacks import make_observer
 from skdeep.inputs import (
-    Matrix,
     OutputSpace,
     check_features,
     check_target,
@@ -42,22 +39,23 @@ from skdeep.losses import Loss
 from skdeep.networks import Network
 from skdeep.optimizers import OPTIMIZERS
 from skdeep.penalties import PENALTIES, ElasticNet
+from skdeep.problem import CHUNK_ROWS, Problem, TrainingState, make_monitor
 from skdeep.quasi_newton import minimise
 from skdeep.schedules import SCHEDULES
-from skdeep.splits import DistinctRows, distinct_rows, validation_mask
-from skdeep.training import Monitor, Plan, Progress, train
+from skdeep.training import Plan, Progress, train
 
 #: Up to this many multiply-adds per epoch, float64 costs no time worth mentioning.
 _FREE_FLOAT64 = 2**27
-#: Rows per chunk where the data is passed over outside mini-batch training.
-_CHUNK_ROWS = 8192
+
+#: Where results go that only we look at.
+_NUMPY = OutputSpace(np.empty(0))
 
 
 class UnavailableError(AttributeError, ValueError):
     """A method that these parameters rule out; an AttributeError, so that ``hasattr`` is False."""
 
 
-class available_unless:  # noqa: N801
+class available_unless:
     """Make a method absent while ``reason(estimator)`` returns why it cannot be there."""
 
     def __init__(self, reason):
@@ -89,54 +87,6 @@ def _rollback(estimator):
         vars(estimator).clear()
         vars(estimator).update({**before, **kept})
         raise
-
-
-@dataclass
-class Problem:
-    """A validated training problem: what the stack is built from.
-
-    ``target`` is what the loss takes; ``codes`` the class codes (n,), or the indicators for multilabel targets;
-    ``sample_weight`` the caller's weights alone, None for ones;
-    ``subset`` the rows of non-zero weight, or None for all; ``class_weight`` the factor of each row, or None.
-    """
-
-    X: Matrix
-    target: np.ndarray
-    codes: np.ndarray
-    sample_weight: np.ndarray | None
-    class_weight: np.ndarray | None
-    subset: np.ndarray | None
-    device: torch.device
-    dtype: torch.dtype
-
-    def take(self, rows: np.ndarray) -> Matrix:
-        """Some rows of X."""
-        return self.X[torch.from_numpy(rows).to(self.X.device)] if isinstance(self.X, Tensor) else self.X[rows]
-
-    def weight(self) -> np.ndarray | None:
-        """Sample weight times class weight."""
-        if self.class_weight is None or self.sample_weight is None:
-            return self.sample_weight if self.class_weight is None else self.class_weight
-        return self.class_weight * self.sample_weight
-
-    def distinct(self, generator: np.random.Generator) -> tuple[DistinctRows, np.ndarray]:
-        """The distinct rows of non-zero weight, and the indices in X that they speak of."""
-        rows = np.arange(self.X.shape[0]) if self.subset is None else self.subset
-        X = self.X if self.subset is None else self.take(self.subset)
-        weight = None if self.sample_weight is None else self.sample_weight[rows]
-        stratify = self.codes.ndim == 1
-        return distinct_rows(to_numpy(X), self.codes[rows], weight, generator, stratify), rows
-
-
-@dataclass
-class TrainingState:
-    """What partial_fit and warm_start need to go on exactly where training stopped; NumPy only."""
-
-    generator: np.random.Generator
-    solver: str = ""
-    optimizer: dict | None = None
-    columns: Any = None
-    learning_rate: float = 0.0
 
 
 def _no_partial_fit(estimator) -> str | None:
@@ -209,8 +159,8 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """Number of weights, to judge how much work an epoch is."""
         raise NotImplementedError
 
-    def _new_network(self, problem: Problem, generators, subset, weight, state: TrainingState, warm: bool) -> Network:
-        """The network before training: initial, or (`warm`) that of the fitted attributes."""
+    def _new_network(self, problem: Problem, generators, subsets, weight, state: TrainingState, warm: bool) -> Network:
+        """The network before training: initial, or (`warm`, one model) that of the fitted attributes."""
         raise NotImplementedError
 
     def _trained_network(self, device: torch.device, dtype: torch.dtype) -> Network:
@@ -385,7 +335,7 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         kind = torch.float32 if device.type == "mps" or float_dtype(X) == np.float32 else torch.float64
         rows = rows_of(X, device, kind)
         network = self._trained_network(device, kind)
-        parts = [network.scores(rows.take(slice(i, i + _CHUNK_ROWS)))[0] for i in range(0, len(rows), _CHUNK_ROWS)]
+        parts = [network.scores(rows.take(slice(i, i + CHUNK_ROWS)))[0] for i in range(0, len(rows), CHUNK_ROWS)]
         scores = parts[0] if len(parts) == 1 else torch.cat(parts)
         return scores.to(torch.float32 if float_dtype(X) == np.float32 else kind), space
 
@@ -449,218 +399,169 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         device = resolve_device(self.device, X)
         sample_weight = check_weight(sample_weight, X)
         codes = self._encode(y, going_on, incremental)
-        subset = None
-        if sample_weight is not None and not sample_weight.all():
-            subset = np.flatnonzero(sample_weight)
         if not incremental:
-            self._check_classes(codes if subset is None else codes[subset])
-        n_outputs = codes.shape[1] if codes.ndim == 2 else (1 if len(self.classes_) <= 2 else len(self.classes_))
-        self.n_outputs_, self._target_is_multilabel = n_outputs, codes.ndim == 2
-        work = (X.shape[0] if subset is None else len(subset)) * self._n_params(X.shape[1], n_outputs)
-        exact = work <= _FREE_FLOAT64 and device.type != "mps"
-        return Problem(
-            X,
-            self._target(codes),
-            codes,
-            sample_weight,
-            self._class_weight_of_rows(y, codes, sample_weight),
-            subset,
-            device,
-            torch.float64 if exact else torch.float32,
-        )
+            self._check_classes(codes if sample_weight is None else codes[sample_weight > 0])
+        many = codes.shape[1] if codes.ndim == 2 else len(self.classes_)
+        self.n_outputs_ = many if codes.ndim == 2 or many > 2 else 1
+        self._target_is_multilabel = codes.ndim == 2
+        class_weight = self._class_weight_of_rows(y, codes, sample_weight)
+        problem = Problem(X, self._target(codes), codes, sample_weight, class_weight, device, torch.float32)
+        work = problem.n_rows * self._n_params(X.shape[1], self.n_outputs_)
+        if work <= _FREE_FLOAT64 and device.type != "mps":
+            problem.dtype = torch.float64
+        return problem
+
+    def _validation_problem(self, X_val, y_val, weight_val, problem: Problem) -> Problem:
+        """Validate the caller's own validation data."""
+        X = check_features(self, X_val, reset=False)
+        y = check_target(self, y_val, X, multilabel=self._multilabel)
+        codes = self._encode(y, going_on=True, incremental=True)
+        weight = check_weight(weight_val, X, "sample_weight_val")
+        class_weight = self._class_weight_of_rows(y, codes, weight)
+        return Problem(X, self._target(codes), codes, weight, class_weight, problem.device, problem.dtype)
 
     def _target(self, codes: np.ndarray) -> np.ndarray:
         """What the loss takes for these codes."""
         if self._loss(self.n_outputs_).target == "codes":
             return codes
-        if self.n_outputs_ == 1:
-            # with one class only, its only column says "not the other one"
-            return codes.reshape(-1, 1).astype(np.uint8)
-        return codes if codes.ndim == 2 else (codes[:, None] == np.arange(self.n_outputs_)).astype(np.uint8)
+        if codes.ndim == 2:
+            return codes
+        # two classes: one column that asks for the second
+        columns = [1] if self.n_outputs_ == 1 else np.arange(self.n_outputs_)
+        return (codes[:, None] == columns).astype(np.uint8)
+
+    def _labels(self, codes: np.ndarray) -> np.ndarray:
+        """The user's labels of some codes."""
+        return codes if codes.ndim == 2 else self.classes_[codes]
 
     # ---- from problem to a trained model --------------------------------------------------------------------------
 
     def _fit(self, X, y, sample_weight, validation, incremental=False):
         going_on = hasattr(self, self._coef_attribute) and (incremental or self.warm_start)
-        if validation[0] is not None and validation[1] is None:
-            raise ValueError("X_val was given without y_val; pass both.")
-        user_X, user_y, space = X, y, OutputSpace(X)
+        if (validation[0] is None) != (validation[1] is None):
+            raise ValueError("X_val and y_val belong together; pass both or neither.")
+        space = OutputSpace(X)
         problem = self._problem(X, y, sample_weight, going_on, incremental)
-        state: TrainingState | None = getattr(self, "_optimizer", None) if going_on else None
-        random = check_random_state(self.random_state)
-        seed, split_seed = random.randint(np.iinfo(np.int32).max, size=2)
-        if state is None:
-            state = TrainingState(np.random.default_rng(seed))
-        else:
-            state = copy.deepcopy(state)  # the estimator keeps the old one until all has gone well
-        held_out, subset, weight = self._split(problem, validation, split_seed)
-        context = self._task_context(user_X, user_y, sample_weight) if not incremental else None
         dtype = float_dtype(problem.X)
-        batch_rows = self._batch_rows(problem, subset)
-        n_rows = problem.X.shape[0] if subset is None else len(subset)
-        network = self._new_network(problem, [state.generator], subset, weight, state, going_on)
-        progress = self._progress(going_on, n_rows)
+        seed, split_seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=2)
+        state = copy.deepcopy(getattr(self, "_optimizer", None)) if going_on else None
+        state = state or TrainingState(np.random.default_rng(seed))
+        splits = self.early_stopping and validation[0] is None
+        subset, weight, held_out = problem.split(
+            split_seed, self.validation_fraction if splits else None, self._is_full_batch(problem), self.classes_
+        )
+        if validation[0] is not None:
+            held_out = self._validation_problem(*validation, problem)
+        network = self._new_network(problem, [state.generator], [subset], weight, state, going_on)
+        progress = self._progress(going_on)
+        max_iter = 1 if incremental else self.max_iter
 
-        def snapshot(network: Network) -> dict:
-            return self._learned(network, 0, dtype, space)
+        def snapshot(network: Network, model: int = 0) -> dict:
+            return self._learned(network, model, dtype, space)
 
+        def fitted(network: Network, model: int) -> BaseTorchClassifier:
+            estimator = copy.copy(self)
+            vars(estimator).update(self._learned(network, model, dtype, _NUMPY))
+            vars(estimator).pop("feature_names_in_", None)  # validated arrays have no names
+            return estimator
+
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        task = None if incremental else self._begin_task(X, y, metadata)
+        labels = None if held_out is None else self._labels(held_out.codes)
         observer = make_observer(
             self,
             callbacks=self.callbacks,
             verbose=self.verbose,
-            context=context,
+            context=task,
             X=problem.X,
-            y=user_y,
-            metadata=None if sample_weight is None else {"sample_weight": sample_weight},
+            y=y,
+            metadata=metadata,
             snapshot=snapshot,
-            validation=None if held_out is None else (held_out.X, held_out.y),
-            max_iter=1 if incremental else self.max_iter,
-            batch_size=batch_rows,
-            learning_rate=state.learning_rate,
-            device=problem.device,
+            validation=None if held_out is None else (held_out.X, labels),
+            max_iter=max_iter,
+            batch_size=self._batch_rows(problem),
         )
-        monitor = None if held_out is None else self._monitor(held_out, problem, dtype)
-        max_iter = 1 if incremental else self.max_iter
-        self._run(problem, network, [state], subset, weight, progress, monitor, observer, max_iter)
-        self._conclude(network, progress[0], state, incremental, dtype, space)
+        monitor = None
+        if held_out is not None:
+            monitor = make_monitor(held_out, self._loss(self.n_outputs_), self.scoring, labels, fitted)
+        self._run(problem, network, [state], [subset], weight, [progress], max_iter, monitor, observer)
+        self._conclude(network, progress, state, incremental, dtype, space)
         if hasattr(observer, "history"):
             self.history_ = observer.history
         self._after_fit(problem, split_seed)
-        if context is not None:
-            context.call_on_fit_task_end(estimator=self, X=user_X, y=user_y)
+        if task is not None:
+            task.call_on_fit_task_end(estimator=self, X=X, y=y, metadata=metadata)
         return self
 
-    def _task_context(self, X, y, sample_weight):
+    def _begin_task(self, X, y, metadata):
         """Scikit-learn's context of the whole fit; None when no callback listens."""
         context = self._init_callback_context(max_subtasks=self.max_iter)
         if not getattr(self, "_skl_callbacks", None) and not hasattr(self, "_parent_callback_ctx"):
             return None
-        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         return context.call_on_fit_task_begin(estimator=self, X=X, y=y, metadata=metadata)
 
-    def _split(self, problem: Problem, validation, seed: int):
-        """Training rows, their weights, and validation data.
-
-        Returns
-        -------
-        held_out : _HeldOut or None
-        subset : ndarray or None
-            Training rows; where one batch holds them all, the distinct ones in the order of their hashes, so that
-            neither order nor repetition of rows can make a difference.
-        weight : ndarray of shape (n,) or None
-            Weights of the rows of X, with the class weights.
-        """
-        X_val, y_val, weight_val = validation
-        subset, weight = problem.subset, problem.weight()
-        n_rows = problem.X.shape[0] if subset is None else len(subset)
-        splits = self.early_stopping and X_val is None
-        full_batch = n_rows <= self._batch_rows(problem, subset)
-        held_out = None
-        if X_val is not None:
-            held_out = self._check_validation(X_val, y_val, weight_val)
-        if not (splits or full_batch):
-            return held_out, subset, weight
-        distinct, rows = problem.distinct(np.random.default_rng(seed))
-        in_validation = np.zeros(len(rows), dtype=bool)
-        if splits:
-            self._check_split(problem, distinct)
-            in_validation = validation_mask(distinct, self.validation_fraction)
-            if not in_validation.any():
-                raise ValueError(
-                    "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
-                )
-            mine = rows[in_validation]
-            sample_weight = None if problem.sample_weight is None else problem.sample_weight[mine]
-            y = problem.codes[mine] if problem.codes.ndim == 2 else self.classes_[problem.codes[mine]]
-            class_weight = None if problem.class_weight is None else problem.class_weight[mine]
-            held_out = _HeldOut(problem.take(mine), y, problem.codes[mine], sample_weight, class_weight)
-        if full_batch:
-            keep = ~in_validation[distinct.first]
-            subset = rows[distinct.first[keep]]
-            weight = np.zeros(problem.X.shape[0])
-            weight[subset] = distinct.weight[keep]
-            if problem.class_weight is not None:
-                weight[subset] *= problem.class_weight[subset]
-        else:
-            subset = rows[~in_validation]
-        return held_out, subset, weight
-
-    def _check_split(self, problem: Problem, distinct: DistinctRows) -> None:
-        """Two classes: each must be able to be in both parts (with more, a class of one row is trained on)."""
-        if problem.codes.ndim == 2 or len(self.classes_) != 2:
-            return
-        counts = np.bincount(distinct.stratum, minlength=2)
-        if counts.min() == 1:
-            rare = int(counts.argmin())
-            raise ValueError(
-                f"The least populated classes in y have only 1 member (class {self.classes_[rare]!r}), and a split for "
-                "early stopping needs one for training and one for validation. Pass X_val and y_val, or use "
-                f"early_stopping=False. Classes with too few members are: ['{bool(rare)}'] as answers to 'is it "
-                f"{self.classes_[1]!r}?'"
-            )
-
-    def _check_validation(self, X_val, y_val, weight_val) -> _HeldOut:
-        X = check_features(self, X_val, reset=False)
-        y = check_target(self, y_val, X, multilabel=self._multilabel)
-        codes = self._encode(y, going_on=True, incremental=True)
-        weight = check_weight(weight_val, X, "sample_weight_val")
-        return _HeldOut(X, y, codes, weight, self._class_weight_of_rows(y, codes, weight))
-
-    def _batch_rows(self, problem: Problem, subset: np.ndarray | None) -> int:
-        """Rows per step of the full training set (before validation rows are taken out)."""
-        n_rows = problem.X.shape[0] if subset is None else len(subset)
+    def _batch_rows(self, problem: Problem) -> int:
+        """Rows per step."""
         if self.solver == "lbfgs":
-            return n_rows
-        return min(200 if self.batch_size == "auto" else self.batch_size, n_rows)
+            return problem.n_rows
+        return min(200 if self.batch_size == "auto" else self.batch_size, problem.n_rows)
 
-    def _progress(self, going_on: bool, n_rows: int) -> list[Progress]:
+    def _is_full_batch(self, problem: Problem) -> bool:
+        return self._batch_rows(problem) == problem.n_rows
+
+    def _progress(self, going_on: bool) -> Progress:
         """A fresh record, or the one to go on with."""
-        watches = self.early_stopping
-        progress = Progress(self.tol, self.n_iter_no_change, watches)
-        if going_on:
-            progress.samples = getattr(self, "t_", 0)
-            progress.no_improvement = getattr(self, "_no_improvement_count", 0)
-            if watches:
-                best = getattr(self, "best_validation_score_", None)
-                if best is not None:
-                    progress.best_score = best
-                    at_best = self.validation_scores_.index(best)
-                    progress.best_validation_loss = self.validation_loss_curve_[at_best]
-            else:
-                best = getattr(self, "best_loss_", None)
-                progress.best_loss = np.inf if best is None else best
-        return [progress]
+        progress = Progress(self.tol, self.n_iter_no_change, self.early_stopping)
+        if not going_on:
+            return progress
+        progress.samples = getattr(self, "t_", 0)
+        progress.no_improvement = getattr(self, "_no_improvement_count", 0)
+        if getattr(self, "best_loss_", None) is not None:
+            progress.best_loss = self.best_loss_
+        if getattr(self, "best_validation_score_", None) is not None:
+            progress.best_score = self.best_validation_score_
+            at_best = self.validation_scores_.index(progress.best_score)
+            progress.best_validation_loss = self.validation_loss_curve_[at_best]
+        return progress
 
-    def _run(self, problem, network, states, subset, weight, progress, monitor=None, observer=None, max_iter=1):
-        """Train a stack of models on a problem; the estimator itself is not touched."""
+    def _run(self, problem, network, states, subsets, weight, progress, max_iter, monitor=None, observer=None) -> None:
+        """Train a stack of models, each on its own rows; the estimator itself is not touched.
+
+        Parameters
+        ----------
+        problem : Problem
+        network : Network
+            Of K models.
+        states : list of TrainingState
+        subsets : list of (ndarray or None)
+            Rows of each model.
+        weight : ndarray of shape (n,) or None
+        progress : list of Progress
+            Receives the result.
+        max_iter : int
+        monitor, observer
+            See `skdeep.training.train`.
+        """
         n_models = network.n_models
-        own = isinstance(subset, list)
-        subsets = subset if own else [subset] * n_models
         n_rows = np.array([problem.X.shape[0] if s is None else len(s) for s in subsets])
-        if weight is None:
-            mean_weight = np.ones(n_models)
-        else:
+        mean_weight = np.ones(n_models)
+        if weight is not None:
             mean_weight = np.array([(weight if s is None else weight[s]).mean() for s in subsets])
-        batch_rows = min(self._batch_rows(problem, problem.subset), int(n_rows.max()))
+        batch_rows = min(self._batch_rows(problem), int(n_rows.max()))
         penalty = self._penalty(mean_weight, batch_rows)
-        target = torch.from_numpy(problem.target).to(problem.device)
-        weight_tensor = None if weight is None else torch.from_numpy(weight).to(problem.device, problem.dtype)
         loss = self._loss(self.n_outputs_)
-        rows = rows_of(problem.X, problem.device, problem.dtype)
+        data = (problem.rows(), problem.tensor(problem.target), None if weight is None else problem.tensor(weight))
         if self.solver == "lbfgs":
             self._check_smooth(loss, penalty)
             for m in range(n_models):
-                part = network.select(np.array([m]))
-                mine = subset[m] if own else subset
-                batches = Batches(
-                    rows, target, weight_tensor, mine, [states[m].generator], min(_CHUNK_ROWS, int(n_rows[m])), False
-                )
+                one, chunk = np.array([m]), min(CHUNK_ROWS, int(n_rows[m]))
+                batches = Batches(*data, subsets[m], [states[m].generator], chunk, shuffle=False)
                 minimise(
-                    part,
+                    network.select(one),
                     loss,
-                    penalty.select(np.array([m])),
+                    penalty.select(one),
                     batches,
-                    mean_weight[m : m + 1],
+                    mean_weight[one],
                     max_iter,
                     self.max_fun,
                     progress[m],
@@ -679,7 +580,7 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if states[0].optimizer is not None and states[0].solver == self.solver:
             optimizer.load(states[0].optimizer)
         generators = [state.generator for state in states]
-        batches = Batches(rows, target, weight_tensor, subset, generators, batch_rows, self.shuffle)
+        batches = Batches(*data, subsets if n_models > 1 else subsets[0], generators, batch_rows, self.shuffle)
         plan = Plan(
             max_iter,
             self.learning_rate,
@@ -698,52 +599,6 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             f"solver='lbfgs' needs a smooth objective, and {culprit} has kinks. Use solver='sgd', 'adam' or 'adamw', "
             "or a smooth choice (loss='squared_hinge', penalty='l2')."
         )
-
-    # ---- validation data ------------------------------------------------------------------------------------------
-
-    def _monitor(self, held_out: _HeldOut, problem: Problem, dtype: np.dtype) -> Monitor:
-        """The function that the training loop calls after each epoch."""
-        rows = rows_of(held_out.X, problem.device, problem.dtype)
-        loss = self._loss(self.n_outputs_)
-        target = torch.from_numpy(self._target(held_out.codes)).to(problem.device)
-        if target.dtype is not torch.int64:
-            target = target.to(problem.dtype)
-        codes = torch.from_numpy(held_out.codes).to(problem.device)
-        weight = np.ones(len(rows)) if held_out.sample_weight is None else held_out.sample_weight
-        of_class = 1.0 if held_out.class_weight is None else held_out.class_weight
-        # accuracy counts samples as they are; the loss weighs them as in training
-        shares = torch.from_numpy(np.stack([weight, weight * of_class])).to(problem.device, problem.dtype)
-        shares /= shares.sum(1, keepdim=True)
-        scorer = None if self.scoring in (None, "loss") else get_scorer(self.scoring)
-        weight_kwargs = {} if held_out.sample_weight is None else {"sample_weight": held_out.sample_weight}
-
-        def monitor(network: Network, models: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            accuracy = torch.zeros(network.n_models, dtype=problem.dtype, device=problem.device)
-            objective = torch.zeros_like(accuracy)
-            for i in range(0, len(rows), _CHUNK_ROWS):
-                part = slice(i, min(i + _CHUNK_ROWS, len(rows)))
-                scores = network.scores(rows.take(part)).detach()
-                if codes.ndim == 2:
-                    right = ((scores > 0) == codes[part].bool()).all(-1)
-                elif scores.shape[-1] == 1:
-                    right = (scores[..., 0] > 0) == codes[part].bool()
-                else:
-                    right = scores.argmax(-1) == codes[part]
-                accuracy += (right * shares[0, part]).sum(1)
-                objective += (loss.value(scores, target[part].unsqueeze(0)) * shares[1, part]).sum(1)
-            losses = objective.double().cpu().numpy()
-            if scorer is None:
-                return (-losses if self.scoring == "loss" else accuracy.double().cpu().numpy()), losses
-            copies = [self._fitted_copy(self._learned(network, m, dtype, _NUMPY)) for m in range(network.n_models)]
-            return np.array([scorer(c, held_out.X, held_out.y, **weight_kwargs) for c in copies]), losses
-
-        return monitor
-
-    def _fitted_copy(self, attributes: dict) -> BaseTorchClassifier:
-        fitted = copy.copy(self)
-        vars(fitted).update(attributes)
-        vars(fitted).pop("feature_names_in_", None)  # validated arrays have no names
-        return fitted
 
     # ---- fitted attributes ----------------------------------------------------------------------------------------
 
@@ -807,20 +662,6 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             ConvergenceWarning,
             stacklevel=6,
         )
-
-
-@dataclass
-class _HeldOut:
-    """Validation data: features, original labels, codes, sample weights and class weights of the rows."""
-
-    X: Matrix
-    y: np.ndarray
-    codes: np.ndarray
-    sample_weight: np.ndarray | None
-    class_weight: np.ndarray | None
-
-
-_NUMPY = OutputSpace(np.empty(0))
 
 
 def make_penalty(name: str | None, alpha: np.ndarray, l1_ratio: float) -> ElasticNet:

@@ -222,7 +222,7 @@ class Batches:
             yield self._own_batch(orders, start, sizes)
 
     def _order(self, model: int) -> np.ndarray:
-        """This epoch's order of the rows of a model."""
+        """Order of a model's rows in the coming epoch."""
         n = int(self.n_rows[model])
         draws = self.shuffle and n > self.batch_size
         order = self.generators[model].permutation(n) if draws else np.arange(n)

@@ -10,13 +10,14 @@ from sklearn.linear_model._base import SparseCoefMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skdeep._stack import vector
-from skdeep.base import BaseTorchClassifier, Problem, TrainingState, available_unless, dense, make_penalty
+from skdeep.base import BaseTorchClassifier, available_unless, dense, make_penalty
 from skdeep.calibration import fit_sigmoid, fit_temperature
 from skdeep.columns import Columns, gram_extent
-from skdeep.inputs import OutputSpace, rows_of
+from skdeep.inputs import OutputSpace, to_numpy
 from skdeep.losses import LOSSES, Loss
 from skdeep.networks import Linear, Network
 from skdeep.penalties import PENALTIES
+from skdeep.problem import CHUNK_ROWS, Problem, TrainingState
 from skdeep.splits import fold_of_rows
 from skdeep.training import Progress
 
@@ -47,13 +48,12 @@ class _LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
                 f"one class: {self.classes_[present[0]]!r}"
             )
 
-    def _new_network(self, problem: Problem, generators, subset, weight, state: TrainingState, warm: bool) -> Linear:
+    def _new_network(self, problem: Problem, generators, subsets, weight, state: TrainingState, warm: bool) -> Linear:
         n_models, n_outputs = len(generators), self.n_outputs_
         tensor = {"device": problem.device, "dtype": problem.dtype}
         center = scale = None
         if self.standardize:
-            rows = rows_of(problem.X, problem.device, problem.dtype)
-            subsets = subset if isinstance(subset, list) else [subset]
+            rows = problem.rows()
             columns = [Columns.measure(rows, s, weight) for s in subsets]
             if warm and state.columns is not None:
                 columns = [state.columns.merged(columns[0])]
@@ -85,7 +85,7 @@ class _LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         if self.solver != "sgd":
             return vector(0.01, len(subsets))
         # the largest step that is stable: 2 / L for the full gradient; the trace term bounds the noise of a batch
-        rows = rows_of(problem.X, problem.device, problem.dtype)
+        rows = problem.rows()
         spread = 1.0 if weight is None else weight.max() / weight[weight > 0].mean()
         rates = np.empty(len(subsets))
         for m, subset in enumerate(subsets):
@@ -278,18 +278,16 @@ class HingeClassifier(_LinearClassifier):
         """Fit the calibration on scores of models that have not seen the row: one model per fold, one stack."""
         if self.calibration is None:
             return
-        distinct, rows = problem.distinct(np.random.default_rng(seed))
+        distinct, rows = problem.distinct(seed)
         fold = fold_of_rows(distinct, self._n_folds)[distinct.first]
         if len(np.unique(fold)) < 2:
             raise ValueError(
                 f"calibration={self.calibration!r} needs at least 2 distinct rows of a class, to hold some out; pass "
                 "calibration=None."
             )
-        rows, weight = rows[distinct.first], distinct.weight
+        rows, weight = problem.merged(distinct, rows)
         scores = self._out_of_fold_scores(problem, rows, weight, fold, seed)
-        codes = problem.codes[rows]
-        if problem.class_weight is not None:
-            weight = weight * problem.class_weight[rows]
+        codes, weight = problem.codes[rows], weight[rows]
         if self.calibration == "temperature":
             self.temperature_ = fit_temperature(scores, codes, weight)
             return
@@ -298,29 +296,25 @@ class HingeClassifier(_LinearClassifier):
         self.intercept_ = space.array((slopes * dense(self.intercept_) + offsets).astype(kind))
         self.coef_ = space.array((slopes[:, None] * dense(self.coef_)).astype(kind))
 
-    def _out_of_fold_scores(self, problem: Problem, rows, row_weight, fold, seed) -> np.ndarray:
+    def _out_of_fold_scores(self, problem: Problem, rows, weight, fold, seed) -> np.ndarray:
         """Scores (m, C) of distinct rows, each by the model trained on the other folds."""
         folds = np.unique(fold)
-        subset = [rows[fold != f] for f in folds]
-        weight = np.zeros(problem.X.shape[0])
-        weight[rows] = row_weight if problem.class_weight is None else row_weight * problem.class_weight[rows]
+        subsets = [rows[fold != f] for f in folds]
         states = [TrainingState(np.random.default_rng(seed)) for _ in folds]
-        network = self._new_network(problem, [s.generator for s in states], subset, weight, states[0], False)
+        network = self._new_network(problem, [s.generator for s in states], subsets, weight, states[0], False)
         max_iter, progress = self.max_iter, [Progress(self.tol, self.n_iter_no_change) for _ in folds]
         if self.early_stopping:  # the folds have no validation data: they train as long as was best for all rows
             max_iter = int(np.argmax(self.validation_scores_[-self.n_iter_ :])) + 1
             progress = [Progress(0.0, np.inf) for _ in folds]
-        self._run(problem, network, states, subset, weight, progress, max_iter=max_iter)
+        self._run(problem, network, states, subsets, weight, progress, max_iter)
         for p in progress:
             if p.error is not None:
-                raise ValueError(f"Training the calibration's fold models diverged: {p.error}. Lower learning_rate_init.")
-        trained = network.with_params([torch.cat(tensors) for tensors in zip(*(p.params for p in progress), strict=True)])
-        coef, intercept = trained.unscaled()
-        data = rows_of(problem.X, problem.device, problem.dtype)
+                raise ValueError(f"A fold model of the calibration diverged: {p.error}. Lower learning_rate_init.")
+        final = [torch.cat(params) for params in zip(*(p.params for p in progress), strict=True)]
+        trained, data = network.with_params(final), problem.rows()
         scores = np.empty((len(rows), self.n_outputs_))
-        for f, w, b in zip(folds, coef, intercept, strict=True):
-            model = Linear(w.unsqueeze(0), b.unsqueeze(0))
-            for part in np.array_split(np.flatnonzero(fold == f), max(1, int((fold == f).sum()) // 8192)):
-                out = model.scores(data.take(torch.from_numpy(rows[part])))[0]
-                scores[part] = out.double().cpu().numpy()
+        for k, f in enumerate(folds):
+            model, mine = trained.select(np.array([k])), np.flatnonzero(fold == f)
+            for part in np.array_split(mine, -(-len(mine) // CHUNK_ROWS)):
+                scores[part] = to_numpy(model.scores(data.take(torch.from_numpy(rows[part])))[0])
         return scores

@@ -17,15 +17,15 @@ from torch.nn import functional as F
 
 
 class Loss:
-    """Base of all losses; see the module's docstring for the shapes.
+    r"""Base of all losses; see the module's docstring for the shapes.
 
     Attributes
     ----------
     target : {"codes", "indicators"}
         What `value` expects as target.
     curvature : float
-        Upper bound of the second derivative along any direction of the scores: :math:`\\ell(s + h) \\le \\ell(s) +
-        \\nabla\\ell^T h + \\tfrac{c}{2}\\|h\\|^2`. It sets the step size of ``learning_rate_init="auto"``; for a loss
+        Upper bound of the second derivative along any direction of the scores: :math:`\ell(s + h) \le \ell(s) +
+        \nabla\ell^T h + \tfrac{c}{2}\|h\|^2`. It sets the step size of ``learning_rate_init="auto"``; for a loss
         with kinks it is the curvature of a smooth stand-in.
     smooth : bool
         Whether the gradient is continuous, so that a quasi-Newton method applies.

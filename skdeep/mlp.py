@@ -112,7 +112,7 @@ class MLPClassifierTorch(BaseTorchClassifier):
         units = np.array(self._layer_units(n_features, n_outputs))
         return int((units[1:] * units[:-1]).sum())
 
-    def _new_network(self, problem, generators, subset, weight, state, warm) -> MLP:
+    def _new_network(self, problem, generators, subsets, weight, state, warm) -> MLP:
         units = self._layer_units(problem.X.shape[1], self.n_outputs_)
         self.n_layers_ = len(units)
         self.out_activation_ = "softmax" if self._loss(self.n_outputs_).target == "codes" else "logistic"

@@ -210,9 +210,9 @@ class MLP(Network):
 
     @classmethod
     def initial(cls, generators: list[np.random.Generator], layer_units: list[int], activation: str, **tensor) -> MLP:
-        """Draw the initial weights of each model from its generator: Glorot & Bengio's uniform, AISTATS 2010.
+        r"""Draw the initial weights of each model from its generator: Glorot & Bengio's uniform, AISTATS 2010.
 
-        The bound is that of MLPClassifier, :math:`\\sqrt{6 / (n_{in} + n_{out})}` (2 instead of 6 for the logistic
+        The bound is that of MLPClassifier, :math:`\sqrt{6 / (n_{in} + n_{out})}` (2 instead of 6 for the logistic
         activation), for weights and biases.
         """
         form = ACTIVATIONS[activation]

@@ -33,12 +33,11 @@ class _Objective:
     def __call__(self) -> Tensor:
         params = [p.detach() for p in self.network.params]
         point = torch.cat([p.flatten() for p in params])
-        for known, value, gradients in self.seen:
-            if torch.equal(known, point):
-                break
-        else:
-            value, gradients = self._evaluate(params)
-            self.seen.append((point, value, gradients))
+        entry = next((entry for entry in self.seen if torch.equal(entry[0], point)), None)
+        if entry is None:
+            entry = (point, *self._evaluate(params))
+            self.seen.append(entry)
+        _, value, gradients = entry
         for param, gradient in zip(self.network.params, gradients, strict=True):
             param.grad = gradient.clone()
         return value

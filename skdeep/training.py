@@ -363,4 +363,3 @@ def _finish(stack: _Stack, models: np.ndarray) -> None:
             p.error = f"parameters became non-finite in epoch {p.n_iter + 1}"
         p.params = p.params if p.watch_score and p.params is not None else current
         p.optimizer_state = stack.optimizer.state(m)
-

@@ -1,0 +1,413 @@
+"""Observers of a run of one model: a printed table, scikit-learn's callbacks, and skorch's.
+
+skorch is the callback ecosystem, not the loop. Its callbacks get a *host*: a skorch net that trains nothing. The loop
+writes into its ``history`` what they read, and asks it to ``notify`` them. On ``net`` they find
+
+- ``module_``: the parameters ``weight_0``, ``bias_0``, ... in the memory of those in training, so that a state dict
+  loaded into it takes effect; called, it gives the scores. (The linear classifiers train in centred and scaled columns:
+  these are the weights there.) ``optimizer_`` likewise stands for the loop's optimizer.
+- ``predict``, ``predict_proba``, ``score``, ...: those of a fitted copy of the estimator, in the original labels.
+  Pickled, the net is that copy.
+- ``history``: each epoch's ``train_loss`` (with the penalty), ``valid_loss``, ``valid_acc`` (``valid_score`` if another
+  ``scoring`` is watched), their ``_best`` flags, ``dur``, ``train_batch_count``. Batches are told one by one (and their
+  ``train_loss``, without the penalty) only if a callback listens to them, since each costs a device synchronisation;
+  else the training data is one batch, as the validation data always is.
+"""
+
+from __future__ import annotations
+
+import copy
+import dis
+import functools
+import inspect
+import math
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.utils.metaestimators import available_if
+from torch import Tensor
+
+from skdeep.inputs import rows_of, to_numpy
+from skdeep.networks import Network
+from skdeep.optimizers import OPTIMIZERS, Adam, Optimizer
+from skdeep.training import Observer, Progress
+
+
+class EpochTable(Observer):
+    """Print a line per epoch: iteration, loss, validation score if there is one, "+" for the best so far, seconds."""
+
+    def epoch_begin(self, epoch):
+        self.start = time.perf_counter()
+
+    def epoch_end(self, epoch, progress, network, is_best):
+        loss, scores, seconds = progress.loss_curve[-1], progress.validation_scores, time.perf_counter() - self.start
+        if epoch == 0:
+            print(f"Iteration          loss{'  validation score' if scores else ''}  best   seconds")
+        number = f"{loss:12.6f}" if abs(loss) < 1e5 else f"{loss:12.5e}"
+        score = f"  {scores[-1]:16.6f}" if scores else ""
+        print(f"{epoch + 1:9d}  {number}{score}  {'+' if is_best else '':>4}  {seconds:8.3f}", flush=True)
+        return False
+
+
+class TaskObserver(Observer):
+    """Speak scikit-learn's callback protocol: each epoch is a subtask of the fit. Parameters: see `make_observer`."""
+
+    task: Any = None
+
+    def __init__(self, estimator, context, X, y, metadata, snapshot):
+        self.context, self.snapshot = context, snapshot
+        self.data = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
+        # a scorer would be warned that validated data has no names
+        unnamed = hasattr(estimator, "feature_names_in_") and not hasattr(X, "columns")
+        self.without_names = {"feature_names_in_": None} if unnamed else {}
+
+    def train_begin(self, network, optimizer):
+        self.data["reconstruction_attributes"] = lambda: {**self.snapshot(network), **self.without_names}
+
+    def epoch_begin(self, epoch):
+        self.task = self.context.subcontext(task_name="epoch")
+        self.task.call_on_fit_task_begin(**self.data)
+
+    def epoch_end(self, epoch, progress, network, is_best):
+        task, self.task = self.task, None
+        return task.call_on_fit_task_end(**self.data)
+
+    def train_end(self, network):
+        if self.task is not None:  # the epoch was interrupted; every beginning has its end
+            self.task.call_on_fit_task_end(estimator=self.data["estimator"])
+
+
+class _Module(torch.nn.Module):
+    """A network of one model as a torch module: the same memory, without the axis of models."""
+
+    def __init__(self, network: Network):
+        super().__init__()
+        self.network, n = network, network.n_coefs
+        for i, param in enumerate(network.params):
+            name = f"{('weight', 'bias', 'slope')[i // n]}_{i % n}"
+            self.register_parameter(name, torch.nn.Parameter(param.detach()[0]))
+
+    def forward(self, X: Tensor) -> Tensor:
+        # its own parameters, not the network's: a deep copy of the module has left that memory
+        params = [param.unsqueeze(0) for param in self.parameters()]
+        return self.network.with_params(params).scores(X.to(params[0].dtype))[0]
+
+
+class _LoopOptimizer(torch.optim.Optimizer):
+    """The optimizer of the loop as torch's schedulers and checkpoints see it; updates and memory are the loop's."""
+
+    def __init__(self, loop: Optimizer | None, params, lr: float):
+        defaults: dict[str, Any] = {"lr": lr}
+        if loop is not None:  # None makes no steps; the name tells a scheduler that cycles momentum what there is
+            defaults |= {"betas": loop.betas} if isinstance(loop, Adam) else {"momentum": float(loop.momentum[0])}
+        super().__init__(params, defaults)
+        self.loop = loop
+        if loop is not None:
+            for i, param in enumerate(self.param_groups[0]["params"]):
+                self.state[param] = {slot: getattr(loop, slot)[i][0] for slot in loop.slots}
+                self.state[param]["step"] = torch.from_numpy(loop.n_steps)[0]
+
+    def step(self, closure=None):
+        """Take note that the loop has made a step; schedulers ask for it."""
+
+    def pull(self) -> None:
+        """Hand over to the loop what callbacks have changed."""
+        if self.loop is not None:
+            group = self.param_groups[0]
+            self.loop.learning_rate[:] = float(group["lr"])
+            self.loop.momentum[:] = group.get("momentum", self.loop.momentum)
+            self.loop.betas = tuple(group.get("betas", self.loop.betas))
+
+    def load_state_dict(self, state_dict):
+        shared = dict(self.state)
+        super().load_state_dict(state_dict)
+        for param, state in shared.items():
+            for name, value in state.items():
+                value.copy_(self.state[param][name])
+            self.state[param] = state
+
+
+def _of_estimator(name: str):
+    """A method of the host that asks a fitted copy of the estimator, if the estimator has it."""
+
+    def method(self, X, *args, **kwargs):
+        from skorch.utils import data_from_dataset
+
+        X = data_from_dataset(X)[0] if isinstance(X, torch.utils.data.Dataset) else X
+        return getattr(self._fitted(X), name)(X, *args, **kwargs)
+
+    method.__name__ = name  # scorers look at it
+    return available_if(lambda self: hasattr(self.estimator_, name))(method)
+
+
+@functools.cache
+def _host_class() -> type:
+    """The class of the host, made when first needed: importing its base, skorch, takes a while."""
+    from skorch import NeuralNetClassifier
+
+    class _Host(NeuralNetClassifier):
+        """A skorch net that does not train; what it predicts is what `estimator_` would."""
+
+        _default_callbacks: list = []
+        predict, predict_proba = _of_estimator("predict"), _of_estimator("predict_proba")
+        decision_function, score = _of_estimator("decision_function"), _of_estimator("score")
+
+        def _fitted(self, X=None):
+            fitted = copy.copy(self.estimator_)
+            vars(fitted).update(self.snapshot_())
+            foreign = {name for name in vars(fitted) if "_callback" in name}  # scikit-learn's, of the running fit
+            for name in foreign if hasattr(X, "columns") else foreign | {"feature_names_in_"}:
+                vars(fitted).pop(name, None)
+            return fitted
+
+        def __reduce__(self):
+            return copy.copy, (self._fitted(),)
+
+    return _Host
+
+
+def _method(callback, name: str):
+    """The function behind a callback's method; None if it is the base class's, which does nothing."""
+    from skorch.callbacks import Callback
+
+    function = getattr(getattr(callback, name), "__func__", getattr(callback, name))
+    return None if function is getattr(Callback, name) else function
+
+
+def _listens(callback) -> bool:
+    """Whether a callback has anything to do at batches."""
+    from skorch.callbacks import EpochScoring, LRScheduler, TensorBoard
+
+    end = _method(callback, "on_batch_end")
+    # some of skorch's have nothing to do there: no cache to fill, no rate to change, nothing to log
+    idle = end in (None, EpochScoring.on_batch_end, TensorBoard.on_batch_end)
+    idle |= end is LRScheduler.on_batch_end and callback.step_every != "batch"
+    logs = getattr(callback, "log_on_batch_end", True)
+    idle |= getattr(end, "__module__", "") == "skorch.callbacks.logging" and not logs
+    return not idle or any(_method(callback, name) for name in ("on_batch_begin", "on_grad_computed"))
+
+
+def _is_request(interrupt: BaseException) -> bool:
+    """Whether a KeyboardInterrupt comes from a ``raise`` statement of a callback, and not from Ctrl-C."""
+    trace: Any = interrupt.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    code = trace.tb_frame.f_code.co_code  # none in compiled callbacks
+    return not 0 <= trace.tb_lasti < len(code) or dis.opname[code[trace.tb_lasti]] == "RAISE_VARARGS"
+
+
+class SkorchObserver(Observer):
+    """Speak skorch's callback protocol.
+
+    Parameters are those of `make_observer`; `train` is the pair ``(X, y)``, `valid` such a pair or None. `train_begin`
+    raises a ValueError if a callback cannot do with this solver or without validation data.
+    """
+
+    best: dict[str, float]
+    progress: Progress | None = None
+    host: Any = None
+    history = property(lambda self: self.host.history)
+    watches_batches = property(lambda self: self.listens or bool(self._frozen()))
+
+    def __init__(self, callbacks, estimator, snapshot, train, valid, max_iter, batch_size, verbose=False):
+        from skorch.callbacks import PrintLog
+        from skorch.dataset import Dataset
+
+        callbacks = list(callbacks) if hasattr(callbacks, "__len__") else [callbacks]
+        bare = [item[1] if isinstance(item, tuple | list) else item for item in callbacks]
+        if foreign := [callback for callback in bare if callback and not hasattr(callback, "on_train_begin")]:
+            raise TypeError(f"callbacks takes skorch's, got {foreign[0]!r}. Set scikit-learn's with set_callbacks.")
+        self.prints = any(callback is PrintLog or isinstance(callback, PrintLog) for callback in bare)
+        self.estimator, self.snapshot, self.train, self.valid = estimator, snapshot, train, valid
+        self.y = np.asarray(to_numpy(train[1]))
+        self.datasets = {"dataset_train": Dataset(train[0], self.y), "dataset_valid": valid and Dataset(*valid)}
+        log = int(verbose or self.prints)  # who asks for a log wants to see it
+        self.settings = dict(callbacks=callbacks, max_epochs=max_iter, batch_size=batch_size, verbose=log)
+        if valid is not None:  # the progress bar counts on it
+            self.settings["iterator_valid__batch_size"] = len(self.datasets["dataset_valid"])
+        accuracy = getattr(estimator, "scoring", None) in (None, "accuracy")
+        self.score_name = "valid_acc" if accuracy else "valid_score"
+        self.best = {}
+
+    def _frozen(self) -> list[Tensor]:
+        return [param for param in self.host.module_.parameters() if not param.requires_grad]
+
+    def _notify(self, event: str, **kwargs) -> None:
+        self.host.notify(event, **kwargs)
+        self.host.optimizer_.pull()
+
+    def train_begin(self, network, optimizer):
+        from skorch.callbacks import EpochScoring
+
+        rate = 1.0 if optimizer is None else float(optimizer.learning_rate[0])
+        parts = {"module": functools.partial(_Module, network), "criterion": torch.nn.CrossEntropyLoss}
+        parts |= {"optimizer": functools.partial(_LoopOptimizer, optimizer), "classes": self.estimator.classes_}
+        device = str(network.params[0].device)
+        self.host = host = _host_class()(**parts, **self.settings, lr=rate, device=device, use_caching=False)
+        host.estimator_, host.snapshot_ = self.estimator, functools.partial(self.snapshot, network)
+        callbacks = [callback for _, callback in host.initialize().callbacks_]
+        self._check(callbacks)
+        self.listens = any(_listens(callback) for callback in callbacks)
+        ends = {_method(callback, "on_batch_end") for callback in callbacks} - {None, EpochScoring.on_batch_end}
+        self.wants_scores = any("y_pred" in inspect.signature(end).parameters for end in ends)
+        self._notify("on_train_begin", X=self.train[0], y=self.y)
+
+    def _check(self, callbacks: list) -> None:
+        """Refuse callbacks that wait for what does not come."""
+        from skorch.callbacks import EpochScoring, LRScheduler, ParamMapper
+
+        absent = {c.name_ for c in callbacks if isinstance(c, EpochScoring) and not c.on_train}
+        absent |= {"valid_loss", self.score_name}
+        for callback in callbacks:
+            name, monitor = type(callback).__name__, getattr(callback, "monitor", None)
+            steps = isinstance(callback, LRScheduler | ParamMapper) or _method(callback, "on_grad_computed")
+            if steps and self.host.optimizer_.loop is None:
+                raise ValueError(f"{name} acts on steps; this solver makes none. Use one of {', '.join(OPTIMIZERS)}.")
+            if self.valid is None and isinstance(monitor, str) and monitor.removesuffix("_best") in absent:
+                instead = f"train_loss{'_best' if monitor.endswith('_best') else ''}"
+                raise ValueError(
+                    f"{name} monitors {monitor!r}, and there is no validation data. Pass X_val and y_val to fit, "
+                    f"or set early_stopping=True, or use monitor={instead!r}."
+                )
+
+    def epoch_begin(self, epoch):
+        self.start = time.perf_counter()
+        if (loop := self.host.optimizer_.loop) is not None:  # its schedule may have changed the rate
+            self.host.optimizer_.param_groups[0]["lr"] = float(loop.learning_rate[0])
+        self._notify("on_epoch_begin", **self.datasets)
+
+    def batch_begin(self, batch):
+        X, y = batch.X, batch.target[0].cpu().numpy()
+        if X.layout is torch.sparse_csr:
+            parts = tuple(part.cpu().numpy() for part in (X.values(), X.col_indices(), X.crow_indices()))
+            X = sparse.csr_array(parts, shape=tuple(X.shape))
+        if y.ndim == 2 and self.y.ndim == 1:  # indicators of one label
+            y = y[:, 0].astype(int) if y.shape[1] == 1 else y.argmax(1)
+        self.batch = X, y.astype(int) if self.y.ndim == 2 else self.estimator.classes_[y]
+        self.frozen = [(param, param.detach().clone()) for param in self._frozen()]
+        self.host.notify("on_batch_begin", batch=self.batch, training=True)
+
+    def gradients(self, batch, gradients):
+        params = list(self.host.module_.parameters())
+        for param, gradient in zip(params, gradients, strict=True):
+            param.grad = gradient[0]
+        named = list(self.host.get_all_learnable_params())
+        self.host.notify("on_grad_computed", named_parameters=named, batch=self.batch, training=True)
+        for param, gradient in zip(params, gradients, strict=True):  # it may have been replaced
+            gradient[0] = 0 if param.grad is None else param.grad
+
+    def batch_end(self, batch, loss):
+        for param, value in self.frozen:  # moved neither by momentum nor by the penalty
+            param.detach().copy_(value)
+        self.host.optimizer_.step()
+        self._end_batch("train", self.batch, batch.size, loss[0])
+
+    def _end_batch(self, part: str, batch: tuple, size: int, loss: Tensor) -> None:
+        self.history.record_batch(f"{part}_loss", float(loss))
+        self.history.record_batch(f"{part}_batch_size", size)
+        scores = None
+        if self.wants_scores:
+            scores = self.host.module_(rows_of(batch[0], loss.device, loss.dtype).take(slice(0, size)))
+        self._notify("on_batch_end", batch=batch, training=part == "train", loss=loss, y_pred=scores)
+
+    def _whole(self, part: str, data: tuple, loss: float, like: Tensor) -> None:
+        """Training or validation data as one batch."""
+        self.host.notify("on_batch_begin", batch=data, training=part == "train")
+        self._end_batch(part, data, len(self.datasets[f"dataset_{part}"]), like.new_tensor(loss))
+
+    def epoch_end(self, epoch, progress, network, is_best):
+        self.progress, param = progress, network.params[0]
+        self.host.optimizer_.step()
+        n_batches = len(self.history[-1]["batches"])
+        if n_batches == 0:
+            self._whole("train", (self.train[0], self.y), progress.loss_curve[-1], param)
+            n_batches = math.ceil(len(self.datasets["dataset_train"]) / self.settings["batch_size"])
+        self.history.record("train_batch_count", n_batches)
+        self._record("train_loss", progress.loss_curve[-1], lower_is_better=True)
+        if self.valid is not None:
+            self._whole("valid", self.valid, progress.validation_losses[-1], param)
+            self.history.record("valid_batch_count", 1)
+            self._record("valid_loss", progress.validation_losses[-1], lower_is_better=True)
+            self._record(self.score_name, progress.validation_scores[-1], lower_is_better=False)
+        self.history.record("dur", time.perf_counter() - self.start)
+        try:
+            self._notify("on_epoch_end", **self.datasets)
+        except KeyboardInterrupt as interrupt:  # how EarlyStopping stops
+            if not _is_request(interrupt):
+                raise
+            return True
+        return False
+
+    def _record(self, name: str, value: float, lower_is_better: bool) -> None:
+        cost = float(value) if lower_is_better else -float(value)
+        is_best = cost < self.best.get(name, math.inf)
+        self.best[name] = cost if is_best else self.best[name]
+        self.history.record(name, float(value))
+        self.history.record(f"{name}_best", is_best)
+
+    def train_end(self, network):
+        progress = self.progress
+        if progress is None or progress.error is not None:  # the estimator is about to raise
+            return
+        restores = progress.watch_score and progress.params is not None
+        if restores:  # callbacks meet, save and change the model that is kept
+            for param, best in zip(network.params, progress.params, strict=True):
+                param.detach().copy_(best)
+        self._notify("on_train_end", X=self.train[0], y=self.y)
+        if restores:
+            progress.params = [param.detach().clone() for param in network.params]
+
+
+def _of_each(name: str) -> Any:
+    """A method that calls that of all observers, in order; true if any is."""
+    return lambda self, *args: any([getattr(observer, name)(*args) for observer in self.observers])
+
+
+class _Group(Observer):
+    """Several observers as one; any of them can end training."""
+
+    train_begin, train_end = _of_each("train_begin"), _of_each("train_end")
+    epoch_begin, epoch_end = _of_each("epoch_begin"), _of_each("epoch_end")
+    batch_begin, gradients, batch_end = _of_each("batch_begin"), _of_each("gradients"), _of_each("batch_end")
+    watches_batches = property(lambda self: any(observer.watches_batches for observer in self.observers))
+
+    def __init__(self, observers: list[Observer]):
+        self.observers = observers
+
+    def __getattr__(self, name: str):  # the history, if an observer has one
+        return getattr(max(self.observers, key=lambda observer: hasattr(observer, name)), name)
+
+
+def make_observer(
+    estimator, *, callbacks, verbose, context, X, y, metadata, snapshot, validation, max_iter, batch_size, **_
+) -> Observer | None:
+    """Make the observer of a run of one model; None if nobody listens.
+
+    Parameters
+    ----------
+    estimator, snapshot
+        The classifier being fitted, whose ``classes_`` are known; ``snapshot(network)`` returns its fitted attributes
+        for the current parameters (called only where a callback asks for it).
+    callbacks : None, skorch callback, or list of callbacks
+        Instances, classes or ``(name, callback)`` pairs. Anything else raises a TypeError.
+    verbose : bool or int
+        Whether to print a table (unless a PrintLog is among the callbacks), and whether callbacks may print.
+    context : sklearn.callback.CallbackContext or None
+        Context of the whole fit, whose task has begun; None without callbacks of scikit-learn.
+    X, y, metadata, validation
+        The rows trained on, their original labels, a dict of their sample weights or None; ``(X_val, y_val)`` or None.
+    max_iter, batch_size : int
+        Epochs of this run, rows per batch.
+    """
+    observers: list[Observer] = []
+    if callbacks is not None and (not hasattr(callbacks, "__len__") or len(callbacks)):
+        data = (X, y), validation
+        observers.append(SkorchObserver(callbacks, estimator, snapshot, *data, max_iter, batch_size, verbose))
+    if verbose and not any(getattr(observer, "prints", False) for observer in observers):
+        observers.insert(0, EpochTable())
+    if context is not None:
+        observers.append(TaskObserver(estimator, context, X, y, metadata, snapshot))
+    return _Group(observers) if len(observers) > 1 else observers[0] if observers else None
