@@ -644,7 +644,11 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def _warn_of_convergence(self, progress: Progress) -> None:
         gain, span = progress.recent_gain()
         if progress.watch_score:
-            found = f"the validation score still rose within the last {self.n_iter_no_change} epochs"
+            span = int(min(self.n_iter_no_change, progress.n_iter - 1))
+            before, lately = progress.validation_scores[:-span], progress.validation_scores[-span:]
+            if span and before and max(lately) <= max(before) + self.tol:
+                return  # only the validation loss was still falling
+            found = f"the validation score still rose within the last {max(span, 1)} epochs"
         elif span == 0:
             found = "there is only one epoch to judge by"
         elif gain <= self.tol and np.isfinite(self.n_iter_no_change) and self.solver != "lbfgs":
