@@ -636,7 +636,7 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             warnings.warn(
                 f"Training interrupted by user after {progress.n_iter} epochs; the model keeps the best weights so "
                 "far.",
-                stacklevel=5,
+                stacklevel=6,
             )
         elif progress.stopped is None and not incremental:
             self._warn_of_convergence(progress)
@@ -664,7 +664,7 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             f"Maximum iterations ({self.max_iter}) reached and the optimization hasn't converged yet: {found} "
             f"(tol={self.tol:g}). {advice}",
             ConvergenceWarning,
-            stacklevel=6,
+            stacklevel=7,
         )
 
 

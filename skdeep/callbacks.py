@@ -1,7 +1,7 @@
 """Observers of a run of one model: a printed table, scikit-learn's callbacks, and skorch's.
 
-skorch is the callback ecosystem, not the loop. Its callbacks get a *host*: a skorch net that trains nothing. The loop
-writes into its ``history`` what they read, and asks it to ``notify`` them. On ``net`` they find
+skorch's callbacks get a *host*: a net that trains nothing. The loop writes what they read into its ``history`` and lets
+it ``notify`` them. On ``net`` they find
 
 - ``module_``: the parameters ``weight_0``, ``bias_0``, ... in the memory of those in training, so that a state dict
   loaded into it takes effect; called, it gives the scores. (The linear classifiers train in centred and scaled columns:
@@ -46,8 +46,7 @@ class EpochTable(Observer):
         loss, scores, seconds = progress.loss_curve[-1], progress.validation_scores, time.perf_counter() - self.start
         if epoch == 0:
             print(f"Iteration          loss{'  validation score' if scores else ''}  best   seconds")
-        number = f"{loss:12.6f}" if abs(loss) < 1e5 else f"{loss:12.5e}"
-        score = f"  {scores[-1]:16.6f}" if scores else ""
+        number, score = f"{loss:12.6{'f' if loss < 1e5 else 'g'}}", f"  {scores[-1]:16.6f}" if scores else ""
         print(f"{epoch + 1:9d}  {number}{score}  {'+' if is_best else '':>4}  {seconds:8.3f}", flush=True)
         return False
 
@@ -55,10 +54,8 @@ class EpochTable(Observer):
 class TaskObserver(Observer):
     """Speak scikit-learn's callback protocol: each epoch is a subtask of the fit. Parameters: see `make_observer`."""
 
-    task: Any = None
-
     def __init__(self, estimator, context, X, y, metadata, snapshot):
-        self.context, self.snapshot = context, snapshot
+        self.context, self.snapshot, self.task = context, snapshot, None
         self.data = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
         # a scorer would be warned that validated data has no names
         unnamed = hasattr(estimator, "feature_names_in_") and not hasattr(X, "columns")
@@ -134,9 +131,7 @@ def _of_estimator(name: str):
     """A method of the host that asks a fitted copy of the estimator, if the estimator has it."""
 
     def method(self, X, *args, **kwargs):
-        from skorch.utils import data_from_dataset
-
-        X = data_from_dataset(X)[0] if isinstance(X, torch.utils.data.Dataset) else X
+        X = X.X if isinstance(X, torch.utils.data.Dataset) else X  # skorch's
         return getattr(self._fitted(X), name)(X, *args, **kwargs)
 
     method.__name__ = name  # scorers look at it
@@ -206,11 +201,11 @@ class SkorchObserver(Observer):
     raises a ValueError if a callback cannot do with this solver or without validation data.
     """
 
-    best: dict[str, float]
     progress: Progress | None = None
     host: Any = None
     history = property(lambda self: self.host.history)
-    watches_batches = property(lambda self: self.listens or bool(self._frozen()))
+    frozen = property(lambda self: [param for param in self.host.module_.parameters() if not param.requires_grad])
+    watches_batches = property(lambda self: bool(self.listeners or self.frozen))
 
     def __init__(self, callbacks, estimator, snapshot, train, valid, max_iter, batch_size, verbose=False):
         from skorch.callbacks import PrintLog
@@ -226,33 +221,27 @@ class SkorchObserver(Observer):
         self.datasets = {"dataset_train": Dataset(train[0], self.y), "dataset_valid": valid and Dataset(*valid)}
         log = int(verbose or self.prints)  # who asks for a log wants to see it
         self.settings = dict(callbacks=callbacks, max_epochs=max_iter, batch_size=batch_size, verbose=log)
+        self.settings["classes"] = estimator.classes_
         if valid is not None:  # the progress bar counts on it
             self.settings["iterator_valid__batch_size"] = len(self.datasets["dataset_valid"])
-        accuracy = getattr(estimator, "scoring", None) in (None, "accuracy")
-        self.score_name = "valid_acc" if accuracy else "valid_score"
-        self.best = {}
-
-    def _frozen(self) -> list[Tensor]:
-        return [param for param in self.host.module_.parameters() if not param.requires_grad]
+        self.score_name = "valid_acc" if getattr(estimator, "scoring", None) in (None, "accuracy") else "valid_score"
+        self.best = dict.fromkeys(("train_loss", "valid_loss", self.score_name), math.inf)
 
     def _notify(self, event: str, **kwargs) -> None:
         self.host.notify(event, **kwargs)
         self.host.optimizer_.pull()
 
     def train_begin(self, network, optimizer):
-        from skorch.callbacks import EpochScoring
-
         rate = 1.0 if optimizer is None else float(optimizer.learning_rate[0])
         parts = {"module": functools.partial(_Module, network), "criterion": torch.nn.CrossEntropyLoss}
-        parts |= {"optimizer": functools.partial(_LoopOptimizer, optimizer), "classes": self.estimator.classes_}
-        device = str(network.params[0].device)
-        self.host = host = _host_class()(**parts, **self.settings, lr=rate, device=device, use_caching=False)
+        parts |= {"optimizer": functools.partial(_LoopOptimizer, optimizer), "device": str(network.params[0].device)}
+        self.host = host = _host_class()(**parts, **self.settings, lr=rate, use_caching=False)
         host.estimator_, host.snapshot_ = self.estimator, functools.partial(self.snapshot, network)
         callbacks = [callback for _, callback in host.initialize().callbacks_]
         self._check(callbacks)
-        self.listens = any(_listens(callback) for callback in callbacks)
-        ends = {_method(callback, "on_batch_end") for callback in callbacks} - {None, EpochScoring.on_batch_end}
-        self.wants_scores = any("y_pred" in inspect.signature(end).parameters for end in ends)
+        self.listeners = [callback for callback in callbacks if _listens(callback)]
+        ends = [inspect.signature(callback.on_batch_end) for callback in self.listeners]
+        self.wants_scores = any("y_pred" in end.parameters for end in ends)
         self._notify("on_train_begin", X=self.train[0], y=self.y)
 
     def _check(self, callbacks: list) -> None:
@@ -287,7 +276,7 @@ class SkorchObserver(Observer):
         if y.ndim == 2 and self.y.ndim == 1:  # indicators of one label
             y = y[:, 0].astype(int) if y.shape[1] == 1 else y.argmax(1)
         self.batch = X, y.astype(int) if self.y.ndim == 2 else self.estimator.classes_[y]
-        self.frozen = [(param, param.detach().clone()) for param in self._frozen()]
+        self.kept = [(param, param.detach().clone()) for param in self.frozen]
         self.host.notify("on_batch_begin", batch=self.batch, training=True)
 
     def gradients(self, batch, gradients):
@@ -300,7 +289,7 @@ class SkorchObserver(Observer):
             gradient[0] = 0 if param.grad is None else param.grad
 
     def batch_end(self, batch, loss):
-        for param, value in self.frozen:  # moved neither by momentum nor by the penalty
+        for param, value in self.kept:  # moved neither by momentum nor by the penalty
             param.detach().copy_(value)
         self.host.optimizer_.step()
         self._end_batch("train", self.batch, batch.size, loss[0])
@@ -343,8 +332,8 @@ class SkorchObserver(Observer):
 
     def _record(self, name: str, value: float, lower_is_better: bool) -> None:
         cost = float(value) if lower_is_better else -float(value)
-        is_best = cost < self.best.get(name, math.inf)
-        self.best[name] = cost if is_best else self.best[name]
+        is_best = cost < self.best[name]
+        self.best[name] = min(cost, self.best[name])
         self.history.record(name, float(value))
         self.history.record(f"{name}_best", is_best)
 
@@ -382,7 +371,7 @@ class _Group(Observer):
 
 
 def make_observer(
-    estimator, *, callbacks, verbose, context, X, y, metadata, snapshot, validation, max_iter, batch_size, **_
+    estimator, *, callbacks, verbose, context, X, y, metadata, snapshot, validation, max_iter, batch_size
 ) -> Observer | None:
     """Make the observer of a run of one model; None if nobody listens.
 
@@ -397,15 +386,13 @@ def make_observer(
         Whether to print a table (unless a PrintLog is among the callbacks), and whether callbacks may print.
     context : sklearn.callback.CallbackContext or None
         Context of the whole fit, whose task has begun; None without callbacks of scikit-learn.
-    X, y, metadata, validation
-        The rows trained on, their original labels, a dict of their sample weights or None; ``(X_val, y_val)`` or None.
-    max_iter, batch_size : int
-        Epochs of this run, rows per batch.
+    X, y, metadata, validation, max_iter, batch_size
+        The rows trained on, their original labels, a dict of their sample weights or None; ``(X_val, y_val)`` or None;
+        epochs of this run, rows per batch.
     """
     observers: list[Observer] = []
     if callbacks is not None and (not hasattr(callbacks, "__len__") or len(callbacks)):
-        data = (X, y), validation
-        observers.append(SkorchObserver(callbacks, estimator, snapshot, *data, max_iter, batch_size, verbose))
+        observers += [SkorchObserver(callbacks, estimator, snapshot, (X, y), validation, max_iter, batch_size, verbose)]
     if verbose and not any(getattr(observer, "prints", False) for observer in observers):
         observers.insert(0, EpochTable())
     if context is not None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from skdeep._docs import TRAINING_ATTRIBUTES, TRAINING_PARAMETERS, document
 from skdeep._stack import vector
 from skdeep.activations import ACTIVATIONS
 from skdeep.base import BaseTorchClassifier, make_penalty
@@ -16,7 +17,75 @@ from skdeep.losses import LOSSES, Loss
 from skdeep.networks import MLP
 
 
+@document(
+    training=TRAINING_PARAMETERS.format(max_iter=200, n_iter_no_change=10).replace("from 0 to below 1", "from 0 to 1"),
+    learned=TRAINING_ATTRIBUTES,
+)
 class MLPClassifierTorch(BaseTorchClassifier):
+    r"""Multilayer perceptron: linear layers with an activation after each but the last.
+
+    .. math:: h_0 = x, \quad h_l = \phi(W_l h_{l-1} + b_l), \quad s = W_L h_{L-1} + b_L
+
+    trained on the cross-entropy of the scores s (softmax for more than two classes, one logistic column for two, one
+    per label for multilabel targets) plus :math:`\frac{\alpha}{2 B \bar w} \sum_l \|W_l\|^2`, the L2 penalty as
+    MLPClassifier has it. Parameters, attributes and their meaning are those of
+    :class:`sklearn.neural_network.MLPClassifier`, so that a swap is one word.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : array-like of int, default=(100,)
+        Units of each hidden layer; ``()`` is softmax regression.
+    activation : str, default="relu"
+        "identity", "relu", "leaky_relu", "prelu" (slopes are learnt), "elu", "selu", "gelu", "silu", "tanh",
+        "logistic", or "maxout" (each unit the larger of two linear pieces).
+    solver : {"adam", "sgd", "adamw", "lbfgs"}, default="adam"
+        Adam, mini-batch gradient descent with momentum, Adam with decoupled weight decay, or full-batch L-BFGS.
+    alpha : float, default=1e-4
+        Strength of the L2 penalty; it is divided by the total weight of a batch.
+    learning_rate : {"constant", "invscaling", "adaptive", "cosine"}, default="constant"
+        Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
+        until it is below 1e-6; or half a cosine down to zero at ``max_iter``.
+    learning_rate_init : float, default=0.001
+        Learning rate at the start.
+    {training}
+
+    Attributes
+    ----------
+    coefs_ : list of ndarray of shape (fan_in, fan_out)
+        Weights of each layer; with "maxout", two columns side by side for each hidden unit.
+    intercepts_ : list of ndarray of shape (fan_out,)
+        Constant terms of each layer.
+    slopes_ : list of float
+        Learnt slope of each hidden layer; only with "prelu".
+    n_layers_ : int
+        Layers, with the input.
+    out_activation_ : {"softmax", "logistic"}
+        What turns scores into probabilities.
+    {learned}
+
+    See Also
+    --------
+    SoftmaxClassifier : Softmax regression.
+    sklearn.neural_network.MLPClassifier : The same model in NumPy.
+
+    References
+    ----------
+    .. [1] I. Goodfellow, Y. Bengio & A. Courville, *Deep Learning*, 2016, chapter 6.
+    .. [2] X. Glorot & Y. Bengio, *Understanding the difficulty of training deep feedforward neural networks*,
+       AISTATS 2010.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skdeep import MLPClassifierTorch
+    >>> X, y = load_digits(return_X_y=True)
+    >>> clf = MLPClassifierTorch((32,), learning_rate_init=0.01, tol=1e-3, random_state=0).fit(X / 16, y)
+    >>> clf.score(X / 16, y) > 0.9
+    True
+    >>> [W.shape for W in clf.coefs_]
+    [(64, 32), (32, 10)]
+    """
+
     _coef_attribute = "coefs_"
     _proximal = False
     _multilabel = True

@@ -1,0 +1,130 @@
+"""Documentation of the parameters and attributes that the estimators share, written once."""
+
+from __future__ import annotations
+
+import inspect
+from textwrap import dedent, indent
+
+LINEAR_PARAMETERS = """
+penalty : {"l2", "l1", "elasticnet"} or None, default="l2"
+    What is penalised: :math:`R = \\tfrac12\\|W\\|^2`, :math:`\\|W\\|_1`, or a mix of both by ``l1_ratio``. Intercepts
+    are free. L1 gives exact zeros.
+alpha : float, default=1e-4
+    Weight of the penalty. ``C`` of LogisticRegression and LinearSVC is ``1 / (alpha * n_samples)``; ``alpha`` of
+    SGDClassifier is the same.
+l1_ratio : float, default=0.15
+    Share of L1 in the elastic net, 0 to 1.
+fit_intercept : bool, default=True
+    Whether the scores have a constant term.
+standardize : bool, default=True
+    Whether to train in centred and scaled columns (sparse data: scaled only). This is a change of variables inside
+    the solver: ``coef_``, ``intercept_`` and the penalty always refer to the columns of X.
+"""
+
+TRAINING_PARAMETERS = """
+power_t : float, default=0.5
+    Exponent of "invscaling".
+warmup_epochs : float, default=0
+    Length of a linear ramp of the learning rate at the start, in epochs; goes with every schedule.
+max_grad_norm : float, default=None
+    Scale the gradient down to this norm where it is larger.
+momentum : float, default=0.9
+    Momentum of "sgd", from 0 to below 1.
+nesterovs_momentum : bool, default=True
+    Whether the momentum is Nesterov's.
+beta_1, beta_2, epsilon : float, default=0.9, 0.999, 1e-8
+    Decay rates and denominator offset of "adam" and "adamw".
+batch_size : int or "auto", default="auto"
+    Rows per step; "auto" is min(200, n_samples). A batch that holds all rows is the exact, deterministic gradient.
+max_iter : int, default={max_iter}
+    Epochs (passes over the data) at most; for "lbfgs", iterations.
+tol : float, default=1e-4
+    An epoch counts as improvement if the training loss falls (or, with ``early_stopping``, the validation score
+    rises) by more than this. For "lbfgs": bound on the largest entry of the gradient.
+n_iter_no_change : int or inf, default={n_iter_no_change}
+    Stop after more than this many epochs in a row without improvement.
+max_fun : int, default=15000
+    Evaluations of the objective at most ("lbfgs").
+shuffle : bool, default=True
+    Whether to draw a new order of the rows in each epoch.
+early_stopping : bool, default=False
+    Whether to watch the score on validation data, and to keep the weights of the best epoch.
+validation_fraction : float, default=0.1
+    Share of the training data that ``early_stopping`` holds out, unless ``fit`` is given ``X_val``. Equal rows
+    are held out together, classes in proportion.
+scoring : str, callable or None, default=None
+    What is watched: a scorer, "loss" (the negative loss), or None for accuracy. While the score stands still, a
+    falling validation loss counts as improvement too.
+class_weight : dict, list of dict, "balanced" or None, default=None
+    Factor on the weight of each class; "balanced" is inversely proportional to the weighted class counts.
+warm_start : bool, default=False
+    Whether ``fit`` goes on from the last solution, with the optimizer's state.
+random_state : int, RandomState instance or None, default=None
+    Seed of initial weights, order of rows and splits. No global generator is touched.
+device : str or torch.device, default="auto"
+    Where to compute. "auto" takes CUDA, then MPS, then the CPU; a tensor on an accelerator is used where it lies.
+callbacks : list of skorch callbacks or None, default=None
+    Instances, classes or (name, callback) pairs of skorch's protocol. Callbacks of scikit-learn are set by
+    ``set_callbacks``.
+verbose : bool or int, default=False
+    Whether to print a table of the epochs.
+"""
+
+TRAINING_ATTRIBUTES = """
+classes_ : ndarray of shape (n_classes,)
+    Class labels, sorted.
+n_iter_ : int
+    Epochs of the last call of ``fit``.
+t_ : int
+    Training samples seen, over all calls.
+loss_, best_loss_ : float
+    Objective (data term plus penalty) of the last epoch, and its lowest; ``best_loss_`` is None with
+    ``early_stopping``.
+loss_curve_ : list of float
+    Objective of each epoch, as met during it; grows over warm starts.
+validation_scores_, validation_loss_curve_ : list of float, or None
+    Score and loss on the validation data after each epoch, if there is any.
+best_validation_score_ : float or None
+    Highest of ``validation_scores_``.
+n_outputs_ : int
+    Number of score columns: one for two classes.
+n_features_in_ : int
+    Number of columns of X.
+feature_names_in_ : ndarray of shape (n_features,)
+    Names of the columns of X, if it had any.
+history_ : skorch.history.History
+    What the callbacks recorded; only with ``callbacks``.
+"""
+
+LINEAR_ATTRIBUTES = """
+coef_ : ndarray of shape (1, n_features) or (n_classes, n_features)
+    Weights on the columns of X; one row for two classes.
+intercept_ : ndarray of shape (1,) or (n_classes,)
+    Constant terms.
+"""
+
+LINEAR_SOLVERS = """
+solver : {"sgd", "adam", "adamw", "lbfgs"}, default="sgd"
+    Mini-batch gradient descent with momentum, Adam, Adam with decoupled weight decay, or full-batch L-BFGS (smooth
+    objectives only).
+learning_rate : {"constant", "invscaling", "adaptive", "cosine"}, default="adaptive"
+    Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
+    until it is below 1e-6; or half a cosine down to zero at ``max_iter``.
+learning_rate_init : float or "auto", default="auto"
+    Learning rate at the start. "auto" is 0.01 for Adam; for "sgd" it is derived from the data,
+    :math:`(1 - \\rho) / (c (\\lambda_{max} + \\mathrm{tr} / B))` with momentum :math:`\\rho`, the loss's curvature c,
+    and the largest eigenvalue and trace of the (standardised) columns' second moments.
+"""
+
+
+def document(**sections: str):
+    """Class decorator: replace ``{name}`` lines in the docstring by the given sections."""
+
+    def decorate(cls):
+        doc = inspect.cleandoc(cls.__doc__)
+        for name, text in sections.items():
+            doc = doc.replace("{" + name + "}", dedent(text).strip())
+        cls.__doc__ = indent(doc, "    ").lstrip()
+        return cls
+
+    return decorate
