@@ -19,7 +19,7 @@ def vector(value, n_models: int) -> np.ndarray:
 
 def per_model(values: np.ndarray, like: Tensor) -> float | Tensor:
     """Return `values` (K,) as a factor for `like` (K, ...): a number if all are equal, else a (K, 1, ...) tensor."""
-    if (values == values[0]).all():
+    if len(values) == 1 or (values == values[0]).all():
         return float(values[0])
     return torch.as_tensor(values, dtype=like.dtype, device=like.device).view(-1, *[1] * (like.ndim - 1))
 

@@ -140,7 +140,7 @@ def _of_estimator(name: str):
 
 @functools.cache
 def _host_class() -> type:
-    """The class of the host, made when first needed: importing its base, skorch, takes a while."""
+    """The class of the host, made when first needed, for skorch is imported only where its callbacks are used."""
     from skorch import NeuralNetClassifier
 
     class _Host(NeuralNetClassifier):

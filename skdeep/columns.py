@@ -16,56 +16,57 @@ _SAMPLE_ROWS = 2048  # rows that the step size is judged by
 
 @dataclass
 class Columns:
-    """Weighted mean, variance and largest magnitude of each column; data can be added to it (Chan et al. 1983).
+    """Weighted mean and variance of each column, to which further data can be added (Chan et al. 1983).
 
     Attributes
     ----------
     weight : float
         Total weight of the rows seen.
-    mean, variance, largest : ndarray of shape (d,)
-    sparse : bool
-        Whether the columns must not be centred.
+    mean, variance : ndarray of shape (d,)
+        Of dense columns; zero for sparse ones.
+    largest : ndarray of shape (d,)
+        Largest magnitude in sparse columns; zero for dense ones.
+    rounding : float
+        Relative rounding error of the values.
     """
 
     weight: float
     mean: np.ndarray
     variance: np.ndarray
     largest: np.ndarray
-    sparse: bool
+    rounding: float
 
     @classmethod
     def measure(cls, rows: DenseRows | SparseRows, subset: np.ndarray | None, weight: np.ndarray | None) -> Columns:
         """Statistics of the rows in `subset` (None: all), streamed."""
         n = len(rows) if subset is None else len(subset)
-        total = cls(0.0, *(np.zeros(rows.n_features) for _ in range(3)), sparse=isinstance(rows, SparseRows))
-        if total.sparse:
-            return total.merged(cls._of_sparse(rows, subset, weight))
+        weight = np.ones(len(rows)) if weight is None else weight
+        rounding = torch.finfo(rows.dtype).eps
+        if isinstance(rows, SparseRows):
+            X = rows.take(slice(None) if subset is None else torch.from_numpy(subset))
+            largest = X.values().new_zeros(rows.n_features)
+            largest.scatter_reduce_(0, X.col_indices(), X.values().abs(), "amax")
+            zero = np.zeros(rows.n_features)
+            return cls(float(n), zero, zero.copy(), largest.double().cpu().numpy(), rounding)
+        total = None
+        shift = squares = None
         for start in range(0, n, _CHUNK_ROWS):
-            end = min(start + _CHUNK_ROWS, n)
-            index = slice(start, end) if subset is None else torch.from_numpy(subset[start:end])
-            X = rows.take(index)
-            w = None if weight is None else weight[start:end] if subset is None else weight[subset[start:end]]
-            if w is None:
-                variance, mean = torch.var_mean(X, dim=0, correction=0)
-                size = float(end - start)
-            else:
-                size = float(w.sum())
-                share = torch.from_numpy(w / size).to(X)
-                mean = share @ X
-                variance = share @ (X - mean).square_()
-            largest = X.abs().amax(0)
-            part = cls(size, *(t.double().cpu().numpy() for t in (mean, variance, largest)), sparse=False)
-            total = total.merged(part)
+            index = slice(start, start + _CHUNK_ROWS) if subset is None else subset[start : start + _CHUNK_ROWS]
+            w = weight[index]
+            X = rows.take(index if subset is None else torch.from_numpy(index))
+            if shift is None or squares is None:
+                # near the mean, so that the variance is no small difference of large sums
+                shift, squares = X.mean(0), torch.empty_like(X)
+            # two products with a vector: ten times faster than reductions along the columns
+            share = torch.from_numpy(w / w.sum()).to(X)
+            centred = torch.sub(X, shift, out=squares[: len(X)])
+            mean = share @ centred
+            variance = share @ centred.square_() - mean.square()
+            moments = ((mean + shift).double().cpu().numpy(), variance.clamp_(min=0).double().cpu().numpy())
+            part = cls(float(w.sum()), *moments, np.zeros(rows.n_features), rounding)
+            total = part if total is None else total.merged(part)
+        assert total is not None  # there is at least one row
         return total
-
-    @classmethod
-    def _of_sparse(cls, rows: SparseRows, subset, weight) -> Columns:
-        X = rows.take(slice(None) if subset is None else torch.from_numpy(subset))
-        largest = X.values().new_zeros(rows.n_features)
-        largest.scatter_reduce_(0, X.col_indices(), X.values().abs(), "amax")
-        size = float(X.shape[0]) if weight is None else float((weight if subset is None else weight[subset]).sum())
-        zero = np.zeros(rows.n_features)
-        return cls(size, zero, zero.copy(), largest.double().cpu().numpy(), sparse=True)
 
     def merged(self, other: Columns) -> Columns:
         """Statistics of both sets of rows together."""
@@ -77,23 +78,21 @@ class Columns:
             self.mean + share * shift,
             (1 - share) * self.variance + share * other.variance + share * (1 - share) * shift**2,
             np.maximum(self.largest, other.largest),
-            self.sparse or other.sparse,
+            max(self.rounding, other.rounding),
         )
 
-    def change_of_variables(self, center: bool) -> tuple[np.ndarray | None, np.ndarray]:
+    def change_of_variables(self, center: bool, sparse: bool) -> tuple[np.ndarray | None, np.ndarray]:
         """Center (d,) or None, and scale (d,): the factor that brings a column to unit size.
 
         Unit standard deviation where columns may be centred, unit root mean square where there is no intercept to
         centre by, unit maximum for sparse data (where few non-zeros would make for a tiny deviation, and a huge
         factor). A column that is constant up to rounding is only brought to the order of one.
         """
-        if self.sparse:
-            size = self.largest
-        else:
-            size = np.sqrt(self.variance if center else self.variance + self.mean**2)
-        constant = size <= 1e-7 * self.largest
-        size = np.where(constant, np.maximum(self.largest, 1.0), size)
-        return (self.mean if center and not self.sparse else None), 1 / size
+        magnitude = np.maximum(np.sqrt(self.variance + self.mean**2), self.largest)
+        size = np.sqrt(self.variance) if center and not sparse else magnitude
+        constant = size <= 10 * self.rounding * magnitude
+        size = np.where(constant, np.maximum(magnitude, 1.0), size)
+        return (self.mean if center and not sparse else None), 1 / size
 
 
 def gram_extent(

@@ -6,6 +6,7 @@ from numbers import Real
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from sklearn.linear_model._base import SparseCoefMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 
@@ -133,7 +134,9 @@ class _LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
             if warm and state.columns is not None:
                 columns = [state.columns.merged(columns[0])]
             state.columns = columns[0]
-            centers, scales = zip(*(c.change_of_variables(self.fit_intercept) for c in columns), strict=True)
+            centers, scales = zip(
+                *(c.change_of_variables(self.fit_intercept, issparse(problem.X)) for c in columns), strict=True
+            )
             scale = torch.as_tensor(np.stack(scales), **tensor).unsqueeze(1)
             if centers[0] is not None:
                 center = torch.as_tensor(np.stack(centers), **tensor).unsqueeze(1)

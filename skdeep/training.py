@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep._stack import add_scaled_, per_model, vector
+from skdeep._stack import per_model
 from skdeep.batching import Batch, Batches
 from skdeep.losses import Loss
 from skdeep.networks import Network
@@ -167,7 +167,7 @@ def loss_and_gradient(
     with torch.enable_grad():
         scores = network.scores(batch.X)
     value, gradient = loss.value_and_gradient(scores.detach(), batch.target)
-    if batch.weight is None and isinstance(batch.size, int):
+    if batch.weight is None and isinstance(batch.size, int):  # nothing differs between rows or models
         value = value.sum(1).div_(batch.size)
         gradient.mul_(1 / batch.size)
     else:
@@ -176,6 +176,10 @@ def loss_and_gradient(
         value = (value * factor).sum(1)
         gradient.mul_(factor.unsqueeze(-1))
     return value, network.gradient(scores, batch.X, gradient)
+
+
+def _rows_per_model(size: int | np.ndarray, value: Tensor) -> float | Tensor:
+    return size if isinstance(size, int) else per_model(size, value)
 
 
 class _Stack:
@@ -236,14 +240,14 @@ class _Stack:
                 watcher.batch_begin(batch)
             if batch.models is None:
                 value = self.step(loss, batch, plan, factor, watcher)
-                add_scaled_(total, value, per_model(vector(batch.size, len(value)), value))
+                total += value * _rows_per_model(batch.size, value)
             else:
                 part = self.select(batch.models)
                 part_factor = factor[batch.models] if isinstance(factor, np.ndarray) else factor
                 value = part.step(loss, batch, plan, part_factor, watcher)
                 self.put(batch.models, part)
                 index = torch.as_tensor(batch.models, device=total.device)
-                total[index] += value * per_model(vector(batch.size, len(value)), value)
+                total[index] += value * _rows_per_model(batch.size, value)
             if watcher:
                 watcher.batch_end(batch, value)
         for progress, n in zip(self.progress, self.batches.n_rows, strict=True):
