@@ -112,8 +112,9 @@ learning_rate : {"constant", "invscaling", "adaptive", "cosine"}, default="adapt
     until it is below 1e-6; or half a cosine down to zero at ``max_iter``.
 learning_rate_init : float or "auto", default="auto"
     Learning rate at the start. "auto" is 0.01 for Adam; for "sgd" it is derived from the data,
-    :math:`(1 - \\rho) / (c (\\lambda_{max} + \\mathrm{tr} / B))` with momentum :math:`\\rho`, the loss's curvature c,
-    and the largest eigenvalue and trace of the (standardised) columns' second moments.
+    :math:`1 / \\big(c (\\lambda + (\\tfrac1B - \\tfrac1n) \\tfrac{t}{1 - \\rho})\\big)` with the loss's curvature c,
+    the largest eigenvalue :math:`\\lambda` and the trace t of the second moments of the columns (as trained on), B of
+    n rows per batch, and momentum :math:`\\rho`.
 """
 
 

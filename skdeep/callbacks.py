@@ -6,8 +6,7 @@ it ``notify`` them. On ``net`` they find
 - ``module_``: the parameters ``weight_0``, ``bias_0``, ... in the memory of those in training, so that a state dict
   loaded into it takes effect; called, it gives the scores. (The linear classifiers train in centred and scaled columns:
   these are the weights there.) ``optimizer_`` likewise stands for the loop's optimizer.
-- ``predict``, ``predict_proba``, ``score``, ...: those of a fitted copy of the estimator, in the original labels.
-  Pickled, the net is that copy.
+- ``predict``, ``score``, ...: those of a fitted copy of the estimator, in the original labels. Pickled, it is the copy.
 - ``history``: each epoch's ``train_loss`` (with the penalty), ``valid_loss``, ``valid_acc`` (``valid_score`` if another
   ``scoring`` is watched), their ``_best`` flags, ``dur``, ``train_batch_count``. Batches are told one by one (and their
   ``train_loss``, without the penalty) only if a callback listens to them, since each costs a device synchronisation;
@@ -122,9 +121,12 @@ class _LoopOptimizer(torch.optim.Optimizer):
         shared = dict(self.state)
         super().load_state_dict(state_dict)
         for param, state in shared.items():
-            for name, value in state.items():
-                value.copy_(self.state[param][name])
+            for name in state.keys() & self.state[param].keys():
+                state[name].copy_(self.state[param][name])
             self.state[param] = state
+
+    def __getstate__(self):  # a scheduler in a pickled estimator does not need the tensors, least of all on a GPU
+        return {**super().__getstate__(), "state": {}, "param_groups": []}
 
 
 def _of_estimator(name: str):
@@ -166,10 +168,8 @@ def _host_class() -> type:
 
 def _method(callback, name: str):
     """The function behind a callback's method; None if it is the base class's, which does nothing."""
-    from skorch.callbacks import Callback
-
     function = getattr(getattr(callback, name), "__func__", getattr(callback, name))
-    return None if function is getattr(Callback, name) else function
+    return None if getattr(function, "__module__", "") == "skorch.callbacks.base" else function
 
 
 def _listens(callback) -> bool:
@@ -221,9 +221,8 @@ class SkorchObserver(Observer):
         self.datasets = {"dataset_train": Dataset(train[0], self.y), "dataset_valid": valid and Dataset(*valid)}
         log = int(verbose or self.prints)  # who asks for a log wants to see it
         self.settings = dict(callbacks=callbacks, max_epochs=max_iter, batch_size=batch_size, verbose=log)
-        self.settings["classes"] = estimator.classes_
-        if valid is not None:  # the progress bar counts on it
-            self.settings["iterator_valid__batch_size"] = len(self.datasets["dataset_valid"])
+        self.settings |= {"classes": estimator.classes_, "criterion": torch.nn.CrossEntropyLoss, "use_caching": False}
+        self.settings["iterator_valid__batch_size"] = len(valid[1]) if valid else 1  # the progress bar counts on it
         self.score_name = "valid_acc" if getattr(estimator, "scoring", None) in (None, "accuracy") else "valid_score"
         self.best = dict.fromkeys(("train_loss", "valid_loss", self.score_name), math.inf)
 
@@ -232,10 +231,9 @@ class SkorchObserver(Observer):
         self.host.optimizer_.pull()
 
     def train_begin(self, network, optimizer):
-        rate = 1.0 if optimizer is None else float(optimizer.learning_rate[0])
-        parts = {"module": functools.partial(_Module, network), "criterion": torch.nn.CrossEntropyLoss}
-        parts |= {"optimizer": functools.partial(_LoopOptimizer, optimizer), "device": str(network.params[0].device)}
-        self.host = host = _host_class()(**parts, **self.settings, lr=rate, use_caching=False)
+        module, steps = functools.partial(_Module, network), functools.partial(_LoopOptimizer, optimizer)
+        rate, device = 1.0 if optimizer is None else float(optimizer.learning_rate[0]), str(network.params[0].device)
+        self.host = host = _host_class()(module, optimizer=steps, lr=rate, device=device, **self.settings)
         host.estimator_, host.snapshot_ = self.estimator, functools.partial(self.snapshot, network)
         callbacks = [callback for _, callback in host.initialize().callbacks_]
         self._check(callbacks)

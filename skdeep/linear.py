@@ -63,7 +63,7 @@ class _LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         beta_2=0.999,
         epsilon=1e-8,
         batch_size="auto",
-        max_iter=1000,
+        max_iter=200,
         tol=1e-4,
         n_iter_no_change=5,
         max_fun=15000,
@@ -134,9 +134,9 @@ class _LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
             if warm and state.columns is not None:
                 columns = [state.columns.merged(columns[0])]
             state.columns = columns[0]
-            centers, scales = zip(
-                *(c.change_of_variables(self.fit_intercept, issparse(problem.X)) for c in columns), strict=True
-            )
+            ridge = self._penalty(np.ones(1), 1).curvature()[0] / self._loss(n_outputs).curvature(n_outputs)
+            changes = [c.change_of_variables(self.fit_intercept, issparse(problem.X), ridge) for c in columns]
+            centers, scales = zip(*changes, strict=True)
             scale = torch.as_tensor(np.stack(scales), **tensor).unsqueeze(1)
             if centers[0] is not None:
                 center = torch.as_tensor(np.stack(centers), **tensor).unsqueeze(1)
@@ -162,22 +162,25 @@ class _LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
             return vector(self.learning_rate_init, len(subsets))
         if self.solver != "sgd":
             return vector(0.01, len(subsets))
-        # the largest step that is stable: 2 / L for the full gradient; the trace term bounds the noise of a batch
+        # 1 / L, the step that suits the full gradient with any momentum; and the noise of a batch, which momentum adds
+        # up over 1 / (1 - momentum) steps, must stay below the signal
         rows = problem.rows()
         spread = 1.0 if weight is None else weight.max() / weight[weight > 0].mean()
+        curvature = self._loss(self.n_outputs_).curvature(self.n_outputs_)
         rates = np.empty(len(subsets))
         for m, subset in enumerate(subsets):
+            n = len(rows) if subset is None else len(subset)
             center, scale = (None if c is None else c[m] for c in (network.center, network.scale))
             largest, trace = gram_extent(rows, subset, center, scale)
-            curvature = self._loss(self.n_outputs_).curvature * (largest + spread * trace / batch_rows)
-            rates[m] = (1 - self.momentum) / curvature
+            noise = spread * trace * (1 / batch_rows - 1 / n) / (1 - self.momentum)
+            rates[m] = 1 / (curvature * (largest + max(noise, 0.0)))
         return rates
 
 
 @document(
     linear=LINEAR_PARAMETERS,
     solvers=LINEAR_SOLVERS,
-    training=TRAINING_PARAMETERS.format(max_iter=1000, n_iter_no_change=5),
+    training=TRAINING_PARAMETERS.format(max_iter=200, n_iter_no_change=5),
     learned=LINEAR_ATTRIBUTES + TRAINING_ATTRIBUTES,
 )
 class SoftmaxClassifier(_LinearClassifier):
@@ -240,7 +243,7 @@ def _uncalibrated(estimator) -> str | None:
 @document(
     linear=LINEAR_PARAMETERS,
     solvers=LINEAR_SOLVERS,
-    training=TRAINING_PARAMETERS.format(max_iter=1000, n_iter_no_change=5),
+    training=TRAINING_PARAMETERS.format(max_iter=200, n_iter_no_change=5),
     learned=LINEAR_ATTRIBUTES + TRAINING_ATTRIBUTES,
 )
 class HingeClassifier(_LinearClassifier):
@@ -334,7 +337,7 @@ class HingeClassifier(_LinearClassifier):
         beta_2=0.999,
         epsilon=1e-8,
         batch_size="auto",
-        max_iter=1000,
+        max_iter=200,
         tol=1e-4,
         n_iter_no_change=5,
         max_fun=15000,

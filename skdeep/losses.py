@@ -23,17 +23,20 @@ class Loss:
     ----------
     target : {"codes", "indicators"}
         What `value` expects as target.
-    curvature : float
-        Upper bound of the second derivative along any direction of the scores: :math:`\ell(s + h) \le \ell(s) +
-        \nabla\ell^T h + \tfrac{c}{2}\|h\|^2`. It sets the step size of ``learning_rate_init="auto"``; for a loss
-        with kinks it is the curvature of a smooth stand-in.
     smooth : bool
         Whether the gradient is continuous, so that a quasi-Newton method applies.
     """
 
     target = "codes"
-    curvature = 1.0
     smooth = True
+
+    def curvature(self, n_columns: int) -> float:
+        r"""Bound c of the second derivative, for so many columns of scores.
+
+        :math:`\ell(s + h) \le \ell(s) + \nabla\ell^T h + \tfrac{c}{2}\|h\|^2`. It sets the step size of
+        ``learning_rate_init="auto"``; a loss with kinks gives that of a smooth stand-in.
+        """
+        return 1.0
 
     def value(self, scores: Tensor, target: Tensor) -> Tensor:
         """Loss of each sample."""
@@ -76,7 +79,8 @@ class Softmax(Loss):
     (2.04, [-0.87, 0.87, 0.0])
     """
 
-    curvature = 0.5
+    def curvature(self, n_columns):
+        return 0.5
 
     def value(self, scores, target):
         return -torch.log_softmax(scores, -1).gather(-1, _column_of(target, scores)).squeeze(-1)
@@ -106,7 +110,9 @@ class Logistic(Loss):
     """
 
     target = "indicators"
-    curvature = 0.25
+
+    def curvature(self, n_columns):
+        return 0.25
 
     def value(self, scores, target):
         target = target.expand(scores.shape)
@@ -119,11 +125,12 @@ class Logistic(Loss):
 class _Hinge(Loss):
     """Common part of the hinge losses: a violation ``v = max(0, margin)`` counts as v, or as v² when squared."""
 
-    curvature = 2.0
-
     def __init__(self, squared: bool = False):
         self.squared = squared
         self.smooth = squared
+
+    def curvature(self, n_columns):
+        return 2.0
 
     def _violation(self, margin: Tensor) -> tuple[Tensor, Tensor]:
         """Penalty of each margin and its derivative (0 at the kink)."""
@@ -152,6 +159,10 @@ class WestonWatkinsHinge(_Hinge):
     [2.9, 0.0, 12.9]
     """
 
+    def curvature(self, n_columns):
+        # the true class's score is in every term: twice the largest eigenvalue of a star's Laplacian
+        return 2.0 * n_columns if self.squared else 2.0
+
     def value_and_gradient(self, scores, target):
         column = _column_of(target, scores)
         margin = scores - scores.gather(-1, column) + 1
@@ -168,6 +179,13 @@ class CrammerSingerHinge(_Hinge):
     ----------
     Crammer & Singer, *On the algorithmic implementation of multiclass kernel-based vector machines*, JMLR 2, 2001.
     """
+
+    def __init__(self, squared: bool = False):
+        super().__init__(squared)
+        self.smooth = False  # squared or not, it has a kink where two rivals tie
+
+    def curvature(self, n_columns):
+        return 4.0 if self.squared else 2.0  # two scores in the one term
 
     def value_and_gradient(self, scores, target):
         column = _column_of(target, scores)

@@ -64,9 +64,13 @@ class ElasticNet:
             l2 = l2 + torch.linalg.vector_norm(flat, dim=1).double().cpu().numpy() ** 2
         return self.alpha * (0.5 * (1 - self.l1_ratio) * l2 + self.l1_ratio * l1)
 
+    def curvature(self) -> np.ndarray:
+        """Second derivative of the smooth part, per model."""
+        return self.alpha * (1 - self.l1_ratio)
+
     def add_gradient_(self, coef: Tensor, gradient: Tensor) -> None:
         """In place, ``gradient += alpha * (1 - l1_ratio) * coef``: the smooth part."""
-        strength = per_model(self.alpha * (1 - self.l1_ratio), coef)
+        strength = per_model(self.curvature(), coef)
         if isinstance(strength, Tensor):
             gradient.addcmul_(coef, strength)
         elif strength:
@@ -75,7 +79,7 @@ class ElasticNet:
     def prox_(self, coef: Tensor, step: float | Tensor, scale: Tensor | None = None) -> None:
         """In place, the proximal map of ``step * alpha * R(scale * coef)``; `step` may differ per coordinate."""
         l1 = per_model(self.alpha * self.l1_ratio, coef)
-        l2 = per_model(self.alpha * (1 - self.l1_ratio), coef)
+        l2 = per_model(self.curvature(), coef)
         if isinstance(l1, Tensor) or l1:
             threshold = l1 * step if scale is None else l1 * step * scale
             if isinstance(threshold, Tensor):

@@ -1,0 +1,229 @@
+"""Where training ends: the optimum that scikit-learn and SciPy find, and what a linear model cannot learn."""
+
+import warnings
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from scipy.special import logsumexp
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine, make_moons
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+
+from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
+from skdeep.activations import ACTIVATIONS
+
+DATA = {"iris": load_iris, "wine": load_wine, "breast_cancer": load_breast_cancer, "digits": load_digits}
+
+
+def load(name, scaled=False):
+    X, y = DATA[name](return_X_y=True)
+    if name == "digits":
+        X, y = X[:400], y[:400]
+    return (StandardScaler().fit_transform(X) if scaled else X), y
+
+
+def softmax_objective(coef, intercept, X, y, alpha, l1_ratio=0.0):
+    S = X @ coef.T + intercept
+    if len(intercept) == 1:
+        S = np.hstack([np.zeros_like(S), S])
+    data = (logsumexp(S, axis=1) - S[np.arange(len(y)), y]).mean()
+    return data + alpha * ((1 - l1_ratio) / 2 * (coef**2).sum() + l1_ratio * np.abs(coef).sum())
+
+
+def of(estimator, *args, **kwargs):
+    return softmax_objective(estimator.coef_, estimator.intercept_, *args, **kwargs)
+
+
+SOLVERS = {
+    "sgd": {"solver": "sgd", "momentum": 0.0},
+    "momentum": {"solver": "sgd", "momentum": 0.9, "nesterovs_momentum": False},
+    "nesterov": {"solver": "sgd", "momentum": 0.95},
+    "adam": {"solver": "adam", "learning_rate_init": 0.05},
+}
+
+
+@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize("alpha", [1e-4, 1e-2, 1.0])
+def test_lbfgs_reaches_the_optimum_on_raw_columns(name, alpha):
+    X, y = load(name)
+    ours = SoftmaxClassifier(solver="lbfgs", alpha=alpha, tol=1e-9, max_iter=5000).fit(X, y)
+    theirs = LogisticRegression(C=1 / (alpha * len(y)), solver="newton-cholesky", tol=1e-10, max_iter=1000).fit(X, y)
+    assert of(ours, X, y, alpha) <= of(theirs, X, y, alpha) + 1e-8
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("name", DATA)
+def test_softmax_l2(name, solver):
+    X, y = load(name, scaled=True)
+    alpha = 0.05
+    ours = SoftmaxClassifier(
+        alpha=alpha,
+        batch_size=len(y),
+        max_iter=3000,
+        tol=1e-13,
+        n_iter_no_change=100,
+        learning_rate="constant",
+        **SOLVERS[solver],
+    ).fit(X, y)
+    theirs = LogisticRegression(C=1 / (alpha * len(y)), solver="newton-cholesky", tol=1e-10).fit(X, y)
+    assert of(ours, X, y, alpha) <= of(theirs, X, y, alpha) + 1e-7
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=2e-3)
+
+
+@pytest.mark.parametrize("l1_ratio", [1.0, 0.4])
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("name", ["iris", "wine", "breast_cancer"])
+def test_softmax_l1_and_elastic_net(name, solver, l1_ratio):
+    X, y = load(name, scaled=True)
+    alpha = 0.1
+    ours = SoftmaxClassifier(
+        "elasticnet",
+        l1_ratio=l1_ratio,
+        alpha=alpha,
+        batch_size=len(y),
+        max_iter=5000,
+        tol=1e-13,
+        n_iter_no_change=100,
+        learning_rate="constant",
+        **SOLVERS[solver],
+    ).fit(X, y)
+    theirs = LogisticRegression(l1_ratio=l1_ratio, C=1 / (alpha * len(y)), solver="saga", tol=1e-9, max_iter=20000)
+    theirs.fit(X, y)
+    assert of(ours, X, y, alpha, l1_ratio) <= of(theirs, X, y, alpha, l1_ratio) + 1e-5
+    assert ((ours.coef_ == 0) == (np.abs(theirs.coef_) < 1e-5)).mean() > 0.9
+
+
+def test_l1_has_exact_zeros_on_raw_columns():
+    X, y = load("breast_cancer")
+    coef = SoftmaxClassifier("l1", alpha=0.1, random_state=0).fit(X, y).coef_
+    assert 0 < (coef == 0).sum() < coef.size
+
+
+@pytest.mark.parametrize("solver", [{"solver": "lbfgs"}, SOLVERS["nesterov"]], ids=["lbfgs", "nesterov"])
+@pytest.mark.parametrize("name", ["iris", "wine", "digits"])
+def test_squared_hinge_ovr(name, solver):
+    X, y = load(name, scaled=True)
+    alpha = 0.05
+    ours = HingeClassifier(
+        "squared_hinge",
+        multi_class="ovr",
+        fit_intercept=False,
+        calibration=None,
+        alpha=alpha,
+        batch_size=len(y),
+        max_iter=3000,
+        tol=1e-10,
+        n_iter_no_change=100,
+        learning_rate="constant",
+        **solver,
+    ).fit(X, y)
+    theirs = LinearSVC(C=1 / (alpha * len(y)), fit_intercept=False, tol=1e-9, max_iter=100_000).fit(X, y)
+    # LinearSVC's objective is ours divided by alpha: (1 / 2) |w|^2 + C sum loss
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=1e-4)
+
+
+def hinge_objective(multi_class, squared, X, y, alpha):
+    n, d = X.shape
+    C = y.max() + 1
+    rows = np.arange(n)
+
+    def value(theta):
+        W, b = theta[: C * d].reshape(C, d), theta[C * d :]
+        S = X @ W.T + b
+        margins = S - S[rows, y][:, None] + 1
+        margins[rows, y] = 0
+        v = np.maximum(margins, 0)
+        v = v**2 if squared else v
+        loss = v.sum(1) if multi_class == "weston_watkins" else v.max(1)
+        return loss.mean() + alpha / 2 * (W**2).sum()
+
+    return value
+
+
+@pytest.mark.parametrize("multi_class", ["weston_watkins", "crammer_singer"])
+@pytest.mark.parametrize("squared", [True, False], ids=["squared", "hinge"])
+def test_multiclass_hinge_against_scipy(multi_class, squared):
+    X, y = load("iris", scaled=True)
+    X, y, alpha = X[::3, :2], y[::3], 0.1
+    value = hinge_objective(multi_class, squared, X, y, alpha)
+    # a general-purpose minimiser that needs no gradient, restarted where it stops
+    theta = np.zeros(9)
+    for _ in range(6):
+        theta = minimize(value, theta, method="Powell", options={"maxiter": 20_000, "xtol": 1e-9, "ftol": 1e-13}).x
+    ours = HingeClassifier(
+        "squared_hinge" if squared else "hinge",
+        multi_class=multi_class,
+        calibration=None,
+        alpha=alpha,
+        max_iter=4000,
+        tol=1e-9,
+        n_iter_no_change=50,
+    ).fit(X, y)
+    reached = value(np.concatenate([ours.coef_.ravel(), ours.intercept_]))
+    assert reached <= value(theta) + (1e-6 if squared else 2e-3)
+
+
+def ring(n, rng):
+    X = rng.uniform(-3, 3, (n, 2))
+    radius = np.linalg.norm(X, axis=1)
+    return X, ((radius >= 1) & (radius <= 2)).astype(int)
+
+
+XOR = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=float), np.array([0, 1, 1, 0])
+
+
+def test_xor_is_not_linear_but_one_hidden_layer_learns_it():
+    X, y = XOR
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert SoftmaxClassifier(random_state=0).fit(X, y).score(X, y) <= 0.75
+        assert HingeClassifier(calibration=None, random_state=0).fit(X, y).score(X, y) <= 0.75
+        flat = MLPClassifierTorch((8,), "identity", learning_rate_init=0.05, max_iter=500, random_state=0)
+        assert flat.fit(X, y).score(X, y) <= 0.75  # two linear layers are one
+    deep = MLPClassifierTorch((8,), "relu", learning_rate_init=0.05, max_iter=500, random_state=0)
+    assert deep.fit(X, y).score(X, y) == 1.0
+
+
+def test_ring_is_not_linear_but_the_network_learns_it():
+    rng = np.random.default_rng(0)
+    X, y = ring(1000, rng)
+    X_test, y_test = ring(1000, rng)
+    most_frequent = max(y_test.mean(), 1 - y_test.mean())
+    assert SoftmaxClassifier(random_state=0).fit(X, y).score(X_test, y_test) < most_frequent + 0.05
+    network = MLPClassifierTorch((32, 32), learning_rate_init=0.01, max_iter=100, random_state=0, tol=1e-3)
+    assert network.fit(X, y).score(X_test, y_test) > 0.95
+
+
+def test_every_activation_learns_moons():
+    X, y = make_moons(300, noise=0.1, random_state=0)
+    for name in ACTIVATIONS:
+        network = MLPClassifierTorch((20,), name, learning_rate_init=0.05, max_iter=400, tol=1e-5, random_state=0)
+        accuracy = network.fit(X, y).score(X, y)
+        assert accuracy < 0.95 if name == "identity" else accuracy > 0.95, name
+
+
+@pytest.mark.parametrize(
+    ("solver", "atol"),
+    # the two implementations of Adam put epsilon on different sides of the bias correction
+    [({"solver": "sgd"}, 1e-11), ({"solver": "sgd", "nesterovs_momentum": False}, 1e-11), ({"solver": "adam"}, 1e-4)],
+    ids=["nesterov", "momentum", "adam"],
+)
+def test_the_same_fit_as_mlpclassifier_from_the_same_start(solver, atol):
+    """A swap is one word: from the same weights, full batches go the same way."""
+    X, y = load("iris", scaled=True)
+    common = {"hidden_layer_sizes": (7,), "alpha": 0.1, "warm_start": True, "max_iter": 1, "batch_size": len(y)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = MLPClassifier(**common, **solver, random_state=0).fit(X, y)
+        ours = MLPClassifierTorch(**common, **solver, random_state=0).fit(X, y)
+        ours.coefs_ = [w.copy() for w in theirs.coefs_]
+        ours.intercepts_ = [b.copy() for b in theirs.intercepts_]
+        del ours._optimizer
+        theirs.set_params(max_iter=20).fit(X, y)
+        ours.set_params(max_iter=20).fit(X, y)
+    for a, b in zip(ours.coefs_, theirs.coefs_, strict=True):
+        np.testing.assert_allclose(a, b, atol=atol)
+    np.testing.assert_allclose(ours.loss_, theirs.loss_, atol=atol)
