@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import functools
 import warnings
-from contextlib import contextmanager
 from numbers import Integral, Real
 
 import numpy as np
@@ -16,12 +14,10 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer_names
 from sklearn.utils import check_random_state, compute_class_weight, compute_sample_weight
-from sklearn.utils._array_api import check_same_namespace
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from sklearn.utils.multiclass import _check_partial_fit_first_call, unique_labels
-from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
+from skdeep._methods import available_unless, rollback
 from skdeep._stack import vector
 from skdeep.batching import Batches
 from skdeep.callbacks import make_observer
@@ -32,13 +28,13 @@ from skdeep.inputs import (
     check_weight,
     float_dtype,
     resolve_device,
-    rows_of,
     to_numpy,
 )
 from skdeep.losses import Loss
 from skdeep.networks import Network
 from skdeep.optimizers import OPTIMIZERS
 from skdeep.penalties import PENALTIES, ElasticNet
+from skdeep.prediction import PredictionMixin
 from skdeep.problem import CHUNK_ROWS, Problem, TrainingState, make_monitor
 from skdeep.quasi_newton import minimise
 from skdeep.schedules import SCHEDULES
@@ -49,44 +45,6 @@ _FREE_FLOAT64 = 2**27
 
 #: Where results go that only we look at.
 _NUMPY = OutputSpace(np.empty(0))
-
-
-class UnavailableError(AttributeError, ValueError):
-    """A method that these parameters rule out; an AttributeError, so that ``hasattr`` is False."""
-
-
-class available_unless:
-    """Make a method absent while ``reason(estimator)`` returns why it cannot be there."""
-
-    def __init__(self, reason):
-        self.reason = reason
-
-    def __call__(self, method):
-        self.method = method
-        functools.update_wrapper(self, method)
-        return self
-
-    def __get__(self, estimator, owner=None):
-        if estimator is None:
-            return self.method
-        reason = self.reason(estimator)
-        if reason is not None:
-            raise UnavailableError(f"{self.method.__name__} does not support {reason}")
-        return self.method.__get__(estimator, owner)
-
-
-@contextmanager
-def _rollback(estimator):
-    """Leave the estimator as it was if the block does not end well."""
-    before = dict(vars(estimator))
-    try:
-        yield
-    except BaseException:
-        # what scikit-learn keeps for the callbacks' teardown is not ours to take back
-        kept = {key: value for key, value in vars(estimator).items() if key.startswith(("_skl_", "_callback_"))}
-        vars(estimator).clear()
-        vars(estimator).update({**before, **kept})
-        raise
 
 
 def _no_partial_fit(estimator) -> str | None:
@@ -105,7 +63,7 @@ def _no_partial_fit(estimator) -> str | None:
     return None
 
 
-class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
+class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin, BaseEstimator):
     """Base of the estimators. A subclass says what its loss, its network and its fitted attributes are."""
 
     _parameter_constraints: dict = {
@@ -138,18 +96,12 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         "verbose": ["verbose"],
     }
 
-    #: Name of a fitted attribute that holds coefficients.
-    _coef_attribute: str
     #: Whether the penalty acts through its proximal map (else through its gradient).
     _proximal = True
     #: Whether indicator matrices are accepted as targets.
     _multilabel = False
 
     # ---- what a subclass defines ----------------------------------------------------------------------------------
-
-    def _loss(self, n_outputs: int) -> Loss:
-        """The loss for so many score columns."""
-        raise NotImplementedError
 
     def _penalty(self, mean_weight: np.ndarray, batch_rows: int) -> ElasticNet:
         """The penalty of each model of a stack."""
@@ -161,10 +113,6 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     def _new_network(self, problem: Problem, generators, subsets, weight, state: TrainingState, warm: bool) -> Network:
         """The network before training: initial, or (`warm`, one model) that of the fitted attributes."""
-        raise NotImplementedError
-
-    def _trained_network(self, device: torch.device, dtype: torch.dtype) -> Network:
-        """The network of the fitted attributes, for prediction."""
         raise NotImplementedError
 
     def _learned(self, network: Network, model: int, dtype: np.dtype, space: OutputSpace) -> dict:
@@ -213,7 +161,7 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             If the data is malformed, the device is not there, or the loss becomes non-finite. What was learned before
             is kept.
         """
-        with _rollback(self):
+        with rollback(self):
             return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
 
     @available_unless(_no_partial_fit)
@@ -237,112 +185,10 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self : object
             The classifier.
         """
-        with _rollback(self):
+        with rollback(self):
             if _check_partial_fit_first_call(self, classes) and self._is_multilabel(y):
                 self.classes_ = np.arange(np.shape(y)[1])
             return self._fit(X, y, sample_weight, (None, None, None), incremental=True)
-
-    def decision_function(self, X):
-        """Scores of the samples, before they are turned into probabilities.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) or (n_samples, n_classes)
-            One column for two classes: positive means ``classes_[1]``.
-        """
-        scores, space = self._scores(X, "decision_function")
-        return space.array(scores[:, 0] if scores.shape[1] == 1 and not self._fitted_multilabel else scores)
-
-    def predict(self, X):
-        """Predict class labels (label indicators after a multilabel fit).
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) or (n_samples, n_labels)
-        """
-        scores, space = self._scores(X, "predict")
-        if self._fitted_multilabel:
-            return space.array((scores > 0).long())
-        codes = (scores[:, 0] > 0).long() if scores.shape[1] == 1 else scores.argmax(1)
-        classes = to_numpy(self.classes_)
-        labels = classes[to_numpy(codes).clip(max=len(classes) - 1)]  # with one class, either sign means that one
-        # labels that only NumPy can hold (strings) stay there
-        return space.array(labels) if space.is_numpy or labels.dtype.kind in "biuf" else labels
-
-    def predict_proba(self, X):
-        """Class probabilities.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes)
-            Columns in the order of ``classes_``; rows sum to one, but after a multilabel fit each column is a
-            probability of its own.
-        """
-        scores, space = self._scores(X, "predict_proba")
-        return space.array(self._probabilities(scores))
-
-    def predict_log_proba(self, X):
-        """Logarithm of the class probabilities.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes)
-        """
-        scores, space = self._scores(X, "predict_log_proba")
-        return space.array(self._probabilities(scores).log())
-
-    def _probabilities(self, scores: Tensor) -> Tensor:
-        """Probabilities that are never quite zero, so that their logarithm is finite."""
-        limits = torch.finfo(scores.dtype)
-        if len(self.classes_) == 1:
-            return torch.ones_like(scores)
-        if self._fitted_multilabel:
-            return torch.sigmoid(scores).clamp(limits.tiny, 1 - limits.eps)
-        return self._link(scores).clamp_(min=limits.tiny)
-
-    def _link(self, scores: Tensor) -> Tensor:
-        """Class probabilities of the scores."""
-        return self._loss(self.n_outputs_).probabilities(scores)
-
-    @property
-    def _fitted_multilabel(self) -> bool:
-        return getattr(self, "_target_is_multilabel", False)
-
-    @torch.no_grad()
-    def _scores(self, X, method: str) -> tuple[Tensor, OutputSpace]:
-        """Scores (n, C), in bounded batches, and where results go."""
-        check_is_fitted(self, self._coef_attribute)
-        check_same_namespace(X, self, attribute="_any_coef", method=method)
-        space = OutputSpace(X)
-        X = check_features(self, X, reset=False)
-        device = resolve_device(self.device, X, fallback=True)
-        kind = torch.float32 if device.type == "mps" or float_dtype(X) == np.float32 else torch.float64
-        rows = rows_of(X, device, kind)
-        network = self._trained_network(device, kind)
-        parts = [network.scores(rows.take(slice(i, i + CHUNK_ROWS)))[0] for i in range(0, len(rows), CHUNK_ROWS)]
-        scores = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return scores.to(torch.float32 if float_dtype(X) == np.float32 else kind), space
-
-    @property
-    def _any_coef(self):
-        coef = getattr(self, self._coef_attribute)
-        return coef[0] if isinstance(coef, list) else coef
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -446,6 +292,8 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         seed, split_seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=2)
         state = copy.deepcopy(getattr(self, "_optimizer", None)) if going_on else None
         state = state or TrainingState(np.random.default_rng(seed))
+        if not incremental:
+            state.reduction = 1.0  # a new run of the schedule
         splits = self.early_stopping and validation[0] is None
         subset, weight, held_out = problem.split(
             split_seed, self.validation_fraction if splits else None, self._is_full_batch(problem), self.classes_
@@ -456,9 +304,6 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         progress = self._progress(going_on)
         max_iter = 1 if incremental else self.max_iter
 
-        def snapshot(network: Network, model: int = 0) -> dict:
-            return self._learned(network, model, dtype, space)
-
         def fitted(network: Network, model: int) -> BaseTorchClassifier:
             estimator = copy.copy(self)
             vars(estimator).update(self._learned(network, model, dtype, _NUMPY))
@@ -468,29 +313,34 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         task = None if incremental else self._begin_task(X, y, metadata)
         labels = None if held_out is None else self._labels(held_out.codes)
-        observer = make_observer(
-            self,
-            callbacks=self.callbacks,
-            verbose=self.verbose,
-            context=task,
-            X=problem.X,
-            y=y,
-            metadata=metadata,
-            snapshot=snapshot,
-            validation=None if held_out is None else (held_out.X, labels),
-            max_iter=max_iter,
-            batch_size=self._batch_rows(problem),
-        )
+        observer = None
+        if self.verbose or self.callbacks or task is not None:
+            part = problem.take(subset) if splits else problem
+            weights = None if part.sample_weight is None else {"sample_weight": part.sample_weight}
+            observer = make_observer(
+                self,
+                callbacks=self.callbacks,
+                verbose=self.verbose,
+                context=task,
+                X=part.X,
+                y=self._labels(part.codes),
+                metadata=weights,
+                snapshot=lambda network: self._learned(network, 0, dtype, OutputSpace(part.X)),
+                validation=None if held_out is None else (held_out.X, labels),
+                max_iter=max_iter,
+                batch_size=self._batch_rows(problem),
+            )
         monitor = None
         if held_out is not None:
             monitor = make_monitor(held_out, self._loss(self.n_outputs_), self.scoring, labels, fitted)
         self._run(problem, network, [state], [subset], weight, [progress], max_iter, monitor, observer)
         self._conclude(network, progress, state, incremental, dtype, space)
+        vars(self).pop("history_", None)
         if hasattr(observer, "history"):
             self.history_ = observer.history
         self._after_fit(problem, split_seed)
         if task is not None:
-            task.call_on_fit_task_end(estimator=self, X=X, y=y, metadata=metadata)
+            task.call_on_fit_task_end(estimator=self, X=X, y=y, metadata=metadata, reconstruction_attributes={})
         return self
 
     def _begin_task(self, X, y, metadata):
@@ -569,9 +419,10 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                     observer,
                 )
             return
+        rates = self._initial_rates(problem, network, subsets, weight, batch_rows)
         optimizer = OPTIMIZERS[self.solver](
             network.params,
-            self._initial_rates(problem, network, subsets, weight, batch_rows),
+            rates * [state.reduction for state in states],
             vector(self.momentum, n_models),
             self.nesterovs_momentum,
             (self.beta_1, self.beta_2),
@@ -590,6 +441,8 @@ class BaseTorchClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             self._proximal or self.solver == "adamw",
         )
         train(network, loss, penalty, optimizer, batches, mean_weight, plan, progress, monitor, observer)
+        for state, p, rate in zip(states, progress, rates, strict=True):
+            state.reduction = p.optimizer_state["learning_rate"] / rate
 
     def _check_smooth(self, loss: Loss, penalty: ElasticNet) -> None:
         if loss.smooth and penalty.smooth:

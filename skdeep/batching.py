@@ -181,9 +181,9 @@ class Batches:
         self._full: Batch | None = None
 
     @property
-    def n_batches(self) -> int:
-        """Batches per epoch of the model with the most rows."""
-        return -(-int(self.n_rows.max()) // self.batch_size)
+    def n_batches(self) -> np.ndarray:
+        """Batches per epoch of each model."""
+        return -(-self.n_rows // self.batch_size)
 
     def select(self, models: np.ndarray) -> Batches:
         """The batches of some of the models."""
@@ -246,8 +246,9 @@ class Batches:
     def _own_batch(self, orders: list[np.ndarray], start: int, sizes: np.ndarray) -> Batch:
         models = np.flatnonzero(sizes)
         sizes = sizes[models]
-        index = np.zeros((len(models), int(sizes.max())), dtype=np.int64)
+        index = np.empty((len(models), int(sizes.max())), dtype=np.int64)
         for i, m in enumerate(models):
+            index[i] = orders[m][0]  # fill up with a row of its own: no other row may touch a model
             index[i, : sizes[i]] = orders[m][start : start + sizes[i]]
         rows = torch.from_numpy(index).to(self.target.device)
         weight = self._weight_of(models)

@@ -18,8 +18,9 @@ from skdeep._docs import (
     TRAINING_PARAMETERS,
     document,
 )
+from skdeep._methods import available_unless
 from skdeep._stack import vector
-from skdeep.base import BaseTorchClassifier, available_unless, dense, make_penalty
+from skdeep.base import BaseTorchClassifier, dense, make_penalty
 from skdeep.calibration import fit_sigmoid, fit_temperature
 from skdeep.columns import Columns, gram_extent
 from skdeep.inputs import OutputSpace, to_numpy
@@ -399,6 +400,11 @@ class HingeClassifier(_LinearClassifier):
     @available_unless(_uncalibrated)
     def predict_log_proba(self, X):
         return super().predict_log_proba(X)
+
+    def _learned(self, network, model, dtype, space):
+        learned = super()._learned(network, model, dtype, space)
+        # until the calibration is fitted, callbacks and scorers see probabilities at temperature 1
+        return {**learned, "temperature_": 1.0} if self.calibration == "temperature" else learned
 
     def _link(self, scores):
         if self.calibration == "temperature":

@@ -91,7 +91,10 @@ class Network:
 
     def gradient(self, scores: Tensor, X: Tensor, score_gradient: Tensor) -> list[Tensor]:
         """Gradient with respect to `params`, from that with respect to the `scores` of the batch X."""
-        return list(torch.autograd.grad(scores, self.params, score_gradient))
+        # as a scalar: given a gradient to start from, torch imports its symbolic shapes first, for half a second
+        with torch.enable_grad():
+            start = (scores * score_gradient).sum()
+        return list(torch.autograd.grad(start, self.params))
 
     def penalised(self) -> list[Tensor]:
         """The coefficients a penalty speaks of, in the user's units."""
@@ -138,7 +141,7 @@ class Linear(Network):
         self, coef: Tensor, intercept: Tensor | None, center: Tensor | None = None, scale: Tensor | None = None
     ):
         self.params = [coef] if intercept is None else [coef, intercept]
-        self.center = center
+        self.center = None if intercept is None else center
         self.scale = scale
         self._no_intercept = coef.new_zeros(coef.shape[:2]) if intercept is None else None
 

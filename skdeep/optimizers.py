@@ -12,7 +12,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
 
 from skdeep._stack import add_scaled_, per_model
 
@@ -152,22 +151,21 @@ class Adam(Optimizer):
     def _update(self, gradients, rate):
         uniform = (rate == rate[0]).all() and (self.n_steps == self.n_steps[0]).all()
         if uniform and self.params[0].device.type in _FUSED_DEVICES:
-            # torch counts the step itself, once per parameter
-            steps = [torch.full((), self.n_steps[0] - 1, device=p.device) for p in self.params]
-            adam(
+            steps = [torch.full((), self.n_steps[0], device=p.device) for p in self.params]
+            # the kernel behind torch.optim.Adam(fused=True); its Python front costs half a second on first use
+            torch._fused_adam_(
                 self.params,
                 [g.contiguous() for g in gradients],  # the kernel pairs values by their place in memory
                 self.mean,
                 self.square,
                 [],
                 steps,
-                fused=True,
-                amsgrad=False,
+                lr=float(rate[0]),
                 beta1=self.betas[0],
                 beta2=self.betas[1],
-                lr=float(rate[0]),
                 weight_decay=0.0,
                 eps=self.epsilon,
+                amsgrad=False,
                 maximize=False,
             )
             return

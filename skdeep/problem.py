@@ -152,12 +152,17 @@ def _check_two_classes(distinct: DistinctRows, codes: np.ndarray, classes: np.nd
 
 @dataclass
 class TrainingState:
-    """What partial_fit and warm_start need to go on exactly where training stopped; NumPy only."""
+    """What partial_fit and warm_start need to go on exactly where training stopped; NumPy only.
+
+    ``reduction`` is what the adaptive schedule has multiplied the learning rate by, and ``learning_rate`` the rate of
+    the next step.
+    """
 
     generator: np.random.Generator
     solver: str = ""
     optimizer: dict | None = None
     columns: Any = None
+    reduction: float = 1.0
     learning_rate: float = 0.0
 
 

@@ -113,7 +113,7 @@ def minimise(
             if observer is not None:
                 observer.epoch_begin(iteration)
             before = value
-            solver.param_groups[0]["max_eval"] = max_evaluations
+            solver.param_groups[0]["max_eval"] = max(1, max_evaluations - objective.n_evaluations)
             with torch.enable_grad():
                 solver.step(objective)
             value = float(objective())
@@ -133,7 +133,9 @@ def minimise(
                 progress.stopped = "A callback ended training."
             elif steepest <= progress.tol:
                 progress.stopped = f"The gradient is below tol={progress.tol:g}."
-            elif before - value <= rounding * max(abs(before), abs(value), 1e-3):
+            elif objective.n_evaluations < max_evaluations and before - value <= rounding * max(
+                abs(before), abs(value), 1e-3
+            ):
                 progress.stopped = "The objective cannot be lowered any further in this precision."
             elif progress.watch_score and progress.stalled:
                 progress.stopped = "Validation score did not improve."

@@ -233,9 +233,8 @@ class _Stack:
         total = self.network.params[0].new_zeros(self.network.n_models)
         watcher = observer if observer is not None and observer.watches_batches else None
         for index, batch in enumerate(self.batches.epoch()):
-            done = epoch + (index + 1) / n_batches
             factor = schedule((epoch + index / n_batches) / plan.max_iter, samples, plan.power_t)
-            factor = factor * warm_up(done, plan.warmup_epochs)
+            factor = factor * warm_up(epoch + (index + 1) / n_batches, plan.warmup_epochs)
             if watcher:
                 watcher.batch_begin(batch)
             if batch.models is None:
@@ -317,7 +316,7 @@ def train(
                 stack = stack.select(rest)
                 stack.batches = stack.batches.select(rest)
     except KeyboardInterrupt:
-        if any(p.n_iter == 0 for p in progress):
+        if any(p.n_iter == 0 and p.error is None for p in progress):
             raise
         for p in stack.progress:
             p.interrupted = True

