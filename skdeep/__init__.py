@@ -1,6 +1,7 @@
 """Softmax, hinge and multilayer-perceptron classifiers for scikit-learn, trained by torch mini-batches."""
 
-from skdeep.linear import HingeClassifier, SoftmaxClassifier
+from skdeep.hinge import HingeClassifier
+from skdeep.linear import SoftmaxClassifier
 from skdeep.mlp import MLPClassifierTorch
 
 __all__ = ["HingeClassifier", "MLPClassifierTorch", "SoftmaxClassifier"]

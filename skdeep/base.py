@@ -13,21 +13,19 @@ from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer_names
-from sklearn.utils import check_random_state, compute_class_weight, compute_sample_weight
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
-from sklearn.utils.multiclass import _check_partial_fit_first_call, unique_labels
+from sklearn.utils.multiclass import _check_partial_fit_first_call
 
 from skdeep._methods import available_unless, rollback
 from skdeep._stack import vector
+from skdeep._threads import threads_for
 from skdeep.batching import Batches
 from skdeep.callbacks import make_observer
+from skdeep.encoding import EncodingMixin
 from skdeep.inputs import (
     OutputSpace,
-    check_features,
-    check_target,
-    check_weight,
     float_dtype,
-    resolve_device,
     to_numpy,
 )
 from skdeep.losses import Loss
@@ -39,9 +37,6 @@ from skdeep.problem import CHUNK_ROWS, Problem, TrainingState, make_monitor
 from skdeep.quasi_newton import minimise
 from skdeep.schedules import SCHEDULES
 from skdeep.training import Plan, Progress, train
-
-#: Up to this many multiply-adds per epoch, float64 costs no time worth mentioning.
-_FREE_FLOAT64 = 2**27
 
 #: Where results go that only we look at.
 _NUMPY = OutputSpace(np.empty(0))
@@ -63,7 +58,7 @@ def _no_partial_fit(estimator) -> str | None:
     return None
 
 
-class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin, BaseEstimator):
+class BaseTorchClassifier(CallbackSupportMixin, EncodingMixin, PredictionMixin, ClassifierMixin, BaseEstimator):
     """Base of the estimators. A subclass says what its loss, its network and its fitted attributes are."""
 
     _parameter_constraints: dict = {
@@ -98,17 +93,11 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
 
     #: Whether the penalty acts through its proximal map (else through its gradient).
     _proximal = True
-    #: Whether indicator matrices are accepted as targets.
-    _multilabel = False
 
     # ---- what a subclass defines ----------------------------------------------------------------------------------
 
     def _penalty(self, mean_weight: np.ndarray, batch_rows: int) -> ElasticNet:
         """The penalty of each model of a stack."""
-        raise NotImplementedError
-
-    def _n_params(self, n_features: int, n_outputs: int) -> int:
-        """Number of weights, to judge how much work an epoch is."""
         raise NotImplementedError
 
     def _new_network(self, problem: Problem, generators, subsets, weight, state: TrainingState, warm: bool) -> Network:
@@ -122,9 +111,6 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
     def _initial_rates(self, problem: Problem, network: Network, subsets, weight, batch_rows: int) -> np.ndarray:
         """The learning rate each model of a stack starts with."""
         return vector(self.learning_rate_init, len(subsets))
-
-    def _check_classes(self, codes: np.ndarray) -> None:
-        """Raise if these classes cannot be trained on."""
 
     def _after_fit(self, problem: Problem, seed: int) -> None:
         """What remains to be learnt once the model is trained."""
@@ -197,151 +183,74 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
         tags.classifier_tags.multi_label = self._multilabel
         return tags
 
-    # ---- from input to problem ------------------------------------------------------------------------------------
-
-    def _is_multilabel(self, y) -> bool:
-        return self._multilabel and np.ndim(y) == 2 and np.shape(y)[1] > 1
-
-    def _encode(self, y: np.ndarray, going_on: bool, incremental: bool) -> np.ndarray:
-        """Class codes (n,), or indicators (n, C), of a validated target; sets ``classes_``."""
-        labels = np.arange(y.shape[1]) if y.ndim == 2 else unique_labels(y)
-        if not going_on and not incremental:
-            self.classes_ = labels
-        elif self.warm_start and not incremental and set(labels) != set(self.classes_):
-            raise ValueError(
-                "warm_start can only be used where `y` has the same classes as in the previous call to fit. Previously "
-                f"got {self.classes_}, `y` has {labels}"
-            )
-        elif len(unknown := np.setdiff1d(labels, self.classes_)):
-            raise ValueError(
-                f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}, `y` also has {unknown}. "
-                "Name all classes in the first call of partial_fit."
-            )
-        return (y != 0).astype(np.uint8) if y.ndim == 2 else np.searchsorted(self.classes_, y)
-
-    def _class_weight_of_rows(self, y, codes, sample_weight) -> np.ndarray | None:
-        """Factor of each row by its class (by all its labels, for a multilabel target)."""
-        if self.class_weight is None:
-            return None
-        if codes.ndim == 2:
-            return compute_sample_weight(self.class_weight, codes)
-        if not isinstance(self.class_weight, str):
-            return compute_class_weight(self.class_weight, classes=self.classes_, y=y)[codes]
-        counted = slice(None) if sample_weight is None else sample_weight > 0
-        weights = np.ones(len(self.classes_))
-        present = np.unique(codes[counted])
-        weights[present] = compute_class_weight(
-            self.class_weight,
-            classes=self.classes_[present],
-            y=y[counted],
-            sample_weight=None if sample_weight is None else sample_weight[counted],
-        )
-        return weights[codes]
-
-    def _problem(self, X, y, sample_weight, going_on, incremental) -> Problem:
-        """Validate everything that concerns the training data."""
-        X = check_features(self, X, reset=not going_on, min_samples=1 if incremental else 2)
-        y = check_target(self, y, X, multilabel=self._multilabel)
-        device = resolve_device(self.device, X)
-        sample_weight = check_weight(sample_weight, X)
-        codes = self._encode(y, going_on, incremental)
-        if not incremental:
-            self._check_classes(codes if sample_weight is None else codes[sample_weight > 0])
-        many = codes.shape[1] if codes.ndim == 2 else len(self.classes_)
-        self.n_outputs_ = many if codes.ndim == 2 or many > 2 else 1
-        self._target_is_multilabel = codes.ndim == 2
-        class_weight = self._class_weight_of_rows(y, codes, sample_weight)
-        problem = Problem(X, self._target(codes), codes, sample_weight, class_weight, device, torch.float32)
-        work = problem.n_rows * self._n_params(X.shape[1], self.n_outputs_)
-        if work <= _FREE_FLOAT64 and device.type != "mps":
-            problem.dtype = torch.float64
-        return problem
-
-    def _validation_problem(self, X_val, y_val, weight_val, problem: Problem) -> Problem:
-        """Validate the caller's own validation data."""
-        X = check_features(self, X_val, reset=False)
-        y = check_target(self, y_val, X, multilabel=self._multilabel)
-        codes = self._encode(y, going_on=True, incremental=True)
-        weight = check_weight(weight_val, X, "sample_weight_val")
-        class_weight = self._class_weight_of_rows(y, codes, weight)
-        return Problem(X, self._target(codes), codes, weight, class_weight, problem.device, problem.dtype)
-
-    def _target(self, codes: np.ndarray) -> np.ndarray:
-        """What the loss takes for these codes."""
-        if self._loss(self.n_outputs_).target == "codes":
-            return codes
-        if codes.ndim == 2:
-            return codes
-        # two classes: one column that asks for the second
-        columns = [1] if self.n_outputs_ == 1 else np.arange(self.n_outputs_)
-        return (codes[:, None] == columns).astype(np.uint8)
-
-    def _labels(self, codes: np.ndarray) -> np.ndarray:
-        """The user's labels of some codes."""
-        return codes if codes.ndim == 2 else self.classes_[codes]
-
     # ---- from problem to a trained model --------------------------------------------------------------------------
 
     def _fit(self, X, y, sample_weight, validation, incremental=False):
         going_on = hasattr(self, self._coef_attribute) and (incremental or self.warm_start)
         if (validation[0] is None) != (validation[1] is None):
             raise ValueError("X_val and y_val belong together; pass both or neither.")
-        space = OutputSpace(X)
         problem = self._problem(X, y, sample_weight, going_on, incremental)
-        dtype = float_dtype(problem.X)
+        held_out = None if validation[0] is None else self._validation_problem(*validation, problem)
         seed, split_seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=2)
         state = copy.deepcopy(getattr(self, "_optimizer", None)) if going_on else None
         state = state or TrainingState(np.random.default_rng(seed))
         if not incremental:
             state.reduction = 1.0  # a new run of the schedule
-        splits = self.early_stopping and validation[0] is None
-        subset, weight, held_out = problem.split(
-            split_seed, self.validation_fraction if splits else None, self._is_full_batch(problem), self.classes_
-        )
-        if validation[0] is not None:
-            held_out = self._validation_problem(*validation, problem)
-        network = self._new_network(problem, [state.generator], [subset], weight, state, going_on)
-        progress = self._progress(going_on)
-        max_iter = 1 if incremental else self.max_iter
-
-        def fitted(network: Network, model: int) -> BaseTorchClassifier:
-            estimator = copy.copy(self)
-            vars(estimator).update(self._learned(network, model, dtype, _NUMPY))
-            vars(estimator).pop("feature_names_in_", None)  # validated arrays have no names
-            return estimator
-
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         task = None if incremental else self._begin_task(X, y, metadata)
-        labels = None if held_out is None else self._labels(held_out.codes)
-        observer = None
-        if self.verbose or self.callbacks or task is not None:
-            part = problem.take(subset) if splits else problem
-            weights = None if part.sample_weight is None else {"sample_weight": part.sample_weight}
-            observer = make_observer(
-                self,
-                callbacks=self.callbacks,
-                verbose=self.verbose,
-                context=task,
-                X=part.X,
-                y=self._labels(part.codes),
-                metadata=weights,
-                snapshot=lambda network: self._learned(network, 0, dtype, OutputSpace(part.X)),
-                validation=None if held_out is None else (held_out.X, labels),
-                max_iter=max_iter,
-                batch_size=self._batch_rows(problem),
-            )
-        monitor = None
-        if held_out is not None:
-            monitor = make_monitor(held_out, self._loss(self.n_outputs_), self.scoring, labels, fitted)
-        self._run(problem, network, [state], [subset], weight, [progress], max_iter, monitor, observer)
-        self._conclude(network, progress, state, incremental, dtype, space)
-        vars(self).pop("history_", None)
-        if hasattr(observer, "history"):
-            self.history_ = observer.history
-        self._after_fit(problem, split_seed)
+        with threads_for(self._batch_rows(problem) * self._n_params(problem.X.shape[1], self.n_outputs_)):
+            self._train(problem, held_out, state, split_seed, going_on, incremental, task, OutputSpace(X))
+            self._after_fit(problem, split_seed)
         if task is not None:
             task.call_on_fit_task_end(estimator=self, X=X, y=y, metadata=metadata, reconstruction_attributes={})
         return self
+
+    def _train(self, problem, held_out, state, split_seed, going_on, incremental, task, space) -> None:
+        """Train one model on a problem and set the fitted attributes."""
+        splits = self.early_stopping and held_out is None
+        fraction = self.validation_fraction if splits else None
+        merge = self._batch_rows(problem) == problem.n_rows
+        subset, weight, split_off = problem.split(split_seed, fraction, merge, self.classes_)
+        held_out = held_out or split_off
+        network = self._new_network(problem, [state.generator], [subset], weight, state, going_on)
+        progress, max_iter = self._progress(going_on), 1 if incremental else self.max_iter
+        observer = None
+        if self.verbose or self.callbacks or task is not None:
+            part = problem.take(subset) if splits else problem
+            observer = self._observer(part, held_out, max_iter, task)
+        monitor = None
+        if held_out is not None:
+            labels = self._labels(held_out.codes)
+            monitor = make_monitor(held_out, self._loss(self.n_outputs_), self.scoring, labels, self._fitted_copy)
+        self._run(problem, network, [state], [subset], weight, [progress], max_iter, monitor, observer)
+        self._conclude(network, progress, state, incremental, float_dtype(problem.X), space)
+        vars(self).pop("history_", None)
+        if hasattr(observer, "history"):
+            self.history_ = observer.history
+
+    def _observer(self, problem: Problem, held_out: Problem | None, max_iter: int, task):
+        """What speaks to callbacks; None if nobody listens."""
+        weight, dtype, space = problem.sample_weight, float_dtype(problem.X), OutputSpace(problem.X)
+        return make_observer(
+            self,
+            callbacks=self.callbacks,
+            verbose=self.verbose,
+            context=task,
+            X=problem.X,
+            y=self._labels(problem.codes),
+            metadata=None if weight is None else {"sample_weight": weight},
+            snapshot=lambda network: self._learned(network, 0, dtype, space),
+            validation=None if held_out is None else (held_out.X, self._labels(held_out.codes)),
+            max_iter=max_iter,
+            batch_size=self._batch_rows(problem),
+        )
+
+    def _fitted_copy(self, network: Network, model: int) -> BaseTorchClassifier:
+        """An estimator with the parameters of one model, to score."""
+        estimator = copy.copy(self)
+        vars(estimator).update(self._learned(network, model, np.dtype(np.float64), _NUMPY))
+        vars(estimator).pop("feature_names_in_", None)  # validated arrays have no names
+        return estimator
 
     def _begin_task(self, X, y, metadata):
         """Scikit-learn's context of the whole fit; None when no callback listens."""
@@ -355,9 +264,6 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
         if self.solver == "lbfgs":
             return problem.n_rows
         return min(200 if self.batch_size == "auto" else self.batch_size, problem.n_rows)
-
-    def _is_full_batch(self, problem: Problem) -> bool:
-        return self._batch_rows(problem) == problem.n_rows
 
     def _progress(self, going_on: bool) -> Progress:
         """A fresh record, or the one to go on with."""

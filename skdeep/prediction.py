@@ -8,6 +8,7 @@ from sklearn.utils._array_api import check_same_namespace
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from skdeep._threads import threads_for
 from skdeep.inputs import OutputSpace, check_features, float_dtype, resolve_device, rows_of, to_numpy
 from skdeep.losses import Loss
 from skdeep.networks import Network
@@ -121,7 +122,9 @@ class PredictionMixin:
         kind = torch.float32 if device.type == "mps" or float_dtype(X) == np.float32 else torch.float64
         rows = rows_of(X, device, kind)
         network = self._trained_network(device, kind)
-        parts = [network.scores(rows.take(slice(i, i + CHUNK_ROWS)))[0] for i in range(0, len(rows), CHUNK_ROWS)]
+        size = sum(p.numel() for p in network.params)
+        with threads_for(min(len(rows), CHUNK_ROWS) * size):
+            parts = [network.scores(rows.take(slice(i, i + CHUNK_ROWS)))[0] for i in range(0, len(rows), CHUNK_ROWS)]
         scores = parts[0] if len(parts) == 1 else torch.cat(parts)
         return scores.to(torch.float32 if float_dtype(X) == np.float32 else kind), space
 
