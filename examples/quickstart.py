@@ -94,8 +94,8 @@ def table(results: list[dict]) -> str:
 
 def draw(results: list[dict], path: Path) -> None:
     """Draw accuracies, curves over the grids, and the softmax classifier's templates."""
-    figure = Figure(figsize=(12, 9), layout="constrained")
-    top, middle, bottom = figure.subfigures(3, 1, height_ratios=[1.1, 1.2, 1])
+    figure = Figure(figsize=(12, 8), layout="constrained")
+    top, middle, bottom = figure.subfigures(3, 1, height_ratios=[1.1, 1.2, 0.8])
 
     axes = top.subplots()
     percent = [100 * r["accuracy"] for r in results]
@@ -117,9 +117,8 @@ def draw(results: list[dict], path: Path) -> None:
     for axes, pair in zip(panels, zip(results[::2], results[1::2], strict=True), strict=True):
         for r in pair:
             style = {"color": COLORS[r["library"]], "marker": MARKERS[r["library"]]}
-            axes.semilogx(r["alphas"], 100 * r["curve"], label=r["name"], **style)
-        axes.set_xlabel("alpha")
-        axes.legend(frameon=False, loc="lower left")
+            axes.semilogx(r["alphas"], 100 * r["curve"], **style)
+        axes.set(xlabel="alpha", title=f"{pair[0]['name']} and {pair[1]['name']}")
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("cross-validated accuracy, %")

@@ -39,6 +39,6 @@ def rollback(estimator):
     except BaseException:
         # what scikit-learn keeps for the callbacks' teardown is not ours to take back
         kept = {key: value for key, value in vars(estimator).items() if key.startswith(("_skl_", "_callback_"))}
-        vars(estimator).clear()
-        vars(estimator).update({**before, **kept})
+        estimator.__dict__.clear()
+        estimator.__dict__.update({**before, **kept})
         raise

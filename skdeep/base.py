@@ -224,9 +224,10 @@ class BaseTorchClassifier(CallbackSupportMixin, EncodingMixin, PredictionMixin, 
             monitor = make_monitor(held_out, self._loss(self.n_outputs_), self.scoring, labels, self._fitted_copy)
         self._run(problem, network, [state], [subset], weight, [progress], max_iter, monitor, observer)
         self._conclude(network, progress, state, incremental, float_dtype(problem.X), space)
-        vars(self).pop("history_", None)
-        if hasattr(observer, "history"):
-            self.history_ = observer.history
+        self.__dict__.pop("history_", None)
+        history = getattr(observer, "history", None)
+        if history is not None:
+            self.history_ = history
 
     def _observer(self, problem: Problem, held_out: Problem | None, max_iter: int, task):
         """What speaks to callbacks; None if nobody listens."""
@@ -248,8 +249,8 @@ class BaseTorchClassifier(CallbackSupportMixin, EncodingMixin, PredictionMixin, 
     def _fitted_copy(self, network: Network, model: int) -> BaseTorchClassifier:
         """An estimator with the parameters of one model, to score."""
         estimator = copy.copy(self)
-        vars(estimator).update(self._learned(network, model, np.dtype(np.float64), _NUMPY))
-        vars(estimator).pop("feature_names_in_", None)  # validated arrays have no names
+        estimator.__dict__.update(self._learned(network, model, np.dtype(np.float64), _NUMPY))
+        estimator.__dict__.pop("feature_names_in_", None)  # validated arrays have no names
         return estimator
 
     def _begin_task(self, X, y, metadata):
@@ -272,8 +273,8 @@ class BaseTorchClassifier(CallbackSupportMixin, EncodingMixin, PredictionMixin, 
             return progress
         progress.samples = getattr(self, "t_", 0)
         progress.no_improvement = getattr(self, "_no_improvement_count", 0)
-        if getattr(self, "best_loss_", None) is not None:
-            progress.best_loss = self.best_loss_
+        best_loss = getattr(self, "best_loss_", None)
+        progress.best_loss = np.inf if best_loss is None else best_loss
         if getattr(self, "best_validation_score_", None) is not None:
             progress.best_score = self.best_validation_score_
             at_best = self.validation_scores_.index(progress.best_score)
@@ -369,25 +370,23 @@ class BaseTorchClassifier(CallbackSupportMixin, EncodingMixin, PredictionMixin, 
                 "columns of X (StandardScaler). The estimator is as it was before."
             )
         final = network.with_params(progress.params)
-        vars(self).update(self._learned(final, 0, dtype, space))
-        previous = getattr(self, "loss_curve_", []) if (incremental or self.warm_start) else []
+        self.__dict__.update(self._learned(final, 0, dtype, space))
+        previous = getattr(self, "loss_curve_", []) if incremental or self.warm_start else []
         self.n_iter_ = progress.n_iter
         self.t_ = progress.samples
         self.loss_curve_ = [*previous, *progress.loss_curve]
         self.loss_ = progress.loss_curve[-1]
         self.best_loss_ = None if progress.watch_score else min(progress.best_loss, *progress.loss_curve)
-        if progress.validation_scores:
-            known = (incremental or self.warm_start) and getattr(self, "validation_scores_", None)
-            self.validation_scores_ = [*(known or []), *progress.validation_scores]
-            losses = (getattr(self, "validation_loss_curve_", None) or []) if known else []
-            self.validation_loss_curve_ = [*losses, *progress.validation_losses]
-            self.best_validation_score_ = float(np.nanmax(self.validation_scores_))
-        elif not incremental:
-            self.validation_scores_ = self.validation_loss_curve_ = self.best_validation_score_ = None
+        goes_on = incremental or self.warm_start
+        scores = (getattr(self, "validation_scores_", None) if goes_on else None) or []
+        losses = (getattr(self, "validation_loss_curve_", None) if goes_on else None) or []
+        self.validation_scores_ = [*scores, *progress.validation_scores] or None
+        self.validation_loss_curve_ = [*losses, *progress.validation_losses] or None
+        self.best_validation_score_ = max(self.validation_scores_) if self.validation_scores_ else None
         state.optimizer = progress.optimizer_state or None
         state.solver = self.solver
         if state.optimizer is not None:
-            factor = SCHEDULES[self.learning_rate](0.0, np.array([self.t_]), self.power_t)
+            factor = SCHEDULES[self.learning_rate](np.zeros(1), np.array([self.t_]), self.power_t)
             state.learning_rate = float(np.squeeze(state.optimizer["learning_rate"] * factor))
         self._optimizer = state
         self._no_improvement_count = progress.no_improvement

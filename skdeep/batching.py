@@ -174,10 +174,9 @@ class Batches:
     ):
         self.rows, self.target, self.weight, self.subset = rows, target, weight, subset
         self.generators, self.batch_size, self.shuffle = generators, batch_size, shuffle
-        own = isinstance(subset, list)
-        self.shared = not own and all(g is generators[0] for g in generators)
-        lengths = [len(s) for s in subset] if own else [len(rows) if subset is None else len(subset)] * len(generators)
-        self.n_rows = np.array(lengths)
+        self.shared = not isinstance(subset, list) and all(g is generators[0] for g in generators)
+        subsets = subset if isinstance(subset, list) else [subset] * len(generators)
+        self.n_rows = np.array([len(rows) if s is None else len(s) for s in subsets])
         self._full: Batch | None = None
 
     @property

@@ -51,9 +51,9 @@ class Columns:
         total = None
         shift = squares = None
         for start in range(0, n, _CHUNK_ROWS):
-            index = slice(start, start + _CHUNK_ROWS) if subset is None else subset[start : start + _CHUNK_ROWS]
-            w = weight[index]
-            X = rows.take(index if subset is None else torch.from_numpy(index))
+            part = slice(start, start + _CHUNK_ROWS)
+            w = weight[part] if subset is None else weight[subset[part]]
+            X = rows.take(part if subset is None else torch.from_numpy(subset[part]))
             if shift is None or squares is None:
                 # near the mean, so that the variance is no small difference of large sums
                 shift, squares = X.mean(0), torch.empty_like(X)
@@ -63,8 +63,8 @@ class Columns:
             mean = share @ centred
             variance = share @ centred.square_() - mean.square()
             moments = ((mean + shift).double().cpu().numpy(), variance.clamp_(min=0).double().cpu().numpy())
-            part = cls(float(w.sum()), *moments, np.zeros(rows.n_features), rounding)
-            total = part if total is None else total.merged(part)
+            chunk = cls(float(w.sum()), *moments, np.zeros(rows.n_features), rounding)
+            total = chunk if total is None else total.merged(chunk)
         assert total is not None  # there is at least one row
         return total
 

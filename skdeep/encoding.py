@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from sklearn.utils import compute_class_weight, compute_sample_weight
@@ -20,6 +22,9 @@ class EncodingMixin:
 
     #: Whether indicator matrices are accepted as targets.
     _multilabel = False
+    warm_start: bool
+    class_weight: Any
+    device: str | torch.device
 
     def _loss(self, n_outputs: int) -> Loss:
         """The loss for so many score columns."""

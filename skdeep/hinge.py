@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from sklearn.utils._param_validation import StrOptions
@@ -102,6 +104,8 @@ class HingeClassifier(LinearClassifier):
         "multi_class": [StrOptions({"weston_watkins", "crammer_singer", "ovr"})],
         "calibration": [StrOptions({"temperature", "sigmoid"}), None],
     }
+    coef_: Any
+    intercept_: Any
     #: Folds whose out-of-fold scores the calibration is fitted on.
     _n_folds = 5
 
@@ -220,9 +224,9 @@ class HingeClassifier(LinearClassifier):
             self.temperature_ = fit_temperature(scores, codes, weight)
             return
         slopes, offsets = fit_sigmoid(scores, codes, weight)
-        space, kind = OutputSpace(self.coef_), dense(self.coef_).dtype
-        self.intercept_ = space.array((slopes * dense(self.intercept_) + offsets).astype(kind))
-        self.coef_ = space.array((slopes[:, None] * dense(self.coef_)).astype(kind))
+        space, coef, intercept = OutputSpace(self.coef_), dense(self.coef_), dense(self.intercept_)
+        self.coef_ = space.array((slopes[:, None] * coef).astype(coef.dtype))
+        self.intercept_ = space.array((slopes * intercept + offsets).astype(coef.dtype))
 
     def _out_of_fold_scores(self, problem: Problem, rows, weight, fold, seed) -> np.ndarray:
         """Scores (m, C) of distinct rows, each by the model trained on the other folds."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import numpy as np
 import torch
 from scipy import sparse
@@ -20,8 +22,8 @@ from torch import Tensor
 
 from skdeep.batching import DenseRows, SparseRows, as_tensor
 
-#: Matrices as the rest of the package sees them.
-Matrix = np.ndarray | sparse.csr_array | Tensor
+#: A matrix as the rest of the package sees it: an ndarray, a CSR array, or a Tensor (SciPy has no types to say so).
+Matrix: TypeAlias = Any
 
 # dtypes that torch can gather and cast; anything else is converted to float64
 _TORCH_KINDS = {np.dtype(t) for t in "f8 f4 f2 u1 i1 i2 i4 i8 ?".split()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +22,8 @@ from skdeep._docs import (
 from skdeep._stack import vector
 from skdeep.base import BaseTorchClassifier, dense, make_penalty
 from skdeep.columns import Columns, gram_extent
-from skdeep.inputs import OutputSpace
 from skdeep.losses import LOSSES, Loss
-from skdeep.networks import Linear, Network
+from skdeep.networks import Linear
 from skdeep.penalties import PENALTIES
 from skdeep.problem import Problem, TrainingState
 
@@ -123,7 +123,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
 
     def _new_network(self, problem: Problem, generators, subsets, weight, state: TrainingState, warm: bool) -> Linear:
         n_models, n_outputs = len(generators), self.n_outputs_
-        tensor = {"device": problem.device, "dtype": problem.dtype}
+        tensor: dict[str, Any] = {"device": problem.device, "dtype": problem.dtype}
         center = scale = None
         if self.standardize:
             rows = problem.rows()
@@ -150,7 +150,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         intercept = torch.as_tensor(dense(self.intercept_), device=device, dtype=dtype)
         return Linear(coef.unsqueeze(0), intercept.unsqueeze(0))
 
-    def _learned(self, network: Network, model: int, dtype, space: OutputSpace) -> dict:
+    def _learned(self, network, model, dtype, space):
         coef, intercept = (t[model].cpu().numpy().astype(dtype) for t in network.unscaled())
         return {"coef_": space.array(coef), "intercept_": space.array(intercept)}
 

@@ -11,6 +11,8 @@ A loss knows nothing of features, weights or penalties. To add one, write a subc
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -214,7 +216,7 @@ class BinaryHinge(_Hinge):
         return value.sum(-1), -sign * slope
 
 
-LOSSES = {
+LOSSES: dict[str, Callable[..., Loss]] = {
     "log_loss": Softmax,
     "binary_log_loss": Logistic,
     "weston_watkins": WestonWatkinsHinge,

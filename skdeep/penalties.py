@@ -56,7 +56,7 @@ class ElasticNet:
         """``alpha * R(W)`` of each model, over all coefficient tensors (K, ...)."""
         if not self.alpha.any():
             return np.zeros(len(self.alpha))
-        l1 = l2 = 0.0
+        l1 = l2 = np.zeros(len(self.alpha))
         for coef in coefs:
             flat = coef.detach().flatten(1)
             if self.l1_ratio.any():

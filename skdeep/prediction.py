@@ -20,6 +20,9 @@ class PredictionMixin:
 
     #: Name of a fitted attribute that holds coefficients.
     _coef_attribute: str
+    classes_: np.ndarray
+    n_outputs_: int
+    device: str | torch.device
 
     def _loss(self, n_outputs: int) -> Loss:
         """The loss for so many score columns."""

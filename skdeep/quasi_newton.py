@@ -49,9 +49,10 @@ class _Objective:
         gradients = [torch.zeros_like(p) for p in params]
         for batch in self.batches.epoch():
             part, part_gradients = loss_and_gradient(self.network, self.loss, batch, self.mean_weight)
-            value += part[0] * (batch.size / n)
+            share = len(batch.target[0]) / n
+            value += part[0] * share
             for total, gradient in zip(gradients, part_gradients, strict=True):
-                total.add_(gradient, alpha=batch.size / n)
+                total.add_(gradient, alpha=share)
         scale = self.network.coef_scale()
         for i, coef in enumerate(self.network.penalised()):
             addition = torch.zeros_like(params[i])
@@ -121,14 +122,15 @@ def minimise(
             if not np.isfinite(value):
                 progress.error = f"the training loss became {value} in iteration {iteration + 1}"
                 break
-            scores = losses = [None]
+            watched: tuple[float | None, float | None] = (None, None)
             if monitor is not None:
                 scores, losses = monitor(network, np.zeros(1, int))
-            best = progress.record(value, scores[0], losses[0])
+                watched = float(scores[0]), float(losses[0])
+            best = progress.record(value, *watched)
             if progress.watch_score and best:
                 progress.params = [p.detach().clone() for p in network.params]
             halt = observer is not None and observer.epoch_end(iteration, progress, network, best)
-            steepest = max(float(p.grad.abs().max()) for p in network.params)
+            steepest = max(float(p.grad.abs().max()) for p in network.params if p.grad is not None)
             if halt:
                 progress.stopped = "A callback ended training."
             elif steepest <= progress.tol:

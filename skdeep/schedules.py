@@ -10,6 +10,8 @@ To add one, write a function and name it in `SCHEDULES`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 
@@ -28,7 +30,12 @@ def cosine(progress: np.ndarray, samples: np.ndarray, power_t: float) -> np.ndar
     return 0.5 * (1 + np.cos(np.pi * np.minimum(progress, 1.0)))
 
 
-SCHEDULES = {"constant": constant, "invscaling": invscaling, "adaptive": constant, "cosine": cosine}
+SCHEDULES: dict[str, Callable[[np.ndarray, np.ndarray, float], float | np.ndarray]] = {
+    "constant": constant,
+    "invscaling": invscaling,
+    "adaptive": constant,
+    "cosine": cosine,
+}
 
 
 def warm_up(epochs_done: np.ndarray, warmup_epochs: float) -> float | np.ndarray:

@@ -185,13 +185,21 @@ def _rows_per_model(size: int | np.ndarray, value: Tensor) -> float | Tensor:
 class _Stack:
     """The models still in training, with all that is theirs."""
 
-    def __init__(self, network, penalty, optimizer, batches, mean_weight, progress):
-        self.network: Network = network
-        self.penalty: ElasticNet = penalty
-        self.optimizer: Optimizer = optimizer
-        self.batches: Batches = batches
-        self.mean_weight: np.ndarray = mean_weight
-        self.progress: list[Progress] = progress
+    def __init__(
+        self,
+        network: Network,
+        penalty: ElasticNet,
+        optimizer: Optimizer,
+        batches: Batches,
+        mean_weight: np.ndarray,
+        progress: list[Progress],
+    ):
+        self.network = network
+        self.penalty = penalty
+        self.optimizer = optimizer
+        self.batches = batches
+        self.mean_weight = mean_weight
+        self.progress = progress
 
     def select(self, models: np.ndarray) -> _Stack:
         network = self.network.select(models)
@@ -245,8 +253,8 @@ class _Stack:
                 part_factor = factor[batch.models] if isinstance(factor, np.ndarray) else factor
                 value = part.step(loss, batch, plan, part_factor, watcher)
                 self.put(batch.models, part)
-                index = torch.as_tensor(batch.models, device=total.device)
-                total[index] += value * _rows_per_model(batch.size, value)
+                models = torch.as_tensor(batch.models, device=total.device)
+                total.index_add_(0, models, value * _rows_per_model(batch.size, value))
             if watcher:
                 watcher.batch_end(batch, value)
         for progress, n in zip(self.progress, self.batches.n_rows, strict=True):

@@ -95,19 +95,24 @@ def test_array_api_values(estimator, namespace, dtype_name):
 @pytest.mark.parametrize(
     "estimator",
     [
-        SoftmaxClassifier(alpha=0.1, batch_size=8, max_iter=2000, tol=1e-12),
-        SoftmaxClassifier(alpha=0.1, batch_size=8, max_iter=2000, tol=1e-12, solver="adam"),
-        HingeClassifier("squared_hinge", alpha=0.1, batch_size=8, calibration=None, max_iter=2000, tol=1e-12),
+        SoftmaxClassifier(alpha=0.1),
+        HingeClassifier("squared_hinge", alpha=0.1, calibration=None),
     ],
     ids=str,
 )
 def test_mini_batches_converge_to_the_weighted_optimum(estimator):
-    """Where the exact checks cannot hold: converged convex fits with weights and with repetition agree."""
+    """Where the exact checks cannot hold: mini-batch fits with weights and with repetition meet at the optimum."""
     X, y = load_iris(return_X_y=True)
-    X = X[::3]
-    y = y[::3]
+    X, y = X[::3], y[::3]
     repeats = np.random.default_rng(0).integers(0, 4, len(y))
-    estimator.set_params(random_state=0)
+    optimum = clone(estimator).set_params(solver="lbfgs", tol=1e-9)
+    scores = clone(optimum).fit(X, y, sample_weight=repeats).decision_function(X)
+    unweighted = clone(optimum).fit(X, y).decision_function(X)
+    tolerance = np.abs(scores - unweighted).max() / 4
+    estimator = clone(estimator).set_params(
+        batch_size=16, learning_rate="cosine", max_iter=600, tol=0, n_iter_no_change=np.inf, random_state=0
+    )
     weighted = clone(estimator).fit(X, y, sample_weight=repeats)
     repeated = clone(estimator).fit(X.repeat(repeats, axis=0), y.repeat(repeats))
-    np.testing.assert_allclose(weighted.decision_function(X), repeated.decision_function(X), atol=2e-3)
+    np.testing.assert_allclose(weighted.decision_function(X), scores, atol=tolerance)
+    np.testing.assert_allclose(repeated.decision_function(X), scores, atol=tolerance)
