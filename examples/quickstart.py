@@ -25,7 +25,6 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
-from threadpoolctl import threadpool_limits
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 
@@ -154,8 +153,7 @@ def main() -> None:
     results = []
     for entry in entries:
         print(f"{type(entry['classifier']).__name__} ...", end=" ", flush=True)
-        with threadpool_limits(1):  # matrices this small are not worth a second thread; the workers have one each
-            results.append(tune(entry, data, n_folds, options.jobs))
+        results.append(tune(entry, data, n_folds, options.jobs))
         print(f"{results[-1]['seconds']:.1f} s", flush=True)
     print(f"\n{table(results)}\n")
     draw(results, options.output)

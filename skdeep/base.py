@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,6 +92,9 @@ class BaseTorchClassifier(CallbackSupportMixin, EncodingMixin, PredictionMixin, 
         "verbose": ["verbose"],
     }
 
+    validation_scores_: Any
+    validation_loss_curve_: Any
+    best_validation_score_: Any
     #: Whether the penalty acts through its proximal map (else through its gradient).
     _proximal = True
 
@@ -112,8 +116,8 @@ class BaseTorchClassifier(CallbackSupportMixin, EncodingMixin, PredictionMixin, 
         """The learning rate each model of a stack starts with."""
         return vector(self.learning_rate_init, len(subsets))
 
-    def _after_fit(self, problem: Problem, seed: int) -> None:
-        """What remains to be learnt once the model is trained."""
+    def _after_fit(self, problem: Problem, seed: int, max_iter: int) -> None:
+        """What remains to be learnt once the model is trained, in so many epochs at most."""
 
     # ---- scikit-learn's methods -----------------------------------------------------------------------------------
 
@@ -174,6 +178,7 @@ class BaseTorchClassifier(CallbackSupportMixin, EncodingMixin, PredictionMixin, 
         with rollback(self):
             if _check_partial_fit_first_call(self, classes) and self._is_multilabel(y):
                 self.classes_ = np.arange(np.shape(y)[1])
+            self._target_is_multilabel = getattr(self, "_target_is_multilabel", self._is_multilabel(y))
             return self._fit(X, y, sample_weight, (None, None, None), incremental=True)
 
     def __sklearn_tags__(self):
@@ -189,6 +194,8 @@ class BaseTorchClassifier(CallbackSupportMixin, EncodingMixin, PredictionMixin, 
         going_on = hasattr(self, self._coef_attribute) and (incremental or self.warm_start)
         if (validation[0] is None) != (validation[1] is None):
             raise ValueError("X_val and y_val belong together; pass both or neither.")
+        if validation[0] is None and validation[2] is not None:
+            raise ValueError("sample_weight_val was given without X_val and y_val.")
         problem = self._problem(X, y, sample_weight, going_on, incremental)
         held_out = None if validation[0] is None else self._validation_problem(*validation, problem)
         seed, split_seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=2)
@@ -199,13 +206,15 @@ class BaseTorchClassifier(CallbackSupportMixin, EncodingMixin, PredictionMixin, 
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         task = None if incremental else self._begin_task(X, y, metadata)
         with threads_for(self._batch_rows(problem) * self._n_params(problem.X.shape[1], self.n_outputs_)):
-            self._train(problem, held_out, state, split_seed, going_on, incremental, task, OutputSpace(X))
-            self._after_fit(problem, split_seed)
+            progress = self._train(problem, held_out, state, split_seed, going_on, incremental, task, OutputSpace(X))
+            self._after_fit(problem, split_seed, progress.n_iter if progress.interrupted else self.max_iter)
+        if not incremental:
+            self._warn(progress)
         if task is not None:
             task.call_on_fit_task_end(estimator=self, X=X, y=y, metadata=metadata, reconstruction_attributes={})
         return self
 
-    def _train(self, problem, held_out, state, split_seed, going_on, incremental, task, space) -> None:
+    def _train(self, problem, held_out, state, split_seed, going_on, incremental, task, space) -> Progress:
         """Train one model on a problem and set the fitted attributes."""
         splits = self.early_stopping and held_out is None
         fraction = self.validation_fraction if splits else None
@@ -228,6 +237,7 @@ class BaseTorchClassifier(CallbackSupportMixin, EncodingMixin, PredictionMixin, 
         history = getattr(observer, "history", None)
         if history is not None:
             self.history_ = history
+        return progress
 
     def _observer(self, problem: Problem, held_out: Problem | None, max_iter: int, task):
         """What speaks to callbacks; None if nobody listens."""
@@ -390,40 +400,35 @@ class BaseTorchClassifier(CallbackSupportMixin, EncodingMixin, PredictionMixin, 
             state.learning_rate = float(np.squeeze(state.optimizer["learning_rate"] * factor))
         self._optimizer = state
         self._no_improvement_count = progress.no_improvement
-        if progress.interrupted:
-            warnings.warn(
-                f"Training interrupted by user after {progress.n_iter} epochs; the model keeps the best weights so "
-                "far.",
-                stacklevel=6,
-            )
-        elif progress.stopped is None and not incremental:
-            self._warn_of_convergence(progress)
 
-    def _warn_of_convergence(self, progress: Progress) -> None:
+    def _warn(self, progress: Progress) -> None:
+        """Say what the user should know of the run; attributed to the line that called ``fit``."""
+        if progress.interrupted:
+            message = f"after {progress.n_iter} epochs; the model keeps the best weights so far."
+            warnings.warn(f"Training interrupted by user {message}", stacklevel=6)
+        elif progress.stopped is None and (finding := self._distance_from_convergence(progress)):
+            if self.solver == "lbfgs":
+                advice = "Increase max_iter or max_fun, or scale the columns of X."
+            else:
+                advice = "Increase max_iter, raise learning_rate_init, or accept it with a larger tol."
+            message = f"Maximum iterations ({self.max_iter}) reached and the optimization hasn't converged yet"
+            warnings.warn(f"{message}: {finding} (tol={self.tol:g}). {advice}", ConvergenceWarning, stacklevel=6)
+
+    def _distance_from_convergence(self, progress: Progress) -> str | None:
+        """What was still moving at the end; None if nothing was."""
         gain, span = progress.recent_gain()
         if progress.watch_score:
             span = int(min(self.n_iter_no_change, progress.n_iter - 1))
             before, lately = progress.validation_scores[:-span], progress.validation_scores[-span:]
             if span and before and max(lately) <= max(before) + self.tol:
-                return  # only the validation loss was still falling
-            found = f"the validation score still rose within the last {max(span, 1)} epochs"
-        elif span == 0:
-            found = "there is only one epoch to judge by"
-        elif gain <= self.tol and np.isfinite(self.n_iter_no_change) and self.solver != "lbfgs":
-            return  # max_iter came before the stopping rule, but nothing was moving any more
-        else:
-            share = gain / max(abs(progress.loss_curve[-1]), np.finfo(float).tiny)
-            found = f"the training loss still fell by {gain:.3g} ({share:.2%}) over the last {span} epochs"
-        if self.solver == "lbfgs":
-            advice = "Increase max_iter or max_fun, or scale the columns of X."
-        else:
-            advice = "Increase max_iter, raise learning_rate_init, or accept it with a larger tol."
-        warnings.warn(
-            f"Maximum iterations ({self.max_iter}) reached and the optimization hasn't converged yet: {found} "
-            f"(tol={self.tol:g}). {advice}",
-            ConvergenceWarning,
-            stacklevel=7,
-        )
+                return None  # only the validation loss was still falling
+            return f"the validation score still rose within the last {max(span, 1)} epochs"
+        if span == 0:
+            return "there is only one epoch to judge by"
+        if gain <= self.tol and np.isfinite(self.n_iter_no_change) and self.solver != "lbfgs":
+            return None  # max_iter came before the stopping rule, but nothing was moving any more
+        share = gain / max(abs(progress.loss_curve[-1]), np.finfo(float).tiny)
+        return f"the training loss still fell by {gain:.3g} ({share:.2%}) over the last {span} epochs"
 
 
 def make_penalty(name: str | None, alpha: np.ndarray, l1_ratio: float) -> ElasticNet:

@@ -40,20 +40,40 @@ class EncodingMixin:
     def _is_multilabel(self, y) -> bool:
         return self._multilabel and np.ndim(y) == 2 and np.shape(y)[1] > 1
 
-    def _encode(self, y: np.ndarray, going_on: bool, incremental: bool) -> np.ndarray:
-        """Class codes (n,), or indicators (n, C), of a validated target; sets ``classes_``."""
+    def _encode(self, y: np.ndarray, name: str, *, new: bool, same: bool = False) -> np.ndarray:
+        """Class codes (n,), or indicators (n, C), of a validated target.
+
+        Parameters
+        ----------
+        y : ndarray of shape (n,) or (n, C)
+        name : str
+            What the caller calls it.
+        new : bool
+            Whether it sets ``classes_``, or must not go beyond them.
+        same : bool
+            Whether it must have all of them.
+        """
         labels = np.arange(y.shape[1]) if y.ndim == 2 else unique_labels(y)
-        if not going_on and not incremental:
-            self.classes_ = labels
-        elif self.warm_start and not incremental and set(labels) != set(self.classes_):
+        if new:
+            self.classes_, self._target_is_multilabel = labels, y.ndim == 2
+        elif self._target_is_multilabel != (y.ndim == 2):
+            kinds = ("class labels", "label indicators")
             raise ValueError(
-                "warm_start can only be used where `y` has the same classes as in the previous call to fit. Previously "
-                f"got {self.classes_}, `y` has {labels}"
+                f"`{name}` holds {kinds[y.ndim == 2]}, but the classifier was trained on "
+                f"{kinds[self._target_is_multilabel]}."
             )
-        elif len(unknown := np.setdiff1d(labels, self.classes_)):
+        elif same and set(labels) != set(self.classes_):
             raise ValueError(
-                f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}, `y` also has {unknown}. "
-                "Name all classes in the first call of partial_fit."
+                f"warm_start can only be used where `{name}` has the same classes as in the previous call to fit. "
+                f"Previously got {self.classes_}, `{name}` has {labels}"
+            )
+        elif len(unknown := np.setdiff1d(labels, self.classes_)) or (y.ndim == 2 and len(labels) < len(self.classes_)):
+            advice = " Name all classes in the first call of partial_fit." if name == "y" else ""
+            raise ValueError(
+                f"`{name}` has classes not in `self.classes_`. `self.classes_` has {self.classes_}, `{name}` also has "
+                f"{unknown}.{advice}"
+                if len(unknown)
+                else f"`{name}` has {len(labels)} labels, expected {len(self.classes_)}."
             )
         return (y != 0).astype(np.uint8) if y.ndim == 2 else np.searchsorted(self.classes_, y)
 
@@ -62,9 +82,10 @@ class EncodingMixin:
         if self.class_weight is None:
             return None
         if codes.ndim == 2:
-            return compute_sample_weight(self.class_weight, codes)
+            return _checked(compute_sample_weight(self.class_weight, codes), self.class_weight)
         if not isinstance(self.class_weight, str):
-            return compute_class_weight(self.class_weight, classes=self.classes_, y=y)[codes]
+            weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+            return _checked(weights, self.class_weight)[codes]
         counted = slice(None) if sample_weight is None else sample_weight > 0
         weights = np.ones(len(self.classes_))
         present = np.unique(codes[counted])
@@ -82,12 +103,11 @@ class EncodingMixin:
         y = check_target(self, y, X, multilabel=self._multilabel)
         device = resolve_device(self.device, X)
         sample_weight = check_weight(sample_weight, X)
-        codes = self._encode(y, going_on, incremental)
+        codes = self._encode(y, "y", new=not going_on and not incremental, same=going_on and not incremental)
         if not incremental:
             self._check_classes(codes if sample_weight is None else codes[sample_weight > 0])
         many = codes.shape[1] if codes.ndim == 2 else len(self.classes_)
         self.n_outputs_ = many if codes.ndim == 2 or many > 2 else 1
-        self._target_is_multilabel = codes.ndim == 2
         class_weight = self._class_weight_of_rows(y, codes, sample_weight)
         problem = Problem(X, self._target(codes), codes, sample_weight, class_weight, device, torch.float32)
         work = problem.n_rows * self._n_params(X.shape[1], self.n_outputs_)
@@ -99,7 +119,7 @@ class EncodingMixin:
         """Validate the caller's own validation data."""
         X = check_features(self, X_val, reset=False)
         y = check_target(self, y_val, X, multilabel=self._multilabel)
-        codes = self._encode(y, going_on=True, incremental=True)
+        codes = self._encode(y, "y_val", new=False)
         weight = check_weight(weight_val, X, "sample_weight_val")
         class_weight = self._class_weight_of_rows(y, codes, weight)
         return Problem(X, self._target(codes), codes, weight, class_weight, problem.device, problem.dtype)
@@ -117,3 +137,9 @@ class EncodingMixin:
     def _labels(self, codes: np.ndarray) -> np.ndarray:
         """The user's labels of some codes."""
         return codes if codes.ndim == 2 else self.classes_[codes]
+
+
+def _checked(weights: np.ndarray, class_weight) -> np.ndarray:
+    if not np.isfinite(weights).all() or weights.min() < 0 or not weights.any():
+        raise ValueError(f"class_weight must be finite and not negative, and not zero for all; got {class_weight!r}.")
+    return weights

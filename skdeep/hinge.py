@@ -206,7 +206,7 @@ class HingeClassifier(LinearClassifier):
         p = super()._link(scores) if scores.shape[1] == 1 else torch.sigmoid(scores)
         return p / p.sum(dim=1, keepdim=True).clamp_(min=torch.finfo(p.dtype).tiny)
 
-    def _after_fit(self, problem: Problem, seed: int) -> None:
+    def _after_fit(self, problem: Problem, seed: int, max_iter: int) -> None:
         """Fit the calibration on scores of models that have not seen the row: one model per fold, one stack."""
         if self.calibration is None:
             return
@@ -218,7 +218,7 @@ class HingeClassifier(LinearClassifier):
                 "calibration=None."
             )
         rows, weight = problem.merged(distinct, rows)
-        scores = self._out_of_fold_scores(problem, rows, weight, fold, seed)
+        scores = self._out_of_fold_scores(problem, rows, weight, fold, seed, max_iter)
         codes, weight = problem.codes[rows], weight[rows]
         if self.calibration == "temperature":
             self.temperature_ = fit_temperature(scores, codes, weight)
@@ -228,18 +228,20 @@ class HingeClassifier(LinearClassifier):
         self.coef_ = space.array((slopes[:, None] * coef).astype(coef.dtype))
         self.intercept_ = space.array((slopes * intercept + offsets).astype(coef.dtype))
 
-    def _out_of_fold_scores(self, problem: Problem, rows, weight, fold, seed) -> np.ndarray:
+    def _out_of_fold_scores(self, problem: Problem, rows, weight, fold, seed, max_iter) -> np.ndarray:
         """Scores (m, C) of distinct rows, each by the model trained on the other folds."""
         folds = np.unique(fold)
         subsets = [rows[fold != f] for f in folds]
         states = [TrainingState(np.random.default_rng(seed)) for _ in folds]
         network = self._new_network(problem, [s.generator for s in states], subsets, weight, states[0], False)
-        max_iter, progress = self.max_iter, [Progress(self.tol, self.n_iter_no_change) for _ in folds]
+        progress = [Progress(self.tol, self.n_iter_no_change) for _ in folds]
         if self.early_stopping:  # the folds have no validation data: they train as long as was best for all rows
             max_iter = int(np.argmax(self.validation_scores_[-self.n_iter_ :])) + 1
             progress = [Progress(0.0, np.inf) for _ in folds]
         self._run(problem, network, states, subsets, weight, progress, max_iter)
         for p in progress:
+            if p.interrupted:
+                raise KeyboardInterrupt
             if p.error is not None:
                 raise ValueError(f"A fold model of the calibration diverged: {p.error}. Lower learning_rate_init.")
         final = [torch.cat(params) for params in zip(*(p.params for p in progress), strict=True)]

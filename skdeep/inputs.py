@@ -16,6 +16,7 @@ from sklearn.utils.validation import (
     _check_n_features,
     _check_y,
     check_consistent_length,
+    column_or_1d,
     validate_data,
 )
 from torch import Tensor
@@ -99,10 +100,11 @@ def check_target(estimator, y, X: Matrix, *, multilabel: bool) -> np.ndarray:
             f"This {type(estimator).__name__} estimator requires y to be passed, but the target y is None."
         )
     y = to_numpy(y)
-    labels = multilabel and type_of_target(y, input_name="y").startswith("multilabel")
-    y = _check_y(y, multi_output=labels, y_numeric=False, estimator=estimator)
-    if sparse.issparse(y):
-        y = y.toarray()
+    y = y.toarray() if sparse.issparse(y) else y
+    table = multilabel and np.ndim(y) == 2 and np.shape(y)[1] > 1
+    y = _check_y(y, multi_output=table, y_numeric=False, estimator=estimator)
+    if table and not type_of_target(y, input_name="y").startswith("multilabel"):
+        y = column_or_1d(y)
     check_consistent_length(X, y)
     check_classification_targets(y)
     return y
@@ -169,11 +171,12 @@ def resolve_device(device: str | torch.device, X: Matrix | None = None, *, fallb
         wanted = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device={device!r} is not a torch device; available here: {', '.join(names)}.") from error
-    index = f"{wanted.type}:{wanted.index or 0}"
-    if wanted.type == "meta" or (wanted.type in ("cpu", "cuda", "mps") and {wanted.type, index}.isdisjoint(names)):
+    try:
+        torch.empty(1, device=wanted).sum().item()
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         if fallback:
             return torch.device("cpu")
-        raise ValueError(f"device={str(device)!r} is not available; available here: {', '.join(names)}.")
+        raise ValueError(f"device={str(device)!r} is not available; available here: {', '.join(names)}.") from error
     return wanted
 
 

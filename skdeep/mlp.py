@@ -185,9 +185,19 @@ class MLPClassifierTorch(BaseTorchClassifier):
         units = self._layer_units(problem.X.shape[1], self.n_outputs_)
         self.n_layers_ = len(units)
         self.out_activation_ = "softmax" if self._loss(self.n_outputs_).target == "codes" else "logistic"
-        if warm:
-            return self._trained_network(problem.device, problem.dtype)
-        return MLP.initial(generators, units, self.activation, device=problem.device, dtype=problem.dtype)
+        if not warm:
+            return MLP.initial(generators, units, self.activation, device=problem.device, dtype=problem.dtype)
+        form = ACTIVATIONS[self.activation]
+        widths = [units[0], *(form.n_pieces * unit for unit in units[1:-1]), units[-1]]
+        known = [tuple(np.shape(coef)) for coef in self.coefs_]
+        n_slopes = 0 if form.slope is None else len(units) - 2
+        if known != list(zip(units[:-1], widths[1:], strict=True)) or len(getattr(self, "slopes_", [])) != n_slopes:
+            raise ValueError(
+                "warm_start and partial_fit go on with the network of the previous fit, and hidden_layer_sizes or "
+                f"activation has changed: hidden_layer_sizes={self.hidden_layer_sizes!r}, activation="
+                f"{self.activation!r} do not fit weights of shape {known}. Put them back, or fit with warm_start=False."
+            )
+        return self._trained_network(problem.device, problem.dtype)
 
     def _trained_network(self, device, dtype) -> MLP:
         def stack(arrays, transpose=False):

@@ -1,0 +1,111 @@
+"""What the documents promise: their code runs, their commands are those of the gate, their lists are complete.
+
+Each Python block of README.md and CONTRIBUTING.md stands on its own: it runs in a fresh namespace, in an empty
+directory, without network.
+"""
+
+import re
+import socket
+import tomllib
+from pathlib import Path
+
+import pytest
+import sklearn
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import skdeep
+from skdeep.activations import ACTIVATIONS
+from skdeep.losses import LOSSES
+from skdeep.optimizers import OPTIMIZERS
+from skdeep.penalties import PENALTIES
+from skdeep.schedules import SCHEDULES
+
+ROOT = Path(__file__).parents[1]
+TABLES = (ACTIVATIONS, LOSSES, OPTIMIZERS, PENALTIES, SCHEDULES)
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def fences(document, language):
+    """Blocks of code in that language, as (first line's number, text) pairs."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    found = re.finditer(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [(text.count("\n", 0, match.start(1)) + 1, match.group(1)) for match in found]
+
+
+PYTHON_BLOCKS = [
+    pytest.param(document, line, code, id=f"{document}:{line}")
+    for document in ("README.md", "CONTRIBUTING.md")
+    for line, code in fences(document, "python")
+]
+
+
+@pytest.fixture
+def sealed(tmp_path, monkeypatch):
+    """An empty directory to run in, and no network; the package's tables and scikit-learn's settings are put back."""
+    monkeypatch.chdir(tmp_path)
+    connect = socket.socket.connect
+
+    def connect_locally(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise OSError(f"a documented block reaches for the network: {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_locally)
+    before = [dict(table) for table in TABLES]
+    with sklearn.config_context():
+        yield
+    for table, entries in zip(TABLES, before, strict=True):
+        table.clear()
+        table.update(entries)
+
+
+@pytest.mark.parametrize(("document", "line", "code"), PYTHON_BLOCKS)
+@pytest.mark.filterwarnings("error", "default::DeprecationWarning", "default::PendingDeprecationWarning")
+def test_python_blocks_run(document, line, code, sealed):
+    padding = "\n" * (line - 1)  # tracebacks then point into the document
+    exec(compile(padding + code, str(ROOT / document), "exec"), {"__name__": "__main__"})
+
+
+def test_readme_has_blocks_and_two_commands():
+    assert len(fences("README.md", "python")) >= 7
+    assert len(fences("README.md", "sh")) == 2
+
+
+@pytest.mark.parametrize("command", [code.strip() for _, code in fences("README.md", "sh")])
+def test_the_gate_runs_the_commands_of_the_readme(command):
+    assert "\n" not in command
+    assert command in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_constraints_pin_every_dependency():
+    groups = PROJECT["project"]["optional-dependencies"].values()
+    named = [PROJECT["project"]["dependencies"], *groups, PROJECT["build-system"]["requires"]]
+    requirements = [Requirement(text) for group in named for text in group]
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    pinned = {canonicalize_name(pin.name): pin for pin in pins}
+    assert len(pinned) == len(pins)
+    for requirement in requirements:
+        if requirement.name == PROJECT["project"]["name"]:
+            continue
+        (pin,) = pinned[canonicalize_name(requirement.name)].specifier
+        assert pin.operator == "=="
+        assert requirement.specifier.contains(pin.version), requirement
+
+
+def test_version_is_stated_once_and_the_same():
+    assert PROJECT["project"]["version"] == skdeep.__version__
+
+
+def test_every_file_has_its_line_in_the_design():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rooms = re.findall(r"^\| `(\S+\.py)` \|", text, re.MULTILINE)
+    assert sorted(rooms) == sorted(path.name for path in Path(skdeep.__file__).parent.glob("*.py"))
+
+
+def test_links_lead_somewhere():
+    for document in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        text = re.sub(r"```.*?```", "", (ROOT / document).read_text(encoding="utf-8"), flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)]+)\)", text):
+            assert target.startswith("https://") or (ROOT / target).exists(), f"{document}: {target}"
