@@ -25,6 +25,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
+from threadpoolctl import threadpool_limits
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 
@@ -153,7 +154,8 @@ def main() -> None:
     results = []
     for entry in entries:
         print(f"{type(entry['classifier']).__name__} ...", end=" ", flush=True)
-        results.append(tune(entry, data, n_folds, options.jobs))
+        with threadpool_limits(1):  # one thread for all, here as in the workers: the matrices are small
+            results.append(tune(entry, data, n_folds, options.jobs))
         print(f"{results[-1]['seconds']:.1f} s", flush=True)
     print(f"\n{table(results)}\n")
     draw(results, options.output)

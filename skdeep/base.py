@@ -202,7 +202,7 @@ class BaseTorchClassifier(CallbackSupportMixin, EncodingMixin, PredictionMixin, 
         state = copy.deepcopy(getattr(self, "_optimizer", None)) if going_on else None
         state = state or TrainingState(np.random.default_rng(seed))
         if not incremental:
-            state.reduction = 1.0  # a new run of the schedule
+            state.epochs, state.reduction = 0, 1.0  # a new run of the schedule
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         task = None if incremental else self._begin_task(X, y, metadata)
         with threads_for(self._batch_rows(problem) * self._n_params(problem.X.shape[1], self.n_outputs_)):
@@ -351,6 +351,8 @@ class BaseTorchClassifier(CallbackSupportMixin, EncodingMixin, PredictionMixin, 
         batches = Batches(*data, subsets if n_models > 1 else subsets[0], generators, batch_rows, self.shuffle)
         plan = Plan(
             max_iter,
+            self.max_iter,
+            states[0].epochs,
             self.learning_rate,
             self.power_t,
             self.warmup_epochs,
@@ -360,6 +362,7 @@ class BaseTorchClassifier(CallbackSupportMixin, EncodingMixin, PredictionMixin, 
         train(network, loss, penalty, optimizer, batches, mean_weight, plan, progress, monitor, observer)
         for state, p, rate in zip(states, progress, rates, strict=True):
             state.reduction = p.optimizer_state["learning_rate"] / rate
+            state.epochs += p.n_iter
 
     def _check_smooth(self, loss: Loss, penalty: ElasticNet) -> None:
         if loss.smooth and penalty.smooth:

@@ -89,8 +89,6 @@ class SparseRows:
     """
 
     def __init__(self, X: sparse.csr_array, device: torch.device, dtype: torch.dtype):
-        X = X if X.has_canonical_format else X.copy()
-        X.sum_duplicates()
         self.start = as_tensor(X.indptr.astype(np.int64)).to(device)
         self.columns = as_tensor(X.indices.astype(np.int64)).to(device)
         self.values = as_tensor(X.data).to(device)

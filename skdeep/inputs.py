@@ -71,7 +71,13 @@ def check_features(estimator, X, *, reset: bool, min_samples: int = 1) -> Matrix
     X = to_numpy(X)
     if X.dtype.newbyteorder("=") not in _TORCH_KINDS:
         X = X.astype(np.float64)
-    return sparse.csr_array(X) if sparse.issparse(X) else X
+    if not sparse.issparse(X):
+        return X
+    X = sparse.csr_array(X)
+    if not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+    return X
 
 
 def _check_device_tensor(estimator, X: Tensor, reset: bool, min_samples: int) -> Tensor:

@@ -141,13 +141,13 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         intercept = torch.zeros(n_models, n_outputs, **tensor) if self.fit_intercept else None
         network = Linear(coef, intercept, center, scale)
         if warm:
-            known = torch.as_tensor(dense(self.coef_), **tensor), torch.as_tensor(dense(self.intercept_), **tensor)
+            known = torch.tensor(dense(self.coef_), **tensor), torch.tensor(dense(self.intercept_), **tensor)
             network.set_unscaled(known[0].reshape(1, n_outputs, -1), known[1].reshape(1, n_outputs))
         return network
 
     def _trained_network(self, device, dtype) -> Linear:
-        coef = torch.as_tensor(dense(self.coef_), device=device, dtype=dtype)
-        intercept = torch.as_tensor(dense(self.intercept_), device=device, dtype=dtype)
+        coef = torch.tensor(dense(self.coef_), device=device, dtype=dtype)
+        intercept = torch.tensor(dense(self.intercept_), device=device, dtype=dtype)
         return Linear(coef.unsqueeze(0), intercept.unsqueeze(0))
 
     def _learned(self, network, model, dtype, space):

@@ -201,8 +201,8 @@ class MLPClassifierTorch(BaseTorchClassifier):
 
     def _trained_network(self, device, dtype) -> MLP:
         def stack(arrays, transpose=False):
-            tensors = [torch.as_tensor(to_numpy(a), device=device, dtype=dtype) for a in arrays]
-            return [(t.T if transpose else t).contiguous().clone().unsqueeze(0) for t in tensors]
+            tensors = [torch.tensor(to_numpy(a), device=device, dtype=dtype) for a in arrays]
+            return [(t.T if transpose else t).contiguous().unsqueeze(0) for t in tensors]
 
         slopes = [np.array([slope]) for slope in getattr(self, "slopes_", [])]
         return MLP(stack(self.coefs_, True), stack(self.intercepts_), stack(slopes), self.activation)

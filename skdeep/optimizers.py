@@ -101,7 +101,7 @@ class Optimizer:
         self.n_steps[:] = state["n_steps"]
         for slot in self.slots:
             for tensor, array in zip(getattr(self, slot), state[slot], strict=True):
-                tensor[0] = torch.from_numpy(array).to(tensor)
+                tensor[0] = torch.tensor(array).to(tensor)
 
 
 class SGD(Optimizer):

@@ -102,9 +102,15 @@ class PredictionMixin:
         limits = torch.finfo(scores.dtype)
         if len(self.classes_) == 1:
             return torch.ones_like(scores)
+        # where rounding makes a tie of two probabilities, the class that is predicted is still the most probable one
         if self._fitted_multilabel:
-            return torch.sigmoid(scores).clamp(limits.tiny, 1 - limits.eps)
-        return self._link(scores).clamp_(min=limits.tiny)
+            p = torch.sigmoid(scores).clamp_(limits.tiny, 1 - limits.eps)
+            return torch.where((scores > 0) & (p == 0.5), 0.5 + limits.eps, p)
+        p = self._link(scores).clamp_(min=limits.tiny)
+        winner = (scores > 0).long() if scores.shape[1] == 1 else scores.argmax(1, keepdim=True)
+        top = p.amax(1, keepdim=True)
+        lifted = torch.where(p.argmax(1, keepdim=True) == winner, p.gather(1, winner), top * (1 + limits.eps))
+        return p.scatter_(1, winner, lifted)
 
     def _link(self, scores: Tensor) -> Tensor:
         """Class probabilities of the scores."""

@@ -154,14 +154,15 @@ def _check_two_classes(distinct: DistinctRows, codes: np.ndarray, classes: np.nd
 class TrainingState:
     """What partial_fit and warm_start need to go on exactly where training stopped; NumPy only.
 
-    ``reduction`` is what the adaptive schedule has multiplied the learning rate by, and ``learning_rate`` the rate of
-    the next step.
+    ``epochs`` have been done of the present schedule, ``reduction`` is what "adaptive" has multiplied the learning rate
+    by, and ``learning_rate`` the rate of the next step.
     """
 
     generator: np.random.Generator
     solver: str = ""
     optimizer: dict | None = None
     columns: Any = None
+    epochs: int = 0
     reduction: float = 1.0
     learning_rate: float = 0.0
 

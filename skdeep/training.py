@@ -104,9 +104,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train: everything that all models of a stack have in common."""
+    """How to train: everything that all models of a stack have in common.
+
+    ``max_iter`` is the number of epochs of this run; the schedule is laid out over ``horizon`` epochs (by default
+    these), of which ``first_epoch`` have been done before. Beyond the horizon it starts anew.
+    """
 
     max_iter: int
+    horizon: int | None = None
+    first_epoch: int = 0
     schedule: str = "constant"
     power_t: float = 0.5
     warmup_epochs: float = 0.0
@@ -241,8 +247,9 @@ class _Stack:
         total = self.network.params[0].new_zeros(self.network.n_models)
         watcher = observer if observer is not None and observer.watches_batches else None
         for index, batch in enumerate(self.batches.epoch()):
-            factor = schedule((epoch + index / n_batches) / plan.max_iter, samples, plan.power_t)
-            factor = factor * warm_up(epoch + (index + 1) / n_batches, plan.warmup_epochs)
+            start = plan.first_epoch + epoch + index / n_batches
+            factor = schedule(start / (plan.horizon or plan.max_iter) % 1.0, samples, plan.power_t)
+            factor = factor * warm_up(start + 1 / n_batches, plan.warmup_epochs)
             if watcher:
                 watcher.batch_begin(batch)
             if batch.models is None:
