@@ -20,7 +20,6 @@ from sklearn.ensemble import BaggingClassifier, StackingClassifier, VotingClassi
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.frozen import FrozenEstimator
 from sklearn.inspection import DecisionBoundaryDisplay, permutation_importance
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, make_scorer
 from sklearn.model_selection import (
     GridSearchCV,
@@ -181,14 +180,14 @@ def test_cross_validate(cls):
 
 @each_estimator
 @pytest.mark.parametrize("X, y", [(WINE, WINE_Y), (CANCER, CANCER_Y)], ids=["three classes", "two classes"])
-@pytest.mark.parametrize("method", ["predict_proba", "predict_log_proba", "decision_function"])
+@pytest.mark.parametrize("method", ["predict_proba", "decision_function"])
 def test_cross_val_predict(cls, X, y, method):
     found = cross_val_predict(make_pipeline(StandardScaler(), make(cls)), X, y, cv=CV, method=method)
     if method == "decision_function":
         assert found.shape == ((len(X), 3) if y is WINE_Y else (len(X),))
     else:
         assert found.shape == (len(X), len(np.unique(y)))
-        np.testing.assert_allclose((np.exp(found) if "log" in method else found).sum(1), 1)
+        np.testing.assert_allclose(found.sum(1), 1)
     codes = found.argmax(1) if found.ndim == 2 else found > 0
     assert accuracy_score(y, codes) > 0.93
 
@@ -573,7 +572,7 @@ def test_a_restored_copy_shares_nothing(cls):
 
 
 @each_estimator
-@SOLVERS
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
 def test_fifty_passes_are_fifty_epochs(cls, solver):
     params = {"solver": solver, "learning_rate_init": 0.01, "max_iter": 50, **ENDLESS}
     whole = incremental(cls, **params).fit(IRIS, IRIS_Y)
@@ -594,8 +593,9 @@ def test_fifty_passes_are_fifty_epochs(cls, solver):
         # the loss cannot improve by as much as this, so the rate falls time and again
         {"learning_rate": "adaptive", "tol": 1e6, "n_iter_no_change": 2},
         {"learning_rate": "constant", "warmup_epochs": 6},
+        {"learning_rate": "cosine"},
     ],
-    ids=["constant", "invscaling", "adaptive", "warm-up"],
+    ids=["constant", "invscaling", "adaptive", "warm-up", "cosine"],
 )
 def test_passes_follow_the_schedule(cls, schedule):
     params = {"solver": "sgd", "learning_rate_init": 0.05, "max_iter": 8, **ENDLESS, **schedule}
@@ -647,11 +647,3 @@ def test_a_warm_start_is_not_a_cold_one():
     np.testing.assert_array_equal(parameters(model.fit(WINE, WINE_Y)), cold)
     warm = model.set_params(warm_start=True).fit(WINE, WINE_Y)
     assert warm.loss_curve_[-1] < warm.loss_curve_[4]
-
-
-@each_estimator
-def test_is_as_good_as_logistic_regression(cls):
-    pipe = make_pipeline(StandardScaler(), make(cls, max_iter=60))
-    reference = make_pipeline(StandardScaler(), LogisticRegression())
-    scores = [cross_val_score(model, CANCER, CANCER_Y, cv=CV).mean() for model in (pipe, reference)]
-    assert scores[0] > scores[1] - 0.02

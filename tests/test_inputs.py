@@ -315,8 +315,10 @@ def sparse_settings(cls):
 
 
 @each_estimator
-@pytest.mark.parametrize("form", SPARSE)
-@pytest.mark.parametrize("stopping", [False, True])
+@pytest.mark.parametrize(
+    "form, stopping",
+    [(form, False) for form in SPARSE] + [(form, True) for form in ("csc_array", "explicit zeros", "messy", "uint8")],
+)
 def test_sparse_features(cls, form, stopping):
     given, weight = SPARSE[form](DIGITS), np.linspace(1, 2, len(DIGITS))
     assert sparse.issparse(given)
