@@ -42,6 +42,8 @@ class ElasticNet:
     def __init__(self, alpha: np.ndarray, l1_ratio: np.ndarray):
         self.alpha = alpha
         self.l1_ratio = l1_ratio
+        self._step: float | None = None
+        self._map: tuple[float | Tensor, float | Tensor] = (0.0, 1.0)
 
     @property
     def smooth(self) -> bool:
@@ -78,17 +80,26 @@ class ElasticNet:
 
     def prox_(self, coef: Tensor, step: float | Tensor, scale: Tensor | None = None) -> None:
         """In place, the proximal map of ``step * alpha * R(scale * coef)``; `step` may differ per coordinate."""
-        l1 = per_model(self.alpha * self.l1_ratio, coef)
-        l2 = per_model(self.curvature(), coef)
-        if isinstance(l1, Tensor) or l1:
-            threshold = l1 * step if scale is None else l1 * step * scale
-            if isinstance(threshold, Tensor):
-                # sign(v) max(|v| - t, 0) as v minus its projection on [-t, t]; t broadcasts
-                coef.sub_(torch.maximum(torch.minimum(coef, threshold), -threshold))
-            else:
-                coef.sub_(coef.clamp(-threshold, threshold))
-        if isinstance(l2, Tensor) or l2:
-            coef.div_(1 + (l2 * step if scale is None else l2 * step * scale.square()))
+        if isinstance(step, Tensor) or step != self._step:
+            self._step, self._map = None if isinstance(step, Tensor) else step, self._prepare(coef, step, scale)
+        threshold, divisor = self._map
+        if isinstance(threshold, Tensor):
+            # sign(v) max(|v| - t, 0) as v minus its projection on [-t, t]; t broadcasts
+            coef.sub_(torch.maximum(torch.minimum(coef, threshold), -threshold))
+        elif threshold:
+            coef.sub_(coef.clamp(-threshold, threshold))
+        if isinstance(divisor, Tensor) or divisor != 1:
+            coef.div_(divisor)
+
+    def _prepare(self, coef: Tensor, step: float | Tensor, scale: Tensor | None):
+        """Threshold and divisor of the proximal map: the same for all steps of one size."""
+        l1, l2 = per_model(self.alpha * self.l1_ratio, coef), per_model(self.curvature(), coef)
+        threshold = l1 * step if isinstance(l1, Tensor) or l1 else 0.0
+        divisor = l2 * step if isinstance(l2, Tensor) or l2 else 0.0
+        if scale is not None:
+            threshold = threshold * scale if isinstance(threshold, Tensor) or threshold else 0.0
+            divisor = divisor * scale.square() if isinstance(divisor, Tensor) or divisor else 0.0
+        return threshold, 1 + divisor
 
 
 class L2(ElasticNet):

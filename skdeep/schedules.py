@@ -1,9 +1,9 @@
 r"""Learning-rate schedules: the factor on the initial learning rate, as a function of progress.
 
-``schedule(progress, samples, power_t)`` takes, for each model, the share of its training that is done (0 to 1) and the
-number of samples it had seen when the epoch began, both (K,), and the exponent of ``"invscaling"``; it returns one
-factor for all models or one per model. ``"adaptive"`` is constant here: the training loop divides the learning rate of
-a model that stopped improving.
+``schedule(progress, samples, power_t)`` takes, for each model, the share of its training that is done (0 to 1),
+(..., K), the number of samples it had seen when the epoch began, (K,), and the exponent of ``"invscaling"``; it
+returns factors that broadcast with these. ``"adaptive"`` is constant here: the training loop divides the learning rate
+of a model that stopped improving.
 
 To add one, write a function and name it in `SCHEDULES`.
 """

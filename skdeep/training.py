@@ -238,18 +238,22 @@ class _Stack:
                 self.penalty.prox_(self.network.params[i], self.optimizer.prox_step(i), self.network.coef_scale())
         return value
 
-    def epoch(self, loss: Loss, plan: Plan, epoch: int, observer: Observer | None) -> np.ndarray:
-        """One pass over the data; returns the objective of each model, its data term as met along the way."""
+    def schedule(self, plan: Plan, epoch: int) -> np.ndarray:
+        """Factors on the learning rates: one row per batch of the epoch, one column per model."""
         samples = np.array([p.samples for p in self.progress])
         n_batches = self.batches.n_batches
-        schedule = SCHEDULES[plan.schedule]
+        start = plan.first_epoch + epoch + np.arange(n_batches.max())[:, None] / n_batches
+        factors = SCHEDULES[plan.schedule](start / (plan.horizon or plan.max_iter) % 1.0, samples, plan.power_t)
+        return np.broadcast_to(factors * warm_up(start + 1 / n_batches, plan.warmup_epochs), start.shape)
+
+    def epoch(self, loss: Loss, plan: Plan, epoch: int, observer: Observer | None) -> np.ndarray:
+        """One pass over the data; returns the objective of each model, its data term as met along the way."""
+        factors = self.schedule(plan, epoch)
         penalty = self.penalty.value(self.network.penalised())
         total = self.network.params[0].new_zeros(self.network.n_models)
         watcher = observer if observer is not None and observer.watches_batches else None
         for index, batch in enumerate(self.batches.epoch()):
-            start = plan.first_epoch + epoch + index / n_batches
-            factor = schedule(start / (plan.horizon or plan.max_iter) % 1.0, samples, plan.power_t)
-            factor = factor * warm_up(start + 1 / n_batches, plan.warmup_epochs)
+            factor = factors[index]
             if watcher:
                 watcher.batch_begin(batch)
             if batch.models is None:
@@ -257,8 +261,7 @@ class _Stack:
                 total += value * _rows_per_model(batch.size, value)
             else:
                 part = self.select(batch.models)
-                part_factor = factor[batch.models] if isinstance(factor, np.ndarray) else factor
-                value = part.step(loss, batch, plan, part_factor, watcher)
+                value = part.step(loss, batch, plan, factor[batch.models], watcher)
                 self.put(batch.models, part)
                 models = torch.as_tensor(batch.models, device=total.device)
                 total.index_add_(0, models, value * _rows_per_model(batch.size, value))

@@ -1,0 +1,190 @@
+"""What one epoch costs, beside the bare matrix products, a plain torch loop, skorch and scikit-learn.
+
+Medians over several rounds of one run, in which the contestants take turns; ratios are what to read, on a machine that
+has nothing else to do. An epoch is the difference between a fit of ``1 + k`` epochs and one of a single epoch, divided
+by k; ``fixed`` is what a fit costs beyond its epochs.
+
+Run ``python examples/benchmarks/epoch_time.py --help`` for the options.
+"""
+
+import argparse
+import json
+import platform
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import sklearn
+import torch
+from sklearn.datasets import load_iris
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier
+
+import skdeep
+from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
+
+ENDLESS = {"tol": 0.0, "n_iter_no_change": np.inf, "random_state": 0}
+
+
+def seconds(function) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def bare_products(X, n_columns, batch_size):
+    """Forward and backward product of a linear classifier, batch by batch, on slices: nothing else."""
+    W = torch.randn(n_columns, X.shape[1])
+
+    def epoch():
+        for start in range(0, len(X), batch_size):
+            rows = X[start : start + batch_size]
+            scores = torch.nn.functional.linear(rows, W)
+            scores.T @ rows
+
+    return epoch
+
+
+def plain_torch(X, y, n_columns, batch_size):
+    """The loop one writes by hand: index a permutation, cross-entropy, backward, fused Adam."""
+    d = X.shape[1]
+    net = torch.nn.Sequential(
+        torch.nn.Linear(d, 256),
+        torch.nn.ReLU(),
+        torch.nn.Linear(256, 256),
+        torch.nn.ReLU(),
+        torch.nn.Linear(256, n_columns),
+    )
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
+    criterion = torch.nn.CrossEntropyLoss()
+
+    def epoch():
+        order = torch.randperm(len(X))
+        for start in range(0, len(X), batch_size):
+            rows = order[start : start + batch_size]
+            optimizer.zero_grad()
+            criterion(net(X[rows]), y[rows]).backward()
+            optimizer.step()
+
+    return epoch
+
+
+def skorch_net(X, y, n_columns, batch_size):
+    """The loop of skorch around the same network, at its defaults."""
+    from skorch import NeuralNetClassifier
+
+    d = X.shape[1]
+
+    class Net(torch.nn.Sequential):
+        def __init__(self):
+            super().__init__(
+                torch.nn.Linear(d, 256),
+                torch.nn.ReLU(),
+                torch.nn.Linear(256, 256),
+                torch.nn.ReLU(),
+                torch.nn.Linear(256, n_columns),
+            )
+
+    net = NeuralNetClassifier(
+        Net,
+        criterion=torch.nn.CrossEntropyLoss,
+        optimizer=torch.optim.Adam,
+        batch_size=batch_size,
+        max_epochs=1,
+        verbose=0,
+    )
+    return lambda: net.fit(X, y)
+
+
+def epoch_of(make, X, y, extra):
+    """Seconds of a fit of one epoch, and of each further one."""
+    one = seconds(lambda: make(1).fit(X, y))
+    more = seconds(lambda: make(1 + extra).fit(X, y))
+    return one, (more - one) / extra
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=60_000)
+    parser.add_argument("--columns", type=int, default=784)
+    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=4, help="epochs that an epoch is measured over")
+    parser.add_argument("--skip-peers", action="store_true", help="leave out scikit-learn and skorch, which are slow")
+    parser.add_argument("--output", type=Path, help="folder for a JSON and a Markdown file")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore", ConvergenceWarning)
+
+    rng = np.random.default_rng(0)
+    X = rng.random((options.rows, options.columns), dtype=np.float32)
+    y = rng.integers(0, options.classes, options.rows)
+    tensors = torch.from_numpy(X), torch.from_numpy(y)
+    iris = load_iris(return_X_y=True)
+    common = {"batch_size": options.batch_size, **ENDLESS}
+    mlp = {"hidden_layer_sizes": (256, 256), **common}
+
+    products = bare_products(tensors[0], options.classes, options.batch_size)
+    loop = plain_torch(*tensors, options.classes, options.batch_size)
+    figures: dict[str, list[float]] = {}
+
+    def note(name, value):
+        figures.setdefault(name, []).append(1e3 * value)
+
+    for estimator in (SoftmaxClassifier, MLPClassifierTorch):  # what is only paid once in a process
+        estimator(max_iter=1, random_state=0).fit(*iris)
+    for round_ in range(options.rounds):
+        print(f"round {round_ + 1} of {options.rounds}", flush=True)
+        note("bare matrix products", seconds(products))
+        one, epoch = epoch_of(lambda k: SoftmaxClassifier(max_iter=k, **common), X, y, options.epochs)
+        note("SoftmaxClassifier", epoch)
+        note("SoftmaxClassifier, fixed", one - epoch)
+        note("plain torch loop (256, 256)", seconds(loop))
+        one, epoch = epoch_of(lambda k: MLPClassifierTorch(max_iter=k, **mlp), X, y, options.epochs)
+        note("MLPClassifierTorch (256, 256)", epoch)
+        note("MLPClassifierTorch (256, 256), fixed", one - epoch)
+        if not options.skip_peers:
+            note("skorch (256, 256)", seconds(skorch_net(X, y, options.classes, options.batch_size)))
+            note("MLPClassifier (256, 256)", seconds(lambda: MLPClassifier(max_iter=1, **mlp).fit(X, y)))
+        for make, extra in [
+            (SoftmaxClassifier, {}),
+            (HingeClassifier, {"calibration": None}),
+            (MLPClassifierTorch, {}),
+        ]:
+            small = make(max_iter=1, random_state=0, **extra)
+            note(
+                f"{make.__name__}, iris, max_iter=1",
+                float(np.median([seconds(lambda e=small: e.fit(*iris)) for _ in range(20)])),
+            )
+
+    medians = {name: float(np.median(values)) for name, values in figures.items()}
+    pairs = [
+        ("SoftmaxClassifier", "bare matrix products"),
+        ("MLPClassifierTorch (256, 256)", "plain torch loop (256, 256)"),
+        ("MLPClassifierTorch (256, 256)", "skorch (256, 256)"),
+        ("MLPClassifierTorch (256, 256)", "MLPClassifier (256, 256)"),
+    ]
+    ratios = {f"{a} / {b}": medians[a] / medians[b] for a, b in pairs if b in medians}
+    about = {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "versions": {m.__name__: m.__version__ for m in (skdeep, sklearn, torch, np)}
+        | {"python": platform.python_version()},
+        "data": f"{options.rows} x {options.columns} float32, {options.classes} classes, batch {options.batch_size}",
+    }
+    lines = [f"{about['data']}; {about['machine']}; {about['date']}; medians of {options.rounds} rounds", ""]
+    lines += ["| epoch or fit | ms |", "| --- | ---: |", *(f"| {k} | {v:.1f} |" for k, v in medians.items()), ""]
+    lines += ["| ratio | |", "| --- | ---: |", *(f"| {k} | {v:.2f} |" for k, v in ratios.items())]
+    print("\n".join(["", *lines]))
+    if options.output is not None:
+        options.output.mkdir(parents=True, exist_ok=True)
+        stem = options.output / f"epoch_time-{about['date']}"
+        stem.with_suffix(".md").write_text("\n".join([*lines, ""]))
+        stem.with_suffix(".json").write_text(
+            json.dumps({**about, "medians_ms": medians, "ratios": ratios}, indent=2) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
