@@ -2,5 +2,15 @@
 
 import os
 
+import pytest
+
 os.environ.setdefault("SCIPY_ARRAY_API", "1")  # so that the array API checks run
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """The matrices are small; on a shared machine more threads only wait for each other."""
+    import torch
+
+    torch.set_num_threads(1)

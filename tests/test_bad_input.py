@@ -32,15 +32,6 @@ N, D = X.shape
 FRAME = pd.DataFrame(X, columns=list("abcd"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The matrices are small; on a shared machine more threads only wait for each other."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
-
-
 def make(cls, **params):
     defaults = {"max_iter": 5, "batch_size": 40, "random_state": 0, "device": "cpu"}
     if cls is MLPClassifierTorch:

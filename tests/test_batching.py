@@ -14,15 +14,6 @@ CPU = torch.device("cpu")
 N, D = 23, 4
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors of a few numbers: threads would only wait for each other, for minutes if the machine is busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def data(seed=0, n=N):
     """Rows that can be told apart by their first column, with holes in the others."""
     X = np.random.default_rng(seed).integers(0, 5, (n, D)) / 4.0

@@ -52,15 +52,6 @@ X, Y = X_DIGITS[:500] / 16, Y_DIGITS[:500]
 X_VAL, Y_VAL = X_DIGITS[500:700] / 16, Y_DIGITS[500:700]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads that wait for each other on a busy machine make small problems slow."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
-
-
 ESTIMATORS = [SoftmaxClassifier, MLPClassifierTorch]
 
 

@@ -54,15 +54,6 @@ DIGITS, DIGITS_Y = (part[:600] for part in load_digits(return_X_y=True))
 CV = StratifiedKFold(3, shuffle=True, random_state=0)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The matrices are small; on a shared machine more threads only wait for each other."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
-
-
 def make(cls, **params):
     """A quick classifier that still learns the bundled data."""
     defaults = {"max_iter": 25, "batch_size": 50, "random_state": 0, "device": "cpu"}

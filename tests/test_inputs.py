@@ -36,15 +36,6 @@ CANCER, CANCER_Y = load_breast_cancer(return_X_y=True)
 NAMES = [f"pixel {i}" for i in range(DIGITS.shape[1])]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The matrices are small; on a shared machine more threads only wait for each other."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
-
-
 def make(cls, **params):
     defaults = {"max_iter": 6, "batch_size": 30, "random_state": 0, "device": "cpu"}
     if cls is MLPClassifierTorch:

@@ -23,15 +23,6 @@ each_loss = pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
 each_smooth_loss = pytest.mark.parametrize(("name", "options"), SMOOTH, ids=SMOOTH_IDS)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors of a few numbers: threads would only wait for each other, for minutes if the machine is busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def sum_of(terms):
     return torch.stack(terms).sum()
 

@@ -23,15 +23,6 @@ VARIANT_IDS = ["sgd", "nesterov", "adam", "adamw"]
 each_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors of a few numbers: threads would only wait for each other, for minutes if the machine is busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def parameters(seed=0):
     generator = np.random.default_rng(seed)
     return [torch.from_numpy(generator.normal(size=shape)) for shape in SHAPES]

@@ -28,15 +28,6 @@ FORMULAS = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors of a few numbers: threads would only wait for each other, for minutes if the machine is busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def coefs(seed=0, shape=(3, 2, 4)):
     return torch.from_numpy(np.random.default_rng(seed).normal(0, 1.5, shape))
 

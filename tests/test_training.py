@@ -29,15 +29,6 @@ LOSS_CASES = [(name, {}) for name in LOSSES] + [
 LOSS_IDS = [name + ("-squared" if options else "") for name, options in LOSS_CASES]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors of a few numbers: threads would only wait for each other, for minutes if the machine is busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def problem():
     """Three overlapping classes; half of the values are zero, so that sparse rows are sparse."""
     generator = np.random.default_rng(0)
