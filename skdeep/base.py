@@ -27,6 +27,7 @@ from skdeep.encoding import EncodingMixin
 from skdeep.inputs import (
     OutputSpace,
     float_dtype,
+    n_columns,
     to_numpy,
 )
 from skdeep.losses import Loss
@@ -176,9 +177,10 @@ class BaseTorchClassifier(CallbackSupportMixin, EncodingMixin, PredictionMixin, 
             The classifier.
         """
         with rollback(self):
-            if _check_partial_fit_first_call(self, classes) and self._is_multilabel(y):
-                self.classes_ = np.arange(np.shape(y)[1])
-            self._target_is_multilabel = getattr(self, "_target_is_multilabel", self._is_multilabel(y))
+            table = self._multilabel and n_columns(y) > 1
+            if _check_partial_fit_first_call(self, classes) and table:
+                self.classes_ = np.arange(n_columns(y))
+            self._target_is_multilabel = getattr(self, "_target_is_multilabel", table)
             return self._fit(X, y, sample_weight, (None, None, None), incremental=True)
 
     def __sklearn_tags__(self):

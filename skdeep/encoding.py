@@ -37,9 +37,6 @@ class EncodingMixin:
     def _check_classes(self, codes: np.ndarray) -> None:
         """Raise if these classes cannot be trained on."""
 
-    def _is_multilabel(self, y) -> bool:
-        return self._multilabel and np.ndim(y) == 2 and np.shape(y)[1] > 1
-
     def _encode(self, y: np.ndarray, name: str, *, new: bool, same: bool = False) -> np.ndarray:
         """Class codes (n,), or indicators (n, C), of a validated target.
 

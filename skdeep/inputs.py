@@ -99,6 +99,12 @@ def _check_device_tensor(estimator, X: Tensor, reset: bool, min_samples: int) ->
     return X
 
 
+def n_columns(y) -> int:
+    """Number of columns of a target: more than one may be label indicators."""
+    shape = y.shape if sparse.issparse(y) else np.asarray(to_numpy(y)).shape
+    return shape[1] if len(shape) == 2 else 1
+
+
 def check_target(estimator, y, X: Matrix, *, multilabel: bool) -> np.ndarray:
     """Validate y: one class label per row, or a matrix of label indicators where `multilabel` allows it."""
     if y is None:
@@ -107,7 +113,7 @@ def check_target(estimator, y, X: Matrix, *, multilabel: bool) -> np.ndarray:
         )
     y = to_numpy(y)
     y = y.toarray() if sparse.issparse(y) else y
-    table = multilabel and np.ndim(y) == 2 and np.shape(y)[1] > 1
+    table = multilabel and n_columns(y) > 1
     y = _check_y(y, multi_output=table, y_numeric=False, estimator=estimator)
     if table and not type_of_target(y, input_name="y").startswith("multilabel"):
         y = column_or_1d(y)
