@@ -58,7 +58,7 @@ scoring : str, callable or None, default=None
 class_weight : dict, list of dict, "balanced" or None, default=None
     Factor on the weight of each class; "balanced" is inversely proportional to the weighted class counts.
 warm_start : bool, default=False
-    Whether ``fit`` goes on from the last solution, with the optimizer's state.
+    Whether ``fit`` goes on from the last solution, with the optimizer's state; the schedule starts anew.
 random_state : int, RandomState instance or None, default=None
     Seed of initial weights, order of rows and splits. No global generator is touched.
 device : str or torch.device, default="auto"
