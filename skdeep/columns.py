@@ -96,33 +96,59 @@ class Columns:
         return (self.mean if center and not sparse else None), 1 / np.sqrt(size**2 + ridge)
 
 
-def gram_extent(
-    rows: DenseRows | SparseRows, subset: np.ndarray | None, center: Tensor | None, scale: Tensor | None
-) -> tuple[float, float]:
-    r"""Largest eigenvalue and trace of :math:`\frac1n \tilde X^T \tilde X`, the columns as trained on plus a one.
+def gram_extents(
+    rows: DenseRows | SparseRows,
+    subsets: list[np.ndarray | None],
+    center: Tensor | None,
+    scale: Tensor | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""Largest eigenvalue and trace of :math:`\frac1n \tilde X^T \tilde X`, for the columns as each model sees them.
 
-    From an evenly spaced sample of rows, by power iteration.
+    These are the columns :math:`(x - \mu) s` and one of ones; from an evenly spaced sample of rows, by power iteration.
+
+    Parameters
+    ----------
+    rows : DenseRows or SparseRows
+    subsets : list of (ndarray or None)
+        Rows of each model.
+    center, scale : Tensor of shape (K, 1, d) or None
+        :math:`\mu` and s of each model; None for zeros, or ones.
+
+    Returns
+    -------
+    largest, trace : ndarray of shape (K,)
     """
+    largest, trace = np.empty(len(subsets)), np.empty(len(subsets))
+    by_rows: dict[int, list[int]] = {}
+    for m, subset in enumerate(subsets):
+        by_rows.setdefault(id(subset), []).append(m)
+    for models in by_rows.values():
+        of_models = (None if c is None else c[models].squeeze(1).T for c in (center, scale))
+        largest[models], trace[models] = _gram_extent(rows, subsets[models[0]], *of_models)
+    return largest, trace
+
+
+def _gram_extent(rows, subset, center: Tensor | None, scale: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+    """`gram_extents` of models that share their rows; center and scale are (d, K)."""
     n = len(rows) if subset is None else len(subset)
     picked = np.linspace(0, n - 1, min(n, _SAMPLE_ROWS)).astype(np.int64)
     X = rows.take(torch.from_numpy(picked if subset is None else subset[picked]))
-    mu = X.values().new_zeros(X.shape[1]) if isinstance(rows, SparseRows) else X.new_zeros(X.shape[1])
-    s = torch.ones_like(mu)
-    mu = mu if center is None else center.flatten()
-    s = s if scale is None else scale.flatten()
-    m = len(picked)
+    m, d = X.shape
+    like = X.values() if X.layout is torch.sparse_csr else X
+    mu = like.new_zeros(d, 1) if center is None else center
+    s = like.new_ones(d, 1) if scale is None else scale
     if X.layout is torch.sparse_csr:
-        square = X.values().square() @ s.square()[X.col_indices()]
+        squares = like.new_zeros(d).index_add_(0, X.col_indices(), like.square()).unsqueeze(1)  # sparse: no center
     else:
-        square = ((X - mu).mul_(s)).square_().sum()
-    v = torch.full_like(mu, len(mu) ** -0.5)
-    c = v.new_ones(())
-    value = 0.0
+        shifted, shift = X - mu[:, 0], mu - mu[:, :1]
+        squares = shifted.square().sum(0).unsqueeze(1) - 2 * shift * shifted.sum(0).unsqueeze(1) + m * shift.square()
+    square = (squares * s.square()).sum(0)
+    v = s.new_full((d, max(mu.shape[1], s.shape[1])), d**-0.5)
+    c = v.new_ones(v.shape[1])
+    norm = c
     for _ in range(20):
-        u = X @ (s * v) - (mu @ (s * v)) + c
-        Xu = X.t() @ u
-        v, c = s * (Xu - mu * u.sum()) / m, u.sum() / m
-        norm = torch.sqrt(v @ v + c * c)
+        u = X @ (s * v) - (mu * s * v).sum(0) + c
+        v, c = s * (X.t() @ u - mu * u.sum(0)) / m, u.sum(0) / m
+        norm = torch.sqrt(v.square().sum(0) + c * c)
         v, c = v / norm, c / norm
-        value = float(norm)
-    return value, float(square) / m + 1.0
+    return norm.double().cpu().numpy(), square.double().cpu().numpy() / m + 1.0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from sklearn.utils import compute_class_weight, compute_sample_weight
@@ -23,7 +21,6 @@ class EncodingMixin:
     #: Whether indicator matrices are accepted as targets.
     _multilabel = False
     warm_start: bool
-    class_weight: Any
     device: str | torch.device
 
     def _loss(self, n_outputs: int) -> Loss:
@@ -74,27 +71,34 @@ class EncodingMixin:
             )
         return (y != 0).astype(np.uint8) if y.ndim == 2 else np.searchsorted(self.classes_, y)
 
-    def _class_weight_of_rows(self, y, codes, sample_weight) -> np.ndarray | None:
+    def _class_weights(self, members: list, y, codes, sample_weight) -> np.ndarray | None:
+        """Factor of each row by its class: (n,) where all members have the same weights, else (K, n); None for ones."""
+        settings = [member.class_weight for member in members]
+        factors = [self._class_weight_of_rows(w, y, codes, sample_weight) for w in settings]
+        if all(w is settings[0] or w == settings[0] for w in settings):
+            return factors[0]
+        return np.stack([np.ones(len(y)) if factor is None else factor for factor in factors])
+
+    def _class_weight_of_rows(self, class_weight, y, codes, sample_weight) -> np.ndarray | None:
         """Factor of each row by its class (by all its labels, for a multilabel target)."""
-        if self.class_weight is None:
+        if class_weight is None:
             return None
         if codes.ndim == 2:
-            return _checked(compute_sample_weight(self.class_weight, codes), self.class_weight)
-        if not isinstance(self.class_weight, str):
-            weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
-            return _checked(weights, self.class_weight)[codes]
+            return _checked(compute_sample_weight(class_weight, codes), class_weight)
+        if not isinstance(class_weight, str):
+            return _checked(compute_class_weight(class_weight, classes=self.classes_, y=y), class_weight)[codes]
         counted = slice(None) if sample_weight is None else sample_weight > 0
         weights = np.ones(len(self.classes_))
         present = np.unique(codes[counted])
         weights[present] = compute_class_weight(
-            self.class_weight,
+            class_weight,
             classes=self.classes_[present],
             y=y[counted],
             sample_weight=None if sample_weight is None else sample_weight[counted],
         )
         return weights[codes]
 
-    def _problem(self, X, y, sample_weight, going_on, incremental) -> Problem:
+    def _problem(self, members: list, X, y, sample_weight, going_on, incremental) -> Problem:
         """Validate everything that concerns the training data."""
         X = check_features(self, X, reset=not going_on, min_samples=1 if incremental else 2)
         y = check_target(self, y, X, multilabel=self._multilabel)
@@ -105,20 +109,20 @@ class EncodingMixin:
             self._check_classes(codes if sample_weight is None else codes[sample_weight > 0])
         many = codes.shape[1] if codes.ndim == 2 else len(self.classes_)
         self.n_outputs_ = many if codes.ndim == 2 or many > 2 else 1
-        class_weight = self._class_weight_of_rows(y, codes, sample_weight)
+        class_weight = self._class_weights(members, y, codes, sample_weight)
         problem = Problem(X, self._target(codes), codes, sample_weight, class_weight, device, torch.float32)
         work = problem.n_rows * self._n_params(X.shape[1], self.n_outputs_)
         if work <= _FREE_FLOAT64 and device.type != "mps":
             problem.dtype = torch.float64
         return problem
 
-    def _validation_problem(self, X_val, y_val, weight_val, problem: Problem) -> Problem:
+    def _validation_problem(self, members: list, X_val, y_val, weight_val, problem: Problem) -> Problem:
         """Validate the caller's own validation data."""
         X = check_features(self, X_val, reset=False)
         y = check_target(self, y_val, X, multilabel=self._multilabel)
         codes = self._encode(y, "y_val", new=False)
         weight = check_weight(weight_val, X, "sample_weight_val")
-        class_weight = self._class_weight_of_rows(y, codes, weight)
+        class_weight = self._class_weights(members, y, codes, weight)
         return Problem(X, self._target(codes), codes, weight, class_weight, problem.device, problem.dtype)
 
     def _target(self, codes: np.ndarray) -> np.ndarray:

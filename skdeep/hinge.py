@@ -17,9 +17,8 @@ from skdeep._docs import (
     document,
 )
 from skdeep._methods import available_unless
-from skdeep.base import dense
 from skdeep.calibration import fit_sigmoid, fit_temperature
-from skdeep.inputs import OutputSpace, to_numpy
+from skdeep.inputs import OutputSpace, dense, to_numpy
 from skdeep.linear import LinearClassifier
 from skdeep.losses import LOSSES, Loss
 from skdeep.problem import CHUNK_ROWS, Problem, TrainingState
@@ -206,8 +205,8 @@ class HingeClassifier(LinearClassifier):
         p = super()._link(scores) if scores.shape[1] == 1 else torch.sigmoid(scores)
         return p / p.sum(dim=1, keepdim=True).clamp_(min=torch.finfo(p.dtype).tiny)
 
-    def _after_fit(self, problem: Problem, seed: int, max_iter: int) -> None:
-        """Fit the calibration on scores of models that have not seen the row: one model per fold, one stack."""
+    def _after_fit(self, members, problem: Problem, seed: int, progress: list[Progress]) -> None:
+        """Fit each member's calibration on scores of models that have not seen the row."""
         if self.calibration is None:
             return
         distinct, rows = problem.distinct(seed)
@@ -218,8 +217,17 @@ class HingeClassifier(LinearClassifier):
                 "calibration=None."
             )
         rows, weight = problem.merged(distinct, rows)
-        scores = self._out_of_fold_scores(problem, rows, weight, fold, seed, max_iter)
-        codes, weight = problem.codes[rows], weight[rows]
+        trained = [m for m, p in enumerate(progress) if p.error is None]
+        scores, fold_progress = self._out_of_fold_scores(members, trained, problem, rows, weight, fold, seed, progress)
+        codes, weights = problem.codes[rows], np.broadcast_to(weight, (len(members), problem.X.shape[0]))
+        for m in trained:
+            errors = [p.error for p in fold_progress[m] if p.error is not None]
+            if errors:
+                progress[m].error = f"in a fold model of the calibration, {errors[0]}"
+            else:
+                members[m]._calibrate(scores[m], codes, weights[m, rows])
+
+    def _calibrate(self, scores: np.ndarray, codes: np.ndarray, weight: np.ndarray) -> None:
         if self.calibration == "temperature":
             self.temperature_ = fit_temperature(scores, codes, weight)
             return
@@ -228,27 +236,41 @@ class HingeClassifier(LinearClassifier):
         self.coef_ = space.array((slopes[:, None] * coef).astype(coef.dtype))
         self.intercept_ = space.array((slopes * intercept + offsets).astype(coef.dtype))
 
-    def _out_of_fold_scores(self, problem: Problem, rows, weight, fold, seed, max_iter) -> np.ndarray:
-        """Scores (m, C) of distinct rows, each by the model trained on the other folds."""
+    def _out_of_fold_scores(self, members, trained, problem, rows, weight, fold, seed, progress):
+        """Scores (m, C) of distinct rows by each trained member's models of the other folds, and their progress.
+
+        The folds of a single member train as one stack, and so do several members on the rows they share.
+        """
         folds = np.unique(fold)
-        subsets = [rows[fold != f] for f in folds]
-        states = [TrainingState(np.random.default_rng(seed)) for _ in folds]
-        network = self._new_network(problem, [s.generator for s in states], subsets, weight, states[0], False)
-        progress = [Progress(self.tol, self.n_iter_no_change) for _ in folds]
-        if self.early_stopping:  # the folds have no validation data: they train as long as was best for all rows
-            max_iter = int(np.argmax(self.validation_scores_[-self.n_iter_ :])) + 1
-            progress = [Progress(0.0, np.inf) for _ in folds]
-        self._run(problem, network, states, subsets, weight, progress, max_iter)
-        for p in progress:
-            if p.interrupted:
+        stacks = [[(m, f) for f in folds] for m in trained]
+        if len(trained) > 1:
+            stacks = [[(m, f) for m in trained] for f in folds]
+        subsets = {f: rows[fold != f] for f in folds}
+        scores = {m: np.empty((len(rows), self.n_outputs_)) for m in trained}
+        done: dict[int, list[Progress]] = {m: [] for m in trained}
+        for stack in stacks:
+            models = [members[m] for m, _ in stack]
+            own = [subsets[f] for _, f in stack]
+            weights = weight if weight.ndim == 1 else weight[[m for m, _ in stack]]
+            generators = {f: np.random.default_rng(seed) for f in folds}
+            states = [TrainingState(generators[f]) for _, f in stack]
+            network = self._new_network(models, problem, None, own, weights, states[0], False)
+            runs = [members[m]._fold_progress(progress[m]) for m, _ in stack]
+            self._run(models, problem, network, states, own, weights, runs, self.max_iter)
+            if any(p.interrupted for p in runs):
                 raise KeyboardInterrupt
-            if p.error is not None:
-                raise ValueError(f"A fold model of the calibration diverged: {p.error}. Lower learning_rate_init.")
-        final = [torch.cat(params) for params in zip(*(p.params for p in progress), strict=True)]
-        trained, data = network.with_params(final), problem.rows()
-        scores = np.empty((len(rows), self.n_outputs_))
-        for k, f in enumerate(folds):
-            model, mine = trained.select(np.array([k])), np.flatnonzero(fold == f)
-            for part in np.array_split(mine, -(-len(mine) // CHUNK_ROWS)):
-                scores[part] = to_numpy(model.scores(data.take(torch.from_numpy(rows[part])))[0])
-        return scores
+            data = problem.rows()
+            for (m, f), p in zip(stack, runs, strict=True):
+                done[m].append(p)
+                model, mine = network.with_params(p.params), np.flatnonzero(fold == f)
+                for part in np.array_split(mine, -(-len(mine) // CHUNK_ROWS)):
+                    scores[m][part] = to_numpy(model.scores(data.take(torch.from_numpy(rows[part])))[0])
+        return scores, done
+
+    def _fold_progress(self, progress: Progress) -> Progress:
+        """The stopping rule of a fold's model."""
+        if self.early_stopping:  # the folds have no validation data: they train as long as was best for all rows
+            best = int(np.argmax(self.validation_scores_[-self.n_iter_ :])) + 1
+            return Progress(0.0, np.inf, max_iter=best)
+        limit = progress.n_iter if progress.interrupted else np.inf
+        return Progress(self.tol, self.n_iter_no_change, max_iter=limit)

@@ -39,6 +39,11 @@ def to_numpy(array):
     return array
 
 
+def dense(array) -> np.ndarray:
+    """An array of any kind as a dense NumPy array."""
+    return array.toarray() if sparse.issparse(array) else to_numpy(array)
+
+
 def check_features(estimator, X, *, reset: bool, min_samples: int = 1) -> Matrix:
     """Validate X and record, or compare, its number of columns and their names.
 

@@ -19,9 +19,10 @@ from skdeep._docs import (
     TRAINING_PARAMETERS,
     document,
 )
-from skdeep._stack import vector
-from skdeep.base import BaseTorchClassifier, dense, make_penalty
-from skdeep.columns import Columns, gram_extent
+from skdeep.base import BaseTorchClassifier
+from skdeep.columns import Columns, gram_extents
+from skdeep.fitting import model_weights, values
+from skdeep.inputs import dense
 from skdeep.losses import LOSSES, Loss
 from skdeep.networks import Linear
 from skdeep.penalties import PENALTIES
@@ -110,8 +111,8 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
     def _n_params(self, n_features, n_outputs):
         return n_features * n_outputs
 
-    def _penalty(self, mean_weight, batch_rows):
-        return make_penalty(self.penalty, vector(self.alpha, len(mean_weight)), self.l1_ratio)
+    def _penalty(self, members, mean_weight, batch_rows):
+        return PENALTIES[self.penalty](values(members, "alpha"), values(members, "l1_ratio"))
 
     def _check_classes(self, codes):
         present = np.unique(codes)
@@ -121,18 +122,24 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
                 f"one class: {self.classes_[present[0]]!r}"
             )
 
-    def _new_network(self, problem: Problem, generators, subsets, weight, state: TrainingState, warm: bool) -> Linear:
-        n_models, n_outputs = len(generators), self.n_outputs_
+    def _new_network(
+        self, members, problem: Problem, generators, subsets, weight, state: TrainingState, warm: bool
+    ) -> Linear:
+        n_models, n_outputs = len(members), self.n_outputs_
         tensor: dict[str, Any] = {"device": problem.device, "dtype": problem.dtype}
         center = scale = None
         if self.standardize:
-            rows = problem.rows()
-            columns = [Columns.measure(rows, s, weight) for s in subsets]
+            columns = self._columns(problem, subsets, weight)
             if warm and state.columns is not None:
                 columns = [state.columns.merged(columns[0])]
             state.columns = columns[0]
-            ridge = self._penalty(np.ones(1), 1).curvature()[0] / self._loss(n_outputs).curvature(n_outputs)
-            changes = [c.change_of_variables(self.fit_intercept, issparse(problem.X), ridge) for c in columns]
+            ridges = self._penalty(members, np.ones(n_models), 1).curvature() / self._loss(n_outputs).curvature(
+                n_outputs
+            )
+            changes = [
+                c.change_of_variables(self.fit_intercept, issparse(problem.X), ridge)
+                for c, ridge in zip(columns, ridges, strict=True)
+            ]
             centers, scales = zip(*changes, strict=True)
             scale = torch.as_tensor(np.stack(scales), **tensor).unsqueeze(1)
             if centers[0] is not None:
@@ -145,6 +152,15 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
             network.set_unscaled(known[0].reshape(1, n_outputs, -1), known[1].reshape(1, n_outputs))
         return network
 
+    def _columns(self, problem: Problem, subsets, weight) -> list[Columns]:
+        """Statistics of each model's rows; models with the same rows and weights share them."""
+        rows, of_model = problem.rows(), model_weights(weight, len(subsets))
+        measured: dict[tuple, Columns] = {}
+        for subset, w in zip(subsets, of_model, strict=True):
+            if (id(subset), id(w)) not in measured:
+                measured[id(subset), id(w)] = Columns.measure(rows, subset, w)
+        return [measured[id(subset), id(w)] for subset, w in zip(subsets, of_model, strict=True)]
+
     def _trained_network(self, device, dtype) -> Linear:
         coef = torch.tensor(dense(self.coef_), device=device, dtype=dtype)
         intercept = torch.tensor(dense(self.intercept_), device=device, dtype=dtype)
@@ -154,24 +170,27 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         coef, intercept = (t[model].cpu().numpy().astype(dtype) for t in network.unscaled())
         return {"coef_": space.array(coef), "intercept_": space.array(intercept)}
 
-    def _initial_rates(self, problem, network, subsets, weight, batch_rows):
-        if self.learning_rate_init != "auto":
-            return vector(self.learning_rate_init, len(subsets))
+    def _initial_rates(self, members, problem, network, subsets, weight, batch_rows):
+        rates = np.array([np.nan if e.learning_rate_init == "auto" else e.learning_rate_init for e in members])
+        derived = np.isnan(rates)
         if self.solver != "sgd":
-            return vector(0.01, len(subsets))
-        # 1 / L, the step that suits the full gradient with any momentum; and the noise of a batch, which momentum adds
-        # up over 1 / (1 - momentum) steps, must stay below the signal
-        rows = problem.rows()
-        spread = 1.0 if weight is None else weight.max() / weight[weight > 0].mean()
-        curvature = self._loss(self.n_outputs_).curvature(self.n_outputs_)
-        rates = np.empty(len(subsets))
-        for m, subset in enumerate(subsets):
-            n = len(rows) if subset is None else len(subset)
-            center, scale = (None if c is None else c[m] for c in (network.center, network.scale))
-            largest, trace = gram_extent(rows, subset, center, scale)
-            noise = spread * trace * (1 / batch_rows - 1 / n) / (1 - self.momentum)
-            rates[m] = 1 / (curvature * (largest + max(noise, 0.0)))
+            rates[derived] = 0.01
+        elif derived.any():
+            rates[derived] = self._derived_rates(members, problem, network, subsets, weight, batch_rows)[derived]
         return rates
+
+    def _derived_rates(self, members, problem, network, subsets, weight, batch_rows) -> np.ndarray:
+        """Step sizes from the data.
+
+        1 / L, the step that suits the full gradient with any momentum; and the noise of a batch, which momentum adds up
+        over 1 / (1 - momentum) steps, must stay below the signal.
+        """
+        rows, curvature = problem.rows(), self._loss(self.n_outputs_).curvature(self.n_outputs_)
+        largest, trace = gram_extents(rows, subsets, network.center, network.scale)
+        n = np.array([len(rows) if s is None else len(s) for s in subsets])
+        spread = [1.0 if w is None else w.max() / w[w > 0].mean() for w in model_weights(weight, len(subsets))]
+        noise = np.array(spread) * trace * (1 / batch_rows - 1 / n) / (1 - values(members, "momentum"))
+        return 1 / (curvature * (largest + np.maximum(noise, 0.0)))
 
 
 @document(

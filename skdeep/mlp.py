@@ -9,12 +9,13 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skdeep._docs import TRAINING_ATTRIBUTES, TRAINING_PARAMETERS, document
-from skdeep._stack import vector
 from skdeep.activations import ACTIVATIONS
-from skdeep.base import BaseTorchClassifier, make_penalty
+from skdeep.base import BaseTorchClassifier
+from skdeep.fitting import values
 from skdeep.inputs import to_numpy
 from skdeep.losses import LOSSES, Loss
 from skdeep.networks import MLP
+from skdeep.penalties import L2
 
 
 @document(
@@ -165,10 +166,9 @@ class MLPClassifierTorch(BaseTorchClassifier):
         multiclass = n_outputs > 1 and not self._fitted_multilabel
         return LOSSES["log_loss" if multiclass else "binary_log_loss"]()
 
-    def _penalty(self, mean_weight, batch_rows):
+    def _penalty(self, members, mean_weight, batch_rows):
         # MLPClassifier's alpha is per batch
-        alpha = vector(self.alpha, len(mean_weight)) / (batch_rows * mean_weight)
-        return make_penalty("l2", alpha, 0.0)
+        return L2(values(members, "alpha") / (batch_rows * mean_weight), np.zeros(len(members)))
 
     def _layer_units(self, n_features: int, n_outputs: int) -> list[int]:
         hidden = self.hidden_layer_sizes
@@ -181,7 +181,7 @@ class MLPClassifierTorch(BaseTorchClassifier):
         units = np.array(self._layer_units(n_features, n_outputs))
         return int((units[1:] * units[:-1]).sum())
 
-    def _new_network(self, problem, generators, subsets, weight, state, warm) -> MLP:
+    def _new_network(self, members, problem, generators, subsets, weight, state, warm) -> MLP:
         units = self._layer_units(problem.X.shape[1], self.n_outputs_)
         self.n_layers_ = len(units)
         self.out_activation_ = "softmax" if self._loss(self.n_outputs_).target == "codes" else "logistic"

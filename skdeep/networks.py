@@ -220,15 +220,18 @@ class MLP(Network):
         """
         form = ACTIVATIONS[activation]
         factor = 2.0 if activation == "logistic" else 6.0
-        models = []
+        drawn: dict[int, list[np.ndarray]] = {}  # models that share a generator share its draw
         for generator in generators:
+            if id(generator) in drawn:
+                continue
             weights, biases = [], []
             for i, (fan_in, fan_out) in enumerate(pairwise(layer_units), start=2):
                 bound = np.sqrt(factor / (fan_in + fan_out))
                 width = fan_out * (form.n_pieces if i < len(layer_units) else 1)
                 weights.append(generator.uniform(-bound, bound, (width, fan_in)))
                 biases.append(generator.uniform(-bound, bound, width))
-            models.append(weights + biases)
+            drawn[id(generator)] = weights + biases
+        models = [drawn[id(generator)] for generator in generators]
         params = [torch.as_tensor(np.stack(p), **tensor) for p in zip(*models, strict=True)]
         n_layers = len(layer_units) - 1
         shape = (len(generators), 1)

@@ -33,8 +33,10 @@ class Problem:
         What the loss takes.
     codes : ndarray of shape (n,), or (n, C) for multilabel targets
         Class codes, or label indicators.
-    sample_weight, class_weight : ndarray of shape (n,), or None
-        The caller's weights, and each row's factor by its class; None for ones.
+    sample_weight : ndarray of shape (n,), or None
+        The caller's weights; None for ones.
+    class_weight : ndarray of shape (n,) or (K, n), or None
+        Each row's factor by its class, the same for all models of a stack or each model's own; None for ones.
     device, dtype
         Where, and in which precision, to compute.
     """
@@ -76,7 +78,9 @@ class Problem:
     def take(self, rows: np.ndarray) -> Problem:
         """The problem of some of the rows."""
         X = self.X[torch.from_numpy(rows).to(self.X.device)] if isinstance(self.X, Tensor) else self.X[rows]
-        sample_weight, class_weight = (None if w is None else w[rows] for w in (self.sample_weight, self.class_weight))
+        sample_weight, class_weight = (
+            None if w is None else w[..., rows] for w in (self.sample_weight, self.class_weight)
+        )
         return Problem(X, self.target[rows], self.codes[rows], sample_weight, class_weight, self.device, self.dtype)
 
     def distinct(self, seed: int) -> tuple[DistinctRows, np.ndarray]:
@@ -86,7 +90,7 @@ class Problem:
         return distinct_rows(to_numpy(part.X), part.codes, part.sample_weight, generator, part.codes.ndim == 1), rows
 
     def merged(self, distinct: DistinctRows, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """One representative of each distinct row, and weights (n,) by which these stand for all rows."""
+        """One representative of each distinct row, and weights by which these stand for all rows."""
         representatives = rows[distinct.first]
         weight = np.zeros(self.X.shape[0])
         weight[representatives] = distinct.weight
@@ -113,7 +117,7 @@ class Problem:
         -------
         subset : ndarray or None
             Rows to train on; None for all.
-        weight : ndarray of shape (n,) or None
+        weight : ndarray of shape (n,) or (K, n), or None
             Weight of each row of X in training.
         held_out : Problem or None
         """
@@ -193,15 +197,16 @@ def make_monitor(
         target = target.to(held_out.dtype)
     weight = np.ones(len(rows)) if held_out.sample_weight is None else held_out.sample_weight
     of_class = 1.0 if held_out.class_weight is None else held_out.class_weight
-    # accuracy counts samples as they are; the loss weighs them as in training
-    shares = held_out.tensor(np.stack([weight, weight * of_class]))
-    shares = shares / shares.sum(1, keepdim=True)
+    # accuracy counts samples as they are; the loss weighs them as in training (one row for all models, or one for each)
+    share, loss_share = (held_out.tensor(np.atleast_2d(w)) for w in (weight, weight * of_class))
+    share, loss_share = share / share.sum(), loss_share / loss_share.sum(1, keepdim=True)
     scorer = None if scoring in (None, "loss") else get_scorer(scoring)
     weight_argument = {} if held_out.sample_weight is None else {"sample_weight": held_out.sample_weight}
 
     def monitor(network: Network, models: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         accuracy = torch.zeros(network.n_models, dtype=held_out.dtype, device=held_out.device)
         objective = torch.zeros_like(accuracy)
+        of_models = loss_share[models] if len(loss_share) > 1 else loss_share
         for i in range(0, len(rows), CHUNK_ROWS):
             part = slice(i, min(i + CHUNK_ROWS, len(rows)))
             scores = network.scores(rows.take(part)).detach()
@@ -211,8 +216,8 @@ def make_monitor(
                 right = (scores[..., 0] > 0) == codes[part].bool()
             else:
                 right = scores.argmax(-1) == codes[part]
-            accuracy += (right * shares[0, part]).sum(1)
-            objective += (loss.value(scores, target[part].unsqueeze(0)) * shares[1, part]).sum(1)
+            accuracy += (right * share[:, part]).sum(1)
+            objective += (loss.value(scores, target[part].unsqueeze(0)) * of_models[:, part]).sum(1)
         losses = objective.double().cpu().numpy()
         if scorer is None:
             return (-losses if scoring == "loss" else accuracy.double().cpu().numpy()), losses

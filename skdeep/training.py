@@ -39,6 +39,8 @@ class Progress:
     ----------
     tol, n_iter_no_change : float
         Stop after more than `n_iter_no_change` epochs in a row that did not improve by `tol`.
+    max_iter : float
+        Epochs at most, where that is less than the run's.
     watch_score : bool
         Whether "improve" means the validation score (early stopping) or the training loss.
     n_iter : int
@@ -56,6 +58,7 @@ class Progress:
     tol: float = 1e-4
     n_iter_no_change: float = 10
     watch_score: bool = False
+    max_iter: float = math.inf
     n_iter: int = 0
     samples: int = 0
     no_improvement: int = 0
@@ -369,6 +372,8 @@ def _end_of_epoch(stack, plan, epoch, objective, scores, losses, observer) -> bo
                 p.no_improvement = 0
             else:
                 p.stopped = reason
+        elif p.n_iter >= p.max_iter:
+            p.stopped = f"It has done its {p.max_iter} epochs."
     if halt:
         for p in stack.progress:
             p.stopped = p.stopped or "A callback ended training."
