@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 
 import torch
@@ -12,14 +13,24 @@ _SINGLE_THREAD_WORK = 2**20
 
 
 @contextmanager
-def threads_for(work: int):
-    """Run the block on one thread if its steps are so many multiply-adds or fewer; the setting is put back."""
+def at_most(n_threads: int):
+    """Run the block on no more than so many threads; the setting is put back."""
     threads = torch.get_num_threads()
-    if work > _SINGLE_THREAD_WORK or threads == 1:
+    if threads <= n_threads:
         yield
         return
-    torch.set_num_threads(1)
+    torch.set_num_threads(n_threads)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def threads_for(work: int):
+    """Run the block on one thread if its steps are so many multiply-adds or fewer."""
+    return at_most(torch.get_num_threads() if work > _SINGLE_THREAD_WORK else 1)
+
+
+def threads_of_worker(n_workers: int) -> int:
+    """A worker's share of the machine's cores."""
+    return max(1, (os.cpu_count() or 1) // n_workers)

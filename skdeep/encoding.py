@@ -31,6 +31,10 @@ class EncodingMixin:
         """Number of weights, to judge how much work an epoch is."""
         raise NotImplementedError
 
+    def _n_units(self, n_outputs: int) -> int:
+        """Number of units beyond the input, to judge how much memory a row takes."""
+        raise NotImplementedError
+
     def _check_classes(self, codes: np.ndarray) -> None:
         """Raise if these classes cannot be trained on."""
 

@@ -56,6 +56,13 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
     #: Whether the penalty acts through its proximal map (else through its gradient).
     _proximal = True
 
+    def _stackable_now(self) -> frozenset[str]:
+        """Parameters in which members may differ, given the others: splits of the rows follow from one seed."""
+        return self.stackable - {"random_state"} if self._splits_rows() else self.stackable
+
+    def _splits_rows(self) -> bool:
+        return self.early_stopping
+
     # ---- what a subclass defines ----------------------------------------------------------------------------------
 
     def _penalty(self, members: list, mean_weight: np.ndarray, batch_rows: int) -> ElasticNet:
@@ -122,7 +129,9 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
                 if m:
                     member.__dict__.update(shared)
                 if p.error is None:
-                    member._conclude(network, p, states[m], incremental, float_dtype(problem.X), OutputSpace(X))
+                    member._conclude(
+                        network.select(np.array([m])), p, states[m], incremental, float_dtype(problem.X), OutputSpace(X)
+                    )
             self.__dict__.pop("history_", None)
             if (history := getattr(observer, "history", None)) is not None:
                 self.history_ = history
@@ -291,6 +300,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         for state, p, rate in zip(states, progress, rates, strict=True):
             state.reduction = p.optimizer_state["learning_rate"] / rate
             state.epochs += p.n_iter
+            state.generator = p.generator
 
     def _check_smooth(self, loss: Loss, penalty: ElasticNet) -> None:
         if loss.smooth and penalty.smooth:

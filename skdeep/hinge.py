@@ -183,6 +183,9 @@ class HingeClassifier(LinearClassifier):
         self.multi_class = multi_class
         self.calibration = calibration
 
+    def _splits_rows(self):
+        return self.early_stopping or self.calibration is not None
+
     def _loss(self, n_outputs) -> Loss:
         return LOSSES["ovr" if n_outputs == 1 else self.multi_class](squared=self.loss == "squared_hinge")
 
@@ -260,9 +263,9 @@ class HingeClassifier(LinearClassifier):
             if any(p.interrupted for p in runs):
                 raise KeyboardInterrupt
             data = problem.rows()
-            for (m, f), p in zip(stack, runs, strict=True):
+            for k, ((m, f), p) in enumerate(zip(stack, runs, strict=True)):
                 done[m].append(p)
-                model, mine = network.with_params(p.params), np.flatnonzero(fold == f)
+                model, mine = network.select(np.array([k])).with_params(p.params), np.flatnonzero(fold == f)
                 for part in np.array_split(mine, -(-len(mine) // CHUNK_ROWS)):
                     scores[m][part] = to_numpy(model.scores(data.take(torch.from_numpy(rows[part])))[0])
         return scores, done

@@ -111,6 +111,9 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
     def _n_params(self, n_features, n_outputs):
         return n_features * n_outputs
 
+    def _n_units(self, n_outputs):
+        return n_outputs
+
     def _penalty(self, members, mean_weight, batch_rows):
         return PENALTIES[self.penalty](values(members, "alpha"), values(members, "l1_ratio"))
 

@@ -181,6 +181,9 @@ class MLPClassifierTorch(BaseTorchClassifier):
         units = np.array(self._layer_units(n_features, n_outputs))
         return int((units[1:] * units[:-1]).sum())
 
+    def _n_units(self, n_outputs):
+        return sum(self._layer_units(1, n_outputs)[1:])
+
     def _new_network(self, members, problem, generators, subsets, weight, state, warm) -> MLP:
         units = self._layer_units(problem.X.shape[1], self.n_outputs_)
         self.n_layers_ = len(units)

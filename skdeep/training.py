@@ -7,6 +7,7 @@ another; a model that has stopped leaves the stack. The loop does not know wheth
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -53,6 +54,8 @@ class Progress:
         Why the model cannot be used, if so.
     params : list of Tensor or None
         The parameters at the end (the best ones if a score was watched), each (1, ...).
+    generator : numpy.random.Generator
+        The generator of the order of rows, as the model left it.
     """
 
     tol: float = 1e-4
@@ -73,6 +76,7 @@ class Progress:
     error: str | None = None
     params: list[Tensor] | None = None
     optimizer_state: dict = field(default_factory=dict)
+    generator: np.random.Generator | None = None
 
     def record(self, loss: float, score: float | None, validation_loss: float | None) -> bool:
         """Note an epoch; return whether it is the best so far by what is watched."""
@@ -389,3 +393,4 @@ def _finish(stack: _Stack, models: np.ndarray) -> None:
             p.error = f"parameters became non-finite in epoch {p.n_iter + 1}"
         p.params = p.params if p.watch_score and p.params is not None else current
         p.optimizer_state = stack.optimizer.state(m)
+        p.generator = copy.deepcopy(stack.batches.generators[m])  # others may go on drawing from it

@@ -1,0 +1,23 @@
+r"""scikit-learn's hyper-parameter searches, with the candidates of each fold trained as one stack.
+
+`GridSearchCV` and its siblings are scikit-learn's own classes: the same constructor, attributes and ``cv_results_``.
+Only the work inside differs. The candidates of a fold that differ in ``alpha``, ``l1_ratio``, ``learning_rate_init``,
+``momentum``, ``class_weight``, ``random_state``, ``tol`` or ``n_iter_no_change`` see the same rows: they train in one
+program, each ending where it would have ended alone. In a Pipeline, the steps before the classifier are fitted once per
+fold and distinct setting.
+"""
+
+from skdeep.model_selection.evaluation import StackingWarning
+from skdeep.model_selection.path import RegularizationPath, one_standard_error, regularization_path
+from skdeep.model_selection.search import GridSearchCV, HalvingGridSearchCV, HalvingRandomSearchCV, RandomizedSearchCV
+
+__all__ = [
+    "GridSearchCV",
+    "HalvingGridSearchCV",
+    "HalvingRandomSearchCV",
+    "RandomizedSearchCV",
+    "RegularizationPath",
+    "StackingWarning",
+    "one_standard_error",
+    "regularization_path",
+]

@@ -1,0 +1,292 @@
+"""The work of a search: which candidates train together, and their training and scoring as one stack."""
+
+from __future__ import annotations
+
+import numbers
+import time
+import warnings
+from collections.abc import Callable
+from traceback import format_exc
+from typing import Any, NamedTuple
+
+import joblib
+import numpy as np
+from joblib.logger import short_format_time
+from sklearn import get_config
+from sklearn.base import BaseEstimator, clone
+from sklearn.metrics._scorer import _BaseScorer, _MultimetricScorer, _PassthroughScorer
+from sklearn.model_selection._validation import _score
+from sklearn.pipeline import Pipeline
+from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import _safe_split
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import _check_method_params, _num_samples
+
+from skdeep._threads import at_most, threads_of_worker
+from skdeep.inputs import resolve_device
+from skdeep.stacking import fit_stack, why_alone
+
+
+class StackingWarning(UserWarning):
+    """Candidates of a search are trained one by one."""
+
+
+class _Task(NamedTuple):
+    """The arguments of scikit-learn's ``_fit_and_score`` for one candidate and split."""
+
+    estimator: Any
+    X: Any
+    y: Any
+    options: dict[str, Any]
+
+
+# ---- which candidates share a stack ----------------------------------------------------------------------------------
+
+
+def final_step(estimator):
+    """The classifier at the end of a pipeline, or the estimator itself."""
+    return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
+
+
+def _token(value):
+    """Something hashable that only equal values of a parameter grid share."""
+    try:
+        hash(value)
+    except TypeError:
+        return id(value)
+    return type(value), value
+
+
+def _stack_key(task: _Task) -> tuple | str:
+    """What the candidates of a stack have in common; or why this one cannot be in a stack, as text."""
+    parameters = task.options["parameters"]
+    try:
+        candidate = clone(task.estimator).set_params(**clone(parameters, safe=False))
+    except Exception:  # scikit-learn's own code raises it where the user expects it
+        return "its parameters cannot be set"
+    final = final_step(candidate)
+    reason = why_alone(final)
+    if reason is not None:
+        return reason
+    prefix = f"{candidate.steps[-1][0]}__" if isinstance(candidate, Pipeline) else ""
+    free = {prefix + name for name in final._stackable_now()}
+    fixed = sorted((name, _token(value)) for name, value in parameters.items() if name not in free)
+    return tuple(fixed)
+
+
+def _stacks(tasks: list[_Task], n_workers: int) -> tuple[list[list[int]], set[str]]:
+    """Indices of the tasks that train together, and the reasons of those that cannot."""
+    keys: dict[int, tuple | str] = {}
+    groups: dict[Any, list[int]] = {}
+    reasons = set()
+    for i, task in enumerate(tasks):
+        parameters = task.options["parameters"]
+        if id(parameters) not in keys:
+            keys[id(parameters)] = _stack_key(task)
+        key = keys[id(parameters)]
+        if isinstance(key, str):
+            reasons.add(key)
+            groups[i] = [i]
+        else:
+            groups.setdefault((id(task.options["train"]), repr(key)), []).append(i)
+    # where there are fewer stacks than workers, they are cut
+    pieces = max(1, n_workers // max(1, len(groups)))
+    parts = (np.array_split(group, min(pieces, len(group))) for group in groups.values())
+    return [part.tolist() for group in parts for part in group], reasons
+
+
+class StackingParallel(Parallel):
+    """Takes scikit-learn's ``_fit_and_score`` tasks, and runs those that can train together as one."""
+
+    def __call__(self, iterable):
+        calls = list(iterable)
+        tasks = [_Task(*args, kwargs) for _, args, kwargs in calls]
+        n_workers = joblib.effective_n_jobs(self.n_jobs)
+        groups, reasons = _stacks(tasks, n_workers)
+        if reasons:
+            warnings.warn(
+                f"Some candidates are trained one by one, as scikit-learn does it: {'; '.join(sorted(reasons))}. "
+                "Silence this with warnings.simplefilter('ignore', skdeep.model_selection.StackingWarning).",
+                StackingWarning,
+                stacklevel=6,
+            )
+        seed = draw_seed()
+        jobs = []
+        for group in groups:
+            if isinstance(_stack_key(tasks[group[0]]), str):
+                jobs.append(calls[group[0]])
+            else:
+                jobs.append(delayed(_fit_and_score_stack)([tasks[i] for i in group], seed, n_workers))
+        run = self._one_after_another if n_workers > 1 and _on_one_accelerator(tasks) else super().__call__
+        results = [None] * len(calls)
+        for group, result in zip(groups, run(jobs), strict=True):
+            for i, one in zip(group, result if isinstance(result, list) else [result], strict=True):
+                results[i] = one
+        return results
+
+    def _one_after_another(self, jobs):
+        warnings.warn(
+            f"n_jobs={self.n_jobs} is ignored: the workers would queue for one accelerator, each with a copy of the "
+            "data. The stacks train one after another in this process.",
+            UserWarning,
+            stacklevel=7,
+        )
+        return Parallel(n_jobs=1)(jobs)
+
+
+def _on_one_accelerator(tasks: list[_Task]) -> bool:
+    finals = {id(task.estimator): final_step(task.estimator) for task in tasks[:1]}
+    return any(
+        why_alone(final) is None and resolve_device(final.device, None).type != "cpu" for final in finals.values()
+    )
+
+
+# ---- one stack -------------------------------------------------------------------------------------------------------
+
+
+class _Recorder(BaseEstimator):
+    """Last step of a pipeline that keeps what its `fit` is given, in place of `estimator`."""
+
+    def __init__(self, estimator):
+        self.estimator = estimator
+
+    def fit(self, X, y=None, **params):
+        self.data_ = X, y, params
+        return self
+
+    def get_metadata_routing(self):
+        return self.estimator.get_metadata_routing()
+
+
+def draw_seed() -> int:
+    """A seed for those that have none."""
+    return int(check_random_state(None).randint(np.iinfo(np.int32).max))
+
+
+def share_seed(candidates: list, seed: int) -> None:
+    """Give the candidates without a ``random_state`` the same one, so that they see the same batches."""
+    for final in map(final_step, candidates):
+        if final.random_state is None:
+            final.random_state = seed
+
+
+def fit_candidates(candidates: list, X, y, fit_params: dict) -> tuple[list[Exception | None], Callable]:
+    """Fit candidates of one stack; what each fit raised, and the steps before the classifier as one function of X."""
+    first = candidates[0]
+    if not isinstance(first, Pipeline):
+        return fit_stack(candidates, X, y, **fit_params), lambda X: X
+    name, final = first.steps[-1]
+    finals = [final_step(candidate) for candidate in candidates]
+    recorder = _Recorder(final)
+    first.steps = [*first.steps[:-1], (name, recorder)]
+    try:
+        first.fit(X, y, **fit_params)
+    finally:
+        first.steps = [*first.steps[:-1], (name, final)]
+    for candidate, own in zip(candidates, finals, strict=True):
+        candidate.steps = [*first.steps[:-1], (name, own)]
+    X, y, params = recorder.data_
+    return fit_stack(finals, X, y, **params), first[:-1].transform if len(first.steps) > 1 else lambda X: X
+
+
+def _speaks_to_the_classifier(scorer) -> bool:
+    """Whether a scorer only calls methods that a pipeline hands on to its last step."""
+    if isinstance(scorer, _MultimetricScorer):
+        return all(_speaks_to_the_classifier(one) for one in scorer._scorers.values())
+    return isinstance(scorer, _BaseScorer | _PassthroughScorer) and not get_config()["enable_metadata_routing"]
+
+
+def _fit_and_score_stack(tasks: list[_Task], seed: int, n_workers: int) -> list[dict]:
+    """What ``_fit_and_score`` returns, for all candidates of one stack."""
+    with at_most(threads_of_worker(n_workers)):
+        return _evaluate(tasks, seed)
+
+
+def _evaluate(tasks: list[_Task], seed: int) -> list[dict]:
+    _, X, y, options = tasks[0]
+    train, test, scorer, error_score = (options[k] for k in ("train", "test", "scorer", "error_score"))
+    if not isinstance(error_score, numbers.Number) and error_score != "raise":
+        raise ValueError(
+            "error_score must be the string 'raise' or a numeric value. (Hint: if using 'raise', please make sure that "
+            "it has been spelled correctly.)"
+        )
+    candidates = [task.estimator.set_params(**clone(task.options["parameters"], safe=False)) for task in tasks]
+    share_seed(candidates, seed)
+    fit_params = _check_method_params(X, params=options["fit_params"] or {}, indices=train)
+    score_params = [_check_method_params(X, params=options["score_params"] or {}, indices=i) for i in (train, test)]
+    metadata = {"sample_weight": fit_params["sample_weight"]} if fit_params.get("sample_weight") is not None else None
+    start = time.time()
+    X_train, y_train = _safe_split(candidates[0], X, y, train)
+    X_test, y_test = _safe_split(candidates[0], X, y, test, train)
+    told = {"estimator": options["caller"], "X": X_train, "y": y_train, "metadata": metadata}
+    contexts = [task.options["callback_ctx"] for task in tasks]
+    for context in contexts:
+        if context is not None:
+            context.call_on_fit_task_begin(**told)
+    try:
+        failures, transform = fit_candidates(candidates, X_train, y_train, fit_params)
+        parts = [(X_test, y_test, score_params[1])]
+        parts += [(X_train, y_train, score_params[0])] if options["return_train_score"] else []
+        direct = isinstance(candidates[0], Pipeline) and _speaks_to_the_classifier(scorer)
+        fitted = any(failure is None for failure in failures)
+        parts = [(transform(Z) if direct and fitted else Z, t, params) for Z, t, params in parts]
+    except Exception as error:  # of a step before the classifier: it is every candidate's
+        failures, parts, direct = [error] * len(tasks), [], False
+    fit_time = (time.time() - start) / len(tasks)
+    results = []
+    for task, candidate, failure, context in zip(tasks, candidates, failures, contexts, strict=True):
+        start = time.time()
+        try:
+            scores = _scores(final_step(candidate) if direct else candidate, failure, parts, scorer, error_score)
+        finally:
+            if context is not None:
+                context.call_on_fit_task_end(**told)
+        result: dict[str, Any] = {"fit_error": None if failure is None else _trace(failure), "test_scores": scores[0]}
+        if options["return_train_score"]:
+            result["train_scores"] = scores[1]
+        score_time = 0.0 if failure is not None else time.time() - start
+        result |= {"n_test_samples": _num_samples(X_test), "fit_time": fit_time, "score_time": score_time}
+        _report(task, result)
+        results.append(result)
+    return results
+
+
+def _trace(failure: Exception) -> str:
+    try:
+        raise failure
+    except Exception:
+        return format_exc()
+
+
+def _scores(estimator, failure, parts, scorer, error_score) -> list:
+    """The scores on each of the parts; the error score where training failed."""
+    if failure is None:
+        return [_score(estimator, Z, t, scorer, params, error_score) for Z, t, params in parts]
+    if error_score == "raise":
+        raise failure
+    if isinstance(scorer, _MultimetricScorer):
+        return [dict.fromkeys(scorer._scorers, error_score) for _ in range(2)]
+    return [error_score] * 2
+
+
+def _report(task: _Task, result: dict) -> None:
+    """Print what scikit-learn prints at the same verbosity."""
+    options, verbose = task.options, task.options["verbose"]
+    if verbose <= 1:
+        return
+    (split, n_splits), (number, n_candidates) = options["split_progress"], options["candidate_progress"]
+    progress = f" {split + 1}/{n_splits}" if verbose > 2 else ""
+    progress += f"; {number + 1}/{n_candidates}" if verbose > 9 else ""
+    message = ", ".join(f"{k}={v}" for k, v in sorted(options["parameters"].items()))
+    message += ";" if message else ""
+    if verbose > 2:
+        test, train = result["test_scores"], result.get("train_scores")
+        if isinstance(test, dict):
+            for name in sorted(test):
+                before = "" if train is None else f"train={train[name]:.3f}, "
+                message += f" {name}: ({before}test={test[name]:.3f})"
+        else:
+            message += f", score={test:.3f}" if train is None else f", score=(train={train:.3f}, test={test:.3f})"
+    message += f" total time={short_format_time(result['fit_time'] + result['score_time'])}"
+    head = f"[CV{progress}] END "
+    print(f"{head}{'.' * (80 - len(head) - len(message))}{message}")

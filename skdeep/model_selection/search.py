@@ -1,0 +1,123 @@
+"""scikit-learn's searches, with another way of doing their work."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Callable
+from typing import Any
+
+from sklearn import model_selection
+from sklearn.base import _fit_context
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.model_selection import _search
+
+from skdeep.model_selection.evaluation import StackingParallel
+
+
+def _with_stacks(fit: Callable) -> Callable:
+    """scikit-learn's ``fit`` of a search, with `StackingParallel` in the place of its ``Parallel``."""
+    original: Any = inspect.unwrap(fit)
+    names = {**original.__globals__, "Parallel": StackingParallel}
+    copied = types.FunctionType(
+        original.__code__, names, original.__name__, original.__defaults__, original.__closure__
+    )
+    copied.__kwdefaults__ = original.__kwdefaults__
+    return functools.update_wrapper(copied, original)
+
+
+class _StackedSearch(_search.BaseSearchCV):
+    """scikit-learn's search, whose candidates train as stacks."""
+
+    # candidate estimators are not validated yet, as in scikit-learn
+    fit = _fit_context(prefer_skip_nested_validation=False)(_with_stacks(_search.BaseSearchCV.fit))
+
+
+_NOTE = """
+    The candidates of a fold train as one stack wherever they differ only in ``alpha``, ``l1_ratio``,
+    ``learning_rate_init``, ``momentum``, ``class_weight``, ``random_state``, ``tol`` or ``n_iter_no_change``; the steps
+    of a :class:`~sklearn.pipeline.Pipeline` before the classifier are fitted once per fold and distinct setting. Scores
+    are those of scikit-learn's search. ``mean_fit_time`` is a candidate's share of its stack's time. Other estimators,
+    and estimators with callbacks or ``verbose``, are trained one by one, with a :class:`StackingWarning`. With
+    ``random_state=None`` one seed is drawn for all candidates. A failure of one candidate is its own.
+"""
+
+
+def _documented(cls):
+    """Class decorator: scikit-learn's parameters and attributes below our own summary and note."""
+    inherited = inspect.getdoc(cls.__mro__[1]) or ""
+    start, end = inherited.index("Parameters\n---"), inherited.index("\nSee Also\n---")
+    own, examples = inspect.cleandoc(cls.__doc__).split("Examples\n--------", 1)
+    cls.__doc__ = "\n".join(
+        [own, inherited[start:end], "\nNotes\n-----", inspect.cleandoc(_NOTE), "\nExamples\n--------" + examples]
+    )
+    return cls
+
+
+@_documented
+class GridSearchCV(model_selection.GridSearchCV, _StackedSearch):
+    """Exhaustive search over a grid of parameter values: :class:`sklearn.model_selection.GridSearchCV`, stacked.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skdeep import SoftmaxClassifier
+    >>> from skdeep.model_selection import GridSearchCV
+    >>> X, y = load_iris(return_X_y=True)
+    >>> search = GridSearchCV(SoftmaxClassifier(random_state=0), {"alpha": [1e-4, 1e-2, 1.0]}).fit(X, y)
+    >>> bool(search.best_params_["alpha"] < 1), bool(search.best_score_ > 0.95)
+    (True, True)
+    """
+
+
+@_documented
+class RandomizedSearchCV(model_selection.RandomizedSearchCV, _StackedSearch):
+    """Randomized search: :class:`sklearn.model_selection.RandomizedSearchCV`, stacked.
+
+    Examples
+    --------
+    >>> from scipy.stats import loguniform
+    >>> from sklearn.datasets import load_iris
+    >>> from skdeep import SoftmaxClassifier
+    >>> from skdeep.model_selection import RandomizedSearchCV
+    >>> X, y = load_iris(return_X_y=True)
+    >>> space = {"alpha": loguniform(1e-5, 1)}
+    >>> search = RandomizedSearchCV(SoftmaxClassifier(random_state=0), space, n_iter=5, random_state=0).fit(X, y)
+    >>> len(search.cv_results_["params"])
+    5
+    """
+
+
+@_documented
+class HalvingGridSearchCV(model_selection.HalvingGridSearchCV, _StackedSearch):
+    """Successive halving over a grid: :class:`sklearn.model_selection.HalvingGridSearchCV`, stacked.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skdeep import SoftmaxClassifier
+    >>> from skdeep.model_selection import HalvingGridSearchCV
+    >>> X, y = load_iris(return_X_y=True)
+    >>> grid = {"alpha": [1e-4, 1e-3, 1e-2, 1.0]}
+    >>> HalvingGridSearchCV(SoftmaxClassifier(random_state=0), grid, random_state=0).fit(X, y).n_iterations_
+    2
+    """
+
+
+@_documented
+class HalvingRandomSearchCV(model_selection.HalvingRandomSearchCV, _StackedSearch):
+    """Successive halving over random candidates: :class:`sklearn.model_selection.HalvingRandomSearchCV`, stacked.
+
+    Examples
+    --------
+    >>> from scipy.stats import loguniform
+    >>> from sklearn.datasets import load_iris
+    >>> from skdeep import SoftmaxClassifier
+    >>> from skdeep.model_selection import HalvingRandomSearchCV
+    >>> X, y = load_iris(return_X_y=True)
+    >>> space = {"alpha": loguniform(1e-5, 1)}
+    >>> search = HalvingRandomSearchCV(SoftmaxClassifier(random_state=0), space, random_state=0).fit(X, y)
+    >>> bool(search.best_params_["alpha"] < 1)
+    True
+    """

@@ -1,0 +1,101 @@
+"""Several estimators trained as one stack: which may share one, how large it may be, and what goes wrong for whom."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from sklearn import get_config
+
+from skdeep.base import BaseTorchClassifier
+from skdeep.inputs import n_columns, resolve_device, to_numpy
+
+#: Share of the memory that a stack's parameters and activations may take.
+_MEMORY_SHARE = 0.25
+_UNKNOWN_MEMORY = 2**32
+#: Tensors of the size of the parameters in training: themselves, gradients, two of the optimizer's, two in passing.
+_PARAMETER_COPIES = 6
+#: Tensors of the size of a layer's activations: forward, backward, and one in passing.
+_ACTIVATION_COPIES = 3
+
+
+def why_alone(estimator) -> str | None:
+    """Why an estimator cannot train in a stack with others; None if it can."""
+    if not isinstance(estimator, BaseTorchClassifier):
+        return f"{type(estimator).__name__} is none of skdeep's estimators"
+    if estimator.callbacks or getattr(estimator, "_skl_callbacks", None):
+        return "callbacks listen to one model at a time"
+    if estimator.verbose:
+        return "verbose prints the epochs of one model at a time"
+    return None
+
+
+def fit_stack(
+    members: Sequence[BaseTorchClassifier], X, y, sample_weight=None, X_val=None, y_val=None, sample_weight_val=None
+) -> list[Exception | None]:
+    """Fit several estimators to the same data, as one stack as far as the memory allows.
+
+    Parameters
+    ----------
+    members : sequence of estimators
+        Of one class, with the same parameters but for those in ``stackable``.
+    X, y, sample_weight, X_val, y_val, sample_weight_val
+        See ``fit``.
+
+    Returns
+    -------
+    list of (Exception or None)
+        What each member's ``fit`` would have raised; those without an exception are fitted.
+    """
+    failures = [_invalid_parameters(member) for member in members]
+    valid = [m for m, failure in enumerate(failures) if failure is None]
+    if not valid:
+        return failures
+    size = _capacity(members[valid[0]], X, y)
+    waiting = [list(part) for part in np.array_split(valid, -(-len(valid) // size))]
+    while waiting:
+        part = waiting.pop(0)
+        leader, *_ = stack = [members[m] for m in part]
+        try:
+            outcome = leader._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), members=stack)
+        except Exception as error:  # one member's fault, or a lack of memory: halves find out
+            if len(part) > 1:
+                half = len(part) // 2
+                waiting[:0] = [part[:half], part[half:]]
+                continue
+            outcome = [error]
+        for m, failure in zip(part, outcome, strict=True):
+            failures[m] = failure
+    return failures
+
+
+def _invalid_parameters(member: BaseTorchClassifier) -> Exception | None:
+    try:
+        if not get_config()["skip_parameter_validation"]:
+            member._validate_params()
+    except ValueError as error:
+        return error
+    return None
+
+
+def _capacity(leader: BaseTorchClassifier, X, y) -> int:
+    """How many models of this kind fit into the memory at a time."""
+    n_rows, n_features = np.shape(X) if not hasattr(X, "shape") else X.shape
+    n_outputs = n_columns(y) if n_columns(y) > 1 else len(np.unique(to_numpy(y)))
+    batch_rows = min(n_rows, 200 if leader.batch_size == "auto" else leader.batch_size)
+    per_model = _PARAMETER_COPIES * leader._n_params(n_features, n_outputs)
+    per_model += _ACTIVATION_COPIES * batch_rows * leader._n_units(n_outputs)
+    device = resolve_device(leader.device, X)
+    return max(1, int(_MEMORY_SHARE * _memory(device) / (8 * per_model)))
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes that a device has: free ones on a GPU, all of the machine's otherwise."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return _UNKNOWN_MEMORY
