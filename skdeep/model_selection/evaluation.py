@@ -59,26 +59,26 @@ def _token(value):
 
 def _stack_key(task: _Task) -> tuple | str:
     """What the candidates of a stack have in common; or why this one cannot be in a stack, as text."""
-    parameters = task.options["parameters"]
-    try:
-        candidate = clone(task.estimator).set_params(**clone(parameters, safe=False))
-    except Exception:  # scikit-learn's own code raises it where the user expects it
-        return "its parameters cannot be set"
-    final = final_step(candidate)
-    reason = why_alone(final)
+    candidate, parameters = task.estimator, task.options["parameters"]
+    last = candidate.steps[-1][0] if isinstance(candidate, Pipeline) else ""
+    if last in parameters or (reason := why_alone(final_step(candidate))) is None:
+        try:
+            candidate = clone(candidate).set_params(**clone(parameters, safe=False))
+        except Exception:  # scikit-learn's own code raises it where the user expects it
+            return "its parameters cannot be set"
+        reason = why_alone(final_step(candidate))
     if reason is not None:
         return reason
-    prefix = f"{candidate.steps[-1][0]}__" if isinstance(candidate, Pipeline) else ""
-    free = {prefix + name for name in final._stackable_now()}
-    fixed = sorted((name, _token(value)) for name, value in parameters.items() if name not in free)
-    return tuple(fixed)
+    prefix = f"{last}__" if last else ""
+    free = {prefix + name for name in final_step(candidate)._stackable_now()}
+    return tuple(sorted((name, _token(value)) for name, value in parameters.items() if name not in free))
 
 
-def _stacks(tasks: list[_Task], n_workers: int) -> tuple[list[list[int]], set[str]]:
-    """Indices of the tasks that train together, and the reasons of those that cannot."""
+def _stacks(tasks: list[_Task], n_workers: int) -> tuple[list[list[int]], list[int], set[str]]:
+    """Indices of the tasks that train together, of those that train alone, and the reasons of the latter."""
     keys: dict[int, tuple | str] = {}
-    groups: dict[Any, list[int]] = {}
-    reasons = set()
+    stacks: dict[Any, list[int]] = {}
+    alone, reasons = [], set()
     for i, task in enumerate(tasks):
         parameters = task.options["parameters"]
         if id(parameters) not in keys:
@@ -86,13 +86,13 @@ def _stacks(tasks: list[_Task], n_workers: int) -> tuple[list[list[int]], set[st
         key = keys[id(parameters)]
         if isinstance(key, str):
             reasons.add(key)
-            groups[i] = [i]
+            alone.append(i)
         else:
-            groups.setdefault((id(task.options["train"]), repr(key)), []).append(i)
+            stacks.setdefault((id(task.options["train"]), key), []).append(i)
     # where there are fewer stacks than workers, they are cut
-    pieces = max(1, n_workers // max(1, len(groups)))
-    parts = (np.array_split(group, min(pieces, len(group))) for group in groups.values())
-    return [part.tolist() for group in parts for part in group], reasons
+    pieces = max(1, n_workers // max(1, len(stacks)))
+    parts = [np.array_split(stack, min(pieces, len(stack))) for stack in stacks.values()]
+    return [part.tolist() for stack in parts for part in stack], alone, reasons
 
 
 class StackingParallel(Parallel):
@@ -102,7 +102,7 @@ class StackingParallel(Parallel):
         calls = list(iterable)
         tasks = [_Task(*args, kwargs) for _, args, kwargs in calls]
         n_workers = joblib.effective_n_jobs(self.n_jobs)
-        groups, reasons = _stacks(tasks, n_workers)
+        stacks, alone, reasons = _stacks(tasks, n_workers)
         if reasons:
             warnings.warn(
                 f"Some candidates are trained one by one, as scikit-learn does it: {'; '.join(sorted(reasons))}. "
@@ -111,17 +111,16 @@ class StackingParallel(Parallel):
                 stacklevel=6,
             )
         seed = draw_seed()
-        jobs = []
-        for group in groups:
-            if isinstance(_stack_key(tasks[group[0]]), str):
-                jobs.append(calls[group[0]])
-            else:
-                jobs.append(delayed(_fit_and_score_stack)([tasks[i] for i in group], seed, n_workers))
-        run = self._one_after_another if n_workers > 1 and _on_one_accelerator(tasks) else super().__call__
-        results = [None] * len(calls)
-        for group, result in zip(groups, run(jobs), strict=True):
-            for i, one in zip(group, result if isinstance(result, list) else [result], strict=True):
-                results[i] = one
+        jobs = [delayed(_fit_and_score_stack)([tasks[i] for i in stack], seed, n_workers) for stack in stacks]
+        jobs += [calls[i] for i in alone]
+        run = self._one_after_another if n_workers > 1 and stacks and _on_one_accelerator(tasks) else super().__call__
+        outcomes = run(jobs)
+        results: list[Any] = [None] * len(calls)
+        for stack, outcome in zip(stacks, outcomes, strict=False):
+            for i, result in zip(stack, outcome, strict=True):
+                results[i] = result
+        for i, result in zip(alone, outcomes[len(stacks) :], strict=True):
+            results[i] = result
         return results
 
     def _one_after_another(self, jobs):
@@ -135,10 +134,8 @@ class StackingParallel(Parallel):
 
 
 def _on_one_accelerator(tasks: list[_Task]) -> bool:
-    finals = {id(task.estimator): final_step(task.estimator) for task in tasks[:1]}
-    return any(
-        why_alone(final) is None and resolve_device(final.device, None).type != "cpu" for final in finals.values()
-    )
+    final = final_step(tasks[0].estimator)
+    return why_alone(final) is None and resolve_device(final.device).type != "cpu"
 
 
 # ---- one stack -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,451 @@
+"""The stacked searches against scikit-learn's own over the same estimators."""
+
+import functools
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import sklearn
+from scipy.stats import loguniform
+from sklearn import model_selection as reference
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import EpochTimer
+
+from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
+from skdeep import model_selection as stacked
+from skdeep.model_selection import StackingWarning, one_standard_error, regularization_path
+from skdeep.stacking import fit_stack
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+DIGITS = tuple(part[:300] for part in load_digits(return_X_y=True))
+WINE = load_wine(return_X_y=True)
+CANCER = load_breast_cancer(return_X_y=True)
+IRIS = load_iris(return_X_y=True)
+ALPHAS = np.logspace(-5, 0, 4)
+
+SOFTMAX = SoftmaxClassifier(random_state=0, max_iter=30)
+HINGE = HingeClassifier(random_state=0, max_iter=20)
+MLP = MLPClassifierTorch((8,), random_state=0, max_iter=8)
+
+
+def compare(estimator, grid, data, search="GridSearchCV", fit_params=None, tolerance=1e-9, **options):
+    """Both searches; their results must agree in everything but times. Returns ours."""
+    options = {"cv": 3, **options}
+    ours, theirs = (
+        getattr(module, search)(clone(estimator), grid, **options).fit(*data, **(fit_params or {}))
+        for module in (stacked, reference)
+    )
+    assert list(ours.cv_results_) == list(theirs.cv_results_)
+    for key, expected in theirs.cv_results_.items():
+        if key == "params":
+            assert ours.cv_results_[key] == expected
+        elif not key.endswith("_time"):
+            actual = ours.cv_results_[key]
+            if np.ma.isMaskedArray(expected):
+                np.testing.assert_array_equal(actual.astype(str), expected.astype(str))
+            else:
+                np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance, err_msg=key)
+    for name in ("best_params_", "best_index_", "best_score_", "n_splits_", "multimetric_"):
+        assert hasattr(ours, name) == hasattr(theirs, name), name
+        if hasattr(ours, name):
+            assert getattr(ours, name) == pytest.approx(getattr(theirs, name), abs=tolerance)
+    if hasattr(theirs, "best_estimator_"):
+        np.testing.assert_array_equal(ours.predict(data[0]), theirs.predict(data[0]))
+    return ours
+
+
+@pytest.mark.parametrize("data", [DIGITS, WINE, CANCER], ids=["digits", "wine", "breast_cancer"])
+@pytest.mark.parametrize(
+    ("estimator", "grid"),
+    [
+        (SOFTMAX, {"alpha": ALPHAS}),
+        (SOFTMAX, {"alpha": ALPHAS[:2], "penalty": ["l1", "l2"]}),
+        (clone(SOFTMAX).set_params(penalty="elasticnet", early_stopping=True), {"l1_ratio": [0.0, 0.5, 1.0]}),
+        (clone(SOFTMAX).set_params(solver="adam"), {"learning_rate_init": [1e-3, 1e-2], "alpha": ALPHAS[:2]}),
+        (HINGE, {"alpha": ALPHAS, "loss": ["hinge", "squared_hinge"]}),
+        (clone(MLP).set_params(early_stopping=True), {"alpha": ALPHAS, "learning_rate_init": [1e-3, 1e-2]}),
+        (clone(MLP).set_params(solver="sgd"), {"momentum": [0.0, 0.9], "tol": [1e-4, 1e-2]}),
+    ],
+    ids=["softmax", "penalties", "l1_ratio", "adam", "hinge", "mlp", "mlp-sgd"],
+)
+def test_scores_equal_those_of_scikit_learn(estimator, grid, data):
+    compare(estimator, grid, data, scoring=["accuracy", "neg_log_loss"], refit="neg_log_loss", return_train_score=True)
+
+
+@pytest.mark.parametrize("estimator", [SOFTMAX, HINGE, MLP], ids=lambda e: type(e).__name__)
+def test_every_stackable_parameter(estimator):
+    values = {
+        "alpha": [1e-3, 0.1],
+        "l1_ratio": [0.2, 0.8],
+        "learning_rate_init": [1e-3, 1e-2],
+        "momentum": [0.0, 0.5],
+        "class_weight": [None, "balanced", {0: 1, 1: 2, 2: 3}],
+        "random_state": [0, 1],
+        "tol": [1e-4, 1e-2],
+        "n_iter_no_change": [1, 3],
+    }
+    estimator = clone(estimator)
+    assert set(values) == estimator.stackable
+    if isinstance(estimator, SoftmaxClassifier | HingeClassifier):
+        estimator.set_params(penalty="elasticnet")
+    # a calibration splits the rows by the seed
+    assert estimator._stackable_now() == estimator.stackable - (
+        {"random_state"} if isinstance(estimator, HingeClassifier) else set()
+    )
+    names = values.keys() & estimator.get_params() & estimator._stackable_now()
+    members = [clone(estimator).set_params(**{name: value}) for name in sorted(names) for value in values[name]]
+    X, y = IRIS
+    assert fit_stack(members, X, y) == [None] * len(members)
+    for member in members:
+        alone = clone(member).fit(X, y)
+        np.testing.assert_allclose(member.predict_proba(X), alone.predict_proba(X), atol=1e-10)
+        assert member.n_iter_ == alone.n_iter_
+        np.testing.assert_allclose(member.loss_curve_, alone.loss_curve_, atol=1e-10)
+
+
+def test_a_member_goes_on_like_a_model_trained_alone():
+    X, y = IRIS
+    members = [clone(SOFTMAX).set_params(tol=tol, batch_size=16) for tol in (1e-1, 1e-5)]
+    fit_stack(members, X, y)
+    for member in members:
+        alone = clone(member).fit(X, y)
+        assert member.n_iter_ == alone.n_iter_
+        for model in (member, alone):
+            model.partial_fit(X, y)
+        np.testing.assert_allclose(member.coef_, alone.coef_, atol=1e-10)
+
+
+# ---- pipelines -------------------------------------------------------------------------------------------------------
+
+
+class Counting(TransformerMixin, BaseEstimator):
+    """Counts its fits in a list shared by all clones."""
+
+    log: list = []
+
+    def __init__(self, factor=1.0):
+        self.factor = factor
+
+    def fit(self, X, y=None):
+        self.log.append(self.factor)
+        self.n_features_in_ = X.shape[1]
+        return self
+
+    def transform(self, X):
+        return X * self.factor
+
+
+def test_steps_before_the_classifier_are_fitted_once_per_fold_and_setting():
+    Counting.log.clear()
+    pipeline = Pipeline([("scale", Counting()), ("clf", clone(SOFTMAX))])
+    grid = {"scale__factor": [1.0, 2.0], "clf__alpha": ALPHAS}
+    stacked.GridSearchCV(pipeline, grid, cv=3, refit=False).fit(*WINE)
+    assert sorted(Counting.log) == [1.0] * 3 + [2.0] * 3
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        {"clf__alpha": ALPHAS, "scale__with_mean": [True, False]},
+        [{"clf__alpha": ALPHAS[:2]}, {"scale": ["passthrough", PCA(2)], "clf__alpha": ALPHAS[2:]}],
+        {"clf": [clone(SOFTMAX), clone(MLP)], "clf__alpha": ALPHAS[:2]},
+    ],
+    ids=["nested", "list", "replaced"],
+)
+def test_pipelines(grid):
+    pipeline = Pipeline([("scale", StandardScaler()), ("clf", clone(SOFTMAX))])
+    compare(pipeline, grid, WINE, return_train_score=True)
+
+
+def test_a_pipeline_with_memory_and_a_scorer_that_looks_inside(tmp_path):
+    pipeline = make_pipeline(StandardScaler(), clone(SOFTMAX), memory=str(tmp_path))
+
+    def scorer(model, X, y):
+        assert len(model.steps) == 2
+        return model.score(X, y) + model[0].mean_[0] + model[-1].coef_.sum()
+
+    compare(pipeline, {"softmaxclassifier__alpha": ALPHAS}, WINE, scoring=scorer)
+
+
+def test_a_step_that_fails_is_every_candidates_failure():
+    pipeline = make_pipeline(PCA(), clone(SOFTMAX))
+    grid = {"pca__n_components": [2, 1000], "softmaxclassifier__alpha": ALPHAS[:2]}
+    with pytest.warns(FitFailedWarning, match="6 fits failed"), pytest.warns(UserWarning, match="non-finite"):
+        ours = stacked.GridSearchCV(pipeline, grid, cv=3).fit(*WINE)
+    assert np.isnan(ours.cv_results_["mean_test_score"]).tolist() == [False, False, True, True]
+    with pytest.raises(ValueError, match="n_components"):
+        stacked.GridSearchCV(pipeline, grid, cv=3, error_score="raise").fit(*WINE)
+
+
+# ---- what a search can be asked for ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("refit", [True, False, one_standard_error], ids=["True", "False", "callable"])
+def test_refit(refit):
+    compare(SOFTMAX, {"alpha": ALPHAS}, WINE, refit=refit)
+
+
+def test_sample_weight_and_groups():
+    X, y = DIGITS
+    rng = np.random.default_rng(0)
+    compare(
+        SOFTMAX,
+        {"alpha": ALPHAS},
+        (X, y),
+        cv=reference.GroupKFold(3),
+        fit_params={"groups": np.arange(len(y)) % 7, "sample_weight": rng.integers(0, 3, len(y)).astype(float)},
+    )
+
+
+def test_metadata_routing():
+    X, y = DIGITS
+    weight = np.random.default_rng(0).random(len(y))
+    with sklearn.config_context(enable_metadata_routing=True):
+        estimator = clone(SOFTMAX).set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+        pipeline = Pipeline([("scale", StandardScaler().set_fit_request(sample_weight=True)), ("clf", estimator)])
+        routed = compare(pipeline, {"clf__alpha": ALPHAS}, (X, y), fit_params={"sample_weight": weight})
+    plain = stacked.GridSearchCV(pipeline, {"clf__alpha": ALPHAS}, cv=3).fit(X, y)
+    assert (routed.cv_results_["mean_test_score"] != plain.cv_results_["mean_test_score"]).any()
+
+
+@pytest.mark.parametrize("backend", ["threading", "loky"])
+def test_workers(backend):
+    from joblib import parallel_config
+
+    with parallel_config(backend=backend):
+        compare(SOFTMAX, {"alpha": ALPHAS, "batch_size": [50, 100]}, WINE, n_jobs=2)
+
+
+def test_verbose_says_what_scikit_learn_says(capsys):
+    import re
+
+    said = []
+    for module in (stacked, reference):
+        for grid in ({"alpha": ALPHAS[:2]}, {"alpha": [ALPHAS[0]]}):
+            search = module.GridSearchCV(SOFTMAX, grid, cv=2, verbose=3, return_train_score=True, refit=False)
+            search.fit(*IRIS)
+        text = re.sub(r"\.+|\d+\.\d+s", "", capsys.readouterr().out)
+        said.append(sorted(text.splitlines()))
+    assert said[0] == said[1]
+
+
+class Listener:
+    """A callback of scikit-learn's protocol that notes the tasks of the search."""
+
+    def __init__(self):
+        self.heard = []
+
+    def setup(self, estimator, context):
+        self.heard.append(("setup", type(estimator).__name__))
+
+    def teardown(self, estimator, context):
+        self.heard.append(("teardown", type(estimator).__name__))
+
+    def on_fit_task_begin(self, estimator, context):
+        self.heard.append(("begin", type(estimator).__name__, context.task_name, context.task_id))
+
+    def on_fit_task_end(self, estimator, context):
+        self.heard.append(("end", type(estimator).__name__, context.task_name, context.task_id))
+
+
+def test_callbacks_of_the_search_hear_of_every_candidate():
+    heard = []
+    for module in (stacked, reference):
+        search = module.GridSearchCV(clone(SOFTMAX), {"alpha": ALPHAS}, cv=2)
+        listener = Listener()
+        search.set_callbacks(listener)
+        search.fit(*IRIS)
+        heard.append(sorted(map(repr, listener.heard)))
+    assert heard[0] == heard[1]
+    assert any("candidate-split-evaluation" in one for one in heard[0])
+
+
+@pytest.mark.parametrize(
+    ("search", "options"),
+    [
+        ("RandomizedSearchCV", {"n_iter": 5, "random_state": 0}),
+        ("HalvingGridSearchCV", {"random_state": 0, "factor": 2}),
+        ("HalvingRandomSearchCV", {"random_state": 0, "n_candidates": 4, "factor": 2}),
+    ],
+)
+def test_the_other_searches(search, options):
+    space = {"alpha": list(ALPHAS) if "Grid" in search else loguniform(1e-5, 1)}
+    compare(SOFTMAX, space, DIGITS, search=search, **options)
+
+
+def test_a_search_is_an_estimator():
+    search = stacked.GridSearchCV(SOFTMAX, {"alpha": ALPHAS}, cv=3)
+    assert repr(clone(search)) == repr(search)
+    fitted = pickle.loads(pickle.dumps(search.fit(*IRIS)))
+    np.testing.assert_array_equal(fitted.predict_proba(IRIS[0]), search.predict_proba(IRIS[0]))
+    nested = reference.cross_val_score(stacked.GridSearchCV(SOFTMAX, {"alpha": ALPHAS}, cv=2), *IRIS, cv=2)
+    assert (nested > 0.8).all()
+
+
+def test_one_seed_is_drawn_for_candidates_without_one():
+    search = stacked.GridSearchCV(clone(MLP).set_params(random_state=None), {"tol": [1e-4, 1e-5, 1e-6]}, cv=2)
+    scores = search.fit(*IRIS).cv_results_["mean_test_score"]
+    assert (scores == scores[0]).all()
+
+
+# ---- failures, limits, what is not stacked ---------------------------------------------------------------------------
+
+
+def test_a_failure_of_one_candidate_is_its_own():
+    estimator = clone(MLP).set_params(solver="sgd", max_iter=20)
+    grid = [{"learning_rate_init": [1e-2, 1e30]}, {"alpha": [-1.0, 1e-4]}, {"class_weight": [{0: -1.0}, "balanced"]}]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ours = compare(estimator, grid, DIGITS, error_score=-1.0)
+    assert (ours.cv_results_["mean_test_score"] == -1).tolist() == [False, True, True, False, True, False]
+    with pytest.warns(FitFailedWarning, match="Training diverged"), pytest.warns(UserWarning, match="non-finite"):
+        stacked.GridSearchCV(estimator, grid, cv=3).fit(*DIGITS)
+    with pytest.raises(ValueError, match="Training diverged"):
+        stacked.GridSearchCV(estimator, grid, cv=3, error_score="raise").fit(*DIGITS)
+
+
+def test_a_stack_that_does_not_fit_is_halved(monkeypatch):
+    sizes = []
+    original = SoftmaxClassifier._fit
+
+    def short_of_memory(self, *args, members=None, **options):
+        if members is not None:
+            sizes.append(len(members))
+            if len(members) > 1:
+                raise MemoryError
+        return original(self, *args, members=members, **options)
+
+    monkeypatch.setattr(SoftmaxClassifier, "_fit", short_of_memory)
+    members = [clone(SOFTMAX).set_params(alpha=alpha) for alpha in ALPHAS]
+    assert fit_stack(members, *IRIS) == [None] * 4
+    assert sizes == [4, 2, 1, 1, 2, 1, 1]
+    for member in members:
+        np.testing.assert_allclose(member.coef_, clone(member).fit(*IRIS).coef_, atol=1e-10)
+
+
+def test_stacks_are_cut_to_the_memory(monkeypatch):
+    monkeypatch.setattr("skdeep.stacking._memory", lambda device: 4 * 8 * 2.5 * (6 * 12 + 3 * 150 * 3))
+    sizes = []
+    original = SoftmaxClassifier._fit
+
+    def note(self, *args, members=None, **options):
+        sizes.append(len(members))
+        return original(self, *args, members=members, **options)
+
+    monkeypatch.setattr(SoftmaxClassifier, "_fit", note)
+    assert fit_stack([clone(SOFTMAX).set_params(alpha=alpha) for alpha in ALPHAS], *IRIS) == [None] * 4
+    assert sizes == [2, 2]
+
+
+def test_what_cannot_be_stacked_is_trained_one_by_one():
+    with pytest.warns(StackingWarning, match="LogisticRegression is none of") as caught:
+        compare(LogisticRegression(), {"C": [0.1, 1.0]}, IRIS)
+    assert len([w for w in caught if w.category is StackingWarning]) == 1
+    with pytest.warns(StackingWarning, match="callbacks"):
+        compare(SOFTMAX, {"alpha": ALPHAS, "callbacks": [None, [EpochTimer]]}, IRIS)
+
+
+def test_nothing_is_said_where_all_is_stacked():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        stacked.GridSearchCV(SOFTMAX, {"alpha": ALPHAS}, cv=3).fit(*IRIS)
+
+
+def test_ctrl_c_ends_the_search(monkeypatch):
+    from skdeep import training
+
+    calls = []
+    original = training._end_of_epoch
+
+    def interrupt(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    monkeypatch.setattr(training, "_end_of_epoch", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        stacked.GridSearchCV(SOFTMAX, {"alpha": ALPHAS}, cv=3).fit(*IRIS)
+
+
+# ---- the choice of alpha ---------------------------------------------------------------------------------------------
+
+
+def results(scores, **parameters):
+    """``cv_results_`` of candidates with these split scores."""
+    scores = np.array(scores, dtype=float)
+    names = list(parameters)
+    return {
+        "params": [dict(zip(names, row, strict=True)) for row in zip(*parameters.values(), strict=True)],
+        "mean_test_score": scores.mean(1),
+        **{f"split{i}_test_score": scores[:, i] for i in range(scores.shape[1])},
+    }
+
+
+def test_one_standard_error_by_hand():
+    # best mean .90 with deviation .02 over 4 splits: standard error .01, so that .89 is good enough and .885 is not
+    scores = [[0.92, 0.92, 0.88, 0.88], [0.895, 0.895, 0.895, 0.895], [0.885] * 4]
+    deviation = np.std(scores[0], ddof=1) / 2
+    assert 0.005 < deviation < 0.015
+    assert one_standard_error(results(scores, alpha=[0.01, 0.1, 1.0])) == 1
+    assert one_standard_error(results(scores, clf__C=[100, 10, 1])) == 1
+    assert one_standard_error(results(scores, l1=[1, 2, 3]), complexity="l1") == 1
+    assert one_standard_error(results([*scores, [0.899] * 4], alpha=[0.01, 0.1, 1.0, 0.1])) == 3  # the better of equals
+    assert one_standard_error(results([[np.nan] * 4, *scores], alpha=[5, 0.01, 0.1, 1.0])) == 2
+    with pytest.raises(ValueError, match="Name the parameter"):
+        one_standard_error(results(scores, momentum=[0.1, 0.2, 0.3]))
+    with pytest.raises(ValueError, match="metric='score'"):
+        one_standard_error(results(scores, alpha=[1, 2, 3]), metric="accuracy")
+
+
+def test_one_standard_error_with_several_metrics():
+    refit = functools.partial(one_standard_error, metric="accuracy")
+    search = stacked.GridSearchCV(
+        SOFTMAX, {"alpha": ALPHAS}, cv=3, scoring=["accuracy", "neg_log_loss"], refit=refit
+    ).fit(*IRIS)
+    means = search.cv_results_["mean_test_accuracy"]
+    assert search.best_params_["alpha"] >= ALPHAS[means.argmax()]
+
+
+@pytest.mark.parametrize("wrap", [lambda e: e, lambda e: make_pipeline(StandardScaler(), e)], ids=["plain", "pipeline"])
+def test_regularization_path(wrap):
+    X, y = IRIS
+    estimator = wrap(clone(SOFTMAX).set_params(penalty="l1", max_iter=200))
+    name = "alpha" if wrap(1) == 1 else "softmaxclassifier__alpha"
+    path = regularization_path(estimator, X, y, ALPHAS, cv=3, scoring="neg_log_loss")
+    search = reference.GridSearchCV(estimator, {name: ALPHAS}, cv=3, scoring="neg_log_loss").fit(X, y)
+    np.testing.assert_allclose(path.mean_score, search.cv_results_["mean_test_score"])
+    assert path.best_index == search.best_index_
+    assert path.scores.shape == (4, 3)
+    assert path.one_standard_error_index >= path.best_index
+    for alpha, coef, intercept, fitted in zip(path.alphas, path.coefs, path.intercepts, path.estimators, strict=True):
+        alone = clone(estimator).set_params(**{name: alpha}).fit(X, y)
+        final = alone if name == "alpha" else alone[-1]
+        np.testing.assert_allclose(coef, final.coef_, atol=1e-9)
+        np.testing.assert_allclose(intercept, final.intercept_, atol=1e-9)
+        np.testing.assert_allclose(fitted.predict_proba(X), alone.predict_proba(X), atol=1e-9)
+    assert (path.coefs[-1] == 0).all()
+    assert (path.coefs[0] != 0).any()
+
+
+def test_the_path_of_a_network_has_no_coefs():
+    path = regularization_path(clone(MLP).set_params(random_state=None), *IRIS, [1e-4, 1.0], cv=2)
+    assert path.coefs is None
+    assert len(path.estimators) == 2
+
+
+def test_the_path_refuses_what_it_cannot_do():
+    with pytest.raises(ValueError, match="at least one number"):
+        regularization_path(SOFTMAX, *IRIS, [])
+    with pytest.raises(ValueError, match="alpha"):
+        regularization_path(SOFTMAX, *IRIS, [1e-3, -1.0])
