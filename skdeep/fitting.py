@@ -63,6 +63,9 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
     def _splits_rows(self) -> bool:
         return self.early_stopping
 
+    def _leave_out_probabilities(self) -> None:
+        """Drop the part of training that neither `predict` nor `decision_function` depends on."""
+
     # ---- what a subclass defines ----------------------------------------------------------------------------------
 
     def _penalty(self, members: list, mean_weight: np.ndarray, batch_rows: int) -> ElasticNet:

@@ -186,6 +186,10 @@ class HingeClassifier(LinearClassifier):
     def _splits_rows(self):
         return self.early_stopping or self.calibration is not None
 
+    def _leave_out_probabilities(self):
+        if self.calibration == "temperature":
+            self.calibration = None
+
     def _loss(self, n_outputs) -> Loss:
         return LOSSES["ovr" if n_outputs == 1 else self.multi_class](squared=self.loss == "squared_hinge")
 

@@ -51,7 +51,7 @@ def compare(estimator, grid, data, search="GridSearchCV", fit_params=None, toler
         elif not key.endswith("_time"):
             actual = ours.cv_results_[key]
             if np.ma.isMaskedArray(expected):
-                np.testing.assert_array_equal(actual.astype(str), expected.astype(str))
+                assert list(map(str, actual)) == list(map(str, expected))
             else:
                 np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance, err_msg=key)
     for name in ("best_params_", "best_index_", "best_score_", "n_splits_", "multimetric_"):
@@ -280,6 +280,18 @@ def test_callbacks_of_the_search_hear_of_every_candidate():
 def test_the_other_searches(search, options):
     space = {"alpha": list(ALPHAS) if "Grid" in search else loguniform(1e-5, 1)}
     compare(SOFTMAX, space, DIGITS, search=search, **options)
+
+
+@pytest.mark.parametrize("scoring", ["accuracy", "roc_auc", None])
+def test_a_calibration_that_no_score_needs_is_left_out(scoring, monkeypatch):
+    def refuse(self, *args):
+        raise AssertionError
+
+    binary = CANCER[0][::4], CANCER[1][::4]
+    expected = reference.GridSearchCV(HINGE, {"alpha": ALPHAS}, cv=3, refit=False, scoring=scoring).fit(*binary)
+    monkeypatch.setattr(HingeClassifier, "_after_fit", lambda self, *args: self.calibration is None or refuse(self))
+    ours = stacked.GridSearchCV(HINGE, {"alpha": ALPHAS}, cv=3, refit=False, scoring=scoring).fit(*binary)
+    np.testing.assert_allclose(ours.cv_results_["mean_test_score"], expected.cv_results_["mean_test_score"])
 
 
 def test_a_search_is_an_estimator():

@@ -193,6 +193,16 @@ def _speaks_to_the_classifier(scorer) -> bool:
     return isinstance(scorer, _BaseScorer | _PassthroughScorer) and not get_config()["enable_metadata_routing"]
 
 
+def _needs_probabilities(scorer) -> bool:
+    """Whether a scorer asks for ``predict_proba`` (of classifiers that also have a ``decision_function``)."""
+    if isinstance(scorer, _MultimetricScorer):
+        return any(_needs_probabilities(one) for one in scorer._scorers.values())
+    if isinstance(scorer, _PassthroughScorer):
+        return False
+    methods = getattr(scorer, "_response_method", "predict_proba")
+    return (methods if isinstance(methods, str) else methods[0]) not in ("predict", "decision_function")
+
+
 def _fit_and_score_stack(tasks: list[_Task], seed: int, n_workers: int) -> list[dict]:
     """What ``_fit_and_score`` returns, for all candidates of one stack."""
     with at_most(threads_of_worker(n_workers)):
@@ -209,6 +219,9 @@ def _evaluate(tasks: list[_Task], seed: int) -> list[dict]:
         )
     candidates = [task.estimator.set_params(**clone(task.options["parameters"], safe=False)) for task in tasks]
     share_seed(candidates, seed)
+    if not _needs_probabilities(scorer):
+        for final in map(final_step, candidates):
+            final._leave_out_probabilities()
     fit_params = _check_method_params(X, params=options["fit_params"] or {}, indices=train)
     score_params = [_check_method_params(X, params=options["score_params"] or {}, indices=i) for i in (train, test)]
     metadata = {"sample_weight": fit_params["sample_weight"]} if fit_params.get("sample_weight") is not None else None
