@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from skdeep.batching import DenseRows, SparseRows
+from skdeep.networks import transposed_product
 
 _CHUNK_ROWS = 1024  # small enough for a chunk to stay in the cache between its two passes
 _SAMPLE_ROWS = 2048  # rows that the step size is judged by
@@ -45,7 +46,7 @@ class Columns:
         if isinstance(rows, SparseRows):
             X = rows.take(slice(None) if subset is None else torch.from_numpy(subset))
             largest = X.values().new_zeros(rows.n_features)
-            largest.scatter_reduce_(0, X.col_indices(), X.values().abs(), "amax")
+            largest.scatter_reduce_(0, X.col_indices().long(), X.values().abs(), "amax")
             zero = np.zeros(rows.n_features)
             return cls(float(n), zero, zero.copy(), largest.double().cpu().numpy(), rounding)
         total = None
@@ -120,7 +121,7 @@ def gram_extent(
     value = 0.0
     for _ in range(20):
         u = X @ (s * v) - (mu @ (s * v)) + c
-        Xu = X.t() @ u
+        Xu = transposed_product(X, u) if X.layout is torch.sparse_csr else X.t() @ u
         v, c = s * (Xu - mu * u.sum()) / m, u.sum() / m
         norm = torch.sqrt(v @ v + c * c)
         v, c = v / norm, c / norm

@@ -23,7 +23,7 @@ from skdeep._stack import vector
 from skdeep.base import BaseTorchClassifier, dense, make_penalty
 from skdeep.columns import Columns, gram_extent
 from skdeep.losses import LOSSES, Loss
-from skdeep.networks import Linear
+from skdeep.networks import Linear, sparse_weight
 from skdeep.penalties import PENALTIES
 from skdeep.problem import Problem, TrainingState
 
@@ -137,7 +137,8 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
             scale = torch.as_tensor(np.stack(scales), **tensor).unsqueeze(1)
             if centers[0] is not None:
                 center = torch.as_tensor(np.stack(centers), **tensor).unsqueeze(1)
-        coef = torch.zeros(n_models, n_outputs, problem.X.shape[1], **tensor)
+        zeros = sparse_weight if issparse(problem.X) else torch.zeros
+        coef = zeros(n_models, n_outputs, problem.X.shape[1], **tensor)
         intercept = torch.zeros(n_models, n_outputs, **tensor) if self.fit_intercept else None
         network = Linear(coef, intercept, center, scale)
         if warm:
@@ -151,7 +152,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         return Linear(coef.unsqueeze(0), intercept.unsqueeze(0))
 
     def _learned(self, network, model, dtype, space):
-        coef, intercept = (t[model].cpu().numpy().astype(dtype) for t in network.unscaled())
+        coef, intercept = (t[model].cpu().numpy().astype(dtype, order="C") for t in network.unscaled())
         return {"coef_": space.array(coef), "intercept_": space.array(intercept)}
 
     def _initial_rates(self, problem, network, subsets, weight, batch_rows):
@@ -167,7 +168,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         rates = np.empty(len(subsets))
         for m, subset in enumerate(subsets):
             n = len(rows) if subset is None else len(subset)
-            center, scale = (None if c is None else c[m] for c in (network.center, network.scale))
+            center, scale = (None if c is None else c[m % len(c)] for c in (network.center, network.scale))
             largest, trace = gram_extent(rows, subset, center, scale)
             noise = spread * trace * (1 / batch_rows - 1 / n) / (1 - self.momentum)
             rates[m] = 1 / (curvature * (largest + max(noise, 0.0)))
