@@ -43,7 +43,7 @@ def select(tensor: Tensor, models: np.ndarray) -> Tensor:
     return torch.empty_like(tensor[: len(models)]).copy_(tensor[index])
 
 
-def csr_tensor(start: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+def csr_tensor(start: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
     """A sparse batch."""
     with warnings.catch_warnings():  # once per process, torch says that its CSR support is in beta
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support", category=UserWarning)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy import sparse
+from scipy.sparse._sparsetools import csr_row_index  # what X[rows] does, five times faster than all around it
 from torch import Tensor
 
 from skdeep._stack import csr_tensor
@@ -91,7 +92,7 @@ class SparseRows:
     """
 
     def __init__(self, X: sparse.csr_array, device: torch.device, dtype: torch.dtype):
-        self.start = as_tensor(X.indptr.astype(np.int64)).to(device)
+        self.start = as_tensor(X.indptr.astype(X.indices.dtype, copy=False)).to(device)
         self.columns = as_tensor(X.indices).to(device)  # SciPy's 32 bits where they do: half the memory to read
         self.values = as_tensor(X.data).to(device)
         self.n_features = X.shape[1]
@@ -106,15 +107,19 @@ class SparseRows:
             rows = torch.arange(*rows.indices(len(self)), device=self.device)
         n_blocks = len(rows) if rows.ndim == 2 else 1
         flat = rows.reshape(-1).to(self.device)
-        # index_select: several times faster than indexing
         first = self.start.index_select(0, flat)
         length = self.start.index_select(0, flat + 1) - first
-        end = length.cumsum(0)
+        end = length.cumsum(0, dtype=length.dtype)
         new_start = torch.cat([end.new_zeros(1), end])
         size = int(end[-1])
-        position = torch.repeat_interleave(first - new_start[:-1], length, output_size=size)
-        position += torch.arange(size, device=self.device)
-        columns, values = self.columns.index_select(0, position), self.values.index_select(0, position)
+        if self.device.type == "cpu":
+            columns, values = self.columns.new_empty(size), self.values.new_empty(size)
+            parts = (flat.to(self.start.dtype), self.start, self.columns, self.values, columns, values)
+            csr_row_index(len(flat), *(part.numpy() for part in parts))
+        else:
+            position = torch.repeat_interleave(first - new_start[:-1], length, output_size=size)
+            position += torch.arange(size, device=self.device)
+            columns, values = self.columns.index_select(0, position), self.values.index_select(0, position)
         if n_blocks > 1:
             block = torch.arange(n_blocks, device=self.device).repeat_interleave(rows.shape[1])
             columns = columns + torch.repeat_interleave(block * self.n_features, length)

@@ -17,7 +17,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from scipy import sparse
+from scipy.sparse._sparsetools import csc_matvecs  # the bare loop: a csc_array around it costs as much again
 from torch import Tensor
 
 from skdeep._stack import csr_tensor, select
@@ -28,8 +28,10 @@ def transposed_product(X: Tensor, G: Tensor) -> Tensor:
     """``X.T @ G`` for a CSR tensor (torch's own is 50 times slower than SciPy's on the CPU)."""
     if X.device.type != "cpu":
         return X.t() @ G
-    parts = (X.values().numpy(), X.col_indices().numpy(), X.crow_indices().numpy())
-    return torch.from_numpy(sparse.csc_array(parts, shape=(X.shape[1], X.shape[0])) @ G.numpy())
+    result = X.values().new_zeros(X.shape[1], G.shape[1] if G.ndim == 2 else 1)
+    parts = (X.crow_indices(), X.col_indices(), X.values(), G.reshape(-1), result.view(-1))
+    csc_matvecs(X.shape[1], X.shape[0], result.shape[1], *(part.numpy() for part in parts))
+    return result.view(-1, *G.shape[1:])
 
 
 class _SparseProduct(torch.autograd.Function):
@@ -86,6 +88,13 @@ def _weight_gradient(X: Tensor, G: Tensor) -> Tensor:
 def _shared(columns: Tensor | None) -> Tensor | None:
     """Numbers per column (K, 1, d) as (1, 1, d) if all models have the same."""
     return columns if columns is None or bool((columns[1:] != columns[:1]).any()) else columns[:1]
+
+
+def _at_center(coef: Tensor, center: Tensor) -> Tensor:
+    """Product of coefficients (K, C, d) with the center of the columns: (K, C)."""
+    if len(center) == 1:  # one product with a vector, an order of magnitude faster than a stack of them
+        return torch.mv(coef.flatten(0, 1), center.flatten()).view(coef.shape[:2])
+    return (coef @ center.mT).squeeze(-1)
 
 
 class Network:
@@ -145,7 +154,7 @@ class Linear(Network):
     intercept : Tensor of shape (K, C) or None
         None fixes the intercept at zero; columns are then not centred.
     center, scale : Tensor of shape (K, 1, d) or (1, 1, d), or None
-        :math:`\mu` and :math:`1 / \sigma`, per model or shared (and kept as shared where all models have the same); None
+        :math:`\mu` and :math:`1 / \sigma`, per model or shared (kept as shared where all models have the same); None
         leaves the columns as they are.
     """
 
@@ -167,21 +176,15 @@ class Linear(Network):
             return coef, self._no_intercept
         if self.center is None:
             return coef, self.params[1]
-        return coef, self.params[1] - self._at_center(coef)
+        return coef, self.params[1] - _at_center(coef, self.center)
 
     def set_unscaled(self, coef: Tensor, intercept: Tensor) -> None:
         """Start from coefficients and intercepts on the raw columns."""
         if self._no_intercept is None:
             if self.center is not None:
-                intercept = intercept + self._at_center(coef)
+                intercept = intercept + _at_center(coef, self.center)
             self.params[1].copy_(intercept)
         self.params[0].copy_(coef if self.scale is None else coef / self.scale)
-
-    def _at_center(self, coef: Tensor) -> Tensor:
-        """Product of coefficients on the raw columns with the center, (K, C)."""
-        if len(self.center) == 1:  # one product with a vector, an order of magnitude faster than a stack of them
-            return torch.mv(coef.flatten(0, 1), self.center.flatten()).view(coef.shape[:2])
-        return (coef @ self.center.mT).squeeze(-1)
 
     def _with_scale(self, X: Tensor) -> Tensor | None:
         """A sparse batch in scaled columns: its values are far fewer than the coefficients. None if that cannot be."""
@@ -193,7 +196,7 @@ class Linear(Network):
         if self._scaled is None or self._scaled[0] is not X:  # once for scores and gradient
             scale = self.scale if shared else self.scale.expand(self.n_models, -1, -1)
             values = X.values() * scale.flatten().index_select(0, X.col_indices())
-            self._scaled = X, csr_tensor(X.crow_indices(), X.col_indices(), values, tuple(X.shape))
+            self._scaled = X, csr_tensor(X.crow_indices(), X.col_indices(), values, X.shape)
         return self._scaled[1]
 
     def scores(self, X):

@@ -92,7 +92,7 @@ class ElasticNet:
             # sign(v) max(|v| - t, 0) as v minus its projection on [-t, t]; fresh memory at each step would cost most
             if self._projection is None or self._projection.shape != coef.shape:
                 self._projection = torch.empty_like(coef)
-            coef.sub_(torch.clamp(coef, low, high, out=self._projection))
+            coef.sub_(torch.clamp(coef, low, high, out=self._projection))  # type: ignore[arg-type]
         if isinstance(shrinkage, Tensor) or shrinkage != 1:
             coef.mul_(shrinkage)
 
