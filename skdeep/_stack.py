@@ -7,6 +7,9 @@ models agree (K = 1 always does), which costs no kernel, else a tensor that broa
 
 from __future__ import annotations
 
+import warnings
+from functools import lru_cache
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,11 +20,34 @@ def vector(value, n_models: int) -> np.ndarray:
     return np.broadcast_to(np.asarray(value, dtype=np.float64), (n_models,)).copy()
 
 
+def uniform(values: np.ndarray) -> bool:
+    """Whether all models have the same value."""
+    return len(values) == 1 or bool((values == values[0]).all())
+
+
 def per_model(values: np.ndarray, like: Tensor) -> float | Tensor:
     """Return `values` (K,) as a factor for `like` (K, ...): a number if all are equal, else a (K, 1, ...) tensor."""
-    if len(values) == 1 or (values == values[0]).all():
+    if uniform(values):
         return float(values[0])
-    return torch.as_tensor(values, dtype=like.dtype, device=like.device).view(-1, *[1] * (like.ndim - 1))
+    return _column(values.astype(np.float64).tobytes(), like.ndim, like.dtype, like.device)
+
+
+@lru_cache(maxsize=256)  # the same few vectors at every step; who gets one must not write to it
+def _column(values: bytes, ndim: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(np.frombuffer(values), dtype=dtype, device=device).view(-1, *[1] * (ndim - 1))
+
+
+def select(tensor: Tensor, models: np.ndarray) -> Tensor:
+    """A copy of some of the models, with the same order of axes in memory."""
+    index = torch.as_tensor(models, device=tensor.device)
+    return torch.empty_like(tensor[: len(models)]).copy_(tensor[index])
+
+
+def csr_tensor(start: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A sparse batch."""
+    with warnings.catch_warnings():  # once per process, torch says that its CSR support is in beta
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support", category=UserWarning)
+        return torch.sparse_csr_tensor(start.to(columns.dtype), columns, values, size=shape, check_invariants=False)
 
 
 def add_scaled_(target: Tensor, other: Tensor, factor: float | Tensor) -> None:

@@ -13,7 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy import sparse
+from scipy.sparse._sparsetools import csr_row_index  # what X[rows] does, five times faster than all around it
 from torch import Tensor
+
+from skdeep._stack import csr_tensor
 
 # Share of a device's free memory that resident training data may take.
 _RESIDENT_SHARE = 0.5
@@ -89,8 +92,8 @@ class SparseRows:
     """
 
     def __init__(self, X: sparse.csr_array, device: torch.device, dtype: torch.dtype):
-        self.start = as_tensor(X.indptr.astype(np.int64)).to(device)
-        self.columns = as_tensor(X.indices.astype(np.int64)).to(device)
+        self.start = as_tensor(X.indptr.astype(X.indices.dtype, copy=False)).to(device)
+        self.columns = as_tensor(X.indices).to(device)  # SciPy's 32 bits where they do: half the memory to read
         self.values = as_tensor(X.data).to(device)
         self.n_features = X.shape[1]
         self.device, self.dtype = device, dtype
@@ -104,23 +107,23 @@ class SparseRows:
             rows = torch.arange(*rows.indices(len(self)), device=self.device)
         n_blocks = len(rows) if rows.ndim == 2 else 1
         flat = rows.reshape(-1).to(self.device)
-        first = self.start[flat]
-        length = self.start[flat + 1] - first
-        end = length.cumsum(0)
+        first = self.start.index_select(0, flat)
+        length = self.start.index_select(0, flat + 1) - first
+        end = length.cumsum(0, dtype=length.dtype)
         new_start = torch.cat([end.new_zeros(1), end])
-        position = torch.arange(int(end[-1]), device=self.device)
-        position += torch.repeat_interleave(first - new_start[:-1], length)
-        columns = self.columns[position]
+        size = int(end[-1])
+        if self.device.type == "cpu":
+            columns, values = self.columns.new_empty(size), self.values.new_empty(size)
+            parts = (flat.to(self.start.dtype), self.start, self.columns, self.values, columns, values)
+            csr_row_index(len(flat), *(part.numpy() for part in parts))
+        else:
+            position = torch.repeat_interleave(first - new_start[:-1], length, output_size=size)
+            position += torch.arange(size, device=self.device)
+            columns, values = self.columns.index_select(0, position), self.values.index_select(0, position)
         if n_blocks > 1:
             block = torch.arange(n_blocks, device=self.device).repeat_interleave(rows.shape[1])
             columns = columns + torch.repeat_interleave(block * self.n_features, length)
-        return _csr(new_start, columns, self.values[position].to(self.dtype), (len(flat), n_blocks * self.n_features))
-
-
-def _csr(start: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
-    with warnings.catch_warnings():  # once per process, torch says that its CSR support is in beta
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support", category=UserWarning)
-        return torch.sparse_csr_tensor(start, columns, values, size=shape, check_invariants=False)
+        return csr_tensor(new_start, columns, values.to(self.dtype), (len(flat), n_blocks * self.n_features))
 
 
 class Batch(NamedTuple):
@@ -232,7 +235,7 @@ class Batches:
         return self.weight[torch.as_tensor(models, device=self.weight.device)]
 
     def _target(self, rows: Tensor | slice) -> Tensor:
-        target = self.target[rows]
+        target = self.target[rows] if isinstance(rows, slice) or rows.ndim > 1 else self.target.index_select(0, rows)
         return target if target.dtype is torch.int64 else target.to(self.rows.dtype)
 
     def _shared_batch(self, rows: Tensor | slice) -> Batch:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from skdeep.batching import DenseRows, SparseRows
+from skdeep.networks import transposed_product
 
 _CHUNK_ROWS = 1024  # small enough for a chunk to stay in the cache between its two passes
 _SAMPLE_ROWS = 2048  # rows that the step size is judged by
@@ -45,7 +46,7 @@ class Columns:
         if isinstance(rows, SparseRows):
             X = rows.take(slice(None) if subset is None else torch.from_numpy(subset))
             largest = X.values().new_zeros(rows.n_features)
-            largest.scatter_reduce_(0, X.col_indices(), X.values().abs(), "amax")
+            largest.scatter_reduce_(0, X.col_indices().long(), X.values().abs(), "amax")
             zero = np.zeros(rows.n_features)
             return cls(float(n), zero, zero.copy(), largest.double().cpu().numpy(), rounding)
         total = None
@@ -111,8 +112,8 @@ def gram_extents(
     rows : DenseRows or SparseRows
     subsets : list of (ndarray or None)
         Rows of each model.
-    center, scale : Tensor of shape (K, 1, d) or None
-        :math:`\mu` and s of each model; None for zeros, or ones.
+    center, scale : Tensor of shape (K, 1, d) or (1, 1, d), or None
+        :math:`\mu` and s of each model, or of all; None for zeros, or ones.
 
     Returns
     -------
@@ -123,7 +124,7 @@ def gram_extents(
     for m, subset in enumerate(subsets):
         by_rows.setdefault(id(subset), []).append(m)
     for models in by_rows.values():
-        of_models = (None if c is None else c[models].squeeze(1).T for c in (center, scale))
+        of_models = (None if c is None else (c if len(c) == 1 else c[models]).squeeze(1).T for c in (center, scale))
         largest[models], trace[models] = _gram_extent(rows, subsets[models[0]], *of_models)
     return largest, trace
 
@@ -148,7 +149,8 @@ def _gram_extent(rows, subset, center: Tensor | None, scale: Tensor | None) -> t
     norm = c
     for _ in range(20):
         u = X @ (s * v) - (mu * s * v).sum(0) + c
-        v, c = s * (X.t() @ u - mu * u.sum(0)) / m, u.sum(0) / m
+        Xu = transposed_product(X, u) if X.layout is torch.sparse_csr else X.t() @ u
+        v, c = s * (Xu - mu * u.sum(0)) / m, u.sum(0) / m
         norm = torch.sqrt(v.square().sum(0) + c * c)
         v, c = v / norm, c / norm
     return norm.double().cpu().numpy(), square.double().cpu().numpy() / m + 1.0

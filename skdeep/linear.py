@@ -24,7 +24,7 @@ from skdeep.columns import Columns, gram_extents
 from skdeep.fitting import model_weights, values
 from skdeep.inputs import dense
 from skdeep.losses import LOSSES, Loss
-from skdeep.networks import Linear
+from skdeep.networks import Linear, sparse_weight
 from skdeep.penalties import PENALTIES
 from skdeep.problem import Problem, TrainingState
 
@@ -136,9 +136,8 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
             if warm and state.columns is not None:
                 columns = [state.columns.merged(columns[0])]
             state.columns = columns[0]
-            ridges = self._penalty(members, np.ones(n_models), 1).curvature() / self._loss(n_outputs).curvature(
-                n_outputs
-            )
+            ridges = self._penalty(members, np.ones(n_models), 1).curvature()
+            ridges = ridges / self._loss(n_outputs).curvature(n_outputs)
             changes = [
                 c.change_of_variables(self.fit_intercept, issparse(problem.X), ridge)
                 for c, ridge in zip(columns, ridges, strict=True)
@@ -147,7 +146,8 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
             scale = torch.as_tensor(np.stack(scales), **tensor).unsqueeze(1)
             if centers[0] is not None:
                 center = torch.as_tensor(np.stack(centers), **tensor).unsqueeze(1)
-        coef = torch.zeros(n_models, n_outputs, problem.X.shape[1], **tensor)
+        zeros = sparse_weight if issparse(problem.X) else torch.zeros
+        coef = zeros(n_models, n_outputs, problem.X.shape[1], **tensor)
         intercept = torch.zeros(n_models, n_outputs, **tensor) if self.fit_intercept else None
         network = Linear(coef, intercept, center, scale)
         if warm:
@@ -170,7 +170,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         return Linear(coef.unsqueeze(0), intercept.unsqueeze(0))
 
     def _learned(self, network, model, dtype, space):
-        coef, intercept = (t[model].cpu().numpy().astype(dtype) for t in network.unscaled())
+        coef, intercept = (t[model].cpu().numpy().astype(dtype, order="C") for t in network.unscaled())
         return {"coef_": space.array(coef), "intercept_": space.array(intercept)}
 
     def _initial_rates(self, members, problem, network, subsets, weight, batch_rows):

@@ -88,11 +88,11 @@ class Softmax(Loss):
         return -torch.log_softmax(scores, -1).gather(-1, _column_of(target, scores)).squeeze(-1)
 
     def value_and_gradient(self, scores, target):
-        log_p = torch.log_softmax(scores, -1)
+        # in memory, the classes come before the samples: the exponentials run over whole vectors of samples
+        log_p = torch.log_softmax(scores.mT, -2).mT
         column = _column_of(target, scores)
-        value = -log_p.gather(-1, column).squeeze(-1)
-        gradient = log_p.exp_().scatter_add_(-1, column, log_p.new_full((1,), -1.0).expand(column.shape))
-        return value, gradient
+        value = log_p.gather(-1, column).squeeze(-1).neg_()
+        return value, log_p.exp_().scatter_(-1, column, -1.0, reduce="add")
 
 
 class Logistic(Loss):

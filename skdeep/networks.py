@@ -2,8 +2,13 @@ r"""Networks: the scores of a stack of K models, and the way back from a score g
 
 **Shape.** A batch ``X`` is either shared by all models, ``(B, d)``, or holds each model's own rows, ``(K, B, d)``;
 scores are ``(K, B, C)``. Weights follow torch.nn.Linear, ``(K, out, in)``, so that on shared rows a whole stack is one
-matrix product ``(B, in) @ (in, K * out)``. A sparse batch is a CSR tensor: ``(B, d)`` when shared, else block-diagonal,
+matrix product ``(K * out, in) @ (in, B)``. A sparse batch is a CSR tensor: ``(B, d)`` when shared, else block-diagonal,
 ``(K * B, K * d)``.
+
+**Memory.** Scores and hidden layers of dense rows lie in memory as ``(K, out, B)``, which is what that product gives:
+every model has a block of its own, what runs over classes runs over whole vectors of rows, and with few outputs the
+product is twice as fast as ``(B, in) @ (in, out)`` on a CPU. Products with shared sparse rows take and give weights as
+``(in, K, out)``: in that memory (`sparse_weight`), nothing is copied.
 """
 
 from __future__ import annotations
@@ -12,19 +17,21 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from scipy import sparse
+from scipy.sparse._sparsetools import csc_matvecs  # the bare loop: a csc_array around it costs as much again
 from torch import Tensor
-from torch.nn import functional as F
 
+from skdeep._stack import csr_tensor, select
 from skdeep.activations import ACTIVATIONS
 
 
-def _transposed_product(X: Tensor, G: Tensor) -> Tensor:
+def transposed_product(X: Tensor, G: Tensor) -> Tensor:
     """``X.T @ G`` for a CSR tensor (torch's own is 50 times slower than SciPy's on the CPU)."""
     if X.device.type != "cpu":
         return X.t() @ G
-    parts = (X.values().numpy(), X.col_indices().numpy(), X.crow_indices().numpy())
-    return torch.from_numpy(sparse.csr_array(parts, shape=tuple(X.shape)).T @ G.numpy())
+    result = X.values().new_zeros(X.shape[1], G.shape[1] if G.ndim == 2 else 1)
+    parts = (X.crow_indices(), X.col_indices(), X.values(), G.reshape(-1), result.view(-1))
+    csc_matvecs(X.shape[1], X.shape[0], result.shape[1], *(part.numpy() for part in parts))
+    return result.view(-1, *G.shape[1:])
 
 
 class _SparseProduct(torch.autograd.Function):
@@ -37,7 +44,12 @@ class _SparseProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        return None, _transposed_product(ctx.X, gradient.contiguous())
+        return None, transposed_product(ctx.X, gradient.contiguous())
+
+
+def sparse_weight(n_models: int, n_out: int, n_in: int, **tensor) -> Tensor:
+    """Zeros (K, out, in), in the memory that suits sparse rows."""
+    return torch.zeros(n_in, n_models, n_out, **tensor).permute(1, 2, 0)
 
 
 def affine(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -45,17 +57,17 @@ def affine(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     n_models, n_out, n_in = weight.shape
     if X.layout is torch.sparse_csr:
         if X.shape[1] == n_in:
-            flat = weight.reshape(n_models * n_out, n_in).t().contiguous()
+            flat = weight.permute(2, 0, 1).reshape(n_in, n_models * n_out)
             scores = _SparseProduct.apply(X, flat).view(-1, n_models, n_out).transpose(0, 1)
         else:
             blocks = weight.transpose(1, 2).reshape(n_models * n_in, n_out)
             scores = _SparseProduct.apply(X, blocks).view(n_models, -1, n_out)
         return scores + bias.unsqueeze(1)
     if X.ndim == 2 or n_models == 1:
-        X = X.view(-1, n_in)
-        scores = F.linear(X, weight.reshape(n_models * n_out, n_in), bias.reshape(-1))
-        return scores.view(-1, n_models, n_out).transpose(0, 1)
-    return torch.baddbmm(bias.unsqueeze(1), X, weight.transpose(1, 2))
+        rows = X if X.ndim == 2 else X[0]
+        scores = torch.addmm(bias.reshape(-1, 1), weight.reshape(n_models * n_out, n_in), rows.t())
+        return scores.view(n_models, n_out, -1).mT
+    return torch.baddbmm(bias.unsqueeze(2), weight, X.mT).mT
 
 
 def _weight_gradient(X: Tensor, G: Tensor) -> Tensor:
@@ -65,13 +77,24 @@ def _weight_gradient(X: Tensor, G: Tensor) -> Tensor:
         n_rows = X.shape[0]
         if n_rows == G.shape[1]:
             flat = G.transpose(0, 1).reshape(n_rows, n_models * n_out)
-            return _transposed_product(X, flat).t().reshape(n_models, n_out, -1)
-        blocks = _transposed_product(X, G.reshape(n_rows, n_out))
+            return transposed_product(X, flat).view(-1, n_models, n_out).permute(1, 2, 0)
+        blocks = transposed_product(X, G.reshape(n_rows, n_out))
         return blocks.view(n_models, -1, n_out).transpose(1, 2).contiguous()
     if X.ndim == 2:
-        flat = G.transpose(0, 1).reshape(X.shape[0], n_models * n_out)
-        return torch.mm(flat.t(), X).view(n_models, n_out, -1)
-    return torch.bmm(G.transpose(1, 2), X)
+        return torch.mm(G.mT.reshape(n_models * n_out, -1), X).view(n_models, n_out, -1)
+    return torch.bmm(G.mT, X)
+
+
+def _shared(columns: Tensor | None) -> Tensor | None:
+    """Numbers per column (K, 1, d) as (1, 1, d) if all models have the same."""
+    return columns if columns is None or bool((columns[1:] != columns[:1]).any()) else columns[:1]
+
+
+def _at_center(coef: Tensor, center: Tensor) -> Tensor:
+    """Product of coefficients (K, C, d) with the center of the columns: (K, C)."""
+    if len(center) == 1:  # one product with a vector, an order of magnitude faster than a stack of them
+        return torch.mv(coef.flatten(0, 1), center.flatten()).view(coef.shape[:2])
+    return (coef @ center.mT).squeeze(-1)
 
 
 class Network:
@@ -110,8 +133,7 @@ class Network:
 
     def select(self, models: np.ndarray) -> Network:
         """A network of some of the models, with a copy of their parameters."""
-        index = torch.as_tensor(models, device=self.params[0].device)
-        return self.with_params([p.detach()[index] for p in self.params])
+        return self.with_params([select(p.detach(), models) for p in self.params])
 
     def put(self, models: np.ndarray, part: Network) -> None:
         """Take back the parameters of some of the models."""
@@ -132,7 +154,8 @@ class Linear(Network):
     intercept : Tensor of shape (K, C) or None
         None fixes the intercept at zero; columns are then not centred.
     center, scale : Tensor of shape (K, 1, d) or (1, 1, d), or None
-        :math:`\mu` and :math:`1 / \sigma`, per model or shared; None leaves the columns as they are.
+        :math:`\mu` and :math:`1 / \sigma`, per model or shared (kept as shared where all models have the same); None
+        leaves the columns as they are.
     """
 
     n_coefs = 1
@@ -141,34 +164,53 @@ class Linear(Network):
         self, coef: Tensor, intercept: Tensor | None, center: Tensor | None = None, scale: Tensor | None = None
     ):
         self.params = [coef] if intercept is None else [coef, intercept]
-        self.center = None if intercept is None else center
-        self.scale = scale
+        self.center = None if intercept is None else _shared(center)
+        self.scale = _shared(scale)
         self._no_intercept = coef.new_zeros(coef.shape[:2]) if intercept is None else None
+        self._scaled: tuple[Tensor, Tensor] | None = None
 
     def unscaled(self) -> tuple[Tensor, Tensor]:
         """Coefficients (K, C, d) and intercepts (K, C) on the raw columns."""
         coef = self.params[0] if self.scale is None else self.params[0] * self.scale
         if self._no_intercept is not None:
             return coef, self._no_intercept
-        intercept = self.params[1]
-        if self.center is not None:
-            intercept = intercept - (coef @ self.center.transpose(1, 2)).squeeze(-1)
-        return coef, intercept
+        if self.center is None:
+            return coef, self.params[1]
+        return coef, self.params[1] - _at_center(coef, self.center)
 
     def set_unscaled(self, coef: Tensor, intercept: Tensor) -> None:
         """Start from coefficients and intercepts on the raw columns."""
         if self._no_intercept is None:
             if self.center is not None:
-                intercept = intercept + (coef @ self.center.transpose(1, 2)).squeeze(-1)
+                intercept = intercept + _at_center(coef, self.center)
             self.params[1].copy_(intercept)
         self.params[0].copy_(coef if self.scale is None else coef / self.scale)
 
+    def _with_scale(self, X: Tensor) -> Tensor | None:
+        """A sparse batch in scaled columns: its values are far fewer than the coefficients. None if that cannot be."""
+        shared = X.shape[-1] == self.params[0].shape[-1]
+        if X.layout is not torch.sparse_csr or self.scale is None or self.center is not None:
+            return None
+        if shared and len(self.scale) > 1:
+            return None
+        if self._scaled is None or self._scaled[0] is not X:  # once for scores and gradient
+            scale = self.scale if shared else self.scale.expand(self.n_models, -1, -1)
+            values = X.values() * scale.flatten().index_select(0, X.col_indices())
+            self._scaled = X, csr_tensor(X.crow_indices(), X.col_indices(), values, X.shape)
+        return self._scaled[1]
+
     def scores(self, X):
-        return affine(X, *self.unscaled())
+        scaled = self._with_scale(X)
+        if scaled is None:
+            return affine(X, *self.unscaled())
+        return affine(scaled, self.params[0], self.params[1] if self._no_intercept is None else self._no_intercept)
 
     def gradient(self, scores, X, score_gradient):
-        coef = _weight_gradient(X, score_gradient)
         intercept = score_gradient.sum(1)
+        scaled = self._with_scale(X)
+        if scaled is not None:
+            return [_weight_gradient(scaled, score_gradient), intercept][: len(self.params)]
+        coef = _weight_gradient(X, score_gradient)
         if self.center is not None:
             coef.addcmul_(intercept.unsqueeze(-1), self.center, value=-1)
         if self.scale is not None:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep._stack import add_scaled_, per_model
+from skdeep._stack import add_scaled_, per_model, select, uniform
 
-# torch's fused kernel does the whole Adam update in one pass over memory on these devices
+# torch's fused kernels do a whole update in one pass over memory on these devices
 _FUSED_DEVICES = {"cpu", "cuda"}
 
 
@@ -58,6 +58,8 @@ class Optimizer:
         self.factor: float | np.ndarray = 1.0
         for slot in self.slots:
             setattr(self, slot, [torch.zeros_like(p) for p in params])
+        # memory without gaps, for which zeros_like keeps the strides
+        self._gapless = all(torch.empty_like(p).stride() == p.stride() for p in params)
 
     def step(self, gradients: list[Tensor], factor: float | np.ndarray = 1.0) -> None:
         """Move the parameters, with the learning rates times `factor` (the schedule's)."""
@@ -67,6 +69,23 @@ class Optimizer:
 
     def _update(self, gradients: list[Tensor], rate: np.ndarray) -> None:
         raise NotImplementedError
+
+    def _fuses(self, *values: np.ndarray) -> bool:
+        """Whether all models agree in these values, so that torch's fused kernel can do the update.
+
+        These are the kernels behind ``torch.optim``'s ``fused=True``, whose Python front costs half a second on first
+        use.
+        """
+        return self._gapless and self.params[0].device.type in _FUSED_DEVICES and all(map(uniform, values))
+
+    def _aligned(self, tensors: list[Tensor]) -> list[Tensor]:
+        """One tensor per parameter, as vectors in the order of the parameters' memory.
+
+        A fused kernel pairs values by their place in memory, and is slow where this is not simply contiguous.
+        """
+        pairs = zip(tensors, self.params, strict=True)
+        tensors = [t if t.stride() == p.stride() else torch.empty_like(p).copy_(t) for t, p in pairs]
+        return [t.detach().as_strided((t.numel(),), (1,)) for t in tensors]
 
     def prox_step(self, index: int) -> float | Tensor:
         """Step of the proximal map for parameter `index`, after `step`."""
@@ -78,9 +97,8 @@ class Optimizer:
             params, self.learning_rate[models], self.momentum[models], self.nesterov, self.betas, self.epsilon
         )
         part.n_steps = self.n_steps[models]
-        index = torch.as_tensor(models, device=params[0].device)
         for slot in self.slots:
-            setattr(part, slot, [state[index] for state in getattr(self, slot)])
+            setattr(part, slot, [select(state, models) for state in getattr(self, slot)])
         return part
 
     def put(self, models: np.ndarray, part: Optimizer) -> None:
@@ -118,6 +136,18 @@ class SGD(Optimizer):
     velocity: list[Tensor]
 
     def _update(self, gradients, rate):
+        if self.momentum.any() and self._fuses(rate, self.momentum):
+            torch._fused_sgd_(
+                *map(self._aligned, (self.params, gradients, self.velocity)),
+                lr=float(rate[0]),
+                momentum=float(self.momentum[0]),
+                nesterov=self.nesterov,
+                weight_decay=0.0,
+                dampening=0.0,
+                maximize=False,
+                is_first_step=False,
+            )
+            return
         for param, gradient, velocity in zip(self.params, gradients, self.velocity, strict=True):
             step = per_model(-rate, param)
             momentum = per_model(self.momentum, param)
@@ -149,15 +179,10 @@ class Adam(Optimizer):
     square: list[Tensor]
 
     def _update(self, gradients, rate):
-        uniform = (rate == rate[0]).all() and (self.n_steps == self.n_steps[0]).all()
-        if uniform and self.params[0].device.type in _FUSED_DEVICES:
+        if self._fuses(rate, self.n_steps):
             steps = [torch.full((), self.n_steps[0], device=p.device) for p in self.params]
-            # the kernel behind torch.optim.Adam(fused=True); its Python front costs half a second on first use
             torch._fused_adam_(
-                self.params,
-                [g.contiguous() for g in gradients],  # the kernel pairs values by their place in memory
-                self.mean,
-                self.square,
+                *map(self._aligned, (self.params, gradients, self.mean, self.square)),
                 [],
                 steps,
                 lr=float(rate[0]),

@@ -42,8 +42,9 @@ class ElasticNet:
     def __init__(self, alpha: np.ndarray, l1_ratio: np.ndarray):
         self.alpha = alpha
         self.l1_ratio = l1_ratio
-        self._step: float | None = None
-        self._map: tuple[float | Tensor, float | Tensor] = (0.0, 1.0)
+        self._step: float | Tensor | None = None
+        self._map: tuple[float | Tensor, float | Tensor, float | Tensor] = (0.0, 0.0, 1.0)
+        self._projection: Tensor | None = None
 
     @property
     def smooth(self) -> bool:
@@ -79,27 +80,31 @@ class ElasticNet:
             gradient.add_(coef, alpha=strength)
 
     def prox_(self, coef: Tensor, step: float | Tensor, scale: Tensor | None = None) -> None:
-        """In place, the proximal map of ``step * alpha * R(scale * coef)``; `step` may differ per coordinate."""
-        if isinstance(step, Tensor) or step != self._step:
-            self._step, self._map = None if isinstance(step, Tensor) else step, self._prepare(coef, step, scale)
-        threshold, divisor = self._map
-        if isinstance(threshold, Tensor):
-            # sign(v) max(|v| - t, 0) as v minus its projection on [-t, t]; t broadcasts
-            coef.sub_(torch.maximum(torch.minimum(coef, threshold), -threshold))
-        elif threshold:
-            coef.sub_(coef.clamp(-threshold, threshold))
-        if isinstance(divisor, Tensor) or divisor != 1:
-            coef.div_(divisor)
+        """In place, the proximal map of ``step * alpha * R(scale * coef)``; `step` may differ per coordinate.
+
+        What follows from the step is kept for the next call: a tensor that is passed again must not have changed.
+        """
+        known = self._step is step or (isinstance(step, float) and isinstance(self._step, float) and self._step == step)
+        if not known:
+            self._step, self._map = step, self._prepare(coef, step, scale)
+        low, high, shrinkage = self._map
+        if isinstance(high, Tensor) or high:
+            # sign(v) max(|v| - t, 0) as v minus its projection on [-t, t]; fresh memory at each step would cost most
+            if self._projection is None or self._projection.shape != coef.shape:
+                self._projection = torch.empty_like(coef)
+            coef.sub_(torch.clamp(coef, low, high, out=self._projection))  # type: ignore[arg-type]
+        if isinstance(shrinkage, Tensor) or shrinkage != 1:
+            coef.mul_(shrinkage)
 
     def _prepare(self, coef: Tensor, step: float | Tensor, scale: Tensor | None):
-        """Threshold and divisor of the proximal map: the same for all steps of one size."""
+        """Interval whose projection the proximal map takes off, and factor on the rest: for all steps of one size."""
         l1, l2 = per_model(self.alpha * self.l1_ratio, coef), per_model(self.curvature(), coef)
         threshold = l1 * step if isinstance(l1, Tensor) or l1 else 0.0
         divisor = l2 * step if isinstance(l2, Tensor) or l2 else 0.0
         if scale is not None:
             threshold = threshold * scale if isinstance(threshold, Tensor) or threshold else 0.0
             divisor = divisor * scale.square() if isinstance(divisor, Tensor) or divisor else 0.0
-        return threshold, 1 + divisor
+        return -threshold, threshold, 1 / (1 + divisor)
 
 
 class L2(ElasticNet):

@@ -181,7 +181,7 @@ def loss_and_gradient(
         scores = network.scores(batch.X)
     value, gradient = loss.value_and_gradient(scores.detach(), batch.target)
     if batch.weight is None and isinstance(batch.size, int):  # nothing differs between rows or models
-        value = value.sum(1).div_(batch.size)
+        value = value.sum(1).mul_(1 / batch.size)
         gradient.mul_(1 / batch.size)
     else:
         weight = value.new_ones(value.shape) if batch.weight is None else batch.weight

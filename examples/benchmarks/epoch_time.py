@@ -17,8 +17,10 @@ from pathlib import Path
 import numpy as np
 import sklearn
 import torch
+from scipy import sparse
 from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import SGDClassifier
 from sklearn.neural_network import MLPClassifier
 
 import skdeep
@@ -97,6 +99,16 @@ def skorch_net(X, y, n_columns, batch_size):
     return lambda: net.fit(X, y)
 
 
+def sparse_rows(n_rows=20_000, n_columns=100_000, per_row=100):
+    """Random CSR rows, 0.1 % non-zero."""
+    rng = np.random.default_rng(0)
+    columns = np.sort(rng.integers(0, n_columns, (n_rows, per_row), dtype=np.int32)).ravel()
+    start = np.arange(0, n_rows * per_row + 1, per_row, dtype=np.int32)
+    X = sparse.csr_array((rng.random(n_rows * per_row), columns, start), shape=(n_rows, n_columns))
+    X.sum_duplicates()
+    return X
+
+
 def epoch_of(make, X, y, extra):
     """Seconds of a fit of one epoch, and of each further one."""
     one = seconds(lambda: make(1).fit(X, y))
@@ -113,6 +125,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=4, help="epochs that an epoch is measured over")
     parser.add_argument("--skip-peers", action="store_true", help="leave out scikit-learn and skorch, which are slow")
+    parser.add_argument("--sparse", action="store_true", help="also 20000 x 100000 sparse rows, beside SGDClassifier")
     parser.add_argument("--output", type=Path, help="folder for a JSON and a Markdown file")
     options = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
@@ -122,6 +135,7 @@ def main():
     y = rng.integers(0, options.classes, options.rows)
     tensors = torch.from_numpy(X), torch.from_numpy(y)
     iris = load_iris(return_X_y=True)
+    rows = sparse_rows() if options.sparse else None
     common = {"batch_size": options.batch_size, **ENDLESS}
     mlp = {"hidden_layer_sizes": (256, 256), **common}
 
@@ -147,6 +161,16 @@ def main():
         if not options.skip_peers:
             note("skorch (256, 256)", seconds(skorch_net(X, y, options.classes, options.batch_size)))
             note("MLPClassifier (256, 256)", seconds(lambda: MLPClassifier(max_iter=1, **mlp).fit(X, y)))
+        for n_classes in (2, 20) if options.sparse else ():
+            target = rng.integers(0, n_classes, rows.shape[0])
+            name = f"sparse rows, {n_classes} classes"
+            for penalty in ("l2", "l1"):
+                peer = {"loss": "log_loss", "penalty": penalty, "tol": None, "random_state": 0}
+                _, epoch = epoch_of(lambda k, p=peer: SGDClassifier(max_iter=k, **p), rows, target, options.epochs)
+                note(f"SGDClassifier, {penalty}, {name}", epoch)
+                ours = {"penalty": penalty, **ENDLESS}
+                _, epoch = epoch_of(lambda k, p=ours: SoftmaxClassifier(max_iter=k, **p), rows, target, options.epochs)
+                note(f"SoftmaxClassifier, {penalty}, {name}", epoch)
         for make, extra in [
             (SoftmaxClassifier, {}),
             (HingeClassifier, {"calibration": None}),
@@ -165,6 +189,7 @@ def main():
         ("MLPClassifierTorch (256, 256)", "skorch (256, 256)"),
         ("MLPClassifierTorch (256, 256)", "MLPClassifier (256, 256)"),
     ]
+    pairs += [(a, a.replace("Softmax", "SGD")) for a in medians if "sparse" in a and a.startswith("Softmax")]
     ratios = {f"{a} / {b}": medians[a] / medians[b] for a, b in pairs if b in medians}
     about = {
         "date": time.strftime("%Y-%m-%d"),
