@@ -85,6 +85,11 @@ class Network:
         """Length of the K axis."""
         return len(self.params[0])
 
+    @property
+    def row_size(self) -> int:
+        """Values that are computed of a row: the outputs of all layers and models."""
+        return sum(p.shape[0] * p.shape[1] for p in self.params[: self.n_coefs])
+
     def scores(self, X: Tensor) -> Tensor:
         """Scores ``(K, B, C)`` of a batch."""
         raise NotImplementedError

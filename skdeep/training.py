@@ -170,6 +170,17 @@ def loss_and_gradient(
     gradients : list of Tensor
         One per parameter.
     """
+    parts = (_of_part(network, loss, part, mean_weight) for part in batch.parts(network.row_size))
+    value, gradients = next(parts)
+    for more_value, more_gradients in parts:
+        value += more_value
+        for gradient, more in zip(gradients, more_gradients, strict=True):
+            gradient += more
+    return value, gradients
+
+
+def _of_part(network: Network, loss: Loss, batch: Batch, mean_weight: np.ndarray) -> tuple[Tensor, list[Tensor]]:
+    assert isinstance(batch.X, Tensor)
     with torch.enable_grad():
         scores = network.scores(batch.X)
     value, gradient = loss.value_and_gradient(scores.detach(), batch.target)
