@@ -23,7 +23,7 @@ from skdeep._stack import vector
 from skdeep._threads import threads_for
 from skdeep.batching import Batches
 from skdeep.callbacks import make_observer
-from skdeep.encoding import EncodingMixin
+from skdeep.encoding import PRECISIONS, EncodingMixin
 from skdeep.inputs import (
     OutputSpace,
     float_dtype,
@@ -89,6 +89,7 @@ class BaseTorchClassifier(CallbackSupportMixin, EncodingMixin, PredictionMixin, 
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "device": [str, torch.device],
+        "precision": [StrOptions({"auto", *PRECISIONS})],
         "callbacks": [None, "array-like", HasMethods("on_epoch_end")],
         "verbose": ["verbose"],
     }
@@ -360,6 +361,7 @@ class BaseTorchClassifier(CallbackSupportMixin, EncodingMixin, PredictionMixin, 
             self.warmup_epochs,
             self.max_grad_norm,
             self._proximal or self.solver == "adamw",
+            self._products(),
         )
         train(network, loss, penalty, optimizer, batches, mean_weight, plan, progress, monitor, observer)
         for state, p, rate in zip(states, progress, rates, strict=True):

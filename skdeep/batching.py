@@ -76,6 +76,8 @@ class DenseRows:
     def take(self, rows: Tensor | slice) -> Tensor:
         """Rows by index (B,) or (K, B), or a slice: ``(B, d)`` or ``(K, B, d)``. Valid until the next call."""
         if isinstance(rows, slice):
+            if self.X.stride(0) == 1:  # column-major: converted in the order of its memory
+                return self.X[rows].t().to(self.device, self.dtype).t()
             return self.X[rows].to(self.device, self.dtype)
         flat = rows.reshape(-1).to(self.X.device)
         # writing into memory that is already mapped is 3 times faster than a fresh block per batch

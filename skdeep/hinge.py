@@ -144,6 +144,7 @@ class HingeClassifier(LinearClassifier):
         warm_start=False,
         random_state=None,
         device="auto",
+        precision="auto",
         callbacks=None,
         verbose=False,
     ):
@@ -177,6 +178,7 @@ class HingeClassifier(LinearClassifier):
             warm_start=warm_start,
             random_state=random_state,
             device=device,
+            precision=precision,
             callbacks=callbacks,
             verbose=verbose,
         )
@@ -218,6 +220,7 @@ class HingeClassifier(LinearClassifier):
                 "calibration=None."
             )
         rows, weight = problem.merged(distinct, rows)
+        del distinct  # as large as the rest of what is kept of each row
         scores = self._out_of_fold_scores(problem, rows, weight, fold, seed, max_iter)
         codes, weight = problem.codes[rows], weight[rows]
         if self.calibration == "temperature":
@@ -239,6 +242,7 @@ class HingeClassifier(LinearClassifier):
             max_iter = int(np.argmax(self.validation_scores_[-self.n_iter_ :])) + 1
             progress = [Progress(0.0, np.inf) for _ in folds]
         self._run(problem, network, states, subsets, weight, progress, max_iter)
+        del subsets  # the scores will need the room
         for p in progress:
             if p.interrupted:
                 raise KeyboardInterrupt
@@ -246,7 +250,7 @@ class HingeClassifier(LinearClassifier):
                 raise ValueError(f"A fold model of the calibration diverged: {p.error}. Lower learning_rate_init.")
         final = [torch.cat(params) for params in zip(*(p.params for p in progress), strict=True)]
         trained, data = network.with_params(final), problem.rows()
-        scores = np.empty((len(rows), self.n_outputs_))
+        scores = np.empty((len(rows), self.n_outputs_), dtype=torch.empty(0, dtype=problem.dtype).numpy().dtype)
         for k, f in enumerate(folds):
             model, mine = trained.select(np.array([k])), np.flatnonzero(fold == f)
             for part in np.array_split(mine, -(-len(mine) // CHUNK_ROWS)):

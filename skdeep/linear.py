@@ -72,6 +72,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         warm_start=False,
         random_state=None,
         device="auto",
+        precision="auto",
         callbacks=None,
         verbose=False,
     ):
@@ -104,6 +105,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         self.warm_start = warm_start
         self.random_state = random_state
         self.device = device
+        self.precision = precision
         self.callbacks = callbacks
         self.verbose = verbose
 

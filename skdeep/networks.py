@@ -21,8 +21,10 @@ from skdeep.activations import ACTIVATIONS
 
 def _transposed_product(X: Tensor, G: Tensor) -> Tensor:
     """``X.T @ G`` for a CSR tensor (torch's own is 50 times slower than SciPy's on the CPU)."""
+    G = G.to(X.dtype)
     if X.device.type != "cpu":
-        return X.t() @ G
+        with torch.autocast(X.device.type, enabled=False):
+            return X.t() @ G
     parts = (X.values().numpy(), X.col_indices().numpy(), X.crow_indices().numpy())
     return torch.from_numpy(sparse.csr_array(parts, shape=tuple(X.shape)).T @ G.numpy())
 
@@ -33,7 +35,8 @@ class _SparseProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx, X, W):
         ctx.X = X
-        return X @ W
+        with torch.autocast(X.device.type, enabled=False):  # there are no sparse products in bfloat16
+            return X @ W
 
     @staticmethod
     def backward(ctx, gradient):
@@ -157,7 +160,8 @@ class Linear(Network):
             return coef, self._no_intercept
         intercept = self.params[1]
         if self.center is not None:
-            intercept = intercept - (coef @ self.center.transpose(1, 2)).squeeze(-1)
+            # no matrix product, which autocast would round
+            intercept = intercept - (coef * self.center).sum(-1)
         return coef, intercept
 
     def set_unscaled(self, coef: Tensor, intercept: Tensor) -> None:
@@ -172,7 +176,7 @@ class Linear(Network):
         return affine(X, *self.unscaled())
 
     def gradient(self, scores, X, score_gradient):
-        coef = _weight_gradient(X, score_gradient)
+        coef = _weight_gradient(X, score_gradient).to(score_gradient.dtype)
         intercept = score_gradient.sum(1)
         if self.center is not None:
             coef.addcmul_(intercept.unsqueeze(-1), self.center, value=-1)

@@ -167,5 +167,5 @@ def fold_of_rows(rows: DistinctRows, n_folds: int) -> np.ndarray:
         Fold of each row, 0 to ``n_folds - 1``.
     """
     position, _ = rows.position()
-    fold = np.minimum((position * n_folds).astype(np.int32), n_folds - 1)
+    fold = np.minimum(position * n_folds, n_folds - 1).astype(np.min_scalar_type(n_folds))
     return fold[rows.group]
