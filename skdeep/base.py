@@ -13,6 +13,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOp
 from sklearn.utils.multiclass import _check_partial_fit_first_call
 
 from skdeep._methods import available_unless, rollback
+from skdeep.encoding import PRECISIONS
 from skdeep.fitting import FittingMixin
 from skdeep.inputs import n_columns
 from skdeep.optimizers import OPTIMIZERS
@@ -64,6 +65,7 @@ class BaseTorchClassifier(CallbackSupportMixin, FittingMixin, ClassifierMixin, B
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "device": [str, torch.device],
+        "precision": [StrOptions({"auto", *PRECISIONS})],
         "callbacks": [None, "array-like", HasMethods("on_epoch_end")],
         "verbose": ["verbose"],
     }

@@ -1,13 +1,15 @@
 """Which rows, in which order, on which device: dense, sparse or memory-mapped data as mini-batches.
 
 Data goes to the device once if it fits (else a batch at a time), in the dtype it came in; batches are cast to the
-compute dtype. Rows are gathered by index: nothing is copied or shuffled as a whole.
+compute dtype. Rows are gathered by index: nothing is copied or shuffled as a whole. A batch too large to be gathered
+at once is passed over in parts.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +22,10 @@ from skdeep._stack import csr_tensor
 
 # Share of a device's free memory that resident training data may take.
 _RESIDENT_SHARE = 0.5
+
+#: Values that are computed with at once, of the batch or of the hidden units: bounds the memory of a step, and of
+#: whatever else passes over rows.
+MAX_VALUES = 1 << 23
 
 
 def as_tensor(array: np.ndarray) -> Tensor:
@@ -48,16 +54,15 @@ class DenseRows:
     Parameters
     ----------
     X : Tensor of shape (n, d)
-        Any real dtype, on any device.
+        Any real dtype, on any device; rows are gathered faster if it is contiguous.
     device, dtype : torch.device, torch.dtype
         Where and in which precision batches are wanted.
     """
 
     def __init__(self, X: Tensor, device: torch.device, dtype: torch.dtype):
-        X = X.contiguous()  # rows are gathered: column-major data would be read with one cache miss per value
         self.X = X.to(device) if _fits(X.numel() * X.element_size(), device) else X
         self.device, self.dtype = device, dtype
-        self._buffers: dict[tuple[int, ...], Tensor] = {}
+        self._room: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.X)
@@ -66,19 +71,25 @@ class DenseRows:
     def n_features(self) -> int:
         return self.X.shape[1]
 
+    @property
+    def row_values(self) -> int:
+        """Values of a row."""
+        return self.n_features
+
     def take(self, rows: Tensor | slice) -> Tensor:
         """Rows by index (B,) or (K, B), or a slice: ``(B, d)`` or ``(K, B, d)``. Valid until the next call."""
         if isinstance(rows, slice):
+            if self.X.stride(0) == 1:  # column-major: converted in the order of its memory
+                return self.X[rows].t().to(self.device, self.dtype).t()
             return self.X[rows].to(self.device, self.dtype)
         flat = rows.reshape(-1).to(self.X.device)
         # writing into memory that is already mapped is 3 times faster than a fresh block per batch
-        buffer = self._buffers.get(tuple(flat.shape))
-        if buffer is None:
+        if self._room is None or len(self._room) < len(flat):
             pinned = self.X.device.type == "cpu" and self.device.type == "cuda"
-            buffer = torch.empty((len(flat), self.n_features), dtype=self.X.dtype, device=self.X.device)
-            buffer = self._buffers[tuple(flat.shape)] = buffer.pin_memory() if pinned else buffer
-        torch.index_select(self.X, 0, flat, out=buffer)
-        return buffer.to(self.device, self.dtype, non_blocking=True).view(*rows.shape, -1)
+            self._room = torch.empty((len(flat), self.n_features), dtype=self.X.dtype, device=self.X.device)
+            self._room = self._room.pin_memory() if pinned else self._room
+        gathered = torch.index_select(self.X, 0, flat, out=self._room[: len(flat)])
+        return gathered.to(self.device, self.dtype, non_blocking=True).view(*rows.shape, -1)
 
 
 class SparseRows:
@@ -100,6 +111,11 @@ class SparseRows:
 
     def __len__(self) -> int:
         return len(self.start) - 1
+
+    @property
+    def row_values(self) -> int:
+        """Values of a row, on average."""
+        return 1 + len(self.values) // max(1, len(self))
 
     def take(self, rows: Tensor | slice) -> Tensor:
         """Rows by index (B,) or (K, B), or a slice, as one CSR tensor; see `skdeep.networks` for the shapes."""
@@ -126,6 +142,31 @@ class SparseRows:
         return csr_tensor(new_start, columns, values.to(self.dtype), (len(flat), n_blocks * self.n_features))
 
 
+@dataclass(frozen=True)
+class LargeRows:
+    """Rows of a batch that is too large to be gathered at once."""
+
+    rows: DenseRows | SparseRows
+    index: Tensor | slice
+
+    @property
+    def max_rows(self) -> int:
+        """Rows (of each model) to gather at once."""
+        n_blocks = len(self.index) if isinstance(self.index, Tensor) and self.index.ndim == 2 else 1
+        return max(1, MAX_VALUES // (n_blocks * self.rows.row_values))
+
+    def take(self, part: slice) -> Tensor:
+        """Some of the rows."""
+        if isinstance(self.index, Tensor):
+            return self.rows.take(self.index[..., part])
+        start, stop, _ = self.index.indices(len(self.rows))
+        return self.rows.take(slice(start + part.start, min(start + part.stop, stop)))
+
+    def gather(self) -> Tensor:
+        """All of them, for who needs them so."""
+        return self.rows.take(self.index)
+
+
 class Batch(NamedTuple):
     """A mini-batch for all models of a stack, or for some of them.
 
@@ -133,11 +174,28 @@ class Batch(NamedTuple):
     model where they differ (rows beyond it have no weight), ``models`` the indices of the models it is for (None: all).
     """
 
-    X: Tensor
+    X: Tensor | LargeRows
     target: Tensor
     weight: Tensor | None
     size: int | np.ndarray
     models: np.ndarray | None
+
+    def parts(self, row_size: int) -> Iterator[Batch]:
+        """The batch in parts of bounded size, where `row_size` values are computed of a row.
+
+        Each part has the `size` of the whole batch, so that their data terms add up to the batch's.
+        """
+        n_rows, max_rows = self.target.shape[1], max(1, MAX_VALUES // row_size)
+        if isinstance(self.X, LargeRows):
+            max_rows = min(max_rows, self.X.max_rows)
+        elif n_rows <= max_rows or self.X.layout is torch.sparse_csr:
+            yield self
+            return
+        for start in range(0, n_rows, max_rows):
+            part = slice(start, start + max_rows)
+            X = self.X.take(part) if isinstance(self.X, LargeRows) else self.X[..., part, :]
+            weight = None if self.weight is None else self.weight[:, part]
+            yield self._replace(X=X, target=self.target[:, part], weight=weight)
 
 
 class Batches:
@@ -201,7 +259,7 @@ class Batches:
         if n <= self.batch_size:  # a batch of all rows has no order to draw, and stays as it is
             if self._full is None:
                 batch = self._shared_batch(slice(0, n) if self.subset is None else torch.from_numpy(self.subset))
-                self._full = batch._replace(X=batch.X.clone())
+                self._full = batch._replace(X=batch.X.clone()) if isinstance(batch.X, Tensor) else batch
             yield self._full
         elif self.subset is None and not self.shuffle:
             for start in range(0, n, self.batch_size):
@@ -238,10 +296,14 @@ class Batches:
         target = self.target[rows] if isinstance(rows, slice) or rows.ndim > 1 else self.target.index_select(0, rows)
         return target if target.dtype is torch.int64 else target.to(self.rows.dtype)
 
+    def _values(self, rows: Tensor | slice) -> Tensor | LargeRows:
+        n = rows.numel() if isinstance(rows, Tensor) else len(range(*rows.indices(len(self.rows))))
+        return self.rows.take(rows) if n * self.rows.row_values <= MAX_VALUES else LargeRows(self.rows, rows)
+
     def _shared_batch(self, rows: Tensor | slice) -> Batch:
         target = self._target(rows).unsqueeze(0)
         weight = None if self.weight is None else self.weight[..., rows].view(-1, target.shape[1])
-        return Batch(self.rows.take(rows), target, weight, target.shape[1], None)
+        return Batch(self._values(rows), target, weight, target.shape[1], None)
 
     def _own_batch(self, orders: list[np.ndarray], start: int, sizes: np.ndarray) -> Batch:
         models = np.flatnonzero(sizes)
@@ -258,4 +320,4 @@ class Batches:
             mask = torch.from_numpy(np.arange(index.shape[1]) < sizes[:, None]).to(rows.device, self.rows.dtype)
             weight = mask if weight is None else weight * mask
         everyone = len(models) == len(self.generators)
-        return Batch(self.rows.take(rows), self._target(rows), weight, sizes, None if everyone else models)
+        return Batch(self._values(rows), self._target(rows), weight, sizes, None if everyone else models)

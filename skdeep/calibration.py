@@ -17,7 +17,12 @@ from scipy.optimize import brentq
 from scipy.special import expit, log_expit, softmax
 
 _MAX_STEPS = 100
+_CHUNK_ROWS = 1 << 15  # rows computed with at once: there may be millions
 _INVERSE_RANGE = (1e-4, 1e4)  # of the inverse temperature, relative to the scores' mean magnitude
+
+
+def _chunks(n: int) -> list[slice]:
+    return [slice(start, min(start + _CHUNK_ROWS, n)) for start in range(0, n, _CHUNK_ROWS)]
 
 
 def _newton(value_gradient_hessian, x: np.ndarray) -> np.ndarray:
@@ -58,14 +63,23 @@ def fit_temperature(scores: np.ndarray, codes: np.ndarray, weight: np.ndarray | 
         otherwise have it go to zero).
     """
     weight = np.ones(len(codes)) if weight is None else weight
-    S = np.hstack([np.zeros_like(scores), scores]) if scores.shape[1] == 1 else scores
-    unit = float(np.abs(S).mean()) or 1.0
-    S = S / unit  # the inverse temperature is then of the order of one, whatever the scale of the scores
-    total = weight @ S[np.arange(len(codes)), codes]
+    n, n_columns = len(codes), max(2, scores.shape[1])
+    unit = sum(float(np.abs(scores[part]).sum(dtype=np.float64)) for part in _chunks(n)) / (n * n_columns) or 1.0
+
+    def scaled(part: slice) -> np.ndarray:
+        """Scores such that the inverse temperature is of the order of one."""
+        S = scores[part].astype(np.float64) / unit
+        return np.hstack([np.zeros_like(S), S]) if S.shape[1] == 1 else S
+
+    total = sum(float(weight[p] @ scaled(p)[np.arange(p.stop - p.start), codes[p]]) for p in _chunks(n))
 
     def slope(log_b: float) -> float:
         """Derivative of the log-loss with respect to the inverse temperature: it only grows."""
-        return weight @ (softmax(np.exp(log_b) * S, axis=1) * S).sum(1) - total
+        b, rise = np.exp(log_b), -total
+        for part in _chunks(n):
+            S = scaled(part)
+            rise += weight[part] @ (softmax(b * S, axis=1) * S).sum(1)
+        return rise
 
     low, high = np.log(_INVERSE_RANGE)
     if slope(high) <= 0:
@@ -102,14 +116,18 @@ def fit_sigmoid(scores: np.ndarray, codes: np.ndarray, weight: np.ndarray | None
         n_plus, n_minus = weight[positive].sum(), weight[~positive].sum()
         target = np.where(positive, (n_plus + 1) / (n_plus + 2), 1 / (n_minus + 2))
         unit = float(np.abs(scores[:, c]).max()) or 1.0
-        A = np.column_stack([scores[:, c] / unit, np.ones(len(codes))])
 
-        def objective(x, A=A, target=target):
-            z = A @ x
-            p = expit(z)
-            value = -(weight @ (target * log_expit(z) + (1 - target) * log_expit(-z)))
-            hessian = (A * (weight * p * (1 - p))[:, None]).T @ A
-            return value, A.T @ (weight * (p - target)), hessian
+        def objective(x, c=c, target=target, unit=unit):
+            value, gradient, hessian = 0.0, np.zeros(2), np.zeros((2, 2))
+            for part in _chunks(len(codes)):
+                w, t, s = weight[part], target[part], scores[part, c].astype(np.float64) / unit
+                A = np.column_stack([s, np.ones(len(s))])
+                z = A @ x
+                p = expit(z)
+                value -= w @ (t * log_expit(z) + (1 - t) * log_expit(-z))
+                gradient += A.T @ (w * (p - t))
+                hessian += (A * (w * p * (1 - p))[:, None]).T @ A
+            return value, gradient, hessian
 
         slope, offsets[c] = _newton(objective, np.array([0.0, np.log((n_plus + 1) / (n_minus + 1))]))
         slopes[c] = slope / unit

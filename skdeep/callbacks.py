@@ -267,7 +267,8 @@ class SkorchObserver(Observer):
         self._notify("on_epoch_begin", **self.datasets)
 
     def batch_begin(self, batch):
-        X, y = batch.X, batch.target[0].cpu().numpy()
+        X = batch.X if isinstance(batch.X, Tensor) else batch.X.gather()
+        y = batch.target[0].cpu().numpy()
         if X.layout is torch.sparse_csr:
             parts = tuple(part.cpu().numpy() for part in (X.values(), X.col_indices(), X.crow_indices()))
             X = sparse.csr_array(parts, shape=tuple(X.shape))

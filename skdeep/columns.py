@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep.batching import DenseRows, SparseRows
+from skdeep.batching import MAX_VALUES, DenseRows, SparseRows
 from skdeep.networks import transposed_product
 
 _CHUNK_ROWS = 1024  # small enough for a chunk to stay in the cache between its two passes
@@ -41,20 +41,25 @@ class Columns:
     def measure(cls, rows: DenseRows | SparseRows, subset: np.ndarray | None, weight: np.ndarray | None) -> Columns:
         """Statistics of the rows in `subset` (None: all), streamed."""
         n = len(rows) if subset is None else len(subset)
-        weight = np.ones(len(rows)) if weight is None else weight
         rounding = torch.finfo(rows.dtype).eps
+        zero = np.zeros(rows.n_features)
         if isinstance(rows, SparseRows):
-            X = rows.take(slice(None) if subset is None else torch.from_numpy(subset))
-            largest = X.values().new_zeros(rows.n_features)
-            largest.scatter_reduce_(0, X.col_indices().long(), X.values().abs(), "amax")
-            zero = np.zeros(rows.n_features)
+            largest = torch.zeros(rows.n_features, dtype=rows.dtype, device=rows.device)
+            step = max(1, MAX_VALUES // rows.row_values)
+            for start in range(0, n, step):
+                part = slice(start, start + step)
+                X = rows.take(part if subset is None else torch.from_numpy(subset[part]))
+                largest.scatter_reduce_(0, X.col_indices().long(), X.values().abs(), "amax")
             return cls(float(n), zero, zero.copy(), largest.double().cpu().numpy(), rounding)
         total = None
         shift = squares = None
         for start in range(0, n, _CHUNK_ROWS):
             part = slice(start, start + _CHUNK_ROWS)
-            w = weight[part] if subset is None else weight[subset[part]]
             X = rows.take(part if subset is None else torch.from_numpy(subset[part]))
+            if weight is None:
+                w = np.ones(len(X))
+            else:
+                w = weight[part] if subset is None else weight[subset[part]]
             if shift is None or squares is None:
                 # near the mean, so that the variance is no small difference of large sums
                 shift, squares = X.mean(0), torch.empty_like(X)
@@ -64,7 +69,7 @@ class Columns:
             mean = share @ centred
             variance = share @ centred.square_() - mean.square()
             moments = ((mean + shift).double().cpu().numpy(), variance.clamp_(min=0).double().cpu().numpy())
-            chunk = cls(float(w.sum()), *moments, np.zeros(rows.n_features), rounding)
+            chunk = cls(float(w.sum()), *moments, zero, rounding)
             total = chunk if total is None else total.merged(chunk)
         assert total is not None  # there is at least one row
         return total

@@ -14,6 +14,9 @@ from skdeep.problem import Problem
 #: Up to this many multiply-adds per epoch, float64 costs no time worth mentioning.
 _FREE_FLOAT64 = 2**27
 
+#: dtype of parameters and losses for each `precision`.
+PRECISIONS = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.float32}
+
 
 class EncodingMixin:
     """Makes a `Problem` of the arguments of ``fit``; sets ``classes_`` and ``n_outputs_``."""
@@ -22,6 +25,8 @@ class EncodingMixin:
     _multilabel = False
     warm_start: bool
     device: str | torch.device
+    precision: str
+    solver: str
 
     def _loss(self, n_outputs: int) -> Loss:
         """The loss for so many score columns."""
@@ -115,10 +120,29 @@ class EncodingMixin:
         self.n_outputs_ = many if codes.ndim == 2 or many > 2 else 1
         class_weight = self._class_weights(members, y, codes, sample_weight)
         problem = Problem(X, self._target(codes), codes, sample_weight, class_weight, device, torch.float32)
-        work = problem.n_rows * self._n_params(X.shape[1], self.n_outputs_)
-        if work <= _FREE_FLOAT64 and device.type != "mps":
-            problem.dtype = torch.float64
+        problem.dtype = self._dtype(problem)
         return problem
+
+    def _dtype(self, problem: Problem) -> torch.dtype:
+        """Of the parameters and losses: float64 where it costs nothing, unless the user has decided."""
+        device = problem.device.type
+        if self.precision == "auto":
+            work = problem.n_rows * self._n_params(problem.source.shape[1], self.n_outputs_)
+            return torch.float64 if work <= _FREE_FLOAT64 and device != "mps" else torch.float32
+        if self.precision == "float64" and device == "mps":
+            raise ValueError("precision='float64' is not available on device 'mps'. Use 'float32'.")
+        if self.precision == "bfloat16" and self.solver == "lbfgs":
+            raise ValueError(
+                "solver='lbfgs' compares losses more finely than products in bfloat16 can tell them apart. Use "
+                "precision='float32', or solver='sgd', 'adam' or 'adamw'."
+            )
+        if self.precision == "bfloat16" and not torch.amp.is_autocast_available(device):
+            raise ValueError(f"precision='bfloat16' is not available on device {device!r}. Use 'float32'.")
+        return PRECISIONS[self.precision]
+
+    def _products(self) -> torch.dtype | None:
+        """Of the matrix products in training; None if it is that of the parameters."""
+        return torch.bfloat16 if self.precision == "bfloat16" else None
 
     def _validation_problem(self, members: list, X_val, y_val, weight_val, problem: Problem) -> Problem:
         """Validate the caller's own validation data."""

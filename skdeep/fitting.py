@@ -298,6 +298,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             self.warmup_epochs,
             self.max_grad_norm,
             self._proximal or self.solver == "adamw",
+            self._products(),
         )
         train(network, loss, penalty, optimizer, batches, mean_weight, plan, progress, monitor, observer)
         for state, p, rate in zip(states, progress, rates, strict=True):

@@ -143,6 +143,7 @@ class HingeClassifier(LinearClassifier):
         warm_start=False,
         random_state=None,
         device="auto",
+        precision="auto",
         callbacks=None,
         verbose=False,
     ):
@@ -176,6 +177,7 @@ class HingeClassifier(LinearClassifier):
             warm_start=warm_start,
             random_state=random_state,
             device=device,
+            precision=precision,
             callbacks=callbacks,
             verbose=verbose,
         )
@@ -224,6 +226,7 @@ class HingeClassifier(LinearClassifier):
                 "calibration=None."
             )
         rows, weight = problem.merged(distinct, rows)
+        del distinct  # as large as the rest of what is kept of each row
         trained = [m for m, p in enumerate(progress) if p.error is None]
         scores, fold_progress = self._out_of_fold_scores(members, trained, problem, rows, weight, fold, seed, progress)
         codes, weights = problem.codes[rows], np.broadcast_to(weight, (len(members), problem.X.shape[0]))
@@ -253,7 +256,8 @@ class HingeClassifier(LinearClassifier):
         if len(trained) > 1:
             stacks = [[(m, f) for m in trained] for f in folds]
         subsets = {f: rows[fold != f] for f in folds}
-        scores = {m: np.empty((len(rows), self.n_outputs_)) for m in trained}
+        dtype = torch.empty(0, dtype=problem.dtype).numpy().dtype
+        scores = {m: np.empty((len(rows), self.n_outputs_), dtype=dtype) for m in trained}
         done: dict[int, list[Progress]] = {m: [] for m in trained}
         for stack in stacks:
             models = [members[m] for m, _ in stack]

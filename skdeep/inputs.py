@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mmap import mmap
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,13 +22,16 @@ from sklearn.utils.validation import (
 )
 from torch import Tensor
 
-from skdeep.batching import DenseRows, SparseRows, as_tensor
+from skdeep.batching import MAX_VALUES, DenseRows, SparseRows, as_tensor
 
 #: A matrix as the rest of the package sees it: an ndarray, a CSR array, or a Tensor (SciPy has no types to say so).
 Matrix: TypeAlias = Any
 
 # dtypes that torch can gather and cast; anything else is converted to float64
 _TORCH_KINDS = {np.dtype(t) for t in "f8 f4 f2 u1 i1 i2 i4 i8 ?".split()}
+
+#: Up to this size, even column-major data in a file is copied.
+_SMALL_BYTES = 1 << 26
 
 
 def to_numpy(array):
@@ -72,17 +76,30 @@ def check_features(estimator, X, *, reset: bool, min_samples: int = 1) -> Matrix
         accept_sparse=("csr", "csc", "coo"),
         dtype="numeric",
         ensure_min_samples=min_samples,
+        ensure_all_finite=False,
     )
     X = to_numpy(X)
+    _check_finite(estimator, X)
     if X.dtype.newbyteorder("=") not in _TORCH_KINDS:
         X = X.astype(np.float64)
     if not sparse.issparse(X):
         return X
     X = sparse.csr_array(X)
+    if not X.dtype.isnative:
+        X = sparse.csr_array((X.data.astype(X.dtype.newbyteorder("=")), X.indices, X.indptr), shape=X.shape)
     if not X.has_canonical_format:
         X = X.copy()
         X.sum_duplicates()
     return X
+
+
+def _check_finite(estimator, X) -> None:
+    """What validate_data does, in parts: where a sum overflows, it takes a byte for each value of them."""
+    values = X.data if sparse.issparse(X) else X
+    step = max(1, MAX_VALUES // (values.shape[1] if values.ndim == 2 else 1))
+    for start in range(0, len(values), step):
+        part = values[start : start + step]
+        assert_all_finite(part, estimator_name=type(estimator).__name__, input_name="X")
 
 
 def _check_device_tensor(estimator, X: Tensor, reset: bool, min_samples: int) -> Tensor:
@@ -147,10 +164,24 @@ def check_weight(weight, X: Matrix, name: str = "sample_weight") -> np.ndarray |
 
 
 def rows_of(X: Matrix, device: torch.device, dtype: torch.dtype) -> DenseRows | SparseRows:
-    """The matrix as a source of batches."""
+    """The matrix as a source of batches.
+
+    Rows of column-major data cost a cache miss for each value, so that a copy pays; but what is mapped into memory may
+    not fit there.
+    """
     if sparse.issparse(X):
         return SparseRows(X, device, dtype)
-    return DenseRows(X if isinstance(X, Tensor) else as_tensor(X), device, dtype)
+    if not isinstance(X, Tensor):
+        mapped = X.nbytes > _SMALL_BYTES and _is_mapped(X)
+        X = as_tensor(X) if mapped else as_tensor(X).contiguous()
+    return DenseRows(X, device, dtype)
+
+
+def _is_mapped(array) -> bool:
+    """Whether an array lies in a file."""
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return isinstance(array, mmap)
 
 
 def float_dtype(X: Matrix) -> np.dtype:

@@ -73,6 +73,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         warm_start=False,
         random_state=None,
         device="auto",
+        precision="auto",
         callbacks=None,
         verbose=False,
     ):
@@ -105,6 +106,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         self.warm_start = warm_start
         self.random_state = random_state
         self.device = device
+        self.precision = precision
         self.callbacks = callbacks
         self.verbose = verbose
 

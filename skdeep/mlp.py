@@ -129,6 +129,7 @@ class MLPClassifierTorch(BaseTorchClassifier):
         scoring=None,
         class_weight=None,
         device="auto",
+        precision="auto",
         callbacks=None,
     ):
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -159,6 +160,7 @@ class MLPClassifierTorch(BaseTorchClassifier):
         self.scoring = scoring
         self.class_weight = class_weight
         self.device = device
+        self.precision = precision
         self.callbacks = callbacks
 
     def _loss(self, n_outputs) -> Loss:

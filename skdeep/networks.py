@@ -26,8 +26,10 @@ from skdeep.activations import ACTIVATIONS
 
 def transposed_product(X: Tensor, G: Tensor) -> Tensor:
     """``X.T @ G`` for a CSR tensor (torch's own is 50 times slower than SciPy's on the CPU)."""
+    G = G.to(X.dtype)
     if X.device.type != "cpu":
-        return X.t() @ G
+        with torch.autocast(X.device.type, enabled=False):
+            return X.t() @ G
     result = X.values().new_zeros(X.shape[1], G.shape[1] if G.ndim == 2 else 1)
     parts = (X.crow_indices(), X.col_indices(), X.values(), G.reshape(-1), result.view(-1))
     csc_matvecs(X.shape[1], X.shape[0], result.shape[1], *(part.numpy() for part in parts))
@@ -40,7 +42,8 @@ class _SparseProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx, X, W):
         ctx.X = X
-        return X @ W
+        with torch.autocast(X.device.type, enabled=False):  # there are no sparse products in bfloat16
+            return X @ W
 
     @staticmethod
     def backward(ctx, gradient):
@@ -92,6 +95,8 @@ def _shared(columns: Tensor | None) -> Tensor | None:
 
 def _at_center(coef: Tensor, center: Tensor) -> Tensor:
     """Product of coefficients (K, C, d) with the center of the columns: (K, C)."""
+    if torch.is_autocast_enabled(coef.device.type):  # which would round the product
+        return (coef * center).sum(-1)
     if len(center) == 1:  # one product with a vector, an order of magnitude faster than a stack of them
         return torch.mv(coef.flatten(0, 1), center.flatten()).view(coef.shape[:2])
     return (coef @ center.mT).squeeze(-1)
@@ -107,6 +112,11 @@ class Network:
     def n_models(self) -> int:
         """Length of the K axis."""
         return len(self.params[0])
+
+    @property
+    def row_size(self) -> int:
+        """Values that are computed of a row: the outputs of all layers and models."""
+        return sum(p.shape[0] * p.shape[1] for p in self.params[: self.n_coefs])
 
     def scores(self, X: Tensor) -> Tensor:
         """Scores ``(K, B, C)`` of a batch."""
@@ -210,7 +220,7 @@ class Linear(Network):
         scaled = self._with_scale(X)
         if scaled is not None:
             return [_weight_gradient(scaled, score_gradient), intercept][: len(self.params)]
-        coef = _weight_gradient(X, score_gradient)
+        coef = _weight_gradient(X, score_gradient).to(score_gradient.dtype)
         if self.center is not None:
             coef.addcmul_(intercept.unsqueeze(-1), self.center, value=-1)
         if self.scale is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from sklearn.utils._array_api import check_same_namespace
@@ -12,7 +14,7 @@ from skdeep._threads import threads_for
 from skdeep.inputs import OutputSpace, check_features, float_dtype, resolve_device, rows_of, to_numpy
 from skdeep.losses import Loss
 from skdeep.networks import Network
-from skdeep.problem import CHUNK_ROWS
+from skdeep.problem import chunk_rows
 
 
 class PredictionMixin:
@@ -44,8 +46,12 @@ class PredictionMixin:
         ndarray of shape (n_samples,) or (n_samples, n_classes)
             One column for two classes: positive means ``classes_[1]``.
         """
-        scores, space = self._scores(X, "decision_function")
-        return space.array(scores[:, 0] if scores.shape[1] == 1 and not self._fitted_multilabel else scores)
+
+        def result(scores):
+            return scores[:, 0] if scores.shape[1] == 1 and not self._fitted_multilabel else scores
+
+        scores, space = self._computed(X, "decision_function", result)
+        return space.array(scores)
 
     def predict(self, X):
         """Predict class labels (label indicators after a multilabel fit).
@@ -58,10 +64,15 @@ class PredictionMixin:
         -------
         ndarray of shape (n_samples,) or (n_samples, n_labels)
         """
-        scores, space = self._scores(X, "predict")
+
+        def result(scores):
+            if self._fitted_multilabel:
+                return (scores > 0).long()
+            return (scores[:, 0] > 0).long() if scores.shape[1] == 1 else scores.argmax(1)
+
+        codes, space = self._computed(X, "predict", result)
         if self._fitted_multilabel:
-            return space.array((scores > 0).long())
-        codes = (scores[:, 0] > 0).long() if scores.shape[1] == 1 else scores.argmax(1)
+            return space.array(codes)
         classes = to_numpy(self.classes_)
         labels = classes[to_numpy(codes).clip(max=len(classes) - 1)]  # with one class, either sign means that one
         # labels that only NumPy can hold (strings) stay there
@@ -80,8 +91,8 @@ class PredictionMixin:
             Columns in the order of ``classes_``; rows sum to one, but after a multilabel fit each column is a
             probability of its own.
         """
-        scores, space = self._scores(X, "predict_proba")
-        return space.array(self._probabilities(scores))
+        probabilities, space = self._computed(X, "predict_proba", self._probabilities)
+        return space.array(probabilities)
 
     def predict_log_proba(self, X):
         """Logarithm of the class probabilities.
@@ -94,8 +105,8 @@ class PredictionMixin:
         -------
         ndarray of shape (n_samples, n_classes)
         """
-        scores, space = self._scores(X, "predict_log_proba")
-        return space.array(self._probabilities(scores).log())
+        logarithms, space = self._computed(X, "predict_log_proba", lambda scores: self._probabilities(scores).log())
+        return space.array(logarithms)
 
     def _probabilities(self, scores: Tensor) -> Tensor:
         """Probabilities that are never quite zero, so that their logarithm is finite."""
@@ -121,8 +132,8 @@ class PredictionMixin:
         return getattr(self, "_target_is_multilabel", False)
 
     @torch.no_grad()
-    def _scores(self, X, method: str) -> tuple[Tensor, OutputSpace]:
-        """Scores (n, C), in bounded batches, and where results go."""
+    def _computed(self, X, method: str, result: Callable[[Tensor], Tensor]) -> tuple[Tensor, OutputSpace]:
+        """What `result` makes of the scores (n, C), in bounded batches, and where it goes."""
         check_is_fitted(self, self._coef_attribute)
         check_same_namespace(X, self, attribute="_any_coef", method=method)
         space = OutputSpace(X)
@@ -132,10 +143,19 @@ class PredictionMixin:
         rows = rows_of(X, device, kind)
         network = self._trained_network(device, kind)
         size = sum(p.numel() for p in network.params)
-        with threads_for(min(len(rows), CHUNK_ROWS) * size):
-            parts = [network.scores(rows.take(slice(i, i + CHUNK_ROWS)))[0] for i in range(0, len(rows), CHUNK_ROWS)]
-        scores = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return scores.to(torch.float32 if float_dtype(X) == np.float32 else kind), space
+        size, step = sum(p.numel() for p in network.params), chunk_rows(network, rows)
+        wanted = torch.float32 if float_dtype(X) == np.float32 else kind
+        results: Tensor | None = None
+        with threads_for(min(len(rows), step) * size):
+            for start in range(0, len(rows), step):
+                part = result(network.scores(rows.take(slice(start, start + step)))[0].to(wanted))
+                if len(part) == len(rows):
+                    return part, space
+                if results is None:
+                    results = part.new_empty(len(rows), *part.shape[1:])
+                results[start : start + step] = part
+        assert results is not None  # there is at least one row
+        return results, space
 
     @property
     def _any_coef(self):

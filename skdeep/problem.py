@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,20 @@ import torch
 from sklearn.metrics import get_scorer
 from torch import Tensor
 
-from skdeep.batching import as_tensor
-from skdeep.inputs import Matrix, rows_of, to_numpy
+from skdeep.batching import MAX_VALUES, DenseRows, SparseRows, as_tensor
+from skdeep.inputs import Matrix, rows_of
 from skdeep.losses import Loss
 from skdeep.networks import Network
-from skdeep.splits import DistinctRows, distinct_rows, validation_mask
+from skdeep.splits import DistinctRows, distinct_rows, index_dtype, validation_mask
 from skdeep.training import Monitor
 
 #: Rows per chunk where the data is passed over outside mini-batch training.
 CHUNK_ROWS = 8192
+
+
+def chunk_rows(network: Network, rows: DenseRows | SparseRows) -> int:
+    """Rows to compute scores of at once, so that neither they nor the hidden units take much memory."""
+    return min(CHUNK_ROWS, max(1, MAX_VALUES // max(network.row_size, rows.row_values)))
 
 
 @dataclass
@@ -28,7 +34,8 @@ class Problem:
 
     Attributes
     ----------
-    X : matrix of shape (n, d)
+    source : matrix
+        The rows are all of it, or those of `index`.
     target : ndarray of shape (n,) or (n, C)
         What the loss takes.
     codes : ndarray of shape (n,), or (n, C) for multilabel targets
@@ -39,26 +46,38 @@ class Problem:
         Each row's factor by its class, the same for all models of a stack or each model's own; None for ones.
     device, dtype
         Where, and in which precision, to compute.
+    index : ndarray of shape (n,), or None
+        Which rows of `source` these are; None for all.
     """
 
-    X: Matrix
+    source: Matrix
     target: np.ndarray
     codes: np.ndarray
     sample_weight: np.ndarray | None
     class_weight: np.ndarray | None
     device: torch.device
     dtype: torch.dtype
+    index: np.ndarray | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        self._rows: DenseRows | SparseRows | None = None
         #: Rows of non-zero weight; None for all.
         self.subset: np.ndarray | None = None
         if self.sample_weight is not None and not self.sample_weight.all():
-            self.subset = np.flatnonzero(self.sample_weight)
+            self.subset = np.flatnonzero(self.sample_weight).astype(index_dtype(len(self.codes)))
+
+    @cached_property
+    def X(self) -> Matrix:
+        """The rows as one matrix (n, d), copied if they are a part of `source`: for those who cannot do without."""
+        if self.index is None:
+            return self.source
+        on_device = isinstance(self.source, Tensor)
+        return self.source[torch.from_numpy(self.index).to(self.source.device) if on_device else self.index]
 
     @property
     def n_rows(self) -> int:
         """Number of rows of non-zero weight."""
-        return self.X.shape[0] if self.subset is None else len(self.subset)
+        return len(self.codes) if self.subset is None else len(self.subset)
 
     @property
     def weight(self) -> np.ndarray | None:
@@ -67,32 +86,38 @@ class Problem:
             return self.sample_weight if self.class_weight is None else self.class_weight
         return self.class_weight * self.sample_weight
 
-    def rows(self):
-        """The matrix as a source of batches."""
-        return rows_of(self.X, self.device, self.dtype)
+    def rows(self) -> DenseRows | SparseRows:
+        """The source as a source of batches."""
+        if self._rows is None:
+            self._rows = rows_of(self.source, self.device, self.dtype)
+        return self._rows
 
     def tensor(self, array: np.ndarray) -> Tensor:
         """An array on the device; floating-point ones in the compute dtype."""
         return as_tensor(array).to(self.device, self.dtype if array.dtype.kind == "f" else None)
 
     def take(self, rows: np.ndarray) -> Problem:
-        """The problem of some of the rows."""
-        X = self.X[torch.from_numpy(rows).to(self.X.device)] if isinstance(self.X, Tensor) else self.X[rows]
+        """The problem of some of the rows, which are not copied."""
         sample_weight, class_weight = (
             None if w is None else w[..., rows] for w in (self.sample_weight, self.class_weight)
         )
-        return Problem(X, self.target[rows], self.codes[rows], sample_weight, class_weight, self.device, self.dtype)
+        index = rows if self.index is None else self.index[rows]
+        target, codes = self.target[rows], self.codes[rows]
+        part = Problem(self.source, target, codes, sample_weight, class_weight, self.device, self.dtype, index)
+        part._rows = self.rows()
+        return part
 
     def distinct(self, seed: int) -> tuple[DistinctRows, np.ndarray]:
         """The distinct rows of non-zero weight, and the indices in X that they speak of."""
-        part, rows = (self, np.arange(self.n_rows)) if self.subset is None else (self.take(self.subset), self.subset)
-        generator = np.random.default_rng(seed)
-        return distinct_rows(to_numpy(part.X), part.codes, part.sample_weight, generator, part.codes.ndim == 1), rows
+        n = len(self.codes)
+        rows = np.arange(n, dtype=index_dtype(n)) if self.subset is None else self.subset
+        generator, stratify = np.random.default_rng(seed), self.codes.ndim == 1
+        return distinct_rows(self.X, self.codes, self.sample_weight, generator, stratify, self.subset), rows
 
     def merged(self, distinct: DistinctRows, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """One representative of each distinct row, and weights by which these stand for all rows."""
         representatives = rows[distinct.first]
-        weight = np.zeros(self.X.shape[0])
+        weight = np.zeros(len(self.codes))
         weight[representatives] = distinct.weight
         return representatives, weight if self.class_weight is None else weight * self.class_weight
 
@@ -192,10 +217,9 @@ def make_monitor(
     fitted : callable
         ``fitted(network, model)`` is an estimator with the parameters of one model, for a scorer.
     """
+    index = None if held_out.index is None else torch.from_numpy(held_out.index)
     rows, codes, target = held_out.rows(), held_out.tensor(held_out.codes), held_out.tensor(held_out.target)
-    if target.dtype is not torch.int64:
-        target = target.to(held_out.dtype)
-    weight = np.ones(len(rows)) if held_out.sample_weight is None else held_out.sample_weight
+    weight = np.ones(len(codes)) if held_out.sample_weight is None else held_out.sample_weight
     of_class = 1.0 if held_out.class_weight is None else held_out.class_weight
     # accuracy counts samples as they are; the loss weighs them as in training (one row for all models, or one for each)
     share, loss_share = (held_out.tensor(np.atleast_2d(w)) for w in (weight, weight * of_class))
@@ -207,9 +231,10 @@ def make_monitor(
         accuracy = torch.zeros(network.n_models, dtype=held_out.dtype, device=held_out.device)
         objective = torch.zeros_like(accuracy)
         of_models = loss_share[models] if len(loss_share) > 1 else loss_share
-        for i in range(0, len(rows), CHUNK_ROWS):
-            part = slice(i, min(i + CHUNK_ROWS, len(rows)))
-            scores = network.scores(rows.take(part)).detach()
+        step = chunk_rows(network, rows)
+        for start in range(0, len(codes), step):
+            part = slice(start, min(start + step, len(codes)))
+            scores = network.scores(rows.take(part if index is None else index[part])).detach()
             if codes.ndim == 2:
                 right = ((scores > 0) == codes[part].bool()).all(-1)
             elif scores.shape[-1] == 1:
@@ -217,7 +242,8 @@ def make_monitor(
             else:
                 right = scores.argmax(-1) == codes[part]
             accuracy += (right * share[:, part]).sum(1)
-            objective += (loss.value(scores, target[part].unsqueeze(0)) * of_models[:, part]).sum(1)
+            wanted = target[part] if target.dtype is torch.int64 else target[part].to(held_out.dtype)
+            objective += (loss.value(scores, wanted.unsqueeze(0)) * of_models[:, part]).sum(1)
         losses = objective.double().cpu().numpy()
         if scorer is None:
             return (-losses if scoring == "loss" else accuracy.double().cpu().numpy()), losses

@@ -11,9 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy import sparse
 
-_CHUNK_VALUES = 1 << 22  # values hashed at a time: bounds the memory
+_CHUNK_VALUES = 1 << 18  # values hashed at a time: they stay in the cache, and the memory is bounded
+
+
+def index_dtype(n: int) -> type:
+    """Of the indices of n rows: half the memory wherever they fit."""
+    return np.int32 if n <= np.iinfo(np.int32).max else np.int64
 
 
 def _mix(bits: np.ndarray) -> np.ndarray:
@@ -28,7 +34,7 @@ def _bits(values: np.ndarray) -> np.ndarray:
     return (np.asarray(values, dtype=np.float64) + 0.0).view(np.uint64)
 
 
-def hash_rows(X, target: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def hash_rows(X, target: np.ndarray, generator: np.random.Generator, subset: np.ndarray | None = None) -> np.ndarray:
     """A seeded 64-bit hash of each row's content, values and target together.
 
     A sum over the columns of mixed bits times odd random factors, so that zeros do not count and a sparse row hashes
@@ -36,26 +42,35 @@ def hash_rows(X, target: np.ndarray, generator: np.random.Generator) -> np.ndarr
 
     Parameters
     ----------
-    X : ndarray or scipy.sparse CSR of shape (n, d)
+    X : ndarray, Tensor or scipy.sparse CSR of shape (n, d)
     target : ndarray of shape (n,) or (n, C)
     generator : numpy.random.Generator
+    subset : ndarray of shape (m,), default=None
+        Indices of the rows to hash; None for all.
 
     Returns
     -------
-    ndarray of shape (n,), uint64
+    ndarray of shape (m,), uint64
     """
     target = target.reshape(len(target), -1)
     factors = generator.integers(0, 1 << 64, X.shape[1] + target.shape[1], dtype=np.uint64) | np.uint64(1)
-    hashes = _mix(_bits(target)) @ factors[X.shape[1] :]
-    if sparse.issparse(X):
-        terms = _mix(_bits(X.data)) * factors[X.indices]
-        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(terms, dtype=np.uint64)])
-        hashes += sums[X.indptr[1:]] - sums[X.indptr[:-1]]
-        return _mix(hashes)
-    step = max(1, _CHUNK_VALUES // max(1, X.shape[1]))
-    for start in range(0, len(X), step):
-        hashes[start : start + step] += _mix(_bits(X[start : start + step])) @ factors[: X.shape[1]]
+    hashes = np.empty(len(target) if subset is None else len(subset), np.uint64)
+    width = X.nnz // max(1, X.shape[0]) if sparse.issparse(X) else X.shape[1]
+    step = max(1, _CHUNK_VALUES // max(1, width))
+    for start in range(0, len(hashes), step):
+        part = slice(start, start + step) if subset is None else subset[start : start + step]
+        hashes[start : start + step] = _hash_of_values(X[part], factors[: X.shape[1]])
+        hashes[start : start + step] += _mix(_bits(target[part])) @ factors[X.shape[1] :]
     return _mix(hashes)
+
+
+def _hash_of_values(X, factors: np.ndarray) -> np.ndarray:
+    if not sparse.issparse(X):
+        values = X.cpu().double().numpy() if isinstance(X, torch.Tensor) else X
+        return _mix(_bits(values)) @ factors
+    terms = _mix(_bits(X.data)) * factors[X.indices]
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(terms, dtype=np.uint64)])
+    return sums[X.indptr[1:]] - sums[X.indptr[:-1]]
 
 
 @dataclass
@@ -101,12 +116,23 @@ class DistinctRows:
         return position, is_last
 
 
-def distinct_rows(X, target, sample_weight, generator, stratify=True) -> DistinctRows:
-    """Find the distinct rows; ``sample_weight`` None counts every row once."""
-    hashes = hash_rows(X, target, generator)
-    _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
-    weight = np.bincount(group, weights=sample_weight, minlength=len(first)).astype(np.float64)
-    stratum = target[first].astype(np.int64) if stratify else np.zeros(len(first), np.int64)
+def distinct_rows(X, target, sample_weight, generator, stratify=True, subset=None) -> DistinctRows:
+    """Find the distinct rows among those of `subset` (None: all); ``sample_weight`` None counts every row once."""
+    hashes = hash_rows(X, target, generator, subset)
+    index = index_dtype(len(hashes))
+    order: np.ndarray = np.argsort(hashes, kind="stable").astype(index)
+    hashes = hashes[order]
+    is_new = np.r_[True, hashes[1:] != hashes[:-1]]
+    del hashes  # of all rows: what is not needed any more makes room
+    first = order[is_new]
+    group: np.ndarray = np.empty(len(order), index)
+    group[order] = np.cumsum(is_new, dtype=index) - 1
+    del order
+    if sample_weight is not None and subset is not None:
+        sample_weight = sample_weight[subset]
+    weight = np.bincount(group, weights=sample_weight).astype(np.float64)
+    representatives = first if subset is None else subset[first]
+    stratum = target[representatives].astype(index) if stratify else np.zeros(len(first), index)
     return DistinctRows(first, group, weight, stratum)
 
 
@@ -141,5 +167,5 @@ def fold_of_rows(rows: DistinctRows, n_folds: int) -> np.ndarray:
         Fold of each row, 0 to ``n_folds - 1``.
     """
     position, _ = rows.position()
-    fold = np.minimum((position * n_folds).astype(np.int64), n_folds - 1)
+    fold = np.minimum(position * n_folds, n_folds - 1).astype(np.min_scalar_type(n_folds))
     return fold[rows.group]

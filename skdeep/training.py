@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -114,7 +115,8 @@ class Plan:
     """How to train: everything that all models of a stack have in common.
 
     ``max_iter`` is the number of epochs of this run; the schedule is laid out over ``horizon`` epochs (by default
-    these), of which ``first_epoch`` have been done before. Beyond the horizon it starts anew.
+    these), of which ``first_epoch`` have been done before. Beyond the horizon it starts anew. ``products`` is the dtype
+    of the matrix products, None for that of the parameters.
     """
 
     max_iter: int
@@ -125,6 +127,7 @@ class Plan:
     warmup_epochs: float = 0.0
     max_grad_norm: float | None = None
     proximal: bool = True
+    products: torch.dtype | None = None
 
 
 class Observer:
@@ -165,7 +168,7 @@ def clip_(gradients: list[Tensor], max_norm: float) -> None:
 
 
 def loss_and_gradient(
-    network: Network, loss: Loss, batch: Batch, mean_weight: np.ndarray
+    network: Network, loss: Loss, batch: Batch, mean_weight: np.ndarray, products: torch.dtype | None = None
 ) -> tuple[Tensor, list[Tensor]]:
     r"""Data term of a batch, :math:`\sum_{i \in B} w_i L_i / (B \bar w)`, and its gradient.
 
@@ -177,9 +180,23 @@ def loss_and_gradient(
     gradients : list of Tensor
         One per parameter.
     """
+    device = network.params[0].device.type
+    # entering a context costs more than some steps
+    with nullcontext() if products is None else torch.autocast(device, products):
+        parts = (_of_part(network, loss, part, mean_weight) for part in batch.parts(network.row_size))
+        value, gradients = next(parts)
+        for more_value, more_gradients in parts:
+            value += more_value
+            for gradient, more in zip(gradients, more_gradients, strict=True):
+                gradient += more
+    return value, gradients
+
+
+def _of_part(network: Network, loss: Loss, batch: Batch, mean_weight: np.ndarray) -> tuple[Tensor, list[Tensor]]:
+    assert isinstance(batch.X, Tensor)
     with torch.enable_grad():
         scores = network.scores(batch.X)
-    value, gradient = loss.value_and_gradient(scores.detach(), batch.target)
+    value, gradient = loss.value_and_gradient(scores.detach().to(network.params[0].dtype), batch.target)
     if batch.weight is None and isinstance(batch.size, int):  # nothing differs between rows or models
         value = value.sum(1).mul_(1 / batch.size)
         gradient.mul_(1 / batch.size)
@@ -231,7 +248,7 @@ class _Stack:
 
     def step(self, loss: Loss, batch: Batch, plan: Plan, factor, observer: Observer | None) -> Tensor:
         """One update; returns the batch's loss, (K,)."""
-        value, gradients = loss_and_gradient(self.network, loss, batch, self.mean_weight)
+        value, gradients = loss_and_gradient(self.network, loss, batch, self.mean_weight, plan.products)
         if not plan.proximal:
             for coef, gradient in zip(self.network.params[: self.network.n_coefs], gradients, strict=False):
                 self.penalty.add_gradient_(coef, gradient)
