@@ -171,7 +171,7 @@ def test_a_pipeline_with_memory_and_a_scorer_that_looks_inside(tmp_path):
 
     def scorer(model, X, y):
         assert len(model.steps) == 2
-        return model.score(X, y) + model[0].mean_[0] + model[-1].coef_.sum()
+        return model.score(X, y) + model[0].mean_[0] + model[-1].coef_[0, 0]
 
     compare(pipeline, {"softmaxclassifier__alpha": ALPHAS}, WINE, scoring=scorer)
 
