@@ -322,21 +322,10 @@ class BaseTorchClassifier(CallbackSupportMixin, EncodingMixin, PredictionMixin, 
         data = (problem.rows(), problem.tensor(problem.target), None if weight is None else problem.tensor(weight))
         if self.solver == "lbfgs":
             self._check_smooth(loss, penalty)
-            for m in range(n_models):
-                one, chunk = np.array([m]), min(CHUNK_ROWS, int(n_rows[m]))
-                batches = Batches(*data, subsets[m], [states[m].generator], chunk, shuffle=False)
-                minimise(
-                    network.select(one),
-                    loss,
-                    penalty.select(one),
-                    batches,
-                    mean_weight[one],
-                    max_iter,
-                    self.max_fun,
-                    progress[m],
-                    monitor,
-                    observer,
-                )
+            chunk = max(1, CHUNK_ROWS // n_models) if n_models > 1 else CHUNK_ROWS
+            own = subsets if n_models > 1 else subsets[0]
+            batches = Batches(*data, own, [state.generator for state in states], chunk, shuffle=False)
+            minimise(network, loss, penalty, batches, mean_weight, max_iter, self.max_fun, progress, monitor, observer)
             return
         rates = self._initial_rates(problem, network, subsets, weight, batch_rows)
         optimizer = OPTIMIZERS[self.solver](

@@ -22,6 +22,9 @@ class EncodingMixin:
 
     #: Whether indicator matrices are accepted as targets.
     _multilabel = False
+    #: Solvers that are used for the exact optimum, and compute in float64 however large the work.
+    _exact_solvers: frozenset[str] = frozenset()
+    solver: str
     warm_start: bool
     class_weight: Any
     device: str | torch.device
@@ -108,7 +111,7 @@ class EncodingMixin:
         class_weight = self._class_weight_of_rows(y, codes, sample_weight)
         problem = Problem(X, self._target(codes), codes, sample_weight, class_weight, device, torch.float32)
         work = problem.n_rows * self._n_params(X.shape[1], self.n_outputs_)
-        if work <= _FREE_FLOAT64 and device.type != "mps":
+        if (work <= _FREE_FLOAT64 or self.solver in self._exact_solvers) and device.type != "mps":
             problem.dtype = torch.float64
         return problem
 
