@@ -322,7 +322,7 @@ class BaseTorchClassifier(CallbackSupportMixin, EncodingMixin, PredictionMixin, 
         data = (problem.rows(), problem.tensor(problem.target), None if weight is None else problem.tensor(weight))
         if self.solver == "lbfgs":
             self._check_smooth(loss, penalty)
-            chunk = max(1, CHUNK_ROWS // n_models) if n_models > 1 else CHUNK_ROWS
+            chunk = max(1, CHUNK_ROWS // n_models)
             own = subsets if n_models > 1 else subsets[0]
             batches = Batches(*data, own, [state.generator for state in states], chunk, shuffle=False)
             minimise(network, loss, penalty, batches, mean_weight, max_iter, self.max_fun, progress, monitor, observer)
