@@ -40,7 +40,7 @@ max_iter : int, default={max_iter}
     Epochs (passes over the data) at most; for "lbfgs", iterations.
 tol : float, default=1e-4
     An epoch counts as improvement if the training loss falls (or, with ``early_stopping``, the validation score
-    rises) by more than this. For "lbfgs": bound on the largest entry of the gradient.
+    rises) by more than this. For "lbfgs": bound on the largest entry of the gradient, in the columns trained in.
 n_iter_no_change : int or inf, default={n_iter_no_change}
     Stop after more than this many epochs in a row without improvement.
 max_fun : int, default=15000
@@ -111,8 +111,9 @@ intercept_ : ndarray of shape (1,) or (n_classes,)
 
 LINEAR_SOLVERS = """
 solver : {"sgd", "adam", "adamw", "lbfgs"}, default="sgd"
-    Mini-batch gradient descent with momentum, Adam, Adam with decoupled weight decay, or full-batch L-BFGS (smooth
-    objectives only).
+    Mini-batch gradient descent with momentum, Adam, Adam with decoupled weight decay, or the exact solver (smooth
+    objectives only): full batches in float64, with Newton steps up to 1024 weights and L-BFGS beyond. With
+    ``tol=1e-8`` it ends at the optimum up to rounding.
 learning_rate : {"constant", "invscaling", "adaptive", "cosine"}, default="adaptive"
     Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
     until it is below 1e-6; or half a cosine down to zero at ``max_iter``.

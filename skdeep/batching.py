@@ -270,11 +270,14 @@ class Batches:
                 yield self._shared_batch(order[start : start + self.batch_size])
 
     def _own_epoch(self) -> Iterator[Batch]:
-        drawn: dict[int, np.ndarray] = {}  # models that share a generator share its draw
-        for model, generator in enumerate(self.generators):
-            if id(generator) not in drawn:
-                drawn[id(generator)] = self._order(model)
-        orders = [drawn[id(generator)] for generator in self.generators]
+        subsets = self.subset if isinstance(self.subset, list) else [self.subset] * len(self.generators)
+        # models that share rows and a generator share its draw
+        keys = [(id(generator), id(subset)) for generator, subset in zip(self.generators, subsets, strict=True)]
+        drawn: dict[tuple[int, int], np.ndarray] = {}
+        for model, key in enumerate(keys):
+            if key not in drawn:
+                drawn[key] = self._order(model)
+        orders = [drawn[key] for key in keys]
         for start in range(0, int(self.n_rows.max()), self.batch_size):
             sizes = np.clip(self.n_rows - start, 0, self.batch_size)
             yield self._own_batch(orders, start, sizes)

@@ -23,6 +23,8 @@ class EncodingMixin:
 
     #: Whether indicator matrices are accepted as targets.
     _multilabel = False
+    #: Solvers that are used for the exact optimum, and compute in float64 however large the work.
+    _exact_solvers: frozenset[str] = frozenset()
     warm_start: bool
     device: str | torch.device
     precision: str
@@ -124,11 +126,12 @@ class EncodingMixin:
         return problem
 
     def _dtype(self, problem: Problem) -> torch.dtype:
-        """Of the parameters and losses: float64 where it costs nothing, unless the user has decided."""
+        """Of the parameters and losses: float64 where it costs nothing or is the point, unless the user has decided."""
         device = problem.device.type
         if self.precision == "auto":
             work = problem.n_rows * self._n_params(problem.source.shape[1], self.n_outputs_)
-            return torch.float64 if work <= _FREE_FLOAT64 and device != "mps" else torch.float32
+            exact = work <= _FREE_FLOAT64 or self.solver in self._exact_solvers
+            return torch.float64 if exact and device != "mps" else torch.float32
         if self.precision == "float64" and device == "mps":
             raise ValueError("precision='float64' is not available on device 'mps'. Use 'float32'.")
         if self.precision == "bfloat16" and self.solver == "lbfgs":

@@ -21,7 +21,7 @@ from skdeep.networks import Network
 from skdeep.optimizers import OPTIMIZERS
 from skdeep.penalties import ElasticNet
 from skdeep.prediction import PredictionMixin
-from skdeep.problem import CHUNK_ROWS, Problem, TrainingState, make_monitor
+from skdeep.problem import Problem, TrainingState, chunk_rows, make_monitor
 from skdeep.quasi_newton import minimise
 from skdeep.schedules import SCHEDULES
 from skdeep.training import Plan, Progress, train
@@ -257,23 +257,14 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         penalty = self._penalty(members, mean_weight, batch_rows)
         loss = self._loss(self.n_outputs_)
         data = (problem.rows(), problem.tensor(problem.target), None if weight is None else problem.tensor(weight))
+        own = subsets[0] if all(s is subsets[0] for s in subsets) else subsets
         if self.solver == "lbfgs":
             self._check_smooth(loss, penalty)
-            for m in range(n_models):
-                one, chunk = np.array([m]), min(CHUNK_ROWS, int(n_rows[m]))
-                batches = Batches(*data, subsets[m], [states[m].generator], chunk, shuffle=False)
-                minimise(
-                    network.select(one),
-                    loss,
-                    penalty.select(one),
-                    batches,
-                    mean_weight[one],
-                    max_iter,
-                    self.max_fun,
-                    progress[m],
-                    monitor,
-                    observer,
-                )
+            # nothing is drawn: one generator for all, so that models of the same rows share their passes
+            generators = [states[0].generator] * n_models
+            chunk = max(1, chunk_rows(network, data[0]) // n_models)
+            batches = Batches(*data, own, generators, chunk, shuffle=False)
+            minimise(network, loss, penalty, batches, mean_weight, max_iter, self.max_fun, progress, monitor, observer)
             return
         rates = self._initial_rates(members, problem, network, subsets, weight, batch_rows)
         optimizer = OPTIMIZERS[self.solver](
@@ -287,8 +278,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         if states[0].optimizer is not None and states[0].solver == self.solver:
             optimizer.load(states[0].optimizer)
         generators = [state.generator for state in states]
-        shared = all(s is subsets[0] for s in subsets)
-        batches = Batches(*data, subsets[0] if shared else subsets, generators, batch_rows, self.shuffle)
+        batches = Batches(*data, own, generators, batch_rows, self.shuffle)
         plan = Plan(
             max_iter,
             self.max_iter,

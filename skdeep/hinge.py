@@ -21,7 +21,7 @@ from skdeep.calibration import fit_sigmoid, fit_temperature
 from skdeep.inputs import OutputSpace, dense, to_numpy
 from skdeep.linear import LinearClassifier
 from skdeep.losses import LOSSES, Loss
-from skdeep.problem import CHUNK_ROWS, Problem, TrainingState
+from skdeep.problem import Problem, TrainingState, chunk_rows
 from skdeep.splits import fold_of_rows
 from skdeep.training import Progress
 
@@ -274,7 +274,7 @@ class HingeClassifier(LinearClassifier):
             for k, ((m, f), p) in enumerate(zip(stack, runs, strict=True)):
                 done[m].append(p)
                 model, mine = network.select(np.array([k])).with_params(p.params), np.flatnonzero(fold == f)
-                for part in np.array_split(mine, -(-len(mine) // CHUNK_ROWS)):
+                for part in np.array_split(mine, -(-len(mine) // chunk_rows(model, data))):
                     scores[m][part] = to_numpy(model.scores(data.take(torch.from_numpy(rows[part])))[0])
         return scores, done
 

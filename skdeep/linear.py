@@ -33,6 +33,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
     """Common part of the linear classifiers; a subclass defines ``_loss``."""
 
     _coef_attribute = "coef_"
+    _exact_solvers = frozenset({"lbfgs"})
     _parameter_constraints: dict = {
         **BaseTorchClassifier._parameter_constraints,
         "penalty": [StrOptions({name for name in PENALTIES if name}), None],

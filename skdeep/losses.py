@@ -52,6 +52,15 @@ class Loss:
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
         return value.detach(), gradient
 
+    def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
+        """Second derivative of each sample's loss in its scores, ``(..., C, C)`` (autograd, unless overridden)."""
+        with torch.enable_grad():
+            leaf = scores.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.value(leaf, target).sum(), leaf, create_graph=True)
+            columns = gradient.flatten(0, -2).sum(0)  # samples do not meet: each column's sum has their derivatives
+            rows = [torch.autograd.grad(column, leaf, retain_graph=True)[0] for column in columns]
+        return torch.stack(rows, dim=-2)
+
     def probabilities(self, scores: Tensor) -> Tensor:
         """Class probabilities: softmax, or for one column the pair ``(1 - sigmoid(s), sigmoid(s))``."""
         if scores.shape[-1] == 1:
@@ -94,6 +103,10 @@ class Softmax(Loss):
         value = log_p.gather(-1, column).squeeze(-1).neg_()
         return value, log_p.exp_().scatter_(-1, column, -1.0, reduce="add")
 
+    def hessian(self, scores, target):
+        p = torch.softmax(scores, -1)
+        return torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2)
+
 
 class Logistic(Loss):
     r"""Binary cross-entropy on logits, summed over the columns: :math:`\sum_c \log(1 + e^{s_c}) - t_c s_c`.
@@ -122,6 +135,10 @@ class Logistic(Loss):
 
     def value_and_gradient(self, scores, target):
         return self.value(scores, target), torch.sigmoid(scores).sub_(target)
+
+    def hessian(self, scores, target):
+        p = torch.sigmoid(scores)
+        return torch.diag_embed(p * (1 - p))
 
 
 class _Hinge(Loss):
@@ -173,6 +190,16 @@ class WestonWatkinsHinge(_Hinge):
         slope.scatter_add_(-1, column, -slope.sum(-1, keepdim=True))
         return value.sum(-1), slope
 
+    def hessian(self, scores, target):
+        # generalised: the squares of the violations there are, without the kink where one begins
+        column = _column_of(target, scores)
+        active = 2.0 * (scores - scores.gather(-1, column) + 1 > 0).to(scores.dtype)
+        active.scatter_(-1, column, 0.0)
+        toward_true = torch.zeros_like(active).scatter_(-1, column, 1.0)
+        cross = active.unsqueeze(-1) * toward_true.unsqueeze(-2)
+        squares = active + toward_true * active.sum(-1, keepdim=True)
+        return torch.diag_embed(squares) - cross - cross.transpose(-1, -2)
+
 
 class CrammerSingerHinge(_Hinge):
     r"""The worst margin violation: :math:`\ell(s, y) = \max(0, \max_{j \ne y} s_j - s_y + 1)` (or its square).
@@ -214,6 +241,9 @@ class BinaryHinge(_Hinge):
         sign = 2 * target - 1
         value, slope = self._violation(1 - sign * scores)
         return value.sum(-1), -sign * slope
+
+    def hessian(self, scores, target):
+        return torch.diag_embed(2.0 * ((2 * target - 1) * scores < 1).to(scores.dtype))
 
 
 LOSSES: dict[str, Callable[..., Loss]] = {

@@ -1,69 +1,198 @@
-"""L-BFGS: the full-batch solver for smooth objectives, one model at a time.
+r"""The full-batch solver for smooth objectives: a stack of K models, each with its own line search and stopping rule.
 
-torch's own two-loop recursion and strong-Wolfe line search, driven one iteration at a time so that stopping rules,
-monitors and callbacks see the same epochs as in mini-batch training.
+Each pass over the rows, in chunks, evaluates every model at its own trial point; a model whose trial is good enough
+moves there, which ends an iteration for it, and looks for its next direction. Directions are Newton's for linear models
+of few parameters, and those of L-BFGS else.
 
 References
 ----------
-Nocedal & Wright, *Numerical Optimization*, 2nd edition, algorithms 7.5 and 3.5.
+Nocedal & Wright, *Numerical Optimization*, 2nd edition, algorithms 7.4 and 7.5.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from skdeep._stack import per_model
 from skdeep.batching import Batches
+from skdeep.line_search import LineSearch
 from skdeep.losses import Loss
-from skdeep.networks import Network
+from skdeep.networks import Linear, Network
+from skdeep.newton import Newton
 from skdeep.penalties import ElasticNet
 from skdeep.training import Monitor, Observer, Progress, loss_and_gradient
 
+#: Pairs of steps and gradient changes that L-BFGS remembers.
+_MEMORY = 20
+
 
 class _Objective:
-    """The penalised objective of one model and its gradient, each point evaluated once."""
+    """The penalised objectives of a stack; a point is ``(K, P)``, all parameters of a model in one row."""
 
     def __init__(self, network: Network, loss: Loss, penalty: ElasticNet, batches: Batches, mean_weight: np.ndarray):
         self.network, self.loss, self.penalty = network, loss, penalty
         self.batches, self.mean_weight = batches, mean_weight
-        self.n_evaluations = 0
-        self.seen: list[tuple[Tensor, Tensor, list[Tensor]]] = []
 
-    def __call__(self) -> Tensor:
-        params = [p.detach() for p in self.network.params]
-        point = torch.cat([p.flatten() for p in params])
-        entry = next((entry for entry in self.seen if torch.equal(entry[0], point)), None)
-        if entry is None:
-            entry = (point, *self._evaluate(params))
-            self.seen.append(entry)
-        _, value, gradients = entry
-        for param, gradient in zip(self.network.params, gradients, strict=True):
-            param.grad = gradient.clone()
-        return value
+    def select(self, models: np.ndarray) -> _Objective:
+        """The objectives of some of the models."""
+        parts = self.network.select(models), self.loss, self.penalty.select(models), self.batches.select(models)
+        return _Objective(*parts, self.mean_weight[models])
 
-    def _evaluate(self, params: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        self.n_evaluations += 1
-        n = int(self.batches.n_rows[0])
-        value = params[0].new_zeros(())
-        gradients = [torch.zeros_like(p) for p in params]
+    def start(self) -> Tensor:
+        """Where the network is."""
+        return _flat([p.detach() for p in self.network.params])
+
+    def move(self, point: Tensor) -> None:
+        """Put the network there."""
+        sizes = [p[0].numel() for p in self.network.params]
+        for param, part in zip(self.network.params, point.split(sizes, dim=1), strict=True):
+            param.copy_(part.view(param.shape))
+
+    def __call__(self, point: Tensor) -> tuple[np.ndarray, Tensor]:
+        """Values (K,) and gradients (K, P), summed over the chunks of the data."""
+        self.move(point)
+        total = point.new_zeros(len(point))
+        gradients = [torch.zeros_like(p) for p in self.network.params]
         for batch in self.batches.epoch():
-            part, part_gradients = loss_and_gradient(self.network, self.loss, batch, self.mean_weight)
-            share = len(batch.target[0]) / n
-            value += part[0] * share
-            for total, gradient in zip(gradients, part_gradients, strict=True):
-                total.add_(gradient, alpha=share)
+            models = np.arange(len(point)) if batch.models is None else batch.models
+            network = self.network if batch.models is None else self.network.select(models)
+            value, parts = loss_and_gradient(network, self.loss, batch, self.mean_weight[models])
+            share, index = batch.size / self.batches.n_rows[models], torch.as_tensor(models, device=point.device)
+            for whole, part in zip((total, *gradients), (value, *parts), strict=True):
+                whole.index_add_(0, index, part * per_model(share, part))
         scale = self.network.coef_scale()
-        for i, coef in enumerate(self.network.penalised()):
-            addition = torch.zeros_like(params[i])
+        for coef, gradient in zip(self.network.penalised(), gradients, strict=False):
+            addition = torch.zeros_like(gradient)
             self.penalty.add_gradient_(coef.detach(), addition)
-            gradients[i].add_(addition if scale is None else addition * scale)
-        return value + float(self.penalty.value(self.network.penalised())[0]), gradients
+            gradient += addition if scale is None else addition * scale
+        return total.double().cpu().numpy() + self.penalty.value(self.network.penalised()), _flat(gradients)
 
-    def forget(self) -> None:
-        """Keep only the current point."""
-        point = torch.cat([p.detach().flatten() for p in self.network.params])
-        self.seen = [entry for entry in self.seen if torch.equal(entry[0], point)]
+
+def _flat(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([t.flatten(1) for t in tensors], dim=1)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(1)
+
+
+class _LBFGS:
+    """The two-loop recursion, for models that have come differently far; a pair of no weight changes nothing."""
+
+    def __init__(self, point: Tensor):
+        self.point, self.gradient = point, torch.zeros_like(point)
+        self.steps = point.new_zeros(len(point), _MEMORY, point.shape[1])
+        self.changes = torch.zeros_like(self.steps)
+        self.weight = point.new_zeros(len(point), _MEMORY)
+        self.n_calls = np.zeros(len(point), int)
+
+    def select(self, models: np.ndarray) -> _LBFGS:
+        part = object.__new__(_LBFGS)
+        for name, value in vars(self).items():
+            setattr(part, name, value[models])
+        return part
+
+    def __call__(self, models: np.ndarray, point: Tensor, gradient: Tensor) -> Tensor:
+        """Directions (k, P) of some of the models, at their points (k, P) with these gradients (k, P)."""
+        self._remember(models, point, gradient)
+        direction, shares = -gradient, []
+        ages = range(min(_MEMORY, int(self.n_calls[models].max()) - 1))
+        slots = [(models, (self.n_calls[models] - 1 - age) % _MEMORY) for age in ages]
+        for slot in slots:
+            shares.append(self.weight[slot] * _dot(self.steps[slot], direction))
+            direction.addcmul_(shares[-1].unsqueeze(1), self.changes[slot], value=-1)
+        direction *= self._size(models, gradient).unsqueeze(1)
+        for slot, share in zip(reversed(slots), reversed(shares), strict=True):
+            share = share - self.weight[slot] * _dot(self.changes[slot], direction)
+            direction.addcmul_(share.unsqueeze(1), self.steps[slot])
+        return direction
+
+    def _remember(self, models: np.ndarray, point: Tensor, gradient: Tensor) -> None:
+        newest = models, self.n_calls[models] % _MEMORY
+        step, change = point - self.point[models], gradient - self.gradient[models]
+        self.point[models], self.gradient[models] = point, gradient
+        product = _dot(step, change)
+        sound = product > torch.finfo(point.dtype).eps * _dot(change, change)
+        sound &= torch.as_tensor(self.n_calls[models] > 0, device=point.device)
+        self.steps[newest], self.changes[newest] = step, change
+        self.weight[newest] = torch.where(sound, 1 / product, 0.0)
+        self.n_calls[models] += 1
+
+    def _size(self, models: np.ndarray, gradient: Tensor) -> Tensor:
+        """Inverse curvature along the last step (formula 7.20); at first a step of at most unit length."""
+        newest = models, (self.n_calls[models] - 1) % _MEMORY
+        weight, change = self.weight[newest], self.changes[newest]
+        first = 1 / gradient.abs().sum(1).clamp(min=1.0)
+        return torch.where(weight > 0, 1 / (weight * _dot(change, change)), first)
+
+
+class _Stack:
+    """The models still on their way: where each is, where it is going, and how far along it has tried to go."""
+
+    def __init__(self, objective: _Objective, progress: list[Progress]):
+        self.objective, self.progress = objective, progress
+        self.point = objective.start()
+        self.value, self.gradient = objective(self.point)
+        network = objective.network
+        newton = isinstance(network, Linear) and self.point.shape[1] <= Newton.max_params
+        self.directions = Newton(**vars(objective)) if newton else _LBFGS(self.point.clone())
+        self.direction = torch.zeros_like(self.point)
+        self.search = LineSearch.begin(self.value, np.zeros(len(self.value)))
+        self.rounding = torch.finfo(self.point.dtype).eps
+
+    def select(self, models: np.ndarray) -> _Stack:
+        part = object.__new__(_Stack)
+        part.rounding = self.rounding
+        part.progress = [self.progress[m] for m in models]
+        for name in ("objective", "directions", "search"):
+            setattr(part, name, getattr(self, name).select(models))
+        for name in ("point", "value", "gradient", "direction"):
+            setattr(part, name, getattr(self, name)[models])
+        return part
+
+    @property
+    def at_rest(self) -> np.ndarray:
+        """Which models have a gradient within their tolerance."""
+        return self.gradient.abs().amax(1).double().cpu().numpy() <= [p.tol for p in self.progress]
+
+    def aim(self, models: np.ndarray) -> None:
+        """Begin a line search in a new direction."""
+        direction = self.directions(models, self.point[models], self.gradient[models])
+        self.direction[models] = direction
+        slope = _dot(direction, self.gradient[models]).double().cpu().numpy()
+        self.search.put(models, LineSearch.begin(self.value[models], slope))
+
+    def step(self) -> np.ndarray:
+        """One pass over the rows: try each model's step; returns the models that took theirs."""
+        trial = self._ahead(self.search.step)
+        value, gradient = self.objective(trial)
+        slope = _dot(gradient, self.direction).double().cpu().numpy()
+        taken = np.flatnonzero(self.search.judge(value, slope, self.rounding))
+        self.point[taken], self.gradient[taken], self.value[taken] = trial[taken], gradient[taken], value[taken]
+        return taken
+
+    def settle(self, models: np.ndarray) -> None:
+        """End searches before their time, at the best point they have found."""
+        self.point[models] = self._ahead(self.search.low)[models]
+        self.value[models] = self.search.low_value[models]
+        self.objective.move(self.point)
+
+    def leave(self, models: np.ndarray) -> None:
+        """Hand the final parameters of some models to their `Progress`."""
+        for m in models:
+            p = self.progress[m]
+            p.params = p.params if p.watch_score and p.params is not None else _params_of(self.objective.network, m)
+
+    def _ahead(self, step: np.ndarray) -> Tensor:
+        return torch.addcmul(self.point, self.direction, torch.as_tensor(step).to(self.point).unsqueeze(1))
+
+
+def _params_of(network: Network, model: int) -> list[Tensor]:
+    return [p.detach()[model : model + 1].clone() for p in network.params]
 
 
 @torch.no_grad()
@@ -75,80 +204,98 @@ def minimise(
     mean_weight: np.ndarray,
     max_iter: int,
     max_evaluations: int,
-    progress: Progress,
+    progress: list[Progress],
     monitor: Monitor | None = None,
     observer: Observer | None = None,
-) -> Progress:
-    """Minimise the objective of one model until its gradient's largest entry is at most ``progress.tol``.
+) -> list[Progress]:
+    """Minimise the objective of each model of a stack until its gradient's largest entry is at most its ``tol``.
 
     Parameters
     ----------
     network, loss, penalty, batches, mean_weight, monitor, observer
         As in `skdeep.training.train`; ``batches`` are chunks of the data, summed into one gradient.
     max_iter, max_evaluations : int
-        Bounds on the iterations and on the evaluations of the objective.
-    progress : Progress
-        ``tol`` bounds the gradient; with ``watch_score``, the validation score can stop the run as well.
+        Bounds on each model's iterations, and on the evaluations of its objective.
+    progress : list of Progress
+        One per model. ``tol`` bounds the gradient; with ``watch_score``, the validation score can stop it as well.
 
     Returns
     -------
-    Progress
-        `progress`, with the final parameters in it.
+    list of Progress
+        `progress`, with the final parameters in it. After a keyboard interrupt that comes when all models have
+        finished an iteration, the others end where they are, marked ``interrupted``.
     """
-    objective = _Objective(network, loss, penalty, batches, mean_weight)
-    solver = torch.optim.LBFGS(
-        network.params,
-        max_iter=1,
-        history_size=20,
-        tolerance_grad=progress.tol,
-        tolerance_change=0.0,
-        line_search_fn="strong_wolfe",
-    )
-    rounding = torch.finfo(network.params[0].dtype).eps
-    progress.params = None
+    alive = np.arange(len(progress))
+    for m, p in enumerate(progress):
+        # with a best score from an earlier run, the start is the best so far
+        keep = p.watch_score and p.best_score > -np.inf
+        p.params = _params_of(network, m) if keep else None
     if observer is not None:
         observer.train_begin(network, None)
     try:
-        value = float(objective())
-        for iteration in range(max_iter):
-            if observer is not None:
-                observer.epoch_begin(iteration)
-            before = value
-            solver.param_groups[0]["max_eval"] = max(1, max_evaluations - objective.n_evaluations)
-            with torch.enable_grad():
-                solver.step(objective)
-            value = float(objective())
-            objective.forget()
-            if not np.isfinite(value):
-                progress.error = f"the training loss became {value} in iteration {iteration + 1}"
+        stack = _Stack(_Objective(network, loss, penalty, batches, mean_weight), progress)
+        n_evaluations, ended = 1, alive
+        while True:
+            if len(ended):
+                if observer is not None:
+                    observer.epoch_begin(progress[0].n_iter)
+                stack.aim(ended)
+            spent = n_evaluations >= max_evaluations
+            stuck = stack.search.hopeless | stack.at_rest
+            if spent or stuck.any():
+                ended = np.arange(len(alive)) if spent else np.flatnonzero(stuck)
+                stack.settle(ended)
+            else:
+                ended = stack.step()
+                n_evaluations += 1
+            _end_of_iteration(stack, ended, alive, stuck, spent, monitor, observer)
+            spent = n_evaluations >= max_evaluations
+            done = np.array([p.stopped is not None or p.error is not None for p in stack.progress])
+            done[ended] |= spent | np.array([stack.progress[m].n_iter >= max_iter for m in ended], dtype=bool)
+            if done.all():
                 break
-            watched: tuple[float | None, float | None] = (None, None)
-            if monitor is not None:
-                scores, losses = monitor(network, np.zeros(1, int))
-                watched = float(scores[0]), float(losses[0])
-            best = progress.record(value, *watched)
-            if progress.watch_score and best:
-                progress.params = [p.detach().clone() for p in network.params]
-            halt = observer is not None and observer.epoch_end(iteration, progress, network, best)
-            steepest = max(float(p.grad.abs().max()) for p in network.params if p.grad is not None)
-            if halt:
-                progress.stopped = "A callback ended training."
-            elif steepest <= progress.tol:
-                progress.stopped = f"The gradient is below tol={progress.tol:g}."
-            elif objective.n_evaluations < max_evaluations and before - value <= rounding * max(
-                abs(before), abs(value), 1e-3
-            ):
-                progress.stopped = "The objective cannot be lowered any further in this precision."
-            elif progress.watch_score and progress.stalled:
-                progress.stopped = "Validation score did not improve."
-            if progress.stopped or objective.n_evaluations >= max_evaluations:
-                break
+            if done.any():
+                stack.leave(np.flatnonzero(done))
+                rest = np.flatnonzero(~done)
+                ended = np.flatnonzero(np.isin(rest, ended))
+                alive, stack = alive[rest], stack.select(rest)
     except KeyboardInterrupt:
-        if progress.n_iter == 0:
+        if any(p.n_iter == 0 and p.error is None for p in progress):
             raise
-        progress.interrupted = True
+        for p in stack.progress:
+            p.interrupted = True
+    stack.objective.move(stack.point)
     if observer is not None:
         observer.train_end(network)
-    if progress.params is None:
-        progress.params = [p.detach().clone() for p in network.params]
+    stack.leave(np.arange(len(stack.progress)))
     return progress
+
+
+def _end_of_iteration(stack, ended, alive, stuck, spent, monitor, observer) -> None:
+    """Book an iteration of the models that have ended one, and decide which of them stop."""
+    for m in ended:
+        if not np.isfinite(stack.value[m]):
+            p = stack.progress[m]
+            p.error = f"the training loss became {stack.value[m]} in iteration {p.n_iter + 1}"
+    ended = np.array([m for m in ended if stack.progress[m].error is None], dtype=int)
+    if not len(ended):
+        return
+    watched: Iterable[tuple[float | None, float | None]] = [(None, None)] * len(ended)
+    if monitor is not None:
+        network = stack.objective.network
+        scores, losses = monitor(network if len(ended) == len(alive) else network.select(ended), alive[ended])
+        watched = zip(scores.tolist(), losses.tolist(), strict=True)
+    for m, (score, validation_loss) in zip(ended, watched, strict=True):
+        p, before, value = stack.progress[m], float(stack.search.value[m]), float(stack.value[m])
+        best = p.record(value, score, validation_loss)
+        if p.watch_score and best:
+            p.params = _params_of(stack.objective.network, m)
+        halt = observer is not None and observer.epoch_end(p.n_iter - 1, p, stack.objective.network, best)
+        if halt:
+            p.stopped = "A callback ended training."
+        elif stack.at_rest[m]:
+            p.stopped = f"The gradient is below tol={p.tol:g}."
+        elif not spent and (stuck[m] or before - value <= stack.rounding * max(abs(before), abs(value), 1e-3)):
+            p.stopped = "The objective cannot be lowered any further in this precision."
+        elif p.watch_score and p.stalled:
+            p.stopped = "Validation score did not improve."

@@ -14,11 +14,15 @@ MAX_LINES = 450
 
 ENGINE = {
     "_stack": set(),
-    **{name: {"_stack"} for name in ("losses", "penalties", "activations", "optimizers", "schedules", "batching")},
+    **{
+        name: {"_stack"}
+        for name in ("losses", "penalties", "activations", "optimizers", "schedules", "batching", "line_search")
+    },
     "networks": {"_stack", "activations"},
 }
 ENGINE["training"] = {"_stack", "losses", "penalties", "networks", "optimizers", "schedules", "batching"}
-ENGINE["quasi_newton"] = ENGINE["training"] | {"training"}
+ENGINE["newton"] = {"losses", "penalties", "networks", "batching"}
+ENGINE["quasi_newton"] = ENGINE["training"] | {"training", "newton", "line_search"}
 
 
 def imports_of(path):
