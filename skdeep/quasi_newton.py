@@ -99,16 +99,18 @@ class _LBFGS:
     def __call__(self, models: np.ndarray, point: Tensor, gradient: Tensor) -> Tensor:
         """Directions (k, P) of some of the models, at their points (k, P) with these gradients (k, P)."""
         self._remember(models, point, gradient)
-        direction, shares = -gradient, []
-        ages = range(min(_MEMORY, int(self.n_calls[models].max()) - 1))
-        slots = [(models, (self.n_calls[models] - 1 - age) % _MEMORY) for age in ages]
-        for slot in slots:
-            shares.append(self.weight[slot] * _dot(self.steps[slot], direction))
-            direction.addcmul_(shares[-1].unsqueeze(1), self.changes[slot], value=-1)
+        ages = np.arange(min(_MEMORY, int(self.n_calls[models].max()) - 1))
+        # newest first, which is another slot for each model
+        pairs = models[:, None], (self.n_calls[models, None] - 1 - ages) % _MEMORY
+        steps, changes, weight = self.steps[pairs], self.changes[pairs], self.weight[pairs]
+        direction, shares = -gradient, torch.zeros_like(weight)
+        for age in ages:
+            shares[:, age] = weight[:, age] * _dot(steps[:, age], direction)
+            direction.addcmul_(shares[:, age, None], changes[:, age], value=-1)
         direction *= self._size(models, gradient).unsqueeze(1)
-        for slot, share in zip(reversed(slots), reversed(shares), strict=True):
-            share = share - self.weight[slot] * _dot(self.changes[slot], direction)
-            direction.addcmul_(share.unsqueeze(1), self.steps[slot])
+        for age in ages[::-1]:
+            share = shares[:, age] - weight[:, age] * _dot(changes[:, age], direction)
+            direction.addcmul_(share.unsqueeze(1), steps[:, age])
         return direction
 
     def _remember(self, models: np.ndarray, point: Tensor, gradient: Tensor) -> None:
