@@ -39,7 +39,7 @@ class _Objective:
             self.seen.append(entry)
         _, value, gradients = entry
         for param, gradient in zip(self.network.params, gradients, strict=True):
-            param.grad = gradient.clone()
+            param.grad = gradient.clone(memory_format=torch.contiguous_format)  # LBFGS takes views of it
         return value
 
     def _evaluate(self, params: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
