@@ -207,7 +207,8 @@ class BaseTorchClassifier(CallbackSupportMixin, EncodingMixin, PredictionMixin, 
             state.epochs, state.reduction = 0, 1.0  # a new run of the schedule
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         task = None if incremental else self._begin_task(X, y, metadata)
-        with threads_for(self._batch_rows(problem) * self._n_params(problem.X.shape[1], self.n_outputs_)):
+        n_params = self._n_params(problem.X.shape[1], self.n_outputs_)
+        with threads_for(int(n_params * max(1.0, self._batch_rows(problem) * problem.density))):
             progress = self._train(problem, held_out, state, split_seed, going_on, incremental, task, OutputSpace(X))
             self._after_fit(problem, split_seed, progress.n_iter if progress.interrupted else self.max_iter)
         if not incremental:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 from sklearn.metrics import get_scorer
 from torch import Tensor
 
@@ -57,6 +59,11 @@ class Problem:
     def n_rows(self) -> int:
         """Number of rows of non-zero weight."""
         return self.X.shape[0] if self.subset is None else len(self.subset)
+
+    @property
+    def density(self) -> float:
+        """Share of the values that a product has to touch."""
+        return self.X.nnz / max(1, math.prod(self.X.shape)) if sparse.issparse(self.X) else 1.0
 
     @property
     def weight(self) -> np.ndarray | None:
