@@ -122,8 +122,8 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
                 state.epochs, state.reduction = 0, 1.0  # a new run of the schedule
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         task = None if incremental or len(members) > 1 else self._begin_task(X, y, metadata)
-        work = self._batch_rows(problem) * self._n_params(problem.X.shape[1], self.n_outputs_)
-        with threads_for(work * len(members)):
+        n_params = len(members) * self._n_params(problem.X.shape[1], self.n_outputs_)
+        with threads_for(int(n_params * max(1.0, self._batch_rows(problem) * problem.density))):
             progress, network, observer = self._train(
                 members, problem, held_out, states, seeds[0][1], going_on, incremental, task
             )

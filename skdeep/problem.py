@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 from sklearn.metrics import get_scorer
 from torch import Tensor
 
@@ -78,6 +80,11 @@ class Problem:
     def n_rows(self) -> int:
         """Number of rows of non-zero weight."""
         return len(self.codes) if self.subset is None else len(self.subset)
+
+    @property
+    def density(self) -> float:
+        """Share of the values that a product has to touch."""
+        return self.X.nnz / max(1, math.prod(self.X.shape)) if sparse.issparse(self.X) else 1.0
 
     @property
     def weight(self) -> np.ndarray | None:
