@@ -25,7 +25,7 @@ _RESIDENT_SHARE = 0.5
 
 #: Values that are computed with at once, of the batch or of the hidden units: bounds the memory of a step, and of
 #: whatever else passes over rows.
-MAX_VALUES = 1 << 23
+MAX_VALUES = 1 << 22
 
 
 def as_tensor(array: np.ndarray) -> Tensor:

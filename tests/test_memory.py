@@ -1,0 +1,192 @@
+"""Memory: what lies in a file is not copied, what is large is computed in parts, and parts change nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
+from skdeep.batching import Batches, DenseRows, LargeRows, SparseRows
+from skdeep.inputs import check_features, rows_of
+from skdeep.losses import Softmax
+from skdeep.networks import MLP, Linear
+from skdeep.training import loss_and_gradient
+
+CPU = torch.device("cpu")
+RNG = np.random.default_rng(0)
+
+# a process of its own: what it has allocated before would hide what a fit allocates
+SCRIPT = """
+import json, sys, threading, warnings
+import numpy as np
+import skdeep
+
+path, n, d, dtype, order = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5]
+name, params = sys.argv[6], json.loads(sys.argv[7])
+warnings.simplefilter("ignore")
+
+def anonymous():
+    return int(open("/proc/self/status").read().split("RssAnon:")[1].split()[0]) / 1024
+
+model = getattr(skdeep, name)(max_iter=1, random_state=0, **params)
+y = np.arange(n) % 3
+few = np.random.default_rng(0).random((200, d), dtype=np.float32)
+model.fit(few, y[:200]).predict_proba(few)
+X = np.memmap(path, dtype, "r", shape=(n, d), order=order)
+before = peak = anonymous()
+done = threading.Event()
+def watch():
+    global peak
+    while not done.wait(0.002):
+        peak = max(peak, anonymous())
+thread = threading.Thread(target=watch, daemon=True)
+thread.start()
+model.fit(X, y).predict(X)
+done.set()
+thread.join()
+print(peak - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="RssAnon is Linux's")
+@pytest.mark.parametrize(
+    ("dtype", "order", "name", "params"),
+    [
+        ("uint8", "C", "SoftmaxClassifier", {}),
+        ("uint8", "C", "SoftmaxClassifier", {"early_stopping": True}),
+        ("uint8", "C", "HingeClassifier", {}),
+        ("uint8", "C", "MLPClassifierTorch", {"hidden_layer_sizes": [16]}),
+        ("uint8", "F", "SoftmaxClassifier", {}),
+        ("float16", "C", "MLPClassifierTorch", {"hidden_layer_sizes": [16]}),
+        ("float32", "C", "SoftmaxClassifier", {}),
+    ],
+)
+def test_a_memory_map_is_not_copied(dtype, order, name, params, tmp_path):
+    n_bytes, d = 100 << 20, 500
+    n = n_bytes // d // np.dtype(dtype).itemsize
+    X = np.memmap(tmp_path / "X", dtype, "w+", shape=(n, d), order=order)
+    for part in np.array_split(X, 20):
+        part[:] = RNG.integers(0, 4, part.shape, dtype=np.uint8)
+    X.flush()
+    params = {"batch_size": 2000, **params}
+    command = [sys.executable, "-c", SCRIPT, tmp_path / "X", n, d, dtype, order, name, json.dumps(params)]
+    done = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True)
+    assert float(done.stdout) < 80  # chunks and buffers take some 50 MB, whatever the size of the data
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_rows_of_a_memory_map_are_where_they_lie(order, tmp_path, monkeypatch):
+    monkeypatch.setattr("skdeep.inputs._SMALL_BYTES", 0)
+    X = np.memmap(tmp_path / "X", np.uint8, "w+", shape=(50, 7), order=order)
+    X[:] = np.random.default_rng(0).integers(0, 256, X.shape)
+    X.flush()
+    X = np.memmap(tmp_path / "X", np.uint8, "r", shape=(50, 7), order=order)
+    checked = check_features(SoftmaxClassifier(), X, reset=True)
+    assert np.shares_memory(checked, X)
+    rows = rows_of(checked, CPU, torch.float32)
+    assert rows.X.data_ptr() == X.__array_interface__["data"][0]
+    picked = torch.tensor([3, 1, 3])
+    np.testing.assert_array_equal(rows.take(picked), X[picked.numpy()])
+    np.testing.assert_array_equal(rows.take(slice(2, 9)), X[2:9])
+
+
+def test_sparse_rows_are_where_they_lie():
+    X = sparse.random_array((50, 7), density=0.3, format="csr", rng=0)
+    rows = rows_of(check_features(SoftmaxClassifier(), X, reset=True), CPU, torch.float32)
+    assert rows.values.data_ptr() == X.data.__array_interface__["data"][0]
+    assert rows.columns.data_ptr() == X.indices.__array_interface__["data"][0]
+
+
+@pytest.mark.parametrize("cls", [SoftmaxClassifier, MLPClassifierTorch])
+def test_column_major_arrays_are_copied_once(cls):
+    """In memory, a copy is what makes an epoch several times faster; the result is the same to rounding."""
+    X = np.random.default_rng(0).random((60, 5))
+    y = np.arange(60) % 3
+    models = [cls(max_iter=5, batch_size=10, random_state=0).fit(A, y) for A in (X, np.asfortranarray(X))]
+    np.testing.assert_allclose(models[0].decision_function(X), models[1].decision_function(X), rtol=1e-12)
+
+
+def test_half_precision_is_checked_in_parts(monkeypatch):
+    monkeypatch.setattr("skdeep.inputs.MAX_VALUES", 50)
+    X = np.full((40, 10), 60000, dtype=np.float16)  # the sum overflows
+    X[:, 0] = np.arange(40)
+    assert SoftmaxClassifier(max_iter=1).fit(X, np.arange(40) % 2).coef_.dtype == np.float32
+    X[37, 3] = np.nan
+    with pytest.raises(ValueError, match=r"Input X contains NaN\.\nSoftmaxClassifier does not accept missing values"):
+        SoftmaxClassifier().fit(X, np.arange(40) % 2)
+
+
+# ---- large batches --------------------------------------------------------------------------------------------------
+
+K, B, D, C = 2, 30, 6, 3
+X = RNG.standard_normal((B, D)) * (RNG.random((B, D)) < 0.5)
+TARGET, WEIGHT = torch.from_numpy(RNG.integers(0, C, B)), torch.from_numpy(RNG.random(B))
+ROWS = {
+    "dense": lambda: DenseRows(torch.from_numpy(X), CPU, torch.float64),
+    "sparse": lambda: SparseRows(sparse.csr_array(X), CPU, torch.float64),
+}
+
+
+def networks():
+    generators = [np.random.default_rng(seed) for seed in range(K)]
+    yield MLP.initial(generators, [D, 8, C], "tanh", dtype=torch.float64)
+    yield Linear(torch.randn(K, C, D, dtype=torch.float64), torch.randn(K, C, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHT], ids=["", "weighted"])
+@pytest.mark.parametrize("subset", ["all", "some", "own"])
+@pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS)
+def test_parts_add_up_to_the_batch(rows, subset, weight, monkeypatch):
+    subsets = {"all": None, "some": np.arange(20), "own": [np.arange(25), np.arange(3, 30)]}[subset]
+    generators = [np.random.default_rng(k if subset == "own" else 0) for k in range(K)]
+    generators = generators if subset == "own" else generators[:1] * K
+    for network in networks():
+        results, kinds = [], []
+        for limit in (10**6, 3 * D):
+            monkeypatch.setattr("skdeep.batching.MAX_VALUES", limit)
+            (batch,) = Batches(rows(), TARGET, weight, subsets, generators, B).epoch()
+            kinds.append(isinstance(batch.X, LargeRows))
+            results.append(loss_and_gradient(network, Softmax(), batch, np.array([0.5, 0.7])))
+        assert kinds == [False, True]
+        torch.testing.assert_close(*results, rtol=1e-12, atol=1e-14)
+
+
+def test_a_small_batch_of_a_wide_network_comes_in_parts(monkeypatch):
+    network = next(networks())
+    (batch,) = Batches(ROWS["dense"](), TARGET, None, None, [np.random.default_rng(0)] * K, B).epoch()
+    whole = loss_and_gradient(network, Softmax(), batch, np.ones(K))
+    monkeypatch.setattr("skdeep.batching.MAX_VALUES", 5 * network.row_size)
+    assert [len(part.X) for part in batch.parts(network.row_size)] == [5] * 6
+    torch.testing.assert_close(loss_and_gradient(network, Softmax(), batch, np.ones(K)), whole, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("params", [{}, {"early_stopping": True}, {"callbacks": []}], ids=str)
+@pytest.mark.parametrize("cls", [SoftmaxClassifier, HingeClassifier, MLPClassifierTorch])
+def test_fit_and_predict_in_parts(cls, params, monkeypatch):
+    X, y = RNG.random((90, 4)), np.arange(90) % 3
+    models = []
+    for limit in (10**6, 40):
+        for module in ("batching", "columns", "inputs", "problem"):
+            monkeypatch.setattr(f"skdeep.{module}.MAX_VALUES", limit)
+        models.append(cls(max_iter=5, batch_size=90, random_state=0, **params).fit(X, y))
+    for method in ("predict_proba", "decision_function", "predict_log_proba"):
+        # the second model, in parts; the first one predicts in parts here as well
+        np.testing.assert_allclose(*(getattr(model, method)(X) for model in models), rtol=1e-9)
+    np.testing.assert_array_equal(*(model.predict(X) for model in models))
+
+
+def test_held_out_rows_are_not_copied():
+    from skdeep.problem import Problem
+
+    X = np.arange(20.0).reshape(10, 2)
+    problem = Problem(X, np.arange(10) % 2, np.arange(10) % 2, None, None, CPU, torch.float64)
+    part = problem.take(np.array([7, 2])).take(np.array([1]))
+    assert part.source is X and part.rows() is problem.rows()
+    np.testing.assert_array_equal(part.X, X[[2]])
+    assert part.codes.tolist() == [0] and part.n_rows == 1
