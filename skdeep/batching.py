@@ -62,7 +62,10 @@ class DenseRows:
     def __init__(self, X: Tensor, device: torch.device, dtype: torch.dtype):
         self.X = X.to(device) if _fits(X.numel() * X.element_size(), device) else X
         self.device, self.dtype = device, dtype
-        self._room: Tensor | None = None
+        # memory for the rows that are taken, and for their conversion: writing where memory is already mapped is 3
+        # times faster than into a fresh block per batch, and blocks that come and go leave holes
+        self._gathered = torch.empty(0, dtype=X.dtype, device=self.X.device)
+        self._converted = torch.empty(0, dtype=dtype)
 
     def __len__(self) -> int:
         return len(self.X)
@@ -80,16 +83,23 @@ class DenseRows:
         """Rows by index (B,) or (K, B), or a slice: ``(B, d)`` or ``(K, B, d)``. Valid until the next call."""
         if isinstance(rows, slice):
             if self.X.stride(0) == 1:  # column-major: converted in the order of its memory
-                return self.X[rows].t().to(self.device, self.dtype).t()
-            return self.X[rows].to(self.device, self.dtype)
+                return self._convert(self.X[rows].t()).t()
+            return self._convert(self.X[rows])
         flat = rows.reshape(-1).to(self.X.device)
-        # writing into memory that is already mapped is 3 times faster than a fresh block per batch
-        if self._room is None or len(self._room) < len(flat):
-            pinned = self.X.device.type == "cpu" and self.device.type == "cuda"
-            self._room = torch.empty((len(flat), self.n_features), dtype=self.X.dtype, device=self.X.device)
-            self._room = self._room.pin_memory() if pinned else self._room
-        gathered = torch.index_select(self.X, 0, flat, out=self._room[: len(flat)])
-        return gathered.to(self.device, self.dtype, non_blocking=True).view(*rows.shape, -1)
+        size = len(flat) * self.n_features
+        if len(self._gathered) < size:
+            self._gathered = self._gathered.new_empty(size)
+            if self.X.device.type == "cpu" and self.device.type == "cuda":
+                self._gathered = self._gathered.pin_memory()
+        room = self._gathered[:size].view(len(flat), self.n_features)
+        return self._convert(torch.index_select(self.X, 0, flat, out=room)).view(*rows.shape, -1)
+
+    def _convert(self, values: Tensor) -> Tensor:
+        if self.device.type != "cpu" or values.dtype == self.dtype:
+            return values.to(self.device, self.dtype, non_blocking=True)
+        if len(self._converted) < values.numel():
+            self._converted = self._converted.new_empty(values.numel())
+        return self._converted[: values.numel()].view(values.shape).copy_(values)
 
 
 class SparseRows:

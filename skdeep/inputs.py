@@ -171,10 +171,9 @@ def rows_of(X: Matrix, device: torch.device, dtype: torch.dtype) -> DenseRows | 
     """
     if sparse.issparse(X):
         return SparseRows(X, device, dtype)
-    if not isinstance(X, Tensor):
-        mapped = X.nbytes > _SMALL_BYTES and _is_mapped(X)
-        X = as_tensor(X) if mapped else as_tensor(X).contiguous()
-    return DenseRows(X, device, dtype)
+    mapped = isinstance(X, np.ndarray) and X.nbytes > _SMALL_BYTES and _is_mapped(X)
+    X = X if isinstance(X, Tensor) else as_tensor(X)
+    return DenseRows(X if mapped else X.contiguous(), device, dtype)
 
 
 def _is_mapped(array) -> bool:

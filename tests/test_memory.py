@@ -17,6 +17,8 @@ from skdeep.losses import Softmax
 from skdeep.networks import MLP, Linear
 from skdeep.training import loss_and_gradient
 
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
 

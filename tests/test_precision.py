@@ -1,0 +1,147 @@
+"""The precision of training: what it is of, what it costs, and where there is none."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.metrics import log_loss
+from sklearn.model_selection import train_test_split
+
+from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
+from skdeep.batching import Batch, SparseRows
+from skdeep.encoding import PRECISIONS
+from skdeep.losses import Softmax
+from skdeep.networks import MLP, Linear
+from skdeep.training import loss_and_gradient
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+ESTIMATORS = [SoftmaxClassifier, HingeClassifier, MLPClassifierTorch]
+X, X_TEST, Y, Y_TEST = train_test_split(*load_digits(return_X_y=True), random_state=0)
+K, B, D, C = 3, 40, 20, 5
+
+
+def watched(monkeypatch):
+    """Dtypes of the parameters that are trained, of the scores, and of the gradients."""
+    seen = set()
+    step = loss_and_gradient
+
+    def spy(network, *args):
+        value, gradients = step(network, *args)
+        seen.update(t.dtype for t in (*network.params, *gradients, value))
+        return value, gradients
+
+    monkeypatch.setattr("skdeep.training.loss_and_gradient", spy)
+    return seen
+
+
+@pytest.mark.parametrize(("precision", "dtype"), PRECISIONS.items())
+@pytest.mark.parametrize("input_dtype", ["float32", "float64", "uint8"])
+@pytest.mark.parametrize("cls", ESTIMATORS)
+def test_parameters_and_losses_have_the_precision_asked_for(cls, input_dtype, precision, dtype, monkeypatch):
+    seen = watched(monkeypatch)
+    model = cls(precision=precision, max_iter=2, random_state=0).fit(X.astype(input_dtype), Y)
+    assert seen == {dtype}
+    coef = model.coefs_[0] if hasattr(model, "coefs_") else model.coef_
+    assert coef.dtype == (np.float32 if input_dtype == "float32" else np.float64)
+    assert model.decision_function(X).dtype == np.float64
+
+
+@pytest.mark.parametrize(("work", "dtype"), [(10**9, torch.float64), (1, torch.float32)])
+@pytest.mark.parametrize("cls", ESTIMATORS)
+def test_auto_is_by_the_work(cls, work, dtype, monkeypatch):
+    monkeypatch.setattr("skdeep.encoding._FREE_FLOAT64", work)
+    seen = watched(monkeypatch)
+    cls(max_iter=1).fit(X, Y)
+    assert seen == {dtype}
+
+
+def batches():
+    generator = torch.Generator().manual_seed(0)
+    shared, own = torch.randn(B, D, generator=generator), torch.randn(K, B, D, generator=generator)
+    target = torch.randint(0, C, (1, B), generator=generator)
+    yield "shared", Batch(shared, target, None, B, None)
+    yield "own", Batch(own, target.expand(K, B), None, B, None)
+    rows = SparseRows(sparse.csr_array(shared.numpy()), torch.device("cpu"), torch.float32)
+    yield "sparse", Batch(rows.take(slice(None)), target, None, B, None)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_products_of_stacks_in_bfloat16(kind):
+    """Rounded by 2⁻⁹ or so, and in fact rounded: each kind of dense batch takes the same road as the plain one."""
+    if kind == "mlp":
+        network = MLP.initial([np.random.default_rng(k) for k in range(K)], [D, 16, C], "tanh", dtype=torch.float32)
+    else:
+        center, scale = torch.full((1, 1, D), 0.5), torch.full((1, 1, D), 2.0)
+        network = Linear(torch.randn(K, C, D) / 10, torch.randn(K, C), center, scale)
+    for name, batch in batches():
+        exact = loss_and_gradient(network, Softmax(), batch, np.ones(K))
+        rounded = loss_and_gradient(network, Softmax(), batch, np.ones(K), torch.bfloat16)
+        torch.testing.assert_close(rounded[0], exact[0], rtol=0.02, atol=0)
+        differs = []
+        for a, b in zip(rounded[1], exact[1], strict=True):
+            assert a.dtype is torch.float32
+            assert (a - b).norm() < 0.03 * b.norm()
+            differs.append(not torch.equal(a, b))
+        # products with sparse rows stay in float32
+        assert any(differs) != (name == "sparse" and kind == "linear")
+
+
+@pytest.mark.parametrize("cls", ESTIMATORS)
+def test_models_are_as_good_in_bfloat16(cls):
+    params = {"max_iter": 30, "random_state": 0}
+    exact, rounded = (cls(precision=p, **params).fit(X, Y) for p in ("float32", "bfloat16"))
+    assert abs(exact.score(X_TEST, Y_TEST) - rounded.score(X_TEST, Y_TEST)) < 0.012
+    losses = [log_loss(Y_TEST, model.predict_proba(X_TEST)) for model in (exact, rounded)]
+    assert abs(losses[0] - losses[1]) < 0.02
+
+
+def test_the_center_is_not_rounded():
+    """Columns far from zero: what bfloat16 loses of X is lost, but not of the intercept that makes up for them."""
+    far = np.round(X) + 64  # exact in bfloat16
+    model = SoftmaxClassifier(precision="bfloat16", max_iter=30, random_state=0).fit(far.astype("f4"), Y)
+    assert model.score(X_TEST + 64, Y_TEST) > 0.9
+
+
+@pytest.mark.parametrize("cls", ESTIMATORS)
+def test_lbfgs_has_no_bfloat16(cls):
+    model = cls(solver="lbfgs", precision="bfloat16")
+    model.set_params(**({"loss": "squared_hinge", "multi_class": "ovr"} if cls is HingeClassifier else {}))
+    with pytest.raises(ValueError, match="precision='float32', or solver='sgd'"):
+        model.fit(X, Y)
+
+
+@pytest.mark.parametrize("cls", ESTIMATORS)
+def test_unknown_precision(cls):
+    with pytest.raises(ValueError, match="'precision' parameter"):
+        cls(precision="float16").fit(X, Y)
+
+
+@pytest.mark.parametrize("after", PRECISIONS)
+@pytest.mark.parametrize("before", PRECISIONS)
+@pytest.mark.parametrize("cls", ESTIMATORS)
+def test_going_on_in_another_precision(cls, before, after, monkeypatch):
+    """Clones, copies through pickle, warm starts and increments take the precision that is set now."""
+    calibration = {"calibration": None} if cls is HingeClassifier else {}
+    model = cls(precision=before, max_iter=3, random_state=0, warm_start=True, **calibration).fit(X, Y)
+    assert clone(model).precision == before
+    model = pickle.loads(pickle.dumps(model)).set_params(precision=after)
+    first = model.loss_
+    seen = watched(monkeypatch)
+    model.fit(X, Y)
+    model.partial_fit(X, Y)
+    assert seen == {PRECISIONS[after]}
+    assert model.loss_ < first
+
+
+@pytest.mark.parametrize("cls", ESTIMATORS)
+def test_predictions_do_not_depend_on_the_parameter(cls):
+    model = cls(precision="float64", max_iter=2, random_state=0).fit(X, Y)
+    scores = model.decision_function(X)
+    for precision in PRECISIONS:
+        np.testing.assert_array_equal(model.set_params(precision=precision).decision_function(X), scores)
