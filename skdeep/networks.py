@@ -122,6 +122,11 @@ class Network:
         """Scores ``(K, B, C)`` of a batch."""
         raise NotImplementedError
 
+    def training_scores(self, X: Tensor) -> Tensor:
+        """The same, with what `gradient` will need."""
+        with torch.enable_grad():
+            return self.scores(X)
+
     def gradient(self, scores: Tensor, X: Tensor, score_gradient: Tensor) -> list[Tensor]:
         """Gradient with respect to `params`, from that with respect to the `scores` of the batch X."""
         # as a scalar: given a gradient to start from, torch imports its symbolic shapes first, for half a second
@@ -214,6 +219,9 @@ class Linear(Network):
         if scaled is None:
             return affine(X, *self.unscaled())
         return affine(scaled, self.params[0], self.params[1] if self._no_intercept is None else self._no_intercept)
+
+    def training_scores(self, X):
+        return self.scores(X)
 
     def gradient(self, scores, X, score_gradient):
         intercept = score_gradient.sum(1)

@@ -60,6 +60,7 @@ class Optimizer:
             setattr(self, slot, [torch.zeros_like(p) for p in params])
         # memory without gaps, for which zeros_like keeps the strides
         self._gapless = all(torch.empty_like(p).stride() == p.stride() for p in params)
+        self._flat: list[list[Tensor]] | None = None
 
     def step(self, gradients: list[Tensor], factor: float | np.ndarray = 1.0) -> None:
         """Move the parameters, with the learning rates times `factor` (the schedule's)."""
@@ -78,14 +79,16 @@ class Optimizer:
         """
         return self._gapless and self.params[0].device.type in _FUSED_DEVICES and all(map(uniform, values))
 
-    def _aligned(self, tensors: list[Tensor]) -> list[Tensor]:
-        """One tensor per parameter, as vectors in the order of the parameters' memory.
+    def _vectors(self, gradients: list[Tensor]) -> list[list[Tensor]]:
+        """The parameters, gradients and slots as vectors, in the order of the parameters' memory.
 
         A fused kernel pairs values by their place in memory, and is slow where this is not simply contiguous.
         """
-        pairs = zip(tensors, self.params, strict=True)
-        tensors = [t if t.stride() == p.stride() else torch.empty_like(p).copy_(t) for t, p in pairs]
-        return [t.detach().as_strided((t.numel(),), (1,)) for t in tensors]
+        if self._flat is None:
+            self._flat = [_flat(self.params), *(_flat(getattr(self, slot)) for slot in self.slots)]
+        pairs = zip(gradients, self.params, strict=True)
+        aligned = [g if g.stride() == p.stride() else torch.empty_like(p).copy_(g) for g, p in pairs]
+        return [self._flat[0], _flat(aligned), *self._flat[1:]]
 
     def prox_step(self, index: int) -> float | Tensor:
         """Step of the proximal map for parameter `index`, after `step`."""
@@ -122,6 +125,11 @@ class Optimizer:
                 tensor[0] = torch.tensor(array).to(tensor)
 
 
+def _flat(tensors: list[Tensor]) -> list[Tensor]:
+    """The memory of tensors without gaps, as vectors."""
+    return [t.detach().as_strided((t.numel(),), (1,)) for t in tensors]
+
+
 class SGD(Optimizer):
     r"""Gradient descent with momentum: :math:`v \leftarrow \rho v + g,\ \theta \leftarrow \theta - \epsilon v`.
 
@@ -135,10 +143,25 @@ class SGD(Optimizer):
     slots = ("velocity",)
     velocity: list[Tensor]
 
+    def __init__(self, params, learning_rate, *args, **options):
+        super().__init__(params, learning_rate, *args, **options)
+        self._unit = np.ones(len(learning_rate))
+
+    def _express(self, unit: np.ndarray) -> None:
+        """Keep the velocities of each model times its `unit`."""
+        if (unit != self._unit).any():
+            for velocity in self.velocity:
+                velocity.mul_(per_model(unit / self._unit, velocity))
+            self._unit = unit
+
     def _update(self, gradients, rate):
-        if self.momentum.any() and self._fuses(rate, self.momentum):
+        if self.momentum.any() and self._fuses(self.momentum) and rate[0] > 0:
+            # one rate for all: what a model's rate has more than the first one's goes into its gradients and velocities
+            self._express(rate / rate[0])
+            if not uniform(rate):
+                gradients = [gradient.mul_(per_model(self._unit, gradient)) for gradient in gradients]
             torch._fused_sgd_(
-                *map(self._aligned, (self.params, gradients, self.velocity)),
+                *self._vectors(gradients),
                 lr=float(rate[0]),
                 momentum=float(self.momentum[0]),
                 nesterov=self.nesterov,
@@ -148,6 +171,7 @@ class SGD(Optimizer):
                 is_first_step=False,
             )
             return
+        self._express(np.ones_like(rate))
         for param, gradient, velocity in zip(self.params, gradients, self.velocity, strict=True):
             step = per_model(-rate, param)
             momentum = per_model(self.momentum, param)
@@ -162,6 +186,19 @@ class SGD(Optimizer):
 
     def prox_step(self, index):
         return per_model(self.learning_rate * self.factor / (1 - self.momentum), self.params[index])
+
+    def select(self, models, params):
+        self._express(np.ones_like(self._unit))
+        return super().select(models, params)
+
+    def put(self, models, part):
+        for optimizer in (self, part):
+            optimizer._express(np.ones_like(optimizer._unit))
+        super().put(models, part)
+
+    def state(self, model):
+        self._express(np.ones_like(self._unit))
+        return super().state(model)
 
 
 class Adam(Optimizer):
@@ -182,7 +219,7 @@ class Adam(Optimizer):
         if self._fuses(rate, self.n_steps):
             steps = [torch.full((), self.n_steps[0], device=p.device) for p in self.params]
             torch._fused_adam_(
-                *map(self._aligned, (self.params, gradients, self.mean, self.square)),
+                *self._vectors(gradients),
                 [],
                 steps,
                 lr=float(rate[0]),

@@ -10,14 +10,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep._stack import per_model
+from skdeep._stack import add_scaled_, per_model
 from skdeep.batching import Batch, Batches
 from skdeep.losses import Loss
 from skdeep.networks import Network
@@ -180,22 +179,22 @@ def loss_and_gradient(
     gradients : list of Tensor
         One per parameter.
     """
-    device = network.params[0].device.type
-    # entering a context costs more than some steps
-    with nullcontext() if products is None else torch.autocast(device, products):
-        parts = (_of_part(network, loss, part, mean_weight) for part in batch.parts(network.row_size))
-        value, gradients = next(parts)
-        for more_value, more_gradients in parts:
-            value += more_value
-            for gradient, more in zip(gradients, more_gradients, strict=True):
-                gradient += more
+    if products is not None:
+        with torch.autocast(network.params[0].device.type, products):
+            return loss_and_gradient(network, loss, batch, mean_weight)
+    parts = batch.parts(network.row_size)
+    value, gradients = _of_part(network, loss, next(parts), mean_weight)
+    for part in parts:
+        more_value, more_gradients = _of_part(network, loss, part, mean_weight)
+        value += more_value
+        for gradient, more in zip(gradients, more_gradients, strict=True):
+            gradient += more
     return value, gradients
 
 
 def _of_part(network: Network, loss: Loss, batch: Batch, mean_weight: np.ndarray) -> tuple[Tensor, list[Tensor]]:
     assert isinstance(batch.X, Tensor)
-    with torch.enable_grad():
-        scores = network.scores(batch.X)
+    scores = network.training_scores(batch.X)
     value, gradient = loss.value_and_gradient(scores.detach().to(network.params[0].dtype), batch.target)
     if batch.weight is None and isinstance(batch.size, int):  # nothing differs between rows or models
         value = value.sum(1).mul_(1 / batch.size)
@@ -282,7 +281,7 @@ class _Stack:
                 watcher.batch_begin(batch)
             if batch.models is None:
                 value = self.step(loss, batch, plan, factor, watcher)
-                total += value * _rows_per_model(batch.size, value)
+                add_scaled_(total, value, _rows_per_model(batch.size, value))
             else:
                 part = self.select(batch.models)
                 value = part.step(loss, batch, plan, factor[batch.models], watcher)
