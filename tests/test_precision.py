@@ -87,7 +87,7 @@ def test_products_of_stacks_in_bfloat16(kind):
         for a, b in zip(rounded[1], exact[1], strict=True):
             assert a.dtype is torch.float32
             assert (a - b).norm() < 0.03 * b.norm()
-            differs.append(not torch.equal(a, b))
+            differs.append(bool((a - b).norm() > 1e-5 * b.norm()))
         # products with sparse rows stay in float32
         assert any(differs) != (name == "sparse" and kind == "linear")
 

@@ -1,7 +1,7 @@
 """How the seconds of an epoch grow with the rows, the columns, the classes, and the models of a stack.
 
-One of them is varied at a time, from the same middle; an epoch is the difference between a fit of several epochs and one
-of a single epoch. Run ``python examples/benchmarks/growth.py --help`` for the options.
+One of them is varied at a time, from the same middle; an epoch is the difference between a fit of several epochs and
+one of a single epoch. Run ``python examples/benchmarks/growth.py --help`` for the options.
 """
 
 import warnings
