@@ -101,7 +101,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
 
     def _fit(self, X, y, sample_weight, validation, incremental=False, members=None) -> list[Exception | None]:
         """Train the members (None: this estimator alone) and set their fitted attributes; what went wrong, for each."""
-        members = members or [self]
+        in_stack, members = members is not None, members or [self]
         going_on = hasattr(self, self._coef_attribute) and (incremental or self.warm_start)
         X_val, y_val, weight_val = validation
         if (X_val is None) != (y_val is None):
@@ -127,6 +127,8 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             progress, network, observer = self._train(
                 members, problem, held_out, states, seeds[0][1], going_on, incremental, task
             )
+            if in_stack and any(p.interrupted for p in progress):
+                raise KeyboardInterrupt  # it is the search that the user wants to end
             shared = {k: v for k, v in vars(self).items() if k not in self.get_params(deep=False)}
             for m, (member, p) in enumerate(zip(members, progress, strict=True)):
                 if m:
@@ -169,8 +171,6 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             labels = self._labels(held_out.codes)
             monitor = make_monitor(held_out, self._loss(self.n_outputs_), self.scoring, labels, self._fitted_copy)
         self._run(members, problem, network, states, subsets, weight, progress, max_iter, monitor, observer)
-        if len(members) > 1 and any(p.interrupted for p in progress):
-            raise KeyboardInterrupt
         return progress, network, observer
 
     def _observer(self, problem: Problem, held_out: Problem | None, max_iter: int, task):

@@ -373,7 +373,8 @@ def test_nothing_is_said_where_all_is_stacked():
         stacked.GridSearchCV(SOFTMAX, {"alpha": ALPHAS}, cv=3).fit(*IRIS)
 
 
-def test_ctrl_c_ends_the_search(monkeypatch):
+@pytest.mark.parametrize("n_candidates", [1, 4])
+def test_ctrl_c_ends_the_search(n_candidates, monkeypatch):
     from skdeep import training
 
     calls = []
@@ -381,13 +382,13 @@ def test_ctrl_c_ends_the_search(monkeypatch):
 
     def interrupt(*args):
         calls.append(1)
-        if len(calls) == 3:
+        if len(calls) == 7:
             raise KeyboardInterrupt
         return original(*args)
 
     monkeypatch.setattr(training, "_end_of_epoch", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        stacked.GridSearchCV(SOFTMAX, {"alpha": ALPHAS}, cv=3).fit(*IRIS)
+        stacked.GridSearchCV(SOFTMAX, {"alpha": ALPHAS[:n_candidates]}, cv=3).fit(*IRIS)
 
 
 # ---- the choice of alpha ---------------------------------------------------------------------------------------------

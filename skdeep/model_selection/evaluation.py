@@ -67,6 +67,8 @@ def _stack_key(task: _Task) -> tuple | str:
         except Exception:  # scikit-learn's own code raises it where the user expects it
             return "its parameters cannot be set"
         reason = why_alone(final_step(candidate))
+    if getattr(candidate, "_skl_callbacks", None):
+        reason = "callbacks listen to one model at a time"
     if reason is not None:
         return reason
     prefix = f"{last}__" if last else ""
