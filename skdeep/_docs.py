@@ -65,10 +65,10 @@ device : str or torch.device, default="auto"
     Where to compute. "auto" takes CUDA, then MPS, then the CPU; a tensor on an accelerator is used where it lies.
 precision : {{"auto", "float64", "float32", "bfloat16"}}, default="auto"
     Of the arithmetic in training. "auto" is float64 where the work is so small that it costs no time (up to 2²⁷
-    multiply-adds per epoch) and for the linear classifiers' "lbfgs", else float32. "bfloat16" computes the matrix products in 8 binary digits, all else in
-    float32 (not for "lbfgs"): faster where the hardware has such products (AMX, AVX512_BF16, recent GPUs), slower
-    elsewhere. It rounds X as well, so that columns should be scaled. Predictions are float32 for float32 and float16
-    input, else float64, in any case.
+    multiply-adds per epoch) and for the linear classifiers' "lbfgs", else float32. "bfloat16" computes the matrix
+    products in 8 binary digits, all else in float32 (not for "lbfgs"): faster where the hardware has such products
+    (AMX, AVX512_BF16, recent GPUs), slower elsewhere. It rounds X as well, so that columns should be scaled.
+    Predictions are float32 for float32 and float16 input, else float64, in any case.
 callbacks : list of skorch callbacks or None, default=None
     Instances, classes or (name, callback) pairs of skorch's protocol. Callbacks of scikit-learn are set by
     ``set_callbacks``.

@@ -23,6 +23,9 @@ from sklearn.linear_model import LogisticRegression
 from skdeep import MLPClassifierTorch, SoftmaxClassifier
 from skdeep.model_selection import GridSearchCV
 
+LARGE = {"solver": "adam", "learning_rate": "cosine", "batch_size": 512, "max_iter": 6}
+SMALL = {"learning_rate": "cosine", "max_iter": 10}
+
 
 def main():
     options = parser(__doc__)
@@ -31,6 +34,8 @@ def main():
     options.add_argument("--alphas", type=int, default=9, help="number of values of alpha, from 1e-6 to 1e-2")
     options.add_argument("--folds", type=int, default=5)
     options.add_argument("--n-jobs", type=int, nargs="+", default=[1, 2], help="the values to choose the best from")
+    options.add_argument("--peer-n-jobs", type=int, nargs="+", default=[1, 2], help="the same, for LogisticRegression")
+    options.add_argument("--defaults", action="store_true", help="SoftmaxClassifier at its defaults as well")
     options.add_argument("--peer-rounds", type=int, default=1, help="rounds of the slow contestants")
     options.add_argument("--mlp", action="store_true", help="the networks, instead of the linear models")
     options = options.parse_args()
@@ -52,11 +57,12 @@ def main():
 
 
 def linear(X, y, cv, alphas, options, data):
-    softmax = SoftmaxClassifier(random_state=0)
-    quick = SoftmaxClassifier(random_state=0, learning_rate="cosine", max_iter=10)
+    settings = {"large-data setting": LARGE} if options.data == "images" else {"10 epochs, cosine": SMALL}
+    settings |= {"defaults": {}} if options.defaults else {}
     n_train = len(X) * (options.folds - 1) // options.folds
     contestants = {}
-    for label, estimator in [("defaults", softmax), ("10 epochs, cosine", quick)]:
+    for label, setting in settings.items():
+        estimator = SoftmaxClassifier(random_state=0, **setting)
         for n_jobs in options.n_jobs:
             contestants[f"skdeep's search, {label}", n_jobs] = GridSearchCV(
                 estimator, {"alpha": alphas}, cv=cv, n_jobs=n_jobs
@@ -64,7 +70,7 @@ def linear(X, y, cv, alphas, options, data):
             contestants[f"scikit-learn's search over SoftmaxClassifier, {label}", n_jobs] = reference.GridSearchCV(
                 estimator, {"alpha": alphas}, cv=cv, n_jobs=n_jobs
             )
-    for n_jobs in options.n_jobs:
+    for n_jobs in options.peer_n_jobs:
         contestants["scikit-learn's search over LogisticRegression", n_jobs] = reference.GridSearchCV(
             LogisticRegression(), {"C": 1 / (alphas * n_train)}, cv=cv, n_jobs=n_jobs
         )

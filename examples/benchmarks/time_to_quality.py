@@ -17,7 +17,7 @@ from sklearn.svm import LinearSVC
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 
-LARGE = {"learning_rate": "cosine", "learning_rate_init": 0.03, "max_iter": 7}
+LARGE = {"solver": "adam", "learning_rate": "cosine", "batch_size": 512, "max_iter": 6}
 NETWORK = {"hidden_layer_sizes": (256, 256), "max_iter": 5, "batch_size": 256, "random_state": 0}
 CONTESTANTS = {
     "linear": {
@@ -25,10 +25,8 @@ CONTESTANTS = {
         "SoftmaxClassifier": SoftmaxClassifier(random_state=0),
         "LogisticRegression(max_iter=100)": LogisticRegression(max_iter=100),
         "SGDClassifier(log_loss)": SGDClassifier("log_loss", random_state=0),
-        "HingeClassifier, large data": HingeClassifier(random_state=0, **{**LARGE, "learning_rate_init": 0.003}),
-        "HingeClassifier, large data, uncalibrated": HingeClassifier(
-            calibration=None, random_state=0, **{**LARGE, "learning_rate_init": 0.003}
-        ),
+        "HingeClassifier, large data": HingeClassifier(random_state=0, **LARGE),
+        "HingeClassifier, large data, uncalibrated": HingeClassifier(calibration=None, random_state=0, **LARGE),
         "LinearSVC": LinearSVC(random_state=0),
     },
     "networks": {
