@@ -129,7 +129,8 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             )
             if in_stack and any(p.interrupted for p in progress):
                 raise KeyboardInterrupt  # it is the search that the user wants to end
-            shared = {k: v for k, v in vars(self).items() if k not in self.get_params(deep=False)}
+            params = self.get_params(deep=False) if in_stack else vars(self)
+            shared = {k: v for k, v in vars(self).items() if k not in params}
             for m, (member, p) in enumerate(zip(members, progress, strict=True)):
                 if m:
                     member.__dict__.update(shared)
