@@ -341,4 +341,6 @@ class Batches:
             mask = torch.from_numpy(np.arange(index.shape[1]) < sizes[:, None]).to(rows.device, self.rows.dtype)
             weight = mask if weight is None else weight * mask
         everyone = len(models) == len(self.generators)
-        return Batch(self._values(rows), self._as_numbers(self.target[rows]), weight, sizes, None if everyone else models)
+        return Batch(
+            self._values(rows), self._as_numbers(self.target[rows]), weight, sizes, None if everyone else models
+        )
