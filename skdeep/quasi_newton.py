@@ -27,7 +27,7 @@ from skdeep.penalties import ElasticNet
 from skdeep.training import Monitor, Observer, Progress, loss_and_gradient
 
 #: Pairs of steps and gradient changes that L-BFGS remembers.
-_MEMORY = 20
+HISTORY = 20
 
 
 class _Objective:
@@ -85,9 +85,9 @@ class _LBFGS:
 
     def __init__(self, point: Tensor):
         self.point, self.gradient = point, torch.zeros_like(point)
-        self.steps = point.new_zeros(len(point), _MEMORY, point.shape[1])
+        self.steps = point.new_zeros(len(point), HISTORY, point.shape[1])
         self.changes = torch.zeros_like(self.steps)
-        self.weight = point.new_zeros(len(point), _MEMORY)
+        self.weight = point.new_zeros(len(point), HISTORY)
         self.n_calls = np.zeros(len(point), int)
 
     def select(self, models: np.ndarray) -> _LBFGS:
@@ -99,9 +99,9 @@ class _LBFGS:
     def __call__(self, models: np.ndarray, point: Tensor, gradient: Tensor) -> Tensor:
         """Directions (k, P) of some of the models, at their points (k, P) with these gradients (k, P)."""
         self._remember(models, point, gradient)
-        ages = np.arange(min(_MEMORY, int(self.n_calls[models].max()) - 1))
+        ages = np.arange(min(HISTORY, int(self.n_calls[models].max()) - 1))
         # newest first, which is another slot for each model
-        pairs = models[:, None], (self.n_calls[models, None] - 1 - ages) % _MEMORY
+        pairs = models[:, None], (self.n_calls[models, None] - 1 - ages) % HISTORY
         steps, changes, weight = self.steps[pairs], self.changes[pairs], self.weight[pairs]
         direction, shares = -gradient, torch.zeros_like(weight)
         for age in ages:
@@ -114,7 +114,7 @@ class _LBFGS:
         return direction
 
     def _remember(self, models: np.ndarray, point: Tensor, gradient: Tensor) -> None:
-        newest = models, self.n_calls[models] % _MEMORY
+        newest = models, self.n_calls[models] % HISTORY
         step, change = point - self.point[models], gradient - self.gradient[models]
         self.point[models], self.gradient[models] = point, gradient
         product = _dot(step, change)
@@ -126,7 +126,7 @@ class _LBFGS:
 
     def _size(self, models: np.ndarray, gradient: Tensor) -> Tensor:
         """Inverse curvature along the last step (formula 7.20); at first a step of at most unit length."""
-        newest = models, (self.n_calls[models] - 1) % _MEMORY
+        newest = models, (self.n_calls[models] - 1) % HISTORY
         weight, change = self.weight[newest], self.changes[newest]
         first = 1 / gradient.abs().sum(1).clamp(min=1.0)
         return torch.where(weight > 0, 1 / (weight * _dot(change, change)), first)
