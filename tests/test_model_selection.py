@@ -254,6 +254,13 @@ def test_sample_weight_and_groups():
     )
 
 
+def test_splits_may_share_their_training_rows():
+    X, y = IRIS
+    train, test = np.arange(0, 150, 2), np.arange(1, 150, 2)
+    ours = compare(SOFTMAX, {"alpha": ALPHAS}, (X, y), cv=[(train, test), (train, test[:40])])
+    assert (ours.cv_results_["split0_test_score"] != ours.cv_results_["split1_test_score"]).any()
+
+
 def test_metadata_routing():
     X, y = DIGITS
     weight = np.random.default_rng(0).random(len(y))
@@ -558,6 +565,17 @@ def test_regularization_path(wrap):
         np.testing.assert_allclose(fitted.predict_proba(X), alone.predict_proba(X), atol=1e-9)
     assert (path.coefs[-1] == 0).all()
     assert (path.coefs[0] != 0).any()
+
+
+def test_the_path_of_routed_weights():
+    X, y = IRIS
+    weight = np.random.default_rng(0).random(len(y))
+    with sklearn.config_context(enable_metadata_routing=True):
+        estimator = clone(SOFTMAX).set_fit_request(sample_weight="w").set_score_request(sample_weight=False)
+        path = regularization_path(estimator, X, y, ALPHAS[2:], cv=2, w=weight)
+    for alpha, coef in zip(path.alphas, path.coefs, strict=True):
+        alone = clone(SOFTMAX).set_params(alpha=alpha).fit(X, y, sample_weight=weight)
+        np.testing.assert_allclose(coef, alone.coef_, atol=1e-9)
 
 
 def test_the_path_of_a_network_has_no_coefs():

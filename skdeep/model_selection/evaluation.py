@@ -90,7 +90,8 @@ def _stacks(tasks: list[_Task], n_workers: int) -> tuple[list[list[int]], list[i
             reasons.add(key)
             alone.append(i)
         else:
-            stacks.setdefault((id(task.options["train"]), key), []).append(i)
+            split, _ = task.options["split_progress"]
+            stacks.setdefault((split, key), []).append(i)
     # where there are fewer stacks than workers, they are cut
     pieces = max(1, n_workers // max(1, len(stacks)))
     parts = [np.array_split(stack, min(pieces, len(stack))) for stack in stacks.values()]
