@@ -40,6 +40,13 @@ def model_weights(weight: np.ndarray | None, n_models: int) -> list[np.ndarray |
     return [weight] * n_models if weight is None or weight.ndim == 1 else list(weight)
 
 
+def mean_weights(weight: np.ndarray | None, subsets: list[np.ndarray | None]) -> np.ndarray:
+    """Mean weight of each model's rows."""
+    of_models = model_weights(weight, len(subsets))
+    pairs = zip(of_models, subsets, strict=True)
+    return np.array([1.0 if w is None else (w if s is None else w[s]).mean() for w, s in pairs])
+
+
 class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
     """Trains the *members* of a stack: estimators that differ in `stackable` parameters only.
 
@@ -68,8 +75,8 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
 
     # ---- what a subclass defines ----------------------------------------------------------------------------------
 
-    def _penalty(self, members: list, mean_weight: np.ndarray, batch_rows: int) -> ElasticNet:
-        """The penalty of each model of a stack."""
+    def _penalty(self, members: list, total_weight: np.ndarray, batch_weight: np.ndarray) -> ElasticNet:
+        """The penalty of each model of a stack, given the weight of its training rows and of a batch on average."""
         raise NotImplementedError
 
     def _new_network(
@@ -119,7 +126,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         states = [state] if state else [TrainingState(generators[seed]) for seed in seeds]
         if not incremental:
             for state in states:
-                state.epochs, state.reduction = 0, 1.0  # a new run of the schedule
+                state.epochs, state.reduction, state.seen = 0, 1.0, 0.0  # a new run of the schedule
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         task = None if incremental or len(members) > 1 else self._begin_task(X, y, metadata)
         n_params = len(members) * self._n_params(problem.X.shape[1], self.n_outputs_)
@@ -250,12 +257,10 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         """
         n_models = network.n_models
         n_rows = np.array([problem.X.shape[0] if s is None else len(s) for s in subsets])
-        mean_weight = np.ones(n_models)
-        if weight is not None:
-            of_models = np.broadcast_to(weight, (n_models, problem.X.shape[0]))
-            mean_weight = np.array([(w if s is None else w[s]).mean() for w, s in zip(of_models, subsets, strict=True)])
+        mean_weight = mean_weights(weight, subsets)
         batch_rows = min(self._batch_rows(problem), int(n_rows.max()))
-        penalty = self._penalty(members, mean_weight, batch_rows)
+        total_weight = mean_weight * n_rows + np.array([state.seen for state in states])
+        penalty = self._penalty(members, total_weight, mean_weight * batch_rows)
         loss = self._loss(self.n_outputs_)
         data = (problem.rows(), problem.tensor(problem.target), None if weight is None else problem.tensor(weight))
         own = subsets[0] if all(s is subsets[0] for s in subsets) else subsets
@@ -293,11 +298,12 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             self._products(),
         )
         train(network, loss, penalty, optimizer, batches, mean_weight, plan, progress, monitor, observer)
-        for state, p, rate in zip(states, progress, rates, strict=True):
+        for state, p, rate, total in zip(states, progress, rates, mean_weight * n_rows, strict=True):
             if horizon < min(max_iter, p.max_iter):
                 p.stopped = p.stopped or f"The learning rate came to its end after {horizon} epochs."
             state.reduction = p.optimizer_state["learning_rate"] / rate
             state.epochs += p.n_iter
+            state.seen += total
             state.generator = p.generator
 
     def _check_smooth(self, loss: Loss, penalty: ElasticNet) -> None:

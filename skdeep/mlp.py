@@ -168,9 +168,9 @@ class MLPClassifierTorch(BaseTorchClassifier):
         multiclass = n_outputs > 1 and not self._fitted_multilabel
         return LOSSES["log_loss" if multiclass else "binary_log_loss"]()
 
-    def _penalty(self, members, mean_weight, batch_rows):
+    def _penalty(self, members, total_weight, batch_weight):
         # MLPClassifier's alpha is per batch
-        return L2(values(members, "alpha") / (batch_rows * mean_weight), np.zeros(len(members)))
+        return L2(values(members, "alpha") / batch_weight, np.zeros(len(members)))
 
     def _layer_units(self, n_features: int, n_outputs: int) -> list[int]:
         hidden = self.hidden_layer_sizes

@@ -135,7 +135,7 @@ class Network:
         return list(torch.autograd.grad(start, self.params))
 
     def penalised(self) -> list[Tensor]:
-        """The coefficients a penalty speaks of, in the user's units."""
+        """The coefficients a penalty speaks of."""
         return self.params[: self.n_coefs]
 
     def coef_scale(self) -> Tensor | None:
@@ -171,16 +171,24 @@ class Linear(Network):
     center, scale : Tensor of shape (K, 1, d) or (1, 1, d), or None
         :math:`\mu` and :math:`1 / \sigma`, per model or shared (kept as shared where all models have the same); None
         leaves the columns as they are.
+    unit : Tensor of shape (K, 1, d) or (1, 1, d), or None
+        Factor on the coefficients W in the penalty; None for ones.
     """
 
     n_coefs = 1
 
     def __init__(
-        self, coef: Tensor, intercept: Tensor | None, center: Tensor | None = None, scale: Tensor | None = None
+        self,
+        coef: Tensor,
+        intercept: Tensor | None,
+        center: Tensor | None = None,
+        scale: Tensor | None = None,
+        unit: Tensor | None = None,
     ):
         self.params = [coef] if intercept is None else [coef, intercept]
         self.center = None if intercept is None else _shared(center)
         self.scale = _shared(scale)
+        self.unit = _shared(unit)
         self._no_intercept = coef.new_zeros(coef.shape[:2]) if intercept is None else None
         self._scaled: tuple[Tensor, Tensor] | None = None
 
@@ -243,17 +251,18 @@ class Linear(Network):
         return X if len(self.params) == 1 else torch.cat([X, X.new_ones(len(X), 1)], dim=1)
 
     def penalised(self):
-        return [self.unscaled()[0]]
+        coef = self.unscaled()[0]
+        return [coef if self.unit is None else coef * self.unit]
 
     def coef_scale(self):
-        return self.scale
+        return self.scale if self.unit is None else self.scale * self.unit
 
     def with_params(self, params):
-        return Linear(params[0], params[1] if len(params) > 1 else None, self.center, self.scale)
+        return Linear(params[0], params[1] if len(params) > 1 else None, self.center, self.scale, self.unit)
 
     def select(self, models):
         part = super().select(models)
-        for name in ("center", "scale"):
+        for name in ("center", "scale", "unit"):
             columns = getattr(self, name)
             if columns is not None and len(columns) > 1:
                 setattr(part, name, columns[torch.as_tensor(models, device=columns.device)])
