@@ -142,7 +142,9 @@ def run(callbacks, *, epochs=2, batch=200, watch_score=False, monitor=None, solv
         X=X,
         y=labels[Y],
         metadata=None,
-        snapshot=lambda net: {"coef_": net.params[0][0].numpy().copy(), "intercept_": net.params[1][0].numpy().copy()},
+        snapshot=lambda net, progress=None: dict(
+            zip(("coef_", "intercept_"), (p[0].numpy().copy() for p in net.params), strict=True)
+        ),
         validation=None if monitor is None else (X_VAL, labels[Y_VAL]),
         max_iter=epochs,
         batch_size=batch,
