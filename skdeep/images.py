@@ -28,8 +28,8 @@ def as_images(rows, image_shape: tuple[int, ...]) -> np.ndarray:
         raise ValueError(f"image_shape must be (h, w), (h, w, 3) or (3, h, w), got {image_shape}.")
     if rows.shape[1] != np.prod(shape):
         raise ValueError(
-            f"image_shape={shape} has {np.prod(shape)} values, and the data has {rows.shape[1]} columns. Pass the shape "
-            "of the images that the rows are made of."
+            f"image_shape={shape} has {np.prod(shape)} values, and the data has {rows.shape[1]} columns. Pass the "
+            "shape of the images that the rows are made of."
         )
     images = rows.reshape(-1, *shape)
     return np.moveaxis(images, 1, -1) if len(shape) == 3 and shape[2] != 3 else images

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -129,7 +129,7 @@ class TensorBoardLogger(Callback):
         if None not in self.writers_:
             goes_on = len(fitted.loss_curve_) > fitted.n_iter_ and self.directory_ is not None
             name = type(net.estimator_).__name__
-            new = Path(self.log_dir, _run_name(name, datetime.now(timezone.utc), uuid.uuid4()))
+            new = Path(self.log_dir, _run_name(name, datetime.now(UTC), uuid.uuid4()))
             self.directory_ = self.directory_ if goes_on else new
             self._open(None, self.directory_, net.estimator_)
         score = None
