@@ -297,7 +297,7 @@ def test_without_tensorboard(protocol, tmp_path, monkeypatch):
 
 def test_another_package_s_estimator(tmp_path):
     pipeline = make_pipeline(StandardScaler(), SoftmaxClassifier()).set_callbacks(TensorBoardLogger(tmp_path))
-    with pytest.raises(TypeError, match=r"got Pipeline.*pipeline\[-1\]\.set_callbacks"):
+    with pytest.raises(TypeError, match=r"(?s)got Pipeline.*pipeline\[-1\]\.set_callbacks"):
         pipeline.fit(X, Y)
 
 

@@ -276,7 +276,7 @@ def _key(value) -> float | str:
 
 def _varying(cv_results: dict[str, Any]) -> list[str]:
     """The one or two parameters in which the candidates differ."""
-    names = [key.removeprefix("param_") for key in cv_results if key.startswith("param_")]
+    names = sorted(key.removeprefix("param_") for key in cv_results if key.startswith("param_"))
     varying = [name for name in names if len({_key(value) for value in cv_results[f"param_{name}"]}) > 1]
     varying = varying or names[:1]
     if not 1 <= len(varying) <= 2:

@@ -126,7 +126,7 @@ class TemplatesDisplay:
         if X is not None:
             means = as_images(_means(X, y, classes), image_shape)
         of_pair = len(coef) == 1 and len(classes) == 2
-        template_names = [f"{names[1]} (+), {names[0]} (\N{MINUS SIGN})"] if of_pair else names
+        template_names = [f"{names[1]} (+)\n{names[0]} (\N{MINUS SIGN})"] if of_pair else names
         display = cls(templates=templates, names=template_names, means=means, mean_names=names, scaled=scaled)
         return display.plot(ax=ax, n_cols=n_cols)
 
@@ -152,7 +152,7 @@ class TemplatesDisplay:
         n_bands = math.ceil(n / n_cols)
         own_titles = self.mean_names not in (None, self.names)
         titles = [self.names, self.mean_names if own_titles else [""] * len(pairs[-1])][: len(pairs)]
-        titles = [[textwrap.fill(name, _WRAP) for name in names] for names in titles]
+        titles = [[_wrapped(name) for name in names] for names in titles]
         lines = [name.split("\n") for names in titles for name in names]
         longest, n_lines = max(1, *(len(line) for name in lines for line in name)), max(map(len, lines))
         side, colored = float(np.clip(_CHARACTER * longest, *_SIDE)), self.templates.ndim == 4
@@ -163,7 +163,7 @@ class TemplatesDisplay:
         tops = [title, title + height + (title if own_titles else gap)][: len(pairs)]
         band = tops[-1] + height + gap
         margin = (0.2 if self.means is None else 0.9) + (0.1 if colored else 0.9)  # for labels and the colour bar
-        figsize = (n_cols * side + margin, max(1.6, n_bands * band * side / column + 0.2))
+        figsize = (n_cols * side + margin, max(1.8, n_bands * band * side / column + 0.2))
         (self.ax_,) = get_axes(self, ax, 1, figsize)
         self.figure_ = self.ax_.figure
         room = self.ax_.get_window_extent().width / self.figure_.dpi / n_cols  # inches for a title
@@ -183,7 +183,6 @@ class TemplatesDisplay:
         self.images_, self.mean_images_ = drawn[0], drawn[1] if len(drawn) == 2 else []
 
         self.ax_.set(xlim=(-gap, n_cols * column), ylim=(n_bands * band, 0), aspect="equal", xticks=[], yticks=[])
-        self.ax_.set_anchor("W")  # else the labels on the left may be cut off where the figure is wider than needed
         if self.means is not None:
             centers = [b * band + top + height / 2 for b in range(n_bands) for top in tops]
             self.ax_.set_yticks(centers, ["template", "mean image"] * n_bands)
@@ -191,8 +190,9 @@ class TemplatesDisplay:
         self.ax_.spines[:].set_visible(False)
         self.colorbar_ = None
         if not colored:
-            label = "weight" if self.scaled is None else f"weight (after {self.scaled})"
+            label = "weight" if self.scaled is None else f"weight after\n{self.scaled}"
             self.colorbar_ = self.figure_.colorbar(self.images_[0], ax=self.ax_, label=label, shrink=0.9)
+        self.ax_.set_anchor("W")  # else the labels on the left may be cut off where the figure is wider than needed
         return self
 
     def _draw(self, images, titles, places, font_size, style) -> list[Any]:
@@ -207,24 +207,30 @@ class TemplatesDisplay:
         return drawn
 
 
+def _wrapped(title: str) -> str:
+    return "\n".join(textwrap.fill(line, _WRAP) for line in title.split("\n"))
+
+
 def _changes_of_columns(estimator) -> str | None:
     """Names of the steps before the classifier, None if there are none; an error if they make other columns."""
     if not isinstance(estimator, Pipeline):
         return None
     steps = [step for step in (step for _, step in estimator.steps[:-1]) if step not in (None, "passthrough")]
-    before = estimator[:-1]
-    n_before, n_after = estimator.n_features_in_, final_step(estimator).n_features_in_
-    same = n_before == n_after
-    if same and hasattr(before, "get_feature_names_out"):  # as many others are not the same (PCA)
-        given = getattr(estimator, "feature_names_in_", [f"x{i}" for i in range(n_before)])
-        same = list(before.get_feature_names_out(given)) == list(given)
+    if not steps:
+        return None
+    n_before, n_after = steps[0].n_features_in_, final_step(estimator).n_features_in_
+    given = list(getattr(steps[0], "feature_names_in_", [f"x{i}" for i in range(n_before)]))
+    try:  # as many columns as before need not be the same (PCA)
+        same = list(estimator[:-1].get_feature_names_out(given)) == given
+    except AttributeError:  # a step does not say
+        same = n_before == n_after
     if not same:
         raise ValueError(
             f"The {n_after} columns that the classifier sees are not the {n_before} of X: "
             f"{', '.join(type(step).__name__ for step in steps)} makes others, so coef_ is no image. Use steps that "
             "keep the columns, such as StandardScaler."
         )
-    return ", ".join(type(step).__name__ for step in steps) or None
+    return ",\n".join(type(step).__name__ for step in steps)
 
 
 def _means(X, y, classes) -> np.ndarray:
