@@ -5,7 +5,8 @@ it ``notify`` them. On ``net`` they find
 
 - ``module_``: the parameters ``weight_0``, ``bias_0``, ... in the memory of those in training, so that a state dict
   loaded into it takes effect; called, it gives the scores. (The linear classifiers train in centred and scaled columns:
-  these are the weights there.) ``optimizer_`` likewise stands for the loop's optimizer.
+  these are the weights there.) ``optimizer_`` likewise stands for the loop's optimizer; its ``rate`` is the learning
+  rate of the last step, the estimator's schedule included.
 - ``predict``, ``score``, ...: those of a fitted copy of the estimator, in the original labels. Pickled, it is the copy.
 - ``history``: each epoch's ``train_loss`` (with the penalty), ``valid_loss``, ``valid_acc`` (``valid_score`` if another
   ``scoring`` is watched), their ``_best`` flags, ``dur``, ``train_batch_count``. Batches are told one by one (and their
@@ -118,7 +119,7 @@ class _LoopOptimizer(torch.optim.Optimizer):
 
     @property
     def rate(self) -> float | None:
-        """Learning rate of the last step, the estimator's schedule included."""
+        """Learning rate of the last step; None if the solver makes none."""
         return None if self.loop is None else float(self.loop.rate[0])
 
     def step(self, closure=None):

@@ -146,42 +146,34 @@ class TemplatesDisplay:
         -------
         self : TemplatesDisplay
         """
-        pairs = [self.templates] if self.means is None else [self.templates, self.means]
-        n, (height, width) = max(map(len, pairs)), self.templates.shape[1:3]
-        n_cols = n_cols or math.ceil(n / math.ceil(n / _MAX_COLUMNS))
-        n_bands = math.ceil(n / n_cols)
+        groups = [self.templates] if self.means is None else [self.templates, self.means]
         own_titles = self.mean_names not in (None, self.names)
-        titles = [self.names, self.mean_names if own_titles else [""] * len(pairs[-1])][: len(pairs)]
+        titles = [self.names, self.mean_names if own_titles else [""] * len(groups[-1])][: len(groups)]
         titles = [[_wrapped(name) for name in names] for names in titles]
         lines = [name.split("\n") for names in titles for name in names]
         longest, n_lines = max(1, *(len(line) for name in lines for line in name)), max(map(len, lines))
-        side, colored = float(np.clip(_CHARACTER * longest, *_SIDE)), self.templates.ndim == 4
+        n, (height, width) = max(map(len, groups)), self.templates.shape[1:3]
+        n_cols = n_cols or math.ceil(n / math.ceil(n / _MAX_COLUMNS))
+        n_bands, colored = math.ceil(n / n_cols), self.templates.ndim == 4
+        side = float(np.clip(_CHARACTER * longest, *_SIDE))
+        # lengths in pixels of the images; downwards: a title, a template, a title or a gap, a mean image, a gap
         gap = 0.12 * max(height, width)
         column = width + gap
-        # in pixels of the images, downwards: a title, a template, a title or a gap, a mean image, a gap
         title = (0.05 + _LINE * n_lines) * column / side
-        tops = [title, title + height + (title if own_titles else gap)][: len(pairs)]
+        tops = [title, title + height + (title if own_titles else gap)][: len(groups)]
         band = tops[-1] + height + gap
         margin = (0.2 if self.means is None else 0.9) + (0.1 if colored else 0.9)  # for labels and the colour bar
         figsize = (n_cols * side + margin, max(1.8, n_bands * band * side / column + 0.2))
+
         (self.ax_,) = get_axes(self, ax, 1, figsize)
         self.figure_ = self.ax_.figure
         room = self.ax_.get_window_extent().width / self.figure_.dpi / n_cols  # inches for a title
         font_size = min(_FONT_SIZE, _FONT_SIZE * room / (_CHARACTER * longest))
-
-        limit = largest(self.templates)
-        styles = [{"cmap": cmap, "vmin": -limit, "vmax": limit}, {"cmap": "gray", "vmin": 0, "vmax": 1}]
-        pictures = [signed_colors(self.templates) if colored else self.templates]
-        if self.means is not None:
-            low, high = np.nanmin(self.means), np.nanmax(self.means)
-            means = (self.means - low) / ((high - low) or 1.0)
-            pictures.append(np.nan_to_num(means, nan=1.0) if colored else means)
         self.titles_, drawn = [], []
-        for images, names, top, style in zip(pictures, titles, tops, styles, strict=False):
+        for images, names, top, style in zip(self._pictures(), titles, tops, self._styles(cmap), strict=False):
             places = [((i % n_cols) * column, (i // n_cols) * band + top) for i in range(len(images))]
-            drawn.append(self._draw(images, names, places, font_size, {} if colored else style))
+            drawn.append(self._draw(images, names, places, font_size, style))
         self.images_, self.mean_images_ = drawn[0], drawn[1] if len(drawn) == 2 else []
-
         self.ax_.set(xlim=(-gap, n_cols * column), ylim=(n_bands * band, 0), aspect="equal", xticks=[], yticks=[])
         if self.means is not None:
             centers = [b * band + top + height / 2 for b in range(n_bands) for top in tops]
@@ -194,6 +186,23 @@ class TemplatesDisplay:
             self.colorbar_ = self.figure_.colorbar(self.images_[0], ax=self.ax_, label=label, shrink=0.9)
         self.ax_.set_anchor("W")  # else the labels on the left may be cut off where the figure is wider than needed
         return self
+
+    def _pictures(self) -> list[np.ndarray]:
+        """Templates and mean images as Matplotlib takes them."""
+        colored = self.templates.ndim == 4
+        pictures = [signed_colors(self.templates) if colored else self.templates]
+        if self.means is not None:
+            low, high = np.nanmin(self.means), np.nanmax(self.means)
+            means = (self.means - low) / ((high - low) or 1.0)
+            pictures.append(np.nan_to_num(means, nan=1.0) if colored else means)
+        return pictures
+
+    def _styles(self, cmap) -> list[dict[str, Any]]:
+        """How templates and mean images are coloured, unless they are colours."""
+        if self.templates.ndim == 4:
+            return [{}, {}]
+        limit = largest(self.templates)
+        return [{"cmap": cmap, "vmin": -limit, "vmax": limit}, {"cmap": "gray", "vmin": 0, "vmax": 1}]
 
     def _draw(self, images, titles, places, font_size, style) -> list[Any]:
         """Images with their titles, each from its top left corner on."""
