@@ -633,7 +633,7 @@ def test_fitted_copies_have_the_curves_so_far(warm_start):
             assert "loss_curve_" not in net.snapshot_()
 
         def on_epoch_end(self, net, **kwargs):
-            self.seen_.append(pickle.loads(pickle.dumps(net)))
+            self.seen_.append(copy.copy(net))  # a fitted copy of the estimator
 
     class LookAsWell(StopAt):
         def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):

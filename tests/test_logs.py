@@ -6,6 +6,7 @@ import pickle
 import sys
 import warnings
 
+import joblib
 import numpy as np
 import pytest
 from matplotlib.image import imread
@@ -208,7 +209,8 @@ def test_each_fit_of_a_search_is_a_run(protocol, tmp_path):
 
 def test_the_workers_of_a_search_write(tmp_path):
     model = make("sklearn", TensorBoardLogger(tmp_path), max_iter=2)
-    with pytest.warns(StackingWarning, match="callbacks listen to one model at a time"):
+    warned = pytest.warns(StackingWarning, match="callbacks listen to one model at a time")
+    with warned, joblib.parallel_config(backend="multiprocessing"):  # forks, which is quick
         GridSearchCV(model, {"alpha": [1e-4, 1e-1]}, cv=2, n_jobs=2, refit=False).fit(X, Y)
     written = runs(tmp_path)
     assert len(written) == 4
