@@ -76,7 +76,7 @@ class TensorBoardLogger(Callback):
     >>> X, y = load_digits(return_X_y=True)
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     logger = TensorBoardLogger(directory, image_shape=(8, 8), scoring="accuracy")
-    ...     softmax = SoftmaxClassifier(max_iter=20, random_state=0).set_callbacks(logger).fit(X, y)
+    ...     softmax = SoftmaxClassifier(tol=1e-2, random_state=0).set_callbacks(logger).fit(X, y)
     ...     [run.name.split("-")[0] for run in Path(directory).iterdir()]
     ['SoftmaxClassifier']
     """

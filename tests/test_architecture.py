@@ -94,6 +94,14 @@ def test_pictures_and_logs_are_for_users(path):
     assert path.name == "logs.py" or "torch.utils.tensorboard.SummaryWriter" not in names
 
 
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "display"], ids=lambda p: p.name)
+def test_matplotlib_is_imported_only_to_draw(path):
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    names = [node.module or "" for node in body if isinstance(node, ast.ImportFrom)]
+    names += [alias.name for node in body if isinstance(node, ast.Import) for alias in node.names]
+    assert names and not any(name.split(".")[0] == "matplotlib" for name in names)
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
 def test_files_stay_short(path):
     n_lines = len(path.read_text(encoding="utf-8").splitlines())

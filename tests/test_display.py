@@ -1,7 +1,6 @@
 """The pictures: what their artists show, and that nothing is cut off."""
 
 import itertools
-import subprocess
 import sys
 from functools import partial
 
@@ -9,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex, to_rgba
+from scipy.sparse import coo_array
 from sklearn.datasets import load_digits, load_iris
 from sklearn.decomposition import PCA
 from sklearn.feature_selection import VarianceThreshold
@@ -140,8 +140,11 @@ def test_templates_of_a_pipeline():
     assert display.colorbar_.ax.get_ylabel() == "weight after\nStandardScaler"
     assert_nothing_is_cut_off(display)
     # the mean images are of the images as passed
-    plain = TemplatesDisplay.from_estimator(softmax().fit(X_DIGITS, Y_DIGITS), X_DIGITS, Y_DIGITS, image_shape=(8, 8))
+    plain_model = softmax().fit(X_DIGITS, Y_DIGITS)
+    plain = TemplatesDisplay.from_estimator(plain_model, X_DIGITS, Y_DIGITS, image_shape=(8, 8))
     np.testing.assert_array_equal(display.means, plain.means)
+    thin = TemplatesDisplay.from_estimator(plain_model, coo_array(X_DIGITS), Y_DIGITS, image_shape=(8, 8))
+    np.testing.assert_allclose(thin.means, plain.means)
 
     steps = make_pipeline("passthrough", FunctionTransformer(np.sqrt), softmax()).fit(X_DIGITS, Y_DIGITS)
     display = TemplatesDisplay.from_estimator(steps, image_shape=(8, 8))
@@ -269,6 +272,8 @@ def test_loss_curves_over_warm_starts_and_in_given_axes():
 def test_no_loss_curve():
     with pytest.raises(TypeError, match="needs loss_curve_, and RidgeClassifier has none"):
         LossCurveDisplay.from_estimator(RidgeClassifier().fit(X_IRIS, Y_IRIS))
+    with pytest.raises(ValueError, match="names has 1 names for 2 estimators"):
+        LossCurveDisplay.from_estimators([softmax().fit(X_IRIS, Y_IRIS)] * 2, names=["one"])
 
 
 # ---- regularisation paths --------------------------------------------------------------------------------------------
@@ -503,16 +508,10 @@ def test_decision_regions_are_scikit_learn_s(model, response_method):
     np.testing.assert_allclose(display.response.reshape(expected.shape), expected, atol=1e-6)
 
 
-def test_matplotlib_is_imported_only_to_draw():
-    code = (
-        "import sys; sys.modules['matplotlib'] = None\n"
-        "import skdeep.display as display\n"
-        "show = display.SearchDisplay(params={'a': [1]}, mean_score=[1], standard_error=[1], best_index=0)\n"
-        "try: show.plot()\n"
-        "except ImportError as error: print(error)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (
-        "SearchDisplay.plot requires matplotlib. You can install matplotlib with `pip install matplotlib`"
-        in done.stdout
-    )
+def test_without_matplotlib(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    display = SearchDisplay(params={"a": [1]}, mean_score=np.ones(1), standard_error=np.ones(1), best_index=0)
+    with pytest.raises(ImportError, match=r"SearchDisplay.plot requires matplotlib. .*`pip install matplotlib`"):
+        display.plot()
+    with pytest.raises(ImportError, match=r"RegularizationPathDisplay.from_estimator requires matplotlib"):
+        RegularizationPathDisplay.from_estimator(softmax(), X_IRIS, Y_IRIS, [1e-3])

@@ -101,6 +101,8 @@ class LossCurveDisplay:
             check_is_fitted(final)
             if not hasattr(final, "loss_curve_"):
                 raise TypeError(f"LossCurveDisplay needs loss_curve_, and {type(final).__name__} has none.")
+        if names is not None and len(names) != len(finals):
+            raise ValueError(f"names has {len(names)} names for {len(finals)} estimators.")
         scorings = {_score_name(final) for final in finals}
         display = cls(
             names=names or [type(final).__name__ for final in finals],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from skdeep.display._axes import COLORS, get_axes, set_scale
 from skdeep.model_selection.evaluation import final_step
@@ -89,6 +90,7 @@ class RegularizationPathDisplay:
         -------
         RegularizationPathDisplay
         """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
         path = regularization_path(estimator, X, y, alphas, cv=cv, scoring=scoring, n_jobs=n_jobs)
         score_name = "accuracy" if scoring is None else scoring if isinstance(scoring, str) else "score"
         return cls.from_path(path, names=names, score_name=score_name, ax=ax)

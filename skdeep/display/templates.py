@@ -245,7 +245,7 @@ def _changes_of_columns(estimator) -> str | None:
 def _means(X, y, classes) -> np.ndarray:
     """Mean row of each class (or label), (n_classes, n_features); NaN without samples."""
     X, y = to_numpy(X), np.asarray(to_numpy(y))
-    X = X if issparse(X) else np.asarray(X)
+    X = X.tocsr() if issparse(X) else np.asarray(X)
     means = np.full((len(classes), X.shape[1]), np.nan)
     for c, label in enumerate(classes):
         rows = np.flatnonzero(y[:, c] == 1 if y.ndim == 2 else y == label)
