@@ -6,7 +6,6 @@ import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 from sklearn.metrics import check_scoring
@@ -29,7 +28,7 @@ class TensorBoardLogger(Callback):
     (``GridSearchCV-20261121-120000-1f0c57a2/search-0/candidate-split-evaluation-3/fit-final-estimator-1``); the
     parameters of each are its text "estimator". Steps are the epochs of ``loss_curve_``: with ``warm_start`` they go
     on, and so does, with ``partial_fit`` and skorch's protocol, the run. (``partial_fit`` calls no callbacks of
-    scikit-learn.)
+    scikit-learn.) What comes after the last epoch, HingeClassifier's calibration, is not logged.
 
     ============================== =====================================================================================
     tag                            what it is
@@ -86,8 +85,8 @@ class TensorBoardLogger(Callback):
         self.image_shape = image_shape
         self.scoring = scoring
         # by estimator in scikit-learn's protocol, where many share the logger; by None in skorch's, where one has it
-        self.writers_: dict[Any, Any] = {}
-        self.directory_: Path | None = None
+        self.writers_ = {}
+        self.directory_ = None
 
     def __getstate__(self):
         return {**vars(self), "writers_": {}}
@@ -183,10 +182,9 @@ class TensorBoardLogger(Callback):
             if value is not None:
                 writer.add_scalar(tag, float(value), step)
         if self.image_shape is not None:
-            coef = dense(fitted.coef_)
-            for name, image in zip(
-                fitted.classes_[-len(coef) :], signed_colors(as_images(coef, self.image_shape)), strict=True
-            ):
+            images = signed_colors(as_images(dense(fitted.coef_), self.image_shape))
+            # two classes have one template, of the second
+            for name, image in zip(fitted.classes_[-len(images) :], images, strict=True):
                 writer.add_image(f"templates/{name}", image, step, dataformats="HWC")
         writer.flush()  # an epoch is there to see when it has ended
 
