@@ -5,7 +5,8 @@ it ``notify`` them. On ``net`` they find
 
 - ``module_``: the parameters ``weight_0``, ``bias_0``, ... in the memory of those in training, so that a state dict
   loaded into it takes effect; called, it gives the scores. (The linear classifiers train in centred and scaled columns:
-  these are the weights there.) ``optimizer_`` likewise stands for the loop's optimizer.
+  these are the weights there.) ``optimizer_`` likewise stands for the loop's optimizer; its ``rate`` is the learning
+  rate of the last step, the estimator's schedule included.
 - ``predict``, ``score``, ...: those of a fitted copy of the estimator, in the original labels. Pickled, it is the copy.
 - ``history``: each epoch's ``train_loss`` (with the penalty), ``valid_loss``, ``valid_acc`` (``valid_score`` if another
   ``scoring`` is watched), their ``_best`` flags, ``dur``, ``train_batch_count``. Batches are told one by one (and their
@@ -51,7 +52,11 @@ class EpochTable(Observer):
 
 
 class TaskObserver(Observer):
-    """Speak scikit-learn's callback protocol: each epoch is a subtask of the fit. Parameters: see `make_observer`."""
+    """Speak scikit-learn's callback protocol: each epoch is a subtask of the fit. Parameters: see `make_observer`.
+
+    The fitted copies of the estimator that callbacks get also have ``learning_rate_``, the rate of the last step (None
+    if the solver makes none).
+    """
 
     def __init__(self, estimator, context, X, y, metadata, snapshot):
         self.context, self.snapshot, self.task = context, snapshot, None
@@ -61,6 +66,7 @@ class TaskObserver(Observer):
         self.without_names = {"feature_names_in_": None} if unnamed else {}
 
     def train_begin(self, network, optimizer):
+        self.optimizer = optimizer
         self.data["reconstruction_attributes"] = lambda: {**self.snapshot(network), **self.without_names}
 
     def epoch_begin(self, epoch):
@@ -69,7 +75,12 @@ class TaskObserver(Observer):
 
     def epoch_end(self, epoch, progress, network, is_best):
         task, self.task = self.task, None
-        return task.call_on_fit_task_end(**self.data)
+        rate = None if self.optimizer is None else float(self.optimizer.rate[0])
+
+        def fitted_now():
+            return {**self.snapshot(network, progress), **self.without_names, "learning_rate_": rate}
+
+        return task.call_on_fit_task_end(**{**self.data, "reconstruction_attributes": fitted_now})
 
     def train_end(self, network):
         if self.task is not None:  # the epoch was interrupted; every beginning has its end
@@ -105,6 +116,11 @@ class _LoopOptimizer(torch.optim.Optimizer):
             for i, param in enumerate(self.param_groups[0]["params"]):
                 self.state[param] = {slot: getattr(loop, slot)[i][0] for slot in loop.slots}
                 self.state[param]["step"] = torch.from_numpy(loop.n_steps)[0]
+
+    @property
+    def rate(self) -> float | None:
+        """Learning rate of the last step; None if the solver makes none."""
+        return None if self.loop is None else float(self.loop.rate[0])
 
     def step(self, closure=None):
         """Take note that the loop has made a step; schedulers ask for it."""
@@ -234,7 +250,7 @@ class SkorchObserver(Observer):
         module, steps = functools.partial(_Module, network), functools.partial(_LoopOptimizer, optimizer)
         rate, device = 1.0 if optimizer is None else float(optimizer.learning_rate[0]), str(network.params[0].device)
         self.host = host = _host_class()(module, optimizer=steps, lr=rate, device=device, **self.settings)
-        host.estimator_, host.snapshot_ = self.estimator, functools.partial(self.snapshot, network)
+        host.estimator_, host.snapshot_ = self.estimator, lambda: self.snapshot(network, self.progress)
         callbacks = [callback for _, callback in host.initialize().callbacks_]
         self._check(callbacks)
         self.listeners = [callback for callback in callbacks if _listens(callback)]
@@ -377,8 +393,9 @@ def make_observer(
     Parameters
     ----------
     estimator, snapshot
-        The classifier being fitted, whose ``classes_`` are known; ``snapshot(network)`` returns its fitted attributes
-        for the current parameters (called only where a callback asks for it).
+        The classifier being fitted, whose ``classes_`` are known; ``snapshot(network, progress=None)`` returns its
+        fitted attributes for the current parameters, and those that tell how training went (called only where a
+        callback asks for it).
     callbacks : None, skorch callback, or list of callbacks
         Instances, classes or ``(name, callback)`` pairs. Anything else raises a TypeError.
     verbose : bool or int

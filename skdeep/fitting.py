@@ -173,7 +173,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         observer = None
         if len(members) == 1 and (self.verbose or self.callbacks or task is not None):
             part = problem.take(subset) if splits else problem
-            observer = self._observer(part, held_out, max_iter, task)
+            observer = self._observer(part, held_out, max_iter, task, incremental)
         monitor = None
         if held_out is not None:
             labels = self._labels(held_out.codes)
@@ -181,9 +181,14 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         self._run(members, problem, network, states, subsets, weight, progress, max_iter, monitor, observer)
         return progress, network, observer
 
-    def _observer(self, problem: Problem, held_out: Problem | None, max_iter: int, task):
+    def _observer(self, problem: Problem, held_out: Problem | None, max_iter: int, task, incremental: bool):
         """What speaks to callbacks; None if nobody listens."""
         weight, dtype, space = problem.sample_weight, float_dtype(problem.X), OutputSpace(problem.X)
+
+        def snapshot(network, progress=None):
+            curves = {} if progress is None else self._curves(progress, incremental)
+            return {**self._learned(network, 0, dtype, space), **curves}
+
         return make_observer(
             self,
             callbacks=self.callbacks,
@@ -192,7 +197,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             X=problem.X,
             y=self._labels(problem.codes),
             metadata=None if weight is None else {"sample_weight": weight},
-            snapshot=lambda network: self._learned(network, 0, dtype, space),
+            snapshot=snapshot,
             validation=None if held_out is None else (held_out.X, self._labels(held_out.codes)),
             max_iter=max_iter,
             batch_size=self._batch_rows(problem),
@@ -320,19 +325,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
     def _conclude(self, network, progress: Progress, state, incremental, dtype, space) -> None:
         """Set the fitted attributes."""
         final = network.with_params(progress.params)
-        self.__dict__.update(self._learned(final, 0, dtype, space))
-        previous = getattr(self, "loss_curve_", []) if incremental or self.warm_start else []
-        self.n_iter_ = progress.n_iter
-        self.t_ = progress.samples
-        self.loss_curve_ = [*previous, *progress.loss_curve]
-        self.loss_ = progress.loss_curve[-1]
-        self.best_loss_ = None if progress.watch_score else min(progress.best_loss, *progress.loss_curve)
-        goes_on = incremental or self.warm_start
-        scores = (getattr(self, "validation_scores_", None) if goes_on else None) or []
-        losses = (getattr(self, "validation_loss_curve_", None) if goes_on else None) or []
-        self.validation_scores_ = [*scores, *progress.validation_scores] or None
-        self.validation_loss_curve_ = [*losses, *progress.validation_losses] or None
-        self.best_validation_score_ = max(self.validation_scores_) if self.validation_scores_ else None
+        self.__dict__.update(self._learned(final, 0, dtype, space) | self._curves(progress, incremental))
         state.optimizer = progress.optimizer_state or None
         state.solver = self.solver_
         if state.optimizer is not None:
@@ -340,6 +333,25 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             state.learning_rate = float(np.squeeze(state.optimizer["learning_rate"] * factor))
         self._optimizer = state
         self._no_improvement_count = progress.no_improvement
+
+    def _curves(self, progress: Progress, incremental: bool) -> dict[str, Any]:
+        """The fitted attributes that tell how training went."""
+        goes_on = incremental or self.warm_start
+
+        def continued(name: str, values: list[float]) -> list[float]:
+            return [*((getattr(self, name, None) if goes_on else None) or []), *values]
+
+        scores = continued("validation_scores_", progress.validation_scores) or None
+        return {
+            "n_iter_": progress.n_iter,
+            "t_": progress.samples,
+            "loss_": progress.loss_curve[-1],
+            "best_loss_": None if progress.watch_score else min(progress.best_loss, *progress.loss_curve),
+            "loss_curve_": continued("loss_curve_", progress.loss_curve),
+            "validation_scores_": scores,
+            "validation_loss_curve_": continued("validation_loss_curve_", progress.validation_losses) or None,
+            "best_validation_score_": max(scores) if scores else None,
+        }
 
     def _warn(self, progress: Progress) -> None:
         """Say what the user should know of the run; attributed to the line that called ``fit``."""
