@@ -81,14 +81,16 @@ class _Module(torch.nn.Module):
 
     def __init__(self, network: Network):
         super().__init__()
-        self.network, n = network, network.n_coefs
-        for i, param in enumerate(network.params):
-            name = f"{('weight', 'bias', 'slope')[i // n]}_{i % n}"
+        self.network = network
+        n = len(network.params)
+        for name, param in zip(network.names, network.params, strict=False):
             self.register_parameter(name, torch.nn.Parameter(param.detach()[0]))
+        for name, buffer in zip(network.names[n:], network.buffers, strict=True):
+            self.register_buffer(name, buffer[0])
 
     def forward(self, X: Tensor) -> Tensor:
         # its own parameters, not the network's: a deep copy of the module has left that memory
-        params = [param.unsqueeze(0) for param in self.parameters()]
+        params = [tensor.unsqueeze(0) for tensor in (*self.parameters(), *self.buffers())]
         return self.network.with_params(params).scores(X.to(params[0].dtype))[0]
 
 
@@ -342,11 +344,11 @@ class SkorchObserver(Observer):
             return
         restores = progress.watch_score and progress.params is not None
         if restores:  # callbacks meet, save and change the model that is kept
-            for param, best in zip(network.params, progress.params, strict=True):
+            for param, best in zip(network.tensors, progress.params, strict=True):
                 param.detach().copy_(best)
         self._notify("on_train_end", X=self.train[0], y=self.y)
         if restores:
-            progress.params = [param.detach().clone() for param in network.params]
+            progress.params = [param.detach().clone() for param in network.tensors]
 
 
 def _of_each(name: str) -> Any:

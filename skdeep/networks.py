@@ -13,15 +13,19 @@ product is twice as fast as ``(B, in) @ (in, out)`` on a CPU. Products with shar
 
 from __future__ import annotations
 
-from itertools import pairwise
+import copy
+from collections.abc import Sequence
+from itertools import islice, pairwise
 
 import numpy as np
 import torch
 from scipy.sparse._sparsetools import csc_matvecs  # the bare loop: a csc_array around it costs as much again
 from torch import Tensor
 
-from skdeep._stack import csr_tensor, select
+from skdeep._stack import csr_tensor, per_model, select, vector
 from skdeep.activations import ACTIVATIONS
+from skdeep.dropout import Noise
+from skdeep.normalization import batch_norm, layer_norm
 
 
 def transposed_product(X: Tensor, G: Tensor) -> Tensor:
@@ -103,10 +107,31 @@ def _at_center(coef: Tensor, center: Tensor) -> Tensor:
 
 
 class Network:
-    """Base of the networks: a list of parameters, each ``(K, ...)``, of which the first `n_coefs` are penalised."""
+    """Base of the networks: a list of parameters, each ``(K, ...)``, of which the first `n_coefs` are penalised.
+
+    What a model learns in another way than by its gradient (averages over batches) is in `buffers`, each ``(K, ...)``.
+    """
 
     params: list[Tensor]
+    buffers: list[Tensor] = []
     n_coefs: int
+    #: The user's module behind the network, if there is one.
+    module: torch.nn.Module | None = None
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that makes a model: parameters and buffers."""
+        return [*self.params, *self.buffers]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the `tensors`, for those who show or save them."""
+        return ["weight_0", "bias_0"][: len(self.params)]
+
+    @property
+    def whole_batches(self) -> bool:
+        """Whether the scores of a row in training depend on the others of its batch, which then cannot be cut."""
+        return False
 
     @property
     def n_models(self) -> int:
@@ -122,8 +147,8 @@ class Network:
         """Scores ``(K, B, C)`` of a batch."""
         raise NotImplementedError
 
-    def training_scores(self, X: Tensor) -> Tensor:
-        """The same, with what `gradient` will need."""
+    def training_scores(self, X: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The same in training, with what `gradient` will need; `weight` (1 or K, B) is that of the rows."""
         with torch.enable_grad():
             return self.scores(X)
 
@@ -143,17 +168,17 @@ class Network:
         return None
 
     def with_params(self, params: list[Tensor]) -> Network:
-        """The same network around other parameters (with another K, if need be)."""
+        """The same network around other `tensors` (with another K, if need be)."""
         raise NotImplementedError
 
     def select(self, models: np.ndarray) -> Network:
-        """A network of some of the models, with a copy of their parameters."""
-        return self.with_params([select(p.detach(), models) for p in self.params])
+        """A network of some of the models, with a copy of their `tensors`."""
+        return self.with_params([select(p.detach(), models) for p in self.tensors])
 
     def put(self, models: np.ndarray, part: Network) -> None:
-        """Take back the parameters of some of the models."""
+        """Take back the `tensors` of some of the models."""
         index = torch.as_tensor(models, device=self.params[0].device)
-        for mine, new in zip(self.params, part.params, strict=True):
+        for mine, new in zip(self.tensors, part.tensors, strict=True):
             mine.detach()[index] = new.detach()
 
 
@@ -220,7 +245,7 @@ class Linear(Network):
             return affine(X, *self.unscaled())
         return affine(scaled, self.params[0], self.params[1] if self._no_intercept is None else self._no_intercept)
 
-    def training_scores(self, X):
+    def training_scores(self, X, weight=None):
         return self.scores(X)
 
     def gradient(self, scores, X, score_gradient):
@@ -261,7 +286,12 @@ class Linear(Network):
 
 
 class MLP(Network):
-    """A multilayer perceptron: linear layers with an activation after each but the last.
+    r"""A multilayer perceptron: linear layers, between them normalisation, activation and dropout.
+
+    .. math:: h_l = d_l \odot \phi(N(W_l h_{l-1} + b_l)), \quad h_l = h_{l-1} + g_l\, d_l \odot \phi(\ldots)
+
+    The second form is that of residual blocks. The random factors :math:`d_l` (dropout, per row and unit) and
+    :math:`g_l` (stochastic depth, per batch and block) have expectation one, and are one in evaluation.
 
     Parameters
     ----------
@@ -271,19 +301,65 @@ class MLP(Network):
         The activation's learnt parameter, one per hidden layer; empty for activations without one.
     activation : str
         A key of `skdeep.activations.ACTIVATIONS`.
+    gammas, betas : list of Tensor, each (K, out)
+        Factor and summand of each hidden layer's normalisation; empty for none.
+    running_means, running_vars : list of Tensor, each (K, out)
+        Averages over batches; empty for layer normalisation, which has none.
+    dropout : ndarray of shape (K,), or float
+        Probability that a hidden unit is left out of a step.
+    stochastic_depth : ndarray of shape (K,), float or None
+        Probability that the last residual block is left out of a step; that of block l of L is l / L of it. Hidden
+        layers whose input has the same width are residual blocks, unless this is None.
+    generators : list of numpy.random.Generator
+        Of each model's random factors.
     """
 
-    def __init__(self, weights: list[Tensor], biases: list[Tensor], slopes: list[Tensor], activation: str):
-        self.params = [p.requires_grad_() for p in (*weights, *biases, *slopes)]
+    def __init__(
+        self,
+        weights: list[Tensor],
+        biases: list[Tensor],
+        slopes: list[Tensor],
+        activation: str,
+        gammas: Sequence[Tensor] = (),
+        betas: Sequence[Tensor] = (),
+        running_means: Sequence[Tensor] = (),
+        running_vars: Sequence[Tensor] = (),
+        *,
+        dropout: np.ndarray | float = 0.0,
+        stochastic_depth: np.ndarray | float | None = None,
+        generators: Sequence[np.random.Generator] = (),
+    ):
+        learnt = {"weight": weights, "bias": biases, "slope": slopes, "gamma": gammas, "beta": betas}
+        averaged = {"running_mean": running_means, "running_var": running_vars}
+        self.params = [p.requires_grad_() for group in learnt.values() for p in group]
+        self.buffers = [*running_means, *running_vars]
         self.n_coefs = len(weights)
         self.activation = activation
+        self.dropout = vector(dropout, self.n_models)
+        self.stochastic_depth = None if stochastic_depth is None else vector(stochastic_depth, self.n_models)
+        self.generators = list(generators)
+        self._sizes = {name: len(group) for name, group in (learnt | averaged).items()}
+        pairs = enumerate(pairwise(weights[:-1]), start=1)
+        width = [weight.shape[1] // ACTIVATIONS[activation].n_pieces for weight in weights]
+        #: Hidden layers that are residual blocks.
+        self.blocks = [] if stochastic_depth is None else [i for i, _ in pairs if width[i] == width[i - 1]]
 
     @classmethod
-    def initial(cls, generators: list[np.random.Generator], layer_units: list[int], activation: str, **tensor) -> MLP:
+    def initial(
+        cls,
+        generators: list[np.random.Generator],
+        layer_units: list[int],
+        activation: str,
+        *,
+        normalization: str | None = None,
+        dropout: np.ndarray | float = 0.0,
+        stochastic_depth: np.ndarray | float | None = None,
+        **tensor,
+    ) -> MLP:
         r"""Draw the initial weights of each model from its generator: Glorot & Bengio's uniform, AISTATS 2010.
 
         The bound is that of MLPClassifier, :math:`\sqrt{6 / (n_{in} + n_{out})}` (2 instead of 6 for the logistic
-        activation), for weights and biases.
+        activation), for weights and biases. Normalisation starts as the identity on standardised columns.
         """
         form = ACTIVATIONS[activation]
         factor = 2.0 if activation == "logistic" else 6.0
@@ -303,17 +379,72 @@ class MLP(Network):
         n_layers = len(layer_units) - 1
         shape = (len(generators), 1)
         slopes = [] if form.slope is None else [torch.full(shape, form.slope, **tensor) for _ in range(n_layers - 1)]
-        return cls(params[:n_layers], params[n_layers:], slopes, activation)
+        hidden = params[n_layers:-1]  # biases of hidden layers, whose shape those of the normalisation have
+        starts = {None: "", "layer": "10", "batch": "1001"}[normalization]
+        norms = [[torch.full_like(bias, float(start)) for bias in hidden] for start in starts]
+        options: dict = {"dropout": dropout, "stochastic_depth": stochastic_depth, "generators": generators}
+        return cls(params[:n_layers], params[n_layers:], slopes, activation, *norms, **options)
+
+    @property
+    def groups(self) -> dict[str, list[Tensor]]:
+        """The `tensors` by what they are: lists with an entry per layer."""
+        tensors = iter(self.tensors)
+        return {name: list(islice(tensors, size)) for name, size in self._sizes.items()}
+
+    @property
+    def names(self):
+        return [f"{name}_{i}" for name, size in self._sizes.items() for i in range(size)]
+
+    @property
+    def draws(self) -> bool:
+        """Whether anything is drawn at a step."""
+        return bool(self.dropout.any() or (self.blocks and self.stochastic_depth.any()))
+
+    @property
+    def whole_batches(self):
+        return self.draws or bool(self.buffers)
 
     def scores(self, X):
-        function = ACTIVATIONS[self.activation].function
-        n = self.n_coefs
-        weights, biases, slopes = self.params[:n], self.params[n : 2 * n], self.params[2 * n :]
-        hidden = affine(X, weights[0], biases[0])
-        for i, (weight, bias) in enumerate(zip(weights[1:], biases[1:], strict=True)):
-            hidden = affine(function(hidden, *slopes[i : i + 1]), weight, bias)
-        return hidden
+        return self._scores(X)
+
+    def training_scores(self, X, weight=None):
+        noise = Noise(self.generators) if self.draws else None
+        with torch.enable_grad():
+            return self._scores(X, True, weight, noise)
+
+    def _scores(
+        self, X: Tensor, training: bool = False, weight: Tensor | None = None, noise: Noise | None = None
+    ) -> Tensor:
+        weights, biases, slopes, *norms = self.groups.values()
+        gates = None if noise is None or not self.blocks else self._gates(noise)
+        hidden = X
+        for i in range(self.n_coefs - 1):
+            z = affine(hidden, weights[i], biases[i])
+            if norms[0]:
+                norm = [group[i] for group in norms if group]
+                z = batch_norm(z, *norm, weight, training=training) if self.buffers else layer_norm(z, *norm)
+            new = ACTIVATIONS[self.activation].function(z, *slopes[i : i + 1])
+            if noise is not None and self.dropout.any():
+                new = new * noise.units(i, self.dropout, new)
+            if i in self.blocks:
+                new = hidden + (new if gates is None else new * per_model(gates[:, self.blocks.index(i)], new))
+            hidden = new
+        return affine(hidden, weights[-1], biases[-1])
+
+    def _gates(self, noise: Noise) -> np.ndarray:
+        """Factors on the residual blocks, (K, L)."""
+        growth = np.arange(1, len(self.blocks) + 1) / len(self.blocks)
+        return noise.blocks(self.stochastic_depth[:, None] * growth)
 
     def with_params(self, params):
-        n = self.n_coefs
-        return MLP(params[:n], params[n : 2 * n], params[2 * n :], self.activation)
+        part = copy.copy(self)
+        n = len(self.params)
+        part.params, part.buffers = [p.requires_grad_() for p in params[:n]], list(params[n:])
+        return part
+
+    def select(self, models):
+        part = super().select(models)
+        part.dropout = self.dropout[models]
+        part.stochastic_depth = None if self.stochastic_depth is None else self.stochastic_depth[models]
+        part.generators = [self.generators[m] for m in models] if self.generators else []
+        return part
