@@ -4,7 +4,7 @@ skorch's callbacks get a *host*: a net that trains nothing. The loop writes what
 it ``notify`` them. On ``net`` they find
 
 - ``module_``: the parameters ``weight_0``, ``bias_0``, ... in the memory of those in training, so that a state dict
-  loaded into it takes effect; called, it gives the scores. (The linear classifiers train in centred and scaled columns:
+  loaded into it takes effect; called, it gives the scores. (A module of the user's is itself. The linear classifiers train in centred and scaled columns:
   these are the weights there.) ``optimizer_`` likewise stands for the loop's optimizer.
 - ``predict``, ``score``, ...: those of a fitted copy of the estimator, in the original labels. Pickled, it is the copy.
 - ``history``: each epoch's ``train_loss`` (with the penalty), ``valid_loss``, ``valid_acc`` (``valid_score`` if another
@@ -97,11 +97,11 @@ class _Module(torch.nn.Module):
 class _LoopOptimizer(torch.optim.Optimizer):
     """The optimizer of the loop as torch's schedulers and checkpoints see it; updates and memory are the loop's."""
 
-    def __init__(self, loop: Optimizer | None, params, lr: float):
+    def __init__(self, loop: Optimizer | None, leaves: list, params, lr: float):
         defaults: dict[str, Any] = {"lr": lr}
         if loop is not None:  # None makes no steps; the name tells a scheduler that cycles momentum what there is
             defaults |= {"betas": loop.betas} if isinstance(loop, Adam) else {"momentum": float(loop.momentum[0])}
-        super().__init__(params, defaults)
+        super().__init__(leaves, defaults)  # the loop's, in its order: a module may have others, which are not trained
         self.loop = loop
         if loop is not None:
             for i, param in enumerate(self.param_groups[0]["params"]):
@@ -206,7 +206,7 @@ class SkorchObserver(Observer):
     progress: Progress | None = None
     host: Any = None
     history = property(lambda self: self.host.history)
-    frozen = property(lambda self: [param for param in self.host.module_.parameters() if not param.requires_grad])
+    frozen = property(lambda self: [param for param in self.leaves if not param.requires_grad])
     watches_batches = property(lambda self: bool(self.listeners or self.frozen))
 
     def __init__(self, callbacks, estimator, snapshot, train, valid, max_iter, batch_size, verbose=False):
@@ -233,9 +233,11 @@ class SkorchObserver(Observer):
         self.host.optimizer_.pull()
 
     def train_begin(self, network, optimizer):
-        module, steps = functools.partial(_Module, network), functools.partial(_LoopOptimizer, optimizer)
+        self.network, module = network, network.module or _Module(network)
+        self.leaves = network.leaves or list(module.parameters())
+        steps = functools.partial(_LoopOptimizer, optimizer, self.leaves)
         rate, device = 1.0 if optimizer is None else float(optimizer.learning_rate[0]), str(network.params[0].device)
-        self.host = host = _host_class()(module, optimizer=steps, lr=rate, device=device, **self.settings)
+        self.host = host = _host_class()(lambda: module, optimizer=steps, lr=rate, device=device, **self.settings)
         host.estimator_, host.snapshot_ = self.estimator, functools.partial(self.snapshot, network)
         callbacks = [callback for _, callback in host.initialize().callbacks_]
         self._check(callbacks)
@@ -281,12 +283,11 @@ class SkorchObserver(Observer):
         self.host.notify("on_batch_begin", batch=self.batch, training=True)
 
     def gradients(self, batch, gradients):
-        params = list(self.host.module_.parameters())
-        for param, gradient in zip(params, gradients, strict=True):
+        for param, gradient in zip(self.leaves, gradients, strict=True):
             param.grad = gradient[0]
         named = list(self.host.get_all_learnable_params())
         self.host.notify("on_grad_computed", named_parameters=named, batch=self.batch, training=True)
-        for param, gradient in zip(params, gradients, strict=True):  # it may have been replaced
+        for param, gradient in zip(self.leaves, gradients, strict=True):  # it may have been replaced
             gradient[0] = 0 if param.grad is None else param.grad
 
     def batch_end(self, batch, loss):
@@ -300,7 +301,7 @@ class SkorchObserver(Observer):
         self.history.record_batch(f"{part}_batch_size", size)
         scores = None
         if self.wants_scores:
-            scores = self.host.module_(rows_of(batch[0], loss.device, loss.dtype).take(slice(0, size)))
+            scores = self.network.scores(rows_of(batch[0], loss.device, loss.dtype).take(slice(0, size)))[0]
         self._notify("on_batch_end", batch=batch, training=part == "train", loss=loss, y_pred=scores)
 
     def _whole(self, part: str, data: tuple, loss: float, like: Tensor) -> None:

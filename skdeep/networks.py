@@ -115,8 +115,9 @@ class Network:
     params: list[Tensor]
     buffers: list[Tensor] = []
     n_coefs: int
-    #: The user's module behind the network, if there is one.
+    #: The user's module behind the network, if there is one, and its own parameters in the order of `params`.
     module: torch.nn.Module | None = None
+    leaves: list[torch.nn.Parameter] = []
 
     @property
     def tensors(self) -> list[Tensor]:

@@ -25,6 +25,8 @@ def why_alone(estimator) -> str | None:
     """Why an estimator cannot train in a stack with others; None if it can."""
     if not isinstance(estimator, BaseTorchClassifier):
         return f"{type(estimator).__name__} is none of skdeep's estimators"
+    if not estimator.stackable:
+        return f"{type(estimator).__name__} has a module of its own"
     if estimator.callbacks or getattr(estimator, "_skl_callbacks", None):
         return "callbacks listen to one model at a time"
     if estimator.verbose:

@@ -14,8 +14,18 @@ from sklearn.utils.estimator_checks import (
     parametrize_with_checks,
 )
 
-from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
+from torch import nn
+
+from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier, TorchClassifier
 from skdeep.activations import ACTIVATIONS
+
+
+def perceptron(n_outputs, hidden=16):
+    """A module as a user may write it; batch statistics, random numbers and a size that follows from the data."""
+    return nn.Sequential(
+        nn.LazyLinear(hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(0.1), nn.Linear(hidden, n_outputs)
+    )
+
 
 SMALL = {"max_iter": 60, "hidden_layer_sizes": (16,), "learning_rate_init": 0.01}
 
@@ -41,6 +51,12 @@ CONFIGURATIONS = [
     MLPClassifierTorch(early_stopping=True),
     MLPClassifierTorch((20, 10), "tanh", solver="adamw", class_weight="balanced"),
     *(MLPClassifierTorch(activation=name, **SMALL) for name in ACTIVATIONS if name not in ("relu", "tanh")),
+    MLPClassifierTorch(dropout=0.3, **SMALL),
+    *(MLPClassifierTorch(normalization=name, **SMALL) for name in ("batch", "layer")),
+    MLPClassifierTorch(
+        **SMALL | {"hidden_layer_sizes": (16, 16)}, normalization="batch", dropout=0.1, stochastic_depth=0.2
+    ),
+    TorchClassifier(perceptron, learning_rate_init=0.01, max_iter=60),
     # "float64" is what "auto" does with the checks' small data
     *(SoftmaxClassifier(precision=precision) for precision in ("float32", "bfloat16")),
     HingeClassifier(precision="bfloat16"),
