@@ -14,8 +14,8 @@ from skdeep.base import BaseTorchClassifier
 from skdeep.fitting import values
 from skdeep.inputs import to_numpy
 from skdeep.losses import LOSSES, Loss
-from skdeep.networks import MLP
 from skdeep.penalties import L2
+from skdeep.perceptron import MLP
 
 #: Learned attributes that no option makes go away.
 _ALWAYS = {"coefs_", "intercepts_"}
@@ -59,10 +59,10 @@ class MLPClassifierTorch(NeuralNetClassifier):
 
     .. math:: h_0 = x, \quad h_l = \phi(W_l h_{l-1} + b_l), \quad s = W_L h_{L-1} + b_L
 
-    (with normalisation, dropout and residual blocks where asked for) trained on the cross-entropy of the scores s (softmax for more than two classes, one logistic column for two, one
-    per label for multilabel targets) plus :math:`\frac{\alpha}{2 B \bar w} \sum_l \|W_l\|^2`, the L2 penalty as
-    MLPClassifier has it. Parameters, attributes and their meaning are those of
-    :class:`sklearn.neural_network.MLPClassifier`, so that a swap is one word.
+    (with normalisation, dropout and residual blocks where asked for) trained on the cross-entropy of the scores s
+    (softmax for more than two classes, one logistic column for two, one per label for multilabel targets) plus
+    :math:`\frac{\alpha}{2 B \bar w} \sum_l \|W_l\|^2`, the L2 penalty as MLPClassifier has it. Parameters, attributes
+    and their meaning are those of :class:`sklearn.neural_network.MLPClassifier`, so that a swap is one word.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
         Probability that a hidden unit is left out of a training step, drawn for each row. The others are scaled up, so
         that predictions need no correction.
     stochastic_depth : float or None, default=None
-        A number makes residual blocks, :math:`h_l = h_{l-1} + \\phi(\\ldots)`, of the hidden layers that are as wide as
+        A number makes residual blocks, :math:`h_l = h_{l-1} + \phi(\ldots)`, of the hidden layers that are as wide as
         the hidden layer before. Each is left out of a training step, for the whole batch, with a probability that grows
         linearly from block to block up to this one at the last (0 leaves out none); otherwise it is scaled up. Layers
         of other widths stay as they are. None has no residual blocks.
@@ -104,9 +104,10 @@ class MLPClassifierTorch(NeuralNetClassifier):
         Learnt slope of each hidden layer; only with "prelu".
     gammas_, betas_ : list of ndarray of shape (fan_out,)
         Factor and summand of each hidden layer's normalisation,
-        :math:`\\gamma (z - \\mu) / \\sqrt{v + 10^{-5}} + \\beta`; only with ``normalization``.
+        :math:`\gamma (z - \mu) / \sqrt{v + 10^{-5}} + \beta`; only with ``normalization``.
     running_means_, running_vars_ : list of ndarray of shape (fan_out,)
-        :math:`\\mu` and v of predictions: running averages over batches, in which the last one counts a tenth; only with ``normalization="batch"``.
+        :math:`\mu` and v of predictions: running averages over batches, in which the last one counts a tenth; only
+        with ``normalization="batch"``.
     n_layers_ : int
         Layers, with the input.
     out_activation_ : {"softmax", "logistic"}

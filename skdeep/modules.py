@@ -291,8 +291,9 @@ class TorchClassifier(NeuralNetClassifier):
     def get_params(self, deep=True):
         """Parameters of the estimator; with `deep`, those of the module too, as ``module__name``."""
         params = super().get_params(deep)
-        own = (self.module_params or {}) if deep else {}
-        return params | {f"module__{name}": value for name, value in own.items()}
+        if deep and isinstance(self.module_params, dict):
+            params |= {f"module__{name}": value for name, value in self.module_params.items()}
+        return params
 
     def set_params(self, **params):
         """Set parameters of the estimator, and those of the module as ``module__name``."""

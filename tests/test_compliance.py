@@ -13,7 +13,6 @@ from sklearn.utils.estimator_checks import (
     check_readonly_memmap_input,
     parametrize_with_checks,
 )
-
 from torch import nn
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier, TorchClassifier

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from skdeep.dropout import Noise
-from skdeep.networks import MLP
+from skdeep.perceptron import MLP
 
 LIKE = torch.zeros(1, 400, 500, dtype=torch.float64)
 

@@ -6,7 +6,8 @@ import torch
 from scipy import sparse, special
 
 from skdeep.activations import ACTIVATIONS
-from skdeep.networks import MLP, Linear
+from skdeep.networks import Linear
+from skdeep.perceptron import MLP
 
 K, B, D, C = 3, 5, 4, 3
 LAYOUTS = ["dense shared", "dense own", "sparse shared", "sparse own"]

@@ -14,10 +14,11 @@ from skdeep._stack import vector
 from skdeep.activations import ACTIVATIONS
 from skdeep.batching import Batches, DenseRows, SparseRows, as_tensor
 from skdeep.losses import LOSSES
-from skdeep.networks import MLP, Linear
+from skdeep.networks import Linear
 from skdeep.newton import Newton
 from skdeep.optimizers import OPTIMIZERS
 from skdeep.penalties import PENALTIES
+from skdeep.perceptron import MLP
 from skdeep.quasi_newton import minimise
 from skdeep.schedules import SCHEDULES
 from skdeep.training import Observer, Plan, Progress, train
