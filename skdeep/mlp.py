@@ -99,7 +99,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
     coefs_ : list of ndarray of shape (fan_in, fan_out)
         Weights of each layer; with "maxout", two columns side by side for each hidden unit.
     intercepts_ : list of ndarray of shape (fan_out,)
-        Constant terms of each layer.
+        Constant terms of each layer; zero before batch normalisation, where ``betas_`` take their place.
     slopes_ : list of float
         Learnt slope of each hidden layer; only with "prelu".
     gammas_, betas_ : list of ndarray of shape (fan_out,)

@@ -151,7 +151,7 @@ class Network:
         # as a scalar: given a gradient to start from, torch imports its symbolic shapes first, for half a second
         with torch.enable_grad():
             start = (scores * score_gradient).sum()
-        return list(torch.autograd.grad(start, self.params))
+        return list(torch.autograd.grad(start, self.params, allow_unused=True, materialize_grads=True))
 
     def penalised(self) -> list[Tensor]:
         """The coefficients a penalty speaks of, in the user's units."""
@@ -162,7 +162,7 @@ class Network:
         return None
 
     def with_params(self, params: list[Tensor]) -> Network:
-        """The same network around other `tensors` (with another K, if need be)."""
+        """The same network around other `tensors`."""
         raise NotImplementedError
 
     def select(self, models: np.ndarray) -> Network:

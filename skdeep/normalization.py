@@ -56,7 +56,7 @@ def batch_norm(
 
 def _weighted(z: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, weight: Tensor) -> Tensor:
     share = (weight / weight.sum(1, keepdim=True)).unsqueeze(2)
-    n_rows = (weight > 0).sum(1, keepdim=True)
+    n_rows = (weight > 0).sum(1, keepdim=True, dtype=weight.dtype)
     batch_mean = (share * z).sum(1)
     batch_var = (share * (z - batch_mean.unsqueeze(1)).square()).sum(1)
     single = n_rows < 2

@@ -91,7 +91,8 @@ class MLP(Network):
         r"""Draw the initial weights of each model from its generator: Glorot & Bengio's uniform, AISTATS 2010.
 
         The bound is that of MLPClassifier, :math:`\sqrt{6 / (n_{in} + n_{out})}` (2 instead of 6 for the logistic
-        activation), for weights and biases. Normalisation starts as the identity on standardised columns.
+        activation), for weights and biases. Normalisation starts as the identity on standardised columns; biases that
+        batch normalisation makes superfluous stay zero.
         """
         form = ACTIVATIONS[activation]
         factor = 2.0 if activation == "logistic" else 6.0
@@ -112,6 +113,9 @@ class MLP(Network):
         shape = (len(generators), 1)
         slopes = [] if form.slope is None else [torch.full(shape, form.slope, **tensor) for _ in range(n_layers - 1)]
         hidden = params[n_layers:-1]  # biases of hidden layers, whose shape those of the normalisation have
+        if normalization == "batch":  # which takes off the mean
+            for bias in hidden:
+                bias.zero_()
         starts = {None: "", "layer": "10", "batch": "1001"}[normalization]
         norms = [[torch.full_like(bias, float(start)) for bias in hidden] for start in starts]
         options: dict = {"dropout": dropout, "stochastic_depth": stochastic_depth, "generators": generators}
@@ -151,7 +155,8 @@ class MLP(Network):
         gates = None if noise is None or not self.blocks else self._gates(noise)
         hidden = X
         for i in range(self.n_coefs - 1):
-            z = affine(hidden, weights[i], biases[i])
+            # the mean of a batch takes off any constant, whose gradient is zero; Adam would blow up its rounding
+            z = affine(hidden, weights[i], biases[i].detach() if training and self.buffers else biases[i])
             if norms[0]:
                 norm = [group[i] for group in norms if group]
                 z = batch_norm(z, *norm, weight, training=training) if self.buffers else layer_norm(z, *norm)

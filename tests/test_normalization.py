@@ -52,8 +52,8 @@ def test_batch_norm_is_torchs(training, weight):
         expected = torch.autograd.grad((value * direction[k]).sum(), [rows, module.weight, module.bias])
         for found, wanted in zip(ours, [value.detach(), *expected], strict=True):
             np.testing.assert_allclose(found[k], wanted, rtol=0, atol=1e-12)
-        np.testing.assert_allclose(means[k], module.running_mean, atol=1e-14)
-        np.testing.assert_allclose(variances[k], module.running_var, atol=1e-14)
+        np.testing.assert_allclose(means[k], module.running_mean, rtol=0, atol=1e-14)
+        np.testing.assert_allclose(variances[k], module.running_var, rtol=0, atol=1e-14)
 
 
 def test_layer_norm_is_torchs():
@@ -76,7 +76,7 @@ def test_a_weight_of_two_is_the_row_twice():
         index = torch.from_numpy(np.arange(B).repeat(repeats[k]))
         module = torchs(torch.nn.BatchNorm1d, gamma[k], beta[k])
         expected = module(z[k][index]).detach()
-        np.testing.assert_allclose(ours[k][index], expected, atol=1e-12)
+        np.testing.assert_allclose(ours[k][index], expected, rtol=0, atol=1e-12)
 
 
 def test_weighted_gradient_by_central_differences():
@@ -108,7 +108,7 @@ def test_rows_of_no_weight_have_no_influence(junk):
         means, variances = mean.clone(), var.clone()
         results.append((batch_norm(rows, gamma, beta, means, variances, w, training=True)[:, :4], means, variances))
     for found, expected in zip(*results, strict=True):
-        np.testing.assert_allclose(found, expected, atol=1e-12)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
 def test_a_batch_of_one_row_is_normalised_by_the_running_averages():
@@ -122,7 +122,7 @@ def test_a_batch_of_one_row_is_normalised_by_the_running_averages():
         found, *gradients = with_gradient(
             lambda *t, m=means, v=variances, w=weight: batch_norm(*t, m, v, w, training=True), rows, gamma, beta
         )
-        np.testing.assert_allclose(found[:, :1], expected, atol=1e-12)
+        np.testing.assert_allclose(found[:, :1], expected, rtol=0, atol=1e-12)
         assert torch.equal(means, mean)
         assert torch.equal(variances, var)
         assert all(torch.isfinite(gradient).all() for gradient in gradients)
