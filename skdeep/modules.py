@@ -214,7 +214,7 @@ class TorchClassifier(NeuralNetClassifier):
     """
 
     _coef_attribute = "module_"
-    _any_coef = None  # a module goes where X is
+    _any_coef = None
     _allow_nd = True
     stackable: frozenset[str] = frozenset()
     _parameter_constraints: dict = {
@@ -337,4 +337,5 @@ class TorchClassifier(NeuralNetClassifier):
         return ModuleNetwork(copy.deepcopy(self.module_).to(device, dtype), self.input_shape_, self._n_values)
 
     def _learned(self, network, model, dtype, space):
-        return {"module_": copy.deepcopy(network.module).cpu().eval()}
+        # beside the module an array from where X was: predictions are for X of the same kind
+        return {"module_": copy.deepcopy(network.module).cpu().eval(), "_any_coef": space.array(np.zeros(1))}

@@ -50,8 +50,10 @@ def batch_norm(
     if training and weight is not None:
         return _weighted(z, gamma, beta, mean, var, weight)
     columns = z.mT.reshape(1, -1, n_rows)  # the memory of a stack: a vector of rows for each column of each model
-    vectors = (vector.view(-1) for vector in (mean, var, gamma, beta))
-    return F.batch_norm(columns, *vectors, training and n_rows > 1, MOMENTUM, EPSILON).view(z.mT.shape).mT
+    normalised = F.batch_norm(
+        columns, mean.view(-1), var.view(-1), gamma.view(-1), beta.view(-1), training and n_rows > 1, MOMENTUM, EPSILON
+    )
+    return normalised.view(z.mT.shape).mT
 
 
 def _weighted(z: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, weight: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ class MLP(Network):
         self.n_coefs = len(weights)
         self.activation = activation
         self.dropout = vector(dropout, self.n_models)
-        self.stochastic_depth = None if stochastic_depth is None else vector(stochastic_depth, self.n_models)
+        self.stochastic_depth = vector(0.0 if stochastic_depth is None else stochastic_depth, self.n_models)
         self.generators = list(generators)
         self._sizes = {name: len(group) for name, group in (learnt | averaged).items()}
         pairs = enumerate(pairwise(weights[:-1]), start=1)
@@ -151,15 +151,16 @@ class MLP(Network):
     def _scores(
         self, X: Tensor, training: bool = False, weight: Tensor | None = None, noise: Noise | None = None
     ) -> Tensor:
-        weights, biases, slopes, *norms = self.groups.values()
+        weights, biases, slopes, gammas, betas, means, variances = self.groups.values()
         gates = None if noise is None or not self.blocks else self._gates(noise)
         hidden = X
         for i in range(self.n_coefs - 1):
             # the mean of a batch takes off any constant, whose gradient is zero; Adam would blow up its rounding
             z = affine(hidden, weights[i], biases[i].detach() if training and self.buffers else biases[i])
-            if norms[0]:
-                norm = [group[i] for group in norms if group]
-                z = batch_norm(z, *norm, weight, training=training) if self.buffers else layer_norm(z, *norm)
+            if self.buffers:
+                z = batch_norm(z, gammas[i], betas[i], means[i], variances[i], weight, training=training)
+            elif gammas:
+                z = layer_norm(z, gammas[i], betas[i])
             new = ACTIVATIONS[self.activation].function(z, *slopes[i : i + 1])
             if noise is not None and self.dropout.any():
                 new = new * noise.units(i, self.dropout, new)
@@ -182,6 +183,6 @@ class MLP(Network):
     def select(self, models):
         part = super().select(models)
         part.dropout = self.dropout[models]
-        part.stochastic_depth = None if self.stochastic_depth is None else self.stochastic_depth[models]
+        part.stochastic_depth = self.stochastic_depth[models]
         part.generators = [self.generators[m] for m in models] if self.generators else []
         return part

@@ -135,8 +135,7 @@ class PredictionMixin:
     def _computed(self, X, method: str, result: Callable[[Tensor], Tensor]) -> tuple[Tensor, OutputSpace]:
         """What `result` makes of the scores (n, C), in bounded batches, and where it goes."""
         check_is_fitted(self, self._coef_attribute)
-        if self._any_coef is not None:
-            check_same_namespace(X, self, attribute="_any_coef", method=method)
+        check_same_namespace(X, self, attribute="_any_coef", method=method)
         space = OutputSpace(X)
         X = check_features(self, X, reset=False)
         device = resolve_device(self.device, X, fallback=True)

@@ -19,11 +19,12 @@ from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier, Torch
 from skdeep.activations import ACTIVATIONS
 
 
-def perceptron(n_outputs, hidden=16):
-    """A module as a user may write it; batch statistics, random numbers and a size that follows from the data."""
-    return nn.Sequential(
-        nn.LazyLinear(hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(0.1), nn.Linear(hidden, n_outputs)
-    )
+class Perceptron(nn.Sequential):
+    """As a user may write it: batch statistics, random numbers, and a size that follows from the data."""
+
+    def __init__(self, n_outputs, hidden=16):
+        layers = nn.LazyLinear(hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(0.1), nn.Linear(hidden, n_outputs)
+        super().__init__(*layers)
 
 
 SMALL = {"max_iter": 60, "hidden_layer_sizes": (16,), "learning_rate_init": 0.01}
@@ -55,7 +56,7 @@ CONFIGURATIONS = [
     MLPClassifierTorch(
         **SMALL | {"hidden_layer_sizes": (16, 16)}, normalization="batch", dropout=0.1, stochastic_depth=0.2
     ),
-    TorchClassifier(perceptron, learning_rate_init=0.01, max_iter=60),
+    TorchClassifier(Perceptron, learning_rate_init=0.01, max_iter=60),
     # "float64" is what "auto" does with the checks' small data
     *(SoftmaxClassifier(precision=precision) for precision in ("float32", "bfloat16")),
     HingeClassifier(precision="bfloat16"),
