@@ -351,6 +351,8 @@ class SkorchObserver(Observer):
         self._notify("on_train_end", X=self.train[0], y=self.y)
         if restores:
             progress.params = [param.detach().clone() for param in network.tensors]
+        for param in self.leaves:  # a callback has frozen them for this fit
+            param.requires_grad_()
 
 
 def _of_each(name: str) -> Any:

@@ -58,9 +58,11 @@ class ModuleNetwork(Network):
         self.module = module
         self.shape, self.n_values, self.generator = shape, n_values, generator
         trained = [p for p in module.parameters() if p.requires_grad]
-        self.leaves = sorted(trained, key=lambda p: p.ndim < 2)
-        self.params = [p.detach().unsqueeze(0) for p in self.leaves]
+        self._train(sorted(trained, key=lambda p: p.ndim < 2))
         self.n_coefs = sum(p.ndim >= 2 for p in self.leaves)
+
+    def _train(self, leaves: list[nn.Parameter]) -> None:
+        self.leaves, self.params = leaves, [p.detach().unsqueeze(0) for p in leaves]
 
     @property
     def buffers(self):  # type: ignore[override]
@@ -98,10 +100,19 @@ class ModuleNetwork(Network):
         return [gradients.get(id(p), torch.zeros_like(p)).unsqueeze(0) for p in self.leaves]
 
     def with_params(self, params):
-        part = ModuleNetwork(copy.deepcopy(self.module), self.shape, self.n_values, self.generator)
+        part, copies = copy.copy(self), {}
+        part.module = copy.deepcopy(self.module, copies)
+        part._train([copies[id(p)] for p in self.leaves])
         for mine, new in zip(part.tensors, params, strict=True):
             mine.copy_(new)
         return part
+
+
+def _n_values(output) -> int:
+    """Values in what a module returns."""
+    if isinstance(output, tuple | list):
+        return sum(map(_n_values, output))
+    return output.numel() if isinstance(output, Tensor) else 0
 
 
 def _values_per_row(module: nn.Module, X: Tensor, n_outputs: int) -> int:
@@ -113,17 +124,14 @@ def _values_per_row(module: nn.Module, X: Tensor, n_outputs: int) -> int:
         If it does not give `n_outputs` scores for each row.
     """
     sizes: list[int] = []
-    count = [
-        part.register_forward_hook(lambda *call: sizes.append(torch.as_tensor(call[-1]).numel()))
-        for part in module.modules()
-    ]
+    hooks = [part.register_forward_hook(lambda *call: sizes.append(_n_values(call[-1]))) for part in module.modules()]
     try:
         with torch.no_grad():
             scores = module.eval()(X)
     except RuntimeError as error:
         raise ValueError(f"module cannot compute scores of rows of shape {tuple(X.shape[1:])}: {error}") from error
     finally:
-        for hook in count:
+        for hook in hooks:
             hook.remove()
     shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
     if shape != (len(X), n_outputs):
