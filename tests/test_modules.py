@@ -133,7 +133,7 @@ def test_two_classes_many_labels_weights_and_sparse_rows():
     assert two.decision_function(X[:100]).shape == (100,)
     assert two.score(X[:100], y[:100]) == 1
     labels_X, labels = make_multilabel_classification(200, n_classes=4, random_state=0)
-    proba = clone(DENSE).set_params(max_iter=60).fit(labels_X, labels).predict_proba(labels_X)
+    proba = clone(DENSE).set_params(max_iter=60, module__hidden=32).fit(labels_X, labels).predict_proba(labels_X)
     assert ((proba > 0.5) == labels).mean() > 0.8
     sparsely = clone(DENSE).fit(sparse.csr_array(X), y)
     np.testing.assert_allclose(sparsely.predict_proba(sparse.csr_array(X)), clone(DENSE).fit(X, y).predict_proba(X))

@@ -15,7 +15,7 @@ from skdeep.stacking import fit_stack
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 X, Y = load_digits(return_X_y=True)
-X, Y = X[:401] / 16, Y[:401]  # two batches of 200 rows, and one of a single row
+X, Y = X[:420] / 16, Y[:420]  # two batches of 200 rows, and one of 20
 BASE = MLPClassifierTorch((12, 12, 12), max_iter=6, learning_rate_init=0.01, random_state=0)
 OPTIONS = {
     "dropout": {"dropout": 0.3},
@@ -65,6 +65,15 @@ def test_fitted_attributes_are_the_model(options):
         assert not np.allclose(clf.gammas_[0], 1)
     if n_norms == 4:
         assert not any(b.any() for b in clf.intercepts_[:-1])
+
+
+@each_option
+def test_a_last_batch_of_one_row(options):
+    """No error, and no harm: at a small rate, where the step of a single row weighs little."""
+    clf = mlp(options, max_iter=60, learning_rate_init=2e-3).fit(X[:401], Y[:401])
+    assert np.isfinite(clf.loss_curve_).all()
+    assert clf.loss_curve_[-1] < clf.loss_curve_[0]
+    assert clf.partial_fit(X[:1], Y[:1]).predict_proba(X).shape == (420, 10)
 
 
 @each_option
@@ -135,7 +144,7 @@ def test_running_averages_are_those_of_the_best_epoch():
     clf.fit(X[:300], Y[:300], X_val=X[300:], y_val=wrong)
     assert np.argmax(clf.validation_scores_) < clf.n_iter_ - 1
     proba = clf.predict_proba(X[300:])
-    loss = -np.log(proba[np.arange(101), wrong]).mean()
+    loss = -np.log(proba[np.arange(120), wrong]).mean()
     assert loss == pytest.approx(-clf.best_validation_score_, abs=1e-10)
 
 
