@@ -236,6 +236,8 @@ class MLPClassifierTorch(NeuralNetClassifier):
     def _stackable_now(self):
         # with a probability of zero, nothing is drawn, and with None there are no blocks
         fixed = {name for name in ("dropout", "stochastic_depth") if not getattr(self, name)}
+        if self.dropout:  # masks go by row, and the order of rows that are all one batch follows from one seed
+            fixed.add("random_state")
         return super()._stackable_now() - fixed
 
     def _layer_units(self, n_features: int, n_outputs: int) -> list[int]:
