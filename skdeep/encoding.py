@@ -23,6 +23,8 @@ class EncodingMixin:
 
     #: Whether indicator matrices are accepted as targets.
     _multilabel = False
+    #: Whether a row may have more than one axis, as an image has.
+    _allow_nd = False
     #: Solvers that are used for the exact optimum, and compute in float64 however large the work.
     _exact_solvers: frozenset[str] = frozenset()
     warm_start: bool

@@ -154,7 +154,7 @@ class _Stack:
 
 
 def _params_of(network: Network, model: int) -> list[Tensor]:
-    return [p.detach()[model : model + 1].clone() for p in network.params]
+    return [p.detach()[model : model + 1].clone() for p in network.tensors]
 
 
 @torch.no_grad()

@@ -18,7 +18,10 @@ ENGINE = {
         name: {"_stack"}
         for name in ("losses", "penalties", "activations", "optimizers", "schedules", "batching", "line_search")
     },
-    "networks": {"_stack", "activations"},
+    "networks": {"_stack"},
+    "normalization": set(),
+    "dropout": {"_stack"},
+    "perceptron": {"_stack", "activations", "networks", "normalization", "dropout"},
 }
 ENGINE["training"] = {"_stack", "losses", "penalties", "networks", "optimizers", "schedules", "batching"}
 ENGINE["objective"] = {"_stack", "losses", "penalties", "networks", "batching", "training"}

@@ -40,9 +40,10 @@ from skdeep._stack import vector
 from skdeep.batching import Batches, DenseRows
 from skdeep.callbacks import make_observer
 from skdeep.losses import LOSSES
-from skdeep.networks import MLP, Linear
+from skdeep.networks import Linear
 from skdeep.optimizers import OPTIMIZERS
 from skdeep.penalties import ElasticNet
+from skdeep.perceptron import MLP
 from skdeep.training import Plan, Progress, train
 
 pytestmark = pytest.mark.filterwarnings("error", "ignore::sklearn.exceptions.ConvergenceWarning")

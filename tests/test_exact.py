@@ -13,9 +13,10 @@ from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier, encod
 from skdeep.batching import Batches, DenseRows, SparseRows
 from skdeep.line_search import LineSearch
 from skdeep.losses import LOSSES, Loss
-from skdeep.networks import MLP, Linear
+from skdeep.networks import Linear
 from skdeep.newton import Newton
 from skdeep.penalties import L2
+from skdeep.perceptron import MLP
 from skdeep.quasi_newton import minimise
 from skdeep.training import Progress
 
