@@ -109,11 +109,14 @@ intercept_ : ndarray of shape (1,) or (n_classes,)
     Constant terms.
 """
 
-LINEAR_SOLVERS = """
+_SOLVERS = """
 solver : {"sgd", "adam", "adamw", "lbfgs"}, default="sgd"
     Mini-batch gradient descent with momentum, Adam, Adam with decoupled weight decay, or the exact solver (smooth
     objectives only): full batches in float64, with Newton steps up to 1024 weights and L-BFGS beyond. With
     ``tol=1e-8`` it ends at the optimum up to rounding.
+"""
+
+LEARNING_RATES = """
 learning_rate : {"constant", "invscaling", "adaptive", "cosine"}, default="adaptive"
     Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
     until it is below 1e-6; or half a cosine down to zero at ``max_iter``.
@@ -122,6 +125,36 @@ learning_rate_init : float or "auto", default="auto"
     :math:`1 / \\big(c (\\lambda + (\\tfrac1B - \\tfrac1n) \\tfrac{t}{1 - \\rho})\\big)` with the loss's curvature c,
     the largest eigenvalue :math:`\\lambda` and the trace t of the second moments of the columns (as trained on), B of
     n rows per batch, and momentum :math:`\\rho`.
+"""
+
+LINEAR_SOLVERS = _SOLVERS + LEARNING_RATES.lstrip()
+
+LABEL_SMOOTHING = """
+label_smoothing : float, default=0.0
+    Share :math:`\\epsilon` of each target that is spread evenly over the possible answers: of C classes, the true one
+    has :math:`1 - \\epsilon + \\epsilon / C`, the others :math:`\\epsilon / C` (torch's ``cross_entropy``); a yes or no
+    is :math:`1 - \\epsilon / 2` sure. For labels that are noisy, and against scores that grow without end. Validation
+    data is judged without it.
+"""
+
+_CALIBRATION = """
+calibration : {{"temperature", "sigmoid"}} or None, default={default}
+    How scores become probabilities: "temperature" is :math:`\\mathrm{{softmax}}(s / T)`, for two classes and for each
+    label of a multilabel target (with a T of its own) :math:`\\sigma(s / T)`; "sigmoid" is Platt's sigmoid for each
+    class, normalised, whose slopes and offsets become part of the learned weights and intercepts. Fitted on the scores
+    of 5 fold models, each on rows it has not seen. The class with the highest score is always the most probable one.
+    With None {without}.
+"""
+
+CALIBRATION_PARAMETERS = _CALIBRATION.format(default=None, without="probabilities are those that were trained")
+
+SCORES_CALIBRATION_PARAMETERS = _CALIBRATION.format(default=None, without="there is no ``predict_proba``")
+
+HINGE_CALIBRATION_PARAMETERS = _CALIBRATION.format(default='"temperature"', without="there is no ``predict_proba``")
+
+CALIBRATION_ATTRIBUTES = """
+temperature_ : float or ndarray of shape (n_labels,)
+    T of ``calibration="temperature"``.
 """
 
 

@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from skdeep._threads import threads_for
 from skdeep.batching import Batches
 from skdeep.callbacks import make_observer
-from skdeep.encoding import EncodingMixin
+from skdeep.encoding import FULL_BATCH, EncodingMixin
 from skdeep.inputs import OutputSpace, float_dtype
 from skdeep.losses import Loss
 from skdeep.networks import Network
@@ -67,6 +67,10 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         """Drop the part of training that neither `predict` nor `decision_function` depends on."""
 
     # ---- what a subclass defines ----------------------------------------------------------------------------------
+
+    def _training_loss(self, n_outputs: int) -> Loss:
+        """What is minimised, where that is not the loss that validation data is judged by."""
+        return self._loss(n_outputs)
 
     def _penalty(self, members: list, mean_weight: np.ndarray, batch_rows: int) -> ElasticNet:
         """The penalty of each model of a stack."""
@@ -207,7 +211,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
 
     def _batch_rows(self, problem: Problem) -> int:
         """Rows per step."""
-        if self.solver == "lbfgs":
+        if self.solver in FULL_BATCH:
             return problem.n_rows
         return min(200 if self.batch_size == "auto" else self.batch_size, problem.n_rows)
 
@@ -256,7 +260,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             mean_weight = np.array([(w if s is None else w[s]).mean() for w, s in zip(of_models, subsets, strict=True)])
         batch_rows = min(self._batch_rows(problem), int(n_rows.max()))
         penalty = self._penalty(members, mean_weight, batch_rows)
-        loss = self._loss(self.n_outputs_)
+        loss = self._training_loss(self.n_outputs_)
         data = (problem.rows(), problem.tensor(problem.target), None if weight is None else problem.tensor(weight))
         own = subsets[0] if all(s is subsets[0] for s in subsets) else subsets
         if self.solver == "lbfgs":
@@ -302,8 +306,8 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             return
         culprit = "this loss" if not loss.smooth else f"penalty={getattr(self, 'penalty', 'l2')!r}"
         raise ValueError(
-            f"solver='lbfgs' needs a smooth objective, and {culprit} has kinks. Use solver='sgd', 'adam' or 'adamw', "
-            "or a smooth choice (loss='squared_hinge', penalty='l2')."
+            f"solver={self.solver!r} needs a smooth objective, and {culprit} has kinks. Use solver='sgd', 'adam' or "
+            "'adamw', or a smooth choice (loss='squared_hinge', penalty='l2')."
         )
 
     # ---- fitted attributes ----------------------------------------------------------------------------------------

@@ -8,19 +8,28 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skdeep._docs import TRAINING_ATTRIBUTES, TRAINING_PARAMETERS, document
+from skdeep._docs import (
+    CALIBRATION_ATTRIBUTES,
+    CALIBRATION_PARAMETERS,
+    LABEL_SMOOTHING,
+    TRAINING_ATTRIBUTES,
+    TRAINING_PARAMETERS,
+    document,
+)
 from skdeep.activations import ACTIVATIONS
 from skdeep.base import BaseTorchClassifier
 from skdeep.fitting import values
-from skdeep.inputs import to_numpy
-from skdeep.losses import LOSSES, Loss
+from skdeep.inputs import OutputSpace, to_numpy
+from skdeep.losses import LOSSES, Loss, smoothed
 from skdeep.networks import MLP
 from skdeep.penalties import L2
 
 
 @document(
     training=TRAINING_PARAMETERS.format(max_iter=200, n_iter_no_change=10).replace("from 0 to below 1", "from 0 to 1"),
-    learned=TRAINING_ATTRIBUTES,
+    label_smoothing=LABEL_SMOOTHING,
+    calibration=CALIBRATION_PARAMETERS,
+    learned=CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES,
 )
 class MLPClassifierTorch(BaseTorchClassifier):
     r"""Multilayer perceptron: linear layers with an activation after each but the last.
@@ -49,6 +58,8 @@ class MLPClassifierTorch(BaseTorchClassifier):
     learning_rate_init : float, default=0.001
         Learning rate at the start.
     {training}
+    {label_smoothing}
+    {calibration}
 
     Attributes
     ----------
@@ -96,6 +107,7 @@ class MLPClassifierTorch(BaseTorchClassifier):
         "activation": [StrOptions(set(ACTIVATIONS))],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
         "momentum": [Interval(Real, 0, 1, closed="both")],
+        "label_smoothing": [Interval(Real, 0, 1, closed="both")],
     }
 
     def __init__(
@@ -128,6 +140,8 @@ class MLPClassifierTorch(BaseTorchClassifier):
         max_grad_norm=None,
         scoring=None,
         class_weight=None,
+        label_smoothing=0.0,
+        calibration=None,
         device="auto",
         precision="auto",
         callbacks=None,
@@ -159,6 +173,8 @@ class MLPClassifierTorch(BaseTorchClassifier):
         self.max_grad_norm = max_grad_norm
         self.scoring = scoring
         self.class_weight = class_weight
+        self.label_smoothing = label_smoothing
+        self.calibration = calibration
         self.device = device
         self.precision = precision
         self.callbacks = callbacks
@@ -167,6 +183,25 @@ class MLPClassifierTorch(BaseTorchClassifier):
         # one class at all is a column that is never the other one
         multiclass = n_outputs > 1 and not self._fitted_multilabel
         return LOSSES["log_loss" if multiclass else "binary_log_loss"]()
+
+    def _training_loss(self, n_outputs):
+        return smoothed(self._loss(n_outputs), self.label_smoothing)
+
+    def _calibrate(self, scores, codes, weight):
+        if self.calibration == "sigmoid" and self.out_activation_ == "softmax":
+            # where a softmax leaves a common shift of the scores free, every fold's model has its own
+            scores = scores - scores.mean(1, keepdims=True)
+            self._map_scores(np.eye(self.n_outputs_) - 1 / self.n_outputs_)
+        super()._calibrate(scores, codes, weight)
+
+    def _rescale_scores(self, slopes, offsets):
+        self._map_scores(np.diag(slopes), offsets)
+
+    def _map_scores(self, matrix, offsets=0.0):
+        """Change the last layer so that the scores s become ``s @ matrix + offsets``."""
+        space, coef, intercept = OutputSpace(self.coefs_[-1]), to_numpy(self.coefs_[-1]), to_numpy(self.intercepts_[-1])
+        self.coefs_[-1] = space.array((coef @ matrix).astype(coef.dtype))
+        self.intercepts_[-1] = space.array((intercept @ matrix + offsets).astype(coef.dtype))
 
     def _penalty(self, members, mean_weight, batch_rows):
         # MLPClassifier's alpha is per batch
