@@ -31,6 +31,8 @@ def _newton(value_gradient_hessian, x: np.ndarray) -> np.ndarray:
     for _ in range(_MAX_STEPS):
         ridge = 1e-12 * (np.trace(hessian) + 1e-12)
         step = np.linalg.solve(hessian + ridge * np.eye(len(x)), gradient)
+        if gradient @ step <= 1e-13 * abs(value):  # from here on, values are too coarse to compare
+            return x - step
         size = 1.0
         while size > 1e-10:
             candidate = value_gradient_hessian(x - size * step)

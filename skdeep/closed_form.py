@@ -59,9 +59,9 @@ class Ridge:
         self.root = torch.from_numpy(np.sqrt(share / share.sum())).to(self.device)
         self.shape = rows.n_features, target.shape[1]
         self.center, self.level = (self._exact(torch.zeros(size)) for size in self.shape)
+        self._by_rows = isinstance(rows, SparseRows) and self.n_rows <= rows.n_features
         if fit_intercept:
             self.center, self.level = self._means()
-        self._by_rows = isinstance(rows, SparseRows) and self.n_rows <= rows.n_features
         left, self.singular, self.right, B = (self._factors_by_rows if self._by_rows else self._factors)()
         rounding = max(self.n_rows, rows.n_features) * torch.finfo(torch.float64).eps
         limit = rounding**0.5 if self._by_rows else rounding
@@ -85,12 +85,13 @@ class Ridge:
         """Weighted means of the columns and of the targets."""
         shift, mean = None, self.center
         level = self.level
-        for X, Y, root in self._chunks(max(1, MAX_VALUES // self.rows.row_values)):
+        for X, Y, root in self._chunks(max(1, MAX_VALUES // self.rows.n_features)):
             share = root.square()
             level = level + share @ Y
-            if X.layout is torch.sparse_csr:
+            if self._by_rows:
                 mean = mean + transposed_product(X, share)
                 continue
+            X = X.to_dense() if X.layout is torch.sparse_csr else X
             if shift is None:
                 shift = X[0].clone()  # a constant column differs from it, and so from its mean, by nothing at all
             mean = mean + share @ (X - shift)
@@ -139,8 +140,8 @@ class Ridge:
         """
         alpha = self._exact(torch.as_tensor(alphas)).view(-1, 1, 1)
         S = self.singular.unsqueeze(1)
-        coordinates = S / (S.square() + alpha) * self.along
-        left_over = alpha / (S.square() + alpha) * self.along
+        shrunk = S + alpha / S  # written so that no square overflows
+        coordinates, left_over = self.along / shrunk, alpha / S / shrunk * self.along
         flat = self.right @ coordinates.transpose(0, 1).flatten(1)
         if self._by_rows:
             ((X, _, _),) = self._chunks(self.n_rows)

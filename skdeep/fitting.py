@@ -72,8 +72,8 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         """What is minimised, where that is not the loss that validation data is judged by."""
         return self._loss(n_outputs)
 
-    def _penalty(self, members: list, mean_weight: np.ndarray, batch_rows: int) -> ElasticNet:
-        """The penalty of each model of a stack."""
+    def _penalty(self, members: list, mean_weight: np.ndarray, batch_rows: np.ndarray) -> ElasticNet:
+        """The penalty of each model of a stack, given the mean weight of its rows and how many a step takes of them."""
         raise NotImplementedError
 
     def _new_network(
@@ -258,8 +258,8 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         if weight is not None:
             of_models = np.broadcast_to(weight, (n_models, problem.X.shape[0]))
             mean_weight = np.array([(w if s is None else w[s]).mean() for w, s in zip(of_models, subsets, strict=True)])
-        batch_rows = min(self._batch_rows(problem), int(n_rows.max()))
-        penalty = self._penalty(members, mean_weight, batch_rows)
+        batch_sizes = np.minimum(self._batch_rows(problem), n_rows)
+        penalty, batch_rows = self._penalty(members, mean_weight, batch_sizes), int(batch_sizes.max())
         loss = self._training_loss(self.n_outputs_)
         data = (problem.rows(), problem.tensor(problem.target), None if weight is None else problem.tensor(weight))
         own = subsets[0] if all(s is subsets[0] for s in subsets) else subsets

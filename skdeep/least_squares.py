@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from sklearn.utils._param_validation import StrOptions
@@ -179,17 +181,18 @@ class LeastSquaresClassifier(ScoresMixin, LinearClassifier):
                 "early_stopping=True has nothing to stop: solver='exact' has no epochs. Use early_stopping=False, or "
                 "solver='sgd', 'adam' or 'adamw'."
             )
-        penalty = self._penalty(members, np.ones(len(members)), problem.n_rows)
+        ones = np.ones(len(members))
+        penalty = self._penalty(members, ones, ones)
         self._check_smooth(self._loss(self.n_outputs_), penalty)
         objective = self._solve(problem, network, subsets, model_weights(weight, len(members)), penalty.curvature())
         if observer is not None:
             observer.train_begin(network, None)
             observer.epoch_begin(0)
-        scores, losses = (
-            (np.full(len(members), None),) * 2 if monitor is None else monitor(network, np.arange(len(members)))
-        )
-        for m, p in enumerate(progress):
-            best = p.record(float(objective[m]), scores[m], losses[m])
+        watched: Iterable[tuple[float | None, float | None]] = [(None, None)] * len(members)
+        if monitor is not None:
+            watched = zip(*(values.tolist() for values in monitor(network, np.arange(len(members)))), strict=True)
+        for p, value, (score, loss) in zip(progress, objective.tolist(), watched, strict=True):
+            best = p.record(value, score, loss)
             p.samples += problem.n_rows
             p.stopped = "The solution is exact."
             if observer is not None:
@@ -197,7 +200,7 @@ class LeastSquaresClassifier(ScoresMixin, LinearClassifier):
         if observer is not None:
             observer.train_end(network)
         for m, p in enumerate(progress):
-            p.params = [param[m : m + 1] for param in network.params]
+            p.params = [param[m : m + 1].clone() for param in network.params]
 
     def _solve(self, problem, network, subsets, weights, alphas) -> np.ndarray:
         """Put the network at the solutions; the objective of each model."""

@@ -149,7 +149,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
             if warm and state.columns is not None:
                 columns = [state.columns.merged(columns[0])]
             state.columns = columns[0]
-            ridges = self._penalty(members, np.ones(n_models), 1).curvature()
+            ridges = self._penalty(members, np.ones(n_models), np.ones(n_models)).curvature()
             ridges = ridges / self._loss(n_outputs).curvature(n_outputs)
             changes = [
                 c.change_of_variables(self.fit_intercept, issparse(problem.X), ridge)
