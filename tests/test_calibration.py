@@ -90,12 +90,12 @@ def test_probabilities_are_those_of_calibrated_classifier(estimator, method, nam
     calibrate = type(estimator)._calibrate
 
     def noting(self, scores, codes, weight):
-        seen["scores"], seen["codes"] = scores, codes
+        seen.update(scores=scores, codes=codes, weight=weight)
         calibrate(self, scores, codes, weight)
 
     monkeypatch.setattr(type(estimator), "_calibrate", noting)
     model = clone(estimator).set_params(calibration=method).fit(X, y)
-    scores, codes = seen["scores"], seen["codes"]
+    scores, codes, weight = seen["scores"], seen["codes"], seen["weight"]  # of distinct rows: iris has one twice
     plain = clone(estimator).set_params(calibration=None).fit(X, y).decision_function(X)
     if method == "sigmoid" and isinstance(estimator, MLPClassifierTorch) and plain.ndim == 2:
         scores, plain = scores - scores.mean(1, keepdims=True), plain - plain.mean(1, keepdims=True)
@@ -105,7 +105,7 @@ def test_probabilities_are_those_of_calibrated_classifier(estimator, method, nam
 
         _estimator_type, classes_ = "classifier", np.unique(y)
 
-        def fit(self, X, y):
+        def fit(self, X, y, sample_weight=None):
             return self
 
         def predict(self, X):
@@ -120,7 +120,8 @@ def test_probabilities_are_those_of_calibrated_classifier(estimator, method, nam
         def __sklearn_is_fitted__(self):
             return True
 
-    theirs = CalibratedClassifierCV(FrozenEstimator(Scores()), method=method, ensemble=False).fit(scores, codes)
+    theirs = CalibratedClassifierCV(FrozenEstimator(Scores()), method=method, ensemble=False)
+    theirs.fit(scores, codes, sample_weight=weight)
     expected = theirs.predict_proba(plain.reshape(len(X), -1))
     np.testing.assert_allclose(model.predict_proba(X), expected, atol=2e-4)
 
