@@ -89,7 +89,7 @@ class Ridge:
             share = root.square()
             level = level + share @ Y
             if self._by_rows:
-                mean = mean + transposed_product(X, share)
+                mean = mean + transposed_product(X, share.unsqueeze(1)).squeeze(1)
                 continue
             X = X.to_dense() if X.layout is torch.sparse_csr else X
             if shift is None:

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.callback import ScoringMonitor
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.linear_model import RidgeClassifier
+from skorch.callbacks import EpochTimer
 
 from skdeep import LeastSquaresClassifier, closed_form, least_squares
+from skdeep.batching import DenseRows
 from skdeep.model_selection import GridSearchCV
 from skdeep.stacking import fit_stack
 
@@ -134,7 +137,11 @@ def test_rows_are_streamed(layout, monkeypatch):
     rows = X if layout == "dense" else sparse.csr_array(X)
     whole = LeastSquaresClassifier().fit(rows, IRIS_Y)
     monkeypatch.setattr(closed_form, "MAX_VALUES", 100)
+    taken = []
+    take = DenseRows.take
+    monkeypatch.setattr(DenseRows, "take", lambda self, part: taken.append(len(take(self, part))) or take(self, part))
     parts = LeastSquaresClassifier().fit(rows, IRIS_Y)
+    assert layout != "dense" or max(taken) == 2 * (64 + 3) < len(X)  # the height of two triangular factors
     assert_solution(parts, whole.coef_, whole.intercept_, tolerance=1e-11)
 
 
@@ -189,6 +196,16 @@ def test_float32():
     assert model.coef_.dtype == np.float32
     reference = LeastSquaresClassifier().fit(WINE.astype(np.float32).astype(float), WINE_Y)
     np.testing.assert_allclose(model.coef_, reference.coef_, rtol=1e-5, atol=1e-7)
+
+
+def test_callbacks_hear_of_one_epoch(capsys):
+    model = LeastSquaresClassifier(callbacks=[EpochTimer()], verbose=True).fit(IRIS, IRIS_Y, X_val=IRIS, y_val=IRIS_Y)
+    assert len(model.history_) == 1
+    assert model.history_[-1, "valid_acc"] == model.score(IRIS, IRIS_Y) == model.validation_scores_[0]
+    assert "valid_acc" in capsys.readouterr().out
+    monitor = ScoringMonitor(scoring="accuracy")
+    listened = LeastSquaresClassifier().set_callbacks(monitor).fit(IRIS, IRIS_Y)
+    assert monitor.get_logs().data[-1]["accuracy"] == [listened.score(IRIS, IRIS_Y)]
 
 
 # ---- what does not go together ---------------------------------------------------------------------------------------
