@@ -71,7 +71,7 @@ class Ridge:
         self.rest = max(0.0, (B.square().sum() - self.along.square().sum()).item())
 
     def _exact(self, values: Tensor) -> Tensor:
-        return values.to(self.device, torch.float64)
+        return values.to(self.device).to(torch.float64)
 
     def _chunks(self, n_rows: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Rows, targets of ±1 and root shares, so many at a time."""
