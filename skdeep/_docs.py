@@ -131,7 +131,7 @@ solver : {"auto", "sgd", "adam", "adamw", "lbfgs"}, default="auto"
     Mini-batch gradient descent with momentum, Adam, Adam with decoupled weight decay, or the exact solver (smooth
     objectives only): full batches in float64, with Newton steps up to 1024 weights and L-BFGS beyond. With
     ``tol=1e-8`` it ends at the optimum up to rounding. "auto" is the exact one on a CPU where that is no more work
-    than 3000 mini-batch steps, else "sgd": so it is on larger data, with L1 or the plain hinge loss, in
+    than 1500 mini-batch steps, else "sgd": so it is on larger data, with L1 or the plain hinge loss, in
     ``partial_fit``, with skorch's callbacks, and where ``batch_size``, ``learning_rate``, ``learning_rate_init`` or
     ``precision`` are given. ``solver_`` tells which it was.
 """
@@ -139,8 +139,8 @@ solver : {"auto", "sgd", "adam", "adamw", "lbfgs"}, default="auto"
 LEARNING_RATES = """
 learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
     Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
-    until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is a cosine over 3000 steps, where
-    training ends, if that is 100 epochs at most (30 batches per epoch or more), and else "adaptive".
+    until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is a cosine over 1500 steps, where
+    training ends, if that is 100 epochs at most (15 batches per epoch or more), and else "adaptive".
 learning_rate_init : float or "auto", default="auto"
     Learning rate at the start. "auto" is 0.01 for Adam; for "sgd" it is derived from the data,
     :math:`1 / \\big(c (\\lambda + (\\tfrac1B - \\tfrac1n) \\tfrac{t}{1 - \\rho})\\big)` with the loss's curvature c,
@@ -183,6 +183,8 @@ def document(**sections: str):
     """Class decorator: replace ``{name}`` lines in the docstring by the given sections."""
 
     def decorate(cls):
+        if cls.__doc__ is None:  # python -OO
+            return cls
         doc = inspect.cleandoc(cls.__doc__)
         for name, text in sections.items():
             doc = doc.replace("{" + name + "}", dedent(text).strip())

@@ -18,6 +18,7 @@ from skdeep.encoding import FULL_BATCH, EncodingMixin
 from skdeep.inputs import OutputSpace, float_dtype
 from skdeep.losses import Loss
 from skdeep.networks import Network
+from skdeep.newton import Newton
 from skdeep.optimizers import OPTIMIZERS
 from skdeep.penalties import ElasticNet
 from skdeep.prediction import PredictionMixin
@@ -279,7 +280,8 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             generators = [states[0].generator] * n_models
             chunk = max(1, chunk_rows(network, data[0]) // n_models)
             batches = Batches(*data, own, generators, chunk, shuffle=False)
-            minimise(network, loss, penalty, batches, mean_weight, max_iter, self.max_fun, progress, monitor, observer)
+            limits = max_iter, self.max_fun, self._max_newton_params()
+            minimise(network, loss, penalty, batches, mean_weight, *limits, progress, monitor, observer)
             return
         rates = self._initial_rates(members, problem, network, subsets, weight, batch_rows)
         optimizer = OPTIMIZERS[self.solver_](
@@ -295,6 +297,9 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         generators = [state.generator for state in states]
         batches = Batches(*data, own, generators, batch_rows, self.shuffle)
         schedule, horizon = self._schedule
+        if self.learning_rate == "auto" and schedule == "cosine":
+            for p in progress:  # it ends by itself, and gains most at its end: to stand still before means nothing
+                p.n_iter_no_change = p.n_iter_no_change if p.watch_score else np.inf
         plan = Plan(
             min(max_iter, horizon),
             horizon,
@@ -314,6 +319,10 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             state.epochs += p.n_iter
             state.seen += total
             state.generator = p.generator
+
+    def _max_newton_params(self) -> int:
+        """Up to how many parameters the exact solver takes Newton steps."""
+        return Newton.max_params
 
     def _check_smooth(self, loss: Loss, penalty: ElasticNet) -> None:
         if loss.smooth and penalty.smooth:

@@ -43,9 +43,10 @@ def _numbers(members: list, name: str) -> np.ndarray:
 
 #: Mini-batch steps that lead to the optimum's neighbourhood under one cosine, where they are at most so many epochs;
 #: and the floating-point operations that could be done in what a step takes beside its products.
-_STEPS, _EPOCHS, _STEP_OVERHEAD = 3000, 100, 4e6
-#: Iterations that the exact solver takes about.
-_NEWTON_STEPS, _LBFGS_STEPS = 10, 100
+_STEPS, _EPOCHS, _STEP_OVERHEAD = 1500, 100, 4e6
+#: Iterations that the exact solver takes about, of either kind; and (C + 1) d up to which Newton's are the faster ones,
+#: at the default tolerance (twice as fast at half of it, three times slower at twice).
+_NEWTON_STEPS, _LBFGS_STEPS, _NEWTON_SIZE = 10, 100, 320
 
 
 class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
@@ -177,12 +178,16 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         if steps != ("auto", "auto", "auto") or self.callbacks or not smooth or not float64:
             return False
         n, d, c = problem.n_rows, problem.source.shape[1], self.n_outputs_
-        scaled = self.standardize and not issparse(problem.X) and all(e.alpha == "auto" for e in members)
-        if Newton.suits(c * (d + 1), scaled):
+        if c * (d + 1) <= self._max_newton_params():
             exact = _NEWTON_STEPS * n * c * (c + 1) * d**2
         else:
             exact = _LBFGS_STEPS * n * 4 * c * d * problem.density
         return exact <= _STEPS * (self._batch_rows(problem) * 4 * c * d * problem.density + _STEP_OVERHEAD)
+
+    def _max_newton_params(self):
+        # a Hessian is the work of (C + 1) d / 4 gradients
+        dear = (self.n_outputs_ + 1) * self.n_features_in_ > _NEWTON_SIZE
+        return 0 if self.solver == "auto" and dear else Newton.max_params
 
     def _new_network(
         self, members, problem: Problem, generators, subsets, weight, state: TrainingState, warm: bool

@@ -95,12 +95,12 @@ class _LBFGS:
 class _Stack:
     """The models still on their way: where each is, where it is going, and how far along it has tried to go."""
 
-    def __init__(self, objective: Objective, progress: list[Progress]):
+    def __init__(self, objective: Objective, progress: list[Progress], max_newton_params: int):
         self.objective, self.progress = objective, progress
         self.point = objective.start()
         self.value, self.gradient = objective(self.point)
         network = objective.network
-        newton = isinstance(network, Linear) and Newton.suits(self.point.shape[1], network.unit is not None)
+        newton = isinstance(network, Linear) and self.point.shape[1] <= max_newton_params
         self.directions = Newton(objective) if newton else _LBFGS(self.point.clone())
         self.direction = torch.zeros_like(self.point)
         self.search = LineSearch.begin(self.value, np.zeros(len(self.value)))
@@ -166,6 +166,7 @@ def minimise(
     mean_weight: np.ndarray,
     max_iter: int,
     max_evaluations: int,
+    max_newton_params: int,
     progress: list[Progress],
     monitor: Monitor | None = None,
     observer: Observer | None = None,
@@ -178,6 +179,8 @@ def minimise(
         As in `skdeep.training.train`; ``batches`` are chunks of the data, summed into one gradient.
     max_iter, max_evaluations : int
         Bounds on each model's iterations, and on the evaluations of its objective.
+    max_newton_params : int
+        Parameters of a linear model up to which directions are Newton's.
     progress : list of Progress
         One per model. ``tol`` bounds the gradient; with ``watch_score``, the validation score can stop it as well.
 
@@ -195,7 +198,7 @@ def minimise(
     if observer is not None:
         observer.train_begin(network, None)
     try:
-        stack = _Stack(Objective(network, loss, penalty, batches, mean_weight), progress)
+        stack = _Stack(Objective(network, loss, penalty, batches, mean_weight), progress, max_newton_params)
         n_evaluations, ended = 1, alive
         while True:
             if len(ended):

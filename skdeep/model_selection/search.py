@@ -56,7 +56,9 @@ Examples
 
 def _documented(cls):
     """Class decorator: our summary, scikit-learn's parameters and attributes, our note, and the example set up."""
-    inherited = inspect.getdoc(cls.__mro__[1]) or ""
+    inherited = inspect.getdoc(cls.__mro__[1])
+    if inherited is None or cls.__doc__ is None:  # python -OO
+        return cls
     start, end = inherited.index("Parameters\n---"), inherited.index("\nSee Also\n---")
     own, example = inspect.cleandoc(cls.__doc__).split("Examples\n--------\n")
     note = "\nNotes\n-----\n" + inspect.cleandoc(_NOTE)
