@@ -66,7 +66,9 @@ blobs = SoftmaxClassifier(alpha=0.01, random_state=0).fit(X, y)
 
 figure, axes = plt.subplots(figsize=(6, 5), layout="constrained")
 colors = plt.rcParams["axes.prop_cycle"].by_key()["color"][:3]
-DecisionBoundaryDisplay.from_estimator(blobs, X, response_method="predict", multiclass_colors=colors, alpha=0.25, ax=axes)
+DecisionBoundaryDisplay.from_estimator(
+    blobs, X, response_method="predict", multiclass_colors=colors, alpha=0.25, ax=axes
+)
 for k, color in enumerate(colors):
     axes.scatter(*X[y == k].T, s=12, color=color, label=f"class {k}")
     axes.annotate(

@@ -50,7 +50,9 @@ print(f"gradient descent: {curve[0]:.3f} after 1 step, {curve[9]:.3f} after 10, 
 assert curve[9] > random_accuracy
 
 figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-axes.plot(np.arange(1, 1001), history, "--", drawstyle="steps-post", label="random search: best so far, training accuracy")
+axes.plot(
+    np.arange(1, 1001), history, "--", drawstyle="steps-post", label="random search: best so far, training accuracy"
+)
 axes.plot(3 * np.arange(1, len(curve) + 1), curve, label="gradient descent: test accuracy")
 axes.axhline(0.1, color="gray", linestyle=":", label="chance")
 axes.set(xlabel="work (one random trial = 1)", ylabel="accuracy", xscale="log", ylim=(0, 1), title=name)

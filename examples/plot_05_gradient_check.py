@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from skdeep.losses import LOSSES
-from skdeep.networks import MLP
+from skdeep.perceptron import MLP
 
 plt.style.use("petroff10")
 

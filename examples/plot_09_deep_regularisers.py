@@ -13,8 +13,8 @@ network in each training step, and one changes the scale inside of it.
 #
 # * **Dropout** leaves out each hidden unit with some probability, drawn anew for each sample and step, so that no unit
 #   can rely on a single other one.
-# * **Batch normalisation** gives each unit's input mean 0 and variance 1 over the batch; **layer normalisation** does so
-#   over the units of a layer, for each sample alone.
+# * **Batch normalisation** gives each unit's input mean 0 and variance 1 over the batch; **layer normalisation** does
+#   so over the units of a layer, for each sample alone.
 # * **Stochastic depth** makes residual blocks, :math:`h_l = h_{l-1} + f_l(h_{l-1})`, and leaves out whole blocks.
 #
 # In prediction nothing is left out, and batch normalisation uses the averages met in training.
@@ -58,7 +58,7 @@ for name, regulariser in regularisers.items():
     print(f"{name:21} test accuracies {np.round(accuracies[name], 3)}, test loss {curve[-1]:.3f}")
 left.set(xlabel="epoch", ylabel="loss on test images", title="Mean of two seeds", yscale="log")
 left.legend(fontsize="small")
-for k, (name, values) in enumerate(accuracies.items()):
+for k, values in enumerate(accuracies.values()):
     right.plot(values, [k] * 2, "o", color=f"C{k}")
 right.set(xlabel="test accuracy", title="Each seed", yticks=range(len(accuracies)), yticklabels=list(accuracies))
 right.invert_yaxis()

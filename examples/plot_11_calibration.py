@@ -68,7 +68,7 @@ figure, axes = plt.subplots(figsize=(7, 6), layout="constrained")
 for (label, p), marker in zip(probabilities.items(), "osv^", strict=True):
     error, loss = calibration_error(p), log_loss(y_test, p)
     print(f"{label:35} calibration error {error:.3f}, log-loss {loss:.3f}")
-    display = CalibrationDisplay.from_predictions(y_test, p, n_bins=10, strategy="quantile", name=label, ax=axes, marker=marker)
+    CalibrationDisplay.from_predictions(y_test, p, n_bins=10, strategy="quantile", name=label, ax=axes, marker=marker)
 axes.set(xlabel="probability", ylabel="frequency of the positive class", title="Reliability on 9600 new samples")
 figure.savefig("11_calibration.png")
 

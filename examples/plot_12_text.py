@@ -77,9 +77,7 @@ words = vectorizer.get_feature_names_out()
 coef = softmax.densify().coef_
 names = [f"{softmax.classes_[1]} (right) or {softmax.classes_[0]} (left)"] if len(coef) == 1 else softmax.classes_
 n_rows = -(-len(coef) // 3)
-figure, axes = plt.subplots(
-    n_rows, min(len(coef), 3), figsize=(10, 4 * n_rows), layout="constrained", squeeze=False
-)
+figure, axes = plt.subplots(n_rows, min(len(coef), 3), figsize=(10, 4 * n_rows), layout="constrained", squeeze=False)
 for panel, row, name in zip(axes.flat, coef, names, strict=True):
     top = np.argsort(-np.abs(row))[:12]
     top = top[np.argsort(row[top])]

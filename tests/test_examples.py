@@ -1,4 +1,4 @@
-"""The gallery: the shape of its scripts, their place in the documentation; two of them run. The site's build runs all."""
+"""The gallery: the shape of its scripts, their place in the documentation. Two run here; the site's build runs all."""
 
 import ast
 import re
@@ -73,6 +73,6 @@ def test_an_example_runs_and_writes_its_picture(name, tmp_path, monkeypatch):
     if name == "04_random_search":
         assert 0.1 < values["random_accuracy"] < 0.5 < values["curve"][-1]
     else:
-        assert values["accuracies"]["XOR", "one linear layer"] < 0.6 < 0.95 < min(
-            values["accuracies"][problem, "two linear layers, ReLU between"] for problem in values["problems"]
-        )
+        accuracies = values["accuracies"]
+        assert accuracies["XOR", "one linear layer"] < 0.6
+        assert all(accuracies[problem, "two linear layers, ReLU between"] > 0.95 for problem in values["problems"])
