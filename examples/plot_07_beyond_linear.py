@@ -40,7 +40,8 @@ problems = {
 # matrices is a matrix. What makes a network **deep** is the non-linearity between its layers, here the **ReLU**,
 # :math:`\max(0, z)`.
 
-settings = {"solver": "adam", "learning_rate_init": 0.02, "max_iter": 60, "n_iter_no_change": np.inf, "random_state": 0}
+settings = {"learning_rate_init": 0.05, "learning_rate": "cosine", "batch_size": 100, "max_iter": 60}
+settings |= {"n_iter_no_change": np.inf, "random_state": 0}
 models = {
     "one linear layer": SoftmaxClassifier(random_state=0),
     "two linear layers, no activation": MLPClassifierTorch((32,), "identity", **settings),
