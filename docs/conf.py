@@ -35,9 +35,9 @@ sphinx_gallery_conf = {
     "gallery_dirs": "auto_examples",
     "filename_pattern": "/plot_",
     "ignore_pattern": r"quickstart\.py|/benchmarks/",
+    "within_subsection_order": "FileNameSortKey",
     "backreferences_dir": "api/backreferences",
     "doc_module": ("skdeep",),
-    "abort_on_example_error": True,
     "download_all_examples": False,
     "show_signature": False,
 }

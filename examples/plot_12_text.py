@@ -15,10 +15,10 @@ the sparse matrix as it is.
 import importlib
 import sys
 import warnings
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from benchmarks.common import SHARED
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.model_selection import train_test_split
@@ -37,9 +37,8 @@ def descriptions(part):
     return [doc.partition("Examples\n")[0] for doc in docs if doc.strip()]
 
 
-shared = Path(__file__).resolve().parents[2] / "shared" / "data"
-if (shared / "sms_spam").is_dir():
-    sys.path.insert(0, str(shared))
+if (SHARED / "sms_spam").is_dir():
+    sys.path.insert(0, str(SHARED))
     from loaddata import load
 
     data = load("sms_spam")
