@@ -48,8 +48,9 @@ warnings.filterwarnings("ignore", message="Neither the shared data|A network err
 
 def mathml(tex: str, as_block: bool = False) -> str:
     """TeX as MathML, which browsers draw themselves: no scripts, no network."""
-    tex = re.sub(r"(\\t?frac)(\w)(\w)", r"\1{\2}{\3}", tex)  # which takes 12 for one number
-    tex = re.sub(r"\\([bB]ig)(?=[(\[])", r"\\\1l", tex)  # docutils asks which of a pair it is
+    tex = re.sub(r"(\\t?frac)(\w)(\w)", r"\1{\2}{\3}", tex)  # docutils takes 12 for one number,
+    tex = re.sub(r"\\log (?=\w)", r"\\log\\, ", tex)  # sets log without a space,
+    tex = re.sub(r"\\([bB]ig)(?=[(\[])", r"\\\1l", tex)  # and asks which of a pair this is
     tex = re.sub(r"\\([bB]ig)(?=[)\]])", r"\\\1r", tex)
     return tex2mathml(tex, as_block=as_block)
 
