@@ -103,6 +103,8 @@ history_ : skorch.history.History
 """
 
 LINEAR_ATTRIBUTES = """
+solver_ : str
+    The solver that was used.
 coef_ : ndarray of shape (1, n_features) or (n_classes, n_features)
     Weights on the columns of X; one row for two classes.
 intercept_ : ndarray of shape (1,) or (n_classes,)
@@ -110,13 +112,17 @@ intercept_ : ndarray of shape (1,) or (n_classes,)
 """
 
 LINEAR_SOLVERS = """
-solver : {"sgd", "adam", "adamw", "lbfgs"}, default="sgd"
+solver : {"auto", "sgd", "adam", "adamw", "lbfgs"}, default="auto"
     Mini-batch gradient descent with momentum, Adam, Adam with decoupled weight decay, or the exact solver (smooth
     objectives only): full batches in float64, with Newton steps up to 1024 weights and L-BFGS beyond. With
-    ``tol=1e-8`` it ends at the optimum up to rounding.
-learning_rate : {"constant", "invscaling", "adaptive", "cosine"}, default="adaptive"
+    ``tol=1e-8`` it ends at the optimum up to rounding. "auto" is the exact one where that takes about a second at
+    most on a CPU, and else "sgd": so it is on larger data, with L1 or the plain hinge loss, in ``partial_fit``, with
+    skorch's callbacks, and where ``batch_size``, ``learning_rate``, ``learning_rate_init`` or ``precision`` ask for
+    mini-batch steps of a certain kind. ``solver_`` tells which it was.
+learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
     Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
-    until it is below 1e-6; or half a cosine down to zero at ``max_iter``.
+    until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is a cosine over 3000 steps, where
+    training ends, if that is 30 epochs at most (100 batches per epoch or more), and else "adaptive".
 learning_rate_init : float or "auto", default="auto"
     Learning rate at the start. "auto" is 0.01 for Adam; for "sgd" it is derived from the data,
     :math:`1 / \\big(c (\\lambda + (\\tfrac1B - \\tfrac1n) \\tfrac{t}{1 - \\rho})\\big)` with the loss's curvature c,

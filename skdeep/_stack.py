@@ -37,6 +37,16 @@ def _column(values: bytes, ndim: int, dtype: torch.dtype, device: torch.device) 
     return torch.tensor(np.frombuffer(values), dtype=dtype, device=device).view(-1, *[1] * (ndim - 1))
 
 
+@lru_cache(maxsize=256)
+def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(value, dtype=dtype, device=device)
+
+
+def number(value: float, like: Tensor) -> Tensor:
+    """A number as a tensor without axes: torch makes one of each Python number it meets, at every step."""
+    return _number(value, like.dtype, like.device)
+
+
 def select(tensor: Tensor, models: np.ndarray) -> Tensor:
     """A copy of some of the models, with the same order of axes in memory."""
     index = torch.as_tensor(models, device=tensor.device)

@@ -85,14 +85,15 @@ class DenseRows:
             if self.X.stride(0) == 1:  # column-major: converted in the order of its memory
                 return self._convert(self.X[rows].t()).t()
             return self._convert(self.X[rows])
-        flat = rows.reshape(-1).to(self.X.device)
+        flat = (rows if rows.ndim == 1 else rows.flatten()).to(self.X.device)
         size = len(flat) * self.n_features
-        if len(self._gathered) < size:
+        if self._gathered.numel() < size:
             self._gathered = self._gathered.new_empty(size)
             if self.X.device.type == "cpu" and self.device.type == "cuda":
                 self._gathered = self._gathered.pin_memory()
-        room = self._gathered[:size].view(len(flat), self.n_features)
-        return self._convert(torch.index_select(self.X, 0, flat, out=room)).view(*rows.shape, -1)
+        room = self._gathered.as_strided((len(flat), self.n_features), (self.n_features, 1))
+        values = self._convert(torch.index_select(self.X, 0, flat, out=room))
+        return values if rows.ndim == 1 else values.view(*rows.shape, -1)
 
     def _convert(self, values: Tensor) -> Tensor:
         if self.device.type != "cpu" or values.dtype == self.dtype:
@@ -268,16 +269,22 @@ class Batches:
         n = int(self.n_rows[0])
         if n <= self.batch_size:  # a batch of all rows has no order to draw, and stays as it is
             if self._full is None:
-                batch = self._shared_batch(slice(0, n) if self.subset is None else torch.from_numpy(self.subset))
-                self._full = batch._replace(X=batch.X.clone()) if isinstance(batch.X, Tensor) else batch
+                rows = slice(0, n) if self.subset is None else torch.from_numpy(self.subset)
+                X, target = self._values(rows), self._as_numbers(self._shared_target(rows))
+                X = X.clone() if isinstance(X, Tensor) else X
+                self._full = Batch(X, target, self._shared_weight(rows), n, None)
             yield self._full
-        elif self.subset is None and not self.shuffle:
-            for start in range(0, n, self.batch_size):
-                yield self._shared_batch(slice(start, min(start + self.batch_size, n)))
-        else:
+            return
+        order = None
+        if self.shuffle or self.subset is not None:
             order = torch.from_numpy(self._order(0)).to(self.target.device)
-            for start in range(0, n, self.batch_size):
-                yield self._shared_batch(order[start : start + self.batch_size])
+        everything = slice(0, n) if order is None else order
+        target, weight = self._shared_target(everything), self._shared_weight(everything)
+        for start in range(0, n, self.batch_size):
+            part = slice(start, min(start + self.batch_size, n))
+            rows = part if order is None else order[part]
+            of_batch = None if weight is None else weight[:, part]
+            yield Batch(self._values(rows), self._as_numbers(target[:, part]), of_batch, part.stop - start, None)
 
     def _own_epoch(self) -> Iterator[Batch]:
         subsets = self.subset if isinstance(self.subset, list) else [self.subset] * len(self.generators)
@@ -305,18 +312,19 @@ class Batches:
             return self.weight
         return self.weight[torch.as_tensor(models, device=self.weight.device)]
 
-    def _target(self, rows: Tensor | slice) -> Tensor:
-        target = self.target[rows] if isinstance(rows, slice) or rows.ndim > 1 else self.target.index_select(0, rows)
+    def _shared_target(self, rows: Tensor | slice) -> Tensor:
+        return (self.target[rows] if isinstance(rows, slice) else self.target.index_select(0, rows)).unsqueeze(0)
+
+    def _shared_weight(self, rows: Tensor | slice) -> Tensor | None:
+        return None if self.weight is None else torch.atleast_2d(self.weight[..., rows])
+
+    def _as_numbers(self, target: Tensor) -> Tensor:
+        """Codes as they are; indicators in the dtype of the scores."""
         return target if target.dtype is torch.int64 else target.to(self.rows.dtype)
 
     def _values(self, rows: Tensor | slice) -> Tensor | LargeRows:
         n = rows.numel() if isinstance(rows, Tensor) else len(range(*rows.indices(len(self.rows))))
         return self.rows.take(rows) if n * self.rows.row_values <= MAX_VALUES else LargeRows(self.rows, rows)
-
-    def _shared_batch(self, rows: Tensor | slice) -> Batch:
-        target = self._target(rows).unsqueeze(0)
-        weight = None if self.weight is None else self.weight[..., rows].view(-1, target.shape[1])
-        return Batch(self._values(rows), target, weight, target.shape[1], None)
 
     def _own_batch(self, orders: list[np.ndarray], start: int, sizes: np.ndarray) -> Batch:
         models = np.flatnonzero(sizes)
@@ -333,4 +341,6 @@ class Batches:
             mask = torch.from_numpy(np.arange(index.shape[1]) < sizes[:, None]).to(rows.device, self.rows.dtype)
             weight = mask if weight is None else weight * mask
         everyone = len(models) == len(self.generators)
-        return Batch(self._values(rows), self._target(rows), weight, sizes, None if everyone else models)
+        return Batch(
+            self._values(rows), self._as_numbers(self.target[rows]), weight, sizes, None if everyone else models
+        )

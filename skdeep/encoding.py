@@ -29,6 +29,8 @@ class EncodingMixin:
     device: str | torch.device
     precision: str
     solver: str
+    learning_rate: str
+    max_iter: int
 
     def _loss(self, n_outputs: int) -> Loss:
         """The loss for so many score columns."""
@@ -122,15 +124,20 @@ class EncodingMixin:
         self.n_outputs_ = many if codes.ndim == 2 or many > 2 else 1
         class_weight = self._class_weights(members, y, codes, sample_weight)
         problem = Problem(X, self._target(codes), codes, sample_weight, class_weight, device, torch.float32)
+        self._choose(problem, incremental)
         problem.dtype = self._dtype(problem)
         return problem
+
+    def _choose(self, problem: Problem, incremental: bool) -> None:
+        """Set the solver, and the schedule with the epochs it takes, where the parameters leave them to us."""
+        self.solver_, self._schedule = self.solver, (self.learning_rate, self.max_iter)
 
     def _dtype(self, problem: Problem) -> torch.dtype:
         """Of the parameters and losses: float64 where it costs nothing or is the point, unless the user has decided."""
         device = problem.device.type
         if self.precision == "auto":
             work = problem.n_rows * self._n_params(problem.source.shape[1], self.n_outputs_)
-            exact = work <= _FREE_FLOAT64 or self.solver in self._exact_solvers
+            exact = work <= _FREE_FLOAT64 or self.solver_ in self._exact_solvers
             return torch.float64 if exact and device != "mps" else torch.float32
         if self.precision == "float64" and device == "mps":
             raise ValueError("precision='float64' is not available on device 'mps'. Use 'float32'.")

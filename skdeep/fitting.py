@@ -207,7 +207,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
 
     def _batch_rows(self, problem: Problem) -> int:
         """Rows per step."""
-        if self.solver == "lbfgs":
+        if self.solver_ == "lbfgs":
             return problem.n_rows
         return min(200 if self.batch_size == "auto" else self.batch_size, problem.n_rows)
 
@@ -259,7 +259,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         loss = self._loss(self.n_outputs_)
         data = (problem.rows(), problem.tensor(problem.target), None if weight is None else problem.tensor(weight))
         own = subsets[0] if all(s is subsets[0] for s in subsets) else subsets
-        if self.solver == "lbfgs":
+        if self.solver_ == "lbfgs":
             self._check_smooth(loss, penalty)
             # nothing is drawn: one generator for all, so that models of the same rows share their passes
             generators = [states[0].generator] * n_models
@@ -268,7 +268,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             minimise(network, loss, penalty, batches, mean_weight, max_iter, self.max_fun, progress, monitor, observer)
             return
         rates = self._initial_rates(members, problem, network, subsets, weight, batch_rows)
-        optimizer = OPTIMIZERS[self.solver](
+        optimizer = OPTIMIZERS[self.solver_](
             network.params,
             rates * [state.reduction for state in states],
             values(members, "momentum"),
@@ -276,23 +276,26 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             (self.beta_1, self.beta_2),
             self.epsilon,
         )
-        if states[0].optimizer is not None and states[0].solver == self.solver:
+        if states[0].optimizer is not None and states[0].solver == self.solver_:
             optimizer.load(states[0].optimizer)
         generators = [state.generator for state in states]
         batches = Batches(*data, own, generators, batch_rows, self.shuffle)
+        schedule, horizon = self._schedule
         plan = Plan(
-            max_iter,
-            self.max_iter,
+            min(max_iter, horizon),
+            horizon,
             states[0].epochs,
-            self.learning_rate,
+            schedule,
             self.power_t,
             self.warmup_epochs,
             self.max_grad_norm,
-            self._proximal or self.solver == "adamw",
+            self._proximal or self.solver_ == "adamw",
             self._products(),
         )
         train(network, loss, penalty, optimizer, batches, mean_weight, plan, progress, monitor, observer)
         for state, p, rate in zip(states, progress, rates, strict=True):
+            if horizon < min(max_iter, p.max_iter):
+                p.stopped = p.stopped or f"The learning rate came to its end after {horizon} epochs."
             state.reduction = p.optimizer_state["learning_rate"] / rate
             state.epochs += p.n_iter
             state.generator = p.generator
@@ -325,9 +328,9 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         self.validation_loss_curve_ = [*losses, *progress.validation_losses] or None
         self.best_validation_score_ = max(self.validation_scores_) if self.validation_scores_ else None
         state.optimizer = progress.optimizer_state or None
-        state.solver = self.solver
+        state.solver = self.solver_
         if state.optimizer is not None:
-            factor = SCHEDULES[self.learning_rate](np.zeros(1), np.array([self.t_]), self.power_t)
+            factor = SCHEDULES[self._schedule[0]](np.zeros(1), np.array([self.t_]), self.power_t)
             state.learning_rate = float(np.squeeze(state.optimizer["learning_rate"] * factor))
         self._optimizer = state
         self._no_improvement_count = progress.no_improvement
@@ -338,7 +341,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             message = f"after {progress.n_iter} epochs; the model keeps the best weights so far."
             warnings.warn(f"Training interrupted by user {message}", stacklevel=7)
         elif progress.stopped is None and (finding := self._distance_from_convergence(progress)):
-            if self.solver == "lbfgs":
+            if self.solver_ == "lbfgs":
                 advice = "Increase max_iter or max_fun, or scale the columns of X."
             else:
                 advice = "Increase max_iter, raise learning_rate_init, or accept it with a larger tol."
@@ -356,7 +359,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             return f"the validation score still rose within the last {max(span, 1)} epochs"
         if span == 0:
             return "there is only one epoch to judge by"
-        if gain <= self.tol and np.isfinite(self.n_iter_no_change) and self.solver != "lbfgs":
+        if gain <= self.tol and np.isfinite(self.n_iter_no_change) and self.solver_ != "lbfgs":
             return None  # max_iter came before the stopping rule, but nothing was moving any more
         share = gain / max(abs(progress.loss_curve[-1]), np.finfo(float).tiny)
         return f"the training loss still fell by {gain:.3g} ({share:.2%}) over the last {span} epochs"

@@ -25,8 +25,17 @@ from skdeep.fitting import model_weights, values
 from skdeep.inputs import dense
 from skdeep.losses import LOSSES, Loss
 from skdeep.networks import Linear, sparse_weight
+from skdeep.newton import Newton
+from skdeep.optimizers import OPTIMIZERS
 from skdeep.penalties import PENALTIES
 from skdeep.problem import Problem, TrainingState
+from skdeep.schedules import SCHEDULES
+
+
+#: Iterations that the exact solver takes about, and the floating-point operations of a second or so.
+_NEWTON_STEPS, _LBFGS_STEPS, _EXACT_WORK = 10, 150, 2**35
+#: Mini-batch steps that lead to the optimum's neighbourhood under one cosine, where they are at most so many epochs.
+_STEPS, _EPOCHS = 3000, 30
 
 
 class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
@@ -40,6 +49,8 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         "l1_ratio": [Interval(Real, 0, 1, closed="both")],
         "fit_intercept": ["boolean"],
         "standardize": ["boolean"],
+        "solver": [StrOptions({*OPTIMIZERS, "lbfgs", "auto"})],
+        "learning_rate": [StrOptions({*SCHEDULES, "auto"})],
     }
 
     def __init__(
@@ -50,8 +61,8 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         l1_ratio=0.15,
         fit_intercept=True,
         standardize=True,
-        solver="sgd",
-        learning_rate="adaptive",
+        solver="auto",
+        learning_rate="auto",
         learning_rate_init="auto",
         power_t=0.5,
         warmup_epochs=0,
@@ -128,6 +139,27 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
                 f"one class: {self.classes_[present[0]]!r}"
             )
 
+    def _choose(self, problem, incremental):
+        super()._choose(problem, incremental)
+        if self.solver == "auto":
+            self.solver_ = "lbfgs" if not incremental and self._is_exact_cheap(problem) else "sgd"
+        if self.learning_rate == "auto":
+            epochs = -(-_STEPS // -(-problem.n_rows // self._batch_rows(problem)))
+            one_run = not incremental and epochs <= _EPOCHS
+            self._schedule = ("cosine", min(epochs, self.max_iter)) if one_run else ("adaptive", self.max_iter)
+
+    def _is_exact_cheap(self, problem: Problem) -> bool:
+        """Whether the optimum costs no more than mini-batch training, of which nothing was said."""
+        steps = (self.batch_size, self.learning_rate, self.learning_rate_init)
+        smooth = self.penalty in ("l2", None) and self._loss(self.n_outputs_).smooth
+        float64 = self.precision in ("auto", "float64") and problem.device.type == "cpu"
+        if steps != ("auto", "auto", "auto") or self.callbacks or not smooth or not float64:
+            return False
+        n, d, c = problem.n_rows, problem.source.shape[1], self.n_outputs_
+        if c * (d + 1) <= Newton.max_params:
+            return _NEWTON_STEPS * n * c * (c + 1) * d**2 <= _EXACT_WORK
+        return _LBFGS_STEPS * n * 4 * c * d * problem.density <= _EXACT_WORK
+
     def _new_network(
         self, members, problem: Problem, generators, subsets, weight, state: TrainingState, warm: bool
     ) -> Linear:
@@ -179,7 +211,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
     def _initial_rates(self, members, problem, network, subsets, weight, batch_rows):
         rates = np.array([np.nan if e.learning_rate_init == "auto" else e.learning_rate_init for e in members])
         derived = np.isnan(rates)
-        if self.solver != "sgd":
+        if self.solver_ != "sgd":
             rates[derived] = 0.01
         elif derived.any():
             rates[derived] = self._derived_rates(members, problem, network, subsets, weight, batch_rows)[derived]

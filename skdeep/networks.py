@@ -68,7 +68,7 @@ def affine(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return scores + bias.unsqueeze(1)
     if X.ndim == 2 or n_models == 1:
         rows = X if X.ndim == 2 else X[0]
-        scores = torch.addmm(bias.reshape(-1, 1), weight.reshape(n_models * n_out, n_in), rows.t())
+        scores = torch.addmm(bias.view(-1, 1), weight.flatten(0, 1), rows.t())
         return scores.view(n_models, n_out, -1).mT
     return torch.baddbmm(bias.unsqueeze(2), weight, X.mT).mT
 

@@ -20,10 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep.batching import Batches
-from skdeep.losses import Loss
 from skdeep.networks import Linear
-from skdeep.penalties import ElasticNet
+from skdeep.objective import Objective
 
 #: Bounds the memory of the Hessians that one pass over the rows adds up.
 _HESSIAN_ENTRIES = 2**24
@@ -34,29 +32,28 @@ _RIDGE = 1e-12
 
 
 class Newton:
-    """Newton directions of a stack of linear models; see `skdeep.quasi_newton.minimise` for the parameters."""
+    """Newton directions of a stack of linear models."""
 
     #: Most parameters of a model. Where few iterations of L-BFGS do, they are up to six times faster at this size; on
     #: raw columns, up to eight times slower already at 650 (digits).
     max_params = 1024
 
-    def __init__(self, network: Linear, loss: Loss, penalty: ElasticNet, batches: Batches, mean_weight: np.ndarray):
-        self.network, self.loss, self.penalty = network, loss, penalty
-        self.batches, self.mean_weight = batches, mean_weight
+    def __init__(self, objective: Objective):
+        self.objective = objective
 
-    def select(self, models: np.ndarray) -> Newton:
-        """The directions of some of the models."""
-        parts = self.network.select(models), self.loss, self.penalty.select(models), self.batches.select(models)
-        return Newton(*parts, self.mean_weight[models])
+    def select(self, models: np.ndarray, objective: Objective) -> Newton:
+        """The directions of some of the models, whose objectives these are."""
+        return Newton(objective)
 
     def __call__(self, models: np.ndarray, point: Tensor, gradient: Tensor) -> Tensor:
         """Directions (k, P) of some of the models, at their points (k, P) with these gradients (k, P)."""
         # rows that all share are read once for as many models as fit; else each model has its own anyway
-        size = max(1, _HESSIAN_ENTRIES // gradient.shape[1] ** 2) if self.batches.shared else 1
+        size = max(1, _HESSIAN_ENTRIES // gradient.shape[1] ** 2) if self.objective.batches.shared else 1
         directions = torch.empty_like(gradient)
         for start in range(0, len(models), size):
             part = slice(start, start + size)
-            group = self if len(models[part]) == self.network.n_models else self.select(models[part])
+            everyone = len(models[part]) == self.objective.network.n_models
+            group = self if everyone else Newton(self.objective.select(models[part]))
             hessians = group._hessians(group._blocks(point[part]))
             downhill = -group._blocks(gradient[part]).flatten(1).unsqueeze(-1)
             directions[part] = group._flat(_solve(hessians, downhill))
@@ -64,30 +61,32 @@ class Newton:
 
     def _blocks(self, flat: Tensor) -> Tensor:
         """Parameters of each model as ``(k, C, D)``, one row per score: coefficients, then the intercept if any."""
-        n_scores, n_features = self.network.params[0].shape[1:]
+        n_scores, n_features = self.objective.network.params[0].shape[1:]
         coef, intercept = flat.tensor_split([n_scores * n_features], dim=1)
         coef = coef.view(len(flat), n_scores, n_features)
         return torch.cat([coef, intercept.unsqueeze(2)], dim=2) if intercept.shape[1] else coef
 
     def _flat(self, blocks: Tensor) -> Tensor:
         """The inverse of `_blocks`."""
-        n_scores, n_features = self.network.params[0].shape[1:]
+        n_scores, n_features = self.objective.network.params[0].shape[1:]
         coef, intercept = blocks.view(len(blocks), n_scores, -1).tensor_split([n_features], dim=2)
         return torch.cat([coef.flatten(1), intercept.flatten(1)], dim=1)
 
     def _hessians(self, point: Tensor) -> Tensor:
         """Hessians ``(k, C * D, C * D)`` at a point ``(k, C, D)``; of the blocks, those on and below the diagonal."""
+        objective, network, batches = self.objective, self.objective.network, self.objective.batches
+        assert isinstance(network, Linear)
         n_models, n_scores, n_inputs = point.shape
         left, right = torch.tril_indices(n_scores, n_scores, device=point.device)
         # models in the same columns of the same rows share the products of these columns
-        columns = (self.network.center, self.network.scale)
-        together = self.batches.shared and all(c is None or bool((c == c[:1]).all()) for c in columns)
+        columns = (network.center, network.scale)
+        together = batches.shared and all(c is None or bool((c == c[:1]).all()) for c in columns)
         groups = [slice(0, n_models)] if together else [slice(m, m + 1) for m in range(n_models)]
         many = len(left) * n_models >= n_inputs * len(groups)
         add_, width = (_add_products_, n_inputs**2) if many else (_add_weighted_products_, n_inputs)
         step = max(1, _STEP_ENTRIES // (width + n_scores**2 * n_models // len(groups)))
         total = point.new_zeros(n_models, len(left), n_inputs, n_inputs)
-        for batch in self.batches.epoch():
+        for batch in batches.epoch():
             assert isinstance(batch.X, Tensor)  # chunks are small
             X = batch.X.to_dense() if batch.X.layout is torch.sparse_csr else batch.X
             X = X.view(-1, X.shape[-1])
@@ -95,19 +94,19 @@ class Newton:
                 rows = slice(start, start + step)
                 for group in groups:
                     target = batch.target if len(batch.target) == 1 else batch.target[group]
-                    Z = self.network.inputs(X[rows], group.start)
-                    curvature = self.loss.hessian(Z @ point[group].transpose(1, 2), target[:, rows])
+                    Z = network.inputs(X[rows], group.start)
+                    curvature = objective.loss.hessian(Z @ point[group].transpose(1, 2), target[:, rows])
                     if batch.weight is not None:
                         weight = batch.weight if len(batch.weight) == 1 else batch.weight[group]
                         curvature = curvature * weight[:, rows, None, None]
                     add_(total[group], curvature[..., left, right], Z)
-        total /= torch.as_tensor(self.batches.n_rows * self.mean_weight).to(total).view(-1, 1, 1, 1)
+        total /= torch.as_tensor(batches.n_rows * objective.mean_weight).to(total).view(-1, 1, 1, 1)
         hessians = total.new_zeros(n_models, n_scores, n_inputs, n_scores, n_inputs)
         hessians.transpose(2, 3)[:, left, right] = total
-        n_features, scale = self.network.params[0].shape[2], self.network.coef_scale()
+        n_features, scale = network.params[0].shape[2], network.coef_scale()
         if n_inputs > n_features:
             _pin_shift_(hessians[:, :, -1, :, -1])
-        ridge = torch.as_tensor(self.penalty.curvature()).to(total).view(-1, 1, 1)
+        ridge = torch.as_tensor(objective.penalty.curvature()).to(total).view(-1, 1, 1)
         hessians = hessians.view(n_models, n_scores * n_inputs, -1)
         diagonal = hessians.diagonal(dim1=1, dim2=2).unflatten(1, (n_scores, n_inputs))
         diagonal[:, :, :n_features] += ridge if scale is None else ridge * scale.square()

@@ -60,6 +60,7 @@ class Optimizer:
             setattr(self, slot, [torch.zeros_like(p) for p in params])
         # memory without gaps, for which zeros_like keeps the strides
         self._gapless = all(torch.empty_like(p).stride() == p.stride() for p in params)
+        self._contiguous = all(p.is_contiguous() for p in params)
         self._flat: list[list[Tensor]] | None = None
 
     def step(self, gradients: list[Tensor], factor: float | np.ndarray = 1.0) -> None:
@@ -80,10 +81,12 @@ class Optimizer:
         return self._gapless and self.params[0].device.type in _FUSED_DEVICES and all(map(uniform, values))
 
     def _vectors(self, gradients: list[Tensor]) -> list[list[Tensor]]:
-        """The parameters, gradients and slots as vectors, in the order of the parameters' memory.
+        """The parameters, gradients and slots in contiguous memory: as vectors, where theirs has another order.
 
         A fused kernel pairs values by their place in memory, and is slow where this is not simply contiguous.
         """
+        if self._contiguous:
+            return [self.params, [g.contiguous() for g in gradients], *(getattr(self, slot) for slot in self.slots)]
         if self._flat is None:
             self._flat = [_flat(self.params), *(_flat(getattr(self, slot)) for slot in self.slots)]
         pairs = zip(gradients, self.params, strict=True)
@@ -145,20 +148,20 @@ class SGD(Optimizer):
 
     def __init__(self, params, learning_rate, *args, **options):
         super().__init__(params, learning_rate, *args, **options)
-        self._unit = np.ones(len(learning_rate))
+        self._unit = self._ones = np.ones(len(learning_rate))
 
     def _express(self, unit: np.ndarray) -> None:
         """Keep the velocities of each model times its `unit`."""
-        if (unit != self._unit).any():
+        if unit is not self._unit and (unit != self._unit).any():
             for velocity in self.velocity:
                 velocity.mul_(per_model(unit / self._unit, velocity))
-            self._unit = unit
+        self._unit = unit
 
     def _update(self, gradients, rate):
         if self.momentum.any() and self._fuses(self.momentum) and rate[0] > 0:
             # one rate for all: what a model's rate has more than the first one's goes into its gradients and velocities
-            self._express(rate / rate[0])
-            if not uniform(rate):
+            self._express(self._ones if uniform(rate) else rate / rate[0])
+            if self._unit is not self._ones:
                 gradients = [gradient.mul_(per_model(self._unit, gradient)) for gradient in gradients]
             torch._fused_sgd_(
                 *self._vectors(gradients),
@@ -171,7 +174,7 @@ class SGD(Optimizer):
                 is_first_step=False,
             )
             return
-        self._express(np.ones_like(rate))
+        self._express(self._ones)
         for param, gradient, velocity in zip(self.params, gradients, self.velocity, strict=True):
             step = per_model(-rate, param)
             momentum = per_model(self.momentum, param)
@@ -188,16 +191,16 @@ class SGD(Optimizer):
         return per_model(self.learning_rate * self.factor / (1 - self.momentum), self.params[index])
 
     def select(self, models, params):
-        self._express(np.ones_like(self._unit))
+        self._express(self._ones)
         return super().select(models, params)
 
     def put(self, models, part):
         for optimizer in (self, part):
-            optimizer._express(np.ones_like(optimizer._unit))
+            optimizer._express(optimizer._ones)
         super().put(models, part)
 
     def state(self, model):
-        self._express(np.ones_like(self._unit))
+        self._express(self._ones)
         return super().state(model)
 
 

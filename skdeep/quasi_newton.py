@@ -17,63 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep._stack import per_model
 from skdeep.batching import Batches
 from skdeep.line_search import LineSearch
 from skdeep.losses import Loss
 from skdeep.networks import Linear, Network
 from skdeep.newton import Newton
+from skdeep.objective import Objective
 from skdeep.penalties import ElasticNet
-from skdeep.training import Monitor, Observer, Progress, loss_and_gradient
+from skdeep.training import Monitor, Observer, Progress
 
 #: Pairs of steps and gradient changes that L-BFGS remembers.
-_MEMORY = 20
-
-
-class _Objective:
-    """The penalised objectives of a stack; a point is ``(K, P)``, all parameters of a model in one row."""
-
-    def __init__(self, network: Network, loss: Loss, penalty: ElasticNet, batches: Batches, mean_weight: np.ndarray):
-        self.network, self.loss, self.penalty = network, loss, penalty
-        self.batches, self.mean_weight = batches, mean_weight
-
-    def select(self, models: np.ndarray) -> _Objective:
-        """The objectives of some of the models."""
-        parts = self.network.select(models), self.loss, self.penalty.select(models), self.batches.select(models)
-        return _Objective(*parts, self.mean_weight[models])
-
-    def start(self) -> Tensor:
-        """Where the network is."""
-        return _flat([p.detach() for p in self.network.params])
-
-    def move(self, point: Tensor) -> None:
-        """Put the network there."""
-        sizes = [p[0].numel() for p in self.network.params]
-        for param, part in zip(self.network.params, point.split(sizes, dim=1), strict=True):
-            param.copy_(part.view(param.shape))
-
-    def __call__(self, point: Tensor) -> tuple[np.ndarray, Tensor]:
-        """Values (K,) and gradients (K, P), summed over the chunks of the data."""
-        self.move(point)
-        total = point.new_zeros(len(point))
-        gradients = [torch.zeros_like(p) for p in self.network.params]
-        for batch in self.batches.epoch():
-            models = np.arange(len(point)) if batch.models is None else batch.models
-            network = self.network if batch.models is None else self.network.select(models)
-            value, parts = loss_and_gradient(network, self.loss, batch, self.mean_weight[models])
-            share, index = batch.size / self.batches.n_rows[models], torch.as_tensor(models, device=point.device)
-            for whole, part in zip((total, *gradients), (value, *parts), strict=True):
-                whole.index_add_(0, index, part * per_model(share, part))
-        scale = self.network.coef_scale()
-        for coef, gradient in zip(self.network.penalised(), gradients, strict=False):
-            addition = torch.zeros_like(gradient)
-            self.penalty.add_gradient_(coef.detach(), addition)
-            gradient += addition if scale is None else addition * scale
-        return total.double().cpu().numpy() + self.penalty.value(self.network.penalised()), _flat(gradients)
-
-
-def _flat(tensors: list[Tensor]) -> Tensor:
-    return torch.cat([t.flatten(1) for t in tensors], dim=1)
+HISTORY = 20
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -85,12 +39,12 @@ class _LBFGS:
 
     def __init__(self, point: Tensor):
         self.point, self.gradient = point, torch.zeros_like(point)
-        self.steps = point.new_zeros(len(point), _MEMORY, point.shape[1])
+        self.steps = point.new_zeros(len(point), HISTORY, point.shape[1])
         self.changes = torch.zeros_like(self.steps)
-        self.weight = point.new_zeros(len(point), _MEMORY)
+        self.weight = point.new_zeros(len(point), HISTORY)
         self.n_calls = np.zeros(len(point), int)
 
-    def select(self, models: np.ndarray) -> _LBFGS:
+    def select(self, models: np.ndarray, objective: Objective) -> _LBFGS:
         part = object.__new__(_LBFGS)
         for name, value in vars(self).items():
             setattr(part, name, value[models])
@@ -99,9 +53,9 @@ class _LBFGS:
     def __call__(self, models: np.ndarray, point: Tensor, gradient: Tensor) -> Tensor:
         """Directions (k, P) of some of the models, at their points (k, P) with these gradients (k, P)."""
         self._remember(models, point, gradient)
-        ages = np.arange(min(_MEMORY, int(self.n_calls[models].max()) - 1))
+        ages = np.arange(min(HISTORY, int(self.n_calls[models].max()) - 1))
         # newest first, which is another slot for each model
-        pairs = models[:, None], (self.n_calls[models, None] - 1 - ages) % _MEMORY
+        pairs = models[:, None], (self.n_calls[models, None] - 1 - ages) % HISTORY
         steps, changes, weight = self.steps[pairs], self.changes[pairs], self.weight[pairs]
         direction, shares = -gradient, torch.zeros_like(weight)
         for age in ages:
@@ -114,7 +68,7 @@ class _LBFGS:
         return direction
 
     def _remember(self, models: np.ndarray, point: Tensor, gradient: Tensor) -> None:
-        newest = models, self.n_calls[models] % _MEMORY
+        newest = models, self.n_calls[models] % HISTORY
         step, change = point - self.point[models], gradient - self.gradient[models]
         self.point[models], self.gradient[models] = point, gradient
         product = _dot(step, change)
@@ -126,7 +80,7 @@ class _LBFGS:
 
     def _size(self, models: np.ndarray, gradient: Tensor) -> Tensor:
         """Inverse curvature along the last step (formula 7.20); at first a step of at most unit length."""
-        newest = models, (self.n_calls[models] - 1) % _MEMORY
+        newest = models, (self.n_calls[models] - 1) % HISTORY
         weight, change = self.weight[newest], self.changes[newest]
         first = 1 / gradient.abs().sum(1).clamp(min=1.0)
         return torch.where(weight > 0, 1 / (weight * _dot(change, change)), first)
@@ -135,13 +89,13 @@ class _LBFGS:
 class _Stack:
     """The models still on their way: where each is, where it is going, and how far along it has tried to go."""
 
-    def __init__(self, objective: _Objective, progress: list[Progress]):
+    def __init__(self, objective: Objective, progress: list[Progress]):
         self.objective, self.progress = objective, progress
         self.point = objective.start()
         self.value, self.gradient = objective(self.point)
         network = objective.network
         newton = isinstance(network, Linear) and self.point.shape[1] <= Newton.max_params
-        self.directions = Newton(**vars(objective)) if newton else _LBFGS(self.point.clone())
+        self.directions = Newton(objective) if newton else _LBFGS(self.point.clone())
         self.direction = torch.zeros_like(self.point)
         self.search = LineSearch.begin(self.value, np.zeros(len(self.value)))
         self.rounding = torch.finfo(self.point.dtype).eps
@@ -150,8 +104,8 @@ class _Stack:
         part = object.__new__(_Stack)
         part.rounding = self.rounding
         part.progress = [self.progress[m] for m in models]
-        for name in ("objective", "directions", "search"):
-            setattr(part, name, getattr(self, name).select(models))
+        part.objective, part.search = self.objective.select(models), self.search.select(models)
+        part.directions = self.directions.select(models, part.objective)
         for name in ("point", "value", "gradient", "direction"):
             setattr(part, name, getattr(self, name)[models])
         return part
@@ -235,7 +189,7 @@ def minimise(
     if observer is not None:
         observer.train_begin(network, None)
     try:
-        stack = _Stack(_Objective(network, loss, penalty, batches, mean_weight), progress)
+        stack = _Stack(Objective(network, loss, penalty, batches, mean_weight), progress)
         n_evaluations, ended = 1, alive
         while True:
             if len(ended):

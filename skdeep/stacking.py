@@ -11,12 +11,15 @@ from sklearn import get_config
 
 from skdeep.base import BaseTorchClassifier
 from skdeep.inputs import n_columns, resolve_device, to_numpy
+from skdeep.quasi_newton import HISTORY
 
 #: Share of the memory that a stack's parameters and activations may take.
 _MEMORY_SHARE = 0.25
 _UNKNOWN_MEMORY = 2**32
 #: Tensors of the size of the parameters in training: themselves, gradients, two of the optimizer's, two in passing.
 _PARAMETER_COPIES = 6
+#: Those that L-BFGS remembers, and what it makes of them for a direction.
+_HISTORY_COPIES = 4 * HISTORY
 #: Tensors of the size of a layer's activations: forward, backward, and one in passing.
 _ACTIVATION_COPIES = 3
 
@@ -25,6 +28,8 @@ def why_alone(estimator) -> str | None:
     """Why an estimator cannot train in a stack with others; None if it can."""
     if not isinstance(estimator, BaseTorchClassifier):
         return f"{type(estimator).__name__} is none of skdeep's estimators"
+    if type(estimator).fit is not BaseTorchClassifier.fit:
+        return f"{type(estimator).__name__} has a fit of its own"
     if estimator.callbacks or getattr(estimator, "_skl_callbacks", None):
         return "callbacks listen to one model at a time"
     if estimator.verbose:
@@ -53,7 +58,10 @@ def fit_stack(
     valid = [m for m, failure in enumerate(failures) if failure is None]
     if not valid:
         return failures
-    size = _capacity(members[valid[0]], X, y)
+    try:
+        size = _capacity(members[valid[0]], X, y)
+    except Exception:  # malformed data: a fit says better what is wrong
+        size = 1
     waiting = [list(part) for part in np.array_split(valid, -(-len(valid) // size))]
     while waiting:
         part = waiting.pop(0)
@@ -85,7 +93,8 @@ def _capacity(leader: BaseTorchClassifier, X, y) -> int:
     n_rows, n_features = np.shape(X) if not hasattr(X, "shape") else X.shape
     n_outputs = n_columns(y) if n_columns(y) > 1 else len(np.unique(to_numpy(y)))
     batch_rows = min(n_rows, 200 if leader.batch_size == "auto" else leader.batch_size)
-    per_model = _PARAMETER_COPIES * leader._n_params(n_features, n_outputs)
+    copies = _PARAMETER_COPIES + (_HISTORY_COPIES if leader.solver == "lbfgs" else 0)
+    per_model = copies * leader._n_params(n_features, n_outputs)
     per_model += _ACTIVATION_COPIES * batch_rows * leader._n_units(n_outputs)
     device = resolve_device(leader.device, X)
     return max(1, int(_MEMORY_SHARE * _memory(device) / (8 * per_model)))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep._stack import add_scaled_, per_model
+from skdeep._stack import add_scaled_, number, per_model
 from skdeep.batching import Batch, Batches
 from skdeep.losses import Loss
 from skdeep.networks import Network
@@ -197,8 +197,9 @@ def _of_part(network: Network, loss: Loss, batch: Batch, mean_weight: np.ndarray
     scores = network.training_scores(batch.X)
     value, gradient = loss.value_and_gradient(scores.detach().to(network.params[0].dtype), batch.target)
     if batch.weight is None and isinstance(batch.size, int):  # nothing differs between rows or models
-        value = value.sum(1).mul_(1 / batch.size)
-        gradient.mul_(1 / batch.size)
+        share = number(1 / batch.size, value)
+        value = value.sum(1).mul_(share)
+        gradient.mul_(share)
     else:
         weight = value.new_ones(value.shape) if batch.weight is None else batch.weight
         factor = weight / per_model(batch.size * mean_weight, value)

@@ -21,8 +21,9 @@ ENGINE = {
     "networks": {"_stack", "activations"},
 }
 ENGINE["training"] = {"_stack", "losses", "penalties", "networks", "optimizers", "schedules", "batching"}
-ENGINE["newton"] = {"losses", "penalties", "networks", "batching"}
-ENGINE["quasi_newton"] = ENGINE["training"] | {"training", "newton", "line_search"}
+ENGINE["objective"] = {"_stack", "losses", "penalties", "networks", "batching", "training"}
+ENGINE["newton"] = {"networks", "objective"}
+ENGINE["quasi_newton"] = ENGINE["training"] | {"training", "objective", "newton", "line_search"}
 
 
 def imports_of(path):

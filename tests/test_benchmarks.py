@@ -50,6 +50,24 @@ def test_benchmarks_run(script, arguments, tmp_path, monkeypatch):
     sys.modules.pop("common", None)
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="RssAnon is Linux's")
+def test_the_benchmark_of_memory_runs(tmp_path, monkeypatch):
+    """With one contestant: each is a process of its own."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    arguments = "--rows 2000 --columns 5 --classes 2".split()
+    monkeypatch.setattr(sys, "argv", ["memory.py", *arguments, "--output", str(tmp_path)])
+    names = runpy.run_path(str(BENCHMARKS / "memory.py"), run_name="memory")
+    ours, peers = names["OURS"], names["PEERS"]
+    for name in set(ours) - {"SoftmaxClassifier"}:
+        del ours[name]
+    peers.clear()
+    names["main"]()
+    (result,) = tmp_path.glob("*.json")
+    (row,) = json.loads(result.read_text())["table"]
+    assert row["rows"] == 2000 and row["fit adds MB"] < 100
+    sys.modules.pop("common", None)
+
+
 def test_the_picture_is_drawn_from_the_newest_results(tmp_path, monkeypatch):
     rows = [{"search": "skdeep's", "seconds": 1.0}, {"search": "scikit-learn's", "seconds": 30.0}]
     for date, data in [("2026-01-01", "old"), ("2026-02-01", "new")]:

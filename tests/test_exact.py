@@ -349,7 +349,7 @@ def test_calibration_folds_are_one_stack(monkeypatch):
     call = Newton.__call__
 
     def noting(self, models, *args):
-        sizes.append(self.network.n_models)
+        sizes.append(self.objective.network.n_models)
         return call(self, models, *args)
 
     monkeypatch.setattr(Newton, "__call__", noting)

@@ -22,36 +22,25 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
 
+BENCHMARKS = Path(__file__).resolve().parents[1] / "examples" / "benchmarks"
 # a process of its own: what it has allocated before would hide what a fit allocates
 SCRIPT = """
-import json, sys, threading, warnings
+import json, sys, warnings
 import numpy as np
 import skdeep
 
-path, n, d, dtype, order = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5]
-name, params = sys.argv[6], json.loads(sys.argv[7])
+benchmarks, path, n, d, dtype, order = *sys.argv[1:3], int(sys.argv[3]), int(sys.argv[4]), *sys.argv[5:7]
+name, params = sys.argv[7], json.loads(sys.argv[8])
+sys.path.insert(0, benchmarks)
+from memory import peak_growth
+
 warnings.simplefilter("ignore")
-
-def anonymous():
-    return int(open("/proc/self/status").read().split("RssAnon:")[1].split()[0]) / 1024
-
 model = getattr(skdeep, name)(max_iter=1, random_state=0, **params)
 y = np.arange(n) % 3
 few = np.random.default_rng(0).random((200, d), dtype=np.float32)
 model.fit(few, y[:200]).predict_proba(few)
 X = np.memmap(path, dtype, "r", shape=(n, d), order=order)
-before = peak = anonymous()
-done = threading.Event()
-def watch():
-    global peak
-    while not done.wait(0.002):
-        peak = max(peak, anonymous())
-thread = threading.Thread(target=watch, daemon=True)
-thread.start()
-model.fit(X, y).predict(X)
-done.set()
-thread.join()
-print(peak - before)
+print(peak_growth(lambda: model.fit(X, y).predict(X))[0])
 """
 
 
@@ -77,7 +66,7 @@ def test_a_memory_map_is_not_copied(dtype, order, name, params, tmp_path):
         part[:] = RNG.integers(0, 4, part.shape, dtype=np.uint8)
     X.flush()
     params = {"batch_size": 2000, **params}
-    command = [sys.executable, "-c", SCRIPT, tmp_path / "X", n, d, dtype, order, name, json.dumps(params)]
+    command = [sys.executable, "-c", SCRIPT, BENCHMARKS, tmp_path / "X", n, d, dtype, order, name, json.dumps(params)]
     done = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True)
     assert float(done.stdout) < 80  # chunks and buffers take some 50 MB, whatever the size of the data
 

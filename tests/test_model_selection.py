@@ -10,19 +10,20 @@ import sklearn
 from scipy.stats import loguniform
 from sklearn import model_selection as reference
 from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from skorch.callbacks import EpochTimer
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 from skdeep import model_selection as stacked
 from skdeep.model_selection import StackingWarning, one_standard_error, regularization_path
-from skdeep.stacking import fit_stack
+from skdeep.stacking import _capacity, fit_stack
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -57,7 +58,7 @@ def compare(estimator, grid, data, search="GridSearchCV", fit_params=None, toler
     for name in ("best_params_", "best_index_", "best_score_", "n_splits_", "multimetric_"):
         assert hasattr(ours, name) == hasattr(theirs, name), name
         if hasattr(ours, name):
-            assert getattr(ours, name) == pytest.approx(getattr(theirs, name), abs=tolerance)
+            assert getattr(ours, name) == pytest.approx(getattr(theirs, name), abs=tolerance, nan_ok=True)
     if hasattr(theirs, "best_estimator_"):
         np.testing.assert_array_equal(ours.predict(data[0]), theirs.predict(data[0]))
     return ours
@@ -186,6 +187,53 @@ def test_a_step_that_fails_is_every_candidates_failure():
         stacked.GridSearchCV(pipeline, grid, cv=3, error_score="raise").fit(*WINE)
 
 
+class Stateless(TransformerMixin, BaseEstimator):
+    """Has nothing to learn, and no fitted attribute to show for it."""
+
+    def fit(self, X, y=None):
+        return self
+
+    def transform(self, X):
+        return 2.0 * X
+
+
+def test_a_step_without_fitted_attributes():
+    compare(make_pipeline(Stateless(), clone(SOFTMAX)), {"softmaxclassifier__alpha": ALPHAS[2:]}, IRIS, cv=2)
+
+
+@pytest.mark.parametrize("scoring", [None, ["accuracy", "neg_log_loss"]], ids=["one", "several"])
+def test_a_step_that_cannot_transform_the_test_data_fails_in_scoring(scoring):
+    """The models are trained all the same: only the test scores of that fold are missing."""
+    X, y = IRIS
+    X = np.c_[X[:, :2], np.arange(len(y)) == 0]
+    pipeline = make_pipeline(
+        ColumnTransformer([("rare", OneHotEncoder(), [2])], remainder="passthrough"), clone(SOFTMAX)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", FitFailedWarning)
+        grid = {"softmaxclassifier__alpha": ALPHAS[:2]}
+        ours = compare(pipeline, grid, (X, y), scoring=scoring, refit=False, return_train_score=True)
+    name = "accuracy" if scoring else "score"
+    assert np.isnan(ours.cv_results_[f"split0_test_{name}"]).all()
+    assert not np.isnan(ours.cv_results_[f"split0_train_{name}"]).any()
+
+
+class EverySecond(Pipeline):
+    """Trains on every second row, and predicts from other columns: what it does, it does in a search as well."""
+
+    def fit(self, X, y=None, **params):
+        return super().fit(X[::2], y[::2], **params)
+
+    def predict(self, X, **params):
+        return super().predict(X[:, ::-1], **params)
+
+
+def test_a_pipeline_with_methods_of_its_own():
+    pipeline = EverySecond([("scale", StandardScaler()), ("clf", clone(SOFTMAX))])
+    compare(pipeline, {"clf__alpha": ALPHAS[2:]}, IRIS, cv=2, scoring="accuracy")
+
+
 # ---- what a search can be asked for ----------------------------------------------------------------------------------
 
 
@@ -204,6 +252,13 @@ def test_sample_weight_and_groups():
         cv=reference.GroupKFold(3),
         fit_params={"groups": np.arange(len(y)) % 7, "sample_weight": rng.integers(0, 3, len(y)).astype(float)},
     )
+
+
+def test_splits_may_share_their_training_rows():
+    X, y = IRIS
+    train, test = np.arange(0, 150, 2), np.arange(1, 150, 2)
+    ours = compare(SOFTMAX, {"alpha": ALPHAS}, (X, y), cv=[(train, test), (train, test[:40])])
+    assert (ours.cv_results_["split0_test_score"] != ours.cv_results_["split1_test_score"]).any()
 
 
 def test_metadata_routing():
@@ -282,6 +337,33 @@ def test_the_other_searches(search, options):
     compare(SOFTMAX, space, DIGITS, search=search, **options)
 
 
+def test_verbose_tells_of_each_start(capsys):
+    said = []
+    for module in (stacked, reference):
+        module.GridSearchCV(SOFTMAX, {"alpha": ALPHAS[:2]}, cv=2, verbose=10, refit=False).fit(*IRIS)
+        said.append(sorted(line for line in capsys.readouterr().out.splitlines() if "START" in line))
+    assert len(said[0]) == 4
+    assert said[0] == said[1]
+
+
+class SureOrFirst(HingeClassifier):
+    """Predicts the first class unless it is sure of another one."""
+
+    def predict(self, X):
+        probabilities = self.predict_proba(X)
+        return self.classes_[np.where(probabilities.max(1) > 0.6, probabilities.argmax(1), 0)]
+
+
+class MeanMaximum(HingeClassifier):
+    def score(self, X, y, sample_weight=None):
+        return self.predict_proba(X).max(1).mean()
+
+
+@pytest.mark.parametrize(("cls", "scoring"), [(SureOrFirst, "accuracy"), (MeanMaximum, None)])
+def test_a_calibration_that_a_subclass_needs_stays(cls, scoring):
+    compare(cls(random_state=0, max_iter=3), {"alpha": ALPHAS[2:]}, WINE, cv=2, scoring=scoring)
+
+
 @pytest.mark.parametrize("scoring", ["accuracy", "roc_auc", None])
 def test_a_calibration_that_no_score_needs_is_left_out(scoring, monkeypatch):
     def refuse(self, *args):
@@ -358,12 +440,46 @@ def test_stacks_are_cut_to_the_memory(monkeypatch):
     assert sizes == [2, 2]
 
 
+def test_the_history_of_lbfgs_takes_memory(monkeypatch):
+    monkeypatch.setattr("skdeep.stacking._memory", lambda device: 2**30)
+    X, y = np.zeros((2, 1000)), np.arange(2)
+    sizes = [_capacity(MLPClassifierTorch((8,), solver=solver), X, y) for solver in ("adam", "lbfgs")]
+    assert sizes[0] > 10 * sizes[1]
+
+
 def test_what_cannot_be_stacked_is_trained_one_by_one():
     with pytest.warns(StackingWarning, match="LogisticRegression is none of") as caught:
         compare(LogisticRegression(), {"C": [0.1, 1.0]}, IRIS)
     assert len([w for w in caught if w.category is StackingWarning]) == 1
     with pytest.warns(StackingWarning, match="callbacks"):
         compare(SOFTMAX, {"alpha": ALPHAS, "callbacks": [None, [EpochTimer]]}, IRIS)
+
+
+class Logarithm(SoftmaxClassifier):
+    def fit(self, X, y, sample_weight=None):
+        return super().fit(np.log1p(X), y, sample_weight)
+
+    def predict(self, X):
+        return super().predict(np.log1p(X))
+
+
+def test_a_fit_of_its_own_is_called():
+    with pytest.warns(StackingWarning, match="Logarithm has a fit of its own"):
+        compare(Logarithm(random_state=0, max_iter=30), {"alpha": ALPHAS[2:]}, WINE, cv=2)
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "message"),
+    [(IRIS[0][:, 0], IRIS[1], "Expected 2D array"), (IRIS[0], np.array(["a", 1, 2] * 50, object), "str")],
+    ids=["1d", "mixed"],
+)
+def test_malformed_data_gets_the_message_of_a_fit(X, y, message):
+    members = [clone(SOFTMAX).set_params(alpha=alpha) for alpha in ALPHAS[:2]]
+    for failure in fit_stack(members, X, y):
+        assert message in str(failure)
+        with pytest.raises(type(failure)) as alone:
+            clone(SOFTMAX).fit(X, y)
+        assert str(alone.value) == str(failure)
 
 
 def test_nothing_is_said_where_all_is_stacked():
@@ -449,6 +565,17 @@ def test_regularization_path(wrap):
         np.testing.assert_allclose(fitted.predict_proba(X), alone.predict_proba(X), atol=1e-9)
     assert (path.coefs[-1] == 0).all()
     assert (path.coefs[0] != 0).any()
+
+
+def test_the_path_of_routed_weights():
+    X, y = IRIS
+    weight = np.random.default_rng(0).random(len(y))
+    with sklearn.config_context(enable_metadata_routing=True):
+        estimator = clone(SOFTMAX).set_fit_request(sample_weight="w").set_score_request(sample_weight=False)
+        path = regularization_path(estimator, X, y, ALPHAS[2:], cv=2, w=weight)
+    for alpha, coef in zip(path.alphas, path.coefs, strict=True):
+        alone = clone(SOFTMAX).set_params(alpha=alpha).fit(X, y, sample_weight=weight)
+        np.testing.assert_allclose(coef, alone.coef_, atol=1e-9)
 
 
 def test_the_path_of_a_network_has_no_coefs():

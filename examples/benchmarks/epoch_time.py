@@ -7,32 +7,20 @@ by k; ``fixed`` is what a fit costs beyond its epochs.
 Run ``python examples/benchmarks/epoch_time.py --help`` for the options.
 """
 
-import argparse
-import json
-import platform
-import time
 import warnings
-from pathlib import Path
 
 import numpy as np
-import sklearn
 import torch
+from common import parser, report, seconds
 from scipy import sparse
 from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import SGDClassifier
 from sklearn.neural_network import MLPClassifier
 
-import skdeep
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 
 ENDLESS = {"tol": 0.0, "n_iter_no_change": np.inf, "random_state": 0}
-
-
-def seconds(function) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 def bare_products(X, n_columns, batch_size):
@@ -111,23 +99,22 @@ def sparse_rows(n_rows=20_000, n_columns=100_000, per_row=100):
 
 def epoch_of(make, X, y, extra):
     """Seconds of a fit of one epoch, and of each further one."""
-    one = seconds(lambda: make(1).fit(X, y))
-    more = seconds(lambda: make(1 + extra).fit(X, y))
+    one, _ = seconds(lambda: make(1).fit(X, y))
+    more, _ = seconds(lambda: make(1 + extra).fit(X, y))
     return one, (more - one) / extra
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=60_000)
-    parser.add_argument("--columns", type=int, default=784)
-    parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=4, help="epochs that an epoch is measured over")
-    parser.add_argument("--skip-peers", action="store_true", help="leave out scikit-learn and skorch, which are slow")
-    parser.add_argument("--sparse", action="store_true", help="also 20000 x 100000 sparse rows, beside SGDClassifier")
-    parser.add_argument("--output", type=Path, help="folder for a JSON and a Markdown file")
-    options = parser.parse_args()
+    options = parser(__doc__)
+    options.set_defaults(rounds=5)
+    options.add_argument("--rows", type=int, default=60_000)
+    options.add_argument("--columns", type=int, default=784)
+    options.add_argument("--classes", type=int, default=10)
+    options.add_argument("--batch-size", type=int, default=256)
+    options.add_argument("--epochs", type=int, default=4, help="epochs that an epoch is measured over")
+    options.add_argument("--skip-peers", action="store_true", help="leave out scikit-learn and skorch, which are slow")
+    options.add_argument("--sparse", action="store_true", help="also 20000 x 100000 sparse rows, beside SGDClassifier")
+    options = options.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
 
     rng = np.random.default_rng(0)
@@ -150,17 +137,17 @@ def main():
         estimator(max_iter=1, random_state=0).fit(*iris)
     for round_ in range(options.rounds):
         print(f"round {round_ + 1} of {options.rounds}", flush=True)
-        note("bare matrix products", seconds(products))
+        note("bare matrix products", seconds(products)[0])
         one, epoch = epoch_of(lambda k: SoftmaxClassifier(max_iter=k, **common), X, y, options.epochs)
         note("SoftmaxClassifier", epoch)
         note("SoftmaxClassifier, fixed", one - epoch)
-        note("plain torch loop (256, 256)", seconds(loop))
+        note("plain torch loop (256, 256)", seconds(loop)[0])
         one, epoch = epoch_of(lambda k: MLPClassifierTorch(max_iter=k, **mlp), X, y, options.epochs)
         note("MLPClassifierTorch (256, 256)", epoch)
         note("MLPClassifierTorch (256, 256), fixed", one - epoch)
         if not options.skip_peers:
-            note("skorch (256, 256)", seconds(skorch_net(X, y, options.classes, options.batch_size)))
-            note("MLPClassifier (256, 256)", seconds(lambda: MLPClassifier(max_iter=1, **mlp).fit(X, y)))
+            note("skorch (256, 256)", seconds(skorch_net(X, y, options.classes, options.batch_size))[0])
+            note("MLPClassifier (256, 256)", seconds(lambda: MLPClassifier(max_iter=1, **mlp).fit(X, y))[0])
         for n_classes in (2, 20) if options.sparse else ():
             target = rng.integers(0, n_classes, rows.shape[0])
             name = f"sparse rows, {n_classes} classes"
@@ -179,7 +166,7 @@ def main():
             small = make(max_iter=1, random_state=0, **extra)
             note(
                 f"{make.__name__}, iris, max_iter=1",
-                float(np.median([seconds(lambda e=small: e.fit(*iris)) for _ in range(20)])),
+                float(np.median([seconds(lambda e=small: e.fit(*iris))[0] for _ in range(20)])),
             )
 
     medians = {name: float(np.median(values)) for name, values in figures.items()}
@@ -190,25 +177,10 @@ def main():
         ("MLPClassifierTorch (256, 256)", "MLPClassifier (256, 256)"),
     ]
     pairs += [(a, a.replace("Softmax", "SGD")) for a in medians if "sparse" in a and a.startswith("Softmax")]
-    ratios = {f"{a} / {b}": medians[a] / medians[b] for a, b in pairs if b in medians}
-    about = {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "versions": {m.__name__: m.__version__ for m in (skdeep, sklearn, torch, np)}
-        | {"python": platform.python_version()},
-        "data": f"{options.rows} x {options.columns} float32, {options.classes} classes, batch {options.batch_size}",
-    }
-    lines = [f"{about['data']}; {about['machine']}; {about['date']}; medians of {options.rounds} rounds", ""]
-    lines += ["| epoch or fit | ms |", "| --- | ---: |", *(f"| {k} | {v:.1f} |" for k, v in medians.items()), ""]
-    lines += ["| ratio | |", "| --- | ---: |", *(f"| {k} | {v:.2f} |" for k, v in ratios.items())]
-    print("\n".join(["", *lines]))
-    if options.output is not None:
-        options.output.mkdir(parents=True, exist_ok=True)
-        stem = options.output / f"epoch_time-{about['date']}"
-        stem.with_suffix(".md").write_text("\n".join([*lines, ""]))
-        stem.with_suffix(".json").write_text(
-            json.dumps({**about, "medians_ms": medians, "ratios": ratios}, indent=2) + "\n"
-        )
+    rows = [[name, value] for name, value in medians.items()]
+    rows += [[f"{a} / {b}", medians[a] / medians[b]] for a, b in pairs if b in medians]
+    data = f"{options.rows} x {options.columns} float32, {options.classes} classes, batch {options.batch_size}"
+    report("epoch_time", f"{data}; medians of {options.rounds} rounds", ["", "ms, or ratio"], rows, options.output)
 
 
 if __name__ == "__main__":

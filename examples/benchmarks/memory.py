@@ -9,23 +9,19 @@ Run ``python examples/benchmarks/memory.py --help`` for the options.
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 import warnings
 from pathlib import Path
 
 import numpy as np
-import sklearn
-import torch
+from common import report, seconds
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.neural_network import MLPClassifier
 
-import skdeep
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 
 OURS = {
@@ -54,18 +50,17 @@ def peak_growth(function) -> tuple[float, float]:
 
     def watch():
         nonlocal peak
-        while not done.wait(0.005):
+        while not done.wait(0.002):
             peak = max(peak, anonymous_megabytes())
 
     thread = threading.Thread(target=watch)
     thread.start()
-    start = time.perf_counter()
     try:
-        function()
+        taken, _ = seconds(function)
     finally:
         done.set()
         thread.join()
-    return peak - before, time.perf_counter() - start
+    return peak - before, taken
 
 
 def measure(name: str, path: str, rows: int, options) -> None:
@@ -77,9 +72,9 @@ def measure(name: str, path: str, rows: int, options) -> None:
     few = np.random.default_rng(0).random((200, options.columns), dtype=np.float32)
     make().fit(few, np.arange(200) % options.classes).predict(few)  # what is only paid once in a process
     model = make()
-    fit, seconds = peak_growth(lambda: model.fit(X, y))
+    fit, taken = peak_growth(lambda: model.fit(X, y))
     predict, _ = peak_growth(lambda: model.predict(X))
-    print(json.dumps({"rows": rows, "data": X.nbytes / 2**20, "fit": fit, "predict": predict, "seconds": seconds}))
+    print(json.dumps([rows, *map(round, (X.nbytes / 2**20, fit, predict, taken))]))
 
 
 def write_data(path: Path, options) -> None:
@@ -108,7 +103,7 @@ def main():
         return measure(name, path, int(rows), options)
 
     peer_rows = options.peer_rows or options.rows // 20
-    figures = {}
+    rows = []
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         path = Path(folder) / "X.dat"
         print(f"writing {options.rows} x {options.columns} {options.dtype}", flush=True)
@@ -118,29 +113,11 @@ def main():
             command = [sys.executable, __file__, *sys.argv[1:], "--worker", name, str(path)]
             command.append(str(options.rows if name in OURS else peer_rows))
             done = subprocess.run(command, check=True, capture_output=True, text=True)
-            figures[name] = json.loads(done.stdout)
+            rows.append([name, *json.loads(done.stdout)])
 
-    about = {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "versions": {m.__name__: m.__version__ for m in (skdeep, sklearn, torch, np)}
-        | {"python": platform.python_version()},
-        "data": f"{options.columns} columns of {options.dtype}, order {options.order}, in a memory map; "
-        f"{options.classes} classes, one epoch",
-    }
-    lines = [f"{about['data']}; {about['machine']}; {about['date']}", ""]
-    lines += ["| peak of anonymous memory | rows | data MB | fit adds MB | predict adds MB | fit s |"]
-    lines += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
-    for name, f in figures.items():
-        lines.append(
-            f"| {name} | {f['rows']} | {f['data']:.0f} | {f['fit']:.0f} | {f['predict']:.0f} | {f['seconds']:.0f} |"
-        )
-    print("\n".join(["", *lines]))
-    if options.output is not None:
-        options.output.mkdir(parents=True, exist_ok=True)
-        stem = options.output / f"memory-{about['date']}"
-        stem.with_suffix(".md").write_text("\n".join([*lines, ""]))
-        stem.with_suffix(".json").write_text(json.dumps({**about, "figures": figures}, indent=2) + "\n")
+    data = f"{options.columns} columns of {options.dtype}, order {options.order}, in a memory map"
+    columns = ["peak of anonymous memory", "rows", "data MB", "fit adds MB", "predict adds MB", "fit s"]
+    report("memory", f"{data}; {options.classes} classes, one epoch", columns, rows, options.output)
 
 
 if __name__ == "__main__":

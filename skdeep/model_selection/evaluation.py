@@ -5,7 +5,6 @@ from __future__ import annotations
 import numbers
 import time
 import warnings
-from collections.abc import Callable
 from traceback import format_exc
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _check_method_params, _num_samples
 
 from skdeep._threads import at_most, threads_of_worker
+from skdeep.base import BaseTorchClassifier
 from skdeep.inputs import resolve_device
 from skdeep.stacking import fit_stack, why_alone
 
@@ -90,7 +90,8 @@ def _stacks(tasks: list[_Task], n_workers: int) -> tuple[list[list[int]], list[i
             reasons.add(key)
             alone.append(i)
         else:
-            stacks.setdefault((id(task.options["train"]), key), []).append(i)
+            split, _ = task.options["split_progress"]
+            stacks.setdefault((split, key), []).append(i)
     # where there are fewer stacks than workers, they are cut
     pieces = max(1, n_workers // max(1, len(stacks)))
     parts = [np.array_split(stack, min(pieces, len(stack))) for stack in stacks.values()]
@@ -169,11 +170,11 @@ def share_seed(candidates: list, seed: int) -> None:
             final.random_state = seed
 
 
-def fit_candidates(candidates: list, X, y, fit_params: dict) -> tuple[list[Exception | None], Callable]:
-    """Fit candidates of one stack; what each fit raised, and the steps before the classifier as one function of X."""
+def fit_candidates(candidates: list, X, y, fit_params: dict) -> list[Exception | None]:
+    """Fit candidates of one stack, whose steps before the classifier they share; what the fit of each raised."""
     first = candidates[0]
     if not isinstance(first, Pipeline):
-        return fit_stack(candidates, X, y, **fit_params), lambda X: X
+        return fit_stack(candidates, X, y, **fit_params)
     name, final = first.steps[-1]
     finals = [final_step(candidate) for candidate in candidates]
     recorder = _Recorder(final)
@@ -185,24 +186,39 @@ def fit_candidates(candidates: list, X, y, fit_params: dict) -> tuple[list[Excep
     for candidate, own in zip(candidates, finals, strict=True):
         candidate.steps = [*first.steps[:-1], (name, own)]
     X, y, params = recorder.data_
-    return fit_stack(finals, X, y, **params), first[:-1].transform if len(first.steps) > 1 else lambda X: X
+    return fit_stack(finals, X, y, **params)
 
 
-def _speaks_to_the_classifier(scorer) -> bool:
-    """Whether a scorer only calls methods that a pipeline hands on to its last step."""
-    if isinstance(scorer, _MultimetricScorer):
-        return all(_speaks_to_the_classifier(one) for one in scorer._scorers.values())
-    return isinstance(scorer, _BaseScorer | _PassthroughScorer) and not get_config()["enable_metadata_routing"]
+def _transformed(pipeline: Pipeline, X):
+    """What the steps before the classifier make of X, as the pipeline's own methods do it."""
+    for _, _, step in pipeline._iter(with_final=False):
+        X = step.transform(X)
+    return X
 
 
-def _needs_probabilities(scorer) -> bool:
-    """Whether a scorer asks for ``predict_proba`` (of classifiers that also have a ``decision_function``)."""
-    if isinstance(scorer, _MultimetricScorer):
-        return any(_needs_probabilities(one) for one in scorer._scorers.values())
-    if isinstance(scorer, _PassthroughScorer):
-        return False
-    methods = getattr(scorer, "_response_method", "predict_proba")
-    return (methods if isinstance(methods, str) else methods[0]) not in ("predict", "decision_function")
+def _scorers_of(scorer) -> list:
+    """The scorers of a search, one by one."""
+    return list(scorer._scorers.values()) if isinstance(scorer, _MultimetricScorer) else [scorer]
+
+
+def _speaks_to_the_classifier(estimator, scorer) -> bool:
+    """Whether a scorer only calls methods that the estimator, a pipeline, hands on to its last step."""
+    known = all(isinstance(one, _BaseScorer | _PassthroughScorer) for one in _scorers_of(scorer))
+    return type(estimator) is Pipeline and known and not get_config()["enable_metadata_routing"]
+
+
+def _needs_probabilities(final, scorer) -> bool:
+    """Whether a score of a classifier (that also has a ``decision_function``) depends on ``predict_proba``."""
+    names = ("predict", "decision_function", "score")
+    if any(getattr(type(final), name) is not getattr(BaseTorchClassifier, name) for name in names):
+        return True  # a user's own method, which may call any other
+    return not all(isinstance(one, _PassthroughScorer) or _first_method(one) in names for one in _scorers_of(scorer))
+
+
+def _first_method(scorer) -> str | None:
+    """The method that a scorer prefers; None if it does not say."""
+    methods = getattr(scorer, "_response_method", None)
+    return methods[0] if isinstance(methods, list | tuple) else methods
 
 
 def _fit_and_score_stack(tasks: list[_Task], seed: int, n_workers: int) -> list[dict]:
@@ -221,12 +237,14 @@ def _evaluate(tasks: list[_Task], seed: int) -> list[dict]:
         )
     candidates = [task.estimator.set_params(**clone(task.options["parameters"], safe=False)) for task in tasks]
     share_seed(candidates, seed)
-    if not _needs_probabilities(scorer):
-        for final in map(final_step, candidates):
+    for final in map(final_step, candidates):
+        if not _needs_probabilities(final, scorer):
             final._leave_out_probabilities()
     fit_params = _check_method_params(X, params=options["fit_params"] or {}, indices=train)
     score_params = [_check_method_params(X, params=options["score_params"] or {}, indices=i) for i in (train, test)]
     metadata = {"sample_weight": fit_params["sample_weight"]} if fit_params.get("sample_weight") is not None else None
+    for task in tasks:
+        _announce(task)
     start = time.time()
     X_train, y_train = _safe_split(candidates[0], X, y, train)
     X_test, y_test = _safe_split(candidates[0], X, y, test, train)
@@ -236,14 +254,17 @@ def _evaluate(tasks: list[_Task], seed: int) -> list[dict]:
         if context is not None:
             context.call_on_fit_task_begin(**told)
     try:
-        failures, transform = fit_candidates(candidates, X_train, y_train, fit_params)
-        parts = [(X_test, y_test, score_params[1])]
-        parts += [(X_train, y_train, score_params[0])] if options["return_train_score"] else []
-        direct = isinstance(candidates[0], Pipeline) and _speaks_to_the_classifier(scorer)
-        fitted = any(failure is None for failure in failures)
-        parts = [(transform(Z) if direct and fitted else Z, t, params) for Z, t, params in parts]
+        failures = fit_candidates(candidates, X_train, y_train, fit_params)
     except Exception as error:  # of a step before the classifier: it is every candidate's
-        failures, parts, direct = [error] * len(tasks), [], False
+        failures = [error] * len(tasks)
+    parts = [(X_test, y_test, score_params[1])]
+    parts += [(X_train, y_train, score_params[0])] if options["return_train_score"] else []
+    direct = _speaks_to_the_classifier(candidates[0], scorer) and None in failures
+    if direct:
+        try:
+            parts = [(_transformed(candidates[0], Z), t, params) for Z, t, params in parts]
+        except Exception:  # of a step that cannot transform the data to score on: scoring raises it as well
+            direct = False
     fit_time = (time.time() - start) / len(tasks)
     results = []
     for task, candidate, failure, context in zip(tasks, candidates, failures, contexts, strict=True):
@@ -281,15 +302,27 @@ def _scores(estimator, failure, parts, scorer, error_score) -> list:
     return [error_score] * 2
 
 
-def _report(task: _Task, result: dict) -> None:
-    """Print what scikit-learn prints at the same verbosity."""
+def _heading(task: _Task) -> tuple[str, str]:
+    """Progress and parameters of a task, as scikit-learn prints them."""
     options, verbose = task.options, task.options["verbose"]
-    if verbose <= 1:
-        return
     (split, n_splits), (number, n_candidates) = options["split_progress"], options["candidate_progress"]
     progress = f" {split + 1}/{n_splits}" if verbose > 2 else ""
     progress += f"; {number + 1}/{n_candidates}" if verbose > 9 else ""
-    message = ", ".join(f"{k}={v}" for k, v in sorted(options["parameters"].items()))
+    return progress, ", ".join(f"{k}={v}" for k, v in sorted(options["parameters"].items()))
+
+
+def _announce(task: _Task) -> None:
+    """Print what scikit-learn prints before a fit, at the same verbosity."""
+    if task.options["verbose"] > 9:
+        message = "[CV{}] START {}".format(*_heading(task))
+        print(f"{message}{'.' * (80 - len(message))}")
+
+
+def _report(task: _Task, result: dict) -> None:
+    """Print what scikit-learn prints after scoring, at the same verbosity."""
+    if (verbose := task.options["verbose"]) <= 1:
+        return
+    progress, message = _heading(task)
     message += ";" if message else ""
     if verbose > 2:
         test, train = result["test_scores"], result.get("train_scores")

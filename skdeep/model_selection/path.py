@@ -184,8 +184,8 @@ def regularization_path(
     results, n_splits = search.cv_results_, search.n_splits_
     candidates = [clone(estimator).set_params(**{name: alpha}) for alpha in alphas]
     share_seed(candidates, draw_seed())
-    failures, _ = fit_candidates(candidates, X, y, _check_method_params(X, params=fit_params))
-    for failure in failures:
+    routed = search._get_routed_params_for_fit(_check_method_params(X, params=fit_params))
+    for failure in fit_candidates(candidates, X, y, routed.estimator.fit):
         if failure is not None:
             raise failure
     finals = [final_step(candidate) for candidate in candidates]

@@ -44,14 +44,23 @@ _NOTE = """
 """
 
 
+_SETUP = """
+Examples
+--------
+>>> from sklearn.datasets import load_iris
+>>> from skdeep import SoftmaxClassifier
+>>> from skdeep.model_selection import {name}
+>>> X, y = load_iris(return_X_y=True)
+"""
+
+
 def _documented(cls):
-    """Class decorator: scikit-learn's parameters and attributes below our own summary and note."""
+    """Class decorator: our summary, scikit-learn's parameters and attributes, our note, and the example set up."""
     inherited = inspect.getdoc(cls.__mro__[1]) or ""
     start, end = inherited.index("Parameters\n---"), inherited.index("\nSee Also\n---")
-    own, examples = inspect.cleandoc(cls.__doc__).split("Examples\n--------", 1)
-    cls.__doc__ = "\n".join(
-        [own, inherited[start:end], "\nNotes\n-----", inspect.cleandoc(_NOTE), "\nExamples\n--------" + examples]
-    )
+    own, example = inspect.cleandoc(cls.__doc__).split("Examples\n--------\n")
+    note = "\nNotes\n-----\n" + inspect.cleandoc(_NOTE)
+    cls.__doc__ = "\n".join([own, inherited[start:end], note, _SETUP.format(name=cls.__name__) + example])
     return cls
 
 
@@ -61,10 +70,6 @@ class GridSearchCV(model_selection.GridSearchCV, _StackedSearch):
 
     Examples
     --------
-    >>> from sklearn.datasets import load_iris
-    >>> from skdeep import SoftmaxClassifier
-    >>> from skdeep.model_selection import GridSearchCV
-    >>> X, y = load_iris(return_X_y=True)
     >>> search = GridSearchCV(SoftmaxClassifier(random_state=0), {"alpha": [1e-4, 1e-2, 1.0]}).fit(X, y)
     >>> bool(search.best_params_["alpha"] < 1), bool(search.best_score_ > 0.95)
     (True, True)
@@ -78,10 +83,6 @@ class RandomizedSearchCV(model_selection.RandomizedSearchCV, _StackedSearch):
     Examples
     --------
     >>> from scipy.stats import loguniform
-    >>> from sklearn.datasets import load_iris
-    >>> from skdeep import SoftmaxClassifier
-    >>> from skdeep.model_selection import RandomizedSearchCV
-    >>> X, y = load_iris(return_X_y=True)
     >>> space = {"alpha": loguniform(1e-5, 1)}
     >>> search = RandomizedSearchCV(SoftmaxClassifier(random_state=0), space, n_iter=5, random_state=0).fit(X, y)
     >>> len(search.cv_results_["params"])
@@ -95,10 +96,6 @@ class HalvingGridSearchCV(model_selection.HalvingGridSearchCV, _StackedSearch):
 
     Examples
     --------
-    >>> from sklearn.datasets import load_iris
-    >>> from skdeep import SoftmaxClassifier
-    >>> from skdeep.model_selection import HalvingGridSearchCV
-    >>> X, y = load_iris(return_X_y=True)
     >>> grid = {"alpha": [1e-4, 1e-3, 1e-2, 1.0]}
     >>> HalvingGridSearchCV(SoftmaxClassifier(random_state=0), grid, random_state=0).fit(X, y).n_iterations_
     2
@@ -112,10 +109,6 @@ class HalvingRandomSearchCV(model_selection.HalvingRandomSearchCV, _StackedSearc
     Examples
     --------
     >>> from scipy.stats import loguniform
-    >>> from sklearn.datasets import load_iris
-    >>> from skdeep import SoftmaxClassifier
-    >>> from skdeep.model_selection import HalvingRandomSearchCV
-    >>> X, y = load_iris(return_X_y=True)
     >>> space = {"alpha": loguniform(1e-5, 1)}
     >>> search = HalvingRandomSearchCV(SoftmaxClassifier(random_state=0), space, random_state=0).fit(X, y)
     >>> bool(search.best_params_["alpha"] < 1)

@@ -1,0 +1,137 @@
+"""Estimators as they come, on raw columns: test accuracy, log-loss and seconds, against peers, over real data sets.
+
+The protocol: at most 10 000 training rows, 30 % test rows, classes in proportion, categories one-hot, one thread. The
+sets are the tables of `common.SHARED` (25 of them), else those that scikit-learn bundles. ``--of`` takes names of
+`ESTIMATORS`, or expressions: ``--of softmax "SoftmaxClassifier(alpha=1e-3)"``.
+"""
+
+import json
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.metrics import log_loss
+from sklearn.model_selection import train_test_split
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common import SHARED, parser, report
+
+import skdeep
+from skdeep import *  # noqa: F403  # for expressions
+
+ESTIMATORS = {
+    "softmax": lambda seed: skdeep.SoftmaxClassifier(random_state=seed),
+    "mlp": lambda seed: skdeep.MLPClassifierTorch(random_state=seed),
+    "LogisticRegression + scaler": lambda seed: make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+    "SGDClassifier + scaler": lambda seed: make_pipeline(
+        StandardScaler(), SGDClassifier("log_loss", random_state=seed)
+    ),
+    "MLPClassifier + scaler": lambda seed: make_pipeline(StandardScaler(), MLPClassifier(random_state=seed)),
+    "MLPClassifier": lambda seed: MLPClassifier(random_state=seed),
+    "HistGradientBoosting": lambda seed: HistGradientBoostingClassifier(random_state=seed),
+}
+
+
+def _seeded(estimator, seed: int):
+    """The estimator, or the last step of the pipeline, with a seed."""
+    getattr(estimator, "steps", [(None, estimator)])[-1][1].set_params(random_state=seed)
+    return estimator
+
+
+BUNDLED = {f.__name__.removeprefix("load_"): f for f in (load_breast_cancer, load_digits, load_iris, load_wine)}
+
+
+def names() -> list[str]:
+    """The data sets at hand."""
+    if not (SHARED / "pmlb").is_dir():
+        return sorted(BUNDLED)
+    return [
+        *sorted(f"pmlb/{p.stem}" for p in (SHARED / "pmlb").glob("*.npz")),
+        "adult",
+        "bank_marketing",
+        "dry_bean",
+        "fashion",
+    ]
+
+
+def load(name: str):
+    """Columns, the one-hot categories behind them, and class codes."""
+    if name in BUNDLED:
+        return BUNDLED[name](return_X_y=True)
+    sys.path.insert(0, str(SHARED))
+    from loaddata import load
+
+    data = load(name)
+    X, y = np.asarray(data["X"], dtype=np.float64), data["y"]
+    if "C" in data:
+        X = np.hstack([X, OneHotEncoder(sparse_output=False).fit_transform(data["C"])])
+    return X, np.unique(y, return_inverse=True)[1]
+
+
+def split(X, y, seed: int):
+    """Training rows, 10 000 at most, and 30 % test rows."""
+    counts = np.bincount(y)
+    keep = counts[y] > 2  # a class of two rows cannot be on both sides
+    X, y = X[keep], np.unique(y[keep], return_inverse=True)[1]
+    X, X_test, y, y_test = train_test_split(X, y, test_size=0.3, random_state=seed, stratify=y)
+    if len(y) > 10_000:
+        X, _, y, _ = train_test_split(X, y, train_size=10_000, random_state=seed, stratify=y)
+    known = np.isin(y_test, y)
+    return X, y, X_test[known], y_test[known]
+
+
+def measure(make, data, seed: int):
+    """Accuracy, log-loss and seconds of one fit."""
+    X, y, X_test, y_test = data
+    start = time.perf_counter()
+    fitted = make(seed).fit(X, y)
+    taken = time.perf_counter() - start
+    probabilities = fitted.predict_proba(X_test)
+    return fitted.score(X_test, y_test), log_loss(y_test, probabilities, labels=fitted.classes_), taken
+
+
+def main(argv=None):
+    arguments = parser(__doc__)
+    arguments.add_argument("--of", nargs="+", default=list(ESTIMATORS), help="names of estimators, or expressions")
+    arguments.add_argument("--data", nargs="+", default=names(), help="data sets")
+    arguments.add_argument("--seeds", type=int, default=1, help="number of splits")
+    arguments.add_argument("--detail", action="store_true", help="print every data set")
+    options = arguments.parse_args(argv)
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    makers = {n: ESTIMATORS.get(n) or (lambda seed, n=n: _seeded(eval(n), seed)) for n in options.of}
+    results = {name: np.full((len(options.data), options.seeds, 3), np.nan) for name in makers}
+    for i, data_name in enumerate(options.data):
+        X, y = load(data_name)
+        for seed in range(options.seeds):
+            data = split(X, y, seed)
+            for name, make in makers.items():
+                results[name][i, seed] = measure(make, data, seed)
+        line = "  ".join("{:.4f}/{:.3f}/{:.1f}s".format(*results[name][i].mean(0)) for name in makers)
+        print(f"{i + 1}/{len(options.data)} {data_name:28} {line}", file=sys.stderr, flush=True)
+    rows = []
+    for name, values in results.items():
+        mean = values.mean(1)
+        rows.append([name, *(round(v, 4) for v in mean[:, :2].mean(0).tolist()), float(mean[:, 2].sum())])
+    report(
+        "defaults",
+        f"{len(options.data)} data sets, {options.seeds} splits each, 1 thread",
+        ["estimator on raw columns", "mean accuracy", "mean log-loss", "total seconds"],
+        rows,
+        options.output,
+        sets=json.loads(json.dumps({n: dict(zip(options.data, v.tolist(), strict=True)) for n, v in results.items()})),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""The full-batch objectives of a stack: value and gradient, summed over chunks of the rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skdeep._stack import per_model
+from skdeep.batching import Batches
+from skdeep.losses import Loss
+from skdeep.networks import Network
+from skdeep.penalties import ElasticNet
+from skdeep.training import loss_and_gradient
+
+
+class Objective:
+    """The penalised objectives of a stack; a point is ``(K, P)``, all parameters of a model in one row."""
+
+    def __init__(self, network: Network, loss: Loss, penalty: ElasticNet, batches: Batches, mean_weight: np.ndarray):
+        self.network, self.loss, self.penalty = network, loss, penalty
+        self.batches, self.mean_weight = batches, mean_weight
+
+    def select(self, models: np.ndarray) -> Objective:
+        """The objectives of some of the models."""
+        parts = self.network.select(models), self.loss, self.penalty.select(models), self.batches.select(models)
+        return Objective(*parts, self.mean_weight[models])
+
+    def start(self) -> Tensor:
+        """Where the network is."""
+        return _flat([p.detach() for p in self.network.params])
+
+    def move(self, point: Tensor) -> None:
+        """Put the network there."""
+        sizes = [p[0].numel() for p in self.network.params]
+        for param, part in zip(self.network.params, point.split(sizes, dim=1), strict=True):
+            param.copy_(part.view(param.shape))
+
+    def __call__(self, point: Tensor) -> tuple[np.ndarray, Tensor]:
+        """Values (K,) and gradients (K, P), summed over the chunks of the data."""
+        self.move(point)
+        total = point.new_zeros(len(point))
+        gradients = [torch.zeros_like(p) for p in self.network.params]
+        for batch in self.batches.epoch():
+            models = np.arange(len(point)) if batch.models is None else batch.models
+            network = self.network if batch.models is None else self.network.select(models)
+            value, parts = loss_and_gradient(network, self.loss, batch, self.mean_weight[models])
+            share, index = batch.size / self.batches.n_rows[models], torch.as_tensor(models, device=point.device)
+            for whole, part in zip((total, *gradients), (value, *parts), strict=True):
+                whole.index_add_(0, index, part * per_model(share, part))
+        scale = self.network.coef_scale()
+        for coef, gradient in zip(self.network.penalised(), gradients, strict=False):
+            addition = torch.zeros_like(gradient)
+            self.penalty.add_gradient_(coef.detach(), addition)
+            gradient += addition if scale is None else addition * scale
+        return total.double().cpu().numpy() + self.penalty.value(self.network.penalised()), _flat(gradients)
+
+
+def _flat(tensors: list[Tensor]) -> Tensor:
+    """Tensors (K, ...) as one (K, P)."""
+    return torch.cat([t.flatten(1) for t in tensors], dim=1)
