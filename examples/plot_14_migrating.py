@@ -8,8 +8,8 @@ What a line of code becomes, and that it means the same.
 # %%
 # LogisticRegression
 # ------------------
-# ``C`` becomes ``alpha = 1 / (C * n_samples)``. With the exact solver the coefficients agree; the default, mini-batch
-# SGD, ends near the same point, and scales to data for which full passes are expensive.
+# ``C`` becomes ``alpha = 1 / (C * n_samples)``. With the exact solver the coefficients agree. Mini-batch SGD ends near
+# the same point, and is for data of which full passes are expensive. (``solver="auto"``, the default, goes by the size.)
 
 import time
 import warnings
@@ -36,7 +36,7 @@ n = len(X_train)
 
 theirs = LogisticRegression(C=1.0, max_iter=1000, tol=1e-6).fit(X_train, y_train)
 ours = SoftmaxClassifier(alpha=1 / (1.0 * n), solver="lbfgs", max_iter=1000, tol=1e-6).fit(X_train, y_train)
-near = SoftmaxClassifier(alpha=1 / (1.0 * n), random_state=0).fit(X_train, y_train)
+near = SoftmaxClassifier(alpha=1 / (1.0 * n), solver="sgd", random_state=0).fit(X_train, y_train)
 print("largest difference of the coefficients:", np.abs(theirs.coef_ - ours.coef_).max().round(5))
 print("test accuracies:", *(round(model.score(X_test, y_test), 4) for model in (theirs, ours, near)))
 assert np.allclose(theirs.coef_, ours.coef_, atol=1e-2)
@@ -60,7 +60,7 @@ logistic = model_selection.GridSearchCV(LogisticRegression(max_iter=500), {"C": 
 logistic.fit(X_train, y_train)
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-left.plot(theirs.coef_.ravel(), near.coef_.ravel(), "o", markersize=3, label="default SGD")
+left.plot(theirs.coef_.ravel(), near.coef_.ravel(), "o", markersize=3, label='solver="sgd"')
 left.plot(theirs.coef_.ravel(), ours.coef_.ravel(), "s", markersize=3, label='solver="lbfgs"')
 left.axline((0, 0), slope=1, color="gray", linestyle=":")
 left.set(xlabel="coefficients of LogisticRegression", ylabel="of SoftmaxClassifier", title="The same model")
