@@ -40,6 +40,7 @@ sphinx_gallery_conf = {
     "doc_module": ("skdeep",),
     "download_all_examples": False,
     "show_signature": False,
+    "remove_config_comments": True,
 }
 
 # What examples warn of is said in their text; the pages show what they print.

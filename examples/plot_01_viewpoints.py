@@ -54,6 +54,8 @@ print("coef_:", digits.coef_.shape, " intercept_:", digits.intercept_.shape)
 display = TemplatesDisplay.from_estimator(digits, image_shape=(8, 8), X=X, y=y)
 display.figure_.savefig("01_viewpoints_templates.png")
 
+# sphinx_gallery_thumbnail_number = 2
+
 # %%
 # Geometry: half-spaces
 # ---------------------

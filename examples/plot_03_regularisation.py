@@ -25,6 +25,7 @@ from skdeep.losses import LOSSES
 from skdeep.model_selection import regularization_path
 
 plt.style.use("petroff10")
+# sphinx_gallery_thumbnail_number = 3
 
 X, y = make_blobs(200, centers=[[-3, 0], [3, 0], [0, 4]], cluster_std=0.7, random_state=0)
 alpha = 0.01

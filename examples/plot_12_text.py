@@ -52,13 +52,15 @@ print(f"{len(texts)} texts of the classes {', '.join(np.unique(y))}")
 # %%
 # A tuned pipeline
 # ----------------
-# L1 chooses few words. `GridSearchCV` is skdeep's: it fits the vectoriser once per fold, and trains the candidates of
+# L1 chooses among the words. `GridSearchCV` is skdeep's: it fits the vectoriser once per fold, and trains the candidates of
 # the fold together. Of all models within one standard error of the best it takes the one with the strongest penalty.
 
 warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is chosen, not found
-softmax = SoftmaxClassifier("l1", solver="adam", learning_rate="cosine", max_iter=20, class_weight="balanced")
+softmax = SoftmaxClassifier(
+    "l1", solver="adam", learning_rate="cosine", max_iter=20, class_weight="balanced", random_state=0
+)
 pipe = make_pipeline(TfidfVectorizer(min_df=3, stop_words="english", sublinear_tf=True), softmax)
-grid = {"softmaxclassifier__alpha": np.logspace(-4, -2, 5), "softmaxclassifier__random_state": [0]}
+grid = {"softmaxclassifier__alpha": np.logspace(-4, -2, 5)}
 search = GridSearchCV(pipe, grid, scoring="balanced_accuracy", refit=one_standard_error, cv=3).fit(texts_train, y_train)
 vectorizer, softmax = search.best_estimator_
 rows = vectorizer.transform(texts_test)
