@@ -9,7 +9,7 @@ What a line of code becomes, and that it means the same.
 # LogisticRegression
 # ------------------
 # ``C`` becomes ``alpha = 1 / (C * n_samples)``. With the exact solver the coefficients agree. Mini-batch SGD ends near
-# the same point, and is for data of which full passes are expensive. (``solver="auto"``, the default, goes by the size.)
+# the same point, and is for data of which full passes are expensive. The default, ``"auto"``, goes by the size.
 
 import time
 import warnings
@@ -49,12 +49,11 @@ assert np.allclose(theirs.coef_, ours.coef_, atol=1e-2)
 alphas = np.logspace(-5, -1, 7)
 settings = {"learning_rate": "cosine", "max_iter": 12, "random_state": 0}
 searches = {}
-for search in (model_selection.GridSearchCV, GridSearchCV):
+for kind in (model_selection.GridSearchCV, GridSearchCV):
     start = time.perf_counter()
-    searches[search] = search(SoftmaxClassifier(**settings), {"alpha": alphas}, cv=3).fit(X_train, y_train)
-    print(
-        f"{search.__module__:40} {time.perf_counter() - start:.2f} s, best alpha {searches[search].best_params_['alpha']:.1e}"
-    )
+    searches[kind] = kind(SoftmaxClassifier(**settings), {"alpha": alphas}, cv=3).fit(X_train, y_train)
+    seconds, best = time.perf_counter() - start, searches[kind].best_params_["alpha"]
+    print(f"{kind.__module__:32} {seconds:.2f} s, best alpha {best:.1e}")
 one_by_one, stacked = (search.cv_results_["mean_test_score"] for search in searches.values())
 assert np.allclose(one_by_one, stacked)
 
