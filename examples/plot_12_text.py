@@ -52,8 +52,9 @@ print(f"{len(texts)} texts of the classes {', '.join(np.unique(y))}")
 # %%
 # A tuned pipeline
 # ----------------
-# L1 chooses among the words. `GridSearchCV` is skdeep's: it fits the vectoriser once per fold, and trains the candidates
-# of the fold together. Of all models within one standard error of the best it takes the one with the strongest penalty.
+# L1 chooses among the words. `~skdeep.model_selection.GridSearchCV` fits the vectoriser once per fold, and trains the
+# candidates of the fold together. Of all models within one standard error of the best it takes that with the strongest
+# penalty.
 
 warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is chosen, not found
 softmax = SoftmaxClassifier(
