@@ -101,6 +101,6 @@ for B, rho, style in ((10, 0, ":"), (40, 0, "-"), (200, 0, "-"), (len(X_train), 
     label = ("full batch" if len(X_train) == B else f"B = {B}") + (f", momentum {rho}" if rho else "")
     right.semilogy(np.arange(1, 21), model.loss_curve_, style, label=label)
     print(f"{label:22} training loss {model.loss_curve_[-1]:.3f}, test accuracy {model.score(X_test, y_test):.3f}")
-right.set(xlabel="epoch", ylabel="training loss", title="Loss curves, learning rate 0.5")
+right.set(xlabel="epoch", ylabel="training loss", title="Loss curves, learning rate 0.5", xticks=range(0, 21, 5))
 right.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 figure.savefig("06_sgd.png")

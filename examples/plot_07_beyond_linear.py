@@ -73,5 +73,5 @@ figure.savefig("07_beyond_linear.png")
 
 for problem in problems:
     print(f"{problem:6}", {model: round(accuracies[problem, model], 3) for model in models})
-    assert accuracies[problem, "two linear layers, ReLU between"] > 0.95
+    assert accuracies[problem, "two linear layers, ReLU between"] > 0.93
     assert accuracies[problem, "two linear layers, no activation"] < 0.9

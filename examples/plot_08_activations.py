@@ -77,5 +77,8 @@ for name, style in (("relu", "o-"), ("leaky_relu", "s--"), ("elu", "^:")):
         print("dead ReLUs:", np.round(shares, 2))
 left.set(xlabel="learning rate", title="Dead units of the first ReLU layer", ylabel="share", ylim=(-0.02, 1.02))
 right.set(xlabel="learning rate", title="Test accuracy", ylim=(0.5, 1.01))
+for panel in (left, right):
+    panel.set_xticks(rates, [f"{rate:.2g}" for rate in rates])
+    panel.minorticks_off()
 right.legend()
 figure.savefig("08_activations_dead.png")

@@ -81,8 +81,7 @@ names = [f"{softmax.classes_[1]} (right) or {softmax.classes_[0]} (left)"] if le
 n_rows = -(-len(coef) // 3)
 figure, axes = plt.subplots(n_rows, min(len(coef), 3), figsize=(10, 4 * n_rows), layout="constrained", squeeze=False)
 for panel, row, name in zip(axes.flat, coef, names, strict=True):
-    top = np.argsort(-np.abs(row))[:12]
-    top = top[np.argsort(row[top])]
+    top = np.argsort(row)[[0, 1, 2, 3, *range(-8, 0)]]
     panel.barh(words[top], row[top], color=np.where(row[top] > 0, "C0", "C1"))
     panel.set(xlabel="weight", title=name)
 figure.savefig("12_text.png")

@@ -75,4 +75,4 @@ def test_an_example_runs_and_writes_its_picture(name, tmp_path, monkeypatch):
     else:
         accuracies = values["accuracies"]
         assert accuracies["XOR", "one linear layer"] < 0.6
-        assert all(accuracies[problem, "two linear layers, ReLU between"] > 0.95 for problem in values["problems"])
+        assert all(accuracies[problem, "two linear layers, ReLU between"] > 0.93 for problem in values["problems"])
