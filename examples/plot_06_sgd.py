@@ -93,7 +93,13 @@ left.loglog(sizes, variances[0] / sizes, "--", label="proportional to 1 / B")
 left.set(xlabel="batch size B", ylabel="variance of the gradient", title="Gradient variance")
 left.legend()
 
-settings = {"solver": "sgd", "learning_rate": "constant", "learning_rate_init": 0.5, "standardize": False}
+settings = {
+    "alpha": 1e-4,
+    "solver": "sgd",
+    "learning_rate": "constant",
+    "learning_rate_init": 0.5,
+    "standardize": False,
+}
 settings |= {"max_iter": 20, "tol": 0, "n_iter_no_change": np.inf, "random_state": 0}
 for B, rho, style in ((10, 0, ":"), (40, 0, "-"), (200, 0, "-"), (len(X_train), 0, "--"), (200, 0.9, "-.")):
     model = SoftmaxClassifier(batch_size=B, momentum=rho, nesterovs_momentum=False, **settings)

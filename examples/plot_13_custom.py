@@ -58,7 +58,7 @@ for share in shares:
     wrong = rng.random(len(y_train)) < share
     noisy = np.where(wrong, rng.integers(10, size=len(y_train)), y_train)
     for classifier, values in accuracies.items():
-        model = classifier(learning_rate="cosine", max_iter=40, random_state=0).fit(X_train, noisy)
+        model = classifier(alpha=1e-4, learning_rate="cosine", max_iter=40, random_state=0).fit(X_train, noisy)
         values.append(model.score(X_test, y_test))
 
 figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")

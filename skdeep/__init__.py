@@ -3,6 +3,7 @@
 from skdeep.hinge import HingeClassifier
 from skdeep.linear import SoftmaxClassifier
 from skdeep.mlp import MLPClassifierTorch
+from skdeep.modules import TorchClassifier
 
-__all__ = ["HingeClassifier", "MLPClassifierTorch", "SoftmaxClassifier"]
+__all__ = ["HingeClassifier", "MLPClassifierTorch", "SoftmaxClassifier", "TorchClassifier"]
 __version__ = "0.1.0"

@@ -9,16 +9,19 @@ LINEAR_PARAMETERS = """
 penalty : {"l2", "l1", "elasticnet"} or None, default="l2"
     What is penalised: :math:`R = \\tfrac12\\|W\\|^2`, :math:`\\|W\\|_1`, or a mix of both by ``l1_ratio``. Intercepts
     are free. L1 gives exact zeros.
-alpha : float, default=1e-4
+alpha : float or "auto", default="auto"
     Weight of the penalty. ``C`` of LogisticRegression and LinearSVC is ``1 / (alpha * n_samples)``; ``alpha`` of
-    SGDClassifier is the same.
+    SGDClassifier is the same. "auto" is what these do with ``C=1`` behind a StandardScaler:
+    :math:`\\frac{1}{\\sum_i w_i} R(W \\,\\mathrm{diag}(\\sigma))` with the columns' standard deviations :math:`\\sigma`
+    (weighted; root mean squares if ``fit_intercept=False``). Sparse columns, whose scale is information, and those of
+    ``standardize=False`` count as they are. In ``partial_fit``, the sums run over all rows so far.
 l1_ratio : float, default=0.15
     Share of L1 in the elastic net, 0 to 1.
 fit_intercept : bool, default=True
     Whether the scores have a constant term.
 standardize : bool, default=True
     Whether to train in centred and scaled columns (sparse data: scaled only). This is a change of variables inside
-    the solver: ``coef_``, ``intercept_`` and the penalty always refer to the columns of X.
+    the solver: ``coef_``, ``intercept_`` and the penalty of any given ``alpha`` refer to the columns of X.
 """
 
 TRAINING_PARAMETERS = """
@@ -115,14 +118,14 @@ LINEAR_SOLVERS = """
 solver : {"auto", "sgd", "adam", "adamw", "lbfgs"}, default="auto"
     Mini-batch gradient descent with momentum, Adam, Adam with decoupled weight decay, or the exact solver (smooth
     objectives only): full batches in float64, with Newton steps up to 1024 weights and L-BFGS beyond. With
-    ``tol=1e-8`` it ends at the optimum up to rounding. "auto" is the exact one where that takes about a second at
-    most on a CPU, and else "sgd": so it is on larger data, with L1 or the plain hinge loss, in ``partial_fit``, with
-    skorch's callbacks, and where ``batch_size``, ``learning_rate``, ``learning_rate_init`` or ``precision`` ask for
-    mini-batch steps of a certain kind. ``solver_`` tells which it was.
+    ``tol=1e-8`` it ends at the optimum up to rounding. "auto" is the exact one on a CPU where that is no more work
+    than 3000 mini-batch steps, else "sgd": so it is on larger data, with L1 or the plain hinge loss, in
+    ``partial_fit``, with skorch's callbacks, and where ``batch_size``, ``learning_rate``, ``learning_rate_init`` or
+    ``precision`` are given. ``solver_`` tells which it was.
 learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
     Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
     until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is a cosine over 3000 steps, where
-    training ends, if that is 30 epochs at most (100 batches per epoch or more), and else "adaptive".
+    training ends, if that is 100 epochs at most (30 batches per epoch or more), and else "adaptive".
 learning_rate_init : float or "auto", default="auto"
     Learning rate at the start. "auto" is 0.01 for Adam; for "sgd" it is derived from the data,
     :math:`1 / \\big(c (\\lambda + (\\tfrac1B - \\tfrac1n) \\tfrac{t}{1 - \\rho})\\big)` with the loss's curvature c,

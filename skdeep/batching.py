@@ -191,11 +191,14 @@ class Batch(NamedTuple):
     size: int | np.ndarray
     models: np.ndarray | None
 
-    def parts(self, row_size: int) -> Iterator[Batch]:
-        """The batch in parts of bounded size, where `row_size` values are computed of a row.
+    def parts(self, row_size: int, whole: bool = False) -> Iterator[Batch]:
+        """The batch in parts of bounded size, where `row_size` values are computed of a row; in one part if `whole`.
 
         Each part has the `size` of the whole batch, so that their data terms add up to the batch's.
         """
+        if whole:
+            yield self._replace(X=self.X.gather()) if isinstance(self.X, LargeRows) else self
+            return
         n_rows, max_rows = self.target.shape[1], max(1, MAX_VALUES // row_size)
         if isinstance(self.X, LargeRows):
             max_rows = min(max_rows, self.X.max_rows)

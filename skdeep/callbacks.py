@@ -5,7 +5,8 @@ it ``notify`` them. On ``net`` they find
 
 - ``module_``: the parameters ``weight_0``, ``bias_0``, ... in the memory of those in training, so that a state dict
   loaded into it takes effect; called, it gives the scores. (The linear classifiers train in centred and scaled columns:
-  these are the weights there.) ``optimizer_`` likewise stands for the loop's optimizer.
+  these are the weights there. A module of the user's is there itself.) ``optimizer_`` likewise stands for the loop's
+  optimizer; its ``rate`` is the learning rate of the last step, the estimator's schedule included.
 - ``predict``, ``score``, ...: those of a fitted copy of the estimator, in the original labels. Pickled, it is the copy.
 - ``history``: each epoch's ``train_loss`` (with the penalty), ``valid_loss``, ``valid_acc`` (``valid_score`` if another
   ``scoring`` is watched), their ``_best`` flags, ``dur``, ``train_batch_count``. Batches are told one by one (and their
@@ -51,7 +52,11 @@ class EpochTable(Observer):
 
 
 class TaskObserver(Observer):
-    """Speak scikit-learn's callback protocol: each epoch is a subtask of the fit. Parameters: see `make_observer`."""
+    """Speak scikit-learn's callback protocol: each epoch is a subtask of the fit. Parameters: see `make_observer`.
+
+    The fitted copies of the estimator that callbacks get also have ``learning_rate_``, the rate of the last step (None
+    if the solver makes none).
+    """
 
     def __init__(self, estimator, context, X, y, metadata, snapshot):
         self.context, self.snapshot, self.task = context, snapshot, None
@@ -61,6 +66,7 @@ class TaskObserver(Observer):
         self.without_names = {"feature_names_in_": None} if unnamed else {}
 
     def train_begin(self, network, optimizer):
+        self.optimizer = optimizer
         self.data["reconstruction_attributes"] = lambda: {**self.snapshot(network), **self.without_names}
 
     def epoch_begin(self, epoch):
@@ -69,7 +75,12 @@ class TaskObserver(Observer):
 
     def epoch_end(self, epoch, progress, network, is_best):
         task, self.task = self.task, None
-        return task.call_on_fit_task_end(**self.data)
+        rate = None if self.optimizer is None else float(self.optimizer.rate[0])
+
+        def fitted_now():
+            return {**self.snapshot(network, progress), **self.without_names, "learning_rate_": rate}
+
+        return task.call_on_fit_task_end(**{**self.data, "reconstruction_attributes": fitted_now})
 
     def train_end(self, network):
         if self.task is not None:  # the epoch was interrupted; every beginning has its end
@@ -81,30 +92,37 @@ class _Module(torch.nn.Module):
 
     def __init__(self, network: Network):
         super().__init__()
-        self.network, n = network, network.n_coefs
-        for i, param in enumerate(network.params):
-            name = f"{('weight', 'bias', 'slope')[i // n]}_{i % n}"
+        self.network = network
+        n = len(network.params)
+        for name, param in zip(network.names, network.params, strict=False):
             self.register_parameter(name, torch.nn.Parameter(param.detach()[0]))
+        for name, buffer in zip(network.names[n:], network.buffers, strict=True):
+            self.register_buffer(name, buffer[0])
 
     def forward(self, X: Tensor) -> Tensor:
         # its own parameters, not the network's: a deep copy of the module has left that memory
-        params = [param.unsqueeze(0) for param in self.parameters()]
+        params = [tensor.unsqueeze(0) for tensor in (*self.parameters(), *self.buffers())]
         return self.network.with_params(params).scores(X.to(params[0].dtype))[0]
 
 
 class _LoopOptimizer(torch.optim.Optimizer):
     """The optimizer of the loop as torch's schedulers and checkpoints see it; updates and memory are the loop's."""
 
-    def __init__(self, loop: Optimizer | None, params, lr: float):
+    def __init__(self, loop: Optimizer | None, leaves: list, params, lr: float):
         defaults: dict[str, Any] = {"lr": lr}
         if loop is not None:  # None makes no steps; the name tells a scheduler that cycles momentum what there is
             defaults |= {"betas": loop.betas} if isinstance(loop, Adam) else {"momentum": float(loop.momentum[0])}
-        super().__init__(params, defaults)
+        super().__init__(leaves, defaults)  # the loop's, in its order: a module may have others, which are not trained
         self.loop = loop
         if loop is not None:
             for i, param in enumerate(self.param_groups[0]["params"]):
                 self.state[param] = {slot: getattr(loop, slot)[i][0] for slot in loop.slots}
                 self.state[param]["step"] = torch.from_numpy(loop.n_steps)[0]
+
+    @property
+    def rate(self) -> float | None:
+        """Learning rate of the last step; None if the solver makes none."""
+        return None if self.loop is None else float(self.loop.rate[0])
 
     def step(self, closure=None):
         """Take note that the loop has made a step; schedulers ask for it."""
@@ -204,7 +222,7 @@ class SkorchObserver(Observer):
     progress: Progress | None = None
     host: Any = None
     history = property(lambda self: self.host.history)
-    frozen = property(lambda self: [param for param in self.host.module_.parameters() if not param.requires_grad])
+    frozen = property(lambda self: [param for param in self.leaves if not param.requires_grad])
     watches_batches = property(lambda self: bool(self.listeners or self.frozen))
 
     def __init__(self, callbacks, estimator, snapshot, train, valid, max_iter, batch_size, verbose=False):
@@ -231,10 +249,12 @@ class SkorchObserver(Observer):
         self.host.optimizer_.pull()
 
     def train_begin(self, network, optimizer):
-        module, steps = functools.partial(_Module, network), functools.partial(_LoopOptimizer, optimizer)
+        self.network, module = network, network.module or _Module(network)
+        self.leaves = network.leaves or list(module.parameters())
+        steps = functools.partial(_LoopOptimizer, optimizer, self.leaves)
         rate, device = 1.0 if optimizer is None else float(optimizer.learning_rate[0]), str(network.params[0].device)
-        self.host = host = _host_class()(module, optimizer=steps, lr=rate, device=device, **self.settings)
-        host.estimator_, host.snapshot_ = self.estimator, functools.partial(self.snapshot, network)
+        self.host = host = _host_class()(lambda: module, optimizer=steps, lr=rate, device=device, **self.settings)
+        host.estimator_, host.snapshot_ = self.estimator, lambda: self.snapshot(network, self.progress)
         callbacks = [callback for _, callback in host.initialize().callbacks_]
         self._check(callbacks)
         self.listeners = [callback for callback in callbacks if _listens(callback)]
@@ -279,12 +299,11 @@ class SkorchObserver(Observer):
         self.host.notify("on_batch_begin", batch=self.batch, training=True)
 
     def gradients(self, batch, gradients):
-        params = list(self.host.module_.parameters())
-        for param, gradient in zip(params, gradients, strict=True):
+        for param, gradient in zip(self.leaves, gradients, strict=True):
             param.grad = gradient[0]
         named = list(self.host.get_all_learnable_params())
         self.host.notify("on_grad_computed", named_parameters=named, batch=self.batch, training=True)
-        for param, gradient in zip(params, gradients, strict=True):  # it may have been replaced
+        for param, gradient in zip(self.leaves, gradients, strict=True):  # it may have been replaced
             gradient[0] = 0 if param.grad is None else param.grad
 
     def batch_end(self, batch, loss):
@@ -298,7 +317,7 @@ class SkorchObserver(Observer):
         self.history.record_batch(f"{part}_batch_size", size)
         scores = None
         if self.wants_scores:
-            scores = self.host.module_(rows_of(batch[0], loss.device, loss.dtype).take(slice(0, size)))
+            scores = self.network.scores(rows_of(batch[0], loss.device, loss.dtype).take(slice(0, size)))[0]
         self._notify("on_batch_end", batch=batch, training=part == "train", loss=loss, y_pred=scores)
 
     def _whole(self, part: str, data: tuple, loss: float, like: Tensor) -> None:
@@ -342,11 +361,13 @@ class SkorchObserver(Observer):
             return
         restores = progress.watch_score and progress.params is not None
         if restores:  # callbacks meet, save and change the model that is kept
-            for param, best in zip(network.params, progress.params, strict=True):
+            for param, best in zip(network.tensors, progress.params, strict=True):
                 param.detach().copy_(best)
         self._notify("on_train_end", X=self.train[0], y=self.y)
         if restores:
-            progress.params = [param.detach().clone() for param in network.params]
+            progress.params = [param.detach().clone() for param in network.tensors]
+        for param in self.leaves:  # a callback has frozen them for this fit
+            param.requires_grad_()
 
 
 def _of_each(name: str) -> Any:
@@ -377,8 +398,9 @@ def make_observer(
     Parameters
     ----------
     estimator, snapshot
-        The classifier being fitted, whose ``classes_`` are known; ``snapshot(network)`` returns its fitted attributes
-        for the current parameters (called only where a callback asks for it).
+        The classifier being fitted, whose ``classes_`` are known; ``snapshot(network, progress=None)`` returns its
+        fitted attributes for the current parameters, and those that tell how training went (called only where a
+        callback asks for it).
     callbacks : None, skorch callback, or list of callbacks
         Instances, classes or ``(name, callback)`` pairs. Anything else raises a TypeError.
     verbose : bool or int

@@ -87,19 +87,17 @@ class Columns:
             max(self.rounding, other.rounding),
         )
 
-    def change_of_variables(self, center: bool, sparse: bool, ridge: float) -> tuple[np.ndarray | None, np.ndarray]:
-        """Center (d,) or None, and scale (d,): the factor that brings a column to unit curvature.
+    def sizes(self, centered: bool) -> np.ndarray:
+        """How large each column is, (d,).
 
-        Unit standard deviation where columns may be centred, unit root mean square where there is no intercept to
-        centre by, unit maximum for sparse data (where few non-zeros would make for a tiny deviation, and a huge
-        factor); plus `ridge`, the curvature of the penalty relative to the loss's, without which it would be the
-        penalty that is badly scaled. A column that is constant up to rounding is only brought to the order of one.
+        The standard deviation where columns are centred, the root mean square where there is no intercept to centre by,
+        the maximum for sparse data (where few non-zeros would make for a tiny deviation, and a huge factor). A column
+        that is constant up to rounding is taken for one of the order of one.
         """
         magnitude = np.maximum(np.sqrt(self.variance + self.mean**2), self.largest)
-        size = np.sqrt(self.variance) if center and not sparse else magnitude
+        size = np.sqrt(self.variance) if centered else magnitude
         constant = size <= 10 * self.rounding * magnitude
-        size = np.where(constant, np.maximum(magnitude, 1.0), size)
-        return (self.mean if center and not sparse else None), 1 / np.sqrt(size**2 + ridge)
+        return np.where(constant, np.maximum(magnitude, 1.0), size)
 
 
 def gram_extents(

@@ -23,6 +23,8 @@ class EncodingMixin:
 
     #: Whether indicator matrices are accepted as targets.
     _multilabel = False
+    #: Whether a row may have more than one axis, as an image has.
+    _allow_nd = False
     #: Solvers that are used for the exact optimum, and compute in float64 however large the work.
     _exact_solvers: frozenset[str] = frozenset()
     warm_start: bool
@@ -124,11 +126,11 @@ class EncodingMixin:
         self.n_outputs_ = many if codes.ndim == 2 or many > 2 else 1
         class_weight = self._class_weights(members, y, codes, sample_weight)
         problem = Problem(X, self._target(codes), codes, sample_weight, class_weight, device, torch.float32)
-        self._choose(problem, incremental)
+        self._choose(members, problem, incremental)
         problem.dtype = self._dtype(problem)
         return problem
 
-    def _choose(self, problem: Problem, incremental: bool) -> None:
+    def _choose(self, members: list, problem: Problem, incremental: bool) -> None:
         """Set the solver, and the schedule with the epochs it takes, where the parameters leave them to us."""
         self.solver_, self._schedule = self.solver, (self.learning_rate, self.max_iter)
 

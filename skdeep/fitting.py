@@ -40,6 +40,13 @@ def model_weights(weight: np.ndarray | None, n_models: int) -> list[np.ndarray |
     return [weight] * n_models if weight is None or weight.ndim == 1 else list(weight)
 
 
+def mean_weights(weight: np.ndarray | None, subsets: list[np.ndarray | None]) -> np.ndarray:
+    """Mean weight of each model's rows."""
+    of_models = model_weights(weight, len(subsets))
+    pairs = zip(of_models, subsets, strict=True)
+    return np.array([1.0 if w is None else (w if s is None else w[s]).mean() for w, s in pairs])
+
+
 class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
     """Trains the *members* of a stack: estimators that differ in `stackable` parameters only.
 
@@ -68,8 +75,8 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
 
     # ---- what a subclass defines ----------------------------------------------------------------------------------
 
-    def _penalty(self, members: list, mean_weight: np.ndarray, batch_rows: int) -> ElasticNet:
-        """The penalty of each model of a stack."""
+    def _penalty(self, members: list, total_weight: np.ndarray, batch_weight: np.ndarray) -> ElasticNet:
+        """The penalty of each model of a stack, given the weight of its training rows and of a batch on average."""
         raise NotImplementedError
 
     def _new_network(
@@ -119,7 +126,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         states = [state] if state else [TrainingState(generators[seed]) for seed in seeds]
         if not incremental:
             for state in states:
-                state.epochs, state.reduction = 0, 1.0  # a new run of the schedule
+                state.epochs, state.reduction, state.seen = 0, 1.0, 0.0  # a new run of the schedule
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         task = None if incremental or len(members) > 1 else self._begin_task(X, y, metadata)
         n_params = len(members) * self._n_params(problem.X.shape[1], self.n_outputs_)
@@ -166,7 +173,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         observer = None
         if len(members) == 1 and (self.verbose or self.callbacks or task is not None):
             part = problem.take(subset) if splits else problem
-            observer = self._observer(part, held_out, max_iter, task)
+            observer = self._observer(part, held_out, max_iter, task, incremental)
         monitor = None
         if held_out is not None:
             labels = self._labels(held_out.codes)
@@ -174,9 +181,14 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         self._run(members, problem, network, states, subsets, weight, progress, max_iter, monitor, observer)
         return progress, network, observer
 
-    def _observer(self, problem: Problem, held_out: Problem | None, max_iter: int, task):
+    def _observer(self, problem: Problem, held_out: Problem | None, max_iter: int, task, incremental: bool):
         """What speaks to callbacks; None if nobody listens."""
         weight, dtype, space = problem.sample_weight, float_dtype(problem.X), OutputSpace(problem.X)
+
+        def snapshot(network, progress=None):
+            curves = {} if progress is None else self._curves(progress, incremental)
+            return {**self._learned(network, 0, dtype, space), **curves}
+
         return make_observer(
             self,
             callbacks=self.callbacks,
@@ -185,7 +197,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             X=problem.X,
             y=self._labels(problem.codes),
             metadata=None if weight is None else {"sample_weight": weight},
-            snapshot=lambda network: self._learned(network, 0, dtype, space),
+            snapshot=snapshot,
             validation=None if held_out is None else (held_out.X, self._labels(held_out.codes)),
             max_iter=max_iter,
             batch_size=self._batch_rows(problem),
@@ -250,12 +262,10 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         """
         n_models = network.n_models
         n_rows = np.array([problem.X.shape[0] if s is None else len(s) for s in subsets])
-        mean_weight = np.ones(n_models)
-        if weight is not None:
-            of_models = np.broadcast_to(weight, (n_models, problem.X.shape[0]))
-            mean_weight = np.array([(w if s is None else w[s]).mean() for w, s in zip(of_models, subsets, strict=True)])
+        mean_weight = mean_weights(weight, subsets)
         batch_rows = min(self._batch_rows(problem), int(n_rows.max()))
-        penalty = self._penalty(members, mean_weight, batch_rows)
+        total_weight = mean_weight * n_rows + np.array([state.seen for state in states])
+        penalty = self._penalty(members, total_weight, mean_weight * batch_rows)
         loss = self._loss(self.n_outputs_)
         data = (problem.rows(), problem.tensor(problem.target), None if weight is None else problem.tensor(weight))
         own = subsets[0] if all(s is subsets[0] for s in subsets) else subsets
@@ -293,11 +303,12 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             self._products(),
         )
         train(network, loss, penalty, optimizer, batches, mean_weight, plan, progress, monitor, observer)
-        for state, p, rate in zip(states, progress, rates, strict=True):
+        for state, p, rate, total in zip(states, progress, rates, mean_weight * n_rows, strict=True):
             if horizon < min(max_iter, p.max_iter):
                 p.stopped = p.stopped or f"The learning rate came to its end after {horizon} epochs."
             state.reduction = p.optimizer_state["learning_rate"] / rate
             state.epochs += p.n_iter
+            state.seen += total
             state.generator = p.generator
 
     def _check_smooth(self, loss: Loss, penalty: ElasticNet) -> None:
@@ -314,19 +325,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
     def _conclude(self, network, progress: Progress, state, incremental, dtype, space) -> None:
         """Set the fitted attributes."""
         final = network.with_params(progress.params)
-        self.__dict__.update(self._learned(final, 0, dtype, space))
-        previous = getattr(self, "loss_curve_", []) if incremental or self.warm_start else []
-        self.n_iter_ = progress.n_iter
-        self.t_ = progress.samples
-        self.loss_curve_ = [*previous, *progress.loss_curve]
-        self.loss_ = progress.loss_curve[-1]
-        self.best_loss_ = None if progress.watch_score else min(progress.best_loss, *progress.loss_curve)
-        goes_on = incremental or self.warm_start
-        scores = (getattr(self, "validation_scores_", None) if goes_on else None) or []
-        losses = (getattr(self, "validation_loss_curve_", None) if goes_on else None) or []
-        self.validation_scores_ = [*scores, *progress.validation_scores] or None
-        self.validation_loss_curve_ = [*losses, *progress.validation_losses] or None
-        self.best_validation_score_ = max(self.validation_scores_) if self.validation_scores_ else None
+        self.__dict__.update(self._learned(final, 0, dtype, space) | self._curves(progress, incremental))
         state.optimizer = progress.optimizer_state or None
         state.solver = self.solver_
         if state.optimizer is not None:
@@ -334,6 +333,25 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             state.learning_rate = float(np.squeeze(state.optimizer["learning_rate"] * factor))
         self._optimizer = state
         self._no_improvement_count = progress.no_improvement
+
+    def _curves(self, progress: Progress, incremental: bool) -> dict[str, Any]:
+        """The fitted attributes that tell how training went."""
+        goes_on = incremental or self.warm_start
+
+        def continued(name: str, values: list[float]) -> list[float]:
+            return [*((getattr(self, name, None) if goes_on else None) or []), *values]
+
+        scores = continued("validation_scores_", progress.validation_scores) or None
+        return {
+            "n_iter_": progress.n_iter,
+            "t_": progress.samples,
+            "loss_": progress.loss_curve[-1],
+            "best_loss_": None if progress.watch_score else min(progress.best_loss, *progress.loss_curve),
+            "loss_curve_": continued("loss_curve_", progress.loss_curve),
+            "validation_scores_": scores,
+            "validation_loss_curve_": continued("validation_loss_curve_", progress.validation_losses) or None,
+            "best_validation_score_": max(scores) if scores else None,
+        }
 
     def _warn(self, progress: Progress) -> None:
         """Say what the user should know of the run; attributed to the line that called ``fit``."""

@@ -115,7 +115,7 @@ class HingeClassifier(LinearClassifier):
         multi_class="weston_watkins",
         calibration="temperature",
         penalty="l2",
-        alpha=1e-4,
+        alpha="auto",
         l1_ratio=0.15,
         fit_intercept=True,
         standardize=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from mmap import mmap
 from typing import Any, TypeAlias
 
@@ -49,7 +50,7 @@ def dense(array) -> np.ndarray:
 
 
 def check_features(estimator, X, *, reset: bool, min_samples: int = 1) -> Matrix:
-    """Validate X and record, or compare, its number of columns and their names.
+    """Validate X and record, or compare, its number of columns and their names (for images: the shape of a row).
 
     Returns
     -------
@@ -62,6 +63,23 @@ def check_features(estimator, X, *, reset: bool, min_samples: int = 1) -> Matrix
     ValueError
         If X is not a finite, real matrix with the expected columns.
     """
+    if not estimator._allow_nd:
+        return _check_matrix(estimator, X, reset, min_samples)
+    shape = None if reset else estimator.input_shape_
+    if shape is not None and isinstance(X, np.ndarray | Tensor) and X.shape[1:] == (math.prod(shape),):
+        X = X.reshape(-1, *shape)  # as vectors, which is what callbacks and scorers are given
+    X = _check_matrix(estimator, X, reset, min_samples)
+    if shape is not None and tuple(X.shape[1:]) != shape:
+        raise ValueError(
+            f"X has rows of shape {tuple(X.shape[1:])}, but {type(estimator).__name__} is expecting rows of shape "
+            f"{shape} as input."
+        )
+    estimator.input_shape_ = tuple(X.shape[1:])
+    return X if X.ndim == 2 else X.reshape(len(X), -1)
+
+
+def _check_matrix(estimator, X, reset: bool, min_samples: int) -> Matrix:
+    """The part of `check_features` that does not depend on the shape of a row."""
     if isinstance(X, Tensor):
         X = X.detach()
         if X.device.type != "cpu":
@@ -77,6 +95,7 @@ def check_features(estimator, X, *, reset: bool, min_samples: int = 1) -> Matrix
         dtype="numeric",
         ensure_min_samples=min_samples,
         ensure_all_finite=False,
+        allow_nd=estimator._allow_nd,
     )
     X = to_numpy(X)
     _check_finite(estimator, X)
@@ -96,7 +115,7 @@ def check_features(estimator, X, *, reset: bool, min_samples: int = 1) -> Matrix
 def _check_finite(estimator, X) -> None:
     """What validate_data does, in parts: where a sum overflows, it takes a byte for each value of them."""
     values = X.data if sparse.issparse(X) else X
-    step = max(1, MAX_VALUES // (values.shape[1] if values.ndim == 2 else 1))
+    step = max(1, MAX_VALUES // math.prod(values.shape[1:]))
     for start in range(0, len(values), step):
         part = values[start : start + step]
         assert_all_finite(part, estimator_name=type(estimator).__name__, input_name="X")
@@ -105,7 +124,7 @@ def _check_finite(estimator, X) -> None:
 def _check_device_tensor(estimator, X: Tensor, reset: bool, min_samples: int) -> Tensor:
     """What validate_data does, for a tensor that NumPy cannot see."""
     name = type(estimator).__name__
-    if X.ndim != 2:
+    if X.ndim != 2 and not (estimator._allow_nd and X.ndim > 2):
         raise ValueError(f"Expected 2D array, got {X.ndim}D tensor instead. Reshape your data.")
     if len(X) < min_samples or X.shape[1] < 1:
         raise ValueError(

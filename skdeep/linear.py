@@ -21,7 +21,7 @@ from skdeep._docs import (
 )
 from skdeep.base import BaseTorchClassifier
 from skdeep.columns import Columns, gram_extents
-from skdeep.fitting import model_weights, values
+from skdeep.fitting import mean_weights, model_weights, values
 from skdeep.inputs import dense
 from skdeep.losses import LOSSES, Loss
 from skdeep.networks import Linear, sparse_weight
@@ -32,10 +32,16 @@ from skdeep.problem import Problem, TrainingState
 from skdeep.schedules import SCHEDULES
 
 
-#: Iterations that the exact solver takes about, and the floating-point operations of a second or so.
-_NEWTON_STEPS, _LBFGS_STEPS, _EXACT_WORK = 10, 150, 2**35
-#: Mini-batch steps that lead to the optimum's neighbourhood under one cosine, where they are at most so many epochs.
-_STEPS, _EPOCHS = 3000, 30
+def _numbers(members: list, name: str) -> np.ndarray:
+    """A hyper-parameter of the members, NaN where it is "auto"."""
+    return np.array([np.nan if (value := getattr(member, name)) == "auto" else value for member in members])
+
+
+#: Mini-batch steps that lead to the optimum's neighbourhood under one cosine, where they are at most so many epochs;
+#: and the floating-point operations that could be done in what a step takes beside its products.
+_STEPS, _EPOCHS, _STEP_OVERHEAD = 3000, 100, 4e6
+#: Iterations that the exact solver takes about.
+_NEWTON_STEPS, _LBFGS_STEPS = 10, 100
 
 
 class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
@@ -45,6 +51,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
     _exact_solvers = frozenset({"lbfgs"})
     _parameter_constraints: dict = {
         **BaseTorchClassifier._parameter_constraints,
+        "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "penalty": [StrOptions({name for name in PENALTIES if name}), None],
         "l1_ratio": [Interval(Real, 0, 1, closed="both")],
         "fit_intercept": ["boolean"],
@@ -57,7 +64,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         self,
         penalty="l2",
         *,
-        alpha=1e-4,
+        alpha="auto",
         l1_ratio=0.15,
         fit_intercept=True,
         standardize=True,
@@ -128,8 +135,9 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
     def _n_units(self, n_outputs):
         return n_outputs
 
-    def _penalty(self, members, mean_weight, batch_rows):
-        return PENALTIES[self.penalty](values(members, "alpha"), values(members, "l1_ratio"))
+    def _penalty(self, members, total_weight, batch_weight):
+        alpha = _numbers(members, "alpha")
+        return PENALTIES[self.penalty](np.where(np.isnan(alpha), 1 / total_weight, alpha), values(members, "l1_ratio"))
 
     def _check_classes(self, codes):
         present = np.unique(codes)
@@ -139,52 +147,63 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
                 f"one class: {self.classes_[present[0]]!r}"
             )
 
-    def _choose(self, problem, incremental):
-        super()._choose(problem, incremental)
+    def _choose(self, members, problem, incremental):
+        super()._choose(members, problem, incremental)
         if self.solver == "auto":
-            self.solver_ = "lbfgs" if not incremental and self._is_exact_cheap(problem) else "sgd"
+            self.solver_ = "lbfgs" if not incremental and self._is_exact_cheap(members, problem) else "sgd"
         if self.learning_rate == "auto":
             epochs = -(-_STEPS // -(-problem.n_rows // self._batch_rows(problem)))
             one_run = not incremental and epochs <= _EPOCHS
             self._schedule = ("cosine", min(epochs, self.max_iter)) if one_run else ("adaptive", self.max_iter)
 
-    def _is_exact_cheap(self, problem: Problem) -> bool:
+    def _is_exact_cheap(self, members: list, problem: Problem) -> bool:
         """Whether the optimum costs no more than mini-batch training, of which nothing was said."""
         steps = (self.batch_size, self.learning_rate, self.learning_rate_init)
-        smooth = self.penalty in ("l2", None) and self._loss(self.n_outputs_).smooth
+        ones = np.ones(len(members))
+        # by name too: whether a model is in a stack with others must make no difference
+        smooth = self.penalty in ("l2", None) and self._penalty(members, ones, ones).smooth
+        smooth &= self._loss(self.n_outputs_).smooth
         float64 = self.precision in ("auto", "float64") and problem.device.type == "cpu"
         if steps != ("auto", "auto", "auto") or self.callbacks or not smooth or not float64:
             return False
         n, d, c = problem.n_rows, problem.source.shape[1], self.n_outputs_
-        if c * (d + 1) <= Newton.max_params:
-            return _NEWTON_STEPS * n * c * (c + 1) * d**2 <= _EXACT_WORK
-        return _LBFGS_STEPS * n * 4 * c * d * problem.density <= _EXACT_WORK
+        scaled = self.standardize and not issparse(problem.X) and all(e.alpha == "auto" for e in members)
+        if Newton.suits(c * (d + 1), scaled):
+            exact = _NEWTON_STEPS * n * c * (c + 1) * d**2
+        else:
+            exact = _LBFGS_STEPS * n * 4 * c * d * problem.density
+        return exact <= _STEPS * (self._batch_rows(problem) * 4 * c * d * problem.density + _STEP_OVERHEAD)
 
     def _new_network(
         self, members, problem: Problem, generators, subsets, weight, state: TrainingState, warm: bool
     ) -> Linear:
         n_models, n_outputs = len(members), self.n_outputs_
         tensor: dict[str, Any] = {"device": problem.device, "dtype": problem.dtype}
-        center = scale = None
+        center = scale = unit = None
         if self.standardize:
             columns = self._columns(problem, subsets, weight)
             if warm and state.columns is not None:
                 columns = [state.columns.merged(columns[0])]
             state.columns = columns[0]
-            ridges = self._penalty(members, np.ones(n_models), 1).curvature()
-            ridges = ridges / self._loss(n_outputs).curvature(n_outputs)
-            changes = [
-                c.change_of_variables(self.fit_intercept, issparse(problem.X), ridge)
-                for c, ridge in zip(columns, ridges, strict=True)
-            ]
-            centers, scales = zip(*changes, strict=True)
-            scale = torch.as_tensor(np.stack(scales), **tensor).unsqueeze(1)
-            if centers[0] is not None:
-                center = torch.as_tensor(np.stack(centers), **tensor).unsqueeze(1)
+            as_it_is = issparse(problem.X)
+            centers = self.fit_intercept and not as_it_is
+            sizes = np.stack([c.sizes(centers) for c in columns])
+            auto = np.isnan(_numbers(members, "alpha"))[:, None]
+            units = np.ones_like(sizes) if as_it_is else np.where(auto, sizes, 1.0)
+            n_rows = np.array([problem.X.shape[0] if s is None else len(s) for s in subsets])
+            total_weight = mean_weights(weight, subsets) * n_rows + state.seen
+            ridges = self._penalty(members, total_weight, total_weight).curvature()
+            ridges = ridges[:, None] * units**2 / self._loss(n_outputs).curvature(n_outputs)
+            # without the penalty's curvature, it would be the penalty that is badly scaled
+            scale = torch.as_tensor(1 / np.sqrt(sizes**2 + ridges), **tensor).unsqueeze(1)
+            if centers:
+                center = torch.as_tensor(np.stack([c.mean for c in columns]), **tensor).unsqueeze(1)
+            if auto.any() and not as_it_is:
+                unit = torch.as_tensor(units, **tensor).unsqueeze(1)
         zeros = sparse_weight if issparse(problem.X) else torch.zeros
         coef = zeros(n_models, n_outputs, problem.X.shape[1], **tensor)
         intercept = torch.zeros(n_models, n_outputs, **tensor) if self.fit_intercept else None
-        network = Linear(coef, intercept, center, scale)
+        network = Linear(coef, intercept, center, scale, unit)
         if warm:
             known = torch.tensor(dense(self.coef_), **tensor), torch.tensor(dense(self.intercept_), **tensor)
             network.set_unscaled(known[0].reshape(1, n_outputs, -1), known[1].reshape(1, n_outputs))
@@ -209,7 +228,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         return {"coef_": space.array(coef), "intercept_": space.array(intercept)}
 
     def _initial_rates(self, members, problem, network, subsets, weight, batch_rows):
-        rates = np.array([np.nan if e.learning_rate_init == "auto" else e.learning_rate_init for e in members])
+        rates = _numbers(members, "learning_rate_init")
         derived = np.isnan(rates)
         if self.solver_ != "sgd":
             rates[derived] = 0.01

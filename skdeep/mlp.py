@@ -14,23 +14,55 @@ from skdeep.base import BaseTorchClassifier
 from skdeep.fitting import values
 from skdeep.inputs import to_numpy
 from skdeep.losses import LOSSES, Loss
-from skdeep.networks import MLP
 from skdeep.penalties import L2
+from skdeep.perceptron import MLP
+
+#: Learned attributes that no option makes go away.
+_ALWAYS = {"coefs_", "intercepts_"}
+
+
+class NeuralNetClassifier(BaseTorchClassifier):
+    """Common part of the deep classifiers: cross-entropy, and an L2 penalty as MLPClassifier has it."""
+
+    _proximal = False
+    _multilabel = True
+    _parameter_constraints: dict = {
+        **BaseTorchClassifier._parameter_constraints,
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "momentum": [Interval(Real, 0, 1, closed="both")],
+    }
+
+    def _loss(self, n_outputs) -> Loss:
+        # one class at all is a column that is never the other one
+        multiclass = n_outputs > 1 and not self._fitted_multilabel
+        return LOSSES["log_loss" if multiclass else "binary_log_loss"]()
+
+    def _penalty(self, members, total_weight, batch_weight):
+        # MLPClassifier's alpha is per batch
+        return L2(values(members, "alpha") / batch_weight, np.zeros(len(members)))
+
+    def _check_same_objective(self, what: str) -> None:
+        """Raise if the solver compares losses, which `what` makes another function at each step."""
+        if self.solver == "lbfgs":
+            raise ValueError(
+                f"solver='lbfgs' needs the same objective at every step, and with {what} it depends on random numbers "
+                "or on the batch. Use solver='sgd', 'adam' or 'adamw'."
+            )
 
 
 @document(
     training=TRAINING_PARAMETERS.format(max_iter=200, n_iter_no_change=10).replace("from 0 to below 1", "from 0 to 1"),
     learned=TRAINING_ATTRIBUTES,
 )
-class MLPClassifierTorch(BaseTorchClassifier):
+class MLPClassifierTorch(NeuralNetClassifier):
     r"""Multilayer perceptron: linear layers with an activation after each but the last.
 
     .. math:: h_0 = x, \quad h_l = \phi(W_l h_{l-1} + b_l), \quad s = W_L h_{L-1} + b_L
 
-    trained on the cross-entropy of the scores s (softmax for more than two classes, one logistic column for two, one
-    per label for multilabel targets) plus :math:`\frac{\alpha}{2 B \bar w} \sum_l \|W_l\|^2`, the L2 penalty as
-    MLPClassifier has it. Parameters, attributes and their meaning are those of
-    :class:`sklearn.neural_network.MLPClassifier`, so that a swap is one word.
+    (with normalisation, dropout and residual blocks where asked for) trained on the cross-entropy of the scores s
+    (softmax for more than two classes, one logistic column for two, one per label for multilabel targets) plus
+    :math:`\frac{\alpha}{2 B \bar w} \sum_l \|W_l\|^2`, the L2 penalty as MLPClassifier has it. Parameters, attributes
+    and their meaning are those of :class:`sklearn.neural_network.MLPClassifier`, so that a swap is one word.
 
     Parameters
     ----------
@@ -39,6 +71,18 @@ class MLPClassifierTorch(BaseTorchClassifier):
     activation : str, default="relu"
         "identity", "relu", "leaky_relu", "prelu" (slopes are learnt), "elu", "selu", "gelu", "silu", "tanh",
         "logistic", or "maxout" (each unit the larger of two linear pieces).
+    normalization : {"batch", "layer"} or None, default=None
+        What is normalised before each activation: each column over the rows of a batch (with their weights; a batch of
+        one row, and all predictions, by running averages over batches), or each row over its columns. Both learn a
+        factor and a summand per column, which ``alpha`` does not penalise.
+    dropout : float, default=0.0
+        Probability that a hidden unit is left out of a training step, drawn for each row. The others are scaled up, so
+        that predictions need no correction.
+    stochastic_depth : float or None, default=None
+        A number makes residual blocks, :math:`h_l = h_{l-1} + \phi(\ldots)`, of the hidden layers that are as wide as
+        the hidden layer before. Each is left out of a training step, for the whole batch, with a probability that grows
+        linearly from block to block up to this one at the last (0 leaves out none); otherwise it is scaled up. Layers
+        of other widths stay as they are. None has no residual blocks.
     solver : {"adam", "sgd", "adamw", "lbfgs"}, default="adam"
         Adam, mini-batch gradient descent with momentum, Adam with decoupled weight decay, or full-batch L-BFGS.
     alpha : float, default=1e-4
@@ -55,9 +99,15 @@ class MLPClassifierTorch(BaseTorchClassifier):
     coefs_ : list of ndarray of shape (fan_in, fan_out)
         Weights of each layer; with "maxout", two columns side by side for each hidden unit.
     intercepts_ : list of ndarray of shape (fan_out,)
-        Constant terms of each layer.
+        Constant terms of each layer; zero before batch normalisation, where ``betas_`` take their place.
     slopes_ : list of float
         Learnt slope of each hidden layer; only with "prelu".
+    gammas_, betas_ : list of ndarray of shape (fan_out,)
+        Factor and summand of each hidden layer's normalisation,
+        :math:`\gamma (z - \mu) / \sqrt{v + 10^{-5}} + \beta`; only with ``normalization``.
+    running_means_, running_vars_ : list of ndarray of shape (fan_out,)
+        :math:`\mu` and v of predictions: running averages over batches, in which the last one counts a tenth; only
+        with ``normalization="batch"``.
     n_layers_ : int
         Layers, with the input.
     out_activation_ : {"softmax", "logistic"}
@@ -74,6 +124,10 @@ class MLPClassifierTorch(BaseTorchClassifier):
     .. [1] I. Goodfellow, Y. Bengio & A. Courville, *Deep Learning*, 2016, chapter 6.
     .. [2] X. Glorot & Y. Bengio, *Understanding the difficulty of training deep feedforward neural networks*,
        AISTATS 2010.
+    .. [3] N. Srivastava et al., *Dropout: a simple way to prevent neural networks from overfitting*, JMLR 15, 2014.
+    .. [4] S. Ioffe & C. Szegedy, *Batch normalization*, ICML 2015.
+    .. [5] J. L. Ba, J. R. Kiros & G. Hinton, *Layer normalization*, 2016.
+    .. [6] G. Huang et al., *Deep networks with stochastic depth*, ECCV 2016.
 
     Examples
     --------
@@ -88,14 +142,24 @@ class MLPClassifierTorch(BaseTorchClassifier):
     """
 
     _coef_attribute = "coefs_"
-    _proximal = False
-    _multilabel = True
+    stackable = NeuralNetClassifier.stackable | {"dropout", "stochastic_depth"}
     _parameter_constraints: dict = {
-        **BaseTorchClassifier._parameter_constraints,
+        **NeuralNetClassifier._parameter_constraints,
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
-        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
-        "momentum": [Interval(Real, 0, 1, closed="both")],
+        "normalization": [StrOptions({"batch", "layer"}), None],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "stochastic_depth": [Interval(Real, 0, 1, closed="left"), None],
+    }
+    #: Fitted attribute of each group of `MLP.groups`.
+    _attributes = {
+        "weight": "coefs_",
+        "bias": "intercepts_",
+        "slope": "slopes_",
+        "gamma": "gammas_",
+        "beta": "betas_",
+        "running_mean": "running_means_",
+        "running_var": "running_vars_",
     }
 
     def __init__(
@@ -103,6 +167,9 @@ class MLPClassifierTorch(BaseTorchClassifier):
         hidden_layer_sizes=(100,),
         activation="relu",
         *,
+        normalization=None,
+        dropout=0.0,
+        stochastic_depth=None,
         solver="adam",
         alpha=0.0001,
         batch_size="auto",
@@ -134,6 +201,9 @@ class MLPClassifierTorch(BaseTorchClassifier):
     ):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
+        self.normalization = normalization
+        self.dropout = dropout
+        self.stochastic_depth = stochastic_depth
         self.solver = solver
         self.alpha = alpha
         self.batch_size = batch_size
@@ -163,14 +233,12 @@ class MLPClassifierTorch(BaseTorchClassifier):
         self.precision = precision
         self.callbacks = callbacks
 
-    def _loss(self, n_outputs) -> Loss:
-        # one class at all is a column that is never the other one
-        multiclass = n_outputs > 1 and not self._fitted_multilabel
-        return LOSSES["log_loss" if multiclass else "binary_log_loss"]()
-
-    def _penalty(self, members, mean_weight, batch_rows):
-        # MLPClassifier's alpha is per batch
-        return L2(values(members, "alpha") / (batch_rows * mean_weight), np.zeros(len(members)))
+    def _stackable_now(self):
+        # with a probability of zero, nothing is drawn, and with None there are no blocks
+        fixed = {name for name in ("dropout", "stochastic_depth") if not getattr(self, name)}
+        if self.dropout:  # masks go by row, and the order of rows that are all one batch follows from one seed
+            fixed.add("random_state")
+        return super()._stackable_now() - fixed
 
     def _layer_units(self, n_features: int, n_outputs: int) -> list[int]:
         hidden = self.hidden_layer_sizes
@@ -190,35 +258,51 @@ class MLPClassifierTorch(BaseTorchClassifier):
         units = self._layer_units(problem.X.shape[1], self.n_outputs_)
         self.n_layers_ = len(units)
         self.out_activation_ = "softmax" if self._loss(self.n_outputs_).target == "codes" else "logistic"
-        if not warm:
-            return MLP.initial(generators, units, self.activation, device=problem.device, dtype=problem.dtype)
-        form = ACTIVATIONS[self.activation]
-        widths = [units[0], *(form.n_pieces * unit for unit in units[1:-1]), units[-1]]
+        for what in ("dropout", "stochastic_depth", "normalization"):
+            if (value := getattr(self, what)) and value != "layer":
+                self._check_same_objective(f"{what}={value!r}")
+        noise = {"dropout": values(members, "dropout")}
+        if self.stochastic_depth is not None:
+            noise["stochastic_depth"] = values(members, "stochastic_depth")
+        tensor = {"device": problem.device, "dtype": problem.dtype}
+        if warm:
+            self._check_layers(units)
+            return self._trained_network(**tensor, generators=generators, **noise)
+        for name in set(self._attributes.values()) - _ALWAYS:  # of an earlier fit with other layers
+            self.__dict__.pop(name, None)
+        return MLP.initial(generators, units, self.activation, normalization=self.normalization, **noise, **tensor)
+
+    def _check_layers(self, units: list[int]) -> None:
+        """Raise if the fitted attributes are not those of such layers."""
+        form, n_hidden = ACTIVATIONS[self.activation], len(units) - 2
+        widths = [*(form.n_pieces * unit for unit in units[1:-1]), units[-1]]
         known = [tuple(np.shape(coef)) for coef in self.coefs_]
-        n_slopes = 0 if form.slope is None else len(units) - 2
-        if known != list(zip(units[:-1], widths[1:], strict=True)) or len(getattr(self, "slopes_", [])) != n_slopes:
+        expected = {"slopes_": form.slope is not None, "gammas_": self.normalization is not None}
+        expected["running_means_"] = self.normalization == "batch"
+        same = all(len(getattr(self, name, [])) == there * n_hidden for name, there in expected.items())
+        if not same or known != list(zip(units[:-1], widths, strict=True)):
             raise ValueError(
-                "warm_start and partial_fit go on with the network of the previous fit, and hidden_layer_sizes or "
-                f"activation has changed: hidden_layer_sizes={self.hidden_layer_sizes!r}, activation="
-                f"{self.activation!r} do not fit weights of shape {known}. Put them back, or fit with warm_start=False."
+                "warm_start and partial_fit go on with the network of the previous fit, and hidden_layer_sizes, "
+                f"activation or normalization has changed: hidden_layer_sizes={self.hidden_layer_sizes!r}, activation="
+                f"{self.activation!r}, normalization={self.normalization!r} do not fit what was learnt, with weights "
+                f"of shape {known}. Put them back, or fit with warm_start=False."
             )
-        return self._trained_network(problem.device, problem.dtype)
 
-    def _trained_network(self, device, dtype) -> MLP:
-        def stack(arrays, transpose=False):
-            tensors = [torch.tensor(to_numpy(a), device=device, dtype=dtype) for a in arrays]
-            return [(t.T if transpose else t).contiguous().unsqueeze(0) for t in tensors]
+    def _trained_network(self, device, dtype, **noise) -> MLP:
+        def stack(name):
+            arrays = (np.atleast_1d(to_numpy(array)).T for array in getattr(self, name, []))
+            return [torch.tensor(array, device=device, dtype=dtype).contiguous().unsqueeze(0) for array in arrays]
 
-        slopes = [np.array([slope]) for slope in getattr(self, "slopes_", [])]
-        return MLP(stack(self.coefs_, True), stack(self.intercepts_), stack(slopes), self.activation)
+        noise = {"stochastic_depth": self.stochastic_depth} | noise
+        weights, biases, slopes, *norms = map(stack, self._attributes.values())
+        return MLP(weights, biases, slopes, self.activation, *norms, **noise)
 
     def _learned(self, network, model, dtype, space):
-        arrays = [p.detach()[model].cpu().numpy().astype(dtype) for p in network.params]
-        n = network.n_coefs
-        learned = {
-            "coefs_": [space.array(np.ascontiguousarray(a.T)) for a in arrays[:n]],
-            "intercepts_": [space.array(a) for a in arrays[n : 2 * n]],
-        }
-        if ACTIVATIONS[self.activation].slope is not None:
-            learned["slopes_"] = [float(a[0]) for a in arrays[2 * n :]]
-        return learned
+        learned = {}
+        for name, group in network.groups.items():
+            arrays = [tensor.detach()[model].cpu().numpy().astype(dtype) for tensor in group]
+            if name == "slope":
+                learned[self._attributes[name]] = [float(array[0]) for array in arrays]
+            else:
+                learned[self._attributes[name]] = [space.array(np.ascontiguousarray(array.T)) for array in arrays]
+        return {name: value for name, value in learned.items() if value or name in _ALWAYS}

@@ -13,15 +13,12 @@ product is twice as fast as ``(B, in) @ (in, out)`` on a CPU. Products with shar
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import torch
 from scipy.sparse._sparsetools import csc_matvecs  # the bare loop: a csc_array around it costs as much again
 from torch import Tensor
 
 from skdeep._stack import csr_tensor, select
-from skdeep.activations import ACTIVATIONS
 
 
 def transposed_product(X: Tensor, G: Tensor) -> Tensor:
@@ -103,10 +100,32 @@ def _at_center(coef: Tensor, center: Tensor) -> Tensor:
 
 
 class Network:
-    """Base of the networks: a list of parameters, each ``(K, ...)``, of which the first `n_coefs` are penalised."""
+    """Base of the networks: a list of parameters, each ``(K, ...)``, of which the first `n_coefs` are penalised.
+
+    What a model learns in another way than by its gradient (averages over batches) is in `buffers`, each ``(K, ...)``.
+    """
 
     params: list[Tensor]
+    buffers: list[Tensor] = []
     n_coefs: int
+    #: The user's module behind the network, if there is one, and its own parameters in the order of `params`.
+    module: torch.nn.Module | None = None
+    leaves: list[torch.nn.Parameter] = []
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that makes a model: parameters and buffers."""
+        return [*self.params, *self.buffers]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the `tensors`, for those who show or save them."""
+        return ["weight_0", "bias_0"][: len(self.params)]
+
+    @property
+    def whole_batches(self) -> bool:
+        """Whether the scores of a row in training depend on the others of its batch, which then cannot be cut."""
+        return False
 
     @property
     def n_models(self) -> int:
@@ -122,8 +141,8 @@ class Network:
         """Scores ``(K, B, C)`` of a batch."""
         raise NotImplementedError
 
-    def training_scores(self, X: Tensor) -> Tensor:
-        """The same, with what `gradient` will need."""
+    def training_scores(self, X: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The same in training, with what `gradient` will need; `weight` (1 or K, B) is that of the rows."""
         with torch.enable_grad():
             return self.scores(X)
 
@@ -132,10 +151,10 @@ class Network:
         # as a scalar: given a gradient to start from, torch imports its symbolic shapes first, for half a second
         with torch.enable_grad():
             start = (scores * score_gradient).sum()
-        return list(torch.autograd.grad(start, self.params))
+        return list(torch.autograd.grad(start, self.params, allow_unused=True, materialize_grads=True))
 
     def penalised(self) -> list[Tensor]:
-        """The coefficients a penalty speaks of, in the user's units."""
+        """The coefficients a penalty speaks of."""
         return self.params[: self.n_coefs]
 
     def coef_scale(self) -> Tensor | None:
@@ -143,17 +162,17 @@ class Network:
         return None
 
     def with_params(self, params: list[Tensor]) -> Network:
-        """The same network around other parameters (with another K, if need be)."""
+        """The same network around other `tensors`."""
         raise NotImplementedError
 
     def select(self, models: np.ndarray) -> Network:
-        """A network of some of the models, with a copy of their parameters."""
-        return self.with_params([select(p.detach(), models) for p in self.params])
+        """A network of some of the models, with a copy of their `tensors`."""
+        return self.with_params([select(p.detach(), models) for p in self.tensors])
 
     def put(self, models: np.ndarray, part: Network) -> None:
-        """Take back the parameters of some of the models."""
+        """Take back the `tensors` of some of the models."""
         index = torch.as_tensor(models, device=self.params[0].device)
-        for mine, new in zip(self.params, part.params, strict=True):
+        for mine, new in zip(self.tensors, part.tensors, strict=True):
             mine.detach()[index] = new.detach()
 
 
@@ -171,16 +190,24 @@ class Linear(Network):
     center, scale : Tensor of shape (K, 1, d) or (1, 1, d), or None
         :math:`\mu` and :math:`1 / \sigma`, per model or shared (kept as shared where all models have the same); None
         leaves the columns as they are.
+    unit : Tensor of shape (K, 1, d) or (1, 1, d), or None
+        Factor on the coefficients W in the penalty; None for ones.
     """
 
     n_coefs = 1
 
     def __init__(
-        self, coef: Tensor, intercept: Tensor | None, center: Tensor | None = None, scale: Tensor | None = None
+        self,
+        coef: Tensor,
+        intercept: Tensor | None,
+        center: Tensor | None = None,
+        scale: Tensor | None = None,
+        unit: Tensor | None = None,
     ):
         self.params = [coef] if intercept is None else [coef, intercept]
         self.center = None if intercept is None else _shared(center)
         self.scale = _shared(scale)
+        self.unit = _shared(unit)
         self._no_intercept = coef.new_zeros(coef.shape[:2]) if intercept is None else None
         self._scaled: tuple[Tensor, Tensor] | None = None
 
@@ -220,7 +247,7 @@ class Linear(Network):
             return affine(X, *self.unscaled())
         return affine(scaled, self.params[0], self.params[1] if self._no_intercept is None else self._no_intercept)
 
-    def training_scores(self, X):
+    def training_scores(self, X, weight=None):
         return self.scores(X)
 
     def gradient(self, scores, X, score_gradient):
@@ -243,77 +270,19 @@ class Linear(Network):
         return X if len(self.params) == 1 else torch.cat([X, X.new_ones(len(X), 1)], dim=1)
 
     def penalised(self):
-        return [self.unscaled()[0]]
+        coef = self.unscaled()[0]
+        return [coef if self.unit is None else coef * self.unit]
 
     def coef_scale(self):
-        return self.scale
+        return self.scale if self.unit is None else self.scale * self.unit
 
     def with_params(self, params):
-        return Linear(params[0], params[1] if len(params) > 1 else None, self.center, self.scale)
+        return Linear(params[0], params[1] if len(params) > 1 else None, self.center, self.scale, self.unit)
 
     def select(self, models):
         part = super().select(models)
-        for name in ("center", "scale"):
+        for name in ("center", "scale", "unit"):
             columns = getattr(self, name)
             if columns is not None and len(columns) > 1:
                 setattr(part, name, columns[torch.as_tensor(models, device=columns.device)])
         return part
-
-
-class MLP(Network):
-    """A multilayer perceptron: linear layers with an activation after each but the last.
-
-    Parameters
-    ----------
-    weights : list of Tensor, each (K, out, in)
-    biases : list of Tensor, each (K, out)
-    slopes : list of Tensor, each (K, 1)
-        The activation's learnt parameter, one per hidden layer; empty for activations without one.
-    activation : str
-        A key of `skdeep.activations.ACTIVATIONS`.
-    """
-
-    def __init__(self, weights: list[Tensor], biases: list[Tensor], slopes: list[Tensor], activation: str):
-        self.params = [p.requires_grad_() for p in (*weights, *biases, *slopes)]
-        self.n_coefs = len(weights)
-        self.activation = activation
-
-    @classmethod
-    def initial(cls, generators: list[np.random.Generator], layer_units: list[int], activation: str, **tensor) -> MLP:
-        r"""Draw the initial weights of each model from its generator: Glorot & Bengio's uniform, AISTATS 2010.
-
-        The bound is that of MLPClassifier, :math:`\sqrt{6 / (n_{in} + n_{out})}` (2 instead of 6 for the logistic
-        activation), for weights and biases.
-        """
-        form = ACTIVATIONS[activation]
-        factor = 2.0 if activation == "logistic" else 6.0
-        drawn: dict[int, list[np.ndarray]] = {}  # models that share a generator share its draw
-        for generator in generators:
-            if id(generator) in drawn:
-                continue
-            weights, biases = [], []
-            for i, (fan_in, fan_out) in enumerate(pairwise(layer_units), start=2):
-                bound = np.sqrt(factor / (fan_in + fan_out))
-                width = fan_out * (form.n_pieces if i < len(layer_units) else 1)
-                weights.append(generator.uniform(-bound, bound, (width, fan_in)))
-                biases.append(generator.uniform(-bound, bound, width))
-            drawn[id(generator)] = weights + biases
-        models = [drawn[id(generator)] for generator in generators]
-        params = [torch.as_tensor(np.stack(p), **tensor) for p in zip(*models, strict=True)]
-        n_layers = len(layer_units) - 1
-        shape = (len(generators), 1)
-        slopes = [] if form.slope is None else [torch.full(shape, form.slope, **tensor) for _ in range(n_layers - 1)]
-        return cls(params[:n_layers], params[n_layers:], slopes, activation)
-
-    def scores(self, X):
-        function = ACTIVATIONS[self.activation].function
-        n = self.n_coefs
-        weights, biases, slopes = self.params[:n], self.params[n : 2 * n], self.params[2 * n :]
-        hidden = affine(X, weights[0], biases[0])
-        for i, (weight, bias) in enumerate(zip(weights[1:], biases[1:], strict=True)):
-            hidden = affine(function(hidden, *slopes[i : i + 1]), weight, bias)
-        return hidden
-
-    def with_params(self, params):
-        n = self.n_coefs
-        return MLP(params[:n], params[n : 2 * n], params[2 * n :], self.activation)

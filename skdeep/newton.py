@@ -34,9 +34,15 @@ _RIDGE = 1e-12
 class Newton:
     """Newton directions of a stack of linear models."""
 
-    #: Most parameters of a model. Where few iterations of L-BFGS do, they are up to six times faster at this size; on
-    #: raw columns, up to eight times slower already at 650 (digits).
+    #: Most parameters of a model. On raw columns, L-BFGS is up to eight times slower already at 650 (digits).
     max_params = 1024
+    #: The same where the penalty acts in the columns trained in: few iterations of L-BFGS do, up to six times faster.
+    max_params_scaled = 500
+
+    @classmethod
+    def suits(cls, n_params: int, scaled: bool) -> bool:
+        """Whether its directions are worth their price, for so many parameters of a model."""
+        return n_params <= min(cls.max_params, cls.max_params_scaled if scaled else cls.max_params)
 
     def __init__(self, objective: Objective):
         self.objective = objective

@@ -38,6 +38,8 @@ class Optimizer:
 
     #: Names of the attributes that hold one tensor per parameter, kept between calls of `fit`.
     slots: tuple[str, ...] = ()
+    #: Learning rate of each model's last step, the schedule's factor included, (K,).
+    rate: np.ndarray
 
     def __init__(
         self,
@@ -56,6 +58,7 @@ class Optimizer:
         self.epsilon = epsilon
         self.n_steps = np.zeros(len(learning_rate))
         self.factor: float | np.ndarray = 1.0
+        self.rate = learning_rate.copy()
         for slot in self.slots:
             setattr(self, slot, [torch.zeros_like(p) for p in params])
         # memory without gaps, for which zeros_like keeps the strides
@@ -67,7 +70,8 @@ class Optimizer:
         """Move the parameters, with the learning rates times `factor` (the schedule's)."""
         self.n_steps += 1
         self.factor = factor
-        self._update(gradients, self.learning_rate * factor)
+        self.rate = self.learning_rate * factor
+        self._update(gradients, self.rate)
 
     def _update(self, gradients: list[Tensor], rate: np.ndarray) -> None:
         raise NotImplementedError
@@ -102,14 +106,14 @@ class Optimizer:
         part = type(self)(
             params, self.learning_rate[models], self.momentum[models], self.nesterov, self.betas, self.epsilon
         )
-        part.n_steps = self.n_steps[models]
+        part.n_steps, part.rate = self.n_steps[models], self.rate[models]
         for slot in self.slots:
             setattr(part, slot, [select(state, models) for state in getattr(self, slot)])
         return part
 
     def put(self, models: np.ndarray, part: Optimizer) -> None:
         """Take back the state of some of the models."""
-        self.n_steps[models] = part.n_steps
+        self.n_steps[models], self.rate[models] = part.n_steps, part.rate
         index = torch.as_tensor(models, device=self.params[0].device)
         for slot in self.slots:
             for state, new in zip(getattr(self, slot), getattr(part, slot), strict=True):

@@ -191,7 +191,7 @@ class TrainingState:
     """What partial_fit and warm_start need to go on exactly where training stopped; NumPy only.
 
     ``epochs`` have been done of the present schedule, ``reduction`` is what "adaptive" has multiplied the learning rate
-    by, and ``learning_rate`` the rate of the next step.
+    by, ``learning_rate`` is the rate of the next step, ``seen`` the weight of the rows of earlier calls of partial_fit.
     """
 
     generator: np.random.Generator
@@ -201,6 +201,7 @@ class TrainingState:
     epochs: int = 0
     reduction: float = 1.0
     learning_rate: float = 0.0
+    seen: float = 0.0
 
 
 def make_monitor(

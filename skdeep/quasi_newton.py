@@ -35,7 +35,10 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 class _LBFGS:
-    """The two-loop recursion, for models that have come differently far; a pair of no weight changes nothing."""
+    """The two-loop recursion, for models that have come differently far; a pair of no weight changes nothing.
+
+    In its vector-free form (Chen, Wang & Zhou, *Large-scale L-BFGS using MapReduce*, NIPS 2014).
+    """
 
     def __init__(self, point: Tensor):
         self.point, self.gradient = point, torch.zeros_like(point)
@@ -56,16 +59,19 @@ class _LBFGS:
         ages = np.arange(min(HISTORY, int(self.n_calls[models].max()) - 1))
         # newest first, which is another slot for each model
         pairs = models[:, None], (self.n_calls[models, None] - 1 - ages) % HISTORY
-        steps, changes, weight = self.steps[pairs], self.changes[pairs], self.weight[pairs]
-        direction, shares = -gradient, torch.zeros_like(weight)
+        # the recursion runs on the host, over coefficients of these vectors: it asks for nothing but their products
+        vectors = torch.cat([self.steps[pairs], self.changes[pairs], gradient.unsqueeze(1)], dim=1)
+        products = torch.bmm(vectors, vectors.mT).cpu().numpy()
+        weight, n_pairs = self.weight[pairs].cpu().numpy(), len(ages)
+        direction, shares = np.zeros(products.shape[:2]), np.zeros_like(weight)
+        direction[:, -1] = -1.0
         for age in ages:
-            shares[:, age] = weight[:, age] * _dot(steps[:, age], direction)
-            direction.addcmul_(shares[:, age, None], changes[:, age], value=-1)
-        direction *= self._size(models, gradient).unsqueeze(1)
+            shares[:, age] = weight[:, age] * (products[:, age] * direction).sum(1)
+            direction[:, n_pairs + age] -= shares[:, age]
+        direction *= self._size(models, gradient).cpu().numpy()[:, None]
         for age in ages[::-1]:
-            share = shares[:, age] - weight[:, age] * _dot(changes[:, age], direction)
-            direction.addcmul_(share.unsqueeze(1), steps[:, age])
-        return direction
+            direction[:, age] += shares[:, age] - weight[:, age] * (products[:, n_pairs + age] * direction).sum(1)
+        return torch.bmm(torch.from_numpy(direction).to(vectors).unsqueeze(1), vectors).squeeze(1)
 
     def _remember(self, models: np.ndarray, point: Tensor, gradient: Tensor) -> None:
         newest = models, self.n_calls[models] % HISTORY
@@ -94,7 +100,7 @@ class _Stack:
         self.point = objective.start()
         self.value, self.gradient = objective(self.point)
         network = objective.network
-        newton = isinstance(network, Linear) and self.point.shape[1] <= Newton.max_params
+        newton = isinstance(network, Linear) and Newton.suits(self.point.shape[1], network.unit is not None)
         self.directions = Newton(objective) if newton else _LBFGS(self.point.clone())
         self.direction = torch.zeros_like(self.point)
         self.search = LineSearch.begin(self.value, np.zeros(len(self.value)))
@@ -148,7 +154,7 @@ class _Stack:
 
 
 def _params_of(network: Network, model: int) -> list[Tensor]:
-    return [p.detach()[model : model + 1].clone() for p in network.params]
+    return [p.detach()[model : model + 1].clone() for p in network.tensors]
 
 
 @torch.no_grad()

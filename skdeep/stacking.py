@@ -30,6 +30,8 @@ def why_alone(estimator) -> str | None:
         return f"{type(estimator).__name__} is none of skdeep's estimators"
     if type(estimator).fit is not BaseTorchClassifier.fit:
         return f"{type(estimator).__name__} has a fit of its own"
+    if not estimator.stackable:
+        return f"{type(estimator).__name__} has a module of its own"
     if estimator.callbacks or getattr(estimator, "_skl_callbacks", None):
         return "callbacks listen to one model at a time"
     if estimator.verbose:

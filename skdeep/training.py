@@ -53,7 +53,7 @@ class Progress:
     error : str or None
         Why the model cannot be used, if so.
     params : list of Tensor or None
-        The parameters at the end (the best ones if a score was watched), each (1, ...).
+        The parameters (and the network's buffers) at the end, the best ones if a score was watched; each (1, ...).
     generator : numpy.random.Generator
         The generator of the order of rows, as the model left it.
     """
@@ -182,7 +182,7 @@ def loss_and_gradient(
     if products is not None:
         with torch.autocast(network.params[0].device.type, products):
             return loss_and_gradient(network, loss, batch, mean_weight)
-    parts = batch.parts(network.row_size)
+    parts = batch.parts(network.row_size, whole=network.whole_batches)
     value, gradients = _of_part(network, loss, next(parts), mean_weight)
     for part in parts:
         more_value, more_gradients = _of_part(network, loss, part, mean_weight)
@@ -194,7 +194,7 @@ def loss_and_gradient(
 
 def _of_part(network: Network, loss: Loss, batch: Batch, mean_weight: np.ndarray) -> tuple[Tensor, list[Tensor]]:
     assert isinstance(batch.X, Tensor)
-    scores = network.training_scores(batch.X)
+    scores = network.training_scores(batch.X, batch.weight)
     value, gradient = loss.value_and_gradient(scores.detach().to(network.params[0].dtype), batch.target)
     if batch.weight is None and isinstance(batch.size, int):  # nothing differs between rows or models
         share = number(1 / batch.size, value)
@@ -369,7 +369,7 @@ def train(
 
 
 def _each_model(network: Network) -> list[list[Tensor]]:
-    return [[p.detach()[m : m + 1].clone() for p in network.params] for m in range(network.n_models)]
+    return [[p.detach()[m : m + 1].clone() for p in network.tensors] for m in range(network.n_models)]
 
 
 def _end_of_epoch(stack, plan, epoch, objective, scores, losses, observer) -> bool:
@@ -382,7 +382,7 @@ def _end_of_epoch(stack, plan, epoch, objective, scores, losses, observer) -> bo
         score = None if scores is None else float(scores[m])
         best = p.record(float(objective[m]), score, None if losses is None else float(losses[m]))
         if p.watch_score and best:
-            p.params = [param.detach()[m : m + 1].clone() for param in stack.network.params]
+            p.params = [param.detach()[m : m + 1].clone() for param in stack.network.tensors]
         if observer is not None:
             halt |= bool(observer.epoch_end(epoch, p, stack.network, best))
         if p.stalled:
@@ -405,7 +405,7 @@ def _finish(stack: _Stack, models: np.ndarray) -> None:
     """Hand the final parameters and optimizer state of some models to their `Progress`."""
     for m in models:
         p = stack.progress[m]
-        current = [param.detach()[m : m + 1].clone() for param in stack.network.params]
+        current = [param.detach()[m : m + 1].clone() for param in stack.network.tensors]
         if not all(bool(torch.isfinite(param).all()) for param in current) and p.error is None:
             p.error = f"parameters became non-finite in epoch {p.n_iter + 1}"
         p.params = p.params if p.watch_score and p.params is not None else current

@@ -18,7 +18,10 @@ ENGINE = {
         name: {"_stack"}
         for name in ("losses", "penalties", "activations", "optimizers", "schedules", "batching", "line_search")
     },
-    "networks": {"_stack", "activations"},
+    "networks": {"_stack"},
+    "normalization": set(),
+    "dropout": {"_stack"},
+    "perceptron": {"_stack", "activations", "networks", "normalization", "dropout"},
 }
 ENGINE["training"] = {"_stack", "losses", "penalties", "networks", "optimizers", "schedules", "batching"}
 ENGINE["objective"] = {"_stack", "losses", "penalties", "networks", "batching", "training"}
@@ -82,9 +85,25 @@ def test_engine_knows_neither_sklearn_nor_skorch(name):
     assert not third_parties(imports_of(PACKAGE / f"{name}.py")) & {"sklearn", "skorch"}
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.name != "callbacks.py"], ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [p for p in FILES if p.name not in ("callbacks.py", "logs.py")], ids=lambda p: p.name)
 def test_only_callbacks_import_skorch(path):
     assert "skorch" not in third_parties(imports_of(path))
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name != "display"], ids=lambda p: p.name)
+def test_pictures_and_logs_are_for_users(path):
+    names = imports_of(path)
+    assert not siblings(names) & {"display", "logs"}
+    assert "matplotlib" not in third_parties(names)
+    assert path.name == "logs.py" or "torch.utils.tensorboard.SummaryWriter" not in names
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "display"], ids=lambda p: p.name)
+def test_matplotlib_is_imported_only_to_draw(path):
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    names = [node.module or "" for node in body if isinstance(node, ast.ImportFrom)]
+    names += [alias.name for node in body if isinstance(node, ast.Import) for alias in node.names]
+    assert names and not any(name.split(".")[0] == "matplotlib" for name in names)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)

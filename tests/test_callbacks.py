@@ -40,9 +40,10 @@ from skdeep._stack import vector
 from skdeep.batching import Batches, DenseRows
 from skdeep.callbacks import make_observer
 from skdeep.losses import LOSSES
-from skdeep.networks import MLP, Linear
+from skdeep.networks import Linear
 from skdeep.optimizers import OPTIMIZERS
 from skdeep.penalties import ElasticNet
+from skdeep.perceptron import MLP
 from skdeep.training import Plan, Progress, train
 
 pytestmark = pytest.mark.filterwarnings("error", "ignore::sklearn.exceptions.ConvergenceWarning")
@@ -142,7 +143,9 @@ def run(callbacks, *, epochs=2, batch=200, watch_score=False, monitor=None, solv
         X=X,
         y=labels[Y],
         metadata=None,
-        snapshot=lambda net: {"coef_": net.params[0][0].numpy().copy(), "intercept_": net.params[1][0].numpy().copy()},
+        snapshot=lambda net, progress=None: dict(
+            zip(("coef_", "intercept_"), (p[0].numpy().copy() for p in net.params), strict=True)
+        ),
         validation=None if monitor is None else (X_VAL, labels[Y_VAL]),
         max_iter=epochs,
         batch_size=batch,
@@ -618,6 +621,43 @@ def test_a_fitted_estimator_holds_no_net():
     assert again.history_ == model.history_
     np.testing.assert_array_equal(again.predict(X), model.predict(X))
     assert len(clone(model).fit(X, Y, X_val=X_VAL, y_val=Y_VAL).history_) == 4
+
+
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_fitted_copies_have_the_curves_so_far(warm_start):
+    class Look(Callback):
+        def initialize(self):
+            self.seen_ = []
+            return self
+
+        def on_train_begin(self, net, X=None, y=None, **kwargs):
+            assert "loss_curve_" not in net.snapshot_()
+
+        def on_epoch_end(self, net, **kwargs):
+            self.seen_.append(copy.copy(net))  # a fitted copy of the estimator
+
+    class LookAsWell(StopAt):
+        def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
+            if context.task_name == "epoch":
+                seen.append(fitted_estimator)
+
+    seen, look = [], Look()
+    model = make(max_iter=3, warm_start=warm_start, learning_rate="cosine", learning_rate_init=0.1, callbacks=[look])
+    model.set_callbacks(LookAsWell(99))
+    for _ in range(2):
+        seen.clear()
+        model.fit(X, Y, X_val=X_VAL, y_val=Y_VAL)
+        before = len(model.loss_curve_) - 3
+        for copies in (seen, look.seen_):
+            for epoch, fitted in enumerate(copies, 1):
+                assert fitted.n_iter_ == epoch and fitted.t_ == model.t_ - (3 - epoch) * len(Y)
+                for name in ("loss_curve_", "validation_loss_curve_", "validation_scores_"):
+                    assert getattr(fitted, name) == getattr(model, name)[: before + epoch]
+                assert fitted.loss_ == fitted.loss_curve_[-1]
+                assert fitted.best_validation_score_ == max(fitted.validation_scores_)
+        assert len(look.seen_) == len(seen) == 3
+        rates = [0.05 * (1 + np.cos(np.pi * (5 * epoch - 1) / 15)) for epoch in (1, 2, 3)]
+        np.testing.assert_allclose([fitted.learning_rate_ for fitted in seen], rates)
 
 
 def test_search_over_estimators_with_callbacks():

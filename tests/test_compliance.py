@@ -13,9 +13,19 @@ from sklearn.utils.estimator_checks import (
     check_readonly_memmap_input,
     parametrize_with_checks,
 )
+from torch import nn
 
-from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
+from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier, TorchClassifier
 from skdeep.activations import ACTIVATIONS
+
+
+class Perceptron(nn.Sequential):
+    """As a user may write it: batch statistics, random numbers, and a size that follows from the data."""
+
+    def __init__(self, n_outputs, hidden=16):
+        layers = nn.LazyLinear(hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(0.1), nn.Linear(hidden, n_outputs)
+        super().__init__(*layers)
+
 
 SMALL = {"max_iter": 60, "hidden_layer_sizes": (16,), "learning_rate_init": 0.01}
 
@@ -41,6 +51,12 @@ CONFIGURATIONS = [
     MLPClassifierTorch(early_stopping=True),
     MLPClassifierTorch((20, 10), "tanh", solver="adamw", class_weight="balanced"),
     *(MLPClassifierTorch(activation=name, **SMALL) for name in ACTIVATIONS if name not in ("relu", "tanh")),
+    MLPClassifierTorch(dropout=0.3, **SMALL),
+    *(MLPClassifierTorch(normalization=name, **SMALL) for name in ("batch", "layer")),
+    MLPClassifierTorch(
+        **SMALL | {"hidden_layer_sizes": (16, 16)}, normalization="batch", dropout=0.1, stochastic_depth=0.2
+    ),
+    TorchClassifier(Perceptron, learning_rate_init=0.01, max_iter=60),
     # "float64" is what "auto" does with the checks' small data
     *(SoftmaxClassifier(precision=precision) for precision in ("float32", "bfloat16")),
     HingeClassifier(precision="bfloat16"),

@@ -13,9 +13,10 @@ from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier, encod
 from skdeep.batching import Batches, DenseRows, SparseRows
 from skdeep.line_search import LineSearch
 from skdeep.losses import LOSSES, Loss
-from skdeep.networks import MLP, Linear
+from skdeep.networks import Linear
 from skdeep.newton import Newton
 from skdeep.penalties import L2
+from skdeep.perceptron import MLP
 from skdeep.quasi_newton import minimise
 from skdeep.training import Progress
 
@@ -114,7 +115,7 @@ def test_weights_are_repetition(cls):
 def test_large_work_is_done_in_float64_too(monkeypatch):
     monkeypatch.setattr(encoding, "_FREE_FLOAT64", 0)
     X, y = load_breast_cancer(return_X_y=True)
-    ours = SoftmaxClassifier(solver="lbfgs", tol=1e-10).fit(X, y)
+    ours = SoftmaxClassifier(alpha=1e-4, solver="lbfgs", tol=1e-10).fit(X, y)
     theirs = LogisticRegression(C=1 / (1e-4 * len(y)), solver="newton-cholesky", tol=1e-10).fit(X, y)
     assert abs(objective(ours, X, y, 1e-4) - objective(theirs, X, y, 1e-4)) <= 1e-12
 

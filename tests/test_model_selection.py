@@ -75,8 +75,12 @@ def compare(estimator, grid, data, search="GridSearchCV", fit_params=None, toler
         (HINGE, {"alpha": ALPHAS, "loss": ["hinge", "squared_hinge"]}),
         (clone(MLP).set_params(early_stopping=True), {"alpha": ALPHAS, "learning_rate_init": [1e-3, 1e-2]}),
         (clone(MLP).set_params(solver="sgd"), {"momentum": [0.0, 0.9], "tol": [1e-4, 1e-2]}),
+        (
+            clone(MLP).set_params(hidden_layer_sizes=(8, 8), normalization="batch", early_stopping=True),
+            {"dropout": [0.0, 0.2, 0.5], "stochastic_depth": [None, 0.5], "alpha": ALPHAS[:2]},
+        ),
     ],
-    ids=["softmax", "penalties", "l1_ratio", "adam", "hinge", "mlp", "mlp-sgd"],
+    ids=["softmax", "penalties", "l1_ratio", "adam", "hinge", "mlp", "mlp-sgd", "mlp-noise"],
 )
 def test_scores_equal_those_of_scikit_learn(estimator, grid, data):
     compare(estimator, grid, data, scoring=["accuracy", "neg_log_loss"], refit="neg_log_loss", return_train_score=True)
@@ -95,12 +99,15 @@ def test_every_stackable_parameter(estimator):
         "n_iter_no_change": [1, 3],
     }
     estimator = clone(estimator)
+    if isinstance(estimator, MLPClassifierTorch):
+        estimator.set_params(hidden_layer_sizes=(8, 8), dropout=0.1, stochastic_depth=0.1)
+        values |= {"dropout": [0.2, 0.6], "stochastic_depth": [0.3, 0.7]}
     assert set(values) == estimator.stackable
     if isinstance(estimator, SoftmaxClassifier | HingeClassifier):
         estimator.set_params(penalty="elasticnet")
-    # a calibration splits the rows by the seed
+    # a calibration splits the rows by the seed, and dropout goes by their order
     assert estimator._stackable_now() == estimator.stackable - (
-        {"random_state"} if isinstance(estimator, HingeClassifier) else set()
+        set() if isinstance(estimator, SoftmaxClassifier) else {"random_state"}
     )
     names = values.keys() & estimator.get_params() & estimator._stackable_now()
     members = [clone(estimator).set_params(**{name: value}) for name in sorted(names) for value in values[name]]

@@ -6,7 +6,8 @@ import torch
 from scipy import sparse, special
 
 from skdeep.activations import ACTIVATIONS
-from skdeep.networks import MLP, Linear
+from skdeep.networks import Linear
+from skdeep.perceptron import MLP
 
 K, B, D, C = 3, 5, 4, 3
 LAYOUTS = ["dense shared", "dense own", "sparse shared", "sparse own"]
@@ -58,9 +59,9 @@ def linear(intercept=True, columns=None):
     return Linear(random(K, C, D, seed=2), random(K, C, seed=3) if intercept else None, center, scale)
 
 
-def mlp(activation, hidden=(3, 2)):
+def mlp(activation, hidden=(3, 2), **options):
     generators = [np.random.default_rng(seed) for seed in range(K)]
-    return MLP.initial(generators, [D, *hidden, C], activation, dtype=torch.float64)
+    return MLP.initial(generators, [D, *hidden, C], activation, dtype=torch.float64, **options)
 
 
 NETWORKS = {
@@ -68,6 +69,11 @@ NETWORKS = {
     for intercept in (True, False)
     for columns in (None, "shared", "own")
 } | {activation: lambda a=activation: mlp(a) for activation in ACTIVATIONS}
+NETWORKS |= {
+    "batch": lambda: mlp("prelu", normalization="batch"),
+    "layer": lambda: mlp("maxout", normalization="layer"),
+    "residual": lambda: mlp("tanh", (3, 3, 3), stochastic_depth=0.5),
+}
 each_network = pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
 
 
@@ -216,18 +222,18 @@ def test_coef_scale_is_the_derivative_of_the_coefficients(columns):
 @each_network
 def test_select_and_put(make):
     network, X = make(), random(B, D)
-    before, params = network.scores(X).detach(), [p.detach().clone() for p in network.params]
+    before, params = network.scores(X).detach(), [p.detach().clone() for p in network.tensors]
     models = np.array([2, 0])
     part = network.select(models)
     assert (network.n_models, part.n_models) == (K, 2)
     np.testing.assert_allclose(part.scores(X).detach(), before[[2, 0]], atol=1e-13)
     with torch.no_grad():
-        for p in part.params:
+        for p in part.tensors:
             p.mul_(2)
     # a copy: nothing happens to the whole until the part is put back
-    assert all(torch.equal(p, q) for p, q in zip(network.params, params, strict=True))
+    assert all(torch.equal(p, q) for p, q in zip(network.tensors, params, strict=True))
     network.put(models, part)
-    for p, q in zip(network.params, params, strict=True):
+    for p, q in zip(network.tensors, params, strict=True):
         np.testing.assert_array_equal(p.detach(), q * torch.tensor([2, 1, 2]).view(-1, *[1] * (q.ndim - 1)))
     after = network.scores(X).detach()
     np.testing.assert_allclose(after[1], before[1], atol=1e-13)

@@ -89,6 +89,7 @@ def test_factor_scales_the_learning_rate(name, factor):
     for step in gradients(4):
         first.step([g.clone() for g in step], factor)
         second.step([g.clone() for g in step])
+    assert first.rate.tolist() == second.rate.tolist() == (RATES * factor).tolist()
     for i, (p, q) in enumerate(zip(scheduled, scaled, strict=True)):
         np.testing.assert_allclose(p, q, rtol=1e-13)
         np.testing.assert_allclose(first.prox_step(i), second.prox_step(i), rtol=1e-13)
@@ -162,14 +163,16 @@ def test_select_and_put(name):
     still = [p[1].clone() for p in params]
     chosen = [p[[2, 0]] for p in params]
     part = stack.select(models, chosen)
-    part.step([g[[2, 0]] for g in second])
+    assert part.rate.tolist() == RATES[[2, 0]].tolist()
+    part.step([g[[2, 0]] for g in second], 0.5)
     stack.put(models, part)
+    assert stack.rate.tolist() == (RATES * [0.5, 1, 0.5]).tolist()
     for p, q in zip(params, chosen, strict=True):
         p[[2, 0]] = q
     assert stack.n_steps.tolist() == [2, 1, 2]
     assert all(torch.equal(p[1], q) for p, q in zip(params, still, strict=True))
     stack.step([g.clone() for g in third])
-    other.step([g.clone() for g in second])
+    other.step([g.clone() for g in second], 0.5)
     other.step([g.clone() for g in third])
     for p, q in zip(params, expected, strict=True):
         np.testing.assert_allclose(p[[0, 2]], q[[0, 2]], rtol=1e-12, atol=1e-14)

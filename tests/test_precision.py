@@ -15,7 +15,8 @@ from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 from skdeep.batching import Batch, SparseRows
 from skdeep.encoding import PRECISIONS
 from skdeep.losses import Softmax
-from skdeep.networks import MLP, Linear
+from skdeep.networks import Linear
+from skdeep.perceptron import MLP
 from skdeep.training import loss_and_gradient
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -10,14 +10,16 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy import optimize, sparse
 
+from skdeep import batching
 from skdeep._stack import vector
 from skdeep.activations import ACTIVATIONS
 from skdeep.batching import Batches, DenseRows, SparseRows, as_tensor
 from skdeep.losses import LOSSES
-from skdeep.networks import MLP, Linear
+from skdeep.networks import Linear
 from skdeep.newton import Newton
 from skdeep.optimizers import OPTIMIZERS
 from skdeep.penalties import PENALTIES
+from skdeep.perceptron import MLP
 from skdeep.quasi_newton import minimise
 from skdeep.schedules import SCHEDULES
 from skdeep.training import Observer, Plan, Progress, train
@@ -48,20 +50,30 @@ def target_of(loss):
 def model(**changes):
     """What belongs to one model."""
     standard = {"alpha": 0.01, "l1_ratio": 0.0, "rate": 0.1, "momentum": 0.9, "seed": 0, "class_weight": 1.0}
-    assert not changes.keys() - standard.keys() - {"subset"}
+    assert not changes.keys() - standard.keys() - {"subset", "dropout", "stochastic_depth"}
     return standard | {"subset": None} | changes
+
+
+#: Options of the network between its layers; blocks where widths agree.
+EXTRAS = {
+    "dropout": {"dropout": 0.3},
+    "batch": {"normalization": "batch"},
+    "layer": {"normalization": "layer"},
+    "stochastic depth": {"stochastic_depth": 0.6},
+    "all": {"dropout": 0.2, "normalization": "batch", "stochastic_depth": 0.4},
+}
 
 
 def network_of(kind, models, generators, columns):
     """Linear, in columns of each model's own centre and scale; or an MLP drawn from its generator."""
+    if kind in EXTRAS:
+        names = {"dropout", "stochastic_depth"}
+        options = {
+            k: vector([m.get(k, v) for m in models], len(models)) if k in names else v for k, v in EXTRAS[kind].items()
+        }
+        return MLP.initial(generators, [D, 6, 6, 6, C], "tanh", dtype=torch.float64, **options)
     if kind != "linear":
-        made = {}  # models that share a generator share its draw
-        for generator in generators:
-            if id(generator) not in made:
-                made[id(generator)] = MLP.initial([generator], [D, 6, C], kind, dtype=torch.float64)
-        drawn = [made[id(generator)] for generator in generators]
-        params = zip(*([p.detach() for p in network.params] for network in drawn), strict=True)
-        return drawn[0].with_params([torch.cat(parts) for parts in params])
+        return MLP.initial(generators, [D, 6, C], kind, dtype=torch.float64)
     k = len(models)
     center = scale = None
     if columns:
@@ -249,6 +261,28 @@ def test_exact_with_clipped_gradients(models, kind):
     assert all(not torch.allclose(a.params[0], b.params[0]) for a, b in zip(clipped, free, strict=True))
 
 
+@each_stack
+@pytest.mark.parametrize("kind", EXTRAS)
+@pytest.mark.parametrize("layout", ["dense", "sparse"])
+def test_exact_with_random_factors_and_batch_statistics(models, kind, layout):
+    """Models leave, batches are filled up; the last ones have few rows, or one (of 33 with batches of 16)."""
+    rates = [{"dropout": 0.1, "stochastic_depth": 0.9}, {}, {"dropout": 0.6, "stochastic_depth": 0.2}]
+    models = [m | rate for m, rate in zip(stopping(models), rates, strict=True)]
+    options = {"kind": kind, "layout": layout, "max_iter": 6, "tol": 0.05, "n_iter_no_change": 1}
+    stack = check_exactness(models, **options)
+    assert len({p.n_iter for p in stack}) > 1
+    check_exactness(models, kind=kind, layout=layout, max_iter=3, watch_score=True, monitor=validation(), solver="adam")
+
+
+@pytest.mark.parametrize("kind", ["dropout", "batch", "all"])
+def test_a_batch_that_is_gathered_in_parts_is_one_batch(kind, monkeypatch):
+    """How many rows are gathered at once must not show: statistics and masks are those of the whole batch."""
+    whole = fit([FIRST, SECOND], kind=kind, max_iter=2, batch_size=60)
+    monkeypatch.setattr(batching, "MAX_VALUES", 40)
+    for stacked, p in zip(fit([FIRST, SECOND], kind=kind, max_iter=2, batch_size=60), whole, strict=True):
+        assert_same(stacked, p, 0.9)
+
+
 def stopping(models):
     """The models made to converge at different speeds."""
     return [m | {"rate": r, "momentum": 0.0} for m, r in zip(models, (0.5, 0.03, 0.005), strict=True)]
@@ -431,7 +465,7 @@ def scripted(scores, losses=None):
 
     def monitor(network, models):
         epoch = len(shown)
-        shown.append({m: [p.detach()[i].clone() for p in network.params] for i, m in enumerate(models)})
+        shown.append({m: [p.detach()[i].clone() for p in network.tensors] for i, m in enumerate(models)})
         score = np.asarray(scores[epoch])[models]
         return score, np.ones(len(models)) if losses is None else np.asarray(losses[epoch])[models]
 
@@ -441,7 +475,7 @@ def scripted(scores, losses=None):
 def test_best_parameters_are_restored():
     """Each model's from its own best epoch; the first one counts if it comes back later."""
     scores = [[0.1, 0.9, 0.1], [0.5, 0.8, 0.2], [0.3, 0.7, 0.3], [0.5, 0.9, 0.4]]
-    for kind in ("linear", "relu"):
+    for kind in ("linear", "relu", "all"):
         monitor, shown = scripted(scores)
         stack = fit([FIRST, SECOND, THIRD], kind=kind, monitor=monitor, watch_score=True, max_iter=4)
         for m, best in enumerate((1, 0, 3)):
@@ -581,7 +615,7 @@ def test_an_observer_sees_everything_in_order():
 
 
 @pytest.mark.parametrize("solver", OPTIMIZERS)
-@pytest.mark.parametrize("kind", ["linear", "prelu"])
+@pytest.mark.parametrize("kind", ["linear", "prelu", "all"])
 def test_going_on_is_not_having_stopped(solver, kind):
     """Three epochs, their state loaded, and three more are six."""
     (whole,) = fit([model(rate=0.01)], kind=kind, solver=solver, max_iter=6, n_iter_no_change=math.inf)

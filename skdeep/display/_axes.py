@@ -1,0 +1,42 @@
+"""What the displays share: where to draw, and in which colours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils._optional_dependencies import check_matplotlib_support
+
+#: Distinct for colour-blind readers as well (Okabe & Ito, *Color Universal Design*, 2008); yellow comes last.
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
+
+
+def get_axes(display: Any, ax, n: int, figsize: tuple[float, float]) -> np.ndarray:
+    """The Axes to draw in: those given, else `n` in a row of a new figure in which nothing is cut off."""
+    check_matplotlib_support(f"{type(display).__name__}.plot")
+    import matplotlib.pyplot as plt
+
+    if ax is None:
+        return plt.subplots(1, n, squeeze=False, figsize=figsize, layout="constrained")[1][0]
+    axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
+    if len(axes) > n:
+        raise ValueError(f"ax has {len(axes)} Axes, and there {'is' if n == 1 else 'are'} only {n} to draw in.")
+    return axes
+
+
+def spread_over_decades(values: np.ndarray) -> bool:
+    """Whether a logarithmic axis shows these values better."""
+    values = np.asarray(values, dtype=float)
+    positive = values[values > 0]
+    return bool((values >= 0).all() and len(positive) and positive.max() >= 50 * positive.min())
+
+
+def set_scale(ax, direction: str, values: np.ndarray) -> None:
+    """Make the "x" or "y" axis logarithmic; around zero linear, if zero is a value."""
+    positive = values[values > 0]
+    set_scale, set_limit = getattr(ax, f"set_{direction}scale"), getattr(ax, f"set_{direction}lim")
+    if len(positive) == len(values):
+        set_scale("log")
+    elif len(positive):
+        set_scale("symlog", linthresh=positive.min())
+        set_limit(-positive.min() / 2)  # and no decades of negative values

@@ -1,0 +1,198 @@
+"""How much to regularise: coefficients and scores over alpha."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils._optional_dependencies import check_matplotlib_support
+
+from skdeep.display._axes import COLORS, get_axes, set_scale
+from skdeep.model_selection.evaluation import final_step
+from skdeep.model_selection.path import RegularizationPath, regularization_path
+
+
+class RegularizationPathDisplay:
+    """Coefficients and cross-validated score against alpha; the best alpha and that of one standard error marked.
+
+    Error bars are one standard error of the mean over the splits. With several rows of ``coef_``, each class has its
+    colour; with one row, each column of X (if there are few).
+
+    Parameters
+    ----------
+    alphas : ndarray of shape (n_alphas,)
+    coefs : ndarray of shape (n_alphas, n_rows, n_features), or None
+        None draws no coefficients.
+    mean_score, standard_error : ndarray of shape (n_alphas,)
+    best_index, one_standard_error_index : int
+        See `RegularizationPath`.
+    names : list of str, default=None
+        Of the rows, or of the columns if there is one row.
+    score_name : str, default="score"
+
+    Attributes
+    ----------
+    axes_, figure_
+        Where it was drawn; ``ax_`` is the panel of scores, always the last.
+    coef_lines_ : list of Line2D
+        One per coefficient, row by row; empty without coefficients.
+    errorbar_ : ErrorbarContainer
+        The scores.
+    best_lines_, one_standard_error_lines_ : list of Line2D
+        The marks, one per panel.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_iris
+    >>> from skdeep import SoftmaxClassifier
+    >>> from skdeep.display import RegularizationPathDisplay
+    >>> X, y = load_iris(return_X_y=True)
+    >>> softmax = SoftmaxClassifier("l1", random_state=0)
+    >>> display = RegularizationPathDisplay.from_estimator(softmax, X, y, np.logspace(-4, 0, 5))
+    >>> len(display.coef_lines_), display.ax_.get_xscale()
+    (12, 'log')
+    """
+
+    def __init__(
+        self,
+        *,
+        alphas,
+        coefs,
+        mean_score,
+        standard_error,
+        best_index,
+        one_standard_error_index,
+        names=None,
+        score_name="score",
+    ):
+        self.alphas = alphas
+        self.coefs = coefs
+        self.mean_score = mean_score
+        self.standard_error = standard_error
+        self.best_index = best_index
+        self.one_standard_error_index = one_standard_error_index
+        self.names = names
+        self.score_name = score_name
+
+    @classmethod
+    def from_estimator(cls, estimator, X, y, alphas, *, cv=None, scoring=None, n_jobs=None, names=None, ax=None):
+        """Compute a path and draw it.
+
+        Parameters
+        ----------
+        estimator, X, y, alphas, cv, scoring, n_jobs
+            As in `regularization_path`.
+        names, ax
+            As in `from_path`.
+
+        Returns
+        -------
+        RegularizationPathDisplay
+        """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
+        path = regularization_path(estimator, X, y, alphas, cv=cv, scoring=scoring, n_jobs=n_jobs)
+        score_name = "accuracy" if scoring is None else scoring if isinstance(scoring, str) else "score"
+        return cls.from_path(path, names=names, score_name=score_name, ax=ax)
+
+    @classmethod
+    def from_path(cls, path: RegularizationPath, *, names=None, score_name="score", ax=None):
+        """Draw a path.
+
+        Parameters
+        ----------
+        path : RegularizationPath
+            What `regularization_path` returned.
+        names : list of str, default=None
+            Of the classes; for a single row of coefficients, of the columns. None takes them from the estimators.
+        score_name : str, default="score"
+        ax
+            See `plot`.
+
+        Returns
+        -------
+        RegularizationPathDisplay
+        """
+        if names is None and path.coefs is not None:
+            names = _names(path)
+        display = cls(
+            alphas=path.alphas,
+            coefs=path.coefs,
+            mean_score=path.mean_score,
+            standard_error=path.standard_error,
+            best_index=path.best_index,
+            one_standard_error_index=path.one_standard_error_index,
+            names=names,
+            score_name=score_name,
+        )
+        return display.plot(ax=ax)
+
+    def plot(self, ax=None):
+        """Draw coefficients and scores.
+
+        Parameters
+        ----------
+        ax : Axes or pair of Axes, default=None
+            A pair takes coefficients and scores, a single one the scores. None makes a figure.
+
+        Returns
+        -------
+        self : RegularizationPathDisplay
+        """
+        n = 1 if self.coefs is None else 2
+        self.axes_ = get_axes(self, ax, n, (5.5 * n, 4))
+        self.ax_, self.figure_ = self.axes_[-1], self.axes_[-1].figure
+        order = np.argsort(self.alphas)
+        self.coef_lines_ = self._draw_coefs(self.axes_[0], order) if len(self.axes_) == 2 else []
+        self.errorbar_ = self.ax_.errorbar(
+            np.asarray(self.alphas)[order],
+            np.asarray(self.mean_score)[order],
+            yerr=np.asarray(self.standard_error)[order],
+            color=COLORS[0],
+            marker="o",
+            markersize=4,
+            capsize=3,
+            label="mean ± standard error",
+        )
+        best, simplest = self.alphas[self.best_index], self.alphas[self.one_standard_error_index]
+        marks = {"best": [], "simplest": []}
+        for axes in self.axes_:
+            marks["best"].append(axes.axvline(best, color="black", linestyle="--", label=f"best, {best:.3g}"))
+            label = f"one standard error, {simplest:.3g}"
+            marks["simplest"].append(axes.axvline(simplest, color=COLORS[3], linestyle=":", linewidth=2.5, label=label))
+            set_scale(axes, "x", np.asarray(self.alphas, dtype=float))
+            axes.set_xlabel("alpha")
+            axes.grid(alpha=0.3)
+        self.best_lines_, self.one_standard_error_lines_ = marks["best"], marks["simplest"]
+        self.ax_.set_ylabel(self.score_name)
+        self.ax_.legend(fontsize="small")
+        return self
+
+    def _draw_coefs(self, axes, order: np.ndarray) -> list[Any]:
+        import matplotlib.pyplot as plt
+
+        _, n_rows, n_features = self.coefs.shape
+        n_groups = n_features if n_rows == 1 else n_rows
+        colors = COLORS if n_groups <= len(COLORS) else plt.get_cmap("viridis")(np.linspace(0, 1, n_groups))
+        style = {"linewidth": 1.5 if n_features * n_rows <= 40 else 0.7, "alpha": 1 if n_rows == 1 else 0.7}
+        lines = []
+        for row in range(n_rows):
+            for column in range(n_features):
+                group = column if n_rows == 1 else row
+                (line,) = axes.plot(self.alphas[order], self.coefs[order, row, column], color=colors[group], **style)
+                lines.append(line)
+        if self.names is not None and n_groups <= 12:
+            first = lines if n_rows == 1 else lines[::n_features]
+            # where the coefficients have gone to zero, there is room
+            axes.legend(first, [str(name) for name in self.names], fontsize="small", loc="upper right")
+        axes.set_ylabel("coefficient")
+        return lines
+
+
+def _names(path: RegularizationPath) -> list[str]:
+    """Of the classes, or of the columns where there is one row of coefficients."""
+    final = final_step(path.estimators[0])
+    _, n_rows, n_features = path.coefs.shape  # type: ignore[union-attr]
+    if n_rows > 1:
+        return [str(label) for label in final.classes_]
+    return list(getattr(final, "feature_names_in_", [f"column {i}" for i in range(n_features)]))

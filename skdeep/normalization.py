@@ -1,0 +1,70 @@
+r"""Normalisation of the pre-activations of a stack: :math:`\gamma \frac{z - \mu}{\sqrt{v + 10^{-5}}} + \beta`.
+
+:math:`\mu` and v are the mean and variance of a column over the rows of a batch (in prediction: running averages of
+them), or of a row over its columns. Pre-activations are ``(K, B, h)``; :math:`\gamma`, :math:`\beta` and the running
+averages are ``(K, h)``.
+
+References
+----------
+Ioffe & Szegedy, *Batch normalization*, ICML 2015. Ba, Kiros & Hinton, *Layer normalization*, 2016.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+EPSILON = 1e-5
+#: Share of a batch in the running averages, as in torch.nn.BatchNorm1d.
+MOMENTUM = 0.1
+
+
+def layer_norm(z: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+    """Each row by its own mean and variance over the columns."""
+    normalised = F.layer_norm(z.to(gamma.dtype), z.shape[-1:], eps=EPSILON)
+    return torch.addcmul(beta.unsqueeze(1), normalised, gamma.unsqueeze(1))
+
+
+def batch_norm(
+    z: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor | None = None,
+    *,
+    training: bool = False,
+) -> Tensor:
+    """Each column by its mean and variance over the rows, where each row counts by its weight.
+
+    In training these are the batch's, and `mean` and `var` move towards them (the variance with n - 1 for n rows); in
+    evaluation they are `mean` and `var`. One row has no variance: a batch of one is treated as in evaluation.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (1 or K, B), or None
+        None counts each row once. Rows of no weight are normalised, and have no influence.
+    """
+    z, n_rows = z.to(gamma.dtype), z.shape[1]
+    if training and weight is not None:
+        return _weighted(z, gamma, beta, mean, var, weight)
+    columns = z.mT.reshape(1, -1, n_rows)  # the memory of a stack: a vector of rows for each column of each model
+    normalised = F.batch_norm(
+        columns, mean.view(-1), var.view(-1), gamma.view(-1), beta.view(-1), training and n_rows > 1, MOMENTUM, EPSILON
+    )
+    return normalised.view(z.mT.shape).mT
+
+
+def _weighted(z: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, weight: Tensor) -> Tensor:
+    share = (weight / weight.sum(1, keepdim=True)).unsqueeze(2)
+    n_rows = (weight > 0).sum(1, keepdim=True, dtype=weight.dtype)
+    batch_mean = (share * z).sum(1)
+    batch_var = (share * (z - batch_mean.unsqueeze(1)).square()).sum(1)
+    single = n_rows < 2
+    used_mean, used_var = torch.where(single, mean, batch_mean), torch.where(single, var, batch_var)
+    with torch.no_grad():
+        mean.lerp_(used_mean, MOMENTUM)
+        var.lerp_(torch.where(single, var, batch_var * (n_rows / (n_rows - 1).clamp(min=1))), MOMENTUM)
+    factor = gamma * (used_var + EPSILON).rsqrt()
+    return torch.addcmul(beta.unsqueeze(1), z - used_mean.unsqueeze(1), factor.unsqueeze(1))

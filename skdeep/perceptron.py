@@ -1,0 +1,188 @@
+"""The multilayer perceptron: a network of linear layers, with what may lie between them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from itertools import islice, pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skdeep._stack import per_model, vector
+from skdeep.activations import ACTIVATIONS
+from skdeep.dropout import Noise
+from skdeep.networks import Network, affine
+from skdeep.normalization import batch_norm, layer_norm
+
+
+class MLP(Network):
+    r"""A multilayer perceptron: linear layers, between them normalisation, activation and dropout.
+
+    .. math:: h_l = d_l \odot \phi(N(W_l h_{l-1} + b_l)), \quad h_l = h_{l-1} + g_l\, d_l \odot \phi(\ldots)
+
+    The second form is that of residual blocks. The random factors :math:`d_l` (dropout, per row and unit) and
+    :math:`g_l` (stochastic depth, per batch and block) have expectation one, and are one in evaluation.
+
+    Parameters
+    ----------
+    weights : list of Tensor, each (K, out, in)
+    biases : list of Tensor, each (K, out)
+    slopes : list of Tensor, each (K, 1)
+        The activation's learnt parameter, one per hidden layer; empty for activations without one.
+    activation : str
+        A key of `skdeep.activations.ACTIVATIONS`.
+    gammas, betas : list of Tensor, each (K, out)
+        Factor and summand of each hidden layer's normalisation; empty for none.
+    running_means, running_vars : list of Tensor, each (K, out)
+        Averages over batches; empty for layer normalisation, which has none.
+    dropout : ndarray of shape (K,), or float
+        Probability that a hidden unit is left out of a step.
+    stochastic_depth : ndarray of shape (K,), float or None
+        Probability that the last residual block is left out of a step; that of block l of L is l / L of it. Hidden
+        layers whose input has the same width are residual blocks, unless this is None.
+    generators : list of numpy.random.Generator
+        Of each model's random factors.
+    """
+
+    def __init__(
+        self,
+        weights: list[Tensor],
+        biases: list[Tensor],
+        slopes: list[Tensor],
+        activation: str,
+        gammas: Sequence[Tensor] = (),
+        betas: Sequence[Tensor] = (),
+        running_means: Sequence[Tensor] = (),
+        running_vars: Sequence[Tensor] = (),
+        *,
+        dropout: np.ndarray | float = 0.0,
+        stochastic_depth: np.ndarray | float | None = None,
+        generators: Sequence[np.random.Generator] = (),
+    ):
+        learnt = {"weight": weights, "bias": biases, "slope": slopes, "gamma": gammas, "beta": betas}
+        averaged = {"running_mean": running_means, "running_var": running_vars}
+        self.params = [p.requires_grad_() for group in learnt.values() for p in group]
+        self.buffers = [*running_means, *running_vars]
+        self.n_coefs = len(weights)
+        self.activation = activation
+        self.dropout = vector(dropout, self.n_models)
+        self.stochastic_depth = vector(0.0 if stochastic_depth is None else stochastic_depth, self.n_models)
+        self.generators = list(generators)
+        self._sizes = {name: len(group) for name, group in (learnt | averaged).items()}
+        pairs = enumerate(pairwise(weights[:-1]), start=1)
+        width = [weight.shape[1] // ACTIVATIONS[activation].n_pieces for weight in weights]
+        #: Hidden layers that are residual blocks.
+        self.blocks = [] if stochastic_depth is None else [i for i, _ in pairs if width[i] == width[i - 1]]
+
+    @classmethod
+    def initial(
+        cls,
+        generators: list[np.random.Generator],
+        layer_units: list[int],
+        activation: str,
+        *,
+        normalization: str | None = None,
+        dropout: np.ndarray | float = 0.0,
+        stochastic_depth: np.ndarray | float | None = None,
+        **tensor,
+    ) -> MLP:
+        r"""Draw the initial weights of each model from its generator: Glorot & Bengio's uniform, AISTATS 2010.
+
+        The bound is that of MLPClassifier, :math:`\sqrt{6 / (n_{in} + n_{out})}` (2 instead of 6 for the logistic
+        activation), for weights and biases. Normalisation starts as the identity on standardised columns; biases that
+        batch normalisation makes superfluous stay zero.
+        """
+        form = ACTIVATIONS[activation]
+        factor = 2.0 if activation == "logistic" else 6.0
+        drawn: dict[int, list[np.ndarray]] = {}  # models that share a generator share its draw
+        for generator in generators:
+            if id(generator) in drawn:
+                continue
+            weights, biases = [], []
+            for i, (fan_in, fan_out) in enumerate(pairwise(layer_units), start=2):
+                bound = np.sqrt(factor / (fan_in + fan_out))
+                width = fan_out * (form.n_pieces if i < len(layer_units) else 1)
+                weights.append(generator.uniform(-bound, bound, (width, fan_in)))
+                biases.append(generator.uniform(-bound, bound, width))
+            drawn[id(generator)] = weights + biases
+        models = [drawn[id(generator)] for generator in generators]
+        params = [torch.as_tensor(np.stack(p), **tensor) for p in zip(*models, strict=True)]
+        n_layers = len(layer_units) - 1
+        shape = (len(generators), 1)
+        slopes = [] if form.slope is None else [torch.full(shape, form.slope, **tensor) for _ in range(n_layers - 1)]
+        hidden = params[n_layers:-1]  # biases of hidden layers, whose shape those of the normalisation have
+        if normalization == "batch":  # which takes off the mean
+            for bias in hidden:
+                bias.zero_()
+        starts = {None: "", "layer": "10", "batch": "1001"}[normalization]
+        norms = [[torch.full_like(bias, float(start)) for bias in hidden] for start in starts]
+        options: dict = {"dropout": dropout, "stochastic_depth": stochastic_depth, "generators": generators}
+        return cls(params[:n_layers], params[n_layers:], slopes, activation, *norms, **options)
+
+    @property
+    def groups(self) -> dict[str, list[Tensor]]:
+        """The `tensors` by what they are: lists with an entry per layer."""
+        tensors = iter(self.tensors)
+        return {name: list(islice(tensors, size)) for name, size in self._sizes.items()}
+
+    @property
+    def names(self):
+        return [f"{name}_{i}" for name, size in self._sizes.items() for i in range(size)]
+
+    @property
+    def draws(self) -> bool:
+        """Whether anything is drawn at a step."""
+        return bool(self.dropout.any() or (self.blocks and self.stochastic_depth.any()))
+
+    @property
+    def whole_batches(self):
+        return self.draws or bool(self.buffers)
+
+    def scores(self, X):
+        return self._scores(X)
+
+    def training_scores(self, X, weight=None):
+        noise = Noise(self.generators) if self.draws else None
+        with torch.enable_grad():
+            return self._scores(X, True, weight, noise)
+
+    def _scores(
+        self, X: Tensor, training: bool = False, weight: Tensor | None = None, noise: Noise | None = None
+    ) -> Tensor:
+        weights, biases, slopes, gammas, betas, means, variances = self.groups.values()
+        gates = None if noise is None or not self.blocks else self._gates(noise)
+        hidden = X
+        for i in range(self.n_coefs - 1):
+            # the mean of a batch takes off any constant, whose gradient is zero; Adam would blow up its rounding
+            z = affine(hidden, weights[i], biases[i].detach() if training and self.buffers else biases[i])
+            if self.buffers:
+                z = batch_norm(z, gammas[i], betas[i], means[i], variances[i], weight, training=training)
+            elif gammas:
+                z = layer_norm(z, gammas[i], betas[i])
+            new = ACTIVATIONS[self.activation].function(z, *slopes[i : i + 1])
+            if noise is not None and self.dropout.any():
+                new = new * noise.units(i, self.dropout, new)
+            if i in self.blocks:
+                new = hidden + (new if gates is None else new * per_model(gates[:, self.blocks.index(i)], new))
+            hidden = new
+        return affine(hidden, weights[-1], biases[-1])
+
+    def _gates(self, noise: Noise) -> np.ndarray:
+        """Factors on the residual blocks, (K, L)."""
+        growth = np.arange(1, len(self.blocks) + 1) / len(self.blocks)
+        return noise.blocks(self.stochastic_depth[:, None] * growth)
+
+    def with_params(self, params):
+        part = copy.copy(self)
+        n = len(self.params)
+        part.params, part.buffers = [p.requires_grad_() for p in params[:n]], list(params[n:])
+        return part
+
+    def select(self, models):
+        part = super().select(models)
+        part.dropout = self.dropout[models]
+        part.stochastic_depth = self.stochastic_depth[models]
+        part.generators = [self.generators[m] for m in models] if self.generators else []
+        return part

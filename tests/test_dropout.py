@@ -1,0 +1,144 @@
+"""Dropout and stochastic depth: expectation, independence, and what the draws depend on."""
+
+import numpy as np
+import pytest
+import torch
+
+from skdeep.dropout import Noise
+from skdeep.perceptron import MLP
+
+LIKE = torch.zeros(1, 400, 500, dtype=torch.float64)
+
+
+def noise(*seeds):
+    made = {seed: np.random.default_rng(seed) for seed in seeds}
+    return Noise([made[seed] for seed in seeds])
+
+
+@pytest.mark.parametrize("rate", [1e-6, 0.1, 0.5, 0.9])
+def test_dropped_units_and_expectation(rate):
+    factors = noise(0).units(0, np.array([rate]), LIKE)
+    kept = factors > 0
+    assert factors[kept].unique().numel() == 1
+    n = factors.numel()
+    assert kept.double().mean().item() == pytest.approx(1 - rate, abs=4 * np.sqrt(rate / n) + 2e-5)
+    # what is kept is scaled up: the expectation is one, to the rounding of the probability included
+    assert factors.mean().item() == pytest.approx(1, abs=4 * np.sqrt(rate / (1 - rate) / n) + 1e-5)
+    if rate >= 0.1:  # neither rows nor units go together
+        for axis in (1, 2):
+            share = kept.double().mean(axis)
+            assert share.std().item() == pytest.approx(np.sqrt(rate * (1 - rate) / kept.shape[axis]), rel=0.15)
+
+
+def test_layers_and_steps_are_independent():
+    generators, rate = [np.random.default_rng(0)], np.array([0.5])
+    first, second = Noise(generators), Noise(generators)
+    masks = [step.units(layer, rate, LIKE) > 0 for step in (first, second) for layer in (0, 1)]
+    for i, mask in enumerate(masks):
+        for other in masks[:i]:
+            assert (mask == other).double().mean().item() == pytest.approx(0.5, abs=0.01)
+
+
+def test_masks_depend_on_the_models_own_seed_alone():
+    """Not on the stack, nor on the rows that fill up a batch; models of one seed share the draw."""
+    like, rates = LIKE.expand(3, -1, -1), np.array([0.2, 0.5, 0.8])
+    together = noise(5, 7, 5).units(1, rates, like)
+    for k, seed in enumerate((5, 7, 5)):
+        for n_rows in (400, 33):
+            alone = noise(seed).units(1, rates[k : k + 1], LIKE[:, :n_rows])
+            assert torch.equal(alone[0], together[k, :n_rows])
+    assert (together[0] > 0)[together[2] > 0].all()  # the same numbers against another rate
+    assert noise(5, 5).units(0, np.array([0.2, 0.2]), like[:2]).shape[0] == 1  # nothing is drawn or kept twice
+    blocks = noise(5, 7).blocks(np.full((2, 3), 0.4))
+    assert np.array_equal(blocks[1], noise(7).blocks(np.full((1, 3), 0.4))[0])
+
+
+def test_single_and_double_precision_have_the_same_masks():
+    rate = np.array([0.3])
+    double, single = (noise(0).units(0, rate, LIKE.to(dtype)) for dtype in (torch.float64, torch.float32))
+    assert torch.equal(double.float(), single)
+    # a factor rounded to 8 digits would not keep the expectation
+    assert noise(0).units(0, rate, LIKE.bfloat16()).dtype is torch.float32
+
+
+def test_blocks_are_left_out_as_often_as_they_should():
+    rates = np.array([[0.1, 0.3, 0.5]])
+    generator = np.random.default_rng(0)
+    factors = np.concatenate([Noise([generator]).blocks(rates) for _ in range(4000)])
+    np.testing.assert_allclose((factors == 0).mean(0), rates[0], atol=0.03)
+    np.testing.assert_allclose(factors.mean(0), 1, atol=0.05)
+    assert set(factors[:, 1]) == {0, 1 / 0.7}
+
+
+def network(seeds=(0,), hidden=(6, 6, 4, 4, 4), activation="tanh", **options):
+    made = {seed: np.random.default_rng(seed) for seed in seeds}
+    return MLP.initial([made[s] for s in seeds], [5, *hidden, 3], activation, dtype=torch.float64, **options)
+
+
+X = torch.from_numpy(np.random.default_rng(3).normal(size=(8, 5)))
+
+
+def test_residual_blocks_are_where_widths_agree():
+    net = network(stochastic_depth=0.3)
+    assert net.blocks == [1, 3, 4]
+    assert network(activation="maxout", stochastic_depth=0.3).blocks == [1, 3, 4]
+    assert network().blocks == []
+    assert network(hidden=(4,), stochastic_depth=0.3).blocks == []
+    weights, biases = (net.groups[name] for name in ("weight", "bias"))
+    h = X
+    for i in range(5):
+        new = torch.tanh(h @ weights[i][0].T + biases[i][0])
+        h = h + new if i in (1, 3, 4) else new
+    np.testing.assert_allclose(net.scores(X)[0].detach(), (h @ weights[5][0].T + biases[5][0]).detach(), atol=1e-13)
+    # the probability grows linearly: a third, two thirds, all of it
+    np.testing.assert_allclose(net._gates(Recorded()), [[0.1, 0.2, 0.3]])
+
+
+class Recorded:
+    """Noise that says which probabilities it is asked for."""
+
+    def blocks(self, rate):
+        return rate
+
+
+def test_a_training_step_is_the_formula_with_the_drawn_factors():
+    """Values by hand, and the gradient by central differences with the same draw."""
+    net = network((1, 2), hidden=(6, 6), dropout=np.array([0.3, 0.6]), stochastic_depth=0.5, normalization="layer")
+
+    def at(params):
+        part = net.with_params(params)
+        part.generators = [np.random.default_rng(seed) for seed in (11, 12)]
+        return part
+
+    start = [p.detach() for p in net.params]
+    step = Noise([np.random.default_rng(seed) for seed in (11, 12)])
+    gates = step.blocks(np.array([[0.5], [0.5]]))
+    scores = at(start).training_scores(X).detach()
+    for k in range(2):
+        g = {name: [t[k].detach() for t in group] for name, group in net.groups.items()}
+        h = X
+        for i in range(2):
+            z = h @ g["weight"][i].T + g["bias"][i]
+            z = (z - z.mean(1, keepdim=True)) / (z.var(1, correction=0, keepdim=True) + 1e-5).sqrt()
+            new = torch.tanh(z * g["gamma"][i] + g["beta"][i])
+            new = new * step.units(i, net.dropout, torch.zeros(2, 8, 6, dtype=X.dtype))[k]
+            h = new if i == 0 else h + gates[k, 0] * new
+        np.testing.assert_allclose(scores[k], h @ g["weight"][2].T + g["bias"][2], atol=1e-12)
+    direction = torch.from_numpy(np.random.default_rng(4).normal(size=(2, 8, 3)))
+    trained = at(start)
+    gradient = trained.gradient(trained.training_scores(X), X, direction)
+    for i, found in enumerate(gradient):
+        j, sides = (slice(None), *[0] * (found.ndim - 1)), []
+        for h in (1e-6, -1e-6):
+            moved = [p.clone() for p in start]
+            moved[i][j] += h
+            sides.append((at(moved).training_scores(X).detach() * direction).sum((1, 2)))
+        np.testing.assert_allclose(found[j], (sides[0] - sides[1]) / 2e-6, rtol=1e-6, atol=1e-7)
+
+
+def test_evaluation_draws_nothing():
+    net = network(dropout=0.5, stochastic_depth=0.5)
+    state = net.generators[0].bit_generator.state
+    assert torch.equal(net.scores(X), net.scores(X))
+    assert net.generators[0].bit_generator.state == state
+    assert not torch.equal(net.training_scores(X), net.training_scores(X))
