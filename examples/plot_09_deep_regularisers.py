@@ -48,7 +48,7 @@ regularisers = {
 # ----------
 # The same layers and solver for all, and two seeds each: differences below those of the seeds mean nothing.
 
-settings = {"batch_size": 50, "max_iter": 40, "learning_rate": "cosine", "learning_rate_init": 0.005}
+settings = {"batch_size": 50, "max_iter": 30, "learning_rate": "cosine", "learning_rate_init": 0.005}
 settings |= {"n_iter_no_change": np.inf}
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained", width_ratios=[3, 2])
@@ -59,7 +59,7 @@ for name, regulariser in regularisers.items():
         model.fit(X_train, y_train, X_val=X_test, y_val=y_test)
     accuracies[name] = [model.score(X_test, y_test) for model in models]
     curve = np.mean([model.validation_loss_curve_ for model in models], axis=0)
-    left.plot(np.arange(1, 41), curve, label=name)
+    left.plot(np.arange(1, 31), curve, label=name)
     print(f"{name:21} test accuracies {np.round(accuracies[name], 3)}, test loss {curve[-1]:.3f}")
 left.set(xlabel="epoch", ylabel="loss on test images", title="Mean of two seeds", yscale="log")
 left.legend(fontsize="small")
