@@ -1,9 +1,18 @@
-"""Softmax, hinge and multilayer-perceptron classifiers for scikit-learn, trained by torch mini-batches."""
+"""Linear classifiers and multilayer perceptrons for scikit-learn, trained by torch mini-batches."""
 
 from skdeep.hinge import HingeClassifier
+from skdeep.least_squares import LeastSquaresClassifier
 from skdeep.linear import SoftmaxClassifier
 from skdeep.mlp import MLPClassifierTorch
 from skdeep.modules import TorchClassifier
+from skdeep.sigmoid import SigmoidClassifier
 
-__all__ = ["HingeClassifier", "MLPClassifierTorch", "SoftmaxClassifier", "TorchClassifier"]
+__all__ = [
+    "HingeClassifier",
+    "LeastSquaresClassifier",
+    "MLPClassifierTorch",
+    "SigmoidClassifier",
+    "SoftmaxClassifier",
+    "TorchClassifier",
+]
 __version__ = "0.1.0"

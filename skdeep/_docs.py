@@ -5,17 +5,28 @@ from __future__ import annotations
 import inspect
 from textwrap import dedent, indent
 
-LINEAR_PARAMETERS = """
-penalty : {"l2", "l1", "elasticnet"} or None, default="l2"
-    What is penalised: :math:`R = \\tfrac12\\|W\\|^2`, :math:`\\|W\\|_1`, or a mix of both by ``l1_ratio``. Intercepts
-    are free. L1 gives exact zeros.
+ALPHA = """\
 alpha : float or "auto", default="auto"
     Weight of the penalty. ``C`` of LogisticRegression and LinearSVC is ``1 / (alpha * n_samples)``; ``alpha`` of
     SGDClassifier is the same. "auto" is what these do with ``C=1`` behind a StandardScaler:
     :math:`\\frac{1}{\\sum_i w_i} R(W \\,\\mathrm{diag}(\\sigma))` with the columns' standard deviations :math:`\\sigma`
     (weighted; root mean squares if ``fit_intercept=False``). Sparse columns, whose scale is information, and those of
     ``standardize=False`` count as they are. In ``partial_fit``, the sums run over all rows so far.
-l1_ratio : float, default=0.15
+"""
+
+RIDGE_ALPHA = """\
+alpha : float, default=1e-4
+    Weight of the penalty. RidgeClassifier's ``alpha`` is ``alpha * n_samples``.
+"""
+
+LINEAR_PARAMETERS = (
+    """
+penalty : {"l2", "l1", "elasticnet"} or None, default="l2"
+    What is penalised: :math:`R = \\tfrac12\\|W\\|^2`, :math:`\\|W\\|_1`, or a mix of both by ``l1_ratio``. Intercepts
+    are free. L1 gives exact zeros.
+"""
+    + ALPHA
+    + """l1_ratio : float, default=0.15
     Share of L1 in the elastic net, 0 to 1.
 fit_intercept : bool, default=True
     Whether the scores have a constant term.
@@ -23,6 +34,7 @@ standardize : bool, default=True
     Whether to train in centred and scaled columns (sparse data: scaled only). This is a change of variables inside
     the solver: ``coef_``, ``intercept_`` and the penalty of any given ``alpha`` refer to the columns of X.
 """
+)
 
 TRAINING_PARAMETERS = """
 power_t : float, default=0.5
@@ -114,7 +126,7 @@ intercept_ : ndarray of shape (1,) or (n_classes,)
     Constant terms.
 """
 
-LINEAR_SOLVERS = """
+_SOLVERS = """
 solver : {"auto", "sgd", "adam", "adamw", "lbfgs"}, default="auto"
     Mini-batch gradient descent with momentum, Adam, Adam with decoupled weight decay, or the exact solver (smooth
     objectives only): full batches in float64, with Newton steps up to 1024 weights and L-BFGS beyond. With
@@ -122,6 +134,9 @@ solver : {"auto", "sgd", "adam", "adamw", "lbfgs"}, default="auto"
     than 3000 mini-batch steps, else "sgd": so it is on larger data, with L1 or the plain hinge loss, in
     ``partial_fit``, with skorch's callbacks, and where ``batch_size``, ``learning_rate``, ``learning_rate_init`` or
     ``precision`` are given. ``solver_`` tells which it was.
+"""
+
+LEARNING_RATES = """
 learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
     Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
     until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is a cosine over 3000 steps, where
@@ -131,6 +146,36 @@ learning_rate_init : float or "auto", default="auto"
     :math:`1 / \\big(c (\\lambda + (\\tfrac1B - \\tfrac1n) \\tfrac{t}{1 - \\rho})\\big)` with the loss's curvature c,
     the largest eigenvalue :math:`\\lambda` and the trace t of the second moments of the columns (as trained on), B of
     n rows per batch, and momentum :math:`\\rho`.
+"""
+
+LINEAR_SOLVERS = _SOLVERS + LEARNING_RATES.lstrip()
+
+LABEL_SMOOTHING = """
+label_smoothing : float, default=0.0
+    Share :math:`\\epsilon` of each target that is spread evenly over the possible answers: of C classes, the true one
+    has :math:`1 - \\epsilon + \\epsilon / C`, the others :math:`\\epsilon / C` (torch's ``cross_entropy``); a yes or no
+    is :math:`1 - \\epsilon / 2` sure. For labels that are noisy, and against scores that grow without end. Validation
+    data is judged without it.
+"""
+
+_CALIBRATION = """
+calibration : {{"temperature", "sigmoid"}} or None, default={default}
+    How scores become probabilities: "temperature" is :math:`\\mathrm{{softmax}}(s / T)`, for two classes and for each
+    label of a multilabel target (with a T of its own) :math:`\\sigma(s / T)`; "sigmoid" is Platt's sigmoid for each
+    class, normalised, whose slopes and offsets become part of the learned weights and intercepts. Fitted on the scores
+    of 5 fold models, each on rows it has not seen. The class with the highest score is always the most probable one.
+    With None {without}.
+"""
+
+CALIBRATION_PARAMETERS = _CALIBRATION.format(default=None, without="probabilities are those that were trained")
+
+SCORES_CALIBRATION_PARAMETERS = _CALIBRATION.format(default=None, without="there is no ``predict_proba``")
+
+HINGE_CALIBRATION_PARAMETERS = _CALIBRATION.format(default='"temperature"', without="there is no ``predict_proba``")
+
+CALIBRATION_ATTRIBUTES = """
+temperature_ : float or ndarray of shape (n_labels,)
+    T of ``calibration="temperature"``.
 """
 
 

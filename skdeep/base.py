@@ -13,8 +13,8 @@ from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOp
 from sklearn.utils.multiclass import _check_partial_fit_first_call
 
 from skdeep._methods import available_unless, rollback
-from skdeep.encoding import PRECISIONS
-from skdeep.fitting import FittingMixin
+from skdeep.calibrated import CalibrationMixin
+from skdeep.encoding import FULL_BATCH, PRECISIONS
 from skdeep.inputs import n_columns
 from skdeep.optimizers import OPTIMIZERS
 from skdeep.schedules import SCHEDULES
@@ -24,19 +24,19 @@ def _no_partial_fit(estimator) -> str | None:
     """Why partial_fit is absent, or None."""
     if estimator.early_stopping:
         return "early_stopping=True: a single pass has no validation history. Use fit, or early_stopping=False."
-    if estimator.solver == "lbfgs":
-        return "solver='lbfgs', which needs all data at once. Use solver='sgd' or 'adam'."
+    if estimator.solver in FULL_BATCH:
+        return f"solver={estimator.solver!r}, which needs all data at once. Use solver='sgd' or 'adam'."
     if isinstance(estimator.class_weight, str):
         return (
             "class_weight='balanced', since the class frequencies of the whole data are not known. Compute them with "
             "sklearn.utils.compute_class_weight and pass the dictionary."
         )
-    if getattr(estimator, "calibration", None) is not None:
+    if estimator.calibration is not None:
         return "calibration, which needs all data at once. Use calibration=None."
     return None
 
 
-class BaseTorchClassifier(CallbackSupportMixin, FittingMixin, ClassifierMixin, BaseEstimator):
+class BaseTorchClassifier(CallbackSupportMixin, CalibrationMixin, ClassifierMixin, BaseEstimator):
     """Base of the estimators. A subclass says what its loss, its network and its fitted attributes are."""
 
     _parameter_constraints: dict = {
@@ -62,6 +62,7 @@ class BaseTorchClassifier(CallbackSupportMixin, FittingMixin, ClassifierMixin, B
         "validation_fraction": [Interval(Real, 0, 1, closed="left")],
         "scoring": [None, StrOptions({"loss", *get_scorer_names()}), callable],
         "class_weight": [None, dict, list, StrOptions({"balanced"})],
+        "calibration": [StrOptions({"temperature", "sigmoid"}), None],
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "device": [str, torch.device],
@@ -80,7 +81,8 @@ class BaseTorchClassifier(CallbackSupportMixin, FittingMixin, ClassifierMixin, B
         X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
             Training data. Sparse data is never made dense as a whole.
         y : array-like of shape (n_samples,)
-            Class labels of any type. The MLP also takes (n_samples, n_labels) label indicators.
+            Class labels of any type. `SigmoidClassifier` and the MLP also take (n_samples, n_labels) label
+            indicators.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each sample; None counts each once. A weight of 2 is the same sample given twice, 0 none at all.
         X_val, y_val : array-like, default=None

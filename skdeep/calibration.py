@@ -1,4 +1,4 @@
-r"""From scores to probabilities, fitted on out-of-fold scores.
+r"""How scores become probabilities, fitted on scores and classes.
 
 Temperature: :math:`p = \mathrm{softmax}(s / T)` (the sigmoid of s / T for two classes), with one T > 0. Sigmoid
 (Platt scaling): :math:`\sigma(a_c s_c + b_c)` per class, normalised. Both minimise a convex
@@ -31,6 +31,8 @@ def _newton(value_gradient_hessian, x: np.ndarray) -> np.ndarray:
     for _ in range(_MAX_STEPS):
         ridge = 1e-12 * (np.trace(hessian) + 1e-12)
         step = np.linalg.solve(hessian + ridge * np.eye(len(x)), gradient)
+        if gradient @ step <= 1e-13 * abs(value):  # from here on, values are too coarse to compare
+            return x - step
         size = 1.0
         while size > 1e-10:
             candidate = value_gradient_hessian(x - size * step)
@@ -100,7 +102,8 @@ def fit_sigmoid(scores: np.ndarray, codes: np.ndarray, weight: np.ndarray | None
     ----------
     scores : ndarray of shape (n, C)
         One column for two classes.
-    codes : ndarray of shape (n,)
+    codes : ndarray of shape (n,) or (n, C)
+        Class codes, or label indicators.
     weight : ndarray of shape (n,), default=None
 
     Returns
@@ -112,7 +115,7 @@ def fit_sigmoid(scores: np.ndarray, codes: np.ndarray, weight: np.ndarray | None
     n_columns = scores.shape[1]
     slopes, offsets = np.ones(n_columns), np.zeros(n_columns)
     for c in range(n_columns):
-        positive = codes == (1 if n_columns == 1 else c)
+        positive = codes == (1 if n_columns == 1 else c) if codes.ndim == 1 else codes[:, c] == 1
         n_plus, n_minus = weight[positive].sum(), weight[~positive].sum()
         target = np.where(positive, (n_plus + 1) / (n_plus + 2), 1 / (n_minus + 2))
         unit = float(np.abs(scores[:, c]).max()) or 1.0

@@ -14,6 +14,9 @@ from skdeep.problem import Problem
 #: Up to this many multiply-adds per epoch, float64 costs no time worth mentioning.
 _FREE_FLOAT64 = 2**27
 
+#: Solvers that look at all rows at once, and are used for the exact optimum.
+FULL_BATCH = frozenset({"lbfgs", "exact"})
+
 #: dtype of parameters and losses for each `precision`.
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.float32}
 
@@ -143,10 +146,10 @@ class EncodingMixin:
             return torch.float64 if exact and device != "mps" else torch.float32
         if self.precision == "float64" and device == "mps":
             raise ValueError("precision='float64' is not available on device 'mps'. Use 'float32'.")
-        if self.precision == "bfloat16" and self.solver == "lbfgs":
+        if self.precision == "bfloat16" and self.solver in FULL_BATCH:
             raise ValueError(
-                "solver='lbfgs' compares losses more finely than products in bfloat16 can tell them apart. Use "
-                "precision='float32', or solver='sgd', 'adam' or 'adamw'."
+                f"solver={self.solver!r} compares losses more finely than products in bfloat16 can tell them apart. "
+                "Use precision='float32', or solver='sgd', 'adam' or 'adamw'."
             )
         if self.precision == "bfloat16" and not torch.amp.is_autocast_available(device):
             raise ValueError(f"precision='bfloat16' is not available on device {device!r}. Use 'float32'.")

@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from skdeep._threads import threads_for
 from skdeep.batching import Batches
 from skdeep.callbacks import make_observer
-from skdeep.encoding import EncodingMixin
+from skdeep.encoding import FULL_BATCH, EncodingMixin
 from skdeep.inputs import OutputSpace, float_dtype
 from skdeep.losses import Loss
 from skdeep.networks import Network
@@ -74,6 +74,10 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         """Drop the part of training that neither `predict` nor `decision_function` depends on."""
 
     # ---- what a subclass defines ----------------------------------------------------------------------------------
+
+    def _training_loss(self, n_outputs: int) -> Loss:
+        """What is minimised, where that is not the loss that validation data is judged by."""
+        return self._loss(n_outputs)
 
     def _penalty(self, members: list, total_weight: np.ndarray, batch_weight: np.ndarray) -> ElasticNet:
         """The penalty of each model of a stack, given the weight of its training rows and of a batch on average."""
@@ -219,7 +223,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
 
     def _batch_rows(self, problem: Problem) -> int:
         """Rows per step."""
-        if self.solver_ == "lbfgs":
+        if self.solver_ in FULL_BATCH:
             return problem.n_rows
         return min(200 if self.batch_size == "auto" else self.batch_size, problem.n_rows)
 
@@ -263,10 +267,10 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         n_models = network.n_models
         n_rows = np.array([problem.X.shape[0] if s is None else len(s) for s in subsets])
         mean_weight = mean_weights(weight, subsets)
-        batch_rows = min(self._batch_rows(problem), int(n_rows.max()))
+        batch_sizes = np.minimum(self._batch_rows(problem), n_rows)
         total_weight = mean_weight * n_rows + np.array([state.seen for state in states])
-        penalty = self._penalty(members, total_weight, mean_weight * batch_rows)
-        loss = self._loss(self.n_outputs_)
+        penalty, batch_rows = self._penalty(members, total_weight, mean_weight * batch_sizes), int(batch_sizes.max())
+        loss = self._training_loss(self.n_outputs_)
         data = (problem.rows(), problem.tensor(problem.target), None if weight is None else problem.tensor(weight))
         own = subsets[0] if all(s is subsets[0] for s in subsets) else subsets
         if self.solver_ == "lbfgs":
@@ -316,8 +320,8 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             return
         culprit = "this loss" if not loss.smooth else f"penalty={getattr(self, 'penalty', 'l2')!r}"
         raise ValueError(
-            f"solver='lbfgs' needs a smooth objective, and {culprit} has kinks. Use solver='sgd', 'adam' or 'adamw', "
-            "or a smooth choice (loss='squared_hinge', penalty='l2')."
+            f"solver={self.solver!r} needs a smooth objective, and {culprit} has kinks. Use solver='sgd', 'adam' or "
+            "'adamw', or a smooth choice (loss='squared_hinge', penalty='l2')."
         )
 
     # ---- fitted attributes ----------------------------------------------------------------------------------------

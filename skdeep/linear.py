@@ -1,4 +1,4 @@
-"""Linear classifiers: softmax regression and support vector machines."""
+"""What the linear classifiers share, and softmax regression."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from sklearn.linear_model._base import SparseCoefMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skdeep._docs import (
+    CALIBRATION_ATTRIBUTES,
+    CALIBRATION_PARAMETERS,
+    LABEL_SMOOTHING,
     LINEAR_ATTRIBUTES,
     LINEAR_PARAMETERS,
     LINEAR_SOLVERS,
@@ -21,9 +24,10 @@ from skdeep._docs import (
 )
 from skdeep.base import BaseTorchClassifier
 from skdeep.columns import Columns, gram_extents
+from skdeep.encoding import FULL_BATCH
 from skdeep.fitting import mean_weights, model_weights, values
-from skdeep.inputs import dense
-from skdeep.losses import LOSSES, Loss
+from skdeep.inputs import OutputSpace, dense
+from skdeep.losses import LOSSES, Loss, smoothed
 from skdeep.networks import Linear, sparse_weight
 from skdeep.newton import Newton
 from skdeep.optimizers import OPTIMIZERS
@@ -48,7 +52,9 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
     """Common part of the linear classifiers; a subclass defines ``_loss``."""
 
     _coef_attribute = "coef_"
-    _exact_solvers = frozenset({"lbfgs"})
+    _exact_solvers = FULL_BATCH
+    coef_: Any
+    intercept_: Any
     _parameter_constraints: dict = {
         **BaseTorchClassifier._parameter_constraints,
         "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
@@ -89,6 +95,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         validation_fraction=0.1,
         scoring=None,
         class_weight=None,
+        calibration=None,
         warm_start=False,
         random_state=None,
         device="auto",
@@ -122,6 +129,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         self.validation_fraction = validation_fraction
         self.scoring = scoring
         self.class_weight = class_weight
+        self.calibration = calibration
         self.warm_start = warm_start
         self.random_state = random_state
         self.device = device
@@ -140,6 +148,8 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         return PENALTIES[self.penalty](np.where(np.isnan(alpha), 1 / total_weight, alpha), values(members, "l1_ratio"))
 
     def _check_classes(self, codes):
+        if codes.ndim == 2:  # a label that is always there, or never, is a question with one answer
+            return
         present = np.unique(codes)
         if len(present) < 2:
             raise ValueError(
@@ -180,7 +190,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         n_models, n_outputs = len(members), self.n_outputs_
         tensor: dict[str, Any] = {"device": problem.device, "dtype": problem.dtype}
         center = scale = unit = None
-        if self.standardize:
+        if self.standardize and self.solver != "exact":  # which is as exact in any columns
             columns = self._columns(problem, subsets, weight)
             if warm and state.columns is not None:
                 columns = [state.columns.merged(columns[0])]
@@ -227,6 +237,11 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         coef, intercept = (t[model].cpu().numpy().astype(dtype, order="C") for t in network.unscaled())
         return {"coef_": space.array(coef), "intercept_": space.array(intercept)}
 
+    def _rescale_scores(self, slopes, offsets):
+        space, coef, intercept = OutputSpace(self.coef_), dense(self.coef_), dense(self.intercept_)
+        self.coef_ = space.array((slopes[:, None] * coef).astype(coef.dtype))
+        self.intercept_ = space.array((slopes * intercept + offsets).astype(coef.dtype))
+
     def _initial_rates(self, members, problem, network, subsets, weight, batch_rows):
         rates = _numbers(members, "learning_rate_init")
         derived = np.isnan(rates)
@@ -250,13 +265,102 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         return 1 / (curvature * (largest + np.maximum(noise, 0.0)))
 
 
+class CrossEntropyClassifier(LinearClassifier):
+    """Common part of the linear classifiers that are trained on a cross-entropy."""
+
+    _parameter_constraints: dict = {
+        **LinearClassifier._parameter_constraints,
+        "label_smoothing": [Interval(Real, 0, 1, closed="both")],
+    }
+
+    def __init__(
+        self,
+        penalty="l2",
+        *,
+        alpha="auto",
+        l1_ratio=0.15,
+        fit_intercept=True,
+        standardize=True,
+        solver="auto",
+        learning_rate="auto",
+        learning_rate_init="auto",
+        power_t=0.5,
+        warmup_epochs=0,
+        max_grad_norm=None,
+        momentum=0.9,
+        nesterovs_momentum=True,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-8,
+        batch_size="auto",
+        max_iter=200,
+        tol=1e-4,
+        n_iter_no_change=5,
+        max_fun=15000,
+        shuffle=True,
+        early_stopping=False,
+        validation_fraction=0.1,
+        scoring=None,
+        class_weight=None,
+        label_smoothing=0.0,
+        calibration=None,
+        warm_start=False,
+        random_state=None,
+        device="auto",
+        precision="auto",
+        callbacks=None,
+        verbose=False,
+    ):
+        super().__init__(
+            penalty=penalty,
+            alpha=alpha,
+            l1_ratio=l1_ratio,
+            fit_intercept=fit_intercept,
+            standardize=standardize,
+            solver=solver,
+            learning_rate=learning_rate,
+            learning_rate_init=learning_rate_init,
+            power_t=power_t,
+            warmup_epochs=warmup_epochs,
+            max_grad_norm=max_grad_norm,
+            momentum=momentum,
+            nesterovs_momentum=nesterovs_momentum,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
+            batch_size=batch_size,
+            max_iter=max_iter,
+            tol=tol,
+            n_iter_no_change=n_iter_no_change,
+            max_fun=max_fun,
+            shuffle=shuffle,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            scoring=scoring,
+            class_weight=class_weight,
+            calibration=calibration,
+            warm_start=warm_start,
+            random_state=random_state,
+            device=device,
+            precision=precision,
+            callbacks=callbacks,
+            verbose=verbose,
+        )
+        self.label_smoothing = label_smoothing
+
+    def _training_loss(self, n_outputs):
+        return smoothed(self._loss(n_outputs), self.label_smoothing)
+
+
 @document(
     linear=LINEAR_PARAMETERS,
     solvers=LINEAR_SOLVERS,
+    label_smoothing=LABEL_SMOOTHING,
+    calibration=CALIBRATION_PARAMETERS,
     training=TRAINING_PARAMETERS.format(max_iter=200, n_iter_no_change=5),
-    learned=LINEAR_ATTRIBUTES + TRAINING_ATTRIBUTES,
+    learned=LINEAR_ATTRIBUTES + CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES,
 )
-class SoftmaxClassifier(LinearClassifier):
+class SoftmaxClassifier(CrossEntropyClassifier):
     r"""Softmax regression (multinomial logistic regression), trained by mini-batch gradient descent.
 
     Minimises, over weights W (n_classes, n_features) and intercepts b,
@@ -271,6 +375,8 @@ class SoftmaxClassifier(LinearClassifier):
     ----------
     {linear}
     {solvers}
+    {label_smoothing}
+    {calibration}
     {training}
 
     Attributes
@@ -279,6 +385,7 @@ class SoftmaxClassifier(LinearClassifier):
 
     See Also
     --------
+    SigmoidClassifier : One logistic unit per class, or per label.
     HingeClassifier : Linear support vector machines.
     MLPClassifierTorch : Multilayer perceptron.
     sklearn.linear_model.LogisticRegression : The same model by full-batch solvers; ``alpha = 1 / (C * n_samples)``.

@@ -8,12 +8,19 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skdeep._docs import TRAINING_ATTRIBUTES, TRAINING_PARAMETERS, document
+from skdeep._docs import (
+    CALIBRATION_ATTRIBUTES,
+    CALIBRATION_PARAMETERS,
+    LABEL_SMOOTHING,
+    TRAINING_ATTRIBUTES,
+    TRAINING_PARAMETERS,
+    document,
+)
 from skdeep.activations import ACTIVATIONS
 from skdeep.base import BaseTorchClassifier
 from skdeep.fitting import values
-from skdeep.inputs import to_numpy
-from skdeep.losses import LOSSES, Loss
+from skdeep.inputs import OutputSpace, to_numpy
+from skdeep.losses import LOSSES, Loss, smoothed
 from skdeep.penalties import L2
 from skdeep.perceptron import MLP
 
@@ -52,7 +59,9 @@ class NeuralNetClassifier(BaseTorchClassifier):
 
 @document(
     training=TRAINING_PARAMETERS.format(max_iter=200, n_iter_no_change=10).replace("from 0 to below 1", "from 0 to 1"),
-    learned=TRAINING_ATTRIBUTES,
+    label_smoothing=LABEL_SMOOTHING,
+    calibration=CALIBRATION_PARAMETERS,
+    learned=CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES,
 )
 class MLPClassifierTorch(NeuralNetClassifier):
     r"""Multilayer perceptron: linear layers with an activation after each but the last.
@@ -93,6 +102,8 @@ class MLPClassifierTorch(NeuralNetClassifier):
     learning_rate_init : float, default=0.001
         Learning rate at the start.
     {training}
+    {label_smoothing}
+    {calibration}
 
     Attributes
     ----------
@@ -147,6 +158,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
         **NeuralNetClassifier._parameter_constraints,
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
+        "label_smoothing": [Interval(Real, 0, 1, closed="both")],
         "normalization": [StrOptions({"batch", "layer"}), None],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "stochastic_depth": [Interval(Real, 0, 1, closed="left"), None],
@@ -195,6 +207,8 @@ class MLPClassifierTorch(NeuralNetClassifier):
         max_grad_norm=None,
         scoring=None,
         class_weight=None,
+        label_smoothing=0.0,
+        calibration=None,
         device="auto",
         precision="auto",
         callbacks=None,
@@ -229,6 +243,8 @@ class MLPClassifierTorch(NeuralNetClassifier):
         self.max_grad_norm = max_grad_norm
         self.scoring = scoring
         self.class_weight = class_weight
+        self.label_smoothing = label_smoothing
+        self.calibration = calibration
         self.device = device
         self.precision = precision
         self.callbacks = callbacks
@@ -239,6 +255,25 @@ class MLPClassifierTorch(NeuralNetClassifier):
         if self.dropout:  # masks go by row, and the order of rows that are all one batch follows from one seed
             fixed.add("random_state")
         return super()._stackable_now() - fixed
+
+    def _training_loss(self, n_outputs):
+        return smoothed(self._loss(n_outputs), self.label_smoothing)
+
+    def _calibrate(self, scores, codes, weight):
+        if self.calibration == "sigmoid" and self.out_activation_ == "softmax":
+            # where a softmax leaves a common shift of the scores free, every fold's model has its own
+            scores = scores - scores.mean(1, keepdims=True)
+            self._map_scores(np.eye(self.n_outputs_) - 1 / self.n_outputs_)
+        super()._calibrate(scores, codes, weight)
+
+    def _rescale_scores(self, slopes, offsets):
+        self._map_scores(np.diag(slopes), offsets)
+
+    def _map_scores(self, matrix, offsets=0.0):
+        """Change the last layer so that the scores s become ``s @ matrix + offsets``."""
+        space, coef, intercept = OutputSpace(self.coefs_[-1]), to_numpy(self.coefs_[-1]), to_numpy(self.intercepts_[-1])
+        self.coefs_[-1] = space.array((coef @ matrix).astype(coef.dtype))
+        self.intercepts_[-1] = space.array((intercept @ matrix + offsets).astype(coef.dtype))
 
     def _layer_units(self, n_features: int, n_outputs: int) -> list[int]:
         hidden = self.hidden_layer_sizes

@@ -115,7 +115,7 @@ class PredictionMixin:
             return torch.ones_like(scores)
         # where rounding makes a tie of two probabilities, the class that is predicted is still the most probable one
         if self._fitted_multilabel:
-            p = torch.sigmoid(scores).clamp_(limits.tiny, 1 - limits.eps)
+            p = self._link(scores).clamp_(limits.tiny, 1 - limits.eps)
             return torch.where((scores > 0) & (p == 0.5), 0.5 + limits.eps, p)
         p = self._link(scores).clamp_(min=limits.tiny)
         winner = (scores > 0).long() if scores.shape[1] == 1 else scores.argmax(1, keepdim=True)
@@ -124,7 +124,9 @@ class PredictionMixin:
         return p.scatter_(1, winner, lifted)
 
     def _link(self, scores: Tensor) -> Tensor:
-        """Class probabilities of the scores."""
+        """Class probabilities of the scores; of independent labels, the probability of each."""
+        if self._fitted_multilabel:
+            return torch.sigmoid(scores)
         return self._loss(self.n_outputs_).probabilities(scores)
 
     @property

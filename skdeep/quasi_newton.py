@@ -213,7 +213,8 @@ def minimise(
             _end_of_iteration(stack, ended, alive, stuck, spent, monitor, observer)
             spent = n_evaluations >= max_evaluations
             done = np.array([p.stopped is not None or p.error is not None for p in stack.progress])
-            done[ended] |= spent | np.array([stack.progress[m].n_iter >= max_iter for m in ended], dtype=bool)
+            own = (stack.progress[m] for m in ended)
+            done[ended] |= spent | np.array([p.n_iter >= min(max_iter, p.max_iter) for p in own], dtype=bool)
             if done.all():
                 break
             if done.any():

@@ -95,7 +95,7 @@ def _capacity(leader: BaseTorchClassifier, X, y) -> int:
     n_rows, n_features = np.shape(X) if not hasattr(X, "shape") else X.shape
     n_outputs = n_columns(y) if n_columns(y) > 1 else len(np.unique(to_numpy(y)))
     batch_rows = min(n_rows, 200 if leader.batch_size == "auto" else leader.batch_size)
-    copies = _PARAMETER_COPIES + (_HISTORY_COPIES if leader.solver == "lbfgs" else 0)
+    copies = _PARAMETER_COPIES + (_HISTORY_COPIES if leader.solver in ("lbfgs", "auto") else 0)
     per_model = copies * leader._n_params(n_features, n_outputs)
     per_model += _ACTIVATION_COPIES * batch_rows * leader._n_units(n_outputs)
     device = resolve_device(leader.device, X)

@@ -15,7 +15,14 @@ from sklearn.utils.estimator_checks import (
 )
 from torch import nn
 
-from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier, TorchClassifier
+from skdeep import (
+    HingeClassifier,
+    LeastSquaresClassifier,
+    MLPClassifierTorch,
+    SigmoidClassifier,
+    SoftmaxClassifier,
+    TorchClassifier,
+)
 from skdeep.activations import ACTIVATIONS
 
 
@@ -45,7 +52,14 @@ CONFIGURATIONS = [
     HingeClassifier(multi_class="crammer_singer", early_stopping=True),
     HingeClassifier(multi_class="ovr", calibration=None, class_weight="balanced"),
     HingeClassifier(penalty="l1", solver="adam", max_iter=200),
+    SoftmaxClassifier(calibration="temperature", label_smoothing=0.1),
+    SigmoidClassifier(),
+    SigmoidClassifier(solver="lbfgs", calibration="sigmoid"),
+    LeastSquaresClassifier(),
+    LeastSquaresClassifier(alpha=0, calibration="sigmoid"),
+    LeastSquaresClassifier(solver="sgd", calibration="temperature"),
     MLPClassifierTorch(),
+    MLPClassifierTorch(calibration="temperature", label_smoothing=0.1, **SMALL),
     MLPClassifierTorch(solver="sgd", learning_rate="adaptive", learning_rate_init=0.1),
     MLPClassifierTorch(solver="lbfgs"),
     MLPClassifierTorch(early_stopping=True),
@@ -68,7 +82,7 @@ CONFIGURATIONS = [
 
 def forbidden_by_mathematics(estimator):
     """Mini-batches smaller than the data are drawn by row: a row of weight 2 is not two rows there."""
-    if estimator.batch_size == "auto" or estimator.solver == "lbfgs":
+    if estimator.batch_size == "auto" or estimator.solver in ("lbfgs", "exact"):
         return {}
     return {
         f"check_sample_weight_equivalence_on_{kind}_data": "batches of 8 rows: equality holds for converged fits only"

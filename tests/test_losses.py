@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from skdeep.losses import LOSSES, Loss
+from skdeep.losses import LOSSES, LabelSmoothing, Loss, smoothed
 from skdeep.networks import Linear
 
 # every entry of the table, the hinges both plain and squared
@@ -31,6 +31,7 @@ def sum_of(terms):
 FORMULAS = {
     "log_loss": lambda s, y, p: torch.logsumexp(s, 0) - s[y],
     "binary_log_loss": lambda s, t, p: (torch.logaddexp(s, torch.zeros_like(s)) - t * s).sum(),
+    "squared_error": lambda s, t, p: sum_of([(s[c] - (1 if t[c] else -1)) ** 2 / 2 for c in range(len(s))]),
     "weston_watkins": lambda s, y, p: sum_of([(s[j] - s[y] + 1).clamp(min=0) ** p for j in range(len(s)) if j != y]),
     "crammer_singer": lambda s, y, p: (
         torch.stack([s[j] - s[y] + 1 for j in range(len(s)) if j != y]).max().clamp(min=0) ** p
@@ -101,6 +102,7 @@ def test_hinge_of_three_samples():
     [
         ("log_loss", np.log),
         ("binary_log_loss", lambda n: n * np.log(2)),
+        ("squared_error", lambda n: n / 2),
         ("weston_watkins", lambda n: n - 1),
         ("crammer_singer", lambda n: 1),
         ("ovr", lambda n: n),
@@ -351,3 +353,55 @@ def test_a_loss_of_the_users_own_gets_its_gradient_by_autograd():
 def test_base_class_asks_for_a_value():
     with pytest.raises(NotImplementedError):
         Loss().value_and_gradient(SCORES, codes(0, 1, 2))
+
+
+# ---- label smoothing ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("amount", [0.1, 1.0])
+def test_smoothed_softmax_is_that_of_torch(amount):
+    scores, target = example("log_loss", (6, 5))
+    expected = torch.nn.functional.cross_entropy(scores, target, label_smoothing=amount, reduction="none")
+    np.testing.assert_allclose(smoothed(LOSSES["log_loss"](), amount).value(scores, target), expected, rtol=1e-13)
+
+
+def test_smoothed_indicators_are_soft_targets():
+    scores, target = example("binary_log_loss", (6, 5))
+    loss = smoothed(LOSSES["binary_log_loss"](), 0.1)
+    expected = LOSSES["binary_log_loss"]().value(scores, 0.9 * target + 0.05)
+    np.testing.assert_allclose(loss.value(scores, target), expected, rtol=1e-13)
+    # one column is two classes
+    pair = torch.nn.functional.cross_entropy(
+        torch.cat([torch.zeros(6, 1), scores[:, :1]], 1), target[:, 0].long(), label_smoothing=0.1, reduction="none"
+    )
+    np.testing.assert_allclose(loss.value(scores[:, :1], target[:, :1]), pair, rtol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["log_loss", "binary_log_loss"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_smoothed_derivatives_are_those_of_autograd(name, shared):
+    loss = smoothed(LOSSES[name](), 0.2)
+    scores, target = example(name, (2, 6, 3))
+    target = target[:1] if shared else target
+    value, gradient = loss.value_and_gradient(scores.clone(), target)
+    expected = Loss.value_and_gradient(loss, scores, target)
+    np.testing.assert_allclose(value, expected[0], rtol=1e-13)
+    np.testing.assert_allclose(gradient, expected[1], atol=1e-14)
+    np.testing.assert_allclose(loss.hessian(scores, target), Loss.hessian(loss, scores, target), atol=1e-14)
+    np.testing.assert_array_equal(loss.probabilities(scores), LOSSES[name]().probabilities(scores))
+    assert loss.curvature(3) == LOSSES[name]().curvature(3)
+
+
+def test_no_smoothing_is_the_plain_loss():
+    plain = LOSSES["log_loss"]()
+    assert smoothed(plain, 0.0) is plain
+    assert isinstance(smoothed(plain, 0.1), LabelSmoothing)
+
+
+def test_one_unit_per_class_has_normalised_sigmoids():
+    scores = torch.tensor([[1.0, -2.0, 0.5], [-800.0, -801.0, -900.0], [50.0, 60.0, 900.0]], dtype=torch.float64)
+    p = LOSSES["binary_log_loss"]().probabilities(scores)
+    np.testing.assert_allclose(p.sum(1), 1, rtol=1e-14)
+    np.testing.assert_allclose(p[0], torch.sigmoid(scores[0]) / torch.sigmoid(scores[0]).sum(), rtol=1e-14)
+    np.testing.assert_allclose(p[1, 1] / p[1, 0], np.exp(-1), rtol=1e-12)  # where every sigmoid is as good as zero
+    np.testing.assert_allclose(p[2], 1 / 3)

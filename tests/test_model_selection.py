@@ -16,11 +16,18 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import KFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from skorch.callbacks import EpochTimer
 
-from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
+from skdeep import (
+    HingeClassifier,
+    LeastSquaresClassifier,
+    MLPClassifierTorch,
+    SigmoidClassifier,
+    SoftmaxClassifier,
+)
 from skdeep import model_selection as stacked
 from skdeep.model_selection import StackingWarning, one_standard_error, regularization_path
 from skdeep.stacking import _capacity, fit_stack
@@ -84,6 +91,32 @@ def compare(estimator, grid, data, search="GridSearchCV", fit_params=None, toler
 )
 def test_scores_equal_those_of_scikit_learn(estimator, grid, data):
     compare(estimator, grid, data, scoring=["accuracy", "neg_log_loss"], refit="neg_log_loss", return_train_score=True)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "grid"),
+    [
+        (LeastSquaresClassifier(calibration="temperature", random_state=0), {"alpha": ALPHAS}),
+        (LeastSquaresClassifier(solver="sgd", calibration="sigmoid", max_iter=20, random_state=0), {"alpha": ALPHAS}),
+        (SigmoidClassifier(max_iter=20, random_state=0), {"alpha": ALPHAS, "label_smoothing": [0.0, 0.1]}),
+        (clone(SOFTMAX).set_params(calibration="sigmoid"), {"alpha": ALPHAS}),
+        (clone(MLP).set_params(calibration="temperature"), {"alpha": ALPHAS[:2], "label_smoothing": [0.0, 0.1]}),
+    ],
+    ids=["least squares", "least squares, sgd", "sigmoid", "calibrated softmax", "calibrated mlp"],
+)
+def test_further_models_score_as_in_scikit_learn(estimator, grid):
+    compare(estimator, grid, WINE, scoring=["accuracy", "neg_log_loss"], refit="neg_log_loss")
+
+
+def test_multilabel_targets():
+    X, y = WINE
+    labels = np.column_stack([y == 0, y != 1, X[:, 0] > 13]).astype(int)
+    compare(
+        SigmoidClassifier(max_iter=20, random_state=0),
+        {"alpha": ALPHAS},
+        (X, labels),
+        cv=KFold(3, shuffle=True, random_state=0),
+    )
 
 
 @pytest.mark.parametrize("estimator", [SOFTMAX, HINGE, MLP], ids=lambda e: type(e).__name__)

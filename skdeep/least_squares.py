@@ -1,0 +1,224 @@
+"""Least squares on class indicators."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from numbers import Real
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from skdeep._docs import (
+    ALPHA,
+    CALIBRATION_ATTRIBUTES,
+    LEARNING_RATES,
+    LINEAR_ATTRIBUTES,
+    LINEAR_PARAMETERS,
+    RIDGE_ALPHA,
+    SCORES_CALIBRATION_PARAMETERS,
+    TRAINING_ATTRIBUTES,
+    TRAINING_PARAMETERS,
+    document,
+)
+from skdeep.calibrated import ScoresMixin
+from skdeep.closed_form import Ridge
+from skdeep.fitting import model_weights
+from skdeep.linear import LinearClassifier
+from skdeep.losses import LOSSES, Loss
+from skdeep.optimizers import OPTIMIZERS
+
+
+@document(
+    linear=LINEAR_PARAMETERS.replace(ALPHA, RIDGE_ALPHA),
+    learning_rates=LEARNING_RATES,
+    calibration=SCORES_CALIBRATION_PARAMETERS,
+    training=TRAINING_PARAMETERS.format(max_iter=200, n_iter_no_change=5),
+    learned=LINEAR_ATTRIBUTES + CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES,
+)
+class LeastSquaresClassifier(ScoresMixin, LinearClassifier):
+    r"""Linear least squares on class indicators of ±1, in closed form or by mini-batch gradient descent.
+
+    Minimises, over weights W (n_classes, n_features) and intercepts b,
+
+    .. math::
+        \frac{1}{\sum_i w_i} \sum_i w_i \tfrac12 \|s_i - t_i\|^2 + \alpha R(W), \qquad s_i = W x_i + b
+
+    with w the sample weight times the class weight, and :math:`t_{ij} = 1` for the true class and -1 elsewhere. Two
+    classes have one column of scores. The predicted class is that of the highest score.
+
+    ``solver="exact"`` takes the singular values of the data, which serve all values of ``alpha`` of a search. It needs
+    no inverse of :math:`X^T X`: with ``alpha=0``, of all solutions (there are many if columns are collinear or more
+    than the rows) it is the one with the smallest weights. It takes time in proportion to n d min(n, d) and memory in
+    proportion to min(n, d)² (dense rows with n <= d: n d); more rows are streamed.
+
+    Parameters
+    ----------
+    {linear}
+    solver : {"exact", "sgd", "adam", "adamw", "lbfgs"}, default="exact"
+        The closed form, which has no iterations and for which ``max_iter``, ``tol``, ``batch_size`` and what speaks of
+        steps mean nothing; mini-batch gradient descent with momentum, Adam, Adam with decoupled weight decay; or
+        full-batch Newton steps up to 1024 weights, L-BFGS beyond.
+    {learning_rates}
+    {calibration}
+    {training}
+
+    Attributes
+    ----------
+    {learned}
+
+    See Also
+    --------
+    SoftmaxClassifier : Linear classifier with probabilities of its own.
+    sklearn.linear_model.RidgeClassifier : The same model; its alpha is ``n_samples * alpha``.
+
+    References
+    ----------
+    .. [1] C. Bishop, *Pattern Recognition and Machine Learning*, 2006, section 4.1.3.
+    .. [2] T. Hastie, R. Tibshirani & J. Friedman, *The Elements of Statistical Learning*, 2nd edition, 2009, sections
+       3.4.1 and 4.2.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import RidgeClassifier
+    >>> from skdeep import LeastSquaresClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = LeastSquaresClassifier(alpha=0.01).fit(X, y)
+    >>> clf.score(X, y) > 0.8
+    True
+    >>> ridge = RidgeClassifier(alpha=0.01 * len(y)).fit(X, y)
+    >>> bool(abs(clf.coef_ - ridge.coef_).max() < 1e-10)
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **LinearClassifier._parameter_constraints,
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "solver": [StrOptions({*OPTIMIZERS, "lbfgs", "exact"})],
+    }
+
+    def __init__(
+        self,
+        penalty="l2",
+        *,
+        alpha=1e-4,
+        l1_ratio=0.15,
+        fit_intercept=True,
+        standardize=True,
+        solver="exact",
+        learning_rate="auto",
+        learning_rate_init="auto",
+        power_t=0.5,
+        warmup_epochs=0,
+        max_grad_norm=None,
+        momentum=0.9,
+        nesterovs_momentum=True,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-8,
+        batch_size="auto",
+        max_iter=200,
+        tol=1e-4,
+        n_iter_no_change=5,
+        max_fun=15000,
+        shuffle=True,
+        early_stopping=False,
+        validation_fraction=0.1,
+        scoring=None,
+        class_weight=None,
+        calibration=None,
+        warm_start=False,
+        random_state=None,
+        device="auto",
+        precision="auto",
+        callbacks=None,
+        verbose=False,
+    ):
+        super().__init__(
+            penalty=penalty,
+            alpha=alpha,
+            l1_ratio=l1_ratio,
+            fit_intercept=fit_intercept,
+            standardize=standardize,
+            solver=solver,
+            learning_rate=learning_rate,
+            learning_rate_init=learning_rate_init,
+            power_t=power_t,
+            warmup_epochs=warmup_epochs,
+            max_grad_norm=max_grad_norm,
+            momentum=momentum,
+            nesterovs_momentum=nesterovs_momentum,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
+            batch_size=batch_size,
+            max_iter=max_iter,
+            tol=tol,
+            n_iter_no_change=n_iter_no_change,
+            max_fun=max_fun,
+            shuffle=shuffle,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            scoring=scoring,
+            class_weight=class_weight,
+            calibration=calibration,
+            warm_start=warm_start,
+            random_state=random_state,
+            device=device,
+            precision=precision,
+            callbacks=callbacks,
+            verbose=verbose,
+        )
+
+    def _loss(self, n_outputs) -> Loss:
+        return LOSSES["squared_error"]()
+
+    def _run(
+        self, members, problem, network, states, subsets, weight, progress, max_iter, monitor=None, observer=None
+    ) -> None:
+        if self.solver != "exact":
+            super()._run(members, problem, network, states, subsets, weight, progress, max_iter, monitor, observer)
+            return
+        if self.early_stopping:
+            raise ValueError(
+                "early_stopping=True has nothing to stop: solver='exact' has no epochs. Use early_stopping=False, or "
+                "solver='sgd', 'adam' or 'adamw'."
+            )
+        ones = np.ones(len(members))
+        penalty = self._penalty(members, ones, ones)
+        self._check_smooth(self._loss(self.n_outputs_), penalty)
+        objective = self._solve(problem, network, subsets, model_weights(weight, len(members)), penalty.curvature())
+        if observer is not None:
+            observer.train_begin(network, None)
+            observer.epoch_begin(0)
+        watched: Iterable[tuple[float | None, float | None]] = [(None, None)] * len(members)
+        if monitor is not None:
+            watched = zip(*(values.tolist() for values in monitor(network, np.arange(len(members)))), strict=True)
+        for p, value, (score, loss) in zip(progress, objective.tolist(), watched, strict=True):
+            best = p.record(value, score, loss)
+            p.samples += problem.n_rows
+            p.stopped = "The solution is exact."
+            if observer is not None:
+                observer.epoch_end(0, p, network, best)
+        if observer is not None:
+            observer.train_end(network)
+        for m, p in enumerate(progress):
+            p.params = [param[m : m + 1].clone() for param in network.params]
+
+    def _solve(self, problem, network, subsets, weights, alphas) -> np.ndarray:
+        """Put the network at the solutions; the objective of each model."""
+        coef, intercept = (torch.empty_like(t) for t in network.unscaled())
+        objective = np.empty(len(alphas))
+        groups: dict[tuple, list[int]] = {}
+        for m, key in enumerate(zip(map(id, subsets), map(id, weights), strict=True)):
+            groups.setdefault(key, []).append(m)
+        target = problem.tensor(problem.target)
+        for models in groups.values():
+            m = models[0]
+            ridge = Ridge(problem.rows(), subsets[m], target, weights[m], self.fit_intercept)
+            index = torch.as_tensor(models, device=coef.device)
+            found, constant, objective[models] = ridge.solve(alphas[models])
+            coef[index], intercept[index] = found.to(coef), constant.to(coef)
+        network.set_unscaled(coef, intercept)
+        return objective

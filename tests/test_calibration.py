@@ -1,0 +1,258 @@
+"""Calibrated probabilities: scikit-learn's on the same scores, better than those without, never another class."""
+
+import numpy as np
+import pytest
+from scipy.special import expit
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV, _SigmoidCalibration, _TemperatureScaling
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import log_loss
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
+
+from skdeep import (
+    HingeClassifier,
+    LeastSquaresClassifier,
+    MLPClassifierTorch,
+    SigmoidClassifier,
+    SoftmaxClassifier,
+)
+from skdeep.calibration import fit_sigmoid, fit_temperature
+from skdeep.stacking import fit_stack
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+IRIS, IRIS_Y = load_iris(return_X_y=True)
+CANCER, CANCER_Y = load_breast_cancer(return_X_y=True)
+CANCER = StandardScaler().fit_transform(CANCER)
+DATA = {"three classes": (IRIS, IRIS_Y), "two classes": (CANCER, CANCER_Y)}
+LABELS = np.column_stack([IRIS_Y == 0, IRIS[:, 1] > 3, IRIS_Y != 1]).astype(int)
+
+ESTIMATORS = [
+    SoftmaxClassifier(max_iter=20, random_state=0),
+    SigmoidClassifier(max_iter=20, random_state=0),
+    LeastSquaresClassifier(random_state=0),
+    HingeClassifier(max_iter=20, random_state=0),
+    MLPClassifierTorch((8,), max_iter=40, learning_rate_init=0.01, random_state=0),
+]
+each_estimator = pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
+each_method = pytest.mark.parametrize("method", ["temperature", "sigmoid"])
+
+
+def scores_and_classes(n_columns, n=400, seed=0):
+    generator = np.random.default_rng(seed)
+    scores = generator.normal(0, 3, (n, n_columns))
+    if n_columns == 1:
+        return scores, (generator.random(n) < 1 / (1 + np.exp(1 - scores[:, 0] / 2))).astype(int)
+    return scores, (scores + generator.gumbel(0, 2, scores.shape)).argmax(1)
+
+
+# ---- the two methods, on the same scores as scikit-learn's -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_columns", [1, 3])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_temperature_is_that_of_scikit_learn(n_columns, weighted):
+    scores, codes = scores_and_classes(n_columns)
+    weight = np.random.default_rng(1).uniform(0.1, 3, len(codes)) if weighted else None
+    theirs = _TemperatureScaling().fit(scores if n_columns > 1 else scores[:, 0], codes, weight).beta_
+    theirs *= 2 if n_columns == 1 else 1  # there, two classes have the scores -s and s
+    assert 1 / fit_temperature(scores, codes, weight) == pytest.approx(theirs, rel=1e-6)
+
+
+@pytest.mark.parametrize("n_columns", [1, 3])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_sigmoid_is_that_of_scikit_learn(n_columns, weighted):
+    scores, codes = scores_and_classes(n_columns)
+    weight = np.random.default_rng(1).uniform(0.1, 3, len(codes)) if weighted else None
+    slopes, offsets = fit_sigmoid(scores, codes, weight)
+    for c in range(n_columns):
+        theirs = _SigmoidCalibration().fit(scores[:, c], (codes == (1 if n_columns == 1 else c)).astype(float), weight)
+        np.testing.assert_allclose([-slopes[c], -offsets[c]], [theirs.a_, theirs.b_], rtol=1e-4)
+
+
+def test_sigmoid_of_labels():
+    scores, _ = scores_and_classes(3)
+    indicators = (scores[:, ::-1] > 1).astype(np.uint8)
+    slopes, offsets = fit_sigmoid(scores, indicators)
+    for c in range(3):
+        alone = fit_sigmoid(scores[:, [c]], indicators[:, c])
+        np.testing.assert_allclose([slopes[c], offsets[c]], [alone[0][0], alone[1][0]], rtol=1e-12)
+
+
+@each_estimator
+@each_method
+@pytest.mark.parametrize("name", DATA)
+def test_probabilities_are_those_of_calibrated_classifier(estimator, method, name, monkeypatch):
+    """CalibratedClassifierCV's, if it is given the out-of-fold scores that ours are fitted on."""
+    X, y = DATA[name]
+    seen = {}
+    calibrate = type(estimator)._calibrate
+
+    def noting(self, scores, codes, weight):
+        seen.update(scores=scores, codes=codes, weight=weight)
+        calibrate(self, scores, codes, weight)
+
+    monkeypatch.setattr(type(estimator), "_calibrate", noting)
+    model = clone(estimator).set_params(calibration=method).fit(X, y)
+    scores, codes, weight = seen["scores"], seen["codes"], seen["weight"]  # of distinct rows: iris has one twice
+    plain = clone(estimator).set_params(calibration=None).fit(X, y).decision_function(X)
+    if method == "sigmoid" and isinstance(estimator, MLPClassifierTorch) and plain.ndim == 2:
+        scores, plain = scores - scores.mean(1, keepdims=True), plain - plain.mean(1, keepdims=True)
+
+    class Scores:
+        """A fitted classifier whose samples are their scores."""
+
+        _estimator_type, classes_ = "classifier", np.unique(y)
+
+        def fit(self, X, y, sample_weight=None):
+            return self
+
+        def predict(self, X):
+            raise NotImplementedError
+
+        def decision_function(self, X):
+            return X if X.shape[1] > 1 else X[:, 0]
+
+        def __sklearn_tags__(self):
+            return model.__sklearn_tags__()
+
+        def __sklearn_is_fitted__(self):
+            return True
+
+    theirs = CalibratedClassifierCV(FrozenEstimator(Scores()), method=method, ensemble=False)
+    theirs.fit(scores, codes, sample_weight=weight)
+    expected = theirs.predict_proba(plain.reshape(len(X), -1))
+    np.testing.assert_allclose(model.predict_proba(X), expected, atol=2e-4)
+
+
+# ---- what the scores are of ------------------------------------------------------------------------------------------
+
+
+def test_scores_are_out_of_fold(monkeypatch):
+    """Labels without any relation to X: a model that has seen them would be sure of some."""
+    generator = np.random.default_rng(0)
+    X, y = generator.normal(size=(60, 200)), generator.integers(0, 2, 60)
+    sure = SoftmaxClassifier(penalty=None, random_state=0).fit(X, y).predict_proba(X)
+    model = SoftmaxClassifier(penalty=None, calibration="temperature", random_state=0).fit(X, y)
+    assert sure.max(1).min() > 0.9
+    assert model.temperature_ > 20
+    assert np.abs(model.predict_proba(X) - 0.5).max() < 0.1
+
+
+@each_estimator
+def test_temperature_changes_nothing_but_probabilities(estimator):
+    plain = clone(estimator).set_params(calibration=None).fit(CANCER, CANCER_Y)
+    model = clone(estimator).set_params(calibration="temperature").fit(CANCER, CANCER_Y)
+    assert isinstance(model.temperature_, float) and model.temperature_ > 0
+    np.testing.assert_array_equal(model.decision_function(CANCER), plain.decision_function(CANCER))
+    odds = np.log(model.predict_proba(CANCER)[:, 1]) - np.log(model.predict_proba(CANCER)[:, 0])
+    moderate = np.abs(odds) < 20
+    np.testing.assert_allclose(
+        odds[moderate], (plain.decision_function(CANCER) / model.temperature_)[moderate], rtol=1e-6
+    )
+
+
+@each_estimator
+@each_method
+@pytest.mark.parametrize("name", DATA)
+def test_the_predicted_class_is_the_most_probable(estimator, method, name):
+    X, y = DATA[name]
+    model = clone(estimator).set_params(calibration=method).fit(X, y)
+    far = 100 * np.random.default_rng(0).normal(size=X.shape)
+    for Z in (X, far):
+        proba, scores = model.predict_proba(Z), model.decision_function(Z)
+        np.testing.assert_array_equal(proba.argmax(1), model.predict(Z))
+        np.testing.assert_array_equal(scores.argmax(1) if scores.ndim == 2 else scores > 0, model.predict(Z))
+        np.testing.assert_allclose(proba.sum(1), 1, rtol=1e-9)
+    assert model.score(X, y) > 0.6
+
+
+@pytest.mark.parametrize("estimator", [ESTIMATORS[1], ESTIMATORS[4]], ids=lambda e: type(e).__name__)
+@each_method
+def test_each_label_has_its_own(estimator, method):
+    plain = clone(estimator).fit(IRIS, LABELS)
+    model = clone(estimator).set_params(calibration=method).fit(IRIS, LABELS)
+    proba = model.predict_proba(IRIS)
+    np.testing.assert_array_equal(model.predict(IRIS), proba > 0.5)
+    assert (proba > 0).all() and (proba < 1).all()
+    if method == "temperature":
+        assert model.temperature_.shape == (3,)
+        np.testing.assert_array_equal(model.predict(IRIS), plain.predict(IRIS))
+        odds = plain.decision_function(IRIS) / model.temperature_
+        np.testing.assert_allclose(proba, expit(odds), atol=1e-9)
+
+
+def test_one_class_needs_no_calibration():
+    model = MLPClassifierTorch((3,), max_iter=2, calibration="temperature").fit(IRIS, np.zeros(150))
+    np.testing.assert_array_equal(model.predict_proba(IRIS), np.ones((150, 1)))
+
+
+def test_rows_to_hold_out_are_needed():
+    with pytest.raises(ValueError, match="calibration='sigmoid' needs at least 2 distinct rows of a class"):
+        SoftmaxClassifier(calibration="sigmoid").fit([[0.0], [1.0]], [0, 1])
+
+
+@each_estimator
+@each_method
+def test_a_stack_calibrates_as_each_model_alone(estimator, method):
+    base = clone(estimator).set_params(calibration=method)
+    assert "random_state" not in base._stackable_now()
+    assert not hasattr(base, "partial_fit")
+    members = [clone(base).set_params(alpha=alpha) for alpha in (1e-4, 0.1)]
+    assert fit_stack(members, IRIS, IRIS_Y) == [None, None]
+    for member in members:
+        alone = clone(member).fit(IRIS, IRIS_Y)
+        np.testing.assert_allclose(member.predict_proba(IRIS), alone.predict_proba(IRIS), atol=1e-9)
+
+
+def test_early_stopping_watches_probabilities_before_they_are_calibrated():
+    """The folds then train as long as was best, in each solver."""
+    for solver in ("sgd", "lbfgs"):
+        params = {"solver": solver, "calibration": "sigmoid", "random_state": 0}
+        model = SoftmaxClassifier(early_stopping=True, scoring="neg_log_loss", **params).fit(CANCER, CANCER_Y)
+        np.testing.assert_allclose(-np.array(model.validation_scores_), model.validation_loss_curve_, rtol=1e-6)
+        assert model.score(CANCER, CANCER_Y) > 0.9
+
+
+# ---- and what it is good for -----------------------------------------------------------------------------------------
+
+
+def expected_calibration_error(proba, y, n_bins=10):
+    confidence, right = proba.max(1), proba.argmax(1) == y
+    of_bin = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
+    gaps = [abs((right[of_bin == b] - confidence[of_bin == b]).sum()) for b in range(n_bins)]
+    return sum(gaps) / len(y)
+
+
+def halves(load):
+    X, y = load(return_X_y=True)
+    X, X_test, y, y_test = train_test_split(X, y, test_size=0.5, stratify=y, random_state=0)
+    scaler = StandardScaler().fit(X)
+    return scaler.transform(X), scaler.transform(X_test), y, y_test
+
+
+@pytest.mark.parametrize("load", [load_breast_cancer, load_digits, load_wine], ids=lambda load: load.__name__[5:])
+@each_method
+def test_scores_that_are_no_odds(load, method):
+    """Least squares has scores from -1 to 1, whose softmax is far from sure enough."""
+    X, X_test, y, y_test = halves(load)
+    model = LeastSquaresClassifier(calibration="temperature", random_state=0).fit(X, y)
+    model.temperature_ = 1.0
+    before = model.predict_proba(X_test)
+    after = LeastSquaresClassifier(calibration=method, random_state=0).fit(X, y).predict_proba(X_test)
+    assert log_loss(y_test, after) < 0.6 * log_loss(y_test, before)
+    assert expected_calibration_error(after, y_test) < 0.6 * expected_calibration_error(before, y_test)
+
+
+@pytest.mark.parametrize("load", [load_breast_cancer, load_digits], ids=lambda load: load.__name__[5:])
+def test_a_network_that_is_too_sure(load):
+    """Trained to certainty on the training rows."""
+    X, X_test, y, y_test = halves(load)
+    model = MLPClassifierTorch((32,), alpha=0, solver="lbfgs", max_iter=100, random_state=0)
+    before = model.fit(X, y).predict_proba(X_test)
+    after = model.set_params(calibration="temperature").fit(X, y).predict_proba(X_test)
+    assert model.temperature_ > 2
+    assert log_loss(y_test, after) < 0.6 * log_loss(y_test, before)
+    assert expected_calibration_error(after, y_test) < 0.8 * expected_calibration_error(before, y_test)
