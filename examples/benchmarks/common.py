@@ -35,7 +35,7 @@ def load_images():
         parts = [data[key] for key in ("X", "y", "X_test", "y_test")]
         return "Fashion-MNIST", *(p.astype(np.float32) / 255 if p.ndim == 2 else p for p in parts)
     try:
-        X, y = fetch_openml("Fashion-MNIST", version=1, return_X_y=True, as_frame=False)
+        X, y = fetch_openml("Fashion-MNIST", version=1, return_X_y=True, as_frame=False, n_retries=1, delay=0.1)
         X, y = X.astype(np.float32) / 255, y.astype(int)
         return "Fashion-MNIST", X[:60_000], y[:60_000], X[60_000:], y[60_000:]
     except OSError:
