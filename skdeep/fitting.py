@@ -18,7 +18,6 @@ from skdeep.encoding import FULL_BATCH, EncodingMixin
 from skdeep.inputs import OutputSpace, float_dtype
 from skdeep.losses import Loss
 from skdeep.networks import Network
-from skdeep.newton import Newton
 from skdeep.optimizers import OPTIMIZERS
 from skdeep.penalties import ElasticNet
 from skdeep.prediction import PredictionMixin
@@ -280,8 +279,8 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             generators = [states[0].generator] * n_models
             chunk = max(1, chunk_rows(network, data[0]) // n_models)
             batches = Batches(*data, own, generators, chunk, shuffle=False)
-            limits = max_iter, self.max_fun, self._max_newton_params()
-            minimise(network, loss, penalty, batches, mean_weight, *limits, progress, monitor, observer)
+            run = network, loss, penalty, batches, mean_weight, max_iter, self.max_fun, progress, monitor, observer
+            minimise(*run, self._max_newton_params())
             return
         rates = self._initial_rates(members, problem, network, subsets, weight, batch_rows)
         optimizer = OPTIMIZERS[self.solver_](
@@ -320,9 +319,9 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             state.seen += total
             state.generator = p.generator
 
-    def _max_newton_params(self) -> int:
-        """Up to how many parameters the exact solver takes Newton steps."""
-        return Newton.max_params
+    def _max_newton_params(self) -> int | None:
+        """Up to how many parameters the exact solver takes Newton steps; None for what suits a tight tolerance."""
+        return None
 
     def _check_smooth(self, loss: Loss, penalty: ElasticNet) -> None:
         if loss.smooth and penalty.smooth:

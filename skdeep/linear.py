@@ -178,7 +178,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         if steps != ("auto", "auto", "auto") or self.callbacks or not smooth or not float64:
             return False
         n, d, c = problem.n_rows, problem.source.shape[1], self.n_outputs_
-        if c * (d + 1) <= self._max_newton_params():
+        if self._max_newton_params() is None and c * (d + 1) <= Newton.max_params:
             exact = _NEWTON_STEPS * n * c * (c + 1) * d**2
         else:
             exact = _LBFGS_STEPS * n * 4 * c * d * problem.density
@@ -187,7 +187,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
     def _max_newton_params(self):
         # a Hessian is the work of (C + 1) d / 4 gradients
         dear = (self.n_outputs_ + 1) * self.n_features_in_ > _NEWTON_SIZE
-        return 0 if self.solver == "auto" and dear else Newton.max_params
+        return 0 if self.solver == "auto" and dear else None
 
     def _new_network(
         self, members, problem: Problem, generators, subsets, weight, state: TrainingState, warm: bool

@@ -31,14 +31,11 @@ HISTORY = 20
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum(1)
+    return torch.linalg.vecdot(a, b)
 
 
 class _LBFGS:
-    """The two-loop recursion, for models that have come differently far; a pair of no weight changes nothing.
-
-    In its vector-free form (Chen, Wang & Zhou, *Large-scale L-BFGS using MapReduce*, NIPS 2014).
-    """
+    """The two-loop recursion, for models that have come differently far; a pair of no weight changes nothing."""
 
     def __init__(self, point: Tensor):
         self.point, self.gradient = point, torch.zeros_like(point)
@@ -59,19 +56,16 @@ class _LBFGS:
         ages = np.arange(min(HISTORY, int(self.n_calls[models].max()) - 1))
         # newest first, which is another slot for each model
         pairs = models[:, None], (self.n_calls[models, None] - 1 - ages) % HISTORY
-        # the recursion runs on the host, over coefficients of these vectors: it asks for nothing but their products
-        vectors = torch.cat([self.steps[pairs], self.changes[pairs], gradient.unsqueeze(1)], dim=1)
-        products = torch.bmm(vectors, vectors.mT).cpu().numpy()
-        weight, n_pairs = self.weight[pairs].cpu().numpy(), len(ages)
-        direction, shares = np.zeros(products.shape[:2]), np.zeros_like(weight)
-        direction[:, -1] = -1.0
-        for age in ages:
-            shares[:, age] = weight[:, age] * (products[:, age] * direction).sum(1)
-            direction[:, n_pairs + age] -= shares[:, age]
-        direction *= self._size(models, gradient).cpu().numpy()[:, None]
-        for age in ages[::-1]:
-            direction[:, age] += shares[:, age] - weight[:, age] * (products[:, n_pairs + age] * direction).sum(1)
-        return torch.bmm(torch.from_numpy(direction).to(vectors).unsqueeze(1), vectors).squeeze(1)
+        steps, changes, weight = self.steps[pairs], self.changes[pairs], self.weight[pairs].unsqueeze(2)
+        direction, shares = -gradient, []
+        for weighted, change in zip((steps * weight).unbind(1), changes.unbind(1), strict=True):
+            shares.append(_dot(weighted, direction).unsqueeze(1))
+            direction.addcmul_(shares[-1], change, value=-1)
+        direction *= self._size(models, gradient).unsqueeze(1)
+        oldest_first = zip(steps.unbind(1)[::-1], (changes * weight).unbind(1)[::-1], shares[::-1], strict=True)
+        for step, weighted, share in oldest_first:
+            direction.addcmul_(share - _dot(weighted, direction).unsqueeze(1), step)
+        return direction
 
     def _remember(self, models: np.ndarray, point: Tensor, gradient: Tensor) -> None:
         newest = models, self.n_calls[models] % HISTORY
@@ -95,12 +89,13 @@ class _LBFGS:
 class _Stack:
     """The models still on their way: where each is, where it is going, and how far along it has tried to go."""
 
-    def __init__(self, objective: Objective, progress: list[Progress], max_newton_params: int):
+    def __init__(self, objective: Objective, progress: list[Progress], max_newton_params: int | None):
         self.objective, self.progress = objective, progress
         self.point = objective.start()
         self.value, self.gradient = objective(self.point)
         network = objective.network
-        newton = isinstance(network, Linear) and self.point.shape[1] <= max_newton_params
+        limit = Newton.max_params if max_newton_params is None else max_newton_params
+        newton = isinstance(network, Linear) and self.point.shape[1] <= limit
         self.directions = Newton(objective) if newton else _LBFGS(self.point.clone())
         self.direction = torch.zeros_like(self.point)
         self.search = LineSearch.begin(self.value, np.zeros(len(self.value)))
@@ -166,10 +161,10 @@ def minimise(
     mean_weight: np.ndarray,
     max_iter: int,
     max_evaluations: int,
-    max_newton_params: int,
     progress: list[Progress],
     monitor: Monitor | None = None,
     observer: Observer | None = None,
+    max_newton_params: int | None = None,
 ) -> list[Progress]:
     """Minimise the objective of each model of a stack until its gradient's largest entry is at most its ``tol``.
 
@@ -179,10 +174,10 @@ def minimise(
         As in `skdeep.training.train`; ``batches`` are chunks of the data, summed into one gradient.
     max_iter, max_evaluations : int
         Bounds on each model's iterations, and on the evaluations of its objective.
-    max_newton_params : int
-        Parameters of a linear model up to which directions are Newton's.
     progress : list of Progress
         One per model. ``tol`` bounds the gradient; with ``watch_score``, the validation score can stop it as well.
+    max_newton_params : int, optional
+        Parameters of a linear model up to which directions are Newton's; by default ``Newton.max_params``.
 
     Returns
     -------

@@ -60,6 +60,8 @@ def make(cls=SoftmaxClassifier, **params):
     defaults = {"max_iter": 4, "random_state": 0, "batch_size": 100, "n_iter_no_change": 1000, "device": "cpu"}
     if cls is MLPClassifierTorch:
         defaults |= {"hidden_layer_sizes": (8,), "solver": "sgd", "learning_rate_init": 0.1}
+    else:
+        defaults["alpha"] = 1e-4
     return cls(**{**defaults, **params})
 
 

@@ -565,7 +565,7 @@ def test_a_restored_copy_shares_nothing(cls):
 @each_estimator
 @pytest.mark.parametrize("solver", ["sgd", "adam"])
 def test_fifty_passes_are_fifty_epochs(cls, solver):
-    params = {"solver": solver, "learning_rate_init": 0.01, "max_iter": 50, **ENDLESS}
+    params = {"alpha": 1e-4, "solver": solver, "learning_rate_init": 0.01, "max_iter": 50, **ENDLESS}
     whole = incremental(cls, **params).fit(IRIS, IRIS_Y)
     passes = incremental(cls, **params)
     for _ in range(50):
@@ -589,7 +589,7 @@ def test_fifty_passes_are_fifty_epochs(cls, solver):
     ids=["constant", "invscaling", "adaptive", "warm-up", "cosine"],
 )
 def test_passes_follow_the_schedule(cls, schedule):
-    params = {"solver": "sgd", "learning_rate_init": 0.05, "max_iter": 8, **ENDLESS, **schedule}
+    params = {"alpha": 1e-4, "solver": "sgd", "learning_rate_init": 0.05, "max_iter": 8, **ENDLESS, **schedule}
     whole = incremental(cls, **params).fit(IRIS, IRIS_Y)
     assert whole.n_iter_ == 8
     passes = incremental(cls, **params)

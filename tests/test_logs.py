@@ -135,7 +135,7 @@ def pixels(events, tag, number=-1):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_templates(protocol, tmp_path):
     names = np.array([f"digit {i}" for i in range(10)])
-    model = make(protocol, TensorBoardLogger(tmp_path, image_shape=(8, 8))).fit(X, names[Y])
+    model = make(protocol, TensorBoardLogger(tmp_path, image_shape=(8, 8)), alpha=1e-4).fit(X, names[Y])
     events = the_run(tmp_path)
     assert sorted(events.Tags()["images"]) == [f"templates/digit {i}" for i in range(10)]
     limit = np.abs(model.coef_).max()

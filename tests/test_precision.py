@@ -45,7 +45,7 @@ def watched(monkeypatch):
 @pytest.mark.parametrize("cls", ESTIMATORS)
 def test_parameters_and_losses_have_the_precision_asked_for(cls, input_dtype, precision, dtype, monkeypatch):
     seen = watched(monkeypatch)
-    model = cls(precision=precision, max_iter=2, random_state=0).fit(X.astype(input_dtype), Y)
+    model = cls(precision=precision, batch_size=200, max_iter=2, random_state=0).fit(X.astype(input_dtype), Y)
     assert seen == {dtype}
     coef = model.coefs_[0] if hasattr(model, "coefs_") else model.coef_
     assert coef.dtype == (np.float32 if input_dtype == "float32" else np.float64)
@@ -57,7 +57,7 @@ def test_parameters_and_losses_have_the_precision_asked_for(cls, input_dtype, pr
 def test_auto_is_by_the_work(cls, work, dtype, monkeypatch):
     monkeypatch.setattr("skdeep.encoding._FREE_FLOAT64", work)
     seen = watched(monkeypatch)
-    cls(max_iter=1).fit(X, Y)
+    cls(batch_size=200, max_iter=1).fit(X, Y)
     assert seen == {dtype}
 
 
@@ -105,7 +105,7 @@ def test_models_are_as_good_in_bfloat16(cls):
 def test_the_center_is_not_rounded():
     """Columns far from zero: what bfloat16 loses of X is lost, but not of the intercept that makes up for them."""
     far = np.round(X) + 64  # exact in bfloat16
-    model = SoftmaxClassifier(precision="bfloat16", max_iter=30, random_state=0).fit(far.astype("f4"), Y)
+    model = SoftmaxClassifier(alpha=1e-4, precision="bfloat16", max_iter=30, random_state=0).fit(far.astype("f4"), Y)
     assert model.score(X_TEST + 64, Y_TEST) > 0.9
 
 

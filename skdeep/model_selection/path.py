@@ -74,6 +74,8 @@ def one_standard_error(cv_results: dict[str, Any], *, metric: str = "score", com
         cv_results[key][best] for key in cv_results if key.startswith("split") and key.endswith(f"_test_{metric}")
     ]
     error = np.std(splits, ddof=1) / np.sqrt(len(splits)) if len(splits) > 1 else 0.0
+    if not all(name in params for params in cv_results["params"]):
+        raise ValueError(f"one_standard_error needs {name!r} among the parameters of all candidates.")
     strength = np.array([float(params[name]) for params in cv_results["params"]])
     if name.rpartition("__")[2] == "C":
         strength = -strength
