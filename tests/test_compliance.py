@@ -23,7 +23,6 @@ from skdeep import (
     SoftmaxClassifier,
     TorchClassifier,
 )
-from skdeep.activations import ACTIVATIONS
 
 
 class Perceptron(nn.Sequential):
@@ -38,6 +37,7 @@ SMALL = {"max_iter": 60, "hidden_layer_sizes": (16,), "learning_rate_init": 0.01
 
 CONFIGURATIONS = [
     SoftmaxClassifier(),
+    SoftmaxClassifier(solver="sgd"),
     SoftmaxClassifier(penalty="l1", alpha=1e-3),
     SoftmaxClassifier(penalty="elasticnet", standardize=False),
     SoftmaxClassifier(penalty=None, learning_rate="cosine", warmup_epochs=3),
@@ -51,7 +51,7 @@ CONFIGURATIONS = [
     HingeClassifier(loss="squared_hinge", multi_class="ovr", solver="lbfgs"),
     HingeClassifier(multi_class="crammer_singer", early_stopping=True),
     HingeClassifier(multi_class="ovr", calibration=None, class_weight="balanced"),
-    HingeClassifier(penalty="l1", solver="adam", max_iter=200),
+    HingeClassifier(penalty="l1", solver="adam", max_iter=100),
     SoftmaxClassifier(calibration="temperature", label_smoothing=0.1),
     SigmoidClassifier(),
     SigmoidClassifier(solver="lbfgs", calibration="sigmoid"),
@@ -61,10 +61,11 @@ CONFIGURATIONS = [
     MLPClassifierTorch(),
     MLPClassifierTorch(calibration="temperature", label_smoothing=0.1, **SMALL),
     MLPClassifierTorch(solver="sgd", learning_rate="adaptive", learning_rate_init=0.1),
-    MLPClassifierTorch(solver="lbfgs"),
-    MLPClassifierTorch(early_stopping=True),
+    MLPClassifierTorch((16,), solver="lbfgs"),
+    MLPClassifierTorch(early_stopping=True, **SMALL),
     MLPClassifierTorch((20, 10), "tanh", solver="adamw", class_weight="balanced"),
-    *(MLPClassifierTorch(activation=name, **SMALL) for name in ACTIVATIONS if name not in ("relu", "tanh")),
+    # a slope to learn, several pieces to a unit, another initial range; the others take relu's path
+    *(MLPClassifierTorch(activation=name, **SMALL) for name in ("prelu", "maxout", "logistic")),
     MLPClassifierTorch(dropout=0.3, **SMALL),
     *(MLPClassifierTorch(normalization=name, **SMALL) for name in ("batch", "layer")),
     MLPClassifierTorch(
@@ -75,8 +76,8 @@ CONFIGURATIONS = [
     *(SoftmaxClassifier(precision=precision) for precision in ("float32", "bfloat16")),
     HingeClassifier(precision="bfloat16"),
     *(MLPClassifierTorch(precision=precision, **SMALL) for precision in ("float32", "bfloat16")),
-    SoftmaxClassifier(batch_size=8, max_iter=100),
-    MLPClassifierTorch(batch_size=8, **SMALL),
+    SoftmaxClassifier(batch_size=8, max_iter=40),
+    MLPClassifierTorch(batch_size=8, **{**SMALL, "max_iter": 20}),
 ]
 
 
