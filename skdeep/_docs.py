@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from textwrap import dedent, indent
 
 ALPHA = """\
@@ -177,6 +178,12 @@ CALIBRATION_ATTRIBUTES = """
 temperature_ : float or ndarray of shape (n_labels,)
     T of ``calibration="temperature"``.
 """
+
+
+def without(text: str, *names: str) -> str:
+    """The documentation of parameters or attributes, but for some of them."""
+    entries = re.split(r"\n(?=\S)", text)
+    return "\n".join(entry for entry in entries if entry.split(" : ")[0] not in names)
 
 
 def document(**sections: str):

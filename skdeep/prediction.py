@@ -129,6 +129,10 @@ class PredictionMixin:
             return torch.sigmoid(scores)
         return self._loss(self.n_outputs_).probabilities(scores)
 
+    def _of_models(self, scores: Tensor) -> Tensor:
+        """Scores (n, C) of the classifier, from those of the models of its network, (K, n, C)."""
+        return scores[0]
+
     @property
     def _fitted_multilabel(self) -> bool:
         return getattr(self, "_target_is_multilabel", False)
@@ -150,7 +154,8 @@ class PredictionMixin:
         results: Tensor | None = None
         with threads_for(min(len(rows), step) * size):
             for start in range(0, len(rows), step):
-                part = result(network.scores(rows.take(slice(start, start + step)))[0].to(wanted))
+                scores = network.scores(rows.take(slice(start, start + step)))
+                part = result(self._of_models(scores).to(wanted))
                 if len(part) == len(rows):
                     return part, space
                 if results is None:

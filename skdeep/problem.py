@@ -204,58 +204,92 @@ class TrainingState:
     seen: float = 0.0
 
 
+def scores_of(network: Network, rows: DenseRows | SparseRows, index: np.ndarray) -> Tensor:
+    """Scores (K, m, C) of the rows of `index` (m,), in bounded batches."""
+    parts = np.array_split(index, max(1, -(-len(index) // chunk_rows(network, rows))))
+    return torch.cat([network.scores(rows.take(torch.from_numpy(part))).detach() for part in parts], dim=1)
+
+
 def make_monitor(
-    held_out: Problem,
+    held_out: list[Problem],
     loss: Loss,
     scoring: str | Callable | None,
-    labels: np.ndarray,
+    labels: Callable[[np.ndarray], np.ndarray],
     fitted: Callable[[Network, int], Any],
 ) -> Monitor:
     """Make the function that the training loop calls after each epoch.
 
     Parameters
     ----------
-    held_out : Problem
-        Validation data.
+    held_out : list of Problem
+        Validation data: the same for all models, or of each model its own rows of one source.
     loss : Loss
     scoring : str, callable or None
         A scorer; None is accuracy, "loss" the negative loss (both computed on the device).
-    labels : ndarray
-        The held-out labels as the user knows them, for a scorer.
+    labels : callable
+        ``labels(codes)`` are those labels as the user knows them, for a scorer.
     fitted : callable
         ``fitted(network, model)`` is an estimator with the parameters of one model, for a scorer.
     """
-    index = None if held_out.index is None else torch.from_numpy(held_out.index)
-    rows, codes, target = held_out.rows(), held_out.tensor(held_out.codes), held_out.tensor(held_out.target)
-    weight = np.ones(len(codes)) if held_out.sample_weight is None else held_out.sample_weight
-    of_class = 1.0 if held_out.class_weight is None else held_out.class_weight
+    first, own, n_rows = held_out[0], len(held_out) > 1, max(len(part.codes) for part in held_out)
+    rows = first.rows()
+    index = None
+    if first.index is not None:
+        index = torch.from_numpy(_filled_up([part.index for part in held_out], n_rows))
+    codes = first.tensor(_filled_up([part.codes for part in held_out], n_rows))
+    target = first.tensor(_filled_up([part.target for part in held_out], n_rows))
+    weights = [np.ones(len(part.codes)) if part.sample_weight is None else part.sample_weight for part in held_out]
+    of_class = [1.0 if part.class_weight is None else part.class_weight for part in held_out]
     # accuracy counts samples as they are; the loss weighs them as in training (one row for all models, or one for each)
-    share, loss_share = (held_out.tensor(np.atleast_2d(w)) for w in (weight, weight * of_class))
-    share, loss_share = share / share.sum(), loss_share / loss_share.sum(1, keepdim=True)
+    share = first.tensor(_shares(weights, n_rows))
+    loss_share = first.tensor(_shares([w * c for w, c in zip(weights, of_class, strict=True)], n_rows))
     scorer = None if scoring in (None, "loss") else get_scorer(scoring)
-    weight_argument = {} if held_out.sample_weight is None else {"sample_weight": held_out.sample_weight}
 
     def monitor(network: Network, models: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        accuracy = torch.zeros(network.n_models, dtype=held_out.dtype, device=held_out.device)
+        accuracy = torch.zeros(network.n_models, dtype=first.dtype, device=first.device)
         objective = torch.zeros_like(accuracy)
-        of_models = loss_share[models] if len(loss_share) > 1 else loss_share
+
+        def of_models(values: Tensor) -> Tensor:
+            return values[torch.as_tensor(models, device=values.device)] if len(values) > 1 else values
+
         step = chunk_rows(network, rows)
-        for start in range(0, len(codes), step):
-            part = slice(start, min(start + step, len(codes)))
-            scores = network.scores(rows.take(part if index is None else index[part])).detach()
-            if codes.ndim == 2:
-                right = ((scores > 0) == codes[part].bool()).all(-1)
+        if own:  # a batch has the rows of every model
+            step = max(1, min(step, MAX_VALUES // (network.n_models * rows.row_values)))
+        for start in range(0, n_rows, step):
+            part = slice(start, min(start + step, n_rows))
+            batch = rows.take(part if index is None else of_models(index)[:, part] if own else index[0, part])
+            scores, right_code = network.scores(batch).detach(), of_models(codes)[:, part]
+            if codes.ndim == 3:
+                right = ((scores > 0) == right_code.bool()).all(-1)
             elif scores.shape[-1] == 1:
-                right = (scores[..., 0] > 0) == codes[part].bool()
+                right = (scores[..., 0] > 0) == right_code.bool()
             else:
-                right = scores.argmax(-1) == codes[part]
-            accuracy += (right * share[:, part]).sum(1)
-            wanted = target[part] if target.dtype is torch.int64 else target[part].to(held_out.dtype)
-            objective += (loss.value(scores, wanted.unsqueeze(0)) * of_models[:, part]).sum(1)
+                right = scores.argmax(-1) == right_code
+            accuracy += (right * of_models(share)[:, part]).sum(1)
+            wanted = of_models(target)[:, part]
+            wanted = wanted if wanted.dtype is torch.int64 else wanted.to(first.dtype)
+            objective += (loss.value(scores, wanted) * of_models(loss_share)[:, part]).sum(1)
         losses = objective.double().cpu().numpy()
         if scorer is None:
             return (-losses if scoring == "loss" else accuracy.double().cpu().numpy()), losses
-        estimators = [fitted(network, m) for m in range(network.n_models)]
-        return np.array([scorer(e, held_out.X, labels, **weight_argument) for e in estimators]), losses
+        marks = []
+        for m, model in enumerate(models):
+            data = held_out[model if own else 0]
+            weight = {} if data.sample_weight is None else {"sample_weight": data.sample_weight}
+            marks.append(scorer(fitted(network, m), data.X, labels(data.codes), **weight))
+        return np.array(marks), losses
 
     return monitor
+
+
+def _filled_up(arrays: list, n_rows: int) -> np.ndarray:
+    """Arrays of several lengths as one (len(arrays), n_rows, ...): the first entry of each fills it up."""
+    return np.stack([np.concatenate([a, np.repeat(a[:1], n_rows - len(a), axis=0)]) for a in arrays])
+
+
+def _shares(weights: list[np.ndarray], n_rows: int) -> np.ndarray:
+    """Each row's share of the weight of its set, with zeros where it has fewer than `n_rows`."""
+    tables = [np.atleast_2d(weight) for weight in weights]
+    return np.concatenate(
+        [np.pad(w / w.sum(1, keepdims=True), ((0, 0), (0, n_rows - w.shape[1]))) for w in tables]
+    ).astype(np.float64)
