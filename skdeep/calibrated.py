@@ -108,7 +108,7 @@ class CalibrationMixin(FittingMixin):
             of_fold = {f: np.random.default_rng(seed) for f in folds}
             generators = [of_fold[f] for _, f in stack]
             states = [TrainingState(generator) for generator in generators]
-            network = self._new_network(models, problem, generators, own, weights, states[0], False)
+            network = self._new_network(models, problem, generators, own, weights, states, False)
             runs = [members[m]._fold_progress(progress[m]) for m, _ in stack]
             self._run(models, problem, network, states, own, weights, runs, self.max_iter)
             if any(p.interrupted for p in runs):

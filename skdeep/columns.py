@@ -74,6 +74,23 @@ class Columns:
         assert total is not None  # there is at least one row
         return total
 
+    @classmethod
+    def of_models(
+        cls,
+        rows: DenseRows | SparseRows,
+        subsets: list[np.ndarray | None],
+        weights: list[np.ndarray | None],
+        known: Columns | None = None,
+    ) -> list[Columns]:
+        """Statistics of the rows of each model of a stack, and of those `known`; models with the same share them."""
+        measured: dict[tuple[int, int], Columns] = {}
+        pairs = list(zip(subsets, weights, strict=True))
+        for subset, weight in pairs:
+            if (id(subset), id(weight)) not in measured:
+                columns = cls.measure(rows, subset, weight)
+                measured[id(subset), id(weight)] = columns if known is None else known.merged(columns)
+        return [measured[id(subset), id(weight)] for subset, weight in pairs]
+
     def merged(self, other: Columns) -> Columns:
         """Statistics of both sets of rows together."""
         weight = self.weight + other.weight
@@ -87,16 +104,16 @@ class Columns:
             max(self.rounding, other.rounding),
         )
 
-    def sizes(self, centered: bool) -> np.ndarray:
+    def sizes(self, centered: bool, rounding: float = 0.0) -> np.ndarray:
         """How large each column is, (d,).
 
         The standard deviation where columns are centred, the root mean square where there is no intercept to centre by,
         the maximum for sparse data (where few non-zeros would make for a tiny deviation, and a huge factor). A column
-        that is constant up to rounding is taken for one of the order of one.
+        that is constant up to rounding (that of the values, or a larger one) is taken for one of the order of one.
         """
         magnitude = np.maximum(np.sqrt(self.variance + self.mean**2), self.largest)
         size = np.sqrt(self.variance) if centered else magnitude
-        constant = size <= 10 * self.rounding * magnitude
+        constant = size <= 10 * max(self.rounding, rounding) * magnitude
         return np.where(constant, np.maximum(magnitude, 1.0), size)
 
 

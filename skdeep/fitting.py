@@ -14,6 +14,7 @@ from sklearn.utils import check_random_state
 from skdeep._threads import threads_for
 from skdeep.batching import Batches
 from skdeep.callbacks import make_observer
+from skdeep.columns import Columns
 from skdeep.encoding import FULL_BATCH, EncodingMixin
 from skdeep.inputs import OutputSpace, float_dtype
 from skdeep.losses import Loss
@@ -53,6 +54,15 @@ def mean_weights(weight: np.ndarray | None, subsets: list[np.ndarray | None]) ->
     return np.array([1.0 if w is None else (w if s is None else w[s]).mean() for w, s in pairs])
 
 
+def column_statistics(problem: Problem, subsets, weight, states: list[TrainingState], warm: bool) -> list[Columns]:
+    """Statistics of the columns of each model's rows; kept in the `states`, and (`warm`) added to those there."""
+    known = states[0].columns if warm else None
+    columns = Columns.of_models(problem.rows(), subsets, model_weights(weight, len(subsets)), known)
+    for state, own in zip(states, columns, strict=True):
+        state.columns = own
+    return columns
+
+
 class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
     """Trains the *members* of a stack: estimators that differ in `stackable` parameters only.
 
@@ -90,7 +100,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         raise NotImplementedError
 
     def _new_network(
-        self, members: list, problem: Problem, generators, subsets, weight, state: TrainingState, warm: bool
+        self, members: list, problem: Problem, generators, subsets, weight, states: list[TrainingState], warm: bool
     ) -> Network:
         """The network before training: initial, or (`warm`, one model) that of the fitted attributes."""
         raise NotImplementedError
@@ -178,7 +188,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         held_out = held_out or split_off
         subsets = [subset] * len(members)
         generators = [state.generator for state in states]
-        network = self._new_network(members, problem, generators, subsets, weight, states[0], going_on)
+        network = self._new_network(members, problem, generators, subsets, weight, states, going_on)
         max_iter = 1 if incremental else self.max_iter
         progress = [member._progress(going_on) for member in members]
         observer = None

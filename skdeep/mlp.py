@@ -6,6 +6,7 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skdeep._docs import (
@@ -18,11 +19,13 @@ from skdeep._docs import (
 )
 from skdeep.activations import ACTIVATIONS
 from skdeep.base import BaseTorchClassifier
-from skdeep.fitting import values
-from skdeep.inputs import OutputSpace, to_numpy
+from skdeep.fitting import column_statistics, values
+from skdeep.inputs import OutputSpace, float_dtype, to_numpy
 from skdeep.losses import LOSSES, Loss, smoothed
 from skdeep.penalties import L2
 from skdeep.perceptron import MLP
+from skdeep.problem import Problem
+from skdeep.standardization import Standardization
 
 #: Learned attributes that no option makes go away.
 _ALWAYS = {"coefs_", "intercepts_"}
@@ -71,7 +74,9 @@ class MLPClassifierTorch(NeuralNetClassifier):
     (with normalisation, dropout and residual blocks where asked for) trained on the cross-entropy of the scores s
     (softmax for more than two classes, one logistic column for two, one per label for multilabel targets) plus
     :math:`\frac{\alpha}{2 B \bar w} \sum_l \|W_l\|^2`, the L2 penalty as MLPClassifier has it. Parameters, attributes
-    and their meaning are those of :class:`sklearn.neural_network.MLPClassifier`, so that a swap is one word.
+    and their meaning are those of :class:`sklearn.neural_network.MLPClassifier`, so that a swap is one word; by default
+    (``standardize=True``) of one behind a StandardScaler, with :math:`W_1 \,\mathrm{diag}(\sigma)` for :math:`W_1` in
+    the penalty.
 
     Parameters
     ----------
@@ -92,10 +97,17 @@ class MLPClassifierTorch(NeuralNetClassifier):
         the hidden layer before. Each is left out of a training step, for the whole batch, with a probability that grows
         linearly from block to block up to this one at the last (0 leaves out none); otherwise it is scaled up. Layers
         of other widths stay as they are. None has no residual blocks.
+    standardize : bool, default=True
+        Whether to train in columns that are centred and scaled by their weighted means and standard deviations (sparse
+        ones: scaled by their largest magnitude), as if the classifier were behind a StandardScaler: the initial
+        weights and ``alpha`` are those of a first layer on such columns. ``coefs_[0]`` and ``intercepts_[0]`` refer to
+        the columns of X all the same. ``partial_fit`` goes by the statistics of all rows so far. With False, everything
+        refers to the columns as they are, as in MLPClassifier.
     solver : {"adam", "sgd", "adamw", "lbfgs"}, default="adam"
         Adam, mini-batch gradient descent with momentum, Adam with decoupled weight decay, or full-batch L-BFGS.
     alpha : float, default=1e-4
-        Strength of the L2 penalty; it is divided by the total weight of a batch.
+        Strength of the L2 penalty; it is divided by the total weight of a batch. With ``standardize`` it acts on the
+        weights of standardised columns.
     learning_rate : {"constant", "invscaling", "adaptive", "cosine"}, default="constant"
         Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
         until it is below 1e-6; or half a cosine down to zero at ``max_iter``.
@@ -110,7 +122,8 @@ class MLPClassifierTorch(NeuralNetClassifier):
     coefs_ : list of ndarray of shape (fan_in, fan_out)
         Weights of each layer; with "maxout", two columns side by side for each hidden unit.
     intercepts_ : list of ndarray of shape (fan_out,)
-        Constant terms of each layer; zero before batch normalisation, where ``betas_`` take their place.
+        Constant terms of each layer; before batch normalisation, where ``betas_`` take their place, zero (in the first
+        layer: what centres the columns).
     slopes_ : list of float
         Learnt slope of each hidden layer; only with "prelu".
     gammas_, betas_ : list of ndarray of shape (fan_out,)
@@ -159,6 +172,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "label_smoothing": [Interval(Real, 0, 1, closed="both")],
+        "standardize": ["boolean"],
         "normalization": [StrOptions({"batch", "layer"}), None],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "stochastic_depth": [Interval(Real, 0, 1, closed="left"), None],
@@ -182,6 +196,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
         normalization=None,
         dropout=0.0,
         stochastic_depth=None,
+        standardize=True,
         solver="adam",
         alpha=0.0001,
         batch_size="auto",
@@ -218,6 +233,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
         self.normalization = normalization
         self.dropout = dropout
         self.stochastic_depth = stochastic_depth
+        self.standardize = standardize
         self.solver = solver
         self.alpha = alpha
         self.batch_size = batch_size
@@ -289,7 +305,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
     def _n_units(self, n_outputs):
         return sum(self._layer_units(1, n_outputs)[1:])
 
-    def _new_network(self, members, problem, generators, subsets, weight, state, warm) -> MLP:
+    def _new_network(self, members, problem, generators, subsets, weight, states, warm) -> MLP:
         units = self._layer_units(problem.X.shape[1], self.n_outputs_)
         self.n_layers_ = len(units)
         self.out_activation_ = "softmax" if self._loss(self.n_outputs_).target == "codes" else "logistic"
@@ -302,10 +318,23 @@ class MLPClassifierTorch(NeuralNetClassifier):
         tensor = {"device": problem.device, "dtype": problem.dtype}
         if warm:
             self._check_layers(units)
+        noise["standardization"] = self._standardization(problem, subsets, weight, states, warm)
+        if warm:
             return self._trained_network(**tensor, generators=generators, **noise)
         for name in set(self._attributes.values()) - _ALWAYS:  # of an earlier fit with other layers
             self.__dict__.pop(name, None)
         return MLP.initial(generators, units, self.activation, normalization=self.normalization, **noise, **tensor)
+
+    def _standardization(self, problem: Problem, subsets, weight, states, warm: bool) -> Standardization | None:
+        if not self.standardize:
+            return None
+        columns = column_statistics(problem, subsets, weight, states, warm)
+        centers, tensor = not issparse(problem.X), {"device": problem.device, "dtype": problem.dtype}
+        # weights are kept in this dtype, in which those on raw columns that hardly vary would be lost
+        rounding = float(np.finfo(float_dtype(problem.X)).eps)
+        scale = np.stack([1 / c.sizes(centers, rounding) for c in columns])
+        center = torch.as_tensor(np.stack([c.mean for c in columns]), **tensor).unsqueeze(1) if centers else None
+        return Standardization(center, torch.as_tensor(scale, **tensor).unsqueeze(1))
 
     def _check_layers(self, units: list[int]) -> None:
         """Raise if the fitted attributes are not those of such layers."""
@@ -323,19 +352,22 @@ class MLPClassifierTorch(NeuralNetClassifier):
                 f"of shape {known}. Put them back, or fit with warm_start=False."
             )
 
-    def _trained_network(self, device, dtype, **noise) -> MLP:
+    def _trained_network(self, device, dtype, standardization=None, **noise) -> MLP:
         def stack(name):
             arrays = (np.atleast_1d(to_numpy(array)).T for array in getattr(self, name, []))
             return [torch.tensor(array, device=device, dtype=dtype).contiguous().unsqueeze(0) for array in arrays]
 
         noise = {"stochastic_depth": self.stochastic_depth} | noise
         weights, biases, slopes, *norms = map(stack, self._attributes.values())
-        return MLP(weights, biases, slopes, self.activation, *norms, **noise)
+        if standardization is not None:
+            first = (torch.tensor(to_numpy(array).T).unsqueeze(0) for array in (self.coefs_[0], self.intercepts_[0]))
+            weights[0], biases[0] = (t.to(device, dtype) for t in standardization.unfolded(*first))
+        return MLP(weights, biases, slopes, self.activation, *norms, standardization=standardization, **noise)
 
     def _learned(self, network, model, dtype, space):
         learned = {}
-        for name, group in network.groups.items():
-            arrays = [tensor.detach()[model].cpu().numpy().astype(dtype) for tensor in group]
+        for name, group in network.unscaled(model).items():
+            arrays = [tensor.numpy().astype(dtype) for tensor in group]
             if name == "slope":
                 learned[self._attributes[name]] = [float(array[0]) for array in arrays]
             else:
