@@ -17,10 +17,10 @@ from torch.nn import functional as F
 from skdeep._docs import LABEL_SMOOTHING, TRAINING_ATTRIBUTES, TRAINING_PARAMETERS, document, without
 from skdeep._methods import available_unless
 from skdeep.fitting import draw_seeds
-from skdeep.inputs import OutputSpace, to_numpy
+from skdeep.inputs import OutputSpace, rows_of, to_numpy
 from skdeep.mlp import MLPClassifierTorch
-from skdeep.networks import Network
-from skdeep.prediction import PredictionMixin
+from skdeep.perceptron import MLP
+from skdeep.prediction import PredictionMixin, prediction_dtype
 from skdeep.problem import Problem, TrainingState, make_monitor, scores_of
 from skdeep.splits import DistinctRows, fold_of_rows
 from skdeep.training import Progress
@@ -109,6 +109,8 @@ class MLPEnsembleClassifier(MLPClassifierTorch):
         Probability that a hidden unit is left out of a training step.
     stochastic_depth : float or None, default=None
         Probability that the last residual block is left out of a training step; None has no residual blocks.
+    standardize : bool, default=True
+        Whether to train in centred and scaled columns, each member in those of its rows.
     solver : {"adamw", "adam", "sgd", "lbfgs"}, default="adamw"
         Adam with decoupled weight decay, Adam, mini-batch gradient descent with momentum, or full-batch L-BFGS.
     alpha : float, default=1e-4
@@ -201,6 +203,7 @@ class MLPEnsembleClassifier(MLPClassifierTorch):
         normalization=None,
         dropout=0.0,
         stochastic_depth=None,
+        standardize=True,
         solver="adamw",
         alpha=0.0001,
         batch_size="auto",
@@ -234,6 +237,7 @@ class MLPEnsembleClassifier(MLPClassifierTorch):
             normalization=normalization,
             dropout=dropout,
             stochastic_depth=stochastic_depth,
+            standardize=standardize,
             solver=solver,
             alpha=alpha,
             batch_size=batch_size,
@@ -321,7 +325,7 @@ class MLPEnsembleClassifier(MLPClassifierTorch):
         generators = [of_seed[seed] for own in seeds for seed in own]
         own_states = [TrainingState(generator) for generator in generators]
         subsets = rest * len(members)
-        network = self._new_network(models, problem, generators, subsets, weight, own_states[0], False)
+        network = self._new_network(models, problem, generators, subsets, weight, own_states, False)
         patience = self.n_iter_no_change if self.early_stopping else math.inf
         progress = [Progress(member.tol, patience, watch_score=True) for member in models]
         watched = self._watched(members, problem, held_out, left_out)
@@ -348,6 +352,8 @@ class MLPEnsembleClassifier(MLPClassifierTorch):
         params |= {"early_stopping": True, "scoring": "loss"}
         if not self.early_stopping:
             params["n_iter_no_change"] = math.inf
+        if self.batch_size == "auto":
+            params["batch_size"] = _BATCH_ROWS
         self.__dict__.update(self._curves(progress, incremental))
         not_theirs = {*params, "n_estimators", self._coef_attribute, "oof_proba_", "oof_score_", "temperature_"}
         shared = {
@@ -374,10 +380,11 @@ class MLPEnsembleClassifier(MLPClassifierTorch):
     @torch.no_grad()
     def _judge(self, problem: Problem, weight: np.ndarray | None, left_out: list[np.ndarray]) -> None:
         """Calibrate on the out-of-fold scores, and keep what the ensemble says of rows that are new to it."""
-        data, new = problem.rows(), np.concatenate(left_out)
+        new, tensor = np.concatenate(left_out), (problem.device, prediction_dtype(problem.source, problem.device))
+        data = rows_of(problem.source, *tensor)
 
         def out_of_fold() -> Tensor:
-            networks = [estimator._trained_network(problem.device, problem.dtype) for estimator in self.estimators_]
+            networks = [estimator._trained_network(*tensor) for estimator in self.estimators_]
             return torch.cat([scores_of(n, data, rows) for n, rows in zip(networks, left_out, strict=True)], dim=1)
 
         if self.calibration == "temperature":
@@ -394,8 +401,7 @@ class MLPEnsembleClassifier(MLPClassifierTorch):
         everywhere[torch.from_numpy(new)] = scores
         if problem.subset is not None:
             rest = np.flatnonzero(problem.sample_weight == 0)
-            network = self._trained_network(problem.device, problem.dtype)
-            everywhere[torch.from_numpy(rest)] = self._of_models(scores_of(network, data, rest))
+            everywhere[torch.from_numpy(rest)] = self._of_models(scores_of(self._trained_network(*tensor), data, rest))
         self.oof_proba_ = self._knowing(everywhere, OutputSpace(self._any_coef)).predict_proba(None)
 
     def _knowing(self, scores: Tensor, space: OutputSpace) -> MLPEnsembleClassifier:
@@ -421,8 +427,8 @@ class MLPEnsembleClassifier(MLPClassifierTorch):
 
     # ---- prediction -----------------------------------------------------------------------------------------------
 
-    def _trained_network(self, device, dtype) -> Network:
-        networks = [estimator._trained_network(device, dtype) for estimator in self.estimators_]
+    def _trained_network(self, device, dtype, **options) -> MLP:
+        networks = [estimator._trained_network(device, dtype, **options) for estimator in self.estimators_]
         tensors = zip(*(network.tensors for network in networks), strict=True)
         return networks[0].with_params([torch.cat(stacked).detach() for stacked in tensors])
 

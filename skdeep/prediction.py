@@ -17,6 +17,11 @@ from skdeep.networks import Network
 from skdeep.problem import chunk_rows
 
 
+def prediction_dtype(X, device: torch.device) -> torch.dtype:
+    """In which precision to compute scores, however the model was trained."""
+    return torch.float32 if device.type == "mps" or float_dtype(X) == np.float32 else torch.float64
+
+
 class PredictionMixin:
     """The methods of a fitted classifier."""
 
@@ -145,7 +150,7 @@ class PredictionMixin:
         space = OutputSpace(X)
         X = check_features(self, X, reset=False)
         device = resolve_device(self.device, X, fallback=True)
-        kind = torch.float32 if device.type == "mps" or float_dtype(X) == np.float32 else torch.float64
+        kind = prediction_dtype(X, device)
         rows = rows_of(X, device, kind)
         network = self._trained_network(device, kind)
         size = sum(p.numel() for p in network.params)
