@@ -60,6 +60,8 @@ class Columns:
                 w = np.ones(len(X))
             else:
                 w = weight[part] if subset is None else weight[subset[part]]
+                if not w.any():
+                    continue
             if shift is None or squares is None:
                 # near the mean, so that the variance is no small difference of large sums
                 shift, squares = X.mean(0), torch.empty_like(X)
