@@ -136,6 +136,7 @@ class BaseTorchClassifier(CallbackSupportMixin, CalibrationMixin, ClassifierMixi
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = self._allow_nan
         tags.array_api_support = True
         tags.classifier_tags.multi_label = self._multilabel
         return tags

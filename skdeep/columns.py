@@ -21,8 +21,10 @@ class Columns:
 
     Attributes
     ----------
-    weight : float
-        Total weight of the rows seen.
+    weight : ndarray of shape (d,)
+        Total weight of the rows seen, where they are not missing (NaN).
+    missing : ndarray of shape (d,)
+        Total weight of the rows where they are.
     mean, variance : ndarray of shape (d,)
         Of dense columns; zero for sparse ones.
     largest : ndarray of shape (d,)
@@ -31,7 +33,8 @@ class Columns:
         Relative rounding error of the values.
     """
 
-    weight: float
+    weight: np.ndarray
+    missing: np.ndarray
     mean: np.ndarray
     variance: np.ndarray
     largest: np.ndarray
@@ -50,7 +53,7 @@ class Columns:
                 part = slice(start, start + step)
                 X = rows.take(part if subset is None else torch.from_numpy(subset[part]))
                 largest.scatter_reduce_(0, X.col_indices().long(), X.values().abs(), "amax")
-            return cls(float(n), zero, zero.copy(), largest.double().cpu().numpy(), rounding)
+            return cls(zero + n, zero, zero, zero, largest.double().cpu().numpy(), rounding)
         total = None
         shift = squares = None
         for start in range(0, n, _CHUNK_ROWS):
@@ -60,16 +63,23 @@ class Columns:
                 w = np.ones(len(X))
             else:
                 w = weight[part] if subset is None else weight[subset[part]]
+                if not w.any():
+                    continue
             if shift is None or squares is None:
                 # near the mean, so that the variance is no small difference of large sums
-                shift, squares = X.mean(0), torch.empty_like(X)
-            # two products with a vector: ten times faster than reductions along the columns
+                shift, squares = X.nanmean(0).nan_to_num_(), torch.empty_like(X)
+            # products with a vector: ten times faster than reductions along the columns
             share = torch.from_numpy(w / w.sum()).to(X)
             centred = torch.sub(X, shift, out=squares[: len(X)])
-            mean = share @ centred
-            variance = share @ centred.square_() - mean.square()
-            moments = ((mean + shift).double().cpu().numpy(), variance.clamp_(min=0).double().cpu().numpy())
-            chunk = cls(float(w.sum()), *moments, zero, rounding)
+            mean, known = share @ centred, torch.ones_like(shift)
+            if mean.isnan().any():
+                known = share @ (~X.isnan()).to(X)
+                mean = share @ centred.nan_to_num_(nan=0.0) / known
+            variance = share @ centred.square_() / known - mean.square()
+            moments = (mean + shift, variance.clamp_(min=0))
+            weights = w.sum() * known.double().cpu().numpy()
+            mean, variance = (torch.where(known > 0, m, 0.0).double().cpu().numpy() for m in moments)
+            chunk = cls(weights, w.sum() - weights, mean, variance, zero, rounding)
             total = chunk if total is None else total.merged(chunk)
         assert total is not None  # there is at least one row
         return total
@@ -94,15 +104,23 @@ class Columns:
     def merged(self, other: Columns) -> Columns:
         """Statistics of both sets of rows together."""
         weight = self.weight + other.weight
-        share = other.weight / weight
+        share = np.divide(other.weight, weight, out=np.zeros_like(weight), where=weight > 0)
         shift = other.mean - self.mean
         return Columns(
             weight,
+            self.missing + other.missing,
             self.mean + share * shift,
             (1 - share) * self.variance + share * other.variance + share * (1 - share) * shift**2,
             np.maximum(self.largest, other.largest),
             max(self.rounding, other.rounding),
         )
+
+    def indicators(self, index: np.ndarray) -> Columns:
+        """Statistics of the columns that are 1 where those of `index` are missing, and else 0."""
+        weight, missing = self.weight[index], self.missing[index]
+        share = missing / (weight + missing)
+        zero = np.zeros_like(share)
+        return Columns(weight + missing, zero, share, share * (1 - share), zero, self.rounding)
 
     def sizes(self, centered: bool, rounding: float = 0.0) -> np.ndarray:
         """How large each column is, (d,).

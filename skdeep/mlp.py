@@ -103,6 +103,10 @@ class MLPClassifierTorch(NeuralNetClassifier):
         weights and ``alpha`` are those of a first layer on such columns. ``coefs_[0]`` and ``intercepts_[0]`` refer to
         the columns of X all the same. ``partial_fit`` goes by the statistics of all rows so far. With False, everything
         refers to the columns as they are, as in MLPClassifier.
+
+        Dense X may have missing values (NaN). They count as the mean of their column, and each column in which ``fit``
+        (or the first call of ``partial_fit``) meets some gets an indicator: a further column, 1 where the value is
+        missing and else 0, standardised like the others.
     solver : {"adam", "sgd", "adamw", "lbfgs"}, default="adam"
         Adam, mini-batch gradient descent with momentum, Adam with decoupled weight decay, or full-batch L-BFGS.
     alpha : float, default=1e-4
@@ -120,7 +124,8 @@ class MLPClassifierTorch(NeuralNetClassifier):
     Attributes
     ----------
     coefs_ : list of ndarray of shape (fan_in, fan_out)
-        Weights of each layer; with "maxout", two columns side by side for each hidden unit.
+        Weights of each layer; with "maxout", two columns side by side for each hidden unit. After the rows for the
+        columns of X, the first has a row for each indicator of missing values.
     intercepts_ : list of ndarray of shape (fan_out,)
         Constant terms of each layer; before batch normalisation, where ``betas_`` take their place, zero (in the first
         layer: what centres the columns).
@@ -132,6 +137,11 @@ class MLPClassifierTorch(NeuralNetClassifier):
     running_means_, running_vars_ : list of ndarray of shape (fan_out,)
         :math:`\mu` and v of predictions: running averages over batches, in which the last one counts a tenth; only
         with ``normalization="batch"``.
+    means_ : ndarray of shape (n_features,)
+        Weighted means of the columns, by which missing values are replaced (zero for sparse ones); only with
+        ``standardize``.
+    missing_features_ : ndarray of shape (n_indicators,)
+        Columns that have an indicator; only with ``standardize``.
     n_layers_ : int
         Layers, with the input.
     out_activation_ : {"softmax", "logistic"}
@@ -167,6 +177,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
 
     _coef_attribute = "coefs_"
     stackable = NeuralNetClassifier.stackable | {"dropout", "stochastic_depth"}
+    _nan_advice = "MLPClassifierTorch takes them in dense X, with standardize=True."
     _parameter_constraints: dict = {
         **NeuralNetClassifier._parameter_constraints,
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
@@ -265,6 +276,10 @@ class MLPClassifierTorch(NeuralNetClassifier):
         self.precision = precision
         self.callbacks = callbacks
 
+    @property
+    def _allow_nan(self):
+        return self.standardize
+
     def _stackable_now(self):
         # with a probability of zero, nothing is drawn, and with None there are no blocks
         fixed = {name for name in ("dropout", "stochastic_depth") if not getattr(self, name)}
@@ -306,7 +321,10 @@ class MLPClassifierTorch(NeuralNetClassifier):
         return sum(self._layer_units(1, n_outputs)[1:])
 
     def _new_network(self, members, problem, generators, subsets, weight, states, warm) -> MLP:
-        units = self._layer_units(problem.X.shape[1], self.n_outputs_)
+        indicated = np.empty(0, dtype=np.int64)
+        if self.standardize:
+            indicated = to_numpy(getattr(self, "missing_features_", indicated)) if warm else problem.missing
+        units = self._layer_units(problem.X.shape[1] + len(indicated), self.n_outputs_)
         self.n_layers_ = len(units)
         self.out_activation_ = "softmax" if self._loss(self.n_outputs_).target == "codes" else "logistic"
         for what in ("dropout", "stochastic_depth", "normalization"):
@@ -318,23 +336,31 @@ class MLPClassifierTorch(NeuralNetClassifier):
         tensor = {"device": problem.device, "dtype": problem.dtype}
         if warm:
             self._check_layers(units)
-        noise["standardization"] = self._standardization(problem, subsets, weight, states, warm)
+        if not (warm and self.standardize):
+            for name in ("means_", "missing_features_"):
+                self.__dict__.pop(name, None)
+        noise["standardization"] = self._standardization(problem, indicated, subsets, weight, states, warm)
         if warm:
             return self._trained_network(**tensor, generators=generators, **noise)
         for name in set(self._attributes.values()) - _ALWAYS:  # of an earlier fit with other layers
             self.__dict__.pop(name, None)
         return MLP.initial(generators, units, self.activation, normalization=self.normalization, **noise, **tensor)
 
-    def _standardization(self, problem: Problem, subsets, weight, states, warm: bool) -> Standardization | None:
+    def _standardization(
+        self, problem: Problem, indicated: np.ndarray, subsets, weight, states, warm: bool
+    ) -> Standardization | None:
         if not self.standardize:
             return None
         columns = column_statistics(problem, subsets, weight, states, warm)
         centers, tensor = not issparse(problem.X), {"device": problem.device, "dtype": problem.dtype}
         # weights are kept in this dtype, in which those on raw columns that hardly vary would be lost
         rounding = float(np.finfo(float_dtype(problem.X)).eps)
-        scale = np.stack([1 / c.sizes(centers, rounding) for c in columns])
-        center = torch.as_tensor(np.stack([c.mean for c in columns]), **tensor).unsqueeze(1) if centers else None
-        return Standardization(center, torch.as_tensor(scale, **tensor).unsqueeze(1))
+        groups = [(c, c.indicators(indicated)) for c in columns]
+        sizes = np.stack([np.concatenate([c.sizes(centers, rounding) for c in group]) for group in groups])
+        mean = np.stack([np.concatenate([c.mean for c in group]) for group in groups])
+        center = torch.as_tensor(mean, **tensor).unsqueeze(1) if centers else None
+        index = torch.as_tensor(indicated, device=problem.device)
+        return Standardization(center, torch.as_tensor(1 / sizes, **tensor).unsqueeze(1), index)
 
     def _check_layers(self, units: list[int]) -> None:
         """Raise if the fitted attributes are not those of such layers."""
@@ -347,9 +373,9 @@ class MLPClassifierTorch(NeuralNetClassifier):
         if not same or known != list(zip(units[:-1], widths, strict=True)):
             raise ValueError(
                 "warm_start and partial_fit go on with the network of the previous fit, and hidden_layer_sizes, "
-                f"activation or normalization has changed: hidden_layer_sizes={self.hidden_layer_sizes!r}, activation="
-                f"{self.activation!r}, normalization={self.normalization!r} do not fit what was learnt, with weights "
-                f"of shape {known}. Put them back, or fit with warm_start=False."
+                f"activation, standardize or normalization has changed: hidden_layer_sizes={self.hidden_layer_sizes!r}, activation="
+                f"{self.activation!r}, normalization={self.normalization!r}, standardize={self.standardize!r} do not "
+                f"fit what was learnt, with weights of shape {known}. Put them back, or fit with warm_start=False."
             )
 
     def _trained_network(self, device, dtype, standardization=None, **noise) -> MLP:
@@ -358,6 +384,11 @@ class MLPClassifierTorch(NeuralNetClassifier):
             return [torch.tensor(array, device=device, dtype=dtype).contiguous().unsqueeze(0) for array in arrays]
 
         noise = {"stochastic_depth": self.stochastic_depth} | noise
+        if standardization is None and hasattr(self, "means_"):  # in prediction, which fills in the means
+            index = torch.tensor(to_numpy(self.missing_features_), device=device)
+            center = torch.tensor(to_numpy(self.means_), device=device, dtype=dtype)
+            center = torch.cat([center, center.new_zeros(len(index))]).view(1, 1, -1)
+            standardization = Standardization(center, torch.ones_like(center), index)
         weights, biases, slopes, *norms = map(stack, self._attributes.values())
         if standardization is not None:
             first = (torch.tensor(to_numpy(array).T).unsqueeze(0) for array in (self.coefs_[0], self.intercepts_[0]))
@@ -372,4 +403,10 @@ class MLPClassifierTorch(NeuralNetClassifier):
                 learned[self._attributes[name]] = [float(array[0]) for array in arrays]
             else:
                 learned[self._attributes[name]] = [space.array(np.ascontiguousarray(array.T)) for array in arrays]
-        return {name: value for name, value in learned.items() if value or name in _ALWAYS}
+        learned = {name: value for name, value in learned.items() if value or name in _ALWAYS}
+        if network.standardization is not None:
+            own = network.standardization.select(np.array([model]))
+            n_features, index = own.scale.shape[-1] - len(own.indicated), own.indicated.cpu().numpy()
+            means = np.zeros(n_features) if own.center is None else own.center[0, 0, :n_features].cpu().numpy()
+            learned |= {"means_": space.array(means.astype(dtype)), "missing_features_": space.array(index)}
+        return learned

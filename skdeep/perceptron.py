@@ -174,7 +174,7 @@ class MLP(Network):
         gates = None if noise is None or not self.blocks else self._gates(noise)
         hidden = X
         if self.standardization is not None:
-            hidden, weights[0] = self.standardization.factors(X, weights[0])
+            hidden, weights[0], biases[0] = self.standardization.factors(X, weights[0], biases[0])
         for i in range(self.n_coefs - 1):
             # the mean of a batch takes off any constant, whose gradient is zero; Adam would blow up its rounding
             z = affine(hidden, weights[i], biases[i].detach() if training and self.buffers else biases[i])

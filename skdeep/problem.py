@@ -76,6 +76,21 @@ class Problem:
         on_device = isinstance(self.source, Tensor)
         return self.source[torch.from_numpy(self.index).to(self.source.device) if on_device else self.index]
 
+    @cached_property
+    def missing(self) -> np.ndarray:
+        """Columns in which a row of non-zero weight has no value (NaN)."""
+        missing = np.zeros(self.source.shape[1], dtype=bool)
+        rows = self.rows()
+        if isinstance(rows, DenseRows) and rows.X.is_floating_point():
+            step = max(1, MAX_VALUES // rows.row_values)
+            for start in range(0, len(rows), step):
+                part = slice(start, start + step)
+                found = rows.X[part].isnan()
+                if self.sample_weight is not None:
+                    found &= torch.from_numpy(self.sample_weight[part] > 0).to(found.device).unsqueeze(1)
+                missing |= found.any(0).cpu().numpy()
+        return np.flatnonzero(missing)
+
     @property
     def n_rows(self) -> int:
         """Number of rows of non-zero weight."""

@@ -20,34 +20,44 @@ from skdeep.networks import shared
 class Standardization:
     r"""The change of variables of each model of a stack.
 
+    A missing value (NaN) is its column's mean, which is zero in standardised columns. That it was missing is told by an
+    *indicator*, a further column that is 1 there and else 0.
+
     Parameters
     ----------
-    center : Tensor of shape (K, 1, d) or (1, 1, d), or None
-        :math:`\mu`; None leaves columns where they are, as sparse ones must be.
-    scale : Tensor of shape (K, 1, d) or (1, 1, d)
+    center : Tensor of shape (K, 1, d + i) or (1, 1, d + i), or None
+        :math:`\mu`, of the indicators as well; None leaves columns where they are, as sparse ones must be.
+    scale : Tensor of shape (K, 1, d + i) or (1, 1, d + i)
         :math:`1 / \sigma`.
+    indicated : Tensor of shape (i,)
+        Columns that have an indicator.
     """
 
-    def __init__(self, center: Tensor | None, scale: Tensor):
-        self.center, self.scale = shared(center), shared(scale)
+    def __init__(self, center: Tensor | None, scale: Tensor, indicated: Tensor):
+        self.center, self.scale, self.indicated = shared(center), shared(scale), indicated
 
-    def factors(self, X: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows and weights (K, h, d) of the first layer that multiply to what the standardised rows do."""
+    def factors(self, X: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows, weights (K, h, d) and biases (K, h) of the first layer that give what the standardised rows do."""
         if X.layout is not torch.sparse_csr:
-            return self._rows(X), weight
+            return self._rows(X), weight, bias
         n_models, _, d = weight.shape
+        if self.center is not None or len(self.indicated):  # of rows that are never missing, where others were
+            weight = weight * self.scale
+            if self.center is not None:
+                bias = bias - (weight * self.center).sum(-1)
+            return X, weight[..., : d - len(self.indicated)], bias
         if X.shape[1] == d and len(self.scale) > 1:  # rows that models share, each in a scale of its own
-            return X, weight * self.scale
+            return X, weight * self.scale, bias
         scale = self.scale if X.shape[1] == d else self.scale.expand(n_models, -1, -1)
         values = X.values() * scale.flatten().index_select(0, X.col_indices())
-        return csr_tensor(X.crow_indices(), X.col_indices(), values, X.shape), weight
+        return csr_tensor(X.crow_indices(), X.col_indices(), values, X.shape), weight, bias
 
     def _rows(self, X: Tensor) -> Tensor:
-        scale = _of_rows(self.scale)
-        if self.center is None:
-            return X * scale
-        centred = X - _of_rows(self.center)
-        return centred.mul_(scale) if centred.ndim >= scale.ndim else centred * scale
+        if len(self.indicated):
+            X = torch.cat([X, X.index_select(-1, self.indicated).isnan().to(X.dtype)], dim=-1)
+        center, scale = (None if c is None else c[0] if len(c) == 1 else c for c in (self.center, self.scale))
+        centred = X.clone() if center is None else X - center
+        return (centred.mul_(scale) if centred.ndim >= scale.ndim else centred * scale).nan_to_num_(nan=0.0)
 
     def folded(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """W (K, h, d) and b (K, h) on the user's columns, of V and c; in float64 on the CPU."""
@@ -74,9 +84,4 @@ class Standardization:
         """The change of variables of some of the models."""
         index = torch.as_tensor(models, device=self.scale.device)
         center, scale = (c if c is None or len(c) == 1 else c[index] for c in (self.center, self.scale))
-        return Standardization(center, scale)
-
-
-def _of_rows(columns: Tensor) -> Tensor:
-    """Numbers per column as they go with rows (B, d) or (K, B, d)."""
-    return columns[0] if len(columns) == 1 else columns
+        return Standardization(center, scale, self.indicated)
