@@ -428,9 +428,7 @@ class MLPEnsembleClassifier(MLPClassifierTorch):
     # ---- prediction -----------------------------------------------------------------------------------------------
 
     def _trained_network(self, device, dtype, **options) -> MLP:
-        networks = [estimator._trained_network(device, dtype, **options) for estimator in self.estimators_]
-        tensors = zip(*(network.tensors for network in networks), strict=True)
-        return networks[0].with_params([torch.cat(stacked).detach() for stacked in tensors])
+        return MLP.stacked([estimator._trained_network(device, dtype, **options) for estimator in self.estimators_])
 
     def _of_models(self, scores):
         """The logarithm of the averaged probabilities, or of their odds where an answer is yes or no."""

@@ -136,6 +136,16 @@ class MLP(Network):
             standardization=standardization,
         )
 
+    @classmethod
+    def stacked(cls, parts: Sequence[MLP]) -> MLP:
+        """Networks of one model each and of the same form as one, for evaluation."""
+        stack = parts[0].with_params(
+            [torch.cat(tensors).detach() for tensors in zip(*(p.tensors for p in parts), strict=True)]
+        )
+        standardizations = [part.standardization for part in parts if part.standardization is not None]
+        stack.standardization = Standardization.stacked(standardizations) if standardizations else None
+        return stack
+
     @property
     def groups(self) -> dict[str, list[Tensor]]:
         """The `tensors` by what they are: lists with an entry per layer."""

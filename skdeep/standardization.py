@@ -9,6 +9,8 @@ whose mean is far above their deviation are centred before a product rounds them
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -85,3 +87,10 @@ class Standardization:
         index = torch.as_tensor(models, device=self.scale.device)
         center, scale = (c if c is None or len(c) == 1 else c[index] for c in (self.center, self.scale))
         return Standardization(center, scale, self.indicated)
+
+    @classmethod
+    def stacked(cls, parts: Sequence[Standardization]) -> Standardization:
+        """Changes of variables of one model each, as those of a stack; they have the same indicators."""
+        centers = [part.center for part in parts if part.center is not None]
+        scale = torch.cat([part.scale for part in parts])
+        return cls(torch.cat(centers) if centers else None, scale, parts[0].indicated)
