@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -320,6 +321,14 @@ class MLPClassifierTorch(NeuralNetClassifier):
     def _n_units(self, n_outputs):
         return sum(self._layer_units(1, n_outputs)[1:])
 
+    def _problem(self, members, X, y, sample_weight, going_on, incremental):
+        # what an earlier fit with other options has left
+        optional = set() if going_on else set(self._attributes.values()) - _ALWAYS
+        columns = set() if going_on and self.standardize else {"means_", "missing_features_"}
+        for name in optional | columns:
+            self.__dict__.pop(name, None)
+        return super()._problem(members, X, y, sample_weight, going_on, incremental)
+
     def _new_network(self, members, problem, generators, subsets, weight, states, warm) -> MLP:
         indicated = np.empty(0, dtype=np.int64)
         if self.standardize:
@@ -330,20 +339,15 @@ class MLPClassifierTorch(NeuralNetClassifier):
         for what in ("dropout", "stochastic_depth", "normalization"):
             if (value := getattr(self, what)) and value != "layer":
                 self._check_same_objective(f"{what}={value!r}")
-        noise = {"dropout": values(members, "dropout")}
+        noise: dict[str, Any] = {"dropout": values(members, "dropout")}
         if self.stochastic_depth is not None:
             noise["stochastic_depth"] = values(members, "stochastic_depth")
         tensor = {"device": problem.device, "dtype": problem.dtype}
         if warm:
             self._check_layers(units)
-        if not (warm and self.standardize):
-            for name in ("means_", "missing_features_"):
-                self.__dict__.pop(name, None)
         noise["standardization"] = self._standardization(problem, indicated, subsets, weight, states, warm)
         if warm:
             return self._trained_network(**tensor, generators=generators, **noise)
-        for name in set(self._attributes.values()) - _ALWAYS:  # of an earlier fit with other layers
-            self.__dict__.pop(name, None)
         return MLP.initial(generators, units, self.activation, normalization=self.normalization, **noise, **tensor)
 
     def _standardization(
@@ -352,7 +356,8 @@ class MLPClassifierTorch(NeuralNetClassifier):
         if not self.standardize:
             return None
         columns = column_statistics(problem, subsets, weight, states, warm)
-        centers, tensor = not issparse(problem.X), {"device": problem.device, "dtype": problem.dtype}
+        tensor: dict[str, Any] = {"device": problem.device, "dtype": problem.dtype}
+        centers = not issparse(problem.X)
         # weights are kept in this dtype, in which those on raw columns that hardly vary would be lost
         rounding = float(np.finfo(float_dtype(problem.X)).eps)
         groups = [(c, c.indicators(indicated)) for c in columns]
@@ -373,9 +378,10 @@ class MLPClassifierTorch(NeuralNetClassifier):
         if not same or known != list(zip(units[:-1], widths, strict=True)):
             raise ValueError(
                 "warm_start and partial_fit go on with the network of the previous fit, and hidden_layer_sizes, "
-                f"activation, standardize or normalization has changed: hidden_layer_sizes={self.hidden_layer_sizes!r}, activation="
-                f"{self.activation!r}, normalization={self.normalization!r}, standardize={self.standardize!r} do not "
-                f"fit what was learnt, with weights of shape {known}. Put them back, or fit with warm_start=False."
+                f"activation, standardize or normalization has changed: hidden_layer_sizes={self.hidden_layer_sizes!r}, "
+                f"activation={self.activation!r}, standardize={self.standardize!r}, normalization="
+                f"{self.normalization!r} do not fit what was learnt, with weights of shape {known}. Put them back, or "
+                "fit with warm_start=False."
             )
 
     def _trained_network(self, device, dtype, standardization=None, **noise) -> MLP:

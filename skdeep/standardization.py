@@ -2,9 +2,9 @@ r"""Centred and scaled columns as a change of variables of a network's first lay
 
 .. math:: V \frac{x - \mu}{\sigma} + c = W x + b, \qquad W = V / \sigma, \quad b = c - W \mu
 
-V and c are trained; W and b refer to the user's columns, and are what remains. Unlike in a linear model, it is the batch
-that is changed in training, not the weights: less work where a layer has more units than a batch has rows, and columns
-whose mean is far above their deviation are centred before a product rounds them.
+V and c are trained; W and b refer to the user's columns, and are what remains. Unlike in a linear model, it is the
+batch that is changed in training, not the weights: less work where a layer has more units than a batch has rows, and
+columns whose mean is far above their deviation are centred before a product rounds them.
 """
 
 from __future__ import annotations

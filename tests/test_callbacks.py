@@ -540,7 +540,11 @@ def test_gradient_clipping(cls):
 
 
 def test_parameters_can_be_frozen_and_set():
-    params = {"solver": "adam", "alpha": 10.0, "standardize": False}  # the callbacks' weights are those that are trained
+    params = {
+        "solver": "adam",
+        "alpha": 10.0,
+        "standardize": False,
+    }  # the callbacks' weights are those that are trained
     start = Initializer("weight_0", fn=lambda p: torch.nn.init.constant_(p, 0.25))
     model = make(MLPClassifierTorch, **params, callbacks=[start, Freezer("weight_0")]).fit(X, Y)
     assert (model.coefs_[0] == 0.25).all() and np.ptp(model.coefs_[1]) > 0.1

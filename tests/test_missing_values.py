@@ -160,8 +160,8 @@ def test_the_tag(standardize):
 
 
 def test_members_of_a_stack_and_of_a_search():
-    members = [mlp(calibration="temperature"), mlp(alpha=10.0, class_weight={0: 5.0}), mlp(random_state=1)]
-    members = [member.set_params(calibration="temperature") for member in members]
+    options = [{}, {"alpha": 10.0}, {"class_weight": {0: 5.0}}]
+    members = [mlp(calibration="temperature", **own) for own in options]
     assert fit_stack(members, X, Y) == [None] * len(members)
     for member in members:
         alone = clone(member).fit(X, Y)

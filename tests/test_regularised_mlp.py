@@ -133,6 +133,14 @@ def test_members_of_a_stack_end_where_they_end_alone(options):
             np.testing.assert_allclose(member.predict_proba(X), alone.predict_proba(X), atol=1e-8)
 
 
+@each_option
+def test_calibration_leaves_the_model_as_it_is(options):
+    """Its fold models are further networks, with the attributes of none."""
+    plain, calibrated = mlp(options).fit(X, Y), mlp(options, calibration="temperature").fit(X, Y)
+    np.testing.assert_array_equal(calibrated.decision_function(X), plain.decision_function(X))
+    assert vars(calibrated).keys() - vars(plain).keys() == {"temperature_"}
+
+
 def test_probabilities_of_zero_share_no_stack_with_others():
     assert {"dropout", "stochastic_depth"} <= mlp(OPTIONS["all"])._stackable_now()
     assert not {"dropout", "stochastic_depth"} & clone(BASE)._stackable_now()
