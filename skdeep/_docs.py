@@ -69,7 +69,8 @@ validation_fraction : float, default=0.1
     Share of the training data that ``early_stopping`` holds out, unless ``fit`` is given ``X_val``. Equal rows
     are held out together, classes in proportion.
 scoring : str, callable or None, default=None
-    What is watched: a scorer, "loss" (the negative loss), or None for accuracy. While the score stands still, a
+    What is watched: a scorer, "loss" (the negative loss), "calibrated_loss" (the negative loss at the temperature that
+    makes it lowest: what ``calibration`` would be left with), or None for accuracy. While the score stands still, a
     falling validation loss counts as improvement too.
 class_weight : dict, list of dict, "balanced" or None, default=None
     Factor on the weight of each class; "balanced" is inversely proportional to the weighted class counts.

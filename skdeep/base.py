@@ -60,7 +60,7 @@ class BaseTorchClassifier(CallbackSupportMixin, CalibrationMixin, ClassifierMixi
         "shuffle": ["boolean"],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="left")],
-        "scoring": [None, StrOptions({"loss", *get_scorer_names()}), callable],
+        "scoring": [None, StrOptions({"loss", "calibrated_loss", *get_scorer_names()}), callable],
         "class_weight": [None, dict, list, StrOptions({"balanced"})],
         "calibration": [StrOptions({"temperature", "sigmoid"}), None],
         "warm_start": ["boolean"],

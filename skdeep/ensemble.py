@@ -51,15 +51,14 @@ class _Runs(Progress):
 
     @classmethod
     def of(cls, members: list[Progress], left_out: list[np.ndarray], seeds: list[int]) -> _Runs:
-        losses = _mean_curve([p.validation_losses for p in members])
         errors = [f"in member {k}, {p.error}" for k, p in enumerate(members) if p.error is not None]
         return cls(
             watch_score=True,
             n_iter=max(p.n_iter for p in members),
             samples=sum(p.samples for p in members),
             loss_curve=_mean_curve([p.loss_curve for p in members]),
-            validation_losses=losses,
-            validation_scores=[-loss for loss in losses],
+            validation_losses=_mean_curve([p.validation_losses for p in members]),
+            validation_scores=_mean_curve([p.validation_scores for p in members]),
             interrupted=any(p.interrupted for p in members),
             error=errors[0] if errors else None,
             members=members,
@@ -79,7 +78,7 @@ def _no_partial_fit(estimator) -> str:
 
 @document(
     training=without(TRAINING_PARAMETERS, "early_stopping", "scoring", *_WITHOUT)
-    .format(max_iter=60, n_iter_no_change=10)
+    .format(max_iter=60, n_iter_no_change=16)
     .replace('"auto" is min(200, n_samples)', f'"auto" is min({_BATCH_ROWS}, n_samples)')
     .replace("training loss falls (or, with ``early_stopping``, the validation score\n    rises)", "log-loss falls"),
     label_smoothing=LABEL_SMOOTHING,
@@ -91,9 +90,9 @@ class MLPEnsembleClassifier(MLPClassifierTorch):
     .. math:: p(x) = \frac1K \sum_{k=1}^K \mathrm{softmax}\big(s_k(x) / T\big)
 
     The K members train as one stack, with initial weights and an order of rows of their own. Member k leaves out fold k
-    of the data (distinct rows, classes in proportion) and keeps the weights of the epoch that was best there, by
-    log-loss. So every row trains K - 1 members and is new to one: the temperature T is fitted to those out-of-fold
-    scores, and ``oof_score_`` is an estimate of the score on new data.
+    of the data (distinct rows, classes in proportion) and keeps the weights of the epoch that was best there, by the
+    log-loss that a temperature would leave [3]_. So every row trains K - 1 members and is new to one: the temperature T
+    is fitted to those out-of-fold scores, and ``oof_score_`` is an estimate of the score on new data.
 
     Parameters
     ----------
@@ -119,13 +118,13 @@ class MLPEnsembleClassifier(MLPClassifierTorch):
         Schedule: half a cosine down to zero at ``max_iter``; or see :class:`MLPClassifierTorch`.
     learning_rate_init : float, default=0.003
         Learning rate at the start.
-    early_stopping : bool, default=False
-        Whether a member stops when the log-loss of the rows it watches has not fallen for ``n_iter_no_change`` epochs.
+    early_stopping : bool, default=True
+        Whether a member stops when the score of the rows it watches has not risen for ``n_iter_no_change`` epochs.
         The weights of its best epoch are kept in any case. The rows are those of its fold, or ``X_val`` if ``fit`` is
         given that.
     scoring : str, callable or None, default=None
         What ``oof_score_`` is: a scorer, "loss" (the negative loss), or None for accuracy. Epochs are judged by
-        log-loss in any case.
+        "calibrated_loss" in any case (see :class:`MLPClassifierTorch`; by "loss" with ``calibration=None``).
     {training}
     {label_smoothing}
     calibration : {"temperature", "sigmoid"} or None, default="temperature"
@@ -136,7 +135,7 @@ class MLPEnsembleClassifier(MLPClassifierTorch):
     ----------
     estimators_ : list of MLPClassifierTorch
         The members, as classifiers; the ensemble's probabilities are the mean of theirs. ``random_state`` is the
-        member's own, ``validation_loss_curve_`` its log-loss on the rows left out. There are fewer than
+        member's own, ``validation_loss_curve_`` its loss on the rows left out. There are fewer than
         ``n_estimators`` if the data has not rows enough for as many folds.
     oof_proba_ : ndarray of shape (n_samples, n_classes)
         Probabilities of the training rows by the member that has not seen the row (and rows equal to it); by all
@@ -173,7 +172,8 @@ class MLPEnsembleClassifier(MLPClassifierTorch):
     .. [1] L. Breiman, *Bagging predictors*, Machine Learning 24, 1996; *Out-of-bag estimation*, 1996.
     .. [2] B. Lakshminarayanan, A. Pritzel & C. Blundell, *Simple and scalable predictive uncertainty estimation using
        deep ensembles*, NeurIPS 2017.
-    .. [3] C. Guo et al., *On calibration of modern neural networks*, ICML 2017.
+    .. [3] E. Berta, D. Holzmüller, M. I. Jordan & F. Bach, *Rethinking early stopping: refine, then calibrate*, 2025.
+    .. [4] C. Guo et al., *On calibration of modern neural networks*, ICML 2017.
 
     Examples
     --------
@@ -216,11 +216,11 @@ class MLPEnsembleClassifier(MLPClassifierTorch):
         tol=1e-4,
         momentum=0.9,
         nesterovs_momentum=True,
-        early_stopping=False,
+        early_stopping=True,
         beta_1=0.9,
         beta_2=0.999,
         epsilon=1e-8,
-        n_iter_no_change=10,
+        n_iter_no_change=16,
         max_fun=15000,
         warmup_epochs=0,
         max_grad_norm=None,
@@ -289,6 +289,11 @@ class MLPEnsembleClassifier(MLPClassifierTorch):
         rows = super()._batch_rows(problem)
         return min(rows, _BATCH_ROWS) if self.batch_size == "auto" and self.solver_ != "lbfgs" else rows
 
+    @property
+    def _watched_score(self) -> str:
+        """What an epoch is judged by: what is left to the calibration is not the epoch's fault."""
+        return "loss" if self.calibration is None else "calibrated_loss"
+
     def _folds(self, distinct: DistinctRows) -> np.ndarray:
         """The fold of each row; -1 for the only row of a class, which all members need."""
         fold = fold_of_rows(distinct, self.n_estimators).astype(np.int64)
@@ -329,7 +334,9 @@ class MLPEnsembleClassifier(MLPClassifierTorch):
         patience = self.n_iter_no_change if self.early_stopping else math.inf
         progress = [Progress(member.tol, patience, watch_score=True) for member in models]
         watched = self._watched(members, problem, held_out, left_out)
-        monitor = make_monitor(watched, self._loss(self.n_outputs_), "loss", self._labels, self._fitted_copy)
+        monitor = make_monitor(
+            watched, self._loss(self.n_outputs_), self._watched_score, self._labels, self._fitted_copy
+        )
         self._run(models, problem, network, own_states, subsets, weight, progress, self.max_iter, monitor)
         of_members = [progress[i : i + len(folds)] for i in range(0, len(progress), len(folds))]
         runs = [_Runs.of(parts, left_out, own) for parts, own in zip(of_members, seeds, strict=True)]
@@ -349,7 +356,7 @@ class MLPEnsembleClassifier(MLPClassifierTorch):
 
     def _conclude(self, network, progress, state, incremental, dtype, space):
         params = {name: getattr(self, name) for name in MLPClassifierTorch._get_param_names()}
-        params |= {"early_stopping": True, "scoring": "loss"}
+        params |= {"early_stopping": True, "scoring": self._watched_score}
         if not self.early_stopping:
             params["n_iter_no_change"] = math.inf
         if self.batch_size == "auto":
@@ -413,7 +420,7 @@ class MLPEnsembleClassifier(MLPClassifierTorch):
     def _score_of(self, known, scores: Tensor, problem: Problem, rows: np.ndarray, weight: np.ndarray | None) -> float:
         """The score by ``scoring`` of what is known of some rows."""
         part = problem.take(rows)
-        if self.scoring == "loss":
+        if self.scoring in ("loss", "calibrated_loss"):
             target = part.tensor(part.target)
             target = target if target.dtype is torch.int64 else target.to(scores.dtype)
             losses = to_numpy(self._loss(self.n_outputs_).value(scores.unsqueeze(0), target.unsqueeze(0))[0])

@@ -21,6 +21,9 @@ from skdeep.networks import Network
 from skdeep.splits import DistinctRows, distinct_rows, index_dtype, validation_mask
 from skdeep.training import Monitor
 
+#: Inverse temperatures at which "calibrated_loss" looks for the lowest loss: log-loss is flat enough between them.
+_SHARPNESS = np.geomspace(0.05, 3.0, 22)
+
 #: Rows per chunk where the data is passed over outside mini-batch training.
 CHUNK_ROWS = 8192
 
@@ -240,7 +243,8 @@ def make_monitor(
         Validation data: the same for all models, or of each model its own rows of one source.
     loss : Loss
     scoring : str, callable or None
-        A scorer; None is accuracy, "loss" the negative loss (both computed on the device).
+        A scorer; None is accuracy, "loss" the negative loss, "calibrated_loss" that of the scores divided by the
+        temperature that makes it lowest (all three computed on the device).
     labels : callable
         ``labels(codes)`` are those labels as the user knows them, for a scorer.
     fitted : callable
@@ -258,11 +262,11 @@ def make_monitor(
     # accuracy counts samples as they are; the loss weighs them as in training (one row for all models, or one for each)
     share = first.tensor(_shares(weights, n_rows))
     loss_share = first.tensor(_shares([w * c for w, c in zip(weights, of_class, strict=True)], n_rows))
-    scorer = None if scoring in (None, "loss") else get_scorer(scoring)
+    scorer = None if scoring in (None, "loss", "calibrated_loss") else get_scorer(scoring)
 
     def monitor(network: Network, models: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         accuracy = torch.zeros(network.n_models, dtype=first.dtype, device=first.device)
-        objective = torch.zeros_like(accuracy)
+        objective, calibrated = torch.zeros_like(accuracy), accuracy.new_zeros(len(_SHARPNESS), network.n_models)
 
         def of_models(values: Tensor) -> Tensor:
             return values[torch.as_tensor(models, device=values.device)] if len(values) > 1 else values
@@ -283,10 +287,15 @@ def make_monitor(
             accuracy += (right * of_models(share)[:, part]).sum(1)
             wanted = of_models(target)[:, part]
             wanted = wanted if wanted.dtype is torch.int64 else wanted.to(first.dtype)
-            objective += (loss.value(scores, wanted) * of_models(loss_share)[:, part]).sum(1)
+            own_share = of_models(loss_share)[:, part]
+            objective += (loss.value(scores, wanted) * own_share).sum(1)
+            if scoring == "calibrated_loss":
+                for at, factor in zip(calibrated, _SHARPNESS, strict=True):
+                    at += (loss.value(scores * factor, wanted) * own_share).sum(1)
         losses = objective.double().cpu().numpy()
         if scorer is None:
-            return (-losses if scoring == "loss" else accuracy.double().cpu().numpy()), losses
+            watched = {"loss": -objective, "calibrated_loss": -calibrated.amin(0)}.get(scoring, accuracy)
+            return watched.double().cpu().numpy(), losses
         marks = []
         for m, model in enumerate(models):
             data = held_out[model if own else 0]

@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 from scipy import sparse
+from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine, make_multilabel_classification
 from sklearn.metrics import accuracy_score, get_scorer, log_loss, roc_auc_score
@@ -36,7 +37,8 @@ DATA = {"classes": (X, Y), "two classes": (X2, Y2), "labels": (X3, Y3)}
 SMALL = MLPEnsembleClassifier(4, (12,), max_iter=8, learning_rate_init=0.02, random_state=0)
 OPTIONS = {
     "defaults": {},
-    "early stopping": {"early_stopping": True, "n_iter_no_change": 1, "max_iter": 30, "learning_rate": "constant"},
+    "no early stopping": {"early_stopping": False, "learning_rate_init": 0.2},
+    "early stopping": {"n_iter_no_change": 1, "max_iter": 30, "learning_rate": "constant"},
     "dropout": {"dropout": 0.2},
     "batch normalisation": {"normalization": "batch", "activation": "prelu", "label_smoothing": 0.1},
     "raw columns": {"standardize": False, "solver": "sgd", "learning_rate_init": 1e-4},
@@ -75,7 +77,7 @@ def test_a_member_is_what_it_would_be_alone(options):
             np.testing.assert_allclose(mine, its, atol=1e-10, rtol=1e-10)
         np.testing.assert_allclose(member.validation_loss_curve_, alone.validation_loss_curve_, atol=1e-10)
         assert (member.n_iter_, member.t_, member.random_state) == (alone.n_iter_, alone.t_, alone.random_state)
-    if clf.early_stopping:
+    if clf.n_iter_no_change == 1:
         assert len({member.n_iter_ for member in clf.estimators_}) > 1
     assert len({member.random_state for member in clf.estimators_}) == 4
 
@@ -91,6 +93,26 @@ def test_each_member_keeps_its_best_epoch():
     assert min(best) < 40
     mean = np.mean([member.validation_loss_curve_ for member in clf.estimators_], 0)
     np.testing.assert_allclose(clf.validation_loss_curve_, mean)
+
+
+@each_data
+def test_calibrated_loss(data):
+    """It is the loss at the temperature that scipy finds, up to the distance between those that are tried."""
+    X, Y = data
+    mlp = MLPClassifierTorch((12,), solver="sgd", learning_rate_init=0.1, max_iter=30, tol=0, random_state=0)
+    mlp.set_params(early_stopping=True, scoring="calibrated_loss", batch_size=20).fit(
+        X[::2], Y[::2], X_val=X[1::2], y_val=Y[1::2]
+    )
+    scores, codes = mlp.decision_function(X[1::2]), Y[1::2]
+    if Y.ndim == 2:  # one temperature for all labels
+        scores, codes = scores.reshape(-1, 1), codes.reshape(-1)
+    scores = scores.reshape(len(scores), -1)
+    scores = np.hstack([np.zeros_like(scores), scores]) if scores.shape[1] == 1 else scores
+    best = log_loss(codes, softmax(scores / fit_temperature(scores, codes), axis=1))
+    expected = best * (3 if Y.ndim == 2 else 1)
+    assert -mlp.best_validation_score_ == pytest.approx(expected, rel=5e-3)
+    assert -mlp.best_validation_score_ >= expected
+    assert -mlp.best_validation_score_ < mlp.validation_loss_curve_[np.argmax(mlp.validation_scores_)] - 1e-3
 
 
 @each_data
@@ -229,7 +251,7 @@ def test_candidates_and_members_are_one_stack():
         {"class_weight": {0: 3.0, 1: 1.0, 2: 0.5}},
         {"class_weight": "balanced", "alpha": 0.1},
     ]
-    stack = [ensemble(early_stopping=True, n_iter_no_change=1, **p) for p in params]
+    stack = [ensemble(n_iter_no_change=1, **p) for p in params]
     assert fit_stack(stack, X, Y) == [None] * 4
     for member in stack:
         alone = clone(member).fit(X, Y)
