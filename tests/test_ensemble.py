@@ -83,7 +83,8 @@ def test_a_member_is_what_it_would_be_alone(options):
 
 
 def test_each_member_keeps_its_best_epoch():
-    clf = ensemble(max_iter=40, learning_rate="constant", learning_rate_init=0.1, calibration=None).fit(X, Y)
+    params = {"max_iter": 40, "learning_rate": "constant", "learning_rate_init": 0.1, "early_stopping": False}
+    clf = ensemble(**params, calibration=None).fit(X, Y)
     fold, best = left_out_by(clf, X), []
     for k, member in enumerate(clf.estimators_):
         curve = member.validation_loss_curve_
