@@ -78,8 +78,8 @@ class Columns:
             variance = share @ centred.square_() / known - mean.square()
             moments = (mean + shift, variance.clamp_(min=0))
             weights = w.sum() * known.double().cpu().numpy()
-            mean, variance = (torch.where(known > 0, m, 0.0).double().cpu().numpy() for m in moments)
-            chunk = cls(weights, w.sum() - weights, mean, variance, zero, rounding)
+            of_chunk = (torch.where(known > 0, moment, 0.0).double().cpu().numpy() for moment in moments)
+            chunk = cls(weights, w.sum() - weights, *of_chunk, zero, rounding)
             total = chunk if total is None else total.merged(chunk)
         assert total is not None  # there is at least one row
         return total
