@@ -76,10 +76,10 @@ class Columns:
                 known = share @ (~X.isnan()).to(X)
                 mean = share @ centred.nan_to_num_(nan=0.0) / known
             variance = share @ centred.square_() / known - mean.square()
-            moments = (mean + shift, variance.clamp_(min=0))
+            moments = torch.where(known > 0, torch.stack([mean + shift, variance.clamp_(min=0)]), 0.0)
+            means, variances = moments.double().cpu().numpy()
             weights = w.sum() * known.double().cpu().numpy()
-            mean, variance = (torch.where(known > 0, m, 0.0).double().cpu().numpy() for m in moments)
-            chunk = cls(weights, w.sum() - weights, mean, variance, zero, rounding)
+            chunk = cls(weights, w.sum() - weights, means, variances, zero, rounding)
             total = chunk if total is None else total.merged(chunk)
         assert total is not None  # there is at least one row
         return total

@@ -378,10 +378,10 @@ class MLPClassifierTorch(NeuralNetClassifier):
         if not same or known != list(zip(units[:-1], widths, strict=True)):
             raise ValueError(
                 "warm_start and partial_fit go on with the network of the previous fit, and hidden_layer_sizes, "
-                f"activation, standardize or normalization has changed: hidden_layer_sizes={self.hidden_layer_sizes!r}, "
-                f"activation={self.activation!r}, standardize={self.standardize!r}, normalization="
-                f"{self.normalization!r} do not fit what was learnt, with weights of shape {known}. Put them back, or "
-                "fit with warm_start=False."
+                "activation, standardize or normalization has changed: "
+                f"hidden_layer_sizes={self.hidden_layer_sizes!r}, activation={self.activation!r}, "
+                f"standardize={self.standardize!r}, normalization={self.normalization!r} do not fit what was learnt, "
+                f"with weights of shape {known}. Put them back, or fit with warm_start=False."
             )
 
     def _trained_network(self, device, dtype, standardization=None, **noise) -> MLP:

@@ -57,8 +57,8 @@ class Standardization:
     def _rows(self, X: Tensor) -> Tensor:
         if len(self.indicated):
             X = torch.cat([X, X.index_select(-1, self.indicated).isnan().to(X.dtype)], dim=-1)
-        center, scale = (None if c is None else c[0] if len(c) == 1 else c for c in (self.center, self.scale))
-        centred = X.clone() if center is None else X - center
+        scale = _of_rows(self.scale)
+        centred = X.clone() if self.center is None else X - _of_rows(self.center)
         return (centred.mul_(scale) if centred.ndim >= scale.ndim else centred * scale).nan_to_num_(nan=0.0)
 
     def folded(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,7 +85,8 @@ class Standardization:
     def select(self, models: np.ndarray) -> Standardization:
         """The change of variables of some of the models."""
         index = torch.as_tensor(models, device=self.scale.device)
-        center, scale = (c if c is None or len(c) == 1 else c[index] for c in (self.center, self.scale))
+        center = self.center if self.center is None or len(self.center) == 1 else self.center[index]
+        scale = self.scale if len(self.scale) == 1 else self.scale[index]
         return Standardization(center, scale, self.indicated)
 
     @classmethod
@@ -94,3 +95,8 @@ class Standardization:
         centers = [part.center for part in parts if part.center is not None]
         scale = torch.cat([part.scale for part in parts])
         return cls(torch.cat(centers) if centers else None, scale, parts[0].indicated)
+
+
+def _of_rows(columns: Tensor) -> Tensor:
+    """Numbers per column as they go with rows (B, d) or (K, B, d)."""
+    return columns[0] if len(columns) == 1 else columns
