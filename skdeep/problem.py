@@ -294,7 +294,7 @@ def make_monitor(
                     at += (loss.value(scores * factor, wanted) * own_share).sum(1)
         losses = objective.double().cpu().numpy()
         if scorer is None:
-            watched = {"loss": -objective, "calibrated_loss": -calibrated.amin(0)}.get(scoring, accuracy)
+            watched = accuracy if scoring is None else -objective if scoring == "loss" else -calibrated.amin(0)
             return watched.double().cpu().numpy(), losses
         marks = []
         for m, model in enumerate(models):

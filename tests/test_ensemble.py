@@ -307,6 +307,21 @@ def test_sparse_rows_memory_maps_and_pickles(tmp_path):
     np.testing.assert_array_equal(clone(clf).fit(X.astype(np.float32), Y).predict(X), clf.predict(X))
 
 
+def test_missing_values():
+    """Each member fills in the means of its own rows."""
+    generator = np.random.default_rng(0)
+    holes = np.where(generator.random(X.shape) < 0.1, np.nan, X)
+    holes[:, 0] = X[:, 0]
+    clf = ensemble().fit(holes, Y)
+    left_out_by(clf, holes)
+    members = [member.predict_proba(holes) for member in clf.estimators_]
+    np.testing.assert_allclose(clf.predict_proba(holes), np.mean(members, 0), atol=1e-12)
+    assert len({member.means_[1] for member in clf.estimators_}) == 4
+    assert clf.oof_score_ > 0.6
+    with pytest.raises(ValueError, match="NaN"):
+        ensemble(standardize=False).fit(holes, Y)
+
+
 def test_data_frames_and_strings():
     frame, labels = load_iris(return_X_y=True, as_frame=True)
     labels = labels.map({0: "a", 1: "b", 2: "c"})
