@@ -260,8 +260,8 @@ def make_monitor(
     weights = [np.ones(len(part.codes)) if part.sample_weight is None else part.sample_weight for part in held_out]
     of_class = [1.0 if part.class_weight is None else part.class_weight for part in held_out]
     # accuracy counts samples as they are; the loss weighs them as in training (one row for all models, or one for each)
-    share = first.tensor(_shares(weights, n_rows))
-    loss_share = first.tensor(_shares([w * c for w, c in zip(weights, of_class, strict=True)], n_rows))
+    weight = first.tensor(_padded(weights, n_rows))
+    loss_weight = first.tensor(_padded([w * c for w, c in zip(weights, of_class, strict=True)], n_rows))
     scorer = None if scoring in (None, "loss", "calibrated_loss") else get_scorer(scoring)
 
     def monitor(network: Network, models: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -284,14 +284,16 @@ def make_monitor(
                 right = (scores[..., 0] > 0) == right_code.bool()
             else:
                 right = scores.argmax(-1) == right_code
-            accuracy += (right * of_models(share)[:, part]).sum(1)
+            accuracy += (right * of_models(weight)[:, part]).sum(1)
             wanted = of_models(target)[:, part]
             wanted = wanted if wanted.dtype is torch.int64 else wanted.to(first.dtype)
-            own_share = of_models(loss_share)[:, part]
-            objective += (loss.value(scores, wanted) * own_share).sum(1)
+            own_weight = of_models(loss_weight)[:, part]
+            objective += (loss.value(scores, wanted) * own_weight).sum(1)
             if scoring == "calibrated_loss":
                 for at, factor in zip(calibrated, _SHARPNESS, strict=True):
-                    at += (loss.value(scores * factor, wanted) * own_share).sum(1)
+                    at += (loss.value(scores * factor, wanted) * own_weight).sum(1)
+        accuracy /= of_models(weight).sum(1)
+        objective, calibrated = (total / of_models(loss_weight).sum(1) for total in (objective, calibrated))
         losses = objective.double().cpu().numpy()
         if scorer is None:
             watched = accuracy if scoring is None else -objective if scoring == "loss" else -calibrated.amin(0)
@@ -299,8 +301,8 @@ def make_monitor(
         marks = []
         for m, model in enumerate(models):
             data = held_out[model if own else 0]
-            weight = {} if data.sample_weight is None else {"sample_weight": data.sample_weight}
-            marks.append(scorer(fitted(network, m), data.X, labels(data.codes), **weight))
+            argument = {} if data.sample_weight is None else {"sample_weight": data.sample_weight}
+            marks.append(scorer(fitted(network, m), data.X, labels(data.codes), **argument))
         return np.array(marks), losses
 
     return monitor
@@ -311,9 +313,7 @@ def _filled_up(arrays: list, n_rows: int) -> np.ndarray:
     return np.stack([np.concatenate([a, np.repeat(a[:1], n_rows - len(a), axis=0)]) for a in arrays])
 
 
-def _shares(weights: list[np.ndarray], n_rows: int) -> np.ndarray:
-    """Each row's share of the weight of its set, with zeros where it has fewer than `n_rows`."""
-    tables = [np.atleast_2d(weight) for weight in weights]
-    return np.concatenate(
-        [np.pad(w / w.sum(1, keepdims=True), ((0, 0), (0, n_rows - w.shape[1]))) for w in tables]
-    ).astype(np.float64)
+def _padded(weights: list[np.ndarray], n_rows: int) -> np.ndarray:
+    """Weights of several sets of rows as one table, with zeros where a set has fewer than `n_rows`."""
+    tables = [np.atleast_2d(np.asarray(weight, dtype=np.float64)) for weight in weights]
+    return np.concatenate([np.pad(table, ((0, 0), (0, n_rows - table.shape[1]))) for table in tables])
