@@ -71,15 +71,15 @@ class Columns:
             # products with a vector: ten times faster than reductions along the columns
             share = torch.from_numpy(w / w.sum()).to(X)
             centred = torch.sub(X, shift, out=squares[: len(X)])
-            mean, known = share @ centred, torch.ones_like(shift)
-            if mean.isnan().any():
-                known = share @ (~X.isnan()).to(X)
+            mean, known, gone = share @ centred, torch.ones_like(shift), torch.zeros_like(shift)
+            if mean.isnan().any():  # two sums, not one and a difference: a column without missing values has exactly none
+                known, gone = share @ (~X.isnan()).to(X), share @ X.isnan().to(X)
                 mean = share @ centred.nan_to_num_(nan=0.0) / known
             variance = share @ centred.square_() / known - mean.square()
             moments = torch.where(known > 0, torch.stack([mean + shift, variance.clamp_(min=0)]), 0.0)
             means, variances = moments.double().cpu().numpy()
-            weights = w.sum() * known.double().cpu().numpy()
-            chunk = cls(weights, w.sum() - weights, means, variances, zero, rounding)
+            weights, missing = w.sum() * torch.stack([known, gone]).double().cpu().numpy()
+            chunk = cls(weights, missing, means, variances, zero, rounding)
             total = chunk if total is None else total.merged(chunk)
         assert total is not None  # there is at least one row
         return total

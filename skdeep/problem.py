@@ -88,6 +88,8 @@ class Problem:
             step = max(1, MAX_VALUES // rows.row_values)
             for start in range(0, len(rows), step):
                 part = slice(start, start + step)
+                if not rows.X[part].sum().isnan():  # 20 times faster than to look at each
+                    continue
                 found = rows.X[part].isnan()
                 if self.sample_weight is not None:
                     found &= torch.from_numpy(self.sample_weight[part] > 0).to(found.device).unsqueeze(1)
