@@ -72,7 +72,7 @@ class Columns:
             share = torch.from_numpy(w / w.sum()).to(X)
             centred = torch.sub(X, shift, out=squares[: len(X)])
             mean, known, gone = share @ centred, torch.ones_like(shift), torch.zeros_like(shift)
-            if mean.isnan().any():  # two sums, not one and a difference: a column without missing values has exactly none
+            if mean.isnan().any():  # two sums: a column without missing values has exactly none
                 known, gone = share @ (~X.isnan()).to(X), share @ X.isnan().to(X)
                 mean = share @ centred.nan_to_num_(nan=0.0) / known
             variance = share @ centred.square_() / known - mean.square()
