@@ -15,6 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from skdeep import MLPClassifierTorch, SoftmaxClassifier
+from skdeep.batching import DenseRows
+from skdeep.columns import Columns
 from skdeep.model_selection import GridSearchCV
 from skdeep.stacking import fit_stack
 
@@ -204,3 +206,18 @@ def test_categories_of_a_data_frame():
     numbers = mlp(max_iter=60).fit(frame[["age", "income"]], y)
     assert list(numbers.feature_names_in_) == ["age", "income"]
     assert model.score(frame, y) > numbers.score(frame[["age", "income"]], y)
+
+
+def test_indicators_of_columns_that_are_whole_in_some_rows():
+    """Where a column has no missing values, its indicator is exactly constant, whatever the weights add up to."""
+    generator = np.random.default_rng(0)
+    values = generator.standard_normal((29, 3))
+    values[0, 0] = np.nan
+    values[20, 1] = np.nan
+    columns = Columns.measure(
+        DenseRows(torch.from_numpy(values), torch.device("cpu"), torch.float64), np.arange(20), generator.random(29)
+    )
+    indicators = columns.indicators(np.arange(3))
+    assert indicators.variance[0] > 0 and indicators.mean[0] > 0
+    np.testing.assert_array_equal(indicators.mean[1:], 0)
+    np.testing.assert_array_equal(indicators.sizes(True), [np.sqrt(indicators.variance[0]), 1, 1])
