@@ -1,5 +1,6 @@
 """Linear classifiers and multilayer perceptrons for scikit-learn, trained by torch mini-batches."""
 
+from skdeep.ensemble import MLPEnsembleClassifier
 from skdeep.hinge import HingeClassifier
 from skdeep.least_squares import LeastSquaresClassifier
 from skdeep.linear import SoftmaxClassifier
@@ -11,6 +12,7 @@ __all__ = [
     "HingeClassifier",
     "LeastSquaresClassifier",
     "MLPClassifierTorch",
+    "MLPEnsembleClassifier",
     "SigmoidClassifier",
     "SoftmaxClassifier",
     "TorchClassifier",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from textwrap import dedent, indent
 
 ALPHA = """\
@@ -68,7 +69,8 @@ validation_fraction : float, default=0.1
     Share of the training data that ``early_stopping`` holds out, unless ``fit`` is given ``X_val``. Equal rows
     are held out together, classes in proportion.
 scoring : str, callable or None, default=None
-    What is watched: a scorer, "loss" (the negative loss), or None for accuracy. While the score stands still, a
+    What is watched: a scorer, "loss" (the negative loss), "calibrated_loss" (the negative loss at the temperature that
+    makes it lowest: what ``calibration`` would be left with), or None for accuracy. While the score stands still, a
     falling validation loss counts as improvement too.
 class_weight : dict, list of dict, "balanced" or None, default=None
     Factor on the weight of each class; "balanced" is inversely proportional to the weighted class counts.
@@ -177,6 +179,12 @@ CALIBRATION_ATTRIBUTES = """
 temperature_ : float or ndarray of shape (n_labels,)
     T of ``calibration="temperature"``.
 """
+
+
+def without(text: str, *names: str) -> str:
+    """The documentation of parameters or attributes, but for some of them."""
+    entries = re.split(r"\n(?=\S)", text)
+    return "\n".join(entry for entry in entries if entry.split(" : ")[0] not in names)
 
 
 def document(**sections: str):

@@ -60,7 +60,7 @@ class BaseTorchClassifier(CallbackSupportMixin, CalibrationMixin, ClassifierMixi
         "shuffle": ["boolean"],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="left")],
-        "scoring": [None, StrOptions({"loss", *get_scorer_names()}), callable],
+        "scoring": [None, StrOptions({"loss", "calibrated_loss", *get_scorer_names()}), callable],
         "class_weight": [None, dict, list, StrOptions({"balanced"})],
         "calibration": [StrOptions({"temperature", "sigmoid"}), None],
         "warm_start": ["boolean"],
@@ -136,6 +136,7 @@ class BaseTorchClassifier(CallbackSupportMixin, CalibrationMixin, ClassifierMixi
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = self._allow_nan
         tags.array_api_support = True
         tags.classifier_tags.multi_label = self._multilabel
         return tags

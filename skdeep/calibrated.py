@@ -11,7 +11,7 @@ from skdeep.calibration import fit_sigmoid, fit_temperature
 from skdeep.fitting import FittingMixin
 from skdeep.inputs import to_numpy
 from skdeep.losses import LOSSES
-from skdeep.problem import Problem, TrainingState, chunk_rows
+from skdeep.problem import Problem, TrainingState, scores_of
 from skdeep.splits import fold_of_rows
 from skdeep.training import Progress
 
@@ -108,7 +108,7 @@ class CalibrationMixin(FittingMixin):
             of_fold = {f: np.random.default_rng(seed) for f in folds}
             generators = [of_fold[f] for _, f in stack]
             states = [TrainingState(generator) for generator in generators]
-            network = self._new_network(models, problem, generators, own, weights, states[0], False)
+            network = self._new_network(models, problem, generators, own, weights, states, False)
             runs = [members[m]._fold_progress(progress[m]) for m, _ in stack]
             self._run(models, problem, network, states, own, weights, runs, self.max_iter)
             if any(p.interrupted for p in runs):
@@ -116,10 +116,8 @@ class CalibrationMixin(FittingMixin):
             data = problem.rows()
             for k, ((m, f), p) in enumerate(zip(stack, runs, strict=True)):
                 done[m].append(p)
-                model, mine = network.select(np.array([k])).with_params(p.params), np.flatnonzero(fold == f)
-                for part in np.array_split(mine, -(-len(mine) // chunk_rows(model, data))):
-                    batch = data.take(torch.from_numpy(rows[part]))
-                    scores[m][part] = to_numpy(model.scores(batch).detach()[0])
+                model, mine = network.select(np.array([k])).with_params(p.params), fold == f
+                scores[m][mine] = to_numpy(scores_of(model, data, rows[mine])[0])
         return scores, done
 
     def _fold_progress(self, progress: Progress) -> Progress:

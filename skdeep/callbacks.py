@@ -4,9 +4,10 @@ skorch's callbacks get a *host*: a net that trains nothing. The loop writes what
 it ``notify`` them. On ``net`` they find
 
 - ``module_``: the parameters ``weight_0``, ``bias_0``, ... in the memory of those in training, so that a state dict
-  loaded into it takes effect; called, it gives the scores. (The linear classifiers train in centred and scaled columns:
-  these are the weights there. A module of the user's is there itself.) ``optimizer_`` likewise stands for the loop's
-  optimizer; its ``rate`` is the learning rate of the last step, the estimator's schedule included.
+  loaded into it takes effect; called, it gives the scores. (With ``standardize``, training is in centred and scaled
+  columns: these are the weights there, while the module takes columns as they are. A module of the user's is there
+  itself.) ``optimizer_`` likewise stands for the loop's optimizer; its ``rate`` is the learning rate of the last step,
+  the estimator's schedule included.
 - ``predict``, ``score``, ...: those of a fitted copy of the estimator, in the original labels. Pickled, it is the copy.
 - ``history``: each epoch's ``train_loss`` (with the penalty), ``valid_loss``, ``valid_acc`` (``valid_score`` if another
   ``scoring`` is watched), their ``_best`` flags, ``dur``, ``train_batch_count``. Batches are told one by one (and their

@@ -21,8 +21,10 @@ class Columns:
 
     Attributes
     ----------
-    weight : float
-        Total weight of the rows seen.
+    weight : ndarray of shape (d,)
+        Total weight of the rows seen, where they are not missing (NaN).
+    missing : ndarray of shape (d,)
+        Total weight of the rows where they are.
     mean, variance : ndarray of shape (d,)
         Of dense columns; zero for sparse ones.
     largest : ndarray of shape (d,)
@@ -31,7 +33,8 @@ class Columns:
         Relative rounding error of the values.
     """
 
-    weight: float
+    weight: np.ndarray
+    missing: np.ndarray
     mean: np.ndarray
     variance: np.ndarray
     largest: np.ndarray
@@ -50,7 +53,7 @@ class Columns:
                 part = slice(start, start + step)
                 X = rows.take(part if subset is None else torch.from_numpy(subset[part]))
                 largest.scatter_reduce_(0, X.col_indices().long(), X.values().abs(), "amax")
-            return cls(float(n), zero, zero.copy(), largest.double().cpu().numpy(), rounding)
+            return cls(zero + n, zero, zero, zero, largest.double().cpu().numpy(), rounding)
         total = None
         shift = squares = None
         for start in range(0, n, _CHUNK_ROWS):
@@ -60,43 +63,75 @@ class Columns:
                 w = np.ones(len(X))
             else:
                 w = weight[part] if subset is None else weight[subset[part]]
+                if not w.any():
+                    continue
             if shift is None or squares is None:
                 # near the mean, so that the variance is no small difference of large sums
-                shift, squares = X.mean(0), torch.empty_like(X)
-            # two products with a vector: ten times faster than reductions along the columns
+                shift, squares = X.nanmean(0).nan_to_num_(), torch.empty_like(X)
+            # products with a vector: ten times faster than reductions along the columns
             share = torch.from_numpy(w / w.sum()).to(X)
             centred = torch.sub(X, shift, out=squares[: len(X)])
-            mean = share @ centred
-            variance = share @ centred.square_() - mean.square()
-            moments = ((mean + shift).double().cpu().numpy(), variance.clamp_(min=0).double().cpu().numpy())
-            chunk = cls(float(w.sum()), *moments, zero, rounding)
+            mean, known, gone = share @ centred, torch.ones_like(shift), torch.zeros_like(shift)
+            if mean.isnan().any():  # two sums: a column without missing values has exactly none
+                known, gone = share @ (~X.isnan()).to(X), share @ X.isnan().to(X)
+                mean = share @ centred.nan_to_num_(nan=0.0) / known
+            variance = share @ centred.square_() / known - mean.square()
+            moments = torch.where(known > 0, torch.stack([mean + shift, variance.clamp_(min=0)]), 0.0)
+            means, variances = moments.double().cpu().numpy()
+            weights, missing = w.sum() * torch.stack([known, gone]).double().cpu().numpy()
+            chunk = cls(weights, missing, means, variances, zero, rounding)
             total = chunk if total is None else total.merged(chunk)
         assert total is not None  # there is at least one row
         return total
 
+    @classmethod
+    def of_models(
+        cls,
+        rows: DenseRows | SparseRows,
+        subsets: list[np.ndarray | None],
+        weights: list[np.ndarray | None],
+        known: Columns | None = None,
+    ) -> list[Columns]:
+        """Statistics of the rows of each model of a stack, and of those `known`; models with the same share them."""
+        measured: dict[tuple[int, int], Columns] = {}
+        pairs = list(zip(subsets, weights, strict=True))
+        for subset, weight in pairs:
+            if (id(subset), id(weight)) not in measured:
+                columns = cls.measure(rows, subset, weight)
+                measured[id(subset), id(weight)] = columns if known is None else known.merged(columns)
+        return [measured[id(subset), id(weight)] for subset, weight in pairs]
+
     def merged(self, other: Columns) -> Columns:
         """Statistics of both sets of rows together."""
         weight = self.weight + other.weight
-        share = other.weight / weight
+        share = np.divide(other.weight, weight, out=np.zeros_like(weight), where=weight > 0)
         shift = other.mean - self.mean
         return Columns(
             weight,
+            self.missing + other.missing,
             self.mean + share * shift,
             (1 - share) * self.variance + share * other.variance + share * (1 - share) * shift**2,
             np.maximum(self.largest, other.largest),
             max(self.rounding, other.rounding),
         )
 
-    def sizes(self, centered: bool) -> np.ndarray:
+    def indicators(self, index: np.ndarray) -> Columns:
+        """Statistics of the columns that are 1 where those of `index` are missing, and else 0."""
+        weight, missing = self.weight[index], self.missing[index]
+        share = missing / (weight + missing)
+        zero = np.zeros_like(share)
+        return Columns(weight + missing, zero, share, share * (1 - share), zero, self.rounding)
+
+    def sizes(self, centered: bool, rounding: float = 0.0) -> np.ndarray:
         """How large each column is, (d,).
 
         The standard deviation where columns are centred, the root mean square where there is no intercept to centre by,
         the maximum for sparse data (where few non-zeros would make for a tiny deviation, and a huge factor). A column
-        that is constant up to rounding is taken for one of the order of one.
+        that is constant up to rounding (that of the values, or a larger one) is taken for one of the order of one.
         """
         magnitude = np.maximum(np.sqrt(self.variance + self.mean**2), self.largest)
         size = np.sqrt(self.variance) if centered else magnitude
-        constant = size <= 10 * self.rounding * magnitude
+        constant = size <= 10 * max(self.rounding, rounding) * magnitude
         return np.where(constant, np.maximum(magnitude, 1.0), size)
 
 

@@ -28,6 +28,10 @@ class EncodingMixin:
     _multilabel = False
     #: Whether a row may have more than one axis, as an image has.
     _allow_nd = False
+    #: Whether values of dense rows may be missing (NaN).
+    _allow_nan = False
+    #: What to do about those that may not.
+    _nan_advice = ""
     #: Solvers that are used for the exact optimum, and compute in float64 however large the work.
     _exact_solvers: frozenset[str] = frozenset()
     warm_start: bool

@@ -14,6 +14,7 @@ from sklearn.utils import check_random_state
 from skdeep._threads import threads_for
 from skdeep.batching import Batches
 from skdeep.callbacks import make_observer
+from skdeep.columns import Columns
 from skdeep.encoding import FULL_BATCH, EncodingMixin
 from skdeep.inputs import OutputSpace, float_dtype
 from skdeep.losses import Loss
@@ -40,11 +41,26 @@ def model_weights(weight: np.ndarray | None, n_models: int) -> list[np.ndarray |
     return [weight] * n_models if weight is None or weight.ndim == 1 else list(weight)
 
 
+def draw_seeds(random_state) -> tuple[int, int]:
+    """The seeds that follow from a ``random_state``: of initial weights and the order of rows, and of splits."""
+    first, second = check_random_state(random_state).randint(np.iinfo(np.int32).max, size=2)
+    return int(first), int(second)
+
+
 def mean_weights(weight: np.ndarray | None, subsets: list[np.ndarray | None]) -> np.ndarray:
     """Mean weight of each model's rows."""
     of_models = model_weights(weight, len(subsets))
     pairs = zip(of_models, subsets, strict=True)
     return np.array([1.0 if w is None else (w if s is None else w[s]).mean() for w, s in pairs])
+
+
+def column_statistics(problem: Problem, subsets, weight, states: list[TrainingState], warm: bool) -> list[Columns]:
+    """Statistics of the columns of each model's rows; kept in the `states`, and (`warm`) added to those there."""
+    known = states[0].columns if warm else None
+    columns = Columns.of_models(problem.rows(), subsets, model_weights(weight, len(subsets)), known)
+    for state, own in zip(states, columns, strict=True):
+        state.columns = own
+    return columns
 
 
 class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
@@ -84,7 +100,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         raise NotImplementedError
 
     def _new_network(
-        self, members: list, problem: Problem, generators, subsets, weight, state: TrainingState, warm: bool
+        self, members: list, problem: Problem, generators, subsets, weight, states: list[TrainingState], warm: bool
     ) -> Network:
         """The network before training: initial, or (`warm`, one model) that of the fitted attributes."""
         raise NotImplementedError
@@ -123,7 +139,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         held_out = None
         if X_val is not None:
             held_out = self._validation_problem(members, X_val, y_val, weight_val, problem)
-        seeds = [tuple(check_random_state(e.random_state).randint(np.iinfo(np.int32).max, size=2)) for e in members]
+        seeds = [draw_seeds(member.random_state) for member in members]
         # members of one seed share their generator, and with it their batches
         generators = {seed: np.random.default_rng(seed[0]) for seed in seeds}
         state = copy.deepcopy(getattr(self, "_optimizer", None)) if going_on else None
@@ -142,12 +158,13 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
                 raise KeyboardInterrupt  # it is the search that the user wants to end
             params = self.get_params(deep=False) if in_stack else vars(self)
             shared = {k: v for k, v in vars(self).items() if k not in params}
+            each = np.split(np.arange(network.n_models), len(members))  # an ensemble has several models
             for m, (member, p) in enumerate(zip(members, progress, strict=True)):
                 if m:
                     member.__dict__.update(shared)
                 if p.error is None:
                     member._conclude(
-                        network.select(np.array([m])), p, states[m], incremental, float_dtype(problem.X), OutputSpace(X)
+                        network.select(each[m]), p, states[m], incremental, float_dtype(problem.X), OutputSpace(X)
                     )
             self.__dict__.pop("history_", None)
             if (history := getattr(observer, "history", None)) is not None:
@@ -171,7 +188,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         held_out = held_out or split_off
         subsets = [subset] * len(members)
         generators = [state.generator for state in states]
-        network = self._new_network(members, problem, generators, subsets, weight, states[0], going_on)
+        network = self._new_network(members, problem, generators, subsets, weight, states, going_on)
         max_iter = 1 if incremental else self.max_iter
         progress = [member._progress(going_on) for member in members]
         observer = None
@@ -180,8 +197,8 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             observer = self._observer(part, held_out, max_iter, task, incremental)
         monitor = None
         if held_out is not None:
-            labels = self._labels(held_out.codes)
-            monitor = make_monitor(held_out, self._loss(self.n_outputs_), self.scoring, labels, self._fitted_copy)
+            loss = self._loss(self.n_outputs_)
+            monitor = make_monitor([held_out], loss, self.scoring, self._labels, self._fitted_copy)
         self._run(members, problem, network, states, subsets, weight, progress, max_iter, monitor, observer)
         return progress, network, observer
 

@@ -116,9 +116,15 @@ def _check_finite(estimator, X) -> None:
     """What validate_data does, in parts: where a sum overflows, it takes a byte for each value of them."""
     values = X.data if sparse.issparse(X) else X
     step = max(1, MAX_VALUES // math.prod(values.shape[1:]))
+    allow_nan = estimator._allow_nan and not sparse.issparse(X)
     for start in range(0, len(values), step):
         part = values[start : start + step]
-        assert_all_finite(part, estimator_name=type(estimator).__name__, input_name="X")
+        try:
+            assert_all_finite(part, allow_nan=allow_nan, estimator_name=type(estimator).__name__, input_name="X")
+        except ValueError as error:
+            if estimator._nan_advice and "NaN" in str(error):
+                raise ValueError(f"{error}\n{estimator._nan_advice}") from error
+            raise
 
 
 def _check_device_tensor(estimator, X: Tensor, reset: bool, min_samples: int) -> Tensor:
@@ -133,8 +139,8 @@ def _check_device_tensor(estimator, X: Tensor, reset: bool, min_samples: int) ->
         )
     if X.is_complex():
         raise ValueError("Complex data not supported")
-    if not bool(torch.isfinite(X).all()):
-        raise ValueError(f"Input X contains NaN or infinity.\n{name} does not accept missing values.")
+    if bool(X.isinf().any()) or (not estimator._allow_nan and bool(X.isnan().any())):
+        raise ValueError(f"Input X contains NaN or infinity.\n{name} does not accept them here.")
     _check_feature_names(estimator, X, reset=reset)
     _check_n_features(estimator, X, reset=reset)
     return X

@@ -23,9 +23,9 @@ from skdeep._docs import (
     document,
 )
 from skdeep.base import BaseTorchClassifier
-from skdeep.columns import Columns, gram_extents
+from skdeep.columns import gram_extents
 from skdeep.encoding import FULL_BATCH
-from skdeep.fitting import mean_weights, model_weights, values
+from skdeep.fitting import column_statistics, mean_weights, model_weights, values
 from skdeep.inputs import OutputSpace, dense
 from skdeep.losses import LOSSES, Loss, smoothed
 from skdeep.networks import Linear, sparse_weight
@@ -190,23 +190,20 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         return 0 if self.solver == "auto" and dear else None
 
     def _new_network(
-        self, members, problem: Problem, generators, subsets, weight, state: TrainingState, warm: bool
+        self, members, problem: Problem, generators, subsets, weight, states: list[TrainingState], warm: bool
     ) -> Linear:
         n_models, n_outputs = len(members), self.n_outputs_
         tensor: dict[str, Any] = {"device": problem.device, "dtype": problem.dtype}
         center = scale = unit = None
         if self.standardize and self.solver != "exact":  # which is as exact in any columns
-            columns = self._columns(problem, subsets, weight)
-            if warm and state.columns is not None:
-                columns = [state.columns.merged(columns[0])]
-            state.columns = columns[0]
+            columns = column_statistics(problem, subsets, weight, states, warm)
             as_it_is = issparse(problem.X)
             centers = self.fit_intercept and not as_it_is
             sizes = np.stack([c.sizes(centers) for c in columns])
             auto = np.isnan(_numbers(members, "alpha"))[:, None]
             units = np.ones_like(sizes) if as_it_is else np.where(auto, sizes, 1.0)
             n_rows = np.array([problem.X.shape[0] if s is None else len(s) for s in subsets])
-            total_weight = mean_weights(weight, subsets) * n_rows + state.seen
+            total_weight = mean_weights(weight, subsets) * n_rows + states[0].seen
             ridges = self._penalty(members, total_weight, total_weight).curvature()
             ridges = ridges[:, None] * units**2 / self._loss(n_outputs).curvature(n_outputs)
             # without the penalty's curvature, it would be the penalty that is badly scaled
@@ -223,15 +220,6 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
             known = torch.tensor(dense(self.coef_), **tensor), torch.tensor(dense(self.intercept_), **tensor)
             network.set_unscaled(known[0].reshape(1, n_outputs, -1), known[1].reshape(1, n_outputs))
         return network
-
-    def _columns(self, problem: Problem, subsets, weight) -> list[Columns]:
-        """Statistics of each model's rows; models with the same rows and weights share them."""
-        rows, of_model = problem.rows(), model_weights(weight, len(subsets))
-        measured: dict[tuple, Columns] = {}
-        for subset, w in zip(subsets, of_model, strict=True):
-            if (id(subset), id(w)) not in measured:
-                measured[id(subset), id(w)] = Columns.measure(rows, subset, w)
-        return [measured[id(subset), id(w)] for subset, w in zip(subsets, of_model, strict=True)]
 
     def _trained_network(self, device, dtype) -> Linear:
         coef = torch.tensor(dense(self.coef_), device=device, dtype=dtype)

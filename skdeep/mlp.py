@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skdeep._docs import (
@@ -18,11 +20,13 @@ from skdeep._docs import (
 )
 from skdeep.activations import ACTIVATIONS
 from skdeep.base import BaseTorchClassifier
-from skdeep.fitting import values
-from skdeep.inputs import OutputSpace, to_numpy
+from skdeep.fitting import column_statistics, values
+from skdeep.inputs import OutputSpace, float_dtype, to_numpy
 from skdeep.losses import LOSSES, Loss, smoothed
 from skdeep.penalties import L2
 from skdeep.perceptron import MLP
+from skdeep.problem import Problem
+from skdeep.standardization import Standardization
 
 #: Learned attributes that no option makes go away.
 _ALWAYS = {"coefs_", "intercepts_"}
@@ -71,7 +75,9 @@ class MLPClassifierTorch(NeuralNetClassifier):
     (with normalisation, dropout and residual blocks where asked for) trained on the cross-entropy of the scores s
     (softmax for more than two classes, one logistic column for two, one per label for multilabel targets) plus
     :math:`\frac{\alpha}{2 B \bar w} \sum_l \|W_l\|^2`, the L2 penalty as MLPClassifier has it. Parameters, attributes
-    and their meaning are those of :class:`sklearn.neural_network.MLPClassifier`, so that a swap is one word.
+    and their meaning are those of :class:`sklearn.neural_network.MLPClassifier`, so that a swap is one word; by default
+    (``standardize=True``) of one behind a StandardScaler, with :math:`W_1 \,\mathrm{diag}(\sigma)` for :math:`W_1` in
+    the penalty.
 
     Parameters
     ----------
@@ -92,10 +98,21 @@ class MLPClassifierTorch(NeuralNetClassifier):
         the hidden layer before. Each is left out of a training step, for the whole batch, with a probability that grows
         linearly from block to block up to this one at the last (0 leaves out none); otherwise it is scaled up. Layers
         of other widths stay as they are. None has no residual blocks.
+    standardize : bool, default=True
+        Whether to train in columns that are centred and scaled by their weighted means and standard deviations (sparse
+        ones: scaled by their largest magnitude), as if the classifier were behind a StandardScaler: the initial
+        weights and ``alpha`` are those of a first layer on such columns. ``coefs_[0]`` and ``intercepts_[0]`` refer to
+        the columns of X all the same. ``partial_fit`` goes by the statistics of all rows so far. With False, everything
+        refers to the columns as they are, as in MLPClassifier.
+
+        Dense X may have missing values (NaN). They count as the mean of their column, and each column in which ``fit``
+        (or the first call of ``partial_fit``) meets some gets an indicator: a further column, 1 where the value is
+        missing and else 0, standardised like the others.
     solver : {"adam", "sgd", "adamw", "lbfgs"}, default="adam"
         Adam, mini-batch gradient descent with momentum, Adam with decoupled weight decay, or full-batch L-BFGS.
     alpha : float, default=1e-4
-        Strength of the L2 penalty; it is divided by the total weight of a batch.
+        Strength of the L2 penalty; it is divided by the total weight of a batch. With ``standardize`` it acts on the
+        weights of standardised columns.
     learning_rate : {"constant", "invscaling", "adaptive", "cosine"}, default="constant"
         Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
         until it is below 1e-6; or half a cosine down to zero at ``max_iter``.
@@ -108,9 +125,11 @@ class MLPClassifierTorch(NeuralNetClassifier):
     Attributes
     ----------
     coefs_ : list of ndarray of shape (fan_in, fan_out)
-        Weights of each layer; with "maxout", two columns side by side for each hidden unit.
+        Weights of each layer; with "maxout", two columns side by side for each hidden unit. After the rows for the
+        columns of X, the first has a row for each indicator of missing values.
     intercepts_ : list of ndarray of shape (fan_out,)
-        Constant terms of each layer; zero before batch normalisation, where ``betas_`` take their place.
+        Constant terms of each layer; before batch normalisation, where ``betas_`` take their place, zero (in the first
+        layer: what centres the columns).
     slopes_ : list of float
         Learnt slope of each hidden layer; only with "prelu".
     gammas_, betas_ : list of ndarray of shape (fan_out,)
@@ -119,6 +138,11 @@ class MLPClassifierTorch(NeuralNetClassifier):
     running_means_, running_vars_ : list of ndarray of shape (fan_out,)
         :math:`\mu` and v of predictions: running averages over batches, in which the last one counts a tenth; only
         with ``normalization="batch"``.
+    means_ : ndarray of shape (n_features,)
+        Weighted means of the columns, by which missing values are replaced (zero for sparse ones); only with
+        ``standardize``.
+    missing_features_ : ndarray of shape (n_indicators,)
+        Columns that have an indicator; only with ``standardize``.
     n_layers_ : int
         Layers, with the input.
     out_activation_ : {"softmax", "logistic"}
@@ -154,11 +178,13 @@ class MLPClassifierTorch(NeuralNetClassifier):
 
     _coef_attribute = "coefs_"
     stackable = NeuralNetClassifier.stackable | {"dropout", "stochastic_depth"}
+    _nan_advice = "MLPClassifierTorch takes them in dense X, with standardize=True."
     _parameter_constraints: dict = {
         **NeuralNetClassifier._parameter_constraints,
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "label_smoothing": [Interval(Real, 0, 1, closed="both")],
+        "standardize": ["boolean"],
         "normalization": [StrOptions({"batch", "layer"}), None],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "stochastic_depth": [Interval(Real, 0, 1, closed="left"), None],
@@ -182,6 +208,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
         normalization=None,
         dropout=0.0,
         stochastic_depth=None,
+        standardize=True,
         solver="adam",
         alpha=0.0001,
         batch_size="auto",
@@ -218,6 +245,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
         self.normalization = normalization
         self.dropout = dropout
         self.stochastic_depth = stochastic_depth
+        self.standardize = standardize
         self.solver = solver
         self.alpha = alpha
         self.batch_size = batch_size
@@ -248,6 +276,10 @@ class MLPClassifierTorch(NeuralNetClassifier):
         self.device = device
         self.precision = precision
         self.callbacks = callbacks
+
+    @property
+    def _allow_nan(self):
+        return self.standardize
 
     def _stackable_now(self):
         # with a probability of zero, nothing is drawn, and with None there are no blocks
@@ -289,23 +321,51 @@ class MLPClassifierTorch(NeuralNetClassifier):
     def _n_units(self, n_outputs):
         return sum(self._layer_units(1, n_outputs)[1:])
 
-    def _new_network(self, members, problem, generators, subsets, weight, state, warm) -> MLP:
-        units = self._layer_units(problem.X.shape[1], self.n_outputs_)
+    def _problem(self, members, X, y, sample_weight, going_on, incremental):
+        # what an earlier fit with other options has left
+        optional = set() if going_on else set(self._attributes.values()) - _ALWAYS
+        columns = set() if going_on and self.standardize else {"means_", "missing_features_"}
+        for name in optional | columns:
+            self.__dict__.pop(name, None)
+        return super()._problem(members, X, y, sample_weight, going_on, incremental)
+
+    def _new_network(self, members, problem, generators, subsets, weight, states, warm) -> MLP:
+        indicated = np.empty(0, dtype=np.int64)
+        if self.standardize:
+            indicated = to_numpy(getattr(self, "missing_features_", indicated)) if warm else problem.missing
+        units = self._layer_units(problem.X.shape[1] + len(indicated), self.n_outputs_)
         self.n_layers_ = len(units)
         self.out_activation_ = "softmax" if self._loss(self.n_outputs_).target == "codes" else "logistic"
         for what in ("dropout", "stochastic_depth", "normalization"):
             if (value := getattr(self, what)) and value != "layer":
                 self._check_same_objective(f"{what}={value!r}")
-        noise = {"dropout": values(members, "dropout")}
+        noise: dict[str, Any] = {"dropout": values(members, "dropout")}
         if self.stochastic_depth is not None:
             noise["stochastic_depth"] = values(members, "stochastic_depth")
         tensor = {"device": problem.device, "dtype": problem.dtype}
         if warm:
             self._check_layers(units)
+        noise["standardization"] = self._standardization(problem, indicated, subsets, weight, states, warm)
+        if warm:
             return self._trained_network(**tensor, generators=generators, **noise)
-        for name in set(self._attributes.values()) - _ALWAYS:  # of an earlier fit with other layers
-            self.__dict__.pop(name, None)
         return MLP.initial(generators, units, self.activation, normalization=self.normalization, **noise, **tensor)
+
+    def _standardization(
+        self, problem: Problem, indicated: np.ndarray, subsets, weight, states, warm: bool
+    ) -> Standardization | None:
+        if not self.standardize:
+            return None
+        columns = column_statistics(problem, subsets, weight, states, warm)
+        tensor: dict[str, Any] = {"device": problem.device, "dtype": problem.dtype}
+        centers = not issparse(problem.X)
+        # weights are kept in this dtype, in which those on raw columns that hardly vary would be lost
+        rounding = float(np.finfo(float_dtype(problem.X)).eps)
+        groups = [(c, c.indicators(indicated)) for c in columns]
+        sizes = np.stack([np.concatenate([c.sizes(centers, rounding) for c in group]) for group in groups])
+        mean = np.stack([np.concatenate([c.mean for c in group]) for group in groups])
+        center = torch.as_tensor(mean, **tensor).unsqueeze(1) if centers else None
+        index = torch.as_tensor(indicated, device=problem.device)
+        return Standardization(center, torch.as_tensor(1 / sizes, **tensor).unsqueeze(1), index)
 
     def _check_layers(self, units: list[int]) -> None:
         """Raise if the fitted attributes are not those of such layers."""
@@ -318,26 +378,41 @@ class MLPClassifierTorch(NeuralNetClassifier):
         if not same or known != list(zip(units[:-1], widths, strict=True)):
             raise ValueError(
                 "warm_start and partial_fit go on with the network of the previous fit, and hidden_layer_sizes, "
-                f"activation or normalization has changed: hidden_layer_sizes={self.hidden_layer_sizes!r}, activation="
-                f"{self.activation!r}, normalization={self.normalization!r} do not fit what was learnt, with weights "
-                f"of shape {known}. Put them back, or fit with warm_start=False."
+                "activation, standardize or normalization has changed: "
+                f"hidden_layer_sizes={self.hidden_layer_sizes!r}, activation={self.activation!r}, "
+                f"standardize={self.standardize!r}, normalization={self.normalization!r} do not fit what was learnt, "
+                f"with weights of shape {known}. Put them back, or fit with warm_start=False."
             )
 
-    def _trained_network(self, device, dtype, **noise) -> MLP:
+    def _trained_network(self, device, dtype, standardization=None, **noise) -> MLP:
         def stack(name):
             arrays = (np.atleast_1d(to_numpy(array)).T for array in getattr(self, name, []))
             return [torch.tensor(array, device=device, dtype=dtype).contiguous().unsqueeze(0) for array in arrays]
 
         noise = {"stochastic_depth": self.stochastic_depth} | noise
+        if standardization is None and hasattr(self, "means_"):  # in prediction, which fills in the means
+            index = torch.tensor(to_numpy(self.missing_features_), device=device)
+            center = torch.tensor(to_numpy(self.means_), device=device, dtype=dtype)
+            center = torch.cat([center, center.new_zeros(len(index))]).view(1, 1, -1)
+            standardization = Standardization(center, torch.ones_like(center), index)
         weights, biases, slopes, *norms = map(stack, self._attributes.values())
-        return MLP(weights, biases, slopes, self.activation, *norms, **noise)
+        if standardization is not None:
+            first = (torch.tensor(to_numpy(array).T).unsqueeze(0) for array in (self.coefs_[0], self.intercepts_[0]))
+            weights[0], biases[0] = (t.to(device, dtype) for t in standardization.unfolded(*first))
+        return MLP(weights, biases, slopes, self.activation, *norms, standardization=standardization, **noise)
 
     def _learned(self, network, model, dtype, space):
         learned = {}
-        for name, group in network.groups.items():
-            arrays = [tensor.detach()[model].cpu().numpy().astype(dtype) for tensor in group]
+        for name, group in network.unscaled(model).items():
+            arrays = [tensor.numpy().astype(dtype) for tensor in group]
             if name == "slope":
                 learned[self._attributes[name]] = [float(array[0]) for array in arrays]
             else:
                 learned[self._attributes[name]] = [space.array(np.ascontiguousarray(array.T)) for array in arrays]
-        return {name: value for name, value in learned.items() if value or name in _ALWAYS}
+        learned = {name: value for name, value in learned.items() if value or name in _ALWAYS}
+        if network.standardization is not None:
+            own = network.standardization.select(np.array([model]))
+            n_features, index = own.scale.shape[-1] - len(own.indicated), own.indicated.cpu().numpy()
+            means = np.zeros(n_features) if own.center is None else own.center[0, 0, :n_features].cpu().numpy()
+            learned |= {"means_": space.array(means.astype(dtype)), "missing_features_": space.array(index)}
+        return learned

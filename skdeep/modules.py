@@ -335,7 +335,7 @@ class TorchClassifier(NeuralNetClassifier):
             self._n_values = _values_per_row(module, X.reshape(-1, *self.input_shape_), self.n_outputs_)
         return module
 
-    def _new_network(self, members, problem, generators, subsets, weight, state, warm) -> ModuleNetwork:
+    def _new_network(self, members, problem, generators, subsets, weight, states, warm) -> ModuleNetwork:
         module = copy.deepcopy(self.module_) if warm else self._new_module(problem, generators[0])
         if unstable := [part for part in module.modules() if isinstance(part, _RANDOM)]:
             self._check_same_objective(type(unstable[0]).__name__)

@@ -13,6 +13,8 @@ product is twice as fast as ``(B, in) @ (in, out)`` on a CPU. Products with shar
 
 from __future__ import annotations
 
+from typing import overload
+
 import numpy as np
 import torch
 from scipy.sparse._sparsetools import csc_matvecs  # the bare loop: a csc_array around it costs as much again
@@ -85,7 +87,11 @@ def _weight_gradient(X: Tensor, G: Tensor) -> Tensor:
     return torch.bmm(G.mT, X)
 
 
-def _shared(columns: Tensor | None) -> Tensor | None:
+@overload
+def shared(columns: Tensor) -> Tensor: ...
+@overload
+def shared(columns: Tensor | None) -> Tensor | None: ...
+def shared(columns):
     """Numbers per column (K, 1, d) as (1, 1, d) if all models have the same."""
     return columns if columns is None or bool((columns[1:] != columns[:1]).any()) else columns[:1]
 
@@ -205,9 +211,9 @@ class Linear(Network):
         unit: Tensor | None = None,
     ):
         self.params = [coef] if intercept is None else [coef, intercept]
-        self.center = None if intercept is None else _shared(center)
-        self.scale = _shared(scale)
-        self.unit = _shared(unit)
+        self.center = None if intercept is None else shared(center)
+        self.scale = shared(scale)
+        self.unit = shared(unit)
         self._no_intercept = coef.new_zeros(coef.shape[:2]) if intercept is None else None
         self._scaled: tuple[Tensor, Tensor] | None = None
 

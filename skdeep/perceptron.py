@@ -15,6 +15,7 @@ from skdeep.activations import ACTIVATIONS
 from skdeep.dropout import Noise
 from skdeep.networks import Network, affine
 from skdeep.normalization import batch_norm, layer_norm
+from skdeep.standardization import Standardization
 
 
 class MLP(Network):
@@ -44,6 +45,8 @@ class MLP(Network):
         layers whose input has the same width are residual blocks, unless this is None.
     generators : list of numpy.random.Generator
         Of each model's random factors.
+    standardization : Standardization, optional
+        Change of variables of the first layer, whose weights and biases then are those on standardised columns.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class MLP(Network):
         dropout: np.ndarray | float = 0.0,
         stochastic_depth: np.ndarray | float | None = None,
         generators: Sequence[np.random.Generator] = (),
+        standardization: Standardization | None = None,
     ):
         learnt = {"weight": weights, "bias": biases, "slope": slopes, "gamma": gammas, "beta": betas}
         averaged = {"running_mean": running_means, "running_var": running_vars}
@@ -70,6 +74,7 @@ class MLP(Network):
         self.dropout = vector(dropout, self.n_models)
         self.stochastic_depth = vector(0.0 if stochastic_depth is None else stochastic_depth, self.n_models)
         self.generators = list(generators)
+        self.standardization = standardization
         self._sizes = {name: len(group) for name, group in (learnt | averaged).items()}
         pairs = enumerate(pairwise(weights[:-1]), start=1)
         width = [weight.shape[1] // ACTIVATIONS[activation].n_pieces for weight in weights]
@@ -86,6 +91,7 @@ class MLP(Network):
         normalization: str | None = None,
         dropout: np.ndarray | float = 0.0,
         stochastic_depth: np.ndarray | float | None = None,
+        standardization: Standardization | None = None,
         **tensor,
     ) -> MLP:
         r"""Draw the initial weights of each model from its generator: Glorot & Bengio's uniform, AISTATS 2010.
@@ -118,8 +124,27 @@ class MLP(Network):
                 bias.zero_()
         starts = {None: "", "layer": "10", "batch": "1001"}[normalization]
         norms = [[torch.full_like(bias, float(start)) for bias in hidden] for start in starts]
-        options: dict = {"dropout": dropout, "stochastic_depth": stochastic_depth, "generators": generators}
-        return cls(params[:n_layers], params[n_layers:], slopes, activation, *norms, **options)
+        return cls(
+            params[:n_layers],
+            params[n_layers:],
+            slopes,
+            activation,
+            *norms,
+            dropout=dropout,
+            stochastic_depth=stochastic_depth,
+            generators=generators,
+            standardization=standardization,
+        )
+
+    @classmethod
+    def stacked(cls, parts: Sequence[MLP]) -> MLP:
+        """Networks of one model each and of the same form as one, for evaluation."""
+        stack = parts[0].with_params(
+            [torch.cat(tensors).detach() for tensors in zip(*(p.tensors for p in parts), strict=True)]
+        )
+        standardizations = [part.standardization for part in parts if part.standardization is not None]
+        stack.standardization = Standardization.stacked(standardizations) if standardizations else None
+        return stack
 
     @property
     def groups(self) -> dict[str, list[Tensor]]:
@@ -140,6 +165,10 @@ class MLP(Network):
     def whole_batches(self):
         return self.draws or bool(self.buffers)
 
+    @property
+    def row_size(self):
+        return super().row_size + (0 if self.standardization is None else self.standardization.row_size)
+
     def scores(self, X):
         return self._scores(X)
 
@@ -154,6 +183,8 @@ class MLP(Network):
         weights, biases, slopes, gammas, betas, means, variances = self.groups.values()
         gates = None if noise is None or not self.blocks else self._gates(noise)
         hidden = X
+        if self.standardization is not None:
+            hidden, weights[0], biases[0] = self.standardization.factors(X, weights[0], biases[0])
         for i in range(self.n_coefs - 1):
             # the mean of a batch takes off any constant, whose gradient is zero; Adam would blow up its rounding
             z = affine(hidden, weights[i], biases[i].detach() if training and self.buffers else biases[i])
@@ -174,6 +205,15 @@ class MLP(Network):
         growth = np.arange(1, len(self.blocks) + 1) / len(self.blocks)
         return noise.blocks(self.stochastic_depth[:, None] * growth)
 
+    def unscaled(self, model: int) -> dict[str, list[Tensor]]:
+        """The `groups` of one model, on the CPU and without the K axis; the first layer is that of the raw columns."""
+        groups = {name: [t.detach()[model].cpu() for t in group] for name, group in self.groups.items()}
+        if self.standardization is not None:
+            own = self.standardization.select(np.array([model]))
+            weight, bias = own.folded(groups["weight"][0].unsqueeze(0), groups["bias"][0].unsqueeze(0))
+            groups["weight"][0], groups["bias"][0] = weight[0], bias[0]
+        return groups
+
     def with_params(self, params):
         part = copy.copy(self)
         n = len(self.params)
@@ -185,4 +225,6 @@ class MLP(Network):
         part.dropout = self.dropout[models]
         part.stochastic_depth = self.stochastic_depth[models]
         part.generators = [self.generators[m] for m in models] if self.generators else []
+        if self.standardization is not None:
+            part.standardization = self.standardization.select(models)
         return part

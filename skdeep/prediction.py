@@ -17,6 +17,11 @@ from skdeep.networks import Network
 from skdeep.problem import chunk_rows
 
 
+def prediction_dtype(X, device: torch.device) -> torch.dtype:
+    """In which precision to compute scores, however the model was trained."""
+    return torch.float32 if device.type == "mps" or float_dtype(X) == np.float32 else torch.float64
+
+
 class PredictionMixin:
     """The methods of a fitted classifier."""
 
@@ -129,6 +134,10 @@ class PredictionMixin:
             return torch.sigmoid(scores)
         return self._loss(self.n_outputs_).probabilities(scores)
 
+    def _of_models(self, scores: Tensor) -> Tensor:
+        """Scores (n, C) of the classifier, from those of the models of its network, (K, n, C)."""
+        return scores[0]
+
     @property
     def _fitted_multilabel(self) -> bool:
         return getattr(self, "_target_is_multilabel", False)
@@ -141,7 +150,7 @@ class PredictionMixin:
         space = OutputSpace(X)
         X = check_features(self, X, reset=False)
         device = resolve_device(self.device, X, fallback=True)
-        kind = torch.float32 if device.type == "mps" or float_dtype(X) == np.float32 else torch.float64
+        kind = prediction_dtype(X, device)
         rows = rows_of(X, device, kind)
         network = self._trained_network(device, kind)
         size = sum(p.numel() for p in network.params)
@@ -150,7 +159,8 @@ class PredictionMixin:
         results: Tensor | None = None
         with threads_for(min(len(rows), step) * size):
             for start in range(0, len(rows), step):
-                part = result(network.scores(rows.take(slice(start, start + step)))[0].to(wanted))
+                scores = network.scores(rows.take(slice(start, start + step)))
+                part = result(self._of_models(scores).to(wanted))
                 if len(part) == len(rows):
                     return part, space
                 if results is None:

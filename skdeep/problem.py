@@ -21,6 +21,9 @@ from skdeep.networks import Network
 from skdeep.splits import DistinctRows, distinct_rows, index_dtype, validation_mask
 from skdeep.training import Monitor
 
+#: Inverse temperatures at which "calibrated_loss" looks for the lowest loss: log-loss is flat enough between them.
+_SHARPNESS = np.geomspace(0.05, 3.0, 22)
+
 #: Rows per chunk where the data is passed over outside mini-batch training.
 CHUNK_ROWS = 8192
 
@@ -75,6 +78,23 @@ class Problem:
             return self.source
         on_device = isinstance(self.source, Tensor)
         return self.source[torch.from_numpy(self.index).to(self.source.device) if on_device else self.index]
+
+    @cached_property
+    def missing(self) -> np.ndarray:
+        """Columns in which a row of non-zero weight has no value (NaN)."""
+        missing = np.zeros(self.source.shape[1], dtype=bool)
+        rows = self.rows()
+        if isinstance(rows, DenseRows) and rows.X.is_floating_point():
+            step = max(1, MAX_VALUES // rows.row_values)
+            for start in range(0, len(rows), step):
+                part = slice(start, start + step)
+                if not rows.X[part].sum().isnan():  # 20 times faster than to look at each
+                    continue
+                found = rows.X[part].isnan()
+                if self.sample_weight is not None:
+                    found &= torch.from_numpy(self.sample_weight[part] > 0).to(found.device).unsqueeze(1)
+                missing |= found.any(0).cpu().numpy()
+        return np.flatnonzero(missing)
 
     @property
     def n_rows(self) -> int:
@@ -204,58 +224,98 @@ class TrainingState:
     seen: float = 0.0
 
 
+def scores_of(network: Network, rows: DenseRows | SparseRows, index: np.ndarray) -> Tensor:
+    """Scores (K, m, C) of the rows of `index` (m,), in bounded batches."""
+    parts = np.array_split(index, max(1, -(-len(index) // chunk_rows(network, rows))))
+    return torch.cat([network.scores(rows.take(torch.from_numpy(part))).detach() for part in parts], dim=1)
+
+
 def make_monitor(
-    held_out: Problem,
+    held_out: list[Problem],
     loss: Loss,
     scoring: str | Callable | None,
-    labels: np.ndarray,
+    labels: Callable[[np.ndarray], np.ndarray],
     fitted: Callable[[Network, int], Any],
 ) -> Monitor:
     """Make the function that the training loop calls after each epoch.
 
     Parameters
     ----------
-    held_out : Problem
-        Validation data.
+    held_out : list of Problem
+        Validation data: the same for all models, or of each model its own rows of one source.
     loss : Loss
     scoring : str, callable or None
-        A scorer; None is accuracy, "loss" the negative loss (both computed on the device).
-    labels : ndarray
-        The held-out labels as the user knows them, for a scorer.
+        A scorer; None is accuracy, "loss" the negative loss, "calibrated_loss" that of the scores divided by the
+        temperature that makes it lowest (all three computed on the device).
+    labels : callable
+        ``labels(codes)`` are those labels as the user knows them, for a scorer.
     fitted : callable
         ``fitted(network, model)`` is an estimator with the parameters of one model, for a scorer.
     """
-    index = None if held_out.index is None else torch.from_numpy(held_out.index)
-    rows, codes, target = held_out.rows(), held_out.tensor(held_out.codes), held_out.tensor(held_out.target)
-    weight = np.ones(len(codes)) if held_out.sample_weight is None else held_out.sample_weight
-    of_class = 1.0 if held_out.class_weight is None else held_out.class_weight
+    first, own, n_rows = held_out[0], len(held_out) > 1, max(len(part.codes) for part in held_out)
+    rows = first.rows()
+    index = None
+    if first.index is not None:
+        index = torch.from_numpy(_filled_up([part.index for part in held_out], n_rows))
+    codes = first.tensor(_filled_up([part.codes for part in held_out], n_rows))
+    target = first.tensor(_filled_up([part.target for part in held_out], n_rows))
+    weights = [np.ones(len(part.codes)) if part.sample_weight is None else part.sample_weight for part in held_out]
+    of_class = [1.0 if part.class_weight is None else part.class_weight for part in held_out]
     # accuracy counts samples as they are; the loss weighs them as in training (one row for all models, or one for each)
-    share, loss_share = (held_out.tensor(np.atleast_2d(w)) for w in (weight, weight * of_class))
-    share, loss_share = share / share.sum(), loss_share / loss_share.sum(1, keepdim=True)
-    scorer = None if scoring in (None, "loss") else get_scorer(scoring)
-    weight_argument = {} if held_out.sample_weight is None else {"sample_weight": held_out.sample_weight}
+    weight = first.tensor(_padded(weights, n_rows))
+    loss_weight = first.tensor(_padded([w * c for w, c in zip(weights, of_class, strict=True)], n_rows))
+    scorer = None if scoring in (None, "loss", "calibrated_loss") else get_scorer(scoring)
 
     def monitor(network: Network, models: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        accuracy = torch.zeros(network.n_models, dtype=held_out.dtype, device=held_out.device)
-        objective = torch.zeros_like(accuracy)
-        of_models = loss_share[models] if len(loss_share) > 1 else loss_share
+        accuracy = torch.zeros(network.n_models, dtype=first.dtype, device=first.device)
+        objective, calibrated = torch.zeros_like(accuracy), accuracy.new_zeros(len(_SHARPNESS), network.n_models)
+
+        def of_models(values: Tensor) -> Tensor:
+            return values[torch.as_tensor(models, device=values.device)] if len(values) > 1 else values
+
         step = chunk_rows(network, rows)
-        for start in range(0, len(codes), step):
-            part = slice(start, min(start + step, len(codes)))
-            scores = network.scores(rows.take(part if index is None else index[part])).detach()
-            if codes.ndim == 2:
-                right = ((scores > 0) == codes[part].bool()).all(-1)
+        if own:  # a batch has the rows of every model
+            step = max(1, min(step, MAX_VALUES // (network.n_models * rows.row_values)))
+        for start in range(0, n_rows, step):
+            part = slice(start, min(start + step, n_rows))
+            batch = rows.take(part if index is None else of_models(index)[:, part] if own else index[0, part])
+            scores, right_code = network.scores(batch).detach(), of_models(codes)[:, part]
+            if codes.ndim == 3:
+                right = ((scores > 0) == right_code.bool()).all(-1)
             elif scores.shape[-1] == 1:
-                right = (scores[..., 0] > 0) == codes[part].bool()
+                right = (scores[..., 0] > 0) == right_code.bool()
             else:
-                right = scores.argmax(-1) == codes[part]
-            accuracy += (right * share[:, part]).sum(1)
-            wanted = target[part] if target.dtype is torch.int64 else target[part].to(held_out.dtype)
-            objective += (loss.value(scores, wanted.unsqueeze(0)) * of_models[:, part]).sum(1)
+                right = scores.argmax(-1) == right_code
+            accuracy += (right * of_models(weight)[:, part]).sum(1)
+            wanted = of_models(target)[:, part]
+            wanted = wanted if wanted.dtype is torch.int64 else wanted.to(first.dtype)
+            own_weight = of_models(loss_weight)[:, part]
+            objective += (loss.value(scores, wanted) * own_weight).sum(1)
+            if scoring == "calibrated_loss":
+                for at, factor in zip(calibrated, _SHARPNESS, strict=True):
+                    at += (loss.value(scores * factor, wanted) * own_weight).sum(1)
+        accuracy /= of_models(weight).sum(1)
+        objective, calibrated = (total / of_models(loss_weight).sum(1) for total in (objective, calibrated))
         losses = objective.double().cpu().numpy()
         if scorer is None:
-            return (-losses if scoring == "loss" else accuracy.double().cpu().numpy()), losses
-        estimators = [fitted(network, m) for m in range(network.n_models)]
-        return np.array([scorer(e, held_out.X, labels, **weight_argument) for e in estimators]), losses
+            watched = accuracy if scoring is None else -objective if scoring == "loss" else -calibrated.amin(0)
+            return watched.double().cpu().numpy(), losses
+        marks = []
+        for m, model in enumerate(models):
+            data = held_out[model if own else 0]
+            argument = {} if data.sample_weight is None else {"sample_weight": data.sample_weight}
+            marks.append(scorer(fitted(network, m), data.X, labels(data.codes), **argument))
+        return np.array(marks), losses
 
     return monitor
+
+
+def _filled_up(arrays: list, n_rows: int) -> np.ndarray:
+    """Arrays of several lengths as one (len(arrays), n_rows, ...): the first entry of each fills it up."""
+    return np.stack([np.concatenate([a, np.repeat(a[:1], n_rows - len(a), axis=0)]) for a in arrays])
+
+
+def _padded(weights: list[np.ndarray], n_rows: int) -> np.ndarray:
+    """Weights of several sets of rows as one table, with zeros where a set has fewer than `n_rows`."""
+    tables = [np.atleast_2d(np.asarray(weight, dtype=np.float64)) for weight in weights]
+    return np.concatenate([np.pad(table, ((0, 0), (0, n_rows - table.shape[1]))) for table in tables])

@@ -30,8 +30,10 @@ def _mix(bits: np.ndarray) -> np.ndarray:
 
 
 def _bits(values: np.ndarray) -> np.ndarray:
-    """The values' float64 bit patterns, the same for 0.0 and -0.0."""
-    return (np.asarray(values, dtype=np.float64) + 0.0).view(np.uint64)
+    """The values' float64 bit patterns, the same for 0.0 and -0.0, and for every NaN."""
+    values = np.asarray(values, dtype=np.float64) + 0.0
+    np.copyto(values, np.nan, where=np.isnan(values))
+    return values.view(np.uint64)
 
 
 def hash_rows(X, target: np.ndarray, generator: np.random.Generator, subset: np.ndarray | None = None) -> np.ndarray:

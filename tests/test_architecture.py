@@ -21,7 +21,8 @@ ENGINE = {
     "networks": {"_stack"},
     "normalization": set(),
     "dropout": {"_stack"},
-    "perceptron": {"_stack", "activations", "networks", "normalization", "dropout"},
+    "standardization": {"_stack", "networks"},
+    "perceptron": {"_stack", "activations", "networks", "normalization", "dropout", "standardization"},
 }
 ENGINE["training"] = {"_stack", "losses", "penalties", "networks", "optimizers", "schedules", "batching"}
 ENGINE["objective"] = {"_stack", "losses", "penalties", "networks", "batching", "training"}

@@ -34,7 +34,7 @@ ESTIMATORS = [
     SigmoidClassifier(max_iter=20, random_state=0),
     LeastSquaresClassifier(random_state=0),
     HingeClassifier(max_iter=20, random_state=0),
-    MLPClassifierTorch((8,), max_iter=40, learning_rate_init=0.01, random_state=0),
+    MLPClassifierTorch((8,), max_iter=40, learning_rate_init=0.03, random_state=0),
 ]
 each_estimator = pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
 each_method = pytest.mark.parametrize("method", ["temperature", "sigmoid"])

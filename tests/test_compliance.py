@@ -19,6 +19,7 @@ from skdeep import (
     HingeClassifier,
     LeastSquaresClassifier,
     MLPClassifierTorch,
+    MLPEnsembleClassifier,
     SigmoidClassifier,
     SoftmaxClassifier,
     TorchClassifier,
@@ -34,6 +35,7 @@ class Perceptron(nn.Sequential):
 
 
 SMALL = {"max_iter": 60, "hidden_layer_sizes": (16,), "learning_rate_init": 0.01}
+TINY = {"max_iter": 15, "hidden_layer_sizes": (16,), "learning_rate_init": 0.02}
 
 CONFIGURATIONS = [
     SoftmaxClassifier(),
@@ -78,12 +80,14 @@ CONFIGURATIONS = [
     *(MLPClassifierTorch(precision=precision, **SMALL) for precision in ("float32", "bfloat16")),
     SoftmaxClassifier(batch_size=8, max_iter=40),
     MLPClassifierTorch(batch_size=8, **{**SMALL, "max_iter": 20}),
+    MLPEnsembleClassifier(3, **TINY),
+    MLPEnsembleClassifier(2, **TINY, batch_size=200, calibration="sigmoid", early_stopping=True, scoring="loss"),
 ]
 
 
 def forbidden_by_mathematics(estimator):
     """Mini-batches smaller than the data are drawn by row: a row of weight 2 is not two rows there."""
-    if estimator.batch_size == "auto" or estimator.solver in ("lbfgs", "exact"):
+    if estimator.batch_size in ("auto", 200) or estimator.solver in ("lbfgs", "exact"):
         return {}
     return {
         f"check_sample_weight_equivalence_on_{kind}_data": "batches of 8 rows: equality holds for converged fits only"

@@ -302,7 +302,7 @@ SPARSE = {
 
 def sparse_settings(cls):
     """Dense columns are centred to train in, sparse ones are not: without that the two are one and the same."""
-    return {} if cls is MLPClassifierTorch else {"standardize": False, "learning_rate_init": 1e-3}
+    return {"standardize": False} | ({} if cls is MLPClassifierTorch else {"learning_rate_init": 1e-3})
 
 
 @each_estimator

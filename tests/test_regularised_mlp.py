@@ -64,7 +64,8 @@ def test_fitted_attributes_are_the_model(options):
         assert [array.shape for array in clf.gammas_] == [(12,)] * 3
         assert not np.allclose(clf.gammas_[0], 1)
     if n_norms == 4:
-        assert not any(b.any() for b in clf.intercepts_[:-1])
+        assert not any(b.any() for b in clf.intercepts_[1:-1])
+        np.testing.assert_allclose(clf.intercepts_[0], -X.mean(0) @ clf.coefs_[0], atol=1e-12)
 
 
 @each_option
@@ -98,6 +99,7 @@ def test_pickled_models_go_on_where_they_stopped(options):
 
 @each_option
 def test_sparse_rows(options):
+    options = {**options, "standardize": False}  # in which dense columns are centred, and sparse ones are not
     dense, sparsely = mlp(options).fit(X, Y), mlp(options).fit(sparse.csr_array(X), Y)
     np.testing.assert_allclose(sparsely.predict_proba(sparse.csr_array(X)), dense.predict_proba(X), atol=1e-8)
 
@@ -129,6 +131,14 @@ def test_members_of_a_stack_end_where_they_end_alone(options):
             member.set_params(early_stopping=False, class_weight=None).partial_fit(X, Y)
             alone.set_params(early_stopping=False, class_weight=None).partial_fit(X, Y)
             np.testing.assert_allclose(member.predict_proba(X), alone.predict_proba(X), atol=1e-8)
+
+
+@each_option
+def test_calibration_leaves_the_model_as_it_is(options):
+    """Its fold models are further networks, with the attributes of none."""
+    plain, calibrated = mlp(options).fit(X, Y), mlp(options, calibration="temperature").fit(X, Y)
+    np.testing.assert_array_equal(calibrated.decision_function(X), plain.decision_function(X))
+    assert vars(calibrated).keys() - vars(plain).keys() == {"temperature_"}
 
 
 def test_probabilities_of_zero_share_no_stack_with_others():

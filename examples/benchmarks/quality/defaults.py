@@ -32,6 +32,7 @@ from skdeep import *  # noqa: F403  # for expressions
 ESTIMATORS = {
     "softmax": lambda seed: skdeep.SoftmaxClassifier(random_state=seed),
     "mlp": lambda seed: skdeep.MLPClassifierTorch(random_state=seed),
+    "ensemble": lambda seed: skdeep.MLPEnsembleClassifier(random_state=seed),
     "LogisticRegression + scaler": lambda seed: make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
     "SGDClassifier + scaler": lambda seed: make_pipeline(
         StandardScaler(), SGDClassifier("log_loss", random_state=seed)

@@ -1,0 +1,191 @@
+"""Members that each leave out a fold of the data, as one stack: their training, and what they say of rows left out."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import get_scorer
+from torch import Tensor
+
+from skdeep.calibrated import CalibrationMixin
+from skdeep.fitting import draw_seeds
+from skdeep.inputs import OutputSpace, rows_of, to_numpy
+from skdeep.prediction import prediction_dtype
+from skdeep.problem import Problem, TrainingState, make_monitor, scores_of
+from skdeep.splits import DistinctRows, fold_of_rows
+from skdeep.training import Progress
+
+
+@dataclass
+class _Runs(Progress):
+    """The runs of an ensemble's members, and what they amount to together.
+
+    Attributes
+    ----------
+    members : list of Progress
+    left_out : list of ndarray
+        Rows that each member has not seen.
+    seeds : list of int
+        The ``random_state`` of each member.
+    """
+
+    members: list[Progress] = field(default_factory=list)
+    left_out: list[np.ndarray] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, members: list[Progress], left_out: list[np.ndarray], seeds: list[int]) -> _Runs:
+        errors = [f"in member {k}, {p.error}" for k, p in enumerate(members) if p.error is not None]
+        return cls(
+            watch_score=True,
+            n_iter=max(p.n_iter for p in members),
+            samples=sum(p.samples for p in members),
+            loss_curve=_mean_curve([p.loss_curve for p in members]),
+            validation_losses=_mean_curve([p.validation_losses for p in members]),
+            validation_scores=_mean_curve([p.validation_scores for p in members]),
+            interrupted=any(p.interrupted for p in members),
+            error=errors[0] if errors else None,
+            members=members,
+            left_out=left_out,
+            seeds=seeds,
+        )
+
+
+def _mean_curve(curves: list[list[float]]) -> list[float]:
+    """Mean over the members that were still training, epoch by epoch."""
+    return [float(np.mean([c[i] for c in curves if i < len(c)])) for i in range(max(map(len, curves)))]
+
+
+class FoldBaggingMixin(CalibrationMixin):
+    """Trains ``n_estimators`` models for each estimator, each on all folds but one, and judges them on that one."""
+
+    n_estimators: int
+    early_stopping: bool
+    n_iter_no_change: float
+    scoring: Any
+    estimators_: list
+
+    def _splits_rows(self):
+        return True
+
+    @property
+    def _watched_score(self) -> str:
+        """What an epoch is judged by: what is left to the calibration is not the epoch's fault."""
+        return "loss" if self.calibration is None else "calibrated_loss"
+
+    def _folds(self, distinct: DistinctRows) -> np.ndarray:
+        """The fold of each row; -1 for the only row of a class, which all members need."""
+        fold = fold_of_rows(distinct, self.n_estimators).astype(np.int64)
+        alone = np.bincount(distinct.stratum)[distinct.stratum] == 1
+        fold[alone[distinct.group]] = -1
+        return fold
+
+    def _train(self, members, problem, held_out, states, split_seed, going_on, incremental, task):
+        """Train the members of all ensembles as one stack; see `FittingMixin._train`."""
+        distinct, rows = problem.distinct(split_seed)
+        fold = self._folds(distinct)
+        folds = np.unique(fold[fold >= 0])  # on tiny data, some are empty
+        if len(folds) == 0:
+            raise ValueError(
+                f"{type(self).__name__} needs at least 2 distinct rows of a class, to leave some out; use "
+                "MLPClassifierTorch."
+            )
+        left_out = [rows[fold == f] for f in folds]
+        weight = problem.weight
+        if self._batch_rows(problem) == problem.n_rows:  # see Problem.split
+            fold = fold[distinct.first]
+            rows, weight = problem.merged(distinct, rows)
+        del distinct
+        rest = [rows[fold != f] for f in folds]
+        if weight is not None and weight.ndim == 2:
+            weight = np.repeat(weight, len(folds), axis=0)
+        models = [member for member in members for _ in folds]
+        drawn: dict[int, list[int]] = {}  # ensembles of one seed share their draws
+        for state in states:
+            if id(state.generator) not in drawn:
+                drawn[id(state.generator)] = state.generator.integers(2**31 - 1, size=len(folds)).tolist()
+        seeds = [drawn[id(state.generator)] for state in states]
+        of_seed = {seed: np.random.default_rng(draw_seeds(seed)[0]) for own in seeds for seed in own}
+        generators = [of_seed[seed] for own in seeds for seed in own]
+        own_states = [TrainingState(generator) for generator in generators]
+        subsets = rest * len(members)
+        network = self._new_network(models, problem, generators, subsets, weight, own_states, False)
+        patience = self.n_iter_no_change if self.early_stopping else math.inf
+        progress = [Progress(member.tol, patience, watch_score=True) for member in models]
+        watched = self._watched(members, problem, held_out, left_out)
+        monitor = make_monitor(
+            watched, self._loss(self.n_outputs_), self._watched_score, self._labels, self._fitted_copy
+        )
+        self._run(models, problem, network, own_states, subsets, weight, progress, self.max_iter, monitor)
+        of_members = [progress[i : i + len(folds)] for i in range(0, len(progress), len(folds))]
+        runs = [_Runs.of(parts, left_out, own) for parts, own in zip(of_members, seeds, strict=True)]
+        return runs, network, None
+
+    def _watched(self, members, problem: Problem, held_out: Problem | None, left_out) -> list[Problem]:
+        """What the models are judged by after each epoch: the rows left out, or the caller's validation data."""
+        if held_out is not None:
+            if held_out.class_weight is not None and held_out.class_weight.ndim == 2:
+                held_out.class_weight = np.repeat(held_out.class_weight, len(left_out), axis=0)
+            return [held_out]
+        watched = [problem.take(rows) for _ in members for rows in left_out]
+        for i, part in enumerate(watched):
+            if part.class_weight is not None and part.class_weight.ndim == 2:
+                part.class_weight = part.class_weight[i // len(left_out)]
+        return watched
+
+    # ---- out of fold ----------------------------------------------------------------------------------------------
+
+    def _after_fit(self, members, problem, seed, progress):
+        for m, (member, runs) in enumerate(zip(members, progress, strict=True)):
+            if runs.error is None:
+                weight = problem.weight
+                member._judge(problem, weight if weight is None or weight.ndim == 1 else weight[m], runs.left_out)
+
+    @torch.no_grad()
+    def _judge(self, problem: Problem, weight: np.ndarray | None, left_out: list[np.ndarray]) -> None:
+        """Calibrate on the out-of-fold scores, and keep what the ensemble says of rows that are new to it."""
+        new, tensor = np.concatenate(left_out), (problem.device, prediction_dtype(problem.source, problem.device))
+        data = rows_of(problem.source, *tensor)
+
+        def out_of_fold() -> Tensor:
+            networks = [estimator._trained_network(*tensor) for estimator in self.estimators_]
+            return torch.cat([scores_of(n, data, rows) for n, rows in zip(networks, left_out, strict=True)], dim=1)
+
+        if self.calibration == "temperature":
+            self.temperature_ = 1.0
+        if self.calibration is not None and len(self.classes_) > 1:
+            scores = to_numpy(out_of_fold()[0])
+            self._calibrate(scores, problem.codes[new], np.ones(len(new)) if weight is None else weight[new])
+        for estimator in self.estimators_:
+            estimator.__dict__.update({k: v for k, v in vars(self).items() if k == "temperature_"})
+        scores = self._of_models(out_of_fold())
+        known = self._knowing(scores, OutputSpace(np.empty(0)))
+        self.oof_score_ = self._score_of(known, scores, problem, new, weight)
+        everywhere = scores.new_full((len(problem.codes), self.n_outputs_), math.nan)
+        everywhere[torch.from_numpy(new)] = scores
+        if problem.subset is not None:
+            rest = np.flatnonzero(problem.sample_weight == 0)
+            everywhere[torch.from_numpy(rest)] = self._of_models(scores_of(self._trained_network(*tensor), data, rest))
+        self.oof_proba_ = self._knowing(everywhere, OutputSpace(self._any_coef)).predict_proba(None)
+
+    def _knowing(self, scores: Tensor, space: OutputSpace) -> FoldBaggingMixin:
+        """The classifier, with these scores as its answer to whatever is asked."""
+        knowing = copy.copy(self)
+        knowing.__dict__["_computed"] = lambda X, method, result: (result(scores), space)
+        return knowing
+
+    def _score_of(self, known, scores: Tensor, problem: Problem, rows: np.ndarray, weight: np.ndarray | None) -> float:
+        """The score by ``scoring`` of what is known of some rows."""
+        part = problem.take(rows)
+        if self.scoring in ("loss", "calibrated_loss"):
+            target = part.tensor(part.target)
+            target = target if target.dtype is torch.int64 else target.to(scores.dtype)
+            losses = to_numpy(self._loss(self.n_outputs_).value(scores.unsqueeze(0), target.unsqueeze(0))[0])
+            return -float(np.average(losses, weights=None if weight is None else weight[rows]))
+        sample_weight = {} if part.sample_weight is None else {"sample_weight": part.sample_weight}
+        return float(get_scorer(self.scoring or "accuracy")(known, part.X, self._labels(part.codes), **sample_weight))

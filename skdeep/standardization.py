@@ -1,0 +1,102 @@
+r"""Centred and scaled columns as a change of variables of a network's first layer.
+
+.. math:: V \frac{x - \mu}{\sigma} + c = W x + b, \qquad W = V / \sigma, \quad b = c - W \mu
+
+V and c are trained; W and b refer to the user's columns, and are what remains. Unlike in a linear model, it is the
+batch that is changed in training, not the weights: less work where a layer has more units than a batch has rows, and
+columns whose mean is far above their deviation are centred before a product rounds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skdeep._stack import csr_tensor
+from skdeep.networks import shared
+
+
+class Standardization:
+    r"""The change of variables of each model of a stack.
+
+    A missing value (NaN) is its column's mean, which is zero in standardised columns. That it was missing is told by an
+    *indicator*, a further column that is 1 there and else 0.
+
+    Parameters
+    ----------
+    center : Tensor of shape (K, 1, d + i) or (1, 1, d + i), or None
+        :math:`\mu`, of the indicators as well; None leaves columns where they are, as sparse ones must be.
+    scale : Tensor of shape (K, 1, d + i) or (1, 1, d + i)
+        :math:`1 / \sigma`.
+    indicated : Tensor of shape (i,)
+        Columns that have an indicator.
+    """
+
+    def __init__(self, center: Tensor | None, scale: Tensor, indicated: Tensor):
+        self.center, self.scale, self.indicated = shared(center), shared(scale), indicated
+
+    def factors(self, X: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows, weights (K, h, d) and biases (K, h) of the first layer that give what the standardised rows do."""
+        if X.layout is not torch.sparse_csr:
+            return self._rows(X), weight, bias
+        n_models, _, d = weight.shape
+        if self.center is not None or len(self.indicated):  # of rows that are never missing, where others were
+            weight = weight * self.scale
+            if self.center is not None:
+                bias = bias - (weight * self.center).sum(-1)
+            return X, weight[..., : d - len(self.indicated)], bias
+        if X.shape[1] == d and len(self.scale) > 1:  # rows that models share, each in a scale of its own
+            return X, weight * self.scale, bias
+        scale = self.scale if X.shape[1] == d else self.scale.expand(n_models, -1, -1)
+        values = X.values() * scale.flatten().index_select(0, X.col_indices())
+        return csr_tensor(X.crow_indices(), X.col_indices(), values, X.shape), weight, bias
+
+    def _rows(self, X: Tensor) -> Tensor:
+        if len(self.indicated):
+            X = torch.cat([X, X.index_select(-1, self.indicated).isnan().to(X.dtype)], dim=-1)
+        scale = _of_rows(self.scale)
+        centred = X.clone() if self.center is None else X - _of_rows(self.center)
+        return (centred.mul_(scale) if centred.ndim >= scale.ndim else centred * scale).nan_to_num_(nan=0.0)
+
+    def folded(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """W (K, h, d) and b (K, h) on the user's columns, of V and c; in float64 on the CPU."""
+        weight = weight.cpu().double() * self.scale.cpu().double()
+        return weight, bias.cpu().double() - self._at_center(weight)
+
+    def unfolded(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """V and c of W and b; in float64 on the CPU."""
+        weight = weight.cpu().double()
+        return weight / self.scale.cpu().double(), bias.cpu().double() + self._at_center(weight)
+
+    def _at_center(self, weight: Tensor) -> Tensor:
+        if self.center is None:
+            return weight.new_zeros(weight.shape[:2])
+        return (weight * self.center.cpu().double()).sum(-1)
+
+    @property
+    def row_size(self) -> int:
+        """Values that a row becomes."""
+        columns = (self.scale,) if self.center is None else (self.center, self.scale)
+        return max(c.numel() for c in columns)
+
+    def select(self, models: np.ndarray) -> Standardization:
+        """The change of variables of some of the models."""
+        index = torch.as_tensor(models, device=self.scale.device)
+        center = self.center if self.center is None or len(self.center) == 1 else self.center[index]
+        scale = self.scale if len(self.scale) == 1 else self.scale[index]
+        return Standardization(center, scale, self.indicated)
+
+    @classmethod
+    def stacked(cls, parts: Sequence[Standardization]) -> Standardization:
+        """Changes of variables of one model each, as those of a stack; they have the same indicators."""
+        centers = [part.center for part in parts if part.center is not None]
+        scale = torch.cat([part.scale for part in parts])
+        return cls(torch.cat(centers) if centers else None, scale, parts[0].indicated)
+
+
+def _of_rows(columns: Tensor) -> Tensor:
+    """Numbers per column as they go with rows (B, d) or (K, B, d)."""
+    return columns[0] if len(columns) == 1 else columns
