@@ -391,13 +391,17 @@ class MLPClassifierTorch(NeuralNetClassifier):
 
         noise = {"stochastic_depth": self.stochastic_depth} | noise
         if standardization is None and hasattr(self, "means_"):  # in prediction, which fills in the means
-            index = torch.tensor(to_numpy(self.missing_features_), device=device)
-            center = torch.tensor(to_numpy(self.means_), device=device, dtype=dtype)
+            # copies: a model that was loaded as a memory map is read-only
+            index = torch.tensor(np.array(to_numpy(self.missing_features_)), device=device)
+            center = torch.tensor(np.array(to_numpy(self.means_)), device=device, dtype=dtype)
             center = torch.cat([center, center.new_zeros(len(index))]).view(1, 1, -1)
             standardization = Standardization(center, torch.ones_like(center), index)
         weights, biases, slopes, *norms = map(stack, self._attributes.values())
         if standardization is not None:
-            first = (torch.tensor(to_numpy(array).T).unsqueeze(0) for array in (self.coefs_[0], self.intercepts_[0]))
+            first = (
+                torch.tensor(np.array(to_numpy(array).T)).unsqueeze(0)
+                for array in (self.coefs_[0], self.intercepts_[0])
+            )
             weights[0], biases[0] = (t.to(device, dtype) for t in standardization.unfolded(*first))
         return MLP(weights, biases, slopes, self.activation, *norms, standardization=standardization, **noise)
 

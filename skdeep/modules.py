@@ -230,6 +230,7 @@ class TorchClassifier(NeuralNetClassifier):
         "module": [callable],
         "module_params": [dict, None],
     }
+    del _parameter_constraints["calibration"]
 
     def __init__(
         self,

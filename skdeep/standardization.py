@@ -78,9 +78,9 @@ class Standardization:
 
     @property
     def row_size(self) -> int:
-        """Values that a row becomes."""
+        """Values of a row as it comes and as it becomes, which are in memory together."""
         columns = (self.scale,) if self.center is None else (self.center, self.scale)
-        return max(c.numel() for c in columns)
+        return 2 * max(c.numel() for c in columns)
 
     def select(self, models: np.ndarray) -> Standardization:
         """The change of variables of some of the models."""

@@ -476,7 +476,7 @@ def test_stacks_are_cut_to_the_memory(monkeypatch):
         return original(self, *args, members=members, **options)
 
     monkeypatch.setattr(SoftmaxClassifier, "_fit", note)
-    assert fit_stack([clone(SOFTMAX).set_params(alpha=alpha) for alpha in ALPHAS], *IRIS) == [None] * 4
+    assert fit_stack([clone(SOFTMAX).set_params(alpha=alpha, solver="sgd") for alpha in ALPHAS], *IRIS) == [None] * 4
     assert sizes == [2, 2]
 
 
@@ -544,7 +544,7 @@ def test_ctrl_c_ends_the_search(n_candidates, monkeypatch):
 
     monkeypatch.setattr(training, "_end_of_epoch", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        stacked.GridSearchCV(SOFTMAX, {"alpha": ALPHAS[:n_candidates]}, cv=3).fit(*IRIS)
+        stacked.GridSearchCV(clone(SOFTMAX).set_params(solver="sgd"), {"alpha": ALPHAS[:n_candidates]}, cv=3).fit(*IRIS)
 
 
 # ---- the choice of alpha ---------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ NETWORKS = {
     for columns in (None, "shared", "own")
 } | {activation: lambda a=activation: mlp(a) for activation in ACTIVATIONS}
 NETWORKS |= {
-    "batch": lambda: mlp("prelu", normalization="batch"),
+    "batch": lambda: mlp("elu", normalization="batch"),  # smooth: a row of zeros can lie in the kink of others
     "layer": lambda: mlp("maxout", normalization="layer"),
     "residual": lambda: mlp("tanh", (3, 3, 3), stochastic_depth=0.5),
 }
