@@ -364,7 +364,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
         sizes = np.stack([np.concatenate([c.sizes(centers, rounding) for c in group]) for group in groups])
         mean = np.stack([np.concatenate([c.mean for c in group]) for group in groups])
         center = torch.as_tensor(mean, **tensor).unsqueeze(1) if centers else None
-        index = torch.as_tensor(indicated, device=problem.device)
+        index = torch.tensor(indicated, device=problem.device)
         return Standardization(center, torch.as_tensor(1 / sizes, **tensor).unsqueeze(1), index)
 
     def _check_layers(self, units: list[int]) -> None:

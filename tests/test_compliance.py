@@ -43,8 +43,8 @@ CONFIGURATIONS = [
     SoftmaxClassifier(penalty="l1", alpha=1e-3),
     SoftmaxClassifier(penalty="elasticnet", standardize=False),
     SoftmaxClassifier(penalty=None, learning_rate="cosine", warmup_epochs=3),
-    SoftmaxClassifier(solver="adam", class_weight="balanced"),
-    SoftmaxClassifier(solver="adamw", max_grad_norm=1.0),
+    SoftmaxClassifier(solver="adam", class_weight="balanced", max_iter=80),
+    SoftmaxClassifier(solver="adamw", max_grad_norm=1.0, max_iter=80),
     SoftmaxClassifier(solver="lbfgs"),
     SoftmaxClassifier(early_stopping=True, scoring="loss"),
     SoftmaxClassifier(warm_start=True, learning_rate="invscaling", nesterovs_momentum=False),
@@ -62,10 +62,12 @@ CONFIGURATIONS = [
     LeastSquaresClassifier(solver="sgd", calibration="temperature"),
     MLPClassifierTorch(),
     MLPClassifierTorch(calibration="temperature", label_smoothing=0.1, **SMALL),
-    MLPClassifierTorch(solver="sgd", learning_rate="adaptive", learning_rate_init=0.1),
+    MLPClassifierTorch(solver="sgd", learning_rate="adaptive", learning_rate_init=0.1, max_iter=80),
     MLPClassifierTorch((16,), solver="lbfgs"),
     MLPClassifierTorch(early_stopping=True, **SMALL),
-    MLPClassifierTorch((20, 10), "tanh", solver="adamw", class_weight="balanced"),
+    MLPClassifierTorch(
+        **SMALL | {"hidden_layer_sizes": (20, 10)}, activation="tanh", solver="adamw", class_weight="balanced"
+    ),
     # a slope to learn, several pieces to a unit, another initial range; the others take relu's path
     *(MLPClassifierTorch(activation=name, **SMALL) for name in ("prelu", "maxout", "logistic")),
     MLPClassifierTorch(dropout=0.3, **SMALL),
@@ -73,11 +75,11 @@ CONFIGURATIONS = [
     MLPClassifierTorch(
         **SMALL | {"hidden_layer_sizes": (16, 16)}, normalization="batch", dropout=0.1, stochastic_depth=0.2
     ),
-    TorchClassifier(Perceptron, learning_rate_init=0.01, max_iter=60),
-    # "float64" is what "auto" does with the checks' small data
-    *(SoftmaxClassifier(precision=precision) for precision in ("float32", "bfloat16")),
-    HingeClassifier(precision="bfloat16"),
-    *(MLPClassifierTorch(precision=precision, **SMALL) for precision in ("float32", "bfloat16")),
+    TorchClassifier(Perceptron, learning_rate_init=0.01, max_iter=40),
+    # "float64" is what "auto" does with the checks' small data, and "float32" is all but the products of "bfloat16"
+    SoftmaxClassifier(precision="float32"),
+    SoftmaxClassifier(precision="bfloat16"),
+    MLPClassifierTorch(precision="bfloat16", **SMALL),
     SoftmaxClassifier(batch_size=8, max_iter=40),
     MLPClassifierTorch(batch_size=8, **{**SMALL, "max_iter": 20}),
     MLPEnsembleClassifier(3, **TINY),
