@@ -37,6 +37,7 @@ class Standardization:
 
     def __init__(self, center: Tensor | None, scale: Tensor, indicated: Tensor):
         self.center, self.scale, self.indicated = shared(center), shared(scale), indicated
+        self._room = scale.new_empty(0)  # blocks that come and go with each batch would leave holes in memory
 
     def factors(self, X: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rows, weights (K, h, d) and biases (K, h) of the first layer that give what the standardised rows do."""
@@ -58,8 +59,15 @@ class Standardization:
         if len(self.indicated):
             X = torch.cat([X, X.index_select(-1, self.indicated).isnan().to(X.dtype)], dim=-1)
         scale = _of_rows(self.scale)
-        centred = X.clone() if self.center is None else X - _of_rows(self.center)
-        return (centred.mul_(scale) if centred.ndim >= scale.ndim else centred * scale).nan_to_num_(nan=0.0)
+        shape = torch.broadcast_shapes(X.shape, scale.shape)
+        if self._room.numel() < shape.numel() or self._room.dtype != X.dtype:
+            self._room = X.new_empty(shape.numel())
+        room = self._room[: shape.numel()].view(shape)
+        if self.center is None:
+            torch.mul(X, scale, out=room)
+        else:
+            torch.sub(X.expand(shape), _of_rows(self.center), out=room).mul_(scale)
+        return room.nan_to_num_(nan=0.0)
 
     def folded(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """W (K, h, d) and b (K, h) on the user's columns, of V and c; in float64 on the CPU."""
