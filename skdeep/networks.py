@@ -167,6 +167,10 @@ class Network:
         """Derivative of the penalised coefficients with respect to the parameters; None if they are the same."""
         return None
 
+    def copy_of(self, model: int) -> list[Tensor]:
+        """A copy of the tensors of one model, each ``(1, ...)``: what `Progress` keeps."""
+        return [tensor.detach()[model : model + 1].clone() for tensor in self.tensors]
+
     def with_params(self, params: list[Tensor]) -> Network:
         """The same network around other `tensors`."""
         raise NotImplementedError

@@ -142,14 +142,10 @@ class _Stack:
         """Hand the final parameters of some models to their `Progress`."""
         for m in models:
             p = self.progress[m]
-            p.params = p.params if p.watch_score and p.params is not None else _params_of(self.objective.network, m)
+            p.params = p.params if p.watch_score and p.params is not None else self.objective.network.copy_of(m)
 
     def _ahead(self, step: np.ndarray) -> Tensor:
         return torch.addcmul(self.point, self.direction, torch.as_tensor(step).to(self.point).unsqueeze(1))
-
-
-def _params_of(network: Network, model: int) -> list[Tensor]:
-    return [p.detach()[model : model + 1].clone() for p in network.tensors]
 
 
 @torch.no_grad()
@@ -189,7 +185,7 @@ def minimise(
     for m, p in enumerate(progress):
         # with a best score from an earlier run, the start is the best so far
         keep = p.watch_score and p.best_score > -np.inf
-        p.params = _params_of(network, m) if keep else None
+        p.params = network.copy_of(m) if keep else None
     if observer is not None:
         observer.train_begin(network, None)
     try:
@@ -250,7 +246,7 @@ def _end_of_iteration(stack, ended, alive, stuck, spent, monitor, observer) -> N
         p, before, value = stack.progress[m], float(stack.search.value[m]), float(stack.value[m])
         best = p.record(value, score, validation_loss)
         if p.watch_score and best:
-            p.params = _params_of(stack.objective.network, m)
+            p.params = stack.objective.network.copy_of(m)
         halt = observer is not None and observer.epoch_end(p.n_iter - 1, p, stack.objective.network, best)
         if halt:
             p.stopped = "A callback ended training."

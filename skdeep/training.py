@@ -334,9 +334,9 @@ def train(
     """
     stack = _Stack(network, penalty, optimizer, batches, mean_weight, progress)
     alive = np.arange(len(progress))
-    for p, params in zip(progress, _each_model(network), strict=True):
+    for m, p in enumerate(progress):
         # with a best score from an earlier run, the start is the best so far
-        p.params = params if p.watch_score and p.best_score > -math.inf else None
+        p.params = network.copy_of(m) if p.watch_score and p.best_score > -math.inf else None
     if observer is not None:
         observer.train_begin(network, optimizer)
     try:
@@ -368,10 +368,6 @@ def train(
     return progress
 
 
-def _each_model(network: Network) -> list[list[Tensor]]:
-    return [[p.detach()[m : m + 1].clone() for p in network.tensors] for m in range(network.n_models)]
-
-
 def _end_of_epoch(stack, plan, epoch, objective, scores, losses, observer) -> bool:
     """Book the epoch for each model, decide who stops; return whether a callback ends the whole run."""
     halt = False
@@ -382,7 +378,7 @@ def _end_of_epoch(stack, plan, epoch, objective, scores, losses, observer) -> bo
         score = None if scores is None else float(scores[m])
         best = p.record(float(objective[m]), score, None if losses is None else float(losses[m]))
         if p.watch_score and best:
-            p.params = [param.detach()[m : m + 1].clone() for param in stack.network.tensors]
+            p.params = stack.network.copy_of(m)
         if observer is not None:
             halt |= bool(observer.epoch_end(epoch, p, stack.network, best))
         if p.stalled:
@@ -405,7 +401,7 @@ def _finish(stack: _Stack, models: np.ndarray) -> None:
     """Hand the final parameters and optimizer state of some models to their `Progress`."""
     for m in models:
         p = stack.progress[m]
-        current = [param.detach()[m : m + 1].clone() for param in stack.network.tensors]
+        current = stack.network.copy_of(m)
         if not all(bool(torch.isfinite(param).all()) for param in current) and p.error is None:
             p.error = f"parameters became non-finite in epoch {p.n_iter + 1}"
         p.params = p.params if p.watch_score and p.params is not None else current
