@@ -15,12 +15,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+_aten = torch.ops.aten  # autograd's own kernels
+
 
 @dataclass(frozen=True)
 class Activation:
-    """A function, how many linear pieces each unit takes, and the initial value of its learnt parameter, if any."""
+    """A function of the pre-activations.
+
+    Attributes
+    ----------
+    function : callable
+    pullback : callable or None
+        Gradient with respect to the pre-activations, of that with respect to the activations, the pre-activations and
+        the activations; None leaves it to autograd.
+    n_pieces : int
+        Linear pieces to a unit.
+    slope : float or None
+        Initial value of the parameter that is learnt, if there is one.
+    """
 
     function: Callable[..., Tensor]
+    pullback: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
     n_pieces: int = 1
     slope: float | None = None
 
@@ -38,15 +53,15 @@ def _maxout(z: Tensor) -> Tensor:
 #: (Hendrycks & Gimpel 2016); silu z sigma(z); logistic sigma(z); maxout the larger of two linear pieces
 #: (Goodfellow et al. 2013).
 ACTIVATIONS = {
-    "identity": Activation(lambda z: z),
-    "relu": Activation(torch.relu),
-    "leaky_relu": Activation(F.leaky_relu),
+    "identity": Activation(lambda z: z, lambda g, z, h: g),
+    "relu": Activation(torch.relu, lambda g, z, h: _aten.threshold_backward(g, h, 0)),
+    "leaky_relu": Activation(F.leaky_relu, lambda g, z, h: _aten.leaky_relu_backward(g, z, 0.01, False)),
     "prelu": Activation(_prelu, slope=0.25),
-    "elu": Activation(F.elu),
+    "elu": Activation(F.elu, lambda g, z, h: _aten.elu_backward(g, 1, 1, 1, True, h)),
     "selu": Activation(F.selu),
-    "gelu": Activation(F.gelu),
-    "silu": Activation(F.silu),
-    "tanh": Activation(torch.tanh),
-    "logistic": Activation(torch.sigmoid),
+    "gelu": Activation(F.gelu, lambda g, z, h: _aten.gelu_backward(g, z)),
+    "silu": Activation(F.silu, lambda g, z, h: _aten.silu_backward(g, z)),
+    "tanh": Activation(torch.tanh, lambda g, z, h: _aten.tanh_backward(g, h)),
+    "logistic": Activation(torch.sigmoid, lambda g, z, h: _aten.sigmoid_backward(g, h)),
     "maxout": Activation(_maxout, n_pieces=2),
 }

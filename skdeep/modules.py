@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from skdeep._docs import TRAINING_ATTRIBUTES, TRAINING_PARAMETERS, document
 from skdeep.mlp import NeuralNetClassifier
-from skdeep.networks import Network
+from skdeep.networks import Network, pulled_back
 
 #: Modules that make another function of each batch.
 _RANDOM = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
@@ -92,10 +92,8 @@ class ModuleNetwork(Network):
         return self.module(X.reshape(-1, *self.shape)).unsqueeze(0)
 
     def gradient(self, scores, X, score_gradient):
-        with torch.enable_grad():
-            start = (scores * score_gradient).sum()
         moving = [p for p in self.leaves if p.requires_grad]  # a callback may have frozen some
-        found = torch.autograd.grad(start, moving, allow_unused=True, materialize_grads=True)
+        found = pulled_back([scores], [score_gradient], moving)
         gradients = dict(zip(map(id, moving), found, strict=True))
         return [gradients.get(id(p), torch.zeros_like(p)).unsqueeze(0) for p in self.leaves]
 

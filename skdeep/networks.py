@@ -36,7 +36,7 @@ def transposed_product(X: Tensor, G: Tensor) -> Tensor:
 
 
 class _SparseProduct(torch.autograd.Function):
-    """``X @ W`` for a CSR tensor X and a dense W, differentiable in W."""
+    """``X @ W`` for a CSR tensor X and a dense W; differentiable in W, for callbacks that call a network's module."""
 
     @staticmethod
     def forward(ctx, X, W):
@@ -72,7 +72,7 @@ def affine(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.baddbmm(bias.unsqueeze(2), weight, X.mT).mT
 
 
-def _weight_gradient(X: Tensor, G: Tensor) -> Tensor:
+def weight_gradient(X: Tensor, G: Tensor) -> Tensor:
     """Gradient of `affine` with respect to its weight, ``(K, out, in)``, from that of its value, G ``(K, B, out)``."""
     n_models, _, n_out = G.shape
     if X.layout is torch.sparse_csr:
@@ -82,9 +82,26 @@ def _weight_gradient(X: Tensor, G: Tensor) -> Tensor:
             return transposed_product(X, flat).view(-1, n_models, n_out).permute(1, 2, 0)
         blocks = transposed_product(X, G.reshape(n_rows, n_out))
         return blocks.view(n_models, -1, n_out).transpose(1, 2).contiguous()
-    if X.ndim == 2:
-        return torch.mm(G.mT.reshape(n_models * n_out, -1), X).view(n_models, n_out, -1)
+    if X.ndim == 2 or n_models == 1:
+        rows = X if X.ndim == 2 else X[0]
+        return torch.mm(G.mT.reshape(n_models * n_out, -1), rows).view(n_models, n_out, -1)
     return torch.bmm(G.mT, X)
+
+
+def input_gradient(weight: Tensor, G: Tensor) -> Tensor:
+    """Gradient of `affine` with respect to hidden rows (K, B, in), from that of its value, G ``(K, B, out)``."""
+    if len(weight) == 1:
+        return torch.mm(weight[0].t(), G[0].t()).t().unsqueeze(0)
+    return torch.bmm(weight.mT, G.mT).mT
+
+
+def pulled_back(values: list[Tensor], gradients: list[Tensor], leaves: list[Tensor]) -> list[Tensor]:
+    """Gradients with respect to the `leaves`, from those with respect to `values` that autograd has seen come about."""
+    # as a scalar: given gradients to start from, torch imports its symbolic shapes first, for half a second
+    with torch.enable_grad():
+        parts = [(value * gradient).sum() for value, gradient in zip(values, gradients, strict=True)]
+        start = torch.stack(parts).sum() if len(parts) > 1 else parts[0]
+    return list(torch.autograd.grad(start, leaves, allow_unused=True, materialize_grads=True))
 
 
 @overload
@@ -148,16 +165,12 @@ class Network:
         raise NotImplementedError
 
     def training_scores(self, X: Tensor, weight: Tensor | None = None) -> Tensor:
-        """The same in training, with what `gradient` will need; `weight` (1 or K, B) is that of the rows."""
-        with torch.enable_grad():
-            return self.scores(X)
+        """The same in training; `weight` (1 or K, B) is that of the rows."""
+        raise NotImplementedError
 
     def gradient(self, scores: Tensor, X: Tensor, score_gradient: Tensor) -> list[Tensor]:
-        """Gradient with respect to `params`, from that with respect to the `scores` of the batch X."""
-        # as a scalar: given a gradient to start from, torch imports its symbolic shapes first, for half a second
-        with torch.enable_grad():
-            start = (scores * score_gradient).sum()
-        return list(torch.autograd.grad(start, self.params, allow_unused=True, materialize_grads=True))
+        """Gradient with respect to `params`, from that with respect to the last `training_scores`, of the batch X."""
+        raise NotImplementedError
 
     def penalised(self) -> list[Tensor]:
         """The coefficients a penalty speaks of."""
@@ -264,8 +277,8 @@ class Linear(Network):
         intercept = score_gradient.sum(1)
         scaled = self._with_scale(X)
         if scaled is not None:
-            return [_weight_gradient(scaled, score_gradient), intercept][: len(self.params)]
-        coef = _weight_gradient(X, score_gradient).to(score_gradient.dtype)
+            return [weight_gradient(scaled, score_gradient), intercept][: len(self.params)]
+        coef = weight_gradient(X, score_gradient).to(score_gradient.dtype)
         if self.center is not None:
             coef.addcmul_(intercept.unsqueeze(-1), self.center, value=-1)
         if self.scale is not None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import islice, pairwise
 
 import numpy as np
@@ -13,9 +14,36 @@ from torch import Tensor
 from skdeep._stack import per_model, vector
 from skdeep.activations import ACTIVATIONS
 from skdeep.dropout import Noise
-from skdeep.networks import Network, affine
+from skdeep.networks import Network, affine, input_gradient, pulled_back, weight_gradient
 from skdeep.normalization import batch_norm, layer_norm
 from skdeep.standardization import Standardization
+
+#: From the gradient with respect to the units of a layer: those of its pre-activations, and of what is learnt between.
+Pullback = Callable[[Tensor], list[Tensor]]
+
+
+@dataclass
+class _Layer:
+    """A layer's pass forward, as far as the way back needs it.
+
+    Attributes
+    ----------
+    rows, weight, bias : Tensor
+        Of the affine map.
+    pullback : callable or None
+        None for the last layer, which has no units.
+    factors : list of Tensor or float
+        Of dropout and stochastic depth.
+    is_block : bool
+        Whether the rows were added to the units.
+    """
+
+    rows: Tensor
+    weight: Tensor
+    bias: Tensor
+    pullback: Pullback | None = None
+    factors: list[Tensor | float] = field(default_factory=list)
+    is_block: bool = False
 
 
 class MLP(Network):
@@ -75,6 +103,7 @@ class MLP(Network):
         self.stochastic_depth = vector(0.0 if stochastic_depth is None else stochastic_depth, self.n_models)
         self.generators = list(generators)
         self.standardization = standardization
+        self._tape: list[_Layer] = []
         self._sizes = {name: len(group) for name, group in (learnt | averaged).items()}
         pairs = enumerate(pairwise(weights[:-1]), start=1)
         width = [weight.shape[1] // ACTIVATIONS[activation].n_pieces for weight in weights]
@@ -173,32 +202,83 @@ class MLP(Network):
         return self._scores(X)
 
     def training_scores(self, X, weight=None):
-        noise = Noise(self.generators) if self.draws else None
-        with torch.enable_grad():
-            return self._scores(X, True, weight, noise)
+        noise, self._tape = Noise(self.generators) if self.draws else None, []
+        with torch.no_grad():
+            return self._scores(X, weight, noise, self._tape)
 
     def _scores(
-        self, X: Tensor, training: bool = False, weight: Tensor | None = None, noise: Noise | None = None
+        self, X: Tensor, weight: Tensor | None = None, noise: Noise | None = None, tape: list[_Layer] | None = None
     ) -> Tensor:
-        weights, biases, slopes, gammas, betas, means, variances = self.groups.values()
+        """Scores; in training, each layer leaves on the `tape` what `gradient` needs of it."""
+        weights, biases, *_ = self.groups.values()
         gates = None if noise is None or not self.blocks else self._gates(noise)
         hidden = X
         if self.standardization is not None:
-            hidden, weights[0], biases[0] = self.standardization.factors(X, weights[0], biases[0])
+            with torch.set_grad_enabled(tape is not None or torch.is_grad_enabled()):
+                hidden, weights[0], biases[0] = self.standardization.factors(X, weights[0], biases[0])
         for i in range(self.n_coefs - 1):
-            # the mean of a batch takes off any constant, whose gradient is zero; Adam would blow up its rounding
-            z = affine(hidden, weights[i], biases[i].detach() if training and self.buffers else biases[i])
+            rows, z = hidden, affine(hidden, weights[i], biases[i])
+            hidden, pullback = self._units(i, z, weight, tape is not None)
+            factors: list[Tensor | float] = []
+            if noise is not None and self.dropout.any():
+                factors.append(noise.units(i, self.dropout, hidden))
+            if gates is not None and i in self.blocks:
+                factors.append(per_model(gates[:, self.blocks.index(i)], hidden))
+            for factor in factors:
+                hidden = hidden * factor
+            if i in self.blocks:
+                hidden = rows + hidden
+            if tape is not None:
+                tape.append(_Layer(rows, weights[i], biases[i], pullback, factors, i in self.blocks))
+        if tape is not None:
+            tape.append(_Layer(hidden, weights[-1], biases[-1]))
+        return affine(hidden, weights[-1], biases[-1])
+
+    def _units(self, i: int, z: Tensor, weight: Tensor | None, training: bool) -> tuple[Tensor, Pullback]:
+        """Units of a hidden layer, and the pullback to their pre-activations and to what is learnt between these.
+
+        That of a bare activation is known; else it is autograd's.
+        """
+        form, (_, _, slopes, gammas, betas, means, variances) = ACTIVATIONS[self.activation], self.groups.values()
+        if not gammas and form.pullback is not None:
+            units, known = form.function(z), form.pullback
+            return units, lambda gradient: [known(gradient, z, units)]
+        leaves = [z.requires_grad_() if training else z, *(group[i] for group in (slopes, gammas, betas) if group)]
+        with torch.set_grad_enabled(training or torch.is_grad_enabled()):
             if self.buffers:
                 z = batch_norm(z, gammas[i], betas[i], means[i], variances[i], weight, training=training)
             elif gammas:
                 z = layer_norm(z, gammas[i], betas[i])
-            new = ACTIVATIONS[self.activation].function(z, *slopes[i : i + 1])
-            if noise is not None and self.dropout.any():
-                new = new * noise.units(i, self.dropout, new)
-            if i in self.blocks:
-                new = hidden + (new if gates is None else new * per_model(gates[:, self.blocks.index(i)], new))
-            hidden = new
-        return affine(hidden, weights[-1], biases[-1])
+            units = form.function(z, *slopes[i : i + 1])
+        return units.detach() if training else units, lambda gradient: pulled_back([units], [gradient], leaves)
+
+    @torch.no_grad()
+    def gradient(self, scores, X, score_gradient):
+        found: dict[str, list[Tensor]] = {"weight": [], "bias": [], "slope": [], "gamma": [], "beta": []}
+        between = [name for name in ("slope", "gamma", "beta") if self._sizes[name]]
+        dtype, gradient, tape = score_gradient.dtype, score_gradient, self._tape
+        while tape:
+            layer, above = tape.pop(), gradient  # the memory of a layer that is done is free
+            if layer.pullback is not None:
+                for factor in layer.factors:
+                    gradient = gradient * factor
+                gradient, *others = layer.pullback(gradient)
+                for name, other in zip(between, others, strict=True):
+                    found[name].append(other)
+            of_weight, of_bias = weight_gradient(layer.rows, gradient).to(dtype), gradient.sum(1).to(dtype)
+            if layer.weight.grad_fn is not None:  # the change of variables is one of the weights
+                leaves = [self.params[0], self.params[self.n_coefs]]
+                of_weight, of_bias = pulled_back([layer.weight, layer.bias], [of_weight, of_bias], leaves)
+            if layer.pullback is not None and self.buffers:
+                # the mean of a batch takes off any constant, whose gradient is zero; Adam would blow up its rounding
+                of_bias.zero_()
+            found["weight"].append(of_weight)
+            found["bias"].append(of_bias)
+            if tape:
+                gradient = input_gradient(layer.weight, gradient)
+                if layer.is_block:
+                    gradient = gradient + above
+        return [gradient for group in found.values() for gradient in reversed(group)]
 
     def _gates(self, noise: Noise) -> np.ndarray:
         """Factors on the residual blocks, (K, L)."""
@@ -216,6 +296,7 @@ class MLP(Network):
 
     def with_params(self, params):
         part = copy.copy(self)
+        part._tape = []
         n = len(self.params)
         part.params, part.buffers = [p.requires_grad_() for p in params[:n]], list(params[n:])
         return part

@@ -4,7 +4,7 @@ r"""Centred and scaled columns as a change of variables of a network's first lay
 
 V and c are trained; W and b refer to the user's columns, and are what remains. Unlike in a linear model, it is the
 batch that is changed in training, not the weights: less work where a layer has more units than a batch has rows, and
-columns whose mean is far above their deviation are centred before a product rounds them.
+columns whose mean is far above their deviation are centred before a product adds them up.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ class Standardization:
 
     def __init__(self, center: Tensor | None, scale: Tensor, indicated: Tensor):
         self.center, self.scale, self.indicated = shared(center), shared(scale), indicated
+        #: What makes one pass of centring and scaling: the batch comes rounded, and a product first loses no more.
+        self._offset = None if self.center is None else -self.center * self.scale
         self._room = scale.new_empty(0)  # blocks that come and go with each batch would leave holes in memory
 
     def factors(self, X: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,14 +61,15 @@ class Standardization:
         if len(self.indicated):
             X = torch.cat([X, X.index_select(-1, self.indicated).isnan().to(X.dtype)], dim=-1)
         scale = _of_rows(self.scale)
-        shape = torch.broadcast_shapes(X.shape, scale.shape)
+        offset = None if self._offset is None else _of_rows(self._offset)
+        shape = torch.broadcast_shapes(X.shape, (scale if offset is None else offset).shape)
         if self._room.numel() < shape.numel() or self._room.dtype != X.dtype:
             self._room = X.new_empty(shape.numel())
         room = self._room[: shape.numel()].view(shape)
-        if self.center is None:
+        if offset is None:
             torch.mul(X, scale, out=room)
         else:
-            torch.sub(X.expand(shape), _of_rows(self.center), out=room).mul_(scale)
+            torch.addcmul(offset, X, scale, out=room)
         return room.nan_to_num_(nan=0.0)
 
     def folded(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

@@ -63,7 +63,7 @@ CONFIGURATIONS = [
     MLPClassifierTorch(),
     MLPClassifierTorch(calibration="temperature", label_smoothing=0.1, **SMALL),
     MLPClassifierTorch(solver="sgd", learning_rate="adaptive", learning_rate_init=0.1, max_iter=80),
-    MLPClassifierTorch((16,), solver="lbfgs"),
+    MLPClassifierTorch((16,), solver="lbfgs", max_iter=40),
     MLPClassifierTorch(early_stopping=True, **SMALL),
     MLPClassifierTorch(
         **SMALL | {"hidden_layer_sizes": (20, 10)}, activation="tanh", solver="adamw", class_weight="balanced"

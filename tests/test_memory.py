@@ -50,7 +50,6 @@ print(peak_growth(lambda: model.fit(X, y).predict(X))[0])
 @pytest.mark.parametrize(
     ("dtype", "order", "name", "params"),
     [
-        ("uint8", "C", "SoftmaxClassifier", {}),
         ("uint8", "C", "SoftmaxClassifier", {"early_stopping": True}),
         ("uint8", "C", "HingeClassifier", {}),
         ("uint8", "C", "MLPClassifierTorch", {"hidden_layer_sizes": [16]}),

@@ -1,0 +1,59 @@
+"""Quality out of the box: the estimators as they come, on raw columns, beside scikit-learn's behind a scaler.
+
+The large comparison is ``examples/benchmarks/quality/defaults.py``, whose protocol this is; here it guards against a
+fall, on bundled sets with margins that no seed reaches.
+"""
+
+import runpy
+import sys
+import warnings
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "examples" / "benchmarks"
+SETS = ["breast_cancer", "iris", "wine", "digits"]
+
+
+@cache
+def protocol():
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        return runpy.run_path(str(BENCHMARKS / "quality" / "defaults.py"), run_name="defaults")
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+@cache
+def measured(name: str) -> np.ndarray:
+    """Accuracy and log-loss of each set, (sets, 2)."""
+    names = protocol()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        rows = [names["measure"](names["ESTIMATORS"][name], names["split"](*names["load"](s), 0), 0) for s in SETS]
+    return np.array(rows)[:, :2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("ours", "peer", "share"),
+    [
+        ("softmax", "LogisticRegression + scaler", 1.05),
+        ("mlp", "MLPClassifier + scaler", 1.05),
+        ("ensemble", "MLPClassifier + scaler", 0.9),
+    ],
+)
+def test_defaults_keep_up_with_the_peer(ours, peer, share):
+    """Accuracy: nowhere two points below, on average not one. Log-loss: on average at most this share of the peer's."""
+    (accuracy, loss), (peers_accuracy, peers_loss) = measured(ours).T, measured(peer).T
+    assert (accuracy > peers_accuracy - 0.02).all()
+    assert accuracy.mean() > peers_accuracy.mean() - 0.01
+    assert loss.mean() < share * peers_loss.mean()
+
+
+def test_a_set_has_rows_on_both_sides_of_every_class():
+    X, y, X_test, y_test = protocol()["split"](*protocol()["load"]("wine"), 0)
+    assert len(X) + len(X_test) == 178
+    assert set(y) == set(y_test) == {0, 1, 2}
