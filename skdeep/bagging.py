@@ -32,14 +32,17 @@ class _Runs(Progress):
         Rows that each member has not seen.
     seeds : list of int
         The ``random_state`` of each member.
+    batch_rows : int
+        Rows per step, which follow from all the data.
     """
 
     members: list[Progress] = field(default_factory=list)
     left_out: list[np.ndarray] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
+    batch_rows: int = 0
 
     @classmethod
-    def of(cls, members: list[Progress], left_out: list[np.ndarray], seeds: list[int]) -> _Runs:
+    def of(cls, members: list[Progress], left_out: list[np.ndarray], seeds: list[int], batch_rows: int) -> _Runs:
         errors = [f"in member {k}, {p.error}" for k, p in enumerate(members) if p.error is not None]
         return cls(
             watch_score=True,
@@ -53,6 +56,7 @@ class _Runs(Progress):
             members=members,
             left_out=left_out,
             seeds=seeds,
+            batch_rows=batch_rows,
         )
 
 
@@ -123,7 +127,8 @@ class FoldBaggingMixin(CalibrationMixin):
         )
         self._run(models, problem, network, own_states, subsets, weight, progress, self.max_iter, monitor)
         of_members = [progress[i : i + len(folds)] for i in range(0, len(progress), len(folds))]
-        runs = [_Runs.of(parts, left_out, own) for parts, own in zip(of_members, seeds, strict=True)]
+        batch_rows = self._batch_rows(problem)
+        runs = [_Runs.of(parts, left_out, own, batch_rows) for parts, own in zip(of_members, seeds, strict=True)]
         return runs, network, None
 
     def _watched(self, members, problem: Problem, held_out: Problem | None, left_out) -> list[Problem]:

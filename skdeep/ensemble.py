@@ -17,9 +17,6 @@ from skdeep.mlp import MLPClassifierTorch
 from skdeep.perceptron import MLP
 from skdeep.prediction import PredictionMixin
 
-#: Rows per step of ``batch_size="auto"``.
-_BATCH_ROWS = 64
-
 #: Options of a single network that an ensemble has no use for.
 _WITHOUT = ("validation_fraction", "warm_start", "callbacks", "verbose")
 
@@ -31,7 +28,7 @@ def _no_partial_fit(estimator) -> str:
 @document(
     training=without(TRAINING_PARAMETERS, "early_stopping", "scoring", *_WITHOUT)
     .format(max_iter=60, n_iter_no_change=16)
-    .replace('"auto" is min(200, n_samples)', f'"auto" is min({_BATCH_ROWS}, n_samples)')
+    .replace('"auto" is min(200, n_samples)', '"auto" is a hundredth of the rows, from 64 to 256')
     .replace(
         "training loss falls (or, with ``early_stopping``, the validation score\n    rises)",
         "loss of the rows watched falls",
@@ -237,17 +234,13 @@ class MLPEnsembleClassifier(FoldBaggingMixin, MLPClassifierTorch):
     def _n_units(self, n_outputs):
         return self.n_estimators * super()._n_units(n_outputs)
 
-    def _batch_rows(self, problem):
-        rows = super()._batch_rows(problem)
-        return min(rows, _BATCH_ROWS) if self.batch_size == "auto" and self.solver_ != "lbfgs" else rows
-
     def _conclude(self, network, progress, state, incremental, dtype, space):
         params = {name: getattr(self, name) for name in MLPClassifierTorch._get_param_names()}
         params |= {"early_stopping": True, "scoring": self._watched_score}
         if not self.early_stopping:
             params["n_iter_no_change"] = math.inf
         if self.batch_size == "auto":
-            params["batch_size"] = _BATCH_ROWS
+            params["batch_size"] = progress.batch_rows
         self.__dict__.update(self._curves(progress, incremental))
         not_theirs = {*params, "n_estimators", self._coef_attribute, "oof_proba_", "oof_score_", "temperature_"}
         shared = {

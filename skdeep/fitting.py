@@ -32,8 +32,9 @@ _NUMPY = OutputSpace(np.empty(0))
 
 
 def values(members: list, name: str) -> np.ndarray:
-    """A hyper-parameter of the members of a stack: one float64 per model."""
-    return np.array([getattr(member, name) for member in members], dtype=np.float64)
+    """A hyper-parameter of the members of a stack: one float64 per model, NaN where it is "auto"."""
+    given = (getattr(member, name) for member in members)
+    return np.array([np.nan if value == "auto" else value for value in given], dtype=np.float64)
 
 
 def model_weights(weight: np.ndarray | None, n_models: int) -> list[np.ndarray | None]:

@@ -36,11 +36,6 @@ from skdeep.problem import Problem, TrainingState
 from skdeep.schedules import SCHEDULES
 
 
-def _numbers(members: list, name: str) -> np.ndarray:
-    """A hyper-parameter of the members, NaN where it is "auto"."""
-    return np.array([np.nan if (value := getattr(member, name)) == "auto" else value for member in members])
-
-
 #: Mini-batch steps that lead to the optimum's neighbourhood under one cosine, where they are at most so many epochs;
 #: and the floating-point operations that could be done in what a step takes beside its products.
 _STEPS, _EPOCHS, _STEP_OVERHEAD = 1500, 100, 4e6
@@ -145,7 +140,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         return n_outputs
 
     def _penalty(self, members, total_weight, batch_weight):
-        alpha = _numbers(members, "alpha")
+        alpha = values(members, "alpha")
         return PENALTIES[self.penalty](np.where(np.isnan(alpha), 1 / total_weight, alpha), values(members, "l1_ratio"))
 
     def _check_classes(self, codes):
@@ -200,7 +195,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
             as_it_is = issparse(problem.X)
             centers = self.fit_intercept and not as_it_is
             sizes = np.stack([c.sizes(centers) for c in columns])
-            auto = np.isnan(_numbers(members, "alpha"))[:, None]
+            auto = np.isnan(values(members, "alpha"))[:, None]
             units = np.ones_like(sizes) if as_it_is else np.where(auto, sizes, 1.0)
             n_rows = np.array([problem.X.shape[0] if s is None else len(s) for s in subsets])
             total_weight = mean_weights(weight, subsets) * n_rows + states[0].seen
@@ -236,7 +231,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         self.intercept_ = space.array((slopes * intercept + offsets).astype(coef.dtype))
 
     def _initial_rates(self, members, problem, network, subsets, weight, batch_rows):
-        rates = _numbers(members, "learning_rate_init")
+        rates = values(members, "learning_rate_init")
         derived = np.isnan(rates)
         if self.solver_ != "sgd":
             rates[derived] = 0.01

@@ -26,7 +26,13 @@ from skdeep.losses import LOSSES, Loss, smoothed
 from skdeep.penalties import L2
 from skdeep.perceptron import MLP
 from skdeep.problem import Problem
+from skdeep.schedules import SCHEDULES
 from skdeep.standardization import Standardization
+
+#: Rows per step of ``batch_size="auto"``: a hundredth of the data, within these bounds.
+_BATCH_ROWS = 64, 256
+#: Epochs of the one cosine that ``learning_rate="auto"`` is; more of them where they are fewer steps than this.
+_EPOCHS, _STEPS = 60, 500
 
 #: Learned attributes that no option makes go away.
 _ALWAYS = {"coefs_", "intercepts_"}
@@ -62,7 +68,9 @@ class NeuralNetClassifier(BaseTorchClassifier):
 
 
 @document(
-    training=TRAINING_PARAMETERS.format(max_iter=200, n_iter_no_change=10).replace("from 0 to below 1", "from 0 to 1"),
+    training=TRAINING_PARAMETERS.format(max_iter=200, n_iter_no_change=10)
+    .replace("from 0 to below 1", "from 0 to 1")
+    .replace('"auto" is min(200, n_samples)', '"auto" is a hundredth of the rows, from 64 to 256'),
     label_smoothing=LABEL_SMOOTHING,
     calibration=CALIBRATION_PARAMETERS,
     learned=CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES,
@@ -110,13 +118,15 @@ class MLPClassifierTorch(NeuralNetClassifier):
         missing and else 0, standardised like the others.
     solver : {"adam", "sgd", "adamw", "lbfgs"}, default="adam"
         Adam, mini-batch gradient descent with momentum, Adam with decoupled weight decay, or full-batch L-BFGS.
-    alpha : float, default=1e-4
+    alpha : float, default=0.05
         Strength of the L2 penalty; it is divided by the total weight of a batch. With ``standardize`` it acts on the
         weights of standardised columns.
-    learning_rate : {"constant", "invscaling", "adaptive", "cosine"}, default="constant"
+    learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
         Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
-        until it is below 1e-6; or half a cosine down to zero at ``max_iter``.
-    learning_rate_init : float, default=0.001
+        until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is one cosine over 60 epochs, or
+        as many as 500 steps take if these are more (``max_iter`` at most), which training goes through to its end; and
+        constant in ``partial_fit``.
+    learning_rate_init : float, default=0.003
         Learning rate at the start.
     {training}
     {label_smoothing}
@@ -183,6 +193,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
         **NeuralNetClassifier._parameter_constraints,
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
+        "learning_rate": [StrOptions({*SCHEDULES, "auto"})],
         "label_smoothing": [Interval(Real, 0, 1, closed="both")],
         "standardize": ["boolean"],
         "normalization": [StrOptions({"batch", "layer"}), None],
@@ -210,10 +221,10 @@ class MLPClassifierTorch(NeuralNetClassifier):
         stochastic_depth=None,
         standardize=True,
         solver="adam",
-        alpha=0.0001,
+        alpha=0.05,
         batch_size="auto",
-        learning_rate="constant",
-        learning_rate_init=0.001,
+        learning_rate="auto",
+        learning_rate_init=0.003,
         power_t=0.5,
         max_iter=200,
         shuffle=True,
@@ -306,6 +317,18 @@ class MLPClassifierTorch(NeuralNetClassifier):
         space, coef, intercept = OutputSpace(self.coefs_[-1]), to_numpy(self.coefs_[-1]), to_numpy(self.intercepts_[-1])
         self.coefs_[-1] = space.array((coef @ matrix).astype(coef.dtype))
         self.intercepts_[-1] = space.array((intercept @ matrix + offsets).astype(coef.dtype))
+
+    def _batch_rows(self, problem):
+        if self.batch_size == "auto" and self.solver_ != "lbfgs":
+            return min(int(np.clip(problem.n_rows // 100, *_BATCH_ROWS)), problem.n_rows)
+        return super()._batch_rows(problem)
+
+    def _choose(self, members, problem, incremental):
+        super()._choose(members, problem, incremental)
+        if self.learning_rate == "auto":
+            epochs = max(_EPOCHS, -(-_STEPS // -(-problem.n_rows // self._batch_rows(problem))))
+            one_run = "cosine", min(epochs, self.max_iter)
+            self._schedule = ("constant", self.max_iter) if incremental else one_run
 
     def _layer_units(self, n_features: int, n_outputs: int) -> list[int]:
         hidden = self.hidden_layer_sizes

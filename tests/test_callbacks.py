@@ -408,7 +408,8 @@ def test_checkpoint(cls, tmp_path):
     record = Record()
     checkpoint = Checkpoint(dirname=str(tmp_path), f_pickle="model.pkl", load_best=True)
     rate = 3.0 if cls is SoftmaxClassifier else 1.0  # beyond the best it gets worse
-    model = make(cls, max_iter=12, learning_rate_init=rate, momentum=0.0, callbacks=[record, checkpoint])
+    steps = {"learning_rate": "constant", "learning_rate_init": rate, "momentum": 0.0}
+    model = make(cls, max_iter=12, callbacks=[record, checkpoint], **steps)
     model.fit(X, Y, X_val=X_VAL, y_val=Y_VAL)
     assert {p.name for p in tmp_path.iterdir()} == {
         "params.pt",
@@ -433,7 +434,7 @@ def test_checkpoint(cls, tmp_path):
 @pytest.mark.parametrize("cls", ESTIMATORS)
 @pytest.mark.parametrize("solver", ["sgd", "adam"])
 def test_training_goes_on_from_a_checkpoint(cls, solver, tmp_path):
-    params = {"solver": solver, "shuffle": False, "learning_rate_init": 0.01}
+    params = {"solver": solver, "shuffle": False, "learning_rate": "constant", "learning_rate_init": 0.01}
     whole = make(cls, max_iter=5, **params).fit(X, Y)
     end = TrainEndCheckpoint(dirname=str(tmp_path))
     half = make(cls, max_iter=3, callbacks=[LoadInitState(end), end], **params).fit(X, Y)

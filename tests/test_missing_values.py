@@ -123,8 +123,9 @@ def test_every_nan_is_the_same_value():
 
 
 def test_partial_fit_and_warm_start_go_on():
-    whole = mlp(max_iter=8, tol=0).fit(X, Y)
-    halves = mlp(max_iter=4, tol=0, warm_start=True).fit(X, Y).fit(X, Y)
+    steps = {"tol": 0, "learning_rate": "constant"}
+    whole = mlp(max_iter=8, **steps).fit(X, Y)
+    halves = mlp(max_iter=4, warm_start=True, **steps).fit(X, Y).fit(X, Y)
     np.testing.assert_allclose(halves.decision_function(X), whole.decision_function(X), atol=1e-9)
     model = mlp().partial_fit(FULL[:100], Y[:100], classes=np.unique(Y))
     model = pickle.loads(pickle.dumps(model)).partial_fit(X, Y)  # means, and no indicators: the first call had none
