@@ -75,8 +75,8 @@ figure.savefig("14_migrating.png")
 # %%
 # MLPClassifier
 # -------------
-# Change the name. All parameters keep theirs, and their meaning; some have better defaults: columns are standardised, and
-# the learning rate falls to zero along half a cosine.
+# Change the name. All parameters keep theirs, and their meaning. Some defaults are better: columns are standardised,
+# and the learning rate falls to zero along half a cosine.
 
 ours, theirs = MLPClassifierTorch().get_params(), MLPClassifier().get_params()
 assert theirs.keys() <= ours.keys()

@@ -35,7 +35,6 @@ from skdeep.penalties import PENALTIES
 from skdeep.problem import Problem, TrainingState
 from skdeep.schedules import SCHEDULES
 
-
 #: Mini-batch steps that lead to the optimum's neighbourhood under one cosine, where they are at most so many epochs;
 #: and the floating-point operations that could be done in what a step takes beside its products.
 _STEPS, _EPOCHS, _STEP_OVERHEAD = 1500, 100, 4e6
