@@ -48,7 +48,7 @@ regularisers = {
 # ----------
 # The same layers and solver for all, and two seeds each: differences below those of the seeds mean nothing.
 
-settings = {"batch_size": 50, "max_iter": 30, "learning_rate": "cosine", "learning_rate_init": 0.005}
+settings = {"alpha": 1e-4, "batch_size": 50, "max_iter": 30, "learning_rate": "cosine", "learning_rate_init": 0.005}
 settings |= {"n_iter_no_change": np.inf}
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained", width_ratios=[3, 2])

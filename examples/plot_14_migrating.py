@@ -113,6 +113,7 @@ mlp = MLPClassifierTorch(
     momentum=0.9,
     nesterovs_momentum=False,
     alpha=1e-4 * 64,
+    learning_rate="constant",
     learning_rate_init=0.1,
     max_iter=10,
     batch_size=64,

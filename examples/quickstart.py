@@ -48,7 +48,7 @@ def contestants(n_samples: int, n_alphas: int) -> list[dict]:
         entry("scikit-learn", LogisticRegression(max_iter=1000), linear, C=C),
         entry("skdeep", HingeClassifier(random_state=SEED), linear),
         entry("scikit-learn", LinearSVC(max_iter=20_000, random_state=SEED), linear, C=C),
-        entry("skdeep", MLPClassifierTorch(max_iter=1000, random_state=SEED), deep),
+        entry("skdeep", MLPClassifierTorch(random_state=SEED), deep),
         entry("scikit-learn", MLPClassifier(max_iter=1000, random_state=SEED), deep),
     ]
 

@@ -179,7 +179,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
     >>> from sklearn.datasets import load_digits
     >>> from skdeep import MLPClassifierTorch
     >>> X, y = load_digits(return_X_y=True)
-    >>> clf = MLPClassifierTorch((32,), learning_rate_init=0.01, tol=1e-3, random_state=0).fit(X / 16, y)
+    >>> clf = MLPClassifierTorch((32,), random_state=0).fit(X / 16, y)
     >>> clf.score(X / 16, y) > 0.9
     True
     >>> [W.shape for W in clf.coefs_]

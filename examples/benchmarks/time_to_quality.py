@@ -19,6 +19,7 @@ from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 
 LARGE = {"solver": "adam", "learning_rate": "cosine", "batch_size": 512, "max_iter": 6}
 NETWORK = {"hidden_layer_sizes": (256, 256), "max_iter": 5, "batch_size": 256, "random_state": 0}
+NETWORK |= {"alpha": 1e-4, "learning_rate_init": 1e-3, "learning_rate": "constant"}  # MLPClassifier's defaults
 CONTESTANTS = {
     "linear": {
         "SoftmaxClassifier, large data": SoftmaxClassifier(random_state=0, **LARGE),
