@@ -51,18 +51,18 @@ CONFIGURATIONS = [
     HingeClassifier(),
     HingeClassifier(loss="squared_hinge", calibration="sigmoid"),
     HingeClassifier(loss="squared_hinge", multi_class="ovr", solver="lbfgs"),
-    HingeClassifier(multi_class="crammer_singer", early_stopping=True),
+    HingeClassifier(multi_class="crammer_singer", early_stopping=True, calibration=None),
     HingeClassifier(multi_class="ovr", calibration=None, class_weight="balanced"),
-    HingeClassifier(penalty="l1", solver="adam", max_iter=100),
+    HingeClassifier(penalty="l1", solver="adam", calibration=None, max_iter=100),
     SoftmaxClassifier(calibration="temperature", label_smoothing=0.1),
     SigmoidClassifier(),
     SigmoidClassifier(solver="lbfgs", calibration="sigmoid"),
     LeastSquaresClassifier(),
     LeastSquaresClassifier(alpha=0, calibration="sigmoid"),
-    LeastSquaresClassifier(solver="sgd", calibration="temperature"),
+    LeastSquaresClassifier(solver="sgd", calibration="temperature", max_iter=50),
     MLPClassifierTorch(),
-    MLPClassifierTorch(calibration="temperature", label_smoothing=0.1, **SMALL),
-    MLPClassifierTorch(solver="sgd", learning_rate="adaptive", learning_rate_init=0.1, max_iter=80),
+    MLPClassifierTorch(calibration="temperature", label_smoothing=0.1, **TINY),
+    MLPClassifierTorch((16,), solver="sgd", learning_rate="adaptive", learning_rate_init=0.1, max_iter=60),
     MLPClassifierTorch((16,), solver="lbfgs", max_iter=40),
     MLPClassifierTorch(early_stopping=True, **SMALL),
     MLPClassifierTorch(
@@ -73,15 +73,15 @@ CONFIGURATIONS = [
     MLPClassifierTorch(dropout=0.3, **SMALL),
     *(MLPClassifierTorch(normalization=name, **SMALL) for name in ("batch", "layer")),
     MLPClassifierTorch(
-        **SMALL | {"hidden_layer_sizes": (16, 16)}, normalization="batch", dropout=0.1, stochastic_depth=0.2
+        **TINY | {"hidden_layer_sizes": (16, 16)}, normalization="batch", dropout=0.1, stochastic_depth=0.2
     ),
-    TorchClassifier(Perceptron, learning_rate_init=0.01, max_iter=40),
+    TorchClassifier(Perceptron, learning_rate_init=0.02, max_iter=20),
     # "float64" is what "auto" does with the checks' small data, and "float32" is all but the products of "bfloat16"
     SoftmaxClassifier(precision="float32"),
     SoftmaxClassifier(precision="bfloat16"),
     MLPClassifierTorch(precision="bfloat16", **SMALL),
-    SoftmaxClassifier(batch_size=8, max_iter=40),
-    MLPClassifierTorch(batch_size=8, **{**SMALL, "max_iter": 20}),
+    SoftmaxClassifier(batch_size=8, max_iter=20),
+    MLPClassifierTorch(batch_size=8, **TINY),
     MLPEnsembleClassifier(3, **TINY),
     MLPEnsembleClassifier(2, **TINY, batch_size=200, calibration="sigmoid", early_stopping=True, scoring="loss"),
 ]
