@@ -38,8 +38,8 @@ class CalibrationMixin(FittingMixin):
         if self.calibration == "temperature":
             self.calibration = None
 
-    def _learned(self, network, model, dtype, space):
-        learned = super()._learned(network, model, dtype, space)
+    def _of_training(self, network, model, dtype, space):
+        learned = super()._of_training(network, model, dtype, space)
         # until the calibration is fitted, callbacks and scorers see probabilities at temperature 1
         return {**learned, "temperature_": 1.0} if self.calibration == "temperature" else learned
 
@@ -91,12 +91,15 @@ class CalibrationMixin(FittingMixin):
     def _out_of_fold_scores(self, members, trained, problem, rows, weight, fold, seed, progress):
         """Scores (m, C) of distinct rows by each trained member's models of the other folds, and their progress.
 
-        The folds of a single member train as one stack, and so do several members on the rows they share.
+        The folds of a single member train as one stack, and so do several members on the rows they share; models that
+        cannot be stacked train one by one.
         """
         folds = np.unique(fold)
         stacks = [[(m, f) for f in folds] for m in trained]
         if len(trained) > 1:
             stacks = [[(m, f) for m in trained] for f in folds]
+        if not self.stackable:
+            stacks = [[(m, f)] for m in trained for f in folds]
         subsets = {f: rows[fold != f] for f in folds}
         dtype = torch.empty(0, dtype=problem.dtype).numpy().dtype
         scores = {m: np.empty((len(rows), self.n_outputs_), dtype=dtype) for m in trained}

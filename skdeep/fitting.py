@@ -110,6 +110,10 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         """The fitted attributes that hold one model's parameters."""
         raise NotImplementedError
 
+    def _of_training(self, network: Network, model: int, dtype: np.dtype, space: OutputSpace) -> dict:
+        """All fitted attributes that predictions need, as training leaves them."""
+        return self._learned(network, model, dtype, space)
+
     def _initial_rates(
         self, members: list, problem: Problem, network: Network, subsets, weight, batch_rows: int
     ) -> np.ndarray:
@@ -209,7 +213,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
 
         def snapshot(network, progress=None):
             curves = {} if progress is None else self._curves(progress, incremental)
-            return {**self._learned(network, 0, dtype, space), **curves}
+            return {**self._of_training(network, 0, dtype, space), **curves}
 
         return make_observer(
             self,
@@ -228,7 +232,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
     def _fitted_copy(self, network: Network, model: int):
         """An estimator with the parameters of one model, to score."""
         estimator = copy.copy(self)
-        estimator.__dict__.update(self._learned(network, model, np.dtype(np.float64), _NUMPY))
+        estimator.__dict__.update(self._of_training(network, model, np.dtype(np.float64), _NUMPY))
         estimator.__dict__.pop("feature_names_in_", None)  # validated arrays have no names
         return estimator
 
@@ -318,15 +322,15 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             for p in progress:  # it ends by itself, and gains most at its end: to stand still before means nothing
                 p.n_iter_no_change = p.n_iter_no_change if p.watch_score else np.inf
         plan = Plan(
-            min(max_iter, horizon),
-            horizon,
-            states[0].epochs,
-            schedule,
-            self.power_t,
-            self.warmup_epochs,
-            self.max_grad_norm,
-            self._proximal or self.solver_ == "adamw",
-            self._products(),
+            max_iter=min(max_iter, horizon),
+            horizon=horizon,
+            first_epoch=states[0].epochs,
+            schedule=schedule,
+            power_t=self.power_t,
+            warmup_epochs=self.warmup_epochs,
+            max_grad_norm=self.max_grad_norm,
+            proximal=self._proximal or self.solver_ == "adamw",
+            products=self._products(),
         )
         train(network, loss, penalty, optimizer, batches, mean_weight, plan, progress, monitor, observer)
         for state, p, rate, total in zip(states, progress, rates, mean_weight * n_rows, strict=True):
@@ -355,7 +359,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
     def _conclude(self, network, progress: Progress, state, incremental, dtype, space) -> None:
         """Set the fitted attributes."""
         final = network.with_params(progress.params)
-        self.__dict__.update(self._learned(final, 0, dtype, space) | self._curves(progress, incremental))
+        self.__dict__.update(self._of_training(final, 0, dtype, space) | self._curves(progress, incremental))
         state.optimizer = progress.optimizer_state or None
         state.solver = self.solver_
         if state.optimizer is not None:

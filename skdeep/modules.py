@@ -9,9 +9,10 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from sklearn.utils._param_validation import StrOptions
 from torch import Tensor, nn
 
-from skdeep._docs import TRAINING_ATTRIBUTES, TRAINING_PARAMETERS, document
+from skdeep._docs import CALIBRATION_ATTRIBUTES, TRAINING_ATTRIBUTES, TRAINING_PARAMETERS, document
 from skdeep.mlp import NeuralNetClassifier
 from skdeep.networks import Network, pulled_back
 
@@ -143,7 +144,7 @@ def _values_per_row(module: nn.Module, X: Tensor, n_outputs: int) -> int:
 
 @document(
     training=TRAINING_PARAMETERS.format(max_iter=200, n_iter_no_change=10).replace("from 0 to below 1", "from 0 to 1"),
-    learned=TRAINING_ATTRIBUTES,
+    learned=CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES,
 )
 class TorchClassifier(NeuralNetClassifier):
     r"""A torch module of your own as a classifier, trained like :class:`MLPClassifierTorch`.
@@ -178,6 +179,10 @@ class TorchClassifier(NeuralNetClassifier):
     learning_rate_init : float, default=0.001
         Learning rate at the start.
     {training}
+    calibration : "temperature" or None, default=None
+        How scores become probabilities: "temperature" is :math:`\mathrm{softmax}(s / T)`, for two classes and for each
+        label of a multilabel target (with a T of its own) :math:`\sigma(s / T)`, fitted on the scores of 5 further
+        modules, each on rows it has not seen. With None probabilities are those that were trained.
 
     Attributes
     ----------
@@ -227,8 +232,8 @@ class TorchClassifier(NeuralNetClassifier):
         **NeuralNetClassifier._parameter_constraints,
         "module": [callable],
         "module_params": [dict, None],
+        "calibration": [StrOptions({"temperature"}), None],
     }
-    del _parameter_constraints["calibration"]
 
     def __init__(
         self,
@@ -260,6 +265,7 @@ class TorchClassifier(NeuralNetClassifier):
         max_grad_norm=None,
         scoring=None,
         class_weight=None,
+        calibration=None,
         device="auto",
         precision="auto",
         callbacks=None,
@@ -291,6 +297,7 @@ class TorchClassifier(NeuralNetClassifier):
         self.max_grad_norm = max_grad_norm
         self.scoring = scoring
         self.class_weight = class_weight
+        self.calibration = calibration
         self.device = device
         self.precision = precision
         self.callbacks = callbacks

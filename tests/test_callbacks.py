@@ -35,7 +35,7 @@ from skorch.callbacks import (
     TrainEndCheckpoint,
 )
 
-from skdeep import MLPClassifierTorch, SoftmaxClassifier
+from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 from skdeep._stack import vector
 from skdeep.batching import Batches, DenseRows
 from skdeep.callbacks import make_observer
@@ -768,3 +768,12 @@ def test_skorch_is_imported_only_for_its_callbacks():
         "assert 'skorch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("calibration", ["temperature", "sigmoid"])
+@pytest.mark.parametrize("cls", [SoftmaxClassifier, HingeClassifier, MLPClassifierTorch])
+def test_probabilities_before_they_are_calibrated(cls, calibration):
+    """Scorers of callbacks meet them at temperature 1."""
+    scoring = EpochScoring("neg_log_loss", name="score")
+    model = make(cls, max_iter=2, calibration=calibration, callbacks=[scoring]).fit(X, Y, X_val=X_VAL, y_val=Y_VAL)
+    assert np.isfinite(model.history_[:, "score"]).all()

@@ -23,7 +23,7 @@ from sklearn.linear_model import LogisticRegression
 from skdeep import MLPClassifierTorch, SoftmaxClassifier
 from skdeep.model_selection import GridSearchCV
 
-LARGE = {"solver": "adam", "learning_rate": "cosine", "batch_size": 512, "max_iter": 6}
+LARGE = {"solver": "adam", "learning_rate": "cosine", "batch_size": 512, "max_iter": 4}
 SMALL = {"learning_rate": "cosine", "max_iter": 10}
 
 

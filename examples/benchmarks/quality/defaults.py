@@ -21,6 +21,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -117,13 +118,14 @@ def main(argv=None):
         for seed in range(options.seeds):
             data = split(X, y, seed)
             for name, make in makers.items():
-                results[name][i, seed] = measure(make, data, seed)
+                with threadpool_limits(1):
+                    results[name][i, seed] = measure(make, data, seed)
         line = "  ".join("{:.4f}/{:.3f}/{:.1f}s".format(*results[name][i].mean(0)) for name in makers)
         print(f"{i + 1}/{len(options.data)} {data_name:28} {line}", file=sys.stderr, flush=True)
     rows = []
     for name, values in results.items():
         mean = values.mean(1)
-        rows.append([name, *(round(v, 4) for v in mean[:, :2].mean(0).tolist()), float(mean[:, 2].sum())])
+        rows.append([name, *(f"{v:.4f}" for v in mean[:, :2].mean(0)), float(mean[:, 2].sum())])
     report(
         "defaults",
         f"{len(options.data)} data sets, {options.seeds} splits each, 1 thread",
