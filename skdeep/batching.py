@@ -8,8 +8,9 @@ at once is passed over in parts.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -278,16 +279,16 @@ class Batches:
                 self._full = Batch(X, target, self._shared_weight(rows), n, None)
             yield self._full
             return
-        order = None
+        everything: Tensor | slice = slice(0, n)
+        parts: Iterable[Tensor | slice] = (slice(i, min(i + self.batch_size, n)) for i in range(0, n, self.batch_size))
         if self.shuffle or self.subset is not None:
-            order = torch.from_numpy(self._order(0)).to(self.target.device)
-        everything = slice(0, n) if order is None else order
-        target, weight = self._shared_target(everything), self._shared_weight(everything)
-        for start in range(0, n, self.batch_size):
-            part = slice(start, min(start + self.batch_size, n))
-            rows = part if order is None else order[part]
-            of_batch = None if weight is None else weight[:, part]
-            yield Batch(self._values(rows), self._as_numbers(target[:, part]), of_batch, part.stop - start, None)
+            everything = torch.from_numpy(self._order(0)).to(self.target.device)
+            parts = everything.split(self.batch_size)
+        targets = self._shared_target(everything).split(self.batch_size, dim=1)
+        weight = self._shared_weight(everything)
+        weights = repeat(None) if weight is None else weight.split(self.batch_size, dim=1)
+        for rows, target, of_batch in zip(parts, targets, weights, strict=False):
+            yield Batch(self._values(rows), self._as_numbers(target), of_batch, target.shape[1], None)
 
     def _own_epoch(self) -> Iterator[Batch]:
         subsets = self.subset if isinstance(self.subset, list) else [self.subset] * len(self.generators)

@@ -113,13 +113,14 @@ def shared(columns):
     return columns if columns is None or bool((columns[1:] != columns[:1]).any()) else columns[:1]
 
 
-def _at_center(coef: Tensor, center: Tensor) -> Tensor:
-    """Product of coefficients (K, C, d) with the center of the columns: (K, C)."""
+def _shifted(intercept: Tensor, coef: Tensor, center: Tensor, sign: float) -> Tensor:
+    """Intercepts (K, C) plus `sign` times the product of coefficients (K, C, d) with the center of the columns."""
     if torch.is_autocast_enabled(coef.device.type):  # which would round the product
-        return (coef * center).sum(-1)
+        return intercept + sign * (coef * center).sum(-1)
     if len(center) == 1:  # one product with a vector, an order of magnitude faster than a stack of them
-        return torch.mv(coef.flatten(0, 1), center.flatten()).view(coef.shape[:2])
-    return (coef @ center.mT).squeeze(-1)
+        flat = torch.addmv(intercept.flatten(), coef.flatten(0, 1), center.flatten(), alpha=sign)
+        return flat.view(intercept.shape)
+    return intercept + sign * (coef @ center.mT).squeeze(-1)
 
 
 class Network:
@@ -231,6 +232,7 @@ class Linear(Network):
         self.center = None if intercept is None else shared(center)
         self.scale = shared(scale)
         self.unit = shared(unit)
+        self._penalty_scale = self.scale if self.scale is None or self.unit is None else self.scale * self.unit
         self._no_intercept = coef.new_zeros(coef.shape[:2]) if intercept is None else None
         self._scaled: tuple[Tensor, Tensor] | None = None
 
@@ -241,13 +243,13 @@ class Linear(Network):
             return coef, self._no_intercept
         if self.center is None:
             return coef, self.params[1]
-        return coef, self.params[1] - _at_center(coef, self.center)
+        return coef, _shifted(self.params[1], coef, self.center, -1)
 
     def set_unscaled(self, coef: Tensor, intercept: Tensor) -> None:
         """Start from coefficients and intercepts on the raw columns."""
         if self._no_intercept is None:
             if self.center is not None:
-                intercept = intercept + _at_center(coef, self.center)
+                intercept = _shifted(intercept, coef, self.center, 1)
             self.params[1].copy_(intercept)
         self.params[0].copy_(coef if self.scale is None else coef / self.scale)
 
@@ -297,14 +299,14 @@ class Linear(Network):
         return [coef if self.unit is None else coef * self.unit]
 
     def coef_scale(self):
-        return self.scale if self.unit is None else self.scale * self.unit
+        return self._penalty_scale
 
     def with_params(self, params):
         return Linear(params[0], params[1] if len(params) > 1 else None, self.center, self.scale, self.unit)
 
     def select(self, models):
         part = super().select(models)
-        for name in ("center", "scale", "unit"):
+        for name in ("center", "scale", "unit", "_penalty_scale"):
             columns = getattr(self, name)
             if columns is not None and len(columns) > 1:
                 setattr(part, name, columns[torch.as_tensor(models, device=columns.device)])

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep._stack import per_model
+from skdeep._stack import number, per_model
 
 
 class ElasticNet:
@@ -45,6 +45,7 @@ class ElasticNet:
         self._step: float | Tensor | None = None
         self._map: tuple[float | Tensor, float | Tensor, float | Tensor] = (0.0, 0.0, 1.0)
         self._projection: Tensor | None = None
+        self._scales: tuple[Tensor, Tensor] | None = None
 
     @property
     def smooth(self) -> bool:
@@ -101,10 +102,16 @@ class ElasticNet:
         l1, l2 = per_model(self.alpha * self.l1_ratio, coef), per_model(self.curvature(), coef)
         threshold = l1 * step if isinstance(l1, Tensor) or l1 else 0.0
         divisor = l2 * step if isinstance(l2, Tensor) or l2 else 0.0
-        if scale is not None:
-            threshold = threshold * scale if isinstance(threshold, Tensor) or threshold else 0.0
-            divisor = divisor * scale.square() if isinstance(divisor, Tensor) or divisor else 0.0
-        return -threshold, threshold, 1 / (1 + divisor)
+        if scale is not None and (isinstance(threshold, Tensor) or threshold):
+            threshold = threshold * scale
+        if scale is None or not (isinstance(divisor, Tensor) or divisor):
+            return -threshold, threshold, 1 / (1 + divisor)
+        if self._scales is None or self._scales[0] is not scale:
+            self._scales = scale, scale.square()
+        square, one = self._scales[1], number(1.0, scale)
+        if isinstance(divisor, Tensor):
+            return -threshold, threshold, torch.addcmul(one, divisor, square).reciprocal_()
+        return -threshold, threshold, torch.add(one, square, alpha=divisor).reciprocal_()
 
 
 class L2(ElasticNet):
