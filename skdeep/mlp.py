@@ -118,7 +118,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
         missing and else 0, standardised like the others.
     solver : {"adam", "sgd", "adamw", "lbfgs"}, default="adam"
         Adam, mini-batch gradient descent with momentum, Adam with decoupled weight decay, or full-batch L-BFGS.
-    alpha : float, default=0.1
+    alpha : float, default=0.05
         Strength of the L2 penalty; it is divided by the total weight of a batch. With ``standardize`` it acts on the
         weights of standardised columns.
     learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
@@ -221,7 +221,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
         stochastic_depth=None,
         standardize=True,
         solver="adam",
-        alpha=0.1,
+        alpha=0.05,
         batch_size="auto",
         learning_rate="auto",
         learning_rate_init=0.003,

@@ -41,7 +41,8 @@ def make(cls, **params):
 
 
 def incremental(cls, **params):
-    return make(cls, **({"calibration": None} if cls is HingeClassifier else {}), **params)
+    plain = {HingeClassifier: {"calibration": None}, MLPClassifierTorch: {"learning_rate": "constant"}}
+    return make(cls, **plain.get(cls, {}) | params)
 
 
 def smooth(cls, **params):
@@ -567,7 +568,7 @@ DIVERGING = [
 
 
 def diverging(cls, **params):
-    return make(cls, **{"max_iter": 300, "n_iter_no_change": 300, **params})
+    return make(cls, **{"max_iter": 300, "n_iter_no_change": 300, "learning_rate": "constant", **params})
 
 
 @pytest.mark.parametrize("cls, params", DIVERGING)

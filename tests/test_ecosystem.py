@@ -63,8 +63,9 @@ def make(cls, **params):
 
 
 def incremental(cls, **params):
-    """The same, if need be without what rules out partial_fit."""
-    return make(cls, **({"calibration": None} if cls is HingeClassifier else {}), **params)
+    """The same, if need be without what rules out partial_fit, or makes it another thing than fit."""
+    plain = {HingeClassifier: {"calibration": None}, MLPClassifierTorch: {"learning_rate": "constant"}}
+    return make(cls, **plain.get(cls, {}) | params)
 
 
 def parameters(model):
