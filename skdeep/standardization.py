@@ -4,7 +4,7 @@ r"""Centred and scaled columns as a change of variables of a network's first lay
 
 V and c are trained; W and b refer to the user's columns, and are what remains. Unlike in a linear model, it is the
 batch that is changed in training, not the weights: less work where a layer has more units than a batch has rows, and
-columns whose mean is far above their deviation are centred before a product adds them up.
+columns whose mean is far above their deviation are centred before a product rounds them.
 """
 
 from __future__ import annotations
@@ -38,8 +38,6 @@ class Standardization:
 
     def __init__(self, center: Tensor | None, scale: Tensor, indicated: Tensor):
         self.center, self.scale, self.indicated = shared(center), shared(scale), indicated
-        #: What makes one pass of centring and scaling: the batch comes rounded, and a product first loses no more.
-        self._offset = None if self.center is None else -self.center * self.scale
         self._room = scale.new_empty(0)  # blocks that come and go with each batch would leave holes in memory
 
     def factors(self, X: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -62,17 +60,17 @@ class Standardization:
         if len(self.indicated):
             X = torch.cat([X, X.index_select(-1, self.indicated).isnan().to(X.dtype)], dim=-1)
         scale = _of_rows(self.scale)
-        offset = None if self._offset is None else _of_rows(self._offset)
-        own = scale if offset is None else offset
-        shape = X.shape if own.ndim == 2 else (len(own), *X.shape[-2:])  # torch.broadcast_shapes takes 30 us
+        center = None if self.center is None else _of_rows(self.center)
+        n_own = max(len(c) for c in (self.center, self.scale) if c is not None)
+        shape = X.shape if n_own == 1 else (n_own, *X.shape[-2:])  # torch.broadcast_shapes takes 30 us
         size = math.prod(shape)
         if self._room.numel() < size or self._room.dtype != X.dtype:
             self._room = X.new_empty(size)
         room = self._room[:size].view(shape)
-        if offset is None:
+        if center is None:
             torch.mul(X, scale, out=room)
-        else:
-            torch.addcmul(offset, X, scale, out=room)
+        else:  # a product first would round a mean far above the deviation
+            torch.sub(X.expand(shape), center, out=room).mul_(scale)
         return room.nan_to_num_(nan=0.0)
 
     def folded(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 from skdeep import MLPClassifierTorch, SoftmaxClassifier
 from skdeep.columns import Columns
 from skdeep.stacking import fit_stack
+from skdeep.standardization import Standardization
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -188,3 +189,20 @@ def test_the_penalty_is_that_of_the_standardised_columns():
     Z = StandardScaler().fit_transform(X)
     softmax = SoftmaxClassifier(alpha=alpha, solver="lbfgs", tol=1e-9).fit(Z, Y)
     np.testing.assert_allclose(network.predict_proba(X), softmax.predict_proba(Z), atol=1e-6)
+
+
+def test_columns_far_from_zero_are_centred_before_they_are_rounded():
+    """Whole numbers around ten millions are exact in single precision, and what a product makes of them is not."""
+    values = torch.tensor([[1e7 - 3], [1e7], [1e7 + 3]], dtype=torch.float32)
+    center, scale = torch.full((1, 1, 1), 1e7), torch.full((1, 1, 1), 1 / 3)
+    numbers = Standardization(center, scale, torch.empty(0, dtype=torch.int64))
+    rows, *_ = numbers.factors(values, torch.zeros(1, 1, 1), torch.zeros(1, 1))
+    np.testing.assert_allclose(rows[:, 0], [-1, 0, 1], rtol=1e-6)
+
+
+def test_centres_of_their_own_in_a_scale_they_share():
+    center, scale = torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]]), torch.full((1, 1, 2), 2.0)
+    rows = torch.arange(6.0).view(3, 2)
+    numbers = Standardization(center, scale, torch.empty(0, dtype=torch.int64))
+    found, *_ = numbers.factors(rows, torch.zeros(2, 1, 2), torch.zeros(2, 1))
+    np.testing.assert_array_equal(found, (rows - center) * 2)
