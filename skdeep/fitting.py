@@ -249,6 +249,10 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             return problem.n_rows
         return min(200 if self.batch_size == "auto" else self.batch_size, problem.n_rows)
 
+    def _epochs_of(self, steps: int, problem: Problem) -> int:
+        """Epochs that so many steps take, rounded up."""
+        return -(-steps // -(-problem.n_rows // self._batch_rows(problem)))
+
     def _progress(self, going_on: bool) -> Progress:
         """A fresh record, or the one to go on with."""
         progress = Progress(self.tol, self.n_iter_no_change, self.early_stopping)

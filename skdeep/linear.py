@@ -157,7 +157,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         if self.solver == "auto":
             self.solver_ = "lbfgs" if not incremental and self._is_exact_cheap(members, problem) else "sgd"
         if self.learning_rate == "auto":
-            epochs = -(-_STEPS // -(-problem.n_rows // self._batch_rows(problem)))
+            epochs = self._epochs_of(_STEPS, problem)
             one_run = not incremental and epochs <= _EPOCHS
             self._schedule = ("cosine", min(epochs, self.max_iter)) if one_run else ("adaptive", self.max_iter)
 

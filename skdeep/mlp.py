@@ -326,7 +326,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
     def _choose(self, members, problem, incremental):
         super()._choose(members, problem, incremental)
         if self.learning_rate == "auto":
-            epochs = max(_EPOCHS, -(-_STEPS // -(-problem.n_rows // self._batch_rows(problem))))
+            epochs = max(_EPOCHS, self._epochs_of(_STEPS, problem))
             one_run = "cosine", min(epochs, self.max_iter)
             self._schedule = ("constant", self.max_iter) if incremental else one_run
 
