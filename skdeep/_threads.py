@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 import torch
 
-#: Multiply-adds per step below which a second thread saves next to nothing; where the other core is busy, waiting for
+#: Multiply-adds per step below which a second thread saves a fifth at most; where the other core is busy, waiting for
 #: it at every small product makes a fit up to a hundred times slower.
-_SINGLE_THREAD_WORK = 2**20
+_SINGLE_THREAD_WORK = 2**23
 
 
 @contextmanager
