@@ -303,7 +303,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             self._check_smooth(loss, penalty)
             # nothing is drawn: one generator for all, so that models of the same rows share their passes
             generators = [states[0].generator] * n_models
-            chunk = max(1, chunk_rows(network, data[0]) // n_models)
+            chunk = max(1, chunk_rows(network, data[0]) // (n_models if isinstance(own, list) else 1))
             batches = Batches(*data, own, generators, chunk, shuffle=False)
             run = network, loss, penalty, batches, mean_weight, max_iter, self.max_fun, progress, monitor, observer
             minimise(*run, self._max_newton_params())

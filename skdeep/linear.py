@@ -32,15 +32,16 @@ from skdeep.networks import Linear, sparse_weight
 from skdeep.newton import Newton
 from skdeep.optimizers import OPTIMIZERS
 from skdeep.penalties import PENALTIES
+from skdeep.preconditioner import Preconditioner
 from skdeep.problem import Problem, TrainingState
 from skdeep.schedules import SCHEDULES
 
 #: Mini-batch steps that lead to the optimum's neighbourhood under one cosine, where they are at most so many epochs;
 #: and the floating-point operations that could be done in what a step takes beside its products.
 _STEPS, _EPOCHS, _STEP_OVERHEAD = 1500, 100, 4e6
-#: Iterations that the exact solver takes about, of either kind; and (C + 1) d up to which Newton's are the faster ones,
-#: at the default tolerance (twice as fast at half of it, three times slower at twice).
-_NEWTON_STEPS, _LBFGS_STEPS, _NEWTON_SIZE = 10, 100, 320
+#: Iterations that the exact solver takes about: Newton's, those of L-BFGS, and those without a preconditioner; and
+#: (C + 1) d up to which Newton's are the faster ones, at the default tolerance.
+_NEWTON_STEPS, _LBFGS_STEPS, _PLAIN_STEPS, _NEWTON_SIZE = 10, 25, 100, 160
 
 
 class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
@@ -174,8 +175,10 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         n, d, c = problem.n_rows, problem.source.shape[1], self.n_outputs_
         if self._max_newton_params() is None and c * (d + 1) <= Newton.max_params:
             exact = _NEWTON_STEPS * n * c * (c + 1) * d**2
+        elif Preconditioner.fits(c, d + 1):
+            exact = _LBFGS_STEPS * n * 4 * c * d * problem.density + n * c * d**2
         else:
-            exact = _LBFGS_STEPS * n * 4 * c * d * problem.density
+            exact = _PLAIN_STEPS * n * 4 * c * d * problem.density
         return exact <= _STEPS * (self._batch_rows(problem) * 4 * c * d * problem.density + _STEP_OVERHEAD)
 
     def _max_newton_params(self):

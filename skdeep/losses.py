@@ -27,10 +27,13 @@ class Loss:
         What `value` expects as target.
     smooth : bool
         Whether the gradient is continuous, so that a quasi-Newton method applies.
+    shift_invariant : bool
+        Whether a common shift of all scores of a sample changes nothing.
     """
 
     target = "codes"
     smooth = True
+    shift_invariant = False
 
     def curvature(self, n_columns: int) -> float:
         r"""Bound c of the second derivative, for so many columns of scores.
@@ -89,6 +92,8 @@ class Softmax(Loss):
     >>> round(value.item(), 2), [round(g, 2) for g in gradient[0].tolist()]
     (2.04, [-0.87, 0.87, 0.0])
     """
+
+    shift_invariant = True
 
     def curvature(self, n_columns):
         return 0.5
@@ -176,7 +181,7 @@ class LabelSmoothing(Loss):
 
     def __init__(self, loss: Loss, amount: float):
         self.loss, self.amount = loss, amount
-        self.target = loss.target
+        self.target, self.shift_invariant = loss.target, loss.shift_invariant
 
     def curvature(self, n_columns):
         return self.loss.curvature(n_columns)
@@ -276,6 +281,8 @@ class WestonWatkinsHinge(_Hinge):
     [2.9, 0.0, 12.9]
     """
 
+    shift_invariant = True
+
     def curvature(self, n_columns):
         # the true class's score is in every term: twice the largest eigenvalue of a star's Laplacian
         return 2.0 * n_columns if self.squared else 2.0
@@ -306,6 +313,8 @@ class CrammerSingerHinge(_Hinge):
     ----------
     Crammer & Singer, *On the algorithmic implementation of multiclass kernel-based vector machines*, JMLR 2, 2001.
     """
+
+    shift_invariant = True
 
     def __init__(self, squared: bool = False):
         super().__init__(squared)

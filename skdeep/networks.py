@@ -287,13 +287,6 @@ class Linear(Network):
             coef.mul_(self.scale)
         return [coef, intercept][: len(self.params)]
 
-    def inputs(self, X: Tensor, model: int) -> Tensor:
-        """What a model's parameters multiply, ``(B, d + 1)``: dense rows as trained on, and a one for the intercept."""
-        for columns, change in ((self.center, torch.sub), (self.scale, torch.mul)):
-            if columns is not None:
-                X = change(X, columns[model if len(columns) > 1 else 0])
-        return X if len(self.params) == 1 else torch.cat([X, X.new_ones(len(X), 1)], dim=1)
-
     def penalised(self):
         coef = self.unscaled()[0]
         return [coef if self.unit is None else coef * self.unit]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep._stack import per_model
+from skdeep._stack import add_scaled_, per_model
 from skdeep.batching import Batches
 from skdeep.losses import Loss
 from skdeep.networks import Network
@@ -45,9 +45,13 @@ class Objective:
             models = np.arange(len(point)) if batch.models is None else batch.models
             network = self.network if batch.models is None else self.network.select(models)
             value, parts = loss_and_gradient(network, self.loss, batch, self.mean_weight[models])
-            share, index = batch.size / self.batches.n_rows[models], torch.as_tensor(models, device=point.device)
+            share = batch.size / self.batches.n_rows[models]
             for whole, part in zip((total, *gradients), (value, *parts), strict=True):
-                whole.index_add_(0, index, part * per_model(share, part))
+                if batch.models is None:
+                    add_scaled_(whole, part, per_model(share, part))
+                else:
+                    index = torch.as_tensor(models, device=point.device)
+                    whole.index_add_(0, index, part * per_model(share, part))
         scale = self.network.coef_scale()
         for coef, gradient in zip(self.network.penalised(), gradients, strict=False):
             addition = torch.zeros_like(gradient)

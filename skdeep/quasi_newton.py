@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from skdeep.batching import Batches
+from skdeep.lbfgs import LBFGS
 from skdeep.line_search import LineSearch
 from skdeep.losses import Loss
 from skdeep.networks import Linear, Network
@@ -26,64 +27,9 @@ from skdeep.objective import Objective
 from skdeep.penalties import ElasticNet
 from skdeep.training import Monitor, Observer, Progress
 
-#: Pairs of steps and gradient changes that L-BFGS remembers.
-HISTORY = 20
-
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     return torch.linalg.vecdot(a, b)
-
-
-class _LBFGS:
-    """The two-loop recursion, for models that have come differently far; a pair of no weight changes nothing."""
-
-    def __init__(self, point: Tensor):
-        self.point, self.gradient = point, torch.zeros_like(point)
-        self.steps = point.new_zeros(len(point), HISTORY, point.shape[1])
-        self.changes = torch.zeros_like(self.steps)
-        self.weight = point.new_zeros(len(point), HISTORY)
-        self.n_calls = np.zeros(len(point), int)
-
-    def select(self, models: np.ndarray, objective: Objective) -> _LBFGS:
-        part = object.__new__(_LBFGS)
-        for name, value in vars(self).items():
-            setattr(part, name, value[models])
-        return part
-
-    def __call__(self, models: np.ndarray, point: Tensor, gradient: Tensor) -> Tensor:
-        """Directions (k, P) of some of the models, at their points (k, P) with these gradients (k, P)."""
-        self._remember(models, point, gradient)
-        ages = np.arange(min(HISTORY, int(self.n_calls[models].max()) - 1))
-        # newest first, which is another slot for each model
-        pairs = models[:, None], (self.n_calls[models, None] - 1 - ages) % HISTORY
-        steps, changes, weight = self.steps[pairs], self.changes[pairs], self.weight[pairs].unsqueeze(2)
-        direction, shares = -gradient, []
-        for weighted, change in zip((steps * weight).unbind(1), changes.unbind(1), strict=True):
-            shares.append(_dot(weighted, direction).unsqueeze(1))
-            direction.addcmul_(shares[-1], change, value=-1)
-        direction *= self._size(models, gradient).unsqueeze(1)
-        oldest_first = zip(steps.unbind(1)[::-1], (changes * weight).unbind(1)[::-1], shares[::-1], strict=True)
-        for step, weighted, share in oldest_first:
-            direction.addcmul_(share - _dot(weighted, direction).unsqueeze(1), step)
-        return direction
-
-    def _remember(self, models: np.ndarray, point: Tensor, gradient: Tensor) -> None:
-        newest = models, self.n_calls[models] % HISTORY
-        step, change = point - self.point[models], gradient - self.gradient[models]
-        self.point[models], self.gradient[models] = point, gradient
-        product = _dot(step, change)
-        sound = product > torch.finfo(point.dtype).eps * _dot(change, change)
-        sound &= torch.as_tensor(self.n_calls[models] > 0, device=point.device)
-        self.steps[newest], self.changes[newest] = step, change
-        self.weight[newest] = torch.where(sound, 1 / product, 0.0)
-        self.n_calls[models] += 1
-
-    def _size(self, models: np.ndarray, gradient: Tensor) -> Tensor:
-        """Inverse curvature along the last step (formula 7.20); at first a step of at most unit length."""
-        newest = models, (self.n_calls[models] - 1) % HISTORY
-        weight, change = self.weight[newest], self.changes[newest]
-        first = 1 / gradient.abs().sum(1).clamp(min=1.0)
-        return torch.where(weight > 0, 1 / (weight * _dot(change, change)), first)
 
 
 class _Stack:
@@ -96,7 +42,7 @@ class _Stack:
         network = objective.network
         limit = Newton.max_params if max_newton_params is None else max_newton_params
         newton = isinstance(network, Linear) and self.point.shape[1] <= limit
-        self.directions = Newton(objective) if newton else _LBFGS(self.point.clone())
+        self.directions = Newton(objective) if newton else LBFGS(objective, self.point)
         self.direction = torch.zeros_like(self.point)
         self.search = LineSearch.begin(self.value, np.zeros(len(self.value)))
         self.rounding = torch.finfo(self.point.dtype).eps

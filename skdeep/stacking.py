@@ -11,7 +11,7 @@ from sklearn import get_config
 
 from skdeep.base import BaseTorchClassifier
 from skdeep.inputs import n_columns, resolve_device, to_numpy
-from skdeep.quasi_newton import HISTORY
+from skdeep.lbfgs import HISTORY
 
 #: Share of the memory that a stack's parameters and activations may take.
 _MEMORY_SHARE = 0.25

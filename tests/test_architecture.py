@@ -26,8 +26,11 @@ ENGINE = {
 }
 ENGINE["training"] = {"_stack", "losses", "penalties", "networks", "optimizers", "schedules", "batching"}
 ENGINE["objective"] = {"_stack", "losses", "penalties", "networks", "batching", "training"}
-ENGINE["newton"] = {"networks", "objective"}
-ENGINE["quasi_newton"] = ENGINE["training"] | {"training", "objective", "newton", "line_search"}
+ENGINE["curvature"] = {"networks", "objective"}
+ENGINE["newton"] = {"curvature", "objective"}
+ENGINE["preconditioner"] = {"curvature", "networks", "objective"}
+ENGINE["lbfgs"] = {"preconditioner", "objective"}
+ENGINE["quasi_newton"] = ENGINE["training"] | {"training", "objective", "newton", "lbfgs", "line_search"}
 
 
 def imports_of(path):

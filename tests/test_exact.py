@@ -241,8 +241,8 @@ def test_many_models_share_the_products_of_their_rows(monkeypatch):
 
 def test_no_more_hessians_in_memory_than_fit(monkeypatch):
     whole = run()
-    monkeypatch.setattr("skdeep.newton._HESSIAN_ENTRIES", 1)
-    monkeypatch.setattr("skdeep.newton._STEP_ENTRIES", 1)
+    monkeypatch.setattr("skdeep.curvature._HESSIAN_ENTRIES", 1)
+    monkeypatch.setattr("skdeep.curvature._STEP_ENTRIES", 1)
     assert_same(run(), whole)
 
 

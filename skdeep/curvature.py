@@ -1,0 +1,127 @@
+r"""Second derivatives of the objectives of a stack of linear models, by pairs of scores.
+
+The Hessian of model k, in the columns z that its parameters multiply (centred, scaled, a one for the intercept), is the
+sum over rows of the loss's second derivative in the scores, H_i (C, C), times the outer product of the row with itself,
+plus the penalty's curvature on the diagonal:
+
+.. math:: \nabla^2 L = \frac{1}{\sum_i w_i} \sum_i w_i\, H_i \otimes z_i z_i^T + \alpha\, \mathrm{diag}(s^2)
+
+A pair of scores has a block (D, D) of it, which takes :math:`D^2` multiply-adds per row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from skdeep.networks import Linear
+from skdeep.objective import Objective
+
+#: Bounds the memory of the blocks that one pass over the rows adds up.
+_HESSIAN_ENTRIES = 2**24
+#: Bounds the memory of what is made of the rows of one step, to about what the cache holds.
+_STEP_ENTRIES = 2**20
+
+
+def width(objective: Objective) -> int:
+    """D: the columns, and one for the intercept."""
+    network = objective.network
+    return network.params[0].shape[2] + len(network.params) - 1
+
+
+def to_blocks(objective: Objective, flat: Tensor) -> Tensor:
+    """Parameters ``(k, P)`` as ``(k, C, D)``, one row per score: coefficients, then the intercept if any."""
+    n_scores, n_features = objective.network.params[0].shape[1:]
+    coef, intercept = flat.tensor_split([n_scores * n_features], dim=1)
+    coef = coef.view(len(flat), n_scores, n_features)
+    return torch.cat([coef, intercept.unsqueeze(2)], dim=2) if intercept.shape[1] else coef
+
+
+def to_flat(objective: Objective, blocks: Tensor) -> Tensor:
+    """The inverse of `to_blocks`."""
+    coef, intercept = blocks.tensor_split([objective.network.params[0].shape[2]], dim=2)
+    return torch.cat([coef.flatten(1), intercept.flatten(1)], dim=1)
+
+
+def ridge(objective: Objective) -> Tensor:
+    """Curvature of the penalty along each column, ``(K, 1, D)``; zero for the intercept."""
+    coef, scale = objective.network.params[0], objective.network.coef_scale()
+    strength = torch.as_tensor(objective.penalty.curvature()).to(coef).view(-1, 1, 1)
+    columns = coef.new_ones(1, 1, coef.shape[2]) if scale is None else scale.square()
+    return F.pad(strength * columns, (0, width(objective) - coef.shape[2]))
+
+
+def curvature(
+    objective: Objective, models: np.ndarray, point: Tensor, left: Tensor, right: Tensor
+) -> Iterator[tuple[slice, Objective, Tensor]]:
+    """Blocks ``(m, len(left), D, D)`` of pairs of scores, at the points ``(k, P)`` of some models; without the penalty.
+
+    Bounded in memory: a slice of the models at a time, with the objectives of these.
+    """
+    # rows that all share are read once for as many models as fit; else each model has its own anyway
+    entries = len(left) * width(objective) ** 2
+    size = max(1, _HESSIAN_ENTRIES // entries) if objective.batches.shared else 1
+    for start in range(0, len(models), size):
+        part = slice(start, start + size)
+        everyone = len(models[part]) == objective.network.n_models
+        own = objective if everyone else objective.select(models[part])
+        yield part, own, _blocks(own, point[part], left, right)
+
+
+def _blocks(objective: Objective, point: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    network, batches = objective.network, objective.batches
+    assert isinstance(network, Linear)
+    objective.move(point)
+    n_models, n_scores, n_features = network.params[0].shape
+    n_inputs, center, scale = width(objective), network.center, network.scale
+    # models with the same rows share the products of their centred columns, which are scaled at the end
+    together = batches.shared and (center is None or len(center) == 1)
+    parts = [slice(0, n_models)] if together else [slice(m, m + 1) for m in range(n_models)]
+    upper = torch.triu_indices(n_inputs, n_inputs, device=point.device)
+    many = 2 * len(left) * n_models >= n_inputs * len(parts)
+    add_, n_products = (_add_products_, upper.shape[1]) if many else (_add_weighted_products_, n_inputs)
+    step = max(1, _STEP_ENTRIES // (n_products + n_scores**2 * n_models // len(parts)))
+    total = point.new_zeros(n_models, len(left), n_products, *() if many else (n_inputs,))
+    for batch in batches.epoch():
+        assert isinstance(batch.X, Tensor)  # chunks are small
+        scores = network.scores(batch.X)
+        X = batch.X.to_dense() if batch.X.layout is torch.sparse_csr else batch.X
+        X = X.view(-1, n_features)
+        for start in range(0, len(X), step):
+            rows = slice(start, start + step)
+            for part in parts:
+                target = batch.target if len(batch.target) == 1 else batch.target[part]
+                second = objective.loss.hessian(scores[part, rows], target[:, rows])[..., left, right]
+                if batch.weight is not None:
+                    weight = batch.weight if len(batch.weight) == 1 else batch.weight[part]
+                    second = second * weight[:, rows, None]
+                Z = X[rows] if center is None else X[rows] - center[part.start if len(center) > 1 else 0]
+                add_(total[part], second, F.pad(Z, (0, n_inputs - n_features), value=1.0), upper)
+    if many:
+        half, total = total, total.new_empty(n_models, len(left), n_inputs, n_inputs)
+        total[..., upper[0], upper[1]] = total[..., upper[1], upper[0]] = half
+    if scale is not None:
+        scale = F.pad(scale, (0, n_inputs - n_features), value=1.0).unsqueeze(1)
+        total.mul_(scale).mul_(scale.mT)
+    return total.div_(torch.as_tensor(batches.n_rows * objective.mean_weight).to(total).view(-1, 1, 1, 1))
+
+
+def _add_products_(total: Tensor, second: Tensor, Z: Tensor, upper: Tensor) -> None:
+    """In place, ``total[k, p] += sum_b second[k, b, p] Z[b, i] Z[b, j]`` for the pairs (i, j) of columns in `upper`.
+
+    One matrix product for all models and pairs of scores: the way where these are more than the columns.
+    """
+    factors, columns = second.transpose(1, 2).flatten(0, 1), Z.T.contiguous()
+    products = columns.index_select(0, upper[0]).mul_(columns.index_select(0, upper[1]))
+    total.view(len(factors), -1).addmm_(factors, products.T)
+
+
+def _add_weighted_products_(total: Tensor, second: Tensor, Z: Tensor, upper: Tensor) -> None:
+    """In place, ``total[k, p] += sum_b second[k, b, p] Z[b] Z[b]^T``: a matrix product per model and pair of scores."""
+    for model, factors in zip(total, second, strict=True):
+        for pair, factor in zip(model, factors.T, strict=True):
+            pair.addmm_((Z * factor.unsqueeze(1)).T, Z)

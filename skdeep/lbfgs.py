@@ -1,0 +1,113 @@
+r"""Directions of L-BFGS for a stack of models, :math:`-H \nabla f`, from what the last steps told of the curvature.
+
+With the steps S, the changes Y of the gradient (a row each), the inverse Hessian :math:`H_0` to start from, and T the
+part of :math:`S Y^T` that pairs steps with their own and later changes, D its diagonal,
+
+.. math:: H = H_0 + S^T T^{-T} (D + Y H_0 Y^T) T^{-1} S - S^T T^{-T} Y H_0 - H_0 Y^T T^{-1} S
+
+which is what the two-loop recursion computes, as a few products for all models at once.
+
+References
+----------
+Byrd, Nocedal & Schnabel, *Representations of quasi-Newton matrices and their use in limited memory methods*,
+Mathematical Programming 63, 1994, theorem 2.2.
+Nocedal & Wright, *Numerical Optimization*, 2nd edition, formula 7.20: the size of :math:`H_0`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skdeep.objective import Objective
+from skdeep.preconditioner import Preconditioner
+
+#: Pairs of steps and gradient changes that are remembered.
+HISTORY = 10
+#: Iterations before which the curvature is looked at: often enough that it fits, and rarely enough to cost little.
+_LOOKS = frozenset(8 * 4**i for i in range(16))
+#: What each model has of its own.
+_OWN = ("point", "memory", "filled", "size", "n_calls")
+
+
+class LBFGS:
+    """The directions of models that have come differently far."""
+
+    def __init__(self, objective: Objective, point: Tensor):
+        n_models, n_params = point.shape
+        self.objective, self.point = objective, point.clone()
+        #: Slots of S, of H_0 Y but for the size of H_0, and of Y, and the last gradient; what is zero adds nothing.
+        self.memory = point.new_zeros(n_models, 3 * HISTORY + 1, n_params)
+        #: In which iteration a slot was filled, and the size of H_0: 0 before there is a pair.
+        self.filled = np.zeros((n_models, HISTORY), dtype=int)
+        self.size = torch.zeros(n_models, dtype=torch.float64, device=point.device)
+        self.n_calls = np.zeros(n_models, dtype=int)
+        self.preconditioner = Preconditioner.of(objective)
+
+    def select(self, models: np.ndarray, objective: Objective) -> LBFGS:
+        """The directions of some of the models, whose objectives these are."""
+        part = object.__new__(LBFGS)
+        part.objective = objective
+        part.preconditioner = None if self.preconditioner is None else self.preconditioner.select(models, objective)
+        for name in _OWN:
+            setattr(part, name, getattr(self, name)[models])
+        return part
+
+    def __call__(self, models: np.ndarray, point: Tensor, gradient: Tensor) -> Tensor:
+        """Directions (k, P) of some of the models, at their points (k, P) with these gradients (k, P)."""
+        self._look(models, point)
+        if len(models) == len(self.point):
+            return self._directions(point, gradient)
+        part = self.select(models, self.objective)
+        directions = part._directions(point, gradient)
+        for name in _OWN:
+            getattr(self, name)[models] = getattr(part, name)
+        return directions
+
+    def _look(self, models: np.ndarray, point: Tensor) -> None:
+        """Compute the curvature of the models whose turn it is, and what follows from it."""
+        due = np.array([int(n) in _LOOKS for n in self.n_calls[models]])
+        if self.preconditioner is None or not due.any():
+            return
+        models = models[due]
+        self.preconditioner.compute(models, point[due])
+        self.memory[models, HISTORY : 2 * HISTORY] = self.preconditioner(models, self.memory[models, 2 * HISTORY : -1])
+
+    def _directions(self, point: Tensor, gradient: Tensor) -> Tensor:
+        start = self._remember(point, gradient)
+        bases = self.memory[:, : 2 * HISTORY]
+        products = (bases @ self.memory[:, 2 * HISTORY :].mT).double()
+        (steps, along_steps), (starts, along_starts) = (
+            half.tensor_split([HISTORY], dim=2) for half in products.split(HISTORY, dim=1)
+        )
+        later = torch.from_numpy(self.filled[:, :, None] <= self.filled[:, None, :]).to(point.device)
+        triangle = torch.where(later, steps, 0.0)
+        diagonal = triangle.diagonal(dim1=1, dim2=2)
+        own = diagonal.clone().unsqueeze(2)
+        diagonal += diagonal == 0  # slots not in use
+        at_first = 1 / gradient.abs().sum(1).double().clamp(min=1.0)  # a step of at most unit length
+        size = torch.where(self.size > 0, self.size, at_first).view(-1, 1, 1)
+        c = torch.linalg.solve(triangle, along_steps)
+        e = torch.linalg.solve(triangle.mT, own * c + size * (starts @ c - along_starts))
+        back = torch.cat([e, -size * c], dim=1).mT.to(bases) @ bases
+        return torch.addcmul(back.squeeze(1), start, size.squeeze(2).to(start)).neg_()
+
+    def _remember(self, point: Tensor, gradient: Tensor) -> Tensor:
+        """Put a pair in the place of the oldest, unless it is all rounding; H_0 times gradient, but for its size."""
+        step, change = point - self.point, gradient - self.memory[:, -1]
+        self.point, self.memory[:, -1] = point.clone(), gradient
+        start, start_of_change = gradient, change
+        if self.preconditioner is not None:
+            everyone = np.arange(len(point))
+            start, start_of_change = self.preconditioner(everyone, torch.stack([gradient, change], dim=1)).unbind(1)
+        product = torch.linalg.vecdot(step, change)
+        sound = product > torch.finfo(step.dtype).eps * torch.linalg.vecdot(change, change)
+        sound &= torch.from_numpy(self.n_calls > 0).to(point.device)
+        self.size = torch.where(sound, product / torch.linalg.vecdot(change, start_of_change), self.size)
+        self.n_calls += 1
+        models, slots = np.arange(len(point)), self.n_calls % HISTORY
+        self.filled[models, slots] = self.n_calls
+        pair = torch.stack([step, start_of_change, change], dim=1).mul_(sound.view(-1, 1, 1))
+        self.memory[models[:, None], slots[:, None] + np.arange(0, 3 * HISTORY, HISTORY)] = pair
+        return start

@@ -1,0 +1,79 @@
+r"""What L-BFGS starts its directions from, for linear models: the curvature along the parameters of each score.
+
+With P the projection that takes the mean over the scores off, the Hessian's diagonal blocks :math:`B_c` (D, D), one per
+score c, and :math:`\rho = \alpha s^2` the curvature of the penalty along each column,
+
+.. math:: H_0 = P\, \mathrm{diag}(B_1, \ldots, B_C)^{-1} P + (I - P)\, \mathrm{diag}(\rho)^{-1}
+
+for a loss that a common shift of all scores leaves as it is: along such a shift, the curvature is the penalty's alone,
+and :math:`B^{-1}` would take it for that of the loss. For other losses, :math:`P = I`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skdeep.curvature import curvature, ridge, to_blocks, to_flat, width
+from skdeep.networks import Linear
+from skdeep.objective import Objective
+
+
+class Preconditioner:
+    """Inverse Hessians of a stack of linear models, as the blocks above: the identity before they are computed."""
+
+    #: Most entries of the blocks of one model.
+    max_entries = 2**20
+
+    def __init__(self, objective: Objective):
+        self.objective = objective
+        n_models, n_scores, _ = objective.network.params[0].shape
+        size = width(objective)
+        like = objective.network.params[0]
+        self.inverse = torch.eye(size).to(like).repeat(n_models, n_scores, 1, 1)
+        #: That along a common shift of the scores, (K, 1, D).
+        self.of_shift = like.new_ones(n_models, 1, size)
+
+    @classmethod
+    def of(cls, objective: Objective) -> Preconditioner | None:
+        """None where there is none, or it would be too large."""
+        if not isinstance(objective.network, Linear):
+            return None
+        return cls(objective) if cls.fits(objective.network.params[0].shape[1], width(objective)) else None
+
+    @classmethod
+    def fits(cls, n_scores: int, n_inputs: int) -> bool:
+        """Whether models of so many scores and inputs have one."""
+        return n_scores * n_inputs**2 <= cls.max_entries
+
+    def select(self, models: np.ndarray, objective: Objective) -> Preconditioner:
+        """Those of some of the models, whose objectives these are."""
+        part = object.__new__(Preconditioner)
+        part.objective, part.inverse, part.of_shift = objective, self.inverse[models], self.of_shift[models]
+        return part
+
+    def compute(self, models: np.ndarray, point: Tensor) -> None:
+        """Those of some of the models anew, at their points (k, P)."""
+        pairs = torch.arange(self.inverse.shape[1], device=point.device)
+        for part, objective, blocks in curvature(self.objective, models, point, pairs, pairs):
+            of_penalty, diagonal = ridge(objective), blocks.diagonal(dim1=2, dim2=3)
+            diagonal += of_penalty
+            # columns that others determine, and scores that have no curvature left
+            largest = diagonal.amax((1, 2), keepdim=True).clamp(min=torch.finfo(diagonal.dtype).tiny)
+            diagonal += torch.finfo(diagonal.dtype).eps ** 0.5 * largest
+            self.inverse[models[part]] = torch.cholesky_inverse(torch.linalg.cholesky(blocks))
+            # nothing moves where there is no curvature, for there is no gradient
+            self.of_shift[models[part]] = torch.where(of_penalty > 0, 1 / of_penalty, 0.0)
+
+    def __call__(self, models: np.ndarray, vectors: Tensor) -> Tensor:
+        """The products with vectors (k, m, P) of some of the models."""
+        everyone = len(models) == len(self.inverse)
+        inverse, of_shift = (t if everyone else t[models] for t in (self.inverse, self.of_shift))
+        count = vectors.shape[1]
+        blocks = to_blocks(self.objective, vectors.flatten(0, 1)).unflatten(0, (-1, count))
+        shift = blocks.mean(2, keepdim=True) if self.objective.loss.shift_invariant else 0.0
+        products = (inverse @ (blocks - shift).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        if isinstance(shift, Tensor):
+            products = products - products.mean(2, keepdim=True) + shift * of_shift.unsqueeze(1)
+        return to_flat(self.objective, products.flatten(0, 1)).unflatten(0, (-1, count))
