@@ -28,6 +28,7 @@ def _no_partial_fit(estimator) -> str:
 @document(
     training=without(TRAINING_PARAMETERS, "early_stopping", "scoring", *_WITHOUT)
     .format(max_iter=60, n_iter_no_change=16)
+    .replace("default=0.9, 0.999", "default=0.9, 0.95")
     .replace('"auto" is min(200, n_samples)', '"auto" is a hundredth of the rows, from 64 to 256')
     .replace(
         "training loss falls (or, with ``early_stopping``, the validation score\n    rises)",
@@ -62,6 +63,9 @@ class MLPEnsembleClassifier(FoldBaggingMixin, MLPClassifierTorch):
         Probability that the last residual block is left out of a training step; None has no residual blocks.
     standardize : bool, default=True
         Whether to train in centred and scaled columns, each member in those of its rows.
+    column_scaling : float, default=6.0
+        How fast factors on these columns are learnt, as a multiple of the weights' learning rate; 0 for no factors. See
+        :class:`MLPClassifierTorch`.
     solver : {"adamw", "adam", "sgd", "lbfgs"}, default="adamw"
         Adam with decoupled weight decay, Adam, mini-batch gradient descent with momentum, or full-batch L-BFGS.
     alpha : float, default=1e-4
@@ -156,6 +160,7 @@ class MLPEnsembleClassifier(FoldBaggingMixin, MLPClassifierTorch):
         dropout=0.0,
         stochastic_depth=None,
         standardize=True,
+        column_scaling=6.0,
         solver="adamw",
         alpha=0.0001,
         batch_size="auto",
@@ -170,7 +175,7 @@ class MLPEnsembleClassifier(FoldBaggingMixin, MLPClassifierTorch):
         nesterovs_momentum=True,
         early_stopping=True,
         beta_1=0.9,
-        beta_2=0.999,
+        beta_2=0.95,
         epsilon=1e-8,
         n_iter_no_change=16,
         max_fun=15000,
@@ -190,6 +195,7 @@ class MLPEnsembleClassifier(FoldBaggingMixin, MLPClassifierTorch):
             dropout=dropout,
             stochastic_depth=stochastic_depth,
             standardize=standardize,
+            column_scaling=column_scaling,
             solver=solver,
             alpha=alpha,
             batch_size=batch_size,

@@ -19,11 +19,10 @@ from skdeep._docs import (
     document,
 )
 from skdeep.activations import ACTIVATIONS
-from skdeep.base import BaseTorchClassifier
 from skdeep.fitting import column_statistics, values
 from skdeep.inputs import OutputSpace, float_dtype, to_numpy
-from skdeep.losses import LOSSES, Loss, smoothed
-from skdeep.penalties import L2
+from skdeep.losses import smoothed
+from skdeep.neural_net import NeuralNetClassifier
 from skdeep.perceptron import MLP
 from skdeep.problem import Problem
 from skdeep.schedules import SCHEDULES
@@ -36,35 +35,6 @@ _EPOCHS, _STEPS = 60, 500
 
 #: Learned attributes that no option makes go away.
 _ALWAYS = {"coefs_", "intercepts_"}
-
-
-class NeuralNetClassifier(BaseTorchClassifier):
-    """Common part of the deep classifiers: cross-entropy, and an L2 penalty as MLPClassifier has it."""
-
-    _proximal = False
-    _multilabel = True
-    _parameter_constraints: dict = {
-        **BaseTorchClassifier._parameter_constraints,
-        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
-        "momentum": [Interval(Real, 0, 1, closed="both")],
-    }
-
-    def _loss(self, n_outputs) -> Loss:
-        # one class at all is a column that is never the other one
-        multiclass = n_outputs > 1 and not self._fitted_multilabel
-        return LOSSES["log_loss" if multiclass else "binary_log_loss"]()
-
-    def _penalty(self, members, total_weight, batch_weight):
-        # MLPClassifier's alpha is per batch
-        return L2(values(members, "alpha") / batch_weight, np.zeros(len(members)))
-
-    def _check_same_objective(self, what: str) -> None:
-        """Raise if the solver compares losses, which `what` makes another function at each step."""
-        if self.solver == "lbfgs":
-            raise ValueError(
-                f"solver='lbfgs' needs the same objective at every step, and with {what} it depends on random numbers "
-                "or on the batch. Use solver='sgd', 'adam' or 'adamw'."
-            )
 
 
 @document(
@@ -116,6 +86,9 @@ class MLPClassifierTorch(NeuralNetClassifier):
         Dense X may have missing values (NaN). They count as the mean of their column, and each column in which ``fit``
         (or the first call of ``partial_fit``) meets some gets an indicator: a further column, 1 where the value is
         missing and else 0, standardised like the others.
+    column_scaling : float, default=1.0
+        A factor 1 + r u on each (standardised) column is learnt, u from zero: r, how many times as fast as the weights
+        it moves [7]_. The factors are in ``coefs_[0]`` and its penalty. 0 learns none.
     solver : {"adam", "sgd", "adamw", "lbfgs"}, default="adam"
         Adam, mini-batch gradient descent with momentum, Adam with decoupled weight decay, or full-batch L-BFGS.
     alpha : float, default=0.05
@@ -148,6 +121,8 @@ class MLPClassifierTorch(NeuralNetClassifier):
     running_means_, running_vars_ : list of ndarray of shape (fan_out,)
         :math:`\mu` and v of predictions: running averages over batches, in which the last one counts a tenth; only
         with ``normalization="batch"``.
+    column_factors_ : ndarray of shape (n_features + n_indicators,)
+        Learnt factors on the (standardised) columns, which are in ``coefs_[0]`` already; only with ``column_scaling``.
     means_ : ndarray of shape (n_features,)
         Weighted means of the columns, by which missing values are replaced (zero for sparse ones); only with
         ``standardize``.
@@ -173,6 +148,8 @@ class MLPClassifierTorch(NeuralNetClassifier):
     .. [4] S. Ioffe & C. Szegedy, *Batch normalization*, ICML 2015.
     .. [5] J. L. Ba, J. R. Kiros & G. Hinton, *Layer normalization*, 2016.
     .. [6] G. Huang et al., *Deep networks with stochastic depth*, ECCV 2016.
+    .. [7] D. Holzmüller, L. Grinsztajn & I. Steinwart, *Better by default: strong pre-tuned MLPs and boosted trees on
+       tabular data*, NeurIPS 2024, section 4.
 
     Examples
     --------
@@ -196,6 +173,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
         "learning_rate": [StrOptions({*SCHEDULES, "auto"})],
         "label_smoothing": [Interval(Real, 0, 1, closed="both")],
         "standardize": ["boolean"],
+        "column_scaling": [Interval(Real, 0, None, closed="left")],
         "normalization": [StrOptions({"batch", "layer"}), None],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "stochastic_depth": [Interval(Real, 0, 1, closed="left"), None],
@@ -207,6 +185,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
         "slope": "slopes_",
         "gamma": "gammas_",
         "beta": "betas_",
+        "scale": "column_factors_",
         "running_mean": "running_means_",
         "running_var": "running_vars_",
     }
@@ -220,6 +199,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
         dropout=0.0,
         stochastic_depth=None,
         standardize=True,
+        column_scaling=1.0,
         solver="adam",
         alpha=0.05,
         batch_size="auto",
@@ -257,6 +237,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
         self.dropout = dropout
         self.stochastic_depth = stochastic_depth
         self.standardize = standardize
+        self.column_scaling = column_scaling
         self.solver = solver
         self.alpha = alpha
         self.batch_size = batch_size
@@ -369,6 +350,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
         if warm:
             self._check_layers(units)
         noise["standardization"] = self._standardization(problem, indicated, subsets, weight, states, warm)
+        noise["scaling"] = float(self.column_scaling)
         if warm:
             return self._trained_network(**tensor, generators=generators, **noise)
         return MLP.initial(generators, units, self.activation, normalization=self.normalization, **noise, **tensor)
@@ -398,18 +380,22 @@ class MLPClassifierTorch(NeuralNetClassifier):
         expected = {"slopes_": form.slope is not None, "gammas_": self.normalization is not None}
         expected["running_means_"] = self.normalization == "batch"
         same = all(len(getattr(self, name, [])) == there * n_hidden for name, there in expected.items())
+        same &= hasattr(self, "column_factors_") == bool(self.column_scaling)
         if not same or known != list(zip(units[:-1], widths, strict=True)):
             raise ValueError(
                 "warm_start and partial_fit go on with the network of the previous fit, and hidden_layer_sizes, "
-                "activation, standardize or normalization has changed: "
+                "activation, standardize, column_scaling or normalization has changed: "
                 f"hidden_layer_sizes={self.hidden_layer_sizes!r}, activation={self.activation!r}, "
-                f"standardize={self.standardize!r}, normalization={self.normalization!r} do not fit what was learnt, "
-                f"with weights of shape {known}. Put them back, or fit with warm_start=False."
+                f"standardize={self.standardize!r}, column_scaling={self.column_scaling!r}, "
+                f"normalization={self.normalization!r} do not fit what was learnt, with weights of shape {known}. Put "
+                "them back, or fit with warm_start=False."
             )
 
     def _trained_network(self, device, dtype, standardization=None, **noise) -> MLP:
         def stack(name):
-            arrays = (np.atleast_1d(to_numpy(array)).T for array in getattr(self, name, []))
+            known = getattr(self, name, [])
+            known = known if isinstance(known, list) else [known]
+            arrays = (np.atleast_1d(to_numpy(array)).T for array in known)
             return [torch.tensor(array, device=device, dtype=dtype).contiguous().unsqueeze(0) for array in arrays]
 
         noise = {"stochastic_depth": self.stochastic_depth} | noise
@@ -419,13 +405,18 @@ class MLPClassifierTorch(NeuralNetClassifier):
             center = torch.tensor(np.array(to_numpy(self.means_)), device=device, dtype=dtype)
             center = torch.cat([center, center.new_zeros(len(index))]).view(1, 1, -1)
             standardization = Standardization(center, torch.ones_like(center), index)
-        weights, biases, slopes, *norms = map(stack, self._attributes.values())
+        weights, biases, slopes, gammas, betas, factors, *averages = map(stack, self._attributes.values())
         if standardization is not None:
             first = (
                 torch.tensor(np.array(to_numpy(array).T)).unsqueeze(0)
                 for array in (self.coefs_[0], self.intercepts_[0])
             )
             weights[0], biases[0] = (t.to(device, dtype) for t in standardization.unfolded(*first))
+        if noise.get("scaling"):
+            # what is trained: the factors are in the weights of the columns as they are
+            weights[0] = weights[0] / factors[0].unsqueeze(1)
+            noise["scales"] = [(factors[0] - 1) / noise["scaling"]]
+        norms = gammas, betas, *averages
         return MLP(weights, biases, slopes, self.activation, *norms, standardization=standardization, **noise)
 
     def _learned(self, network, model, dtype, space):
@@ -437,6 +428,8 @@ class MLPClassifierTorch(NeuralNetClassifier):
             else:
                 learned[self._attributes[name]] = [space.array(np.ascontiguousarray(array.T)) for array in arrays]
         learned = {name: value for name, value in learned.items() if value or name in _ALWAYS}
+        if "column_factors_" in learned:
+            (learned["column_factors_"],) = learned["column_factors_"]
         if network.standardization is not None:
             own = network.standardization.select(np.array([model]))
             n_features, index = own.scale.shape[-1] - len(own.indicated), own.indicated.cpu().numpy()

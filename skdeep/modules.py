@@ -13,8 +13,8 @@ from sklearn.utils._param_validation import StrOptions
 from torch import Tensor, nn
 
 from skdeep._docs import CALIBRATION_ATTRIBUTES, TRAINING_ATTRIBUTES, TRAINING_PARAMETERS, document
-from skdeep.mlp import NeuralNetClassifier
 from skdeep.networks import Network, pulled_back
+from skdeep.neural_net import NeuralNetClassifier
 
 #: Modules that make another function of each batch.
 _RANDOM = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)

@@ -21,6 +21,7 @@ from scipy.sparse._sparsetools import csc_matvecs  # the bare loop: a csc_array 
 from torch import Tensor
 
 from skdeep._stack import csr_tensor, select
+from skdeep.penalties import ElasticNet
 
 
 def transposed_product(X: Tensor, G: Tensor) -> Tensor:
@@ -177,6 +178,11 @@ class Network:
         """The coefficients a penalty speaks of."""
         return self.params[: self.n_coefs]
 
+    def add_penalty_gradient_(self, penalty: ElasticNet, gradients: list[Tensor]) -> None:
+        """In place, add the gradient of the penalty's smooth part to that with respect to `params`."""
+        for coef, gradient in zip(self.params[: self.n_coefs], gradients, strict=False):
+            penalty.add_gradient_(coef.detach(), gradient)
+
     def coef_scale(self) -> Tensor | None:
         """Derivative of the penalised coefficients with respect to the parameters; None if they are the same."""
         return None
@@ -290,6 +296,14 @@ class Linear(Network):
     def penalised(self):
         coef = self.unscaled()[0]
         return [coef if self.unit is None else coef * self.unit]
+
+    def add_penalty_gradient_(self, penalty, gradients):
+        if self._penalty_scale is None:
+            super().add_penalty_gradient_(penalty, gradients)
+            return
+        addition = torch.zeros_like(self.params[0])
+        penalty.add_gradient_(self.penalised()[0], addition)
+        gradients[0].addcmul_(addition, self._penalty_scale)
 
     def coef_scale(self):
         return self._penalty_scale

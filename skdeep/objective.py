@@ -52,11 +52,7 @@ class Objective:
                 else:
                     index = torch.as_tensor(models, device=point.device)
                     whole.index_add_(0, index, part * per_model(share, part))
-        scale = self.network.coef_scale()
-        for coef, gradient in zip(self.network.penalised(), gradients, strict=False):
-            addition = torch.zeros_like(gradient)
-            self.penalty.add_gradient_(coef.detach(), addition)
-            gradient += addition if scale is None else addition * scale
+        self.network.add_penalty_gradient_(self.penalty, gradients)
         return total.double().cpu().numpy() + self.penalty.value(self.network.penalised()), _flat(gradients)
 
 

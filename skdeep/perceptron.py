@@ -51,6 +51,9 @@ class MLP(Network):
 
     .. math:: h_l = d_l \odot \phi(N(W_l h_{l-1} + b_l)), \quad h_l = h_{l-1} + g_l\, d_l \odot \phi(\ldots)
 
+    In the first layer, :math:`W_1 = V\, \mathrm{diag}(1 + r u)` where factors on the columns are learnt: u starts at
+    zero, and an optimizer that moves all parameters alike moves the factors r times as fast as the weights V.
+
     The second form is that of residual blocks. The random factors :math:`d_l` (dropout, per row and unit) and
     :math:`g_l` (stochastic depth, per batch and block) have expectation one, and are one in evaluation.
 
@@ -75,6 +78,10 @@ class MLP(Network):
         Of each model's random factors.
     standardization : Standardization, optional
         Change of variables of the first layer, whose weights and biases then are those on standardised columns.
+    scaling : float
+        r, how fast factors on the columns are learnt; 0 for no factors.
+    scales : list of Tensor (K, d)
+        u; empty for no factors.
     """
 
     def __init__(
@@ -88,17 +95,20 @@ class MLP(Network):
         running_means: Sequence[Tensor] = (),
         running_vars: Sequence[Tensor] = (),
         *,
+        scaling: float = 0.0,
+        scales: Sequence[Tensor] = (),
         dropout: np.ndarray | float = 0.0,
         stochastic_depth: np.ndarray | float | None = None,
         generators: Sequence[np.random.Generator] = (),
         standardization: Standardization | None = None,
     ):
         learnt = {"weight": weights, "bias": biases, "slope": slopes, "gamma": gammas, "beta": betas}
+        learnt["scale"] = scales
         averaged = {"running_mean": running_means, "running_var": running_vars}
         self.params = [p.requires_grad_() for group in learnt.values() for p in group]
         self.buffers = [*running_means, *running_vars]
         self.n_coefs = len(weights)
-        self.activation = activation
+        self.activation, self.scaling = activation, scaling
         self.dropout = vector(dropout, self.n_models)
         self.stochastic_depth = vector(0.0 if stochastic_depth is None else stochastic_depth, self.n_models)
         self.generators = list(generators)
@@ -118,6 +128,7 @@ class MLP(Network):
         activation: str,
         *,
         normalization: str | None = None,
+        scaling: float = 0.0,
         dropout: np.ndarray | float = 0.0,
         stochastic_depth: np.ndarray | float | None = None,
         standardization: Standardization | None = None,
@@ -159,6 +170,8 @@ class MLP(Network):
             slopes,
             activation,
             *norms,
+            scaling=scaling,
+            scales=[torch.zeros(len(generators), layer_units[0], **tensor)] if scaling else [],
             dropout=dropout,
             stochastic_depth=stochastic_depth,
             generators=generators,
@@ -211,6 +224,9 @@ class MLP(Network):
     ) -> Tensor:
         """Scores; in training, each layer leaves on the `tape` what `gradient` needs of it."""
         weights, biases, *_ = self.groups.values()
+        weights[0] = self._scaled(weights[0])
+        if tape is not None:
+            self._first = weights[0].requires_grad_()
         gates = None if noise is None or not self.blocks else self._gates(noise)
         hidden = X
         if self.standardization is not None:
@@ -234,12 +250,17 @@ class MLP(Network):
             tape.append(_Layer(hidden, weights[-1], biases[-1]))
         return affine(hidden, weights[-1], biases[-1])
 
+    def _scaled(self, weight: Tensor) -> Tensor:
+        """The first layer's weights, or their gradient, (K, out, in), times the factors on the columns."""
+        scales = self.groups["scale"]
+        return weight * (1 + self.scaling * scales[0]).unsqueeze(1) if scales else weight
+
     def _units(self, i: int, z: Tensor, weight: Tensor | None, training: bool) -> tuple[Tensor, Pullback]:
         """Units of a hidden layer, and the pullback to their pre-activations and to what is learnt between these.
 
         That of a bare activation is known; else it is autograd's.
         """
-        form, (_, _, slopes, gammas, betas, means, variances) = ACTIVATIONS[self.activation], self.groups.values()
+        form, (_, _, slopes, gammas, betas, _, means, variances) = ACTIVATIONS[self.activation], self.groups.values()
         if not gammas and form.pullback is not None:
             units, known = form.function(z), form.pullback
             return units, lambda gradient: [known(gradient, z, units)]
@@ -255,6 +276,7 @@ class MLP(Network):
     @torch.no_grad()
     def gradient(self, scores, X, score_gradient):
         found: dict[str, list[Tensor]] = {"weight": [], "bias": [], "slope": [], "gamma": [], "beta": []}
+        found["scale"] = []
         between = [name for name in ("slope", "gamma", "beta") if self._sizes[name]]
         dtype, gradient, tape = score_gradient.dtype, score_gradient, self._tape
         while tape:
@@ -267,8 +289,11 @@ class MLP(Network):
                     found[name].append(other)
             of_weight, of_bias = weight_gradient(layer.rows, gradient).to(dtype), gradient.sum(1).to(dtype)
             if layer.weight.grad_fn is not None:  # the change of variables is one of the weights
-                leaves = [self.params[0], self.params[self.n_coefs]]
+                leaves = [self._first, self.params[self.n_coefs]]
                 of_weight, of_bias = pulled_back([layer.weight, layer.bias], [of_weight, of_bias], leaves)
+            if not tape and self.groups["scale"]:
+                found["scale"].append(self.scaling * (of_weight * self.params[0]).sum(1))
+                of_weight = self._scaled(of_weight)
             if layer.pullback is not None and self.buffers:
                 # the mean of a batch takes off any constant, whose gradient is zero; Adam would blow up its rounding
                 of_bias.zero_()
@@ -280,14 +305,35 @@ class MLP(Network):
                     gradient = gradient + above
         return [gradient for group in found.values() for gradient in reversed(group)]
 
+    def penalised(self):
+        return [self._scaled(self.params[0]), *self.params[1 : self.n_coefs]]
+
+    def add_penalty_gradient_(self, penalty, gradients):
+        if not self.groups["scale"]:
+            super().add_penalty_gradient_(penalty, gradients)
+            return
+        additions = [torch.zeros_like(coef) for coef in self.params[: self.n_coefs]]
+        for coef, addition in zip(self.penalised(), additions, strict=True):
+            penalty.add_gradient_(coef.detach(), addition)
+        gradients[-1].add_((additions[0] * self.params[0]).sum(1), alpha=self.scaling)
+        additions[0] = self._scaled(additions[0])
+        for gradient, addition in zip(gradients, additions, strict=False):
+            gradient.add_(addition)
+
     def _gates(self, noise: Noise) -> np.ndarray:
         """Factors on the residual blocks, (K, L)."""
         growth = np.arange(1, len(self.blocks) + 1) / len(self.blocks)
         return noise.blocks(self.stochastic_depth[:, None] * growth)
 
     def unscaled(self, model: int) -> dict[str, list[Tensor]]:
-        """The `groups` of one model, on the CPU and without the K axis; the first layer is that of the raw columns."""
+        """The `groups` of one model, on the CPU and without the K axis; the first layer is that of the raw columns.
+
+        In the place of u are the factors on the columns.
+        """
         groups = {name: [t.detach()[model].cpu() for t in group] for name, group in self.groups.items()}
+        if groups["scale"]:
+            groups["scale"] = [1 + self.scaling * groups["scale"][0]]
+            groups["weight"][0] = groups["weight"][0] * groups["scale"][0]
         if self.standardization is not None:
             own = self.standardization.select(np.array([model]))
             weight, bias = own.folded(groups["weight"][0].unsqueeze(0), groups["bias"][0].unsqueeze(0))

@@ -250,8 +250,7 @@ class _Stack:
         """One update; returns the batch's loss, (K,)."""
         value, gradients = loss_and_gradient(self.network, loss, batch, self.mean_weight, plan.products)
         if not plan.proximal:
-            for coef, gradient in zip(self.network.params[: self.network.n_coefs], gradients, strict=False):
-                self.penalty.add_gradient_(coef, gradient)
+            self.network.add_penalty_gradient_(self.penalty, gradients)
         if observer is not None:
             observer.gradients(batch, gradients)
         if plan.max_grad_norm is not None:

@@ -18,7 +18,7 @@ ENGINE = {
         name: {"_stack"}
         for name in ("losses", "penalties", "activations", "optimizers", "schedules", "batching", "line_search")
     },
-    "networks": {"_stack"},
+    "networks": {"_stack", "penalties"},
     "normalization": set(),
     "dropout": {"_stack"},
     "standardization": {"_stack", "networks"},

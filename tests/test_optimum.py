@@ -200,7 +200,8 @@ def test_ring_is_not_linear_but_the_network_learns_it():
 def test_every_activation_learns_moons():
     X, y = make_moons(300, noise=0.1, random_state=0)
     for name in ACTIVATIONS:
-        network = MLPClassifierTorch((20,), name, alpha=1e-4, learning_rate_init=0.05, random_state=0)
+        rate = {"learning_rate": "constant", "learning_rate_init": 0.05}
+        network = MLPClassifierTorch((20,), name, alpha=1e-4, **rate, random_state=0)
         accuracy = network.fit(X, y).score(X, y)
         assert accuracy < 0.95 if name == "identity" else accuracy > 0.95, name
 
@@ -216,7 +217,7 @@ def test_the_same_fit_as_mlpclassifier_from_the_same_start(solver, atol):
     X, y = load("iris", scaled=True)
     common = {"hidden_layer_sizes": (7,), "alpha": 0.1, "warm_start": True, "max_iter": 1, "batch_size": len(y)}
     common |= {"learning_rate": "constant", "learning_rate_init": 0.001}
-    as_given = {"standardize": False}
+    as_given = {"standardize": False, "column_scaling": 0}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = MLPClassifier(**common, **solver, random_state=0).fit(X, y)

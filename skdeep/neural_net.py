@@ -1,0 +1,42 @@
+"""What the deep classifiers share."""
+
+from __future__ import annotations
+
+from numbers import Real
+
+import numpy as np
+from sklearn.utils._param_validation import Interval
+
+from skdeep.base import BaseTorchClassifier
+from skdeep.fitting import values
+from skdeep.losses import LOSSES, Loss
+from skdeep.penalties import L2
+
+
+class NeuralNetClassifier(BaseTorchClassifier):
+    """Common part of the deep classifiers: cross-entropy, and an L2 penalty as MLPClassifier has it."""
+
+    _proximal = False
+    _multilabel = True
+    _parameter_constraints: dict = {
+        **BaseTorchClassifier._parameter_constraints,
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "momentum": [Interval(Real, 0, 1, closed="both")],
+    }
+
+    def _loss(self, n_outputs) -> Loss:
+        # one class at all is a column that is never the other one
+        multiclass = n_outputs > 1 and not self._fitted_multilabel
+        return LOSSES["log_loss" if multiclass else "binary_log_loss"]()
+
+    def _penalty(self, members, total_weight, batch_weight):
+        # MLPClassifier's alpha is per batch
+        return L2(values(members, "alpha") / batch_weight, np.zeros(len(members)))
+
+    def _check_same_objective(self, what: str) -> None:
+        """Raise if the solver compares losses, which `what` makes another function at each step."""
+        if self.solver == "lbfgs":
+            raise ValueError(
+                f"solver='lbfgs' needs the same objective at every step, and with {what} it depends on random numbers "
+                "or on the batch. Use solver='sgd', 'adam' or 'adamw'."
+            )
