@@ -63,9 +63,8 @@ class MLPEnsembleClassifier(FoldBaggingMixin, MLPClassifierTorch):
         Probability that the last residual block is left out of a training step; None has no residual blocks.
     standardize : bool, default=True
         Whether to train in centred and scaled columns, each member in those of its rows.
-    column_scaling : float, default=6.0
-        How fast factors on these columns are learnt, as a multiple of the weights' learning rate; 0 for no factors. See
-        :class:`MLPClassifierTorch`.
+    column_scaling : float, default=15.0
+        How fast a factor on each of these columns is learnt; see :class:`MLPClassifierTorch`.
     solver : {"adamw", "adam", "sgd", "lbfgs"}, default="adamw"
         Adam with decoupled weight decay, Adam, mini-batch gradient descent with momentum, or full-batch L-BFGS.
     alpha : float, default=1e-4
@@ -160,7 +159,7 @@ class MLPEnsembleClassifier(FoldBaggingMixin, MLPClassifierTorch):
         dropout=0.0,
         stochastic_depth=None,
         standardize=True,
-        column_scaling=6.0,
+        column_scaling=15.0,
         solver="adamw",
         alpha=0.0001,
         batch_size="auto",

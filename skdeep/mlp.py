@@ -86,9 +86,9 @@ class MLPClassifierTorch(NeuralNetClassifier):
         Dense X may have missing values (NaN). They count as the mean of their column, and each column in which ``fit``
         (or the first call of ``partial_fit``) meets some gets an indicator: a further column, 1 where the value is
         missing and else 0, standardised like the others.
-    column_scaling : float, default=1.0
-        A factor 1 + r u on each (standardised) column is learnt, u from zero: r, how many times as fast as the weights
-        it moves [7]_. The factors are in ``coefs_[0]`` and its penalty. 0 learns none.
+    column_scaling : float, default=3.0
+        How fast a factor on each (standardised) column is learnt, as a multiple of the weights' learning rate [7]_. The
+        factors begin at one; they are part of ``coefs_[0]``, and so of its penalty. 0 learns none.
     solver : {"adam", "sgd", "adamw", "lbfgs"}, default="adam"
         Adam, mini-batch gradient descent with momentum, Adam with decoupled weight decay, or full-batch L-BFGS.
     alpha : float, default=0.05
@@ -199,7 +199,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
         dropout=0.0,
         stochastic_depth=None,
         standardize=True,
-        column_scaling=1.0,
+        column_scaling=3.0,
         solver="adam",
         alpha=0.05,
         batch_size="auto",
@@ -350,7 +350,8 @@ class MLPClassifierTorch(NeuralNetClassifier):
         if warm:
             self._check_layers(units)
         noise["standardization"] = self._standardization(problem, indicated, subsets, weight, states, warm)
-        noise["scaling"] = float(self.column_scaling)
+        # a gradient step in u is r times as long already, where Adam's is as long as any
+        noise["scaling"] = float(self.column_scaling) ** (0.5 if self.solver in ("sgd", "lbfgs") else 1.0)
         if warm:
             return self._trained_network(**tensor, generators=generators, **noise)
         return MLP.initial(generators, units, self.activation, normalization=self.normalization, **noise, **tensor)
