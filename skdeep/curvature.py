@@ -56,36 +56,42 @@ def ridge(objective: Objective) -> Tensor:
 
 
 def curvature(
-    objective: Objective, models: np.ndarray, point: Tensor, left: Tensor, right: Tensor
+    objective: Objective, models: np.ndarray, point: Tensor, pairs: Tensor | None = None
 ) -> Iterator[tuple[slice, Objective, Tensor]]:
-    """Blocks ``(m, len(left), D, D)`` of pairs of scores, at the points ``(k, P)`` of some models; without the penalty.
+    """Blocks ``(m, n, D, D)`` of pairs of scores (2, n), at the points ``(k, P)`` of some models; without the penalty.
 
-    Bounded in memory: a slice of the models at a time, with the objectives of these.
+    By default, the pairs are each score with itself. Bounded in memory: a slice of the models at a time, with the
+    objectives of these.
     """
     # rows that all share are read once for as many models as fit; else each model has its own anyway
-    entries = len(left) * width(objective) ** 2
+    entries = _count(objective, pairs) * width(objective) ** 2
     size = max(1, _HESSIAN_ENTRIES // entries) if objective.batches.shared else 1
     for start in range(0, len(models), size):
         part = slice(start, start + size)
         everyone = len(models[part]) == objective.network.n_models
         own = objective if everyone else objective.select(models[part])
-        yield part, own, _blocks(own, point[part], left, right)
+        yield part, own, _blocks(own, point[part], pairs)
 
 
-def _blocks(objective: Objective, point: Tensor, left: Tensor, right: Tensor) -> Tensor:
+def _count(objective: Objective, pairs: Tensor | None) -> int:
+    return objective.network.params[0].shape[1] if pairs is None else pairs.shape[1]
+
+
+def _blocks(objective: Objective, point: Tensor, pairs: Tensor | None) -> Tensor:
     network, batches = objective.network, objective.batches
     assert isinstance(network, Linear)
     objective.move(point)
     n_models, n_scores, n_features = network.params[0].shape
-    n_inputs, center, scale = width(objective), network.center, network.scale
+    n_inputs, n_pairs, center, scale = width(objective), _count(objective, pairs), network.center, network.scale
     # models with the same rows share the products of their centred columns, which are scaled at the end
     together = batches.shared and (center is None or len(center) == 1)
     parts = [slice(0, n_models)] if together else [slice(m, m + 1) for m in range(n_models)]
     upper = torch.triu_indices(n_inputs, n_inputs, device=point.device)
-    many = 2 * len(left) * n_models >= n_inputs * len(parts)
+    many = 2 * n_pairs * n_models >= n_inputs * len(parts)
     add_, n_products = (_add_products_, upper.shape[1]) if many else (_add_weighted_products_, n_inputs)
-    step = max(1, _STEP_ENTRIES // (n_products + n_scores**2 * n_models // len(parts)))
-    total = point.new_zeros(n_models, len(left), n_products, *() if many else (n_inputs,))
+    of_scores = n_scores if pairs is None else n_scores**2
+    step = max(1, _STEP_ENTRIES // (n_products + of_scores * n_models // len(parts)))
+    total = point.new_zeros(n_models, n_pairs, n_products, *() if many else (n_inputs,))
     for batch in batches.epoch():
         assert isinstance(batch.X, Tensor)  # chunks are small
         scores = network.scores(batch.X)
@@ -95,14 +101,17 @@ def _blocks(objective: Objective, point: Tensor, left: Tensor, right: Tensor) ->
             rows = slice(start, start + step)
             for part in parts:
                 target = batch.target if len(batch.target) == 1 else batch.target[part]
-                second = objective.loss.hessian(scores[part, rows], target[:, rows])[..., left, right]
+                if pairs is None:
+                    second = objective.loss.hessian_diagonal(scores[part, rows], target[:, rows])
+                else:
+                    second = objective.loss.hessian(scores[part, rows], target[:, rows])[..., pairs[0], pairs[1]]
                 if batch.weight is not None:
                     weight = batch.weight if len(batch.weight) == 1 else batch.weight[part]
                     second = second * weight[:, rows, None]
                 Z = X[rows] if center is None else X[rows] - center[part.start if len(center) > 1 else 0]
                 add_(total[part], second, F.pad(Z, (0, n_inputs - n_features), value=1.0), upper)
     if many:
-        half, total = total, total.new_empty(n_models, len(left), n_inputs, n_inputs)
+        half, total = total, total.new_empty(n_models, n_pairs, n_inputs, n_inputs)
         total[..., upper[0], upper[1]] = total[..., upper[1], upper[0]] = half
     if scale is not None:
         scale = F.pad(scale, (0, n_inputs - n_features), value=1.0).unsqueeze(1)

@@ -64,6 +64,10 @@ class Loss:
             rows = [torch.autograd.grad(column, leaf, retain_graph=True)[0] for column in columns]
         return torch.stack(rows, dim=-2)
 
+    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
+        """The diagonal of `hessian`, ``(..., C)``."""
+        return self.hessian(scores, target).diagonal(dim1=-2, dim2=-1)
+
     def probabilities(self, scores: Tensor) -> Tensor:
         """Class probabilities: softmax, or for one column the pair ``(1 - sigmoid(s), sigmoid(s))``."""
         if scores.shape[-1] == 1:
@@ -112,6 +116,10 @@ class Softmax(Loss):
         p = torch.softmax(scores, -1)
         return torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2)
 
+    def hessian_diagonal(self, scores, target):
+        p = torch.softmax(scores, -1)
+        return torch.addcmul(p, p, p, value=-1)
+
 
 class Logistic(Loss):
     r"""Binary cross-entropy on logits, summed over the columns: :math:`\sum_c \log(1 + e^{s_c}) - t_c s_c`.
@@ -142,8 +150,11 @@ class Logistic(Loss):
         return self.value(scores, target), torch.sigmoid(scores).sub_(target)
 
     def hessian(self, scores, target):
+        return torch.diag_embed(self.hessian_diagonal(scores, target))
+
+    def hessian_diagonal(self, scores, target):
         p = torch.sigmoid(scores)
-        return torch.diag_embed(p * (1 - p))
+        return p * (1 - p)
 
     def probabilities(self, scores):
         """Sigmoids; those of several classes are divided by their sum."""
@@ -205,6 +216,9 @@ class LabelSmoothing(Loss):
 
     def hessian(self, scores, target):
         return self.loss.hessian(scores, target)
+
+    def hessian_diagonal(self, scores, target):
+        return self.loss.hessian_diagonal(scores, target)
 
     def probabilities(self, scores):
         return self.loss.probabilities(scores)

@@ -38,11 +38,11 @@ class Newton:
     def __call__(self, models: np.ndarray, point: Tensor, gradient: Tensor) -> Tensor:
         """Directions (k, P) of some of the models, at their points (k, P) with these gradients (k, P)."""
         n_scores, n_inputs = self.objective.network.params[0].shape[1], width(self.objective)
-        left, right = torch.tril_indices(n_scores, n_scores, device=point.device)
+        pairs = torch.tril_indices(n_scores, n_scores, device=point.device)
         directions = torch.empty_like(gradient)
-        for part, objective, total in curvature(self.objective, models, point, left, right):
+        for part, objective, total in curvature(self.objective, models, point, pairs):
             hessians = total.new_zeros(len(total), n_scores, n_inputs, n_scores, n_inputs)
-            hessians.transpose(2, 3)[:, left, right] = total
+            hessians.transpose(2, 3)[:, pairs[0], pairs[1]] = total
             if n_inputs > objective.network.params[0].shape[2] and objective.loss.shift_invariant:
                 _pin_shift_(hessians[:, :, -1, :, -1])
             hessians = hessians.view(len(total), n_scores * n_inputs, -1)

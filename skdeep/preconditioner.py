@@ -55,8 +55,7 @@ class Preconditioner:
 
     def compute(self, models: np.ndarray, point: Tensor) -> None:
         """Those of some of the models anew, at their points (k, P)."""
-        pairs = torch.arange(self.inverse.shape[1], device=point.device)
-        for part, objective, blocks in curvature(self.objective, models, point, pairs, pairs):
+        for part, objective, blocks in curvature(self.objective, models, point):
             of_penalty, diagonal = ridge(objective), blocks.diagonal(dim1=2, dim2=3)
             diagonal += of_penalty
             # columns that others determine, and scores that have no curvature left

@@ -93,13 +93,12 @@ def test_blocks_are_the_derivatives_of_the_gradients(many, own_rows, weights, co
         left, right = left[1:2], right[1:2]
     expected = by_blocks(objective, hessians(objective))
     expected.diagonal(dim1=1, dim2=3).diagonal(dim1=1, dim2=2)[:] -= curvature.ridge(objective)
+    pairs = torch.stack([left, right])
     for models in (np.arange(K), np.array([2])):
-        found = []
-        for _, _, blocks in curvature.curvature(objective, models, objective.start()[models], left, right):
-            found.append(blocks)
-        torch.testing.assert_close(
-            torch.cat(found), expected[models][:, left, :, right].transpose(0, 1), atol=1e-7, rtol=1e-6
-        )
+        parts = curvature.curvature(objective, models, objective.start()[models], pairs)
+        found = torch.cat([blocks for *_, blocks in parts])
+        wanted = expected[models][:, left, :, right].transpose(0, 1)
+        torch.testing.assert_close(found, wanted, atol=1e-7, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "options"), SMOOTH, ids=[name for name, _ in SMOOTH])

@@ -131,6 +131,8 @@ def test_hessians_are_derivatives_of_gradients(name, options):
         up, down = (loss.value_and_gradient(scores + sign * shift, target)[1] for sign in (1, -1))
         numerical[..., c] = (up - down) / 2e-6
     torch.testing.assert_close(loss.hessian(scores, target), numerical, atol=1e-8, rtol=0)
+    diagonal = numerical.diagonal(dim1=-2, dim2=-1)
+    torch.testing.assert_close(loss.hessian_diagonal(scores, target), diagonal, atol=1e-8, rtol=0)
     if not options:
         torch.testing.assert_close(Loss.hessian(loss, scores, target), numerical, atol=1e-8, rtol=0)
 
