@@ -27,12 +27,15 @@ class Loss:
         What `value` expects as target.
     smooth : bool
         Whether the gradient is continuous, so that a quasi-Newton method applies.
+    twice_smooth : bool
+        Whether the second derivative is continuous, so that it tells of the curvature nearby.
     shift_invariant : bool
         Whether a common shift of all scores of a sample changes nothing.
     """
 
     target = "codes"
     smooth = True
+    twice_smooth = True
     shift_invariant = False
 
     def curvature(self, n_columns: int) -> float:
@@ -193,6 +196,7 @@ class LabelSmoothing(Loss):
     def __init__(self, loss: Loss, amount: float):
         self.loss, self.amount = loss, amount
         self.target, self.shift_invariant = loss.target, loss.shift_invariant
+        self.smooth, self.twice_smooth = loss.smooth, loss.twice_smooth
 
     def curvature(self, n_columns):
         return self.loss.curvature(n_columns)
@@ -260,6 +264,8 @@ class SquaredError(Loss):
 
 class _Hinge(Loss):
     """Common part of the hinge losses: a violation ``v = max(0, margin)`` counts as v, or as v² when squared."""
+
+    twice_smooth = False
 
     def __init__(self, squared: bool = False):
         self.squared = squared

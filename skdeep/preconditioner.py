@@ -37,8 +37,8 @@ class Preconditioner:
 
     @classmethod
     def of(cls, objective: Objective) -> Preconditioner | None:
-        """None where there is none, or it would be too large."""
-        if not isinstance(objective.network, Linear):
+        """None where there is none, it would be too large, or soon wrong: rows may gain and lose all of their curvature."""
+        if not isinstance(objective.network, Linear) or not objective.loss.twice_smooth:
             return None
         return cls(objective) if cls.fits(objective.network.params[0].shape[1], width(objective)) else None
 
@@ -60,7 +60,7 @@ class Preconditioner:
             diagonal += of_penalty
             # columns that others determine, and scores that have no curvature left
             largest = diagonal.amax((1, 2), keepdim=True).clamp(min=torch.finfo(diagonal.dtype).tiny)
-            diagonal += torch.finfo(diagonal.dtype).eps ** 0.5 * largest
+            diagonal += torch.finfo(diagonal.dtype).eps ** 0.4 * largest
             self.inverse[models[part]] = torch.cholesky_inverse(torch.linalg.cholesky(blocks))
             # nothing moves where there is no curvature, for there is no gradient
             self.of_shift[models[part]] = torch.where(of_penalty > 0, 1 / of_penalty, 0.0)

@@ -138,7 +138,7 @@ def test_scores_are_out_of_fold(monkeypatch):
     model = SoftmaxClassifier(penalty=None, calibration="temperature", random_state=0).fit(X, y)
     assert sure.max(1).min() > 0.9
     assert model.temperature_ > 20
-    assert np.abs(model.predict_proba(X) - 0.5).max() < 0.1
+    assert np.abs(model.predict_proba(X) - 0.5).max() < 0.2
 
 
 @each_estimator
@@ -250,7 +250,7 @@ def test_scores_that_are_no_odds(load, method):
 def test_a_network_that_is_too_sure(load):
     """Trained to certainty on the training rows."""
     X, X_test, y, y_test = halves(load)
-    model = MLPClassifierTorch((32,), alpha=0, solver="lbfgs", max_iter=100, random_state=0)
+    model = MLPClassifierTorch((32,), column_scaling=0, alpha=0, solver="lbfgs", max_iter=100, random_state=0)
     before = model.fit(X, y).predict_proba(X_test)
     after = model.set_params(calibration="temperature").fit(X, y).predict_proba(X_test)
     assert model.temperature_ > 2

@@ -18,13 +18,8 @@ from skdeep.penalties import L2
 from skdeep.preconditioner import Preconditioner
 
 CPU = torch.device("cpu")
-SMOOTH = [
-    ("log_loss", {}),
-    ("binary_log_loss", {}),
-    ("squared_error", {}),
-    ("weston_watkins", {"squared": True}),
-    ("ovr", {"squared": True}),
-]
+TWICE_SMOOTH = ["log_loss", "binary_log_loss", "squared_error"]
+KINKED = [("weston_watkins", {"squared": True}), ("ovr", {"squared": True})]
 N, D, C, K = 40, 5, 3, 3
 RNG = np.random.default_rng(0)
 X = RNG.normal(3, [1, 0.1, 5, 1, 2], (N, D)) * (RNG.random((N, D)) < 0.8)
@@ -101,9 +96,9 @@ def test_blocks_are_the_derivatives_of_the_gradients(many, own_rows, weights, co
         torch.testing.assert_close(found, wanted, atol=1e-7, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "options"), SMOOTH, ids=[name for name, _ in SMOOTH])
-def test_the_preconditioner_is_the_inverse_of_the_formula(name, options):
-    objective = objective_of(name, options)
+@pytest.mark.parametrize("name", TWICE_SMOOTH)
+def test_the_preconditioner_is_the_inverse_of_the_formula(name):
+    objective = objective_of(name)
     preconditioner = Preconditioner.of(objective)
     vectors = torch.from_numpy(np.random.default_rng(3).normal(size=(K, 2, C * (D + 1))))
     torch.testing.assert_close(preconditioner(np.arange(K), vectors), vectors)  # before it is computed
@@ -134,7 +129,9 @@ def test_scores_that_do_not_meet_make_it_the_inverse_hessian(name):
     torch.testing.assert_close(back, vectors, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "options"), [*SMOOTH, ("crammer_singer", {})], ids=str)
+@pytest.mark.parametrize(
+    ("name", "options"), [*((name, {}) for name in TWICE_SMOOTH), *KINKED, ("crammer_singer", {})], ids=str
+)
 def test_losses_know_whether_a_common_shift_changes_them(name, options):
     loss = LOSSES[name](**options)
     scores = torch.from_numpy(np.random.default_rng(0).normal(size=(9, C)))
@@ -195,6 +192,12 @@ def test_directions_are_those_of_the_two_loop_recursion(seed, n_steps, linear):
             )
             point[m] += torch.from_numpy(rng.normal(size=point.shape[1]))
         gradient = (hessian @ point.unsqueeze(2)).squeeze(2)
+
+
+@pytest.mark.parametrize(("name", "options"), KINKED, ids=str)
+def test_a_curvature_that_rows_gain_and_lose_is_none_to_go_by(name, options):
+    """Looked at once, it would be a hundredfold too small later: digits took 1000 iterations instead of 27."""
+    assert Preconditioner.of(objective_of(name, options)) is None
 
 
 def test_a_preconditioner_too_large_is_left_out(monkeypatch):
