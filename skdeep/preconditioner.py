@@ -37,7 +37,7 @@ class Preconditioner:
 
     @classmethod
     def of(cls, objective: Objective) -> Preconditioner | None:
-        """None where there is none, it would be too large, or soon wrong: rows may gain and lose all of their curvature."""
+        """None for networks, where it would be too large, and where rows gain and lose all of their curvature."""
         if not isinstance(objective.network, Linear) or not objective.loss.twice_smooth:
             return None
         return cls(objective) if cls.fits(objective.network.params[0].shape[1], width(objective)) else None
