@@ -61,7 +61,7 @@ def test_the_same_steps_as_the_mlp():
     X, y = IRIS
     options = {"alpha": 1.0, "batch_size": 150, "precision": "float64", "warm_start": True, "max_iter": 5}
     steps = {"learning_rate": "constant", "learning_rate_init": 0.05}
-    mlp = MLPClassifierTorch((8,), random_state=0, **steps).set_params(**options).fit(X, y)
+    mlp = MLPClassifierTorch((8,), column_scaling=0, random_state=0, **steps).set_params(**options).fit(X, y)
     clf = clone(DENSE).set_params(**options).fit(X, y)
     with torch.no_grad():
         for layer, coef, intercept in zip((clf.module_[0], clf.module_[2]), mlp.coefs_, mlp.intercepts_, strict=True):

@@ -645,7 +645,7 @@ class Counting:
 
     def __init__(self, loss):
         self.loss, self.n, self.target = loss, 0, loss.target
-        self.shift_invariant = loss.shift_invariant
+        self.shift_invariant, self.twice_smooth = loss.shift_invariant, loss.twice_smooth
 
     def value_and_gradient(self, scores, target):
         self.n += 1
