@@ -654,6 +654,9 @@ class Counting:
     def hessian(self, scores, target):
         return self.loss.hessian(scores, target)
 
+    def hessian_diagonal(self, scores, target):
+        return self.loss.hessian_diagonal(scores, target)
+
 
 @pytest.fixture
 def no_newton(monkeypatch):
