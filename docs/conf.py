@@ -31,6 +31,7 @@ autodoc_member_order = "bysource"
 numpydoc_show_class_members = False  # the members that matter are documented in full
 
 sphinx_gallery_conf = {
+    "parallel": 2,  # each example is a process of its own
     "examples_dirs": str(Path(__file__).parents[1] / "examples"),
     "gallery_dirs": "auto_examples",
     "filename_pattern": "/plot_",
