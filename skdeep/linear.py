@@ -175,7 +175,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         n, d, c = problem.n_rows, problem.source.shape[1], self.n_outputs_
         if self._max_newton_params() is None and c * (d + 1) <= Newton.max_params:
             exact = _NEWTON_STEPS * n * c * (c + 1) * d**2
-        elif Preconditioner.fits(c, d + 1):
+        elif Preconditioner.fits(self._training_loss(c), c, d + 1):
             exact = _LBFGS_STEPS * n * 4 * c * d * problem.density + n * c * d**2
         else:
             exact = _PLAIN_STEPS * n * 4 * c * d * problem.density

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from skdeep.curvature import curvature, ridge, to_blocks, to_flat, width
+from skdeep.losses import Loss
 from skdeep.networks import Linear
 from skdeep.objective import Objective
 
@@ -38,14 +39,15 @@ class Preconditioner:
     @classmethod
     def of(cls, objective: Objective) -> Preconditioner | None:
         """None for networks, where it would be too large, and where rows gain and lose all of their curvature."""
-        if not isinstance(objective.network, Linear) or not objective.loss.twice_smooth:
+        if not isinstance(objective.network, Linear):
             return None
-        return cls(objective) if cls.fits(objective.network.params[0].shape[1], width(objective)) else None
+        fits = cls.fits(objective.loss, objective.network.params[0].shape[1], width(objective))
+        return cls(objective) if fits else None
 
     @classmethod
-    def fits(cls, n_scores: int, n_inputs: int) -> bool:
-        """Whether models of so many scores and inputs have one."""
-        return n_scores * n_inputs**2 <= cls.max_entries
+    def fits(cls, loss: Loss, n_scores: int, n_inputs: int) -> bool:
+        """Whether linear models of this loss and of so many scores and inputs have one."""
+        return loss.twice_smooth and n_scores * n_inputs**2 <= cls.max_entries
 
     def select(self, models: np.ndarray, objective: Objective) -> Preconditioner:
         """Those of some of the models, whose objectives these are."""

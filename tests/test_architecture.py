@@ -28,7 +28,7 @@ ENGINE["training"] = {"_stack", "losses", "penalties", "networks", "optimizers",
 ENGINE["objective"] = {"_stack", "losses", "penalties", "networks", "batching", "training"}
 ENGINE["curvature"] = {"networks", "objective"}
 ENGINE["newton"] = {"curvature", "objective"}
-ENGINE["preconditioner"] = {"curvature", "networks", "objective"}
+ENGINE["preconditioner"] = {"curvature", "losses", "networks", "objective"}
 ENGINE["lbfgs"] = {"preconditioner", "objective"}
 ENGINE["quasi_newton"] = ENGINE["training"] | {"training", "objective", "newton", "lbfgs", "line_search"}
 
