@@ -6,7 +6,7 @@ of few parameters, and those of L-BFGS else.
 
 References
 ----------
-Nocedal & Wright, *Numerical Optimization*, 2nd edition, algorithms 3.5 and 7.5.
+Nocedal & Wright, *Numerical Optimization*, 2nd edition, algorithm 7.5.
 """
 
 from __future__ import annotations
