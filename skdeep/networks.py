@@ -171,17 +171,24 @@ class Network:
         raise NotImplementedError
 
     def gradient(self, scores: Tensor, X: Tensor, score_gradient: Tensor) -> list[Tensor]:
-        """Gradient with respect to `params`, from that with respect to the last `training_scores`, of the batch X."""
+        """Gradient with respect to `params`, from that with respect to the last `training_scores`, of the batch X.
+
+        Up to what `complete_` adds to it.
+        """
         raise NotImplementedError
 
     def penalised(self) -> list[Tensor]:
         """The coefficients a penalty speaks of."""
         return self.params[: self.n_coefs]
 
-    def add_penalty_gradient_(self, penalty: ElasticNet, gradients: list[Tensor]) -> None:
-        """In place, add the gradient of the penalty's smooth part to that with respect to `params`."""
-        for coef, gradient in zip(self.params[: self.n_coefs], gradients, strict=False):
-            penalty.add_gradient_(coef.detach(), gradient)
+    def complete_(self, gradients: list[Tensor], penalty: ElasticNet | None) -> None:
+        """In place, what is left to do once the gradients of all parts of a batch are added up.
+
+        Above all, add that of the penalty's smooth part, unless `penalty` is None.
+        """
+        if penalty is not None:
+            for coef, gradient in zip(self.params[: self.n_coefs], gradients, strict=False):
+                penalty.add_gradient_(coef.detach(), gradient)
 
     def coef_scale(self) -> Tensor | None:
         """Derivative of the penalised coefficients with respect to the parameters; None if they are the same."""
@@ -297,9 +304,9 @@ class Linear(Network):
         coef = self.unscaled()[0]
         return [coef if self.unit is None else coef * self.unit]
 
-    def add_penalty_gradient_(self, penalty, gradients):
-        if self._penalty_scale is None:
-            super().add_penalty_gradient_(penalty, gradients)
+    def complete_(self, gradients, penalty):
+        if self._penalty_scale is None or penalty is None:
+            super().complete_(gradients, penalty)
             return
         addition = torch.zeros_like(self.params[0])
         penalty.add_gradient_(self.penalised()[0], addition)

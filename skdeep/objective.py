@@ -52,7 +52,7 @@ class Objective:
                 else:
                     index = torch.as_tensor(models, device=point.device)
                     whole.index_add_(0, index, part * per_model(share, part))
-        self.network.add_penalty_gradient_(self.penalty, gradients)
+        self.network.complete_(gradients, self.penalty)
         return total.double().cpu().numpy() + self.penalty.value(self.network.penalised()), _flat(gradients)
 
 

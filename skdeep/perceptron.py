@@ -114,6 +114,7 @@ class MLP(Network):
         self.generators = list(generators)
         self.standardization = standardization
         self._tape: list[_Layer] = []
+        self._room: Tensor | None = None
         self._sizes = {name: len(group) for name, group in (learnt | averaged).items()}
         pairs = enumerate(pairwise(weights[:-1]), start=1)
         width = [weight.shape[1] // ACTIVATIONS[activation].n_pieces for weight in weights]
@@ -224,7 +225,7 @@ class MLP(Network):
     ) -> Tensor:
         """Scores; in training, each layer leaves on the `tape` what `gradient` needs of it."""
         weights, biases, *_ = self.groups.values()
-        weights[0] = self._scaled(weights[0])
+        weights[0] = self._first_weight(keep=tape is None)
         if tape is not None:
             self._first = weights[0].requires_grad_()
         gates = None if noise is None or not self.blocks else self._gates(noise)
@@ -250,10 +251,23 @@ class MLP(Network):
             tape.append(_Layer(hidden, weights[-1], biases[-1]))
         return affine(hidden, weights[-1], biases[-1])
 
-    def _scaled(self, weight: Tensor) -> Tensor:
-        """The first layer's weights, or their gradient, (K, out, in), times the factors on the columns."""
-        scales = self.groups["scale"]
-        return weight * (1 + self.scaling * scales[0]).unsqueeze(1) if scales else weight
+    def _factors(self) -> Tensor:
+        """The factors on the columns, (K, 1, d)."""
+        return 1 + self.scaling * self.groups["scale"][0].unsqueeze(1)
+
+    def _first_weight(self, keep: bool) -> Tensor:
+        """The first layer's weights with the factors on the columns, (K, out, in); to `keep`, or until the next step.
+
+        Fresh memory at each step would cost more than the product.
+        """
+        if not self.groups["scale"]:
+            return self.params[0]
+        if keep:
+            return self.params[0] * self._factors()
+        if self._room is None:
+            self._room = torch.empty_like(self.params[0], requires_grad=False)
+        with torch.no_grad():
+            return torch.mul(self.params[0], self._factors(), out=self._room.detach())
 
     def _units(self, i: int, z: Tensor, weight: Tensor | None, training: bool) -> tuple[Tensor, Pullback]:
         """Units of a hidden layer, and the pullback to their pre-activations and to what is learnt between these.
@@ -276,7 +290,7 @@ class MLP(Network):
     @torch.no_grad()
     def gradient(self, scores, X, score_gradient):
         found: dict[str, list[Tensor]] = {"weight": [], "bias": [], "slope": [], "gamma": [], "beta": []}
-        found["scale"] = []
+        found["scale"] = [torch.zeros_like(scale) for scale in self.groups["scale"]]
         between = [name for name in ("slope", "gamma", "beta") if self._sizes[name]]
         dtype, gradient, tape = score_gradient.dtype, score_gradient, self._tape
         while tape:
@@ -291,9 +305,6 @@ class MLP(Network):
             if layer.weight.grad_fn is not None:  # the change of variables is one of the weights
                 leaves = [self._first, self.params[self.n_coefs]]
                 of_weight, of_bias = pulled_back([layer.weight, layer.bias], [of_weight, of_bias], leaves)
-            if not tape and self.groups["scale"]:
-                found["scale"].append(self.scaling * (of_weight * self.params[0]).sum(1))
-                of_weight = self._scaled(of_weight)
             if layer.pullback is not None and self.buffers:
                 # the mean of a batch takes off any constant, whose gradient is zero; Adam would blow up its rounding
                 of_bias.zero_()
@@ -306,19 +317,22 @@ class MLP(Network):
         return [gradient for group in found.values() for gradient in reversed(group)]
 
     def penalised(self):
-        return [self._scaled(self.params[0]), *self.params[1 : self.n_coefs]]
+        return [self._first_weight(keep=True), *self.params[1 : self.n_coefs]]
 
-    def add_penalty_gradient_(self, penalty, gradients):
+    @torch.no_grad()
+    def complete_(self, gradients, penalty):
         if not self.groups["scale"]:
-            super().add_penalty_gradient_(penalty, gradients)
+            super().complete_(gradients, penalty)
             return
-        additions = [torch.zeros_like(coef) for coef in self.params[: self.n_coefs]]
-        for coef, addition in zip(self.penalised(), additions, strict=True):
-            penalty.add_gradient_(coef.detach(), addition)
-        gradients[-1].add_((additions[0] * self.params[0]).sum(1), alpha=self.scaling)
-        additions[0] = self._scaled(additions[0])
-        for gradient, addition in zip(gradients, additions, strict=False):
-            gradient.add_(addition)
+        (first, *others), (of_first, *of_others) = self.params[: self.n_coefs], gradients
+        factors = self._factors()
+        if penalty is not None:
+            for coef, gradient in zip(others, of_others, strict=False):
+                penalty.add_gradient_(coef.detach(), gradient)
+            of_first.addcmul_(first, factors * per_model(penalty.curvature(), factors))
+        # so far, the first gradient is that of the weights with their factors
+        torch.mul(torch.mul(of_first, first, out=self._room).sum(1), self.scaling, out=gradients[-1])
+        of_first.mul_(factors)
 
     def _gates(self, noise: Noise) -> np.ndarray:
         """Factors on the residual blocks, (K, L)."""
@@ -342,7 +356,7 @@ class MLP(Network):
 
     def with_params(self, params):
         part = copy.copy(self)
-        part._tape = []
+        part._tape, part._room = [], None
         n = len(self.params)
         part.params, part.buffers = [p.requires_grad_() for p in params[:n]], list(params[n:])
         return part

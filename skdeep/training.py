@@ -249,8 +249,7 @@ class _Stack:
     def step(self, loss: Loss, batch: Batch, plan: Plan, factor, observer: Observer | None) -> Tensor:
         """One update; returns the batch's loss, (K,)."""
         value, gradients = loss_and_gradient(self.network, loss, batch, self.mean_weight, plan.products)
-        if not plan.proximal:
-            self.network.add_penalty_gradient_(self.penalty, gradients)
+        self.network.complete_(gradients, None if plan.proximal else self.penalty)
         if observer is not None:
             observer.gradients(batch, gradients)
         if plan.max_grad_norm is not None:
