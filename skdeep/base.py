@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from numbers import Integral, Real
 
 import numpy as np
@@ -70,6 +71,11 @@ class BaseTorchClassifier(CallbackSupportMixin, CalibrationMixin, ClassifierMixi
         "callbacks": [None, "array-like", HasMethods("on_epoch_end")],
         "verbose": ["verbose"],
     }
+
+    @classmethod
+    @cache
+    def _get_param_names(cls):
+        return super()._get_param_names()  # which looks at the signature: most of the time of a clone
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)

@@ -13,6 +13,8 @@ from skdeep.networks import transposed_product
 
 _CHUNK_ROWS = 1024  # small enough for a chunk to stay in the cache between its two passes
 _SAMPLE_ROWS = 2048  # rows that the step size is judged by
+_POWER_STEPS = 20
+_GRAM_COLUMNS = 512  # up to which the products of all columns cost less than so many passes over the rows
 
 
 @dataclass
@@ -176,19 +178,31 @@ def _gram_extent(rows, subset, center: Tensor | None, scale: Tensor | None) -> t
     like = X.values() if X.layout is torch.sparse_csr else X
     mu = like.new_zeros(d, 1) if center is None else center
     s = like.new_ones(d, 1) if scale is None else scale
+    n_models = max(mu.shape[1], s.shape[1])
     if X.layout is torch.sparse_csr:
         squares = like.new_zeros(d).index_add_(0, X.col_indices(), like.square()).unsqueeze(1)  # sparse: no center
+        total = transposed_product(X, like.new_ones(m, 1))
     else:
-        shifted, shift = X - mu[:, 0], mu - mu[:, :1]
-        squares = shifted.square().sum(0).unsqueeze(1) - 2 * shift * shifted.sum(0).unsqueeze(1) + m * shift.square()
+        X, mu = X - mu[:, 0], mu - mu[:, :1]  # from here on, as the first model has them
+        total = X.sum(0).unsqueeze(1)
+        squares = X.square().sum(0).unsqueeze(1) - 2 * mu * total + m * mu.square()
     square = (squares * s.square()).sum(0)
-    v = s.new_full((d, max(mu.shape[1], s.shape[1])), d**-0.5)
-    c = v.new_ones(v.shape[1])
+    gram = X.t() @ X if X.layout is torch.strided and d <= _GRAM_COLUMNS else None
+
+    def product(w):
+        """X.T @ X @ w."""
+        if X.layout is torch.sparse_csr:
+            return transposed_product(X, X @ w)
+        return X.t() @ (X @ w) if gram is None else gram @ w
+
+    v = s.new_full((d, n_models), d**-0.5)
+    c = v.new_ones(n_models)
     norm = c
-    for _ in range(20):
-        u = X @ (s * v) - (mu * s * v).sum(0) + c
-        Xu = transposed_product(X, u) if X.layout is torch.sparse_csr else X.t() @ u
-        v, c = s * (Xu - mu * u.sum(0)) / m, u.sum(0) / m
+    for _ in range(_POWER_STEPS):
+        w = s * v
+        offset = c - (mu * w).sum(0)
+        of_one = (total * w).sum(0) + m * offset
+        v, c = s * (product(w) + total * offset - mu * of_one) / m, of_one / m
         norm = torch.sqrt(v.square().sum(0) + c * c)
         v, c = v / norm, c / norm
     return norm.double().cpu().numpy(), square.double().cpu().numpy() / m + 1.0

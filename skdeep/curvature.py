@@ -125,7 +125,11 @@ def _add_products_(total: Tensor, second: Tensor, Z: Tensor, upper: Tensor) -> N
     One matrix product for all models and pairs of scores: the way where these are more than the columns.
     """
     factors, columns = second.transpose(1, 2).flatten(0, 1), Z.T.contiguous()
-    products = columns.index_select(0, upper[0]).mul_(columns.index_select(0, upper[1]))
+    products, start = Z.new_empty(upper.shape[1], len(Z)), 0
+    for i, column in enumerate(columns):  # slices: to gather the columns of all pairs takes longer than the product
+        stop = start + len(columns) - i
+        torch.mul(columns[i:], column, out=products[start:stop])
+        start = stop
     total.view(len(factors), -1).addmm_(factors, products.T)
 
 

@@ -164,7 +164,8 @@ class SGD(Optimizer):
     def _update(self, gradients, rate):
         if self.momentum.any() and self._fuses(self.momentum) and rate[0] > 0:
             # one rate for all: what a model's rate has more than the first one's goes into its gradients and velocities
-            self._express(self._ones if uniform(rate) else rate / rate[0])
+            relative = self.learning_rate if uniform(np.atleast_1d(self.factor)) else rate  # or rounding would move it
+            self._express(self._ones if uniform(relative) else relative / relative[0])
             if self._unit is not self._ones:
                 gradients = [gradient.mul_(per_model(self._unit, gradient)) for gradient in gradients]
             torch._fused_sgd_(
@@ -222,6 +223,11 @@ class Adam(Optimizer):
     mean: list[Tensor]
     square: list[Tensor]
 
+    def __init__(self, params, learning_rate, *args, **options):
+        super().__init__(params, learning_rate, *args, **options)
+        #: Memory for what a step makes of each parameter's squares: fresh memory at each step would cost most.
+        self._rooms: list[Tensor | None] = [None] * len(params)
+
     def _update(self, gradients, rate):
         if self._fuses(rate, self.n_steps):
             steps = [torch.full((), self.n_steps[0], device=self.params[0].device)] * len(self.params)
@@ -246,11 +252,14 @@ class Adam(Optimizer):
             add_scaled_(param, direction, per_model(-rate, param))
 
     def _denominator(self, index: int) -> Tensor:
-        correction = per_model(1 - self.betas[1] ** self.n_steps, self.params[index])
-        return (self.square[index] / correction).sqrt_().add_(self.epsilon)
+        square = self.square[index]
+        if self._rooms[index] is None:
+            self._rooms[index] = torch.empty_like(square)
+        correction = per_model(1 / (1 - self.betas[1] ** self.n_steps), square)
+        return torch.mul(square, correction, out=self._rooms[index]).sqrt_().add_(self.epsilon)
 
     def prox_step(self, index):
-        return per_model(self.learning_rate * self.factor, self.params[index]) / self._denominator(index)
+        return self._denominator(index).reciprocal_().mul_(per_model(self.rate, self.params[index])).detach()
 
 
 class AdamW(Adam):

@@ -45,7 +45,8 @@ class ElasticNet:
         self._step: float | Tensor | None = None
         self._map: tuple[float | Tensor, float | Tensor, float | Tensor] = (0.0, 0.0, 1.0)
         self._projection: Tensor | None = None
-        self._scales: tuple[Tensor, Tensor] | None = None
+        self._shrinkage: Tensor | None = None
+        self._ridge: tuple[Tensor, Tensor] | None = None
 
     @property
     def smooth(self) -> bool:
@@ -101,17 +102,25 @@ class ElasticNet:
         """Interval whose projection the proximal map takes off, and factor on the rest: for all steps of one size."""
         l1, l2 = per_model(self.alpha * self.l1_ratio, coef), per_model(self.curvature(), coef)
         threshold = l1 * step if isinstance(l1, Tensor) or l1 else 0.0
-        divisor = l2 * step if isinstance(l2, Tensor) or l2 else 0.0
         if scale is not None and (isinstance(threshold, Tensor) or threshold):
             threshold = threshold * scale
-        if scale is None or not (isinstance(divisor, Tensor) or divisor):
-            return -threshold, threshold, 1 / (1 + divisor)
-        if self._scales is None or self._scales[0] is not scale:
-            self._scales = scale, scale.square()
-        square, one = self._scales[1], number(1.0, scale)
-        if isinstance(divisor, Tensor):
-            return -threshold, threshold, torch.addcmul(one, divisor, square).reciprocal_()
-        return -threshold, threshold, torch.add(one, square, alpha=divisor).reciprocal_()
+        if not isinstance(l2, Tensor) and (not l2 or (scale is None and not isinstance(step, Tensor))):
+            return -threshold, threshold, 1 / (1 + l2 * step)
+        ridge, one = l2 if isinstance(l2, Tensor) else number(l2, coef), number(1.0, coef)
+        if scale is not None:
+            if self._ridge is None or self._ridge[0] is not scale:
+                self._ridge = scale, scale.square() * ridge
+            ridge = self._ridge[1]
+        if not isinstance(step, Tensor):
+            return -threshold, threshold, torch.add(one, ridge, alpha=step).reciprocal_()
+        large = step.shape == coef.shape
+        if large and (self._shrinkage is None or self._shrinkage.shape != coef.shape):
+            self._shrinkage = torch.empty_like(coef)
+        return (
+            -threshold,
+            threshold,
+            torch.addcmul(one, step, ridge, out=self._shrinkage if large else None).reciprocal_(),
+        )
 
 
 class L2(ElasticNet):

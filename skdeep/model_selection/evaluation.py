@@ -92,9 +92,10 @@ def _stacks(tasks: list[_Task], n_workers: int) -> tuple[list[list[int]], list[i
         else:
             split, _ = task.options["split_progress"]
             stacks.setdefault((split, key), []).append(i)
-    # where there are fewer stacks than workers, they are cut
-    pieces = max(1, n_workers // max(1, len(stacks)))
-    parts = [np.array_split(stack, min(pieces, len(stack))) for stack in stacks.values()]
+    # those that the workers have left in their last round are cut, for none to stand idle
+    n_left = len(stacks) % n_workers
+    pieces = [1] * (len(stacks) - n_left) + [n_workers // max(1, n_left)] * n_left
+    parts = [np.array_split(stack, min(n, len(stack))) for stack, n in zip(stacks.values(), pieces, strict=True)]
     return [part.tolist() for stack in parts for part in stack], alone, reasons
 
 
