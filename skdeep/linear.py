@@ -40,8 +40,8 @@ from skdeep.schedules import SCHEDULES
 #: and the floating-point operations that could be done in what a step takes beside its products.
 _STEPS, _EPOCHS, _STEP_OVERHEAD = 1500, 100, 4e6
 #: Iterations that the exact solver takes about: Newton's, those of L-BFGS, and those without a preconditioner; and
-#: (C + 1) d up to which Newton's are the faster ones, at the default tolerance.
-_NEWTON_STEPS, _LBFGS_STEPS, _PLAIN_STEPS, _NEWTON_SIZE = 10, 25, 100, 160
+#: (C + 1) d up to which Newton's are the faster ones, at the default tolerance, with and without one.
+_NEWTON_STEPS, _LBFGS_STEPS, _PLAIN_STEPS, _NEWTON_SIZE, _PLAIN_NEWTON_SIZE = 10, 25, 100, 160, 320
 
 
 class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
@@ -175,15 +175,19 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         n, d, c = problem.n_rows, problem.source.shape[1], self.n_outputs_
         if self._max_newton_params() is None and c * (d + 1) <= Newton.max_params:
             exact = _NEWTON_STEPS * n * c * (c + 1) * d**2
-        elif Preconditioner.fits(self._training_loss(c), c, d + 1):
+        elif self._has_preconditioner():
             exact = _LBFGS_STEPS * n * 4 * c * d * problem.density + n * c * d**2
         else:
             exact = _PLAIN_STEPS * n * 4 * c * d * problem.density
         return exact <= _STEPS * (self._batch_rows(problem) * 4 * c * d * problem.density + _STEP_OVERHEAD)
 
+    def _has_preconditioner(self) -> bool:
+        return Preconditioner.fits(self._training_loss(self.n_outputs_), self.n_outputs_, self.n_features_in_ + 1)
+
     def _max_newton_params(self):
         # a Hessian is the work of (C + 1) d / 4 gradients
-        dear = (self.n_outputs_ + 1) * self.n_features_in_ > _NEWTON_SIZE
+        limit = _NEWTON_SIZE if self._has_preconditioner() else _PLAIN_NEWTON_SIZE
+        dear = (self.n_outputs_ + 1) * self.n_features_in_ > limit
         return 0 if self.solver == "auto" and dear else None
 
     def _new_network(
