@@ -13,6 +13,7 @@ product is twice as fast as ``(B, in) @ (in, out)`` on a CPU. Products with shar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import overload
 
 import numpy as np
@@ -248,6 +249,12 @@ class Linear(Network):
         self._penalty_scale = self.scale if self.scale is None or self.unit is None else self.scale * self.unit
         self._no_intercept = coef.new_zeros(coef.shape[:2]) if intercept is None else None
         self._scaled: tuple[Tensor, Tensor] | None = None
+
+    @classmethod
+    def stacked(cls, parts: Sequence[Linear]) -> Linear:
+        """Models on raw columns as one stack, for evaluation."""
+        coefs, intercepts = zip(*(part.unscaled() for part in parts), strict=True)
+        return cls(torch.cat(coefs), torch.cat(intercepts))
 
     def unscaled(self) -> tuple[Tensor, Tensor]:
         """Coefficients (K, C, d) and intercepts (K, C) on the raw columns."""

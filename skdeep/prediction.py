@@ -22,6 +22,44 @@ def prediction_dtype(X, device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" or float_dtype(X) == np.float32 else torch.float64
 
 
+def _of_members(members: list, X, result: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """What `result` makes of the scores (n, C) of each of some estimators of one form, in one pass over the rows."""
+    leader = members[0]
+    X = check_features(leader, X, reset=False)
+    device = resolve_device(leader.device, X, fallback=True)
+    kind = prediction_dtype(X, device)
+    rows = rows_of(X, device, kind)
+    networks = [member._trained_network(device, kind) for member in members]
+    network = networks[0] if len(networks) == 1 else type(networks[0]).stacked(networks)
+    sizes = [part.n_models for part in networks]
+    step = chunk_rows(network, rows)
+    wanted = torch.float32 if float_dtype(X) == np.float32 else kind
+    results: list[Tensor] = []
+    with threads_for(min(len(rows), step) * sum(p.numel() for p in network.params)):
+        for start in range(0, len(rows), step):
+            of_models = network.scores(rows.take(slice(start, start + step))).split(sizes)
+            parts = [result(m._of_models(own).to(wanted)) for m, own in zip(members, of_models, strict=True)]
+            if step >= len(rows):
+                return parts
+            results = results or [part.new_empty(len(rows), *part.shape[1:]) for part in parts]
+            for whole, part in zip(results, parts, strict=True):
+                whole[start : start + step] = part
+    return results
+
+
+@torch.no_grad()
+def share_pass(members: list, X) -> None:
+    """Compute the scores of X for all members of a stack in one pass; each knows its own, until `forget_scores`."""
+    if len(members) > 1:
+        for member, scores in zip(members, _of_members(members, X, lambda scores: scores), strict=True):
+            member._known_scores = [*getattr(member, "_known_scores", ()), (X, scores)]
+
+
+def forget_scores(member) -> None:
+    """Let go of what `share_pass` has left."""
+    member.__dict__.pop("_known_scores", None)
+
+
 class PredictionMixin:
     """The methods of a fitted classifier."""
 
@@ -147,26 +185,10 @@ class PredictionMixin:
         """What `result` makes of the scores (n, C), in bounded batches, and where it goes."""
         check_is_fitted(self, self._coef_attribute)
         check_same_namespace(X, self, attribute="_any_coef", method=method)
-        space = OutputSpace(X)
-        X = check_features(self, X, reset=False)
-        device = resolve_device(self.device, X, fallback=True)
-        kind = prediction_dtype(X, device)
-        rows = rows_of(X, device, kind)
-        network = self._trained_network(device, kind)
-        size = sum(p.numel() for p in network.params)
-        size, step = sum(p.numel() for p in network.params), chunk_rows(network, rows)
-        wanted = torch.float32 if float_dtype(X) == np.float32 else kind
-        results: Tensor | None = None
-        with threads_for(min(len(rows), step) * size):
-            for start in range(0, len(rows), step):
-                scores = network.scores(rows.take(slice(start, start + step)))
-                part = result(self._of_models(scores).to(wanted))
-                if len(part) == len(rows):
-                    return part, space
-                if results is None:
-                    results = part.new_empty(len(rows), *part.shape[1:])
-                results[start : start + step] = part
-        assert results is not None  # there is at least one row
+        for known, scores in getattr(self, "_known_scores", ()):
+            if known is X:
+                return result(scores), OutputSpace(X)
+        space, (results,) = OutputSpace(X), _of_members([self], X, result)
         return results, space
 
     @property

@@ -34,7 +34,7 @@ class Perceptron(nn.Sequential):
         super().__init__(*layers)
 
 
-SMALL = {"max_iter": 60, "hidden_layer_sizes": (16,), "learning_rate_init": 0.01}
+SMALL = {"max_iter": 30, "hidden_layer_sizes": (16,), "learning_rate_init": 0.02}
 TINY = {"max_iter": 15, "hidden_layer_sizes": (16,), "learning_rate_init": 0.02}
 
 CONFIGURATIONS = [

@@ -23,7 +23,9 @@ from sklearn.utils.validation import _check_method_params, _num_samples
 
 from skdeep._threads import at_most, threads_of_worker
 from skdeep.base import BaseTorchClassifier
+from skdeep.batching import MAX_VALUES
 from skdeep.inputs import resolve_device
+from skdeep.prediction import forget_scores, share_pass
 from skdeep.stacking import fit_stack, why_alone
 
 
@@ -267,22 +269,38 @@ def _evaluate(tasks: list[_Task], seed: int) -> list[dict]:
         except Exception:  # of a step that cannot transform the data to score on: scoring raises it as well
             direct = False
     fit_time = (time.time() - start) / len(tasks)
+    start = time.time()
+    finals = [final_step(candidate) for candidate, failure in zip(candidates, failures, strict=True) if failure is None]
+    if direct or not isinstance(candidates[0], Pipeline):
+        _share_passes(finals, parts)
+    shared_time = (time.time() - start) / len(tasks)
     results = []
     for task, candidate, failure, context in zip(tasks, candidates, failures, contexts, strict=True):
         start = time.time()
         try:
             scores = _scores(final_step(candidate) if direct else candidate, failure, parts, scorer, error_score)
         finally:
+            forget_scores(final_step(candidate))
             if context is not None:
                 context.call_on_fit_task_end(**told)
         result: dict[str, Any] = {"fit_error": None if failure is None else _trace(failure), "test_scores": scores[0]}
         if options["return_train_score"]:
             result["train_scores"] = scores[1]
-        score_time = 0.0 if failure is not None else time.time() - start
+        score_time = 0.0 if failure is not None else time.time() - start + shared_time
         result |= {"n_test_samples": _num_samples(X_test), "fit_time": fit_time, "score_time": score_time}
         _report(task, result)
         results.append(result)
     return results
+
+
+def _share_passes(finals: list, parts: list) -> None:
+    """Compute the scores of the rows to score on for all classifiers of a stack at once."""
+    for Z, *_ in parts:
+        if finals and _num_samples(Z) * finals[0].n_outputs_ * len(finals) <= MAX_VALUES:
+            try:
+                share_pass(finals, Z)
+            except Exception:  # scoring raises it as well, for each of them
+                return
 
 
 def _trace(failure: Exception) -> str:
