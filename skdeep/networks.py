@@ -249,6 +249,7 @@ class Linear(Network):
         self._penalty_scale = self.scale if self.scale is None or self.unit is None else self.scale * self.unit
         self._no_intercept = coef.new_zeros(coef.shape[:2]) if intercept is None else None
         self._scaled: tuple[Tensor, Tensor] | None = None
+        self._room: Tensor | None = None
 
     @classmethod
     def stacked(cls, parts: Sequence[Linear]) -> Linear:
@@ -256,9 +257,9 @@ class Linear(Network):
         coefs, intercepts = zip(*(part.unscaled() for part in parts), strict=True)
         return cls(torch.cat(coefs), torch.cat(intercepts))
 
-    def unscaled(self) -> tuple[Tensor, Tensor]:
-        """Coefficients (K, C, d) and intercepts (K, C) on the raw columns."""
-        coef = self.params[0] if self.scale is None else self.params[0] * self.scale
+    def unscaled(self, room: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Coefficients (K, C, d), in `room` if that is given, and intercepts (K, C) on the raw columns."""
+        coef = self.params[0] if self.scale is None else torch.mul(self.params[0], self.scale, out=room)
         if self._no_intercept is not None:
             return coef, self._no_intercept
         if self.center is None:
@@ -293,7 +294,11 @@ class Linear(Network):
         return affine(scaled, self.params[0], self.params[1] if self._no_intercept is None else self._no_intercept)
 
     def training_scores(self, X, weight=None):
-        return self.scores(X)
+        if self.scale is None or X.layout is torch.sparse_csr:
+            return self.scores(X)
+        if self._room is None:  # fresh memory at each step would cost more than the product
+            self._room = torch.empty_like(self.params[0])
+        return affine(X, *self.unscaled(self._room))
 
     def gradient(self, scores, X, score_gradient):
         intercept = score_gradient.sum(1)
