@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep._stack import per_model, vector
+from skdeep._stack import number, per_model, vector
 from skdeep.activations import ACTIVATIONS
 from skdeep.dropout import Noise
 from skdeep.networks import Network, affine, input_gradient, pulled_back, weight_gradient
@@ -116,6 +116,7 @@ class MLP(Network):
         self._tape: list[_Layer] = []
         self._room: Tensor | None = None
         self._sizes = {name: len(group) for name, group in (learnt | averaged).items()}
+        self.groups = self._grouped()
         pairs = enumerate(pairwise(weights[:-1]), start=1)
         width = [weight.shape[1] // ACTIVATIONS[activation].n_pieces for weight in weights]
         #: Hidden layers that are residual blocks.
@@ -189,11 +190,10 @@ class MLP(Network):
         stack.standardization = Standardization.stacked(standardizations) if standardizations else None
         return stack
 
-    @property
-    def groups(self) -> dict[str, list[Tensor]]:
-        """The `tensors` by what they are: lists with an entry per layer."""
+    def _grouped(self) -> dict[str, tuple[Tensor, ...]]:
+        """The `tensors` by what they are, with an entry per layer: what `groups` is."""
         tensors = iter(self.tensors)
-        return {name: list(islice(tensors, size)) for name, size in self._sizes.items()}
+        return {name: tuple(islice(tensors, size)) for name, size in self._sizes.items()}
 
     @property
     def names(self):
@@ -224,7 +224,7 @@ class MLP(Network):
         self, X: Tensor, weight: Tensor | None = None, noise: Noise | None = None, tape: list[_Layer] | None = None
     ) -> Tensor:
         """Scores; in training, each layer leaves on the `tape` what `gradient` needs of it."""
-        weights, biases, *_ = self.groups.values()
+        weights, biases = list(self.groups["weight"]), list(self.groups["bias"])
         weights[0] = self._first_weight(keep=tape is None)
         if tape is not None:
             self._first = weights[0].requires_grad_()
@@ -253,7 +253,8 @@ class MLP(Network):
 
     def _factors(self) -> Tensor:
         """The factors on the columns, (K, 1, d)."""
-        return 1 + self.scaling * self.groups["scale"][0].unsqueeze(1)
+        (scale,) = self.groups["scale"]
+        return torch.add(number(1.0, scale), scale, alpha=self.scaling).unsqueeze(1)
 
     def _first_weight(self, keep: bool) -> Tensor:
         """The first layer's weights with the factors on the columns, (K, out, in); to `keep`, or until the next step.
@@ -344,6 +345,7 @@ class MLP(Network):
 
         In the place of u are the factors on the columns.
         """
+        groups: dict[str, list[Tensor]]
         groups = {name: [t.detach()[model].cpu() for t in group] for name, group in self.groups.items()}
         if groups["scale"]:
             groups["scale"] = [1 + self.scaling * groups["scale"][0]]
@@ -359,6 +361,7 @@ class MLP(Network):
         part._tape, part._room = [], None
         n = len(self.params)
         part.params, part.buffers = [p.requires_grad_() for p in params[:n]], list(params[n:])
+        part.groups = part._grouped()
         return part
 
     def select(self, models):

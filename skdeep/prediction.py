@@ -50,9 +50,8 @@ def _of_members(members: list, X, result: Callable[[Tensor], Tensor]) -> list[Te
 @torch.no_grad()
 def share_pass(members: list, X) -> None:
     """Compute the scores of X for all members of a stack in one pass; each knows its own, until `forget_scores`."""
-    if len(members) > 1:
-        for member, scores in zip(members, _of_members(members, X, lambda scores: scores), strict=True):
-            member._known_scores = [*getattr(member, "_known_scores", ()), (X, scores)]
+    for member, scores in zip(members, _of_members(members, X, lambda scores: scores), strict=True):
+        member._known_scores = [*getattr(member, "_known_scores", ()), (X, scores)]
 
 
 def forget_scores(member) -> None:

@@ -25,11 +25,14 @@ from skdeep import (
     HingeClassifier,
     LeastSquaresClassifier,
     MLPClassifierTorch,
+    MLPEnsembleClassifier,
     SigmoidClassifier,
     SoftmaxClassifier,
+    prediction,
 )
 from skdeep import model_selection as stacked
 from skdeep.model_selection import StackingWarning, one_standard_error, regularization_path
+from skdeep.model_selection.evaluation import _stacks, _Task
 from skdeep.stacking import _capacity, fit_stack
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -310,6 +313,65 @@ def test_metadata_routing():
         routed = compare(pipeline, {"clf__alpha": ALPHAS}, (X, y), fit_params={"sample_weight": weight})
     plain = stacked.GridSearchCV(pipeline, {"clf__alpha": ALPHAS}, cv=3).fit(X, y)
     assert (routed.cv_results_["mean_test_score"] != plain.cv_results_["mean_test_score"]).any()
+
+
+def scored_at_once(monkeypatch, estimator, scorer, grid, data):
+    """Number of networks in each pass over rows to score, in a search whose results are scikit-learn's."""
+    sizes = []
+    original = "skdeep.prediction._of_members", prediction._of_members
+    monkeypatch.setattr(original[0], lambda members, *rest: sizes.append(len(members)) or original[1](members, *rest))
+    found = compare(estimator, grid, data, scoring=scorer, refit=False, return_train_score=True)
+    assert not any("_known_scores" in vars(model) for model in (found.estimator, estimator))
+    return sizes
+
+
+@pytest.mark.parametrize(
+    ("estimator", "scorer"),
+    [
+        (SOFTMAX, None),
+        (HINGE, ["accuracy", "neg_log_loss", "roc_auc_ovr"]),
+        (SigmoidClassifier(max_iter=5, random_state=0), "roc_auc_ovr"),
+        (LeastSquaresClassifier(), "accuracy"),
+        (MLP, "neg_log_loss"),
+        (MLPEnsembleClassifier(2, hidden_layer_sizes=(5,), max_iter=3, random_state=0), "accuracy"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseEstimator) else "",
+)
+def test_candidates_are_scored_in_one_pass(estimator, scorer, monkeypatch):
+    grid = {"alpha": ALPHAS[1:]}
+    sizes = scored_at_once(monkeypatch, estimator, scorer, grid, WINE)
+    of_theirs = 3 * 3 * 2 * (3 if isinstance(scorer, list) else 1)  # one by one, by each scorer
+    assert sizes[:6] == [3] * 6
+    assert set(sizes[6:]) == {1} and len(sizes) - 6 <= of_theirs
+
+
+def test_a_scorer_of_a_users_own_is_asked_one_by_one(monkeypatch):
+    def scorer(model, X, y):
+        before = model.score(X, y)
+        model.coef_ = -model.coef_
+        return before - model.score(X, y)
+
+    sizes = scored_at_once(monkeypatch, SOFTMAX, scorer, {"alpha": ALPHAS[1:]}, WINE)
+    assert set(sizes) == {1}
+
+
+def test_only_stacks_of_the_last_round_are_cut():
+    def tasks(n_splits, n_candidates):
+        parameters = [{"alpha": alpha} for alpha in range(1, 1 + n_candidates)]
+        return [
+            _Task(clone(SOFTMAX), None, None, {"parameters": p, "split_progress": (split, n_splits)})
+            for p in parameters
+            for split in range(n_splits)
+        ]
+
+    def sizes(n_splits, n_candidates, n_workers):
+        return [len(stack) for stack in _stacks(tasks(n_splits, n_candidates), n_workers)[0]]
+
+    assert sizes(5, 9, 1) == [9] * 5
+    assert sizes(5, 9, 2) == [9] * 4 + [5, 4]
+    assert sizes(4, 9, 2) == [9] * 4
+    assert sizes(2, 9, 8) == [3, 2, 2, 2] * 2
+    assert sizes(1, 2, 8) == [1, 1]
 
 
 @pytest.mark.parametrize("backend", ["threading", "loky"])

@@ -199,23 +199,35 @@ def _transformed(pipeline: Pipeline, X):
     return X
 
 
+#: Methods of a classifier that a score may come from without its probabilities.
+_METHODS = ("predict", "decision_function", "score")
+
+
 def _scorers_of(scorer) -> list:
     """The scorers of a search, one by one."""
     return list(scorer._scorers.values()) if isinstance(scorer, _MultimetricScorer) else [scorer]
 
 
+def _only_asks(scorer) -> bool:
+    """Whether a scorer does nothing to an estimator but call its methods; a user's own may do anything."""
+    return all(isinstance(one, _BaseScorer | _PassthroughScorer) for one in _scorers_of(scorer))
+
+
+def _has_own_methods(final) -> bool:
+    """Whether a classifier has methods of a user's, which may call any other."""
+    return any(getattr(type(final), name) is not getattr(BaseTorchClassifier, name) for name in _METHODS)
+
+
 def _speaks_to_the_classifier(estimator, scorer) -> bool:
     """Whether a scorer only calls methods that the estimator, a pipeline, hands on to its last step."""
-    known = all(isinstance(one, _BaseScorer | _PassthroughScorer) for one in _scorers_of(scorer))
-    return type(estimator) is Pipeline and known and not get_config()["enable_metadata_routing"]
+    return type(estimator) is Pipeline and _only_asks(scorer) and not get_config()["enable_metadata_routing"]
 
 
 def _needs_probabilities(final, scorer) -> bool:
     """Whether a score of a classifier (that also has a ``decision_function``) depends on ``predict_proba``."""
-    names = ("predict", "decision_function", "score")
-    if any(getattr(type(final), name) is not getattr(BaseTorchClassifier, name) for name in names):
-        return True  # a user's own method, which may call any other
-    return not all(isinstance(one, _PassthroughScorer) or _first_method(one) in names for one in _scorers_of(scorer))
+    if _has_own_methods(final):
+        return True
+    return not all(isinstance(one, _PassthroughScorer) or _first_method(one) in _METHODS for one in _scorers_of(scorer))
 
 
 def _first_method(scorer) -> str | None:
@@ -271,7 +283,8 @@ def _evaluate(tasks: list[_Task], seed: int) -> list[dict]:
     fit_time = (time.time() - start) / len(tasks)
     start = time.time()
     finals = [final_step(candidate) for candidate, failure in zip(candidates, failures, strict=True) if failure is None]
-    if direct or not isinstance(candidates[0], Pipeline):
+    alone = len(finals) < 2 or (isinstance(candidates[0], Pipeline) and not direct)
+    if not alone and _only_asks(scorer) and not _has_own_methods(finals[0]):
         _share_passes(finals, parts)
     shared_time = (time.time() - start) / len(tasks)
     results = []
@@ -296,7 +309,7 @@ def _evaluate(tasks: list[_Task], seed: int) -> list[dict]:
 def _share_passes(finals: list, parts: list) -> None:
     """Compute the scores of the rows to score on for all classifiers of a stack at once."""
     for Z, *_ in parts:
-        if finals and _num_samples(Z) * finals[0].n_outputs_ * len(finals) <= MAX_VALUES:
+        if _num_samples(Z) * finals[0].n_outputs_ * len(finals) <= MAX_VALUES:
             try:
                 share_pass(finals, Z)
             except Exception:  # scoring raises it as well, for each of them

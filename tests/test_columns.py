@@ -1,0 +1,34 @@
+"""Statistics of the columns, against NumPy's."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+from skdeep import columns
+from skdeep.batching import DenseRows, SparseRows
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("n_gram", [0, 512], ids=["rows", "gram"])
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_extents_are_those_of_the_columns_as_each_model_sees_them(kind, n_gram, monkeypatch):
+    monkeypatch.setattr(columns, "_GRAM_COLUMNS", n_gram)
+    rng = np.random.default_rng(0)
+    X = rng.normal(3, 1, (60, 7)) * (rng.random((60, 7)) < 0.6) + 2 * rng.normal(size=(60, 1)) * (kind == "dense")
+    scale = rng.uniform(0.5, 2, (3, 1, 7))
+    center = rng.normal(3, 1, (3, 1, 7)) if kind == "dense" else np.zeros((3, 1, 7))
+    subset = np.arange(10, 60)
+    subsets = [None, subset, subset]
+    rows = SparseRows(sparse.csr_array(X), CPU, torch.float64)
+    if kind == "dense":
+        rows = DenseRows(torch.from_numpy(X), CPU, torch.float64)
+    given = torch.from_numpy(center) if kind == "dense" else None
+    largest, trace = columns.gram_extents(rows, subsets, given, torch.from_numpy(scale))
+    for m, own in enumerate(subsets):
+        Z = X if own is None else X[own]
+        Z = np.c_[(Z - center[m]) * scale[m], np.ones(len(Z))]
+        gram = Z.T @ Z / len(Z)
+        assert largest[m] == pytest.approx(np.linalg.eigvalsh(gram)[-1], rel=1e-3)
+        assert trace[m] == pytest.approx(np.trace(gram))
