@@ -37,6 +37,12 @@ def _no_partial_fit(estimator) -> str | None:
     return None
 
 
+@cache
+def _param_names(cls, init) -> tuple[str, ...]:
+    """What scikit-learn reads off the signature of a class with this ``__init__``: most of the time of a clone."""
+    return tuple(super(BaseTorchClassifier, cls)._get_param_names())
+
+
 class BaseTorchClassifier(CallbackSupportMixin, CalibrationMixin, ClassifierMixin, BaseEstimator):
     """Base of the estimators. A subclass says what its loss, its network and its fitted attributes are."""
 
@@ -73,9 +79,8 @@ class BaseTorchClassifier(CallbackSupportMixin, CalibrationMixin, ClassifierMixi
     }
 
     @classmethod
-    @cache
     def _get_param_names(cls):
-        return super()._get_param_names()  # which looks at the signature: most of the time of a clone
+        return list(_param_names(cls, cls.__init__))
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)

@@ -105,7 +105,7 @@ class ElasticNet:
         if scale is not None and (isinstance(threshold, Tensor) or threshold):
             threshold = threshold * scale
         if not isinstance(l2, Tensor) and (not l2 or (scale is None and not isinstance(step, Tensor))):
-            return -threshold, threshold, 1 / (1 + l2 * step)
+            return -threshold, threshold, 1 / (1 + l2 * step) if l2 else 1.0
         ridge, one = l2 if isinstance(l2, Tensor) else number(l2, coef), number(1.0, coef)
         if scale is not None:
             if self._ridge is None or self._ridge[0] is not scale:

@@ -325,15 +325,14 @@ class MLP(Network):
         if not self.groups["scale"]:
             super().complete_(gradients, penalty)
             return
-        (first, *others), (of_first, *of_others) = self.params[: self.n_coefs], gradients
-        factors = self._factors()
-        if penalty is not None:
-            for coef, gradient in zip(others, of_others, strict=False):
-                penalty.add_gradient_(coef.detach(), gradient)
-            of_first.addcmul_(first, factors * per_model(penalty.curvature(), factors))
         # so far, the first gradient is that of the weights with their factors
-        torch.mul(torch.mul(of_first, first, out=self._room).sum(1), self.scaling, out=gradients[-1])
-        of_first.mul_(factors)
+        if penalty is not None:
+            coefs = [self._first_weight(keep=False), *self.params[1 : self.n_coefs]]
+            for coef, gradient in zip(coefs, gradients, strict=False):
+                penalty.add_gradient_(coef.detach(), gradient)
+        of_products = torch.mul(gradients[0], self.params[0], out=self._room).sum(1)
+        torch.mul(of_products, self.scaling, out=gradients[-1])
+        gradients[0].mul_(self._factors())
 
     def _gates(self, noise: Noise) -> np.ndarray:
         """Factors on the residual blocks, (K, L)."""

@@ -185,8 +185,8 @@ class PredictionMixin:
         check_is_fitted(self, self._coef_attribute)
         check_same_namespace(X, self, attribute="_any_coef", method=method)
         for known, scores in getattr(self, "_known_scores", ()):
-            if known is X:
-                return result(scores), OutputSpace(X)
+            if known is X:  # who gets a result may write to it
+                return result(scores.clone()), OutputSpace(X)
         space, (results,) = OutputSpace(X), _of_members([self], X, result)
         return results, space
 

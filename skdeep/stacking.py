@@ -16,7 +16,8 @@ from skdeep.lbfgs import HISTORY
 #: Share of the memory that a stack's parameters and activations may take.
 _MEMORY_SHARE = 0.25
 _UNKNOWN_MEMORY = 2**32
-#: Tensors of the size of the parameters in training: themselves, gradients, two of the optimizer's, two in passing.
+#: Tensors of the size of the parameters in training: themselves, gradients, two of the optimizer's, two that a step
+#: makes of them (L1 behind Adam makes four more, for which the share leaves room).
 _PARAMETER_COPIES = 6
 #: Those that L-BFGS remembers, and what it makes of them for a direction.
 _HISTORY_COPIES = 4 * HISTORY

@@ -16,6 +16,7 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import make_scorer
 from sklearn.model_selection import KFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -353,6 +354,15 @@ def test_a_scorer_of_a_users_own_is_asked_one_by_one(monkeypatch):
 
     sizes = scored_at_once(monkeypatch, SOFTMAX, scorer, {"alpha": ALPHAS[1:]}, WINE)
     assert set(sizes) == {1}
+
+
+def test_a_metric_may_write_to_the_scores_it_gets():
+    def rude(y, scores):
+        scores *= -1
+        return scores[:, 0].mean()
+
+    scoring = {"a": make_scorer(rude, response_method="decision_function"), "b": "accuracy"}
+    compare(SOFTMAX, {"alpha": ALPHAS[2:]}, IRIS, scoring=scoring, refit=False)
 
 
 def test_only_stacks_of_the_last_round_are_cut():

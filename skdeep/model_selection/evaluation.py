@@ -108,6 +108,8 @@ class StackingParallel(Parallel):
         calls = list(iterable)
         tasks = [_Task(*args, kwargs) for _, args, kwargs in calls]
         n_workers = joblib.effective_n_jobs(self.n_jobs)
+        in_turn = n_workers > 1 and _on_one_accelerator(tasks)
+        n_workers = 1 if in_turn else n_workers
         stacks, alone, reasons = _stacks(tasks, n_workers)
         if reasons:
             warnings.warn(
@@ -119,7 +121,7 @@ class StackingParallel(Parallel):
         seed = draw_seed()
         jobs = [delayed(_fit_and_score_stack)([tasks[i] for i in stack], seed, n_workers) for stack in stacks]
         jobs += [calls[i] for i in alone]
-        run = self._one_after_another if n_workers > 1 and stacks and _on_one_accelerator(tasks) else super().__call__
+        run = self._one_after_another if in_turn and stacks else super().__call__
         outcomes = run(jobs)
         results: list[Any] = [None] * len(calls)
         for stack, outcome in zip(stacks, outcomes, strict=False):
@@ -307,9 +309,10 @@ def _evaluate(tasks: list[_Task], seed: int) -> list[dict]:
 
 
 def _share_passes(finals: list, parts: list) -> None:
-    """Compute the scores of the rows to score on for all classifiers of a stack at once."""
+    """Compute the scores of the rows to score on for all classifiers at once, where that takes little memory."""
+    n_features, n_outputs = finals[0].n_features_in_, finals[0].n_outputs_
     for Z, *_ in parts:
-        if _num_samples(Z) * finals[0].n_outputs_ * len(finals) <= MAX_VALUES:
+        if len(finals) * max(_num_samples(Z) * n_outputs, finals[0]._n_params(n_features, n_outputs)) <= MAX_VALUES:
             try:
                 share_pass(finals, Z)
             except Exception:  # scoring raises it as well, for each of them
