@@ -6,7 +6,8 @@ plus the penalty's curvature on the diagonal:
 
 .. math:: \nabla^2 L = \frac{1}{\sum_i w_i} \sum_i w_i\, H_i \otimes z_i z_i^T + \alpha\, \mathrm{diag}(s^2)
 
-A pair of scores has a block (D, D) of it, which takes :math:`D^2` multiply-adds per row.
+A pair of scores has a block (D, D) of it, which takes :math:`D^2` multiply-adds per row. Where all rows have the same
+:math:`H_i`, as where all scores are zero, each block is the product of the columns times a factor.
 """
 
 from __future__ import annotations
@@ -56,12 +57,12 @@ def ridge(objective: Objective) -> Tensor:
 
 
 def curvature(
-    objective: Objective, models: np.ndarray, point: Tensor, pairs: Tensor | None = None
+    objective: Objective, models: np.ndarray, point: Tensor, pairs: Tensor | None = None, average: bool = False
 ) -> Iterator[tuple[slice, Objective, Tensor]]:
     """Blocks ``(m, n, D, D)`` of pairs of scores (2, n), at the points ``(k, P)`` of some models; without the penalty.
 
-    By default, the pairs are each score with itself. Bounded in memory: a slice of the models at a time, with the
-    objectives of these.
+    By default, the pairs are each score with itself; `average` gives the blocks of these as if all rows had the average
+    second derivative. Bounded in memory: a slice of the models at a time, with the objectives of these.
     """
     # rows that all share are read once for as many models as fit; else each model has its own anyway
     entries = _count(objective, pairs) * width(objective) ** 2
@@ -70,28 +71,73 @@ def curvature(
         part = slice(start, start + size)
         everyone = len(models[part]) == objective.network.n_models
         own = objective if everyone else objective.select(models[part])
-        yield part, own, _blocks(own, point[part], pairs)
+        assert isinstance(own.network, Linear)
+        own.move(point[part])
+        total = _average_blocks(own) if average else _blocks(own, pairs)
+        scale = own.network.scale
+        if scale is not None:
+            scale = F.pad(scale, (0, total.shape[-1] - scale.shape[-1]), value=1.0).unsqueeze(1)
+            total.mul_(scale).mul_(scale.mT)
+        yield part, own, total.div_(_total_weight(own, total).unsqueeze(3))
+
+
+def _total_weight(objective: Objective, like: Tensor) -> Tensor:
+    """Sum of the rows' weights, (K, 1, 1)."""
+    return torch.as_tensor(objective.batches.n_rows * objective.mean_weight).to(like).view(-1, 1, 1)
+
+
+def _of(values: Tensor, model: int) -> Tensor:
+    """What a model has of values that all share or each has its own of."""
+    return values[model if len(values) > 1 else 0]
+
+
+def _columns(network: Linear, X: Tensor, model: int) -> Tensor:
+    """The columns z of rows, but for their scale."""
+    Z = X if network.center is None else X - _of(network.center, model)
+    return F.pad(Z, (0, len(network.params) - 1), value=1.0)
+
+
+def _average_blocks(objective: Objective) -> Tensor:
+    """`_blocks` of each score with itself, from the second derivatives' mean over the rows."""
+    network, batches, n_inputs = objective.network, objective.batches, width(objective)
+    assert isinstance(network, Linear)
+    (n_models, n_scores, n_features), center = network.params[0].shape, network.center
+    # models with the same rows share the products of their columns, unless they differ in centres or weights
+    own = any(values is not None and values.ndim > 1 and len(values) > 1 for values in (center, batches.weight))
+    average = network.params[0].new_zeros(n_models, n_scores)
+    products = average.new_zeros(n_models if own else 1, n_inputs, n_inputs)
+    for batch in batches.epoch():
+        assert isinstance(batch.X, Tensor)  # chunks are small
+        second = objective.loss.hessian_diagonal(network.scores(batch.X), batch.target)
+        X = (batch.X.to_dense() if batch.X.layout is torch.sparse_csr else batch.X).view(-1, n_features)
+        weight = None if batch.weight is None else batch.weight.unsqueeze(2)
+        average += (second if weight is None else second * weight).sum(1)
+        for model, product in enumerate(products):
+            Z = _columns(network, X, model)
+            product.addmm_((Z if weight is None else Z * _of(weight, model)).T, Z)
+    average.div_(_total_weight(objective, average).squeeze(2))
+    return average[:, :, None, None] * products.unsqueeze(1)
 
 
 def _count(objective: Objective, pairs: Tensor | None) -> int:
     return objective.network.params[0].shape[1] if pairs is None else pairs.shape[1]
 
 
-def _blocks(objective: Objective, point: Tensor, pairs: Tensor | None) -> Tensor:
+def _blocks(objective: Objective, pairs: Tensor | None) -> Tensor:
+    """Blocks (K, n, D, D) in columns that are centred, but not scaled, summed over the rows."""
     network, batches = objective.network, objective.batches
     assert isinstance(network, Linear)
-    objective.move(point)
     n_models, n_scores, n_features = network.params[0].shape
-    n_inputs, n_pairs, center, scale = width(objective), _count(objective, pairs), network.center, network.scale
+    n_inputs, n_pairs, center = width(objective), _count(objective, pairs), network.center
     # models with the same rows share the products of their centred columns, which are scaled at the end
     together = batches.shared and (center is None or len(center) == 1)
     parts = [slice(0, n_models)] if together else [slice(m, m + 1) for m in range(n_models)]
-    upper = torch.triu_indices(n_inputs, n_inputs, device=point.device)
+    upper = torch.triu_indices(n_inputs, n_inputs, device=network.params[0].device)
     many = 2 * n_pairs * n_models >= n_inputs * len(parts)
     add_, n_products = (_add_products_, upper.shape[1]) if many else (_add_weighted_products_, n_inputs)
     of_scores = n_scores if pairs is None else n_scores**2
     step = max(1, _STEP_ENTRIES // (n_products + of_scores * n_models // len(parts)))
-    total = point.new_zeros(n_models, n_pairs, n_products, *() if many else (n_inputs,))
+    total = network.params[0].new_zeros(n_models, n_pairs, n_products, *() if many else (n_inputs,))
     for batch in batches.epoch():
         assert isinstance(batch.X, Tensor)  # chunks are small
         scores = network.scores(batch.X)
@@ -108,15 +154,11 @@ def _blocks(objective: Objective, point: Tensor, pairs: Tensor | None) -> Tensor
                 if batch.weight is not None:
                     weight = batch.weight if len(batch.weight) == 1 else batch.weight[part]
                     second = second * weight[:, rows, None]
-                Z = X[rows] if center is None else X[rows] - center[part.start if len(center) > 1 else 0]
-                add_(total[part], second, F.pad(Z, (0, n_inputs - n_features), value=1.0), upper)
+                add_(total[part], second, _columns(network, X[rows], part.start), upper)
     if many:
         half, total = total, total.new_empty(n_models, n_pairs, n_inputs, n_inputs)
         total[..., upper[0], upper[1]] = total[..., upper[1], upper[0]] = half
-    if scale is not None:
-        scale = F.pad(scale, (0, n_inputs - n_features), value=1.0).unsqueeze(1)
-        total.mul_(scale).mul_(scale.mT)
-    return total.div_(torch.as_tensor(batches.n_rows * objective.mean_weight).to(total).view(-1, 1, 1, 1))
+    return total
 
 
 def _add_products_(total: Tensor, second: Tensor, Z: Tensor, upper: Tensor) -> None:

@@ -25,8 +25,13 @@ from skdeep.preconditioner import Preconditioner
 
 #: Pairs of steps and gradient changes that are remembered.
 HISTORY = 10
-#: Iterations before which the curvature is looked at: often enough that it fits, and rarely enough to cost little.
+#: Iterations before which the curvature is looked at, beyond that of the start: often enough that it fits, and rarely
+#: enough to cost little.
 _LOOKS = frozenset(8 * 4**i for i in range(16))
+#: Where these are in the memory of a model: H_0 Y and H_0 g, Y and g.
+_STARTS, _CHANGES = slice(HISTORY, 2 * HISTORY + 1), slice(2 * HISTORY + 1, None)
+#: The first slot of S, H_0 Y and Y.
+_FIRST = np.array([0, _STARTS.start, _CHANGES.start])
 #: What each model has of its own.
 _OWN = ("point", "memory", "filled", "size", "n_calls")
 
@@ -37,11 +42,13 @@ class LBFGS:
     def __init__(self, objective: Objective, point: Tensor):
         n_models, n_params = point.shape
         self.objective, self.point = objective, point.clone()
-        #: Slots of S, of H_0 Y but for the size of H_0, and of Y, and the last gradient; what is zero adds nothing.
-        self.memory = point.new_zeros(n_models, 3 * HISTORY + 1, n_params)
-        #: In which iteration a slot was filled, and the size of H_0: 0 before there is a pair.
+        #: Slots of S, of H_0 Y but for the size of H_0, with the last H_0 g, and of Y, with that gradient g; what is
+        #: zero adds nothing.
+        self.memory = point.new_zeros(n_models, 3 * HISTORY + 2, n_params)
+        #: In which iteration a slot was filled.
         self.filled = np.zeros((n_models, HISTORY), dtype=int)
-        self.size = torch.zeros(n_models, dtype=torch.float64, device=point.device)
+        #: The size of H_0: before there is a pair, half a step to where the curvature of the start leads.
+        self.size = torch.full((n_models,), 0.5, dtype=torch.float64, device=point.device)
         self.n_calls = np.zeros(n_models, dtype=int)
         self.preconditioner = Preconditioner.of(objective)
 
@@ -66,18 +73,23 @@ class LBFGS:
         return directions
 
     def _look(self, models: np.ndarray, point: Tensor) -> None:
-        """Compute the curvature of the models whose turn it is, and what follows from it."""
-        due = np.array([int(n) in _LOOKS for n in self.n_calls[models]])
-        if self.preconditioner is None or not due.any():
+        """Compute the curvature of the models whose turn it is, and what follows from it.
+
+        At the start, it is that of the average row: all there is where all scores are equal, as most begin.
+        """
+        if self.preconditioner is None:
             return
-        models = models[due]
-        self.preconditioner.compute(models, point[due])
-        self.memory[models, HISTORY : 2 * HISTORY] = self.preconditioner(models, self.memory[models, 2 * HISTORY : -1])
+        n_calls = self.n_calls[models]
+        for due, average in ((n_calls == 0, True), (np.array([int(n) in _LOOKS for n in n_calls]), False)):
+            if due.any():
+                which = models[due]
+                self.preconditioner.compute(which, point[due], average)
+                self.memory[which, _STARTS] = self.preconditioner(which, self.memory[which, _CHANGES])
 
     def _directions(self, point: Tensor, gradient: Tensor) -> Tensor:
         start = self._remember(point, gradient)
         bases = self.memory[:, : 2 * HISTORY]
-        products = (bases @ self.memory[:, 2 * HISTORY :].mT).double()
+        products = (bases @ self.memory[:, _CHANGES].mT).double()
         (steps, along_steps), (starts, along_starts) = (
             half.tensor_split([HISTORY], dim=2) for half in products.split(HISTORY, dim=1)
         )
@@ -86,8 +98,7 @@ class LBFGS:
         diagonal = triangle.diagonal(dim1=1, dim2=2)
         own = diagonal.clone().unsqueeze(2)
         diagonal += diagonal == 0  # slots not in use
-        at_first = 1 / gradient.abs().sum(1).double().clamp(min=1.0)  # a step of at most unit length
-        size = torch.where(self.size > 0, self.size, at_first).view(-1, 1, 1)
+        size = self.size.view(-1, 1, 1)
         c = torch.linalg.solve(triangle, along_steps)
         e = torch.linalg.solve(triangle.mT, own * c + size * (starts @ c - along_starts))
         back = torch.cat([e, -size * c], dim=1).mT.to(bases) @ bases
@@ -95,19 +106,24 @@ class LBFGS:
 
     def _remember(self, point: Tensor, gradient: Tensor) -> Tensor:
         """Put a pair in the place of the oldest, unless it is all rounding; H_0 times gradient, but for its size."""
-        step, change = point - self.point, gradient - self.memory[:, -1]
-        self.point, self.memory[:, -1] = point.clone(), gradient
-        start, start_of_change = gradient, change
+        start = gradient
         if self.preconditioner is not None:
-            everyone = np.arange(len(point))
-            start, start_of_change = self.preconditioner(everyone, torch.stack([gradient, change], dim=1)).unbind(1)
+            start = self.preconditioner(np.arange(len(point)), gradient.unsqueeze(1)).squeeze(1)
+        last_start, last_gradient = self.memory[:, 2 * HISTORY], self.memory[:, -1]
+        step, start_of_change, change = point - self.point, start - last_start, gradient - last_gradient
+        self.point = point.clone()
+        last_start.copy_(start)
+        last_gradient.copy_(gradient)
         product = torch.linalg.vecdot(step, change)
         sound = product > torch.finfo(step.dtype).eps * torch.linalg.vecdot(change, change)
         sound &= torch.from_numpy(self.n_calls > 0).to(point.device)
         self.size = torch.where(sound, product / torch.linalg.vecdot(change, start_of_change), self.size)
+        if self.preconditioner is None and not self.n_calls.all():  # begin with a step of at most unit length
+            unit = 1 / gradient.abs().sum(1).double().clamp(min=1.0)
+            self.size = torch.where(torch.from_numpy(self.n_calls > 0).to(point.device), self.size, unit)
         self.n_calls += 1
         models, slots = np.arange(len(point)), self.n_calls % HISTORY
         self.filled[models, slots] = self.n_calls
         pair = torch.stack([step, start_of_change, change], dim=1).mul_(sound.view(-1, 1, 1))
-        self.memory[models[:, None], slots[:, None] + np.arange(0, 3 * HISTORY, HISTORY)] = pair
+        self.memory[models[:, None], slots[:, None] + _FIRST] = pair
         return start

@@ -313,15 +313,14 @@ class Linear(Network):
         return [coef, intercept][: len(self.params)]
 
     def penalised(self):
-        coef = self.unscaled()[0]
-        return [coef if self.unit is None else coef * self.unit]
+        return [self.params[0] if self._penalty_scale is None else self.params[0] * self._penalty_scale]
 
     def complete_(self, gradients, penalty):
         if self._penalty_scale is None or penalty is None:
             super().complete_(gradients, penalty)
             return
         addition = torch.zeros_like(self.params[0])
-        penalty.add_gradient_(self.penalised()[0], addition)
+        penalty.add_gradient_(*self.penalised(), addition)
         gradients[0].addcmul_(addition, self._penalty_scale)
 
     def coef_scale(self):

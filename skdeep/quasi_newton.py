@@ -188,6 +188,7 @@ def _end_of_iteration(stack, ended, alive, stuck, spent, monitor, observer) -> N
         network = stack.objective.network
         scores, losses = monitor(network if len(ended) == len(alive) else network.select(ended), alive[ended])
         watched = zip(scores.tolist(), losses.tolist(), strict=True)
+    at_rest = stack.at_rest
     for m, (score, validation_loss) in zip(ended, watched, strict=True):
         p, before, value = stack.progress[m], float(stack.search.value[m]), float(stack.value[m])
         best = p.record(value, score, validation_loss)
@@ -196,7 +197,7 @@ def _end_of_iteration(stack, ended, alive, stuck, spent, monitor, observer) -> N
         halt = observer is not None and observer.epoch_end(p.n_iter - 1, p, stack.objective.network, best)
         if halt:
             p.stopped = "A callback ended training."
-        elif stack.at_rest[m]:
+        elif at_rest[m]:
             p.stopped = f"The gradient is below tol={p.tol:g}."
         elif not spent and (stuck[m] or before - value <= stack.rounding * max(abs(before), abs(value), 1e-3)):
             p.stopped = "The objective cannot be lowered any further in this precision."

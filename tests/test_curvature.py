@@ -96,6 +96,29 @@ def test_blocks_are_the_derivatives_of_the_gradients(many, own_rows, weights, co
         torch.testing.assert_close(found, wanted, atol=1e-7, rtol=1e-6)
 
 
+@pytest.mark.parametrize("own_rows", [False, True], ids=["shared rows", "own rows"])
+@pytest.mark.parametrize("weights", [None, "shared", "own"])
+@pytest.mark.parametrize(
+    ("columns", "intercept", "layout"),
+    [("own", True, "dense"), ("shared", True, "dense"), (None, False, "dense"), ("own", True, "sparse")],
+)
+def test_an_average_row_has_the_curvature_of_the_start(own_rows, weights, columns, intercept, layout):
+    objective = objective_of(own_rows=own_rows, weights=weights, columns=columns, intercept=intercept, layout=layout)
+    elsewhere, start = objective.start(), torch.zeros_like(objective.start())
+    objective.move(start)
+    exact = by_blocks(objective, hessians(objective))
+    exact.diagonal(dim1=1, dim2=3).diagonal(dim1=1, dim2=2)[:] -= curvature.ridge(objective)
+    expected = torch.stack([exact[:, c, :, c] for c in range(C)], dim=1)
+    for models in (np.arange(K), np.array([2])):
+        parts = curvature.curvature(objective, models, start[models], average=True)
+        torch.testing.assert_close(torch.cat([b for *_, b in parts]), expected[models], atol=1e-7, rtol=1e-6)
+    # elsewhere, each block has the scale of the true one
+    found = torch.cat([b for *_, b in curvature.curvature(objective, np.arange(K), elsewhere, average=True)])
+    if intercept:  # whose entry is the mean second derivative itself
+        true = torch.cat([b for *_, b in curvature.curvature(objective, np.arange(K), elsewhere)])
+        torch.testing.assert_close(found[..., -1, -1], true[..., -1, -1])
+
+
 @pytest.mark.parametrize("name", TWICE_SMOOTH)
 def test_the_preconditioner_is_the_inverse_of_the_formula(name):
     objective = objective_of(name)
@@ -172,9 +195,9 @@ def test_directions_are_those_of_the_two_loop_recursion(seed, n_steps, linear):
         if not len(models):
             continue
         if linear:
-            for m in models[directions.n_calls[models] == 8]:
+            for m in models[np.isin(directions.n_calls[models], (0, 8))]:
                 fresh = Preconditioner.of(objective)
-                fresh.compute(np.array([m]), point[[m]])
+                fresh.compute(np.array([m]), point[[m]], average=directions.n_calls[m] == 0)
                 unit = torch.eye(C * (D + 1), dtype=torch.float64).unsqueeze(0)
                 start[m] = fresh(np.array([m]), unit)[0].mT
                 objective.move(point)
@@ -183,7 +206,7 @@ def test_directions_are_those_of_the_two_loop_recursion(seed, n_steps, linear):
             if known[m] is not None:
                 pairs[m] = [*pairs[m], (point[m] - known[m][0], gradient[m] - known[m][1])][-HISTORY:]
             known[m] = point[m].clone(), gradient[m].clone()
-            size = 1 / gradient[m].abs().sum().clamp(min=1.0)
+            size = 0.5 if linear else 1 / gradient[m].abs().sum().clamp(min=1.0)
             if pairs[m]:
                 step, change = pairs[m][-1]
                 size = step @ change / (change @ start[m] @ change)
