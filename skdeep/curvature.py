@@ -61,8 +61,9 @@ def curvature(
 ) -> Iterator[tuple[slice, Objective, Tensor]]:
     """Blocks ``(m, n, D, D)`` of pairs of scores (2, n), at the points ``(k, P)`` of some models; without the penalty.
 
-    By default, the pairs are each score with itself; `average` gives the blocks of these as if all rows had the average
-    second derivative. Bounded in memory: a slice of the models at a time, with the objectives of these.
+    By default, the pairs are each score with itself; `average` gives the one block (m, 1, D, D) that these would have if
+    all rows and scores had the average second derivative. Bounded in memory: a slice of
+    the models at a time, with the objectives of these.
     """
     # rows that all share are read once for as many models as fit; else each model has its own anyway
     entries = _count(objective, pairs) * width(objective) ** 2
@@ -78,12 +79,12 @@ def curvature(
         if scale is not None:
             scale = F.pad(scale, (0, total.shape[-1] - scale.shape[-1]), value=1.0).unsqueeze(1)
             total.mul_(scale).mul_(scale.mT)
-        yield part, own, total.div_(_total_weight(own, total).unsqueeze(3))
+        yield part, own, total.div_(_total_weight(own, total))
 
 
 def _total_weight(objective: Objective, like: Tensor) -> Tensor:
-    """Sum of the rows' weights, (K, 1, 1)."""
-    return torch.as_tensor(objective.batches.n_rows * objective.mean_weight).to(like).view(-1, 1, 1)
+    """Sum of the rows' weights, (K, 1, 1, 1)."""
+    return torch.as_tensor(objective.batches.n_rows * objective.mean_weight).to(like).view(-1, 1, 1, 1)
 
 
 def _of(values: Tensor, model: int) -> Tensor:
@@ -98,25 +99,24 @@ def _columns(network: Linear, X: Tensor, model: int) -> Tensor:
 
 
 def _average_blocks(objective: Objective) -> Tensor:
-    """`_blocks` of each score with itself, from the second derivatives' mean over the rows."""
+    """The block (K, 1, D, D) of every score with itself, from the second derivatives' mean over rows and scores."""
     network, batches, n_inputs = objective.network, objective.batches, width(objective)
     assert isinstance(network, Linear)
-    (n_models, n_scores, n_features), center = network.params[0].shape, network.center
+    (n_models, _, n_features), center = network.params[0].shape, network.center
     # models with the same rows share the products of their columns, unless they differ in centres or weights
     own = any(values is not None and values.ndim > 1 and len(values) > 1 for values in (center, batches.weight))
-    average = network.params[0].new_zeros(n_models, n_scores)
+    average = network.params[0].new_zeros(n_models, 1, 1, 1)
     products = average.new_zeros(n_models if own else 1, n_inputs, n_inputs)
     for batch in batches.epoch():
         assert isinstance(batch.X, Tensor)  # chunks are small
         second = objective.loss.hessian_diagonal(network.scores(batch.X), batch.target)
         X = (batch.X.to_dense() if batch.X.layout is torch.sparse_csr else batch.X).view(-1, n_features)
         weight = None if batch.weight is None else batch.weight.unsqueeze(2)
-        average += (second if weight is None else second * weight).sum(1)
+        average += (second if weight is None else second * weight).mean(2).sum(1).view(-1, 1, 1, 1)
         for model, product in enumerate(products):
             Z = _columns(network, X, model)
             product.addmm_((Z if weight is None else Z * _of(weight, model)).T, Z)
-    average.div_(_total_weight(objective, average).squeeze(2))
-    return average[:, :, None, None] * products.unsqueeze(1)
+    return average.div_(_total_weight(objective, average)) * products.unsqueeze(1)
 
 
 def _count(objective: Objective, pairs: Tensor | None) -> int:
