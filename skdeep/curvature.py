@@ -61,9 +61,9 @@ def curvature(
 ) -> Iterator[tuple[slice, Objective, Tensor]]:
     """Blocks ``(m, n, D, D)`` of pairs of scores (2, n), at the points ``(k, P)`` of some models; without the penalty.
 
-    By default, the pairs are each score with itself; `average` gives the one block (m, 1, D, D) that these would have if
-    all rows and scores had the average second derivative. Bounded in memory: a slice of
-    the models at a time, with the objectives of these.
+    By default, the pairs are each score with itself; `average` gives the one block (m, 1, D, D) that all of these would
+    have if all rows and scores had the average second derivative. Bounded in memory: a slice of the models at a time,
+    with the objectives of these.
     """
     # rows that all share are read once for as many models as fit; else each model has its own anyway
     entries = _count(objective, pairs) * width(objective) ** 2
