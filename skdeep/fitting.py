@@ -77,12 +77,14 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
     validation_scores_: Any
     validation_loss_curve_: Any
     best_validation_score_: Any
-    #: Whether the penalty acts through its proximal map (else through its gradient).
-    _proximal = True
 
     def _stackable_now(self) -> frozenset[str]:
         """Parameters in which members may differ, given the others: splits of the rows follow from one seed."""
         return self.stackable - {"random_state"} if self._splits_rows() else self.stackable
+
+    def _is_proximal(self) -> bool:
+        """Whether the penalty acts through its proximal map (else through its gradient)."""
+        return self.solver_ == "adamw"
 
     def _splits_rows(self) -> bool:
         return self.early_stopping
@@ -333,7 +335,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             power_t=self.power_t,
             warmup_epochs=self.warmup_epochs,
             max_grad_norm=self.max_grad_norm,
-            proximal=self._proximal or self.solver_ == "adamw",
+            proximal=self._is_proximal(),
             products=self._products(),
         )
         train(network, loss, penalty, optimizer, batches, mean_weight, plan, progress, monitor, observer)

@@ -133,6 +133,11 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         self.callbacks = callbacks
         self.verbose = verbose
 
+    def _is_proximal(self):
+        # by name: whether a model is in a stack with others must make no difference. Adam's steps differ between
+        # coordinates, and the map of a smooth penalty would take ten passes over the coefficients instead of one
+        return not (self.solver_ == "adam" and self.penalty in ("l2", None))
+
     def _n_params(self, n_features, n_outputs):
         return n_features * n_outputs
 

@@ -16,7 +16,6 @@ from skdeep.penalties import L2
 class NeuralNetClassifier(BaseTorchClassifier):
     """Common part of the deep classifiers: cross-entropy, and an L2 penalty as MLPClassifier has it."""
 
-    _proximal = False
     _multilabel = True
     _parameter_constraints: dict = {
         **BaseTorchClassifier._parameter_constraints,
