@@ -249,7 +249,11 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         """Rows per step."""
         if self.solver_ in FULL_BATCH:
             return problem.n_rows
-        return min(200 if self.batch_size == "auto" else self.batch_size, problem.n_rows)
+        if self.batch_size != "auto":
+            return min(self.batch_size, problem.n_rows)
+        # a step also passes over all coefficients, which rows with few values each would otherwise wait for
+        filled = 1 / max(problem.density, 1 / problem.n_rows)
+        return min(max(200, min(int(filled), -(-problem.n_rows // 16))), problem.n_rows)
 
     def _epochs_of(self, steps: int, problem: Problem) -> int:
         """Epochs that so many steps take, rounded up."""

@@ -327,7 +327,7 @@ class MLP(Network):
             return
         # so far, the first gradient is that of the weights with their factors
         if penalty is not None:
-            coefs = [self._first_weight(keep=False), *self.params[1 : self.n_coefs]]
+            coefs = [self._first, *self.params[1 : self.n_coefs]]
             for coef, gradient in zip(coefs, gradients, strict=False):
                 penalty.add_gradient_(coef.detach(), gradient)
         of_products = torch.mul(gradients[0], self.params[0], out=self._room).sum(1)

@@ -2,12 +2,14 @@
 
 import warnings
 from itertools import chain
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from scipy import sparse
 
+from skdeep import SoftmaxClassifier
 from skdeep.batching import Batches, DenseRows, SparseRows, as_tensor
 
 CPU = torch.device("cpu")
@@ -331,3 +333,22 @@ def test_an_all_zero_sparse_matrix():
     rows = SparseRows(sparse.csr_array((N, D)), CPU, torch.float64)
     assert rows.take(torch.tensor([[0, 1], [2, 3]])).to_dense().shape == (4, 2 * D)
     assert not rows.take(slice(0, N)).to_dense().any()
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "density", "expected"),
+    [
+        (150, 1.0, 150),
+        (60_000, 1.0, 200),
+        (20_000, 1e-3, 1000),  # a value for each column
+        (10_003, 1e-3, 626),  # sixteen steps, of which none is a rest of a few rows
+        (2_000, 1e-3, 200),
+        (60_000, 0.0, 3750),
+    ],
+)
+def test_batches_of_sparse_rows_hold_a_value_for_each_column(n_rows, density, expected):
+    clf = SoftmaxClassifier()
+    clf.solver_ = "sgd"
+    problem = SimpleNamespace(n_rows=n_rows, density=density)
+    assert clf._batch_rows(problem) == expected
+    assert clf.set_params(batch_size=64)._batch_rows(problem) == 64
