@@ -183,7 +183,7 @@ class Network:
         return self.params[: self.n_coefs]
 
     def complete_(self, gradients: list[Tensor], penalty: ElasticNet | None) -> None:
-        """In place, what is left to do once the gradients of all parts of a batch are added up.
+        """In place, what is left to do in a step once the gradients of all parts of its batch are added up.
 
         Above all, add that of the penalty's smooth part, unless `penalty` is None.
         """
