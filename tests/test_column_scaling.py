@@ -81,7 +81,7 @@ def test_gradients_are_derivatives(layout, options):
 def test_the_penalty_is_that_of_the_weights_on_the_columns():
     network, penalty = network_of(True), L2(np.array([0.3, 2.0]), np.zeros(K))
     gradients = [torch.zeros_like(p) for p in network.params]
-    network.training_scores(torch.from_numpy(WINE[:5]))  # a step begins so
+    network.training_scores(batch_of("shared"))  # a step begins so
     network.complete_(gradients, penalty)
     with torch.no_grad():
         expected = central_differences(network, lambda: penalty.value(network.penalised()).sum())
