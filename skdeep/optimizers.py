@@ -193,7 +193,7 @@ class SGD(Optimizer):
             add_scaled_(param, velocity, step)
 
     def prox_step(self, index):
-        return per_model(self.learning_rate * self.factor / (1 - self.momentum), self.params[index])
+        return per_model(self.rate / (1 - self.momentum), self.params[index])
 
     def select(self, models, params):
         self._express(self._ones)
@@ -274,7 +274,7 @@ class AdamW(Adam):
     """
 
     def prox_step(self, index):
-        return per_model(self.learning_rate * self.factor, self.params[index])
+        return per_model(self.rate, self.params[index])
 
 
 OPTIMIZERS = {"sgd": SGD, "adam": Adam, "adamw": AdamW}

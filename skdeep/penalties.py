@@ -47,6 +47,7 @@ class ElasticNet:
         self._projection: Tensor | None = None
         self._shrinkage: Tensor | None = None
         self._ridge: tuple[Tensor, Tensor] | None = None
+        self._known: dict[tuple, tuple[float | Tensor, float | Tensor]] = {}
 
     @property
     def smooth(self) -> bool:
@@ -73,9 +74,16 @@ class ElasticNet:
         """Second derivative of the smooth part, per model."""
         return self.alpha * (1 - self.l1_ratio)
 
+    def _strengths(self, coef: Tensor) -> tuple[float | Tensor, float | Tensor]:
+        """Those of the L1 part and of the smooth part, as factors for coefficients (K, ...)."""
+        kind = coef.ndim, coef.dtype, coef.device
+        if kind not in self._known:
+            self._known[kind] = per_model(self.alpha * self.l1_ratio, coef), per_model(self.curvature(), coef)
+        return self._known[kind]
+
     def add_gradient_(self, coef: Tensor, gradient: Tensor) -> None:
         """In place, ``gradient += alpha * (1 - l1_ratio) * coef``: the smooth part."""
-        strength = per_model(self.curvature(), coef)
+        _, strength = self._strengths(coef)
         if isinstance(strength, Tensor):
             gradient.addcmul_(coef, strength)
         elif strength:
@@ -100,7 +108,7 @@ class ElasticNet:
 
     def _prepare(self, coef: Tensor, step: float | Tensor, scale: Tensor | None):
         """Interval whose projection the proximal map takes off, and factor on the rest: for all steps of one size."""
-        l1, l2 = per_model(self.alpha * self.l1_ratio, coef), per_model(self.curvature(), coef)
+        l1, l2 = self._strengths(coef)
         threshold = l1 * step if isinstance(l1, Tensor) or l1 else 0.0
         if scale is not None and (isinstance(threshold, Tensor) or threshold):
             threshold = threshold * scale
