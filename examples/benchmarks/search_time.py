@@ -76,6 +76,8 @@ def linear(X, y, cv, alphas, options, data):
         )
     times, scores = {}, {}
     for round_ in range(options.rounds):
+        for n_jobs in {*options.n_jobs, *options.peer_n_jobs}:  # workers start, and import, once in a session
+            reference.cross_val_score(SoftmaxClassifier(max_iter=1), X[:300], y[:300], cv=2 * n_jobs, n_jobs=n_jobs)
         for (label, n_jobs), search in contestants.items():
             if label.startswith("scikit") and round_ >= options.peer_rounds:
                 continue
