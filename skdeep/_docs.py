@@ -51,9 +51,7 @@ nesterovs_momentum : bool, default=True
 beta_1, beta_2, epsilon : float, default=0.9, 0.999, 1e-8
     Decay rates and denominator offset of "adam" and "adamw".
 batch_size : int or "auto", default="auto"
-    Rows per step; "auto" is min(200, n_samples). Of sparse rows, it is as many as have one value for each column on
-    average, where these are more, and no more than a sixteenth of all (200 at least). A batch that holds all rows is
-    the exact, deterministic gradient.
+    Rows per step; "auto" is min(200, n_samples). A batch that holds all rows is the exact, deterministic gradient.
 max_iter : int, default={max_iter}
     Epochs (passes over the data) at most; for "lbfgs", iterations.
 tol : float, default=1e-4
@@ -94,6 +92,13 @@ callbacks : list of skorch callbacks or None, default=None
 verbose : bool or int, default=False
     Whether to print a table of the epochs.
 """
+
+#: The same for linear models.
+LINEAR_TRAINING_PARAMETERS = TRAINING_PARAMETERS.format(max_iter=200, n_iter_no_change=5).replace(
+    "min(200, n_samples). A batch",
+    """min(200, n_samples). Of sparse rows, it is as many as have one value for each column
+    on average, where these are more, up to a sixteenth of all. A batch""",
+)
 
 TRAINING_ATTRIBUTES = """
 classes_ : ndarray of shape (n_classes,)

@@ -102,17 +102,22 @@ def _average_blocks(objective: Objective) -> Tensor:
     """The block (K, 1, D, D) of every score with itself, from the second derivatives' mean over rows and scores."""
     network, batches, n_inputs = objective.network, objective.batches, width(objective)
     assert isinstance(network, Linear)
-    (n_models, _, n_features), center = network.params[0].shape, network.center
+    (n_models, n_scores, n_features), center = network.params[0].shape, network.center
     # models with the same rows share the products of their columns, unless they differ in centres or weights
     own = any(values is not None and values.ndim > 1 and len(values) > 1 for values in (center, batches.weight))
     average = network.params[0].new_zeros(n_models, 1, 1, 1)
     products = average.new_zeros(n_models if own else 1, n_inputs, n_inputs)
+    step = max(1, _STEP_ENTRIES // (n_models * n_scores**2))  # a loss may know its diagonal only from all of it
     for batch in batches.epoch():
         assert isinstance(batch.X, Tensor)  # chunks are small
-        second = objective.loss.hessian_diagonal(network.scores(batch.X), batch.target)
+        scores = network.scores(batch.X)
         X = (batch.X.to_dense() if batch.X.layout is torch.sparse_csr else batch.X).view(-1, n_features)
         weight = None if batch.weight is None else batch.weight.unsqueeze(2)
-        average += (second if weight is None else second * weight).mean(2).sum(1).view(-1, 1, 1, 1)
+        for start in range(0, len(X), step):
+            rows = slice(start, start + step)
+            second = objective.loss.hessian_diagonal(scores[:, rows], batch.target[:, rows])
+            second = second if weight is None else second * weight[:, rows]
+            average += second.mean(2).sum(1).view(-1, 1, 1, 1)
         for model, product in enumerate(products):
             Z = _columns(network, X, model)
             product.addmm_((Z if weight is None else Z * _of(weight, model)).T, Z)

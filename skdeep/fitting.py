@@ -82,7 +82,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         """Parameters in which members may differ, given the others: splits of the rows follow from one seed."""
         return self.stackable - {"random_state"} if self._splits_rows() else self.stackable
 
-    def _is_proximal(self) -> bool:
+    def _is_proximal(self, penalty: ElasticNet) -> bool:
         """Whether the penalty acts through its proximal map (else through its gradient)."""
         return self.solver_ == "adamw"
 
@@ -249,11 +249,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         """Rows per step."""
         if self.solver_ in FULL_BATCH:
             return problem.n_rows
-        if self.batch_size != "auto":
-            return min(self.batch_size, problem.n_rows)
-        # a step also passes over all coefficients, which rows with few values each would otherwise wait for
-        filled = 1 / max(problem.density, 1 / problem.n_rows)
-        return min(max(200, min(int(filled), -(-problem.n_rows // 16))), problem.n_rows)
+        return min(200 if self.batch_size == "auto" else self.batch_size, problem.n_rows)
 
     def _epochs_of(self, steps: int, problem: Problem) -> int:
         """Epochs that so many steps take, rounded up."""
@@ -339,7 +335,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             power_t=self.power_t,
             warmup_epochs=self.warmup_epochs,
             max_grad_norm=self.max_grad_norm,
-            proximal=self._is_proximal(),
+            proximal=self._is_proximal(penalty),
             products=self._products(),
         )
         train(network, loss, penalty, optimizer, batches, mean_weight, plan, progress, monitor, observer)

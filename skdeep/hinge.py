@@ -10,8 +10,8 @@ from skdeep._docs import (
     LINEAR_ATTRIBUTES,
     LINEAR_PARAMETERS,
     LINEAR_SOLVERS,
+    LINEAR_TRAINING_PARAMETERS,
     TRAINING_ATTRIBUTES,
-    TRAINING_PARAMETERS,
     document,
 )
 from skdeep.calibrated import ScoresMixin
@@ -22,7 +22,7 @@ from skdeep.losses import LOSSES, Loss
 @document(
     linear=LINEAR_PARAMETERS,
     solvers=LINEAR_SOLVERS,
-    training=TRAINING_PARAMETERS.format(max_iter=200, n_iter_no_change=5),
+    training=LINEAR_TRAINING_PARAMETERS,
     calibration=HINGE_CALIBRATION_PARAMETERS,
     learned=LINEAR_ATTRIBUTES + CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES,
 )

@@ -84,7 +84,8 @@ class LBFGS:
             if due.any():
                 which = models[due]
                 self.preconditioner.compute(which, point[due], average)
-                self.memory[which, _STARTS] = self.preconditioner(which, self.memory[which, _CHANGES])
+                if not average:  # at the start, nothing is remembered
+                    self.memory[which, _STARTS] = self.preconditioner(which, self.memory[which, _CHANGES])
 
     def _directions(self, point: Tensor, gradient: Tensor) -> Tensor:
         start = self._remember(point, gradient)

@@ -15,10 +15,10 @@ from skdeep._docs import (
     LEARNING_RATES,
     LINEAR_ATTRIBUTES,
     LINEAR_PARAMETERS,
+    LINEAR_TRAINING_PARAMETERS,
     RIDGE_ALPHA,
     SCORES_CALIBRATION_PARAMETERS,
     TRAINING_ATTRIBUTES,
-    TRAINING_PARAMETERS,
     document,
 )
 from skdeep.calibrated import ScoresMixin
@@ -33,7 +33,7 @@ from skdeep.optimizers import OPTIMIZERS
     linear=LINEAR_PARAMETERS.replace(ALPHA, RIDGE_ALPHA),
     learning_rates=LEARNING_RATES,
     calibration=SCORES_CALIBRATION_PARAMETERS,
-    training=TRAINING_PARAMETERS.format(max_iter=200, n_iter_no_change=5),
+    training=LINEAR_TRAINING_PARAMETERS,
     learned=LINEAR_ATTRIBUTES + CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES,
 )
 class LeastSquaresClassifier(ScoresMixin, LinearClassifier):

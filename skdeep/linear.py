@@ -18,8 +18,8 @@ from skdeep._docs import (
     LINEAR_ATTRIBUTES,
     LINEAR_PARAMETERS,
     LINEAR_SOLVERS,
+    LINEAR_TRAINING_PARAMETERS,
     TRAINING_ATTRIBUTES,
-    TRAINING_PARAMETERS,
     document,
 )
 from skdeep.base import BaseTorchClassifier
@@ -31,7 +31,7 @@ from skdeep.losses import LOSSES, Loss, smoothed
 from skdeep.networks import Linear, sparse_weight
 from skdeep.newton import Newton
 from skdeep.optimizers import OPTIMIZERS
-from skdeep.penalties import PENALTIES
+from skdeep.penalties import L2, PENALTIES, NoPenalty
 from skdeep.preconditioner import Preconditioner
 from skdeep.problem import Problem, TrainingState
 from skdeep.schedules import SCHEDULES
@@ -133,10 +133,17 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         self.callbacks = callbacks
         self.verbose = verbose
 
-    def _is_proximal(self):
-        # by name: whether a model is in a stack with others must make no difference. Adam's steps differ between
-        # coordinates, and the map of a smooth penalty would take ten passes over the coefficients instead of one
-        return not (self.solver_ == "adam" and self.penalty in ("l2", None))
+    def _is_proximal(self, penalty):
+        # Adam's steps differ between coordinates: the map takes twice the passes over the coefficients. By type, since
+        # a penalty of one's own may be nothing but its map
+        return not (self.solver_ == "adam" and type(penalty) in (L2, NoPenalty))
+
+    def _batch_rows(self, problem):
+        if self.batch_size != "auto" or self.solver_ in FULL_BATCH:
+            return super()._batch_rows(problem)
+        # a step also passes over all coefficients, which rows with few values each would otherwise wait for
+        filled = int(1 / max(problem.density, 1 / problem.n_rows))
+        return max(super()._batch_rows(problem), min(filled, -(-problem.n_rows // 16)))
 
     def _n_params(self, n_features, n_outputs):
         return n_features * n_outputs
@@ -184,7 +191,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
             exact = _LBFGS_STEPS * n * 4 * c * d * problem.density + n * c * d**2
         else:
             exact = _PLAIN_STEPS * n * 4 * c * d * problem.density
-        return exact <= _STEPS * (self._batch_rows(problem) * 4 * c * d * problem.density + _STEP_OVERHEAD)
+        return exact <= _STEPS * (super()._batch_rows(problem) * 4 * c * d * problem.density + _STEP_OVERHEAD)
 
     def _has_preconditioner(self) -> bool:
         return Preconditioner.fits(self._training_loss(self.n_outputs_), self.n_outputs_, self.n_features_in_ + 1)
@@ -356,7 +363,7 @@ class CrossEntropyClassifier(LinearClassifier):
     solvers=LINEAR_SOLVERS,
     label_smoothing=LABEL_SMOOTHING,
     calibration=CALIBRATION_PARAMETERS,
-    training=TRAINING_PARAMETERS.format(max_iter=200, n_iter_no_change=5),
+    training=LINEAR_TRAINING_PARAMETERS,
     learned=LINEAR_ATTRIBUTES + CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES,
 )
 class SoftmaxClassifier(CrossEntropyClassifier):

@@ -261,6 +261,9 @@ class SquaredError(Loss):
     def hessian(self, scores, target):
         return torch.diag_embed(torch.ones_like(scores))
 
+    def hessian_diagonal(self, scores, target):
+        return torch.ones_like(scores)
+
 
 class _Hinge(Loss):
     """Common part of the hinge losses: a violation ``v = max(0, margin)`` counts as v, or as v² when squared."""

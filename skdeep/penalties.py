@@ -2,8 +2,8 @@ r"""Penalties :math:`\alpha R(W)` on the coefficients of a stack of K models.
 
 A penalty has a `value` and a proximal map, :math:`\mathrm{prox}_{\epsilon\alpha R}(V) = \arg\min_W \tfrac12
 \|W - V\|^2 + \epsilon\alpha R(W)`, which the training loop applies after each gradient step: exact zeros for L1, and
-no step is too large for any alpha. A smooth one also has a `gradient`, which quasi-Newton solvers and deep networks
-use. ``alpha`` and ``l1_ratio`` hold one number per model.
+no step is too large for any alpha. A smooth one also has a gradient (`add_gradient_`), which quasi-Newton solvers, deep
+networks and Adam use. ``alpha`` and ``l1_ratio`` hold one number per model, and stay as they are.
 
 A solver may work with rescaled coefficients, :math:`V = W / s`; the penalty stays that of W, so `prox` and `gradient`
 take the scale ``s = dW/dV`` (a tensor that broadcasts against V).

@@ -64,7 +64,11 @@ class Preconditioner:
             largest = diagonal.amax((1, 2), keepdim=True).clamp(min=torch.finfo(diagonal.dtype).tiny)
             diagonal += torch.finfo(diagonal.dtype).eps ** 0.4 * largest
             factor, failed = torch.linalg.cholesky_ex(blocks)
-            sound = np.flatnonzero(~failed.cpu().numpy().any(1))  # not that of a loss that overflows
+            # not that of a loss that overflows, bends the other way, or is flat up to rounding
+            flat = (largest <= torch.finfo(largest.dtype).eps).flatten()
+            sound = np.flatnonzero(~(failed.any(1) | flat).cpu().numpy())
+            if not len(sound):
+                continue
             which = models[part][sound]
             self.inverse[which] = torch.cholesky_inverse(factor[sound])
             # nothing moves where there is no curvature, for there is no gradient

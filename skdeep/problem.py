@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,8 +102,11 @@ class Problem:
 
     @property
     def density(self) -> float:
-        """Share of the values that a product has to touch."""
-        return self.X.nnz / max(1, math.prod(self.X.shape)) if sparse.issparse(self.X) else 1.0
+        """Share of the values, in rows of non-zero weight, that a product has to touch."""
+        if not sparse.issparse(self.X):
+            return 1.0
+        n_values = self.X.nnz if self.subset is None else np.diff(self.X.indptr)[self.subset].sum()
+        return float(n_values / max(1, self.n_rows * self.X.shape[1]))
 
     @property
     def weight(self) -> np.ndarray | None:

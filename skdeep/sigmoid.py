@@ -9,8 +9,8 @@ from skdeep._docs import (
     LINEAR_ATTRIBUTES,
     LINEAR_PARAMETERS,
     LINEAR_SOLVERS,
+    LINEAR_TRAINING_PARAMETERS,
     TRAINING_ATTRIBUTES,
-    TRAINING_PARAMETERS,
     document,
 )
 from skdeep.linear import CrossEntropyClassifier
@@ -22,7 +22,7 @@ from skdeep.losses import LOSSES, Loss
     solvers=LINEAR_SOLVERS,
     label_smoothing=LABEL_SMOOTHING,
     calibration=CALIBRATION_PARAMETERS,
-    training=TRAINING_PARAMETERS.format(max_iter=200, n_iter_no_change=5),
+    training=LINEAR_TRAINING_PARAMETERS,
     learned=LINEAR_ATTRIBUTES + CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES,
 )
 class SigmoidClassifier(CrossEntropyClassifier):

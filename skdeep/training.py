@@ -1,8 +1,9 @@
 """The training loop: a stack of K models, each with its own stopping rule.
 
 A training step is: scores of a batch, the loss's gradient with respect to them, the network's pullback of it to the
-parameters, the optimizer's update, the penalty's proximal map. Losses are summed over models, so no model feels
-another; a model that has stopped leaves the stack. The loop does not know whether K is 1.
+parameters, the optimizer's update; before it the penalty's gradient, or after it its proximal map. Losses are summed
+over models, so no model feels another; a model that has stopped leaves the stack. The loop does not know whether K is
+1.
 """
 
 from __future__ import annotations

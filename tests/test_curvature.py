@@ -34,8 +34,9 @@ def objective_of(
     loss = LOSSES[loss](**(options or {}))
     center = scale = None
     if columns is not None:
-        center = torch.from_numpy(X.mean(0)).expand(K, 1, D) if layout == "dense" else None
         factor = torch.arange(1.0, K + 1).double() if columns == "own" else torch.ones(K).double()
+        center = torch.from_numpy(X.mean(0)) + 0.1 * (factor.view(K, 1, 1) - 1) * torch.from_numpy(X.std(0))
+        center = center if layout == "dense" else None
         scale = factor.view(K, 1, 1) / torch.from_numpy(X.std(0))
     start = torch.from_numpy(np.random.default_rng(1).normal(0, 0.3, (K, C, D + 1)))
     network = Linear(start[..., :D].clone(), start[..., D].clone() if intercept else None, center, scale)
@@ -216,6 +217,19 @@ def test_directions_are_those_of_the_two_loop_recursion(seed, n_steps, linear):
             )
             point[m] += torch.from_numpy(rng.normal(size=point.shape[1]))
         gradient = (hessian @ point.unsqueeze(2)).squeeze(2)
+
+
+def test_no_curvature_at_the_start_is_none_to_go_by():
+    """Rows far on the wrong side of a saturated start have gradients, and second derivatives that are all rounding."""
+    objective = objective_of("binary_log_loss", intercept=True)
+    far = torch.full_like(objective.start(), 1e4)
+    preconditioner = Preconditioner.of(objective)
+    vectors = torch.ones(K, 1, far.shape[1], dtype=torch.float64)
+    preconditioner.compute(np.array([0, 2]), far[[0, 2]], average=True)
+    preconditioner.compute(np.array([1]), objective.start()[[1]], average=True)
+    ones = preconditioner(np.arange(K), vectors)
+    torch.testing.assert_close(ones[2], vectors[2])  # alpha is zero: nothing is left of the curvature
+    assert ones.isfinite().all() and not torch.allclose(ones[1], vectors[1])
 
 
 @pytest.mark.parametrize(("name", "options"), KINKED, ids=str)

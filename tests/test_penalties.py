@@ -7,8 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import minimize_scalar
+from sklearn.datasets import load_iris
 
-from skdeep.penalties import PENALTIES
+from skdeep import SoftmaxClassifier
+from skdeep.penalties import L2, PENALTIES
+from skdeep.training import Observer
 
 ALPHA = np.array([0.3, 0.0, 2.0])
 L1_RATIO = np.array([0.15, 0.5, 0.9])
@@ -174,3 +177,53 @@ def test_prox_is_non_expansive(name, data):
     assert ((moved[0] - moved[1]).norm(dim=1) <= before * (1 + 1e-12) + 1e-12).all()
     assert not moved[2].any()
     assert (moved[0].abs() <= u.abs()).all()
+
+
+class NonNegative(L2):
+    """A constraint: all it does is its map."""
+
+    def prox_(self, coef, step, scale=None):
+        coef.clamp_(min=0)
+
+
+class NonNegativeSoftmax(SoftmaxClassifier):
+    def _penalty(self, members, total_weight, batch_weight):
+        return NonNegative(0 * total_weight, 0 * total_weight)
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam", "adamw"])
+def test_a_penalty_that_is_nothing_but_its_map_is_applied_by_every_solver(solver):
+    X, y = load_iris(return_X_y=True)
+    clf = NonNegativeSoftmax(solver=solver, batch_size=32, max_iter=20, tol=1, random_state=0).fit(X, y)
+    assert clf.coef_.min() == 0 < clf.coef_.max()
+
+
+class Gradients(Observer):
+    watches_batches = True
+
+    def __init__(self):
+        self.first = None
+
+    def gradients(self, batch, gradients):
+        self.first = self.first or [g.clone() for g in gradients]
+
+
+@pytest.mark.parametrize(
+    ("solver", "penalty", "share"), [("adam", "l2", 1), ("adam", "elasticnet", 0), ("sgd", "l2", 0)]
+)
+def test_adam_has_the_gradient_of_a_ridge_and_the_map_of_all_else(solver, penalty, share, monkeypatch):
+    """What callbacks and clipping see of the penalty at a start that is not zero."""
+    X, y = load_iris(return_X_y=True)
+    seen = []
+    for alpha in (0.0, 0.5):
+        observer = Gradients()
+        monkeypatch.setattr(SoftmaxClassifier, "_observer", lambda *args, observer=observer: observer)
+        common = {"solver": solver, "penalty": penalty, "standardize": False, "learning_rate_init": 0.01, "max_iter": 1}
+        clf = SoftmaxClassifier(alpha=alpha, batch_size=150, warm_start=True, random_state=0, **common)
+        clf.fit(X, y)
+        clf.coef_ = np.arange(12.0).reshape(3, 4)
+        clf.intercept_ = np.zeros(3)
+        observer.first = None
+        clf.set_params(verbose=True).fit(X, y)
+        seen.append(observer.first[0][0].numpy())
+    np.testing.assert_allclose(seen[1] - seen[0], share * 0.5 * np.arange(12.0).reshape(3, 4), atol=1e-6)
