@@ -132,6 +132,7 @@ def main():
     options.add_argument("--columns", type=int, default=784)
     options.add_argument("--classes", type=int, default=10)
     options.add_argument("--batch-size", type=int, default=256)
+    options.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="of estimators' columns")
     options.add_argument("--epochs", type=int, default=4, help="epochs that an epoch is measured over")
     options.add_argument("--skip-peers", action="store_true", help="leave out scikit-learn and skorch, which are slow")
     options.add_argument("--sparse", action="store_true", help="also 20000 x 100000 sparse rows, beside SGDClassifier")
@@ -142,6 +143,7 @@ def main():
     X = rng.random((options.rows, options.columns), dtype=np.float32)
     y = rng.integers(0, options.classes, options.rows)
     tensors = torch.from_numpy(X), torch.from_numpy(y)
+    X = X.astype(options.dtype, copy=False)  # of scikit-learn's estimators and ours; torch's loops have float32
     iris = load_iris(return_X_y=True)
     rows = sparse_rows() if options.sparse else None
     common = {"batch_size": options.batch_size, **ENDLESS}
@@ -176,7 +178,8 @@ def main():
         note("MLPClassifierTorch (256, 256)", epoch)
         note("MLPClassifierTorch (256, 256), fixed", one - epoch)
         if not options.skip_peers:
-            note("skorch (256, 256)", seconds(skorch_net(X, y, options.classes, options.batch_size))[0])
+            net_of_skorch = skorch_net(tensors[0].numpy(), y, options.classes, options.batch_size)
+            note("skorch (256, 256)", seconds(net_of_skorch)[0])
             note("MLPClassifier (256, 256)", seconds(lambda: MLPClassifier(max_iter=1, **mlp).fit(X, y))[0])
         for n_classes in (2, 20) if options.sparse else ():
             target = rng.integers(0, n_classes, rows.shape[0])
@@ -213,8 +216,9 @@ def main():
     pairs += [(a, a.replace("Softmax", "SGD")) for a in medians if "sparse" in a and a.startswith("Softmax")]
     rows = [[name, value] for name, value in medians.items()]
     rows += [[f"{a} / {b}", medians[a] / medians[b]] for a, b in pairs if b in medians]
-    data = f"{options.rows} x {options.columns} float32, {options.classes} classes, batch {options.batch_size}"
-    report("epoch_time", f"{data}; medians of {options.rounds} rounds", ["", "ms, or ratio"], rows, options.output)
+    data = f"{options.rows} x {options.columns} {options.dtype}, {options.classes} classes, batch {options.batch_size}"
+    name = "epoch_time" if options.dtype == "float32" else "epoch_time-float64"
+    report(name, f"{data}; medians of {options.rounds} rounds", ["", "ms, or ratio"], rows, options.output)
 
 
 if __name__ == "__main__":
