@@ -92,6 +92,15 @@ def _of(values: Tensor, model: int) -> Tensor:
     return values[model if len(values) > 1 else 0]
 
 
+def _chunks(objective: Objective) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
+    """Chunks of the rows: their columns as a dense matrix, scores, targets and weights."""
+    for batch in objective.batches.epoch():
+        assert isinstance(batch.X, Tensor)  # chunks are small
+        X = batch.X.to_dense() if batch.X.layout is torch.sparse_csr else batch.X
+        X = X.view(-1, objective.network.params[0].shape[2])
+        yield X, objective.network.scores(batch.X), batch.target, batch.weight
+
+
 def _columns(network: Linear, X: Tensor, model: int) -> Tensor:
     """The columns z of rows, but for their scale."""
     Z = X if network.center is None else X - _of(network.center, model)
@@ -102,20 +111,17 @@ def _average_blocks(objective: Objective) -> Tensor:
     """The block (K, 1, D, D) of every score with itself, from the second derivatives' mean over rows and scores."""
     network, batches, n_inputs = objective.network, objective.batches, width(objective)
     assert isinstance(network, Linear)
-    (n_models, n_scores, n_features), center = network.params[0].shape, network.center
+    (n_models, n_scores, _), center = network.params[0].shape, network.center
     # models with the same rows share the products of their columns, unless they differ in centres or weights
     own = any(values is not None and values.ndim > 1 and len(values) > 1 for values in (center, batches.weight))
     average = network.params[0].new_zeros(n_models, 1, 1, 1)
     products = average.new_zeros(n_models if own else 1, n_inputs, n_inputs)
     step = max(1, _STEP_ENTRIES // (n_models * n_scores**2))  # a loss may know its diagonal only from all of it
-    for batch in batches.epoch():
-        assert isinstance(batch.X, Tensor)  # chunks are small
-        scores = network.scores(batch.X)
-        X = (batch.X.to_dense() if batch.X.layout is torch.sparse_csr else batch.X).view(-1, n_features)
-        weight = None if batch.weight is None else batch.weight.unsqueeze(2)
+    for X, scores, target, weight in _chunks(objective):
+        weight = None if weight is None else weight.unsqueeze(2)
         for start in range(0, len(X), step):
             rows = slice(start, start + step)
-            second = objective.loss.hessian_diagonal(scores[:, rows], batch.target[:, rows])
+            second = objective.loss.hessian_diagonal(scores[:, rows], target[:, rows])
             second = second if weight is None else second * weight[:, rows]
             average += second.mean(2).sum(1).view(-1, 1, 1, 1)
         for model, product in enumerate(products):
@@ -132,7 +138,7 @@ def _blocks(objective: Objective, pairs: Tensor | None) -> Tensor:
     """Blocks (K, n, D, D) in columns that are centred, but not scaled, summed over the rows."""
     network, batches = objective.network, objective.batches
     assert isinstance(network, Linear)
-    n_models, n_scores, n_features = network.params[0].shape
+    n_models, n_scores, _ = network.params[0].shape
     n_inputs, n_pairs, center = width(objective), _count(objective, pairs), network.center
     # models with the same rows share the products of their centred columns, which are scaled at the end
     together = batches.shared and (center is None or len(center) == 1)
@@ -143,22 +149,18 @@ def _blocks(objective: Objective, pairs: Tensor | None) -> Tensor:
     of_scores = n_scores if pairs is None else n_scores**2
     step = max(1, _STEP_ENTRIES // (n_products + of_scores * n_models // len(parts)))
     total = network.params[0].new_zeros(n_models, n_pairs, n_products, *() if many else (n_inputs,))
-    for batch in batches.epoch():
-        assert isinstance(batch.X, Tensor)  # chunks are small
-        scores = network.scores(batch.X)
-        X = batch.X.to_dense() if batch.X.layout is torch.sparse_csr else batch.X
-        X = X.view(-1, n_features)
+    for X, scores, target, weight in _chunks(objective):
         for start in range(0, len(X), step):
             rows = slice(start, start + step)
             for part in parts:
-                target = batch.target if len(batch.target) == 1 else batch.target[part]
+                t = target if len(target) == 1 else target[part]
                 if pairs is None:
-                    second = objective.loss.hessian_diagonal(scores[part, rows], target[:, rows])
+                    second = objective.loss.hessian_diagonal(scores[part, rows], t[:, rows])
                 else:
-                    second = objective.loss.hessian(scores[part, rows], target[:, rows])[..., pairs[0], pairs[1]]
-                if batch.weight is not None:
-                    weight = batch.weight if len(batch.weight) == 1 else batch.weight[part]
-                    second = second * weight[:, rows, None]
+                    second = objective.loss.hessian(scores[part, rows], t[:, rows])[..., pairs[0], pairs[1]]
+                if weight is not None:
+                    w = weight if len(weight) == 1 else weight[part]
+                    second = second * w[:, rows, None]
                 add_(total[part], second, _columns(network, X[rows], part.start), upper)
     if many:
         half, total = total, total.new_empty(n_models, n_pairs, n_inputs, n_inputs)

@@ -117,11 +117,12 @@ class LBFGS:
         last_gradient.copy_(gradient)
         product = torch.linalg.vecdot(step, change)
         sound = product > torch.finfo(step.dtype).eps * torch.linalg.vecdot(change, change)
-        sound &= torch.from_numpy(self.n_calls > 0).to(point.device)
+        begun = torch.from_numpy(self.n_calls > 0).to(point.device)
+        sound &= begun
         self.size = torch.where(sound, product / torch.linalg.vecdot(change, start_of_change), self.size)
         if self.preconditioner is None and not self.n_calls.all():  # begin with a step of at most unit length
             unit = 1 / gradient.abs().sum(1).double().clamp(min=1.0)
-            self.size = torch.where(torch.from_numpy(self.n_calls > 0).to(point.device), self.size, unit)
+            self.size = torch.where(begun, self.size, unit)
         self.n_calls += 1
         models, slots = np.arange(len(point)), self.n_calls % HISTORY
         self.filled[models, slots] = self.n_calls

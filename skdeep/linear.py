@@ -191,6 +191,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
             exact = _LBFGS_STEPS * n * 4 * c * d * problem.density + n * c * d**2
         else:
             exact = _PLAIN_STEPS * n * 4 * c * d * problem.density
+        # with steps of as few rows as dense ones: what they cost at least
         return exact <= _STEPS * (super()._batch_rows(problem) * 4 * c * d * problem.density + _STEP_OVERHEAD)
 
     def _has_preconditioner(self) -> bool:
