@@ -21,8 +21,9 @@ _CHUNK_VALUES = 1 << 18  # values hashed at a time: they stay in the cache, and 
 #: In the place of a fold: cells of which each fold holds out a part, and cells that none does.
 DIVIDED, KEPT = -1, -2
 
-#: A cell is heavy, beside the weight that is held out at a time, from this share of it on.
-_HEAVY = 0.25
+#: A cell is heavy, beside the weight that is held out at a time, from this share of it on; and it stands for so many
+#: rows that some would be on either side of a random split.
+_HEAVY, _SEVERAL = 0.25, 3
 
 
 def index_dtype(n: int) -> type:
@@ -148,16 +149,18 @@ class _Cells:
     weight : ndarray of shape (k,)
     stratum : ndarray of shape (k,)
         The class of most weight in each.
-    is_heavy, is_several : ndarray of shape (k,)
-        Whether a cell is heavy beside what is held out at a time, and whether it stands for several rows.
+    is_heavy : ndarray of shape (k,)
+        Whether a cell is heavy beside what is held out at a time.
+    n_rows : ndarray of shape (k,)
+        How many rows a cell stands for, by its weight.
     divided : ndarray of shape (k,)
-        Whether a cell is divided: heavy, and of so many rows that the part held out is one at least.
+        Whether a cell is divided: heavy, and of several rows.
     """
 
     weight: np.ndarray
     stratum: np.ndarray
     is_heavy: np.ndarray
-    is_several: np.ndarray
+    n_rows: np.ndarray
     divided: np.ndarray
 
     @classmethod
@@ -168,7 +171,7 @@ class _Cells:
         leading = order[np.diff(rows.cell[order], prepend=-1) > 0]
         n_rows = weight / rows.unit
         is_heavy = weight > _HEAVY * share * weight.sum()
-        return cls(weight, rows.stratum[leading], is_heavy, n_rows >= 2, is_heavy & (n_rows * share >= 1))
+        return cls(weight, rows.stratum[leading], is_heavy, n_rows, is_heavy & (n_rows >= _SEVERAL))
 
     def positions(self) -> np.ndarray:
         """Where each whole cell lies within its class: the share of the class's weight up to its middle, in (0, 1)."""
@@ -209,7 +212,7 @@ def fold_of_rows(rows: DistinctRows, n_folds: int) -> np.ndarray:
     fold[pairs[1, alone]] = KEPT
     fold[cells.divided] = DIVIDED
     if not cells.divided.any() and len(np.unique(fold[fold >= 0])) < 2:
-        fold[cells.is_several] = DIVIDED
+        fold[cells.n_rows >= 2] = DIVIDED
     return fold[rows.cell]
 
 
@@ -257,7 +260,7 @@ def validation_rows(rows: DistinctRows, fraction: float) -> np.ndarray:
         candidates = candidates[n + 1 :]  # a heavy cell that would be too much: perhaps the next one is not
     fold[cells.divided] = DIVIDED
     if not (fold != KEPT).any():
-        fold[cells.is_several] = DIVIDED
+        fold[cells.n_rows >= 2] = DIVIDED
     return fold[rows.cell]
 
 
