@@ -87,7 +87,7 @@ def stop(process: subprocess.Popen) -> None:
 
 def measure(name: str, limit: float) -> list[list]:
     """The lines of a part, from a process of its own that has `limit` seconds."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--worker", name, "--limit", str(limit)]
+    command = [sys.executable, __file__, *sys.argv[1:], "--worker", name, "--end", str(time.time() + limit)]
     note = ""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, stdout=out, stderr=errors, start_new_session=True)
@@ -120,7 +120,7 @@ def main():
     options.add_argument("--quick", action="store_true", help="a few seconds on few rows; writes to --output only")
     options.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), metavar="PART")
     options.add_argument("--worker", help=argparse.SUPPRESS)
-    options.add_argument("--limit", type=float, help=argparse.SUPPRESS)
+    options.add_argument("--end", type=float, help=argparse.SUPPRESS)
     options = options.parse_args()
     device = torch.device(options.device)
     if device.type == "cuda" and device.index is None:
@@ -128,7 +128,7 @@ def main():
     if options.worker:
         warnings.simplefilter("ignore", ConvergenceWarning)
         function, _ = PARTS[options.worker]
-        return function(Bench(device, options.quick, 1 if options.quick else options.rounds, options.limit))
+        return function(Bench(device, options.quick, 1 if options.quick else options.rounds, options.end))
 
     torch.zeros(1, device=device).sum().item()  # a device that is not there ends the run here
     start = time.perf_counter()

@@ -23,14 +23,14 @@ class Bench:
     quick : bool
         Whether to use few rows.
     rounds : int
-    limit : float
-        Seconds after which the part is ended from outside.
+    end : float
+        When the part is ended from outside, by `time.time`.
     """
 
     device: torch.device
     quick: bool
     rounds: int
-    limit: float
+    end: float
 
     @cached_property
     def images(self) -> tuple[str, np.ndarray, np.ndarray]:
@@ -92,8 +92,8 @@ def attempt(what: str, function: Callable, unit: str = "", note: str = "") -> No
         emit_error(what, error)
 
 
-def contest(bench: Bench, contestants: dict[str, Callable], pairs=(), at="", unit="ms", factor=1e3) -> None:
-    """Print medians over rounds in which the contestants take turns, and the ratios of some.
+def contest(bench: Bench, contestants: dict[str, Callable], pairs=(), at="", unit="ms", factor=1e3) -> dict[str, float]:
+    """Print and return medians over rounds in which the contestants take turns; print the ratios of some.
 
     Parameters
     ----------
@@ -105,6 +105,11 @@ def contest(bench: Bench, contestants: dict[str, Callable], pairs=(), at="", uni
         Ends all names.
     unit, factor : str, float
         Of the printed times.
+
+    Returns
+    -------
+    medians : dict of float
+        Seconds, of those that have not failed.
     """
     taken: dict[str, list[float]] = {}
     ready: dict[str, Callable] = {}
@@ -126,3 +131,4 @@ def contest(bench: Bench, contestants: dict[str, Callable], pairs=(), at="", uni
         for a, b in pairs:
             if a in taken and b in taken:
                 emit(f"{a} / {b}{at}", float(np.median(taken[a]) / np.median(taken[b])), "ratio")
+    return {name: float(np.median(values)) for name, values in taken.items()}

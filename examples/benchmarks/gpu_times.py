@@ -19,6 +19,13 @@ def epochs(bench: Bench) -> None:
     emit("data", name)
     extra = 1 if bench.quick else 4
     cuda = bench.device.type == "cuda"
+
+    def softmax(**params):
+        return SoftmaxClassifier(solver="sgd", **params)
+
+    def mlp(**params):
+        return MLPClassifierTorch((256, 256), **params)
+
     for batch_size in (64,) if bench.quick else (256, 4096):
         torch.compiler.reset()  # past a number of variants of one network it would silently not compile
         shared = {**ENDLESS, "batch_size": batch_size, "device": str(bench.device)}
@@ -50,12 +57,6 @@ def epochs(bench: Bench) -> None:
 
             return prepare
 
-        def softmax(**params):
-            return SoftmaxClassifier(solver="sgd", **params)
-
-        def mlp(**params):
-            return MLPClassifierTorch((256, 256), **params)
-
         contestants = {
             "SoftmaxClassifier": ours(softmax),
             "plain torch loop, softmax": loop(linear=True),
@@ -82,24 +83,17 @@ def epochs(bench: Bench) -> None:
         contest(bench, contestants, pairs, at=f", batch {batch_size}")
 
     iris = load_iris(return_X_y=True)
-    models = [
-        make(max_iter=1, random_state=0, device=str(bench.device)) for make in (SoftmaxClassifier, MLPClassifierTorch)
-    ]
-    contest(
-        bench,
-        {f"{type(m).__name__}, iris, max_iter=1": bench.repeat(lambda m=m: m.fit(*iris)) for m in models},
-    )
-    if cuda:
+    tiny = [make(max_iter=1, random_state=0, device=str(bench.device)) for make in (SoftmaxClassifier, mlp)]
+    contest(bench, {f"{type(m).__name__}, iris, max_iter=1": bench.repeat(lambda m=m: m.fit(*iris)) for m in tiny})
+
+    def peak():
         torch.cuda.reset_peak_memory_stats(bench.device)
         before = torch.cuda.memory_allocated(bench.device)
+        mlp(max_iter=1, random_state=0, device=str(bench.device)).fit(X, y)
+        return (torch.cuda.max_memory_allocated(bench.device) - before) / 1e6
 
-        def peak():
-            MLPClassifierTorch((256, 256), max_iter=1, random_state=0, device=str(bench.device)).fit(X, y)
-            return (torch.cuda.max_memory_allocated(bench.device) - before) / 1e6
-
-        attempt(
-            "memory that MLPClassifierTorch (256, 256) takes on the device", peak, "MB", f"X: {X.nbytes / 1e6:.0f} MB"
-        )
+    if cuda:
+        attempt("MLPClassifierTorch (256, 256): memory of the device", peak, "MB", f"X: {X.nbytes / 1e6:.0f} MB")
 
 
 def with_matmul(precision: str, function: Callable):
@@ -159,14 +153,11 @@ def search(bench: Bench) -> None:
         return bench.repeat(lambda: clone(estimator).fit(X[rows], y[rows]), warm)
 
     def many(estimator, n, cv):
-        grid = {"alpha": np.logspace(-6, -2, n)}
-        return bench.repeat(lambda: GridSearchCV(clone(estimator), grid, cv=cv, refit=False).fit(X, y), warm)
+        grid, how = {"alpha": np.logspace(-6, -2, n)}, {"cv": cv, "refit": False, "error_score": "raise"}
+        return bench.repeat(lambda: GridSearchCV(clone(estimator), grid, **how).fit(X, y), warm)
 
     of_all, of_one = f"search of {n_alphas * folds} SoftmaxClassifier", "one fit of SoftmaxClassifier"
-    of_mlps, of_mlp = (
-        f"search of {n_networks} MLPClassifierTorch (256, 256)",
-        "one fit of MLPClassifierTorch (256, 256)",
-    )
+    of_mlps, of_mlp = f"search of {n_networks} MLPClassifierTorch", "one fit of MLPClassifierTorch"
     contestants = {
         of_one: fit(softmax),
         of_all: many(softmax, n_alphas, split),

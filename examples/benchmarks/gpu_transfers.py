@@ -91,7 +91,6 @@ def transfers(bench: Bench) -> None:
     name, X, _ = bench.images
     emit("size of the rows", X.nbytes / 1e6, "MB", name)
     rows = torch.from_numpy(X)
-
     there = rows.to(bench.device)
     contestants = {
         "pageable memory to the device": bench.repeat(lambda: rows.to(bench.device, copy=True)),
@@ -99,12 +98,14 @@ def transfers(bench: Bench) -> None:
     }
     if bench.device.type != "cuda":
         emit("pinned memory, streaming", "skipped", "", f"{bench.device.type} holds all rows where it computes")
-        return contest(bench, contestants)
-    pinned = rows.pin_memory()
-    contestants["pinned memory to the device"] = bench.repeat(lambda: pinned.to(bench.device, non_blocking=True))
-    contestants["pinning"] = bench.repeat(rows.pin_memory)
-    contest(bench, contestants)
-    streaming(bench)
+    else:
+        pinned = rows.pin_memory()
+        contestants["pinned memory to the device"] = bench.repeat(lambda: pinned.to(bench.device, non_blocking=True))
+        contestants["pageable to pinned memory"] = bench.repeat(rows.pin_memory)
+    for name, taken in contest(bench, contestants).items():
+        emit(f"{name}, rate", X.nbytes / 1e9 / taken, "GB/s")
+    if bench.device.type == "cuda":
+        streaming(bench)
 
 
 def streaming(bench: Bench) -> None:
