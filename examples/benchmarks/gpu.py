@@ -130,7 +130,10 @@ def main():
         function, _ = PARTS[options.worker]
         return function(Bench(device, options.quick, 1 if options.quick else options.rounds, options.end))
 
-    torch.zeros(1, device=device).sum().item()  # a device that is not there ends the run here
+    try:
+        torch.zeros(1, device=device).sum().item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise SystemExit(f"{device} cannot be used here: {error}") from None
     start = time.perf_counter()
     output = options.output or (None if options.quick else Path(__file__).parent / "results")
     about = describe(device)

@@ -172,8 +172,8 @@ def solvers(bench: Bench) -> None:
     emit("data", name)
     prediction(bench, X, y)
     estimators = {
-        "SoftmaxClassifier lbfgs": SoftmaxClassifier(solver="lbfgs", alpha=1e-4, max_iter=100, tol=1e-4),
         "LeastSquaresClassifier exact": LeastSquaresClassifier(alpha=1e-3),
+        "SoftmaxClassifier lbfgs": SoftmaxClassifier(solver="lbfgs", alpha=1e-4, max_iter=100, tol=1e-4),
     }
     models, contestants, pairs = {}, {}, []
 
