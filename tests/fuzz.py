@@ -23,7 +23,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-
 from fuzzing import cases
 from fuzzing.judge import Finding, find, shrink
 
@@ -42,13 +41,14 @@ def _alarm(*_):
 def _begin_worker() -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGALRM, _alarm)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if multiprocessing.parent_process() is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the parent that is told
 
 
-def _work(task: tuple[int, int, int]) -> tuple[int, int, Counter, list[Finding], float]:
-    """Examples start to stop of a seed: what was done, the faults, and the seconds."""
+def _work(task: tuple[int, int, int]) -> tuple[int, Counter, list[Finding]]:
+    """Examples start to stop of a seed: where it stopped, what was done, and the faults."""
     seed, start, stop = task
-    began, done, findings = time.perf_counter(), Counter(), []
+    done, findings = Counter(), []
     for i in range(start, stop):
         signal.alarm(20)
         own, finding = find(cases.draw(np.random.default_rng([seed, i])))
@@ -56,7 +56,7 @@ def _work(task: tuple[int, int, int]) -> tuple[int, int, Counter, list[Finding],
         done += own
         if finding is not None:
             findings.append(finding)
-    return start, stop, done, findings, time.perf_counter() - began
+    return stop, done, findings
 
 
 def _print(finding: Finding) -> None:
@@ -64,30 +64,35 @@ def _print(finding: Finding) -> None:
     print(f"python tests/fuzz.py --case '{json.dumps(finding.case)}'", flush=True)
 
 
-def run(examples: int, seed: int, start: int, workers: int, out=None) -> Counter:
+def _results(tasks: list, workers: int):
+    """What `_work` gives for each task, in their order."""
+    if workers == 1:
+        _begin_worker()
+        yield from map(_work, tasks)
+        return
+    torch.set_num_threads(1)  # this process shrinks
+    with multiprocessing.get_context("spawn").Pool(workers, _begin_worker) as pool:
+        yield from pool.imap(_work, tasks)
+
+
+def run(examples: int, seed: int, start: int, workers: int) -> Counter:
     """Examine cases `start` to `examples` of a seed; how often each fault was seen."""
     tasks = [(seed, i, min(i + _CHUNK, examples)) for i in range(start, examples, _CHUNK)]
-    done, faults, began, n_done = Counter(), Counter(), time.perf_counter(), 0
-    torch.set_num_threads(1)  # it shrinks
-    with multiprocessing.get_context("spawn").Pool(workers, _begin_worker) as pool:
-        try:
-            for first, stop, own, findings, _ in pool.imap(_work, tasks):
-                done += own
-                n_done += stop - first
-                for finding in findings:
-                    if not faults[finding.what]:
-                        _print(shrink(finding))
-                    faults[finding.what] += 1
-                if (stop // _CHUNK) % 20 == 0:
-                    seconds = time.perf_counter() - began
-                    rate = 1000 * seconds / n_done
-                    print(f"-- {n_done} examples, {len(faults)} faults, {rate:.0f} ms each; --start {stop}", flush=True)
-        except KeyboardInterrupt:
-            print(f"interrupted; go on with --seed {seed} --start {start + n_done}")
-    for what, count in sorted(done.items()):
+    done, faults, began, stop = Counter(), Counter(), time.perf_counter(), start
+    try:
+        for n_chunks, (stop, own, findings) in enumerate(_results(tasks, workers), start=1):
+            done += own
+            for finding in findings:
+                faults[finding.what] += 1
+                if faults[finding.what] == 1:
+                    _print(shrink(finding))
+            if n_chunks % 20 == 0:
+                each = 1000 * (time.perf_counter() - began) / (stop - start)
+                print(f"-- {stop} examples, {len(faults)} faults, {each:.0f} ms each", flush=True)
+    except KeyboardInterrupt:
+        print(f"Interrupted: go on with --seed {seed} --start {stop}")
+    for what, count in [*sorted(done.items()), *((f"FAULT {what}", n) for what, n in faults.most_common())]:
         print(f"{count:8d}  {what}")
-    for what, count in faults.most_common():
-        print(f"{count:8d}  FAULT {what}")
     return faults
 
 

@@ -9,7 +9,6 @@ import torch
 from fuzzing import cases
 from fuzzing.judge import examine, find, shrink
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from skdeep import LeastSquaresClassifier, MLPClassifierTorch, SoftmaxClassifier
 from skdeep.calibrated import CalibrationMixin
@@ -19,9 +18,7 @@ from skdeep.fitting import FittingMixin
 
 @pytest.mark.parametrize("estimator", cases.PARAMETERS)
 def test_a_fit_is_refused_or_right(estimator):
-    @settings(
-        max_examples=40, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-    )
+    @settings(max_examples=40, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(cases.cases(estimator))
     def check(case):
         examine(case)
@@ -32,13 +29,11 @@ def test_a_fit_is_refused_or_right(estimator):
 # ---- the fuzz itself -------------------------------------------------------------------------------------------------
 
 
-def first_fault(estimator, n=150, seed=0):
-    """The first fault among some examples of an estimator."""
-    for i in range(n):
-        _, finding = find(cases.draw(np.random.default_rng([seed, i]), estimator))
-        if finding is not None:
-            return finding
-    return None
+def first_fault(what, estimator, given, n=60):
+    """The first fault of a kind among some examples of an estimator; None if it is in none of them."""
+    drawn = (cases.draw(np.random.default_rng([0, i]), estimator) for i in range(n))
+    examples = (find(cases.simple(case | given))[1] for case in drawn)
+    return next((finding for finding in examples if finding is not None and what in finding.what), None)
 
 
 def unfair(self, scores, original=FittingMixin._link):
@@ -55,7 +50,8 @@ def moves_torch(self, network, progress, *rest, original=FittingMixin._conclude)
 
 
 def remembers(self, members, problem, *rest, original=LeastSquaresClassifier._run):
-    self.earlier_ = getattr(self, "earlier_", 0) + 1
+    if hasattr(self, "coef_"):
+        self.fitted_before_ = True
     original(self, members, problem, *rest)
 
 
@@ -85,21 +81,59 @@ def counts_all(cls, rows, subsets, weights, known=None, original=Columns.of_mode
 
 
 PLANTED = {
-    "probabilities do not sum to one": ("SoftmaxClassifier", CalibrationMixin, "_link", unfair),
-    "constant scores": ("SoftmaxClassifier", SoftmaxClassifier, "_learned", upside_down),
-    "global state": ("MLPClassifierTorch", MLPClassifierTorch, "_conclude", moves_torch),
-    "leaves attributes": ("LeastSquaresClassifier", LeastSquaresClassifier, "_run", remembers),
-    "written to": ("SoftmaxClassifier", SoftmaxClassifier, "_problem", writes),
-    "IndexError": ("HingeClassifier", FittingMixin, "_problem", raw),
-    "without the name": ("HingeClassifier", FittingMixin, "_problem", mumbles),
-    "weight": ("MLPClassifierTorch", Columns, "of_models", classmethod(counts_all)),
+    "probabilities do not sum to one": ("SoftmaxClassifier", CalibrationMixin, "_link", unfair, {}),
+    "constant scores": ("SoftmaxClassifier", SoftmaxClassifier, "_learned", upside_down, {}),
+    "global state": ("MLPClassifierTorch", MLPClassifierTorch, "_conclude", moves_torch, {}),
+    "earlier fit leaves": (
+        "LeastSquaresClassifier",
+        LeastSquaresClassifier,
+        "_run",
+        remembers,
+        {"story": "fit something else, fit"},
+    ),
+    "written to": ("SoftmaxClassifier", SoftmaxClassifier, "_problem", writes, {}),
+    "IndexError": ("HingeClassifier", FittingMixin, "_problem", raw, {}),
+    "without the name": ("HingeClassifier", FittingMixin, "_problem", mumbles, {}),
+    "not a repetition": (
+        "SoftmaxClassifier",
+        Columns,
+        "of_models",
+        classmethod(counts_all),
+        {"relation": "repetition"},
+    ),
 }
 
 
 @pytest.mark.parametrize("what", PLANTED)
 def test_a_planted_fault_is_found(what, monkeypatch):
-    estimator, owner, name, fault = PLANTED[what]
+    estimator, owner, name, fault, given = PLANTED[what]
     monkeypatch.setattr(owner, name, fault)
-    finding = first_fault(estimator)
+    finding = first_fault(what, estimator, given)
     assert finding is not None
-    assert what in finding.what
+    smallest = shrink(finding, seconds=0.5)
+    assert len(smallest.case) <= len(finding.case)
+    assert what in find(smallest.case)[1].what
+
+
+def test_the_long_run_reports_each_fault_once(monkeypatch, capsys):
+    monkeypatch.setattr(CalibrationMixin, "_link", unfair)
+    assert fuzz.main(["--examples", "30", "--workers", "1"]) == 1
+    out = capsys.readouterr().out
+    assert out.count("==== probabilities do not sum to one [SoftmaxClassifier]") == 1
+    (smallest,) = (line for line in out.splitlines() if "--case" in line and "SoftmaxClassifier" in line)
+    case = smallest.split("'")[1]
+    assert fuzz.main(["--case", case]) == 1
+    monkeypatch.undo()
+    assert fuzz.main(["--case", case]) == 0
+
+
+def test_a_run_goes_on_where_it_stopped():
+    together, parts = fuzz._work((0, 0, 6)), [fuzz._work((0, 0, 2)), fuzz._work((0, 2, 6))]
+    assert together[1] == parts[0][1] + parts[1][1]
+
+
+def test_a_case_survives_json():
+    for i in range(50):
+        case = cases.draw(np.random.default_rng(i))
+        assert json.loads(json.dumps(case)) == case
+        assert all(set(smaller) <= set(case) for smaller in cases.smaller(case))

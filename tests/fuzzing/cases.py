@@ -1,7 +1,7 @@
-"""What is drawn: estimator, parameters, data and order of calls, as a flat dictionary of what is not the simplest choice.
+"""What is drawn: estimator, parameters, data and order of calls, as a dictionary of what is not the simplest choice.
 
-Hypothesis, the long run and its shrinking all read the same tables. The first option of each is the simplest one, and what a
-case without the key has: the empty case is the simplest of all, and a smaller example is one with fewer keys.
+Hypothesis, the long run and its shrinking all read the same tables. The first option of each is the simplest one, and
+what a case without the key has: the empty case is the simplest of all, and a smaller example is one with fewer keys.
 """
 
 from __future__ import annotations
@@ -34,30 +34,98 @@ DATA = {
     "signal": _of(0.6, "linear", "none", "separable", "xor", "rare"),
     "repeated_rows": _of(0.2, False, True),
     "scale": _of(
-        0.25, 1.0, 0.01, 100.0, 1e-4, 1e4, 1e-8, 1e8, 1e-20, 1e20, 1e-60, 1e60, 1e-140, 1e140, 1e-200, 1e200,
-        1e300, 1e-300, 1e-310, "mixed", "very mixed",
+        0.25,
+        1.0,
+        0.01,
+        100.0,
+        1e-4,
+        1e4,
+        1e-8,
+        1e8,
+        1e-20,
+        1e20,
+        1e-60,
+        1e60,
+        1e-140,
+        1e140,
+        1e-200,
+        1e200,
+        1e300,
+        1e-300,
+        1e-310,
+        "mixed",
+        "very mixed",
     ),
     "mean": _of(0.2, 0.0, 3.0, 100.0, 1e4, 1e6, 1e8, 1e12),
     "missing": _of(0.08, None, "some", "a column", "a row"),
     "classes": _of(0.6, 2, 3, 3, 4, 4, 7, 7, 1),
     "labels": _of(0.4, "integers", "strings", "objects", "booleans", "floats", "negative", "list", "indicators"),
     "container": _of(
-        0.4, "array", "float32", "csr", "frame", "csc", "column-major", "integers", "list", "read-only", "strided",
-        "tensor", "float32 csr", "float16", "bytes", "big-endian",
+        0.4,
+        "array",
+        "float32",
+        "csr",
+        "frame",
+        "csc",
+        "column-major",
+        "integers",
+        "list",
+        "read-only",
+        "strided",
+        "tensor",
+        "float32 csr",
+        "float16",
+        "bytes",
+        "big-endian",
     ),
     "weights": _of(
-        0.35, None, "ones", "uniform", "zeros", "counts", "a class of zeros", "one row", "sum to one", "tiny", "huge",
-        "spread", "wild", "float32", "list",
+        0.35,
+        None,
+        "ones",
+        "uniform",
+        "zeros",
+        "counts",
+        "a class of zeros",
+        "one row",
+        "sum to one",
+        "tiny",
+        "huge",
+        "spread",
+        "wild",
+        "float32",
+        "list",
     ),
     "validation": _of(0.08, None, "rows", "weighted rows"),
     "story": _of(
-        0.35, "fit", "fit twice", "fit something else, fit", "fit, fail, predict", "warm", "warm with other labels",
-        "warm with other rows", "warm with other parameters", "warm after pickle", "partial_fit", "fit, partial_fit", "partial_fit after pickle",
+        0.35,
+        "fit",
+        "fit twice",
+        "fit something else, fit",
+        "fit, fail, predict",
+        "warm",
+        "warm with other labels",
+        "warm with other rows",
+        "warm with other parameters",
+        "warm after pickle",
+        "partial_fit",
+        "fit, partial_fit",
+        "partial_fit after pickle",
         "partial_fit, fail, partial_fit",
     ),
     "relation": _of(
-        0.6, None, "refit", "zero weights", "repetition", "stacked", "other names", "other order of columns",
-        "other order of rows", "other container", "row by row", "units", "weights times four",
+        0.6,
+        None,
+        "refit",
+        "zero weights",
+        "repetition",
+        "stacked",
+        "other names",
+        "other order of columns",
+        "other order of rows",
+        "other container",
+        "row by row",
+        "units",
+        "weights times four",
     ),
 }
 
@@ -147,8 +215,23 @@ PARAMETERS: dict[str, dict[str, Options]] = {
     "TorchClassifier": {
         **_DEEP,
         "module": _of(
-            0.7, "linear", "perceptron", "lazy", "batch norm", "dropout", "layer norm", "own state", "frozen part",
-            "scalar", "no parameters", "weight norm", "embedding", "recurrent", "tied", "keeps its activations", "float buffer",
+            0.7,
+            "linear",
+            "perceptron",
+            "lazy",
+            "batch norm",
+            "dropout",
+            "layer norm",
+            "own state",
+            "frozen part",
+            "scalar",
+            "no parameters",
+            "weight norm",
+            "embedding",
+            "recurrent",
+            "tied",
+            "keeps its activations",
+            "float buffer",
         ),
         "learning_rate": _of(0.15, "constant", "invscaling", "adaptive", "cosine"),
         "calibration": _of(0.12, None, "temperature"),
@@ -185,7 +268,11 @@ def parameters(case: Case) -> dict[str, Any]:
 
 def simple(case: Case) -> Case:
     """The case without the keys that say what is the simplest choice anyway."""
-    return {key: value for key, value in case.items() if key == "estimator" or value != options_of(case["estimator"])[key].values[0]}
+    return {
+        key: value
+        for key, value in case.items()
+        if key == "estimator" or value != options_of(case["estimator"])[key].values[0]
+    }
 
 
 def draw(generator: np.random.Generator, estimator: str | None = None) -> Case:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import pickle
 import re
 import warnings
@@ -17,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import skdeep
 from fuzzing.cases import Case, get, parameters
-from fuzzing.data import SPARSE, Data
+from fuzzing.data import Data
 from fuzzing.modules import MODULES
 
 #: What a message may be about, beside the names of parameters.
@@ -95,7 +94,11 @@ def frozen(value):
     if isinstance(value, torch.nn.Module):
         return (type(value).__name__, value.training, *((k, frozen(v)) for k, v in value.state_dict().items()))
     if sparse.issparse(value):
-        return (type(value).__name__, value.shape, *map(frozen, (value.data, value.indices, getattr(value, "indptr", 0))))
+        return (
+            type(value).__name__,
+            value.shape,
+            *map(frozen, (value.data, value.indices, getattr(value, "indptr", 0))),
+        )
     if isinstance(value, np.ndarray) and value.dtype != object:
         return ("array", value.dtype.str, value.shape, value.tobytes())
     if isinstance(value, np.random.Generator):
@@ -115,7 +118,10 @@ def _settings():
     """Global state that a fit has to leave alone."""
     kind, keys, *rest = np.random.get_state()
     torch_settings = (
-        torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_device(),
+        torch.get_default_dtype(),
+        torch.get_num_threads(),
+        torch.is_grad_enabled(),
+        torch.get_default_device(),
         torch.are_deterministic_algorithms_enabled(),
     )
     return keys.tobytes(), rest, torch.get_rng_state().numpy().tobytes(), torch_settings, np.geterr()
@@ -141,7 +147,10 @@ def check_message(error: Exception, estimator) -> None:
     words = set(re.findall(r"\w+", str(error)))
     about = words & {*_DATA, *estimator.get_params()}
     demand(bool(about), "a message without the name of a parameter or of the data", repr(error))
-    foreign = re.search(r"mat1|dtype.*dtype|size of tensor|out of bounds|buffer source|object has no attr|Expected .* per channel", str(error))
+    foreign = re.search(
+        r"mat1|dtype.*dtype|size of tensor|out of bounds|buffer source|object has no attr|Expected .* per channel",
+        str(error),
+    )
     demand(foreign is None, "a message from inside", repr(error))
 
 
@@ -179,12 +188,18 @@ def check_answers(estimator, found: dict[str, np.ndarray], n_rows: int) -> None:
     if multilabel:
         demand(np.array_equal(labels, p > 0.5), "predict is not the more probable answer", f"{labels} {p}")
     else:
-        demand(np.abs(p.sum(1) - 1).max() <= 20 * eps * n_classes, "probabilities do not sum to one", repr(p.sum(1) - 1))
+        demand(
+            np.abs(p.sum(1) - 1).max() <= 20 * eps * n_classes, "probabilities do not sum to one", repr(p.sum(1) - 1)
+        )
         demand(np.array_equal(labels, classes[p.argmax(1)]), "predict is not the most probable class", f"{labels} {p}")
     demand(bool(np.isfinite(log_p).all()), "log-probabilities that are not finite", repr(log_p))
     certain = p > np.finfo(p.dtype).tiny ** 0.5
     error = np.abs(np.exp(log_p[certain]) - p[certain])
-    demand(bool((error <= 1e-12 * (1 if p.dtype == np.float64 else 1e7) + 30 * eps).all()), "log-probabilities of others", repr(error))
+    demand(
+        bool((error <= 1e-12 * (1 if p.dtype == np.float64 else 1e7) + 30 * eps).all()),
+        "log-probabilities of others",
+        repr(error),
+    )
 
 
 def check_fitted(estimator, case: Case, data: Data) -> dict[str, np.ndarray]:
@@ -324,16 +339,31 @@ def check_bar(estimator, case: Case, data: Data, found: dict, caught: list) -> s
         reached, bar = log_loss(found["predict_proba"], data.codes, weight), np.log(n_classes)
         if data.codes.ndim == 2:
             bar = n_classes * np.log(2)
-        demand(reached <= 1.1 * bar, "calibrated probabilities are worse than none", f"log-loss {reached:.4g}, not below {bar:.4g}")
+        demand(
+            reached <= 1.1 * bar,
+            "calibrated probabilities are worse than none",
+            f"log-loss {reached:.4g}, not below {bar:.4g}",
+        )
         return "calibrated"
     n_outputs = scores.reshape(len(scores), -1).shape[1]
-    reached, bar = own_loss(estimator, scores, data.codes, weight), constant_loss(estimator, data.codes, weight, n_outputs)
+    reached, bar = (
+        own_loss(estimator, scores, data.codes, weight),
+        constant_loss(estimator, data.codes, weight, n_outputs),
+    )
     slack = 0.05 * bar + 1e-6 if type(estimator).__name__ != "HingeClassifier" else 0.08 * bar + 1e-6
-    demand(reached <= bar + slack, "the training loss is above that of constant scores", f"{reached:.4g}, constant scores have {bar:.4g}")
+    demand(
+        reached <= bar + slack,
+        "the training loss is above that of constant scores",
+        f"{reached:.4g}, constant scores have {bar:.4g}",
+    )
     plain = type(estimator).__name__ != "SigmoidClassifier" or n_outputs == 1 or data.codes.ndim == 2
     if "predict_proba" in found and plain and getattr(estimator, "fit_intercept", True):
         reached, bar = log_loss(found["predict_proba"], data.codes, weight), frequency_loss(data.codes, weight)
-        demand(reached <= 1.05 * bar + 1e-6, "the log-loss is above that of the class frequencies", f"{reached:.4g} > {bar:.4g}")
+        demand(
+            reached <= 1.05 * bar + 1e-6,
+            "the log-loss is above that of the class frequencies",
+            f"{reached:.4g} > {bar:.4g}",
+        )
         return "frequencies"
     return "own loss"
 
@@ -359,7 +389,7 @@ def _had_a_chance(estimator, case: Case, data: Data, caught: list) -> bool:
     untuned = "learning_rate learning_rate_init power_t warmup_epochs max_grad_norm momentum beta_1 beta_2 epsilon tol n_iter_no_change".split()
     if any(key in case for key in untuned):
         return False
-    if name == "TorchClassifier" or solver == "sgd" and name.startswith("MLP"):
+    if name == "TorchClassifier" or (solver == "sgd" and name.startswith("MLP")):
         return False  # at the default rates, this takes longer
     if name.startswith("MLP") and (estimator.dropout or estimator.stochastic_depth):
         return False

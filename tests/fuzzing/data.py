@@ -60,7 +60,11 @@ class Data:
         """Some of the rows, or some of them more than once."""
         values, codes = self.values[rows], self.codes[rows]
         return replace(
-            self, values=values, X=contained(values, self.container), codes=codes, y=labelled(codes, self.label_names),
+            self,
+            values=values,
+            X=contained(values, self.container),
+            codes=codes,
+            y=labelled(codes, self.label_names),
             sample_weight=sample_weight,
         )
 
@@ -90,7 +94,11 @@ def make(case: Case) -> Data:
         base[:n] = base[rng.integers(max(1, n // 3), size=n)]
     codes = _codes(rng, base, n_classes, get(case, "signal"))
     if get(case, "labels") == "indicators":
-        codes = (np.column_stack([codes, codes]) + np.arange(2)) % 2 if n_classes < 3 else np.eye(n_classes, dtype=int)[codes]
+        codes = (
+            (np.column_stack([codes, codes]) + np.arange(2)) % 2
+            if n_classes < 3
+            else np.eye(n_classes, dtype=int)[codes]
+        )
         codes[rng.random(len(codes)) < 0.3] = 1
     elif n >= n_classes:
         codes[:n_classes] = np.arange(n_classes)
@@ -112,8 +120,16 @@ def make(case: Case) -> Data:
         values = np.concatenate(values)
     names = get(case, "labels")
     return Data(
-        values[:n], X, codes[:n], labelled(codes[:n], names), _weights(rng, codes[:n], get(case, "weights")),
-        values[n:], X_new, codes[n:], container, names,
+        values[:n],
+        X,
+        codes[:n],
+        labelled(codes[:n], names),
+        _weights(rng, codes[:n], get(case, "weights")),
+        values[n:],
+        X_new,
+        codes[n:],
+        container,
+        names,
     )
 
 

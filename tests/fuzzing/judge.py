@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import skdeep
-from fuzzing.cases import Case, get, smaller
+from fuzzing.cases import Case, smaller
 from fuzzing.checks import Broken, Refused, check_bar, check_fitted, demand
 from fuzzing.data import make as make_data
 from fuzzing.refusals import may_refuse
@@ -40,7 +40,9 @@ def examine(case: Case) -> Counter:
         if relation := relate(case, data):
             done[f"relation: {relation}"] += 1
     except Refused as refusal:
-        demand(may_refuse(case, data) or str(refusal) == "partial_fit is absent", "a plain case was refused", str(refusal))
+        demand(
+            may_refuse(case, data) or str(refusal) == "partial_fit is absent", "a plain case was refused", str(refusal)
+        )
         done["refused"] += 1
     return done
 
@@ -74,7 +76,9 @@ def find(case: Case) -> tuple[Counter, Finding | None]:
         last = inside[-1] if inside else traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(last.filename).name}:{last.lineno} {last.name}"
         what = f"{type(error).__name__} at {where}"
-        return Counter([case["estimator"], "broken"]), Finding(what, case, "".join([*traceback.format_list(inside), repr(error)]))
+        return Counter([case["estimator"], "broken"]), Finding(
+            what, case, "".join([*traceback.format_list(inside), repr(error)])
+        )
 
 
 def shrink(finding: Finding, seconds: float = 10.0) -> Finding:

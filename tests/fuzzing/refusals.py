@@ -42,7 +42,10 @@ def _extreme_numbers(case, data):
     sizes = np.abs(data.values[np.isfinite(data.values) & (data.values != 0)])
     if not sizes.size:
         return False
-    single = data.container in ("float32", "float32 csr", "float16") or get(case, "precision") in ("float32", "bfloat16")
+    single = data.container in ("float32", "float32 csr", "float16") or get(case, "precision") in (
+        "float32",
+        "bfloat16",
+    )
     single |= case["estimator"] == "TorchClassifier"
     low, high = (1e-15, 1e15) if single else (1e-149, 1e149)
     return sizes.min() < low or sizes.max() > high
@@ -59,7 +62,16 @@ def _may_diverge(case, data):
     rate = get(case, "learning_rate_init")
     given = rate != "auto" and rate >= 0.5
     noisy = get(case, "momentum") == 0.99 or "epsilon" in case or "beta_2" in case or "beta_1" in case
-    spread = get(case, "weights") in ("spread", "wild", "huge", "tiny", "zeros", "counts", "one row", "a class of zeros")
+    spread = get(case, "weights") in (
+        "spread",
+        "wild",
+        "huge",
+        "tiny",
+        "zeros",
+        "counts",
+        "one row",
+        "a class of zeros",
+    )
     steps = get(case, "solver") not in ("lbfgs", "exact")
     return steps and ((raw and scaled) or given or noisy or spread or get(case, "alpha") == 100.0)
 
@@ -77,12 +89,16 @@ def _solver_and_others(case, data):
     full = params["solver"] in ("lbfgs", "exact")
     random = params.get("dropout") or params.get("stochastic_depth") or params.get("normalization") == "batch"
     random = random or params.get("module") in ("dropout", "batch norm")
-    return full and (params["precision"] == "bfloat16" or bool(random) or (params["solver"] == "exact" and params["early_stopping"]))
+    return full and (
+        params["precision"] == "bfloat16" or bool(random) or (params["solver"] == "exact" and params["early_stopping"])
+    )
 
 
 def _nothing_to_hold_out(case, data):
     params = parameters(case)
-    holds = params["early_stopping"] or params["calibration"] is not None or case["estimator"] == "MLPEnsembleClassifier"
+    holds = (
+        params["early_stopping"] or params["calibration"] is not None or case["estimator"] == "MLPEnsembleClassifier"
+    )
     if not holds:
         return False
     there = data.weight > 0
@@ -96,7 +112,13 @@ def _nothing_to_hold_out(case, data):
 def _scoring(case, data):
     params = parameters(case)
     watched = params["early_stopping"] or get(case, "validation") is not None
-    return watched and params["scoring"] in ("roc_auc", "neg_log_loss", "calibrated_loss", "f1_macro", "balanced_accuracy")
+    return watched and params["scoring"] in (
+        "roc_auc",
+        "neg_log_loss",
+        "calibrated_loss",
+        "f1_macro",
+        "balanced_accuracy",
+    )
 
 
 def _without_bfloat16(case, data):
@@ -116,7 +138,13 @@ def _class_weight_by_label(case, data):
 
 
 def _class_weight_of_absent(case, data):
-    return get(case, "class_weight") is not None and get(case, "weights") in ("zeros", "counts", "one row", "a class of zeros", "wild")
+    return get(case, "class_weight") is not None and get(case, "weights") in (
+        "zeros",
+        "counts",
+        "one row",
+        "a class of zeros",
+        "wild",
+    )
 
 
 def _module_without(case, data):

@@ -7,7 +7,7 @@ from sklearn.base import clone
 
 from fuzzing.cases import Case, get, parameters
 from fuzzing.checks import answers, demand, demand_close, demand_same_bits, make, untouched
-from fuzzing.data import FAITHFUL, SPARSE, Data, labelled
+from fuzzing.data import FAITHFUL, SPARSE, Data
 from fuzzing.stories import fit
 from skdeep.stacking import fit_stack, why_alone
 
@@ -47,7 +47,11 @@ def _is_tame(case: Case, data: Data) -> bool:
     adaptive = params["solver"] in ("adam", "adamw")
     few = params["max_iter"] <= 20 or params["solver"] in ("exact",)
     steady = "momentum" not in case and "learning_rate_init" not in case and "epsilon" not in case
-    plain = get(case, "values") in ("normal", "ties") and get(case, "mean") <= 100 and get(case, "scale") in (1.0, 0.01, 100.0)
+    plain = (
+        get(case, "values") in ("normal", "ties")
+        and get(case, "mean") <= 100
+        and get(case, "scale") in (1.0, 0.01, 100.0)
+    )
     return plain and steady and not adaptive and (few or params["solver"] in ("lbfgs", "auto"))
 
 
@@ -72,7 +76,7 @@ def _zero_weights(case: Case, data: Data):
     if data.codes.ndim == 1:  # the same classes, also in number
         keep[np.unique(data.codes, return_index=True)[1]] = True
     keep &= weight > 0
-    if data.codes.ndim == 1 and len(np.unique(data.codes[keep])) < len(np.unique(data.codes)) or keep.sum() < 2:
+    if (data.codes.ndim == 1 and len(np.unique(data.codes[keep])) < len(np.unique(data.codes))) or keep.sum() < 2:
         return False
     if not _all_in_one_batch(case, len(weight)) or not _is_tame(case, data):
         return False
@@ -125,7 +129,9 @@ def _other_columns(case: Case, data: Data):
         return False
     a = answers(_fitted(case, data), data.X)
     turned = data.with_columns(lambda values: values[:, ::-1])
-    demand_close(answers(_fitted(case, turned), turned.X), a, "the order of columns makes a difference", _tolerance(case))
+    demand_close(
+        answers(_fitted(case, turned), turned.X), a, "the order of columns makes a difference", _tolerance(case)
+    )
 
 
 def _other_rows(case: Case, data: Data):
@@ -147,7 +153,9 @@ def _other_container(case: Case, data: Data):
     changed = data.in_container(other)
     a, b = answers(_fitted(case, data), data.X), answers(_fitted(case, changed), changed.X)
     what = "another container of the same values makes a difference"
-    if case["estimator"] == "TorchClassifier":  # float32 products, whose rounding follows from where in memory rows begin
+    if (
+        case["estimator"] == "TorchClassifier"
+    ):  # float32 products, whose rounding follows from where in memory rows begin
         demand_close(b, a, what, _tolerance(case))
     else:
         demand_same_bits(b, a, what)
@@ -179,7 +187,9 @@ def _units(case: Case, data: Data):
     if get(case, "early_stopping") or case["estimator"] == "MLPEnsembleClassifier":
         return False  # which rows are held out follows from their values
     a = answers(_fitted(case, data), data.X)
-    powers = np.random.default_rng(get(case, "data_seed")).choice([-400.0, -100, -20, 0, 3, 20, 100, 400], data.values.shape[1])
+    powers = np.random.default_rng(get(case, "data_seed")).choice(
+        [-400.0, -100, -20, 0, 3, 20, 100, 400], data.values.shape[1]
+    )
     other = data.with_columns(lambda values: values * 2.0**powers)
     b = answers(_fitted(case, other), other.X)
     demand_close(b, a, "the units of the columns make a difference", _tolerance(case))

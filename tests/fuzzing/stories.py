@@ -67,7 +67,9 @@ def _others(case: Case, data: Data) -> Data:
 
 def _fails(estimator, case: Case, data: Data, method: str) -> None:
     """A call that has to be refused."""
-    bad = data.with_columns(lambda values: np.where(np.arange(values.shape[1]) == 0, np.inf, values)).in_container("array")
+    bad = data.with_columns(lambda values: np.where(np.arange(values.shape[1]) == 0, np.inf, values)).in_container(
+        "array"
+    )
     before = answers(estimator, data.X)
     try:
         fit(estimator, case, bad, method)
@@ -104,7 +106,11 @@ def play(case: Case, data: Data) -> tuple[object, list, bool]:
         fresh = clone(estimator)
         fit(fresh, case, data)
         demand_same_bits(answers(estimator, data.X), answers(fresh, data.X), "an earlier fit leaves its traces")
-        demand(sorted(vars(estimator)) == sorted(vars(fresh)), "an earlier fit leaves attributes", str(set(vars(estimator)) ^ set(vars(fresh))))
+        demand(
+            sorted(vars(estimator)) == sorted(vars(fresh)),
+            "an earlier fit leaves attributes",
+            str(set(vars(estimator)) ^ set(vars(fresh))),
+        )
     elif story == "fit, fail, predict":
         _fails(estimator, case, data, "fit")
     if not (story.startswith("warm") and _has(case, "warm_start")):
