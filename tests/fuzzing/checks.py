@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
-from collections import Counter
 from contextlib import contextmanager
 
 import numpy as np
@@ -35,7 +34,13 @@ _KNOWN_WARNINGS = (
 )
 
 
+#: Steps that a fit takes at most, so that an example takes milliseconds.
 _MAX_STEPS = 200
+#: Parameters of first-order training whose defaults lead somewhere; of other values, nothing can be promised.
+_UNTUNED = set(
+    "learning_rate learning_rate_init power_t warmup_epochs max_grad_norm momentum beta_1 beta_2 epsilon tol "
+    "n_iter_no_change".split()
+)
 _DEEP = {"MLPClassifierTorch", "MLPEnsembleClassifier", "TorchClassifier"}
 
 
@@ -116,7 +121,7 @@ def frozen(value):
 
 def _settings():
     """Global state that a fit has to leave alone."""
-    kind, keys, *rest = np.random.get_state()
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
     torch_settings = (
         torch.get_default_dtype(),
         torch.get_num_threads(),
@@ -386,8 +391,7 @@ def _had_a_chance(estimator, case: Case, data: Data, caught: list) -> bool:
     enough = estimator.max_iter >= (60 if case["estimator"] in _DEEP else 200)
     if getattr(estimator, "solver_", solver) == "lbfgs":
         return enough and get(case, "max_fun") == 15000 and get(case, "tol") <= 1e-3
-    untuned = "learning_rate learning_rate_init power_t warmup_epochs max_grad_norm momentum beta_1 beta_2 epsilon tol n_iter_no_change".split()
-    if any(key in case for key in untuned):
+    if not _UNTUNED.isdisjoint(case):
         return False
     if name == "TorchClassifier" or (solver == "sgd" and name.startswith("MLP")):
         return False  # at the default rates, this takes longer
@@ -396,8 +400,3 @@ def _had_a_chance(estimator, case: Case, data: Data, caught: list) -> bool:
     if name.startswith("MLP") and not estimator.standardize:
         return False
     return enough and (getattr(estimator, "standardize", True) or get(case, "scale") == 1.0)
-
-
-def count_of(case: Case, outcome: str, bar: str | None) -> Counter:
-    """What is counted of an example."""
-    return Counter([outcome, f"bar: {bar}", f"estimator: {case['estimator']}"])
