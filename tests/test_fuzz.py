@@ -32,7 +32,7 @@ def test_a_fit_is_refused_or_right(estimator):
 def first_fault(what, estimator, given, n=60):
     """The first fault of a kind among some examples of an estimator; None if it is in none of them."""
     drawn = (cases.draw(np.random.default_rng([0, i]), estimator) for i in range(n))
-    examples = (find(cases.simple(case | given))[1] for case in drawn)
+    examples = (find(cases.suited(case | given))[1] for case in drawn)
     return next((finding for finding in examples if finding is not None and what in finding.what), None)
 
 

@@ -27,6 +27,7 @@ _DATA = (
 _KNOWN_WARNINGS = (
     "The number of unique classes is greater than 50%",
     "Only one class is present in y_true",
+    "A single label was found in 'y_true'",
     "y_pred contains classes not in y_true",
     "invalid value encountered in cast",
     "overflow encountered in cast",

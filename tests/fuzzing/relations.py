@@ -198,7 +198,7 @@ def _units(case: Case, data: Data):
 def _four_times(case: Case, data: Data):
     """All weights times four are the same weights, but for what is defined by their sum."""
     params = parameters(case)
-    if "penalty" not in params or params["alpha"] == "auto":
+    if "penalty" not in params or params["alpha"] == "auto" or params["calibration"] is not None:
         return False
     rows = np.arange(len(data.values))
     a = answers(_fitted(case, data.with_rows(rows, data.weight)), data.X)
