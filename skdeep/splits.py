@@ -114,8 +114,11 @@ class DistinctRows:
 
     @property
     def unit(self) -> float:
-        """The weight that counts as one row: one, or the smallest weight if that is less, as where they sum to one."""
-        return min(1.0, float(self.weight.min()))
+        """The weight that counts as one row: one, or the smallest weight if that is less, as where they sum to one.
+
+        A weight that is as good as none beside the others does not make these count as many.
+        """
+        return min(1.0, max(float(self.weight.min()), 1e-6 * float(self.weight.mean())))
 
 
 def distinct_rows(X, target, sample_weight, generator, stratify=True, subset=None) -> DistinctRows:
