@@ -205,14 +205,16 @@ def fold_of_rows(rows: DistinctRows, n_folds: int) -> np.ndarray:
     -------
     ndarray of shape (m,), int
         Fold of each distinct row, 0 to ``n_folds - 1`` (some may be empty on tiny data); DIVIDED for rows of which each
-        fold holds out a part; KEPT for the only cell of a class, which all models need.
+        fold holds out a part; KEPT for a cell that all models need, such as the only one of a class.
     """
     cells = _Cells.of(rows, 1 / n_folds)
     fold = np.minimum(cells.positions() * n_folds, n_folds - 1).astype(np.int64)
+    # a class of which one fold would hold out all has a cell that none does
     classes = _in_whole_cells(rows, cells)
-    pairs = np.unique(np.stack([rows.stratum[classes], rows.cell[classes]]), axis=1)
-    alone = np.bincount(pairs[0])[pairs[0]] == 1
-    fold[pairs[1, alone]] = KEPT
+    classes = classes[np.argsort(rows.stratum[classes], kind="stable")]
+    for own in np.split(rows.cell[classes], np.flatnonzero(np.diff(rows.stratum[classes])) + 1):
+        if len(own) and (fold[own] == fold[own[0]]).all():
+            fold[own[-1]] = KEPT
     fold[cells.divided] = DIVIDED
     if not cells.divided.any() and len(np.unique(fold[fold >= 0])) < 2:
         fold[cells.n_rows >= 2] = DIVIDED

@@ -142,7 +142,7 @@ def draw(n, d, n_classes, seed):
     return generator.integers(0, 3, (n, d)).astype(float), generator.integers(0, n_classes, n)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(problems)
 def test_copies_stay_together_and_every_class_keeps_a_training_row(problem):
     n, d, n_classes, seed, fraction, n_folds = problem
@@ -162,7 +162,7 @@ def test_copies_stay_together_and_every_class_keeps_a_training_row(problem):
     assert ((np.abs(total - 1) < 1e-12) | (total == 0)).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(problems)
 def test_the_share_is_the_one_asked_for_within_a_cell(problem):
     n, d, n_classes, seed, fraction, _ = problem
