@@ -16,7 +16,7 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call
 from skdeep._methods import available_unless, rollback
 from skdeep.calibrated import CalibrationMixin
 from skdeep.encoding import FULL_BATCH, PRECISIONS
-from skdeep.inputs import n_columns
+from skdeep.labels import n_columns
 from skdeep.optimizers import OPTIMIZERS
 from skdeep.schedules import SCHEDULES
 
