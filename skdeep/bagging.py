@@ -17,6 +17,7 @@ from skdeep.fitting import draw_seeds
 from skdeep.inputs import OutputSpace, rows_of, to_numpy
 from skdeep.prediction import prediction_dtype
 from skdeep.problem import Problem, TrainingState, make_monitor, scores_of
+from skdeep.scoring import as_score
 from skdeep.splits import DistinctRows, fold_of_rows
 from skdeep.training import Progress
 
@@ -91,6 +92,7 @@ class FoldBaggingMixin(CalibrationMixin):
 
     def _train(self, members, problem, held_out, states, split_seed, going_on, incremental, task):
         """Train the members of all ensembles as one stack; see `FittingMixin._train`."""
+        self._try_scoring(problem)
         distinct, rows = problem.distinct(split_seed)
         fold = self._folds(distinct)
         folds = np.unique(fold[fold >= 0])  # on tiny data, some are empty
@@ -193,4 +195,5 @@ class FoldBaggingMixin(CalibrationMixin):
             losses = to_numpy(self._loss(self.n_outputs_).value(scores.unsqueeze(0), target.unsqueeze(0))[0])
             return -float(np.average(losses, weights=None if weight is None else weight[rows]))
         sample_weight = {} if part.sample_weight is None else {"sample_weight": part.sample_weight}
-        return float(get_scorer(self.scoring or "accuracy")(known, part.X, self._labels(part.codes), **sample_weight))
+        score = get_scorer(self.scoring or "accuracy")(known, part.X, self._labels(part.codes), **sample_weight)
+        return as_score(score, self.scoring, part.codes)

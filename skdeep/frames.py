@@ -74,7 +74,7 @@ def as_numbers(X) -> Any:
         Naming the columns of a data frame, or the value of an array, that are no numbers.
     """
     if isinstance(X, np.ma.MaskedArray):
-        return X.astype(np.result_type(X.dtype, np.float32)).filled(np.nan) if X.mask.any() else X.data
+        return np.ma.filled(X.astype(np.result_type(X.dtype, np.float32)), np.nan) if X.mask.any() else X.data
     if hasattr(X, "collect") and hasattr(X, "collect_schema"):
         raise ValueError("X is a lazy frame; pass X.collect().")
     names = column_names(X)

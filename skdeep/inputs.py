@@ -124,9 +124,8 @@ def _check_finite(estimator, X, names: list | None) -> None:
             if sparse.issparse(X):
                 entries = X.tocoo()  # in the order of the values
                 at = np.array([axis[at[0]] for axis in entries.coords])
-            what, *rest = str(error).split("\n")
-            advice = [estimator._nan_advice] if estimator._nan_advice and "NaN" in what else []
-            raise ValueError("\n".join([f"{what} The first is {place(tuple(at), names)}.", *rest, *advice])) from error
+            advice = f"\n{estimator._nan_advice}" if estimator._nan_advice and "NaN" in str(error) else ""
+            raise ValueError(f"{error}\nThe first is {place(tuple(at), names)}.{advice}") from error
 
 
 def _check_device_tensor(estimator, X: Tensor, reset: bool, min_samples: int) -> Tensor:

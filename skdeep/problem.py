@@ -17,6 +17,7 @@ from skdeep.batching import MAX_VALUES, DenseRows, SparseRows, as_tensor
 from skdeep.inputs import Matrix, rows_of
 from skdeep.losses import Loss
 from skdeep.networks import Network
+from skdeep.scoring import BUILT_IN, as_score
 from skdeep.splits import DistinctRows, distinct_rows, index_dtype, validation_mask
 from skdeep.training import Monitor
 
@@ -266,7 +267,12 @@ def make_monitor(
     # accuracy counts samples as they are; the loss weighs them as in training (one row for all models, or one for each)
     weight = first.tensor(_padded(weights, n_rows))
     loss_weight = first.tensor(_padded([w * c for w, c in zip(weights, of_class, strict=True)], n_rows))
-    scorer = None if scoring in (None, "loss", "calibrated_loss") else get_scorer(scoring)
+    if not bool((loss_weight.sum(1) > 0).all()):
+        raise ValueError(
+            "All rows of a validation set have weight zero by class_weight, so that no epoch can be judged. Pass X_val "
+            "and y_val with other classes, use early_stopping=False, or give the classes a weight."
+        )
+    scorer = None if scoring in BUILT_IN else get_scorer(scoring)
 
     def monitor(network: Network, models: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         accuracy = torch.zeros(network.n_models, dtype=first.dtype, device=first.device)
@@ -304,9 +310,13 @@ def make_monitor(
             return watched.double().cpu().numpy(), losses
         marks = []
         for m, model in enumerate(models):
+            if not np.isfinite(losses[m]):  # a model that has diverged is no fault of the scorer
+                marks.append(np.nan)
+                continue
             data = held_out[model if own else 0]
             argument = {} if data.sample_weight is None else {"sample_weight": data.sample_weight}
-            marks.append(scorer(fitted(network, m), data.X, labels(data.codes), **argument))
+            mark = scorer(fitted(network, m), data.X, labels(data.codes), **argument)
+            marks.append(as_score(mark, scoring, data.codes))
         return np.array(marks), losses
 
     return monitor
