@@ -37,6 +37,8 @@ def column_names(X) -> list | None:
 
 def place(at: tuple, names: list | None = None) -> str:
     """Where a value is, for a message."""
+    if not at:
+        return "as a whole"
     row, *column = map(int, at)
     if not column:
         return f"in row {row}"

@@ -155,7 +155,7 @@ def check_weight(weight, X: Matrix, name: str = "sample_weight") -> np.ndarray |
     given = to_numpy(weight)
     weight = np.ma.filled(given.astype(float), np.nan) if isinstance(given, np.ma.MaskedArray) else np.asarray(given)
     if weight.dtype.kind not in "biuf":
-        if weight.dtype.kind != "O" and not np.can_cast(weight.dtype, str):
+        if weight.dtype.kind not in "OUS":
             raise ValueError(f"{name} must hold numbers, got an array of dtype {weight.dtype}.")
         try:
             weight = floats(weight.astype(object))
@@ -177,7 +177,9 @@ def check_weight(weight, X: Matrix, name: str = "sample_weight") -> np.ndarray |
         )
     if not weight.any():
         raise ValueError(f"Sample weights must contain at least one non-zero number; `{name}` has none.")
-    if not np.isfinite(weight.sum()):
+    with np.errstate(over="ignore"):
+        total = weight.sum()
+    if not np.isfinite(total):
         raise ValueError(f"The sum of `{name}` overflows; divide the weights by their maximum.")
     return weight
 

@@ -98,6 +98,8 @@ def _strengths(params: list[dict], complexity: str | None) -> np.ndarray:
     if not all(name in candidate for candidate in params):
         raise ValueError(f"one_standard_error needs {name!r} among the parameters of all candidates.")
     given = [candidate[name] for candidate in params]
+    if all(isinstance(value, str | None) and value == given[0] for value in given):
+        return np.zeros(len(given))  # the same "auto" for all
     if odd := [value for value in given if not isinstance(value, Real) or value != value]:
         raise ValueError(
             f"one_standard_error takes the candidate with the most regularisation, by {name!r}, which must be a number "
