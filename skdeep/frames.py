@@ -6,7 +6,6 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from sklearn.utils._missing import is_pandas_na
 
 _ENCODE = (
     "Encode them in front of the classifier: OneHotEncoder or OrdinalEncoder in a ColumnTransformer, or "
@@ -23,7 +22,7 @@ class NotNumbersError(ValueError, TypeError):
 
 def is_missing(value) -> bool:
     """Whether an object stands for no value: None, NaN, NaT or pandas.NA."""
-    if value is None or is_pandas_na(value) or type(value).__name__ == "NaTType":
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):  # pandas need not be installed
         return True
     return isinstance(value, float | np.floating | np.datetime64 | np.timedelta64) and bool(value != value)
 

@@ -141,7 +141,8 @@ def _check_device_tensor(estimator, X: Tensor, reset: bool, min_samples: int) ->
     if X.is_complex():
         raise ValueError("Complex data not supported")
     if bool(X.isinf().any()) or (not estimator._allow_nan and bool(X.isnan().any())):
-        raise ValueError(f"Input X contains NaN or infinity.\n{name} does not accept them here.")
+        first = (X.isinf() if estimator._allow_nan else ~X.isfinite()).nonzero()[0].tolist()
+        raise ValueError(f"Input X contains NaN or infinity.\n{name} does not accept them here, {place(tuple(first))}.")
     _check_feature_names(estimator, X, reset=reset)
     _check_n_features(estimator, X, reset=reset)
     return X

@@ -46,6 +46,15 @@ def check_target(estimator, y, X: Matrix, *, multilabel: bool, name: str = "y") 
     return y
 
 
+def check_classes(classes) -> np.ndarray | None:
+    """What ``partial_fit`` is told of the classes, of which none may be missing; None for None."""
+    if classes is None or np.ndim(to_numpy(classes)) != 1:
+        return classes
+    labels = _plain(classes, "classes")
+    _check_types(labels, "classes")
+    return labels
+
+
 def _plain(y, name: str) -> np.ndarray:
     """A target of any kind as an array without missing values, of numbers where its objects are numbers."""
     y = to_numpy(y)

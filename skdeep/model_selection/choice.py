@@ -36,8 +36,8 @@ def one_standard_error(cv_results: dict[str, Any], *, metric: str = "score", com
     Raises
     ------
     ValueError
-        If the results have no such score, or no (single) parameter of numbers to judge simplicity by: ``alpha="auto"``
-        is among them a number that the results do not know. The searches of skdeep raise it before they train.
+        If the results have no such score, or no (single) parameter of numbers to judge simplicity by: what
+        ``alpha="auto"`` is in each fold, the results do not tell. The searches of skdeep raise it before they train.
 
     References
     ----------
@@ -103,7 +103,7 @@ def _strengths(params: list[dict], complexity: str | None) -> np.ndarray:
     if odd := [value for value in given if not isinstance(value, Real) or value != value]:
         raise ValueError(
             f"one_standard_error takes the candidate with the most regularisation, by {name!r}, which must be a number "
-            f"in all of them; got {odd[0]!r}. Give numbers (alpha='auto' is 1 / n_samples of the training rows), or "
+            f"in all of them; got {odd[0]!r}. Give numbers (alpha='auto' follows from the rows of each fold), or "
             "name another parameter to go by: refit=functools.partial(one_standard_error, complexity='...')."
         )
     strength = np.array(given, dtype=float)
