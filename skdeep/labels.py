@@ -62,21 +62,23 @@ def _plain(y, name: str) -> np.ndarray:
     array = np.asarray(y)
     # of a list in which something stands among words, NumPy makes words of everything
     y_objects = np.array(y, dtype=object) if isinstance(y, list | tuple) and array.dtype.kind in "US" else array
-    missing = np.ma.getmaskarray(y) if isinstance(y, np.ma.MaskedArray) else _missing(y_objects)
+    objects = y_objects.ravel().tolist() if y_objects.dtype.kind == "O" else []
+    words = bool(objects) and all(isinstance(value, str) for value in objects)
+    if isinstance(y, np.ma.MaskedArray):
+        missing = np.ma.getmaskarray(y)
+    else:
+        missing = np.zeros(y_objects.shape, dtype=bool) if words else _missing(y_objects)
     if missing.any():
         first = tuple(np.argwhere(missing)[0])
         raise ValueError(
             f"Input {name} contains NaN: {int(missing.sum())} of {missing.size} labels are missing, the first "
             f"{place(first)}. Drop those rows, or give what is missing a label of its own."
         )
-    if y_objects.dtype.kind != "O" or not y_objects.size:
+    if words or not objects:
         return array
-    values = y_objects.ravel().tolist()
-    if all(isinstance(value, str) for value in values):
-        return array
-    if all(isinstance(value, numbers.Real | np.bool_) for value in values):
-        whole = all(isinstance(value, numbers.Integral | np.bool_) for value in values)
-        unboxed = np.array(values)
+    if all(isinstance(value, numbers.Real | np.bool_) for value in objects):
+        whole = all(isinstance(value, numbers.Integral | np.bool_) for value in objects)
+        unboxed = np.array(objects)
         if unboxed.dtype.kind in ("biu" if whole else "f"):  # else they are rounded, or do not fit
             return unboxed.reshape(array.shape)
     return y_objects
