@@ -241,6 +241,15 @@ def test_odd_labels(name, case, no_training):
             fit()
 
 
+@pytest.mark.parametrize("name", ["softmax", "sigmoid", "hinge", "mlp", "module"])
+def test_classes_of_partial_fit(name, no_training):
+    for classes in (["no", None, "yes"], pd.Series(["no", pd.NA, "yes"], dtype="string"), np.array([0, np.nan, 1])):
+        with pytest.raises(ValueError, match=r"Input classes contains NaN: 1 of 3 .*in row 1"):
+            MAKE[name]().partial_fit(X, WORDS, classes=classes)
+    with pytest.raises(ValueError, match=r"`classes` holds objects of the type.*int, str"):
+        MAKE[name]().partial_fit(X, WORDS, classes=["no", 1])
+
+
 @each_estimator
 def test_bytes(name, no_training):
     with pytest.raises(TypeError, match="bytes"):
@@ -354,6 +363,14 @@ def test_no_weight_at_all(name, no_training):
     rows = BINARY == 1
     with pytest.raises(ValueError, match=r"All validation rows have weight zero|only one class"):
         MAKE[name](class_weight={0: 1, 1: 0}).fit(X, BINARY, X_val=X[rows], y_val=BINARY[rows])
+
+
+def test_rows_left_out_without_weight(no_training):
+    """The only two rows of the class that counts cannot be in three folds."""
+    y = np.r_[0, 0, np.ones(N - 2, dtype=int)]
+    model = MLPEnsembleClassifier(3, (3,), max_iter=2, class_weight={0: 1, 1: 0})
+    with pytest.raises(ValueError, match="rows of a validation set have weight zero by class_weight"):
+        model.fit(X, y)
 
 
 # ---- weights of samples ----------------------------------------------------------------------------------------------
