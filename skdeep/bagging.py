@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +16,7 @@ from skdeep.fitting import draw_seeds
 from skdeep.inputs import OutputSpace, rows_of, to_numpy
 from skdeep.prediction import prediction_dtype
 from skdeep.problem import Problem, TrainingState, make_monitor, scores_of
+from skdeep.scoring import as_score, knowing
 from skdeep.splits import DIVIDED, KEPT, Folds, fold_of_rows
 from skdeep.training import Progress
 
@@ -84,6 +84,7 @@ class FoldBaggingMixin(CalibrationMixin):
 
     def _train(self, members, problem, held_out, states, split_seed, going_on, incremental, task):
         """Train the members of all ensembles as one stack; see `FittingMixin._train`."""
+        self._try_scoring(problem)
         distinct, share = problem.distinct(split_seed), 1 / self.n_estimators
         fold = fold_of_rows(distinct, self.n_estimators)
         folds = problem.folds(distinct, fold, share, merge=False)
@@ -178,17 +179,11 @@ class FoldBaggingMixin(CalibrationMixin):
         put(folds.rows[folds.fold == DIVIDED], torch.cat(parts))  # each member has seen most of them, and none all
         new = folds.rows[folds.fold != KEPT]
         scores = everywhere[torch.from_numpy(new).to(everywhere.device)]
-        self.oof_score_ = self._score_of(self._knowing(scores, OutputSpace(np.empty(0))), scores, problem, new, weight)
+        self.oof_score_ = self._score_of(knowing(self, scores), scores, problem, new, weight)
         if problem.subset is not None:
             rest = np.flatnonzero(problem.sample_weight == 0)
             put(rest, scores_of(self._trained_network(*tensor), data, rest))
-        self.oof_proba_ = self._knowing(everywhere, OutputSpace(self._any_coef)).predict_proba(None)
-
-    def _knowing(self, scores: Tensor, space: OutputSpace) -> FoldBaggingMixin:
-        """The classifier, with these scores as its answer to whatever is asked."""
-        knowing = copy.copy(self)
-        knowing.__dict__["_computed"] = lambda X, method, result: (result(scores), space)
-        return knowing
+        self.oof_proba_ = knowing(self, everywhere, OutputSpace(self._any_coef)).predict_proba(None)
 
     def _score_of(self, known, scores: Tensor, problem: Problem, rows: np.ndarray, weight: np.ndarray | None) -> float:
         """The score by ``scoring`` of what is known of some rows."""
@@ -199,4 +194,5 @@ class FoldBaggingMixin(CalibrationMixin):
             losses = to_numpy(self._loss(self.n_outputs_).value(scores.unsqueeze(0), target.unsqueeze(0))[0])
             return -float(np.average(losses, weights=None if weight is None else weight[rows]))
         sample_weight = {} if part.sample_weight is None else {"sample_weight": part.sample_weight}
-        return float(get_scorer(self.scoring or "accuracy")(known, part.X, self._labels(part.codes), **sample_weight))
+        score = get_scorer(self.scoring or "accuracy")(known, part.X, self._labels(part.codes), **sample_weight)
+        return as_score(score, self.scoring, part.codes)

@@ -16,7 +16,7 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call
 from skdeep._methods import available_unless, rollback
 from skdeep.calibrated import CalibrationMixin
 from skdeep.encoding import FULL_BATCH, PRECISIONS
-from skdeep.inputs import n_columns
+from skdeep.labels import check_classes, n_columns
 from skdeep.optimizers import OPTIMIZERS
 from skdeep.schedules import SCHEDULES
 
@@ -92,13 +92,16 @@ class BaseTorchClassifier(CallbackSupportMixin, CalibrationMixin, ClassifierMixi
         X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
             Training data. Sparse data is never made dense as a whole.
         y : array-like of shape (n_samples,)
-            Class labels of any type. `SigmoidClassifier` and the MLP also take (n_samples, n_labels) label
-            indicators.
+            Class labels: strings, integers, booleans or dates, none of them missing. `SigmoidClassifier`, the MLPs and
+            `TorchClassifier` also take (n_samples, n_labels) label indicators, zeros and ones.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each sample; None counts each once. A weight of 2 is the same sample given twice, 0 none at all.
         X_val, y_val : array-like, default=None
             Validation data to watch after each epoch, instead of a part of the training data. Without
-            ``early_stopping`` it is only recorded.
+            ``early_stopping`` it is only recorded. The steps of a Pipeline do not transform it, unless the Pipeline is
+            told to: ``transform_input=["X_val"]``, with metadata routing. The searches of `skdeep.model_selection`
+            pass it on as it is; those of scikit-learn, and its ``cross_validate``, take a part of it for each fold if
+            it happens to have as many rows as X.
         sample_weight_val : array-like, default=None
             Weights of the validation samples.
 
@@ -110,8 +113,8 @@ class BaseTorchClassifier(CallbackSupportMixin, CalibrationMixin, ClassifierMixi
         Raises
         ------
         ValueError
-            If the data is malformed, the device is not there, or the loss becomes non-finite. What was learned before
-            is kept.
+            If the data is malformed, the device is not there, ``scoring`` is not defined on the validation data, or the
+            loss becomes non-finite. What was learned before is kept.
         """
         with rollback(self):
             return self._fit_alone(X, y, sample_weight, (X_val, y_val, sample_weight_val))
@@ -139,7 +142,7 @@ class BaseTorchClassifier(CallbackSupportMixin, CalibrationMixin, ClassifierMixi
         """
         with rollback(self):
             table = self._multilabel and n_columns(y) > 1
-            if _check_partial_fit_first_call(self, classes) and table:
+            if _check_partial_fit_first_call(self, check_classes(classes)) and table:
                 self.classes_ = np.arange(n_columns(y))
             self._target_is_multilabel = getattr(self, "_target_is_multilabel", table)
             return self._fit_alone(X, y, sample_weight, (None, None, None), incremental=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.utils import compute_class_weight, compute_sample_weight
+from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import unique_labels
 
-from skdeep.inputs import check_features, check_target, check_weight, resolve_device
+from skdeep.inputs import check_features, check_weight, resolve_device
+from skdeep.labels import check_target, weights_of_classes, weights_of_labels
 from skdeep.losses import Loss
 from skdeep.problem import Problem
 
@@ -106,9 +107,11 @@ class EncodingMixin:
         if class_weight is None:
             return None
         if codes.ndim == 2:
-            return _checked(compute_sample_weight(class_weight, codes), class_weight)
+            return weights_of_labels(class_weight, codes)
+        if isinstance(class_weight, list):
+            raise ValueError("class_weight is a list, one dictionary per label, for label indicators only.")
         if not isinstance(class_weight, str):
-            return _checked(compute_class_weight(class_weight, classes=self.classes_, y=y), class_weight)[codes]
+            return weights_of_classes(class_weight, self.classes_)[codes]
         counted = slice(None) if sample_weight is None else sample_weight > 0
         weights = np.ones(len(self.classes_))
         present = np.unique(codes[counted])
@@ -127,12 +130,13 @@ class EncodingMixin:
         device = resolve_device(self.device, X)
         sample_weight = check_weight(sample_weight, X)
         codes = self._encode(y, "y", new=not going_on and not incremental, same=going_on and not incremental)
-        if not incremental:
-            self._check_classes(codes if sample_weight is None else codes[sample_weight > 0])
         many = codes.shape[1] if codes.ndim == 2 else len(self.classes_)
         self.n_outputs_ = many if codes.ndim == 2 or many > 2 else 1
         class_weight = self._class_weights(members, y, codes, sample_weight)
         problem = Problem(X, self._target(codes), codes, sample_weight, class_weight, device, torch.float32)
+        for weight in _of_models(problem, "training"):
+            if not incremental:
+                self._check_classes(codes if weight is None else codes[weight > 0])
         self._choose(members, problem, incremental)
         problem.dtype = self._dtype(problem)
         return problem
@@ -166,11 +170,13 @@ class EncodingMixin:
     def _validation_problem(self, members: list, X_val, y_val, weight_val, problem: Problem) -> Problem:
         """Validate the caller's own validation data."""
         X = check_features(self, X_val, reset=False)
-        y = check_target(self, y_val, X, multilabel=self._multilabel)
+        y = check_target(self, y_val, X, multilabel=self._multilabel, name="y_val")
         codes = self._encode(y, "y_val", new=False)
         weight = check_weight(weight_val, X, "sample_weight_val")
         class_weight = self._class_weights(members, y, codes, weight)
-        return Problem(X, self._target(codes), codes, weight, class_weight, problem.device, problem.dtype)
+        held_out = Problem(X, self._target(codes), codes, weight, class_weight, problem.device, problem.dtype)
+        _of_models(held_out, "validation")
+        return held_out
 
     def _target(self, codes: np.ndarray) -> np.ndarray:
         """What the loss takes for these codes."""
@@ -187,7 +193,12 @@ class EncodingMixin:
         return codes if codes.ndim == 2 else self.classes_[codes]
 
 
-def _checked(weights: np.ndarray, class_weight) -> np.ndarray:
-    if not np.isfinite(weights).all() or weights.min() < 0 or not weights.any():
-        raise ValueError(f"class_weight must be finite and not negative, and not zero for all; got {class_weight!r}.")
+def _of_models(problem: Problem, what: str) -> list[np.ndarray | None]:
+    """The weights of the rows, for each model that has its own; none may be zero everywhere."""
+    weights = [problem.weight] if problem.weight is None else list(np.atleast_2d(problem.weight))
+    if any(weight is not None and not weight.any() for weight in weights):
+        raise ValueError(
+            f"All {what} rows have weight zero: class_weight must not be zero for every class of the rows, nor for "
+            "all of those with a sample weight."
+        )
     return weights

@@ -25,6 +25,7 @@ from skdeep.prediction import PredictionMixin
 from skdeep.problem import Problem, TrainingState, chunk_rows, make_monitor
 from skdeep.quasi_newton import minimise
 from skdeep.schedules import SCHEDULES
+from skdeep.scoring import try_scoring
 from skdeep.training import Plan, Progress, train
 
 #: Where results go that only we look at.
@@ -193,6 +194,8 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         merge = self._batch_rows(problem) == problem.n_rows
         subset, weight, split_off = problem.split(split_seed, fraction, merge, self.classes_)
         held_out = held_out or split_off
+        if held_out is not None:
+            self._try_scoring(held_out)
         subsets = [subset] * len(members)
         generators = [state.generator for state in states]
         network = self._new_network(members, problem, generators, subsets, weight, states, going_on)
@@ -208,6 +211,11 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             monitor = make_monitor([held_out], loss, self.scoring, self._labels, self._fitted_copy)
         self._run(members, problem, network, states, subsets, weight, progress, max_iter, monitor, observer)
         return progress, network, observer
+
+    def _try_scoring(self, judged: Problem) -> None:
+        """Raise, before any training, if ``scoring`` is not defined for the labels of the rows to judge by."""
+        judged = judged if judged.subset is None else judged.take(judged.subset)
+        try_scoring(self.scoring, self, judged.codes, self._labels(judged.codes), judged.sample_weight)
 
     def _observer(self, problem: Problem, held_out: Problem | None, max_iter: int, task, incremental: bool):
         """What speaks to callbacks; None if nobody listens."""

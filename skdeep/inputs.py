@@ -12,18 +12,11 @@ from scipy import sparse
 from sklearn import get_config
 from sklearn.utils import assert_all_finite
 from sklearn.utils._array_api import get_namespace_and_device, move_to
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import (
-    _check_feature_names,
-    _check_n_features,
-    _check_y,
-    check_consistent_length,
-    column_or_1d,
-    validate_data,
-)
+from sklearn.utils.validation import _check_feature_names, _check_n_features, validate_data
 from torch import Tensor
 
 from skdeep.batching import MAX_VALUES, DenseRows, SparseRows, as_tensor
+from skdeep.frames import NotNumbersError, as_numbers, column_names, floats, place
 
 #: A matrix as the rest of the package sees it: an ndarray, a CSR array, or a Tensor (SciPy has no types to say so).
 Matrix: TypeAlias = Any
@@ -38,6 +31,7 @@ _SMALL_BYTES = 1 << 26
 def to_numpy(array):
     """An array of any namespace, on any device, as NumPy; other objects are returned as they are."""
     if isinstance(array, Tensor):
+        array = array.float() if array.dtype is torch.bfloat16 else array
         return array.detach().cpu().numpy()
     if get_config()["array_api_dispatch"] and hasattr(array, "__array_namespace__"):
         return move_to(array, xp=np, device="cpu")
@@ -87,9 +81,10 @@ def _check_matrix(estimator, X, reset: bool, min_samples: int) -> Matrix:
         if X.dtype is torch.bfloat16:
             X = X.float()
         X = X.numpy()
+    names = column_names(X)
     X = validate_data(
         estimator,
-        X,
+        as_numbers(X),
         reset=reset,
         accept_sparse=("csr", "csc", "coo"),
         dtype="numeric",
@@ -98,9 +93,10 @@ def _check_matrix(estimator, X, reset: bool, min_samples: int) -> Matrix:
         allow_nd=estimator._allow_nd,
     )
     X = to_numpy(X)
-    _check_finite(estimator, X)
     if X.dtype.newbyteorder("=") not in _TORCH_KINDS:
-        X = X.astype(np.float64)
+        with np.errstate(over="ignore"):
+            X = X.astype(np.float64)
+    _check_finite(estimator, X, names)
     if not sparse.issparse(X):
         return X
     X = sparse.csr_array(X)
@@ -112,7 +108,7 @@ def _check_matrix(estimator, X, reset: bool, min_samples: int) -> Matrix:
     return X
 
 
-def _check_finite(estimator, X) -> None:
+def _check_finite(estimator, X, names: list | None) -> None:
     """What validate_data does, in parts: where a sum overflows, it takes a byte for each value of them."""
     values = X.data if sparse.issparse(X) else X
     step = max(1, MAX_VALUES // math.prod(values.shape[1:]))
@@ -122,9 +118,14 @@ def _check_finite(estimator, X) -> None:
         try:
             assert_all_finite(part, allow_nan=allow_nan, estimator_name=type(estimator).__name__, input_name="X")
         except ValueError as error:
-            if estimator._nan_advice and "NaN" in str(error):
-                raise ValueError(f"{error}\n{estimator._nan_advice}") from error
-            raise
+            bad = np.isnan(part) if "NaN" in str(error) else np.isinf(part)
+            at = np.argwhere(bad)[0]
+            at[0] += start
+            if sparse.issparse(X):
+                entries = X.tocoo()  # in the order of the values
+                at = np.array([axis[at[0]] for axis in entries.coords])
+            advice = f"\n{estimator._nan_advice}" if estimator._nan_advice and "NaN" in str(error) else ""
+            raise ValueError(f"{error}\nThe first is {place(tuple(at), names)}.{advice}") from error
 
 
 def _check_device_tensor(estimator, X: Tensor, reset: bool, min_samples: int) -> Tensor:
@@ -140,33 +141,11 @@ def _check_device_tensor(estimator, X: Tensor, reset: bool, min_samples: int) ->
     if X.is_complex():
         raise ValueError("Complex data not supported")
     if bool(X.isinf().any()) or (not estimator._allow_nan and bool(X.isnan().any())):
-        raise ValueError(f"Input X contains NaN or infinity.\n{name} does not accept them here.")
+        first = (X.isinf() if estimator._allow_nan else ~X.isfinite()).nonzero()[0].tolist()
+        raise ValueError(f"Input X contains NaN or infinity.\n{name} does not accept them here, {place(tuple(first))}.")
     _check_feature_names(estimator, X, reset=reset)
     _check_n_features(estimator, X, reset=reset)
     return X
-
-
-def n_columns(y) -> int:
-    """Number of columns of a target: more than one may be label indicators."""
-    shape = y.shape if sparse.issparse(y) else np.asarray(to_numpy(y)).shape
-    return shape[1] if len(shape) == 2 else 1
-
-
-def check_target(estimator, y, X: Matrix, *, multilabel: bool) -> np.ndarray:
-    """Validate y: one class label per row, or a matrix of label indicators where `multilabel` allows it."""
-    if y is None:
-        raise ValueError(
-            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y is None."
-        )
-    y = to_numpy(y)
-    y = y.toarray() if sparse.issparse(y) else y
-    table = multilabel and n_columns(y) > 1
-    y = _check_y(y, multi_output=table, y_numeric=False, estimator=estimator)
-    if table and not type_of_target(y, input_name="y").startswith("multilabel"):
-        y = column_or_1d(y)
-    check_consistent_length(X, y)
-    check_classification_targets(y)
-    return y
 
 
 def check_weight(weight, X: Matrix, name: str = "sample_weight") -> np.ndarray | None:
@@ -174,17 +153,35 @@ def check_weight(weight, X: Matrix, name: str = "sample_weight") -> np.ndarray |
     if weight is None:
         return None
     n_samples = X.shape[0]
-    weight = to_numpy(weight)
-    weight = np.asarray(weight, dtype=np.float64)
+    given = to_numpy(weight)
+    weight = np.ma.filled(given.astype(float), np.nan) if isinstance(given, np.ma.MaskedArray) else np.asarray(given)
+    if weight.dtype.kind not in "biuf":
+        if weight.dtype.kind not in "OUS":
+            raise ValueError(f"{name} must hold numbers, got an array of dtype {weight.dtype}.")
+        try:
+            weight = floats(weight.astype(object))
+        except NotNumbersError as error:
+            raise ValueError(f"{name} must hold numbers: {error}.") from error
+    weight = weight.astype(np.float64, copy=False)
     if weight.ndim == 0:
         weight = np.full(n_samples, weight)
     if weight.shape != (n_samples,):
         raise ValueError(f"{name}.shape == {weight.shape}, expected {(n_samples,)}!")
-    assert_all_finite(weight, input_name=name)
+    for bad, what in ((np.isnan(weight), "NaN"), (np.isinf(weight), "infinity")):
+        if bad.any():
+            raise ValueError(f"Input {name} contains {what}, first {place((bad.argmax(),))}. Weights must be finite.")
     if weight.min() < 0:
-        raise ValueError(f"Negative values in data passed to `{name}`; weights must be zero or positive.")
+        first = int((weight < 0).argmax())
+        raise ValueError(
+            f"Negative values in data passed to `{name}`, first {weight[first]:g} in row {first}; weights must be zero "
+            "or positive."
+        )
     if not weight.any():
-        raise ValueError("Sample weights must contain at least one non-zero number.")
+        raise ValueError(f"Sample weights must contain at least one non-zero number; `{name}` has none.")
+    with np.errstate(over="ignore"):
+        total = weight.sum()
+    if not np.isfinite(total):
+        raise ValueError(f"The sum of `{name}` overflows; divide the weights by their maximum.")
     return weight
 
 

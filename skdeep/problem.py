@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ from skdeep.batching import MAX_VALUES, DenseRows, SparseRows, as_tensor
 from skdeep.inputs import Matrix, rows_of
 from skdeep.losses import Loss
 from skdeep.networks import Network
+from skdeep.scoring import BUILT_IN, as_score, takes_weight
 from skdeep.splits import DIVIDED, KEPT, DistinctRows, Folds, distinct_rows, index_dtype, validation_rows
 from skdeep.training import Monitor
 
@@ -284,7 +284,12 @@ def make_monitor(
     # accuracy counts samples as they are; the loss weighs them as in training (one row for all models, or one for each)
     weight = first.tensor(_padded(weights, n_rows))
     loss_weight = first.tensor(_padded([w * c for w, c in zip(weights, of_class, strict=True)], n_rows))
-    scorer = None if scoring in (None, "loss", "calibrated_loss") else get_scorer(scoring)
+    if not bool((loss_weight.sum(1) > 0).all()):
+        raise ValueError(
+            "All rows of a validation set have weight zero by class_weight, so that no epoch can be judged. Pass X_val "
+            "and y_val with other classes, use early_stopping=False, or give the classes a weight."
+        )
+    scorer = None if scoring in BUILT_IN else get_scorer(scoring)
 
     def monitor(network: Network, models: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         accuracy = torch.zeros(network.n_models, dtype=first.dtype, device=first.device)
@@ -322,20 +327,18 @@ def make_monitor(
             return watched.double().cpu().numpy(), losses
         marks = []
         for m, model in enumerate(models):
+            if not np.isfinite(losses[m]):  # a model that has diverged is no fault of the scorer
+                marks.append(np.nan)
+                continue
             data = held_out[model if own else 0]
             argument = {} if data.sample_weight is None else {"sample_weight": data.sample_weight}
             if data.divided and not takes_weight(scorer):  # of the user's own, who has not asked for weights
                 argument = {}
-            marks.append(scorer(fitted(network, m), data.X, labels(data.codes), **argument))
+            mark = scorer(fitted(network, m), data.X, labels(data.codes), **argument)
+            marks.append(as_score(mark, scoring, data.codes))
         return np.array(marks), losses
 
     return monitor
-
-
-def takes_weight(scorer: Callable) -> bool:
-    """Whether a scorer, or the metric of one of scikit-learn's, has an argument ``sample_weight``."""
-    parameters = inspect.signature(getattr(scorer, "_score_func", scorer)).parameters.values()
-    return any(p.name == "sample_weight" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _filled_up(arrays: list, n_rows: int) -> np.ndarray:

@@ -191,6 +191,9 @@ def _end_of_iteration(stack, ended, alive, stuck, spent, monitor, observer) -> N
     at_rest = stack.at_rest
     for m, (score, validation_loss) in zip(ended, watched, strict=True):
         p, before, value = stack.progress[m], float(stack.search.value[m]), float(stack.value[m])
+        if validation_loss is not None and not np.isfinite(validation_loss):
+            p.error = f"the validation loss became {validation_loss} in iteration {p.n_iter + 1}"
+            continue
         best = p.record(value, score, validation_loss)
         if p.watch_score and best:
             p.params = stack.objective.network.copy_of(m)

@@ -10,7 +10,8 @@ import torch
 from sklearn import get_config
 
 from skdeep.base import BaseTorchClassifier
-from skdeep.inputs import n_columns, resolve_device, to_numpy
+from skdeep.inputs import resolve_device, to_numpy
+from skdeep.labels import n_columns
 from skdeep.lbfgs import HISTORY
 
 #: Share of the memory that a stack's parameters and activations may take.

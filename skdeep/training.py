@@ -374,6 +374,9 @@ def _end_of_epoch(stack, plan, epoch, objective, scores, losses, observer) -> bo
         if not math.isfinite(objective[m]):
             p.error = f"the training loss became {objective[m]} in epoch {p.n_iter + 1}"
             continue
+        if losses is not None and not math.isfinite(losses[m]):
+            p.error = f"the validation loss became {losses[m]} in epoch {p.n_iter + 1}"
+            continue
         score = None if scores is None else float(scores[m])
         best = p.record(float(objective[m]), score, None if losses is None else float(losses[m]))
         if p.watch_score and best:

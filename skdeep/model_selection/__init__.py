@@ -7,8 +7,9 @@ program, each ending where it would have ended alone. In a Pipeline, the steps b
 fold and distinct setting.
 """
 
+from skdeep.model_selection.choice import one_standard_error
 from skdeep.model_selection.evaluation import StackingWarning
-from skdeep.model_selection.path import RegularizationPath, one_standard_error, regularization_path
+from skdeep.model_selection.path import RegularizationPath, regularization_path
 from skdeep.model_selection.search import GridSearchCV, HalvingGridSearchCV, HalvingRandomSearchCV, RandomizedSearchCV
 
 __all__ = [

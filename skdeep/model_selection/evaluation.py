@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import numbers
 import time
+import types
 import warnings
+from collections.abc import Callable
 from traceback import format_exc
 from typing import Any, NamedTuple
 
@@ -14,7 +17,7 @@ from joblib.logger import short_format_time
 from sklearn import get_config
 from sklearn.base import BaseEstimator, clone
 from sklearn.metrics._scorer import _BaseScorer, _MultimetricScorer, _PassthroughScorer
-from sklearn.model_selection._validation import _score
+from sklearn.model_selection._validation import _fit_and_score, _score
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import _safe_split
@@ -25,6 +28,7 @@ from skdeep._threads import at_most, threads_of_worker
 from skdeep.base import BaseTorchClassifier
 from skdeep.batching import MAX_VALUES
 from skdeep.inputs import resolve_device
+from skdeep.model_selection.choice import check_refit
 from skdeep.prediction import forget_scores, share_pass
 from skdeep.stacking import fit_stack, why_alone
 
@@ -40,6 +44,15 @@ class _Task(NamedTuple):
     X: Any
     y: Any
     options: dict[str, Any]
+
+
+def with_names(function: Callable, **names) -> Callable:
+    """A copy of a function in which some global names mean something else."""
+    plain: Any = function
+    namespace = {**plain.__globals__, **names}
+    copied = types.FunctionType(plain.__code__, namespace, plain.__name__, plain.__defaults__, plain.__closure__)
+    copied.__kwdefaults__ = plain.__kwdefaults__
+    return copied
 
 
 # ---- which candidates share a stack ----------------------------------------------------------------------------------
@@ -107,6 +120,10 @@ class StackingParallel(Parallel):
     def __call__(self, iterable):
         calls = list(iterable)
         tasks = [_Task(*args, kwargs) for _, args, kwargs in calls]
+        if tasks:
+            options = tasks[0].options
+            candidates = [task.options["parameters"] for task in tasks]
+            check_refit(getattr(options["caller"], "refit", None), candidates, options["scorer"])
         n_workers = joblib.effective_n_jobs(self.n_jobs)
         in_turn = n_workers > 1 and _on_one_accelerator(tasks)
         n_workers = 1 if in_turn else n_workers
@@ -120,7 +137,7 @@ class StackingParallel(Parallel):
             )
         seed = draw_seed()
         jobs = [delayed(_fit_and_score_stack)([tasks[i] for i in stack], seed, n_workers) for stack in stacks]
-        jobs += [calls[i] for i in alone]
+        jobs += [delayed(_fit_and_score_alone)(*calls[i][1], **calls[i][2]) for i in alone]
         run = self._one_after_another if in_turn and stacks else super().__call__
         outcomes = run(jobs)
         results: list[Any] = [None] * len(calls)
@@ -238,6 +255,34 @@ def _first_method(scorer) -> str | None:
     return methods[0] if isinstance(methods, list | tuple) else methods
 
 
+#: Arguments of ``fit`` that do not belong to the rows of X, however many there are.
+_VALIDATION = frozenset({"X_val", "y_val", "sample_weight_val"})
+
+
+def _names_of_validation(estimator) -> frozenset[str]:
+    """What the validation data of a classifier may be called by who calls ``fit``."""
+    final = final_step(estimator)
+    if not get_config()["enable_metadata_routing"] or not hasattr(final, "_get_metadata_request"):
+        return _VALIDATION
+    requests = final._get_metadata_request().fit.requests
+    return _VALIDATION | {alias for name in _VALIDATION if isinstance(alias := requests.get(name), str)}
+
+
+def _part_of_params(X, params: dict, indices=None, *, whole: frozenset[str]) -> dict:
+    """What scikit-learn makes of the arguments of a method for some rows of X, with some arguments left whole.
+
+    It takes a part of every argument that has as many rows as X, and so of validation data that happens to have them.
+    """
+    rest = {name: value for name, value in params.items() if name.rpartition("__")[2] not in whole}
+    return {**params, **_check_method_params(X, params=rest, indices=indices)}
+
+
+def _fit_and_score_alone(estimator, *args, **options) -> dict:
+    """What ``_fit_and_score`` returns, with validation data left whole."""
+    part = functools.partial(_part_of_params, whole=_names_of_validation(estimator))
+    return with_names(_fit_and_score, _check_method_params=part)(estimator, *args, **options)
+
+
 def _fit_and_score_stack(tasks: list[_Task], seed: int, n_workers: int) -> list[dict]:
     """What ``_fit_and_score`` returns, for all candidates of one stack."""
     with at_most(threads_of_worker(n_workers)):
@@ -257,7 +302,7 @@ def _evaluate(tasks: list[_Task], seed: int) -> list[dict]:
     for final in map(final_step, candidates):
         if not _needs_probabilities(final, scorer):
             final._leave_out_probabilities()
-    fit_params = _check_method_params(X, params=options["fit_params"] or {}, indices=train)
+    fit_params = _part_of_params(X, options["fit_params"] or {}, train, whole=_names_of_validation(candidates[0]))
     score_params = [_check_method_params(X, params=options["score_params"] or {}, indices=i) for i in (train, test)]
     metadata = {"sample_weight": fit_params["sample_weight"]} if fit_params.get("sample_weight") is not None else None
     for task in tasks:

@@ -1,9 +1,8 @@
-"""How much to regularise: the path of solutions over alpha, and the choice of the simplest good one."""
+"""How much to regularise: the path of solutions over alpha."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from sklearn.base import clone
@@ -11,89 +10,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import _check_method_params
 
 from skdeep.inputs import dense
+from skdeep.model_selection.choice import one_standard_error
 from skdeep.model_selection.evaluation import draw_seed, final_step, fit_candidates, share_seed
 from skdeep.model_selection.search import GridSearchCV
-
-
-def one_standard_error(cv_results: dict[str, Any], *, metric: str = "score", complexity: str | None = None) -> int:
-    r"""Choose the simplest model within one standard error of the best: a ``refit`` for the searches.
-
-    The standard error of the best mean score is :math:`\hat\sigma / \sqrt{k}`, with the sample standard deviation
-    :math:`\hat\sigma` of its k split scores. Of all candidates whose mean score is at least the best one minus this,
-    the most regularised is taken: that of the largest ``alpha`` (or smallest ``C``); among equals, the best.
-
-    Parameters
-    ----------
-    cv_results : dict
-        ``cv_results_`` of a search.
-    metric : str, default="score"
-        Name of the score, for a search with several: ``refit=functools.partial(one_standard_error,
-        metric="accuracy")``.
-    complexity : str, default=None
-        The parameter to judge simplicity by, as named in ``cv_results``'s ``params``. None looks for the one that ends
-        in ``alpha`` or ``C``.
-
-    Returns
-    -------
-    int
-        Index of the chosen candidate.
-
-    Raises
-    ------
-    ValueError
-        If the results have no such score, or no (single) parameter to judge simplicity by.
-
-    References
-    ----------
-    Breiman, Friedman, Olshen & Stone, *Classification and Regression Trees*, 1984, section 3.4.3; ``lambda.1se`` of
-    Friedman, Hastie & Tibshirani, *Regularization paths for generalized linear models*, JSS 2010.
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_iris
-    >>> from skdeep import SoftmaxClassifier
-    >>> from skdeep.model_selection import GridSearchCV, one_standard_error
-    >>> X, y = load_iris(return_X_y=True)
-    >>> grid = {"alpha": [1e-4, 1e-3, 1e-2, 1e-1]}
-    >>> search = GridSearchCV(SoftmaxClassifier(random_state=0), grid, refit=one_standard_error).fit(X, y)
-    >>> bool(search.best_params_["alpha"] >= 1e-3)
-    True
-    """
-    if f"mean_test_{metric}" not in cv_results:
-        known = [key.removeprefix("mean_test_") for key in cv_results if key.startswith("mean_test_")]
-        raise ValueError(
-            f"The search has no score {metric!r}, only {known}. Choose one: "
-            f"refit=functools.partial(one_standard_error, metric={known[0]!r})."
-        )
-    mean = np.asarray(cv_results[f"mean_test_{metric}"], dtype=float)
-    if np.isnan(mean).all():
-        return 0
-    best = int(np.nanargmax(mean))
-    name = complexity or _complexity(cv_results["params"])
-    splits = [
-        cv_results[key][best] for key in cv_results if key.startswith("split") and key.endswith(f"_test_{metric}")
-    ]
-    error = np.std(splits, ddof=1) / np.sqrt(len(splits)) if len(splits) > 1 else 0.0
-    if not all(name in params for params in cv_results["params"]):
-        raise ValueError(f"one_standard_error needs {name!r} among the parameters of all candidates.")
-    strength = np.array([float(params[name]) for params in cv_results["params"]])
-    if name.rpartition("__")[2] == "C":
-        strength = -strength
-    good = np.flatnonzero(mean >= mean[best] - error)
-    return int(good[np.lexsort((mean[good], strength[good]))[-1]])
-
-
-def _complexity(params: list[dict]) -> str:
-    """The one parameter of all candidates that says how strong the regularisation is."""
-    names = set.intersection(*(set(p) for p in params))
-    found = sorted(name for name in names if name.rpartition("__")[2] in ("alpha", "C"))
-    if len(found) != 1:
-        raise ValueError(
-            f"one_standard_error takes the model with the largest alpha (or smallest C), and the candidates have "
-            f"{found or 'neither'} among their parameters {sorted(names)}. Name the parameter to go by: "
-            "refit=functools.partial(one_standard_error, complexity='...')."
-        )
-    return found[0]
 
 
 @dataclass
@@ -160,7 +79,7 @@ def regularization_path(
     Raises
     ------
     ValueError
-        If `alphas` is empty or negative, or a fit fails.
+        If `alphas` is empty or no numbers, if there are several scores, or a fit fails.
 
     Examples
     --------
@@ -175,7 +94,12 @@ def regularization_path(
     >>> int((path.coefs[-1] == 0).sum()), bool(path.alphas[path.best_index] < 0.1)
     (12, True)
     """
-    alphas = np.asarray(alphas, dtype=float)
+    try:
+        alphas = np.asarray(alphas, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"alphas must be numbers, got {alphas!r}: a path is ordered by them.") from error
+    if isinstance(scoring, list | tuple | set | dict):
+        raise ValueError(f"A path is judged by one score; choose one of scoring={scoring!r}.")
     if alphas.ndim != 1 or not len(alphas):
         raise ValueError(f"alphas must be a list of at least one number, got an array of shape {alphas.shape}.")
     name = f"{estimator.steps[-1][0]}__alpha" if isinstance(estimator, Pipeline) else "alpha"
@@ -198,6 +122,6 @@ def regularization_path(
         np.stack([dense(final.coef_) for final in finals]) if linear else None,
         np.stack([dense(final.intercept_) for final in finals]) if linear else None,
         np.column_stack([results[f"split{i}_test_score"] for i in range(n_splits)]),
-        int(np.argmax(results["mean_test_score"])),
+        int(results["rank_test_score"].argmin()),
         one_standard_error(results, complexity=name),
     )

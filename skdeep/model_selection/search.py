@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import functools
 import inspect
-import types
 from collections.abc import Callable
-from typing import Any
 
 from sklearn import model_selection
 from sklearn.base import _fit_context
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.model_selection import _search
 
-from skdeep.model_selection.evaluation import StackingParallel
+from skdeep.model_selection.evaluation import StackingParallel, with_names
 
 
 def _with_stacks(fit: Callable) -> Callable:
     """scikit-learn's ``fit`` of a search, with `StackingParallel` in the place of its ``Parallel``."""
-    original: Any = inspect.unwrap(fit)
-    names = {**original.__globals__, "Parallel": StackingParallel}
-    copied = types.FunctionType(
-        original.__code__, names, original.__name__, original.__defaults__, original.__closure__
-    )
-    copied.__kwdefaults__ = original.__kwdefaults__
-    return functools.update_wrapper(copied, original)
+    original = inspect.unwrap(fit)
+    return functools.update_wrapper(with_names(original, Parallel=StackingParallel), original)
 
 
 class _StackedSearch(_search.BaseSearchCV):

@@ -1,0 +1,136 @@
+"""Data frames and arrays of objects as numbers; where they hold none, which column is at fault."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+_ENCODE = (
+    "Encode them in front of the classifier: OneHotEncoder or OrdinalEncoder in a ColumnTransformer, or "
+    "skrub.TableVectorizer for a whole table. Convert those whose values are numbers with astype(float)."
+)
+_DATES = "Of dates and durations, take what matters as numbers: the year, or days since a date; skrub's encoders do so."
+#: Columns at fault that a message lists.
+_AT_MOST = 10
+
+
+class NotNumbersError(ValueError, TypeError):
+    """Values that cannot become numbers: scikit-learn raises the one or the other, by their type."""
+
+
+def is_missing(value) -> bool:
+    """Whether an object stands for no value: None, NaN, NaT or pandas.NA."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):  # pandas need not be installed
+        return True
+    return isinstance(value, float | np.floating | np.datetime64 | np.timedelta64) and bool(value != value)
+
+
+def column_names(X) -> list | None:
+    """Names of the columns of a data frame; None for anything else."""
+    # the shape first: of a lazy frame, to ask for the rest is expensive
+    is_table = len(getattr(X, "shape", ())) == 2 and hasattr(X, "dtypes") and hasattr(X, "columns")
+    return list(X.columns) if is_table else None
+
+
+def place(at: tuple, names: list | None = None) -> str:
+    """Where a value is, for a message."""
+    if not at:
+        return "as a whole"
+    row, *column = map(int, at)
+    if not column:
+        return f"in row {row}"
+    where = column[0] if len(column) == 1 else tuple(column)
+    return f"in row {row}, column {where if names is None or len(column) > 1 else repr(names[column[0]])}"
+
+
+def floats(objects: np.ndarray) -> np.ndarray:
+    """An array of objects as float64, with NaN where a value is missing.
+
+    Raises
+    ------
+    NotNumbersError
+        Naming the first object that is no number, and its place.
+    """
+    try:
+        return objects.astype(np.float64)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    result = np.empty(objects.shape)
+    for at in np.ndindex(objects.shape):
+        try:
+            result[at] = np.nan if is_missing(objects[at]) else float(objects[at])
+        except (TypeError, ValueError, OverflowError) as error:
+            raise NotNumbersError(f"{error}, {place(at)}") from error
+    return result
+
+
+def as_numbers(X) -> Any:
+    """What a user passes as X, with its objects as numbers; plain numbers are returned as they are.
+
+    Raises
+    ------
+    ValueError
+        Naming the columns of a data frame, or the value of an array, that are no numbers.
+    """
+    if isinstance(X, np.ma.MaskedArray):
+        return np.ma.filled(X.astype(np.result_type(X.dtype, np.float32)), np.nan) if X.mask.any() else X.data
+    if hasattr(X, "collect") and hasattr(X, "collect_schema"):
+        raise ValueError("X is a lazy frame; pass X.collect().")
+    names = column_names(X)
+    if names is not None:
+        return _frame(X, names)
+    X = np.asarray(X) if isinstance(X, list | tuple) else X
+    kind = X.dtype.kind if isinstance(X, np.ndarray) else ""
+    if kind in ("M", "m"):
+        raise NotNumbersError(f"X has dtype {X.dtype}, which are no numbers. {_DATES}")
+    if kind not in ("O", "U", "S"):
+        return X
+    try:
+        numbers = floats(X.astype(object, copy=False))
+    except NotNumbersError as error:
+        raise NotNumbersError(f"{error} of X. {_ENCODE}") from error
+    return numbers if kind == "O" else X  # words for numbers are refused, as scikit-learn does it
+
+
+def _frame(X, names: list):
+    """A data frame whose columns are all numbers."""
+    if several := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"X has several columns of the same name: {several}. Rename or drop them.")
+    faults, dates = [], False
+    converted: dict[Any, np.ndarray] = {}
+    for j, (name, dtype) in enumerate(zip(names, X.dtypes, strict=True)):
+        kind = _kind(dtype)
+        if kind == "objects":
+            column = X.iloc[:, j] if hasattr(X, "iloc") else X[:, j]
+            try:
+                converted[name] = floats(np.asarray(column, dtype=object))
+            except NotNumbersError as error:
+                faults.append(f"{name!r} ({dtype}: {error})")
+        elif kind != "numbers":
+            faults.append(f"{name!r} ({dtype})")
+            dates |= kind == "dates"
+    if faults:
+        more = f" and {len(faults) - _AT_MOST} more" if len(faults) > _AT_MOST else ""
+        raise NotNumbersError(
+            f"Columns of X that are no numbers: {', '.join(faults[:_AT_MOST])}{more}. {_ENCODE}"
+            f"{' ' + _DATES if dates else ''}"
+        )
+    if converted and hasattr(X, "iloc"):
+        X = X.copy(deep=False)
+        for name, column in converted.items():
+            X[name] = column
+    return X
+
+
+def _kind(dtype) -> str:
+    """What a column of this dtype holds: "numbers", "objects" that may be numbers, "dates", or something "else"."""
+    if hasattr(dtype, "is_numeric"):  # of Polars
+        if dtype.is_numeric() or str(dtype) in ("Boolean", "Null"):
+            return "numbers"
+        return "objects" if str(dtype) in ("String", "Object") else "dates" if dtype.is_temporal() else "else"
+    kind = getattr(dtype, "kind", "O")
+    if hasattr(dtype, "categories"):
+        return "else"
+    return "dates" if kind in ("M", "m") else "numbers" if kind in ("b", "i", "u", "f", "c") else "objects"
