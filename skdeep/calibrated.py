@@ -101,7 +101,7 @@ class CalibrationMixin(FittingMixin):
         if not self.stackable:
             stacks = [[(m, f)] for m in trained for f in folds]
         subsets = {f: rows[fold != f] for f in folds}
-        dtype = torch.empty(0, dtype=problem.dtype).numpy().dtype
+        dtype = np.float64 if problem.dtype is torch.float64 else np.float32
         scores = {m: np.empty((len(rows), self.n_outputs_), dtype=dtype) for m in trained}
         done: dict[int, list[Progress]] = {m: [] for m in trained}
         for stack in stacks:

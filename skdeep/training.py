@@ -161,7 +161,7 @@ class Observer:
 
 def clip_(gradients: list[Tensor], max_norm: float) -> None:
     """Scale each model's gradient down to a norm of `max_norm`, over all parameters."""
-    norms = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients])
+    norms = torch.stack([torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in gradients])
     factor = (max_norm / torch.linalg.vector_norm(norms, dim=0)).clamp(max=1.0)
     for gradient in gradients:
         gradient.mul_(factor.view(-1, *[1] * (gradient.ndim - 1)))
