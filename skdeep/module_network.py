@@ -90,7 +90,10 @@ class ModuleNetwork(Network):
         with _brought_to(self.module, X.device):
             self.module.eval()
             with torch.no_grad(), self._numbers if own else nullcontext():
-                return self._scored(self._rows(X, copy=True))
+                rows, n_rows = self._rows(X, copy=True), len(X)
+                # one row alone would take another algorithm of the matrix product, and other last digits
+                rows = rows if n_rows > 1 else torch.cat([rows, rows])
+                return self._scored(rows)[:, :n_rows]
 
     def training_scores(self, X, weight=None):
         assert self.generator is not None  # it is prediction that has none

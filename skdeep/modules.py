@@ -280,6 +280,12 @@ class TorchClassifier(NeuralNetClassifier):
             found = tried(module, X.reshape(-1, *self.input_shape_), self.n_outputs_)
         self._n_values, self._takes_indices, normalised = found
         self._check_parameters(module)
+        earlier = {id(p) for p in self.module_.parameters()} if hasattr(self, "module_") else set()
+        if any(p.requires_grad and id(p) in earlier for p in module.parameters()):
+            raise ValueError(
+                "module gives parameters that this estimator has trained already. Make new ones in each call (a "
+                "copy.deepcopy of a pre-trained part, for instance), or freeze them with requires_grad_(False)."
+            )
         if normalised and self.batch_size == 1:
             raise ValueError(
                 f"batch_size=1 is not enough for a module with {normalised}, which normalises by the rows of a batch. "
@@ -288,18 +294,12 @@ class TorchClassifier(NeuralNetClassifier):
         return module
 
     def _check_parameters(self, module: nn.Module) -> None:
-        """Raise if there is nothing to train, or what cannot be trained, or what another fit has trained."""
+        """Raise if there is nothing to train, or what cannot be trained."""
         trained = [p for p in module.parameters() if p.requires_grad]
         if not trained:
             raise ValueError("module has no trainable parameters (with requires_grad=True).")
         if any(not p.is_floating_point() for p in trained):
             raise ValueError("module has complex parameters; real ones can be trained (their two parts, for instance).")
-        earlier = getattr(self, "module_", module)
-        if earlier is not module and {id(p) for p in earlier.parameters()} & {id(p) for p in trained}:
-            raise ValueError(
-                "module gives parameters that this estimator has trained already. Make new ones in each call (a "
-                "copy.deepcopy of a pre-trained part, for instance), or freeze them with requires_grad_(False)."
-            )
 
     def _new_network(self, members, problem, generators, subsets, weight, states, warm) -> ModuleNetwork:
         if warm:

