@@ -16,6 +16,10 @@ from torch import Tensor, nn
 from skdeep.networks import Network, pulled_back
 from skdeep.random_numbers import OwnNumbers
 
+#: Fewer rows than this take other algorithms of the matrix product, and so have other last digits than among many. They
+#: are filled up, in prediction, as far as that makes no more than so many values (and a single row to two).
+_ALIKE_ROWS, _FREE_VALUES = 16, 2**16
+
 #: Held while a module is on another device than its own, which prediction on an accelerator takes it to.
 _AWAY = threading.RLock()
 
@@ -90,9 +94,10 @@ class ModuleNetwork(Network):
         with _brought_to(self.module, X.device):
             self.module.eval()
             with torch.no_grad(), self._numbers if own else nullcontext():
-                rows, n_rows = self._rows(X, copy=True), len(X)
-                # one row alone would take another algorithm of the matrix product, and other last digits
-                rows = rows if n_rows > 1 else torch.cat([rows, rows])
+                rows = self._rows(X, copy=True)
+                n_rows, n_alike = len(rows), min(_ALIKE_ROWS, max(2, _FREE_VALUES // self.n_values))
+                if n_rows < n_alike:
+                    rows = rows[torch.arange(n_alike, device=rows.device) % n_rows]
                 return self._scored(rows)[:, :n_rows]
 
     def training_scores(self, X, weight=None):
@@ -265,6 +270,7 @@ def tried(module: nn.Module, rows: Tensor, n_outputs: int) -> tuple[int, bool, s
 
     hooks = [part.register_forward_hook(note) for part in module.modules()]
     failures: list[Exception] = []
+    kind = dtype
     try:
         for kind in kinds:
             module.eval()
@@ -279,11 +285,10 @@ def tried(module: nn.Module, rows: Tensor, n_outputs: int) -> tuple[int, bool, s
         for hook in hooks:
             hook.remove()
     if len(failures) == len(kinds):
-        error = failures[0]
         raise ValueError(
-            f"module cannot compute scores of rows of shape {tuple(rows.shape[1:])} as {kinds[0]}: {error}. It is run "
-            "in the dtype of its parameters, or in the one that `precision` names."
-        ) from error
+            f"module cannot compute scores of rows of shape {tuple(rows.shape[1:])} as {dtype}: {failures[0]}. It is "
+            "run in the dtype of its parameters, or in the one that `precision` names."
+        ) from failures[0]
     check_scores(scores, rows, n_outputs)
     if not bool(scores.isfinite().all()):
         raise ValueError(
@@ -296,7 +301,7 @@ def tried(module: nn.Module, rows: Tensor, n_outputs: int) -> tuple[int, bool, s
 def release(module: nn.Module) -> None:
     """Cut what the parts of a module keep of a forward pass (activations, computed weights) off its graph.
 
-    Such tensors can be neither copied nor sent to another process, and the memory of all that they come from stays taken.
+    Such tensors cannot be copied or sent to another process, and the memory of all that they come from stays taken.
     """
     for part in module.modules():
         for name, value in vars(part).items():

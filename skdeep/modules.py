@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -53,7 +55,8 @@ def check_numbers(X, dtype: torch.dtype, indices: bool) -> None:
 
 def _cast(module: nn.Module, dtype: torch.dtype) -> None:
     """Cast the floating-point numbers of a module in place (``module.to`` would cast complex ones too)."""
-    module.double() if dtype is torch.float64 else module.float()
+    if any(t.is_floating_point() and t.dtype is not dtype for t in (*module.parameters(), *module.buffers())):
+        module.double() if dtype is torch.float64 else module.float()
 
 
 @document(
@@ -69,8 +72,9 @@ class TorchClassifier(NeuralNetClassifier):
     per label for multilabel targets) plus :math:`\frac{\alpha}{2 B \bar w} \sum \|W\|^2` over the parameters W with
     two axes or more. A row may be of any shape, such as an image.
 
-    The module is in ``train()`` mode in training steps, in ``eval()`` mode in prediction and validation. Its random
-    numbers follow from ``random_state``. Searches train such classifiers one at a time.
+    The module is in ``train()`` mode in training steps, in ``eval()`` mode in prediction and validation. It is trained
+    and run in one dtype, its own. Torch's random numbers in it (initial parameters, dropout) follow from
+    ``random_state``, and torch's own generator is left alone. Searches train such classifiers one at a time.
 
     Parameters
     ----------
@@ -79,7 +83,7 @@ class TorchClassifier(NeuralNetClassifier):
         ``module_params`` and, where its signature names them, ``n_outputs`` (score columns) and ``n_features``
         (``X.shape[1]``: columns, or channels of images). The module maps a batch (n, ...) to raw scores (n, n_outputs),
         without softmax or sigmoid, in the dtype of its parameters. Lazy modules are allowed, and so are parameters
-        with ``requires_grad=False``: they are left alone.
+        with ``requires_grad=False``: they are left alone. Each call must make new parameters to train.
     module_params : dict, default=None
         Arguments of the module. A search sets each as ``module__name``, as in skorch.
     solver : {"adam", "sgd", "adamw", "lbfgs"}, default="adam"
@@ -101,7 +105,8 @@ class TorchClassifier(NeuralNetClassifier):
     Attributes
     ----------
     module_ : torch.nn.Module
-        The trained module, on the CPU, in ``eval()`` mode. ``partial_fit`` and ``warm_start`` go on with it.
+        The trained module, on the CPU, in ``eval()`` mode. ``partial_fit`` and ``warm_start`` go on with it, in place; if
+        they fail, its parameters and buffers are as they were. Activations that it keeps have lost their graph.
     input_shape_ : tuple of int
         Shape of a row of X. Prediction also takes such rows as vectors.
     {learned}
@@ -111,7 +116,7 @@ class TorchClassifier(NeuralNetClassifier):
     TypeError
         If `module` does not give a module, or is one.
     ValueError
-        If the module's scores have another shape.
+        If the module's scores have another shape, or there is nothing to train, or whole numbers of X would merge.
 
     See Also
     --------
@@ -119,8 +124,21 @@ class TorchClassifier(NeuralNetClassifier):
 
     Notes
     -----
-    ``precision="auto"`` is float32, torch's own, in training. A batch is never cut into parts, so that its size bounds
-    the memory. Sparse rows are made dense a batch at a time. Pickling needs a module whose class can be imported.
+    ``precision="auto"`` is the dtype of the module's parameters: float32, unless it is made in float64 (``.double()``, or
+    by ``torch.set_default_dtype``). Another precision casts the parameters; what the module makes of its own accord
+    keeps its dtype. Prediction is in that dtype too. Its results have X's, and may differ in the last digits of float32
+    from those of the same row among others.
+
+    Integers reach the module in that dtype as well; where it does not take floating-point numbers (``nn.Embedding``,
+    ``one_hot``), as int64. Columns of whole numbers that the dtype cannot tell apart (beyond 2 ** 24 in float32) raise
+    a ValueError: no ids are ever merged.
+
+    The best epoch of early stopping is that of parameters and buffers (running averages included); other tensors that a
+    module keeps are not restored. A batch of one row is normalised by the running averages of batch normalisation, as
+    in :class:`MLPClassifierTorch`. Random numbers that a module draws in prediction are torch's own.
+
+    A batch is never cut into parts, so that its size bounds the memory. Sparse rows are made dense a batch at a time.
+    Pickling needs a module whose class can be imported.
 
     Examples
     --------
@@ -335,6 +353,12 @@ class TorchClassifier(NeuralNetClassifier):
         names = [name for name, p in network.module.named_parameters() if p.requires_grad]
         # beside the module an array from where X was: predictions are for X of the same kind
         return {"module_": network.module, "_trained_names": names, "_any_coef": space.array(np.zeros(1))}
+
+    def _snapshot(self, network, dtype, space):
+        learned = super()._snapshot(network, dtype, space)
+        with suppress(Exception):  # what cannot be copied (a lock, an open file) is the module in training itself
+            learned["module_"] = copy.deepcopy(learned["module_"]).cpu()
+        return learned
 
     def _conclude(self, network, progress, state, incremental, dtype, space):
         super()._conclude(network, progress, state, incremental, dtype, space)

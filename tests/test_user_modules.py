@@ -23,6 +23,7 @@ from skdeep import (
     SoftmaxClassifier,
     TorchClassifier,
 )
+from skdeep.inputs import OutputSpace
 from skdeep.random_numbers import OwnNumbers
 
 pytestmark = [
@@ -85,7 +86,7 @@ def test_the_life_of_a_module(name, recwarn):
     """With a last batch of one row: fit, best epoch, calibration, going on, failing, pickling."""
     make, shape = MODULES[name]
     X, y = data(shape, 33)
-    params = {**PLAIN, "learning_rate_init": 0.05, "max_iter": 4}
+    params = {**PLAIN, "learning_rate_init": 0.05, "max_iter": 3}
     options = {"early_stopping": True, "scoring": "loss", "calibration": "temperature", "warm_start": True}
     clf = TorchClassifier(make, **params, **options).fit(X, y, X_val=X[:9], y_val=y[:9])
     best = clf.best_validation_score_
@@ -281,13 +282,14 @@ def test_a_module_that_begins_to_draw_later():
 
 def test_dropout_learns_what_skorch_does():
     X, y = data((4,), 200)
-    clf = TorchClassifier(lambda: dense(nn.ReLU(), nn.Dropout(0.3), width=32), max_iter=60, random_state=0, tol=0).fit(
-        X, y
-    )
+
+    def module():
+        return dense(nn.ReLU(), nn.Dropout(0.3), width=32)
+
+    clf = TorchClassifier(module, max_iter=60, random_state=0, tol=0).fit(X, y)
     torch.manual_seed(0)
-    module = dense(nn.ReLU(), nn.Dropout(0.3), width=32)
     net = NeuralNetClassifier(
-        module, criterion=nn.CrossEntropyLoss, optimizer=torch.optim.Adam, lr=1e-3, batch_size=200, max_epochs=60,
+        module(), criterion=nn.CrossEntropyLoss, optimizer=torch.optim.Adam, lr=1e-3, batch_size=200, max_epochs=60,
         train_split=None, verbose=0,
     ).fit(X.astype(np.float32), y)  # fmt: skip
     assert clf.loss_curve_[-1] == pytest.approx(net.history[-1, "train_loss"], rel=0.1)
@@ -314,7 +316,7 @@ def test_checkpoints_around_dropout_are_refused():
 
 
 def test_lbfgs_refuses_modules_that_draw():
-    with pytest.raises(ValueError, match="lbfgs.*draws random numbers"):
+    with pytest.raises(ValueError, match=r"lbfgs.*draws random numbers"):
         TorchClassifier(Noisy, solver="lbfgs").fit(*data((4,)))
 
 
@@ -345,7 +347,7 @@ def test_a_last_batch_of_one_row_is_normalised_by_running_averages():
 
 def test_batches_of_one_row():
     X, y = data((4,), 20)
-    with pytest.raises(ValueError, match="batch_size=1 is not enough for a module with BatchNorm1d.*LayerNorm"):
+    with pytest.raises(ValueError, match=r"batch_size=1 is not enough for a module with BatchNorm1d.*LayerNorm"):
         TorchClassifier(lambda: dense(nn.BatchNorm1d(6)), batch_size=1).fit(X, y)
     TorchClassifier(lambda: dense(nn.LayerNorm(6)), batch_size=1, max_iter=1).fit(X, y)
     images = X.reshape(-1, 1, 2, 2)  # a channel has four values in a row
@@ -439,7 +441,7 @@ ESTIMATORS = [
     MLPClassifierTorch((5,), "prelu", solver="sgd", precision="float32", calibration="temperature", **SMALL),
     MLPClassifierTorch((5,), solver="lbfgs", **SMALL),
     MLPEnsembleClassifier(2, (5,), **SMALL),
-    TorchClassifier(lambda: dense(nn.BatchNorm1d(6), nn.Dropout(0.2)), calibration="temperature", **SMALL),
+    TorchClassifier(lambda: dense(nn.BatchNorm1d(6), nn.Dropout(0.2)), **SMALL),
     TorchClassifier(lambda: dense(nn.Tanh()).float(), solver="lbfgs", early_stopping=True, **SMALL),
 ]
 
@@ -514,7 +516,7 @@ def test_scores_that_are_none(numbers, message):
 def test_modules_without_anything_to_train():
     X, y = data((4,))
     for make in (nn.Identity, lambda: dense().requires_grad_(False)):
-        with pytest.raises(ValueError, match="shape|no trainable parameters"):
+        with pytest.raises(ValueError, match=r"shape|no trainable parameters"):
             TorchClassifier(make).fit(X, y)
     clf = TorchClassifier(dense, **PLAIN, max_iter=2).fit(X, y)
     expected = clf.predict_proba(X)
@@ -541,6 +543,17 @@ def test_what_the_user_passes_stays_as_it_is():
     inplace.fit(X, y).predict(X)
     inplace.predict(torch.from_numpy(X))
     np.testing.assert_array_equal(X, kept)
+
+
+def test_callbacks_may_keep_what_they_are_given():
+    """The estimators of past epochs stay as they were, while the module goes on training where it is."""
+    clf = TorchClassifier(dense, **PLAIN, max_iter=2)
+    network = clf.fit(*data((4,)))._trained_network(torch.device("cpu"), torch.float32)
+    kept = clf._snapshot(network, np.dtype(float), OutputSpace(np.empty(0)))["module_"]
+    before = kept[0].weight.detach().clone()
+    clf.partial_fit(*data((4,)))
+    assert torch.equal(kept[0].weight, before)
+    assert not torch.equal(clf.module_[0].weight, before)
 
 
 def test_activations_do_not_stay_with_their_graph():
