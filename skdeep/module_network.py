@@ -65,8 +65,9 @@ class ModuleNetwork(Network):
         self.params = [p.detach().unsqueeze(0) for p in self.leaves]
         self.n_coefs = sum(p.ndim >= 2 for p in self.leaves)
         self._numbers = OwnNumbers()
-        # until a step has shown what the module does
-        self._draws = self._writes = self._unknown = True
+        self._may_be_infinite = [not bool(b.isfinite().all()) for b in module.buffers()]  # as masks of attention are
+        # until a step has shown what the module does; such a step is watched
+        self._draws = self._writes = self._unknown = self._watched = True
 
     @property
     def buffers(self):  # type: ignore[override]
@@ -104,6 +105,7 @@ class ModuleNetwork(Network):
         assert self.generator is not None  # it is prediction that has none
         self._numbers.reseed(int(self.generator.integers(2**63)))
         self.module.train()
+        self._watched, self._unknown = self._unknown, False
         rows, before = self._rows(X, self._writes), torch.get_rng_state()
         version = rows._version
         with torch.enable_grad():
@@ -117,19 +119,16 @@ class ModuleNetwork(Network):
                 "module returns scores that do not depend on any of its trainable parameters (requires_grad=True), so "
                 "that there is nothing to train. Does its forward detach them, or run under torch.no_grad()?"
             )
-        if self._unknown:
-            self._writes = rows._version != version
-            self._check_draws()
+        if self._watched:
+            self._writes, self._draws = rows._version != version, self._numbers.drawn
         elif not self._draws and not torch.equal(before, torch.get_rng_state()):
             self._draws = self._unknown = True  # it has begun to draw (or another thread has, which does no harm)
-        return scores
-
-    def _check_draws(self) -> None:
-        if self._numbers.drawn and not self.may_draw:
+        if self._draws and not self.may_draw:
             raise ValueError(
                 "solver='lbfgs' needs the same objective at every step, and the module draws random numbers in "
                 "training. Use solver='sgd', 'adam' or 'adamw'."
             )
+        return scores
 
     def _scores_of_one_row(self, rows: Tensor) -> Tensor:
         """Scores of a batch of one row; it has no variance, so that batch normalisation is by the running averages."""
@@ -159,13 +158,13 @@ class ModuleNetwork(Network):
     def gradient(self, scores, X, score_gradient):
         moving = [p for p in self.leaves if p.requires_grad]  # a callback may have frozen some
         back = partial(pulled_back, [scores], [score_gradient], moving)
-        found = self._watched(back) if self._unknown else back()
+        found = self._went_back(back) if self._watched else back()
         gradients = dict(zip(map(id, moving), found, strict=True))
         return [gradients.get(id(p), torch.zeros_like(p)).unsqueeze(0) for p in self.leaves]
 
-    def _watched(self, back: Callable[[], list[Tensor]]) -> list[Tensor]:
-        """Go back for the first time, which ends the step that shows what the module does."""
-        self._unknown, self._draws, before = False, self._numbers.drawn, self._numbers.states()
+    def _went_back(self, back: Callable[[], list[Tensor]]) -> list[Tensor]:
+        """The gradients; raise if random numbers are drawn for them."""
+        before = self._numbers.states()
         with self._numbers:
             found = back()
         if self._numbers.states() != before:
@@ -179,10 +178,16 @@ class ModuleNetwork(Network):
         return self
 
     def with_params(self, params):
-        with torch.no_grad():
-            for mine, new in zip(self.tensors, params, strict=True):
-                mine.copy_(new)
+        for mine, new in zip((*self.leaves, *self.module.buffers()), params, strict=True):
+            if mine.shape == new.shape[1:]:
+                mine.data.copy_(new[0])
+            else:  # a buffer that has grown since
+                mine.data = new[0].clone()
         return self
+
+    def is_finite(self, tensors):
+        free = [False] * len(self.leaves) + self._may_be_infinite
+        return all(bool(t.isfinite().all()) for t, any_number in zip(tensors, free, strict=True) if not any_number)
 
 
 def _by_running_averages(part: nn.Module, inputs: tuple) -> None:
@@ -203,12 +208,13 @@ def _brought_to(module: nn.Module, device: torch.device) -> Iterator[None]:
     if tensor is None or tensor.device == device:
         yield
         return
+    home = tensor.device
     with _AWAY:
         module.to(device)
         try:
             yield
         finally:
-            module.to(tensor.device)
+            module.to(home)
 
 
 def check_scores(scores: Any, rows: Tensor, n_outputs: int) -> None:

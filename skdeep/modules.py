@@ -105,8 +105,8 @@ class TorchClassifier(NeuralNetClassifier):
     Attributes
     ----------
     module_ : torch.nn.Module
-        The trained module, on the CPU, in ``eval()`` mode. ``partial_fit`` and ``warm_start`` go on with it, in place; if
-        they fail, its parameters and buffers are as they were. Activations that it keeps have lost their graph.
+        The trained module, on the CPU, in ``eval()`` mode. ``partial_fit`` and ``warm_start`` go on with it, in place;
+        if they fail, its parameters and buffers are as they were. Activations that it keeps have lost their graph.
     input_shape_ : tuple of int
         Shape of a row of X. Prediction also takes such rows as vectors.
     {learned}
@@ -124,8 +124,8 @@ class TorchClassifier(NeuralNetClassifier):
 
     Notes
     -----
-    ``precision="auto"`` is the dtype of the module's parameters: float32, unless it is made in float64 (``.double()``, or
-    by ``torch.set_default_dtype``). Another precision casts the parameters; what the module makes of its own accord
+    ``precision="auto"`` is the dtype of the module's parameters: float32, unless it is made in float64 (``.double()``,
+    or by ``torch.set_default_dtype``). Another precision casts the parameters; what the module makes of its own accord
     keeps its dtype. Prediction is in that dtype too. Its results have X's, and may differ in the last digits of float32
     from those of the same row among others.
 

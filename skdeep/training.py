@@ -401,7 +401,7 @@ def _finish(stack: _Stack, models: np.ndarray) -> None:
     for m in models:
         p = stack.progress[m]
         current = stack.network.copy_of(m)
-        if not all(bool(torch.isfinite(param).all()) for param in current) and p.error is None:
+        if not stack.network.is_finite(current) and p.error is None:
             p.error = f"parameters became non-finite in epoch {p.n_iter + 1}"
         p.params = p.params if p.watch_score and p.params is not None else current
         p.optimizer_state = stack.optimizer.state(m)
