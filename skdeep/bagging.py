@@ -17,7 +17,7 @@ from skdeep.fitting import draw_seeds
 from skdeep.inputs import OutputSpace, rows_of, to_numpy
 from skdeep.prediction import prediction_dtype
 from skdeep.problem import Problem, TrainingState, make_monitor, scores_of
-from skdeep.splits import DistinctRows, fold_of_rows
+from skdeep.splits import DIVIDED, KEPT, Folds, fold_of_rows
 from skdeep.training import Progress
 
 
@@ -28,8 +28,8 @@ class _Runs(Progress):
     Attributes
     ----------
     members : list of Progress
-    left_out : list of ndarray
-        Rows that each member has not seen.
+    folds : Folds
+        Which rows each member has not seen.
     seeds : list of int
         The ``random_state`` of each member.
     batch_rows : int
@@ -37,12 +37,12 @@ class _Runs(Progress):
     """
 
     members: list[Progress] = field(default_factory=list)
-    left_out: list[np.ndarray] = field(default_factory=list)
+    folds: Folds | None = None
     seeds: list[int] = field(default_factory=list)
     batch_rows: int = 0
 
     @classmethod
-    def of(cls, members: list[Progress], left_out: list[np.ndarray], seeds: list[int], batch_rows: int) -> _Runs:
+    def of(cls, members: list[Progress], folds: Folds, seeds: list[int], batch_rows: int) -> _Runs:
         errors = [f"in member {k}, {p.error}" for k, p in enumerate(members) if p.error is not None]
         return cls(
             watch_score=True,
@@ -54,7 +54,7 @@ class _Runs(Progress):
             interrupted=any(p.interrupted for p in members),
             error=errors[0] if errors else None,
             members=members,
-            left_out=left_out,
+            folds=folds,
             seeds=seeds,
             batch_rows=batch_rows,
         )
@@ -82,37 +82,29 @@ class FoldBaggingMixin(CalibrationMixin):
         """What an epoch is judged by: what is left to the calibration is not the epoch's fault."""
         return "loss" if self.calibration is None else "calibrated_loss"
 
-    def _folds(self, distinct: DistinctRows) -> np.ndarray:
-        """The fold of each row; -1 for the only row of a class, which all members need."""
-        fold = fold_of_rows(distinct, self.n_estimators).astype(np.int64)
-        alone = np.bincount(distinct.stratum)[distinct.stratum] == 1
-        fold[alone[distinct.group]] = -1
-        return fold
-
     def _train(self, members, problem, held_out, states, split_seed, going_on, incremental, task):
         """Train the members of all ensembles as one stack; see `FittingMixin._train`."""
-        distinct, rows = problem.distinct(split_seed)
-        fold = self._folds(distinct)
-        folds = np.unique(fold[fold >= 0])  # on tiny data, some are empty
-        if len(folds) == 0:
+        distinct, share = problem.distinct(split_seed), 1 / self.n_estimators
+        fold = fold_of_rows(distinct, self.n_estimators)
+        folds = problem.folds(distinct, fold, share, merge=False)
+        numbers = folds.numbers  # on tiny data, some are empty
+        if len(numbers) == 0:
             raise ValueError(
                 f"{type(self).__name__} needs at least 2 distinct rows of a class, to leave some out; use "
                 "MLPClassifierTorch."
             )
-        left_out = [rows[fold == f] for f in folds]
-        weight = problem.weight
-        if self._batch_rows(problem) == problem.n_rows:  # see Problem.split
-            fold = fold[distinct.first]
-            rows, weight = problem.merged(distinct, rows)
+        trained_on = folds
+        if self._batch_rows(problem) == problem.n_rows:  # see Problem.folds
+            trained_on = problem.folds(distinct, fold, share, merge=True)
         del distinct
-        rest = [rows[fold != f] for f in folds]
+        rest, weight = [trained_on.training(f) for f in numbers], trained_on.training_weight
         if weight is not None and weight.ndim == 2:
-            weight = np.repeat(weight, len(folds), axis=0)
-        models = [member for member in members for _ in folds]
+            weight = np.repeat(weight, len(numbers), axis=0)
+        models = [member for member in members for _ in numbers]
         drawn: dict[int, list[int]] = {}  # ensembles of one seed share their draws
         for state in states:
             if id(state.generator) not in drawn:
-                drawn[id(state.generator)] = state.generator.integers(2**31 - 1, size=len(folds)).tolist()
+                drawn[id(state.generator)] = state.generator.integers(2**31 - 1, size=len(numbers)).tolist()
         seeds = [drawn[id(state.generator)] for state in states]
         of_seed = {seed: np.random.default_rng(draw_seeds(seed)[0]) for own in seeds for seed in own}
         generators = [of_seed[seed] for own in seeds for seed in own]
@@ -121,23 +113,24 @@ class FoldBaggingMixin(CalibrationMixin):
         network = self._new_network(models, problem, generators, subsets, weight, own_states, False)
         patience = self.n_iter_no_change if self.early_stopping else math.inf
         progress = [Progress(member.tol, patience, watch_score=True) for member in models]
-        watched = self._watched(members, problem, held_out, left_out)
+        watched = self._watched(members, problem, held_out, folds)
         monitor = make_monitor(
             watched, self._loss(self.n_outputs_), self._watched_score, self._labels, self._fitted_copy
         )
         self._run(models, problem, network, own_states, subsets, weight, progress, self.max_iter, monitor)
-        of_members = [progress[i : i + len(folds)] for i in range(0, len(progress), len(folds))]
+        of_members = [progress[i : i + len(numbers)] for i in range(0, len(progress), len(numbers))]
         batch_rows = self._batch_rows(problem)
-        runs = [_Runs.of(parts, left_out, own, batch_rows) for parts, own in zip(of_members, seeds, strict=True)]
+        runs = [_Runs.of(parts, folds, own, batch_rows) for parts, own in zip(of_members, seeds, strict=True)]
         return runs, network, None
 
-    def _watched(self, members, problem: Problem, held_out: Problem | None, left_out) -> list[Problem]:
+    def _watched(self, members, problem: Problem, held_out: Problem | None, folds: Folds) -> list[Problem]:
         """What the models are judged by after each epoch: the rows left out, or the caller's validation data."""
         if held_out is not None:
             if held_out.class_weight is not None and held_out.class_weight.ndim == 2:
-                held_out.class_weight = np.repeat(held_out.class_weight, len(left_out), axis=0)
+                held_out.class_weight = np.repeat(held_out.class_weight, len(folds.numbers), axis=0)
             return [held_out]
-        watched = [problem.take(rows) for _ in members for rows in left_out]
+        left_out = [(folds.held_out(f), folds.held_out_factor(f)) for f in folds.numbers]
+        watched = [problem.take(*rows) for _ in members for rows in left_out]
         for i, part in enumerate(watched):
             if part.class_weight is not None and part.class_weight.ndim == 2:
                 part.class_weight = part.class_weight[i // len(left_out)]
@@ -149,33 +142,46 @@ class FoldBaggingMixin(CalibrationMixin):
         for m, (member, runs) in enumerate(zip(members, progress, strict=True)):
             if runs.error is None:
                 weight = problem.weight
-                member._judge(problem, weight if weight is None or weight.ndim == 1 else weight[m], runs.left_out)
+                member._judge(problem, weight if weight is None or weight.ndim == 1 else weight[m], runs.folds)
 
     @torch.no_grad()
-    def _judge(self, problem: Problem, weight: np.ndarray | None, left_out: list[np.ndarray]) -> None:
+    def _judge(self, problem: Problem, weight: np.ndarray | None, folds: Folds) -> None:
         """Calibrate on the out-of-fold scores, and keep what the ensemble says of rows that are new to it."""
-        new, tensor = np.concatenate(left_out), (problem.device, prediction_dtype(problem.source, problem.device))
+        tensor = (problem.device, prediction_dtype(problem.source, problem.device))
         data = rows_of(problem.source, *tensor)
 
-        def out_of_fold() -> Tensor:
+        def out_of_fold() -> list[Tensor]:
             networks = [estimator._trained_network(*tensor) for estimator in self.estimators_]
-            return torch.cat([scores_of(n, data, rows) for n, rows in zip(networks, left_out, strict=True)], dim=1)
+            pairs = zip(networks, folds.numbers, strict=True)
+            return [scores_of(network, data, folds.held_out(f)) for network, f in pairs]
 
         if self.calibration == "temperature":
             self.temperature_ = 1.0
         if self.calibration is not None and len(self.classes_) > 1:
-            scores = to_numpy(out_of_fold()[0])
-            self._calibrate(scores, problem.codes[new], np.ones(len(new)) if weight is None else weight[new])
+            rows, factor = folds.all_held_out()
+            counts = (1.0 if weight is None else weight[rows]) * factor / folds.unit
+            scores = to_numpy(torch.cat(out_of_fold(), dim=1)[0])
+            self._calibrate(scores, problem.codes[rows], counts, (scores, counts))
         for estimator in self.estimators_:
             estimator.__dict__.update({k: v for k, v in vars(self).items() if k == "temperature_"})
-        scores = self._of_models(out_of_fold())
-        known = self._knowing(scores, OutputSpace(np.empty(0)))
-        self.oof_score_ = self._score_of(known, scores, problem, new, weight)
-        everywhere = scores.new_full((len(problem.codes), self.n_outputs_), math.nan)
-        everywhere[torch.from_numpy(new)] = scores
+        of_member = out_of_fold()
+        everywhere = of_member[0].new_full((len(problem.codes), self.n_outputs_), math.nan)
+
+        def put(rows: np.ndarray, scores: Tensor) -> None:
+            everywhere[torch.from_numpy(rows).to(scores.device)] = self._of_models(scores)
+
+        parts = []
+        for f, scores in zip(folds.numbers, of_member, strict=True):
+            divided = torch.from_numpy(folds.is_divided(f)).to(scores.device)
+            put(folds.rows[folds.fold == f], scores[:, ~divided])
+            parts.append(scores[:, divided])
+        put(folds.rows[folds.fold == DIVIDED], torch.cat(parts))  # each member has seen most of them, and none all
+        new = folds.rows[folds.fold != KEPT]
+        scores = everywhere[torch.from_numpy(new).to(everywhere.device)]
+        self.oof_score_ = self._score_of(self._knowing(scores, OutputSpace(np.empty(0))), scores, problem, new, weight)
         if problem.subset is not None:
             rest = np.flatnonzero(problem.sample_weight == 0)
-            everywhere[torch.from_numpy(rest)] = self._of_models(scores_of(self._trained_network(*tensor), data, rest))
+            put(rest, scores_of(self._trained_network(*tensor), data, rest))
         self.oof_proba_ = self._knowing(everywhere, OutputSpace(self._any_coef)).predict_proba(None)
 
     def _knowing(self, scores: Tensor, space: OutputSpace) -> FoldBaggingMixin:

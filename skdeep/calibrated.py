@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from skdeep._methods import available_unless
-from skdeep.calibration import fit_sigmoid, fit_temperature
+from skdeep.calibration import Weighted, fit_sigmoid, fit_temperature
 from skdeep.fitting import FittingMixin
 from skdeep.inputs import to_numpy
 from skdeep.losses import LOSSES
 from skdeep.problem import Problem, TrainingState, scores_of
-from skdeep.splits import fold_of_rows
+from skdeep.splits import Folds, fold_of_rows
 from skdeep.training import Progress
 
 #: The loss whose probabilities a calibration's are; scores of independent labels are sigmoids in any case.
@@ -60,55 +60,59 @@ class CalibrationMixin(FittingMixin):
         """Fit each member's calibration on scores of models that have not seen the row."""
         if self.calibration is None or len(self.classes_) == 1:
             return
-        distinct, rows = problem.distinct(seed)
-        fold = fold_of_rows(distinct, self._n_folds)[distinct.first]
-        if len(np.unique(fold)) < 2:
+        distinct = problem.distinct(seed)
+        folds = problem.folds(distinct, fold_of_rows(distinct, self._n_folds), 1 / self._n_folds, merge=True)
+        del distinct  # as large as the rest of what is kept of each row
+        if len(folds.numbers) < 2:
             raise ValueError(
                 f"calibration={self.calibration!r} needs at least 2 distinct rows of a class, to hold some out; pass "
                 "calibration=None."
             )
-        rows, weight = problem.merged(distinct, rows)
-        del distinct  # as large as the rest of what is kept of each row
         trained = [m for m, p in enumerate(progress) if p.error is None]
-        scores, fold_progress = self._out_of_fold_scores(members, trained, problem, rows, weight, fold, seed, progress)
-        codes, weights = problem.codes[rows], np.broadcast_to(weight, (len(members), problem.X.shape[0]))
+        scores, fold_progress = self._out_of_fold_scores(members, trained, problem, folds, seed, progress)
+        rows, factor = folds.all_held_out()
+        assert folds.weight is not None  # merged rows have weights
+        codes, weights = problem.codes[rows], np.broadcast_to(folds.weight, (len(members), problem.X.shape[0]))
         for m in trained:
             errors = [p.error for p in fold_progress[m] if p.error is not None]
             if errors:
                 progress[m].error = f"in a fold model of the calibration, {errors[0]}"
             else:
-                members[m]._calibrate(scores[m], codes, weights[m, rows])
+                network = members[m]._trained_network(problem.device, problem.dtype)
+                own = to_numpy(scores_of(network, problem.rows(), folds.rows)[0]), weights[m, folds.rows]
+                members[m]._calibrate(scores[m], codes, weights[m, rows] * factor / folds.unit, own)
 
-    def _calibrate(self, scores: np.ndarray, codes: np.ndarray, weight: np.ndarray) -> None:
+    def _calibrate(self, scores: np.ndarray, codes: np.ndarray, weight: np.ndarray, own: Weighted) -> None:
+        """Fit the calibration on out-of-fold scores; `own` are scores by the estimator itself, and weights."""
         if self.calibration == "sigmoid":
-            self._rescale_scores(*fit_sigmoid(scores, codes, weight))
+            self._rescale_scores(*fit_sigmoid(scores, codes, weight, own))
         elif codes.ndim == 1:
-            self.temperature_ = fit_temperature(scores, codes, weight)
+            self.temperature_ = fit_temperature(scores, codes, weight, own)
         else:
-            labels = zip(scores.T[..., None], codes.T, strict=True)
-            self.temperature_ = np.array([fit_temperature(own, answers, weight) for own, answers in labels])
+            labels = zip(scores.T[..., None], codes.T, own[0].T[..., None], strict=True)
+            self.temperature_ = np.array([fit_temperature(s, answers, weight, (o, own[1])) for s, answers, o in labels])
 
-    def _out_of_fold_scores(self, members, trained, problem, rows, weight, fold, seed, progress):
-        """Scores (m, C) of distinct rows by each trained member's models of the other folds, and their progress.
+    def _out_of_fold_scores(self, members, trained, problem, folds: Folds, seed, progress):
+        """Scores of the rows that each fold holds out, in this order, by each trained member's models; their progress.
 
         The folds of a single member train as one stack, and so do several members on the rows they share; models that
         cannot be stacked train one by one.
         """
-        folds = np.unique(fold)
-        stacks = [[(m, f) for f in folds] for m in trained]
+        numbers, weight = folds.numbers, folds.training_weight
+        assert weight is not None  # merged rows have weights
+        stacks = [[(m, f) for f in numbers] for m in trained]
         if len(trained) > 1:
-            stacks = [[(m, f) for m in trained] for f in folds]
+            stacks = [[(m, f) for m in trained] for f in numbers]
         if not self.stackable:
-            stacks = [[(m, f)] for m in trained for f in folds]
-        subsets = {f: rows[fold != f] for f in folds}
-        dtype = np.float64 if problem.dtype is torch.float64 else np.float32
-        scores = {m: np.empty((len(rows), self.n_outputs_), dtype=dtype) for m in trained}
+            stacks = [[(m, f)] for m in trained for f in numbers]
+        subsets = {f: folds.training(f) for f in numbers}
+        scores: dict[int, dict[int, np.ndarray]] = {m: {} for m in trained}
         done: dict[int, list[Progress]] = {m: [] for m in trained}
         for stack in stacks:
             models = [members[m] for m, _ in stack]
             own = [subsets[f] for _, f in stack]
             weights = weight if weight.ndim == 1 else weight[[m for m, _ in stack]]
-            of_fold = {f: np.random.default_rng(seed) for f in folds}
+            of_fold = {f: np.random.default_rng(seed) for f in numbers}
             generators = [of_fold[f] for _, f in stack]
             states = [TrainingState(generator) for generator in generators]
             network = self._new_network(models, problem, generators, own, weights, states, False)
@@ -119,14 +123,16 @@ class CalibrationMixin(FittingMixin):
             data = problem.rows()
             for k, ((m, f), p) in enumerate(zip(stack, runs, strict=True)):
                 done[m].append(p)
-                model, mine = network.select(np.array([k])).with_params(p.params), fold == f
-                scores[m][mine] = to_numpy(scores_of(model, data, rows[mine])[0])
-        return scores, done
+                model = network.select(np.array([k])).with_params(p.params)
+                scores[m][f] = to_numpy(scores_of(model, data, folds.held_out(f))[0])
+        return {m: np.concatenate([of_fold[f] for f in numbers]) for m, of_fold in scores.items()}, done
 
     def _fold_progress(self, progress: Progress) -> Progress:
         """The stopping rule of a fold's model."""
         if self.early_stopping:  # the folds have no validation data: they train as long as was best for all rows
-            best = int(np.argmax(self.validation_scores_[-self.n_iter_ :])) + 1
+            watched = zip(self.validation_scores_, np.negative(self.validation_loss_curve_), strict=True)
+            scores = list(watched)[-self.n_iter_ :]
+            best = scores.index(max(scores)) + 1
             return Progress(0.0, np.inf, max_iter=best)
         limit = progress.n_iter if progress.interrupted else np.inf
         return Progress(self.tol, self.n_iter_no_change, max_iter=limit)

@@ -1,8 +1,9 @@
 r"""How scores become probabilities, fitted on scores and classes.
 
 Temperature: :math:`p = \mathrm{softmax}(s / T)` (the sigmoid of s / T for two classes), with one T > 0. Sigmoid
-(Platt scaling): :math:`\sigma(a_c s_c + b_c)` per class, normalised. Both minimise a convex
-log-loss.
+(Platt scaling): :math:`\sigma(a_c s_c + b_c)` per class, normalised, with :math:`a_c > 0`. Both minimise a convex
+log-loss, with a prior against certainty on scores that happen to be separable: one more observation, whose label may be
+any (temperature), or one of each label (Platt's targets).
 
 References
 ----------
@@ -12,6 +13,9 @@ machines*, 1999.
 
 from __future__ import annotations
 
+import warnings
+from typing import TypeAlias
+
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit, log_expit, softmax
@@ -19,10 +23,24 @@ from scipy.special import expit, log_expit, softmax
 _MAX_STEPS = 100
 _CHUNK_ROWS = 1 << 15  # rows computed with at once: there may be millions
 _INVERSE_RANGE = (1e-4, 1e4)  # of the inverse temperature, relative to the scores' mean magnitude
+#: Of Platt's sigmoid, relative to the scores' largest magnitude: such scores still decide between equal probabilities.
+_LEAST_SLOPE = 1e-6
+_UNINFORMED = (
+    "The scores of rows that a model was not trained on do not rise with the right answers, so that calibrated "
+    "probabilities cannot follow them. The columns may have nothing to do with the classes, or the rows may be too few."
+)
+_FREQUENCIES = (
+    "A class whose scores do not rise has nearly the probability of its frequency. With more than two classes, "
+    "calibration='temperature' may suit them better."
+)
 
 
 def _chunks(n: int) -> list[slice]:
     return [slice(start, min(start + _CHUNK_ROWS, n)) for start in range(0, n, _CHUNK_ROWS)]
+
+
+#: Scores (m, C) of some rows, and their weights (m,).
+Weighted: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 
 def _newton(value_gradient_hessian, x: np.ndarray) -> np.ndarray:
@@ -48,70 +66,107 @@ def _newton(value_gradient_hessian, x: np.ndarray) -> np.ndarray:
     return x
 
 
-def fit_temperature(scores: np.ndarray, codes: np.ndarray, weight: np.ndarray | None = None) -> float:
-    """Temperature that minimises the log-loss of scores / T.
+def fit_temperature(
+    scores: np.ndarray, codes: np.ndarray, weight: np.ndarray | None = None, own: Weighted | None = None
+) -> float:
+    r"""Find the temperature that minimises the log-loss of scores / T, with one more observation of any label.
+
+    Of separable scores, the log-loss alone would be lowest at T = 0, where a wrong answer costs without bound.
 
     Parameters
     ----------
     scores : ndarray of shape (n, C)
-        One column for two classes.
+        One column for two classes; of models that have not seen the row.
     codes : ndarray of shape (n,)
     weight : ndarray of shape (n,), default=None
+        In numbers of observations.
+    own : tuple of ndarray (m, C) and ndarray (m,), default=None
+        Scores by the model that is to be calibrated, and weights: what the further observation has on average. They
+        keep T from being too low where the other models' scores happen to be much smaller. None for `scores`.
 
     Returns
     -------
     float
-        T, kept within a factor of 10⁴ of one over the mean magnitude of the scores (separable scores would
-        otherwise have it go to zero).
+        T, kept within a factor of 10⁴ of one over the mean magnitude of the scores.
+
+    Warns
+    -----
+    UserWarning
+        If the scores speak against the classes, so that no temperature is high enough.
     """
     weight = np.ones(len(codes)) if weight is None else weight
+    own_scores, share = (scores, weight) if own is None else own
+    share = share / share.sum()
     n, n_columns = len(codes), max(2, scores.shape[1])
     unit = sum(float(np.abs(scores[part]).sum(dtype=np.float64)) for part in _chunks(n)) / (n * n_columns) or 1.0
 
-    def scaled(part: slice) -> np.ndarray:
+    def scaled(scores: np.ndarray) -> np.ndarray:
         """Scores such that the inverse temperature is of the order of one."""
-        S = scores[part].astype(np.float64) / unit
+        S = scores.astype(np.float64) / unit
         return np.hstack([np.zeros_like(S), S]) if S.shape[1] == 1 else S
 
-    total = sum(float(weight[p] @ scaled(p)[np.arange(p.stop - p.start), codes[p]]) for p in _chunks(n))
+    total = 0.0
+    for part in _chunks(n):
+        S = scaled(scores[part])
+        total += float(weight[part] @ S[np.arange(len(S)), codes[part]])
+    total += sum(float(share[part] @ scaled(own_scores[part]).mean(1)) for part in _chunks(len(share)))
 
     def slope(log_b: float) -> float:
         """Derivative of the log-loss with respect to the inverse temperature: it only grows."""
         b, rise = np.exp(log_b), -total
         for part in _chunks(n):
-            S = scaled(part)
+            S = scaled(scores[part])
             rise += weight[part] @ (softmax(b * S, axis=1) * S).sum(1)
+        for part in _chunks(len(share)):
+            S = scaled(own_scores[part])
+            rise += share[part] @ (softmax(b * S, axis=1) * S).sum(1)
         return rise
 
     low, high = np.log(_INVERSE_RANGE)
     if slope(high) <= 0:
         best = high
-    elif slope(low) >= 0:
+    elif (lowest := slope(low)) >= 0:
         best = low
+        if lowest > 1e-9 * weight.sum():  # it is zero, up to rounding, where all scores are equal
+            warnings.warn(f"{_UNINFORMED} The probabilities are nearly the same for all classes.", stacklevel=2)
     else:
         best = brentq(slope, low, high, xtol=1e-13, rtol=1e-14)
     return unit / float(np.exp(best))
 
 
-def fit_sigmoid(scores: np.ndarray, codes: np.ndarray, weight: np.ndarray | None = None):
-    """Platt's slope and offset for each column of scores, against "is it this class".
+def fit_sigmoid(
+    scores: np.ndarray, codes: np.ndarray, weight: np.ndarray | None = None, own: Weighted | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find Platt's slope and offset for each column of scores, against "is it this class".
 
     With Platt's smoothed targets, (n₊ + 1) / (n₊ + 2) and 1 / (n₋ + 2).
 
     Parameters
     ----------
     scores : ndarray of shape (n, C)
-        One column for two classes.
+        One column for two classes; of models that have not seen the row.
     codes : ndarray of shape (n,) or (n, C)
         Class codes, or label indicators.
     weight : ndarray of shape (n,), default=None
+        In numbers of observations.
+    own : tuple of ndarray (m, C) and ndarray (m,), default=None
+        Scores by the model that is to be calibrated, and weights: what one more observation, of either answer, has on
+        average. It keeps slopes from being too large where the other models' scores happen to be much smaller. None
+        leaves it out.
 
     Returns
     -------
     slopes, offsets : ndarray of shape (C,)
-        Probability of class c before normalisation: ``expit(slopes[c] * scores[:, c] + offsets[c])``.
+        Probability of class c before normalisation: ``expit(slopes[c] * scores[:, c] + offsets[c])``. Slopes are
+        positive.
+
+    Warns
+    -----
+    UserWarning
+        If the scores speak against a class, so that its slope would be negative: it is as good as zero then.
     """
     weight = np.ones(len(codes)) if weight is None else weight
+    own_scores, share = (scores[:0], weight[:0]) if own is None else (own[0], own[1] / own[1].sum())
     n_columns = scores.shape[1]
     slopes, offsets = np.ones(n_columns), np.zeros(n_columns)
     for c in range(n_columns):
@@ -119,19 +174,26 @@ def fit_sigmoid(scores: np.ndarray, codes: np.ndarray, weight: np.ndarray | None
         n_plus, n_minus = weight[positive].sum(), weight[~positive].sum()
         target = np.where(positive, (n_plus + 1) / (n_plus + 2), 1 / (n_minus + 2))
         unit = float(np.abs(scores[:, c]).max()) or 1.0
+        parts = [(scores[part, c], target[part], weight[part]) for part in _chunks(len(codes))]
+        parts += [(own_scores[part, c], 0.5, share[part]) for part in _chunks(len(share))]
 
-        def objective(x, c=c, target=target, unit=unit):
+        def objective(x, parts=parts, unit=unit):
             value, gradient, hessian = 0.0, np.zeros(2), np.zeros((2, 2))
-            for part in _chunks(len(codes)):
-                w, t, s = weight[part], target[part], scores[part, c].astype(np.float64) / unit
+            for s, t, w in parts:
+                s = s.astype(np.float64) / unit
                 A = np.column_stack([s, np.ones(len(s))])
                 z = A @ x
                 p = expit(z)
-                value -= w @ (t * log_expit(z) + (1 - t) * log_expit(-z))
+                value -= np.sum(w * (t * log_expit(z) + (1 - t) * log_expit(-z)))
                 gradient += A.T @ (w * (p - t))
                 hessian += (A * (w * p * (1 - p))[:, None]).T @ A
             return value, gradient, hessian
 
-        slope, offsets[c] = _newton(objective, np.array([0.0, np.log((n_plus + 1) / (n_minus + 1))]))
+        frequency = np.log((n_plus + 1) / (n_minus + 1))
+        slope, offsets[c] = _newton(objective, np.array([0.0, frequency]))
+        if slope < _LEAST_SLOPE:
+            if slope < -_LEAST_SLOPE:
+                warnings.warn(f"{_UNINFORMED} {_FREQUENCIES}", stacklevel=2)
+            slope, offsets[c] = _LEAST_SLOPE, frequency
         slopes[c] = slope / unit
     return slopes, offsets

@@ -283,12 +283,13 @@ class MLPClassifierTorch(NeuralNetClassifier):
     def _training_loss(self, n_outputs):
         return smoothed(self._loss(n_outputs), self.label_smoothing)
 
-    def _calibrate(self, scores, codes, weight):
+    def _calibrate(self, scores, codes, weight, own):
         if self.calibration == "sigmoid" and self.out_activation_ == "softmax":
             # where a softmax leaves a common shift of the scores free, every fold's model has its own
-            scores = scores - scores.mean(1, keepdims=True)
+            scores, centred = (s - s.mean(1, keepdims=True) for s in (scores, own[0]))
+            own = centred, own[1]
             self._map_scores(np.eye(self.n_outputs_) - 1 / self.n_outputs_)
-        super()._calibrate(scores, codes, weight)
+        super()._calibrate(scores, codes, weight, own)
 
     def _rescale_scores(self, slopes, offsets):
         self._map_scores(np.diag(slopes), offsets)

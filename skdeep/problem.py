@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from skdeep.batching import MAX_VALUES, DenseRows, SparseRows, as_tensor
 from skdeep.inputs import Matrix, rows_of
 from skdeep.losses import Loss
 from skdeep.networks import Network
-from skdeep.splits import DistinctRows, distinct_rows, index_dtype, validation_mask
+from skdeep.splits import DIVIDED, KEPT, DistinctRows, Folds, distinct_rows, index_dtype, validation_rows
 from skdeep.training import Monitor
 
 #: Inverse temperatures at which "calibrated_loss" looks for the lowest loss: log-loss is flat enough between them.
@@ -65,6 +66,8 @@ class Problem:
 
     def __post_init__(self) -> None:
         self._rows: DenseRows | SparseRows | None = None
+        #: Whether some rows are here with a part of their weight only.
+        self.divided = False
         #: Rows of non-zero weight; None for all.
         self.subset: np.ndarray | None = None
         if self.sample_weight is not None and not self.sample_weight.all():
@@ -125,30 +128,48 @@ class Problem:
         """An array on the device; floating-point ones in the compute dtype."""
         return as_tensor(array).to(self.device, self.dtype if array.dtype.kind == "f" else None)
 
-    def take(self, rows: np.ndarray) -> Problem:
-        """The problem of some of the rows, which are not copied."""
+    def take(self, rows: np.ndarray, factor: np.ndarray | None = None) -> Problem:
+        """The problem of some of the rows, which are not copied, with a `factor` on their weights."""
         sample_weight, class_weight = (
             None if w is None else w[..., rows] for w in (self.sample_weight, self.class_weight)
         )
+        if factor is not None:
+            sample_weight = factor if sample_weight is None else factor * sample_weight
         index = rows if self.index is None else self.index[rows]
         target, codes = self.target[rows], self.codes[rows]
         part = Problem(self.source, target, codes, sample_weight, class_weight, self.device, self.dtype, index)
-        part._rows = self.rows()
+        part._rows, part.divided = self.rows(), factor is not None
         return part
 
-    def distinct(self, seed: int) -> tuple[DistinctRows, np.ndarray]:
-        """The distinct rows of non-zero weight, and the indices in X that they speak of."""
-        n = len(self.codes)
-        rows = np.arange(n, dtype=index_dtype(n)) if self.subset is None else self.subset
+    def distinct(self, seed: int) -> DistinctRows:
+        """The distinct rows of non-zero weight."""
         generator, stratify = np.random.default_rng(seed), self.codes.ndim == 1
-        return distinct_rows(self.X, self.codes, self.sample_weight, generator, stratify, self.subset), rows
+        return distinct_rows(self.X, self.codes, self.sample_weight, generator, stratify, self.subset)
 
-    def merged(self, distinct: DistinctRows, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """One representative of each distinct row, and weights by which these stand for all rows."""
-        representatives = rows[distinct.first]
-        weight = np.zeros(len(self.codes))
-        weight[representatives] = distinct.weight
-        return representatives, weight if self.class_weight is None else weight * self.class_weight
+    def folds(self, distinct: DistinctRows, fold: np.ndarray, share: float, merge: bool) -> Folds:
+        """The rows of non-zero weight in folds.
+
+        Parameters
+        ----------
+        distinct : DistinctRows
+        fold : ndarray of shape (m,)
+            Of each distinct row.
+        share : float
+            Part of a divided row's weight that is held out at a time.
+        merge : bool
+            Let one row stand for all that are equal to it, with their total weight, in the order of their hashes: where
+            one batch holds all rows, neither their order nor their repetition can then make a difference.
+        """
+        n, weight = len(self.codes), self.weight
+        rows = np.arange(n, dtype=index_dtype(n)) if self.subset is None else self.subset
+        if not merge:
+            weight = np.ones(n) if weight is None and (fold == DIVIDED).any() else weight
+            return Folds(rows, fold[distinct.group], share, weight, distinct.unit)
+        rows = rows[distinct.first]
+        weight = np.zeros(n)
+        weight[rows] = distinct.weight
+        weight = weight if self.class_weight is None else weight * self.class_weight
+        return Folds(rows, fold, share, weight, distinct.unit)
 
     def split(
         self, seed: int, fraction: float | None, merge: bool, classes: np.ndarray
@@ -162,8 +183,7 @@ class Problem:
         fraction : float or None
             Share of the weight to hold out for validation; None holds out nothing.
         merge : bool
-            Train on the distinct rows, in the order of their hashes, with their total weights: where one batch holds
-            all rows, neither their order nor their repetition can then make a difference.
+            See `folds`; what is held out is never merged.
         classes : ndarray
             Class labels, for the error message.
 
@@ -177,35 +197,33 @@ class Problem:
         """
         if fraction is None and not merge:
             return self.subset, self.weight, None
-        distinct, rows = self.distinct(seed)
-        in_validation, held_out = np.zeros(len(rows), dtype=bool), None
-        if fraction is not None:
-            _check_two_classes(distinct, self.codes, classes)
-            in_validation = validation_mask(distinct, fraction)
-            if not in_validation.any():
+        distinct = self.distinct(seed)
+        if fraction is None:
+            folds = self.folds(distinct, np.full(len(distinct.first), KEPT), 0.0, merge)
+            return folds.training(0), folds.training_weight, None
+        fold = validation_rows(distinct, fraction)
+        _check_parts(distinct, fold, self.codes, classes)
+        folds = self.folds(distinct, fold, fraction, merge=False)
+        held_out = self.take(folds.held_out(0), folds.held_out_factor(0))
+        if merge:
+            folds = self.folds(distinct, fold, fraction, merge)
+        return folds.training(0), folds.training_weight, held_out
+
+
+def _check_parts(distinct: DistinctRows, fold: np.ndarray, codes: np.ndarray, classes: np.ndarray) -> None:
+    """Two classes: each must be in both parts (with more, a class of one row is trained on)."""
+    watched = fold != KEPT
+    if codes.ndim == 1 and len(classes) == 2:
+        for code in range(2):
+            if not watched[distinct.stratum == code].any():
                 raise ValueError(
-                    "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
+                    f"The least populated classes in y have only 1 member (class {classes[code]!r}), and a split for "
+                    "early stopping needs one for training and one for validation. Pass X_val and y_val, or use "
+                    f"early_stopping=False. Classes with too few members are: ['{bool(code)}'] as answers to 'is it "
+                    f"{classes[1]!r}?'"
                 )
-            held_out = self.take(rows[in_validation])
-        if not merge:
-            return rows[~in_validation], self.weight, held_out
-        representatives, weight = self.merged(distinct, rows)
-        return representatives[~in_validation[distinct.first]], weight, held_out
-
-
-def _check_two_classes(distinct: DistinctRows, codes: np.ndarray, classes: np.ndarray) -> None:
-    """Two classes: each must be able to be in both parts (with more, a class of one row is trained on)."""
-    if codes.ndim == 2 or len(classes) != 2:
-        return
-    counts = np.bincount(distinct.stratum, minlength=2)
-    if counts.min() == 1:
-        rare = int(counts.argmin())
-        raise ValueError(
-            f"The least populated classes in y have only 1 member (class {classes[rare]!r}), and a split for early "
-            "stopping needs one for training and one for validation. Pass X_val and y_val, or use "
-            f"early_stopping=False. Classes with too few members are: ['{bool(rare)}'] as answers to 'is it "
-            f"{classes[1]!r}?'"
-        )
+    if not watched.any():
+        raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")
 
 
 @dataclass
@@ -306,10 +324,18 @@ def make_monitor(
         for m, model in enumerate(models):
             data = held_out[model if own else 0]
             argument = {} if data.sample_weight is None else {"sample_weight": data.sample_weight}
+            if data.divided and not takes_weight(scorer):  # of the user's own, who has not asked for weights
+                argument = {}
             marks.append(scorer(fitted(network, m), data.X, labels(data.codes), **argument))
         return np.array(marks), losses
 
     return monitor
+
+
+def takes_weight(scorer: Callable) -> bool:
+    """Whether a scorer, or the metric of one of scikit-learn's, has an argument ``sample_weight``."""
+    parameters = inspect.signature(getattr(scorer, "_score_func", scorer)).parameters.values()
+    return any(p.name == "sample_weight" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _filled_up(arrays: list, n_rows: int) -> np.ndarray:

@@ -1,9 +1,11 @@
-"""Splits of *distinct* rows: validation sets and calibration folds that respect sample weights exactly.
+"""Splits of a data set by its distinct rows: validation sets, and the folds of calibrations and ensembles.
 
-Two equal rows of one class never fall on different sides of a split, and a row of weight 2 is treated as the same row
-given twice. Rows are put in a random order by a seeded hash of their content (values and target), so that a split
-depends on what the rows are and not on their order, dtype or sparsity; it is cut by cumulative weight within each
-class.
+All copies of a row, whatever their labels, form a *cell*. A cell falls on one side of a split as a whole, so that what
+is held out is new to the model; only a cell that stands for many rows, of which any random split would leave some on
+either side, is divided by weight (`_Cells.divided`). A row of weight 2 is the same row given twice.
+
+Cells are put in a random order by a seeded hash of their content, so that a split depends on what the rows are and not
+on their order, dtype or sparsity; it is cut by cumulative weight within each class.
 """
 
 from __future__ import annotations
@@ -15,6 +17,13 @@ import torch
 from scipy import sparse
 
 _CHUNK_VALUES = 1 << 18  # values hashed at a time: they stay in the cache, and the memory is bounded
+
+#: In the place of a fold: cells of which each fold holds out a part, and cells that none does.
+DIVIDED, KEPT = -1, -2
+
+#: A cell is heavy, beside the weight that is held out at a time, from this share of it on; and it stands for so many
+#: rows that some would be on either side of a random split.
+_HEAVY, _SEVERAL = 0.25, 3
 
 
 def index_dtype(n: int) -> type:
@@ -36,8 +45,10 @@ def _bits(values: np.ndarray) -> np.ndarray:
     return values.view(np.uint64)
 
 
-def hash_rows(X, target: np.ndarray, generator: np.random.Generator, subset: np.ndarray | None = None) -> np.ndarray:
-    """A seeded 64-bit hash of each row's content, values and target together.
+def hash_rows(
+    X, target: np.ndarray, generator: np.random.Generator, subset: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Hash each row's content to 64 bits, its values alone and with its target.
 
     A sum over the columns of mixed bits times odd random factors, so that zeros do not count and a sparse row hashes
     like the same row written out.
@@ -52,18 +63,20 @@ def hash_rows(X, target: np.ndarray, generator: np.random.Generator, subset: np.
 
     Returns
     -------
-    ndarray of shape (m,), uint64
+    of_values, of_rows : ndarray of shape (m,), uint64
     """
     target = target.reshape(len(target), -1)
     factors = generator.integers(0, 1 << 64, X.shape[1] + target.shape[1], dtype=np.uint64) | np.uint64(1)
-    hashes = np.empty(len(target) if subset is None else len(subset), np.uint64)
+    of_values = np.empty(len(target) if subset is None else len(subset), np.uint64)
+    of_rows = np.empty_like(of_values)
     width = X.nnz // max(1, X.shape[0]) if sparse.issparse(X) else X.shape[1]
     step = max(1, _CHUNK_VALUES // max(1, width))
-    for start in range(0, len(hashes), step):
-        part = slice(start, start + step) if subset is None else subset[start : start + step]
-        hashes[start : start + step] = _hash_of_values(X[part], factors[: X.shape[1]])
-        hashes[start : start + step] += _mix(_bits(target[part])) @ factors[X.shape[1] :]
-    return _mix(hashes)
+    for start in range(0, len(of_values), step):
+        chunk = slice(start, start + step)
+        part = chunk if subset is None else subset[chunk]
+        of_values[chunk] = _hash_of_values(X[part], factors[: X.shape[1]])
+        of_rows[chunk] = _mix(of_values[chunk] + _mix(_bits(target[part])) @ factors[X.shape[1] :])
+    return of_values, of_rows
 
 
 def _hash_of_values(X, factors: np.ndarray) -> np.ndarray:
@@ -77,7 +90,7 @@ def _hash_of_values(X, factors: np.ndarray) -> np.ndarray:
 
 @dataclass
 class DistinctRows:
-    """The distinct rows of a data set, in the order of their hashes.
+    """The distinct rows of a data set (values and target), in the order of their hashes.
 
     Attributes
     ----------
@@ -89,38 +102,28 @@ class DistinctRows:
         Total weight of each distinct row.
     stratum : ndarray of shape (m,)
         Class code of each distinct row (0 where classes play no role).
+    cell : ndarray of shape (m,)
+        Number of the cell of each distinct row; cells are numbered in the order of their first rows.
     """
 
     first: np.ndarray
     group: np.ndarray
     weight: np.ndarray
     stratum: np.ndarray
+    cell: np.ndarray
 
-    def position(self) -> tuple[np.ndarray, np.ndarray]:
-        """Where each distinct row lies within its class: the share of the class's weight up to its middle.
+    @property
+    def unit(self) -> float:
+        """The weight that counts as one row: one, or the smallest weight if that is less, as where they sum to one.
 
-        Returns
-        -------
-        position : ndarray of shape (m,), in (0, 1)
-        is_last : ndarray of shape (m,), bool
-            Whether the row is the last one of its class.
+        A weight that is as good as none beside the others does not make these count as many.
         """
-        order = np.argsort(self.stratum, kind="stable")
-        weight, stratum = self.weight[order], self.stratum[order]
-        starts = np.flatnonzero(np.r_[True, stratum[1:] != stratum[:-1]])
-        lengths = np.diff(np.r_[starts, len(order)])
-        position, is_last = np.empty(len(order)), np.zeros(len(order), dtype=bool)
-        for start, length in zip(starts, lengths, strict=True):
-            # each class is summed on its own, so that other classes leave no rounding behind
-            total = np.cumsum(weight[start : start + length])
-            position[order[start : start + length]] = (total - weight[start : start + length] / 2) / total[-1]
-        is_last[order[starts + lengths - 1]] = True
-        return position, is_last
+        return min(1.0, max(float(self.weight.min()), 1e-6 * float(self.weight.mean())))
 
 
 def distinct_rows(X, target, sample_weight, generator, stratify=True, subset=None) -> DistinctRows:
     """Find the distinct rows among those of `subset` (None: all); ``sample_weight`` None counts every row once."""
-    hashes = hash_rows(X, target, generator, subset)
+    of_values, hashes = hash_rows(X, target, generator, subset)
     index = index_dtype(len(hashes))
     order: np.ndarray = np.argsort(hashes, kind="stable").astype(index)
     hashes = hashes[order]
@@ -130,44 +133,207 @@ def distinct_rows(X, target, sample_weight, generator, stratify=True, subset=Non
     group: np.ndarray = np.empty(len(order), index)
     group[order] = np.cumsum(is_new, dtype=index) - 1
     del order
+    _, first_of_cell, cell = np.unique(of_values[first], return_index=True, return_inverse=True)
+    cell = np.argsort(np.argsort(first_of_cell)).astype(index)[cell]
     if sample_weight is not None and subset is not None:
         sample_weight = sample_weight[subset]
     weight = np.bincount(group, weights=sample_weight).astype(np.float64)
     representatives = first if subset is None else subset[first]
     stratum = target[representatives].astype(index) if stratify else np.zeros(len(first), index)
-    return DistinctRows(first, group, weight, stratum)
+    return DistinctRows(first, group, weight, stratum, cell)
 
 
-def validation_mask(rows: DistinctRows, fraction: float) -> np.ndarray:
-    """Pick rows for validation: a share `fraction` of the total weight, classes in proportion.
+@dataclass
+class _Cells:
+    """The cells of a data set.
 
-    A class of at least two distinct rows is on both sides; one of a single row is only trained on.
-
-    Returns
-    -------
-    ndarray of shape (n,), bool
-        True for validation rows.
+    Attributes
+    ----------
+    weight : ndarray of shape (k,)
+    stratum : ndarray of shape (k,)
+        The class of most weight in each.
+    is_heavy : ndarray of shape (k,)
+        Whether a cell is heavy beside what is held out at a time.
+    n_rows : ndarray of shape (k,)
+        How many rows a cell stands for, by its weight.
+    divided : ndarray of shape (k,)
+        Whether a cell is divided: heavy, and of several rows.
     """
-    position, is_last = rows.position()
-    candidates = np.flatnonzero(~is_last)
-    # the classes' rows side by side, by their position: any start of this list is stratified
-    candidates = candidates[np.argsort(position[candidates], kind="stable")]
-    before = np.cumsum(rows.weight[candidates]) - rows.weight[candidates]
-    picked = np.zeros(len(rows.first), dtype=bool)
-    picked[candidates[before < fraction * rows.weight.sum() * (1 - 1e-12)]] = True
-    _, first_of_class = np.unique(rows.stratum[candidates], return_index=True)
-    picked[candidates[first_of_class]] = True
-    return picked[rows.group]
+
+    weight: np.ndarray
+    stratum: np.ndarray
+    is_heavy: np.ndarray
+    n_rows: np.ndarray
+    divided: np.ndarray
+
+    @classmethod
+    def of(cls, rows: DistinctRows, share: float) -> _Cells:
+        """The cells, where a part of `share` of all weight is held out at a time."""
+        weight = np.bincount(rows.cell, rows.weight)
+        order = np.lexsort((rows.stratum, -rows.weight, rows.cell))
+        leading = order[np.diff(rows.cell[order], prepend=-1) > 0]
+        n_rows = weight / rows.unit
+        is_heavy = weight > _HEAVY * share * weight.sum()
+        return cls(weight, rows.stratum[leading], is_heavy, n_rows, is_heavy & (n_rows >= _SEVERAL))
+
+    def positions(self) -> np.ndarray:
+        """Where each whole cell lies within its class: the share of the class's weight up to its middle, in (0, 1)."""
+        position = np.zeros(len(self.weight))
+        whole = np.flatnonzero(~self.divided)
+        order = whole[np.argsort(self.stratum[whole], kind="stable")]
+        starts = np.flatnonzero(np.diff(self.stratum[order], prepend=-1))
+        for part in np.split(order, starts[1:]):
+            # each class is summed on its own, so that other classes leave no rounding behind
+            weight = self.weight[part]
+            total = np.cumsum(weight)
+            position[part] = (total - weight / 2) / total[-1:]
+        return position
+
+
+def _in_whole_cells(rows: DistinctRows, cells: _Cells) -> np.ndarray:
+    """Distinct rows, in their order, of the classes that are in no divided cell."""
+    divided = cells.divided[rows.cell]
+    on_both_sides = np.zeros(rows.stratum.max() + 1, dtype=bool)
+    on_both_sides[rows.stratum[divided]] = True
+    return np.flatnonzero(~on_both_sides[rows.stratum])
 
 
 def fold_of_rows(rows: DistinctRows, n_folds: int) -> np.ndarray:
-    """Deal the rows into folds of about equal weight, classes in proportion; folds may be empty on tiny data.
+    """Deal the distinct rows into folds of about equal weight, classes in proportion.
 
     Returns
     -------
-    ndarray of shape (n,), int
-        Fold of each row, 0 to ``n_folds - 1``.
+    ndarray of shape (m,), int
+        Fold of each distinct row, 0 to ``n_folds - 1`` (some may be empty on tiny data); DIVIDED for rows of which each
+        fold holds out a part; KEPT for a cell that all models need, such as the only one of a class.
     """
-    position, _ = rows.position()
-    fold = np.minimum(position * n_folds, n_folds - 1).astype(np.min_scalar_type(n_folds))
-    return fold[rows.group]
+    cells = _Cells.of(rows, 1 / n_folds)
+    fold = np.minimum(cells.positions() * n_folds, n_folds - 1).astype(np.int64)
+    # a class of which one fold would hold out all has a cell that none does
+    classes = _in_whole_cells(rows, cells)
+    classes = classes[np.argsort(rows.stratum[classes], kind="stable")]
+    for own in np.split(rows.cell[classes], np.flatnonzero(np.diff(rows.stratum[classes])) + 1):
+        if len(own) and (fold[own] == fold[own[0]]).all():
+            fold[own[-1]] = KEPT
+    fold[cells.divided] = DIVIDED
+    if not cells.divided.any() and len(np.unique(fold[fold >= 0])) < 2:
+        fold[cells.n_rows >= 2] = DIVIDED
+    return fold[rows.cell]
+
+
+def validation_rows(rows: DistinctRows, fraction: float) -> np.ndarray:
+    """Pick rows for validation: a share `fraction` of the total weight, classes in proportion.
+
+    A class of at least two cells is on both sides; one of a single cell is only trained on.
+
+    Returns
+    -------
+    ndarray of shape (m,), int
+        0 for distinct rows that are held out, KEPT for those that are not, DIVIDED for those of which a part is.
+    """
+    cells = _Cells.of(rows, fraction)
+    fold = np.full(len(cells.weight), KEPT)
+    position = cells.positions()
+    # a cell of each class stays in training (the last of those that most classes share), and one of the others is held
+    # out
+    classes = _in_whole_cells(rows, cells)
+    n_classes, free = np.bincount(rows.cell), ~cells.divided
+    of_class = classes[np.argsort(rows.stratum[classes], kind="stable")]
+    for own in np.split(rows.cell[of_class], np.flatnonzero(np.diff(rows.stratum[of_class])) + 1):
+        if free[own].all() and len(own):
+            free[own[::-1][n_classes[own[::-1]].argmax()]] = False
+    # the classes' cells side by side, by their position: any start of this list is stratified
+    candidates = np.flatnonzero(free)
+    candidates = candidates[np.argsort(position[candidates], kind="stable")]
+    rank = np.full(len(fold), len(fold))
+    rank[candidates] = np.arange(len(candidates))
+    movable = classes[free[rows.cell[classes]]]
+    movable = movable[np.argsort(rank[rows.cell[movable]], kind="stable")]
+    _, first = np.unique(rows.stratum[movable], return_index=True)
+    fold[rows.cell[movable[first]]] = 0
+    wanted = fraction * cells.weight[~cells.divided].sum() * (1 - 1e-12) - cells.weight[fold == 0].sum()
+    candidates = candidates[fold[candidates] != 0]
+    while len(candidates):
+        weight = cells.weight[candidates]
+        before = np.cumsum(weight) - weight
+        too_many = before + (weight - rows.unit) / 2 >= wanted
+        n = int(too_many.argmax()) if too_many.any() else len(candidates)
+        fold[candidates[:n]] = 0
+        wanted -= weight[:n].sum()
+        if wanted <= 0 or n == len(candidates) or not cells.is_heavy[candidates[n]]:
+            break
+        candidates = candidates[n + 1 :]  # a heavy cell that would be too much: perhaps the next one is not
+    fold[cells.divided] = DIVIDED
+    if not (fold != KEPT).any():
+        fold[cells.n_rows >= 2] = DIVIDED
+    return fold[rows.cell]
+
+
+@dataclass
+class Folds:
+    """Which of some rows each fold holds out, and with which weight.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (m,)
+        Indices of the rows.
+    fold : ndarray of shape (m,)
+        The fold of each; DIVIDED or KEPT.
+    share : float
+        Part of a divided row's weight that a fold holds out.
+    weight : ndarray of shape (n,) or (K, n), or None
+        Of all rows of the data set, whole; None for ones.
+    unit : float
+        The weight that counts as one row.
+    """
+
+    rows: np.ndarray
+    fold: np.ndarray
+    share: float
+    weight: np.ndarray | None
+    unit: float
+
+    @property
+    def divides(self) -> bool:
+        """Whether any row is divided."""
+        return bool((self.fold == DIVIDED).any())
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """The folds that hold out something."""
+        return np.arange(round(1 / self.share)) if self.divides else np.unique(self.fold[self.fold >= 0])
+
+    def training(self, number: int) -> np.ndarray:
+        """The rows that a model is trained on."""
+        return self.rows[self.fold != number]
+
+    def _holds_out(self, number: int) -> np.ndarray:
+        return (self.fold == number) | (self.fold == DIVIDED)
+
+    def held_out(self, number: int) -> np.ndarray:
+        """The rows that a model is not trained on, or not with all their weight."""
+        return self.rows[self._holds_out(number)]
+
+    def is_divided(self, number: int) -> np.ndarray:
+        """Which of the rows held out are divided."""
+        return self.fold[self._holds_out(number)] == DIVIDED
+
+    def held_out_factor(self, number: int) -> np.ndarray | None:
+        """On the weights of the rows held out; None for ones."""
+        return np.where(self.is_divided(number), self.share, 1.0) if self.divides else None
+
+    def all_held_out(self) -> tuple[np.ndarray, np.ndarray]:
+        """The rows that the folds hold out, one fold after the other, and the factors on their weights."""
+        rows = np.concatenate([self.held_out(f) for f in self.numbers])
+        divided = np.concatenate([self.is_divided(f) for f in self.numbers])
+        return rows, np.where(divided, self.share, 1.0)
+
+    @property
+    def training_weight(self) -> np.ndarray | None:
+        """Of all rows of the data set, in training: the same for every fold."""
+        if not self.divides:
+            return self.weight
+        assert self.weight is not None  # ones that are divided are written out
+        weight = self.weight.copy()
+        weight[..., self.rows[self.fold == DIVIDED]] *= 1 - self.share
+        return weight

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -66,6 +67,79 @@ def test_the_benchmark_of_memory_runs(tmp_path, monkeypatch):
     (row,) = json.loads(result.read_text())["table"]
     assert row["rows"] == 2000 and row["fit adds MB"] < 100
     sys.modules.pop("common", None)
+
+
+# ---- gpu.py ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_all_parts_of_the_benchmark_of_a_device_run_on_the_cpu(tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--quick", "--device", "cpu", "--output", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    (result,) = tmp_path.glob("gpu-cpu-*.json")
+    result, markdown = json.loads(result.read_text()), result.with_suffix(".md").read_text()
+    rows = {(row["part"], row["what"]): row for row in result["table"]}
+    assert {part for part, what in rows if what == "all of it" and rows[part, what]["unit"] == "s"} == {
+        *("tests", "agreement", "launches", "transfers", "epochs", "sizes", "search", "solvers")
+    }
+    assert not [row for row in rows.values() if row["value"] == "failed"]
+    assert rows["tests", "tests passed"]["value"] > 0 and rows["tests", "tests failed"]["value"] == 0
+    assert rows["agreement", "largest difference, float64"]["note"].endswith("0 NOT, 0 failed")
+    assert rows["epochs", "MLPClassifierTorch (256, 256) / skorch (256, 256), batch 64"]["value"] > 0
+    assert result["about"]["device"] == "cpu" and markdown.count("\n| ") == len(rows) + 2
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """The names of gpu.py, as it is called."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--quick", "--device", "cpu"])
+    before = set(sys.modules)
+    yield runpy.run_path(str(BENCHMARKS / "gpu.py"), run_name="gpu")
+    for name in set(sys.modules) - before:
+        if name in ("common", "epoch_time") or name.startswith("gpu_"):
+            del sys.modules[name]
+
+
+def test_a_part_that_is_not_done_in_time_is_a_line(gpu):
+    ((part, what, value, _, note),) = gpu["measure"]("epochs", 0.2)
+    assert (part, what, value) == ("epochs", "all of it", "cut short") and "out of time" in note
+
+
+def test_a_part_that_dies_is_a_line(gpu, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--quick", "--device", "nonsense"])
+    ((part, _, value, _, note),) = gpu["measure"]("epochs", 60)
+    assert (part, value) == ("epochs", "cut short") and note.startswith("exit code 1: RuntimeError")
+
+
+def test_parts_without_time_are_dropped(gpu, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--minutes", "0.01", "--output", str(tmp_path)])
+    gpu["main"]()
+    (result,) = tmp_path.glob("*.json")
+    assert {row["value"] for row in json.loads(result.read_text())["table"]} == {"dropped"}
+
+
+def test_a_contestant_that_fails_is_a_line_and_the_others_go_on(gpu, capsys):
+    bench = sys.modules["gpu_bench"]
+
+    def fail():
+        raise RuntimeError("no such kernel | at all\n")
+
+    calls = iter([1.0, 5.0, 2.0])
+    contestants = {"good": lambda: lambda: next(calls), "bad": fail, "half": lambda: lambda: 4.0}
+    of = bench.Bench(device=None, quick=True, rounds=3, end=0.0)
+    assert bench.contest(of, contestants, [("good", "half"), ("good", "bad")], unit="s", factor=1.0) == {
+        "good": 2.0,
+        "half": 4.0,
+    }
+    lines = [json.loads(line.removeprefix(bench.MARK)) for line in capsys.readouterr().out.splitlines()]
+    last = {what: (value, note) for what, value, _, note in lines}
+    assert last["good"] == (2.0, "median of 3") and last["good / half"][0] == 0.5 and "good / bad" not in last
+    assert last["bad"] == ("failed", "RuntimeError: no such kernel | at all\n")
+    assert gpu["clean"](last["bad"][1]) == "RuntimeError: no such kernel / at all"
+
+
+# ---- the picture -----------------------------------------------------------------------------------------------------
 
 
 def test_the_picture_is_drawn_from_the_newest_results(tmp_path, monkeypatch):

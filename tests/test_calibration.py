@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from scipy.special import expit
+from scipy.optimize import minimize
+from scipy.special import expit, log_expit
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV, _SigmoidCalibration, _TemperatureScaling
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
@@ -53,12 +54,77 @@ def scores_and_classes(n_columns, n=400, seed=0):
 
 @pytest.mark.parametrize("n_columns", [1, 3])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_temperature_is_that_of_scikit_learn(n_columns, weighted):
+@pytest.mark.parametrize("of_others", [False, True])
+def test_temperature_is_that_of_scikit_learn(n_columns, weighted, of_others):
+    """Given one more observation, which has all scores and all labels in equal parts."""
     scores, codes = scores_and_classes(n_columns)
-    weight = np.random.default_rng(1).uniform(0.1, 3, len(codes)) if weighted else None
-    theirs = _TemperatureScaling().fit(scores if n_columns > 1 else scores[:, 0], codes, weight).beta_
+    weight = np.random.default_rng(1).uniform(0.1, 3, len(codes)) if weighted else np.ones(len(codes))
+    own = (3 * scores[:50], weight[:50]) if of_others else (scores, weight)
+    n_classes = max(2, n_columns)
+    more = own[0].repeat(n_classes, 0), np.tile(np.arange(n_classes), len(own[0]))
+    all_scores, all_codes = np.vstack([scores, more[0]]), np.r_[codes, more[1]]
+    all_weights = np.r_[weight, own[1].repeat(n_classes) / own[1].sum() / n_classes]
+    theirs = _TemperatureScaling().fit(all_scores if n_columns > 1 else all_scores[:, 0], all_codes, all_weights).beta_
     theirs *= 2 if n_columns == 1 else 1  # there, two classes have the scores -s and s
-    assert 1 / fit_temperature(scores, codes, weight) == pytest.approx(theirs, rel=1e-6)
+    ours = fit_temperature(scores, codes, weight if weighted else None, own if of_others else None)
+    assert 1 / ours == pytest.approx(theirs, rel=1e-6)
+
+
+@pytest.mark.parametrize("n_columns", [1, 3])
+def test_the_sigmoid_with_one_more_observation_is_the_lowest_objective(n_columns):
+    scores, codes = scores_and_classes(n_columns)
+    weight = np.random.default_rng(1).uniform(0.1, 3, len(codes))
+    own = 20 * scores[:70], weight[:70]
+    slopes, offsets = fit_sigmoid(scores, codes, weight, own)
+    for c in range(n_columns):
+        positive = codes == (1 if n_columns == 1 else c)
+        n_plus, n_minus = weight[positive].sum(), weight[~positive].sum()
+        target = np.where(positive, (n_plus + 1) / (n_plus + 2), 1 / (n_minus + 2))
+
+        def objective(x, c=c, target=target):
+            parts = (scores[:, c], target, weight), (own[0][:, c], 0.5, own[1] / own[1].sum())
+            return sum(
+                -(w * (t * log_expit(x[0] * s + x[1]) + (1 - t) * log_expit(-x[0] * s - x[1]))).sum()
+                for s, t, w in parts
+            )
+
+        best = minimize(
+            objective, [0.1, 0.0], method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12, "maxiter": 2000}
+        )
+        np.testing.assert_allclose([slopes[c], offsets[c]], best.x, rtol=1e-5)
+    assert (slopes < fit_sigmoid(scores, codes, weight)[0]).all()
+
+
+def test_scores_that_speak_for_the_wrong_classes():
+    """No calibration turns a model around: it says so, and lets the probabilities be nearly equal."""
+    scores, codes = scores_and_classes(1)
+    with pytest.warns(UserWarning, match="do not rise with the right answers"):
+        slopes, offsets = fit_sigmoid(-scores, codes)
+    assert 0 < slopes[0] < 1e-5
+    assert expit(offsets[0]) == pytest.approx(codes.mean(), abs=0.01)
+    with pytest.warns(UserWarning, match="do not rise with the right answers"):
+        temperature = fit_temperature(-scores, codes)
+    assert temperature > 1e3 * np.abs(scores).max()
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+def test_separable_scores_leave_a_doubt(n_classes):
+    """All n answers were right: of n + 1, one may be wrong."""
+    codes = np.arange(60) % n_classes
+    scores = 5.0 * np.eye(n_classes)[codes]
+    scores = scores[:, 1:] - scores[:, :1] if n_classes == 2 else scores
+    temperature = fit_temperature(scores, codes)
+    p = expit(5 / temperature) if n_classes == 2 else 1 / (1 + (n_classes - 1) * np.exp(-5 / temperature))
+    assert p == pytest.approx((60 + 1 / n_classes) / 61, rel=1e-6)
+    assert fit_temperature(scores, codes, np.full(60, 1e-3)) > 2 * temperature  # fewer observations, more doubt
+
+
+@pytest.mark.filterwarnings("error")
+def test_equal_scores_need_no_warning():
+    codes = np.r_[np.zeros(30, int), np.ones(10, int)]
+    assert expit(-1 / fit_temperature(-np.ones((40, 1)), codes)) == pytest.approx(0.25, abs=0.01)
+    slopes, offsets = fit_sigmoid(-np.ones((40, 1)), codes)
+    assert expit(-slopes[0] + offsets[0]) == pytest.approx(0.25, abs=0.02)
 
 
 @pytest.mark.parametrize("n_columns", [1, 3])
@@ -85,21 +151,38 @@ def test_sigmoid_of_labels():
 @each_method
 @pytest.mark.parametrize("name", DATA)
 def test_probabilities_are_those_of_calibrated_classifier(estimator, method, name, monkeypatch):
-    """CalibratedClassifierCV's, if it is given the out-of-fold scores that ours are fitted on."""
+    """CalibratedClassifierCV's, if it is given the out-of-fold scores that ours are fitted on.
+
+    And the further observation that ours have: for the sigmoid, which has it beside the smoothed targets, the fit that
+    is tested above takes its place.
+    """
     X, y = DATA[name]
     seen = {}
     calibrate = type(estimator)._calibrate
 
-    def noting(self, scores, codes, weight):
-        seen.update(scores=scores, codes=codes, weight=weight)
-        calibrate(self, scores, codes, weight)
+    def noting(self, scores, codes, weight, own):
+        seen.update(scores=scores, codes=codes, weight=weight, own=own)
+        calibrate(self, scores, codes, weight, own)
 
     monkeypatch.setattr(type(estimator), "_calibrate", noting)
     model = clone(estimator).set_params(calibration=method).fit(X, y)
-    scores, codes, weight = seen["scores"], seen["codes"], seen["weight"]  # of distinct rows: iris has one twice
+    # of distinct rows: iris has one twice
+    scores, codes, weight, (own, own_weight) = (seen[name] for name in ("scores", "codes", "weight", "own"))
     plain = clone(estimator).set_params(calibration=None).fit(X, y).decision_function(X)
     if method == "sigmoid" and isinstance(estimator, MLPClassifierTorch) and plain.ndim == 2:
-        scores, plain = scores - scores.mean(1, keepdims=True), plain - plain.mean(1, keepdims=True)
+        scores, own, plain = (s - s.mean(1, keepdims=True) for s in (scores, own, plain))
+    plain = plain.reshape(len(X), -1)
+    assert len(own) == len(np.unique(X, axis=0)) == len(scores)
+    if method == "sigmoid":
+        slopes, offsets = fit_sigmoid(scores, codes, weight, (own, own_weight))
+        p = expit(slopes * plain + offsets)
+        expected = np.hstack([1 - p, p]) if p.shape[1] == 1 else p / p.sum(1, keepdims=True)
+        np.testing.assert_allclose(model.predict_proba(X), expected, atol=1e-9)
+        return
+    n_classes = len(np.unique(y))
+    scores = np.vstack([scores, own.repeat(n_classes, 0)])
+    codes = np.r_[codes, np.tile(np.arange(n_classes), len(own))]
+    weight = np.r_[weight, own_weight.repeat(n_classes) / own_weight.sum() / n_classes]
 
     class Scores:
         """A fitted classifier whose samples are their scores."""
@@ -123,8 +206,7 @@ def test_probabilities_are_those_of_calibrated_classifier(estimator, method, nam
 
     theirs = CalibratedClassifierCV(FrozenEstimator(Scores()), method=method, ensemble=False)
     theirs.fit(scores, codes, sample_weight=weight)
-    expected = theirs.predict_proba(plain.reshape(len(X), -1))
-    np.testing.assert_allclose(model.predict_proba(X), expected, atol=2e-4)
+    np.testing.assert_allclose(model.predict_proba(X), theirs.predict_proba(plain), atol=2e-4)
 
 
 # ---- what the scores are of ------------------------------------------------------------------------------------------

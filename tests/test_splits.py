@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from skdeep.splits import distinct_rows, fold_of_rows, hash_rows, validation_mask
+from skdeep.splits import DIVIDED, distinct_rows, fold_of_rows, hash_rows, validation_rows
 
 
 def seeded(seed=0):
@@ -22,7 +22,7 @@ TARGET = seeded(2).integers(0, 3, 50)
 
 
 def hashes(X, target=TARGET, seed=0):
-    return hash_rows(X, target, seeded(seed))
+    return hash_rows(X, target, seeded(seed))[1]
 
 
 def with_negative_zeros(X):
@@ -108,13 +108,28 @@ def test_equal_rows_hash_equally_and_others_do_not():
 # ---- splits -------------------------------------------------------------------------------------------------------
 
 
-def groups_of(X, target):
-    return np.unique(np.c_[X, target], axis=0, return_inverse=True)[1].ravel()
+def split(X, y, fraction, weight=None, seed=0, stratify=True):
+    """Part of each row's weight that is held out for validation."""
+    rows = distinct_rows(X, y, weight, seeded(seed), stratify)
+    return np.select([(fold := validation_rows(rows, fraction)) == 0, fold == DIVIDED], [1.0, fraction], 0.0)[
+        rows.group
+    ]
 
 
-def one_side_each(sides, group):
-    """Whether every group of equal rows lies on one side."""
-    return all(len(np.unique(sides[group == g])) == 1 for g in np.unique(group))
+def folds(X, y, n_folds, weight=None, seed=0, stratify=True):
+    """Part of each row's weight that each fold holds out, (n_folds, n)."""
+    rows = distinct_rows(X, y, weight, seeded(seed), stratify)
+    fold = fold_of_rows(rows, n_folds)
+    return np.where(fold == DIVIDED, 1 / n_folds, np.arange(n_folds)[:, None] == fold)[:, rows.group]
+
+
+def cells_of(X):
+    return np.unique(X, axis=0, return_inverse=True)[1].ravel()
+
+
+def alike(shares, cell):
+    """Whether all copies of a row, whatever their labels, are treated alike."""
+    return all((shares[..., cell == c].T == shares[..., cell == c].T[0]).all() for c in np.unique(cell))
 
 
 # few values in few columns: many equal rows
@@ -127,19 +142,41 @@ def draw(n, d, n_classes, seed):
     return generator.integers(0, 3, (n, d)).astype(float), generator.integers(0, n_classes, n)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(problems)
-def test_duplicates_never_straddle_and_every_class_keeps_a_training_row(problem):
+def test_copies_stay_together_and_every_class_keeps_a_training_row(problem):
     n, d, n_classes, seed, fraction, n_folds = problem
     X, y = draw(n, d, n_classes, seed)
-    rows, group = distinct_rows(X, y, None, seeded(seed)), groups_of(X, y)
-    held_out, fold = validation_mask(rows, fraction), fold_of_rows(rows, n_folds)
-    assert one_side_each(held_out, group)
-    assert one_side_each(fold, group)
-    assert set(y[~held_out]) == set(y)
-    assert held_out.any() == (len(np.unique(group)) > len(np.unique(y)))
-    assert fold.min() >= 0
-    assert fold.max() < n_folds
+    cell = cells_of(X)
+    held_out, of_fold = split(X, y, fraction, seed=seed), folds(X, y, n_folds, seed=seed)
+    assert alike(held_out, cell)
+    assert alike(of_fold, cell)
+    several = len(cell) > len(np.unique(cell))
+    for shares in (held_out[None], of_fold):
+        for share in shares:  # no class is ever held out as a whole
+            assert set(y[share < 1]) == set(y)
+        for c in np.unique(y):  # and each of two is held out where it can be
+            assert n_classes > 2 or (shares[:, y == c] > 0).any() or len(np.unique(cell[y == c])) == 1
+    assert held_out.any() or not several or all(len(np.unique(cell[y == c])) == 1 for c in np.unique(y))
+    total = of_fold.sum(0)
+    assert ((np.abs(total - 1) < 1e-12) | (total == 0)).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(problems)
+def test_the_share_is_the_one_asked_for_within_a_cell(problem):
+    n, d, n_classes, seed, fraction, _ = problem
+    X, y = draw(n, d, n_classes, seed)
+    cell = cells_of(X)
+    weight = seeded(seed + 1).uniform(0.2, 5, n)
+    for w in (None, weight):
+        held_out = split(X, y, fraction, w, seed)
+        if not held_out.any():
+            continue
+        w = np.ones(n) if w is None else w
+        whole = np.bincount(cell, w)[np.bincount(cell, held_out * (held_out != fraction) + (held_out == 0)) > 0]
+        least = len(np.unique(y)) * whole.max(initial=0)  # a cell of each class, where the share is smaller than these
+        assert abs(held_out @ w - fraction * w.sum()) <= max(least, whole.max(initial=0)) + 1e-9
 
 
 @settings(max_examples=60, deadline=None)
@@ -150,10 +187,10 @@ def test_a_weight_is_a_repetition(problem):
     X, y = draw(n, d, n_classes, seed)
     weight = seeded(seed + 1).integers(1, 4, n)
     repeated = seeded(seed + 2).permutation(np.repeat(np.arange(n), weight))
-    weighted = distinct_rows(X, y, weight.astype(float), seeded(seed))
-    written_out = distinct_rows(X[repeated], y[repeated], None, seeded(seed))
-    np.testing.assert_array_equal(validation_mask(weighted, fraction)[repeated], validation_mask(written_out, fraction))
-    np.testing.assert_array_equal(fold_of_rows(weighted, n_folds)[repeated], fold_of_rows(written_out, n_folds))
+    weighted, written_out = (X, y, weight.astype(float)), (X[repeated], y[repeated], None)
+    for how, number in ((split, fraction), (folds, n_folds)):
+        shares = [how(X, y, number, w, seed) for X, y, w in (weighted, written_out)]
+        np.testing.assert_array_equal(shares[0][..., repeated], shares[1])
 
 
 @settings(max_examples=30, deadline=None)
@@ -161,12 +198,10 @@ def test_a_weight_is_a_repetition(problem):
 def test_split_does_not_depend_on_order_dtype_or_sparsity(problem):
     n, d, n_classes, seed, fraction, n_folds = problem
     X, y = draw(n, d, n_classes, seed)
-    before = distinct_rows(X, y, None, seeded(seed))
     order = seeded(seed + 1).permutation(n)
     for same in (X[order].astype(np.float32), sparse.csr_array(X[order])):
-        after = distinct_rows(same, y[order], None, seeded(seed))
-        np.testing.assert_array_equal(validation_mask(after, fraction), validation_mask(before, fraction)[order])
-        np.testing.assert_array_equal(fold_of_rows(after, n_folds), fold_of_rows(before, n_folds)[order])
+        for how, number in ((split, fraction), (folds, n_folds)):
+            np.testing.assert_array_equal(how(same, y[order], number), how(X, y, number)[..., order])
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5])
@@ -175,37 +210,94 @@ def test_fraction_and_strata_of_1000_rows(fraction, weighted):
     X = seeded().normal(size=(1000, 5))
     y = seeded(1).choice(4, 1000, p=[0.6, 0.25, 0.1, 0.05])
     weight = seeded(2).uniform(0.5, 2, 1000) if weighted else None
-    rows = distinct_rows(X, y, weight, seeded(3))
-    held_out, fold = validation_mask(rows, fraction), fold_of_rows(rows, 5)
+    held_out, of_fold = split(X, y, fraction, weight, 3), folds(X, y, 5, weight, 3)
+    assert set(np.unique(held_out)) == {0, 1} == set(np.unique(of_fold))
     mass = np.ones(1000) if weight is None else weight
-    assert mass[held_out].sum() / mass.sum() == pytest.approx(fraction, abs=0.005)
+    assert held_out @ mass / mass.sum() == pytest.approx(fraction, abs=0.005)
     for k in range(4):
-        of_class = y == k
-        share = mass[of_class & held_out].sum() / mass[of_class].sum()
-        assert share == pytest.approx(fraction, abs=2 * mass.max() / mass[of_class].sum())
-        for f in range(5):
-            share = mass[of_class & (fold == f)].sum() / mass[of_class].sum()
-            assert share == pytest.approx(1 / 5, abs=2 * mass.max() / mass[of_class].sum())
+        of_class = (y == k) * mass
+        assert held_out @ of_class / of_class.sum() == pytest.approx(fraction, abs=2 * mass.max() / of_class.sum())
+        assert of_fold @ of_class / of_class.sum() == pytest.approx(1 / 5, abs=2 * mass.max() / of_class.sum())
 
 
 def test_seeds_give_different_splits():
     X, y = seeded().normal(size=(200, 3)), seeded(1).integers(0, 2, 200)
-    masks = [validation_mask(distinct_rows(X, y, None, seeded(s)), 0.3) for s in (0, 0, 1)]
-    np.testing.assert_array_equal(masks[0], masks[1])
-    assert (masks[0] != masks[2]).sum() > 20
+    shares = [split(X, y, 0.3, seed=s) for s in (0, 0, 1)]
+    np.testing.assert_array_equal(shares[0], shares[1])
+    assert (shares[0] != shares[2]).sum() > 20
 
 
-def test_all_rows_equal_leaves_nothing_to_hold_out():
-    rows = distinct_rows(np.ones((10, 2)), np.zeros(10, int), None, seeded())
-    assert not validation_mask(rows, 0.5).any()
-    assert len(set(fold_of_rows(rows, 3))) == 1
+# ---- heavy cells --------------------------------------------------------------------------------------------------
+
+TABLE = np.array([[0.0], [0.0], [1.0], [1.0]]), np.array([0, 1, 0, 1]), np.array([45.0, 5, 5, 45])
+
+
+@pytest.mark.parametrize("factor", [1, 1e-6, 1 / 100, 1000], ids=lambda f: f"weights times {f:g}")
+def test_a_table_of_two_cells_is_divided(factor):
+    """As weighted rows, weights that sum to one included, and as rows written out."""
+    X, y, weight = TABLE
+    written_out = X.repeat(weight.astype(int), 0), y.repeat(weight.astype(int))
+    assert (split(X, y, 0.1, factor * weight) == 0.1).all()
+    assert (folds(X, y, 5, factor * weight) == 0.2).all()
+    assert (split(*written_out, 0.1) == 0.1).all()
+    assert (folds(*written_out, 5) == 0.2).all()
+
+
+@pytest.mark.parametrize("weight", [None, 1e-3, np.linspace(0.9, 1.1, 10)], ids=["none", "small", "uneven"])
+def test_single_rows_are_not_divided(weight):
+    """That would judge a model by what it was trained on."""
+    X, y = np.arange(10.0)[:, None], np.arange(10) % 2
+    weight = None if weight is None else weight * np.ones(10)
+    assert set(np.unique(split(X, y, 0.2, weight))) == {0, 1}
+    assert set(np.unique(folds(X, y, 5, weight))) == {0, 1}
+
+
+def test_one_heavy_row_among_many():
+    X, y = np.arange(51.0)[:, None], np.arange(51) % 2
+    weight = np.r_[50.0, np.ones(50)]
+    held_out = split(X, y, 0.1, weight)
+    assert held_out[0] == 0.1
+    assert held_out @ weight == pytest.approx(10, abs=1)
+
+
+@pytest.mark.parametrize("n_values", [2, 3, 5, 8])
+def test_survey_scales(n_values):
+    """Two questions with few answers: never much more or less than asked for."""
+    for seed in range(20):
+        X = seeded(seed).integers(0, n_values, (300, 2)).astype(float)
+        y = (X.sum(1) + seeded(seed + 1).normal(0, 2, 300) > n_values - 1).astype(int)
+        assert split(X, y, 0.1, seed=seed).sum() == pytest.approx(30, abs=6)
+        np.testing.assert_allclose(folds(X, y, 5, seed=seed).sum(1), 60, atol=20)
+
+
+def test_cells_of_few_rows_are_divided_where_there_is_no_other_way():
+    X, y = np.array([[0.0], [0], [1], [1]]), np.array([0, 0, 1, 1])
+    assert (split(X, y, 0.1) == 0.1).all()
+    assert (folds(X, y, 5) == 0.2).all()
+    assert not split(X[[0, 2]], y[[0, 2]], 0.1).any()
+    assert not folds(X[[0, 2]], y[[0, 2]], 5).any()
+
+
+def test_one_cell():
+    assert (split(np.ones((10, 2)), np.zeros(10, int), 0.5) == 0.5).all()
+    assert (folds(np.ones((10, 2)), np.arange(10) % 2, 3) == 1 / 3).all()
+
+
+def test_the_only_cell_of_a_class_is_always_trained_on():
+    X, y = np.arange(12.0)[:, None], np.r_[np.zeros(11, int), 1]
+    assert (folds(X, y, 5).sum(0) == (y == 0)).all()
+    assert not split(X, y, 0.3)[11]
+    # also where other classes share it
+    X[-1] = X[-2]
+    assert (folds(X, y, 5).sum(0) == (X[:, 0] < 10)).all()
+    assert not split(X, y, 0.3)[10:].any()
 
 
 def test_without_strata_classes_play_no_role():
-    """Multilabel targets: only the fraction counts, one row is kept, duplicates stay together."""
+    """Multilabel targets: only the fraction counts, one row is kept, copies stay together."""
     X, labels = integers(200, 2), seeded(3).integers(0, 2, (200, 2))
     rows = distinct_rows(X, labels, None, seeded(), stratify=False)
-    held_out = validation_mask(rows, 0.3)
-    assert one_side_each(held_out, groups_of(X, labels))
-    assert held_out.mean() == pytest.approx(0.3, abs=np.bincount(rows.group).max() / 200)
+    held_out = split(X, labels, 0.3, stratify=False)
+    assert alike(held_out, cells_of(X))
+    assert held_out.mean() == pytest.approx(0.3, abs=np.bincount(rows.cell, rows.weight).max() / 200)
     assert not rows.stratum.any()

@@ -83,7 +83,7 @@ def plain_torch(net, optimizer, X, y, batch_size):
     criterion = torch.nn.CrossEntropyLoss()
 
     def epoch():
-        order = torch.randperm(len(X))
+        order = torch.randperm(len(X), device=X.device)
         for start in range(0, len(X), batch_size):
             rows = order[start : start + batch_size]
             optimizer.zero_grad()
@@ -93,7 +93,7 @@ def plain_torch(net, optimizer, X, y, batch_size):
     return epoch
 
 
-def skorch_net(X, y, n_columns, batch_size):
+def skorch_net(X, y, n_columns, batch_size, device="cpu"):
     """The loop of skorch around the same network, at its defaults."""
     from skorch import NeuralNetClassifier
 
@@ -103,6 +103,7 @@ def skorch_net(X, y, n_columns, batch_size):
         optimizer=torch.optim.Adam,
         batch_size=batch_size,
         max_epochs=1,
+        device=device,
         verbose=0,
     )
     return lambda: net.fit(X, y)

@@ -1,0 +1,139 @@
+"""Random fits, a few of them; `fuzz.py` makes any number."""
+
+import json
+
+import fuzz
+import numpy as np
+import pytest
+import torch
+from fuzzing import cases
+from fuzzing.judge import examine, find, shrink
+from hypothesis import HealthCheck, given, settings
+
+from skdeep import LeastSquaresClassifier, MLPClassifierTorch, SoftmaxClassifier
+from skdeep.calibrated import CalibrationMixin
+from skdeep.columns import Columns
+from skdeep.fitting import FittingMixin
+
+
+@pytest.mark.parametrize("estimator", cases.PARAMETERS)
+def test_a_fit_is_refused_or_right(estimator):
+    @settings(max_examples=40, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(cases.cases(estimator))
+    def check(case):
+        examine(case)
+
+    check()
+
+
+# ---- the fuzz itself -------------------------------------------------------------------------------------------------
+
+
+def first_fault(what, estimator, given, n=60):
+    """The first fault of a kind among some examples of an estimator; None if it is in none of them."""
+    drawn = (cases.draw(np.random.default_rng([0, i]), estimator) for i in range(n))
+    examples = (find(cases.suited(case | given))[1] for case in drawn)
+    return next((finding for finding in examples if finding is not None and what in finding.what), None)
+
+
+def unfair(self, scores, original=FittingMixin._link):
+    return 0.999 * original(self, scores)
+
+
+def upside_down(self, network, model, dtype, space, original=SoftmaxClassifier._learned):
+    return {name: -value for name, value in original(self, network, model, dtype, space).items()}
+
+
+def moves_torch(self, network, progress, *rest, original=FittingMixin._conclude):
+    torch.rand(1)
+    original(self, network, progress, *rest)
+
+
+def remembers(self, members, problem, *rest, original=LeastSquaresClassifier._run):
+    if hasattr(self, "coef_"):
+        self.fitted_before_ = True
+    original(self, members, problem, *rest)
+
+
+def writes(self, *arguments, original=FittingMixin._problem):
+    problem = original(self, *arguments)
+    if isinstance(problem.X, np.ndarray) and problem.X.flags.writeable:
+        problem.X[0] = 0
+    return problem
+
+
+def raw(self, *arguments, original=FittingMixin._problem):
+    problem = original(self, *arguments)
+    if problem.n_rows == 6:
+        raise IndexError("index 6 is out of bounds")
+    return problem
+
+
+def mumbles(self, *arguments, original=FittingMixin._problem):
+    problem = original(self, *arguments)
+    if problem.n_rows == 6:
+        raise ValueError("something went wrong")
+    return problem
+
+
+def counts_all(cls, rows, subsets, weights, known=None, original=Columns.of_models.__func__):
+    return original(cls, rows, [None] * len(subsets), [None] * len(weights), known)
+
+
+PLANTED = {
+    "probabilities do not sum to one": ("SoftmaxClassifier", CalibrationMixin, "_link", unfair, {}),
+    "constant scores": ("SoftmaxClassifier", SoftmaxClassifier, "_learned", upside_down, {}),
+    "global state": ("MLPClassifierTorch", MLPClassifierTorch, "_conclude", moves_torch, {}),
+    "earlier fit leaves": (
+        "LeastSquaresClassifier",
+        LeastSquaresClassifier,
+        "_run",
+        remembers,
+        {"story": "fit something else, fit"},
+    ),
+    "written to": ("SoftmaxClassifier", SoftmaxClassifier, "_problem", writes, {}),
+    "IndexError": ("HingeClassifier", FittingMixin, "_problem", raw, {}),
+    "without the name": ("HingeClassifier", FittingMixin, "_problem", mumbles, {}),
+    "not a repetition": (
+        "SoftmaxClassifier",
+        Columns,
+        "of_models",
+        classmethod(counts_all),
+        {"relation": "repetition"},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", PLANTED)
+def test_a_planted_fault_is_found(what, monkeypatch):
+    estimator, owner, name, fault, given = PLANTED[what]
+    monkeypatch.setattr(owner, name, fault)
+    finding = first_fault(what, estimator, given)
+    assert finding is not None
+    smallest = shrink(finding, seconds=0.5)
+    assert len(smallest.case) <= len(finding.case)
+    assert what in find(smallest.case)[1].what
+
+
+def test_the_long_run_reports_each_fault_once(monkeypatch, capsys):
+    monkeypatch.setattr(CalibrationMixin, "_link", unfair)
+    assert fuzz.main(["--examples", "30", "--workers", "1"]) == 1
+    out = capsys.readouterr().out
+    assert out.count("==== probabilities do not sum to one [SoftmaxClassifier]") == 1
+    (smallest,) = (line for line in out.splitlines() if "--case" in line and "SoftmaxClassifier" in line)
+    case = smallest.split("'")[1]
+    assert fuzz.main(["--case", case]) == 1
+    monkeypatch.undo()
+    assert fuzz.main(["--case", case]) == 0
+
+
+def test_a_run_goes_on_where_it_stopped():
+    together, parts = fuzz._work((0, 0, 6)), [fuzz._work((0, 0, 2)), fuzz._work((0, 2, 6))]
+    assert together[1] == parts[0][1] + parts[1][1]
+
+
+def test_a_case_survives_json():
+    for i in range(50):
+        case = cases.draw(np.random.default_rng(i))
+        assert json.loads(json.dumps(case)) == case
+        assert all(set(smaller) <= set(case) for smaller in cases.smaller(case))

@@ -1,0 +1,129 @@
+"""Categorical tables: what is held out inside a fit must not cost what it is there for."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, make_scorer, zero_one_loss
+from sklearn.preprocessing import OneHotEncoder
+from sklearn.svm import LinearSVC
+
+from skdeep import (
+    HingeClassifier,
+    LeastSquaresClassifier,
+    MLPClassifierTorch,
+    MLPEnsembleClassifier,
+    SigmoidClassifier,
+    SoftmaxClassifier,
+)
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+    pytest.mark.filterwarnings("ignore:The scores of rows:UserWarning"),  # of middle classes, by Platt's sigmoid
+]
+
+SMALL = {"max_iter": 100, "learning_rate_init": 0.03, "random_state": 0}
+ESTIMATORS = {
+    "hinge, temperature": HingeClassifier(random_state=0),
+    "hinge, sigmoid": HingeClassifier(calibration="sigmoid", random_state=0),
+    "squared hinge": HingeClassifier("squared_hinge", random_state=0),
+    "hinge, early stopping": HingeClassifier(early_stopping=True, random_state=0),
+    "least squares, temperature": LeastSquaresClassifier(calibration="temperature"),
+    "least squares, sigmoid": LeastSquaresClassifier(calibration="sigmoid"),
+    "softmax, temperature": SoftmaxClassifier(calibration="temperature", random_state=0),
+    "softmax, early stopping": SoftmaxClassifier(early_stopping=True, random_state=0),
+    "sigmoid, early stopping": SigmoidClassifier(early_stopping=True, scoring="loss", solver="sgd", random_state=0),
+    "network, temperature": MLPClassifierTorch((8,), calibration="temperature", **SMALL),
+    "network, early stopping": MLPClassifierTorch((8,), early_stopping=True, **SMALL),
+    "ensemble": MLPEnsembleClassifier(4, (8,), **SMALL),
+}
+
+
+def two_cells():
+    return np.array([[0.0], [0], [1], [1]]), np.array([0, 1, 0, 1]), np.array([45, 5, 5, 45])
+
+
+def questions():
+    """Three questions of yes or no: eight cells."""
+    cells = np.stack(np.meshgrid(*[[0.0, 1.0]] * 3), -1).reshape(-1, 3)
+    p = 1 / (1 + np.exp(-(cells - 0.5) @ [2.0, -1.0, 1.5]))
+    counts = np.round(np.outer([40, 25, 30, 20, 35, 15, 45, 50], 1) * np.c_[1 - p, p])
+    return cells.repeat(2, 0), np.tile([0, 1], 8), counts.ravel()
+
+
+def colours():
+    """A category of four values, and three classes."""
+    counts = np.array([[40, 8, 2], [5, 60, 5], [10, 10, 30], [20, 18, 22]])
+    X = OneHotEncoder(sparse_output=False).fit_transform(np.arange(4)[:, None])
+    return X.repeat(3, 0), np.tile([0, 1, 2], 4), counts.ravel()
+
+
+TABLES = {"two cells": two_cells, "questions": questions, "colours": colours}
+
+
+def reference(X, y, model):
+    """What linear models reach; a hinge, which has other scores, is compared with itself calibrated by scikit-learn."""
+    models = [LogisticRegression(), CalibratedClassifierCV(LinearSVC())]
+    best = min(log_loss(y, model.fit(X, y).predict_proba(X)) for model in models)
+    if not isinstance(model, HingeClassifier):
+        return best
+    plain = clone(model).set_params(calibration=None, early_stopping=False)
+    theirs = CalibratedClassifierCV(plain, method=model.calibration)
+    return max(best, log_loss(y, theirs.fit(X, y).predict_proba(X)))
+
+
+@pytest.mark.parametrize("form", ["rows", "weighted rows"])
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_as_good_as_without_holding_out(name, table, form):
+    X, y, counts = table()
+    counts = counts.astype(int)
+    rows = X.repeat(counts, 0), y.repeat(counts)
+    model = clone(ESTIMATORS[name])
+    model.fit(*rows) if form == "rows" else model.fit(X, y, sample_weight=counts)
+    p = model.predict_proba(rows[0])
+    assert log_loss(rows[1], p) < 1.05 * reference(*rows, model)
+    majority = np.array([np.bincount(y[(X == x).all(1)], counts[(X == x).all(1)]).argmax() for x in X])
+    assert (model.predict(X) == majority).mean() > 0.8
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_weights_that_sum_to_one(name):
+    """They say less, in a linear model with a penalty and by Platt's targets, but not the opposite."""
+    X, y, counts = two_cells()
+    p = clone(ESTIMATORS[name]).fit(X, y, sample_weight=counts / counts.sum()).predict_proba([[0.0], [1.0]])[:, 1]
+    assert p[0] < 0.45
+    assert p[1] > 0.55
+
+
+def test_out_of_fold_probabilities_of_divided_rows():
+    X, y, counts = two_cells()
+    X, y = X.repeat(counts, 0), y.repeat(counts)
+    model = clone(ESTIMATORS["ensemble"]).fit(X, y)
+    assert len(model.estimators_) == 4
+    assert model.oof_score_ == pytest.approx(0.9)
+    np.testing.assert_allclose(model.oof_proba_, model.predict_proba(X), atol=1e-12)  # all members have a say
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_scorers_get_the_weights_of_divided_rows_if_they_take_any(weighted):
+    X, y, counts = two_cells()
+    X, y = np.r_[X.repeat(counts, 0), 2.0 + np.arange(20)[:, None] / 20], np.r_[y.repeat(counts), np.arange(20) % 2]
+    seen = []
+
+    def plain(estimator, X, y):
+        seen.append((X, None))
+        return float((estimator.predict(X) == y).mean())
+
+    def with_weights(estimator, X, y, sample_weight=None):
+        seen.append((X, sample_weight))
+        return float(np.average(estimator.predict(X) == y, weights=sample_weight))
+
+    model = SoftmaxClassifier(early_stopping=True, solver="sgd", max_iter=2, random_state=0)
+    model.set_params(scoring=with_weights if weighted else plain).fit(X, y)
+    held_out, weight = seen[0]
+    if weighted:
+        assert weight.sum() == pytest.approx(12, abs=1)
+        np.testing.assert_array_equal(weight, np.where(held_out[:, 0] < 2, 0.1, 1.0))
+    model.set_params(scoring=make_scorer(lambda y, p: -zero_one_loss(y, p))).fit(X, y)
