@@ -33,10 +33,11 @@ class available_unless:
 @contextmanager
 def rollback(estimator):
     """Leave the estimator as it was if the block does not end well."""
-    before = dict(vars(estimator))
+    before, undo = dict(vars(estimator)), estimator._undo()
     try:
         yield
     except BaseException:
+        undo()
         # what scikit-learn keeps for the callbacks' teardown is not ours to take back
         kept = {key: value for key, value in vars(estimator).items() if key.startswith(("_skl_", "_callback_"))}
         estimator.__dict__.clear()

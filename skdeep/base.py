@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from numbers import Integral, Real
 
@@ -14,6 +15,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOp
 from sklearn.utils.multiclass import _check_partial_fit_first_call
 
 from skdeep._methods import available_unless, rollback
+from skdeep._settings import own_settings
 from skdeep.calibrated import CalibrationMixin
 from skdeep.encoding import FULL_BATCH, PRECISIONS
 from skdeep.labels import check_classes, n_columns
@@ -116,7 +118,7 @@ class BaseTorchClassifier(CallbackSupportMixin, CalibrationMixin, ClassifierMixi
             If the data is malformed, the device is not there, ``scoring`` is not defined on the validation data, or the
             loss becomes non-finite. What was learned before is kept.
         """
-        with rollback(self):
+        with rollback(self), own_settings():
             return self._fit_alone(X, y, sample_weight, (X_val, y_val, sample_weight_val))
 
     @available_unless(_no_partial_fit)
@@ -140,12 +142,16 @@ class BaseTorchClassifier(CallbackSupportMixin, CalibrationMixin, ClassifierMixi
         self : object
             The classifier.
         """
-        with rollback(self):
+        with rollback(self), own_settings():
             table = self._multilabel and n_columns(y) > 1
             if _check_partial_fit_first_call(self, check_classes(classes)) and table:
                 self.classes_ = np.arange(n_columns(y))
             self._target_is_multilabel = getattr(self, "_target_is_multilabel", table)
             return self._fit_alone(X, y, sample_weight, (None, None, None), incremental=True)
+
+    def _undo(self) -> Callable[[], None]:
+        """What takes back the changes that training makes in place, beyond the attributes that it sets."""
+        return lambda: None
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

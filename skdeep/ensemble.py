@@ -274,7 +274,7 @@ class MLPEnsembleClassifier(FoldBaggingMixin, MLPClassifierTorch):
     def _of_models(self, scores):
         """The logarithm of the averaged probabilities, or of their odds where an answer is yes or no."""
         if self.calibration == "temperature":
-            scores = scores / torch.as_tensor(self.temperature_).to(scores)
+            scores = scores / torch.as_tensor(self.temperature_, dtype=scores.dtype).to(scores.device)
         if self.out_activation_ == "logistic":
             return F.logsigmoid(scores).logsumexp(0) - F.logsigmoid(-scores).logsumexp(0)
         log_p = F.logsigmoid(scores) if self.calibration == "sigmoid" else scores

@@ -223,7 +223,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
 
         def snapshot(network, progress=None):
             curves = {} if progress is None else self._curves(progress, incremental)
-            return {**self._of_training(network, 0, dtype, space), **curves}
+            return {**self._snapshot(network, dtype, space), **curves}
 
         return make_observer(
             self,
@@ -238,6 +238,10 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             max_iter=max_iter,
             batch_size=self._batch_rows(problem),
         )
+
+    def _snapshot(self, network: Network, dtype: np.dtype, space: OutputSpace) -> dict:
+        """The fitted attributes for the present parameters, for callbacks, which may keep them."""
+        return self._of_training(network, 0, dtype, space)
 
     def _fitted_copy(self, network: Network, model: int):
         """An estimator with the parameters of one model, to score."""

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 
 import numpy as np
 import torch
+from scipy import sparse
 from sklearn.utils._param_validation import StrOptions
-from torch import Tensor, nn
+from torch import nn
 
 from skdeep._docs import CALIBRATION_ATTRIBUTES, TRAINING_ATTRIBUTES, TRAINING_PARAMETERS, document
-from skdeep.networks import Network, pulled_back
+from skdeep.batching import as_tensor
+from skdeep.encoding import FULL_BATCH
+from skdeep.fitting import draw_seeds
+from skdeep.inputs import rows_of
+from skdeep.module_network import ModuleNetwork, first_tensor, release, remembered, tried
 from skdeep.neural_net import NeuralNetClassifier
+from skdeep.random_numbers import OwnNumbers
 
 #: Modules that make another function of each batch.
 _RANDOM = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
@@ -23,123 +28,35 @@ _RANDOM = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 _UNKNOWN_WORK = 2**21
 
 
-@contextmanager
-def seeded(generator: np.random.Generator, device: torch.device) -> Iterator[None]:
-    """Let torch's own generators start from a number that `generator` draws; they are put back in the end."""
-    others = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(others):
-        torch.manual_seed(int(generator.integers(2**63)))
-        yield
+def check_numbers(X, dtype: torch.dtype, indices: bool) -> None:
+    """Raise if whole numbers, such as ids, would merge in `dtype`, or if what stands for `indices` is none.
 
-
-class ModuleNetwork(Network):
-    """A module as a stack of one: its parameters and buffers, where the module has them, with an axis of length one.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Maps (B, *shape) to scores (B, C).
-    shape : tuple of int
-        Of a row; batches come as (B, d) with d the product of these.
-    n_values : int
-        Values computed of a row.
-    generator : numpy.random.Generator, optional
-        Seeds torch's generators for each training step.
+    Only a column of nothing but whole numbers is one of those: measurements are rounded, as always.
     """
-
-    module: nn.Module
-
-    def __init__(
-        self,
-        module: nn.Module,
-        shape: tuple[int, ...],
-        n_values: int,
-        generator: np.random.Generator | None = None,
-    ):
-        self.module = module
-        self.shape, self.n_values, self.generator = shape, n_values, generator
-        trained = [p for p in module.parameters() if p.requires_grad]
-        self._train(sorted(trained, key=lambda p: p.ndim < 2))
-        self.n_coefs = sum(p.ndim >= 2 for p in self.leaves)
-
-    def _train(self, leaves: list[nn.Parameter]) -> None:
-        self.leaves, self.params = leaves, [p.detach().unsqueeze(0) for p in leaves]
-
-    @property
-    def buffers(self):  # type: ignore[override]
-        return [buffer.detach().unsqueeze(0) for buffer in self.module.buffers()]
-
-    @property
-    def row_size(self):
-        return self.n_values
-
-    @property
-    def whole_batches(self):
-        return True
-
-    def scores(self, X):
-        self.module.eval()
-        with torch.no_grad():
-            return self._scores(X)
-
-    def training_scores(self, X, weight=None):
-        assert self.generator is not None  # it is prediction that has none
-        self.module.train()
-        with torch.enable_grad(), seeded(self.generator, self.params[0].device):
-            return self._scores(X)
-
-    def _scores(self, X: Tensor) -> Tensor:
-        X = X.to_dense() if X.layout is torch.sparse_csr else X
-        return self.module(X.reshape(-1, *self.shape)).unsqueeze(0)
-
-    def gradient(self, scores, X, score_gradient):
-        moving = [p for p in self.leaves if p.requires_grad]  # a callback may have frozen some
-        found = pulled_back([scores], [score_gradient], moving)
-        gradients = dict(zip(map(id, moving), found, strict=True))
-        return [gradients.get(id(p), torch.zeros_like(p)).unsqueeze(0) for p in self.leaves]
-
-    def with_params(self, params):
-        part, copies = copy.copy(self), {}
-        part.module = copy.deepcopy(self.module, copies)
-        part._train([copies[id(p)] for p in self.leaves])
-        for mine, new in zip(part.tensors, params, strict=True):
-            mine.copy_(new)
-        return part
+    values = X.data if sparse.issparse(X) else X
+    values = as_tensor(values) if isinstance(values, np.ndarray) else values
+    limit = int(2 / torch.finfo(dtype).eps)
+    if values.numel() == 0 or values.dtype in (torch.bool, torch.uint8, torch.int8, torch.int16):
+        return
+    columns = values.reshape(-1, 1) if sparse.issparse(X) else values
+    if indices and columns.is_floating_point() and bool((columns % 1 != 0).any()):
+        raise ValueError("X must have whole numbers: the module takes indices, and was trained on integers.")
+    low, high = torch.aminmax(columns, dim=0)
+    for column in ((low < -limit) | (high > limit)).nonzero().flatten().tolist():
+        own = columns[:, column]
+        whole = not own.is_floating_point() or bool((own % 1 == 0).all())
+        if whole and bool((own.to(dtype).to(own.dtype) != own).any()):
+            raise ValueError(
+                f"column {column} of X has whole numbers beyond {limit}, which {dtype} cannot tell apart. If they are "
+                "ids, number them from 0 (OrdinalEncoder); if they are quantities, scale them (StandardScaler)"
+                + ("." if dtype is torch.float64 else ", or compute with precision='float64'.")
+            )
 
 
-def _n_values(output) -> int:
-    """Values in what a module returns."""
-    if isinstance(output, tuple | list):
-        return sum(map(_n_values, output))
-    return output.numel() if isinstance(output, Tensor) else 0
-
-
-def _values_per_row(module: nn.Module, X: Tensor, n_outputs: int) -> int:
-    """How many values a module computes of a row; lazy parts of it get their parameters.
-
-    Raises
-    ------
-    ValueError
-        If it does not give `n_outputs` scores for each row.
-    """
-    sizes: list[int] = []
-    hooks = [part.register_forward_hook(lambda *call: sizes.append(_n_values(call[-1]))) for part in module.modules()]
-    try:
-        with torch.no_grad():
-            scores = module.eval()(X)
-    except RuntimeError as error:
-        raise ValueError(f"module cannot compute scores of rows of shape {tuple(X.shape[1:])}: {error}") from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-    shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-    if shape != (len(X), n_outputs):
-        raise ValueError(
-            f"module must return raw scores of shape (n, {n_outputs}), one column per class or label (a single one for "
-            f"two classes), without softmax or sigmoid, which are parts of the loss; for {len(X)} rows of shape "
-            f"{tuple(X.shape[1:])} it returned {shape}. A module that takes n_outputs is told the number of columns."
-        )
-    return -(-sum(sizes) // len(X))
+def _cast(module: nn.Module, dtype: torch.dtype) -> None:
+    """Cast the floating-point numbers of a module in place (``module.to`` would cast complex ones too)."""
+    if any(t.is_floating_point() and t.dtype is not dtype for t in (*module.parameters(), *module.buffers())):
+        module.double() if dtype is torch.float64 else module.float()
 
 
 @document(
@@ -155,8 +72,9 @@ class TorchClassifier(NeuralNetClassifier):
     per label for multilabel targets) plus :math:`\frac{\alpha}{2 B \bar w} \sum \|W\|^2` over the parameters W with
     two axes or more. A row may be of any shape, such as an image.
 
-    The module is in ``train()`` mode in training steps, in ``eval()`` mode in prediction and validation. Its random
-    numbers follow from ``random_state``. Searches train such classifiers one at a time.
+    The module is in ``train()`` mode in training steps, in ``eval()`` mode in prediction and validation. It is trained
+    and run in one dtype, its own. Torch's random numbers in it (initial parameters, dropout) follow from
+    ``random_state``, and torch's own generator is left alone. Searches train such classifiers one at a time.
 
     Parameters
     ----------
@@ -165,7 +83,7 @@ class TorchClassifier(NeuralNetClassifier):
         ``module_params`` and, where its signature names them, ``n_outputs`` (score columns) and ``n_features``
         (``X.shape[1]``: columns, or channels of images). The module maps a batch (n, ...) to raw scores (n, n_outputs),
         without softmax or sigmoid, in the dtype of its parameters. Lazy modules are allowed, and so are parameters
-        with ``requires_grad=False``: they are left alone.
+        with ``requires_grad=False``: they are left alone. Each call must make new parameters to train.
     module_params : dict, default=None
         Arguments of the module. A search sets each as ``module__name``, as in skorch.
     solver : {"adam", "sgd", "adamw", "lbfgs"}, default="adam"
@@ -187,7 +105,8 @@ class TorchClassifier(NeuralNetClassifier):
     Attributes
     ----------
     module_ : torch.nn.Module
-        The trained module, on the CPU, in ``eval()`` mode. ``partial_fit`` and ``warm_start`` go on with it.
+        The trained module, on the CPU, in ``eval()`` mode. ``partial_fit`` and ``warm_start`` go on with it, in place;
+        if they fail, its parameters and buffers are as they were. Activations that it keeps have lost their graph.
     input_shape_ : tuple of int
         Shape of a row of X. Prediction also takes such rows as vectors.
     {learned}
@@ -197,7 +116,7 @@ class TorchClassifier(NeuralNetClassifier):
     TypeError
         If `module` does not give a module, or is one.
     ValueError
-        If the module's scores have another shape.
+        If the module's scores have another shape, or there is nothing to train, or whole numbers of X would merge.
 
     See Also
     --------
@@ -205,8 +124,21 @@ class TorchClassifier(NeuralNetClassifier):
 
     Notes
     -----
-    ``precision="auto"`` is float32, torch's own, in training. A batch is never cut into parts, so that its size bounds
-    the memory. Sparse rows are made dense a batch at a time. Pickling needs a module whose class can be imported.
+    ``precision="auto"`` is the dtype of the module's parameters: float32, unless it is made in float64 (``.double()``,
+    or by ``torch.set_default_dtype``). Another precision casts the parameters; what the module makes of its own accord
+    keeps its dtype. Prediction is in that dtype too. Its results have X's, and may differ in the last digits of float32
+    from those of the same row among others.
+
+    Integers reach the module in that dtype as well; where it does not take floating-point numbers (``nn.Embedding``,
+    ``one_hot``), as int64. Columns of whole numbers that the dtype cannot tell apart (beyond 2 ** 24 in float32) raise
+    a ValueError: no ids are ever merged.
+
+    The best epoch of early stopping is that of parameters and buffers (running averages included); other tensors that a
+    module keeps are not restored. A batch of one row is normalised by the running averages of batch normalisation, as
+    in :class:`MLPClassifierTorch`. Random numbers that a module draws in prediction are torch's own.
+
+    A batch is never cut into parts, so that its size bounds the memory. Sparse rows are made dense a batch at a time.
+    Pickling needs a module whose class can be imported.
 
     Examples
     --------
@@ -318,14 +250,35 @@ class TorchClassifier(NeuralNetClassifier):
             self.module_params = {**(self.module_params or {}), **own}
         return self
 
-    def _dtype(self, problem):
-        return torch.float32 if self.precision == "auto" else super()._dtype(problem)
-
     def _n_params(self, n_features, n_outputs):
         return _UNKNOWN_WORK
 
+    def _dtype(self, problem):
+        return torch.float32 if self.precision == "auto" else super()._dtype(problem)
+
+    def _own_dtype(self, module: nn.Module, problem) -> torch.dtype:
+        """What to train a module in: its own dtype, unless the user has decided; float32 for shorter ones."""
+        tensor = first_tensor(module)
+        own = torch.get_default_dtype() if tensor is None else tensor.dtype
+        doubled = self.precision == "auto" and own is torch.float64 and problem.device.type != "mps"
+        return torch.float64 if doubled else self._dtype(problem)
+
+    def _problem(self, members, X, y, sample_weight, going_on, incremental):
+        problem = super()._problem(members, X, y, sample_weight, going_on, incremental)
+        if going_on:
+            problem.dtype = self._own_dtype(self.module_, problem)
+        else:  # the module says in which dtype all else is
+            self._initial = self._new_module(problem, np.random.default_rng([1, draw_seeds(self.random_state)[0]]))
+        check_numbers(problem.source, problem.dtype, self._takes_indices)
+        return problem
+
+    def _validation_problem(self, members, X_val, y_val, weight_val, problem):
+        held_out = super()._validation_problem(members, X_val, y_val, weight_val, problem)
+        check_numbers(held_out.source, held_out.dtype, self._takes_indices)
+        return held_out
+
     def _new_module(self, problem, generator) -> nn.Module:
-        """A module of the user's, with initial parameters; the same on all devices."""
+        """A module of the user's, with initial parameters; the same on all devices. Sets the problem's dtype."""
         if isinstance(self.module, nn.Module):
             raise TypeError(
                 f"module must be a class or function that makes a module, got the module {type(self.module).__name__}. "
@@ -333,23 +286,83 @@ class TorchClassifier(NeuralNetClassifier):
             )
         shape = {"n_outputs": self.n_outputs_, "n_features": self.n_features_in_}
         named = shape.keys() & inspect.signature(self.module).parameters
-        X = problem.rows().take(slice(0, 2)).cpu().to_dense().float()
-        with seeded(generator, torch.device("cpu")):
+        X = problem.source[:2]
+        X = as_tensor(X.toarray() if sparse.issparse(X) else X) if not isinstance(X, torch.Tensor) else X.cpu()
+        X = X if len(X) > 1 else X.expand(2, -1)
+        with OwnNumbers(int(generator.integers(2**63))):
             module = self.module(**{name: shape[name] for name in named} | (self.module_params or {}))
             if not isinstance(module, nn.Module):
                 raise TypeError(f"module must make a torch.nn.Module, got {type(module).__name__}.")
-            self._n_values = _values_per_row(module, X.reshape(-1, *self.input_shape_), self.n_outputs_)
+            problem.dtype = self._own_dtype(module, problem)
+            _cast(module, problem.dtype)
+            found = tried(module, X.reshape(-1, *self.input_shape_), self.n_outputs_)
+        self._n_values, self._takes_indices, normalised = found
+        self._check_parameters(module)
+        earlier = {id(p) for p in self.module_.parameters()} if hasattr(self, "module_") else set()
+        if any(p.requires_grad and id(p) in earlier for p in module.parameters()):
+            raise ValueError(
+                "module gives parameters that this estimator has trained already. Make new ones in each call (a "
+                "copy.deepcopy of a pre-trained part, for instance), or freeze them with requires_grad_(False)."
+            )
+        if normalised and self.batch_size == 1:
+            raise ValueError(
+                f"batch_size=1 is not enough for a module with {normalised}, which normalises by the rows of a batch. "
+                "Use larger batches, or a normalisation of each row (LayerNorm, GroupNorm)."
+            )
         return module
 
+    def _check_parameters(self, module: nn.Module) -> None:
+        """Raise if there is nothing to train, or what cannot be trained."""
+        trained = [p for p in module.parameters() if p.requires_grad]
+        if not trained:
+            raise ValueError("module has no trainable parameters (with requires_grad=True).")
+        if any(not p.is_floating_point() for p in trained):
+            raise ValueError("module has complex parameters; real ones can be trained (their two parts, for instance).")
+
     def _new_network(self, members, problem, generators, subsets, weight, states, warm) -> ModuleNetwork:
-        module = copy.deepcopy(self.module_) if warm else self._new_module(problem, generators[0])
+        if warm:
+            module = self.module_
+            self._check_parameters(module)
+            if self._trained_names != [name for name, p in module.named_parameters() if p.requires_grad]:
+                states[0].optimizer = None  # the user has frozen some, or others: its averages are of those before
+        else:
+            module = self.__dict__.pop("_initial", None)
+            module = self._new_module(problem, generators[0]) if module is None else module
         if unstable := [part for part in module.modules() if isinstance(part, _RANDOM)]:
             self._check_same_objective(type(unstable[0]).__name__)
-        return ModuleNetwork(module.to(problem.device, problem.dtype), self.input_shape_, self._n_values, generators[0])
+        _cast(module, problem.dtype)
+        return self._network(module.to(problem.device), generators[0], may_draw=self.solver_ not in FULL_BATCH)
+
+    def _network(self, module: nn.Module, *numbers, **options) -> ModuleNetwork:
+        return ModuleNetwork(
+            module, self.input_shape_, self.n_outputs_, self._n_values, self._takes_indices, *numbers, **options
+        )
+
+    def _rows(self, X, device):
+        tensor = first_tensor(self.module_)
+        dtype = torch.float32 if tensor is None else tensor.dtype
+        check_numbers(X, dtype, self._takes_indices)
+        return rows_of(X, device, dtype)
 
     def _trained_network(self, device, dtype) -> ModuleNetwork:
-        return ModuleNetwork(copy.deepcopy(self.module_).to(device, dtype), self.input_shape_, self._n_values)
+        return self._network(self.module_)
 
     def _learned(self, network, model, dtype, space):
+        release(network.module)
+        network.module.eval()
+        names = [name for name, p in network.module.named_parameters() if p.requires_grad]
         # beside the module an array from where X was: predictions are for X of the same kind
-        return {"module_": copy.deepcopy(network.module).cpu().eval(), "_any_coef": space.array(np.zeros(1))}
+        return {"module_": network.module, "_trained_names": names, "_any_coef": space.array(np.zeros(1))}
+
+    def _snapshot(self, network, dtype, space):
+        learned = super()._snapshot(network, dtype, space)
+        with suppress(Exception):  # what cannot be copied (a lock, an open file) is the module in training itself
+            learned["module_"] = copy.deepcopy(learned["module_"]).cpu()
+        return learned
+
+    def _conclude(self, network, progress, state, incremental, dtype, space):
+        super()._conclude(network, progress, state, incremental, dtype, space)
+        self.module_.cpu()
+
+    def _undo(self):
+        return remembered(self.module_) if hasattr(self, "module_") else super()._undo()

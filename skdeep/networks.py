@@ -199,6 +199,10 @@ class Network:
         """A copy of the tensors of one model, each ``(1, ...)``: what `Progress` keeps."""
         return [tensor.detach()[model : model + 1].clone() for tensor in self.tensors]
 
+    def is_finite(self, tensors: list[Tensor]) -> bool:
+        """Whether the `tensors` of a model can be used."""
+        return all(bool(tensor.isfinite().all()) for tensor in tensors)
+
     def with_params(self, params: list[Tensor]) -> Network:
         """The same network around other `tensors`."""
         raise NotImplementedError

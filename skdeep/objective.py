@@ -58,4 +58,4 @@ class Objective:
 
 def _flat(tensors: list[Tensor]) -> Tensor:
     """Tensors (K, ...) as one (K, P)."""
-    return torch.cat([t.flatten(1) for t in tensors], dim=1)
+    return torch.cat([t.reshape(len(t), -1) for t in tensors], dim=1)

@@ -230,7 +230,9 @@ class Adam(Optimizer):
 
     def _update(self, gradients, rate):
         if self._fuses(rate, self.n_steps):
-            steps = [torch.full((), self.n_steps[0], device=self.params[0].device)] * len(self.params)
+            steps = [torch.full((), self.n_steps[0], dtype=torch.float32, device=self.params[0].device)] * len(
+                self.params
+            )
             torch._fused_adam_(
                 *self._vectors(gradients),
                 [],

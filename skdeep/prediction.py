@@ -10,15 +10,17 @@ from sklearn.utils._array_api import check_same_namespace
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from skdeep._settings import own_settings
 from skdeep._threads import threads_for
-from skdeep.inputs import OutputSpace, check_features, float_dtype, resolve_device, rows_of, to_numpy
+from skdeep.batching import DenseRows, SparseRows
+from skdeep.inputs import Matrix, OutputSpace, check_features, float_dtype, resolve_device, rows_of, to_numpy
 from skdeep.losses import Loss
 from skdeep.networks import Network
 from skdeep.problem import chunk_rows
 
 
 def prediction_dtype(X, device: torch.device) -> torch.dtype:
-    """In which precision to compute scores, however the model was trained."""
+    """In which precision to give scores, however the model was trained."""
     return torch.float32 if device.type == "mps" or float_dtype(X) == np.float32 else torch.float64
 
 
@@ -27,13 +29,12 @@ def _of_members(members: list, X, result: Callable[[Tensor], Tensor]) -> list[Te
     leader = members[0]
     X = check_features(leader, X, reset=False)
     device = resolve_device(leader.device, X, fallback=True)
-    kind = prediction_dtype(X, device)
-    rows = rows_of(X, device, kind)
-    networks = [member._trained_network(device, kind) for member in members]
+    rows = leader._rows(X, device)
+    networks = [member._trained_network(device, rows.dtype) for member in members]
     network = networks[0] if len(networks) == 1 else type(networks[0]).stacked(networks)
     sizes = [part.n_models for part in networks]
     step = chunk_rows(network, rows)
-    wanted = torch.float32 if float_dtype(X) == np.float32 else kind
+    wanted = prediction_dtype(X, device)
     results: list[Tensor] = []
     with threads_for(min(len(rows), step) * sum(p.numel() for p in network.params)):
         for start in range(0, len(rows), step):
@@ -47,6 +48,7 @@ def _of_members(members: list, X, result: Callable[[Tensor], Tensor]) -> list[Te
     return results
 
 
+@own_settings()
 @torch.no_grad()
 def share_pass(members: list, X) -> None:
     """Compute the scores of X for all members of a stack in one pass; each knows its own, until `forget_scores`."""
@@ -75,6 +77,10 @@ class PredictionMixin:
     def _trained_network(self, device: torch.device, dtype: torch.dtype) -> Network:
         """The network of the fitted attributes."""
         raise NotImplementedError
+
+    def _rows(self, X: Matrix, device: torch.device) -> DenseRows | SparseRows:
+        """Validated rows, in the precision to compute their scores in."""
+        return rows_of(X, device, prediction_dtype(X, device))
 
     def decision_function(self, X):
         """Scores of the samples, before they are turned into probabilities.
@@ -179,6 +185,7 @@ class PredictionMixin:
     def _fitted_multilabel(self) -> bool:
         return getattr(self, "_target_is_multilabel", False)
 
+    @own_settings()
     @torch.no_grad()
     def _computed(self, X, method: str, result: Callable[[Tensor], Tensor]) -> tuple[Tensor, OutputSpace]:
         """What `result` makes of the scores (n, C), in bounded batches, and where it goes."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from sklearn import get_config
 
+from skdeep._settings import own_settings
 from skdeep.base import BaseTorchClassifier
 from skdeep.inputs import resolve_device, to_numpy
 from skdeep.labels import n_columns
@@ -71,7 +72,8 @@ def fit_stack(
         part = waiting.pop(0)
         leader, *_ = stack = [members[m] for m in part]
         try:
-            outcome = leader._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), members=stack)
+            with own_settings():
+                outcome = leader._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), members=stack)
         except Exception as error:  # one member's fault, or a lack of memory: halves find out
             if len(part) > 1:
                 half = len(part) // 2

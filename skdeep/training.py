@@ -161,7 +161,7 @@ class Observer:
 
 def clip_(gradients: list[Tensor], max_norm: float) -> None:
     """Scale each model's gradient down to a norm of `max_norm`, over all parameters."""
-    norms = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients])
+    norms = torch.stack([torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in gradients])
     factor = (max_norm / torch.linalg.vector_norm(norms, dim=0)).clamp(max=1.0)
     for gradient in gradients:
         gradient.mul_(factor.view(-1, *[1] * (gradient.ndim - 1)))
@@ -404,7 +404,7 @@ def _finish(stack: _Stack, models: np.ndarray) -> None:
     for m in models:
         p = stack.progress[m]
         current = stack.network.copy_of(m)
-        if not all(bool(torch.isfinite(param).all()) for param in current) and p.error is None:
+        if not stack.network.is_finite(current) and p.error is None:
             p.error = f"parameters became non-finite in epoch {p.n_iter + 1}"
         p.params = p.params if p.watch_score and p.params is not None else current
         p.optimizer_state = stack.optimizer.state(m)

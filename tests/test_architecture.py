@@ -24,6 +24,8 @@ ENGINE = {
     "standardization": {"_stack", "networks"},
     "perceptron": {"_stack", "activations", "networks", "normalization", "dropout", "standardization"},
 }
+ENGINE["random_numbers"] = set()
+ENGINE["module_network"] = {"networks", "random_numbers"}
 ENGINE["training"] = {"_stack", "losses", "penalties", "networks", "optimizers", "schedules", "batching"}
 ENGINE["objective"] = {"_stack", "losses", "penalties", "networks", "batching", "training"}
 ENGINE["curvature"] = {"networks", "objective"}
