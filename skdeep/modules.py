@@ -225,6 +225,7 @@ class TorchClassifier(NeuralNetClassifier):
     """
 
     _coef_attribute = "module_"
+    _parameters = frozenset({"module_", "_any_coef", "_n_values"})
     _any_coef = None
     _allow_nd = True
     stackable: frozenset[str] = frozenset()
