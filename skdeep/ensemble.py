@@ -99,6 +99,9 @@ class MLPEnsembleClassifier(FoldBaggingMixin, MLPClassifierTorch):
         Score of the out-of-fold probabilities, with the sample weights.
     temperature_ : float or ndarray of shape (n_labels,)
         T of ``calibration="temperature"``.
+    calibration_slopes_, calibration_offsets_ : ndarray of shape (n_outputs_,)
+        Platt's slopes and offsets, which are part of the members' weights already; only with
+        ``calibration="sigmoid"``.
     n_layers_ : int
         Layers of a member, with the input.
     out_activation_ : {"softmax", "logistic"}

@@ -12,7 +12,7 @@ import torch
 from sklearn.utils._param_validation import StrOptions
 from torch import Tensor, nn
 
-from skdeep._docs import CALIBRATION_ATTRIBUTES, TRAINING_ATTRIBUTES, TRAINING_PARAMETERS, document
+from skdeep._docs import CALIBRATION_ATTRIBUTES, TRAINING_ATTRIBUTES, TRAINING_PARAMETERS, document, without
 from skdeep.networks import Network, pulled_back
 from skdeep.neural_net import NeuralNetClassifier
 
@@ -144,7 +144,7 @@ def _values_per_row(module: nn.Module, X: Tensor, n_outputs: int) -> int:
 
 @document(
     training=TRAINING_PARAMETERS.format(max_iter=200, n_iter_no_change=10).replace("from 0 to below 1", "from 0 to 1"),
-    learned=CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES,
+    learned=without(CALIBRATION_ATTRIBUTES, "calibration_slopes_, calibration_offsets_") + TRAINING_ATTRIBUTES,
 )
 class TorchClassifier(NeuralNetClassifier):
     r"""A torch module of your own as a classifier, trained like :class:`MLPClassifierTorch`.
@@ -225,7 +225,7 @@ class TorchClassifier(NeuralNetClassifier):
     """
 
     _coef_attribute = "module_"
-    _parameters = frozenset({"module_", "_any_coef", "_n_values"})
+    _parameters = frozenset({"module_", "_any_coef", "_n_values", "_made_by"})
     _any_coef = None
     _allow_nd = True
     stackable: frozenset[str] = frozenset()
@@ -333,6 +333,7 @@ class TorchClassifier(NeuralNetClassifier):
                 "Pass its class, and its arguments as module_params: each fit starts with a new one."
             )
         shape = {"n_outputs": self.n_outputs_, "n_features": self.n_features_in_}
+        self._made_by = self.module, self.module_params
         named = shape.keys() & inspect.signature(self.module).parameters
         X = problem.rows().take(slice(0, 2)).cpu().to_dense().float()
         with seeded(generator, torch.device("cpu")):
@@ -342,7 +343,22 @@ class TorchClassifier(NeuralNetClassifier):
             self._n_values = _values_per_row(module, X.reshape(-1, *self.input_shape_), self.n_outputs_)
         return module
 
+    def _check_module(self) -> None:
+        """Raise if the fitted module is not what these parameters make."""
+        asked = self.module, self.module_params
+        try:
+            same = getattr(self, "_made_by", asked) == asked
+        except (ValueError, RuntimeError):  # arrays, which have no one answer
+            same = True
+        if not same:
+            raise ValueError(
+                "warm_start and partial_fit go on with the module of the previous fit, and module or module_params has "
+                "changed. Put them back, or fit with warm_start=False."
+            )
+
     def _new_network(self, members, problem, generators, subsets, weight, states, warm) -> ModuleNetwork:
+        if warm:
+            self._check_module()
         module = copy.deepcopy(self.module_) if warm else self._new_module(problem, generators[0])
         if unstable := [part for part in module.modules() if isinstance(part, _RANDOM)]:
             self._check_same_objective(type(unstable[0]).__name__)

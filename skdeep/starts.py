@@ -6,7 +6,7 @@ A warm ``fit`` starts from a model and nothing else. It takes over
   columns and classes that it speaks of; as it was before a calibration changed its scores (`StartsMixin._carried`);
 - the record: the curves, which grow over fits, and the number of rows seen (`_RECORD`);
 - the way on (`TrainingState.renewed`): the generator, and the seed of the split, so that a row that was trained on is
-  never one to judge by; on the problem that it was of, also the optimizer's state, where solver and shapes are the same.
+  never one to judge by; on the same problem, also the optimizer's state, while solver and shapes are the same.
 
 Bests, counters, calibrations and the statistics of columns belong to one objective on one data set: they begin anew, as
 in a cold ``fit``, which takes over nothing. On another problem than before (`identify`), training begins at the model
@@ -41,6 +41,7 @@ _OBJECTIVE = (
     "activation",
     "alpha",
     "batch_size",
+    "column_scaling",
     "fit_intercept",
     "l1_ratio",
     "label_smoothing",

@@ -53,6 +53,10 @@ class Progress:
         The epoch of this run that `params` are of, if a score is watched; 0 is the start.
     samples : int
         Rows seen, over all runs.
+    best_score, best_validation_loss : float
+        Of the model that is kept: the best epoch, or the start.
+    run_score, run_validation_loss : float
+        Of the best epoch.
     start_score : float
         The validation score of a warm start, if it is watched.
     stopped : str or None
@@ -78,6 +82,8 @@ class Progress:
     best_loss: float = math.inf
     best_score: float = -math.inf
     best_validation_loss: float = math.inf
+    run_score: float = -math.inf
+    run_validation_loss: float = math.inf
     loss_curve: list[float] = field(default_factory=list)
     validation_scores: list[float] = field(default_factory=list)
     validation_losses: list[float] = field(default_factory=list)
@@ -97,8 +103,10 @@ class Progress:
             self.validation_losses.append(validation_loss)
         if self.watch_score and score is not None and validation_loss is not None:
             # a score may be coarse (accuracy on a few rows): as long as it holds, a falling loss is improvement too
-            lower = validation_loss < self.best_validation_loss - self.tol
-            improved = score > self.best_score + self.tol or (score >= self.best_score and lower)
+            lower = validation_loss < self.run_validation_loss - self.tol
+            improved = score > self.run_score + self.tol or (score >= self.run_score and lower)
+            if (score, -validation_loss) > (self.run_score, -self.run_validation_loss):
+                self.run_score, self.run_validation_loss = score, validation_loss
             best = (score, -validation_loss) > (self.best_score, -self.best_validation_loss)
             if best:
                 self.best_score, self.best_validation_loss, self.kept_iter = score, validation_loss, self.n_iter
