@@ -77,8 +77,8 @@ class_weight : dict, list of dict, "balanced" or None, default=None
 warm_start : bool, default=False
     Whether ``fit`` starts from the model of the last one (as it was before its calibration). The schedule, the columns'
     statistics, the calibration and the rule that stops begin anew. On the same problem (rows, weights, objective), the
-    optimizer's state is that of the last step; on another one, training begins at an untrained model where the objective
-    of that is lower. With ``early_stopping``, the start is judged by the validation data of this fit like an epoch, and
+    optimizer's state is that of the last step; on another one, training begins at an untrained model where that has the
+    lower objective. With ``early_stopping``, the start is judged by the validation data of this fit like an epoch, and
     kept if none is better.
 random_state : int, RandomState instance or None, default=None
     Seed of initial weights, order of rows and splits. No global generator is touched.
