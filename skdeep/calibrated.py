@@ -141,8 +141,9 @@ class CalibrationMixin(FittingMixin):
 
     def _fold_progress(self, progress: Progress) -> Progress:
         """The stopping rule of a fold's model."""
-        if self.early_stopping:  # the folds have no validation data: they train as long as was best for all rows
-            return Progress(0.0, np.inf, max_iter=max(1, self._optimizer.trained))
+        if self.early_stopping and self._optimizer.trained:
+            # the folds have no validation data: they train as long as was best for all rows
+            return Progress(0.0, np.inf, max_iter=self._optimizer.trained)
         limit = progress.n_iter if progress.interrupted else np.inf
         return Progress(self.tol, self.n_iter_no_change, max_iter=limit)
 

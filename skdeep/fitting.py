@@ -205,6 +205,8 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
             monitor = make_monitor([held_out], loss, self.scoring, self._labels, self._fitted_copy)
         if going_on and not incremental:
             judge_start(network, progress, monitor)
+            if is_new or states[0].solver != self.solver_:
+                states[0].trained = 0
             if is_new:
                 network = self._better_start(network, problem, states, subsets, weight, progress[0])
         self._run(members, problem, network, states, subsets, weight, progress, max_iter, monitor, observer)
@@ -381,7 +383,7 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
         state.optimizer = progress.optimizer_state or None
         state.solver = self.solver_
         epochs = progress.kept_iter if progress.watch_score else progress.n_iter
-        state.trained = state.trained + epochs if progress.warm or not epochs else epochs
+        state.trained = epochs if not progress.warm else state.trained and state.trained + epochs
         if state.optimizer is not None:
             factor = SCHEDULES[self._schedule[0]](np.zeros(1), np.array([self.t_]), self.power_t)
             state.learning_rate = float(np.squeeze(state.optimizer["learning_rate"] * factor))

@@ -212,10 +212,10 @@ def _check_two_classes(distinct: DistinctRows, codes: np.ndarray, classes: np.nd
 class TrainingState:
     """What partial_fit and warm_start need to go on exactly where training stopped; NumPy only.
 
-    ``split_seed`` chooses the rows held out. ``trained`` is how many epochs are behind the parameters, ``problem``
-    tells problems apart. ``epochs`` have been done of the present schedule, ``reduction`` is what "adaptive" has
-    multiplied the learning rate by, ``learning_rate`` is the rate of the next step, ``seen`` the weight of the rows of
-    earlier calls of partial_fit.
+    ``split_seed`` chooses the rows held out. ``trained`` is how many epochs of one solver and problem are behind the
+    parameters, 0 if that is not known, and ``problem`` tells problems apart. ``epochs`` have been done of the present
+    schedule, ``reduction`` is what "adaptive" has multiplied the learning rate by, ``learning_rate`` is the rate of the
+    next step, ``seen`` the weight of the rows of earlier calls of partial_fit.
     """
 
     generator: np.random.Generator

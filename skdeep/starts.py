@@ -142,7 +142,7 @@ class StartsMixin:
             unknown = [math.nan] * progress.n_iter if known else []  # epochs without validation: curves end together
             return [*known, *(values or unknown)] or None
 
-        scores = progress.validation_scores
+        scores, best = progress.validation_scores, getattr(self, "best_validation_score_", None)
         return {
             "n_iter_": progress.n_iter,
             "t_": progress.samples,
@@ -151,5 +151,5 @@ class StartsMixin:
             "loss_curve_": grown("loss_curve_", progress.loss_curve),
             "validation_scores_": grown("validation_scores_", scores),
             "validation_loss_curve_": grown("validation_loss_curve_", progress.validation_losses),
-            "best_validation_score_": max([*scores, progress.start_score]) if scores else None,
+            "best_validation_score_": max([*scores, progress.start_score]) if scores else best,
         }

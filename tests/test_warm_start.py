@@ -413,3 +413,21 @@ def test_another_module_is_an_error(changed, goes_on):
         getattr(model.set_params(**changed), goes_on)(X, Y)
     np.testing.assert_array_equal(model.predict_proba(X), expected)
     model.set_params(warm_start=False).fit(X, Y)
+
+
+@pytest.mark.parametrize("name", ["softmax by sgd", "mlp"])
+def test_fold_models_are_trained_as_long_as_the_model(name, monkeypatch):
+    """Which a warm start makes longer than its own epochs."""
+    params = {"early_stopping": True, "scoring": "loss", "calibration": "temperature", "max_iter": 12}
+    model = clone(MODELS[name]).set_params(**params, learning_rate="constant")
+    limits, make = [], type(model)._fold_progress
+    monkeypatch.setattr(type(model), "_fold_progress", lambda *args: limits.append(make(*args)) or limits[-1])
+    model.fit(**TRAIN, **VALID)
+    assert {p.max_iter for p in limits} == {int(np.argmax(model.validation_scores_)) + 1}
+    first = model._optimizer.trained
+    limits.clear()
+    model.set_params(learning_rate_init=1e3).fit(**TRAIN, **VALID)  # too large a step for any epoch to be better
+    assert {p.max_iter for p in limits} == {first}
+    limits.clear()
+    model.fit(X[EVEN][:60], Y[EVEN][:60], **VALID)  # where nobody knows how long that would have taken
+    assert {p.max_iter for p in limits} == {np.inf}
