@@ -407,7 +407,7 @@ def test_columns_are_measured_anew_by_fit_and_go_on_in_partial_fit():
 @pytest.mark.parametrize("goes_on", ["fit", "partial_fit"])
 @pytest.mark.parametrize("changed", [{"module__width": 3}, {"module": another_net}], ids=["width", "module"])
 def test_another_module_is_an_error(changed, goes_on):
-    model = pickle.loads(pickle.dumps(clone(MODELS["module"]).set_params(module__width=4).fit(X, Y)))
+    model = pickle.loads(pickle.dumps(clone(MODELS["module"]).set_params(module__width=4, max_iter=2).fit(X, Y)))
     expected = model.fit(X, Y).predict_proba(X)
     with pytest.raises(ValueError, match=r"module_params has changed.*warm_start=False"):
         getattr(model.set_params(**changed), goes_on)(X, Y)
