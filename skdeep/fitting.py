@@ -194,7 +194,10 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
         generators, is_new = [state.generator for state in states], identify(problem, members, states)
         network = self._new_network(members, problem, generators, subsets, weight, states, going_on)
         max_iter = 1 if incremental else self.max_iter
-        progress = [member._progress(going_on, incremental) for member in members]
+        if going_on and not incremental and is_new:
+            states[0].seen_before = getattr(self, "t_", 0)
+        pairs = zip(members, states, strict=True)
+        progress = [member._progress(going_on, incremental, state) for member, state in pairs]
         observer = None
         if len(members) == 1 and (self.verbose or self.callbacks or task is not None):
             part = problem.take(subset) if splits else problem
@@ -385,7 +388,7 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
         epochs = progress.kept_iter if progress.watch_score else progress.n_iter
         state.trained = epochs if not progress.warm else state.trained and state.trained + epochs
         if state.optimizer is not None:
-            factor = SCHEDULES[self._schedule[0]](np.zeros(1), np.array([self.t_]), self.power_t)
+            factor = SCHEDULES[self._schedule[0]](np.zeros(1), np.array([progress.samples]), self.power_t)
             state.learning_rate = float(np.squeeze(state.optimizer["learning_rate"] * factor))
         self._optimizer = state
         self._no_improvement_count = progress.no_improvement

@@ -123,11 +123,12 @@ class StartsMixin:
             return None
         return copy.deepcopy(state if incremental else state.renewed())
 
-    def _progress(self, going_on: bool, incremental: bool) -> Progress:
-        """The record of a run that is to begin."""
+    def _progress(self, going_on: bool, incremental: bool, state: TrainingState) -> Progress:
+        """The record of a run that is to begin; a schedule by rows seen is one of the present problem."""
         progress = Progress(self.tol, self.n_iter_no_change, self.early_stopping, warm=going_on)
         if going_on:
-            progress.samples = getattr(self, "t_", 0)
+            progress.earlier = state.seen_before
+            progress.samples = getattr(self, "t_", 0) - state.seen_before
         if going_on and incremental:
             progress.no_improvement = getattr(self, "_no_improvement_count", 0)
             best_loss = getattr(self, "best_loss_", None)
@@ -145,7 +146,7 @@ class StartsMixin:
         scores, best = progress.validation_scores, getattr(self, "best_validation_score_", None)
         return {
             "n_iter_": progress.n_iter,
-            "t_": progress.samples,
+            "t_": progress.earlier + progress.samples,
             "loss_": progress.loss_curve[-1],
             "best_loss_": None if progress.watch_score else min(progress.best_loss, *progress.loss_curve),
             "loss_curve_": grown("loss_curve_", progress.loss_curve),

@@ -51,8 +51,8 @@ class Progress:
         Epochs of this run.
     kept_iter : int
         The epoch of this run that `params` are of, if a score is watched; 0 is the start.
-    samples : int
-        Rows seen, over all runs.
+    samples, earlier : int
+        Rows seen, over all runs on this problem, and on others before.
     best_score, best_validation_loss : float
         Of the model that is kept: the best epoch, or the start.
     run_score, run_validation_loss : float
@@ -77,6 +77,7 @@ class Progress:
     n_iter: int = 0
     kept_iter: int = 0
     samples: int = 0
+    earlier: int = 0
     start_score: float = -math.inf
     no_improvement: int = 0
     best_loss: float = math.inf

@@ -165,9 +165,8 @@ def test_what_is_listed_is_all_that_is_taken_over(name, what):
         delattr(bare, attribute)
         setattr(spoilt, attribute, "of no use")
     bare._optimizer = TrainingState(
-        **{name: getattr(model._optimizer, name) for name in ("generator", "split_seed", "solver", "optimizer")},
-        trained=model._optimizer.trained,
-        problem=model._optimizer.problem,
+        **{part: getattr(model._optimizer, part) for part in ("generator", "split_seed", "solver", "optimizer")},
+        **{part: getattr(model._optimizer, part) for part in ("trained", "problem", "seen_before")},
     )
     expected = contents(vars(model.fit(**data)))
     assert contents(vars(bare.fit(**data))) == expected
@@ -431,3 +430,15 @@ def test_fold_models_are_trained_as_long_as_the_model(name, monkeypatch):
     limits.clear()
     model.fit(X[EVEN][:60], Y[EVEN][:60], **VALID)  # where nobody knows how long that would have taken
     assert {p.max_iter for p in limits} == {np.inf}
+
+
+@pytest.mark.parametrize("name", ["softmax by sgd", "module"])
+def test_a_schedule_by_rows_seen_is_of_one_problem(name):
+    params = {"learning_rate": "invscaling", "max_iter": 3, "learning_rate_init": 0.01, "tol": 0.0}
+    model = clone(MODELS[name]).set_params(**params).fit(X, Y)
+    before = model.t_
+    assert model._optimizer.learning_rate == pytest.approx(0.01 / (before + 1) ** 0.5)
+    for _ in range(2):
+        model.fit(X[EVEN], Y[EVEN])
+        assert model._optimizer.learning_rate == pytest.approx(0.01 / (model.t_ - before + 1) ** 0.5)
+    assert model.t_ > before + 6 * 70
