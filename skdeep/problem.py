@@ -214,9 +214,8 @@ class TrainingState:
 
     ``split_seed`` chooses the rows held out. ``trained`` is how many epochs of one solver and problem are behind the
     parameters, 0 if that is not known; ``problem`` tells problems apart, and ``seen_before`` rows were seen on others.
-    ``epochs`` have been done of the present
-    schedule, ``reduction`` is what "adaptive" has multiplied the learning rate by, ``learning_rate`` is the rate of the
-    next step, ``seen`` the weight of the rows of earlier calls of partial_fit.
+    ``epochs`` have been done of the present schedule, ``reduction`` is what "adaptive" has multiplied the learning rate
+    by, ``learning_rate`` is the rate of the next step, ``seen`` the weight of the rows of earlier calls of partial_fit.
     """
 
     generator: np.random.Generator
