@@ -75,7 +75,11 @@ scoring : str, callable or None, default=None
 class_weight : dict, list of dict, "balanced" or None, default=None
     Factor on the weight of each class; "balanced" is inversely proportional to the weighted class counts.
 warm_start : bool, default=False
-    Whether ``fit`` goes on from the last solution, with the optimizer's state; the schedule starts anew.
+    Whether ``fit`` starts from the model of the last one (as it was before its calibration). The schedule, the columns'
+    statistics, the calibration and the rule that stops begin anew. On the same problem (rows, weights, objective), the
+    optimizer's state is that of the last step; on another one, training begins at an untrained model where that has the
+    lower objective. With ``early_stopping``, the start is judged by the validation data of this fit like an epoch, and
+    kept if none is better.
 random_state : int, RandomState instance or None, default=None
     Seed of initial weights, order of rows and splits. No global generator is touched.
 device : str or torch.device, default="auto"
@@ -108,14 +112,15 @@ n_iter_ : int
 t_ : int
     Training samples seen, over all calls.
 loss_, best_loss_ : float
-    Objective (data term plus penalty) of the last epoch, and its lowest; ``best_loss_`` is None with
-    ``early_stopping``.
+    Objective (data term plus penalty) of the last epoch, and its lowest in the last call of ``fit``; ``best_loss_`` is
+    None with ``early_stopping``.
 loss_curve_ : list of float
     Objective of each epoch, as met during it; grows over warm starts.
 validation_scores_, validation_loss_curve_ : list of float, or None
-    Score and loss on the validation data after each epoch, if there is any.
+    Score and loss on the validation data after each epoch, if there is any; grow over warm starts (NaN for epochs
+    without validation data that come later).
 best_validation_score_ : float or None
-    Highest of ``validation_scores_``.
+    Highest validation score of the last call of ``fit``; that of a warm start with ``early_stopping`` counts.
 n_outputs_ : int
     Number of score columns: one for two classes.
 n_features_in_ : int
@@ -186,6 +191,9 @@ HINGE_CALIBRATION_PARAMETERS = _CALIBRATION.format(default='"temperature"', with
 CALIBRATION_ATTRIBUTES = """
 temperature_ : float or ndarray of shape (n_labels,)
     T of ``calibration="temperature"``.
+calibration_slopes_, calibration_offsets_ : ndarray of shape (n_outputs_,)
+    Platt's slopes and offsets, which are part of the weights and intercepts already; only with
+    ``calibration="sigmoid"``.
 """
 
 

@@ -24,12 +24,28 @@ class CalibrationMixin(FittingMixin):
 
     calibration: str | None = None
     temperature_: float | np.ndarray
+    calibration_slopes_: np.ndarray
+    calibration_offsets_: np.ndarray
+    _optimizer: TrainingState
     #: Folds whose out-of-fold scores the calibration is fitted on.
     _n_folds = 5
 
     def _rescale_scores(self, slopes: np.ndarray, offsets: np.ndarray) -> None:
         """Change the fitted attributes so that column c of the scores s becomes ``slopes[c] * s + offsets[c]``."""
         raise NotImplementedError
+
+    def _fold_in(self, slopes: np.ndarray, offsets: np.ndarray) -> None:
+        """Make Platt's slopes and offsets part of the model, and keep them, so that training can go on without."""
+        self._rescale_scores(slopes, offsets)
+        self.calibration_slopes_, self.calibration_offsets_ = slopes, offsets
+
+    def _undo_calibration(self):
+        if not hasattr(self, "calibration_slopes_"):
+            return
+        slopes, offsets = self.calibration_slopes_, self.calibration_offsets_
+        # what a slope of zero has made of a column of scores tells nothing of it: it begins at zero
+        inverse = np.divide(1.0, slopes, out=np.zeros_like(slopes), where=slopes != 0)
+        self._rescale_scores(inverse, -offsets * inverse)
 
     def _splits_rows(self):
         return super()._splits_rows() or self.calibration is not None
@@ -85,7 +101,7 @@ class CalibrationMixin(FittingMixin):
     def _calibrate(self, scores: np.ndarray, codes: np.ndarray, weight: np.ndarray, own: Weighted) -> None:
         """Fit the calibration on out-of-fold scores; `own` are scores by the estimator itself, and weights."""
         if self.calibration == "sigmoid":
-            self._rescale_scores(*fit_sigmoid(scores, codes, weight, own))
+            self._fold_in(*fit_sigmoid(scores, codes, weight, own))
         elif codes.ndim == 1:
             self.temperature_ = fit_temperature(scores, codes, weight, own)
         else:
@@ -129,11 +145,9 @@ class CalibrationMixin(FittingMixin):
 
     def _fold_progress(self, progress: Progress) -> Progress:
         """The stopping rule of a fold's model."""
-        if self.early_stopping:  # the folds have no validation data: they train as long as was best for all rows
-            watched = zip(self.validation_scores_, np.negative(self.validation_loss_curve_), strict=True)
-            scores = list(watched)[-self.n_iter_ :]
-            best = scores.index(max(scores)) + 1
-            return Progress(0.0, np.inf, max_iter=best)
+        if self.early_stopping and self._optimizer.trained:
+            # the folds have no validation data: they train as long as was best for all rows
+            return Progress(0.0, np.inf, max_iter=self._optimizer.trained)
         limit = progress.n_iter if progress.interrupted else np.inf
         return Progress(self.tol, self.n_iter_no_change, max_iter=limit)
 

@@ -99,6 +99,9 @@ class MLPEnsembleClassifier(FoldBaggingMixin, MLPClassifierTorch):
         Score of the out-of-fold probabilities, with the sample weights.
     temperature_ : float or ndarray of shape (n_labels,)
         T of ``calibration="temperature"``.
+    calibration_slopes_, calibration_offsets_ : ndarray of shape (n_outputs_,)
+        Platt's slopes and offsets, which are part of the members' weights already; only with
+        ``calibration="sigmoid"``.
     n_layers_ : int
         Layers of a member, with the input.
     out_activation_ : {"softmax", "logistic"}
@@ -246,16 +249,18 @@ class MLPEnsembleClassifier(FoldBaggingMixin, MLPClassifierTorch):
             params["n_iter_no_change"] = math.inf
         if self.batch_size == "auto":
             params["batch_size"] = progress.batch_rows
-        self.__dict__.update(self._curves(progress, incremental))
-        not_theirs = {*params, "n_estimators", self._coef_attribute, "oof_proba_", "oof_score_", "temperature_"}
+        self.__dict__.update(self._curves(progress))
+        not_theirs = {*params, "n_estimators", self._coef_attribute, "oof_proba_", "oof_score_", "_fitted"}
         shared = {
             k: v for k, v in vars(self).items() if k not in not_theirs and not k.startswith(("_skl_", "_callback_"))
         }
         self.estimators_ = []
         for k, (p, seed) in enumerate(zip(progress.members, progress.seeds, strict=True)):
             estimator = MLPClassifierTorch(**params | {"random_state": seed})
+            others = set(vars(estimator))
             final = network.select(np.array([k])).with_params(p.params)
-            estimator.__dict__.update(shared | estimator._learned(final, 0, dtype, space) | estimator._curves(p, False))
+            estimator.__dict__.update(shared | estimator._learned(final, 0, dtype, space) | estimator._curves(p))
+            estimator._end(others)
             self.estimators_.append(estimator)
 
     def _distance_from_convergence(self, progress):
@@ -264,6 +269,11 @@ class MLPEnsembleClassifier(FoldBaggingMixin, MLPClassifierTorch):
     def _map_scores(self, matrix, offsets=0.0):
         for estimator in self.estimators_:
             estimator._map_scores(matrix, offsets)
+
+    def _fold_in(self, slopes, offsets):
+        super()._fold_in(slopes, offsets)
+        for estimator in self.estimators_:
+            estimator.calibration_slopes_, estimator.calibration_offsets_ = slopes, offsets
 
     # ---- prediction -----------------------------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import warnings
-from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -26,7 +25,8 @@ from skdeep.problem import Problem, TrainingState, chunk_rows, make_monitor
 from skdeep.quasi_newton import minimise
 from skdeep.schedules import SCHEDULES
 from skdeep.scoring import try_scoring
-from skdeep.training import Plan, Progress, train
+from skdeep.starts import StartsMixin, identify
+from skdeep.training import Plan, Progress, judge_start, train
 
 #: Where results go that only we look at.
 _NUMPY = OutputSpace(np.empty(0))
@@ -56,16 +56,15 @@ def mean_weights(weight: np.ndarray | None, subsets: list[np.ndarray | None]) ->
     return np.array([1.0 if w is None else (w if s is None else w[s]).mean() for w, s in pairs])
 
 
-def column_statistics(problem: Problem, subsets, weight, states: list[TrainingState], warm: bool) -> list[Columns]:
-    """Statistics of the columns of each model's rows; kept in the `states`, and (`warm`) added to those there."""
-    known = states[0].columns if warm else None
-    columns = Columns.of_models(problem.rows(), subsets, model_weights(weight, len(subsets)), known)
+def column_statistics(problem: Problem, subsets, weight, states: list[TrainingState]) -> list[Columns]:
+    """Statistics of the columns of each model's rows; kept in the `states`, where they are added to those there."""
+    columns = Columns.of_models(problem.rows(), subsets, model_weights(weight, len(subsets)), states[0].columns)
     for state, own in zip(states, columns, strict=True):
         state.columns = own
     return columns
 
 
-class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
+class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
     """Trains the *members* of a stack: estimators that differ in `stackable` parameters only.
 
     The first member, self, speaks for all of them in everything else.
@@ -75,9 +74,6 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
     stackable = frozenset(
         "alpha l1_ratio learning_rate_init momentum class_weight random_state tol n_iter_no_change".split()
     )
-    validation_scores_: Any
-    validation_loss_curve_: Any
-    best_validation_score_: Any
 
     def _stackable_now(self) -> frozenset[str]:
         """Parameters in which members may differ, given the others: splits of the rows follow from one seed."""
@@ -137,12 +133,13 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
     def _fit(self, X, y, sample_weight, validation, incremental=False, members=None) -> list[Exception | None]:
         """Train the members (None: this estimator alone) and set their fitted attributes; what went wrong, for each."""
         in_stack, members = members is not None, members or [self]
-        going_on = hasattr(self, self._coef_attribute) and (incremental or self.warm_start)
+        going_on = self._goes_on(incremental)
         X_val, y_val, weight_val = validation
         if (X_val is None) != (y_val is None):
             raise ValueError("X_val and y_val belong together; pass both or neither.")
         if X_val is None and weight_val is not None:
             raise ValueError("sample_weight_val was given without X_val and y_val.")
+        others = [member._begin(incremental) for member in members]
         problem = self._problem(members, X, y, sample_weight, going_on, incremental)
         held_out = None
         if X_val is not None:
@@ -150,17 +147,15 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         seeds = [draw_seeds(member.random_state) for member in members]
         # members of one seed share their generator, and with it their batches
         generators = {seed: np.random.default_rng(seed[0]) for seed in seeds}
-        state = copy.deepcopy(getattr(self, "_optimizer", None)) if going_on else None
-        states = [state] if state else [TrainingState(generators[seed]) for seed in seeds]
-        if not incremental:
-            for state in states:
-                state.epochs, state.reduction, state.seen = 0, 1.0, 0.0  # a new run of the schedule
+        known = self._state(incremental)
+        states = [known] if known else [TrainingState(generators[seed], seed[1]) for seed in seeds]
+        split_seed = states[0].split_seed
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         task = None if incremental or len(members) > 1 else self._begin_task(X, y, metadata)
         n_params = len(members) * self._n_params(problem.X.shape[1], self.n_outputs_)
         with threads_for(int(n_params * max(1.0, self._batch_rows(problem) * problem.density))):
             progress, network, observer = self._train(
-                members, problem, held_out, states, seeds[0][1], going_on, incremental, task
+                members, problem, held_out, states, split_seed, going_on, incremental, task
             )
             if in_stack and any(p.interrupted for p in progress):
                 raise KeyboardInterrupt  # it is the search that the user wants to end
@@ -177,7 +172,9 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             self.__dict__.pop("history_", None)
             if (history := getattr(observer, "history", None)) is not None:
                 self.history_ = history
-            self._after_fit(members, problem, seeds[0][1], progress)
+            self._after_fit(members, problem, split_seed, progress)
+        for member, names in zip(members, others, strict=True):
+            member._end(names)
         failures: list[Exception | None] = []
         for member, p in zip(members, progress, strict=True):
             failures.append(None if p.error is None else _divergence(p.error))
@@ -197,32 +194,70 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         if held_out is not None:
             self._try_scoring(held_out)
         subsets = [subset] * len(members)
-        generators = [state.generator for state in states]
+        generators, is_new = [state.generator for state in states], identify(problem, members, states)
         network = self._new_network(members, problem, generators, subsets, weight, states, going_on)
         max_iter = 1 if incremental else self.max_iter
-        progress = [member._progress(going_on) for member in members]
+        if going_on and not incremental and is_new:
+            states[0].seen_before = getattr(self, "t_", 0)
+        pairs = zip(members, states, strict=True)
+        progress = [member._progress(going_on, incremental, state) for member, state in pairs]
         observer = None
         if len(members) == 1 and (self.verbose or self.callbacks or task is not None):
             part = problem.take(subset) if splits else problem
-            observer = self._observer(part, held_out, max_iter, task, incremental)
+            observer = self._observer(part, held_out, max_iter, task)
         monitor = None
         if held_out is not None:
             loss = self._loss(self.n_outputs_)
             monitor = make_monitor([held_out], loss, self.scoring, self._labels, self._fitted_copy)
+        if going_on and not incremental:
+            judge_start(network, progress, monitor)
+            if is_new or states[0].solver != self.solver_:
+                states[0].trained = 0
+            if is_new:
+                network = self._better_start(network, problem, states, subsets, weight, progress[0])
         self._run(members, problem, network, states, subsets, weight, progress, max_iter, monitor, observer)
         return progress, network, observer
+
+    def _better_start(self, known, problem, states, subsets, weight, progress) -> Network:
+        """The network to train on a problem that is not that of the last fit: the one known, or a new one.
+
+        Where the objective of a new one is lower, there is more to unlearn than to learn.
+        """
+        state = states[0]
+        state.optimizer = state.columns = None
+        new = self._new_network([self], problem, [state.generator], subsets, weight, states, False)
+        of_known, of_new = (self._objective(n, problem, states, subsets, weight) for n in (known, new))
+        progress.warm = of_known <= of_new
+        return known if progress.warm else new
+
+    def _objective(self, network, problem, states, subsets, weight) -> float:
+        """The objective of a network of one model, over all rows."""
+        whole = problem if problem.subset is None else problem.take(problem.subset)
+        loss = self._training_loss(self.n_outputs_)
+        monitor = make_monitor([whole], loss, "loss", self._labels, self._fitted_copy)
+        penalty, *_ = self._terms([self], problem, states, subsets, weight)
+        return float((monitor(network, np.arange(1))[1] + penalty.value(network.penalised()))[0])
+
+    def _terms(self, members, problem, states, subsets, weight) -> tuple[ElasticNet, np.ndarray, np.ndarray, int]:
+        """The penalty of each model of a stack, its number of rows and their mean weight; rows per batch at most."""
+        n_rows = np.array([problem.X.shape[0] if s is None else len(s) for s in subsets])
+        mean_weight = mean_weights(weight, subsets)
+        batch_sizes = np.minimum(self._batch_rows(problem), n_rows)
+        total_weight = mean_weight * n_rows + np.array([state.seen for state in states])
+        penalty = self._penalty(members, total_weight, mean_weight * batch_sizes)
+        return penalty, n_rows, mean_weight, int(batch_sizes.max())
 
     def _try_scoring(self, judged: Problem) -> None:
         """Raise, before any training, if ``scoring`` is not defined for the labels of the rows to judge by."""
         judged = judged if judged.subset is None else judged.take(judged.subset)
         try_scoring(self.scoring, self, judged.codes, self._labels(judged.codes), judged.sample_weight)
 
-    def _observer(self, problem: Problem, held_out: Problem | None, max_iter: int, task, incremental: bool):
+    def _observer(self, problem: Problem, held_out: Problem | None, max_iter: int, task):
         """What speaks to callbacks; None if nobody listens."""
         weight, dtype, space = problem.sample_weight, float_dtype(problem.X), OutputSpace(problem.X)
 
         def snapshot(network, progress=None):
-            curves = {} if progress is None else self._curves(progress, incremental)
+            curves = {} if progress is None else self._curves(progress)
             return {**self._snapshot(network, dtype, space), **curves}
 
         return make_observer(
@@ -267,21 +302,6 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         """Epochs that so many steps take, rounded up."""
         return -(-steps // -(-problem.n_rows // self._batch_rows(problem)))
 
-    def _progress(self, going_on: bool) -> Progress:
-        """A fresh record, or the one to go on with."""
-        progress = Progress(self.tol, self.n_iter_no_change, self.early_stopping)
-        if not going_on:
-            return progress
-        progress.samples = getattr(self, "t_", 0)
-        progress.no_improvement = getattr(self, "_no_improvement_count", 0)
-        best_loss = getattr(self, "best_loss_", None)
-        progress.best_loss = np.inf if best_loss is None else best_loss
-        if getattr(self, "best_validation_score_", None) is not None:
-            progress.best_score = self.best_validation_score_
-            at_best = self.validation_scores_.index(progress.best_score)
-            progress.best_validation_loss = self.validation_loss_curve_[at_best]
-        return progress
-
     def _run(
         self, members, problem, network, states, subsets, weight, progress, max_iter, monitor=None, observer=None
     ) -> None:
@@ -305,11 +325,7 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             See `skdeep.training.train`.
         """
         n_models = network.n_models
-        n_rows = np.array([problem.X.shape[0] if s is None else len(s) for s in subsets])
-        mean_weight = mean_weights(weight, subsets)
-        batch_sizes = np.minimum(self._batch_rows(problem), n_rows)
-        total_weight = mean_weight * n_rows + np.array([state.seen for state in states])
-        penalty, batch_rows = self._penalty(members, total_weight, mean_weight * batch_sizes), int(batch_sizes.max())
+        penalty, n_rows, mean_weight, batch_rows = self._terms(members, problem, states, subsets, weight)
         loss = self._training_loss(self.n_outputs_)
         data = (problem.rows(), problem.tensor(problem.target), None if weight is None else problem.tensor(weight))
         own = subsets[0] if all(s is subsets[0] for s in subsets) else subsets
@@ -331,8 +347,9 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
             (self.beta_1, self.beta_2),
             self.epsilon,
         )
-        if states[0].optimizer is not None and states[0].solver == self.solver_:
-            optimizer.load(states[0].optimizer)
+        known = states[0].optimizer
+        if known is not None and states[0].solver == self.solver_ and optimizer.fits(known):
+            optimizer.load(known)
         generators = [state.generator for state in states]
         batches = Batches(*data, own, generators, batch_rows, self.shuffle)
         schedule, horizon = self._schedule
@@ -377,33 +394,16 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
     def _conclude(self, network, progress: Progress, state, incremental, dtype, space) -> None:
         """Set the fitted attributes."""
         final = network.with_params(progress.params)
-        self.__dict__.update(self._of_training(final, 0, dtype, space) | self._curves(progress, incremental))
+        self.__dict__.update(self._of_training(final, 0, dtype, space) | self._curves(progress))
         state.optimizer = progress.optimizer_state or None
         state.solver = self.solver_
+        epochs = progress.kept_iter if progress.watch_score else progress.n_iter
+        state.trained = epochs if not progress.warm else state.trained and state.trained + epochs
         if state.optimizer is not None:
-            factor = SCHEDULES[self._schedule[0]](np.zeros(1), np.array([self.t_]), self.power_t)
+            factor = SCHEDULES[self._schedule[0]](np.zeros(1), np.array([progress.samples]), self.power_t)
             state.learning_rate = float(np.squeeze(state.optimizer["learning_rate"] * factor))
         self._optimizer = state
         self._no_improvement_count = progress.no_improvement
-
-    def _curves(self, progress: Progress, incremental: bool) -> dict[str, Any]:
-        """The fitted attributes that tell how training went."""
-        goes_on = incremental or self.warm_start
-
-        def continued(name: str, values: list[float]) -> list[float]:
-            return [*((getattr(self, name, None) if goes_on else None) or []), *values]
-
-        scores = continued("validation_scores_", progress.validation_scores) or None
-        return {
-            "n_iter_": progress.n_iter,
-            "t_": progress.samples,
-            "loss_": progress.loss_curve[-1],
-            "best_loss_": None if progress.watch_score else min(progress.best_loss, *progress.loss_curve),
-            "loss_curve_": continued("loss_curve_", progress.loss_curve),
-            "validation_scores_": scores,
-            "validation_loss_curve_": continued("validation_loss_curve_", progress.validation_losses) or None,
-            "best_validation_score_": max(scores) if scores else None,
-        }
 
     def _warn(self, progress: Progress) -> None:
         """Say what the user should know of the run; attributed to the line that called ``fit``."""
@@ -423,8 +423,9 @@ class FittingMixin(EncodingMixin, PredictionMixin, BaseEstimator):
         gain, span = progress.recent_gain()
         if progress.watch_score:
             span = int(min(self.n_iter_no_change, progress.n_iter - 1))
-            before, lately = progress.validation_scores[:-span], progress.validation_scores[-span:]
-            if span and before and max(lately) <= max(before) + self.tol:
+            scores = [progress.start_score, *progress.validation_scores]
+            before = scores[: progress.n_iter + 1 - span] if span else scores[:1]
+            if max(progress.validation_scores[-span:]) <= max(before) + self.tol:
                 return None  # only the validation loss was still falling
             return f"the validation score still rose within the last {max(span, 1)} epochs"
         if span == 0:

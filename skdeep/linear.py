@@ -48,6 +48,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
     """Common part of the linear classifiers; a subclass defines ``_loss``."""
 
     _coef_attribute = "coef_"
+    _parameters = frozenset({"coef_", "intercept_"})
     _exact_solvers = FULL_BATCH
     coef_: Any
     intercept_: Any
@@ -210,7 +211,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         tensor: dict[str, Any] = {"device": problem.device, "dtype": problem.dtype}
         center = scale = unit = None
         if self.standardize and self.solver != "exact":  # which is as exact in any columns
-            columns = column_statistics(problem, subsets, weight, states, warm)
+            columns = column_statistics(problem, subsets, weight, states)
             as_it_is = issparse(problem.X)
             centers = self.fit_intercept and not as_it_is
             sizes = np.stack([c.sizes(centers) for c in columns])

@@ -189,6 +189,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
         "running_mean": "running_means_",
         "running_var": "running_vars_",
     }
+    _parameters = frozenset({*_attributes.values(), "missing_features_"})
 
     def __init__(
         self,
@@ -297,8 +298,9 @@ class MLPClassifierTorch(NeuralNetClassifier):
     def _map_scores(self, matrix, offsets=0.0):
         """Change the last layer so that the scores s become ``s @ matrix + offsets``."""
         space, coef, intercept = OutputSpace(self.coefs_[-1]), to_numpy(self.coefs_[-1]), to_numpy(self.intercepts_[-1])
-        self.coefs_[-1] = space.array((coef @ matrix).astype(coef.dtype))
-        self.intercepts_[-1] = space.array((intercept @ matrix + offsets).astype(coef.dtype))
+        # other lists: who goes back to the attributes that were, finds what was in them
+        self.coefs_ = [*self.coefs_[:-1], space.array((coef @ matrix).astype(coef.dtype))]
+        self.intercepts_ = [*self.intercepts_[:-1], space.array((intercept @ matrix + offsets).astype(coef.dtype))]
 
     def _batch_rows(self, problem):
         if self.batch_size == "auto" and self.solver_ != "lbfgs":
@@ -327,17 +329,16 @@ class MLPClassifierTorch(NeuralNetClassifier):
         return sum(self._layer_units(1, n_outputs)[1:])
 
     def _problem(self, members, X, y, sample_weight, going_on, incremental):
-        # what an earlier fit with other options has left
-        optional = set() if going_on else set(self._attributes.values()) - _ALWAYS
-        columns = set() if going_on and self.standardize else {"means_", "missing_features_"}
-        for name in optional | columns:
-            self.__dict__.pop(name, None)
+        if not self.standardize:  # what earlier training with it has left
+            for name in ("means_", "missing_features_"):
+                self.__dict__.pop(name, None)
         return super()._problem(members, X, y, sample_weight, going_on, incremental)
 
     def _new_network(self, members, problem, generators, subsets, weight, states, warm) -> MLP:
         indicated = np.empty(0, dtype=np.int64)
         if self.standardize:
-            indicated = to_numpy(getattr(self, "missing_features_", indicated)) if warm else problem.missing
+            known = hasattr(self, self._coef_attribute)  # also where folds, or a start that may be better, begin anew
+            indicated = to_numpy(getattr(self, "missing_features_", indicated)) if known else problem.missing
         units = self._layer_units(problem.X.shape[1] + len(indicated), self.n_outputs_)
         self.n_layers_ = len(units)
         self.out_activation_ = "softmax" if self._loss(self.n_outputs_).target == "codes" else "logistic"
@@ -350,7 +351,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
         tensor = {"device": problem.device, "dtype": problem.dtype}
         if warm:
             self._check_layers(units)
-        noise["standardization"] = self._standardization(problem, indicated, subsets, weight, states, warm)
+        noise["standardization"] = self._standardization(problem, indicated, subsets, weight, states)
         # a gradient step in u is r times as long already, where Adam's is as long as any
         noise["scaling"] = float(self.column_scaling) ** (0.5 if self.solver in ("sgd", "lbfgs") else 1.0)
         if warm:
@@ -358,11 +359,11 @@ class MLPClassifierTorch(NeuralNetClassifier):
         return MLP.initial(generators, units, self.activation, normalization=self.normalization, **noise, **tensor)
 
     def _standardization(
-        self, problem: Problem, indicated: np.ndarray, subsets, weight, states, warm: bool
+        self, problem: Problem, indicated: np.ndarray, subsets, weight, states
     ) -> Standardization | None:
         if not self.standardize:
             return None
-        columns = column_statistics(problem, subsets, weight, states, warm)
+        columns = column_statistics(problem, subsets, weight, states)
         tensor: dict[str, Any] = {"device": problem.device, "dtype": problem.dtype}
         centers = not issparse(problem.X)
         # weights are kept in this dtype, in which those on raw columns that hardly vary would be lost

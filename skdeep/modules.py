@@ -12,7 +12,7 @@ from scipy import sparse
 from sklearn.utils._param_validation import StrOptions
 from torch import nn
 
-from skdeep._docs import CALIBRATION_ATTRIBUTES, TRAINING_ATTRIBUTES, TRAINING_PARAMETERS, document
+from skdeep._docs import CALIBRATION_ATTRIBUTES, TRAINING_ATTRIBUTES, TRAINING_PARAMETERS, document, without
 from skdeep.batching import as_tensor
 from skdeep.encoding import FULL_BATCH
 from skdeep.fitting import draw_seeds
@@ -61,7 +61,7 @@ def _cast(module: nn.Module, dtype: torch.dtype) -> None:
 
 @document(
     training=TRAINING_PARAMETERS.format(max_iter=200, n_iter_no_change=10).replace("from 0 to below 1", "from 0 to 1"),
-    learned=CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES,
+    learned=without(CALIBRATION_ATTRIBUTES, "calibration_slopes_, calibration_offsets_") + TRAINING_ATTRIBUTES,
 )
 class TorchClassifier(NeuralNetClassifier):
     r"""A torch module of your own as a classifier, trained like :class:`MLPClassifierTorch`.
@@ -157,6 +157,7 @@ class TorchClassifier(NeuralNetClassifier):
     """
 
     _coef_attribute = "module_"
+    _parameters = frozenset({"module_", "_any_coef", "_n_values", "_takes_indices", "_trained_names", "_made_by"})
     _any_coef = None
     _allow_nd = True
     stackable: frozenset[str] = frozenset()
@@ -285,6 +286,7 @@ class TorchClassifier(NeuralNetClassifier):
                 "Pass its class, and its arguments as module_params: each fit starts with a new one."
             )
         shape = {"n_outputs": self.n_outputs_, "n_features": self.n_features_in_}
+        self._made_by = self.module, self.module_params
         named = shape.keys() & inspect.signature(self.module).parameters
         X = problem.source[:2]
         X = as_tensor(X.toarray() if sparse.issparse(X) else X) if not isinstance(X, torch.Tensor) else X.cpu()
@@ -311,6 +313,19 @@ class TorchClassifier(NeuralNetClassifier):
             )
         return module
 
+    def _check_module(self) -> None:
+        """Raise if the fitted module is not what these parameters make."""
+        asked = self.module, self.module_params
+        try:
+            same = getattr(self, "_made_by", asked) == asked
+        except (ValueError, RuntimeError):  # arrays, which have no one answer
+            same = True
+        if not same:
+            raise ValueError(
+                "warm_start and partial_fit go on with the module of the previous fit, and module or module_params has "
+                "changed. Put them back, or fit with warm_start=False."
+            )
+
     def _check_parameters(self, module: nn.Module) -> None:
         """Raise if there is nothing to train, or what cannot be trained."""
         trained = [p for p in module.parameters() if p.requires_grad]
@@ -321,6 +336,7 @@ class TorchClassifier(NeuralNetClassifier):
 
     def _new_network(self, members, problem, generators, subsets, weight, states, warm) -> ModuleNetwork:
         if warm:
+            self._check_module()
             module = self.module_
             self._check_parameters(module)
             if self._trained_names != [name for name, p in module.named_parameters() if p.requires_grad]:

@@ -124,6 +124,11 @@ class Optimizer:
         arrays = {slot: [s[model].cpu().numpy().copy() for s in getattr(self, slot)] for slot in self.slots}
         return {"n_steps": self.n_steps[model], "learning_rate": self.learning_rate[model], **arrays}
 
+    def fits(self, state: dict) -> bool:
+        """Whether a saved `state` is of parameters of the same shapes."""
+        shapes = [tuple(p.shape[1:]) for p in self.params]
+        return all([array.shape for array in state[slot]] == shapes for slot in self.slots)
+
     def load(self, state: dict) -> None:
         """Go on from a saved `state` (a stack of one model)."""
         self.n_steps[:] = state["n_steps"]

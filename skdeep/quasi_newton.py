@@ -25,7 +25,7 @@ from skdeep.networks import Linear, Network
 from skdeep.newton import Newton
 from skdeep.objective import Objective
 from skdeep.penalties import ElasticNet
-from skdeep.training import Monitor, Observer, Progress
+from skdeep.training import Monitor, Observer, Progress, judge_start
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -128,10 +128,7 @@ def minimise(
         finished an iteration, the others end where they are, marked ``interrupted``.
     """
     alive = np.arange(len(progress))
-    for m, p in enumerate(progress):
-        # with a best score from an earlier run, the start is the best so far
-        keep = p.watch_score and p.best_score > -np.inf
-        p.params = network.copy_of(m) if keep else None
+    judge_start(network, progress, monitor)
     if observer is not None:
         observer.train_begin(network, None)
     try:

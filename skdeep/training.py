@@ -43,12 +43,22 @@ class Progress:
         Stop after more than `n_iter_no_change` epochs in a row that did not improve by `tol`.
     max_iter : float
         Epochs at most, where that is less than the run's.
+    warm : bool
+        Whether the start is a model already: with `watch_score`, it is judged too, and kept if no epoch is better.
     watch_score : bool
         Whether "improve" means the validation score (early stopping) or the training loss.
     n_iter : int
         Epochs of this run.
-    samples : int
-        Rows seen, over all runs.
+    kept_iter : int
+        The epoch of this run that `params` are of, if a score is watched; 0 is the start.
+    samples, earlier : int
+        Rows seen, over all runs on this problem, and on others before.
+    best_score, best_validation_loss : float
+        Of the model that is kept: the best epoch, or the start.
+    run_score, run_validation_loss : float
+        Of the best epoch.
+    start_score : float
+        The validation score of a warm start, if it is watched.
     stopped : str or None
         Why training ended before ``max_iter``; None if it did not.
     error : str or None
@@ -63,12 +73,18 @@ class Progress:
     n_iter_no_change: float = 10
     watch_score: bool = False
     max_iter: float = math.inf
+    warm: bool = False
     n_iter: int = 0
+    kept_iter: int = 0
     samples: int = 0
+    earlier: int = 0
+    start_score: float = -math.inf
     no_improvement: int = 0
     best_loss: float = math.inf
     best_score: float = -math.inf
     best_validation_loss: float = math.inf
+    run_score: float = -math.inf
+    run_validation_loss: float = math.inf
     loss_curve: list[float] = field(default_factory=list)
     validation_scores: list[float] = field(default_factory=list)
     validation_losses: list[float] = field(default_factory=list)
@@ -88,11 +104,13 @@ class Progress:
             self.validation_losses.append(validation_loss)
         if self.watch_score and score is not None and validation_loss is not None:
             # a score may be coarse (accuracy on a few rows): as long as it holds, a falling loss is improvement too
-            lower = validation_loss < self.best_validation_loss - self.tol
-            improved = score > self.best_score + self.tol or (score >= self.best_score and lower)
+            lower = validation_loss < self.run_validation_loss - self.tol
+            improved = score > self.run_score + self.tol or (score >= self.run_score and lower)
+            if (score, -validation_loss) > (self.run_score, -self.run_validation_loss):
+                self.run_score, self.run_validation_loss = score, validation_loss
             best = (score, -validation_loss) > (self.best_score, -self.best_validation_loss)
             if best:
-                self.best_score, self.best_validation_loss = score, validation_loss
+                self.best_score, self.best_validation_loss, self.kept_iter = score, validation_loss, self.n_iter
         else:
             improved, best = loss < self.best_loss - self.tol, loss < self.best_loss
             self.best_loss = min(self.best_loss, loss)
@@ -295,6 +313,19 @@ class _Stack:
         return total.double().cpu().numpy() / self.batches.n_rows + penalty
 
 
+def judge_start(network: Network, progress: list[Progress], monitor: Monitor | None) -> None:
+    """Begin the record of the models that are warm and watch a score with that of their start."""
+    models = np.array([m for m, p in enumerate(progress) if p.warm and p.watch_score], dtype=int)
+    if monitor is None or not len(models):
+        return
+    scores, losses = monitor(network if len(models) == len(progress) else network.select(models), models)
+    for m, score, loss in zip(models, scores.tolist(), losses.tolist(), strict=True):
+        if math.isfinite(score):
+            p = progress[m]
+            p.start_score, p.best_score, p.params = score, score, network.copy_of(m)
+            p.best_validation_loss = loss if math.isfinite(loss) else math.inf
+
+
 @torch.no_grad()
 def train(
     network: Network,
@@ -333,9 +364,7 @@ def train(
     """
     stack = _Stack(network, penalty, optimizer, batches, mean_weight, progress)
     alive = np.arange(len(progress))
-    for m, p in enumerate(progress):
-        # with a best score from an earlier run, the start is the best so far
-        p.params = network.copy_of(m) if p.watch_score and p.best_score > -math.inf else None
+    judge_start(network, progress, monitor)
     if observer is not None:
         observer.train_begin(network, optimizer)
     try:
