@@ -9,6 +9,7 @@ import torch
 from sklearn.utils._array_api import check_same_namespace
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
+from torch.nn import functional as F
 
 from skdeep._threads import threads_for
 from skdeep.inputs import OutputSpace, check_features, float_dtype, resolve_device, rows_of, to_numpy
@@ -52,6 +53,13 @@ def share_pass(members: list, X) -> None:
     """Compute the scores of X for all members of a stack in one pass; each knows its own, until `forget_scores`."""
     for member, scores in zip(members, _of_members(members, X, lambda scores: scores), strict=True):
         member._known_scores = [*getattr(member, "_known_scores", ()), (X, scores)]
+
+
+def _with_winner(values: Tensor, scores: Tensor, higher: Tensor) -> Tensor:
+    """In place, something `higher` for the class that is predicted, where rounding has made a tie of it."""
+    winner = (scores > 0).long() if scores.shape[1] == 1 else scores.argmax(1, keepdim=True)
+    lifted = torch.where(values.argmax(1, keepdim=True) == winner, values.gather(1, winner), higher)
+    return values.scatter_(1, winner, lifted)
 
 
 def forget_scores(member) -> None:
@@ -147,29 +155,39 @@ class PredictionMixin:
         -------
         ndarray of shape (n_samples, n_classes)
         """
-        logarithms, space = self._computed(X, "predict_log_proba", lambda scores: self._probabilities(scores).log())
+        logarithms, space = self._computed(X, "predict_log_proba", self._log_probabilities)
         return space.array(logarithms)
 
     def _probabilities(self, scores: Tensor) -> Tensor:
-        """Probabilities that are never quite zero, so that their logarithm is finite."""
+        """Probabilities that are never quite zero."""
         limits = torch.finfo(scores.dtype)
         if len(self.classes_) == 1:
             return torch.ones_like(scores)
         # where rounding makes a tie of two probabilities, the class that is predicted is still the most probable one
         if self._fitted_multilabel:
-            p = self._link(scores).clamp_(limits.tiny, 1 - limits.eps)
+            p = torch.sigmoid(self._link(scores)[0]).clamp_(limits.tiny, 1 - limits.eps)
             return torch.where((scores > 0) & (p == 0.5), 0.5 + limits.eps, p)
-        p = self._link(scores).clamp_(min=limits.tiny)
-        winner = (scores > 0).long() if scores.shape[1] == 1 else scores.argmax(1, keepdim=True)
-        top = p.amax(1, keepdim=True)
-        lifted = torch.where(p.argmax(1, keepdim=True) == winner, p.gather(1, winner), top * (1 + limits.eps))
-        return p.scatter_(1, winner, lifted)
+        linked, loss = self._link(scores)
+        p = loss.probabilities(linked).clamp_(min=limits.tiny)
+        return _with_winner(p, scores, p.amax(1, keepdim=True) * (1 + limits.eps))
 
-    def _link(self, scores: Tensor) -> Tensor:
-        """Class probabilities of the scores; of independent labels, the probability of each."""
+    def _log_probabilities(self, scores: Tensor) -> Tensor:
+        """Logarithms of the probabilities, finite for any finite scores: never those of rounded probabilities."""
+        if len(self.classes_) == 1:
+            return torch.zeros_like(scores)
+        linked, loss = self._link(scores)
+        limit = torch.finfo(scores.dtype).max
+        up = scores.new_tensor(torch.inf)
         if self._fitted_multilabel:
-            return torch.sigmoid(scores)
-        return self._loss(self.n_outputs_).probabilities(scores)
+            log_p, half = F.logsigmoid(linked), F.logsigmoid(scores.new_zeros(()))
+            return torch.where((scores > 0) & (log_p <= half), half.nextafter(up), log_p)
+        log_p = loss.log_probabilities(linked).clamp_(min=-limit)
+        return _with_winner(log_p, scores, log_p.amax(1, keepdim=True).nextafter(up))
+
+    def _link(self, scores: Tensor) -> tuple[Tensor, Loss]:
+        """Scores, and the loss whose probabilities of these are ours; of independent labels, theirs are sigmoids."""
+        limit = torch.finfo(scores.dtype).max
+        return scores.clamp(-limit, limit), self._loss(self.n_outputs_)
 
     def _of_models(self, scores: Tensor) -> Tensor:
         """Scores (n, C) of the classifier, from those of the models of its network, (K, n, C)."""
