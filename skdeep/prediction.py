@@ -29,6 +29,8 @@ def _of_members(members: list, X, result: Callable[[Tensor], Tensor]) -> list[Te
     X = check_features(leader, X, reset=False)
     device = resolve_device(leader.device, X, fallback=True)
     kind = prediction_dtype(X, device)
+    if device.type != "mps" and any(member._needs_float64 for member in members):
+        kind = torch.float64
     rows = rows_of(X, device, kind)
     networks = [member._trained_network(device, kind) for member in members]
     network = networks[0] if len(networks) == 1 else type(networks[0]).stacked(networks)
@@ -39,13 +41,27 @@ def _of_members(members: list, X, result: Callable[[Tensor], Tensor]) -> list[Te
     with threads_for(min(len(rows), step) * sum(p.numel() for p in network.params)):
         for start in range(0, len(rows), step):
             of_models = network.scores(rows.take(slice(start, start + step))).split(sizes)
-            parts = [result(m._of_models(own).to(wanted)) for m, own in zip(members, of_models, strict=True)]
+            own_scores = [m._of_models(own).to(wanted) for m, own in zip(members, of_models, strict=True)]
+            if network.module is None:  # whose infinities may be meant
+                _check_finite(own_scores, start)
+            parts = [result(scores) for scores in own_scores]
             if step >= len(rows):
                 return parts
             results = results or [part.new_empty(len(rows), *part.shape[1:]) for part in parts]
             for whole, part in zip(results, parts, strict=True):
                 whole[start : start + step] = part
     return results
+
+
+def _check_finite(of_members: list[Tensor], start: int) -> None:
+    """Raise where a score is no number, which no probability could follow from."""
+    for scores in of_members:
+        if not scores.isfinite().all():
+            row = start + int((~scores.isfinite()).any(-1).nonzero()[0])
+            raise ValueError(
+                f"The scores of row {row} of X (counted from 0) overflow in {str(scores.dtype).removeprefix('torch.')}: "
+                "its values are too large for a model that was fitted on much smaller ones. Check the units of X."
+            )
 
 
 @torch.no_grad()
@@ -207,6 +223,11 @@ class PredictionMixin:
                 return result(scores.clone()), OutputSpace(X)
         space, (results,) = OutputSpace(X), _of_members([self], X, result)
         return results, space
+
+    @property
+    def _needs_float64(self) -> bool:
+        """Whether the model has been kept in float64, in which its predictions then are computed."""
+        return False
 
     @property
     def _any_coef(self):

@@ -18,12 +18,14 @@ ENGINE = {
         name: {"_stack"}
         for name in ("losses", "penalties", "activations", "optimizers", "schedules", "batching", "line_search")
     },
-    "networks": {"_stack", "penalties"},
+    "frame": set(),
+    "networks": {"_stack", "frame", "penalties"},
     "normalization": set(),
     "dropout": {"_stack"},
-    "standardization": {"_stack", "networks"},
+    "standardization": {"_stack", "frame", "networks"},
     "perceptron": {"_stack", "activations", "networks", "normalization", "dropout", "standardization"},
 }
+ENGINE["batching"] |= {"frame"}
 ENGINE["training"] = {"_stack", "losses", "penalties", "networks", "optimizers", "schedules", "batching"}
 ENGINE["objective"] = {"_stack", "losses", "penalties", "networks", "batching", "training"}
 ENGINE["curvature"] = {"networks", "objective"}
