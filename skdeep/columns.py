@@ -96,7 +96,8 @@ class Columns:
                 of_columns = X.index_select(1, unsure.to(X.device)).cpu().double()
                 means[unsure], deviations[unsure] = _scaled_moments(of_columns, at[unsure], share.cpu().double())
             moments = torch.where(weights > 0, torch.stack([means, deviations]), 0.0).numpy()
-            chunk = cls(*(w.sum() * part.numpy() for part in (weights, missing)), *moments, zero, rounding)
+            weights, missing = (w.sum() * part.numpy() for part in (weights, missing))
+            chunk = cls(weights, missing, moments[0], moments[1], zero, rounding)
             total = chunk if total is None else total.merged(chunk)
         assert total is not None  # there is at least one row
         return total

@@ -216,7 +216,7 @@ class LeastSquaresClassifier(ScoresMixin, LinearClassifier):
         target = problem.tensor(problem.target)
         rows = problem.rows().exactly(torch.float64, network.frame)  # no digit is to be lost to the network's dtype
         # in the frame's columns, all of which have one factor
-        alphas = alphas if network.frame is None else alphas * network.frame.factor[0] ** 2
+        alphas = alphas if network.frame is None else alphas * network.frame.factor[0] * network.frame.factor[0]
         for models in groups.values():
             m = models[0]
             ridge = Ridge(rows, subsets[m], target, weights[m], self.fit_intercept)

@@ -58,8 +58,9 @@ def _check_finite(of_members: list[Tensor], start: int) -> None:
     for scores in of_members:
         if not scores.isfinite().all():
             row = start + int((~scores.isfinite()).any(-1).nonzero()[0])
+            kind = str(scores.dtype).removeprefix("torch.")
             raise ValueError(
-                f"The scores of row {row} of X (counted from 0) overflow in {str(scores.dtype).removeprefix('torch.')}: "
+                f"The scores of row {row} of X (counted from 0) overflow in {kind}: "
                 "its values are too large for a model that was fitted on much smaller ones. Check the units of X."
             )
 

@@ -81,13 +81,12 @@ def change_of_variables(
 def _check_penalty(sizes: np.ndarray, strengths: np.ndarray, varying: np.ndarray) -> None:
     """Raise where the penalty leaves nothing of a column, however well it tells the classes apart."""
     lost = varying & (sizes < _NOTHING * strengths)
-    flat = (~varying | (sizes < _FLAT * strengths)).all(1, keepdims=True)
-    lost |= varying & flat
+    lost |= varying & (~varying | (sizes < _FLAT * strengths)).all(1, keepdims=True)
     if lost.any():
         raise ValueError(
             "The penalty is one on the coefficients of the columns as they are, and its strength, alpha, leaves "
-            f"nothing of {named(lost.any(0))}, whose values are too small. Scale the columns of X (StandardScaler, or "
-            "MaxAbsScaler for sparse X), or lower alpha."
+            f"nothing of {named(np.any(lost, axis=0))}, whose values are too small. Scale the columns of X "
+            "(StandardScaler, or MaxAbsScaler for sparse X), or lower alpha."
         )
 
 
@@ -96,7 +95,7 @@ def _check_range(sizes: np.ndarray, limit: float, varying: np.ndarray) -> None:
     lost = varying & (sizes < limit * np.where(varying, sizes, 0.0).max(1, keepdims=True))
     if lost.any():
         raise ValueError(
-            f"solver='exact' solves for the columns as they are, and {named(lost.any(0))} would be lost in the "
-            "rounding of others, whose values are too many times larger. Scale the columns of X (StandardScaler, or "
-            "MaxAbsScaler for sparse X), or use another solver."
+            f"solver='exact' solves for the columns as they are, and {named(np.any(lost, axis=0))} would be lost in "
+            "the rounding of others, whose values are too many times larger. Scale the columns of X (StandardScaler, "
+            "or MaxAbsScaler for sparse X), or use another solver."
         )

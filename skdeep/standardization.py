@@ -100,11 +100,12 @@ class Standardization:
 
     def _of(self, model: int) -> tuple[np.ndarray, np.ndarray]:
         """Scale and center of a model, in float64."""
-        scale, center = (
-            None if columns is None else columns[model if len(columns) > 1 else 0, 0].cpu().double().numpy()
-            for columns in (self.scale, self.center)
-        )
-        return scale, np.zeros_like(scale) if center is None else center
+
+        def own(columns: Tensor) -> np.ndarray:
+            return columns[model if len(columns) > 1 else 0, 0].cpu().double().numpy()
+
+        scale = own(self.scale)
+        return scale, np.zeros_like(scale) if self.center is None else own(self.center)
 
     def _whole_frame(self, n_columns: int) -> Frame | None:
         """The frame of all columns, the indicators as they are."""
