@@ -92,6 +92,9 @@ class Columns:
             # a square may have overflowed, or vanished
             limits = torch.finfo(X.dtype)
             unsure = torch.nonzero(~(variances > limits.tiny / limits.eps) | variances.isinf()).flatten()
+            if len(unsure):  # of those, most are constant
+                differs = (X.index_select(1, unsure.to(X.device)) != shift[unsure.to(X.device)]).any(0)
+                unsure = unsure[differs.cpu()]
             if len(unsure):
                 of_columns = X.index_select(1, unsure.to(X.device)).cpu().double()
                 means[unsure], deviations[unsure] = _scaled_moments(of_columns, at[unsure], share.cpu().double())
@@ -183,11 +186,12 @@ class Columns:
 
 
 def _in_own_dtype(rows: DenseRows | SparseRows) -> tuple[DenseRows | SparseRows, float]:
-    """The rows in a dtype that holds all of their values, and `Columns.rounding`."""
+    """The rows in a dtype that holds all of their values, at least that of the computation, and `Columns.rounding`."""
     kind = rows.values.dtype if isinstance(rows, SparseRows) else rows.X.dtype
     narrow = kind.is_floating_point and kind is not torch.float64
     rounding = torch.finfo(kind).eps if narrow else 10 * torch.finfo(torch.float64).eps
-    single = narrow or kind.itemsize == 1 or rows.device.type == "mps"  # sums of a chunk of bytes are exact
+    single = narrow or kind.itemsize == 1  # sums of a chunk of bytes are exact
+    single = (single and rows.dtype is torch.float32) or rows.device.type == "mps"
     return rows.exactly(torch.float32 if single else torch.float64), rounding
 
 

@@ -112,7 +112,7 @@ def test_the_optimum_is_that_of_scaled_columns(data):
 def test_float32_columns_far_from_zero(name, mean):
     """Coefficients and intercepts on raw columns need more digits than float32 has; those of X are enough."""
     rng = np.random.default_rng(0)
-    X = (rng.normal(size=(2000, 4)) + [mean, 0, 0, 0]).astype(np.float32)
+    X = (rng.normal(size=(2000, 4)) + np.array([mean, 0, 0, 0])).astype(np.float32)
     exact = X.astype(np.float64)
     y = (exact[:, 0] > exact[:, 0].mean()).astype(int)
     model = clone(ESTIMATORS[name]).fit(X, y)
@@ -268,7 +268,7 @@ def test_callbacks_meet_the_users_columns():
 def test_statistics_are_those_of_longdouble(kind, exponent, mean, seed):
     rng = np.random.default_rng(seed)
     exponent = exponent if kind is np.float64 else exponent // 10
-    values = ((rng.normal(size=(2100, 2)) + [mean, -mean]) * 10.0**exponent).astype(kind)
+    values = ((rng.normal(size=(2100, 2)) + np.array([mean, -mean])) * 10.0**exponent).astype(kind)
     weight = rng.uniform(0, 2, 2100)
     rows = DenseRows(torch.from_numpy(values), CPU, torch.float32)
     columns = Columns.measure(rows, None, weight)
