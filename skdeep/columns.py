@@ -93,8 +93,8 @@ class Columns:
             limits = torch.finfo(X.dtype)
             unsure = torch.nonzero(~(variances > limits.tiny / limits.eps) | variances.isinf()).flatten()
             if len(unsure):  # of those, most are constant
-                differs = (X.index_select(1, unsure.to(X.device)) != shift[unsure.to(X.device)]).any(0)
-                unsure = unsure[differs.cpu()]
+                differs = (X.index_select(1, unsure.to(X.device)) != shift[unsure.to(X.device)]).sum(0)
+                unsure = unsure[differs.cpu() > 0]
             if len(unsure):
                 of_columns = X.index_select(1, unsure.to(X.device)).cpu().double()
                 means[unsure], deviations[unsure] = _scaled_moments(of_columns, at[unsure], share.cpu().double())

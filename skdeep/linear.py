@@ -225,6 +225,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
                 curvature(n_outputs),
                 fit_intercept=self.fit_intercept,
                 exact=exact,
+                products=self._products(),
             )
         zeros = sparse_weight if issparse(problem.X) else torch.zeros
         coef = zeros(n_models, n_outputs, problem.X.shape[1], **tensor)

@@ -85,7 +85,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
 
         Dense X may have missing values (NaN). They count as the mean of their column, and each column in which ``fit``
         (or the first call of ``partial_fit``) meets some gets an indicator: a further column, 1 where the value is
-        missing and else 0, standardised like the others.
+        missing and else 0, standardised like the others. Columns that have never had a value have no influence.
     column_scaling : float, default=3.0
         How fast a factor on each (standardised) column is learnt, as a multiple of the weights' learning rate [7]_. The
         factors begin at one; they are part of ``coefs_[0]``, and so of its penalty. 0 learns none.
@@ -425,8 +425,8 @@ class MLPClassifierTorch(NeuralNetClassifier):
         return MLP(weights, biases, slopes, self.activation, *norms, standardization=standardization, **noise)
 
     def _learned(self, network, model, dtype, space):
-        learned = {}
-        for name, arrays in network.learned(model, dtype).items():
+        learned, groups = {}, network.learned(model, dtype)
+        for name, arrays in groups.items():
             if name == "slope":
                 learned[self._attributes[name]] = [float(array[0]) for array in arrays]
             else:
@@ -436,7 +436,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
             (learned["column_factors_"],) = learned["column_factors_"]
         if network.standardization is not None:
             # as exact as the first layer: from there, a missing value is its mean
-            means = network.standardization.means(model).astype(np.asarray(learned["intercepts_"][0]).dtype)
+            means = network.standardization.means(model).astype(groups["bias"][0].dtype)
             index = network.standardization.indicated.cpu().numpy()
             learned |= {"means_": space.array(means), "missing_features_": space.array(index)}
         return learned

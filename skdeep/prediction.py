@@ -162,7 +162,7 @@ class PredictionMixin:
         return space.array(probabilities)
 
     def predict_log_proba(self, X):
-        """Logarithm of the class probabilities.
+        """Logarithm of the class probabilities, computed from the scores: exact where a probability is next to zero.
 
         Parameters
         ----------

@@ -124,10 +124,15 @@ class Problem:
             self._rows = rows_of(self.source, self.device, self.dtype)
         return self._rows
 
-    def see(self, columns: Columns, centered: bool, same_factor: bool = False) -> Frame | None:
-        """Decide once, by the statistics of the columns, in which frame all rows of this problem are seen."""
+    def see(
+        self, columns: Columns, centered: bool, products: torch.dtype | None = None, same_factor: bool = False
+    ) -> Frame | None:
+        """Decide once, by the statistics of the columns, in which frame all rows of this problem are seen.
+
+        `products` is the dtype of what they are multiplied in, if it is not that of the problem.
+        """
         if not self._seen:
-            self.rows().frame, self._seen = columns.frame(self.dtype, centered, same_factor), True
+            self.rows().frame, self._seen = columns.frame(products or self.dtype, centered, same_factor), True
         return self.rows().frame
 
     def tensor(self, array: np.ndarray) -> Tensor:

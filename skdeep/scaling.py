@@ -28,6 +28,7 @@ def change_of_variables(
     *,
     fit_intercept: bool,
     exact: bool,
+    products: torch.dtype | None = None,
 ) -> dict[str, Any]:
     """The center, scale, unit and frame of `skdeep.networks.Linear`.
 
@@ -45,6 +46,8 @@ def change_of_variables(
         Whether dense columns are centred.
     exact : bool
         Whether the solution is one in closed form, for the columns as they are: to these go one factor, and no unit.
+    products : dtype, optional
+        Of the matrix products, if it is not that of the problem.
 
     Raises
     ------
@@ -54,7 +57,7 @@ def change_of_variables(
     tensor: dict[str, Any] = {"device": problem.device, "dtype": problem.dtype}
     sparse = issparse(problem.source)
     centered = fit_intercept and not sparse
-    frame = problem.see(columns[0], centered, same_factor=exact)
+    frame = problem.see(columns[0], centered, products, same_factor=exact)
     factor, origin = (1.0, 0.0) if frame is None else (frame.factor, frame.origin)
     sizes = np.stack([c.sizes(centered) for c in columns]) * factor
     own_units = auto & (not sparse and not exact)
