@@ -190,9 +190,7 @@ def test_a_penalty_that_leaves_nothing_is_an_error():
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_raw_columns_that_overflow_are_an_error(precision):
-    estimators = [SoftmaxClassifier(solver="sgd", learning_rate_init=0.1)]
-    estimators += [MLPClassifierTorch()] if precision == "float32" else []
-    for estimator in estimators:
+    for estimator in (SoftmaxClassifier(solver="sgd", learning_rate_init=0.1), MLPClassifierTorch()):
         estimator.set_params(standardize=False, precision=precision)
         with pytest.raises(ValueError, match="Training diverged"):
             estimator.fit(WINE * 1e300, Y)
