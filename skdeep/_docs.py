@@ -89,7 +89,8 @@ precision : {{"auto", "float64", "float32", "bfloat16"}}, default="auto"
     multiply-adds per epoch) and for the linear classifiers' "lbfgs", else float32. "bfloat16" computes the matrix
     products in 8 binary digits, all else in float32 (not for "lbfgs"): faster where the hardware has such products
     (AMX, AVX512_BF16, recent GPUs), slower elsewhere. It rounds X as well, so that columns should be scaled.
-    Predictions are float32 for float32 and float16 input, else float64, in any case.
+    Predictions are float32 for float32 and float16 input, else float64, in any case. Columns that the computation would
+    round off, for they are far from zero, huge or tiny, are centred and scaled in float64 first.
 callbacks : list of skorch callbacks or None, default=None
     Instances, classes or (name, callback) pairs of skorch's protocol. Callbacks of scikit-learn are set by
     ``set_callbacks``.
@@ -135,7 +136,8 @@ LINEAR_ATTRIBUTES = """
 solver_ : str
     The solver that was used.
 coef_ : ndarray of shape (1, n_features) or (n_classes, n_features)
-    Weights on the columns of X; one row for two classes.
+    Weights on the columns of X; one row for two classes. Of float32 X they are float32, as ``intercept_`` is, unless
+    that would change scores by more than a rounding (columns far from zero): then both are float64.
 intercept_ : ndarray of shape (1,) or (n_classes,)
     Constant terms.
 """

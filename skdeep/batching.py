@@ -7,6 +7,7 @@ at once is passed over in parts.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from scipy.sparse._sparsetools import csr_row_index  # what X[rows] does, five t
 from torch import Tensor
 
 from skdeep._stack import csr_tensor
+from skdeep.frame import Frame
 
 # Share of a device's free memory that resident training data may take.
 _RESIDENT_SHARE = 0.5
@@ -49,7 +51,26 @@ def _fits(n_bytes: int, device: torch.device) -> bool:
     return n_bytes <= _RESIDENT_SHARE * free
 
 
-class DenseRows:
+class _Rows:
+    """What both kinds of rows share.
+
+    Attributes
+    ----------
+    frame : Frame or None
+        Change of variables before the cast to the compute dtype, where that would lose something of the columns.
+    """
+
+    frame: Frame | None = None
+    dtype: torch.dtype
+
+    def exactly(self, dtype: torch.dtype, frame: Frame | None = None):
+        """The same rows in another dtype and frame."""
+        rows = copy.copy(self)
+        rows.dtype, rows.frame = dtype, frame
+        return rows
+
+
+class DenseRows(_Rows):
     """Rows of a dense matrix.
 
     Parameters
@@ -83,7 +104,7 @@ class DenseRows:
     def take(self, rows: Tensor | slice) -> Tensor:
         """Rows by index (B,) or (K, B), or a slice: ``(B, d)`` or ``(K, B, d)``. Valid until the next call."""
         if isinstance(rows, slice):
-            if self.X.stride(0) == 1:  # column-major: converted in the order of its memory
+            if self.X.stride(0) == 1 and self.frame is None:  # column-major: converted in the order of its memory
                 return self._convert(self.X[rows].t()).t()
             return self._convert(self.X[rows])
         flat = (rows if rows.ndim == 1 else rows.flatten()).to(self.X.device)
@@ -97,14 +118,16 @@ class DenseRows:
         return values if rows.ndim == 1 else values.view(*rows.shape, -1)
 
     def _convert(self, values: Tensor) -> Tensor:
+        if self.frame is not None:
+            values = self.frame.rows(values)
         if self.device.type != "cpu" or values.dtype == self.dtype:
             return values.to(self.device, self.dtype, non_blocking=True)
-        if len(self._converted) < values.numel():
-            self._converted = self._converted.new_empty(values.numel())
+        if len(self._converted) < values.numel() or self._converted.dtype != self.dtype:
+            self._converted = self._converted.new_empty(values.numel(), dtype=self.dtype)
         return self._converted[: values.numel()].view(values.shape).copy_(values)
 
 
-class SparseRows:
+class SparseRows(_Rows):
     """Rows of a CSR matrix; batches are CSR tensors, block-diagonal where each model has its own rows.
 
     Parameters
@@ -148,6 +171,8 @@ class SparseRows:
             position = torch.repeat_interleave(first - new_start[:-1], length, output_size=size)
             position += torch.arange(size, device=self.device)
             columns, values = self.columns.index_select(0, position), self.values.index_select(0, position)
+        if self.frame is not None:
+            values = self.frame.values(values, columns)
         if n_blocks > 1:
             block = torch.arange(n_blocks, device=self.device).repeat_interleave(rows.shape[1])
             columns = columns + torch.repeat_interleave(block * self.n_features, length)

@@ -10,7 +10,7 @@ from skdeep._methods import available_unless
 from skdeep.calibration import Weighted, fit_sigmoid, fit_temperature
 from skdeep.fitting import FittingMixin
 from skdeep.inputs import to_numpy
-from skdeep.losses import LOSSES
+from skdeep.losses import LOSSES, Loss
 from skdeep.problem import Problem, TrainingState, scores_of
 from skdeep.splits import Folds, fold_of_rows
 from skdeep.training import Progress
@@ -65,12 +65,11 @@ class CalibrationMixin(FittingMixin):
             estimator.calibration, estimator.temperature_ = "temperature", 1.0
         return estimator
 
-    def _link(self, scores: Tensor) -> Tensor:
+    def _link(self, scores: Tensor) -> tuple[Tensor, Loss]:
         if self.calibration == "temperature":
             scores = scores / torch.as_tensor(self.temperature_, dtype=scores.dtype).to(scores.device)
-        if self.calibration is None or self._fitted_multilabel:
-            return super()._link(scores)
-        return _LINKS[self.calibration]().probabilities(scores)
+        scores, loss = super()._link(scores)
+        return scores, loss if self.calibration is None else _LINKS[self.calibration]()
 
     def _after_fit(self, members, problem: Problem, seed: int, progress: list[Progress]) -> None:
         """Fit each member's calibration on scores of models that have not seen the row."""

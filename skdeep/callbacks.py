@@ -103,6 +103,7 @@ class _Module(torch.nn.Module):
     def forward(self, X: Tensor) -> Tensor:
         # its own parameters, not the network's: a deep copy of the module has left that memory
         params = [tensor.unsqueeze(0) for tensor in (*self.parameters(), *self.buffers())]
+        X = X if self.network.frame is None else self.network.frame.rows(X)
         return self.network.with_params(params).scores(X.to(params[0].dtype))[0]
 
 
@@ -289,10 +290,14 @@ class SkorchObserver(Observer):
 
     def batch_begin(self, batch):
         X = batch.X if isinstance(batch.X, Tensor) else batch.X.gather()
+        frame = self.network.frame
         y = batch.target[0].cpu().numpy()
         if X.layout is torch.sparse_csr:
             parts = tuple(part.cpu().numpy() for part in (X.values(), X.col_indices(), X.crow_indices()))
             X = sparse.csr_array(parts, shape=tuple(X.shape))
+            X = X if frame is None else X @ sparse.diags_array(1 / frame.factor)
+        elif frame is not None:
+            X = frame.undone(X)
         if y.ndim == 2 and self.y.ndim == 1:  # indicators of one label
             y = y[:, 0].astype(int) if y.shape[1] == 1 else y.argmax(1)
         self.batch = X, y.astype(int) if self.y.ndim == 2 else self.estimator.classes_[y]
@@ -318,7 +323,9 @@ class SkorchObserver(Observer):
         self.history.record_batch(f"{part}_batch_size", size)
         scores = None
         if self.wants_scores:
-            scores = self.network.scores(rows_of(batch[0], loss.device, loss.dtype).take(slice(0, size)))[0]
+            rows = rows_of(batch[0], loss.device, loss.dtype)
+            rows.frame = self.network.frame
+            scores = self.network.scores(rows.take(slice(0, size)))[0]
         self._notify("on_batch_end", batch=batch, training=part == "train", loss=loss, y_pred=scores)
 
     def _whole(self, part: str, data: tuple, loss: float, like: Tensor) -> None:

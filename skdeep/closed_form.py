@@ -28,6 +28,12 @@ from skdeep.batching import MAX_VALUES, DenseRows, SparseRows
 from skdeep.networks import transposed_product
 
 
+def rounding(n_rows: int, n_features: int, sparse: bool) -> float:
+    """Share of the largest singular value below which one is taken for zero."""
+    limit = max(n_rows, n_features) * torch.finfo(torch.float64).eps
+    return limit**0.5 if sparse and n_rows <= n_features else limit
+
+
 class Ridge:
     r"""Least squares on some rows, to be solved for any alpha.
 
@@ -63,8 +69,7 @@ class Ridge:
         if fit_intercept:
             self.center, self.level = self._means()
         left, self.singular, self.right, B = (self._factors_by_rows if self._by_rows else self._factors)()
-        rounding = max(self.n_rows, rows.n_features) * torch.finfo(torch.float64).eps
-        limit = rounding**0.5 if self._by_rows else rounding
+        limit = rounding(self.n_rows, rows.n_features, isinstance(rows, SparseRows))
         kept = self.singular > limit * self.singular.max() if len(self.singular) else slice(0)
         self.singular, self.right, self.along = self.singular[kept], self.right[:, kept], left[:, kept].T @ B
         #: Squared norm of what no weights can explain.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from skdeep.batching import MAX_VALUES, DenseRows, SparseRows
+from skdeep.frame import Frame
 from skdeep.networks import transposed_product
 
 _CHUNK_ROWS = 1024  # small enough for a chunk to stay in the cache between its two passes
@@ -19,7 +20,9 @@ _GRAM_COLUMNS = 512  # up to which the products of all columns cost less than so
 
 @dataclass
 class Columns:
-    """Weighted mean and variance of each column, to which further data can be added (Chan et al. 1983).
+    """Weighted mean and deviation of each column, to which further data can be added (Chan et al. 1983).
+
+    They are those of the user's columns, to the digits of the user's dtype, whatever is computed with later.
 
     Attributes
     ----------
@@ -27,18 +30,19 @@ class Columns:
         Total weight of the rows seen, where they are not missing (NaN).
     missing : ndarray of shape (d,)
         Total weight of the rows where they are.
-    mean, variance : ndarray of shape (d,)
-        Of dense columns; zero for sparse ones.
+    mean, deviation : ndarray of shape (d,)
+        Of dense columns; zero for sparse ones. The deviation, since its square may overflow.
     largest : ndarray of shape (d,)
         Largest magnitude in sparse columns; zero for dense ones.
     rounding : float
-        Relative rounding error of the values.
+        By how much, relative to its size, a column may vary and still be taken for constant: a unit of the last place
+        of X's dtype, and ten of float64's, in which numbers are computed more often than stored.
     """
 
     weight: np.ndarray
     missing: np.ndarray
     mean: np.ndarray
-    variance: np.ndarray
+    deviation: np.ndarray
     largest: np.ndarray
     rounding: float
 
@@ -46,7 +50,7 @@ class Columns:
     def measure(cls, rows: DenseRows | SparseRows, subset: np.ndarray | None, weight: np.ndarray | None) -> Columns:
         """Statistics of the rows in `subset` (None: all), streamed."""
         n = len(rows) if subset is None else len(subset)
-        rounding = torch.finfo(rows.dtype).eps
+        rows, rounding = _in_own_dtype(rows)
         zero = np.zeros(rows.n_features)
         if isinstance(rows, SparseRows):
             largest = torch.zeros(rows.n_features, dtype=rows.dtype, device=rows.device)
@@ -69,7 +73,9 @@ class Columns:
                     continue
             if shift is None or squares is None:
                 # near the mean, so that the variance is no small difference of large sums
-                shift, squares = X.nanmean(0).nan_to_num_(), torch.empty_like(X)
+                shift, squares = X.nanmean(0), torch.empty_like(X)
+                if not shift.isfinite().all():  # no value is known, or their sum overflows
+                    shift = X.div(_CHUNK_ROWS).nanmean(0).mul_(_CHUNK_ROWS).nan_to_num_(nan=0.0)
             # products with a vector: ten times faster than reductions along the columns
             share = torch.from_numpy(w / w.sum()).to(X)
             centred = torch.sub(X, shift, out=squares[: len(X)])
@@ -78,10 +84,23 @@ class Columns:
                 known, gone = share @ (~X.isnan()).to(X), share @ X.isnan().to(X)
                 mean = share @ centred.nan_to_num_(nan=0.0) / known
             variance = share @ centred.square_() / known - mean.square()
-            moments = torch.where(known > 0, torch.stack([mean + shift, variance.clamp_(min=0)]), 0.0)
-            means, variances = moments.double().cpu().numpy()
-            weights, missing = w.sum() * torch.stack([known, gone]).double().cpu().numpy()
-            chunk = cls(weights, missing, means, variances, zero, rounding)
+            # in float64 only here: a sum in X's dtype would round the mean to a multiple of X's last place
+            means, variances, at, weights, missing = (
+                part.cpu().double() for part in (mean, variance, shift, known, gone)
+            )
+            means, deviations = means + at, variances.clamp(min=0).sqrt()
+            # a square may have overflowed, or vanished
+            limits = torch.finfo(X.dtype)
+            unsure = torch.nonzero(~(variances > limits.tiny / limits.eps) | variances.isinf()).flatten()
+            if len(unsure):  # of those, most are constant
+                differs = (X.index_select(1, unsure.to(X.device)) != shift[unsure.to(X.device)]).sum(0)
+                unsure = unsure[differs.cpu() > 0]
+            if len(unsure):
+                of_columns = X.index_select(1, unsure.to(X.device)).cpu().double()
+                means[unsure], deviations[unsure] = _scaled_moments(of_columns, at[unsure], share.cpu().double())
+            moments = torch.where(weights > 0, torch.stack([means, deviations]), 0.0).numpy()
+            weights, missing = (w.sum() * part.numpy() for part in (weights, missing))
+            chunk = cls(weights, missing, moments[0], moments[1], zero, rounding)
             total = chunk if total is None else total.merged(chunk)
         assert total is not None  # there is at least one row
         return total
@@ -112,7 +131,10 @@ class Columns:
             weight,
             self.missing + other.missing,
             self.mean + share * shift,
-            (1 - share) * self.variance + share * other.variance + share * (1 - share) * shift**2,
+            np.hypot(
+                np.hypot(np.sqrt(1 - share) * self.deviation, np.sqrt(share) * other.deviation),
+                np.sqrt(share * (1 - share)) * shift,
+            ),
             np.maximum(self.largest, other.largest),
             max(self.rounding, other.rounding),
         )
@@ -122,19 +144,74 @@ class Columns:
         weight, missing = self.weight[index], self.missing[index]
         share = missing / (weight + missing)
         zero = np.zeros_like(share)
-        return Columns(weight + missing, zero, share, share * (1 - share), zero, self.rounding)
+        return Columns(weight + missing, zero, share, np.sqrt(share * (1 - share)), zero, self.rounding)
 
-    def sizes(self, centered: bool, rounding: float = 0.0) -> np.ndarray:
+    @property
+    def variance(self) -> np.ndarray:
+        """The square of the deviation, as far as there are such numbers."""
+        return self.deviation**2
+
+    def sizes(self, centered: bool) -> np.ndarray:
         """How large each column is, (d,).
 
         The standard deviation where columns are centred, the root mean square where there is no intercept to centre by,
         the maximum for sparse data (where few non-zeros would make for a tiny deviation, and a huge factor). A column
-        that is constant up to rounding (that of the values, or a larger one) is taken for one of the order of one.
+        that is constant up to rounding is taken for one of the order of one.
         """
-        magnitude = np.maximum(np.sqrt(self.variance + self.mean**2), self.largest)
-        size = np.sqrt(self.variance) if centered else magnitude
-        constant = size <= 10 * max(self.rounding, rounding) * magnitude
-        return np.where(constant, np.maximum(magnitude, 1.0), size)
+        magnitude = np.maximum(np.hypot(self.deviation, self.mean), self.largest)
+        size = self.deviation if centered else magnitude
+        return np.where(self.constant(centered), np.maximum(magnitude, 1.0), size)
+
+    def constant(self, centered: bool) -> np.ndarray:
+        """Which columns say nothing: constant up to rounding, or zero where they are not centred."""
+        magnitude = np.maximum(np.hypot(self.deviation, self.mean), self.largest)
+        return (self.deviation if centered else magnitude) <= self.rounding * magnitude
+
+    def frame(self, dtype: torch.dtype, centered: bool, same_factor: bool = False) -> Frame | None:
+        """What to see the columns in, where `dtype` would lose something of them as they are; None where it would not.
+
+        Columns are moved whose means would leave half of the digits to their deviations, and scaled where their squares
+        would be near the end of the numbers; with `same_factor`, all alike.
+        """
+        limits = torch.finfo(dtype)
+        sizes, mean = self.sizes(centered), self.mean if centered else np.zeros_like(self.mean)
+        exponent = np.round(np.log2(sizes))
+        needs = np.abs(exponent) > np.log2(limits.max) / 4
+        needs |= limits.eps**0.5 * np.abs(mean) > sizes
+        if not needs.any():
+            return None
+        exponent = np.full_like(exponent, exponent.max()) if same_factor else np.where(needs, exponent, 0.0)
+        factor = np.ldexp(1.0, np.clip(-exponent, -1022, 1022).astype(int))
+        return Frame(factor, np.where(needs, mean * factor, 0.0))
+
+
+def _in_own_dtype(rows: DenseRows | SparseRows) -> tuple[DenseRows | SparseRows, float]:
+    """The rows in a dtype that holds all of their values, at least that of the computation, and `Columns.rounding`."""
+    kind = rows.values.dtype if isinstance(rows, SparseRows) else rows.X.dtype
+    narrow = kind.is_floating_point and kind is not torch.float64
+    rounding = torch.finfo(kind).eps if narrow else 10 * torch.finfo(torch.float64).eps
+    single = narrow or kind.itemsize == 1  # sums of a chunk of bytes are exact
+    single = (single and rows.dtype is torch.float32) or rows.device.type == "mps"
+    return rows.exactly(torch.float32 if single else torch.float64), rounding
+
+
+def _scaled_moments(X: Tensor, shift: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """Means and deviations of columns (n, d) from which no square overflows or vanishes; NaN where none is known."""
+    known = ~X.isnan()
+    unit = _power_of_two(torch.maximum(X.abs().nan_to_num(nan=0.0).amax(0), shift.abs()))
+    Z = torch.where(known, X / unit - shift / unit, 0.0)
+    spread = _power_of_two(Z.abs().amax(0))
+    Z = Z / spread
+    weight = share @ known.double()
+    mean = share @ Z / weight
+    deviation = (share @ torch.where(known, Z - mean, 0.0).square() / weight).sqrt()
+    return mean * spread * unit + shift, deviation * spread * unit
+
+
+def _power_of_two(values: Tensor) -> Tensor:
+    """The power of two next to each value from below, where numbers have all digits; one for zero."""
+    exponent = np.frexp(values.numpy())[1] - 1
+    return torch.where(values > 0, torch.from_numpy(np.ldexp(1.0, np.clip(exponent, -1022, 1022))), 1.0)
 
 
 def gram_extents(

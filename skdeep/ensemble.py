@@ -294,5 +294,9 @@ class MLPEnsembleClassifier(FoldBaggingMixin, MLPClassifierTorch):
         return PredictionMixin._link(self, scores)  # these scores are calibrated
 
     @property
+    def _needs_float64(self):
+        return any(estimator._needs_float64 for estimator in self.estimators_)
+
+    @property
     def _any_coef(self):
         return self.estimators_[0]._any_coef

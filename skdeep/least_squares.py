@@ -208,15 +208,18 @@ class LeastSquaresClassifier(ScoresMixin, LinearClassifier):
 
     def _solve(self, problem, network, subsets, weights, alphas) -> np.ndarray:
         """Put the network at the solutions; the objective of each model."""
-        coef, intercept = (torch.empty_like(t) for t in network.unscaled())
+        coef, intercept = (torch.empty_like(t, dtype=torch.float64) for t in network.unscaled())
         objective = np.empty(len(alphas))
         groups: dict[tuple, list[int]] = {}
         for m, key in enumerate(zip(map(id, subsets), map(id, weights), strict=True)):
             groups.setdefault(key, []).append(m)
         target = problem.tensor(problem.target)
+        rows = problem.rows().exactly(torch.float64, network.frame)  # no digit is to be lost to the network's dtype
+        # in the frame's columns, all of which have one factor
+        alphas = alphas if network.frame is None else alphas * network.frame.factor[0] * network.frame.factor[0]
         for models in groups.values():
             m = models[0]
-            ridge = Ridge(problem.rows(), subsets[m], target, weights[m], self.fit_intercept)
+            ridge = Ridge(rows, subsets[m], target, weights[m], self.fit_intercept)
             index = torch.as_tensor(models, device=coef.device)
             found, constant, objective[models] = ridge.solve(alphas[models])
             coef[index], intercept[index] = found.to(coef), constant.to(coef)

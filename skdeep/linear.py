@@ -34,6 +34,7 @@ from skdeep.optimizers import OPTIMIZERS
 from skdeep.penalties import L2, PENALTIES, NoPenalty
 from skdeep.preconditioner import Preconditioner
 from skdeep.problem import Problem, TrainingState
+from skdeep.scaling import change_of_variables
 from skdeep.schedules import SCHEDULES
 
 #: Mini-batch steps that lead to the optimum's neighbourhood under one cosine, where they are at most so many epochs;
@@ -209,32 +210,36 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
     ) -> Linear:
         n_models, n_outputs = len(members), self.n_outputs_
         tensor: dict[str, Any] = {"device": problem.device, "dtype": problem.dtype}
-        center = scale = unit = None
-        if self.standardize and self.solver != "exact":  # which is as exact in any columns
+        variables: dict[str, Any] = {}
+        exact = self.solver == "exact"
+        if self.standardize or exact:
             columns = column_statistics(problem, subsets, weight, states)
-            as_it_is = issparse(problem.X)
-            centers = self.fit_intercept and not as_it_is
-            sizes = np.stack([c.sizes(centers) for c in columns])
-            auto = np.isnan(values(members, "alpha"))[:, None]
-            units = np.ones_like(sizes) if as_it_is else np.where(auto, sizes, 1.0)
             n_rows = np.array([problem.X.shape[0] if s is None else len(s) for s in subsets])
             total_weight = mean_weights(weight, subsets) * n_rows + states[0].seen
-            ridges = self._penalty(members, total_weight, total_weight).curvature()
-            ridges = ridges[:, None] * units**2 / self._loss(n_outputs).curvature(n_outputs)
-            # without the penalty's curvature, it would be the penalty that is badly scaled
-            scale = torch.as_tensor(1 / np.sqrt(sizes**2 + ridges), **tensor).unsqueeze(1)
-            if centers:
-                center = torch.as_tensor(np.stack([c.mean for c in columns]), **tensor).unsqueeze(1)
-            if auto.any() and not as_it_is:
-                unit = torch.as_tensor(units, **tensor).unsqueeze(1)
+            penalty, curvature = self._penalty(members, total_weight, total_weight), self._loss(n_outputs).curvature
+            auto = np.isnan(values(members, "alpha"))
+            variables = change_of_variables(
+                problem,
+                columns,
+                penalty,
+                auto,
+                curvature(n_outputs),
+                fit_intercept=self.fit_intercept,
+                exact=exact,
+                products=self._products(),
+            )
         zeros = sparse_weight if issparse(problem.X) else torch.zeros
         coef = zeros(n_models, n_outputs, problem.X.shape[1], **tensor)
         intercept = torch.zeros(n_models, n_outputs, **tensor) if self.fit_intercept else None
-        network = Linear(coef, intercept, center, scale, unit)
+        network = Linear(coef, intercept, **variables)
         if warm:
-            known = torch.tensor(dense(self.coef_), **tensor), torch.tensor(dense(self.intercept_), **tensor)
-            network.set_unscaled(known[0].reshape(1, n_outputs, -1), known[1].reshape(1, n_outputs))
+            known = (np.asarray(dense(part), dtype=np.float64) for part in (self.coef_, self.intercept_))
+            network.restore(*known)
         return network
+
+    @property
+    def _needs_float64(self):
+        return any(str(part.dtype).endswith("float64") for part in (self.coef_, self.intercept_))
 
     def _trained_network(self, device, dtype) -> Linear:
         coef = torch.tensor(dense(self.coef_), device=device, dtype=dtype)
@@ -242,13 +247,13 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         return Linear(coef.unsqueeze(0), intercept.unsqueeze(0))
 
     def _learned(self, network, model, dtype, space):
-        coef, intercept = (t[model].cpu().numpy().astype(dtype, order="C") for t in network.unscaled())
+        coef, intercept = (np.ascontiguousarray(part) for part in network.learned(model, dtype))
         return {"coef_": space.array(coef), "intercept_": space.array(intercept)}
 
     def _rescale_scores(self, slopes, offsets):
         space, coef, intercept = OutputSpace(self.coef_), dense(self.coef_), dense(self.intercept_)
         self.coef_ = space.array((slopes[:, None] * coef).astype(coef.dtype))
-        self.intercept_ = space.array((slopes * intercept + offsets).astype(coef.dtype))
+        self.intercept_ = space.array((slopes * intercept + offsets).astype(intercept.dtype))
 
     def _initial_rates(self, members, problem, network, subsets, weight, batch_rows):
         rates = values(members, "learning_rate_init")

@@ -77,6 +77,12 @@ class Loss:
             return torch.sigmoid(torch.cat([-scores, scores], dim=-1))
         return torch.softmax(scores, dim=-1)
 
+    def log_probabilities(self, scores: Tensor) -> Tensor:
+        """Their logarithms, of the scores in one step: exact where a probability is too small for any number."""
+        if scores.shape[-1] == 1:
+            return F.logsigmoid(torch.cat([-scores, scores], dim=-1))
+        return torch.log_softmax(scores, dim=-1)
+
 
 def _column_of(target: Tensor, scores: Tensor) -> Tensor:
     """The target codes as an index for gather and scatter along the last axis of the scores."""
@@ -165,6 +171,11 @@ class Logistic(Loss):
             return super().probabilities(scores)
         return torch.softmax(F.logsigmoid(scores), dim=-1)
 
+    def log_probabilities(self, scores):
+        if scores.shape[-1] == 1:
+            return super().log_probabilities(scores)
+        return torch.log_softmax(F.logsigmoid(scores), dim=-1)
+
 
 class LabelSmoothing(Loss):
     r"""A cross-entropy against softened targets: a share of each target is spread evenly over the possible answers.
@@ -226,6 +237,9 @@ class LabelSmoothing(Loss):
 
     def probabilities(self, scores):
         return self.loss.probabilities(scores)
+
+    def log_probabilities(self, scores):
+        return self.loss.log_probabilities(scores)
 
 
 def smoothed(loss: Loss, amount: float) -> Loss:

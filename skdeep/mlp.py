@@ -20,7 +20,7 @@ from skdeep._docs import (
 )
 from skdeep.activations import ACTIVATIONS
 from skdeep.fitting import column_statistics, values
-from skdeep.inputs import OutputSpace, float_dtype, to_numpy
+from skdeep.inputs import OutputSpace, to_numpy
 from skdeep.losses import smoothed
 from skdeep.neural_net import NeuralNetClassifier
 from skdeep.perceptron import MLP
@@ -85,7 +85,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
 
         Dense X may have missing values (NaN). They count as the mean of their column, and each column in which ``fit``
         (or the first call of ``partial_fit``) meets some gets an indicator: a further column, 1 where the value is
-        missing and else 0, standardised like the others.
+        missing and else 0, standardised like the others. Columns that have never had a value have no influence.
     column_scaling : float, default=3.0
         How fast a factor on each (standardised) column is learnt, as a multiple of the weights' learning rate [7]_. The
         factors begin at one; they are part of ``coefs_[0]``, and so of its penalty. 0 learns none.
@@ -366,14 +366,20 @@ class MLPClassifierTorch(NeuralNetClassifier):
         columns = column_statistics(problem, subsets, weight, states)
         tensor: dict[str, Any] = {"device": problem.device, "dtype": problem.dtype}
         centers = not issparse(problem.X)
-        # weights are kept in this dtype, in which those on raw columns that hardly vary would be lost
-        rounding = float(np.finfo(float_dtype(problem.X)).eps)
+        frame = problem.see(columns[0], centers)
+        factor, origin = (1.0, 0.0) if frame is None else (frame.factor, frame.origin)
         groups = [(c, c.indicators(indicated)) for c in columns]
-        sizes = np.stack([np.concatenate([c.sizes(centers, rounding) for c in group]) for group in groups])
-        mean = np.stack([np.concatenate([c.mean for c in group]) for group in groups])
+        sizes = np.stack([np.append(c.sizes(centers) * factor, i.sizes(centers)) for c, i in groups])
+        mean = np.stack([np.append(c.mean * factor - origin, i.mean) for c, i in groups])
+        # of what has never been seen to vary, nothing is known: weights that no row has trained must not act
+        silent = np.stack([np.append(c.weight == 0, i.deviation == 0) for c, i in groups])
         center = torch.as_tensor(mean, **tensor).unsqueeze(1) if centers else None
-        index = torch.tensor(indicated, device=problem.device)
-        return Standardization(center, torch.as_tensor(1 / sizes, **tensor).unsqueeze(1), index)
+        scale = torch.as_tensor(np.where(silent, 0.0, 1 / sizes), **tensor).unsqueeze(1)
+        return Standardization(center, scale, torch.tensor(indicated, device=problem.device), frame)
+
+    @property
+    def _needs_float64(self):
+        return any(str(part.dtype).endswith("float64") for part in (self.coefs_[0], self.intercepts_[0]))
 
     def _check_layers(self, units: list[int]) -> None:
         """Raise if the fitted attributes are not those of such layers."""
@@ -410,11 +416,9 @@ class MLPClassifierTorch(NeuralNetClassifier):
             standardization = Standardization(center, torch.ones_like(center), index)
         weights, biases, slopes, gammas, betas, factors, *averages = map(stack, self._attributes.values())
         if standardization is not None:
-            first = (
-                torch.tensor(np.array(to_numpy(array).T)).unsqueeze(0)
-                for array in (self.coefs_[0], self.intercepts_[0])
-            )
-            weights[0], biases[0] = (t.to(device, dtype) for t in standardization.unfolded(*first))
+            first = (to_numpy(array).T.astype(np.float64) for array in (self.coefs_[0], self.intercepts_[0]))
+            unfolded = standardization.unfolded(*first)
+            weights[0], biases[0] = (torch.from_numpy(a).to(device, dtype).contiguous().unsqueeze(0) for a in unfolded)
         if noise.get("scaling"):
             # what is trained: the factors are in the weights of the columns as they are
             weights[0] = weights[0] / factors[0].unsqueeze(1)
@@ -423,9 +427,8 @@ class MLPClassifierTorch(NeuralNetClassifier):
         return MLP(weights, biases, slopes, self.activation, *norms, standardization=standardization, **noise)
 
     def _learned(self, network, model, dtype, space):
-        learned = {}
-        for name, group in network.unscaled(model).items():
-            arrays = [tensor.numpy().astype(dtype) for tensor in group]
+        learned, groups = {}, network.learned(model, dtype)
+        for name, arrays in groups.items():
             if name == "slope":
                 learned[self._attributes[name]] = [float(array[0]) for array in arrays]
             else:
@@ -434,8 +437,8 @@ class MLPClassifierTorch(NeuralNetClassifier):
         if "column_factors_" in learned:
             (learned["column_factors_"],) = learned["column_factors_"]
         if network.standardization is not None:
-            own = network.standardization.select(np.array([model]))
-            n_features, index = own.scale.shape[-1] - len(own.indicated), own.indicated.cpu().numpy()
-            means = np.zeros(n_features) if own.center is None else own.center[0, 0, :n_features].cpu().numpy()
-            learned |= {"means_": space.array(means.astype(dtype)), "missing_features_": space.array(index)}
+            # as exact as the first layer: from there, a missing value is its mean
+            means = network.standardization.means(model).astype(groups["bias"][0].dtype)
+            index = network.standardization.indicated.cpu().numpy()
+            learned |= {"means_": space.array(means), "missing_features_": space.array(index)}
         return learned

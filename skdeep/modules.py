@@ -354,7 +354,7 @@ class TorchClassifier(NeuralNetClassifier):
             module, self.input_shape_, self.n_outputs_, self._n_values, self._takes_indices, *numbers, **options
         )
 
-    def _rows(self, X, device):
+    def _rows(self, X, device, precise):
         tensor = first_tensor(self.module_)
         dtype = torch.float32 if tensor is None else tensor.dtype
         check_numbers(X, dtype, self._takes_indices)

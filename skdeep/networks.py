@@ -22,6 +22,7 @@ from scipy.sparse._sparsetools import csc_matvecs  # the bare loop: a csc_array 
 from torch import Tensor
 
 from skdeep._stack import csr_tensor, select
+from skdeep.frame import Frame, kept
 from skdeep.penalties import ElasticNet
 
 
@@ -133,6 +134,8 @@ class Network:
 
     params: list[Tensor]
     buffers: list[Tensor] = []
+    #: In which the columns of a batch are; None for the user's.
+    frame: Frame | None = None
     n_coefs: int
     #: The user's module behind the network, if there is one, and its own parameters in the order of `params`.
     module: torch.nn.Module | None = None
@@ -234,6 +237,8 @@ class Linear(Network):
         leaves the columns as they are.
     unit : Tensor of shape (K, 1, d) or (1, 1, d), or None
         Factor on the coefficients W in the penalty; None for ones.
+    frame : Frame or None
+        In which the columns above are; None for the user's.
     """
 
     n_coefs = 1
@@ -245,7 +250,9 @@ class Linear(Network):
         center: Tensor | None = None,
         scale: Tensor | None = None,
         unit: Tensor | None = None,
+        frame: Frame | None = None,
     ):
+        self.frame = frame
         self.params = [coef] if intercept is None else [coef, intercept]
         self.center = None if intercept is None else shared(center)
         self.scale = shared(scale)
@@ -270,11 +277,30 @@ class Linear(Network):
             return coef, self.params[1]
         return coef, _shifted(self.params[1], coef, self.center, -1)
 
+    def learned(self, model: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+        """Coefficients (C, d) and intercepts (C,) of one model on the user's columns; see `skdeep.frame.kept`."""
+        coef, *intercept = (p[model].cpu().double().numpy() for p in self.params)
+        center, scale = (
+            np.full(coef.shape[1], default)
+            if columns is None
+            else columns[model if len(columns) > 1 else 0, 0].cpu().double().numpy()
+            for columns, default in ((self.center, 0.0), (self.scale, 1.0))
+        )
+        level = intercept[0] if intercept else np.zeros(len(coef))
+        return kept(coef * scale, level, 1 / scale, center, self.frame, dtype)
+
+    def restore(self, coef: np.ndarray, intercept: np.ndarray) -> None:
+        """Start, with one model, from coefficients (C, d) and intercepts (C,) on the user's columns."""
+        if self.frame is not None:
+            coef = coef / self.frame.factor
+            intercept = intercept + coef @ self.frame.origin
+        self.set_unscaled(*(torch.as_tensor(part).to(self.params[0]).unsqueeze(0) for part in (coef, intercept)))
+
     def set_unscaled(self, coef: Tensor, intercept: Tensor) -> None:
         """Start from coefficients and intercepts on the raw columns."""
         if self._no_intercept is None:
             if self.center is not None:
-                intercept = _shifted(intercept, coef, self.center, 1)
+                intercept = _shifted(intercept, coef, self.center.to(coef), 1)
             self.params[1].copy_(intercept)
         self.params[0].copy_(coef if self.scale is None else coef / self.scale)
 
@@ -331,7 +357,8 @@ class Linear(Network):
         return self._penalty_scale
 
     def with_params(self, params):
-        return Linear(params[0], params[1] if len(params) > 1 else None, self.center, self.scale, self.unit)
+        intercept = params[1] if len(params) > 1 else None
+        return Linear(params[0], intercept, self.center, self.scale, self.unit, self.frame)
 
     def select(self, models):
         part = super().select(models)

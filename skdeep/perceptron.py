@@ -339,20 +339,27 @@ class MLP(Network):
         growth = np.arange(1, len(self.blocks) + 1) / len(self.blocks)
         return noise.blocks(self.stochastic_depth[:, None] * growth)
 
-    def unscaled(self, model: int) -> dict[str, list[Tensor]]:
-        """The `groups` of one model, on the CPU and without the K axis; the first layer is that of the raw columns.
+    @property
+    def frame(self):
+        return None if self.standardization is None else self.standardization.frame
+
+    def learned(self, model: int, dtype: np.dtype) -> dict[str, list[np.ndarray]]:
+        """The `groups` of one model, to be kept in `dtype`; the first layer is that of the user's columns.
 
         In the place of u are the factors on the columns.
         """
-        groups: dict[str, list[Tensor]]
-        groups = {name: [t.detach()[model].cpu() for t in group] for name, group in self.groups.items()}
+        groups: dict[str, list[np.ndarray]]
+        groups = {name: [t.detach()[model].cpu().numpy() for t in group] for name, group in self.groups.items()}
+        weight, bias = (groups[name][0].astype(np.float64) for name in ("weight", "bias"))
         if groups["scale"]:
             groups["scale"] = [1 + self.scaling * groups["scale"][0]]
-            groups["weight"][0] = groups["weight"][0] * groups["scale"][0]
-        if self.standardization is not None:
-            own = self.standardization.select(np.array([model]))
-            weight, bias = own.folded(groups["weight"][0].unsqueeze(0), groups["bias"][0].unsqueeze(0))
-            groups["weight"][0], groups["bias"][0] = weight[0], bias[0]
+            weight = weight * groups["scale"][0]
+        groups = {name: [array.astype(dtype) for array in group] for name, group in groups.items()}
+        if self.standardization is None:
+            weight, bias = weight.astype(dtype), bias.astype(dtype)
+        else:
+            weight, bias = self.standardization.folded(model, weight, bias, dtype)
+        groups["weight"][0], groups["bias"][0] = weight, bias
         return groups
 
     def with_params(self, params):

@@ -9,6 +9,7 @@ import torch
 from sklearn.utils._array_api import check_same_namespace
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
+from torch.nn import functional as F
 
 from skdeep._settings import own_settings
 from skdeep._threads import threads_for
@@ -29,7 +30,7 @@ def _of_members(members: list, X, result: Callable[[Tensor], Tensor]) -> list[Te
     leader = members[0]
     X = check_features(leader, X, reset=False)
     device = resolve_device(leader.device, X, fallback=True)
-    rows = leader._rows(X, device)
+    rows = leader._rows(X, device, any(member._needs_float64 for member in members))
     networks = [member._trained_network(device, rows.dtype) for member in members]
     network = networks[0] if len(networks) == 1 else type(networks[0]).stacked(networks)
     sizes = [part.n_models for part in networks]
@@ -39,7 +40,10 @@ def _of_members(members: list, X, result: Callable[[Tensor], Tensor]) -> list[Te
     with threads_for(min(len(rows), step) * sum(p.numel() for p in network.params)):
         for start in range(0, len(rows), step):
             of_models = network.scores(rows.take(slice(start, start + step))).split(sizes)
-            parts = [result(m._of_models(own).to(wanted)) for m, own in zip(members, of_models, strict=True)]
+            own_scores = [m._of_models(own).to(wanted) for m, own in zip(members, of_models, strict=True)]
+            if network.module is None:  # whose infinities may be meant
+                _check_finite(own_scores, start)
+            parts = [result(scores) for scores in own_scores]
             if step >= len(rows):
                 return parts
             results = results or [part.new_empty(len(rows), *part.shape[1:]) for part in parts]
@@ -48,12 +52,31 @@ def _of_members(members: list, X, result: Callable[[Tensor], Tensor]) -> list[Te
     return results
 
 
+def _check_finite(of_members: list[Tensor], start: int) -> None:
+    """Raise where a score is no number, which no probability could follow from."""
+    for scores in of_members:
+        if not scores.isfinite().all():
+            row = start + int((~scores.isfinite()).any(-1).nonzero()[0])
+            kind = str(scores.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"The scores of row {row} of X (counted from 0) overflow in {kind}: "
+                "its values are too large for a model that was fitted on much smaller ones. Check the units of X."
+            )
+
+
 @own_settings()
 @torch.no_grad()
 def share_pass(members: list, X) -> None:
     """Compute the scores of X for all members of a stack in one pass; each knows its own, until `forget_scores`."""
     for member, scores in zip(members, _of_members(members, X, lambda scores: scores), strict=True):
         member._known_scores = [*getattr(member, "_known_scores", ()), (X, scores)]
+
+
+def _with_winner(values: Tensor, scores: Tensor, higher: Tensor) -> Tensor:
+    """In place, something `higher` for the class that is predicted, where rounding has made a tie of it."""
+    winner = (scores > 0).long() if scores.shape[1] == 1 else scores.argmax(1, keepdim=True)
+    lifted = torch.where(values.argmax(1, keepdim=True) == winner, values.gather(1, winner), higher)
+    return values.scatter_(1, winner, lifted)
 
 
 def forget_scores(member) -> None:
@@ -78,9 +101,10 @@ class PredictionMixin:
         """The network of the fitted attributes."""
         raise NotImplementedError
 
-    def _rows(self, X: Matrix, device: torch.device) -> DenseRows | SparseRows:
-        """Validated rows, in the precision to compute their scores in."""
-        return rows_of(X, device, prediction_dtype(X, device))
+    def _rows(self, X: Matrix, device: torch.device, precise: bool) -> DenseRows | SparseRows:
+        """Validated rows in the precision that scores are computed in: float64 if it is to be `precise`."""
+        precise &= device.type != "mps"
+        return rows_of(X, device, torch.float64 if precise else prediction_dtype(X, device))
 
     def decision_function(self, X):
         """Scores of the samples, before they are turned into probabilities.
@@ -143,7 +167,7 @@ class PredictionMixin:
         return space.array(probabilities)
 
     def predict_log_proba(self, X):
-        """Logarithm of the class probabilities.
+        """Logarithm of the class probabilities, computed from the scores: exact where a probability is next to zero.
 
         Parameters
         ----------
@@ -153,29 +177,39 @@ class PredictionMixin:
         -------
         ndarray of shape (n_samples, n_classes)
         """
-        logarithms, space = self._computed(X, "predict_log_proba", lambda scores: self._probabilities(scores).log())
+        logarithms, space = self._computed(X, "predict_log_proba", self._log_probabilities)
         return space.array(logarithms)
 
     def _probabilities(self, scores: Tensor) -> Tensor:
-        """Probabilities that are never quite zero, so that their logarithm is finite."""
+        """Probabilities that are never quite zero."""
         limits = torch.finfo(scores.dtype)
         if len(self.classes_) == 1:
             return torch.ones_like(scores)
         # where rounding makes a tie of two probabilities, the class that is predicted is still the most probable one
         if self._fitted_multilabel:
-            p = self._link(scores).clamp_(limits.tiny, 1 - limits.eps)
+            p = torch.sigmoid(self._link(scores)[0]).clamp_(limits.tiny, 1 - limits.eps)
             return torch.where((scores > 0) & (p == 0.5), 0.5 + limits.eps, p)
-        p = self._link(scores).clamp_(min=limits.tiny)
-        winner = (scores > 0).long() if scores.shape[1] == 1 else scores.argmax(1, keepdim=True)
-        top = p.amax(1, keepdim=True)
-        lifted = torch.where(p.argmax(1, keepdim=True) == winner, p.gather(1, winner), top * (1 + limits.eps))
-        return p.scatter_(1, winner, lifted)
+        linked, loss = self._link(scores)
+        p = loss.probabilities(linked).clamp_(min=limits.tiny)
+        return _with_winner(p, scores, p.amax(1, keepdim=True) * (1 + limits.eps))
 
-    def _link(self, scores: Tensor) -> Tensor:
-        """Class probabilities of the scores; of independent labels, the probability of each."""
+    def _log_probabilities(self, scores: Tensor) -> Tensor:
+        """Logarithms of the probabilities, finite for any finite scores: never those of rounded probabilities."""
+        if len(self.classes_) == 1:
+            return torch.zeros_like(scores)
+        linked, loss = self._link(scores)
+        limit = torch.finfo(scores.dtype).max
+        up = scores.new_tensor(torch.inf)
         if self._fitted_multilabel:
-            return torch.sigmoid(scores)
-        return self._loss(self.n_outputs_).probabilities(scores)
+            log_p, half = F.logsigmoid(linked), F.logsigmoid(scores.new_zeros(()))
+            return torch.where((scores > 0) & (log_p <= half), half.nextafter(up), log_p)
+        log_p = loss.log_probabilities(linked).clamp_(min=-limit)
+        return _with_winner(log_p, scores, log_p.amax(1, keepdim=True).nextafter(up))
+
+    def _link(self, scores: Tensor) -> tuple[Tensor, Loss]:
+        """Scores, and the loss whose probabilities of these are ours; of independent labels, theirs are sigmoids."""
+        limit = torch.finfo(scores.dtype).max
+        return scores.clamp(-limit, limit), self._loss(self.n_outputs_)
 
     def _of_models(self, scores: Tensor) -> Tensor:
         """Scores (n, C) of the classifier, from those of the models of its network, (K, n, C)."""
@@ -196,6 +230,11 @@ class PredictionMixin:
                 return result(scores.clone()), OutputSpace(X)
         space, (results,) = OutputSpace(X), _of_members([self], X, result)
         return results, space
+
+    @property
+    def _needs_float64(self) -> bool:
+        """Whether the model has been kept in float64, in which its predictions then are computed."""
+        return False
 
     @property
     def _any_coef(self):

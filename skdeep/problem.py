@@ -14,6 +14,8 @@ from sklearn.metrics import get_scorer
 from torch import Tensor
 
 from skdeep.batching import MAX_VALUES, DenseRows, SparseRows, as_tensor
+from skdeep.columns import Columns
+from skdeep.frame import Frame
 from skdeep.inputs import Matrix, rows_of
 from skdeep.losses import Loss
 from skdeep.networks import Network
@@ -68,6 +70,7 @@ class Problem:
         self._rows: DenseRows | SparseRows | None = None
         #: Whether some rows are here with a part of their weight only.
         self.divided = False
+        self._seen = False
         #: Rows of non-zero weight; None for all.
         self.subset: np.ndarray | None = None
         if self.sample_weight is not None and not self.sample_weight.all():
@@ -123,6 +126,17 @@ class Problem:
         if self._rows is None:
             self._rows = rows_of(self.source, self.device, self.dtype)
         return self._rows
+
+    def see(
+        self, columns: Columns, centered: bool, products: torch.dtype | None = None, same_factor: bool = False
+    ) -> Frame | None:
+        """Decide once, by the statistics of the columns, in which frame all rows of this problem are seen.
+
+        `products` is the dtype of what they are multiplied in, if it is not that of the problem.
+        """
+        if not self._seen:
+            self.rows().frame, self._seen = columns.frame(products or self.dtype, centered, same_factor), True
+        return self.rows().frame
 
     def tensor(self, array: np.ndarray) -> Tensor:
         """An array on the device; floating-point ones in the compute dtype."""
@@ -310,6 +324,7 @@ def make_monitor(
         def of_models(values: Tensor) -> Tensor:
             return values[torch.as_tensor(models, device=values.device)] if len(values) > 1 else values
 
+        rows.frame = network.frame  # the caller's own validation data is seen as the training data is
         step = chunk_rows(network, rows)
         if own:  # a batch has the rows of every model
             step = max(1, min(step, MAX_VALUES // (network.n_models * rows.row_values)))

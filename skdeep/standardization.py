@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from skdeep._stack import csr_tensor
+from skdeep.frame import Frame, kept
 from skdeep.networks import shared
 
 
@@ -32,11 +33,15 @@ class Standardization:
         :math:`\mu`, of the indicators as well; None leaves columns where they are, as sparse ones must be.
     scale : Tensor of shape (K, 1, d + i) or (1, 1, d + i)
         :math:`1 / \sigma`.
+        Zero for columns that are to have no influence.
     indicated : Tensor of shape (i,)
         Columns that have an indicator.
+    frame : Frame or None
+        In which the first d columns are; None for the user's.
     """
 
-    def __init__(self, center: Tensor | None, scale: Tensor, indicated: Tensor):
+    def __init__(self, center: Tensor | None, scale: Tensor, indicated: Tensor, frame: Frame | None = None):
+        self.frame = frame
         self.center, self.scale, self.indicated = shared(center), shared(scale), indicated
         self._room = scale.new_empty(0)  # blocks that come and go with each batch would leave holes in memory
 
@@ -73,20 +78,41 @@ class Standardization:
             torch.sub(X.expand(shape), center, out=room).mul_(scale)
         return room.nan_to_num_(nan=0.0)
 
-    def folded(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """W (K, h, d) and b (K, h) on the user's columns, of V and c; in float64 on the CPU."""
-        weight = weight.cpu().double() * self.scale.cpu().double()
-        return weight, bias.cpu().double() - self._at_center(weight)
+    def folded(self, model: int, weight: np.ndarray, bias: np.ndarray, dtype) -> tuple[np.ndarray, np.ndarray]:
+        """W (h, d) and b (h,) of a model on the user's columns, of its V and c in float64; see `skdeep.frame.kept`."""
+        scale, center = self._of(model)
+        size = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
+        return kept(weight * scale, bias, size, center, self._whole_frame(len(scale)), dtype)
 
-    def unfolded(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """V and c of W and b; in float64 on the CPU."""
-        weight = weight.cpu().double()
-        return weight / self.scale.cpu().double(), bias.cpu().double() + self._at_center(weight)
+    def unfolded(self, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """V and c of the W and b of one model; in float64."""
+        scale, center = self._of(0)
+        if (frame := self._whole_frame(len(scale))) is not None:
+            weight, center = weight / frame.factor, center + frame.origin
+        V = np.divide(weight, scale, out=np.zeros_like(weight), where=scale > 0)
+        return V, bias + weight @ center
 
-    def _at_center(self, weight: Tensor) -> Tensor:
-        if self.center is None:
-            return weight.new_zeros(weight.shape[:2])
-        return (weight * self.center.cpu().double()).sum(-1)
+    def means(self, model: int) -> np.ndarray:
+        """The centers of a model's columns, as the user knows them, without those of the indicators; in float64."""
+        scale, center = self._of(model)
+        center = center[: len(scale) - len(self.indicated)]
+        return center if self.frame is None else (center + self.frame.origin) / self.frame.factor
+
+    def _of(self, model: int) -> tuple[np.ndarray, np.ndarray]:
+        """Scale and center of a model, in float64."""
+
+        def own(columns: Tensor) -> np.ndarray:
+            return columns[model if len(columns) > 1 else 0, 0].cpu().double().numpy()
+
+        scale = own(self.scale)
+        return scale, np.zeros_like(scale) if self.center is None else own(self.center)
+
+    def _whole_frame(self, n_columns: int) -> Frame | None:
+        """The frame of all columns, the indicators as they are."""
+        if self.frame is None or n_columns == len(self.frame.factor):
+            return self.frame
+        more = n_columns - len(self.frame.factor)
+        return Frame(np.append(self.frame.factor, np.ones(more)), np.append(self.frame.origin, np.zeros(more)))
 
     @property
     def row_size(self) -> int:
@@ -99,14 +125,14 @@ class Standardization:
         index = torch.as_tensor(models, device=self.scale.device)
         center = self.center if self.center is None or len(self.center) == 1 else self.center[index]
         scale = self.scale if len(self.scale) == 1 else self.scale[index]
-        return Standardization(center, scale, self.indicated)
+        return Standardization(center, scale, self.indicated, self.frame)
 
     @classmethod
     def stacked(cls, parts: Sequence[Standardization]) -> Standardization:
         """Changes of variables of one model each, as those of a stack; they have the same indicators."""
         centers = [part.center for part in parts if part.center is not None]
         scale = torch.cat([part.scale for part in parts])
-        return cls(torch.cat(centers) if centers else None, scale, parts[0].indicated)
+        return cls(torch.cat(centers) if centers else None, scale, parts[0].indicated, parts[0].frame)
 
 
 def _of_rows(columns: Tensor) -> Tensor:

@@ -437,4 +437,7 @@ def _finish(stack: _Stack, models: np.ndarray) -> None:
             p.error = f"parameters became non-finite in epoch {p.n_iter + 1}"
         p.params = p.params if p.watch_score and p.params is not None else current
         p.optimizer_state = stack.optimizer.state(m)
+        averages = (array for slot in stack.optimizer.slots for array in p.optimizer_state[slot])
+        if p.error is None and not all(np.isfinite(array).all() for array in averages):
+            p.error = f"averages of gradients became non-finite in epoch {p.n_iter}"  # which stops any learning
         p.generator = copy.deepcopy(stack.batches.generators[m])  # others may go on drawing from it

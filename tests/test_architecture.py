@@ -18,14 +18,16 @@ ENGINE = {
         name: {"_stack"}
         for name in ("losses", "penalties", "activations", "optimizers", "schedules", "batching", "line_search")
     },
-    "networks": {"_stack", "penalties"},
+    "frame": set(),
+    "networks": {"_stack", "frame", "penalties"},
     "normalization": set(),
     "dropout": {"_stack"},
-    "standardization": {"_stack", "networks"},
+    "standardization": {"_stack", "frame", "networks"},
     "perceptron": {"_stack", "activations", "networks", "normalization", "dropout", "standardization"},
 }
 ENGINE["random_numbers"] = set()
 ENGINE["module_network"] = {"networks", "random_numbers"}
+ENGINE["batching"] |= {"frame"}
 ENGINE["training"] = {"_stack", "losses", "penalties", "networks", "optimizers", "schedules", "batching"}
 ENGINE["objective"] = {"_stack", "losses", "penalties", "networks", "batching", "training"}
 ENGINE["curvature"] = {"networks", "objective"}

@@ -9,7 +9,7 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wi
 from sklearn.linear_model import RidgeClassifier
 from skorch.callbacks import EpochTimer
 
-from skdeep import LeastSquaresClassifier, closed_form, least_squares
+from skdeep import LeastSquaresClassifier, closed_form, columns, least_squares
 from skdeep.batching import DenseRows
 from skdeep.model_selection import GridSearchCV
 from skdeep.stacking import fit_stack
@@ -137,6 +137,7 @@ def test_rows_are_streamed(layout, monkeypatch):
     rows = X if layout == "dense" else sparse.csr_array(X)
     whole = LeastSquaresClassifier().fit(rows, IRIS_Y)
     monkeypatch.setattr(closed_form, "MAX_VALUES", 100)
+    monkeypatch.setattr(columns, "_CHUNK_ROWS", 100)
     taken = []
     take = DenseRows.take
     monkeypatch.setattr(DenseRows, "take", lambda self, part: taken.append(len(take(self, part))) or take(self, part))

@@ -1,0 +1,105 @@
+r"""Columns as a computation sees them, where its precision could not hold them as they are.
+
+.. math:: x' = x \cdot 2^{-k} - o
+
+with a power of two and an origin per column, computed in float64 before the cast to the dtype of the computation: what
+a cast rounds off or a square overflows is gone by then. A fit in whose columns nothing would be lost has no frame.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+#: Error of a score, as a share of what scores vary by, that the rounding of kept coefficients may make.
+_TOLERANCE = 2.0**-12
+
+
+class Frame:
+    """The change of variables above; two of them are never mixed in a fit.
+
+    Parameters
+    ----------
+    factor : ndarray of shape (d,)
+        Powers of two, so that a product with them is exact.
+    origin : ndarray of shape (d,)
+        In units of the columns as they become; zero for sparse ones.
+    """
+
+    def __init__(self, factor: np.ndarray, origin: np.ndarray):
+        self.factor, self.origin = factor, origin
+        self._known: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    def _tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        if device not in self._known:
+            kind = torch.float32 if device.type == "mps" else torch.float64
+            factor, origin = (torch.as_tensor(part).to(kind).to(device) for part in (self.factor, self.origin))
+            self._known[device] = factor, origin
+        return self._known[device]
+
+    def rows(self, X: Tensor) -> Tensor:
+        """Dense rows (..., d), in float64."""
+        factor, origin = self._tensors(X.device)
+        return torch.mul(X, factor).sub_(origin)
+
+    def values(self, values: Tensor, columns: Tensor) -> Tensor:
+        """Values of sparse rows, which lie in these columns."""
+        return values * self._tensors(values.device)[0].index_select(0, columns)
+
+    def undone(self, X: Tensor) -> Tensor:
+        """The user's columns of dense rows."""
+        factor, origin = self._tensors(X.device)
+        return (X + origin) / factor
+
+
+def kept(
+    weight: np.ndarray, bias: np.ndarray, size: np.ndarray, center: np.ndarray, frame: Frame | None, dtype: np.dtype
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (C, d) and biases (C,) on the user's columns, in the dtype to keep them in.
+
+    That is `dtype`, unless it would change scores by more than a rounding, as where columns are far from zero; then it
+    is float64. The biases follow from the weights as these are kept, so that only their own rounding counts.
+
+    Parameters
+    ----------
+    weight, bias : ndarray of shape (C, d), (C,)
+        On the columns of the frame, in float64; `bias` is the score at the center.
+    size, center : ndarray of shape (d,)
+        Of these columns.
+    frame : Frame or None
+    dtype : dtype
+
+    Raises
+    ------
+    ValueError
+        Where float64 has no room for them either.
+    """
+    factor, origin = (1.0, 0.0) if frame is None else (frame.factor, frame.origin)
+    effect = np.abs(weight * size)
+    limit = _TOLERANCE * max(np.linalg.norm(effect, axis=1).max(initial=0.0), np.abs(bias).max(initial=0.0))
+    for kind in dict.fromkeys((np.dtype(dtype), np.dtype(np.float64))):
+        with np.errstate(over="ignore", under="ignore"):
+            raw = (weight * factor).astype(kind)
+            rounded = raw.astype(np.float64) / factor
+            lost = np.abs(rounded - weight) * size
+            shift = rounded * (center + origin)
+            exact = bias - shift.sum(1)
+            constant = exact.astype(kind)
+            if (lost <= limit).all() and (np.abs(constant.astype(np.float64) - exact) <= limit).all():
+                return raw, constant
+    at_fault = ~(lost <= limit).all(0)
+    if not at_fault.any():
+        at_fault = ~(np.abs(shift) <= limit / np.finfo(np.float64).eps).all(0)
+    raise ValueError(
+        f"Coefficients on the columns of X as they are have no room in float64: see {named(at_fault)}, whose values "
+        "are too large or too small, or too far from zero for how little they vary. Subtract their means and scale "
+        "them (StandardScaler) before fit."
+    )
+
+
+def named(columns: np.ndarray) -> str:
+    """The columns of a mask in words: the first few by their index."""
+    index = np.flatnonzero(columns)
+    some = ", ".join(map(str, index[:5])) + (", ..." if len(index) > 5 else "")
+    return f"column{'s' if len(index) != 1 else ''} {some} (counted from 0)"

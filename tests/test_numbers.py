@@ -1,0 +1,435 @@
+"""Columns far from zero, huge and tiny ones, and probabilities too small for any number: nothing is lost in silence."""
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.datasets import load_wine
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skdeep import (
+    HingeClassifier,
+    LeastSquaresClassifier,
+    MLPClassifierTorch,
+    MLPEnsembleClassifier,
+    SigmoidClassifier,
+    SoftmaxClassifier,
+)
+from skdeep.batching import DenseRows, SparseRows
+from skdeep.columns import Columns
+from skdeep.losses import LOSSES, LabelSmoothing
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+CPU = torch.device("cpu")
+WINE, Y = load_wine(return_X_y=True)
+Z = StandardScaler().fit_transform(WINE)
+NETWORK = {"max_iter": 30, "learning_rate_init": 0.02, "random_state": 0}
+ESTIMATORS = {
+    "softmax": SoftmaxClassifier(random_state=0),
+    "sgd": SoftmaxClassifier(solver="sgd", random_state=0),
+    "lasso": SoftmaxClassifier(penalty="l1", alpha="auto", random_state=0),
+    "sigmoid": SigmoidClassifier(random_state=0),
+    "hinge": HingeClassifier(max_iter=40, random_state=0),
+    "least squares": LeastSquaresClassifier(calibration="temperature", alpha=0.0, random_state=0),
+    "mlp": MLPClassifierTorch((16,), **NETWORK),
+    "ensemble": MLPEnsembleClassifier(3, (16,), **NETWORK | {"max_iter": 15}),
+}
+LINEAR = [name for name in ESTIMATORS if name not in ("mlp", "ensemble")]
+MIXED = 10.0 ** np.array([-150, 150, 0, -100, 100, 20, -20, 3, -3, 50, -50, -75, 75])
+DENSE = {
+    "1e300": WINE * 1e300,
+    "1e-300": WINE * 1e-300,
+    "1e150": WINE * 1e150,
+    "1e-150": WINE * 1e-150,
+    "1e20": WINE * 1e20,
+    "mixed": Z * MIXED,
+    "far": Z + 1e9,
+    "time stamps": np.round(3600 * Z + 1.7e9).astype(np.int64),
+    "float32, far": (4 * Z + 4e6).astype(np.float32),
+    "float32, huge": (Z * 1e35).astype(np.float32),
+    "float32, tiny": (Z * 1e-35).astype(np.float32),
+    "float32, mixed": (Z * MIXED**0.2).astype(np.float32),
+}
+
+
+def assert_sound(model, X):
+    """All that is predicted is finite, of one mind, and adds up."""
+    p, log_p, scores = model.predict_proba(X), model.predict_log_proba(X), model.decision_function(X)
+    assert np.isfinite(p).all() and np.isfinite(log_p).all() and np.isfinite(scores).all()
+    np.testing.assert_allclose(p.sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(np.exp(log_p), p, rtol=1e-4, atol=1e-30)
+    np.testing.assert_array_equal(model.classes_[log_p.argmax(1)], model.predict(X))
+    np.testing.assert_array_equal(model.classes_[p.argmax(1)], model.predict(X))
+    for name, value in vars(model).items():
+        parts = value if isinstance(value, list) else [value]
+        if name.endswith("_") and all(isinstance(part, np.ndarray) and part.dtype.kind == "f" for part in parts):
+            assert all(np.isfinite(part).all() for part in parts), name
+
+
+# ---- scales and means ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize("data", DENSE)
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_as_good_as_behind_a_standard_scaler(name, data, precision):
+    X, model = DENSE[data], clone(ESTIMATORS[name]).set_params(precision=precision)
+    exact = X.astype(np.longdouble)
+    unit = np.abs(exact).max(0)
+    scaled = (exact / unit - (exact / unit).mean(0)) / (exact / unit).std(0)
+    reference = clone(model).fit(scaled.astype(np.float64), Y).score(scaled.astype(np.float64), Y)
+    if name == "least squares" and "mixed" in data:
+        with pytest.raises(ValueError, match=r"column.* would be lost in the rounding of others.*StandardScaler"):
+            model.fit(X, Y)
+        return
+    model.fit(X, Y)
+    assert model.score(X, Y) >= reference - 0.012  # two rows
+    assert reference > 0.9
+    assert_sound(model, X)
+
+
+@pytest.mark.parametrize("data", ["far", "time stamps", "mixed", "1e300", "float32, far"])
+def test_the_optimum_is_that_of_scaled_columns(data):
+    """To many digits, with all that is left of X in its dtype."""
+    X = DENSE[data]
+    scaled = StandardScaler().fit_transform(X.astype(np.float64) / np.abs(X).max(0).astype(np.float64))
+    for precision, atol in (("float64", 1e-6), ("float32", 2e-2)):
+        options = {"solver": "lbfgs", "tol": 1e-10 if precision == "float64" else 1e-4, "precision": precision}
+        ours = SoftmaxClassifier(**options).fit(X, Y).predict_proba(X)
+        theirs = LogisticRegression(C=1, tol=1e-10, max_iter=10_000).fit(scaled, Y).predict_proba(scaled)
+        np.testing.assert_allclose(ours, theirs, atol=max(atol, 1e-6 if X.dtype == np.float64 else 1e-5))
+
+
+@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("mean", [1e6, 3.5e6])
+def test_float32_columns_far_from_zero(name, mean):
+    """Coefficients and intercepts on raw columns need more digits than float32 has; those of X are enough."""
+    rng = np.random.default_rng(0)
+    X = (rng.normal(size=(2000, 4)) + np.array([mean, 0, 0, 0])).astype(np.float32)
+    exact = X.astype(np.float64)
+    y = (exact[:, 0] > exact[:, 0].mean()).astype(int)
+    model = clone(ESTIMATORS[name]).fit(X, y)
+    reference = model if name == "least squares" else LogisticRegression()  # squares are not the best of losses here
+    reference = make_pipeline(StandardScaler(), clone(reference)).fit(exact, y)
+    assert model.score(X, y) >= reference.score(exact, y) - 0.005
+    by_hand = exact @ model.coef_.T.astype(np.float64) + model.intercept_
+    np.testing.assert_allclose(model.decision_function(X), by_hand[:, 0], rtol=1e-4, atol=1e-5)
+    assert model.decision_function(X).dtype == np.float32
+    model.coef_, model.intercept_ = -model.coef_, -model.intercept_  # predictions follow the attributes
+    np.testing.assert_allclose(model.decision_function(X), -by_hand[:, 0], rtol=1e-4, atol=1e-5)
+
+
+def test_columns_of_float32_that_are_near_zero_keep_their_dtype():
+    model = SoftmaxClassifier().fit(Z.astype(np.float32) + 3, Y)
+    assert model.coef_.dtype == model.intercept_.dtype == np.float32
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.int64])
+def test_time_stamps_that_decide(kind):
+    """As many rows as are computed in float32, in which these columns would be one number."""
+    rng = np.random.default_rng(0)
+    times = rng.integers(0, 3600, 150_000)
+    X = np.c_[1_700_000_000 + times, 1000 * rng.normal(size=(len(times), 9))].astype(kind)
+    y = (times > 1800).astype(int)
+    model = MLPClassifierTorch(max_iter=1, random_state=0).fit(X, y, X_val=X[:1000], y_val=y[:1000])
+    assert model.score(X[:20_000], y[:20_000]) > 0.99
+    assert model.validation_scores_[-1] > 0.99
+    assert model.means_[0] == pytest.approx(X[:, 0].mean(), rel=1e-14)
+
+
+@pytest.mark.parametrize("options", [{}, {"solver": "sgd"}, {"precision": "float32"}])
+@pytest.mark.parametrize("name", LINEAR)
+def test_a_column_that_is_constant_up_to_its_last_bit(name, options):
+    rng = np.random.default_rng(0)
+    tenth = np.float32(0.1)
+    noise = np.where(rng.random(400) < 0.5, tenth, np.nextafter(tenth, np.float32(1)))
+    X = np.c_[rng.normal(size=(400, 2)), noise].astype(np.float32)
+    options = {} if name == "least squares" and "solver" in options else options
+    model = clone(ESTIMATORS[name]).set_params(**options)
+    if name == "least squares":
+        model.set_params(alpha=1e-4)
+    model.fit(X, (X[:, 0] > 0).astype(int))
+    assert np.abs(model.coef_).max() < 100
+    assert model.score(X, (X[:, 0] > 0).astype(int)) > 0.95
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize("factor", [1e300, 1e20, 1e-20, 1e-150], ids=str)
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_sparse_columns(name, factor, precision):
+    """Raw columns are what a linear model's penalty speaks of where X is sparse: it may leave nothing of tiny ones."""
+    X = np.where(Z > 0, Z, 0)
+    model = clone(ESTIMATORS[name]).set_params(precision=precision)
+    if name in LINEAR and name != "least squares" and factor < 1:
+        with pytest.raises(ValueError, match=r"alpha, leaves nothing of columns 0, 1.*MaxAbsScaler"):
+            model.fit(sparse.csr_array(X * factor), Y)
+        return
+    model.fit(sparse.csr_array(X * factor), Y)
+    assert model.score(sparse.csr_array(X * factor), Y) >= 0.9
+    assert_sound(model, sparse.csr_array(X * factor))
+
+
+def test_a_penalty_that_leaves_nothing_is_an_error():
+    for estimator in (LeastSquaresClassifier(), SoftmaxClassifier(alpha=1e-4), HingeClassifier(alpha=1e-4)):
+        with pytest.raises(
+            ValueError, match=r"alpha, leaves nothing of columns 0, 1, 2, 3, 4, \.\.\. .*StandardScaler"
+        ):
+            estimator.fit(Z * 1e-150, Y)
+        one = Z.copy()
+        one[:, 3] *= 1e-30
+        with pytest.raises(ValueError, match="leaves nothing of column 3 "):
+            estimator.fit(one, Y)
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_raw_columns_that_overflow_are_an_error(precision):
+    for estimator in (SoftmaxClassifier(solver="sgd", learning_rate_init=0.1), MLPClassifierTorch()):
+        estimator.set_params(standardize=False, precision=precision)
+        with pytest.raises(ValueError, match="Training diverged"):
+            estimator.fit(WINE * 1e300, Y)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("kind", [np.float64, np.float32])
+def test_rows_far_from_all_that_was_learnt(name, kind):
+    """Finite probabilities that add up, or an error that names the row."""
+    model = clone(ESTIMATORS[name]).fit(WINE.astype(kind), Y)
+    row = WINE[:1].astype(kind)
+    for value in (1e30, np.finfo(kind).max / 2):
+        X = np.vstack([row, np.where(np.arange(13) < 3, kind(value), row)])
+        try:
+            p = model.predict_proba(X)
+        except ValueError as error:
+            assert "scores of row 1" in str(error)
+        else:
+            assert np.isfinite(p).all()
+            np.testing.assert_allclose(p.sum(1), 1, rtol=1e-5)
+            assert np.isfinite(model.predict_log_proba(X)).all()
+
+
+def test_warm_starts_go_on_in_the_same_columns():
+    X = DENSE["time stamps"]
+    for estimator in (SoftmaxClassifier(solver="sgd"), MLPClassifierTorch((8,), tol=0, learning_rate="constant")):
+        estimator.set_params(precision="float32", warm_start=True, random_state=0, max_iter=3)
+        before = estimator.fit(X, Y).decision_function(X)
+        estimator.set_params(learning_rate_init=1e-12, max_iter=1).fit(X, Y)
+        np.testing.assert_allclose(estimator.decision_function(X), before, atol=1e-3)
+        estimator.set_params(learning_rate_init=0.01).partial_fit(X, Y)
+        assert np.isfinite(estimator.decision_function(X)).all()
+
+
+def test_early_stopping_and_calibration_see_the_same_columns():
+    X = DENSE["time stamps"]
+    for name in ("softmax", "mlp"):
+        model = clone(ESTIMATORS[name]).set_params(early_stopping=True, calibration="sigmoid", precision="float32")
+        model.fit(X, Y)
+        assert max(model.validation_scores_) > 0.9
+        assert model.score(X, Y) > 0.9
+        assert_sound(model, X)
+
+
+def test_callbacks_meet_the_users_columns():
+    from skorch.callbacks import Callback
+
+    seen = {}
+
+    class Look(Callback):
+        def on_batch_end(self, net, batch=None, training=None, **kwargs):
+            seen["batch"] = np.asarray(batch[0])
+
+        def on_train_end(self, net, X=None, y=None, **kwargs):
+            seen["scores"] = net.module_(torch.from_numpy(X)).detach().numpy()
+
+    X = DENSE["time stamps"].astype(np.float64)
+    model = MLPClassifierTorch((8,), callbacks=[Look()], precision="float32", batch_size=178, max_iter=2).fit(X, Y)
+    np.testing.assert_allclose(seen["scores"], model.decision_function(X), atol=1e-4)
+    np.testing.assert_allclose(np.sort(seen["batch"], 0), np.sort(X, 0), atol=0.01)
+
+
+# ---- statistics ---------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.sampled_from([np.float64, np.float32]),
+    st.integers(-300, 300),
+    st.floats(0, 1e6),
+    st.integers(0, 2**32 - 1),
+)
+def test_statistics_are_those_of_longdouble(kind, exponent, mean, seed):
+    rng = np.random.default_rng(seed)
+    exponent = exponent if kind is np.float64 else exponent // 10
+    values = ((rng.normal(size=(2100, 2)) + np.array([mean, -mean])) * 10.0**exponent).astype(kind)
+    weight = rng.uniform(0, 2, 2100)
+    rows = DenseRows(torch.from_numpy(values), CPU, torch.float32)
+    columns = Columns.measure(rows, None, weight)
+    exact, share = values.astype(np.longdouble), (weight / weight.sum())[:, None].astype(np.longdouble)
+    center = (share * exact).sum(0)
+    spread = np.sqrt((share * (exact - center) ** 2).sum(0))
+    eps = np.finfo(kind).eps
+    assert (np.abs(columns.mean - center) <= 100 * eps * spread + 4e-16 * np.abs(center)).all()
+    np.testing.assert_allclose(columns.deviation, spread.astype(float), rtol=1e4 * eps + 1e-15 * mean)
+
+
+def test_statistics_where_values_are_missing_and_sums_overflow():
+    values = np.array([[1.7e308, np.nan, np.nan], [1.7e308, 1e-300, np.nan], [-1.7e308, 3e-300, np.nan]])
+    columns = Columns.measure(DenseRows(torch.from_numpy(values), CPU, torch.float32), None, None)
+    np.testing.assert_allclose(columns.mean, [1.7e308 / 3, 2e-300, 0])
+    np.testing.assert_allclose(columns.deviation, [1.7e308 * np.sqrt(8 / 9), 1e-300, 0])
+    np.testing.assert_array_equal(columns.weight, [3, 2, 0])
+    sparse_rows = SparseRows(sparse.csr_array(np.nan_to_num(values)), CPU, torch.float32)
+    np.testing.assert_array_equal(Columns.measure(sparse_rows, None, None).largest, [1.7e308, 3e-300, 0])
+
+
+def test_columns_that_nothing_is_lost_of_have_no_frame():
+    values = np.c_[WINE, np.zeros(len(WINE)), np.full(len(WINE), 255.0)]
+    columns = Columns.measure(DenseRows(torch.from_numpy(values), CPU, torch.float32), None, None)
+    assert columns.frame(torch.float32, True) is None and columns.frame(torch.float64, True) is None
+    far = Columns.measure(DenseRows(torch.from_numpy(Z + 1e5), CPU, torch.float32), None, None)
+    assert far.frame(torch.float32, True) is not None and far.frame(torch.float64, True) is None
+
+
+# ---- columns without values ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"solver": "lbfgs"}, {"normalization": "batch"}, {"precision": "float32"}, {"calibration": "temperature"}],
+    ids=["adam", "lbfgs", "batch", "float32", "calibrated"],
+)
+@pytest.mark.parametrize("name", ["mlp", "ensemble"])
+def test_a_column_that_is_never_known_has_no_influence(name, options):
+    X = WINE.copy()
+    X[:, 2], X[::7, 4] = np.nan, np.nan
+    model = clone(ESTIMATORS[name]).set_params(**options).fit(X, Y)
+    filled = X.copy()
+    filled[:, 2] = np.random.default_rng(0).normal(scale=1e3, size=len(X))
+    np.testing.assert_array_equal(model.predict_proba(filled), model.predict_proba(X))
+    assert model.score(X, Y) > 0.9
+    if name == "mlp":
+        np.testing.assert_array_equal(model.coefs_[0][[2, 13]], 0)
+        assert (model.coefs_[0][14] != 0).any()
+
+
+def test_a_column_whose_values_come_later_is_learnt_then():
+    X = Z.copy()
+    X[:, 0] = np.nan
+    model = MLPClassifierTorch((8,), random_state=0).partial_fit(X, Y, classes=np.unique(Y))
+    model.partial_fit(Z, Y)
+    assert (model.coefs_[0][0] != 0).any() and np.isfinite(model.predict_proba(X)).all()
+
+
+# ---- log-probabilities --------------------------------------------------------------------------------------------
+
+SCORES = st.lists(st.floats(-1e5, 1e5), min_size=3, max_size=3)
+
+
+def exact_logs(scores, link):
+    """With fifty digits, or as many as it takes."""
+    with mpmath.workdps(50):
+        s = [mpmath.mpf(value) for value in scores]
+        if link == "softmax":
+            top = max(s)
+            total = top + mpmath.log(sum(mpmath.exp(v - top) for v in s))
+            return [float(v - total) for v in s]
+        logs = [-mpmath.log1p(mpmath.exp(-v)) if v > 0 else v - mpmath.log1p(mpmath.exp(v)) for v in s]
+        return exact_logs(logs, "softmax")
+
+
+@given(SCORES)
+def test_logarithms_are_those_of_many_digits(scores):
+    tensor = torch.tensor([scores], dtype=torch.float64)
+    for name, link in (("log_loss", "softmax"), ("binary_log_loss", "sigmoid")):
+        found = LOSSES[name]().log_probabilities(tensor)[0]
+        np.testing.assert_allclose(found, exact_logs(scores, link), rtol=1e-9, atol=1e-11)
+        smooth = LabelSmoothing(LOSSES[name](), 0.1).log_probabilities(tensor)[0]
+        np.testing.assert_array_equal(smooth, found)
+        np.testing.assert_allclose(found.exp(), LOSSES[name]().probabilities(tensor)[0], rtol=1e-10, atol=1e-300)
+
+
+class Fixed:
+    """The estimator of these scores, whatever it is asked."""
+
+    def __init__(self, estimator, scores):
+        from skdeep.inputs import OutputSpace
+
+        estimator._computed = lambda X, method, result: (result(torch.as_tensor(scores)), OutputSpace(np.empty(0)))
+        self.estimator = estimator
+
+    def __getattr__(self, name):
+        return lambda: getattr(self.estimator, name)(None)
+
+
+LINKS = {
+    "softmax": SoftmaxClassifier(),
+    "one vs rest": SigmoidClassifier(),
+    "temperature": HingeClassifier(calibration="temperature"),
+    "sigmoid": HingeClassifier(calibration="sigmoid"),
+    "mlp": MLPClassifierTorch((), max_iter=1),
+}
+
+
+def fixed(link, classes, scores, temperature=1.0):
+    estimator = clone(LINKS[link])
+    estimator.classes_, estimator.n_outputs_ = np.arange(classes), 1 if classes == 2 else classes
+    estimator.temperature_ = temperature
+    return Fixed(estimator, scores)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("link", LINKS)
+def test_certainty_has_a_logarithm(link, dtype):
+    three = fixed(link, 3, np.array([[0, -8823, -1]], dtype)).predict_log_proba()
+    expected = exact_logs([0, -8823, -1], "softmax" if link in ("softmax", "temperature", "mlp") else "sigmoid")
+    np.testing.assert_allclose(three[0], expected, rtol=1e-6)
+    two = fixed(link, 2, np.array([[-8823.0], [8823.0]], dtype)).predict_log_proba()
+    np.testing.assert_allclose(two, [[0, -8823], [-8823, 0]], atol=1e-30)
+
+
+@given(
+    st.sampled_from(list(LINKS)),
+    st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=3, max_size=3),
+    st.sampled_from([np.float64, np.float32]),
+    st.sampled_from([1.0, 1e-6, 37.0]),
+)
+def test_logarithms_of_any_finite_scores(link, scores, dtype, temperature):
+    for classes, table in ((3, [scores]), (2, [[s] for s in scores])):
+        given_scores = np.array(table, dtype)
+        model = fixed(link, classes, given_scores, temperature)
+        log_p, p = model.predict_log_proba(), model.predict_proba()
+        assert np.isfinite(log_p).all() and (log_p <= np.finfo(dtype).eps).all()
+        np.testing.assert_array_equal(log_p.argmax(1), model.predict())
+        np.testing.assert_array_equal(p.argmax(1), model.predict())
+        np.testing.assert_allclose(np.exp(log_p), p, rtol=1e-4, atol=1e-30)
+
+
+@given(st.lists(st.floats(-1e5, 1e5), min_size=3, max_size=3))
+def test_logarithms_of_labels(scores):
+    estimator = SigmoidClassifier()
+    estimator.classes_, estimator.n_outputs_, estimator._target_is_multilabel = np.arange(3), 3, True
+    model = Fixed(estimator, np.array([scores]))
+    log_p = model.predict_log_proba()[0]
+    with mpmath.workdps(50):
+        expected = [float(-mpmath.log1p(mpmath.exp(-mpmath.mpf(s)))) for s in scores]
+    np.testing.assert_allclose(log_p, expected, rtol=1e-9, atol=1e-300)
+    np.testing.assert_array_equal(log_p > np.log(0.5), model.predict()[0] == 1)
+
+
+def test_logarithms_of_a_mixture():
+    """An ensemble's, from the scores of its members: the mean of probabilities that are no numbers."""
+    scores = torch.tensor([[[0.0, -2000.0, -1000.0]], [[0.0, -3000.0, -1001.0]]], dtype=torch.float64)
+    model = MLPEnsembleClassifier(2)
+    model.out_activation_, model.temperature_ = "softmax", 1.0
+    model.classes_, model.n_outputs_ = np.arange(3), 3
+    found = Fixed(model, model._of_models(scores)).predict_log_proba()[0]
+    with mpmath.workdps(2000):
+        mean = [(mpmath.exp(a) + mpmath.exp(b)) / 2 for a, b in zip(*scores[:, 0].tolist(), strict=True)]
+        expected = [float(mpmath.log(value / sum(mean))) for value in mean]
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-300)
