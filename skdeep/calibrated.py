@@ -51,7 +51,7 @@ class CalibrationMixin(FittingMixin):
 
     def _link(self, scores: Tensor) -> Tensor:
         if self.calibration == "temperature":
-            scores = scores / torch.as_tensor(self.temperature_).to(scores)
+            scores = scores / torch.as_tensor(self.temperature_, dtype=torch.float64, device="cpu").to(scores)
         if self.calibration is None or self._fitted_multilabel:
             return super()._link(scores)
         return _LINKS[self.calibration]().probabilities(scores)

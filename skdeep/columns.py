@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skdeep._stack import to_numpy64
 from skdeep.batching import MAX_VALUES, DenseRows, SparseRows
 from skdeep.networks import transposed_product
 
@@ -54,8 +55,11 @@ class Columns:
             for start in range(0, n, step):
                 part = slice(start, start + step)
                 X = rows.take(part if subset is None else torch.from_numpy(subset[part]))
-                largest.scatter_reduce_(0, X.col_indices().long(), X.values().abs(), "amax")
-            return cls(zero + n, zero, zero, zero, largest.double().cpu().numpy(), rounding)
+                if X.layout is torch.sparse_csr:
+                    largest.scatter_reduce_(0, X.col_indices().long(), X.values().abs(), "amax")
+                else:
+                    torch.maximum(largest, X.abs().amax(0), out=largest)
+            return cls(zero + n, zero, zero, zero, to_numpy64(largest), rounding)
         total = None
         shift = squares = None
         for start in range(0, n, _CHUNK_ROWS):
@@ -79,8 +83,8 @@ class Columns:
                 mean = share @ centred.nan_to_num_(nan=0.0) / known
             variance = share @ centred.square_() / known - mean.square()
             moments = torch.where(known > 0, torch.stack([mean + shift, variance.clamp_(min=0)]), 0.0)
-            means, variances = moments.double().cpu().numpy()
-            weights, missing = w.sum() * torch.stack([known, gone]).double().cpu().numpy()
+            means, variances = to_numpy64(moments)
+            weights, missing = w.sum() * to_numpy64(torch.stack([known, gone]))
             chunk = cls(weights, missing, means, variances, zero, rounding)
             total = chunk if total is None else total.merged(chunk)
         assert total is not None  # there is at least one row
@@ -205,4 +209,4 @@ def _gram_extent(rows, subset, center: Tensor | None, scale: Tensor | None) -> t
         v, c = s * (product(w) + total * offset - mu * of_one) / m, of_one / m
         norm = torch.sqrt(v.square().sum(0) + c * c)
         v, c = v / norm, c / norm
-    return norm.double().cpu().numpy(), square.double().cpu().numpy() / m + 1.0
+    return to_numpy64(norm), to_numpy64(square) / m + 1.0

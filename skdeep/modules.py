@@ -324,6 +324,9 @@ class TorchClassifier(NeuralNetClassifier):
     def _n_params(self, n_features, n_outputs):
         return _UNKNOWN_WORK
 
+    def _n_weights(self):
+        return _UNKNOWN_WORK
+
     def _new_module(self, problem, generator) -> nn.Module:
         """A module of the user's, with initial parameters; the same on all devices."""
         if isinstance(self.module, nn.Module):

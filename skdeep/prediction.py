@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -14,19 +15,21 @@ from skdeep._threads import threads_for
 from skdeep.inputs import OutputSpace, check_features, float_dtype, resolve_device, rows_of, to_numpy
 from skdeep.losses import Loss
 from skdeep.networks import Network
-from skdeep.problem import chunk_rows
+from skdeep.problem import CHUNK_ROWS, chunk_rows
 
 
-def prediction_dtype(X, device: torch.device) -> torch.dtype:
-    """In which precision to compute scores, however the model was trained."""
-    return torch.float32 if device.type == "mps" or float_dtype(X) == np.float32 else torch.float64
+def prediction_dtype(X, device: torch.device | None = None) -> torch.dtype:
+    """In which precision to compute scores (on a device, given that it may have no float64), however they were learnt."""
+    single = float_dtype(X) == np.float32 or (device is not None and device.type == "mps")
+    return torch.float32 if single else torch.float64
 
 
 def _of_members(members: list, X, result: Callable[[Tensor], Tensor]) -> list[Tensor]:
     """What `result` makes of the scores (n, C) of each of some estimators of one form, in one pass over the rows."""
     leader = members[0]
     X = check_features(leader, X, reset=False)
-    device = resolve_device(leader.device, X, fallback=True)
+    work = min(X.shape[0], CHUNK_ROWS) * leader._n_weights()
+    device = resolve_device(leader.device, X, work, prediction_dtype(X), fallback=True)
     kind = prediction_dtype(X, device)
     rows = rows_of(X, device, kind)
     networks = [member._trained_network(device, kind) for member in members]
@@ -71,6 +74,11 @@ class PredictionMixin:
     def _loss(self, n_outputs: int) -> Loss:
         """The loss for so many score columns."""
         raise NotImplementedError
+
+    def _n_weights(self) -> int:
+        """Number of weights learnt, to judge how much work the scores of a row are."""
+        coefs = getattr(self, self._coef_attribute)
+        return sum(math.prod(coef.shape) for coef in (coefs if isinstance(coefs, list) else [coefs]))
 
     def _trained_network(self, device: torch.device, dtype: torch.dtype) -> Network:
         """The network of the fitted attributes."""

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn import config_context
 from sklearn.metrics import get_scorer
 from torch import Tensor
 
+from skdeep._stack import index_of, to_numpy64
 from skdeep.batching import MAX_VALUES, DenseRows, SparseRows, as_tensor
 from skdeep.inputs import Matrix, rows_of
 from skdeep.losses import Loss
@@ -123,7 +125,8 @@ class Problem:
 
     def tensor(self, array: np.ndarray) -> Tensor:
         """An array on the device; floating-point ones in the compute dtype."""
-        return as_tensor(array).to(self.device, self.dtype if array.dtype.kind == "f" else None)
+        tensor = as_tensor(array)
+        return (tensor.to(self.dtype) if array.dtype.kind == "f" else tensor).to(self.device)
 
     def take(self, rows: np.ndarray) -> Problem:
         """The problem of some of the rows, which are not copied."""
@@ -273,7 +276,7 @@ def make_monitor(
         objective, calibrated = torch.zeros_like(accuracy), accuracy.new_zeros(len(_SHARPNESS), network.n_models)
 
         def of_models(values: Tensor) -> Tensor:
-            return values[torch.as_tensor(models, device=values.device)] if len(values) > 1 else values
+            return values[index_of(models, values)] if len(values) > len(models) else values
 
         step = chunk_rows(network, rows)
         if own:  # a batch has the rows of every model
@@ -298,16 +301,16 @@ def make_monitor(
                     at += (loss.value(scores * factor, wanted) * own_weight).sum(1)
         accuracy /= of_models(weight).sum(1)
         objective, calibrated = (total / of_models(loss_weight).sum(1) for total in (objective, calibrated))
-        losses = objective.double().cpu().numpy()
+        watched = accuracy if scoring is None else -objective if scoring == "loss" else -calibrated.amin(0)
+        marks, losses = to_numpy64(torch.stack([watched, objective]))
         if scorer is None:
-            watched = accuracy if scoring is None else -objective if scoring == "loss" else -calibrated.amin(0)
-            return watched.double().cpu().numpy(), losses
-        marks = []
-        for m, model in enumerate(models):
-            data = held_out[model if own else 0]
-            argument = {} if data.sample_weight is None else {"sample_weight": data.sample_weight}
-            marks.append(scorer(fitted(network, m), data.X, labels(data.codes), **argument))
-        return np.array(marks), losses
+            return marks, losses
+        with config_context(array_api_dispatch=False):  # labels, predictions and scores are NumPy, wherever X is
+            for m, model in enumerate(models):
+                data = held_out[model if own else 0]
+                argument = {} if data.sample_weight is None else {"sample_weight": data.sample_weight}
+                marks[m] = scorer(fitted(network, m), data.X, labels(data.codes), **argument)
+        return marks, losses
 
     return monitor
 

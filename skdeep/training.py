@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep._stack import add_scaled_, number, per_model
+from skdeep._stack import add_scaled_, index_of, number, per_model, to_numpy64
 from skdeep.batching import Batch, Batches
 from skdeep.losses import Loss
 from skdeep.networks import Network
@@ -272,7 +272,7 @@ class _Stack:
     def epoch(self, loss: Loss, plan: Plan, epoch: int, observer: Observer | None) -> np.ndarray:
         """One pass over the data; returns the objective of each model, its data term as met along the way."""
         factors = self.schedule(plan, epoch)
-        penalty = self.penalty.value(self.network.penalised())
+        norms = self.penalty.norms(self.network.penalised())
         total = self.network.params[0].new_zeros(self.network.n_models)
         watcher = observer if observer is not None and observer.watches_batches else None
         for index, batch in enumerate(self.batches.epoch()):
@@ -286,13 +286,13 @@ class _Stack:
                 part = self.select(batch.models)
                 value = part.step(loss, batch, plan, factor[batch.models], watcher)
                 self.put(batch.models, part)
-                models = torch.as_tensor(batch.models, device=total.device)
-                total.index_add_(0, models, value * _rows_per_model(batch.size, value))
+                total.index_add_(0, index_of(batch.models, total), value * _rows_per_model(batch.size, value))
             if watcher:
                 watcher.batch_end(batch, value)
         for progress, n in zip(self.progress, self.batches.n_rows, strict=True):
             progress.samples += int(n)
-        return total.double().cpu().numpy() / self.batches.n_rows + penalty
+        data, *norms = to_numpy64(torch.cat([total.unsqueeze(0), norms]))  # the only time that the host waits
+        return data / self.batches.n_rows + self.penalty.of_norms(np.reshape(norms, (-1, len(data))))
 
 
 @torch.no_grad()
@@ -401,7 +401,7 @@ def _finish(stack: _Stack, models: np.ndarray) -> None:
     for m in models:
         p = stack.progress[m]
         current = stack.network.copy_of(m)
-        if not all(bool(torch.isfinite(param).all()) for param in current) and p.error is None:
+        if not bool(torch.stack([torch.isfinite(param).all() for param in current]).all()) and p.error is None:
             p.error = f"parameters became non-finite in epoch {p.n_iter + 1}"
         p.params = p.params if p.watch_score and p.params is not None else current
         p.optimizer_state = stack.optimizer.state(m)
