@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import repeat
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -317,24 +317,25 @@ class Batches:
 
     def _shared_epoch(self) -> Iterator[Batch]:
         n = int(self.n_rows[0])
-        if n <= self.batch_size:  # a batch of all rows has no order to draw, and stays as it is
-            if self._full is None:
-                rows, everything = self._placed(self.subset) if self.subset is not None else (slice(0, n),) * 2
-                X, target = self._values(rows), self._as_numbers(self._shared_target(everything))
-                X = X.clone() if isinstance(X, Tensor) else X
-                self._full = Batch(X, target, self._shared_weight(everything), n, None)
+        if self._full is not None:
             yield self._full
             return
-        everything: Tensor | slice = slice(0, n)
-        parts: Iterable[Tensor | slice] = (slice(i, min(i + self.batch_size, n)) for i in range(0, n, self.batch_size))
-        if self.shuffle or self.subset is not None:
+        rows = everything = cast("Tensor | slice", slice(0, n))
+        if self.subset is not None or (self.shuffle and n > self.batch_size):
             rows, everything = self._placed(self._order(0))
-            parts = rows.split(self.batch_size)
-        targets = self._shared_target(everything).split(self.batch_size, dim=1)
-        weight = self._shared_weight(everything)
+        target, weight = self._shared_target(everything), self._shared_weight(everything)
+        if n <= self.batch_size:  # a batch of all rows has no order to draw, and stays as it is
+            X = self._values(rows)
+            X = X.clone() if isinstance(X, Tensor) else X
+            self._full = Batch(X, self._as_numbers(target), weight, n, None)
+            yield self._full
+            return
+        slices = (slice(i, min(i + self.batch_size, n)) for i in range(0, n, self.batch_size))
+        parts: Iterable[Tensor | slice] = rows.split(self.batch_size) if isinstance(rows, Tensor) else slices
+        targets = target.split(self.batch_size, dim=1)
         weights = repeat(None) if weight is None else weight.split(self.batch_size, dim=1)
-        for part, target, of_batch in zip(parts, targets, weights, strict=False):
-            yield Batch(self._values(part), self._as_numbers(target), of_batch, target.shape[1], None)
+        for part, of_target, of_batch in zip(parts, targets, weights, strict=False):
+            yield Batch(self._values(part), self._as_numbers(of_target), of_batch, of_target.shape[1], None)
 
     def _own_epoch(self) -> Iterator[Batch]:
         subsets = self.subset if isinstance(self.subset, list) else [self.subset] * len(self.generators)

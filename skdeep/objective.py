@@ -52,8 +52,8 @@ class Objective:
                 else:
                     whole.index_add_(0, index_of(models, point), part * per_model(share, part))
         self.network.complete_(gradients, self.penalty)
-        data, *norms = to_numpy64(torch.cat([total.unsqueeze(0), self.penalty.norms(self.network.penalised())]))
-        return data + self.penalty.of_norms(np.reshape(norms, (-1, len(data)))), _flat(gradients)
+        values = to_numpy64(torch.cat([total.unsqueeze(0), self.penalty.norms(self.network.penalised())]))
+        return values[0] + self.penalty.of_norms(values[1:]), _flat(gradients)
 
 
 def _flat(tensors: list[Tensor]) -> Tensor:

@@ -19,7 +19,7 @@ from skdeep.problem import CHUNK_ROWS, chunk_rows
 
 
 def prediction_dtype(X, device: torch.device | None = None) -> torch.dtype:
-    """In which precision to compute scores (on a device, given that it may have no float64), however they were learnt."""
+    """In which precision to compute scores, however they were learnt; on a device, which may have no float64."""
     single = float_dtype(X) == np.float32 or (device is not None and device.type == "mps")
     return torch.float32 if single else torch.float64
 

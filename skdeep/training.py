@@ -291,8 +291,8 @@ class _Stack:
                 watcher.batch_end(batch, value)
         for progress, n in zip(self.progress, self.batches.n_rows, strict=True):
             progress.samples += int(n)
-        data, *norms = to_numpy64(torch.cat([total.unsqueeze(0), norms]))  # the only time that the host waits
-        return data / self.batches.n_rows + self.penalty.of_norms(np.reshape(norms, (-1, len(data))))
+        values = to_numpy64(torch.cat([total.unsqueeze(0), norms]))  # the only time that the host waits
+        return values[0] / self.batches.n_rows + self.penalty.of_norms(values[1:])
 
 
 @torch.no_grad()
