@@ -165,7 +165,7 @@ def test_the_solver_does_not_depend_on_the_precision(precision):
 
 def test_no_float64_on_mps(monkeypatch):
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
-    with pytest.raises(ValueError, match="float64.*mps.*float32"):
+    with pytest.raises(ValueError, match=r"float64.*mps.*float32"):
         MLPClassifierTorch((4,), device="mps", precision="float64").fit(X, Y)
 
 

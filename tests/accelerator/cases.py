@@ -39,13 +39,13 @@ from skdeep import (
 )
 from skdeep.model_selection import GridSearchCV, regularization_path
 
-X, Y = (data[:200] for data in load_digits(return_X_y=True))
+X, Y = (data[:120] for data in load_digits(return_X_y=True))
 X = X[:, np.flatnonzero(X.std(0) > 1)]
 FEW = X[:, 10:14]
 SINGLE = X.astype(np.float32)
 TABLE = np.column_stack([Y % 2 == 0, Y >= 5])
 WEIGHT = np.random.default_rng(0).uniform(0.5, 2, len(Y))
-SOME = np.r_[np.zeros(30), np.ones(170)]
+SOME = np.r_[np.zeros(20), np.ones(100)]
 HOLES = np.where((np.arange(len(X))[:, None] % 7 == 0) & (np.arange(X.shape[1]) == 5), np.nan, X)
 ROWS = sparse.csr_array(X)
 
@@ -62,7 +62,7 @@ def conv(n_outputs):
 
 
 Softmax, Sigmoid, Hinge, Squares, MLP, Ensemble, Torch = (
-    functools.partial(cls, **{"random_state": 0, "max_iter": 3, **params})
+    functools.partial(cls, **{"random_state": 0, "max_iter": 2, **params})
     for cls, params in (
         (SoftmaxClassifier, {"solver": "sgd"}),
         (SigmoidClassifier, {"solver": "sgd"}),
@@ -228,7 +228,7 @@ fits("data", "mlp holes", MLP(), HOLES)
 fits("data", "mlp holes of the device", MLP(), there(HOLES.astype(np.float32)))
 fits("data", "mlp half of the device", MLP(), there(X.astype(np.float16)))
 fits("data", "mlp column-major of the device", MLP(), lambda place: place(SINGLE).t().contiguous().t())
-fits("data", "torch images", Torch(module=conv), lambda place: place(np.resize(SINGLE, (200, 1, 6, 6))))
+fits("data", "torch images", Torch(module=conv), lambda place: place(np.resize(SINGLE, (120, 1, 6, 6))))
 fits(
     *("data", "softmax, all of the device", Softmax(), there(SINGLE), there(Y)),
     **{"sample_weight": there(WEIGHT.astype(np.float32)), "sample_weight_val": there(SOME.astype(np.float32))},
@@ -323,8 +323,9 @@ def callbacks(place):
 @case("use")
 def auto(place):
     """By default, a step that is small is the CPU's, as is what needs float64 or sparse products on MPS."""
-    wide = {"hidden_layer_sizes": (512, 512), "max_iter": 1, "device": "auto"}
-    models = [(make(device="auto"), X, 0) for make in (Softmax, Hinge, Squares, MLP, Ensemble)]
+    device = {"device": "cpu" if place is CPU else "auto"}
+    wide = {"hidden_layer_sizes": (512, 512), "max_iter": 1, **device}
+    models = [(make(**device), X, 0) for make in (Softmax, Hinge, Squares, MLP, Ensemble)]
     models += [(MLP(**wide), X, 1 if emulator.KIND == "cuda" else 0)]
     models += [(MLP(**wide), ROWS, 1 if emulator.KIND == "cuda" else 0)]
     models += [(MLP(**wide, precision="float32"), X, 1)]
@@ -354,9 +355,9 @@ for name, model, options in [
     ("softmax float32", Softmax(precision="float32"), {}),
     ("softmax in order", Softmax(shuffle=False), {"X": SINGLE}),
     ("softmax early", Softmax(early_stopping=True), {"X": SINGLE}),
-    ("softmax early, one batch", Softmax(early_stopping=True, batch_size=200), {"X": SINGLE}),
+    ("softmax early, one batch", Softmax(early_stopping=True, batch_size=120), {"X": SINGLE}),
     ("softmax lbfgs", Softmax(solver="lbfgs"), {}),
-    ("softmax large batch", Softmax(batch_size=100), {}),
+    ("softmax large batch", Softmax(batch_size=60), {}),
     ("softmax bytes", Softmax(), {"X": X.astype(np.uint8)}),
     ("softmax sparse", Softmax(early_stopping=True), {"X": ROWS}),
     ("hinge", Hinge(), {"X": SINGLE}),

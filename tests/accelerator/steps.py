@@ -85,7 +85,7 @@ def main() -> None:
     for name in SETTINGS:
         for n in (2, 4):
             counts(name, n, 1)  # what is made once in a process
-        per_epoch = {n: (counts(name, n, 6) - counts(name, n, 4)) / 2 for n in (2, 4)}
+        per_epoch = {n: (counts(name, n, 4) - counts(name, n, 2)) / 2 for n in (2, 4)}
         launches, waits = (per_epoch[4] - per_epoch[2]) / 2
         of_epoch = {"launches": launches, "waits": waits, "waits of an epoch": per_epoch[2][1] - 2 * waits}
         print(json.dumps({"name": name, **of_epoch}), flush=True)
