@@ -83,7 +83,10 @@ warm_start : bool, default=False
 random_state : int, RandomState instance or None, default=None
     Seed of initial weights, order of rows and splits. No global generator is touched.
 device : str or torch.device, default="auto"
-    Where to compute. "auto" takes CUDA, then MPS, then the CPU; a tensor on an accelerator is used where it lies.
+    Where to compute. The model is the same everywhere, up to rounding. "auto" takes an accelerator where a step is work
+    enough for it to gain (10⁷ multiply-adds): CUDA, else MPS for work in single precision on dense X; else the CPU. A
+    tensor on an accelerator is used where it lies. On "mps", which has no float64, the linear classifiers' "lbfgs" and
+    "exact" are computed on the CPU, all else in float32, and batches of sparse rows are dense.
 precision : {{"auto", "float64", "float32", "bfloat16"}}, default="auto"
     Of the arithmetic in training. "auto" is float64 where the work is so small that it costs no time (up to 2²⁷
     multiply-adds per epoch) and for the linear classifiers' "lbfgs", else float32. "bfloat16" computes the matrix
@@ -146,10 +149,10 @@ _SOLVERS = """
 solver : {"auto", "sgd", "adam", "adamw", "lbfgs"}, default="auto"
     Mini-batch gradient descent with momentum, Adam, Adam with decoupled weight decay, or the exact solver (smooth
     objectives only): full batches in float64, with Newton steps up to 1024 weights and L-BFGS beyond. With
-    ``tol=1e-8`` it ends at the optimum up to rounding. "auto" is the exact one on a CPU where that is no more work
-    than 1500 mini-batch steps, else "sgd": so it is on larger data, with L1 or the plain hinge loss, in
-    ``partial_fit``, with skorch's callbacks, and where ``batch_size``, ``learning_rate``, ``learning_rate_init`` or
-    ``precision`` are given. ``solver_`` tells which it was.
+    ``tol=1e-8`` it ends at the optimum up to rounding. "auto" is the exact one where that is no more work than
+    1500 mini-batch steps, else "sgd": so it is on larger data, with L1 or the plain hinge loss, in ``partial_fit``,
+    with skorch's callbacks, in bfloat16, and where ``batch_size``, ``learning_rate`` or ``learning_rate_init`` are
+    given. ``solver_`` tells which it was.
 """
 
 LEARNING_RATES = """

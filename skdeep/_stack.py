@@ -42,6 +42,28 @@ def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(value, dtype=dtype, device=device)
 
 
+def to_device(values: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Values of the host (an index, a mask, a batch) on a device, for which the host does not wait.
+
+    They are cast first, for not every device has float64. A GPU reads them from pinned memory while the host goes on:
+    a block of their own, which torch's allocator does not hand out again before they have been read.
+    """
+    values = values if dtype is None else values.to(dtype)
+    if values.device.type == "cpu" and device.type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
+
+
+def to_numpy64(values: Tensor) -> np.ndarray:
+    """Values of a device as float64 on the host, where every device can have it."""
+    return values.cpu().double().numpy()
+
+
+def index_of(models: np.ndarray, like: Tensor) -> Tensor:
+    """The indices of some models where `like` is."""
+    return to_device(torch.as_tensor(models, device="cpu"), like.device)
+
+
 def number(value: float, like: Tensor) -> Tensor:
     """A number as a tensor without axes: torch makes one of each Python number it meets, at every step."""
     return _number(value, like.dtype, like.device)
@@ -49,8 +71,7 @@ def number(value: float, like: Tensor) -> Tensor:
 
 def select(tensor: Tensor, models: np.ndarray) -> Tensor:
     """A copy of some of the models, with the same order of axes in memory."""
-    index = torch.as_tensor(models, device=tensor.device)
-    return torch.empty_like(tensor[: len(models)]).copy_(tensor[index])
+    return torch.empty_like(tensor[: len(models)]).copy_(tensor[index_of(models, tensor)])
 
 
 def csr_tensor(start: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from skdeep.calibrated import CalibrationMixin
 from skdeep.fitting import draw_seeds
-from skdeep.inputs import OutputSpace, rows_of, to_numpy
-from skdeep.prediction import prediction_dtype
+from skdeep.inputs import OutputSpace, to_numpy
 from skdeep.problem import Problem, TrainingState, make_monitor, scores_of
 from skdeep.scoring import as_score, knowing
 from skdeep.splits import DIVIDED, KEPT, Folds, fold_of_rows
@@ -148,8 +147,8 @@ class FoldBaggingMixin(CalibrationMixin):
     @torch.no_grad()
     def _judge(self, problem: Problem, weight: np.ndarray | None, folds: Folds) -> None:
         """Calibrate on the out-of-fold scores, and keep what the ensemble says of rows that are new to it."""
-        tensor = (problem.device, prediction_dtype(problem.source, problem.device))
-        data = rows_of(problem.source, *tensor)
+        data = self._rows(problem.source, problem.device, self._needs_float64)
+        tensor = problem.device, data.dtype
 
         def out_of_fold() -> list[Tensor]:
             networks = [estimator._trained_network(*tensor) for estimator in self.estimators_]

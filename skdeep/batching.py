@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import repeat
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from scipy import sparse
 from scipy.sparse._sparsetools import csr_row_index  # what X[rows] does, five times faster than all around it
 from torch import Tensor
 
-from skdeep._stack import csr_tensor
+from skdeep._stack import csr_tensor, index_of, to_device
 from skdeep.frame import Frame
 
 # Share of a device's free memory that resident training data may take.
@@ -44,11 +44,18 @@ def as_tensor(array: np.ndarray) -> Tensor:
         return torch.from_numpy(array)
 
 
-def _fits(n_bytes: int, device: torch.device) -> bool:
-    if device.type != "cuda":
-        return True
+def free_memory(device: torch.device) -> int:
+    """Bytes of a GPU that are free, those included that torch keeps for the tensors to come."""
     free, _ = torch.cuda.mem_get_info(device)
-    return n_bytes <= _RESIDENT_SHARE * free
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def _home(values: Tensor, device: torch.device, n_bytes: int) -> torch.device:
+    """Where data stays in training: on the device if it fits and can be there as it is, else with the host."""
+    if device.type == "mps" and values.dtype is torch.float64:  # rounded to float32, it could not be centred any more
+        return torch.device("cpu")
+    fits = device.type != "cuda" or n_bytes <= _RESIDENT_SHARE * free_memory(device)
+    return device if fits else torch.device("cpu")
 
 
 class _Rows:
@@ -61,12 +68,24 @@ class _Rows:
     """
 
     frame: Frame | None = None
+    device: torch.device
     dtype: torch.dtype
+
+    @property
+    def home(self) -> torch.device:
+        """Where the data lies: if not where batches are wanted, it is streamed."""
+        raise NotImplementedError
 
     def exactly(self, dtype: torch.dtype, frame: Frame | None = None):
         """The same rows in another dtype and frame."""
         rows = copy.copy(self)
         rows.dtype, rows.frame = dtype, frame
+        return rows
+
+    def at_home(self, dtype: torch.dtype):
+        """The same rows as they are, in another dtype, where the data lies."""
+        rows = self.exactly(dtype)
+        rows.device = self.home
         return rows
 
 
@@ -82,15 +101,23 @@ class DenseRows(_Rows):
     """
 
     def __init__(self, X: Tensor, device: torch.device, dtype: torch.dtype):
-        self.X = X.to(device) if _fits(X.numel() * X.element_size(), device) else X
+        self.X = X.to(_home(X, device, X.numel() * X.element_size()))
         self.device, self.dtype = device, dtype
         # memory for the rows that are taken, and for their conversion: writing where memory is already mapped is 3
         # times faster than into a fresh block per batch, and blocks that come and go leave holes
-        self._gathered = torch.empty(0, dtype=X.dtype, device=self.X.device)
-        self._converted = torch.empty(0, dtype=dtype)
+        self._gathered = self.X.new_empty(0)
+        self._converted = torch.empty(0, dtype=dtype, device="cpu")
 
     def __len__(self) -> int:
         return len(self.X)
+
+    @property
+    def home(self):
+        return self.X.device
+
+    @property
+    def _streamed(self) -> bool:
+        return self.X.device.type != self.device.type
 
     @property
     def n_features(self) -> int:
@@ -101,27 +128,37 @@ class DenseRows(_Rows):
         """Values of a row."""
         return self.n_features
 
+    @property
+    def index_device(self) -> torch.device:
+        """Where indices of rows are best, though `take` has them from anywhere."""
+        return self.X.device
+
     def take(self, rows: Tensor | slice) -> Tensor:
         """Rows by index (B,) or (K, B), or a slice: ``(B, d)`` or ``(K, B, d)``. Valid until the next call."""
         if isinstance(rows, slice):
             if self.X.stride(0) == 1 and self.frame is None:  # column-major: converted in the order of its memory
                 return self._convert(self.X[rows].t()).t()
             return self._convert(self.X[rows])
-        flat = (rows if rows.ndim == 1 else rows.flatten()).to(self.X.device)
-        size = len(flat) * self.n_features
+        values = self._convert(self._gather(to_device(rows if rows.ndim == 1 else rows.flatten(), self.X.device)))
+        return values if rows.ndim == 1 else values.view(*rows.shape, -1)
+
+    def _gather(self, rows: Tensor) -> Tensor:
+        if self._streamed:  # the last batch may still be on its way: each has memory of its own
+            return torch.index_select(self.X, 0, rows)
+        size = len(rows) * self.n_features
         if self._gathered.numel() < size:
             self._gathered = self._gathered.new_empty(size)
-            if self.X.device.type == "cpu" and self.device.type == "cuda":
-                self._gathered = self._gathered.pin_memory()
-        room = self._gathered.as_strided((len(flat), self.n_features), (self.n_features, 1))
-        values = self._convert(torch.index_select(self.X, 0, flat, out=room))
-        return values if rows.ndim == 1 else values.view(*rows.shape, -1)
+        room = self._gathered.as_strided((len(rows), self.n_features), (self.n_features, 1))
+        return torch.index_select(self.X, 0, rows, out=room)
 
     def _convert(self, values: Tensor) -> Tensor:
         if self.frame is not None:
             values = self.frame.rows(values)
+        if self._streamed:  # as whichever is smaller, bytes of an image or rounded floats
+            smaller = min(values.dtype, self.dtype, key=lambda dtype: dtype.itemsize)
+            return to_device(values, self.device, smaller).to(self.dtype)
         if self.device.type != "cpu" or values.dtype == self.dtype:
-            return values.to(self.device, self.dtype, non_blocking=True)
+            return values.to(self.dtype)
         if len(self._converted) < values.numel() or self._converted.dtype != self.dtype:
             self._converted = self._converted.new_empty(values.numel(), dtype=self.dtype)
         return self._converted[: values.numel()].view(values.shape).copy_(values)
@@ -129,6 +166,8 @@ class DenseRows(_Rows):
 
 class SparseRows(_Rows):
     """Rows of a CSR matrix; batches are CSR tensors, block-diagonal where each model has its own rows.
+
+    On MPS, which has no sparse products, batches are dense.
 
     Parameters
     ----------
@@ -138,9 +177,12 @@ class SparseRows(_Rows):
     """
 
     def __init__(self, X: sparse.csr_array, device: torch.device, dtype: torch.dtype):
-        self.start = as_tensor(X.indptr.astype(X.indices.dtype, copy=False)).to(device)
-        self.columns = as_tensor(X.indices).to(device)  # SciPy's 32 bits where they do: half the memory to read
-        self.values = as_tensor(X.data).to(device)
+        values = as_tensor(X.data)
+        home = _home(values, device, X.indices.nbytes + X.data.nbytes)
+        #: With the host, which has to know how many values a batch has.
+        self.start = as_tensor(X.indptr.astype(X.indices.dtype, copy=False))
+        self.columns = as_tensor(X.indices).to(home)  # SciPy's 32 bits where they do: half the memory to read
+        self.values = values.to(home)
         self.n_features = X.shape[1]
         self.device, self.dtype = device, dtype
 
@@ -148,35 +190,61 @@ class SparseRows(_Rows):
         return len(self.start) - 1
 
     @property
+    def home(self):
+        return self.values.device
+
+    @property
+    def _dense(self) -> bool:
+        return self.device.type == "mps"
+
+    @property
     def row_values(self) -> int:
         """Values of a row, on average."""
-        return 1 + len(self.values) // max(1, len(self))
+        return self.n_features if self._dense else 1 + len(self.values) // max(1, len(self))
+
+    @property
+    def index_device(self) -> torch.device:
+        """Where indices of rows are best, though `take` has them from anywhere."""
+        return self.start.device
 
     def take(self, rows: Tensor | slice) -> Tensor:
         """Rows by index (B,) or (K, B), or a slice, as one CSR tensor; see `skdeep.networks` for the shapes."""
         if isinstance(rows, slice):
-            rows = torch.arange(*rows.indices(len(self)), device=self.device)
+            rows = torch.arange(*rows.indices(len(self)), device="cpu")
         n_blocks = len(rows) if rows.ndim == 2 else 1
-        flat = rows.reshape(-1).to(self.device)
+        flat = rows.reshape(-1).cpu()
         first = self.start.index_select(0, flat)
         length = self.start.index_select(0, flat + 1) - first
         end = length.cumsum(0, dtype=length.dtype)
-        new_start = torch.cat([end.new_zeros(1), end])
+        start = torch.cat([end.new_zeros(1), end])
         size = int(end[-1])
-        if self.device.type == "cpu":
+        if self.values.device.type == "cpu":
             columns, values = self.columns.new_empty(size), self.values.new_empty(size)
             parts = (flat.to(self.start.dtype), self.start, self.columns, self.values, columns, values)
             csr_row_index(len(flat), *(part.numpy() for part in parts))
+            columns, values = to_device(columns, self.device), to_device(values, self.device)
+            start = to_device(start, self.device)
         else:
-            position = torch.repeat_interleave(first - new_start[:-1], length, output_size=size)
+            moved = to_device(torch.cat([start, first - start[:-1]]), self.device)  # in one piece
+            start, ahead = moved.split([len(flat) + 1, len(flat)])
+            position = ahead.index_select(0, self._row_of_values(start, size))
             position += torch.arange(size, device=self.device)
             columns, values = self.columns.index_select(0, position), self.values.index_select(0, position)
         if self.frame is not None:
             values = self.frame.values(values, columns)
+        values = values.to(self.dtype)
+        if self._dense:
+            place = self._row_of_values(start, size).long() * self.n_features + columns
+            matrix = values.new_zeros(len(flat) * self.n_features).scatter_(0, place, values)
+            return matrix.view(*rows.shape, self.n_features)
         if n_blocks > 1:
-            block = torch.arange(n_blocks, device=self.device).repeat_interleave(rows.shape[1])
-            columns = columns + torch.repeat_interleave(block * self.n_features, length)
-        return csr_tensor(new_start, columns, values.to(self.dtype), (len(flat), n_blocks * self.n_features))
+            block = self._row_of_values(start, size) // rows.shape[1]
+            columns = columns + block.long() * self.n_features
+        return csr_tensor(start, columns, values, (len(flat), n_blocks * self.n_features))
+
+    def _row_of_values(self, start: Tensor, size: int) -> Tensor:
+        """Which row of a batch each of its values is in; known to be so many, the host need not wait for the sum."""
+        return torch.repeat_interleave(start.diff(), output_size=size)
 
 
 @dataclass(frozen=True)
@@ -296,24 +364,25 @@ class Batches:
 
     def _shared_epoch(self) -> Iterator[Batch]:
         n = int(self.n_rows[0])
-        if n <= self.batch_size:  # a batch of all rows has no order to draw, and stays as it is
-            if self._full is None:
-                rows = slice(0, n) if self.subset is None else torch.from_numpy(self.subset)
-                X, target = self._values(rows), self._as_numbers(self._shared_target(rows))
-                X = X.clone() if isinstance(X, Tensor) else X
-                self._full = Batch(X, target, self._shared_weight(rows), n, None)
+        if self._full is not None:
             yield self._full
             return
-        everything: Tensor | slice = slice(0, n)
-        parts: Iterable[Tensor | slice] = (slice(i, min(i + self.batch_size, n)) for i in range(0, n, self.batch_size))
-        if self.shuffle or self.subset is not None:
-            everything = torch.from_numpy(self._order(0)).to(self.target.device)
-            parts = everything.split(self.batch_size)
-        targets = self._shared_target(everything).split(self.batch_size, dim=1)
-        weight = self._shared_weight(everything)
+        rows = everything = cast("Tensor | slice", slice(0, n))
+        if self.subset is not None or (self.shuffle and n > self.batch_size):
+            rows, everything = self._placed(self._order(0))
+        target, weight = self._shared_target(everything), self._shared_weight(everything)
+        if n <= self.batch_size:  # a batch of all rows has no order to draw, and stays as it is
+            X = self._values(rows)
+            X = X.clone() if isinstance(X, Tensor) else X
+            self._full = Batch(X, self._as_numbers(target), weight, n, None)
+            yield self._full
+            return
+        slices = (slice(i, min(i + self.batch_size, n)) for i in range(0, n, self.batch_size))
+        parts: Iterable[Tensor | slice] = rows.split(self.batch_size) if isinstance(rows, Tensor) else slices
+        targets = target.split(self.batch_size, dim=1)
         weights = repeat(None) if weight is None else weight.split(self.batch_size, dim=1)
-        for rows, target, of_batch in zip(parts, targets, weights, strict=False):
-            yield Batch(self._values(rows), self._as_numbers(target), of_batch, target.shape[1], None)
+        for part, of_target, of_batch in zip(parts, targets, weights, strict=False):
+            yield Batch(self._values(part), self._as_numbers(of_target), of_batch, of_target.shape[1], None)
 
     def _own_epoch(self) -> Iterator[Batch]:
         subsets = self.subset if isinstance(self.subset, list) else [self.subset] * len(self.generators)
@@ -337,9 +406,15 @@ class Batches:
         return order if subset is None else subset[order]
 
     def _weight_of(self, models: np.ndarray) -> Tensor | None:
-        if self.weight is None or self.weight.ndim == 1:
+        if self.weight is None or self.weight.ndim == 1 or len(models) == len(self.weight):
             return self.weight
-        return self.weight[torch.as_tensor(models, device=self.weight.device)]
+        return self.weight[index_of(models, self.weight)]
+
+    def _placed(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Indices of rows where the rows want them, and where the targets are."""
+        index = torch.from_numpy(rows)
+        of_targets = to_device(index, self.target.device)
+        return index if self.rows.index_device.type == "cpu" else of_targets, of_targets
 
     def _shared_target(self, rows: Tensor | slice) -> Tensor:
         return (self.target[rows] if isinstance(rows, slice) else self.target.index_select(0, rows)).unsqueeze(0)
@@ -362,14 +437,14 @@ class Batches:
         for i, m in enumerate(models):
             index[i] = orders[m][0]  # fill up with a row of its own: no other row may touch a model
             index[i, : sizes[i]] = orders[m][start : start + sizes[i]]
-        rows = torch.from_numpy(index).to(self.target.device)
+        rows, of_targets = self._placed(index)
         weight = self._weight_of(models)
         if weight is not None:
-            weight = weight[rows] if weight.ndim == 1 else weight.gather(1, rows)
+            weight = weight[of_targets] if weight.ndim == 1 else weight.gather(1, of_targets)
         if sizes.min() < sizes.max():
-            mask = torch.from_numpy(np.arange(index.shape[1]) < sizes[:, None]).to(rows.device, self.rows.dtype)
+            of_model = torch.from_numpy(np.arange(index.shape[1]) < sizes[:, None])
+            mask = to_device(of_model, self.target.device, self.rows.dtype)
             weight = mask if weight is None else weight * mask
         everyone = len(models) == len(self.generators)
-        return Batch(
-            self._values(rows), self._as_numbers(self.target[rows]), weight, sizes, None if everyone else models
-        )
+        target = self._as_numbers(self.target[of_targets])
+        return Batch(self._values(rows), target, weight, sizes, None if everyone else models)

@@ -67,7 +67,7 @@ class CalibrationMixin(FittingMixin):
 
     def _link(self, scores: Tensor) -> tuple[Tensor, Loss]:
         if self.calibration == "temperature":
-            scores = scores / torch.as_tensor(self.temperature_, dtype=scores.dtype).to(scores.device)
+            scores = scores / torch.as_tensor(self.temperature_, dtype=torch.float64, device="cpu").to(scores)
         scores, loss = super()._link(scores)
         return scores, loss if self.calibration is None else _LINKS[self.calibration]()
 
@@ -93,8 +93,11 @@ class CalibrationMixin(FittingMixin):
             if errors:
                 progress[m].error = f"in a fold model of the calibration, {errors[0]}"
             else:
-                network = members[m]._trained_network(problem.device, problem.dtype)
-                own = to_numpy(scores_of(network, problem.rows(), folds.rows)[0]), weights[m, folds.rows]
+                # the model as it predicts: of the columns as they are
+                precise = members[m]._needs_float64 and problem.device.type != "mps"
+                data = problem.rows().exactly(torch.float64 if precise else problem.dtype)
+                network = members[m]._trained_network(problem.device, data.dtype)
+                own = to_numpy(scores_of(network, data, folds.rows)[0]), weights[m, folds.rows]
                 members[m]._calibrate(scores[m], codes, weights[m, rows] * factor / folds.unit, own)
 
     def _calibrate(self, scores: np.ndarray, codes: np.ndarray, weight: np.ndarray, own: Weighted) -> None:

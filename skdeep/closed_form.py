@@ -59,7 +59,7 @@ class Ridge:
     ):
         self.rows, self.subset, self.target = rows, subset, target
         self.n_rows = len(rows) if subset is None else len(subset)
-        self.device = torch.device("cpu") if rows.device.type == "mps" else rows.device  # which has no float64
+        self.device = rows.device  # with float64
         share = np.ones(len(rows)) if weight is None else weight
         share = share if subset is None else share[subset]
         self.root = torch.from_numpy(np.sqrt(share / share.sum())).to(self.device)
@@ -76,14 +76,15 @@ class Ridge:
         self.rest = max(0.0, (B.square().sum() - self.along.square().sum()).item())
 
     def _exact(self, values: Tensor) -> Tensor:
-        return values.to(self.device).to(torch.float64)
+        return values.to(self.device, torch.float64)
 
     def _chunks(self, n_rows: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Rows, targets of ±1 and root shares, so many at a time."""
         for start in range(0, self.n_rows, n_rows):
             part = slice(start, min(start + n_rows, self.n_rows))
-            index = part if self.subset is None else torch.from_numpy(self.subset[part]).to(self.target.device)
-            target = 2 * self._exact(self.target[index]) - 1
+            index = part if self.subset is None else torch.from_numpy(self.subset[part])
+            of_targets = index if isinstance(index, slice) else index.to(self.target.device)
+            target = 2 * self._exact(self.target[of_targets]) - 1
             yield self._exact(self.rows.take(index)), target, self.root[part]
 
     def _means(self) -> tuple[Tensor, Tensor]:
@@ -123,7 +124,7 @@ class Ridge:
         products = self.root.new_empty(self.n_rows, self.n_rows)
         step = max(1, MAX_VALUES // self.rows.n_features)
         for start in range(0, self.n_rows, step):
-            index = torch.arange(start, min(start + step, self.n_rows))
+            index = torch.arange(start, min(start + step, self.n_rows), device="cpu")
             chunk = index if self.subset is None else torch.from_numpy(self.subset[start : start + step])
             products[:, start : start + step] = X @ self._exact(self.rows.take(chunk)).to_dense().T
         if self.center.any():

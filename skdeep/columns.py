@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skdeep._stack import to_numpy64
 from skdeep.batching import MAX_VALUES, DenseRows, SparseRows
 from skdeep.frame import Frame
 from skdeep.networks import transposed_product
@@ -58,8 +59,11 @@ class Columns:
             for start in range(0, n, step):
                 part = slice(start, start + step)
                 X = rows.take(part if subset is None else torch.from_numpy(subset[part]))
-                largest.scatter_reduce_(0, X.col_indices().long(), X.values().abs(), "amax")
-            return cls(zero + n, zero, zero, zero, largest.double().cpu().numpy(), rounding)
+                if X.layout is torch.sparse_csr:
+                    largest.scatter_reduce_(0, X.col_indices().long(), X.values().abs(), "amax")
+                else:
+                    torch.maximum(largest, X.abs().amax(0), out=largest)
+            return cls(zero + n, zero, zero, zero, to_numpy64(largest), rounding)
         total = None
         shift = squares = None
         for start in range(0, n, _CHUNK_ROWS):
@@ -85,9 +89,8 @@ class Columns:
                 mean = share @ centred.nan_to_num_(nan=0.0) / known
             variance = share @ centred.square_() / known - mean.square()
             # in float64 only here: a sum in X's dtype would round the mean to a multiple of X's last place
-            means, variances, at, weights, missing = (
-                part.cpu().double() for part in (mean, variance, shift, known, gone)
-            )
+            moved = torch.stack([mean, variance, shift, known, gone]).cpu().double()
+            means, variances, at, weights, missing = moved
             means, deviations = means + at, variances.clamp(min=0).sqrt()
             # a square may have overflowed, or vanished
             limits = torch.finfo(X.dtype)
@@ -191,8 +194,8 @@ def _in_own_dtype(rows: DenseRows | SparseRows) -> tuple[DenseRows | SparseRows,
     narrow = kind.is_floating_point and kind is not torch.float64
     rounding = torch.finfo(kind).eps if narrow else 10 * torch.finfo(torch.float64).eps
     single = narrow or kind.itemsize == 1  # sums of a chunk of bytes are exact
-    single = (single and rows.dtype is torch.float32) or rows.device.type == "mps"
-    return rows.exactly(torch.float32 if single else torch.float64), rounding
+    single = (single and rows.dtype is torch.float32) or rows.home.type == "mps"
+    return rows.at_home(torch.float32 if single else torch.float64), rounding
 
 
 def _scaled_moments(X: Tensor, shift: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
@@ -282,4 +285,4 @@ def _gram_extent(rows, subset, center: Tensor | None, scale: Tensor | None) -> t
         v, c = s * (product(w) + total * offset - mu * of_one) / m, of_one / m
         norm = torch.sqrt(v.square().sum(0) + c * c)
         v, c = v / norm, c / norm
-    return norm.double().cpu().numpy(), square.double().cpu().numpy() / m + 1.0
+    return to_numpy64(norm), to_numpy64(square) / m + 1.0

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep._stack import per_model
+from skdeep._stack import per_model, to_device
 
 #: Random bits per unit: a probability is rounded to a multiple of 2 ** -16.
 _LEVELS = 2**16
@@ -47,7 +47,7 @@ class Noise:
         bits = words.view(np.int16)[:, : n_rows * n_units].reshape(-1, n_rows, n_units)
         levels = np.clip(np.round((1 - rate) * _LEVELS), 1, _LEVELS - 1)
         limit = per_model(levels - _LEVELS // 2, torch.empty(0, 0, 0, dtype=torch.int16, device=like.device))
-        kept = torch.from_numpy(bits).to(like.device) < (limit if isinstance(limit, Tensor) else int(limit))
+        kept = to_device(torch.from_numpy(bits), like.device) < (limit if isinstance(limit, Tensor) else int(limit))
         factors = kept.to(torch.promote_types(like.dtype, torch.float32))
         return factors.mul_(per_model(_LEVELS / levels, factors))
 

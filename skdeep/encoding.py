@@ -127,40 +127,58 @@ class EncodingMixin:
         """Validate everything that concerns the training data."""
         X = check_features(self, X, reset=not going_on, min_samples=1 if incremental else 2)
         y = check_target(self, y, X, multilabel=self._multilabel)
-        device = resolve_device(self.device, X)
         sample_weight = check_weight(sample_weight, X)
         codes = self._encode(y, "y", new=not going_on and not incremental, same=going_on and not incremental)
         many = codes.shape[1] if codes.ndim == 2 else len(self.classes_)
         self.n_outputs_ = many if codes.ndim == 2 or many > 2 else 1
         class_weight = self._class_weights(members, y, codes, sample_weight)
-        problem = Problem(X, self._target(codes), codes, sample_weight, class_weight, device, torch.float32)
+        anywhere = torch.device("cpu"), torch.float32
+        problem = Problem(X, self._target(codes), codes, sample_weight, class_weight, *anywhere)
         for weight in _of_models(problem, "training"):
             if not incremental:
                 self._check_classes(codes if weight is None else codes[weight > 0])
         self._choose(members, problem, incremental)
-        problem.dtype = self._dtype(problem)
+        problem.device, problem.dtype = self._place(problem)
         return problem
 
     def _choose(self, members: list, problem: Problem, incremental: bool) -> None:
         """Set the solver, and the schedule with the epochs it takes, where the parameters leave them to us."""
         self.solver_, self._schedule = self.solver, (self.learning_rate, self.max_iter)
 
+    def _batch_rows(self, problem: Problem) -> int:
+        """Rows per step."""
+        raise NotImplementedError
+
+    def _place(self, problem: Problem) -> tuple[torch.device, torch.dtype]:
+        """Where, and in which dtype, to compute.
+
+        What a model is does not depend on the device, up to rounding. MPS has no float64: what needs it (exact solvers)
+        is computed on the CPU, all else in float32.
+        """
+        dtype = self._dtype(problem)
+        work = self._n_params(problem.source.shape[1], self.n_outputs_) * self._batch_rows(problem) * problem.density
+        device = resolve_device(self.device, problem.source, work, dtype)
+        if device.type == "mps" and self.solver_ in self._exact_solvers:
+            device = torch.device("cpu")
+        if self.precision == "bfloat16" and not torch.amp.is_autocast_available(device.type):
+            raise ValueError(f"precision='bfloat16' is not available on device {device.type!r}. Use 'float32'.")
+        if device.type == "mps" and dtype is torch.float64:
+            if self.precision == "float64":
+                raise ValueError("precision='float64' is not available on device 'mps'. Use 'float32'.")
+            dtype = torch.float32
+        return device, dtype
+
     def _dtype(self, problem: Problem) -> torch.dtype:
         """Of the parameters and losses: float64 where it costs nothing or is the point, unless the user has decided."""
-        device = problem.device.type
         if self.precision == "auto":
             work = problem.n_rows * self._n_params(problem.source.shape[1], self.n_outputs_)
             exact = work <= _FREE_FLOAT64 or self.solver_ in self._exact_solvers
-            return torch.float64 if exact and device != "mps" else torch.float32
-        if self.precision == "float64" and device == "mps":
-            raise ValueError("precision='float64' is not available on device 'mps'. Use 'float32'.")
+            return torch.float64 if exact else torch.float32
         if self.precision == "bfloat16" and self.solver in FULL_BATCH:
             raise ValueError(
                 f"solver={self.solver!r} compares losses more finely than products in bfloat16 can tell them apart. "
                 "Use precision='float32', or solver='sgd', 'adam' or 'adamw'."
             )
-        if self.precision == "bfloat16" and not torch.amp.is_autocast_available(device):
-            raise ValueError(f"precision='bfloat16' is not available on device {device!r}. Use 'float32'.")
         return PRECISIONS[self.precision]
 
     def _products(self) -> torch.dtype | None:

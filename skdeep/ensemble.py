@@ -277,6 +277,9 @@ class MLPEnsembleClassifier(FoldBaggingMixin, MLPClassifierTorch):
 
     # ---- prediction -----------------------------------------------------------------------------------------------
 
+    def _n_weights(self):
+        return sum(estimator._n_weights() for estimator in self.estimators_)
+
     def _trained_network(self, device, dtype, standardization=None, **noise) -> MLP:
         members = (e._trained_network(device, dtype, standardization, **noise) for e in self.estimators_)
         return MLP.stacked(list(members))
@@ -284,7 +287,7 @@ class MLPEnsembleClassifier(FoldBaggingMixin, MLPClassifierTorch):
     def _of_models(self, scores):
         """The logarithm of the averaged probabilities, or of their odds where an answer is yes or no."""
         if self.calibration == "temperature":
-            scores = scores / torch.as_tensor(self.temperature_, dtype=scores.dtype).to(scores.device)
+            scores = scores / torch.as_tensor(self.temperature_, dtype=torch.float64, device="cpu").to(scores)
         if self.out_activation_ == "logistic":
             return F.logsigmoid(scores).logsumexp(0) - F.logsigmoid(-scores).logsumexp(0)
         log_p = F.logsigmoid(scores) if self.calibration == "sigmoid" else scores

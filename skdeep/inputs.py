@@ -24,6 +24,9 @@ Matrix: TypeAlias = Any
 # dtypes that torch can gather and cast; anything else is converted to float64
 _TORCH_KINDS = {np.dtype(t) for t in "f8 f4 f2 u1 i1 i2 i4 i8 ?".split()}
 
+#: Multiply-adds of a step below which a GPU, some 40 launches of 5 µs away, is no faster than a core.
+_ACCELERATOR_WORK = 1e7
+
 #: Up to this size, even column-major data in a file is copied.
 _SMALL_BYTES = 1 << 26
 
@@ -140,9 +143,17 @@ def _check_device_tensor(estimator, X: Tensor, reset: bool, min_samples: int) ->
         )
     if X.is_complex():
         raise ValueError("Complex data not supported")
-    if bool(X.isinf().any()) or (not estimator._allow_nan and bool(X.isnan().any())):
-        first = (X.isinf() if estimator._allow_nan else ~X.isfinite()).nonzero()[0].tolist()
-        raise ValueError(f"Input X contains NaN or infinity.\n{name} does not accept them here, {place(tuple(first))}.")
+    if X.is_floating_point():
+        parts = X.split(max(1, MAX_VALUES // math.prod(X.shape[1:])))  # a byte for each value of these
+        found = torch.stack([(part.isinf() if estimator._allow_nan else ~part.isfinite()).any() for part in parts])
+        if bool(found.any()):
+            at_fault = int(found.nonzero()[0])
+            part = parts[at_fault]
+            first = (part.isinf() if estimator._allow_nan else ~part.isfinite()).nonzero()[0].tolist()
+            first[0] += at_fault * len(parts[0])
+            raise ValueError(
+                f"Input X contains NaN or infinity.\n{name} does not accept them here, {place(tuple(first))}."
+            )
     _check_feature_names(estimator, X, reset=reset)
     _check_n_features(estimator, X, reset=reset)
     return X
@@ -206,9 +217,14 @@ def _is_mapped(array) -> bool:
 
 
 def float_dtype(X: Matrix) -> np.dtype:
-    """Dtype of the learned coefficients: X's own if it is float32 or float64, float32 for half, else float64."""
+    """Dtype of the learned coefficients: X's own if it is float32 or float64, float32 for half, else float64.
+
+    Of what is on MPS, where there is no float64, always float32.
+    """
     kind = str(X.dtype).removeprefix("torch.").lstrip("<>=|")
-    return np.dtype(np.float32 if kind in ("float32", "f4", "float16", "f2", "bfloat16") else np.float64)
+    on_mps = isinstance(X, Tensor) and X.device.type == "mps"
+    single = on_mps or kind in ("float32", "f4", "float16", "f2", "bfloat16")
+    return np.dtype(np.float32 if single else np.float64)
 
 
 def available_devices() -> list[str]:
@@ -220,13 +236,22 @@ def available_devices() -> list[str]:
     return names
 
 
-def resolve_device(device: str | torch.device, X: Matrix | None = None, *, fallback: bool = False) -> torch.device:
+def resolve_device(
+    device: str | torch.device, X: Matrix, work: float, dtype: torch.dtype, *, fallback: bool = False
+) -> torch.device:
     """The torch device to compute on.
 
     Parameters
     ----------
     device : str or torch.device
-        "auto" takes the device X lies on if it is a tensor on an accelerator, else CUDA, then MPS, then the CPU.
+        "auto" takes the device X lies on if it is a tensor on an accelerator; else an accelerator where a step is work
+        enough for it to gain, and where it can do that work: CUDA, or MPS in single precision and on dense X. Else it
+        is the CPU.
+    X : matrix
+    work : float
+        Multiply-adds of a step.
+    dtype : torch.dtype
+        What is to be computed in.
     fallback : bool
         Whether to use the CPU, instead of raising, if the device is not there (prediction; the model may have been
         trained elsewhere).
@@ -235,18 +260,31 @@ def resolve_device(device: str | torch.device, X: Matrix | None = None, *, fallb
     if isinstance(device, str) and device == "auto":
         if isinstance(X, Tensor) and X.device.type != "cpu":
             return X.device
-        return torch.device("cuda" if len(names) > 1 and "cuda:0" in names else names[-1])
+        able = ["cuda:0"] if dtype is torch.float64 or sparse.issparse(X) else ["cuda:0", "mps"]
+        found = [name for name in able if name in names and work >= _ACCELERATOR_WORK]
+        return torch.device((*found, "cpu")[0])
     try:
         wanted = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device={device!r} is not a torch device; available here: {', '.join(names)}.") from error
-    try:
-        torch.empty(1, device=wanted).sum().item()
-    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+    if not _is_there(wanted):
         if fallback:
             return torch.device("cpu")
-        raise ValueError(f"device={str(device)!r} is not available; available here: {', '.join(names)}.") from error
+        raise ValueError(f"device={str(device)!r} is not available; available here: {', '.join(names)}.")
     return wanted
+
+
+def _is_there(device: torch.device) -> bool:
+    """Whether torch has this device; one that has it and fails is not asked."""
+    if device.type == "cuda":
+        return (device.index or 0) < torch.cuda.device_count()
+    if device.type == "mps":
+        return torch.backends.mps.is_available()
+    try:
+        torch.empty(1, device=device).sum().item()
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError):
+        return False
+    return True
 
 
 class OutputSpace:

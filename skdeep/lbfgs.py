@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skdeep._stack import to_device
 from skdeep.objective import Objective
 from skdeep.preconditioner import Preconditioner
 
@@ -48,7 +49,7 @@ class LBFGS:
         #: In which iteration a slot was filled.
         self.filled = np.zeros((n_models, HISTORY), dtype=int)
         #: The size of H_0: before there is a pair, half a step to where the curvature of the start leads.
-        self.size = torch.full((n_models,), 0.5, dtype=torch.float64, device=point.device)
+        self.size = torch.full((n_models,), 0.5, dtype=torch.float64, device="cpu")
         self.n_calls = np.zeros(n_models, dtype=int)
         self.preconditioner = Preconditioner.of(objective)
 
@@ -90,11 +91,12 @@ class LBFGS:
     def _directions(self, point: Tensor, gradient: Tensor) -> Tensor:
         start = self._remember(point, gradient)
         bases = self.memory[:, : 2 * HISTORY]
-        products = (bases @ self.memory[:, _CHANGES].mT).double()
+        # a few numbers: in float64, which not every device has, and in many small steps, for which a GPU is no place
+        products = (bases @ self.memory[:, _CHANGES].mT).cpu().double()
         (steps, along_steps), (starts, along_starts) = (
             half.tensor_split([HISTORY], dim=2) for half in products.split(HISTORY, dim=1)
         )
-        later = torch.from_numpy(self.filled[:, :, None] <= self.filled[:, None, :]).to(point.device)
+        later = torch.from_numpy(self.filled[:, :, None] <= self.filled[:, None, :])
         triangle = torch.where(later, steps, 0.0)
         diagonal = triangle.diagonal(dim1=1, dim2=2)
         own = diagonal.clone().unsqueeze(2)
@@ -102,8 +104,8 @@ class LBFGS:
         size = self.size.view(-1, 1, 1)
         c = torch.linalg.solve(triangle, along_steps)
         e = torch.linalg.solve(triangle.mT, own * c + size * (starts @ c - along_starts))
-        back = torch.cat([e, -size * c], dim=1).mT.to(bases) @ bases
-        return torch.addcmul(back.squeeze(1), start, size.squeeze(2).to(start)).neg_()
+        back = to_device(torch.cat([e, -size * c], dim=1).mT, point.device, point.dtype) @ bases
+        return torch.addcmul(back.squeeze(1), start, to_device(size.squeeze(2), point.device, point.dtype)).neg_()
 
     def _remember(self, point: Tensor, gradient: Tensor) -> Tensor:
         """Put a pair in the place of the oldest, unless it is all rounding; H_0 times gradient, but for its size."""
@@ -115,17 +117,17 @@ class LBFGS:
         self.point = point.clone()
         last_start.copy_(start)
         last_gradient.copy_(gradient)
-        product = torch.linalg.vecdot(step, change)
-        sound = product > torch.finfo(step.dtype).eps * torch.linalg.vecdot(change, change)
-        begun = torch.from_numpy(self.n_calls > 0).to(point.device)
-        sound &= begun
-        self.size = torch.where(sound, product / torch.linalg.vecdot(change, start_of_change), self.size)
+        products = [torch.linalg.vecdot(change, other) for other in (step, change, start_of_change)]
+        along, square, of_start = torch.stack(products).cpu().double()
+        begun = torch.from_numpy(self.n_calls > 0)
+        sound = (along > torch.finfo(step.dtype).eps * square) & begun
+        self.size = torch.where(sound, along / of_start, self.size)
         if self.preconditioner is None and not self.n_calls.all():  # begin with a step of at most unit length
-            unit = 1 / gradient.abs().sum(1).double().clamp(min=1.0)
+            unit = 1 / gradient.abs().sum(1).cpu().double().clamp(min=1.0)
             self.size = torch.where(begun, self.size, unit)
         self.n_calls += 1
         models, slots = np.arange(len(point)), self.n_calls % HISTORY
         self.filled[models, slots] = self.n_calls
-        pair = torch.stack([step, start_of_change, change], dim=1).mul_(sound.view(-1, 1, 1))
+        pair = torch.stack([step, start_of_change, change], dim=1).mul_(to_device(sound, point.device).view(-1, 1, 1))
         self.memory[models[:, None], slots[:, None] + _FIRST] = pair
         return start

@@ -183,8 +183,8 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         # by name too: whether a model is in a stack with others must make no difference
         smooth = self.penalty in ("l2", None) and self._penalty(members, ones, ones).smooth
         smooth &= self._loss(self.n_outputs_).smooth
-        float64 = self.precision in ("auto", "float64") and problem.device.type == "cpu"
-        if steps != ("auto", "auto", "auto") or self.callbacks or not smooth or not float64:
+        rounded = self.precision == "bfloat16"
+        if steps != ("auto", "auto", "auto") or self.callbacks or not smooth or rounded:
             return False
         n, d, c = problem.n_rows, problem.source.shape[1], self.n_outputs_
         if self._max_newton_params() is None and c * (d + 1) <= Newton.max_params:

@@ -187,7 +187,7 @@ class ModuleNetwork(Network):
 
     def is_finite(self, tensors):
         free = [False] * len(self.leaves) + self._may_be_infinite
-        return all(bool(t.isfinite().all()) for t, any_number in zip(tensors, free, strict=True) if not any_number)
+        return super().is_finite([t for t, any_number in zip(tensors, free, strict=True) if not any_number])
 
 
 def _by_running_averages(part: nn.Module, inputs: tuple) -> None:

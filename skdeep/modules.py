@@ -278,6 +278,9 @@ class TorchClassifier(NeuralNetClassifier):
         check_numbers(held_out.source, held_out.dtype, self._takes_indices)
         return held_out
 
+    def _n_weights(self):
+        return _UNKNOWN_WORK
+
     def _new_module(self, problem, generator) -> nn.Module:
         """A module of the user's, with initial parameters; the same on all devices. Sets the problem's dtype."""
         if isinstance(self.module, nn.Module):

@@ -21,7 +21,7 @@ import torch
 from scipy.sparse._sparsetools import csc_matvecs  # the bare loop: a csc_array around it costs as much again
 from torch import Tensor
 
-from skdeep._stack import csr_tensor, select
+from skdeep._stack import csr_tensor, index_of, select
 from skdeep.frame import Frame, kept
 from skdeep.penalties import ElasticNet
 
@@ -113,7 +113,9 @@ def shared(columns: Tensor) -> Tensor: ...
 def shared(columns: Tensor | None) -> Tensor | None: ...
 def shared(columns):
     """Numbers per column (K, 1, d) as (1, 1, d) if all models have the same."""
-    return columns if columns is None or bool((columns[1:] != columns[:1]).any()) else columns[:1]
+    if columns is None or len(columns) == 1:
+        return columns
+    return columns if bool((columns[1:] != columns[:1]).any()) else columns[:1]
 
 
 def _shifted(intercept: Tensor, coef: Tensor, center: Tensor, sign: float) -> Tensor:
@@ -204,7 +206,7 @@ class Network:
 
     def is_finite(self, tensors: list[Tensor]) -> bool:
         """Whether the `tensors` of a model can be used."""
-        return all(bool(tensor.isfinite().all()) for tensor in tensors)
+        return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
 
     def with_params(self, params: list[Tensor]) -> Network:
         """The same network around other `tensors`."""
@@ -216,7 +218,7 @@ class Network:
 
     def put(self, models: np.ndarray, part: Network) -> None:
         """Take back the `tensors` of some of the models."""
-        index = torch.as_tensor(models, device=self.params[0].device)
+        index = index_of(models, self.params[0])
         for mine, new in zip(self.tensors, part.tensors, strict=True):
             mine.detach()[index] = new.detach()
 
@@ -365,5 +367,5 @@ class Linear(Network):
         for name in ("center", "scale", "unit", "_penalty_scale"):
             columns = getattr(self, name)
             if columns is not None and len(columns) > 1:
-                setattr(part, name, columns[torch.as_tensor(models, device=columns.device)])
+                setattr(part, name, columns[index_of(models, columns)])
         return part

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep._stack import add_scaled_, per_model
+from skdeep._stack import add_scaled_, index_of, per_model, to_numpy64
 from skdeep.batching import Batches
 from skdeep.losses import Loss
 from skdeep.networks import Network
@@ -50,10 +50,10 @@ class Objective:
                 if batch.models is None:
                     add_scaled_(whole, part, per_model(share, part))
                 else:
-                    index = torch.as_tensor(models, device=point.device)
-                    whole.index_add_(0, index, part * per_model(share, part))
+                    whole.index_add_(0, index_of(models, point), part * per_model(share, part))
         self.network.complete_(gradients, self.penalty)
-        return total.double().cpu().numpy() + self.penalty.value(self.network.penalised()), _flat(gradients)
+        values = to_numpy64(torch.cat([total.unsqueeze(0), self.penalty.norms(self.network.penalised())]))
+        return values[0] + self.penalty.of_norms(values[1:]), _flat(gradients)
 
 
 def _flat(tensors: list[Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep._stack import add_scaled_, per_model, select, uniform
+from skdeep._stack import add_scaled_, index_of, per_model, select, uniform
 
 # torch's fused kernels do a whole update in one pass over memory on these devices
 _FUSED_DEVICES = {"cpu", "cuda"}
@@ -114,7 +114,7 @@ class Optimizer:
     def put(self, models: np.ndarray, part: Optimizer) -> None:
         """Take back the state of some of the models."""
         self.n_steps[models], self.rate[models] = part.n_steps, part.rate
-        index = torch.as_tensor(models, device=self.params[0].device)
+        index = index_of(models, self.params[0])
         for slot in self.slots:
             for state, new in zip(getattr(self, slot), getattr(part, slot), strict=True):
                 state[index] = new
@@ -235,13 +235,12 @@ class Adam(Optimizer):
 
     def _update(self, gradients, rate):
         if self._fuses(rate, self.n_steps):
-            steps = [torch.full((), self.n_steps[0], dtype=torch.float32, device=self.params[0].device)] * len(
-                self.params
-            )
+            # in the dtype that the kernel reads, whatever torch's default is
+            step = torch.full((), self.n_steps[0], dtype=torch.float32, device=self.params[0].device)
             torch._fused_adam_(
                 *self._vectors(gradients),
                 [],
-                steps,
+                [step] * len(self.params),
                 lr=float(rate[0]),
                 beta1=self.betas[0],
                 beta2=self.betas[1],

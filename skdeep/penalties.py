@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep._stack import number, per_model
+from skdeep._stack import number, per_model, to_numpy64
 
 
 class ElasticNet:
@@ -60,14 +60,26 @@ class ElasticNet:
 
     def value(self, coefs: list[Tensor]) -> np.ndarray:
         """``alpha * R(W)`` of each model, over all coefficient tensors (K, ...)."""
+        return self.of_norms(to_numpy64(self.norms(coefs)))
+
+    def norms(self, coefs: list[Tensor]) -> Tensor:
+        """What the value needs to know of the coefficients, one column per model (m, K), where these are.
+
+        Of each tensor the L2 norm, then, if there is an L1 part, the L1 norm. The training loop hands it to `of_norms`
+        at the end of the epoch: nobody waits for it before.
+        """
         if not self.alpha.any():
-            return np.zeros(len(self.alpha))
-        l1 = l2 = np.zeros(len(self.alpha))
-        for coef in coefs:
-            flat = coef.detach().flatten(1)
-            if self.l1_ratio.any():
-                l1 = l1 + flat.abs().sum(1).double().cpu().numpy()
-            l2 = l2 + torch.linalg.vector_norm(flat, dim=1).double().cpu().numpy() ** 2
+            return coefs[0].new_empty(0, len(self.alpha))
+        flat = [coef.detach().flatten(1) for coef in coefs]
+        norms = [torch.linalg.vector_norm(part, dim=1) for part in flat]
+        if self.l1_ratio.any():
+            norms += [part.abs().sum(1) for part in flat]
+        return torch.stack(norms)
+
+    def of_norms(self, norms: np.ndarray) -> np.ndarray:
+        """The value of each model, from its `norms`."""
+        l2, l1 = np.split(norms, 2) if self.l1_ratio.any() else (norms, norms[:0])
+        l2, l1 = np.square(l2).sum(0), l1.sum(0)
         return self.alpha * (0.5 * (1 - self.l1_ratio) * l2 + self.l1_ratio * l1)
 
     def curvature(self) -> np.ndarray:

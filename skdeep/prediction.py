@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -17,20 +18,23 @@ from skdeep.batching import DenseRows, SparseRows
 from skdeep.inputs import Matrix, OutputSpace, check_features, float_dtype, resolve_device, rows_of, to_numpy
 from skdeep.losses import Loss
 from skdeep.networks import Network
-from skdeep.problem import chunk_rows
+from skdeep.problem import CHUNK_ROWS, chunk_rows
 
 
-def prediction_dtype(X, device: torch.device) -> torch.dtype:
-    """In which precision to give scores, however the model was trained."""
-    return torch.float32 if device.type == "mps" or float_dtype(X) == np.float32 else torch.float64
+def prediction_dtype(X, device: torch.device | None = None) -> torch.dtype:
+    """In which precision to give scores, however the model was trained; on a device, which may have no float64."""
+    single = float_dtype(X) == np.float32 or (device is not None and device.type == "mps")
+    return torch.float32 if single else torch.float64
 
 
 def _of_members(members: list, X, result: Callable[[Tensor], Tensor]) -> list[Tensor]:
     """What `result` makes of the scores (n, C) of each of some estimators of one form, in one pass over the rows."""
     leader = members[0]
     X = check_features(leader, X, reset=False)
-    device = resolve_device(leader.device, X, fallback=True)
-    rows = leader._rows(X, device, any(member._needs_float64 for member in members))
+    work, precise = min(X.shape[0], CHUNK_ROWS) * leader._n_weights(), any(m._needs_float64 for m in members)
+    dtype = torch.float64 if precise else prediction_dtype(X)
+    device = resolve_device(leader.device, X, work, dtype, fallback=True)
+    rows = leader._rows(X, device, precise)
     networks = [member._trained_network(device, rows.dtype) for member in members]
     network = networks[0] if len(networks) == 1 else type(networks[0]).stacked(networks)
     sizes = [part.n_models for part in networks]
@@ -96,6 +100,11 @@ class PredictionMixin:
     def _loss(self, n_outputs: int) -> Loss:
         """The loss for so many score columns."""
         raise NotImplementedError
+
+    def _n_weights(self) -> int:
+        """Number of weights learnt, to judge how much work the scores of a row are."""
+        coefs = getattr(self, self._coef_attribute)
+        return sum(math.prod(coef.shape) for coef in (coefs if isinstance(coefs, list) else [coefs]))
 
     def _trained_network(self, device: torch.device, dtype: torch.dtype) -> Network:
         """The network of the fitted attributes."""

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn import config_context
 from sklearn.metrics import get_scorer
 from torch import Tensor
 
+from skdeep._stack import index_of, to_numpy64
 from skdeep.batching import MAX_VALUES, DenseRows, SparseRows, as_tensor
 from skdeep.columns import Columns
 from skdeep.frame import Frame
@@ -140,7 +142,8 @@ class Problem:
 
     def tensor(self, array: np.ndarray) -> Tensor:
         """An array on the device; floating-point ones in the compute dtype."""
-        return as_tensor(array).to(self.device, self.dtype if array.dtype.kind == "f" else None)
+        tensor = as_tensor(array)
+        return (tensor.to(self.dtype) if array.dtype.kind == "f" else tensor).to(self.device)
 
     def take(self, rows: np.ndarray, factor: np.ndarray | None = None) -> Problem:
         """The problem of some of the rows, which are not copied, with a `factor` on their weights."""
@@ -322,7 +325,7 @@ def make_monitor(
         objective, calibrated = torch.zeros_like(accuracy), accuracy.new_zeros(len(_SHARPNESS), network.n_models)
 
         def of_models(values: Tensor) -> Tensor:
-            return values[torch.as_tensor(models, device=values.device)] if len(values) > 1 else values
+            return values[index_of(models, values)] if len(values) > len(models) else values
 
         rows.frame = network.frame  # the caller's own validation data is seen as the training data is
         step = chunk_rows(network, rows)
@@ -348,22 +351,22 @@ def make_monitor(
                     at += (loss.value(scores * factor, wanted) * own_weight).sum(1)
         accuracy /= of_models(weight).sum(1)
         objective, calibrated = (total / of_models(loss_weight).sum(1) for total in (objective, calibrated))
-        losses = objective.double().cpu().numpy()
+        watched = accuracy if scoring is None else -objective if scoring == "loss" else -calibrated.amin(0)
+        marks, losses = to_numpy64(torch.stack([watched, objective]))
         if scorer is None:
-            watched = accuracy if scoring is None else -objective if scoring == "loss" else -calibrated.amin(0)
-            return watched.double().cpu().numpy(), losses
-        marks = []
-        for m, model in enumerate(models):
-            if not np.isfinite(losses[m]):  # a model that has diverged is no fault of the scorer
-                marks.append(np.nan)
-                continue
-            data = held_out[model if own else 0]
-            argument = {} if data.sample_weight is None else {"sample_weight": data.sample_weight}
-            if data.divided and not takes_weight(scorer):  # of the user's own, who has not asked for weights
-                argument = {}
-            mark = scorer(fitted(network, m), data.X, labels(data.codes), **argument)
-            marks.append(as_score(mark, scoring, data.codes))
-        return np.array(marks), losses
+            return marks, losses
+        with config_context(array_api_dispatch=False):  # labels, predictions and scores are NumPy, wherever X is
+            for m, model in enumerate(models):
+                if not np.isfinite(losses[m]):  # a model that has diverged is no fault of the scorer
+                    marks[m] = np.nan
+                    continue
+                data = held_out[model if own else 0]
+                argument = {} if data.sample_weight is None else {"sample_weight": data.sample_weight}
+                if data.divided and not takes_weight(scorer):  # of the user's own, who has not asked for weights
+                    argument = {}
+                mark = scorer(fitted(network, m), data.X, labels(data.codes), **argument)
+                marks[m] = as_score(mark, scoring, data.codes)
+        return marks, losses
 
     return monitor
 

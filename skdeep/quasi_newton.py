@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skdeep._stack import to_numpy64
 from skdeep.batching import Batches
 from skdeep.lbfgs import LBFGS
 from skdeep.line_search import LineSearch
@@ -60,20 +61,20 @@ class _Stack:
     @property
     def at_rest(self) -> np.ndarray:
         """Which models have a gradient within their tolerance."""
-        return self.gradient.abs().amax(1).double().cpu().numpy() <= [p.tol for p in self.progress]
+        return to_numpy64(self.gradient.abs().amax(1)) <= [p.tol for p in self.progress]
 
     def aim(self, models: np.ndarray) -> None:
         """Begin a line search in a new direction."""
         direction = self.directions(models, self.point[models], self.gradient[models])
         self.direction[models] = direction
-        slope = _dot(direction, self.gradient[models]).double().cpu().numpy()
+        slope = to_numpy64(_dot(direction, self.gradient[models]))
         self.search.put(models, LineSearch.begin(self.value[models], slope))
 
     def step(self) -> np.ndarray:
         """One pass over the rows: try each model's step; returns the models that took theirs."""
         trial = self._ahead(self.search.step)
         value, gradient = self.objective(trial)
-        slope = _dot(gradient, self.direction).double().cpu().numpy()
+        slope = to_numpy64(_dot(gradient, self.direction))
         taken = np.flatnonzero(self.search.judge(value, slope, self.rounding))
         self.point[taken], self.gradient[taken], self.value[taken] = trial[taken], gradient[taken], value[taken]
         return taken

@@ -11,6 +11,7 @@ from sklearn import get_config
 
 from skdeep._settings import own_settings
 from skdeep.base import BaseTorchClassifier
+from skdeep.batching import free_memory
 from skdeep.inputs import resolve_device, to_numpy
 from skdeep.labels import n_columns
 from skdeep.lbfgs import HISTORY
@@ -94,22 +95,33 @@ def _invalid_parameters(member: BaseTorchClassifier) -> Exception | None:
     return None
 
 
-def _capacity(leader: BaseTorchClassifier, X, y) -> int:
-    """How many models of this kind fit into the memory at a time."""
+def _shape_of(leader: BaseTorchClassifier, X, y) -> tuple[int, int, int, int]:
+    """Rows per step, columns of X, columns of scores, and weights of a model, before anything is validated."""
     n_rows, n_features = np.shape(X) if not hasattr(X, "shape") else X.shape
     n_outputs = n_columns(y) if n_columns(y) > 1 else len(np.unique(to_numpy(y)))
     batch_rows = min(n_rows, 200 if leader.batch_size == "auto" else leader.batch_size)
+    return batch_rows, n_features, n_outputs, leader._n_params(n_features, n_outputs)
+
+
+def device_of(leader: BaseTorchClassifier, X, y) -> torch.device:
+    """The device that models of this kind will train on, as far as can be told beforehand."""
+    batch_rows, *_, n_params = _shape_of(leader, X, y)
+    dtype = torch.float64 if leader.precision == "float64" else torch.float32
+    return resolve_device(leader.device, X, batch_rows * n_params, dtype)
+
+
+def _capacity(leader: BaseTorchClassifier, X, y) -> int:
+    """How many models of this kind fit into the memory at a time."""
+    batch_rows, _, n_outputs, n_params = _shape_of(leader, X, y)
     copies = _PARAMETER_COPIES + (_HISTORY_COPIES if leader.solver in ("lbfgs", "auto") else 0)
-    per_model = copies * leader._n_params(n_features, n_outputs)
-    per_model += _ACTIVATION_COPIES * batch_rows * leader._n_units(n_outputs)
-    device = resolve_device(leader.device, X)
-    return max(1, int(_MEMORY_SHARE * _memory(device) / (8 * per_model)))
+    per_model = copies * n_params + _ACTIVATION_COPIES * batch_rows * leader._n_units(n_outputs)
+    return max(1, int(_MEMORY_SHARE * _memory(device_of(leader, X, y)) / (8 * per_model)))
 
 
 def _memory(device: torch.device) -> int:
     """Bytes that a device has: free ones on a GPU, all of the machine's otherwise."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        return free_memory(device)
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):

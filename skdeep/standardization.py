@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep._stack import csr_tensor
+from skdeep._stack import csr_tensor, index_of
 from skdeep.frame import Frame, kept
 from skdeep.networks import shared
 
@@ -122,7 +122,7 @@ class Standardization:
 
     def select(self, models: np.ndarray) -> Standardization:
         """The change of variables of some of the models."""
-        index = torch.as_tensor(models, device=self.scale.device)
+        index = index_of(models, self.scale)
         center = self.center if self.center is None or len(self.center) == 1 else self.center[index]
         scale = self.scale if len(self.scale) == 1 else self.scale[index]
         return Standardization(center, scale, self.indicated, self.frame)

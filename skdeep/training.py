@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep._stack import add_scaled_, number, per_model
+from skdeep._stack import add_scaled_, index_of, number, per_model, to_numpy64
 from skdeep.batching import Batch, Batches
 from skdeep.losses import Loss
 from skdeep.networks import Network
@@ -290,7 +290,7 @@ class _Stack:
     def epoch(self, loss: Loss, plan: Plan, epoch: int, observer: Observer | None) -> np.ndarray:
         """One pass over the data; returns the objective of each model, its data term as met along the way."""
         factors = self.schedule(plan, epoch)
-        penalty = self.penalty.value(self.network.penalised())
+        norms = self.penalty.norms(self.network.penalised())
         total = self.network.params[0].new_zeros(self.network.n_models)
         watcher = observer if observer is not None and observer.watches_batches else None
         for index, batch in enumerate(self.batches.epoch()):
@@ -304,13 +304,13 @@ class _Stack:
                 part = self.select(batch.models)
                 value = part.step(loss, batch, plan, factor[batch.models], watcher)
                 self.put(batch.models, part)
-                models = torch.as_tensor(batch.models, device=total.device)
-                total.index_add_(0, models, value * _rows_per_model(batch.size, value))
+                total.index_add_(0, index_of(batch.models, total), value * _rows_per_model(batch.size, value))
             if watcher:
                 watcher.batch_end(batch, value)
         for progress, n in zip(self.progress, self.batches.n_rows, strict=True):
             progress.samples += int(n)
-        return total.double().cpu().numpy() / self.batches.n_rows + penalty
+        values = to_numpy64(torch.cat([total.unsqueeze(0), norms]))  # the only time that the host waits
+        return values[0] / self.batches.n_rows + self.penalty.of_norms(values[1:])
 
 
 def judge_start(network: Network, progress: list[Progress], monitor: Monitor | None) -> None:

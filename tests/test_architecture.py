@@ -33,7 +33,7 @@ ENGINE["objective"] = {"_stack", "losses", "penalties", "networks", "batching", 
 ENGINE["curvature"] = {"networks", "objective"}
 ENGINE["newton"] = {"curvature", "objective"}
 ENGINE["preconditioner"] = {"curvature", "losses", "networks", "objective"}
-ENGINE["lbfgs"] = {"preconditioner", "objective"}
+ENGINE["lbfgs"] = {"_stack", "preconditioner", "objective"}
 ENGINE["quasi_newton"] = ENGINE["training"] | {"training", "objective", "newton", "lbfgs", "line_search"}
 
 

@@ -27,10 +27,9 @@ from sklearn.utils.validation import _check_method_params, _num_samples
 from skdeep._threads import at_most, threads_of_worker
 from skdeep.base import BaseTorchClassifier
 from skdeep.batching import MAX_VALUES
-from skdeep.inputs import resolve_device
 from skdeep.model_selection.choice import check_refit
 from skdeep.prediction import forget_scores, share_pass
-from skdeep.stacking import fit_stack, why_alone
+from skdeep.stacking import device_of, fit_stack, why_alone
 
 
 class StackingWarning(UserWarning):
@@ -159,8 +158,14 @@ class StackingParallel(Parallel):
 
 
 def _on_one_accelerator(tasks: list[_Task]) -> bool:
-    final = final_step(tasks[0].estimator)
-    return why_alone(final) is None and resolve_device(final.device).type != "cpu"
+    estimator, X, y, _ = tasks[0]
+    final = final_step(estimator)
+    if why_alone(final) is not None:
+        return False
+    try:
+        return device_of(final, X, y).type != "cpu"
+    except Exception:  # malformed data: a fit says better what is wrong
+        return False
 
 
 # ---- one stack -------------------------------------------------------------------------------------------------------

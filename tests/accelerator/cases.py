@@ -1,0 +1,436 @@
+"""What is run on the emulated accelerator: every estimator and setting, on every kind of data, in all ways of use.
+
+A case is a function of a place, which says where to compute and puts data there; it gives arrays that must not depend
+on the place. Run as a script (see `emulator`), this prints a line of JSON for each case of the groups that it is given.
+"""
+
+from __future__ import annotations
+
+import emulator  # isort: skip  (before torch)
+
+import functools
+import json
+import pickle
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from unittest.mock import patch
+
+import numpy as np
+import sklearn
+import torch
+from scipy import sparse
+from sklearn.datasets import load_digits
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import skdeep.batching
+import skdeep.problem
+from skdeep import (
+    HingeClassifier,
+    LeastSquaresClassifier,
+    MLPClassifierTorch,
+    MLPEnsembleClassifier,
+    SigmoidClassifier,
+    SoftmaxClassifier,
+    TorchClassifier,
+)
+from skdeep.model_selection import GridSearchCV, regularization_path
+
+X, Y = (data[:120] for data in load_digits(return_X_y=True))
+X = X[:, np.flatnonzero(X.std(0) > 1)]
+FEW = X[:, 10:14]
+SINGLE = X.astype(np.float32)
+TABLE = np.column_stack([Y % 2 == 0, Y >= 5])
+WEIGHT = np.random.default_rng(0).uniform(0.5, 2, len(Y))
+SOME = np.r_[np.zeros(20), np.ones(100)]
+HOLES = np.where((np.arange(len(X))[:, None] % 7 == 0) & (np.arange(X.shape[1]) == 5), np.nan, X)
+ROWS = sparse.csr_array(X)
+
+
+def net(n_outputs, n_features):
+    """A module with all that has a state of its own."""
+    layers = torch.nn.Linear(n_features, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Linear(8, n_outputs)
+    return torch.nn.Sequential(*layers)
+
+
+def conv(n_outputs):
+    """A module of images."""
+    return torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.LazyLinear(n_outputs))
+
+
+Softmax, Sigmoid, Hinge, Squares, MLP, Ensemble, Torch = (
+    functools.partial(cls, **{"random_state": 0, "max_iter": 2, **params})
+    for cls, params in (
+        (SoftmaxClassifier, {"solver": "sgd"}),
+        (SigmoidClassifier, {"solver": "sgd"}),
+        (HingeClassifier, {"solver": "sgd"}),
+        (LeastSquaresClassifier, {}),
+        (MLPClassifierTorch, {"hidden_layer_sizes": (8,)}),
+        (MLPEnsembleClassifier, {"n_estimators": 3, "hidden_layer_sizes": (8, 8)}),
+        (TorchClassifier, {"module": net}),
+    )
+)
+
+
+class Place:
+    """A device, and what lies on it."""
+
+    def __init__(self, device):
+        self.device = torch.device(device)
+
+    def __call__(self, array):
+        """An array as a tensor there."""
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+
+CPU = Place("cpu")
+
+
+def host(array) -> np.ndarray:
+    """An array, or a tensor of any device, as NumPy."""
+    return array.cpu().numpy() if isinstance(array, torch.Tensor) else np.asarray(array)
+
+
+def answers(model, X) -> list[np.ndarray]:
+    """All numbers that a fitted model says; labels, which rounding may decide, are only asked for."""
+    assert len(host(model.predict(X))) == X.shape[0]
+    names = [name for name in ("decision_function", "predict_proba") if hasattr(model, name)]
+    return [host(getattr(model, name)(X)) for name in names]
+
+
+Case = Callable[[Place], list]
+GROUPS: dict[str, dict[str, Case]] = {"estimators": {}, "data": {}, "use": {}, "streamed": {}, "planted": {}}
+
+
+def fits(group: str, name: str, model, X=X, y=Y, **fit) -> None:
+    """Add a case: a fit, and what the model says of its training data."""
+
+    def case(place):
+        def put(values):
+            return values(place) if callable(values) else values
+
+        own = sklearn.clone(model).set_params(device=str(place.device))
+        own.fit(put(X), put(y), **{key: put(value) for key, value in fit.items()})
+        return answers(own, put(X))
+
+    GROUPS[group][name] = case
+
+
+def there(array) -> Callable[[Place], torch.Tensor]:
+    """An array that the case gets as a tensor of its place."""
+    return lambda place: place(array)
+
+
+def case(group: str, *decorators) -> Callable[[Case], Case]:
+    """Add a case of its own kind, by the name of the function."""
+
+    def add(function):
+        wrapped = function
+        for decorator in decorators:
+            wrapped = decorator(wrapped)
+        GROUPS[group][function.__name__] = wrapped
+        return function
+
+    return add
+
+
+# ---- estimators and their settings -----------------------------------------------------------------------------------
+
+for name, model, options in [
+    ("softmax sgd", Softmax(), {}),
+    ("softmax default", SoftmaxClassifier(random_state=0), {}),
+    ("softmax l1 adam", Softmax("l1", solver="adam", precision="float32"), {}),
+    ("softmax elasticnet adamw", Softmax("elasticnet", solver="adamw", precision="float32"), {}),
+    ("softmax lbfgs", Softmax(solver="lbfgs", max_iter=100, tol=1e-6), {}),
+    ("softmax newton", Softmax(solver="lbfgs", max_iter=20, tol=1e-6), {"X": FEW}),
+    ("softmax no intercept", Softmax(fit_intercept=False, standardize=False, momentum=0), {}),
+    ("softmax weights", Softmax(class_weight="balanced", max_grad_norm=1.0), {"sample_weight": WEIGHT}),
+    ("softmax lbfgs zero weights", Softmax(solver="lbfgs"), {"sample_weight": SOME}),
+    ("softmax early", Softmax(early_stopping=True, learning_rate="adaptive"), {}),
+    ("softmax early, one batch", Softmax(early_stopping=True, batch_size=1000), {}),
+    ("softmax early, scorer", Softmax(early_stopping=True, scoring="f1_macro"), {}),
+    ("softmax sigmoid", Softmax(calibration="sigmoid"), {}),
+    ("softmax float32", Softmax(precision="float32"), {}),
+    ("softmax bfloat16", Softmax(precision="bfloat16"), {}),
+    ("sigmoid labels", Sigmoid(), {"y": TABLE}),
+    ("sigmoid default", SigmoidClassifier(random_state=0), {}),
+    ("hinge", Hinge(), {}),
+    ("hinge default", HingeClassifier(random_state=0, max_iter=3), {}),
+    ("hinge crammer_singer", Hinge("squared_hinge", multi_class="crammer_singer"), {}),
+    ("hinge ovr lbfgs", Hinge("squared_hinge", multi_class="ovr", solver="lbfgs"), {}),
+    ("least squares", Squares(), {}),
+    ("least squares, n < d", Squares(), {"X": X[:30], "y": Y[:30]}),
+    ("least squares sgd", Squares(solver="sgd"), {}),
+    ("least squares temperature", Squares(calibration="temperature"), {"sample_weight": SOME}),
+    ("mlp", MLP(), {}),
+    ("mlp default", MLP(max_iter=20), {}),
+    ("mlp two classes", MLP(), {"y": Y % 2}),
+    ("mlp sgd", MLP(solver="sgd", column_scaling=0), {}),
+    ("mlp lbfgs", MLP(solver="lbfgs"), {}),
+    (
+        "mlp all",
+        MLP(
+            hidden_layer_sizes=(16, 16),
+            activation="prelu",
+            normalization="batch",
+            dropout=0.2,
+            stochastic_depth=0.2,
+            label_smoothing=0.1,
+            max_grad_norm=1.0,
+            early_stopping=True,
+            scoring="calibrated_loss",
+        ),
+        {},
+    ),
+    (
+        "mlp layer weights",
+        MLP(
+            hidden_layer_sizes=(8, 8),
+            activation="gelu",
+            normalization="layer",
+            learning_rate="adaptive",
+            calibration="temperature",
+        ),
+        {"sample_weight": WEIGHT},
+    ),
+    ("mlp bfloat16", MLP(precision="bfloat16"), {}),
+    ("mlp labels", MLP(calibration="sigmoid"), {"y": TABLE}),
+    ("ensemble", Ensemble(), {}),
+    ("ensemble sigmoid, zero weights", Ensemble(calibration="sigmoid"), {"sample_weight": SOME}),
+    ("ensemble lbfgs", Ensemble(solver="lbfgs", scoring="loss"), {}),
+    ("torch", Torch(), {}),
+    ("torch sgd early", Torch(solver="sgd", early_stopping=True, calibration="temperature"), {}),
+]:
+    fits("estimators", name, model, **options)
+
+# ---- kinds of data ---------------------------------------------------------------------------------------------------
+
+for name, model in [("softmax", Softmax()), ("mlp", MLP()), ("torch", Torch(max_iter=1)), ("squares", Squares())]:
+    fits("data", f"{name} sparse", model, ROWS)
+    fits("data", f"{name} of the device", model, there(SINGLE), there(Y))
+    fits("data", f"{name} bytes of the device", model, there(X.astype(np.uint8)), there(Y))
+    fits("data", f"{name} integers", model, X.astype(np.int64))
+for name, model in [
+    ("softmax lbfgs", Softmax(solver="lbfgs")),
+    ("softmax l1 adam early", Softmax("l1", solver="adam", precision="float32", early_stopping=True)),
+    ("hinge", Hinge()),
+    ("mlp bfloat16", MLP(precision="bfloat16")),
+    ("mlp lbfgs", MLP(solver="lbfgs")),
+    ("ensemble", Ensemble()),
+]:
+    fits("data", f"{name} sparse", model, ROWS)
+    fits("data", f"{name} of the device", model, there(SINGLE), there(Y))
+fits("data", "squares sparse, n < d", Squares(), ROWS[:30], Y[:30])
+fits("data", "mlp wide indices", MLP(), sparse.csr_array((ROWS.data, ROWS.indices.astype(np.int64), ROWS.indptr)))
+fits("data", "mlp holes", MLP(), HOLES)
+fits("data", "mlp holes of the device", MLP(), there(HOLES.astype(np.float32)))
+fits("data", "mlp half of the device", MLP(), there(X.astype(np.float16)))
+fits("data", "mlp column-major of the device", MLP(), lambda place: place(SINGLE).t().contiguous().t())
+fits("data", "torch images", Torch(module=conv), lambda place: place(np.resize(SINGLE, (120, 1, 6, 6))))
+fits(
+    *("data", "softmax, all of the device", Softmax(), there(SINGLE), there(Y)),
+    **{"sample_weight": there(WEIGHT.astype(np.float32)), "sample_weight_val": there(SOME.astype(np.float32))},
+    **{"X_val": there(SINGLE), "y_val": there(Y)},
+)
+
+
+# ---- ways of use -----------------------------------------------------------------------------------------------------
+
+
+def dispatched(function: Case) -> Case:
+    """The case under scikit-learn's array API dispatch."""
+
+    def wrapped(place):
+        with sklearn.config_context(array_api_dispatch=True):
+            return function(place)
+
+    return wrapped
+
+
+def on(place, make, **params):
+    """An estimator that computes in a place."""
+    return make(device=str(place.device), **params)
+
+
+@case("use", dispatched)
+def dispatch(place):
+    data = place(SINGLE), place(Y)
+    models = [Softmax(), Hinge(calibration="sigmoid"), MLP(early_stopping=True, scoring="accuracy"), Ensemble()]
+    models += [Softmax(early_stopping=True, scoring="neg_log_loss")]
+    models = [model.fit(*data) for model in models]
+    assert models[0].coef_.device.type == place.device.type
+    assert models[3].oof_proba_.device.type == place.device.type
+    return [answer for model in models for answer in answers(model, data[0])] + [[models[0].score(*data)]]
+
+
+@case("use", dispatched)
+def dispatch_warm(place):
+    model = MLP(warm_start=True).fit(place(SINGLE), place(Y)).fit(place(SINGLE), place(Y))
+    return answers(model.partial_fit(place(SINGLE), place(Y)), place(SINGLE))
+
+
+@case("use")
+def in_parts(place):
+    models = [on(place, make) for make in (Softmax, MLP, Torch)]
+    for model in models:
+        model.partial_fit(X[:100], Y[:100], classes=range(10)).partial_fit(X, Y)
+    return [answer for model in models for answer in answers(model, X)]
+
+
+@case("use")
+def warm_and_pickled(place):
+    models = [on(place, make, warm_start=True).fit(X, Y) for make in (Softmax, MLP, Torch)]
+    models = [pickle.loads(pickle.dumps(model)).fit(X, Y) for model in models]
+    assert not any(isinstance(value, torch.Tensor) for model in models for value in vars(model).values())
+    return [answer for model in models for answer in answers(model.set_params(device="cpu"), X)]
+
+
+@case("use")
+def searches(place):
+    grids = [
+        (on(place, Softmax), {"alpha": [1e-4, 1e-2], "learning_rate_init": [0.01, 0.1]}, "accuracy"),
+        (on(place, Softmax, solver="lbfgs"), {"alpha": [1e-4, 1e-2]}, "neg_log_loss"),
+        (on(place, MLP), {"learning_rate_init": [0.01, 0.003], "dropout": [0.1, 0.2]}, "neg_log_loss"),
+        (on(place, MLP), {"random_state": [0, 1, 2]}, "neg_log_loss"),
+        (on(place, Squares), {"alpha": [1e-4, 1e-2]}, "accuracy"),
+    ]
+    found = [GridSearchCV(m, grid, cv=2, scoring=scoring).fit(X, Y) for m, grid, scoring in grids]
+    deep = make_pipeline(StandardScaler(), on(place, MLP))
+    found.append(GridSearchCV(deep, {"mlpclassifiertorch__alpha": [1e-4, 1e-2]}, cv=2, n_jobs=2).fit(X, Y))
+    return [search.cv_results_["mean_test_score"] for search in found]
+
+
+@case("use")
+def path(place):
+    found = regularization_path(on(place, Softmax, penalty="l1"), X, Y, [1e-3, 1e-1], cv=2)
+    return [found.coefs]
+
+
+@case("use")
+def callbacks(place):
+    from skorch.callbacks import EarlyStopping, EpochScoring, GradientNormClipping, LRScheduler
+
+    listeners = [
+        *(EarlyStopping(), GradientNormClipping(1.0), EpochScoring("accuracy", name="own")),
+        LRScheduler("CosineAnnealingLR", T_max=4, step_every="batch"),
+    ]
+    models = [on(place, make, callbacks=listeners, early_stopping=True).fit(X, Y) for make in (Softmax, MLP, Torch)]
+    return [answer for model in models for answer in [*answers(model, X), model.history_[:, "own"]]]
+
+
+@case("use")
+def auto(place):
+    """By default, a step that is small is the CPU's, as is what needs float64 or sparse products on MPS."""
+    device = {"device": "cpu" if place is CPU else "auto"}
+    wide = {"hidden_layer_sizes": (512, 512), "max_iter": 1, **device}
+    models = [(make(**device), X, 0) for make in (Softmax, Hinge, Squares, MLP, Ensemble)]
+    models += [(MLP(**wide), X, 1 if emulator.KIND == "cuda" else 0)]
+    models += [(MLP(**wide), ROWS, 1 if emulator.KIND == "cuda" else 0)]
+    models += [(MLP(**wide, precision="float32"), X, 1)]
+    found = []
+    for model, data, uses_it in models:
+        before = emulator.LOG.launches.total()
+        model.fit(data, Y)
+        found += answers(model, data)
+        assert place is CPU or (emulator.LOG.launches.total() > before) == uses_it, model
+    return found
+
+
+@case("use")
+def default_dtype(place):
+    torch.set_default_dtype(torch.float64)
+    try:
+        models = [on(place, make).fit(X, Y) for make in (Softmax, MLP)]
+        return [answer for model in models for answer in answers(model, X)]
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+# ---- data that does not fit, in chunks -------------------------------------------------------------------------------
+
+for name, model, options in [
+    ("softmax", Softmax(), {}),
+    ("softmax float32", Softmax(precision="float32"), {}),
+    ("softmax in order", Softmax(shuffle=False), {"X": SINGLE}),
+    ("softmax early", Softmax(early_stopping=True), {"X": SINGLE}),
+    ("softmax early, one batch", Softmax(early_stopping=True, batch_size=120), {"X": SINGLE}),
+    ("softmax lbfgs", Softmax(solver="lbfgs"), {}),
+    ("softmax large batch", Softmax(batch_size=60), {}),
+    ("softmax bytes", Softmax(), {"X": X.astype(np.uint8)}),
+    ("softmax sparse", Softmax(early_stopping=True), {"X": ROWS}),
+    ("hinge", Hinge(), {"X": SINGLE}),
+    ("hinge sparse", Hinge(), {"X": ROWS}),
+    ("squares", Squares(), {}),
+    ("mlp holes", MLP(), {"X": HOLES}),
+    ("ensemble", Ensemble(), {"X": SINGLE}),
+    ("ensemble sparse", Ensemble(), {"X": ROWS}),
+    ("torch", Torch(), {}),
+]:
+    fits("streamed", name, model, **options)
+
+
+# ---- faults that must be noticed -------------------------------------------------------------------------------------
+
+
+@case("planted")
+def one_buffer(place):
+    """Batches that go through one pinned buffer, filled again while the last copy may be under way."""
+    buffers: dict[torch.dtype, torch.Tensor] = {}
+
+    def to_device(values, device, dtype=None):
+        values = values if dtype is None else values.to(dtype)
+        if values.device.type != "cpu" or device.type != "cuda":
+            return values.to(device)
+        if values.dtype not in buffers:
+            buffers[values.dtype] = torch.empty(1 << 16, dtype=values.dtype).pin_memory()
+        part = buffers[values.dtype][: values.numel()].view(values.shape)
+        return part.copy_(values).to(device, non_blocking=True)
+
+    with patch("skdeep.batching.to_device", to_device):
+        return GROUPS["streamed"]["softmax early"](place)
+
+
+# ---- running them ----------------------------------------------------------------------------------------------------
+
+
+def difference(found: list, expected: list) -> float:
+    """The largest, relative to the values of an array."""
+    pairs = [(np.asarray(a, dtype=float), np.asarray(b, dtype=float)) for a, b in zip(found, expected, strict=True)]
+    assert all(np.isfinite(b).all() for _, b in pairs), "not finite on the CPU"
+    return max(float(np.nan_to_num(np.abs(a - b).max() / max(np.abs(b).max(), 1e-30), nan=np.inf)) for a, b in pairs)
+
+
+def run(function: Case, small: bool) -> dict:
+    """The outcome of a case, on a device that has little memory if it is to be `small`."""
+    chunks = patch.multiple(skdeep.problem, CHUNK_ROWS=20) if small else nullcontext()
+    parts = patch.multiple(skdeep.batching, MAX_VALUES=20 * X.shape[1]) if small else nullcontext()
+    emulator.LOG.__init__()
+    with chunks, parts:
+        expected = [host(values) for values in function(CPU)]
+        with emulator.accelerator(free=1000 if small else 80 << 30) as log:
+            found = function(Place(emulator.DEVICE))
+    return {
+        "difference": difference([host(values) for values in found], expected),
+        "launches": log.launches.total(),
+        "waits": log.waits.total(),
+        "hazards": dict(log.hazards),
+    }
+
+
+def main(groups: list[str]) -> None:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    for group in groups:
+        for name, function in GROUPS[group].items():
+            try:
+                outcome = run(function, small=group in ("streamed", "planted"))
+            except Exception:
+                outcome = {"error": traceback.format_exc()}
+            print(json.dumps({"group": group, "name": name, **outcome}), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,284 @@
+"""An emulated accelerator: tensors that say they are on cuda:0 or mps:0, and hold values of the CPU.
+
+Every operation on them is checked as the backend checks it, and counted; memory that a GPU may still be reading while
+the host goes on is watched. So whole fits run on it, on any machine. It does not know which operations a backend lacks
+(but for the types and layouts that MPS does not have), nor what they cost.
+
+The environment says what is emulated, ``EMULATED=cuda`` or ``mps``, and where `guard.cpp` was compiled to,
+``EMULATED_LIBRARY``. Import this before torch, which asks once which accelerators there are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from unittest.mock import patch
+
+KIND = os.environ["EMULATED"]
+assert "torch" not in sys.modules, "torch has looked already"
+ctypes.CDLL(os.environ["EMULATED_LIBRARY"], ctypes.RTLD_GLOBAL)
+
+import torch  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils._pytree import tree_flatten, tree_map  # noqa: E402
+
+DEVICE = torch.device(KIND, 0)
+_aten = torch.ops.aten
+_INDEXING = {
+    *(_aten.index.Tensor, _aten._unsafe_index.Tensor),
+    *(_aten.index_put.default, _aten.index_put_.default, _aten._index_put_impl_.default),
+}
+#: Operations whose result the host needs, or whose size.
+_WAITING = {
+    *(_aten._local_scalar_dense.default, _aten.is_nonzero.default, _aten.equal.default),
+    *(_aten.nonzero.default, _aten.masked_select.default, _aten._unique2.default, _aten._linalg_check_errors.default),
+}
+
+
+def line() -> str:
+    """The innermost line of the package that is being run."""
+    frame = sys._getframe()
+    while frame is not None and f"{os.sep}skdeep{os.sep}" not in frame.f_code.co_filename:
+        frame = frame.f_back
+    return "elsewhere" if frame is None else f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
+
+
+def _bytes(values):
+    return values.detach().reshape(-1).contiguous().view(torch.uint8)
+
+
+@dataclass
+class Log:
+    """What has happened on the device, each with its line.
+
+    Attributes
+    ----------
+    launches, views : Counter
+        Operations that start a kernel, and those that do not.
+    waits : Counter
+        What the host has waited for.
+    hazards : Counter
+        Copies to the device from memory that changed before the host could know that they were done.
+    """
+
+    launches: Counter = field(default_factory=Counter)
+    views: Counter = field(default_factory=Counter)
+    waits: Counter = field(default_factory=Counter)
+    hazards: Counter = field(default_factory=Counter)
+    under_way: list = field(default_factory=list)
+
+    def wait(self, why) -> None:
+        """Note that the host waits: what was under way has arrived."""
+        self.waits[f"{why} @ {line()}"] += 1
+        self.arrive()
+
+    def send(self, source) -> None:
+        """Note a copy that the host does not wait for."""
+        self.under_way.append((source, _bytes(source).clone(), line()))
+
+    def arrive(self) -> None:
+        """See whether what was under way is what was sent."""
+        for source, sent, where in self.under_way:
+            self.hazards[where] += not _bytes(source).equal(sent)
+        self.under_way.clear()
+        self.hazards += Counter()  # without the zeros
+
+
+LOG = Log()
+_pinned: list = []
+
+
+def _is_remote(device) -> bool:
+    return device is not None and torch.device(device).type == KIND
+
+
+def _refuse(dtype, layout=torch.strided) -> None:
+    """Raise where MPS does not have tensors of this kind."""
+    if KIND == "mps" and dtype in (torch.float64, torch.complex128):
+        raise TypeError(f"Cannot convert a MPS Tensor to {dtype}: the MPS framework doesn't support it. @ {line()}")
+    if KIND == "mps" and layout is not torch.strided:
+        raise NotImplementedError(f"MPS has no tensors of layout {layout}. @ {line()}")
+
+
+class Remote(torch.Tensor):
+    """A tensor on the device; `held` has its values."""
+
+    @staticmethod
+    def __new__(cls, held):
+        _refuse(held.dtype, held.layout)
+        form = {"dtype": held.dtype, "layout": held.layout, "device": DEVICE}
+        if held.layout is torch.strided:
+            form |= {"strides": held.stride(), "storage_offset": held.storage_offset()}
+        else:
+            form |= {"dispatch_layout": True}
+        tensor = torch.Tensor._make_wrapper_subclass(cls, held.shape, **form)
+        tensor.held = held
+        return tensor
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        return _run(function, args, kwargs or {})
+
+    def __repr__(self):
+        return f"Remote({self.held!r})"
+
+
+class _Mode(TorchDispatchMode):
+    """Sees what makes a tensor of the device from none."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        return _run(function, args, kwargs or {})
+
+
+def _held(value):
+    return value.held if isinstance(value, Remote) else value
+
+
+def _run(function, args, kwargs):
+    if function is torch.ops.prim.layout.default:
+        return args[0].held.layout
+    tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, torch.Tensor)]
+    remote = [value for value in tensors if isinstance(value, Remote)]
+    wanted = kwargs.get("device")
+    if not remote and not _is_remote(wanted):
+        return function(*args, **kwargs)
+    if function is _aten.copy_.default:
+        return _copy(*args, **kwargs)
+    if function is _aten._to_copy.default:
+        return _to_copy(*args, **kwargs)
+    if remote:
+        _check_places(function, args, tensors)
+    if "_fused_" in str(function):
+        _check_fused(function, args)
+    by_mask = function in _INDEXING and any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+    no_size = function is _aten.repeat_interleave.Tensor and kwargs.get("output_size") is None
+    if function in _WAITING or by_mask or no_size:
+        LOG.wait(function)
+    of_host = kwargs if wanted is None else {**kwargs, "device": torch.device("cpu")}
+    result = function(*tree_map(_held, args), **tree_map(_held, of_host))
+    if function is not _aten._local_scalar_dense.default:
+        aliases = [r.alias_info for r in function._schema.returns if r.alias_info is not None]
+        is_view = any(not alias.is_write for alias in aliases) or function is _aten._unsafe_view.default
+        (LOG.views if is_view else LOG.launches)[f"{function} @ {line()}"] += 1
+    known = {id(value.held): value for value in remote}
+    stays = wanted is not None and not _is_remote(wanted)
+
+    def wrapped(value):
+        if not isinstance(value, torch.Tensor) or stays:
+            return value
+        return known[id(value)] if id(value) in known else Remote(value)
+
+    return tree_map(wrapped, result)
+
+
+def _check_places(function, args, tensors) -> None:
+    """Tensors of the host take part as numbers without axes, and as indices in brackets, for which the host waits."""
+    of_host = [value for value in tensors if not isinstance(value, Remote)]
+    if function in _INDEXING and isinstance(args[0], Remote):
+        indices = {id(index) for index in args[1] if index is not None and not isinstance(index, Remote)}
+        of_host = [value for value in of_host if id(value) not in indices]
+        if indices:
+            LOG.wait("an index of the host")
+    if any(value.ndim for value in of_host):
+        raise RuntimeError(f"Expected all tensors on one device, found {KIND} and cpu: {function} @ {line()}")
+
+
+def _check_fused(function, args) -> None:
+    """A fused kernel pairs values by their place in memory, and reads a count of steps as float32."""
+    groups = [group for group in args[:4] if isinstance(group, list | tuple) and group]
+    for first, *others in zip(*groups, strict=True):
+        form = first.dtype, first.shape, first.stride()
+        if any((other.dtype, other.shape, other.stride()) != form for other in others if other.numel() > 1):
+            raise RuntimeError(f"{function} needs tensors of one form. @ {line()}")
+    if "adam" in str(function) and any(step.dtype is not torch.float32 for step in args[5]):
+        raise RuntimeError(f"{function} reads float32 steps. @ {line()}")
+
+
+def _transfer(source, dtype, non_blocking: bool) -> None:
+    """Note a copy to the device or from it."""
+    leaves = isinstance(source, Remote)
+    if leaves and dtype is not source.dtype:
+        _refuse(dtype)  # it is cast before it leaves
+    if non_blocking and not leaves and _is_read_later(source, dtype):
+        LOG.send(source)
+    else:
+        LOG.wait(f"a copy {'from' if leaves else 'to'} the device")
+
+
+def _is_read_later(source, dtype) -> bool:
+    """Whether a copy to the device that need not be waited for is not: MPS does not even ask for pinned memory."""
+    address = source.untyped_storage().data_ptr()
+    pinned = any(address == block.untyped_storage().data_ptr() for block in _pinned)
+    return KIND == "mps" or (pinned and source.dtype is dtype)
+
+
+def _copy(target, source, non_blocking=False):
+    if isinstance(target, Remote) != isinstance(source, Remote):
+        _transfer(source, target.dtype, non_blocking)
+    else:
+        LOG.launches[f"copy_ @ {line()}"] += 1
+    _held(target).copy_(_held(source))
+    return target
+
+
+def _to_copy(source, *, device=None, non_blocking=False, pin_memory=None, **form):
+    arrives = isinstance(source, Remote) if device is None else _is_remote(device)
+    result = _aten._to_copy.default(_held(source), **form)
+    result = Remote(result) if arrives else result
+    if arrives != isinstance(source, Remote):
+        _transfer(source, result.dtype, non_blocking)
+    else:
+        LOG.launches[f"_to_copy @ {line()}"] += 1
+    return result
+
+
+def _pin(tensor, device=None):
+    """A copy in pinned memory, which the host gets back when it has waited; here, at the end."""
+    _pinned.append(tensor.clone())
+    return _pinned[-1]
+
+
+@contextlib.contextmanager
+def accelerator(free: int = 80 << 30) -> Iterator[Log]:
+    """Have the accelerator in a block, with so many bytes free."""
+    replaced = {
+        "torch.Tensor.pin_memory": _pin,
+        "torch.cuda._lazy_init": lambda: None,  # a function for each: torch._dynamo, if imported, tells them apart
+        "torch.cuda.get_rng_state": lambda *args: torch.zeros(16, dtype=torch.uint8),
+        "torch.cuda.set_rng_state": lambda *args: None,
+        "torch.cuda.manual_seed_all": lambda *args: None,
+        "torch.mps.manual_seed": lambda *args: None,
+    }
+    if KIND == "cuda":
+        replaced |= {
+            "torch.cuda.device_count": lambda: 1,
+            "torch.cuda.is_available": lambda: True,
+            "torch.cuda.current_device": lambda: 0,
+            "torch.cuda.synchronize": lambda *args: LOG.wait("synchronize"),
+            "torch.cuda.mem_get_info": lambda *args: (free, free),
+            "torch.cuda.memory_reserved": lambda *args: 0,
+            "torch.cuda.memory_allocated": lambda *args: 0,
+            "torch.cuda.is_bf16_supported": lambda *args, **kwargs: True,
+        }
+    else:
+        replaced["torch.backends.mps.is_available"] = lambda: True
+    swaps = torch.__future__.get_swap_module_params_on_conversion()
+    with contextlib.ExitStack() as stack:
+        for name, function in replaced.items():
+            stack.enter_context(patch(name, function))
+        stack.callback(torch._C._set_only_lift_cpu_tensors, False)
+        stack.callback(torch.__future__.set_swap_module_params_on_conversion, swaps)
+        torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor makes its tensors on the host, and moves them
+        torch.__future__.set_swap_module_params_on_conversion(True)  # the memory of a Remote is not a tensor's own
+        LOG.__init__()
+        _pinned.clear()
+        stack.enter_context(_Mode())
+        yield LOG
+        LOG.arrive()

@@ -1,0 +1,95 @@
+"""What a training step and an epoch take on the emulated accelerator: kernels launched, and times that the host waits.
+
+Run as a script (see `emulator`), this prints a line of JSON for each setting. A step is what an epoch of two batches
+more has more; an epoch what a fit of two epochs more has more, so that neither the start nor the end of a fit counts.
+"""
+
+from __future__ import annotations
+
+import emulator  # isort: skip  (before torch)
+
+import json
+import warnings
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.base import clone
+
+from skdeep import HingeClassifier, MLPClassifierTorch, MLPEnsembleClassifier, SoftmaxClassifier, TorchClassifier
+from skdeep.stacking import fit_stack
+
+ROWS, COLUMNS = 32, 20
+COMMON = {"batch_size": ROWS, "random_state": 0, "precision": "float32", "device": str(emulator.DEVICE)}
+ENDLESS = {"tol": 0.0, "n_iter_no_change": np.inf, "learning_rate": "constant"}
+
+
+def net(n_outputs, n_features):
+    """Two layers."""
+    return torch.nn.Sequential(torch.nn.Linear(n_features, 8), torch.nn.ReLU(), torch.nn.Linear(8, n_outputs))
+
+
+def mlp(**params):
+    return MLPClassifierTorch((16, 16), **COMMON, **ENDLESS, **params)
+
+
+def softmax(**params):
+    return SoftmaxClassifier(**COMMON, **{"solver": "sgd", "learning_rate_init": 0.01, **ENDLESS, **params})
+
+
+#: The members of a stack for each setting.
+SETTINGS = {
+    "mlp adam": [mlp()],
+    "mlp bare": [mlp(column_scaling=0, standardize=False)],
+    "mlp sgd": [mlp(solver="sgd")],
+    "mlp adamw": [mlp(solver="adamw")],
+    "mlp batch normalisation": [mlp(normalization="batch")],
+    "mlp layer normalisation": [mlp(normalization="layer", activation="silu")],
+    "mlp bfloat16": [clone(mlp()).set_params(precision="bfloat16")],
+    "mlp dropout": [mlp(dropout=0.1)],
+    "mlp early stopping": [mlp(early_stopping=True)],
+    "mlp 9 alphas": [mlp(alpha=10.0**-k) for k in range(9)],
+    "mlp 3 seeds": [clone(mlp()).set_params(random_state=k) for k in range(3)],
+    "ensemble": [MLPEnsembleClassifier(3, (16, 16), calibration=None, early_stopping=False, **COMMON)],
+    "softmax sgd": [softmax()],
+    "softmax adam": [softmax(solver="adam")],
+    "softmax l1": [softmax(penalty="l1")],
+    "softmax 9 alphas": [softmax(alpha=10.0**-k) for k in range(9)],
+    "softmax sparse": [softmax()],
+    "softmax streamed": [softmax()],
+    "hinge": [HingeClassifier(calibration=None, solver="sgd", learning_rate_init=0.01, **COMMON, **ENDLESS)],
+    "torch": [TorchClassifier(net, **COMMON, **ENDLESS)],
+}
+
+
+def counts(name: str, n_batches: int, epochs: int) -> np.ndarray:
+    """Launches and waits of a fit."""
+    generator = np.random.default_rng(0)
+    # the ensemble's members leave out a third
+    n_rows = n_batches * ROWS * 3 // 2 if name == "ensemble" else n_batches * ROWS
+    X = generator.normal(size=(n_rows, COLUMNS)).astype(np.float32)
+    y = generator.permutation(np.arange(n_rows) % 4)
+    validation = (X[:ROWS], y[:ROWS]) if name == "mlp early stopping" else (None, None)
+    members = [clone(member).set_params(max_iter=epochs) for member in SETTINGS[name]]
+    with emulator.accelerator(free=1000 if name == "softmax streamed" else 80 << 30) as log:
+        data = sparse.csr_array(X * (X > 1)) if name == "softmax sparse" else X
+        failures = fit_stack(members, data, y, None, *validation)
+    assert failures == [None] * len(members), failures
+    assert not log.hazards, log.hazards
+    return np.array([log.launches.total(), log.waits.total()])
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    for name in SETTINGS:
+        for n in (2, 4):
+            counts(name, n, 1)  # what is made once in a process
+        per_epoch = {n: (counts(name, n, 4) - counts(name, n, 2)) / 2 for n in (2, 4)}
+        launches, waits = (per_epoch[4] - per_epoch[2]) / 2
+        of_epoch = {"launches": launches, "waits": waits, "waits of an epoch": per_epoch[2][1] - 2 * waits}
+        print(json.dumps({"name": name, **of_epoch}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

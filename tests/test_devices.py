@@ -1,0 +1,196 @@
+"""Every estimator on an emulated accelerator, and where things are computed; see `accelerator/` for what is run."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from sklearn.datasets import load_iris
+
+from skdeep import MLPClassifierTorch, SoftmaxClassifier
+from skdeep.batching import DenseRows, SparseRows, free_memory
+from skdeep.inputs import resolve_device
+
+HERE = Path(__file__).parent
+X, Y = load_iris(return_X_y=True)
+COMPILER = next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "c++", "g++", "clang++"))), None)
+#: A build of torch with the real backend has guards and hooks of its own.
+REAL = {"cuda": torch.version.cuda or torch.version.hip, "mps": torch.backends.mps.is_built()}
+CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory):
+    """The compiled part of the emulator."""
+    if COMPILER is None or not sys.platform.startswith("linux"):
+        pytest.skip("the emulated accelerator needs Linux and a C++ compiler")
+    root, path = Path(torch.__file__).parent, tmp_path_factory.mktemp("accelerator") / "guard.so"
+    command = [COMPILER, "-O1", "-shared", "-fPIC", "-std=c++20", f"-I{root / 'include'}", f"-L{root / 'lib'}"]
+    command += [f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}", f"-Wl,-rpath,{root / 'lib'}"]
+    command += [str(HERE / "accelerator" / "guard.cpp"), "-o", str(path), "-lc10", "-ltorch_cpu"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.fixture
+def emulated(library):
+    """Run a script of `accelerator/` on a kind of device; the lines of JSON that it prints."""
+
+    def run(kind, script, *arguments):
+        if REAL[kind]:
+            pytest.skip(f"torch was built with {kind}, which this would stand in for")
+        command = [sys.executable, str(HERE / "accelerator" / script), *arguments]
+        own = {"EMULATED": kind, "EMULATED_LIBRARY": str(library), "PYTHONPATH": str(HERE.parent)}
+        own |= {"OMP_NUM_THREADS": "1", "SCIPY_ARRAY_API": "1"}
+        done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    return run
+
+
+def fault(kind: str, outcome: dict) -> str | None:
+    """What is wrong with a case, if anything."""
+    if "error" in outcome:
+        return outcome["error"]
+    if outcome["hazards"]:
+        return f"memory was overwritten while a copy of it may have been under way: {outcome['hazards']}"
+    rounded = kind == "mps" or "float32" in outcome["name"]
+    limit = 1e-2 if "bfloat16" in outcome["name"] else 1e-3 if rounded else 1e-6
+    return None if outcome["difference"] < limit else f"differs from the CPU by {outcome['difference']:.1e}"
+
+
+@pytest.mark.parametrize(
+    "kind, group",
+    [(kind, group) for kind in ("cuda", "mps") for group in ("estimators", "data", "use")] + [("cuda", "streamed")],
+)
+def test_everything_is_as_on_the_cpu(kind, group, emulated):
+    outcomes = emulated(kind, "cases.py", group)
+    faults = {outcome["name"]: found for outcome in outcomes if (found := fault(kind, outcome))}
+    assert len(outcomes) >= 8
+    assert not faults, "\n".join(f"{name}: {what}" for name, what in faults.items())
+    if group != "use":
+        assert all(outcome["waits"] > 0 for outcome in outcomes)  # each has been there
+
+
+def test_a_planted_race_is_noticed(emulated):
+    (outcome,) = emulated("cuda", "cases.py", "planted")
+    assert "error" not in outcome, outcome["error"]
+    assert sum(outcome["hazards"].values()) > 10
+
+
+#: Kernels that a step launches on CUDA at most. Fewer are better: lower the number then.
+LAUNCHES = {
+    "mlp adam": 41,
+    "mlp bare": 30,
+    "mlp sgd": 40,
+    "mlp adamw": 41,
+    "mlp batch normalisation": 57,
+    "mlp layer normalisation": 81,
+    "mlp bfloat16": 57,
+    "mlp dropout": 53,
+    "mlp early stopping": 41,
+    "mlp 9 alphas": 41,
+    "mlp 3 seeds": 44,
+    "ensemble": 62,
+    "softmax sgd": 19,
+    "softmax adam": 23,
+    "softmax l1": 20,
+    "softmax 9 alphas": 21,
+    "softmax sparse": 26,
+    "softmax streamed": 18,
+    "hinge": 25,
+    "torch": 31,
+}
+#: Those of whom validation data is a second thing to wait for at the end of an epoch.
+MONITORED = {"mlp early stopping", "ensemble"}
+
+
+def test_steps_stay_short_and_nobody_waits_within_an_epoch(emulated):
+    found = {outcome.pop("name"): outcome for outcome in emulated("cuda", "steps.py")}
+    assert found.keys() == LAUNCHES.keys()
+    long = {name: taken["launches"] for name, taken in found.items() if taken["launches"] > LAUNCHES[name]}
+    assert not long
+    assert not {name: taken for name, taken in found.items() if taken["waits"]}
+    for name, taken in found.items():
+        assert taken["waits of an epoch"] == 1 + (name in MONITORED), name
+
+
+# ---- which device ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "there, X, work, dtype, expected",
+    [
+        (["cpu"], X, 1e12, torch.float32, "cpu"),
+        (["cpu", "cuda:0", "cuda:1"], X, 1e8, torch.float64, "cuda:0"),
+        (["cpu", "cuda:0"], X, 1e6, torch.float32, "cpu"),
+        (["cpu", "cuda:0"], sparse.csr_array(X), 1e8, torch.float32, "cuda:0"),
+        (["cpu", "mps"], X, 1e8, torch.float32, "mps"),
+        (["cpu", "mps"], X, 1e6, torch.float32, "cpu"),
+        (["cpu", "mps"], X, 1e8, torch.float64, "cpu"),
+        (["cpu", "mps"], sparse.csr_array(X), 1e8, torch.float32, "cpu"),
+        (["cpu", "cuda:0"], torch.empty(1, device="meta"), 1, torch.float64, "meta"),
+    ],
+)
+def test_auto_takes_what_gains_and_can_do_the_work(there, X, work, dtype, expected, monkeypatch):
+    monkeypatch.setattr("skdeep.inputs.available_devices", lambda: there)
+    assert resolve_device("auto", X, work, dtype) == torch.device(expected)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
+def test_a_device_that_is_there_and_fails_is_no_reason_to_use_another(monkeypatch):
+    model = MLPClassifierTorch((4,), max_iter=2, random_state=0, device="cpu").fit(X, Y)
+    expected = model.predict_proba(X)
+    np.testing.assert_array_equal(model.set_params(device="cuda").predict_proba(X), expected)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises((RuntimeError, AssertionError), match=r"(?i)cuda"):
+        model.predict_proba(X)
+
+
+@pytest.mark.parametrize("precision", ["auto", "float64", "float32"])
+def test_the_solver_does_not_depend_on_the_precision(precision):
+    model = SoftmaxClassifier(random_state=0, precision=precision).fit(X, Y)
+    assert model.solver_ == "lbfgs"
+    expected = SoftmaxClassifier(random_state=0).fit(X, Y).predict_proba(X)
+    np.testing.assert_allclose(model.predict_proba(X), expected, atol=1e-3)
+
+
+def test_no_float64_on_mps(monkeypatch):
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    with pytest.raises(ValueError, match=r"float64.*mps.*float32"):
+        MLPClassifierTorch((4,), device="mps", precision="float64").fit(X, Y)
+
+
+def test_memory_that_torch_keeps_is_free(monkeypatch):
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (100, 1000))
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda device: 600)
+    monkeypatch.setattr("torch.cuda.memory_allocated", lambda device: 50)
+    assert free_memory(GPU) == 650
+
+
+@pytest.mark.parametrize(
+    "rows", [DenseRows(torch.from_numpy(X), CPU, torch.float64), SparseRows(sparse.csr_array(X), CPU, torch.float64)]
+)
+def test_where_indices_belong(rows):
+    assert rows.index_device == CPU
+    taken = rows.take(torch.tensor([3, 0, 3]))
+    np.testing.assert_array_equal(taken.to_dense(), X[[3, 0, 3]])
+
+
+@pytest.mark.parametrize("solver", ["adam", "adamw"])
+def test_adam_whatever_the_default_dtype(solver):
+    expected = MLPClassifierTorch((4,), solver=solver, max_iter=3, random_state=0).fit(X, Y).predict_proba(X)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = MLPClassifierTorch((4,), solver=solver, max_iter=3, random_state=0).fit(X, Y).predict_proba(X)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_array_equal(found, expected)
