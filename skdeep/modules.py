@@ -42,7 +42,7 @@ def check_numbers(X, dtype: torch.dtype, indices: bool) -> None:
     if indices and columns.is_floating_point() and bool((columns % 1 != 0).any()):
         raise ValueError("X must have whole numbers: the module takes indices, and was trained on integers.")
     low, high = torch.aminmax(columns, dim=0)
-    for column in ((low < -limit) | (high > limit)).nonzero().flatten().tolist():
+    for column in ((low < -limit) | (high > limit)).nonzero().flatten().cpu().tolist():
         own = columns[:, column]
         whole = not own.is_floating_point() or bool((own % 1 == 0).all())
         if whole and bool((own.to(dtype).to(own.dtype) != own).any()):

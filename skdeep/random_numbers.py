@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 #: Held while torch's own generator stands in for ours.
 _LOCK = threading.RLock()
@@ -24,6 +25,16 @@ _LOCK = threading.RLock()
 def _draws(operation: Any) -> bool:
     """Whether an operation may draw random numbers."""
     return torch.Tag.nondeterministic_seeded in getattr(operation, "tags", ())
+
+
+@functools.cache
+def _has_generator(device_type: str) -> bool:
+    """Whether random numbers can be seeded on such a device."""
+    try:
+        torch.Generator(device_type)
+    except RuntimeError:
+        return False
+    return True
 
 
 @functools.cache
@@ -81,6 +92,8 @@ class OwnNumbers(TorchDispatchMode):
         device = torch.device(kwargs.get("device") or ("cpu" if tensor is None else tensor.device))
         if device.type == "meta":
             return func(*args, **kwargs)
+        if not _has_generator(device.type):
+            return self._on_the_host(func, args, kwargs, device)
         if device.index is None and device.type != "cpu":
             device = torch.empty(0, device=device).device
         if func is torch.ops.aten.native_dropout.default:
@@ -89,6 +102,16 @@ class OwnNumbers(TorchDispatchMode):
         if form is not None:
             return form(*args, **kwargs, generator=self._generator(device))
         return self._by_torchs_own(functools.partial(func, *args, **kwargs), device)
+
+    def _on_the_host(self, func, args, kwargs, device: torch.device):
+        """Run an operation on the CPU, for a device without generators."""
+        own_args, own_kwargs = tree_map_only(Tensor, Tensor.cpu, (args, kwargs))
+        if own_kwargs.get("device") is not None:
+            own_kwargs["device"] = torch.device("cpu")
+        result = self.__torch_dispatch__(func, (), own_args, own_kwargs)
+        if func._schema.is_mutable:
+            return args[0].copy_(own_args[0])
+        return tree_map_only(Tensor, lambda part: part.to(device), result)
 
     def _dropout(self, input: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
         """The dropout of accelerators, which takes no generator."""
