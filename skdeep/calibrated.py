@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from skdeep._methods import available_unless
-from skdeep.calibration import Weighted, fit_sigmoid, fit_temperature
+from skdeep.calibration import Weighted, doubt, fit_sigmoid, fit_temperature
 from skdeep.fitting import FittingMixin
 from skdeep.inputs import OutputSpace, to_numpy
 from skdeep.losses import LOSSES, Loss
@@ -98,11 +98,11 @@ class CalibrationMixin(FittingMixin):
                 precise = members[m]._needs_float64 and problem.device.type != "mps"
                 data = problem.rows().exactly(torch.float64 if precise else problem.dtype)
                 network = members[m]._trained_network(problem.device, data.dtype)
-                own = to_numpy(scores_of(network, data, folds.rows)[0]), weights[m, folds.rows]
+                own = doubt(to_numpy(scores_of(network, data, folds.rows)[0]), weights[m, folds.rows])
                 members[m]._calibrate(scores[m], codes, weights[m, rows] * factor / folds.unit, own)
 
     def _calibrate(self, scores: np.ndarray, codes: np.ndarray, weight: np.ndarray, own: Weighted) -> None:
-        """Fit the calibration on out-of-fold scores; `own` are scores by the estimator itself, and weights."""
+        """Fit the calibration on out-of-fold scores; `own` is the further observation."""
         if self.calibration == "sigmoid":
             self._fold_in(*fit_sigmoid(scores, codes, weight, own))
         elif codes.ndim == 1:
