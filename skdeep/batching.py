@@ -26,7 +26,7 @@ from skdeep.frame import Frame
 # Share of a device's free memory that resident training data may take.
 _RESIDENT_SHARE = 0.5
 
-#: Values (of a batch or of hidden units) that are computed with at once: bounds the memory of all that passes over rows.
+#: Values (of a batch or of hidden units) computed with at once: bounds the memory of all that passes over rows.
 MAX_VALUES = 1 << 22
 
 
@@ -242,7 +242,7 @@ class SparseRows(_Rows):
         return csr_tensor(start, columns, values, (len(flat), n_blocks * self.n_features))
 
     def _row_of_values(self, start: Tensor, size: int) -> Tensor:
-        """Tell which row of a batch each of its values is in; `size` of them, so that the host need not wait for the sum."""
+        """Tell in which row of a batch each of its `size` values is; the size spares the host a wait for the sum."""
         return torch.repeat_interleave(start.diff(), output_size=size)
 
 
