@@ -43,6 +43,12 @@ def _chunks(n: int) -> list[slice]:
 Weighted: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 
+def _shares(weight: np.ndarray, prior: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of observations, and those of one more, as shares of all: as many may be more than can be squared."""
+    total = weight.sum() + 1
+    return weight / total, prior / (prior.sum() or 1.0) / total
+
+
 def _newton(value_gradient_hessian, x: np.ndarray) -> np.ndarray:
     """Minimise a convex function by Newton's method with step halving."""
     value, gradient, hessian = value_gradient_hessian(x)
@@ -96,7 +102,7 @@ def fit_temperature(
     """
     weight = np.ones(len(codes)) if weight is None else weight
     own_scores, share = (scores, weight) if own is None else own
-    share = share / share.sum()
+    weight, share = _shares(weight, share)
     n, n_columns = len(codes), max(2, scores.shape[1])
     unit = sum(float(np.abs(scores[part]).sum(dtype=np.float64)) for part in _chunks(n)) / (n * n_columns) or 1.0
 
@@ -127,7 +133,7 @@ def fit_temperature(
         best = high
     elif (lowest := slope(low)) >= 0:
         best = low
-        if lowest > 1e-9 * weight.sum():  # it is zero, up to rounding, where all scores are equal
+        if lowest > 1e-9:  # it is zero, up to rounding, where all scores are equal
             warnings.warn(f"{_UNINFORMED} The probabilities are nearly the same for all classes.", stacklevel=2)
     else:
         best = brentq(slope, low, high, xtol=1e-13, rtol=1e-14)
@@ -166,7 +172,8 @@ def fit_sigmoid(
         If the scores speak against a class, so that its slope would be negative: it is as good as zero then.
     """
     weight = np.ones(len(codes)) if weight is None else weight
-    own_scores, share = (scores[:0], weight[:0]) if own is None else (own[0], own[1] / own[1].sum())
+    own_scores, own_weight = (scores[:0], weight[:0]) if own is None else own
+    observed, share = _shares(weight, own_weight)
     n_columns = scores.shape[1]
     slopes, offsets = np.ones(n_columns), np.zeros(n_columns)
     for c in range(n_columns):
@@ -174,7 +181,7 @@ def fit_sigmoid(
         n_plus, n_minus = weight[positive].sum(), weight[~positive].sum()
         target = np.where(positive, (n_plus + 1) / (n_plus + 2), 1 / (n_minus + 2))
         unit = float(np.abs(scores[:, c]).max()) or 1.0
-        parts = [(scores[part, c], target[part], weight[part]) for part in _chunks(len(codes))]
+        parts = [(scores[part, c], target[part], observed[part]) for part in _chunks(len(codes))]
         parts += [(own_scores[part, c], 0.5, share[part]) for part in _chunks(len(share))]
 
         def objective(x, parts=parts, unit=unit):
