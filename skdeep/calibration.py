@@ -48,7 +48,7 @@ DOUBT = 0.5
 
 def doubt(scores: np.ndarray, weight: np.ndarray, amount: float = DOUBT) -> Weighted:
     """Make the further observation, of so much weight: what some rows are on average."""
-    return scores, weight * (amount / weight.sum())
+    return scores, weight / weight.sum() * amount
 
 
 def _shares(weight: np.ndarray, more: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,7 @@
 """Calibrated probabilities: scikit-learn's on the same scores, better than those without, never another class."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -338,3 +340,18 @@ def test_a_network_that_is_too_sure(load):
     assert model.temperature_ > 2
     assert log_loss(y_test, after) < 0.6 * log_loss(y_test, before)
     assert expected_calibration_error(after, y_test) < 0.8 * expected_calibration_error(before, y_test)
+
+
+@pytest.mark.parametrize("calibration", ["temperature", "sigmoid"])
+def test_weights_of_any_size(calibration):
+    """Numbers of observations whose squares overflow, beside some that are nothing in comparison."""
+    fit = fit_temperature if calibration == "temperature" else fit_sigmoid
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        scores, codes = rng.normal(size=(60, 3)), rng.integers(3, size=60)
+        weight = 10.0 ** rng.uniform(-200, 200, 60)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            warnings.simplefilter("ignore", UserWarning)
+            found = fit(scores, codes, weight, (scores, weight))
+        assert np.isfinite(found).all()
