@@ -35,7 +35,7 @@ def as_tensor(array: np.ndarray) -> Tensor:
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     if any(stride < 0 for stride in array.strides):
-        array = np.ascontiguousarray(array)
+        array = array.copy(order="C")  # also of an axis of length one, which counts as contiguous
     if array.flags.writeable:
         return torch.from_numpy(array)
     with warnings.catch_warnings():  # torch warns that writing would be undefined; training data is only read

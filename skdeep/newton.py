@@ -65,6 +65,7 @@ def _solve(hessians: Tensor, right: Tensor) -> Tensor:
     """Solve with each Hessian plus the smallest ridge that makes it positive definite."""
     diagonal = hessians.diagonal(dim1=1, dim2=2)
     largest = diagonal.amax(1, keepdim=True)
+    largest = torch.where(largest > 0, largest, 1.0)  # no curvature at all: columns of zeros without a penalty
     addition = torch.full_like(largest, _RIDGE)
     for _ in range(8):
         diagonal += addition * largest

@@ -88,7 +88,10 @@ def try_scoring(
         return
     if not (inspect.unwrap(scorer._score_func).__module__ or "").startswith("sklearn.metrics"):
         return
-    _check_response_method(estimator, scorer._response_method)
+    try:
+        _check_response_method(estimator, scorer._response_method)
+    except AttributeError as error:
+        raise ValueError(f"scoring={scoring!r} cannot judge this classifier: {error}") from error
     weight = {} if sample_weight is None else {"sample_weight": sample_weight}
     faultless = knowing(estimator, _faultless_scores(codes, estimator.n_outputs_))
     if getattr(faultless, "calibration", None) is not None:

@@ -362,3 +362,10 @@ def test_rows_of_no_weight_have_no_part_in_the_density():
     assert clf._problem([clf], X, y, weight, going_on=False, incremental=False).density == pytest.approx(
         X[:30].nnz / 1500
     )
+
+
+def test_axes_of_length_one_may_run_backwards():
+    """NumPy counts such an array as contiguous, and torch takes no negative strides."""
+    for array in (np.arange(3.0)[:, None][:, ::-1], np.arange(3.0)[None][::-1]):
+        assert min(array.strides) < 0
+        np.testing.assert_array_equal(as_tensor(array).numpy(), array)

@@ -359,3 +359,10 @@ def test_calibration_folds_are_one_stack(monkeypatch):
     X, y = load_iris(return_X_y=True)
     HingeClassifier("squared_hinge", solver="lbfgs").fit(X, y)
     assert max(sizes) == 5
+
+
+def test_columns_of_zeros_without_a_penalty():
+    """No curvature at all: the model stays where it is."""
+    clf = SoftmaxClassifier(alpha=0.0, fit_intercept=False, solver="lbfgs").fit(np.zeros((6, 2)), [0, 1, 0, 1, 2, 2])
+    assert not clf.coef_.any()
+    np.testing.assert_allclose(clf.predict_proba(np.zeros((1, 2))), 1 / 3)

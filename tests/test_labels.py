@@ -794,3 +794,9 @@ def test_scores_that_are_not_defined_in_a_search():
     model = SoftmaxClassifier(max_iter=2, early_stopping=True, scoring="roc_auc")
     with pytest.raises(ValueError, match=r"fits failed(?s:.*)roc_auc' is nan"):
         stacked.GridSearchCV(model, GRID, cv=3).fit(X, BINARY, **ONE_CLASS)
+
+
+def test_a_scorer_that_needs_what_is_not_there():
+    model = HingeClassifier(calibration=None, early_stopping=True, scoring="neg_log_loss")
+    with pytest.raises(ValueError, match=r"scoring='neg_log_loss' cannot judge this classifier.*predict_proba"):
+        model.fit(X, BINARY)
