@@ -49,6 +49,8 @@ def to_device(values: Tensor, device: torch.device, dtype: torch.dtype | None = 
     a block of their own, which torch's allocator does not hand out again before they have been read.
     """
     values = values if dtype is None else values.to(dtype)
+    if values.device == device:
+        return values
     if values.device.type == "cpu" and device.type == "cuda":
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)

@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import expit, log_expit, softmax
+from scipy.special import expit, log_expit
 
 _MAX_STEPS = 100
 _CHUNK_ROWS = 1 << 15  # rows computed with at once: there may be millions
@@ -114,26 +114,27 @@ def fit_temperature(
     n, n_columns = len(codes), max(2, scores.shape[1])
     unit = sum(float(np.abs(scores[part]).sum(dtype=np.float64)) for part in _chunks(n)) / (n * n_columns) or 1.0
 
-    def scaled(scores: np.ndarray) -> np.ndarray:
-        """Scores such that the inverse temperature is of the order of one."""
-        S = scores.astype(np.float64) / unit
-        return np.hstack([np.zeros_like(S), S]) if S.shape[1] == 1 else S
+    def below(scores: np.ndarray) -> np.ndarray:
+        """How far each score is below its row's largest (C, m), in units that make b of the order of one."""
+        S = scores.T.astype(np.float64, order="C") / unit  # sums over classes are 5 times faster along the first axis
+        S = np.vstack([np.zeros_like(S), S]) if len(S) == 1 else S
+        return S - S.max(0)
 
     total = 0.0
     for part in _chunks(n):
-        S = scaled(scores[part])
-        total += float(weight[part] @ S[np.arange(len(S)), codes[part]])
-    total += sum(float(share[part] @ scaled(own_scores[part]).mean(1)) for part in _chunks(len(share)))
+        S = below(scores[part])
+        total += float(weight[part] @ S[codes[part], np.arange(S.shape[1])])
+    total += sum(float(share[part] @ below(own_scores[part]).mean(0)) for part in _chunks(len(share)))
 
     def slope(log_b: float) -> float:
         """Derivative of the log-loss with respect to the inverse temperature: it only grows."""
         b, rise = np.exp(log_b), -total
-        for part in _chunks(n):
-            S = scaled(scores[part])
-            rise += weight[part] @ (softmax(b * S, axis=1) * S).sum(1)
-        for part in _chunks(len(share)):
-            S = scaled(own_scores[part])
-            rise += share[part] @ (softmax(b * S, axis=1) * S).sum(1)
+        for given, weights in ((scores, weight), (own_scores, share)):
+            for part in _chunks(len(weights)):
+                S = below(given[part])
+                E = np.exp(b * S)
+                norm = E.sum(0)
+                rise += weights[part] @ (np.multiply(E, S, out=E).sum(0) / norm)
         return rise
 
     low, high = np.log(_INVERSE_RANGE)

@@ -66,6 +66,7 @@ class Columns:
             return cls(zero + n, zero, zero, zero, to_numpy64(largest), rounding)
         total = None
         shift = squares = None
+        limits = torch.finfo(rows.dtype)
         for start in range(0, n, _CHUNK_ROWS):
             part = slice(start, start + _CHUNK_ROWS)
             X = rows.take(part if subset is None else torch.from_numpy(subset[part]))
@@ -75,13 +76,15 @@ class Columns:
                 w = weight[part] if subset is None else weight[subset[part]]
                 if not w.any():
                     continue
-            if shift is None or squares is None:
-                # near the mean, so that the variance is no small difference of large sums
-                shift, squares = X.nanmean(0), torch.empty_like(X)
-                if not shift.isfinite().all():  # no value is known, or their sum overflows
-                    shift = X.div(_CHUNK_ROWS).nanmean(0).mul_(_CHUNK_ROWS).nan_to_num_(nan=0.0)
             # products with a vector: ten times faster than reductions along the columns
             share = torch.from_numpy(w / w.sum()).to(X)
+            if shift is None or squares is None:
+                # near the mean, so that the variance is no small difference of large sums
+                shift, squares = share @ X, torch.empty_like(X)
+                if not shift.isfinite().all():
+                    shift = X.nanmean(0)
+                if not shift.isfinite().all():  # no value is known, or their sum overflows
+                    shift = X.div(_CHUNK_ROWS).nanmean(0).mul_(_CHUNK_ROWS).nan_to_num_(nan=0.0)
             centred = torch.sub(X, shift, out=squares[: len(X)])
             mean, known, gone = share @ centred, torch.ones_like(shift), torch.zeros_like(shift)
             if mean.isnan().any():  # two sums: a column without missing values has exactly none
@@ -89,18 +92,18 @@ class Columns:
                 mean = share @ centred.nan_to_num_(nan=0.0) / known
             variance = share @ centred.square_() / known - mean.square()
             # in float64 only here: a sum in X's dtype would round the mean to a multiple of X's last place
-            moved = torch.stack([mean, variance, shift, known, gone]).cpu().double()
-            means, variances, at, weights, missing = moved
+            means, variances, at, weights, missing = torch.stack([mean, variance, shift, known, gone]).cpu().double()
             means, deviations = means + at, variances.clamp(min=0).sqrt()
             # a square may have overflowed, or vanished
-            limits = torch.finfo(X.dtype)
-            unsure = torch.nonzero(~(variances > limits.tiny / limits.eps) | variances.isinf()).flatten()
+            unsure = torch.nonzero(~((variances > limits.tiny / limits.eps) & (variances < np.inf))).flatten()
             if len(unsure):  # of those, most are constant
-                differs = (X.index_select(1, unsure.to(X.device)) != shift[unsure.to(X.device)]).sum(0)
-                unsure = unsure[differs.cpu() > 0]
+                of_columns = X.index_select(1, unsure.to(X.device))
+                varies = (of_columns != of_columns[:1]).any(0)
+                means[unsure], deviations[unsure] = of_columns[0].cpu().double(), 0.0
+                unsure, of_columns = unsure[varies.cpu()], of_columns[:, varies]
             if len(unsure):
-                of_columns = X.index_select(1, unsure.to(X.device)).cpu().double()
-                means[unsure], deviations[unsure] = _scaled_moments(of_columns, at[unsure], share.cpu().double())
+                moments = _scaled_moments(of_columns.cpu().double(), at[unsure], share.cpu().double())
+                means[unsure], deviations[unsure] = moments
             moments = torch.where(weights > 0, torch.stack([means, deviations]), 0.0).numpy()
             weights, missing = (w.sum() * part.numpy() for part in (weights, missing))
             chunk = cls(weights, missing, moments[0], moments[1], zero, rounding)

@@ -42,6 +42,7 @@ class ElasticNet:
     def __init__(self, alpha: np.ndarray, l1_ratio: np.ndarray):
         self.alpha = alpha
         self.l1_ratio = l1_ratio
+        self._is_penalty, self._has_l1 = bool(alpha.any()), bool(l1_ratio.any())
         self._step: float | Tensor | None = None
         self._map: tuple[float | Tensor, float | Tensor, float | Tensor] = (0.0, 0.0, 1.0)
         self._projection: Tensor | None = None
@@ -68,19 +69,20 @@ class ElasticNet:
         Of each tensor the L2 norm, then, if there is an L1 part, the L1 norm. The training loop hands it to `of_norms`
         at the end of the epoch: nobody waits for it before.
         """
-        if not self.alpha.any():
+        if not self._is_penalty:
             return coefs[0].new_empty(0, len(self.alpha))
         flat = [coef.detach().flatten(1) for coef in coefs]
         norms = [torch.linalg.vector_norm(part, dim=1) for part in flat]
-        if self.l1_ratio.any():
+        if self._has_l1:
             norms += [part.abs().sum(1) for part in flat]
         return torch.stack(norms)
 
     def of_norms(self, norms: np.ndarray) -> np.ndarray:
         """The value of each model, from its `norms`."""
-        l2, l1 = np.split(norms, 2) if self.l1_ratio.any() else (norms, norms[:0])
-        l2, l1 = np.square(l2).sum(0), l1.sum(0)
-        return self.alpha * (0.5 * (1 - self.l1_ratio) * l2 + self.l1_ratio * l1)
+        if not self._has_l1:
+            return 0.5 * self.alpha * np.square(norms).sum(0)
+        l2, l1 = np.split(norms, 2)
+        return self.alpha * (0.5 * (1 - self.l1_ratio) * np.square(l2).sum(0) + self.l1_ratio * l1.sum(0))
 
     def curvature(self) -> np.ndarray:
         """Second derivative of the smooth part, per model."""

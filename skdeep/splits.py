@@ -11,6 +11,7 @@ on their order, dtype or sparsity; it is cut by cumulative weight within each cl
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -102,15 +103,23 @@ class DistinctRows:
         Total weight of each distinct row.
     stratum : ndarray of shape (m,)
         Class code of each distinct row (0 where classes play no role).
-    cell : ndarray of shape (m,)
-        Number of the cell of each distinct row; cells are numbered in the order of their first rows.
+    values : ndarray of shape (m,), uint64
+        Hash of the values of each distinct row.
     """
 
     first: np.ndarray
     group: np.ndarray
     weight: np.ndarray
     stratum: np.ndarray
-    cell: np.ndarray
+    values: np.ndarray
+
+    @cached_property
+    def cell(self) -> np.ndarray:
+        """Number of the cell of each distinct row, (m,); cells are numbered in the order of their first rows."""
+        _, first, cell = np.unique(self.values, return_index=True, return_inverse=True)
+        if len(first) == len(cell):  # no two rows differ in their labels alone
+            return np.arange(len(cell), dtype=self.first.dtype)
+        return np.argsort(np.argsort(first)).astype(self.first.dtype)[cell]
 
     @property
     def unit(self) -> float:
@@ -133,14 +142,12 @@ def distinct_rows(X, target, sample_weight, generator, stratify=True, subset=Non
     group: np.ndarray = np.empty(len(order), index)
     group[order] = np.cumsum(is_new, dtype=index) - 1
     del order
-    _, first_of_cell, cell = np.unique(of_values[first], return_index=True, return_inverse=True)
-    cell = np.argsort(np.argsort(first_of_cell)).astype(index)[cell]
     if sample_weight is not None and subset is not None:
         sample_weight = sample_weight[subset]
     weight = np.bincount(group, weights=sample_weight).astype(np.float64)
     representatives = first if subset is None else subset[first]
     stratum = target[representatives].astype(index) if stratify else np.zeros(len(first), index)
-    return DistinctRows(first, group, weight, stratum, cell)
+    return DistinctRows(first, group, weight, stratum, of_values[first])
 
 
 @dataclass

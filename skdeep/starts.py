@@ -51,27 +51,34 @@ _OBJECTIVE = (
     "standardize",
     "stochastic_depth",
 )
-#: Rows whose values stand for all in telling problems apart.
-_SAMPLE_ROWS = 512
+#: Values, and rows at least and at most, that stand for all in telling problems apart.
+_SAMPLE_VALUES, _SAMPLE_ROWS = 1 << 13, (16, 512)
 
 
 def identify(problem: Problem, members: list, states: list[TrainingState]) -> bool:
     """Note in each member's state what it is trained on; whether that is another problem than the first one knows."""
-    n = len(problem.codes)
-    sample = problem.take(np.linspace(0, n - 1, min(n, _SAMPLE_ROWS)).astype(np.int64)).X
-    sample = to_numpy(sample.cpu().double()) if isinstance(sample, Tensor) else sample
-    parts = [sample.data, sample.indices, sample.indptr] if sparse.issparse(sample) else [sample]
-    parts += [problem.codes, np.ones(1) if problem.weight is None else problem.weight]
+    parts = [*_sample(problem), problem.codes, *([] if problem.weight is None else [problem.weight])]
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         digest.update(repr(part.shape).encode())
-        digest.update(np.ascontiguousarray(part, dtype=np.float64).data)
+        digest.update(np.ascontiguousarray(part).data)
     before = states[0].problem
     for member, state in zip(members, states, strict=True):
         own = digest.copy()
         own.update(repr([getattr(member, name, None) for name in _OBJECTIVE]).encode())
         state.problem = own.digest()
     return states[0].problem != before
+
+
+def _sample(problem: Problem) -> list[np.ndarray]:
+    """Evenly spaced rows, as numbers that do not depend on the dtype."""
+    n, X = len(problem.codes), problem.source
+    width = problem.rows().row_values
+    every = slice(0, n, max(1, n // min(max(_SAMPLE_VALUES // width, _SAMPLE_ROWS[0]), _SAMPLE_ROWS[1])))
+    X = X[every] if problem.index is None else problem.take(np.arange(n)[every]).X
+    if sparse.issparse(X):
+        return [X.data.astype(np.float64), X.indices.astype(np.int64), X.indptr.astype(np.int64)]
+    return [to_numpy(X.cpu().double()) if isinstance(X, Tensor) else X.astype(np.float64)]
 
 
 class StartsMixin:
