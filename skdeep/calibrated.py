@@ -26,6 +26,7 @@ class CalibrationMixin(FittingMixin):
     temperature_: float | np.ndarray
     calibration_slopes_: np.ndarray
     calibration_offsets_: np.ndarray
+    loss_curve_: list[float]
     _optimizer: TrainingState
     #: Folds whose out-of-fold scores the calibration is fitted on.
     _n_folds = 5
@@ -124,6 +125,8 @@ class CalibrationMixin(FittingMixin):
         if not self.stackable:
             stacks = [[(m, f)] for m in trained for f in numbers]
         subsets = {f: folds.training(f) for f in numbers}
+        # those of earlier fits too, which a warm start has behind it
+        epochs = max(self._epochs, len(self.loss_curve_)) if progress[0].warm else self._epochs
         scores: dict[int, dict[int, np.ndarray]] = {m: {} for m in trained}
         done: dict[int, list[Progress]] = {m: [] for m in trained}
         for stack in stacks:
@@ -135,7 +138,7 @@ class CalibrationMixin(FittingMixin):
             states = [TrainingState(generator) for generator in generators]
             network = self._new_network(models, problem, generators, own, weights, states, False)
             runs = [members[m]._fold_progress(progress[m]) for m, _ in stack]
-            self._run(models, problem, network, states, own, weights, runs, self.max_iter)
+            self._run(models, problem, network, states, own, weights, runs, epochs)
             if any(p.interrupted for p in runs):
                 raise KeyboardInterrupt
             data = problem.rows()
@@ -147,8 +150,9 @@ class CalibrationMixin(FittingMixin):
 
     def _fold_progress(self, progress: Progress) -> Progress:
         """The stopping rule of a fold's model."""
-        if self.early_stopping and self._optimizer.trained:
-            # the folds have no validation data: they train as long as was best for all rows
+        if self._optimizer.trained and (self.early_stopping or progress.warm):
+            # the folds have neither validation data nor a model to begin with: they train as long as was best, or was
+            # done, for all rows
             return Progress(0.0, np.inf, max_iter=self._optimizer.trained)
         limit = progress.n_iter if progress.interrupted else np.inf
         return Progress(self.tol, self.n_iter_no_change, max_iter=limit)
