@@ -66,8 +66,8 @@ shuffle : bool, default=True
 early_stopping : bool, default=False
     Whether to watch the score on validation data, and to keep the weights of the best epoch.
 validation_fraction : float, default=0.1
-    Share of the training data that ``early_stopping`` holds out, unless ``fit`` is given ``X_val``. Equal rows
-    are held out together, classes in proportion.
+    Share of the training data that ``early_stopping`` holds out, unless ``fit`` is given ``X_val``. Equal rows are
+    held out together, classes in proportion; of a row that stands for many, this share of the weight is held out.
 scoring : str, callable or None, default=None
     What is watched: a scorer, "loss" (the negative loss), "calibrated_loss" (the negative loss at the temperature that
     makes it lowest: what ``calibration`` would be left with), or None for accuracy. While the score stands still, a
@@ -90,10 +90,10 @@ device : str or torch.device, default="auto"
 precision : {{"auto", "float64", "float32", "bfloat16"}}, default="auto"
     Of the arithmetic in training. "auto" is float64 where the work is so small that it costs no time (up to 2²⁷
     multiply-adds per epoch) and for the linear classifiers' "lbfgs", else float32. "bfloat16" computes the matrix
-    products in 8 binary digits, all else in float32 (not for "lbfgs"): faster where the hardware has such products
-    (AMX, AVX512_BF16, recent GPUs), slower elsewhere. It rounds X as well, so that columns should be scaled.
+    products in 8 binary digits, all else in float32 (not for "lbfgs"), for hardware that has such products (AMX,
+    AVX512_BF16, recent GPUs; not measured there) and slower elsewhere. It rounds X as well: scaled columns lose least.
     Predictions are float32 for float32 and float16 input, else float64, in any case. Columns that the computation would
-    round off, for they are far from zero, huge or tiny, are centred and scaled in float64 first.
+    round off, being far from zero, huge or tiny, are centred and scaled in float64 first.
 callbacks : list of skorch callbacks or None, default=None
     Instances, classes or (name, callback) pairs of skorch's protocol. Callbacks of scikit-learn are set by
     ``set_callbacks``.
@@ -124,7 +124,7 @@ validation_scores_, validation_loss_curve_ : list of float, or None
     Score and loss on the validation data after each epoch, if there is any; grow over warm starts (NaN for epochs
     without validation data that come later).
 best_validation_score_ : float or None
-    Highest validation score of the last call of ``fit``; that of a warm start with ``early_stopping`` counts.
+    Highest validation score of the last call of ``fit``. With ``early_stopping``, the start of a warm fit counts.
 n_outputs_ : int
     Number of score columns: one for two classes.
 n_features_in_ : int
@@ -182,12 +182,12 @@ calibration : {{"temperature", "sigmoid"}} or None, default={default}
     How scores become probabilities: "temperature" is :math:`\\mathrm{{softmax}}(s / T)`, for two classes and for each
     label of a multilabel target (with a T of its own) :math:`\\sigma(s / T)`; "sigmoid" is Platt's sigmoid for each
     class, normalised, whose slopes and offsets become part of the learned weights and intercepts. Fitted on the scores
-    of 5 fold models, each on rows it has not seen, and one more observation that may be of any class: no answer is ever
-    certain. Scores that do not rise with the right answers give nearly equal probabilities, and a warning. The class
-    with the highest score is always the most probable one. With None {without}.
+    of 5 fold models, each on rows it has not seen, and half an observation more that may be of any class: no answer is
+    ever certain. Scores that do not rise with the right answers give nearly equal probabilities, and a warning. The
+    class with the highest score is always the most probable one. With None {without}.
 """
 
-CALIBRATION_PARAMETERS = _CALIBRATION.format(default=None, without="probabilities are those that were trained")
+CALIBRATION_PARAMETERS = _CALIBRATION.format(default=None, without="probabilities are as they were trained")
 
 SCORES_CALIBRATION_PARAMETERS = _CALIBRATION.format(default=None, without="there is no ``predict_proba``")
 
@@ -203,13 +203,13 @@ calibration_slopes_, calibration_offsets_ : ndarray of shape (n_outputs_,)
 
 
 def without(text: str, *names: str) -> str:
-    """The documentation of parameters or attributes, but for some of them."""
+    """Return the documentation of parameters or attributes, but for some of them."""
     entries = re.split(r"\n(?=\S)", text)
     return "\n".join(entry for entry in entries if entry.split(" : ")[0] not in names)
 
 
 def document(**sections: str):
-    """Class decorator: replace ``{name}`` lines in the docstring by the given sections."""
+    """Decorate a class: replace ``{name}`` lines in its docstring by the given sections."""
 
     def decorate(cls):
         if cls.__doc__ is None:  # python -OO

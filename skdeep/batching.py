@@ -26,13 +26,12 @@ from skdeep.frame import Frame
 # Share of a device's free memory that resident training data may take.
 _RESIDENT_SHARE = 0.5
 
-#: Values that are computed with at once, of the batch or of the hidden units: bounds the memory of a step, and of
-#: whatever else passes over rows.
+#: Values (of a batch or of hidden units) computed with at once: bounds the memory of all that passes over rows.
 MAX_VALUES = 1 << 22
 
 
 def as_tensor(array: np.ndarray) -> Tensor:
-    """A tensor that shares the array's memory where torch can (native byte order, positive strides)."""
+    """Make a tensor that shares the array's memory where torch can (native byte order, positive strides)."""
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     if any(stride < 0 for stride in array.strides):
@@ -45,13 +44,13 @@ def as_tensor(array: np.ndarray) -> Tensor:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes of a GPU that are free, those included that torch keeps for the tensors to come."""
+    """Count the free bytes of a GPU, including what torch keeps for the tensors to come."""
     free, _ = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def _home(values: Tensor, device: torch.device, n_bytes: int) -> torch.device:
-    """Where data stays in training: on the device if it fits and can be there as it is, else with the host."""
+    """Choose where data stays in training: on the device if it fits and can be there as it is, else with the host."""
     if device.type == "mps" and values.dtype is torch.float64:  # rounded to float32, it could not be centred any more
         return torch.device("cpu")
     fits = device.type != "cuda" or n_bytes <= _RESIDENT_SHARE * free_memory(device)
@@ -73,17 +72,17 @@ class _Rows:
 
     @property
     def home(self) -> torch.device:
-        """Where the data lies: if not where batches are wanted, it is streamed."""
+        """Device on which the data lies: if not where batches are wanted, it is streamed."""
         raise NotImplementedError
 
     def exactly(self, dtype: torch.dtype, frame: Frame | None = None):
-        """The same rows in another dtype and frame."""
+        """Give the same rows in another dtype and frame."""
         rows = copy.copy(self)
         rows.dtype, rows.frame = dtype, frame
         return rows
 
     def at_home(self, dtype: torch.dtype):
-        """The same rows as they are, in another dtype, where the data lies."""
+        """Give the same rows as they are, in another dtype, where the data lies."""
         rows = self.exactly(dtype)
         rows.device = self.home
         return rows
@@ -130,11 +129,11 @@ class DenseRows(_Rows):
 
     @property
     def index_device(self) -> torch.device:
-        """Where indices of rows are best, though `take` has them from anywhere."""
+        """Device on which indices of rows are best, though `take` has them from anywhere."""
         return self.X.device
 
     def take(self, rows: Tensor | slice) -> Tensor:
-        """Rows by index (B,) or (K, B), or a slice: ``(B, d)`` or ``(K, B, d)``. Valid until the next call."""
+        """Take rows by index (B,) or (K, B), or a slice: ``(B, d)`` or ``(K, B, d)``. Valid until the next call."""
         if isinstance(rows, slice):
             if self.X.stride(0) == 1 and self.frame is None:  # column-major: converted in the order of its memory
                 return self._convert(self.X[rows].t()).t()
@@ -204,11 +203,11 @@ class SparseRows(_Rows):
 
     @property
     def index_device(self) -> torch.device:
-        """Where indices of rows are best, though `take` has them from anywhere."""
+        """Device on which indices of rows are best, though `take` has them from anywhere."""
         return self.start.device
 
     def take(self, rows: Tensor | slice) -> Tensor:
-        """Rows by index (B,) or (K, B), or a slice, as one CSR tensor; see `skdeep.networks` for the shapes."""
+        """Take rows by index (B,) or (K, B), or a slice, as one CSR tensor; see `skdeep.networks` for the shapes."""
         if isinstance(rows, slice):
             rows = torch.arange(*rows.indices(len(self)), device="cpu")
         n_blocks = len(rows) if rows.ndim == 2 else 1
@@ -243,7 +242,7 @@ class SparseRows(_Rows):
         return csr_tensor(start, columns, values, (len(flat), n_blocks * self.n_features))
 
     def _row_of_values(self, start: Tensor, size: int) -> Tensor:
-        """Which row of a batch each of its values is in; known to be so many, the host need not wait for the sum."""
+        """Tell in which row of a batch each of its `size` values is; the size spares the host a wait for the sum."""
         return torch.repeat_interleave(start.diff(), output_size=size)
 
 
@@ -256,19 +255,19 @@ class LargeRows:
 
     @property
     def max_rows(self) -> int:
-        """Rows (of each model) to gather at once."""
+        """Number of rows (of each model) to gather at once."""
         n_blocks = len(self.index) if isinstance(self.index, Tensor) and self.index.ndim == 2 else 1
         return max(1, MAX_VALUES // (n_blocks * self.rows.row_values))
 
     def take(self, part: slice) -> Tensor:
-        """Some of the rows."""
+        """Take some of the rows."""
         if isinstance(self.index, Tensor):
             return self.rows.take(self.index[..., part])
         start, stop, _ = self.index.indices(len(self.rows))
         return self.rows.take(slice(start + part.start, min(start + part.stop, stop)))
 
     def gather(self) -> Tensor:
-        """All of them, for who needs them so."""
+        """Take all of the rows at once, where nothing less will do."""
         return self.rows.take(self.index)
 
 
@@ -286,7 +285,7 @@ class Batch(NamedTuple):
     models: np.ndarray | None
 
     def parts(self, row_size: int, whole: bool = False) -> Iterator[Batch]:
-        """The batch in parts of bounded size, where `row_size` values are computed of a row; in one part if `whole`.
+        """Cut the batch into parts of bounded size, where a row stands for `row_size` values; into one part if `whole`.
 
         Each part has the `size` of the whole batch, so that their data terms add up to the batch's.
         """
@@ -398,7 +397,7 @@ class Batches:
             yield self._own_batch(orders, start, sizes)
 
     def _order(self, model: int) -> np.ndarray:
-        """Order of a model's rows in the coming epoch."""
+        """Draw the order of a model's rows in the coming epoch."""
         n = int(self.n_rows[model])
         draws = self.shuffle and n > self.batch_size
         order = self.generators[model].permutation(n) if draws else np.arange(n)
@@ -411,7 +410,7 @@ class Batches:
         return self.weight[index_of(models, self.weight)]
 
     def _placed(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Indices of rows where the rows want them, and where the targets are."""
+        """Put indices of rows where the rows want them, and where the targets are."""
         index = torch.from_numpy(rows)
         of_targets = to_device(index, self.target.device)
         return index if self.rows.index_device.type == "cpu" else of_targets, of_targets

@@ -93,8 +93,9 @@ class MLPEnsembleClassifier(FoldBaggingMixin, MLPClassifierTorch):
         member's own, ``validation_loss_curve_`` its loss on the rows left out. There are fewer than
         ``n_estimators`` if the data has not rows enough for as many folds.
     oof_proba_ : ndarray of shape (n_samples, n_classes)
-        Probabilities of the training rows by the member that has not seen the row (and rows equal to it); by all
-        members for rows of weight zero, which none has seen; NaN for the only row of a class, which all have seen.
+        Probabilities of the training rows by the member that has not seen the row (nor rows equal to it); by all
+        members for rows of which each has left out a part (rows that stand for many) and for rows of weight zero, which
+        none has seen; NaN for the only row of a class, which all have seen.
     oof_score_ : float
         Score of the out-of-fold probabilities, with the sample weights.
     temperature_ : float or ndarray of shape (n_labels,)
@@ -273,7 +274,8 @@ class MLPEnsembleClassifier(FoldBaggingMixin, MLPClassifierTorch):
     def _fold_in(self, slopes, offsets):
         super()._fold_in(slopes, offsets)
         for estimator in self.estimators_:
-            estimator.calibration_slopes_, estimator.calibration_offsets_ = slopes, offsets
+            for name in ("calibration_slopes_", "calibration_offsets_"):
+                setattr(estimator, name, getattr(self, name))
 
     # ---- prediction -----------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-r"""Columns as a computation sees them, where its precision could not hold them as they are.
+r"""A frame of columns: how a computation sees them where its precision could not hold them as they are.
 
 .. math:: x' = x \cdot 2^{-k} - o
 
@@ -17,7 +17,7 @@ _TOLERANCE = 2.0**-12
 
 
 class Frame:
-    """The change of variables above; two of them are never mixed in a fit.
+    """Move and scale columns by the change of variables above; a fit has one for all its rows, or none.
 
     Parameters
     ----------
@@ -39,16 +39,16 @@ class Frame:
         return self._known[device]
 
     def rows(self, X: Tensor) -> Tensor:
-        """Dense rows (..., d), in float64."""
+        """Give the columns of this frame, in float64, for dense rows (..., d) of the user's."""
         factor, origin = self._tensors(X.device)
         return torch.mul(X, factor).sub_(origin)
 
     def values(self, values: Tensor, columns: Tensor) -> Tensor:
-        """Values of sparse rows, which lie in these columns."""
+        """Give the same for the values of sparse rows, which lie in these columns."""
         return values * self._tensors(values.device)[0].index_select(0, columns)
 
     def undone(self, X: Tensor) -> Tensor:
-        """The user's columns of dense rows."""
+        """Give back the user's columns of dense rows in this frame."""
         factor, origin = self._tensors(X.device)
         return (X + origin) / factor
 
@@ -56,7 +56,7 @@ class Frame:
 def kept(
     weight: np.ndarray, bias: np.ndarray, size: np.ndarray, center: np.ndarray, frame: Frame | None, dtype: np.dtype
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (C, d) and biases (C,) on the user's columns, in the dtype to keep them in.
+    """Give weights (C, d) and biases (C,) on the user's columns, in the dtype to keep them in.
 
     That is `dtype`, unless it would change scores by more than a rounding, as where columns are far from zero; then it
     is float64. The biases follow from the weights as these are kept, so that only their own rounding counts.
@@ -99,7 +99,7 @@ def kept(
 
 
 def named(columns: np.ndarray) -> str:
-    """The columns of a mask in words: the first few by their index."""
+    """Name the columns of a mask, the first few by their index, for a message."""
     index = np.flatnonzero(columns)
     some = ", ".join(map(str, index[:5])) + (", ..." if len(index) > 5 else "")
     return f"column{'s' if len(index) != 1 else ''} {some} (counted from 0)"

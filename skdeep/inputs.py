@@ -16,7 +16,7 @@ from sklearn.utils.validation import _check_feature_names, _check_n_features, va
 from torch import Tensor
 
 from skdeep.batching import MAX_VALUES, DenseRows, SparseRows, as_tensor
-from skdeep.frames import NotNumbersError, as_numbers, column_names, floats, place
+from skdeep.conversion import NotNumbersError, as_numbers, column_names, floats, place
 
 #: A matrix as the rest of the package sees it: an ndarray, a CSR array, or a Tensor (SciPy has no types to say so).
 Matrix: TypeAlias = Any

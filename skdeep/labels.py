@@ -10,7 +10,7 @@ from sklearn.utils import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_y, check_consistent_length
 
-from skdeep.frames import is_missing, place
+from skdeep.conversion import is_missing, place
 from skdeep.inputs import Matrix, to_numpy
 
 #: Labels or keys that a message lists.

@@ -100,7 +100,8 @@ class TorchClassifier(NeuralNetClassifier):
     calibration : "temperature" or None, default=None
         How scores become probabilities: "temperature" is :math:`\mathrm{softmax}(s / T)`, for two classes and for each
         label of a multilabel target (with a T of its own) :math:`\sigma(s / T)`, fitted on the scores of 5 further
-        modules, each on rows it has not seen. With None probabilities are those that were trained.
+        modules, each on rows it has not seen, and one more observation that may be of any class: no answer is ever
+        certain. With None probabilities are as they were trained.
 
     Attributes
     ----------
@@ -125,16 +126,16 @@ class TorchClassifier(NeuralNetClassifier):
     Notes
     -----
     ``precision="auto"`` is the dtype of the module's parameters: float32, unless it is made in float64 (``.double()``,
-    or by ``torch.set_default_dtype``). Another precision casts the parameters; what the module makes of its own accord
-    keeps its dtype. Prediction is in that dtype too. Its results have X's, and may differ in the last digits of float32
-    from those of the same row among others.
+    or by ``torch.set_default_dtype``). Another precision casts the parameters; tensors that the module makes by itself
+    keep their dtype. Prediction is in the module's dtype too. Its results have X's, and may differ in the last digits
+    of float32 from the results of the same row among others.
 
     Integers reach the module in that dtype as well; where it does not take floating-point numbers (``nn.Embedding``,
     ``one_hot``), as int64. Columns of whole numbers that the dtype cannot tell apart (beyond 2 ** 24 in float32) raise
     a ValueError: no ids are ever merged.
 
-    The best epoch of early stopping is that of parameters and buffers (running averages included); other tensors that a
-    module keeps are not restored. A batch of one row is normalised by the running averages of batch normalisation, as
+    Early stopping restores the parameters and buffers of the best epoch (running averages included); other tensors that
+    a module keeps are not restored. A batch of one row is normalised by the running averages of batch normalisation, as
     in :class:`MLPClassifierTorch`. Random numbers that a module draws in prediction are torch's own.
 
     A batch is never cut into parts, so that its size bounds the memory. Sparse rows are made dense a batch at a time.

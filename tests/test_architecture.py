@@ -1,6 +1,7 @@
 """The direction of imports, and the size of the files, read from the source."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,23 @@ def test_engine_imports_only_what_lies_below(name):
 @pytest.mark.parametrize("name", [*ENGINE, "splits"])
 def test_engine_knows_neither_sklearn_nor_skorch(name):
     assert not third_parties(imports_of(PACKAGE / f"{name}.py")) & {"sklearn", "skorch"}
+
+
+def test_the_design_shows_the_direction_of_imports():
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    graph = re.search(r"```text\n(_stack, .*?)```", text, re.DOTALL).group(1)
+    groups = [re.findall(r"\w+", group) for group in graph.split("←")]
+    named = [name for group in groups for name in group]
+    assert len(named) == len(set(named)) and set(named) <= MODULES
+    imports = {name: set() for name in MODULES}
+    for path in FILES:
+        imports[path.stem if path.parent == PACKAGE else path.parent.name] |= siblings(imports_of(path))
+    below = {name for name in MODULES - set(named) if not imports[name]}
+    assert MODULES - set(named) - below == {"__init__"}
+    for group in groups:
+        for name in group:
+            assert imports[name] - {name} <= below, name
+        below |= set(group)
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.name not in ("callbacks.py", "logs.py")], ids=lambda p: p.name)

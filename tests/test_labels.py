@@ -30,7 +30,7 @@ from skdeep import (
 from skdeep import model_selection as stacked
 from skdeep.batching import Batches
 from skdeep.closed_form import Ridge
-from skdeep.frames import floats
+from skdeep.conversion import floats
 from skdeep.labels import weights_of_classes
 from skdeep.model_selection import one_standard_error
 

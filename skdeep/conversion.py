@@ -1,4 +1,4 @@
-"""Data frames and arrays of objects as numbers; where they hold none, which column is at fault."""
+"""Conversion of data frames and arrays of objects to numbers; where they hold none, which column is at fault."""
 
 from __future__ import annotations
 
