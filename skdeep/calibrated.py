@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
 from skdeep._methods import available_unless
@@ -58,7 +59,10 @@ class CalibrationMixin(FittingMixin):
 
     def _of_training(self, network, model, dtype, space):
         learned = super()._of_training(network, model, dtype, space)
-        # until the calibration is fitted, callbacks and scorers see probabilities at temperature 1
+        # until the calibration is fitted, callbacks and scorers see probabilities at temperature 1, or slope 1
+        if self.calibration == "sigmoid":
+            ones = np.ones(self.n_outputs_)
+            return {**learned, "calibration_slopes_": ones, "calibration_offsets_": 0 * ones}
         return {**learned, "temperature_": 1.0} if self.calibration == "temperature" else learned
 
     def _fitted_copy(self, network, model):
@@ -67,7 +71,21 @@ class CalibrationMixin(FittingMixin):
             estimator.calibration, estimator.temperature_ = "temperature", 1.0
         return estimator
 
+    def _check_calibration(self) -> None:
+        """Raise if the model was fitted with another `calibration` than it has now, and probabilities would be wrong.
+
+        A temperature can be left out of it; what else has been fitted, or not, is in its scores.
+        """
+        asked, fitted = self.calibration, "sigmoid" if hasattr(self, "calibration_slopes_") else None
+        known = hasattr(self, "temperature_") if asked == "temperature" else asked == fitted
+        if not known:
+            raise NotFittedError(
+                f"This {type(self).__name__} has calibration={asked!r}, which it was not fitted with. Call fit again, "
+                "or put calibration back."
+            )
+
     def _link(self, scores: Tensor) -> tuple[Tensor, Loss]:
+        self._check_calibration()
         if self.calibration == "temperature":
             scores = scores / torch.as_tensor(self.temperature_, dtype=torch.float64, device="cpu").to(scores)
         scores, loss = super()._link(scores)

@@ -9,6 +9,7 @@ import pytest
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_iris
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import log_loss
 from torch import nn
 
@@ -276,6 +277,20 @@ def test_calibrations_of_each_kind_in_turn(name):
     alone = clone(model).fit(X, Y)
     if name in ("softmax", "sigmoid", "squares"):  # at the optimum
         np.testing.assert_allclose(model.predict_proba(X), alone.predict_proba(X), atol=0.02)
+
+
+@pytest.mark.parametrize("model", [*CALIBRATED.values(), MLPEnsembleClassifier(2, (4,), max_iter=3)], ids=repr)
+def test_a_calibration_that_was_not_fitted_is_an_error(model):
+    for fitted in (None, "temperature", "sigmoid"):
+        clf = clone(model).set_params(calibration=fitted, random_state=0).fit(X, Y)
+        for asked in {None, "temperature", "sigmoid"} - {fitted}:
+            clf.set_params(calibration=asked)
+            if asked is None and (fitted == "temperature" or not hasattr(clf, "predict_proba")):
+                continue  # as it is without the temperature, or no probabilities at all
+            with pytest.raises(NotFittedError, match=f"calibration={asked!r}.*fit again"):
+                clf.predict_proba(X)
+        clf.set_params(calibration=fitted)
+        assert np.isfinite(clf.decision_function(X)).all()
 
 
 def test_a_fit_that_fails_leaves_the_calibrated_model():
