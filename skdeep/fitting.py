@@ -196,7 +196,7 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
         subsets = [subset] * len(members)
         generators, is_new = [state.generator for state in states], identify(problem, members, states)
         network = self._new_network(members, problem, generators, subsets, weight, states, going_on)
-        max_iter = 1 if incremental else self.max_iter
+        max_iter, epochs = (1, 1) if incremental else (self.max_iter, self._epochs)
         if going_on and not incremental and is_new:
             states[0].seen_before = getattr(self, "t_", 0)
         pairs = zip(members, states, strict=True)
@@ -215,7 +215,6 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
             judge_start(network, progress, monitor)
             if is_new:
                 network = self._better_start(network, problem, states, subsets, weight, progress[0])
-        epochs = 1 if incremental else self._epochs
         self._run(members, problem, network, states, subsets, weight, progress, epochs, monitor, observer)
         return progress, network, observer
 
