@@ -118,7 +118,7 @@ class FoldBaggingMixin(CalibrationMixin):
         monitor = make_monitor(
             watched, self._loss(self.n_outputs_), self._watched_score, self._labels, self._fitted_copy
         )
-        self._run(models, problem, network, own_states, subsets, weight, progress, self.max_iter, monitor)
+        self._run(models, problem, network, own_states, subsets, weight, progress, self._epochs, monitor)
         of_members = [progress[i : i + len(numbers)] for i in range(0, len(progress), len(numbers))]
         batch_rows = self._batch_rows(problem)
         runs = [_Runs.of(parts, folds, own, batch_rows) for parts, own in zip(of_members, seeds, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
 from skdeep._methods import available_unless
@@ -26,6 +27,7 @@ class CalibrationMixin(FittingMixin):
     temperature_: float | np.ndarray
     calibration_slopes_: np.ndarray
     calibration_offsets_: np.ndarray
+    loss_curve_: list[float]
     _optimizer: TrainingState
     #: Folds whose out-of-fold scores the calibration is fitted on.
     _n_folds = 5
@@ -57,7 +59,10 @@ class CalibrationMixin(FittingMixin):
 
     def _of_training(self, network, model, dtype, space):
         learned = super()._of_training(network, model, dtype, space)
-        # until the calibration is fitted, callbacks and scorers see probabilities at temperature 1
+        # until the calibration is fitted, callbacks and scorers see probabilities at temperature 1, or slope 1
+        if self.calibration == "sigmoid":
+            ones = np.ones(self.n_outputs_)
+            return {**learned, "calibration_slopes_": ones, "calibration_offsets_": 0 * ones}
         return {**learned, "temperature_": 1.0} if self.calibration == "temperature" else learned
 
     def _fitted_copy(self, network, model):
@@ -66,7 +71,21 @@ class CalibrationMixin(FittingMixin):
             estimator.calibration, estimator.temperature_ = "temperature", 1.0
         return estimator
 
+    def _check_calibration(self) -> None:
+        """Raise if the model was fitted with another `calibration` than it has now, and probabilities would be wrong.
+
+        A temperature can be left out of it; what else has been fitted, or not, is in its scores.
+        """
+        asked, fitted = self.calibration, "sigmoid" if hasattr(self, "calibration_slopes_") else None
+        known = hasattr(self, "temperature_") if asked == "temperature" else asked == fitted
+        if not known:
+            raise NotFittedError(
+                f"This {type(self).__name__} has calibration={asked!r}, which it was not fitted with. Call fit again, "
+                "or put calibration back."
+            )
+
     def _link(self, scores: Tensor) -> tuple[Tensor, Loss]:
+        self._check_calibration()
         if self.calibration == "temperature":
             scores = scores / torch.as_tensor(self.temperature_, dtype=torch.float64, device="cpu").to(scores)
         scores, loss = super()._link(scores)
@@ -125,6 +144,8 @@ class CalibrationMixin(FittingMixin):
         if not self.stackable:
             stacks = [[(m, f)] for m in trained for f in numbers]
         subsets = {f: folds.training(f) for f in numbers}
+        # those of earlier fits too, which a warm start has behind it
+        epochs = max(self._epochs, len(self.loss_curve_)) if progress[0].warm else self._epochs
         scores: dict[int, dict[int, np.ndarray]] = {m: {} for m in trained}
         done: dict[int, list[Progress]] = {m: [] for m in trained}
         for stack in stacks:
@@ -136,7 +157,7 @@ class CalibrationMixin(FittingMixin):
             states = [TrainingState(generator) for generator in generators]
             network = self._new_network(models, problem, generators, own, weights, states, False)
             runs = [members[m]._fold_progress(progress[m]) for m, _ in stack]
-            self._run(models, problem, network, states, own, weights, runs, self.max_iter)
+            self._run(models, problem, network, states, own, weights, runs, epochs)
             if any(p.interrupted for p in runs):
                 raise KeyboardInterrupt
             data = problem.rows()
@@ -148,8 +169,9 @@ class CalibrationMixin(FittingMixin):
 
     def _fold_progress(self, progress: Progress) -> Progress:
         """The stopping rule of a fold's model."""
-        if self.early_stopping and self._optimizer.trained:
-            # the folds have no validation data: they train as long as was best for all rows
+        if self._optimizer.trained and (self.early_stopping or progress.warm):
+            # the folds have neither validation data nor a model to begin with: they train as long as was best, or was
+            # done, for all rows
             return Progress(0.0, np.inf, max_iter=self._optimizer.trained)
         limit = progress.n_iter if progress.interrupted else np.inf
         return Progress(self.tol, self.n_iter_no_change, max_iter=limit)

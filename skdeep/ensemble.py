@@ -288,6 +288,7 @@ class MLPEnsembleClassifier(FoldBaggingMixin, MLPClassifierTorch):
 
     def _of_models(self, scores):
         """The logarithm of the averaged probabilities, or of their odds where an answer is yes or no."""
+        self._check_calibration()
         if self.calibration == "temperature":
             scores = scores / torch.as_tensor(self.temperature_, dtype=torch.float64, device="cpu").to(scores)
         if self.out_activation_ == "logistic":

@@ -196,7 +196,7 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
         subsets = [subset] * len(members)
         generators, is_new = [state.generator for state in states], identify(problem, members, states)
         network = self._new_network(members, problem, generators, subsets, weight, states, going_on)
-        max_iter = 1 if incremental else self.max_iter
+        max_iter, epochs = (1, 1) if incremental else (self.max_iter, self._epochs)
         if going_on and not incremental and is_new:
             states[0].seen_before = getattr(self, "t_", 0)
         pairs = zip(members, states, strict=True)
@@ -209,13 +209,13 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
         if held_out is not None:
             loss = self._loss(self.n_outputs_)
             monitor = make_monitor([held_out], loss, self.scoring, self._labels, self._fitted_copy)
+        if going_on and (is_new or states[0].solver != self.solver_):
+            states[0].trained = 0
         if going_on and not incremental:
             judge_start(network, progress, monitor)
-            if is_new or states[0].solver != self.solver_:
-                states[0].trained = 0
             if is_new:
                 network = self._better_start(network, problem, states, subsets, weight, progress[0])
-        self._run(members, problem, network, states, subsets, weight, progress, max_iter, monitor, observer)
+        self._run(members, problem, network, states, subsets, weight, progress, epochs, monitor, observer)
         return progress, network, observer
 
     def _better_start(self, known, problem, states, subsets, weight, progress) -> Network:
@@ -298,6 +298,11 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
             return problem.n_rows
         return min(200 if self.batch_size == "auto" else self.batch_size, problem.n_rows)
 
+    @property
+    def _epochs(self) -> int:
+        """Epochs of a fit at most: some learning rates come to their end before ``max_iter``."""
+        return self.max_iter if self.solver_ in FULL_BATCH else min(self.max_iter, self._schedule[1])
+
     def _epochs_of(self, steps: int, problem: Problem) -> int:
         """Epochs that so many steps take, rounded up."""
         return -(-steps // -(-problem.n_rows // self._batch_rows(problem)))
@@ -321,6 +326,7 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
         progress : list of Progress
             Receives the result.
         max_iter : int
+            Epochs at most; beyond the end of a schedule, it begins anew.
         monitor, observer
             See `skdeep.training.train`.
         """
@@ -357,7 +363,7 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
             for p in progress:  # it ends by itself, and gains most at its end: to stand still before means nothing
                 p.n_iter_no_change = p.n_iter_no_change if p.watch_score else np.inf
         plan = Plan(
-            max_iter=min(max_iter, horizon),
+            max_iter=max_iter,
             horizon=horizon,
             first_epoch=states[0].epochs,
             schedule=schedule,
@@ -369,7 +375,7 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
         )
         train(network, loss, penalty, optimizer, batches, mean_weight, plan, progress, monitor, observer)
         for state, p, rate, total in zip(states, progress, rates, mean_weight * n_rows, strict=True):
-            if horizon < min(max_iter, p.max_iter):
+            if max_iter == horizon < min(self.max_iter, p.max_iter):
                 p.stopped = p.stopped or f"The learning rate came to its end after {horizon} epochs."
             state.reduction = p.optimizer_state["learning_rate"] / rate
             state.epochs += p.n_iter

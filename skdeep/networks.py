@@ -104,7 +104,8 @@ def pulled_back(values: list[Tensor], gradients: list[Tensor], leaves: list[Tens
     with torch.enable_grad():
         parts = [(value * gradient).sum() for value, gradient in zip(values, gradients, strict=True)]
         start = torch.stack(parts).sum() if len(parts) > 1 else parts[0]
-    return list(torch.autograd.grad(start, leaves, allow_unused=True, materialize_grads=True))
+    found = torch.autograd.grad(start, leaves, allow_unused=True, materialize_grads=True)
+    return [g.to_dense() if g.is_sparse else g for g in found]  # nn.Embedding(sparse=True) makes sparse ones
 
 
 @overload

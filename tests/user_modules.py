@@ -149,6 +149,7 @@ MODULES = {
     "lstm": (lambda: Recurrent(nn.LSTM), (5, 4)),
     "embedding": (Words, None),
     "embedding_bag": (lambda: Words(nn.EmbeddingBag), None),
+    "sparse_embedding": (lambda: Words(lambda *sizes: nn.Embedding(*sizes, padding_idx=0, sparse=True)), None),
     "conv1d": (lambda: convolution(nn.Conv1d, nn.AdaptiveAvgPool1d, nn.BatchNorm1d(4)), (1, 8)),
     "conv2d": (lambda: convolution(nn.Conv2d, nn.AdaptiveMaxPool2d, nn.BatchNorm2d(4)), (1, 4, 4)),
     "lazy_conv": (lambda: nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.LazyLinear(3)), (1, 4, 4)),
