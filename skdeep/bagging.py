@@ -12,6 +12,7 @@ from sklearn.metrics import get_scorer
 from torch import Tensor
 
 from skdeep.calibrated import CalibrationMixin
+from skdeep.calibration import DOUBT, doubt
 from skdeep.fitting import draw_seeds
 from skdeep.inputs import OutputSpace, to_numpy
 from skdeep.problem import Problem, TrainingState, make_monitor, scores_of
@@ -161,7 +162,9 @@ class FoldBaggingMixin(CalibrationMixin):
             rows, factor = folds.all_held_out()
             counts = (1.0 if weight is None else weight[rows]) * factor / folds.unit
             scores = to_numpy(torch.cat(out_of_fold(), dim=1)[0])
-            self._calibrate(scores, problem.codes[rows], counts, (scores, counts))
+            # each member says its part of what the ensemble says of the further observation
+            own = doubt(scores, counts, DOUBT / len(folds.numbers))
+            self._calibrate(scores, problem.codes[rows], counts, own)
         for estimator in self.estimators_:
             estimator.__dict__.update({k: v for k, v in vars(self).items() if k == "temperature_"})
         of_member = out_of_fold()

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from skdeep._methods import available_unless
-from skdeep.calibration import Weighted, fit_sigmoid, fit_temperature
+from skdeep.calibration import Weighted, doubt, fit_sigmoid, fit_temperature
 from skdeep.fitting import FittingMixin
-from skdeep.inputs import to_numpy
+from skdeep.inputs import OutputSpace, to_numpy
 from skdeep.losses import LOSSES, Loss
 from skdeep.problem import Problem, TrainingState, scores_of
 from skdeep.splits import Folds, fold_of_rows
@@ -37,12 +37,13 @@ class CalibrationMixin(FittingMixin):
     def _fold_in(self, slopes: np.ndarray, offsets: np.ndarray) -> None:
         """Make Platt's slopes and offsets part of the model, and keep them, so that training can go on without."""
         self._rescale_scores(slopes, offsets)
-        self.calibration_slopes_, self.calibration_offsets_ = slopes, offsets
+        space = OutputSpace(self._any_coef)
+        self.calibration_slopes_, self.calibration_offsets_ = space.array(slopes), space.array(offsets)
 
     def _undo_calibration(self):
         if not hasattr(self, "calibration_slopes_"):
             return
-        slopes, offsets = self.calibration_slopes_, self.calibration_offsets_
+        slopes, offsets = to_numpy(self.calibration_slopes_), to_numpy(self.calibration_offsets_)
         # what a slope of zero has made of a column of scores tells nothing of it: it begins at zero
         inverse = np.divide(1.0, slopes, out=np.zeros_like(slopes), where=slopes != 0)
         self._rescale_scores(inverse, -offsets * inverse)
@@ -97,11 +98,11 @@ class CalibrationMixin(FittingMixin):
                 precise = members[m]._needs_float64 and problem.device.type != "mps"
                 data = problem.rows().exactly(torch.float64 if precise else problem.dtype)
                 network = members[m]._trained_network(problem.device, data.dtype)
-                own = to_numpy(scores_of(network, data, folds.rows)[0]), weights[m, folds.rows]
+                own = doubt(to_numpy(scores_of(network, data, folds.rows)[0]), weights[m, folds.rows])
                 members[m]._calibrate(scores[m], codes, weights[m, rows] * factor / folds.unit, own)
 
     def _calibrate(self, scores: np.ndarray, codes: np.ndarray, weight: np.ndarray, own: Weighted) -> None:
-        """Fit the calibration on out-of-fold scores; `own` are scores by the estimator itself, and weights."""
+        """Fit the calibration on out-of-fold scores; `own` is the further observation."""
         if self.calibration == "sigmoid":
             self._fold_in(*fit_sigmoid(scores, codes, weight, own))
         elif codes.ndim == 1:

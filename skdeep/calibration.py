@@ -2,8 +2,8 @@ r"""How scores become probabilities, fitted on scores and classes.
 
 Temperature: :math:`p = \mathrm{softmax}(s / T)` (the sigmoid of s / T for two classes), with one T > 0. Sigmoid
 (Platt scaling): :math:`\sigma(a_c s_c + b_c)` per class, normalised, with :math:`a_c > 0`. Both minimise a convex
-log-loss, with a prior against certainty on scores that happen to be separable: one more observation, whose label may be
-any (temperature), or one of each label (Platt's targets).
+log-loss, with a prior against certainty on scores that happen to be separable: half an observation more, whose label
+may be any, and Platt's targets.
 
 References
 ----------
@@ -42,6 +42,20 @@ def _chunks(n: int) -> list[slice]:
 #: Scores (m, C) of some rows, and their weights (m,).
 Weighted: TypeAlias = tuple[np.ndarray, np.ndarray]
 
+#: Weight of the observation of any label that is added to the rows.
+DOUBT = 0.5
+
+
+def doubt(scores: np.ndarray, weight: np.ndarray, amount: float = DOUBT) -> Weighted:
+    """Make the further observation, of so much weight: what some rows are on average."""
+    return scores, weight / weight.sum() * amount
+
+
+def _shares(weight: np.ndarray, more: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of observations and of the further one as shares of all: as many may be more than can be squared."""
+    total = weight.sum() + more.sum()
+    return weight / total, more / total
+
 
 def _newton(value_gradient_hessian, x: np.ndarray) -> np.ndarray:
     """Minimise a convex function by Newton's method with step halving."""
@@ -69,7 +83,7 @@ def _newton(value_gradient_hessian, x: np.ndarray) -> np.ndarray:
 def fit_temperature(
     scores: np.ndarray, codes: np.ndarray, weight: np.ndarray | None = None, own: Weighted | None = None
 ) -> float:
-    r"""Find the temperature that minimises the log-loss of scores / T, with one more observation of any label.
+    r"""Find the temperature that minimises the log-loss of scores / T, with half an observation more, of any label.
 
     Of separable scores, the log-loss alone would be lowest at T = 0, where a wrong answer costs without bound.
 
@@ -81,8 +95,8 @@ def fit_temperature(
     weight : ndarray of shape (n,), default=None
         In numbers of observations.
     own : tuple of ndarray (m, C) and ndarray (m,), default=None
-        Scores by the model that is to be calibrated, and weights: what the further observation has on average. They
-        keep T from being too low where the other models' scores happen to be much smaller. None for `scores`.
+        The further observation (`doubt`), with scores by the model that is to be calibrated. They keep T from being too
+        low where the other models' scores happen to be much smaller. None for that of `scores`.
 
     Returns
     -------
@@ -95,8 +109,8 @@ def fit_temperature(
         If the scores speak against the classes, so that no temperature is high enough.
     """
     weight = np.ones(len(codes)) if weight is None else weight
-    own_scores, share = (scores, weight) if own is None else own
-    share = share / share.sum()
+    own_scores, share = doubt(scores, weight) if own is None else own
+    weight, share = _shares(weight, share)
     n, n_columns = len(codes), max(2, scores.shape[1])
     unit = sum(float(np.abs(scores[part]).sum(dtype=np.float64)) for part in _chunks(n)) / (n * n_columns) or 1.0
 
@@ -127,7 +141,7 @@ def fit_temperature(
         best = high
     elif (lowest := slope(low)) >= 0:
         best = low
-        if lowest > 1e-9 * weight.sum():  # it is zero, up to rounding, where all scores are equal
+        if lowest > 1e-9:  # it is zero, up to rounding, where all scores are equal
             warnings.warn(f"{_UNINFORMED} The probabilities are nearly the same for all classes.", stacklevel=2)
     else:
         best = brentq(slope, low, high, xtol=1e-13, rtol=1e-14)
@@ -150,9 +164,8 @@ def fit_sigmoid(
     weight : ndarray of shape (n,), default=None
         In numbers of observations.
     own : tuple of ndarray (m, C) and ndarray (m,), default=None
-        Scores by the model that is to be calibrated, and weights: what one more observation, of either answer, has on
-        average. It keeps slopes from being too large where the other models' scores happen to be much smaller. None
-        leaves it out.
+        The further observation (`doubt`), of either answer, with scores by the model that is to be calibrated. It keeps
+        slopes from being too large where the other models' scores happen to be much smaller. None leaves it out.
 
     Returns
     -------
@@ -166,7 +179,8 @@ def fit_sigmoid(
         If the scores speak against a class, so that its slope would be negative: it is as good as zero then.
     """
     weight = np.ones(len(codes)) if weight is None else weight
-    own_scores, share = (scores[:0], weight[:0]) if own is None else (own[0], own[1] / own[1].sum())
+    own_scores, share = (scores[:0], weight[:0]) if own is None else own
+    observed, share = _shares(weight, share)
     n_columns = scores.shape[1]
     slopes, offsets = np.ones(n_columns), np.zeros(n_columns)
     for c in range(n_columns):
@@ -174,7 +188,7 @@ def fit_sigmoid(
         n_plus, n_minus = weight[positive].sum(), weight[~positive].sum()
         target = np.where(positive, (n_plus + 1) / (n_plus + 2), 1 / (n_minus + 2))
         unit = float(np.abs(scores[:, c]).max()) or 1.0
-        parts = [(scores[part, c], target[part], weight[part]) for part in _chunks(len(codes))]
+        parts = [(scores[part, c], target[part], observed[part]) for part in _chunks(len(codes))]
         parts += [(own_scores[part, c], 0.5, share[part]) for part in _chunks(len(share))]
 
         def objective(x, parts=parts, unit=unit):

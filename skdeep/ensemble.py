@@ -274,7 +274,8 @@ class MLPEnsembleClassifier(FoldBaggingMixin, MLPClassifierTorch):
     def _fold_in(self, slopes, offsets):
         super()._fold_in(slopes, offsets)
         for estimator in self.estimators_:
-            estimator.calibration_slopes_, estimator.calibration_offsets_ = slopes, offsets
+            for name in ("calibration_slopes_", "calibration_offsets_"):
+                setattr(estimator, name, getattr(self, name))
 
     # ---- prediction -----------------------------------------------------------------------------------------------
 

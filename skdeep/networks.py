@@ -296,7 +296,8 @@ class Linear(Network):
         if self.frame is not None:
             coef = coef / self.frame.factor
             intercept = intercept + coef @ self.frame.origin
-        self.set_unscaled(*(torch.as_tensor(part).to(self.params[0]).unsqueeze(0) for part in (coef, intercept)))
+        # copies: a model that was loaded as a memory map is read-only
+        self.set_unscaled(*(torch.tensor(part).to(self.params[0]).unsqueeze(0) for part in (coef, intercept)))
 
     def set_unscaled(self, coef: Tensor, intercept: Tensor) -> None:
         """Start from coefficients and intercepts on the raw columns."""

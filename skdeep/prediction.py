@@ -213,6 +213,8 @@ class PredictionMixin:
             log_p, half = F.logsigmoid(linked), F.logsigmoid(scores.new_zeros(()))
             return torch.where((scores > 0) & (log_p <= half), half.nextafter(up), log_p)
         log_p = loss.log_probabilities(linked).clamp_(min=-limit)
+        # a probability that rounds to one has no digits left to tell more than its own logarithm does
+        log_p = torch.where(loss.probabilities(linked) == 1, 0.0, log_p)
         return _with_winner(log_p, scores, log_p.amax(1, keepdim=True).nextafter(up))
 
     def _link(self, scores: Tensor) -> tuple[Tensor, Loss]:

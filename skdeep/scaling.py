@@ -17,6 +17,8 @@ from skdeep.problem import Problem
 #: Share of a column's size, by what the penalty makes it, below which rounding leaves nothing of it; and below which a
 #: model that has no other columns is flat.
 _NOTHING, _FLAT = 1e-16, 1e-4
+#: Strength of a penalty beyond which it is meant to flatten columns of the order of one.
+_LARGE = 10.0
 
 
 def change_of_variables(
@@ -65,7 +67,8 @@ def change_of_variables(
     ridges = units * np.sqrt(penalty.curvature() / curvature)[:, None]
     slopes = penalty.alpha * penalty.l1_ratio if isinstance(penalty, ElasticNet) else np.zeros(len(columns))
     varying = ~np.stack([c.constant(centered) for c in columns])
-    _check_penalty(sizes, np.maximum(ridges, units * slopes[:, None]), varying)
+    strengths = np.maximum(np.sqrt(penalty.curvature() / curvature), slopes)
+    _check_penalty(sizes / units, strengths[:, None], varying)
     if exact:
         _check_range(sizes, rounding(problem.n_rows, sizes.shape[1], sparse), varying)
 
@@ -82,7 +85,11 @@ def change_of_variables(
 
 
 def _check_penalty(sizes: np.ndarray, strengths: np.ndarray, varying: np.ndarray) -> None:
-    """Raise where the penalty leaves nothing of a column, however well it tells the classes apart."""
+    """Raise where the penalty leaves nothing of a column, however well it tells the classes apart.
+
+    Because the column is small, that is, and not because the penalty is as large as that, as it may be in a search.
+    """
+    strengths = np.minimum(strengths, _LARGE)
     lost = varying & (sizes < _NOTHING * strengths)
     lost |= varying & (~varying | (sizes < _FLAT * strengths)).all(1, keepdims=True)
     if lost.any():

@@ -1,5 +1,7 @@
 """Calibrated probabilities: scikit-learn's on the same scores, better than those without, never another class."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -19,7 +21,7 @@ from skdeep import (
     SigmoidClassifier,
     SoftmaxClassifier,
 )
-from skdeep.calibration import fit_sigmoid, fit_temperature
+from skdeep.calibration import doubt, fit_sigmoid, fit_temperature
 from skdeep.stacking import fit_stack
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -56,14 +58,14 @@ def scores_and_classes(n_columns, n=400, seed=0):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("of_others", [False, True])
 def test_temperature_is_that_of_scikit_learn(n_columns, weighted, of_others):
-    """Given one more observation, which has all scores and all labels in equal parts."""
+    """Given half an observation more, which has all scores and all labels in equal parts."""
     scores, codes = scores_and_classes(n_columns)
     weight = np.random.default_rng(1).uniform(0.1, 3, len(codes)) if weighted else np.ones(len(codes))
-    own = (3 * scores[:50], weight[:50]) if of_others else (scores, weight)
+    own = doubt(*(3 * scores[:50], weight[:50]) if of_others else (scores, weight))
     n_classes = max(2, n_columns)
     more = own[0].repeat(n_classes, 0), np.tile(np.arange(n_classes), len(own[0]))
     all_scores, all_codes = np.vstack([scores, more[0]]), np.r_[codes, more[1]]
-    all_weights = np.r_[weight, own[1].repeat(n_classes) / own[1].sum() / n_classes]
+    all_weights = np.r_[weight, own[1].repeat(n_classes) / n_classes]
     theirs = _TemperatureScaling().fit(all_scores if n_columns > 1 else all_scores[:, 0], all_codes, all_weights).beta_
     theirs *= 2 if n_columns == 1 else 1  # there, two classes have the scores -s and s
     ours = fit_temperature(scores, codes, weight if weighted else None, own if of_others else None)
@@ -74,7 +76,7 @@ def test_temperature_is_that_of_scikit_learn(n_columns, weighted, of_others):
 def test_the_sigmoid_with_one_more_observation_is_the_lowest_objective(n_columns):
     scores, codes = scores_and_classes(n_columns)
     weight = np.random.default_rng(1).uniform(0.1, 3, len(codes))
-    own = 20 * scores[:70], weight[:70]
+    own = doubt(20 * scores[:70], weight[:70])
     slopes, offsets = fit_sigmoid(scores, codes, weight, own)
     for c in range(n_columns):
         positive = codes == (1 if n_columns == 1 else c)
@@ -82,7 +84,7 @@ def test_the_sigmoid_with_one_more_observation_is_the_lowest_objective(n_columns
         target = np.where(positive, (n_plus + 1) / (n_plus + 2), 1 / (n_minus + 2))
 
         def objective(x, c=c, target=target):
-            parts = (scores[:, c], target, weight), (own[0][:, c], 0.5, own[1] / own[1].sum())
+            parts = (scores[:, c], target, weight), (own[0][:, c], 0.5, own[1])
             return sum(
                 -(w * (t * log_expit(x[0] * s + x[1]) + (1 - t) * log_expit(-x[0] * s - x[1]))).sum()
                 for s, t, w in parts
@@ -109,13 +111,13 @@ def test_scores_that_speak_for_the_wrong_classes():
 
 @pytest.mark.parametrize("n_classes", [2, 4])
 def test_separable_scores_leave_a_doubt(n_classes):
-    """All n answers were right: of n + 1, one may be wrong."""
+    """All n answers were right: of n + 1/2, the half may be wrong."""
     codes = np.arange(60) % n_classes
     scores = 5.0 * np.eye(n_classes)[codes]
     scores = scores[:, 1:] - scores[:, :1] if n_classes == 2 else scores
     temperature = fit_temperature(scores, codes)
     p = expit(5 / temperature) if n_classes == 2 else 1 / (1 + (n_classes - 1) * np.exp(-5 / temperature))
-    assert p == pytest.approx((60 + 1 / n_classes) / 61, rel=1e-6)
+    assert p == pytest.approx((60 + 0.5 / n_classes) / 60.5, rel=1e-6)
     assert fit_temperature(scores, codes, np.full(60, 1e-3)) > 2 * temperature  # fewer observations, more doubt
 
 
@@ -182,7 +184,7 @@ def test_probabilities_are_those_of_calibrated_classifier(estimator, method, nam
     n_classes = len(np.unique(y))
     scores = np.vstack([scores, own.repeat(n_classes, 0)])
     codes = np.r_[codes, np.tile(np.arange(n_classes), len(own))]
-    weight = np.r_[weight, own_weight.repeat(n_classes) / own_weight.sum() / n_classes]
+    weight = np.r_[weight, own_weight.repeat(n_classes) / n_classes]
 
     class Scores:
         """A fitted classifier whose samples are their scores."""
@@ -338,3 +340,18 @@ def test_a_network_that_is_too_sure(load):
     assert model.temperature_ > 2
     assert log_loss(y_test, after) < 0.6 * log_loss(y_test, before)
     assert expected_calibration_error(after, y_test) < 0.8 * expected_calibration_error(before, y_test)
+
+
+@pytest.mark.parametrize("calibration", ["temperature", "sigmoid"])
+def test_weights_of_any_size(calibration):
+    """Numbers of observations whose squares overflow, beside some that are nothing in comparison."""
+    fit = fit_temperature if calibration == "temperature" else fit_sigmoid
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        scores, codes = rng.normal(size=(60, 3)), rng.integers(3, size=60)
+        weight = 10.0 ** rng.uniform(-200, 200, 60)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            warnings.simplefilter("ignore", UserWarning)
+            found = fit(scores, codes, weight, (scores, weight))
+        assert np.isfinite(found).all()

@@ -46,7 +46,11 @@ from skdeep.penalties import ElasticNet
 from skdeep.perceptron import MLP
 from skdeep.training import Plan, Progress, train
 
-pytestmark = pytest.mark.filterwarnings("error", "ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "error",
+    "ignore::sklearn.exceptions.ConvergenceWarning",
+    "ignore:The scores of rows:UserWarning",  # of models that are flat, or of two epochs
+)
 
 X_DIGITS, Y_DIGITS = load_digits(return_X_y=True)
 X, Y = X_DIGITS[:500] / 16, Y_DIGITS[:500]

@@ -42,7 +42,11 @@ from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 
 pyplot.switch_backend("Agg")
 
-pytestmark = pytest.mark.filterwarnings("error", "ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "error",
+    "ignore::sklearn.exceptions.ConvergenceWarning",
+    "ignore:The scores of rows:UserWarning",  # of models that are flat, or of two epochs
+)
 
 ESTIMATORS = [SoftmaxClassifier, HingeClassifier, MLPClassifierTorch]
 each_estimator = pytest.mark.parametrize("cls", ESTIMATORS)

@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skdeep import MLPClassifierTorch, MLPEnsembleClassifier
-from skdeep.calibration import fit_temperature
+from skdeep.calibration import DOUBT, doubt, fit_temperature
 from skdeep.model_selection import GridSearchCV
 from skdeep.stacking import fit_stack
 
@@ -56,6 +56,11 @@ def ensemble(**params):
 def log_odds(p):
     """What a network would have to say for these probabilities, up to a temperature."""
     return np.log(p[:, 1:] / p[:, :1]) if p.shape[1] == 2 else np.log(p)
+
+
+def of_members(scores, codes):
+    """The temperature of four members, of which each has a quarter of the further observation."""
+    return fit_temperature(scores, codes, own=doubt(scores, np.ones(len(codes)), DOUBT / 4))
 
 
 def left_out_by(clf, X):
@@ -129,10 +134,10 @@ def test_folds_and_temperature(data):
             assert np.ptp(np.bincount(fold[c == Y], minlength=4)) <= 1
     plain = ensemble(column_scaling=0, calibration=None).fit(X, Y)
     if Y.ndim == 1:
-        assert clf.temperature_ == pytest.approx(fit_temperature(log_odds(plain.oof_proba_), Y), rel=1e-6)
+        assert clf.temperature_ == pytest.approx(of_members(log_odds(plain.oof_proba_), Y), rel=1e-6)
     else:
         odds = np.log(plain.oof_proba_ / (1 - plain.oof_proba_))
-        expected = [fit_temperature(odds[:, [c]], Y[:, c]) for c in range(3)]
+        expected = [of_members(odds[:, [c]], Y[:, c]) for c in range(3)]
         np.testing.assert_allclose(clf.temperature_, expected, rtol=1e-6)
     assert clf.oof_score_ == accuracy_score(
         Y, (clf.oof_proba_ > 0.5).astype(int) if Y.ndim == 2 else clf.oof_proba_.argmax(1)

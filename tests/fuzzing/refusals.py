@@ -55,6 +55,16 @@ def _ill_conditioned(case, data):
     return get(case, "scale") in ("very mixed",) or get(case, "mean") > 1e4 or get(case, "weights") == "wild"
 
 
+def _penalty_on_tiny_columns(case, data):
+    """A given alpha is of the columns as they are: it may leave nothing of tiny ones."""
+    params = parameters(case)
+    if params.get("penalty") is None or params["alpha"] == "auto":
+        return False
+    sizes = np.std(data.values[data.weight > 0], axis=0)
+    sizes, strength = sizes[sizes > 0], 10 * max(params["alpha"], params["alpha"] ** 0.5)
+    return bool(sizes.size) and (sizes.max() < 1e-4 * strength or sizes.min() < 1e-14 * strength)
+
+
 def _may_diverge(case, data):
     raw = not parameters(case).get("standardize", False) or data.container in SPARSE
     raw |= case["estimator"] == "TorchClassifier"
@@ -148,7 +158,10 @@ def _class_weight_of_absent(case, data):
 
 
 def _module_without(case, data):
-    return get(case, "module") in ("no parameters", "embedding") if case["estimator"] == "TorchClassifier" else False
+    if case["estimator"] != "TorchClassifier":
+        return False
+    one_row = get(case, "module") == "batch norm" and get(case, "batch_size") == 1
+    return one_row or get(case, "module") in ("no parameters", "embedding")
 
 
 _REASONS = [
