@@ -24,7 +24,7 @@ def few_images():
 
 def test_the_gallery_is_complete():
     numbers = [int(path.name.split("_")[1]) for path in GALLERY]
-    assert numbers == list(range(1, 16))
+    assert numbers == list(range(1, 17))
 
 
 @pytest.mark.parametrize("path", GALLERY, ids=lambda path: path.stem)
