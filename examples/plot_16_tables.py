@@ -56,8 +56,8 @@ models = {
 # %%
 # Against the frequencies
 # -----------------------
-# Each person is a row: scikit-learn's calibration would hold out a weighted row as a whole. A linear model cannot follow
-# every cell, and need not: the bars are frequencies of some sixty people.
+# Each person is a row: scikit-learn's calibration would hold out a weighted row as a whole. A linear model cannot
+# follow every cell, and need not: the bars are frequencies of some sixty people.
 
 
 def probabilities(model, X, counts):

@@ -176,6 +176,7 @@ class _Cells:
     @classmethod
     def of(cls, rows: DistinctRows, share: float) -> _Cells:
         """The cells, where a part of `share` of all weight is held out at a time."""
+        share = min(share, 1 - share)  # of the smaller side, whichever that is
         weight = np.bincount(rows.cell, rows.weight)
         order = np.lexsort((rows.stratum, -rows.weight, rows.cell))
         leading = order[np.diff(rows.cell[order], prepend=-1) > 0]

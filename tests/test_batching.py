@@ -366,6 +366,6 @@ def test_rows_of_no_weight_have_no_part_in_the_density():
 
 def test_axes_of_length_one_may_run_backwards():
     """NumPy counts such an array as contiguous, and torch takes no negative strides."""
-    for array in (np.arange(3.0)[:, None][:, ::-1], np.arange(3.0)[None][::-1]):
+    for array in (np.arange(3.0).reshape(3, 1)[:, ::-1], np.arange(3.0).reshape(1, 3)[::-1]):
         assert min(array.strides) < 0
         np.testing.assert_array_equal(as_tensor(array).numpy(), array)

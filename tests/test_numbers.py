@@ -380,6 +380,8 @@ def fixed(link, classes, scores, temperature=1.0):
     estimator = clone(LINKS[link])
     estimator.classes_, estimator.n_outputs_ = np.arange(classes), 1 if classes == 2 else classes
     estimator.temperature_ = temperature
+    if estimator.calibration == "sigmoid":  # whose slopes are in the scores already
+        estimator.calibration_slopes_ = np.ones(estimator.n_outputs_)
     return Fixed(estimator, scores)
 
 
