@@ -102,8 +102,8 @@ class Columns:
                 means[unsure], deviations[unsure] = of_columns[0].cpu().double(), 0.0
                 unsure, of_columns = unsure[varies.cpu()], of_columns[:, varies]
             if len(unsure):
-                scaled = _scaled_moments(of_columns.cpu().double(), at[unsure], share.cpu().double())
-                means[unsure], deviations[unsure] = scaled
+                exact = _scaled_moments(of_columns.cpu().double(), at[unsure], share.cpu().double())
+                means[unsure], deviations[unsure] = exact
             moments = torch.where(weights > 0, torch.stack([means, deviations]), 0.0).numpy()
             weights, missing = (w.sum() * part.numpy() for part in (weights, missing))
             chunk = cls(weights, missing, moments[0], moments[1], zero, rounding)

@@ -438,7 +438,7 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
             return "there is only one epoch to judge by"
         if gain <= self.tol and np.isfinite(self.n_iter_no_change) and self.solver_ != "lbfgs":
             return None  # max_iter came before the stopping rule, but nothing was moving any more
-        share = gain / max(abs(progress.loss_curve[-1]), np.finfo(float).tiny)
+        share = gain / max(abs(progress.loss_curve[-1]), 1e-9 * abs(gain), np.finfo(float).tiny)
         return f"the training loss still fell by {gain:.3g} ({share:.2%}) over the last {span} epochs"
 
 

@@ -139,7 +139,8 @@ class TorchClassifier(NeuralNetClassifier):
     in :class:`MLPClassifierTorch`. Random numbers that a module draws in prediction are torch's own.
 
     A batch is never cut into parts, so that its size bounds the memory. Sparse rows are made dense a batch at a time.
-    Pickling needs a module whose class can be imported.
+    Pickling needs a module whose class can be imported, and
+    that torch pickles: not one with ``torch.nn.utils.parametrizations``, whose state is its ``state_dict()``.
 
     Examples
     --------

@@ -79,10 +79,11 @@ class ElasticNet:
 
     def of_norms(self, norms: np.ndarray) -> np.ndarray:
         """The value of each model, from its `norms`."""
-        if not self._has_l1:
-            return 0.5 * self.alpha * np.square(norms).sum(0)
-        l2, l1 = np.split(norms, 2)
-        return self.alpha * (0.5 * (1 - self.l1_ratio) * np.square(l2).sum(0) + self.l1_ratio * l1.sum(0))
+        with np.errstate(over="ignore", invalid="ignore"):  # a value that is not finite is said to be
+            if not self._has_l1:
+                return 0.5 * self.alpha * np.square(norms).sum(0)
+            l2, l1 = np.split(norms, 2)
+            return self.alpha * (0.5 * (1 - self.l1_ratio) * np.square(l2).sum(0) + self.l1_ratio * l1.sum(0))
 
     def curvature(self) -> np.ndarray:
         """Second derivative of the smooth part, per model."""

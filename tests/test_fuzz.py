@@ -1,6 +1,7 @@
 """Random fits, a few of them; `fuzz.py` makes any number."""
 
 import json
+import weakref
 
 import fuzz
 import numpy as np
@@ -11,9 +12,9 @@ from fuzzing.judge import examine, find, shrink
 from hypothesis import HealthCheck, given, settings
 
 from skdeep import LeastSquaresClassifier, MLPClassifierTorch, SoftmaxClassifier
-from skdeep.calibrated import CalibrationMixin
 from skdeep.columns import Columns
 from skdeep.fitting import FittingMixin
+from skdeep.prediction import PredictionMixin
 
 
 @pytest.mark.parametrize("estimator", cases.PARAMETERS)
@@ -36,7 +37,7 @@ def first_fault(what, estimator, given, n=60):
     return next((finding for finding in examples if finding is not None and what in finding.what), None)
 
 
-def unfair(self, scores, original=FittingMixin._link):
+def unfair(self, scores, original=FittingMixin._probabilities):
     return 0.999 * original(self, scores)
 
 
@@ -49,9 +50,14 @@ def moves_torch(self, network, progress, *rest, original=FittingMixin._conclude)
     original(self, network, progress, *rest)
 
 
+#: Estimators that have been fitted.
+FITTED: weakref.WeakSet = weakref.WeakSet()
+
+
 def remembers(self, members, problem, *rest, original=LeastSquaresClassifier._run):
-    if hasattr(self, "coef_"):
+    if self in FITTED:
         self.fitted_before_ = True
+    FITTED.add(self)
     original(self, members, problem, *rest)
 
 
@@ -81,7 +87,7 @@ def counts_all(cls, rows, subsets, weights, known=None, original=Columns.of_mode
 
 
 PLANTED = {
-    "probabilities do not sum to one": ("SoftmaxClassifier", CalibrationMixin, "_link", unfair, {}),
+    "probabilities do not sum to one": ("SoftmaxClassifier", PredictionMixin, "_probabilities", unfair, {}),
     "constant scores": ("SoftmaxClassifier", SoftmaxClassifier, "_learned", upside_down, {}),
     "global state": ("MLPClassifierTorch", MLPClassifierTorch, "_conclude", moves_torch, {}),
     "earlier fit leaves": (
@@ -116,7 +122,7 @@ def test_a_planted_fault_is_found(what, monkeypatch):
 
 
 def test_the_long_run_reports_each_fault_once(monkeypatch, capsys):
-    monkeypatch.setattr(CalibrationMixin, "_link", unfair)
+    monkeypatch.setattr(PredictionMixin, "_probabilities", unfair)
     assert fuzz.main(["--examples", "30", "--workers", "1"]) == 1
     out = capsys.readouterr().out
     assert out.count("==== probabilities do not sum to one [SoftmaxClassifier]") == 1

@@ -226,7 +226,6 @@ PARAMETERS: dict[str, dict[str, Options]] = {
             "frozen part",
             "scalar",
             "no parameters",
-            "weight norm",
             "embedding",
             "recurrent",
             "tied",

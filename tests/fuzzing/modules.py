@@ -67,10 +67,6 @@ class NoParameters(nn.Module):
         return x.mean(1, keepdim=True).expand(-1, self.n_outputs)
 
 
-def weight_norm(n_features, n_outputs):
-    return nn.utils.parametrizations.weight_norm(nn.Linear(n_features, n_outputs))
-
-
 class Embedding(nn.Module):
     """Reads its columns as numbers of words."""
 
@@ -144,7 +140,6 @@ MODULES = {
     "frozen part": frozen_part,
     "scalar": Scalar,
     "no parameters": NoParameters,
-    "weight norm": weight_norm,
     "embedding": Embedding,
     "recurrent": Recurrent,
     "tied": Tied,
