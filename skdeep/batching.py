@@ -221,7 +221,10 @@ class SparseRows(_Rows):
             columns, values = self.columns.new_empty(size), self.values.new_empty(size)
             parts = (flat.to(self.start.dtype), self.start, self.columns, self.values, columns, values)
             csr_row_index(len(flat), *(part.numpy() for part in parts))
-            columns, values = to_device(columns, self.device), to_device(values, self.device)
+            # what is to be computed before a device rounds is, and is moved as whichever is smaller
+            values = values if self.frame is None else self.frame.values(values, columns)
+            smaller = min(values.dtype, self.dtype, key=lambda dtype: dtype.itemsize)
+            columns, values = to_device(columns, self.device), to_device(values, self.device, smaller)
             start = to_device(start, self.device)
         else:
             moved = to_device(torch.cat([start, first - start[:-1]]), self.device)  # in one piece
@@ -229,8 +232,7 @@ class SparseRows(_Rows):
             position = ahead.index_select(0, self._row_of_values(start, size))
             position += torch.arange(size, device=self.device)
             columns, values = self.columns.index_select(0, position), self.values.index_select(0, position)
-        if self.frame is not None:
-            values = self.frame.values(values, columns)
+            values = values if self.frame is None else self.frame.values(values, columns)
         values = values.to(self.dtype)
         if self._dense:
             place = self._row_of_values(start, size).long() * self.n_features + columns

@@ -76,6 +76,8 @@ class CalibrationMixin(FittingMixin):
 
         A temperature can be left out of it; what else has been fitted, or not, is in its scores.
         """
+        if len(self.classes_) == 1:  # there is nothing to calibrate
+            return
         asked, fitted = self.calibration, "sigmoid" if hasattr(self, "calibration_slopes_") else None
         known = hasattr(self, "temperature_") if asked == "temperature" else asked == fitted
         if not known:

@@ -305,4 +305,8 @@ class OutputSpace:
     def array(self, array: np.ndarray | Tensor):
         """Move a result there."""
         array = to_numpy(array)
-        return array if self.xp is None else self.xp.asarray(array, device=self.device)
+        if self.xp is None:
+            return array
+        if getattr(self.device, "type", None) == "mps" and array.dtype == np.float64:  # which it does not have
+            array = array.astype(np.float32)
+        return self.xp.asarray(array, device=self.device)

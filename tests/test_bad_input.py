@@ -804,7 +804,7 @@ def test_ctrl_c_does_not_start_a_long_calibration(calibration, interrupt_in):
 @pytest.mark.parametrize("n", [6, 8])
 def test_ctrl_c_in_the_calibration_is_heard(calibration, n, interrupt_in):
     """Raised, and nothing changed; or a fitted model and a warning: but never passed over in silence."""
-    model = fitted(HingeClassifier, calibration=calibration)
+    model = make(HingeClassifier, calibration=calibration).fit(X, Y)
     before = frozen(vars(model))
     passes = interrupt_in(n)  # the model itself takes 5
     try:

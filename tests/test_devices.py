@@ -83,7 +83,7 @@ def test_everything_is_as_on_the_cpu(kind, group, emulated):
 def test_a_planted_race_is_noticed(emulated):
     (outcome,) = emulated("cuda", "cases.py", "planted")
     assert "error" not in outcome, outcome["error"]
-    assert sum(outcome["hazards"].values()) > 10
+    assert sum(outcome["hazards"].values()) >= 5
 
 
 #: Kernels that a step launches on CUDA at most. Fewer are better: lower the number then.
