@@ -86,16 +86,23 @@ def kept(
             shift = rounded * (center + origin)
             exact = bias - shift.sum(1)
             constant = exact.astype(kind)
-            if (lost <= limit).all() and (np.abs(constant.astype(np.float64) - exact) <= limit).all():
+            is_rounded = np.abs(constant.astype(np.float64) - exact) > limit
+            # a sum of shifts may be small by chance, but the products of a score are each rounded
+            if (lost <= limit).all() and not is_rounded.any() and (np.abs(shift) <= _largest(limit, kind)).all():
                 return raw, constant
     at_fault = ~(lost <= limit).all(0)
     if not at_fault.any():
-        at_fault = ~(np.abs(shift) <= limit / np.finfo(np.float64).eps).all(0)
+        at_fault = ~(np.abs(shift) <= _largest(limit, np.dtype(np.float64))).all(0)
     raise ValueError(
         f"Coefficients on the columns of X as they are have no room in float64: see {named(at_fault)}, whose values "
         "are too large or too small, or too far from zero for how little they vary. Subtract their means and scale "
         "them (StandardScaler) before fit."
     )
+
+
+def _largest(error: float, dtype: np.dtype) -> float:
+    """The largest number whose rounding is within an error."""
+    return 2 * error / float(np.finfo(dtype).eps)
 
 
 def named(columns: np.ndarray) -> str:
