@@ -21,8 +21,8 @@ _CHUNK_VALUES = 1 << 18  # values hashed at a time: they stay in the cache, and 
 #: In the place of a fold: cells of which each fold holds out a part, and cells that none does.
 DIVIDED, KEPT = -1, -2
 
-#: A cell is heavy, beside the weight of the smaller side of a split, from this share of it on; and it stands for so many
-#: rows that some would be on either side of a random split.
+#: A cell is heavy, beside the weight of the smaller side of a split, from this share of it on; and it stands for so
+#: many rows that some would be on either side of a random split.
 _HEAVY, _SEVERAL = 0.25, 3
 
 
