@@ -4,6 +4,9 @@ import os
 
 import pytest
 
+#: Run in processes of their own, by tests/test_devices.py.
+collect_ignore_glob = ["tests/accelerator/*"]
+
 os.environ.setdefault("SCIPY_ARRAY_API", "1")  # so that the array API checks run
 os.environ.setdefault("MPLBACKEND", "Agg")
 

@@ -221,11 +221,9 @@ class SparseRows(_Rows):
             columns, values = self.columns.new_empty(size), self.values.new_empty(size)
             parts = (flat.to(self.start.dtype), self.start, self.columns, self.values, columns, values)
             csr_row_index(len(flat), *(part.numpy() for part in parts))
-            # what is to be computed before a device rounds is, and is moved as whichever is smaller
             values = values if self.frame is None else self.frame.values(values, columns)
-            smaller = min(values.dtype, self.dtype, key=lambda dtype: dtype.itemsize)
-            columns, values = to_device(columns, self.device), to_device(values, self.device, smaller)
-            start = to_device(start, self.device)
+            values = values.to(self.dtype)  # before the move: not every device has float64
+            columns, values, start = (to_device(part, self.device) for part in (columns, values, start))
         else:
             moved = to_device(torch.cat([start, first - start[:-1]]), self.device)  # in one piece
             start, ahead = moved.split([len(flat) + 1, len(flat)])

@@ -49,6 +49,7 @@ class CalibrationMixin(FittingMixin):
         # what a slope of zero has made of a column of scores tells nothing of it: it begins at zero
         inverse = np.divide(1.0, slopes, out=np.zeros_like(slopes), where=slopes != 0)
         self._rescale_scores(inverse, -offsets * inverse)
+        del self.calibration_slopes_, self.calibration_offsets_
 
     def _splits_rows(self):
         return super()._splits_rows() or self.calibration is not None

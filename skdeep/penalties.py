@@ -61,16 +61,16 @@ class ElasticNet:
 
     def value(self, coefs: list[Tensor]) -> np.ndarray:
         """``alpha * R(W)`` of each model, over all coefficient tensors (K, ...)."""
-        return self.of_norms(to_numpy64(self.norms(coefs)))
+        return self.of_norms(to_numpy64(self.norms(coefs, coefs[0] if coefs else torch.empty(0))))
 
-    def norms(self, coefs: list[Tensor]) -> Tensor:
-        """What the value needs to know of the coefficients, one column per model (m, K), where these are.
+    def norms(self, coefs: list[Tensor], like: Tensor) -> Tensor:
+        """What the value needs to know of the coefficients, one column per model (m, K), where `like` is.
 
         Of each tensor the L2 norm, then, if there is an L1 part, the L1 norm. The training loop hands it to `of_norms`
         at the end of the epoch: nobody waits for it before.
         """
-        if not self._is_penalty:
-            return coefs[0].new_empty(0, len(self.alpha))
+        if not self._is_penalty or not coefs:
+            return like.new_empty(0, len(self.alpha))
         flat = [coef.detach().flatten(1) for coef in coefs]
         norms = [torch.linalg.vector_norm(part, dim=1) for part in flat]
         if self._has_l1:

@@ -22,8 +22,8 @@ _CHUNK_VALUES = 1 << 18  # values hashed at a time: they stay in the cache, and 
 #: In the place of a fold: cells of which each fold holds out a part, and cells that none does.
 DIVIDED, KEPT = -1, -2
 
-#: A cell is heavy, beside the weight that is held out at a time, from this share of it on; and it stands for so many
-#: rows that some would be on either side of a random split.
+#: A cell is heavy, beside the weight of the smaller side of a split, from this share of it on; and it stands for so
+#: many rows that some would be on either side of a random split.
 _HEAVY, _SEVERAL = 0.25, 3
 
 
@@ -160,7 +160,7 @@ class _Cells:
     stratum : ndarray of shape (k,)
         The class of most weight in each.
     is_heavy : ndarray of shape (k,)
-        Whether a cell is heavy beside what is held out at a time.
+        Whether a cell is heavy beside the smaller side of the split.
     n_rows : ndarray of shape (k,)
         How many rows a cell stands for, by its weight.
     divided : ndarray of shape (k,)

@@ -23,6 +23,7 @@ from skdeep import (
 )
 from skdeep.batching import DenseRows, SparseRows
 from skdeep.columns import Columns
+from skdeep.frame import kept
 from skdeep.losses import LOSSES, LabelSmoothing
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -105,6 +106,17 @@ def test_the_optimum_is_that_of_scaled_columns(data):
         ours = SoftmaxClassifier(**options).fit(X, Y).predict_proba(X)
         theirs = LogisticRegression(C=1, tol=1e-10, max_iter=10_000).fit(scaled, Y).predict_proba(scaled)
         np.testing.assert_allclose(ours, theirs, atol=max(atol, 1e-6 if X.dtype == np.float64 else 1e-5))
+
+
+@pytest.mark.parametrize("n_columns", [1, 2, 4])
+def test_products_are_rounded_where_their_sum_is_small(n_columns):
+    """Shifts that cancel by chance leave an intercept without rounding, but not the scores."""
+    weight = np.tile([[1.0, -1.0]], n_columns)
+    size, center = np.ones(2 * n_columns), np.full(2 * n_columns, 2.0**17)
+    raw, constant = kept(weight, np.zeros(1), size, center, None, np.dtype(np.float32))
+    assert raw.dtype == constant.dtype == np.float64
+    near, _ = kept(weight, np.zeros(1), size, center / 2**10, None, np.dtype(np.float32))
+    assert near.dtype == np.float32
 
 
 @pytest.mark.parametrize("name", LINEAR)

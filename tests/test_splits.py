@@ -270,6 +270,15 @@ def test_survey_scales(n_values):
         np.testing.assert_allclose(folds(X, y, 5, seed=seed).sum(1), 60, atol=20)
 
 
+@pytest.mark.parametrize("fraction", [0.7, 0.9])
+@pytest.mark.parametrize("n_classes", [2, 4])
+def test_large_fractions_of_tables(fraction, n_classes):
+    """A cell is heavy beside the smaller side: here, what is left to train on."""
+    for seed in range(10):
+        X, y = seeded(seed).integers(0, 6, (500, 1)).astype(float), seeded(seed + 1).integers(0, n_classes, 500)
+        assert split(X, y, fraction, seed=seed).sum() == pytest.approx(500 * fraction, abs=1)
+
+
 def test_cells_of_few_rows_are_divided_where_there_is_no_other_way():
     X, y = np.array([[0.0], [0], [1], [1]]), np.array([0, 0, 1, 1])
     assert (split(X, y, 0.1) == 0.1).all()
