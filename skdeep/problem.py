@@ -354,7 +354,7 @@ def make_monitor(
         watched = accuracy if scoring is None else -objective if scoring == "loss" else -calibrated.amin(0)
         marks, losses = to_numpy64(torch.stack([watched, objective]))
         if scorer is None:
-            return marks, losses
+            return without_rounding(marks), losses
         with config_context(array_api_dispatch=False):  # labels, predictions and scores are NumPy, wherever X is
             for m, model in enumerate(models):
                 if not np.isfinite(losses[m]):  # a model that has diverged is no fault of the scorer
@@ -366,7 +366,12 @@ def make_monitor(
                     argument = {}
                 mark = scorer(fitted(network, m), data.X, labels(data.codes), **argument)
                 marks[m] = as_score(mark, scoring, data.codes)
-        return marks, losses
+        return without_rounding(marks), losses
+
+    def without_rounding(marks: np.ndarray) -> np.ndarray:
+        """Make scores equal that differ by the rounding of parts of weights: which epoch is best depends on it."""
+        digits = 12 if first.dtype is torch.float64 else 6
+        return np.round(marks, digits) if any(part.divided for part in held_out) else marks
 
     return monitor
 
