@@ -27,6 +27,31 @@ def test_a_fit_is_refused_or_right(estimator):
     check()
 
 
+#: Examples of the long run that were faults once.
+FOUND = [
+    # which epoch is best depended on the rounding of tenths of weights
+    {
+        "estimator": "SoftmaxClassifier",
+        "data_seed": 149,
+        "rows": 20,
+        "columns": 5,
+        "signal": "none",
+        "classes": 4,
+        "relation": "repetition",
+        "early_stopping": True,
+    },
+    {"estimator": "HingeClassifier", "validation": "rows", "scoring": "neg_log_loss"},
+    {"estimator": "SoftmaxClassifier", "values": "zeros", "alpha": 0.0, "fit_intercept": False},
+    {"estimator": "MLPClassifierTorch", "container": "strided", "relation": "row by row"},
+    {"estimator": "HingeClassifier", "weights": "tiny", "solver": "lbfgs", "loss": "squared_hinge"},
+]
+
+
+@pytest.mark.parametrize("case", FOUND, ids=lambda case: case["estimator"])
+def test_what_was_found(case):
+    examine(case)
+
+
 # ---- the fuzz itself -------------------------------------------------------------------------------------------------
 
 

@@ -127,18 +127,3 @@ def test_scorers_get_the_weights_of_divided_rows_if_they_take_any(weighted):
         assert weight.sum() == pytest.approx(12, abs=1)
         np.testing.assert_array_equal(weight, np.where(held_out[:, 0] < 2, 0.1, 1.0))
     model.set_params(scoring=make_scorer(lambda y, p: -zero_one_loss(y, p))).fit(X, y)
-
-
-def test_the_best_epoch_does_not_depend_on_the_rounding_of_parts_of_weights():
-    """Accuracies of divided rows are sums of tenths; which of two equal ones is larger would decide."""
-    generator = np.random.default_rng(0)
-    for seed in range(10):
-        X, y, counts = generator.normal(size=(20, 5)), generator.integers(0, 4, 20), generator.integers(1, 4, 20)
-        model = SoftmaxClassifier(early_stopping=True, random_state=seed)
-        try:
-            weighted = clone(model).fit(X, y, sample_weight=counts).predict_proba(X)
-        except ValueError:  # too few members of a class
-            continue
-        order = generator.permutation(counts.sum())
-        repeated = clone(model).fit(X.repeat(counts, 0)[order], y.repeat(counts)[order]).predict_proba(X)
-        np.testing.assert_allclose(weighted, repeated, atol=1e-9)
