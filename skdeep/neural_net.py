@@ -12,6 +12,9 @@ from skdeep.fitting import values
 from skdeep.losses import LOSSES, Loss
 from skdeep.penalties import L2
 
+#: Penalties beyond this have no room in single precision, with the squares of coefficients.
+_LARGEST = 1e30
+
 
 class NeuralNetClassifier(BaseTorchClassifier):
     """Common part of the deep classifiers: cross-entropy, and an L2 penalty as MLPClassifier has it."""
@@ -30,7 +33,14 @@ class NeuralNetClassifier(BaseTorchClassifier):
 
     def _penalty(self, members, total_weight, batch_weight):
         # MLPClassifier's alpha is per batch
-        return L2(values(members, "alpha") / batch_weight, np.zeros(len(members)))
+        with np.errstate(over="ignore"):
+            strength = values(members, "alpha") / batch_weight
+        if strength.max() > _LARGEST:
+            raise ValueError(
+                f"alpha is divided by the weight of a batch, and sample_weight makes that {batch_weight.min():.3g}, "
+                "too little to divide by. Multiply sample_weight by a number, or use alpha=0."
+            )
+        return L2(strength, np.zeros(len(members)))
 
     def _check_same_objective(self, what: str) -> None:
         """Raise if the solver compares losses, which `what` makes another function at each step."""

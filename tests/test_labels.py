@@ -800,3 +800,9 @@ def test_a_scorer_that_needs_what_is_not_there():
     model = HingeClassifier(calibration=None, early_stopping=True, scoring="neg_log_loss")
     with pytest.raises(ValueError, match=r"scoring='neg_log_loss' cannot judge this classifier.*predict_proba"):
         model.fit(X, BINARY)
+
+
+def test_weights_that_are_too_small_to_divide_by():
+    for cls in (MLPClassifierTorch, MLPEnsembleClassifier):
+        with pytest.raises(ValueError, match=r"sample_weight makes that \S+e-199, too little"):
+            cls(batch_size=50).fit(X, BINARY, sample_weight=np.full(N, 5e-199 / N))
