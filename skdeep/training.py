@@ -290,8 +290,8 @@ class _Stack:
     def epoch(self, loss: Loss, plan: Plan, epoch: int, observer: Observer | None) -> np.ndarray:
         """One pass over the data; returns the objective of each model, its data term as met along the way."""
         factors = self.schedule(plan, epoch)
-        norms = self.penalty.norms(self.network.penalised(), self.network.params[0].detach())
         total = self.network.params[0].new_zeros(self.network.n_models)
+        norms = self.penalty.norms(self.network.penalised(), total)
         watcher = observer if observer is not None and observer.watches_batches else None
         for index, batch in enumerate(self.batches.epoch()):
             factor = factors[index]
