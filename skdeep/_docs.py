@@ -196,7 +196,7 @@ HINGE_CALIBRATION_PARAMETERS = _CALIBRATION.format(default='"temperature"', with
 CALIBRATION_ATTRIBUTES = """
 temperature_ : float or ndarray of shape (n_labels,)
     T of ``calibration="temperature"``.
-calibration_slopes_, calibration_offsets_ : ndarray of shape (n_outputs_,)
+calibration_slopes_, calibration_offsets_ : ndarray of shape (n_outputs,)
     Platt's slopes and offsets, which are part of the weights and intercepts already; only with
     ``calibration="sigmoid"``.
 """

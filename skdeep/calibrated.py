@@ -8,7 +8,7 @@ from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
 from skdeep._methods import available_unless
-from skdeep.calibration import Weighted, doubt, fit_sigmoid, fit_temperature
+from skdeep.calibration import doubt, fit_sigmoid, fit_temperature
 from skdeep.fitting import FittingMixin
 from skdeep.inputs import OutputSpace, to_numpy
 from skdeep.losses import LOSSES, Loss
@@ -123,7 +123,9 @@ class CalibrationMixin(FittingMixin):
                 own = doubt(to_numpy(scores_of(network, data, folds.rows)[0]), weights[m, folds.rows])
                 members[m]._calibrate(scores[m], codes, weights[m, rows] * factor / folds.unit, own)
 
-    def _calibrate(self, scores: np.ndarray, codes: np.ndarray, weight: np.ndarray, own: Weighted) -> None:
+    def _calibrate(
+        self, scores: np.ndarray, codes: np.ndarray, weight: np.ndarray, own: tuple[np.ndarray, np.ndarray]
+    ) -> None:
         """Fit the calibration on out-of-fold scores; `own` is the further observation."""
         if self.calibration == "sigmoid":
             self._fold_in(*fit_sigmoid(scores, codes, weight, own))

@@ -14,7 +14,6 @@ machines*, 1999.
 from __future__ import annotations
 
 import warnings
-from typing import TypeAlias
 
 import numpy as np
 from scipy.optimize import brentq
@@ -39,14 +38,11 @@ def _chunks(n: int) -> list[slice]:
     return [slice(start, min(start + _CHUNK_ROWS, n)) for start in range(0, n, _CHUNK_ROWS)]
 
 
-#: Scores (m, C) of some rows, and their weights (m,).
-Weighted: TypeAlias = tuple[np.ndarray, np.ndarray]
-
 #: Weight of the observation of any label that is added to the rows.
 DOUBT = 0.5
 
 
-def doubt(scores: np.ndarray, weight: np.ndarray, amount: float = DOUBT) -> Weighted:
+def doubt(scores: np.ndarray, weight: np.ndarray, amount: float = DOUBT) -> tuple[np.ndarray, np.ndarray]:
     """Make the further observation, of so much weight: what some rows are on average."""
     return scores, weight / weight.sum() * amount
 
@@ -81,7 +77,10 @@ def _newton(value_gradient_hessian, x: np.ndarray) -> np.ndarray:
 
 
 def fit_temperature(
-    scores: np.ndarray, codes: np.ndarray, weight: np.ndarray | None = None, own: Weighted | None = None
+    scores: np.ndarray,
+    codes: np.ndarray,
+    weight: np.ndarray | None = None,
+    own: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> float:
     r"""Find the temperature that minimises the log-loss of scores / T, with half an observation more, of any label.
 
@@ -150,7 +149,10 @@ def fit_temperature(
 
 
 def fit_sigmoid(
-    scores: np.ndarray, codes: np.ndarray, weight: np.ndarray | None = None, own: Weighted | None = None
+    scores: np.ndarray,
+    codes: np.ndarray,
+    weight: np.ndarray | None = None,
+    own: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find Platt's slope and offset for each column of scores, against "is it this class".
 
