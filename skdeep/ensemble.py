@@ -100,7 +100,7 @@ class MLPEnsembleClassifier(FoldBaggingMixin, MLPClassifierTorch):
         Score of the out-of-fold probabilities, with the sample weights.
     temperature_ : float or ndarray of shape (n_labels,)
         T of ``calibration="temperature"``.
-    calibration_slopes_, calibration_offsets_ : ndarray of shape (n_outputs_,)
+    calibration_slopes_, calibration_offsets_ : ndarray of shape (n_outputs,)
         Platt's slopes and offsets, which are part of the members' weights already; only with
         ``calibration="sigmoid"``.
     n_layers_ : int
