@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import os
 import sys
 from collections import Counter
@@ -28,6 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_flatten, tree_map  # noqa: E402
 
 DEVICE = torch.device(KIND, 0)
+_PACKAGE = os.path.join(os.path.dirname(importlib.util.find_spec("skdeep").origin), "")
 _aten = torch.ops.aten
 _INDEXING = {
     *(_aten.index.Tensor, _aten._unsafe_index.Tensor),
@@ -42,8 +44,8 @@ _WAITING = {
 
 def line() -> str:
     """The innermost line of the package that is being run."""
-    frame = sys._getframe()
-    while frame is not None and f"{os.sep}skdeep{os.sep}" not in frame.f_code.co_filename:
+    frame = sys._getframe(1)  # the own one would hold itself, and the tensors of all frames around it
+    while frame is not None and not frame.f_code.co_filename.startswith(_PACKAGE):
         frame = frame.f_back
     return "elsewhere" if frame is None else f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
 
