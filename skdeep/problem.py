@@ -34,7 +34,8 @@ CHUNK_ROWS = 8192
 
 def chunk_rows(network: Network, rows: DenseRows | SparseRows) -> int:
     """Rows to compute scores of at once, so that neither they nor the hidden units take much memory."""
-    return min(CHUNK_ROWS, max(1, MAX_VALUES // max(network.row_size, rows.row_values)))
+    row_bytes = max(network.row_size, rows.row_values) * rows.dtype.itemsize
+    return min(CHUNK_ROWS, max(1, MAX_VALUES * torch.float32.itemsize // row_bytes))
 
 
 @dataclass
@@ -275,8 +276,16 @@ class TrainingState:
 
 def scores_of(network: Network, rows: DenseRows | SparseRows, index: np.ndarray) -> Tensor:
     """Scores (K, m, C) of the rows of `index` (m,), in bounded batches."""
-    parts = np.array_split(index, max(1, -(-len(index) // chunk_rows(network, rows))))
-    return torch.cat([network.scores(rows.take(torch.from_numpy(part))).detach() for part in parts], dim=1)
+    step = chunk_rows(network, rows)
+    scores = network.scores(rows.take(torch.from_numpy(index[:step]))).detach()
+    if len(index) > step:
+        # in one piece from the start: parts that are kept between batches would scatter over the memory
+        first, scores = scores, scores.new_empty((scores.shape[0], len(index), *scores.shape[2:]))
+        scores[:, :step] = first
+        for start in range(step, len(index), step):
+            part = index[start : start + step]
+            scores[:, start : start + step] = network.scores(rows.take(torch.from_numpy(part))).detach()
+    return scores
 
 
 def make_monitor(
