@@ -17,7 +17,7 @@ from skdeep.fitting import draw_seeds
 from skdeep.inputs import OutputSpace, to_numpy
 from skdeep.problem import Problem, TrainingState, make_monitor, scores_of
 from skdeep.scoring import as_score, knowing
-from skdeep.splits import DIVIDED, KEPT, Folds, fold_of_rows
+from skdeep.splits import DIVIDED, KEPT, Folds, dealt_shares, fold_of_rows
 from skdeep.training import Progress
 
 
@@ -85,8 +85,9 @@ class FoldBaggingMixin(CalibrationMixin):
     def _train(self, members, problem, held_out, states, split_seed, going_on, incremental, task):
         """Train the members of all ensembles as one stack; see `FittingMixin._train`."""
         self._try_scoring(problem)
-        distinct, share = problem.distinct(split_seed), 1 / self.n_estimators
+        distinct = problem.distinct(split_seed)
         fold = fold_of_rows(distinct, self.n_estimators)
+        share = dealt_shares(distinct, fold, self.n_estimators, split_seed)
         folds = problem.folds(distinct, fold, share, merge=False)
         numbers = folds.numbers  # on tiny data, some are empty
         if len(numbers) == 0:
@@ -98,9 +99,8 @@ class FoldBaggingMixin(CalibrationMixin):
         if self._batch_rows(problem) == problem.n_rows:  # see Problem.folds
             trained_on = problem.folds(distinct, fold, share, merge=True)
         del distinct
-        rest, weight = [trained_on.training(f) for f in numbers], trained_on.training_weight
-        if weight is not None and weight.ndim == 2:
-            weight = np.repeat(weight, len(numbers), axis=0)
+        rest = [trained_on.training(f) for f in numbers]
+        weight = trained_on.training_weights([(m, f) for m in range(len(members)) for f in numbers])
         models = [member for member in members for _ in numbers]
         drawn: dict[int, list[int]] = {}  # ensembles of one seed share their draws
         for state in states:
@@ -151,34 +151,33 @@ class FoldBaggingMixin(CalibrationMixin):
         data = self._rows(problem.source, problem.device, self._needs_float64)
         tensor = problem.device, data.dtype
 
-        def out_of_fold() -> list[Tensor]:
-            networks = [estimator._trained_network(*tensor) for estimator in self.estimators_]
-            pairs = zip(networks, folds.numbers, strict=True)
-            return [scores_of(network, data, folds.held_out(f)) for network, f in pairs]
-
+        networks = [estimator._trained_network(*tensor) for estimator in self.estimators_]
+        pairs = list(zip(networks, folds.numbers, strict=True))
         if self.calibration == "temperature":
             self.temperature_ = 1.0
         if self.calibration is not None and len(self.classes_) > 1:
             rows, factor = folds.all_held_out()
             counts = (1.0 if weight is None else weight[rows]) * factor / folds.unit
-            scores = to_numpy(torch.cat(out_of_fold(), dim=1)[0])
+            scores = to_numpy(torch.cat([scores_of(n, data, folds.held_out(f)) for n, f in pairs], dim=1)[0])
             # each member says its part of what the ensemble says of the further observation
             own = doubt(scores, counts, DOUBT / len(folds.numbers))
             self._calibrate(scores, problem.codes[rows], counts, own)
         for estimator in self.estimators_:
             estimator.__dict__.update({k: v for k, v in vars(self).items() if k == "temperature_"})
-        of_member = out_of_fold()
-        everywhere = of_member[0].new_full((len(problem.codes), self.n_outputs_), math.nan)
+        # other networks, where the calibration is in their weights now
+        networks = [estimator._trained_network(*tensor) for estimator in self.estimators_]
+        everywhere = networks[0].params[0].new_full((len(problem.codes), self.n_outputs_), math.nan)
 
-        def put(rows: np.ndarray, scores: Tensor) -> None:
-            everywhere[torch.from_numpy(rows).to(scores.device)] = self._of_models(scores)
+        def put(rows: np.ndarray, scores: Tensor, say: np.ndarray | None = None) -> None:
+            own = None if say is None else torch.from_numpy(say).to(scores)
+            everywhere[torch.from_numpy(rows).to(scores.device)] = self._of_models(scores, own)
 
-        parts = []
-        for f, scores in zip(folds.numbers, of_member, strict=True):
-            divided = torch.from_numpy(folds.is_divided(f)).to(scores.device)
-            put(folds.rows[folds.fold == f], scores[:, ~divided])
-            parts.append(scores[:, divided])
-        put(folds.rows[folds.fold == DIVIDED], torch.cat(parts))  # each member has seen most of them, and none all
+        for network, f in zip(networks, folds.numbers, strict=True):
+            rows = folds.rows[folds.fold == f]
+            put(rows, scores_of(network, data, rows))
+        if folds.divides:  # each observation is judged by the member that has not seen it
+            rows = folds.rows[folds.fold == DIVIDED]
+            put(rows, torch.cat([scores_of(network, data, rows) for network in networks]), folds.parts_of_divided)
         new = folds.rows[folds.fold != KEPT]
         scores = everywhere[torch.from_numpy(new).to(everywhere.device)]
         self.oof_score_ = self._score_of(knowing(self, scores), scores, problem, new, weight)

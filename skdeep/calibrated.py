@@ -13,7 +13,7 @@ from skdeep.fitting import FittingMixin
 from skdeep.inputs import OutputSpace, to_numpy
 from skdeep.losses import LOSSES, Loss
 from skdeep.problem import Problem, TrainingState, scores_of
-from skdeep.splits import Folds, fold_of_rows
+from skdeep.splits import Folds, dealt_shares, fold_of_rows
 from skdeep.training import Progress
 
 #: The loss whose probabilities a calibration's are; scores of independent labels are sigmoids in any case.
@@ -99,7 +99,8 @@ class CalibrationMixin(FittingMixin):
         if self.calibration is None or len(self.classes_) == 1:
             return
         distinct = problem.distinct(seed)
-        folds = problem.folds(distinct, fold_of_rows(distinct, self._n_folds), 1 / self._n_folds, merge=True)
+        fold = fold_of_rows(distinct, self._n_folds)
+        folds = problem.folds(distinct, fold, dealt_shares(distinct, fold, self._n_folds, seed), merge=True)
         del distinct  # as large as the rest of what is kept of each row
         if len(folds.numbers) < 2:
             raise ValueError(
@@ -141,8 +142,7 @@ class CalibrationMixin(FittingMixin):
         The folds of a single member train as one stack, and so do several members on the rows they share; models that
         cannot be stacked train one by one.
         """
-        numbers, weight = folds.numbers, folds.training_weight
-        assert weight is not None  # merged rows have weights
+        numbers = folds.numbers
         stacks = [[(m, f) for f in numbers] for m in trained]
         if len(trained) > 1:
             stacks = [[(m, f) for m in trained] for f in numbers]
@@ -156,7 +156,7 @@ class CalibrationMixin(FittingMixin):
         for stack in stacks:
             models = [members[m] for m, _ in stack]
             own = [subsets[f] for _, f in stack]
-            weights = weight if weight.ndim == 1 else weight[[m for m, _ in stack]]
+            weights = folds.training_weights(stack)
             of_fold = {f: np.random.default_rng(seed) for f in numbers}
             generators = [of_fold[f] for _, f in stack]
             states = [TrainingState(generator) for generator in generators]

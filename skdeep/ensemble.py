@@ -286,15 +286,19 @@ class MLPEnsembleClassifier(FoldBaggingMixin, MLPClassifierTorch):
         members = (e._trained_network(device, dtype, standardization, **noise) for e in self.estimators_)
         return MLP.stacked(list(members))
 
-    def _of_models(self, scores):
-        """The logarithm of the averaged probabilities, or of their odds where an answer is yes or no."""
+    def _of_models(self, scores, say=None):
+        """The logarithm of the averaged probabilities, or of their odds where an answer is yes or no.
+
+        `say` (K, n) is the weight of each model in the average; None for the same.
+        """
         self._check_calibration()
         if self.calibration == "temperature":
             scores = scores / torch.as_tensor(self.temperature_, dtype=torch.float64, device="cpu").to(scores)
+        log_say = -math.log(len(scores)) if say is None else say.log().unsqueeze(-1)
         if self.out_activation_ == "logistic":
-            return F.logsigmoid(scores).logsumexp(0) - F.logsigmoid(-scores).logsumexp(0)
+            return (F.logsigmoid(scores) + log_say).logsumexp(0) - (F.logsigmoid(-scores) + log_say).logsumexp(0)
         log_p = F.logsigmoid(scores) if self.calibration == "sigmoid" else scores
-        return log_p.log_softmax(-1).logsumexp(0) - math.log(len(scores))
+        return (log_p.log_softmax(-1) + log_say).logsumexp(0)
 
     def _link(self, scores):
         return PredictionMixin._link(self, scores)  # these scores are calibrated

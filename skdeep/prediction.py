@@ -222,8 +222,8 @@ class PredictionMixin:
         limit = torch.finfo(scores.dtype).max
         return scores.clamp(-limit, limit), self._loss(self.n_outputs_)
 
-    def _of_models(self, scores: Tensor) -> Tensor:
-        """Scores (n, C) of the classifier, from those of the models of its network, (K, n, C)."""
+    def _of_models(self, scores: Tensor, say: Tensor | None = None) -> Tensor:
+        """Scores (n, C) of the classifier, from those of the models of its network, (K, n, C), which have a `say`."""
         return scores[0]
 
     @property

@@ -165,7 +165,7 @@ class Problem:
         generator, stratify = np.random.default_rng(seed), self.codes.ndim == 1
         return distinct_rows(self.X, self.codes, self.sample_weight, generator, stratify, self.subset)
 
-    def folds(self, distinct: DistinctRows, fold: np.ndarray, share: float, merge: bool) -> Folds:
+    def folds(self, distinct: DistinctRows, fold: np.ndarray, share: float | np.ndarray, merge: bool) -> Folds:
         """The rows of non-zero weight in folds.
 
         Parameters
@@ -173,8 +173,8 @@ class Problem:
         distinct : DistinctRows
         fold : ndarray of shape (m,)
             Of each distinct row.
-        share : float
-            Part of a divided row's weight that is held out at a time.
+        share : float, or ndarray of shape (d, k)
+            Part of each divided, distinct row's weight that is held out at a time; see `Folds`.
         merge : bool
             Let one row stand for all that are equal to it, with their total weight, in the order of their hashes: where
             one batch holds all rows, neither their order nor their repetition can then make a difference.
@@ -182,8 +182,12 @@ class Problem:
         n, weight = len(self.codes), self.weight
         rows = np.arange(n, dtype=index_dtype(n)) if self.subset is None else self.subset
         if not merge:
-            weight = np.ones(n) if weight is None and (fold == DIVIDED).any() else weight
-            return Folds(rows, fold[distinct.group], share, weight, distinct.unit)
+            divided = fold == DIVIDED
+            weight = np.ones(n) if weight is None and divided.any() else weight
+            of_rows = fold[distinct.group]
+            if not isinstance(share, float):
+                share = share[(np.cumsum(divided) - 1)[distinct.group[of_rows == DIVIDED]]]
+            return Folds(rows, of_rows, share, weight, distinct.unit)
         rows = rows[distinct.first]
         weight = np.zeros(n)
         weight[rows] = distinct.weight
@@ -219,14 +223,14 @@ class Problem:
         distinct = self.distinct(seed)
         if fraction is None:
             folds = self.folds(distinct, np.full(len(distinct.first), KEPT), 0.0, merge)
-            return folds.training(0), folds.training_weight, None
+            return folds.training(0), folds.training_weight(0), None
         fold = validation_rows(distinct, fraction)
         _check_parts(distinct, fold, self.codes, classes)
         folds = self.folds(distinct, fold, fraction, merge=False)
         held_out = self.take(folds.held_out(0), folds.held_out_factor(0))
         if merge:
             folds = self.folds(distinct, fold, fraction, merge)
-        return folds.training(0), folds.training_weight, held_out
+        return folds.training(0), folds.training_weight(0), held_out
 
 
 def _check_parts(distinct: DistinctRows, fold: np.ndarray, codes: np.ndarray, classes: np.ndarray) -> None:

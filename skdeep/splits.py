@@ -10,6 +10,7 @@ on their order, dtype or sparsity; it is cut by cumulative weight within each cl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,6 +26,10 @@ DIVIDED, KEPT = -1, -2
 #: A cell is heavy, beside the weight of the smaller side of a split, from this share of it on; and it stands for so
 #: many rows that some would be on either side of a random split.
 _HEAVY, _SEVERAL = 0.25, 3
+
+#: Observations that are dealt one by one at most: of more, in the few cells that are heavy, a random split too would
+#: hold out nearly equal parts.
+_MOST_DEALT = 10**5
 
 
 def index_dtype(n: int) -> type:
@@ -277,6 +282,50 @@ def validation_rows(rows: DistinctRows, fraction: float) -> np.ndarray:
     return fold[rows.cell]
 
 
+def dealt_shares(rows: DistinctRows, fold: np.ndarray, n_folds: int, seed: int) -> float | np.ndarray:
+    """Deal the observations that divided rows stand for into folds, at random, classes in proportion.
+
+    Folds that all held out the same part of each would hold out nothing that the others do not know: how far a model
+    follows the few observations of a cell would not show. (A hypergeometric draw: what a random split of the rows
+    leaves on either side.)
+
+    Parameters
+    ----------
+    rows : DistinctRows
+    fold : ndarray of shape (m,)
+        Of each distinct row; those that are DIVIDED are dealt.
+    n_folds : int
+    seed : int
+
+    Returns
+    -------
+    float, or ndarray of shape (d, n_folds)
+        The part of each divided row that a fold holds out; rows sum to one. A class that has a single observation there
+        is held out in equal parts, as no fold can do without; so is everything where there are very many.
+    """
+    divided = np.flatnonzero(fold == DIVIDED)
+    n_observations = rows.weight[divided] / rows.unit
+    if n_observations.sum() > _MOST_DEALT:
+        return 1 / n_folds
+    generator = np.random.default_rng([seed, n_folds])
+    left = np.maximum(np.round(n_observations), 1).astype(np.int64)
+    shares = np.full((len(divided), n_folds), 1 / n_folds)
+    before = 0  # where a class does not fill all folds alike, the next one begins with those that have less
+    for stratum in np.unique(rows.stratum[divided]):
+        own = np.flatnonzero(rows.stratum[divided] == stratum)
+        of_class, total = left[own], int(left[own].sum())
+        if total < 2:
+            continue
+        rest = of_class.copy()
+        for i in range(n_folds):
+            size = total // n_folds + (i < total % n_folds)
+            taken = generator.multivariate_hypergeometric(rest, size, method="marginals")
+            shares[own, (before + i) % n_folds] = taken / of_class
+            rest -= taken
+        before += total
+    return shares
+
+
 @dataclass
 class Folds:
     """Which of some rows each fold holds out, and with which weight.
@@ -287,8 +336,8 @@ class Folds:
         Indices of the rows.
     fold : ndarray of shape (m,)
         The fold of each; DIVIDED or KEPT.
-    share : float
-        Part of a divided row's weight that a fold holds out.
+    share : float, or ndarray of shape (d, k)
+        Part of a divided row's weight that a fold holds out: the same of all, or of each divided row by each fold.
     weight : ndarray of shape (n,) or (K, n), or None
         Of all rows of the data set, whole; None for ones.
     unit : float
@@ -297,7 +346,7 @@ class Folds:
 
     rows: np.ndarray
     fold: np.ndarray
-    share: float
+    share: float | np.ndarray
     weight: np.ndarray | None
     unit: float
 
@@ -309,39 +358,54 @@ class Folds:
     @property
     def numbers(self) -> np.ndarray:
         """The folds that hold out something."""
-        return np.arange(round(1 / self.share)) if self.divides else np.unique(self.fold[self.fold >= 0])
+        if not self.divides:
+            return np.unique(self.fold[self.fold >= 0])
+        n_folds = round(1 / self.share) if isinstance(self.share, float) else self.share.shape[1]
+        return np.array([f for f in range(n_folds) if self._part(f).any()])
+
+    def _part(self, number: int) -> np.ndarray:
+        """The part of each row that a fold holds out, (m,)."""
+        part = (self.fold == number).astype(np.float64)
+        part[self.fold == DIVIDED] = self.share if isinstance(self.share, float) else self.share[:, number]
+        return part
 
     def training(self, number: int) -> np.ndarray:
         """The rows that a model is trained on."""
-        return self.rows[self.fold != number]
-
-    def _holds_out(self, number: int) -> np.ndarray:
-        return (self.fold == number) | (self.fold == DIVIDED)
+        return self.rows[self._part(number) < 1]
 
     def held_out(self, number: int) -> np.ndarray:
         """The rows that a model is not trained on, or not with all their weight."""
-        return self.rows[self._holds_out(number)]
-
-    def is_divided(self, number: int) -> np.ndarray:
-        """Which of the rows held out are divided."""
-        return self.fold[self._holds_out(number)] == DIVIDED
+        return self.rows[self._part(number) > 0]
 
     def held_out_factor(self, number: int) -> np.ndarray | None:
         """On the weights of the rows held out; None for ones."""
-        return np.where(self.is_divided(number), self.share, 1.0) if self.divides else None
+        part = self._part(number)
+        return part[part > 0] if self.divides else None
 
     def all_held_out(self) -> tuple[np.ndarray, np.ndarray]:
         """The rows that the folds hold out, one fold after the other, and the factors on their weights."""
-        rows = np.concatenate([self.held_out(f) for f in self.numbers])
-        divided = np.concatenate([self.is_divided(f) for f in self.numbers])
-        return rows, np.where(divided, self.share, 1.0)
+        parts = [self._part(f) for f in self.numbers]
+        rows = np.concatenate([self.rows[part > 0] for part in parts])
+        return rows, np.concatenate([part[part > 0] for part in parts])
+
+    def training_weight(self, number: int) -> np.ndarray | None:
+        """Of all rows of the data set, in training; ones that are divided have been written out."""
+        if self.weight is None or not self.divides:
+            return self.weight
+        weight, divided = self.weight.copy(), self.fold == DIVIDED
+        weight[..., self.rows[divided]] *= 1 - self._part(number)[divided]
+        return weight
+
+    def training_weights(self, models: Sequence[tuple[int, int]]) -> np.ndarray | None:
+        """Of all rows, for models that are each of a member and train on all but a fold: (n,) if they are the same."""
+        numbers = sorted({f for _, f in models})
+        alike = not self.divides or isinstance(self.share, float)
+        known = [self.training_weight(f) for f in (numbers[:1] if alike else numbers)]
+        of_fold = dict(zip(numbers, known * len(numbers) if alike else known, strict=True))
+        own = [w if w is None or w.ndim == 1 else w[m] for m, f in models for w in (of_fold[f],)]
+        return own[0] if all(weight is own[0] for weight in own) else np.stack([w for w in own if w is not None])
 
     @property
-    def training_weight(self) -> np.ndarray | None:
-        """Of all rows of the data set, in training: the same for every fold."""
-        if not self.divides:
-            return self.weight
-        assert self.weight is not None  # ones that are divided are written out
-        weight = self.weight.copy()
-        weight[..., self.rows[self.fold == DIVIDED]] *= 1 - self.share
-        return weight
+    def parts_of_divided(self) -> np.ndarray:
+        """The part of each divided row that each fold of `numbers` holds out, (k, d)."""
+        return np.stack([self._part(f)[self.fold == DIVIDED] for f in self.numbers])

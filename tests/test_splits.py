@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from skdeep.splits import DIVIDED, distinct_rows, fold_of_rows, hash_rows, validation_rows
+from skdeep.splits import DIVIDED, dealt_shares, distinct_rows, fold_of_rows, hash_rows, validation_rows
 
 
 def seeded(seed=0):
@@ -241,6 +241,52 @@ def test_a_table_of_two_cells_is_divided(factor):
     assert (folds(X, y, 5, factor * weight) == 0.2).all()
     assert (split(*written_out, 0.1) == 0.1).all()
     assert (folds(*written_out, 5) == 0.2).all()
+
+
+def dealt(X, y, n_folds, weight=None, seed=0):
+    """The divided rows, and the shares that they are dealt in."""
+    rows = distinct_rows(X, y, weight, seeded(seed))
+    fold = fold_of_rows(rows, n_folds)
+    return rows, dealt_shares(rows, fold, n_folds, seed), np.flatnonzero(fold == DIVIDED)
+
+
+@pytest.mark.parametrize("n_folds", [2, 5, 7])
+def test_divided_rows_are_dealt_as_by_a_random_split_of_their_observations(n_folds):
+    """Within each class: all folds hold out as many, and the parts vary as a hypergeometric draw does."""
+    X, y, weight = TABLE
+    seen = []
+    for seed in range(400):
+        rows, shares, divided = dealt(X, y, n_folds, weight, seed)
+        np.testing.assert_allclose(shares.sum(1), 1)
+        counts = shares * rows.weight[divided, None]
+        np.testing.assert_allclose(counts, np.round(counts), atol=1e-9)
+        for label in (0, 1):
+            of_class = counts[rows.stratum[divided] == label].sum(0)
+            assert of_class.max() - of_class.min() < 1 + 1e-9
+        seen.append(counts[rows.weight[divided] == 5].ravel())
+    size, n = 50 / n_folds, 50  # of a class, a fold takes so many; 5 of them are in the smaller cell
+    variance = size * (5 / n) * (1 - 5 / n) * (n - size) / (n - 1)
+    assert np.mean(seen) == pytest.approx(5 / n_folds)
+    assert np.var(seen) == pytest.approx(variance, rel=0.1)
+
+
+def test_dealing_takes_a_weight_for_a_repetition():
+    X, y, weight = TABLE
+    written_out = X.repeat(weight.astype(int), 0), y.repeat(weight.astype(int))
+    order = seeded(1).permutation(100)
+    expected = dealt(X, y, 5, weight)[1]
+    np.testing.assert_array_equal(dealt(*written_out, 5)[1], expected)
+    np.testing.assert_array_equal(dealt(written_out[0][order], written_out[1][order], 5)[1], expected)
+    assert (dealt(X, y, 5, weight, seed=1)[1] != expected).any()
+
+
+def test_what_is_dealt_in_equal_parts():
+    """A class of a single observation, which no fold can do without; and of so many, any split is nearly equal."""
+    X, y, weight = TABLE
+    rows, shares, divided = dealt(X[:3], np.array([0, 0, 1]), 5, np.array([45.0, 5, 1]))
+    assert len(divided)
+    assert (shares[rows.stratum[divided] == 1] == 0.2).all()
+    assert dealt(X, y, 5, 1e5 * weight)[1] == 0.2
 
 
 @pytest.mark.parametrize("weight", [None, 1e-3, np.linspace(0.9, 1.1, 10)], ids=["none", "small", "uneven"])
