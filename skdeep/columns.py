@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep._stack import to_numpy64
+from skdeep._stack import index_of, to_numpy64
 from skdeep.batching import MAX_VALUES, DenseRows, SparseRows
 from skdeep.frame import Frame
 from skdeep.networks import transposed_product
@@ -65,7 +66,7 @@ class Columns:
                     torch.maximum(largest, X.abs().amax(0), out=largest)
             return cls(zero + n, zero, zero, zero, to_numpy64(largest), rounding)
         total = None
-        shift = squares = None
+        shift = room = None
         limits = torch.finfo(rows.dtype)
         for start in range(0, n, _CHUNK_ROWS):
             part = slice(start, start + _CHUNK_ROWS)
@@ -78,35 +79,38 @@ class Columns:
                     continue
             # products with a vector: ten times faster than reductions along the columns
             share = torch.from_numpy(w / w.sum()).to(X)
-            if shift is None or squares is None:
+            if shift is None or room is None:
                 # near the mean, so that the variance is no small difference of large sums
-                shift, squares = share @ X, torch.empty_like(X)
-                if not shift.isfinite().all():
+                shift, room = share @ X, torch.empty_like(X)
+                if not math.isfinite(shift.sum()):
                     shift = X.nanmean(0)
-                if not shift.isfinite().all():  # no value is known, or their sum overflows
-                    shift = X.div(_CHUNK_ROWS).nanmean(0).mul_(_CHUNK_ROWS).nan_to_num_(nan=0.0)
-            centred = torch.sub(X, shift, out=squares[: len(X)])
-            mean, known, gone = share @ centred, torch.ones_like(shift), torch.zeros_like(shift)
-            if mean.isnan().any():  # two sums: a column without missing values has exactly none
-                known, gone = share @ (~X.isnan()).to(X), share @ X.isnan().to(X)
-                mean = share @ centred.nan_to_num_(nan=0.0) / known
-            variance = share @ centred.square_() / known - mean.square()
+                    if not shift.isfinite().all():  # no value is known, or their sum overflows
+                        shift = X.div(_CHUNK_ROWS).nanmean(0).mul_(_CHUNK_ROWS).nan_to_num_(nan=0.0)
+            centred = torch.sub(X, shift, out=room[: len(X)])
+            mean, counts = share @ centred, []
+            if math.isnan(mean.sum()):  # two counts: a column without missing values has exactly none
+                counts = [share @ (~X.isnan()).to(X), share @ X.isnan().to(X)]
+                mean = share @ centred.nan_to_num_(nan=0.0)
             # in float64 only here: a sum in X's dtype would round the mean to a multiple of X's last place
-            means, variances, at, weights, missing = torch.stack([mean, variance, shift, known, gone]).cpu().double()
-            means, deviations = means + at, variances.clamp(min=0).sqrt()
-            # a square may have overflowed, or vanished
-            unsure = torch.nonzero(~((variances > limits.tiny / limits.eps) & (variances < np.inf))).flatten()
+            at, mean, square, *counts = to_numpy64(torch.stack([shift, mean, share @ centred.square_(), *counts]))
+            known, gone = counts or (zero + 1, zero)
+            with np.errstate(all="ignore"):  # nothing may be known of a column; a square may overflow, or vanish
+                mean, square = mean / known, square / known
+                variance = square - mean**2
+                mean, deviation = mean + at, np.sqrt(np.maximum(variance, 0.0))
+            unsure = np.flatnonzero(~((variance > limits.tiny / limits.eps) & (variance < np.inf)))
             if len(unsure):  # of those, most are constant
-                of_columns = X.index_select(1, unsure.to(X.device))
-                varies = (of_columns != of_columns[:1]).any(0)
-                means[unsure], deviations[unsure] = of_columns[0].cpu().double(), 0.0
-                unsure, of_columns = unsure[varies.cpu()], of_columns[:, varies]
+                values = to_numpy64(X.index_select(1, index_of(unsure, X)))
+                varies = (values != values[0]).any(0)
+                mean[unsure], deviation[unsure] = values[0], 0.0
+                unsure, values = unsure[varies], values[:, varies]
             if len(unsure):
-                exact = _scaled_moments(of_columns.cpu().double(), at[unsure], share.cpu().double())
-                means[unsure], deviations[unsure] = exact
-            moments = torch.where(weights > 0, torch.stack([means, deviations]), 0.0).numpy()
-            weights, missing = (w.sum() * part.numpy() for part in (weights, missing))
-            chunk = cls(weights, missing, moments[0], moments[1], zero, rounding)
+                mean[unsure], deviation[unsure] = _scaled_moments(
+                    torch.from_numpy(values), torch.from_numpy(at[unsure]), share.cpu().double()
+                )
+            if counts:
+                mean, deviation = (np.where(known > 0, moment, 0.0) for moment in (mean, deviation))
+            chunk = cls(w.sum() * known, w.sum() * gone, mean, deviation, zero, rounding)
             total = chunk if total is None else total.merged(chunk)
         assert total is not None  # there is at least one row
         return total
