@@ -94,11 +94,13 @@ class Columns:
             # in float64 only here: a sum in X's dtype would round the mean to a multiple of X's last place
             at, mean, square, *counts = to_numpy64(torch.stack([shift, mean, share @ centred.square_(), *counts]))
             known, gone = counts or (zero + 1, zero)
-            with np.errstate(all="ignore"):  # nothing may be known of a column; a square may overflow, or vanish
+            # nothing may be known of a column; a square may overflow or vanish, or be that of a rounding
+            with np.errstate(all="ignore"):
                 mean, square = mean / known, square / known
                 variance = square - mean**2
                 mean, deviation = mean + at, np.sqrt(np.maximum(variance, 0.0))
-            unsure = np.flatnonzero(~((variance > limits.tiny / limits.eps) & (variance < np.inf)))
+                rounded = np.maximum(limits.tiny / limits.eps, (limits.eps * at) ** 2)
+            unsure = np.flatnonzero(~((variance > rounded) & (variance < np.inf)))
             if len(unsure):  # of those, most are constant
                 values = to_numpy64(X.index_select(1, index_of(unsure, X)))
                 varies = (values != values[0]).any(0)

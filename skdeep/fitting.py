@@ -8,13 +8,12 @@ import warnings
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 
 from skdeep._threads import threads_for
 from skdeep.batching import Batches
 from skdeep.callbacks import make_observer
 from skdeep.columns import Columns
-from skdeep.encoding import FULL_BATCH, EncodingMixin
+from skdeep.encoding import FULL_BATCH, EncodingMixin, draw_seeds
 from skdeep.inputs import OutputSpace, float_dtype
 from skdeep.losses import Loss
 from skdeep.networks import Network
@@ -41,12 +40,6 @@ def values(members: list, name: str) -> np.ndarray:
 def model_weights(weight: np.ndarray | None, n_models: int) -> list[np.ndarray | None]:
     """The weights (n,) of each model's rows; one object where all share them."""
     return [weight] * n_models if weight is None or weight.ndim == 1 else list(weight)
-
-
-def draw_seeds(random_state) -> tuple[int, int]:
-    """The seeds that follow from a ``random_state``: of initial weights and the order of rows, and of splits."""
-    first, second = check_random_state(random_state).randint(np.iinfo(np.int32).max, size=2)
-    return int(first), int(second)
 
 
 def mean_weights(weight: np.ndarray | None, subsets: list[np.ndarray | None]) -> np.ndarray:

@@ -14,8 +14,7 @@ from torch import nn
 
 from skdeep._docs import CALIBRATION_ATTRIBUTES, TRAINING_ATTRIBUTES, TRAINING_PARAMETERS, document, without
 from skdeep.batching import as_tensor
-from skdeep.encoding import FULL_BATCH
-from skdeep.fitting import draw_seeds
+from skdeep.encoding import FULL_BATCH, draw_seeds
 from skdeep.inputs import rows_of
 from skdeep.module_network import ModuleNetwork, first_tensor, release, remembered, tried
 from skdeep.neural_net import NeuralNetClassifier
