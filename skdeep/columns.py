@@ -87,12 +87,12 @@ class Columns:
                     if not shift.isfinite().all():  # no value is known, or their sum overflows
                         shift = X.div(_CHUNK_ROWS).nanmean(0).mul_(_CHUNK_ROWS).nan_to_num_(nan=0.0)
             centred = torch.sub(X, shift, out=room[: len(X)])
-            mean, counts = share @ centred, []
-            if math.isnan(mean.sum()):  # two counts: a column without missing values has exactly none
+            moved, counts = share @ centred, []
+            if math.isnan(moved.sum()):  # two counts: a column without missing values has exactly none
                 counts = [share @ (~X.isnan()).to(X), share @ X.isnan().to(X)]
-                mean = share @ centred.nan_to_num_(nan=0.0)
+                moved = share @ centred.nan_to_num_(nan=0.0)
             # in float64 only here: a sum in X's dtype would round the mean to a multiple of X's last place
-            at, mean, square, *counts = to_numpy64(torch.stack([shift, mean, share @ centred.square_(), *counts]))
+            at, mean, square, *counts = to_numpy64(torch.stack([shift, moved, share @ centred.square_(), *counts]))
             known, gone = counts or (zero + 1, zero)
             # nothing may be known of a column; a square may overflow or vanish, or be that of a rounding
             with np.errstate(all="ignore"):
@@ -170,14 +170,18 @@ class Columns:
         the maximum for sparse data (where few non-zeros would make for a tiny deviation, and a huge factor). A column
         that is constant up to rounding is taken for one of the order of one.
         """
-        magnitude = np.maximum(np.hypot(self.deviation, self.mean), self.largest)
-        size = self.deviation if centered else magnitude
-        return np.where(self.constant(centered), np.maximum(magnitude, 1.0), size)
+        size, magnitude = self._size(centered)
+        return np.where(size <= self.rounding * magnitude, np.maximum(magnitude, 1.0), size)
 
     def constant(self, centered: bool) -> np.ndarray:
         """Which columns say nothing: constant up to rounding, or zero where they are not centred."""
+        size, magnitude = self._size(centered)
+        return size <= self.rounding * magnitude
+
+    def _size(self, centered: bool) -> tuple[np.ndarray, np.ndarray]:
+        """By how much each column varies, if it does, and how large its values are."""
         magnitude = np.maximum(np.hypot(self.deviation, self.mean), self.largest)
-        return (self.deviation if centered else magnitude) <= self.rounding * magnitude
+        return self.deviation if centered else magnitude, magnitude
 
     def frame(self, dtype: torch.dtype, centered: bool, same_factor: bool = False) -> Frame | None:
         """What to see the columns in, where `dtype` would lose something of them as they are; None where it would not.

@@ -154,14 +154,13 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
                 raise KeyboardInterrupt  # it is the search that the user wants to end
             params = self.get_params(deep=False) if in_stack else vars(self)
             shared = {k: v for k, v in vars(self).items() if k not in params}
-            each = np.split(np.arange(network.n_models), len(members))  # an ensemble has several models
+            each = np.arange(network.n_models).reshape(len(members), -1)  # an ensemble has several models
             for m, (member, p) in enumerate(zip(members, progress, strict=True)):
                 if m:
                     member.__dict__.update(shared)
                 if p.error is None:
-                    member._conclude(
-                        network.select(each[m]), p, states[m], incremental, float_dtype(problem.X), OutputSpace(X)
-                    )
+                    own = network if len(members) == 1 else network.select(each[m])
+                    member._conclude(own, p, states[m], incremental, float_dtype(problem.X), OutputSpace(X))
             self.__dict__.pop("history_", None)
             if (history := getattr(observer, "history", None)) is not None:
                 self.history_ = history

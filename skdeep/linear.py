@@ -244,8 +244,9 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         return "float64" in (dtype_name(self.coef_.dtype), dtype_name(self.intercept_.dtype))
 
     def _trained_network(self, device, dtype) -> Linear:
-        known = (as_tensor(dense(part)[None]) for part in (self.coef_, self.intercept_))
-        return Linear(*(to_device(part, device, dtype) for part in known))
+        known = [as_tensor(dense(part)[None]) for part in (self.coef_, self.intercept_)]
+        coef, intercept = (to_device(part, device, dtype) for part in known)
+        return Linear(coef, intercept)
 
     def _learned(self, network, model, dtype, space):
         coef, intercept = (np.ascontiguousarray(part) for part in network.learned(model, dtype))
