@@ -13,7 +13,7 @@ from torch import Tensor
 
 from skdeep.calibrated import CalibrationMixin
 from skdeep.calibration import DOUBT, doubt
-from skdeep.fitting import draw_seeds
+from skdeep.encoding import draw_seeds
 from skdeep.inputs import OutputSpace, to_numpy
 from skdeep.problem import Problem, TrainingState, make_monitor, scores_of
 from skdeep.scoring import as_score, knowing

@@ -103,9 +103,8 @@ class DenseRows(_Rows):
         self.X = X.to(_home(X, device, X.numel() * X.element_size()))
         self.device, self.dtype = device, dtype
         # memory for the rows that are taken, and for their conversion: writing where memory is already mapped is 3
-        # times faster than into a fresh block per batch, and blocks that come and go leave holes
-        self._gathered = self.X.new_empty(0)
-        self._converted = torch.empty(0, dtype=dtype, device="cpu")
+        # times faster than into a fresh block per batch, and blocks that come and go leave holes; `exactly` shares it
+        self._rooms = {"gathered": self.X.new_empty(0), "converted": torch.empty(0, dtype=dtype, device="cpu")}
 
     def __len__(self) -> int:
         return len(self.X)
@@ -145,9 +144,9 @@ class DenseRows(_Rows):
         if self._streamed:  # the last batch may still be on its way: each has memory of its own
             return torch.index_select(self.X, 0, rows)
         size = len(rows) * self.n_features
-        if self._gathered.numel() < size:
-            self._gathered = self._gathered.new_empty(size)
-        room = self._gathered.as_strided((len(rows), self.n_features), (self.n_features, 1))
+        if self._rooms["gathered"].numel() < size:
+            self._rooms["gathered"] = self.X.new_empty(size)
+        room = self._rooms["gathered"].as_strided((len(rows), self.n_features), (self.n_features, 1))
         return torch.index_select(self.X, 0, rows, out=room)
 
     def _convert(self, values: Tensor) -> Tensor:
@@ -158,9 +157,10 @@ class DenseRows(_Rows):
             return to_device(values, self.device, smaller).to(self.dtype)
         if self.device.type != "cpu" or values.dtype == self.dtype:
             return values.to(self.dtype)
-        if len(self._converted) < values.numel() or self._converted.dtype != self.dtype:
-            self._converted = self._converted.new_empty(values.numel(), dtype=self.dtype)
-        return self._converted[: values.numel()].view(values.shape).copy_(values)
+        room = self._rooms["converted"]
+        if len(room) < values.numel() or room.dtype != self.dtype:
+            self._rooms["converted"] = room = room.new_empty(values.numel(), dtype=self.dtype)
+        return room[: values.numel()].view(values.shape).copy_(values)
 
 
 class SparseRows(_Rows):

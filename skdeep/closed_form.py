@@ -47,6 +47,8 @@ class Ridge:
     weight : ndarray of shape (n,), or None
         Weight of each row; None for ones.
     fit_intercept : bool
+    center : ndarray of shape (d,), optional
+        Means of the columns where they are known: those of constant columns without any rounding.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Ridge:
         target: Tensor,
         weight: np.ndarray | None,
         fit_intercept: bool,
+        center: np.ndarray | None = None,
     ):
         self.rows, self.subset, self.target = rows, subset, target
         self.n_rows = len(rows) if subset is None else len(subset)
@@ -67,7 +70,8 @@ class Ridge:
         self.center, self.level = (self._exact(torch.zeros(size)) for size in self.shape)
         self._by_rows = isinstance(rows, SparseRows) and self.n_rows <= rows.n_features
         if fit_intercept:
-            self.center, self.level = self._means()
+            self.center = self._means() if center is None else self._exact(torch.from_numpy(center))
+            self.level = self._level()
         left, self.singular, self.right, B = (self._factors_by_rows if self._by_rows else self._factors)()
         limit = rounding(self.n_rows, rows.n_features, isinstance(rows, SparseRows))
         kept = self.singular > limit * self.singular.max() if len(self.singular) else slice(0)
@@ -78,22 +82,30 @@ class Ridge:
     def _exact(self, values: Tensor) -> Tensor:
         return values.to(self.device, torch.float64)
 
-    def _chunks(self, n_rows: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Rows, targets of ±1 and root shares, so many at a time."""
-        for start in range(0, self.n_rows, n_rows):
-            part = slice(start, min(start + n_rows, self.n_rows))
-            index = part if self.subset is None else torch.from_numpy(self.subset[part])
-            of_targets = index if isinstance(index, slice) else index.to(self.target.device)
-            target = 2 * self._exact(self.target[of_targets]) - 1
-            yield self._exact(self.rows.take(index)), target, self.root[part]
+    def _parts(self, n_rows: int) -> Iterator[slice]:
+        """All rows, so many at a time."""
+        return (slice(start, min(start + n_rows, self.n_rows)) for start in range(0, self.n_rows, n_rows))
 
-    def _means(self) -> tuple[Tensor, Tensor]:
-        """Weighted means of the columns and of the targets."""
-        shift, mean = None, self.center
+    def _values(self, part: slice) -> Tensor:
+        return self._exact(self.rows.take(part if self.subset is None else torch.from_numpy(self.subset[part])))
+
+    def _targets(self, part: slice) -> Tensor:
+        """Targets of ±1."""
+        index = part if self.subset is None else torch.from_numpy(self.subset[part]).to(self.target.device)
+        return 2 * self._exact(self.target[index]) - 1
+
+    def _level(self) -> Tensor:
+        """Weighted means of the targets."""
         level = self.level
-        for X, Y, root in self._chunks(max(1, MAX_VALUES // self.rows.n_features)):
-            share = root.square()
-            level = level + share @ Y
+        for part in self._parts(max(1, MAX_VALUES // self.shape[1])):
+            level = level + self.root[part].square() @ self._targets(part)
+        return level
+
+    def _means(self) -> Tensor:
+        """Weighted means of the columns."""
+        shift, mean = None, self.center
+        for part in self._parts(max(1, MAX_VALUES // self.rows.n_features)):
+            X, share = self._values(part), self.root[part].square()
             if self._by_rows:
                 mean = mean + transposed_product(X, share.unsqueeze(1)).squeeze(1)
                 continue
@@ -101,16 +113,18 @@ class Ridge:
             if shift is None:
                 shift = X[0].clone()  # a constant column differs from it, and so from its mean, by nothing at all
             mean = mean + share @ (X - shift)
-        return mean if shift is None else mean + shift, level
+        return mean if shift is None else mean + shift
 
     def _factors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """U, S, V and targets of a problem with the same solutions, of at most d + C rows where there were more."""
         n_features, n_targets = self.shape
         most = n_features + n_targets
         reduced = self.root.new_empty(0, most)
-        for X, Y, root in self._chunks(max(MAX_VALUES // n_features, 2 * most)):
+        for part in self._parts(max(MAX_VALUES // n_features, 2 * most)):
+            X = self._values(part)
             X = X.to_dense() if X.layout is torch.sparse_csr else X
-            chunk = torch.cat([X - self.center, Y - self.level], dim=1).mul_(root.unsqueeze(1))
+            chunk = torch.cat([X - self.center, self._targets(part) - self.level], dim=1)
+            chunk.mul_(self.root[part].unsqueeze(1))
             reduced = torch.cat([reduced, chunk])
             if len(reduced) > most:
                 reduced = torch.linalg.qr(reduced, mode="r").R
@@ -120,13 +134,11 @@ class Ridge:
 
     def _factors_by_rows(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """U, S, the weights of the rows that make up V, and the targets, from the products of the rows."""
-        ((X, Y, root),) = self._chunks(self.n_rows)
-        products = self.root.new_empty(self.n_rows, self.n_rows)
-        step = max(1, MAX_VALUES // self.rows.n_features)
-        for start in range(0, self.n_rows, step):
-            index = torch.arange(start, min(start + step, self.n_rows), device="cpu")
-            chunk = index if self.subset is None else torch.from_numpy(self.subset[start : start + step])
-            products[:, start : start + step] = X @ self._exact(self.rows.take(chunk)).to_dense().T
+        everything, root = slice(0, self.n_rows), self.root
+        X, Y = self._values(everything), self._targets(everything)
+        products = root.new_empty(self.n_rows, self.n_rows)
+        for part in self._parts(max(1, MAX_VALUES // self.rows.n_features)):
+            products[:, part] = X @ self._values(part).to_dense().T
         if self.center.any():
             with_center = X @ self.center
             products += self.center @ self.center - with_center.unsqueeze(0) - with_center.unsqueeze(1)
@@ -150,8 +162,7 @@ class Ridge:
         coordinates, left_over = self.along / shrunk, alpha / S / shrunk * self.along
         flat = self.right @ coordinates.transpose(0, 1).flatten(1)
         if self._by_rows:
-            ((X, _, _),) = self._chunks(self.n_rows)
-            flat = transposed_product(X, flat) - torch.outer(self.center, flat.sum(0))
+            flat = transposed_product(self._values(slice(0, self.n_rows)), flat) - torch.outer(self.center, flat.sum(0))
         coef = flat.view(-1, len(alphas), self.shape[1]).permute(1, 2, 0)
         value = left_over.square().sum((1, 2)) + self.rest + alpha.flatten() * coordinates.square().sum((1, 2))
         return coef, self.level - coef @ self.center, value.cpu().numpy() / 2

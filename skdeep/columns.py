@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep._stack import to_numpy64
+from skdeep._stack import index_of, to_numpy64
 from skdeep.batching import MAX_VALUES, DenseRows, SparseRows
 from skdeep.frame import Frame
 from skdeep.networks import transposed_product
@@ -65,7 +66,7 @@ class Columns:
                     torch.maximum(largest, X.abs().amax(0), out=largest)
             return cls(zero + n, zero, zero, zero, to_numpy64(largest), rounding)
         total = None
-        shift = squares = None
+        shift = room = None
         limits = torch.finfo(rows.dtype)
         for start in range(0, n, _CHUNK_ROWS):
             part = slice(start, start + _CHUNK_ROWS)
@@ -78,35 +79,40 @@ class Columns:
                     continue
             # products with a vector: ten times faster than reductions along the columns
             share = torch.from_numpy(w / w.sum()).to(X)
-            if shift is None or squares is None:
+            if shift is None or room is None:
                 # near the mean, so that the variance is no small difference of large sums
-                shift, squares = share @ X, torch.empty_like(X)
-                if not shift.isfinite().all():
+                shift, room = share @ X, torch.empty_like(X)
+                if not math.isfinite(shift.sum()):
                     shift = X.nanmean(0)
-                if not shift.isfinite().all():  # no value is known, or their sum overflows
-                    shift = X.div(_CHUNK_ROWS).nanmean(0).mul_(_CHUNK_ROWS).nan_to_num_(nan=0.0)
-            centred = torch.sub(X, shift, out=squares[: len(X)])
-            mean, known, gone = share @ centred, torch.ones_like(shift), torch.zeros_like(shift)
-            if mean.isnan().any():  # two sums: a column without missing values has exactly none
-                known, gone = share @ (~X.isnan()).to(X), share @ X.isnan().to(X)
-                mean = share @ centred.nan_to_num_(nan=0.0) / known
-            variance = share @ centred.square_() / known - mean.square()
+                    if not shift.isfinite().all():  # no value is known, or their sum overflows
+                        shift = X.div(_CHUNK_ROWS).nanmean(0).mul_(_CHUNK_ROWS).nan_to_num_(nan=0.0)
+            centred = torch.sub(X, shift, out=room[: len(X)])
+            moved, counts = share @ centred, []
+            if math.isnan(moved.sum()):  # two counts: a column without missing values has exactly none
+                counts = [share @ (~X.isnan()).to(X), share @ X.isnan().to(X)]
+                moved = share @ centred.nan_to_num_(nan=0.0)
             # in float64 only here: a sum in X's dtype would round the mean to a multiple of X's last place
-            means, variances, at, weights, missing = torch.stack([mean, variance, shift, known, gone]).cpu().double()
-            means, deviations = means + at, variances.clamp(min=0).sqrt()
-            # a square may have overflowed, or vanished
-            unsure = torch.nonzero(~((variances > limits.tiny / limits.eps) & (variances < np.inf))).flatten()
+            at, mean, square, *counts = to_numpy64(torch.stack([shift, moved, share @ centred.square_(), *counts]))
+            known, gone = counts or (zero + 1, zero)
+            # nothing may be known of a column; a square may overflow or vanish, or be that of a rounding
+            with np.errstate(all="ignore"):
+                mean, square = mean / known, square / known
+                variance = square - mean**2
+                mean, deviation = mean + at, np.sqrt(np.maximum(variance, 0.0))
+                rounded = np.maximum(limits.tiny / limits.eps, (limits.eps * at) ** 2)
+            unsure = np.flatnonzero(~((variance > rounded) & (variance < np.inf)))
             if len(unsure):  # of those, most are constant
-                of_columns = X.index_select(1, unsure.to(X.device))
-                varies = (of_columns != of_columns[:1]).any(0)
-                means[unsure], deviations[unsure] = of_columns[0].cpu().double(), 0.0
-                unsure, of_columns = unsure[varies.cpu()], of_columns[:, varies]
+                values = to_numpy64(X.index_select(1, index_of(unsure, X)))
+                varies = (values != values[0]).any(0)
+                mean[unsure], deviation[unsure] = values[0], 0.0
+                unsure, values = unsure[varies], values[:, varies]
             if len(unsure):
-                exact = _scaled_moments(of_columns.cpu().double(), at[unsure], share.cpu().double())
-                means[unsure], deviations[unsure] = exact
-            moments = torch.where(weights > 0, torch.stack([means, deviations]), 0.0).numpy()
-            weights, missing = (w.sum() * part.numpy() for part in (weights, missing))
-            chunk = cls(weights, missing, moments[0], moments[1], zero, rounding)
+                mean[unsure], deviation[unsure] = _scaled_moments(
+                    torch.from_numpy(values), torch.from_numpy(at[unsure]), share.cpu().double()
+                )
+            if counts:
+                mean, deviation = (np.where(known > 0, moment, 0.0) for moment in (mean, deviation))
+            chunk = cls(w.sum() * known, w.sum() * gone, mean, deviation, zero, rounding)
             total = chunk if total is None else total.merged(chunk)
         assert total is not None  # there is at least one row
         return total
@@ -164,14 +170,18 @@ class Columns:
         the maximum for sparse data (where few non-zeros would make for a tiny deviation, and a huge factor). A column
         that is constant up to rounding is taken for one of the order of one.
         """
-        magnitude = np.maximum(np.hypot(self.deviation, self.mean), self.largest)
-        size = self.deviation if centered else magnitude
-        return np.where(self.constant(centered), np.maximum(magnitude, 1.0), size)
+        size, magnitude = self._size(centered)
+        return np.where(size <= self.rounding * magnitude, np.maximum(magnitude, 1.0), size)
 
     def constant(self, centered: bool) -> np.ndarray:
         """Which columns say nothing: constant up to rounding, or zero where they are not centred."""
+        size, magnitude = self._size(centered)
+        return size <= self.rounding * magnitude
+
+    def _size(self, centered: bool) -> tuple[np.ndarray, np.ndarray]:
+        """By how much each column varies, if it does, and how large its values are."""
         magnitude = np.maximum(np.hypot(self.deviation, self.mean), self.largest)
-        return (self.deviation if centered else magnitude) <= self.rounding * magnitude
+        return self.deviation if centered else magnitude, magnitude
 
     def frame(self, dtype: torch.dtype, centered: bool, same_factor: bool = False) -> Frame | None:
         """What to see the columns in, where `dtype` would lose something of them as they are; None where it would not.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from numbers import Integral
+
 import numpy as np
 import torch
-from sklearn.utils import compute_class_weight
-from sklearn.utils.multiclass import unique_labels
+from sklearn.utils import check_random_state, compute_class_weight
 
 from skdeep.inputs import check_features, check_weight, resolve_device
 from skdeep.labels import check_target, weights_of_classes, weights_of_labels
@@ -20,6 +22,20 @@ FULL_BATCH = frozenset({"lbfgs", "exact"})
 
 #: dtype of parameters and losses for each `precision`.
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.float32}
+
+
+def draw_seeds(random_state) -> tuple[int, int]:
+    """The seeds that follow from a ``random_state``: of initial weights and the order of rows, and of splits."""
+    if isinstance(random_state, Integral):
+        return _seeds_of(int(random_state))
+    first, second = check_random_state(random_state).randint(np.iinfo(np.int32).max, size=2)
+    return int(first), int(second)
+
+
+@lru_cache(maxsize=256)  # such a generator takes as long to make as an epoch of a small fit
+def _seeds_of(seed: int) -> tuple[int, int]:
+    """`draw_seeds` of a number, which is always the same."""
+    return draw_seeds(check_random_state(seed))
 
 
 class EncodingMixin:
@@ -70,7 +86,7 @@ class EncodingMixin:
         same : bool
             Whether it must have all of them.
         """
-        labels = np.arange(y.shape[1]) if y.ndim == 2 else unique_labels(y)
+        labels = np.arange(y.shape[1]) if y.ndim == 2 else np.unique(y)
         if new:
             self.classes_, self._target_is_multilabel = labels, y.ndim == 2
         elif self._target_is_multilabel != (y.ndim == 2):

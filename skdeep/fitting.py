@@ -8,13 +8,12 @@ import warnings
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 
 from skdeep._threads import threads_for
 from skdeep.batching import Batches
 from skdeep.callbacks import make_observer
 from skdeep.columns import Columns
-from skdeep.encoding import FULL_BATCH, EncodingMixin
+from skdeep.encoding import FULL_BATCH, EncodingMixin, draw_seeds
 from skdeep.inputs import OutputSpace, float_dtype
 from skdeep.losses import Loss
 from skdeep.networks import Network
@@ -41,12 +40,6 @@ def values(members: list, name: str) -> np.ndarray:
 def model_weights(weight: np.ndarray | None, n_models: int) -> list[np.ndarray | None]:
     """The weights (n,) of each model's rows; one object where all share them."""
     return [weight] * n_models if weight is None or weight.ndim == 1 else list(weight)
-
-
-def draw_seeds(random_state) -> tuple[int, int]:
-    """The seeds that follow from a ``random_state``: of initial weights and the order of rows, and of splits."""
-    first, second = check_random_state(random_state).randint(np.iinfo(np.int32).max, size=2)
-    return int(first), int(second)
 
 
 def mean_weights(weight: np.ndarray | None, subsets: list[np.ndarray | None]) -> np.ndarray:
@@ -161,14 +154,13 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
                 raise KeyboardInterrupt  # it is the search that the user wants to end
             params = self.get_params(deep=False) if in_stack else vars(self)
             shared = {k: v for k, v in vars(self).items() if k not in params}
-            each = np.split(np.arange(network.n_models), len(members))  # an ensemble has several models
+            each = np.arange(network.n_models).reshape(len(members), -1)  # an ensemble has several models
             for m, (member, p) in enumerate(zip(members, progress, strict=True)):
                 if m:
                     member.__dict__.update(shared)
                 if p.error is None:
-                    member._conclude(
-                        network.select(each[m]), p, states[m], incremental, float_dtype(problem.X), OutputSpace(X)
-                    )
+                    own = network if len(members) == 1 else network.select(each[m])
+                    member._conclude(own, p, states[m], incremental, float_dtype(problem.X), OutputSpace(X))
             self.__dict__.pop("history_", None)
             if (history := getattr(observer, "history", None)) is not None:
                 self.history_ = history

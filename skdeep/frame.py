@@ -77,7 +77,7 @@ def kept(
     """
     factor, origin = (1.0, 0.0) if frame is None else (frame.factor, frame.origin)
     effect = np.abs(weight * size)
-    limit = _TOLERANCE * max(np.linalg.norm(effect, axis=1).max(initial=0.0), np.abs(bias).max(initial=0.0))
+    limit = _TOLERANCE * max(np.sqrt(np.square(effect).sum(1).max(initial=0.0)), np.abs(bias).max(initial=0.0))
     for kind in dict.fromkeys((np.dtype(dtype), np.dtype(np.float64))):
         with np.errstate(over="ignore", under="ignore"):
             raw = (weight * factor).astype(kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from mmap import mmap
 from typing import Any, TypeAlias
 
@@ -118,6 +119,9 @@ def _check_finite(estimator, X, names: list | None) -> None:
     allow_nan = estimator._allow_nan and not sparse.issparse(X)
     for start in range(0, len(values), step):
         part = values[start : start + step]
+        with np.errstate(over="ignore", invalid="ignore"):
+            if math.isfinite(part.sum()):  # which is soon said; else it may still be the sum alone that is not
+                continue
         try:
             assert_all_finite(part, allow_nan=allow_nan, estimator_name=type(estimator).__name__, input_name="X")
         except ValueError as error:
@@ -216,14 +220,19 @@ def _is_mapped(array) -> bool:
     return isinstance(array, mmap)
 
 
+@cache  # NumPy takes longer to spell it than the scores of a row take
+def dtype_name(dtype) -> str:
+    """Name of a dtype of any namespace: "float32", or "f4" where its byte order is not that of the machine."""
+    return str(dtype).rpartition(".")[2].lstrip("<>=|")
+
+
 def float_dtype(X: Matrix) -> np.dtype:
     """Dtype of the learned coefficients: X's own if it is float32 or float64, float32 for half, else float64.
 
     Of what is on MPS, where there is no float64, always float32.
     """
-    kind = str(X.dtype).removeprefix("torch.").lstrip("<>=|")
     on_mps = isinstance(X, Tensor) and X.device.type == "mps"
-    single = on_mps or kind in ("float32", "f4", "float16", "f2", "bfloat16")
+    single = on_mps or dtype_name(X.dtype) in ("float32", "f4", "float16", "f2", "bfloat16")
     return np.dtype(np.float32 if single else np.float64)
 
 
@@ -256,21 +265,24 @@ def resolve_device(
         Whether to use the CPU, instead of raising, if the device is not there (prediction; the model may have been
         trained elsewhere).
     """
-    names = available_devices()
     if isinstance(device, str) and device == "auto":
         if isinstance(X, Tensor) and X.device.type != "cpu":
             return X.device
+        if work < _ACCELERATOR_WORK:
+            return torch.device("cpu")
         able = ["cuda:0"] if dtype is torch.float64 or sparse.issparse(X) else ["cuda:0", "mps"]
-        found = [name for name in able if name in names and work >= _ACCELERATOR_WORK]
-        return torch.device((*found, "cpu")[0])
+        names = available_devices()
+        return torch.device(next((name for name in able if name in names), "cpu"))
     try:
         wanted = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"device={device!r} is not a torch device; available here: {', '.join(names)}.") from error
+        here = ", ".join(available_devices())
+        raise ValueError(f"device={device!r} is not a torch device; available here: {here}.") from error
     if not _is_there(wanted):
         if fallback:
             return torch.device("cpu")
-        raise ValueError(f"device={str(device)!r} is not available; available here: {', '.join(names)}.")
+        here = ", ".join(available_devices())
+        raise ValueError(f"device={str(device)!r} is not available; available here: {here}.")
     return wanted
 
 

@@ -36,6 +36,9 @@ def check_target(estimator, y, X: Matrix, *, multilabel: bool, name: str = "y") 
             f"This {type(estimator).__name__} estimator requires y to be passed, but the target {name} is None."
         )
     y = _plain(y, name)
+    if _are_classes(y):  # what scikit-learn would look at for longer than an epoch of a small fit takes
+        check_consistent_length(X, y)
+        return y
     if y.ndim == 2 and y.shape[1] > 1:
         y = _indicators(estimator, y, name, multilabel)
     else:
@@ -82,6 +85,11 @@ def _plain(y, name: str) -> np.ndarray:
         if unboxed.dtype.kind in ("biu" if whole else "f"):  # else they are rounded, or do not fit
             return unboxed.reshape(array.shape)
     return y_objects
+
+
+def _are_classes(y: np.ndarray) -> bool:
+    """Whether y is one class per row beyond doubt: whole numbers, of a range that is short beside their number."""
+    return y.ndim == 1 and y.dtype.kind in "biu" and len(y) > 0 and int(y.max()) - int(y.min()) < len(y) // 2
 
 
 def _missing(y: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from skdeep._docs import (
     TRAINING_ATTRIBUTES,
     document,
 )
+from skdeep.batching import DenseRows
 from skdeep.calibrated import ScoresMixin
 from skdeep.closed_form import Ridge
 from skdeep.fitting import model_weights
@@ -188,7 +189,8 @@ class LeastSquaresClassifier(ScoresMixin, LinearClassifier):
         ones = np.ones(len(members))
         penalty = self._penalty(members, ones, ones)
         self._check_smooth(self._loss(self.n_outputs_), penalty)
-        objective = self._solve(problem, network, subsets, model_weights(weight, len(members)), penalty.curvature())
+        weights = model_weights(weight, len(members))
+        objective = self._solve(problem, network, states, subsets, weights, penalty.curvature())
         if observer is not None:
             observer.train_begin(network, None)
             observer.epoch_begin(0)
@@ -206,7 +208,7 @@ class LeastSquaresClassifier(ScoresMixin, LinearClassifier):
         for m, p in enumerate(progress):
             p.params = [param[m : m + 1].clone() for param in network.params]
 
-    def _solve(self, problem, network, subsets, weights, alphas) -> np.ndarray:
+    def _solve(self, problem, network, states, subsets, weights, alphas) -> np.ndarray:
         """Put the network at the solutions; the objective of each model."""
         coef, intercept = (torch.empty_like(t, dtype=torch.float64) for t in network.unscaled())
         objective = np.empty(len(alphas))
@@ -219,7 +221,10 @@ class LeastSquaresClassifier(ScoresMixin, LinearClassifier):
         alphas = alphas if network.frame is None else alphas * network.frame.factor[0] * network.frame.factor[0]
         for models in groups.values():
             m = models[0]
-            ridge = Ridge(rows, subsets[m], target, weights[m], self.fit_intercept)
+            # means of columns so far from zero that they have a frame are exact to more digits when taken in it
+            known = isinstance(rows, DenseRows) and rows.frame is None
+            center = states[m].columns.mean if known else None
+            ridge = Ridge(rows, subsets[m], target, weights[m], self.fit_intercept, center)
             index = torch.as_tensor(models, device=coef.device)
             found, constant, objective[models] = ridge.solve(alphas[models])
             coef[index], intercept[index] = found.to(coef), constant.to(coef)

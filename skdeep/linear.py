@@ -22,11 +22,13 @@ from skdeep._docs import (
     TRAINING_ATTRIBUTES,
     document,
 )
+from skdeep._stack import to_device
 from skdeep.base import BaseTorchClassifier
+from skdeep.batching import as_tensor
 from skdeep.columns import gram_extents
 from skdeep.encoding import FULL_BATCH
 from skdeep.fitting import column_statistics, mean_weights, model_weights, values
-from skdeep.inputs import OutputSpace, dense
+from skdeep.inputs import OutputSpace, dense, dtype_name
 from skdeep.losses import LOSSES, Loss, smoothed
 from skdeep.networks import Linear, sparse_weight
 from skdeep.newton import Newton
@@ -239,12 +241,12 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
 
     @property
     def _needs_float64(self):
-        return any(str(part.dtype).endswith("float64") for part in (self.coef_, self.intercept_))
+        return "float64" in (dtype_name(self.coef_.dtype), dtype_name(self.intercept_.dtype))
 
     def _trained_network(self, device, dtype) -> Linear:
-        coef = torch.tensor(dense(self.coef_), device=device, dtype=dtype)
-        intercept = torch.tensor(dense(self.intercept_), device=device, dtype=dtype)
-        return Linear(coef.unsqueeze(0), intercept.unsqueeze(0))
+        known = [as_tensor(dense(part)[None]) for part in (self.coef_, self.intercept_)]
+        coef, intercept = (to_device(part, device, dtype) for part in known)
+        return Linear(coef, intercept)
 
     def _learned(self, network, model, dtype, space):
         coef, intercept = (np.ascontiguousarray(part) for part in network.learned(model, dtype))

@@ -20,7 +20,7 @@ from skdeep._docs import (
 )
 from skdeep.activations import ACTIVATIONS
 from skdeep.fitting import column_statistics, values
-from skdeep.inputs import OutputSpace, to_numpy
+from skdeep.inputs import OutputSpace, dtype_name, to_numpy
 from skdeep.losses import smoothed
 from skdeep.neural_net import NeuralNetClassifier
 from skdeep.perceptron import MLP
@@ -379,7 +379,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
 
     @property
     def _needs_float64(self):
-        return any(str(part.dtype).endswith("float64") for part in (self.coefs_[0], self.intercepts_[0]))
+        return "float64" in (dtype_name(self.coefs_[0].dtype), dtype_name(self.intercepts_[0].dtype))
 
     def _check_layers(self, units: list[int]) -> None:
         """Raise if the fitted attributes are not those of such layers."""

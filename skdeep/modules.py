@@ -14,8 +14,7 @@ from torch import nn
 
 from skdeep._docs import CALIBRATION_ATTRIBUTES, TRAINING_ATTRIBUTES, TRAINING_PARAMETERS, document, without
 from skdeep.batching import as_tensor
-from skdeep.encoding import FULL_BATCH
-from skdeep.fitting import draw_seeds
+from skdeep.encoding import FULL_BATCH, draw_seeds
 from skdeep.inputs import rows_of
 from skdeep.module_network import ModuleNetwork, first_tensor, release, remembered, tried
 from skdeep.neural_net import NeuralNetClassifier
@@ -38,9 +37,12 @@ def check_numbers(X, dtype: torch.dtype, indices: bool) -> None:
     limit = int(2 / torch.finfo(dtype).eps)
     if values.numel() == 0 or values.dtype in (torch.bool, torch.uint8, torch.int8, torch.int16):
         return
-    columns = values.reshape(-1, 1) if sparse.issparse(X) else values
-    if indices and columns.is_floating_point() and bool((columns % 1 != 0).any()):
+    if indices and values.is_floating_point() and bool((values % 1 != 0).any()):
         raise ValueError("X must have whole numbers: the module takes indices, and was trained on integers.")
+    least, most = torch.aminmax(values)  # of all values, ten times as fast as of each column
+    if bool((least >= -limit) & (most <= limit)):
+        return
+    columns = values.reshape(-1, 1) if sparse.issparse(X) else values
     low, high = torch.aminmax(columns, dim=0)
     for column in ((low < -limit) | (high > limit)).nonzero().flatten().cpu().tolist():
         own = columns[:, column]

@@ -52,7 +52,7 @@ class Objective:
                 else:
                     whole.index_add_(0, index_of(models, point), part * per_model(share, part))
         self.network.complete_(gradients, self.penalty)
-        values = to_numpy64(torch.cat([total.unsqueeze(0), self.penalty.norms(self.network.penalised(), total)]))
+        values = to_numpy64(torch.stack([total, *self.penalty.norms(self.network.penalised())]))
         return values[0] + self.penalty.of_norms(values[1:]), _flat(gradients)
 
 

@@ -61,24 +61,23 @@ class ElasticNet:
 
     def value(self, coefs: list[Tensor]) -> np.ndarray:
         """``alpha * R(W)`` of each model, over all coefficient tensors (K, ...)."""
-        return self.of_norms(to_numpy64(self.norms(coefs, coefs[0] if coefs else torch.empty(0))))
+        norms = self.norms(coefs)
+        return self.of_norms(to_numpy64(torch.stack(norms)) if norms else np.empty((0, len(self.alpha))))
 
-    def norms(self, coefs: list[Tensor], like: Tensor) -> Tensor:
-        """What the value needs to know of the coefficients, one column per model (m, K), where `like` is.
+    def norms(self, coefs: list[Tensor]) -> list[Tensor]:
+        """What the value needs to know of the coefficients, each (K,).
 
         Of each tensor the L2 norm, then, if there is an L1 part, the L1 norm. The training loop hands it to `of_norms`
         at the end of the epoch: nobody waits for it before.
         """
-        if not self._is_penalty or not coefs:
-            return like.new_empty(0, len(self.alpha))
+        if not self._is_penalty:
+            return []
         flat = [coef.detach().flatten(1) for coef in coefs]
         norms = [torch.linalg.vector_norm(part, dim=1) for part in flat]
-        if self._has_l1:
-            norms += [part.abs().sum(1) for part in flat]
-        return torch.stack(norms)
+        return [*norms, *(part.abs().sum(1) for part in flat)] if self._has_l1 else norms
 
     def of_norms(self, norms: np.ndarray) -> np.ndarray:
-        """The value of each model, from its `norms`."""
+        """The value of each model, from its `norms` (m, K)."""
         with np.errstate(over="ignore", invalid="ignore"):  # a value that is not finite is said to be
             if not self._has_l1:
                 return 0.5 * self.alpha * np.square(norms).sum(0)

@@ -59,7 +59,8 @@ def _of_members(members: list, X, result: Callable[[Tensor], Tensor]) -> list[Te
 def _check_finite(of_members: list[Tensor], start: int) -> None:
     """Raise where a score is no number, which no probability could follow from."""
     for scores in of_members:
-        if not scores.isfinite().all():
+        # one number is soon looked at; of numbers that are finite, it may overflow
+        if not math.isfinite(scores.sum()) and not scores.isfinite().all():
             row = start + int((~scores.isfinite()).any(-1).nonzero()[0])
             kind = str(scores.dtype).removeprefix("torch.")
             raise ValueError(
@@ -76,11 +77,14 @@ def share_pass(members: list, X) -> None:
         member._known_scores = [*getattr(member, "_known_scores", ()), (X, scores)]
 
 
-def _with_winner(values: Tensor, scores: Tensor, higher: Tensor) -> Tensor:
-    """In place, something `higher` for the class that is predicted, where rounding has made a tie of it."""
+def _with_winner(values: Tensor, scores: Tensor, higher: Callable[[Tensor], Tensor]) -> Tensor:
+    """In place, something `higher` than the rest for the class that is predicted, where rounding has made a tie."""
     winner = (scores > 0).long() if scores.shape[1] == 1 else scores.argmax(1, keepdim=True)
-    lifted = torch.where(values.argmax(1, keepdim=True) == winner, values.gather(1, winner), higher)
-    return values.scatter_(1, winner, lifted)
+    is_leading = values.argmax(1, keepdim=True) == winner
+    if is_leading.all():
+        return values
+    top = values.amax(1, keepdim=True)
+    return values.scatter_(1, winner, torch.where(is_leading, top, higher(top)))
 
 
 def forget_scores(member) -> None:
@@ -200,7 +204,7 @@ class PredictionMixin:
             return torch.where((scores > 0) & (p == 0.5), 0.5 + limits.eps, p)
         linked, loss = self._link(scores)
         p = loss.probabilities(linked).clamp_(min=limits.tiny)
-        return _with_winner(p, scores, p.amax(1, keepdim=True) * (1 + limits.eps))
+        return _with_winner(p, scores, lambda top: top * (1 + limits.eps))
 
     def _log_probabilities(self, scores: Tensor) -> Tensor:
         """Logarithms of the probabilities, finite for any finite scores: never those of rounded probabilities."""
@@ -215,7 +219,7 @@ class PredictionMixin:
         log_p = loss.log_probabilities(linked).clamp_(min=-limit)
         # a probability that rounds to one has no digits left to tell more than its own logarithm does
         log_p = torch.where(loss.probabilities(linked) == 1, 0.0, log_p)
-        return _with_winner(log_p, scores, log_p.amax(1, keepdim=True).nextafter(up))
+        return _with_winner(log_p, scores, lambda top: top.nextafter(up))
 
     def _link(self, scores: Tensor) -> tuple[Tensor, Loss]:
         """Scores, and the loss whose probabilities of these are ours; of independent labels, theirs are sigmoids."""

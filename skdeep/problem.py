@@ -176,23 +176,34 @@ class Problem:
         share : float, or ndarray of shape (d, k)
             Part of each divided, distinct row's weight that is held out at a time; see `Folds`.
         merge : bool
-            Let one row stand for all that are equal to it, with their total weight, in the order of their hashes: where
-            one batch holds all rows, neither their order nor their repetition can then make a difference.
+            See `merged`.
         """
+        if merge:
+            representatives, total = self.merged(distinct)
+            return Folds(representatives, fold, share, total, distinct.unit)
         n, weight = len(self.codes), self.weight
         rows = np.arange(n, dtype=index_dtype(n)) if self.subset is None else self.subset
-        if not merge:
-            divided = fold == DIVIDED
-            weight = np.ones(n) if weight is None and divided.any() else weight
-            of_rows = fold[distinct.group]
-            if not isinstance(share, float):
-                share = share[(np.cumsum(divided) - 1)[distinct.group[of_rows == DIVIDED]]]
-            return Folds(rows, of_rows, share, weight, distinct.unit)
-        rows = rows[distinct.first]
-        weight = np.zeros(n)
+        divided, of_rows = fold == DIVIDED, fold[distinct.group]
+        weight = np.ones(n) if weight is None and divided.any() else weight
+        if not isinstance(share, float):
+            share = share[(np.cumsum(divided) - 1)[distinct.group[of_rows == DIVIDED]]]
+        return Folds(rows, of_rows, share, weight, distinct.unit)
+
+    def merged(self, distinct: DistinctRows) -> tuple[np.ndarray, np.ndarray]:
+        """One row for all that are equal to it, with their total weight, in the order of their hashes.
+
+        Where one batch holds all rows, neither their order nor their repetition can then make a difference.
+
+        Returns
+        -------
+        rows : ndarray of shape (m,)
+        weight : ndarray of shape (n,) or (K, n)
+            Of all rows.
+        """
+        rows = distinct.first if self.subset is None else self.subset[distinct.first]
+        weight = np.zeros(len(self.codes))
         weight[rows] = distinct.weight
-        weight = weight if self.class_weight is None else weight * self.class_weight
-        return Folds(rows, fold, share, weight, distinct.unit)
+        return rows, weight if self.class_weight is None else weight * self.class_weight
 
     def split(
         self, seed: int, fraction: float | None, merge: bool, classes: np.ndarray
@@ -206,7 +217,7 @@ class Problem:
         fraction : float or None
             Share of the weight to hold out for validation; None holds out nothing.
         merge : bool
-            See `folds`; what is held out is never merged.
+            See `merged`; what is held out is never merged.
         classes : ndarray
             Class labels, for the error message.
 
@@ -222,8 +233,7 @@ class Problem:
             return self.subset, self.weight, None
         distinct = self.distinct(seed)
         if fraction is None:
-            folds = self.folds(distinct, np.full(len(distinct.first), KEPT), 0.0, merge)
-            return folds.training(0), folds.training_weight(0), None
+            return *self.merged(distinct), None
         fold = validation_rows(distinct, fraction)
         _check_parts(distinct, fold, self.codes, classes)
         folds = self.folds(distinct, fold, fraction, merge=False)

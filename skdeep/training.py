@@ -288,13 +288,13 @@ class _Stack:
         n_batches = self.batches.n_batches
         start = plan.first_epoch + epoch + np.arange(n_batches.max())[:, None] / n_batches
         factors = SCHEDULES[plan.schedule](start / (plan.horizon or plan.max_iter) % 1.0, samples, plan.power_t)
-        return np.broadcast_to(factors * warm_up(start + 1 / n_batches, plan.warmup_epochs), start.shape)
+        return np.ones(start.shape) * factors * warm_up(start + 1 / n_batches, plan.warmup_epochs)
 
     def epoch(self, loss: Loss, plan: Plan, epoch: int, observer: Observer | None) -> np.ndarray:
         """One pass over the data; returns the objective of each model, its data term as met along the way."""
         factors = self.schedule(plan, epoch)
         total = self.network.params[0].new_zeros(self.network.n_models)
-        norms = self.penalty.norms(self.network.penalised(), total)
+        norms = self.penalty.norms(self.network.penalised())
         watcher = observer if observer is not None and observer.watches_batches else None
         for index, batch in enumerate(self.batches.epoch()):
             factor = factors[index]
@@ -312,7 +312,7 @@ class _Stack:
                 watcher.batch_end(batch, value)
         for progress, n in zip(self.progress, self.batches.n_rows, strict=True):
             progress.samples += int(n)
-        values = to_numpy64(torch.cat([total.unsqueeze(0), norms]))  # the only time that the host waits
+        values = to_numpy64(torch.stack([total, *norms]))  # the only time that the host waits
         return values[0] / self.batches.n_rows + self.penalty.of_norms(values[1:])
 
 

@@ -32,3 +32,17 @@ def test_extents_are_those_of_the_columns_as_each_model_sees_them(kind, n_gram, 
         gram = Z.T @ Z / len(Z)
         assert largest[m] == pytest.approx(np.linalg.eigvalsh(gram)[-1], rel=1e-3)
         assert trace[m] == pytest.approx(np.trace(gram))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("level", [0.1, -1e9 / 7, 1e-30 / 3])
+def test_a_constant_column_has_its_mean_without_rounding(level, dtype):
+    rng = np.random.default_rng(0)
+    X = np.c_[rng.normal(size=(2500, 2)), np.full(2500, level)].astype(dtype)  # several chunks
+    rows = DenseRows(torch.from_numpy(X), CPU, torch.float64)
+    for subset, weight in ((None, None), (rng.permutation(2500)[:2000], rng.uniform(0.1, 3, 2500))):
+        found = columns.Columns.measure(rows, subset, weight)
+        assert (found.mean[2], found.deviation[2]) == (X[0, 2], 0.0)
+        own = slice(None) if subset is None else subset
+        expected = np.average(X[own, :2].astype(float), axis=0, weights=None if weight is None else weight[own])
+        np.testing.assert_allclose(found.mean[:2], expected, rtol=0, atol=1e-14 if dtype is np.float64 else 1e-8)

@@ -806,3 +806,15 @@ def test_weights_that_are_too_small_to_divide_by():
     for cls in (MLPClassifierTorch, MLPEnsembleClassifier):
         with pytest.raises(ValueError, match=r"sample_weight makes that \S+e-199, too little"):
             cls(batch_size=50).fit(X, BINARY, sample_weight=np.full(N, 5e-199 / N))
+
+
+@pytest.mark.parametrize(
+    "y", [np.arange(60), np.repeat(np.arange(0, 3 * 40, 3), 2)[:60], np.r_[np.arange(40), [0] * 20]]
+)
+def test_many_classes_for_so_few_rows_are_doubted_as_scikit_learn_doubts_them(y):
+    n_classes = len(np.unique(y))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        SoftmaxClassifier(solver="sgd", max_iter=1).fit(np.random.default_rng(0).normal(size=(60, 2)), y)
+    doubted = any("unique classes is greater than 50%" in str(warning.message) for warning in caught)
+    assert doubted == (n_classes > 30)
