@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -115,9 +116,8 @@ class FoldBaggingMixin(CalibrationMixin):
         patience = self.n_iter_no_change if self.early_stopping else math.inf
         progress = [Progress(member.tol, patience, watch_score=True) for member in models]
         watched = self._watched(members, problem, held_out, folds)
-        monitor = make_monitor(
-            watched, self._loss(self.n_outputs_), self._watched_score, self._labels, self._fitted_copy
-        )
+        fitted = partial(self._fitted_copy, models)
+        monitor = make_monitor(watched, self._loss(self.n_outputs_), self._watched_score, self._labels, fitted)
         self._run(models, problem, network, own_states, subsets, weight, progress, self._epochs, monitor)
         of_members = [progress[i : i + len(numbers)] for i in range(0, len(progress), len(numbers))]
         batch_rows = self._batch_rows(problem)

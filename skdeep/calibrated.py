@@ -66,8 +66,8 @@ class CalibrationMixin(FittingMixin):
             return {**learned, "calibration_slopes_": ones, "calibration_offsets_": 0 * ones}
         return {**learned, "temperature_": 1.0} if self.calibration == "temperature" else learned
 
-    def _fitted_copy(self, network, model):
-        estimator = super()._fitted_copy(network, model)
+    def _fitted_copy(self, members, network, at, model):
+        estimator = super()._fitted_copy(members, network, at, model)
         if self.calibration is not None:
             estimator.calibration, estimator.temperature_ = "temperature", 1.0
         return estimator

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from functools import partial
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -208,7 +209,7 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
         monitor = None
         if held_out is not None:
             loss = self._loss(self.n_outputs_)
-            monitor = make_monitor([held_out], loss, self.scoring, self._labels, self._fitted_copy)
+            monitor = make_monitor([held_out], loss, self.scoring, self._labels, partial(self._fitted_copy, members))
         if going_on and (is_new or states[0].solver != self.solver_):
             states[0].trained = 0
         if going_on and not incremental:
@@ -234,7 +235,7 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
         """The objective of a network of one model, over all rows."""
         whole = problem if problem.subset is None else problem.take(problem.subset)
         loss = self._training_loss(self.n_outputs_)
-        monitor = make_monitor([whole], loss, "loss", self._labels, self._fitted_copy)
+        monitor = make_monitor([whole], loss, "loss", self._labels, partial(self._fitted_copy, [self]))
         penalty, *_ = self._terms([self], problem, states, subsets, weight)
         return float((monitor(network, np.arange(1))[1] + penalty.value(network.penalised()))[0])
 
@@ -278,10 +279,11 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
         """The fitted attributes for the present parameters, for callbacks, which may keep them."""
         return self._of_training(network, 0, dtype, space)
 
-    def _fitted_copy(self, network: Network, model: int):
-        """An estimator with the parameters of one model, to score."""
+    def _fitted_copy(self, members: list, network: Network, at: int, model: int):
+        """An estimator to score: `model` of the members' stack, with the parameters of number `at` of a network."""
         estimator = copy.copy(self)
-        estimator.__dict__.update(self._of_training(network, model, np.dtype(np.float64), _NUMPY))
+        estimator.__dict__.update(members[model].get_params(deep=False))
+        estimator.__dict__.update(self._of_training(network, at, np.dtype(np.float64), _NUMPY))
         estimator.__dict__.pop("feature_names_in_", None)  # validated arrays have no names
         return estimator
 
