@@ -371,7 +371,8 @@ def test_a_scorer_sees_the_parameters_of_each_model(estimator, grid):
 
         def penalised(model, X, y):
             coef = getattr(model, "coefs_", [getattr(model, "coef_", None)])[0]
-            seen.append([model.alpha, *(str(model.get_params()[name]) for name in grid), round(np.square(coef).sum(), 6)])
+            shown = [str(model.get_params()[name]) for name in grid]
+            seen.append([*shown, round(np.square(coef).sum(), 6)])
             return model.score(X, y) - model.alpha * np.square(coef).sum()  # so that it decides when a model stops
 
         own = clone(estimator).set_params(early_stopping=True, scoring=penalised, n_iter_no_change=2)
