@@ -281,9 +281,8 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
 
     def _fitted_copy(self, members: list, network: Network, at: int, model: int):
         """An estimator to score: `model` of the members' stack, with the parameters of number `at` of a network."""
-        estimator = copy.copy(self)
-        estimator.__dict__.update(members[model].get_params(deep=False))
-        estimator.__dict__.update(self._of_training(network, at, np.dtype(np.float64), _NUMPY))
+        estimator, learned = copy.copy(self), self._of_training(network, at, np.dtype(np.float64), _NUMPY)
+        estimator.__dict__.update(members[model].get_params(deep=False) | learned)
         estimator.__dict__.pop("feature_names_in_", None)  # validated arrays have no names
         return estimator
 
