@@ -354,8 +354,7 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
             (self.beta_1, self.beta_2),
             self.epsilon,
         )
-        known = states[0].optimizer
-        if known is not None and states[0].solver == self.solver_ and optimizer.fits(known):
+        if (known := states[0].optimizer) is not None and states[0].solver == self.solver_ and optimizer.fits(known):
             optimizer.load(known)
         generators = [state.generator for state in states]
         batches = Batches(*data, own, generators, batch_rows, self.shuffle)
