@@ -16,6 +16,7 @@ from skdeep.calibrated import CalibrationMixin
 from skdeep.calibration import DOUBT, doubt
 from skdeep.fitting import draw_seeds
 from skdeep.inputs import OutputSpace, to_numpy
+from skdeep.prediction import able
 from skdeep.problem import Problem, TrainingState, make_monitor, scores_of
 from skdeep.scoring import as_score, knowing
 from skdeep.splits import DIVIDED, KEPT, Folds, fold_of_rows
@@ -148,8 +149,8 @@ class FoldBaggingMixin(CalibrationMixin):
     @torch.no_grad()
     def _judge(self, problem: Problem, weight: np.ndarray | None, folds: Folds) -> None:
         """Calibrate on the out-of-fold scores, and keep what the ensemble says of rows that are new to it."""
-        data = self._rows(problem.source, problem.device, self._needs_float64)
-        tensor = problem.device, data.dtype
+        data = self._rows(problem.source, able(problem.device, self._needs_float64), self._needs_float64)
+        tensor = data.device, data.dtype
 
         def out_of_fold() -> list[Tensor]:
             networks = [estimator._trained_network(*tensor) for estimator in self.estimators_]
@@ -191,7 +192,7 @@ class FoldBaggingMixin(CalibrationMixin):
         """The score by ``scoring`` of what is known of some rows."""
         part = problem.take(rows)
         if self.scoring in ("loss", "calibrated_loss"):
-            target = part.tensor(part.target)
+            target = part.tensor(part.target).to(scores.device)
             target = target if target.dtype is torch.int64 else target.to(scores.dtype)
             losses = to_numpy(self._loss(self.n_outputs_).value(scores.unsqueeze(0), target.unsqueeze(0))[0])
             return -float(np.average(losses, weights=None if weight is None else weight[rows]))

@@ -12,6 +12,7 @@ from skdeep.calibration import doubt, fit_sigmoid, fit_temperature
 from skdeep.fitting import FittingMixin
 from skdeep.inputs import OutputSpace, to_numpy
 from skdeep.losses import LOSSES, Loss
+from skdeep.prediction import able
 from skdeep.problem import Problem, TrainingState, scores_of
 from skdeep.splits import Folds, fold_of_rows
 from skdeep.training import Progress
@@ -117,9 +118,10 @@ class CalibrationMixin(FittingMixin):
                 progress[m].error = f"in a fold model of the calibration, {errors[0]}"
             else:
                 # the model as it predicts: of the columns as they are
-                precise = members[m]._needs_float64 and problem.device.type != "mps"
+                precise = members[m]._needs_float64
                 data = problem.rows().exactly(torch.float64 if precise else problem.dtype)
-                network = members[m]._trained_network(problem.device, data.dtype)
+                data.device = able(problem.device, precise)
+                network = members[m]._trained_network(data.device, data.dtype)
                 own = doubt(to_numpy(scores_of(network, data, folds.rows)[0]), weights[m, folds.rows])
                 members[m]._calibrate(scores[m], codes, weights[m, rows] * factor / folds.unit, own)
 

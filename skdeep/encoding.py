@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
+from scipy import sparse
 from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import unique_labels
 
-from skdeep.inputs import check_features, check_weight, resolve_device
+from skdeep.columns import Columns
+from skdeep.frame import named
+from skdeep.inputs import check_features, check_weight, resolve_device, rows_of
 from skdeep.labels import check_target, weights_of_classes, weights_of_labels
 from skdeep.losses import Loss
 from skdeep.problem import Problem
@@ -17,6 +22,9 @@ _FREE_FLOAT64 = 2**27
 
 #: Solvers that look at all rows at once, and are used for the exact optimum.
 FULL_BATCH = frozenset({"lbfgs", "exact"})
+
+#: Between which sizes columns can be trained on as they are; judged by about so many rows.
+_RAW_SIZES, _SAMPLE_ROWS = (1e-2, 1e4), 500
 
 #: dtype of parameters and losses for each `precision`.
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.float32}
@@ -140,6 +148,28 @@ class EncodingMixin:
         self._choose(members, problem, incremental)
         problem.device, problem.dtype = self._place(problem)
         return problem
+
+    def _warn_of_raw_columns(self, problem: Problem) -> None:
+        """Warn of columns that are no columns to train on as they are, going by evenly spaced rows."""
+        if getattr(self, "standardize", True) or self.solver_ == "exact":  # a module of the user's may scale them
+            return
+        rows = np.arange(len(problem.codes)) if problem.subset is None else problem.subset
+        part = problem.take(rows[:: max(1, len(rows) // _SAMPLE_ROWS)]).X
+        columns = Columns.measure(rows_of(part, problem.device, torch.float64), None, None)
+        centered = not sparse.issparse(part)
+        varies, sizes = ~columns.constant(centered), columns.sizes(centered)
+        fault, at_fault = f"vary by less than {_RAW_SIZES[0]:g}", varies & (sizes < _RAW_SIZES[0])
+        if not varies.any() or (varies & ~at_fault).any():  # there are others to learn from
+            fault = f"have values beyond {_RAW_SIZES[1]:g}"
+            at_fault = np.abs(columns.mean) + np.where(varies, sizes, 0.0) > _RAW_SIZES[1]
+        if at_fault.any():
+            warnings.warn(
+                f"standardize=False trains on the columns of X as they are, of which some {fault}: {named(at_fault)}. "
+                "Steps and tolerances are made for columns of the order of one: next to nothing may be learnt of "
+                "these, or of others beside them. Use standardize=True, or scale the columns (StandardScaler, or "
+                "MaxAbsScaler for sparse X).",
+                stacklevel=7,
+            )
 
     def _choose(self, members: list, problem: Problem, incremental: bool) -> None:
         """Set the solver, and the schedule with the epochs it takes, where the parameters leave them to us."""

@@ -142,6 +142,8 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
             raise ValueError("sample_weight_val was given without X_val and y_val.")
         others = [member._begin(incremental) for member in members]
         problem = self._problem(members, X, y, sample_weight, going_on, incremental)
+        if not incremental:
+            self._warn_of_raw_columns(problem)
         held_out = None
         if X_val is not None:
             held_out = self._validation_problem(members, X_val, y_val, weight_val, problem)
@@ -176,14 +178,12 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
             self._after_fit(members, problem, split_seed, progress)
         for member, names in zip(members, others, strict=True):
             member._end(names)
-        failures: list[Exception | None] = []
         for member, p in zip(members, progress, strict=True):
-            failures.append(None if p.error is None else _divergence(p.error))
             if p.error is None and not incremental:
                 member._warn(p)
         if task is not None:
             task.call_on_fit_task_end(estimator=self, X=X, y=y, metadata=metadata, reconstruction_attributes={})
-        return failures
+        return [None if p.error is None else _divergence(p.error) for p in progress]
 
     def _train(self, members, problem, held_out, states, split_seed, going_on, incremental, task):
         """Train the models of a stack on a problem; their progress, their network, and the observer of a single one."""

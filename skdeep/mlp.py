@@ -81,7 +81,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
         ones: scaled by their largest magnitude), as if the classifier were behind a StandardScaler: the initial
         weights and ``alpha`` are those of a first layer on such columns. ``coefs_[0]`` and ``intercepts_[0]`` refer to
         the columns of X all the same. ``partial_fit`` goes by the statistics of all rows so far. With False, everything
-        refers to the columns as they are, as in MLPClassifier.
+        refers to the columns as they are, as in MLPClassifier, and a warning names those that suit no step.
 
         Dense X may have missing values (NaN). They count as the mean of their column, and each column in which ``fit``
         (or the first call of ``partial_fit``) meets some gets an indicator: a further column, 1 where the value is

@@ -61,6 +61,19 @@ def check_numbers(X, dtype: torch.dtype, indices: bool) -> None:
             )
 
 
+def check_some_left(X, dtype: torch.dtype) -> None:
+    """Raise if nothing of X is left in `dtype` but zeros."""
+    values = X.data if sparse.issparse(X) else X
+    values = as_tensor(values) if isinstance(values, np.ndarray) else values
+    if values.dtype is torch.float64 and dtype is not torch.float64 and values.numel():
+        largest = max(abs(float(value)) for value in torch.aminmax(values))
+        if 0 < largest < torch.finfo(dtype).tiny:
+            raise ValueError(
+                f"X has no value that {dtype} can tell from zero; the largest is {largest:.3g}. Scale its columns "
+                "(StandardScaler), or compute with precision='float64'."
+            )
+
+
 def _cast(module: nn.Module, dtype: torch.dtype) -> None:
     """Cast the floating-point numbers of a module in place (``module.to`` would cast complex ones too)."""
     if any(t.is_floating_point() and t.dtype is not dtype for t in (*module.parameters(), *module.buffers())):
@@ -286,6 +299,7 @@ class TorchClassifier(NeuralNetClassifier):
         else:  # the module says in which dtype all else is
             self._initial = self._new_module(problem, np.random.default_rng([1, draw_seeds(self.random_state)[0]]))
         check_numbers(problem.source, problem.dtype, self._takes_indices)
+        check_some_left(problem.source, problem.dtype)
         return problem
 
     def _validation_problem(self, members, X_val, y_val, weight_val, problem):

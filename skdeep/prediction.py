@@ -27,13 +27,18 @@ def prediction_dtype(X, device: torch.device | None = None) -> torch.dtype:
     return torch.float32 if single else torch.float64
 
 
+def able(device: torch.device, precise: bool) -> torch.device:
+    """The device, or the CPU in its place where scores are to be `precise`, in float64, which MPS does not have."""
+    return torch.device("cpu") if precise and device.type == "mps" else device
+
+
 def _of_members(members: list, X, result: Callable[[Tensor], Tensor]) -> list[Tensor]:
     """What `result` makes of the scores (n, C) of each of some estimators of one form, in one pass over the rows."""
     leader = members[0]
     X = check_features(leader, X, reset=False)
     work, precise = min(X.shape[0], CHUNK_ROWS) * leader._n_weights(), any(m._needs_float64 for m in members)
     dtype = torch.float64 if precise else prediction_dtype(X)
-    device = resolve_device(leader.device, X, work, dtype, fallback=True)
+    device = able(resolve_device(leader.device, X, work, dtype, fallback=True), precise)
     rows = leader._rows(X, device, precise)
     networks = [member._trained_network(device, rows.dtype) for member in members]
     network = networks[0] if len(networks) == 1 else type(networks[0]).stacked(networks)
@@ -112,7 +117,6 @@ class PredictionMixin:
 
     def _rows(self, X: Matrix, device: torch.device, precise: bool) -> DenseRows | SparseRows:
         """Validated rows in the precision that scores are computed in: float64 if it is to be `precise`."""
-        precise &= device.type != "mps"
         return rows_of(X, device, torch.float64 if precise else prediction_dtype(X, device))
 
     def decision_function(self, X):
