@@ -87,7 +87,7 @@ device : str or torch.device, default="auto"
     Where to compute. The model is the same everywhere, up to rounding. "auto" takes an accelerator where a step is work
     enough for it to gain (10⁷ multiply-adds): CUDA, else MPS for work in single precision on dense X; else the CPU. A
     tensor on an accelerator is used where it lies. On "mps", which has no float64, the linear classifiers' "lbfgs" and
-    "exact" and the predictions of a model that is kept in float64 are computed on the CPU, all else in float32, and
+    "exact" and predictions of columns far from zero, huge or tiny are computed on the CPU, all else in float32, and
     batches of sparse rows are dense.
 precision : {{"auto", "float64", "float32", "bfloat16"}}, default="auto"
     Of the arithmetic in training. "auto" is float64 where the work is so small that it costs no time (up to 2²⁷

@@ -149,7 +149,7 @@ class FoldBaggingMixin(CalibrationMixin):
     @torch.no_grad()
     def _judge(self, problem: Problem, weight: np.ndarray | None, folds: Folds) -> None:
         """Calibrate on the out-of-fold scores, and keep what the ensemble says of rows that are new to it."""
-        data = self._rows(problem.source, able(problem.device, self._needs_float64), self._needs_float64)
+        data = self._rows(problem.source, able(problem.device, [self]), self._needs_float64)
         tensor = data.device, data.dtype
 
         def out_of_fold() -> list[Tensor]:

@@ -118,9 +118,10 @@ class CalibrationMixin(FittingMixin):
                 progress[m].error = f"in a fold model of the calibration, {errors[0]}"
             else:
                 # the model as it predicts: of the columns as they are
-                precise = members[m]._needs_float64
+                device = able(problem.device, [members[m]])
+                precise = members[m]._needs_float64 and device.type != "mps"
                 data = problem.rows().exactly(torch.float64 if precise else problem.dtype)
-                data.device = able(problem.device, precise)
+                data.device = device
                 network = members[m]._trained_network(data.device, data.dtype)
                 own = doubt(to_numpy(scores_of(network, data, folds.rows)[0]), weights[m, folds.rows])
                 members[m]._calibrate(scores[m], codes, weights[m, rows] * factor / folds.unit, own)

@@ -106,6 +106,13 @@ def kept(
     )
 
 
+def exceeds_float32(weight: np.ndarray, bias: np.ndarray) -> bool:
+    """Tell whether scores of the order of one, by weights and biases on the user's columns, need more than float32."""
+    limits, sizes = np.finfo(np.float32), np.abs(weight[weight != 0])
+    in_range = (sizes >= limits.tiny) & (sizes <= limits.max)
+    return not in_range.all() or bool(np.abs(bias).max(initial=0.0) > _largest(_TOLERANCE, np.dtype(np.float32)))
+
+
 def _largest(error: float, dtype: np.dtype) -> float:
     """Return the largest number whose rounding is within an error."""
     return 2 * error / float(np.finfo(dtype).eps)

@@ -26,6 +26,7 @@ from skdeep.base import BaseTorchClassifier
 from skdeep.columns import gram_extents
 from skdeep.encoding import FULL_BATCH
 from skdeep.fitting import column_statistics, mean_weights, model_weights, values
+from skdeep.frame import exceeds_float32
 from skdeep.inputs import OutputSpace, dense
 from skdeep.losses import LOSSES, Loss, smoothed
 from skdeep.networks import Linear, sparse_weight
@@ -240,6 +241,10 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
     @property
     def _needs_float64(self):
         return any(str(part.dtype).endswith("float64") for part in (self.coef_, self.intercept_))
+
+    @property
+    def _exceeds_float32(self):
+        return exceeds_float32(dense(self.coef_), dense(self.intercept_))
 
     def _trained_network(self, device, dtype) -> Linear:
         coef = torch.tensor(dense(self.coef_), device=device, dtype=dtype)

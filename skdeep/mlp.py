@@ -20,6 +20,7 @@ from skdeep._docs import (
 )
 from skdeep.activations import ACTIVATIONS
 from skdeep.fitting import column_statistics, values
+from skdeep.frame import exceeds_float32
 from skdeep.inputs import OutputSpace, to_numpy
 from skdeep.losses import smoothed
 from skdeep.neural_net import NeuralNetClassifier
@@ -380,6 +381,10 @@ class MLPClassifierTorch(NeuralNetClassifier):
     @property
     def _needs_float64(self):
         return any(str(part.dtype).endswith("float64") for part in (self.coefs_[0], self.intercepts_[0]))
+
+    @property
+    def _exceeds_float32(self):
+        return exceeds_float32(to_numpy(self.coefs_[0]), to_numpy(self.intercepts_[0]))
 
     def _check_layers(self, units: list[int]) -> None:
         """Raise if the fitted attributes are not those of such layers."""

@@ -27,9 +27,10 @@ def prediction_dtype(X, device: torch.device | None = None) -> torch.dtype:
     return torch.float32 if single else torch.float64
 
 
-def able(device: torch.device, precise: bool) -> torch.device:
-    """The device, or the CPU in its place where scores are to be `precise`, in float64, which MPS does not have."""
-    return torch.device("cpu") if precise and device.type == "mps" else device
+def able(device: torch.device, members: list) -> torch.device:
+    """The device, or the CPU in its place where the scores of members need float64, which MPS does not have."""
+    unable = device.type == "mps" and any(member._exceeds_float32 for member in members)
+    return torch.device("cpu") if unable else device
 
 
 def _of_members(members: list, X, result: Callable[[Tensor], Tensor]) -> list[Tensor]:
@@ -38,7 +39,7 @@ def _of_members(members: list, X, result: Callable[[Tensor], Tensor]) -> list[Te
     X = check_features(leader, X, reset=False)
     work, precise = min(X.shape[0], CHUNK_ROWS) * leader._n_weights(), any(m._needs_float64 for m in members)
     dtype = torch.float64 if precise else prediction_dtype(X)
-    device = able(resolve_device(leader.device, X, work, dtype, fallback=True), precise)
+    device = able(resolve_device(leader.device, X, work, dtype, fallback=True), members)
     rows = leader._rows(X, device, precise)
     networks = [member._trained_network(device, rows.dtype) for member in members]
     network = networks[0] if len(networks) == 1 else type(networks[0]).stacked(networks)
@@ -117,6 +118,7 @@ class PredictionMixin:
 
     def _rows(self, X: Matrix, device: torch.device, precise: bool) -> DenseRows | SparseRows:
         """Validated rows in the precision that scores are computed in: float64 if it is to be `precise`."""
+        precise &= device.type != "mps"
         return rows_of(X, device, torch.float64 if precise else prediction_dtype(X, device))
 
     def decision_function(self, X):
@@ -249,6 +251,11 @@ class PredictionMixin:
     @property
     def _needs_float64(self) -> bool:
         """Whether the model has been kept in float64, in which its predictions then are computed."""
+        return False
+
+    @property
+    def _exceeds_float32(self) -> bool:
+        """Whether float32 would lose something in predictions."""
         return False
 
     @property

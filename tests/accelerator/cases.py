@@ -230,7 +230,7 @@ for name, model in [
     fits("data", f"{name} of the device", model, there(SINGLE), there(Y))
 for name, model in [
     ("softmax", Softmax(alpha="auto")),
-    ("softmax lbfgs early", Softmax(solver="lbfgs", early_stopping=True)),
+    ("softmax adam early", Softmax(alpha="auto", solver="adam", early_stopping=True)),
     ("hinge sigmoid", Hinge(calibration="sigmoid")),
     ("mlp", MLP(early_stopping=True)),
     ("ensemble", Ensemble()),
