@@ -167,6 +167,7 @@ class BaseTorchClassifier(CallbackSupportMixin, CalibrationMixin, ClassifierMixi
         float
             From zero to one.
         """
+        self._check_label_names(y, "y")
         return super().score(X, unboxed(y) if OutputSpace(X).is_numpy else y, sample_weight)
 
     def _undo(self) -> Callable[[], None]:

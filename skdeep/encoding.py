@@ -13,7 +13,7 @@ from sklearn.utils.multiclass import unique_labels
 from skdeep.columns import Columns
 from skdeep.frame import named
 from skdeep.inputs import check_features, check_weight, resolve_device, rows_of
-from skdeep.labels import check_target, weights_of_classes, weights_of_labels
+from skdeep.labels import check_target, label_names, weights_of_classes, weights_of_labels
 from skdeep.losses import Loss
 from skdeep.problem import Problem
 
@@ -64,6 +64,17 @@ class EncodingMixin:
 
     def _check_classes(self, codes: np.ndarray) -> None:
         """Raise if these classes cannot be trained on."""
+
+    def _check_label_names(self, y, name: str, *, new: bool = False) -> None:
+        """Note the names of label indicators, or raise if they are not those of before, in the same order."""
+        names, known = label_names(y), getattr(self, "_label_names", None)
+        if new and names:
+            self._label_names = names
+        elif names and known and names != known:
+            raise ValueError(
+                f"The columns of `{name}` are {names}, and those that the classifier was trained on {known}. Pass the "
+                "same labels in the same order."
+            )
 
     def _encode(self, y: np.ndarray, name: str, *, new: bool, same: bool = False) -> np.ndarray:
         """Class codes (n,), or indicators (n, C), of a validated target.
@@ -134,6 +145,7 @@ class EncodingMixin:
     def _problem(self, members: list, X, y, sample_weight, going_on, incremental) -> Problem:
         """Validate everything that concerns the training data."""
         X = check_features(self, X, reset=not going_on, min_samples=1 if incremental else 2)
+        self._check_label_names(y, "y", new=not going_on)
         y = check_target(self, y, X, multilabel=self._multilabel)
         sample_weight = check_weight(sample_weight, X)
         codes = self._encode(y, "y", new=not going_on and not incremental, same=going_on and not incremental)
@@ -218,6 +230,7 @@ class EncodingMixin:
     def _validation_problem(self, members: list, X_val, y_val, weight_val, problem: Problem) -> Problem:
         """Validate the caller's own validation data."""
         X = check_features(self, X_val, reset=False)
+        self._check_label_names(y_val, "y_val")
         y = check_target(self, y_val, X, multilabel=self._multilabel, name="y_val")
         codes = self._encode(y, "y_val", new=False)
         weight = check_weight(weight_val, X, "sample_weight_val")

@@ -12,7 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_y, check_consistent_length
 from torch import Tensor
 
-from skdeep.conversion import is_missing, place
+from skdeep.conversion import column_names, is_missing, place
 from skdeep.inputs import Matrix, to_numpy
 
 #: Labels or keys that a message lists.
@@ -33,6 +33,12 @@ def n_columns(y) -> int:
     except ValueError:  # rows of several lengths, of which `check_target` says more
         return 1
     return shape[1] if len(shape) == 2 else 1
+
+
+def label_names(y) -> list[str] | None:
+    """Names of the label indicators in a data frame; None where there are none."""
+    names = column_names(y)
+    return names if names and len(names) > 1 and all(isinstance(name, str) for name in names) else None
 
 
 def check_target(estimator, y, X: Matrix, *, multilabel: bool, name: str = "y") -> np.ndarray:
