@@ -33,7 +33,8 @@ fit_intercept : bool, default=True
     Whether the scores have a constant term.
 standardize : bool, default=True
     Whether to train in centred and scaled columns (sparse data: scaled only). This is a change of variables inside
-    the solver: ``coef_``, ``intercept_`` and the penalty of any given ``alpha`` refer to the columns of X.
+    the solver: ``coef_``, ``intercept_`` and the penalty of any given ``alpha`` refer to the columns of X. With False
+    it is in these that the model is trained, and a warning names those that suit no step.
 """
 )
 
@@ -86,7 +87,8 @@ device : str or torch.device, default="auto"
     Where to compute. The model is the same everywhere, up to rounding. "auto" takes an accelerator where a step is work
     enough for it to gain (10⁷ multiply-adds): CUDA, else MPS for work in single precision on dense X; else the CPU. A
     tensor on an accelerator is used where it lies. On "mps", which has no float64, the linear classifiers' "lbfgs" and
-    "exact" are computed on the CPU, all else in float32, and batches of sparse rows are dense.
+    "exact" and predictions of columns far from zero, huge or tiny are computed on the CPU, all else in float32, and
+    batches of sparse rows are dense.
 precision : {{"auto", "float64", "float32", "bfloat16"}}, default="auto"
     Of the arithmetic in training. "auto" is float64 where the work is so small that it costs no time (up to 2²⁷
     multiply-adds per epoch) and for the linear classifiers' "lbfgs", else float32. "bfloat16" computes the matrix

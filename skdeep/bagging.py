@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from skdeep.calibrated import CalibrationMixin
 from skdeep.calibration import DOUBT, doubt
 from skdeep.encoding import draw_seeds
 from skdeep.inputs import OutputSpace, to_numpy
+from skdeep.prediction import able
 from skdeep.problem import Problem, TrainingState, make_monitor, scores_of
 from skdeep.scoring import as_score, knowing
 from skdeep.splits import DIVIDED, KEPT, Folds, dealt_shares, fold_of_rows
@@ -115,9 +117,8 @@ class FoldBaggingMixin(CalibrationMixin):
         patience = self.n_iter_no_change if self.early_stopping else math.inf
         progress = [Progress(member.tol, patience, watch_score=True) for member in models]
         watched = self._watched(members, problem, held_out, folds)
-        monitor = make_monitor(
-            watched, self._loss(self.n_outputs_), self._watched_score, self._labels, self._fitted_copy
-        )
+        fitted = partial(self._fitted_copy, models)
+        monitor = make_monitor(watched, self._loss(self.n_outputs_), self._watched_score, self._labels, fitted)
         self._run(models, problem, network, own_states, subsets, weight, progress, self._epochs, monitor)
         of_members = [progress[i : i + len(numbers)] for i in range(0, len(progress), len(numbers))]
         batch_rows = self._batch_rows(problem)
@@ -148,8 +149,8 @@ class FoldBaggingMixin(CalibrationMixin):
     @torch.no_grad()
     def _judge(self, problem: Problem, weight: np.ndarray | None, folds: Folds) -> None:
         """Calibrate on the out-of-fold scores, and keep what the ensemble says of rows that are new to it."""
-        data = self._rows(problem.source, problem.device, self._needs_float64)
-        tensor = problem.device, data.dtype
+        data = self._rows(problem.source, able(problem.device, [self]), self._needs_float64)
+        tensor = data.device, data.dtype
 
         networks = [estimator._trained_network(*tensor) for estimator in self.estimators_]
         pairs = list(zip(networks, folds.numbers, strict=True))
@@ -190,7 +191,7 @@ class FoldBaggingMixin(CalibrationMixin):
         """The score by ``scoring`` of what is known of some rows."""
         part = problem.take(rows)
         if self.scoring in ("loss", "calibrated_loss"):
-            target = part.tensor(part.target)
+            target = part.tensor(part.target).to(scores.device)
             target = target if target.dtype is torch.int64 else target.to(scores.dtype)
             losses = to_numpy(self._loss(self.n_outputs_).value(scores.unsqueeze(0), target.unsqueeze(0))[0])
             return -float(np.average(losses, weights=None if weight is None else weight[rows]))

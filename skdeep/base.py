@@ -18,7 +18,8 @@ from skdeep._methods import available_unless, rollback
 from skdeep._settings import own_settings
 from skdeep.calibrated import CalibrationMixin
 from skdeep.encoding import FULL_BATCH, PRECISIONS
-from skdeep.labels import check_classes, n_columns
+from skdeep.inputs import OutputSpace
+from skdeep.labels import check_classes, n_columns, unboxed
 from skdeep.optimizers import OPTIMIZERS
 from skdeep.schedules import SCHEDULES
 
@@ -148,6 +149,26 @@ class BaseTorchClassifier(CallbackSupportMixin, CalibrationMixin, ClassifierMixi
                 self.classes_ = np.arange(n_columns(y))
             self._target_is_multilabel = getattr(self, "_target_is_multilabel", table)
             return self._fit_alone(X, y, sample_weight, (None, None, None), incremental=True)
+
+    def score(self, X, y, sample_weight=None):
+        """Compute the accuracy on this data: the share of rows of which every label is right.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
+            Samples.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            True labels, of any kind that ``fit`` takes.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each sample.
+
+        Returns
+        -------
+        float
+            From zero to one.
+        """
+        self._check_label_names(y, "y")
+        return super().score(X, unboxed(y) if OutputSpace(X).is_numpy else y, sample_weight)
 
     def _undo(self) -> Callable[[], None]:
         """What takes back the changes that training makes in place, beyond the attributes that it sets."""

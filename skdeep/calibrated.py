@@ -12,6 +12,7 @@ from skdeep.calibration import doubt, fit_sigmoid, fit_temperature
 from skdeep.fitting import FittingMixin
 from skdeep.inputs import OutputSpace, to_numpy
 from skdeep.losses import LOSSES, Loss
+from skdeep.prediction import able
 from skdeep.problem import Problem, TrainingState, scores_of
 from skdeep.splits import Folds, dealt_shares, fold_of_rows
 from skdeep.training import Progress
@@ -66,8 +67,8 @@ class CalibrationMixin(FittingMixin):
             return {**learned, "calibration_slopes_": ones, "calibration_offsets_": 0 * ones}
         return {**learned, "temperature_": 1.0} if self.calibration == "temperature" else learned
 
-    def _fitted_copy(self, network, model):
-        estimator = super()._fitted_copy(network, model)
+    def _fitted_copy(self, members, network, at, model):
+        estimator = super()._fitted_copy(members, network, at, model)
         if self.calibration is not None:
             estimator.calibration, estimator.temperature_ = "temperature", 1.0
         return estimator
@@ -118,9 +119,11 @@ class CalibrationMixin(FittingMixin):
                 progress[m].error = f"in a fold model of the calibration, {errors[0]}"
             else:
                 # the model as it predicts: of the columns as they are
-                precise = members[m]._needs_float64 and problem.device.type != "mps"
+                device = able(problem.device, [members[m]])
+                precise = members[m]._needs_float64 and device.type != "mps"
                 data = problem.rows().exactly(torch.float64 if precise else problem.dtype)
-                network = members[m]._trained_network(problem.device, data.dtype)
+                data.device = device
+                network = members[m]._trained_network(data.device, data.dtype)
                 own = doubt(to_numpy(scores_of(network, data, folds.rows)[0]), weights[m, folds.rows])
                 members[m]._calibrate(scores[m], codes, weights[m, rows] * factor / folds.unit, own)
 

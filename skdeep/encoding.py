@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import lru_cache
 from numbers import Integral
 
 import numpy as np
 import torch
+from scipy import sparse
 from sklearn.utils import check_random_state, compute_class_weight
 
-from skdeep.inputs import check_features, check_weight, resolve_device
-from skdeep.labels import check_target, weights_of_classes, weights_of_labels
+from skdeep.columns import Columns
+from skdeep.frame import named
+from skdeep.inputs import check_features, check_weight, resolve_device, rows_of
+from skdeep.labels import check_target, label_names, weights_of_classes, weights_of_labels
 from skdeep.losses import Loss
 from skdeep.problem import Problem
 
@@ -19,6 +23,9 @@ _FREE_FLOAT64 = 2**27
 
 #: Solvers that look at all rows at once, and are used for the exact optimum.
 FULL_BATCH = frozenset({"lbfgs", "exact"})
+
+#: Between which sizes columns can be trained on as they are; judged by about so many rows.
+_RAW_SIZES, _SAMPLE_ROWS = (1e-2, 1e4), 500
 
 #: dtype of parameters and losses for each `precision`.
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.float32}
@@ -72,6 +79,17 @@ class EncodingMixin:
 
     def _check_classes(self, codes: np.ndarray) -> None:
         """Raise if these classes cannot be trained on."""
+
+    def _check_label_names(self, y, name: str, *, new: bool = False) -> None:
+        """Note the names of label indicators, or raise if they are not those of before, in the same order."""
+        names, known = label_names(y), getattr(self, "_label_names", None)
+        if new and names:
+            self._label_names = names
+        elif names and known and names != known:
+            raise ValueError(
+                f"The columns of `{name}` are {names}, and those that the classifier was trained on {known}. Pass the "
+                "same labels in the same order."
+            )
 
     def _encode(self, y: np.ndarray, name: str, *, new: bool, same: bool = False) -> np.ndarray:
         """Class codes (n,), or indicators (n, C), of a validated target.
@@ -142,6 +160,7 @@ class EncodingMixin:
     def _problem(self, members: list, X, y, sample_weight, going_on, incremental) -> Problem:
         """Validate everything that concerns the training data."""
         X = check_features(self, X, reset=not going_on, min_samples=1 if incremental else 2)
+        self._check_label_names(y, "y", new=not going_on)
         y = check_target(self, y, X, multilabel=self._multilabel)
         sample_weight = check_weight(sample_weight, X)
         codes = self._encode(y, "y", new=not going_on and not incremental, same=going_on and not incremental)
@@ -156,6 +175,28 @@ class EncodingMixin:
         self._choose(members, problem, incremental)
         problem.device, problem.dtype = self._place(problem)
         return problem
+
+    def _warn_of_raw_columns(self, problem: Problem) -> None:
+        """Warn of columns that are no columns to train on as they are, going by evenly spaced rows."""
+        if getattr(self, "standardize", True) or self.solver_ == "exact":  # a module of the user's may scale them
+            return
+        rows = np.arange(len(problem.codes)) if problem.subset is None else problem.subset
+        part = problem.take(rows[:: max(1, len(rows) // _SAMPLE_ROWS)]).X
+        columns = Columns.measure(rows_of(part, problem.device, torch.float64), None, None)
+        centered = not sparse.issparse(part)
+        varies, sizes = ~columns.constant(centered), columns.sizes(centered)
+        fault, at_fault = f"vary by less than {_RAW_SIZES[0]:g}", varies & (sizes < _RAW_SIZES[0])
+        if not varies.any() or (varies & ~at_fault).any():  # there are others to learn from
+            fault = f"have values beyond {_RAW_SIZES[1]:g}"
+            at_fault = np.abs(columns.mean) + np.where(varies, sizes, 0.0) > _RAW_SIZES[1]
+        if at_fault.any():
+            warnings.warn(
+                f"standardize=False trains on the columns of X as they are, of which some {fault}: {named(at_fault)}. "
+                "Steps and tolerances are made for columns of the order of one: next to nothing may be learnt of "
+                "these, or of others beside them. Use standardize=True, or scale the columns (StandardScaler, or "
+                "MaxAbsScaler for sparse X).",
+                stacklevel=7,
+            )
 
     def _choose(self, members: list, problem: Problem, incremental: bool) -> None:
         """Set the solver, and the schedule with the epochs it takes, where the parameters leave them to us."""
@@ -204,6 +245,7 @@ class EncodingMixin:
     def _validation_problem(self, members: list, X_val, y_val, weight_val, problem: Problem) -> Problem:
         """Validate the caller's own validation data."""
         X = check_features(self, X_val, reset=False)
+        self._check_label_names(y_val, "y_val")
         y = check_target(self, y_val, X, multilabel=self._multilabel, name="y_val")
         codes = self._encode(y, "y_val", new=False)
         weight = check_weight(weight_val, X, "sample_weight_val")

@@ -308,5 +308,9 @@ class MLPEnsembleClassifier(FoldBaggingMixin, MLPClassifierTorch):
         return any(estimator._needs_float64 for estimator in self.estimators_)
 
     @property
+    def _exceeds_float32(self):
+        return any(estimator._exceeds_float32 for estimator in self.estimators_)
+
+    @property
     def _any_coef(self):
         return self.estimators_[0]._any_coef

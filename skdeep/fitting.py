@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from functools import partial
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -134,6 +135,8 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
             raise ValueError("sample_weight_val was given without X_val and y_val.")
         others = [member._begin(incremental) for member in members]
         problem = self._problem(members, X, y, sample_weight, going_on, incremental)
+        if not incremental:
+            self._warn_of_raw_columns(problem)
         held_out = None
         if X_val is not None:
             held_out = self._validation_problem(members, X_val, y_val, weight_val, problem)
@@ -167,14 +170,12 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
             self._after_fit(members, problem, split_seed, progress)
         for member, names in zip(members, others, strict=True):
             member._end(names)
-        failures: list[Exception | None] = []
         for member, p in zip(members, progress, strict=True):
-            failures.append(None if p.error is None else _divergence(p.error))
             if p.error is None and not incremental:
                 member._warn(p)
         if task is not None:
             task.call_on_fit_task_end(estimator=self, X=X, y=y, metadata=metadata, reconstruction_attributes={})
-        return failures
+        return [None if p.error is None else _divergence(p.error) for p in progress]
 
     def _train(self, members, problem, held_out, states, split_seed, going_on, incremental, task):
         """Train the models of a stack on a problem; their progress, their network, and the observer of a single one."""
@@ -200,7 +201,7 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
         monitor = None
         if held_out is not None:
             loss = self._loss(self.n_outputs_)
-            monitor = make_monitor([held_out], loss, self.scoring, self._labels, self._fitted_copy)
+            monitor = make_monitor([held_out], loss, self.scoring, self._labels, partial(self._fitted_copy, members))
         if going_on and (is_new or states[0].solver != self.solver_):
             states[0].trained = 0
         if going_on and not incremental:
@@ -226,7 +227,7 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
         """The objective of a network of one model, over all rows."""
         whole = problem if problem.subset is None else problem.take(problem.subset)
         loss = self._training_loss(self.n_outputs_)
-        monitor = make_monitor([whole], loss, "loss", self._labels, self._fitted_copy)
+        monitor = make_monitor([whole], loss, "loss", self._labels, partial(self._fitted_copy, [self]))
         penalty, *_ = self._terms([self], problem, states, subsets, weight)
         return float((monitor(network, np.arange(1))[1] + penalty.value(network.penalised()))[0])
 
@@ -270,10 +271,10 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
         """The fitted attributes for the present parameters, for callbacks, which may keep them."""
         return self._of_training(network, 0, dtype, space)
 
-    def _fitted_copy(self, network: Network, model: int):
-        """An estimator with the parameters of one model, to score."""
-        estimator = copy.copy(self)
-        estimator.__dict__.update(self._of_training(network, model, np.dtype(np.float64), _NUMPY))
+    def _fitted_copy(self, members: list, network: Network, at: int, model: int):
+        """An estimator to score: `model` of the members' stack, with the parameters of number `at` of a network."""
+        estimator, learned = copy.copy(self), self._of_training(network, at, np.dtype(np.float64), _NUMPY)
+        estimator.__dict__.update(members[model].get_params(deep=False) | learned)
         estimator.__dict__.pop("feature_names_in_", None)  # validated arrays have no names
         return estimator
 
@@ -345,8 +346,7 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
             (self.beta_1, self.beta_2),
             self.epsilon,
         )
-        known = states[0].optimizer
-        if known is not None and states[0].solver == self.solver_ and optimizer.fits(known):
+        if (known := states[0].optimizer) is not None and states[0].solver == self.solver_ and optimizer.fits(known):
             optimizer.load(known)
         generators = [state.generator for state in states]
         batches = Batches(*data, own, generators, batch_rows, self.shuffle)

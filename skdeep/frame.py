@@ -29,19 +29,25 @@ class Frame:
 
     def __init__(self, factor: np.ndarray, origin: np.ndarray):
         self.factor, self.origin = factor, origin
-        self._known: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self._known: dict[torch.device, list[Tensor]] = {}
 
-    def _tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _tensors(self, device: torch.device) -> list[Tensor]:
+        """The factor, and the origin as a sum: on MPS, of what float32 holds of it, and of the rest."""
         if device not in self._known:
-            kind = torch.float32 if device.type == "mps" else torch.float64
-            factor, origin = (torch.as_tensor(part).to(kind).to(device) for part in (self.factor, self.origin))
-            self._known[device] = factor, origin
+            parts = [self.factor, self.origin]
+            if device.type == "mps":
+                near = self.origin.astype(np.float32)
+                parts = [part.astype(np.float32) for part in (self.factor, near, self.origin - near)]
+            self._known[device] = [torch.as_tensor(part).to(device) for part in parts]
         return self._known[device]
 
     def rows(self, X: Tensor) -> Tensor:
-        """Give the columns of this frame, in float64, for dense rows (..., d) of the user's."""
-        factor, origin = self._tensors(X.device)
-        return torch.mul(X, factor).sub_(origin)
+        """Give the columns of this frame, in float64 where there is that, for dense rows (..., d) of the user's."""
+        factor, *origin = self._tensors(X.device)
+        moved = torch.mul(X, factor)
+        for part in origin:
+            moved.sub_(part)
+        return moved
 
     def values(self, values: Tensor, columns: Tensor) -> Tensor:
         """Give the same for the values of sparse rows, which lie in these columns."""
@@ -49,8 +55,8 @@ class Frame:
 
     def undone(self, X: Tensor) -> Tensor:
         """Give back the user's columns of dense rows in this frame."""
-        factor, origin = self._tensors(X.device)
-        return (X + origin) / factor
+        factor, *origin = self._tensors(X.device)
+        return sum(origin, X) / factor
 
 
 def kept(
@@ -98,6 +104,13 @@ def kept(
         "are too large or too small, or too far from zero for how little they vary. Subtract their means and scale "
         "them (StandardScaler) before fit."
     )
+
+
+def exceeds_float32(weight: np.ndarray, bias: np.ndarray) -> bool:
+    """Tell whether scores of the order of one, by weights and biases on the user's columns, need more than float32."""
+    limits, sizes = np.finfo(np.float32), np.abs(weight[weight != 0])
+    in_range = (sizes >= limits.tiny) & (sizes <= limits.max)
+    return not in_range.all() or bool(np.abs(bias).max(initial=0.0) > _largest(_TOLERANCE, np.dtype(np.float32)))
 
 
 def _largest(error: float, dtype: np.dtype) -> float:

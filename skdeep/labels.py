@@ -5,22 +5,40 @@ from __future__ import annotations
 import numbers
 
 import numpy as np
+import torch
 from scipy import sparse
 from sklearn.utils import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_y, check_consistent_length
+from torch import Tensor
 
-from skdeep.conversion import is_missing, place
+from skdeep.conversion import column_names, is_missing, place
 from skdeep.inputs import Matrix, to_numpy
 
 #: Labels or keys that a message lists.
 _AT_MOST = 20
 
 
+#: What to do about several labels of a row.
+_SEVERAL = (
+    "Where rows have several labels each, sklearn.preprocessing.MultiLabelBinarizer().fit_transform makes of them the "
+    "table of indicators that SigmoidClassifier, the MLPs and TorchClassifier take."
+)
+
+
 def n_columns(y) -> int:
     """Number of columns of a target: more than one may be label indicators."""
-    shape = y.shape if sparse.issparse(y) else np.asarray(to_numpy(y)).shape
+    try:
+        shape = y.shape if sparse.issparse(y) else np.asarray(to_numpy(y)).shape
+    except ValueError:  # rows of several lengths, of which `check_target` says more
+        return 1
     return shape[1] if len(shape) == 2 else 1
+
+
+def label_names(y) -> list[str] | None:
+    """Names of the label indicators in a data frame; None where there are none."""
+    names = column_names(y)
+    return names if names and len(names) > 1 and all(isinstance(name, str) for name in names) else None
 
 
 def check_target(estimator, y, X: Matrix, *, multilabel: bool, name: str = "y") -> np.ndarray:
@@ -39,11 +57,14 @@ def check_target(estimator, y, X: Matrix, *, multilabel: bool, name: str = "y") 
     if _are_classes(y):  # what scikit-learn would look at for longer than an epoch of a small fit takes
         check_consistent_length(X, y)
         return y
+    if y.ndim not in (1, 2):
+        shown = f"an array of shape {y.shape}" if y.ndim else f"an object of type {type(y.item()).__name__}"
+        raise ValueError(f"{name} should be a 1d array of class labels, got {shown} instead.")
     if y.ndim == 2 and y.shape[1] > 1:
         y = _indicators(estimator, y, name, multilabel)
     else:
-        y = _check_y(y, y_numeric=False, estimator=estimator)
         _check_types(y, name)
+        y = _check_y(y, y_numeric=False, estimator=estimator)
     check_consistent_length(X, y)
     check_classification_targets(y)
     return y
@@ -58,11 +79,37 @@ def check_classes(classes) -> np.ndarray | None:
     return labels
 
 
+def unboxed(y):
+    """A target as scikit-learn's metrics and splits take it: objects become what they are, all else stays.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If some of the objects are missing, or they are no labels of one kind.
+    """
+    if isinstance(y, Tensor):
+        return y.float() if y.dtype is torch.bfloat16 else y
+    if hasattr(y, "__array_namespace__") and not isinstance(y, np.ndarray):
+        return y
+    kind = getattr(getattr(y, "dtype", None), "kind", "O")
+    if kind not in "OST" and not isinstance(y, np.ma.MaskedArray):
+        return y
+    y = _plain(y, "y")
+    _check_types(y, "y")
+    return y
+
+
 def _plain(y, name: str) -> np.ndarray:
     """A target of any kind as an array without missing values, of numbers where its objects are numbers."""
     y = to_numpy(y)
     y = y.toarray() if sparse.issparse(y) else y
-    array = np.asarray(y)
+    try:
+        array = np.asarray(y)
+    except ValueError as error:  # of lists
+        raise ValueError(
+            f"`{name}` has rows of several lengths, where one label each was expected. {_SEVERAL}"
+        ) from error
+    array = array.astype(object) if array.dtype.kind == "T" else array  # strings of any length
     # of a list in which something stands among words, NumPy makes words of everything
     y_objects = np.array(y, dtype=object) if isinstance(y, list | tuple) and array.dtype.kind in "US" else array
     objects = y_objects.ravel().tolist() if y_objects.dtype.kind == "O" else []
@@ -105,9 +152,18 @@ def _missing(y: np.ndarray) -> np.ndarray:
 
 def _check_types(y: np.ndarray, name: str) -> None:
     """Raise if labels are objects that do not compare with each other, or that are no labels."""
-    if y.dtype.kind != "O" or not len(y) or isinstance(y[0], bytes) or all(isinstance(value, str) for value in y):
+    if y.dtype.kind in "biufmMU" or all(isinstance(value, str) for value in y.flat):
         return
-    types = sorted({type(value).__name__ for value in y})
+    types = sorted({type(value).__name__ for value in y.flat})
+    if all(isinstance(value, bytes) for value in y.flat):
+        raise TypeError(
+            f"`{name}` holds bytes, which are no labels. Decode them: [label.decode() for label in {name}]."
+        )
+    if any(isinstance(value, list | tuple | set | frozenset | np.ndarray) for value in y.flat):
+        raise ValueError(
+            f"`{name}` holds objects of the type(s) {', '.join(types[:_AT_MOST])}, where one label each was expected. "
+            f"{_SEVERAL}"
+        )
     raise ValueError(
         f"Unknown label type: unknown. `{name}` holds objects of the type(s) {', '.join(types[:_AT_MOST])}; expected "
         "labels of one kind: strings, booleans, or integers of up to 64 bits. Convert them, with astype(str) for "
@@ -130,8 +186,10 @@ def _indicators(estimator, y: np.ndarray, name: str, allowed: bool) -> np.ndarra
         advice = "Label indicators are for SigmoidClassifier and MLPClassifierTorch; of one-hot classes, pass "
         raise ValueError(f"{message} {advice}y.argmax(axis=1).")
     if len(values) <= 2:
-        raise ValueError(f"{message} Code the value v that means yes: (y == v).astype(int).")
-    raise ValueError(f"{message} Several classes per row are multiclass-multioutput: fit a classifier to each column.")
+        raise ValueError(f"{message} Code the value v that means yes: (y == v).astype(int). {_SEVERAL}")
+    raise ValueError(
+        f"{message} Columns that are a question each are multiclass-multioutput: fit a classifier to each. {_SEVERAL}"
+    )
 
 
 def _values(y: np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ from skdeep.batching import as_tensor
 from skdeep.columns import gram_extents
 from skdeep.encoding import FULL_BATCH
 from skdeep.fitting import column_statistics, mean_weights, model_weights, values
+from skdeep.frame import exceeds_float32
 from skdeep.inputs import OutputSpace, dense, dtype_name
 from skdeep.losses import LOSSES, Loss, smoothed
 from skdeep.networks import Linear, sparse_weight
@@ -242,6 +243,10 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
     @property
     def _needs_float64(self):
         return "float64" in (dtype_name(self.coef_.dtype), dtype_name(self.intercept_.dtype))
+
+    @property
+    def _exceeds_float32(self):
+        return exceeds_float32(dense(self.coef_), dense(self.intercept_))
 
     def _trained_network(self, device, dtype) -> Linear:
         known = [as_tensor(dense(part)[None]) for part in (self.coef_, self.intercept_)]

@@ -20,6 +20,7 @@ from skdeep._docs import (
 )
 from skdeep.activations import ACTIVATIONS
 from skdeep.fitting import column_statistics, values
+from skdeep.frame import exceeds_float32
 from skdeep.inputs import OutputSpace, dtype_name, to_numpy
 from skdeep.losses import smoothed
 from skdeep.neural_net import NeuralNetClassifier
@@ -81,7 +82,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
         ones: scaled by their largest magnitude), as if the classifier were behind a StandardScaler: the initial
         weights and ``alpha`` are those of a first layer on such columns. ``coefs_[0]`` and ``intercepts_[0]`` refer to
         the columns of X all the same. ``partial_fit`` goes by the statistics of all rows so far. With False, everything
-        refers to the columns as they are, as in MLPClassifier.
+        refers to the columns as they are, as in MLPClassifier, and a warning names those that suit no step.
 
         Dense X may have missing values (NaN). They count as the mean of their column, and each column in which ``fit``
         (or the first call of ``partial_fit``) meets some gets an indicator: a further column, 1 where the value is
@@ -380,6 +381,10 @@ class MLPClassifierTorch(NeuralNetClassifier):
     @property
     def _needs_float64(self):
         return "float64" in (dtype_name(self.coefs_[0].dtype), dtype_name(self.intercepts_[0].dtype))
+
+    @property
+    def _exceeds_float32(self):
+        return exceeds_float32(to_numpy(self.coefs_[0]), to_numpy(self.intercepts_[0]))
 
     def _check_layers(self, units: list[int]) -> None:
         """Raise if the fitted attributes are not those of such layers."""

@@ -20,6 +20,12 @@ from skdeep.random_numbers import OwnNumbers
 #: are filled up, in prediction, as far as that makes no more than so many values (and a single row to two).
 _ALIKE_ROWS, _FREE_VALUES = 16, 2**16
 
+#: What to do about programs, which cannot be hooked, pickled, or switched between training and prediction.
+ORDINARY = (
+    "It must be an ordinary module, returned before it goes through torch.jit.script, torch.jit.trace or torch.export "
+    "(torch.compile is fine)."
+)
+
 #: Held while a module is on another device than its own, which prediction on an accelerator takes it to.
 _AWAY = threading.RLock()
 
@@ -193,6 +199,18 @@ class ModuleNetwork(Network):
 def _by_running_averages(part: nn.Module, inputs: tuple) -> None:
     if inputs[0].numel() == inputs[0].shape[1]:  # one value per channel
         part.training = False
+
+
+def check_ordinary(module: nn.Module) -> None:
+    """Raise a ValueError if a module, or a part of it, is a program that was made of one."""
+    script = next((part for part in module.modules() if isinstance(part, torch.jit.ScriptModule)), None)
+    if script is not None:
+        raise ValueError(f"module has a part in TorchScript, {script.original_name!r}. {ORDINARY}")
+    try:
+        module.train()
+        module.eval()
+    except NotImplementedError as error:
+        raise ValueError(f"module cannot go from train() to eval(): {error} {ORDINARY}") from error
 
 
 def first_tensor(module: nn.Module) -> Tensor | None:

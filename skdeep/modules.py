@@ -16,7 +16,15 @@ from skdeep._docs import CALIBRATION_ATTRIBUTES, TRAINING_ATTRIBUTES, TRAINING_P
 from skdeep.batching import as_tensor
 from skdeep.encoding import FULL_BATCH, draw_seeds
 from skdeep.inputs import rows_of
-from skdeep.module_network import ModuleNetwork, first_tensor, release, remembered, tried
+from skdeep.module_network import (
+    ORDINARY,
+    ModuleNetwork,
+    check_ordinary,
+    first_tensor,
+    release,
+    remembered,
+    tried,
+)
 from skdeep.neural_net import NeuralNetClassifier
 from skdeep.random_numbers import OwnNumbers
 
@@ -55,6 +63,19 @@ def check_numbers(X, dtype: torch.dtype, indices: bool) -> None:
             )
 
 
+def check_some_left(X, dtype: torch.dtype) -> None:
+    """Raise if nothing of X is left in `dtype` but zeros."""
+    values = X.data if sparse.issparse(X) else X
+    values = as_tensor(values) if isinstance(values, np.ndarray) else values
+    if values.dtype is torch.float64 and dtype is not torch.float64 and values.numel():
+        largest = max(abs(float(value)) for value in torch.aminmax(values))
+        if 0 < largest < torch.finfo(dtype).tiny:
+            raise ValueError(
+                f"X has no value that {dtype} can tell from zero; the largest is {largest:.3g}. Scale its columns "
+                "(StandardScaler), or compute with precision='float64'."
+            )
+
+
 def _cast(module: nn.Module, dtype: torch.dtype) -> None:
     """Cast the floating-point numbers of a module in place (``module.to`` would cast complex ones too)."""
     if any(t.is_floating_point() and t.dtype is not dtype for t in (*module.parameters(), *module.buffers())):
@@ -85,7 +106,8 @@ class TorchClassifier(NeuralNetClassifier):
         ``module_params`` and, where its signature names them, ``n_outputs`` (score columns) and ``n_features``
         (``X.shape[1]``: columns, or channels of images). The module maps a batch (n, ...) to raw scores (n, n_outputs),
         without softmax or sigmoid, in the dtype of its parameters. Lazy modules are allowed, and so are parameters
-        with ``requires_grad=False``: they are left alone. Each call must make new parameters to train.
+        with ``requires_grad=False``: they are left alone. Each call must make new parameters to train. A module may be
+        returned through :func:`torch.compile`; TorchScript and exported programs cannot be trained here.
     module_params : dict, default=None
         Arguments of the module. A search sets each as ``module__name``, as in skorch.
     solver : {"adam", "sgd", "adamw", "lbfgs"}, default="adam"
@@ -139,6 +161,10 @@ class TorchClassifier(NeuralNetClassifier):
     Early stopping restores the parameters and buffers of the best epoch (running averages included); other tensors that
     a module keeps are not restored. A batch of one row is normalised by the running averages of batch normalisation, as
     in :class:`MLPClassifierTorch`. Random numbers that a module draws in prediction are torch's own.
+
+    A parameter that a batch makes no use of, as an expert that got none of its rows, has a gradient of zero there, and
+    the penalty's: like the rows of an ``nn.Embedding`` that do not occur, it goes on by momentum and penalty. Torch's
+    optimizers pass over a parameter whose ``grad`` is None. What no batch ever uses is best frozen.
 
     A batch is never cut into parts, so that its size bounds the memory. Sparse rows are made dense a batch at a time.
     Pickling needs a module whose class can be imported, and
@@ -275,6 +301,7 @@ class TorchClassifier(NeuralNetClassifier):
         else:  # the module says in which dtype all else is
             self._initial = self._new_module(problem, np.random.default_rng([1, draw_seeds(self.random_state)[0]]))
         check_numbers(problem.source, problem.dtype, self._takes_indices)
+        check_some_left(problem.source, problem.dtype)
         return problem
 
     def _validation_problem(self, members, X_val, y_val, weight_val, problem):
@@ -290,7 +317,8 @@ class TorchClassifier(NeuralNetClassifier):
         if isinstance(self.module, nn.Module):
             raise TypeError(
                 f"module must be a class or function that makes a module, got the module {type(self.module).__name__}. "
-                "Pass its class, and its arguments as module_params: each fit starts with a new one."
+                "Pass its class, with its arguments as module_params, or a function that makes and returns it: each "
+                "fit starts with a new one."
             )
         shape = {"n_outputs": self.n_outputs_, "n_features": self.n_features_in_}
         self._made_by = self.module, self.module_params
@@ -299,9 +327,13 @@ class TorchClassifier(NeuralNetClassifier):
         X = as_tensor(X.toarray() if sparse.issparse(X) else X) if not isinstance(X, torch.Tensor) else X.cpu()
         X = X if len(X) > 1 else X.expand(2, -1)
         with OwnNumbers(int(generator.integers(2**63))):
-            module = self.module(**{name: shape[name] for name in named} | (self.module_params or {}))
+            try:
+                module = self.module(**{name: shape[name] for name in named} | (self.module_params or {}))
+            except RuntimeError as error:  # as of torch.jit.trace, which sees the operations that watch it
+                raise ValueError(f"module cannot be made: {error}. {ORDINARY}") from error
             if not isinstance(module, nn.Module):
                 raise TypeError(f"module must make a torch.nn.Module, got {type(module).__name__}.")
+            check_ordinary(module)
             problem.dtype = self._own_dtype(module, problem)
             _cast(module, problem.dtype)
             found = tried(module, X.reshape(-1, *self.input_shape_), self.n_outputs_)

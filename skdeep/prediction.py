@@ -27,13 +27,19 @@ def prediction_dtype(X, device: torch.device | None = None) -> torch.dtype:
     return torch.float32 if single else torch.float64
 
 
+def able(device: torch.device, members: list) -> torch.device:
+    """The device, or the CPU in its place where the scores of members need float64, which MPS does not have."""
+    unable = device.type == "mps" and any(member._exceeds_float32 for member in members)
+    return torch.device("cpu") if unable else device
+
+
 def _of_members(members: list, X, result: Callable[[Tensor], Tensor]) -> list[Tensor]:
     """What `result` makes of the scores (n, C) of each of some estimators of one form, in one pass over the rows."""
     leader = members[0]
     X = check_features(leader, X, reset=False)
     work, precise = min(X.shape[0], CHUNK_ROWS) * leader._n_weights(), any(m._needs_float64 for m in members)
     dtype = torch.float64 if precise else prediction_dtype(X)
-    device = resolve_device(leader.device, X, work, dtype, fallback=True)
+    device = able(resolve_device(leader.device, X, work, dtype, fallback=True), members)
     rows = leader._rows(X, device, precise)
     networks = [member._trained_network(device, rows.dtype) for member in members]
     network = networks[0] if len(networks) == 1 else type(networks[0]).stacked(networks)
@@ -249,6 +255,11 @@ class PredictionMixin:
     @property
     def _needs_float64(self) -> bool:
         """Whether the model has been kept in float64, in which its predictions then are computed."""
+        return False
+
+    @property
+    def _exceeds_float32(self) -> bool:
+        """Whether float32 would lose something in predictions."""
         return False
 
     @property

@@ -310,7 +310,7 @@ def make_monitor(
     loss: Loss,
     scoring: str | Callable | None,
     labels: Callable[[np.ndarray], np.ndarray],
-    fitted: Callable[[Network, int], Any],
+    fitted: Callable[[Network, int, int], Any],
 ) -> Monitor:
     """Make the function that the training loop calls after each epoch.
 
@@ -325,7 +325,8 @@ def make_monitor(
     labels : callable
         ``labels(codes)`` are those labels as the user knows them, for a scorer.
     fitted : callable
-        ``fitted(network, model)`` is an estimator with the parameters of one model, for a scorer.
+        ``fitted(network, at, model)`` is an estimator with the parameters of model `at` of a network, for a scorer; in
+        the original stack it was number `model`.
     """
     first, own, n_rows = held_out[0], len(held_out) > 1, max(len(part.codes) for part in held_out)
     rows = first.rows()
@@ -390,7 +391,7 @@ def make_monitor(
                 argument = {} if data.sample_weight is None else {"sample_weight": data.sample_weight}
                 if data.divided and not takes_weight(scorer):  # of the user's own, who has not asked for weights
                     argument = {}
-                mark = scorer(fitted(network, m), data.X, labels(data.codes), **argument)
+                mark = scorer(fitted(network, m, model), data.X, labels(data.codes), **argument)
                 marks[m] = as_score(mark, scoring, data.codes)
         return without_rounding(marks), losses
 

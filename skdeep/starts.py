@@ -30,7 +30,8 @@ from skdeep.problem import Problem, TrainingState
 from skdeep.training import Progress
 
 #: The columns and the classes that a model speaks of.
-_FORM = {"n_features_in_", "feature_names_in_", "input_shape_", "classes_", "n_outputs_", "_target_is_multilabel"}
+_FORM = {"n_features_in_", "feature_names_in_", "input_shape_"}
+_FORM |= {"classes_", "n_outputs_", "_target_is_multilabel", "_label_names"}
 #: What tells of all fits so far.
 _RECORD = {"loss_curve_", "validation_scores_", "validation_loss_curve_", "t_"}
 #: What a calibration has made of a model.

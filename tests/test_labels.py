@@ -14,7 +14,7 @@ import sklearn
 import torch
 from scipy import sparse
 from sklearn import model_selection as reference
-from sklearn.metrics import f1_score, make_scorer
+from sklearn.metrics import f1_score, hamming_loss, make_scorer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -32,7 +32,7 @@ from skdeep.batching import Batches
 from skdeep.closed_form import Ridge
 from skdeep.conversion import floats
 from skdeep.labels import weights_of_classes
-from skdeep.model_selection import one_standard_error
+from skdeep.model_selection import StackingWarning, one_standard_error
 
 pytestmark = pytest.mark.filterwarnings(
     "error",
@@ -232,7 +232,44 @@ ODD = {
     "infinite": (np.where(BINARY, np.inf, 0), "infinity"),
     "longer than X": (np.r_[BINARY, 0], "inconsistent numbers of samples: [40, 41]"),
     "tuples": ([("a", int(b)) for b in BINARY], "1d array of class labels"),
+    "complex": (BINARY + 1j, "objects of the type(s) complex128"),
+    "records": (np.zeros(N, dtype=[("a", int)]), "objects of the type(s) void"),
+    "a box": (BINARY.reshape(N, 1, 1), "1d array of class labels, got an array of shape (40, 1, 1)"),
+    "one object": (set(BINARY.tolist()), "1d array of class labels, got an object of type set"),
+    "dictionaries": ([{"a": b} for b in BINARY], "type(s) dict"),
 }
+
+
+def objects(values):
+    y = np.empty(len(values), dtype=object)
+    y[:] = values
+    return y
+
+
+RAGGED = [["no", "yes"] if b else ["no"] for b in BINARY]
+#: Several labels for each row.
+SEVERAL = {
+    "lists": RAGGED,
+    "lists of as many": [["no", "yes"] if b else ["yes", "maybe"] for b in BINARY],
+    "objects that are lists": objects(RAGGED),
+    "objects that are lists of as many": objects([[b, 1 - b] for b in BINARY]),
+    "tuples": list(map(tuple, RAGGED)),
+    "sets": list(map(set, RAGGED)),
+    "frozensets": objects(list(map(frozenset, RAGGED))),
+    "a series": pd.Series(RAGGED),
+    "Polars lists": pl.Series(RAGGED),
+}
+
+
+@each_estimator
+@pytest.mark.parametrize("case", SEVERAL)
+def test_several_labels_of_a_row(name, case, no_training):
+    warnings.simplefilter("ignore", StackingWarning)  # undone with the test
+    for fit in ways_of(name, SEVERAL[case], BINARY):
+        with pytest.raises(ValueError, match=r"MultiLabelBinarizer\(\).fit_transform makes of them the table"):
+            fit()
+    with pytest.raises(ValueError, match="MultiLabelBinarizer"):
+        stacked.GridSearchCV(MAKE[name](), {"alpha": [0.1, 1.0]}, cv=2).fit(X, SEVERAL[case])
 
 
 @each_estimator
@@ -255,8 +292,11 @@ def test_classes_of_partial_fit(name, no_training):
 
 @each_estimator
 def test_bytes(name, no_training):
-    with pytest.raises(TypeError, match="bytes"):
-        MAKE[name]().fit(X, np.where(BINARY, b"a", b"b"))
+    y = np.where(BINARY, b"a", b"b")
+    for kind in (np.asarray, objects, list):
+        for fit in ways_of(name, kind(y), WORDS):
+            with pytest.raises(TypeError, match=r"`y(_val)?` holds bytes, which are no labels. Decode them"):
+                fit()
 
 
 @pytest.mark.parametrize(
@@ -279,6 +319,80 @@ def test_labels_keep_their_kind(y, classes):
     np.testing.assert_array_equal(model.classes_, classes)
     assert model.classes_.dtype.kind == classes.dtype.kind
     np.testing.assert_array_equal(model.predict(X), classes[SoftmaxClassifier().fit(X, BINARY).predict(X)])
+
+
+#: Labels of kinds that NumPy or scikit-learn's metrics do not tell apart by themselves, and how they come back.
+KINDS = {
+    "booleans": ((BINARY == 1).astype(object), bool),
+    "NumPy's booleans": (objects([np.bool_(b) for b in BINARY]), bool),
+    "integers": (THREE.astype(object), int),
+    "integers and whole floats": (objects([int(t) if i % 2 else float(t) for i, t in enumerate(THREE)]), float),
+    "integers and truth": (objects([int(b) if i % 2 else bool(b) for i, b in enumerate(BINARY)]), int),
+    "a list of floats": (THREE.astype(float).tolist(), float),
+    "a column of objects": (THREE.astype(object)[:, None], int),
+    "pandas' booleans": (pd.Series(BINARY == 1, dtype="boolean"), bool),
+    "pandas' integers": (pd.Series(THREE, dtype="Int64"), int),
+    "pandas' floats": (pd.Series(THREE, dtype="Float64"), float),
+    "pandas' objects": (pd.Series(THREE, dtype=object), int),
+    "categories, some unused": (pd.Series(pd.Categorical(WORDS, ["yes", "maybe", "no"])), str),
+    "categories of numbers": (pd.Categorical(THREE, [2, 1, 0, 7]), int),
+    "strings": (pd.Series(WORDS, dtype="string"), str),
+    "NumPy's strings": (WORDS.astype(np.dtypes.StringDType()), str),
+    "Polars integers": (pl.Series(THREE), int),
+    "Polars booleans": (pl.Series(BINARY == 1), bool),
+    "Polars words": (pl.Series(WORDS), str),
+    "Polars categories": (pl.Series(WORDS).cast(pl.Enum(["yes", "maybe", "no"])), str),
+    "a Polars frame": (pl.DataFrame({"y": THREE}), int),
+    "bfloat16": (torch.tensor(THREE).bfloat16(), float),
+    "masked, nothing missing": (masked(THREE, at=()), int),
+}
+
+
+@each_estimator
+@pytest.mark.parametrize("case", KINDS)
+def test_every_kind_of_labels_from_fit_to_search(name, case):
+    warnings.filterwarnings("ignore", message="A column-vector y was passed")
+    y, kind = KINDS[case]
+    plain = np.array(y.tolist() if hasattr(y, "tolist") else y).ravel().astype(kind)
+    params = {"random_state": 0} | ({} if name == "least squares" else {"early_stopping": True})
+    model, expected = (MAKE[name](**params).fit(X, labels) for labels in (y, plain))
+    np.testing.assert_array_equal(model.classes_, np.unique(plain))
+    assert model.classes_.dtype.kind == np.unique(plain).dtype.kind
+    np.testing.assert_array_equal(model.predict(X), expected.predict(X))
+    assert model.score(X, y) == expected.score(X, plain)
+    if name in ("softmax", "mlp"):
+        for scoring in (None, "accuracy"):
+            grid, options = {"alpha": [0.1, 1.0]}, {"cv": 2, "error_score": "raise", "scoring": scoring}
+            ours, alike = (
+                stacked.GridSearchCV(MAKE[name](**params), grid, **options).fit(X, labels) for labels in (y, plain)
+            )
+            np.testing.assert_array_equal(ours.cv_results_["mean_test_score"], alike.cv_results_["mean_test_score"])
+            assert ours.score(X, y) == alike.score(X, plain)
+
+
+@pytest.mark.parametrize("name", MULTILABEL)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda y: y.astype(object),
+        lambda y: (y == 1).astype(object),
+        lambda y: pd.DataFrame(y == 1).astype("boolean"),
+        lambda y: pl.DataFrame(y == 1),
+    ],
+    ids=["objects", "objects of truth", "boolean", "Polars"],
+)
+def test_every_kind_of_indicators_from_fit_to_search(name, kind):
+    warnings.simplefilter("ignore", StackingWarning)
+    model, expected = (MAKE[name](random_state=0).fit(X, y) for y in (kind(LABELS), LABELS))
+    np.testing.assert_array_equal(model.predict(X), expected.predict(X))
+    assert model.score(X, kind(LABELS)) == expected.score(X, LABELS)
+    own = MAKE[name](random_state=0)
+    options = {"scoring": make_scorer(hamming_loss, greater_is_better=False), "cv": 2, "error_score": "raise"}
+    ours, alike = (
+        stacked.GridSearchCV(own, {"alpha": [0.1, 1.0]}, **options).fit(X, y) for y in (kind(LABELS), LABELS)
+    )
+    np.testing.assert_array_equal(ours.cv_results_["mean_test_score"], alike.cv_results_["mean_test_score"])
+    assert ours.score(X, kind(LABELS)) == alike.score(X, LABELS) < 0
 
 
 def test_a_column_of_labels():

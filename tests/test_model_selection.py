@@ -356,6 +356,32 @@ def test_a_scorer_of_a_users_own_is_asked_one_by_one(monkeypatch):
     assert set(sizes) == {1}
 
 
+@pytest.mark.parametrize(
+    ("estimator", "grid"),
+    [
+        (clone(SOFTMAX).set_params(solver="sgd"), {"alpha": ALPHAS[1:], "tol": [1e-4, 0.1]}),
+        (clone(HINGE).set_params(calibration="sigmoid"), {"alpha": ALPHAS[1:], "learning_rate_init": ["auto", 0.01]}),
+        (MLP, {"alpha": ALPHAS[1:], "class_weight": [None, "balanced"]}),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseEstimator) else "",
+)
+def test_a_scorer_sees_the_parameters_of_each_model(estimator, grid):
+    def seen_by(module):
+        seen = []
+
+        def penalised(model, X, y):
+            coef = getattr(model, "coefs_", [getattr(model, "coef_", None)])[0]
+            shown = [str(model.get_params()[name]) for name in grid]
+            seen.append([*shown, round(np.square(coef).sum(), 6)])
+            return model.score(X, y) - model.alpha * np.square(coef).sum()  # so that it decides when a model stops
+
+        own = clone(estimator).set_params(early_stopping=True, scoring=penalised, n_iter_no_change=2)
+        module.GridSearchCV(own, grid, cv=2, refit=False).fit(*IRIS)
+        return sorted(seen, key=str)
+
+    assert seen_by(stacked) == seen_by(reference)
+
+
 def test_a_metric_may_write_to_the_scores_it_gets():
     def rude(y, scores):
         scores *= -1

@@ -1,7 +1,10 @@
 """Columns far from zero, huge and tiny ones, and probabilities too small for any number: nothing is lost in silence."""
 
+import re
+
 import mpmath
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -20,6 +23,7 @@ from skdeep import (
     MLPEnsembleClassifier,
     SigmoidClassifier,
     SoftmaxClassifier,
+    TorchClassifier,
 )
 from skdeep.batching import DenseRows, SparseRows
 from skdeep.columns import Columns
@@ -198,6 +202,64 @@ def test_a_penalty_that_leaves_nothing_is_an_error():
         one[:, 3] *= 1e-30
         with pytest.raises(ValueError, match="leaves nothing of column 3 "):
             estimator.fit(one, Y)
+
+
+RAW = {
+    "softmax": SoftmaxClassifier(solver="sgd"),
+    "softmax, exact": SoftmaxClassifier(solver="lbfgs"),
+    "sigmoid": SigmoidClassifier(),
+    "hinge": HingeClassifier(),
+    "least squares": LeastSquaresClassifier(solver="adam"),
+    "mlp": MLPClassifierTorch((4,)),
+    "ensemble": MLPEnsembleClassifier(2, (4,)),
+}
+
+
+@pytest.mark.parametrize(
+    "kind", [np.asarray, sparse.csr_array, torch.from_numpy, pd.DataFrame], ids=lambda k: k.__name__
+)
+@pytest.mark.parametrize("name", RAW)
+def test_raw_columns_that_suit_no_step_give_a_warning(name, kind, recwarn):
+    X = StandardScaler().fit_transform(WINE[:, :4])
+    model = clone(RAW[name]).set_params(standardize=False, max_iter=1)
+
+    def warned():
+        found = [w for w in recwarn if "standardize=False trains on the columns of X as they are" in str(w.message)]
+        recwarn.clear()
+        assert {w.filename for w in found} <= {__file__}
+        return [re.search(r"of which some (.*?) \(counted", str(w.message))[1] for w in found]
+
+    some = X * [1.0, 1.0, 1e5, 1.0]
+    model.fit(kind(some), Y)
+    assert warned() == ["have values beyond 10000: column 2"]
+    for factor in (1e-150, 1e-20, 1e-4):
+        model.fit(kind(X * factor), Y)
+        assert warned() == ["vary by less than 0.01: columns 0, 1, 2, 3"]
+    model.fit(kind(X * [1e-4, 1.0, 0.0, 300.0]), Y)  # others can be learnt from
+    model.fit(kind(X[:, :3] / 2), Y)
+    clone(model).set_params(standardize=True, alpha=0.0, max_iter=1).fit(kind(some), Y)
+    assert not warned()
+    model.fit(kind(np.vstack([X, 1e9 + X])), np.r_[Y, Y], np.r_[np.ones(len(Y)), np.zeros(len(Y))])
+    assert not warned()  # rows without weight do not count
+
+
+def test_a_solution_in_closed_form_takes_no_steps(recwarn):
+    LeastSquaresClassifier(standardize=False).fit(WINE * [1e5] * 13, Y)
+    assert not [w for w in recwarn if "standardize" in str(w.message)]
+
+
+def test_a_module_whose_columns_vanish_in_its_dtype():
+    def make(n_features, n_outputs):
+        return torch.nn.Linear(n_features, n_outputs)
+
+    for X in (Z * 1e-150, sparse.csr_array(Z * 1e-150), torch.from_numpy(Z * 1e-150)):
+        with pytest.raises(
+            ValueError, match=r"X has no value that torch.float32 can tell from zero.*precision='float64'"
+        ):
+            TorchClassifier(make, max_iter=1).fit(X, Y)
+        TorchClassifier(make, max_iter=1, precision="float64").fit(X, Y)
+    model = TorchClassifier(make, max_iter=1).fit(Z, Y)
+    assert len(model.predict(Z[:3] * 1e-150)) == 3  # there, they are next to zero
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])

@@ -523,6 +523,51 @@ def test_scores_that_are_none(numbers, message):
         TorchClassifier(lambda: Bare((), numbers)).fit(*data((4,)))
 
 
+class Experts(nn.Module):
+    """Each row goes to the expert that its last value names: few batches have rows for all three."""
+
+    def __init__(self):
+        super().__init__()
+        self.experts = nn.ModuleList([dense() for _ in range(3)])
+        self.unused = nn.Linear(2, 2)
+
+    def forward(self, x):
+        scores = x.new_zeros(len(x), 3)
+        for number, expert in enumerate(self.experts):
+            rows = (x[:, 3] == number).nonzero().squeeze(1)
+            if len(rows):
+                scores = scores.index_add(0, rows, expert(x[rows]))
+        return scores
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_parts_that_a_batch_does_not_use_go_on_by_momentum_and_penalty(solver):
+    """As in torch where gradients are zeroed, not dropped."""
+    X, y = data((4,))
+    X[:, 3] = np.arange(len(X)) // 20  # with batches of 16, in order: experts 0, 0 and 1, 1 and 2
+    alpha, batch_size, n_epochs = 0.5, 16, 4
+
+    def make():
+        with OwnNumbers(0):
+            return Experts().double()
+
+    params = {**PLAIN, **(SGD if solver == "sgd" else {"learning_rate_init": 0.02})}
+    clf = TorchClassifier(make, max_iter=n_epochs, **params | {"alpha": alpha, "solver": solver}).fit(X, y)
+    module = make().train()
+    own = {"sgd": lambda p: torch.optim.SGD(p, 0.02, 0.9), "adam": lambda p: torch.optim.Adam(p, 0.02)}
+    optimizer = own[solver](module.parameters())
+    for _ in range(n_epochs):
+        for rows in np.split(np.arange(len(X)), range(batch_size, len(X), batch_size)):
+            for p in module.parameters():
+                p.grad = torch.zeros_like(p)
+            penalty = sum((p**2).sum() for p in module.parameters() if p.ndim > 1) * alpha / 2 / batch_size
+            (F.cross_entropy(module(torch.from_numpy(X[rows])), torch.from_numpy(y[rows])) + penalty).backward()
+            optimizer.step()
+    for found, expected in zip(clf.module_.parameters(), module.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    assert not torch.equal(clf.module_.unused.weight, make().unused.weight)
+
+
 def test_modules_without_anything_to_train():
     X, y = data((4,))
     for make in (nn.Identity, lambda: dense().requires_grad_(False)):
@@ -541,6 +586,41 @@ def test_modules_without_anything_to_train():
     shared = dense()
     with pytest.raises(ValueError, match="has trained already"):
         TorchClassifier(lambda: shared, calibration="temperature", max_iter=1).fit(X, y)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize(
+    "program",
+    [
+        torch.jit.script,
+        lambda module: torch.jit.trace(module, torch.zeros(2, 4)),
+        lambda module: torch.jit.freeze(torch.jit.script(module.eval())),
+        lambda module: nn.Sequential(torch.jit.script(module), nn.Identity()),
+        lambda module: torch.export.export(module, (torch.zeros(2, 4),)).module(),
+    ],
+    ids=["script", "trace", "freeze", "part", "export"],
+)
+def test_programs_are_refused_with_the_way_out(program):
+    X, y = data((4,))
+    with pytest.raises(ValueError, match=r"(?s)module (has|cannot) .* It must be an ordinary module, returned before"):
+        TorchClassifier(lambda: program(dense()), max_iter=1).fit(X, y)
+    with pytest.raises(TypeError, match="or a function that makes and returns it: each fit starts with a new one"):
+        TorchClassifier(torch.jit.script(dense()), max_iter=1).fit(X, y)
+
+
+@pytest.mark.parametrize("between", [(), (nn.Dropout(0.3),), (nn.BatchNorm1d(6),)], ids=["plain", "dropout", "norm"])
+def test_a_compiled_module_is_what_it_was_made_of(between):
+    def compiled():
+        return torch.compile(dense(*copy.deepcopy(between)), backend="eager")
+
+    X, y = data((4,), 33)  # a last batch of one row
+    plain, other = (
+        TorchClassifier(make, **PLAIN, max_iter=4, early_stopping=True, warm_start=True).fit(X, y).fit(X, y)
+        for make in (lambda: dense(*copy.deepcopy(between)), compiled)
+    )
+    np.testing.assert_allclose(other.predict_proba(X), plain.predict_proba(X), rtol=1e-5)
+    assert other.loss_curve_ == pytest.approx(plain.loss_curve_, rel=1e-5)
+    np.testing.assert_array_equal(copy.deepcopy(other).predict_proba(X), other.predict_proba(X))
 
 
 def test_what_the_user_passes_stays_as_it_is():

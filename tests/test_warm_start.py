@@ -5,6 +5,8 @@ import dataclasses
 import pickle
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 from scipy import sparse
 from sklearn.base import clone
@@ -476,3 +478,90 @@ def test_a_schedule_by_rows_seen_is_of_one_problem(name):
         model.fit(X[EVEN], Y[EVEN])
         assert model._optimizer.learning_rate == pytest.approx(0.01 / (model.t_ - before + 1) ** 0.5)
     assert model.t_ > before + 6 * 70
+
+
+# ---- names and labels of before --------------------------------------------------------------------------------------
+
+FRAME, NAMED = pd.DataFrame(X, columns=list("abcd")), np.array(["ne", "pe", "se"])[Y]
+ANSWERS = pd.DataFrame({"low": Y == 0, "high": Y > 1}).astype(int)
+
+
+def goings_on(model, X, y):
+    """The ways to go on with a model that was fitted, and to judge it by."""
+    others = {"early_stopping": True} if hasattr(model, "partial_fit") else {}
+    yield lambda: copy.deepcopy(model).fit(X, y)
+    if hasattr(model, "partial_fit"):
+        yield lambda: copy.deepcopy(model).partial_fit(X, y)
+    first = (FRAME, NAMED) if np.ndim(y) == 1 else (FRAME, ANSWERS)
+    yield lambda: copy.deepcopy(model).set_params(warm_start=False, **others).fit(*first, X_val=X, y_val=y)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "other, message",
+    [
+        (FRAME[list("badc")], "feature names should match.*same order"),
+        (FRAME.rename(columns={"a": "z"}), "feature names should match.*unseen at fit time.*z"),
+        (FRAME[list("abc")], "feature names should match.*now missing.*d"),
+        (pl.from_pandas(FRAME[list("badc")]), "feature names should match.*same order"),
+    ],
+    ids=["order", "names", "fewer", "Polars"],
+)
+def test_columns_are_those_of_before(name, other, message):
+    model = clone(MODELS[name]).set_params(max_iter=2).fit(FRAME, NAMED)
+    for go_on in goings_on(model, other, NAMED):
+        with pytest.raises(ValueError, match=f"(?s){message}"):
+            go_on()
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "labels, message",
+    [
+        (np.where(Y == 2, "te", NAMED), r"classes.*te"),
+        (Y, r"classes.*\[0 1 2\]"),
+        (np.array(["M1", "M2", "M3"])[Y], r"classes.*M1"),
+        (np.array(["2020", "2021", "2022"], dtype="M8[D]")[Y], r"classes.*2020-01-01"),
+    ],
+    ids=["a new one", "numbers", "all new", "dates"],
+)
+def test_classes_are_those_of_before(name, labels, message):
+    model = clone(MODELS[name]).set_params(max_iter=2).fit(FRAME, NAMED)
+    for go_on in goings_on(model, FRAME, labels):
+        with pytest.raises(ValueError, match=message):
+            go_on()
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda y: y.astype("U9"),
+        lambda y: y.astype(object),
+        lambda y: pd.Series(pd.Categorical(y, ["unused", "se", "pe", "ne"])),
+        lambda y: pl.Series(y).cast(pl.Enum(["se", "pe", "ne"])),
+    ],
+    ids=["longer", "objects", "categories", "Enum"],
+)
+def test_the_same_classes_in_another_form_or_order(name, kind):
+    model = clone(MODELS[name]).set_params(max_iter=2).fit(FRAME, NAMED)
+    found, expected = (copy.deepcopy(model).fit(FRAME[::-1], y[::-1]) for y in (kind(NAMED), NAMED))
+    np.testing.assert_array_equal(found.decision_function(FRAME), expected.decision_function(FRAME))
+    np.testing.assert_array_equal(found.classes_, ["ne", "pe", "se"])
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "mlp", "module"])
+@pytest.mark.parametrize("frame", [lambda y: y, pl.from_pandas], ids=["pandas", "Polars"])
+def test_label_indicators_are_those_of_before(name, frame):
+    model = clone(MODELS[name]).set_params(max_iter=2).fit(FRAME, frame(ANSWERS))
+    for other in (ANSWERS[["high", "low"]], ANSWERS.rename(columns={"low": "small"})):
+        for go_on in [*goings_on(model, FRAME, frame(other)), lambda y=other: model.score(FRAME, frame(y))]:
+            with pytest.raises(
+                ValueError, match=r"columns of `y(_val)?` are .* trained on \['low', 'high'\].*same order"
+            ):
+                go_on()
+    for same in (ANSWERS, ANSWERS.to_numpy()):
+        for go_on in goings_on(model, FRAME, same):
+            go_on()
+    cold = clone(model).set_params(warm_start=False).fit(FRAME, ANSWERS).fit(FRAME, ANSWERS[["high", "low"]])
+    assert cold.score(FRAME, ANSWERS[["high", "low"]]) > 0

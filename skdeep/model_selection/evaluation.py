@@ -132,7 +132,7 @@ class StackingParallel(Parallel):
                 f"Some candidates are trained one by one, as scikit-learn does it: {'; '.join(sorted(reasons))}. "
                 "Silence this with warnings.simplefilter('ignore', skdeep.model_selection.StackingWarning).",
                 StackingWarning,
-                stacklevel=6,
+                stacklevel=7,
             )
         seed = draw_seed()
         jobs = [delayed(_fit_and_score_stack)([tasks[i] for i in stack], seed, n_workers) for stack in stacks]
@@ -152,7 +152,7 @@ class StackingParallel(Parallel):
             f"n_jobs={self.n_jobs} is ignored: the workers would queue for one accelerator, each with a copy of the "
             "data. The stacks train one after another in this process.",
             UserWarning,
-            stacklevel=7,
+            stacklevel=8,
         )
         return Parallel(n_jobs=1)(jobs)
 

@@ -11,7 +11,9 @@ from sklearn.base import _fit_context
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.model_selection import _search
 
-from skdeep.model_selection.evaluation import StackingParallel, with_names
+from skdeep.base import BaseTorchClassifier
+from skdeep.labels import unboxed
+from skdeep.model_selection.evaluation import StackingParallel, final_step, with_names
 
 
 def _with_stacks(fit: Callable) -> Callable:
@@ -24,7 +26,20 @@ class _StackedSearch(_search.BaseSearchCV):
     """scikit-learn's search, whose candidates train as stacks."""
 
     # candidate estimators are not validated yet, as in scikit-learn
-    fit = _fit_context(prefer_skip_nested_validation=False)(_with_stacks(_search.BaseSearchCV.fit))
+    _fit = _fit_context(prefer_skip_nested_validation=False)(_with_stacks(_search.BaseSearchCV.fit))
+
+    @functools.wraps(_search.BaseSearchCV.fit)
+    def fit(self, X, y=None, **params):
+        return self._fit(X, self._unboxed(y), **params)
+
+    @functools.wraps(_search.BaseSearchCV.score)
+    def score(self, X, y=None, **params):
+        return super().score(X, self._unboxed(y), **params)
+
+    def _unboxed(self, y):
+        """What splits and metrics can make something of, for our classifiers."""
+        ours = isinstance(final_step(self.estimator), BaseTorchClassifier)
+        return y if y is None or not ours else unboxed(y)
 
 
 _NOTE = """

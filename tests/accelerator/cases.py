@@ -19,6 +19,8 @@ from contextlib import nullcontext
 from unittest.mock import patch
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import sklearn
 import torch
 from scipy import sparse
@@ -48,6 +50,9 @@ WEIGHT = np.random.default_rng(0).uniform(0.5, 2, len(Y))
 SOME = np.r_[np.zeros(20), np.ones(100)]
 HOLES = np.where((np.arange(len(X))[:, None] % 7 == 0) & (np.arange(X.shape[1]) == 5), np.nan, X)
 ROWS = sparse.csr_array(X)
+#: Columns that float32 cannot hold as they are: far from zero, and tiny.
+FAR = X * np.where(np.arange(X.shape[1]) % 4 == 1, 1e-30, 1) + np.where(np.arange(X.shape[1]) % 4 == 0, 1e7, 0)
+FRAME = pd.DataFrame(X).add_prefix("pixel ")
 
 
 def net(n_outputs, n_features):
@@ -223,6 +228,19 @@ for name, model in [
 ]:
     fits("data", f"{name} sparse", model, ROWS)
     fits("data", f"{name} of the device", model, there(SINGLE), there(Y))
+for name, model in [
+    ("softmax", Softmax(alpha="auto")),
+    ("softmax adam early", Softmax(alpha="auto", solver="adam", early_stopping=True)),
+    ("hinge sigmoid", Hinge(calibration="sigmoid")),
+    ("mlp", MLP(early_stopping=True)),
+    ("ensemble", Ensemble()),
+]:
+    fits("data", f"{name} far, float32", model.set_params(precision="float32"), FAR)
+    fits("data", f"{name} far, of the device", model, there(FAR.astype(np.float32)), there(Y))
+    fits("data", f"{name} frame", model, FRAME)
+fits("data", "torch frame", Torch(), FRAME)
+fits("data", "squares frame", Squares(), FRAME, X_val=FRAME, y_val=pd.Series(Y))
+fits("data", "mlp Polars frame", MLP(), pl.from_pandas(FRAME), pl.Series(Y), sample_weight=pd.Series(WEIGHT))
 fits("data", "squares sparse, n < d", Squares(), ROWS[:30], Y[:30])
 fits("data", "mlp wide indices", MLP(), sparse.csr_array((ROWS.data, ROWS.indices.astype(np.int64), ROWS.indptr)))
 fits("data", "mlp holes", MLP(), HOLES)
@@ -329,7 +347,7 @@ def auto(place):
     models = [(make(**device), X, 0) for make in (Softmax, Hinge, Squares, MLP, Ensemble)]
     models += [(MLP(**wide), X, 1 if emulator.KIND == "cuda" else 0)]
     models += [(MLP(**wide), ROWS, 1 if emulator.KIND == "cuda" else 0)]
-    models += [(MLP(**wide, precision="float32"), X, 1)]
+    models += [(MLP(**wide, precision="float32"), data, 1) for data in (X, FRAME, pl.from_pandas(FRAME))]
     found = []
     for model, data, uses_it in models:
         before = emulator.LOG.launches.total()
@@ -368,6 +386,16 @@ for name, model, options in [
     ("ensemble", Ensemble(), {"X": SINGLE}),
     ("ensemble sparse", Ensemble(), {"X": ROWS}),
     ("torch", Torch(), {}),
+    ("softmax far", Softmax(alpha="auto", precision="float32"), {"X": FAR}),
+    ("softmax far early, one batch", Softmax(alpha="auto", early_stopping=True, batch_size=120), {"X": FAR}),
+    ("mlp far", MLP(precision="float32", early_stopping=True), {"X": FAR}),
+    ("ensemble far", Ensemble(), {"X": FAR}),
+    ("softmax frame", Softmax(early_stopping=True), {"X": FRAME, "sample_weight": pd.Series(WEIGHT)}),
+    ("hinge frame", Hinge(), {"X": FRAME}),
+    ("mlp frame", MLP(early_stopping=True), {"X": FRAME}),
+    ("ensemble frame", Ensemble(), {"X": FRAME}),
+    ("torch frame", Torch(), {"X": FRAME}),
+    ("mlp Polars frame", MLP(), {"X": pl.from_pandas(FRAME)}),
 ]:
     fits("streamed", name, model, **options)
 
