@@ -63,6 +63,8 @@ class Progress:
         Why training ended before ``max_iter``; None if it did not.
     error : str or None
         Why the model cannot be used, if so.
+    astray : str or None
+        Why it should not be used, if so.
     params : list of Tensor or None
         The parameters (and the network's buffers) at the end, the best ones if a score was watched; each (1, ...).
     generator : numpy.random.Generator
@@ -91,6 +93,7 @@ class Progress:
     stopped: str | None = None
     interrupted: bool = False
     error: str | None = None
+    astray: str | None = None
     params: list[Tensor] | None = None
     optimizer_state: dict = field(default_factory=dict)
     generator: np.random.Generator | None = None
