@@ -580,6 +580,19 @@ def test_a_scoring_that_cannot_judge_the_labels(name, scoring, y, message, no_tr
         model.fit(X, y)
 
 
+@pytest.mark.parametrize("name", MULTILABEL)
+@pytest.mark.parametrize("scoring", ["neg_log_loss", "d2_log_loss_score"])
+def test_answers_to_several_questions_are_no_classes(name, scoring, no_training):
+    """Their probabilities need not sum to one; scikit-learn at most warns, and of two labels sees one."""
+    one_each = np.eye(3, dtype=int)[THREE]  # as it may be by chance
+    for y, message in ((LABELS, "takes the probabilities of two labels for those of two"), (one_each, "sum to one")):
+        with pytest.raises(ValueError, match=f"scoring='{scoring}' cannot judge these labels: .*{message}"):
+            MAKE[name](early_stopping=True, scoring=scoring).fit(X, y)
+        for other in ("roc_auc", "average_precision", "f1_macro"):
+            with pytest.raises(AssertionError, match="training began"):
+                MAKE[name](early_stopping=True, scoring=other).fit(X, y, X_val=X, y_val=y)
+
+
 @pytest.mark.parametrize("name", [name for name in MAKE if name != "ensemble"])
 @pytest.mark.parametrize("early_stopping", [True, False])
 def test_a_scoring_that_is_not_defined(name, early_stopping, no_training):

@@ -287,6 +287,8 @@ def suited(case: Case) -> Case:
         case = {key: value for key, value in case.items() if key not in _ROUGH}
         if case.get("values") not in (None, "ties"):
             del case["values"]
+        if case.get("weights") == "wild":  # rows of no weight are beyond the digits of the others
+            del case["weights"]
         if "max_iter" in PARAMETERS[case["estimator"]] and case.get("solver") in ("sgd", None, "adam", "adamw"):
             case["max_iter"] = min(20, get(case, "max_iter"))
         if get(case, "solver") in ("adam", "adamw"):
@@ -298,10 +300,13 @@ def suited(case: Case) -> Case:
             key: value for key, value in case.items() if key not in {"early_stopping", "calibration", "standardize"}
         }
     if relation == "units":
-        unfit = {"alpha", "fit_intercept", "penalty"} if "penalty" in options_of(case["estimator"]) else set()
+        unfit = {"dropout", "stochastic_depth"}  # the order of rows that are all one batch follows from their values
+        if "penalty" in options_of(case["estimator"]):
+            unfit |= {"alpha", "fit_intercept", "penalty"}
         case = {key: value for key, value in case.items() if key not in unfit | {"container"}}
     if relation == "weights times four":
-        case["calibration"] = None  # Platt's prior is of one row
+        # a weight counts rows, down to the smallest where that is less than one: for priors, and for what is divided
+        case["calibration"], case["early_stopping"] = None, False
         if get(case, "alpha") == "auto":
             case["alpha"] = 0.01
     options = options_of(case["estimator"])

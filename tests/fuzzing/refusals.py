@@ -13,6 +13,18 @@ def may_refuse(case: Case, data: Data) -> bool:
     return any(reason(case, data) for reason in _REASONS)
 
 
+def usable(values: np.ndarray, case: Case, data: Data) -> bool:
+    """Whether no value of some rows is infinite, or missing where the estimator needs it."""
+    takes_nan = parameters(case).get("standardize") and case["estimator"].startswith("MLP")
+    takes_nan = takes_nan and data.container not in SPARSE
+    return not (np.isinf(values).any() or (np.isnan(values).any() and not takes_nan))
+
+
+def may_refuse_new(case: Case, data: Data) -> bool:
+    """Whether predictions for the new rows may be refused."""
+    return not usable(data.new, case, data) or _extreme_numbers(case, data) or _ill_conditioned(case, data)
+
+
 def _is_deep(case: Case) -> bool:
     return case["estimator"] in MULTILABEL - {"SigmoidClassifier"}
 
@@ -31,10 +43,8 @@ def _no_positive_weight(case, data):
 
 
 def _missing_or_infinite(case, data):
-    values = np.concatenate([data.values, data.new])
-    takes_nan = parameters(case).get("standardize") and case["estimator"].startswith("MLP")
-    takes_nan = takes_nan and data.container not in SPARSE
-    return bool(np.isinf(values).any() or (np.isnan(values).any() and not takes_nan))
+    watched = get(case, "validation") is not None and not usable(data.new, case, data)
+    return watched or not usable(data.values, case, data)
 
 
 def _extreme_numbers(case, data):
