@@ -107,7 +107,7 @@ class EncodingMixin:
         if class_weight is None:
             return None
         if codes.ndim == 2:
-            return weights_of_labels(class_weight, codes)
+            return weights_of_labels(class_weight, codes, sample_weight)
         if isinstance(class_weight, list):
             raise ValueError("class_weight is a list, one dictionary per label, for label indicators only.")
         if not isinstance(class_weight, str):

@@ -17,6 +17,7 @@ from sklearn import model_selection as reference
 from sklearn.metrics import f1_score, make_scorer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import compute_sample_weight
 
 from skdeep import (
     HingeClassifier,
@@ -31,7 +32,7 @@ from skdeep import model_selection as stacked
 from skdeep.batching import Batches
 from skdeep.closed_form import Ridge
 from skdeep.conversion import floats
-from skdeep.labels import weights_of_classes
+from skdeep.labels import weights_of_classes, weights_of_labels
 from skdeep.model_selection import one_standard_error
 
 pytestmark = pytest.mark.filterwarnings(
@@ -348,6 +349,26 @@ def test_a_label_may_be_absent():
     model = SigmoidClassifier(max_iter=50, class_weight=[{1: 3}, {1: 3}]).fit(X, y)
     expected = SigmoidClassifier(max_iter=50).fit(X, y, sample_weight=1.0 + 2 * y[:, 0])
     np.testing.assert_allclose(model.coef_, expected.coef_, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name in MULTILABEL if name != "ensemble"])  # whose folds follow from weights
+def test_balanced_labels_are_counted_by_weight(name):
+    counts = np.random.default_rng(1).integers(0, 4, N)
+    often = np.repeat(np.arange(N), counts)
+    factors = compute_sample_weight("balanced", LABELS[often])
+    np.testing.assert_allclose(weights_of_labels("balanced", LABELS, counts)[often], factors)
+    np.testing.assert_allclose(weights_of_labels("balanced", LABELS), compute_sample_weight("balanced", LABELS))
+    params = {"batch_size": 1000, "random_state": 0, "precision": "float64"}
+    weighted = MAKE[name](class_weight="balanced", **params)
+    repeated = MAKE[name](class_weight="balanced", **params).fit(X[often], LABELS[often])
+    scores = weighted.fit(X, LABELS, sample_weight=counts).decision_function(X)
+    np.testing.assert_allclose(scores, repeated.decision_function(X), atol=1e-5)
+
+
+def test_balanced_labels_without_one_answer():
+    never = np.column_stack([LABELS[:, 0], np.zeros(N, dtype=int)])
+    np.testing.assert_allclose(weights_of_labels("balanced", never), compute_sample_weight("balanced", never))
+    np.testing.assert_array_equal(weights_of_labels("balanced", LABELS[:4], np.zeros(4)), np.ones(4))
 
 
 @pytest.mark.parametrize("name", ["softmax", "sigmoid", "hinge", "least squares"])

@@ -166,10 +166,10 @@ _LINEAR = {
 _CROSS_ENTROPY = _LINEAR | {"label_smoothing": _of(0.08, 0.0, 0.1, 1.0)}
 _DEEP = _SHARED | {
     "alpha": _of(0.25, 0.01, 0.0, 1.0, 1e-6, 100.0),
-    "learning_rate_init": _of(0.2, 0.003, 0.05, 1.0, 1e-5, 50.0),
+    "learning_rate_init": _of(0.4, 0.003, 0.05, 0.05, 0.05, 1.0, 1e-5, 50.0),
     "learning_rate": _of(0.15, "cosine", "constant", "invscaling", "adaptive"),
     "solver": _of(0.35, "adam", "lbfgs", "sgd", "adamw"),
-    "max_iter": _of(0.9, 3, 1, 2, 5, 8, 12, 20, 60),
+    "max_iter": _of(0.9, 3, 1, 2, 5, 8, 12, 20, 60, 200, 200),
 }
 _PERCEPTRON = _DEEP | {
     "hidden_layer_sizes": _of(0.5, [4], [], [3, 3], [1], [5, 2, 5], 6),

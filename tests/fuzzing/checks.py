@@ -266,6 +266,11 @@ def total_weight(estimator, data: Data) -> np.ndarray:
         return weight
     from sklearn.utils import compute_class_weight, compute_sample_weight
 
+    if data.codes.ndim == 2 and estimator.class_weight == "balanced":
+        for yes in data.codes.T == 1:
+            share = np.where(yes, np.average(yes, weights=data.weight), np.average(~yes, weights=data.weight))
+            weight = weight / np.where((share > 0) & (share < 1), 2 * share, 1)
+        return weight
     if data.codes.ndim == 2:
         return weight * compute_sample_weight(estimator.class_weight, data.codes)
     labels = np.asarray(data.y)
@@ -389,8 +394,10 @@ def _had_a_chance(estimator, case: Case, data: Data, caught: list) -> bool:
     """Whether training was long enough, by settings that lead to an optimum, on weights that mean what they say."""
     name, solver = case["estimator"], get(case, "solver")
     one_class = len(estimator.classes_) < 2
-    if one_class or estimator.early_stopping or getattr(estimator, "label_smoothing", 0) or caught:
+    if one_class or estimator.early_stopping or getattr(estimator, "label_smoothing", 0):
         return False
+    if not all(str(warning.message).startswith("Training led away") for warning in caught):
+        return False  # the user knows
     weight = total_weight(estimator, data)
     if not (weight > 0).any() or weight[weight > 0].min() < 1e-6:
         return False
@@ -400,15 +407,19 @@ def _had_a_chance(estimator, case: Case, data: Data, caught: list) -> bool:
         return False
     if solver == "exact":
         return True
-    enough = estimator.max_iter >= (60 if case["estimator"] in _DEEP else 200)
+    raw = name == "TorchClassifier" or not estimator.standardize
+    raw = raw and (get(case, "scale") != 1.0 or get(case, "mean") > 3 or get(case, "values") == "outlier")
     if getattr(estimator, "solver_", solver) == "lbfgs":
-        return enough and get(case, "max_fun") == 15000 and get(case, "tol") <= 1e-3
-    if not _UNTUNED.isdisjoint(case):
+        enough = estimator.max_iter >= (60 if name in _DEEP else 200)
+        return enough and get(case, "max_fun") == 15000 and get(case, "tol") <= 1e-3 and not (raw and name in _DEEP)
+    if raw or not (_UNTUNED - {"learning_rate_init"} if name in _DEEP else _UNTUNED).isdisjoint(case):
         return False
-    if name == "TorchClassifier" or (solver == "sgd" and name.startswith("MLP")):
-        return False  # at the default rates, this takes longer
-    if name.startswith("MLP") and (estimator.dropout or estimator.stochastic_depth):
-        return False
-    if name.startswith("MLP") and not estimator.standardize:
-        return False
-    return enough and (getattr(estimator, "standardize", True) or get(case, "scale") == 1.0)
+    if name not in _DEEP:
+        return estimator.max_iter >= 200
+    noisy = get(case, "module") in ("dropout", "batch norm") if name == "TorchClassifier" else _is_noisy(estimator)
+    long = estimator.max_iter >= 200 and estimator.learning_rate_init == 0.05  # the default rate is for more steps
+    return long and not noisy and solver != "sgd" and estimator.alpha <= 1
+
+
+def _is_noisy(network) -> bool:
+    return bool(network.dropout or network.stochastic_depth or network.normalization == "batch")
