@@ -377,7 +377,7 @@ class FittingMixin(StartsMixin, OutcomeMixin, EncodingMixin, PredictionMixin, Ba
         for state, p, rate, total in zip(states, progress, rates, mean_weight * n_rows, strict=True):
             if max_iter == horizon < min(self.max_iter, p.max_iter):
                 p.stopped = p.stopped or f"The learning rate came to its end after {horizon} epochs."
-            state.reduction = p.optimizer_state["learning_rate"] / rate
+            state.reduction, state.loss_to_beat = p.optimizer_state["learning_rate"] / rate, p.loss_to_beat
             state.epochs += p.n_iter
             state.seen += total
             state.generator = p.generator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -251,7 +252,8 @@ class TrainingState:
     ``split_seed`` chooses the rows held out. ``trained`` is how many epochs of one solver and problem are behind the
     parameters, 0 if that is not known; ``problem`` tells problems apart, and ``seen_before`` rows were seen on others.
     ``epochs`` have been done of the present schedule, ``reduction`` is what "adaptive" has multiplied the learning rate
-    by, ``learning_rate`` is the rate of the next step, ``seen`` the weight of the rows of earlier calls of partial_fit.
+    by, ``learning_rate`` is the rate of the next step, ``seen`` the weight of the rows of earlier calls of partial_fit;
+    ``loss_to_beat`` is what an epoch must improve on.
     """
 
     generator: np.random.Generator
@@ -266,6 +268,7 @@ class TrainingState:
     reduction: float = 1.0
     learning_rate: float = 0.0
     seen: float = 0.0
+    loss_to_beat: float = math.inf
 
     def renewed(self) -> TrainingState:
         """What a warm fit takes over of it: the schedule, and what was measured of the data, begin anew."""

@@ -138,6 +138,7 @@ class StartsMixin:
             progress.samples = getattr(self, "t_", 0) - state.seen_before
         if going_on and incremental:
             progress.no_improvement = getattr(self, "_no_improvement_count", 0)
+            progress.loss_to_beat = state.loss_to_beat
             best_loss = getattr(self, "best_loss_", None)
             progress.best_loss = math.inf if best_loss is None else best_loss
         return progress

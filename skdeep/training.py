@@ -53,6 +53,8 @@ class Progress:
         The epoch of this run that `params` are of, if a score is watched; 0 is the start.
     samples, earlier : int
         Rows seen, over all runs on this problem, and on others before.
+    best_loss, loss_to_beat : float
+        The lowest training loss, and the lowest since "adaptive" last divided the learning rate.
     best_score, best_validation_loss : float
         Of the model that is kept: the best epoch, or the start.
     run_score, run_validation_loss : float
@@ -83,6 +85,7 @@ class Progress:
     start_score: float = -math.inf
     no_improvement: int = 0
     best_loss: float = math.inf
+    loss_to_beat: float = math.inf
     best_score: float = -math.inf
     best_validation_loss: float = math.inf
     run_score: float = -math.inf
@@ -115,8 +118,8 @@ class Progress:
             if best:
                 self.best_score, self.best_validation_loss, self.kept_iter = score, validation_loss, self.n_iter
         else:
-            improved, best = loss < self.best_loss - self.tol, loss < self.best_loss
-            self.best_loss = min(self.best_loss, loss)
+            improved, best = loss < self.loss_to_beat - self.tol, loss < self.best_loss
+            self.best_loss, self.loss_to_beat = min(self.best_loss, loss), min(self.loss_to_beat, loss)
         self.no_improvement = 0 if improved else self.no_improvement + 1
         return best
 
@@ -420,7 +423,8 @@ def _end_of_epoch(stack, plan, epoch, objective, scores, losses, observer) -> bo
             reason = f"{what} did not improve more than tol={p.tol:f} for {p.n_iter_no_change:.0f} consecutive epochs."
             if plan.schedule == "adaptive" and stack.optimizer.learning_rate[m] > _MIN_ADAPTIVE_RATE:
                 stack.optimizer.learning_rate[m] /= 5
-                p.no_improvement = 0
+                # an earlier epoch may have passed by a lower loss, which would end training far from it on the way back
+                p.no_improvement, p.loss_to_beat = 0, p.loss_curve[-1]
             else:
                 p.stopped = reason
         elif p.n_iter >= p.max_iter:

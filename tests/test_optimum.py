@@ -8,11 +8,12 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine, make_moons
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
+from skdeep import HingeClassifier, MLPClassifierTorch, SigmoidClassifier, SoftmaxClassifier
 from skdeep.activations import ACTIVATIONS
 
 DATA = {"iris": load_iris, "wine": load_wine, "breast_cancer": load_breast_cancer, "digits": load_digits}
@@ -230,3 +231,16 @@ def test_the_same_fit_as_mlpclassifier_from_the_same_start(solver, atol):
     for a, b in zip(ours.coefs_, theirs.coefs_, strict=True):
         np.testing.assert_allclose(a, b, atol=atol)
     np.testing.assert_allclose(ours.loss_, theirs.loss_, atol=atol)
+
+
+@pytest.mark.parametrize("cls", [SoftmaxClassifier, SigmoidClassifier])
+@pytest.mark.parametrize("n_rare, n", [(1, 20), (1, 40), (2, 100), (3, 500)])
+def test_momentum_past_a_rare_class_is_taken_back(cls, n_rare, n):
+    """One coefficient is free, the intercept: it is where the class frequencies are, however far it overshot before."""
+    y = (np.arange(n) < n_rare).astype(int)
+    X = np.random.default_rng(0).integers(0, 3, (n, 4)).astype(float)
+    model = cls(penalty="l1", alpha=1.0, max_iter=1000, random_state=0).fit(X, y)
+    assert not model.coef_.any()
+    frequency = y.mean()
+    entropy = -frequency * np.log(frequency) - (1 - frequency) * np.log(1 - frequency)
+    assert log_loss(y, model.predict_proba(X)) < 1.05 * entropy
