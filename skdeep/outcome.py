@@ -65,12 +65,6 @@ class OutcomeMixin:
         if progress.interrupted:
             message = f"after {progress.n_iter} epochs; the model keeps the best weights so far."
             warnings.warn(f"Training interrupted by user {message}", stacklevel=7)
-        elif progress.astray is not None:
-            advice = "scale the columns of X (StandardScaler)"
-            if self.solver_ != "lbfgs":
-                advice = f"Lower learning_rate_init, set max_grad_norm, or {advice}"
-            message = f"Training led away from the optimum: {progress.astray}. {advice[0].upper()}{advice[1:]}."
-            warnings.warn(message, ConvergenceWarning, stacklevel=7)
         elif progress.stopped is None and (finding := self._distance_from_convergence(progress)):
             if self.solver_ == "lbfgs":
                 advice = "Increase max_iter or max_fun, or scale the columns of X."
@@ -78,6 +72,13 @@ class OutcomeMixin:
                 advice = "Increase max_iter, raise learning_rate_init, or accept it with a larger tol."
             message = f"Maximum iterations ({self.max_iter}) reached and the optimization hasn't converged yet"
             warnings.warn(f"{message}: {finding} (tol={self.tol:g}). {advice}", ConvergenceWarning, stacklevel=7)
+        elif progress.astray is not None:
+            advice = "Scale the columns of X (StandardScaler)"
+            if self.solver_ != "lbfgs":
+                risen = progress.loss_curve[-1] > progress.loss_curve[0]
+                steps = "lower learning_rate_init" if risen else "change learning_rate_init, increase max_iter"
+                advice = f"{advice}, or {steps}"
+            warnings.warn(f"Training came to nothing: {progress.astray}. {advice}.", ConvergenceWarning, stacklevel=7)
 
     def _distance_from_convergence(self, progress: Progress) -> str | None:
         """What was still moving at the end; None if nothing was."""

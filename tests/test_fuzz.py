@@ -44,6 +44,47 @@ FOUND = [
     {"estimator": "SoftmaxClassifier", "values": "zeros", "alpha": 0.0, "fit_intercept": False},
     {"estimator": "MLPClassifierTorch", "container": "strided", "relation": "row by row"},
     {"estimator": "HingeClassifier", "weights": "tiny", "solver": "lbfgs", "loss": "squared_hinge"},
+    # weights that grew with each step, and were kept
+    {"estimator": "MLPClassifierTorch", "columns": 2, "container": "float32", "weights": "tiny", "solver": "sgd"},
+    {"estimator": "MLPClassifierTorch", "weights": "tiny", "solver": "sgd"},
+    {"estimator": "MLPEnsembleClassifier", "classes": 3, "labels": "indicators", "scoring": "neg_log_loss"},
+    # other bits after a pickle, for products round by the strides of an axis of one entry
+    {
+        "estimator": "MLPClassifierTorch",
+        "data_seed": 110,
+        "rows": 60,
+        "columns": 2,
+        "mean": 1e12,
+        "classes": 4,
+        "story": "warm after pickle",
+        "batch_size": 1,
+        "random_state": 1,
+        "max_iter": 8,
+        "hidden_layer_sizes": [1],
+        "activation": "leaky_relu",
+    },
+    # balanced labels counted rows without weight
+    {
+        "estimator": "SigmoidClassifier",
+        "rows": 5,
+        "labels": "indicators",
+        "relation": "zero weights",
+        "class_weight": "balanced",
+    },
+    # a direction in which X differs by its rounding alone
+    {"estimator": "LeastSquaresClassifier", "rows": 5, "columns": 3, "values": "collinear", "mean": 1e6, "alpha": 0.0},
+    {
+        "estimator": "LeastSquaresClassifier",
+        "data_seed": 53,
+        "columns": 15,
+        "classes": 4,
+        "weights": "wild",
+        "class_weight": "balanced",
+    },
+    {"estimator": "TorchClassifier", "rows": 40, "weights": "a class of zeros", "early_stopping": True},
+    # Platt's slope from scores that hardly differ
+    {"estimator": "SigmoidClassifier", "data_seed": 75, "rows": 300, "values": "constant", "calibration": "sigmoid"}
+    | {"penalty": "l1", "alpha": 0.0},
 ]
 
 

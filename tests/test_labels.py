@@ -371,6 +371,19 @@ def test_balanced_labels_without_one_answer():
     np.testing.assert_array_equal(weights_of_labels("balanced", LABELS[:4], np.zeros(4)), np.ones(4))
 
 
+@each_estimator
+def test_balanced_weights_that_overflow(name, no_training):
+    weight = np.where(BINARY, 1e-200, 1e200)
+    with pytest.raises(ValueError, match="class_weight times sample_weight overflows: some classes"):
+        MAKE[name](class_weight="balanced").fit(X, BINARY, sample_weight=weight)
+
+
+@pytest.mark.parametrize("name", ["mlp", "module"])
+def test_nothing_of_a_class_without_weight_is_held_out(name):
+    model = MAKE[name](early_stopping=True).fit(X, BINARY, sample_weight=1.0 - BINARY)
+    assert len(model.classes_) == 2 and np.isfinite(model.predict_proba(X)).all()
+
+
 @pytest.mark.parametrize("name", ["softmax", "sigmoid", "hinge", "least squares"])
 def test_no_weight_but_for_one_class(name, no_training):
     for arguments in ({"class_weight": {0: 1, 1: 0}}, {"class_weight": {0: 0, 1: 2}}):

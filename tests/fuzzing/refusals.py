@@ -68,10 +68,12 @@ def _ill_conditioned(case, data):
 def _penalty_on_tiny_columns(case, data):
     """A given alpha is of the columns as they are: it may leave nothing of tiny ones."""
     params = parameters(case)
-    if params.get("penalty") is None or params["alpha"] == "auto":
+    other = get(case, "story") == "warm with other parameters"
+    if params.get("penalty") is None or (params["alpha"] == "auto" and not other):
         return False
     sizes = np.std(data.values[data.weight > 0], axis=0)
-    sizes, strength = sizes[sizes > 0], 10 * max(params["alpha"], params["alpha"] ** 0.5)
+    alpha = max(0.0 if params["alpha"] == "auto" else params["alpha"], 0.1 if other else 0.0)
+    sizes, strength = sizes[sizes > 0], 10 * max(alpha, alpha**0.5)
     return bool(sizes.size) and (sizes.max() < 1e-4 * strength or sizes.min() < 1e-14 * strength)
 
 
