@@ -19,7 +19,7 @@ from skdeep.prediction import PredictionMixin
 
 @pytest.mark.parametrize("estimator", cases.PARAMETERS)
 def test_a_fit_is_refused_or_right(estimator):
-    @settings(max_examples=40, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=30, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(cases.cases(estimator))
     def check(case):
         examine(case)
