@@ -39,11 +39,6 @@ _KNOWN_WARNINGS = (
 
 #: Steps that a fit takes at most, so that an example takes milliseconds.
 _MAX_STEPS = 200
-#: Parameters of first-order training whose defaults lead somewhere; of other values, nothing can be promised.
-_UNTUNED = set(
-    "learning_rate learning_rate_init power_t warmup_epochs max_grad_norm momentum beta_1 beta_2 epsilon tol "
-    "n_iter_no_change".split()
-)
 _DEEP = {"MLPClassifierTorch", "MLPEnsembleClassifier", "TorchClassifier"}
 
 
@@ -419,13 +414,21 @@ def _had_a_chance(estimator, case: Case, data: Data, caught: list) -> bool:
         return enough and get(case, "max_fun") == 15000 and get(case, "tol") <= 1e-3 and not (raw and name in _DEEP)
     if solver == "adamw" and (get(case, "alpha") == "auto" or get(case, "alpha") > 0.01):
         return False  # its decay is no part of the objective, by which it is stopped
-    if raw or not (_UNTUNED - {"learning_rate_init"} if name in _DEEP else _UNTUNED).isdisjoint(case):
+    if raw or _is_untuned(estimator, case):
         return False
     if name not in _DEEP:
-        return estimator.max_iter >= 200
+        return estimator.max_iter >= 200 and "learning_rate_init" not in case
     noisy = get(case, "module") in ("dropout", "batch norm") if name == "TorchClassifier" else _is_noisy(estimator)
     long = estimator.max_iter >= 200 and estimator.learning_rate_init == 0.05  # the default rate is for more steps
     return long and not noisy and solver != "sgd" and estimator.alpha <= 1
+
+
+def _is_untuned(estimator, case: Case) -> bool:
+    """Whether first-order training has parameters beside their defaults that need not lead anywhere."""
+    params = {"warmup_epochs", "max_grad_norm"}
+    params |= {"momentum"} if estimator.solver_ == "sgd" else {"beta_1", "beta_2", "epsilon"}
+    short = get(case, "tol") > 1e-3 or get(case, "n_iter_no_change") == 1
+    return short or not params.isdisjoint(case) or get(case, "learning_rate") in ("constant", "invscaling")
 
 
 def _is_noisy(network) -> bool:

@@ -103,7 +103,8 @@ def _kinks(case, data):
     if solver not in ("lbfgs", "exact"):
         return False
     params = parameters(case)
-    return params.get("loss") == "hinge" or params.get("penalty") in ("l1", "elasticnet")
+    kinks = params.get("loss") == "hinge" or params.get("multi_class") == "crammer_singer"
+    return kinks or params.get("penalty") in ("l1", "elasticnet")
 
 
 def _solver_and_others(case, data):
