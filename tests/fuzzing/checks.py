@@ -343,12 +343,22 @@ def constant_loss(estimator, codes: np.ndarray, weight: np.ndarray, n_outputs: i
 
 
 def check_bar(estimator, case: Case, data: Data, found: dict, caught: list) -> str | None:
-    """Check that training was not in vain, where it had a chance; which bar was demanded."""
-    if not _had_a_chance(estimator, case, data, caught):
-        return None
-    weight = total_weight(estimator, data)
-    scores = found["decision_function"]
+    """Check that training was not in vain, where it had a chance, and else is said to have been; which bar was met."""
+    weight, scores = total_weight(estimator, data), found["decision_function"]
     n_outputs = scores.reshape(len(scores), -1).shape[1]
+    minimised = not (estimator.early_stopping or getattr(estimator, "label_smoothing", 0))
+    minimised = minimised and len(estimator.classes_) > 1 and bool((weight > 0).any())
+    silent = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
+    silent &= case["estimator"] != "MLPEnsembleClassifier" and not _is_noisy(estimator, case)
+    if silent and minimised and estimator.calibration != "sigmoid":  # which is in the scores
+        reached, bar = (own_loss(estimator, s, data.codes, weight) for s in (scores, np.zeros_like(scores)))
+        demand(
+            reached <= 1.06 * bar + 1e-6,
+            "a training loss above that of scores of zero, without a word",
+            f"{reached:.4g}, scores of zero have {bar:.4g}",
+        )
+    if not minimised or not _had_a_chance(estimator, case, data, caught):
+        return "scores of zero" if silent and minimised else None
     # a loss that is all but zero: it is ended by tol, or comes down as slowly as an intercept rises
     almost = 0.05 if case["estimator"] in _DEEP else 1e-6 + 10 * get(case, "tol")
     if estimator.calibration is not None:
@@ -393,13 +403,10 @@ def check_bar(estimator, case: Case, data: Data, found: dict, caught: list) -> s
 def _had_a_chance(estimator, case: Case, data: Data, caught: list) -> bool:
     """Whether training was long enough, by settings that lead to an optimum, on weights that mean what they say."""
     name, solver = case["estimator"], get(case, "solver")
-    one_class = len(estimator.classes_) < 2
-    if one_class or estimator.early_stopping or getattr(estimator, "label_smoothing", 0):
-        return False
-    if not all(str(warning.message).startswith("Training came to nothing") for warning in caught):
+    if any(str(warning.message).startswith(("Maximum iterations", "The scores of rows")) for warning in caught):
         return False  # the user knows
     weight = total_weight(estimator, data)
-    if not (weight > 0).any() or weight[weight > 0].min() < 1e-6:
+    if weight[weight > 0].min() < 1e-6:
         return False
     if estimator.precision == "bfloat16":
         return False
@@ -418,9 +425,8 @@ def _had_a_chance(estimator, case: Case, data: Data, caught: list) -> bool:
         return False
     if name not in _DEEP:
         return estimator.max_iter >= 200 and "learning_rate_init" not in case
-    noisy = get(case, "module") in ("dropout", "batch norm") if name == "TorchClassifier" else _is_noisy(estimator)
     long = estimator.max_iter >= 200 and estimator.learning_rate_init == 0.05  # the default rate is for more steps
-    return long and not noisy and solver != "sgd" and estimator.alpha <= 1
+    return long and not _is_noisy(estimator, case) and solver != "sgd" and estimator.alpha <= 1
 
 
 def _is_untuned(estimator, case: Case) -> bool:
@@ -431,5 +437,10 @@ def _is_untuned(estimator, case: Case) -> bool:
     return short or not params.isdisjoint(case) or get(case, "learning_rate") in ("constant", "invscaling")
 
 
-def _is_noisy(network) -> bool:
-    return bool(network.dropout or network.stochastic_depth or network.normalization == "batch")
+def _is_noisy(estimator, case: Case) -> bool:
+    """Whether the network of an epoch is not that of predictions."""
+    if case["estimator"] == "TorchClassifier":
+        return get(case, "module") in ("dropout", "batch norm")
+    if case["estimator"] not in _DEEP:
+        return False
+    return bool(estimator.dropout or estimator.stochastic_depth or estimator.normalization == "batch")
