@@ -19,7 +19,7 @@ from skdeep.prediction import PredictionMixin
 
 @pytest.mark.parametrize("estimator", cases.PARAMETERS)
 def test_a_fit_is_refused_or_right(estimator):
-    @settings(max_examples=30, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=20, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(cases.cases(estimator))
     def check(case):
         examine(case)
@@ -111,6 +111,10 @@ def upside_down(self, network, model, dtype, space, original=SoftmaxClassifier._
     return {name: -value for name, value in original(self, network, model, dtype, space).items()}
 
 
+def faint(self, network, model, dtype, space, original=SoftmaxClassifier._learned):
+    return {name: value / 100 for name, value in original(self, network, model, dtype, space).items()}
+
+
 def moves_torch(self, network, progress, *rest, original=FittingMixin._conclude):
     torch.rand(1)
     original(self, network, progress, *rest)
@@ -154,7 +158,8 @@ def counts_all(cls, rows, subsets, weights, known=None, original=Columns.of_mode
 
 PLANTED = {
     "probabilities do not sum to one": ("SoftmaxClassifier", PredictionMixin, "_probabilities", unfair, {}),
-    "constant scores": ("SoftmaxClassifier", SoftmaxClassifier, "_learned", upside_down, {}),
+    "scores of zero": ("SoftmaxClassifier", SoftmaxClassifier, "_learned", upside_down, {}),
+    "constant scores": ("SoftmaxClassifier", SoftmaxClassifier, "_learned", faint, {}),
     "global state": ("MLPClassifierTorch", MLPClassifierTorch, "_conclude", moves_torch, {}),
     "earlier fit leaves": (
         "LeastSquaresClassifier",

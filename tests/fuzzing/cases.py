@@ -169,7 +169,7 @@ _DEEP = _SHARED | {
     "learning_rate_init": _of(0.4, 0.003, 0.05, 0.05, 0.05, 1.0, 1e-5, 50.0),
     "learning_rate": _of(0.15, "cosine", "constant", "invscaling", "adaptive"),
     "solver": _of(0.35, "adam", "lbfgs", "sgd", "adamw"),
-    "max_iter": _of(0.9, 3, 1, 2, 5, 8, 12, 20, 60, 200, 200),
+    "max_iter": _of(0.9, 3, 1, 2, 5, 8, 12, 20, 60, 200),
 }
 _PERCEPTRON = _DEEP | {
     "hidden_layer_sizes": _of(0.5, [4], [], [3, 3], [1], [5, 2, 5], 6),
