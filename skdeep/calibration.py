@@ -3,7 +3,7 @@ r"""How scores become probabilities, fitted on scores and classes.
 Temperature: :math:`p = \mathrm{softmax}(s / T)` (the sigmoid of s / T for two classes), with one T > 0. Sigmoid
 (Platt scaling): :math:`\sigma(a_c s_c + b_c)` per class, normalised, with :math:`a_c > 0`. Both minimise a convex
 log-loss, with a prior against certainty on scores that happen to be separable: half an observation more, whose label
-may be any (of Platt's sigmoid, which has an offset, as often as the rows have it), and Platt's targets.
+may be any, and Platt's targets.
 
 References
 ----------
@@ -167,9 +167,8 @@ def fit_sigmoid(
     weight : ndarray of shape (n,), default=None
         In numbers of observations.
     own : tuple of ndarray (m, C) and ndarray (m,), default=None
-        The further observation (`doubt`), of either answer as often as the rows have it, with scores by the model that
-        is to be calibrated. It keeps slopes from being too large where the other models' scores happen to be much
-        smaller, or hardly differ. None leaves it out.
+        The further observation (`doubt`), of either answer, with scores by the model that is to be calibrated. It keeps
+        slopes from being too large where the other models' scores happen to be much smaller. None leaves it out.
 
     Returns
     -------
@@ -193,7 +192,7 @@ def fit_sigmoid(
         target = np.where(positive, (n_plus + 1) / (n_plus + 2), 1 / (n_minus + 2))
         unit = float(np.abs(scores[:, c]).max()) or 1.0
         parts = [(scores[part, c], target[part], observed[part]) for part in _chunks(len(codes))]
-        parts += [(own_scores[part, c], n_plus / (n_plus + n_minus), share[part]) for part in _chunks(len(share))]
+        parts += [(own_scores[part, c], 0.5, share[part]) for part in _chunks(len(share))]
 
         def objective(x, parts=parts, unit=unit):
             value, gradient, hessian = 0.0, np.zeros(2), np.zeros((2, 2))

@@ -48,11 +48,13 @@ class OutcomeMixin:
         for m, p in enumerate(progress):
             if p.error is not None or p.params is None or p.watch_score or p.loss_curve[-1] <= limit:
                 continue
+            first, last = p.loss_curve[0], p.loss_curve[-1]
+            if p.stopped is None and (last < first or (last == first and last < 100 * limit)):
+                continue  # still on its way: the user is told that
             whole = problem if problem.subset is None else problem.take(problem.subset)
             monitor = make_monitor([whole], loss, "loss", self._labels, self._fitted_copy)
             own = np.array([m])
             (reached,) = monitor(network.select(own).with_params(p.params), own)[1].tolist()
-            first, last = p.loss_curve[0], p.loss_curve[-1]
             if not reached <= float(np.finfo(float_dtype(problem.X)).max) ** 0.5:  # predictions would overflow
                 p.error = f"the training loss became {reached:.3g} after epoch {p.n_iter}"
             elif reached > limit:

@@ -82,9 +82,6 @@ FOUND = [
         "class_weight": "balanced",
     },
     {"estimator": "TorchClassifier", "rows": 40, "weights": "a class of zeros", "early_stopping": True},
-    # Platt's slope from scores that hardly differ
-    {"estimator": "SigmoidClassifier", "data_seed": 75, "rows": 300, "values": "constant", "calibration": "sigmoid"}
-    | {"penalty": "l1", "alpha": 0.0},
 ]
 
 

@@ -121,22 +121,16 @@ def check_bar(estimator, case: Case, data: Data, found: dict, caught: list) -> s
     # a loss that is all but zero: it is ended by tol, or comes down as slowly as an intercept rises
     almost = 0.05 if case["estimator"] in _DEEP else 1e-6 + 10 * get(case, "tol")
     if estimator.calibration is not None:
-        reached, bar, what = log_loss(found["predict_proba"], data.codes, weight), 0.0, "calibrated, frequencies"
-        if estimator.calibration == "sigmoid":
-            bar = 1.05 * frequency_loss(data.codes, weight)
-        else:
-            # a temperature makes scores more or less certain, and has no part for the frequencies of the classes: rows
-            # of a rare one that a model had not seen may cost it the other's certainty
-            what, bar = (
-                "calibrated",
-                1.1 * (np.log(2) * n_outputs if data.codes.ndim == 2 else np.log(max(2, n_outputs))),
-            )
+        # a calibration makes scores more or less certain, and has no part for the frequencies of classes, or half an
+        # observation against them: rows of a rare class that a model had not seen may cost it the other's certainty
+        reached = log_loss(found["predict_proba"], data.codes, weight)
+        bar = 1.1 * (np.log(2) * n_outputs if data.codes.ndim == 2 else np.log(max(2, n_outputs)))
         demand(
             reached <= bar + almost,
             "calibrated probabilities are worse than none",
             f"log-loss {reached:.4g}, not below {bar:.4g}",
         )
-        return what
+        return "calibrated"
     reached, bar = (
         own_loss(estimator, scores, data.codes, weight),
         constant_loss(estimator, data.codes, weight, n_outputs),
