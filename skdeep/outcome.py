@@ -55,7 +55,7 @@ class OutcomeMixin:
             monitor = make_monitor([whole], loss, "loss", self._labels, self._fitted_copy)
             own = np.array([m])
             (reached,) = monitor(network.select(own).with_params(p.params), own)[1].tolist()
-            if not reached <= float(np.finfo(float_dtype(problem.X)).max) ** 0.5:  # predictions would overflow
+            if not reached <= float(np.finfo(float_dtype(problem.X)).max):  # predictions would overflow
                 p.error = f"the training loss became {reached:.3g} after epoch {p.n_iter}"
             elif reached > limit:
                 p.astray = f"the training loss is {reached:.3g}, where scores of zero have {of_zero:.3g}"
