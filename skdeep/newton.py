@@ -18,7 +18,7 @@ from torch import Tensor
 from skdeep.curvature import curvature, ridge, to_blocks, to_flat, width
 from skdeep.objective import Objective
 
-#: Ridge, in units of the diagonal, that keeps the factorisation from failing on directions without curvature.
+#: Relative ridge that keeps the factorisation from failing on directions without curvature.
 _RIDGE = 1e-12
 
 
@@ -62,19 +62,15 @@ def _pin_shift_(blocks: Tensor) -> None:
 
 
 def _solve(hessians: Tensor, right: Tensor) -> Tensor:
-    """Solve with each Hessian plus the smallest ridge that makes it positive definite, in units of its diagonal.
-
-    So an intercept counts beside a column of 1e40. Overwrites the Hessians.
-    """
+    """Solve with each Hessian plus the smallest ridge that makes it positive definite."""
     diagonal = hessians.diagonal(dim1=1, dim2=2)
-    diagonal += (diagonal <= 0).to(diagonal)  # no curvature at all: columns of zeros without a penalty
-    scale = diagonal.rsqrt().unsqueeze(2)
-    hessians.mul_(scale).mul_(scale.mT)
-    addition = torch.full_like(scale[:, :1, 0], _RIDGE)
+    largest = diagonal.amax(1, keepdim=True)
+    largest = torch.where(largest > 0, largest, 1.0)  # no curvature at all: columns of zeros without a penalty
+    addition = torch.full_like(largest, _RIDGE)
     for _ in range(8):
-        diagonal += addition
+        diagonal += addition * largest
         factor, info = torch.linalg.cholesky_ex(hessians)
         if not info.any():
             break
         addition = torch.where(info.unsqueeze(1) > 0, 100 * addition, 0.0)
-    return (torch.cholesky_solve(scale * right, factor) * scale).squeeze(-1)
+    return torch.cholesky_solve(right, factor).squeeze(-1)

@@ -82,6 +82,8 @@ FOUND = [
         "class_weight": "balanced",
     },
     {"estimator": "TorchClassifier", "rows": 40, "weights": "a class of zeros", "early_stopping": True},
+    # a constant column, which has no curvature beside its rounding
+    {"estimator": "SoftmaxClassifier", "values": "one-hot", "scale": 1e20, "alpha": 0.01, "class_weight": "by label"},
 ]
 
 

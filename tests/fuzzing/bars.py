@@ -169,6 +169,8 @@ def _had_a_chance(estimator, case: Case, data: Data, caught: list) -> bool:
         return True
     raw = name == "TorchClassifier" or not estimator.standardize
     raw = raw and (get(case, "scale") != 1.0 or get(case, "mean") > 3 or get(case, "values") == "outlier")
+    if raw and get(case, "scale") == "very mixed":
+        return False
     if getattr(estimator, "solver_", solver) == "lbfgs":
         enough = estimator.max_iter >= (60 if name in _DEEP else 200)
         return enough and get(case, "max_fun") == 15000 and get(case, "tol") <= 1e-3 and not (raw and name in _DEEP)
