@@ -49,7 +49,7 @@ class OutcomeMixin:
             if p.error is not None or p.params is None or p.watch_score or p.loss_curve[-1] <= limit:
                 continue
             first, last = p.loss_curve[0], p.loss_curve[-1]
-            if p.stopped is None and (last < first or (last == first and last < 100 * limit)):
+            if p.stopped is None and last < 100 * limit and self._distance_from_convergence(p):
                 continue  # still on its way: the user is told that
             whole = problem if problem.subset is None else problem.take(problem.subset)
             monitor = make_monitor([whole], loss, "loss", self._labels, self._fitted_copy)

@@ -82,6 +82,9 @@ FOUND = [
         "class_weight": "balanced",
     },
     {"estimator": "TorchClassifier", "rows": 40, "weights": "a class of zeros", "early_stopping": True},
+    # hardly trained, without a word
+    {"estimator": "TorchClassifier", "learning_rate_init": 1e-05},
+    {"estimator": "MLPClassifierTorch", "learning_rate_init": 1e-05},
     # a constant column, which has no curvature beside its rounding
     {"estimator": "SoftmaxClassifier", "values": "one-hot", "scale": 1e20, "alpha": 0.01, "class_weight": "by label"},
 ]
