@@ -5,10 +5,10 @@ alike, the minimum of :math:`\tfrac12 \|A W - B\|^2 + \tfrac\alpha2 \|W\|^2` is
 
 .. math:: W = V \frac{S}{S^2 + \alpha} U^T B
 
-over the singular values that are not zero up to rounding; for :math:`\alpha = 0` this is the solution of the smallest
-norm. Rows are passed over in chunks, each folded into a triangular factor that has the same singular values, so that
-:math:`A^T A`, whose condition is the square of A's, is never formed. Only sparse data with more columns than rows goes
-by :math:`A A^T`, since A would be dense.
+over the singular values that are not zero up to the rounding of A and X; for :math:`\alpha = 0` this is the solution
+of the smallest norm. Rows are passed over in chunks, each folded into a triangular factor that has the same singular
+values, so that :math:`A^T A`, whose condition is the square of A's, is never formed. Only sparse data with more columns
+than rows goes by :math:`A A^T`, since A would be dense.
 
 References
 ----------
@@ -74,7 +74,12 @@ class Ridge:
             self.level = self._level()
         left, self.singular, self.right, B = (self._factors_by_rows if self._by_rows else self._factors)()
         limit = rounding(self.n_rows, rows.n_features, isinstance(rows, SparseRows))
-        kept = self.singular > limit * self.singular.max() if len(self.singular) else slice(0)
+        least = limit * self.singular.max() if len(self.singular) else 0.0
+        if not self._by_rows:  # of columns far from zero, the last digits are what X itself has lost
+            size = self.center if rows.frame is None else self.center + self._exact(torch.as_tensor(rows.frame.origin))
+            noise = 2 * torch.finfo(torch.float64).eps * torch.linalg.vector_norm(self.right * size[:, None], dim=0)
+            least = noise.clamp(min=least)
+        kept = self.singular > least
         self.singular, self.right, self.along = self.singular[kept], self.right[:, kept], left[:, kept].T @ B
         #: Squared norm of what no weights can explain.
         self.rest = max(0.0, (B.square().sum() - self.along.square().sum()).item())

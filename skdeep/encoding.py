@@ -131,7 +131,14 @@ class EncodingMixin:
     def _class_weights(self, members: list, y, codes, sample_weight) -> np.ndarray | None:
         """Factor of each row by its class: (n,) where all members have the same weights, else (K, n); None for ones."""
         settings = [member.class_weight for member in members]
-        factors = [self._class_weight_of_rows(w, y, codes, sample_weight) for w in settings]
+        with np.errstate(over="ignore"):
+            factors = [self._class_weight_of_rows(w, y, codes, sample_weight) for w in settings]
+            totals = [np.sum(f if sample_weight is None else f * sample_weight) for f in factors if f is not None]
+        if not np.isfinite(totals).all():
+            raise ValueError(
+                "class_weight times sample_weight overflows: some classes have next to no weight beside others. Leave "
+                "out rows that count for nothing, or use class_weight=None."
+            )
         if all(w is settings[0] or w == settings[0] for w in settings):
             return factors[0]
         return np.stack([np.ones(len(y)) if factor is None else factor for factor in factors])
@@ -141,7 +148,7 @@ class EncodingMixin:
         if class_weight is None:
             return None
         if codes.ndim == 2:
-            return weights_of_labels(class_weight, codes)
+            return weights_of_labels(class_weight, codes, sample_weight)
         if isinstance(class_weight, list):
             raise ValueError("class_weight is a list, one dictionary per label, for label indicators only.")
         if not isinstance(class_weight, str):

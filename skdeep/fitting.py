@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from functools import partial
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.exceptions import ConvergenceWarning
 
 from skdeep._threads import threads_for
 from skdeep.batching import Batches
@@ -19,6 +17,7 @@ from skdeep.inputs import OutputSpace, float_dtype
 from skdeep.losses import Loss
 from skdeep.networks import Network
 from skdeep.optimizers import OPTIMIZERS
+from skdeep.outcome import OutcomeMixin
 from skdeep.penalties import ElasticNet
 from skdeep.prediction import PredictionMixin
 from skdeep.problem import Problem, TrainingState, chunk_rows, make_monitor
@@ -58,7 +57,7 @@ def column_statistics(problem: Problem, subsets, weight, states: list[TrainingSt
     return columns
 
 
-class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
+class FittingMixin(StartsMixin, OutcomeMixin, EncodingMixin, PredictionMixin, BaseEstimator):
     """Trains the *members* of a stack: estimators that differ in `stackable` parameters only.
 
     The first member, self, speaks for all of them in everything else.
@@ -209,6 +208,7 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
             if is_new:
                 network = self._better_start(network, problem, states, subsets, weight, progress[0])
         self._run(members, problem, network, states, subsets, weight, progress, epochs, monitor, observer)
+        self._look_at_end(problem, network, progress)
         return progress, network, observer
 
     def _better_start(self, known, problem, states, subsets, weight, progress) -> Network:
@@ -402,36 +402,6 @@ class FittingMixin(StartsMixin, EncodingMixin, PredictionMixin, BaseEstimator):
             state.learning_rate = float(np.squeeze(state.optimizer["learning_rate"] * factor))
         self._optimizer = state
         self._no_improvement_count = progress.no_improvement
-
-    def _warn(self, progress: Progress) -> None:
-        """Say what the user should know of the run; attributed to the line that called ``fit``."""
-        if progress.interrupted:
-            message = f"after {progress.n_iter} epochs; the model keeps the best weights so far."
-            warnings.warn(f"Training interrupted by user {message}", stacklevel=7)
-        elif progress.stopped is None and (finding := self._distance_from_convergence(progress)):
-            if self.solver_ == "lbfgs":
-                advice = "Increase max_iter or max_fun, or scale the columns of X."
-            else:
-                advice = "Increase max_iter, raise learning_rate_init, or accept it with a larger tol."
-            message = f"Maximum iterations ({self.max_iter}) reached and the optimization hasn't converged yet"
-            warnings.warn(f"{message}: {finding} (tol={self.tol:g}). {advice}", ConvergenceWarning, stacklevel=7)
-
-    def _distance_from_convergence(self, progress: Progress) -> str | None:
-        """What was still moving at the end; None if nothing was."""
-        gain, span = progress.recent_gain()
-        if progress.watch_score:
-            span = int(min(self.n_iter_no_change, progress.n_iter - 1))
-            scores = [progress.start_score, *progress.validation_scores]
-            before = scores[: progress.n_iter + 1 - span] if span else scores[:1]
-            if max(progress.validation_scores[-span:]) <= max(before) + self.tol:
-                return None  # only the validation loss was still falling
-            return f"the validation score still rose within the last {max(span, 1)} epochs"
-        if span == 0:
-            return "there is only one epoch to judge by"
-        if gain <= self.tol and np.isfinite(self.n_iter_no_change) and self.solver_ != "lbfgs":
-            return None  # max_iter came before the stopping rule, but nothing was moving any more
-        share = gain / max(abs(progress.loss_curve[-1]), 1e-9 * abs(gain), np.finfo(float).tiny)
-        return f"the training loss still fell by {gain:.3g} ({share:.2%}) over the last {span} epochs"
 
 
 def _divergence(error: str) -> ValueError:

@@ -82,10 +82,10 @@ def kept(
         Where float64 has no room for them either.
     """
     factor, origin = (1.0, 0.0) if frame is None else (frame.factor, frame.origin)
-    effect = np.abs(weight * size)
-    limit = _TOLERANCE * max(np.sqrt(np.square(effect).sum(1).max(initial=0.0)), np.abs(bias).max(initial=0.0))
-    for kind in dict.fromkeys((np.dtype(dtype), np.dtype(np.float64))):
-        with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # what is not finite is above any limit
+        effect = np.sqrt(np.square(weight * size).sum(1).max(initial=0.0))
+        limit = float(min(_TOLERANCE * max(effect, np.abs(bias).max(initial=0.0)), np.finfo(np.float64).max))
+        for kind in dict.fromkeys((np.dtype(dtype), np.dtype(np.float64))):
             raw = (weight * factor).astype(kind)
             rounded = raw.astype(np.float64) / factor
             lost = np.abs(rounded - weight) * size

@@ -227,11 +227,17 @@ def weights_of_classes(class_weight: dict, classes: np.ndarray, of: str = "class
     return np.array([class_weight.get(label, 1.0) for label in labels], dtype=np.float64)
 
 
-def weights_of_labels(class_weight, indicators: np.ndarray) -> np.ndarray:
-    """Factor of each row: the product of the weights of its answers, by one dictionary for each label."""
+def weights_of_labels(class_weight, indicators: np.ndarray, sample_weight: np.ndarray | None = None) -> np.ndarray:
+    """Factor of each row: the product of the weights of its answers, "balanced" or by one dictionary for each label."""
+    factor = np.ones(len(indicators))
+    if class_weight == "balanced":
+        for answers in indicators.T:
+            counts = np.bincount(answers, sample_weight, minlength=2)
+            there = counts > 0
+            factor *= np.divide(counts.sum(), there.sum() * counts, out=np.ones(2), where=there)[answers]
+        return factor
     if not isinstance(class_weight, list) or len(class_weight) != indicators.shape[1]:
         return compute_sample_weight(class_weight, indicators)
-    factor = np.ones(len(indicators))
     for k, weights in enumerate(class_weight):
         if not isinstance(weights, dict):
             raise ValueError(f"class_weight must be a list of dictionaries, one per label; got {weights!r} at {k}.")

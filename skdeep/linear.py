@@ -254,7 +254,8 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         return Linear(coef, intercept)
 
     def _learned(self, network, model, dtype, space):
-        coef, intercept = (np.ascontiguousarray(part) for part in network.learned(model, dtype))
+        # copies: "contiguous" leaves the stride of an axis of one as it is, and products round by strides
+        coef, intercept = (part.copy() for part in network.learned(model, dtype))
         return {"coef_": space.array(coef), "intercept_": space.array(intercept)}
 
     def _rescale_scores(self, slopes, offsets):

@@ -410,7 +410,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
             known = getattr(self, name, [])
             known = known if isinstance(known, list) else [known]
             arrays = (np.atleast_1d(to_numpy(array)).T for array in known)
-            return [torch.tensor(array, device=device, dtype=dtype).contiguous().unsqueeze(0) for array in arrays]
+            return [torch.tensor(array.copy(), device=device, dtype=dtype).unsqueeze(0) for array in arrays]
 
         noise = {"stochastic_depth": self.stochastic_depth} | noise
         if standardization is None and hasattr(self, "means_"):  # in prediction, which fills in the means
@@ -423,7 +423,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
         if standardization is not None:
             first = (to_numpy(array).T.astype(np.float64) for array in (self.coefs_[0], self.intercepts_[0]))
             unfolded = standardization.unfolded(*first)
-            weights[0], biases[0] = (torch.from_numpy(a).to(device, dtype).contiguous().unsqueeze(0) for a in unfolded)
+            weights[0], biases[0] = (torch.tensor(a.copy(), device=device, dtype=dtype).unsqueeze(0) for a in unfolded)
         if noise.get("scaling"):
             # what is trained: the factors are in the weights of the columns as they are
             weights[0] = weights[0] / factors[0].unsqueeze(1)
@@ -437,7 +437,8 @@ class MLPClassifierTorch(NeuralNetClassifier):
             if name == "slope":
                 learned[self._attributes[name]] = [float(array[0]) for array in arrays]
             else:
-                learned[self._attributes[name]] = [space.array(np.ascontiguousarray(array.T)) for array in arrays]
+                # copies: "contiguous" leaves the stride of an axis of one as it is, and products round by strides
+                learned[self._attributes[name]] = [space.array(array.T.copy()) for array in arrays]
         learned = {name: value for name, value in learned.items() if value or name in _ALWAYS}
         if "column_factors_" in learned:
             (learned["column_factors_"],) = learned["column_factors_"]

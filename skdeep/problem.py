@@ -248,7 +248,8 @@ def _check_parts(distinct: DistinctRows, fold: np.ndarray, codes: np.ndarray, cl
     watched = fold != KEPT
     if codes.ndim == 1 and len(classes) == 2:
         for code in range(2):
-            if not watched[distinct.stratum == code].any():
+            own = watched[distinct.stratum == code]  # none where the class has no weight
+            if len(own) and not own.any():
                 raise ValueError(
                     f"The least populated classes in y have only 1 member (class {classes[code]!r}), and a split for "
                     "early stopping needs one for training and one for validation. Pass X_val and y_val, or use "

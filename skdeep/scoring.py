@@ -98,9 +98,13 @@ def try_scoring(
         faultless.calibration, faultless.temperature_ = "temperature", 1.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        # of answers to several questions, which the metric takes for the classes of one
+        warnings.filterwarnings("error", "The y_prob values do not sum to one")
         try:
+            if codes.ndim == 2 and codes.shape[1] == 2 and scorer._response_method == "predict_proba":
+                raise ValueError("scikit-learn takes the probabilities of two labels for those of two classes")
             value = scorer(faultless, np.empty((len(codes), 0)), labels, **weight)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, UserWarning) as error:
             raise ValueError(
                 f"scoring={scoring!r} cannot judge these labels: {str(error).rstrip('.')}. Choose another scoring, "
                 "'accuracy' or 'f1_macro' for example, or set what the metric needs with sklearn.metrics.make_scorer."
@@ -117,10 +121,11 @@ def _is_ours(estimator) -> bool:
 
 
 def _faultless_scores(codes: np.ndarray, n_outputs: int) -> Tensor:
-    """Scores (n, C) that are right about every row."""
-    if codes.ndim == 1:
-        codes = codes[:, None] == ([1] if n_outputs == 1 else np.arange(n_outputs))
-    return torch.from_numpy(np.where(codes, _SURE, -_SURE))
+    """Scores (n, C) that are right about every row; of indicators, also where a row has one label by chance."""
+    if codes.ndim == 2:
+        return torch.from_numpy(np.where(codes, _SURE, -1.0))
+    is_right = codes[:, None] == ([1] if n_outputs == 1 else np.arange(n_outputs))
+    return torch.from_numpy(np.where(is_right, _SURE, -_SURE))
 
 
 def knowing(estimator, scores: Tensor, space: OutputSpace | None = None) -> Any:

@@ -169,7 +169,7 @@ class _Cells:
     n_rows : ndarray of shape (k,)
         How many rows a cell stands for, by its weight.
     divided : ndarray of shape (k,)
-        Whether a cell is divided: heavy, and of several rows.
+        Whether a cell is divided: of several rows, and heavy or with all rows of a class.
     """
 
     weight: np.ndarray
@@ -187,7 +187,11 @@ class _Cells:
         leading = order[np.diff(rows.cell[order], prepend=-1) > 0]
         n_rows = weight / rows.unit
         is_heavy = weight > _HEAVY * share * weight.sum()
-        return cls(weight, rows.stratum[leading], is_heavy, n_rows, is_heavy & (n_rows >= _SEVERAL))
+        # all of a class of several rows: held out in part, for models to be judged by that class too
+        alone = np.bincount(rows.stratum)[rows.stratum] == 1
+        needed = np.zeros(len(weight), dtype=bool)
+        needed[rows.cell[alone & (rows.weight >= _SEVERAL * rows.unit)]] = True
+        return cls(weight, rows.stratum[leading], is_heavy, n_rows, needed | (is_heavy & (n_rows >= _SEVERAL)))
 
     def positions(self) -> np.ndarray:
         """Where each whole cell lies within its class: the share of the class's weight up to its middle, in (0, 1)."""

@@ -63,8 +63,8 @@ class Progress:
         The validation score of a warm start, if it is watched.
     stopped : str or None
         Why training ended before ``max_iter``; None if it did not.
-    error : str or None
-        Why the model cannot be used, if so.
+    error, astray : str or None
+        Why the model cannot be used, or should not, if so.
     params : list of Tensor or None
         The parameters (and the network's buffers) at the end, the best ones if a score was watched; each (1, ...).
     generator : numpy.random.Generator
@@ -94,6 +94,7 @@ class Progress:
     stopped: str | None = None
     interrupted: bool = False
     error: str | None = None
+    astray: str | None = None
     params: list[Tensor] | None = None
     optimizer_state: dict = field(default_factory=dict)
     generator: np.random.Generator | None = None

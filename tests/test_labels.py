@@ -17,6 +17,7 @@ from sklearn import model_selection as reference
 from sklearn.metrics import f1_score, hamming_loss, make_scorer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import compute_sample_weight
 
 from skdeep import (
     HingeClassifier,
@@ -31,7 +32,7 @@ from skdeep import model_selection as stacked
 from skdeep.batching import Batches
 from skdeep.closed_form import Ridge
 from skdeep.conversion import floats
-from skdeep.labels import weights_of_classes
+from skdeep.labels import weights_of_classes, weights_of_labels
 from skdeep.model_selection import StackingWarning, one_standard_error
 
 pytestmark = pytest.mark.filterwarnings(
@@ -464,6 +465,39 @@ def test_a_label_may_be_absent():
     np.testing.assert_allclose(model.coef_, expected.coef_, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", [name for name in MULTILABEL if name != "ensemble"])  # whose folds follow from weights
+def test_balanced_labels_are_counted_by_weight(name):
+    counts = np.random.default_rng(1).integers(0, 4, N)
+    often = np.repeat(np.arange(N), counts)
+    factors = compute_sample_weight("balanced", LABELS[often])
+    np.testing.assert_allclose(weights_of_labels("balanced", LABELS, counts)[often], factors)
+    np.testing.assert_allclose(weights_of_labels("balanced", LABELS), compute_sample_weight("balanced", LABELS))
+    params = {"batch_size": 1000, "random_state": 0, "precision": "float64"}
+    weighted = MAKE[name](class_weight="balanced", **params)
+    repeated = MAKE[name](class_weight="balanced", **params).fit(X[often], LABELS[often])
+    scores = weighted.fit(X, LABELS, sample_weight=counts).decision_function(X)
+    np.testing.assert_allclose(scores, repeated.decision_function(X), atol=1e-5)
+
+
+def test_balanced_labels_without_one_answer():
+    never = np.column_stack([LABELS[:, 0], np.zeros(N, dtype=int)])
+    np.testing.assert_allclose(weights_of_labels("balanced", never), compute_sample_weight("balanced", never))
+    np.testing.assert_array_equal(weights_of_labels("balanced", LABELS[:4], np.zeros(4)), np.ones(4))
+
+
+@each_estimator
+def test_balanced_weights_that_overflow(name, no_training):
+    weight = np.where(BINARY, 1e-200, 1e200)
+    with pytest.raises(ValueError, match="class_weight times sample_weight overflows: some classes"):
+        MAKE[name](class_weight="balanced").fit(X, BINARY, sample_weight=weight)
+
+
+@pytest.mark.parametrize("name", ["mlp", "module"])
+def test_nothing_of_a_class_without_weight_is_held_out(name):
+    model = MAKE[name](early_stopping=True).fit(X, BINARY, sample_weight=1.0 - BINARY)
+    assert len(model.classes_) == 2 and np.isfinite(model.predict_proba(X)).all()
+
+
 @pytest.mark.parametrize("name", ["softmax", "sigmoid", "hinge", "least squares"])
 def test_no_weight_but_for_one_class(name, no_training):
     for arguments in ({"class_weight": {0: 1, 1: 0}}, {"class_weight": {0: 0, 1: 2}}):
@@ -692,6 +726,19 @@ def test_a_scoring_that_cannot_judge_the_labels(name, scoring, y, message, no_tr
         model = MAKE[name](early_stopping=True, scoring=scoring)
     with pytest.raises(ValueError, match=re.escape(message)):
         model.fit(X, y)
+
+
+@pytest.mark.parametrize("name", MULTILABEL)
+@pytest.mark.parametrize("scoring", ["neg_log_loss", "d2_log_loss_score"])
+def test_answers_to_several_questions_are_no_classes(name, scoring, no_training):
+    """Their probabilities need not sum to one; scikit-learn at most warns, and of two labels sees one."""
+    one_each = np.eye(3, dtype=int)[THREE]  # as it may be by chance
+    for y, message in ((LABELS, "takes the probabilities of two labels for those of two"), (one_each, "sum to one")):
+        with pytest.raises(ValueError, match=f"scoring='{scoring}' cannot judge these labels: .*{message}"):
+            MAKE[name](early_stopping=True, scoring=scoring).fit(X, y)
+        for other in ("roc_auc", "average_precision", "f1_macro"):
+            with pytest.raises(AssertionError, match="training began"):
+                MAKE[name](early_stopping=True, scoring=other).fit(X, y, X_val=X, y_val=y)
 
 
 @pytest.mark.parametrize("name", [name for name in MAKE if name != "ensemble"])

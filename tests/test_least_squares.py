@@ -233,3 +233,20 @@ def test_methods():
     assert hasattr(LeastSquaresClassifier(solver="sgd"), "partial_fit")
     with pytest.raises(AttributeError, match=r"solver='exact'.*all data at once"):
         LeastSquaresClassifier().partial_fit(IRIS, IRIS_Y)
+
+
+def test_digits_that_x_has_lost_are_no_columns():
+    """A sum of two columns far from zero differs from them by the rounding of X, which no weight can lean on."""
+    rng = np.random.default_rng(0)
+    for far in (1e6, 1e9, 1e11):
+        X = rng.normal(size=(40, 3)) + far
+        X[:, 2] = X[:, 0] + X[:, 1] - far
+        y = (X[:, 0] + rng.normal(size=40) > far).astype(int)
+        expected = LeastSquaresClassifier(alpha=0.0).fit(X[:, :2] - far, y)
+        model = LeastSquaresClassifier(alpha=0.0).fit(X, y)
+        scale = 1e-14 * far + 1e-9
+        np.testing.assert_allclose(model.decision_function(X), expected.decision_function(X[:, :2] - far), atol=scale)
+    # but a small column is none of the rounding of a large one
+    X = np.column_stack([1e12 + 1e6 * rng.normal(size=40), 1e-5 * rng.normal(size=40)])
+    y = (X[:, 1] > 0).astype(int)
+    assert LeastSquaresClassifier(alpha=0.0).fit(X, y).score(X, y) > 0.8

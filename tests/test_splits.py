@@ -348,6 +348,20 @@ def test_the_only_cell_of_a_class_is_always_trained_on():
     assert not split(X, y, 0.3)[10:].any()
 
 
+@pytest.mark.parametrize("count", [3, 1000])
+def test_the_only_cell_of_a_class_is_divided_if_it_is_of_several_rows(count):
+    """As any random split would: where it was all trained on, the rows held out said that the class did not exist."""
+    X, y = seeded().normal(size=(60, 2)), (np.arange(60) == 7).astype(int)
+    weight = np.full(60, float(count))
+    np.testing.assert_allclose(folds(X, y, 5, weight)[:, 7], 0.2)
+    assert split(X, y, 0.1, weight)[7] == 0.1
+    often = np.repeat(np.arange(60), count)
+    assert (split(X[often], y[often], 0.1)[often == 7] == 0.1).all()
+    assert set(np.unique(folds(X, y, 5, weight)[:, y == 0])) == {0, 1}
+    for few in (None, np.full(60, 1 / 60)):
+        assert not folds(X, y, 5, few)[:, 7].any()
+
+
 def test_without_strata_classes_play_no_role():
     """Multilabel targets: only the fraction counts, one row is kept, copies stay together."""
     X, labels = integers(200, 2), seeded(3).integers(0, 2, (200, 2))

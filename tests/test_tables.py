@@ -151,3 +151,14 @@ def test_scorers_get_the_weights_of_divided_rows_if_they_take_any(weighted):
         assert weight.sum() == pytest.approx(12, abs=1)
         np.testing.assert_array_equal(weight, np.where(held_out[:, 0] < 2, 0.1, 1.0))
     model.set_params(scoring=make_scorer(lambda y, p: -zero_one_loss(y, p))).fit(X, y)
+
+
+@pytest.mark.parametrize("calibration", ["temperature", "sigmoid"])
+@pytest.mark.parametrize("cls", [HingeClassifier, SoftmaxClassifier])
+@pytest.mark.parametrize("count", [3, 1000])
+def test_a_rare_class_of_one_cell(cls, calibration, count):
+    """Sixty kinds of rows, each of them often: the one with the rare class is among the rows that are held out."""
+    X, y = np.random.default_rng(0).normal(size=(60, 2)), (np.arange(60) == 0).astype(int)
+    model = cls(calibration=calibration, random_state=0).fit(X, y, sample_weight=np.full(60, float(count)))
+    frequencies = np.tile([59 / 60, 1 / 60], (60, 1))
+    assert log_loss(y, model.predict_proba(X)) < 1.05 * log_loss(y, frequencies)

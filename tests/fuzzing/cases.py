@@ -166,10 +166,10 @@ _LINEAR = {
 _CROSS_ENTROPY = _LINEAR | {"label_smoothing": _of(0.08, 0.0, 0.1, 1.0)}
 _DEEP = _SHARED | {
     "alpha": _of(0.25, 0.01, 0.0, 1.0, 1e-6, 100.0),
-    "learning_rate_init": _of(0.2, 0.003, 0.05, 1.0, 1e-5, 50.0),
+    "learning_rate_init": _of(0.4, 0.003, 0.05, 0.05, 0.05, 1.0, 1e-5, 50.0),
     "learning_rate": _of(0.15, "cosine", "constant", "invscaling", "adaptive"),
     "solver": _of(0.35, "adam", "lbfgs", "sgd", "adamw"),
-    "max_iter": _of(0.9, 3, 1, 2, 5, 8, 12, 20, 60),
+    "max_iter": _of(0.9, 3, 1, 2, 5, 8, 12, 20, 60, 200),
 }
 _PERCEPTRON = _DEEP | {
     "hidden_layer_sizes": _of(0.5, [4], [], [3, 3], [1], [5, 2, 5], 6),
@@ -287,8 +287,12 @@ def suited(case: Case) -> Case:
         case = {key: value for key, value in case.items() if key not in _ROUGH}
         if case.get("values") not in (None, "ties"):
             del case["values"]
-        if "max_iter" in PARAMETERS[case["estimator"]] and case.get("solver") in ("sgd", None, "adam", "adamw"):
+        if case.get("weights") == "wild":  # rows of no weight are beyond the digits of the others
+            del case["weights"]
+        if get(case, "solver") != "lbfgs" or "penalty" not in PARAMETERS[case["estimator"]]:
             case["max_iter"] = min(20, get(case, "max_iter"))
+        if case.get("multi_class") == "crammer_singer":  # rounding decides which of two equal margins is the worst
+            del case["multi_class"]
         if get(case, "solver") in ("adam", "adamw"):
             case["solver"] = "sgd"
         if isinstance(case.get("batch_size"), int) and relation in _WHOLE:
@@ -298,10 +302,13 @@ def suited(case: Case) -> Case:
             key: value for key, value in case.items() if key not in {"early_stopping", "calibration", "standardize"}
         }
     if relation == "units":
-        unfit = {"alpha", "fit_intercept", "penalty"} if "penalty" in options_of(case["estimator"]) else set()
+        unfit = {"dropout", "stochastic_depth"}  # the order of rows that are all one batch follows from their values
+        if "penalty" in options_of(case["estimator"]):
+            unfit |= {"alpha", "fit_intercept", "penalty"}
         case = {key: value for key, value in case.items() if key not in unfit | {"container"}}
     if relation == "weights times four":
-        case["calibration"] = None  # Platt's prior is of one row
+        # a weight counts rows, down to the smallest where that is less than one: for priors, and for what is divided
+        case["calibration"], case["early_stopping"] = None, False
         if get(case, "alpha") == "auto":
             case["alpha"] = 0.01
     options = options_of(case["estimator"])

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from scipy import sparse
-from scipy.special import logsumexp, xlogy
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, UndefinedMetricWarning
 
 import skdeep
 from fuzzing.cases import Case, get, parameters
 from fuzzing.data import Data
 from fuzzing.modules import MODULES
+from fuzzing.refusals import may_refuse_new, usable
 
 #: What a message may be about, beside the names of parameters.
 _DATA = (
@@ -39,12 +39,6 @@ _KNOWN_WARNINGS = (
 
 #: Steps that a fit takes at most, so that an example takes milliseconds.
 _MAX_STEPS = 200
-#: Parameters of first-order training whose defaults lead somewhere; of other values, nothing can be promised.
-_UNTUNED = set(
-    "learning_rate learning_rate_init power_t warmup_epochs max_grad_norm momentum beta_1 beta_2 epsilon tol "
-    "n_iter_no_change".split()
-)
-_DEEP = {"MLPClassifierTorch", "MLPEnsembleClassifier", "TorchClassifier"}
 
 
 class Broken(AssertionError):
@@ -145,7 +139,8 @@ def untouched(*arguments):
     demand(frozen(arguments) == before, "an argument was written to")
     demand(_settings() == settings, "global state was changed")
     for warning in caught:
-        known = issubclass(warning.category, ConvergenceWarning) or str(warning.message).startswith(_KNOWN_WARNINGS)
+        known = issubclass(warning.category, ConvergenceWarning | UndefinedMetricWarning)
+        known |= str(warning.message).startswith(_KNOWN_WARNINGS)
         demand(known, f"warning {warning.category.__name__}: {str(warning.message)[:60]}", str(warning.message))
 
 
@@ -214,7 +209,14 @@ def check_fitted(estimator, case: Case, data: Data) -> dict[str, np.ndarray]:
     """Check everything that holds of any fitted estimator; what it says of the training rows."""
     found = answers(estimator, data.X)
     check_answers(estimator, found, len(data.values))
-    check_answers(estimator, answers(estimator, data.X_new), len(data.new))
+    try:
+        of_new = answers(estimator, data.X_new)
+    except ValueError as error:
+        check_message(error, estimator)
+        demand(may_refuse_new(case, data), "plain new rows were refused", str(error))
+    else:
+        demand(usable(data.new, case, data), "new rows that are missing or infinite were accepted")
+        check_answers(estimator, of_new, len(data.new))
     with untouched():
         loaded = pickle.loads(pickle.dumps(estimator))
     demand_same_bits(answers(loaded, data.X), found, "pickling changes the answers")
@@ -246,160 +248,3 @@ def demand_close(found: dict, expected: dict, what: str, tolerance: float) -> No
     size = 1.0 if name == "predict_proba" else max(1.0, np.abs(b).max())
     difference = np.abs(a - b).max() / size
     demand(bool(difference <= tolerance), what, f"{name} differs by {difference:.3g}: {a} instead of {b}")
-
-
-# ---- the bar ---------------------------------------------------------------------------------------------------------
-
-
-def total_weight(estimator, data: Data) -> np.ndarray:
-    """Sample weight times class weight, in the simple cases that the bar is demanded of."""
-    weight = data.weight / data.weight.max()
-    if estimator.class_weight is None:
-        return weight
-    from sklearn.utils import compute_class_weight, compute_sample_weight
-
-    if data.codes.ndim == 2:
-        return weight * compute_sample_weight(estimator.class_weight, data.codes)
-    labels = np.asarray(data.y)
-    if estimator.class_weight != "balanced":
-        return weight * np.array([estimator.class_weight[label] for label in labels])
-    there = weight > 0
-    classes = np.unique(labels[there])
-    factors = compute_class_weight("balanced", classes=classes, y=labels[there], sample_weight=weight[there])
-    table = dict(zip(classes.tolist(), factors, strict=True))
-    return weight * np.array([table.get(label, 0.0) for label in labels.tolist()])
-
-
-def log_loss(p: np.ndarray, codes: np.ndarray, weight: np.ndarray) -> float:
-    """The mean log-loss of class probabilities, or the summed one of labels."""
-    tiny = np.finfo(np.float64).tiny
-    p = p.astype(np.float64)
-    losses = (
-        -np.log(np.maximum(p[np.arange(len(p)), codes], tiny))
-        if codes.ndim == 1
-        else -np.where(codes == 1, np.log(np.maximum(p, tiny)), np.log(np.maximum(1 - p, tiny))).sum(1)
-    )
-    return float(np.average(losses, weights=weight))
-
-
-def frequency_loss(codes: np.ndarray, weight: np.ndarray) -> float:
-    """The log-loss of the (weighted) frequencies of the classes or labels."""
-    if codes.ndim == 1:
-        f = np.bincount(codes, weights=weight) / weight.sum()
-        return float(-xlogy(f, f).sum())
-    f = np.average(codes, axis=0, weights=weight)
-    return float(-(xlogy(f, f) + xlogy(1 - f, 1 - f)).sum())
-
-
-def own_loss(estimator, scores: np.ndarray, codes: np.ndarray, weight: np.ndarray) -> float:
-    """The mean of the loss that was minimised, written out in NumPy."""
-    s = scores.reshape(len(scores), -1).astype(np.float64)
-    target = codes if codes.ndim == 2 else codes[:, None] == (np.arange(s.shape[1]) if s.shape[1] > 1 else 1)
-    target = 2.0 * target - 1
-    name = type(estimator).__name__
-    if name == "LeastSquaresClassifier":
-        losses = ((s - target) ** 2).sum(1) / 2
-    elif name == "HingeClassifier":
-        if s.shape[1] == 1 or estimator.multi_class == "ovr":
-            margins = np.maximum(1 - target * s, 0)
-        else:
-            margins = np.maximum(s - (s * (target > 0)).sum(1, keepdims=True) + 1, 0) * (target < 0)
-        margins = margins**2 if estimator.loss == "squared_hinge" else margins
-        worst = s.shape[1] > 1 and estimator.multi_class == "crammer_singer"
-        losses = margins.max(1) if worst else margins.sum(1)
-    elif name == "SigmoidClassifier" or codes.ndim == 2 or s.shape[1] == 1:
-        losses = np.logaddexp(0, -target * s).sum(1)
-    else:
-        losses = logsumexp(s, axis=1) - (s * (target > 0)).sum(1)
-    return float(np.average(losses, weights=weight))
-
-
-def constant_loss(estimator, codes: np.ndarray, weight: np.ndarray, n_outputs: int) -> float:
-    """The own loss of the best scores that are seen at once: zero, or, with an intercept, those of the frequencies."""
-    n = len(codes)
-    candidates = [np.zeros(n_outputs)]
-    if getattr(estimator, "fit_intercept", True):
-        one_hot = codes if codes.ndim == 2 else (codes[:, None] == (np.arange(n_outputs) if n_outputs > 1 else 1))
-        f = np.average(one_hot, axis=0, weights=weight)
-        name = type(estimator).__name__
-        with np.errstate(divide="ignore"):
-            if name == "LeastSquaresClassifier":
-                candidates.append(2 * f - 1)
-            elif name == "HingeClassifier":
-                candidates.append(np.where(f == f.max(), 1.0, -1.0) if n_outputs > 1 else np.where(f > 0.5, 1.0, -1.0))
-            elif name == "SigmoidClassifier" or n_outputs == 1 or codes.ndim == 2:
-                candidates.append(np.clip(np.log(f) - np.log1p(-f), -40, 40))
-            else:
-                candidates.append(np.clip(np.log(f), -40, 0))
-    return min(own_loss(estimator, np.tile(s, (n, 1)), codes, weight) for s in candidates)
-
-
-def check_bar(estimator, case: Case, data: Data, found: dict, caught: list) -> str | None:
-    """Check that training was not in vain, where it had a chance; which bar was demanded."""
-    if not _had_a_chance(estimator, case, data, caught):
-        return None
-    weight = total_weight(estimator, data)
-    scores = found["decision_function"]
-    if estimator.calibration is not None:
-        # temperatures make the scores more or less certain: without an intercept of their own, they may not reach the
-        # frequencies, but never be worse than knowing nothing
-        n_classes = len(estimator.classes_)
-        reached, bar = log_loss(found["predict_proba"], data.codes, weight), np.log(n_classes)
-        if data.codes.ndim == 2:
-            bar = n_classes * np.log(2)
-        demand(
-            reached <= 1.1 * bar,
-            "calibrated probabilities are worse than none",
-            f"log-loss {reached:.4g}, not below {bar:.4g}",
-        )
-        return "calibrated"
-    n_outputs = scores.reshape(len(scores), -1).shape[1]
-    reached, bar = (
-        own_loss(estimator, scores, data.codes, weight),
-        constant_loss(estimator, data.codes, weight, n_outputs),
-    )
-    slack = 0.05 * bar + 1e-6 if type(estimator).__name__ != "HingeClassifier" else 0.08 * bar + 1e-6
-    demand(
-        reached <= bar + slack,
-        "the training loss is above that of constant scores",
-        f"{reached:.4g}, constant scores have {bar:.4g}",
-    )
-    plain = type(estimator).__name__ != "SigmoidClassifier" or n_outputs == 1 or data.codes.ndim == 2
-    if "predict_proba" in found and plain and getattr(estimator, "fit_intercept", True):
-        reached, bar = log_loss(found["predict_proba"], data.codes, weight), frequency_loss(data.codes, weight)
-        demand(
-            reached <= 1.05 * bar + 1e-6,
-            "the log-loss is above that of the class frequencies",
-            f"{reached:.4g} > {bar:.4g}",
-        )
-        return "frequencies"
-    return "own loss"
-
-
-def _had_a_chance(estimator, case: Case, data: Data, caught: list) -> bool:
-    """Whether training was long enough, by settings that lead to an optimum, on weights that mean what they say."""
-    name, solver = case["estimator"], get(case, "solver")
-    one_class = len(estimator.classes_) < 2
-    if one_class or estimator.early_stopping or getattr(estimator, "label_smoothing", 0) or caught:
-        return False
-    weight = total_weight(estimator, data)
-    if not (weight > 0).any() or weight[weight > 0].min() < 1e-6:
-        return False
-    if estimator.precision == "bfloat16":
-        return False
-    if estimator.calibration is not None and len(data.values) < 20:
-        return False
-    if solver == "exact":
-        return True
-    enough = estimator.max_iter >= (60 if case["estimator"] in _DEEP else 200)
-    if getattr(estimator, "solver_", solver) == "lbfgs":
-        return enough and get(case, "max_fun") == 15000 and get(case, "tol") <= 1e-3
-    if not _UNTUNED.isdisjoint(case):
-        return False
-    if name == "TorchClassifier" or (solver == "sgd" and name.startswith("MLP")):
-        return False  # at the default rates, this takes longer
-    if name.startswith("MLP") and (estimator.dropout or estimator.stochastic_depth):
-        return False
-    if name.startswith("MLP") and not estimator.standardize:
-        return False
-    return enough and (getattr(estimator, "standardize", True) or get(case, "scale") == 1.0)

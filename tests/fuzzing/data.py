@@ -206,7 +206,7 @@ def contained(values: np.ndarray, container: str):
     if container == "strided":
         return np.repeat(np.repeat(values[::-1], 2, axis=0), 2, axis=1)[::-2, ::2]
     if container == "tensor":
-        return torch.tensor(values)
+        return torch.tensor(values.copy())
     if container == "float16":
         return values.astype(np.float16)
     if container == "big-endian":

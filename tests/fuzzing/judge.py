@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import skdeep
-from fuzzing.cases import Case, smaller
-from fuzzing.checks import Broken, Refused, check_bar, check_fitted, demand
+from fuzzing.bars import check_bar
+from fuzzing.cases import Case, smaller, suited
+from fuzzing.checks import Broken, Refused, check_fitted, demand
 from fuzzing.data import make as make_data
 from fuzzing.refusals import may_refuse
 from fuzzing.relations import relate
@@ -29,7 +30,7 @@ def examine(case: Case) -> Counter:
     Exception
         Whatever else the package raises.
     """
-    done: Counter = Counter([case["estimator"]])
+    case, done = suited(case), Counter([case["estimator"]])
     data = make_data(case)
     try:
         estimator, caught, plain = play(case, data)

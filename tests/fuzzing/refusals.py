@@ -13,6 +13,18 @@ def may_refuse(case: Case, data: Data) -> bool:
     return any(reason(case, data) for reason in _REASONS)
 
 
+def usable(values: np.ndarray, case: Case, data: Data) -> bool:
+    """Whether no value of some rows is infinite, or missing where the estimator needs it."""
+    takes_nan = parameters(case).get("standardize") and case["estimator"].startswith("MLP")
+    takes_nan = takes_nan and data.container not in SPARSE
+    return not (np.isinf(values).any() or (np.isnan(values).any() and not takes_nan))
+
+
+def may_refuse_new(case: Case, data: Data) -> bool:
+    """Whether predictions for the new rows may be refused."""
+    return not usable(data.new, case, data) or _extreme_numbers(case, data) or _ill_conditioned(case, data)
+
+
 def _is_deep(case: Case) -> bool:
     return case["estimator"] in MULTILABEL - {"SigmoidClassifier"}
 
@@ -31,10 +43,8 @@ def _no_positive_weight(case, data):
 
 
 def _missing_or_infinite(case, data):
-    values = np.concatenate([data.values, data.new])
-    takes_nan = parameters(case).get("standardize") and case["estimator"].startswith("MLP")
-    takes_nan = takes_nan and data.container not in SPARSE
-    return bool(np.isinf(values).any() or (np.isnan(values).any() and not takes_nan))
+    watched = get(case, "validation") is not None and not usable(data.new, case, data)
+    return watched or not usable(data.values, case, data)
 
 
 def _extreme_numbers(case, data):
@@ -52,16 +62,20 @@ def _extreme_numbers(case, data):
 
 
 def _ill_conditioned(case, data):
-    return get(case, "scale") in ("very mixed",) or get(case, "mean") > 1e4 or get(case, "weights") == "wild"
+    products = get(case, "solver") == "exact" and data.container in SPARSE  # of rows, which have half the digits
+    mixed = get(case, "scale") == "very mixed" or (get(case, "scale") == "mixed" and products)
+    return mixed or get(case, "mean") > 1e4 or get(case, "weights") == "wild"
 
 
 def _penalty_on_tiny_columns(case, data):
     """A given alpha is of the columns as they are: it may leave nothing of tiny ones."""
     params = parameters(case)
-    if params.get("penalty") is None or params["alpha"] == "auto":
+    other = get(case, "story") == "warm with other parameters"
+    if params.get("penalty") is None or (params["alpha"] == "auto" and not other):
         return False
     sizes = np.std(data.values[data.weight > 0], axis=0)
-    sizes, strength = sizes[sizes > 0], 10 * max(params["alpha"], params["alpha"] ** 0.5)
+    alpha = max(0.0 if params["alpha"] == "auto" else params["alpha"], 0.1 if other else 0.0)
+    sizes, strength = sizes[sizes > 0], 10 * max(alpha, alpha**0.5)
     return bool(sizes.size) and (sizes.max() < 1e-4 * strength or sizes.min() < 1e-14 * strength)
 
 
@@ -91,7 +105,8 @@ def _kinks(case, data):
     if solver not in ("lbfgs", "exact"):
         return False
     params = parameters(case)
-    return params.get("loss") == "hinge" or params.get("penalty") in ("l1", "elasticnet")
+    kinks = params.get("loss") == "hinge" or params.get("multi_class") == "crammer_singer"
+    return kinks or params.get("penalty") in ("l1", "elasticnet")
 
 
 def _solver_and_others(case, data):

@@ -38,7 +38,9 @@ def _tolerance(case: Case) -> float:
         return np.inf
     if get(case, "precision") == "float32" or case["estimator"] == "TorchClassifier":
         return 2e-2
-    return 1e-4
+    params = parameters(case)
+    free = "penalty" in params and (params["penalty"] is None or params["alpha"] == 0)
+    return 1e-3 if free else 1e-4  # where nothing holds the scores, two solvers end as far apart as ``tol`` lets them
 
 
 def _is_tame(case: Case, data: Data) -> bool:
@@ -107,7 +109,10 @@ def _stacked(case: Case, data: Data):
         failures = fit_stack(members, data.X, data.y, data.sample_weight)
     demand(failures[1] is None, "a member of a stack fails where it would not alone", repr(failures[1]))
     a, b = (answers(estimator, data.X) for estimator in (members[1], alone))
-    demand_close(a, b, "a member of a stack ends elsewhere", 1e-7 if _tolerance(case) == 1e-4 else _tolerance(case))
+    tolerance = _tolerance(case)
+    if tolerance < 1e-2:
+        tolerance = 1e-8 if b["decision_function"].dtype == np.float64 else 1e-5
+    demand_close(a, b, "a member of a stack ends elsewhere", tolerance)
 
 
 def _other_names(case: Case, data: Data):
@@ -146,19 +151,18 @@ def _other_rows(case: Case, data: Data):
 
 
 def _other_container(case: Case, data: Data):
-    """The same values in another container: the same bits; sparse and dense are other solvers of the same problem."""
+    """The same values in another container: the same model; sparse and dense are other solvers of the same problem.
+
+    Products round by where in memory rows begin, which shows in predictions, and in float32 in training as well.
+    """
     if data.container in SPARSE or data.container not in ("array", *FAITHFUL):
         return False
     other = FAITHFUL[get(case, "data_seed") % len(FAITHFUL)]
     changed = data.in_container(other)
     a, b = answers(_fitted(case, data), data.X), answers(_fitted(case, changed), changed.X)
+    single = case["estimator"] == "TorchClassifier" or get(case, "precision") in ("float32", "bfloat16")
     what = "another container of the same values makes a difference"
-    if (
-        case["estimator"] == "TorchClassifier"
-    ):  # float32 products, whose rounding follows from where in memory rows begin
-        demand_close(b, a, what, _tolerance(case))
-    else:
-        demand_same_bits(b, a, what)
+    demand_close(b, a, what, _tolerance(case) if single else 1e-9)
 
 
 def _row_by_row(case: Case, data: Data):
@@ -169,7 +173,9 @@ def _row_by_row(case: Case, data: Data):
         single = answers(estimator, part.X)
         name = "predict_proba" if "predict_proba" in whole else "decision_function"
         a, b = single[name], whole[name][i : i + 1]
-        tolerance = 1e-9 if whole[name].dtype == np.float64 and case["estimator"] != "TorchClassifier" else 1e-4
+        tolerance = 1e-4
+        if whole[name].dtype == np.float64 and case["estimator"] != "TorchClassifier":
+            tolerance = 1e-9 + 30 * np.finfo(np.float64).eps * get(case, "mean")  # columns so many deviations from zero
         size = max(1.0, np.abs(whole[name]).max())
         demand(bool(np.abs(a - b).max() <= tolerance * size), "a row alone has other answers", f"{a} instead of {b}")
 
