@@ -311,8 +311,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
     def _choose(self, members, problem, incremental):
         super()._choose(members, problem, incremental)
         if self.learning_rate == "auto":
-            epochs = max(_EPOCHS, self._epochs_of(_STEPS, problem))
-            one_run = "cosine", min(epochs, self.max_iter)
+            one_run = "cosine", min(max(_EPOCHS, self._epochs_of(_STEPS, problem)), self.max_iter)
             self._schedule = ("constant", self.max_iter) if incremental else one_run
 
     def _layer_units(self, n_features: int, n_outputs: int) -> list[int]:
