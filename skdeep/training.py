@@ -54,7 +54,7 @@ class Progress:
     samples, earlier : int
         Rows seen, over all runs on this problem, and on others before.
     best_loss, loss_to_beat : float
-        The lowest training loss, and what "adaptive" asks to improve on, which may be the lowest since a later epoch.
+        The lowest training loss, and the lowest since "adaptive" last divided the learning rate.
     best_score, best_validation_loss : float
         Of the model that is kept: the best epoch, or the start.
     run_score, run_validation_loss : float
@@ -421,9 +421,8 @@ def _end_of_epoch(stack, plan, epoch, objective, scores, losses, observer) -> bo
             reason = f"{what} did not improve more than tol={p.tol:f} for {p.n_iter_no_change:.0f} consecutive epochs."
             if plan.schedule == "adaptive" and stack.optimizer.learning_rate[m] > _MIN_ADAPTIVE_RATE:
                 stack.optimizer.learning_rate[m] /= 5
-                # an early epoch may have passed by a much lower loss: training would end on its way back there
-                p.no_improvement, far = 0, p.loss_curve[-1] > 1.05 * p.best_loss
-                p.loss_to_beat = p.loss_curve[-1] if far else p.loss_to_beat
+                # an early epoch may have passed by a lower loss: training would end on its way back there
+                p.no_improvement, p.loss_to_beat = 0, p.loss_curve[-1]
             else:
                 p.stopped = reason
         elif p.n_iter >= p.max_iter:

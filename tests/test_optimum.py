@@ -9,6 +9,7 @@ from scipy.special import logsumexp
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine, make_moons
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
+from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
@@ -244,3 +245,11 @@ def test_momentum_past_a_rare_class_is_taken_back(cls, n_rare, n):
     frequency = y.mean()
     entropy = -frequency * np.log(frequency) - (1 - frequency) * np.log(1 - frequency)
     assert log_loss(y, model.predict_proba(X)) < 1.05 * entropy
+
+
+@pytest.mark.parametrize("split", range(3))
+def test_momentum_past_a_low_loss_is_taken_back(split):
+    """Early epochs pass by losses that training sees again only a hundred epochs later."""
+    X, _, y, _ = train_test_split(*load_wine(return_X_y=True), random_state=split)
+    model = HingeClassifier(calibration=None, max_iter=1000, random_state=0).fit(X, y)
+    assert model.loss_ < 0.85 * min(model.loss_curve_[:20])
