@@ -174,8 +174,8 @@ class FoldBaggingMixin(CalibrationMixin):
             everywhere[torch.from_numpy(rows).to(scores.device)] = self._of_models(scores, own)
 
         for network, f in zip(networks, folds.numbers, strict=True):
-            rows = folds.rows[folds.fold == f]
-            put(rows, scores_of(network, data, rows))
+            if len(rows := folds.rows[folds.fold == f]):
+                put(rows, scores_of(network, data, rows))
         if folds.divides:  # each observation is judged by the member that has not seen it
             rows = folds.rows[folds.fold == DIVIDED]
             put(rows, torch.cat([scores_of(network, data, rows) for network in networks]), folds.parts_of_divided)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from scipy import sparse
 from sklearn.utils import check_random_state, compute_class_weight
+from sklearn.utils.multiclass import unique_labels
 
 from skdeep.columns import Columns
 from skdeep.frame import named
@@ -104,7 +105,8 @@ class EncodingMixin:
         same : bool
             Whether it must have all of them.
         """
-        labels = np.arange(y.shape[1]) if y.ndim == 2 else np.unique(y)
+        find = unique_labels if y.dtype.kind == "O" else np.unique  # objects become an array of their own dtype
+        labels = np.arange(y.shape[1]) if y.ndim == 2 else find(y)
         if new:
             self.classes_, self._target_is_multilabel = labels, y.ndim == 2
         elif self._target_is_multilabel != (y.ndim == 2):

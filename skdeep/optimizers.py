@@ -97,6 +97,10 @@ class Optimizer:
         aligned = [g if g.stride() == p.stride() else torch.empty_like(p).copy_(g) for g, p in pairs]
         return [self._flat[0], _flat(aligned), *self._flat[1:]]
 
+    def slow_down(self, model: int, factor: float) -> None:
+        """Divide the learning rate of one model."""
+        self.learning_rate[model] /= factor
+
     def prox_step(self, index: int) -> float | Tensor:
         """Step of the proximal map for parameter `index`, after `step`."""
         raise NotImplementedError
@@ -158,6 +162,11 @@ class SGD(Optimizer):
     def __init__(self, params, learning_rate, *args, **options):
         super().__init__(params, learning_rate, *args, **options)
         self._unit = self._ones = np.ones(len(learning_rate))
+
+    def slow_down(self, model, factor):
+        super().slow_down(model, factor)
+        for velocity in self.velocity:  # momentum may be what leads astray
+            velocity[model] = 0
 
     def _express(self, unit: np.ndarray) -> None:
         """Keep the velocities of each model times its `unit`."""

@@ -420,7 +420,7 @@ def _end_of_epoch(stack, plan, epoch, objective, scores, losses, observer) -> bo
             what = "Validation score" if p.watch_score else "Training loss"
             reason = f"{what} did not improve more than tol={p.tol:f} for {p.n_iter_no_change:.0f} consecutive epochs."
             if plan.schedule == "adaptive" and stack.optimizer.learning_rate[m] > _MIN_ADAPTIVE_RATE:
-                stack.optimizer.learning_rate[m] /= 5
+                stack.optimizer.slow_down(m, 5)
                 # an early epoch may have passed by a lower loss: training would end on its way back there
                 p.no_improvement, p.loss_to_beat = 0, p.loss_curve[-1]
             else:
