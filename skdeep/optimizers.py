@@ -97,9 +97,8 @@ class Optimizer:
         aligned = [g if g.stride() == p.stride() else torch.empty_like(p).copy_(g) for g, p in pairs]
         return [self._flat[0], _flat(aligned), *self._flat[1:]]
 
-    def slow_down(self, model: int, factor: float) -> None:
-        """Divide the learning rate of one model."""
-        self.learning_rate[model] /= factor
+    def rest(self, model: int) -> None:
+        """Begin the momentum of one model anew."""
 
     def prox_step(self, index: int) -> float | Tensor:
         """Step of the proximal map for parameter `index`, after `step`."""
@@ -163,9 +162,8 @@ class SGD(Optimizer):
         super().__init__(params, learning_rate, *args, **options)
         self._unit = self._ones = np.ones(len(learning_rate))
 
-    def slow_down(self, model, factor):
-        super().slow_down(model, factor)
-        for velocity in self.velocity:  # momentum may be what leads astray
+    def rest(self, model):
+        for velocity in self.velocity:
             velocity[model] = 0
 
     def _express(self, unit: np.ndarray) -> None:

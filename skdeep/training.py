@@ -420,9 +420,10 @@ def _end_of_epoch(stack, plan, epoch, objective, scores, losses, observer) -> bo
             what = "Validation score" if p.watch_score else "Training loss"
             reason = f"{what} did not improve more than tol={p.tol:f} for {p.n_iter_no_change:.0f} consecutive epochs."
             if plan.schedule == "adaptive" and stack.optimizer.learning_rate[m] > _MIN_ADAPTIVE_RATE:
-                stack.optimizer.slow_down(m, 5)
-                # an early epoch may have passed by a lower loss: training would end on its way back there
-                p.no_improvement, p.loss_to_beat = 0, p.loss_curve[-1]
+                stack.optimizer.learning_rate[m] /= 5
+                if p.loss_curve[-1] > 1.05 * p.best_loss:  # momentum has led past it
+                    stack.optimizer.rest(m)
+                p.no_improvement, p.loss_to_beat = 0, p.loss_curve[-1]  # training would end on its way back
             else:
                 p.stopped = reason
         elif p.n_iter >= p.max_iter:
