@@ -160,9 +160,8 @@ solver : {"auto", "sgd", "adam", "adamw", "lbfgs"}, default="auto"
 LEARNING_RATES = """
 learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
     Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
-    until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is a
-    cosine over 1500 steps, where training ends, if that is 100 epochs at most (15 batches per epoch or more), and else
-    "adaptive".
+    until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is a cosine over 1500 steps, where
+    training ends, if that is 100 epochs at most (15 batches per epoch or more), and else "adaptive".
 learning_rate_init : float or "auto", default="auto"
     Learning rate at the start. "auto" is 0.01 for Adam; for "sgd" it is derived from the data,
     :math:`1 / \\big(c (\\lambda + (\\tfrac1B - \\tfrac1n) \\tfrac{t}{1 - \\rho})\\big)` with the loss's curvature c,

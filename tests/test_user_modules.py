@@ -173,7 +173,8 @@ def test_large_ids_never_merge(kind):
 
 def test_measurements_are_rounded_as_always():
     X, y = data((4,))
-    TorchClassifier(dense, **PLAIN, max_iter=1, learning_rate_init=1e-12).fit(X * 1e9, y)
+    model = TorchClassifier(dense, **PLAIN, max_iter=1, learning_rate_init=1e-12).fit(X * 1e9, y)
+    assert np.isfinite(model.decision_function(X * 1e9)).all()
 
 
 # ---- random numbers -------------------------------------------------------------------------------------------------
