@@ -3,7 +3,7 @@ r"""How scores become probabilities, fitted on scores and classes.
 Temperature: :math:`p = \mathrm{softmax}(s / T)` (the sigmoid of s / T for two classes), with one T > 0. Sigmoid
 (Platt scaling): :math:`\sigma(a_c s_c + b_c)` per class, normalised, with :math:`a_c > 0`. Both minimise a convex
 log-loss, with a prior against certainty on scores that happen to be separable: half an observation more, whose label
-may be any, and Platt's targets.
+may be any (for the sigmoid: with the class frequencies), and Platt's targets.
 
 References
 ----------
@@ -167,8 +167,9 @@ def fit_sigmoid(
     weight : ndarray of shape (n,), default=None
         In numbers of observations.
     own : tuple of ndarray (m, C) and ndarray (m,), default=None
-        The further observation (`doubt`), of either answer, with scores by the model that is to be calibrated. It keeps
-        slopes from being too large where the other models' scores happen to be much smaller. None leaves it out.
+        The further observation (`doubt`), with scores by the model that is to be calibrated. Its answer is the class's
+        frequency, which scores that say nothing should give wherever they lie. It keeps slopes from being too large
+        where the other models' scores happen to be much smaller. None leaves it out.
 
     Returns
     -------
@@ -190,9 +191,10 @@ def fit_sigmoid(
         positive = codes == (1 if n_columns == 1 else c) if codes.ndim == 1 else codes[:, c] == 1
         n_plus, n_minus = weight[positive].sum(), weight[~positive].sum()
         target = np.where(positive, (n_plus + 1) / (n_plus + 2), 1 / (n_minus + 2))
+        frequency = np.log((n_plus + 1) / (n_minus + 1))
         unit = float(np.abs(scores[:, c]).max()) or 1.0
         parts = [(scores[part, c], target[part], observed[part]) for part in _chunks(len(codes))]
-        parts += [(own_scores[part, c], 0.5, share[part]) for part in _chunks(len(share))]
+        parts += [(own_scores[part, c], expit(frequency), share[part]) for part in _chunks(len(share))]
 
         def objective(x, parts=parts, unit=unit):
             value, gradient, hessian = 0.0, np.zeros(2), np.zeros((2, 2))
@@ -206,7 +208,6 @@ def fit_sigmoid(
                 hessian += (A * (w * p * (1 - p))[:, None]).T @ A
             return value, gradient, hessian
 
-        frequency = np.log((n_plus + 1) / (n_minus + 1))
         slope, offsets[c] = _newton(objective, np.array([0.0, frequency]))
         if slope < _LEAST_SLOPE:
             if slope < -_LEAST_SLOPE:

@@ -18,7 +18,7 @@ from torch import Tensor
 from skdeep.curvature import curvature, ridge, to_blocks, to_flat, width
 from skdeep.objective import Objective
 
-#: Relative ridge that keeps the factorisation from failing on directions without curvature.
+#: Ridge, in units of the diagonal, that keeps the factorisation from failing on directions without curvature.
 _RIDGE = 1e-12
 
 
@@ -46,10 +46,11 @@ class Newton:
             if n_inputs > objective.network.params[0].shape[2] and objective.loss.shift_invariant:
                 _pin_shift_(hessians[:, :, -1, :, -1])
             hessians = hessians.view(len(total), n_scores * n_inputs, -1)
+            unit = _units(hessians.diagonal(dim1=1, dim2=2))
             diagonal = hessians.diagonal(dim1=1, dim2=2).unflatten(1, (n_scores, n_inputs))
             diagonal += ridge(objective)
             downhill = -to_blocks(objective, gradient[part]).flatten(1).unsqueeze(-1)
-            directions[part] = to_flat(objective, _solve(hessians, downhill).view(-1, n_scores, n_inputs))
+            directions[part] = to_flat(objective, _solve(hessians, downhill, unit).view(-1, n_scores, n_inputs))
         return directions
 
 
@@ -61,16 +62,28 @@ def _pin_shift_(blocks: Tensor) -> None:
     blocks += blocks.diagonal(dim1=1, dim2=2).mean(1).view(-1, 1, 1)
 
 
-def _solve(hessians: Tensor, right: Tensor) -> Tensor:
-    """Solve with each Hessian plus the smallest ridge that makes it positive definite."""
-    diagonal = hessians.diagonal(dim1=1, dim2=2)
-    largest = diagonal.amax(1, keepdim=True)
-    largest = torch.where(largest > 0, largest, 1.0)  # no curvature at all: columns of zeros without a penalty
-    addition = torch.full_like(largest, _RIDGE)
+def _units(curvature: Tensor) -> Tensor:
+    """Unit (k, P) of each diagonal entry of some Hessians: its own size, so that an intercept counts beside 1e40.
+
+    Without the penalty: where the rows have no curvature, their gradient is rounding, which a tiny penalty would make a
+    step of any size. The unit there is that of the largest entry, or one.
+    """
+    largest = curvature.amax(1, keepdim=True)
+    return torch.where(curvature > 0, curvature, torch.where(largest > 0, largest, 1.0))
+
+
+def _solve(hessians: Tensor, right: Tensor, unit: Tensor) -> Tensor:
+    """Solve with each Hessian plus the smallest ridge, in units (k, P), that makes it positive definite.
+
+    Overwrites the Hessians.
+    """
+    scale = unit.rsqrt().unsqueeze(2)
+    hessians.mul_(scale).mul_(scale.mT)
+    diagonal, addition = hessians.diagonal(dim1=1, dim2=2), torch.full_like(scale[:, :1, 0], _RIDGE)
     for _ in range(8):
-        diagonal += addition * largest
+        diagonal += addition
         factor, info = torch.linalg.cholesky_ex(hessians)
         if not info.any():
             break
         addition = torch.where(info.unsqueeze(1) > 0, 100 * addition, 0.0)
-    return torch.cholesky_solve(right, factor).squeeze(-1)
+    return (torch.cholesky_solve(scale * right, factor) * scale).squeeze(-1)

@@ -83,8 +83,9 @@ def test_the_sigmoid_with_one_more_observation_is_the_lowest_objective(n_columns
         n_plus, n_minus = weight[positive].sum(), weight[~positive].sum()
         target = np.where(positive, (n_plus + 1) / (n_plus + 2), 1 / (n_minus + 2))
 
-        def objective(x, c=c, target=target):
-            parts = (scores[:, c], target, weight), (own[0][:, c], 0.5, own[1])
+        def objective(x, c=c, target=target, n_plus=n_plus, n_minus=n_minus):
+            frequency = (n_plus + 1) / (n_plus + n_minus + 2)
+            parts = (scores[:, c], target, weight), (own[0][:, c], frequency, own[1])
             return sum(
                 -(w * (t * log_expit(x[0] * s + x[1]) + (1 - t) * log_expit(-x[0] * s - x[1]))).sum()
                 for s, t, w in parts

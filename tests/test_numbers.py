@@ -248,6 +248,21 @@ def test_a_solution_in_closed_form_takes_no_steps(recwarn):
     assert not [w for w in recwarn if "standardize" in str(w.message)]
 
 
+@pytest.mark.parametrize("size", [1e6, 1e12, 1e40])
+@pytest.mark.parametrize(
+    "model", [SoftmaxClassifier(), HingeClassifier(loss="squared_hinge", calibration=None)], ids=repr
+)
+def test_newton_counts_a_small_column_beside_a_huge_one(model, size):
+    """The same objective, in raw columns and in scaled ones: without a unit of its own, the intercept never moved."""
+    X = WINE * np.r_[size, np.ones(12)]
+    model = clone(model).set_params(solver="lbfgs", alpha=0.01, tol=1e-9, max_iter=1000)
+    scaled = clone(model).fit(X, Y)
+    with pytest.warns(UserWarning, match="standardize=False trains on the columns of X as they are"):
+        raw = clone(model).set_params(standardize=False).fit(X, Y)
+    raw, scaled = (m.decision_function(X) for m in (raw, scaled))  # but for a common shift of a row's scores
+    np.testing.assert_allclose(raw - raw.mean(1, keepdims=True), scaled - scaled.mean(1, keepdims=True), atol=1e-4)
+
+
 def test_a_module_whose_columns_vanish_in_its_dtype():
     def make(n_features, n_outputs):
         return torch.nn.Linear(n_features, n_outputs)

@@ -227,7 +227,7 @@ def test_fits_with_platts_sigmoid_can_be_repeated(name):
     model = clone(CALIBRATED[name]).set_params(calibration="sigmoid").fit(X, Y)
     first = model.score(X, Y)
     for _ in range(4):
-        assert model.fit(X, Y).score(X, Y) >= first
+        assert model.fit(X, Y).score(X, Y) >= first - 1.5 / len(Y)  # one row, near the border of two classes, may turn
         np.testing.assert_array_equal(model.predict(X), model.classes_[model.predict_proba(X).argmax(1)])
 
 
