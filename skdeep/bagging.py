@@ -5,21 +5,25 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from sklearn.metrics import get_scorer
 from torch import Tensor
 
-from skdeep.calibrated import CalibrationMixin
 from skdeep.calibration import DOUBT, doubt
-from skdeep.encoding import draw_seeds
+from skdeep.encoding import draw_seeds, labels_of
+from skdeep.fitting import check_scoring, set_attributes
 from skdeep.inputs import OutputSpace, to_numpy
+from skdeep.links import CALIBRATED, calibrate, fitted_copy
+from skdeep.networks import Network
 from skdeep.prediction import able
 from skdeep.problem import Problem, TrainingState, make_monitor, scores_of
+from skdeep.recipe import Member, Recipe, weights_by_model
 from skdeep.scoring import as_score, knowing
+from skdeep.solving import solve
 from skdeep.splits import DIVIDED, KEPT, Folds, dealt_shares, fold_of_rows
+from skdeep.starts import curves, end
 from skdeep.training import Progress
 
 
@@ -34,20 +38,18 @@ class _Runs(Progress):
         Which rows each member has not seen.
     seeds : list of int
         The ``random_state`` of each member.
-    batch_rows : int
-        Rows per step, which follow from all the data.
     """
 
     members: list[Progress] = field(default_factory=list)
     folds: Folds | None = None
     seeds: list[int] = field(default_factory=list)
-    batch_rows: int = 0
 
     @classmethod
-    def of(cls, members: list[Progress], folds: Folds, seeds: list[int], batch_rows: int) -> _Runs:
+    def of(cls, members: list[Progress], folds: Folds, seeds: list[int]) -> _Runs:
         errors = [f"in member {k}, {p.error}" for k, p in enumerate(members) if p.error is not None]
         return cls(
             watch_score=True,
+            stopped="Each member keeps its best epoch.",  # how many there are is a choice
             n_iter=max(p.n_iter for p in members),
             samples=sum(p.samples for p in members),
             loss_curve=_mean_curve([p.loss_curve for p in members]),
@@ -58,7 +60,6 @@ class _Runs(Progress):
             members=members,
             folds=folds,
             seeds=seeds,
-            batch_rows=batch_rows,
         )
 
 
@@ -67,134 +68,168 @@ def _mean_curve(curves: list[list[float]]) -> list[float]:
     return [float(np.mean([c[i] for c in curves if i < len(c)])) for i in range(max(map(len, curves)))]
 
 
-class FoldBaggingMixin(CalibrationMixin):
-    """Trains ``n_estimators`` models for each estimator, each on all folds but one, and judges them on that one."""
+def train_folds(
+    recipe: Recipe, problem: Problem, held_out: Problem | None, members: list[Member], going_on, incremental, task
+) -> tuple[Network, None]:
+    """Train the members of all ensembles as one stack; see `skdeep.fitting.train_each`."""
+    leader = members[0].estimator
+    check_scoring(leader, problem)
+    split_seed = members[0].state.split_seed
+    distinct = problem.distinct(split_seed)
+    fold = fold_of_rows(distinct, leader.n_estimators)
+    share = dealt_shares(distinct, fold, leader.n_estimators, split_seed)
+    folds = problem.folds(distinct, fold, share, merge=False)
+    numbers = folds.numbers  # on tiny data, some are empty
+    if len(numbers) == 0:
+        raise ValueError(
+            f"{type(leader).__name__} needs at least 2 distinct rows of a class, to leave some out; use "
+            "MLPClassifierTorch."
+        )
+    trained_on = folds
+    if recipe.batch_rows == problem.n_rows:  # see Problem.folds
+        trained_on = problem.folds(distinct, fold, share, merge=True)
+    del distinct
+    rest = {f: trained_on.training(f) for f in numbers}
+    n = len(members)
+    weights = {f: weights_by_model(w, n) for f, w in trained_on.training_weights(numbers).items()}
+    drawn: dict[int, list[int]] = {}  # ensembles of one seed share their draws
+    for member in members:
+        generator = member.state.generator
+        if id(generator) not in drawn:
+            drawn[id(generator)] = generator.integers(2**31 - 1, size=len(numbers)).tolist()
+    seeds = [drawn[id(member.state.generator)] for member in members]
+    of_seed = {seed: np.random.default_rng(draw_seeds(seed)[0]) for own in seeds for seed in own}
+    models = []
+    for m, (member, own) in enumerate(zip(members, seeds, strict=True)):
+        patience = leader.n_iter_no_change if leader.early_stopping else math.inf
+        for f, seed in zip(numbers, own, strict=True):
+            progress = Progress(member.estimator.tol, patience, watch_score=True)
+            models.append(Member(member.estimator, TrainingState(of_seed[seed]), progress, rest[f], weights[f][m]))
+    network = recipe.network(recipe, problem, models, False)
+    fitted = partial(fitted_copy, [model.estimator for model in models])
+    watched = _watched(len(members), problem, held_out, folds)
+    labels, scoring = partial(labels_of, leader), _watched_score(leader)
+    monitor = make_monitor(watched, recipe.judged_by, scoring, labels, fitted)
+    solve(recipe, problem, network, models, recipe.epochs, monitor)
+    for i, (member, own) in enumerate(zip(members, seeds, strict=True)):
+        parts = [model.progress for model in models[i * len(numbers) : (i + 1) * len(numbers)]]
+        member.progress = _Runs.of(parts, folds, own)
+    return network, None
 
-    n_estimators: int
-    early_stopping: bool
-    n_iter_no_change: float
-    scoring: Any
-    estimators_: list
 
-    def _splits_rows(self):
-        return True
+def _watched_score(ensemble) -> str:
+    """What an epoch is judged by: what is left to the calibration is not the epoch's fault."""
+    return "loss" if ensemble.calibration is None else "calibrated_loss"
 
-    @property
-    def _watched_score(self) -> str:
-        """What an epoch is judged by: what is left to the calibration is not the epoch's fault."""
-        return "loss" if self.calibration is None else "calibrated_loss"
 
-    def _train(self, members, problem, held_out, states, split_seed, going_on, incremental, task):
-        """Train the members of all ensembles as one stack; see `FittingMixin._train`."""
-        self._try_scoring(problem)
-        distinct = problem.distinct(split_seed)
-        fold = fold_of_rows(distinct, self.n_estimators)
-        share = dealt_shares(distinct, fold, self.n_estimators, split_seed)
-        folds = problem.folds(distinct, fold, share, merge=False)
-        numbers = folds.numbers  # on tiny data, some are empty
-        if len(numbers) == 0:
-            raise ValueError(
-                f"{type(self).__name__} needs at least 2 distinct rows of a class, to leave some out; use "
-                "MLPClassifierTorch."
-            )
-        trained_on = folds
-        if self._batch_rows(problem) == problem.n_rows:  # see Problem.folds
-            trained_on = problem.folds(distinct, fold, share, merge=True)
-        del distinct
-        rest = [trained_on.training(f) for f in numbers]
-        weight = trained_on.training_weights([(m, f) for m in range(len(members)) for f in numbers])
-        models = [member for member in members for _ in numbers]
-        drawn: dict[int, list[int]] = {}  # ensembles of one seed share their draws
-        for state in states:
-            if id(state.generator) not in drawn:
-                drawn[id(state.generator)] = state.generator.integers(2**31 - 1, size=len(numbers)).tolist()
-        seeds = [drawn[id(state.generator)] for state in states]
-        of_seed = {seed: np.random.default_rng(draw_seeds(seed)[0]) for own in seeds for seed in own}
-        generators = [of_seed[seed] for own in seeds for seed in own]
-        own_states = [TrainingState(generator) for generator in generators]
-        subsets = rest * len(members)
-        network = self._new_network(models, problem, generators, subsets, weight, own_states, False)
-        patience = self.n_iter_no_change if self.early_stopping else math.inf
-        progress = [Progress(member.tol, patience, watch_score=True) for member in models]
-        watched = self._watched(members, problem, held_out, folds)
-        fitted = partial(self._fitted_copy, models)
-        monitor = make_monitor(watched, self._loss(self.n_outputs_), self._watched_score, self._labels, fitted)
-        self._run(models, problem, network, own_states, subsets, weight, progress, self._epochs, monitor)
-        of_members = [progress[i : i + len(numbers)] for i in range(0, len(progress), len(numbers))]
-        batch_rows = self._batch_rows(problem)
-        runs = [_Runs.of(parts, folds, own, batch_rows) for parts, own in zip(of_members, seeds, strict=True)]
-        return runs, network, None
+def _watched(n_ensembles: int, problem: Problem, held_out: Problem | None, folds: Folds) -> list[Problem]:
+    """What the models are judged by after each epoch: the rows left out, or the caller's validation data."""
+    if held_out is not None:
+        if held_out.class_weight is not None and held_out.class_weight.ndim == 2:
+            held_out.class_weight = np.repeat(held_out.class_weight, len(folds.numbers), axis=0)
+        return [held_out]
+    left_out = [(folds.held_out(f), folds.held_out_factor(f)) for f in folds.numbers]
+    watched = [problem.take(*rows) for _ in range(n_ensembles) for rows in left_out]
+    for i, part in enumerate(watched):
+        if part.class_weight is not None and part.class_weight.ndim == 2:
+            part.class_weight = part.class_weight[i // len(left_out)]
+    return watched
 
-    def _watched(self, members, problem: Problem, held_out: Problem | None, folds: Folds) -> list[Problem]:
-        """What the models are judged by after each epoch: the rows left out, or the caller's validation data."""
-        if held_out is not None:
-            if held_out.class_weight is not None and held_out.class_weight.ndim == 2:
-                held_out.class_weight = np.repeat(held_out.class_weight, len(folds.numbers), axis=0)
-            return [held_out]
-        left_out = [(folds.held_out(f), folds.held_out_factor(f)) for f in folds.numbers]
-        watched = [problem.take(*rows) for _ in members for rows in left_out]
-        for i, part in enumerate(watched):
-            if part.class_weight is not None and part.class_weight.ndim == 2:
-                part.class_weight = part.class_weight[i // len(left_out)]
-        return watched
 
-    # ---- out of fold ----------------------------------------------------------------------------------------------
+# ---- fitted attributes -----------------------------------------------------------------------------------------------
 
-    def _after_fit(self, members, problem, seed, progress):
-        for m, (member, runs) in enumerate(zip(members, progress, strict=True)):
-            if runs.error is None:
-                weight = problem.weight
-                member._judge(problem, weight if weight is None or weight.ndim == 1 else weight[m], runs.folds)
 
-    @torch.no_grad()
-    def _judge(self, problem: Problem, weight: np.ndarray | None, folds: Folds) -> None:
-        """Calibrate on the out-of-fold scores, and keep what the ensemble says of rows that are new to it."""
-        data = self._rows(problem.source, able(problem.device, [self]), self._needs_float64)
-        tensor = data.device, data.dtype
+def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, space: OutputSpace) -> None:
+    """Make the members of an ensemble classifiers; see `skdeep.fitting.conclude`."""
+    ensemble, runs = member.estimator, member.progress
+    assert isinstance(runs, _Runs)
+    form = ensemble._member_class
+    params = {name: getattr(ensemble, name) for name in form._get_param_names() if hasattr(ensemble, name)}
+    params |= {"early_stopping": True, "scoring": _watched_score(ensemble)}
+    if not ensemble.early_stopping:
+        params["n_iter_no_change"] = math.inf
+    if ensemble.batch_size == "auto":
+        params["batch_size"] = recipe.batch_rows
+    set_attributes(ensemble, curves(ensemble, runs))
+    not_theirs = {*params, "n_estimators", ensemble._coef_attribute, "oof_proba_", "oof_score_", "_fitted"}
+    shared = {
+        k: v for k, v in vars(ensemble).items() if k not in not_theirs and not k.startswith(("_skl_", "_callback_"))
+    }
+    ensemble.estimators_ = []
+    for k, (progress, seed) in enumerate(zip(runs.members, runs.seeds, strict=True)):
+        estimator = form(**params | {"random_state": seed})
+        others = set(vars(estimator))
+        assert progress.params is not None
+        final = network.select(np.array([k])).with_params(progress.params)
+        learned = estimator._learned(final, 0, dtype, space)
+        set_attributes(estimator, shared | learned | curves(estimator, progress))
+        end(estimator, others)
+        ensemble.estimators_.append(estimator)
 
-        networks = [estimator._trained_network(*tensor) for estimator in self.estimators_]
-        pairs = list(zip(networks, folds.numbers, strict=True))
-        if self.calibration == "temperature":
-            self.temperature_ = 1.0
-        if self.calibration is not None and len(self.classes_) > 1:
-            rows, factor = folds.all_held_out()
-            counts = (1.0 if weight is None else weight[rows]) * factor / folds.unit
-            scores = to_numpy(torch.cat([scores_of(n, data, folds.held_out(f)) for n, f in pairs], dim=1)[0])
-            # each member says its part of what the ensemble says of the further observation
-            own = doubt(scores, counts, DOUBT / len(folds.numbers))
-            self._calibrate(scores, problem.codes[rows], counts, own)
-        for estimator in self.estimators_:
-            estimator.__dict__.update({k: v for k, v in vars(self).items() if k == "temperature_"})
-        # other networks, where the calibration is in their weights now
-        networks = [estimator._trained_network(*tensor) for estimator in self.estimators_]
-        everywhere = networks[0].params[0].new_full((len(problem.codes), self.n_outputs_), math.nan)
 
-        def put(rows: np.ndarray, scores: Tensor, say: np.ndarray | None = None) -> None:
-            own = None if say is None else torch.from_numpy(say).to(scores)
-            everywhere[torch.from_numpy(rows).to(scores.device)] = self._of_models(scores, own)
+# ---- out of fold -----------------------------------------------------------------------------------------------------
 
-        for network, f in zip(networks, folds.numbers, strict=True):
-            if len(rows := folds.rows[folds.fold == f]):
-                put(rows, scores_of(network, data, rows))
-        if folds.divides:  # each observation is judged by the member that has not seen it
-            rows = folds.rows[folds.fold == DIVIDED]
-            put(rows, torch.cat([scores_of(network, data, rows) for network in networks]), folds.parts_of_divided)
-        new = folds.rows[folds.fold != KEPT]
-        scores = everywhere[torch.from_numpy(new).to(everywhere.device)]
-        self.oof_score_ = self._score_of(knowing(self, scores), scores, problem, new, weight)
-        if problem.subset is not None:
-            rest = np.flatnonzero(problem.sample_weight == 0)
-            put(rest, scores_of(self._trained_network(*tensor), data, rest))
-        self.oof_proba_ = knowing(self, everywhere, OutputSpace(self._any_coef)).predict_proba(None)
 
-    def _score_of(self, known, scores: Tensor, problem: Problem, rows: np.ndarray, weight: np.ndarray | None) -> float:
-        """The score by ``scoring`` of what is known of some rows."""
-        part = problem.take(rows)
-        if self.scoring in ("loss", "calibrated_loss"):
-            target = part.tensor(part.target).to(scores.device)
-            target = target if target.dtype is torch.int64 else target.to(scores.dtype)
-            losses = to_numpy(self._loss(self.n_outputs_).value(scores.unsqueeze(0), target.unsqueeze(0))[0])
-            return -float(np.average(losses, weights=None if weight is None else weight[rows]))
-        sample_weight = {} if part.sample_weight is None else {"sample_weight": part.sample_weight}
-        score = get_scorer(self.scoring or "accuracy")(known, part.X, self._labels(part.codes), **sample_weight)
-        return as_score(score, self.scoring, part.codes)
+def judge_each(recipe: Recipe, problem: Problem, members: list[Member], seed: int) -> None:
+    """Calibrate the ensembles on out-of-fold scores, and judge them by these."""
+    weights = weights_by_model(problem.weight, len(members))
+    for member, weight in zip(members, weights, strict=True):
+        runs = member.progress
+        if isinstance(runs, _Runs) and runs.error is None and runs.folds is not None:
+            _judge(member.estimator, problem, weight, runs.folds)
+
+
+@torch.no_grad()
+def _judge(ensemble, problem: Problem, weight: np.ndarray | None, folds: Folds) -> None:
+    """Calibrate on the out-of-fold scores, and keep what the ensemble says of rows that are new to it."""
+    data = ensemble._rows(problem.source, able(problem.device, [ensemble]), ensemble._needs_float64)
+    tensor = data.device, data.dtype
+    n_outputs = ensemble.n_outputs_
+
+    networks = [estimator._trained_network(*tensor) for estimator in ensemble.estimators_]
+    pairs = list(zip(networks, folds.numbers, strict=True))
+    if ensemble.calibration == "temperature":
+        ensemble.temperature_ = 1.0
+    if ensemble.calibration is not None and len(ensemble.classes_) > 1:
+        rows, factor = folds.all_held_out()
+        counts = (1.0 if weight is None else weight[rows]) * factor / folds.unit
+        scores = to_numpy(torch.cat([scores_of(n, data, folds.held_out(f)) for n, f in pairs], dim=1)[0])
+        # each member says its part of what the ensemble says of the further observation
+        own = doubt(scores, counts, DOUBT / len(folds.numbers))
+        calibrate(ensemble, scores, problem.codes[rows], counts, own)
+    for estimator in ensemble.estimators_:
+        set_attributes(estimator, {name: getattr(ensemble, name) for name in CALIBRATED if hasattr(ensemble, name)})
+    # other networks, where the calibration is in their weights now
+    networks = [estimator._trained_network(*tensor) for estimator in ensemble.estimators_]
+    everywhere = networks[0].params[0].new_full((len(problem.codes), n_outputs), math.nan)
+
+    def put(rows: np.ndarray, scores: Tensor, say: np.ndarray | None = None) -> None:
+        own = None if say is None else torch.from_numpy(say).to(scores)
+        everywhere[torch.from_numpy(rows).to(scores.device)] = ensemble._combined(scores, own)
+
+    for network, f in zip(networks, folds.numbers, strict=True):
+        if len(rows := folds.rows[folds.fold == f]):
+            put(rows, scores_of(network, data, rows))
+    if folds.divides:  # each observation is judged by the member that has not seen it
+        rows = folds.rows[folds.fold == DIVIDED]
+        put(rows, torch.cat([scores_of(network, data, rows) for network in networks]), folds.parts_of_divided)
+    new = folds.rows[folds.fold != KEPT]
+    scores = everywhere[torch.from_numpy(new).to(everywhere.device)]
+    ensemble.oof_score_ = _score_of(ensemble, scores, problem.take(new), weight if weight is None else weight[new])
+    if problem.subset is not None:
+        rest = np.flatnonzero(problem.sample_weight == 0)
+        put(rest, scores_of(ensemble._trained_network(*tensor), data, rest))
+    ensemble.oof_proba_ = knowing(ensemble, everywhere, OutputSpace(ensemble._any_coef)).predict_proba(None)
+
+
+def _score_of(ensemble, scores: Tensor, part: Problem, weight: np.ndarray | None) -> float:
+    """The score by ``scoring`` of the scores of some rows."""
+    if ensemble.scoring in ("loss", "calibrated_loss"):
+        target = part.tensor(part.target).to(scores.device)
+        target = target if target.dtype is torch.int64 else target.to(scores.dtype)
+        loss = ensemble._loss(ensemble.n_outputs_)
+        losses = to_numpy(loss.value(scores.unsqueeze(0), target.unsqueeze(0))[0])
+        return -float(np.average(losses, weights=weight))
+    sample_weight = {} if part.sample_weight is None else {"sample_weight": part.sample_weight}
+    scorer, labels = get_scorer(ensemble.scoring or "accuracy"), labels_of(ensemble, part.codes)
+    return as_score(scorer(knowing(ensemble, scores), part.X, labels, **sample_weight), ensemble.scoring, part.codes)

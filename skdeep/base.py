@@ -16,11 +16,19 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call
 
 from skdeep._methods import available_unless, rollback
 from skdeep._settings import own_settings
-from skdeep.calibrated import CalibrationMixin
-from skdeep.encoding import FULL_BATCH, PRECISIONS
+from skdeep.calibrated import calibrate_each
+from skdeep.choices import PRECISIONS, choose
+from skdeep.choices import batch_rows as rows_per_step
+from skdeep.encoding import check_label_names
+from skdeep.fitting import conclude, fit_alone, train_each
 from skdeep.inputs import OutputSpace
 from skdeep.labels import check_classes, n_columns, unboxed
+from skdeep.networks import Network
 from skdeep.optimizers import OPTIMIZERS
+from skdeep.penalties import ElasticNet
+from skdeep.prediction import PredictionMixin
+from skdeep.problem import Problem
+from skdeep.recipe import FULL_BATCH, Member, Recipe, values
 from skdeep.schedules import SCHEDULES
 
 
@@ -46,8 +54,27 @@ def _param_names(cls, init) -> tuple[str, ...]:
     return tuple(super(BaseTorchClassifier, cls)._get_param_names())
 
 
-class BaseTorchClassifier(CallbackSupportMixin, CalibrationMixin, ClassifierMixin, BaseEstimator):
+class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin, BaseEstimator):
     """Base of the estimators. A subclass says what its loss, its network and its fitted attributes are."""
+
+    #: Parameters in which the members of a stack may differ.
+    stackable = frozenset(
+        "alpha l1_ratio learning_rate_init momentum class_weight random_state tol n_iter_no_change".split()
+    )
+    #: Fitted attributes that a model consists of.
+    _parameters: frozenset[str] = frozenset()
+    #: Whether indicator matrices are accepted as targets.
+    _multilabel = False
+    #: Whether a row may have more than one axis, as an image has.
+    _allow_nd = False
+    #: Whether values of dense rows may be missing (NaN), and what to do about those that may not.
+    _allow_nan = False
+    _nan_advice = ""
+    #: Whether one class is too few.
+    _needs_two_classes = False
+    #: Solvers that are used for the exact optimum, and compute in float64 however large the work.
+    _exact_solvers: frozenset[str] = frozenset()
+    calibration: str | None
 
     _parameter_constraints: dict = {
         "alpha": [Interval(Real, 0, None, closed="left")],
@@ -120,7 +147,7 @@ class BaseTorchClassifier(CallbackSupportMixin, CalibrationMixin, ClassifierMixi
             loss becomes non-finite. What was learned before is kept.
         """
         with rollback(self), own_settings():
-            return self._fit_alone(X, y, sample_weight, (X_val, y_val, sample_weight_val))
+            return fit_alone(self, X, y, sample_weight, (X_val, y_val, sample_weight_val))
 
     @available_unless(_no_partial_fit)
     @_fit_context(prefer_skip_nested_validation=True)
@@ -148,7 +175,7 @@ class BaseTorchClassifier(CallbackSupportMixin, CalibrationMixin, ClassifierMixi
             if _check_partial_fit_first_call(self, check_classes(classes)) and table:
                 self.classes_ = np.arange(n_columns(y))
             self._target_is_multilabel = getattr(self, "_target_is_multilabel", table)
-            return self._fit_alone(X, y, sample_weight, (None, None, None), incremental=True)
+            return fit_alone(self, X, y, sample_weight, (None, None, None), incremental=True)
 
     def score(self, X, y, sample_weight=None):
         """Compute the accuracy on this data: the share of rows of which every label is right.
@@ -167,8 +194,58 @@ class BaseTorchClassifier(CallbackSupportMixin, CalibrationMixin, ClassifierMixi
         float
             From zero to one.
         """
-        self._check_label_names(y, "y")
+        check_label_names(self, y, "y")
         return super().score(X, unboxed(y) if OutputSpace(X).is_numpy else y, sample_weight)
+
+    # ---- what a subclass defines ----------------------------------------------------------------------------------
+
+    def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
+        """How to train on a problem, which is not placed yet."""
+        return choose(self, problem, self.solver, rows_per_step(self, problem, self.solver))
+
+    def _penalty(self, members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray) -> ElasticNet:
+        """The penalty of each model of a stack, given the weight of its training rows and of a batch on average."""
+        raise NotImplementedError
+
+    def _rates(self, recipe: Recipe, problem: Problem, network: Network, members: list[Member]) -> np.ndarray:
+        """The learning rate each model of a stack starts with."""
+        return values(members, "learning_rate_init")
+
+    def _network(self, recipe: Recipe, problem: Problem, members: list[Member], warm: bool) -> Network:
+        """The network before training: initial, or (`warm`, one model) that of the fitted attributes."""
+        raise NotImplementedError
+
+    def _learned(self, network: Network, model: int, dtype: np.dtype, space: OutputSpace) -> dict:
+        """The fitted attributes that hold one model's parameters."""
+        raise NotImplementedError
+
+    def _map_scores(self, matrix: np.ndarray, offsets: np.ndarray | float) -> None:
+        """Change the fitted attributes so that the scores s become ``s @ matrix + offsets``."""
+        raise NotImplementedError
+
+    def _n_params(self, n_features: int, n_outputs: int) -> int:
+        """Number of weights, to judge how much work an epoch is."""
+        raise NotImplementedError
+
+    def _n_units(self, n_outputs: int) -> int:
+        """Number of units beyond the input, to judge how much memory a row takes."""
+        raise NotImplementedError
+
+    def _stackable_now(self) -> frozenset[str]:
+        """Parameters in which members may differ, given the others: splits of the rows follow from one seed."""
+        splits = self.early_stopping or self.calibration is not None
+        return self.stackable - {"random_state"} if splits else self.stackable
+
+    def _leave_out_probabilities(self) -> None:
+        """Drop the part of training that neither `predict` nor `decision_function` depends on."""
+        if self.calibration == "temperature":
+            self.calibration = None
+
+    # ---- how it is trained: an ensemble has its own ways ----------------------------------------------------------
+
+    _train = staticmethod(train_each)
+    _conclude = staticmethod(conclude)
+    _after_fit = staticmethod(calibrate_each)
 
     def _undo(self) -> Callable[[], None]:
         """What takes back the changes that training makes in place, beyond the attributes that it sets."""

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from numbers import Integral
 
-import numpy as np
-import torch
 from sklearn.utils._param_validation import Interval
 from torch.nn import functional as F
 
 from skdeep._docs import LABEL_SMOOTHING, TRAINING_ATTRIBUTES, TRAINING_PARAMETERS, document, without
 from skdeep._methods import available_unless
-from skdeep.bagging import FoldBaggingMixin
+from skdeep.bagging import conclude, judge_each, train_folds
+from skdeep.links import tempered
 from skdeep.mlp import MLPClassifierTorch
 from skdeep.perceptron import MLP
-from skdeep.prediction import PredictionMixin
 
 #: Options of a single network that an ensemble has no use for.
 _WITHOUT = ("validation_fraction", "warm_start", "callbacks", "verbose")
@@ -37,7 +35,7 @@ def _no_partial_fit(estimator) -> str:
     label_smoothing=LABEL_SMOOTHING,
     learned=without(TRAINING_ATTRIBUTES, "history_"),
 )
-class MLPEnsembleClassifier(FoldBaggingMixin, MLPClassifierTorch):
+class MLPEnsembleClassifier(MLPClassifierTorch):
     r"""Ensemble of multilayer perceptrons, each trained on all folds of the data but one.
 
     .. math:: p(x) = \frac1K \sum_{k=1}^K \mathrm{softmax}\big(s_k(x) / T\big)
@@ -147,6 +145,7 @@ class MLPEnsembleClassifier(FoldBaggingMixin, MLPClassifierTorch):
     """
 
     _coef_attribute = "estimators_"
+    _averages_probabilities = True
     _parameter_constraints: dict = {
         **{k: v for k, v in MLPClassifierTorch._parameter_constraints.items() if k not in _WITHOUT},
         "n_estimators": [Interval(Integral, 2, None, closed="left")],
@@ -234,6 +233,14 @@ class MLPEnsembleClassifier(FoldBaggingMixin, MLPClassifierTorch):
 
     # ---- training -------------------------------------------------------------------------------------------------
 
+    _member_class = MLPClassifierTorch
+    _train = staticmethod(train_folds)
+    _conclude = staticmethod(conclude)
+    _after_fit = staticmethod(judge_each)
+
+    def _stackable_now(self):
+        return super()._stackable_now() - {"random_state"}
+
     def _leave_out_probabilities(self):
         """The predicted class follows from the averaged probabilities."""
 
@@ -243,39 +250,9 @@ class MLPEnsembleClassifier(FoldBaggingMixin, MLPClassifierTorch):
     def _n_units(self, n_outputs):
         return self.n_estimators * super()._n_units(n_outputs)
 
-    def _conclude(self, network, progress, state, incremental, dtype, space):
-        params = {name: getattr(self, name) for name in MLPClassifierTorch._get_param_names()}
-        params |= {"early_stopping": True, "scoring": self._watched_score}
-        if not self.early_stopping:
-            params["n_iter_no_change"] = math.inf
-        if self.batch_size == "auto":
-            params["batch_size"] = progress.batch_rows
-        self.__dict__.update(self._curves(progress))
-        not_theirs = {*params, "n_estimators", self._coef_attribute, "oof_proba_", "oof_score_", "_fitted"}
-        shared = {
-            k: v for k, v in vars(self).items() if k not in not_theirs and not k.startswith(("_skl_", "_callback_"))
-        }
-        self.estimators_ = []
-        for k, (p, seed) in enumerate(zip(progress.members, progress.seeds, strict=True)):
-            estimator = MLPClassifierTorch(**params | {"random_state": seed})
-            others = set(vars(estimator))
-            final = network.select(np.array([k])).with_params(p.params)
-            estimator.__dict__.update(shared | estimator._learned(final, 0, dtype, space) | estimator._curves(p))
-            estimator._end(others)
-            self.estimators_.append(estimator)
-
-    def _distance_from_convergence(self, progress):
-        """None: how many epochs there are is a choice, and the best one is kept."""
-
-    def _map_scores(self, matrix, offsets=0.0):
+    def _map_scores(self, matrix, offsets):
         for estimator in self.estimators_:
             estimator._map_scores(matrix, offsets)
-
-    def _fold_in(self, slopes, offsets):
-        super()._fold_in(slopes, offsets)
-        for estimator in self.estimators_:
-            for name in ("calibration_slopes_", "calibration_offsets_"):
-                setattr(estimator, name, getattr(self, name))
 
     # ---- prediction -----------------------------------------------------------------------------------------------
 
@@ -286,22 +263,17 @@ class MLPEnsembleClassifier(FoldBaggingMixin, MLPClassifierTorch):
         members = (e._trained_network(device, dtype, standardization, **noise) for e in self.estimators_)
         return MLP.stacked(list(members))
 
-    def _of_models(self, scores, say=None):
+    def _combined(self, scores, say=None):
         """The logarithm of the averaged probabilities, or of their odds where an answer is yes or no.
 
         `say` (K, n) is the weight of each model in the average; None for the same.
         """
-        self._check_calibration()
-        if self.calibration == "temperature":
-            scores = scores / torch.as_tensor(self.temperature_, dtype=torch.float64, device="cpu").to(scores)
+        scores = tempered(self, scores)
         log_say = -math.log(len(scores)) if say is None else say.log().unsqueeze(-1)
         if self.out_activation_ == "logistic":
             return (F.logsigmoid(scores) + log_say).logsumexp(0) - (F.logsigmoid(-scores) + log_say).logsumexp(0)
         log_p = F.logsigmoid(scores) if self.calibration == "sigmoid" else scores
         return (log_p.log_softmax(-1) + log_say).logsumexp(0)
-
-    def _link(self, scores):
-        return PredictionMixin._link(self, scores)  # these scores are calibrated
 
     @property
     def _needs_float64(self):

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from numbers import Real
 
-import numpy as np
-import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skdeep._docs import (
@@ -21,10 +18,7 @@ from skdeep._docs import (
     TRAINING_ATTRIBUTES,
     document,
 )
-from skdeep.batching import DenseRows
 from skdeep.calibrated import ScoresMixin
-from skdeep.closed_form import Ridge
-from skdeep.fitting import model_weights
 from skdeep.linear import LinearClassifier
 from skdeep.losses import LOSSES, Loss
 from skdeep.optimizers import OPTIMIZERS
@@ -175,58 +169,10 @@ class LeastSquaresClassifier(ScoresMixin, LinearClassifier):
     def _loss(self, n_outputs) -> Loss:
         return LOSSES["squared_error"]()
 
-    def _run(
-        self, members, problem, network, states, subsets, weight, progress, max_iter, monitor=None, observer=None
-    ) -> None:
-        if self.solver != "exact":
-            super()._run(members, problem, network, states, subsets, weight, progress, max_iter, monitor, observer)
-            return
-        if self.early_stopping:
+    def _recipe(self, problem, going_on, incremental):
+        if self.solver == "exact" and self.early_stopping:
             raise ValueError(
                 "early_stopping=True has nothing to stop: solver='exact' has no epochs. Use early_stopping=False, or "
                 "solver='sgd', 'adam' or 'adamw'."
             )
-        ones = np.ones(len(members))
-        penalty = self._penalty(members, ones, ones)
-        self._check_smooth(self._loss(self.n_outputs_), penalty)
-        weights = model_weights(weight, len(members))
-        objective = self._solve(problem, network, states, subsets, weights, penalty.curvature())
-        if observer is not None:
-            observer.train_begin(network, None)
-            observer.epoch_begin(0)
-        watched: Iterable[tuple[float | None, float | None]] = [(None, None)] * len(members)
-        if monitor is not None:
-            watched = zip(*(values.tolist() for values in monitor(network, np.arange(len(members)))), strict=True)
-        for p, value, (score, loss) in zip(progress, objective.tolist(), watched, strict=True):
-            best = p.record(value, score, loss)
-            p.samples += problem.n_rows
-            p.stopped = "The solution is exact."
-            if observer is not None:
-                observer.epoch_end(0, p, network, best)
-        if observer is not None:
-            observer.train_end(network)
-        for m, p in enumerate(progress):
-            p.params = [param[m : m + 1].clone() for param in network.params]
-
-    def _solve(self, problem, network, states, subsets, weights, alphas) -> np.ndarray:
-        """Put the network at the solutions; the objective of each model."""
-        coef, intercept = (torch.empty_like(t, dtype=torch.float64) for t in network.unscaled())
-        objective = np.empty(len(alphas))
-        groups: dict[tuple, list[int]] = {}
-        for m, key in enumerate(zip(map(id, subsets), map(id, weights), strict=True)):
-            groups.setdefault(key, []).append(m)
-        target = problem.tensor(problem.target)
-        rows = problem.rows().exactly(torch.float64, network.frame)  # no digit is to be lost to the network's dtype
-        # in the frame's columns, all of which have one factor
-        alphas = alphas if network.frame is None else alphas * network.frame.factor[0] * network.frame.factor[0]
-        for models in groups.values():
-            m = models[0]
-            # means of columns so far from zero that they have a frame are exact to more digits when taken in it
-            known = isinstance(rows, DenseRows) and rows.frame is None
-            center = states[m].columns.mean if known else None
-            ridge = Ridge(rows, subsets[m], target, weights[m], self.fit_intercept, center)
-            index = torch.as_tensor(models, device=coef.device)
-            found, constant, objective[models] = ridge.solve(alphas[models])
-            coef[index], intercept[index] = found.to(coef), constant.to(coef)
-        network.set_unscaled(coef, intercept)
-        return objective
+        return super()._recipe(problem, going_on, incremental)

@@ -25,9 +25,8 @@ from skdeep._docs import (
 from skdeep._stack import to_device
 from skdeep.base import BaseTorchClassifier
 from skdeep.batching import as_tensor
+from skdeep.choices import batch_rows, choose, epochs_of
 from skdeep.columns import gram_extents
-from skdeep.encoding import FULL_BATCH
-from skdeep.fitting import column_statistics, mean_weights, model_weights, values
 from skdeep.frame import exceeds_float32
 from skdeep.inputs import OutputSpace, dense, dtype_name
 from skdeep.losses import LOSSES, Loss, smoothed
@@ -36,7 +35,8 @@ from skdeep.newton import Newton
 from skdeep.optimizers import OPTIMIZERS
 from skdeep.penalties import L2, PENALTIES, NoPenalty
 from skdeep.preconditioner import Preconditioner
-from skdeep.problem import Problem, TrainingState
+from skdeep.problem import Problem
+from skdeep.recipe import FULL_BATCH, Member, Recipe, column_statistics, total_weights, values
 from skdeep.scaling import change_of_variables
 from skdeep.schedules import SCHEDULES
 
@@ -54,6 +54,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
     _coef_attribute = "coef_"
     _parameters = frozenset({"coef_", "intercept_"})
     _exact_solvers = FULL_BATCH
+    _needs_two_classes = True
     coef_: Any
     intercept_: Any
     _parameter_constraints: dict = {
@@ -138,18 +139,6 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         self.callbacks = callbacks
         self.verbose = verbose
 
-    def _is_proximal(self, penalty):
-        # Adam's steps differ between coordinates: the map takes twice the passes over the coefficients. By type, since
-        # a penalty of one's own may be nothing but its map
-        return not (self.solver_ == "adam" and type(penalty) in (L2, NoPenalty))
-
-    def _batch_rows(self, problem):
-        if self.batch_size != "auto" or self.solver_ in FULL_BATCH:
-            return super()._batch_rows(problem)
-        # a step also passes over all coefficients, which rows with few values each would otherwise wait for
-        filled = int(1 / max(problem.density, 1 / problem.n_rows))
-        return max(super()._batch_rows(problem), min(filled, -(-problem.n_rows // 16)))
-
     def _n_params(self, n_features, n_outputs):
         return n_features * n_outputs
 
@@ -160,66 +149,68 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         alpha = values(members, "alpha")
         return PENALTIES[self.penalty](np.where(np.isnan(alpha), 1 / total_weight, alpha), values(members, "l1_ratio"))
 
-    def _check_classes(self, codes):
-        if codes.ndim == 2:  # a label that is always there, or never, is a question with one answer
-            return
-        present = np.unique(codes)
-        if len(present) < 2:
-            raise ValueError(
-                f"{type(self).__name__} needs samples of at least 2 classes in the data, but the data contains only "
-                f"one class: {self.classes_[present[0]]!r}"
-            )
-
-    def _choose(self, members, problem, incremental):
-        super()._choose(members, problem, incremental)
-        if self.solver == "auto":
-            self.solver_ = "lbfgs" if not incremental and self._is_exact_cheap(members, problem) else "sgd"
+    def _recipe(self, problem, going_on, incremental):
+        newton_params, solver = self._max_newton_params(), self.solver
+        if solver == "auto":
+            exact = not incremental and self._is_exact_cheap(problem, newton_params)
+            solver = "lbfgs" if exact else "sgd"
+        rows = batch_rows(self, problem, solver)
+        if self.batch_size == "auto" and solver not in FULL_BATCH:
+            # a step also passes over all coefficients, which rows with few values each would otherwise wait for
+            filled = int(1 / max(problem.density, 1 / problem.n_rows))
+            rows = max(rows, min(filled, -(-problem.n_rows // 16)))
+        # Adam's steps differ between coordinates: the map takes twice the passes over the coefficients. By type, since
+        # a penalty of one's own may be nothing but its map
+        proximal = not (solver == "adam" and PENALTIES[self.penalty] in (L2, NoPenalty))
+        decisions: dict[str, Any] = {"proximal": proximal, "newton_params": newton_params}
         if self.learning_rate == "auto":
-            epochs = self._epochs_of(_STEPS, problem)
+            epochs = epochs_of(_STEPS, problem, rows)
             one_run = not incremental and epochs <= _EPOCHS
-            self._schedule = ("cosine", min(epochs, self.max_iter)) if one_run else ("adaptive", self.max_iter)
+            decisions["schedule"] = "cosine" if one_run else "adaptive"
+            decisions |= {"horizon": min(epochs, self.max_iter), "to_end": True} if one_run else {}
+        return choose(self, problem, solver, rows, loss=self._training_loss(self.n_outputs_), **decisions)
 
-    def _is_exact_cheap(self, members: list, problem: Problem) -> bool:
+    def _training_loss(self, n_outputs: int) -> Loss:
+        """What is minimised, where that is not the loss that validation data is judged by."""
+        return smoothed(self._loss(n_outputs), getattr(self, "label_smoothing", 0.0))
+
+    def _is_exact_cheap(self, problem: Problem, newton_params: int | None) -> bool:
         """Whether the optimum costs no more than mini-batch training, of which nothing was said."""
         steps = (self.batch_size, self.learning_rate, self.learning_rate_init)
-        ones = np.ones(len(members))
-        # by name too: whether a model is in a stack with others must make no difference
-        smooth = self.penalty in ("l2", None) and self._penalty(members, ones, ones).smooth
-        smooth &= self._loss(self.n_outputs_).smooth
+        # by name: whether a model is in a stack with others must make no difference
+        smooth = self.penalty in ("l2", None) and self._loss(self.n_outputs_).smooth
         rounded = self.precision == "bfloat16"
         if steps != ("auto", "auto", "auto") or self.callbacks or not smooth or rounded:
             return False
         n, d, c = problem.n_rows, problem.source.shape[1], self.n_outputs_
-        if self._max_newton_params() is None and c * (d + 1) <= Newton.max_params:
+        if newton_params is None and c * (d + 1) <= Newton.max_params:
             exact = _NEWTON_STEPS * n * c * (c + 1) * d**2
         elif self._has_preconditioner():
             exact = _LBFGS_STEPS * n * 4 * c * d * problem.density + n * c * d**2
         else:
             exact = _PLAIN_STEPS * n * 4 * c * d * problem.density
         # with steps of as few rows as dense ones: what they cost at least
-        return exact <= _STEPS * (super()._batch_rows(problem) * 4 * c * d * problem.density + _STEP_OVERHEAD)
+        rows = batch_rows(self, problem, "sgd")
+        return exact <= _STEPS * (rows * 4 * c * d * problem.density + _STEP_OVERHEAD)
 
     def _has_preconditioner(self) -> bool:
         return Preconditioner.fits(self._training_loss(self.n_outputs_), self.n_outputs_, self.n_features_in_ + 1)
 
-    def _max_newton_params(self):
+    def _max_newton_params(self) -> int | None:
+        """Up to how many parameters the exact solver takes Newton steps; None for what suits a tight tolerance."""
         # a Hessian is the work of (C + 1) d / 4 gradients
         limit = _NEWTON_SIZE if self._has_preconditioner() else _PLAIN_NEWTON_SIZE
         dear = (self.n_outputs_ + 1) * self.n_features_in_ > limit
         return 0 if self.solver == "auto" and dear else None
 
-    def _new_network(
-        self, members, problem: Problem, generators, subsets, weight, states: list[TrainingState], warm: bool
-    ) -> Linear:
-        n_models, n_outputs = len(members), self.n_outputs_
+    def _network(self, recipe, problem, members, warm) -> Linear:
+        n_models, n_outputs = len(members), recipe.n_outputs
         tensor: dict[str, Any] = {"device": problem.device, "dtype": problem.dtype}
         variables: dict[str, Any] = {}
-        exact = self.solver == "exact"
+        exact = recipe.solver == "exact"
         if self.standardize or exact:
-            columns = column_statistics(problem, subsets, weight, states)
-            n_rows = np.array([problem.X.shape[0] if s is None else len(s) for s in subsets])
-            total_weight = mean_weights(weight, subsets) * n_rows + states[0].seen
-            penalty, curvature = self._penalty(members, total_weight, total_weight), self._loss(n_outputs).curvature
+            columns, total_weight = column_statistics(problem, members), total_weights(problem, members)
+            penalty, curvature = recipe.penalty(members, total_weight, total_weight), recipe.judged_by.curvature
             auto = np.isnan(values(members, "alpha"))
             variables = change_of_variables(
                 problem,
@@ -229,7 +220,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
                 curvature(n_outputs),
                 fit_intercept=self.fit_intercept,
                 exact=exact,
-                products=self._products(),
+                products=recipe.products,
             )
         zeros = sparse_weight if issparse(problem.X) else torch.zeros
         coef = zeros(n_models, n_outputs, problem.X.shape[1], **tensor)
@@ -258,32 +249,34 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         coef, intercept = (part.copy() for part in network.learned(model, dtype))
         return {"coef_": space.array(coef), "intercept_": space.array(intercept)}
 
-    def _rescale_scores(self, slopes, offsets):
+    def _map_scores(self, matrix, offsets):
         space, coef, intercept = OutputSpace(self.coef_), dense(self.coef_), dense(self.intercept_)
-        self.coef_ = space.array((slopes[:, None] * coef).astype(coef.dtype))
-        self.intercept_ = space.array((slopes * intercept + offsets).astype(intercept.dtype))
+        self.coef_ = space.array((matrix.T @ coef).astype(coef.dtype))
+        self.intercept_ = space.array((intercept @ matrix + offsets).astype(intercept.dtype))
 
-    def _initial_rates(self, members, problem, network, subsets, weight, batch_rows):
+    def _rates(self, recipe, problem, network, members):
         rates = values(members, "learning_rate_init")
         derived = np.isnan(rates)
-        if self.solver_ != "sgd":
+        if recipe.solver != "sgd":
             rates[derived] = 0.01
         elif derived.any():
-            rates[derived] = self._derived_rates(members, problem, network, subsets, weight, batch_rows)[derived]
+            rates[derived] = _derived_rates(recipe, problem, network, members)[derived]
         return rates
 
-    def _derived_rates(self, members, problem, network, subsets, weight, batch_rows) -> np.ndarray:
-        """Step sizes from the data.
 
-        1 / L, the step that suits the full gradient with any momentum; and the noise of a batch, which momentum adds up
-        over 1 / (1 - momentum) steps, must stay below the signal.
-        """
-        rows, curvature = problem.rows(), self._loss(self.n_outputs_).curvature(self.n_outputs_)
-        largest, trace = gram_extents(rows, subsets, network.center, network.scale)
-        n = np.array([len(rows) if s is None else len(s) for s in subsets])
-        spread = [1.0 if w is None else w.max() / w[w > 0].mean() for w in model_weights(weight, len(subsets))]
-        noise = np.array(spread) * trace * (1 / batch_rows - 1 / n) / (1 - values(members, "momentum"))
-        return 1 / (curvature * (largest + np.maximum(noise, 0.0)))
+def _derived_rates(recipe: Recipe, problem: Problem, network: Linear, members: list[Member]) -> np.ndarray:
+    """Step sizes from the data.
+
+    1 / L, the step that suits the full gradient with any momentum; and the noise of a batch, which momentum adds up
+    over 1 / (1 - momentum) steps, must stay below the signal.
+    """
+    curvature = recipe.judged_by.curvature(recipe.n_outputs)
+    largest, trace = gram_extents(problem.rows(), [m.rows for m in members], network.center, network.scale)
+    n = np.array([member.n_rows(problem) for member in members])
+    spread = [1.0 if m.weight is None else m.weight.max() / m.weight[m.weight > 0].mean() for m in members]
+    size = int(np.minimum(recipe.batch_rows, n).max())
+    noise = np.array(spread) * trace * (1 / size - 1 / n) / (1 - values(members, "momentum"))
+    return 1 / (curvature * (largest + np.maximum(noise, 0.0)))
 
 
 class CrossEntropyClassifier(LinearClassifier):
@@ -368,9 +361,6 @@ class CrossEntropyClassifier(LinearClassifier):
             verbose=verbose,
         )
         self.label_smoothing = label_smoothing
-
-    def _training_loss(self, n_outputs):
-        return smoothed(self._loss(n_outputs), self.label_smoothing)
 
 
 @document(

@@ -19,13 +19,14 @@ from skdeep._docs import (
     document,
 )
 from skdeep.activations import ACTIVATIONS
-from skdeep.fitting import column_statistics, values
+from skdeep.choices import batch_rows, choose, epochs_of
 from skdeep.frame import exceeds_float32
 from skdeep.inputs import OutputSpace, dtype_name, to_numpy
 from skdeep.losses import smoothed
 from skdeep.neural_net import NeuralNetClassifier
 from skdeep.perceptron import MLP
 from skdeep.problem import Problem
+from skdeep.recipe import Member, column_statistics, values
 from skdeep.schedules import SCHEDULES
 from skdeep.standardization import Standardization
 
@@ -282,37 +283,21 @@ class MLPClassifierTorch(NeuralNetClassifier):
             fixed.add("random_state")
         return super()._stackable_now() - fixed
 
-    def _training_loss(self, n_outputs):
-        return smoothed(self._loss(n_outputs), self.label_smoothing)
-
-    def _calibrate(self, scores, codes, weight, own):
-        if self.calibration == "sigmoid" and self.out_activation_ == "softmax":
-            # where a softmax leaves a common shift of the scores free, every fold's model has its own
-            scores, centred = (s - s.mean(1, keepdims=True) for s in (scores, own[0]))
-            own = centred, own[1]
-            self._map_scores(np.eye(self.n_outputs_) - 1 / self.n_outputs_)
-        super()._calibrate(scores, codes, weight, own)
-
-    def _rescale_scores(self, slopes, offsets):
-        self._map_scores(np.diag(slopes), offsets)
-
-    def _map_scores(self, matrix, offsets=0.0):
-        """Change the last layer so that the scores s become ``s @ matrix + offsets``."""
+    def _map_scores(self, matrix, offsets):
         space, coef, intercept = OutputSpace(self.coefs_[-1]), to_numpy(self.coefs_[-1]), to_numpy(self.intercepts_[-1])
         # other lists: who goes back to the attributes that were, finds what was in them
         self.coefs_ = [*self.coefs_[:-1], space.array((coef @ matrix).astype(coef.dtype))]
         self.intercepts_ = [*self.intercepts_[:-1], space.array((intercept @ matrix + offsets).astype(coef.dtype))]
 
-    def _batch_rows(self, problem):
-        if self.batch_size == "auto" and self.solver_ != "lbfgs":
-            return min(int(np.clip(problem.n_rows // 100, *_BATCH_ROWS)), problem.n_rows)
-        return super()._batch_rows(problem)
-
-    def _choose(self, members, problem, incremental):
-        super()._choose(members, problem, incremental)
-        if self.learning_rate == "auto":
-            one_run = "cosine", min(max(_EPOCHS, self._epochs_of(_STEPS, problem)), self.max_iter)
-            self._schedule = ("constant", self.max_iter) if incremental else one_run
+    def _recipe(self, problem, going_on, incremental):
+        rows = batch_rows(self, problem, self.solver, auto=int(np.clip(problem.n_rows // 100, *_BATCH_ROWS)))
+        decisions: dict[str, Any] = {"loss": smoothed(self._loss(self.n_outputs_), self.label_smoothing)}
+        if self.learning_rate == "auto" and incremental:
+            decisions["schedule"] = "constant"
+        elif self.learning_rate == "auto":
+            horizon = min(max(_EPOCHS, epochs_of(_STEPS, problem, rows)), self.max_iter)
+            decisions |= {"schedule": "cosine", "horizon": horizon, "to_end": True}
+        return choose(self, problem, self.solver, rows, **decisions)
 
     def _layer_units(self, n_features: int, n_outputs: int) -> list[int]:
         hidden = self.hidden_layer_sizes
@@ -328,15 +313,12 @@ class MLPClassifierTorch(NeuralNetClassifier):
     def _n_units(self, n_outputs):
         return sum(self._layer_units(1, n_outputs)[1:])
 
-    def _problem(self, members, X, y, sample_weight, going_on, incremental):
-        if not self.standardize:  # what earlier training with it has left
-            for name in ("means_", "missing_features_"):
-                self.__dict__.pop(name, None)
-        return super()._problem(members, X, y, sample_weight, going_on, incremental)
-
-    def _new_network(self, members, problem, generators, subsets, weight, states, warm) -> MLP:
+    def _network(self, recipe, problem, members, warm) -> MLP:
         indicated = np.empty(0, dtype=np.int64)
-        if self.standardize:
+        if not self.standardize:  # what earlier training with it has left
+            for name in {"means_", "missing_features_"} & vars(self).keys():
+                delattr(self, name)
+        else:
             known = hasattr(self, self._coef_attribute)  # also where folds, or a start that may be better, begin anew
             indicated = to_numpy(getattr(self, "missing_features_", indicated)) if known else problem.missing
         units = self._layer_units(problem.X.shape[1] + len(indicated), self.n_outputs_)
@@ -351,7 +333,8 @@ class MLPClassifierTorch(NeuralNetClassifier):
         tensor = {"device": problem.device, "dtype": problem.dtype}
         if warm:
             self._check_layers(units)
-        noise["standardization"] = self._standardization(problem, indicated, subsets, weight, states)
+        noise["standardization"] = self._standardization(problem, indicated, members)
+        generators = [member.state.generator for member in members]
         # a gradient step in u is r times as long already, where Adam's is as long as any
         noise["scaling"] = float(self.column_scaling) ** (0.5 if self.solver in ("sgd", "lbfgs") else 1.0)
         if warm:
@@ -359,11 +342,11 @@ class MLPClassifierTorch(NeuralNetClassifier):
         return MLP.initial(generators, units, self.activation, normalization=self.normalization, **noise, **tensor)
 
     def _standardization(
-        self, problem: Problem, indicated: np.ndarray, subsets, weight, states
+        self, problem: Problem, indicated: np.ndarray, members: list[Member]
     ) -> Standardization | None:
         if not self.standardize:
             return None
-        columns = column_statistics(problem, subsets, weight, states)
+        columns = column_statistics(problem, members)
         tensor: dict[str, Any] = {"device": problem.device, "dtype": problem.dtype}
         centers = not issparse(problem.X)
         frame = problem.see(columns[0], centers)

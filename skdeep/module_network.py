@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -179,6 +180,16 @@ class ModuleNetwork(Network):
                 "would be others than on the way forth. Do without checkpoints there, or without random numbers."
             )
         return found
+
+    def snapshot(self):
+        release(self.module)
+        network = copy.copy(self)
+        with suppress(Exception):  # what cannot be copied (a lock, an open file) is the module in training itself
+            network.module = copy.deepcopy(self.module).cpu()
+        return network
+
+    def settle(self):
+        self.module.cpu()
 
     def select(self, models):
         return self

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
-from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from torch import nn
 
 from skdeep._docs import CALIBRATION_ATTRIBUTES, TRAINING_ATTRIBUTES, TRAINING_PARAMETERS, document, without
 from skdeep.batching import as_tensor
-from skdeep.encoding import FULL_BATCH, draw_seeds
+from skdeep.choices import batch_rows, choose
+from skdeep.encoding import draw_seeds
 from skdeep.inputs import rows_of
 from skdeep.module_network import (
     ORDINARY,
@@ -26,7 +27,9 @@ from skdeep.module_network import (
     tried,
 )
 from skdeep.neural_net import NeuralNetClassifier
+from skdeep.problem import Problem
 from skdeep.random_numbers import OwnNumbers
+from skdeep.recipe import FULL_BATCH, Recipe
 
 #: Modules that make another function of each batch.
 _RANDOM = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
@@ -284,36 +287,31 @@ class TorchClassifier(NeuralNetClassifier):
     def _n_params(self, n_features, n_outputs):
         return _UNKNOWN_WORK
 
-    def _dtype(self, problem):
-        return torch.float32 if self.precision == "auto" else super()._dtype(problem)
+    def _recipe(self, problem, going_on, incremental):
+        rows, dtype = batch_rows(self, problem, self.solver), torch.float32 if self.precision == "auto" else None
+        recipe = choose(self, problem, self.solver, rows, dtype=dtype)
+        waiting = []
+        if not going_on:
+            generator = np.random.default_rng([1, draw_seeds(self.random_state)[0]])
+            waiting.append(self._new_module(recipe, problem, generator))
+        # the module says in which dtype all else is
+        dtype = self._own_dtype(recipe, waiting[0] if waiting else self.module_)
+        check_some_left(problem.source, dtype)
+        check = partial(check_numbers, dtype=dtype, indices=self._takes_indices)
+        return replace(recipe, dtype=dtype, check=check, network=partial(self._network, waiting=waiting))
 
-    def _own_dtype(self, module: nn.Module, problem) -> torch.dtype:
+    def _own_dtype(self, recipe: Recipe, module: nn.Module) -> torch.dtype:
         """What to train a module in: its own dtype, unless the user has decided; float32 for shorter ones."""
         tensor = first_tensor(module)
         own = torch.get_default_dtype() if tensor is None else tensor.dtype
-        doubled = self.precision == "auto" and own is torch.float64 and problem.device.type != "mps"
-        return torch.float64 if doubled else self._dtype(problem)
-
-    def _problem(self, members, X, y, sample_weight, going_on, incremental):
-        problem = super()._problem(members, X, y, sample_weight, going_on, incremental)
-        if going_on:
-            problem.dtype = self._own_dtype(self.module_, problem)
-        else:  # the module says in which dtype all else is
-            self._initial = self._new_module(problem, np.random.default_rng([1, draw_seeds(self.random_state)[0]]))
-        check_numbers(problem.source, problem.dtype, self._takes_indices)
-        check_some_left(problem.source, problem.dtype)
-        return problem
-
-    def _validation_problem(self, members, X_val, y_val, weight_val, problem):
-        held_out = super()._validation_problem(members, X_val, y_val, weight_val, problem)
-        check_numbers(held_out.source, held_out.dtype, self._takes_indices)
-        return held_out
+        doubled = self.precision == "auto" and own is torch.float64 and recipe.device.type != "mps"
+        return torch.float64 if doubled else recipe.dtype
 
     def _n_weights(self):
         return _UNKNOWN_WORK
 
-    def _new_module(self, problem, generator) -> nn.Module:
-        """A module of the user's, with initial parameters; the same on all devices. Sets the problem's dtype."""
+    def _new_module(self, recipe: Recipe, problem: Problem, generator: np.random.Generator) -> nn.Module:
+        """A module of the user's, with initial parameters; the same on all devices."""
         if isinstance(self.module, nn.Module):
             raise TypeError(
                 f"module must be a class or function that makes a module, got the module {type(self.module).__name__}. "
@@ -334,8 +332,7 @@ class TorchClassifier(NeuralNetClassifier):
             if not isinstance(module, nn.Module):
                 raise TypeError(f"module must make a torch.nn.Module, got {type(module).__name__}.")
             check_ordinary(module)
-            problem.dtype = self._own_dtype(module, problem)
-            _cast(module, problem.dtype)
+            _cast(module, self._own_dtype(recipe, module))
             found = tried(module, X.reshape(-1, *self.input_shape_), self.n_outputs_)
         self._n_values, self._takes_indices, normalised = found
         self._check_parameters(module)
@@ -373,22 +370,22 @@ class TorchClassifier(NeuralNetClassifier):
         if any(not p.is_floating_point() for p in trained):
             raise ValueError("module has complex parameters; real ones can be trained (their two parts, for instance).")
 
-    def _new_network(self, members, problem, generators, subsets, weight, states, warm) -> ModuleNetwork:
+    def _network(self, recipe, problem, members, warm, waiting=()) -> ModuleNetwork:
+        state = members[0].state
         if warm:
             self._check_module()
             module = self.module_
             self._check_parameters(module)
             if self._trained_names != [name for name, p in module.named_parameters() if p.requires_grad]:
-                states[0].optimizer = None  # the user has frozen some, or others: its averages are of those before
+                state.optimizer = None  # the user has frozen some, or others: its averages are of those before
         else:
-            module = self.__dict__.pop("_initial", None)
-            module = self._new_module(problem, generators[0]) if module is None else module
+            module = waiting.pop() if waiting else self._new_module(recipe, problem, state.generator)
         if unstable := [part for part in module.modules() if isinstance(part, _RANDOM)]:
             self._check_same_objective(type(unstable[0]).__name__)
         _cast(module, problem.dtype)
-        return self._network(module.to(problem.device), generators[0], may_draw=self.solver_ not in FULL_BATCH)
+        return self._around(module.to(problem.device), state.generator, may_draw=recipe.solver not in FULL_BATCH)
 
-    def _network(self, module: nn.Module, *numbers, **options) -> ModuleNetwork:
+    def _around(self, module: nn.Module, *numbers, **options) -> ModuleNetwork:
         return ModuleNetwork(
             module, self.input_shape_, self.n_outputs_, self._n_values, self._takes_indices, *numbers, **options
         )
@@ -400,7 +397,7 @@ class TorchClassifier(NeuralNetClassifier):
         return rows_of(X, device, dtype)
 
     def _trained_network(self, device, dtype) -> ModuleNetwork:
-        return self._network(self.module_)
+        return self._around(self.module_)
 
     def _learned(self, network, model, dtype, space):
         release(network.module)
@@ -408,16 +405,6 @@ class TorchClassifier(NeuralNetClassifier):
         names = [name for name, p in network.module.named_parameters() if p.requires_grad]
         # beside the module an array from where X was: predictions are for X of the same kind
         return {"module_": network.module, "_trained_names": names, "_any_coef": space.array(np.zeros(1))}
-
-    def _snapshot(self, network, dtype, space):
-        learned = super()._snapshot(network, dtype, space)
-        with suppress(Exception):  # what cannot be copied (a lock, an open file) is the module in training itself
-            learned["module_"] = copy.deepcopy(learned["module_"]).cpu()
-        return learned
-
-    def _conclude(self, network, progress, state, incremental, dtype, space):
-        super()._conclude(network, progress, state, incremental, dtype, space)
-        self.module_.cpu()
 
     def _undo(self):
         return remembered(self.module_) if hasattr(self, "module_") else super()._undo()

@@ -213,6 +213,13 @@ class Network:
         """The same network around other `tensors`."""
         raise NotImplementedError
 
+    def snapshot(self) -> Network:
+        """The network as it is now, for who keeps it while training goes on; arrays are copied when they are read."""
+        return self
+
+    def settle(self) -> None:
+        """Put a module that training has taken to a device where it is kept: on the CPU."""
+
     def select(self, models: np.ndarray) -> Network:
         """A network of some of the models, with a copy of their `tensors`."""
         return self.with_params([select(p.detach(), models) for p in self.tensors])

@@ -8,9 +8,9 @@ import numpy as np
 from sklearn.utils._param_validation import Interval
 
 from skdeep.base import BaseTorchClassifier
-from skdeep.fitting import values
 from skdeep.losses import LOSSES, Loss
 from skdeep.penalties import L2
+from skdeep.recipe import values
 
 #: Penalties beyond this have no room in single precision, with the squares of coefficients.
 _LARGEST = 1e30

@@ -16,6 +16,7 @@ from skdeep._settings import own_settings
 from skdeep._threads import threads_for
 from skdeep.batching import DenseRows, SparseRows
 from skdeep.inputs import Matrix, OutputSpace, check_features, float_dtype, resolve_device, rows_of, to_numpy
+from skdeep.links import link
 from skdeep.losses import Loss
 from skdeep.networks import Network
 from skdeep.problem import CHUNK_ROWS, chunk_rows
@@ -50,7 +51,7 @@ def _of_members(members: list, X, result: Callable[[Tensor], Tensor]) -> list[Te
     with threads_for(min(len(rows), step) * sum(p.numel() for p in network.params)):
         for start in range(0, len(rows), step):
             of_models = network.scores(rows.take(slice(start, start + step))).split(sizes)
-            own_scores = [m._of_models(own).to(wanted) for m, own in zip(members, of_models, strict=True)]
+            own_scores = [m._combined(own).to(wanted) for m, own in zip(members, of_models, strict=True)]
             if network.module is None:  # whose infinities may be meant
                 _check_finite(own_scores, start)
             parts = [result(scores) for scores in own_scores]
@@ -101,6 +102,8 @@ def forget_scores(member) -> None:
 class PredictionMixin:
     """The methods of a fitted classifier."""
 
+    #: Whether scores are the logarithms of averaged probabilities, which have been calibrated before.
+    _averages_probabilities = False
     #: Name of a fitted attribute that holds coefficients.
     _coef_attribute: str
     classes_: np.ndarray
@@ -206,9 +209,9 @@ class PredictionMixin:
             return torch.ones_like(scores)
         # where rounding makes a tie of two probabilities, the class that is predicted is still the most probable one
         if self._fitted_multilabel:
-            p = torch.sigmoid(self._link(scores)[0]).clamp_(limits.tiny, 1 - limits.eps)
+            p = torch.sigmoid(link(self, scores)[0]).clamp_(limits.tiny, 1 - limits.eps)
             return torch.where((scores > 0) & (p == 0.5), 0.5 + limits.eps, p)
-        linked, loss = self._link(scores)
+        linked, loss = link(self, scores)
         p = loss.probabilities(linked).clamp_(min=limits.tiny)
         return _with_winner(p, scores, lambda top: top * (1 + limits.eps))
 
@@ -216,7 +219,7 @@ class PredictionMixin:
         """Logarithms of the probabilities, finite for any finite scores: never those of rounded probabilities."""
         if len(self.classes_) == 1:
             return torch.zeros_like(scores)
-        linked, loss = self._link(scores)
+        linked, loss = link(self, scores)
         limit = torch.finfo(scores.dtype).max
         up = scores.new_tensor(torch.inf)
         if self._fitted_multilabel:
@@ -227,12 +230,7 @@ class PredictionMixin:
         log_p = torch.where(loss.probabilities(linked) == 1, 0.0, log_p)
         return _with_winner(log_p, scores, lambda top: top.nextafter(up))
 
-    def _link(self, scores: Tensor) -> tuple[Tensor, Loss]:
-        """Scores, and the loss whose probabilities of these are ours; of independent labels, theirs are sigmoids."""
-        limit = torch.finfo(scores.dtype).max
-        return scores.clamp(-limit, limit), self._loss(self.n_outputs_)
-
-    def _of_models(self, scores: Tensor, say: Tensor | None = None) -> Tensor:
+    def _combined(self, scores: Tensor, say: Tensor | None = None) -> Tensor:
         """Scores (n, C) of the classifier, from those of the models of its network, (K, n, C), which have a `say`."""
         return scores[0]
 

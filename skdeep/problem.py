@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +28,8 @@ from skdeep.training import Monitor
 
 #: Inverse temperatures at which "calibrated_loss" looks for the lowest loss: log-loss is flat enough between them.
 _SHARPNESS = np.geomspace(0.05, 3.0, 22)
+
+_NOWHERE = torch.device("meta")
 
 #: Rows per chunk where the data is passed over outside mini-batch training.
 CHUNK_ROWS = 8192
@@ -56,7 +58,7 @@ class Problem:
     class_weight : ndarray of shape (n,) or (K, n), or None
         Each row's factor by its class, the same for all models of a stack or each model's own; None for ones.
     device, dtype
-        Where, and in which precision, to compute.
+        Where, and in which precision, to compute: nowhere before that is chosen ("meta").
     index : ndarray of shape (n,), or None
         Which rows of `source` these are; None for all.
     """
@@ -66,8 +68,8 @@ class Problem:
     codes: np.ndarray
     sample_weight: np.ndarray | None
     class_weight: np.ndarray | None
-    device: torch.device
-    dtype: torch.dtype
+    device: torch.device = _NOWHERE
+    dtype: torch.dtype = torch.float64
     index: np.ndarray | None = None
 
     def __post_init__(self) -> None:
@@ -79,6 +81,10 @@ class Problem:
         self.subset: np.ndarray | None = None
         if self.sample_weight is not None and not self.sample_weight.all():
             self.subset = np.flatnonzero(self.sample_weight).astype(index_dtype(len(self.codes)))
+
+    def placed(self, device: torch.device, dtype: torch.dtype) -> Problem:
+        """The problem where, and in the precision in which, it is to be computed."""
+        return replace(self, device=device, dtype=dtype)
 
     @cached_property
     def X(self) -> Matrix:

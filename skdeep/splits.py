@@ -10,7 +10,6 @@ on their order, dtype or sparsity; it is cut by cumulative weight within each cl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -400,14 +399,11 @@ class Folds:
         weight[..., self.rows[divided]] *= 1 - self._part(number)[divided]
         return weight
 
-    def training_weights(self, models: Sequence[tuple[int, int]]) -> np.ndarray | None:
-        """Of all rows, for models that are each of a member and train on all but a fold: (n,) if they are the same."""
-        numbers = sorted({f for _, f in models})
+    def training_weights(self, numbers: np.ndarray) -> dict[int, np.ndarray | None]:
+        """Of all rows, in the training of all but each fold: one array where these are the same."""
         alike = not self.divides or isinstance(self.share, float)
-        known = [self.training_weight(f) for f in (numbers[:1] if alike else numbers)]
-        of_fold = dict(zip(numbers, known * len(numbers) if alike else known, strict=True))
-        own = [w if w is None or w.ndim == 1 else w[m] for m, f in models for w in (of_fold[f],)]
-        return own[0] if all(weight is own[0] for weight in own) else np.stack([w for w in own if w is not None])
+        shared = self.training_weight(numbers[0]) if alike else None
+        return {f: shared if alike else self.training_weight(f) for f in numbers}
 
     @property
     def parts_of_divided(self) -> np.ndarray:

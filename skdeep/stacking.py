@@ -12,6 +12,7 @@ from sklearn import get_config
 from skdeep._settings import own_settings
 from skdeep.base import BaseTorchClassifier
 from skdeep.batching import free_memory
+from skdeep.fitting import fit
 from skdeep.inputs import resolve_device, to_numpy
 from skdeep.labels import n_columns
 from skdeep.lbfgs import HISTORY
@@ -71,10 +72,10 @@ def fit_stack(
     waiting = [list(part) for part in np.array_split(valid, -(-len(valid) // size))]
     while waiting:
         part = waiting.pop(0)
-        leader, *_ = stack = [members[m] for m in part]
+        stack = [members[m] for m in part]
         try:
             with own_settings():
-                outcome = leader._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), members=stack)
+                outcome = fit(stack, X, y, sample_weight, (X_val, y_val, sample_weight_val), in_stack=True)
         except Exception as error:  # one member's fault, or a lack of memory: halves find out
             if len(part) > 1:
                 half = len(part) // 2

@@ -3,14 +3,15 @@
 A warm ``fit`` starts from a model and nothing else. It takes over
 
 - the model: its parameters and all else that its scores depend on (averages over batches, factors on columns), and the
-  columns and classes that it speaks of; as it was before a calibration changed its scores (`StartsMixin._carried`);
+  columns and classes that it speaks of; as it was before a calibration changed its scores (`_FORM`, and the
+  `_parameters` of the estimator);
 - the record: the curves, which grow over fits, and the number of rows seen (`_RECORD`);
 - the way on (`TrainingState.renewed`): the generator, and the seed of the split, so that a row that was trained on is
   never one to judge by; on the same problem, also the optimizer's state, while solver and shapes are the same.
 
 Bests, counters, calibrations and the statistics of columns belong to one objective on one data set: they begin anew, as
 in a cold ``fit``, which takes over nothing. On another problem than before (`identify`), training begins at the model
-only if that is better there than an untrained one (`FittingMixin._better_start`). ``partial_fit`` is a further part of
+only if that is better there than an untrained one (`fitting._better_start`). ``partial_fit`` is a further part of
 the same fit: it goes on with everything but a calibration.
 """
 
@@ -26,7 +27,9 @@ from scipy import sparse
 from torch import Tensor
 
 from skdeep.inputs import to_numpy
+from skdeep.links import CALIBRATED, undo_calibration
 from skdeep.problem import Problem, TrainingState
+from skdeep.recipe import Member
 from skdeep.training import Progress
 
 #: The columns and the classes that a model speaks of.
@@ -35,7 +38,7 @@ _FORM |= {"classes_", "n_outputs_", "_target_is_multilabel", "_label_names"}
 #: What tells of all fits so far.
 _RECORD = {"loss_curve_", "validation_scores_", "validation_loss_curve_", "t_"}
 #: What a calibration has made of a model.
-_CALIBRATION = {"temperature_", "calibration_slopes_", "calibration_offsets_"}
+_CALIBRATION = frozenset(CALIBRATED)
 
 #: Parameters that make another objective of the same rows, weights and classes.
 _OBJECTIVE = (
@@ -56,19 +59,19 @@ _OBJECTIVE = (
 _SAMPLE_VALUES, _SAMPLE_ROWS = 1 << 13, (16, 512)
 
 
-def identify(problem: Problem, members: list, states: list[TrainingState]) -> bool:
+def identify(problem: Problem, members: list[Member]) -> bool:
     """Note in each member's state what it is trained on; whether that is another problem than the first one knows."""
     parts = [*_sample(problem), problem.codes, *([] if problem.weight is None else [problem.weight])]
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         digest.update(repr(part.shape).encode())
         digest.update(np.ascontiguousarray(part).data)
-    before = states[0].problem
-    for member, state in zip(members, states, strict=True):
+    before = members[0].state.problem
+    for member in members:
         own = digest.copy()
-        own.update(repr([getattr(member, name, None) for name in _OBJECTIVE]).encode())
-        state.problem = own.digest()
-    return states[0].problem != before
+        own.update(repr([getattr(member.estimator, name, None) for name in _OBJECTIVE]).encode())
+        member.state.problem = own.digest()
+    return members[0].state.problem != before
 
 
 def _sample(problem: Problem) -> list[np.ndarray]:
@@ -82,84 +85,70 @@ def _sample(problem: Problem) -> list[np.ndarray]:
     return [to_numpy(X.cpu().double()) if isinstance(X, Tensor) else X.astype(np.float64)]
 
 
-class StartsMixin:
-    """Begins and ends a fit: which attributes of the estimator it finds, and which it leaves."""
+def goes_on(estimator, incremental: bool) -> bool:
+    """Whether there is a model, and training is to go on with it."""
+    return hasattr(estimator, estimator._coef_attribute) and (incremental or estimator.warm_start)
 
-    #: Fitted attributes that a model consists of.
-    _parameters: frozenset[str] = frozenset()
-    _fitted: frozenset[str]
-    _coef_attribute: str
-    warm_start: bool
-    tol: float
-    n_iter_no_change: float
-    early_stopping: bool
 
-    @property
-    def _carried(self) -> set[str]:
-        """The attributes that a warm fit finds."""
-        return _FORM | _RECORD | {"_optimizer"} | self._parameters
+def begin(estimator, incremental: bool) -> set[str]:
+    """Forget what training does not go on with; return the names of the attributes that are no fit's."""
+    fitted = getattr(estimator, "_fitted", frozenset()) | _CALIBRATION
+    kept: set[str] | frozenset[str] = frozenset()
+    if goes_on(estimator, incremental):
+        undo_calibration(estimator)
+        carried = _FORM | _RECORD | {"_optimizer"} | estimator._parameters
+        kept = fitted - _CALIBRATION if incremental else carried
+    others = set(vars(estimator)) - fitted
+    for name in (fitted - kept) & vars(estimator).keys():
+        delattr(estimator, name)
+    return others
 
-    def _goes_on(self, incremental: bool) -> bool:
-        """Whether there is a model, and training is to go on with it."""
-        return hasattr(self, self._coef_attribute) and (incremental or self.warm_start)
 
-    def _begin(self, incremental: bool) -> set[str]:
-        """Forget what training does not go on with; return the names of the attributes that are no fit's."""
-        fitted = getattr(self, "_fitted", frozenset()) | _CALIBRATION
-        kept: set[str] | frozenset[str] = frozenset()
-        if self._goes_on(incremental):
-            self._undo_calibration()
-            kept = fitted - _CALIBRATION if incremental else self._carried
-        others = set(vars(self)) - fitted
-        for name in fitted - kept:
-            self.__dict__.pop(name, None)
-        return others
+def end(estimator, others: set[str]) -> None:
+    """Note which attributes this fit has set, for the next one."""
+    foreign = ("_skl_", "_callback_", "_parent_")  # of scikit-learn's callbacks
+    names = vars(estimator).keys() - others - {"_fitted"}
+    estimator._fitted = frozenset(name for name in names if not name.startswith(foreign))
 
-    def _end(self, others: set[str]) -> None:
-        """Note which attributes this fit has set, for the next one."""
-        foreign = ("_skl_", "_callback_", "_parent_")  # of scikit-learn's callbacks
-        names = vars(self).keys() - others - {"_fitted"}
-        self._fitted = frozenset(name for name in names if not name.startswith(foreign))
 
-    def _undo_calibration(self) -> None:
-        """Take out of the model what a calibration has put in."""
+def known_state(estimator, incremental: bool) -> TrainingState | None:
+    """Where training stopped; None if it begins."""
+    state = getattr(estimator, "_optimizer", None)
+    if state is None or not goes_on(estimator, incremental):
+        return None
+    return copy.deepcopy(state if incremental else state.renewed())
 
-    def _state(self, incremental: bool) -> TrainingState | None:
-        """Where training stopped; None if it begins."""
-        state = getattr(self, "_optimizer", None)
-        if state is None or not self._goes_on(incremental):
-            return None
-        return copy.deepcopy(state if incremental else state.renewed())
 
-    def _progress(self, going_on: bool, incremental: bool, state: TrainingState) -> Progress:
-        """The record of a run that is to begin; a schedule by rows seen is one of the present problem."""
-        progress = Progress(self.tol, self.n_iter_no_change, self.early_stopping, warm=going_on)
-        if going_on:
-            progress.earlier = state.seen_before
-            progress.samples = getattr(self, "t_", 0) - state.seen_before
-        if going_on and incremental:
-            progress.no_improvement = getattr(self, "_no_improvement_count", 0)
-            progress.loss_to_beat = state.loss_to_beat
-            best_loss = getattr(self, "best_loss_", None)
-            progress.best_loss = math.inf if best_loss is None else best_loss
-        return progress
+def new_progress(estimator, going_on: bool, incremental: bool, state: TrainingState) -> Progress:
+    """The record of a run that is to begin; a schedule by rows seen is one of the present problem."""
+    progress = Progress(estimator.tol, estimator.n_iter_no_change, estimator.early_stopping, warm=going_on)
+    if going_on:
+        progress.earlier = state.seen_before
+        progress.samples = getattr(estimator, "t_", 0) - state.seen_before
+    if going_on and incremental:
+        progress.no_improvement = getattr(estimator, "_no_improvement_count", 0)
+        progress.loss_to_beat = state.loss_to_beat
+        best_loss = getattr(estimator, "best_loss_", None)
+        progress.best_loss = math.inf if best_loss is None else best_loss
+    return progress
 
-    def _curves(self, progress: Progress) -> dict[str, Any]:
-        """The fitted attributes that tell how training went."""
 
-        def grown(name: str, values: list[float]) -> list[float] | None:
-            known = getattr(self, name, None) or []
-            unknown = [math.nan] * progress.n_iter if known else []  # epochs without validation: curves end together
-            return [*known, *(values or unknown)] or None
+def curves(estimator, progress: Progress) -> dict[str, Any]:
+    """The fitted attributes that tell how training went."""
 
-        scores, best = progress.validation_scores, getattr(self, "best_validation_score_", None)
-        return {
-            "n_iter_": progress.n_iter,
-            "t_": progress.earlier + progress.samples,
-            "loss_": progress.loss_curve[-1],
-            "best_loss_": None if progress.watch_score else min(progress.best_loss, *progress.loss_curve),
-            "loss_curve_": grown("loss_curve_", progress.loss_curve),
-            "validation_scores_": grown("validation_scores_", scores),
-            "validation_loss_curve_": grown("validation_loss_curve_", progress.validation_losses),
-            "best_validation_score_": max([*scores, progress.start_score]) if scores else best,
-        }
+    def grown(name: str, values: list[float]) -> list[float] | None:
+        known = getattr(estimator, name, None) or []
+        unknown = [math.nan] * progress.n_iter if known else []  # epochs without validation: curves end together
+        return [*known, *(values or unknown)] or None
+
+    scores, best = progress.validation_scores, getattr(estimator, "best_validation_score_", None)
+    return {
+        "n_iter_": progress.n_iter,
+        "t_": progress.earlier + progress.samples,
+        "loss_": progress.loss_curve[-1],
+        "best_loss_": None if progress.watch_score else min(progress.best_loss, *progress.loss_curve),
+        "loss_curve_": grown("loss_curve_", progress.loss_curve),
+        "validation_scores_": grown("validation_scores_", scores),
+        "validation_loss_curve_": grown("validation_loss_curve_", progress.validation_losses),
+        "best_validation_score_": max([*scores, progress.start_score]) if scores else best,
+    }

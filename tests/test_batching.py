@@ -11,6 +11,7 @@ from scipy import sparse
 
 from skdeep import MLPClassifierTorch, SoftmaxClassifier
 from skdeep.batching import Batches, DenseRows, SparseRows, as_tensor
+from skdeep.encoding import encode
 
 CPU = torch.device("cpu")
 N, D = 23, 4
@@ -348,20 +349,23 @@ def test_an_all_zero_sparse_matrix():
 )
 def test_batches_of_sparse_rows_hold_a_value_for_each_column(n_rows, density, expected):
     clf, network = SoftmaxClassifier(), MLPClassifierTorch()
-    clf.solver_ = network.solver_ = "sgd"
-    problem = SimpleNamespace(n_rows=n_rows, density=density)
-    assert clf._batch_rows(problem) == expected
-    assert clf.set_params(batch_size=64)._batch_rows(problem) == 64
-    assert network._batch_rows(problem) <= 256  # whose steps are more than passes over the first weights
+    for model in (clf, network):
+        model.set_params(solver="sgd")
+        model.n_outputs_, model.n_features_in_, model._target_is_multilabel = 3, 10, False
+    source = sparse.csr_array((n_rows, 10))
+    problem = SimpleNamespace(n_rows=n_rows, density=density, source=source)
+    assert clf._recipe(problem, False, False).batch_rows == expected
+    assert clf.set_params(batch_size=64)._recipe(problem, False, False).batch_rows == 64
+    # whose steps are more than passes over the first weights
+    assert network._recipe(problem, False, False).batch_rows <= 256
 
 
 def test_rows_of_no_weight_have_no_part_in_the_density():
     X = sparse.vstack([sparse.random_array((30, 50), density=0.1, rng=0), sparse.csr_array(np.ones((10, 50)))]).tocsr()
     y, weight = np.arange(40) % 2, np.r_[np.ones(30), np.zeros(10)]
     clf = SoftmaxClassifier()
-    assert clf._problem([clf], X, y, weight, going_on=False, incremental=False).density == pytest.approx(
-        X[:30].nnz / 1500
-    )
+    problem = encode([clf], X, y, weight, going_on=False, incremental=False)
+    assert problem.density == pytest.approx(X[:30].nnz / 1500)
 
 
 def test_axes_of_length_one_may_run_backwards():

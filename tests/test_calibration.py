@@ -20,6 +20,7 @@ from skdeep import (
     MLPClassifierTorch,
     SigmoidClassifier,
     SoftmaxClassifier,
+    calibrated,
 )
 from skdeep.calibration import doubt, fit_sigmoid, fit_temperature
 from skdeep.stacking import fit_stack
@@ -161,13 +162,13 @@ def test_probabilities_are_those_of_calibrated_classifier(estimator, method, nam
     """
     X, y = DATA[name]
     seen = {}
-    calibrate = type(estimator)._calibrate
+    calibrate = calibrated.calibrate
 
     def noting(self, scores, codes, weight, own):
         seen.update(scores=scores, codes=codes, weight=weight, own=own)
         calibrate(self, scores, codes, weight, own)
 
-    monkeypatch.setattr(type(estimator), "_calibrate", noting)
+    monkeypatch.setattr(calibrated, "calibrate", noting)
     model = clone(estimator).set_params(calibration=method).fit(X, y)
     # of distinct rows: iris has one twice
     scores, codes, weight, (own, own_weight) = (seen[name] for name in ("scores", "codes", "weight", "own"))

@@ -11,9 +11,8 @@ from fuzzing import cases
 from fuzzing.judge import examine, find, shrink
 from hypothesis import HealthCheck, given, settings
 
-from skdeep import LeastSquaresClassifier, MLPClassifierTorch, SoftmaxClassifier
+from skdeep import LeastSquaresClassifier, MLPClassifierTorch, SoftmaxClassifier, fitting
 from skdeep.columns import Columns
-from skdeep.fitting import FittingMixin
 from skdeep.prediction import PredictionMixin
 
 
@@ -105,7 +104,7 @@ def first_fault(what, estimator, given, n=60):
     return next((finding for finding in examples if finding is not None and what in finding.what), None)
 
 
-def unfair(self, scores, original=FittingMixin._probabilities):
+def unfair(self, scores, original=PredictionMixin._probabilities):
     return 0.999 * original(self, scores)
 
 
@@ -117,38 +116,38 @@ def faint(self, network, model, dtype, space, original=SoftmaxClassifier._learne
     return {name: value / 100 for name, value in original(self, network, model, dtype, space).items()}
 
 
-def moves_torch(self, network, progress, *rest, original=FittingMixin._conclude):
+def moves_torch(*arguments, original=fitting.conclude):
     torch.rand(1)
-    original(self, network, progress, *rest)
+    original(*arguments)
 
 
 #: Estimators that have been fitted.
 FITTED: weakref.WeakSet = weakref.WeakSet()
 
 
-def remembers(self, members, problem, *rest, original=LeastSquaresClassifier._run):
-    if self in FITTED:
-        self.fitted_before_ = True
-    FITTED.add(self)
-    original(self, members, problem, *rest)
+def remembers(recipe, network, member, *rest, original=fitting.conclude):
+    original(recipe, network, member, *rest)
+    if member.estimator in FITTED:
+        member.estimator.fitted_before_ = True
+    FITTED.add(member.estimator)
 
 
-def writes(self, *arguments, original=FittingMixin._problem):
-    problem = original(self, *arguments)
+def writes(*arguments, original=fitting.encode, **options):
+    problem = original(*arguments, **options)
     if isinstance(problem.X, np.ndarray) and problem.X.flags.writeable:
         problem.X[0] = 0
     return problem
 
 
-def raw(self, *arguments, original=FittingMixin._problem):
-    problem = original(self, *arguments)
+def raw(*arguments, original=fitting.encode, **options):
+    problem = original(*arguments, **options)
     if problem.n_rows == 6:
         raise IndexError("index 6 is out of bounds")
     return problem
 
 
-def mumbles(self, *arguments, original=FittingMixin._problem):
-    problem = original(self, *arguments)
+def mumbles(*arguments, original=fitting.encode, **options):
+    problem = original(*arguments, **options)
     if problem.n_rows == 6:
         raise ValueError("something went wrong")
     return problem
@@ -162,17 +161,17 @@ PLANTED = {
     "probabilities do not sum to one": ("SoftmaxClassifier", PredictionMixin, "_probabilities", unfair, {}),
     "scores of zero": ("SoftmaxClassifier", SoftmaxClassifier, "_learned", upside_down, {}),
     "constant scores": ("SoftmaxClassifier", SoftmaxClassifier, "_learned", faint, {}),
-    "global state": ("MLPClassifierTorch", MLPClassifierTorch, "_conclude", moves_torch, {}),
+    "global state": ("MLPClassifierTorch", MLPClassifierTorch, "_conclude", staticmethod(moves_torch), {}),
     "earlier fit leaves": (
         "LeastSquaresClassifier",
         LeastSquaresClassifier,
-        "_run",
-        remembers,
+        "_conclude",
+        staticmethod(remembers),
         {"story": "fit something else, fit"},
     ),
-    "written to": ("SoftmaxClassifier", SoftmaxClassifier, "_problem", writes, {}),
-    "IndexError": ("HingeClassifier", FittingMixin, "_problem", raw, {}),
-    "without the name": ("HingeClassifier", FittingMixin, "_problem", mumbles, {}),
+    "written to": ("SoftmaxClassifier", fitting, "encode", writes, {}),
+    "IndexError": ("HingeClassifier", fitting, "encode", raw, {}),
+    "without the name": ("HingeClassifier", fitting, "encode", mumbles, {}),
     "not a repetition": (
         "SoftmaxClassifier",
         Columns,

@@ -32,6 +32,7 @@ from skdeep import model_selection as stacked
 from skdeep.batching import Batches
 from skdeep.closed_form import Ridge
 from skdeep.conversion import floats
+from skdeep.fitting import train_each
 from skdeep.labels import weights_of_classes, weights_of_labels
 from skdeep.model_selection import StackingWarning, one_standard_error
 
@@ -830,9 +831,11 @@ class Watched(SoftmaxClassifier):
 
     seen: list = []
 
-    def _fit(self, X, y, sample_weight, validation, incremental=False, members=None):
-        Watched.seen.append(tuple(None if part is None else len(part) for part in validation))
-        return super()._fit(X, y, sample_weight, validation, incremental, members)
+    @staticmethod
+    def _train(recipe, problem, held_out, *rest):
+        parts = [None] * 3 if held_out is None else [held_out.codes, held_out.target, held_out.sample_weight]
+        Watched.seen.append(tuple(None if part is None else len(part) for part in parts))
+        return train_each(recipe, problem, held_out, *rest)
 
 
 class WithItsOwnFit(Watched):

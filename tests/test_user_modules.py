@@ -640,7 +640,7 @@ def test_callbacks_may_keep_what_they_are_given():
     """The estimators of past epochs stay as they were, while the module goes on training where it is."""
     clf = TorchClassifier(dense, **PLAIN, max_iter=2)
     network = clf.fit(*data((4,)))._trained_network(torch.device("cpu"), torch.float32)
-    kept = clf._snapshot(network, np.dtype(float), OutputSpace(np.empty(0)))["module_"]
+    kept = clf._learned(network.snapshot(), 0, np.dtype(float), OutputSpace(np.empty(0)))["module_"]
     before = kept[0].weight.detach().clone()
     clf.partial_fit(*data((4,)))
     assert torch.equal(kept[0].weight, before)

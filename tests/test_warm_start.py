@@ -23,7 +23,9 @@ from skdeep import (
     SigmoidClassifier,
     SoftmaxClassifier,
     TorchClassifier,
+    calibrated,
 )
+from skdeep.links import undo_calibration
 from skdeep.problem import Problem, TrainingState
 
 pytestmark = pytest.mark.filterwarnings(
@@ -113,7 +115,7 @@ PAIRS = [pair for pair in PAIRS if pair[:2] != ("squares", "early stopping")]  #
 def log_loss_of(model, data):
     """What the fit was to make small, of the model as it is without a calibration."""
     plain = copy.deepcopy(model)
-    plain._undo_calibration()
+    undo_calibration(plain)
     plain.calibration = None
     weight = data.get("sample_weight", np.ones(len(data["y"])))
     if model.class_weight:
@@ -244,7 +246,7 @@ def test_the_slopes_are_those_that_were_folded_in(name, y):
     np.testing.assert_allclose(model.decision_function(X), slopes * scores + offsets, rtol=1e-9, atol=1e-9)
     before = model.decision_function(X)
     copied = copy.copy(model)
-    copied._undo_calibration()
+    undo_calibration(copied)
     np.testing.assert_allclose(copied.decision_function(X), scores, rtol=1e-8, atol=1e-8)
     np.testing.assert_array_equal(model.decision_function(X), before)
 
@@ -310,10 +312,11 @@ def test_a_fit_that_fails_leaves_the_calibrated_model():
 
 def test_a_slope_of_zero_tells_nothing_of_the_scores():
     model = clone(CALIBRATED["softmax"]).set_params(calibration="sigmoid").fit(X, Y)
-    model._undo_calibration()
+    undo_calibration(model)
     coef = model.coef_
-    model._fold_in(np.array([2.0, 0.0, 1.0]), np.array([0.0, -3.0, 0.0]))
-    model._undo_calibration()
+    model.calibration_slopes_, model.calibration_offsets_ = np.array([2.0, 0.0, 1.0]), np.array([0.0, -3.0, 0.0])
+    model._map_scores(np.diag(model.calibration_slopes_), model.calibration_offsets_)
+    undo_calibration(model)
     np.testing.assert_allclose(model.coef_, coef * [[1.0], [0.0], [1.0]])
     assert model.intercept_[1] == 0
     model.set_params(calibration=None).fit(X, Y)
@@ -441,8 +444,8 @@ def test_fold_models_are_trained_as_long_as_the_model(name, monkeypatch):
     """Which a warm start makes longer than its own epochs."""
     params = {"early_stopping": True, "scoring": "loss", "calibration": "temperature", "max_iter": 12}
     model = clone(MODELS[name]).set_params(**params, learning_rate="constant")
-    limits, make = [], type(model)._fold_progress
-    monkeypatch.setattr(type(model), "_fold_progress", lambda *args: limits.append(make(*args)) or limits[-1])
+    limits, make = [], calibrated._fold_progress
+    monkeypatch.setattr(calibrated, "_fold_progress", lambda *args: limits.append(make(*args)) or limits[-1])
     model.fit(**TRAIN, **VALID)
     assert {p.max_iter for p in limits} == {int(np.argmax(model.validation_scores_)) + 1}
     first = model._optimizer.trained
