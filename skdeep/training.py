@@ -283,6 +283,14 @@ class _Stack:
                 self.penalty.prox_(self.network.params[i], self.optimizer.prox_step(i), self.network.coef_scale())
         return value
 
+    def go_back(self, m: int) -> None:
+        """Let a model begin anew where its loss was lowest, at rest: the way back may be longer than the rates last."""
+        p = self.progress[m]
+        self.optimizer.rest(m)
+        if p.params is not None:
+            self.network.put_back(m, p.params)
+            p.loss_to_beat = math.inf  # what the next epoch begins with
+
     def schedule(self, plan: Plan, epoch: int) -> np.ndarray:
         """Factors on the learning rates: one row per batch of the epoch, one column per model."""
         samples = np.array([p.samples for p in self.progress])
@@ -412,18 +420,21 @@ def _end_of_epoch(stack, plan, epoch, objective, scores, losses, observer) -> bo
             continue
         score = None if scores is None else float(scores[m])
         best = p.record(float(objective[m]), score, None if losses is None else float(losses[m]))
-        if p.watch_score and best:
+        if best and (p.watch_score or plan.schedule == "adaptive"):
             p.params = stack.network.copy_of(m)
         if observer is not None:
             halt |= bool(observer.epoch_end(epoch, p, stack.network, best))
         if p.stalled:
+            led_past = p.loss_curve[-1] > 1.05 * p.best_loss + p.tol  # by momentum, past a lower loss
             what = "Validation score" if p.watch_score else "Training loss"
             reason = f"{what} did not improve more than tol={p.tol:f} for {p.n_iter_no_change:.0f} consecutive epochs."
             if plan.schedule == "adaptive" and stack.optimizer.learning_rate[m] > _MIN_ADAPTIVE_RATE:
                 stack.optimizer.learning_rate[m] /= 5
-                if p.loss_curve[-1] > 1.05 * p.best_loss:  # momentum has led past it
-                    stack.optimizer.rest(m)
-                p.no_improvement, p.loss_to_beat = 0, p.loss_curve[-1]  # training would end on its way back
+                p.no_improvement, p.loss_to_beat = 0, p.loss_curve[-1]
+                if led_past:
+                    stack.go_back(m)
+            elif plan.schedule == "cosine" and led_past:  # it is on its way back, and the rate will end
+                p.no_improvement, p.loss_to_beat = 0, p.loss_curve[-1]
             else:
                 p.stopped = reason
         elif p.n_iter >= p.max_iter:

@@ -253,3 +253,22 @@ def test_momentum_past_a_low_loss_is_taken_back(split):
     X, _, y, _ = train_test_split(*load_wine(return_X_y=True), random_state=split)
     model = HingeClassifier(calibration=None, max_iter=1000, random_state=0).fit(X, y)
     assert model.loss_ < 0.85 * min(model.loss_curve_[:20])
+
+
+@pytest.mark.parametrize("cls", [SoftmaxClassifier, SigmoidClassifier, HingeClassifier])
+@pytest.mark.parametrize("n", [300, 1000])
+def test_momentum_past_a_rare_row_is_taken_back(cls, n):
+    """So far past it that the way back is longer than the rates last: to the epoch of the lowest loss, at once."""
+    y = (np.arange(n) > 0).astype(int)
+    options = {"solver": "sgd", "learning_rate": "adaptive", "random_state": 0}
+    model = cls(**options | ({"calibration": None} if cls is HingeClassifier else {})).fit(np.ones((n, 1)), y)
+    best = cls(solver="lbfgs").fit(np.ones((n, 1)), y).loss_ if cls is not HingeClassifier else 2 / n
+    assert model.loss_ < 1.05 * best + 1e-4
+    assert model.loss_ < 1.05 * model.best_loss_ + 1e-4
+
+
+def test_a_cosine_does_not_end_on_the_way_back():
+    """Momentum leads past a lower loss, which is no standstill."""
+    X, y = np.array([[0.1], [-0.1], [0.6], [0.1], [-0.5], [0.4]]), np.array([0, 1, 1, 1, 1, 1])
+    model = HingeClassifier(calibration=None, learning_rate="cosine", random_state=0).fit(X, y)
+    assert model.loss_ < 1.05 * model.best_loss_ + 1e-4
