@@ -55,6 +55,8 @@ class Progress:
         Rows seen, over all runs on this problem, and on others before.
     best_loss, loss_to_beat : float
         The lowest training loss, and the lowest since "adaptive" last divided the learning rate.
+    went_back_to : float
+        The lowest training loss when "adaptive" last went back to it.
     best_score, best_validation_loss : float
         Of the model that is kept: the best epoch, or the start.
     run_score, run_validation_loss : float
@@ -84,6 +86,7 @@ class Progress:
     no_improvement: int = 0
     best_loss: float = math.inf
     loss_to_beat: float = math.inf
+    went_back_to: float = math.inf
     best_score: float = -math.inf
     best_validation_loss: float = math.inf
     run_score: float = -math.inf
@@ -116,10 +119,16 @@ class Progress:
             if best:
                 self.best_score, self.best_validation_loss, self.kept_iter = score, validation_loss, self.n_iter
         else:
-            improved, best = loss < self.loss_to_beat - self.tol, loss < self.best_loss
+            # on the way back, any fall is an improvement: it may be along a plateau
+            step = 0.0 if self.has_led_past(loss) else self.tol
+            improved, best = loss < self.loss_to_beat - step, loss < self.best_loss
             self.best_loss, self.loss_to_beat = min(self.best_loss, loss), min(self.loss_to_beat, loss)
         self.no_improvement = 0 if improved else self.no_improvement + 1
         return best
+
+    def has_led_past(self, loss: float) -> bool:
+        """Whether training has led past a loss that was clearly lower, as momentum does."""
+        return loss > 1.05 * self.best_loss + self.tol
 
     @property
     def stalled(self) -> bool:
@@ -283,13 +292,22 @@ class _Stack:
                 self.penalty.prox_(self.network.params[i], self.optimizer.prox_step(i), self.network.coef_scale())
         return value
 
-    def go_back(self, m: int) -> None:
-        """Let a model begin anew where its loss was lowest, at rest: the way back may be longer than the rates last."""
+    def reconsider(self, m: int) -> None:
+        """Go on with a model that stands still: by shorter steps, unless it was momentum that led it astray.
+
+        Then it begins anew where its loss was lowest, at rest; where that has been of no use, by shorter steps as well.
+        """
         p = self.progress[m]
-        self.optimizer.rest(m)
-        if p.params is not None:
-            self.network.put_back(m, p.params)
-            p.loss_to_beat = math.inf  # what the next epoch begins with
+        led_past = p.has_led_past(p.loss_curve[-1])
+        if not led_past or p.best_loss >= p.went_back_to - p.tol:
+            self.optimizer.learning_rate[m] /= 5
+        p.no_improvement, p.loss_to_beat = 0, p.loss_curve[-1]
+        if led_past:
+            self.optimizer.rest(m)
+            p.went_back_to = p.best_loss
+            if p.params is not None:  # of this run
+                self.network.put_back(m, p.params)
+                p.loss_to_beat = math.inf  # what the next epoch begins with
 
     def schedule(self, plan: Plan, epoch: int) -> np.ndarray:
         """Factors on the learning rates: one row per batch of the epoch, one column per model."""
@@ -425,15 +443,11 @@ def _end_of_epoch(stack, plan, epoch, objective, scores, losses, observer) -> bo
         if observer is not None:
             halt |= bool(observer.epoch_end(epoch, p, stack.network, best))
         if p.stalled:
-            led_past = p.loss_curve[-1] > 1.05 * p.best_loss + p.tol  # by momentum, past a lower loss
             what = "Validation score" if p.watch_score else "Training loss"
             reason = f"{what} did not improve more than tol={p.tol:f} for {p.n_iter_no_change:.0f} consecutive epochs."
             if plan.schedule == "adaptive" and stack.optimizer.learning_rate[m] > _MIN_ADAPTIVE_RATE:
-                stack.optimizer.learning_rate[m] /= 5
-                p.no_improvement, p.loss_to_beat = 0, p.loss_curve[-1]
-                if led_past:
-                    stack.go_back(m)
-            elif plan.schedule == "cosine" and led_past:  # it is on its way back, and the rate will end
+                stack.reconsider(m)
+            elif plan.schedule == "cosine" and p.has_led_past(p.loss_curve[-1]):  # on its way back; the rate will end
                 p.no_improvement, p.loss_to_beat = 0, p.loss_curve[-1]
             else:
                 p.stopped = reason

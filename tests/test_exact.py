@@ -370,7 +370,7 @@ def test_calibration_folds_are_one_stack(monkeypatch):
     ids=lambda model: type(model).__name__,
 )
 def test_rounding_leads_nowhere_without_a_penalty(model, shape):
-    """Where many weights have the same loss, in a stack and alone, they are those in the space of the rows."""
+    """Where many weights have the same loss, a model in a stack ends at those where it does alone."""
     n, d, n_classes = shape
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(n, d)), np.arange(n) % n_classes
@@ -380,10 +380,7 @@ def test_rounding_leads_nowhere_without_a_penalty(model, shape):
     model.fit(X, y)
     size = np.abs(model.coef_).max()
     np.testing.assert_allclose(members[1].coef_, model.coef_, atol=1e-10 * size)
-    scaled, deviation = model.coef_ * X.std(0), X.std(0)
-    left = np.eye(d) - np.linalg.pinv((X - X.mean(0)) / deviation) @ ((X - X.mean(0)) / deviation)
-    assert np.abs(scaled @ left).max() < 1e-10 * size
-    if not isinstance(model, SigmoidClassifier):  # a shift of all scores is free as well
+    if n > d and not isinstance(model, SigmoidClassifier):  # all that is free is a shift of all scores
         assert np.abs(model.coef_.sum(0)).max() < 1e-10 * size
 
 
