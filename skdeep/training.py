@@ -295,17 +295,18 @@ class _Stack:
     def reconsider(self, m: int) -> None:
         """Go on with a model that stands still: by shorter steps, unless it was momentum that led it astray.
 
-        Then it begins anew where its loss was lowest, at rest; where that has been of no use, by shorter steps as well.
+        Then it begins anew where its loss was lowest, at rest. Where that has been of no use, or has been in an earlier
+        run, whose weights are gone, its steps are shortened as well.
         """
         p = self.progress[m]
         led_past = p.has_led_past(p.loss_curve[-1])
-        if not led_past or p.best_loss >= p.went_back_to - p.tol:
+        if not led_past or p.params is None or p.best_loss >= p.went_back_to - p.tol:
             self.optimizer.learning_rate[m] /= 5
         p.no_improvement, p.loss_to_beat = 0, p.loss_curve[-1]
         if led_past:
             self.optimizer.rest(m)
             p.went_back_to = p.best_loss
-            if p.params is not None:  # of this run
+            if p.params is not None:
                 self.network.put_back(m, p.params)
                 p.loss_to_beat = math.inf  # what the next epoch begins with
 

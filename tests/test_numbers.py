@@ -434,7 +434,7 @@ def test_scores_of_a_fold_that_overflow_are_an_error(calibration):
     X = Z * 1e-30
     X[0] = 1e30
     model = MLPClassifierTorch((8,), max_iter=2, precision="float32", calibration=calibration, random_state=0)
-    with pytest.raises(ValueError, match="in a fold model of the calibration, scores of rows .* overflow"):
+    with pytest.raises(ValueError, match=r"in a fold model of the calibration, scores of rows .* overflow"):
         model.fit(X, Y)
 
 

@@ -68,7 +68,7 @@ def _ill_conditioned(case, data):
 
 
 def _penalty_on_tiny_columns(case, data):
-    """A given alpha is of the columns as they are, and so is "auto" of sparse ones: it may leave nothing of tiny ones."""
+    """An alpha of columns as they are, as is one given and "auto" of sparse ones: it may leave nothing of tiny ones."""
     params = parameters(case)
     other = get(case, "story") == "warm with other parameters"
     if params.get("penalty") is None or (params["alpha"] == "auto" and not other and data.container not in SPARSE):
