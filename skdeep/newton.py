@@ -86,7 +86,7 @@ def _solve(hessians: Tensor, right: Tensor, unit: Tensor) -> Tensor:
     factor, info = torch.linalg.cholesky_ex(hessians)
     found = torch.cholesky_solve(right, factor)
     singular = (info > 0) | (factor.diagonal(dim1=1, dim2=2).square().amin(1) < _SINGULAR * eps)
-    singular &= hessians.diagonal(dim1=1, dim2=2).isfinite().all(1)
+    singular &= hessians.flatten(1).isfinite().all(1)
     if singular.any():
         values, vectors = torch.linalg.eigh(hessians[singular])
         rounding = values.shape[1] * eps * values[:, -1:]
