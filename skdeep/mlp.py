@@ -25,7 +25,6 @@ from skdeep.inputs import OutputSpace, dtype_name, to_numpy
 from skdeep.losses import smoothed
 from skdeep.neural_net import NeuralNetClassifier
 from skdeep.perceptron import MLP
-from skdeep.problem import Problem
 from skdeep.schedules import SCHEDULES
 from skdeep.standardization import Standardization
 
@@ -358,9 +357,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
             return self._trained_network(**tensor, generators=generators, **noise)
         return MLP.initial(generators, units, self.activation, normalization=self.normalization, **noise, **tensor)
 
-    def _standardization(
-        self, problem: Problem, indicated: np.ndarray, subsets, weight, states, warm: bool
-    ) -> Standardization | None:
+    def _standardization(self, problem, indicated, subsets, weight, states, warm) -> Standardization | None:
         if not self.standardize:
             return None
         columns = column_statistics(problem, subsets, weight, states)
@@ -373,8 +370,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
         mean = np.stack([np.append(c.mean * factor - origin, i.mean) for c, i in groups])
         # of what has never been seen to vary, nothing is known: weights that no row has trained must not act
         trained = to_numpy(self.coefs_[0])[: problem.X.shape[1]].any(1) if warm else np.False_
-        constant = ((c.constant(centers) & ~trained) | (c.weight == 0) for c in columns)
-        silent = np.stack([np.append(c, i.deviation == 0) for c, (_, i) in zip(constant, groups, strict=True)])
+        silent = np.stack([np.append(c.constant(centers) & ~trained, i.deviation == 0) for c, i in groups])
         center = torch.as_tensor(mean, **tensor).unsqueeze(1) if centers else None
         scale = torch.as_tensor(np.where(silent, 0.0, 1 / sizes), **tensor).unsqueeze(1)
         return Standardization(center, scale, torch.tensor(indicated, device=problem.device), frame)
