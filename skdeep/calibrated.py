@@ -177,6 +177,9 @@ class CalibrationMixin(FittingMixin):
                 done[m].append(p)
                 model = network.select(np.array([k])).with_params(p.params)
                 scores[m][f] = to_numpy(scores_of(model, data, folds.held_out(f))[0])
+                with np.errstate(over="ignore"):
+                    if p.error is None and not np.isfinite(np.abs(scores[m][f]).sum()):
+                        p.error = "scores of rows that it was not trained on overflow"
         return {m: np.concatenate([of_fold[f] for f in numbers]) for m, of_fold in scores.items()}, done
 
     def _fold_progress(self, progress: Progress) -> Progress:

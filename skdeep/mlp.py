@@ -25,7 +25,6 @@ from skdeep.inputs import OutputSpace, dtype_name, to_numpy
 from skdeep.losses import smoothed
 from skdeep.neural_net import NeuralNetClassifier
 from skdeep.perceptron import MLP
-from skdeep.problem import Problem
 from skdeep.schedules import SCHEDULES
 from skdeep.standardization import Standardization
 
@@ -351,16 +350,14 @@ class MLPClassifierTorch(NeuralNetClassifier):
         tensor = {"device": problem.device, "dtype": problem.dtype}
         if warm:
             self._check_layers(units)
-        noise["standardization"] = self._standardization(problem, indicated, subsets, weight, states)
+        noise["standardization"] = self._standardization(problem, indicated, subsets, weight, states, warm)
         # a gradient step in u is r times as long already, where Adam's is as long as any
         noise["scaling"] = float(self.column_scaling) ** (0.5 if self.solver in ("sgd", "lbfgs") else 1.0)
         if warm:
             return self._trained_network(**tensor, generators=generators, **noise)
         return MLP.initial(generators, units, self.activation, normalization=self.normalization, **noise, **tensor)
 
-    def _standardization(
-        self, problem: Problem, indicated: np.ndarray, subsets, weight, states
-    ) -> Standardization | None:
+    def _standardization(self, problem, indicated, subsets, weight, states, warm) -> Standardization | None:
         if not self.standardize:
             return None
         columns = column_statistics(problem, subsets, weight, states)
@@ -372,7 +369,8 @@ class MLPClassifierTorch(NeuralNetClassifier):
         sizes = np.stack([np.append(c.sizes(centers) * factor, i.sizes(centers)) for c, i in groups])
         mean = np.stack([np.append(c.mean * factor - origin, i.mean) for c, i in groups])
         # of what has never been seen to vary, nothing is known: weights that no row has trained must not act
-        silent = np.stack([np.append(c.weight == 0, i.deviation == 0) for c, i in groups])
+        trained = to_numpy(self.coefs_[0])[: problem.X.shape[1]].any(1) if warm else np.False_
+        silent = np.stack([np.append(c.constant(centers) & ~trained, i.deviation == 0) for c, i in groups])
         center = torch.as_tensor(mean, **tensor).unsqueeze(1) if centers else None
         scale = torch.as_tensor(np.where(silent, 0.0, 1 / sizes), **tensor).unsqueeze(1)
         return Standardization(center, scale, torch.tensor(indicated, device=problem.device), frame)
