@@ -103,6 +103,9 @@ def _out_of_fold_scores(
             assert model.progress.params is not None
             own = network.select(np.array([k])).with_params(model.progress.params)
             scores[m][f] = to_numpy(scores_of(own, data, folds.held_out(f))[0])
+            with np.errstate(over="ignore"):
+                if model.progress.error is None and not np.isfinite(np.abs(scores[m][f]).sum()):
+                    model.progress.error = "scores of rows that it was not trained on overflow"
     return {m: np.concatenate([of_fold[f] for f in numbers]) for m, of_fold in scores.items()}, done
 
 

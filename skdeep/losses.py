@@ -298,6 +298,13 @@ class _Hinge(Loss):
             return violation.square(), 2 * violation
         return violation, (margin > 0).to(margin.dtype)
 
+    def _bends(self, margin: Tensor) -> Tensor:
+        """Second derivative of the square of each violation, where there is one; generalised at the kink.
+
+        Steps lead to margins that are zero up to rounding, which must not decide on which side the next one is.
+        """
+        return 2.0 * (margin > -(torch.finfo(margin.dtype).eps ** 0.5)).to(margin.dtype)
+
     def value(self, scores, target):
         return self.value_and_gradient(scores, target)[0]
 
@@ -333,9 +340,8 @@ class WestonWatkinsHinge(_Hinge):
         return value.sum(-1), slope
 
     def hessian(self, scores, target):
-        # generalised: the squares of the violations there are, without the kink where one begins
         column = _column_of(target, scores)
-        active = 2.0 * (scores - scores.gather(-1, column) + 1 > 0).to(scores.dtype)
+        active = self._bends(scores - scores.gather(-1, column) + 1)
         active.scatter_(-1, column, 0.0)
         toward_true = torch.zeros_like(active).scatter_(-1, column, 1.0)
         cross = active.unsqueeze(-1) * toward_true.unsqueeze(-2)
@@ -387,7 +393,7 @@ class BinaryHinge(_Hinge):
         return value.sum(-1), -sign * slope
 
     def hessian(self, scores, target):
-        return torch.diag_embed(2.0 * ((2 * target - 1) * scores < 1).to(scores.dtype))
+        return torch.diag_embed(self._bends(1 - (2 * target - 1) * scores))
 
 
 LOSSES: dict[str, Callable[..., Loss]] = {

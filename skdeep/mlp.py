@@ -25,7 +25,6 @@ from skdeep.inputs import OutputSpace, dtype_name, to_numpy
 from skdeep.losses import smoothed
 from skdeep.neural_net import NeuralNetClassifier
 from skdeep.perceptron import MLP
-from skdeep.problem import Problem
 from skdeep.recipe import Member, column_statistics, values
 from skdeep.schedules import SCHEDULES
 from skdeep.standardization import Standardization
@@ -333,7 +332,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
         tensor = {"device": problem.device, "dtype": problem.dtype}
         if warm:
             self._check_layers(units)
-        noise["standardization"] = self._standardization(problem, indicated, members)
+        noise["standardization"] = self._standardization(problem, indicated, members, warm)
         generators = [member.state.generator for member in members]
         # a gradient step in u is r times as long already, where Adam's is as long as any
         noise["scaling"] = float(self.column_scaling) ** (0.5 if self.solver in ("sgd", "lbfgs") else 1.0)
@@ -341,9 +340,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
             return self._trained_network(**tensor, generators=generators, **noise)
         return MLP.initial(generators, units, self.activation, normalization=self.normalization, **noise, **tensor)
 
-    def _standardization(
-        self, problem: Problem, indicated: np.ndarray, members: list[Member]
-    ) -> Standardization | None:
+    def _standardization(self, problem, indicated, members: list[Member], warm: bool) -> Standardization | None:
         if not self.standardize:
             return None
         columns = column_statistics(problem, members)
@@ -355,7 +352,8 @@ class MLPClassifierTorch(NeuralNetClassifier):
         sizes = np.stack([np.append(c.sizes(centers) * factor, i.sizes(centers)) for c, i in groups])
         mean = np.stack([np.append(c.mean * factor - origin, i.mean) for c, i in groups])
         # of what has never been seen to vary, nothing is known: weights that no row has trained must not act
-        silent = np.stack([np.append(c.weight == 0, i.deviation == 0) for c, i in groups])
+        trained = to_numpy(self.coefs_[0])[: problem.X.shape[1]].any(1) if warm else np.False_
+        silent = np.stack([np.append(c.constant(centers) & ~trained, i.deviation == 0) for c, i in groups])
         center = torch.as_tensor(mean, **tensor).unsqueeze(1) if centers else None
         scale = torch.as_tensor(np.where(silent, 0.0, 1 / sizes), **tensor).unsqueeze(1)
         return Standardization(center, scale, torch.tensor(indicated, device=problem.device), frame)

@@ -202,6 +202,9 @@ class ModuleNetwork(Network):
                 mine.data = new[0].clone()
         return self
 
+    def put_back(self, model, copy):
+        self.with_params(copy)
+
     def is_finite(self, tensors):
         free = [False] * len(self.leaves) + self._may_be_infinite
         return super().is_finite([t for t, any_number in zip(tensors, free, strict=True) if not any_number])

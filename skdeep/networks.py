@@ -205,6 +205,11 @@ class Network:
         """A copy of the tensors of one model, each ``(1, ...)``: what `Progress` keeps."""
         return [tensor.detach()[model : model + 1].clone() for tensor in self.tensors]
 
+    def put_back(self, model: int, copy: list[Tensor]) -> None:
+        """Let one model be what a `copy_of` it was."""
+        for mine, known in zip(self.tensors, copy, strict=True):
+            mine.detach()[model : model + 1] = known
+
     def is_finite(self, tensors: list[Tensor]) -> bool:
         """Whether the `tensors` of a model can be used."""
         return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())

@@ -18,8 +18,8 @@ from torch import Tensor
 from skdeep.curvature import curvature, ridge, to_blocks, to_flat, width
 from skdeep.objective import Objective
 
-#: Ridge, in units of the diagonal, that keeps the factorisation from failing on directions without curvature.
-_RIDGE = 1e-12
+#: Pivots below so many units of the last place may be all that rounding leaves of a direction without curvature.
+_SINGULAR = 1000
 
 
 class Newton:
@@ -43,8 +43,8 @@ class Newton:
         for part, objective, total in curvature(self.objective, models, point, pairs):
             hessians = total.new_zeros(len(total), n_scores, n_inputs, n_scores, n_inputs)
             hessians.transpose(2, 3)[:, pairs[0], pairs[1]] = total
-            if n_inputs > objective.network.params[0].shape[2] and objective.loss.shift_invariant:
-                _pin_shift_(hessians[:, :, -1, :, -1])
+            if objective.loss.shift_invariant:
+                _pin_shift_(hessians, ridge(objective) == 0)
             hessians = hessians.view(len(total), n_scores * n_inputs, -1)
             unit = _units(hessians.diagonal(dim1=1, dim2=2))
             diagonal = hessians.diagonal(dim1=1, dim2=2).unflatten(1, (n_scores, n_inputs))
@@ -54,12 +54,14 @@ class Newton:
         return directions
 
 
-def _pin_shift_(blocks: Tensor) -> None:
-    """In place, give curvature to a common shift of all intercepts, which has none, so that it stays put.
+def _pin_shift_(hessians: Tensor, free: Tensor) -> None:
+    """In place, give curvature to a shift that all scores have in common, which has none, so that it stays put.
 
-    The Hessian is singular there, which would blow up rounding to any size. `blocks` (k, C, C) are lower triangles.
+    Shifts are those of the columns that no penalty holds, `free` (k, 1, D): the intercept, or all. Of the Hessians
+    (k, C, D, C, D), the blocks of each score with itself and with those before are there.
     """
-    blocks += blocks.diagonal(dim1=1, dim2=2).mean(1).view(-1, 1, 1)
+    average = hessians.diagonal(dim1=1, dim2=3).mean(-1)
+    hessians += average.mul_(free).mul_(free.mT)[:, None, :, None]
 
 
 def _units(curvature: Tensor) -> Tensor:
@@ -73,17 +75,21 @@ def _units(curvature: Tensor) -> Tensor:
 
 
 def _solve(hessians: Tensor, right: Tensor, unit: Tensor) -> Tensor:
-    """Solve with each Hessian plus the smallest ridge, in units (k, P), that makes it positive definite.
+    """Solve with each Hessian, in units (k, P); along directions without curvature, as if it were one unit.
 
-    Overwrites the Hessians.
+    What there is of a gradient along these is rounding, which any smaller curvature would blow up, to another size in a
+    stack than alone. Overwrites the Hessians.
     """
-    scale = unit.rsqrt().unsqueeze(2)
+    scale, eps = unit.rsqrt().unsqueeze(2), torch.finfo(unit.dtype).eps
     hessians.mul_(scale).mul_(scale.mT)
-    diagonal, addition = hessians.diagonal(dim1=1, dim2=2), torch.full_like(scale[:, :1, 0], _RIDGE)
-    for _ in range(8):
-        diagonal += addition
-        factor, info = torch.linalg.cholesky_ex(hessians)
-        if not info.any():
-            break
-        addition = torch.where(info.unsqueeze(1) > 0, 100 * addition, 0.0)
-    return (torch.cholesky_solve(scale * right, factor) * scale).squeeze(-1)
+    right = scale * right
+    factor, info = torch.linalg.cholesky_ex(hessians)
+    found = torch.cholesky_solve(right, factor)
+    singular = (info > 0) | (factor.diagonal(dim1=1, dim2=2).square().amin(1) < _SINGULAR * eps)
+    singular &= hessians.flatten(1).isfinite().all(1)
+    if singular.any():
+        values, vectors = torch.linalg.eigh(hessians[singular])
+        rounding = values.shape[1] * eps * values[:, -1:]
+        values = torch.where(values > rounding, values, 1.0).unsqueeze(2)
+        found[singular] = vectors @ (vectors.mT @ right[singular] / values)
+    return (found * scale).squeeze(-1)

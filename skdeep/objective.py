@@ -8,10 +8,10 @@ from torch import Tensor
 
 from skdeep._stack import add_scaled_, index_of, per_model, to_numpy64
 from skdeep.batching import Batches
+from skdeep.gradients import loss_and_gradient
 from skdeep.losses import Loss
 from skdeep.networks import Network
 from skdeep.penalties import ElasticNet
-from skdeep.training import loss_and_gradient
 
 
 class Objective:

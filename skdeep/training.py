@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep._stack import add_scaled_, index_of, number, per_model, to_numpy64
+from skdeep._stack import add_scaled_, index_of, per_model, to_numpy64
 from skdeep.batching import Batch, Batches
+from skdeep.gradients import clip_, loss_and_gradient
 from skdeep.losses import Loss
 from skdeep.networks import Network
 from skdeep.optimizers import Optimizer
@@ -55,6 +56,8 @@ class Progress:
         Rows seen, over all runs on this problem, and on others before.
     best_loss, loss_to_beat : float
         The lowest training loss, and the lowest since "adaptive" last divided the learning rate.
+    went_back_to : float
+        The lowest training loss when "adaptive" last went back to it.
     best_score, best_validation_loss : float
         Of the model that is kept: the best epoch, or the start.
     run_score, run_validation_loss : float
@@ -84,6 +87,7 @@ class Progress:
     no_improvement: int = 0
     best_loss: float = math.inf
     loss_to_beat: float = math.inf
+    went_back_to: float = math.inf
     best_score: float = -math.inf
     best_validation_loss: float = math.inf
     run_score: float = -math.inf
@@ -116,10 +120,16 @@ class Progress:
             if best:
                 self.best_score, self.best_validation_loss, self.kept_iter = score, validation_loss, self.n_iter
         else:
-            improved, best = loss < self.loss_to_beat - self.tol, loss < self.best_loss
+            # on the way back, any fall is an improvement: it may be along a plateau
+            step = 0.0 if self.has_led_past(loss) else self.tol
+            improved, best = loss < self.loss_to_beat - step, loss < self.best_loss
             self.best_loss, self.loss_to_beat = min(self.best_loss, loss), min(self.loss_to_beat, loss)
         self.no_improvement = 0 if improved else self.no_improvement + 1
         return best
+
+    def has_led_past(self, loss: float) -> bool:
+        """Whether training has led past a loss that was clearly lower, as momentum does."""
+        return loss > 1.05 * self.best_loss + self.tol
 
     @property
     def stalled(self) -> bool:
@@ -181,56 +191,6 @@ class Observer:
         """After the last epoch; what is now written into ``network.params`` is what the model keeps."""
 
 
-def clip_(gradients: list[Tensor], max_norm: float) -> None:
-    """Scale each model's gradient down to a norm of `max_norm`, over all parameters."""
-    norms = torch.stack([torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in gradients])
-    factor = (max_norm / torch.linalg.vector_norm(norms, dim=0)).clamp(max=1.0)
-    for gradient in gradients:
-        gradient.mul_(factor.view(-1, *[1] * (gradient.ndim - 1)))
-
-
-def loss_and_gradient(
-    network: Network, loss: Loss, batch: Batch, mean_weight: np.ndarray, products: torch.dtype | None = None
-) -> tuple[Tensor, list[Tensor]]:
-    r"""Data term of a batch, :math:`\sum_{i \in B} w_i L_i / (B \bar w)`, and its gradient.
-
-    :math:`\bar w` is the mean weight of the whole training set: the batch's own mean would be biased.
-
-    Returns
-    -------
-    value : Tensor of shape (K,)
-    gradients : list of Tensor
-        One per parameter.
-    """
-    if products is not None:
-        with torch.autocast(network.params[0].device.type, products):
-            return loss_and_gradient(network, loss, batch, mean_weight)
-    parts = batch.parts(network.row_size, whole=network.whole_batches)
-    value, gradients = _of_part(network, loss, next(parts), mean_weight)
-    for part in parts:
-        more_value, more_gradients = _of_part(network, loss, part, mean_weight)
-        value += more_value
-        for gradient, more in zip(gradients, more_gradients, strict=True):
-            gradient += more
-    return value, gradients
-
-
-def _of_part(network: Network, loss: Loss, batch: Batch, mean_weight: np.ndarray) -> tuple[Tensor, list[Tensor]]:
-    assert isinstance(batch.X, Tensor)
-    scores = network.training_scores(batch.X, batch.weight)
-    value, gradient = loss.value_and_gradient(scores.detach().to(network.params[0].dtype), batch.target)
-    if batch.weight is None and isinstance(batch.size, int):  # nothing differs between rows or models
-        share = number(1 / batch.size, value)
-        value = value.sum(1).mul_(share)
-        gradient.mul_(share)
-    else:
-        weight = value.new_ones(value.shape) if batch.weight is None else batch.weight
-        factor = weight / per_model(batch.size * mean_weight, value)
-        value = (value * factor).sum(1)
-        gradient.mul_(factor.unsqueeze(-1))
-    return value, network.gradient(scores, batch.X, gradient)
-
-
 def _rows_per_model(size: int | np.ndarray, value: Tensor) -> float | Tensor:
     return size if isinstance(size, int) else per_model(size, value)
 
@@ -282,6 +242,24 @@ class _Stack:
             for i in range(self.network.n_coefs):
                 self.penalty.prox_(self.network.params[i], self.optimizer.prox_step(i), self.network.coef_scale())
         return value
+
+    def reconsider(self, m: int) -> None:
+        """Go on with a model that stands still: by shorter steps, unless it was momentum that led it astray.
+
+        Then it begins anew where its loss was lowest, at rest. Where that has been of no use, or has been in an earlier
+        run, whose weights are gone, its steps are shortened as well.
+        """
+        p = self.progress[m]
+        led_past = p.has_led_past(p.loss_curve[-1])
+        if not led_past or p.params is None or p.best_loss >= p.went_back_to - p.tol:
+            self.optimizer.learning_rate[m] /= 5
+        p.no_improvement, p.loss_to_beat = 0, p.loss_curve[-1]
+        if led_past:
+            self.optimizer.rest(m)
+            p.went_back_to = p.best_loss
+            if p.params is not None:
+                self.network.put_back(m, p.params)
+                p.loss_to_beat = math.inf  # what the next epoch begins with
 
     def schedule(self, plan: Plan, epoch: int) -> np.ndarray:
         """Factors on the learning rates: one row per batch of the epoch, one column per model."""
@@ -412,7 +390,7 @@ def _end_of_epoch(stack, plan, epoch, objective, scores, losses, observer) -> bo
             continue
         score = None if scores is None else float(scores[m])
         best = p.record(float(objective[m]), score, None if losses is None else float(losses[m]))
-        if p.watch_score and best:
+        if best and (p.watch_score or plan.schedule == "adaptive"):
             p.params = stack.network.copy_of(m)
         if observer is not None:
             halt |= bool(observer.epoch_end(epoch, p, stack.network, best))
@@ -420,10 +398,9 @@ def _end_of_epoch(stack, plan, epoch, objective, scores, losses, observer) -> bo
             what = "Validation score" if p.watch_score else "Training loss"
             reason = f"{what} did not improve more than tol={p.tol:f} for {p.n_iter_no_change:.0f} consecutive epochs."
             if plan.schedule == "adaptive" and stack.optimizer.learning_rate[m] > _MIN_ADAPTIVE_RATE:
-                stack.optimizer.learning_rate[m] /= 5
-                if p.loss_curve[-1] > 1.05 * p.best_loss:  # momentum has led past it
-                    stack.optimizer.rest(m)
-                p.no_improvement, p.loss_to_beat = 0, p.loss_curve[-1]  # training would end on its way back
+                stack.reconsider(m)
+            elif plan.schedule == "cosine" and p.has_led_past(p.loss_curve[-1]):  # on its way back; the rate will end
+                p.no_improvement, p.loss_to_beat = 0, p.loss_curve[-1]
             else:
                 p.stopped = reason
         elif p.n_iter >= p.max_iter:

@@ -5,11 +5,12 @@ import pytest
 import torch
 from scipy import sparse
 from scipy.special import logsumexp
+from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
-from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier, encoding
+from skdeep import HingeClassifier, MLPClassifierTorch, SigmoidClassifier, SoftmaxClassifier, encoding
 from skdeep.batching import Batches, DenseRows, SparseRows
 from skdeep.line_search import LineSearch
 from skdeep.losses import LOSSES, Loss
@@ -18,6 +19,7 @@ from skdeep.newton import Newton
 from skdeep.penalties import L2
 from skdeep.perceptron import MLP
 from skdeep.quasi_newton import minimise
+from skdeep.stacking import fit_stack
 from skdeep.training import Progress
 
 CPU = torch.device("cpu")
@@ -359,6 +361,27 @@ def test_calibration_folds_are_one_stack(monkeypatch):
     X, y = load_iris(return_X_y=True)
     HingeClassifier("squared_hinge", solver="lbfgs").fit(X, y)
     assert max(sizes) == 5
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 3), (20, 40, 3), (200, 20, 4)], ids=str)
+@pytest.mark.parametrize(
+    "model",
+    [SoftmaxClassifier(), SigmoidClassifier(), HingeClassifier(loss="squared_hinge", calibration=None)],
+    ids=lambda model: type(model).__name__,
+)
+def test_rounding_leads_nowhere_without_a_penalty(model, shape):
+    """Where many weights have the same loss, a model in a stack ends at those where it does alone."""
+    n, d, n_classes = shape
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(n, d)), np.arange(n) % n_classes
+    model.set_params(solver="lbfgs", penalty=None)
+    members = [clone(model).set_params(alpha=alpha) for alpha in (0.3, 0.1)]
+    assert fit_stack(members, X, y) == [None, None]
+    model.fit(X, y)
+    size = np.abs(model.coef_).max()
+    np.testing.assert_allclose(members[1].coef_, model.coef_, atol=1e-10 * size)
+    if n > d and not isinstance(model, SigmoidClassifier):  # all that is free is a shift of all scores
+        assert np.abs(model.coef_.sum(0)).max() < 1e-10 * size
 
 
 def test_columns_of_zeros_without_a_penalty():

@@ -86,6 +86,69 @@ FOUND = [
     {"estimator": "MLPClassifierTorch", "learning_rate_init": 1e-05},
     # a constant column, which has no curvature beside its rounding
     {"estimator": "SoftmaxClassifier", "values": "one-hot", "scale": 1e20, "alpha": 0.01, "class_weight": "by label"},
+    # momentum past a rare class, from where an epoch gains less than the tolerance
+    {"estimator": "SoftmaxClassifier", "rows": 300, "values": "one-hot", "signal": "separable", "solver": "sgd"},
+    {
+        "estimator": "SigmoidClassifier",
+        "rows": 300,
+        "values": "one-hot",
+        "signal": "separable",
+        "learning_rate": "adaptive",
+    },
+    # a cosine that ended on the way back
+    {"estimator": "HingeClassifier", "rows": 6, "learning_rate": "cosine"},
+    # Adam's short steps, which the tolerance ends
+    {"estimator": "LeastSquaresClassifier", "columns": 4, "weights": "spread", "solver": "adam"},
+    # rounding along directions without curvature, and on which side of its kink a squared hinge is
+    {
+        "estimator": "SigmoidClassifier",
+        "rows": 3,
+        "columns": 3,
+        "relation": "stacked",
+        "penalty": None,
+        "calibration": "temperature",
+    },
+    {
+        "estimator": "HingeClassifier",
+        "rows": 3,
+        "columns": 3,
+        "classes": 3,
+        "relation": "stacked",
+        "penalty": None,
+        "loss": "squared_hinge",
+    },
+    {
+        "estimator": "SoftmaxClassifier",
+        "rows": 4,
+        "classes": 3,
+        "relation": "stacked",
+        "penalty": None,
+        "calibration": "sigmoid",
+    },
+    # an ensemble's out-of-fold score is of three classes
+    {
+        "estimator": "MLPEnsembleClassifier",
+        "rows": 30,
+        "classes": 3,
+        "scoring": "roc_auc",
+        "early_stopping": False,
+    },
+    # what a fold had not seen to vary acted in raw units through weights that no row had trained
+    {
+        "estimator": "MLPClassifierTorch",
+        "rows": 300,
+        "columns": 40,
+        "values": "one-hot",
+        "scale": 1e60,
+        "classes": 4,
+        "learning_rate_init": 1.0,
+        "precision": "float32",
+        "calibration": "sigmoid",
+    },
+    # the automatic penalty is on sparse columns as they are
+    {"estimator": "SoftmaxClassifier", "scale": 1e-4, "container": "csr", "solver": "lbfgs"},
+    # products round by where rows lie, and columns far from zero by more
+    {"estimator": "LeastSquaresClassifier", "rows": 4, "mean": 1e8, "relation": "other container"},
 ]
 
 

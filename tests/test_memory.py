@@ -12,11 +12,11 @@ from scipy import sparse
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 from skdeep.batching import Batches, DenseRows, LargeRows, SparseRows
+from skdeep.gradients import loss_and_gradient
 from skdeep.inputs import check_features, rows_of
 from skdeep.losses import Softmax
 from skdeep.networks import Linear
 from skdeep.perceptron import MLP
-from skdeep.training import loss_and_gradient
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

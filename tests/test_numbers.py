@@ -407,6 +407,37 @@ def test_a_column_that_is_never_known_has_no_influence(name, options):
         assert (model.coefs_[0][14] != 0).any()
 
 
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array], ids=["dense", "sparse"])
+@pytest.mark.parametrize("name", ["mlp", "ensemble"])
+def test_a_column_that_never_varied_has_no_influence(name, kind):
+    """As in a linear model: no row has trained its weights, and nothing is known of its unit."""
+    X = np.where(Z > 0, Z, 0)
+    X[:, 2] = 0
+    model = clone(ESTIMATORS[name]).fit(kind(X), Y)
+    other = X.copy()
+    other[:, 2] = np.random.default_rng(0).normal(scale=1e60, size=len(X))
+    np.testing.assert_allclose(model.predict_proba(kind(other)), model.predict_proba(kind(X)), atol=1e-12)
+    assert model.score(kind(X), Y) > 0.9
+
+
+def test_a_column_that_no_longer_varies_keeps_what_was_learnt_of_it():
+    model = clone(ESTIMATORS["mlp"]).set_params(warm_start=True).fit(Z, Y)
+    known, X = model.coefs_[0][0], Z.copy()
+    X[:, 0] = 1.5
+    model.set_params(max_iter=1, learning_rate_init=1e-6).fit(X, Y)
+    np.testing.assert_allclose(model.coefs_[0][0], known, rtol=1e-3)
+
+
+@pytest.mark.parametrize("calibration", ["temperature", "sigmoid"])
+def test_scores_of_a_fold_that_overflow_are_an_error(calibration):
+    """A row so far from all others that only the model that has seen it has a number for it."""
+    X = Z * 1e-30
+    X[0] = 1e30
+    model = MLPClassifierTorch((8,), max_iter=2, precision="float32", calibration=calibration, random_state=0)
+    with pytest.raises(ValueError, match=r"in a fold model of the calibration, scores of rows .* overflow"):
+        model.fit(X, Y)
+
+
 def test_a_column_whose_values_come_later_is_learnt_then():
     X = Z.copy()
     X[:, 0] = np.nan

@@ -253,3 +253,21 @@ def test_momentum_past_a_low_loss_is_taken_back(split):
     X, _, y, _ = train_test_split(*load_wine(return_X_y=True), random_state=split)
     model = HingeClassifier(calibration=None, max_iter=1000, random_state=0).fit(X, y)
     assert model.loss_ < 0.85 * min(model.loss_curve_[:20])
+
+
+@pytest.mark.parametrize("batch_size", ["auto", 50])
+@pytest.mark.parametrize("cls, n", [(SoftmaxClassifier, 300), (SigmoidClassifier, 1000), (HingeClassifier, 300)])
+def test_momentum_past_a_rare_row_is_taken_back(cls, n, batch_size):
+    """So far past it that the way back is along a plateau, where an epoch gains less than the tolerance."""
+    y = (np.arange(n) > 0).astype(int)
+    options = {"calibration": None, "solver": "sgd", "learning_rate": "adaptive", "batch_size": batch_size}
+    model = cls(random_state=0, **options).fit(np.ones((n, 1)), y)
+    best = 2 / n if cls is HingeClassifier else -(np.log(1 / n) / n + (n - 1) / n * np.log1p(-1 / n))
+    assert model.loss_ < 1.05 * best + 3e-4
+
+
+def test_a_cosine_does_not_end_on_the_way_back():
+    """Momentum leads past a lower loss, which is no standstill."""
+    X, y = np.array([[0.1], [-0.1], [0.6], [0.1], [-0.5], [0.4]]), np.array([0, 1, 1, 1, 1, 1])
+    model = HingeClassifier(calibration=None, learning_rate="cosine", random_state=0).fit(X, y)
+    assert model.loss_ < 1.05 * model.best_loss_ + 1e-4

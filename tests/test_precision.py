@@ -14,10 +14,10 @@ from sklearn.model_selection import train_test_split
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 from skdeep.batching import Batch, SparseRows
 from skdeep.encoding import PRECISIONS
+from skdeep.gradients import loss_and_gradient
 from skdeep.losses import Softmax
 from skdeep.networks import Linear
 from skdeep.perceptron import MLP
-from skdeep.training import loss_and_gradient
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

@@ -119,7 +119,9 @@ def check_bar(estimator, case: Case, data: Data, found: dict, caught: list) -> s
     if not minimised or not _had_a_chance(estimator, case, data, caught):
         return "scores of zero" if silent and minimised else None
     # a loss that is all but zero: it is ended by tol, or comes down as slowly as an intercept rises
-    almost = 0.05 if case["estimator"] in _DEEP else 1e-6 + 10 * get(case, "tol")
+    # (by Adam's, of a bounded length, at some 3 % of what is left in an epoch)
+    left = 30 if get(case, "solver") == "adam" else 10
+    almost = 0.05 if case["estimator"] in _DEEP else 1e-6 + left * get(case, "tol")
     if estimator.calibration is not None:
         # a calibration makes scores more or less certain, and has no part for the frequencies of classes, or half an
         # observation against them: rows of a rare class that a model had not seen may cost it the other's certainty
@@ -189,7 +191,9 @@ def _is_untuned(estimator, case: Case) -> bool:
     params = {"warmup_epochs", "max_grad_norm"}
     params |= {"momentum"} if estimator.solver_ == "sgd" else {"beta_1", "beta_2", "epsilon"}
     short = get(case, "tol") > 1e-3 or get(case, "n_iter_no_change") == 1
-    schedules = {"constant", "invscaling"} if estimator.solver_ == "sgd" else {"cosine", "constant", "invscaling"}
+    # a cosine that a plateau may end has not come down: "auto" has none of that, and neither has inf
+    ends = get(case, "n_iter_no_change") == np.inf and estimator.solver_ == "sgd"
+    schedules = {"constant", "invscaling"} if ends else {"cosine", "constant", "invscaling"}
     schedules -= {options_of(case["estimator"])["learning_rate"].values[0]}
     return short or not params.isdisjoint(case) or get(case, "learning_rate") in schedules
 

@@ -68,13 +68,14 @@ def _ill_conditioned(case, data):
 
 
 def _penalty_on_tiny_columns(case, data):
-    """A given alpha is of the columns as they are: it may leave nothing of tiny ones."""
+    """An alpha of columns as they are, as is one given and "auto" of sparse ones: it may leave nothing of tiny ones."""
     params = parameters(case)
     other = get(case, "story") == "warm with other parameters"
-    if params.get("penalty") is None or (params["alpha"] == "auto" and not other):
+    if params.get("penalty") is None or (params["alpha"] == "auto" and not other and data.container not in SPARSE):
         return False
     sizes = np.std(data.values[data.weight > 0], axis=0)
-    alpha = max(0.0 if params["alpha"] == "auto" else params["alpha"], 0.1 if other else 0.0)
+    automatic = 1 / data.weight.sum() if data.container in SPARSE else 0.0
+    alpha = max(automatic if params["alpha"] == "auto" else params["alpha"], 0.1 if other else 0.0)
     sizes, strength = sizes[sizes > 0], 10 * max(alpha, alpha**0.5)
     return bool(sizes.size) and (sizes.max() < 1e-4 * strength or sizes.min() < 1e-14 * strength)
 
@@ -137,6 +138,7 @@ def _nothing_to_hold_out(case, data):
 def _scoring(case, data):
     params = parameters(case)
     watched = params["early_stopping"] or get(case, "validation") is not None
+    watched |= case["estimator"] == "MLPEnsembleClassifier"  # by rows out of fold, whatever ends the training
     return watched and params["scoring"] in (
         "roc_auc",
         "neg_log_loss",

@@ -162,7 +162,12 @@ def _other_container(case: Case, data: Data):
     a, b = answers(_fitted(case, data), data.X), answers(_fitted(case, changed), changed.X)
     single = case["estimator"] == "TorchClassifier" or get(case, "precision") in ("float32", "bfloat16")
     what = "another container of the same values makes a difference"
-    demand_close(b, a, what, _tolerance(case) if single else 1e-9)
+    demand_close(b, a, what, _tolerance(case) if single else _of_products(case))
+
+
+def _of_products(case: Case) -> float:
+    """How far two products of the same rows may differ, of columns so many deviations from zero."""
+    return 1e-9 + 30 * np.finfo(np.float64).eps * get(case, "mean")
 
 
 def _row_by_row(case: Case, data: Data):
@@ -175,7 +180,7 @@ def _row_by_row(case: Case, data: Data):
         a, b = single[name], whole[name][i : i + 1]
         tolerance = 1e-4
         if whole[name].dtype == np.float64 and case["estimator"] != "TorchClassifier":
-            tolerance = 1e-9 + 30 * np.finfo(np.float64).eps * get(case, "mean")  # columns so many deviations from zero
+            tolerance = _of_products(case)
         size = max(1.0, np.abs(whole[name]).max())
         demand(bool(np.abs(a - b).max() <= tolerance * size), "a row alone has other answers", f"{a} instead of {b}")
 
