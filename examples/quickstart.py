@@ -11,6 +11,7 @@ Run ``python examples/quickstart.py --help`` for the options.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 
@@ -136,7 +137,8 @@ def draw(results: list[dict], path: Path) -> None:
         axes.set(title=digit, xticks=[], yticks=[])
     bottom.colorbar(image, ax=panels, label="weight")
     bottom.suptitle("SoftmaxClassifier: the weight of each (standardised) pixel for each digit")
-    figure.savefig(path, dpi=110)
+    rows = [row(result) for result in results]
+    figure.savefig(path, dpi=110, metadata={"Description": json.dumps(rows)})  # the table that the picture goes with
 
 
 def main() -> None:

@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "docs"))
 figures = importlib.import_module("figures")
 
-PAGES = list(figures.pages())
+PAGES = figures.pages()
 DECISIONS = [page for page in sorted((ROOT / "docs" / "decisions").glob("*.rst")) if page.stem != "index"]
 #: Seconds, megabytes, ratios of times; accuracies and losses, which have four digits.
 MEASURED = re.compile(r"\d (?:m?s|[KMG]B|seconds|milliseconds|times)\b|(?<![\w.])0?\.\d{4}\b")
@@ -104,3 +105,15 @@ def test_a_decision_says_what_it_rests_on(page):
     assert all((ROOT / script).exists() for script in scripts)
     assert f"\n    {page.stem}\n" in (page.parent / "index.rst").read_text(encoding="utf-8") + "\n"
     assert f"(docs/decisions/{page.name})" in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("picture", "names"),
+    [("quickstart.png", ["quickstart"]), ("benchmarks.png", ["search_time-images", "time_to_quality-linear"])],
+)
+def test_a_picture_shows_the_newest_results(picture, names):
+    """The scripts write what they draw into the picture's description."""
+    with Image.open(ROOT / "docs" / picture) as image:
+        drawn = json.loads(image.text["Description"])
+    tables = [figures.newest(name)["table"] for name in names]
+    assert drawn == (tables if len(names) > 1 else tables[0])
