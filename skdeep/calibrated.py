@@ -101,7 +101,11 @@ class CalibrationMixin(FittingMixin):
             return
         distinct = problem.distinct(seed)
         fold = fold_of_rows(distinct, self._n_folds)
-        folds = problem.folds(distinct, fold, dealt_shares(distinct, fold, self._n_folds, seed), merge=True)
+        share = dealt_shares(distinct, fold, self._n_folds, seed)
+        # what is held out is scored once for all rows that are equal; training is that of the model on all rows
+        folds = trained_on = problem.folds(distinct, fold, share, merge=True)
+        if self._batch_rows(problem) < problem.n_rows:
+            trained_on = problem.folds(distinct, fold, share, merge=False)
         del distinct  # as large as the rest of what is kept of each row
         if len(folds.numbers) < 2:
             raise ValueError(
@@ -109,7 +113,7 @@ class CalibrationMixin(FittingMixin):
                 "calibration=None."
             )
         trained = [m for m, p in enumerate(progress) if p.error is None]
-        scores, fold_progress = self._out_of_fold_scores(members, trained, problem, folds, seed, progress)
+        scores, fold_progress = self._out_of_fold_scores(members, trained, problem, folds, trained_on, seed, progress)
         rows, factor = folds.all_held_out()
         assert folds.weight is not None  # merged rows have weights
         codes, weights = problem.codes[rows], np.broadcast_to(folds.weight, (len(members), problem.X.shape[0]))
@@ -139,7 +143,7 @@ class CalibrationMixin(FittingMixin):
             labels = zip(scores.T[..., None], codes.T, own[0].T[..., None], strict=True)
             self.temperature_ = np.array([fit_temperature(s, answers, weight, (o, own[1])) for s, answers, o in labels])
 
-    def _out_of_fold_scores(self, members, trained, problem, folds: Folds, seed, progress):
+    def _out_of_fold_scores(self, members, trained, problem, folds: Folds, trained_on: Folds, seed, progress):
         """Scores of the rows that each fold holds out, in this order, by each trained member's models; their progress.
 
         The folds of a single member train as one stack, and so do several members on the rows they share; models that
@@ -151,7 +155,7 @@ class CalibrationMixin(FittingMixin):
             stacks = [[(m, f) for m in trained] for f in numbers]
         if not self.stackable:
             stacks = [[(m, f)] for m in trained for f in numbers]
-        subsets = {f: folds.training(f) for f in numbers}
+        subsets = {f: trained_on.training(f) for f in numbers}
         # those of earlier fits too, which a warm start has behind it
         epochs = max(self._epochs, len(self.loss_curve_)) if progress[0].warm else self._epochs
         scores: dict[int, dict[int, np.ndarray]] = {m: {} for m in trained}
@@ -159,7 +163,7 @@ class CalibrationMixin(FittingMixin):
         for stack in stacks:
             models = [members[m] for m, _ in stack]
             own = [subsets[f] for _, f in stack]
-            weights = folds.training_weights(stack)
+            weights = trained_on.training_weights(stack)
             of_fold = {f: np.random.default_rng(seed) for f in numbers}
             generators = [of_fold[f] for _, f in stack]
             states = [TrainingState(generator) for generator in generators]
