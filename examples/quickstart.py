@@ -165,8 +165,9 @@ def main() -> None:
             print(f"{type(entry['classifier']).__name__} ...", end=" ", flush=True)
             results.append(tune(entry, data, n_folds, options.jobs))
             print(f"{results[-1]['seconds']:.2f} s", flush=True)
-    rows = [row(result) for result in results]
-    report("quickstart", f"digits, {sizes}", list(rows[0]), [list(r.values()) for r in rows], options.results)
+        rows = [row(result) for result in results]
+        what = f"digits, {sizes} in {options.jobs} processes"
+        report("quickstart", what, list(rows[0]), [list(r.values()) for r in rows], options.results)
     draw(results, options.output)
     print(f"\nPicture: {options.output}. {time.perf_counter() - start:.0f} s in all.")
 

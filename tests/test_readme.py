@@ -134,3 +134,11 @@ def test_links_lead_somewhere():
         text = re.sub(r"```.*?```", "", (ROOT / document).read_text(encoding="utf-8"), flags=re.DOTALL)
         for target in re.findall(r"\]\(([^)]+)\)", text):
             assert target.startswith("https://") or (ROOT / target).exists(), f"{document}: {target}"
+
+
+def test_files_that_are_named_exist():
+    folders = ("skdeep", "tests", "examples", "docs")
+    known = ["/" + path.relative_to(ROOT).as_posix() for name in folders for path in (ROOT / name).rglob("*.py")]
+    for document in ("README.md", "CONTRIBUTING.md", *PAGES):
+        for name in re.findall(r"`([\w/]+\.py)\b", (ROOT / document).read_text(encoding="utf-8")):
+            assert "NN" in name or any(path.endswith("/" + name) for path in known), f"{document}: {name}"
