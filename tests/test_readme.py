@@ -1,11 +1,12 @@
 """What the documents promise: their code runs, their commands are those of the gate, their lists are complete.
 
-Each Python block of README.md and CONTRIBUTING.md stands on its own: it runs in a fresh namespace, in an empty
-directory, without network.
+Each Python block of README.md, CONTRIBUTING.md and the site's pages stands on its own: it runs in a fresh namespace, in
+an empty directory, without network.
 """
 
 import re
 import socket
+import textwrap
 import tomllib
 from pathlib import Path
 
@@ -26,17 +27,27 @@ TABLES = (ACTIVATIONS, LOSSES, OPTIMIZERS, PENALTIES, SCHEDULES)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
-def fences(document, language):
+#: Written by hand; the gallery and the reference are made by the build of the site.
+PAGES = [
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("index.rst", "lectures.rst", "guide/*.rst", "decisions/*.rst")
+    for path in sorted((ROOT / "docs").glob(pattern))
+]
+#: Blocks of code, by the suffix of the document.
+BLOCKS = {".md": r"^```{}\n((?:.*\n)*?)^```$", ".rst": r"^\.\. code-block:: {}\n\n((?: {{4}}.*\n|\n)+)"}
+
+
+def blocks(document, language):
     """Blocks of code in that language, as (first line's number, text) pairs."""
     text = (ROOT / document).read_text(encoding="utf-8")
-    found = re.finditer(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    return [(text.count("\n", 0, match.start(1)) + 1, match.group(1)) for match in found]
+    found = re.finditer(BLOCKS[Path(document).suffix].format(language), text, re.MULTILINE)
+    return [(text.count("\n", 0, match.start(1)) + 1, textwrap.dedent(match.group(1)).rstrip()) for match in found]
 
 
 PYTHON_BLOCKS = [
     pytest.param(document, line, code, id=f"{document}:{line}")
-    for document in ("README.md", "CONTRIBUTING.md")
-    for line, code in fences(document, "python")
+    for document in ("README.md", "CONTRIBUTING.md", *PAGES)
+    for line, code in blocks(document, "python")
 ]
 
 
@@ -67,12 +78,26 @@ def test_python_blocks_run(document, line, code, sealed):
     exec(compile(padding + code, str(ROOT / document), "exec"), {"__name__": "__main__"})
 
 
-def test_readme_has_blocks_and_two_commands():
-    assert len(fences("README.md", "python")) >= 7
-    assert len(fences("README.md", "sh")) == 2
+def test_readme_is_short_and_has_a_block_and_two_commands():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 160
+    ((_, code),) = blocks("README.md", "python")
+    assert "skdeep.model_selection" in code
+    assert len(blocks("README.md", "sh")) == 2
 
 
-@pytest.mark.parametrize("command", [code.strip() for _, code in fences("README.md", "sh")])
+def test_the_guide_has_blocks():
+    assert sum(len(blocks(page, "python")) for page in PAGES) >= 11
+
+
+def test_lines_are_short():
+    """Tables aside, and images."""
+    for document in ("README.md", *PAGES):
+        for line in (ROOT / document).read_text(encoding="utf-8").splitlines():
+            is_table = "|" in line or "  " in line.strip() or set(line) <= {"=", " "}
+            assert len(line) <= 120 or is_table or line.startswith("!["), f"{document}: {line}"
+
+
+@pytest.mark.parametrize("command", [code.strip() for _, code in blocks("README.md", "sh")])
 def test_the_gate_runs_the_commands_of_the_readme(command):
     assert "\n" not in command
     assert command in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
@@ -109,3 +134,11 @@ def test_links_lead_somewhere():
         text = re.sub(r"```.*?```", "", (ROOT / document).read_text(encoding="utf-8"), flags=re.DOTALL)
         for target in re.findall(r"\]\(([^)]+)\)", text):
             assert target.startswith("https://") or (ROOT / target).exists(), f"{document}: {target}"
+
+
+def test_files_that_are_named_exist():
+    folders = ("skdeep", "tests", "examples", "docs")
+    known = ["/" + path.relative_to(ROOT).as_posix() for name in folders for path in (ROOT / name).rglob("*.py")]
+    for document in ("README.md", "CONTRIBUTING.md", *PAGES):
+        for name in re.findall(r"`([\w/]+\.py)\b", (ROOT / document).read_text(encoding="utf-8")):
+            assert "NN" in name or any(path.endswith("/" + name) for path in known), f"{document}: {name}"

@@ -46,7 +46,9 @@ def main():
     figure, axes = plt.subplots(len(found), 1, figsize=(10, 3.4 * len(found)), layout="constrained", squeeze=False)
     for one, ax in zip(found, axes[:, 0], strict=True):
         bars(ax, *one)
-    figure.savefig(options.output, dpi=110)
+    # the tables that the picture goes with
+    tables = json.dumps([result["table"] for result, *_ in found])
+    figure.savefig(options.output, dpi=110, metadata={"Description": tables})
     print(f"wrote {options.output}")
 
 

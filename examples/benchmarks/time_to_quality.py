@@ -1,7 +1,7 @@
 """Seconds of a fit, and what it reaches on held-out data, beside scikit-learn's estimators.
 
-Linear classifiers and networks on images, each at its defaults and, for ours, at the settings for large data that the
-README names: one of few parameters, and the fastest.
+Linear classifiers and networks on images, each at its defaults and, for ours, at the settings for large data of the
+guide (``docs/guide/cost.rst``): one of few parameters, and the fastest.
 
 Run ``python examples/benchmarks/time_to_quality.py --help`` for the options.
 """
