@@ -35,7 +35,7 @@ from skdeep.newton import Newton
 from skdeep.optimizers import OPTIMIZERS
 from skdeep.penalties import L2, PENALTIES, NoPenalty
 from skdeep.preconditioner import Preconditioner
-from skdeep.problem import Problem
+from skdeep.problem import Problem, TrainingState
 from skdeep.recipe import FULL_BATCH, Member, Recipe, column_statistics, total_weights, values
 from skdeep.scaling import change_of_variables
 from skdeep.schedules import SCHEDULES
@@ -43,6 +43,8 @@ from skdeep.schedules import SCHEDULES
 #: Mini-batch steps that lead to the optimum's neighbourhood under one cosine, where they are at most so many epochs;
 #: and the floating-point operations that could be done in what a step takes beside its products.
 _STEPS, _EPOCHS, _STEP_OVERHEAD = 1500, 100, 4e6
+#: Of a model that is not trained.
+_NO_STATE = TrainingState(np.random.default_rng(0))
 #: Iterations that the exact solver takes about: Newton's, those of L-BFGS, and those without a preconditioner; and
 #: (C + 1) d up to which Newton's are the faster ones, at the default tolerance, with and without one.
 _NEWTON_STEPS, _LBFGS_STEPS, _PLAIN_STEPS, _NEWTON_SIZE, _PLAIN_NEWTON_SIZE = 10, 25, 100, 160, 320
@@ -151,8 +153,9 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
 
     def _recipe(self, problem, going_on, incremental):
         newton_params, solver = self._max_newton_params(), self.solver
+        penalty = self._penalty([Member(self, _NO_STATE)], np.ones(1), np.ones(1))
         if solver == "auto":
-            exact = not incremental and self._is_exact_cheap(problem, newton_params)
+            exact = not incremental and penalty.smooth and self._is_exact_cheap(problem, newton_params)
             solver = "lbfgs" if exact else "sgd"
         rows = batch_rows(self, problem, solver)
         if self.batch_size == "auto" and solver not in FULL_BATCH:
@@ -161,7 +164,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
             rows = max(rows, min(filled, -(-problem.n_rows // 16)))
         # Adam's steps differ between coordinates: the map takes twice the passes over the coefficients. By type, since
         # a penalty of one's own may be nothing but its map
-        proximal = not (solver == "adam" and PENALTIES[self.penalty] in (L2, NoPenalty))
+        proximal = not (solver == "adam" and type(penalty) in (L2, NoPenalty))
         decisions: dict[str, Any] = {"proximal": proximal, "newton_params": newton_params}
         if self.learning_rate == "auto":
             epochs = epochs_of(_STEPS, problem, rows)
@@ -403,7 +406,7 @@ class SoftmaxClassifier(CrossEntropyClassifier):
 
     Notes
     -----
-    The defaults of the solver were chosen on raw, badly scaled columns; see ``CONTRIBUTING.md`` for the figures.
+    The defaults of the solver were chosen on raw, badly scaled columns; see ``docs/decisions`` for the figures.
 
     References
     ----------

@@ -85,6 +85,11 @@ def _sample(problem: Problem) -> list[np.ndarray]:
     return [to_numpy(X.cpu().double()) if isinstance(X, Tensor) else X.astype(np.float64)]
 
 
+def carried(estimator) -> set[str]:
+    """The attributes that a warm fit finds."""
+    return _FORM | _RECORD | {"_optimizer"} | estimator._parameters
+
+
 def goes_on(estimator, incremental: bool) -> bool:
     """Whether there is a model, and training is to go on with it."""
     return hasattr(estimator, estimator._coef_attribute) and (incremental or estimator.warm_start)
@@ -96,8 +101,7 @@ def begin(estimator, incremental: bool) -> set[str]:
     kept: set[str] | frozenset[str] = frozenset()
     if goes_on(estimator, incremental):
         undo_calibration(estimator)
-        carried = _FORM | _RECORD | {"_optimizer"} | estimator._parameters
-        kept = fitted - _CALIBRATION if incremental else carried
+        kept = fitted - _CALIBRATION if incremental else carried(estimator)
     others = set(vars(estimator)) - fitted
     for name in (fitted - kept) & vars(estimator).keys():
         delattr(estimator, name)

@@ -27,6 +27,7 @@ from skdeep import (
 )
 from skdeep.links import undo_calibration
 from skdeep.problem import Problem, TrainingState
+from skdeep.starts import carried
 
 pytestmark = pytest.mark.filterwarnings(
     "error",
@@ -171,7 +172,7 @@ def test_what_is_listed_is_all_that_is_taken_over(name, what):
     calibration = {"calibration": "temperature"} if name in ("softmax by sgd", "mlp") else {}
     model = clone(MODELS[name]).set_params(**early, **calibration, max_iter=5).fit(X, Y)
     bare, spoilt = copy.deepcopy(model), copy.deepcopy(model)
-    for attribute in model._fitted - model._carried:
+    for attribute in model._fitted - carried(model):
         delattr(bare, attribute)
         setattr(spoilt, attribute, "of no use")
     bare._optimizer = TrainingState(
