@@ -72,7 +72,8 @@ validation_fraction : float, default=0.1
 scoring : str, callable or None, default=None
     What is watched: a scorer, "loss" (the negative loss), "calibrated_loss" (the negative loss at the temperature that
     makes it lowest: what ``calibration`` would be left with), or None for accuracy. While the score stands still, a
-    falling validation loss counts as improvement too.
+    falling validation loss counts as improvement too; so does an accuracy that differs by less than the answer for one
+    set of equal rows makes of it (tables).
 class_weight : dict, list of dict, "balanced" or None, default=None
     Factor on the weight of each class; "balanced" is inversely proportional to the weighted class counts.
 warm_start : bool, default=False

@@ -145,6 +145,8 @@ def train_each(
         first.seen_before = getattr(leader, "t_", 0)
     for member in members:
         member.progress = new_progress(member.estimator, going_on, incremental, member.state)
+        if held_out is not None and leader.scoring in (None, "accuracy"):
+            member.progress.grain = held_out.grain
 
     def judge(data: Problem, loss: Loss, scoring):
         return make_monitor([data], loss, scoring, partial(labels_of, leader), partial(fitted_copy, estimators))

@@ -77,6 +77,8 @@ class Problem:
         #: Whether some rows are here with a part of their weight only.
         self.divided = False
         self._seen = False
+        #: Share of the heaviest set of equal rows, beyond one row: how little an accuracy tells. Zero if unknown.
+        self.grain = 0.0
         #: Rows of non-zero weight; None for all.
         self.subset: np.ndarray | None = None
         if self.sample_weight is not None and not self.sample_weight.all():
@@ -244,6 +246,9 @@ class Problem:
         _check_parts(distinct, fold, self.codes, classes)
         folds = self.folds(distinct, fold, fraction, merge=False)
         held_out = self.take(folds.held_out(0), folds.held_out_factor(0))
+        part = np.where(fold == DIVIDED, fraction, fold == 0)
+        cells = np.bincount(distinct.cell, weights=distinct.weight * part)
+        held_out.grain = max(0.0, float((cells.max() - distinct.unit) / cells.sum())) * (1 + 1e-6)
         if merge:
             folds = self.folds(distinct, fold, fraction, merge)
         return folds.training(0), folds.training_weight(0), held_out

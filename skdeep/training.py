@@ -48,6 +48,8 @@ class Progress:
         Whether the start is a model already: with `watch_score`, it is judged too, and kept if no epoch is better.
     watch_score : bool
         Whether "improve" means the validation score (early stopping) or the training loss.
+    grain : float
+        By how little scores may differ and be the same: among these, the lower validation loss is the better one.
     n_iter : int
         Epochs of this run.
     kept_iter : int
@@ -62,6 +64,8 @@ class Progress:
         Of the model that is kept: the best epoch, or the start.
     run_score, run_validation_loss : float
         Of the best epoch.
+    top_score : float
+        The highest validation score of an epoch.
     start_score : float
         The validation score of a warm start, if it is watched.
     stopped : str or None
@@ -77,6 +81,7 @@ class Progress:
     tol: float = 1e-4
     n_iter_no_change: float = 10
     watch_score: bool = False
+    grain: float = 0.0
     max_iter: float = math.inf
     warm: bool = False
     n_iter: int = 0
@@ -90,6 +95,7 @@ class Progress:
     went_back_to: float = math.inf
     best_score: float = -math.inf
     best_validation_loss: float = math.inf
+    top_score: float = -math.inf
     run_score: float = -math.inf
     run_validation_loss: float = math.inf
     loss_curve: list[float] = field(default_factory=list)
@@ -112,11 +118,13 @@ class Progress:
             self.validation_losses.append(validation_loss)
         if self.watch_score and score is not None and validation_loss is not None:
             # a score may be coarse (accuracy on a few rows): as long as it holds, a falling loss is improvement too
-            lower = validation_loss < self.run_validation_loss - self.tol
-            improved = score > self.run_score + self.tol or (score >= self.run_score and lower)
-            if (score, -validation_loss) > (self.run_score, -self.run_validation_loss):
+            before, self.top_score = self.top_score, max(self.top_score, score)
+            least, lower = self.top_score - self.grain, validation_loss < self.run_validation_loss - self.tol
+            improved = score > before + self.tol or (score >= least and lower)
+            if score >= least and (validation_loss < self.run_validation_loss or self.run_score < least):
                 self.run_score, self.run_validation_loss = score, validation_loss
-            best = (score, -validation_loss) > (self.best_score, -self.best_validation_loss)
+            least = max(self.top_score, self.start_score) - self.grain
+            best = score >= least and (validation_loss < self.best_validation_loss or self.best_score < least)
             if best:
                 self.best_score, self.best_validation_loss, self.kept_iter = score, validation_loss, self.n_iter
         else:

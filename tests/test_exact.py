@@ -10,7 +10,7 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wi
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
-from skdeep import HingeClassifier, MLPClassifierTorch, SigmoidClassifier, SoftmaxClassifier, encoding
+from skdeep import HingeClassifier, MLPClassifierTorch, SigmoidClassifier, SoftmaxClassifier, choices
 from skdeep.batching import Batches, DenseRows, SparseRows
 from skdeep.line_search import LineSearch
 from skdeep.losses import LOSSES, Loss
@@ -115,7 +115,7 @@ def test_weights_are_repetition(cls):
 
 
 def test_large_work_is_done_in_float64_too(monkeypatch):
-    monkeypatch.setattr(encoding, "_FREE_FLOAT64", 0)
+    monkeypatch.setattr(choices, "_FREE_FLOAT64", 0)
     X, y = load_breast_cancer(return_X_y=True)
     ours = SoftmaxClassifier(alpha=1e-4, solver="lbfgs", tol=1e-10).fit(X, y)
     theirs = LogisticRegression(C=1 / (1e-4 * len(y)), solver="newton-cholesky", tol=1e-10).fit(X, y)

@@ -485,6 +485,14 @@ def test_best_parameters_are_restored():
             assert stack[m].n_iter == 4
 
 
+def test_of_scores_within_the_grain_the_lower_loss_counts():
+    progress = Progress(tol=0.01, watch_score=True, grain=0.1)
+    epochs = [(0.8, 0.7), (0.75, 0.6), (0.9, 0.65), (0.81, 0.5), (0.79, 0.4), (0.85, 0.495), (0.96, 0.6), (0.84, 0.3)]
+    assert [progress.record(1.0, *epoch) for epoch in epochs] == [True, True, True, True, False, True, True, False]
+    assert progress.kept_iter == 7 and progress.best_score == 0.96
+    assert progress.no_improvement == 1
+
+
 def test_last_parameters_are_kept_where_no_score_is_watched():
     monitor, shown = scripted([[0.9], [0.1], [0.1]])
     (progress,) = fit([FIRST], monitor=monitor, max_iter=3)
