@@ -1,0 +1,110 @@
+"""What is private in scikit-learn and joblib, and used here: the names, why, and checks of what is relied on."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import joblib
+import numpy as np
+import sklearn
+from sklearn.metrics import accuracy_score, make_scorer
+from sklearn.model_selection import GridSearchCV
+from sklearn.utils.parallel import delayed
+
+_ADVICE = (
+    f"scikit-learn {sklearn.__version__} or joblib {joblib.__version__} does not have it. Install versions that this "
+    "release of skdeep was made for (`pip install skdeep` chooses them), or a newer skdeep."
+)
+
+try:
+    # a back end that hands each call of Parallel to another one
+    from joblib.parallel import FallbackToBackend
+
+    # how a scorer is to be asked, and which scorers do nothing to an estimator but ask it
+    from sklearn.metrics._scorer import _BaseScorer, _MultimetricScorer, _PassthroughScorer
+
+    # the task that searches, cross_validate, validation_curve and learning_curve are made of
+    from sklearn.model_selection._validation import _fit_and_score
+
+    # what arguments of a method become where only some rows are fitted
+    from sklearn.utils.validation import _check_method_params, _num_samples
+except ImportError as _error:
+    raise ImportError(f"skdeep.model_selection needs a private name ({_error}): {_ADVICE}") from _error
+
+__all__ = [
+    "FallbackToBackend",
+    "Whole",
+    "_BaseScorer",
+    "_MultimetricScorer",
+    "_PassthroughScorer",
+    "_check_method_params",
+    "_fit_and_score",
+    "_num_samples",
+    "demand",
+    "task_arguments",
+]
+
+#: Arguments of ``_fit_and_score`` that are read or replaced here; others are handed on.
+_ARGUMENTS = set(
+    "estimator X y scorer train test parameters fit_params score_params return_train_score return_times "
+    "return_estimator caller callback_ctx".split()
+)
+
+
+def demand(holds: bool, what: str) -> None:
+    """Raise an error of import where something that is relied on is not so."""
+    if not holds:
+        raise ImportError(f"skdeep.model_selection relies on this: {what}; {_ADVICE}")
+
+
+def task_arguments(function: Any, args: tuple, options: dict) -> dict[str, Any] | None:
+    """All arguments of a call that is one of ``_fit_and_score``, by name; None of another one."""
+    if getattr(function, "__wrapped__", function) is not _fit_and_score:
+        return None
+    try:
+        bound = _SIGNATURE.bind(*args, **options)
+    except TypeError:  # the call raises it as well
+        return None
+    bound.apply_defaults()
+    return bound.arguments
+
+
+class Whole:
+    """A value of which every selection of rows is the value itself, to pass through `_check_method_params`.
+
+    That takes a part of each argument with as many rows as X, and asks data frames for it by ``take`` or ``loc``.
+    """
+
+    def __init__(self, value: Any, n_rows: int):
+        self.value = value
+        self.n_rows = n_rows
+
+    def __len__(self) -> int:
+        return self.n_rows
+
+    def __getitem__(self, rows):
+        return self.value
+
+    def take(self, rows, axis=0):
+        return self.value
+
+    @property
+    def iloc(self):
+        return self
+
+    loc = iloc
+
+
+def _passes(rows) -> bool:
+    value = [1, 2]
+    return _check_method_params(np.empty((2, 1)), params={"a": Whole(value, 2)}, indices=rows)["a"] is value
+
+
+_SIGNATURE = inspect.signature(_fit_and_score)
+demand(_ARGUMENTS <= set(_SIGNATURE.parameters), f"_fit_and_score has arguments {sorted(_ARGUMENTS)}")
+demand(delayed(_fit_and_score)()[0].__wrapped__ is _fit_and_score, "delayed shows the function that it wraps")
+demand(all(map(_passes, (np.array([1]), np.array([True, False])))), "_check_method_params takes rows as pandas does")
+demand(_MultimetricScorer(scorers={"a": len})._scorers == {"a": len}, "_MultimetricScorer has _scorers")
+demand(make_scorer(accuracy_score)._response_method == "predict", "scorers have a _response_method")
+demand(hasattr(GridSearchCV, "_get_routed_params_for_fit"), "searches have _get_routed_params_for_fit")
