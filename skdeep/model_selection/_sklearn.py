@@ -27,13 +27,15 @@ try:
     # the task that searches, cross_validate, validation_curve and learning_curve are made of
     from sklearn.model_selection._validation import _fit_and_score
 
-    # what arguments of a method become where only some rows are fitted
+    # rows of data, and what arguments of a method become where only some rows are fitted
+    from sklearn.utils import _safe_indexing
     from sklearn.utils.validation import _check_method_params, _num_samples
 except ImportError as _error:
     raise ImportError(f"skdeep.model_selection needs a private name ({_error}): {_ADVICE}") from _error
 
 __all__ = [
     "FallbackToBackend",
+    "Taken",
     "Whole",
     "_BaseScorer",
     "_MultimetricScorer",
@@ -70,24 +72,18 @@ def task_arguments(function: Any, args: tuple, options: dict) -> dict[str, Any] 
     return bound.arguments
 
 
-class Whole:
-    """A value of which every selection of rows is the value itself, to pass through `_check_method_params`.
+class _Rows:
+    """Something with rows, which scikit-learn takes as it takes those of a data frame: by ``take`` or ``loc``."""
 
-    That takes a part of each argument with as many rows as X, and asks data frames for it by ``take`` or ``loc``.
-    """
-
-    def __init__(self, value: Any, n_rows: int):
-        self.value = value
+    def __init__(self, values: Any, n_rows: int):
+        self.values = values
         self.n_rows = n_rows
 
     def __len__(self) -> int:
         return self.n_rows
 
     def __getitem__(self, rows):
-        return self.value
-
-    def take(self, rows, axis=0):
-        return self.value
+        return self.take(rows)
 
     @property
     def iloc(self):
@@ -95,16 +91,44 @@ class Whole:
 
     loc = iloc
 
+    def take(self, rows, axis=0):
+        """The values of some rows."""
+        raise NotImplementedError
 
-def _passes(rows) -> bool:
-    value = [1, 2]
-    return _check_method_params(np.empty((2, 1)), params={"a": Whole(value, 2)}, indices=rows)["a"] is value
+
+class Whole(_Rows):
+    """Values of which any rows are all: what passes through `_check_method_params` as it is."""
+
+    def take(self, rows, axis=0):
+        return self.values
+
+
+class Taken(_Rows):
+    """Values of which the same rows are taken only once."""
+
+    def __init__(self, values: Any):
+        super().__init__(values, _num_samples(values))
+        self._taken: dict[tuple, Any] = {}
+
+    def take(self, rows, axis=0):
+        key = rows.dtype.str, rows.tobytes()
+        if key not in self._taken:
+            self._taken[key] = _safe_indexing(self.values, rows)
+        return self._taken[key]
+
+
+def _takes_rows_of_frames(rows) -> bool:
+    """Whether rows are taken by the methods of `_Rows`, in both places."""
+    value, data = [1, 2], Taken(np.arange(2))
+    params = _check_method_params(np.empty((2, 1)), params={"a": Whole(value, 2)}, indices=rows)
+    return params["a"] is value and _safe_indexing(data, rows) is _safe_indexing(data, rows.copy())
 
 
 _SIGNATURE = inspect.signature(_fit_and_score)
 demand(_ARGUMENTS <= set(_SIGNATURE.parameters), f"_fit_and_score has arguments {sorted(_ARGUMENTS)}")
 demand(delayed(_fit_and_score)()[0].__wrapped__ is _fit_and_score, "delayed shows the function that it wraps")
-demand(all(map(_passes, (np.array([1]), np.array([True, False])))), "_check_method_params takes rows as pandas does")
+for _rows in (np.array([1]), np.array([True, False])):
+    demand(_takes_rows_of_frames(_rows), "rows are taken as those of data frames where there is an iloc")
 demand(_MultimetricScorer(scorers={"a": len})._scorers == {"a": len}, "_MultimetricScorer has _scorers")
 demand(make_scorer(accuracy_score)._response_method == "predict", "scorers have a _response_method")
 demand(hasattr(GridSearchCV, "_get_routed_params_for_fit"), "searches have _get_routed_params_for_fit")

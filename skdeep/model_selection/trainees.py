@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import compress
 from typing import Any
 
-import numpy as np
 from sklearn import get_config
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
+from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import get_routing_for_object
 
 from skdeep._threads import at_most, threads_of_worker
@@ -16,6 +16,7 @@ from skdeep.base import BaseTorchClassifier
 from skdeep.batching import MAX_VALUES
 from skdeep.inputs import OutputSpace
 from skdeep.model_selection._sklearn import (
+    Taken,
     Whole,
     _BaseScorer,
     _fit_and_score,
@@ -138,11 +139,6 @@ class _Stack:
     def _is_fitted(self) -> list[bool]:
         return [failure is None for failure, _ in self._failures]
 
-    @property
-    def n_parts(self) -> int:
-        """How many sets of rows have been scored."""
-        return len(self._parts)
-
     def score(self, number: int, part: int, X, *y, **params):
         """The score of one candidate on the test rows (part 0) or the training rows (1)."""
         if part == len(self._parts):
@@ -255,12 +251,13 @@ def evaluate_stack(tasks: list[_Task], seed: int, n_workers: int) -> list[dict]:
                 final._leave_out_probabilities()
     stack = _Stack(candidates, first.scorer)
     scorer = (_Scorers if isinstance(first.scorer, _MultimetricScorer) else _Scorer)(first.scorer)
-    told = {"scorer": scorer, "fit_params": _with_whole(first)}
+    shared = {"scorer": scorer, "fit_params": _with_whole(first)}
+    X, y = _taken_once(first)
     results = []
     with at_most(threads_of_worker(n_workers)):
         for number, task in enumerate(tasks):
             trainee = _Trainee(stack, number)
-            results.append(_fit_and_score(trainee, _rows(task, stack), task.y, **{**task.options, **told}))
+            results.append(_fit_and_score(trainee, X, y, **{**task.options, **shared}))
             if first.options["return_estimator"]:
                 results[-1]["estimator"] = trainee.candidate
     if first.options["return_times"]:
@@ -268,14 +265,12 @@ def evaluate_stack(tasks: list[_Task], seed: int, n_workers: int) -> list[dict]:
     return results
 
 
-def _rows(task: _Task, stack: _Stack):
-    """X, for scikit-learn to take rows of; without its columns where nobody will look at these any more."""
-    options = task.options
-    listens = getattr(options["caller"], "_skl_callbacks", None)
-    is_seen = stack.n_parts == 1 + bool(options["return_train_score"])
-    if not is_seen or listens or task.estimator.__sklearn_tags__().input_tags.pairwise:
-        return task.X
-    return np.empty((_num_samples(task.X), 0))
+def _taken_once(task: _Task) -> tuple:
+    """X and y, whose training and test rows all candidates share where scikit-learn lets them."""
+    X, y = task.X, task.y
+    if get_config()["array_api_dispatch"] or get_tags(task.estimator).input_tags.pairwise:
+        return X, y
+    return Taken(X), None if y is None else Taken(y)
 
 
 def _share_times(results: list[dict]) -> None:
