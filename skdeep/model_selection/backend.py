@@ -71,43 +71,6 @@ def stacked() -> Iterator[None]:
         yield
 
 
-class StackingBackend(ParallelBackendBase):
-    """What joblib finds inside `stacked`: it knows the workers outside, and gives each call of Parallel a `_Keeper`."""
-
-    supports_retrieve_callback = True
-    uses_threads = supports_sharedmem = True
-
-    def __init__(self, outside: ParallelBackendBase):
-        super().__init__()
-        self.default_n_jobs = outside.default_n_jobs
-        self.opened: parallel_config
-
-    @contextmanager
-    def outside(self) -> Iterator[None]:
-        """Run the block as if `stacked` had not been opened."""
-        here = parallel_config()  # of nothing new: it knows what to go back to
-        self.opened.unregister()
-        try:
-            yield
-        finally:
-            here.unregister()
-
-    def effective_n_jobs(self, n_jobs):
-        with self.outside():
-            return joblib.effective_n_jobs(n_jobs)
-
-    def configure(self, n_jobs=1, parallel=None, **settings):
-        if parallel.return_as == "list" and parallel.timeout is None:
-            raise FallbackToBackend(_Keeper(self, parallel, settings))
-        # who wants results one by one, or gives up waiting, cannot have them all at once
-        with self.outside():
-            plain, _ = get_active_backend(prefer=settings.get("prefer"), require=settings.get("require"))
-        raise FallbackToBackend(plain)
-
-    def submit(self, func, callback=None):
-        raise RuntimeError("Each call of joblib.Parallel has a back end of its own inside skdeep.stacked().")
-
-
 class _Keeper(ParallelBackendBase):
     """The back end of one Parallel: `submit` keeps the tasks, and the first look at results runs all, as stacks."""
 
@@ -194,6 +157,44 @@ class _Keeper(ParallelBackendBase):
             return parallel(**settings)(delay(_inside)(job, *args, **options) for job, args, options in jobs)
 
 
+class StackingBackend(ParallelBackendBase):
+    """What joblib finds inside `stacked`: it knows the workers outside, and gives each call of Parallel a `_Keeper`."""
+
+    keeper = _Keeper
+    supports_retrieve_callback = True
+    uses_threads = supports_sharedmem = True
+
+    def __init__(self, outside: ParallelBackendBase):
+        super().__init__()
+        self.default_n_jobs = outside.default_n_jobs
+        self.opened: parallel_config
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Run the block as if `stacked` had not been opened."""
+        here = parallel_config()  # of nothing new: it knows what to go back to
+        self.opened.unregister()
+        try:
+            yield
+        finally:
+            here.unregister()
+
+    def effective_n_jobs(self, n_jobs):
+        with self.outside():
+            return joblib.effective_n_jobs(n_jobs)
+
+    def configure(self, n_jobs=1, parallel=None, **settings):
+        if parallel.return_as == "list" and parallel.timeout is None:
+            raise FallbackToBackend(self.keeper(self, parallel, settings))
+        # who wants results one by one, or gives up waiting, cannot have them all at once
+        with self.outside():
+            plain, _ = get_active_backend(prefer=settings.get("prefer"), require=settings.get("require"))
+        raise FallbackToBackend(plain)
+
+    def submit(self, func, callback=None):
+        raise RuntimeError("Each call of joblib.Parallel has a back end of its own inside skdeep.stacked().")
+
+
 def _inside(function, /, *args, **options):
     """Call a function in `stacked`, wherever that is: what it calls in turn stacks as well."""
     with stacked():
@@ -233,8 +234,7 @@ def _all_tasks_arrive() -> bool:
             return [function(*args, **options) for function, args, options in calls]
 
     class Door(StackingBackend):
-        def configure(self, n_jobs=1, parallel=None, **settings):
-            raise FallbackToBackend(Noting(self, parallel, settings))
+        keeper = Noting
 
     door = Door(get_active_backend()[0])
     door.opened = parallel_config(backend=door)

@@ -139,7 +139,7 @@ def _stacks(tasks: list[_Task], n_workers: int) -> tuple[list[list[int]], list[i
 def _is_promised(task: _Task) -> bool:
     """Whether a task trains in a stack or says why not: those of our estimators and of our searches."""
     ours = isinstance(final_step(task.estimator), BaseTorchClassifier)
-    return ours or getattr(task.options.get("caller"), "promises_stacks", False)
+    return ours or getattr(task.options.get("caller"), "_promises_stacks", False)
 
 
 def on_one_accelerator(tasks: list[_Task]) -> bool:

@@ -19,7 +19,7 @@ class _StackedSearch(BaseEstimator):
     """What our searches add to scikit-learn's: their candidates train as stacks."""
 
     #: Candidates that train one by one are worth a warning, whatever they are.
-    promises_stacks = True
+    _promises_stacks = True
 
     @functools.wraps(model_selection.GridSearchCV.fit)
     def fit(self, X, y=None, **params):
