@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import joblib
@@ -61,26 +62,35 @@ def stacked() -> Iterator[None]:
     >>> scores.shape
     (3, 3)
     """
-    if isinstance(get_active_backend()[0], StackingBackend):
+    outside, _ = get_active_backend()
+    if isinstance(outside, StackingBackend):
         yield
         return
-    outside = get_active_backend()[0]
     backend = StackingBackend(outside)
     backend.opened = parallel_config(backend=backend)
     with backend.opened:
         yield
 
 
-class _Keeper(ParallelBackendBase):
-    """The back end of one Parallel: `submit` keeps the tasks, and the first look at results runs all, as stacks."""
+@dataclass
+class _Kept:
+    """Some calls that wait, and then their results."""
 
-    supports_retrieve_callback = True
+    batch: Any
+    callback: Callable[[Any], Any]
+    results: list | None = None
+
+
+class _Keeper(ParallelBackendBase):
+    """The back end of one Parallel: `submit` keeps the tasks, and the first look at a result runs all, as stacks."""
+
+    supports_retrieve_callback = False
     uses_threads = supports_sharedmem = True
 
     def __init__(self, door: StackingBackend, parallel, settings: dict[str, Any]):
         super().__init__(nesting_level=door.nesting_level)
         self.door = door
-        self.waiting: list[tuple] = []
+        self.waiting: list[_Kept] = []
         names = ("n_jobs", "pre_dispatch", "batch_size", "verbose")
         self.settings = {**settings, **{name: getattr(parallel, name) for name in names}}
         # all tasks are to come before any result; who works on them says how far they are
@@ -91,20 +101,17 @@ class _Keeper(ParallelBackendBase):
         return max(2, self.door.effective_n_jobs(n_jobs))
 
     def submit(self, func, callback=None):
-        self.waiting.append((func, callback))
-        return func
+        self.waiting.append(_Kept(func, callback))
+        return self.waiting[-1]
 
-    @contextmanager
-    def retrieval_context(self):
-        """Run what has been submitted; all of it has."""
-        waiting, self.waiting = self.waiting, []
-        results = iter(self._run([call for batch, _ in waiting for call in batch.items]))
-        for batch, callback in waiting:
-            callback([next(results) for _ in batch.items])
-        yield
-
-    def retrieve_result_callback(self, out):
-        return out
+    def retrieve_result(self, out, timeout=None):
+        if out.results is None:
+            waiting, self.waiting = self.waiting, []
+            results = iter(self._run([call for kept in waiting for call in kept.batch.items]))
+            for kept in waiting:
+                kept.results = [next(results) for _ in kept.batch.items]
+                kept.callback(kept.results)  # joblib counts
+        return out.results
 
     def abort_everything(self, ensure_ready=True):
         self.waiting = []

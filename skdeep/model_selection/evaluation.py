@@ -86,6 +86,8 @@ def _stack_key(task: _Task) -> tuple | str:
         except Exception:  # scikit-learn's own code raises it where the user expects it
             return "its parameters cannot be set"
         reason = why_alone(final_step(candidate))
+    if task.options.get("return_estimator"):
+        return "the fitted estimators are to be kept"  # those of a stack are trained for their scores alone
     if getattr(candidate, "_skl_callbacks", None):
         reason = "callbacks listen to one model at a time"
     if reason is not None:
@@ -122,7 +124,7 @@ def _stacks(tasks: list[_Task], n_workers: int) -> tuple[list[list[int]], list[i
             keys[known] = _stack_key(task)
         key, of_rows = keys[known], _rows_key(task)
         reason = key if isinstance(key, str) else None
-        rows.setdefault(of_rows, []).append(reason if _is_promised(task) else None)
+        rows.setdefault(of_rows, []).append(reason if is_promised(task) else None)
         if reason is None:
             stacks.setdefault((of_rows, kind, key), []).append(i)
         else:
@@ -136,8 +138,8 @@ def _stacks(tasks: list[_Task], n_workers: int) -> tuple[list[list[int]], list[i
     return [part.tolist() for stack in parts for part in stack], alone, reasons
 
 
-def _is_promised(task: _Task) -> bool:
-    """Whether a task trains in a stack or says why not: those of our estimators and of our searches."""
+def is_promised(task: _Task) -> bool:
+    """Whether a task is ours to care for: of our estimators, or of our searches; else it runs as it is."""
     ours = isinstance(final_step(task.estimator), BaseTorchClassifier)
     return ours or getattr(task.options.get("caller"), "_promises_stacks", False)
 

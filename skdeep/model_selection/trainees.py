@@ -24,7 +24,7 @@ from skdeep.model_selection._sklearn import (
     _num_samples,
     _PassthroughScorer,
 )
-from skdeep.model_selection.evaluation import _Task, final_step, fit_candidates, share_seed
+from skdeep.model_selection.evaluation import _Task, final_step, fit_candidates, is_promised, share_seed
 from skdeep.prediction import scores_of_members
 from skdeep.scoring import knowing
 
@@ -39,7 +39,7 @@ def _names_of_validation(final) -> frozenset[str]:
     """What the validation data of a classifier may be called by who calls ``fit``."""
     if not get_config()["enable_metadata_routing"]:
         return _VALIDATION
-    requests = get_routing_for_object(final).fit.requests
+    requests = getattr(getattr(get_routing_for_object(final), "fit", None), "requests", {})
     return _VALIDATION | {alias for name in _VALIDATION if isinstance(alias := requests.get(name), str)}
 
 
@@ -56,8 +56,8 @@ def _with_whole(task: _Task) -> dict[str, Any]:
 
 
 def with_whole_validation(call: tuple, task: _Task) -> tuple:
-    """A call of ``_fit_and_score``, by which a classifier of ours gets its validation data whole."""
-    if not isinstance(final_step(task.estimator), BaseTorchClassifier):
+    """A call of ``_fit_and_score``, by which the estimator gets its validation data whole; others are none of ours."""
+    if not is_promised(task):
         return call
     function, *_ = call
     return function, (task.estimator, task.X, task.y), {**task.options, "fit_params": _with_whole(task)}
@@ -244,11 +244,10 @@ def evaluate_stack(tasks: list[_Task], seed: int, n_workers: int) -> list[dict]:
     """What ``_fit_and_score`` returns, for all candidates of one stack."""
     first = tasks[0]
     candidates = [task.estimator.set_params(**clone(task.parameters, safe=False)) for task in tasks]
-    if not first.options["return_estimator"]:
-        share_seed(candidates, seed)
-        for final in map(final_step, candidates):
-            if not _needs_probabilities(final, first.scorer):
-                final._leave_out_probabilities()
+    share_seed(candidates, seed)
+    for final in map(final_step, candidates):
+        if not _needs_probabilities(final, first.scorer):
+            final._leave_out_probabilities()
     stack = _Stack(candidates, first.scorer)
     scorer = (_Scorers if isinstance(first.scorer, _MultimetricScorer) else _Scorer)(first.scorer)
     shared = {"scorer": scorer, "fit_params": _with_whole(first)}
@@ -256,10 +255,7 @@ def evaluate_stack(tasks: list[_Task], seed: int, n_workers: int) -> list[dict]:
     results = []
     with at_most(threads_of_worker(n_workers)):
         for number, task in enumerate(tasks):
-            trainee = _Trainee(stack, number)
-            results.append(_fit_and_score(trainee, X, y, **{**task.options, **shared}))
-            if first.options["return_estimator"]:
-                results[-1]["estimator"] = trainee.candidate
+            results.append(_fit_and_score(_Trainee(stack, number), X, y, **{**task.options, **shared}))
     if first.options["return_times"]:
         _share_times(results)
     return results
