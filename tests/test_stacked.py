@@ -39,6 +39,7 @@ from skdeep import (
 from skdeep.fitting import FittingMixin
 from skdeep.model_selection import GridSearchCV as OwnGridSearchCV
 from skdeep.model_selection import StackingWarning, _sklearn, one_standard_error
+from skdeep.model_selection.evaluation import _alike
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -305,6 +306,18 @@ def test_only_copies_of_one_estimator_share_a_stack(sizes):
     assert sizes == [0] * 4
 
 
+@pytest.mark.parametrize("name", OURS)
+def test_copies_are_alike_and_others_are_not(name):
+    model = OURS[name]
+    pipeline = make_pipeline(FunctionTransformer(np.log1p), StandardScaler(), clone(model))
+    for estimator in (model, pipeline):
+        assert _alike(estimator, clone(estimator))
+        for key, value in estimator.get_params().items():
+            other = object() if value is None or isinstance(value, BaseEstimator) else None
+            assert not _alike(estimator, clone(estimator).set_params(**{key: other})), key
+    assert not _alike(model, pipeline)
+
+
 # ---- validation data -------------------------------------------------------------------------------------------------
 
 
@@ -518,8 +531,8 @@ def test_a_change_of_what_is_private_is_told_at_import(monkeypatch):
         """Not what it was."""
 
     monkeypatch.setattr("sklearn.model_selection._validation._fit_and_score", renamed)
-    with pytest.raises(ImportError, match=r"_fit_and_score has arguments.*Install versions"):
+    with pytest.raises(ImportError, match=r"_fit_and_score has arguments.*Install an earlier one"):
         load()
     monkeypatch.delattr("sklearn.model_selection._validation._fit_and_score")
-    with pytest.raises(ImportError, match=r"needs a private name.*_fit_and_score.*Install versions"):
+    with pytest.raises(ImportError, match=r"needs a private name.*_fit_and_score.*Install an earlier one"):
         load()

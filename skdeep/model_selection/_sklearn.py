@@ -13,8 +13,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.utils.parallel import delayed
 
 _ADVICE = (
-    f"scikit-learn {sklearn.__version__} or joblib {joblib.__version__} does not have it. Install versions that this "
-    "release of skdeep was made for (`pip install skdeep` chooses them), or a newer skdeep."
+    f"scikit-learn {sklearn.__version__} or joblib {joblib.__version__} does not have it. Install an earlier one, or a "
+    "newer skdeep."
 )
 
 try:

@@ -120,18 +120,16 @@ class _Keeper(ParallelBackendBase):
 
     def _run(self, calls: list[tuple]) -> list[Any]:
         """The results of some calls, in their order; those of `_fit_and_score` that can train together do."""
-        arguments = [task_arguments(*call) for call in calls]
-        numbers = [i for i, found in enumerate(arguments) if found is not None]
-        if not numbers:
+        found = {i: _Task.of(given) for i, call in enumerate(calls) if (given := task_arguments(*call)) is not None}
+        if not found:
             _warn_of_other_functions(calls)
             return self._parallel(calls, joblib.Parallel, joblib.delayed, self.settings)
-        tasks = [_Task.of(found) for found in arguments if found is not None]
+        numbers, tasks = list(found), list(found.values())
         check_refit(getattr(tasks[0].options["caller"], "refit", None), [t.parameters for t in tasks], tasks[0].scorer)
-        n_workers = self.door.effective_n_jobs(self.settings["n_jobs"])
-        settings = self.settings
+        n_workers, settings = self.door.effective_n_jobs(self.settings["n_jobs"]), self.settings
         in_turn = n_workers > 1 and on_one_accelerator(tasks)
         n_workers = 1 if in_turn else n_workers
-        stacks, alone, reasons = _stacks(tasks, n_workers)
+        stacks, reasons = _stacks(tasks, n_workers)
         if reasons:
             _warn(
                 f"Some candidates are trained one by one, as scikit-learn does it: {'; '.join(sorted(reasons))}. "
@@ -144,18 +142,17 @@ class _Keeper(ParallelBackendBase):
                 "copy of the data. The stacks train one after another in this process."
             )
             settings = {**settings, "n_jobs": 1}
+        groups = [[numbers[i] for i in stack] for stack in stacks]
+        rest = sorted(set(range(len(calls))).difference(*groups))
         seed = draw_seed()
-        jobs: list[tuple] = [(evaluate_stack, ([tasks[i] for i in stack], seed, n_workers), {}) for stack in stacks]
-        jobs += [with_whole_validation(calls[numbers[i]], tasks[i]) for i in alone]
-        others = sorted(set(range(len(calls))) - set(numbers))
-        jobs += [calls[i] for i in others]
+        jobs: list[tuple] = [(evaluate_stack, ([found[i] for i in group], seed, n_workers), {}) for group in groups]
+        jobs += [with_whole_validation(calls[i], found[i]) if i in found else calls[i] for i in rest]
         outcomes = self._parallel(jobs, Parallel, delayed, settings)
+        of_stacks, of_rest = outcomes[: len(groups)], outcomes[len(groups) :]
         results: list[Any] = [None] * len(calls)
-        for stack, outcome in zip(stacks, outcomes, strict=False):
-            for i, result in zip(stack, outcome, strict=True):
-                results[numbers[i]] = result
-        for i, result in zip([*(numbers[i] for i in alone), *others], outcomes[len(stacks) :], strict=True):
-            results[i] = result
+        for group, outcome in zip([*groups, rest], [*of_stacks, of_rest], strict=True):
+            for i, result in zip(group, outcome, strict=True):
+                results[i] = result
         return results
 
     def _parallel(self, jobs: list[tuple], parallel, delay, settings: dict[str, Any]) -> list[Any]:

@@ -109,12 +109,11 @@ def _rows_key(task: _Task) -> tuple:
     )
 
 
-def _stacks(tasks: list[_Task], n_workers: int) -> tuple[list[list[int]], list[int], set[str]]:
-    """Indices of the tasks that train together, of those that train alone, and the reasons why stacks are lost."""
+def _stacks(tasks: list[_Task], n_workers: int) -> tuple[list[list[int]], set[str]]:
+    """Indices of the tasks that train together, for each stack, and the reasons why stacks are lost."""
     kinds: list[Any] = []  # of estimators; a search has copies of a single one
     keys: dict[tuple, tuple | str] = {}
     stacks: dict[tuple, list[int]] = {}
-    alone: list[int] = []
     rows: dict[tuple, list[str | None]] = {}
     for i, task in enumerate(tasks):
         kind = next((k for k, known in enumerate(kinds) if _alike(task.estimator, known)), len(kinds))
@@ -127,15 +126,13 @@ def _stacks(tasks: list[_Task], n_workers: int) -> tuple[list[list[int]], list[i
         rows.setdefault(of_rows, []).append(reason if is_promised(task) else None)
         if reason is None:
             stacks.setdefault((of_rows, kind, key), []).append(i)
-        else:
-            alone.append(i)
     # of one candidate, nothing is lost
     reasons = {reason for found in rows.values() if len(found) > 1 for reason in found if reason is not None}
     # those that the workers have left in their last round are cut, for none to stand idle
     n_left = len(stacks) % n_workers
     pieces = [1] * (len(stacks) - n_left) + [n_workers // max(1, n_left)] * n_left
     parts = [np.array_split(stack, min(n, len(stack))) for stack, n in zip(stacks.values(), pieces, strict=True)]
-    return [part.tolist() for stack in parts for part in stack], alone, reasons
+    return [part.tolist() for stack in parts for part in stack], reasons
 
 
 def is_promised(task: _Task) -> bool:
