@@ -124,7 +124,7 @@ class _Stack:
         self._parts: list[tuple[list, Any]] = []
 
     def train(self, number: int, X, y, params: dict) -> None:
-        """Train all candidates, if they are not yet; raise what the fit of one of them raised."""
+        """Train all candidates, if they are not trained yet; raise what the fit of one of them raised."""
         if not self._failures:
             try:
                 raised = fit_candidates(self.candidates, X, y, params)
@@ -156,10 +156,7 @@ class _Stack:
             if not _speaks_to_the_classifier(models[0], self.scorer):
                 return models, X
             try:
-                fitted = next(
-                    m for m, (failure, _) in zip(models, self._failures or [], strict=True) if failure is None
-                )
-                X = _transformed(fitted, X)
+                X = _transformed(models[0], X)  # they share their steps
             except Exception:  # of a step that cannot transform these rows: scoring raises it as well
                 return models, X
             models = [final_step(model) for model in models]
@@ -177,13 +174,11 @@ def _knowing(finals: list, is_fitted: list[bool], X) -> list:
     if len(fitted) * max(_num_samples(X) * n_outputs, fitted[0]._n_params(n_features, n_outputs)) > MAX_VALUES:
         return finals
     try:
-        scores = iter(scores_of_members(fitted, X))
-        space = OutputSpace(X)
+        scores, space = iter(scores_of_members(fitted, X)), OutputSpace(X)
     except Exception:  # scoring raises it as well, for each of them
         return finals
-    return [
-        knowing(final, next(scores), space) if fits else final for final, fits in zip(finals, is_fitted, strict=True)
-    ]
+    pairs = zip(finals, is_fitted, strict=True)
+    return [knowing(final, next(scores), space) if fits else final for final, fits in pairs]
 
 
 class _Trainee:
