@@ -13,8 +13,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.utils.parallel import delayed
 
 _ADVICE = (
-    f"scikit-learn {sklearn.__version__} or joblib {joblib.__version__} does not have it. Install an earlier one, or a "
-    "newer skdeep."
+    f"scikit-learn {sklearn.__version__} with joblib {joblib.__version__} does not have it. This release is made for "
+    "scikit-learn 1.9 and joblib 1.5 or 1.6: install those, or a newer skdeep."
 )
 
 try:

@@ -240,11 +240,14 @@ def _all_tasks_arrive() -> bool:
     class Door(StackingBackend):
         keeper = Noting
 
-    door = Door(get_active_backend()[0])
-    door.opened = parallel_config(backend=door)
-    with door.opened:
-        values = joblib.Parallel(n_jobs=1, pre_dispatch=1)(joblib.delayed(abs)(-i) for i in range(3))
+    try:
+        door = Door(get_active_backend()[0])
+        door.opened = parallel_config(backend=door)
+        with door.opened:
+            values = joblib.Parallel(n_jobs=1, pre_dispatch=1)(joblib.delayed(abs)(-i) for i in range(3))
+    except Exception:  # where a back end is something else
+        return False
     return values == [0, 1, 2] and arrived == [3]
 
 
-demand(_all_tasks_arrive(), "joblib gives a back end all tasks before it asks for results")
+demand(_all_tasks_arrive(), "joblib (1.5 or later) gives a back end all tasks before it asks for results")
