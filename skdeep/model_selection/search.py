@@ -40,8 +40,9 @@ _NOTE = """
     The candidates of a fold train as one stack wherever they differ only in ``alpha``, ``l1_ratio``,
     ``learning_rate_init``, ``momentum``, ``class_weight``, ``random_state``, ``tol`` or ``n_iter_no_change``; the steps
     of a :class:`~sklearn.pipeline.Pipeline` before the classifier are fitted once per fold and distinct setting. Scores
-    are those of scikit-learn's search. ``mean_fit_time`` is a candidate's share of its stack's time. Other estimators,
-    and estimators with callbacks or ``verbose``, are trained one by one, with a :class:`StackingWarning`. With
+    are those of scikit-learn's search. ``mean_fit_time`` is a candidate's share of its stack's time, which the first
+    has to itself where ``verbose`` prints it. Other estimators, and estimators with callbacks or ``verbose``, are
+    trained one by one, with a :class:`StackingWarning`. Inside `stacked`, scikit-learn's own searches do the same. With
     ``random_state=None`` one seed is drawn for all candidates. A failure of one candidate is its own.
 """
 
