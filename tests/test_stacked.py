@@ -20,7 +20,7 @@ from sklearn.decomposition import KernelPCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import check_scoring
+from sklearn.metrics import check_scoring, make_scorer
 from sklearn.model_selection._validation import _fit_and_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -176,6 +176,41 @@ def test_splits_of_lists_and_masks(as_mask, sizes):
     outside, inside = in_and_outside(tool, sizes)
     np.testing.assert_allclose(inside, outside, atol=1e-10)
     assert sizes == [3]
+
+
+def scorer_that_writes(model, X, y):
+    score = model.predict_proba(X)[:, 0].mean()
+    X += 1.0
+    y[:] = 0
+    return score
+
+
+def metric_that_writes(y, predicted):
+    score = np.mean(y == predicted)
+    y[:] = 0
+    return score
+
+
+SCORINGS = {"reads": "accuracy", "writes": scorer_that_writes, "metric": make_scorer(metric_that_writes)}
+
+
+@pytest.mark.parametrize("scoring", SCORINGS.values(), ids=SCORINGS.keys())
+@pytest.mark.parametrize("routing", [False, True])
+@pytest.mark.parametrize("scale", [False, True])
+def test_each_candidate_is_scored_on_rows_as_they_are(scale, routing, scoring, sizes):
+    """The scaler writes to what it transforms."""
+    model = make_pipeline(StandardScaler(copy=False), SOFTMAX) if scale else SOFTMAX
+    grid = {"softmaxclassifier__alpha" if scale else "alpha": ALPHAS}
+
+    def tool():
+        options = {"cv": 2, "refit": False, "scoring": scoring, "return_train_score": True}
+        with config_context(enable_metadata_routing=routing):
+            results = model_selection.GridSearchCV(model, grid, **options).fit(X, Y).cv_results_
+        return np.array([results[key] for key in ("mean_test_score", "mean_train_score")])
+
+    outside, inside = in_and_outside(tool, sizes)
+    np.testing.assert_allclose(inside, outside, atol=1e-10)
+    assert sizes == [3, 3]
 
 
 def test_a_search_says_early_what_its_choice_needs():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 import joblib
@@ -43,6 +44,7 @@ __all__ = [
     "_check_method_params",
     "_fit_and_score",
     "_num_samples",
+    "copied",
     "demand",
     "task_arguments",
 ]
@@ -104,17 +106,29 @@ class Whole(_Rows):
 
 
 class Taken(_Rows):
-    """Values of which the same rows are taken only once."""
+    """Values of which the same rows are taken only once; of some, which may be written to, copies are given."""
 
-    def __init__(self, values: Any):
+    def __init__(self, values: Any, own: Iterable = ()):
         super().__init__(values, _num_samples(values))
+        self._own = {_contents(np.asarray(rows)) for rows in own}
         self._taken: dict[tuple, Any] = {}
 
     def take(self, rows, axis=0):
-        key = rows.dtype.str, rows.tobytes()
+        key = _contents(rows)
         if key not in self._taken:
             self._taken[key] = _safe_indexing(self.values, rows)
-        return self._taken[key]
+        return copied(self._taken[key]) if key in self._own else self._taken[key]
+
+
+def copied(values):
+    """A copy of the rows of some data."""
+    if isinstance(values, np.ndarray):
+        return values.copy()
+    return _safe_indexing(values, np.arange(_num_samples(values)))
+
+
+def _contents(rows: np.ndarray) -> tuple:
+    return rows.dtype.str, rows.tobytes()
 
 
 def _takes_rows_of_frames(rows) -> bool:

@@ -23,6 +23,7 @@ from skdeep.model_selection._sklearn import (
     _MultimetricScorer,
     _num_samples,
     _PassthroughScorer,
+    copied,
 )
 from skdeep.model_selection.evaluation import _Task, final_step, fit_candidates, is_promised, share_seed
 from skdeep.prediction import scores_of_members
@@ -93,9 +94,16 @@ def _has_own_methods(final) -> bool:
     return any(getattr(type(final), name) is not getattr(BaseTorchClassifier, name) for name in _METHODS)
 
 
-def _speaks_to_the_classifier(estimator, scorer) -> bool:
-    """Whether a scorer only calls methods that the estimator, a pipeline, hands on to its last step."""
-    return type(estimator) is Pipeline and _only_asks(scorer) and not get_config()["enable_metadata_routing"]
+def _shares_rows(estimator, scorer) -> bool:
+    """Whether candidates can be asked about the same rows: only methods of ours are called, by scikit-learn's scorers.
+
+    A pipeline hands these on to its last step, where no metadata is routed. Whoever else gets rows may write to them.
+    """
+    if not _only_asks(scorer) or _has_own_methods(final_step(estimator)):
+        return False
+    return not isinstance(estimator, Pipeline) or (
+        type(estimator) is Pipeline and not get_config()["enable_metadata_routing"]
+    )
 
 
 def _needs_probabilities(final, scorer) -> bool:
@@ -141,28 +149,26 @@ class _Stack:
 
     def score(self, number: int, part: int, X, *y, **params):
         """The score of one candidate on the test rows (part 0) or the training rows (1)."""
+        if not _shares_rows(self.candidates[0], self.scorer):
+            if part == 1:  # training may have written to these rows, and does so once
+                X, y = copied(X), tuple(map(copied, y))
+            return self.scorer(self.candidates[number], X, *y, **params)
         if part == len(self._parts):
             self._parts.append(self._asked(X))
         models, X = self._parts[part]
         return self.scorer(models[number], X, *y, **params)
 
     def _asked(self, X) -> tuple[list, Any]:
-        """Whom to ask for scores, and about which rows: about what the steps before the classifier make of them once.
+        """Whom to ask for scores, and about which rows, where scorers only ask.
 
-        Where scorers only call methods, classifiers stand in for their pipelines, and know the answers of one pass.
+        Classifiers stand in for their pipelines, whose steps have been applied once, and know the answers of one pass.
         """
-        models = self.candidates
-        if isinstance(models[0], Pipeline):
-            if not _speaks_to_the_classifier(models[0], self.scorer):
-                return models, X
+        if isinstance(self.candidates[0], Pipeline):
             try:
-                X = _transformed(models[0], X)  # they share their steps
+                X = _transformed(self.candidates[0], X)  # they share their steps
             except Exception:  # of a step that cannot transform these rows: scoring raises it as well
-                return models, X
-            models = [final_step(model) for model in models]
-        if not _only_asks(self.scorer) or _has_own_methods(models[0]):
-            return models, X
-        return _knowing(models, self._is_fitted, X), X
+                return self.candidates, X
+        return _knowing([final_step(candidate) for candidate in self.candidates], self._is_fitted, X), X
 
 
 def _knowing(finals: list, is_fitted: list[bool], X) -> list:
@@ -257,11 +263,13 @@ def evaluate_stack(tasks: list[_Task], seed: int, n_workers: int) -> list[dict]:
 
 
 def _taken_once(task: _Task) -> tuple:
-    """X and y, whose training and test rows all candidates share where scikit-learn lets them."""
+    """X and y, for candidates to share their rows; of labels, which any metric may write to, each gets a copy."""
     X, y = task.X, task.y
     if get_config()["array_api_dispatch"] or get_tags(task.estimator).input_tags.pairwise:
         return X, y
-    return Taken(X), None if y is None else Taken(y)
+    train, test = task.options["train"], task.options["test"]
+    own = [] if _shares_rows(task.estimator, task.scorer) else [test]
+    return Taken(X, own), None if y is None else Taken(y, [train, test])
 
 
 def _share_times(results: list[dict]) -> None:
