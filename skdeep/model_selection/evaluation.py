@@ -65,9 +65,11 @@ def _alike(one, other) -> bool:
     if type(one) is not type(other):
         return False
     if hasattr(one, "get_params"):
-        return _alike(one.get_params(deep=False), other.get_params(deep=False))
+        return _alike(vars(one), vars(other))
     if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_alike(value, other[name]) for name, value in one.items())
+        if one.keys() != other.keys():
+            return False
+        return all(value is other[name] or _alike(value, other[name]) for name, value in one.items())
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(_alike, one, other))
     try:

@@ -151,7 +151,7 @@ class _Stack:
         """The score of one candidate on the test rows (part 0) or the training rows (1)."""
         if not _shares_rows(self.candidates[0], self.scorer):
             if part == 1:  # training may have written to these rows, and does so once
-                X, y = copied(X), tuple(map(copied, y))
+                X = copied(X)
             return self.scorer(self.candidates[number], X, *y, **params)
         if part == len(self._parts):
             self._parts.append(self._asked(X))
