@@ -5,6 +5,7 @@ from skdeep.hinge import HingeClassifier
 from skdeep.least_squares import LeastSquaresClassifier
 from skdeep.linear import SoftmaxClassifier
 from skdeep.mlp import MLPClassifierTorch
+from skdeep.model_selection import stacked
 from skdeep.modules import TorchClassifier
 from skdeep.sigmoid import SigmoidClassifier
 
@@ -16,5 +17,6 @@ __all__ = [
     "SigmoidClassifier",
     "SoftmaxClassifier",
     "TorchClassifier",
+    "stacked",
 ]
 __version__ = "0.1.0"

@@ -78,10 +78,9 @@ def _check_finite(of_members: list[Tensor], start: int) -> None:
 
 @own_settings()
 @torch.no_grad()
-def share_pass(members: list, X) -> None:
-    """Compute the scores of X for all members of a stack in one pass; each knows its own, until `forget_scores`."""
-    for member, scores in zip(members, _of_members(members, X, lambda scores: scores), strict=True):
-        member._known_scores = [*getattr(member, "_known_scores", ()), (X, scores)]
+def scores_of_members(members: list, X) -> list[Tensor]:
+    """Compute the scores (n, C) of X of all members of a stack, in one pass over its rows."""
+    return _of_members(members, X, lambda scores: scores)
 
 
 def _with_winner(values: Tensor, scores: Tensor, higher: Callable[[Tensor], Tensor]) -> Tensor:
@@ -92,11 +91,6 @@ def _with_winner(values: Tensor, scores: Tensor, higher: Callable[[Tensor], Tens
         return values
     top = values.amax(1, keepdim=True)
     return values.scatter_(1, winner, torch.where(is_leading, top, higher(top)))
-
-
-def forget_scores(member) -> None:
-    """Let go of what `share_pass` has left."""
-    member.__dict__.pop("_known_scores", None)
 
 
 class PredictionMixin:
@@ -244,9 +238,6 @@ class PredictionMixin:
         """What `result` makes of the scores (n, C), in bounded batches, and where it goes."""
         check_is_fitted(self, self._coef_attribute)
         check_same_namespace(X, self, attribute="_any_coef", method=method)
-        for known, scores in getattr(self, "_known_scores", ()):
-            if known is X:  # who gets a result may write to it
-                return result(scores.clone()), OutputSpace(X)
         space, (results,) = OutputSpace(X), _of_members([self], X, result)
         return results, space
 

@@ -321,8 +321,7 @@ def scored_at_once(monkeypatch, estimator, scorer, grid, data):
     sizes = []
     original = "skdeep.prediction._of_members", prediction._of_members
     monkeypatch.setattr(original[0], lambda members, *rest: sizes.append(len(members)) or original[1](members, *rest))
-    found = compare(estimator, grid, data, scoring=scorer, refit=False, return_train_score=True)
-    assert not any("_known_scores" in vars(model) for model in (found.estimator, estimator))
+    compare(estimator, grid, data, scoring=scorer, refit=False, return_train_score=True)
     return sizes
 
 

@@ -4,9 +4,10 @@ r"""scikit-learn's hyper-parameter searches, with the candidates of each fold tr
 Only the work inside differs. The candidates of a fold that differ in ``alpha``, ``l1_ratio``, ``learning_rate_init``,
 ``momentum``, ``class_weight``, ``random_state``, ``tol`` or ``n_iter_no_change`` see the same rows: they train in one
 program, each ending where it would have ended alone. In a Pipeline, the steps before the classifier are fitted once per
-fold and distinct setting.
+fold and distinct setting. `stacked` is a context in which scikit-learn's own tools do the same.
 """
 
+from skdeep.model_selection.backend import stacked
 from skdeep.model_selection.choice import one_standard_error
 from skdeep.model_selection.evaluation import StackingWarning
 from skdeep.model_selection.path import RegularizationPath, regularization_path
@@ -21,4 +22,5 @@ __all__ = [
     "StackingWarning",
     "one_standard_error",
     "regularization_path",
+    "stacked",
 ]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import _check_method_params
 
 from skdeep.inputs import dense
+from skdeep.model_selection._sklearn import _check_method_params
 from skdeep.model_selection.choice import one_standard_error
 from skdeep.model_selection.evaluation import draw_seed, final_step, fit_candidates, share_seed
 from skdeep.model_selection.search import GridSearchCV

@@ -4,35 +4,29 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
 
 from sklearn import model_selection
-from sklearn.base import _fit_context
+from sklearn.base import BaseEstimator
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
-from sklearn.model_selection import _search
 
 from skdeep.base import BaseTorchClassifier
 from skdeep.labels import unboxed
-from skdeep.model_selection.evaluation import StackingParallel, final_step, with_names
+from skdeep.model_selection.backend import stacked
+from skdeep.model_selection.evaluation import final_step
 
 
-def _with_stacks(fit: Callable) -> Callable:
-    """scikit-learn's ``fit`` of a search, with `StackingParallel` in the place of its ``Parallel``."""
-    original = inspect.unwrap(fit)
-    return functools.update_wrapper(with_names(original, Parallel=StackingParallel), original)
+class _StackedSearch(BaseEstimator):
+    """What our searches add to scikit-learn's: their candidates train as stacks."""
 
+    #: Candidates that train one by one are worth a warning, whatever they are.
+    _promises_stacks = True
 
-class _StackedSearch(_search.BaseSearchCV):
-    """scikit-learn's search, whose candidates train as stacks."""
-
-    # candidate estimators are not validated yet, as in scikit-learn
-    _fit = _fit_context(prefer_skip_nested_validation=False)(_with_stacks(_search.BaseSearchCV.fit))
-
-    @functools.wraps(_search.BaseSearchCV.fit)
+    @functools.wraps(model_selection.GridSearchCV.fit)
     def fit(self, X, y=None, **params):
-        return self._fit(X, self._unboxed(y), **params)
+        with stacked():
+            return super().fit(X, self._unboxed(y), **params)
 
-    @functools.wraps(_search.BaseSearchCV.score)
+    @functools.wraps(model_selection.GridSearchCV.score)
     def score(self, X, y=None, **params):
         return super().score(X, self._unboxed(y), **params)
 
@@ -46,8 +40,9 @@ _NOTE = """
     The candidates of a fold train as one stack wherever they differ only in ``alpha``, ``l1_ratio``,
     ``learning_rate_init``, ``momentum``, ``class_weight``, ``random_state``, ``tol`` or ``n_iter_no_change``; the steps
     of a :class:`~sklearn.pipeline.Pipeline` before the classifier are fitted once per fold and distinct setting. Scores
-    are those of scikit-learn's search. ``mean_fit_time`` is a candidate's share of its stack's time. Other estimators,
-    and estimators with callbacks or ``verbose``, are trained one by one, with a :class:`StackingWarning`. With
+    are those of scikit-learn's search. ``mean_fit_time`` is a candidate's share of its stack's time, which the first
+    has to itself where ``verbose`` prints it. Other estimators, and estimators with callbacks or ``verbose``, are
+    trained one by one, with a :class:`StackingWarning`. Inside `stacked`, scikit-learn's own searches do the same. With
     ``random_state=None`` one seed is drawn for all candidates. A failure of one candidate is its own.
 """
 
@@ -64,7 +59,7 @@ Examples
 
 def _documented(cls):
     """Class decorator: our summary, scikit-learn's parameters and attributes, our note, and the example set up."""
-    inherited = inspect.getdoc(cls.__mro__[1])
+    inherited = inspect.getdoc(cls.__bases__[-1])
     if inherited is None or cls.__doc__ is None:  # python -OO
         return cls
     start, end = inherited.index("Parameters\n---"), inherited.index("\nSee Also\n---")
@@ -75,7 +70,7 @@ def _documented(cls):
 
 
 @_documented
-class GridSearchCV(model_selection.GridSearchCV, _StackedSearch):
+class GridSearchCV(_StackedSearch, model_selection.GridSearchCV):
     """Exhaustive search over a grid of parameter values: :class:`sklearn.model_selection.GridSearchCV`, stacked.
 
     Examples
@@ -87,7 +82,7 @@ class GridSearchCV(model_selection.GridSearchCV, _StackedSearch):
 
 
 @_documented
-class RandomizedSearchCV(model_selection.RandomizedSearchCV, _StackedSearch):
+class RandomizedSearchCV(_StackedSearch, model_selection.RandomizedSearchCV):
     """Randomized search: :class:`sklearn.model_selection.RandomizedSearchCV`, stacked.
 
     Examples
@@ -101,7 +96,7 @@ class RandomizedSearchCV(model_selection.RandomizedSearchCV, _StackedSearch):
 
 
 @_documented
-class HalvingGridSearchCV(model_selection.HalvingGridSearchCV, _StackedSearch):
+class HalvingGridSearchCV(_StackedSearch, model_selection.HalvingGridSearchCV):
     """Successive halving over a grid: :class:`sklearn.model_selection.HalvingGridSearchCV`, stacked.
 
     Examples
@@ -113,7 +108,7 @@ class HalvingGridSearchCV(model_selection.HalvingGridSearchCV, _StackedSearch):
 
 
 @_documented
-class HalvingRandomSearchCV(model_selection.HalvingRandomSearchCV, _StackedSearch):
+class HalvingRandomSearchCV(_StackedSearch, model_selection.HalvingRandomSearchCV):
     """Successive halving over random candidates: :class:`sklearn.model_selection.HalvingRandomSearchCV`, stacked.
 
     Examples

@@ -1,0 +1,253 @@
+"""The door to searches that stack: a joblib back end which keeps the tasks until it has all of them."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import joblib
+from joblib import parallel_config
+from joblib.parallel import ParallelBackendBase, get_active_backend
+from sklearn.utils.parallel import Parallel, delayed
+
+from skdeep.base import BaseTorchClassifier
+from skdeep.model_selection._sklearn import FallbackToBackend, demand, task_arguments
+from skdeep.model_selection.choice import check_refit
+from skdeep.model_selection.evaluation import (
+    StackingWarning,
+    _stacks,
+    _Task,
+    draw_seed,
+    final_step,
+    on_one_accelerator,
+)
+from skdeep.model_selection.trainees import evaluate_stack, with_whole_validation
+
+#: What stands between a user's code and ours.
+_PACKAGES = ("skdeep", "sklearn", "joblib", "contextlib")
+
+_SILENCE = "Silence this with warnings.simplefilter('ignore', skdeep.model_selection.StackingWarning)."
+
+
+@contextmanager
+def stacked() -> Iterator[None]:
+    """Train candidates as stacks in scikit-learn's own tools: a context for searches and ``validation_curve``.
+
+    Inside the block, models that scikit-learn's ``GridSearchCV`` and its siblings, ``validation_curve`` or
+    ``cross_validate`` train on the same rows train as one stack, wherever they differ only in parameters that models
+    of a stack may differ in. Searches inside other tools, such as ``cross_val_score`` of a search, stack as well.
+    What is no such task runs as it would outside, with a :class:`~skdeep.model_selection.StackingWarning` where it is
+    about an estimator of skdeep's.
+
+    The searches of `skdeep.model_selection` open this context themselves.
+
+    Notes
+    -----
+    It is joblib's context of a thread (:func:`joblib.parallel_config`): other threads are not concerned. The back end
+    that was chosen outside it runs the stacks, ``n_jobs`` at a time; one that is chosen inside takes its place.
+
+    Examples
+    --------
+    >>> import skdeep
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.model_selection import validation_curve
+    >>> X, y = load_iris(return_X_y=True)
+    >>> softmax = skdeep.SoftmaxClassifier(random_state=0)
+    >>> with skdeep.stacked():
+    ...     _, scores = validation_curve(softmax, X, y, param_name="alpha", param_range=[1e-3, 1e-1, 10], cv=3)
+    >>> scores.shape
+    (3, 3)
+    """
+    outside, _ = get_active_backend()
+    if isinstance(outside, StackingBackend):
+        yield
+        return
+    backend = StackingBackend(outside)
+    backend.opened = parallel_config(backend=backend)
+    with backend.opened:
+        yield
+
+
+@dataclass
+class _Kept:
+    """Some calls that wait, and then their results."""
+
+    batch: Any
+    callback: Callable[[Any], Any]
+    results: list | None = None
+
+
+class _Keeper(ParallelBackendBase):
+    """The back end of one Parallel: `submit` keeps the tasks, and the first look at a result runs all, as stacks."""
+
+    supports_retrieve_callback = False
+    uses_threads = supports_sharedmem = True
+
+    def __init__(self, door: StackingBackend, parallel, settings: dict[str, Any]):
+        super().__init__(nesting_level=door.nesting_level)
+        self.door = door
+        self.waiting: list[_Kept] = []
+        names = ("n_jobs", "pre_dispatch", "batch_size", "verbose")
+        self.settings = {**settings, **{name: getattr(parallel, name) for name in names}}
+        # all tasks are to come before any result; who works on them says how far they are
+        parallel.pre_dispatch, parallel.verbose = "all", 0
+
+    def effective_n_jobs(self, n_jobs):
+        # of one worker, joblib would run the tasks itself
+        return max(2, self.door.effective_n_jobs(n_jobs))
+
+    def submit(self, func, callback=None):
+        self.waiting.append(_Kept(func, callback))
+        return self.waiting[-1]
+
+    def retrieve_result(self, out, timeout=None):
+        if out.results is None:
+            waiting, self.waiting = self.waiting, []
+            results = iter(self._run([call for kept in waiting for call in kept.batch.items]))
+            for kept in waiting:
+                kept.results = [next(results) for _ in kept.batch.items]
+                kept.callback(kept.results)  # joblib counts
+        return out.results
+
+    def abort_everything(self, ensure_ready=True):
+        self.waiting = []
+
+    # ---- the work -----------------------------------------------------------------------------------------------
+
+    def _run(self, calls: list[tuple]) -> list[Any]:
+        """The results of some calls, in their order; those of `_fit_and_score` that can train together do."""
+        found = {i: _Task.of(given) for i, call in enumerate(calls) if (given := task_arguments(*call)) is not None}
+        if not found:
+            _warn_of_other_functions(calls)
+            return self._parallel(calls, joblib.Parallel, joblib.delayed, self.settings)
+        numbers, tasks = list(found), list(found.values())
+        check_refit(getattr(tasks[0].options["caller"], "refit", None), [t.parameters for t in tasks], tasks[0].scorer)
+        n_workers, settings = self.door.effective_n_jobs(self.settings["n_jobs"]), self.settings
+        in_turn = n_workers > 1 and on_one_accelerator(tasks)
+        n_workers = 1 if in_turn else n_workers
+        stacks, reasons = _stacks(tasks, n_workers)
+        if reasons:
+            _warn(
+                f"Some candidates are trained one by one, as scikit-learn does it: {'; '.join(sorted(reasons))}. "
+                f"{_SILENCE}",
+                StackingWarning,
+            )
+        if in_turn and stacks:
+            _warn(
+                f"n_jobs={settings['n_jobs']} is ignored: the workers would queue for one accelerator, each with a "
+                "copy of the data. The stacks train one after another in this process."
+            )
+            settings = {**settings, "n_jobs": 1}
+        groups = [[numbers[i] for i in stack] for stack in stacks]
+        rest = sorted(set(range(len(calls))).difference(*groups))
+        seed = draw_seed()
+        jobs: list[tuple] = [(evaluate_stack, ([found[i] for i in group], seed, n_workers), {}) for group in groups]
+        jobs += [with_whole_validation(calls[i], found[i]) if i in found else calls[i] for i in rest]
+        outcomes = self._parallel(jobs, Parallel, delayed, settings)
+        of_stacks, of_rest = outcomes[: len(groups)], outcomes[len(groups) :]
+        results: list[Any] = [None] * len(calls)
+        for group, outcome in zip([*groups, rest], [*of_stacks, of_rest], strict=True):
+            for i, result in zip(group, outcome, strict=True):
+                results[i] = result
+        return results
+
+    def _parallel(self, jobs: list[tuple], parallel, delay, settings: dict[str, Any]) -> list[Any]:
+        """Run the jobs on the workers that there are outside."""
+        with self.door.outside():
+            return parallel(**settings)(delay(_inside)(job, *args, **options) for job, args, options in jobs)
+
+
+class StackingBackend(ParallelBackendBase):
+    """What joblib finds inside `stacked`: it knows the workers outside, and gives each call of Parallel a `_Keeper`."""
+
+    keeper = _Keeper
+    supports_retrieve_callback = True
+    uses_threads = supports_sharedmem = True
+
+    def __init__(self, outside: ParallelBackendBase):
+        super().__init__()
+        self.default_n_jobs = outside.default_n_jobs
+        self.opened: parallel_config
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Run the block as if `stacked` had not been opened."""
+        here = parallel_config()  # of nothing new: it knows what to go back to
+        self.opened.unregister()
+        try:
+            yield
+        finally:
+            here.unregister()
+
+    def effective_n_jobs(self, n_jobs):
+        with self.outside():
+            return joblib.effective_n_jobs(n_jobs)
+
+    def configure(self, n_jobs=1, parallel=None, **settings):
+        if parallel.return_as == "list" and parallel.timeout is None:
+            raise FallbackToBackend(self.keeper(self, parallel, settings))
+        # who wants results one by one, or gives up waiting, cannot have them all at once
+        with self.outside():
+            plain, _ = get_active_backend(prefer=settings.get("prefer"), require=settings.get("require"))
+        raise FallbackToBackend(plain)
+
+    def submit(self, func, callback=None):
+        raise RuntimeError("Each call of joblib.Parallel has a back end of its own inside skdeep.stacked().")
+
+
+def _inside(function, /, *args, **options):
+    """Call a function in `stacked`, wherever that is: what it calls in turn stacks as well."""
+    with stacked():
+        return function(*args, **options)
+
+
+def _warn_of_other_functions(calls: list[tuple]) -> None:
+    """Say which functions are called with estimators of ours that no stack can be made of."""
+    names = {
+        getattr(function, "__name__", repr(function))
+        for function, args, options in calls
+        if any(isinstance(final_step(value), BaseTorchClassifier) for value in (*args, *options.values()))
+    }
+    if names:
+        _warn(
+            f"Tasks of {', '.join(sorted(names))} run as they are: skdeep knows stacks of the candidates of searches "
+            f"and of validation_curve. {_SILENCE}",
+            StackingWarning,
+        )
+
+
+def _warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn, where the user's own code has called scikit-learn."""
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _PACKAGES:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _all_tasks_arrive() -> bool:
+    """Whether joblib gives a keeper all tasks of a call, whatever its ``pre_dispatch``, and takes its results."""
+    arrived = []
+
+    class Noting(_Keeper):
+        def _run(self, calls):
+            arrived.append(len(calls))
+            return [function(*args, **options) for function, args, options in calls]
+
+    class Door(StackingBackend):
+        keeper = Noting
+
+    try:
+        door = Door(get_active_backend()[0])
+        door.opened = parallel_config(backend=door)
+        with door.opened:
+            values = joblib.Parallel(n_jobs=1, pre_dispatch=1)(joblib.delayed(abs)(-i) for i in range(3))
+    except Exception:  # where a back end is something else
+        return False
+    return values == [0, 1, 2] and arrived == [3]
+
+
+demand(_all_tasks_arrive(), "joblib (1.5 or later) gives a back end all tasks before it asks for results")

@@ -1,0 +1,281 @@
+"""The evaluation of a stack: scikit-learn's ``_fit_and_score`` for each candidate, the first of which trains all."""
+
+from __future__ import annotations
+
+from itertools import compress
+from typing import Any
+
+from sklearn import get_config
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+from sklearn.utils import get_tags
+from sklearn.utils.metadata_routing import get_routing_for_object
+
+from skdeep._threads import at_most, threads_of_worker
+from skdeep.base import BaseTorchClassifier
+from skdeep.batching import MAX_VALUES
+from skdeep.inputs import OutputSpace
+from skdeep.model_selection._sklearn import (
+    Taken,
+    Whole,
+    _BaseScorer,
+    _fit_and_score,
+    _MultimetricScorer,
+    _num_samples,
+    _PassthroughScorer,
+    copied,
+)
+from skdeep.model_selection.evaluation import _Task, final_step, fit_candidates, is_promised, share_seed
+from skdeep.prediction import scores_of_members
+from skdeep.scoring import knowing
+
+# ---- validation data -------------------------------------------------------------------------------------------------
+
+
+#: Arguments of ``fit`` that do not belong to the rows of X, however many there are.
+_VALIDATION = frozenset({"X_val", "y_val", "sample_weight_val"})
+
+
+def _names_of_validation(final) -> frozenset[str]:
+    """What the validation data of a classifier may be called by who calls ``fit``."""
+    if not get_config()["enable_metadata_routing"]:
+        return _VALIDATION
+    requests = getattr(getattr(get_routing_for_object(final), "fit", None), "requests", {})
+    return _VALIDATION | {alias for name in _VALIDATION if isinstance(alias := requests.get(name), str)}
+
+
+def _with_whole(task: _Task) -> dict[str, Any]:
+    """The arguments of ``fit``, for scikit-learn to take parts of: of all but the validation data.
+
+    Else it would do so wherever they happen to have as many rows as X.
+    """
+    names, params = _names_of_validation(final_step(task.estimator)), task.options["fit_params"] or {}
+    return {
+        name: Whole(value, _num_samples(task.X)) if name.rpartition("__")[2] in names and value is not None else value
+        for name, value in params.items()
+    }
+
+
+def with_whole_validation(call: tuple, task: _Task) -> tuple:
+    """A call of ``_fit_and_score``, by which the estimator gets its validation data whole; others are none of ours."""
+    if not is_promised(task):
+        return call
+    function, *_ = call
+    return function, (task.estimator, task.X, task.y), {**task.options, "fit_params": _with_whole(task)}
+
+
+# ---- what a scorer asks for ------------------------------------------------------------------------------------------
+
+
+def _transformed(pipeline: Pipeline, X):
+    """What the steps before the classifier make of X, as the pipeline's own methods do it."""
+    for _, step in pipeline.steps[:-1]:
+        if step not in (None, "passthrough"):
+            X = step.transform(X)
+    return X
+
+
+#: Methods of a classifier that a score may come from without its probabilities.
+_METHODS = ("predict", "decision_function", "score")
+
+
+def _scorers_of(scorer) -> list:
+    """The scorers of a search, one by one."""
+    return list(scorer._scorers.values()) if isinstance(scorer, _MultimetricScorer) else [scorer]
+
+
+def _only_asks(scorer) -> bool:
+    """Whether a scorer does nothing to an estimator but call its methods; a user's own may do anything."""
+    return all(isinstance(one, _BaseScorer | _PassthroughScorer) for one in _scorers_of(scorer))
+
+
+def _has_own_methods(final) -> bool:
+    """Whether a classifier has methods of a user's, which may call any other."""
+    return any(getattr(type(final), name) is not getattr(BaseTorchClassifier, name) for name in _METHODS)
+
+
+def _shares_rows(estimator, scorer) -> bool:
+    """Whether candidates can be asked about the same rows: only methods of ours are called, by scikit-learn's scorers.
+
+    A pipeline hands these on to its last step, where no metadata is routed. Whoever else gets rows may write to them.
+    """
+    if not _only_asks(scorer) or _has_own_methods(final_step(estimator)):
+        return False
+    return not isinstance(estimator, Pipeline) or (
+        type(estimator) is Pipeline and not get_config()["enable_metadata_routing"]
+    )
+
+
+def _needs_probabilities(final, scorer) -> bool:
+    """Whether a score of a classifier (that also has a ``decision_function``) depends on ``predict_proba``."""
+    if _has_own_methods(final):
+        return True
+    return not all(isinstance(one, _PassthroughScorer) or _first_method(one) in _METHODS for one in _scorers_of(scorer))
+
+
+def _first_method(scorer) -> str | None:
+    """The method that a scorer prefers; None if it does not say."""
+    methods = getattr(scorer, "_response_method", None)
+    return methods[0] if isinstance(methods, list | tuple) else methods
+
+
+# ---- the candidates of a stack ---------------------------------------------------------------------------------------
+
+
+class _Stack:
+    """Candidates that see the same rows: trained as soon as the first of them is to be, scored together."""
+
+    def __init__(self, candidates: list, scorer):
+        self.candidates = candidates
+        self.scorer = scorer
+        self._failures: list[tuple[Exception | None, Any]] = []
+        self._parts: list[tuple[list, Any]] = []
+
+    def train(self, number: int, X, y, params: dict) -> None:
+        """Train all candidates, if they are not trained yet; raise what the fit of one of them raised."""
+        if not self._failures:
+            try:
+                raised = fit_candidates(self.candidates, X, y, params)
+            except Exception as error:  # of a step before the classifier: it is every candidate's
+                raised = [error] * len(self.candidates)
+            self._failures = [(failure, getattr(failure, "__traceback__", None)) for failure in raised]
+        failure, trace = self._failures[number]
+        if failure is not None:
+            raise failure.with_traceback(trace)
+
+    @property
+    def _is_fitted(self) -> list[bool]:
+        return [failure is None for failure, _ in self._failures]
+
+    def score(self, number: int, part: int, X, *y, **params):
+        """The score of one candidate on the test rows (part 0) or the training rows (1)."""
+        if not _shares_rows(self.candidates[0], self.scorer):
+            if part == 1:  # training may have written to these rows, and does so once
+                X = copied(X)
+            return self.scorer(self.candidates[number], X, *y, **params)
+        if part == len(self._parts):
+            self._parts.append(self._asked(X))
+        models, X = self._parts[part]
+        return self.scorer(models[number], X, *y, **params)
+
+    def _asked(self, X) -> tuple[list, Any]:
+        """Whom to ask for scores, and about which rows, where scorers only ask.
+
+        Classifiers stand in for their pipelines, whose steps have been applied once, and know the answers of one pass.
+        """
+        if isinstance(self.candidates[0], Pipeline):
+            try:
+                X = _transformed(self.candidates[0], X)  # they share their steps
+            except Exception:  # of a step that cannot transform these rows: scoring raises it as well
+                return self.candidates, X
+        return _knowing([final_step(candidate) for candidate in self.candidates], self._is_fitted, X), X
+
+
+def _knowing(finals: list, is_fitted: list[bool], X) -> list:
+    """The classifiers, with their scores of X from one pass over its rows where that takes little memory."""
+    fitted = list(compress(finals, is_fitted))
+    if len(fitted) < 2:
+        return finals
+    n_features, n_outputs = fitted[0].n_features_in_, fitted[0].n_outputs_
+    if len(fitted) * max(_num_samples(X) * n_outputs, fitted[0]._n_params(n_features, n_outputs)) > MAX_VALUES:
+        return finals
+    try:
+        scores, space = iter(scores_of_members(fitted, X)), OutputSpace(X)
+    except Exception:  # scoring raises it as well, for each of them
+        return finals
+    pairs = zip(finals, is_fitted, strict=True)
+    return [knowing(final, next(scores), space) if fits else final for final, fits in pairs]
+
+
+class _Trainee:
+    """One candidate of a stack, as ``_fit_and_score`` meets it: the first that is fitted trains all."""
+
+    def __init__(self, stack: _Stack, number: int):
+        self.stack = stack
+        self.number = number
+        self._n_scored = 0
+
+    @property
+    def candidate(self):
+        return self.stack.candidates[self.number]
+
+    def __sklearn_tags__(self):
+        return self.candidate.__sklearn_tags__()
+
+    def set_params(self, **params):
+        """They have been set."""
+        return self
+
+    def set_callbacks(self, *callbacks):
+        """Callbacks of the search, which hear of candidates, not of their epochs."""
+        self._skl_callbacks = list(callbacks)
+
+    def fit(self, X, y=None, **params):
+        self.stack.train(self.number, X, y, params)
+        return self
+
+    def score(self, X, *y, **params):
+        """What the scorer says: ``_fit_and_score`` asks about the test rows, then about those trained on."""
+        part, self._n_scored = self._n_scored, self._n_scored + 1
+        return self.stack.score(self.number, part, X, *y, **params)
+
+
+class _Scorer:
+    """The scorer of a search, asked about trainees."""
+
+    def __init__(self, scorer):
+        self.scorer = scorer
+
+    def __call__(self, trainee: _Trainee, X, *y, **params):
+        return trainee.score(X, *y, **params)
+
+    def __repr__(self):
+        return repr(self.scorer)
+
+
+class _Scorers(_Scorer, _MultimetricScorer):
+    """Several scorers of a search, asked about trainees."""
+
+    def __init__(self, scorer):
+        super().__init__(scorer)
+        self._scorers = scorer._scorers
+
+
+def evaluate_stack(tasks: list[_Task], seed: int, n_workers: int) -> list[dict]:
+    """What ``_fit_and_score`` returns, for all candidates of one stack."""
+    first = tasks[0]
+    candidates = [task.estimator.set_params(**clone(task.parameters, safe=False)) for task in tasks]
+    share_seed(candidates, seed)
+    for final in map(final_step, candidates):
+        if not _needs_probabilities(final, first.scorer):
+            final._leave_out_probabilities()
+    stack = _Stack(candidates, first.scorer)
+    scorer = (_Scorers if isinstance(first.scorer, _MultimetricScorer) else _Scorer)(first.scorer)
+    shared = {"scorer": scorer, "fit_params": _with_whole(first)}
+    X, y = _taken_once(first)
+    results = []
+    with at_most(threads_of_worker(n_workers)):
+        for number, task in enumerate(tasks):
+            results.append(_fit_and_score(_Trainee(stack, number), X, y, **{**task.options, **shared}))
+    if first.options["return_times"]:
+        _share_times(results)
+    return results
+
+
+def _taken_once(task: _Task) -> tuple:
+    """X and y, for candidates to share their rows; of labels, which any metric may write to, each gets a copy."""
+    X, y = task.X, task.y
+    if get_config()["array_api_dispatch"] or get_tags(task.estimator).input_tags.pairwise:
+        return X, y
+    train, test = task.options["train"], task.options["test"]
+    own = [] if _shares_rows(task.estimator, task.scorer) else [test]
+    return Taken(X, own), None if y is None else Taken(y, [train, test])
+
+
+def _share_times(results: list[dict]) -> None:
+    """Give each candidate the same part of the time that the stack has taken, which the first has to itself."""
+    scored = [result for result in results if result["fit_error"] is None]
+    for name, among in (("fit_time", results), ("score_time", scored)):
+        total = sum(result[name] for result in among)
+        for result in among:
+            result[name] = total / len(among)

@@ -1,0 +1,573 @@
+"""scikit-learn's own tools inside `skdeep.stacked`, against the same tools outside."""
+
+import importlib.util
+import threading
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from joblib.parallel import get_active_backend
+from sklearn import config_context, model_selection
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.datasets import load_iris
+from sklearn.decomposition import KernelPCA
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import check_scoring, make_scorer
+from sklearn.model_selection._validation import _fit_and_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.utils.parallel import Parallel, delayed
+
+import skdeep
+from skdeep import (
+    HingeClassifier,
+    LeastSquaresClassifier,
+    MLPClassifierTorch,
+    MLPEnsembleClassifier,
+    SigmoidClassifier,
+    SoftmaxClassifier,
+    TorchClassifier,
+)
+from skdeep.fitting import FittingMixin
+from skdeep.model_selection import GridSearchCV as OwnGridSearchCV
+from skdeep.model_selection import StackingWarning, _sklearn, one_standard_error
+from skdeep.model_selection.evaluation import _alike
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+X, Y = load_iris(return_X_y=True)
+ALPHAS = [1e-3, 1e-2, 0.1]
+SOFTMAX = SoftmaxClassifier(random_state=0, max_iter=20)
+REFERENCE = LogisticRegression(max_iter=1000)
+OURS = {
+    "softmax": SOFTMAX,
+    "sigmoid": SigmoidClassifier(random_state=0, max_iter=5),
+    "hinge": HingeClassifier(random_state=0, max_iter=3),
+    "least squares": LeastSquaresClassifier(calibration="temperature", random_state=0),
+    "mlp": MLPClassifierTorch((5,), random_state=0, max_iter=3),
+    "ensemble": MLPEnsembleClassifier(2, hidden_layer_sizes=(5,), max_iter=3, random_state=0),
+}
+
+
+@pytest.fixture
+def sizes(monkeypatch):
+    """How many models each fit has trained; 0 for one that is called by ``fit``."""
+    seen, original = [], FittingMixin._fit
+
+    def note(self, *args, members=None, **options):
+        seen.append(0 if members is None else len(members))
+        return original(self, *args, members=members, **options)
+
+    monkeypatch.setattr(FittingMixin, "_fit", note)
+    return seen
+
+
+def in_and_outside(tool, sizes=None):
+    """What a tool returns outside and inside the context; all that is trained is trained inside."""
+    outside = tool()
+    if sizes is not None:
+        sizes.clear()
+    with skdeep.stacked():
+        inside = tool()
+    return outside, inside
+
+
+def of_search(search):
+    return np.array([search.cv_results_[key] for key in sorted(search.cv_results_) if "test_score" in key], float)
+
+
+# ---- tools whose candidates share rows -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_validation_curve(name, sizes):
+    def tool():
+        return model_selection.validation_curve(
+            OURS[name], X, Y, param_name="alpha", param_range=ALPHAS, cv=2, scoring="accuracy"
+        )
+
+    outside, inside = in_and_outside(tool, sizes)
+    np.testing.assert_allclose(inside, outside, atol=1e-10)
+    assert sizes == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("search", "options"),
+    [
+        ("GridSearchCV", {"return_train_score": True, "scoring": ["accuracy", "neg_log_loss"], "refit": "accuracy"}),
+        ("RandomizedSearchCV", {"n_iter": 2, "random_state": 0}),
+        ("HalvingGridSearchCV", {"random_state": 0, "factor": 2, "min_resources": 60}),
+    ],
+)
+def test_searches_of_scikit_learn(search, options, sizes):
+    def tool():
+        return getattr(model_selection, search)(SOFTMAX, {"alpha": ALPHAS}, cv=2, **options).fit(X, Y)
+
+    outside, inside = in_and_outside(tool, sizes)
+    np.testing.assert_allclose(of_search(inside), of_search(outside), atol=1e-10)
+    np.testing.assert_array_equal(inside.predict(X), outside.predict(X))
+    assert inside.cv_results_["params"] == outside.cv_results_["params"]
+    assert sizes[-1] == 0 and min(sizes[:-1]) > 1
+
+
+def test_parameters_that_change_shapes_make_stacks_of_their_own(sizes):
+    grid = {"alpha": ALPHAS[:2], "hidden_layer_sizes": [(4,), (5,)]}
+    with skdeep.stacked():
+        model_selection.GridSearchCV(OURS["mlp"], grid, cv=2, refit=False).fit(X, Y)
+    assert sizes == [2, 2, 2, 2]
+
+
+def test_pipelines_of_things_without_equals(sizes):
+    steps = FunctionTransformer(lambda Z: 2 * Z), StandardScaler()
+    pipeline = make_pipeline(*steps, SoftmaxClassifier(solver="sgd", max_iter=3, random_state=np.random.RandomState(0)))
+
+    def tool():
+        name = "softmaxclassifier__alpha"
+        return model_selection.validation_curve(pipeline, X, Y, param_name=name, param_range=ALPHAS, cv=2)
+
+    outside, inside = in_and_outside(tool, sizes)
+    np.testing.assert_allclose(inside, outside, atol=1e-10)
+    assert sizes == [3, 3]
+
+
+def test_kernel_matrices_lose_columns_with_rows(sizes):
+    pipeline = make_pipeline(KernelPCA(2, kernel="precomputed"), SOFTMAX)
+
+    def tool():
+        search = model_selection.GridSearchCV(pipeline, {"softmaxclassifier__alpha": ALPHAS}, cv=2, refit=False)
+        return of_search(search.fit(X @ X.T, Y))
+
+    outside, inside = in_and_outside(tool, sizes)
+    np.testing.assert_allclose(inside, outside, atol=1e-10)
+    assert sizes == [3, 3]
+
+
+@pytest.mark.parametrize("dispatch", [False, True])
+def test_tensors(dispatch, sizes):
+    data = (torch.from_numpy(X), torch.from_numpy(Y)) if dispatch else (X, Y)
+
+    def tool():
+        with config_context(array_api_dispatch=dispatch):
+            search = model_selection.GridSearchCV(SOFTMAX, {"alpha": ALPHAS}, cv=2, refit=False)
+            return of_search(search.fit(*data))
+
+    outside, inside = in_and_outside(tool, sizes)
+    np.testing.assert_allclose(inside, outside, atol=1e-6)
+    assert sizes == [3, 3]
+
+
+@pytest.mark.parametrize("as_mask", [False, True])
+def test_splits_of_lists_and_masks(as_mask, sizes):
+    mask = np.arange(len(Y)) % 3 == 0
+    split = (~mask, mask) if as_mask else (np.flatnonzero(~mask).tolist(), np.flatnonzero(mask).tolist())
+
+    def tool():
+        search = model_selection.GridSearchCV(SOFTMAX, {"alpha": ALPHAS}, cv=[split], refit=False)
+        return of_search(search.fit(X.tolist(), Y.tolist()))
+
+    outside, inside = in_and_outside(tool, sizes)
+    np.testing.assert_allclose(inside, outside, atol=1e-10)
+    assert sizes == [3]
+
+
+def scorer_that_writes(model, X, y):
+    score = model.predict_proba(X)[:, 0].mean()
+    X += 1.0
+    y[:] = 0
+    return score
+
+
+def metric_that_writes(y, predicted):
+    score = np.mean(y == predicted)
+    y[:] = 0
+    return score
+
+
+SCORINGS = {"reads": "accuracy", "writes": scorer_that_writes, "metric": make_scorer(metric_that_writes)}
+
+
+@pytest.mark.parametrize("scoring", SCORINGS.values(), ids=SCORINGS.keys())
+@pytest.mark.parametrize("routing", [False, True])
+@pytest.mark.parametrize("scale", [False, True])
+def test_each_candidate_is_scored_on_rows_as_they_are(scale, routing, scoring, sizes):
+    """The scaler writes to what it transforms."""
+    model = make_pipeline(StandardScaler(copy=False), SOFTMAX) if scale else SOFTMAX
+    grid = {"softmaxclassifier__alpha" if scale else "alpha": ALPHAS}
+
+    def tool():
+        options = {"cv": 2, "refit": False, "scoring": scoring, "return_train_score": True}
+        with config_context(enable_metadata_routing=routing):
+            results = model_selection.GridSearchCV(model, grid, **options).fit(X, Y).cv_results_
+        return np.array([results[key] for key in ("mean_test_score", "mean_train_score")])
+
+    outside, inside = in_and_outside(tool, sizes)
+    np.testing.assert_allclose(inside, outside, atol=1e-10)
+    assert sizes == [3, 3]
+
+
+def test_a_search_says_early_what_its_choice_needs():
+    search = model_selection.GridSearchCV(SOFTMAX, {"tol": [1e-3, 1e-2]}, refit=one_standard_error)
+    with skdeep.stacked(), pytest.raises(ValueError, match="Name the parameter to go by"):
+        search.fit(X, Y)
+    assert not hasattr(search, "cv_results_")
+
+
+# ---- tools whose candidates have rows of their own -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scoring", ["accuracy", ["accuracy", "neg_log_loss"]], ids=["one", "two"])
+@pytest.mark.parametrize("name", OURS)
+def test_cross_validate(name, scoring):
+    def tool():
+        options = {"return_train_score": True, "return_estimator": True, "return_indices": True}
+        return model_selection.cross_validate(OURS[name], X, Y, cv=2, scoring=scoring, **options)
+
+    outside, inside = in_and_outside(tool)
+    assert outside.keys() == inside.keys()
+    for key in outside:
+        if key.startswith(("test", "train")):
+            np.testing.assert_allclose(inside[key], outside[key], atol=1e-10)
+    for ours, theirs in zip(inside["estimator"], outside["estimator"], strict=True):
+        assert type(ours) is type(OURS[name]) and str(ours.get_params()) == str(theirs.get_params())
+        assert vars(ours).keys() == vars(theirs).keys()
+        np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-10)
+
+
+def test_learning_curve():
+    def tool():
+        sizes, *scores = model_selection.learning_curve(
+            SOFTMAX, X, Y, cv=3, shuffle=True, random_state=0, train_sizes=[0.5, 1.0]
+        )
+        return np.array(scores)
+
+    outside, inside = in_and_outside(tool)
+    np.testing.assert_allclose(inside, outside, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("tool", "name"),
+    [
+        (lambda: model_selection.cross_val_predict(SOFTMAX, X, Y, cv=2, method="predict_proba"), "_fit_and_predict"),
+        (
+            lambda: model_selection.permutation_test_score(SOFTMAX, X, Y, cv=2, n_permutations=2, random_state=0)[1],
+            "_permutation_test_score",
+        ),
+        (
+            lambda: model_selection.learning_curve(
+                SoftmaxClassifier(alpha=0.1, solver="sgd", learning_rate="constant", random_state=0),
+                *(X, Y),
+                cv=3,
+                shuffle=True,
+                random_state=0,
+                exploit_incremental_learning=True,
+            )[1],
+            "_incremental_fit_estimator",
+        ),
+    ],
+    ids=["cross_val_predict", "permutation_test_score", "incremental"],
+)
+def test_other_functions_run_as_they_are_and_say_so(tool, name):
+    expected = tool()
+    with skdeep.stacked(), pytest.warns(StackingWarning, match=f"Tasks of {name} run as they are") as caught:
+        np.testing.assert_array_equal(tool(), expected)
+    assert {warning.filename for warning in caught} == {__file__}
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        lambda: RandomForestClassifier(3, random_state=0, n_jobs=2).fit(X, Y).predict_proba(X),
+        lambda: of_search(
+            model_selection.GridSearchCV(LogisticRegression(max_iter=1000), {"C": [0.1, 1.0]}, cv=2).fit(X, Y)
+        ),
+        lambda: model_selection.cross_val_score(REFERENCE, X, Y, cv=2),
+        lambda: joblib.Parallel(n_jobs=2, prefer="threads")(joblib.delayed(abs)(-i) for i in range(5)),
+        lambda: list(joblib.Parallel(2, return_as="generator", prefer="threads")(map(joblib.delayed(abs), range(5)))),
+        lambda: joblib.Parallel(2, timeout=30, prefer="threads")(map(joblib.delayed(abs), range(5))),
+        lambda: joblib.Parallel(2, require="sharedmem")(map(joblib.delayed(abs), range(5))),
+        lambda: joblib.Parallel(2)(map(joblib.delayed(abs), range(0))),
+        lambda: [joblib.effective_n_jobs(n) for n in (None, 1, 2, -1)],
+    ],
+    ids="forest search cross_val_score threads generator timeout sharedmem empty n_jobs".split(),
+)
+def test_others_do_what_they_do_outside(tool):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        outside, inside = in_and_outside(tool)
+    np.testing.assert_array_equal(inside, outside)
+
+
+def test_our_search_says_what_it_cannot_stack_wherever_it_is():
+    with skdeep.stacked(), pytest.warns(StackingWarning, match="LogisticRegression is none of") as caught:
+        OwnGridSearchCV(REFERENCE, {"C": [0.1, 1.0]}, cv=2).fit(X, Y)
+    assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_where_there_is_one_candidate_nothing_is_lost():
+    with warnings.catch_warnings(), skdeep.stacked():
+        warnings.simplefilter("error", StackingWarning)
+        model = TorchClassifier(torch.nn.Linear, {"in_features": 4, "out_features": 3}, max_iter=2, random_state=0)
+        assert len(model_selection.cross_val_score(model, X, Y, cv=2)) == 2
+    with skdeep.stacked(), pytest.warns(StackingWarning, match="module of its own"):
+        model_selection.validation_curve(model, X, Y, param_name="alpha", param_range=ALPHAS[:2], cv=2)
+
+
+def test_only_copies_of_one_estimator_share_a_stack(sizes):
+    estimators = [SOFTMAX, clone(SOFTMAX).set_params(penalty="l1"), OURS["hinge"], clone(SOFTMAX)]
+    scorer, train, test = check_scoring(SOFTMAX), np.arange(0, 150, 2), np.arange(1, 150, 2)
+    shared = {"scorer": scorer, "train": train, "test": test, "verbose": 0, "parameters": None, "fit_params": None}
+
+    def tool():
+        results = Parallel()(
+            delayed(_fit_and_score)(clone(estimator), X, Y, score_params=None, **shared) for estimator in estimators
+        )
+        return [result["test_scores"] for result in results]
+
+    outside, inside = in_and_outside(tool, sizes)
+    np.testing.assert_allclose(inside, outside, atol=1e-10)
+    assert Counter(sizes) == {2: 1, 1: 2}
+    shared["return_estimator"] = True
+    with pytest.warns(StackingWarning, match="fitted estimators are to be kept"):
+        _, inside = in_and_outside(tool, sizes)
+    np.testing.assert_allclose(inside, outside, atol=1e-10)
+    assert sizes == [0] * 4
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_copies_are_alike_and_others_are_not(name):
+    model = OURS[name]
+    pipeline = make_pipeline(FunctionTransformer(np.log1p), StandardScaler(), clone(model))
+    for estimator in (model, pipeline):
+        assert _alike(estimator, clone(estimator))
+        for key, value in estimator.get_params().items():
+            other = object() if value is None or isinstance(value, BaseEstimator) else None
+            assert not _alike(estimator, clone(estimator).set_params(**{key: other})), key
+    assert not _alike(model, pipeline)
+
+
+# ---- validation data -------------------------------------------------------------------------------------------------
+
+
+class CountsRows:
+    """A scorer for early stopping that notes how many rows it is asked about."""
+
+    def __init__(self):
+        self.seen = set()
+
+    def __call__(self, model, X, y):
+        self.seen.add(len(X))
+        return float(model.score(X, y))
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+@pytest.mark.parametrize("kind", ["stacked", "alone", "module", "pipeline", "routed"])
+def test_validation_data_stays_whole(kind, capsys):
+    count = CountsRows()
+    model = SoftmaxClassifier(solver="sgd", max_iter=2, early_stopping=True, scoring=count, random_state=0)
+    params = {"X_val": X, "y_val": Y}
+    if kind == "alone":
+        model.set_params(verbose=1)
+    if kind == "module":
+        model = TorchClassifier(torch.nn.Linear, {"in_features": 4, "out_features": 3}, max_iter=2, random_state=0)
+        model.set_params(early_stopping=True, scoring=count)
+    if kind == "pipeline":
+        model = make_pipeline(StandardScaler(), model)
+        params = {f"softmaxclassifier__{name}": value for name, value in params.items()}
+    with config_context(enable_metadata_routing=kind == "routed"), skdeep.stacked():
+        if kind == "routed":
+            model.set_fit_request(X_val="seen_later", y_val=True)
+            params = {"seen_later": X, "y_val": Y}
+        model_selection.cross_val_score(model, X, Y, cv=2, params=params, scoring="accuracy")
+    assert count.seen == {len(X)}
+
+
+class CountsArguments(TransformerMixin, BaseEstimator):
+    """Not ours; notes the length of an argument of ``fit``, and is as good as it is long."""
+
+    def fit(self, X, y, X_val=None):
+        self.n_ = len(X_val)
+        return self
+
+    def predict(self, X):
+        return np.full(len(X), self.n_)
+
+
+def test_of_others_it_is_what_scikit_learn_makes_of_it():
+    def tool():
+        found = model_selection.cross_validate(
+            *(CountsArguments(), X, Y), cv=2, params={"X_val": X}, scoring="accuracy", return_estimator=True
+        )
+        return [model.n_ for model in found["estimator"]]
+
+    outside, inside = in_and_outside(tool)
+    assert inside == outside == [75, 75]
+
+
+# ---- joblib ----------------------------------------------------------------------------------------------------------
+
+
+@given(
+    tasks=st.lists(st.integers(-9, 9), max_size=12),
+    n_jobs=st.sampled_from([1, 2]),
+    pre_dispatch=st.sampled_from(["all", "n_jobs", "2*n_jobs", 1, 3]),
+    batch_size=st.sampled_from(["auto", 1, 3]),
+)
+@settings(max_examples=30, deadline=None)
+def test_results_come_in_order(tasks, n_jobs, pre_dispatch, batch_size):
+    with skdeep.stacked():
+        parallel = joblib.Parallel(n_jobs=n_jobs, prefer="threads", pre_dispatch=pre_dispatch, batch_size=batch_size)
+        for _ in range(2):
+            assert parallel(joblib.delayed(abs)(task) for task in tasks) == list(map(abs, tasks))
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("opened", ["here", "by the search"])
+def test_searches_inside_other_tools(n_jobs, opened, sizes):
+    search = {"here": model_selection.GridSearchCV, "by the search": OwnGridSearchCV}[opened]
+    tool = search(SOFTMAX, {"alpha": ALPHAS}, cv=2)
+    with joblib.parallel_config("threading"):
+        expected = model_selection.cross_val_score(tool, X, Y, cv=2)
+        sizes.clear()
+        with skdeep.stacked():
+            scores = model_selection.cross_val_score(tool, X, Y, cv=2, n_jobs=n_jobs)
+    np.testing.assert_allclose(scores, expected, atol=1e-10)
+    assert Counter(sizes) == {3: 4, 0: 2}
+
+
+@pytest.mark.parametrize("tool", ["search", "validation_curve"])
+def test_n_jobs_are_workers(tool, monkeypatch):
+    meeting, original = threading.Barrier(2, timeout=60), FittingMixin._fit
+
+    def meet(self, *args, **options):
+        meeting.wait()  # each of two stacks waits for the other
+        return original(self, *args, **options)
+
+    monkeypatch.setattr(FittingMixin, "_fit", meet)
+    with joblib.parallel_config("threading", n_jobs=2), skdeep.stacked():
+        if tool == "search":
+            search = model_selection.GridSearchCV(SOFTMAX, {"alpha": ALPHAS}, cv=2, refit=False).fit(X, Y)
+            assert np.isfinite(of_search(search)).all()
+        else:
+            options = {"param_name": "alpha", "param_range": ALPHAS, "error_score": "raise"}
+            model_selection.validation_curve(SOFTMAX, X, Y, cv=2, **options)
+
+
+def test_workers_in_other_processes():
+    def tool():
+        nested = model_selection.GridSearchCV(SOFTMAX, {"alpha": ALPHAS}, cv=2)
+        curve = model_selection.validation_curve(SOFTMAX, X, Y, param_name="alpha", param_range=ALPHAS, cv=2, n_jobs=2)
+        return np.r_[np.ravel(curve), model_selection.cross_val_score(nested, X, Y, cv=2, n_jobs=2)]
+
+    with joblib.parallel_config(backend="multiprocessing"):  # forks, which is quick
+        outside, inside = in_and_outside(tool)
+    np.testing.assert_allclose(inside, outside, atol=1e-10)
+
+
+def test_no_workers_are_an_error():
+    with skdeep.stacked(), pytest.raises(ValueError, match="n_jobs == 0"):
+        model_selection.GridSearchCV(SOFTMAX, {"alpha": ALPHAS}, n_jobs=0).fit(X, Y)
+
+
+def raise_it(error):
+    raise error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_the_context_ends_with_its_block(error, n_jobs):
+    before = type(get_active_backend()[0])
+    with pytest.raises(error):
+        with skdeep.stacked():
+            with skdeep.stacked():
+                assert "Stacking" in type(get_active_backend()[0]).__name__
+            assert "Stacking" in type(get_active_backend()[0]).__name__
+            parallel = joblib.Parallel(n_jobs, prefer="threads")
+            with pytest.raises(error):
+                parallel([joblib.delayed(raise_it)(error())])
+            assert parallel([joblib.delayed(abs)(-1)]) == [1]
+            raise error
+    assert type(get_active_backend()[0]) is before
+    assert parallel([joblib.delayed(abs)(-1)]) == [1]
+
+
+def test_a_failing_candidate_of_a_tool_raises():
+    with skdeep.stacked(), pytest.raises(ValueError, match="'alpha' parameter"):
+        options = {"param_name": "alpha", "param_range": [0.1, -1.0], "error_score": "raise"}
+        model_selection.validation_curve(SOFTMAX, X, Y, cv=2, **options)
+
+
+def failing_splits():
+    yield np.arange(75), np.arange(75, 150)
+    raise RuntimeError("no further split")
+
+
+def test_tasks_that_cannot_be_made_raise():
+    with skdeep.stacked(), pytest.raises(RuntimeError, match="no further split"):
+        joblib.Parallel(1)(joblib.delayed(np.take)(Y, train) for train, _ in failing_splits())
+
+
+def test_other_threads_are_not_concerned():
+    seen = []
+    with skdeep.stacked():
+        thread = threading.Thread(target=lambda: seen.append(type(get_active_backend()[0]).__name__))
+        thread.start()
+        thread.join()
+    assert seen == [type(get_active_backend()[0]).__name__]
+
+
+def test_joblib_says_how_far_the_work_is(capsys):
+    with skdeep.stacked():
+        model_selection.cross_val_score(SOFTMAX, X, Y, cv=3, verbose=1)
+    printed = capsys.readouterr()
+    assert printed.err.count("Done   3 out of   3") == 1
+    assert "Keeper" not in printed.err + printed.out
+
+
+def test_one_failure_of_a_step_is_told_once():
+    def fail(Z):
+        raise ValueError("this step fails")
+
+    pipeline = make_pipeline(FunctionTransformer(fail), SOFTMAX)
+    search = OwnGridSearchCV(pipeline, {"softmaxclassifier__alpha": ALPHAS}, cv=2)
+    with pytest.raises(ValueError, match="All the 6 fits failed") as caught:
+        search.fit(X, Y)
+    assert str(caught.value).count("6 fits failed with the following error") == 1
+
+
+def test_times_are_shares():
+    with skdeep.stacked():
+        results = model_selection.GridSearchCV(SOFTMAX, {"alpha": ALPHAS}, cv=2, refit=False).fit(X, Y).cv_results_
+    for name in ("mean_fit_time", "mean_score_time"):
+        assert (results[name] > 0).all()
+        np.testing.assert_allclose(results[name], results[name][0])
+
+
+# ---- what is private elsewhere ---------------------------------------------------------------------------------------
+
+
+def test_a_change_of_what_is_private_is_told_at_import(monkeypatch):
+    def load():
+        spec = importlib.util.spec_from_file_location("checked", Path(_sklearn.__file__))
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+    load()
+
+    def renamed(model, X, y, *, scorer):
+        """Not what it was."""
+
+    monkeypatch.setattr("sklearn.model_selection._validation._fit_and_score", renamed)
+    with pytest.raises(ImportError, match=r"_fit_and_score has arguments.*install those"):
+        load()
+    monkeypatch.delattr("sklearn.model_selection._validation._fit_and_score")
+    with pytest.raises(ImportError, match=r"needs a private name.*_fit_and_score.*install those"):
+        load()
