@@ -23,6 +23,9 @@ _CURVATURE = 0.9
 _MAX_TRIALS = 40
 #: How much longer a step becomes that is too short, as long as none was too long.
 _GROWTH = 4.0
+#: Shares of a bracket within which its next trial is. A Newton step that a kink has cut short has (1 - t) of its slope
+#: at t: at a tenth, whether that is too short (`_CURVATURE`) would be a matter of rounding.
+_INSIDE = (0.12, 0.88)
 
 
 @dataclass
@@ -95,5 +98,5 @@ class LineSearch:
             d1 = self.low_slope + self.high_slope - 3 * (self.high_value - self.low_value) / width
             d2 = np.sqrt(d1**2 - self.low_slope * self.high_slope)
             share = (self.high_slope + d2 - d1) / (self.high_slope - self.low_slope + 2 * d2)
-            inside = self.high - width * np.clip(np.where(np.isfinite(share), share, 0.5), 0.1, 0.9)
+            inside = self.high - width * np.clip(np.where(np.isfinite(share), share, 0.5), *_INSIDE)
             return np.where(np.isfinite(self.high), inside, _GROWTH * self.step)

@@ -26,6 +26,9 @@ from skdeep.optimizers import Optimizer
 from skdeep.penalties import ElasticNet
 from skdeep.schedules import SCHEDULES, warm_up
 
+#: Share of a loss by which it may differ between a model in a stack and alone, or between devices.
+_ROUNDING = 1e-6
+
 #: Below this learning rate the adaptive schedule gives up (MLPClassifier's constant).
 _MIN_ADAPTIVE_RATE = 1e-6
 
@@ -128,8 +131,8 @@ class Progress:
             if best:
                 self.best_score, self.best_validation_loss, self.kept_iter = score, validation_loss, self.n_iter
         else:
-            # on the way back, any fall is an improvement: it may be along a plateau
-            step = 0.0 if self.has_led_past(loss) else self.tol
+            # on the way back, any fall but one of rounding is an improvement: it may be along a plateau
+            step = min(self.tol, _ROUNDING * loss) if self.has_led_past(loss) else self.tol
             improved, best = loss < self.loss_to_beat - step, loss < self.best_loss
             self.best_loss, self.loss_to_beat = min(self.best_loss, loss), min(self.loss_to_beat, loss)
         self.no_improvement = 0 if improved else self.no_improvement + 1

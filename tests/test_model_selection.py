@@ -30,8 +30,10 @@ from skdeep import (
     SigmoidClassifier,
     SoftmaxClassifier,
     prediction,
+    stacking,
 )
 from skdeep import model_selection as stacked
+from skdeep.fitting import fit
 from skdeep.model_selection import StackingWarning, one_standard_error, regularization_path
 from skdeep.model_selection.evaluation import _stacks, _Task
 from skdeep.stacking import _capacity, fit_stack
@@ -503,12 +505,12 @@ def test_a_calibration_that_a_subclass_needs_stays(cls, scoring):
 
 @pytest.mark.parametrize("scoring", ["accuracy", "roc_auc", None])
 def test_a_calibration_that_no_score_needs_is_left_out(scoring, monkeypatch):
-    def refuse(self, *args):
-        raise AssertionError
+    def refuse(recipe, problem, members, seed):
+        assert members[0].estimator.calibration is None
 
     binary = CANCER[0][::4], CANCER[1][::4]
     expected = reference.GridSearchCV(HINGE, {"alpha": ALPHAS}, cv=3, refit=False, scoring=scoring).fit(*binary)
-    monkeypatch.setattr(HingeClassifier, "_after_fit", lambda self, *args: self.calibration is None or refuse(self))
+    monkeypatch.setattr(HingeClassifier, "_after_fit", staticmethod(refuse))
     ours = stacked.GridSearchCV(HINGE, {"alpha": ALPHAS}, cv=3, refit=False, scoring=scoring).fit(*binary)
     np.testing.assert_allclose(ours.cv_results_["mean_test_score"], expected.cv_results_["mean_test_score"])
 
@@ -546,16 +548,14 @@ def test_a_failure_of_one_candidate_is_its_own():
 
 def test_a_stack_that_does_not_fit_is_halved(monkeypatch):
     sizes = []
-    original = SoftmaxClassifier._fit
 
-    def short_of_memory(self, *args, members=None, **options):
-        if members is not None:
-            sizes.append(len(members))
-            if len(members) > 1:
-                raise MemoryError
-        return original(self, *args, members=members, **options)
+    def short_of_memory(members, *args, **options):
+        sizes.append(len(members))
+        if len(members) > 1:
+            raise MemoryError
+        return fit(members, *args, **options)
 
-    monkeypatch.setattr(SoftmaxClassifier, "_fit", short_of_memory)
+    monkeypatch.setattr(stacking, "fit", short_of_memory)
     members = [clone(SOFTMAX).set_params(alpha=alpha) for alpha in ALPHAS]
     assert fit_stack(members, *IRIS) == [None] * 4
     assert sizes == [4, 2, 1, 1, 2, 1, 1]
@@ -566,13 +566,12 @@ def test_a_stack_that_does_not_fit_is_halved(monkeypatch):
 def test_stacks_are_cut_to_the_memory(monkeypatch):
     monkeypatch.setattr("skdeep.stacking._memory", lambda device: 4 * 8 * 2.5 * (6 * 12 + 3 * 150 * 3))
     sizes = []
-    original = SoftmaxClassifier._fit
 
-    def note(self, *args, members=None, **options):
+    def note(members, *args, **options):
         sizes.append(len(members))
-        return original(self, *args, members=members, **options)
+        return fit(members, *args, **options)
 
-    monkeypatch.setattr(SoftmaxClassifier, "_fit", note)
+    monkeypatch.setattr(stacking, "fit", note)
     assert fit_stack([clone(SOFTMAX).set_params(alpha=alpha, solver="sgd") for alpha in ALPHAS], *IRIS) == [None] * 4
     assert sizes == [2, 2]
 

@@ -35,8 +35,9 @@ from skdeep import (
     SigmoidClassifier,
     SoftmaxClassifier,
     TorchClassifier,
+    fitting,
+    stacking,
 )
-from skdeep.fitting import FittingMixin
 from skdeep.model_selection import GridSearchCV as OwnGridSearchCV
 from skdeep.model_selection import StackingWarning, _sklearn, one_standard_error
 from skdeep.model_selection.evaluation import _alike
@@ -60,13 +61,14 @@ OURS = {
 @pytest.fixture
 def sizes(monkeypatch):
     """How many models each fit has trained; 0 for one that is called by ``fit``."""
-    seen, original = [], FittingMixin._fit
+    seen, original = [], fitting.fit
 
-    def note(self, *args, members=None, **options):
-        seen.append(0 if members is None else len(members))
-        return original(self, *args, members=members, **options)
+    def note(members, *args, **options):
+        seen.append(len(members) if options.get("in_stack") else 0)
+        return original(members, *args, **options)
 
-    monkeypatch.setattr(FittingMixin, "_fit", note)
+    for module in (fitting, stacking):
+        monkeypatch.setattr(module, "fit", note)
     return seen
 
 
@@ -446,13 +448,13 @@ def test_searches_inside_other_tools(n_jobs, opened, sizes):
 
 @pytest.mark.parametrize("tool", ["search", "validation_curve"])
 def test_n_jobs_are_workers(tool, monkeypatch):
-    meeting, original = threading.Barrier(2, timeout=60), FittingMixin._fit
+    meeting, original = threading.Barrier(2, timeout=60), fitting.fit
 
-    def meet(self, *args, **options):
+    def meet(*args, **options):
         meeting.wait()  # each of two stacks waits for the other
-        return original(self, *args, **options)
+        return original(*args, **options)
 
-    monkeypatch.setattr(FittingMixin, "_fit", meet)
+    monkeypatch.setattr(stacking, "fit", meet)
     with joblib.parallel_config("threading", n_jobs=2), skdeep.stacked():
         if tool == "search":
             search = model_selection.GridSearchCV(SOFTMAX, {"alpha": ALPHAS}, cv=2, refit=False).fit(X, Y)
