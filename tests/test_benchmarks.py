@@ -1,12 +1,15 @@
 """The benchmark scripts run, and write what they measured."""
 
+import io
 import json
 import runpy
-import subprocess
 import sys
+import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
+import torch
 from sklearn.datasets import load_digits
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "examples" / "benchmarks"
@@ -72,10 +75,37 @@ def test_the_benchmark_of_memory_runs(tmp_path, monkeypatch):
 # ---- gpu.py ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def gpu(monkeypatch):
+    """The names of gpu.py, as it is called."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--quick", "--device", "cpu"])
+    before = set(sys.modules)
+    yield runpy.run_path(str(BENCHMARKS / "gpu.py"), run_name="gpu")
+    for name in set(sys.modules) - before:
+        if name in ("common", "epoch_time") or name.startswith("gpu_"):
+            del sys.modules[name]
+
+
 @pytest.mark.slow
-def test_all_parts_of_the_benchmark_of_a_device_run_on_the_cpu(tmp_path):
-    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--quick", "--device", "cpu", "--output", str(tmp_path)]
-    subprocess.run(command, check=True, capture_output=True)
+def test_all_parts_of_the_benchmark_of_a_device_run_on_the_cpu(gpu, monkeypatch, tmp_path):
+    """In this process, where the imports are done, but for one of them; as always, the tests begin another."""
+    names = gpu["main"].__globals__
+    in_its_own_process = gpu["measure"]
+
+    def measure(name, limit):
+        if name == "launches":
+            return in_its_own_process(name, limit)
+        with redirect_stdout(io.StringIO()) as out:
+            run, _ = gpu["PARTS"][name]
+            run(names["Bench"](torch.device("cpu"), quick=True, rounds=1, end=time.time() + limit))
+        said = [line.removeprefix(names["MARK"]) for line in out.getvalue().splitlines()]
+        lines = {what: [name, what, *rest] for what, *rest in map(json.loads, said)}
+        return [*lines.values(), [name, "all of it", 1.0, "s", ""]]
+
+    monkeypatch.setitem(names, "measure", measure)
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--output", str(tmp_path)])
+    gpu["main"]()
     (result,) = tmp_path.glob("gpu-cpu-*.json")
     result, markdown = json.loads(result.read_text()), result.with_suffix(".md").read_text()
     rows = {(row["part"], row["what"]): row for row in result["table"]}
@@ -87,18 +117,6 @@ def test_all_parts_of_the_benchmark_of_a_device_run_on_the_cpu(tmp_path):
     assert rows["agreement", "largest difference, float64"]["note"].endswith("0 NOT, 0 failed")
     assert rows["epochs", "MLPClassifierTorch (256, 256) / skorch (256, 256), batch 64"]["value"] > 0
     assert result["about"]["device"] == "cpu" and markdown.count("\n| ") == len(rows) + 2
-
-
-@pytest.fixture
-def gpu(monkeypatch):
-    """The names of gpu.py, as it is called."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    monkeypatch.setattr(sys, "argv", ["gpu.py", "--quick", "--device", "cpu"])
-    before = set(sys.modules)
-    yield runpy.run_path(str(BENCHMARKS / "gpu.py"), run_name="gpu")
-    for name in set(sys.modules) - before:
-        if name in ("common", "epoch_time") or name.startswith("gpu_"):
-            del sys.modules[name]
 
 
 def test_a_part_that_is_not_done_in_time_is_a_line(gpu):
