@@ -26,7 +26,7 @@ def few_images():
     ("script", "arguments"),
     [
         ("epoch_time.py", "--rows 300 --columns 8 --classes 3 --epochs 1 --rounds 1"),
-        ("search_time.py", "--alphas 2 --folds 2 --n-jobs 1 --rounds 1"),
+        ("search_time.py", "--alphas 2 --folds 2 --n-jobs 1 --peer-n-jobs 1 --rounds 1"),
         ("search_time.py", "--mlp --rounds 1"),
         ("time_to_quality.py", "--rounds 1"),
         ("time_to_quality.py", "--rounds 1 --models networks"),

@@ -179,7 +179,7 @@ def test_further_checks_of_classes(estimator, check):
 def checks_of_configurations():
     for estimator in CONFIGURATIONS:
         forbidden = forbidden_by_mathematics(estimator)
-        for estimator, check in estimator_checks_generator(estimator):
+        for _, check in estimator_checks_generator(estimator):
             if of_data(check):
                 name = check.func.__name__
                 marks = [pytest.mark.xfail(reason=forbidden[name])] if name in forbidden else []
