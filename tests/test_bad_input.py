@@ -21,8 +21,6 @@ from sklearn.utils._param_validation import InvalidParameterError
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 from skdeep.batching import Batches
 
-pytestmark = pytest.mark.filterwarnings("error", "ignore::sklearn.exceptions.ConvergenceWarning")
-
 ESTIMATORS = [SoftmaxClassifier, HingeClassifier, MLPClassifierTorch]
 each_estimator = pytest.mark.parametrize("cls", ESTIMATORS)
 

@@ -21,6 +21,7 @@ def few_images():
     return "few digits", X[:200], y[:200], X[200:300], y[200:300]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("script", "arguments"),
@@ -54,6 +55,7 @@ def test_benchmarks_run(script, arguments, tmp_path, monkeypatch):
     sys.modules.pop("common", None)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="RssAnon is Linux's")
 def test_the_benchmark_of_memory_runs(tmp_path, monkeypatch):
     """With one contestant: each is a process of its own."""
@@ -124,6 +126,7 @@ def test_a_part_that_is_not_done_in_time_is_a_line(gpu):
     assert (part, what, value) == ("epochs", "all of it", "cut short") and "out of time" in note
 
 
+@pytest.mark.slow
 def test_a_part_that_dies_is_a_line(gpu, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["gpu.py", "--quick", "--device", "nonsense"])
     ((part, _, value, _, note),) = gpu["measure"]("epochs", 60)

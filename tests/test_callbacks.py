@@ -47,8 +47,6 @@ from skdeep.perceptron import MLP
 from skdeep.training import Plan, Progress, train
 
 pytestmark = pytest.mark.filterwarnings(
-    "error",
-    "ignore::sklearn.exceptions.ConvergenceWarning",
     "ignore:The scores of rows:UserWarning",  # of models that are flat, or of two epochs
 )
 
@@ -765,6 +763,7 @@ def test_verbose_table(params, capsys):
     assert lines[0].split()[-2] == "+"
 
 
+@pytest.mark.slow
 def test_skorch_is_imported_only_for_its_callbacks():
     code = (
         "import sys; from sklearn.callback import ScoringMonitor; from skdeep import SoftmaxClassifier;"

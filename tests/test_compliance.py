@@ -186,7 +186,7 @@ def checks_of_configurations():
                 yield pytest.param(estimator, check, id=f"{name}-{estimator}", marks=marks)
 
 
-@pytest.mark.parametrize("estimator, check", checks_of_configurations())
+@pytest.mark.parametrize("estimator, check", list(checks_of_configurations()))
 def test_checks_of_configurations(estimator, check):
     check(estimator)
 
@@ -212,6 +212,7 @@ def test_array_api_values(estimator, namespace, dtype_name):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "estimator",
     [

@@ -43,8 +43,6 @@ from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 pyplot.switch_backend("Agg")
 
 pytestmark = pytest.mark.filterwarnings(
-    "error",
-    "ignore::sklearn.exceptions.ConvergenceWarning",
     "ignore:The scores of rows:UserWarning",  # of models that are flat, or of two epochs
 )
 

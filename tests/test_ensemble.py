@@ -20,8 +20,6 @@ from skdeep.calibration import DOUBT, doubt, fit_temperature
 from skdeep.model_selection import GridSearchCV
 from skdeep.stacking import fit_stack
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
 
 def noisy(y, n_classes):
     """With wrong labels in it, so that nobody becomes certain."""

@@ -59,6 +59,7 @@ def test_pages_name_only_what_there_is():
             assert (ROOT / "tests" / name).exists(), f"{page.name}: {name}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["04_random_search", "07_beyond_linear"])
 def test_an_example_runs_and_writes_its_picture(name, tmp_path, monkeypatch):
     """Gradient descent finds better weights than random search; XOR, the ring and the blobs need a hidden layer."""

@@ -22,8 +22,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 
-pytestmark = pytest.mark.filterwarnings("error", "ignore::sklearn.exceptions.ConvergenceWarning")
-
 ESTIMATORS = [SoftmaxClassifier, HingeClassifier, MLPClassifierTorch]
 each_estimator = pytest.mark.parametrize("cls", ESTIMATORS)
 
@@ -362,6 +360,7 @@ class LargestTensor(TorchDispatchMode):
         return out
 
 
+@pytest.mark.slow
 @each_estimator
 @pytest.mark.parametrize(
     "params", [{}, {"early_stopping": True}, {"batch_size": 5000}], ids=["plain", "early stopping", "full batch"]
@@ -739,6 +738,7 @@ def test_partial_fit_after_fit_knows_the_classes(cls):
     assert model.decision_function(IRIS).shape == (150, 3)
 
 
+@pytest.mark.slow
 @each_estimator
 def test_partial_fit_one_row_at_a_time(cls):
     model = make(cls, **({"calibration": None} if cls is HingeClassifier else {}))

@@ -36,8 +36,6 @@ from skdeep.labels import weights_of_classes, weights_of_labels
 from skdeep.model_selection import StackingWarning, one_standard_error
 
 pytestmark = pytest.mark.filterwarnings(
-    "error",
-    "ignore::sklearn.exceptions.ConvergenceWarning",
     "ignore::sklearn.exceptions.UndefinedMetricWarning",
     "ignore:The scores of rows:UserWarning",  # labels that have nothing to do with the columns
 )

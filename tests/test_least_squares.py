@@ -14,8 +14,6 @@ from skdeep.batching import DenseRows
 from skdeep.model_selection import GridSearchCV
 from skdeep.stacking import fit_stack
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
 DATA = {"iris": load_iris, "wine": load_wine, "breast_cancer": load_breast_cancer, "digits": load_digits}
 IRIS, IRIS_Y = load_iris(return_X_y=True)
 WINE, WINE_Y = load_wine(return_X_y=True)

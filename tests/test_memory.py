@@ -19,8 +19,6 @@ from skdeep.networks import Linear
 from skdeep.perceptron import MLP
 from skdeep.training import loss_and_gradient
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
 
@@ -54,7 +52,7 @@ for case in sys.stdin:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="RssAnon is Linux's")
 def test_a_memory_map_is_not_copied(tmp_path):
-    n_bytes, d = 100 << 20, 500
+    n_bytes, d = 72 << 20, 500
     cases = [
         ("uint8", "C", "SoftmaxClassifier", {"early_stopping": True}),
         ("uint8", "C", "HingeClassifier", {}),
@@ -77,8 +75,8 @@ def test_a_memory_map_is_not_copied(tmp_path):
     assert done.returncode == 0, done.stderr
     added = [float(line) for line in done.stdout.splitlines()]
     assert len(added) == len(cases)
-    # chunks and buffers take some 50 MB, whatever the size of the data
-    assert not {lines[i]: megabytes for i, megabytes in enumerate(added) if megabytes >= 80}
+    # chunks and buffers take up to 50 MB, whatever the size of the data
+    assert not {lines[i]: megabytes for i, megabytes in enumerate(added) if megabytes >= 60}
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

@@ -18,8 +18,6 @@ from skdeep import MLPClassifierTorch, TorchClassifier
 from skdeep import model_selection as ours
 from skdeep.model_selection import StackingWarning
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
 DIGITS, Y = load_digits(return_X_y=True)
 IMAGES = DIGITS.reshape(-1, 1, 8, 8) / 16
 IRIS = StandardScaler().fit_transform(load_iris().data), load_iris().target
@@ -41,6 +39,7 @@ SMALL = clone(CONV).set_params(module__width=4, max_iter=3)
 DENSE = TorchClassifier(Perceptron, learning_rate_init=0.05, max_iter=60, random_state=0)
 
 
+@pytest.mark.slow
 def test_a_convolutional_network_reads_digits():
     train, test, y_train, y_test = reference.train_test_split(IMAGES, Y, stratify=Y, random_state=0)
     clf = clone(CONV).fit(train, y_train)
@@ -109,6 +108,7 @@ def test_going_on_is_not_having_stopped():
     assert len(warm.loss_curve_) == 4
 
 
+@pytest.mark.slow
 def test_searches_and_cross_validation():
     """Ours trains the candidates one by one, and says so; both spellings of a module's parameter."""
     X, y = IMAGES[:300], Y[:300]
@@ -259,6 +259,7 @@ def test_tensors():
     np.testing.assert_array_equal(clf.predict(X), clf.predict(IMAGES.astype(np.float32)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [Y, Y % 2, np.column_stack([Y % 2, Y > 4])], ids=["classes", "two", "labels"])
 def test_temperature(labels):
     """It is fitted on rows that the fold's module has not seen, and changes probabilities alone."""

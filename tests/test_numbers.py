@@ -31,8 +31,6 @@ from skdeep.columns import Columns
 from skdeep.frame import kept
 from skdeep.losses import LOSSES, LabelSmoothing
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
 CPU = torch.device("cpu")
 WINE, Y = load_wine(return_X_y=True)
 Z = StandardScaler().fit_transform(WINE)

@@ -199,6 +199,7 @@ def test_ring_is_not_linear_but_the_network_learns_it():
     assert network.fit(X, y).score(X_test, y_test) > 0.95
 
 
+@pytest.mark.slow
 def test_every_activation_learns_moons():
     X, y = make_moons(300, noise=0.1, random_state=0)
     for name in ACTIVATIONS:

@@ -19,8 +19,6 @@ from skdeep.networks import Linear
 from skdeep.perceptron import MLP
 from skdeep.training import loss_and_gradient
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
 ESTIMATORS = [SoftmaxClassifier, HingeClassifier, MLPClassifierTorch]
 X, X_TEST, Y, Y_TEST = train_test_split(*load_digits(return_X_y=True), random_state=0)
 K, B, D, C = 3, 40, 20, 5

@@ -13,8 +13,6 @@ from sklearn.preprocessing import StandardScaler
 from skdeep import MLPClassifierTorch, SigmoidClassifier, SoftmaxClassifier
 from skdeep.stacking import fit_stack
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
 IRIS, IRIS_Y = load_iris(return_X_y=True)
 WINE, WINE_Y = load_wine(return_X_y=True)
 CANCER, CANCER_Y = load_breast_cancer(return_X_y=True)

@@ -21,7 +21,6 @@ from skdeep import (
 )
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
     pytest.mark.filterwarnings("ignore:The scores of rows:UserWarning"),  # of middle classes, by Platt's sigmoid
 ]
 

@@ -345,6 +345,7 @@ settings_of_a_model = st.builds(
 )
 
 
+@pytest.mark.slow
 # not shrunk: a smaller stack would tell no more, and finding it takes a minute
 @settings(max_examples=25, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(data=st.data())
@@ -510,7 +511,6 @@ def test_monitor_is_told_which_models_are_left():
 @pytest.mark.parametrize("layout", ["dense", "sparse"])
 @pytest.mark.parametrize("stack", ["shared rows", "own seeds", "ragged"])
 @pytest.mark.parametrize("kind", ["linear", "relu"])
-@pytest.mark.filterwarnings("error")
 def test_a_diverging_model_disturbs_no_other(layout, stack, kind):
     options = {"layout": layout, "kind": kind, "loss": ("ovr", {"squared": True}), "penalty": None}
     models = [m | {"rate": 0.01} for m in STACKS[stack]]

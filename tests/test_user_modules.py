@@ -27,7 +27,6 @@ from skdeep.inputs import OutputSpace
 from skdeep.random_numbers import OwnNumbers
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
     pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*spectral_norm.*is deprecated:FutureWarning"),
 ]

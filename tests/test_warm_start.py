@@ -28,8 +28,6 @@ from skdeep import (
 from skdeep.problem import Problem, TrainingState
 
 pytestmark = pytest.mark.filterwarnings(
-    "error",
-    "ignore::sklearn.exceptions.ConvergenceWarning",
     # the middle class of iris has no scores that rise with it, where these are of three linear hinges
     "ignore:The scores of rows that a model was not trained on do not rise",
 )
@@ -235,6 +233,7 @@ CALIBRATED = {
 each_calibrated = pytest.mark.parametrize("name", CALIBRATED)
 
 
+@pytest.mark.slow
 @each_calibrated
 def test_fits_with_platts_sigmoid_can_be_repeated(name):
     model = fitted(CALIBRATED[name], calibration="sigmoid")
@@ -281,6 +280,7 @@ def test_training_goes_on_from_the_model_and_not_from_its_calibration(name, kind
     np.testing.assert_allclose(scores, expected, rtol=1e-7, atol=5e-3 if free else 1e-8)
 
 
+@pytest.mark.slow
 @each_calibrated
 def test_calibrations_of_each_kind_in_turn(name):
     model = clone(CALIBRATED[name])
