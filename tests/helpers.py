@@ -4,6 +4,7 @@ import inspect
 import sys
 
 import numpy as np
+import pytest
 import torch
 from scipy import sparse
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
@@ -16,24 +17,10 @@ CPU = torch.device("cpu")
 # ---- data ------------------------------------------------------------------------------------------------------------
 
 DATA = {"iris": load_iris, "wine": load_wine, "breast_cancer": load_breast_cancer, "digits": load_digits}
-
-
-def load(name):
-    """Load a bundled data set that no test can change under the others."""
-    X, y = DATA[name](return_X_y=True)
-    return read_only(X), read_only(y)
-
-
-def read_only(array):
-    array = array.copy()
-    array.flags.writeable = False
-    return array
-
-
-IRIS, IRIS_Y = load("iris")
-WINE, WINE_Y = load("wine")
-CANCER, CANCER_Y = load("breast_cancer")
-DIGITS, DIGITS_Y = load("digits")
+IRIS, IRIS_Y = load_iris(return_X_y=True)
+WINE, WINE_Y = load_wine(return_X_y=True)
+CANCER, CANCER_Y = load_breast_cancer(return_X_y=True)
+DIGITS, DIGITS_Y = load_digits(return_X_y=True)
 
 
 def few_images(n, n_test):
@@ -51,6 +38,7 @@ def random(*shape, seed=0):
 
 #: Those whose parameters are told apart most: the linear ones, one of them with a calibration, and the network.
 ESTIMATORS = [SoftmaxClassifier, HingeClassifier, MLPClassifierTorch]
+each_estimator = pytest.mark.parametrize("cls", ESTIMATORS)
 
 #: What makes `partial_fit` possible, and the same thing as `fit`.
 INCREMENTAL = {HingeClassifier: {"calibration": None}, MLPClassifierTorch: {"learning_rate": "constant"}}
@@ -59,7 +47,7 @@ INCREMENTAL = {HingeClassifier: {"calibration": None}, MLPClassifierTorch: {"lea
 def maker(common, linear=None, network=None):
     """Make a function that makes estimators of a class, with these parameters unless told otherwise."""
 
-    def make(cls, **params):
+    def make(cls=SoftmaxClassifier, **params):
         own = (network if cls is MLPClassifierTorch else linear) or {}
         return cls(**{**common, **own, **params})
 
@@ -83,6 +71,12 @@ LOSS_CASES = [(name, {}) for name in LOSSES] + [
 LOSS_IDS = [name + ("-squared" if options else "") for name, options in LOSS_CASES]
 
 # ---- the same values in other forms ----------------------------------------------------------------------------------
+
+
+def read_only(array):
+    array = array.copy()
+    array.flags.writeable = False
+    return array
 
 
 def with_wide_indices(X):

@@ -10,19 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from sklearn.datasets import load_digits
+from helpers import few_images
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "examples" / "benchmarks"
 
 
-def few_images():
-    X, y = load_digits(return_X_y=True)
-    X = X.astype("float32") / 16
-    return "few digits", X[:200], y[:200], X[200:300], y[200:300]
-
-
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("script", "arguments"),
     [
@@ -39,7 +32,7 @@ def test_benchmarks_run(script, arguments, tmp_path, monkeypatch):
     sys.modules.pop("common", None)
     import common
 
-    monkeypatch.setattr(common, "load_images", few_images)
+    monkeypatch.setattr(common, "load_images", lambda: few_images(200, 100))
     monkeypatch.setattr(sys, "argv", [script, *arguments.split(), "--output", str(tmp_path)])
     if script == "growth.py":
         names = runpy.run_path(str(BENCHMARKS / script), run_name="growth")

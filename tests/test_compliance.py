@@ -23,6 +23,13 @@ from skdeep import (
     TorchClassifier,
 )
 
+pytestmark = [
+    # the data of some checks have nothing to do with their labels
+    pytest.mark.filterwarnings("ignore:The scores of rows that a model was not trained on"),
+    # whose fitted attributes are asked for the names that dtypes have in NumPy
+    pytest.mark.filterwarnings("ignore:You are comparing a array_api_strict dtype"),
+]
+
 
 class Perceptron(nn.Sequential):
     """As a user may write it: batch statistics, random numbers, and a size that follows from the data."""

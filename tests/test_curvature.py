@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers import CPU
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
@@ -17,7 +18,6 @@ from skdeep.objective import Objective
 from skdeep.penalties import L2
 from skdeep.preconditioner import Preconditioner
 
-CPU = torch.device("cpu")
 TWICE_SMOOTH = ["log_loss", "binary_log_loss", "squared_error"]
 KINKED = [("weston_watkins", {"squared": True}), ("ovr", {"squared": True})]
 N, D, C, K = 40, 5, 3, 3

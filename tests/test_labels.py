@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 import sklearn
 import torch
+from helpers import linear_module
 from scipy import sparse
 from sklearn import model_selection as reference
 from sklearn.metrics import f1_score, hamming_loss, make_scorer
@@ -47,10 +48,6 @@ BINARY = (X[:, 0] + 0.3 * RNG.normal(size=N) > 0).astype(int)
 THREE = np.digitize(X[:, 0], [-0.4, 0.4])
 WORDS = np.array(["no", "yes"])[BINARY]
 LABELS = np.column_stack([BINARY, X[:, 1] > 0]).astype(int)
-
-
-def linear_module(n_features, n_outputs):
-    return torch.nn.Linear(n_features, n_outputs)
 
 
 MAKE = {

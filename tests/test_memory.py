@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import set_constant
+from helpers import CPU, set_constant
 from scipy import sparse
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
@@ -19,7 +19,6 @@ from skdeep.networks import Linear
 from skdeep.perceptron import MLP
 from skdeep.training import loss_and_gradient
 
-CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "examples" / "benchmarks"
@@ -165,6 +164,7 @@ def test_a_small_batch_of_a_wide_network_comes_in_parts(monkeypatch):
     torch.testing.assert_close(loss_and_gradient(network, Softmax(), batch, np.ones(K)), whole, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.filterwarnings("ignore:The scores of rows that a model was not trained on")  # the labels are random
 @pytest.mark.parametrize("params", [{}, {"early_stopping": True}, {"callbacks": []}], ids=str)
 @pytest.mark.parametrize("cls", [SoftmaxClassifier, HingeClassifier, MLPClassifierTorch])
 def test_fit_and_predict_in_parts(cls, params, monkeypatch):

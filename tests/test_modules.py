@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from helpers import set_constant
 from scipy import sparse
 from sklearn import model_selection as reference
 from sklearn.base import clone
@@ -240,7 +241,7 @@ def test_prediction_in_bounded_batches(monkeypatch):
     clf = clone(SMALL).fit(IMAGES, Y)
     assert clf._n_values >= 2 * 4 * 64 + 4 * 16
     expected, sizes = clf.predict_proba(IMAGES), []
-    monkeypatch.setattr("skdeep.problem.MAX_VALUES", 100 * clf._n_values)
+    set_constant(monkeypatch, "MAX_VALUES", 100 * clf._n_values)
     forward = nn.Sequential.forward
 
     def counted(self, X):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import CPU
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
@@ -31,7 +32,6 @@ from skdeep.columns import Columns
 from skdeep.frame import kept
 from skdeep.losses import LOSSES, LabelSmoothing
 
-CPU = torch.device("cpu")
 WINE, Y = load_wine(return_X_y=True)
 Z = StandardScaler().fit_transform(WINE)
 NETWORK = {"max_iter": 30, "learning_rate_init": 0.02, "random_state": 0}
@@ -291,7 +291,8 @@ def test_a_module_whose_columns_vanish_in_its_dtype():
 def test_raw_columns_that_overflow_are_an_error(precision):
     for estimator in (SoftmaxClassifier(solver="sgd", learning_rate_init=0.1), MLPClassifierTorch()):
         estimator.set_params(standardize=False, precision=precision)
-        with pytest.raises(ValueError, match="Training diverged"):
+        diverges = pytest.raises(ValueError, match="Training diverged")
+        with diverges, pytest.warns(UserWarning, match="standardize=False trains on the columns of X as they are"):
             estimator.fit(WINE * 1e300, Y)
 
 
