@@ -16,6 +16,7 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "examples" / "benchmarks"
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Got `batch_size` less than 1 or larger:UserWarning")  # scikit-learn's, of few rows
 @pytest.mark.parametrize(
     ("script", "arguments"),
     [
