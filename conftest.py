@@ -11,6 +11,17 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")  # so that the array API checks ru
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
+def pytest_collection_modifyitems(items):
+    """Mark the first case of every test that is not slow as quick: together they are the inner loop."""
+    seen = set()
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        if test not in seen and isinstance(item, pytest.Function) and not item.get_closest_marker("slow"):
+            seen.add(test)
+            item.add_marker("quick")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """The matrices are small; on a shared machine more threads only wait for each other."""

@@ -12,47 +12,34 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
+from helpers import CANCER, CANCER_Y, ESTIMATORS, INCREMENTAL, IRIS, IRIS_Y, each_estimator, maker, parameters
 from scipy import sparse
 from sklearn.callback import FitCallback
-from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 from skdeep.batching import Batches
 
-pytestmark = pytest.mark.filterwarnings("error", "ignore::sklearn.exceptions.ConvergenceWarning")
-
-ESTIMATORS = [SoftmaxClassifier, HingeClassifier, MLPClassifierTorch]
-each_estimator = pytest.mark.parametrize("cls", ESTIMATORS)
-
-X, Y = load_iris(return_X_y=True)
-X_CANCER, Y_CANCER = load_breast_cancer(return_X_y=True)
+X, Y = IRIS, IRIS_Y
 N, D = X.shape
 FRAME = pd.DataFrame(X, columns=list("abcd"))
 
 
-def make(cls, **params):
-    defaults = {"max_iter": 5, "batch_size": 40, "random_state": 0, "device": "cpu"}
-    if cls is MLPClassifierTorch:
-        # in standardised columns, a missing value is no error: see test_missing_values.py
-        defaults |= {"hidden_layer_sizes": (5,), "learning_rate_init": 0.02, "standardize": False}
-    return cls(**{**defaults, **params})
+make = maker(
+    {"max_iter": 5, "batch_size": 40, "random_state": 0, "device": "cpu"},
+    # in standardised columns, a missing value is no error: see test_missing_values.py
+    network={"hidden_layer_sizes": (5,), "learning_rate_init": 0.02, "standardize": False},
+)
 
 
 def incremental(cls, **params):
-    plain = {HingeClassifier: {"calibration": None}, MLPClassifierTorch: {"learning_rate": "constant"}}
-    return make(cls, **plain.get(cls, {}) | params)
+    return make(cls, **INCREMENTAL.get(cls, {}) | params)
 
 
 def smooth(cls, **params):
     """An objective that L-BFGS can minimise."""
     return make(cls, **({"loss": "squared_hinge"} if cls is HingeClassifier else {}), solver="lbfgs", **params)
-
-
-def parameters(model):
-    arrays = [model.coef_, model.intercept_] if hasattr(model, "coef_") else [*model.coefs_, *model.intercepts_]
-    return np.concatenate([a.ravel() for a in arrays])
 
 
 def frozen(value):
@@ -842,7 +829,7 @@ def test_how_far_from_converged(cls, n_iter_no_change, span):
 @each_estimator
 def test_lbfgs_says_it_too(cls):
     with pytest.warns(ConvergenceWarning, match=r"Maximum iterations \(4\).*fell by.*over the last 3 epochs.*max_fun"):
-        smooth(cls, max_iter=4, tol=1e-12).fit(X_CANCER, Y_CANCER)
+        smooth(cls, max_iter=4, tol=1e-12).fit(CANCER, CANCER_Y)
 
 
 @each_estimator

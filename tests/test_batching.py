@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers import CPU, big_endian, read_only, with_explicit_zeros, with_read_only_parts, with_wide_indices
 from scipy import sparse
 
 from skdeep import MLPClassifierTorch, SoftmaxClassifier
 from skdeep.batching import Batches, DenseRows, SparseRows, as_tensor
 from skdeep.encoding import encode
 
-CPU = torch.device("cpu")
 N, D = 23, 4
 
 
@@ -203,12 +203,6 @@ def structured(X):
     return wide[:, ::2]
 
 
-def read_only(X):
-    X = X.copy()
-    X.flags.writeable = False
-    return X
-
-
 ODD = {
     "C order": lambda X: X,
     "Fortran order": np.asfortranarray,
@@ -261,37 +255,12 @@ def test_native_arrays_are_not_copied():
         assert as_tensor(X).data_ptr() == X.ctypes.data
 
 
-def with_wide_indices(X):
-    X = sparse.csr_array(X)
-    X.indices, X.indptr = X.indices.astype(np.int64), X.indptr.astype(np.int64)
-    return X
-
-
-def with_read_only_parts(X):
-    X = sparse.csr_array(X)
-    for part in (X.data, X.indices, X.indptr):
-        part.flags.writeable = False
-    return X
-
-
 def with_duplicates(X):
     """Each value as two halves, the columns out of order."""
     X = sparse.csr_array(X)
     indices = np.concatenate([np.r_[c[::-1], c] for c in np.split(X.indices, X.indptr[1:-1])])
     values = np.concatenate([np.r_[v[::-1], v] / 2 for v in np.split(X.data, X.indptr[1:-1])])
     return sparse.csr_array((values, indices, 2 * X.indptr), shape=X.shape)
-
-
-def with_explicit_zeros(X):
-    dense = X + (X == 0)
-    made = sparse.csr_array(dense)
-    made.data[X.ravel() == 0] = 0
-    return made
-
-
-def big_endian(X):
-    X = sparse.csr_array(X)
-    return sparse.csr_array((X.data.astype(">f8"), X.indices, X.indptr), shape=X.shape)
 
 
 SPARSE = {

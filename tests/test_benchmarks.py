@@ -1,29 +1,27 @@
 """The benchmark scripts run, and write what they measured."""
 
+import io
 import json
 import runpy
-import subprocess
 import sys
+import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
-from sklearn.datasets import load_digits
+import torch
+from helpers import few_images
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "examples" / "benchmarks"
 
 
-def few_images():
-    X, y = load_digits(return_X_y=True)
-    X = X.astype("float32") / 16
-    return "few digits", X[:200], y[:200], X[200:300], y[200:300]
-
-
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Got `batch_size` less than 1 or larger:UserWarning")  # scikit-learn's, of few rows
 @pytest.mark.parametrize(
     ("script", "arguments"),
     [
         ("epoch_time.py", "--rows 300 --columns 8 --classes 3 --epochs 1 --rounds 1"),
-        ("search_time.py", "--alphas 2 --folds 2 --n-jobs 1 --rounds 1"),
+        ("search_time.py", "--alphas 2 --folds 2 --n-jobs 1 --peer-n-jobs 1 --rounds 1"),
         ("search_time.py", "--mlp --rounds 1"),
         ("time_to_quality.py", "--rounds 1"),
         ("time_to_quality.py", "--rounds 1 --models networks"),
@@ -35,7 +33,7 @@ def test_benchmarks_run(script, arguments, tmp_path, monkeypatch):
     sys.modules.pop("common", None)
     import common
 
-    monkeypatch.setattr(common, "load_images", few_images)
+    monkeypatch.setattr(common, "load_images", lambda: few_images(200, 100))
     monkeypatch.setattr(sys, "argv", [script, *arguments.split(), "--output", str(tmp_path)])
     if script == "growth.py":
         names = runpy.run_path(str(BENCHMARKS / script), run_name="growth")
@@ -51,6 +49,7 @@ def test_benchmarks_run(script, arguments, tmp_path, monkeypatch):
     sys.modules.pop("common", None)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="RssAnon is Linux's")
 def test_the_benchmark_of_memory_runs(tmp_path, monkeypatch):
     """With one contestant: each is a process of its own."""
@@ -72,10 +71,37 @@ def test_the_benchmark_of_memory_runs(tmp_path, monkeypatch):
 # ---- gpu.py ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def gpu(monkeypatch):
+    """The names of gpu.py, as it is called."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--quick", "--device", "cpu"])
+    before = set(sys.modules)
+    yield runpy.run_path(str(BENCHMARKS / "gpu.py"), run_name="gpu")
+    for name in set(sys.modules) - before:
+        if name in ("common", "epoch_time") or name.startswith("gpu_"):
+            del sys.modules[name]
+
+
 @pytest.mark.slow
-def test_all_parts_of_the_benchmark_of_a_device_run_on_the_cpu(tmp_path):
-    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--quick", "--device", "cpu", "--output", str(tmp_path)]
-    subprocess.run(command, check=True, capture_output=True)
+def test_all_parts_of_the_benchmark_of_a_device_run_on_the_cpu(gpu, monkeypatch, tmp_path):
+    """In this process, where the imports are done, but for one of them; as always, the tests begin another."""
+    names = gpu["main"].__globals__
+    in_its_own_process = gpu["measure"]
+
+    def measure(name, limit):
+        if name == "launches":
+            return in_its_own_process(name, limit)
+        with redirect_stdout(io.StringIO()) as out:
+            run, _ = gpu["PARTS"][name]
+            run(names["Bench"](torch.device("cpu"), quick=True, rounds=1, end=time.time() + limit))
+        said = [line.removeprefix(names["MARK"]) for line in out.getvalue().splitlines()]
+        lines = {what: [name, what, *rest] for what, *rest in map(json.loads, said)}
+        return [*lines.values(), [name, "all of it", 1.0, "s", ""]]
+
+    monkeypatch.setitem(names, "measure", measure)
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--output", str(tmp_path)])
+    gpu["main"]()
     (result,) = tmp_path.glob("gpu-cpu-*.json")
     result, markdown = json.loads(result.read_text()), result.with_suffix(".md").read_text()
     rows = {(row["part"], row["what"]): row for row in result["table"]}
@@ -89,23 +115,12 @@ def test_all_parts_of_the_benchmark_of_a_device_run_on_the_cpu(tmp_path):
     assert result["about"]["device"] == "cpu" and markdown.count("\n| ") == len(rows) + 2
 
 
-@pytest.fixture
-def gpu(monkeypatch):
-    """The names of gpu.py, as it is called."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    monkeypatch.setattr(sys, "argv", ["gpu.py", "--quick", "--device", "cpu"])
-    before = set(sys.modules)
-    yield runpy.run_path(str(BENCHMARKS / "gpu.py"), run_name="gpu")
-    for name in set(sys.modules) - before:
-        if name in ("common", "epoch_time") or name.startswith("gpu_"):
-            del sys.modules[name]
-
-
 def test_a_part_that_is_not_done_in_time_is_a_line(gpu):
     ((part, what, value, _, note),) = gpu["measure"]("epochs", 0.2)
     assert (part, what, value) == ("epochs", "all of it", "cut short") and "out of time" in note
 
 
+@pytest.mark.slow
 def test_a_part_that_dies_is_a_line(gpu, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["gpu.py", "--quick", "--device", "nonsense"])
     ((part, _, value, _, note),) = gpu["measure"]("epochs", 60)

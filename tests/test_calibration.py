@@ -4,11 +4,12 @@ import warnings
 
 import numpy as np
 import pytest
+from helpers import IRIS, IRIS_Y
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV, _SigmoidCalibration, _TemperatureScaling
-from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
@@ -25,9 +26,6 @@ from skdeep import (
 from skdeep.calibration import doubt, fit_sigmoid, fit_temperature
 from skdeep.stacking import fit_stack
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
-IRIS, IRIS_Y = load_iris(return_X_y=True)
 CANCER, CANCER_Y = load_breast_cancer(return_X_y=True)
 CANCER = StandardScaler().fit_transform(CANCER)
 DATA = {"three classes": (IRIS, IRIS_Y), "two classes": (CANCER, CANCER_Y)}
@@ -123,7 +121,6 @@ def test_separable_scores_leave_a_doubt(n_classes):
     assert fit_temperature(scores, codes, np.full(60, 1e-3)) > 2 * temperature  # fewer observations, more doubt
 
 
-@pytest.mark.filterwarnings("error")
 def test_equal_scores_need_no_warning():
     codes = np.r_[np.zeros(30, int), np.ones(10, int)]
     assert expit(-1 / fit_temperature(-np.ones((40, 1)), codes)) == pytest.approx(0.25, abs=0.01)
@@ -151,6 +148,7 @@ def test_sigmoid_of_labels():
         np.testing.assert_allclose([slopes[c], offsets[c]], [alone[0][0], alone[1][0]], rtol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:Since FrozenEstimator does not appear to accept sample_weight")  # it is fitted
 @each_estimator
 @each_method
 @pytest.mark.parametrize("name", DATA)
@@ -280,6 +278,7 @@ def test_rows_to_hold_out_are_needed():
         SoftmaxClassifier(calibration="sigmoid").fit([[0.0], [1.0]], [0, 1])
 
 
+@pytest.mark.filterwarnings("ignore:The scores of rows that a model was not trained on")  # of the middle class of iris
 @each_estimator
 @each_method
 def test_a_stack_calibrates_as_each_model_alone(estimator, method):

@@ -8,10 +8,11 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from helpers import DIGITS, DIGITS_Y, maker, parameters
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.callback import ScoringMonitor
-from sklearn.datasets import load_digits, load_iris
+from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score, f1_score, log_loss, make_scorer, roc_auc_score
 from sklearn.model_selection import GridSearchCV
@@ -47,31 +48,21 @@ from skdeep.perceptron import MLP
 from skdeep.training import Plan, Progress, train
 
 pytestmark = pytest.mark.filterwarnings(
-    "error",
-    "ignore::sklearn.exceptions.ConvergenceWarning",
     "ignore:The scores of rows:UserWarning",  # of models that are flat, or of two epochs
 )
 
-X_DIGITS, Y_DIGITS = load_digits(return_X_y=True)
-X, Y = X_DIGITS[:500] / 16, Y_DIGITS[:500]
-X_VAL, Y_VAL = X_DIGITS[500:700] / 16, Y_DIGITS[500:700]
+X, Y = DIGITS[:500] / 16, DIGITS_Y[:500]
+X_VAL, Y_VAL = DIGITS[500:700] / 16, DIGITS_Y[500:700]
 
 
 ESTIMATORS = [SoftmaxClassifier, MLPClassifierTorch]
 
 
-def make(cls=SoftmaxClassifier, **params):
-    defaults = {"max_iter": 4, "random_state": 0, "batch_size": 100, "n_iter_no_change": 1000, "device": "cpu"}
-    if cls is MLPClassifierTorch:
-        defaults |= {"hidden_layer_sizes": (8,), "solver": "sgd", "learning_rate_init": 0.1}
-    else:
-        defaults["alpha"] = 1e-4
-    return cls(**{**defaults, **params})
-
-
-def weights(model):
-    arrays = [model.coef_, model.intercept_] if hasattr(model, "coef_") else [*model.coefs_, *model.intercepts_]
-    return np.concatenate([a.ravel() for a in arrays])
+make = maker(
+    {"max_iter": 4, "random_state": 0, "batch_size": 100, "n_iter_no_change": 1000, "device": "cpu"},
+    linear={"alpha": 1e-4},
+    network={"hidden_layer_sizes": (8,), "solver": "sgd", "learning_rate_init": 0.1},
+)
 
 
 class Record(Callback):
@@ -322,11 +313,11 @@ def test_listening_changes_nothing(cls, early_stopping):
     plain = make(cls, **params, tol=0.3).fit(X, Y)
     for callbacks in ([Record()], [RecordBatches(), LRScheduler(torch.optim.lr_scheduler.ConstantLR, factor=1.0)]):
         heard = make(cls, **params, tol=0.3, callbacks=callbacks).fit(X, Y)
-        np.testing.assert_array_equal(weights(heard), weights(plain))
+        np.testing.assert_array_equal(parameters(heard), parameters(plain))
         assert heard.loss_curve_ == plain.loss_curve_ == heard.history_[:, "train_loss"]
     assert callbacks[0].rates_[-1] < callbacks[0].rates_[0]
     told = make(cls, **params, tol=0.3).set_callbacks(ScoringMonitor(scoring="accuracy")).fit(X, Y)
-    np.testing.assert_array_equal(weights(told), weights(plain))
+    np.testing.assert_array_equal(parameters(told), parameters(plain))
 
 
 @pytest.mark.parametrize("cls", ESTIMATORS)
@@ -371,7 +362,7 @@ def test_learning_rate_by_epoch():
     schedule = LRScheduler(torch.optim.lr_scheduler.LambdaLR, lr_lambda=lambda epoch: float(epoch < 2))
     params = {"momentum": 0, "penalty": None}
     stopped = make(max_iter=6, callbacks=[schedule], **params).fit(X, Y)
-    np.testing.assert_array_equal(weights(stopped), weights(make(max_iter=2, **params).fit(X, Y)))
+    np.testing.assert_array_equal(parameters(stopped), parameters(make(max_iter=2, **params).fit(X, Y)))
 
 
 @pytest.mark.parametrize("solver", ["sgd", "adam", "adamw"])
@@ -381,7 +372,7 @@ def test_learning_rate_by_batch(solver):
     rates = np.ravel(model.history_[:, "batches", :, "event_lr"])
     np.testing.assert_allclose(rates, 0.05 * (1 + np.cos(np.pi * np.arange(20) / 20)), atol=1e-12)
     constant = make(max_iter=4, solver=solver, learning_rate_init=0.1).fit(X, Y)
-    assert not np.allclose(weights(model), weights(constant))
+    assert not np.allclose(parameters(model), parameters(constant))
 
 
 @pytest.mark.parametrize("solver", ["sgd", "adam"])
@@ -446,7 +437,7 @@ def test_training_goes_on_from_a_checkpoint(cls, solver, tmp_path):
     rest = make(cls, max_iter=2, callbacks=[LoadInitState(end), end], random_state=1, **{**params}).fit(X, Y)
     assert rest.history_[:, "epoch"] == [1, 2, 3, 4, 5]
     # momentum included
-    np.testing.assert_allclose(weights(rest), weights(whole), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(parameters(rest), parameters(whole), rtol=1e-9, atol=1e-12)
 
 
 def test_epoch_scoring():
@@ -542,8 +533,10 @@ def test_tensorboard(tmp_path):
 @pytest.mark.parametrize("cls", ESTIMATORS)
 def test_gradient_clipping(cls):
     clipped = make(cls, callbacks=[GradientNormClipping(0.05)]).fit(X, Y)
-    np.testing.assert_allclose(weights(clipped), weights(make(cls, max_grad_norm=0.05).fit(X, Y)), rtol=1e-3, atol=1e-5)
-    assert not np.allclose(weights(clipped), weights(make(cls).fit(X, Y)), rtol=1e-2)
+    np.testing.assert_allclose(
+        parameters(clipped), parameters(make(cls, max_grad_norm=0.05).fit(X, Y)), rtol=1e-3, atol=1e-5
+    )
+    assert not np.allclose(parameters(clipped), parameters(make(cls).fit(X, Y)), rtol=1e-2)
 
 
 def test_parameters_can_be_frozen_and_set():
@@ -765,6 +758,7 @@ def test_verbose_table(params, capsys):
     assert lines[0].split()[-2] == "+"
 
 
+@pytest.mark.slow
 def test_skorch_is_imported_only_for_its_callbacks():
     code = (
         "import sys; from sklearn.callback import ScoringMonitor; from skdeep import SoftmaxClassifier;"

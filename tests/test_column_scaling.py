@@ -13,8 +13,6 @@ from skdeep.penalties import L2
 from skdeep.perceptron import MLP
 from skdeep.standardization import Standardization
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
 K, B, D, C = 2, 9, 4, 3
 RNG = np.random.default_rng(0)
 X = RNG.normal(2, 1, (K, B, D)) * (RNG.random((K, B, D)) < 0.7)
@@ -131,6 +129,7 @@ def test_what_is_no_rate_is_an_error(make, wrong):
         clone(make).set_params(column_scaling=wrong).fit(WINE, Y)
 
 
+@pytest.mark.slow
 def test_columns_that_say_nothing_fade():
     """Two columns of twenty decide (by their signs, together): the others get smaller factors, and do less harm."""
     rng = np.random.default_rng(0)

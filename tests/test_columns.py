@@ -3,18 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from helpers import CPU, set_constant
 from scipy import sparse
 
 from skdeep import columns
 from skdeep.batching import DenseRows, SparseRows
 
-CPU = torch.device("cpu")
-
 
 @pytest.mark.parametrize("n_gram", [0, 512], ids=["rows", "gram"])
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
 def test_extents_are_those_of_the_columns_as_each_model_sees_them(kind, n_gram, monkeypatch):
-    monkeypatch.setattr(columns, "_GRAM_COLUMNS", n_gram)
+    set_constant(monkeypatch, "_GRAM_COLUMNS", n_gram)
     rng = np.random.default_rng(0)
     X = rng.normal(3, 1, (60, 7)) * (rng.random((60, 7)) < 0.6) + 2 * rng.normal(size=(60, 1)) * (kind == "dense")
     scale = rng.uniform(0.5, 2, (3, 1, 7))

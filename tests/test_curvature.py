@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers import CPU
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
@@ -17,7 +18,6 @@ from skdeep.objective import Objective
 from skdeep.penalties import L2
 from skdeep.preconditioner import Preconditioner
 
-CPU = torch.device("cpu")
 TWICE_SMOOTH = ["log_loss", "binary_log_loss", "squared_error"]
 KINKED = [("weston_watkins", {"squared": True}), ("ovr", {"squared": True})]
 N, D, C, K = 40, 5, 3, 3
@@ -178,6 +178,7 @@ def two_loops(pairs, size, start, gradient):
     return -direction
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**20), n_steps=st.integers(1, 2 * HISTORY + 3), linear=st.booleans())
 def test_directions_are_those_of_the_two_loop_recursion(seed, n_steps, linear):
@@ -245,6 +246,7 @@ def test_a_preconditioner_too_large_is_left_out(monkeypatch):
     assert LBFGS(objective_of(), objective_of().start()).preconditioner is None
 
 
+@pytest.mark.slow
 def test_curvature_saves_iterations(monkeypatch):
     """The digits take less than half of the iterations."""
     X, y = load_digits(return_X_y=True)

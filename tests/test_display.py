@@ -30,8 +30,6 @@ from skdeep.model_selection import (
     regularization_path,
 )
 
-pytestmark = pytest.mark.filterwarnings("error", "ignore::sklearn.exceptions.ConvergenceWarning")
-
 X_DIGITS, Y_DIGITS = load_digits(return_X_y=True)
 X_DIGITS, Y_DIGITS = X_DIGITS[:400] / 16, Y_DIGITS[:400]
 X_IRIS, Y_IRIS = load_iris(return_X_y=True)

@@ -5,17 +5,31 @@ import dataclasses
 import io
 import pickle
 
+import helpers
 import joblib
 import matplotlib.pyplot as pyplot
 import numpy as np
 import pytest
 import sklearn
 import torch
+from helpers import (
+    CANCER,
+    CANCER_Y,
+    ESTIMATORS,
+    INCREMENTAL,
+    IRIS,
+    IRIS_Y,
+    WINE,
+    WINE_Y,
+    each_estimator,
+    maker,
+    parameters,
+)
 from scipy import sparse
 from scipy.stats import loguniform
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.datasets import load_wine
 from sklearn.ensemble import BaggingClassifier, StackingClassifier, VotingClassifier
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.frozen import FrozenEstimator
@@ -43,38 +57,23 @@ from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 pyplot.switch_backend("Agg")
 
 pytestmark = pytest.mark.filterwarnings(
-    "error",
-    "ignore::sklearn.exceptions.ConvergenceWarning",
     "ignore:The scores of rows:UserWarning",  # of models that are flat, or of two epochs
 )
 
-ESTIMATORS = [SoftmaxClassifier, HingeClassifier, MLPClassifierTorch]
-each_estimator = pytest.mark.parametrize("cls", ESTIMATORS)
-
-IRIS, IRIS_Y = load_iris(return_X_y=True)
-WINE, WINE_Y = load_wine(return_X_y=True)
-CANCER, CANCER_Y = load_breast_cancer(return_X_y=True)
-DIGITS, DIGITS_Y = (part[:600] for part in load_digits(return_X_y=True))
+DIGITS, DIGITS_Y = helpers.DIGITS[:600], helpers.DIGITS_Y[:600]
 CV = StratifiedKFold(3, shuffle=True, random_state=0)
 
 
-def make(cls, **params):
-    """A quick classifier that still learns the bundled data."""
-    defaults = {"max_iter": 25, "batch_size": 50, "random_state": 0, "device": "cpu"}
-    if cls is MLPClassifierTorch:
-        defaults |= {"hidden_layer_sizes": (12,), "learning_rate_init": 0.02}
-    return cls(**{**defaults, **params})
+#: Makes a quick classifier that still learns the bundled data.
+make = maker(
+    {"max_iter": 25, "batch_size": 50, "random_state": 0, "device": "cpu"},
+    network={"hidden_layer_sizes": (12,), "learning_rate_init": 0.02},
+)
 
 
 def incremental(cls, **params):
     """The same, if need be without what rules out partial_fit, or makes it another thing than fit."""
-    plain = {HingeClassifier: {"calibration": None}, MLPClassifierTorch: {"learning_rate": "constant"}}
-    return make(cls, **plain.get(cls, {}) | params)
-
-
-def parameters(model):
-    arrays = [model.coef_, model.intercept_] if hasattr(model, "coef_") else [*model.coefs_, *model.intercepts_]
-    return np.concatenate([a.ravel() for a in arrays])
+    return make(cls, **INCREMENTAL.get(cls, {}) | params)
 
 
 def assert_same_model(one, other):

@@ -20,7 +20,8 @@ from skdeep.calibration import DOUBT, doubt, fit_temperature
 from skdeep.model_selection import GridSearchCV
 from skdeep.stacking import fit_stack
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+#: Of members that are trained for an epoch or two, or with nothing but noise.
+pytestmark = pytest.mark.filterwarnings("ignore:The scores of rows that a model was not trained on")
 
 
 def noisy(y, n_classes):

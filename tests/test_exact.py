@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers import CPU, DATA, set_constant
 from scipy import sparse
 from scipy.special import logsumexp
 from sklearn.base import clone
@@ -10,7 +11,7 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wi
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
-from skdeep import HingeClassifier, MLPClassifierTorch, SigmoidClassifier, SoftmaxClassifier, choices
+from skdeep import HingeClassifier, MLPClassifierTorch, SigmoidClassifier, SoftmaxClassifier
 from skdeep.batching import Batches, DenseRows, SparseRows
 from skdeep.line_search import LineSearch
 from skdeep.losses import LOSSES, Loss
@@ -22,8 +23,6 @@ from skdeep.quasi_newton import minimise
 from skdeep.stacking import fit_stack
 from skdeep.training import Progress
 
-CPU = torch.device("cpu")
-DATA = {"iris": load_iris, "wine": load_wine, "breast_cancer": load_breast_cancer, "digits": load_digits}
 SMOOTH = [("log_loss", {}), ("binary_log_loss", {}), ("weston_watkins", {"squared": True}), ("ovr", {"squared": True})]
 IDS = [name for name, _ in SMOOTH]
 
@@ -115,7 +114,7 @@ def test_weights_are_repetition(cls):
 
 
 def test_large_work_is_done_in_float64_too(monkeypatch):
-    monkeypatch.setattr(choices, "_FREE_FLOAT64", 0)
+    set_constant(monkeypatch, "_FREE_FLOAT64", 0)
     X, y = load_breast_cancer(return_X_y=True)
     ours = SoftmaxClassifier(alpha=1e-4, solver="lbfgs", tol=1e-10).fit(X, y)
     theirs = LogisticRegression(C=1 / (1e-4 * len(y)), solver="newton-cholesky", tol=1e-10).fit(X, y)
@@ -245,8 +244,8 @@ def test_many_models_share_the_products_of_their_rows(monkeypatch):
 
 def test_no_more_hessians_in_memory_than_fit(monkeypatch):
     whole = run()
-    monkeypatch.setattr("skdeep.curvature._HESSIAN_ENTRIES", 1)
-    monkeypatch.setattr("skdeep.curvature._STEP_ENTRIES", 1)
+    set_constant(monkeypatch, "_HESSIAN_ENTRIES", 1)
+    set_constant(monkeypatch, "_STEP_ENTRIES", 1)
     assert_same(run(), whole)
 
 

@@ -8,18 +8,12 @@ from pathlib import Path
 
 import matplotlib
 import pytest
-from sklearn.datasets import load_digits
+from helpers import few_images
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 GALLERY = sorted(EXAMPLES.glob("plot_*.py"))
 PAGES = [path for path in (ROOT / "docs").rglob("*.rst") if {"auto_examples", "api", "_build"}.isdisjoint(path.parts)]
-
-
-def few_images():
-    X, y = load_digits(return_X_y=True)
-    X = X.astype("float32") / 16
-    return "digits", X[:1400], y[:1400], X[1400:], y[1400:]
 
 
 def test_the_gallery_is_complete():
@@ -59,12 +53,13 @@ def test_pages_name_only_what_there_is():
             assert (ROOT / "tests" / name).exists(), f"{page.name}: {name}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["04_random_search", "07_beyond_linear"])
 def test_an_example_runs_and_writes_its_picture(name, tmp_path, monkeypatch):
     """Gradient descent finds better weights than random search; XOR, the ring and the blobs need a hidden layer."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(EXAMPLES)
-    monkeypatch.setattr("benchmarks.common.load_images", few_images)
+    monkeypatch.setattr("benchmarks.common.load_images", lambda: few_images(1400, 397))
     monkeypatch.setattr(matplotlib, "rcParams", matplotlib.rcParams.copy())
     script = f"plot_{name}.py"
     monkeypatch.setattr(sys, "argv", [script])

@@ -1,5 +1,6 @@
 """What users pass in, in every form they have it, and the shape and type of what they get back."""
 
+import functools
 import os
 import pickle
 import subprocess
@@ -14,38 +15,46 @@ import polars as pl
 import pytest
 import sklearn
 import torch
+from helpers import (
+    CANCER,
+    CANCER_Y,
+    IRIS,
+    IRIS_Y,
+    WINE,
+    WINE_Y,
+    big_endian,
+    each_estimator,
+    maker,
+    parameters,
+    read_only,
+    with_read_only_parts,
+    with_wide_indices,
+)
 from scipy import sparse
 from sklearn.base import clone
-from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.datasets import load_digits
 from sklearn.exceptions import DataConversionWarning
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 
-pytestmark = pytest.mark.filterwarnings("error", "ignore::sklearn.exceptions.ConvergenceWarning")
-
-ESTIMATORS = [SoftmaxClassifier, HingeClassifier, MLPClassifierTorch]
-each_estimator = pytest.mark.parametrize("cls", ESTIMATORS)
-
 # whole numbers from 0 to 16, which every dtype holds exactly, and many zeros
 DIGITS, DIGITS_Y = (part[:90] for part in load_digits(n_class=3, return_X_y=True))
 DIGITS = np.ascontiguousarray(DIGITS[:, 10:30])
-IRIS, IRIS_Y = load_iris(return_X_y=True)
-WINE, WINE_Y = load_wine(return_X_y=True)
-CANCER, CANCER_Y = load_breast_cancer(return_X_y=True)
 NAMES = [f"pixel {i}" for i in range(DIGITS.shape[1])]
 
 
-def make(cls, **params):
-    defaults = {"max_iter": 6, "batch_size": 30, "random_state": 0, "device": "cpu"}
-    if cls is MLPClassifierTorch:
-        defaults |= {"hidden_layer_sizes": (7,), "activation": "tanh", "learning_rate_init": 0.05}
-    return cls(**{**defaults, **params})
+make = maker(
+    {"max_iter": 6, "batch_size": 30, "random_state": 0, "device": "cpu"},
+    network={"hidden_layer_sizes": (7,), "activation": "tanh", "learning_rate_init": 0.05},
+)
 
 
-def parameters(model):
-    arrays = [model.coef_, model.intercept_] if hasattr(model, "coef_") else [*model.coefs_, *model.intercepts_]
-    return np.concatenate([np.asarray(a).ravel() for a in arrays])
+@functools.cache
+def on_digits(cls, dtype="float64", weighted=False, **params):
+    """A model of plain arrays, as the standard of the other forms. (Not to be changed: it is one for all.)"""
+    weight = np.linspace(1, 2, len(DIGITS)) if weighted else None
+    return make(cls, **params).fit(DIGITS.astype(dtype), DIGITS_Y, sample_weight=weight)
 
 
 METHODS = ["predict", "predict_proba", "predict_log_proba", "decision_function"]
@@ -74,12 +83,6 @@ def non_contiguous(X):
 
 def negative_strides(X):
     return np.ascontiguousarray(X[::-1, ::-1])[::-1, ::-1]
-
-
-def read_only(X):
-    X = X.copy()
-    X.flags.writeable = False
-    return X
 
 
 def transposed_tensor(X):
@@ -125,17 +128,17 @@ SINGLE = {  # trained as these are, and the coefficients in single precision
 @pytest.mark.parametrize("form", EXACT)
 def test_dense_features(cls, form):
     given = EXACT[form](DIGITS)
-    assert_same(make(cls).fit(given, DIGITS_Y), make(cls).fit(DIGITS, DIGITS_Y), given, DIGITS)
+    assert_same(make(cls).fit(given, DIGITS_Y), on_digits(cls), given, DIGITS)
 
 
 @each_estimator
 @pytest.mark.parametrize("form", SINGLE)
 def test_single_precision_features(cls, form):
     given, plain = SINGLE[form](DIGITS), DIGITS.astype(np.float32)
-    model, double = make(cls).fit(given, DIGITS_Y), make(cls).fit(DIGITS, DIGITS_Y)
+    model, double = make(cls).fit(given, DIGITS_Y), on_digits(cls)
     assert parameters(model).dtype == np.float32
     assert model.predict_proba(given).dtype == np.float32
-    assert_same(model, make(cls).fit(plain, DIGITS_Y), given, plain)
+    assert_same(model, on_digits(cls, "float32"), given, plain)
     np.testing.assert_allclose(parameters(model), parameters(double), rtol=1e-4, atol=1e-5)
 
 
@@ -205,7 +208,7 @@ def test_data_frames(cls, form):
     model = make(cls).fit(given, DIGITS_Y)
     np.testing.assert_array_equal(model.feature_names_in_, NAMES)
     assert model.n_features_in_ == len(NAMES)
-    assert_same(model, make(cls).fit(DIGITS, DIGITS_Y), given, DIGITS)
+    assert_same(model, on_digits(cls), given, DIGITS)
 
 
 @each_estimator
@@ -228,12 +231,6 @@ def test_names_are_forgotten_with_the_frame(cls):
 
 
 # ---- sparse features -------------------------------------------------------------------------------------------------
-
-
-def long_indices(X):
-    matrix = sparse.csr_array(X)
-    matrix.indices, matrix.indptr = matrix.indices.astype(np.int64), matrix.indptr.astype(np.int64)
-    return matrix
 
 
 def explicit_zeros(X):
@@ -269,34 +266,22 @@ def messy(X):
     return sparse.csr_array((whole.data[order], whole.indices[order], whole.indptr), shape=X.shape)
 
 
-def read_only_csr(X):
-    matrix = sparse.csr_array(X)
-    for part in (matrix.data, matrix.indices, matrix.indptr):
-        part.flags.writeable = False
-    return matrix
-
-
-def big_endian_csr(X):
-    matrix = sparse.csr_array(X)
-    return sparse.csr_array((matrix.data.astype(">f8"), matrix.indices, matrix.indptr), shape=X.shape)
-
-
 SPARSE = {
     **{f.__name__: f for f in (sparse.csr_matrix, sparse.csc_matrix, sparse.coo_matrix)},
     **{f.__name__: f for f in (sparse.csr_array, sparse.csc_array, sparse.coo_array)},
     "lil": sparse.lil_array,
     "dok": sparse.dok_array,
-    "64-bit indices": long_indices,
-    "64-bit CSC": lambda X: sparse.csc_array(long_indices(X)),
+    "64-bit indices": with_wide_indices,
+    "64-bit CSC": lambda X: sparse.csc_array(with_wide_indices(X)),
     "explicit zeros": explicit_zeros,
     "duplicates": duplicates,
     "COO duplicates": lambda X: sparse.coo_array(duplicates(X)),
     "unsorted": unsorted,
     "messy": messy,
-    "read-only": read_only_csr,
+    "read-only": with_read_only_parts,
     "integers": lambda X: sparse.csr_array(X.astype(np.int64)),
     "uint8": lambda X: sparse.csr_array(X.astype(np.uint8)),
-    "big-endian": big_endian_csr,
+    "big-endian": big_endian,
 }
 
 
@@ -315,7 +300,7 @@ def test_sparse_features(cls, form, stopping):
     assert sparse.issparse(given)
     params = {"early_stopping": stopping, "validation_fraction": 0.3, **sparse_settings(cls)}
     model = make(cls, **params).fit(given, DIGITS_Y, sample_weight=weight)
-    reference = make(cls, **params).fit(DIGITS, DIGITS_Y, sample_weight=weight)
+    reference = on_digits(cls, weighted=True, **params)
     assert_same(model, reference, given, DIGITS, rtol=1e-9)
 
 
@@ -362,6 +347,7 @@ class LargestTensor(TorchDispatchMode):
         return out
 
 
+@pytest.mark.slow
 @each_estimator
 @pytest.mark.parametrize(
     "params", [{}, {"early_stopping": True}, {"batch_size": 5000}], ids=["plain", "early stopping", "full batch"]
@@ -417,7 +403,7 @@ LABELS = {  # how the codes 0, 1, 2 are given, and what classes_ then is
 @pytest.mark.parametrize("form", LABELS)
 def test_labels(cls, form):
     convert, classes = LABELS[form]
-    reference = make(cls).fit(DIGITS, DIGITS_Y)
+    reference = on_digits(cls)
     model = make(cls).fit(DIGITS, convert(DIGITS_Y))
     np.testing.assert_array_equal(model.classes_, classes)
     np.testing.assert_array_equal(parameters(model), parameters(reference))
@@ -459,7 +445,7 @@ def test_labels_of_partial_fit(cls, form):
 def test_a_column_of_labels_is_flattened_with_a_warning(cls):
     with pytest.warns(DataConversionWarning, match="column-vector"):
         model = make(cls).fit(DIGITS, DIGITS_Y[:, None])
-    np.testing.assert_array_equal(parameters(model), parameters(make(cls).fit(DIGITS, DIGITS_Y)))
+    np.testing.assert_array_equal(parameters(model), parameters(on_digits(cls)))
     assert model.predict(DIGITS).shape == (len(DIGITS),)
 
 
@@ -502,7 +488,7 @@ def test_sample_weight(cls, form):
     reference = make(cls).fit(*data, sample_weight=WEIGHT, sample_weight_val=WEIGHT, **validation)
     np.testing.assert_array_equal(parameters(model), parameters(reference))
     assert model.validation_scores_ == reference.validation_scores_
-    assert not np.allclose(parameters(model), parameters(make(cls).fit(DIGITS, DIGITS_Y)))
+    assert not np.allclose(parameters(model), parameters(on_digits(cls)))
 
 
 # ---- shapes and types of what was learnt -----------------------------------------------------------------------------
@@ -739,6 +725,7 @@ def test_partial_fit_after_fit_knows_the_classes(cls):
     assert model.decision_function(IRIS).shape == (150, 3)
 
 
+@pytest.mark.slow
 @each_estimator
 def test_partial_fit_one_row_at_a_time(cls):
     model = make(cls, **({"calibration": None} if cls is HingeClassifier else {}))

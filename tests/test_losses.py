@@ -5,6 +5,7 @@ import inspect
 import numpy as np
 import pytest
 import torch
+from helpers import LOSS_CASES, LOSS_IDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -12,14 +13,9 @@ from hypothesis.extra.numpy import arrays
 from skdeep.losses import LOSSES, LabelSmoothing, Loss, smoothed
 from skdeep.networks import Linear
 
-# every entry of the table, the hinges both plain and squared
-CASES = [(name, {}) for name in LOSSES] + [
-    (name, {"squared": True}) for name, kind in LOSSES.items() if "squared" in inspect.signature(kind).parameters
-]
-IDS = [name + ("-squared" if options else "") for name, options in CASES]
-SMOOTH = [case for case in CASES if LOSSES[case[0]](**case[1]).smooth]
-SMOOTH_IDS = [i for i, case in zip(IDS, CASES, strict=True) if case in SMOOTH]
-each_loss = pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+SMOOTH = [case for case in LOSS_CASES if LOSSES[case[0]](**case[1]).smooth]
+SMOOTH_IDS = [i for i, case in zip(LOSS_IDS, LOSS_CASES, strict=True) if case in SMOOTH]
+each_loss = pytest.mark.parametrize(("name", "options"), LOSS_CASES, ids=LOSS_IDS)
 each_smooth_loss = pytest.mark.parametrize(("name", "options"), SMOOTH, ids=SMOOTH_IDS)
 
 
@@ -153,7 +149,7 @@ def test_doubling_the_true_score():
         assert (gradient == 0).all()
 
 
-HINGES = [(name, options) for name, options in CASES if "squared" in inspect.signature(LOSSES[name]).parameters]
+HINGES = [(name, options) for name, options in LOSS_CASES if "squared" in inspect.signature(LOSSES[name]).parameters]
 
 
 @pytest.mark.parametrize(("name", "options"), HINGES)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import CPU, set_constant
 from scipy import sparse
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
@@ -18,62 +19,68 @@ from skdeep.losses import Softmax
 from skdeep.networks import Linear
 from skdeep.perceptron import MLP
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
-CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "examples" / "benchmarks"
-# a process of its own: what it has allocated before would hide what a fit allocates
+# Processes of their own: what one has allocated before would hide what a fit allocates. They begin as copies of one
+# that has imported everything.
 SCRIPT = """
-import json, sys, warnings
+import json, os, sys, warnings
 import numpy as np
 import skdeep
 
-benchmarks, path, n, d, dtype, order = *sys.argv[1:3], int(sys.argv[3]), int(sys.argv[4]), *sys.argv[5:7]
-name, params = sys.argv[7], json.loads(sys.argv[8])
-sys.path.insert(0, benchmarks)
+sys.path.insert(0, sys.argv[1])
 from memory import peak_growth
 
 warnings.simplefilter("ignore")
-model = getattr(skdeep, name)(max_iter=1, random_state=0, **params)
-y = np.arange(n) % 3
-few = np.random.default_rng(0).random((200, d), dtype=np.float32)
-model.fit(few, y[:200]).predict_proba(few)
-X = np.memmap(path, dtype, "r", shape=(n, d), order=order)
-print(peak_growth(lambda: model.fit(X, y).predict(X))[0])
+for case in sys.stdin:
+    if os.fork():
+        assert os.wait()[1] == 0, case
+        continue
+    path, shape, dtype, order, name, params = json.loads(case)
+    model = getattr(skdeep, name)(max_iter=1, random_state=0, **params)
+    y = np.arange(shape[0]) % 3
+    few = np.random.default_rng(0).random((200, shape[1]), dtype=np.float32)
+    model.fit(few, y[:200]).predict_proba(few)
+    X = np.memmap(path, dtype, "r", shape=tuple(shape), order=order)
+    print(peak_growth(lambda: model.fit(X, y).predict(X))[0], flush=True)
+    os._exit(0)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="RssAnon is Linux's")
-@pytest.mark.parametrize(
-    ("dtype", "order", "name", "params"),
-    [
+def test_a_memory_map_is_not_copied(tmp_path):
+    n_bytes, d = 72 << 20, 500
+    cases = [
         ("uint8", "C", "SoftmaxClassifier", {"early_stopping": True}),
         ("uint8", "C", "HingeClassifier", {}),
         ("uint8", "C", "MLPClassifierTorch", {"hidden_layer_sizes": [16]}),
         ("uint8", "F", "SoftmaxClassifier", {}),
         ("float16", "C", "MLPClassifierTorch", {"hidden_layer_sizes": [16]}),
         ("float32", "C", "SoftmaxClassifier", {}),
-    ],
-)
-def test_a_memory_map_is_not_copied(dtype, order, name, params, tmp_path):
-    n_bytes, d = 100 << 20, 500
-    n = n_bytes // d // np.dtype(dtype).itemsize
-    X = np.memmap(tmp_path / "X", dtype, "w+", shape=(n, d), order=order)
-    for part in np.array_split(X, 20):
-        part[:] = RNG.integers(0, 4, part.shape, dtype=np.uint8)
-    X.flush()
-    params = {"batch_size": 2000, **params}
-    command = [sys.executable, "-c", SCRIPT, BENCHMARKS, tmp_path / "X", n, d, dtype, order, name, json.dumps(params)]
-    done = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True)
-    assert float(done.stdout) < 80  # chunks and buffers take some 50 MB, whatever the size of the data
+    ]
+    lines = []
+    for dtype, order, name, params in cases:
+        path, shape = tmp_path / f"{dtype}-{order}", (n_bytes // d // np.dtype(dtype).itemsize, d)
+        if not path.exists():
+            X = np.memmap(path, dtype, "w+", shape=shape, order=order)
+            for part in np.array_split(X, 20):
+                part[:] = RNG.integers(0, 4, part.shape, dtype=np.uint8)
+            X.flush()
+        lines.append(json.dumps([str(path), shape, dtype, order, name, {"batch_size": 2000, **params}]))
+    command = [sys.executable, "-c", SCRIPT, str(BENCHMARKS)]
+    done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    added = [float(line) for line in done.stdout.splitlines()]
+    assert len(added) == len(cases)
+    # chunks and buffers take up to 50 MB, whatever the size of the data
+    assert not {lines[i]: megabytes for i, megabytes in enumerate(added) if megabytes >= 60}
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_rows_of_a_memory_map_are_where_they_lie(order, tmp_path, monkeypatch):
-    monkeypatch.setattr("skdeep.inputs._SMALL_BYTES", 0)
+    set_constant(monkeypatch, "_SMALL_BYTES", 0)
     X = np.memmap(tmp_path / "X", np.uint8, "w+", shape=(50, 7), order=order)
     X[:] = np.random.default_rng(0).integers(0, 256, X.shape)
     X.flush()
@@ -104,7 +111,7 @@ def test_column_major_arrays_are_copied_once(cls):
 
 
 def test_half_precision_is_checked_in_parts(monkeypatch):
-    monkeypatch.setattr("skdeep.inputs.MAX_VALUES", 50)
+    set_constant(monkeypatch, "MAX_VALUES", 50)
     X = np.full((40, 10), 60000, dtype=np.float16)  # the sum overflows
     X[:, 0] = np.arange(40)
     assert SoftmaxClassifier(max_iter=1).fit(X, np.arange(40) % 2).coef_.dtype == np.float32
@@ -140,7 +147,7 @@ def test_parts_add_up_to_the_batch(rows, subset, weight, monkeypatch):
     for network in networks():
         results, kinds = [], []
         for limit in (10**6, 3 * D):
-            monkeypatch.setattr("skdeep.batching.MAX_VALUES", limit)
+            set_constant(monkeypatch, "MAX_VALUES", limit)
             (batch,) = Batches(rows(), TARGET, weight, subsets, generators, B).epoch()
             kinds.append(isinstance(batch.X, LargeRows))
             results.append(loss_and_gradient(network, Softmax(), batch, np.array([0.5, 0.7])))
@@ -152,19 +159,19 @@ def test_a_small_batch_of_a_wide_network_comes_in_parts(monkeypatch):
     network = next(networks())
     (batch,) = Batches(ROWS["dense"](), TARGET, None, None, [np.random.default_rng(0)] * K, B).epoch()
     whole = loss_and_gradient(network, Softmax(), batch, np.ones(K))
-    monkeypatch.setattr("skdeep.batching.MAX_VALUES", 5 * network.row_size)
+    set_constant(monkeypatch, "MAX_VALUES", 5 * network.row_size)
     assert [len(part.X) for part in batch.parts(network.row_size)] == [5] * 6
     torch.testing.assert_close(loss_and_gradient(network, Softmax(), batch, np.ones(K)), whole, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.filterwarnings("ignore:The scores of rows that a model was not trained on")  # the labels are random
 @pytest.mark.parametrize("params", [{}, {"early_stopping": True}, {"callbacks": []}], ids=str)
 @pytest.mark.parametrize("cls", [SoftmaxClassifier, HingeClassifier, MLPClassifierTorch])
 def test_fit_and_predict_in_parts(cls, params, monkeypatch):
     X, y = RNG.random((90, 4)), np.arange(90) % 3
     models = []
     for limit in (10**6, 40):
-        for module in ("batching", "columns", "inputs", "problem"):
-            monkeypatch.setattr(f"skdeep.{module}.MAX_VALUES", limit)
+        set_constant(monkeypatch, "MAX_VALUES", limit)
         models.append(cls(max_iter=5, batch_size=90, random_state=0, **params).fit(X, y))
     for method in ("predict_proba", "decision_function", "predict_log_proba"):
         # the second model, in parts; the first one predicts in parts here as well

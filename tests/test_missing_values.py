@@ -20,8 +20,6 @@ from skdeep.columns import Columns
 from skdeep.model_selection import GridSearchCV
 from skdeep.stacking import fit_stack
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
 FULL, Y = load_wine(return_X_y=True)
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.uniform(0.5, 2, len(Y))
@@ -162,6 +160,7 @@ def test_the_tag(standardize):
     assert not SoftmaxClassifier().__sklearn_tags__().input_tags.allow_nan
 
 
+@pytest.mark.slow
 def test_members_of_a_stack_and_of_a_search():
     options = [{}, {"alpha": 10.0}, {"class_weight": {0: 5.0}}]
     members = [mlp(calibration="temperature", **own) for own in options]

@@ -38,7 +38,8 @@ from skdeep.model_selection import StackingWarning, one_standard_error, regulari
 from skdeep.model_selection.evaluation import _stacks, _Task
 from skdeep.stacking import _capacity, fit_stack
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+#: Of models that are trained for a few epochs.
+pytestmark = pytest.mark.filterwarnings("ignore:The scores of rows that a model was not trained on")
 
 DIGITS = tuple(part[:300] for part in load_digits(return_X_y=True))
 WINE = load_wine(return_X_y=True)

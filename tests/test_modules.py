@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from helpers import set_constant
 from scipy import sparse
 from sklearn import model_selection as reference
 from sklearn.base import clone
@@ -17,8 +18,6 @@ from torch import nn
 from skdeep import MLPClassifierTorch, TorchClassifier
 from skdeep import model_selection as ours
 from skdeep.model_selection import StackingWarning
-
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 DIGITS, Y = load_digits(return_X_y=True)
 IMAGES = DIGITS.reshape(-1, 1, 8, 8) / 16
@@ -41,6 +40,7 @@ SMALL = clone(CONV).set_params(module__width=4, max_iter=3)
 DENSE = TorchClassifier(Perceptron, learning_rate_init=0.05, max_iter=60, random_state=0)
 
 
+@pytest.mark.slow
 def test_a_convolutional_network_reads_digits():
     train, test, y_train, y_test = reference.train_test_split(IMAGES, Y, stratify=Y, random_state=0)
     clf = clone(CONV).fit(train, y_train)
@@ -109,6 +109,7 @@ def test_going_on_is_not_having_stopped():
     assert len(warm.loss_curve_) == 4
 
 
+@pytest.mark.slow
 def test_searches_and_cross_validation():
     """Ours trains the candidates one by one, and says so; both spellings of a module's parameter."""
     X, y = IMAGES[:300], Y[:300]
@@ -240,7 +241,7 @@ def test_prediction_in_bounded_batches(monkeypatch):
     clf = clone(SMALL).fit(IMAGES, Y)
     assert clf._n_values >= 2 * 4 * 64 + 4 * 16
     expected, sizes = clf.predict_proba(IMAGES), []
-    monkeypatch.setattr("skdeep.problem.MAX_VALUES", 100 * clf._n_values)
+    set_constant(monkeypatch, "MAX_VALUES", 100 * clf._n_values)
     forward = nn.Sequential.forward
 
     def counted(self, X):
@@ -259,18 +260,19 @@ def test_tensors():
     np.testing.assert_array_equal(clf.predict(X), clf.predict(IMAGES.astype(np.float32)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [Y, Y % 2, np.column_stack([Y % 2, Y > 4])], ids=["classes", "two", "labels"])
 def test_temperature(labels):
     """It is fitted on rows that the fold's module has not seen, and changes probabilities alone."""
-    params = {"max_iter": 12, "learning_rate_init": 0.02}
-    plain = clone(SMALL).set_params(**params).fit(IMAGES, labels)
-    calibrated = clone(plain).set_params(calibration="temperature").fit(IMAGES, labels)
-    np.testing.assert_array_equal(calibrated.decision_function(IMAGES), plain.decision_function(IMAGES))
-    scores = torch.as_tensor(np.asarray(plain.decision_function(IMAGES)), dtype=torch.float64)
+    params, X, y = {"max_iter": 12, "learning_rate_init": 0.02}, IMAGES[::4], labels[::4]
+    plain = clone(SMALL).set_params(**params).fit(X, y)
+    calibrated = clone(plain).set_params(calibration="temperature").fit(X, y)
+    np.testing.assert_array_equal(calibrated.decision_function(X), plain.decision_function(X))
+    scores = torch.as_tensor(np.asarray(plain.decision_function(X)), dtype=torch.float64)
     assert np.all(np.asarray(calibrated.temperature_) > 0)
     scaled = scores / torch.as_tensor(calibrated.temperature_)
     expected = scaled.softmax(-1) if labels.ndim == 1 and scores.ndim == 2 else scaled.sigmoid()
-    found = calibrated.predict_proba(IMAGES)
+    found = calibrated.predict_proba(X)
     np.testing.assert_allclose(found if scores.ndim == 2 else found[:, 1], expected, atol=1e-5)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers import random
 from scipy import sparse, special
 
 from skdeep.activations import ACTIVATIONS
@@ -29,10 +30,6 @@ FORMULAS = {
     "logistic": special.expit,
     "maxout": lambda z: np.maximum(z[..., 0::2], z[..., 1::2]),
 }
-
-
-def random(*shape, seed=0):
-    return torch.from_numpy(np.random.default_rng(seed).normal(size=shape))
 
 
 def rows_for(layout, seed=1):

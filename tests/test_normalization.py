@@ -3,14 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from helpers import random
 
 from skdeep.normalization import EPSILON, batch_norm, layer_norm
 
 K, B, H = 3, 7, 4
-
-
-def random(*shape, seed=0):
-    return torch.from_numpy(np.random.default_rng(seed).normal(size=shape))
 
 
 def stack():

@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-import torch
+from helpers import linear_module
 from sklearn.exceptions import ConvergenceWarning
 
 from skdeep import (
@@ -22,10 +22,6 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 3))
 Y = (X[:, 0] + RNG.normal(size=60) > 0).astype(int)
 FAR = X + 1e6
-
-
-def linear_module(n_features, n_outputs):
-    return torch.nn.Linear(n_features, n_outputs)
 
 
 ASTRAY = {

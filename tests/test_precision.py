@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from helpers import set_constant
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -18,8 +19,6 @@ from skdeep.gradients import loss_and_gradient
 from skdeep.losses import Softmax
 from skdeep.networks import Linear
 from skdeep.perceptron import MLP
-
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 ESTIMATORS = [SoftmaxClassifier, HingeClassifier, MLPClassifierTorch]
 X, X_TEST, Y, Y_TEST = train_test_split(*load_digits(return_X_y=True), random_state=0)
@@ -55,7 +54,7 @@ def test_parameters_and_losses_have_the_precision_asked_for(cls, input_dtype, pr
 @pytest.mark.parametrize(("work", "dtype"), [(10**9, torch.float64), (1, torch.float32)])
 @pytest.mark.parametrize("cls", ESTIMATORS)
 def test_auto_is_by_the_work(cls, work, dtype, monkeypatch):
-    monkeypatch.setattr("skdeep.encoding._FREE_FLOAT64", work)
+    set_constant(monkeypatch, "_FREE_FLOAT64", work)
     seen = watched(monkeypatch)
     cls(batch_size=200, max_iter=1).fit(X, Y)
     assert seen == {dtype}

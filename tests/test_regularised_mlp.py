@@ -12,8 +12,6 @@ from sklearn.datasets import load_digits, make_multilabel_classification
 from skdeep import MLPClassifierTorch
 from skdeep.stacking import fit_stack
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
 X, Y = load_digits(return_X_y=True)
 X, Y = X[:420] / 16, Y[:420]  # two batches of 200 rows, and one of 20
 BASE = MLPClassifierTorch((12, 12, 12), max_iter=6, learning_rate_init=0.01, random_state=0)
@@ -114,6 +112,7 @@ def test_weights_of_a_batch_of_all_rows(options):
     np.testing.assert_allclose(weighted.predict_proba(X), repeated.predict_proba(X), atol=1e-8)
 
 
+@pytest.mark.slow
 @each_option
 def test_members_of_a_stack_end_where_they_end_alone(options):
     """With probabilities, seeds, rates and patience of their own, and early stopping."""
@@ -191,6 +190,7 @@ def test_multilabel(options):
     assert ((proba > 0.5) == y).mean() > 0.75
 
 
+@pytest.mark.slow
 @each_option
 def test_bfloat16(options):
     clf = mlp(options, precision="bfloat16", max_iter=40, learning_rate_init=0.03).fit(X, Y)

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from helpers import CANCER, CANCER_Y, IRIS, IRIS_Y, WINE, WINE_Y
 from scipy import sparse
 from sklearn.base import clone
-from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier
@@ -13,11 +13,6 @@ from sklearn.preprocessing import StandardScaler
 from skdeep import MLPClassifierTorch, SigmoidClassifier, SoftmaxClassifier
 from skdeep.stacking import fit_stack
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
-IRIS, IRIS_Y = load_iris(return_X_y=True)
-WINE, WINE_Y = load_wine(return_X_y=True)
-CANCER, CANCER_Y = load_breast_cancer(return_X_y=True)
 LABELS = np.column_stack([WINE_Y == 0, WINE_Y != 1, WINE[:, 0] > 13, WINE[:, 4] > 100]).astype(int)
 WEIGHT = np.random.default_rng(0).uniform(0.2, 3, len(WINE_Y))
 ALPHA = 0.01

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import set_constant, with_explicit_zeros
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
@@ -29,12 +30,6 @@ def with_negative_zeros(X):
     X = X.astype(np.float64)
     X[X == 0] = -0.0
     return X
-
-
-def with_explicit_zeros(X, zero=0.0):
-    made = sparse.csr_array(X + (X == 0.0))
-    made.data = np.where(X.ravel() == 0, zero, X.ravel())
-    return made
 
 
 SAME = {
@@ -66,7 +61,7 @@ def test_hash_of_unsigned_pixels_and_booleans():
 def test_hash_in_chunks(monkeypatch):
     X = integers()
     whole = hashes(X)
-    monkeypatch.setattr("skdeep.splits._CHUNK_VALUES", 20)
+    set_constant(monkeypatch, "_CHUNK_VALUES", 20)
     np.testing.assert_array_equal(hashes(X), whole)
 
 

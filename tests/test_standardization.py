@@ -18,8 +18,6 @@ from skdeep.columns import Columns
 from skdeep.stacking import fit_stack
 from skdeep.standardization import Standardization
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
 X, Y = load_wine(return_X_y=True)  # columns of very different scales
 WEIGHT = np.random.default_rng(0).uniform(0.5, 2, len(Y))
 SPARSE = sparse.csr_array(np.where(np.median(X, 0) < X, X, 0))
@@ -68,6 +66,7 @@ def test_a_max_abs_scaler_in_front_of_sparse_columns(options):
     np.testing.assert_allclose(model.coefs_[0] * scaler.scale_[:, None], scaled.coefs_[0], atol=1e-10)
 
 
+@pytest.mark.slow
 def test_raw_columns_are_as_good_as_scaled_ones():
     for load in (load_wine, load_breast_cancer):
         X_train, X_test, y_train, y_test = train_test_split(*load(return_X_y=True), random_state=0)

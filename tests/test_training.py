@@ -1,16 +1,15 @@
 """The training loop: K stacked models end with the parameters that each has alone, and stop when they should."""
 
-import inspect
 import math
 
 import numpy as np
 import pytest
 import torch
+from helpers import CPU, LOSS_CASES, LOSS_IDS, set_constant
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy import optimize, sparse
 
-from skdeep import batching
 from skdeep._stack import vector
 from skdeep.activations import ACTIVATIONS
 from skdeep.batching import Batches, DenseRows, SparseRows, as_tensor
@@ -24,12 +23,7 @@ from skdeep.quasi_newton import minimise
 from skdeep.schedules import SCHEDULES
 from skdeep.training import Observer, Plan, Progress, train
 
-CPU = torch.device("cpu")
 N, D, C = 66, 5, 3
-LOSS_CASES = [(name, {}) for name in LOSSES] + [
-    (name, {"squared": True}) for name, kind in LOSSES.items() if "squared" in inspect.signature(kind).parameters
-]
-LOSS_IDS = [name + ("-squared" if options else "") for name, options in LOSS_CASES]
 
 
 def problem():
@@ -278,7 +272,7 @@ def test_exact_with_random_factors_and_batch_statistics(models, kind, layout):
 def test_a_batch_that_is_gathered_in_parts_is_one_batch(kind, monkeypatch):
     """How many rows are gathered at once must not show: statistics and masks are those of the whole batch."""
     whole = fit([FIRST, SECOND], kind=kind, max_iter=2, batch_size=60)
-    monkeypatch.setattr(batching, "MAX_VALUES", 40)
+    set_constant(monkeypatch, "MAX_VALUES", 40)
     for stacked, p in zip(fit([FIRST, SECOND], kind=kind, max_iter=2, batch_size=60), whole, strict=True):
         assert_same(stacked, p, 0.9)
 
@@ -345,6 +339,7 @@ settings_of_a_model = st.builds(
 )
 
 
+@pytest.mark.slow
 # not shrunk: a smaller stack would tell no more, and finding it takes a minute
 @settings(max_examples=25, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(data=st.data())
@@ -518,7 +513,6 @@ def test_monitor_is_told_which_models_are_left():
 @pytest.mark.parametrize("layout", ["dense", "sparse"])
 @pytest.mark.parametrize("stack", ["shared rows", "own seeds", "ragged"])
 @pytest.mark.parametrize("kind", ["linear", "relu"])
-@pytest.mark.filterwarnings("error")
 def test_a_diverging_model_disturbs_no_other(layout, stack, kind):
     options = {"layout": layout, "kind": kind, "loss": ("ovr", {"squared": True}), "penalty": None}
     models = [m | {"rate": 0.01} for m in STACKS[stack]]

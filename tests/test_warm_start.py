@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import pickle
 
 import numpy as np
@@ -30,8 +31,6 @@ from skdeep.problem import Problem, TrainingState
 from skdeep.starts import carried
 
 pytestmark = pytest.mark.filterwarnings(
-    "error",
-    "ignore::sklearn.exceptions.ConvergenceWarning",
     # the middle class of iris has no scores that rise with it, where these are of three linear hinges
     "ignore:The scores of rows that a model was not trained on do not rise",
 )
@@ -66,6 +65,18 @@ MODELS = {
     "module": TorchClassifier(small_net, solver="adam", batch_size=50, learning_rate="cosine", **STEPS, **COMMON),
 }
 LINEAR = ("softmax", "sigmoid", "hinge", "squares")
+FRAME, NAMED = pd.DataFrame(X, columns=list("abcd")), np.array(["ne", "pe", "se"])[Y]
+FIRST = {"all rows": {"X": X, "y": Y}, "half": TRAIN | VALID, "named": {"X": FRAME, "y": NAMED}}
+
+
+@functools.cache
+def first_fit(estimator, data, **params):
+    return clone(estimator).set_params(**params).fit(**FIRST[data])
+
+
+def fitted(estimator, data="all rows", **params):
+    """A copy of a model that many tests go on from."""
+    return copy.deepcopy(first_fit(estimator, data, **params))
 
 
 def is_linear(name):
@@ -127,7 +138,7 @@ def log_loss_of(model, data):
 @pytest.mark.parametrize("name, what, changed", PAIRS, ids=[f"{name}-{what}" for name, what, _ in PAIRS])
 def test_it_ends_as_good_as_a_cold_one(name, what, changed):
     params, data = changed
-    warm = clone(MODELS[name]).fit(X, Y)
+    warm = fitted(MODELS[name])
     before = len(warm.loss_curve_), warm.t_
     warm.set_params(**params).fit(**data)
     cold = clone(warm).set_params(warm_start=False).fit(**data)
@@ -170,7 +181,7 @@ def test_what_is_listed_is_all_that_is_taken_over(name, what):
     _, data = change(*CHANGES[what])
     early = {} if name == "squares" else {"early_stopping": True}
     calibration = {"calibration": "temperature"} if name in ("softmax by sgd", "mlp") else {}
-    model = clone(MODELS[name]).set_params(**early, **calibration, max_iter=5).fit(X, Y)
+    model = fitted(MODELS[name], **early, **calibration, max_iter=5)
     bare, spoilt = copy.deepcopy(model), copy.deepcopy(model)
     for attribute in model._fitted - carried(model):
         delattr(bare, attribute)
@@ -225,9 +236,10 @@ CALIBRATED = {
 each_calibrated = pytest.mark.parametrize("name", CALIBRATED)
 
 
+@pytest.mark.slow
 @each_calibrated
 def test_fits_with_platts_sigmoid_can_be_repeated(name):
-    model = clone(CALIBRATED[name]).set_params(calibration="sigmoid").fit(X, Y)
+    model = fitted(CALIBRATED[name], calibration="sigmoid")
     first = model.score(X, Y)
     for _ in range(4):
         assert model.fit(X, Y).score(X, Y) >= first - 1.5 / len(Y)  # one row, near the border of two classes, may turn
@@ -271,6 +283,7 @@ def test_training_goes_on_from_the_model_and_not_from_its_calibration(name, kind
     np.testing.assert_allclose(scores, expected, rtol=1e-7, atol=5e-3 if free else 1e-8)
 
 
+@pytest.mark.slow
 @each_calibrated
 def test_calibrations_of_each_kind_in_turn(name):
     model = clone(CALIBRATED[name])
@@ -286,21 +299,21 @@ def test_calibrations_of_each_kind_in_turn(name):
 
 @pytest.mark.parametrize("model", [*CALIBRATED.values(), MLPEnsembleClassifier(2, (4,), max_iter=3)], ids=repr)
 def test_a_calibration_that_was_not_fitted_is_an_error(model):
-    for fitted in (None, "temperature", "sigmoid"):
-        clf = clone(model).set_params(calibration=fitted, random_state=0).fit(X, Y)
-        for asked in {None, "temperature", "sigmoid"} - {fitted}:
+    for known in (None, "temperature", "sigmoid"):
+        clf = fitted(model, calibration=known, random_state=0)
+        for asked in {None, "temperature", "sigmoid"} - {known}:
             clf.set_params(calibration=asked)
-            if asked is None and (fitted == "temperature" or not hasattr(clf, "predict_proba")):
+            if asked is None and (known == "temperature" or not hasattr(clf, "predict_proba")):
                 continue  # as it is without the temperature, or no probabilities at all
             with pytest.raises(NotFittedError, match=f"calibration={asked!r}.*fit again"):
                 clf.predict_proba(X)
-        clf.set_params(calibration=fitted)
+        clf.set_params(calibration=known)
         assert np.isfinite(clf.decision_function(X)).all()
 
 
 def test_a_fit_that_fails_leaves_the_calibrated_model():
     for name in CALIBRATED:
-        model = clone(CALIBRATED[name]).set_params(calibration="sigmoid").fit(X, Y)
+        model = fitted(CALIBRATED[name], calibration="sigmoid")
         before = model.predict_proba(X)
         with pytest.raises(ValueError, match="expecting 4 features"):
             model.fit(X, Y, X_val=X[:, :3], y_val=Y)
@@ -338,7 +351,7 @@ def test_the_start_is_kept_if_no_epoch_is_better(name, scoring):
         scoring = "balanced_accuracy"
     if name.startswith("squares") and scoring == "neg_log_loss":
         scoring = "balanced_accuracy"
-    model = clone(WATCHED[name]).set_params(early_stopping=True, scoring=scoring).fit(**TRAIN, **VALID)
+    model = fitted(WATCHED[name], "half", early_stopping=True, scoring=scoring)
     scores, best, length = model.decision_function(X), model.best_validation_score_, len(model.validation_scores_)
     wrong = np.random.default_rng(0).permutation(Y[EVEN])
     model.fit(X[EVEN], wrong, **VALID)
@@ -351,7 +364,7 @@ def test_the_start_is_kept_if_no_epoch_is_better(name, scoring):
 
 @each_watched
 def test_the_start_is_judged_by_the_rows_of_today(name):
-    model = clone(WATCHED[name]).set_params(early_stopping=True).fit(**TRAIN, **VALID)
+    model = fitted(WATCHED[name], "half", early_stopping=True, scoring=None)
     assert model.best_validation_score_ > 0.8
     model.fit(X[EVEN], FLIPPED[EVEN], X_val=X[ODD], y_val=FLIPPED[ODD])
     assert model.score(X[ODD], FLIPPED[ODD]) > 0.8
@@ -362,7 +375,7 @@ def test_the_start_is_judged_by_the_rows_of_today(name):
 @each_watched
 def test_the_start_is_judged_by_the_score_of_today(name):
     """An accuracy is no yardstick for a negative loss."""
-    model = clone(WATCHED[name]).set_params(early_stopping=True).fit(**TRAIN, **VALID)
+    model = fitted(WATCHED[name], "half", early_stopping=True, scoring=None)
     model.set_params(scoring="loss").fit(**TRAIN, **VALID)
     cold = clone(model).fit(**TRAIN, **VALID)
     assert model.best_validation_score_ < 0
@@ -405,7 +418,7 @@ def test_the_optimizers_state_is_of_one_problem(name, what, kept, monkeypatch):
     from skdeep.optimizers import Optimizer
 
     params, data = change(*CHANGES[what])
-    model, loaded, load = clone(MODELS[name]).set_params(max_iter=2).fit(X, Y), [], Optimizer.load
+    model, loaded, load = fitted(MODELS[name], max_iter=2), [], Optimizer.load
     monkeypatch.setattr(Optimizer, "load", lambda *args: loaded.append(1) or load(*args))
     model.set_params(**params).fit(**data)
     assert bool(loaded) == kept
@@ -414,7 +427,7 @@ def test_the_optimizers_state_is_of_one_problem(name, what, kept, monkeypatch):
 @pytest.mark.parametrize("name", ["softmax by sgd", "mlp", "module"])
 def test_on_another_problem_it_begins_at_the_model(name):
     """Where that is of any use there: steps too small to lead anywhere show it."""
-    model = clone(MODELS[name]).fit(X, Y)
+    model = fitted(MODELS[name])
     scores = model.decision_function(X)
     model.set_params(learning_rate_init=1e-12, max_iter=1).fit(X[EVEN], Y[EVEN])
     if name != "mlp":  # whose running averages are of the rows of today
@@ -486,7 +499,6 @@ def test_a_schedule_by_rows_seen_is_of_one_problem(name):
 
 # ---- names and labels of before --------------------------------------------------------------------------------------
 
-FRAME, NAMED = pd.DataFrame(X, columns=list("abcd")), np.array(["ne", "pe", "se"])[Y]
 ANSWERS = pd.DataFrame({"low": Y == 0, "high": Y > 1}).astype(int)
 
 
@@ -512,7 +524,7 @@ def goings_on(model, X, y):
     ids=["order", "names", "fewer", "Polars"],
 )
 def test_columns_are_those_of_before(name, other, message):
-    model = clone(MODELS[name]).set_params(max_iter=2).fit(FRAME, NAMED)
+    model = fitted(MODELS[name], "named", max_iter=2)
     for go_on in goings_on(model, other, NAMED):
         with pytest.raises(ValueError, match=f"(?s){message}"):
             go_on()
@@ -530,7 +542,7 @@ def test_columns_are_those_of_before(name, other, message):
     ids=["a new one", "numbers", "all new", "dates"],
 )
 def test_classes_are_those_of_before(name, labels, message):
-    model = clone(MODELS[name]).set_params(max_iter=2).fit(FRAME, NAMED)
+    model = fitted(MODELS[name], "named", max_iter=2)
     for go_on in goings_on(model, FRAME, labels):
         with pytest.raises(ValueError, match=message):
             go_on()
@@ -548,7 +560,7 @@ def test_classes_are_those_of_before(name, labels, message):
     ids=["longer", "objects", "categories", "Enum"],
 )
 def test_the_same_classes_in_another_form_or_order(name, kind):
-    model = clone(MODELS[name]).set_params(max_iter=2).fit(FRAME, NAMED)
+    model = fitted(MODELS[name], "named", max_iter=2)
     found, expected = (copy.deepcopy(model).fit(FRAME[::-1], y[::-1]) for y in (kind(NAMED), NAMED))
     np.testing.assert_array_equal(found.decision_function(FRAME), expected.decision_function(FRAME))
     np.testing.assert_array_equal(found.classes_, ["ne", "pe", "se"])

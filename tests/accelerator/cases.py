@@ -316,8 +316,8 @@ def searches(place):
         (on(place, Squares), {"alpha": [1e-4, 1e-2]}, "accuracy"),
     ]
     found = [GridSearchCV(m, grid, cv=2, scoring=scoring).fit(X, Y) for m, grid, scoring in grids]
-    deep = make_pipeline(StandardScaler(), on(place, MLP))
-    found.append(GridSearchCV(deep, {"mlpclassifiertorch__alpha": [1e-4, 1e-2]}, cv=2, n_jobs=2).fit(X, Y))
+    deep, n_jobs = make_pipeline(StandardScaler(), on(place, MLP)), 1 if place is CPU else 2
+    found.append(GridSearchCV(deep, {"mlpclassifiertorch__alpha": [1e-4, 1e-2]}, cv=2, n_jobs=n_jobs).fit(X, Y))
     return [search.cv_results_["mean_test_score"] for search in found]
 
 

@@ -26,7 +26,6 @@ ctypes.CDLL(os.environ["EMULATED_LIBRARY"], ctypes.RTLD_GLOBAL)
 
 import torch  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-from torch.utils._pytree import tree_flatten, tree_map  # noqa: E402
 
 DEVICE = torch.device(KIND, 0)
 _PACKAGE = os.path.join(os.path.dirname(importlib.util.find_spec("skdeep").origin), "")
@@ -139,6 +138,24 @@ class _Mode(TorchDispatchMode):
         return _run(function, args, kwargs or {})
 
 
+def _tensors(values) -> list:
+    """The tensors among arguments, which may be in lists."""
+    found = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += _tensors(value)
+    return found
+
+
+def _replaced(value, function):
+    """A value with a function of each tensor in its place. (torch's trees would take half the time of a test.)"""
+    if isinstance(value, torch.Tensor):
+        return function(value)
+    return type(value)(_replaced(part, function) for part in value) if type(value) in (list, tuple) else value
+
+
 def _held(value):
     return value.held if isinstance(value, Remote) else value
 
@@ -146,7 +163,7 @@ def _held(value):
 def _run(function, args, kwargs):
     if function is torch.ops.prim.layout.default:
         return args[0].held.layout
-    tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, torch.Tensor)]
+    tensors = _tensors([*args, *kwargs.values()])
     remote = [value for value in tensors if isinstance(value, Remote)]
     wanted = kwargs.get("device")
     if not remote and not _is_remote(wanted):
@@ -164,7 +181,8 @@ def _run(function, args, kwargs):
     if function in _WAITING or by_mask or no_size:
         LOG.wait(function)
     of_host = kwargs if wanted is None else {**kwargs, "device": torch.device("cpu")}
-    result = function(*tree_map(_held, args), **tree_map(_held, of_host))
+    of_host = {name: _replaced(value, _held) for name, value in of_host.items()}
+    result = function(*_replaced(args, _held), **of_host)
     if function is not _aten._local_scalar_dense.default:
         aliases = [r.alias_info for r in function._schema.returns if r.alias_info is not None]
         is_view = any(not alias.is_write for alias in aliases) or function is _aten._unsafe_view.default
@@ -173,11 +191,9 @@ def _run(function, args, kwargs):
     stays = wanted is not None and not _is_remote(wanted)
 
     def wrapped(value):
-        if not isinstance(value, torch.Tensor) or stays:
-            return value
         return known[id(value)] if id(value) in known else Remote(value)
 
-    return tree_map(wrapped, result)
+    return result if stays else _replaced(result, wrapped)
 
 
 def _check_places(function, args, tensors) -> None:

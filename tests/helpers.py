@@ -1,0 +1,115 @@
+"""What several test files use: data, estimators of a class, forms of the same values, and constants of the package."""
+
+import inspect
+import sys
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+
+from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
+from skdeep.losses import LOSSES
+
+CPU = torch.device("cpu")
+
+# ---- data ------------------------------------------------------------------------------------------------------------
+
+DATA = {"iris": load_iris, "wine": load_wine, "breast_cancer": load_breast_cancer, "digits": load_digits}
+IRIS, IRIS_Y = load_iris(return_X_y=True)
+WINE, WINE_Y = load_wine(return_X_y=True)
+CANCER, CANCER_Y = load_breast_cancer(return_X_y=True)
+DIGITS, DIGITS_Y = load_digits(return_X_y=True)
+
+
+def few_images(n, n_test):
+    """Digits in the place of the benchmarks' images: a name, training data, test data."""
+    X = DIGITS.astype(np.float32) / 16
+    return "few digits", X[:n], DIGITS_Y[:n], X[n : n + n_test], DIGITS_Y[n : n + n_test]
+
+
+def random(*shape, seed=0):
+    """Draw a float64 tensor."""
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=shape))
+
+
+# ---- estimators ------------------------------------------------------------------------------------------------------
+
+#: Those whose parameters are told apart most: the linear ones, one of them with a calibration, and the network.
+ESTIMATORS = [SoftmaxClassifier, HingeClassifier, MLPClassifierTorch]
+each_estimator = pytest.mark.parametrize("cls", ESTIMATORS)
+
+#: What makes `partial_fit` possible, and the same thing as `fit`.
+INCREMENTAL = {HingeClassifier: {"calibration": None}, MLPClassifierTorch: {"learning_rate": "constant"}}
+
+
+def maker(common, linear=None, network=None):
+    """Make a function that makes estimators of a class, with these parameters unless told otherwise."""
+
+    def make(cls=SoftmaxClassifier, **params):
+        own = (network if cls is MLPClassifierTorch else linear) or {}
+        return cls(**{**common, **own, **params})
+
+    return make
+
+
+def parameters(model):
+    """All coefficients and intercepts of a fitted model, in a row."""
+    arrays = [model.coef_, model.intercept_] if hasattr(model, "coef_") else [*model.coefs_, *model.intercepts_]
+    return np.concatenate([array.ravel() for array in arrays])
+
+
+def linear_module(n_features, n_outputs):
+    return torch.nn.Linear(n_features, n_outputs)
+
+
+#: Every entry of the table of losses, the hinges both plain and squared.
+LOSS_CASES = [(name, {}) for name in LOSSES] + [
+    (name, {"squared": True}) for name, kind in LOSSES.items() if "squared" in inspect.signature(kind).parameters
+]
+LOSS_IDS = [name + ("-squared" if options else "") for name, options in LOSS_CASES]
+
+# ---- the same values in other forms ----------------------------------------------------------------------------------
+
+
+def read_only(array):
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+def with_wide_indices(X):
+    made = sparse.csr_array(X)
+    made.indices, made.indptr = made.indices.astype(np.int64), made.indptr.astype(np.int64)
+    return made
+
+
+def with_read_only_parts(X):
+    made = sparse.csr_array(X)
+    for part in (made.data, made.indices, made.indptr):
+        part.flags.writeable = False
+    return made
+
+
+def with_explicit_zeros(X, zero=0.0):
+    made = sparse.csr_array(X + (X == 0.0))
+    made.data = np.where(X.ravel() == 0, zero, X.ravel())
+    assert (made.data == 0).any()
+    return made
+
+
+def big_endian(X):
+    made = sparse.csr_array(X)
+    return sparse.csr_array((made.data.astype(">f8"), made.indices, made.indptr), shape=made.shape)
+
+
+# ---- constants of the package ----------------------------------------------------------------------------------------
+
+
+def set_constant(monkeypatch, name, value):
+    """Give a constant another value in every module of the package that knows it."""
+    modules = [module for key, module in sys.modules.items() if key.startswith("skdeep.") and hasattr(module, name)]
+    assert modules, f"no module of the package has a constant {name}"
+    for module in modules:
+        monkeypatch.setattr(module, name, value)
