@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import RidgeClassifier
 from skorch.callbacks import EpochTimer
 
-from skdeep import LeastSquaresClassifier, least_squares
+from skdeep import LeastSquaresClassifier, solving
 from skdeep.batching import DenseRows
 from skdeep.model_selection import GridSearchCV
 from skdeep.stacking import fit_stack
@@ -166,8 +166,8 @@ def test_a_stack_ends_where_each_model_ends(solver, calibration):
 
 def test_one_factorisation_per_fold(monkeypatch):
     built = []
-    ridge = least_squares.Ridge
-    monkeypatch.setattr(least_squares, "Ridge", lambda *args: built.append(1) or ridge(*args))
+    ridge = solving.Ridge
+    monkeypatch.setattr(solving, "Ridge", lambda *args: built.append(1) or ridge(*args))
     GridSearchCV(LeastSquaresClassifier(), {"alpha": np.logspace(-5, 1, 7)}, cv=3).fit(IRIS, IRIS_Y)
     assert len(built) == 3 + 1  # and the refit
 

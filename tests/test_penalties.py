@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import minimize_scalar
 from sklearn.datasets import load_iris
 
-from skdeep import SoftmaxClassifier
+from skdeep import SoftmaxClassifier, fitting
 from skdeep.penalties import L2, PENALTIES
 from skdeep.training import Observer
 
@@ -217,7 +217,7 @@ def test_adam_has_the_gradient_of_a_ridge_and_the_map_of_all_else(solver, penalt
     seen = []
     for alpha in (0.0, 0.5):
         observer = Gradients()
-        monkeypatch.setattr(SoftmaxClassifier, "_observer", lambda *args, observer=observer: observer)
+        monkeypatch.setattr(fitting, "make_observer", lambda *args, observer=observer, **options: observer)
         common = {"solver": solver, "penalty": penalty, "standardize": False, "learning_rate_init": 0.01, "max_iter": 1}
         clf = SoftmaxClassifier(alpha=alpha, batch_size=150, warm_start=True, random_state=0, **common)
         clf.fit(X, y)

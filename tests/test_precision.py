@@ -14,7 +14,7 @@ from sklearn.model_selection import train_test_split
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 from skdeep.batching import Batch, SparseRows
-from skdeep.encoding import PRECISIONS
+from skdeep.choices import PRECISIONS
 from skdeep.gradients import loss_and_gradient
 from skdeep.losses import Softmax
 from skdeep.networks import Linear

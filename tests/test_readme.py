@@ -138,7 +138,8 @@ def test_links_lead_somewhere():
 
 def test_files_that_are_named_exist():
     folders = ("skdeep", "tests", "examples", "docs")
-    known = ["/" + path.relative_to(ROOT).as_posix() for name in folders for path in (ROOT / name).rglob("*.py")]
+    files = [*ROOT.glob("*.py"), *(path for name in folders for path in (ROOT / name).rglob("*.py"))]
+    known = ["/" + path.relative_to(ROOT).as_posix() for path in files]
     for document in ("README.md", "CONTRIBUTING.md", *PAGES):
         for name in re.findall(r"`([\w/]+\.py)\b", (ROOT / document).read_text(encoding="utf-8")):
             assert "NN" in name or any(path.endswith("/" + name) for path in known), f"{document}: {name}"
