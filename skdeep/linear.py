@@ -254,7 +254,14 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
 
     def _map_scores(self, matrix, offsets):
         space, coef, intercept = OutputSpace(self.coef_), dense(self.coef_), dense(self.intercept_)
-        self.coef_ = space.array((matrix.T @ coef).astype(coef.dtype))
+        with np.errstate(all="ignore"):
+            mapped = (matrix.T @ coef).astype(coef.dtype)
+        if not np.isfinite(mapped).all():
+            raise ValueError(
+                f"calibration={self.calibration!r} makes coefficients of columns this small overflow. Scale the "
+                "columns of X (StandardScaler), or use calibration='temperature'."
+            )
+        self.coef_ = space.array(mapped)
         self.intercept_ = space.array((intercept @ matrix + offsets).astype(intercept.dtype))
 
     def _rates(self, recipe, problem, network, members):

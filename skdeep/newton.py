@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from skdeep.curvature import curvature, ridge, to_blocks, to_flat, width
+from skdeep.networks import Linear
 from skdeep.objective import Objective
 
 #: Pivots below so many units of the last place may be all that rounding leaves of a direction without curvature.
@@ -46,7 +47,8 @@ class Newton:
             if objective.loss.shift_invariant:
                 _pin_shift_(hessians, ridge(objective) == 0)
             hessians = hessians.view(len(total), n_scores * n_inputs, -1)
-            unit = _units(hessians.diagonal(dim1=1, dim2=2))
+            assert isinstance(objective.network, Linear)
+            unit = _units(hessians.diagonal(dim1=1, dim2=2), alike=objective.network.scale is not None)
             diagonal = hessians.diagonal(dim1=1, dim2=2).unflatten(1, (n_scores, n_inputs))
             diagonal += ridge(objective)
             downhill = -to_blocks(objective, gradient[part]).flatten(1).unsqueeze(-1)
@@ -64,14 +66,16 @@ def _pin_shift_(hessians: Tensor, free: Tensor) -> None:
     hessians += average.mul_(free).mul_(free.mT)[:, None, :, None]
 
 
-def _units(curvature: Tensor) -> Tensor:
-    """Unit (k, P) of each diagonal entry of some Hessians: its own size, so that an intercept counts beside 1e40.
+def _units(curvature: Tensor, alike: bool) -> Tensor:
+    """Unit (k, P) of each diagonal entry of some Hessians: the largest one, where columns have been made `alike`.
 
-    Without the penalty: where the rows have no curvature, their gradient is rounding, which a tiny penalty would make a
-    step of any size. The unit there is that of the largest entry, or one.
+    There, small curvature is of rows that hardly count, and next to rounding it is none. Raw columns each have their
+    own size, so that an intercept counts beside 1e40. All is without the penalty: where rows have no curvature, their
+    gradient is rounding, which a tiny penalty would make a step of any size. The unit there is the largest, or one.
     """
     largest = curvature.amax(1, keepdim=True)
-    return torch.where(curvature > 0, curvature, torch.where(largest > 0, largest, 1.0))
+    largest = torch.where(largest > 0, largest, 1.0).expand_as(curvature)
+    return largest if alike else torch.where(curvature > 0, curvature, largest)
 
 
 def _solve(hessians: Tensor, right: Tensor, unit: Tensor) -> Tensor:

@@ -86,6 +86,26 @@ FOUND = [
     {"estimator": "MLPClassifierTorch", "learning_rate_init": 1e-05},
     # a constant column, which has no curvature beside its rounding
     {"estimator": "SoftmaxClassifier", "values": "one-hot", "scale": 1e20, "alpha": 0.01, "class_weight": "by label"},
+    # a step of 1e49 along what only rows of next to no weight speak of
+    {
+        "estimator": "SoftmaxClassifier",
+        "data_seed": 157,
+        "rows": 6,
+        "columns": 40,
+        "signal": "none",
+        "classes": 7,
+        "weights": "wild",
+    },
+    # coefficients that Platt's slopes make overflow
+    {
+        "estimator": "SigmoidClassifier",
+        "rows": 4,
+        "columns": 5,
+        "scale": 1e-310,
+        "max_grad_norm": 0.001,
+        "batch_size": 2,
+        "calibration": "sigmoid",
+    },
     # momentum past a rare class, from where an epoch gains less than the tolerance
     {"estimator": "SoftmaxClassifier", "rows": 300, "values": "one-hot", "signal": "separable", "solver": "sgd"},
     {
