@@ -19,7 +19,7 @@ from skdeep.links import CALIBRATED, calibrate, fitted_copy
 from skdeep.networks import Network
 from skdeep.prediction import able
 from skdeep.problem import Problem, TrainingState, make_monitor, scores_of
-from skdeep.recipe import Member, Recipe, weights_by_model
+from skdeep.recipe import Member, Recipe, trained_on, weights_by_model
 from skdeep.scoring import as_score, knowing
 from skdeep.solving import solve
 from skdeep.splits import DIVIDED, KEPT, Folds, dealt_shares, fold_of_rows
@@ -85,13 +85,11 @@ def train_folds(
             f"{type(leader).__name__} needs at least 2 distinct rows of a class, to leave some out; use "
             "MLPClassifierTorch."
         )
-    trained_on = folds
+    merged = folds
     if recipe.batch_rows == problem.n_rows:  # see Problem.folds
-        trained_on = problem.folds(distinct, fold, share, merge=True)
+        merged = problem.folds(distinct, fold, share, merge=True)
     del distinct
-    rest = {f: trained_on.training(f) for f in numbers}
-    n = len(members)
-    weights = {f: weights_by_model(w, n) for f, w in trained_on.training_weights(numbers).items()}
+    rest = trained_on(merged, len(members))
     drawn: dict[int, list[int]] = {}  # ensembles of one seed share their draws
     for member in members:
         generator = member.state.generator
@@ -104,7 +102,8 @@ def train_folds(
         patience = leader.n_iter_no_change if leader.early_stopping else math.inf
         for f, seed in zip(numbers, own, strict=True):
             progress = Progress(member.estimator.tol, patience, watch_score=True)
-            models.append(Member(member.estimator, TrainingState(of_seed[seed]), progress, rest[f], weights[f][m]))
+            rows, weights = rest[f]
+            models.append(Member(member.estimator, TrainingState(of_seed[seed]), progress, rows, weights[m]))
     network = recipe.network(recipe, problem, models, False)
     fitted = partial(fitted_copy, [model.estimator for model in models])
     watched = _watched(len(members), problem, held_out, folds)

@@ -13,7 +13,7 @@ from skdeep.inputs import to_numpy
 from skdeep.links import calibrate
 from skdeep.prediction import able
 from skdeep.problem import Problem, TrainingState, scores_of
-from skdeep.recipe import Member, Recipe, weights_by_model
+from skdeep.recipe import Member, Recipe, trained_on
 from skdeep.solving import solve
 from skdeep.splits import Folds, dealt_shares, fold_of_rows
 from skdeep.training import Progress
@@ -31,9 +31,9 @@ def calibrate_each(recipe: Recipe, problem: Problem, members: list[Member], seed
     fold = fold_of_rows(distinct, N_FOLDS)
     share = dealt_shares(distinct, fold, N_FOLDS, seed)
     # what is held out is scored once for all rows that are equal; training is that of the model on all rows
-    folds = trained_on = problem.folds(distinct, fold, share, merge=True)
+    folds = unmerged = problem.folds(distinct, fold, share, merge=True)
     if recipe.batch_rows < problem.n_rows:
-        trained_on = problem.folds(distinct, fold, share, merge=False)
+        unmerged = problem.folds(distinct, fold, share, merge=False)
     del distinct  # as large as the rest of what is kept of each row
     if len(folds.numbers) < 2:
         raise ValueError(
@@ -41,7 +41,8 @@ def calibrate_each(recipe: Recipe, problem: Problem, members: list[Member], seed
             "calibration=None."
         )
     trained = [m for m, member in enumerate(members) if member.progress.error is None]
-    scores, runs = _out_of_fold_scores(recipe, problem, members, trained, folds, trained_on, seed)
+    rest = trained_on(unmerged, len(members))
+    scores, runs = _out_of_fold_scores(recipe, problem, members, trained, folds, rest, seed)
     rows, factor = folds.all_held_out()
     assert folds.weight is not None  # merged rows have weights
     codes, weights = problem.codes[rows], np.broadcast_to(folds.weight, (len(members), problem.X.shape[0]))
@@ -66,7 +67,7 @@ def _out_of_fold_scores(
     members: list[Member],
     trained: list[int],
     folds: Folds,
-    trained_on: Folds,
+    rest: dict[int, tuple[np.ndarray, list[np.ndarray | None]]],
     seed: int,
 ) -> tuple[dict[int, np.ndarray], dict[int, list[Progress]]]:
     """Scores of the rows that each fold holds out, in this order, by each trained member's models; their progress.
@@ -80,9 +81,6 @@ def _out_of_fold_scores(
         stacks = [[(m, f) for m in trained] for f in numbers]
     if not leader.stackable:
         stacks = [[(m, f)] for m in trained for f in numbers]
-    rows = {f: trained_on.training(f) for f in numbers}
-    n = len(members)
-    weights = {f: weights_by_model(w, n) for f, w in trained_on.training_weights(numbers).items()}
     # those of earlier fits too, which a warm start has behind it
     epochs = max(recipe.epochs, len(leader.loss_curve_)) if members[0].progress.warm else recipe.epochs
     scores: dict[int, dict[Any, np.ndarray]] = {m: {} for m in trained}
@@ -92,7 +90,8 @@ def _out_of_fold_scores(
         models = []
         for m, f in stack:
             run = _fold_progress(members[m])
-            models.append(Member(members[m].estimator, TrainingState(of_fold[f]), run, rows[f], weights[f][m]))
+            rows, weights = rest[f]
+            models.append(Member(members[m].estimator, TrainingState(of_fold[f]), run, rows, weights[m]))
         network = recipe.network(recipe, problem, models, False)
         solve(recipe, problem, network, models, epochs)
         if any(model.progress.interrupted for model in models):

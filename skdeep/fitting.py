@@ -176,8 +176,7 @@ def _better_start(recipe: Recipe, problem: Problem, known: Network, members: lis
     (member,) = members
     member.state.optimizer = member.state.columns = None
     new = recipe.network(recipe, problem, members, False)
-    whole = problem if problem.subset is None else problem.take(problem.subset)
-    monitor, penalty = judge(whole, recipe.loss, "loss"), penalty_of(recipe, problem, members)
+    monitor, penalty = judge(problem.counted(), recipe.loss, "loss"), penalty_of(recipe, problem, members)
     of_known, of_new = (
         float((monitor(network, np.arange(1))[1] + penalty.value(network.penalised()))[0]) for network in (known, new)
     )
@@ -187,7 +186,7 @@ def _better_start(recipe: Recipe, problem: Problem, known: Network, members: lis
 
 def check_scoring(estimator, judged: Problem) -> None:
     """Raise, before any training, if ``scoring`` is not defined for the labels of the rows to judge by."""
-    judged = judged if judged.subset is None else judged.take(judged.subset)
+    judged = judged.counted()
     labels = labels_of(estimator, judged.codes)
     try_scoring(estimator.scoring, estimator, judged.codes, labels, judged.sample_weight)
 

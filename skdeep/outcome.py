@@ -45,9 +45,8 @@ def look_at_end(recipe: Recipe, problem: Problem, network: Network, members: lis
         first, last = p.loss_curve[0], p.loss_curve[-1]
         if p.stopped is None and last < 100 * limit and _distance_from_convergence(member.estimator, recipe.solver, p):
             continue  # still on its way: the user is told that
-        whole = problem if problem.subset is None else problem.take(problem.subset)
         own = np.array([m])
-        (reached,) = judge(whole, loss, "loss")(network.select(own).with_params(p.params), own)[1].tolist()
+        (reached,) = judge(problem.counted(), loss, "loss")(network.select(own).with_params(p.params), own)[1].tolist()
         if not reached <= float(np.finfo(float_dtype(problem.X)).max):  # predictions would overflow
             p.error = f"the training loss became {reached:.3g} after epoch {p.n_iter}"
         elif reached > limit:

@@ -168,6 +168,10 @@ class Problem:
         part._rows, part.divided = self.rows(), factor is not None
         return part
 
+    def counted(self) -> Problem:
+        """The problem of the rows of non-zero weight."""
+        return self if self.subset is None else self.take(self.subset)
+
     def distinct(self, seed: int) -> DistinctRows:
         """The distinct rows of non-zero weight."""
         generator, stratify = np.random.default_rng(seed), self.codes.ndim == 1

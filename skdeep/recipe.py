@@ -14,6 +14,7 @@ from skdeep.losses import Loss
 from skdeep.networks import Network
 from skdeep.penalties import ElasticNet
 from skdeep.problem import Problem, TrainingState
+from skdeep.splits import Folds
 from skdeep.training import Progress
 
 #: Solvers that look at all rows at once, and are used for the exact optimum.
@@ -125,6 +126,12 @@ def values(members: Sequence[Member], name: str) -> np.ndarray:
 def weights_by_model(weight: np.ndarray | None, n_models: int) -> list[np.ndarray | None]:
     """The weights (n,) of each model's rows; one object where all share them."""
     return [weight] * n_models if weight is None or weight.ndim == 1 else list(weight)
+
+
+def trained_on(folds: Folds, n_models: int) -> dict[int, tuple[np.ndarray, list[np.ndarray | None]]]:
+    """What is trained on without each fold: the rows, and the weights (n,) of all rows for each of some models."""
+    weights = folds.training_weights(folds.numbers)
+    return {f: (folds.training(f), weights_by_model(weights[f], n_models)) for f in folds.numbers}
 
 
 def common(items: list) -> Any:
