@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
-from skdeep.losses import LOSSES
+from skdeep.engine.losses import LOSSES
 
 plt.style.use("petroff10")
 

@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skdeep import HingeClassifier, SoftmaxClassifier
 from skdeep.display import RegularizationPathDisplay
-from skdeep.losses import LOSSES
+from skdeep.engine.losses import LOSSES
 from skdeep.model_selection import regularization_path
 
 plt.style.use("petroff10")

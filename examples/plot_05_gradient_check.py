@@ -16,8 +16,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from skdeep.losses import LOSSES
-from skdeep.perceptron import MLP
+from skdeep.engine.losses import LOSSES
+from skdeep.engine.perceptron import MLP
 
 plt.style.use("petroff10")
 

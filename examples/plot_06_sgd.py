@@ -25,7 +25,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
 from skdeep import SoftmaxClassifier
-from skdeep.optimizers import SGD
+from skdeep.engine.optimizers import SGD
 
 plt.style.use("petroff10")
 

@@ -21,7 +21,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
 from skdeep import MLPClassifierTorch
-from skdeep.activations import ACTIVATIONS
+from skdeep.engine.activations import ACTIVATIONS
 
 plt.style.use("petroff10")
 

@@ -22,7 +22,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
 
 from skdeep import HingeClassifier
-from skdeep.calibration import fit_sigmoid
+from skdeep.fitting.calibrators import fit_sigmoid
 
 plt.style.use("petroff10")
 

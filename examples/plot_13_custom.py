@@ -22,7 +22,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
 from skdeep import SoftmaxClassifier, TorchClassifier
-from skdeep.losses import LOSSES, Loss
+from skdeep.engine.losses import LOSSES, Loss
 
 plt.style.use("petroff10")
 warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is chosen, not found

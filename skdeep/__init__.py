@@ -1,13 +1,13 @@
 """Linear classifiers and multilayer perceptrons for scikit-learn, trained by torch mini-batches."""
 
-from skdeep.ensemble import MLPEnsembleClassifier
-from skdeep.hinge import HingeClassifier
-from skdeep.least_squares import LeastSquaresClassifier
-from skdeep.linear import SoftmaxClassifier
-from skdeep.mlp import MLPClassifierTorch
+from skdeep.estimators.ensemble import MLPEnsembleClassifier
+from skdeep.estimators.hinge import HingeClassifier
+from skdeep.estimators.least_squares import LeastSquaresClassifier
+from skdeep.estimators.mlp import MLPClassifierTorch
+from skdeep.estimators.sigmoid import SigmoidClassifier
+from skdeep.estimators.softmax import SoftmaxClassifier
+from skdeep.estimators.torch_module import TorchClassifier
 from skdeep.model_selection import stacked
-from skdeep.modules import TorchClassifier
-from skdeep.sigmoid import SigmoidClassifier
 
 __all__ = [
     "HingeClassifier",

@@ -11,9 +11,9 @@ import numpy as np
 from sklearn.metrics import check_scoring
 from skorch.callbacks import Callback
 
-from skdeep.base import BaseTorchClassifier
+from skdeep.data.inputs import dense
+from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.images import as_images, signed_colors
-from skdeep.inputs import dense
 
 
 class TensorBoardLogger(Callback):

@@ -10,7 +10,7 @@ from scipy import sparse
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
-from skdeep.losses import LOSSES
+from skdeep.engine.losses import LOSSES
 
 CPU = torch.device("cpu")
 

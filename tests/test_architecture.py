@@ -10,33 +10,16 @@ import skdeep
 
 PACKAGE = Path(skdeep.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-MODULES = {path.stem if path.parent == PACKAGE else path.parent.name for path in FILES}
 MAX_LINES = 450
+#: The rooms, from the ground floor up: each imports from those before it only.
+ROOMS = "engine solvers data callbacks fitting estimators model_selection images display logs".split()
+#: Those that know no estimator.
+GROUND = ("engine", "solvers")
 
-ENGINE = {
-    "_stack": set(),
-    **{
-        name: {"_stack"}
-        for name in ("losses", "penalties", "activations", "optimizers", "schedules", "batching", "line_search")
-    },
-    "frame": set(),
-    "networks": {"_stack", "frame", "penalties"},
-    "normalization": set(),
-    "dropout": {"_stack"},
-    "standardization": {"_stack", "frame", "networks"},
-    "perceptron": {"_stack", "activations", "networks", "normalization", "dropout", "standardization"},
-}
-ENGINE["random_numbers"] = set()
-ENGINE["module_network"] = {"networks", "random_numbers"}
-ENGINE["batching"] |= {"frame"}
-ENGINE["gradients"] = {"_stack", "losses", "networks", "batching"}
-ENGINE["training"] = ENGINE["gradients"] | {"penalties", "optimizers", "schedules", "gradients"}
-ENGINE["objective"] = ENGINE["gradients"] | {"penalties", "gradients"}
-ENGINE["curvature"] = {"networks", "objective"}
-ENGINE["newton"] = {"curvature", "networks", "objective"}
-ENGINE["preconditioner"] = {"curvature", "losses", "networks", "objective"}
-ENGINE["lbfgs"] = {"_stack", "preconditioner", "objective"}
-ENGINE["quasi_newton"] = ENGINE["training"] | {"training", "objective", "newton", "lbfgs", "line_search"}
+
+def name_of(path):
+    """The room and the file in it: "engine.losses"; "logs" for a file of the package itself."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
 def imports_of(path):
@@ -53,13 +36,14 @@ def imports_of(path):
     return found
 
 
-def siblings(names):
-    """Which of the imported names are modules of skdeep; what the package itself offers counts as "skdeep"."""
+def own_modules(names):
+    """Which files of skdeep the imported names come from; what the package itself offers counts as "skdeep"."""
+    known = {name_of(path).removesuffix(".__init__") for path in FILES}
     found = set()
     for name in names:
         first, *rest = name.split(".")
         if first == "skdeep":
-            found.add(rest[0] if rest and rest[0] in MODULES else "skdeep")
+            found.add(next((own for k in (2, 1) if (own := ".".join(rest[:k])) in known), "skdeep"))
     return found
 
 
@@ -70,62 +54,80 @@ def third_parties(names):
 def test_the_reader_of_imports(tmp_path, monkeypatch):
     """The tests below are only as good as it is."""
     monkeypatch.setitem(globals(), "PACKAGE", tmp_path / "skdeep")
-    path = tmp_path / "skdeep" / "example.py"
-    path.parent.mkdir()
+    path = tmp_path / "skdeep" / "data" / "example.py"
+    path.parent.mkdir(parents=True)
     path.write_text(
-        "from skdeep.losses import Loss\nfrom skdeep import networks\nfrom . import batching\nfrom .splits import x\n"
+        "from skdeep.engine.losses import Loss\nfrom skdeep.engine import networks\nfrom . import splits\n"
+        "from .labels import x\nfrom skdeep.model_selection import stacked\n"
         "def f():\n    import sklearn.base\n    from skorch.callbacks import Callback\n"
     )
     names = imports_of(path)
-    assert siblings(names) == {"losses", "networks", "batching", "splits"}
     assert third_parties(names) == {"skdeep", "sklearn", "skorch"}
+    monkeypatch.undo()
+    assert own_modules(names) == {
+        "engine.losses", "engine.networks", "data.splits", "data.labels", "model_selection"
+    }  # fmt: skip
     path.write_text("import skdeep\n")
-    assert siblings(imports_of(path)) == {"skdeep"}
+    assert own_modules(imports_of(path)) == {"skdeep"}
     path.write_text("from skdeep import SoftmaxClassifier\n")
-    assert siblings(imports_of(path)) == {"skdeep"}
+    assert own_modules(imports_of(path)) == {"skdeep"}
 
 
-@pytest.mark.parametrize("name", ENGINE)
-def test_engine_imports_only_what_lies_below(name):
-    assert siblings(imports_of(PACKAGE / f"{name}.py")) <= ENGINE[name]
+def test_rooms():
+    assert {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.name != "py.typed"} - {
+        "__pycache__", "__init__"
+    } == set(ROOMS)  # fmt: skip
+    assert len([path for path in FILES if path.parent == PACKAGE]) <= 6
 
 
-@pytest.mark.parametrize("name", [*ENGINE, "splits"])
-def test_engine_knows_neither_sklearn_nor_skorch(name):
-    assert not third_parties(imports_of(PACKAGE / f"{name}.py")) & {"sklearn", "skorch"}
+@pytest.mark.parametrize("path", [p for p in FILES if name_of(p) != "__init__"], ids=name_of)
+def test_a_room_imports_only_from_those_below(path):
+    room = name_of(path).split(".")[0]
+    allowed = ROOMS[: ROOMS.index(room) + 1]
+    for module in own_modules(imports_of(path)):
+        assert module.split(".")[0] in allowed, module
 
 
-def test_the_design_shows_the_direction_of_imports():
+@pytest.mark.parametrize("room", [room for room in ROOMS if (PACKAGE / room).is_dir()])
+def test_no_file_of_a_room_imports_what_imports_it(room):
+    imports = {name_of(path): own_modules(imports_of(path)) for path in FILES if path.parent.name == room}
+    inside = {name: found & set(imports) for name, found in imports.items()}
+    while ready := [name for name, found in inside.items() if not found & set(inside)]:
+        inside = {name: found for name, found in inside.items() if name not in ready}
+    assert not inside
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name in GROUND or p.name == "splits.py"], ids=name_of)
+def test_the_ground_floor_knows_neither_sklearn_nor_skorch(path):
+    assert not third_parties(imports_of(path)) & {"sklearn", "skorch"}
+
+
+def test_the_design_names_every_file():
     text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    graph = re.search(r"```text\n(_stack, .*?)```", text, re.DOTALL).group(1)
-    groups = [re.findall(r"\w+", group) for group in graph.split("←")]
-    named = [name for group in groups for name in group]
-    assert len(named) == len(set(named)) and set(named) <= MODULES
-    imports = {name: set() for name in MODULES}
-    for path in FILES:
-        imports[path.stem if path.parent == PACKAGE else path.parent.name] |= siblings(imports_of(path))
-    below = {name for name in MODULES - set(named) if not imports[name]}
-    assert MODULES - set(named) - below == {"__init__"}
-    for group in groups:
-        for name in group:
-            assert imports[name] - {name} <= below, name
-        below |= set(group)
+    text = text[text.index("## The rooms") : text.index("## What happens in a fit")]
+    named = re.findall(r"`(\w+)\.py`", text)
+    files = [path.stem for path in FILES if path.name != "__init__.py"]
+    assert sorted(named) == sorted(files)
+    headings = re.findall(r"^\| `(\w+)/?", text, re.MULTILINE)
+    assert headings == [room for room in ROOMS if (PACKAGE / room).is_dir()]
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.name not in ("callbacks.py", "logs.py")], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if p.parent.name != "callbacks" and p.name != "logs.py"], ids=name_of
+)
 def test_only_callbacks_import_skorch(path):
     assert "skorch" not in third_parties(imports_of(path))
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name != "display"], ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name != "display"], ids=name_of)
 def test_pictures_and_logs_are_for_users(path):
     names = imports_of(path)
-    assert not siblings(names) & {"display", "logs"}
+    assert not {name.split(".")[0] for name in own_modules(names)} & {"display", "logs"}
     assert "matplotlib" not in third_parties(names)
     assert path.name == "logs.py" or "torch.utils.tensorboard.SummaryWriter" not in names
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "display"], ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "display"], ids=name_of)
 def test_matplotlib_is_imported_only_to_draw(path):
     body = ast.parse(path.read_text(encoding="utf-8")).body
     names = [node.module or "" for node in body if isinstance(node, ast.ImportFrom)]
@@ -133,7 +135,7 @@ def test_matplotlib_is_imported_only_to_draw(path):
     assert names and not any(name.split(".")[0] == "matplotlib" for name in names)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_files_stay_short(path):
     n_lines = len(path.read_text(encoding="utf-8").splitlines())
     assert n_lines < MAX_LINES, f"{path.name} has {n_lines} lines"

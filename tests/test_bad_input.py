@@ -19,7 +19,7 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
-from skdeep.batching import Batches
+from skdeep.engine.batching import Batches
 
 X, Y = IRIS, IRIS_Y
 N, D = X.shape

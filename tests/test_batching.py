@@ -11,8 +11,8 @@ from helpers import CPU, big_endian, read_only, with_explicit_zeros, with_read_o
 from scipy import sparse
 
 from skdeep import MLPClassifierTorch, SoftmaxClassifier
-from skdeep.batching import Batches, DenseRows, SparseRows, as_tensor
-from skdeep.encoding import encode
+from skdeep.data.encoding import encode
+from skdeep.engine.batching import Batches, DenseRows, SparseRows, as_tensor
 
 N, D = 23, 4
 

@@ -15,16 +15,10 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
-from skdeep import (
-    HingeClassifier,
-    LeastSquaresClassifier,
-    MLPClassifierTorch,
-    SigmoidClassifier,
-    SoftmaxClassifier,
-    calibrated,
-)
-from skdeep.calibration import doubt, fit_sigmoid, fit_temperature
-from skdeep.stacking import fit_stack
+from skdeep import HingeClassifier, LeastSquaresClassifier, MLPClassifierTorch, SigmoidClassifier, SoftmaxClassifier
+from skdeep.fitting import calibration as calibrated
+from skdeep.fitting.calibrators import doubt, fit_sigmoid, fit_temperature
+from skdeep.model_selection.stacks import fit_stack
 
 CANCER, CANCER_Y = load_breast_cancer(return_X_y=True)
 CANCER = StandardScaler().fit_transform(CANCER)

@@ -37,15 +37,15 @@ from skorch.callbacks import (
 )
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
-from skdeep._stack import vector
-from skdeep.batching import Batches, DenseRows
-from skdeep.callbacks import make_observer
-from skdeep.losses import LOSSES
-from skdeep.networks import Linear
-from skdeep.optimizers import OPTIMIZERS
-from skdeep.penalties import ElasticNet
-from skdeep.perceptron import MLP
-from skdeep.training import Plan, Progress, train
+from skdeep.callbacks.observers import make_observer
+from skdeep.engine.batching import Batches, DenseRows
+from skdeep.engine.losses import LOSSES
+from skdeep.engine.networks import Linear
+from skdeep.engine.optimizers import OPTIMIZERS
+from skdeep.engine.penalties import ElasticNet
+from skdeep.engine.per_model import vector
+from skdeep.engine.perceptron import MLP
+from skdeep.engine.training import Plan, Progress, train
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The scores of rows:UserWarning",  # of models that are flat, or of two epochs
@@ -280,7 +280,7 @@ def test_optimizer_state_is_the_loops(solver):
 
 
 def test_module_of_every_network():
-    from skdeep.callbacks import _Module
+    from skdeep.callbacks.observers import _Module
 
     batch = torch.randn(7, 5, dtype=torch.float64)
     mlp = MLP.initial([np.random.default_rng(0)], [5, 4, 4, 3], "prelu", dtype=torch.float64)

@@ -8,10 +8,10 @@ from sklearn.base import clone
 from sklearn.datasets import load_wine
 
 from skdeep import MLPClassifierTorch, MLPEnsembleClassifier
-from skdeep._stack import csr_tensor
-from skdeep.penalties import L2
-from skdeep.perceptron import MLP
-from skdeep.standardization import Standardization
+from skdeep.engine.input_layer import Standardization
+from skdeep.engine.penalties import L2
+from skdeep.engine.per_model import csr_tensor
+from skdeep.engine.perceptron import MLP
 
 K, B, D, C = 2, 9, 4, 3
 RNG = np.random.default_rng(0)

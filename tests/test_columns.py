@@ -6,8 +6,8 @@ import torch
 from helpers import CPU, set_constant
 from scipy import sparse
 
-from skdeep import columns
-from skdeep.batching import DenseRows, SparseRows
+from skdeep.data import columns
+from skdeep.engine.batching import DenseRows, SparseRows
 
 
 @pytest.mark.parametrize("n_gram", [0, 512], ids=["rows", "gram"])

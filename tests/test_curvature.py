@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.datasets import load_digits
 
-from skdeep import SoftmaxClassifier, curvature
-from skdeep.batching import Batches, DenseRows, SparseRows
-from skdeep.lbfgs import HISTORY, LBFGS
-from skdeep.losses import LOSSES
-from skdeep.networks import Linear
-from skdeep.objective import Objective
-from skdeep.penalties import L2
-from skdeep.preconditioner import Preconditioner
+from skdeep import SoftmaxClassifier
+from skdeep.engine.batching import Batches, DenseRows, SparseRows
+from skdeep.engine.losses import LOSSES
+from skdeep.engine.networks import Linear
+from skdeep.engine.penalties import L2
+from skdeep.solvers import curvature
+from skdeep.solvers.lbfgs import HISTORY, LBFGS
+from skdeep.solvers.objective import Objective
+from skdeep.solvers.preconditioner import Preconditioner
 
 TWICE_SMOOTH = ["log_loss", "binary_log_loss", "squared_error"]
 KINKED = [("weston_watkins", {"squared": True}), ("ovr", {"squared": True})]

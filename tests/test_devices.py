@@ -15,8 +15,8 @@ from scipy import sparse
 from sklearn.datasets import load_iris
 
 from skdeep import MLPClassifierTorch, SoftmaxClassifier
-from skdeep.batching import DenseRows, SparseRows, free_memory
-from skdeep.inputs import resolve_device
+from skdeep.data.inputs import resolve_device
+from skdeep.engine.batching import DenseRows, SparseRows, free_memory
 
 HERE = Path(__file__).parent
 X, Y = load_iris(return_X_y=True)
@@ -142,7 +142,7 @@ def test_steps_stay_short_and_nobody_waits_within_an_epoch(emulated):
     ],
 )
 def test_auto_takes_what_gains_and_can_do_the_work(there, X, work, dtype, expected, monkeypatch):
-    monkeypatch.setattr("skdeep.inputs.available_devices", lambda: there)
+    monkeypatch.setattr("skdeep.data.inputs.available_devices", lambda: there)
     assert resolve_device("auto", X, work, dtype) == torch.device(expected)
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from skdeep.dropout import Noise
-from skdeep.perceptron import MLP
+from skdeep.engine.dropout import Noise
+from skdeep.engine.perceptron import MLP
 
 LIKE = torch.zeros(1, 400, 500, dtype=torch.float64)
 

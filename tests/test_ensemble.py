@@ -16,9 +16,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skdeep import MLPClassifierTorch, MLPEnsembleClassifier
-from skdeep.calibration import DOUBT, doubt, fit_temperature
+from skdeep.fitting.calibrators import DOUBT, doubt, fit_temperature
 from skdeep.model_selection import GridSearchCV
-from skdeep.stacking import fit_stack
+from skdeep.model_selection.stacks import fit_stack
 
 #: Of members that are trained for an epoch or two, or with nothing but noise.
 pytestmark = pytest.mark.filterwarnings("ignore:The scores of rows that a model was not trained on")

@@ -12,16 +12,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SigmoidClassifier, SoftmaxClassifier
-from skdeep.batching import Batches, DenseRows, SparseRows
-from skdeep.line_search import LineSearch
-from skdeep.losses import LOSSES, Loss
-from skdeep.networks import Linear
-from skdeep.newton import Newton
-from skdeep.penalties import L2
-from skdeep.perceptron import MLP
-from skdeep.quasi_newton import minimise
-from skdeep.stacking import fit_stack
-from skdeep.training import Progress
+from skdeep.engine.batching import Batches, DenseRows, SparseRows
+from skdeep.engine.losses import LOSSES, Loss
+from skdeep.engine.networks import Linear
+from skdeep.engine.penalties import L2
+from skdeep.engine.perceptron import MLP
+from skdeep.engine.training import Progress
+from skdeep.model_selection.stacks import fit_stack
+from skdeep.solvers.full_batch import minimise
+from skdeep.solvers.line_search import LineSearch
+from skdeep.solvers.newton import Newton
 
 SMOOTH = [("log_loss", {}), ("binary_log_loss", {}), ("weston_watkins", {"squared": True}), ("ovr", {"squared": True})]
 IDS = [name for name, _ in SMOOTH]

@@ -11,9 +11,10 @@ from fuzzing import cases
 from fuzzing.judge import examine, find, shrink
 from hypothesis import HealthCheck, given, settings
 
-from skdeep import LeastSquaresClassifier, MLPClassifierTorch, SoftmaxClassifier, fitting
-from skdeep.columns import Columns
-from skdeep.prediction import PredictionMixin
+from skdeep import LeastSquaresClassifier, MLPClassifierTorch, SoftmaxClassifier
+from skdeep.data.columns import Columns
+from skdeep.estimators.prediction import PredictionMixin
+from skdeep.fitting import fit as fitting
 
 
 @pytest.mark.parametrize("estimator", cases.PARAMETERS)
@@ -28,6 +29,36 @@ def test_a_fit_is_refused_or_right(estimator):
 
 #: Examples of the long run that were faults once.
 FOUND = [
+    # the last step led to scores that overflow
+    {
+        "estimator": "SoftmaxClassifier",
+        "scale": 1e200,
+        "story": "partial_fit",
+        "learning_rate_init": 0.01,
+        "standardize": False,
+    },
+    # the last step was one too many, and the last loss had been a good one
+    {
+        "estimator": "TorchClassifier",
+        "data_seed": 107,
+        "rows": 20,
+        "columns": 4,
+        "values": "constant",
+        "classes": 4,
+        "learning_rate_init": 1.0,
+        "class_weight": "balanced",
+        "module": "perceptron",
+    },
+    # a class of one row, which no fold holds out, counted for nothing in Platt's offsets
+    {
+        "estimator": "LeastSquaresClassifier",
+        "data_seed": 36,
+        "rows": 40,
+        "columns": 15,
+        "values": "ties",
+        "class_weight": "balanced",
+        "calibration": "sigmoid",
+    },
     # which epoch is best depended on the rounding of tenths of weights
     {
         "estimator": "SoftmaxClassifier",

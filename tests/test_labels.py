@@ -30,12 +30,12 @@ from skdeep import (
     TorchClassifier,
 )
 from skdeep import model_selection as stacked
-from skdeep.batching import Batches
-from skdeep.closed_form import Ridge
-from skdeep.conversion import floats
-from skdeep.fitting import train_each
-from skdeep.labels import weights_of_classes, weights_of_labels
+from skdeep.data.conversion import floats
+from skdeep.data.labels import weights_of_classes, weights_of_labels
+from skdeep.engine.batching import Batches
+from skdeep.fitting.fit import train_each
 from skdeep.model_selection import StackingWarning, one_standard_error
+from skdeep.solvers.closed_form import Ridge
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::sklearn.exceptions.UndefinedMetricWarning",

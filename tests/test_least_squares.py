@@ -10,10 +10,11 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import RidgeClassifier
 from skorch.callbacks import EpochTimer
 
-from skdeep import LeastSquaresClassifier, solving
-from skdeep.batching import DenseRows
+from skdeep import LeastSquaresClassifier
+from skdeep.engine.batching import DenseRows
+from skdeep.fitting import solving
 from skdeep.model_selection import GridSearchCV
-from skdeep.stacking import fit_stack
+from skdeep.model_selection.stacks import fit_stack
 
 RNG = np.random.default_rng(0)
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from skdeep.losses import LOSSES, LabelSmoothing, Loss, smoothed
-from skdeep.networks import Linear
+from skdeep.engine.losses import LOSSES, LabelSmoothing, Loss, smoothed
+from skdeep.engine.networks import Linear
 
 SMOOTH = [case for case in LOSS_CASES if LOSSES[case[0]](**case[1]).smooth]
 SMOOTH_IDS = [i for i, case in zip(LOSS_IDS, LOSS_CASES, strict=True) if case in SMOOTH]

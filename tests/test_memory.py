@@ -12,12 +12,12 @@ from helpers import CPU, set_constant
 from scipy import sparse
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
-from skdeep.batching import Batches, DenseRows, LargeRows, SparseRows
-from skdeep.gradients import loss_and_gradient
-from skdeep.inputs import check_features, rows_of
-from skdeep.losses import Softmax
-from skdeep.networks import Linear
-from skdeep.perceptron import MLP
+from skdeep.data.inputs import check_features, rows_of
+from skdeep.engine.batching import Batches, DenseRows, LargeRows, SparseRows
+from skdeep.engine.gradients import loss_and_gradient
+from skdeep.engine.losses import Softmax
+from skdeep.engine.networks import Linear
+from skdeep.engine.perceptron import MLP
 
 RNG = np.random.default_rng(0)
 
@@ -180,7 +180,7 @@ def test_fit_and_predict_in_parts(cls, params, monkeypatch):
 
 
 def test_held_out_rows_are_not_copied():
-    from skdeep.problem import Problem
+    from skdeep.data.problem import Problem
 
     X = np.arange(20.0).reshape(10, 2)
     problem = Problem(X, np.arange(10) % 2, np.arange(10) % 2, None, None, CPU, torch.float64)

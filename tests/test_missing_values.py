@@ -15,10 +15,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from skdeep import MLPClassifierTorch, SoftmaxClassifier
-from skdeep.batching import DenseRows
-from skdeep.columns import Columns
+from skdeep.data.columns import Columns
+from skdeep.engine.batching import DenseRows
 from skdeep.model_selection import GridSearchCV
-from skdeep.stacking import fit_stack
+from skdeep.model_selection.stacks import fit_stack
 
 FULL, Y = load_wine(return_X_y=True)
 RNG = np.random.default_rng(0)

@@ -29,14 +29,14 @@ from skdeep import (
     MLPEnsembleClassifier,
     SigmoidClassifier,
     SoftmaxClassifier,
-    prediction,
-    stacking,
 )
 from skdeep import model_selection as stacked
-from skdeep.fitting import fit
+from skdeep.estimators import prediction
+from skdeep.fitting.fit import fit
 from skdeep.model_selection import StackingWarning, one_standard_error, regularization_path
+from skdeep.model_selection import stacks as stacking
 from skdeep.model_selection.evaluation import _stacks, _Task
-from skdeep.stacking import _capacity, fit_stack
+from skdeep.model_selection.stacks import _capacity, fit_stack
 
 #: Of models that are trained for a few epochs.
 pytestmark = pytest.mark.filterwarnings("ignore:The scores of rows that a model was not trained on")
@@ -322,7 +322,7 @@ def test_metadata_routing():
 def scored_at_once(monkeypatch, estimator, scorer, grid, data):
     """Number of networks in each pass over rows to score, in a search whose results are scikit-learn's."""
     sizes = []
-    original = "skdeep.prediction._of_members", prediction._of_members
+    original = "skdeep.estimators.prediction._of_members", prediction._of_members
     monkeypatch.setattr(original[0], lambda members, *rest: sizes.append(len(members)) or original[1](members, *rest))
     compare(estimator, grid, data, scoring=scorer, refit=False, return_train_score=True)
     return sizes
@@ -565,7 +565,7 @@ def test_a_stack_that_does_not_fit_is_halved(monkeypatch):
 
 
 def test_stacks_are_cut_to_the_memory(monkeypatch):
-    monkeypatch.setattr("skdeep.stacking._memory", lambda device: 4 * 8 * 2.5 * (6 * 12 + 3 * 150 * 3))
+    monkeypatch.setattr("skdeep.model_selection.stacks._memory", lambda device: 4 * 8 * 2.5 * (6 * 12 + 3 * 150 * 3))
     sizes = []
 
     def note(members, *args, **options):
@@ -578,7 +578,7 @@ def test_stacks_are_cut_to_the_memory(monkeypatch):
 
 
 def test_the_history_of_lbfgs_takes_memory(monkeypatch):
-    monkeypatch.setattr("skdeep.stacking._memory", lambda device: 2**30)
+    monkeypatch.setattr("skdeep.model_selection.stacks._memory", lambda device: 2**30)
     X, y = np.zeros((2, 1000)), np.arange(2)
     sizes = [_capacity(MLPClassifierTorch((8,), solver=solver), X, y) for solver in ("adam", "lbfgs")]
     assert sizes[0] > 7 * sizes[1]
@@ -628,7 +628,7 @@ def test_nothing_is_said_where_all_is_stacked():
 
 @pytest.mark.parametrize("n_candidates", [1, 4])
 def test_ctrl_c_ends_the_search(n_candidates, monkeypatch):
-    from skdeep import training
+    from skdeep.engine import training
 
     calls = []
     original = training._end_of_epoch

@@ -6,9 +6,9 @@ import torch
 from helpers import random
 from scipy import sparse, special
 
-from skdeep.activations import ACTIVATIONS
-from skdeep.networks import Linear
-from skdeep.perceptron import MLP
+from skdeep.engine.activations import ACTIVATIONS
+from skdeep.engine.networks import Linear
+from skdeep.engine.perceptron import MLP
 
 K, B, D, C = 3, 5, 4, 3
 LAYOUTS = ["dense shared", "dense own", "sparse shared", "sparse own"]

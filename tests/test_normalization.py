@@ -5,7 +5,7 @@ import pytest
 import torch
 from helpers import random
 
-from skdeep.normalization import EPSILON, batch_norm, layer_norm
+from skdeep.engine.normalization import EPSILON, batch_norm, layer_norm
 
 K, B, H = 3, 7, 4
 

@@ -27,10 +27,10 @@ from skdeep import (
     SoftmaxClassifier,
     TorchClassifier,
 )
-from skdeep.batching import DenseRows, SparseRows
-from skdeep.columns import Columns
-from skdeep.frame import kept
-from skdeep.losses import LOSSES, LabelSmoothing
+from skdeep.data.columns import Columns
+from skdeep.engine.batching import DenseRows, SparseRows
+from skdeep.engine.frame import kept
+from skdeep.engine.losses import LOSSES, LabelSmoothing
 
 WINE, Y = load_wine(return_X_y=True)
 Z = StandardScaler().fit_transform(WINE)
@@ -489,7 +489,7 @@ class Fixed:
     """The estimator of these scores, whatever it is asked."""
 
     def __init__(self, estimator, scores):
-        from skdeep.inputs import OutputSpace
+        from skdeep.data.inputs import OutputSpace
 
         estimator._computed = lambda X, method, result: (result(torch.as_tensor(scores)), OutputSpace(np.empty(0)))
         self.estimator = estimator

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from skdeep.optimizers import OPTIMIZERS
-from skdeep.penalties import PENALTIES
+from skdeep.engine.optimizers import OPTIMIZERS
+from skdeep.engine.penalties import PENALTIES
 
 RATES = np.array([0.1, 0.03, 0.005])
 MOMENTA = np.array([0.9, 0.0, 0.5])

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SigmoidClassifier, SoftmaxClassifier
-from skdeep.activations import ACTIVATIONS
+from skdeep.engine.activations import ACTIVATIONS
 
 
 def load(name, scaled=False):

@@ -16,7 +16,7 @@ from skdeep import (
     SoftmaxClassifier,
     TorchClassifier,
 )
-from skdeep.frame import kept
+from skdeep.engine.frame import kept
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 3))

@@ -9,9 +9,10 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import minimize_scalar
 from sklearn.datasets import load_iris
 
-from skdeep import SoftmaxClassifier, fitting
-from skdeep.penalties import L2, PENALTIES
-from skdeep.training import Observer
+from skdeep import SoftmaxClassifier
+from skdeep.engine.penalties import L2, PENALTIES
+from skdeep.engine.training import Observer
+from skdeep.fitting import fit as fitting
 
 ALPHA = np.array([0.3, 0.0, 2.0])
 L1_RATIO = np.array([0.15, 0.5, 0.9])

@@ -13,12 +13,12 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
-from skdeep.batching import Batch, SparseRows
-from skdeep.choices import PRECISIONS
-from skdeep.gradients import loss_and_gradient
-from skdeep.losses import Softmax
-from skdeep.networks import Linear
-from skdeep.perceptron import MLP
+from skdeep.engine.batching import Batch, SparseRows
+from skdeep.engine.gradients import loss_and_gradient
+from skdeep.engine.losses import Softmax
+from skdeep.engine.networks import Linear
+from skdeep.engine.perceptron import MLP
+from skdeep.fitting.choices import PRECISIONS
 
 ESTIMATORS = [SoftmaxClassifier, HingeClassifier, MLPClassifierTorch]
 X, X_TEST, Y, Y_TEST = train_test_split(*load_digits(return_X_y=True), random_state=0)
@@ -35,7 +35,7 @@ def watched(monkeypatch):
         seen.update(t.dtype for t in (*network.params, *gradients, value))
         return value, gradients
 
-    monkeypatch.setattr("skdeep.training.loss_and_gradient", spy)
+    monkeypatch.setattr("skdeep.engine.training.loss_and_gradient", spy)
     return seen
 
 

@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits, make_multilabel_classification
 
 from skdeep import MLPClassifierTorch
-from skdeep.stacking import fit_stack
+from skdeep.model_selection.stacks import fit_stack
 
 X, Y = load_digits(return_X_y=True)
 X, Y = X[:420] / 16, Y[:420]  # two batches of 200 rows, and one of 20

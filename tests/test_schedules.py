@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from skdeep.schedules import SCHEDULES, warm_up
+from skdeep.engine.schedules import SCHEDULES, warm_up
 
 SAMPLES = np.array([0, 9, 99, 9999])
 

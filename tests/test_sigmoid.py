@@ -11,7 +11,7 @@ from sklearn.multioutput import MultiOutputClassifier
 from sklearn.preprocessing import StandardScaler
 
 from skdeep import MLPClassifierTorch, SigmoidClassifier, SoftmaxClassifier
-from skdeep.stacking import fit_stack
+from skdeep.model_selection.stacks import fit_stack
 
 LABELS = np.column_stack([WINE_Y == 0, WINE_Y != 1, WINE[:, 0] > 13, WINE[:, 4] > 100]).astype(int)
 WEIGHT = np.random.default_rng(0).uniform(0.2, 3, len(WINE_Y))

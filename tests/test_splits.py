@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from skdeep.splits import DIVIDED, dealt_shares, distinct_rows, fold_of_rows, hash_rows, validation_rows
+from skdeep.data.splits import DIVIDED, dealt_shares, distinct_rows, fold_of_rows, hash_rows, validation_rows
 
 
 def seeded(seed=0):

@@ -35,11 +35,11 @@ from skdeep import (
     SigmoidClassifier,
     SoftmaxClassifier,
     TorchClassifier,
-    fitting,
-    stacking,
 )
+from skdeep.fitting import fit as fitting
 from skdeep.model_selection import GridSearchCV as OwnGridSearchCV
 from skdeep.model_selection import StackingWarning, _sklearn, one_standard_error
+from skdeep.model_selection import stacks as stacking
 from skdeep.model_selection.evaluation import _alike
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

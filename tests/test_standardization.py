@@ -14,9 +14,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
 from skdeep import MLPClassifierTorch, SoftmaxClassifier
-from skdeep.columns import Columns
-from skdeep.stacking import fit_stack
-from skdeep.standardization import Standardization
+from skdeep.data.columns import Columns
+from skdeep.engine.input_layer import Standardization
+from skdeep.model_selection.stacks import fit_stack
 
 X, Y = load_wine(return_X_y=True)  # columns of very different scales
 WEIGHT = np.random.default_rng(0).uniform(0.5, 2, len(Y))
@@ -133,7 +133,7 @@ def test_statistics_where_a_class_has_no_weight():
 
 
 def _rows(data):
-    from skdeep.batching import DenseRows
+    from skdeep.engine.batching import DenseRows
 
     return DenseRows(torch.from_numpy(data), torch.device("cpu"), torch.float64)
 

@@ -10,18 +10,18 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy import optimize, sparse
 
-from skdeep._stack import vector
-from skdeep.activations import ACTIVATIONS
-from skdeep.batching import Batches, DenseRows, SparseRows, as_tensor
-from skdeep.losses import LOSSES
-from skdeep.networks import Linear
-from skdeep.newton import Newton
-from skdeep.optimizers import OPTIMIZERS
-from skdeep.penalties import PENALTIES
-from skdeep.perceptron import MLP
-from skdeep.quasi_newton import minimise
-from skdeep.schedules import SCHEDULES
-from skdeep.training import Observer, Plan, Progress, train
+from skdeep.engine.activations import ACTIVATIONS
+from skdeep.engine.batching import Batches, DenseRows, SparseRows, as_tensor
+from skdeep.engine.losses import LOSSES
+from skdeep.engine.networks import Linear
+from skdeep.engine.optimizers import OPTIMIZERS
+from skdeep.engine.penalties import PENALTIES
+from skdeep.engine.per_model import vector
+from skdeep.engine.perceptron import MLP
+from skdeep.engine.schedules import SCHEDULES
+from skdeep.engine.training import Observer, Plan, Progress, train
+from skdeep.solvers.full_batch import minimise
+from skdeep.solvers.newton import Newton
 
 N, D, C = 66, 5, 3
 

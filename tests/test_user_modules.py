@@ -24,8 +24,8 @@ from skdeep import (
     SoftmaxClassifier,
     TorchClassifier,
 )
-from skdeep.inputs import OutputSpace
-from skdeep.random_numbers import OwnNumbers
+from skdeep.data.inputs import OutputSpace
+from skdeep.engine.random_numbers import OwnNumbers
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The scores of rows that a model was not trained on"),  # after three epochs

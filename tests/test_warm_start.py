@@ -24,11 +24,11 @@ from skdeep import (
     SigmoidClassifier,
     SoftmaxClassifier,
     TorchClassifier,
-    calibrated,
 )
-from skdeep.links import undo_calibration
-from skdeep.problem import Problem, TrainingState
-from skdeep.starts import carried
+from skdeep.data.problem import Problem, TrainingState
+from skdeep.fitting import calibration as calibrated
+from skdeep.fitting.links import undo_calibration
+from skdeep.fitting.starts import carried
 
 pytestmark = pytest.mark.filterwarnings(
     # the middle class of iris has no scores that rise with it, where these are of three linear hinges
@@ -415,7 +415,7 @@ def test_rows_that_were_trained_on_are_never_judged_by(name, monkeypatch):
 @pytest.mark.parametrize("name", ["softmax by sgd", "softmax by adam", "mlp", "module"])
 @pytest.mark.parametrize("what, kept", [("nothing", True), ("more rows", False), ("alpha down", False)])
 def test_the_optimizers_state_is_of_one_problem(name, what, kept, monkeypatch):
-    from skdeep.optimizers import Optimizer
+    from skdeep.engine.optimizers import Optimizer
 
     params, data = change(*CHANGES[what])
     model, loaded, load = fitted(MODELS[name], max_iter=2), [], Optimizer.load

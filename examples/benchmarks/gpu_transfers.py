@@ -10,7 +10,7 @@ from gpu_bench import Bench, attempt, contest, emit, emit_error, random_rows
 from sklearn.base import clone
 
 from skdeep import MLPClassifierTorch, SoftmaxClassifier
-from skdeep.stacking import fit_stack
+from skdeep.model_selection.stacks import fit_stack
 
 #: What profilers call the start of a kernel, and of a recorded graph of them.
 LAUNCH = re.compile(r"(cuda|cu|hip)(Ext)?(Module)?(Launch(Cooperative)?Kernel(Ex|ExC)?|GraphLaunch)$")

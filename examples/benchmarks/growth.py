@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from skdeep import MLPClassifierTorch, SoftmaxClassifier
-from skdeep.stacking import fit_stack
+from skdeep.model_selection.stacks import fit_stack
 
 MIDDLE = {"rows": 10_000, "columns": 100, "classes": 10, "models": 1}
 STEPS = {

@@ -11,9 +11,9 @@ from scipy.sparse import issparse
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
+from skdeep.data.inputs import dense, to_numpy
 from skdeep.display._axes import get_axes
 from skdeep.images import as_images, largest, signed_colors
-from skdeep.inputs import dense, to_numpy
 from skdeep.model_selection.evaluation import final_step
 
 #: Inches from one picture to the next, at least and at most; of a character of a title, and of its lines.

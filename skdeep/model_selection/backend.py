@@ -14,7 +14,7 @@ from joblib import parallel_config
 from joblib.parallel import ParallelBackendBase, get_active_backend
 from sklearn.utils.parallel import Parallel, delayed
 
-from skdeep.base import BaseTorchClassifier
+from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.model_selection._sklearn import FallbackToBackend, demand, task_arguments
 from skdeep.model_selection.choice import check_refit
 from skdeep.model_selection.evaluation import (

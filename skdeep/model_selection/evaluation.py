@@ -10,8 +10,8 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 
-from skdeep.base import BaseTorchClassifier
-from skdeep.stacking import device_of, fit_stack, why_alone
+from skdeep.estimators.base import BaseTorchClassifier
+from skdeep.model_selection.stacks import device_of, fit_stack, why_alone
 
 
 class StackingWarning(UserWarning):

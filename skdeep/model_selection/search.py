@@ -9,8 +9,8 @@ from sklearn import model_selection
 from sklearn.base import BaseEstimator
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 
-from skdeep.base import BaseTorchClassifier
-from skdeep.labels import unboxed
+from skdeep.data.labels import unboxed
+from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.model_selection.backend import stacked
 from skdeep.model_selection.evaluation import final_step
 

@@ -11,10 +11,12 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import get_routing_for_object
 
-from skdeep._threads import at_most, threads_of_worker
-from skdeep.base import BaseTorchClassifier
-from skdeep.batching import MAX_VALUES
-from skdeep.inputs import OutputSpace
+from skdeep.data.inputs import OutputSpace
+from skdeep.data.scoring import knowing
+from skdeep.engine.batching import MAX_VALUES
+from skdeep.engine.threads import at_most, threads_of_worker
+from skdeep.estimators.base import BaseTorchClassifier
+from skdeep.estimators.prediction import scores_of_members
 from skdeep.model_selection._sklearn import (
     Taken,
     Whole,
@@ -26,8 +28,6 @@ from skdeep.model_selection._sklearn import (
     copied,
 )
 from skdeep.model_selection.evaluation import _Task, final_step, fit_candidates, is_promised, share_seed
-from skdeep.prediction import scores_of_members
-from skdeep.scoring import knowing
 
 # ---- validation data -------------------------------------------------------------------------------------------------
 

@@ -28,8 +28,8 @@ from sklearn.datasets import load_digits
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-import skdeep.batching
-import skdeep.problem
+import skdeep.data.problem
+import skdeep.engine.batching
 from skdeep import (
     HingeClassifier,
     LeastSquaresClassifier,
@@ -417,7 +417,7 @@ def one_buffer(place):
         part = buffers[values.dtype][: values.numel()].view(values.shape)
         return part.copy_(values).to(device, non_blocking=True)
 
-    with patch("skdeep.batching.to_device", to_device):
+    with patch("skdeep.engine.batching.to_device", to_device):
         return GROUPS["streamed"]["softmax early"](place)
 
 
@@ -433,8 +433,8 @@ def difference(found: list, expected: list) -> float:
 
 def run(function: Case, small: bool) -> dict:
     """The outcome of a case, on a device that has little memory if it is to be `small`."""
-    chunks = patch.multiple(skdeep.problem, CHUNK_ROWS=20) if small else nullcontext()
-    parts = patch.multiple(skdeep.batching, MAX_VALUES=20 * X.shape[1]) if small else nullcontext()
+    chunks = patch.multiple(skdeep.data.problem, CHUNK_ROWS=20) if small else nullcontext()
+    parts = patch.multiple(skdeep.engine.batching, MAX_VALUES=20 * X.shape[1]) if small else nullcontext()
     emulator.LOG.__init__()
     with chunks, parts:
         expected = [host(values) for values in function(CPU)]

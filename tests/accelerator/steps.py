@@ -17,7 +17,7 @@ from scipy import sparse
 from sklearn.base import clone
 
 from skdeep import HingeClassifier, MLPClassifierTorch, MLPEnsembleClassifier, SoftmaxClassifier, TorchClassifier
-from skdeep.stacking import fit_stack
+from skdeep.model_selection.stacks import fit_stack
 
 ROWS, COLUMNS = 32, 20
 COMMON = {"batch_size": ROWS, "random_state": 0, "precision": "float32", "device": str(emulator.DEVICE)}

@@ -9,7 +9,7 @@ from fuzzing.cases import Case, get, parameters
 from fuzzing.checks import answers, demand, demand_close, demand_same_bits, make, untouched
 from fuzzing.data import FAITHFUL, SPARSE, Data
 from fuzzing.stories import fit
-from skdeep.stacking import fit_stack, why_alone
+from skdeep.model_selection.stacks import fit_stack, why_alone
 
 
 def relate(case: Case, data: Data) -> str | None:

@@ -1,0 +1,1 @@
+"""Observers of a run of one model."""

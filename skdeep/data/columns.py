@@ -1,0 +1,301 @@
+"""Column statistics, for training in centred and scaled columns, and for the step size that they allow."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skdeep.engine.batching import MAX_VALUES, DenseRows, SparseRows
+from skdeep.engine.frame import Frame
+from skdeep.engine.networks import transposed_product
+from skdeep.engine.per_model import index_of, to_numpy64
+
+_CHUNK_ROWS = 1024  # small enough for a chunk to stay in the cache between its two passes
+_SAMPLE_ROWS = 2048  # rows that the step size is judged by
+_POWER_STEPS = 20
+_GRAM_COLUMNS = 512  # up to which the products of all columns cost less than so many passes over the rows
+
+
+@dataclass
+class Columns:
+    """Weighted mean and deviation of each column, to which further data can be added (Chan et al. 1983).
+
+    They are those of the user's columns, to the digits of the user's dtype, whatever is computed with later.
+
+    Attributes
+    ----------
+    weight : ndarray of shape (d,)
+        Total weight of the rows seen, where they are not missing (NaN).
+    missing : ndarray of shape (d,)
+        Total weight of the rows where they are.
+    mean, deviation : ndarray of shape (d,)
+        Of dense columns; zero for sparse ones. The deviation, since its square may overflow.
+    largest : ndarray of shape (d,)
+        Largest magnitude in sparse columns; zero for dense ones.
+    rounding : float
+        By how much, relative to its size, a column may vary and still be taken for constant: a unit of the last place
+        of X's dtype, and ten of float64's, in which numbers are computed more often than stored.
+    """
+
+    weight: np.ndarray
+    missing: np.ndarray
+    mean: np.ndarray
+    deviation: np.ndarray
+    largest: np.ndarray
+    rounding: float
+
+    @classmethod
+    def measure(cls, rows: DenseRows | SparseRows, subset: np.ndarray | None, weight: np.ndarray | None) -> Columns:
+        """Statistics of the rows in `subset` (None: all), streamed."""
+        n = len(rows) if subset is None else len(subset)
+        rows, rounding = _in_own_dtype(rows)
+        zero = np.zeros(rows.n_features)
+        if isinstance(rows, SparseRows):
+            largest = torch.zeros(rows.n_features, dtype=rows.dtype, device=rows.device)
+            step = max(1, MAX_VALUES // rows.row_values)
+            for start in range(0, n, step):
+                part = slice(start, start + step)
+                X = rows.take(part if subset is None else torch.from_numpy(subset[part]))
+                if X.layout is torch.sparse_csr:
+                    largest.scatter_reduce_(0, X.col_indices().long(), X.values().abs(), "amax")
+                else:
+                    torch.maximum(largest, X.abs().amax(0), out=largest)
+            return cls(zero + n, zero, zero, zero, to_numpy64(largest), rounding)
+        total = None
+        shift = room = None
+        limits = torch.finfo(rows.dtype)
+        for start in range(0, n, _CHUNK_ROWS):
+            part = slice(start, start + _CHUNK_ROWS)
+            X = rows.take(part if subset is None else torch.from_numpy(subset[part]))
+            if weight is None:
+                w = np.ones(len(X))
+            else:
+                w = weight[part] if subset is None else weight[subset[part]]
+                if not w.any():
+                    continue
+            # products with a vector: ten times faster than reductions along the columns
+            share = torch.from_numpy(w / w.sum()).to(X)
+            if shift is None or room is None:
+                # near the mean, so that the variance is no small difference of large sums
+                shift, room = share @ X, torch.empty_like(X)
+                if not math.isfinite(shift.sum()):
+                    shift = X.nanmean(0)
+                    if not shift.isfinite().all():  # no value is known, or their sum overflows
+                        shift = X.div(_CHUNK_ROWS).nanmean(0).mul_(_CHUNK_ROWS).nan_to_num_(nan=0.0)
+            centred = torch.sub(X, shift, out=room[: len(X)])
+            moved, counts = share @ centred, []
+            if math.isnan(moved.sum()):  # two counts: a column without missing values has exactly none
+                counts = [share @ (~X.isnan()).to(X), share @ X.isnan().to(X)]
+                moved = share @ centred.nan_to_num_(nan=0.0)
+            # in float64 only here: a sum in X's dtype would round the mean to a multiple of X's last place
+            at, mean, square, *counts = to_numpy64(torch.stack([shift, moved, share @ centred.square_(), *counts]))
+            known, gone = counts or (zero + 1, zero)
+            # nothing may be known of a column; a square may overflow or vanish, or be that of a rounding
+            with np.errstate(all="ignore"):
+                mean, square = mean / known, square / known
+                variance = square - mean**2
+                mean, deviation = mean + at, np.sqrt(np.maximum(variance, 0.0))
+                rounded = np.maximum(limits.tiny / limits.eps, (limits.eps * at) ** 2)
+            unsure = np.flatnonzero(~((variance > rounded) & (variance < np.inf)))
+            if len(unsure):  # of those, most are constant
+                values = to_numpy64(X.index_select(1, index_of(unsure, X)))
+                varies = (values != values[0]).any(0)
+                mean[unsure], deviation[unsure] = values[0], 0.0
+                unsure, values = unsure[varies], values[:, varies]
+            if len(unsure):
+                mean[unsure], deviation[unsure] = _scaled_moments(
+                    torch.from_numpy(values), torch.from_numpy(at[unsure]), share.cpu().double()
+                )
+            if counts:
+                mean, deviation = (np.where(known > 0, moment, 0.0) for moment in (mean, deviation))
+            chunk = cls(w.sum() * known, w.sum() * gone, mean, deviation, zero, rounding)
+            total = chunk if total is None else total.merged(chunk)
+        assert total is not None  # there is at least one row
+        return total
+
+    @classmethod
+    def of_models(
+        cls,
+        rows: DenseRows | SparseRows,
+        subsets: list[np.ndarray | None],
+        weights: list[np.ndarray | None],
+        known: Columns | None = None,
+    ) -> list[Columns]:
+        """Statistics of the rows of each model of a stack, and of those `known`; models with the same share them."""
+        measured: dict[tuple[int, int], Columns] = {}
+        pairs = list(zip(subsets, weights, strict=True))
+        for subset, weight in pairs:
+            if (id(subset), id(weight)) not in measured:
+                columns = cls.measure(rows, subset, weight)
+                measured[id(subset), id(weight)] = columns if known is None else known.merged(columns)
+        return [measured[id(subset), id(weight)] for subset, weight in pairs]
+
+    def merged(self, other: Columns) -> Columns:
+        """Statistics of both sets of rows together."""
+        weight = self.weight + other.weight
+        share = np.divide(other.weight, weight, out=np.zeros_like(weight), where=weight > 0)
+        shift = other.mean - self.mean
+        return Columns(
+            weight,
+            self.missing + other.missing,
+            self.mean + share * shift,
+            np.hypot(
+                np.hypot(np.sqrt(1 - share) * self.deviation, np.sqrt(share) * other.deviation),
+                np.sqrt(share * (1 - share)) * shift,
+            ),
+            np.maximum(self.largest, other.largest),
+            max(self.rounding, other.rounding),
+        )
+
+    def indicators(self, index: np.ndarray) -> Columns:
+        """Statistics of the columns that are 1 where those of `index` are missing, and else 0."""
+        weight, missing = self.weight[index], self.missing[index]
+        share = missing / (weight + missing)
+        zero = np.zeros_like(share)
+        return Columns(weight + missing, zero, share, np.sqrt(share * (1 - share)), zero, self.rounding)
+
+    @property
+    def variance(self) -> np.ndarray:
+        """The square of the deviation, as far as there are such numbers."""
+        return self.deviation**2
+
+    def sizes(self, centered: bool) -> np.ndarray:
+        """How large each column is, (d,).
+
+        The standard deviation where columns are centred, the root mean square where there is no intercept to centre by,
+        the maximum for sparse data (where few non-zeros would make for a tiny deviation, and a huge factor). A column
+        that is constant up to rounding is taken for one of the order of one.
+        """
+        size, magnitude = self._size(centered)
+        return np.where(size <= self.rounding * magnitude, np.maximum(magnitude, 1.0), size)
+
+    def constant(self, centered: bool) -> np.ndarray:
+        """Which columns say nothing: constant up to rounding, or zero where they are not centred."""
+        size, magnitude = self._size(centered)
+        return size <= self.rounding * magnitude
+
+    def _size(self, centered: bool) -> tuple[np.ndarray, np.ndarray]:
+        """By how much each column varies, if it does, and how large its values are."""
+        magnitude = np.maximum(np.hypot(self.deviation, self.mean), self.largest)
+        return self.deviation if centered else magnitude, magnitude
+
+    def frame(self, dtype: torch.dtype, centered: bool, same_factor: bool = False) -> Frame | None:
+        """What to see the columns in, where `dtype` would lose something of them as they are; None where it would not.
+
+        Columns are moved whose means would leave half of the digits to their deviations, and scaled where their squares
+        would be near the end of the numbers; with `same_factor`, all alike.
+        """
+        limits = torch.finfo(dtype)
+        sizes, mean = self.sizes(centered), self.mean if centered else np.zeros_like(self.mean)
+        exponent = np.round(np.log2(sizes))
+        needs = np.abs(exponent) > np.log2(limits.max) / 4
+        needs |= limits.eps**0.5 * np.abs(mean) > sizes
+        if not needs.any():
+            return None
+        exponent = np.full_like(exponent, exponent.max()) if same_factor else np.where(needs, exponent, 0.0)
+        factor = np.ldexp(1.0, np.clip(-exponent, -1022, 1022).astype(int))
+        return Frame(factor, np.where(needs, mean * factor, 0.0))
+
+
+def _in_own_dtype(rows: DenseRows | SparseRows) -> tuple[DenseRows | SparseRows, float]:
+    """The rows in a dtype that holds all of their values, at least that of the computation, and `Columns.rounding`."""
+    kind = rows.values.dtype if isinstance(rows, SparseRows) else rows.X.dtype
+    narrow = kind.is_floating_point and kind is not torch.float64
+    rounding = torch.finfo(kind).eps if narrow else 10 * torch.finfo(torch.float64).eps
+    single = narrow or kind.itemsize == 1  # sums of a chunk of bytes are exact
+    single = (single and rows.dtype is torch.float32) or rows.home.type == "mps"
+    return rows.at_home(torch.float32 if single else torch.float64), rounding
+
+
+def _scaled_moments(X: Tensor, shift: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """Means and deviations of columns (n, d) from which no square overflows or vanishes; NaN where none is known."""
+    known = ~X.isnan()
+    unit = _power_of_two(torch.maximum(X.abs().nan_to_num(nan=0.0).amax(0), shift.abs()))
+    Z = torch.where(known, X / unit - shift / unit, 0.0)
+    spread = _power_of_two(Z.abs().amax(0))
+    Z = Z / spread
+    weight = share @ known.double()
+    mean = share @ Z / weight
+    deviation = (share @ torch.where(known, Z - mean, 0.0).square() / weight).sqrt()
+    return mean * spread * unit + shift, deviation * spread * unit
+
+
+def _power_of_two(values: Tensor) -> Tensor:
+    """The power of two next to each value from below, where numbers have all digits; one for zero."""
+    exponent = np.frexp(values.numpy())[1] - 1
+    return torch.where(values > 0, torch.from_numpy(np.ldexp(1.0, np.clip(exponent, -1022, 1022))), 1.0)
+
+
+def gram_extents(
+    rows: DenseRows | SparseRows,
+    subsets: list[np.ndarray | None],
+    center: Tensor | None,
+    scale: Tensor | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""Largest eigenvalue and trace of :math:`\frac1n \tilde X^T \tilde X`, for the columns as each model sees them.
+
+    These are the columns :math:`(x - \mu) s` and one of ones; from an evenly spaced sample of rows, by power iteration.
+
+    Parameters
+    ----------
+    rows : DenseRows or SparseRows
+    subsets : list of (ndarray or None)
+        Rows of each model.
+    center, scale : Tensor of shape (K, 1, d) or (1, 1, d), or None
+        :math:`\mu` and s of each model, or of all; None for zeros, or ones.
+
+    Returns
+    -------
+    largest, trace : ndarray of shape (K,)
+    """
+    largest, trace = np.empty(len(subsets)), np.empty(len(subsets))
+    by_rows: dict[int, list[int]] = {}
+    for m, subset in enumerate(subsets):
+        by_rows.setdefault(id(subset), []).append(m)
+    for models in by_rows.values():
+        of_models = (None if c is None else (c if len(c) == 1 else c[models]).squeeze(1).T for c in (center, scale))
+        largest[models], trace[models] = _gram_extent(rows, subsets[models[0]], *of_models)
+    return largest, trace
+
+
+def _gram_extent(rows, subset, center: Tensor | None, scale: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+    """`gram_extents` of models that share their rows; center and scale are (d, K)."""
+    n = len(rows) if subset is None else len(subset)
+    picked = np.linspace(0, n - 1, min(n, _SAMPLE_ROWS)).astype(np.int64)
+    X = rows.take(torch.from_numpy(picked if subset is None else subset[picked]))
+    m, d = X.shape
+    like = X.values() if X.layout is torch.sparse_csr else X
+    mu = like.new_zeros(d, 1) if center is None else center
+    s = like.new_ones(d, 1) if scale is None else scale
+    n_models = max(mu.shape[1], s.shape[1])
+    if X.layout is torch.sparse_csr:
+        squares = like.new_zeros(d).index_add_(0, X.col_indices(), like.square()).unsqueeze(1)  # sparse: no center
+        total = transposed_product(X, like.new_ones(m, 1))
+    else:
+        X, mu = X - mu[:, 0], mu - mu[:, :1]  # from here on, as the first model has them
+        total = X.sum(0).unsqueeze(1)
+        squares = X.square().sum(0).unsqueeze(1) - 2 * mu * total + m * mu.square()
+    square = (squares * s.square()).sum(0)
+    gram = X.t() @ X if X.layout is torch.strided and d <= _GRAM_COLUMNS else None
+
+    def product(w):
+        """X.T @ X @ w."""
+        if X.layout is torch.sparse_csr:
+            return transposed_product(X, X @ w)
+        return X.t() @ (X @ w) if gram is None else gram @ w
+
+    v = s.new_full((d, n_models), d**-0.5)
+    c = v.new_ones(n_models)
+    norm = c
+    for _ in range(_POWER_STEPS):
+        w = s * v
+        offset = c - (mu * w).sum(0)
+        of_one = (total * w).sum(0) + m * offset
+        v, c = s * (product(w) + total * offset - mu * of_one) / m, of_one / m
+        norm = torch.sqrt(v.square().sum(0) + c * c)
+        v, c = v / norm, c / norm
+    return to_numpy64(norm), to_numpy64(square) / m + 1.0

@@ -1,0 +1,221 @@
+"""From what users pass to a training problem: validation, class codes and weights."""
+
+from __future__ import annotations
+
+import warnings
+from functools import lru_cache
+from numbers import Integral
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.utils import check_random_state, compute_class_weight
+from sklearn.utils.multiclass import unique_labels
+
+from skdeep.data.columns import Columns
+from skdeep.data.inputs import check_features, check_weight, rows_of
+from skdeep.data.labels import check_target, label_names, weights_of_classes, weights_of_labels
+from skdeep.data.problem import Problem
+from skdeep.engine.frame import named
+from skdeep.engine.losses import Loss
+
+#: Between which sizes columns can be trained on as they are; judged by about so many rows.
+_RAW_SIZES, _SAMPLE_ROWS = (1e-2, 1e4), 500
+
+
+def draw_seeds(random_state) -> tuple[int, int]:
+    """The seeds that follow from a ``random_state``: of initial weights and the order of rows, and of splits."""
+    if isinstance(random_state, Integral):
+        return _seeds_of(int(random_state))
+    first, second = check_random_state(random_state).randint(np.iinfo(np.int32).max, size=2)
+    return int(first), int(second)
+
+
+@lru_cache(maxsize=256)  # such a generator takes as long to make as an epoch of a small fit
+def _seeds_of(seed: int) -> tuple[int, int]:
+    """`draw_seeds` of a number, which is always the same."""
+    return draw_seeds(check_random_state(seed))
+
+
+def encode(estimators: list, X, y, sample_weight, *, going_on: bool, incremental: bool) -> Problem:
+    """Make the training problem of the arguments of ``fit``; the first estimator gets ``classes_``, ``n_outputs_``."""
+    leader = estimators[0]
+    X = check_features(leader, X, reset=not going_on, min_samples=1 if incremental else 2)
+    check_label_names(leader, y, "y", new=not going_on)
+    y = check_target(leader, y, X, multilabel=leader._multilabel)
+    sample_weight = check_weight(sample_weight, X)
+    codes = _encode(leader, y, "y", new=not going_on and not incremental, same=going_on and not incremental)
+    many = codes.shape[1] if codes.ndim == 2 else len(leader.classes_)
+    leader.n_outputs_ = many if codes.ndim == 2 or many > 2 else 1
+    problem = _problem(estimators, X, y, codes, sample_weight)
+    for weight in _of_models(problem, "training"):
+        if not incremental and leader._needs_two_classes and codes.ndim == 1:
+            _check_classes(leader, codes if weight is None else codes[weight > 0])
+    return problem
+
+
+def encode_validation(estimators: list, X_val, y_val, weight_val) -> Problem:
+    """Make a problem of the caller's own validation data."""
+    leader = estimators[0]
+    X = check_features(leader, X_val, reset=False)
+    check_label_names(leader, y_val, "y_val")
+    y = check_target(leader, y_val, X, multilabel=leader._multilabel, name="y_val")
+    codes = _encode(leader, y, "y_val", new=False)
+    problem = _problem(estimators, X, y, codes, check_weight(weight_val, X, "sample_weight_val"))
+    _of_models(problem, "validation")
+    return problem
+
+
+def _problem(estimators: list, X, y, codes, sample_weight) -> Problem:
+    leader = estimators[0]
+    target = _target(leader._loss(leader.n_outputs_), leader.n_outputs_, codes)
+    return Problem(X, target, codes, sample_weight, _class_weights(estimators, y, codes, sample_weight))
+
+
+def labels_of(estimator, codes: np.ndarray) -> np.ndarray:
+    """The user's labels of some codes."""
+    return codes if codes.ndim == 2 else estimator.classes_[codes]
+
+
+def _check_classes(estimator, codes: np.ndarray) -> None:
+    """Raise if there is but one class; a label that is always there, or never, is a question with one answer."""
+    present = np.unique(codes)
+    if len(present) < 2:
+        raise ValueError(
+            f"{type(estimator).__name__} needs samples of at least 2 classes in the data, but the data contains only "
+            f"one class: {estimator.classes_[present[0]]!r}"
+        )
+
+
+def check_label_names(estimator, y, name: str, *, new: bool = False) -> None:
+    """Note the names of label indicators, or raise if they are not those of before, in the same order."""
+    names, known = label_names(y), getattr(estimator, "_label_names", None)
+    if new and names:
+        estimator._label_names = names
+    elif names and known and names != known:
+        raise ValueError(
+            f"The columns of `{name}` are {names}, and those that the classifier was trained on {known}. Pass the "
+            "same labels in the same order."
+        )
+
+
+def _encode(estimator, y: np.ndarray, name: str, *, new: bool, same: bool = False) -> np.ndarray:
+    """Class codes (n,), or indicators (n, C), of a validated target.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n,) or (n, C)
+    name : str
+        What the caller calls it.
+    new : bool
+        Whether it sets ``classes_``, or must not go beyond them.
+    same : bool
+        Whether it must have all of them.
+    """
+    find = unique_labels if y.dtype.kind == "O" else np.unique  # objects become an array of their own dtype
+    labels = np.arange(y.shape[1]) if y.ndim == 2 else find(y)
+    if new:
+        estimator.classes_, estimator._target_is_multilabel = labels, y.ndim == 2
+    elif estimator._target_is_multilabel != (y.ndim == 2):
+        kinds = ("class labels", "label indicators")
+        raise ValueError(
+            f"`{name}` holds {kinds[y.ndim == 2]}, but the classifier was trained on "
+            f"{kinds[estimator._target_is_multilabel]}."
+        )
+    elif same and set(labels) != set(estimator.classes_):
+        raise ValueError(
+            f"warm_start can only be used where `{name}` has the same classes as in the previous call to fit. "
+            f"Previously got {estimator.classes_}, `{name}` has {labels}"
+        )
+    elif len(unknown := np.setdiff1d(labels, estimator.classes_)) or (
+        y.ndim == 2 and len(labels) < len(estimator.classes_)
+    ):
+        advice = " Name all classes in the first call of partial_fit." if name == "y" else ""
+        raise ValueError(
+            f"`{name}` has classes not in `self.classes_`. `self.classes_` has {estimator.classes_}, `{name}` also has "
+            f"{unknown}.{advice}"
+            if len(unknown)
+            else f"`{name}` has {len(labels)} labels, expected {len(estimator.classes_)}."
+        )
+    return (y != 0).astype(np.uint8) if y.ndim == 2 else np.searchsorted(estimator.classes_, y)
+
+
+def _class_weights(estimators: list, y, codes, sample_weight) -> np.ndarray | None:
+    """Factor of each row by its class: (n,) where all estimators have the same weights, else (K, n); None for ones."""
+    settings = [member.class_weight for member in estimators]
+    with np.errstate(over="ignore"):
+        factors = [_class_weight_of_rows(w, estimators[0].classes_, y, codes, sample_weight) for w in settings]
+        totals = [np.sum(f if sample_weight is None else f * sample_weight) for f in factors if f is not None]
+    if not np.isfinite(totals).all():
+        raise ValueError(
+            "class_weight times sample_weight overflows: some classes have next to no weight beside others. Leave "
+            "out rows that count for nothing, or use class_weight=None."
+        )
+    if all(w is settings[0] or w == settings[0] for w in settings):
+        return factors[0]
+    return np.stack([np.ones(len(y)) if factor is None else factor for factor in factors])
+
+
+def _class_weight_of_rows(class_weight, classes, y, codes, sample_weight) -> np.ndarray | None:
+    """Factor of each row by its class (by all its labels, for a multilabel target)."""
+    if class_weight is None:
+        return None
+    if codes.ndim == 2:
+        return weights_of_labels(class_weight, codes, sample_weight)
+    if isinstance(class_weight, list):
+        raise ValueError("class_weight is a list, one dictionary per label, for label indicators only.")
+    if not isinstance(class_weight, str):
+        return weights_of_classes(class_weight, classes)[codes]
+    counted = slice(None) if sample_weight is None else sample_weight > 0
+    weights = np.ones(len(classes))
+    present = np.unique(codes[counted])
+    weights[present] = compute_class_weight(
+        class_weight,
+        classes=classes[present],
+        y=y[counted],
+        sample_weight=None if sample_weight is None else sample_weight[counted],
+    )
+    return weights[codes]
+
+
+def _target(loss: Loss, n_outputs: int, codes: np.ndarray) -> np.ndarray:
+    """What the loss takes for these codes."""
+    if loss.target == "codes":
+        return codes
+    if codes.ndim == 2:
+        return codes
+    # two classes: one column that asks for the second
+    columns = [1] if n_outputs == 1 else np.arange(n_outputs)
+    return (codes[:, None] == columns).astype(np.uint8)
+
+
+def _of_models(problem: Problem, what: str) -> list[np.ndarray | None]:
+    """The weights of the rows, for each model that has its own; none may be zero everywhere."""
+    weights = [problem.weight] if problem.weight is None else list(np.atleast_2d(problem.weight))
+    if any(weight is not None and not weight.any() for weight in weights):
+        raise ValueError(
+            f"All {what} rows have weight zero: class_weight must not be zero for every class of the rows, nor for "
+            "all of those with a sample weight."
+        )
+    return weights
+
+
+def warn_of_raw_columns(problem: Problem) -> None:
+    """Warn of columns that are no columns to train on as they are, going by evenly spaced rows."""
+    rows = np.arange(len(problem.codes)) if problem.subset is None else problem.subset
+    part = problem.take(rows[:: max(1, len(rows) // _SAMPLE_ROWS)]).X
+    columns = Columns.measure(rows_of(part, problem.device, torch.float64), None, None)
+    centered = not sparse.issparse(part)
+    varies, sizes = ~columns.constant(centered), columns.sizes(centered)
+    fault, at_fault = f"vary by less than {_RAW_SIZES[0]:g}", varies & (sizes < _RAW_SIZES[0])
+    if not varies.any() or (varies & ~at_fault).any():  # there are others to learn from
+        fault = f"have values beyond {_RAW_SIZES[1]:g}"
+        at_fault = np.abs(columns.mean) + np.where(varies, sizes, 0.0) > _RAW_SIZES[1]
+    if at_fault.any():
+        warnings.warn(
+            f"standardize=False trains on the columns of X as they are, of which some {fault}: {named(at_fault)}. "
+            "Steps and tolerances are made for columns of the order of one: next to nothing may be learnt of "
+            "these, or of others beside them. Use standardize=True, or scale the columns (StandardScaler, or "
+            "MaxAbsScaler for sparse X).",
+            stacklevel=7,
+        )

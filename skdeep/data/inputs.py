@@ -1,0 +1,324 @@
+"""What users pass in, and what they get back: arrays, data frames, sparse matrices, tensors, devices."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from mmap import mmap
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn import get_config
+from sklearn.utils import assert_all_finite
+from sklearn.utils._array_api import get_namespace_and_device, move_to
+from sklearn.utils.validation import _check_feature_names, _check_n_features, validate_data
+from torch import Tensor
+
+from skdeep.data.conversion import NotNumbersError, as_numbers, column_names, floats, place
+from skdeep.engine.batching import MAX_VALUES, DenseRows, SparseRows, as_tensor
+
+#: A matrix as the rest of the package sees it: an ndarray, a CSR array, or a Tensor (SciPy has no types to say so).
+Matrix: TypeAlias = Any
+
+# dtypes that torch can gather and cast; anything else is converted to float64
+_TORCH_KINDS = {np.dtype(t) for t in "f8 f4 f2 u1 i1 i2 i4 i8 ?".split()}
+
+#: Multiply-adds of a step below which a GPU, some 40 launches of 5 µs away, is no faster than a core.
+_ACCELERATOR_WORK = 1e7
+
+#: Up to this size, even column-major data in a file is copied.
+_SMALL_BYTES = 1 << 26
+
+
+def to_numpy(array):
+    """An array of any namespace, on any device, as NumPy; other objects are returned as they are."""
+    if isinstance(array, Tensor):
+        array = array.float() if array.dtype is torch.bfloat16 else array
+        return array.detach().cpu().numpy()
+    if get_config()["array_api_dispatch"] and hasattr(array, "__array_namespace__"):
+        return move_to(array, xp=np, device="cpu")
+    return array
+
+
+def dense(array) -> np.ndarray:
+    """An array of any kind as a dense NumPy array."""
+    return array.toarray() if sparse.issparse(array) else to_numpy(array)
+
+
+def check_features(estimator, X, *, reset: bool, min_samples: int = 1) -> Matrix:
+    """Validate X and record, or compare, its number of columns and their names (for images: the shape of a row).
+
+    Returns
+    -------
+    ndarray, CSR array or Tensor
+        In the user's dtype where torch can work with it (integers stay integers), else float64. A tensor that is not
+        on the CPU stays where it lies.
+
+    Raises
+    ------
+    ValueError
+        If X is not a finite, real matrix with the expected columns.
+    """
+    if not estimator._allow_nd:
+        return _check_matrix(estimator, X, reset, min_samples)
+    shape = None if reset else estimator.input_shape_
+    if shape is not None and isinstance(X, np.ndarray | Tensor) and X.shape[1:] == (math.prod(shape),):
+        X = X.reshape(-1, *shape)  # as vectors, which is what callbacks and scorers are given
+    X = _check_matrix(estimator, X, reset, min_samples)
+    if shape is not None and tuple(X.shape[1:]) != shape:
+        raise ValueError(
+            f"X has rows of shape {tuple(X.shape[1:])}, but {type(estimator).__name__} is expecting rows of shape "
+            f"{shape} as input."
+        )
+    estimator.input_shape_ = tuple(X.shape[1:])
+    return X if X.ndim == 2 else X.reshape(len(X), -1)
+
+
+def _check_matrix(estimator, X, reset: bool, min_samples: int) -> Matrix:
+    """The part of `check_features` that does not depend on the shape of a row."""
+    if isinstance(X, Tensor):
+        X = X.detach()
+        if X.device.type != "cpu":
+            return _check_device_tensor(estimator, X, reset, min_samples)
+        if X.dtype is torch.bfloat16:
+            X = X.float()
+        X = X.numpy()
+    names = column_names(X)
+    X = validate_data(
+        estimator,
+        as_numbers(X),
+        reset=reset,
+        accept_sparse=("csr", "csc", "coo"),
+        dtype="numeric",
+        ensure_min_samples=min_samples,
+        ensure_all_finite=False,
+        allow_nd=estimator._allow_nd,
+    )
+    X = to_numpy(X)
+    if X.dtype.newbyteorder("=") not in _TORCH_KINDS:
+        with np.errstate(over="ignore"):
+            X = X.astype(np.float64)
+    _check_finite(estimator, X, names)
+    if not sparse.issparse(X):
+        return X
+    X = sparse.csr_array(X)
+    if not X.dtype.isnative:
+        X = sparse.csr_array((X.data.astype(X.dtype.newbyteorder("=")), X.indices, X.indptr), shape=X.shape)
+    if not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+    return X
+
+
+def _check_finite(estimator, X, names: list | None) -> None:
+    """What validate_data does, in parts: where a sum overflows, it takes a byte for each value of them."""
+    values = X.data if sparse.issparse(X) else X
+    step = max(1, MAX_VALUES // math.prod(values.shape[1:]))
+    allow_nan = estimator._allow_nan and not sparse.issparse(X)
+    for start in range(0, len(values), step):
+        part = values[start : start + step]
+        with np.errstate(over="ignore", invalid="ignore"):
+            if math.isfinite(part.sum()):  # which is soon said; else it may still be the sum alone that is not
+                continue
+        try:
+            assert_all_finite(part, allow_nan=allow_nan, estimator_name=type(estimator).__name__, input_name="X")
+        except ValueError as error:
+            bad = np.isnan(part) if "NaN" in str(error) else np.isinf(part)
+            at = np.argwhere(bad)[0]
+            at[0] += start
+            if sparse.issparse(X):
+                entries = X.tocoo()  # in the order of the values
+                at = np.array([axis[at[0]] for axis in entries.coords])
+            advice = f"\n{estimator._nan_advice}" if estimator._nan_advice and "NaN" in str(error) else ""
+            raise ValueError(f"{error}\nThe first is {place(tuple(at), names)}.{advice}") from error
+
+
+def _check_device_tensor(estimator, X: Tensor, reset: bool, min_samples: int) -> Tensor:
+    """What validate_data does, for a tensor that NumPy cannot see."""
+    name = type(estimator).__name__
+    if X.ndim != 2 and not (estimator._allow_nd and X.ndim > 2):
+        raise ValueError(f"Expected 2D array, got {X.ndim}D tensor instead. Reshape your data.")
+    if len(X) < min_samples or X.shape[1] < 1:
+        raise ValueError(
+            f"Found array with {len(X)} sample(s) and {X.shape[1]} feature(s) (shape={tuple(X.shape)}) while a minimum "
+            f"of {min_samples} and 1 is required by {name}."
+        )
+    if X.is_complex():
+        raise ValueError("Complex data not supported")
+    if X.is_floating_point():
+        parts = X.split(max(1, MAX_VALUES // math.prod(X.shape[1:])))  # a byte for each value of these
+        found = torch.stack([(part.isinf() if estimator._allow_nan else ~part.isfinite()).any() for part in parts])
+        if bool(found.any()):
+            at_fault = int(found.nonzero()[0])
+            part = parts[at_fault]
+            first = (part.isinf() if estimator._allow_nan else ~part.isfinite()).nonzero()[0].tolist()
+            first[0] += at_fault * len(parts[0])
+            raise ValueError(
+                f"Input X contains NaN or infinity.\n{name} does not accept them here, {place(tuple(first))}."
+            )
+    _check_feature_names(estimator, X, reset=reset)
+    _check_n_features(estimator, X, reset=reset)
+    return X
+
+
+def check_weight(weight, X: Matrix, name: str = "sample_weight") -> np.ndarray | None:
+    """Validate sample weights: finite, not negative, not all zero; a float64 vector, or None for None."""
+    if weight is None:
+        return None
+    n_samples = X.shape[0]
+    given = to_numpy(weight)
+    weight = np.ma.filled(given.astype(float), np.nan) if isinstance(given, np.ma.MaskedArray) else np.asarray(given)
+    if weight.dtype.kind not in "biuf":
+        if weight.dtype.kind not in "OUS":
+            raise ValueError(f"{name} must hold numbers, got an array of dtype {weight.dtype}.")
+        try:
+            weight = floats(weight.astype(object))
+        except NotNumbersError as error:
+            raise ValueError(f"{name} must hold numbers: {error}.") from error
+    weight = weight.astype(np.float64, copy=False)
+    if weight.ndim == 0:
+        weight = np.full(n_samples, weight)
+    if weight.shape != (n_samples,):
+        raise ValueError(f"{name}.shape == {weight.shape}, expected {(n_samples,)}!")
+    for bad, what in ((np.isnan(weight), "NaN"), (np.isinf(weight), "infinity")):
+        if bad.any():
+            raise ValueError(f"Input {name} contains {what}, first {place((bad.argmax(),))}. Weights must be finite.")
+    if weight.min() < 0:
+        first = int((weight < 0).argmax())
+        raise ValueError(
+            f"Negative values in data passed to `{name}`, first {weight[first]:g} in row {first}; weights must be zero "
+            "or positive."
+        )
+    if not weight.any():
+        raise ValueError(f"Sample weights must contain at least one non-zero number; `{name}` has none.")
+    with np.errstate(over="ignore"):
+        total = weight.sum()
+    if not np.isfinite(total):
+        raise ValueError(f"The sum of `{name}` overflows; divide the weights by their maximum.")
+    return weight
+
+
+def rows_of(X: Matrix, device: torch.device, dtype: torch.dtype) -> DenseRows | SparseRows:
+    """The matrix as a source of batches.
+
+    Rows of column-major data cost a cache miss for each value, so that a copy pays; but what is mapped into memory may
+    not fit there.
+    """
+    if sparse.issparse(X):
+        return SparseRows(X, device, dtype)
+    mapped = isinstance(X, np.ndarray) and X.nbytes > _SMALL_BYTES and _is_mapped(X)
+    X = X if isinstance(X, Tensor) else as_tensor(X)
+    return DenseRows(X if mapped else X.contiguous(), device, dtype)
+
+
+def _is_mapped(array) -> bool:
+    """Whether an array lies in a file."""
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return isinstance(array, mmap)
+
+
+@cache  # NumPy takes longer to spell it than the scores of a row take
+def dtype_name(dtype) -> str:
+    """Name of a dtype of any namespace: "float32", or "f4" where its byte order is not that of the machine."""
+    return str(dtype).rpartition(".")[2].lstrip("<>=|")
+
+
+def float_dtype(X: Matrix) -> np.dtype:
+    """Dtype of the learned coefficients: X's own if it is float32 or float64, float32 for half, else float64.
+
+    Of what is on MPS, where there is no float64, always float32.
+    """
+    on_mps = isinstance(X, Tensor) and X.device.type == "mps"
+    single = on_mps or dtype_name(X.dtype) in ("float32", "f4", "float16", "f2", "bfloat16")
+    return np.dtype(np.float32 if single else np.float64)
+
+
+def available_devices() -> list[str]:
+    """Names of the devices that torch can use here."""
+    names = ["cpu"]
+    names += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    return names
+
+
+def resolve_device(
+    device: str | torch.device, X: Matrix, work: float, dtype: torch.dtype, *, fallback: bool = False
+) -> torch.device:
+    """The torch device to compute on.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        "auto" takes the device X lies on if it is a tensor on an accelerator; else an accelerator where a step is work
+        enough for it to gain, and where it can do that work: CUDA, or MPS in single precision and on dense X. Else it
+        is the CPU.
+    X : matrix
+    work : float
+        Multiply-adds of a step.
+    dtype : torch.dtype
+        What is to be computed in.
+    fallback : bool
+        Whether to use the CPU, instead of raising, if the device is not there (prediction; the model may have been
+        trained elsewhere).
+    """
+    if isinstance(device, str) and device == "auto":
+        if isinstance(X, Tensor) and X.device.type != "cpu":
+            return X.device
+        if work < _ACCELERATOR_WORK:
+            return torch.device("cpu")
+        able = ["cuda:0"] if dtype is torch.float64 or sparse.issparse(X) else ["cuda:0", "mps"]
+        names = available_devices()
+        return torch.device(next((name for name in able if name in names), "cpu"))
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        here = ", ".join(available_devices())
+        raise ValueError(f"device={device!r} is not a torch device; available here: {here}.") from error
+    if not _is_there(wanted):
+        if fallback:
+            return torch.device("cpu")
+        here = ", ".join(available_devices())
+        raise ValueError(f"device={str(device)!r} is not available; available here: {here}.")
+    return wanted
+
+
+def _is_there(device: torch.device) -> bool:
+    """Whether torch has this device; one that has it and fails is not asked."""
+    if device.type == "cuda":
+        return (device.index or 0) < torch.cuda.device_count()
+    if device.type == "mps":
+        return torch.backends.mps.is_available()
+    try:
+        torch.empty(1, device=device).sum().item()
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError):
+        return False
+    return True
+
+
+class OutputSpace:
+    """Where results go: NumPy, or the namespace and device of X under array API dispatch."""
+
+    def __init__(self, X):
+        self.xp = self.device = None
+        if get_config()["array_api_dispatch"] and not sparse.issparse(X):
+            xp, is_array_api, device = get_namespace_and_device(X)
+            if is_array_api and not isinstance(X, np.ndarray):
+                self.xp, self.device = xp, device
+
+    @property
+    def is_numpy(self) -> bool:
+        """Whether results are NumPy arrays."""
+        return self.xp is None
+
+    def array(self, array: np.ndarray | Tensor):
+        """Move a result there."""
+        array = to_numpy(array)
+        if self.xp is None:
+            return array
+        if getattr(self.device, "type", None) == "mps" and array.dtype == np.float64:  # which it does not have
+            array = array.astype(np.float32)
+        return self.xp.asarray(array, device=self.device)

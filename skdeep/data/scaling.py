@@ -1,0 +1,111 @@
+"""The change of variables of a linear model: in which columns it is trained, and what the penalty speaks of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import issparse
+
+from skdeep.data.columns import Columns
+from skdeep.data.problem import Problem
+from skdeep.engine.frame import named
+from skdeep.engine.penalties import ElasticNet
+from skdeep.solvers.closed_form import rounding
+
+#: Share of a column's size, by what the penalty makes it, below which rounding leaves nothing of it; and below which a
+#: model that has no other columns is flat.
+_NOTHING, _FLAT = 1e-16, 1e-4
+#: Strength of a penalty beyond which it is meant to flatten columns of the order of one.
+_LARGE = 10.0
+
+
+def change_of_variables(
+    problem: Problem,
+    columns: list[Columns],
+    penalty: ElasticNet,
+    auto: np.ndarray,
+    curvature: float,
+    *,
+    fit_intercept: bool,
+    exact: bool,
+    products: torch.dtype | None = None,
+) -> dict[str, Any]:
+    """The center, scale, unit and frame of `skdeep.engine.networks.Linear`.
+
+    Parameters
+    ----------
+    problem : Problem
+    columns : list of Columns
+        As each model of the stack has them.
+    penalty : ElasticNet
+    auto : ndarray of bool, of shape (K,)
+        Which models have a penalty in the units of dense columns.
+    curvature : float
+        Of the loss.
+    fit_intercept : bool
+        Whether dense columns are centred.
+    exact : bool
+        Whether the solution is one in closed form, for the columns as they are: to these go one factor, and no unit.
+    products : dtype, optional
+        Of the matrix products, if it is not that of the problem.
+
+    Raises
+    ------
+    ValueError
+        If nothing is left of a column beside the penalty, or in closed form beside the others.
+    """
+    tensor: dict[str, Any] = {"device": problem.device, "dtype": problem.dtype}
+    sparse = issparse(problem.source)
+    centered = fit_intercept and not sparse
+    frame = problem.see(columns[0], centered, products, same_factor=exact)
+    factor, origin = (1.0, 0.0) if frame is None else (frame.factor, frame.origin)
+    sizes = np.stack([c.sizes(centered) for c in columns]) * factor
+    own_units = auto & (not sparse and not exact)
+    units = np.where(own_units[:, None], sizes, factor)
+    ridges = units * np.sqrt(penalty.curvature() / curvature)[:, None]
+    slopes = penalty.alpha * penalty.l1_ratio if isinstance(penalty, ElasticNet) else np.zeros(len(columns))
+    varying = ~np.stack([c.constant(centered) for c in columns])
+    strengths = np.maximum(np.sqrt(penalty.curvature() / curvature), slopes)
+    _check_penalty(sizes / units, strengths[:, None], varying)
+    if exact:
+        _check_range(sizes, rounding(problem.n_rows, sizes.shape[1], sparse), varying)
+
+    def of_columns(values: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(values, **tensor).unsqueeze(1)
+
+    return {
+        "center": of_columns(np.stack([c.mean for c in columns]) * factor - origin) if centered else None,
+        # without the penalty's curvature, it would be the penalty that is badly scaled
+        "scale": of_columns(1 / np.hypot(sizes, ridges)),
+        "unit": of_columns(units) if own_units.any() or frame is not None else None,
+        "frame": frame,
+    }
+
+
+def _check_penalty(sizes: np.ndarray, strengths: np.ndarray, varying: np.ndarray) -> None:
+    """Raise where the penalty leaves nothing of a column, however well it tells the classes apart.
+
+    Because the column is small, that is, and not because the penalty is as large as that, as it may be in a search.
+    """
+    strengths = np.minimum(strengths, _LARGE)
+    lost = varying & (sizes < _NOTHING * strengths)
+    lost |= varying & (~varying | (sizes < _FLAT * strengths)).all(1, keepdims=True)
+    if lost.any():
+        raise ValueError(
+            "The penalty is one on the coefficients of the columns as they are, and its strength, alpha, leaves "
+            f"nothing of {named(np.any(lost, axis=0))}, whose values are too small. Scale the columns of X "
+            "(StandardScaler, or MaxAbsScaler for sparse X), or lower alpha."
+        )
+
+
+def _check_range(sizes: np.ndarray, limit: float, varying: np.ndarray) -> None:
+    """Raise where a solution in closed form would take a column for nothing beside the others."""
+    lost = varying & (sizes < limit * np.where(varying, sizes, 0.0).max(1, keepdims=True))
+    if lost.any():
+        raise ValueError(
+            f"solver='exact' solves for the columns as they are, and {named(np.any(lost, axis=0))} would be lost in "
+            "the rounding of others, whose values are too many times larger. Scale the columns of X (StandardScaler, "
+            "or MaxAbsScaler for sparse X), or use another solver."
+        )

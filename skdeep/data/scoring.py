@@ -1,0 +1,135 @@
+"""Scorers: tried on the labels before training, and what they return."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import numbers
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import get_scorer
+from sklearn.metrics._scorer import _BaseScorer
+from sklearn.utils.validation import _check_response_method
+from torch import Tensor
+
+from skdeep.data.inputs import OutputSpace
+
+#: Values of ``scoring`` that are computed without a scorer.
+BUILT_IN = (None, "loss", "calibrated_loss")
+
+#: Methods of a classifier that a scorer may ask.
+_METHODS = ("predict", "decision_function", "predict_proba", "predict_log_proba")
+
+#: Score of a class that is certain, and of one that is not.
+_SURE = 10.0
+
+
+def as_score(value, scoring: str | Callable | None, codes: np.ndarray) -> float:
+    """What a scorer has returned for rows of these codes, as a finite number.
+
+    Raises
+    ------
+    ValueError
+        If it is no number, or not finite: nothing compares with that.
+    """
+    if hasattr(value, "item"):
+        with suppress(ValueError, RuntimeError):  # of several values
+            value = value.item()
+    if not isinstance(value, numbers.Real):
+        hint = " Several metrics cannot be compared: choose one." if isinstance(value, dict) else ""
+        raise ValueError(
+            f"scoring={scoring!r} must return a number, got {value!r} of type {type(value).__name__}.{hint}"
+        )
+    if not math.isfinite(value):
+        of = f" of the classes {np.unique(codes).tolist()} (by number)" if codes.ndim == 1 else ""
+        raise ValueError(
+            f"scoring={scoring!r} is {value} on the {len(codes)} rows{of} to judge by, and only finite numbers can be "
+            "compared. Give validation data (X_val, y_val) on which it is defined, with rows of all classes, or choose "
+            "another scoring: None, or 'loss'."
+        )
+    return float(value)
+
+
+def takes_weight(scorer: Callable) -> bool:
+    """Whether a scorer, or the metric of one of scikit-learn's, has an argument ``sample_weight``."""
+    parameters = inspect.signature(getattr(scorer, "_score_func", scorer)).parameters.values()
+    return any(p.name == "sample_weight" or p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def try_scoring(
+    scoring: str | Callable | None, estimator, codes: np.ndarray, labels: np.ndarray, sample_weight: np.ndarray | None
+) -> None:
+    """Raise what a metric of scikit-learn's will say of these labels, before any training.
+
+    It is asked about a classifier without fault, so that the labels alone can be the reason. Other scorers, and
+    classifiers with methods of their own, are first asked after an epoch.
+
+    Parameters
+    ----------
+    scoring : str, callable or None
+    estimator : classifier
+        With ``classes_`` and what else follows from the labels; not trained yet.
+    codes : ndarray of shape (n,) or (n, C)
+        Class codes, or label indicators, of the rows to judge by.
+    labels : ndarray
+        The same as the user knows them.
+    sample_weight : ndarray of shape (n,), or None
+    """
+    if scoring in BUILT_IN:
+        return
+    scorer = get_scorer(scoring)
+    if not isinstance(scorer, _BaseScorer) or not _is_ours(estimator):
+        return
+    if not (inspect.unwrap(scorer._score_func).__module__ or "").startswith("sklearn.metrics"):
+        return
+    try:
+        _check_response_method(estimator, scorer._response_method)
+    except AttributeError as error:
+        raise ValueError(f"scoring={scoring!r} cannot judge this classifier: {error}") from error
+    weight = {} if sample_weight is None else {"sample_weight": sample_weight}
+    faultless = knowing(estimator, _faultless_scores(codes, estimator.n_outputs_))
+    if getattr(faultless, "calibration", None) is not None:
+        faultless.calibration, faultless.temperature_ = "temperature", 1.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # of answers to several questions, which the metric takes for the classes of one
+        warnings.filterwarnings("error", "The y_prob values do not sum to one")
+        try:
+            if codes.ndim == 2 and codes.shape[1] == 2 and scorer._response_method == "predict_proba":
+                raise ValueError("scikit-learn takes the probabilities of two labels for those of two classes")
+            value = scorer(faultless, np.empty((len(codes), 0)), labels, **weight)
+        except (ValueError, TypeError, UserWarning) as error:
+            raise ValueError(
+                f"scoring={scoring!r} cannot judge these labels: {str(error).rstrip('.')}. Choose another scoring, "
+                "'accuracy' or 'f1_macro' for example, or set what the metric needs with sklearn.metrics.make_scorer."
+            ) from error
+    as_score(value, scoring, codes)
+
+
+def _is_ours(estimator) -> bool:
+    """Whether no method of a user's, which may need a trained model, stands between a scorer and the scores."""
+    methods = (getattr(type(estimator), name, None) for name in _METHODS)
+    return all(
+        method is None or method.__module__.partition(".")[0] == __name__.partition(".")[0] for method in methods
+    )
+
+
+def _faultless_scores(codes: np.ndarray, n_outputs: int) -> Tensor:
+    """Scores (n, C) that are right about every row; of indicators, also where a row has one label by chance."""
+    if codes.ndim == 2:
+        return torch.from_numpy(np.where(codes, _SURE, -1.0))
+    is_right = codes[:, None] == ([1] if n_outputs == 1 else np.arange(n_outputs))
+    return torch.from_numpy(np.where(is_right, _SURE, -_SURE))
+
+
+def knowing(estimator, scores: Tensor, space: OutputSpace | None = None) -> Any:
+    """The estimator, with these scores (n, C) as its answer to whatever is asked; by default, answers are NumPy."""
+    copied, space = copy.copy(estimator), space or OutputSpace(np.empty(0))
+    copied.__dict__["_computed"] = lambda X, method, result: (result(scores.clone()), space)
+    return copied

@@ -1,0 +1,416 @@
+"""Splits of a data set by its distinct rows: validation sets, and the folds of calibrations and ensembles.
+
+All copies of a row, whatever their labels, form a *cell*. A cell falls on one side of a split as a whole, so that what
+is held out is new to the model; only a cell that stands for many rows, of which any random split would leave some on
+either side, is divided by weight (`_Cells.divided`). A row of weight 2 is the same row given twice.
+
+Cells are put in a random order by a seeded hash of their content, so that a split depends on what the rows are and not
+on their order, dtype or sparsity; it is cut by cumulative weight within each class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy import sparse
+
+_CHUNK_VALUES = 1 << 18  # values hashed at a time: they stay in the cache, and the memory is bounded
+
+#: In the place of a fold: cells of which each fold holds out a part, and cells that none does.
+DIVIDED, KEPT = -1, -2
+
+#: A cell is heavy, beside the weight of the smaller side of a split, from this share of it on; and it stands for so
+#: many rows that some would be on either side of a random split.
+_HEAVY, _SEVERAL = 0.25, 3
+
+#: Observations that are dealt one by one at most: of more, in the few cells that are heavy, a random split too would
+#: hold out nearly equal parts.
+_MOST_DEALT = 10**5
+
+
+def index_dtype(n: int) -> type:
+    """Of the indices of n rows: half the memory wherever they fit."""
+    return np.int32 if n <= np.iinfo(np.int32).max else np.int64
+
+
+def _mix(bits: np.ndarray) -> np.ndarray:
+    """A bijection of 64-bit words in which every input bit reaches every output bit; 0 stays 0 (splitmix64)."""
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))
+
+
+def _bits(values: np.ndarray) -> np.ndarray:
+    """The values' float64 bit patterns, the same for 0.0 and -0.0, and for every NaN."""
+    values = np.asarray(values, dtype=np.float64) + 0.0
+    np.copyto(values, np.nan, where=np.isnan(values))
+    return values.view(np.uint64)
+
+
+def hash_rows(
+    X, target: np.ndarray, generator: np.random.Generator, subset: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Hash each row's content to 64 bits, its values alone and with its target.
+
+    A sum over the columns of mixed bits times odd random factors, so that zeros do not count and a sparse row hashes
+    like the same row written out.
+
+    Parameters
+    ----------
+    X : ndarray, Tensor or scipy.sparse CSR of shape (n, d)
+    target : ndarray of shape (n,) or (n, C)
+    generator : numpy.random.Generator
+    subset : ndarray of shape (m,), default=None
+        Indices of the rows to hash; None for all.
+
+    Returns
+    -------
+    of_values, of_rows : ndarray of shape (m,), uint64
+    """
+    target = target.reshape(len(target), -1)
+    factors = generator.integers(0, 1 << 64, X.shape[1] + target.shape[1], dtype=np.uint64) | np.uint64(1)
+    of_values = np.empty(len(target) if subset is None else len(subset), np.uint64)
+    of_rows = np.empty_like(of_values)
+    width = X.nnz // max(1, X.shape[0]) if sparse.issparse(X) else X.shape[1]
+    step = max(1, _CHUNK_VALUES // max(1, width))
+    for start in range(0, len(of_values), step):
+        chunk = slice(start, start + step)
+        part = chunk if subset is None else subset[chunk]
+        of_values[chunk] = _hash_of_values(X[part], factors[: X.shape[1]])
+        of_rows[chunk] = _mix(of_values[chunk] + _mix(_bits(target[part])) @ factors[X.shape[1] :])
+    return of_values, of_rows
+
+
+def _hash_of_values(X, factors: np.ndarray) -> np.ndarray:
+    if not sparse.issparse(X):
+        values = X.cpu().double().numpy() if isinstance(X, torch.Tensor) else X
+        return _mix(_bits(values)) @ factors
+    terms = _mix(_bits(X.data)) * factors[X.indices]
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(terms, dtype=np.uint64)])
+    return sums[X.indptr[1:]] - sums[X.indptr[:-1]]
+
+
+@dataclass
+class DistinctRows:
+    """The distinct rows of a data set (values and target), in the order of their hashes.
+
+    Attributes
+    ----------
+    first : ndarray of shape (m,)
+        Index of one representative of each distinct row.
+    group : ndarray of shape (n,)
+        For each row, the number of its distinct row.
+    weight : ndarray of shape (m,)
+        Total weight of each distinct row.
+    stratum : ndarray of shape (m,)
+        Class code of each distinct row (0 where classes play no role).
+    values : ndarray of shape (m,), uint64
+        Hash of the values of each distinct row.
+    """
+
+    first: np.ndarray
+    group: np.ndarray
+    weight: np.ndarray
+    stratum: np.ndarray
+    values: np.ndarray
+
+    @cached_property
+    def cell(self) -> np.ndarray:
+        """Number of the cell of each distinct row, (m,); cells are numbered in the order of their first rows."""
+        _, first, cell = np.unique(self.values, return_index=True, return_inverse=True)
+        if len(first) == len(cell):  # no two rows differ in their labels alone
+            return np.arange(len(cell), dtype=self.first.dtype)
+        return np.argsort(np.argsort(first)).astype(self.first.dtype)[cell]
+
+    @property
+    def unit(self) -> float:
+        """The weight that counts as one row: one, or the smallest weight if that is less, as where they sum to one.
+
+        A weight that is as good as none beside the others does not make these count as many.
+        """
+        return min(1.0, max(float(self.weight.min()), 1e-6 * float(self.weight.mean())))
+
+
+def distinct_rows(X, target, sample_weight, generator, stratify=True, subset=None) -> DistinctRows:
+    """Find the distinct rows among those of `subset` (None: all); ``sample_weight`` None counts every row once."""
+    of_values, hashes = hash_rows(X, target, generator, subset)
+    index = index_dtype(len(hashes))
+    order: np.ndarray = np.argsort(hashes, kind="stable").astype(index)
+    hashes = hashes[order]
+    is_new = np.r_[True, hashes[1:] != hashes[:-1]]
+    del hashes  # of all rows: what is not needed any more makes room
+    first = order[is_new]
+    group: np.ndarray = np.empty(len(order), index)
+    group[order] = np.cumsum(is_new, dtype=index) - 1
+    del order
+    if sample_weight is not None and subset is not None:
+        sample_weight = sample_weight[subset]
+    weight = np.bincount(group, weights=sample_weight).astype(np.float64)
+    representatives = first if subset is None else subset[first]
+    stratum = target[representatives].astype(index) if stratify else np.zeros(len(first), index)
+    return DistinctRows(first, group, weight, stratum, of_values[first])
+
+
+@dataclass
+class _Cells:
+    """The cells of a data set.
+
+    Attributes
+    ----------
+    weight : ndarray of shape (k,)
+    stratum : ndarray of shape (k,)
+        The class of most weight in each.
+    is_heavy : ndarray of shape (k,)
+        Whether a cell is heavy beside the smaller side of the split.
+    n_rows : ndarray of shape (k,)
+        How many rows a cell stands for, by its weight.
+    divided : ndarray of shape (k,)
+        Whether a cell is divided: of several rows, and heavy or with all rows of a class.
+    """
+
+    weight: np.ndarray
+    stratum: np.ndarray
+    is_heavy: np.ndarray
+    n_rows: np.ndarray
+    divided: np.ndarray
+
+    @classmethod
+    def of(cls, rows: DistinctRows, share: float) -> _Cells:
+        """The cells, where a part of `share` of all weight is held out at a time."""
+        share = min(share, 1 - share)  # of the smaller side, whichever that is
+        weight = np.bincount(rows.cell, rows.weight)
+        order = np.lexsort((rows.stratum, -rows.weight, rows.cell))
+        leading = order[np.diff(rows.cell[order], prepend=-1) > 0]
+        n_rows = weight / rows.unit
+        is_heavy = weight > _HEAVY * share * weight.sum()
+        # all of a class of several rows: held out in part, for models to be judged by that class too
+        alone = np.bincount(rows.stratum)[rows.stratum] == 1
+        needed = np.zeros(len(weight), dtype=bool)
+        needed[rows.cell[alone & (rows.weight >= _SEVERAL * rows.unit)]] = True
+        return cls(weight, rows.stratum[leading], is_heavy, n_rows, needed | (is_heavy & (n_rows >= _SEVERAL)))
+
+    def positions(self) -> np.ndarray:
+        """Where each whole cell lies within its class: the share of the class's weight up to its middle, in (0, 1)."""
+        position = np.zeros(len(self.weight))
+        whole = np.flatnonzero(~self.divided)
+        order = whole[np.argsort(self.stratum[whole], kind="stable")]
+        starts = np.flatnonzero(np.diff(self.stratum[order], prepend=-1))
+        for part in np.split(order, starts[1:]):
+            # each class is summed on its own, so that other classes leave no rounding behind
+            weight = self.weight[part]
+            total = np.cumsum(weight)
+            position[part] = (total - weight / 2) / total[-1:]
+        return position
+
+
+def _in_whole_cells(rows: DistinctRows, cells: _Cells) -> np.ndarray:
+    """Distinct rows, in their order, of the classes that are in no divided cell."""
+    divided = cells.divided[rows.cell]
+    on_both_sides = np.zeros(rows.stratum.max() + 1, dtype=bool)
+    on_both_sides[rows.stratum[divided]] = True
+    return np.flatnonzero(~on_both_sides[rows.stratum])
+
+
+def fold_of_rows(rows: DistinctRows, n_folds: int) -> np.ndarray:
+    """Deal the distinct rows into folds of about equal weight, classes in proportion.
+
+    Returns
+    -------
+    ndarray of shape (m,), int
+        Fold of each distinct row, 0 to ``n_folds - 1`` (some may be empty on tiny data); DIVIDED for rows of which each
+        fold holds out a part; KEPT for a cell that all models need, such as the only one of a class.
+    """
+    cells = _Cells.of(rows, 1 / n_folds)
+    fold = np.minimum(cells.positions() * n_folds, n_folds - 1).astype(np.int64)
+    # a class of which one fold would hold out all has a cell that none does
+    classes = _in_whole_cells(rows, cells)
+    classes = classes[np.argsort(rows.stratum[classes], kind="stable")]
+    for own in np.split(rows.cell[classes], np.flatnonzero(np.diff(rows.stratum[classes])) + 1):
+        if len(own) and (fold[own] == fold[own[0]]).all():
+            fold[own[-1]] = KEPT
+    fold[cells.divided] = DIVIDED
+    if not cells.divided.any() and len(np.unique(fold[fold >= 0])) < 2:
+        fold[cells.n_rows >= 2] = DIVIDED
+    return fold[rows.cell]
+
+
+def validation_rows(rows: DistinctRows, fraction: float) -> np.ndarray:
+    """Pick rows for validation: a share `fraction` of the total weight, classes in proportion.
+
+    A class of at least two cells is on both sides; one of a single cell is only trained on.
+
+    Returns
+    -------
+    ndarray of shape (m,), int
+        0 for distinct rows that are held out, KEPT for those that are not, DIVIDED for those of which a part is.
+    """
+    cells = _Cells.of(rows, fraction)
+    fold = np.full(len(cells.weight), KEPT)
+    position = cells.positions()
+    # a cell of each class stays in training (the last of those that most classes share), and one of the others is held
+    # out
+    classes = _in_whole_cells(rows, cells)
+    n_classes, free = np.bincount(rows.cell), ~cells.divided
+    of_class = classes[np.argsort(rows.stratum[classes], kind="stable")]
+    for own in np.split(rows.cell[of_class], np.flatnonzero(np.diff(rows.stratum[of_class])) + 1):
+        if free[own].all() and len(own):
+            free[own[::-1][n_classes[own[::-1]].argmax()]] = False
+    # the classes' cells side by side, by their position: any start of this list is stratified
+    candidates = np.flatnonzero(free)
+    candidates = candidates[np.argsort(position[candidates], kind="stable")]
+    rank = np.full(len(fold), len(fold))
+    rank[candidates] = np.arange(len(candidates))
+    movable = classes[free[rows.cell[classes]]]
+    movable = movable[np.argsort(rank[rows.cell[movable]], kind="stable")]
+    _, first = np.unique(rows.stratum[movable], return_index=True)
+    fold[rows.cell[movable[first]]] = 0
+    wanted = fraction * cells.weight[~cells.divided].sum() * (1 - 1e-12) - cells.weight[fold == 0].sum()
+    candidates = candidates[fold[candidates] != 0]
+    while len(candidates):
+        weight = cells.weight[candidates]
+        before = np.cumsum(weight) - weight
+        too_many = before + (weight - rows.unit) / 2 >= wanted
+        n = int(too_many.argmax()) if too_many.any() else len(candidates)
+        fold[candidates[:n]] = 0
+        wanted -= weight[:n].sum()
+        if wanted <= 0 or n == len(candidates) or not cells.is_heavy[candidates[n]]:
+            break
+        candidates = candidates[n + 1 :]  # a heavy cell that would be too much: perhaps the next one is not
+    fold[cells.divided] = DIVIDED
+    if not (fold != KEPT).any():
+        fold[cells.n_rows >= 2] = DIVIDED
+    return fold[rows.cell]
+
+
+def dealt_shares(rows: DistinctRows, fold: np.ndarray, n_folds: int, seed: int) -> float | np.ndarray:
+    """Deal the observations that divided rows stand for into folds, at random, classes in proportion.
+
+    Folds that all held out the same part of each would hold out nothing that the others do not know: how far a model
+    follows the few observations of a cell would not show. (A hypergeometric draw: what a random split of the rows
+    leaves on either side.)
+
+    Parameters
+    ----------
+    rows : DistinctRows
+    fold : ndarray of shape (m,)
+        Of each distinct row; those that are DIVIDED are dealt.
+    n_folds : int
+    seed : int
+
+    Returns
+    -------
+    float, or ndarray of shape (d, n_folds)
+        The part of each divided row that a fold holds out; rows sum to one. A class that has a single observation there
+        is held out in equal parts, as no fold can do without; so is everything where there are very many.
+    """
+    divided = np.flatnonzero(fold == DIVIDED)
+    n_observations = rows.weight[divided] / rows.unit
+    if n_observations.sum() > _MOST_DEALT:
+        return 1 / n_folds
+    generator = np.random.default_rng([seed, n_folds])
+    left = np.maximum(np.round(n_observations), 1).astype(np.int64)
+    shares = np.full((len(divided), n_folds), 1 / n_folds)
+    before = 0  # where a class does not fill all folds alike, the next one begins with those that have less
+    for stratum in np.unique(rows.stratum[divided]):
+        own = np.flatnonzero(rows.stratum[divided] == stratum)
+        of_class, total = left[own], int(left[own].sum())
+        if total < 2:
+            continue
+        rest = of_class.copy()
+        for i in range(n_folds):
+            size = total // n_folds + (i < total % n_folds)
+            taken = generator.multivariate_hypergeometric(rest, size, method="marginals")
+            shares[own, (before + i) % n_folds] = taken / of_class
+            rest -= taken
+        before += total
+    return shares
+
+
+@dataclass
+class Folds:
+    """Which of some rows each fold holds out, and with which weight.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (m,)
+        Indices of the rows.
+    fold : ndarray of shape (m,)
+        The fold of each; DIVIDED or KEPT.
+    share : float, or ndarray of shape (d, k)
+        Part of a divided row's weight that a fold holds out: the same of all, or of each divided row by each fold.
+    weight : ndarray of shape (n,) or (K, n), or None
+        Of all rows of the data set, whole; None for ones.
+    unit : float
+        The weight that counts as one row.
+    """
+
+    rows: np.ndarray
+    fold: np.ndarray
+    share: float | np.ndarray
+    weight: np.ndarray | None
+    unit: float
+
+    @property
+    def divides(self) -> bool:
+        """Whether any row is divided."""
+        return bool((self.fold == DIVIDED).any())
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """The folds that hold out something."""
+        if not self.divides:
+            return np.unique(self.fold[self.fold >= 0])
+        n_folds = round(1 / self.share) if isinstance(self.share, float) else self.share.shape[1]
+        return np.array([f for f in range(n_folds) if self._part(f).any()])
+
+    def _part(self, number: int) -> np.ndarray:
+        """The part of each row that a fold holds out, (m,)."""
+        part = (self.fold == number).astype(np.float64)
+        part[self.fold == DIVIDED] = self.share if isinstance(self.share, float) else self.share[:, number]
+        return part
+
+    def training(self, number: int) -> np.ndarray:
+        """The rows that a model is trained on."""
+        return self.rows[self._part(number) < 1]
+
+    def held_out(self, number: int) -> np.ndarray:
+        """The rows that a model is not trained on, or not with all their weight."""
+        return self.rows[self._part(number) > 0]
+
+    def held_out_factor(self, number: int) -> np.ndarray | None:
+        """On the weights of the rows held out; None for ones."""
+        part = self._part(number)
+        return part[part > 0] if self.divides else None
+
+    def all_held_out(self) -> tuple[np.ndarray, np.ndarray]:
+        """The rows that the folds hold out, one fold after the other, and the factors on their weights."""
+        parts = [self._part(f) for f in self.numbers]
+        rows = np.concatenate([self.rows[part > 0] for part in parts])
+        return rows, np.concatenate([part[part > 0] for part in parts])
+
+    @property
+    def kept(self) -> np.ndarray:
+        """The rows that no fold holds out: the only ones of their class."""
+        return self.rows[self.fold == KEPT]
+
+    def training_weight(self, number: int) -> np.ndarray | None:
+        """Of all rows of the data set, in training; ones that are divided have been written out."""
+        if self.weight is None or not self.divides:
+            return self.weight
+        weight, divided = self.weight.copy(), self.fold == DIVIDED
+        weight[..., self.rows[divided]] *= 1 - self._part(number)[divided]
+        return weight
+
+    def training_weights(self, numbers: np.ndarray) -> dict[int, np.ndarray | None]:
+        """Of all rows, in the training of all but each fold: one array where these are the same."""
+        alike = not self.divides or isinstance(self.share, float)
+        shared = self.training_weight(numbers[0]) if alike else None
+        return {f: shared if alike else self.training_weight(f) for f in numbers}
+
+    @property
+    def parts_of_divided(self) -> np.ndarray:
+        """The part of each divided row that each fold of `numbers` holds out, (k, d)."""
+        return np.stack([self._part(f)[self.fold == DIVIDED] for f in self.numbers])

@@ -1,0 +1,62 @@
+"""The data term of a batch and its gradient, for a stack of models."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skdeep.engine.batching import Batch
+from skdeep.engine.losses import Loss
+from skdeep.engine.networks import Network
+from skdeep.engine.per_model import number, per_model
+
+
+def clip_(gradients: list[Tensor], max_norm: float) -> None:
+    """Scale each model's gradient down to a norm of `max_norm`, over all parameters."""
+    norms = torch.stack([torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in gradients])
+    factor = (max_norm / torch.linalg.vector_norm(norms, dim=0)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factor.view(-1, *[1] * (gradient.ndim - 1)))
+
+
+def loss_and_gradient(
+    network: Network, loss: Loss, batch: Batch, mean_weight: np.ndarray, products: torch.dtype | None = None
+) -> tuple[Tensor, list[Tensor]]:
+    r"""Data term of a batch, :math:`\sum_{i \in B} w_i L_i / (B \bar w)`, and its gradient.
+
+    :math:`\bar w` is the mean weight of the whole training set: the batch's own mean would be biased.
+
+    Returns
+    -------
+    value : Tensor of shape (K,)
+    gradients : list of Tensor
+        One per parameter.
+    """
+    if products is not None:
+        with torch.autocast(network.params[0].device.type, products):
+            return loss_and_gradient(network, loss, batch, mean_weight)
+    parts = batch.parts(network.row_size, whole=network.whole_batches)
+    value, gradients = _of_part(network, loss, next(parts), mean_weight)
+    for part in parts:
+        more_value, more_gradients = _of_part(network, loss, part, mean_weight)
+        value += more_value
+        for gradient, more in zip(gradients, more_gradients, strict=True):
+            gradient += more
+    return value, gradients
+
+
+def _of_part(network: Network, loss: Loss, batch: Batch, mean_weight: np.ndarray) -> tuple[Tensor, list[Tensor]]:
+    assert isinstance(batch.X, Tensor)
+    scores = network.training_scores(batch.X, batch.weight)
+    value, gradient = loss.value_and_gradient(scores.detach().to(network.params[0].dtype), batch.target)
+    if batch.weight is None and isinstance(batch.size, int):  # nothing differs between rows or models
+        share = number(1 / batch.size, value)
+        value = value.sum(1).mul_(share)
+        gradient.mul_(share)
+    else:
+        weight = value.new_ones(value.shape) if batch.weight is None else batch.weight
+        factor = weight / per_model(batch.size * mean_weight, value)
+        value = (value * factor).sum(1)
+        gradient.mul_(factor.unsqueeze(-1))
+    return value, network.gradient(scores, batch.X, gradient)

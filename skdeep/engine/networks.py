@@ -1,0 +1,385 @@
+r"""Networks: the scores of a stack of K models, and the way back from a score gradient to the parameters.
+
+**Shape.** A batch ``X`` is either shared by all models, ``(B, d)``, or holds each model's own rows, ``(K, B, d)``;
+scores are ``(K, B, C)``. Weights follow torch.nn.Linear, ``(K, out, in)``, so that on shared rows a whole stack is one
+matrix product ``(K * out, in) @ (in, B)``. A sparse batch is a CSR tensor: ``(B, d)`` when shared, else block-diagonal,
+``(K * B, K * d)``.
+
+**Memory.** Scores and hidden layers of dense rows lie in memory as ``(K, out, B)``, which is what that product gives:
+every model has a block of its own, what runs over classes runs over whole vectors of rows, and with few outputs the
+product is twice as fast as ``(B, in) @ (in, out)`` on a CPU. Products with shared sparse rows take and give weights as
+``(in, K, out)``: in that memory (`sparse_weight`), nothing is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import overload
+
+import numpy as np
+import torch
+from scipy.sparse._sparsetools import csc_matvecs  # the bare loop: a csc_array around it costs as much again
+from torch import Tensor
+
+from skdeep.engine.frame import Frame, kept
+from skdeep.engine.penalties import ElasticNet
+from skdeep.engine.per_model import csr_tensor, index_of, select
+
+
+def transposed_product(X: Tensor, G: Tensor) -> Tensor:
+    """``X.T @ G`` for a CSR tensor (torch's own is 50 times slower than SciPy's on the CPU)."""
+    G = G.to(X.dtype)
+    if X.device.type != "cpu":
+        with torch.autocast(X.device.type, enabled=False):
+            return X.t() @ G
+    result = X.values().new_zeros(X.shape[1], G.shape[1] if G.ndim == 2 else 1)
+    parts = (X.crow_indices(), X.col_indices(), X.values(), G.reshape(-1), result.view(-1))
+    csc_matvecs(X.shape[1], X.shape[0], result.shape[1], *(part.numpy() for part in parts))
+    return result.view(-1, *G.shape[1:])
+
+
+class _SparseProduct(torch.autograd.Function):
+    """``X @ W`` for a CSR tensor X and a dense W; differentiable in W, for callbacks that call a network's module."""
+
+    @staticmethod
+    def forward(ctx, X, W):
+        ctx.X = X
+        with torch.autocast(X.device.type, enabled=False):  # there are no sparse products in bfloat16
+            return X @ W
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return None, transposed_product(ctx.X, gradient.contiguous())
+
+
+def sparse_weight(n_models: int, n_out: int, n_in: int, **tensor) -> Tensor:
+    """Zeros (K, out, in), in the memory that suits sparse rows."""
+    return torch.zeros(n_in, n_models, n_out, **tensor).permute(1, 2, 0)
+
+
+def affine(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``X @ weight.T + bias`` for each model: ``(K, B, out)``; see the module's docstring for the shapes."""
+    n_models, n_out, n_in = weight.shape
+    if X.layout is torch.sparse_csr:
+        if X.shape[1] == n_in:
+            flat = weight.permute(2, 0, 1).reshape(n_in, n_models * n_out)
+            scores = _SparseProduct.apply(X, flat).view(-1, n_models, n_out).transpose(0, 1)
+        else:
+            blocks = weight.transpose(1, 2).reshape(n_models * n_in, n_out)
+            scores = _SparseProduct.apply(X, blocks).view(n_models, -1, n_out)
+        return scores + bias.unsqueeze(1)
+    if X.ndim == 2 or n_models == 1:
+        rows = X if X.ndim == 2 else X[0]
+        scores = torch.addmm(bias.view(-1, 1), weight.flatten(0, 1), rows.t())
+        return scores.view(n_models, n_out, -1).mT
+    return torch.baddbmm(bias.unsqueeze(2), weight, X.mT).mT
+
+
+def weight_gradient(X: Tensor, G: Tensor) -> Tensor:
+    """Gradient of `affine` with respect to its weight, ``(K, out, in)``, from that of its value, G ``(K, B, out)``."""
+    n_models, _, n_out = G.shape
+    if X.layout is torch.sparse_csr:
+        n_rows = X.shape[0]
+        if n_rows == G.shape[1]:
+            flat = G.transpose(0, 1).reshape(n_rows, n_models * n_out)
+            return transposed_product(X, flat).view(-1, n_models, n_out).permute(1, 2, 0)
+        blocks = transposed_product(X, G.reshape(n_rows, n_out))
+        return blocks.view(n_models, -1, n_out).transpose(1, 2).contiguous()
+    if X.ndim == 2 or n_models == 1:
+        rows = X if X.ndim == 2 else X[0]
+        return torch.mm(G.mT.reshape(n_models * n_out, -1), rows).view(n_models, n_out, -1)
+    return torch.bmm(G.mT, X)
+
+
+def input_gradient(weight: Tensor, G: Tensor) -> Tensor:
+    """Gradient of `affine` with respect to hidden rows (K, B, in), from that of its value, G ``(K, B, out)``."""
+    if len(weight) == 1:
+        return torch.mm(weight[0].t(), G[0].t()).t().unsqueeze(0)
+    return torch.bmm(weight.mT, G.mT).mT
+
+
+def pulled_back(values: list[Tensor], gradients: list[Tensor], leaves: list[Tensor]) -> list[Tensor]:
+    """Gradients with respect to the `leaves`, from those with respect to `values` that autograd has seen come about."""
+    # as a scalar: given gradients to start from, torch imports its symbolic shapes first, for half a second
+    with torch.enable_grad():
+        parts = [(value * gradient).sum() for value, gradient in zip(values, gradients, strict=True)]
+        start = torch.stack(parts).sum() if len(parts) > 1 else parts[0]
+    found = torch.autograd.grad(start, leaves, allow_unused=True, materialize_grads=True)
+    return [g.to_dense() if g.is_sparse else g for g in found]  # nn.Embedding(sparse=True) makes sparse ones
+
+
+@overload
+def shared(columns: Tensor) -> Tensor: ...
+@overload
+def shared(columns: Tensor | None) -> Tensor | None: ...
+def shared(columns):
+    """Numbers per column (K, 1, d) as (1, 1, d) if all models have the same."""
+    if columns is None or len(columns) == 1:
+        return columns
+    return columns if bool((columns[1:] != columns[:1]).any()) else columns[:1]
+
+
+def _shifted(intercept: Tensor, coef: Tensor, center: Tensor, sign: float) -> Tensor:
+    """Intercepts (K, C) plus `sign` times the product of coefficients (K, C, d) with the center of the columns."""
+    if torch.is_autocast_enabled(coef.device.type):  # which would round the product
+        return intercept + sign * (coef * center).sum(-1)
+    if len(center) == 1:  # one product with a vector, an order of magnitude faster than a stack of them
+        flat = torch.addmv(intercept.flatten(), coef.flatten(0, 1), center.flatten(), alpha=sign)
+        return flat.view(intercept.shape)
+    return intercept + sign * (coef @ center.mT).squeeze(-1)
+
+
+class Network:
+    """Base of the networks: a list of parameters, each ``(K, ...)``, of which the first `n_coefs` are penalised.
+
+    What a model learns in another way than by its gradient (averages over batches) is in `buffers`, each ``(K, ...)``.
+    """
+
+    params: list[Tensor]
+    buffers: list[Tensor] = []
+    #: In which the columns of a batch are; None for the user's.
+    frame: Frame | None = None
+    n_coefs: int
+    #: The user's module behind the network, if there is one, and its own parameters in the order of `params`.
+    module: torch.nn.Module | None = None
+    leaves: list[torch.nn.Parameter] = []
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that makes a model: parameters and buffers."""
+        return [*self.params, *self.buffers]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the `tensors`, for those who show or save them."""
+        return ["weight_0", "bias_0"][: len(self.params)]
+
+    @property
+    def whole_batches(self) -> bool:
+        """Whether the scores of a row in training depend on the others of its batch, which then cannot be cut."""
+        return False
+
+    @property
+    def n_models(self) -> int:
+        """Length of the K axis."""
+        return len(self.params[0])
+
+    @property
+    def row_size(self) -> int:
+        """Values that are computed of a row: the outputs of all layers and models."""
+        return sum(p.shape[0] * p.shape[1] for p in self.params[: self.n_coefs])
+
+    def scores(self, X: Tensor) -> Tensor:
+        """Scores ``(K, B, C)`` of a batch."""
+        raise NotImplementedError
+
+    def training_scores(self, X: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The same in training; `weight` (1 or K, B) is that of the rows."""
+        raise NotImplementedError
+
+    def gradient(self, scores: Tensor, X: Tensor, score_gradient: Tensor) -> list[Tensor]:
+        """Gradient with respect to `params`, from that with respect to the last `training_scores`, of the batch X.
+
+        Up to what `complete_` adds to it.
+        """
+        raise NotImplementedError
+
+    def penalised(self) -> list[Tensor]:
+        """The coefficients a penalty speaks of."""
+        return self.params[: self.n_coefs]
+
+    def complete_(self, gradients: list[Tensor], penalty: ElasticNet | None) -> None:
+        """In place, what is left to do in a step once the gradients of all parts of its batch are added up.
+
+        Above all, add that of the penalty's smooth part, unless `penalty` is None.
+        """
+        if penalty is not None:
+            for coef, gradient in zip(self.params[: self.n_coefs], gradients, strict=False):
+                penalty.add_gradient_(coef.detach(), gradient)
+
+    def coef_scale(self) -> Tensor | None:
+        """Derivative of the penalised coefficients with respect to the parameters; None if they are the same."""
+        return None
+
+    def copy_of(self, model: int) -> list[Tensor]:
+        """A copy of the tensors of one model, each ``(1, ...)``: what `Progress` keeps."""
+        return [tensor.detach()[model : model + 1].clone() for tensor in self.tensors]
+
+    def put_back(self, model: int, copy: list[Tensor]) -> None:
+        """Let one model be what a `copy_of` it was."""
+        for mine, known in zip(self.tensors, copy, strict=True):
+            mine.detach()[model : model + 1] = known
+
+    def is_finite(self, tensors: list[Tensor]) -> bool:
+        """Whether the `tensors` of a model can be used."""
+        return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
+
+    def with_params(self, params: list[Tensor]) -> Network:
+        """The same network around other `tensors`."""
+        raise NotImplementedError
+
+    def snapshot(self) -> Network:
+        """The network as it is now, for who keeps it while training goes on; arrays are copied when they are read."""
+        return self
+
+    def settle(self) -> None:
+        """Put a module that training has taken to a device where it is kept: on the CPU."""
+
+    def select(self, models: np.ndarray) -> Network:
+        """A network of some of the models, with a copy of their `tensors`."""
+        return self.with_params([select(p.detach(), models) for p in self.tensors])
+
+    def put(self, models: np.ndarray, part: Network) -> None:
+        """Take back the `tensors` of some of the models."""
+        index = index_of(models, self.params[0])
+        for mine, new in zip(self.tensors, part.tensors, strict=True):
+            mine.detach()[index] = new.detach()
+
+
+class Linear(Network):
+    r"""Linear scores, trained in centred and scaled columns: :math:`s = V \frac{x - \mu}{\sigma} + c`.
+
+    The change of variables costs nothing on the data: :math:`W = V / \sigma` is applied to the raw columns, with the
+    intercept :math:`b = c - W\mu`. W and b are what the penalty, the user and `unscaled` speak of.
+
+    Parameters
+    ----------
+    coef : Tensor of shape (K, C, d)
+    intercept : Tensor of shape (K, C) or None
+        None fixes the intercept at zero; columns are then not centred.
+    center, scale : Tensor of shape (K, 1, d) or (1, 1, d), or None
+        :math:`\mu` and :math:`1 / \sigma`, per model or shared (kept as shared where all models have the same); None
+        leaves the columns as they are.
+    unit : Tensor of shape (K, 1, d) or (1, 1, d), or None
+        Factor on the coefficients W in the penalty; None for ones.
+    frame : Frame or None
+        In which the columns above are; None for the user's.
+    """
+
+    n_coefs = 1
+
+    def __init__(
+        self,
+        coef: Tensor,
+        intercept: Tensor | None,
+        center: Tensor | None = None,
+        scale: Tensor | None = None,
+        unit: Tensor | None = None,
+        frame: Frame | None = None,
+    ):
+        self.frame = frame
+        self.params = [coef] if intercept is None else [coef, intercept]
+        self.center = None if intercept is None else shared(center)
+        self.scale = shared(scale)
+        self.unit = shared(unit)
+        self._penalty_scale = self.scale if self.scale is None or self.unit is None else self.scale * self.unit
+        self._no_intercept = coef.new_zeros(coef.shape[:2]) if intercept is None else None
+        self._scaled: tuple[Tensor, Tensor] | None = None
+        self._room: Tensor | None = None
+
+    @classmethod
+    def stacked(cls, parts: Sequence[Linear]) -> Linear:
+        """Models on raw columns as one stack, for evaluation."""
+        coefs, intercepts = zip(*(part.unscaled() for part in parts), strict=True)
+        return cls(torch.cat(coefs), torch.cat(intercepts))
+
+    def unscaled(self, room: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Coefficients (K, C, d), in `room` if that is given, and intercepts (K, C) on the raw columns."""
+        coef = self.params[0] if self.scale is None else torch.mul(self.params[0], self.scale, out=room)
+        if self._no_intercept is not None:
+            return coef, self._no_intercept
+        if self.center is None:
+            return coef, self.params[1]
+        return coef, _shifted(self.params[1], coef, self.center, -1)
+
+    def learned(self, model: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+        """Coefficients (C, d) and intercepts (C,) of one model on the user's columns; see `frame.kept`."""
+        coef, *intercept = (p[model].cpu().double().numpy() for p in self.params)
+        center, scale = (
+            np.full(coef.shape[1], default)
+            if columns is None
+            else columns[model if len(columns) > 1 else 0, 0].cpu().double().numpy()
+            for columns, default in ((self.center, 0.0), (self.scale, 1.0))
+        )
+        level = intercept[0] if intercept else np.zeros(len(coef))
+        return kept(coef * scale, level, 1 / scale, center, self.frame, dtype)
+
+    def restore(self, coef: np.ndarray, intercept: np.ndarray) -> None:
+        """Start, with one model, from coefficients (C, d) and intercepts (C,) on the user's columns."""
+        if self.frame is not None:
+            coef = coef / self.frame.factor
+            intercept = intercept + coef @ self.frame.origin
+        # copies: a model that was loaded as a memory map is read-only
+        self.set_unscaled(*(torch.tensor(part).to(self.params[0]).unsqueeze(0) for part in (coef, intercept)))
+
+    def set_unscaled(self, coef: Tensor, intercept: Tensor) -> None:
+        """Start from coefficients and intercepts on the raw columns."""
+        if self._no_intercept is None:
+            if self.center is not None:
+                intercept = _shifted(intercept, coef, self.center.to(coef), 1)
+            self.params[1].copy_(intercept)
+        self.params[0].copy_(coef if self.scale is None else coef / self.scale)
+
+    def _with_scale(self, X: Tensor) -> Tensor | None:
+        """A sparse batch in scaled columns: its values are far fewer than the coefficients. None if that cannot be."""
+        shared = X.shape[-1] == self.params[0].shape[-1]
+        if X.layout is not torch.sparse_csr or self.scale is None or self.center is not None:
+            return None
+        if shared and len(self.scale) > 1:
+            return None
+        if self._scaled is None or self._scaled[0] is not X:  # once for scores and gradient
+            scale = self.scale if shared else self.scale.expand(self.n_models, -1, -1)
+            values = X.values() * scale.flatten().index_select(0, X.col_indices())
+            self._scaled = X, csr_tensor(X.crow_indices(), X.col_indices(), values, X.shape)
+        return self._scaled[1]
+
+    def scores(self, X):
+        scaled = self._with_scale(X)
+        if scaled is None:
+            return affine(X, *self.unscaled())
+        return affine(scaled, self.params[0], self.params[1] if self._no_intercept is None else self._no_intercept)
+
+    def training_scores(self, X, weight=None):
+        if self.scale is None or X.layout is torch.sparse_csr:
+            return self.scores(X)
+        if self._room is None:  # fresh memory at each step would cost more than the product
+            self._room = torch.empty_like(self.params[0])
+        return affine(X, *self.unscaled(self._room))
+
+    def gradient(self, scores, X, score_gradient):
+        intercept = score_gradient.sum(1)
+        scaled = self._with_scale(X)
+        if scaled is not None:
+            return [weight_gradient(scaled, score_gradient), intercept][: len(self.params)]
+        coef = weight_gradient(X, score_gradient).to(score_gradient.dtype)
+        if self.center is not None:
+            coef.addcmul_(intercept.unsqueeze(-1), self.center, value=-1)
+        if self.scale is not None:
+            coef.mul_(self.scale)
+        return [coef, intercept][: len(self.params)]
+
+    def penalised(self):
+        return [self.params[0] if self._penalty_scale is None else self.params[0] * self._penalty_scale]
+
+    def complete_(self, gradients, penalty):
+        if self._penalty_scale is None or penalty is None:
+            super().complete_(gradients, penalty)
+            return
+        addition = torch.zeros_like(self.params[0])
+        penalty.add_gradient_(*self.penalised(), addition)
+        gradients[0].addcmul_(addition, self._penalty_scale)
+
+    def coef_scale(self):
+        return self._penalty_scale
+
+    def with_params(self, params):
+        intercept = params[1] if len(params) > 1 else None
+        return Linear(params[0], intercept, self.center, self.scale, self.unit, self.frame)
+
+    def select(self, models):
+        part = super().select(models)
+        for name in ("center", "scale", "unit", "_penalty_scale"):
+            columns = getattr(self, name)
+            if columns is not None and len(columns) > 1:
+                setattr(part, name, columns[index_of(models, columns)])
+        return part

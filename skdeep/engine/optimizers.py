@@ -1,0 +1,293 @@
+r"""Update rules, with one learning rate (and momentum) per model of a stack.
+
+An optimizer owns the parameters' side of a training step: `step` moves them against the gradients, and `prox_step`
+says by how much it moved per unit of gradient once at rest: the step that a proximal map has to use so that the
+optimum of the penalised objective is a fixed point of the iteration.
+
+To add one, write a subclass and name it in `OPTIMIZERS`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skdeep.engine.per_model import add_scaled_, index_of, per_model, select, uniform
+
+# torch's fused kernels do a whole update in one pass over memory on these devices
+_FUSED_DEVICES = {"cpu", "cuda"}
+
+
+class Optimizer:
+    """Base of the update rules.
+
+    Parameters
+    ----------
+    params : list of Tensor, each (K, ...)
+        The parameters, updated in place.
+    learning_rate : ndarray of shape (K,)
+        Step size of each model; may be changed between steps.
+    momentum : ndarray of shape (K,)
+        Momentum of each model (SGD only).
+    nesterov : bool
+        Whether momentum is Nesterov's (SGD only).
+    betas, epsilon : tuple of float, float
+        Decay rates of Adam's averages and its denominator's offset (Adam only).
+    """
+
+    #: Names of the attributes that hold one tensor per parameter, kept between calls of `fit`.
+    slots: tuple[str, ...] = ()
+    #: Learning rate of each model's last step, the schedule's factor included, (K,).
+    rate: np.ndarray
+
+    def __init__(
+        self,
+        params: list[Tensor],
+        learning_rate: np.ndarray,
+        momentum: np.ndarray,
+        nesterov: bool = True,
+        betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-8,
+    ):
+        self.params = params
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.nesterov = nesterov
+        self.betas = betas
+        self.epsilon = epsilon
+        self.n_steps = np.zeros(len(learning_rate))
+        self.factor: float | np.ndarray = 1.0
+        self.rate = learning_rate.copy()
+        for slot in self.slots:
+            setattr(self, slot, [torch.zeros_like(p) for p in params])
+        # memory without gaps, for which zeros_like keeps the strides
+        self._gapless = all(torch.empty_like(p).stride() == p.stride() for p in params)
+        self._contiguous = all(p.is_contiguous() for p in params)
+        self._flat: list[list[Tensor]] | None = None
+
+    def step(self, gradients: list[Tensor], factor: float | np.ndarray = 1.0) -> None:
+        """Move the parameters, with the learning rates times `factor` (the schedule's)."""
+        self.n_steps += 1
+        self.factor = factor
+        self.rate = self.learning_rate * factor
+        self._update(gradients, self.rate)
+
+    def _update(self, gradients: list[Tensor], rate: np.ndarray) -> None:
+        raise NotImplementedError
+
+    def _fuses(self, *values: np.ndarray) -> bool:
+        """Whether all models agree in these values, so that torch's fused kernel can do the update.
+
+        These are the kernels behind ``torch.optim``'s ``fused=True``, whose Python front costs half a second on first
+        use.
+        """
+        return self._gapless and self.params[0].device.type in _FUSED_DEVICES and all(map(uniform, values))
+
+    def _vectors(self, gradients: list[Tensor]) -> list[list[Tensor]]:
+        """The parameters, gradients and slots in contiguous memory: as vectors, where theirs has another order.
+
+        A fused kernel pairs values by their place in memory, and is slow where this is not simply contiguous.
+        """
+        if self._contiguous:
+            return [self.params, [g.contiguous() for g in gradients], *(getattr(self, slot) for slot in self.slots)]
+        if self._flat is None:
+            self._flat = [_flat(self.params), *(_flat(getattr(self, slot)) for slot in self.slots)]
+        pairs = zip(gradients, self.params, strict=True)
+        aligned = [g if g.stride() == p.stride() else torch.empty_like(p).copy_(g) for g, p in pairs]
+        return [self._flat[0], _flat(aligned), *self._flat[1:]]
+
+    def rest(self, model: int) -> None:
+        """Begin the momentum of one model anew."""
+
+    def prox_step(self, index: int) -> float | Tensor:
+        """Step of the proximal map for parameter `index`, after `step`."""
+        raise NotImplementedError
+
+    def select(self, models: np.ndarray, params: list[Tensor]) -> Optimizer:
+        """An optimizer of some of the models, with a copy of their state, for their (already selected) `params`."""
+        part = type(self)(
+            params, self.learning_rate[models], self.momentum[models], self.nesterov, self.betas, self.epsilon
+        )
+        part.n_steps, part.rate = self.n_steps[models], self.rate[models]
+        for slot in self.slots:
+            setattr(part, slot, [select(state, models) for state in getattr(self, slot)])
+        return part
+
+    def put(self, models: np.ndarray, part: Optimizer) -> None:
+        """Take back the state of some of the models."""
+        self.n_steps[models], self.rate[models] = part.n_steps, part.rate
+        index = index_of(models, self.params[0])
+        for slot in self.slots:
+            for state, new in zip(getattr(self, slot), getattr(part, slot), strict=True):
+                state[index] = new
+
+    def state(self, model: int) -> dict:
+        """What one model needs to go on later, as NumPy arrays."""
+        arrays = {slot: [s[model].cpu().numpy().copy() for s in getattr(self, slot)] for slot in self.slots}
+        return {"n_steps": self.n_steps[model], "learning_rate": self.learning_rate[model], **arrays}
+
+    def fits(self, state: dict) -> bool:
+        """Whether a saved `state` is of parameters of the same shapes."""
+        shapes = [tuple(p.shape[1:]) for p in self.params]
+        return all([array.shape for array in state[slot]] == shapes for slot in self.slots)
+
+    def load(self, state: dict) -> None:
+        """Go on from a saved `state` (a stack of one model)."""
+        self.n_steps[:] = state["n_steps"]
+        for slot in self.slots:
+            for tensor, array in zip(getattr(self, slot), state[slot], strict=True):
+                tensor[0] = torch.tensor(array).to(tensor)
+
+
+def _flat(tensors: list[Tensor]) -> list[Tensor]:
+    """The memory of tensors without gaps, as vectors."""
+    return [t.detach().as_strided((t.numel(),), (1,)) for t in tensors]
+
+
+class SGD(Optimizer):
+    r"""Gradient descent with momentum: :math:`v \leftarrow \rho v + g,\ \theta \leftarrow \theta - \epsilon v`.
+
+    Nesterov's variant moves by :math:`g + \rho v` instead of :math:`v`.
+
+    References
+    ----------
+    Sutskever et al., *On the importance of initialization and momentum in deep learning*, ICML 2013.
+    """
+
+    slots = ("velocity",)
+    velocity: list[Tensor]
+
+    def __init__(self, params, learning_rate, *args, **options):
+        super().__init__(params, learning_rate, *args, **options)
+        self._unit = self._ones = np.ones(len(learning_rate))
+
+    def rest(self, model):
+        for velocity in self.velocity:
+            velocity[model] = 0
+
+    def _express(self, unit: np.ndarray) -> None:
+        """Keep the velocities of each model times its `unit`."""
+        if unit is not self._unit and (unit != self._unit).any():
+            for velocity in self.velocity:
+                velocity.mul_(per_model(unit / self._unit, velocity))
+        self._unit = unit
+
+    def _update(self, gradients, rate):
+        if self.momentum.any() and self._fuses(self.momentum) and rate[0] > 0:
+            # one rate for all: what a model's rate has more than the first one's goes into its gradients and velocities
+            relative = self.learning_rate if uniform(np.atleast_1d(self.factor)) else rate  # or rounding would move it
+            self._express(self._ones if uniform(relative) else relative / relative[0])
+            if self._unit is not self._ones:
+                gradients = [gradient.mul_(per_model(self._unit, gradient)) for gradient in gradients]
+            torch._fused_sgd_(
+                *self._vectors(gradients),
+                lr=float(rate[0]),
+                momentum=float(self.momentum[0]),
+                nesterov=self.nesterov,
+                weight_decay=0.0,
+                dampening=0.0,
+                maximize=False,
+                is_first_step=False,
+            )
+            return
+        self._express(self._ones)
+        for param, gradient, velocity in zip(self.params, gradients, self.velocity, strict=True):
+            step = per_model(-rate, param)
+            momentum = per_model(self.momentum, param)
+            if not isinstance(momentum, Tensor) and momentum == 0:
+                add_scaled_(param, gradient, step)
+                continue
+            velocity.mul_(momentum).add_(gradient)
+            if self.nesterov:
+                add_scaled_(param, gradient, step)
+                step = step * momentum
+            add_scaled_(param, velocity, step)
+
+    def prox_step(self, index):
+        return per_model(self.rate / (1 - self.momentum), self.params[index])
+
+    def select(self, models, params):
+        self._express(self._ones)
+        return super().select(models, params)
+
+    def put(self, models, part):
+        for optimizer in (self, part):
+            optimizer._express(optimizer._ones)
+        super().put(models, part)
+
+    def state(self, model):
+        self._express(self._ones)
+        return super().state(model)
+
+
+class Adam(Optimizer):
+    r"""Adam: gradients divided by the root of their running mean square, both averages bias-corrected.
+
+    .. math:: \theta \leftarrow \theta - \epsilon \hat m / (\sqrt{\hat v} + \epsilon_0)
+
+    References
+    ----------
+    Kingma & Ba, *Adam: a method for stochastic optimization*, ICLR 2015.
+    """
+
+    slots = ("mean", "square")
+    mean: list[Tensor]
+    square: list[Tensor]
+
+    def __init__(self, params, learning_rate, *args, **options):
+        super().__init__(params, learning_rate, *args, **options)
+        #: Memory for what a step makes of each parameter's squares: fresh memory at each step would cost most.
+        self._rooms: list[Tensor | None] = [None] * len(params)
+
+    def _update(self, gradients, rate):
+        if self._fuses(rate, self.n_steps):
+            # in the dtype that the kernel reads, whatever torch's default is
+            step = torch.full((), self.n_steps[0], dtype=torch.float32, device=self.params[0].device)
+            torch._fused_adam_(
+                *self._vectors(gradients),
+                [],
+                [step] * len(self.params),
+                lr=float(rate[0]),
+                beta1=self.betas[0],
+                beta2=self.betas[1],
+                weight_decay=0.0,
+                eps=self.epsilon,
+                amsgrad=False,
+                maximize=False,
+            )
+            return
+        for i, (param, gradient) in enumerate(zip(self.params, gradients, strict=True)):
+            self.mean[i].lerp_(gradient, 1 - self.betas[0])
+            self.square[i].mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
+            correction = per_model(1 - self.betas[0] ** self.n_steps, param)
+            direction = (self.mean[i] / correction).div_(self._denominator(i))
+            add_scaled_(param, direction, per_model(-rate, param))
+
+    def _denominator(self, index: int) -> Tensor:
+        square = self.square[index]
+        if self._rooms[index] is None:
+            self._rooms[index] = torch.empty_like(square)
+        correction = per_model(1 / (1 - self.betas[1] ** self.n_steps), square)
+        return torch.mul(square, correction, out=self._rooms[index]).sqrt_().add_(self.epsilon)
+
+    def prox_step(self, index):
+        return self._denominator(index).reciprocal_().mul_(per_model(self.rate, self.params[index])).detach()
+
+
+class AdamW(Adam):
+    r"""Adam with decoupled weight decay: the penalty acts with the bare learning rate, not Adam's scaled one.
+
+    ``alpha`` is then the decay per unit of learning rate, :math:`\theta \leftarrow \theta - \epsilon\alpha\theta`, and
+    no longer the weight of a penalty in an objective.
+
+    References
+    ----------
+    Loshchilov & Hutter, *Decoupled weight decay regularization*, ICLR 2019.
+    """
+
+    def prox_step(self, index):
+        return per_model(self.rate, self.params[index])
+
+
+OPTIMIZERS = {"sgd": SGD, "adam": Adam, "adamw": AdamW}

@@ -1,0 +1,260 @@
+"""What all estimators share: scikit-learn's interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.metrics import get_scorer_names
+from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils.multiclass import _check_partial_fit_first_call
+
+from skdeep.data.encoding import check_label_names
+from skdeep.data.inputs import OutputSpace
+from skdeep.data.labels import check_classes, n_columns, unboxed
+from skdeep.data.problem import Problem
+from skdeep.engine.networks import Network
+from skdeep.engine.optimizers import OPTIMIZERS
+from skdeep.engine.penalties import ElasticNet
+from skdeep.engine.schedules import SCHEDULES
+from skdeep.estimators.prediction import PredictionMixin
+from skdeep.fitting.calibration import calibrate_each
+from skdeep.fitting.choices import PRECISIONS, choose
+from skdeep.fitting.choices import batch_rows as rows_per_step
+from skdeep.fitting.fit import conclude, fit_alone, train_each
+from skdeep.fitting.methods import available_unless, rollback
+from skdeep.fitting.recipe import FULL_BATCH, Member, Recipe, values
+from skdeep.fitting.torch_settings import own_settings
+
+
+def _no_partial_fit(estimator) -> str | None:
+    """Why partial_fit is absent, or None."""
+    if estimator.early_stopping:
+        return "early_stopping=True: a single pass has no validation history. Use fit, or early_stopping=False."
+    if estimator.solver in FULL_BATCH:
+        return f"solver={estimator.solver!r}, which needs all data at once. Use solver='sgd' or 'adam'."
+    if isinstance(estimator.class_weight, str):
+        return (
+            "class_weight='balanced', since the class frequencies of the whole data are not known. Compute them with "
+            "sklearn.utils.compute_class_weight and pass the dictionary."
+        )
+    if estimator.calibration is not None:
+        return "calibration, which needs all data at once. Use calibration=None."
+    return None
+
+
+@cache
+def _param_names(cls, init) -> tuple[str, ...]:
+    """What scikit-learn reads off the signature of a class with this ``__init__``: most of the time of a clone."""
+    return tuple(super(BaseTorchClassifier, cls)._get_param_names())
+
+
+class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin, BaseEstimator):
+    """Base of the estimators. A subclass says what its loss, its network and its fitted attributes are."""
+
+    #: Parameters in which the members of a stack may differ.
+    stackable = frozenset(
+        "alpha l1_ratio learning_rate_init momentum class_weight random_state tol n_iter_no_change".split()
+    )
+    #: Fitted attributes that a model consists of.
+    _parameters: frozenset[str] = frozenset()
+    #: Whether indicator matrices are accepted as targets.
+    _multilabel = False
+    #: Whether a row may have more than one axis, as an image has.
+    _allow_nd = False
+    #: Whether values of dense rows may be missing (NaN), and what to do about those that may not.
+    _allow_nan = False
+    _nan_advice = ""
+    #: Whether one class is too few.
+    _needs_two_classes = False
+    #: Solvers that are used for the exact optimum, and compute in float64 however large the work.
+    _exact_solvers: frozenset[str] = frozenset()
+    calibration: str | None
+
+    _parameter_constraints: dict = {
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "solver": [StrOptions({*OPTIMIZERS, "lbfgs"})],
+        "learning_rate": [StrOptions(set(SCHEDULES))],
+        "learning_rate_init": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "power_t": [Interval(Real, 0, None, closed="left")],
+        "warmup_epochs": [Interval(Real, 0, None, closed="left")],
+        "max_grad_norm": [None, Interval(Real, 0, None, closed="neither")],
+        "momentum": [Interval(Real, 0, 1, closed="left")],
+        "nesterovs_momentum": ["boolean"],
+        "beta_1": [Interval(Real, 0, 1, closed="left")],
+        "beta_2": [Interval(Real, 0, 1, closed="left")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
+        "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "shuffle": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "scoring": [None, StrOptions({"loss", "calibrated_loss", *get_scorer_names()}), callable],
+        "class_weight": [None, dict, list, StrOptions({"balanced"})],
+        "calibration": [StrOptions({"temperature", "sigmoid"}), None],
+        "warm_start": ["boolean"],
+        "random_state": ["random_state"],
+        "device": [str, torch.device],
+        "precision": [StrOptions({"auto", *PRECISIONS})],
+        "callbacks": [None, "array-like", HasMethods("on_epoch_end")],
+        "verbose": ["verbose"],
+    }
+
+    @classmethod
+    def _get_param_names(cls):
+        return list(_param_names(cls, cls.__init__))
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+        """Train the classifier.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
+            Training data. Sparse data is never made dense as a whole.
+        y : array-like of shape (n_samples,)
+            Class labels: strings, integers, booleans or dates, none of them missing. `SigmoidClassifier`, the MLPs and
+            `TorchClassifier` also take (n_samples, n_labels) label indicators, zeros and ones.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each sample; None counts each once. A weight of 2 is the same sample given twice, 0 none at all.
+        X_val, y_val : array-like, default=None
+            Validation data to watch after each epoch, instead of a part of the training data. Without
+            ``early_stopping`` it is only recorded. The steps of a Pipeline do not transform it, unless the Pipeline is
+            told to: ``transform_input=["X_val"]``, with metadata routing. The searches of `skdeep.model_selection`
+            pass it on as it is; those of scikit-learn, and its ``cross_validate``, do so inside ``skdeep.stacked()``,
+            and else take a part of it for each fold if it happens to have as many rows as X.
+        sample_weight_val : array-like, default=None
+            Weights of the validation samples.
+
+        Returns
+        -------
+        self : object
+            The fitted classifier.
+
+        Raises
+        ------
+        ValueError
+            If the data is malformed, the device is not there, ``scoring`` is not defined on the validation data, or the
+            loss becomes non-finite. What was learned before is kept.
+        """
+        with rollback(self), own_settings():
+            return fit_alone(self, X, y, sample_weight, (X_val, y_val, sample_weight_val))
+
+    @available_unless(_no_partial_fit)
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Train for one epoch on this data, going on from where the last call stopped.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
+            Training data.
+        y : array-like of shape (n_samples,)
+            Class labels.
+        classes : array-like of shape (n_classes,), default=None
+            All classes that may ever come; required on the first call.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each sample.
+
+        Returns
+        -------
+        self : object
+            The classifier.
+        """
+        with rollback(self), own_settings():
+            table = self._multilabel and n_columns(y) > 1
+            if _check_partial_fit_first_call(self, check_classes(classes)) and table:
+                self.classes_ = np.arange(n_columns(y))
+            self._target_is_multilabel = getattr(self, "_target_is_multilabel", table)
+            return fit_alone(self, X, y, sample_weight, (None, None, None), incremental=True)
+
+    def score(self, X, y, sample_weight=None):
+        """Compute the accuracy on this data: the share of rows of which every label is right.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
+            Samples.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            True labels, of any kind that ``fit`` takes.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each sample.
+
+        Returns
+        -------
+        float
+            From zero to one.
+        """
+        check_label_names(self, y, "y")
+        return super().score(X, unboxed(y) if OutputSpace(X).is_numpy else y, sample_weight)
+
+    # ---- what a subclass defines ----------------------------------------------------------------------------------
+
+    def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
+        """How to train on a problem, which is not placed yet."""
+        return choose(self, problem, self.solver, rows_per_step(self, problem, self.solver))
+
+    def _penalty(self, members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray) -> ElasticNet:
+        """The penalty of each model of a stack, given the weight of its training rows and of a batch on average."""
+        raise NotImplementedError
+
+    def _rates(self, recipe: Recipe, problem: Problem, network: Network, members: list[Member]) -> np.ndarray:
+        """The learning rate each model of a stack starts with."""
+        return values(members, "learning_rate_init")
+
+    def _network(self, recipe: Recipe, problem: Problem, members: list[Member], warm: bool) -> Network:
+        """The network before training: initial, or (`warm`, one model) that of the fitted attributes."""
+        raise NotImplementedError
+
+    def _learned(self, network: Network, model: int, dtype: np.dtype, space: OutputSpace) -> dict:
+        """The fitted attributes that hold one model's parameters."""
+        raise NotImplementedError
+
+    def _map_scores(self, matrix: np.ndarray, offsets: np.ndarray | float) -> None:
+        """Change the fitted attributes so that the scores s become ``s @ matrix + offsets``."""
+        raise NotImplementedError
+
+    def _n_params(self, n_features: int, n_outputs: int) -> int:
+        """Number of weights, to judge how much work an epoch is."""
+        raise NotImplementedError
+
+    def _n_units(self, n_outputs: int) -> int:
+        """Number of units beyond the input, to judge how much memory a row takes."""
+        raise NotImplementedError
+
+    def _stackable_now(self) -> frozenset[str]:
+        """Parameters in which members may differ, given the others: splits of the rows follow from one seed."""
+        splits = self.early_stopping or self.calibration is not None
+        return self.stackable - {"random_state"} if splits else self.stackable
+
+    def _leave_out_probabilities(self) -> None:
+        """Drop the part of training that neither `predict` nor `decision_function` depends on."""
+        if self.calibration == "temperature":
+            self.calibration = None
+
+    # ---- how it is trained: an ensemble has its own ways ----------------------------------------------------------
+
+    _train = staticmethod(train_each)
+    _conclude = staticmethod(conclude)
+    _after_fit = staticmethod(calibrate_each)
+
+    def _undo(self) -> Callable[[], None]:
+        """What takes back the changes that training makes in place, beyond the attributes that it sets."""
+        return lambda: None
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = self._allow_nan
+        tags.array_api_support = True
+        tags.classifier_tags.multi_label = self._multilabel
+        return tags

@@ -1,0 +1,288 @@
+"""An ensemble of multilayer perceptrons on folds of the data, trained as one stack."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral
+
+from sklearn.utils._param_validation import Interval
+from torch.nn import functional as F
+
+from skdeep.engine.perceptron import MLP
+from skdeep.estimators.docs import LABEL_SMOOTHING, TRAINING_ATTRIBUTES, TRAINING_PARAMETERS, document, without
+from skdeep.estimators.mlp import MLPClassifierTorch
+from skdeep.fitting.bagging import conclude, judge_each, train_folds
+from skdeep.fitting.links import tempered
+from skdeep.fitting.methods import available_unless
+
+#: Options of a single network that an ensemble has no use for.
+_WITHOUT = ("validation_fraction", "warm_start", "callbacks", "verbose")
+
+
+def _no_partial_fit(estimator) -> str:
+    return "ensembles, whose folds need all data at once. Use fit, or MLPClassifierTorch."
+
+
+@document(
+    training=without(TRAINING_PARAMETERS, "early_stopping", "scoring", *_WITHOUT)
+    .format(max_iter=60, n_iter_no_change=16)
+    .replace("default=0.9, 0.999", "default=0.9, 0.95")
+    .replace('"auto" is min(200, n_samples)', '"auto" is a hundredth of the rows, from 64 to 256')
+    .replace(
+        "training loss falls (or, with ``early_stopping``, the validation score\n    rises)",
+        "loss of the rows watched falls",
+    ),
+    label_smoothing=LABEL_SMOOTHING,
+    learned=without(TRAINING_ATTRIBUTES, "history_"),
+)
+class MLPEnsembleClassifier(MLPClassifierTorch):
+    r"""Ensemble of multilayer perceptrons, each trained on all folds of the data but one.
+
+    .. math:: p(x) = \frac1K \sum_{k=1}^K \mathrm{softmax}\big(s_k(x) / T\big)
+
+    The K members train as one stack, with initial weights and an order of rows of their own. Member k leaves out fold k
+    of the data (distinct rows, classes in proportion) and keeps the weights of the epoch that was best there, by the
+    log-loss that a temperature would leave [3]_. So every row trains K - 1 members and is new to one: the temperature T
+    is fitted to those out-of-fold scores, and ``oof_score_`` is an estimate of the score on new data.
+
+    Parameters
+    ----------
+    n_estimators : int, default=8
+        Members, and folds.
+    hidden_layer_sizes : array-like of int, default=(128, 128)
+        Units of each hidden layer of a member.
+    activation : str, default="silu"
+        See :class:`MLPClassifierTorch`, and there also for ``normalization``, ``dropout`` and ``stochastic_depth``.
+    normalization : {"batch", "layer"} or None, default=None
+        What is normalised before each activation.
+    dropout : float, default=0.0
+        Probability that a hidden unit is left out of a training step.
+    stochastic_depth : float or None, default=None
+        Probability that the last residual block is left out of a training step; None has no residual blocks.
+    standardize : bool, default=True
+        Whether to train in centred and scaled columns, each member in those of its rows.
+    column_scaling : float, default=15.0
+        How fast a factor on each of these columns is learnt; see :class:`MLPClassifierTorch`.
+    solver : {"adamw", "adam", "sgd", "lbfgs"}, default="adamw"
+        Adam with decoupled weight decay, Adam, mini-batch gradient descent with momentum, or full-batch L-BFGS.
+    alpha : float, default=1e-4
+        Strength of the L2 penalty; it is divided by the total weight of a batch.
+    learning_rate : {"cosine", "constant", "invscaling", "adaptive"}, default="cosine"
+        Schedule: half a cosine down to zero at ``max_iter``; or see :class:`MLPClassifierTorch`.
+    learning_rate_init : float, default=0.003
+        Learning rate at the start.
+    early_stopping : bool, default=True
+        Whether a member stops when the score of the rows it watches has not risen for ``n_iter_no_change`` epochs.
+        The weights of its best epoch are kept in any case. The rows are those of its fold, or ``X_val`` if ``fit`` is
+        given that.
+    scoring : str, callable or None, default=None
+        What ``oof_score_`` is: a scorer, "loss" (the negative loss), or None for accuracy. Epochs are judged by
+        "calibrated_loss" in any case (see :class:`MLPClassifierTorch`; by "loss" with ``calibration=None``).
+    {training}
+    {label_smoothing}
+    calibration : {"temperature", "sigmoid"} or None, default="temperature"
+        How the scores of the members become probabilities, before these are averaged: see
+        :class:`MLPClassifierTorch`. Fitted on the out-of-fold scores; no further models are trained.
+
+    Attributes
+    ----------
+    estimators_ : list of MLPClassifierTorch
+        The members, as classifiers; the ensemble's probabilities are the mean of theirs. ``random_state`` is the
+        member's own, ``validation_loss_curve_`` its loss on the rows left out. There are fewer than
+        ``n_estimators`` if the data has not rows enough for as many folds.
+    oof_proba_ : ndarray of shape (n_samples, n_classes)
+        Probabilities of the training rows by the member that has not seen the row (nor rows equal to it); by all
+        members for rows of which each has left out a part (rows that stand for many) and for rows of weight zero, which
+        none has seen; NaN for the only row of a class, which all have seen.
+    oof_score_ : float
+        Score of the out-of-fold probabilities, with the sample weights.
+    temperature_ : float or ndarray of shape (n_labels,)
+        T of ``calibration="temperature"``.
+    calibration_slopes_, calibration_offsets_ : ndarray of shape (n_outputs,)
+        Platt's slopes and offsets, which are part of the members' weights already; only with
+        ``calibration="sigmoid"``.
+    n_layers_ : int
+        Layers of a member, with the input.
+    out_activation_ : {"softmax", "logistic"}
+        What turns a member's scores into probabilities.
+    {learned}
+
+    Raises
+    ------
+    ValueError
+        Where ``fit`` finds no class with two distinct rows; see there for the rest.
+
+    See Also
+    --------
+    MLPClassifierTorch : One network.
+    sklearn.ensemble.BaggingClassifier : Any classifier on random subsets.
+
+    Notes
+    -----
+    ``decision_function`` is the logarithm of the averaged probabilities; for two classes and for labels, of the odds.
+    Curves and losses are means over the members, ``n_iter_`` is the largest of theirs and ``t_`` their sum. A member
+    alone would have been the same: ``clone(member).fit(rest, ..., X_val=fold, ...)`` gives it. There is no
+    ``partial_fit`` and no ``warm_start``, and no callback is told of the epochs.
+
+    References
+    ----------
+    .. [1] L. Breiman, *Bagging predictors*, Machine Learning 24, 1996; *Out-of-bag estimation*, 1996.
+    .. [2] B. Lakshminarayanan, A. Pritzel & C. Blundell, *Simple and scalable predictive uncertainty estimation using
+       deep ensembles*, NeurIPS 2017.
+    .. [3] E. Berta, D. Holzmüller, M. I. Jordan & F. Bach, *Rethinking early stopping: refine, then calibrate*, 2025.
+    .. [4] C. Guo et al., *On calibration of modern neural networks*, ICML 2017.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from skdeep import MLPEnsembleClassifier
+    >>> X, y = load_wine(return_X_y=True)
+    >>> clf = MLPEnsembleClassifier(max_iter=20, random_state=0).fit(X, y)
+    >>> clf.oof_score_ > 0.95
+    True
+    >>> len(clf.estimators_), clf.oof_proba_.shape
+    (8, (178, 3))
+    """
+
+    _coef_attribute = "estimators_"
+    _averages_probabilities = True
+    _parameter_constraints: dict = {
+        **{k: v for k, v in MLPClassifierTorch._parameter_constraints.items() if k not in _WITHOUT},
+        "n_estimators": [Interval(Integral, 2, None, closed="left")],
+    }
+    estimators_: list[MLPClassifierTorch]
+
+    def __init__(
+        self,
+        n_estimators=8,
+        hidden_layer_sizes=(128, 128),
+        activation="silu",
+        *,
+        normalization=None,
+        dropout=0.0,
+        stochastic_depth=None,
+        standardize=True,
+        column_scaling=15.0,
+        solver="adamw",
+        alpha=0.0001,
+        batch_size="auto",
+        learning_rate="cosine",
+        learning_rate_init=0.003,
+        power_t=0.5,
+        max_iter=60,
+        shuffle=True,
+        random_state=None,
+        tol=1e-4,
+        momentum=0.9,
+        nesterovs_momentum=True,
+        early_stopping=True,
+        beta_1=0.9,
+        beta_2=0.95,
+        epsilon=1e-8,
+        n_iter_no_change=16,
+        max_fun=15000,
+        warmup_epochs=0,
+        max_grad_norm=None,
+        scoring=None,
+        class_weight=None,
+        label_smoothing=0.0,
+        calibration="temperature",
+        device="auto",
+        precision="auto",
+    ):
+        super().__init__(
+            hidden_layer_sizes,
+            activation,
+            normalization=normalization,
+            dropout=dropout,
+            stochastic_depth=stochastic_depth,
+            standardize=standardize,
+            column_scaling=column_scaling,
+            solver=solver,
+            alpha=alpha,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            learning_rate_init=learning_rate_init,
+            power_t=power_t,
+            max_iter=max_iter,
+            shuffle=shuffle,
+            random_state=random_state,
+            tol=tol,
+            momentum=momentum,
+            nesterovs_momentum=nesterovs_momentum,
+            early_stopping=early_stopping,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
+            n_iter_no_change=n_iter_no_change,
+            max_fun=max_fun,
+            warmup_epochs=warmup_epochs,
+            max_grad_norm=max_grad_norm,
+            scoring=scoring,
+            class_weight=class_weight,
+            label_smoothing=label_smoothing,
+            calibration=calibration,
+            device=device,
+            precision=precision,
+        )
+        self.n_estimators = n_estimators
+
+    @available_unless(_no_partial_fit)
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Absent: the folds need all data at once."""
+
+    # ---- training -------------------------------------------------------------------------------------------------
+
+    _member_class = MLPClassifierTorch
+    _train = staticmethod(train_folds)
+    _conclude = staticmethod(conclude)
+    _after_fit = staticmethod(judge_each)
+
+    def _stackable_now(self):
+        return super()._stackable_now() - {"random_state"}
+
+    def _leave_out_probabilities(self):
+        """The predicted class follows from the averaged probabilities."""
+
+    def _n_params(self, n_features, n_outputs):
+        return self.n_estimators * super()._n_params(n_features, n_outputs)
+
+    def _n_units(self, n_outputs):
+        return self.n_estimators * super()._n_units(n_outputs)
+
+    def _map_scores(self, matrix, offsets):
+        for estimator in self.estimators_:
+            estimator._map_scores(matrix, offsets)
+
+    # ---- prediction -----------------------------------------------------------------------------------------------
+
+    def _n_weights(self):
+        return sum(estimator._n_weights() for estimator in self.estimators_)
+
+    def _trained_network(self, device, dtype, standardization=None, **noise) -> MLP:
+        members = (e._trained_network(device, dtype, standardization, **noise) for e in self.estimators_)
+        return MLP.stacked(list(members))
+
+    def _combined(self, scores, say=None):
+        """The logarithm of the averaged probabilities, or of their odds where an answer is yes or no.
+
+        `say` (K, n) is the weight of each model in the average; None for the same.
+        """
+        scores = tempered(self, scores)
+        log_say = -math.log(len(scores)) if say is None else say.log().unsqueeze(-1)
+        if self.out_activation_ == "logistic":
+            return (F.logsigmoid(scores) + log_say).logsumexp(0) - (F.logsigmoid(-scores) + log_say).logsumexp(0)
+        log_p = F.logsigmoid(scores) if self.calibration == "sigmoid" else scores
+        return (log_p.log_softmax(-1) + log_say).logsumexp(0)
+
+    @property
+    def _needs_float64(self):
+        return any(estimator._needs_float64 for estimator in self.estimators_)
+
+    @property
+    def _exceeds_float32(self):
+        return any(estimator._exceeds_float32 for estimator in self.estimators_)
+
+    @property
+    def _any_coef(self):
+        return self.estimators_[0]._any_coef

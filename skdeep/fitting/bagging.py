@@ -1,0 +1,237 @@
+"""Members that each leave out a fold of the data, as one stack: their training, and what they say of rows left out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+from sklearn.metrics import get_scorer
+from torch import Tensor
+
+from skdeep.data.encoding import draw_seeds, labels_of
+from skdeep.data.inputs import OutputSpace, to_numpy
+from skdeep.data.problem import Problem, TrainingState, make_monitor, scores_of
+from skdeep.data.scoring import as_score, knowing
+from skdeep.data.splits import DIVIDED, KEPT, Folds, dealt_shares, fold_of_rows
+from skdeep.engine.networks import Network
+from skdeep.engine.training import Progress
+from skdeep.fitting.calibrators import DOUBT, doubt
+from skdeep.fitting.fit import check_scoring, set_attributes
+from skdeep.fitting.links import CALIBRATED, able, calibrate, fitted_copy
+from skdeep.fitting.recipe import Member, Recipe, trained_on, weights_by_model
+from skdeep.fitting.solving import solve
+from skdeep.fitting.starts import curves, end
+
+
+@dataclass
+class _Runs(Progress):
+    """The runs of an ensemble's members, and what they amount to together.
+
+    Attributes
+    ----------
+    members : list of Progress
+    folds : Folds
+        Which rows each member has not seen.
+    seeds : list of int
+        The ``random_state`` of each member.
+    """
+
+    members: list[Progress] = field(default_factory=list)
+    folds: Folds | None = None
+    seeds: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, members: list[Progress], folds: Folds, seeds: list[int]) -> _Runs:
+        errors = [f"in member {k}, {p.error}" for k, p in enumerate(members) if p.error is not None]
+        return cls(
+            watch_score=True,
+            stopped="Each member keeps its best epoch.",  # how many there are is a choice
+            n_iter=max(p.n_iter for p in members),
+            samples=sum(p.samples for p in members),
+            loss_curve=_mean_curve([p.loss_curve for p in members]),
+            validation_losses=_mean_curve([p.validation_losses for p in members]),
+            validation_scores=_mean_curve([p.validation_scores for p in members]),
+            interrupted=any(p.interrupted for p in members),
+            error=errors[0] if errors else None,
+            members=members,
+            folds=folds,
+            seeds=seeds,
+        )
+
+
+def _mean_curve(curves: list[list[float]]) -> list[float]:
+    """Mean over the members that were still training, epoch by epoch."""
+    return [float(np.mean([c[i] for c in curves if i < len(c)])) for i in range(max(map(len, curves)))]
+
+
+def train_folds(
+    recipe: Recipe, problem: Problem, held_out: Problem | None, members: list[Member], going_on, incremental, task
+) -> tuple[Network, None]:
+    """Train the members of all ensembles as one stack; see `skdeep.fitting.fit.train_each`."""
+    leader = members[0].estimator
+    check_scoring(leader, problem)
+    split_seed = members[0].state.split_seed
+    distinct = problem.distinct(split_seed)
+    fold = fold_of_rows(distinct, leader.n_estimators)
+    share = dealt_shares(distinct, fold, leader.n_estimators, split_seed)
+    folds = problem.folds(distinct, fold, share, merge=False)
+    numbers = folds.numbers  # on tiny data, some are empty
+    if len(numbers) == 0:
+        raise ValueError(
+            f"{type(leader).__name__} needs at least 2 distinct rows of a class, to leave some out; use "
+            "MLPClassifierTorch."
+        )
+    merged = folds
+    if recipe.batch_rows == problem.n_rows:  # see Problem.folds
+        merged = problem.folds(distinct, fold, share, merge=True)
+    del distinct
+    rest = trained_on(merged, len(members))
+    drawn: dict[int, list[int]] = {}  # ensembles of one seed share their draws
+    for member in members:
+        generator = member.state.generator
+        if id(generator) not in drawn:
+            drawn[id(generator)] = generator.integers(2**31 - 1, size=len(numbers)).tolist()
+    seeds = [drawn[id(member.state.generator)] for member in members]
+    of_seed = {seed: np.random.default_rng(draw_seeds(seed)[0]) for own in seeds for seed in own}
+    models = []
+    for m, (member, own) in enumerate(zip(members, seeds, strict=True)):
+        patience = leader.n_iter_no_change if leader.early_stopping else math.inf
+        for f, seed in zip(numbers, own, strict=True):
+            progress = Progress(member.estimator.tol, patience, watch_score=True)
+            rows, weights = rest[f]
+            models.append(Member(member.estimator, TrainingState(of_seed[seed]), progress, rows, weights[m]))
+    network = recipe.network(recipe, problem, models, False)
+    fitted = partial(fitted_copy, [model.estimator for model in models])
+    watched = _watched(len(members), problem, held_out, folds)
+    labels, scoring = partial(labels_of, leader), _watched_score(leader)
+    monitor = make_monitor(watched, recipe.judged_by, scoring, labels, fitted)
+    solve(recipe, problem, network, models, recipe.epochs, monitor)
+    for i, (member, own) in enumerate(zip(members, seeds, strict=True)):
+        parts = [model.progress for model in models[i * len(numbers) : (i + 1) * len(numbers)]]
+        member.progress = _Runs.of(parts, folds, own)
+    return network, None
+
+
+def _watched_score(ensemble) -> str:
+    """What an epoch is judged by: what is left to the calibration is not the epoch's fault."""
+    return "loss" if ensemble.calibration is None else "calibrated_loss"
+
+
+def _watched(n_ensembles: int, problem: Problem, held_out: Problem | None, folds: Folds) -> list[Problem]:
+    """What the models are judged by after each epoch: the rows left out, or the caller's validation data."""
+    if held_out is not None:
+        if held_out.class_weight is not None and held_out.class_weight.ndim == 2:
+            held_out.class_weight = np.repeat(held_out.class_weight, len(folds.numbers), axis=0)
+        return [held_out]
+    left_out = [(folds.held_out(f), folds.held_out_factor(f)) for f in folds.numbers]
+    watched = [problem.take(*rows) for _ in range(n_ensembles) for rows in left_out]
+    for i, part in enumerate(watched):
+        if part.class_weight is not None and part.class_weight.ndim == 2:
+            part.class_weight = part.class_weight[i // len(left_out)]
+    return watched
+
+
+# ---- fitted attributes -----------------------------------------------------------------------------------------------
+
+
+def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, space: OutputSpace) -> None:
+    """Make the members of an ensemble classifiers; see `skdeep.fitting.fit.conclude`."""
+    ensemble, runs = member.estimator, member.progress
+    assert isinstance(runs, _Runs)
+    form = ensemble._member_class
+    params = {name: getattr(ensemble, name) for name in form._get_param_names() if hasattr(ensemble, name)}
+    params |= {"early_stopping": True, "scoring": _watched_score(ensemble)}
+    if not ensemble.early_stopping:
+        params["n_iter_no_change"] = math.inf
+    if ensemble.batch_size == "auto":
+        params["batch_size"] = recipe.batch_rows
+    set_attributes(ensemble, curves(ensemble, runs))
+    not_theirs = {*params, "n_estimators", ensemble._coef_attribute, "oof_proba_", "oof_score_", "_fitted"}
+    shared = {
+        k: v for k, v in vars(ensemble).items() if k not in not_theirs and not k.startswith(("_skl_", "_callback_"))
+    }
+    ensemble.estimators_ = []
+    for k, (progress, seed) in enumerate(zip(runs.members, runs.seeds, strict=True)):
+        estimator = form(**params | {"random_state": seed})
+        others = set(vars(estimator))
+        assert progress.params is not None
+        final = network.select(np.array([k])).with_params(progress.params)
+        learned = estimator._learned(final, 0, dtype, space)
+        set_attributes(estimator, shared | learned | curves(estimator, progress))
+        end(estimator, others)
+        ensemble.estimators_.append(estimator)
+
+
+# ---- out of fold -----------------------------------------------------------------------------------------------------
+
+
+def judge_each(recipe: Recipe, problem: Problem, members: list[Member], seed: int) -> None:
+    """Calibrate the ensembles on out-of-fold scores, and judge them by these."""
+    weights = weights_by_model(problem.weight, len(members))
+    for member, weight in zip(members, weights, strict=True):
+        runs = member.progress
+        if isinstance(runs, _Runs) and runs.error is None and runs.folds is not None:
+            _judge(member.estimator, problem, weight, runs.folds)
+
+
+@torch.no_grad()
+def _judge(ensemble, problem: Problem, weight: np.ndarray | None, folds: Folds) -> None:
+    """Calibrate on the out-of-fold scores, and keep what the ensemble says of rows that are new to it."""
+    data = ensemble._rows(problem.source, able(problem.device, [ensemble]), ensemble._needs_float64)
+    tensor = data.device, data.dtype
+    n_outputs = ensemble.n_outputs_
+
+    networks = [estimator._trained_network(*tensor) for estimator in ensemble.estimators_]
+    pairs = list(zip(networks, folds.numbers, strict=True))
+    if ensemble.calibration == "temperature":
+        ensemble.temperature_ = 1.0
+    if ensemble.calibration is not None and len(ensemble.classes_) > 1:
+        rows, factor = folds.all_held_out()
+        counts = (1.0 if weight is None else weight[rows]) * factor / folds.unit
+        scores = to_numpy(torch.cat([scores_of(n, data, folds.held_out(f)) for n, f in pairs], dim=1)[0])
+        # each member says its part of what the ensemble says of the further observation
+        own = doubt(scores, counts, DOUBT / len(folds.numbers))
+        unseen = (
+            problem.codes[folds.kept],
+            (np.ones(len(folds.kept)) if weight is None else weight[folds.kept]) / folds.unit,
+        )
+        calibrate(ensemble, scores, problem.codes[rows], counts, own, unseen)
+    for estimator in ensemble.estimators_:
+        set_attributes(estimator, {name: getattr(ensemble, name) for name in CALIBRATED if hasattr(ensemble, name)})
+    # other networks, where the calibration is in their weights now
+    networks = [estimator._trained_network(*tensor) for estimator in ensemble.estimators_]
+    everywhere = networks[0].params[0].new_full((len(problem.codes), n_outputs), math.nan)
+
+    def put(rows: np.ndarray, scores: Tensor, say: np.ndarray | None = None) -> None:
+        own = None if say is None else torch.from_numpy(say).to(scores)
+        everywhere[torch.from_numpy(rows).to(scores.device)] = ensemble._combined(scores, own)
+
+    for network, f in zip(networks, folds.numbers, strict=True):
+        if len(rows := folds.rows[folds.fold == f]):
+            put(rows, scores_of(network, data, rows))
+    if folds.divides:  # each observation is judged by the member that has not seen it
+        rows = folds.rows[folds.fold == DIVIDED]
+        put(rows, torch.cat([scores_of(network, data, rows) for network in networks]), folds.parts_of_divided)
+    new = folds.rows[folds.fold != KEPT]
+    scores = everywhere[torch.from_numpy(new).to(everywhere.device)]
+    ensemble.oof_score_ = _score_of(ensemble, scores, problem.take(new), weight if weight is None else weight[new])
+    if problem.subset is not None:
+        rest = np.flatnonzero(problem.sample_weight == 0)
+        put(rest, scores_of(ensemble._trained_network(*tensor), data, rest))
+    ensemble.oof_proba_ = knowing(ensemble, everywhere, OutputSpace(ensemble._any_coef)).predict_proba(None)
+
+
+def _score_of(ensemble, scores: Tensor, part: Problem, weight: np.ndarray | None) -> float:
+    """The score by ``scoring`` of the scores of some rows."""
+    if ensemble.scoring in ("loss", "calibrated_loss"):
+        target = part.tensor(part.target).to(scores.device)
+        target = target if target.dtype is torch.int64 else target.to(scores.dtype)
+        loss = ensemble._loss(ensemble.n_outputs_)
+        losses = to_numpy(loss.value(scores.unsqueeze(0), target.unsqueeze(0))[0])
+        return -float(np.average(losses, weights=weight))
+    sample_weight = {} if part.sample_weight is None else {"sample_weight": part.sample_weight}
+    scorer, labels = get_scorer(ensemble.scoring or "accuracy"), labels_of(ensemble, part.codes)
+    return as_score(scorer(knowing(ensemble, scores), part.X, labels, **sample_weight), ensemble.scoring, part.codes)

@@ -1,0 +1,118 @@
+"""The fold models behind a calibration: each is trained without a part of the rows, and scores it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from skdeep.data.inputs import to_numpy
+from skdeep.data.problem import Problem, TrainingState, scores_of
+from skdeep.data.splits import Folds, dealt_shares, fold_of_rows
+from skdeep.engine.training import Progress
+from skdeep.fitting.calibrators import doubt
+from skdeep.fitting.links import able, calibrate
+from skdeep.fitting.recipe import Member, Recipe, trained_on
+from skdeep.fitting.solving import solve
+
+#: Folds whose out-of-fold scores a calibration is fitted on.
+N_FOLDS = 5
+
+
+def calibrate_each(recipe: Recipe, problem: Problem, members: list[Member], seed: int) -> None:
+    """Fit each trained estimator's calibration on scores of models that have not seen the row."""
+    leader = members[0].estimator
+    if leader.calibration is None or len(leader.classes_) == 1:
+        return
+    distinct = problem.distinct(seed)
+    fold = fold_of_rows(distinct, N_FOLDS)
+    share = dealt_shares(distinct, fold, N_FOLDS, seed)
+    # what is held out is scored once for all rows that are equal; training is that of the model on all rows
+    folds = unmerged = problem.folds(distinct, fold, share, merge=True)
+    if recipe.batch_rows < problem.n_rows:
+        unmerged = problem.folds(distinct, fold, share, merge=False)
+    del distinct  # as large as the rest of what is kept of each row
+    if len(folds.numbers) < 2:
+        raise ValueError(
+            f"calibration={leader.calibration!r} needs at least 2 distinct rows of a class, to hold some out; pass "
+            "calibration=None."
+        )
+    trained = [m for m, member in enumerate(members) if member.progress.error is None]
+    rest = trained_on(unmerged, len(members))
+    scores, runs = _out_of_fold_scores(recipe, problem, members, trained, folds, rest, seed)
+    rows, factor = folds.all_held_out()
+    assert folds.weight is not None  # merged rows have weights
+    codes, weights = problem.codes[rows], np.broadcast_to(folds.weight, (len(members), problem.X.shape[0]))
+    for m in trained:
+        estimator, errors = members[m].estimator, [p.error for p in runs[m] if p.error is not None]
+        if errors:
+            members[m].progress.error = f"in a fold model of the calibration, {errors[0]}"
+            continue
+        # the model as it predicts: of the columns as they are
+        device = able(problem.device, [estimator])
+        precise = estimator._needs_float64 and device.type != "mps"
+        data = problem.rows().exactly(torch.float64 if precise else problem.dtype)
+        data.device = device
+        network = estimator._trained_network(data.device, data.dtype)
+        own = doubt(to_numpy(scores_of(network, data, folds.rows)[0]), weights[m, folds.rows])
+        kept = problem.codes[folds.kept], weights[m, folds.kept] / folds.unit
+        calibrate(estimator, scores[m], codes, weights[m, rows] * factor / folds.unit, own, kept)
+
+
+def _out_of_fold_scores(
+    recipe: Recipe,
+    problem: Problem,
+    members: list[Member],
+    trained: list[int],
+    folds: Folds,
+    rest: dict[int, tuple[np.ndarray, list[np.ndarray | None]]],
+    seed: int,
+) -> tuple[dict[int, np.ndarray], dict[int, list[Progress]]]:
+    """Scores of the rows that each fold holds out, in this order, by each trained member's models; their progress.
+
+    The folds of a single member train as one stack, and so do several members on the rows they share; models that
+    cannot be stacked train one by one.
+    """
+    leader, numbers = members[0].estimator, folds.numbers
+    stacks = [[(m, f) for f in numbers] for m in trained]
+    if len(trained) > 1:
+        stacks = [[(m, f) for m in trained] for f in numbers]
+    if not leader.stackable:
+        stacks = [[(m, f)] for m in trained for f in numbers]
+    # those of earlier fits too, which a warm start has behind it
+    epochs = max(recipe.epochs, len(leader.loss_curve_)) if members[0].progress.warm else recipe.epochs
+    scores: dict[int, dict[Any, np.ndarray]] = {m: {} for m in trained}
+    done: dict[int, list[Progress]] = {m: [] for m in trained}
+    for stack in stacks:
+        of_fold = {f: np.random.default_rng(seed) for f in numbers}
+        models = []
+        for m, f in stack:
+            run = _fold_progress(members[m])
+            rows, weights = rest[f]
+            models.append(Member(members[m].estimator, TrainingState(of_fold[f]), run, rows, weights[m]))
+        network = recipe.network(recipe, problem, models, False)
+        solve(recipe, problem, network, models, epochs)
+        if any(model.progress.interrupted for model in models):
+            raise KeyboardInterrupt
+        data = problem.rows()
+        for k, ((m, f), model) in enumerate(zip(stack, models, strict=True)):
+            done[m].append(model.progress)
+            assert model.progress.params is not None
+            own = network.select(np.array([k])).with_params(model.progress.params)
+            scores[m][f] = to_numpy(scores_of(own, data, folds.held_out(f))[0])
+            with np.errstate(over="ignore"):
+                if model.progress.error is None and not np.isfinite(np.abs(scores[m][f]).sum()):
+                    model.progress.error = "scores of rows that it was not trained on overflow"
+    return {m: np.concatenate([of_fold[f] for f in numbers]) for m, of_fold in scores.items()}, done
+
+
+def _fold_progress(member: Member) -> Progress:
+    """The stopping rule of a fold's model."""
+    estimator, progress = member.estimator, member.progress
+    if member.state.trained and (estimator.early_stopping or progress.warm):
+        # the folds have neither validation data nor a model to begin with: they train as long as was best, or was
+        # done, for all rows
+        return Progress(0.0, np.inf, max_iter=member.state.trained)
+    limit = progress.n_iter if progress.interrupted else np.inf
+    return Progress(estimator.tol, estimator.n_iter_no_change, max_iter=limit)

@@ -1,0 +1,113 @@
+"""From the parameters of an estimator and the form of its data to a `Recipe`: solver, batches, precision and device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from skdeep.data.inputs import resolve_device
+from skdeep.data.problem import Problem
+from skdeep.fitting.recipe import FULL_BATCH, Recipe
+
+#: Up to this many multiply-adds per epoch, float64 costs no time worth mentioning.
+_FREE_FLOAT64 = 2**27
+
+#: dtype of parameters and losses for each `precision`.
+PRECISIONS = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.float32}
+
+#: Rows per step where nothing is said of them.
+BATCH_ROWS = 200
+
+
+def batch_rows(estimator, problem: Problem, solver: str, auto: int = BATCH_ROWS) -> int:
+    """Rows per step: as many as were asked for, or `auto`; all of them in full batches."""
+    if solver in FULL_BATCH:
+        return problem.n_rows
+    return min(auto if estimator.batch_size == "auto" else estimator.batch_size, problem.n_rows)
+
+
+def epochs_of(steps: int, problem: Problem, rows: int) -> int:
+    """Epochs that so many steps take, rounded up."""
+    return -(-steps // -(-problem.n_rows // rows))
+
+
+def choose(estimator, problem: Problem, solver: str, rows: int, **decisions: Any) -> Recipe:
+    """Make the recipe of an estimator's fit.
+
+    Parameters
+    ----------
+    estimator : classifier
+        With ``classes_`` and ``n_outputs_``.
+    problem : Problem
+        Not placed yet.
+    solver : str
+    rows : int
+        Rows per step.
+    **decisions
+        Fields of the `Recipe`, where they are not the plain ones.
+    """
+    n_outputs = estimator.n_outputs_
+    loss = estimator._loss(n_outputs)
+    dtype = decisions.pop("dtype", None) or _dtype(estimator, problem, solver)
+    device, dtype = _place(estimator, problem, solver, rows, dtype)
+    fields: dict[str, Any] = {
+        "loss": loss,
+        "judged_by": loss,
+        "n_outputs": n_outputs,
+        "solver": solver,
+        "batch_rows": rows,
+        "device": device,
+        "dtype": dtype,
+        "products": products_of(estimator),
+        "max_iter": estimator.max_iter,
+        "schedule": estimator.learning_rate,
+        "horizon": estimator.max_iter,
+        "to_end": False,
+        "proximal": solver == "adamw",
+        "newton_params": None,
+        "penalty": estimator._penalty,
+        "rates": estimator._rates,
+        "network": estimator._network,
+        "settings": estimator,
+        "check": lambda X: None,
+    }
+    return Recipe(**fields | decisions)
+
+
+def products_of(estimator) -> torch.dtype | None:
+    """The dtype of the matrix products in training; None if it is that of the parameters."""
+    return torch.bfloat16 if estimator.precision == "bfloat16" else None
+
+
+def _dtype(estimator, problem: Problem, solver: str) -> torch.dtype:
+    """Of the parameters and losses: float64 where it costs nothing or is the point, unless the user has decided."""
+    if estimator.precision == "auto":
+        work = problem.n_rows * estimator._n_params(problem.source.shape[1], estimator.n_outputs_)
+        exact = work <= _FREE_FLOAT64 or solver in estimator._exact_solvers
+        return torch.float64 if exact else torch.float32
+    if estimator.precision == "bfloat16" and estimator.solver in FULL_BATCH:
+        raise ValueError(
+            f"solver={estimator.solver!r} compares losses more finely than products in bfloat16 can tell them apart. "
+            "Use precision='float32', or solver='sgd', 'adam' or 'adamw'."
+        )
+    return PRECISIONS[estimator.precision]
+
+
+def _place(estimator, problem: Problem, solver: str, rows: int, dtype: torch.dtype) -> tuple[torch.device, torch.dtype]:
+    """Where, and in which dtype, to compute.
+
+    What a model is does not depend on the device, up to rounding. MPS has no float64: what needs it (exact solvers)
+    is computed on the CPU, all else in float32.
+    """
+    work = estimator._n_params(problem.source.shape[1], estimator.n_outputs_) * rows * problem.density
+    device = resolve_device(estimator.device, problem.source, work, dtype)
+    if device.type == "mps" and solver in estimator._exact_solvers:
+        device = torch.device("cpu")
+    if estimator.precision == "bfloat16" and not torch.amp.is_autocast_available(device.type):
+        raise ValueError(f"precision='bfloat16' is not available on device {device.type!r}. Use 'float32'.")
+    if device.type == "mps" and dtype is torch.float64:
+        if estimator.precision == "float64":
+            raise ValueError("precision='float64' is not available on device 'mps'. Use 'float32'.")
+        dtype = torch.float32
+    return device, dtype

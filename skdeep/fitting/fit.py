@@ -1,0 +1,241 @@
+"""What happens in a fit: from what users pass to trained estimators.
+
+1. `encoding.encode` validates, and makes a `Problem`; the estimator's `_recipe` decides how it is trained: a `Recipe`.
+2. The rows are split, and each model of the stack becomes a `Member`. A plain fit has one; a search has one for each of
+   its candidates, an ensemble one for each fold (`bagging.py`), and so has a calibration (`calibrated.py`).
+3. `solving.solve` trains them. What they have learnt becomes attributes, and a calibration is fitted.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from skdeep.callbacks.observers import make_observer
+from skdeep.data.encoding import draw_seeds, encode, encode_validation, labels_of, warn_of_raw_columns
+from skdeep.data.inputs import OutputSpace, float_dtype
+from skdeep.data.problem import Problem, TrainingState, make_monitor
+from skdeep.data.scoring import try_scoring
+from skdeep.engine.losses import Loss
+from skdeep.engine.networks import Network
+from skdeep.engine.schedules import SCHEDULES
+from skdeep.engine.threads import threads_for
+from skdeep.engine.training import Observer, Progress, judge_start
+from skdeep.fitting.links import fitted_copy, learned
+from skdeep.fitting.outcome import Judge, divergence, look_at_end, warn
+from skdeep.fitting.recipe import Member, Recipe, weights_by_model
+from skdeep.fitting.solving import penalty_of, solve
+from skdeep.fitting.starts import begin, curves, end, goes_on, identify, known_state, new_progress
+
+
+def fit_alone(estimator, X, y, sample_weight, validation, incremental: bool = False):
+    """Train one estimator; what goes wrong is raised."""
+    (failure,) = fit([estimator], X, y, sample_weight, validation, incremental)
+    if failure is not None:
+        raise failure
+    return estimator
+
+
+def fit(
+    estimators: list, X, y, sample_weight, validation: tuple, incremental: bool = False, in_stack: bool = False
+) -> list[Exception | None]:
+    """Train estimators as one stack and set their fitted attributes; what went wrong, for each.
+
+    Parameters
+    ----------
+    estimators : list
+        They differ in `stackable` parameters only: the first one speaks for all in everything else.
+    X, y, sample_weight
+        See ``fit`` of the estimators.
+    validation : tuple
+        ``X_val``, ``y_val`` and ``sample_weight_val``, or None for each.
+    incremental : bool
+        Whether it is a call of ``partial_fit``: one epoch.
+    in_stack : bool
+        Whether the call is of a search.
+    """
+    leader = estimators[0]
+    going_on = goes_on(leader, incremental)
+    X_val, y_val, weight_val = validation
+    if (X_val is None) != (y_val is None):
+        raise ValueError("X_val and y_val belong together; pass both or neither.")
+    if X_val is None and weight_val is not None:
+        raise ValueError("sample_weight_val was given without X_val and y_val.")
+    others = [begin(estimator, incremental) for estimator in estimators]
+    problem = encode(estimators, X, y, sample_weight, going_on=going_on, incremental=incremental)
+    recipe = leader._recipe(problem, going_on, incremental)
+    problem = problem.placed(recipe.device, recipe.dtype)
+    leader.solver_ = recipe.solver
+    if not (incremental or recipe.solver == "exact" or getattr(leader, "standardize", True)):
+        warn_of_raw_columns(problem)  # a module of the user's may scale them
+    recipe.check(problem.source)
+    held_out = None
+    if X_val is not None:
+        held_out = encode_validation(estimators, X_val, y_val, weight_val).placed(recipe.device, recipe.dtype)
+        recipe.check(held_out.source)
+    members = _members(estimators, going_on, incremental)
+    split_seed = members[0].state.split_seed
+    metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+    task = None if incremental or len(estimators) > 1 else _begin_task(leader, X, y, metadata)
+    n_params = len(estimators) * leader._n_params(problem.X.shape[1], recipe.n_outputs)
+    with threads_for(int(n_params * max(1.0, recipe.batch_rows * problem.density))):
+        network, observer = leader._train(recipe, problem, held_out, members, going_on, incremental, task)
+        progress = [member.progress for member in members]
+        if in_stack and any(p.interrupted for p in progress):
+            raise KeyboardInterrupt  # it is the search that the user wants to end
+        params = leader.get_params(deep=False) if in_stack else vars(leader)
+        shared = {k: v for k, v in vars(leader).items() if k not in params}
+        each = np.arange(network.n_models).reshape(len(members), -1)  # an ensemble has several models
+        for m, member in enumerate(members):
+            if m:
+                set_attributes(member.estimator, shared)
+            if member.progress.error is None:
+                own = network if len(members) == 1 else network.select(each[m])
+                member.estimator._conclude(recipe, own, member, float_dtype(problem.X), OutputSpace(X))
+        if hasattr(leader, "history_"):
+            del leader.history_
+        if (history := getattr(observer, "history", None)) is not None:
+            leader.history_ = history
+        leader._after_fit(recipe, problem, members, split_seed)
+    for estimator, names in zip(estimators, others, strict=True):
+        end(estimator, names)
+    for member in members:
+        if member.progress.error is None and not incremental:
+            warn(member.estimator, recipe.solver, member.progress)
+    if task is not None:
+        task.call_on_fit_task_end(estimator=leader, X=X, y=y, metadata=metadata, reconstruction_attributes={})
+    return [None if p.error is None else divergence(p.error) for p in progress]
+
+
+def set_attributes(estimator, attributes: dict[str, Any]) -> None:
+    """Set several attributes of an estimator."""
+    for name, value in attributes.items():
+        setattr(estimator, name, value)
+
+
+def _members(estimators: list, going_on: bool, incremental: bool) -> list[Member]:
+    """One model for each estimator; those of one seed share their generator, and with it their batches."""
+    seeds = [draw_seeds(estimator.random_state) for estimator in estimators]
+    generators = {seed: np.random.default_rng(seed[0]) for seed in seeds}
+    known = known_state(estimators[0], incremental)
+    states = [known] if known else [TrainingState(generators[seed], seed[1]) for seed in seeds]
+    return [Member(*pair) for pair in zip(estimators, states, strict=True)]
+
+
+def train_each(
+    recipe: Recipe, problem: Problem, held_out: Problem | None, members: list[Member], going_on, incremental, task
+) -> tuple[Network, Observer | None]:
+    """Train a model for each estimator; their network, and the observer of a single one."""
+    leader, estimators = members[0].estimator, [member.estimator for member in members]
+    first = members[0].state
+    splits = leader.early_stopping and held_out is None
+    fraction = leader.validation_fraction if splits else None
+    merge = recipe.batch_rows == problem.n_rows
+    rows, weight, split_off = problem.split(first.split_seed, fraction, merge, leader.classes_)
+    held_out = held_out or split_off
+    if held_out is not None:
+        check_scoring(leader, held_out)
+    for member, own in zip(members, weights_by_model(weight, len(members)), strict=True):
+        member.rows, member.weight = rows, own
+    is_new = identify(problem, members)
+    network = recipe.network(recipe, problem, members, going_on)
+    if going_on and not incremental and is_new:
+        first.seen_before = getattr(leader, "t_", 0)
+    for member in members:
+        member.progress = new_progress(member.estimator, going_on, incremental, member.state)
+        if held_out is not None and leader.scoring in (None, "accuracy"):
+            member.progress.grain = held_out.grain
+
+    def judge(data: Problem, loss: Loss, scoring):
+        return make_monitor([data], loss, scoring, partial(labels_of, leader), partial(fitted_copy, estimators))
+
+    epochs = 1 if incremental else recipe.epochs
+    observer = None
+    if len(members) == 1 and (leader.verbose or leader.callbacks or task is not None):
+        part = problem if rows is None or not splits else problem.take(rows)
+        observer = _observer(recipe, leader, part, held_out, 1 if incremental else recipe.max_iter, task)
+    monitor = None if held_out is None else judge(held_out, recipe.judged_by, leader.scoring)
+    if going_on and (is_new or first.solver != recipe.solver):
+        first.trained = 0
+    if going_on and not incremental:
+        judge_start(network, [member.progress for member in members], monitor)
+        if is_new:
+            network = _better_start(recipe, problem, network, members, judge)
+    solve(recipe, problem, network, members, epochs, monitor, observer)
+    look_at_end(recipe, problem, network, members, judge)
+    return network, observer
+
+
+def _better_start(recipe: Recipe, problem: Problem, known: Network, members: list[Member], judge: Judge) -> Network:
+    """The network to train on a problem that is not that of the last fit: the one known, or a new one.
+
+    Where the objective of a new one is lower, there is more to unlearn than to learn.
+    """
+    (member,) = members
+    member.state.optimizer = member.state.columns = None
+    new = recipe.network(recipe, problem, members, False)
+    monitor, penalty = judge(problem.counted(), recipe.loss, "loss"), penalty_of(recipe, problem, members)
+    of_known, of_new = (
+        float((monitor(network, np.arange(1))[1] + penalty.value(network.penalised()))[0]) for network in (known, new)
+    )
+    member.progress.warm = of_known <= of_new
+    return known if member.progress.warm else new
+
+
+def check_scoring(estimator, judged: Problem) -> None:
+    """Raise, before any training, if ``scoring`` is not defined for the labels of the rows to judge by."""
+    judged = judged.counted()
+    labels = labels_of(estimator, judged.codes)
+    try_scoring(estimator.scoring, estimator, judged.codes, labels, judged.sample_weight)
+
+
+def _observer(recipe: Recipe, estimator, problem: Problem, held_out: Problem | None, max_iter: int, task):
+    """What speaks to callbacks; None if nobody listens."""
+    weight, dtype, space = problem.sample_weight, float_dtype(problem.X), OutputSpace(problem.X)
+
+    def snapshot(network, progress: Progress | None = None) -> dict:
+        """The fitted attributes for the present parameters, for callbacks, which may keep them."""
+        of_run = {} if progress is None else curves(estimator, progress)
+        return {**learned(estimator, network.snapshot(), 0, dtype, space), **of_run}
+
+    return make_observer(
+        estimator,
+        callbacks=estimator.callbacks,
+        verbose=estimator.verbose,
+        context=task,
+        X=problem.X,
+        y=labels_of(estimator, problem.codes),
+        metadata=None if weight is None else {"sample_weight": weight},
+        snapshot=snapshot,
+        validation=None if held_out is None else (held_out.X, labels_of(estimator, held_out.codes)),
+        max_iter=max_iter,
+        batch_size=recipe.batch_rows,
+    )
+
+
+def _begin_task(estimator, X, y, metadata):
+    """Scikit-learn's context of the whole fit; None when no callback listens."""
+    context = estimator._init_callback_context(max_subtasks=estimator.max_iter)
+    if not getattr(estimator, "_skl_callbacks", None) and not hasattr(estimator, "_parent_callback_ctx"):
+        return None
+    return context.call_on_fit_task_begin(estimator=estimator, X=X, y=y, metadata=metadata)
+
+
+def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, space: OutputSpace) -> None:
+    """Set the fitted attributes of a member's estimator."""
+    estimator, state, progress = member.estimator, member.state, member.progress
+    assert progress.params is not None
+    final = network.with_params(progress.params)
+    final.settle()
+    set_attributes(estimator, learned(estimator, final, 0, dtype, space) | curves(estimator, progress))
+    state.optimizer = progress.optimizer_state or None
+    state.solver = recipe.solver
+    epochs = progress.kept_iter if progress.watch_score else progress.n_iter
+    state.trained = epochs if not progress.warm else state.trained and state.trained + epochs
+    if state.optimizer is not None:
+        factor = SCHEDULES[recipe.schedule](np.zeros(1), np.array([progress.samples]), recipe.settings.power_t)
+        state.learning_rate = float(np.squeeze(state.optimizer["learning_rate"] * factor))
+    estimator._optimizer = state
+    estimator._no_improvement_count = progress.no_improvement

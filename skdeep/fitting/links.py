@@ -1,0 +1,131 @@
+"""How the scores of a fitted classifier become probabilities, and what a calibration leaves in it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.exceptions import NotFittedError
+from torch import Tensor
+
+from skdeep.data.inputs import OutputSpace, to_numpy
+from skdeep.engine.losses import LOSSES, Loss
+from skdeep.engine.networks import Network
+from skdeep.fitting.calibrators import fit_sigmoid, fit_temperature
+
+#: The loss whose probabilities a calibration's are; scores of independent labels are sigmoids in any case.
+_LINKS = {"temperature": LOSSES["log_loss"], "sigmoid": LOSSES["binary_log_loss"]}
+#: The fitted attributes of a calibration.
+CALIBRATED = ("temperature_", "calibration_slopes_", "calibration_offsets_")
+#: Where results go that only we look at.
+_NUMPY = OutputSpace(np.empty(0))
+
+
+def able(device: torch.device, members: list) -> torch.device:
+    """The device, or the CPU in its place where the scores of members need float64, which MPS does not have."""
+    unable = device.type == "mps" and any(member._exceeds_float32 for member in members)
+    return torch.device("cpu") if unable else device
+
+
+def check_calibration(estimator) -> None:
+    """Raise if the model was fitted with another `calibration` than it has now, and probabilities would be wrong.
+
+    A temperature can be left out of it; what else has been fitted, or not, is in its scores.
+    """
+    if len(estimator.classes_) == 1:  # there is nothing to calibrate
+        return
+    asked, fitted = estimator.calibration, "sigmoid" if hasattr(estimator, "calibration_slopes_") else None
+    known = hasattr(estimator, "temperature_") if asked == "temperature" else asked == fitted
+    if not known:
+        raise NotFittedError(
+            f"This {type(estimator).__name__} has calibration={asked!r}, which it was not fitted with. Call fit again, "
+            "or put calibration back."
+        )
+
+
+def tempered(estimator, scores: Tensor) -> Tensor:
+    """Scores divided by the temperature of a calibrated classifier."""
+    check_calibration(estimator)
+    if estimator.calibration == "temperature":
+        scores = scores / torch.as_tensor(estimator.temperature_, dtype=torch.float64, device="cpu").to(scores)
+    return scores
+
+
+def link(estimator, scores: Tensor) -> tuple[Tensor, Loss]:
+    """Scores, and the loss whose probabilities of these are ours; of independent labels, theirs are sigmoids."""
+    limit = torch.finfo(scores.dtype).max
+    loss = estimator._loss(estimator.n_outputs_)
+    if not estimator._averages_probabilities:  # else the scores are calibrated before
+        scores = tempered(estimator, scores)
+        loss = loss if estimator.calibration is None else _LINKS[estimator.calibration]()
+    return scores.clamp(-limit, limit), loss
+
+
+def calibrate(
+    estimator,
+    scores: np.ndarray,
+    codes: np.ndarray,
+    weight: np.ndarray,
+    own: tuple[np.ndarray, np.ndarray],
+    kept: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """Fit the calibration of a classifier on out-of-fold scores; `own`, `kept`: see `fit_sigmoid`."""
+    if estimator.calibration == "sigmoid":
+        if getattr(estimator, "out_activation_", "") == "softmax":
+            # where a softmax leaves a common shift of the scores free, every fold's model has its own
+            scores, centred = (s - s.mean(1, keepdims=True) for s in (scores, own[0]))
+            own = centred, own[1]
+            estimator._map_scores(np.eye(estimator.n_outputs_) - 1 / estimator.n_outputs_, 0.0)
+        slopes, offsets = fit_sigmoid(scores, codes, weight, own, kept)
+        estimator._map_scores(np.diag(slopes), offsets)
+        space = OutputSpace(estimator._any_coef)
+        estimator.calibration_slopes_, estimator.calibration_offsets_ = space.array(slopes), space.array(offsets)
+    elif codes.ndim == 1:
+        estimator.temperature_ = fit_temperature(scores, codes, weight, own)
+    else:
+        labels = zip(scores.T[..., None], codes.T, own[0].T[..., None], strict=True)
+        temperatures = [fit_temperature(s, answers, weight, (o, own[1])) for s, answers, o in labels]
+        estimator.temperature_ = np.array(temperatures)
+
+
+def undo_calibration(estimator) -> None:
+    """Take out of a model what Platt's slopes and offsets have put in, so that training can go on without them."""
+    if not hasattr(estimator, "calibration_slopes_"):
+        return
+    slopes, offsets = to_numpy(estimator.calibration_slopes_), to_numpy(estimator.calibration_offsets_)
+    # what a slope of zero has made of a column of scores tells nothing of it: it begins at zero
+    inverse = np.divide(1.0, slopes, out=np.zeros_like(slopes), where=slopes != 0)
+    estimator._map_scores(np.diag(inverse), -offsets * inverse)
+    del estimator.calibration_slopes_, estimator.calibration_offsets_
+
+
+def learned(estimator, network: Network, model: int, dtype: np.dtype, space: OutputSpace) -> dict[str, Any]:
+    """All fitted attributes that predictions need, as training leaves them.
+
+    Until the calibration is fitted, callbacks and scorers see probabilities at temperature 1, or slope 1.
+    """
+    attributes = estimator._learned(network, model, dtype, space)
+    if estimator.calibration == "sigmoid":
+        ones = np.ones(estimator.n_outputs_)
+        attributes |= {"calibration_slopes_": ones, "calibration_offsets_": 0 * ones}
+    elif estimator.calibration == "temperature":
+        attributes["temperature_"] = 1.0
+    return attributes
+
+
+def fitted_copy(estimators: list, network: Network, at: int, model: int) -> Any:
+    """An estimator to score: number `model` of some, with the parameters of number `at` of a network.
+
+    Its probabilities are at temperature 1, whatever the calibration that is still to come.
+    """
+    estimator = copy.copy(estimators[0])
+    attributes = estimators[model].get_params(deep=False) | learned(estimator, network, at, np.dtype("f8"), _NUMPY)
+    if estimator.calibration is not None:
+        attributes |= {"calibration": "temperature", "temperature_": 1.0}
+    for name, value in attributes.items():
+        setattr(estimator, name, value)
+    if hasattr(estimator, "feature_names_in_"):  # validated arrays have no names
+        del estimator.feature_names_in_
+    return estimator

@@ -1,0 +1,113 @@
+"""What came of training, and what users should know of it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+
+from skdeep.data.inputs import float_dtype
+from skdeep.data.problem import Problem
+from skdeep.engine.losses import Loss
+from skdeep.engine.networks import Network
+from skdeep.engine.training import Monitor, Progress
+from skdeep.fitting.recipe import Member, Recipe
+
+#: Makes the monitor of some data, by a loss and a score.
+Judge = Callable[[Problem, Loss, str | Callable | None], Monitor]
+
+#: Share of the loss of scores of zero that a training loss may be above it: a plateau at it is no accident.
+_SLACK = 0.05
+#: Epochs whose losses say whether the last step may have been one too many.
+_RECENT = 3
+
+
+def look_at_end(recipe: Recipe, problem: Problem, network: Network, members: list[Member], judge: Judge) -> None:
+    """Note which models their steps have led away from the optimum.
+
+    That is said of a model that knows less about its training data than scores of zero do, or whose objective has
+    risen above that and above the first epoch's. The loss of an epoch is that of the models before its last step,
+    which may have been one too many, so that models in doubt are asked again. A model whose validation score is
+    watched has been judged by that.
+
+    `judge` makes the monitor of some data, by a loss and a score.
+    """
+    loss = recipe.loss
+    zero = torch.zeros(1, recipe.n_outputs, dtype=torch.float64, device="cpu")
+    target = zero if loss.target == "indicators" else torch.zeros(1, dtype=torch.int64, device="cpu")
+    of_zero = loss.value(zero, target).item()
+    limit = (1 + _SLACK) * of_zero
+    for m, member in enumerate(members):
+        p = member.progress
+        if p.error is not None or p.params is None or p.watch_score:
+            continue
+        is_huge = any(_is_huge(param) for param in p.params)
+        if max(p.loss_curve[-_RECENT:]) <= limit and not is_huge:
+            continue
+        first, last = p.loss_curve[0], p.loss_curve[-1]
+        on_its_way = p.stopped is None and last < 100 * limit and not is_huge
+        if on_its_way and _distance_from_convergence(member.estimator, recipe.solver, p):
+            continue  # the user is told that
+        own = np.array([m])
+        (reached,) = judge(problem.counted(), loss, "loss")(network.select(own).with_params(p.params), own)[1].tolist()
+        if not reached <= float(np.finfo(float_dtype(problem.X)).max):  # predictions would overflow
+            p.error = f"the training loss became {reached:.3g} after epoch {p.n_iter}"
+        elif reached > limit:
+            p.astray = f"the training loss is {reached:.3g}, where scores of zero have {of_zero:.3g}"
+        elif last > max(first, limit):
+            p.astray = f"the objective has risen from {first:.3g} to {last:.3g}"
+
+
+def _is_huge(param: torch.Tensor) -> bool:
+    """Whether a step has made parameters so large that their products with the rows may overflow."""
+    return bool(param.numel()) and float(param.abs().max()) > torch.finfo(param.dtype).max ** 0.4
+
+
+def warn(estimator, solver: str, progress: Progress) -> None:
+    """Say what the user should know of the run; attributed to the line that called ``fit``."""
+    if progress.interrupted:
+        message = f"after {progress.n_iter} epochs; the model keeps the best weights so far."
+        warnings.warn(f"Training interrupted by user {message}", stacklevel=7)
+    elif progress.stopped is None and (finding := _distance_from_convergence(estimator, solver, progress)):
+        if solver == "lbfgs":
+            advice = "Increase max_iter or max_fun, or scale the columns of X."
+        else:
+            advice = "Increase max_iter, raise learning_rate_init, or accept it with a larger tol."
+        message = f"Maximum iterations ({estimator.max_iter}) reached and the optimization hasn't converged yet"
+        warnings.warn(f"{message}: {finding} (tol={estimator.tol:g}). {advice}", ConvergenceWarning, stacklevel=7)
+    elif progress.astray is not None:
+        advice = "Scale the columns of X (StandardScaler)"
+        if solver != "lbfgs":
+            risen = progress.loss_curve[-1] > progress.loss_curve[0]
+            steps = "lower learning_rate_init" if risen else "change learning_rate_init, increase max_iter"
+            advice = f"{advice}, or {steps}"
+        warnings.warn(f"Training came to nothing: {progress.astray}. {advice}.", ConvergenceWarning, stacklevel=7)
+
+
+def divergence(error: str) -> ValueError:
+    """The error of a model that cannot be used."""
+    return ValueError(
+        f"Training diverged: {error}. Lower learning_rate_init, set max_grad_norm, or scale the columns of X "
+        "(StandardScaler). The estimator is as it was before."
+    )
+
+
+def _distance_from_convergence(estimator, solver: str, progress: Progress) -> str | None:
+    """What was still moving at the end; None if nothing was."""
+    gain, span = progress.recent_gain()
+    if progress.watch_score:
+        span = int(min(estimator.n_iter_no_change, progress.n_iter - 1))
+        scores = [progress.start_score, *progress.validation_scores]
+        before = scores[: progress.n_iter + 1 - span] if span else scores[:1]
+        if max(progress.validation_scores[-span:]) <= max(before) + estimator.tol:
+            return None  # only the validation loss was still falling
+        return f"the validation score still rose within the last {max(span, 1)} epochs"
+    if span == 0:
+        return "there is only one epoch to judge by"
+    if gain <= estimator.tol and np.isfinite(estimator.n_iter_no_change) and solver != "lbfgs":
+        return None  # max_iter came before the stopping rule, but nothing was moving any more
+    share = gain / max(abs(progress.loss_curve[-1]), 1e-9 * abs(gain), np.finfo(float).tiny)
+    return f"the training loss still fell by {gain:.3g} ({share:.2%}) over the last {span} epochs"

@@ -1,0 +1,164 @@
+"""What is decided of a fit once its data is known, and the models that it is for: values, from here on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from skdeep.data.columns import Columns
+from skdeep.data.problem import Problem, TrainingState
+from skdeep.data.splits import Folds
+from skdeep.engine.losses import Loss
+from skdeep.engine.networks import Network
+from skdeep.engine.penalties import ElasticNet
+from skdeep.engine.training import Progress
+
+#: Solvers that look at all rows at once, and are used for the exact optimum.
+FULL_BATCH = frozenset({"lbfgs", "exact"})
+
+
+@dataclass
+class Member:
+    """A model of a stack: whose hyper-parameters it has, what it is trained on, and how far it has come.
+
+    Attributes
+    ----------
+    estimator : classifier
+        Members of a stack differ in its `stackable` parameters only. Several may have the same one, as folds do.
+    state : TrainingState
+    progress : Progress
+    rows : ndarray of shape (m,), or None
+        Indices of the rows that it is trained on, one object where members share them; None for all.
+    weight : ndarray of shape (n,), or None
+        Weight of each row of the problem in training, one object where members share them; None for ones.
+    """
+
+    estimator: Any
+    state: TrainingState
+    progress: Progress = field(default_factory=Progress)
+    rows: np.ndarray | None = None
+    weight: np.ndarray | None = None
+
+    def n_rows(self, problem: Problem) -> int:
+        """Number of rows that it is trained on."""
+        return len(problem.codes) if self.rows is None else len(self.rows)
+
+    @property
+    def mean_weight(self) -> float:
+        """Mean weight of these rows."""
+        if self.weight is None:
+            return 1.0
+        return float((self.weight if self.rows is None else self.weight[self.rows]).mean())
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the models of a stack are trained.
+
+    Attributes
+    ----------
+    loss, judged_by : Loss
+        What is minimised, and what validation data is judged by.
+    n_outputs : int
+        Columns of scores.
+    solver : str
+    batch_rows : int
+        Rows per step.
+    device, dtype
+        Where, and in which precision, to compute; `products` is the dtype of the matrix products, None for that.
+    max_iter : int
+        Epochs that were asked for.
+    schedule : str
+        Laid out over `horizon` epochs.
+    to_end : bool
+        Whether training goes through the whole schedule, however still the loss stands on its way.
+    proximal : bool
+        Whether the penalty acts through its proximal map (else through its gradient).
+    newton_params : int or None
+        Parameters up to which the exact solver takes Newton steps; None for what suits a tight tolerance.
+    penalty, rates, network : callable
+        ``penalty(members, total_weight, batch_weight)``, the penalty of each model, given the weight of its training
+        rows and of a batch on average; ``rates(recipe, problem, network, members)``, the learning rates to begin with;
+        ``network(recipe, problem, members, warm)``, the network before training: initial, or (`warm`, one model) of
+        the fitted attributes.
+    check : callable
+        ``check(X)`` raises where rows cannot be computed with.
+    settings : classifier
+        Whose `momentum`, `max_fun` and other settings of solvers are those of all members.
+    """
+
+    loss: Loss
+    judged_by: Loss
+    n_outputs: int
+    solver: str
+    batch_rows: int
+    device: torch.device
+    dtype: torch.dtype
+    products: torch.dtype | None
+    max_iter: int
+    schedule: str
+    horizon: int
+    to_end: bool
+    proximal: bool
+    newton_params: int | None
+    penalty: Callable[[list[Member], np.ndarray, np.ndarray], ElasticNet]
+    rates: Callable[[Recipe, Problem, Network, list[Member]], np.ndarray]
+    network: Callable[[Recipe, Problem, list[Member], bool], Network]
+    settings: Any
+    check: Callable[[Any], None]
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of a run at most: some learning rates come to their end before ``max_iter``."""
+        return self.max_iter if self.solver in FULL_BATCH else min(self.max_iter, self.horizon)
+
+
+def values(members: Sequence[Member], name: str) -> np.ndarray:
+    """A hyper-parameter of each model of a stack: float64, NaN where it is "auto"."""
+    given = (getattr(member.estimator, name) for member in members)
+    return np.array([np.nan if value == "auto" else value for value in given], dtype=np.float64)
+
+
+def weights_by_model(weight: np.ndarray | None, n_models: int) -> list[np.ndarray | None]:
+    """The weights (n,) of each model's rows; one object where all share them."""
+    return [weight] * n_models if weight is None or weight.ndim == 1 else list(weight)
+
+
+def trained_on(folds: Folds, n_models: int) -> dict[int, tuple[np.ndarray, list[np.ndarray | None]]]:
+    """What is trained on without each fold: the rows, and the weights (n,) of all rows for each of some models."""
+    weights = folds.training_weights(folds.numbers)
+    return {f: (folds.training(f), weights_by_model(weights[f], n_models)) for f in folds.numbers}
+
+
+def common(items: list) -> Any:
+    """The one object that all items are, else the list of them."""
+    return items[0] if all(item is items[0] for item in items) else items
+
+
+def mean_weights(members: Sequence[Member]) -> np.ndarray:
+    """Mean weight of each model's rows."""
+    known: dict[tuple[int, int], float] = {}
+    keys = [(id(m.weight), id(m.rows)) for m in members]
+    for key, member in zip(keys, members, strict=True):
+        if key not in known:
+            known[key] = member.mean_weight
+    return np.array([known[key] for key in keys])
+
+
+def total_weights(problem: Problem, members: Sequence[Member]) -> np.ndarray:
+    """Weight of all rows that each model has seen, with those of earlier calls of ``partial_fit``."""
+    counts = np.array([m.n_rows(problem) for m in members])
+    return mean_weights(members) * counts + np.array([m.state.seen for m in members])
+
+
+def column_statistics(problem: Problem, members: Sequence[Member]) -> list[Columns]:
+    """Statistics of the columns of each model's rows; kept in their states, where they are added to those there."""
+    rows, weights = [m.rows for m in members], [m.weight for m in members]
+    columns = Columns.of_models(problem.rows(), rows, weights, members[0].state.columns)
+    for member, own in zip(members, columns, strict=True):
+        member.state.columns = own
+    return columns

@@ -1,0 +1,179 @@
+"""The solvers: how a stack of models is trained by a recipe. No estimator is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+from skdeep.data.problem import Problem, chunk_rows
+from skdeep.engine.batching import Batches, DenseRows
+from skdeep.engine.losses import Loss
+from skdeep.engine.networks import Linear, Network
+from skdeep.engine.optimizers import OPTIMIZERS
+from skdeep.engine.penalties import ElasticNet
+from skdeep.engine.training import Monitor, Observer, Plan, train
+from skdeep.fitting.recipe import Member, Recipe, common, mean_weights, total_weights, values
+from skdeep.solvers.closed_form import Ridge
+from skdeep.solvers.full_batch import minimise
+
+
+def solve(
+    recipe: Recipe,
+    problem: Problem,
+    network: Network,
+    members: list[Member],
+    epochs: int,
+    monitor: Monitor | None = None,
+    observer: Observer | None = None,
+) -> None:
+    """Train the models of a stack.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    problem : Problem
+    network : Network
+        Of one model for each member; consumed.
+    members : list of Member
+        Their `progress` receives the result, their `state` what training can go on with.
+    epochs : int
+        At most; beyond the end of a schedule, it begins anew.
+    monitor, observer
+        See `skdeep.engine.training.train`.
+    """
+    _SOLVERS.get(recipe.solver, _by_steps)(recipe, problem, network, members, epochs, monitor, observer)
+
+
+def penalty_of(recipe: Recipe, problem: Problem, members: list[Member]) -> ElasticNet:
+    """The penalty of each model of a stack."""
+    sizes = np.minimum(recipe.batch_rows, [member.n_rows(problem) for member in members])
+    return recipe.penalty(members, total_weights(problem, members), mean_weights(members) * sizes)
+
+
+def check_smooth(solver: str, penalty_name: str | None, loss: Loss, penalty: ElasticNet) -> None:
+    """Raise if a solver for smooth objectives is given one that is not."""
+    if loss.smooth and penalty.smooth:
+        return
+    culprit = "this loss" if not loss.smooth else f"penalty={penalty_name!r}"
+    raise ValueError(
+        f"solver={solver!r} needs a smooth objective, and {culprit} has kinks. Use solver='sgd', 'adam' or "
+        "'adamw', or a smooth choice (loss='squared_hinge', penalty='l2')."
+    )
+
+
+def _batches(recipe, problem: Problem, members: list[Member], generators: list, size: int, shuffle: bool) -> Batches:
+    weight = common([member.weight for member in members])
+    weight = np.stack(weight) if isinstance(weight, list) else weight
+    data = problem.rows(), problem.tensor(problem.target), None if weight is None else problem.tensor(weight)
+    return Batches(*data, common([member.rows for member in members]), generators, size, shuffle)
+
+
+def _by_full_batches(recipe, problem, network, members, epochs, monitor, observer) -> None:
+    """Newton's steps, or those of L-BFGS."""
+    penalty = penalty_of(recipe, problem, members)
+    check_smooth(recipe.settings.solver, getattr(recipe.settings, "penalty", "l2"), recipe.loss, penalty)
+    alike = not isinstance(common([member.rows for member in members]), list)
+    chunk = max(1, chunk_rows(network, problem.rows()) // (1 if alike else len(members)))
+    # nothing is drawn: one generator for all, so that models of the same rows share their passes
+    batches = _batches(recipe, problem, members, [members[0].state.generator] * len(members), chunk, shuffle=False)
+    progress, max_fun = [member.progress for member in members], recipe.settings.max_fun
+    run = network, recipe.loss, penalty, batches, mean_weights(members), epochs, max_fun, progress, monitor, observer
+    minimise(*run, recipe.newton_params)
+
+
+def _by_steps(recipe, problem, network, members, epochs, monitor, observer) -> None:
+    """Mini-batch steps of an optimizer."""
+    settings, states = recipe.settings, [member.state for member in members]
+    n_rows = np.array([member.n_rows(problem) for member in members])
+    rates, mean_weight = recipe.rates(recipe, problem, network, members), mean_weights(members)
+    optimizer = OPTIMIZERS[recipe.solver](
+        network.params,
+        rates * [state.reduction for state in states],
+        values(members, "momentum"),
+        settings.nesterovs_momentum,
+        (settings.beta_1, settings.beta_2),
+        settings.epsilon,
+    )
+    if (known := states[0].optimizer) is not None and states[0].solver == recipe.solver and optimizer.fits(known):
+        optimizer.load(known)
+    size = int(np.minimum(recipe.batch_rows, n_rows).max())
+    batches = _batches(recipe, problem, members, [state.generator for state in states], size, settings.shuffle)
+    progress = [member.progress for member in members]
+    if recipe.to_end:  # it gains most at its end: to stand still before means nothing
+        for p in progress:
+            p.n_iter_no_change = p.n_iter_no_change if p.watch_score else np.inf
+    plan = Plan(
+        max_iter=epochs,
+        horizon=recipe.horizon,
+        first_epoch=states[0].epochs,
+        schedule=recipe.schedule,
+        power_t=settings.power_t,
+        warmup_epochs=settings.warmup_epochs,
+        max_grad_norm=settings.max_grad_norm,
+        proximal=recipe.proximal,
+        products=recipe.products,
+    )
+    penalty = penalty_of(recipe, problem, members)
+    train(network, recipe.loss, penalty, optimizer, batches, mean_weight, plan, progress, monitor, observer)
+    for state, p, rate, total in zip(states, progress, rates, mean_weight * n_rows, strict=True):
+        if epochs == recipe.horizon < min(recipe.max_iter, p.max_iter):
+            p.stopped = p.stopped or f"The learning rate came to its end after {epochs} epochs."
+        state.reduction, state.loss_to_beat = p.optimizer_state["learning_rate"] / rate, p.loss_to_beat
+        state.epochs += p.n_iter
+        state.seen += total
+        state.generator = p.generator
+
+
+def _in_closed_form(recipe, problem, network, members, epochs, monitor, observer) -> None:
+    """Least squares, of a linear network."""
+    ones = np.ones(len(members))
+    penalty = recipe.penalty(members, ones, ones)
+    check_smooth(recipe.solver, recipe.settings.penalty, recipe.loss, penalty)
+    objective = _ridge(recipe, problem, network, members, penalty.curvature())
+    if observer is not None:
+        observer.train_begin(network, None)
+        observer.epoch_begin(0)
+    watched: Iterable[tuple[float | None, float | None]] = [(None, None)] * len(members)
+    if monitor is not None:
+        watched = zip(*(found.tolist() for found in monitor(network, np.arange(len(members)))), strict=True)
+    for member, value, (score, loss) in zip(members, objective.tolist(), watched, strict=True):
+        p = member.progress
+        best = p.record(value, score, loss)
+        p.samples += problem.n_rows
+        p.stopped = "The solution is exact."
+        if observer is not None:
+            observer.epoch_end(0, p, network, best)
+    if observer is not None:
+        observer.train_end(network)
+    for m, member in enumerate(members):
+        member.progress.params = [param[m : m + 1].clone() for param in network.params]
+
+
+def _ridge(recipe: Recipe, problem: Problem, network: Linear, members: list[Member], alphas) -> np.ndarray:
+    """Put the network at the solutions; the objective of each model."""
+    coef, intercept = (torch.empty_like(t, dtype=torch.float64) for t in network.unscaled())
+    objective = np.empty(len(alphas))
+    groups: dict[tuple, list[int]] = {}
+    for m, member in enumerate(members):
+        groups.setdefault((id(member.rows), id(member.weight)), []).append(m)
+    target = problem.tensor(problem.target)
+    rows = problem.rows().exactly(torch.float64, network.frame)  # no digit is to be lost to the network's dtype
+    # in the frame's columns, all of which have one factor
+    alphas = alphas if network.frame is None else alphas * network.frame.factor[0] * network.frame.factor[0]
+    for models in groups.values():
+        first = members[models[0]]
+        # means of columns so far from zero that they have a frame are exact to more digits when taken in it
+        known = isinstance(rows, DenseRows) and rows.frame is None
+        center = first.state.columns.mean if known else None
+        ridge = Ridge(rows, first.rows, target, first.weight, recipe.settings.fit_intercept, center)
+        index = torch.as_tensor(models, device=coef.device)
+        found, constant, objective[models] = ridge.solve(alphas[models])
+        coef[index], intercept[index] = found.to(coef), constant.to(coef)
+    network.set_unscaled(coef, intercept)
+    return objective
+
+
+_SOLVERS: dict[str, Callable[..., Any]] = {"lbfgs": _by_full_batches, "exact": _in_closed_form}

@@ -1,0 +1,158 @@
+"""What training goes on with after an earlier fit, and what is forgotten: the one place that says so.
+
+A warm ``fit`` starts from a model and nothing else. It takes over
+
+- the model: its parameters and all else that its scores depend on (averages over batches, factors on columns), and the
+  columns and classes that it speaks of; as it was before a calibration changed its scores (`_FORM`, and the
+  `_parameters` of the estimator);
+- the record: the curves, which grow over fits, and the number of rows seen (`_RECORD`);
+- the way on (`TrainingState.renewed`): the generator, and the seed of the split, so that a row that was trained on is
+  never one to judge by; on the same problem, also the optimizer's state, while solver and shapes are the same.
+
+Bests, counters, calibrations and the statistics of columns belong to one objective on one data set: they begin anew, as
+in a cold ``fit``, which takes over nothing. On another problem than before (`identify`), training begins at the model
+only if that is better there than an untrained one (`fitting._better_start`). ``partial_fit`` is a further part of
+the same fit: it goes on with everything but a calibration.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from torch import Tensor
+
+from skdeep.data.inputs import to_numpy
+from skdeep.data.problem import Problem, TrainingState
+from skdeep.engine.training import Progress
+from skdeep.fitting.links import CALIBRATED, undo_calibration
+from skdeep.fitting.recipe import Member
+
+#: The columns and the classes that a model speaks of.
+_FORM = {"n_features_in_", "feature_names_in_", "input_shape_"}
+_FORM |= {"classes_", "n_outputs_", "_target_is_multilabel", "_label_names"}
+#: What tells of all fits so far.
+_RECORD = {"loss_curve_", "validation_scores_", "validation_loss_curve_", "t_"}
+#: What a calibration has made of a model.
+_CALIBRATION = frozenset(CALIBRATED)
+
+#: Parameters that make another objective of the same rows, weights and classes.
+_OBJECTIVE = (
+    "activation",
+    "alpha",
+    "batch_size",
+    "column_scaling",
+    "fit_intercept",
+    "l1_ratio",
+    "label_smoothing",
+    "loss",
+    "multi_class",
+    "penalty",
+    "standardize",
+    "stochastic_depth",
+)
+#: Values, and rows at least and at most, that stand for all in telling problems apart.
+_SAMPLE_VALUES, _SAMPLE_ROWS = 1 << 13, (16, 512)
+
+
+def identify(problem: Problem, members: list[Member]) -> bool:
+    """Note in each member's state what it is trained on; whether that is another problem than the first one knows."""
+    parts = [*_sample(problem), problem.codes, *([] if problem.weight is None else [problem.weight])]
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(repr(part.shape).encode())
+        digest.update(np.ascontiguousarray(part).data)
+    before = members[0].state.problem
+    for member in members:
+        own = digest.copy()
+        own.update(repr([getattr(member.estimator, name, None) for name in _OBJECTIVE]).encode())
+        member.state.problem = own.digest()
+    return members[0].state.problem != before
+
+
+def _sample(problem: Problem) -> list[np.ndarray]:
+    """Evenly spaced rows, as numbers that do not depend on the dtype."""
+    n, X = len(problem.codes), problem.source
+    width = problem.rows().row_values
+    every = slice(0, n, max(1, n // min(max(_SAMPLE_VALUES // width, _SAMPLE_ROWS[0]), _SAMPLE_ROWS[1])))
+    X = X[every] if problem.index is None else problem.take(np.arange(n)[every]).X
+    if sparse.issparse(X):
+        return [X.data.astype(np.float64), X.indices.astype(np.int64), X.indptr.astype(np.int64)]
+    return [to_numpy(X.cpu().double()) if isinstance(X, Tensor) else X.astype(np.float64)]
+
+
+def carried(estimator) -> set[str]:
+    """The attributes that a warm fit finds."""
+    return _FORM | _RECORD | {"_optimizer"} | estimator._parameters
+
+
+def goes_on(estimator, incremental: bool) -> bool:
+    """Whether there is a model, and training is to go on with it."""
+    return hasattr(estimator, estimator._coef_attribute) and (incremental or estimator.warm_start)
+
+
+def begin(estimator, incremental: bool) -> set[str]:
+    """Forget what training does not go on with; return the names of the attributes that are no fit's."""
+    fitted = getattr(estimator, "_fitted", frozenset()) | _CALIBRATION
+    kept: set[str] | frozenset[str] = frozenset()
+    if goes_on(estimator, incremental):
+        undo_calibration(estimator)
+        kept = fitted - _CALIBRATION if incremental else carried(estimator)
+    others = set(vars(estimator)) - fitted
+    for name in (fitted - kept) & vars(estimator).keys():
+        delattr(estimator, name)
+    return others
+
+
+def end(estimator, others: set[str]) -> None:
+    """Note which attributes this fit has set, for the next one."""
+    foreign = ("_skl_", "_callback_", "_parent_")  # of scikit-learn's callbacks
+    names = vars(estimator).keys() - others - {"_fitted"}
+    estimator._fitted = frozenset(name for name in names if not name.startswith(foreign))
+
+
+def known_state(estimator, incremental: bool) -> TrainingState | None:
+    """Where training stopped; None if it begins."""
+    state = getattr(estimator, "_optimizer", None)
+    if state is None or not goes_on(estimator, incremental):
+        return None
+    return copy.deepcopy(state if incremental else state.renewed())
+
+
+def new_progress(estimator, going_on: bool, incremental: bool, state: TrainingState) -> Progress:
+    """The record of a run that is to begin; a schedule by rows seen is one of the present problem."""
+    progress = Progress(estimator.tol, estimator.n_iter_no_change, estimator.early_stopping, warm=going_on)
+    if going_on:
+        progress.earlier = state.seen_before
+        progress.samples = getattr(estimator, "t_", 0) - state.seen_before
+    if going_on and incremental:
+        progress.no_improvement = getattr(estimator, "_no_improvement_count", 0)
+        progress.loss_to_beat = state.loss_to_beat
+        best_loss = getattr(estimator, "best_loss_", None)
+        progress.best_loss = math.inf if best_loss is None else best_loss
+    return progress
+
+
+def curves(estimator, progress: Progress) -> dict[str, Any]:
+    """The fitted attributes that tell how training went."""
+
+    def grown(name: str, values: list[float]) -> list[float] | None:
+        known = getattr(estimator, name, None) or []
+        unknown = [math.nan] * progress.n_iter if known else []  # epochs without validation: curves end together
+        return [*known, *(values or unknown)] or None
+
+    scores, best = progress.validation_scores, getattr(estimator, "best_validation_score_", None)
+    return {
+        "n_iter_": progress.n_iter,
+        "t_": progress.earlier + progress.samples,
+        "loss_": progress.loss_curve[-1],
+        "best_loss_": None if progress.watch_score else min(progress.best_loss, *progress.loss_curve),
+        "loss_curve_": grown("loss_curve_", progress.loss_curve),
+        "validation_scores_": grown("validation_scores_", scores),
+        "validation_loss_curve_": grown("validation_loss_curve_", progress.validation_losses),
+        "best_validation_score_": max([*scores, progress.start_score]) if scores else best,
+    }

@@ -1,0 +1,129 @@
+"""Several estimators trained as one stack: which may share one, how large it may be, and what goes wrong for whom."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from sklearn import get_config
+
+from skdeep.data.inputs import resolve_device, to_numpy
+from skdeep.data.labels import n_columns
+from skdeep.engine.batching import free_memory
+from skdeep.estimators.base import BaseTorchClassifier
+from skdeep.fitting.fit import fit
+from skdeep.fitting.torch_settings import own_settings
+from skdeep.solvers.lbfgs import HISTORY
+
+#: Share of the memory that a stack's parameters and activations may take.
+_MEMORY_SHARE = 0.25
+_UNKNOWN_MEMORY = 2**32
+#: Tensors of the size of the parameters in training: themselves, gradients, two of the optimizer's, two that a step
+#: makes of them (L1 behind Adam makes four more, for which the share leaves room).
+_PARAMETER_COPIES = 6
+#: Those that L-BFGS remembers, and what it makes of them for a direction.
+_HISTORY_COPIES = 4 * HISTORY
+#: Tensors of the size of a layer's activations: forward, backward, and one in passing.
+_ACTIVATION_COPIES = 3
+
+
+def why_alone(estimator) -> str | None:
+    """Why an estimator cannot train in a stack with others; None if it can."""
+    if not isinstance(estimator, BaseTorchClassifier):
+        return f"{type(estimator).__name__} is none of skdeep's estimators"
+    if type(estimator).fit is not BaseTorchClassifier.fit:
+        return f"{type(estimator).__name__} has a fit of its own"
+    if not estimator.stackable:
+        return f"{type(estimator).__name__} has a module of its own"
+    if estimator.callbacks or getattr(estimator, "_skl_callbacks", None):
+        return "callbacks listen to one model at a time"
+    if estimator.verbose:
+        return "verbose prints the epochs of one model at a time"
+    return None
+
+
+def fit_stack(
+    members: Sequence[BaseTorchClassifier], X, y, sample_weight=None, X_val=None, y_val=None, sample_weight_val=None
+) -> list[Exception | None]:
+    """Fit several estimators to the same data, as one stack as far as the memory allows.
+
+    Parameters
+    ----------
+    members : sequence of estimators
+        Of one class, with the same parameters but for those in ``stackable``.
+    X, y, sample_weight, X_val, y_val, sample_weight_val
+        See ``fit``.
+
+    Returns
+    -------
+    list of (Exception or None)
+        What each member's ``fit`` would have raised; those without an exception are fitted.
+    """
+    failures = [_invalid_parameters(member) for member in members]
+    valid = [m for m, failure in enumerate(failures) if failure is None]
+    if not valid:
+        return failures
+    try:
+        size = _capacity(members[valid[0]], X, y)
+    except Exception:  # malformed data: a fit says better what is wrong
+        size = 1
+    waiting = [list(part) for part in np.array_split(valid, -(-len(valid) // size))]
+    while waiting:
+        part = waiting.pop(0)
+        stack = [members[m] for m in part]
+        try:
+            with own_settings():
+                outcome = fit(stack, X, y, sample_weight, (X_val, y_val, sample_weight_val), in_stack=True)
+        except Exception as error:  # one member's fault, or a lack of memory: halves find out
+            if len(part) > 1:
+                half = len(part) // 2
+                waiting[:0] = [part[:half], part[half:]]
+                continue
+            outcome = [error]
+        for m, failure in zip(part, outcome, strict=True):
+            failures[m] = failure
+    return failures
+
+
+def _invalid_parameters(member: BaseTorchClassifier) -> Exception | None:
+    try:
+        if not get_config()["skip_parameter_validation"]:
+            member._validate_params()
+    except ValueError as error:
+        return error
+    return None
+
+
+def _shape_of(leader: BaseTorchClassifier, X, y) -> tuple[int, int, int, int]:
+    """Rows per step, columns of X, columns of scores, and weights of a model, before anything is validated."""
+    n_rows, n_features = np.shape(X) if not hasattr(X, "shape") else X.shape
+    n_outputs = n_columns(y) if n_columns(y) > 1 else len(np.unique(to_numpy(y)))
+    batch_rows = min(n_rows, 200 if leader.batch_size == "auto" else leader.batch_size)
+    return batch_rows, n_features, n_outputs, leader._n_params(n_features, n_outputs)
+
+
+def device_of(leader: BaseTorchClassifier, X, y) -> torch.device:
+    """The device that models of this kind will train on, as far as can be told beforehand."""
+    batch_rows, *_, n_params = _shape_of(leader, X, y)
+    dtype = torch.float64 if leader.precision == "float64" else torch.float32
+    return resolve_device(leader.device, X, batch_rows * n_params, dtype)
+
+
+def _capacity(leader: BaseTorchClassifier, X, y) -> int:
+    """How many models of this kind fit into the memory at a time."""
+    batch_rows, _, n_outputs, n_params = _shape_of(leader, X, y)
+    copies = _PARAMETER_COPIES + (_HISTORY_COPIES if leader.solver in ("lbfgs", "auto") else 0)
+    per_model = copies * n_params + _ACTIVATION_COPIES * batch_rows * leader._n_units(n_outputs)
+    return max(1, int(_MEMORY_SHARE * _memory(device_of(leader, X, y)) / (8 * per_model)))
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes that a device has: free ones on a GPU, all of the machine's otherwise."""
+    if device.type == "cuda":
+        return free_memory(device)
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return _UNKNOWN_MEMORY

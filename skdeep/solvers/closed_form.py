@@ -1,0 +1,173 @@
+r"""Linear least squares with a ridge, in closed form: one factorisation for all strengths of the penalty.
+
+With rows centred and weighted by the roots of their shares in the total weight, :math:`A = U S V^T`, and targets B
+alike, the minimum of :math:`\tfrac12 \|A W - B\|^2 + \tfrac\alpha2 \|W\|^2` is
+
+.. math:: W = V \frac{S}{S^2 + \alpha} U^T B
+
+over the singular values that are not zero up to the rounding of A and X; for :math:`\alpha = 0` this is the solution
+of the smallest norm. Rows are passed over in chunks, each folded into a triangular factor that has the same singular
+values, so that :math:`A^T A`, whose condition is the square of A's, is never formed. Only sparse data with more columns
+than rows goes by :math:`A A^T`, since A would be dense.
+
+References
+----------
+Golub & Van Loan, *Matrix Computations*, 4th edition, sections 5.5 and 6.1. Demmel et al., *Communication-optimal
+parallel and sequential QR and LU factorizations*, SIAM J. Sci. Comput. 34(1), 2012.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skdeep.engine.batching import MAX_VALUES, DenseRows, SparseRows
+from skdeep.engine.networks import transposed_product
+
+
+def rounding(n_rows: int, n_features: int, sparse: bool) -> float:
+    """Share of the largest singular value below which one is taken for zero."""
+    limit = max(n_rows, n_features) * torch.finfo(torch.float64).eps
+    return limit**0.5 if sparse and n_rows <= n_features else limit
+
+
+class Ridge:
+    r"""Least squares on some rows, to be solved for any alpha.
+
+    Parameters
+    ----------
+    rows : DenseRows or SparseRows
+    subset : ndarray of shape (m,), or None
+        Indices of the rows to learn from; None for all.
+    target : Tensor of shape (n, C)
+        Indicators of 0 and 1, which stand for -1 and 1.
+    weight : ndarray of shape (n,), or None
+        Weight of each row; None for ones.
+    fit_intercept : bool
+    center : ndarray of shape (d,), optional
+        Means of the columns where they are known: those of constant columns without any rounding.
+    """
+
+    def __init__(
+        self,
+        rows: DenseRows | SparseRows,
+        subset: np.ndarray | None,
+        target: Tensor,
+        weight: np.ndarray | None,
+        fit_intercept: bool,
+        center: np.ndarray | None = None,
+    ):
+        self.rows, self.subset, self.target = rows, subset, target
+        self.n_rows = len(rows) if subset is None else len(subset)
+        self.device = rows.device  # with float64
+        share = np.ones(len(rows)) if weight is None else weight
+        share = share if subset is None else share[subset]
+        self.root = torch.from_numpy(np.sqrt(share / share.sum())).to(self.device)
+        self.shape = rows.n_features, target.shape[1]
+        self.center, self.level = (self._exact(torch.zeros(size)) for size in self.shape)
+        self._by_rows = isinstance(rows, SparseRows) and self.n_rows <= rows.n_features
+        if fit_intercept:
+            self.center = self._means() if center is None else self._exact(torch.from_numpy(center))
+            self.level = self._level()
+        left, self.singular, self.right, B = (self._factors_by_rows if self._by_rows else self._factors)()
+        limit = rounding(self.n_rows, rows.n_features, isinstance(rows, SparseRows))
+        least = limit * self.singular.max() if len(self.singular) else 0.0
+        if not self._by_rows:  # of columns far from zero, the last digits are what X itself has lost
+            size = self.center if rows.frame is None else self.center + self._exact(torch.as_tensor(rows.frame.origin))
+            noise = 2 * torch.finfo(torch.float64).eps * torch.linalg.vector_norm(self.right * size[:, None], dim=0)
+            least = noise.clamp(min=least)
+        kept = self.singular > least
+        self.singular, self.right, self.along = self.singular[kept], self.right[:, kept], left[:, kept].T @ B
+        #: Squared norm of what no weights can explain.
+        self.rest = max(0.0, (B.square().sum() - self.along.square().sum()).item())
+
+    def _exact(self, values: Tensor) -> Tensor:
+        return values.to(self.device, torch.float64)
+
+    def _parts(self, n_rows: int) -> Iterator[slice]:
+        """All rows, so many at a time."""
+        return (slice(start, min(start + n_rows, self.n_rows)) for start in range(0, self.n_rows, n_rows))
+
+    def _values(self, part: slice) -> Tensor:
+        return self._exact(self.rows.take(part if self.subset is None else torch.from_numpy(self.subset[part])))
+
+    def _targets(self, part: slice) -> Tensor:
+        """Targets of ±1."""
+        index = part if self.subset is None else torch.from_numpy(self.subset[part]).to(self.target.device)
+        return 2 * self._exact(self.target[index]) - 1
+
+    def _level(self) -> Tensor:
+        """Weighted means of the targets."""
+        level = self.level
+        for part in self._parts(max(1, MAX_VALUES // self.shape[1])):
+            level = level + self.root[part].square() @ self._targets(part)
+        return level
+
+    def _means(self) -> Tensor:
+        """Weighted means of the columns."""
+        shift, mean = None, self.center
+        for part in self._parts(max(1, MAX_VALUES // self.rows.n_features)):
+            X, share = self._values(part), self.root[part].square()
+            if self._by_rows:
+                mean = mean + transposed_product(X, share.unsqueeze(1)).squeeze(1)
+                continue
+            X = X.to_dense() if X.layout is torch.sparse_csr else X
+            if shift is None:
+                shift = X[0].clone()  # a constant column differs from it, and so from its mean, by nothing at all
+            mean = mean + share @ (X - shift)
+        return mean if shift is None else mean + shift
+
+    def _factors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """U, S, V and targets of a problem with the same solutions, of at most d + C rows where there were more."""
+        n_features, n_targets = self.shape
+        most = n_features + n_targets
+        reduced = self.root.new_empty(0, most)
+        for part in self._parts(max(MAX_VALUES // n_features, 2 * most)):
+            X = self._values(part)
+            X = X.to_dense() if X.layout is torch.sparse_csr else X
+            chunk = torch.cat([X - self.center, self._targets(part) - self.level], dim=1)
+            chunk.mul_(self.root[part].unsqueeze(1))
+            reduced = torch.cat([reduced, chunk])
+            if len(reduced) > most:
+                reduced = torch.linalg.qr(reduced, mode="r").R
+        A, B = reduced.tensor_split([n_features], dim=1)
+        U, S, Vh = torch.linalg.svd(A, full_matrices=False)
+        return U, S, Vh.T, B
+
+    def _factors_by_rows(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """U, S, the weights of the rows that make up V, and the targets, from the products of the rows."""
+        everything, root = slice(0, self.n_rows), self.root
+        X, Y = self._values(everything), self._targets(everything)
+        products = root.new_empty(self.n_rows, self.n_rows)
+        for part in self._parts(max(1, MAX_VALUES // self.rows.n_features)):
+            products[:, part] = X @ self._values(part).to_dense().T
+        if self.center.any():
+            with_center = X @ self.center
+            products += self.center @ self.center - with_center.unsqueeze(0) - with_center.unsqueeze(1)
+        values, U = torch.linalg.eigh(products.mul_(root).mul_(root.unsqueeze(1)))
+        S = values.clamp(min=0).sqrt()
+        return U, S, U * root.unsqueeze(1) / S, (Y - self.level) * root.unsqueeze(1)
+
+    def solve(self, alphas: np.ndarray) -> tuple[Tensor, Tensor, np.ndarray]:
+        """Solutions for K values of alpha.
+
+        Returns
+        -------
+        coef : Tensor of shape (K, C, d)
+        intercept : Tensor of shape (K, C)
+        value : ndarray of shape (K,)
+            The objective there.
+        """
+        alpha = self._exact(torch.as_tensor(alphas)).view(-1, 1, 1)
+        S = self.singular.unsqueeze(1)
+        shrunk = S + alpha / S  # written so that no square overflows
+        coordinates, left_over = self.along / shrunk, alpha / S / shrunk * self.along
+        flat = self.right @ coordinates.transpose(0, 1).flatten(1)
+        if self._by_rows:
+            flat = transposed_product(self._values(slice(0, self.n_rows)), flat) - torch.outer(self.center, flat.sum(0))
+        coef = flat.view(-1, len(alphas), self.shape[1]).permute(1, 2, 0)
+        value = left_over.square().sum((1, 2)) + self.rest + alpha.flatten() * coordinates.square().sum((1, 2))
+        return coef, self.level - coef @ self.center, value.cpu().numpy() / 2

@@ -1,0 +1,206 @@
+r"""The full-batch solver for smooth objectives: a stack of K models, each with its own line search and stopping rule.
+
+Each pass over the rows, in chunks, evaluates every model at its own trial point; a model whose trial is good enough
+moves there, which ends an iteration for it, and looks for its next direction. Directions are Newton's for linear models
+of few parameters, and those of L-BFGS else.
+
+References
+----------
+Nocedal & Wright, *Numerical Optimization*, 2nd edition, algorithm 7.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skdeep.engine.batching import Batches
+from skdeep.engine.losses import Loss
+from skdeep.engine.networks import Linear, Network
+from skdeep.engine.penalties import ElasticNet
+from skdeep.engine.per_model import to_numpy64
+from skdeep.engine.training import Monitor, Observer, Progress, judge_start
+from skdeep.solvers.lbfgs import LBFGS
+from skdeep.solvers.line_search import LineSearch
+from skdeep.solvers.newton import Newton
+from skdeep.solvers.objective import Objective
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return torch.linalg.vecdot(a, b)
+
+
+class _Stack:
+    """The models still on their way: where each is, where it is going, and how far along it has tried to go."""
+
+    def __init__(self, objective: Objective, progress: list[Progress], max_newton_params: int | None):
+        self.objective, self.progress = objective, progress
+        self.point = objective.start()
+        self.value, self.gradient = objective(self.point)
+        network = objective.network
+        limit = Newton.max_params if max_newton_params is None else max_newton_params
+        newton = isinstance(network, Linear) and self.point.shape[1] <= limit
+        self.directions = Newton(objective) if newton else LBFGS(objective, self.point)
+        self.direction = torch.zeros_like(self.point)
+        self.search = LineSearch.begin(self.value, np.zeros(len(self.value)))
+        self.rounding = torch.finfo(self.point.dtype).eps
+
+    def select(self, models: np.ndarray) -> _Stack:
+        part = object.__new__(_Stack)
+        part.rounding = self.rounding
+        part.progress = [self.progress[m] for m in models]
+        part.objective, part.search = self.objective.select(models), self.search.select(models)
+        part.directions = self.directions.select(models, part.objective)
+        for name in ("point", "value", "gradient", "direction"):
+            setattr(part, name, getattr(self, name)[models])
+        return part
+
+    @property
+    def at_rest(self) -> np.ndarray:
+        """Which models have a gradient within their tolerance."""
+        return to_numpy64(self.gradient.abs().amax(1)) <= [p.tol for p in self.progress]
+
+    def aim(self, models: np.ndarray) -> None:
+        """Begin a line search in a new direction."""
+        direction = self.directions(models, self.point[models], self.gradient[models])
+        self.direction[models] = direction
+        slope = to_numpy64(_dot(direction, self.gradient[models]))
+        self.search.put(models, LineSearch.begin(self.value[models], slope))
+
+    def step(self) -> np.ndarray:
+        """One pass over the rows: try each model's step; returns the models that took theirs."""
+        trial = self._ahead(self.search.step)
+        value, gradient = self.objective(trial)
+        slope = to_numpy64(_dot(gradient, self.direction))
+        taken = np.flatnonzero(self.search.judge(value, slope, self.rounding))
+        self.point[taken], self.gradient[taken], self.value[taken] = trial[taken], gradient[taken], value[taken]
+        return taken
+
+    def settle(self, models: np.ndarray) -> None:
+        """End searches before their time, at the best point they have found."""
+        self.point[models] = self._ahead(self.search.low)[models]
+        self.value[models] = self.search.low_value[models]
+        self.objective.move(self.point)
+
+    def leave(self, models: np.ndarray) -> None:
+        """Hand the final parameters of some models to their `Progress`."""
+        for m in models:
+            p = self.progress[m]
+            p.params = p.params if p.watch_score and p.params is not None else self.objective.network.copy_of(m)
+
+    def _ahead(self, step: np.ndarray) -> Tensor:
+        return torch.addcmul(self.point, self.direction, torch.as_tensor(step).to(self.point).unsqueeze(1))
+
+
+@torch.no_grad()
+def minimise(
+    network: Network,
+    loss: Loss,
+    penalty: ElasticNet,
+    batches: Batches,
+    mean_weight: np.ndarray,
+    max_iter: int,
+    max_evaluations: int,
+    progress: list[Progress],
+    monitor: Monitor | None = None,
+    observer: Observer | None = None,
+    max_newton_params: int | None = None,
+) -> list[Progress]:
+    """Minimise the objective of each model of a stack until its gradient's largest entry is at most its ``tol``.
+
+    Parameters
+    ----------
+    network, loss, penalty, batches, mean_weight, monitor, observer
+        As in `skdeep.engine.training.train`; ``batches`` are chunks of the data, summed into one gradient.
+    max_iter, max_evaluations : int
+        Bounds on each model's iterations, and on the evaluations of its objective.
+    progress : list of Progress
+        One per model. ``tol`` bounds the gradient; with ``watch_score``, the validation score can stop it as well.
+    max_newton_params : int, optional
+        Parameters of a linear model up to which directions are Newton's; by default ``Newton.max_params``.
+
+    Returns
+    -------
+    list of Progress
+        `progress`, with the final parameters in it. After a keyboard interrupt that comes when all models have
+        finished an iteration, the others end where they are, marked ``interrupted``.
+    """
+    alive = np.arange(len(progress))
+    judge_start(network, progress, monitor)
+    if observer is not None:
+        observer.train_begin(network, None)
+    try:
+        stack = _Stack(Objective(network, loss, penalty, batches, mean_weight), progress, max_newton_params)
+        n_evaluations, ended = 1, alive
+        while True:
+            if len(ended):
+                if observer is not None:
+                    observer.epoch_begin(progress[0].n_iter)
+                stack.aim(ended)
+            spent = n_evaluations >= max_evaluations
+            stuck = stack.search.hopeless | stack.at_rest
+            if spent or stuck.any():
+                ended = np.arange(len(alive)) if spent else np.flatnonzero(stuck)
+                stack.settle(ended)
+            else:
+                ended = stack.step()
+                n_evaluations += 1
+            _end_of_iteration(stack, ended, alive, stuck, spent, monitor, observer)
+            spent = n_evaluations >= max_evaluations
+            done = np.array([p.stopped is not None or p.error is not None for p in stack.progress])
+            own = (stack.progress[m] for m in ended)
+            done[ended] |= spent | np.array([p.n_iter >= min(max_iter, p.max_iter) for p in own], dtype=bool)
+            if done.all():
+                break
+            if done.any():
+                stack.leave(np.flatnonzero(done))
+                rest = np.flatnonzero(~done)
+                ended = np.flatnonzero(np.isin(rest, ended))
+                alive, stack = alive[rest], stack.select(rest)
+    except KeyboardInterrupt:
+        if any(p.n_iter == 0 and p.error is None for p in progress):
+            raise
+        for p in stack.progress:
+            p.interrupted = True
+    stack.objective.move(stack.point)
+    if observer is not None:
+        observer.train_end(network)
+    stack.leave(np.arange(len(stack.progress)))
+    return progress
+
+
+def _end_of_iteration(stack, ended, alive, stuck, spent, monitor, observer) -> None:
+    """Book an iteration of the models that have ended one, and decide which of them stop."""
+    for m in ended:
+        if not np.isfinite(stack.value[m]):
+            p = stack.progress[m]
+            p.error = f"the training loss became {stack.value[m]} in iteration {p.n_iter + 1}"
+    ended = np.array([m for m in ended if stack.progress[m].error is None], dtype=int)
+    if not len(ended):
+        return
+    watched: Iterable[tuple[float | None, float | None]] = [(None, None)] * len(ended)
+    if monitor is not None:
+        network = stack.objective.network
+        scores, losses = monitor(network if len(ended) == len(alive) else network.select(ended), alive[ended])
+        watched = zip(scores.tolist(), losses.tolist(), strict=True)
+    at_rest = stack.at_rest
+    for m, (score, validation_loss) in zip(ended, watched, strict=True):
+        p, before, value = stack.progress[m], float(stack.search.value[m]), float(stack.value[m])
+        if validation_loss is not None and not np.isfinite(validation_loss):
+            p.error = f"the validation loss became {validation_loss} in iteration {p.n_iter + 1}"
+            continue
+        best = p.record(value, score, validation_loss)
+        if p.watch_score and best:
+            p.params = stack.objective.network.copy_of(m)
+        halt = observer is not None and observer.epoch_end(p.n_iter - 1, p, stack.objective.network, best)
+        if halt:
+            p.stopped = "A callback ended training."
+        elif at_rest[m]:
+            p.stopped = f"The gradient is below tol={p.tol:g}."
+        elif not spent and (stuck[m] or before - value <= stack.rounding * max(abs(before), abs(value), 1e-3)):
+            p.stopped = "The objective cannot be lowered any further in this precision."
+        elif p.watch_score and p.stalled:
+            p.stopped = "Validation score did not improve."

@@ -1,0 +1,61 @@
+"""The full-batch objectives of a stack: value and gradient, summed over chunks of the rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skdeep.engine.batching import Batches
+from skdeep.engine.gradients import loss_and_gradient
+from skdeep.engine.losses import Loss
+from skdeep.engine.networks import Network
+from skdeep.engine.penalties import ElasticNet
+from skdeep.engine.per_model import add_scaled_, index_of, per_model, to_numpy64
+
+
+class Objective:
+    """The penalised objectives of a stack; a point is ``(K, P)``, all parameters of a model in one row."""
+
+    def __init__(self, network: Network, loss: Loss, penalty: ElasticNet, batches: Batches, mean_weight: np.ndarray):
+        self.network, self.loss, self.penalty = network, loss, penalty
+        self.batches, self.mean_weight = batches, mean_weight
+
+    def select(self, models: np.ndarray) -> Objective:
+        """The objectives of some of the models."""
+        parts = self.network.select(models), self.loss, self.penalty.select(models), self.batches.select(models)
+        return Objective(*parts, self.mean_weight[models])
+
+    def start(self) -> Tensor:
+        """Where the network is."""
+        return _flat([p.detach() for p in self.network.params])
+
+    def move(self, point: Tensor) -> None:
+        """Put the network there."""
+        sizes = [p[0].numel() for p in self.network.params]
+        for param, part in zip(self.network.params, point.split(sizes, dim=1), strict=True):
+            param.copy_(part.view(param.shape))
+
+    def __call__(self, point: Tensor) -> tuple[np.ndarray, Tensor]:
+        """Values (K,) and gradients (K, P), summed over the chunks of the data."""
+        self.move(point)
+        total = point.new_zeros(len(point))
+        gradients = [torch.zeros_like(p) for p in self.network.params]
+        for batch in self.batches.epoch():
+            models = np.arange(len(point)) if batch.models is None else batch.models
+            network = self.network if batch.models is None else self.network.select(models)
+            value, parts = loss_and_gradient(network, self.loss, batch, self.mean_weight[models])
+            share = batch.size / self.batches.n_rows[models]
+            for whole, part in zip((total, *gradients), (value, *parts), strict=True):
+                if batch.models is None:
+                    add_scaled_(whole, part, per_model(share, part))
+                else:
+                    whole.index_add_(0, index_of(models, point), part * per_model(share, part))
+        self.network.complete_(gradients, self.penalty)
+        values = to_numpy64(torch.stack([total, *self.penalty.norms(self.network.penalised())]))
+        return values[0] + self.penalty.of_norms(values[1:]), _flat(gradients)
+
+
+def _flat(tensors: list[Tensor]) -> Tensor:
+    """Tensors (K, ...) as one (K, P)."""
+    return torch.cat([t.reshape(len(t), -1) for t in tensors], dim=1)
