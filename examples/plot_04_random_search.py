@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.common import load_images
 from sklearn.exceptions import ConvergenceWarning
 
-from skdeep import SoftmaxClassifier
+from skdeep import SGD, SoftmaxClassifier
 
 plt.style.use("petroff10")
 
@@ -44,7 +44,7 @@ print(f"{name}: the best of 1000 random W has test accuracy {random_accuracy:.3f
 
 warnings.simplefilter("ignore", ConvergenceWarning)  # the number of steps is chosen, not found
 settings = {"alpha": 1e-4, "max_iter": 300, "tol": 0, "n_iter_no_change": np.inf, "random_state": 0}
-descent = SoftmaxClassifier(solver="sgd", learning_rate="constant", batch_size=len(X), **settings)
+descent = SoftmaxClassifier(solver=SGD(learning_rate="constant", batch_size=len(X)), **settings)
 descent.fit(X, y, X_val=X_test, y_val=y_test)
 curve = descent.validation_scores_
 print(f"gradient descent: {curve[0]:.3f} after 1 step, {curve[9]:.3f} after 10, {curve[-1]:.3f} after {len(curve)}")

@@ -24,15 +24,14 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
-from skdeep import SoftmaxClassifier
-from skdeep.engine.optimizers import SGD
+from skdeep.engine import optimizers
 
 plt.style.use("petroff10")
 
 valley = torch.tensor([0.05, 1.0])  # the objective: half the sum of valley * point²
 momentum = np.array([0.0, 0.9])
 points = torch.tensor([[-10.0, 1.5], [-10.0, 1.5]])
-optimizer = SGD([points], learning_rate=np.full(2, 0.3), momentum=momentum, nesterov=False)
+optimizer = optimizers.SGD([points], learning_rate=np.full(2, 0.3), momentum=momentum, nesterov=False)
 paths = [points.numpy().copy()]
 for _ in range(60):
     optimizer.step([valley * points])
@@ -102,7 +101,7 @@ settings = {
 }
 settings |= {"max_iter": 20, "tol": 0, "n_iter_no_change": np.inf, "random_state": 0}
 for B, rho, style in ((10, 0, ":"), (40, 0, "-"), (200, 0, "-"), (len(X_train), 0, "--"), (200, 0.9, "-.")):
-    model = SoftmaxClassifier(batch_size=B, momentum=rho, nesterovs_momentum=False, **settings)
+    model = SoftmaxClassifier(solver=SGD(batch_size=B, momentum=rho, nesterovs_momentum=False), **settings)
     model.fit(X_train, y_train, X_val=X_test, y_val=y_test)
     label = ("full batch" if len(X_train) == B else f"B = {B}") + (f", momentum {rho}" if rho else "")
     right.semilogy(np.arange(1, 21), model.loss_curve_, style, label=label)

@@ -66,7 +66,7 @@ def dead(network):
 warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is chosen, not found
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 settings = {"standardize": False, "solver": "sgd", "learning_rate": "constant", "batch_size": 50, "max_iter": 5}
-settings |= {"column_scaling": 0, "n_iter_no_change": np.inf, "random_state": 0}
+settings |= {"column_learning_rate": 0, "n_iter_no_change": np.inf, "random_state": 0}
 for name, style in (("relu", "o-"), ("leaky_relu", "s--"), ("elu", "^:")):
     networks = [MLPClassifierTorch((64, 64), name, learning_rate_init=rate, **settings) for rate in rates]
     accuracies = [network.fit(X_train, y_train).score(X_test, y_test) for network in networks]

@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.common import load_images
 from sklearn.exceptions import ConvergenceWarning
 
-from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
+from skdeep import SGD, HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 from skdeep.display import LossCurveDisplay, TemplatesDisplay
 
 plt.style.use("petroff10")
@@ -44,8 +44,8 @@ figure.savefig("10_images_data.png")
 
 settings = {"solver": "adam", "learning_rate": "cosine", "batch_size": 200, "max_iter": 15, "random_state": 0}
 models = {
-    "softmax": SoftmaxClassifier(alpha=3e-3, learning_rate_init=0.01, **settings),
-    "hinge": HingeClassifier(alpha=1e-4, learning_rate_init=0.01, **settings),
+    "softmax": SoftmaxClassifier(alpha=3e-3, solver=SGD(learning_rate_init=0.01), **settings),
+    "hinge": HingeClassifier(alpha=1e-4, solver=SGD(learning_rate_init=0.01), **settings),
     "MLP (128, 128)": MLPClassifierTorch((128, 128), learning_rate_init=0.003, **settings),
 }
 warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is chosen, not found

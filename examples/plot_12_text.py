@@ -24,7 +24,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 
-from skdeep import SoftmaxClassifier
+from skdeep import Adam, SoftmaxClassifier
 from skdeep.model_selection import GridSearchCV, one_standard_error
 
 plt.style.use("petroff10")
@@ -58,7 +58,7 @@ print(f"{len(texts)} texts of the classes {', '.join(np.unique(y))}")
 
 warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is chosen, not found
 softmax = SoftmaxClassifier(
-    "l1", solver="adam", learning_rate="cosine", max_iter=20, class_weight="balanced", random_state=0
+    "l1", solver=Adam(learning_rate="cosine"), max_iter=20, class_weight="balanced", random_state=0
 )
 pipe = make_pipeline(TfidfVectorizer(min_df=3, stop_words="english", sublinear_tf=True), softmax)
 grid = {"softmaxclassifier__alpha": np.logspace(-4, -2, 5)}

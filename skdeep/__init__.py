@@ -7,9 +7,14 @@ from skdeep.estimators.mlp import MLPClassifierTorch
 from skdeep.estimators.sigmoid import SigmoidClassifier
 from skdeep.estimators.softmax import SoftmaxClassifier
 from skdeep.estimators.torch_module import TorchClassifier
+from skdeep.fitting.settings import LBFGS, SGD, Adam, AdamW
 from skdeep.model_selection import stacked
 
 __all__ = [
+    "LBFGS",
+    "SGD",
+    "Adam",
+    "AdamW",
     "HingeClassifier",
     "LeastSquaresClassifier",
     "MLPClassifierTorch",

@@ -11,6 +11,7 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wi
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 from skdeep.engine.losses import LOSSES
+from skdeep.fitting.settings import SOLVERS
 
 CPU = torch.device("cpu")
 
@@ -44,12 +45,38 @@ each_estimator = pytest.mark.parametrize("cls", ESTIMATORS)
 INCREMENTAL = {HingeClassifier: {"calibration": None}, MLPClassifierTorch: {"learning_rate": "constant"}}
 
 
+def configured(cls, *args, **params):
+    """Make an estimator of any class from flat parameters: a linear one's settings of the solver become an object.
+
+    What the solver has no use for is left out, as deep classifiers leave it; "auto" with settings is "sgd".
+    """
+    known = inspect.signature(cls).parameters
+    settings = {name: params.pop(name) for name in list(params) if name not in known and "__" not in name}
+    if unknown := settings.keys() - {name for kind in SOLVERS.values() for name in kind._get_param_names()}:
+        raise TypeError(f"{cls.__name__} has no {unknown}")
+    name = params.get("solver", known["solver"].default) if settings else "exact"
+    if settings and name != "exact":
+        kind = SOLVERS["sgd" if name == "auto" else name]
+        own = {name: value for name, value in settings.items() if name in kind._get_param_names()}
+        params["solver"] = kind(**own)
+    return cls(*args, **params)
+
+
+def reconfigured(model, **params):
+    """Set parameters of a model; a linear one's settings of the solver, where deep ones have parameters."""
+    known = model.get_params()
+    if any(name not in known and f"solver__{name}" not in known for name in params):
+        name = params.pop("solver", model.solver)
+        model.solver = SOLVERS["sgd" if name == "auto" else name]()
+    return model.set_params(**{name if name in known else f"solver__{name}": value for name, value in params.items()})
+
+
 def maker(common, linear=None, network=None):
     """Make a function that makes estimators of a class, with these parameters unless told otherwise."""
 
     def make(cls=SoftmaxClassifier, **params):
         own = (network if cls is MLPClassifierTorch else linear) or {}
-        return cls(**{**common, **own, **params})
+        return configured(cls, **{**common, **own, **params})
 
     return make
 

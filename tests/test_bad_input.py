@@ -12,7 +12,18 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
-from helpers import CANCER, CANCER_Y, ESTIMATORS, INCREMENTAL, IRIS, IRIS_Y, each_estimator, maker, parameters
+from helpers import (
+    CANCER,
+    CANCER_Y,
+    ESTIMATORS,
+    INCREMENTAL,
+    IRIS,
+    IRIS_Y,
+    each_estimator,
+    maker,
+    parameters,
+    reconfigured,
+)
 from scipy import sparse
 from sklearn.callback import FitCallback
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
@@ -107,7 +118,7 @@ def already_fitted(cls):
 
 def fitted(cls, **params):
     """A model that was fitted before its parameters were set to these."""
-    return copy.deepcopy(already_fitted(cls)).set_params(**params)
+    return reconfigured(copy.deepcopy(already_fitted(cls)), **params)
 
 
 @pytest.fixture(params=["new", "fitted"])
@@ -514,7 +525,7 @@ def test_hidden_layer_sizes(sizes, model_of, no_training):
 
 @pytest.mark.parametrize("changed", [{"hidden_layer_sizes": (5, 4)}, {"activation": "maxout"}, {"activation": "prelu"}])
 def test_a_warm_start_cannot_change_the_network(changed):
-    model = fitted(MLPClassifierTorch, warm_start=True).set_params(**changed)
+    model = reconfigured(fitted(MLPClassifierTorch, warm_start=True), **changed)
     before = frozen(vars(model))
     with pytest.raises(ValueError, match=f"warm_start|{next(iter(changed))}"):
         model.fit(X, Y)
@@ -562,7 +573,7 @@ def diverging(cls, **params):
 @pytest.mark.parametrize("before", ["new", "fitted", "warm start"])
 def test_divergence(cls, params, before):
     model = make(cls) if before == "new" else fitted(cls)
-    model.set_params(**diverging(cls, **params).get_params()).set_params(warm_start=before == "warm start")
+    reconfigured(model, **diverging(cls, **params).get_params()).set_params(warm_start=before == "warm start")
     message = r"[Dd]iverged.* in epoch \d+.*[Ll]ower learning_rate_init.*StandardScaler"
     refuses(model, lambda model: model.fit(X, Y), ValueError, message)
 
@@ -573,10 +584,10 @@ def test_the_epoch_of_divergence_is_right(cls, params):
         diverging(cls, **params).fit(X, Y)
     epoch = int(re.search(r"epoch (\d+)", str(info.value))[1])
     if epoch > 1:  # up to the epoch before, there was a model
-        short = diverging(cls, **params).set_params(max_iter=epoch - 1, **no_calibration(cls)).fit(X, Y)
+        short = reconfigured(diverging(cls, **params), max_iter=epoch - 1, **no_calibration(cls)).fit(X, Y)
         assert np.isfinite(short.loss_curve_).all()
     with pytest.raises(ValueError, match=f"epoch {epoch}"):
-        diverging(cls, **params).set_params(max_iter=epoch, **no_calibration(cls)).fit(X, Y)
+        reconfigured(diverging(cls, **params), max_iter=epoch, **no_calibration(cls)).fit(X, Y)
 
 
 def no_calibration(cls):
@@ -584,7 +595,7 @@ def no_calibration(cls):
 
 
 def test_divergence_in_partial_fit():
-    model = make(MLPClassifierTorch).fit(X, Y).set_params(learning_rate_init=1e300)
+    model = reconfigured(make(MLPClassifierTorch).fit(X, Y), learning_rate_init=1e300)
     for _ in range(5):
         before = frozen(vars(model))
         try:

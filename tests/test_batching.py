@@ -7,7 +7,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers import CPU, big_endian, read_only, with_explicit_zeros, with_read_only_parts, with_wide_indices
+from helpers import (
+    CPU,
+    big_endian,
+    read_only,
+    reconfigured,
+    with_explicit_zeros,
+    with_read_only_parts,
+    with_wide_indices,
+)
 from scipy import sparse
 
 from skdeep import MLPClassifierTorch, SoftmaxClassifier
@@ -324,7 +332,7 @@ def test_batches_of_sparse_rows_hold_a_value_for_each_column(n_rows, density, ex
     source = sparse.csr_array((n_rows, 10))
     problem = SimpleNamespace(n_rows=n_rows, density=density, source=source)
     assert clf._recipe(problem, False, False).batch_rows == expected
-    assert clf.set_params(batch_size=64)._recipe(problem, False, False).batch_rows == 64
+    assert reconfigured(clf, batch_size=64)._recipe(problem, False, False).batch_rows == 64
     # whose steps are more than passes over the first weights
     assert network._recipe(problem, False, False).batch_rows <= 256
 

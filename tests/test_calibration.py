@@ -156,9 +156,9 @@ def test_probabilities_are_those_of_calibrated_classifier(estimator, method, nam
     seen = {}
     calibrate = calibrated.calibrate
 
-    def noting(self, scores, codes, weight, own):
+    def noting(self, scores, codes, weight, own, kept):
         seen.update(scores=scores, codes=codes, weight=weight, own=own)
-        calibrate(self, scores, codes, weight, own)
+        calibrate(self, scores, codes, weight, own, kept)
 
     monkeypatch.setattr(calibrated, "calibrate", noting)
     model = clone(estimator).set_params(calibration=method).fit(X, y)
@@ -329,7 +329,7 @@ def test_scores_that_are_no_odds(load, method):
 def test_a_network_that_is_too_sure(load):
     """Trained to certainty on the training rows."""
     X, X_test, y, y_test = halves(load)
-    model = MLPClassifierTorch((32,), column_scaling=0, alpha=0, solver="lbfgs", max_iter=100, random_state=0)
+    model = MLPClassifierTorch((32,), column_learning_rate=0, alpha=0, solver="lbfgs", max_iter=100, random_state=0)
     before = model.fit(X, y).predict_proba(X_test)
     after = model.set_params(calibration="temperature").fit(X, y).predict_proba(X_test)
     assert model.temperature_ > 2

@@ -544,7 +544,7 @@ def test_parameters_can_be_frozen_and_set():
         "solver": "adam",
         "alpha": 10.0,
         "standardize": False,
-        "column_scaling": 0,
+        "column_learning_rate": 0,
     }  # the callbacks' weights are those that are trained
     start = Initializer("weight_0", fn=lambda p: torch.nn.init.constant_(p, 0.25))
     model = make(MLPClassifierTorch, **params, callbacks=[start, Freezer("weight_0")]).fit(X, Y)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import reconfigured
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.utils.estimator_checks import (
@@ -14,6 +15,8 @@ from sklearn.utils.estimator_checks import (
 from torch import nn
 
 from skdeep import (
+    SGD,
+    AdamW,
     HingeClassifier,
     LeastSquaresClassifier,
     MLPClassifierTorch,
@@ -22,6 +25,7 @@ from skdeep import (
     SoftmaxClassifier,
     TorchClassifier,
 )
+from skdeep.fitting.settings import settings_of
 
 pytestmark = [
     # the data of some checks have nothing to do with their labels
@@ -47,12 +51,12 @@ CONFIGURATIONS = [
     SoftmaxClassifier(solver="sgd"),
     SoftmaxClassifier(penalty="l1", alpha=1e-3),
     SoftmaxClassifier(penalty="elasticnet", standardize=False),
-    SoftmaxClassifier(penalty=None, learning_rate="cosine", warmup_epochs=3),
+    SoftmaxClassifier(penalty=None, solver=SGD(learning_rate="cosine", warmup_epochs=3)),
     SoftmaxClassifier(solver="adam", class_weight="balanced", max_iter=80),
-    SoftmaxClassifier(solver="adamw", max_grad_norm=1.0, max_iter=80),
+    SoftmaxClassifier(solver=AdamW(max_grad_norm=1.0), max_iter=80),
     SoftmaxClassifier(solver="lbfgs"),
     SoftmaxClassifier(early_stopping=True, scoring="loss"),
-    SoftmaxClassifier(warm_start=True, learning_rate="invscaling", nesterovs_momentum=False),
+    SoftmaxClassifier(warm_start=True, solver=SGD(learning_rate="invscaling", nesterovs_momentum=False)),
     HingeClassifier(),
     HingeClassifier(loss="squared_hinge", calibration="sigmoid"),
     HingeClassifier(loss="squared_hinge", multi_class="ovr", solver="lbfgs"),
@@ -82,10 +86,10 @@ CONFIGURATIONS = [
     ),
     TorchClassifier(Perceptron, learning_rate_init=0.02, max_iter=20),
     # "float64" is what "auto" does with the checks' small data, and "float32" is all but the products of "bfloat16"
-    SoftmaxClassifier(precision="float32"),
-    SoftmaxClassifier(precision="bfloat16"),
+    SoftmaxClassifier(solver=SGD(precision="float32")),
+    SoftmaxClassifier(solver=SGD(precision="bfloat16")),
     MLPClassifierTorch(precision="bfloat16", **SMALL),
-    SoftmaxClassifier(batch_size=8, max_iter=20),
+    SoftmaxClassifier(solver=SGD(batch_size=8), max_iter=20),
     MLPClassifierTorch(batch_size=8, **TINY),
     MLPEnsembleClassifier(3, **TINY),
     MLPEnsembleClassifier(2, **TINY, batch_size=200, calibration="sigmoid", early_stopping=True, scoring="loss"),
@@ -94,7 +98,7 @@ CONFIGURATIONS = [
 
 def forbidden_by_mathematics(estimator):
     """Mini-batches smaller than the data are drawn by row: a row of weight 2 is not two rows there."""
-    if estimator.batch_size in ("auto", 200) or estimator.solver in ("lbfgs", "exact"):
+    if getattr(settings_of(estimator), "batch_size", "auto") in ("auto", 200):
         return {}
     return {
         f"check_sample_weight_equivalence_on_{kind}_data": "batches of 8 rows: equality holds for converged fits only"
@@ -244,8 +248,14 @@ def test_mini_batches_converge_to_the_weighted_optimum(estimator):
     scores = clone(optimum).fit(X, y, sample_weight=repeats).decision_function(X)
     unweighted = clone(optimum).fit(X, y).decision_function(X)
     tolerance = np.abs(scores - unweighted).max() / 4
-    estimator = clone(estimator).set_params(
-        batch_size=16, learning_rate="cosine", max_iter=600, tol=0, n_iter_no_change=np.inf, random_state=0
+    estimator = reconfigured(
+        clone(estimator),
+        batch_size=16,
+        learning_rate="cosine",
+        max_iter=600,
+        tol=0,
+        n_iter_no_change=np.inf,
+        random_state=0,
     )
     weighted = clone(estimator).fit(X, y, sample_weight=repeats)
     repeated = clone(estimator).fit(X.repeat(repeats, axis=0), y.repeat(repeats))

@@ -423,14 +423,14 @@ def test_search_over_a_long_grid():
 
 def test_randomized_search_over_two_parameters():
     rng = np.random.default_rng(0)
-    grid = {"alpha": (10 ** rng.uniform(-5, 0, 8)).tolist(), "momentum": rng.uniform(0.1, 0.9, 8).tolist()}
+    grid = {"alpha": (10 ** rng.uniform(-5, 0, 8)).tolist(), "tol": rng.uniform(0.1, 0.9, 8).tolist()}
     search = RandomizedSearchCV(softmax(), grid, n_iter=6, cv=2, random_state=0).fit(X_IRIS, Y_IRIS)
     display = SearchDisplay.from_estimator(search)
-    tried = [[p["alpha"], p["momentum"]] for p in search.cv_results_["params"]]
+    tried = [[p["alpha"], p["tol"]] for p in search.cv_results_["params"]]
     np.testing.assert_array_equal(display.image_.get_offsets(), tried)
     np.testing.assert_array_equal(display.image_.get_array(), search.cv_results_["mean_test_score"])
     assert (display.ax_.get_xscale(), display.ax_.get_yscale()) == ("log", "linear")
-    assert data(display.best_) == tuple([search.best_params_[name]] for name in ("alpha", "momentum"))
+    assert data(display.best_) == tuple([search.best_params_[name]] for name in ("alpha", "tol"))
     assert_nothing_is_cut_off(display)
 
 
@@ -458,7 +458,7 @@ def test_halving_search_shows_last_iterations():
 
 
 def test_search_with_several_scores_and_failed_fits():
-    grid = {"alpha": [1e-3, 1e-2], "momentum": [0.5, 0.9]}
+    grid = {"alpha": [1e-3, 1e-2], "tol": [1e-3, 1e-1]}
     several = GridSearchCV(softmax(), grid, cv=2, scoring=["accuracy", "neg_log_loss"], refit="neg_log_loss")
     several.fit(X_IRIS, Y_IRIS)
     display = SearchDisplay.from_estimator(several)

@@ -52,7 +52,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.semi_supervised import SelfTrainingClassifier
 
-from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
+from skdeep import SGD, Adam, HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 
 pyplot.switch_backend("Agg")
 
@@ -148,7 +148,8 @@ def test_halving_search_over_epochs(cls):
 
 @each_estimator
 def test_randomized_search(cls):
-    space = {"alpha": loguniform(1e-6, 1e-2), "momentum": [0.5, 0.9], "solver": ["sgd", "adam"]}
+    steps = ["sgd", "adam"] if cls is MLPClassifierTorch else [SGD(0.01), Adam(0.01)]
+    space = {"alpha": loguniform(1e-6, 1e-2), "max_iter": [20, 40], "solver": steps}
     model = incremental(cls, learning_rate_init=0.01)
     search = RandomizedSearchCV(model, space, n_iter=3, cv=CV, random_state=0)
     search.fit(StandardScaler().fit_transform(WINE), WINE_Y)

@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+from helpers import reconfigured
 from scipy import sparse
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
@@ -51,7 +52,7 @@ each_data = pytest.mark.parametrize("data", DATA.values(), ids=DATA)
 
 
 def ensemble(**params):
-    return clone(SMALL).set_params(**params)
+    return reconfigured(clone(SMALL), **params)
 
 
 def log_odds(p):
@@ -108,7 +109,7 @@ def test_calibrated_loss(data):
     """It is the loss at the temperature that scipy finds, up to the distance between those that are tried."""
     X, Y = data
     mlp = MLPClassifierTorch((12,), solver="sgd", learning_rate_init=0.1, max_iter=30, tol=0, random_state=0)
-    mlp.set_params(early_stopping=True, scoring="calibrated_loss", batch_size=20).fit(
+    reconfigured(mlp, early_stopping=True, scoring="calibrated_loss", batch_size=20).fit(
         X[::2], Y[::2], X_val=X[1::2], y_val=Y[1::2]
     )
     scores, codes = mlp.decision_function(X[1::2]), Y[1::2]
@@ -126,14 +127,14 @@ def test_calibrated_loss(data):
 @each_data
 def test_folds_and_temperature(data):
     X, Y = data
-    clf = ensemble(column_scaling=0).fit(X, Y)  # whose best epochs are the last, by either loss
+    clf = ensemble(column_learning_rate=0).fit(X, Y)  # whose best epochs are the last, by either loss
     fold = left_out_by(clf, X)
     sizes = np.bincount(fold, minlength=4)
     assert sizes.max() - sizes.min() <= (len(np.unique(Y)) if Y.ndim == 1 else 1)
     if Y.ndim == 1:
         for c in np.unique(Y):  # classes in proportion
             assert np.ptp(np.bincount(fold[c == Y], minlength=4)) <= 1
-    plain = ensemble(column_scaling=0, calibration=None).fit(X, Y)
+    plain = ensemble(column_learning_rate=0, calibration=None).fit(X, Y)
     if Y.ndim == 1:
         assert clf.temperature_ == pytest.approx(of_members(log_odds(plain.oof_proba_), Y), rel=1e-6)
     else:
@@ -296,8 +297,8 @@ def test_a_candidate_that_diverges_fails_alone():
     np.testing.assert_allclose(stack[1].predict_proba(X), alone.predict_proba(X), atol=1e-9)
     before = alone.predict_proba(X)
     with pytest.raises(ValueError, match="Training diverged: in member"):
-        alone.set_params(learning_rate_init=1e200).fit(X, Y)
-    np.testing.assert_array_equal(alone.set_params(learning_rate_init=0.02).predict_proba(X), before)
+        reconfigured(alone, learning_rate_init=1e200).fit(X, Y)
+    np.testing.assert_array_equal(reconfigured(alone, learning_rate_init=0.02).predict_proba(X), before)
 
 
 def test_sparse_rows_memory_maps_and_pickles(tmp_path):
@@ -355,7 +356,7 @@ def test_what_is_refused():
         ensemble(n_estimators=1).fit(X, Y)
     for name in ("warm_start", "validation_fraction", "callbacks", "verbose"):
         with pytest.raises(ValueError, match="Invalid parameter"):
-            ensemble().set_params(**{name: 1})
+            reconfigured(ensemble(), **{name: 1})
     assert not hasattr(SMALL, "partial_fit")
     with pytest.raises(AttributeError, match="folds need all data at once"):
         ensemble().partial_fit(X, Y)

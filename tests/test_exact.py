@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import CPU, DATA, set_constant
+from helpers import CPU, DATA, configured, set_constant
 from scipy import sparse
 from scipy.special import logsumexp
 from sklearn.base import clone
@@ -108,7 +108,7 @@ def test_weights_are_repetition(cls):
     X, y = load_wine(return_X_y=True)
     repeats = np.random.default_rng(0).integers(0, 4, len(y))
     params = {} if cls is SoftmaxClassifier else {"loss": "squared_hinge", "calibration": None}
-    model = cls(solver="lbfgs", alpha=1e-2, tol=1e-10, **params)
+    model = configured(cls, solver="lbfgs", alpha=1e-2, tol=1e-10, **params)
     weighted = model.fit(X, y, sample_weight=repeats).coef_
     np.testing.assert_allclose(model.fit(X.repeat(repeats, axis=0), y.repeat(repeats)).coef_, weighted, atol=1e-8)
 

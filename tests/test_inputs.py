@@ -23,10 +23,12 @@ from helpers import (
     WINE,
     WINE_Y,
     big_endian,
+    configured,
     each_estimator,
     maker,
     parameters,
     read_only,
+    reconfigured,
     with_read_only_parts,
     with_wide_indices,
 )
@@ -359,7 +361,7 @@ def test_a_large_sparse_matrix_stays_sparse(cls, params):
     columns = np.column_stack([y * 50 + rng.integers(0, 50, n), rng.integers(100, d, (n, 4))])
     X = sparse.csr_array((np.ones(columns.size), columns.ravel(), np.arange(n + 1) * 5), shape=(n, d))
     model = make(cls, max_iter=2, batch_size=200, **({"hidden_layer_sizes": (2,)} if cls is MLPClassifierTorch else {}))
-    model.set_params(**params)
+    reconfigured(model, **params)
     tracemalloc.start()
     with LargestTensor() as largest:
         model.fit(X, y)
@@ -628,10 +630,12 @@ def test_multilabel_in_parts():
 
 MODELS = {
     "softmax": SoftmaxClassifier,
-    "temperature": lambda **p: HingeClassifier(**p, calibration="temperature"),
-    "sigmoid": lambda **p: HingeClassifier(**p, calibration="sigmoid"),
-    "sigmoid, ovr": lambda **p: HingeClassifier(**p, calibration="sigmoid", loss="squared_hinge", multi_class="ovr"),
-    "uncalibrated": lambda **p: HingeClassifier(**p, calibration=None),
+    "temperature": lambda **p: configured(HingeClassifier, **p, calibration="temperature"),
+    "sigmoid": lambda **p: configured(HingeClassifier, **p, calibration="sigmoid"),
+    "sigmoid, ovr": lambda **p: configured(
+        HingeClassifier, **p, calibration="sigmoid", loss="squared_hinge", multi_class="ovr"
+    ),
+    "uncalibrated": lambda **p: configured(HingeClassifier, **p, calibration=None),
     "mlp": lambda **p: MLPClassifierTorch(**p, hidden_layer_sizes=(7,), learning_rate_init=0.03),
 }
 
@@ -732,7 +736,7 @@ def test_partial_fit_one_row_at_a_time(cls):
     X = (IRIS - IRIS.mean(0)) / IRIS.std(0)
     order = np.random.default_rng(0).permutation(len(X))
     for i in order:
-        model.set_params(learning_rate_init=0.05).partial_fit(X[[i]], IRIS_Y[[i]], classes=[0, 1, 2])
+        reconfigured(model, learning_rate_init=0.05).partial_fit(X[[i]], IRIS_Y[[i]], classes=[0, 1, 2])
     assert model.t_ == len(X)
     assert model.score(X, IRIS_Y) > 0.6
 

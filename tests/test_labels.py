@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 import sklearn
 import torch
-from helpers import linear_module
+from helpers import configured, linear_module
 from scipy import sparse
 from sklearn import model_selection as reference
 from sklearn.metrics import f1_score, hamming_loss, make_scorer
@@ -52,10 +52,10 @@ LABELS = np.column_stack([BINARY, X[:, 1] > 0]).astype(int)
 
 
 MAKE = {
-    "softmax": lambda **p: SoftmaxClassifier(max_iter=2, **p),
-    "sigmoid": lambda **p: SigmoidClassifier(max_iter=2, solver="sgd", **p),
-    "hinge": lambda **p: HingeClassifier(max_iter=2, **{"calibration": None, **p}),
-    "least squares": lambda **p: LeastSquaresClassifier(max_iter=2, **{"calibration": None, **p}),
+    "softmax": lambda **p: configured(SoftmaxClassifier, max_iter=2, **p),
+    "sigmoid": lambda **p: configured(SigmoidClassifier, max_iter=2, solver="sgd", **p),
+    "hinge": lambda **p: configured(HingeClassifier, max_iter=2, **{"calibration": None, **p}),
+    "least squares": lambda **p: configured(LeastSquaresClassifier, max_iter=2, **{"calibration": None, **p}),
     "mlp": lambda **p: MLPClassifierTorch((3,), max_iter=2, learning_rate="constant", **p),
     "ensemble": lambda **p: MLPEnsembleClassifier(2, (3,), max_iter=2, **p),
     "module": lambda **p: TorchClassifier(linear_module, max_iter=2, **p),
@@ -964,7 +964,7 @@ def test_a_scorer_that_needs_what_is_not_there():
 def test_weights_that_are_too_small_to_divide_by():
     for cls in (MLPClassifierTorch, MLPEnsembleClassifier):
         with pytest.raises(ValueError, match=r"sample_weight makes that \S+e-199, too little"):
-            cls(batch_size=50).fit(X, BINARY, sample_weight=np.full(N, 5e-199 / N))
+            configured(cls, batch_size=50).fit(X, BINARY, sample_weight=np.full(N, 5e-199 / N))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import DATA, IRIS, IRIS_Y, WINE, WINE_Y, set_constant
+from helpers import DATA, IRIS, IRIS_Y, WINE, WINE_Y, configured, reconfigured, set_constant
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.callback import ScoringMonitor
@@ -155,7 +155,7 @@ def test_weights_are_repetition():
 def test_a_stack_ends_where_each_model_ends(solver, calibration):
     base = LeastSquaresClassifier(solver=solver, calibration=calibration, max_iter=30, random_state=0)
     changes = [{"alpha": 1e-3}, {"alpha": 1.0}, {"class_weight": "balanced"}, {"class_weight": {0: 3, 1: 1, 2: 1}}]
-    members = [clone(base).set_params(**change) for change in changes]
+    members = [reconfigured(clone(base), **change) for change in changes]
     part = slice(None, 120)  # unbalanced
     assert fit_stack(members, IRIS[part], IRIS_Y[part]) == [None] * 4
     for member in members:
@@ -220,7 +220,7 @@ def test_callbacks_hear_of_one_epoch(capsys):
 )
 def test_clear_errors(params, message):
     with pytest.raises(ValueError, match=message):
-        LeastSquaresClassifier(**params).fit(IRIS, IRIS_Y)
+        configured(LeastSquaresClassifier, **params).fit(IRIS, IRIS_Y)
 
 
 def test_methods():

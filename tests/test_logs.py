@@ -9,6 +9,7 @@ import warnings
 import joblib
 import numpy as np
 import pytest
+from helpers import configured
 from matplotlib.image import imread
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -40,8 +41,8 @@ def make(protocol, logger, cls=SoftmaxClassifier, **params):
     if cls is MLPClassifierTorch:
         defaults["hidden_layer_sizes"] = (8, 6)
     if protocol == "skorch":
-        return cls(**{**defaults, **params, "callbacks": [logger]})
-    return cls(**{**defaults, **params}).set_callbacks(logger)
+        return configured(cls, **{**defaults, **params, "callbacks": [logger]})
+    return configured(cls, **{**defaults, **params}).set_callbacks(logger)
 
 
 def runs(directory):

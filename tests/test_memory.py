@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import CPU, set_constant
+from helpers import CPU, configured, set_constant
 from scipy import sparse
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
@@ -106,7 +106,7 @@ def test_column_major_arrays_are_copied_once(cls):
     """In memory, a copy is what makes an epoch several times faster; the result is the same to rounding."""
     X = np.random.default_rng(0).random((60, 5))
     y = np.arange(60) % 3
-    models = [cls(max_iter=5, batch_size=10, random_state=0).fit(A, y) for A in (X, np.asfortranarray(X))]
+    models = [configured(cls, max_iter=5, batch_size=10, random_state=0).fit(A, y) for A in (X, np.asfortranarray(X))]
     np.testing.assert_allclose(models[0].decision_function(X), models[1].decision_function(X), rtol=1e-12)
 
 
@@ -172,7 +172,7 @@ def test_fit_and_predict_in_parts(cls, params, monkeypatch):
     models = []
     for limit in (10**6, 40):
         set_constant(monkeypatch, "MAX_VALUES", limit)
-        models.append(cls(max_iter=5, batch_size=90, random_state=0, **params).fit(X, y))
+        models.append(configured(cls, max_iter=5, batch_size=90, random_state=0, **params).fit(X, y))
     for method in ("predict_proba", "decision_function", "predict_log_proba"):
         # the second model, in parts; the first one predicts in parts here as well
         np.testing.assert_allclose(*(getattr(model, method)(X) for model in models), rtol=1e-9)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import sklearn
 import torch
+from helpers import reconfigured
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
@@ -30,7 +31,7 @@ BASE = MLPClassifierTorch((8, 8), batch_size=50, max_iter=15, learning_rate_init
 
 
 def mlp(**options):
-    return clone(BASE).set_params(**options)
+    return reconfigured(clone(BASE), **options)
 
 
 def prepared(data, weight=None):

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import sklearn
+from helpers import reconfigured
 from scipy.stats import loguniform
 from sklearn import model_selection as reference
 from sklearn.base import BaseEstimator, TransformerMixin, clone
@@ -23,6 +24,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from skorch.callbacks import EpochTimer
 
 from skdeep import (
+    SGD,
+    Adam,
     HingeClassifier,
     LeastSquaresClassifier,
     MLPClassifierTorch,
@@ -85,7 +88,7 @@ def compare(estimator, grid, data, search="GridSearchCV", fit_params=None, toler
         (SOFTMAX, {"alpha": ALPHAS}),
         (SOFTMAX, {"alpha": ALPHAS[:2], "penalty": ["l1", "l2"]}),
         (clone(SOFTMAX).set_params(penalty="elasticnet", early_stopping=True), {"l1_ratio": [0.0, 0.5, 1.0]}),
-        (clone(SOFTMAX).set_params(solver="adam"), {"learning_rate_init": [1e-3, 1e-2], "alpha": ALPHAS[:2]}),
+        (clone(SOFTMAX).set_params(solver=Adam()), {"solver__learning_rate_init": [1e-3, 1e-2], "alpha": ALPHAS[:2]}),
         (HINGE, {"alpha": ALPHAS, "loss": ["hinge", "squared_hinge"]}),
         (clone(MLP).set_params(early_stopping=True), {"alpha": ALPHAS, "learning_rate_init": [1e-3, 1e-2]}),
         (clone(MLP).set_params(solver="sgd"), {"momentum": [0.0, 0.9], "tol": [1e-4, 1e-2]}),
@@ -142,9 +145,12 @@ def test_every_stackable_parameter(estimator):
     if isinstance(estimator, MLPClassifierTorch):
         estimator.set_params(hidden_layer_sizes=(8, 8), dropout=0.1, stochastic_depth=0.1)
         values |= {"dropout": [0.2, 0.6], "stochastic_depth": [0.3, 0.7]}
-    assert set(values) == estimator.stackable
-    if isinstance(estimator, SoftmaxClassifier | HingeClassifier):
-        estimator.set_params(penalty="elasticnet")
+    else:
+        estimator.set_params(penalty="elasticnet", solver=SGD())
+        for name in ("learning_rate_init", "momentum", "n_iter_no_change"):
+            values[f"solver__{name}"] = values.pop(name)
+    assert values.keys() <= estimator.stackable
+    assert {name.removeprefix("solver__") for name in estimator.stackable - values.keys()} <= values.keys()
     # a calibration splits the rows by the seed, and dropout goes by their order
     assert estimator._stackable_now() == estimator.stackable - (
         set() if isinstance(estimator, SoftmaxClassifier) else {"random_state"}
@@ -162,7 +168,7 @@ def test_every_stackable_parameter(estimator):
 
 def test_a_member_goes_on_like_a_model_trained_alone():
     X, y = IRIS
-    members = [clone(SOFTMAX).set_params(tol=tol, batch_size=16) for tol in (1e-1, 1e-5)]
+    members = [reconfigured(clone(SOFTMAX), tol=tol, batch_size=16) for tol in (1e-1, 1e-5)]
     fit_stack(members, X, y)
     for member in members:
         alone = clone(member).fit(X, y)
@@ -362,7 +368,10 @@ def test_a_scorer_of_a_users_own_is_asked_one_by_one(monkeypatch):
     ("estimator", "grid"),
     [
         (clone(SOFTMAX).set_params(solver="sgd"), {"alpha": ALPHAS[1:], "tol": [1e-4, 0.1]}),
-        (clone(HINGE).set_params(calibration="sigmoid"), {"alpha": ALPHAS[1:], "learning_rate_init": ["auto", 0.01]}),
+        (
+            clone(HINGE).set_params(calibration="sigmoid", solver=SGD()),
+            {"alpha": ALPHAS[1:], "solver__learning_rate_init": ["auto", 0.01]},
+        ),
         (MLP, {"alpha": ALPHAS[1:], "class_weight": [None, "balanced"]}),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseEstimator) else "",
@@ -377,7 +386,7 @@ def test_a_scorer_sees_the_parameters_of_each_model(estimator, grid):
             seen.append([*shown, round(np.square(coef).sum(), 6)])
             return model.score(X, y) - model.alpha * np.square(coef).sum()  # so that it decides when a model stops
 
-        own = clone(estimator).set_params(early_stopping=True, scoring=penalised, n_iter_no_change=2)
+        own = reconfigured(clone(estimator), early_stopping=True, scoring=penalised, n_iter_no_change=2)
         module.GridSearchCV(own, grid, cv=2, refit=False).fit(*IRIS)
         return sorted(seen, key=str)
 
@@ -417,7 +426,8 @@ def test_workers(backend):
     from joblib import parallel_config
 
     with parallel_config(backend=backend):
-        compare(SOFTMAX, {"alpha": ALPHAS, "batch_size": [50, 100]}, WINE, n_jobs=2)
+        softmax = clone(SOFTMAX).set_params(solver=SGD())
+        compare(softmax, {"alpha": ALPHAS, "solver__batch_size": [50, 100]}, WINE, n_jobs=2)
 
 
 def test_verbose_says_what_scikit_learn_says(capsys):
@@ -695,7 +705,7 @@ def test_regularization_path(wrap):
     assert path.scores.shape == (4, 3)
     assert path.one_standard_error_index >= path.best_index
     for alpha, coef, intercept, fitted in zip(path.alphas, path.coefs, path.intercepts, path.estimators, strict=True):
-        alone = clone(estimator).set_params(**{name: alpha}).fit(X, y)
+        alone = reconfigured(clone(estimator), **{name: alpha}).fit(X, y)
         final = alone if name == "alpha" else alone[-1]
         np.testing.assert_allclose(coef, final.coef_, atol=1e-9)
         np.testing.assert_allclose(intercept, final.intercept_, atol=1e-9)

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from helpers import set_constant
+from helpers import reconfigured, set_constant
 from scipy import sparse
 from sklearn import model_selection as reference
 from sklearn.base import clone
@@ -61,8 +61,8 @@ def test_the_same_steps_as_the_mlp():
     X, y = IRIS
     options = {"alpha": 1.0, "batch_size": 150, "precision": "float64", "warm_start": True, "max_iter": 5}
     steps = {"learning_rate": "constant", "learning_rate_init": 0.05}
-    mlp = MLPClassifierTorch((8,), column_scaling=0, random_state=0, **steps).set_params(**options).fit(X, y)
-    clf = clone(DENSE).set_params(**options).fit(X, y)
+    mlp = reconfigured(MLPClassifierTorch((8,), column_learning_rate=0, random_state=0, **steps), **options).fit(X, y)
+    clf = reconfigured(clone(DENSE), **options).fit(X, y)
     with torch.no_grad():
         for layer, coef, intercept in zip((clf.module_[0], clf.module_[2]), mlp.coefs_, mlp.intercepts_, strict=True):
             layer.weight.copy_(torch.from_numpy(coef.T))
@@ -87,7 +87,7 @@ def test_random_numbers_follow_from_the_seed():
 
 
 def test_early_stopping_restores_buffers_too():
-    clf = clone(SMALL).set_params(early_stopping=True, scoring="loss", learning_rate_init=0.3, max_iter=8)
+    clf = reconfigured(clone(SMALL), early_stopping=True, scoring="loss", learning_rate_init=0.3, max_iter=8)
     wrong = np.roll(Y[900:], 1)  # the surer the network, the worse
     clf.fit(IMAGES[:900], Y[:900], X_val=IMAGES[900:], y_val=wrong)
     assert np.argmax(clf.validation_scores_) < clf.n_iter_ - 1
@@ -141,7 +141,7 @@ def test_two_classes_many_labels_weights_and_sparse_rows():
     np.testing.assert_allclose(sparsely.predict_proba(sparse.csr_array(X)), clone(DENSE).fit(X, y).predict_proba(X))
     weight = np.random.default_rng(0).integers(0, 3, 150)
     weighted = clone(DENSE).fit(X, y, sample_weight=weight)
-    repeated = clone(DENSE).set_params(batch_size=1000).fit(X.repeat(weight, axis=0), y.repeat(weight))
+    repeated = reconfigured(clone(DENSE), batch_size=1000).fit(X.repeat(weight, axis=0), y.repeat(weight))
     np.testing.assert_allclose(weighted.predict_proba(X), repeated.predict_proba(X), atol=1e-5)
     balanced = clone(DENSE).set_params(class_weight="balanced").fit(X[:110], y[:110])
     assert (
@@ -152,14 +152,14 @@ def test_two_classes_many_labels_weights_and_sparse_rows():
 
 @pytest.mark.parametrize("precision", ["float64", "float32", "bfloat16"])
 def test_precisions(precision):
-    clf = clone(SMALL).set_params(precision=precision).fit(IMAGES, Y)
+    clf = reconfigured(clone(SMALL), precision=precision).fit(IMAGES, Y)
     assert clf.score(IMAGES, Y) > 0.7
     assert clf.predict_proba(IMAGES.astype(np.float32)).dtype == np.float32
     assert clf.predict_proba(IMAGES).dtype == np.float64
 
 
 def test_alpha_penalises_weights_alone():
-    strong = clone(DENSE).set_params(alpha=1e4, solver="adamw", learning_rate_init=1e-3, max_iter=200).fit(*IRIS)
+    strong = reconfigured(clone(DENSE), alpha=1e4, solver="adamw", learning_rate_init=1e-3, max_iter=200).fit(*IRIS)
     weights = [p for p in strong.module_.parameters() if p.ndim == 2]
     assert max(p.abs().max() for p in weights) < 0.05
     assert max(p.abs().max() for p in strong.module_.parameters() if p.ndim == 1) > 0.1
@@ -191,13 +191,13 @@ def test_callbacks_meet_the_module(tmp_path):
     assert set(saved) == set(clf.module_.state_dict())
     assert 0 < clf.history_[-1, "f1_macro"] <= 1
     torch.testing.assert_close(saved["6.weight"], clf.module_.state_dict()["6.weight"])
-    fresh = clone(SMALL).set_params(max_iter=1, learning_rate_init=1e-12).fit(IMAGES[:900], Y[:900])
+    fresh = reconfigured(clone(SMALL), max_iter=1, learning_rate_init=1e-12).fit(IMAGES[:900], Y[:900])
     torch.testing.assert_close(saved["0.weight"], fresh.module_[0].weight.detach())  # where it started
 
 
 def test_lbfgs():
     X, y = IRIS
-    clf = clone(DENSE).set_params(solver="lbfgs", precision="float64", max_iter=200).fit(X, y)
+    clf = reconfigured(clone(DENSE), solver="lbfgs", precision="float64", max_iter=200).fit(X, y)
     assert clf.score(X, y) > 0.97
     assert (np.diff(clf.loss_curve_) <= 1e-12).all()
     with pytest.raises(ValueError, match=r"lbfgs.*BatchNorm2d"):
@@ -265,7 +265,7 @@ def test_tensors():
 def test_temperature(labels):
     """It is fitted on rows that the fold's module has not seen, and changes probabilities alone."""
     params, X, y = {"max_iter": 12, "learning_rate_init": 0.02}, IMAGES[::4], labels[::4]
-    plain = clone(SMALL).set_params(**params).fit(X, y)
+    plain = reconfigured(clone(SMALL), **params).fit(X, y)
     calibrated = clone(plain).set_params(calibration="temperature").fit(X, y)
     np.testing.assert_array_equal(calibrated.decision_function(X), plain.decision_function(X))
     scores = torch.as_tensor(np.asarray(plain.decision_function(X)), dtype=torch.float64)

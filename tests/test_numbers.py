@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import CPU
+from helpers import CPU, configured, reconfigured
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
@@ -19,6 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skdeep import (
+    SGD,
     HingeClassifier,
     LeastSquaresClassifier,
     MLPClassifierTorch,
@@ -82,7 +83,7 @@ def assert_sound(model, X):
 
 @functools.cache
 def accuracy_of_scaled_columns(name, precision):
-    return clone(ESTIMATORS[name]).set_params(precision=precision).fit(Z, Y).score(Z, Y)
+    return reconfigured(clone(ESTIMATORS[name]), precision=precision).fit(Z, Y).score(Z, Y)
 
 
 @pytest.mark.parametrize("data", DENSE)
@@ -98,7 +99,7 @@ def test_all_data_are_wine_in_other_units(data):
 @pytest.mark.parametrize("data", DENSE)
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_as_good_as_behind_a_standard_scaler(name, data, precision):
-    X, model = DENSE[data], clone(ESTIMATORS[name]).set_params(precision=precision)
+    X, model = DENSE[data], reconfigured(clone(ESTIMATORS[name]), precision=precision)
     reference = accuracy_of_scaled_columns(name, precision)
     if name == "least squares" and "mixed" in data:
         with pytest.raises(ValueError, match=r"column.* would be lost in the rounding of others.*StandardScaler"):
@@ -117,7 +118,7 @@ def test_the_optimum_is_that_of_scaled_columns(data):
     scaled = StandardScaler().fit_transform(X.astype(np.float64) / np.abs(X).max(0).astype(np.float64))
     for precision, atol in (("float64", 1e-6), ("float32", 2e-2)):
         options = {"solver": "lbfgs", "tol": 1e-10 if precision == "float64" else 1e-4, "precision": precision}
-        ours = SoftmaxClassifier(**options).fit(X, Y).predict_proba(X)
+        ours = configured(SoftmaxClassifier, **options).fit(X, Y).predict_proba(X)
         theirs = LogisticRegression(C=1, tol=1e-10, max_iter=10_000).fit(scaled, Y).predict_proba(scaled)
         np.testing.assert_allclose(ours, theirs, atol=max(atol, 1e-6 if X.dtype == np.float64 else 1e-5))
 
@@ -178,7 +179,7 @@ def test_a_column_that_is_constant_up_to_its_last_bit(name, options):
     noise = np.where(rng.random(400) < 0.5, tenth, np.nextafter(tenth, np.float32(1)))
     X = np.c_[rng.normal(size=(400, 2)), noise].astype(np.float32)
     options = {} if name == "least squares" and "solver" in options else options
-    model = clone(ESTIMATORS[name]).set_params(**options)
+    model = reconfigured(clone(ESTIMATORS[name]), **options)
     if name == "least squares":
         model.set_params(alpha=1e-4)
     model.fit(X, (X[:, 0] > 0).astype(int))
@@ -192,7 +193,7 @@ def test_a_column_that_is_constant_up_to_its_last_bit(name, options):
 def test_sparse_columns(name, factor, precision):
     """Raw columns are what a linear model's penalty speaks of where X is sparse: it may leave nothing of tiny ones."""
     X = np.where(Z > 0, Z, 0)
-    model = clone(ESTIMATORS[name]).set_params(precision=precision)
+    model = reconfigured(clone(ESTIMATORS[name]), precision=precision)
     if name in LINEAR and name != "least squares" and factor < 1:
         with pytest.raises(ValueError, match=r"alpha, leaves nothing of columns 0, 1.*MaxAbsScaler"):
             model.fit(sparse.csr_array(X * factor), Y)
@@ -289,8 +290,8 @@ def test_a_module_whose_columns_vanish_in_its_dtype():
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_raw_columns_that_overflow_are_an_error(precision):
-    for estimator in (SoftmaxClassifier(solver="sgd", learning_rate_init=0.1), MLPClassifierTorch()):
-        estimator.set_params(standardize=False, precision=precision)
+    for estimator in (SoftmaxClassifier(solver=SGD(learning_rate_init=0.1)), MLPClassifierTorch()):
+        reconfigured(estimator, standardize=False, precision=precision)
         diverges = pytest.raises(ValueError, match="Training diverged")
         with diverges, pytest.warns(UserWarning, match="standardize=False trains on the columns of X as they are"):
             estimator.fit(WINE * 1e300, Y)
@@ -317,18 +318,18 @@ def test_rows_far_from_all_that_was_learnt(name, kind):
 def test_warm_starts_go_on_in_the_same_columns():
     X = DENSE["time stamps"]
     for estimator in (SoftmaxClassifier(solver="sgd"), MLPClassifierTorch((8,), tol=0, learning_rate="constant")):
-        estimator.set_params(precision="float32", warm_start=True, random_state=0, max_iter=3)
+        reconfigured(estimator, precision="float32", warm_start=True, random_state=0, max_iter=3)
         before = estimator.fit(X, Y).decision_function(X)
-        estimator.set_params(learning_rate_init=1e-12, max_iter=1).fit(X, Y)
+        reconfigured(estimator, learning_rate_init=1e-12, max_iter=1).fit(X, Y)
         np.testing.assert_allclose(estimator.decision_function(X), before, atol=1e-3)
-        estimator.set_params(learning_rate_init=0.01).partial_fit(X, Y)
+        reconfigured(estimator, learning_rate_init=0.01).partial_fit(X, Y)
         assert np.isfinite(estimator.decision_function(X)).all()
 
 
 def test_early_stopping_and_calibration_see_the_same_columns():
     X = DENSE["time stamps"]
     for name in ("softmax", "mlp"):
-        model = clone(ESTIMATORS[name]).set_params(early_stopping=True, calibration="sigmoid", precision="float32")
+        model = reconfigured(clone(ESTIMATORS[name]), early_stopping=True, calibration="sigmoid", precision="float32")
         model.fit(X, Y)
         assert max(model.validation_scores_) > 0.9
         assert model.score(X, Y) > 0.9
@@ -408,7 +409,7 @@ def test_columns_that_nothing_is_lost_of_have_no_frame():
 def test_a_column_that_is_never_known_has_no_influence(name, options):
     X = WINE.copy()
     X[:, 2], X[::7, 4] = np.nan, np.nan
-    model = clone(ESTIMATORS[name]).set_params(**options).fit(X, Y)
+    model = reconfigured(clone(ESTIMATORS[name]), **options).fit(X, Y)
     filled = X.copy()
     filled[:, 2] = np.random.default_rng(0).normal(scale=1e3, size=len(X))
     np.testing.assert_array_equal(model.predict_proba(filled), model.predict_proba(X))
@@ -435,7 +436,7 @@ def test_a_column_that_no_longer_varies_keeps_what_was_learnt_of_it():
     model = clone(ESTIMATORS["mlp"]).set_params(warm_start=True).fit(Z, Y)
     known, X = model.coefs_[0][0], Z.copy()
     X[:, 0] = 1.5
-    model.set_params(max_iter=1, learning_rate_init=1e-6).fit(X, Y)
+    reconfigured(model, max_iter=1, learning_rate_init=1e-6).fit(X, Y)
     np.testing.assert_allclose(model.coefs_[0][0], known, rtol=1e-3)
 
 

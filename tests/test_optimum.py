@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from helpers import DATA
+from helpers import DATA, configured
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 from sklearn.datasets import load_wine, make_moons
@@ -16,7 +16,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from skdeep import HingeClassifier, MLPClassifierTorch, SigmoidClassifier, SoftmaxClassifier
+from skdeep import SGD, HingeClassifier, MLPClassifierTorch, SigmoidClassifier, SoftmaxClassifier
 from skdeep.engine.activations import ACTIVATIONS
 
 
@@ -61,7 +61,8 @@ def test_lbfgs_reaches_the_optimum_on_raw_columns(name, alpha):
 def test_softmax_l2(name, solver):
     X, y = load(name, scaled=True)
     alpha = 0.05
-    ours = SoftmaxClassifier(
+    ours = configured(
+        SoftmaxClassifier,
         alpha=alpha,
         batch_size=len(y),
         max_iter=3000,
@@ -88,7 +89,8 @@ def sparse_reference(name, l1_ratio, alpha):
 def test_softmax_l1_and_elastic_net(name, solver, l1_ratio):
     X, y = load(name, scaled=True)
     alpha = 0.1
-    ours = SoftmaxClassifier(
+    ours = configured(
+        SoftmaxClassifier,
         "elasticnet",
         l1_ratio=l1_ratio,
         alpha=alpha,
@@ -115,7 +117,8 @@ def test_l1_has_exact_zeros_on_raw_columns():
 def test_squared_hinge_ovr(name, solver):
     X, y = load(name, scaled=True)
     alpha = 0.05
-    ours = HingeClassifier(
+    ours = configured(
+        HingeClassifier,
         "squared_hinge",
         multi_class="ovr",
         fit_intercept=False,
@@ -161,7 +164,8 @@ def test_multiclass_hinge_against_scipy(multi_class, squared):
     theta = np.zeros(9)
     for _ in range(6):
         theta = minimize(value, theta, method="Powell", options={"maxiter": 20_000, "xtol": 1e-9, "ftol": 1e-13}).x
-    ours = HingeClassifier(
+    ours = configured(
+        HingeClassifier,
         "squared_hinge" if squared else "hinge",
         multi_class=multi_class,
         calibration=None,
@@ -226,7 +230,7 @@ def test_the_same_fit_as_mlpclassifier_from_the_same_start(solver, atol):
     X, y = load("iris", scaled=True)
     common = {"hidden_layer_sizes": (7,), "alpha": 0.1, "warm_start": True, "max_iter": 1, "batch_size": len(y)}
     common |= {"learning_rate": "constant", "learning_rate_init": 0.001}
-    as_given = {"standardize": False, "column_scaling": 0}
+    as_given = {"standardize": False, "column_learning_rate": 0}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = MLPClassifier(**common, **solver, random_state=0).fit(X, y)
@@ -268,7 +272,7 @@ def test_momentum_past_a_rare_row_is_taken_back(cls, n, batch_size):
     """So far past it that the way back is along a plateau, where an epoch gains less than the tolerance."""
     y = (np.arange(n) > 0).astype(int)
     options = {"calibration": None, "solver": "sgd", "learning_rate": "adaptive", "batch_size": batch_size}
-    model = cls(random_state=0, **options).fit(np.ones((n, 1)), y)
+    model = configured(cls, random_state=0, **options).fit(np.ones((n, 1)), y)
     best = 2 / n if cls is HingeClassifier else -(np.log(1 / n) / n + (n - 1) / n * np.log1p(-1 / n))
     assert model.loss_ < 1.05 * best + 3e-4
 
@@ -276,5 +280,5 @@ def test_momentum_past_a_rare_row_is_taken_back(cls, n, batch_size):
 def test_a_cosine_does_not_end_on_the_way_back():
     """Momentum leads past a lower loss, which is no standstill."""
     X, y = np.array([[0.1], [-0.1], [0.6], [0.1], [-0.5], [0.4]]), np.array([0, 1, 1, 1, 1, 1])
-    model = HingeClassifier(calibration=None, learning_rate="cosine", random_state=0).fit(X, y)
+    model = HingeClassifier(calibration=None, solver=SGD(learning_rate="cosine"), random_state=0).fit(X, y)
     assert model.loss_ < 1.05 * model.best_loss_ + 1e-4

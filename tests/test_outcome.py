@@ -5,10 +5,12 @@ import warnings
 
 import numpy as np
 import pytest
-from helpers import linear_module
+from helpers import linear_module, reconfigured
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from skdeep import (
+    Adam,
     HingeClassifier,
     LeastSquaresClassifier,
     MLPClassifierTorch,
@@ -25,10 +27,10 @@ FAR = X + 1e6
 
 
 ASTRAY = {
-    "softmax": SoftmaxClassifier(standardize=False, solver="adam", learning_rate="constant"),
-    "sigmoid": SigmoidClassifier(standardize=False, solver="adam", learning_rate="constant"),
-    "hinge": HingeClassifier(standardize=False, calibration=None, solver="adam", learning_rate="constant"),
-    "least squares": LeastSquaresClassifier(standardize=False, solver="adam", learning_rate="constant"),
+    "softmax": SoftmaxClassifier(standardize=False, solver=Adam(learning_rate="constant")),
+    "sigmoid": SigmoidClassifier(standardize=False, solver=Adam(learning_rate="constant")),
+    "hinge": HingeClassifier(standardize=False, calibration=None, solver=Adam(learning_rate="constant")),
+    "least squares": LeastSquaresClassifier(standardize=False, solver=Adam(learning_rate="constant")),
     "mlp": MLPClassifierTorch((4,), standardize=False, learning_rate="constant", learning_rate_init=10, max_iter=30),
     "module": TorchClassifier(linear_module, learning_rate_init=10, max_iter=30),
 }
@@ -44,7 +46,7 @@ def warnings_of(model, X, y, **arguments):
 @pytest.mark.parametrize("name", ASTRAY)
 def test_a_model_that_knows_less_than_nothing(name):
     """Columns far from zero, as they are, and steps that are far too long: the loss is above that of scores of zero."""
-    model = ASTRAY[name].set_params(random_state=0, n_iter_no_change=3)
+    model = reconfigured(ASTRAY[name], random_state=0, n_iter_no_change=3)
     told = warnings_of(model, FAR, Y)
     assert any("came to nothing: the training loss is" in text and "lower learning_rate_init" in text for text in told)
     assert len(told) == 1  # and not, beside it, that more epochs would help
@@ -57,7 +59,7 @@ def test_no_false_alarm(name):
     params = {"standardize": True} if name != "module" else {"learning_rate_init": 0.003}
     noise = np.random.default_rng(1).integers(0, 2, 60)
     for more in ({}, {"alpha": 100.0}, {"max_iter": 2}, {"class_weight": "balanced"}):
-        model = type(ASTRAY[name])(**ASTRAY[name].get_params() | params | {"learning_rate_init": 0.003} | more)
+        model = reconfigured(clone(ASTRAY[name]), **params | {"learning_rate_init": 0.003} | more)
         assert not any("came to nothing" in text for text in warnings_of(model, X, noise))
         assert not any(
             "came to nothing" in text for text in warnings_of(model, X, Y, sample_weight=RNG.uniform(size=60))

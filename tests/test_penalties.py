@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers import configured
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -220,7 +221,7 @@ def test_adam_has_the_gradient_of_a_ridge_and_the_map_of_all_else(solver, penalt
         observer = Gradients()
         monkeypatch.setattr(fitting, "make_observer", lambda *args, observer=observer, **options: observer)
         common = {"solver": solver, "penalty": penalty, "standardize": False, "learning_rate_init": 0.01, "max_iter": 1}
-        clf = SoftmaxClassifier(alpha=alpha, batch_size=150, warm_start=True, random_state=0, **common)
+        clf = configured(SoftmaxClassifier, alpha=alpha, batch_size=150, warm_start=True, random_state=0, **common)
         clf.fit(X, y)
         clf.coef_ = np.arange(12.0).reshape(3, 4)
         clf.intercept_ = np.zeros(3)

@@ -5,20 +5,20 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from helpers import set_constant
+from helpers import configured, reconfigured, set_constant
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
 
-from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
+from skdeep import SGD, HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 from skdeep.engine.batching import Batch, SparseRows
 from skdeep.engine.gradients import loss_and_gradient
 from skdeep.engine.losses import Softmax
 from skdeep.engine.networks import Linear
 from skdeep.engine.perceptron import MLP
-from skdeep.fitting.choices import PRECISIONS
+from skdeep.fitting.choices import DTYPES
 
 ESTIMATORS = [SoftmaxClassifier, HingeClassifier, MLPClassifierTorch]
 X, X_TEST, Y, Y_TEST = train_test_split(*load_digits(return_X_y=True), random_state=0)
@@ -39,12 +39,14 @@ def watched(monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize(("precision", "dtype"), PRECISIONS.items())
+@pytest.mark.parametrize(("precision", "dtype"), DTYPES.items())
 @pytest.mark.parametrize("input_dtype", ["float32", "float64", "uint8"])
 @pytest.mark.parametrize("cls", ESTIMATORS)
 def test_parameters_and_losses_have_the_precision_asked_for(cls, input_dtype, precision, dtype, monkeypatch):
     seen = watched(monkeypatch)
-    model = cls(precision=precision, batch_size=200, max_iter=2, random_state=0).fit(X.astype(input_dtype), Y)
+    model = configured(cls, precision=precision, batch_size=200, max_iter=2, random_state=0).fit(
+        X.astype(input_dtype), Y
+    )
     assert seen == {dtype}
     coef = model.coefs_[0] if hasattr(model, "coefs_") else model.coef_
     assert coef.dtype == (np.float32 if input_dtype == "float32" else np.float64)
@@ -56,7 +58,7 @@ def test_parameters_and_losses_have_the_precision_asked_for(cls, input_dtype, pr
 def test_auto_is_by_the_work(cls, work, dtype, monkeypatch):
     set_constant(monkeypatch, "_FREE_FLOAT64", work)
     seen = watched(monkeypatch)
-    cls(batch_size=200, max_iter=1).fit(X, Y)
+    configured(cls, batch_size=200, max_iter=1).fit(X, Y)
     assert seen == {dtype}
 
 
@@ -95,7 +97,7 @@ def test_products_of_stacks_in_bfloat16(kind):
 @pytest.mark.parametrize("cls", ESTIMATORS)
 def test_models_are_as_good_in_bfloat16(cls):
     params = {"max_iter": 30, "random_state": 0}
-    exact, rounded = (cls(precision=p, **params).fit(X, Y) for p in ("float32", "bfloat16"))
+    exact, rounded = (configured(cls, precision=p, **params).fit(X, Y) for p in ("float32", "bfloat16"))
     assert abs(exact.score(X_TEST, Y_TEST) - rounded.score(X_TEST, Y_TEST)) < 0.012
     losses = [log_loss(Y_TEST, model.predict_proba(X_TEST)) for model in (exact, rounded)]
     assert abs(losses[0] - losses[1]) < 0.02
@@ -104,14 +106,16 @@ def test_models_are_as_good_in_bfloat16(cls):
 def test_the_center_is_not_rounded():
     """Columns far from zero: what bfloat16 loses of X is lost, but not of the intercept that makes up for them."""
     far = np.round(X) + 64  # exact in bfloat16
-    model = SoftmaxClassifier(alpha=1e-4, precision="bfloat16", max_iter=30, random_state=0).fit(far.astype("f4"), Y)
+    model = SoftmaxClassifier(alpha=1e-4, solver=SGD(precision="bfloat16"), max_iter=30, random_state=0).fit(
+        far.astype("f4"), Y
+    )
     assert model.score(X_TEST + 64, Y_TEST) > 0.9
 
 
 @pytest.mark.parametrize("cls", ESTIMATORS)
 def test_lbfgs_has_no_bfloat16(cls):
-    model = cls(solver="lbfgs", precision="bfloat16")
-    model.set_params(**({"loss": "squared_hinge", "multi_class": "ovr"} if cls is HingeClassifier else {}))
+    model = configured(cls, solver="lbfgs", precision="bfloat16")
+    reconfigured(model, **({"loss": "squared_hinge", "multi_class": "ovr"} if cls is HingeClassifier else {}))
     with pytest.raises(ValueError, match="precision='float32', or solver='sgd'"):
         model.fit(X, Y)
 
@@ -119,29 +123,29 @@ def test_lbfgs_has_no_bfloat16(cls):
 @pytest.mark.parametrize("cls", ESTIMATORS)
 def test_unknown_precision(cls):
     with pytest.raises(ValueError, match="'precision' parameter"):
-        cls(precision="float16").fit(X, Y)
+        configured(cls, precision="float16").fit(X, Y)
 
 
-@pytest.mark.parametrize("after", PRECISIONS)
-@pytest.mark.parametrize("before", PRECISIONS)
+@pytest.mark.parametrize("after", DTYPES)
+@pytest.mark.parametrize("before", DTYPES)
 @pytest.mark.parametrize("cls", ESTIMATORS)
 def test_going_on_in_another_precision(cls, before, after, monkeypatch):
     """Clones, copies through pickle, warm starts and increments take the precision that is set now."""
     calibration = {"calibration": None} if cls is HingeClassifier else {}
-    model = cls(precision=before, max_iter=3, random_state=0, warm_start=True, **calibration).fit(X, Y)
+    model = configured(cls, precision=before, max_iter=3, random_state=0, warm_start=True, **calibration).fit(X, Y)
     assert clone(model).precision == before
-    model = pickle.loads(pickle.dumps(model)).set_params(precision=after)
+    model = reconfigured(pickle.loads(pickle.dumps(model)), precision=after)
     first = model.loss_
     seen = watched(monkeypatch)
     model.fit(X, Y)
     model.partial_fit(X, Y)
-    assert seen == {PRECISIONS[after]}
+    assert seen == {DTYPES[after]}
     assert model.loss_ < first
 
 
 @pytest.mark.parametrize("cls", ESTIMATORS)
 def test_predictions_do_not_depend_on_the_parameter(cls):
-    model = cls(precision="float64", max_iter=2, random_state=0).fit(X, Y)
+    model = configured(cls, precision="float64", max_iter=2, random_state=0).fit(X, Y)
     scores = model.decision_function(X)
-    for precision in PRECISIONS:
-        np.testing.assert_array_equal(model.set_params(precision=precision).decision_function(X), scores)
+    for precision in DTYPES:
+        np.testing.assert_array_equal(reconfigured(model, precision=precision).decision_function(X), scores)

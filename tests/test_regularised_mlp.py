@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from helpers import reconfigured
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_digits, make_multilabel_classification
@@ -26,7 +27,7 @@ each_option = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 
 
 def mlp(options, **more):
-    return clone(BASE).set_params(**options | more)
+    return reconfigured(clone(BASE), **options | more)
 
 
 def scores_by_hand(clf, X):
@@ -164,7 +165,7 @@ def test_warm_start_goes_on_and_refuses_other_layers():
     assert not np.allclose(means[0], clf.running_means_[0])
     for change in ({"normalization": "layer"}, {"normalization": None}, {"activation": "relu"}):
         with pytest.raises(ValueError, match=r"normalization has changed.*warm_start=False"):
-            copy.deepcopy(clf).set_params(**change).fit(X, Y)
+            reconfigured(copy.deepcopy(clf), **change).fit(X, Y)
     clf.set_params(warm_start=False, normalization=None, activation="relu").fit(X, Y)  # nothing of the old is left
     np.testing.assert_allclose(clf.decision_function(X), scores_by_hand(clf, X), atol=1e-10)
     assert not hasattr(clf, "gammas_")

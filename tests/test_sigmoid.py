@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import CANCER, CANCER_Y, IRIS, IRIS_Y, WINE, WINE_Y
+from helpers import CANCER, CANCER_Y, IRIS, IRIS_Y, WINE, WINE_Y, configured
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
@@ -61,8 +61,8 @@ def test_multilabel(weighted):
 def test_two_classes_are_softmax():
     for params in ({}, {"solver": "lbfgs"}, {"label_smoothing": 0.1}, {"calibration": "temperature"}):
         params = {"random_state": 0, "max_iter": 15, **params}
-        sigmoid = SigmoidClassifier(**params).fit(CANCER, CANCER_Y)
-        softmax = SoftmaxClassifier(**params).fit(CANCER, CANCER_Y)
+        sigmoid = configured(SigmoidClassifier, **params).fit(CANCER, CANCER_Y)
+        softmax = configured(SoftmaxClassifier, **params).fit(CANCER, CANCER_Y)
         np.testing.assert_array_equal(sigmoid.coef_, softmax.coef_)
         np.testing.assert_array_equal(sigmoid.predict_proba(CANCER), softmax.predict_proba(CANCER))
         assert sigmoid.decision_function(CANCER).shape == (len(CANCER),)
@@ -167,7 +167,7 @@ def test_smoothed_probabilities_at_the_optimum(estimator, y):
 
 def test_validation_data_is_judged_without_smoothing():
     params = {"max_iter": 5, "random_state": 0, "label_smoothing": 0.2}
-    model = SoftmaxClassifier(**params).fit(WINE, WINE_Y, X_val=WINE, y_val=WINE_Y)
+    model = configured(SoftmaxClassifier, **params).fit(WINE, WINE_Y, X_val=WINE, y_val=WINE_Y)
     proba = model.predict_proba(WINE)[np.arange(len(WINE_Y)), WINE_Y]
     assert model.validation_loss_curve_[-1] == pytest.approx(-np.log(proba).mean(), rel=1e-9)
 

@@ -10,6 +10,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from helpers import reconfigured
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from joblib.parallel import get_active_backend
@@ -28,6 +29,7 @@ from sklearn.utils.parallel import Parallel, delayed
 
 import skdeep
 from skdeep import (
+    SGD,
     HingeClassifier,
     LeastSquaresClassifier,
     MLPClassifierTorch,
@@ -264,7 +266,7 @@ def test_learning_curve():
         ),
         (
             lambda: model_selection.learning_curve(
-                SoftmaxClassifier(alpha=0.1, solver="sgd", learning_rate="constant", random_state=0),
+                SoftmaxClassifier(alpha=0.1, solver=SGD(learning_rate="constant"), random_state=0),
                 *(X, Y),
                 cv=3,
                 shuffle=True,
@@ -351,7 +353,7 @@ def test_copies_are_alike_and_others_are_not(name):
         assert _alike(estimator, clone(estimator))
         for key, value in estimator.get_params().items():
             other = object() if value is None or isinstance(value, BaseEstimator) else None
-            assert not _alike(estimator, clone(estimator).set_params(**{key: other})), key
+            assert not _alike(estimator, reconfigured(clone(estimator), **{key: other})), key
     assert not _alike(model, pipeline)
 
 

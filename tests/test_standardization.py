@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from helpers import reconfigured
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
@@ -38,7 +39,7 @@ OPTIONS = {
 
 
 def mlp(**options):
-    return clone(BASE).set_params(**options)
+    return reconfigured(clone(BASE), **options)
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)

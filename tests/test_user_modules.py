@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from helpers import configured, reconfigured
 from joblib import Parallel, delayed
 from skorch import NeuralNetClassifier
 from torch import nn
@@ -16,6 +17,8 @@ from torch.nn import functional as F
 from user_modules import MODULES, N_WORDS, Keeps, OwnTensors, Words, dense
 
 from skdeep import (
+    SGD,
+    Adam,
     HingeClassifier,
     LeastSquaresClassifier,
     MLPClassifierTorch,
@@ -26,6 +29,7 @@ from skdeep import (
 )
 from skdeep.data.inputs import OutputSpace
 from skdeep.engine.random_numbers import OwnNumbers
+from skdeep.fitting.settings import settings_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The scores of rows that a model was not trained on"),  # after three epochs
@@ -35,7 +39,7 @@ pytestmark = [
 
 N_ROWS = 45
 PLAIN = {"batch_size": 16, "shuffle": False, "alpha": 0.0, "tol": 0.0, "random_state": 0}
-SGD = {"solver": "sgd", "momentum": 0.9, "nesterovs_momentum": False, "learning_rate_init": 0.02}
+STEPS = {"solver": "sgd", "momentum": 0.9, "nesterovs_momentum": False, "learning_rate_init": 0.02}
 
 
 def data(shape, n=N_ROWS):
@@ -73,7 +77,7 @@ def test_the_steps_are_skorchs(name):
         iterator_train__shuffle=False,
         verbose=0,
     ).fit(X, y)
-    clf = TorchClassifier(module, max_iter=3, **PLAIN, **SGD).fit(X, y)
+    clf = TorchClassifier(module, max_iter=3, **PLAIN, **STEPS).fit(X, y)
     expected, found = net.module_.state_dict(), clf.module_.state_dict()
     assert list(found) == list(expected)
     assert any(not torch.equal(found[key], value) for key, value in module().state_dict().items())
@@ -97,7 +101,7 @@ def test_the_life_of_a_module(name, recwarn):
     np.testing.assert_array_equal(clf.predict(X[:1]), clf.predict(X)[:1])
     before = {key: value.clone() for key, value in clf.module_.state_dict().items()}
     with pytest.raises(ZeroDivisionError):
-        clf.set_params(scoring=lambda *data: 1 / 0, precision="float32").fit(X, y, X_val=X[:9], y_val=y[:9])
+        reconfigured(clf, scoring=lambda *data: 1 / 0, precision="float32").fit(X, y, X_val=X[:9], y_val=y[:9])
     for key, value in clf.module_.state_dict().items():
         torch.testing.assert_close(value, before[key], rtol=0, atol=0)
     clf.set_params(scoring="neg_log_loss").fit(X, y, X_val=X[:9], y_val=y[:9])
@@ -343,7 +347,7 @@ def test_a_last_batch_of_one_row_is_normalised_by_running_averages():
         with OwnNumbers(0):
             return dense(nn.BatchNorm1d(6), nn.ReLU()).double()
 
-    clf = TorchClassifier(module, max_iter=2, **PLAIN, **SGD).fit(X, y)
+    clf = TorchClassifier(module, max_iter=2, **PLAIN, **STEPS).fit(X, y)
     plain, X, y = module(), torch.from_numpy(X), torch.from_numpy(y)
     steps = torch.optim.SGD(plain.parameters(), lr=0.02, momentum=0.9)
     for _ in range(2):
@@ -443,12 +447,12 @@ def seen():
 SMALL = {"max_iter": 3, "random_state": 0, "tol": 0.0}
 ESTIMATORS = [
     SoftmaxClassifier(random_state=0),
-    SoftmaxClassifier(solver="adam", **SMALL, precision="float32", batch_size=16),
-    SigmoidClassifier(solver="sgd", calibration="sigmoid", learning_rate="auto", **SMALL),
-    HingeClassifier(**SMALL),
-    HingeClassifier(solver="sgd", penalty="l1", **SMALL),
+    configured(SoftmaxClassifier, solver=Adam(precision="float32", batch_size=16), **SMALL),
+    configured(SigmoidClassifier, solver=SGD(learning_rate="auto"), calibration="sigmoid", **SMALL),
+    configured(HingeClassifier, **SMALL),
+    configured(HingeClassifier, solver="sgd", penalty="l1", **SMALL),
     LeastSquaresClassifier(calibration="temperature", random_state=0),
-    LeastSquaresClassifier(solver="adamw", early_stopping=True, **SMALL),
+    configured(LeastSquaresClassifier, solver="adamw", early_stopping=True, **SMALL),
     MLPClassifierTorch((5,), dropout=0.1, normalization="batch", early_stopping=True, **SMALL),
     MLPClassifierTorch((5,), "prelu", solver="sgd", precision="float32", calibration="temperature", **SMALL),
     MLPClassifierTorch((5,), solver="lbfgs", **SMALL),
@@ -477,7 +481,7 @@ def test_torchs_settings_make_no_difference_and_are_kept(estimator, setting):
         found = clf.decision_function(X)
         if hasattr(clf, "predict_proba"):
             np.testing.assert_allclose(clf.predict_proba(X).sum(1), 1, rtol=1e-6)
-        copy.copy(clf).set_params(**{"warm_start": True} if "warm_start" in clf.get_params() else {}).fit(X, y)
+        reconfigured(copy.copy(clf), **{"warm_start": True} if "warm_start" in clf.get_params() else {}).fit(X, y)
         clf.predict(X)
         assert seen() == before
     if isinstance(estimator, TorchClassifier) and setting in ("float64", "bfloat16"):  # other initial parameters
@@ -485,9 +489,8 @@ def test_torchs_settings_make_no_difference_and_are_kept(estimator, setting):
         assert {p.dtype for p in clf.module_.parameters()} == {own}
         assert np.isfinite(found).all()
     else:
-        rounding = (
-            1e-3 if isinstance(estimator, TorchClassifier) else 1e-5 if estimator.precision == "float32" else 1e-9
-        )
+        single = settings_of(estimator).precision == "float32"
+        rounding = 1e-3 if isinstance(estimator, TorchClassifier) else 1e-5 if single else 1e-9
         np.testing.assert_allclose(found, expected, rtol=rounding, atol=rounding)
 
 
@@ -559,7 +562,7 @@ def test_parts_that_a_batch_does_not_use_go_on_by_momentum_and_penalty(solver):
         with OwnNumbers(0):
             return Experts().double()
 
-    params = {**PLAIN, **(SGD if solver == "sgd" else {"learning_rate_init": 0.02})}
+    params = {**PLAIN, **(STEPS if solver == "sgd" else {"learning_rate_init": 0.02})}
     clf = TorchClassifier(make, max_iter=n_epochs, **params | {"alpha": alpha, "solver": solver}).fit(X, y)
     module = make().train()
     own = {"sgd": lambda p: torch.optim.SGD(p, 0.02, 0.9), "adam": lambda p: torch.optim.Adam(p, 0.02)}

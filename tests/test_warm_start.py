@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from helpers import configured, reconfigured
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_iris
@@ -17,6 +18,8 @@ from sklearn.metrics import log_loss
 from torch import nn
 
 from skdeep import (
+    Adam,
+    AdamW,
     HingeClassifier,
     LeastSquaresClassifier,
     MLPClassifierTorch,
@@ -52,13 +55,13 @@ def another_net(n_outputs, width):
 COMMON = {"random_state": 0, "device": "cpu", "warm_start": True}
 STEPS = {"learning_rate_init": 0.02, "max_iter": 40}
 MODELS = {
-    "softmax": SoftmaxClassifier(**COMMON),
-    "softmax by sgd": SoftmaxClassifier(solver="sgd", **COMMON),
-    "softmax by adam": SoftmaxClassifier(solver="adam", learning_rate_init=0.1, **COMMON),
-    "sigmoid": SigmoidClassifier(solver="sgd", **COMMON),
-    "hinge": HingeClassifier(calibration=None, max_iter=100, **COMMON),
-    "squares": LeastSquaresClassifier(**COMMON),
-    "squares by adamw": LeastSquaresClassifier(solver="adamw", learning_rate_init=0.05, **COMMON),
+    "softmax": configured(SoftmaxClassifier, **COMMON),
+    "softmax by sgd": configured(SoftmaxClassifier, solver="sgd", **COMMON),
+    "softmax by adam": configured(SoftmaxClassifier, solver=Adam(learning_rate_init=0.1), **COMMON),
+    "sigmoid": configured(SigmoidClassifier, solver="sgd", **COMMON),
+    "hinge": configured(HingeClassifier, calibration=None, max_iter=100, **COMMON),
+    "squares": configured(LeastSquaresClassifier, **COMMON),
+    "squares by adamw": configured(LeastSquaresClassifier, solver=AdamW(learning_rate_init=0.05), **COMMON),
     "mlp": MLPClassifierTorch((8,), normalization="batch", **STEPS, **COMMON),
     "mlp by sgd": MLPClassifierTorch((8,), solver="sgd", activation="prelu", **STEPS, **COMMON),
     "mlp by lbfgs": MLPClassifierTorch((8,), solver="lbfgs", max_iter=40, **COMMON),
@@ -71,7 +74,7 @@ FIRST = {"all rows": {"X": X, "y": Y}, "half": TRAIN | VALID, "named": {"X": FRA
 
 @functools.cache
 def first_fit(estimator, data, **params):
-    return clone(estimator).set_params(**params).fit(**FIRST[data])
+    return reconfigured(clone(estimator), **params).fit(**FIRST[data])
 
 
 def fitted(estimator, data="all rows", **params):
@@ -140,7 +143,7 @@ def test_it_ends_as_good_as_a_cold_one(name, what, changed):
     params, data = changed
     warm = fitted(MODELS[name])
     before = len(warm.loss_curve_), warm.t_
-    warm.set_params(**params).fit(**data)
+    reconfigured(warm, **params).fit(**data)
     cold = clone(warm).set_params(warm_start=False).fit(**data)
     assert vars(warm).keys() == vars(cold).keys()
     if is_linear(name):  # convex: the objectives themselves, with the penalty
@@ -218,8 +221,8 @@ def test_a_cold_fit_leaves_nothing_of_an_earlier_one(model):
     assert model.temperature_ > 0
     plain = {"calibration": None, "early_stopping": False}
     if isinstance(model, MLPClassifierTorch):
-        plain |= {"normalization": None, "activation": "relu", "column_scaling": 0, "standardize": False}
-    new = clone(model.set_params(**plain)).fit(X, Y)
+        plain |= {"normalization": None, "activation": "relu", "column_learning_rate": 0, "standardize": False}
+    new = clone(reconfigured(model, **plain)).fit(X, Y)
     assert vars(model.fit(X, Y)).keys() - {"mine_"} == vars(new).keys()
     assert model.mine_ == "not of a fit"
 
@@ -227,10 +230,10 @@ def test_a_cold_fit_leaves_nothing_of_an_earlier_one(model):
 # ---- calibration -----------------------------------------------------------------------------------------------------
 
 CALIBRATED = {
-    "softmax": SoftmaxClassifier(**COMMON),
-    "sigmoid": SigmoidClassifier(**COMMON),
-    "hinge": HingeClassifier(max_iter=50, **COMMON),
-    "squares": LeastSquaresClassifier(**COMMON),
+    "softmax": configured(SoftmaxClassifier, **COMMON),
+    "sigmoid": configured(SigmoidClassifier, **COMMON),
+    "hinge": configured(HingeClassifier, max_iter=50, **COMMON),
+    "squares": configured(LeastSquaresClassifier, **COMMON),
     "mlp": MLPClassifierTorch((16,), max_iter=40, **COMMON),
 }
 each_calibrated = pytest.mark.parametrize("name", CALIBRATED)
@@ -269,8 +272,8 @@ def test_the_slopes_are_those_that_were_folded_in(name, y):
 @pytest.mark.parametrize("kind", ["sigmoid", "temperature"])
 def test_training_goes_on_from_the_model_and_not_from_its_calibration(name, kind, goes_on):
     params = {"solver": "sgd", "learning_rate": "constant", "learning_rate_init": 0.01, "max_iter": 4}
-    plain = clone(CALIBRATED[name]).set_params(**params, calibration=None).fit(X, Y)
-    model = clone(CALIBRATED[name]).set_params(**params, calibration=kind).fit(X, Y)
+    plain = reconfigured(clone(CALIBRATED[name]), **params, calibration=None).fit(X, Y)
+    model = reconfigured(clone(CALIBRATED[name]), **params, calibration=kind).fit(X, Y)
     model = pickle.loads(pickle.dumps(model)).set_params(calibration=None)
     for one in (plain, model):
         getattr(one, goes_on)(X, Y)
@@ -383,7 +386,7 @@ def test_the_start_is_judged_by_the_score_of_today(name):
 
 
 def test_epochs_without_validation_have_no_score():
-    model = clone(MODELS["softmax by sgd"]).set_params(max_iter=3, learning_rate="constant")
+    model = reconfigured(clone(MODELS["softmax by sgd"]), max_iter=3, learning_rate="constant")
     model.fit(**TRAIN, **VALID).fit(**TRAIN)
     assert len(model.validation_scores_) == len(model.validation_loss_curve_) == len(model.loss_curve_) == 6
     np.testing.assert_array_equal(np.isnan(model.validation_scores_), [False] * 3 + [True] * 3)
@@ -420,7 +423,7 @@ def test_the_optimizers_state_is_of_one_problem(name, what, kept, monkeypatch):
     params, data = change(*CHANGES[what])
     model, loaded, load = fitted(MODELS[name], max_iter=2), [], Optimizer.load
     monkeypatch.setattr(Optimizer, "load", lambda *args: loaded.append(1) or load(*args))
-    model.set_params(**params).fit(**data)
+    reconfigured(model, **params).fit(**data)
     assert bool(loaded) == kept
 
 
@@ -429,7 +432,7 @@ def test_on_another_problem_it_begins_at_the_model(name):
     """Where that is of any use there: steps too small to lead anywhere show it."""
     model = fitted(MODELS[name])
     scores = model.decision_function(X)
-    model.set_params(learning_rate_init=1e-12, max_iter=1).fit(X[EVEN], Y[EVEN])
+    reconfigured(model, learning_rate_init=1e-12, max_iter=1).fit(X[EVEN], Y[EVEN])
     if name != "mlp":  # whose running averages are of the rows of today
         np.testing.assert_allclose(model.decision_function(X), scores, atol=1e-6)
     assert model.score(X, Y) > 0.9
@@ -448,7 +451,7 @@ def test_another_module_is_an_error(changed, goes_on):
     model = pickle.loads(pickle.dumps(clone(MODELS["module"]).set_params(module__width=4, max_iter=2).fit(X, Y)))
     expected = model.fit(X, Y).predict_proba(X)
     with pytest.raises(ValueError, match=r"module_params has changed.*warm_start=False"):
-        getattr(model.set_params(**changed), goes_on)(X, Y)
+        getattr(reconfigured(model, **changed), goes_on)(X, Y)
     np.testing.assert_array_equal(model.predict_proba(X), expected)
     model.set_params(warm_start=False).fit(X, Y)
 
@@ -457,14 +460,14 @@ def test_another_module_is_an_error(changed, goes_on):
 def test_fold_models_are_trained_as_long_as_the_model(name, monkeypatch):
     """Which a warm start makes longer than its own epochs."""
     params = {"early_stopping": True, "scoring": "loss", "calibration": "temperature", "max_iter": 12}
-    model = clone(MODELS[name]).set_params(**params, learning_rate="constant")
+    model = reconfigured(clone(MODELS[name]), **params, learning_rate="constant")
     limits, make = [], calibrated._fold_progress
     monkeypatch.setattr(calibrated, "_fold_progress", lambda *args: limits.append(make(*args)) or limits[-1])
     model.fit(**TRAIN, **VALID)
     assert {p.max_iter for p in limits} == {int(np.argmax(model.validation_scores_)) + 1}
     first = model._optimizer.trained
     limits.clear()
-    model.set_params(learning_rate_init=1e3).fit(**TRAIN, **VALID)  # too large a step for any epoch to be better
+    reconfigured(model, learning_rate_init=1e3).fit(**TRAIN, **VALID)  # too large a step for any epoch to be better
     assert {p.max_iter for p in limits} == {first}
     limits.clear()
     model.fit(X[EVEN][:60], Y[EVEN][:60], **VALID)  # where nobody knows how long that would have taken
@@ -478,7 +481,7 @@ def test_a_chain_of_short_fits_is_calibrated_as_one_long_fit(name, kind):
     if (name, kind) == ("module", "sigmoid"):
         kind = "temperature"
     params = {"learning_rate": "constant", "learning_rate_init": 0.02, "tol": 0.0, "n_iter_no_change": np.inf}
-    model = clone(MODELS[name]).set_params(**params, solver="sgd", calibration=kind)
+    model = reconfigured(clone(MODELS[name]), **params, solver="sgd", calibration=kind)
     long = clone(model).set_params(max_iter=12).fit(**TRAIN)
     for epochs in (1, 1, 4, 6):
         model.set_params(max_iter=epochs).fit(**TRAIN)
@@ -488,7 +491,7 @@ def test_a_chain_of_short_fits_is_calibrated_as_one_long_fit(name, kind):
 @pytest.mark.parametrize("name", ["softmax by sgd", "module"])
 def test_a_schedule_by_rows_seen_is_of_one_problem(name):
     params = {"learning_rate": "invscaling", "max_iter": 3, "learning_rate_init": 0.01, "tol": 0.0}
-    model = clone(MODELS[name]).set_params(**params).fit(X, Y)
+    model = reconfigured(clone(MODELS[name]), **params).fit(X, Y)
     before = model.t_
     assert model._optimizer.learning_rate == pytest.approx(0.01 / (before + 1) ** 0.5)
     for _ in range(2):
@@ -509,7 +512,7 @@ def goings_on(model, X, y):
     if hasattr(model, "partial_fit"):
         yield lambda: copy.deepcopy(model).partial_fit(X, y)
     first = (FRAME, NAMED) if np.ndim(y) == 1 else (FRAME, ANSWERS)
-    yield lambda: copy.deepcopy(model).set_params(warm_start=False, **others).fit(*first, X_val=X, y_val=y)
+    yield lambda: reconfigured(copy.deepcopy(model), warm_start=False, **others).fit(*first, X_val=X, y_val=y)
 
 
 @pytest.mark.parametrize("name", MODELS)

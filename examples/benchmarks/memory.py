@@ -22,12 +22,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.neural_network import MLPClassifier
 
-from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
+from skdeep import SGD, HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 
 OURS = {
     "SoftmaxClassifier": lambda: SoftmaxClassifier(max_iter=1, random_state=0),
     "SoftmaxClassifier, early_stopping": lambda: SoftmaxClassifier(max_iter=1, early_stopping=True, random_state=0),
-    "SoftmaxClassifier, one batch of all rows": lambda: SoftmaxClassifier(max_iter=1, batch_size=10**9, random_state=0),
+    "SoftmaxClassifier, one batch of all rows": lambda: SoftmaxClassifier(
+        max_iter=1, solver=SGD(batch_size=10**9), random_state=0
+    ),
     "HingeClassifier": lambda: HingeClassifier(max_iter=1, random_state=0),
     "MLPClassifierTorch": lambda: MLPClassifierTorch(max_iter=1, random_state=0),
 }

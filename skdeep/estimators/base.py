@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from numbers import Integral, Real
+from typing import ClassVar
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.metrics import get_scorer_names
-from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.multiclass import _check_partial_fit_first_call
 
 from skdeep.data.encoding import check_label_names
@@ -19,16 +20,15 @@ from skdeep.data.inputs import OutputSpace
 from skdeep.data.labels import check_classes, n_columns, unboxed
 from skdeep.data.problem import Problem
 from skdeep.engine.networks import Network
-from skdeep.engine.optimizers import OPTIMIZERS
 from skdeep.engine.penalties import ElasticNet
-from skdeep.engine.schedules import SCHEDULES
 from skdeep.estimators.prediction import PredictionMixin
 from skdeep.fitting.calibration import calibrate_each
-from skdeep.fitting.choices import PRECISIONS, choose
 from skdeep.fitting.choices import batch_rows as rows_per_step
+from skdeep.fitting.choices import choose
 from skdeep.fitting.fit import conclude, fit_alone, train_each
 from skdeep.fitting.methods import available_unless, rollback
-from skdeep.fitting.recipe import FULL_BATCH, Member, Recipe, values
+from skdeep.fitting.recipe import Member, Recipe, as_numbers
+from skdeep.fitting.settings import FULL_BATCH, SOLVERS, Solver, check_settings, solver_name
 from skdeep.fitting.torch_settings import own_settings
 
 
@@ -36,7 +36,7 @@ def _no_partial_fit(estimator) -> str | None:
     """Why partial_fit is absent, or None."""
     if estimator.early_stopping:
         return "early_stopping=True: a single pass has no validation history. Use fit, or early_stopping=False."
-    if estimator.solver in FULL_BATCH:
+    if solver_name(estimator) in FULL_BATCH:
         return f"solver={estimator.solver!r}, which needs all data at once. Use solver='sgd' or 'adam'."
     if isinstance(estimator.class_weight, str):
         return (
@@ -59,7 +59,8 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
 
     #: Parameters in which the members of a stack may differ.
     stackable = frozenset(
-        "alpha l1_ratio learning_rate_init momentum class_weight random_state tol n_iter_no_change".split()
+        "alpha l1_ratio class_weight random_state tol".split()
+        + [f"solver__{name}" for name in ("learning_rate_init", "momentum", "n_iter_no_change")]
     )
     #: Fitted attributes that a model consists of.
     _parameters: frozenset[str] = frozenset()
@@ -76,25 +77,11 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
     _exact_solvers: frozenset[str] = frozenset()
     calibration: str | None
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: ClassVar[dict] = {
         "alpha": [Interval(Real, 0, None, closed="left")],
-        "solver": [StrOptions({*OPTIMIZERS, "lbfgs"})],
-        "learning_rate": [StrOptions(set(SCHEDULES))],
-        "learning_rate_init": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
-        "power_t": [Interval(Real, 0, None, closed="left")],
-        "warmup_epochs": [Interval(Real, 0, None, closed="left")],
-        "max_grad_norm": [None, Interval(Real, 0, None, closed="neither")],
-        "momentum": [Interval(Real, 0, 1, closed="left")],
-        "nesterovs_momentum": ["boolean"],
-        "beta_1": [Interval(Real, 0, 1, closed="left")],
-        "beta_2": [Interval(Real, 0, 1, closed="left")],
-        "epsilon": [Interval(Real, 0, None, closed="neither")],
-        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "solver": [StrOptions(set(SOLVERS)), Solver],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
-        "max_fun": [Interval(Integral, 1, None, closed="left")],
-        "shuffle": ["boolean"],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="left")],
         "scoring": [None, StrOptions({"loss", "calibrated_loss", *get_scorer_names()}), callable],
@@ -103,10 +90,13 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "device": [str, torch.device],
-        "precision": [StrOptions({"auto", *PRECISIONS})],
         "callbacks": [None, "array-like", HasMethods("on_epoch_end")],
         "verbose": ["verbose"],
     }
+
+    def _validate_params(self):
+        super()._validate_params()
+        check_settings(self)
 
     @classmethod
     def _get_param_names(cls):
@@ -201,7 +191,8 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
 
     def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
         """How to train on a problem, which is not placed yet."""
-        return choose(self, problem, self.solver, rows_per_step(self, problem, self.solver))
+        solver = solver_name(self)
+        return choose(self, problem, solver, rows_per_step(self, problem, solver))
 
     def _penalty(self, members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray) -> ElasticNet:
         """The penalty of each model of a stack, given the weight of its training rows and of a batch on average."""
@@ -209,7 +200,7 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
 
     def _rates(self, recipe: Recipe, problem: Problem, network: Network, members: list[Member]) -> np.ndarray:
         """The learning rate each model of a stack starts with."""
-        return values(members, "learning_rate_init")
+        return as_numbers(member.settings.learning_rate_init for member in members)
 
     def _network(self, recipe: Recipe, problem: Problem, members: list[Member], warm: bool) -> Network:
         """The network before training: initial, or (`warm`, one model) that of the fitted attributes."""

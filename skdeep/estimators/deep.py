@@ -2,26 +2,63 @@
 
 from __future__ import annotations
 
-from numbers import Real
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import ClassVar
 
 import numpy as np
-from sklearn.utils._param_validation import Interval
+import torch
+from sklearn.utils._param_validation import Interval, Options, StrOptions
 
 from skdeep.engine.losses import LOSSES, Loss
 from skdeep.engine.penalties import L2
+from skdeep.engine.schedules import SCHEDULES
 from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.fitting.recipe import values
+from skdeep.fitting.settings import SOLVERS, Solver, solver_name
 
 #: Penalties beyond this have no room in single precision, with the squares of coefficients.
 _LARGEST = 1e30
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class NeuralNetClassifier(BaseTorchClassifier):
     """Common part of the deep classifiers: cross-entropy, and an L2 penalty as MLPClassifier has it."""
 
+    solver: str | Solver = "adam"
+    alpha: float = 1e-4
+    batch_size: int | str = "auto"
+    learning_rate: str = "constant"
+    learning_rate_init: float = 0.001
+    power_t: float = 0.5
+    max_iter: int = 200
+    shuffle: bool = True
+    random_state: int | np.random.RandomState | None = None
+    tol: float = 1e-4
+    momentum: float = 0.9
+    nesterovs_momentum: bool = True
+    early_stopping: bool = False
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    n_iter_no_change: float = 10
+    max_fun: int = 15000
+    warmup_epochs: float = 0
+    max_grad_norm: float | None = None
+    scoring: str | Callable | None = None
+    class_weight: dict | list | str | None = None
+    calibration: str | None = None
+    device: str | torch.device = "auto"
+    precision: str = "auto"
+
     _multilabel = True
-    _parameter_constraints: dict = {
+    stackable = BaseTorchClassifier.stackable | {"learning_rate_init", "momentum", "n_iter_no_change"}
+    _parameter_constraints: ClassVar[dict] = {
         **BaseTorchClassifier._parameter_constraints,
+        **{name: checks for cls in SOLVERS.values() for name, checks in cls._parameter_constraints.items()},
+        "learning_rate": [StrOptions(set(SCHEDULES))],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
         "momentum": [Interval(Real, 0, 1, closed="both")],
     }
@@ -44,7 +81,7 @@ class NeuralNetClassifier(BaseTorchClassifier):
 
     def _check_same_objective(self, what: str) -> None:
         """Raise if the solver compares losses, which `what` makes another function at each step."""
-        if self.solver == "lbfgs":
+        if solver_name(self) == "lbfgs":
             raise ValueError(
                 f"solver='lbfgs' needs the same objective at every step, and with {what} it depends on random numbers "
                 "or on the batch. Use solver='sgd', 'adam' or 'adamw'."

@@ -38,32 +38,13 @@ standardize : bool, default=True
 """
 )
 
-TRAINING_PARAMETERS = """
-power_t : float, default=0.5
-    Exponent of "invscaling".
-warmup_epochs : float, default=0
-    Length of a linear ramp of the learning rate at the start, in epochs; goes with every schedule.
-max_grad_norm : float, default=None
-    Scale the gradient down to this norm where it is larger.
-momentum : float, default=0.9
-    Momentum of "sgd", from 0 to below 1.
-nesterovs_momentum : bool, default=True
-    Whether the momentum is Nesterov's.
-beta_1, beta_2, epsilon : float, default=0.9, 0.999, 1e-8
-    Decay rates and denominator offset of "adam" and "adamw".
-batch_size : int or "auto", default="auto"
-    Rows per step; "auto" is min(200, n_samples). A batch that holds all rows is the exact, deterministic gradient.
+#: Parameters that say how an estimator is trained, but for its solver's settings.
+FIT_PARAMETERS = """
 max_iter : int, default={max_iter}
     Epochs (passes over the data) at most; for "lbfgs", iterations.
 tol : float, default=1e-4
-    An epoch counts as improvement if the training loss falls (or, with ``early_stopping``, the validation score
-    rises) by more than this. For "lbfgs": bound on the largest entry of the gradient, in the columns trained in.
-n_iter_no_change : int or inf, default={n_iter_no_change}
-    Stop after more than this many epochs in a row without improvement.
-max_fun : int, default=15000
-    Evaluations of the objective at most ("lbfgs").
-shuffle : bool, default=True
-    Whether to draw a new order of the rows in each epoch.
+    An epoch counts as improvement if the {falls}
+    by more than this. For "lbfgs": bound on the largest entry of the gradient, in the columns trained in.
 early_stopping : bool, default=False
     Whether to watch the score on validation data, and to keep the weights of the best epoch.
 validation_fraction : float, default=0.1
@@ -90,13 +71,6 @@ device : str or torch.device, default="auto"
     tensor on an accelerator is used where it lies. On "mps", which has no float64, the linear classifiers' "lbfgs" and
     "exact" and predictions of columns far from zero, huge or tiny are computed on the CPU, all else in float32, and
     batches of sparse rows are dense.
-precision : {{"auto", "float64", "float32", "bfloat16"}}, default="auto"
-    Of the arithmetic in training. "auto" is float64 where the work is so small that it costs no time (up to 2²⁷
-    multiply-adds per epoch) and for the linear classifiers' "lbfgs", else float32. "bfloat16" computes the matrix
-    products in 8 binary digits, all else in float32 (not for "lbfgs"), for hardware that has such products (AMX,
-    AVX512_BF16, recent GPUs; not measured there) and slower elsewhere. It rounds X as well: scaled columns lose least.
-    Predictions are float32 for float32 and float16 input, else float64, in any case. Columns that the computation would
-    round off, being far from zero, huge or tiny, are centred and scaled in float64 first.
 callbacks : list of skorch callbacks or None, default=None
     Instances, classes or (name, callback) pairs of skorch's protocol. Callbacks of scikit-learn are set by
     ``set_callbacks``.
@@ -104,12 +78,52 @@ verbose : bool or int, default=False
     Whether to print a table of the epochs.
 """
 
-#: The same for linear models.
-LINEAR_TRAINING_PARAMETERS = TRAINING_PARAMETERS.format(max_iter=200, n_iter_no_change=5).replace(
-    "min(200, n_samples). A batch",
-    """min(200, n_samples). Of sparse rows, it is as many as have one value for each column
-    on average, where these are more, up to a sixteenth of all. A batch""",
-)
+#: Settings of the solver as parameters of the deep classifiers, as MLPClassifier has them.
+FLAT_SETTINGS = """
+power_t : float, default=0.5
+    Exponent of "invscaling".
+warmup_epochs : float, default=0
+    Length of a linear ramp of the learning rate at the start, in epochs; goes with every schedule.
+max_grad_norm : float, default=None
+    Scale the gradient down to this norm where it is larger.
+momentum : float, default=0.9
+    Momentum of "sgd", from 0 to 1.
+nesterovs_momentum : bool, default=True
+    Whether the momentum is Nesterov's.
+beta_1, beta_2, epsilon : float, default=0.9, {beta_2}, 1e-8
+    Decay rates and denominator offset of "adam" and "adamw".
+batch_size : int or "auto", default="auto"
+    Rows per step; "auto" is {batch_rows}. A batch that holds all rows is the exact, deterministic gradient.
+n_iter_no_change : int or inf, default={n_iter_no_change}
+    Stop after more than this many epochs in a row without improvement.
+max_fun : int, default=15000
+    Evaluations of the objective at most ("lbfgs").
+shuffle : bool, default=True
+    Whether to draw a new order of the rows in each epoch.
+precision : {{"auto", "float64", "float32", "bfloat16"}}, default="auto"
+    Of the arithmetic in training. "auto" is float64 where the work is so small that it costs no time (up to 2²⁷
+    multiply-adds per epoch) and for the linear classifiers' "lbfgs", else float32. "bfloat16" computes the matrix
+    products in 8 binary digits, all else in float32 (not for "lbfgs"), for hardware that has such products (AMX,
+    AVX512_BF16, recent GPUs; not measured there) and slower elsewhere. It rounds X as well: scaled columns lose least.
+    Predictions are float32 for float32 and float16 input, else float64, in any case. Columns that the computation would
+    round off, being far from zero, huge or tiny, are centred and scaled in float64 first.
+"""
+
+_FALLS = "training loss falls (or, with ``early_stopping``, the validation score rises)"
+
+
+def fit_parameters(max_iter: int = 200, falls: str = _FALLS) -> str:
+    """Write how an estimator is trained, but for its solver's settings."""
+    return FIT_PARAMETERS.format(max_iter=max_iter, falls=falls)
+
+
+def deep_parameters(
+    *, max_iter: int = 200, falls: str = _FALLS, n_iter_no_change: int = 10, beta_2: float = 0.999, batch_rows: str
+) -> str:
+    """Write how a deep classifier is trained."""
+    settings = {"n_iter_no_change": n_iter_no_change, "beta_2": beta_2, "batch_rows": batch_rows}
+    return FLAT_SETTINGS.format(**settings) + fit_parameters(max_iter, falls).lstrip()
+
 
 TRAINING_ATTRIBUTES = """
 classes_ : ndarray of shape (n_classes,)
@@ -148,29 +162,15 @@ intercept_ : ndarray of shape (1,) or (n_classes,)
     Constant terms.
 """
 
-_SOLVERS = """
-solver : {"auto", "sgd", "adam", "adamw", "lbfgs"}, default="auto"
+LINEAR_SOLVERS = """
+solver : {"auto", "sgd", "adam", "adamw", "lbfgs"}, `SGD`, `Adam`, `AdamW` or `LBFGS`, default="auto"
     Mini-batch gradient descent with momentum, Adam, Adam with decoupled weight decay, or the exact solver (smooth
     objectives only): full batches in float64, with Newton steps up to 1024 weights and L-BFGS beyond. With
-    ``tol=1e-8`` it ends at the optimum up to rounding. "auto" is the exact one where that is no more work than
-    1500 mini-batch steps, else "sgd": so it is on larger data, with L1 or the plain hinge loss, in ``partial_fit``,
-    with skorch's callbacks, in bfloat16, and where ``batch_size``, ``learning_rate`` or ``learning_rate_init`` are
-    given. ``solver_`` tells which it was.
+    ``tol=1e-8`` it ends at the optimum up to rounding. A name stands for the solver with its default settings, as
+    "sgd" does for ``SGD()``. "auto" is the exact one where that is no more work than 1500 mini-batch steps, else
+    "sgd": so it is on larger data, with L1 or the plain hinge loss, in ``partial_fit`` and with skorch's callbacks.
+    ``solver_`` tells which it was.
 """
-
-LEARNING_RATES = """
-learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
-    Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
-    until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is a cosine over 1500 steps, where
-    training ends, if that is 100 epochs at most (15 batches per epoch or more), and else "adaptive".
-learning_rate_init : float or "auto", default="auto"
-    Learning rate at the start. "auto" is 0.01 for Adam; for "sgd" it is derived from the data,
-    :math:`1 / \\big(c (\\lambda + (\\tfrac1B - \\tfrac1n) \\tfrac{t}{1 - \\rho})\\big)` with the loss's curvature c,
-    the largest eigenvalue :math:`\\lambda` and the trace t of the second moments of the columns (as trained on), B of
-    n rows per batch, and momentum :math:`\\rho`.
-"""
-
-LINEAR_SOLVERS = _SOLVERS + LEARNING_RATES.lstrip()
 
 LABEL_SMOOTHING = """
 label_smoothing : float, default=0.0
@@ -219,7 +219,9 @@ def document(**sections: str):
             return cls
         doc = inspect.cleandoc(cls.__doc__)
         for name, text in sections.items():
-            doc = doc.replace("{" + name + "}", dedent(text).strip())
+            if (field := "{" + name + "}") not in doc:
+                raise ValueError(f"{cls.__name__} has no {field} in its docstring.")
+            doc = doc.replace(field, dedent(text).strip())
         cls.__doc__ = indent(doc, "    ").lstrip()
         return cls
 

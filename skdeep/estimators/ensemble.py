@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from numbers import Integral
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sklearn.utils._param_validation import Interval
 from torch.nn import functional as F
 
 from skdeep.engine.perceptron import MLP
-from skdeep.estimators.docs import LABEL_SMOOTHING, TRAINING_ATTRIBUTES, TRAINING_PARAMETERS, document, without
-from skdeep.estimators.mlp import MLPClassifierTorch
+from skdeep.estimators.docs import LABEL_SMOOTHING, TRAINING_ATTRIBUTES, deep_parameters, document, without
+from skdeep.estimators.mlp import MLPClassifierTorch, PerceptronClassifier
 from skdeep.fitting.bagging import conclude, judge_each, train_folds
 from skdeep.fitting.links import tempered
 from skdeep.fitting.methods import available_unless
+from skdeep.fitting.settings import Solver
 
-#: Options of a single network that an ensemble has no use for.
 _WITHOUT = ("validation_fraction", "warm_start", "callbacks", "verbose")
 
 
@@ -24,18 +26,23 @@ def _no_partial_fit(estimator) -> str:
 
 
 @document(
-    training=without(TRAINING_PARAMETERS, "early_stopping", "scoring", *_WITHOUT)
-    .format(max_iter=60, n_iter_no_change=16)
-    .replace("default=0.9, 0.999", "default=0.9, 0.95")
-    .replace('"auto" is min(200, n_samples)', '"auto" is a hundredth of the rows, from 64 to 256')
-    .replace(
-        "training loss falls (or, with ``early_stopping``, the validation score\n    rises)",
-        "loss of the rows watched falls",
+    training=without(
+        deep_parameters(
+            max_iter=60,
+            n_iter_no_change=16,
+            beta_2=0.95,
+            batch_rows="a hundredth of the rows, from 64 to 256",
+            falls="loss of the rows watched falls",
+        ),
+        "early_stopping",
+        "scoring",
+        *_WITHOUT,
     ),
     label_smoothing=LABEL_SMOOTHING,
     learned=without(TRAINING_ATTRIBUTES, "history_"),
 )
-class MLPEnsembleClassifier(MLPClassifierTorch):
+@dataclass(eq=False, repr=False, kw_only=True)
+class MLPEnsembleClassifier(PerceptronClassifier):
     r"""Ensemble of multilayer perceptrons, each trained on all folds of the data but one.
 
     .. math:: p(x) = \frac1K \sum_{k=1}^K \mathrm{softmax}\big(s_k(x) / T\big)
@@ -61,10 +68,11 @@ class MLPEnsembleClassifier(MLPClassifierTorch):
         Probability that the last residual block is left out of a training step; None has no residual blocks.
     standardize : bool, default=True
         Whether to train in centred and scaled columns, each member in those of its rows.
-    column_scaling : float, default=15.0
+    column_learning_rate : float, default=15.0
         How fast a factor on each of these columns is learnt; see :class:`MLPClassifierTorch`.
-    solver : {"adamw", "adam", "sgd", "lbfgs"}, default="adamw"
-        Adam with decoupled weight decay, Adam, mini-batch gradient descent with momentum, or full-batch L-BFGS.
+    solver : {"adamw", "adam", "sgd", "lbfgs"}, `AdamW`, `Adam`, `SGD` or `LBFGS`, default="adamw"
+        Adam with decoupled weight decay, Adam, mini-batch gradient descent with momentum, or full-batch L-BFGS. An
+        object has settings of its own; see :class:`MLPClassifierTorch`.
     alpha : float, default=1e-4
         Strength of the L2 penalty; it is divided by the total weight of a batch.
     learning_rate : {"cosine", "constant", "invscaling", "adaptive"}, default="cosine"
@@ -146,86 +154,27 @@ class MLPEnsembleClassifier(MLPClassifierTorch):
 
     _coef_attribute = "estimators_"
     _averages_probabilities = True
-    _parameter_constraints: dict = {
-        **{k: v for k, v in MLPClassifierTorch._parameter_constraints.items() if k not in _WITHOUT},
+    #: Options of a single network that an ensemble has no use for.
+    validation_fraction, warm_start, callbacks, verbose = 0.1, False, None, False
+    if TYPE_CHECKING:
+        estimators_: list[MLPClassifierTorch]
+    n_estimators: int = field(default=8, kw_only=False)
+    hidden_layer_sizes: Any = field(default=(128, 128), kw_only=False)
+    activation: str = field(default="silu", kw_only=False)
+    column_learning_rate: float = 15.0
+    solver: str | Solver = "adamw"
+    alpha: float = 0.0001
+    learning_rate: str = "cosine"
+    max_iter: int = 60
+    early_stopping: bool = True
+    beta_2: float = 0.95
+    n_iter_no_change: float = 16
+    calibration: str | None = "temperature"
+
+    _parameter_constraints: ClassVar[dict] = {
+        **{k: v for k, v in PerceptronClassifier._parameter_constraints.items() if k not in _WITHOUT},
         "n_estimators": [Interval(Integral, 2, None, closed="left")],
     }
-    estimators_: list[MLPClassifierTorch]
-
-    def __init__(
-        self,
-        n_estimators=8,
-        hidden_layer_sizes=(128, 128),
-        activation="silu",
-        *,
-        normalization=None,
-        dropout=0.0,
-        stochastic_depth=None,
-        standardize=True,
-        column_scaling=15.0,
-        solver="adamw",
-        alpha=0.0001,
-        batch_size="auto",
-        learning_rate="cosine",
-        learning_rate_init=0.003,
-        power_t=0.5,
-        max_iter=60,
-        shuffle=True,
-        random_state=None,
-        tol=1e-4,
-        momentum=0.9,
-        nesterovs_momentum=True,
-        early_stopping=True,
-        beta_1=0.9,
-        beta_2=0.95,
-        epsilon=1e-8,
-        n_iter_no_change=16,
-        max_fun=15000,
-        warmup_epochs=0,
-        max_grad_norm=None,
-        scoring=None,
-        class_weight=None,
-        label_smoothing=0.0,
-        calibration="temperature",
-        device="auto",
-        precision="auto",
-    ):
-        super().__init__(
-            hidden_layer_sizes,
-            activation,
-            normalization=normalization,
-            dropout=dropout,
-            stochastic_depth=stochastic_depth,
-            standardize=standardize,
-            column_scaling=column_scaling,
-            solver=solver,
-            alpha=alpha,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            learning_rate_init=learning_rate_init,
-            power_t=power_t,
-            max_iter=max_iter,
-            shuffle=shuffle,
-            random_state=random_state,
-            tol=tol,
-            momentum=momentum,
-            nesterovs_momentum=nesterovs_momentum,
-            early_stopping=early_stopping,
-            beta_1=beta_1,
-            beta_2=beta_2,
-            epsilon=epsilon,
-            n_iter_no_change=n_iter_no_change,
-            max_fun=max_fun,
-            warmup_epochs=warmup_epochs,
-            max_grad_norm=max_grad_norm,
-            scoring=scoring,
-            class_weight=class_weight,
-            label_smoothing=label_smoothing,
-            calibration=calibration,
-            device=device,
-            precision=precision,
-        )
-        self.n_estimators = n_estimators
 
     @available_unless(_no_partial_fit)
     def partial_fit(self, X, y, classes=None, sample_weight=None):

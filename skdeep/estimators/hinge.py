@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from typing import ClassVar
+
 from sklearn.utils._param_validation import StrOptions
 
 from skdeep.engine.losses import LOSSES, Loss
@@ -11,9 +14,9 @@ from skdeep.estimators.docs import (
     LINEAR_ATTRIBUTES,
     LINEAR_PARAMETERS,
     LINEAR_SOLVERS,
-    LINEAR_TRAINING_PARAMETERS,
     TRAINING_ATTRIBUTES,
     document,
+    fit_parameters,
 )
 from skdeep.estimators.linear import LinearClassifier
 from skdeep.estimators.scores import ScoresMixin
@@ -22,10 +25,11 @@ from skdeep.estimators.scores import ScoresMixin
 @document(
     linear=LINEAR_PARAMETERS,
     solvers=LINEAR_SOLVERS,
-    training=LINEAR_TRAINING_PARAMETERS,
+    training=fit_parameters(),
     calibration=HINGE_CALIBRATION_PARAMETERS,
     learned=LINEAR_ATTRIBUTES + CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES,
 )
+@dataclass(eq=False, repr=False, kw_only=True)
 class HingeClassifier(ScoresMixin, LinearClassifier):
     r"""Linear support vector machine, trained by mini-batch gradient descent.
 
@@ -79,88 +83,15 @@ class HingeClassifier(ScoresMixin, LinearClassifier):
     (2, 3)
     """
 
-    _parameter_constraints: dict = {
+    loss: str = field(default="hinge", kw_only=False)
+    multi_class: str = "weston_watkins"
+    calibration: str | None = "temperature"
+
+    _parameter_constraints: ClassVar[dict] = {
         **LinearClassifier._parameter_constraints,
         "loss": [StrOptions({"hinge", "squared_hinge"})],
         "multi_class": [StrOptions({"weston_watkins", "crammer_singer", "ovr"})],
     }
-
-    def __init__(
-        self,
-        loss="hinge",
-        *,
-        multi_class="weston_watkins",
-        calibration="temperature",
-        penalty="l2",
-        alpha="auto",
-        l1_ratio=0.15,
-        fit_intercept=True,
-        standardize=True,
-        solver="auto",
-        learning_rate="auto",
-        learning_rate_init="auto",
-        power_t=0.5,
-        warmup_epochs=0,
-        max_grad_norm=None,
-        momentum=0.9,
-        nesterovs_momentum=True,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-8,
-        batch_size="auto",
-        max_iter=200,
-        tol=1e-4,
-        n_iter_no_change=5,
-        max_fun=15000,
-        shuffle=True,
-        early_stopping=False,
-        validation_fraction=0.1,
-        scoring=None,
-        class_weight=None,
-        warm_start=False,
-        random_state=None,
-        device="auto",
-        precision="auto",
-        callbacks=None,
-        verbose=False,
-    ):
-        super().__init__(
-            calibration=calibration,
-            penalty=penalty,
-            alpha=alpha,
-            l1_ratio=l1_ratio,
-            fit_intercept=fit_intercept,
-            standardize=standardize,
-            solver=solver,
-            learning_rate=learning_rate,
-            learning_rate_init=learning_rate_init,
-            power_t=power_t,
-            warmup_epochs=warmup_epochs,
-            max_grad_norm=max_grad_norm,
-            momentum=momentum,
-            nesterovs_momentum=nesterovs_momentum,
-            beta_1=beta_1,
-            beta_2=beta_2,
-            epsilon=epsilon,
-            batch_size=batch_size,
-            max_iter=max_iter,
-            tol=tol,
-            n_iter_no_change=n_iter_no_change,
-            max_fun=max_fun,
-            shuffle=shuffle,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            scoring=scoring,
-            class_weight=class_weight,
-            warm_start=warm_start,
-            random_state=random_state,
-            device=device,
-            precision=precision,
-            callbacks=callbacks,
-            verbose=verbose,
-        )
-        self.loss = loss
-        self.multi_class = multi_class
 
     def _loss(self, n_outputs) -> Loss:
         return LOSSES["ovr" if n_outputs == 1 else self.multi_class](squared=self.loss == "squared_hinge")

@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from numbers import Real
+from typing import ClassVar
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skdeep.engine.losses import LOSSES, Loss
-from skdeep.engine.optimizers import OPTIMIZERS
 from skdeep.estimators.docs import (
     ALPHA,
     CALIBRATION_ATTRIBUTES,
-    LEARNING_RATES,
     LINEAR_ATTRIBUTES,
     LINEAR_PARAMETERS,
-    LINEAR_TRAINING_PARAMETERS,
     RIDGE_ALPHA,
     SCORES_CALIBRATION_PARAMETERS,
     TRAINING_ATTRIBUTES,
     document,
+    fit_parameters,
 )
 from skdeep.estimators.linear import LinearClassifier
 from skdeep.estimators.scores import ScoresMixin
+from skdeep.fitting.settings import SOLVERS, Solver
 
 
 @document(
     linear=LINEAR_PARAMETERS.replace(ALPHA, RIDGE_ALPHA),
-    learning_rates=LEARNING_RATES,
     calibration=SCORES_CALIBRATION_PARAMETERS,
-    training=LINEAR_TRAINING_PARAMETERS,
+    training=fit_parameters(),
     learned=LINEAR_ATTRIBUTES + CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES,
 )
+@dataclass(eq=False, repr=False, kw_only=True)
 class LeastSquaresClassifier(ScoresMixin, LinearClassifier):
     r"""Linear least squares on class indicators of ±1, in closed form or by mini-batch gradient descent.
 
@@ -50,11 +51,10 @@ class LeastSquaresClassifier(ScoresMixin, LinearClassifier):
     Parameters
     ----------
     {linear}
-    solver : {"exact", "sgd", "adam", "adamw", "lbfgs"}, default="exact"
-        The closed form, which has no iterations and for which ``max_iter``, ``tol``, ``batch_size`` and what speaks of
-        steps mean nothing; mini-batch gradient descent with momentum, Adam, Adam with decoupled weight decay; or
-        full-batch Newton steps up to 1024 weights, L-BFGS beyond.
-    {learning_rates}
+    solver : {"exact", "sgd", "adam", "adamw", "lbfgs"}, `SGD`, `Adam`, `AdamW` or `LBFGS`, default="exact"
+        The closed form, which has no iterations and for which ``max_iter`` and ``tol`` mean nothing; mini-batch
+        gradient descent with momentum, Adam, Adam with decoupled weight decay; or full-batch Newton steps up to 1024
+        weights, L-BFGS beyond. A name stands for the solver with its default settings.
     {calibration}
     {training}
 
@@ -87,84 +87,15 @@ class LeastSquaresClassifier(ScoresMixin, LinearClassifier):
     True
     """
 
-    _parameter_constraints: dict = {
+    penalty: str | None = field(default="l2", kw_only=False)
+    alpha: float = 1e-4
+    solver: str | Solver = "exact"
+
+    _parameter_constraints: ClassVar[dict] = {
         **LinearClassifier._parameter_constraints,
         "alpha": [Interval(Real, 0, None, closed="left")],
-        "solver": [StrOptions({*OPTIMIZERS, "lbfgs", "exact"})],
+        "solver": [StrOptions({*SOLVERS, "exact"}), Solver],
     }
-
-    def __init__(
-        self,
-        penalty="l2",
-        *,
-        alpha=1e-4,
-        l1_ratio=0.15,
-        fit_intercept=True,
-        standardize=True,
-        solver="exact",
-        learning_rate="auto",
-        learning_rate_init="auto",
-        power_t=0.5,
-        warmup_epochs=0,
-        max_grad_norm=None,
-        momentum=0.9,
-        nesterovs_momentum=True,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-8,
-        batch_size="auto",
-        max_iter=200,
-        tol=1e-4,
-        n_iter_no_change=5,
-        max_fun=15000,
-        shuffle=True,
-        early_stopping=False,
-        validation_fraction=0.1,
-        scoring=None,
-        class_weight=None,
-        calibration=None,
-        warm_start=False,
-        random_state=None,
-        device="auto",
-        precision="auto",
-        callbacks=None,
-        verbose=False,
-    ):
-        super().__init__(
-            penalty=penalty,
-            alpha=alpha,
-            l1_ratio=l1_ratio,
-            fit_intercept=fit_intercept,
-            standardize=standardize,
-            solver=solver,
-            learning_rate=learning_rate,
-            learning_rate_init=learning_rate_init,
-            power_t=power_t,
-            warmup_epochs=warmup_epochs,
-            max_grad_norm=max_grad_norm,
-            momentum=momentum,
-            nesterovs_momentum=nesterovs_momentum,
-            beta_1=beta_1,
-            beta_2=beta_2,
-            epsilon=epsilon,
-            batch_size=batch_size,
-            max_iter=max_iter,
-            tol=tol,
-            n_iter_no_change=n_iter_no_change,
-            max_fun=max_fun,
-            shuffle=shuffle,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            scoring=scoring,
-            class_weight=class_weight,
-            calibration=calibration,
-            warm_start=warm_start,
-            random_state=random_state,
-            device=device,
-            precision=precision,
-            callbacks=callbacks,
-            verbose=verbose,
-        )
 
     def _loss(self, n_outputs) -> Loss:
         return LOSSES["squared_error"]()

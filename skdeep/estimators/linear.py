@@ -1,9 +1,11 @@
-"""What the linear classifiers share, and softmax regression."""
+"""What the linear classifiers share."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,13 +21,12 @@ from skdeep.engine.batching import as_tensor
 from skdeep.engine.frame import exceeds_float32
 from skdeep.engine.losses import Loss, smoothed
 from skdeep.engine.networks import Linear, sparse_weight
-from skdeep.engine.optimizers import OPTIMIZERS
-from skdeep.engine.penalties import L2, PENALTIES, NoPenalty
+from skdeep.engine.penalties import L2, PENALTIES, ElasticNet, NoPenalty
 from skdeep.engine.per_model import to_device
-from skdeep.engine.schedules import SCHEDULES
 from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.fitting.choices import batch_rows, choose, epochs_of
-from skdeep.fitting.recipe import FULL_BATCH, Member, Recipe, column_statistics, total_weights, values
+from skdeep.fitting.recipe import Member, Recipe, as_numbers, column_statistics, total_weights, values
+from skdeep.fitting.settings import FULL_BATCH, SOLVERS, Solver, settings_of, solver_name
 from skdeep.solvers.newton import Newton
 from skdeep.solvers.preconditioner import Preconditioner
 
@@ -39,96 +40,42 @@ _NO_STATE = TrainingState(np.random.default_rng(0))
 _NEWTON_STEPS, _LBFGS_STEPS, _PLAIN_STEPS, _NEWTON_SIZE, _PLAIN_NEWTON_SIZE = 10, 25, 100, 160, 320
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
     """Common part of the linear classifiers; a subclass defines ``_loss``."""
+
+    penalty: str | None = "l2"
+    alpha: float | str = "auto"
+    l1_ratio: float = 0.15
+    fit_intercept: bool = True
+    standardize: bool = True
+    solver: str | Solver = "auto"
+    max_iter: int = 200
+    tol: float = 1e-4
+    early_stopping: bool = False
+    validation_fraction: float = 0.1
+    scoring: str | Callable | None = None
+    class_weight: dict | str | None = None
+    calibration: str | None = None
+    warm_start: bool = False
+    random_state: int | np.random.RandomState | None = None
+    device: str | torch.device = "auto"
+    callbacks: Any = None
+    verbose: bool | int = False
 
     _coef_attribute = "coef_"
     _parameters = frozenset({"coef_", "intercept_"})
     _exact_solvers = FULL_BATCH
     _needs_two_classes = True
-    coef_: Any
-    intercept_: Any
-    _parameter_constraints: dict = {
+    _parameter_constraints: ClassVar[dict] = {
         **BaseTorchClassifier._parameter_constraints,
         "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "penalty": [StrOptions({name for name in PENALTIES if name}), None],
         "l1_ratio": [Interval(Real, 0, 1, closed="both")],
         "fit_intercept": ["boolean"],
         "standardize": ["boolean"],
-        "solver": [StrOptions({*OPTIMIZERS, "lbfgs", "auto"})],
-        "learning_rate": [StrOptions({*SCHEDULES, "auto"})],
+        "solver": [StrOptions({*SOLVERS, "auto"}), Solver],
     }
-
-    def __init__(
-        self,
-        penalty="l2",
-        *,
-        alpha="auto",
-        l1_ratio=0.15,
-        fit_intercept=True,
-        standardize=True,
-        solver="auto",
-        learning_rate="auto",
-        learning_rate_init="auto",
-        power_t=0.5,
-        warmup_epochs=0,
-        max_grad_norm=None,
-        momentum=0.9,
-        nesterovs_momentum=True,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-8,
-        batch_size="auto",
-        max_iter=200,
-        tol=1e-4,
-        n_iter_no_change=5,
-        max_fun=15000,
-        shuffle=True,
-        early_stopping=False,
-        validation_fraction=0.1,
-        scoring=None,
-        class_weight=None,
-        calibration=None,
-        warm_start=False,
-        random_state=None,
-        device="auto",
-        precision="auto",
-        callbacks=None,
-        verbose=False,
-    ):
-        self.penalty = penalty
-        self.alpha = alpha
-        self.l1_ratio = l1_ratio
-        self.fit_intercept = fit_intercept
-        self.standardize = standardize
-        self.solver = solver
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.warmup_epochs = warmup_epochs
-        self.max_grad_norm = max_grad_norm
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.batch_size = batch_size
-        self.max_iter = max_iter
-        self.tol = tol
-        self.n_iter_no_change = n_iter_no_change
-        self.max_fun = max_fun
-        self.shuffle = shuffle
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.scoring = scoring
-        self.class_weight = class_weight
-        self.calibration = calibration
-        self.warm_start = warm_start
-        self.random_state = random_state
-        self.device = device
-        self.precision = precision
-        self.callbacks = callbacks
-        self.verbose = verbose
 
     def _n_params(self, n_features, n_outputs):
         return n_features * n_outputs
@@ -141,13 +88,18 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         return PENALTIES[self.penalty](np.where(np.isnan(alpha), 1 / total_weight, alpha), values(members, "l1_ratio"))
 
     def _recipe(self, problem, going_on, incremental):
-        newton_params, solver = self._max_newton_params(), self.solver
-        penalty = self._penalty([Member(self, _NO_STATE)], np.ones(1), np.ones(1))
+        newton_params, solver = self._max_newton_params(), solver_name(self)
+        loss, penalty = (
+            self._training_loss(self.n_outputs_),
+            self._penalty([Member(self, _NO_STATE)], np.ones(1), np.ones(1)),
+        )
         if solver == "auto":
             exact = not incremental and penalty.smooth and self._is_exact_cheap(problem, newton_params)
             solver = "lbfgs" if exact else "sgd"
-        rows = batch_rows(self, problem, solver)
-        if self.batch_size == "auto" and solver not in FULL_BATCH:
+        if solver in FULL_BATCH:
+            _check_smooth(solver, self.penalty, loss, penalty)
+        rows, settings = batch_rows(self, problem, solver), settings_of(self, solver)
+        if getattr(settings, "batch_size", None) == "auto":
             # a step also passes over all coefficients, which rows with few values each would otherwise wait for
             filled = int(1 / max(problem.density, 1 / problem.n_rows))
             rows = max(rows, min(filled, -(-problem.n_rows // 16)))
@@ -155,24 +107,22 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         # a penalty of one's own may be nothing but its map
         proximal = not (solver == "adam" and type(penalty) in (L2, NoPenalty))
         decisions: dict[str, Any] = {"proximal": proximal, "newton_params": newton_params}
-        if self.learning_rate == "auto":
+        if getattr(settings, "learning_rate", None) == "auto":
             epochs = epochs_of(_STEPS, problem, rows)
             one_run = not incremental and epochs <= _EPOCHS
             decisions["schedule"] = "cosine" if one_run else "adaptive"
             decisions |= {"horizon": min(epochs, self.max_iter), "to_end": True} if one_run else {}
-        return choose(self, problem, solver, rows, loss=self._training_loss(self.n_outputs_), **decisions)
+        return choose(self, problem, solver, rows, loss=loss, **decisions)
 
     def _training_loss(self, n_outputs: int) -> Loss:
         """What is minimised, where that is not the loss that validation data is judged by."""
         return smoothed(self._loss(n_outputs), getattr(self, "label_smoothing", 0.0))
 
     def _is_exact_cheap(self, problem: Problem, newton_params: int | None) -> bool:
-        """Whether the optimum costs no more than mini-batch training, of which nothing was said."""
-        steps = (self.batch_size, self.learning_rate, self.learning_rate_init)
+        """Whether the optimum costs no more than mini-batch training."""
         # by name: whether a model is in a stack with others must make no difference
         smooth = self.penalty in ("l2", None) and self._loss(self.n_outputs_).smooth
-        rounded = self.precision == "bfloat16"
-        if steps != ("auto", "auto", "auto") or self.callbacks or not smooth or rounded:
+        if self.callbacks or not smooth:
             return False
         n, d, c = problem.n_rows, problem.source.shape[1], self.n_outputs_
         if newton_params is None and c * (d + 1) <= Newton.max_params:
@@ -254,13 +204,24 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         self.intercept_ = space.array((intercept @ matrix + offsets).astype(intercept.dtype))
 
     def _rates(self, recipe, problem, network, members):
-        rates = values(members, "learning_rate_init")
+        rates = as_numbers(member.settings.learning_rate_init for member in members)
         derived = np.isnan(rates)
         if recipe.solver != "sgd":
             rates[derived] = 0.01
         elif derived.any():
             rates[derived] = _derived_rates(recipe, problem, network, members)[derived]
         return rates
+
+
+def _check_smooth(solver: str, penalty_name: str | None, loss: Loss, penalty: ElasticNet) -> None:
+    """Raise if a solver for smooth objectives is given one that is not."""
+    if loss.smooth and penalty.smooth:
+        return
+    culprit = "this loss" if not loss.smooth else f"penalty={penalty_name!r}"
+    raise ValueError(
+        f"solver={solver!r} needs a smooth objective, and {culprit} has kinks. Use solver='sgd', 'adam' or "
+        "'adamw', or a smooth choice (loss='squared_hinge', penalty='l2')."
+    )
 
 
 def _derived_rates(recipe: Recipe, problem: Problem, network: Linear, members: list[Member]) -> np.ndarray:
@@ -274,5 +235,5 @@ def _derived_rates(recipe: Recipe, problem: Problem, network: Linear, members: l
     n = np.array([member.n_rows(problem) for member in members])
     spread = [1.0 if m.weight is None else m.weight.max() / m.weight[m.weight > 0].mean() for m in members]
     size = int(np.minimum(recipe.batch_rows, n).max())
-    noise = np.array(spread) * trace * (1 / size - 1 / n) / (1 - values(members, "momentum"))
+    noise = np.array(spread) * trace * (1 / size - 1 / n) / (1 - np.array([m.settings.momentum for m in members]))
     return 1 / (curvature * (largest + np.maximum(noise, 0.0)))

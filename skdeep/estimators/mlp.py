@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,11 +24,12 @@ from skdeep.estimators.docs import (
     CALIBRATION_PARAMETERS,
     LABEL_SMOOTHING,
     TRAINING_ATTRIBUTES,
-    TRAINING_PARAMETERS,
+    deep_parameters,
     document,
 )
 from skdeep.fitting.choices import batch_rows, choose, epochs_of
 from skdeep.fitting.recipe import Member, column_statistics, values
+from skdeep.fitting.settings import settings_of, solver_name
 
 #: Rows per step of ``batch_size="auto"``: a hundredth of the data, within these bounds.
 _BATCH_ROWS = 64, 256
@@ -38,149 +40,40 @@ _EPOCHS, _STEPS = 60, 500
 _ALWAYS = {"coefs_", "intercepts_"}
 
 
-@document(
-    training=TRAINING_PARAMETERS.format(max_iter=200, n_iter_no_change=10)
-    .replace("from 0 to below 1", "from 0 to 1")
-    .replace('"auto" is min(200, n_samples)', '"auto" is a hundredth of the rows, from 64 to 256'),
-    label_smoothing=LABEL_SMOOTHING,
-    calibration=CALIBRATION_PARAMETERS,
-    learned=CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES,
-)
-class MLPClassifierTorch(NeuralNetClassifier):
-    r"""Multilayer perceptron: linear layers with an activation after each but the last.
+@dataclass(eq=False, repr=False, kw_only=True)
+class PerceptronClassifier(NeuralNetClassifier):
+    """Common part of the multilayer perceptrons."""
 
-    .. math:: h_0 = x, \quad h_l = \phi(W_l h_{l-1} + b_l), \quad s = W_L h_{L-1} + b_L
-
-    (with normalisation, dropout and residual blocks where asked for) trained on the cross-entropy of the scores s
-    (softmax for more than two classes, one logistic column for two, one per label for multilabel targets) plus
-    :math:`\frac{\alpha}{2 B \bar w} \sum_l \|W_l\|^2`, the L2 penalty as MLPClassifier has it. Parameters, attributes
-    and their meaning are those of :class:`sklearn.neural_network.MLPClassifier`, so that a swap is one word; by default
-    (``standardize=True``) of one behind a StandardScaler, with :math:`W_1 \,\mathrm{diag}(\sigma)` for :math:`W_1` in
-    the penalty.
-
-    Parameters
-    ----------
-    hidden_layer_sizes : array-like of int, default=(100,)
-        Units of each hidden layer; ``()`` is softmax regression.
-    activation : str, default="relu"
-        "identity", "relu", "leaky_relu", "prelu" (slopes are learnt), "elu", "selu", "gelu", "silu", "tanh",
-        "logistic", or "maxout" (each unit the larger of two linear pieces).
-    normalization : {"batch", "layer"} or None, default=None
-        What is normalised before each activation: each column over the rows of a batch (with their weights; a batch of
-        one row, and all predictions, by running averages over batches), or each row over its columns. Both learn a
-        factor and a summand per column, which ``alpha`` does not penalise.
-    dropout : float, default=0.0
-        Probability that a hidden unit is left out of a training step, drawn for each row. The others are scaled up, so
-        that predictions need no correction.
-    stochastic_depth : float or None, default=None
-        A number makes residual blocks, :math:`h_l = h_{l-1} + \phi(\ldots)`, of the hidden layers that are as wide as
-        the hidden layer before. Each is left out of a training step, for the whole batch, with a probability that grows
-        linearly from block to block up to this one at the last (0 leaves out none); otherwise it is scaled up. Layers
-        of other widths stay as they are. None has no residual blocks.
-    standardize : bool, default=True
-        Whether to train in columns that are centred and scaled by their weighted means and standard deviations (sparse
-        ones: scaled by their largest magnitude), as if the classifier were behind a StandardScaler: the initial
-        weights and ``alpha`` are those of a first layer on such columns. ``coefs_[0]`` and ``intercepts_[0]`` refer to
-        the columns of X all the same. ``partial_fit`` goes by the statistics of all rows so far. With False, everything
-        refers to the columns as they are, as in MLPClassifier, and a warning names those that suit no step.
-
-        Dense X may have missing values (NaN). They count as the mean of their column, and each column in which ``fit``
-        (or the first call of ``partial_fit``) meets some gets an indicator: a further column, 1 where the value is
-        missing and else 0, standardised like the others. Columns that have never had a value have no influence.
-    column_scaling : float, default=3.0
-        How fast a factor on each (standardised) column is learnt, as a multiple of the weights' learning rate [7]_. The
-        factors begin at one; they are part of ``coefs_[0]``, and so of its penalty. 0 learns none.
-    solver : {"adam", "sgd", "adamw", "lbfgs"}, default="adam"
-        Adam, mini-batch gradient descent with momentum, Adam with decoupled weight decay, or full-batch L-BFGS.
-    alpha : float, default=0.05
-        Strength of the L2 penalty; it is divided by the total weight of a batch. With ``standardize`` it acts on the
-        weights of standardised columns.
-    learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
-        Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
-        until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is one cosine over 60 epochs, or
-        as many as 500 steps take if these are more (``max_iter`` at most), which training goes through to its end; and
-        constant in ``partial_fit``.
-    learning_rate_init : float, default=0.003
-        Learning rate at the start.
-    {training}
-    {label_smoothing}
-    {calibration}
-
-    Attributes
-    ----------
-    coefs_ : list of ndarray of shape (fan_in, fan_out)
-        Weights of each layer; with "maxout", two columns side by side for each hidden unit. After the rows for the
-        columns of X, the first has a row for each indicator of missing values.
-    intercepts_ : list of ndarray of shape (fan_out,)
-        Constant terms of each layer; before batch normalisation, where ``betas_`` take their place, zero (in the first
-        layer: what centres the columns).
-    slopes_ : list of float
-        Learnt slope of each hidden layer; only with "prelu".
-    gammas_, betas_ : list of ndarray of shape (fan_out,)
-        Factor and summand of each hidden layer's normalisation,
-        :math:`\gamma (z - \mu) / \sqrt{v + 10^{-5}} + \beta`; only with ``normalization``.
-    running_means_, running_vars_ : list of ndarray of shape (fan_out,)
-        :math:`\mu` and v of predictions: running averages over batches, in which the last one counts a tenth; only
-        with ``normalization="batch"``.
-    column_factors_ : ndarray of shape (n_features + n_indicators,)
-        Learnt factors on the (standardised) columns, which are in ``coefs_[0]`` already; only with ``column_scaling``.
-    means_ : ndarray of shape (n_features,)
-        Weighted means of the columns, by which missing values are replaced (zero for sparse ones); only with
-        ``standardize``.
-    missing_features_ : ndarray of shape (n_indicators,)
-        Columns that have an indicator; only with ``standardize``.
-    n_layers_ : int
-        Layers, with the input.
-    out_activation_ : {"softmax", "logistic"}
-        What turns scores into probabilities.
-    {learned}
-
-    See Also
-    --------
-    SoftmaxClassifier : Softmax regression.
-    sklearn.neural_network.MLPClassifier : The same model in NumPy.
-
-    References
-    ----------
-    .. [1] I. Goodfellow, Y. Bengio & A. Courville, *Deep Learning*, 2016, chapter 6.
-    .. [2] X. Glorot & Y. Bengio, *Understanding the difficulty of training deep feedforward neural networks*,
-       AISTATS 2010.
-    .. [3] N. Srivastava et al., *Dropout: a simple way to prevent neural networks from overfitting*, JMLR 15, 2014.
-    .. [4] S. Ioffe & C. Szegedy, *Batch normalization*, ICML 2015.
-    .. [5] J. L. Ba, J. R. Kiros & G. Hinton, *Layer normalization*, 2016.
-    .. [6] G. Huang et al., *Deep networks with stochastic depth*, ECCV 2016.
-    .. [7] D. Holzmüller, L. Grinsztajn & I. Steinwart, *Better by default: strong pre-tuned MLPs and boosted trees on
-       tabular data*, NeurIPS 2024, section 4.
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_digits
-    >>> from skdeep import MLPClassifierTorch
-    >>> X, y = load_digits(return_X_y=True)
-    >>> clf = MLPClassifierTorch((32,), random_state=0).fit(X / 16, y)
-    >>> clf.score(X / 16, y) > 0.9
-    True
-    >>> [W.shape for W in clf.coefs_]
-    [(64, 32), (32, 10)]
-    """
+    if TYPE_CHECKING:  # each says what comes first
+        hidden_layer_sizes: Any
+        activation: str
+    normalization: str | None = None
+    dropout: float = 0.0
+    stochastic_depth: float | None = None
+    standardize: bool = True
+    column_learning_rate: float = 3.0
+    alpha: float = 0.05
+    learning_rate: str = "auto"
+    learning_rate_init: float = 0.003
+    label_smoothing: float = 0.0
 
     _coef_attribute = "coefs_"
     stackable = NeuralNetClassifier.stackable | {"dropout", "stochastic_depth"}
     _nan_advice = "MLPClassifierTorch takes them in dense X, with standardize=True."
-    _parameter_constraints: dict = {
+    _parameter_constraints: ClassVar[dict] = {
         **NeuralNetClassifier._parameter_constraints,
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "learning_rate": [StrOptions({*SCHEDULES, "auto"})],
         "label_smoothing": [Interval(Real, 0, 1, closed="both")],
         "standardize": ["boolean"],
-        "column_scaling": [Interval(Real, 0, None, closed="left")],
+        "column_learning_rate": [Interval(Real, 0, None, closed="left")],
         "normalization": [StrOptions({"batch", "layer"}), None],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "stochastic_depth": [Interval(Real, 0, 1, closed="left"), None],
     }
     #: Fitted attribute of each group of `MLP.groups`.
-    _attributes = {
+    _attributes: ClassVar[dict[str, str]] = {
         "weight": "coefs_",
         "bias": "intercepts_",
         "slope": "slopes_",
@@ -191,85 +84,6 @@ class MLPClassifierTorch(NeuralNetClassifier):
         "running_var": "running_vars_",
     }
     _parameters = frozenset({*_attributes.values(), "missing_features_"})
-
-    def __init__(
-        self,
-        hidden_layer_sizes=(100,),
-        activation="relu",
-        *,
-        normalization=None,
-        dropout=0.0,
-        stochastic_depth=None,
-        standardize=True,
-        column_scaling=3.0,
-        solver="adam",
-        alpha=0.05,
-        batch_size="auto",
-        learning_rate="auto",
-        learning_rate_init=0.003,
-        power_t=0.5,
-        max_iter=200,
-        shuffle=True,
-        random_state=None,
-        tol=1e-4,
-        verbose=False,
-        warm_start=False,
-        momentum=0.9,
-        nesterovs_momentum=True,
-        early_stopping=False,
-        validation_fraction=0.1,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-8,
-        n_iter_no_change=10,
-        max_fun=15000,
-        warmup_epochs=0,
-        max_grad_norm=None,
-        scoring=None,
-        class_weight=None,
-        label_smoothing=0.0,
-        calibration=None,
-        device="auto",
-        precision="auto",
-        callbacks=None,
-    ):
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.normalization = normalization
-        self.dropout = dropout
-        self.stochastic_depth = stochastic_depth
-        self.standardize = standardize
-        self.column_scaling = column_scaling
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.max_fun = max_fun
-        self.warmup_epochs = warmup_epochs
-        self.max_grad_norm = max_grad_norm
-        self.scoring = scoring
-        self.class_weight = class_weight
-        self.label_smoothing = label_smoothing
-        self.calibration = calibration
-        self.device = device
-        self.precision = precision
-        self.callbacks = callbacks
 
     @property
     def _allow_nan(self):
@@ -289,14 +103,15 @@ class MLPClassifierTorch(NeuralNetClassifier):
         self.intercepts_ = [*self.intercepts_[:-1], space.array((intercept @ matrix + offsets).astype(coef.dtype))]
 
     def _recipe(self, problem, going_on, incremental):
-        rows = batch_rows(self, problem, self.solver, auto=int(np.clip(problem.n_rows // 100, *_BATCH_ROWS)))
+        solver, schedule = solver_name(self), getattr(settings_of(self), "learning_rate", "constant")
+        rows = batch_rows(self, problem, solver, auto=int(np.clip(problem.n_rows // 100, *_BATCH_ROWS)))
         decisions: dict[str, Any] = {"loss": smoothed(self._loss(self.n_outputs_), self.label_smoothing)}
-        if self.learning_rate == "auto" and incremental:
+        if schedule == "auto" and incremental:
             decisions["schedule"] = "constant"
-        elif self.learning_rate == "auto":
+        elif schedule == "auto":
             horizon = min(max(_EPOCHS, epochs_of(_STEPS, problem, rows)), self.max_iter)
             decisions |= {"schedule": "cosine", "horizon": horizon, "to_end": True}
-        return choose(self, problem, self.solver, rows, **decisions)
+        return choose(self, problem, solver, rows, **decisions)
 
     def _layer_units(self, n_features: int, n_outputs: int) -> list[int]:
         hidden = self.hidden_layer_sizes
@@ -335,7 +150,7 @@ class MLPClassifierTorch(NeuralNetClassifier):
         noise["standardization"] = self._standardization(problem, indicated, members, warm)
         generators = [member.state.generator for member in members]
         # a gradient step in u is r times as long already, where Adam's is as long as any
-        noise["scaling"] = float(self.column_scaling) ** (0.5 if self.solver in ("sgd", "lbfgs") else 1.0)
+        noise["scaling"] = float(self.column_learning_rate) ** (0.5 if recipe.solver in ("sgd", "lbfgs") else 1.0)
         if warm:
             return self._trained_network(**tensor, generators=generators, **noise)
         return MLP.initial(generators, units, self.activation, normalization=self.normalization, **noise, **tensor)
@@ -374,13 +189,13 @@ class MLPClassifierTorch(NeuralNetClassifier):
         expected = {"slopes_": form.slope is not None, "gammas_": self.normalization is not None}
         expected["running_means_"] = self.normalization == "batch"
         same = all(len(getattr(self, name, [])) == there * n_hidden for name, there in expected.items())
-        same &= hasattr(self, "column_factors_") == bool(self.column_scaling)
+        same &= hasattr(self, "column_factors_") == bool(self.column_learning_rate)
         if not same or known != list(zip(units[:-1], widths, strict=True)):
             raise ValueError(
                 "warm_start and partial_fit go on with the network of the previous fit, and hidden_layer_sizes, "
-                "activation, standardize, column_scaling or normalization has changed: "
+                "activation, standardize, column_learning_rate or normalization has changed: "
                 f"hidden_layer_sizes={self.hidden_layer_sizes!r}, activation={self.activation!r}, "
-                f"standardize={self.standardize!r}, column_scaling={self.column_scaling!r}, "
+                f"standardize={self.standardize!r}, column_learning_rate={self.column_learning_rate!r}, "
                 f"normalization={self.normalization!r} do not fit what was learnt, with weights of shape {known}. Put "
                 "them back, or fit with warm_start=False."
             )
@@ -428,3 +243,139 @@ class MLPClassifierTorch(NeuralNetClassifier):
             index = network.standardization.indicated.cpu().numpy()
             learned |= {"means_": space.array(means), "missing_features_": space.array(index)}
         return learned
+
+
+@document(
+    training=deep_parameters(batch_rows="a hundredth of the rows, from 64 to 256"),
+    label_smoothing=LABEL_SMOOTHING,
+    calibration=CALIBRATION_PARAMETERS,
+    learned=CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES,
+)
+@dataclass(eq=False, repr=False, kw_only=True)
+class MLPClassifierTorch(PerceptronClassifier):
+    r"""Multilayer perceptron: linear layers with an activation after each but the last.
+
+    .. math:: h_0 = x, \quad h_l = \phi(W_l h_{l-1} + b_l), \quad s = W_L h_{L-1} + b_L
+
+    (with normalisation, dropout and residual blocks where asked for) trained on the cross-entropy of the scores s
+    (softmax for more than two classes, one logistic column for two, one per label for multilabel targets) plus
+    :math:`\frac{\alpha}{2 B \bar w} \sum_l \|W_l\|^2`, the L2 penalty as MLPClassifier has it. Parameters, attributes
+    and their meaning are those of :class:`sklearn.neural_network.MLPClassifier`, so that a swap is one word; by default
+    (``standardize=True``) of one behind a StandardScaler, with :math:`W_1 \,\mathrm{diag}(\sigma)` for :math:`W_1` in
+    the penalty.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : array-like of int, default=(100,)
+        Units of each hidden layer; ``()`` is softmax regression.
+    activation : str, default="relu"
+        "identity", "relu", "leaky_relu", "prelu" (slopes are learnt), "elu", "selu", "gelu", "silu", "tanh",
+        "logistic", or "maxout" (each unit the larger of two linear pieces).
+    normalization : {"batch", "layer"} or None, default=None
+        What is normalised before each activation: each column over the rows of a batch (with their weights; a batch of
+        one row, and all predictions, by running averages over batches), or each row over its columns. Both learn a
+        factor and a summand per column, which ``alpha`` does not penalise.
+    dropout : float, default=0.0
+        Probability that a hidden unit is left out of a training step, drawn for each row. The others are scaled up, so
+        that predictions need no correction.
+    stochastic_depth : float or None, default=None
+        A number makes residual blocks, :math:`h_l = h_{l-1} + \phi(\ldots)`, of the hidden layers that are as wide as
+        the hidden layer before. Each is left out of a training step, for the whole batch, with a probability that grows
+        linearly from block to block up to this one at the last (0 leaves out none); otherwise it is scaled up. Layers
+        of other widths stay as they are. None has no residual blocks.
+    standardize : bool, default=True
+        Whether to train in columns that are centred and scaled by their weighted means and standard deviations (sparse
+        ones: scaled by their largest magnitude), as if the classifier were behind a StandardScaler: the initial
+        weights and ``alpha`` are those of a first layer on such columns. ``coefs_[0]`` and ``intercepts_[0]`` refer to
+        the columns of X all the same. ``partial_fit`` goes by the statistics of all rows so far. With False, everything
+        refers to the columns as they are, as in MLPClassifier, and a warning names those that suit no step.
+
+        Dense X may have missing values (NaN). They count as the mean of their column, and each column in which ``fit``
+        (or the first call of ``partial_fit``) meets some gets an indicator: a further column, 1 where the value is
+        missing and else 0, standardised like the others. Columns that have never had a value have no influence.
+    column_learning_rate : float, default=3.0
+        How fast a factor on each (standardised) column is learnt, as a multiple of the weights' learning rate [7]_. The
+        factors begin at one; they are part of ``coefs_[0]``, and so of its penalty. 0 learns none.
+    solver : {"adam", "sgd", "adamw", "lbfgs"}, `Adam`, `SGD`, `AdamW` or `LBFGS`, default="adam"
+        Adam, mini-batch gradient descent with momentum, Adam with decoupled weight decay, or full-batch L-BFGS. An
+        object, such as ``SGD(momentum=0.8)``, has settings of its own; the parameters here that a name goes with
+        (``learning_rate`` to ``max_grad_norm``) must then be left alone.
+    alpha : float, default=0.05
+        Strength of the L2 penalty; it is divided by the total weight of a batch. With ``standardize`` it acts on the
+        weights of standardised columns.
+    learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
+        Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
+        until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is one cosine over 60 epochs, or
+        as many as 500 steps take if these are more (``max_iter`` at most), which training goes through to its end; and
+        constant in ``partial_fit``.
+    learning_rate_init : float, default=0.003
+        Learning rate at the start.
+    {training}
+    {label_smoothing}
+    {calibration}
+
+    Attributes
+    ----------
+    coefs_ : list of ndarray of shape (fan_in, fan_out)
+        Weights of each layer; with "maxout", two columns side by side for each hidden unit. After the rows for the
+        columns of X, the first has a row for each indicator of missing values.
+    intercepts_ : list of ndarray of shape (fan_out,)
+        Constant terms of each layer; before batch normalisation, where ``betas_`` take their place, zero (in the first
+        layer: what centres the columns).
+    slopes_ : list of float
+        Learnt slope of each hidden layer; only with "prelu".
+    gammas_, betas_ : list of ndarray of shape (fan_out,)
+        Factor and summand of each hidden layer's normalisation,
+        :math:`\gamma (z - \mu) / \sqrt{v + 10^{-5}} + \beta`; only with ``normalization``.
+    running_means_, running_vars_ : list of ndarray of shape (fan_out,)
+        :math:`\mu` and v of predictions: running averages over batches, in which the last one counts a tenth; only
+        with ``normalization="batch"``.
+    column_factors_ : ndarray of shape (n_features + n_indicators,)
+        Learnt factors on the (standardised) columns, which are in ``coefs_[0]`` already; only with
+        ``column_learning_rate``.
+    means_ : ndarray of shape (n_features,)
+        Weighted means of the columns, by which missing values are replaced (zero for sparse ones); only with
+        ``standardize``.
+    missing_features_ : ndarray of shape (n_indicators,)
+        Columns that have an indicator; only with ``standardize``.
+    n_layers_ : int
+        Layers, with the input.
+    out_activation_ : {"softmax", "logistic"}
+        What turns scores into probabilities.
+    {learned}
+
+    See Also
+    --------
+    SoftmaxClassifier : Softmax regression.
+    sklearn.neural_network.MLPClassifier : The same model in NumPy.
+
+    References
+    ----------
+    .. [1] I. Goodfellow, Y. Bengio & A. Courville, *Deep Learning*, 2016, chapter 6.
+    .. [2] X. Glorot & Y. Bengio, *Understanding the difficulty of training deep feedforward neural networks*,
+       AISTATS 2010.
+    .. [3] N. Srivastava et al., *Dropout: a simple way to prevent neural networks from overfitting*, JMLR 15, 2014.
+    .. [4] S. Ioffe & C. Szegedy, *Batch normalization*, ICML 2015.
+    .. [5] J. L. Ba, J. R. Kiros & G. Hinton, *Layer normalization*, 2016.
+    .. [6] G. Huang et al., *Deep networks with stochastic depth*, ECCV 2016.
+    .. [7] D. Holzmüller, L. Grinsztajn & I. Steinwart, *Better by default: strong pre-tuned MLPs and boosted trees on
+       tabular data*, NeurIPS 2024, section 4.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skdeep import MLPClassifierTorch
+    >>> X, y = load_digits(return_X_y=True)
+    >>> clf = MLPClassifierTorch((32,), random_state=0).fit(X / 16, y)
+    >>> clf.score(X / 16, y) > 0.9
+    True
+    >>> [W.shape for W in clf.coefs_]
+    [(64, 32), (32, 10)]
+    """
+
+    hidden_layer_sizes: Any = field(default=(100,), kw_only=False)
+    activation: str = field(default="relu", kw_only=False)
+    validation_fraction: float = 0.1
+    warm_start: bool = False
+    callbacks: Any = None
+    verbose: bool | int = False

@@ -10,9 +10,9 @@ from skdeep.estimators.docs import (
     LINEAR_ATTRIBUTES,
     LINEAR_PARAMETERS,
     LINEAR_SOLVERS,
-    LINEAR_TRAINING_PARAMETERS,
     TRAINING_ATTRIBUTES,
     document,
+    fit_parameters,
 )
 from skdeep.estimators.softmax import CrossEntropyClassifier
 
@@ -22,7 +22,7 @@ from skdeep.estimators.softmax import CrossEntropyClassifier
     solvers=LINEAR_SOLVERS,
     label_smoothing=LABEL_SMOOTHING,
     calibration=CALIBRATION_PARAMETERS,
-    training=LINEAR_TRAINING_PARAMETERS,
+    training=fit_parameters(),
     learned=LINEAR_ATTRIBUTES + CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES,
 )
 class SigmoidClassifier(CrossEntropyClassifier):

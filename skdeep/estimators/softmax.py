@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from numbers import Real
+from typing import ClassVar
 
 from sklearn.utils._param_validation import Interval
 
@@ -14,95 +16,24 @@ from skdeep.estimators.docs import (
     LINEAR_ATTRIBUTES,
     LINEAR_PARAMETERS,
     LINEAR_SOLVERS,
-    LINEAR_TRAINING_PARAMETERS,
     TRAINING_ATTRIBUTES,
     document,
+    fit_parameters,
 )
 from skdeep.estimators.linear import LinearClassifier
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class CrossEntropyClassifier(LinearClassifier):
     """Common part of the linear classifiers that are trained on a cross-entropy."""
 
-    _parameter_constraints: dict = {
+    penalty: str | None = field(default="l2", kw_only=False)
+    label_smoothing: float = 0.0
+
+    _parameter_constraints: ClassVar[dict] = {
         **LinearClassifier._parameter_constraints,
         "label_smoothing": [Interval(Real, 0, 1, closed="both")],
     }
-
-    def __init__(
-        self,
-        penalty="l2",
-        *,
-        alpha="auto",
-        l1_ratio=0.15,
-        fit_intercept=True,
-        standardize=True,
-        solver="auto",
-        learning_rate="auto",
-        learning_rate_init="auto",
-        power_t=0.5,
-        warmup_epochs=0,
-        max_grad_norm=None,
-        momentum=0.9,
-        nesterovs_momentum=True,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-8,
-        batch_size="auto",
-        max_iter=200,
-        tol=1e-4,
-        n_iter_no_change=5,
-        max_fun=15000,
-        shuffle=True,
-        early_stopping=False,
-        validation_fraction=0.1,
-        scoring=None,
-        class_weight=None,
-        label_smoothing=0.0,
-        calibration=None,
-        warm_start=False,
-        random_state=None,
-        device="auto",
-        precision="auto",
-        callbacks=None,
-        verbose=False,
-    ):
-        super().__init__(
-            penalty=penalty,
-            alpha=alpha,
-            l1_ratio=l1_ratio,
-            fit_intercept=fit_intercept,
-            standardize=standardize,
-            solver=solver,
-            learning_rate=learning_rate,
-            learning_rate_init=learning_rate_init,
-            power_t=power_t,
-            warmup_epochs=warmup_epochs,
-            max_grad_norm=max_grad_norm,
-            momentum=momentum,
-            nesterovs_momentum=nesterovs_momentum,
-            beta_1=beta_1,
-            beta_2=beta_2,
-            epsilon=epsilon,
-            batch_size=batch_size,
-            max_iter=max_iter,
-            tol=tol,
-            n_iter_no_change=n_iter_no_change,
-            max_fun=max_fun,
-            shuffle=shuffle,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            scoring=scoring,
-            class_weight=class_weight,
-            calibration=calibration,
-            warm_start=warm_start,
-            random_state=random_state,
-            device=device,
-            precision=precision,
-            callbacks=callbacks,
-            verbose=verbose,
-        )
-        self.label_smoothing = label_smoothing
 
 
 @document(
@@ -110,7 +41,7 @@ class CrossEntropyClassifier(LinearClassifier):
     solvers=LINEAR_SOLVERS,
     label_smoothing=LABEL_SMOOTHING,
     calibration=CALIBRATION_PARAMETERS,
-    training=LINEAR_TRAINING_PARAMETERS,
+    training=fit_parameters(),
     learned=LINEAR_ATTRIBUTES + CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES,
 )
 class SoftmaxClassifier(CrossEntropyClassifier):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -27,9 +29,10 @@ from skdeep.engine.module_network import (
 )
 from skdeep.engine.random_numbers import OwnNumbers
 from skdeep.estimators.deep import NeuralNetClassifier
-from skdeep.estimators.docs import CALIBRATION_ATTRIBUTES, TRAINING_ATTRIBUTES, TRAINING_PARAMETERS, document, without
+from skdeep.estimators.docs import CALIBRATION_ATTRIBUTES, TRAINING_ATTRIBUTES, deep_parameters, document, without
 from skdeep.fitting.choices import batch_rows, choose
-from skdeep.fitting.recipe import FULL_BATCH, Recipe
+from skdeep.fitting.recipe import Recipe
+from skdeep.fitting.settings import FULL_BATCH, settings_of, solver_name
 
 #: Modules that make another function of each batch.
 _RANDOM = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
@@ -86,9 +89,10 @@ def _cast(module: nn.Module, dtype: torch.dtype) -> None:
 
 
 @document(
-    training=TRAINING_PARAMETERS.format(max_iter=200, n_iter_no_change=10).replace("from 0 to below 1", "from 0 to 1"),
+    training=deep_parameters(batch_rows="min(200, n_samples)"),
     learned=without(CALIBRATION_ATTRIBUTES, "calibration_slopes_, calibration_offsets_") + TRAINING_ATTRIBUTES,
 )
+@dataclass(eq=False, repr=False, kw_only=True)
 class TorchClassifier(NeuralNetClassifier):
     r"""A torch module of your own as a classifier, trained like :class:`MLPClassifierTorch`.
 
@@ -113,9 +117,10 @@ class TorchClassifier(NeuralNetClassifier):
         returned through :func:`torch.compile`; TorchScript and exported programs cannot be trained here.
     module_params : dict, default=None
         Arguments of the module. A search sets each as ``module__name``, as in skorch.
-    solver : {"adam", "sgd", "adamw", "lbfgs"}, default="adam"
+    solver : {"adam", "sgd", "adamw", "lbfgs"}, `Adam`, `SGD`, `AdamW` or `LBFGS`, default="adam"
         Adam, mini-batch gradient descent with momentum, Adam with decoupled weight decay, or full-batch L-BFGS (for
-        modules without dropout and batch normalisation).
+        modules without dropout and batch normalisation). An object, such as ``SGD(momentum=0.8)``, has settings of its
+        own; the parameters here that a name goes with must then be left alone.
     alpha : float, default=1e-4
         Strength of the L2 penalty; it is divided by the total weight of a batch.
     learning_rate : {"constant", "invscaling", "adaptive", "cosine"}, default="constant"
@@ -194,79 +199,19 @@ class TorchClassifier(NeuralNetClassifier):
     _any_coef = None
     _allow_nd = True
     stackable: frozenset[str] = frozenset()
-    _parameter_constraints: dict = {
+    module: Callable = field(kw_only=False)
+    module_params: dict | None = field(default=None, kw_only=False)
+    validation_fraction: float = 0.1
+    warm_start: bool = False
+    callbacks: Any = None
+    verbose: bool | int = False
+
+    _parameter_constraints: ClassVar[dict] = {
         **NeuralNetClassifier._parameter_constraints,
         "module": [callable],
         "module_params": [dict, None],
         "calibration": [StrOptions({"temperature"}), None],
     }
-
-    def __init__(
-        self,
-        module,
-        module_params=None,
-        *,
-        solver="adam",
-        alpha=0.0001,
-        batch_size="auto",
-        learning_rate="constant",
-        learning_rate_init=0.001,
-        power_t=0.5,
-        max_iter=200,
-        shuffle=True,
-        random_state=None,
-        tol=1e-4,
-        verbose=False,
-        warm_start=False,
-        momentum=0.9,
-        nesterovs_momentum=True,
-        early_stopping=False,
-        validation_fraction=0.1,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-8,
-        n_iter_no_change=10,
-        max_fun=15000,
-        warmup_epochs=0,
-        max_grad_norm=None,
-        scoring=None,
-        class_weight=None,
-        calibration=None,
-        device="auto",
-        precision="auto",
-        callbacks=None,
-    ):
-        self.module = module
-        self.module_params = module_params
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.max_fun = max_fun
-        self.warmup_epochs = warmup_epochs
-        self.max_grad_norm = max_grad_norm
-        self.scoring = scoring
-        self.class_weight = class_weight
-        self.calibration = calibration
-        self.device = device
-        self.precision = precision
-        self.callbacks = callbacks
 
     def get_params(self, deep=True):
         """Parameters of the estimator; with `deep`, those of the module too, as ``module__name``."""
@@ -288,8 +233,11 @@ class TorchClassifier(NeuralNetClassifier):
         return _UNKNOWN_WORK
 
     def _recipe(self, problem, going_on, incremental):
-        rows, dtype = batch_rows(self, problem, self.solver), torch.float32 if self.precision == "auto" else None
-        recipe = choose(self, problem, self.solver, rows, dtype=dtype)
+        rows, dtype = (
+            batch_rows(self, problem, solver_name(self)),
+            torch.float32 if settings_of(self).precision == "auto" else None,
+        )
+        recipe = choose(self, problem, solver_name(self), rows, dtype=dtype)
         waiting = []
         if not going_on:
             generator = np.random.default_rng([1, draw_seeds(self.random_state)[0]])
@@ -304,7 +252,7 @@ class TorchClassifier(NeuralNetClassifier):
         """What to train a module in: its own dtype, unless the user has decided; float32 for shorter ones."""
         tensor = first_tensor(module)
         own = torch.get_default_dtype() if tensor is None else tensor.dtype
-        doubled = self.precision == "auto" and own is torch.float64 and recipe.device.type != "mps"
+        doubled = settings_of(self).precision == "auto" and own is torch.float64 and recipe.device.type != "mps"
         return torch.float64 if doubled else recipe.dtype
 
     def _n_weights(self):
@@ -342,7 +290,7 @@ class TorchClassifier(NeuralNetClassifier):
                 "module gives parameters that this estimator has trained already. Make new ones in each call (a "
                 "copy.deepcopy of a pre-trained part, for instance), or freeze them with requires_grad_(False)."
             )
-        if normalised and self.batch_size == 1:
+        if normalised and recipe.batch_rows == 1 < problem.n_rows:
             raise ValueError(
                 f"batch_size=1 is not enough for a module with {normalised}, which normalises by the rows of a batch. "
                 "Use larger batches, or a normalisation of each row (LayerNorm, GroupNorm)."

@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from sklearn.base import clone
 from sklearn.metrics import get_scorer
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from skdeep.fitting.calibrators import DOUBT, doubt
 from skdeep.fitting.fit import check_scoring, set_attributes
 from skdeep.fitting.links import CALIBRATED, able, calibrate, fitted_copy
 from skdeep.fitting.recipe import Member, Recipe, trained_on, weights_by_model
+from skdeep.fitting.settings import settings_of
 from skdeep.fitting.solving import solve
 from skdeep.fitting.starts import curves, end
 
@@ -98,7 +100,7 @@ def train_folds(
     of_seed = {seed: np.random.default_rng(draw_seeds(seed)[0]) for own in seeds for seed in own}
     models = []
     for m, (member, own) in enumerate(zip(members, seeds, strict=True)):
-        patience = leader.n_iter_no_change if leader.early_stopping else math.inf
+        patience = settings_of(leader).patience if leader.early_stopping else math.inf
         for f, seed in zip(numbers, own, strict=True):
             progress = Progress(member.estimator.tol, patience, watch_score=True)
             rows, weights = rest[f]
@@ -144,10 +146,12 @@ def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, 
     form = ensemble._member_class
     params = {name: getattr(ensemble, name) for name in form._get_param_names() if hasattr(ensemble, name)}
     params |= {"early_stopping": True, "scoring": _watched_score(ensemble)}
-    if not ensemble.early_stopping:
-        params["n_iter_no_change"] = math.inf
-    if ensemble.batch_size == "auto":
-        params["batch_size"] = recipe.batch_rows
+    own = {} if ensemble.early_stopping else {"n_iter_no_change": math.inf}
+    own |= {"batch_size": recipe.batch_rows} if hasattr(recipe.settings, "batch_size") else {}
+    if isinstance(ensemble.solver, str):
+        params |= own
+    else:
+        params["solver"] = clone(recipe.settings).set_params(**own)
     set_attributes(ensemble, curves(ensemble, runs))
     not_theirs = {*params, "n_estimators", ensemble._coef_attribute, "oof_proba_", "oof_score_", "_fitted"}
     shared = {

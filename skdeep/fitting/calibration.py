@@ -115,4 +115,4 @@ def _fold_progress(member: Member) -> Progress:
         # done, for all rows
         return Progress(0.0, np.inf, max_iter=member.state.trained)
     limit = progress.n_iter if progress.interrupted else np.inf
-    return Progress(estimator.tol, estimator.n_iter_no_change, max_iter=limit)
+    return Progress(estimator.tol, member.settings.patience, max_iter=limit)

@@ -8,13 +8,14 @@ import torch
 
 from skdeep.data.inputs import resolve_device
 from skdeep.data.problem import Problem
-from skdeep.fitting.recipe import FULL_BATCH, Recipe
+from skdeep.fitting.recipe import Recipe
+from skdeep.fitting.settings import FULL_BATCH, Solver, settings_of
 
 #: Up to this many multiply-adds per epoch, float64 costs no time worth mentioning.
 _FREE_FLOAT64 = 2**27
 
 #: dtype of parameters and losses for each `precision`.
-PRECISIONS = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.float32}
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.float32}
 
 #: Rows per step where nothing is said of them.
 BATCH_ROWS = 200
@@ -24,7 +25,8 @@ def batch_rows(estimator, problem: Problem, solver: str, auto: int = BATCH_ROWS)
     """Rows per step: as many as were asked for, or `auto`; all of them in full batches."""
     if solver in FULL_BATCH:
         return problem.n_rows
-    return min(auto if estimator.batch_size == "auto" else estimator.batch_size, problem.n_rows)
+    asked = settings_of(estimator).batch_size
+    return min(auto if asked == "auto" else asked, problem.n_rows)
 
 
 def epochs_of(steps: int, problem: Problem, rows: int) -> int:
@@ -47,10 +49,10 @@ def choose(estimator, problem: Problem, solver: str, rows: int, **decisions: Any
     **decisions
         Fields of the `Recipe`, where they are not the plain ones.
     """
-    n_outputs = estimator.n_outputs_
+    n_outputs, settings = estimator.n_outputs_, settings_of(estimator, solver)
     loss = estimator._loss(n_outputs)
-    dtype = decisions.pop("dtype", None) or _dtype(estimator, problem, solver)
-    device, dtype = _place(estimator, problem, solver, rows, dtype)
+    dtype = decisions.pop("dtype", None) or _dtype(estimator, problem, settings)
+    device, dtype = _place(estimator, problem, settings, rows, dtype)
     fields: dict[str, Any] = {
         "loss": loss,
         "judged_by": loss,
@@ -59,9 +61,9 @@ def choose(estimator, problem: Problem, solver: str, rows: int, **decisions: Any
         "batch_rows": rows,
         "device": device,
         "dtype": dtype,
-        "products": products_of(estimator),
+        "products": torch.bfloat16 if settings.precision == "bfloat16" else None,
         "max_iter": estimator.max_iter,
-        "schedule": estimator.learning_rate,
+        "schedule": getattr(settings, "learning_rate", "constant"),
         "horizon": estimator.max_iter,
         "to_end": False,
         "proximal": solver == "adamw",
@@ -69,32 +71,29 @@ def choose(estimator, problem: Problem, solver: str, rows: int, **decisions: Any
         "penalty": estimator._penalty,
         "rates": estimator._rates,
         "network": estimator._network,
-        "settings": estimator,
+        "settings": settings,
         "check": lambda X: None,
     }
     return Recipe(**fields | decisions)
 
 
-def products_of(estimator) -> torch.dtype | None:
-    """The dtype of the matrix products in training; None if it is that of the parameters."""
-    return torch.bfloat16 if estimator.precision == "bfloat16" else None
-
-
-def _dtype(estimator, problem: Problem, solver: str) -> torch.dtype:
+def _dtype(estimator, problem: Problem, settings: Solver) -> torch.dtype:
     """Of the parameters and losses: float64 where it costs nothing or is the point, unless the user has decided."""
-    if estimator.precision == "auto":
+    if settings.precision == "auto":
         work = problem.n_rows * estimator._n_params(problem.source.shape[1], estimator.n_outputs_)
-        exact = work <= _FREE_FLOAT64 or solver in estimator._exact_solvers
+        exact = work <= _FREE_FLOAT64 or settings.name in estimator._exact_solvers
         return torch.float64 if exact else torch.float32
-    if estimator.precision == "bfloat16" and estimator.solver in FULL_BATCH:
+    if settings.precision == "bfloat16" and settings.name in FULL_BATCH:
         raise ValueError(
-            f"solver={estimator.solver!r} compares losses more finely than products in bfloat16 can tell them apart. "
-            "Use precision='float32', or solver='sgd', 'adam' or 'adamw'."
+            f"solver={settings.name!r} compares losses more finely than products in bfloat16 can tell them apart. "
+            "Use precision='float32', or 'sgd', 'adam' or 'adamw'."
         )
-    return PRECISIONS[estimator.precision]
+    return DTYPES[settings.precision]
 
 
-def _place(estimator, problem: Problem, solver: str, rows: int, dtype: torch.dtype) -> tuple[torch.device, torch.dtype]:
+def _place(
+    estimator, problem: Problem, settings: Solver, rows: int, dtype: torch.dtype
+) -> tuple[torch.device, torch.dtype]:
     """Where, and in which dtype, to compute.
 
     What a model is does not depend on the device, up to rounding. MPS has no float64: what needs it (exact solvers)
@@ -102,12 +101,12 @@ def _place(estimator, problem: Problem, solver: str, rows: int, dtype: torch.dty
     """
     work = estimator._n_params(problem.source.shape[1], estimator.n_outputs_) * rows * problem.density
     device = resolve_device(estimator.device, problem.source, work, dtype)
-    if device.type == "mps" and solver in estimator._exact_solvers:
+    if device.type == "mps" and settings.name in estimator._exact_solvers:
         device = torch.device("cpu")
-    if estimator.precision == "bfloat16" and not torch.amp.is_autocast_available(device.type):
+    if settings.precision == "bfloat16" and not torch.amp.is_autocast_available(device.type):
         raise ValueError(f"precision='bfloat16' is not available on device {device.type!r}. Use 'float32'.")
     if device.type == "mps" and dtype is torch.float64:
-        if estimator.precision == "float64":
+        if settings.precision == "float64":
             raise ValueError("precision='float64' is not available on device 'mps'. Use 'float32'.")
         dtype = torch.float32
     return device, dtype

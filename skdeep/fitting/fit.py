@@ -235,7 +235,9 @@ def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, 
     epochs = progress.kept_iter if progress.watch_score else progress.n_iter
     state.trained = epochs if not progress.warm else state.trained and state.trained + epochs
     if state.optimizer is not None:
-        factor = SCHEDULES[recipe.schedule](np.zeros(1), np.array([progress.samples]), recipe.settings.power_t)
+        factor = SCHEDULES[recipe.schedule](
+            np.zeros(1), np.array([progress.samples]), getattr(recipe.settings, "power_t", 0.5)
+        )
         state.learning_rate = float(np.squeeze(state.optimizer["learning_rate"] * factor))
     estimator._optimizer = state
     estimator._no_improvement_count = progress.no_improvement

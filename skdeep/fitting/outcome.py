@@ -15,6 +15,7 @@ from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
 from skdeep.engine.training import Monitor, Progress
 from skdeep.fitting.recipe import Member, Recipe
+from skdeep.fitting.settings import settings_of
 
 #: Makes the monitor of some data, by a loss and a score.
 Judge = Callable[[Problem, Loss, str | Callable | None], Monitor]
@@ -63,7 +64,8 @@ def look_at_end(recipe: Recipe, problem: Problem, network: Network, members: lis
 
 def _is_huge(param: torch.Tensor) -> bool:
     """Whether a step has made parameters so large that their products with the rows may overflow."""
-    return bool(param.numel()) and float(param.abs().max()) > torch.finfo(param.dtype).max ** 0.4
+    known = param.is_floating_point() and param.numel()
+    return bool(known) and float(param.abs().max()) > torch.finfo(param.dtype).max ** 0.4
 
 
 def warn(estimator, solver: str, progress: Progress) -> None:
@@ -99,7 +101,7 @@ def _distance_from_convergence(estimator, solver: str, progress: Progress) -> st
     """What was still moving at the end; None if nothing was."""
     gain, span = progress.recent_gain()
     if progress.watch_score:
-        span = int(min(estimator.n_iter_no_change, progress.n_iter - 1))
+        span = int(min(settings_of(estimator).patience, progress.n_iter - 1))
         scores = [progress.start_score, *progress.validation_scores]
         before = scores[: progress.n_iter + 1 - span] if span else scores[:1]
         if max(progress.validation_scores[-span:]) <= max(before) + estimator.tol:
@@ -107,7 +109,7 @@ def _distance_from_convergence(estimator, solver: str, progress: Progress) -> st
         return f"the validation score still rose within the last {max(span, 1)} epochs"
     if span == 0:
         return "there is only one epoch to judge by"
-    if gain <= estimator.tol and np.isfinite(estimator.n_iter_no_change) and solver != "lbfgs":
+    if gain <= estimator.tol and np.isfinite(settings_of(estimator).patience) and solver != "lbfgs":
         return None  # max_iter came before the stopping rule, but nothing was moving any more
     share = gain / max(abs(progress.loss_curve[-1]), 1e-9 * abs(gain), np.finfo(float).tiny)
     return f"the training loss still fell by {gain:.3g} ({share:.2%}) over the last {span} epochs"

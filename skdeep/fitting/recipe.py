@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,7 @@ from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
 from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.training import Progress
-
-#: Solvers that look at all rows at once, and are used for the exact optimum.
-FULL_BATCH = frozenset({"lbfgs", "exact"})
+from skdeep.fitting.settings import FULL_BATCH, Solver, settings_of
 
 
 @dataclass
@@ -42,6 +41,11 @@ class Member:
     progress: Progress = field(default_factory=Progress)
     rows: np.ndarray | None = None
     weight: np.ndarray | None = None
+
+    @cached_property
+    def settings(self) -> Any:
+        """The settings of its solver."""
+        return settings_of(self.estimator)
 
     def n_rows(self, problem: Problem) -> int:
         """Number of rows that it is trained on."""
@@ -87,8 +91,8 @@ class Recipe:
         the fitted attributes.
     check : callable
         ``check(X)`` raises where rows cannot be computed with.
-    settings : classifier
-        Whose `momentum`, `max_fun` and other settings of solvers are those of all members.
+    settings : Solver
+        The solver's, of all members but for what is stackable.
     """
 
     loss: Loss
@@ -108,7 +112,7 @@ class Recipe:
     penalty: Callable[[list[Member], np.ndarray, np.ndarray], ElasticNet]
     rates: Callable[[Recipe, Problem, Network, list[Member]], np.ndarray]
     network: Callable[[Recipe, Problem, list[Member], bool], Network]
-    settings: Any
+    settings: Solver
     check: Callable[[Any], None]
 
     @property
@@ -119,7 +123,11 @@ class Recipe:
 
 def values(members: Sequence[Member], name: str) -> np.ndarray:
     """A hyper-parameter of each model of a stack: float64, NaN where it is "auto"."""
-    given = (getattr(member.estimator, name) for member in members)
+    return as_numbers(getattr(member.estimator, name) for member in members)
+
+
+def as_numbers(given: Iterable) -> np.ndarray:
+    """Values of a hyper-parameter: float64, NaN for "auto"."""
     return np.array([np.nan if value == "auto" else value for value in given], dtype=np.float64)
 
 

@@ -10,12 +10,11 @@ import torch
 
 from skdeep.data.problem import Problem, chunk_rows
 from skdeep.engine.batching import Batches, DenseRows
-from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.optimizers import OPTIMIZERS
 from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.training import Monitor, Observer, Plan, train
-from skdeep.fitting.recipe import Member, Recipe, common, mean_weights, total_weights, values
+from skdeep.fitting.recipe import Member, Recipe, common, mean_weights, total_weights
 from skdeep.solvers.closed_form import Ridge
 from skdeep.solvers.full_batch import minimise
 
@@ -53,17 +52,6 @@ def penalty_of(recipe: Recipe, problem: Problem, members: list[Member]) -> Elast
     return recipe.penalty(members, total_weights(problem, members), mean_weights(members) * sizes)
 
 
-def check_smooth(solver: str, penalty_name: str | None, loss: Loss, penalty: ElasticNet) -> None:
-    """Raise if a solver for smooth objectives is given one that is not."""
-    if loss.smooth and penalty.smooth:
-        return
-    culprit = "this loss" if not loss.smooth else f"penalty={penalty_name!r}"
-    raise ValueError(
-        f"solver={solver!r} needs a smooth objective, and {culprit} has kinks. Use solver='sgd', 'adam' or "
-        "'adamw', or a smooth choice (loss='squared_hinge', penalty='l2')."
-    )
-
-
 def _batches(recipe, problem: Problem, members: list[Member], generators: list, size: int, shuffle: bool) -> Batches:
     weight = common([member.weight for member in members])
     weight = np.stack(weight) if isinstance(weight, list) else weight
@@ -74,7 +62,6 @@ def _batches(recipe, problem: Problem, members: list[Member], generators: list, 
 def _by_full_batches(recipe, problem, network, members, epochs, monitor, observer) -> None:
     """Newton's steps, or those of L-BFGS."""
     penalty = penalty_of(recipe, problem, members)
-    check_smooth(recipe.settings.solver, getattr(recipe.settings, "penalty", "l2"), recipe.loss, penalty)
     alike = not isinstance(common([member.rows for member in members]), list)
     chunk = max(1, chunk_rows(network, problem.rows()) // (1 if alike else len(members)))
     # nothing is drawn: one generator for all, so that models of the same rows share their passes
@@ -92,10 +79,7 @@ def _by_steps(recipe, problem, network, members, epochs, monitor, observer) -> N
     optimizer = OPTIMIZERS[recipe.solver](
         network.params,
         rates * [state.reduction for state in states],
-        values(members, "momentum"),
-        settings.nesterovs_momentum,
-        (settings.beta_1, settings.beta_2),
-        settings.epsilon,
+        **settings.options([member.settings for member in members]),
     )
     if (known := states[0].optimizer) is not None and states[0].solver == recipe.solver and optimizer.fits(known):
         optimizer.load(known)
@@ -131,7 +115,6 @@ def _in_closed_form(recipe, problem, network, members, epochs, monitor, observer
     """Least squares, of a linear network."""
     ones = np.ones(len(members))
     penalty = recipe.penalty(members, ones, ones)
-    check_smooth(recipe.solver, recipe.settings.penalty, recipe.loss, penalty)
     objective = _ridge(recipe, problem, network, members, penalty.curvature())
     if observer is not None:
         observer.train_begin(network, None)
@@ -168,7 +151,7 @@ def _ridge(recipe: Recipe, problem: Problem, network: Linear, members: list[Memb
         # means of columns so far from zero that they have a frame are exact to more digits when taken in it
         known = isinstance(rows, DenseRows) and rows.frame is None
         center = first.state.columns.mean if known else None
-        ridge = Ridge(rows, first.rows, target, first.weight, recipe.settings.fit_intercept, center)
+        ridge = Ridge(rows, first.rows, target, first.weight, len(network.params) > 1, center)
         index = torch.as_tensor(models, device=coef.device)
         found, constant, objective[models] = ridge.solve(alphas[models])
         coef[index], intercept[index] = found.to(coef), constant.to(coef)

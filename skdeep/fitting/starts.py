@@ -31,6 +31,7 @@ from skdeep.data.problem import Problem, TrainingState
 from skdeep.engine.training import Progress
 from skdeep.fitting.links import CALIBRATED, undo_calibration
 from skdeep.fitting.recipe import Member
+from skdeep.fitting.settings import settings_of
 
 #: The columns and the classes that a model speaks of.
 _FORM = {"n_features_in_", "feature_names_in_", "input_shape_"}
@@ -44,8 +45,7 @@ _CALIBRATION = frozenset(CALIBRATED)
 _OBJECTIVE = (
     "activation",
     "alpha",
-    "batch_size",
-    "column_scaling",
+    "column_learning_rate",
     "fit_intercept",
     "l1_ratio",
     "label_smoothing",
@@ -68,8 +68,8 @@ def identify(problem: Problem, members: list[Member]) -> bool:
         digest.update(np.ascontiguousarray(part).data)
     before = members[0].state.problem
     for member in members:
-        own = digest.copy()
-        own.update(repr([getattr(member.estimator, name, None) for name in _OBJECTIVE]).encode())
+        own, batch_size = digest.copy(), [getattr(member.settings, "batch_size", None)]
+        own.update(repr([*(getattr(member.estimator, name, None) for name in _OBJECTIVE), *batch_size]).encode())
         member.state.problem = own.digest()
     return members[0].state.problem != before
 
@@ -125,7 +125,7 @@ def known_state(estimator, incremental: bool) -> TrainingState | None:
 
 def new_progress(estimator, going_on: bool, incremental: bool, state: TrainingState) -> Progress:
     """The record of a run that is to begin; a schedule by rows seen is one of the present problem."""
-    progress = Progress(estimator.tol, estimator.n_iter_no_change, estimator.early_stopping, warm=going_on)
+    progress = Progress(estimator.tol, settings_of(estimator).patience, estimator.early_stopping, warm=going_on)
     if going_on:
         progress.earlier = state.seen_before
         progress.samples = getattr(estimator, "t_", 0) - state.seen_before

@@ -14,6 +14,7 @@ from skdeep.data.labels import n_columns
 from skdeep.engine.batching import free_memory
 from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.fitting.fit import fit
+from skdeep.fitting.settings import settings_of, solver_name
 from skdeep.fitting.torch_settings import own_settings
 from skdeep.solvers.lbfgs import HISTORY
 
@@ -100,21 +101,22 @@ def _shape_of(leader: BaseTorchClassifier, X, y) -> tuple[int, int, int, int]:
     """Rows per step, columns of X, columns of scores, and weights of a model, before anything is validated."""
     n_rows, n_features = np.shape(X) if not hasattr(X, "shape") else X.shape
     n_outputs = n_columns(y) if n_columns(y) > 1 else len(np.unique(to_numpy(y)))
-    batch_rows = min(n_rows, 200 if leader.batch_size == "auto" else leader.batch_size)
+    asked = getattr(settings_of(leader), "batch_size", n_rows)
+    batch_rows = min(n_rows, 200 if asked == "auto" else asked)
     return batch_rows, n_features, n_outputs, leader._n_params(n_features, n_outputs)
 
 
 def device_of(leader: BaseTorchClassifier, X, y) -> torch.device:
     """The device that models of this kind will train on, as far as can be told beforehand."""
     batch_rows, *_, n_params = _shape_of(leader, X, y)
-    dtype = torch.float64 if leader.precision == "float64" else torch.float32
+    dtype = torch.float64 if settings_of(leader).precision == "float64" else torch.float32
     return resolve_device(leader.device, X, batch_rows * n_params, dtype)
 
 
 def _capacity(leader: BaseTorchClassifier, X, y) -> int:
     """How many models of this kind fit into the memory at a time."""
     batch_rows, _, n_outputs, n_params = _shape_of(leader, X, y)
-    copies = _PARAMETER_COPIES + (_HISTORY_COPIES if leader.solver in ("lbfgs", "auto") else 0)
+    copies = _PARAMETER_COPIES + (_HISTORY_COPIES if solver_name(leader) in ("lbfgs", "auto") else 0)
     per_model = copies * n_params + _ACTIVATION_COPIES * batch_rows * leader._n_units(n_outputs)
     return max(1, int(_MEMORY_SHARE * _memory(device_of(leader, X, y)) / (8 * per_model)))
 

@@ -23,6 +23,7 @@ import pandas as pd
 import polars as pl
 import sklearn
 import torch
+from helpers import configured, reconfigured
 from scipy import sparse
 from sklearn.datasets import load_digits
 from sklearn.pipeline import make_pipeline
@@ -31,6 +32,7 @@ from sklearn.preprocessing import StandardScaler
 import skdeep.data.problem
 import skdeep.engine.batching
 from skdeep import (
+    SGD,
     HingeClassifier,
     LeastSquaresClassifier,
     MLPClassifierTorch,
@@ -67,7 +69,7 @@ def conv(n_outputs):
 
 
 Softmax, Sigmoid, Hinge, Squares, MLP, Ensemble, Torch = (
-    functools.partial(cls, **{"random_state": 0, "max_iter": 2, **params})
+    functools.partial(configured, cls, **{"random_state": 0, "max_iter": 2, **params})
     for cls, params in (
         (SoftmaxClassifier, {"solver": "sgd"}),
         (SigmoidClassifier, {"solver": "sgd"}),
@@ -173,7 +175,7 @@ for name, model, options in [
     ("mlp", MLP(), {}),
     ("mlp default", MLP(max_iter=20), {}),
     ("mlp two classes", MLP(), {"y": Y % 2}),
-    ("mlp sgd", MLP(solver="sgd", column_scaling=0), {}),
+    ("mlp sgd", MLP(solver="sgd", column_learning_rate=0), {}),
     ("mlp lbfgs", MLP(solver="lbfgs"), {}),
     (
         "mlp all",
@@ -235,7 +237,7 @@ for name, model in [
     ("mlp", MLP(early_stopping=True)),
     ("ensemble", Ensemble()),
 ]:
-    fits("data", f"{name} far, float32", model.set_params(precision="float32"), FAR)
+    fits("data", f"{name} far, float32", reconfigured(model, precision="float32"), FAR)
     fits("data", f"{name} far, of the device", model, there(FAR.astype(np.float32)), there(Y))
     fits("data", f"{name} frame", model, FRAME)
 fits("data", "torch frame", Torch(), FRAME)
@@ -309,7 +311,11 @@ def warm_and_pickled(place):
 @case("use")
 def searches(place):
     grids = [
-        (on(place, Softmax), {"alpha": [1e-4, 1e-2], "learning_rate_init": [0.01, 0.1]}, "accuracy"),
+        (
+            on(place, Softmax, solver=SGD()),
+            {"alpha": [1e-4, 1e-2], "solver__learning_rate_init": [0.01, 0.1]},
+            "accuracy",
+        ),
         (on(place, Softmax, solver="lbfgs"), {"alpha": [1e-4, 1e-2]}, "neg_log_loss"),
         (on(place, MLP), {"learning_rate_init": [0.01, 0.003], "dropout": [0.1, 0.2]}, "neg_log_loss"),
         (on(place, MLP), {"random_state": [0, 1, 2]}, "neg_log_loss"),

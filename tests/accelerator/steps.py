@@ -13,10 +13,11 @@ import warnings
 
 import numpy as np
 import torch
+from helpers import configured, reconfigured
 from scipy import sparse
 from sklearn.base import clone
 
-from skdeep import HingeClassifier, MLPClassifierTorch, MLPEnsembleClassifier, SoftmaxClassifier, TorchClassifier
+from skdeep import SGD, HingeClassifier, MLPClassifierTorch, MLPEnsembleClassifier, SoftmaxClassifier, TorchClassifier
 from skdeep.model_selection.stacks import fit_stack
 
 ROWS, COLUMNS = 32, 20
@@ -34,18 +35,18 @@ def mlp(**params):
 
 
 def softmax(**params):
-    return SoftmaxClassifier(**COMMON, **{"solver": "sgd", "learning_rate_init": 0.01, **ENDLESS, **params})
+    return configured(SoftmaxClassifier, **COMMON, **{"solver": "sgd", "learning_rate_init": 0.01, **ENDLESS, **params})
 
 
 #: The members of a stack for each setting.
 SETTINGS = {
     "mlp adam": [mlp()],
-    "mlp bare": [mlp(column_scaling=0, standardize=False)],
+    "mlp bare": [mlp(column_learning_rate=0, standardize=False)],
     "mlp sgd": [mlp(solver="sgd")],
     "mlp adamw": [mlp(solver="adamw")],
     "mlp batch normalisation": [mlp(normalization="batch")],
     "mlp layer normalisation": [mlp(normalization="layer", activation="silu")],
-    "mlp bfloat16": [clone(mlp()).set_params(precision="bfloat16")],
+    "mlp bfloat16": [reconfigured(clone(mlp()), precision="bfloat16")],
     "mlp dropout": [mlp(dropout=0.1)],
     "mlp early stopping": [mlp(early_stopping=True)],
     "mlp 9 alphas": [mlp(alpha=10.0**-k) for k in range(9)],
@@ -57,7 +58,7 @@ SETTINGS = {
     "softmax 9 alphas": [softmax(alpha=10.0**-k) for k in range(9)],
     "softmax sparse": [softmax()],
     "softmax streamed": [softmax()],
-    "hinge": [HingeClassifier(calibration=None, solver="sgd", learning_rate_init=0.01, **COMMON, **ENDLESS)],
+    "hinge": [configured(HingeClassifier, calibration=None, solver=SGD(learning_rate_init=0.01), **COMMON, **ENDLESS)],
     "torch": [TorchClassifier(net, **COMMON, **ENDLESS)],
 }
 

@@ -180,7 +180,7 @@ _PERCEPTRON = _DEEP | {
     "dropout": _of(0.15, 0.0, 0.2, 0.9),
     "stochastic_depth": _of(0.12, None, 0.0, 0.3, 0.9),
     "standardize": _of(0.2, True, False),
-    "column_scaling": _of(0.2, 3.0, 0.0, 15.0, 100.0),
+    "column_learning_rate": _of(0.2, 3.0, 0.0, 15.0, 100.0),
     "label_smoothing": _of(0.08, 0.0, 0.1, 1.0),
     "learning_rate": _of(0.15, "auto", "constant", "invscaling", "adaptive", "cosine"),
 }

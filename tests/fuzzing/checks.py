@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import re
 import warnings
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from helpers import configured
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning, UndefinedMetricWarning
 
@@ -83,7 +85,11 @@ def make(case: Case, **others):
     if "module" in params:
         params["module"] = MODULES[params["module"]]
     params = {k: tuple(v) if k == "hidden_layer_sizes" and isinstance(v, list) else v for k, v in params.items()}
-    return getattr(skdeep, case["estimator"])(**params)
+    cls = getattr(skdeep, case["estimator"])
+    own = inspect.signature(cls).parameters
+    # a solver by its name has its default settings, and "auto" no others
+    params = {name: value for name, value in params.items() if name in own or name in case}
+    return configured(cls, **params)
 
 
 # ---- the world around ------------------------------------------------------------------------------------------------
@@ -148,7 +154,7 @@ def check_message(error: Exception, estimator) -> None:
     """Check that a refusal is one, and says what it is about."""
     demand(isinstance(error, ValueError | TypeError), "another error than ValueError and TypeError", repr(error))
     words = set(re.findall(r"\w+", str(error)))
-    about = words & {*_DATA, *estimator.get_params()}
+    about = words & {*_DATA, *(name.split("__")[-1] for name in estimator.get_params())}
     demand(bool(about), "a message without the name of a parameter or of the data", repr(error))
     foreign = re.search(
         r"mat1|dtype.*dtype|size of tensor|out of bounds|buffer source|object has no attr|Expected .* per channel",

@@ -121,8 +121,8 @@ def play(case: Case, data: Data) -> tuple[object, list, bool]:
     elif story == "warm with other rows":
         fit(estimator, case, data.with_rows(np.arange(len(data.values))[::-1].repeat(2), None))
     elif story == "warm with other parameters":
-        fit(estimator.set_params(alpha=0.1, momentum=0.5), case, data)
-        estimator.set_params(alpha=get(case, "alpha"), momentum=get(case, "momentum"))
+        fit(estimator.set_params(alpha=0.1, tol=0.01), case, data)
+        estimator.set_params(alpha=get(case, "alpha"), tol=get(case, "tol"))
     elif story == "warm after pickle":
         loaded = pickle.loads(pickle.dumps(estimator))
         fit(loaded, case, data)

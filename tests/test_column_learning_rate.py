@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers import reconfigured
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_wine
@@ -95,13 +96,13 @@ def test_the_penalty_is_that_of_the_weights_on_the_columns():
 
 @pytest.mark.parametrize("data", [WINE, sparse.csr_array(WINE)], ids=["dense", "sparse"])
 def test_factors_are_in_the_weights(data):
-    model = clone(BASE).set_params(column_scaling=5.0).fit(data, Y)
+    model = clone(BASE).set_params(column_learning_rate=5.0).fit(data, Y)
     assert model.column_factors_.shape == (13,) and np.abs(model.column_factors_ - 1).min() > 1e-3
     hidden = np.maximum(WINE @ model.coefs_[0] + model.intercepts_[0], 0)
     np.testing.assert_allclose(model.decision_function(data), hidden @ model.coefs_[1] + model.intercepts_[1])
-    without = clone(model).set_params(column_scaling=0).fit(data, Y)
+    without = clone(model).set_params(column_learning_rate=0).fit(data, Y)
     assert not hasattr(without, "column_factors_")
-    assert not hasattr(model.set_params(column_scaling=0).fit(data, Y), "column_factors_")
+    assert not hasattr(model.set_params(column_learning_rate=0).fit(data, Y), "column_factors_")
 
 
 def test_missing_values_have_factors_too():
@@ -112,21 +113,21 @@ def test_missing_values_have_factors_too():
 
 
 def test_training_goes_on_where_it_was():
-    params = {"learning_rate": "constant", "tol": 0.0, "n_iter_no_change": np.inf, "column_scaling": 5.0}
-    once = clone(BASE).set_params(**params, max_iter=20).fit(WINE, Y)
-    twice = clone(BASE).set_params(**params, warm_start=True).fit(WINE, Y).fit(WINE, Y)
+    params = {"learning_rate": "constant", "tol": 0.0, "n_iter_no_change": np.inf, "column_learning_rate": 5.0}
+    once = reconfigured(clone(BASE), **params, max_iter=20).fit(WINE, Y)
+    twice = reconfigured(clone(BASE), **params, warm_start=True).fit(WINE, Y).fit(WINE, Y)
     np.testing.assert_allclose(twice.coefs_[0], once.coefs_[0], rtol=1e-8)
     np.testing.assert_allclose(twice.column_factors_, once.column_factors_, rtol=1e-8)
-    with pytest.raises(ValueError, match="column_scaling or normalization has changed"):
-        twice.set_params(column_scaling=0).fit(WINE, Y)
+    with pytest.raises(ValueError, match="column_learning_rate or normalization has changed"):
+        twice.set_params(column_learning_rate=0).fit(WINE, Y)
     np.testing.assert_allclose(twice.column_factors_, once.column_factors_, rtol=1e-8)  # nothing is lost
 
 
 @pytest.mark.parametrize("make", [BASE, MLPEnsembleClassifier(hidden_layer_sizes=(8,), n_estimators=3, max_iter=10)])
 @pytest.mark.parametrize("wrong", [-1.0, None, "auto"])
 def test_what_is_no_rate_is_an_error(make, wrong):
-    with pytest.raises(ValueError, match="column_scaling"):
-        clone(make).set_params(column_scaling=wrong).fit(WINE, Y)
+    with pytest.raises(ValueError, match="column_learning_rate"):
+        clone(make).set_params(column_learning_rate=wrong).fit(WINE, Y)
 
 
 @pytest.mark.slow
@@ -135,9 +136,9 @@ def test_columns_that_say_nothing_fade():
     rng = np.random.default_rng(0)
     data = rng.normal(size=(2000, 20))
     labels = (data[:, 0] > 0) ^ (data[:, 1] > 0)
-    network = MLPClassifierTorch((32,), column_scaling=6.0, random_state=0)
+    network = MLPClassifierTorch((32,), column_learning_rate=6.0, random_state=0)
     network.fit(data[:1000], labels[:1000])
     factors = np.abs(network.column_factors_)
     assert factors[:2].min() > 2 * factors[2:].max()
-    plain = clone(network).set_params(column_scaling=0).fit(data[:1000], labels[:1000])
+    plain = clone(network).set_params(column_learning_rate=0).fit(data[:1000], labels[:1000])
     assert network.score(data[1000:], labels[1000:]) > plain.score(data[1000:], labels[1000:]) + 0.02

@@ -1,0 +1,343 @@
+r"""Settings of the solvers, as users pass them, and which of them an estimator has."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass, fields
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+
+from skdeep.engine.schedules import SCHEDULES
+
+#: Solvers that look at all rows at once, and are used for the exact optimum.
+FULL_BATCH = frozenset({"lbfgs", "exact"})
+#: What `precision` may be.
+PRECISIONS = ("auto", "float64", "float32", "bfloat16")
+#: Epochs without improvement that a linear model may have.
+_PATIENCE = 5
+
+
+class Solver(BaseEstimator):
+    """Base of the settings of a solver: parameters as scikit-learn has them, so that searches can set each."""
+
+    #: The name by which the solver goes without settings, as in ``solver="sgd"``.
+    name: ClassVar[str]
+    _parameter_constraints: ClassVar[dict] = {
+        "n_iter_no_change": [
+            StrOptions({"auto"}),
+            Interval(Integral, 1, None, closed="left"),
+            Options(Real, {np.inf}),
+        ],
+        "precision": [StrOptions(set(PRECISIONS))],
+    }
+
+    def options(self, each: list[Any]) -> dict[str, Any]:
+        """Arguments of the update rule for models with settings like these, which may differ in what is stackable."""
+        raise NotImplementedError
+
+    @property
+    def patience(self) -> float:
+        """Epochs in a row without improvement after which training stops."""
+        given = getattr(self, "n_iter_no_change", "auto")
+        return _PATIENCE if given == "auto" else given
+
+
+@dataclass(repr=False)
+class _Steps(Solver):
+    """What the optimizers that make mini-batch steps have in common."""
+
+    learning_rate_init: float | str = "auto"
+    _: KW_ONLY
+    learning_rate: str = "auto"
+    power_t: float = 0.5
+    warmup_epochs: float = 0
+    max_grad_norm: float | None = None
+    batch_size: int | str = "auto"
+    shuffle: bool = True
+    n_iter_no_change: float | str = "auto"
+    precision: str = "auto"
+
+    _parameter_constraints: ClassVar[dict] = {
+        **Solver._parameter_constraints,
+        "learning_rate_init": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "learning_rate": [StrOptions({*SCHEDULES, "auto"})],
+        "power_t": [Interval(Real, 0, None, closed="left")],
+        "warmup_epochs": [Interval(Real, 0, None, closed="left")],
+        "max_grad_norm": [None, Interval(Real, 0, None, closed="neither")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "shuffle": ["boolean"],
+    }
+
+
+_STEPS = """\
+learning_rate_init : float or "auto", default="auto"
+        Learning rate at the start. "auto" is the estimator's: of the linear classifiers 0.01 for Adam and, for SGD, one
+        derived from the data, :math:`1 / \\big(c (\\lambda + (\\tfrac1B - \\tfrac1n) \\tfrac{t}{1 - \\rho})\\big)` with
+        the loss's curvature c, the largest eigenvalue :math:`\\lambda` and the trace t of the second moments of the
+        columns (as trained on), B of n rows per batch, and momentum :math:`\\rho`.
+    learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
+        Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
+        until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is the estimator's: of the linear
+        classifiers a cosine over 1500 steps, where training ends, if that is 100 epochs at most (15 batches per epoch
+        or more), and else "adaptive".
+    power_t : float, default=0.5
+        Exponent of "invscaling".
+    warmup_epochs : float, default=0
+        Length of a linear ramp of the learning rate at the start, in epochs; goes with every schedule.
+    max_grad_norm : float, default=None
+        Scale the gradient down to this norm where it is larger.
+    batch_size : int or "auto", default="auto"
+        Rows per step. "auto" is the estimator's: of the linear classifiers min(200, n_samples), and of sparse rows as
+        many as have one value for each column on average, where these are more, up to a sixteenth of all. A batch that
+        holds all rows is the exact, deterministic gradient.
+    shuffle : bool, default=True
+        Whether to draw a new order of the rows in each epoch."""
+
+_STOPPING = """\
+n_iter_no_change : int, inf or "auto", default="auto"
+        Stop after more than this many epochs in a row without improvement (``tol``). "auto" is the estimator's: 5 for
+        the linear classifiers.
+    precision : {"auto", "float64", "float32", "bfloat16"}, default="auto"
+        Of the arithmetic in training. "auto" is float64 where the work is so small that it costs no time (up to 2²⁷
+        multiply-adds per epoch) and for the linear classifiers' `LBFGS`, else float32. "bfloat16" computes the matrix
+        products in 8 binary digits, all else in float32 (not for `LBFGS`), for hardware that has such products."""
+
+
+def _document(cls: type) -> type:
+    """Decorate a class: put in what all of them have in common."""
+    if cls.__doc__ is not None:  # python -OO
+        cls.__doc__ = cls.__doc__.replace("{steps}", _STEPS).replace("{stopping}", _STOPPING)
+    return cls
+
+
+@_document
+@dataclass(repr=False, kw_only=True)
+class SGD(_Steps):
+    r"""Settings of mini-batch gradient descent with momentum.
+
+    .. math:: v \leftarrow \rho v + g, \quad \theta \leftarrow \theta - \epsilon v
+
+    For ``solver`` of an estimator. In a search, each is a parameter of its own, such as ``solver__momentum``;
+    candidates that differ in ``learning_rate_init``, ``momentum`` or ``n_iter_no_change`` train as one stack.
+
+    Parameters
+    ----------
+    {steps}
+    {stopping}
+    momentum : float, default=0.9
+        Momentum :math:`\rho`, from 0 to below 1.
+    nesterovs_momentum : bool, default=True
+        Whether the momentum is Nesterov's: a step by :math:`g + \rho v` instead of v.
+
+    See Also
+    --------
+    Adam : Steps that differ between coordinates.
+    sklearn.linear_model.SGDClassifier : Gradient descent on single rows; its ``eta0`` is ``learning_rate_init``.
+
+    References
+    ----------
+    .. [1] I. Sutskever et al., *On the importance of initialization and momentum in deep learning*, ICML 2013.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skdeep import SGD, SoftmaxClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = SoftmaxClassifier(solver=SGD(momentum=0.8, batch_size=32), random_state=0).fit(X, y)
+    >>> clf.score(X, y) > 0.95
+    True
+    >>> clf.set_params(solver__momentum=0.5).solver.momentum
+    0.5
+    """
+
+    name = "sgd"
+    momentum: float = 0.9
+    nesterovs_momentum: bool = True
+
+    _parameter_constraints: ClassVar[dict] = {
+        **_Steps._parameter_constraints,
+        "momentum": [Interval(Real, 0, 1, closed="left")],
+        "nesterovs_momentum": ["boolean"],
+    }
+
+    def options(self, each):
+        momentum = np.array([own.momentum for own in each], dtype=np.float64)
+        return {"momentum": momentum, "nesterov": self.nesterovs_momentum}
+
+
+@_document
+@dataclass(repr=False, kw_only=True)
+class Adam(_Steps):
+    r"""Settings of Adam: gradients divided by the root of their running mean square.
+
+    .. math:: \theta \leftarrow \theta - \epsilon \hat m / (\sqrt{\hat v} + \epsilon_0)
+
+    with the bias-corrected running means :math:`\hat m` of the gradient and :math:`\hat v` of its square. For
+    ``solver`` of an estimator; see `SGD`.
+
+    Parameters
+    ----------
+    {steps}
+    {stopping}
+    beta_1, beta_2 : float, default=0.9, 0.999
+        Decay rates of the running means.
+    epsilon : float, default=1e-8
+        Offset :math:`\epsilon_0` of the denominator.
+
+    See Also
+    --------
+    AdamW : Adam with decoupled weight decay.
+    SGD : Gradient descent with momentum.
+
+    References
+    ----------
+    .. [1] D. Kingma & J. Ba, *Adam: a method for stochastic optimization*, ICLR 2015.
+
+    Examples
+    --------
+    >>> from skdeep import Adam, MLPClassifierTorch
+    >>> MLPClassifierTorch(solver=Adam(0.01, beta_2=0.99))
+    MLPClassifierTorch(solver=Adam(beta_2=0.99, learning_rate_init=0.01))
+    """
+
+    name = "adam"
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+
+    _parameter_constraints: ClassVar[dict] = {
+        **_Steps._parameter_constraints,
+        "beta_1": [Interval(Real, 0, 1, closed="left")],
+        "beta_2": [Interval(Real, 0, 1, closed="left")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+    }
+
+    def options(self, each):
+        return {"momentum": np.zeros(len(each)), "betas": (self.beta_1, self.beta_2), "epsilon": self.epsilon}
+
+
+@_document
+@dataclass(repr=False, kw_only=True)
+class AdamW(Adam):
+    r"""Settings of Adam with decoupled weight decay: the penalty acts with the bare learning rate.
+
+    ``alpha`` is then the decay per unit of learning rate, :math:`\theta \leftarrow \theta - \epsilon\alpha\theta`, and
+    no longer the weight of a penalty in an objective. For ``solver`` of an estimator; see `SGD`.
+
+    Parameters
+    ----------
+    {steps}
+    {stopping}
+    beta_1, beta_2 : float, default=0.9, 0.999
+        Decay rates of the running means.
+    epsilon : float, default=1e-8
+        Offset of the denominator.
+
+    See Also
+    --------
+    Adam : The same with a penalty in the objective.
+
+    References
+    ----------
+    .. [1] I. Loshchilov & F. Hutter, *Decoupled weight decay regularization*, ICLR 2019.
+
+    Examples
+    --------
+    >>> from skdeep import AdamW, SoftmaxClassifier
+    >>> SoftmaxClassifier(solver=AdamW(batch_size=64)).get_params()["solver__batch_size"]
+    64
+    """
+
+    name = "adamw"
+
+
+@_document
+@dataclass(repr=False, kw_only=True)
+class LBFGS(Solver):
+    r"""Settings of full-batch steps: Newton's up to 1024 weights of a linear model, L-BFGS beyond and for networks.
+
+    For ``solver`` of an estimator; see `SGD`.
+
+    Parameters
+    ----------
+    max_fun : int, default=15000
+        Evaluations of the objective at most.
+    {stopping}
+
+    References
+    ----------
+    .. [1] J. Nocedal & S. Wright, *Numerical optimization*, 2nd edition, 2006, chapter 7.
+
+    Examples
+    --------
+    >>> from skdeep import LBFGS, SoftmaxClassifier
+    >>> SoftmaxClassifier(solver=LBFGS(max_fun=100), tol=1e-8)
+    SoftmaxClassifier(solver=LBFGS(max_fun=100), tol=1e-08)
+    """
+
+    name = "lbfgs"
+    max_fun: int = 15000
+    n_iter_no_change: float | str = "auto"
+    precision: str = "auto"
+
+    _parameter_constraints: ClassVar[dict] = {
+        **Solver._parameter_constraints,
+        "max_fun": [Interval(Integral, 1, None, closed="left")],
+    }
+
+
+class _Exact(Solver):
+    """Settings of the closed form, which has none."""
+
+    name = "exact"
+    precision = "auto"
+
+
+#: The settings by the names of their solvers.
+SOLVERS: dict[str, type[Solver]] = {cls.name: cls for cls in (SGD, Adam, AdamW, LBFGS)}
+
+
+def solver_name(estimator) -> str:
+    """The name of the solver that an estimator has been given, which may be "auto"."""
+    return estimator.solver if isinstance(estimator.solver, str) else estimator.solver.name
+
+
+def _names(cls: type) -> list[str]:
+    return [field.name for field in fields(cls)] if cls is not _Exact else []
+
+
+def settings_of(estimator, chosen: str = "sgd") -> Any:
+    """The settings of an estimator's solver.
+
+    Those of a solver that is an object; by name, its defaults, or the estimator's own parameters of these names (which
+    deep classifiers have, as MLPClassifier does). What an object leaves "auto" is the estimator's default. With
+    ``solver="auto"``, they are those of the one that is `chosen`.
+    """
+    solver = estimator.solver
+    if isinstance(solver, str):
+        name = chosen if solver == "auto" else solver
+        cls = _Exact if name == "exact" else SOLVERS[name]
+        return cls(**{name: getattr(estimator, name) for name in _names(cls) if hasattr(estimator, name)})
+    own = {field.name: field.default for field in fields(type(estimator)) if field.name in _names(type(solver))}
+    if not own:
+        return solver
+    given = solver.get_params(deep=False)
+    return type(solver)(**{name: own.get(name, v) if v == "auto" else v for name, v in given.items()})
+
+
+def check_settings(estimator) -> None:
+    """Raise if a setting is not allowed, or is said twice: by a solver that is an object, and by the estimator."""
+    solver = estimator.solver
+    if isinstance(solver, str):
+        return
+    solver._validate_params()
+    for field in fields(type(estimator)):
+        known = any(field.name in _names(cls) for cls in SOLVERS.values())
+        if known and getattr(estimator, field.name) != field.default:
+            raise ValueError(
+                f"{field.name}={getattr(estimator, field.name)!r} of {type(estimator).__name__} has no effect beside "
+                f"solver={solver!r}, which has settings of its own. Set it there, if it has that one."
+            )
