@@ -57,7 +57,7 @@ class Plan:
 
 
 class Observer:
-    """What callbacks need to know of a run of one model; see `skdeep.callbacks`."""
+    """Listen to a run of one model; what listens for callbacks is in `skdeep.callbacks`."""
 
     @property
     def watches_batches(self) -> bool:
@@ -66,30 +66,30 @@ class Observer:
 
     @property
     def history(self) -> Any:
-        """What the estimator is to keep of what has been observed; None for nothing."""
+        """What the estimator is to keep as ``history_``, if anything."""
         return None
 
     def train_begin(self, network: Network, optimizer: Optimizer | None) -> None:
-        """Before the first epoch. Changing ``optimizer.learning_rate`` in place changes the steps that follow."""
+        """Hear of the beginning. Changing ``optimizer.learning_rate`` in place changes the steps that follow."""
 
     def epoch_begin(self, epoch: int) -> None:
-        """Before an epoch."""
+        """Hear of an epoch before it."""
 
     def batch_begin(self, batch: Batch) -> None:
-        """Before a step."""
+        """Hear of a step before it."""
 
     def gradients(self, batch: Batch, gradients: list[Tensor]) -> None:
-        """Between the gradient and the update."""
+        """Look at the gradient before the update, and change it in place."""
 
     def batch_end(self, batch: Batch, loss: Tensor) -> None:
-        """After a step, with the mean loss of the batch."""
+        """Hear of a step after it, with the mean loss of the batch."""
 
     def epoch_end(self, epoch: int, progress: Progress, network: Network, is_best: bool) -> bool:
-        """After an epoch; True ends training."""
+        """Hear of an epoch after it; return True to end training. (`Halt`, raised, ends it at any time.)"""
         return False
 
     def train_end(self, network: Network) -> None:
-        """After the last epoch; what is now written into ``network.params`` is what the model keeps."""
+        """Hear of the end; what is now written into ``network.params`` is what the model keeps."""
 
 
 def _rows_per_model(size: int | np.ndarray, value: Tensor) -> float | Tensor:
