@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from sklearn.metrics import check_scoring
@@ -80,27 +82,42 @@ class TensorBoardLogger(Callback):
     ['SoftmaxClassifier']
     """
 
-    def __init__(self, log_dir="runs", *, image_shape=None, scoring=None):
+    def __init__(
+        self,
+        log_dir: str | Path = "runs",
+        *,
+        image_shape: tuple[int, ...] | None = None,
+        scoring: str | Callable[..., float] | None = None,
+    ):
         self.log_dir = log_dir
         self.image_shape = image_shape
         self.scoring = scoring
         # by estimator in scikit-learn's protocol, where many share the logger; by None in skorch's, where one has it
-        self.writers_ = {}
-        self.directory_ = None
+        self.writers_: dict[Any, Any] = {}
+        self.directory_: Path | None = None
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "writers_": {}}
 
     # ---- scikit-learn's protocol -----------------------------------------------------------------------------------
 
-    def setup(self, estimator, context):
-        """Before a fit: whether it can be logged."""
+    def setup(self, estimator: Any, context: Any) -> None:
+        """Check, before a fit, that it can be logged."""
         self._check(estimator)
 
-    def on_fit_task_begin(self, estimator, context):
-        """Nothing: an epoch is logged at its end."""
+    def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
+        """Do nothing: an epoch is logged at its end."""
 
-    def on_fit_task_end(self, estimator, context, *, X=None, y=None, metadata=None, fitted_estimator=None):
+    def on_fit_task_end(
+        self,
+        estimator: Any,
+        context: Any,
+        *,
+        X: Any = None,
+        y: Any = None,
+        metadata: dict[str, Any] | None = None,
+        fitted_estimator: Any = None,
+    ) -> None:
         """Log an epoch."""
         if context.task_name != "epoch" or fitted_estimator is None:  # None: the epoch was interrupted
             return
@@ -111,38 +128,39 @@ class TensorBoardLogger(Callback):
             score = check_scoring(scoring=self.scoring)(fitted_estimator, X, y, **(metadata or {}))
         self._log(self.writers_[estimator], fitted_estimator, fitted_estimator.learning_rate_, score)
 
-    def teardown(self, estimator, context):
-        """After a fit, however it ended."""
+    def teardown(self, estimator: Any, context: Any) -> None:
+        """Close the log after a fit, however it ended."""
         self._close(estimator)
 
     # ---- skorch's protocol -----------------------------------------------------------------------------------------
 
-    def on_train_begin(self, net, X=None, y=None, **kwargs):
-        """Before a fit: whether it can be logged."""
+    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Check, before a fit, that it can be logged."""
         self._close(None)  # of a fit that failed
         self._check(net.estimator_)
 
-    def on_epoch_end(self, net, dataset_train=None, **kwargs):
+    def on_epoch_end(self, net: Any, dataset_train: Any = None, **kwargs: Any) -> None:
         """Log an epoch."""
         fitted = SimpleNamespace(classes_=net.estimator_.classes_, **net.snapshot_())
         if None not in self.writers_:
-            goes_on = len(fitted.loss_curve_) > fitted.n_iter_ and self.directory_ is not None
-            name = type(net.estimator_).__name__
-            new = Path(self.log_dir, _run_name(name, datetime.now(UTC), uuid.uuid4()))
-            self.directory_ = self.directory_ if goes_on else new
+            goes_on = len(fitted.loss_curve_) > fitted.n_iter_
+            if self.directory_ is None or not goes_on:
+                name = type(net.estimator_).__name__
+                self.directory_ = Path(self.log_dir, _run_name(name, datetime.now(UTC), uuid.uuid4()))
             self._open(None, self.directory_, net.estimator_)
         score = None
         if self.scoring is not None:
             score = check_scoring(scoring=self.scoring)(net, dataset_train.X, dataset_train.y)
         self._log(self.writers_[None], fitted, net.optimizer_.rate, score)
 
-    def on_train_end(self, net, X=None, y=None, **kwargs):
-        """After a fit."""
+    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Close the log after a fit."""
         self._close(None)
 
     # ---- both --------------------------------------------------------------------------------------------------------
 
-    def _check(self, estimator) -> None:
+    def _check(self, estimator: Any) -> None:
+        """Raise if fits of an estimator cannot be logged."""
         _summary_writer()
         if not isinstance(estimator, BaseTorchClassifier):
             raise TypeError(
@@ -158,16 +176,18 @@ class TensorBoardLogger(Callback):
             )
         as_images(np.empty((0, estimator.n_features_in_)), self.image_shape)
 
-    def _open(self, key, directory: Path, estimator) -> None:
+    def _open(self, key: Any, directory: Path, estimator: Any) -> None:
+        """Begin a log in a directory."""
         self.writers_[key] = _summary_writer()(str(directory))
         self.writers_[key].add_text("estimator", f"`{' '.join(repr(estimator).split())}`")
 
-    def _close(self, key) -> None:
+    def _close(self, key: Any) -> None:
+        """End a log, if there is one."""
         writer = self.writers_.pop(key, None)
         if writer is not None:
             writer.close()
 
-    def _log(self, writer, fitted, learning_rate: float | None, train_score: float | None) -> None:
+    def _log(self, writer: Any, fitted: Any, learning_rate: float | None, train_score: float | None) -> None:
         """Write the last epoch of a fitted estimator."""
         step = len(fitted.loss_curve_)
         scalars = {"loss/train": fitted.loss_curve_[-1], "score/train": train_score, "learning_rate": learning_rate}
@@ -190,6 +210,7 @@ class TensorBoardLogger(Callback):
 
 
 def _summary_writer() -> type:
+    """Import the writer, which is tensorboard's."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -200,11 +221,12 @@ def _summary_writer() -> type:
 
 
 def _run_name(estimator_name: str, time: datetime, run: uuid.UUID) -> str:
+    """Name a run by its estimator and time."""
     return f"{estimator_name}-{time:%Y%m%d-%H%M%S}-{run.hex[:8]}"
 
 
-def _places(context) -> list[str]:
-    """Names of the tasks from the outermost fit down to this one."""
+def _places(context: Any) -> list[str]:
+    """Name the tasks from the outermost fit down to this one."""
     task, names = context, []
     while task.parent is not None:
         names.append(f"{task.source_task_name or task.task_name}-{task.task_id}")

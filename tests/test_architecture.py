@@ -12,7 +12,7 @@ PACKAGE = Path(skdeep.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 450
 #: The rooms, from the ground floor up: each imports from those before it only.
-ROOMS = "engine solvers data callbacks fitting estimators model_selection images display logs".split()
+ROOMS = "compat engine solvers data callbacks fitting estimators model_selection images display logs".split()
 #: Those that know no estimator.
 GROUND = ("engine", "solvers")
 
@@ -112,11 +112,18 @@ def test_the_design_names_every_file():
     assert headings == [room for room in ROOMS if (PACKAGE / room).is_dir()]
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in FILES if p.parent.name != "callbacks" and p.name != "logs.py"], ids=name_of
-)
-def test_only_callbacks_import_skorch(path):
-    assert "skorch" not in third_parties(imports_of(path))
+#: Who may import skorch, which is not imported by ``import skdeep``.
+MEET_SKORCH = ["compat.skorch", "callbacks.skorch_host", "callbacks.skorch_observer", "logs"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_only_its_adapter_imports_skorch(path):
+    names = imports_of(path)
+    assert name_of(path) in MEET_SKORCH or "skorch" not in third_parties(names)
+    of_skorch = {name for name in names if name.split(".")[0] == "skorch"}
+    assert not [name for name in of_skorch if any(part.startswith("_") for part in name.split("."))]
+    if "compat.skorch" in own_modules(names):
+        assert name_of(path) == "callbacks.skorch_observer"
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.parent.name != "display"], ids=name_of)

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss, make_scorer, roc
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from skorch import NeuralNetClassifier
 from skorch.callbacks import (
     BatchScoring,
     Callback,
@@ -30,14 +32,20 @@ from skorch.callbacks import (
     Initializer,
     LoadInitState,
     LRScheduler,
+    MlflowLogger,
+    NeptuneLogger,
     PrintLog,
     ProgressBar,
+    SacredLogger,
     TensorBoard,
     TrainEndCheckpoint,
 )
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 from skdeep.callbacks.observers import make_observer
+from skdeep.callbacks.run import Run
+from skdeep.callbacks.stand_ins import ModuleStandIn
+from skdeep.compat import skorch as relied_on
 from skdeep.engine.batching import Batches, DenseRows
 from skdeep.engine.losses import LOSSES
 from skdeep.engine.networks import Linear
@@ -104,7 +112,7 @@ class RecordBatches(Record):
 
     def on_batch_end(self, net, batch, training, loss, y_pred, **kwargs):
         self.events_.append("batch_end" if training else "valid_end")
-        self.batches_.append((training, batch, float(loss), y_pred))
+        self.batches_.append((training, batch, float(loss.detach()), y_pred))
 
 
 # ---- the engine alone ------------------------------------------------------------------------------------------------
@@ -132,21 +140,19 @@ def run(callbacks, *, epochs=2, batch=200, watch_score=False, monitor=None, solv
     batches = Batches(rows, torch.from_numpy(Y), None, None, [np.random.default_rng(0)], batch)
     optimizer = OPTIMIZERS[solver](network.params, vector(0.1, 1), vector(0.9, 1))
     progress = Progress(n_iter_no_change=1000, watch_score=watch_score)
-    observer = make_observer(
+    told = Run(
         StandIn(labels),
-        callbacks=callbacks,
-        verbose=False,
-        context=None,
-        X=X,
-        y=labels[Y],
-        metadata=None,
         snapshot=lambda net, progress=None: dict(
             zip(("coef_", "intercept_"), (p[0].numpy().copy() for p in net.params), strict=True)
         ),
+        X=X,
+        y=labels[Y],
+        sample_weight=None,
         validation=None if monitor is None else (X_VAL, labels[Y_VAL]),
         max_iter=epochs,
         batch_size=batch,
     )
+    observer = make_observer(told, callbacks, verbose=False, context=None)
     penalty = ElasticNet(vector(1e-3, 1), vector(0.0, 1))
     loss = LOSSES["log_loss"]()
     plan = Plan(max_iter=epochs)
@@ -166,9 +172,8 @@ def falling(scores):
 
 
 def test_nobody_listens():
-    common = {"context": None, "X": X, "y": Y, "metadata": None, "snapshot": None, "validation": None}
     for callbacks in (None, [], ()):
-        assert make_observer(None, callbacks=callbacks, verbose=0, max_iter=1, batch_size=1, **common) is None
+        assert make_observer(None, callbacks, verbose=0, context=None) is None
 
 
 def test_order_of_events_and_what_comes_with_them():
@@ -215,6 +220,47 @@ def test_batches_are_told_only_to_those_who_listen():
     for callback in (RecordBatches(), ProgressBar(), LRScheduler("StepLR", step_size=1, step_every="batch")):
         observer, *_ = run([callback])
         assert observer.watches_batches and len(observer.history[-1, "batches"]) == 3
+
+
+@pytest.mark.parametrize("cls", relied_on.IDLE_AT_BATCHES, ids=lambda cls: cls.__name__)
+def test_idle_callbacks_do_nothing_at_batches(cls):
+    """Those that are believed to, which is not in skorch's documentation; their subclasses are not believed to."""
+    params = {
+        EpochScoring: {"scoring": "accuracy"},
+        LRScheduler: {"policy": "StepLR", "step_size": 1},
+        TensorBoard: {"writer": mock.Mock()},
+        MlflowLogger: {"run": mock.Mock(), "client": mock.Mock()},
+        NeptuneLogger: {"run": mock.Mock()},
+        SacredLogger: {"experiment": mock.Mock()},
+    }[cls]
+    if cls in (MlflowLogger, NeptuneLogger, SacredLogger):
+        assert relied_on.acts_at_batches(cls(**params, log_on_batch_end=True))
+        params["log_on_batch_end"] = False
+    if cls is LRScheduler:
+        assert relied_on.acts_at_batches(cls(**params, step_every="batch"))
+    own = type("Own", (cls,), {"on_batch_end": lambda self, net, **kwargs: None})
+    assert relied_on.acts_at_batches(own(**params))
+    callback, net = cls(**params), mock.Mock(use_caching=False)
+    assert not relied_on.acts_at_batches(callback)
+    before = {name: value for name, value in vars(callback).items() if name != "first_batch_"}
+    callback.on_batch_end(net, batch=(X, Y), training=True, loss=torch.zeros(()), y_pred=torch.zeros(len(Y), 10))
+    assert {name: value for name, value in vars(callback).items() if name != "first_batch_"} == before
+    assert not net.mock_calls
+    assert not any(value.mock_calls for value in params.values() if isinstance(value, mock.Mock))
+
+
+def test_what_is_relied_on_in_skorch_is_checked(monkeypatch):
+    relied_on.check()
+    for cls, lacking in [
+        (LRScheduler, {"__init__": lambda self, policy="WarmRestartLR": None}),
+        (EpochScoring, {"initialize": lambda self: self}),
+        (TensorBoard, {"on_batch_end": None}),
+    ]:
+        with monkeypatch.context() as patch:
+            for name, value in lacking.items():
+                patch.delattr(cls, name) if value is None else patch.setattr(cls, name, value)
+            with pytest.raises(ImportError, match=r"Callbacks of skorch need .* does not have it. Install another"):
+                relied_on.check()
 
 
 class Replace(Callback):
@@ -280,8 +326,6 @@ def test_optimizer_state_is_the_loops(solver):
 
 
 def test_module_of_every_network():
-    from skdeep.callbacks.observers import _Module
-
     batch = torch.randn(7, 5, dtype=torch.float64)
     mlp = MLP.initial([np.random.default_rng(0)], [5, 4, 4, 3], "prelu", dtype=torch.float64)
     bare = Linear(torch.randn(1, 3, 5, dtype=torch.float64), None)
@@ -290,7 +334,7 @@ def test_module_of_every_network():
         bare: ["weight_0"],
     }
     for network, expected in names.items():
-        module = _Module(network)
+        module = ModuleStandIn(network)
         assert [name for name, _ in module.named_parameters()] == expected
         torch.testing.assert_close(module(batch), network.scores(batch)[0])
         far = copy.deepcopy(module)
@@ -373,6 +417,22 @@ def test_learning_rate_by_batch(solver):
     np.testing.assert_allclose(rates, 0.05 * (1 + np.cos(np.pi * np.arange(20) / 20)), atol=1e-12)
     constant = make(max_iter=4, solver=solver, learning_rate_init=0.1).fit(X, Y)
     assert not np.allclose(parameters(model), parameters(constant))
+
+
+@pytest.mark.parametrize("event", ["on_batch_begin", "on_grad_computed"])
+def test_a_rate_counts_from_the_step_before_which_it_is_set(event):
+    """As in skorch: with a rate of zero for each step, the weights stay where they begin, at zero."""
+
+    class Zero(Callback):
+        pass
+
+    def zero(self, net, **kwargs):
+        net.optimizer_.param_groups[0]["lr"] = 0.0
+
+    setattr(Zero, event, zero)
+    params = {"momentum": 0.0, "penalty": None, "max_iter": 2, "learning_rate": "constant"}
+    model = make(callbacks=[Zero()], **params).fit(X, Y)
+    assert not parameters(model).any()
 
 
 @pytest.mark.parametrize("solver", ["sgd", "adam"])
@@ -582,31 +642,110 @@ def test_how_callbacks_are_given():
         make(callbacks=[ScoringMonitor(scoring="accuracy")]).fit(X, Y)
 
 
-def test_ctrl_c_is_not_a_request_to_stop():
-    class CtrlC(Callback):
-        def on_epoch_end(self, net, **kwargs):
-            if len(net.history) == 2:
+def by_statement():
+    raise KeyboardInterrupt
+
+
+def by_ctrl_c():
+    signal.raise_signal(signal.SIGINT)
+
+
+def interrupted_at(event, epoch, how, base=RecordBatches):
+    """A callback that notes events, and in which an interrupt comes at the first such event of an epoch."""
+
+    class Interrupted(base):
+        pass
+
+    def interrupt(self, net, **kwargs):
+        getattr(base, event)(self, net, **kwargs)
+        if len(net.history) == epoch:
+            how()
+
+    setattr(Interrupted, event, interrupt)
+    return Interrupted(np.float32(X_VAL))
+
+
+TOLD_IN_TRAINING = ["on_epoch_begin", "on_batch_begin", "on_grad_computed", "on_batch_end", "on_epoch_end"]
+
+
+@pytest.mark.parametrize("event", TOLD_IN_TRAINING)
+@pytest.mark.parametrize("how", [by_statement, by_ctrl_c])
+def test_an_interrupt_while_callbacks_run_ends_training_as_in_skorch(event, how):
+    ours, theirs, last = interrupted_at(event, 2, how), interrupted_at(event, 2, how), Record()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = make(callbacks=[ours, last], max_iter=50).fit(X, Y)
+    net = NeuralNetClassifier(
+        torch.nn.Linear, module__in_features=64, module__out_features=10, criterion=torch.nn.CrossEntropyLoss,
+        callbacks=[theirs], callbacks__print_log=None, max_epochs=50, batch_size=100, train_split=None,
+    )  # fmt: skip
+    net.fit(np.float32(X), Y)
+    assert ours.events_ == theirs.events_ and last.events_[-1] == "train_end"
+    assert len(model.history_) == len(net.history_) == 2
+    assert model.n_iter_ == len(model.loss_curve_) == (2 if event == "on_epoch_end" else 1)
+    assert model.predict(X).shape == Y.shape
+
+
+@pytest.mark.parametrize("event", TOLD_IN_TRAINING)
+@pytest.mark.parametrize("how", [by_statement, by_ctrl_c])
+@pytest.mark.parametrize("cls", ESTIMATORS)
+def test_an_interrupt_in_the_first_epoch_leaves_the_estimator_as_it_was(cls, event, how):
+    model = make(cls, callbacks=[interrupted_at(event, 1, how)])
+    if event == "on_epoch_end":
+        assert model.fit(X, Y).n_iter_ == 1
+        return
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, Y)
+    assert vars(model).keys() == vars(clone(model)).keys()
+
+
+@pytest.mark.parametrize("event", ["on_train_begin", "on_train_end"])
+def test_an_interrupt_before_or_after_training_is_raised_as_in_skorch(event):
+    epoch = 0 if event == "on_train_begin" else 4
+    model = make(callbacks=[interrupted_at(event, epoch, by_ctrl_c)])
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, Y)
+    assert not hasattr(model, "coef_")
+
+
+@pytest.mark.parametrize("solver", ["sgd", "lbfgs"])
+def test_an_interrupt_of_lbfgs_and_of_steps(solver):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = make(solver=solver, callbacks=[interrupted_at("on_epoch_begin", 3, by_ctrl_c, Record)]).fit(X, Y)
+    assert model.n_iter_ == 2
+    np.testing.assert_array_equal(parameters(model), parameters(make(solver=solver, max_iter=2).fit(X, Y)))
+
+
+@pytest.fixture
+def ctrl_c_between_steps(monkeypatch):
+    """Press Ctrl-C in the third pass over the data, while no callback runs."""
+    passes, whole = [], Batches.epoch
+
+    def epoch(self):
+        passes.append(self)
+        for batch in whole(self):
+            yield batch
+            if len(passes) == 3:
                 signal.raise_signal(signal.SIGINT)
 
-    class Stop(Callback):
-        def on_epoch_end(self, net, **kwargs):
-            if len(net.history) == 2:
-                raise KeyboardInterrupt
+    monkeypatch.setattr(Batches, "epoch", epoch)
 
+
+@pytest.mark.parametrize("callback", [Record, RecordBatches])
+def test_ctrl_c_between_steps_is_the_users(callback, ctrl_c_between_steps):
+    record = callback()
     with pytest.warns(UserWarning, match="interrupted by user after 2 epochs"):
-        make(callbacks=[CtrlC()]).fit(X, Y)
-    assert make(callbacks=[Stop()]).fit(X, Y).n_iter_ == 2
-
-    class CtrlCInBatch(CtrlC):
-        def on_epoch_end(self, net, **kwargs):
-            pass
-
-        on_batch_begin = CtrlC.on_epoch_end
-
-    record = Record()
-    with pytest.warns(UserWarning, match="interrupted by user after 1 epochs"):
-        make(callbacks=[record, CtrlCInBatch()]).fit(X, Y)
+        make(callbacks=[record]).fit(X, Y)
+    assert record.events_.count("epoch_begin") == 3 and record.events_.count("epoch_end") == 2
     assert record.events_[-1] == "train_end"
+
+
+def test_an_interrupt_while_callbacks_run_does_not_end_a_search():
+    """As in skorch, whose net has ended training quietly; the candidates after it are fitted."""
+    callback = interrupted_at("on_epoch_begin", 3, by_ctrl_c)
+    search = GridSearchCV(make(max_iter=9, callbacks=[callback]), {"alpha": [1e-4, 1e-2]}, cv=2).fit(X, Y)
+    assert search.best_estimator_.n_iter_ == 2
 
 
 def test_lbfgs():
@@ -719,16 +858,18 @@ def test_a_task_can_end_training(solver):
     assert stop.begun == stop.ended == 3  # two epochs and the fit
 
 
-def test_every_task_ends():
-    class CtrlC(Callback):
-        def on_batch_begin(self, net, **kwargs):
-            if len(net.history) == 2:
-                signal.raise_signal(signal.SIGINT)
-
+def test_every_task_ends(ctrl_c_between_steps):
     stop = StopAt(None)
     with pytest.warns(UserWarning, match="interrupted"):
-        make(callbacks=[CtrlC()]).set_callbacks(stop).fit(X, Y)
-    assert stop.begun == stop.ended == 3
+        make(callbacks=[EpochTimer()]).set_callbacks(stop).fit(X, Y)
+    assert stop.begun == stop.ended == 4  # three epochs and the fit
+
+
+@pytest.mark.parametrize("event", TOLD_IN_TRAINING)
+def test_every_task_ends_where_a_callback_of_skorch_ends_training(event):
+    stop = StopAt(None)
+    make(callbacks=[interrupted_at(event, 2, by_statement)]).set_callbacks(stop).fit(X, Y)
+    assert stop.begun == stop.ended == (2 if event == "on_epoch_begin" else 3)
 
 
 def test_in_pipelines_and_searches():

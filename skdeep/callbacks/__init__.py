@@ -1,1 +1,1 @@
-"""Observers of a run of one model."""
+"""Observers of a run of one model: a printed table, and adapters to scikit-learn's and to skorch's callbacks."""

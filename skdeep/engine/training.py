@@ -11,7 +11,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +25,8 @@ from skdeep.engine.networks import Network
 from skdeep.engine.optimizers import Optimizer
 from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import add_scaled_, index_of, per_model, to_numpy64
+from skdeep.engine.progress import BY_CALLBACK, Progress, end_early
 from skdeep.engine.schedules import SCHEDULES, warm_up
-
-#: Share of a loss by which it may differ between a model in a stack and alone, or between devices.
-_ROUNDING = 1e-6
 
 #: Below this learning rate the adaptive schedule gives up (MLPClassifier's constant).
 _MIN_ADAPTIVE_RATE = 1e-6
@@ -35,122 +34,6 @@ _MIN_ADAPTIVE_RATE = 1e-6
 #: ``monitor(network, models)`` computes the validation score and loss of each model left in training: two arrays, one
 #: value per entry of `models` (indices into the original stack).
 Monitor = Callable[[Network, np.ndarray], tuple[np.ndarray, np.ndarray]]
-
-
-@dataclass
-class Progress:
-    """What one model has been through so far, and when it stops.
-
-    Attributes
-    ----------
-    tol, n_iter_no_change : float
-        Stop after more than `n_iter_no_change` epochs in a row that did not improve by `tol`.
-    max_iter : float
-        Epochs at most, where that is less than the run's.
-    warm : bool
-        Whether the start is a model already: with `watch_score`, it is judged too, and kept if no epoch is better.
-    watch_score : bool
-        Whether "improve" means the validation score (early stopping) or the training loss.
-    grain : float
-        By how little scores may differ and be the same: among these, the lower validation loss is the better one.
-    n_iter : int
-        Epochs of this run.
-    kept_iter : int
-        The epoch of this run that `params` are of, if a score is watched; 0 is the start.
-    samples, earlier : int
-        Rows seen, over all runs on this problem, and on others before.
-    best_loss, loss_to_beat : float
-        The lowest training loss, and the lowest since "adaptive" last divided the learning rate.
-    went_back_to : float
-        The lowest training loss when "adaptive" last went back to it.
-    best_score, best_validation_loss : float
-        Of the model that is kept: the best epoch, or the start.
-    run_score, run_validation_loss : float
-        Of the best epoch.
-    top_score : float
-        The highest validation score of an epoch.
-    start_score : float
-        The validation score of a warm start, if it is watched.
-    stopped : str or None
-        Why training ended before ``max_iter``; None if it did not.
-    error, astray : str or None
-        Why the model cannot be used, or should not, if so.
-    params : list of Tensor or None
-        The parameters (and the network's buffers) at the end, the best ones if a score was watched; each (1, ...).
-    generator : numpy.random.Generator
-        The generator of the order of rows, as the model left it.
-    """
-
-    tol: float = 1e-4
-    n_iter_no_change: float = 10
-    watch_score: bool = False
-    grain: float = 0.0
-    max_iter: float = math.inf
-    warm: bool = False
-    n_iter: int = 0
-    kept_iter: int = 0
-    samples: int = 0
-    earlier: int = 0
-    start_score: float = -math.inf
-    no_improvement: int = 0
-    best_loss: float = math.inf
-    loss_to_beat: float = math.inf
-    went_back_to: float = math.inf
-    best_score: float = -math.inf
-    best_validation_loss: float = math.inf
-    top_score: float = -math.inf
-    run_score: float = -math.inf
-    run_validation_loss: float = math.inf
-    loss_curve: list[float] = field(default_factory=list)
-    validation_scores: list[float] = field(default_factory=list)
-    validation_losses: list[float] = field(default_factory=list)
-    stopped: str | None = None
-    interrupted: bool = False
-    error: str | None = None
-    astray: str | None = None
-    params: list[Tensor] | None = None
-    optimizer_state: dict = field(default_factory=dict)
-    generator: np.random.Generator | None = None
-
-    def record(self, loss: float, score: float | None, validation_loss: float | None) -> bool:
-        """Note an epoch; return whether it is the best so far by what is watched."""
-        self.n_iter += 1
-        self.loss_curve.append(loss)
-        if score is not None and validation_loss is not None:
-            self.validation_scores.append(score)
-            self.validation_losses.append(validation_loss)
-        if self.watch_score and score is not None and validation_loss is not None:
-            # a score may be coarse (accuracy on a few rows): as long as it holds, a falling loss is improvement too
-            before, self.top_score = self.top_score, max(self.top_score, score)
-            least, lower = self.top_score - self.grain, validation_loss < self.run_validation_loss - self.tol
-            improved = score > before + self.tol or (score >= least and lower)
-            if score >= least and (validation_loss < self.run_validation_loss or self.run_score < least):
-                self.run_score, self.run_validation_loss = score, validation_loss
-            least = max(self.top_score, self.start_score) - self.grain
-            best = score >= least and (validation_loss < self.best_validation_loss or self.best_score < least)
-            if best:
-                self.best_score, self.best_validation_loss, self.kept_iter = score, validation_loss, self.n_iter
-        else:
-            # on the way back, any fall but one of rounding is an improvement: it may be along a plateau
-            step = min(self.tol, _ROUNDING * loss) if self.has_led_past(loss) else self.tol
-            improved, best = loss < self.loss_to_beat - step, loss < self.best_loss
-            self.best_loss, self.loss_to_beat = min(self.best_loss, loss), min(self.loss_to_beat, loss)
-        self.no_improvement = 0 if improved else self.no_improvement + 1
-        return best
-
-    def has_led_past(self, loss: float) -> bool:
-        """Whether training has led past a loss that was clearly lower, as momentum does."""
-        return loss > 1.05 * self.best_loss + self.tol
-
-    @property
-    def stalled(self) -> bool:
-        """Whether the model has gone too long without improvement."""
-        return self.no_improvement > self.n_iter_no_change
-
-    def recent_gain(self) -> tuple[float, int]:
-        """How much the training loss fell over the last epochs, and over how many."""
-        span = int(min(self.n_iter_no_change, 10, len(self.loss_curve) - 1))
-        return (self.loss_curve[-1 - span] - self.loss_curve[-1] if span else math.nan), span
 
 
 @dataclass(frozen=True)
@@ -174,32 +57,39 @@ class Plan:
 
 
 class Observer:
-    """What callbacks need to know of a run of one model; see `skdeep.callbacks.observers`."""
+    """Listen to a run of one model; what listens for callbacks is in `skdeep.callbacks`."""
 
-    #: Whether the batch methods are to be called.
-    watches_batches = False
+    @property
+    def watches_batches(self) -> bool:
+        """Whether the batch methods are to be called."""
+        return False
+
+    @property
+    def history(self) -> Any:
+        """What the estimator is to keep as ``history_``, if anything."""
+        return None
 
     def train_begin(self, network: Network, optimizer: Optimizer | None) -> None:
-        """Before the first epoch. Changing ``optimizer.learning_rate`` in place changes the steps that follow."""
+        """Hear of the beginning. Changing ``optimizer.learning_rate`` in place changes the steps that follow."""
 
     def epoch_begin(self, epoch: int) -> None:
-        """Before an epoch."""
+        """Hear of an epoch before it."""
 
     def batch_begin(self, batch: Batch) -> None:
-        """Before a step."""
+        """Hear of a step before it."""
 
     def gradients(self, batch: Batch, gradients: list[Tensor]) -> None:
-        """Between the gradient and the update."""
+        """Look at the gradient before the update, and change it in place."""
 
     def batch_end(self, batch: Batch, loss: Tensor) -> None:
-        """After a step, with the mean loss of the batch."""
+        """Hear of a step after it, with the mean loss of the batch."""
 
     def epoch_end(self, epoch: int, progress: Progress, network: Network, is_best: bool) -> bool:
-        """After an epoch; True ends training."""
+        """Hear of an epoch after it; return True to end training. (`Halt`, raised, ends it at any time.)"""
         return False
 
     def train_end(self, network: Network) -> None:
-        """After the last epoch; what is now written into ``network.params`` is what the model keeps."""
+        """Hear of the end; what is now written into ``network.params`` is what the model keeps."""
 
 
 def _rows_per_model(size: int | np.ndarray, value: Tensor) -> float | Tensor:
@@ -352,8 +242,7 @@ def train(
     Returns
     -------
     list of Progress
-        `progress`, with the final parameters in it. After a keyboard interrupt that comes when all models have
-        finished an epoch, training ends as if ``max_iter`` had been reached, marked ``interrupted``.
+        `progress`, with the final parameters in it. A keyboard interrupt ends training as `progress.end_early` says.
     """
     stack = _Stack(network, penalty, optimizer, batches, mean_weight, progress)
     alive = np.arange(len(progress))
@@ -378,11 +267,8 @@ def train(
                 alive = alive[rest]
                 stack = stack.select(rest)
                 stack.batches = stack.batches.select(rest)
-    except KeyboardInterrupt:
-        if any(p.n_iter == 0 and p.error is None for p in progress):
-            raise
-        for p in stack.progress:
-            p.interrupted = True
+    except KeyboardInterrupt as interrupt:
+        end_early(interrupt, progress, stack.progress)
     if observer is not None:
         observer.train_end(network)
     _finish(stack, np.arange(len(stack.progress)))
@@ -418,7 +304,7 @@ def _end_of_epoch(stack, plan, epoch, objective, scores, losses, observer) -> bo
             p.stopped = f"It has done its {p.max_iter} epochs."
     if halt:
         for p in stack.progress:
-            p.stopped = p.stopped or "A callback ended training."
+            p.stopped = p.stopped or BY_CALLBACK
     return halt
 
 

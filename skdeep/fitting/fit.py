@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from skdeep.callbacks.observers import make_observer
+from skdeep.callbacks.run import Run
 from skdeep.data.encoding import draw_seeds, encode, encode_validation, labels_of, warn_of_raw_columns
 from skdeep.data.inputs import OutputSpace, float_dtype
 from skdeep.data.problem import Problem, TrainingState, make_monitor
@@ -96,8 +97,8 @@ def fit(
                 member.estimator._conclude(recipe, own, member, float_dtype(problem.X), OutputSpace(X))
         if hasattr(leader, "history_"):
             del leader.history_
-        if (history := getattr(observer, "history", None)) is not None:
-            leader.history_ = history
+        if observer is not None and observer.history is not None:
+            leader.history_ = observer.history
         leader._after_fit(recipe, problem, members, split_seed)
     for estimator, names in zip(estimators, others, strict=True):
         end(estimator, names)
@@ -191,28 +192,28 @@ def check_scoring(estimator, judged: Problem) -> None:
     try_scoring(estimator.scoring, estimator, judged.codes, labels, judged.sample_weight)
 
 
-def _observer(recipe: Recipe, estimator, problem: Problem, held_out: Problem | None, max_iter: int, task):
-    """What speaks to callbacks; None if nobody listens."""
-    weight, dtype, space = problem.sample_weight, float_dtype(problem.X), OutputSpace(problem.X)
+def _observer(
+    recipe: Recipe, estimator: Any, problem: Problem, held_out: Problem | None, max_iter: int, task: Any
+) -> Observer | None:
+    """Make what speaks to callbacks; None if nobody listens."""
+    dtype, space = float_dtype(problem.X), OutputSpace(problem.X)
 
-    def snapshot(network, progress: Progress | None = None) -> dict:
-        """The fitted attributes for the present parameters, for callbacks, which may keep them."""
+    def snapshot(network: Network, progress: Progress | None = None) -> dict[str, Any]:
         of_run = {} if progress is None else curves(estimator, progress)
+        # callbacks may keep them: a copy of the parameters
         return {**learned(estimator, network.snapshot(), 0, dtype, space), **of_run}
 
-    return make_observer(
+    run = Run(
         estimator,
-        callbacks=estimator.callbacks,
-        verbose=estimator.verbose,
-        context=task,
+        snapshot,
         X=problem.X,
         y=labels_of(estimator, problem.codes),
-        metadata=None if weight is None else {"sample_weight": weight},
-        snapshot=snapshot,
+        sample_weight=problem.sample_weight,
         validation=None if held_out is None else (held_out.X, labels_of(estimator, held_out.codes)),
         max_iter=max_iter,
         batch_size=recipe.batch_rows,
     )
+    return make_observer(run, estimator.callbacks, estimator.verbose, task)
 
 
 def _begin_task(estimator, X, y, metadata):

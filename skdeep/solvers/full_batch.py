@@ -22,7 +22,8 @@ from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import to_numpy64
-from skdeep.engine.training import Monitor, Observer, Progress, judge_start
+from skdeep.engine.progress import BY_CALLBACK, Progress, end_early
+from skdeep.engine.training import Monitor, Observer, judge_start
 from skdeep.solvers.lbfgs import LBFGS
 from skdeep.solvers.line_search import LineSearch
 from skdeep.solvers.newton import Newton
@@ -125,8 +126,8 @@ def minimise(
     Returns
     -------
     list of Progress
-        `progress`, with the final parameters in it. After a keyboard interrupt that comes when all models have
-        finished an iteration, the others end where they are, marked ``interrupted``.
+        `progress`, with the final parameters in it. A keyboard interrupt ends training as
+        `skdeep.engine.progress.end_early` says.
     """
     alive = np.arange(len(progress))
     judge_start(network, progress, monitor)
@@ -160,11 +161,8 @@ def minimise(
                 rest = np.flatnonzero(~done)
                 ended = np.flatnonzero(np.isin(rest, ended))
                 alive, stack = alive[rest], stack.select(rest)
-    except KeyboardInterrupt:
-        if any(p.n_iter == 0 and p.error is None for p in progress):
-            raise
-        for p in stack.progress:
-            p.interrupted = True
+    except KeyboardInterrupt as interrupt:
+        end_early(interrupt, progress, stack.progress)
     stack.objective.move(stack.point)
     if observer is not None:
         observer.train_end(network)
@@ -197,7 +195,7 @@ def _end_of_iteration(stack, ended, alive, stuck, spent, monitor, observer) -> N
             p.params = stack.objective.network.copy_of(m)
         halt = observer is not None and observer.epoch_end(p.n_iter - 1, p, stack.objective.network, best)
         if halt:
-            p.stopped = "A callback ended training."
+            p.stopped = BY_CALLBACK
         elif at_rest[m]:
             p.stopped = f"The gradient is below tol={p.tol:g}."
         elif not spent and (stuck[m] or before - value <= stack.rounding * max(abs(before), abs(value), 1e-3)):

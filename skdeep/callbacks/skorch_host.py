@@ -1,0 +1,86 @@
+"""The net that skorch's callbacks get: a host, which trains nothing.
+
+The loop writes what callbacks read into the host's ``history`` and lets it ``notify`` them. On ``net`` they find
+
+- ``module_``: the parameters ``weight_0``, ``bias_0``, ... in the memory of those in training, so that a state dict
+  loaded into it takes effect; called, it gives the scores. (With ``standardize``, training is in centred and scaled
+  columns: these are the weights there, while the module takes columns as they are. A module of the user's is there
+  itself.) ``optimizer_`` likewise stands for the loop's optimizer; its ``rate`` is the learning rate of the last step,
+  the estimator's schedule included.
+- ``predict``, ``score``, ...: those of a fitted copy of the estimator, in the original labels. Pickled, it is the copy.
+- ``history``: each epoch's ``train_loss`` (with the penalty), ``valid_loss``, ``valid_acc`` (``valid_score`` if another
+  ``scoring`` is watched), their ``_best`` flags, ``dur``, ``train_batch_count``. Batches are told one by one (and their
+  ``train_loss``, without the penalty) only if a callback listens to them, since each costs a device synchronisation;
+  else the training data is one batch, as the validation data always is.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from sklearn.utils.metaestimators import available_if
+from skorch import NeuralNetClassifier
+from skorch.dataset import Dataset
+
+
+def _if_estimator_has(name: str) -> Callable[[Callable[..., Any]], Any]:
+    """Make a decorator: the host has a method only if the estimator has it."""
+    return available_if(lambda host: hasattr(host.estimator_, name))
+
+
+def _rows(X: Any) -> Any:
+    """Take the rows out of a data set of skorch's."""
+    return X.X if isinstance(X, Dataset) else X
+
+
+class Host(NeuralNetClassifier):
+    """A skorch net that does not train; what it predicts is what its estimator would.
+
+    Attributes
+    ----------
+    estimator_ : object
+        The classifier being fitted.
+    snapshot_ : callable
+        Returns the fitted attributes of the classifier for the present parameters.
+    """
+
+    estimator_: Any
+    snapshot_: Callable[[], dict[str, Any]]
+
+    def get_default_callbacks(self) -> list[Any]:
+        """Return none of skorch's own, which would measure what is not done here."""
+        return []
+
+    def fitted(self, X: Any = None) -> Any:
+        """Make a fitted copy of the estimator, for rows X with or without names."""
+        fitted = copy.copy(self.estimator_)
+        vars(fitted).update(self.snapshot_())
+        foreign = {name for name in vars(fitted) if "_callback" in name}  # scikit-learn's, of the running fit
+        for name in foreign if hasattr(X, "columns") else foreign | {"feature_names_in_"}:
+            vars(fitted).pop(name, None)
+        return fitted
+
+    @_if_estimator_has("predict")
+    def predict(self, X: Any) -> Any:
+        """Predict labels."""
+        return self.fitted(_rows(X)).predict(_rows(X))
+
+    @_if_estimator_has("predict_proba")
+    def predict_proba(self, X: Any) -> Any:
+        """Predict probabilities."""
+        return self.fitted(_rows(X)).predict_proba(_rows(X))
+
+    @_if_estimator_has("decision_function")
+    def decision_function(self, X: Any) -> Any:
+        """Compute scores."""
+        return self.fitted(_rows(X)).decision_function(_rows(X))
+
+    @_if_estimator_has("score")
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Compute the estimator's score."""
+        return self.fitted(_rows(X)).score(_rows(X), y, sample_weight)
+
+    def __reduce__(self) -> Any:
+        return copy.copy, (self.fitted(),)

@@ -1,0 +1,85 @@
+"""What is relied on in skorch and promised nowhere: which of its callbacks have nothing to do at a batch, and names.
+
+To tell callbacks of every batch costs a device synchronisation for each. All other names that are used of skorch are in
+its documentation. It is imported where callbacks of skorch are given, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import skorch
+
+_ADVICE = f"skorch {skorch.__version__} does not have it. Install another release of skorch, or a newer skdeep."
+
+try:
+    from skorch.callbacks import (
+        Callback,
+        EpochScoring,
+        LRScheduler,
+        MlflowLogger,
+        NeptuneLogger,
+        SacredLogger,
+        TensorBoard,
+    )
+except ImportError as _error:
+    raise ImportError(f"Callbacks of skorch need one of its names ({_error}): {_ADVICE}") from _error
+
+
+def _logs_epochs_only(callback: Any) -> bool:
+    return not callback.log_on_batch_end
+
+
+#: Callbacks whose own ``on_batch_end`` does nothing, and when.
+IDLE_AT_BATCHES: dict[Any, Callable[[Any], bool]] = {
+    EpochScoring: lambda callback: True,  # it would fill a cache, which a net with use_caching=False does not have
+    LRScheduler: lambda callback: callback.step_every != "batch",
+    TensorBoard: lambda callback: True,  # it notes that the first batch is over, for methods of subclasses
+    MlflowLogger: _logs_epochs_only,
+    NeptuneLogger: _logs_epochs_only,
+    SacredLogger: _logs_epochs_only,
+}
+
+
+def overridden(callback: Any, event: str) -> Any:
+    """Find the function behind a callback's method; None if it is that of skorch's base class, which does nothing."""
+    method = getattr(callback, event)
+    function = getattr(method, "__func__", method)
+    return None if function is getattr(Callback, event) else function
+
+
+def acts_at_batches(callback: Any) -> bool:
+    """Tell whether a callback has anything to do when a batch begins or ends, or at its gradient."""
+    end = overridden(callback, "on_batch_end")
+    if any(end is cls.on_batch_end and idle(callback) for cls, idle in IDLE_AT_BATCHES.items()):
+        end = None
+    return any((end, overridden(callback, "on_batch_begin"), overridden(callback, "on_grad_computed")))
+
+
+def score_of_validation(callback: Any) -> str | None:
+    """Name what a callback records of validation data; None if it records nothing of it."""
+    return callback.name_ if isinstance(callback, EpochScoring) and not callback.on_train else None
+
+
+def check() -> None:
+    """Raise an ImportError if something that is relied on here is not so."""
+
+    def demand(holds: bool, what: str) -> None:
+        if not holds:
+            raise ImportError(f"Callbacks of skorch need {what}: {_ADVICE}")
+
+    parameters = {skorch.NeuralNet: "use_caching", EpochScoring: "use_caching", LRScheduler: "step_every"}
+    parameters |= dict.fromkeys((MlflowLogger, NeptuneLogger, SacredLogger), "log_on_batch_end")
+    for cls, name in parameters.items():
+        demand(name in inspect.signature(cls).parameters, f"the parameter {name} of {cls.__name__}")
+    for cls in IDLE_AT_BATCHES:
+        demand("on_batch_end" in vars(cls), f"{cls.__name__} to have an on_batch_end of its own")
+    for event in ("on_batch_begin", "on_grad_computed", "on_batch_end"):
+        demand(hasattr(Callback, event), f"Callback.{event}")
+    scoring = EpochScoring("accuracy").initialize()
+    demand(getattr(scoring, "name_", None) == "accuracy", "the name of a score in EpochScoring.name_")
+
+
+check()

@@ -1,0 +1,146 @@
+"""How far one model has come, by what rule it stops, and what an interrupt does to training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+#: Share of a loss by which it may differ between a model in a stack and alone, or between devices.
+_ROUNDING = 1e-6
+
+#: Why training ended, if a callback has ended it.
+BY_CALLBACK = "A callback ended training."
+
+
+@dataclass
+class Progress:
+    """What one model has been through so far, and when it stops.
+
+    Attributes
+    ----------
+    tol, n_iter_no_change : float
+        Stop after more than `n_iter_no_change` epochs in a row that did not improve by `tol`.
+    max_iter : float
+        Epochs at most, where that is less than the run's.
+    warm : bool
+        Whether the start is a model already: with `watch_score`, it is judged too, and kept if no epoch is better.
+    watch_score : bool
+        Whether "improve" means the validation score (early stopping) or the training loss.
+    grain : float
+        By how little scores may differ and be the same: among these, the lower validation loss is the better one.
+    n_iter : int
+        Epochs of this run.
+    kept_iter : int
+        The epoch of this run that `params` are of, if a score is watched; 0 is the start.
+    samples, earlier : int
+        Rows seen, over all runs on this problem, and on others before.
+    best_loss, loss_to_beat : float
+        The lowest training loss, and the lowest since "adaptive" last divided the learning rate.
+    went_back_to : float
+        The lowest training loss when "adaptive" last went back to it.
+    best_score, best_validation_loss : float
+        Of the model that is kept: the best epoch, or the start.
+    run_score, run_validation_loss : float
+        Of the best epoch.
+    top_score : float
+        The highest validation score of an epoch.
+    start_score : float
+        The validation score of a warm start, if it is watched.
+    stopped : str or None
+        Why training ended before ``max_iter``; None if it did not.
+    error, astray : str or None
+        Why the model cannot be used, or should not, if so.
+    params : list of Tensor or None
+        The parameters (and the network's buffers) at the end, the best ones if a score was watched; each (1, ...).
+    generator : numpy.random.Generator
+        The generator of the order of rows, as the model left it.
+    """
+
+    tol: float = 1e-4
+    n_iter_no_change: float = 10
+    watch_score: bool = False
+    grain: float = 0.0
+    max_iter: float = math.inf
+    warm: bool = False
+    n_iter: int = 0
+    kept_iter: int = 0
+    samples: int = 0
+    earlier: int = 0
+    start_score: float = -math.inf
+    no_improvement: int = 0
+    best_loss: float = math.inf
+    loss_to_beat: float = math.inf
+    went_back_to: float = math.inf
+    best_score: float = -math.inf
+    best_validation_loss: float = math.inf
+    top_score: float = -math.inf
+    run_score: float = -math.inf
+    run_validation_loss: float = math.inf
+    loss_curve: list[float] = field(default_factory=list)
+    validation_scores: list[float] = field(default_factory=list)
+    validation_losses: list[float] = field(default_factory=list)
+    stopped: str | None = None
+    interrupted: bool = False
+    error: str | None = None
+    astray: str | None = None
+    params: list[Tensor] | None = None
+    optimizer_state: dict = field(default_factory=dict)
+    generator: np.random.Generator | None = None
+
+    def record(self, loss: float, score: float | None, validation_loss: float | None) -> bool:
+        """Note an epoch; return whether it is the best so far by what is watched."""
+        self.n_iter += 1
+        self.loss_curve.append(loss)
+        if score is not None and validation_loss is not None:
+            self.validation_scores.append(score)
+            self.validation_losses.append(validation_loss)
+        if self.watch_score and score is not None and validation_loss is not None:
+            # a score may be coarse (accuracy on a few rows): as long as it holds, a falling loss is improvement too
+            before, self.top_score = self.top_score, max(self.top_score, score)
+            least, lower = self.top_score - self.grain, validation_loss < self.run_validation_loss - self.tol
+            improved = score > before + self.tol or (score >= least and lower)
+            if score >= least and (validation_loss < self.run_validation_loss or self.run_score < least):
+                self.run_score, self.run_validation_loss = score, validation_loss
+            least = max(self.top_score, self.start_score) - self.grain
+            best = score >= least and (validation_loss < self.best_validation_loss or self.best_score < least)
+            if best:
+                self.best_score, self.best_validation_loss, self.kept_iter = score, validation_loss, self.n_iter
+        else:
+            # on the way back, any fall but one of rounding is an improvement: it may be along a plateau
+            step = min(self.tol, _ROUNDING * loss) if self.has_led_past(loss) else self.tol
+            improved, best = loss < self.loss_to_beat - step, loss < self.best_loss
+            self.best_loss, self.loss_to_beat = min(self.best_loss, loss), min(self.loss_to_beat, loss)
+        self.no_improvement = 0 if improved else self.no_improvement + 1
+        return best
+
+    def has_led_past(self, loss: float) -> bool:
+        """Whether training has led past a loss that was clearly lower, as momentum does."""
+        return loss > 1.05 * self.best_loss + self.tol
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the model has gone too long without improvement."""
+        return self.no_improvement > self.n_iter_no_change
+
+    def recent_gain(self) -> tuple[float, int]:
+        """How much the training loss fell over the last epochs, and over how many."""
+        span = int(min(self.n_iter_no_change, 10, len(self.loss_curve) - 1))
+        return (self.loss_curve[-1 - span] - self.loss_curve[-1] if span else math.nan), span
+
+
+class Halt(KeyboardInterrupt):
+    """Raised by an observer, ends training where it is and without a word; any other interrupt is the user's."""
+
+
+def end_early(interrupt: KeyboardInterrupt, progress: list[Progress], left: list[Progress]) -> None:
+    """End training of the models that are left where they are; raise if a model has not finished an epoch."""
+    if any(p.n_iter == 0 and p.error is None for p in progress):
+        raise interrupt
+    for p in left:
+        if isinstance(interrupt, Halt):
+            p.stopped = BY_CALLBACK
+        else:
+            p.interrupted = True
