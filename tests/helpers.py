@@ -11,7 +11,7 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wi
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 from skdeep.engine.losses import LOSSES
-from skdeep.fitting.settings import SOLVERS
+from skdeep.fitting.settings import SOLVERS, solver_name
 
 CPU = torch.device("cpu")
 
@@ -56,7 +56,8 @@ def configured(cls, *args, **params):
         raise TypeError(f"{cls.__name__} has no {unknown}")
     name = params.get("solver", known["solver"].default) if settings else "exact"
     if settings and name != "exact":
-        kind = SOLVERS["sgd" if name == "auto" else name]
+        of_adam, of_lbfgs = settings.keys() & {"beta_1", "beta_2", "epsilon"}, settings.keys() == {"max_fun"}
+        kind = SOLVERS[("adam" if of_adam else "lbfgs" if of_lbfgs else "sgd") if name == "auto" else name]
         own = {name: value for name, value in settings.items() if name in kind._get_param_names()}
         params["solver"] = kind(**own)
     return cls(*args, **params)
@@ -64,11 +65,15 @@ def configured(cls, *args, **params):
 
 def reconfigured(model, **params):
     """Set parameters of a model; a linear one's settings of the solver, where deep ones have parameters."""
-    known = model.get_params()
-    if any(name not in known and f"solver__{name}" not in known for name in params):
-        name = params.pop("solver", model.solver)
-        model.solver = SOLVERS["sgd" if name == "auto" else name]()
-    return model.set_params(**{name if name in known else f"solver__{name}": value for name, value in params.items()})
+    known = model.get_params(deep=False)
+    settings = {name: params.pop(name) for name in list(params) if name not in known and "__" not in name}
+    model.set_params(**params)
+    if settings and solver_name(model) != "exact":
+        if isinstance(model.solver, str):
+            model.solver = SOLVERS["sgd" if model.solver == "auto" else model.solver]()
+        own = model.solver.get_params()
+        model.solver.set_params(**{name: value for name, value in settings.items() if name in own})
+    return model
 
 
 def maker(common, linear=None, network=None):

@@ -511,7 +511,7 @@ def show(value):
 def test_invalid_parameters(cls, params, no_training):
     ((name, value),) = params.items()
     model = make(cls, **params)
-    message = f"The '{name}' parameter of {cls.__name__} must be .* Got {re.escape(repr(value))}"
+    message = f"The '{name}' parameter of ({cls.__name__}|SGD|Adam|LBFGS) must be .* Got {re.escape(repr(value))}"
     refuses(model, lambda model: model.fit(X, Y), InvalidParameterError, message)
     if hasattr(model, "partial_fit") and name != "calibration":
         refuses(model, lambda model: model.partial_fit(X, Y, [0, 1, 2]), InvalidParameterError, message)

@@ -903,7 +903,7 @@ def test_verbose_table(params, capsys):
 def test_skorch_is_imported_only_for_its_callbacks():
     code = (
         "import sys; from sklearn.callback import ScoringMonitor; from skdeep import SoftmaxClassifier;"
-        "model = SoftmaxClassifier(max_iter=1, n_iter_no_change=9, verbose=1);"
+        "model = SoftmaxClassifier(max_iter=1, verbose=1);"
         "model.set_callbacks(ScoringMonitor(scoring='accuracy')).fit([[0.], [1.]], [0, 1]);"
         "assert 'skorch' not in sys.modules"
     )

@@ -215,7 +215,6 @@ def test_callbacks_hear_of_one_epoch(capsys):
         ({"early_stopping": True}, "early_stopping=True.*solver='exact'.*sgd"),
         ({"penalty": "l1"}, "solver='exact' needs a smooth objective.*penalty='l1'.*sgd"),
         ({"penalty": "elasticnet"}, "penalty='elasticnet'"),
-        ({"precision": "bfloat16"}, "solver='exact'.*bfloat16.*float32"),
     ],
 )
 def test_clear_errors(params, message):

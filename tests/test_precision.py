@@ -19,6 +19,7 @@ from skdeep.engine.losses import Softmax
 from skdeep.engine.networks import Linear
 from skdeep.engine.perceptron import MLP
 from skdeep.fitting.choices import DTYPES
+from skdeep.fitting.settings import settings_of
 
 ESTIMATORS = [SoftmaxClassifier, HingeClassifier, MLPClassifierTorch]
 X, X_TEST, Y, Y_TEST = train_test_split(*load_digits(return_X_y=True), random_state=0)
@@ -133,7 +134,7 @@ def test_going_on_in_another_precision(cls, before, after, monkeypatch):
     """Clones, copies through pickle, warm starts and increments take the precision that is set now."""
     calibration = {"calibration": None} if cls is HingeClassifier else {}
     model = configured(cls, precision=before, max_iter=3, random_state=0, warm_start=True, **calibration).fit(X, Y)
-    assert clone(model).precision == before
+    assert settings_of(clone(model)).precision == before
     model = reconfigured(pickle.loads(pickle.dumps(model)), precision=after)
     first = model.loss_
     seen = watched(monkeypatch)

@@ -9,6 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from fuzzing.cases import Case, get, options_of
 from fuzzing.checks import demand
 from fuzzing.data import Data
+from skdeep.fitting.settings import settings_of
 
 _DEEP = {"MLPClassifierTorch", "MLPEnsembleClassifier", "TorchClassifier"}
 
@@ -163,7 +164,7 @@ def _had_a_chance(estimator, case: Case, data: Data, caught: list) -> bool:
     weight = total_weight(estimator, data)
     if weight[weight > 0].min() < 1e-6:
         return False
-    if estimator.precision == "bfloat16":
+    if settings_of(estimator).precision == "bfloat16":
         return False
     if estimator.calibration is not None and len(data.values) < 20:
         return False
