@@ -45,32 +45,36 @@ each_estimator = pytest.mark.parametrize("cls", ESTIMATORS)
 INCREMENTAL = {HingeClassifier: {"calibration": None}, MLPClassifierTorch: {"learning_rate": "constant"}}
 
 
+#: Settings of the solvers.
+SETTINGS = {name for kind in SOLVERS.values() for name in kind._get_param_names()}
+
+
 def configured(cls, *args, **params):
     """Make an estimator of any class from flat parameters: a linear one's settings of the solver become an object.
 
-    What the solver has no use for is left out, as deep classifiers leave it; "auto" with settings is "sgd".
+    What the solver has no use for is left out, as deep classifiers leave it. "auto" with settings is a solver that has
+    them.
     """
     known = inspect.signature(cls).parameters
-    settings = {name: params.pop(name) for name in list(params) if name not in known and "__" not in name}
-    if unknown := settings.keys() - {name for kind in SOLVERS.values() for name in kind._get_param_names()}:
-        raise TypeError(f"{cls.__name__} has no {unknown}")
-    name = params.get("solver", known["solver"].default) if settings else "exact"
-    if settings and name != "exact":
-        of_adam, of_lbfgs = settings.keys() & {"beta_1", "beta_2", "epsilon"}, settings.keys() == {"max_fun"}
-        kind = SOLVERS[("adam" if of_adam else "lbfgs" if of_lbfgs else "sgd") if name == "auto" else name]
-        own = {name: value for name, value in settings.items() if name in kind._get_param_names()}
-        params["solver"] = kind(**own)
-    return cls(*args, **params)
+    settings = {name: params.pop(name) for name in list(params) if name in SETTINGS - known.keys()}
+    return reconfigured(cls(*args, **params), **settings)
 
 
 def reconfigured(model, **params):
     """Set parameters of a model; a linear one's settings of the solver, where deep ones have parameters."""
     known = model.get_params(deep=False)
-    settings = {name: params.pop(name) for name in list(params) if name not in known and "__" not in name}
+    settings = {name: params.pop(name) for name in list(params) if name in SETTINGS - known.keys()}
     model.set_params(**params)
     if settings and solver_name(model) != "exact":
         if isinstance(model.solver, str):
-            model.solver = SOLVERS["sgd" if model.solver == "auto" else model.solver]()
+            auto = (
+                "lbfgs"
+                if "max_fun" in settings
+                else "adam"
+                if settings.keys() & {"beta_1", "beta_2", "epsilon"}
+                else "sgd"
+            )
+            model.solver = SOLVERS[auto if model.solver == "auto" else model.solver]()
         own = model.solver.get_params()
         model.solver.set_params(**{name: value for name, value in settings.items() if name in own})
     return model

@@ -48,7 +48,7 @@ def emulated(library):
         if REAL[kind]:
             pytest.skip(f"torch was built with {kind}, which this would stand in for")
         command = [sys.executable, str(HERE / "accelerator" / script), *arguments]
-        own = {"EMULATED": kind, "EMULATED_LIBRARY": str(library), "PYTHONPATH": str(HERE.parent)}
+        own = {"EMULATED": kind, "EMULATED_LIBRARY": str(library), "PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}"}
         own |= {"OMP_NUM_THREADS": "1", "SCIPY_ARRAY_API": "1"}
         done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

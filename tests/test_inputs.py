@@ -803,6 +803,7 @@ def test_a_model_from_a_machine_with_cuda_predicts_here(cls):
 ARRAY_API = """
 import numpy as np, sklearn, torch, warnings
 import skdeep
+from helpers import configured
 from sklearn.datasets import load_iris
 
 warnings.simplefilter("error")
@@ -812,9 +813,9 @@ params = dict(max_iter=5, batch_size=40, random_state=0, device="cpu")
 for cls in (skdeep.SoftmaxClassifier, skdeep.HingeClassifier, skdeep.MLPClassifierTorch):
     for dtype in (torch.float32, torch.float64):
         A, b = torch.tensor(X, dtype=dtype), torch.tensor(y)
-        plain = cls(**params).fit(A.numpy(), y)
+        plain = configured(cls, **params).fit(A.numpy(), y)
         with sklearn.config_context(array_api_dispatch=True):
-            model = cls(**params).fit(A, b)
+            model = configured(cls, **params).fit(A, b)
             results = [getattr(model, m)(A) for m in ("predict_proba", "predict_log_proba", "decision_function")]
             predicted = model.predict(A)
             assert 0 <= model.score(A, b) <= 1
@@ -831,7 +832,12 @@ print("tensors all the way")
 @pytest.mark.slow
 def test_tensors_in_tensors_out_in_a_process_of_its_own():
     root = Path(__file__).parent.parent
-    env = {**os.environ, "SCIPY_ARRAY_API": "1", "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    env = {
+        **os.environ,
+        "SCIPY_ARRAY_API": "1",
+        "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}",
+        "OMP_NUM_THREADS": "1",
+    }
     done = subprocess.run([sys.executable, "-c", ARRAY_API], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "tensors all the way"

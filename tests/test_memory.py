@@ -29,7 +29,8 @@ import json, os, sys, warnings
 import numpy as np
 import skdeep
 
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1:]
+from helpers import configured
 from memory import peak_growth
 
 warnings.simplefilter("ignore")
@@ -38,7 +39,7 @@ for case in sys.stdin:
         assert os.wait()[1] == 0, case
         continue
     path, shape, dtype, order, name, params = json.loads(case)
-    model = getattr(skdeep, name)(max_iter=1, random_state=0, **params)
+    model = configured(getattr(skdeep, name), max_iter=1, random_state=0, **params)
     y = np.arange(shape[0]) % 3
     few = np.random.default_rng(0).random((200, shape[1]), dtype=np.float32)
     model.fit(few, y[:200]).predict_proba(few)
@@ -69,7 +70,7 @@ def test_a_memory_map_is_not_copied(tmp_path):
                 part[:] = RNG.integers(0, 4, part.shape, dtype=np.uint8)
             X.flush()
         lines.append(json.dumps([str(path), shape, dtype, order, name, {"batch_size": 2000, **params}]))
-    command = [sys.executable, "-c", SCRIPT, str(BENCHMARKS)]
+    command = [sys.executable, "-c", SCRIPT, str(BENCHMARKS), str(Path(__file__).parent)]
     done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     added = [float(line) for line in done.stdout.splitlines()]

@@ -14,6 +14,7 @@ from skdeep import SoftmaxClassifier
 from skdeep.engine.penalties import L2, PENALTIES
 from skdeep.engine.training import Observer
 from skdeep.fitting import fit as fitting
+from skdeep.fitting.settings import SOLVERS
 
 ALPHA = np.array([0.3, 0.0, 2.0])
 L1_RATIO = np.array([0.15, 0.5, 0.9])
@@ -196,7 +197,7 @@ class NonNegativeSoftmax(SoftmaxClassifier):
 @pytest.mark.parametrize("solver", ["sgd", "adam", "adamw"])
 def test_a_penalty_that_is_nothing_but_its_map_is_applied_by_every_solver(solver):
     X, y = load_iris(return_X_y=True)
-    clf = NonNegativeSoftmax(solver=solver, batch_size=32, max_iter=20, tol=1, random_state=0).fit(X, y)
+    clf = NonNegativeSoftmax(solver=SOLVERS[solver](batch_size=32), max_iter=20, tol=1, random_state=0).fit(X, y)
     assert clf.coef_.min() == 0 < clf.coef_.max()
 
 
