@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import unique_labels
 
 from skdeep.data.columns import Columns
 from skdeep.data.inputs import check_features, check_weight, rows_of
-from skdeep.data.labels import check_target, label_names, weights_of_classes, weights_of_labels
+from skdeep.data.labels import check_label_names, check_target, weights_of_classes, weights_of_labels
 from skdeep.data.problem import Problem
 from skdeep.engine.frame import named
 from skdeep.engine.losses import Loss
@@ -84,18 +84,6 @@ def _check_classes(estimator, codes: np.ndarray) -> None:
         raise ValueError(
             f"{type(estimator).__name__} needs samples of at least 2 classes in the data, but the data contains only "
             f"one class: {estimator.classes_[present[0]]!r}"
-        )
-
-
-def check_label_names(estimator, y, name: str, *, new: bool = False) -> None:
-    """Note the names of label indicators, or raise if they are not those of before, in the same order."""
-    names, known = label_names(y), getattr(estimator, "_label_names", None)
-    if new and names:
-        estimator._label_names = names
-    elif names and known and names != known:
-        raise ValueError(
-            f"The columns of `{name}` are {names}, and those that the classifier was trained on {known}. Pass the "
-            "same labels in the same order."
         )
 
 

@@ -41,6 +41,18 @@ def label_names(y) -> list[str] | None:
     return names if names and len(names) > 1 and all(isinstance(name, str) for name in names) else None
 
 
+def check_label_names(estimator, y, name: str, *, new: bool = False) -> None:
+    """Note the names of label indicators, or raise if they are not those of before, in the same order."""
+    names, known = label_names(y), getattr(estimator, "_label_names", None)
+    if new and names:
+        estimator._label_names = names
+    elif names and known and names != known:
+        raise ValueError(
+            f"The columns of `{name}` are {names}, and those that the classifier was trained on {known}. Pass the "
+            "same labels in the same order."
+        )
+
+
 def check_target(estimator, y, X: Matrix, *, multilabel: bool, name: str = "y") -> np.ndarray:
     """Validate y: one class label per row, or a matrix of label indicators where `multilabel` allows it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import joblib
@@ -49,12 +50,29 @@ def final_step(estimator):
     return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
 
 
-def _token(value):
-    """Something hashable that only equal values of a parameter grid share."""
+class _Same:
+    """An object as a key of dictionaries: equal to itself alone, whatever it holds.
+
+    The tasks of a call share their data, splits and candidates, which are long to compare, or cannot be compared. A key
+    keeps its object, so that no other takes its place.
+    """
+
+    def __init__(self, value: object):
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return object.__hash__(self.value)
+
+
+def _token(value: Any) -> Hashable:
+    """Make a key that only equal values of a parameter grid share."""
     try:
         hash(value)
     except TypeError:
-        return id(value)
+        return _Same(value)
     return type(value), value
 
 
@@ -107,7 +125,7 @@ def _rows_key(task: _Task) -> tuple:
     """What tasks have in common that are about the same rows of the same data, judged in the same way."""
     shared = [value for name, value in task.options.items() if name not in _OF_ONE_TASK]
     return tuple(
-        value if isinstance(value, str | int | float | tuple) else id(value) for value in (task.X, task.y, *shared)
+        value if isinstance(value, str | int | float | tuple) else _Same(value) for value in (task.X, task.y, *shared)
     )
 
 
@@ -120,10 +138,10 @@ def _stacks(tasks: list[_Task], n_workers: int) -> tuple[list[list[int]], set[st
     for i, task in enumerate(tasks):
         kind = next((k for k, known in enumerate(kinds) if _alike(task.estimator, known)), len(kinds))
         kinds += [task.estimator] * (kind == len(kinds))
-        known = kind, id(task.options["parameters"])
-        if known not in keys:
-            keys[known] = _stack_key(task)
-        key, of_rows = keys[known], _rows_key(task)
+        candidate = kind, _Same(task.options["parameters"])
+        if candidate not in keys:
+            keys[candidate] = _stack_key(task)
+        key, of_rows = keys[candidate], _rows_key(task)
         reason = key if isinstance(key, str) else None
         rows.setdefault(of_rows, []).append(reason if is_promised(task) else None)
         if reason is None:

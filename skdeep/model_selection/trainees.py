@@ -11,12 +11,13 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import get_routing_for_object
 
+from skdeep.data.answers import Answers, own_methods
 from skdeep.data.inputs import OutputSpace
-from skdeep.data.scoring import knowing
 from skdeep.engine.batching import MAX_VALUES
 from skdeep.engine.threads import at_most, threads_of_worker
 from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.estimators.prediction import scores_of_members
+from skdeep.fitting.links import link_of
 from skdeep.model_selection._sklearn import (
     Taken,
     Whole,
@@ -99,7 +100,7 @@ def _shares_rows(estimator, scorer) -> bool:
 
     A pipeline hands these on to its last step, where no metadata is routed. Whoever else gets rows may write to them.
     """
-    if not _only_asks(scorer) or _has_own_methods(final_step(estimator)):
+    if not _only_asks(scorer) or own_methods(final_step(estimator)):
         return False
     return not isinstance(estimator, Pipeline) or (
         type(estimator) is Pipeline and not get_config()["enable_metadata_routing"]
@@ -110,13 +111,24 @@ def _needs_probabilities(final, scorer) -> bool:
     """Whether a score of a classifier (that also has a ``decision_function``) depends on ``predict_proba``."""
     if _has_own_methods(final):
         return True
-    return not all(isinstance(one, _PassthroughScorer) or _first_method(one) in _METHODS for one in _scorers_of(scorer))
+    return not all(isinstance(one, _PassthroughScorer) or _prefers_scores(one) for one in _scorers_of(scorer))
 
 
-def _first_method(scorer) -> str | None:
-    """The method that a scorer prefers; None if it does not say."""
-    methods = getattr(scorer, "_response_method", None)
-    return methods[0] if isinstance(methods, list | tuple) else methods
+def _prefers_scores(scorer: Any) -> bool:
+    """Say whether a scorer asks for one of `_METHODS` before any other."""
+    return next(iter(_methods_of(scorer)), None) in _METHODS
+
+
+def _methods_of(scorer: Any) -> list[str]:
+    """Name the methods that a scorer asks for, in its order; none if it does not say."""
+    methods = getattr(scorer, "_response_method", [])
+    return [methods] if isinstance(methods, str) else list(methods)
+
+
+def _can_answer(final: Any, scorer: Any) -> bool:
+    """Say whether a classifier has one of the methods that a scorer asks for."""
+    methods = _methods_of(scorer)
+    return not methods or any(hasattr(final, method) for method in methods)
 
 
 # ---- the candidates of a stack ---------------------------------------------------------------------------------------
@@ -168,23 +180,27 @@ class _Stack:
                 X = _transformed(self.candidates[0], X)  # they share their steps
             except Exception:  # of a step that cannot transform these rows: scoring raises it as well
                 return self.candidates, X
-        return _knowing([final_step(candidate) for candidate in self.candidates], self._is_fitted, X), X
+        finals = [final_step(candidate) for candidate in self.candidates]
+        return _answering(finals, self._is_fitted, self.scorer, X), X
 
 
-def _knowing(finals: list, is_fitted: list[bool], X) -> list:
-    """The classifiers, with their scores of X from one pass over its rows where that takes little memory."""
+def _answering(finals: list, is_fitted: list[bool], scorer: Any, X: Any) -> list:
+    """Put in the place of classifiers their answers about X, from one pass over its rows, where it takes little memory.
+
+    Not where they lack a method that is asked for: it is of them that scikit-learn says so.
+    """
     fitted = list(compress(finals, is_fitted))
-    if len(fitted) < 2:
+    if len(fitted) < 2 or not all(_can_answer(fitted[0], one) for one in _scorers_of(scorer)):
         return finals
     n_features, n_outputs = fitted[0].n_features_in_, fitted[0].n_outputs_
     if len(fitted) * max(_num_samples(X) * n_outputs, fitted[0]._n_params(n_features, n_outputs)) > MAX_VALUES:
         return finals
     try:
-        scores, space = iter(scores_of_members(fitted, X)), OutputSpace(X)
+        scores, space = scores_of_members(fitted, X), OutputSpace(X)
+        answers = iter([Answers(*pair, link_of(pair[0]), space) for pair in zip(fitted, scores, strict=True)])
     except Exception:  # scoring raises it as well, for each of them
         return finals
-    pairs = zip(finals, is_fitted, strict=True)
-    return [knowing(final, next(scores), space) if fits else final for final, fits in pairs]
+    return [next(answers) if fits else final for final, fits in zip(finals, is_fitted, strict=True)]
 
 
 class _Trainee:
