@@ -148,7 +148,7 @@ class Answers(ClassifierMixin):
         Where answers go; None for NumPy.
     """
 
-    def __init__(self, classifier: Any, scores: Tensor, link: Link, space: OutputSpace | None = None):
+    def __init__(self, classifier: Any, scores: Tensor, link: Link, space: OutputSpace | None = None) -> None:
         self.classifier = classifier
         self.scores = scores
         self.link = link
