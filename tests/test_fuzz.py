@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 
 from skdeep import LeastSquaresClassifier, MLPClassifierTorch, SoftmaxClassifier
 from skdeep.data.columns import Columns
-from skdeep.estimators.prediction import PredictionMixin
+from skdeep.estimators import prediction
 from skdeep.fitting import fit as fitting
 
 
@@ -218,8 +218,8 @@ def first_fault(what, estimator, given, n=60):
     return next((finding for finding in examples if finding is not None and what in finding.what), None)
 
 
-def unfair(self, scores, original=PredictionMixin._probabilities):
-    return 0.999 * original(self, scores)
+def unfair(scores, classes, link, original=prediction.probabilities):
+    return 0.999 * original(scores, classes, link)
 
 
 def upside_down(self, network, model, dtype, space, original=SoftmaxClassifier._learned):
@@ -272,7 +272,7 @@ def counts_all(cls, rows, subsets, weights, known=None, original=Columns.of_mode
 
 
 PLANTED = {
-    "probabilities do not sum to one": ("SoftmaxClassifier", PredictionMixin, "_probabilities", unfair, {}),
+    "probabilities do not sum to one": ("SoftmaxClassifier", prediction, "probabilities", unfair, {}),
     "scores of zero": ("SoftmaxClassifier", SoftmaxClassifier, "_learned", upside_down, {}),
     "constant scores": ("SoftmaxClassifier", SoftmaxClassifier, "_learned", faint, {}),
     "global state": ("MLPClassifierTorch", MLPClassifierTorch, "_conclude", staticmethod(moves_torch), {}),
@@ -308,7 +308,7 @@ def test_a_planted_fault_is_found(what, monkeypatch):
 
 
 def test_the_long_run_reports_each_fault_once(monkeypatch, capsys):
-    monkeypatch.setattr(PredictionMixin, "_probabilities", unfair)
+    monkeypatch.setattr(prediction, "probabilities", unfair)
     assert fuzz.main(["--examples", "30", "--workers", "1"]) == 1
     out = capsys.readouterr().out
     assert out.count("==== probabilities do not sum to one [SoftmaxClassifier]") == 1

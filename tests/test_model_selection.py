@@ -3,6 +3,7 @@
 import functools
 import pickle
 import warnings
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -512,6 +513,31 @@ class MeanMaximum(HingeClassifier):
 @pytest.mark.parametrize(("cls", "scoring"), [(SureOrFirst, "accuracy"), (MeanMaximum, None)])
 def test_a_calibration_that_a_subclass_needs_stays(cls, scoring):
     compare(cls(random_state=0, max_iter=3), {"alpha": ALPHAS[2:]}, WINE, cv=2, scoring=scoring)
+
+
+class Careful(SoftmaxClassifier):
+    """Is never quite sure; the scores alone do not tell."""
+
+    def predict_proba(self, X):
+        return 0.8 * super().predict_proba(X) + 0.2 / len(self.classes_)
+
+
+def test_probabilities_of_a_users_own():
+    compare(Careful(random_state=0), {"alpha": ALPHAS[:3]}, WINE, cv=2, scoring="neg_log_loss")
+
+
+@pytest.mark.parametrize("scoring", ["neg_log_loss", ["accuracy", "neg_log_loss"]])
+def test_a_scorer_that_the_classifier_cannot_answer(scoring):
+    hinge, said = HingeClassifier(calibration=None, max_iter=3, random_state=0), []
+    for module in (stacked, reference):
+        search = module.GridSearchCV(hinge, {"alpha": ALPHAS[2:]}, cv=2, scoring=scoring, refit=False)
+        with warnings.catch_warnings(record=True) as caught, suppress(AttributeError):
+            warnings.simplefilter("always")
+            search.fit(*IRIS)
+        said.append([line for w in caught for line in str(w.message).splitlines() if "attributes" in line])
+        with pytest.raises(AttributeError, match="HingeClassifier has none of the following attributes: predict_proba"):
+            search.set_params(error_score="raise").fit(*IRIS)
+    assert said[0] == said[1]
 
 
 @pytest.mark.parametrize("scoring", ["accuracy", "roc_auc", None])

@@ -4,6 +4,7 @@ Each Python block of README.md, CONTRIBUTING.md and the site's pages stands on i
 an empty directory, without network.
 """
 
+import pydoc
 import re
 import socket
 import textwrap
@@ -30,7 +31,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 #: Written by hand; the gallery and the reference are made by the build of the site.
 PAGES = [
     path.relative_to(ROOT).as_posix()
-    for pattern in ("index.rst", "lectures.rst", "guide/*.rst", "decisions/*.rst")
+    for pattern in ("index.rst", "inside.rst", "lectures.rst", "guide/*.rst", "decisions/*.rst")
     for path in sorted((ROOT / "docs").glob(pattern))
 ]
 #: Blocks of code, by the suffix of the document.
@@ -137,3 +138,12 @@ def test_files_that_are_named_exist():
     for document in ("README.md", "CONTRIBUTING.md", *PAGES):
         for name in re.findall(r"`([\w/]+\.py)\b", (ROOT / document).read_text(encoding="utf-8")):
             assert "NN" in name or any(path.endswith("/" + name) for path in known), f"{document}: {name}"
+
+
+def test_the_page_about_the_inside_names_what_there_is():
+    text = (ROOT / "docs" / "inside.rst").read_text(encoding="utf-8")
+    paths, names = re.findall(r"``(skdeep/[^`]*)``", text), re.findall(r"``(skdeep\.[^`]*)``", text)
+    assert len(paths) > 10 and len(names) > 5
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    for name in names:
+        assert pydoc.locate(name) is not None, name

@@ -50,7 +50,7 @@ class Columns:
 
     @classmethod
     def measure(cls, rows: DenseRows | SparseRows, subset: np.ndarray | None, weight: np.ndarray | None) -> Columns:
-        """Statistics of the rows in `subset` (None: all), streamed."""
+        """Measure the rows in `subset` (None: all), a chunk at a time."""
         n = len(rows) if subset is None else len(subset)
         rows, rounding = _in_own_dtype(rows)
         zero = np.zeros(rows.n_features)
@@ -125,7 +125,7 @@ class Columns:
         weights: list[np.ndarray | None],
         known: Columns | None = None,
     ) -> list[Columns]:
-        """Statistics of the rows of each model of a stack, and of those `known`; models with the same share them."""
+        """Measure the rows of each model of a stack, and add what is `known`; models with the same rows share it."""
         measured: dict[tuple[int, int], Columns] = {}
         pairs = list(zip(subsets, weights, strict=True))
         for subset, weight in pairs:
@@ -135,7 +135,7 @@ class Columns:
         return [measured[id(subset), id(weight)] for subset, weight in pairs]
 
     def merged(self, other: Columns) -> Columns:
-        """Statistics of both sets of rows together."""
+        """Combine the statistics of two sets of rows."""
         weight = self.weight + other.weight
         share = np.divide(other.weight, weight, out=np.zeros_like(weight), where=weight > 0)
         shift = other.mean - self.mean
@@ -152,7 +152,7 @@ class Columns:
         )
 
     def indicators(self, index: np.ndarray) -> Columns:
-        """Statistics of the columns that are 1 where those of `index` are missing, and else 0."""
+        """Give the statistics of indicators: columns that are 1 where the columns `index` are missing, and else 0."""
         weight, missing = self.weight[index], self.missing[index]
         share = missing / (weight + missing)
         zero = np.zeros_like(share)
@@ -164,7 +164,7 @@ class Columns:
         return self.deviation**2
 
     def sizes(self, centered: bool) -> np.ndarray:
-        """How large each column is, (d,).
+        """Measure how large each column is, (d,).
 
         The standard deviation where columns are centred, the root mean square where there is no intercept to centre by,
         the maximum for sparse data (where few non-zeros would make for a tiny deviation, and a huge factor). A column
@@ -174,17 +174,17 @@ class Columns:
         return np.where(size <= self.rounding * magnitude, np.maximum(magnitude, 1.0), size)
 
     def constant(self, centered: bool) -> np.ndarray:
-        """Which columns say nothing: constant up to rounding, or zero where they are not centred."""
+        """Find the columns that say nothing: constant up to rounding, or zero where they are not centred."""
         size, magnitude = self._size(centered)
         return size <= self.rounding * magnitude
 
     def _size(self, centered: bool) -> tuple[np.ndarray, np.ndarray]:
-        """By how much each column varies, if it does, and how large its values are."""
+        """Measure by how much each column varies, if it does, and how large its values are."""
         magnitude = np.maximum(np.hypot(self.deviation, self.mean), self.largest)
         return self.deviation if centered else magnitude, magnitude
 
     def frame(self, dtype: torch.dtype, centered: bool, same_factor: bool = False) -> Frame | None:
-        """What to see the columns in, where `dtype` would lose something of them as they are; None where it would not.
+        """Choose the frame to see the columns in, where `dtype` would lose something of them as they are; else None.
 
         Columns are moved whose means would leave half of the digits to their deviations, and scaled where their squares
         would be near the end of the numbers; with `same_factor`, all alike.
@@ -202,7 +202,7 @@ class Columns:
 
 
 def _in_own_dtype(rows: DenseRows | SparseRows) -> tuple[DenseRows | SparseRows, float]:
-    """The rows in a dtype that holds all of their values, at least that of the computation, and `Columns.rounding`."""
+    """Cast rows to a dtype that holds all of their values; with `Columns.rounding`."""
     kind = rows.values.dtype if isinstance(rows, SparseRows) else rows.X.dtype
     narrow = kind.is_floating_point and kind is not torch.float64
     rounding = torch.finfo(kind).eps if narrow else 10 * torch.finfo(torch.float64).eps
@@ -212,7 +212,7 @@ def _in_own_dtype(rows: DenseRows | SparseRows) -> tuple[DenseRows | SparseRows,
 
 
 def _scaled_moments(X: Tensor, shift: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    """Means and deviations of columns (n, d) from which no square overflows or vanishes; NaN where none is known."""
+    """Compute means and deviations of columns (n, d), where no square may overflow or vanish; NaN for unknown ones."""
     known = ~X.isnan()
     unit = _power_of_two(torch.maximum(X.abs().nan_to_num(nan=0.0).amax(0), shift.abs()))
     Z = torch.where(known, X / unit - shift / unit, 0.0)
@@ -225,7 +225,7 @@ def _scaled_moments(X: Tensor, shift: Tensor, share: Tensor) -> tuple[Tensor, Te
 
 
 def _power_of_two(values: Tensor) -> Tensor:
-    """The power of two next to each value from below, where numbers have all digits; one for zero."""
+    """Find the power of two next to each value from below, where numbers have all digits; one for zero."""
     exponent = np.frexp(values.numpy())[1] - 1
     return torch.where(values > 0, torch.from_numpy(np.ldexp(1.0, np.clip(exponent, -1022, 1022))), 1.0)
 
@@ -236,7 +236,7 @@ def gram_extents(
     center: Tensor | None,
     scale: Tensor | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    r"""Largest eigenvalue and trace of :math:`\frac1n \tilde X^T \tilde X`, for the columns as each model sees them.
+    r"""Estimate the largest eigenvalue, and the trace, of :math:`\frac1n \tilde X^T \tilde X` for each model's columns.
 
     These are the columns :math:`(x - \mu) s` and one of ones; from an evenly spaced sample of rows, by power iteration.
 
@@ -262,8 +262,10 @@ def gram_extents(
     return largest, trace
 
 
-def _gram_extent(rows, subset, center: Tensor | None, scale: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
-    """`gram_extents` of models that share their rows; center and scale are (d, K)."""
+def _gram_extent(
+    rows: DenseRows | SparseRows, subset: np.ndarray | None, center: Tensor | None, scale: Tensor | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute `gram_extents` of models that share their rows; center and scale are (d, K)."""
     n = len(rows) if subset is None else len(subset)
     picked = np.linspace(0, n - 1, min(n, _SAMPLE_ROWS)).astype(np.int64)
     X = rows.take(torch.from_numpy(picked if subset is None else subset[picked]))
@@ -282,8 +284,8 @@ def _gram_extent(rows, subset, center: Tensor | None, scale: Tensor | None) -> t
     square = (squares * s.square()).sum(0)
     gram = X.t() @ X if X.layout is torch.strided and d <= _GRAM_COLUMNS else None
 
-    def product(w):
-        """X.T @ X @ w."""
+    def product(w: Tensor) -> Tensor:
+        """Compute X.T @ X @ w."""
         if X.layout is torch.sparse_csr:
             return transposed_product(X, X @ w)
         return X.t() @ (X @ w) if gram is None else gram @ w

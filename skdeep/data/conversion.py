@@ -20,22 +20,22 @@ class NotNumbersError(ValueError, TypeError):
     """Values that cannot become numbers: scikit-learn raises the one or the other, by their type."""
 
 
-def is_missing(value) -> bool:
-    """Whether an object stands for no value: None, NaN, NaT or pandas.NA."""
+def is_missing(value: Any) -> bool:
+    """Say whether an object stands for no value: None, NaN, NaT or pandas.NA."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):  # pandas need not be installed
         return True
     return isinstance(value, float | np.floating | np.datetime64 | np.timedelta64) and bool(value != value)
 
 
-def column_names(X) -> list | None:
-    """Names of the columns of a data frame; None for anything else."""
+def column_names(X: Any) -> list | None:
+    """List the names of the columns of a data frame; None for anything else."""
     # the shape first: of a lazy frame, to ask for the rest is expensive
     is_table = len(getattr(X, "shape", ())) == 2 and hasattr(X, "dtypes") and hasattr(X, "columns")
     return list(X.columns) if is_table else None
 
 
 def place(at: tuple, names: list | None = None) -> str:
-    """Where a value is, for a message."""
+    """Say where a value is, for a message."""
     if not at:
         return "as a whole"
     row, *column = map(int, at)
@@ -46,7 +46,7 @@ def place(at: tuple, names: list | None = None) -> str:
 
 
 def floats(objects: np.ndarray) -> np.ndarray:
-    """An array of objects as float64, with NaN where a value is missing.
+    """Convert an array of objects to float64, with NaN where a value is missing.
 
     Raises
     ------
@@ -66,8 +66,8 @@ def floats(objects: np.ndarray) -> np.ndarray:
     return result
 
 
-def as_numbers(X) -> Any:
-    """What a user passes as X, with its objects as numbers; plain numbers are returned as they are.
+def as_numbers(X: Any) -> Any:
+    """Make numbers of the objects in X; plain numbers are returned as they are.
 
     Raises
     ------
@@ -94,8 +94,8 @@ def as_numbers(X) -> Any:
     return numbers if kind == "O" else X  # words for numbers are refused, as scikit-learn does it
 
 
-def _frame(X, names: list):
-    """A data frame whose columns are all numbers."""
+def _frame(X: Any, names: list) -> Any:
+    """Make a data frame whose columns are all numbers."""
     if several := [name for name, count in Counter(names).items() if count > 1]:
         raise ValueError(f"X has several columns of the same name: {several}. Rename or drop them.")
     faults, dates = [], False
@@ -124,8 +124,8 @@ def _frame(X, names: list):
     return X
 
 
-def _kind(dtype) -> str:
-    """What a column of this dtype holds: "numbers", "objects" that may be numbers, "dates", or something "else"."""
+def _kind(dtype: Any) -> str:
+    """Say what a column of this dtype holds: "numbers", "objects" that may be numbers, "dates", or something "else"."""
     if hasattr(dtype, "is_numeric"):  # of Polars
         if dtype.is_numeric() or str(dtype) in ("Boolean", "Null"):
             return "numbers"

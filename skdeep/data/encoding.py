@@ -8,13 +8,15 @@ from numbers import Integral
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy import sparse
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state, compute_class_weight
 from sklearn.utils.multiclass import unique_labels
 
 from skdeep.data.columns import Columns
-from skdeep.data.inputs import check_features, check_weight, rows_of
-from skdeep.data.labels import check_target, label_names, weights_of_classes, weights_of_labels
+from skdeep.data.inputs import Data, Matrix, check_features, check_weight, rows_of
+from skdeep.data.labels import check_label_names, check_target, weights_of_classes, weights_of_labels
 from skdeep.data.problem import Problem
 from skdeep.engine.frame import named
 from skdeep.engine.losses import Loss
@@ -23,8 +25,8 @@ from skdeep.engine.losses import Loss
 _RAW_SIZES, _SAMPLE_ROWS = (1e-2, 1e4), 500
 
 
-def draw_seeds(random_state) -> tuple[int, int]:
-    """The seeds that follow from a ``random_state``: of initial weights and the order of rows, and of splits."""
+def draw_seeds(random_state: int | np.random.RandomState | None) -> tuple[int, int]:
+    """Draw two seeds by a ``random_state``: one for initial weights and the order of rows, and one for splits."""
     if isinstance(random_state, Integral):
         return _seeds_of(int(random_state))
     first, second = check_random_state(random_state).randint(np.iinfo(np.int32).max, size=2)
@@ -33,11 +35,13 @@ def draw_seeds(random_state) -> tuple[int, int]:
 
 @lru_cache(maxsize=256)  # such a generator takes as long to make as an epoch of a small fit
 def _seeds_of(seed: int) -> tuple[int, int]:
-    """`draw_seeds` of a number, which is always the same."""
+    """Draw the seeds of a number, which are always the same."""
     return draw_seeds(check_random_state(seed))
 
 
-def encode(estimators: list, X, y, sample_weight, *, going_on: bool, incremental: bool) -> Problem:
+def encode(
+    estimators: list, X: Data, y: Data, sample_weight: ArrayLike | None, *, going_on: bool, incremental: bool
+) -> Problem:
     """Make the training problem of the arguments of ``fit``; the first estimator gets ``classes_``, ``n_outputs_``."""
     leader = estimators[0]
     X = check_features(leader, X, reset=not going_on, min_samples=1 if incremental else 2)
@@ -54,7 +58,7 @@ def encode(estimators: list, X, y, sample_weight, *, going_on: bool, incremental
     return problem
 
 
-def encode_validation(estimators: list, X_val, y_val, weight_val) -> Problem:
+def encode_validation(estimators: list, X_val: Data, y_val: Data, weight_val: ArrayLike | None) -> Problem:
     """Make a problem of the caller's own validation data."""
     leader = estimators[0]
     X = check_features(leader, X_val, reset=False)
@@ -66,18 +70,20 @@ def encode_validation(estimators: list, X_val, y_val, weight_val) -> Problem:
     return problem
 
 
-def _problem(estimators: list, X, y, codes, sample_weight) -> Problem:
+def _problem(
+    estimators: list, X: Matrix, y: np.ndarray, codes: np.ndarray, sample_weight: np.ndarray | None
+) -> Problem:
     leader = estimators[0]
     target = _target(leader._loss(leader.n_outputs_), leader.n_outputs_, codes)
     return Problem(X, target, codes, sample_weight, _class_weights(estimators, y, codes, sample_weight))
 
 
-def labels_of(estimator, codes: np.ndarray) -> np.ndarray:
-    """The user's labels of some codes."""
+def labels_of(estimator: BaseEstimator, codes: np.ndarray) -> np.ndarray:
+    """Look up the user's labels of some codes."""
     return codes if codes.ndim == 2 else estimator.classes_[codes]
 
 
-def _check_classes(estimator, codes: np.ndarray) -> None:
+def _check_classes(estimator: BaseEstimator, codes: np.ndarray) -> None:
     """Raise if there is but one class; a label that is always there, or never, is a question with one answer."""
     present = np.unique(codes)
     if len(present) < 2:
@@ -87,20 +93,8 @@ def _check_classes(estimator, codes: np.ndarray) -> None:
         )
 
 
-def check_label_names(estimator, y, name: str, *, new: bool = False) -> None:
-    """Note the names of label indicators, or raise if they are not those of before, in the same order."""
-    names, known = label_names(y), getattr(estimator, "_label_names", None)
-    if new and names:
-        estimator._label_names = names
-    elif names and known and names != known:
-        raise ValueError(
-            f"The columns of `{name}` are {names}, and those that the classifier was trained on {known}. Pass the "
-            "same labels in the same order."
-        )
-
-
-def _encode(estimator, y: np.ndarray, name: str, *, new: bool, same: bool = False) -> np.ndarray:
-    """Class codes (n,), or indicators (n, C), of a validated target.
+def _encode(estimator: BaseEstimator, y: np.ndarray, name: str, *, new: bool, same: bool = False) -> np.ndarray:
+    """Encode a validated target as class codes (n,), or indicators (n, C).
 
     Parameters
     ----------
@@ -140,8 +134,10 @@ def _encode(estimator, y: np.ndarray, name: str, *, new: bool, same: bool = Fals
     return (y != 0).astype(np.uint8) if y.ndim == 2 else np.searchsorted(estimator.classes_, y)
 
 
-def _class_weights(estimators: list, y, codes, sample_weight) -> np.ndarray | None:
-    """Factor of each row by its class: (n,) where all estimators have the same weights, else (K, n); None for ones."""
+def _class_weights(
+    estimators: list, y: np.ndarray, codes: np.ndarray, sample_weight: np.ndarray | None
+) -> np.ndarray | None:
+    """Weigh each row by its class: (n,) where all estimators have the same weights, else (K, n); None for ones."""
     settings = [member.class_weight for member in estimators]
     with np.errstate(over="ignore"):
         factors = [_class_weight_of_rows(w, estimators[0].classes_, y, codes, sample_weight) for w in settings]
@@ -156,8 +152,14 @@ def _class_weights(estimators: list, y, codes, sample_weight) -> np.ndarray | No
     return np.stack([np.ones(len(y)) if factor is None else factor for factor in factors])
 
 
-def _class_weight_of_rows(class_weight, classes, y, codes, sample_weight) -> np.ndarray | None:
-    """Factor of each row by its class (by all its labels, for a multilabel target)."""
+def _class_weight_of_rows(
+    class_weight: dict | list | str | None,
+    classes: np.ndarray,
+    y: np.ndarray,
+    codes: np.ndarray,
+    sample_weight: np.ndarray | None,
+) -> np.ndarray | None:
+    """Weigh each row by its class (by all its labels, for a multilabel target)."""
     if class_weight is None:
         return None
     if codes.ndim == 2:
@@ -179,7 +181,7 @@ def _class_weight_of_rows(class_weight, classes, y, codes, sample_weight) -> np.
 
 
 def _target(loss: Loss, n_outputs: int, codes: np.ndarray) -> np.ndarray:
-    """What the loss takes for these codes."""
+    """Make the target that the loss takes for these codes."""
     if loss.target == "codes":
         return codes
     if codes.ndim == 2:
@@ -190,7 +192,7 @@ def _target(loss: Loss, n_outputs: int, codes: np.ndarray) -> np.ndarray:
 
 
 def _of_models(problem: Problem, what: str) -> list[np.ndarray | None]:
-    """The weights of the rows, for each model that has its own; none may be zero everywhere."""
+    """List the weights of the rows, for each model that has its own; none may be zero everywhere."""
     weights = [problem.weight] if problem.weight is None else list(np.atleast_2d(problem.weight))
     if any(weight is not None and not weight.any() for weight in weights):
         raise ValueError(

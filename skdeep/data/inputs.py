@@ -9,8 +9,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy import sparse
 from sklearn import get_config
+from sklearn.base import BaseEstimator
 from sklearn.utils import assert_all_finite
 from sklearn.utils._array_api import get_namespace_and_device, move_to
 from sklearn.utils.validation import _check_feature_names, _check_n_features, validate_data
@@ -22,6 +24,9 @@ from skdeep.engine.batching import MAX_VALUES, DenseRows, SparseRows, as_tensor
 #: A matrix as the rest of the package sees it: an ndarray, a CSR array, or a Tensor (SciPy has no types to say so).
 Matrix: TypeAlias = Any
 
+#: What users pass as a table or a target: an array of any namespace, a sparse matrix, a Tensor, a frame, or lists.
+Data: TypeAlias = Any
+
 # dtypes that torch can gather and cast; anything else is converted to float64
 _TORCH_KINDS = {np.dtype(t) for t in "f8 f4 f2 u1 i1 i2 i4 i8 ?".split()}
 
@@ -32,8 +37,8 @@ _ACCELERATOR_WORK = 1e7
 _SMALL_BYTES = 1 << 26
 
 
-def to_numpy(array):
-    """An array of any namespace, on any device, as NumPy; other objects are returned as they are."""
+def to_numpy(array: Any) -> Any:
+    """Move an array of any namespace, on any device, to NumPy; other objects are returned as they are."""
     if isinstance(array, Tensor):
         array = array.float() if array.dtype is torch.bfloat16 else array
         return array.detach().cpu().numpy()
@@ -42,12 +47,12 @@ def to_numpy(array):
     return array
 
 
-def dense(array) -> np.ndarray:
-    """An array of any kind as a dense NumPy array."""
+def dense(array: Any) -> np.ndarray:
+    """Make a dense NumPy array of an array of any kind."""
     return array.toarray() if sparse.issparse(array) else to_numpy(array)
 
 
-def check_features(estimator, X, *, reset: bool, min_samples: int = 1) -> Matrix:
+def check_features(estimator: BaseEstimator, X: Data, *, reset: bool, min_samples: int = 1) -> Matrix:
     """Validate X and record, or compare, its number of columns and their names (for images: the shape of a row).
 
     Returns
@@ -76,8 +81,8 @@ def check_features(estimator, X, *, reset: bool, min_samples: int = 1) -> Matrix
     return X if X.ndim == 2 else X.reshape(len(X), -1)
 
 
-def _check_matrix(estimator, X, reset: bool, min_samples: int) -> Matrix:
-    """The part of `check_features` that does not depend on the shape of a row."""
+def _check_matrix(estimator: BaseEstimator, X: Data, reset: bool, min_samples: int) -> Matrix:
+    """Validate X and convert it to a matrix, whatever the shape of a row."""
     if isinstance(X, Tensor):
         X = X.detach()
         if X.device.type != "cpu":
@@ -112,8 +117,8 @@ def _check_matrix(estimator, X, reset: bool, min_samples: int) -> Matrix:
     return X
 
 
-def _check_finite(estimator, X, names: list | None) -> None:
-    """What validate_data does, in parts: where a sum overflows, it takes a byte for each value of them."""
+def _check_finite(estimator: BaseEstimator, X: Matrix, names: list | None) -> None:
+    """Refuse infinities and NaN, in parts of X: where a sum overflows, each of their values is looked at."""
     values = X.data if sparse.issparse(X) else X
     step = max(1, MAX_VALUES // math.prod(values.shape[1:]))
     allow_nan = estimator._allow_nan and not sparse.issparse(X)
@@ -135,8 +140,8 @@ def _check_finite(estimator, X, names: list | None) -> None:
             raise ValueError(f"{error}\nThe first is {place(tuple(at), names)}.{advice}") from error
 
 
-def _check_device_tensor(estimator, X: Tensor, reset: bool, min_samples: int) -> Tensor:
-    """What validate_data does, for a tensor that NumPy cannot see."""
+def _check_device_tensor(estimator: BaseEstimator, X: Tensor, reset: bool, min_samples: int) -> Tensor:
+    """Validate a tensor that NumPy cannot see."""
     name = type(estimator).__name__
     if X.ndim != 2 and not (estimator._allow_nd and X.ndim > 2):
         raise ValueError(f"Expected 2D array, got {X.ndim}D tensor instead. Reshape your data.")
@@ -163,7 +168,7 @@ def _check_device_tensor(estimator, X: Tensor, reset: bool, min_samples: int) ->
     return X
 
 
-def check_weight(weight, X: Matrix, name: str = "sample_weight") -> np.ndarray | None:
+def check_weight(weight: ArrayLike | None, X: Matrix, name: str = "sample_weight") -> np.ndarray | None:
     """Validate sample weights: finite, not negative, not all zero; a float64 vector, or None for None."""
     if weight is None:
         return None
@@ -201,7 +206,7 @@ def check_weight(weight, X: Matrix, name: str = "sample_weight") -> np.ndarray |
 
 
 def rows_of(X: Matrix, device: torch.device, dtype: torch.dtype) -> DenseRows | SparseRows:
-    """The matrix as a source of batches.
+    """Make a source of batches of a matrix.
 
     Rows of column-major data cost a cache miss for each value, so that a copy pays; but what is mapped into memory may
     not fit there.
@@ -213,21 +218,21 @@ def rows_of(X: Matrix, device: torch.device, dtype: torch.dtype) -> DenseRows | 
     return DenseRows(X if mapped else X.contiguous(), device, dtype)
 
 
-def _is_mapped(array) -> bool:
-    """Whether an array lies in a file."""
+def _is_mapped(array: Any) -> bool:
+    """Say whether an array lies in a file."""
     while isinstance(array, np.ndarray):
         array = array.base
     return isinstance(array, mmap)
 
 
 @cache  # NumPy takes longer to spell it than the scores of a row take
-def dtype_name(dtype) -> str:
-    """Name of a dtype of any namespace: "float32", or "f4" where its byte order is not that of the machine."""
+def dtype_name(dtype: Any) -> str:
+    """Spell a dtype of any namespace: "float32", or "f4" where its byte order is not the machine's."""
     return str(dtype).rpartition(".")[2].lstrip("<>=|")
 
 
 def float_dtype(X: Matrix) -> np.dtype:
-    """Dtype of the learned coefficients: X's own if it is float32 or float64, float32 for half, else float64.
+    """Choose the dtype of learned coefficients: X's own if it is float32 or float64, float32 for half, else float64.
 
     Of what is on MPS, where there is no float64, always float32.
     """
@@ -237,7 +242,7 @@ def float_dtype(X: Matrix) -> np.dtype:
 
 
 def available_devices() -> list[str]:
-    """Names of the devices that torch can use here."""
+    """List the names of the devices that torch can use here."""
     names = ["cpu"]
     names += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
@@ -248,7 +253,7 @@ def available_devices() -> list[str]:
 def resolve_device(
     device: str | torch.device, X: Matrix, work: float, dtype: torch.dtype, *, fallback: bool = False
 ) -> torch.device:
-    """The torch device to compute on.
+    """Choose the torch device to compute on.
 
     Parameters
     ----------
@@ -287,7 +292,7 @@ def resolve_device(
 
 
 def _is_there(device: torch.device) -> bool:
-    """Whether torch has this device; one that has it and fails is not asked."""
+    """Say whether torch has this device; one that has it and fails is not asked."""
     if device.type == "cuda":
         return (device.index or 0) < torch.cuda.device_count()
     if device.type == "mps":
@@ -302,7 +307,7 @@ def _is_there(device: torch.device) -> bool:
 class OutputSpace:
     """Where results go: NumPy, or the namespace and device of X under array API dispatch."""
 
-    def __init__(self, X):
+    def __init__(self, X: Data) -> None:
         self.xp = self.device = None
         if get_config()["array_api_dispatch"] and not sparse.issparse(X):
             xp, is_array_api, device = get_namespace_and_device(X)
@@ -311,10 +316,10 @@ class OutputSpace:
 
     @property
     def is_numpy(self) -> bool:
-        """Whether results are NumPy arrays."""
+        """Say whether results are NumPy arrays."""
         return self.xp is None
 
-    def array(self, array: np.ndarray | Tensor):
+    def array(self, array: np.ndarray | Tensor) -> Any:
         """Move a result there."""
         array = to_numpy(array)
         if self.xp is None:

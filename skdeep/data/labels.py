@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import numbers
+from typing import Any
 
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn.base import BaseEstimator
 from sklearn.utils import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_y, check_consistent_length
 from torch import Tensor
 
 from skdeep.data.conversion import column_names, is_missing, place
-from skdeep.data.inputs import Matrix, to_numpy
+from skdeep.data.inputs import Data, Matrix, to_numpy
 
 #: Labels or keys that a message lists.
 _AT_MOST = 20
@@ -26,8 +28,8 @@ _SEVERAL = (
 )
 
 
-def n_columns(y) -> int:
-    """Number of columns of a target: more than one may be label indicators."""
+def n_columns(y: Data) -> int:
+    """Count the columns of a target: more than one may be label indicators."""
     try:
         shape = y.shape if sparse.issparse(y) else np.asarray(to_numpy(y)).shape
     except ValueError:  # rows of several lengths, of which `check_target` says more
@@ -35,13 +37,25 @@ def n_columns(y) -> int:
     return shape[1] if len(shape) == 2 else 1
 
 
-def label_names(y) -> list[str] | None:
-    """Names of the label indicators in a data frame; None where there are none."""
+def label_names(y: Data) -> list[str] | None:
+    """List the names of the label indicators in a data frame; None where there are none."""
     names = column_names(y)
     return names if names and len(names) > 1 and all(isinstance(name, str) for name in names) else None
 
 
-def check_target(estimator, y, X: Matrix, *, multilabel: bool, name: str = "y") -> np.ndarray:
+def check_label_names(estimator: BaseEstimator, y: Data, name: str, *, new: bool = False) -> None:
+    """Note the names of label indicators, or raise if they are not those of before, in the same order."""
+    names, known = label_names(y), getattr(estimator, "_label_names", None)
+    if new and names:
+        estimator._label_names = names
+    elif names and known and names != known:
+        raise ValueError(
+            f"The columns of `{name}` are {names}, and those that the classifier was trained on {known}. Pass the "
+            "same labels in the same order."
+        )
+
+
+def check_target(estimator: BaseEstimator, y: Data, X: Matrix, *, multilabel: bool, name: str = "y") -> np.ndarray:
     """Validate y: one class label per row, or a matrix of label indicators where `multilabel` allows it.
 
     Raises
@@ -70,8 +84,8 @@ def check_target(estimator, y, X: Matrix, *, multilabel: bool, name: str = "y") 
     return y
 
 
-def check_classes(classes) -> np.ndarray | None:
-    """What ``partial_fit`` is told of the classes, of which none may be missing; None for None."""
+def check_classes(classes: Any) -> np.ndarray | None:
+    """Validate the classes that ``partial_fit`` is told of, of which none may be missing; None for None."""
     if classes is None or np.ndim(to_numpy(classes)) != 1:
         return classes
     labels = _plain(classes, "classes")
@@ -79,8 +93,8 @@ def check_classes(classes) -> np.ndarray | None:
     return labels
 
 
-def unboxed(y):
-    """A target as scikit-learn's metrics and splits take it: objects become what they are, all else stays.
+def unboxed(y: Data) -> Any:
+    """Convert a target to what scikit-learn's metrics and splits take: objects become what they are, all else stays.
 
     Raises
     ------
@@ -99,8 +113,8 @@ def unboxed(y):
     return y
 
 
-def _plain(y, name: str) -> np.ndarray:
-    """A target of any kind as an array without missing values, of numbers where its objects are numbers."""
+def _plain(y: Data, name: str) -> np.ndarray:
+    """Make an array without missing values of a target of any kind, of numbers where its objects are numbers."""
     y = to_numpy(y)
     y = y.toarray() if sparse.issparse(y) else y
     try:
@@ -135,12 +149,12 @@ def _plain(y, name: str) -> np.ndarray:
 
 
 def _are_classes(y: np.ndarray) -> bool:
-    """Whether y is one class per row beyond doubt: whole numbers, of a range that is short beside their number."""
+    """Say whether y is one class per row beyond doubt: whole numbers, of a range that is short beside their number."""
     return y.ndim == 1 and y.dtype.kind in "biu" and len(y) > 0 and int(y.max()) - int(y.min()) < len(y) // 2
 
 
 def _missing(y: np.ndarray) -> np.ndarray:
-    """Which entries stand for no label."""
+    """Find the entries that stand for no label."""
     if y.dtype.kind == "f":
         return np.isnan(y)
     if y.dtype.kind in "Mm":
@@ -171,8 +185,8 @@ def _check_types(y: np.ndarray, name: str) -> None:
     )
 
 
-def _indicators(estimator, y: np.ndarray, name: str, allowed: bool) -> np.ndarray:
-    """A table of zeros and ones as it is; anything else is refused."""
+def _indicators(estimator: BaseEstimator, y: np.ndarray, name: str, allowed: bool) -> np.ndarray:
+    """Return a table of zeros and ones as it is; refuse anything else."""
     values = _values(y)
     are_indicators = y.dtype.kind in "biuf" and np.isin(values, (0, 1)).all()
     if allowed and are_indicators:
@@ -193,7 +207,7 @@ def _indicators(estimator, y: np.ndarray, name: str, allowed: bool) -> np.ndarra
 
 
 def _values(y: np.ndarray) -> np.ndarray:
-    """The distinct values of a table, in order where they have one."""
+    """List the distinct values of a table, in order where they have one."""
     try:
         return np.unique(y)
     except TypeError:
@@ -204,7 +218,7 @@ def _values(y: np.ndarray) -> np.ndarray:
 
 
 def weights_of_classes(class_weight: dict, classes: np.ndarray, of: str = "class_weight") -> np.ndarray:
-    """The weight of each class by a dictionary; one for those that it leaves out.
+    """Look up the weight of each class in a dictionary; one for classes that it leaves out.
 
     Raises
     ------
@@ -227,8 +241,10 @@ def weights_of_classes(class_weight: dict, classes: np.ndarray, of: str = "class
     return np.array([class_weight.get(label, 1.0) for label in labels], dtype=np.float64)
 
 
-def weights_of_labels(class_weight, indicators: np.ndarray, sample_weight: np.ndarray | None = None) -> np.ndarray:
-    """Factor of each row: the product of the weights of its answers, "balanced" or by one dictionary for each label."""
+def weights_of_labels(
+    class_weight: dict | list | str | None, indicators: np.ndarray, sample_weight: np.ndarray | None = None
+) -> np.ndarray:
+    """Multiply the weights of the answers in each row, "balanced" or by one dictionary for each label."""
     factor = np.ones(len(indicators))
     if class_weight == "balanced":
         for answers in indicators.T:

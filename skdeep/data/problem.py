@@ -36,7 +36,7 @@ CHUNK_ROWS = 8192
 
 
 def chunk_rows(network: Network, rows: DenseRows | SparseRows) -> int:
-    """Rows to compute scores of at once, so that neither they nor the hidden units take much memory."""
+    """Choose how many rows to compute scores of at once, so that neither they nor the hidden units take much memory."""
     row_bytes = max(network.row_size, rows.row_values) * rows.dtype.itemsize
     return min(CHUNK_ROWS, max(1, MAX_VALUES * torch.float32.itemsize // row_bytes))
 
@@ -85,7 +85,7 @@ class Problem:
             self.subset = np.flatnonzero(self.sample_weight).astype(index_dtype(len(self.codes)))
 
     def placed(self, device: torch.device, dtype: torch.dtype) -> Problem:
-        """The problem where, and in the precision in which, it is to be computed."""
+        """Place the problem on a device, in a precision."""
         return replace(self, device=device, dtype=dtype)
 
     @cached_property
@@ -134,7 +134,7 @@ class Problem:
         return self.class_weight * self.sample_weight
 
     def rows(self) -> DenseRows | SparseRows:
-        """The source as a source of batches."""
+        """Give the source of batches, made once."""
         if self._rows is None:
             self._rows = rows_of(self.source, self.device, self.dtype)
         return self._rows
@@ -151,12 +151,12 @@ class Problem:
         return self.rows().frame
 
     def tensor(self, array: np.ndarray) -> Tensor:
-        """An array on the device; floating-point ones in the compute dtype."""
+        """Put an array on the device; floating-point numbers in the compute dtype."""
         tensor = as_tensor(array)
         return (tensor.to(self.dtype) if array.dtype.kind == "f" else tensor).to(self.device)
 
     def take(self, rows: np.ndarray, factor: np.ndarray | None = None) -> Problem:
-        """The problem of some of the rows, which are not copied, with a `factor` on their weights."""
+        """Make the problem of some of the rows, which are not copied, with a `factor` on their weights."""
         sample_weight, class_weight = (
             None if w is None else w[..., rows] for w in (self.sample_weight, self.class_weight)
         )
@@ -169,16 +169,16 @@ class Problem:
         return part
 
     def counted(self) -> Problem:
-        """The problem of the rows of non-zero weight."""
+        """Make the problem of the rows of non-zero weight."""
         return self if self.subset is None else self.take(self.subset)
 
     def distinct(self, seed: int) -> DistinctRows:
-        """The distinct rows of non-zero weight."""
+        """Find the distinct rows of non-zero weight."""
         generator, stratify = np.random.default_rng(seed), self.codes.ndim == 1
         return distinct_rows(self.X, self.codes, self.sample_weight, generator, stratify, self.subset)
 
     def folds(self, distinct: DistinctRows, fold: np.ndarray, share: float | np.ndarray, merge: bool) -> Folds:
-        """The rows of non-zero weight in folds.
+        """Put the rows of non-zero weight in folds.
 
         Parameters
         ----------
@@ -202,7 +202,7 @@ class Problem:
         return Folds(rows, of_rows, share, weight, distinct.unit)
 
     def merged(self, distinct: DistinctRows) -> tuple[np.ndarray, np.ndarray]:
-        """One row for all that are equal to it, with their total weight, in the order of their hashes.
+        """Keep one row for all that are equal to it, with their total weight, in the order of their hashes.
 
         Where one batch holds all rows, neither their order nor their repetition can then make a difference.
 
@@ -259,7 +259,7 @@ class Problem:
 
 
 def _check_parts(distinct: DistinctRows, fold: np.ndarray, codes: np.ndarray, classes: np.ndarray) -> None:
-    """Two classes: each must be in both parts (with more, a class of one row is trained on)."""
+    """Raise if one of two classes is not in both parts (with more classes, a class of one row is trained on)."""
     watched = fold != KEPT
     if codes.ndim == 1 and len(classes) == 2:
         for code in range(2):
@@ -301,14 +301,14 @@ class TrainingState:
     loss_to_beat: float = math.inf
 
     def renewed(self) -> TrainingState:
-        """What a warm fit takes over of it: the schedule, and what was measured of the data, begin anew."""
+        """Keep what a warm fit takes over: the schedule, and what was measured of the data, begin anew."""
         return TrainingState(
             self.generator, self.split_seed, self.solver, self.optimizer, self.trained, self.problem, self.seen_before
         )
 
 
 def scores_of(network: Network, rows: DenseRows | SparseRows, index: np.ndarray) -> Tensor:
-    """Scores (K, m, C) of the rows of `index` (m,), in bounded batches."""
+    """Compute scores (K, m, C) of the rows of `index` (m,), in bounded batches."""
     step = chunk_rows(network, rows)
     scores = network.scores(rows.take(torch.from_numpy(index[:step]))).detach()
     if len(index) > step:
@@ -420,11 +420,11 @@ def make_monitor(
 
 
 def _filled_up(arrays: list, n_rows: int) -> np.ndarray:
-    """Arrays of several lengths as one (len(arrays), n_rows, ...): the first entry of each fills it up."""
+    """Stack arrays of several lengths (len(arrays), n_rows, ...): the first entry of each fills it up."""
     return np.stack([np.concatenate([a, np.repeat(a[:1], n_rows - len(a), axis=0)]) for a in arrays])
 
 
 def _padded(weights: list[np.ndarray], n_rows: int) -> np.ndarray:
-    """Weights of several sets of rows as one table, with zeros where a set has fewer than `n_rows`."""
+    """Put the weights of several sets of rows into one table, with zeros where a set has fewer than `n_rows`."""
     tables = [np.atleast_2d(np.asarray(weight, dtype=np.float64)) for weight in weights]
     return np.concatenate([np.pad(table, ((0, 0), (0, n_rows - table.shape[1]))) for table in tables])

@@ -32,7 +32,7 @@ def change_of_variables(
     exact: bool,
     products: torch.dtype | None = None,
 ) -> dict[str, Any]:
-    """The center, scale, unit and frame of `skdeep.engine.networks.Linear`.
+    """Choose center, scale, unit and frame of `skdeep.engine.networks.Linear`.
 
     Parameters
     ----------

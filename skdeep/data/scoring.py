@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import math
 import numbers
@@ -18,20 +17,17 @@ from sklearn.metrics._scorer import _BaseScorer
 from sklearn.utils.validation import _check_response_method
 from torch import Tensor
 
-from skdeep.data.inputs import OutputSpace
+from skdeep.data.answers import Answers, Link, own_methods
 
 #: Values of ``scoring`` that are computed without a scorer.
 BUILT_IN = (None, "loss", "calibrated_loss")
-
-#: Methods of a classifier that a scorer may ask.
-_METHODS = ("predict", "decision_function", "predict_proba", "predict_log_proba")
 
 #: Score of a class that is certain, and of one that is not.
 _SURE = 10.0
 
 
-def as_score(value, scoring: str | Callable | None, codes: np.ndarray) -> float:
-    """What a scorer has returned for rows of these codes, as a finite number.
+def as_score(value: Any, scoring: str | Callable | None, codes: np.ndarray) -> float:
+    """Take what a scorer has returned, for rows of these codes, as a finite number.
 
     Raises
     ------
@@ -57,13 +53,18 @@ def as_score(value, scoring: str | Callable | None, codes: np.ndarray) -> float:
 
 
 def takes_weight(scorer: Callable) -> bool:
-    """Whether a scorer, or the metric of one of scikit-learn's, has an argument ``sample_weight``."""
+    """Say whether a scorer, or the metric of one of scikit-learn's, has an argument ``sample_weight``."""
     parameters = inspect.signature(getattr(scorer, "_score_func", scorer)).parameters.values()
     return any(p.name == "sample_weight" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def try_scoring(
-    scoring: str | Callable | None, estimator, codes: np.ndarray, labels: np.ndarray, sample_weight: np.ndarray | None
+    scoring: str | Callable | None,
+    estimator: Any,
+    link: Link,
+    codes: np.ndarray,
+    labels: np.ndarray,
+    sample_weight: np.ndarray | None,
 ) -> None:
     """Raise what a metric of scikit-learn's will say of these labels, before any training.
 
@@ -75,6 +76,8 @@ def try_scoring(
     scoring : str, callable or None
     estimator : classifier
         With ``classes_`` and what else follows from the labels; not trained yet.
+    link : Link
+        How its scores will become probabilities.
     codes : ndarray of shape (n,) or (n, C)
         Class codes, or label indicators, of the rows to judge by.
     labels : ndarray
@@ -84,7 +87,7 @@ def try_scoring(
     if scoring in BUILT_IN:
         return
     scorer = get_scorer(scoring)
-    if not isinstance(scorer, _BaseScorer) or not _is_ours(estimator):
+    if not isinstance(scorer, _BaseScorer) or own_methods(estimator):
         return
     if not (inspect.unwrap(scorer._score_func).__module__ or "").startswith("sklearn.metrics"):
         return
@@ -93,9 +96,7 @@ def try_scoring(
     except AttributeError as error:
         raise ValueError(f"scoring={scoring!r} cannot judge this classifier: {error}") from error
     weight = {} if sample_weight is None else {"sample_weight": sample_weight}
-    faultless = knowing(estimator, _faultless_scores(codes, estimator.n_outputs_))
-    if getattr(faultless, "calibration", None) is not None:
-        faultless.calibration, faultless.temperature_ = "temperature", 1.0
+    faultless = Answers(estimator, _faultless_scores(codes, estimator.n_outputs_), link)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # of answers to several questions, which the metric takes for the classes of one
@@ -112,24 +113,9 @@ def try_scoring(
     as_score(value, scoring, codes)
 
 
-def _is_ours(estimator) -> bool:
-    """Whether no method of a user's, which may need a trained model, stands between a scorer and the scores."""
-    methods = (getattr(type(estimator), name, None) for name in _METHODS)
-    return all(
-        method is None or method.__module__.partition(".")[0] == __name__.partition(".")[0] for method in methods
-    )
-
-
 def _faultless_scores(codes: np.ndarray, n_outputs: int) -> Tensor:
-    """Scores (n, C) that are right about every row; of indicators, also where a row has one label by chance."""
+    """Make scores (n, C) that are right about every row; of indicators, also where a row has one label by chance."""
     if codes.ndim == 2:
         return torch.from_numpy(np.where(codes, _SURE, -1.0))
     is_right = codes[:, None] == ([1] if n_outputs == 1 else np.arange(n_outputs))
     return torch.from_numpy(np.where(is_right, _SURE, -_SURE))
-
-
-def knowing(estimator, scores: Tensor, space: OutputSpace | None = None) -> Any:
-    """The estimator, with these scores (n, C) as its answer to whatever is asked; by default, answers are NumPy."""
-    copied, space = copy.copy(estimator), space or OutputSpace(np.empty(0))
-    copied.__dict__["_computed"] = lambda X, method, result: (result(scores.clone()), space)
-    return copied

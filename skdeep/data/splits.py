@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,26 +33,26 @@ _MOST_DEALT = 10**5
 
 
 def index_dtype(n: int) -> type:
-    """Of the indices of n rows: half the memory wherever they fit."""
+    """Choose the dtype of the indices of n rows: half the memory wherever they fit."""
     return np.int32 if n <= np.iinfo(np.int32).max else np.int64
 
 
 def _mix(bits: np.ndarray) -> np.ndarray:
-    """A bijection of 64-bit words in which every input bit reaches every output bit; 0 stays 0 (splitmix64)."""
+    """Map 64-bit words one to one, so that every input bit reaches every output bit; 0 stays 0 (splitmix64)."""
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return bits ^ (bits >> np.uint64(31))
 
 
 def _bits(values: np.ndarray) -> np.ndarray:
-    """The values' float64 bit patterns, the same for 0.0 and -0.0, and for every NaN."""
+    """Take the float64 bit patterns of values, the same for 0.0 and -0.0, and for every NaN."""
     values = np.asarray(values, dtype=np.float64) + 0.0
     np.copyto(values, np.nan, where=np.isnan(values))
     return values.view(np.uint64)
 
 
 def hash_rows(
-    X, target: np.ndarray, generator: np.random.Generator, subset: np.ndarray | None = None
+    X: Any, target: np.ndarray, generator: np.random.Generator, subset: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Hash each row's content to 64 bits, its values alone and with its target.
 
@@ -84,7 +85,7 @@ def hash_rows(
     return of_values, of_rows
 
 
-def _hash_of_values(X, factors: np.ndarray) -> np.ndarray:
+def _hash_of_values(X: Any, factors: np.ndarray) -> np.ndarray:
     if not sparse.issparse(X):
         values = X.cpu().double().numpy() if isinstance(X, torch.Tensor) else X
         return _mix(_bits(values)) @ factors
@@ -134,7 +135,14 @@ class DistinctRows:
         return min(1.0, max(float(self.weight.min()), 1e-6 * float(self.weight.mean())))
 
 
-def distinct_rows(X, target, sample_weight, generator, stratify=True, subset=None) -> DistinctRows:
+def distinct_rows(
+    X: Any,
+    target: np.ndarray,
+    sample_weight: np.ndarray | None,
+    generator: np.random.Generator,
+    stratify: bool = True,
+    subset: np.ndarray | None = None,
+) -> DistinctRows:
     """Find the distinct rows among those of `subset` (None: all); ``sample_weight`` None counts every row once."""
     of_values, hashes = hash_rows(X, target, generator, subset)
     index = index_dtype(len(hashes))
@@ -179,7 +187,7 @@ class _Cells:
 
     @classmethod
     def of(cls, rows: DistinctRows, share: float) -> _Cells:
-        """The cells, where a part of `share` of all weight is held out at a time."""
+        """Make the cells, where a part of `share` of all weight is held out at a time."""
         share = min(share, 1 - share)  # of the smaller side, whichever that is
         weight = np.bincount(rows.cell, rows.weight)
         order = np.lexsort((rows.stratum, -rows.weight, rows.cell))
@@ -193,7 +201,7 @@ class _Cells:
         return cls(weight, rows.stratum[leading], is_heavy, n_rows, needed | (is_heavy & (n_rows >= _SEVERAL)))
 
     def positions(self) -> np.ndarray:
-        """Where each whole cell lies within its class: the share of the class's weight up to its middle, in (0, 1)."""
+        """Place each whole cell within its class: the share of the class's weight up to its middle, in (0, 1)."""
         position = np.zeros(len(self.weight))
         whole = np.flatnonzero(~self.divided)
         order = whole[np.argsort(self.stratum[whole], kind="stable")]
@@ -207,7 +215,7 @@ class _Cells:
 
 
 def _in_whole_cells(rows: DistinctRows, cells: _Cells) -> np.ndarray:
-    """Distinct rows, in their order, of the classes that are in no divided cell."""
+    """List the distinct rows, in their order, of the classes that are in no divided cell."""
     divided = cells.divided[rows.cell]
     on_both_sides = np.zeros(rows.stratum.max() + 1, dtype=bool)
     on_both_sides[rows.stratum[divided]] = True
@@ -355,7 +363,7 @@ class Folds:
 
     @property
     def divides(self) -> bool:
-        """Whether any row is divided."""
+        """Say whether any row is divided."""
         return bool((self.fold == DIVIDED).any())
 
     @property
@@ -367,26 +375,26 @@ class Folds:
         return np.array([f for f in range(n_folds) if self._part(f).any()])
 
     def _part(self, number: int) -> np.ndarray:
-        """The part of each row that a fold holds out, (m,)."""
+        """Give the part of each row that a fold holds out, (m,)."""
         part = (self.fold == number).astype(np.float64)
         part[self.fold == DIVIDED] = self.share if isinstance(self.share, float) else self.share[:, number]
         return part
 
     def training(self, number: int) -> np.ndarray:
-        """The rows that a model is trained on."""
+        """List the rows that a model is trained on."""
         return self.rows[self._part(number) < 1]
 
     def held_out(self, number: int) -> np.ndarray:
-        """The rows that a model is not trained on, or not with all their weight."""
+        """List the rows that a model is not trained on, or not with all their weight."""
         return self.rows[self._part(number) > 0]
 
     def held_out_factor(self, number: int) -> np.ndarray | None:
-        """On the weights of the rows held out; None for ones."""
+        """Give the factors on the weights of the rows held out; None for ones."""
         part = self._part(number)
         return part[part > 0] if self.divides else None
 
     def all_held_out(self) -> tuple[np.ndarray, np.ndarray]:
-        """The rows that the folds hold out, one fold after the other, and the factors on their weights."""
+        """List the rows that the folds hold out, one fold after the other, and the factors on their weights."""
         parts = [self._part(f) for f in self.numbers]
         rows = np.concatenate([self.rows[part > 0] for part in parts])
         return rows, np.concatenate([part[part > 0] for part in parts])
@@ -397,7 +405,7 @@ class Folds:
         return self.rows[self.fold == KEPT]
 
     def training_weight(self, number: int) -> np.ndarray | None:
-        """Of all rows of the data set, in training; ones that are divided have been written out."""
+        """Give the weights of all rows of the data set in training; None for ones, where no row is divided."""
         if self.weight is None or not self.divides:
             return self.weight
         weight, divided = self.weight.copy(), self.fold == DIVIDED
@@ -405,7 +413,7 @@ class Folds:
         return weight
 
     def training_weights(self, numbers: np.ndarray) -> dict[int, np.ndarray | None]:
-        """Of all rows, in the training of all but each fold: one array where these are the same."""
+        """Give the weights of all rows in training without each fold: one array where these are the same."""
         alike = not self.divides or isinstance(self.share, float)
         shared = self.training_weight(numbers[0]) if alike else None
         return {f: shared if alike else self.training_weight(f) for f in numbers}

@@ -11,8 +11,8 @@ from sklearn.utils._optional_dependencies import check_matplotlib_support
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
 
 
-def get_axes(display: Any, ax, n: int, figsize: tuple[float, float]) -> np.ndarray:
-    """The Axes to draw in: those given, else `n` in a row of a new figure in which nothing is cut off."""
+def get_axes(display: Any, ax: Any, n: int, figsize: tuple[float, float]) -> np.ndarray:
+    """Choose the Axes to draw in: the given ones, else `n` in a row of a new figure in which nothing is cut off."""
     check_matplotlib_support(f"{type(display).__name__}.plot")
     import matplotlib.pyplot as plt
 
@@ -25,13 +25,13 @@ def get_axes(display: Any, ax, n: int, figsize: tuple[float, float]) -> np.ndarr
 
 
 def spread_over_decades(values: np.ndarray) -> bool:
-    """Whether a logarithmic axis shows these values better."""
+    """Say whether a logarithmic axis shows these values better."""
     values = np.asarray(values, dtype=float)
     positive = values[values > 0]
     return bool((values >= 0).all() and len(positive) and positive.max() >= 50 * positive.min())
 
 
-def set_scale(ax, direction: str, values: np.ndarray) -> None:
+def set_scale(ax: Any, direction: str, values: np.ndarray) -> None:
     """Make the "x" or "y" axis logarithmic; around zero linear, if zero is a value."""
     positive = values[values > 0]
     set_scale, set_limit = getattr(ax, f"set_{direction}scale"), getattr(ax, f"set_{direction}lim")

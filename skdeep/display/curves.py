@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from skdeep.display._axes import COLORS, get_axes
@@ -53,13 +54,13 @@ class LossCurveDisplay:
     def __init__(
         self,
         *,
-        names,
-        losses,
-        validation_losses=None,
-        train_scores=None,
-        validation_scores=None,
-        score_name="score",
-    ):
+        names: list[str],
+        losses: list[Any],
+        validation_losses: list[Any] | None = None,
+        train_scores: list[Any] | None = None,
+        validation_scores: list[Any] | None = None,
+        score_name: str = "score",
+    ) -> None:
         self.names = names
         self.losses = losses
         self.validation_losses = validation_losses
@@ -68,12 +69,14 @@ class LossCurveDisplay:
         self.score_name = score_name
 
     @classmethod
-    def from_estimator(cls, estimator, *, name=None, ax=None):
+    def from_estimator(cls, estimator: BaseEstimator, *, name: str | None = None, ax: Any = None) -> Self:
         """Draw the curves of one fitted estimator: `from_estimators` with a list of one."""
         return cls.from_estimators([estimator], names=None if name is None else [name], ax=ax)
 
     @classmethod
-    def from_estimators(cls, estimators, *, names=None, ax=None):
+    def from_estimators(
+        cls, estimators: list[BaseEstimator], *, names: list[str] | None = None, ax: Any = None
+    ) -> Self:
         """Draw the curves of fitted estimators.
 
         Parameters
@@ -114,7 +117,7 @@ class LossCurveDisplay:
         )
         return display.plot(ax=ax)
 
-    def plot(self, ax=None):
+    def plot(self, ax: Any = None) -> Self:
         """Draw the curves.
 
         Parameters
@@ -126,19 +129,19 @@ class LossCurveDisplay:
         -------
         self : LossCurveDisplay
         """
-        curves = {
+        curves: dict[str, list | None] = {
             "loss": self.losses,
             "validation_loss": self.validation_losses,
             "train_score": self.train_scores,
             "validation_score": self.validation_scores,
         }
-        curves = {kind: values or [None] * len(self.names) for kind, values in curves.items()}
-        scored = any(values is not None for kind in ("train_score", "validation_score") for values in curves[kind])
+        filled = {kind: values or [None] * len(self.names) for kind, values in curves.items()}
+        scored = any(values is not None for kind in ("train_score", "validation_score") for values in filled[kind])
         self.axes_ = get_axes(self, ax, 1 + scored, (5.5 * (1 + scored), 4))
         self.ax_, self.figure_ = self.axes_[0], self.axes_[0].figure
         ends = [len(losses) for losses in self.losses]
         taken = len({line.get_color() for line in self.ax_.lines})  # by another display's estimators
-        for kind, values in curves.items():
+        for kind, values in filled.items():
             panel = self.axes_[1:] if "score" in kind else self.axes_[:1]
             lines = [
                 self._line(panel[0], i, kind, v, ends[i], taken) if len(panel) else None for i, v in enumerate(values)
@@ -151,7 +154,7 @@ class LossCurveDisplay:
             axes.legend(fontsize="small")
         return self
 
-    def _line(self, axes, number: int, kind: str, values, end: int, taken: int) -> Any:
+    def _line(self, axes: Any, number: int, kind: str, values: Any, end: int, taken: int) -> Any:
         if values is None:
             return None
         validation = kind.startswith("validation")
@@ -162,13 +165,13 @@ class LossCurveDisplay:
         return axes.plot(epochs, values, label=label, marker="o" if len(values) == 1 else None, **style)[0]
 
 
-def _score_name(final) -> str:
+def _score_name(final: BaseEstimator) -> str:
     scoring = getattr(final, "scoring", None)
     return {None: "accuracy", "loss": "negative loss"}.get(scoring, scoring if isinstance(scoring, str) else "score")
 
 
-def _recorded(final) -> list[float] | None:
-    """The training score of each epoch that a callback of skorch recorded, if one did."""
+def _recorded(final: BaseEstimator) -> list[float] | None:
+    """Find the training score of each epoch that a callback of skorch recorded, if one did."""
     history = getattr(final, "history_", None) or [{}]
     name = next((name for name in _TRAIN_SCORES if name in history[-1]), None)
     return None if name is None else [epoch[name] for epoch in history]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
+from skdeep.data.inputs import Data
 from skdeep.display._axes import COLORS, get_axes, set_scale
 from skdeep.model_selection.evaluation import final_step
 from skdeep.model_selection.path import RegularizationPath, regularization_path
@@ -57,15 +60,15 @@ class RegularizationPathDisplay:
     def __init__(
         self,
         *,
-        alphas,
-        coefs,
-        mean_score,
-        standard_error,
-        best_index,
-        one_standard_error_index,
-        names=None,
-        score_name="score",
-    ):
+        alphas: np.ndarray,
+        coefs: np.ndarray | None,
+        mean_score: np.ndarray,
+        standard_error: np.ndarray,
+        best_index: int,
+        one_standard_error_index: int,
+        names: list[str] | None = None,
+        score_name: str = "score",
+    ) -> None:
         self.alphas = alphas
         self.coefs = coefs
         self.mean_score = mean_score
@@ -76,27 +79,42 @@ class RegularizationPathDisplay:
         self.score_name = score_name
 
     @classmethod
-    def from_estimator(cls, estimator, X, y, alphas, *, cv=None, scoring=None, n_jobs=None, names=None, ax=None):
+    def from_estimator(
+        cls,
+        estimator: BaseEstimator,
+        X: Data,
+        y: Data,
+        alphas: ArrayLike,
+        *,
+        names: list[str] | None = None,
+        ax: Any = None,
+        **options: Any,
+    ) -> Self:
         """Compute a path and draw it.
 
         Parameters
         ----------
-        estimator, X, y, alphas, cv, scoring, n_jobs
+        estimator, X, y, alphas
             As in `regularization_path`.
         names, ax
             As in `from_path`.
+        **options
+            Passed to `regularization_path`: ``cv``, ``scoring`` or ``n_jobs``, for example.
 
         Returns
         -------
         RegularizationPathDisplay
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        path = regularization_path(estimator, X, y, alphas, cv=cv, scoring=scoring, n_jobs=n_jobs)
+        path = regularization_path(estimator, X, y, alphas, **options)
+        scoring = options.get("scoring")
         score_name = "accuracy" if scoring is None else scoring if isinstance(scoring, str) else "score"
         return cls.from_path(path, names=names, score_name=score_name, ax=ax)
 
     @classmethod
-    def from_path(cls, path: RegularizationPath, *, names=None, score_name="score", ax=None):
+    def from_path(
+        cls, path: RegularizationPath, *, names: list[str] | None = None, score_name: str = "score", ax: Any = None
+    ) -> Self:
         """Draw a path.
 
         Parameters
@@ -127,7 +145,7 @@ class RegularizationPathDisplay:
         )
         return display.plot(ax=ax)
 
-    def plot(self, ax=None):
+    def plot(self, ax: Any = None) -> Self:
         """Draw coefficients and scores.
 
         Parameters
@@ -155,7 +173,7 @@ class RegularizationPathDisplay:
             label="mean ± standard error",
         )
         best, simplest = self.alphas[self.best_index], self.alphas[self.one_standard_error_index]
-        marks = {"best": [], "simplest": []}
+        marks: dict[str, list] = {"best": [], "simplest": []}
         for axes in self.axes_:
             marks["best"].append(axes.axvline(best, color="black", linestyle="--", label=f"best, {best:.3g}"))
             label = f"one standard error, {simplest:.3g}"
@@ -168,9 +186,10 @@ class RegularizationPathDisplay:
         self.ax_.legend(fontsize="small")
         return self
 
-    def _draw_coefs(self, axes, order: np.ndarray) -> list[Any]:
+    def _draw_coefs(self, axes: Any, order: np.ndarray) -> list[Any]:
         import matplotlib.pyplot as plt
 
+        assert self.coefs is not None
         _, n_rows, n_features = self.coefs.shape
         n_groups = n_features if n_rows == 1 else n_rows
         colors = COLORS if n_groups <= len(COLORS) else plt.get_cmap("viridis")(np.linspace(0, 1, n_groups))
@@ -190,7 +209,7 @@ class RegularizationPathDisplay:
 
 
 def _names(path: RegularizationPath) -> list[str]:
-    """Of the classes, or of the columns where there is one row of coefficients."""
+    """Name the classes, or the columns where there is one row of coefficients."""
     final = final_step(path.estimators[0])
     _, n_rows, n_features = path.coefs.shape  # type: ignore[union-attr]
     if n_rows > 1:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from numbers import Real
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from sklearn.base import is_classifier
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.utils.validation import check_is_fitted
 
 from skdeep.display._axes import COLORS, get_axes, set_scale, spread_over_decades
@@ -64,7 +64,15 @@ class SearchDisplay:
     ((2, 3), 'alpha')
     """
 
-    def __init__(self, *, params, mean_score, standard_error, best_index, score_name="score"):
+    def __init__(
+        self,
+        *,
+        params: dict[str, list],
+        mean_score: np.ndarray,
+        standard_error: np.ndarray,
+        best_index: int,
+        score_name: str = "score",
+    ) -> None:
         self.params = params
         self.mean_score = mean_score
         self.standard_error = standard_error
@@ -72,7 +80,9 @@ class SearchDisplay:
         self.score_name = score_name
 
     @classmethod
-    def from_estimator(cls, search, *, params=None, metric=None, ax=None):
+    def from_estimator(
+        cls, search: BaseEstimator, *, params: str | list[str] | None = None, metric: str | None = None, ax: Any = None
+    ) -> Self:
         """Draw a fitted search: any that has ``cv_results_``, scikit-learn's or skdeep's.
 
         Parameters
@@ -106,7 +116,16 @@ class SearchDisplay:
         )
 
     @classmethod
-    def from_cv_results(cls, cv_results, *, params=None, metric="score", best_index=None, score_name=None, ax=None):
+    def from_cv_results(
+        cls,
+        cv_results: dict[str, Any],
+        *,
+        params: str | list[str] | None = None,
+        metric: str = "score",
+        best_index: int | None = None,
+        score_name: str | None = None,
+        ax: Any = None,
+    ) -> Self:
         """Draw the results of a search.
 
         Parameters
@@ -159,7 +178,7 @@ class SearchDisplay:
         )
         return display.plot(ax=ax)
 
-    def plot(self, ax=None, *, cmap="viridis"):
+    def plot(self, ax: Any = None, *, cmap: Any = "viridis") -> Self:
         """Draw the curve, heat map or points.
 
         Parameters
@@ -180,9 +199,9 @@ class SearchDisplay:
         if len(axes) == 1:
             self._draw_curve(*axes)
         elif len(self.mean_score) == len(axes[0].distinct) * len(axes[1].distinct):
-            self._draw_cells(*axes, cmap)
+            self._draw_cells(axes[0], axes[1], cmap)
         else:
-            self._draw_points(*axes, cmap)
+            self._draw_points(axes[0], axes[1], cmap)
         labels = [name.rpartition("__")[2] for name in self.params]
         if len(set(labels)) < len(labels):  # of two steps of a pipeline
             labels = list(self.params)
@@ -210,7 +229,7 @@ class SearchDisplay:
         self.ax_.grid(alpha=0.3)
         self.ax_.legend(fontsize="small")
 
-    def _draw_cells(self, x: _Axis, y: _Axis, cmap) -> None:
+    def _draw_cells(self, x: _Axis, y: _Axis, cmap: Any) -> None:
         grid = np.full((len(y.distinct), len(x.distinct)), np.nan)
         grid[y.rank, x.rank] = self.mean_score
         self.image_ = self.ax_.imshow(grid, cmap=cmap, origin="lower", aspect="auto")
@@ -229,7 +248,7 @@ class SearchDisplay:
         )
         self.colorbar_ = self.figure_.colorbar(self.image_, ax=self.ax_, label=self.score_name)
 
-    def _draw_points(self, x: _Axis, y: _Axis, cmap) -> None:
+    def _draw_points(self, x: _Axis, y: _Axis, cmap: Any) -> None:
         self.image_ = self.ax_.scatter(x.place, y.place, c=self.mean_score, cmap=cmap, s=60, edgecolor="black", lw=0.5)
         x.label(self.ax_, "x")
         y.label(self.ax_, "y")
@@ -245,21 +264,21 @@ class SearchDisplay:
 class _Axis:
     """The values of a parameter: numbers where they are, others side by side in the order they came."""
 
-    def __init__(self, values: list):
+    def __init__(self, values: list) -> None:
         keys = [_key(value) for value in values]
         self.numeric = all(isinstance(key, float) for key in keys)
         self.distinct: list[Any] = sorted(set(keys)) if self.numeric else list(dict.fromkeys(keys))
         self.rank = np.array([self.distinct.index(key) for key in keys])
         self.place = np.array(keys) if self.numeric else self.rank
 
-    def label(self, ax, direction: str) -> None:
-        """The "x" or "y" axis of a curve or of points."""
+    def label(self, ax: Any, direction: str) -> None:
+        """Label the "x" or "y" axis of a curve or of points."""
         if not self.numeric:
             self.label_ranks(ax, direction)
         elif spread_over_decades(self.place):
             set_scale(ax, direction, self.place)
 
-    def label_ranks(self, ax, direction: str) -> None:
+    def label_ranks(self, ax: Any, direction: str) -> None:
         """Name the places 0, 1, ...; of many, some."""
         shown = np.arange(0, len(self.distinct), math.ceil(len(self.distinct) / _MAX_LABELS))
         keys = [self.distinct[i] for i in shown]
@@ -269,13 +288,13 @@ class _Axis:
         getattr(ax, f"set_{direction}ticks")(shown, names, **style)
 
 
-def _key(value) -> float | str:
-    """A parameter's value as something that can be compared: a number, or text."""
+def _key(value: Any) -> float | str:
+    """Make a number or text of a parameter's value, which can be compared."""
     return float(value) if isinstance(value, Real) and not isinstance(value, bool | np.bool_) else repr(value)
 
 
 def _varying(cv_results: dict[str, Any]) -> list[str]:
-    """The one or two parameters in which the candidates differ."""
+    """Name the one or two parameters in which the candidates differ."""
     names = sorted(key.removeprefix("param_") for key in cv_results if key.startswith("param_"))
     varying = [name for name in names if len({_key(value) for value in cv_results[f"param_{name}"]}) > 1]
     varying = varying or names[:1]
@@ -288,7 +307,7 @@ def _varying(cv_results: dict[str, Any]) -> list[str]:
 
 
 def _named(cv_results: dict[str, Any], params: str | list[str]) -> list[str]:
-    """The parameters that the user asks for, by their full names."""
+    """Complete the names of the parameters that the user asks for."""
     wanted = [params] if isinstance(params, str) else list(params)
     known = [key.removeprefix("param_") for key in cv_results if key.startswith("param_")]
     names = []

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import textwrap
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from scipy.sparse import issparse
+from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from skdeep.data.inputs import dense, to_numpy
+from skdeep.data.inputs import Data, dense, to_numpy
 from skdeep.display._axes import get_axes
 from skdeep.images import as_images, largest, signed_colors
 from skdeep.model_selection.evaluation import final_step
@@ -71,7 +72,15 @@ class TemplatesDisplay:
     (10, 10)
     """
 
-    def __init__(self, *, templates, names, means=None, mean_names=None, scaled=None):
+    def __init__(
+        self,
+        *,
+        templates: np.ndarray,
+        names: list[str],
+        means: np.ndarray | None = None,
+        mean_names: list[str] | None = None,
+        scaled: str | None = None,
+    ) -> None:
         self.templates = templates
         self.names = names
         self.means = means
@@ -79,7 +88,17 @@ class TemplatesDisplay:
         self.scaled = scaled
 
     @classmethod
-    def from_estimator(cls, estimator, X=None, y=None, *, image_shape, class_names=None, ax=None, n_cols=None):
+    def from_estimator(
+        cls,
+        estimator: BaseEstimator,
+        X: Data = None,
+        y: Data = None,
+        *,
+        image_shape: tuple[int, ...],
+        class_names: list[str] | None = None,
+        ax: Any = None,
+        n_cols: int | None = None,
+    ) -> Self:
         """Draw the templates of a fitted linear classifier.
 
         Parameters
@@ -130,7 +149,7 @@ class TemplatesDisplay:
         display = cls(templates=templates, names=template_names, means=means, mean_names=names, scaled=scaled)
         return display.plot(ax=ax, n_cols=n_cols)
 
-    def plot(self, ax=None, *, n_cols=None, cmap="RdBu"):
+    def plot(self, ax: Any = None, *, n_cols: int | None = None, cmap: Any = "RdBu") -> Self:
         """Draw the images.
 
         Parameters
@@ -148,7 +167,7 @@ class TemplatesDisplay:
         """
         groups = [self.templates] if self.means is None else [self.templates, self.means]
         own_titles = self.mean_names not in (None, self.names)
-        titles = [self.names, self.mean_names if own_titles else [""] * len(groups[-1])][: len(groups)]
+        titles = [self.names, list(self.mean_names or []) if own_titles else [""] * len(groups[-1])][: len(groups)]
         titles = [[_wrapped(name) for name in names] for names in titles]
         lines = [name.split("\n") for names in titles for name in names]
         longest, n_lines = max(1, *(len(line) for name in lines for line in name)), max(map(len, lines))
@@ -169,7 +188,8 @@ class TemplatesDisplay:
         self.figure_ = self.ax_.figure
         room = self.ax_.get_window_extent().width / self.figure_.dpi / n_cols  # inches for a title
         font_size = min(_FONT_SIZE, _FONT_SIZE * room / (_CHARACTER * longest))
-        self.titles_, drawn = [], []
+        self.titles_: list[Any] = []
+        drawn = []
         for images, names, top, style in zip(self._pictures(), titles, tops, self._styles(cmap), strict=False):
             places = [((i % n_cols) * column, (i // n_cols) * band + top) for i in range(len(images))]
             drawn.append(self._draw(images, names, places, font_size, style))
@@ -188,7 +208,7 @@ class TemplatesDisplay:
         return self
 
     def _pictures(self) -> list[np.ndarray]:
-        """Templates and mean images as Matplotlib takes them."""
+        """Prepare templates and mean images as Matplotlib takes them."""
         colored = self.templates.ndim == 4
         pictures = [signed_colors(self.templates) if colored else self.templates]
         if self.means is not None:
@@ -197,15 +217,22 @@ class TemplatesDisplay:
             pictures.append(np.nan_to_num(means, nan=1.0) if colored else means)
         return pictures
 
-    def _styles(self, cmap) -> list[dict[str, Any]]:
-        """How templates and mean images are coloured, unless they are colours."""
+    def _styles(self, cmap: Any) -> list[dict[str, Any]]:
+        """Choose how templates and mean images are coloured, unless they are colours."""
         if self.templates.ndim == 4:
             return [{}, {}]
         limit = largest(self.templates)
         return [{"cmap": cmap, "vmin": -limit, "vmax": limit}, {"cmap": "gray", "vmin": 0, "vmax": 1}]
 
-    def _draw(self, images, titles, places, font_size, style) -> list[Any]:
-        """Images with their titles, each from its top left corner on."""
+    def _draw(
+        self,
+        images: np.ndarray,
+        titles: list[str],
+        places: list[tuple[float, float]],
+        font_size: float,
+        style: dict[str, Any],
+    ) -> list[Any]:
+        """Draw images with their titles, each from its top left corner on."""
         height, width = images.shape[1:3]
         drawn = []
         for image, title, (left, top) in zip(images, titles, places, strict=True):
@@ -220,8 +247,8 @@ def _wrapped(title: str) -> str:
     return "\n".join(textwrap.fill(line, _WRAP) for line in title.split("\n"))
 
 
-def _changes_of_columns(estimator) -> str | None:
-    """Names of the steps before the classifier, None if there are none; an error if they make other columns."""
+def _changes_of_columns(estimator: BaseEstimator) -> str | None:
+    """Name the steps before the classifier, None if there are none; raise if they make other columns."""
     if not isinstance(estimator, Pipeline):
         return None
     steps = [step for step in (step for _, step in estimator.steps[:-1]) if step not in (None, "passthrough")]
@@ -242,8 +269,8 @@ def _changes_of_columns(estimator) -> str | None:
     return ",\n".join(type(step).__name__ for step in steps)
 
 
-def _means(X, y, classes) -> np.ndarray:
-    """Mean row of each class (or label), (n_classes, n_features); NaN without samples."""
+def _means(X: Data, y: Data, classes: np.ndarray) -> np.ndarray:
+    """Average the rows of each class (or label), (n_classes, n_features); NaN without samples."""
     X, y = to_numpy(X), np.asarray(to_numpy(y))
     X = X.tocsr() if issparse(X) else np.asarray(X)
     means = np.full((len(classes), X.shape[1]), np.nan)

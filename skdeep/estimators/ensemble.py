@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sklearn.utils._param_validation import Interval
 from torch.nn import functional as F
 
+from skdeep.data.answers import tempered
 from skdeep.engine.perceptron import MLP
 from skdeep.estimators.docs import LABEL_SMOOTHING, TRAINING_ATTRIBUTES, deep_parameters, document, without
 from skdeep.estimators.mlp import MLPClassifierTorch, PerceptronClassifier
 from skdeep.fitting.bagging import conclude, judge_each, train_folds
-from skdeep.fitting.links import tempered
+from skdeep.fitting.links import temperature_of
 from skdeep.fitting.methods import available_unless
 from skdeep.fitting.settings import Solver
 
@@ -217,7 +218,7 @@ class MLPEnsembleClassifier(PerceptronClassifier):
 
         `say` (K, n) is the weight of each model in the average; None for the same.
         """
-        scores = tempered(self, scores)
+        scores = tempered(scores, temperature_of(self))
         log_say = -math.log(len(scores)) if say is None else say.log().unsqueeze(-1)
         if self.out_activation_ == "logistic":
             return (F.logsigmoid(scores) + log_say).logsumexp(0) - (F.logsigmoid(-scores) + log_say).logsumexp(0)

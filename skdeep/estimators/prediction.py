@@ -10,15 +10,15 @@ import torch
 from sklearn.utils._array_api import check_same_namespace
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
-from torch.nn import functional as F
 
-from skdeep.data.inputs import Matrix, OutputSpace, check_features, float_dtype, resolve_device, rows_of, to_numpy
+from skdeep.data.answers import codes, decisions, labels, log_probabilities, probabilities
+from skdeep.data.inputs import Matrix, OutputSpace, check_features, float_dtype, resolve_device, rows_of
 from skdeep.data.problem import CHUNK_ROWS, chunk_rows
 from skdeep.engine.batching import DenseRows, SparseRows
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
 from skdeep.engine.threads import threads_for
-from skdeep.fitting.links import able, link
+from skdeep.fitting.links import able, link_of
 from skdeep.fitting.torch_settings import own_settings
 
 
@@ -77,16 +77,6 @@ def scores_of_members(members: list, X) -> list[Tensor]:
     return _of_members(members, X, lambda scores: scores)
 
 
-def _with_winner(values: Tensor, scores: Tensor, higher: Callable[[Tensor], Tensor]) -> Tensor:
-    """In place, something `higher` than the rest for the class that is predicted, where rounding has made a tie."""
-    winner = (scores > 0).long() if scores.shape[1] == 1 else scores.argmax(1, keepdim=True)
-    is_leading = values.argmax(1, keepdim=True) == winner
-    if is_leading.all():
-        return values
-    top = values.amax(1, keepdim=True)
-    return values.scatter_(1, winner, torch.where(is_leading, top, higher(top)))
-
-
 class PredictionMixin:
     """The methods of a fitted classifier."""
 
@@ -128,12 +118,9 @@ class PredictionMixin:
         ndarray of shape (n_samples,) or (n_samples, n_classes)
             One column for two classes: positive means ``classes_[1]``.
         """
-
-        def result(scores):
-            return scores[:, 0] if scores.shape[1] == 1 and not self._fitted_multilabel else scores
-
-        scores, space = self._computed(X, "decision_function", result)
-        return space.array(scores)
+        multilabel = self._fitted_multilabel
+        found, space = self._computed(X, "decision_function", lambda scores: decisions(scores, multilabel))
+        return space.array(found)
 
     def predict(self, X):
         """Predict class labels (label indicators after a multilabel fit).
@@ -146,19 +133,9 @@ class PredictionMixin:
         -------
         ndarray of shape (n_samples,) or (n_samples, n_labels)
         """
-
-        def result(scores):
-            if self._fitted_multilabel:
-                return (scores > 0).long()
-            return (scores[:, 0] > 0).long() if scores.shape[1] == 1 else scores.argmax(1)
-
-        codes, space = self._computed(X, "predict", result)
-        if self._fitted_multilabel:
-            return space.array(codes)
-        classes = to_numpy(self.classes_)
-        labels = classes[to_numpy(codes).clip(max=len(classes) - 1)]  # with one class, either sign means that one
-        # labels that only NumPy can hold (strings) stay there
-        return space.array(labels) if space.is_numpy or labels.dtype.kind in "biuf" else labels
+        multilabel = self._fitted_multilabel
+        found, space = self._computed(X, "predict", lambda scores: codes(scores, multilabel))
+        return labels(found, self.classes_, space)
 
     def predict_proba(self, X):
         """Class probabilities.
@@ -173,8 +150,10 @@ class PredictionMixin:
             Columns in the order of ``classes_``; rows sum to one, but after a multilabel fit each column is a
             probability of its own.
         """
-        probabilities, space = self._computed(X, "predict_proba", self._probabilities)
-        return space.array(probabilities)
+        found, space = self._computed(
+            X, "predict_proba", lambda scores: probabilities(scores, self.classes_, link_of(self))
+        )
+        return space.array(found)
 
     def predict_log_proba(self, X):
         """Logarithm of the class probabilities, computed from the scores: exact where a probability is next to zero.
@@ -187,36 +166,10 @@ class PredictionMixin:
         -------
         ndarray of shape (n_samples, n_classes)
         """
-        logarithms, space = self._computed(X, "predict_log_proba", self._log_probabilities)
-        return space.array(logarithms)
-
-    def _probabilities(self, scores: Tensor) -> Tensor:
-        """Probabilities that are never quite zero."""
-        limits = torch.finfo(scores.dtype)
-        if len(self.classes_) == 1:
-            return torch.ones_like(scores)
-        # where rounding makes a tie of two probabilities, the class that is predicted is still the most probable one
-        if self._fitted_multilabel:
-            p = torch.sigmoid(link(self, scores)[0]).clamp_(limits.tiny, 1 - limits.eps)
-            return torch.where((scores > 0) & (p == 0.5), 0.5 + limits.eps, p)
-        linked, loss = link(self, scores)
-        p = loss.probabilities(linked).clamp_(min=limits.tiny)
-        return _with_winner(p, scores, lambda top: top * (1 + limits.eps))
-
-    def _log_probabilities(self, scores: Tensor) -> Tensor:
-        """Logarithms of the probabilities, finite for any finite scores: never those of rounded probabilities."""
-        if len(self.classes_) == 1:
-            return torch.zeros_like(scores)
-        linked, loss = link(self, scores)
-        limit = torch.finfo(scores.dtype).max
-        up = scores.new_tensor(torch.inf)
-        if self._fitted_multilabel:
-            log_p, half = F.logsigmoid(linked), F.logsigmoid(scores.new_zeros(()))
-            return torch.where((scores > 0) & (log_p <= half), half.nextafter(up), log_p)
-        log_p = loss.log_probabilities(linked).clamp_(min=-limit)
-        # a probability that rounds to one has no digits left to tell more than its own logarithm does
-        log_p = torch.where(loss.probabilities(linked) == 1, 0.0, log_p)
-        return _with_winner(log_p, scores, lambda top: top.nextafter(up))
+        found, space = self._computed(
+            X, "predict_log_proba", lambda scores: log_probabilities(scores, self.classes_, link_of(self))
+        )
+        return space.array(found)
 
     def _combined(self, scores: Tensor, say: Tensor | None = None) -> Tensor:
         """Scores (n, C) of the classifier, from those of the models of its network, (K, n, C), which have a `say`."""

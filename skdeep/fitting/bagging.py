@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,16 +13,17 @@ from sklearn.base import clone
 from sklearn.metrics import get_scorer
 from torch import Tensor
 
+from skdeep.data.answers import Answers, own_methods, probabilities
 from skdeep.data.encoding import draw_seeds, labels_of
 from skdeep.data.inputs import OutputSpace, to_numpy
 from skdeep.data.problem import Problem, TrainingState, make_monitor, scores_of
-from skdeep.data.scoring import as_score, knowing
+from skdeep.data.scoring import as_score
 from skdeep.data.splits import DIVIDED, KEPT, Folds, dealt_shares, fold_of_rows
 from skdeep.engine.networks import Network
 from skdeep.engine.training import Progress
 from skdeep.fitting.calibrators import DOUBT, doubt
 from skdeep.fitting.fit import check_scoring, set_attributes
-from skdeep.fitting.links import CALIBRATED, able, calibrate, fitted_copy
+from skdeep.fitting.links import CALIBRATED, able, calibrate, fitted_copy, link_of
 from skdeep.fitting.recipe import Member, Recipe, trained_on, weights_by_model
 from skdeep.fitting.settings import settings_of
 from skdeep.fitting.solving import solve
@@ -225,7 +227,8 @@ def _judge(ensemble, problem: Problem, weight: np.ndarray | None, folds: Folds) 
     if problem.subset is not None:
         rest = np.flatnonzero(problem.sample_weight == 0)
         put(rest, scores_of(ensemble._trained_network(*tensor), data, rest))
-    ensemble.oof_proba_ = knowing(ensemble, everywhere, OutputSpace(ensemble._any_coef)).predict_proba(None)
+    found = probabilities(everywhere, ensemble.classes_, link_of(ensemble))
+    ensemble.oof_proba_ = OutputSpace(ensemble._any_coef).array(found)
 
 
 def _score_of(ensemble, scores: Tensor, part: Problem, weight: np.ndarray | None) -> float:
@@ -238,4 +241,11 @@ def _score_of(ensemble, scores: Tensor, part: Problem, weight: np.ndarray | None
         return -float(np.average(losses, weights=weight))
     sample_weight = {} if part.sample_weight is None else {"sample_weight": part.sample_weight}
     scorer, labels = get_scorer(ensemble.scoring or "accuracy"), labels_of(ensemble, part.codes)
-    return as_score(scorer(knowing(ensemble, scores), part.X, labels, **sample_weight), ensemble.scoring, part.codes)
+    if own := own_methods(ensemble):
+        warnings.warn(
+            f"{type(ensemble).__name__} has methods of its own ({', '.join(own)}), and there are rows that each member "
+            f"is new to, but no ensemble that is: oof_score_ is the score of {type(ensemble).__mro__[1].__name__}.",
+            stacklevel=2,
+        )
+    answers = Answers(ensemble, scores, link_of(ensemble))
+    return as_score(scorer(answers, part.X, labels, **sample_weight), ensemble.scoring, part.codes)

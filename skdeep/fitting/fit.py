@@ -24,7 +24,7 @@ from skdeep.engine.networks import Network
 from skdeep.engine.schedules import SCHEDULES
 from skdeep.engine.threads import threads_for
 from skdeep.engine.training import Observer, Progress, judge_start
-from skdeep.fitting.links import fitted_copy, learned
+from skdeep.fitting.links import fitted_copy, learned, uncalibrated_link
 from skdeep.fitting.outcome import Judge, divergence, look_at_end, warn
 from skdeep.fitting.recipe import Member, Recipe, weights_by_model
 from skdeep.fitting.solving import penalty_of, solve
@@ -188,8 +188,8 @@ def _better_start(recipe: Recipe, problem: Problem, known: Network, members: lis
 def check_scoring(estimator, judged: Problem) -> None:
     """Raise, before any training, if ``scoring`` is not defined for the labels of the rows to judge by."""
     judged = judged.counted()
-    labels = labels_of(estimator, judged.codes)
-    try_scoring(estimator.scoring, estimator, judged.codes, labels, judged.sample_weight)
+    labels, link = labels_of(estimator, judged.codes), uncalibrated_link(estimator)
+    try_scoring(estimator.scoring, estimator, link, judged.codes, labels, judged.sample_weight)
 
 
 def _observer(

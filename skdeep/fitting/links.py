@@ -1,17 +1,18 @@
-"""How the scores of a fitted classifier become probabilities, and what a calibration leaves in it."""
+"""How the scores of a classifier become probabilities (its `Link`), and what a calibration leaves in it."""
 
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.exceptions import NotFittedError
-from torch import Tensor
 
+from skdeep.data.answers import Link
 from skdeep.data.inputs import OutputSpace, to_numpy
-from skdeep.engine.losses import LOSSES, Loss
+from skdeep.engine.losses import LOSSES
 from skdeep.engine.networks import Network
 from skdeep.fitting.calibrators import fit_sigmoid, fit_temperature
 
@@ -45,22 +46,24 @@ def check_calibration(estimator) -> None:
         )
 
 
-def tempered(estimator, scores: Tensor) -> Tensor:
-    """Scores divided by the temperature of a calibrated classifier."""
+def uncalibrated_link(estimator) -> Link:
+    """Make the link of a classifier, as it is before its calibration, if any: at temperature 1."""
+    # averaged probabilities are of calibrated scores
+    calibration = None if estimator._averages_probabilities else estimator.calibration
+    loss = estimator._loss(estimator.n_outputs_) if calibration is None else _LINKS[calibration]()
+    return Link(loss, estimator._fitted_multilabel)
+
+
+def link_of(estimator) -> Link:
+    """Make the link of a fitted classifier."""
+    link = uncalibrated_link(estimator)
+    return link if estimator._averages_probabilities else replace(link, temperature=temperature_of(estimator))
+
+
+def temperature_of(estimator) -> float | np.ndarray | None:
+    """Give the temperature of a fitted classifier; None if it has none."""
     check_calibration(estimator)
-    if estimator.calibration == "temperature":
-        scores = scores / torch.as_tensor(estimator.temperature_, dtype=torch.float64, device="cpu").to(scores)
-    return scores
-
-
-def link(estimator, scores: Tensor) -> tuple[Tensor, Loss]:
-    """Scores, and the loss whose probabilities of these are ours; of independent labels, theirs are sigmoids."""
-    limit = torch.finfo(scores.dtype).max
-    loss = estimator._loss(estimator.n_outputs_)
-    if not estimator._averages_probabilities:  # else the scores are calibrated before
-        scores = tempered(estimator, scores)
-        loss = loss if estimator.calibration is None else _LINKS[estimator.calibration]()
-    return scores.clamp(-limit, limit), loss
+    return estimator.temperature_ if estimator.calibration == "temperature" and len(estimator.classes_) > 1 else None
 
 
 def calibrate(

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import joblib
 from joblib import parallel_config
@@ -87,7 +87,7 @@ class _Keeper(ParallelBackendBase):
     supports_retrieve_callback = False
     uses_threads = supports_sharedmem = True
 
-    def __init__(self, door: StackingBackend, parallel, settings: dict[str, Any]):
+    def __init__(self, door: StackingBackend, parallel: Any, settings: dict[str, Any]) -> None:
         super().__init__(nesting_level=door.nesting_level)
         self.door = door
         self.waiting: list[_Kept] = []
@@ -96,30 +96,31 @@ class _Keeper(ParallelBackendBase):
         # all tasks are to come before any result; who works on them says how far they are
         parallel.pre_dispatch, parallel.verbose = "all", 0
 
-    def effective_n_jobs(self, n_jobs):
+    def effective_n_jobs(self, n_jobs: int | None) -> int:
         # of one worker, joblib would run the tasks itself
         return max(2, self.door.effective_n_jobs(n_jobs))
 
-    def submit(self, func, callback=None):
+    def submit(self, func: Any, callback: Any = None) -> _Kept:
         self.waiting.append(_Kept(func, callback))
         return self.waiting[-1]
 
-    def retrieve_result(self, out, timeout=None):
+    def retrieve_result(self, out: _Kept, timeout: float | None = None) -> list:
         if out.results is None:
             waiting, self.waiting = self.waiting, []
             results = iter(self._run([call for kept in waiting for call in kept.batch.items]))
             for kept in waiting:
                 kept.results = [next(results) for _ in kept.batch.items]
                 kept.callback(kept.results)  # joblib counts
+        assert out.results is not None
         return out.results
 
-    def abort_everything(self, ensure_ready=True):
+    def abort_everything(self, ensure_ready: bool = True) -> None:
         self.waiting = []
 
     # ---- the work -----------------------------------------------------------------------------------------------
 
     def _run(self, calls: list[tuple]) -> list[Any]:
-        """The results of some calls, in their order; those of `_fit_and_score` that can train together do."""
+        """Return the results of some calls, in their order; calls of `_fit_and_score` that can train together do."""
         found = {i: _Task.of(given) for i, call in enumerate(calls) if (given := task_arguments(*call)) is not None}
         if not found:
             _warn_of_other_functions(calls)
@@ -155,7 +156,7 @@ class _Keeper(ParallelBackendBase):
                 results[i] = result
         return results
 
-    def _parallel(self, jobs: list[tuple], parallel, delay, settings: dict[str, Any]) -> list[Any]:
+    def _parallel(self, jobs: list[tuple], parallel: Any, delay: Callable, settings: dict[str, Any]) -> list[Any]:
         """Run the jobs on the workers that there are outside."""
         with self.door.outside():
             return parallel(**settings)(delay(_inside)(job, *args, **options) for job, args, options in jobs)
@@ -168,7 +169,7 @@ class StackingBackend(ParallelBackendBase):
     supports_retrieve_callback = True
     uses_threads = supports_sharedmem = True
 
-    def __init__(self, outside: ParallelBackendBase):
+    def __init__(self, outside: ParallelBackendBase) -> None:
         super().__init__()
         self.default_n_jobs = outside.default_n_jobs
         self.opened: parallel_config
@@ -183,11 +184,11 @@ class StackingBackend(ParallelBackendBase):
         finally:
             here.unregister()
 
-    def effective_n_jobs(self, n_jobs):
+    def effective_n_jobs(self, n_jobs: int | None) -> int:
         with self.outside():
             return joblib.effective_n_jobs(n_jobs)
 
-    def configure(self, n_jobs=1, parallel=None, **settings):
+    def configure(self, n_jobs: int | None = 1, parallel: Any = None, **settings: Any) -> NoReturn:
         if parallel.return_as == "list" and parallel.timeout is None:
             raise FallbackToBackend(self.keeper(self, parallel, settings))
         # who wants results one by one, or gives up waiting, cannot have them all at once
@@ -195,11 +196,11 @@ class StackingBackend(ParallelBackendBase):
             plain, _ = get_active_backend(prefer=settings.get("prefer"), require=settings.get("require"))
         raise FallbackToBackend(plain)
 
-    def submit(self, func, callback=None):
+    def submit(self, func: Any, callback: Any = None) -> _Kept:
         raise RuntimeError("Each call of joblib.Parallel has a back end of its own inside skdeep.stacked().")
 
 
-def _inside(function, /, *args, **options):
+def _inside(function: Callable, /, *args: Any, **options: Any) -> Any:
     """Call a function in `stacked`, wherever that is: what it calls in turn stacks as well."""
     with stacked():
         return function(*args, **options)
@@ -229,11 +230,11 @@ def _warn(message: str, category: type[Warning] = UserWarning) -> None:
 
 
 def _all_tasks_arrive() -> bool:
-    """Whether joblib gives a keeper all tasks of a call, whatever its ``pre_dispatch``, and takes its results."""
+    """Say whether joblib gives a keeper all tasks of a call, whatever its ``pre_dispatch``, and takes its results."""
     arrived = []
 
     class Noting(_Keeper):
-        def _run(self, calls):
+        def _run(self, calls: list[tuple]) -> list:
             arrived.append(len(calls))
             return [function(*args, **options) for function, args, options in calls]
 

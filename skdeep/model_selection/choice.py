@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
@@ -72,7 +73,7 @@ def one_standard_error(cv_results: dict[str, Any], *, metric: str = "score", com
     return int(good[np.lexsort((mean[good], strength[good]))[-1]])
 
 
-def check_refit(refit, params: list[dict], scorer) -> None:
+def check_refit(refit: Any, params: list[dict], scorer: Callable) -> None:
     """Raise, before any fit, what `one_standard_error` will say of these candidates."""
     keywords: dict[str, Any] = {}
     if isinstance(refit, functools.partial):
@@ -94,7 +95,7 @@ def _no_such_score(metric: str, known: list[str]) -> str:
 
 
 def _strengths(params: list[dict], complexity: str | None) -> np.ndarray:
-    """How strongly each candidate is regularised, as numbers of which only the order counts."""
+    """Order the candidates by how strongly they are regularised, as numbers of which only the order counts."""
     name = complexity or _complexity(params)
     if not all(name in candidate for candidate in params):
         raise ValueError(f"one_standard_error needs {name!r} among the parameters of all candidates.")
@@ -112,7 +113,7 @@ def _strengths(params: list[dict], complexity: str | None) -> np.ndarray:
 
 
 def _complexity(params: list[dict]) -> str:
-    """The one parameter of all candidates that says how strong the regularisation is."""
+    """Name the one parameter of all candidates that says how strong the regularisation is."""
     names = set.intersection(*(set(p) for p in params))
     found = sorted(name for name in names if name.rpartition("__")[2] in ("alpha", "C"))
     if len(found) != 1:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple, Self
 
 import joblib
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 
+from skdeep.data.inputs import Data
 from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.model_selection.stacks import device_of, fit_stack, why_alone
 
@@ -37,29 +39,46 @@ class _Task(NamedTuple):
         return self.options["parameters"] or {}
 
     @property
-    def scorer(self):
+    def scorer(self) -> Callable:
         return self.options["scorer"]
 
 
 # ---- which candidates share a stack ----------------------------------------------------------------------------------
 
 
-def final_step(estimator):
-    """The classifier at the end of a pipeline, or the estimator itself."""
+def final_step(estimator: BaseEstimator) -> Any:
+    """Give the classifier at the end of a pipeline, or the estimator itself."""
     return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
 
 
-def _token(value):
-    """Something hashable that only equal values of a parameter grid share."""
+class _Same:
+    """An object as a key of dictionaries: equal to itself alone, whatever it holds.
+
+    The tasks of a call share their data, splits and candidates, which are long to compare, or cannot be compared. A key
+    keeps its object, so that no other takes its place.
+    """
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return object.__hash__(self.value)
+
+
+def _token(value: Any) -> Hashable:
+    """Make a key that only equal values of a parameter grid share."""
     try:
         hash(value)
     except TypeError:
-        return id(value)
+        return _Same(value)
     return type(value), value
 
 
-def _alike(one, other) -> bool:
-    """Whether two values of parameters, or two estimators, are copies of each other."""
+def _alike(one: Any, other: Any) -> bool:
+    """Say whether two values of parameters, or two estimators, are copies of each other."""
     if one is other:
         return True
     if type(one) is not type(other):
@@ -79,7 +98,7 @@ def _alike(one, other) -> bool:
 
 
 def _stack_key(task: _Task) -> tuple | str:
-    """What the candidates of a stack have in common; or why this one cannot be in a stack, as text."""
+    """Make the key that the candidates of a stack have in common; or say why this one cannot be in a stack, as text."""
     candidate, parameters = task.estimator, task.parameters
     last = candidate.steps[-1][0] if isinstance(candidate, Pipeline) else ""
     if last in parameters or (reason := why_alone(final_step(candidate))) is None:
@@ -104,15 +123,15 @@ _OF_ONE_TASK = ("parameters", "candidate_progress", "callback_ctx")
 
 
 def _rows_key(task: _Task) -> tuple:
-    """What tasks have in common that are about the same rows of the same data, judged in the same way."""
+    """Make the key of tasks that are about the same rows of the same data, judged in the same way."""
     shared = [value for name, value in task.options.items() if name not in _OF_ONE_TASK]
     return tuple(
-        value if isinstance(value, str | int | float | tuple) else id(value) for value in (task.X, task.y, *shared)
+        value if isinstance(value, str | int | float | tuple) else _Same(value) for value in (task.X, task.y, *shared)
     )
 
 
 def _stacks(tasks: list[_Task], n_workers: int) -> tuple[list[list[int]], set[str]]:
-    """Indices of the tasks that train together, for each stack, and the reasons why stacks are lost."""
+    """Group tasks that train together: the indices of each stack, and the reasons why stacks are lost."""
     kinds: list[Any] = []  # of estimators; a search has copies of a single one
     keys: dict[tuple, tuple | str] = {}
     stacks: dict[tuple, list[int]] = {}
@@ -120,10 +139,10 @@ def _stacks(tasks: list[_Task], n_workers: int) -> tuple[list[list[int]], set[st
     for i, task in enumerate(tasks):
         kind = next((k for k, known in enumerate(kinds) if _alike(task.estimator, known)), len(kinds))
         kinds += [task.estimator] * (kind == len(kinds))
-        known = kind, id(task.options["parameters"])
-        if known not in keys:
-            keys[known] = _stack_key(task)
-        key, of_rows = keys[known], _rows_key(task)
+        candidate = kind, _Same(task.options["parameters"])
+        if candidate not in keys:
+            keys[candidate] = _stack_key(task)
+        key, of_rows = keys[candidate], _rows_key(task)
         reason = key if isinstance(key, str) else None
         rows.setdefault(of_rows, []).append(reason if is_promised(task) else None)
         if reason is None:
@@ -138,13 +157,13 @@ def _stacks(tasks: list[_Task], n_workers: int) -> tuple[list[list[int]], set[st
 
 
 def is_promised(task: _Task) -> bool:
-    """Whether a task is ours to care for: of our estimators, or of our searches; else it runs as it is."""
+    """Say whether a task is ours to care for: of our estimators, or of our searches; else it runs as it is."""
     ours = isinstance(final_step(task.estimator), BaseTorchClassifier)
     return ours or getattr(task.options.get("caller"), "_promises_stacks", False)
 
 
 def on_one_accelerator(tasks: list[_Task]) -> bool:
-    """Whether the models train on a device of which there is one for all workers."""
+    """Say whether the models train on a device of which there is one for all workers."""
     estimator, X, y, _ = tasks[0]
     final = final_step(estimator)
     if why_alone(final) is not None:
@@ -161,19 +180,19 @@ def on_one_accelerator(tasks: list[_Task]) -> bool:
 class _Recorder(BaseEstimator):
     """Last step of a pipeline that keeps what its `fit` is given, in place of `estimator`."""
 
-    def __init__(self, estimator):
+    def __init__(self, estimator: BaseEstimator) -> None:
         self.estimator = estimator
 
-    def fit(self, X, y=None, **params):
+    def fit(self, X: Data, y: Data = None, **params: Any) -> Self:
         self.data_ = X, y, params
         return self
 
-    def get_metadata_routing(self):
+    def get_metadata_routing(self) -> Any:
         return self.estimator.get_metadata_routing()
 
 
 def draw_seed() -> int:
-    """A seed for those that have none."""
+    """Draw a seed for candidates that have none."""
     return int(check_random_state(None).randint(np.iinfo(np.int32).max))
 
 
@@ -184,8 +203,8 @@ def share_seed(candidates: list, seed: int) -> None:
             final.random_state = seed
 
 
-def fit_candidates(candidates: list, X, y, fit_params: dict) -> list[Exception | None]:
-    """Fit candidates of one stack, whose steps before the classifier they share; what the fit of each raised."""
+def fit_candidates(candidates: list, X: Data, y: Data, fit_params: dict) -> list[Exception | None]:
+    """Fit candidates of one stack, which share the steps before the classifier; return what the fit of each raised."""
     first = candidates[0]
     if not isinstance(first, Pipeline):
         return fit_stack(candidates, X, y, **fit_params)

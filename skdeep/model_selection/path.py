@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from sklearn.base import clone
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 
-from skdeep.data.inputs import dense
+from skdeep.data.inputs import Data, dense
 from skdeep.model_selection._sklearn import _check_method_params
 from skdeep.model_selection.choice import one_standard_error
 from skdeep.model_selection.evaluation import draw_seed, final_step, fit_candidates, share_seed
@@ -56,9 +59,18 @@ class RegularizationPath:
 
 
 def regularization_path(
-    estimator, X, y, alphas, *, cv=None, scoring=None, groups=None, n_jobs=None, **fit_params
+    estimator: BaseEstimator,
+    X: Data,
+    y: Data,
+    alphas: ArrayLike,
+    *,
+    cv: Any = None,
+    scoring: str | Callable | None = None,
+    groups: ArrayLike | None = None,
+    n_jobs: int | None = None,
+    **fit_params: Any,
 ) -> RegularizationPath:
-    """Solutions for many values of alpha, trained as one stack, with cross-validated scores.
+    """Train solutions for many values of alpha as one stack, and cross-validate their scores.
 
     Parameters
     ----------

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+from typing import Any, Self
 
 from sklearn import model_selection
 from sklearn.base import BaseEstimator
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 
+from skdeep.data.inputs import Data
 from skdeep.data.labels import unboxed
 from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.model_selection.backend import stacked
@@ -22,16 +24,16 @@ class _StackedSearch(BaseEstimator):
     _promises_stacks = True
 
     @functools.wraps(model_selection.GridSearchCV.fit)
-    def fit(self, X, y=None, **params):
+    def fit(self, X: Data, y: Data = None, **params: Any) -> Self:
         with stacked():
             return super().fit(X, self._unboxed(y), **params)
 
     @functools.wraps(model_selection.GridSearchCV.score)
-    def score(self, X, y=None, **params):
+    def score(self, X: Data, y: Data = None, **params: Any) -> float:
         return super().score(X, self._unboxed(y), **params)
 
-    def _unboxed(self, y):
-        """What splits and metrics can make something of, for our classifiers."""
+    def _unboxed(self, y: Data) -> Any:
+        """Make labels of objects in y for our classifiers, since splits and metrics take no objects."""
         ours = isinstance(final_step(self.estimator), BaseTorchClassifier)
         return y if y is None or not ours else unboxed(y)
 
@@ -57,7 +59,7 @@ Examples
 """
 
 
-def _documented(cls):
+def _documented(cls: type) -> type:
     """Class decorator: our summary, scikit-learn's parameters and attributes, our note, and the example set up."""
     inherited = inspect.getdoc(cls.__bases__[-1])
     if inherited is None or cls.__doc__ is None:  # python -OO

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn import get_config
+from sklearn.base import BaseEstimator
 
-from skdeep.data.inputs import resolve_device, to_numpy
+from skdeep.data.inputs import Data, resolve_device, to_numpy
 from skdeep.data.labels import n_columns
 from skdeep.engine.batching import free_memory
 from skdeep.estimators.base import BaseTorchClassifier
@@ -30,8 +32,8 @@ _HISTORY_COPIES = 4 * HISTORY
 _ACTIVATION_COPIES = 3
 
 
-def why_alone(estimator) -> str | None:
-    """Why an estimator cannot train in a stack with others; None if it can."""
+def why_alone(estimator: BaseEstimator) -> str | None:
+    """Say why an estimator cannot train in a stack with others; None if it can."""
     if not isinstance(estimator, BaseTorchClassifier):
         return f"{type(estimator).__name__} is none of skdeep's estimators"
     if type(estimator).fit is not BaseTorchClassifier.fit:
@@ -46,7 +48,13 @@ def why_alone(estimator) -> str | None:
 
 
 def fit_stack(
-    members: Sequence[BaseTorchClassifier], X, y, sample_weight=None, X_val=None, y_val=None, sample_weight_val=None
+    members: Sequence[BaseTorchClassifier],
+    X: Data,
+    y: Data,
+    sample_weight: ArrayLike | None = None,
+    X_val: Data = None,
+    y_val: Data = None,
+    sample_weight_val: ArrayLike | None = None,
 ) -> list[Exception | None]:
     """Fit several estimators to the same data, as one stack as far as the memory allows.
 
@@ -97,8 +105,8 @@ def _invalid_parameters(member: BaseTorchClassifier) -> Exception | None:
     return None
 
 
-def _shape_of(leader: BaseTorchClassifier, X, y) -> tuple[int, int, int, int]:
-    """Rows per step, columns of X, columns of scores, and weights of a model, before anything is validated."""
+def _shape_of(leader: BaseTorchClassifier, X: Data, y: Data) -> tuple[int, int, int, int]:
+    """Count rows per step, columns of X, columns of scores, and weights of a model, before anything is validated."""
     n_rows, n_features = np.shape(X) if not hasattr(X, "shape") else X.shape
     n_outputs = n_columns(y) if n_columns(y) > 1 else len(np.unique(to_numpy(y)))
     asked = getattr(settings_of(leader), "batch_size", n_rows)
@@ -106,15 +114,15 @@ def _shape_of(leader: BaseTorchClassifier, X, y) -> tuple[int, int, int, int]:
     return batch_rows, n_features, n_outputs, leader._n_params(n_features, n_outputs)
 
 
-def device_of(leader: BaseTorchClassifier, X, y) -> torch.device:
-    """The device that models of this kind will train on, as far as can be told beforehand."""
+def device_of(leader: BaseTorchClassifier, X: Data, y: Data) -> torch.device:
+    """Foretell the device that models of this kind will train on, as far as can be told beforehand."""
     batch_rows, *_, n_params = _shape_of(leader, X, y)
     dtype = torch.float64 if settings_of(leader).precision == "float64" else torch.float32
     return resolve_device(leader.device, X, batch_rows * n_params, dtype)
 
 
-def _capacity(leader: BaseTorchClassifier, X, y) -> int:
-    """How many models of this kind fit into the memory at a time."""
+def _capacity(leader: BaseTorchClassifier, X: Data, y: Data) -> int:
+    """Estimate how many models of this kind fit into the memory at a time."""
     batch_rows, _, n_outputs, n_params = _shape_of(leader, X, y)
     copies = _PARAMETER_COPIES + (_HISTORY_COPIES if solver_name(leader) in ("lbfgs", "auto") else 0)
     per_model = copies * n_params + _ACTIVATION_COPIES * batch_rows * leader._n_units(n_outputs)
@@ -122,7 +130,7 @@ def _capacity(leader: BaseTorchClassifier, X, y) -> int:
 
 
 def _memory(device: torch.device) -> int:
-    """Bytes that a device has: free ones on a GPU, all of the machine's otherwise."""
+    """Count the bytes that a device has: free ones on a GPU, all of the machine's otherwise."""
     if device.type == "cuda":
         return free_memory(device)
     try:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import compress
-from typing import Any
+from typing import Any, Self
 
 from sklearn import get_config
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import get_routing_for_object
 
-from skdeep.data.inputs import OutputSpace
-from skdeep.data.scoring import knowing
+from skdeep.data.answers import Answers, own_methods
+from skdeep.data.inputs import Data, OutputSpace
 from skdeep.engine.batching import MAX_VALUES
 from skdeep.engine.threads import at_most, threads_of_worker
 from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.estimators.prediction import scores_of_members
+from skdeep.fitting.links import link_of
 from skdeep.model_selection._sklearn import (
     Taken,
     Whole,
@@ -36,8 +38,8 @@ from skdeep.model_selection.evaluation import _Task, final_step, fit_candidates,
 _VALIDATION = frozenset({"X_val", "y_val", "sample_weight_val"})
 
 
-def _names_of_validation(final) -> frozenset[str]:
-    """What the validation data of a classifier may be called by who calls ``fit``."""
+def _names_of_validation(final: BaseEstimator) -> frozenset[str]:
+    """List the names that the validation data of a classifier may have for callers of ``fit``."""
     if not get_config()["enable_metadata_routing"]:
         return _VALIDATION
     requests = getattr(getattr(get_routing_for_object(final), "fit", None), "requests", {})
@@ -45,7 +47,7 @@ def _names_of_validation(final) -> frozenset[str]:
 
 
 def _with_whole(task: _Task) -> dict[str, Any]:
-    """The arguments of ``fit``, for scikit-learn to take parts of: of all but the validation data.
+    """Wrap the arguments of ``fit`` so that scikit-learn takes parts of all but the validation data.
 
     Else it would do so wherever they happen to have as many rows as X.
     """
@@ -57,7 +59,7 @@ def _with_whole(task: _Task) -> dict[str, Any]:
 
 
 def with_whole_validation(call: tuple, task: _Task) -> tuple:
-    """A call of ``_fit_and_score``, by which the estimator gets its validation data whole; others are none of ours."""
+    """Change a call of ``_fit_and_score`` so that an estimator of ours gets its validation data whole."""
     if not is_promised(task):
         return call
     function, *_ = call
@@ -67,8 +69,8 @@ def with_whole_validation(call: tuple, task: _Task) -> tuple:
 # ---- what a scorer asks for ------------------------------------------------------------------------------------------
 
 
-def _transformed(pipeline: Pipeline, X):
-    """What the steps before the classifier make of X, as the pipeline's own methods do it."""
+def _transformed(pipeline: Pipeline, X: Data) -> Any:
+    """Transform X by the steps before the classifier, as the pipeline's own methods do it."""
     for _, step in pipeline.steps[:-1]:
         if step not in (None, "passthrough"):
             X = step.transform(X)
@@ -79,44 +81,55 @@ def _transformed(pipeline: Pipeline, X):
 _METHODS = ("predict", "decision_function", "score")
 
 
-def _scorers_of(scorer) -> list:
-    """The scorers of a search, one by one."""
+def _scorers_of(scorer: Callable) -> list:
+    """List the scorers of a search."""
     return list(scorer._scorers.values()) if isinstance(scorer, _MultimetricScorer) else [scorer]
 
 
-def _only_asks(scorer) -> bool:
-    """Whether a scorer does nothing to an estimator but call its methods; a user's own may do anything."""
+def _only_asks(scorer: Callable) -> bool:
+    """Say whether a scorer does nothing to an estimator but call its methods; a user's own may do anything."""
     return all(isinstance(one, _BaseScorer | _PassthroughScorer) for one in _scorers_of(scorer))
 
 
-def _has_own_methods(final) -> bool:
-    """Whether a classifier has methods of a user's, which may call any other."""
+def _has_own_methods(final: BaseEstimator) -> bool:
+    """Say whether a classifier has methods of a user's, which may call any other."""
     return any(getattr(type(final), name) is not getattr(BaseTorchClassifier, name) for name in _METHODS)
 
 
-def _shares_rows(estimator, scorer) -> bool:
-    """Whether candidates can be asked about the same rows: only methods of ours are called, by scikit-learn's scorers.
+def _shares_rows(estimator: BaseEstimator, scorer: Callable) -> bool:
+    """Say whether candidates can be asked about the same rows: scikit-learn's scorers call methods of ours only.
 
     A pipeline hands these on to its last step, where no metadata is routed. Whoever else gets rows may write to them.
     """
-    if not _only_asks(scorer) or _has_own_methods(final_step(estimator)):
+    if not _only_asks(scorer) or own_methods(final_step(estimator)):
         return False
     return not isinstance(estimator, Pipeline) or (
         type(estimator) is Pipeline and not get_config()["enable_metadata_routing"]
     )
 
 
-def _needs_probabilities(final, scorer) -> bool:
-    """Whether a score of a classifier (that also has a ``decision_function``) depends on ``predict_proba``."""
+def _needs_probabilities(final: BaseEstimator, scorer: Callable) -> bool:
+    """Say whether a score of a classifier (that also has a ``decision_function``) depends on ``predict_proba``."""
     if _has_own_methods(final):
         return True
-    return not all(isinstance(one, _PassthroughScorer) or _first_method(one) in _METHODS for one in _scorers_of(scorer))
+    return not all(isinstance(one, _PassthroughScorer) or _prefers_scores(one) for one in _scorers_of(scorer))
 
 
-def _first_method(scorer) -> str | None:
-    """The method that a scorer prefers; None if it does not say."""
-    methods = getattr(scorer, "_response_method", None)
-    return methods[0] if isinstance(methods, list | tuple) else methods
+def _prefers_scores(scorer: Any) -> bool:
+    """Say whether a scorer asks for one of `_METHODS` before any other."""
+    return next(iter(_methods_of(scorer)), None) in _METHODS
+
+
+def _methods_of(scorer: Any) -> list[str]:
+    """Name the methods that a scorer asks for, in its order; none if it does not say."""
+    methods = getattr(scorer, "_response_method", [])
+    return [methods] if isinstance(methods, str) else list(methods)
+
+
+def _can_answer(final: Any, scorer: Any) -> bool:
+    """Say whether a classifier has one of the methods that a scorer asks for."""
+    methods = _methods_of(scorer)
+    return not methods or any(hasattr(final, method) for method in methods)
 
 
 # ---- the candidates of a stack ---------------------------------------------------------------------------------------
@@ -125,13 +138,13 @@ def _first_method(scorer) -> str | None:
 class _Stack:
     """Candidates that see the same rows: trained as soon as the first of them is to be, scored together."""
 
-    def __init__(self, candidates: list, scorer):
+    def __init__(self, candidates: list, scorer: Callable) -> None:
         self.candidates = candidates
         self.scorer = scorer
         self._failures: list[tuple[Exception | None, Any]] = []
         self._parts: list[tuple[list, Any]] = []
 
-    def train(self, number: int, X, y, params: dict) -> None:
+    def train(self, number: int, X: Data, y: Data, params: dict) -> None:
         """Train all candidates, if they are not trained yet; raise what the fit of one of them raised."""
         if not self._failures:
             try:
@@ -147,8 +160,8 @@ class _Stack:
     def _is_fitted(self) -> list[bool]:
         return [failure is None for failure, _ in self._failures]
 
-    def score(self, number: int, part: int, X, *y, **params):
-        """The score of one candidate on the test rows (part 0) or the training rows (1)."""
+    def score(self, number: int, part: int, X: Data, *y: Data, **params: Any) -> Any:
+        """Score one candidate on the test rows (part 0) or the training rows (1)."""
         if not _shares_rows(self.candidates[0], self.scorer):
             if part == 1:  # training may have written to these rows, and does so once
                 X = copied(X)
@@ -158,7 +171,7 @@ class _Stack:
         models, X = self._parts[part]
         return self.scorer(models[number], X, *y, **params)
 
-    def _asked(self, X) -> tuple[list, Any]:
+    def _asked(self, X: Data) -> tuple[list, Any]:
         """Whom to ask for scores, and about which rows, where scorers only ask.
 
         Classifiers stand in for their pipelines, whose steps have been applied once, and know the answers of one pass.
@@ -168,54 +181,58 @@ class _Stack:
                 X = _transformed(self.candidates[0], X)  # they share their steps
             except Exception:  # of a step that cannot transform these rows: scoring raises it as well
                 return self.candidates, X
-        return _knowing([final_step(candidate) for candidate in self.candidates], self._is_fitted, X), X
+        finals = [final_step(candidate) for candidate in self.candidates]
+        return _answering(finals, self._is_fitted, self.scorer, X), X
 
 
-def _knowing(finals: list, is_fitted: list[bool], X) -> list:
-    """The classifiers, with their scores of X from one pass over its rows where that takes little memory."""
+def _answering(finals: list, is_fitted: list[bool], scorer: Any, X: Any) -> list:
+    """Put in the place of classifiers their answers about X, from one pass over its rows, where it takes little memory.
+
+    Not where they lack a method that is asked for: it is of them that scikit-learn says so.
+    """
     fitted = list(compress(finals, is_fitted))
-    if len(fitted) < 2:
+    if len(fitted) < 2 or not all(_can_answer(fitted[0], one) for one in _scorers_of(scorer)):
         return finals
     n_features, n_outputs = fitted[0].n_features_in_, fitted[0].n_outputs_
     if len(fitted) * max(_num_samples(X) * n_outputs, fitted[0]._n_params(n_features, n_outputs)) > MAX_VALUES:
         return finals
     try:
-        scores, space = iter(scores_of_members(fitted, X)), OutputSpace(X)
+        scores, space = scores_of_members(fitted, X), OutputSpace(X)
+        answers = iter([Answers(*pair, link_of(pair[0]), space) for pair in zip(fitted, scores, strict=True)])
     except Exception:  # scoring raises it as well, for each of them
         return finals
-    pairs = zip(finals, is_fitted, strict=True)
-    return [knowing(final, next(scores), space) if fits else final for final, fits in pairs]
+    return [next(answers) if fits else final for final, fits in zip(finals, is_fitted, strict=True)]
 
 
 class _Trainee:
     """One candidate of a stack, as ``_fit_and_score`` meets it: the first that is fitted trains all."""
 
-    def __init__(self, stack: _Stack, number: int):
+    def __init__(self, stack: _Stack, number: int) -> None:
         self.stack = stack
         self.number = number
         self._n_scored = 0
 
     @property
-    def candidate(self):
+    def candidate(self) -> Any:
         return self.stack.candidates[self.number]
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         return self.candidate.__sklearn_tags__()
 
-    def set_params(self, **params):
-        """They have been set."""
+    def set_params(self, **params: Any) -> Self:
+        """Change nothing: the parameters have been set."""
         return self
 
-    def set_callbacks(self, *callbacks):
+    def set_callbacks(self, *callbacks: Any) -> None:
         """Callbacks of the search, which hear of candidates, not of their epochs."""
         self._skl_callbacks = list(callbacks)
 
-    def fit(self, X, y=None, **params):
+    def fit(self, X: Data, y: Data = None, **params: Any) -> Self:
         self.stack.train(self.number, X, y, params)
         return self
 
-    def score(self, X, *y, **params):
-        """What the scorer says: ``_fit_and_score`` asks about the test rows, then about those trained on."""
+    def score(self, X: Data, *y: Data, **params: Any) -> Any:
+        """Ask the scorer: ``_fit_and_score`` does so about the test rows, then about the training rows."""
         part, self._n_scored = self._n_scored, self._n_scored + 1
         return self.stack.score(self.number, part, X, *y, **params)
 
@@ -223,26 +240,26 @@ class _Trainee:
 class _Scorer:
     """The scorer of a search, asked about trainees."""
 
-    def __init__(self, scorer):
+    def __init__(self, scorer: Callable) -> None:
         self.scorer = scorer
 
-    def __call__(self, trainee: _Trainee, X, *y, **params):
+    def __call__(self, trainee: _Trainee, X: Data, *y: Data, **params: Any) -> Any:
         return trainee.score(X, *y, **params)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return repr(self.scorer)
 
 
 class _Scorers(_Scorer, _MultimetricScorer):
     """Several scorers of a search, asked about trainees."""
 
-    def __init__(self, scorer):
+    def __init__(self, scorer: Any) -> None:
         super().__init__(scorer)
         self._scorers = scorer._scorers
 
 
 def evaluate_stack(tasks: list[_Task], seed: int, n_workers: int) -> list[dict]:
-    """What ``_fit_and_score`` returns, for all candidates of one stack."""
+    """Return the results of ``_fit_and_score`` for all candidates of one stack."""
     first = tasks[0]
     candidates = [task.estimator.set_params(**clone(task.parameters, safe=False)) for task in tasks]
     share_seed(candidates, seed)
@@ -263,7 +280,7 @@ def evaluate_stack(tasks: list[_Task], seed: int, n_workers: int) -> list[dict]:
 
 
 def _taken_once(task: _Task) -> tuple:
-    """X and y, for candidates to share their rows; of labels, which any metric may write to, each gets a copy."""
+    """Wrap X and y, for candidates to share their rows; of labels, which any metric may write to, each gets a copy."""
     X, y = task.X, task.y
     if get_config()["array_api_dispatch"] or get_tags(task.estimator).input_tags.pairwise:
         return X, y

@@ -1,0 +1,197 @@
+"""From scores back to what users get: labels, probabilities and their logarithms, as functions of what is passed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from sklearn.base import ClassifierMixin
+from sklearn.utils.metaestimators import available_if
+from torch import Tensor
+from torch.nn import functional as F
+
+from skdeep.data.inputs import OutputSpace, to_numpy
+from skdeep.data.labels import check_label_names, unboxed
+from skdeep.engine.losses import Loss
+
+
+@dataclass(frozen=True)
+class Link:
+    """How the scores of a classifier become probabilities.
+
+    Attributes
+    ----------
+    loss : Loss
+        Whose probabilities they are, if each row has one class.
+    multilabel : bool
+        Whether each column of scores answers a question of its own; its probabilities are sigmoids then.
+    temperature : float, ndarray of shape (C,), or None
+        What scores are divided by first; None for one.
+    """
+
+    loss: Loss
+    multilabel: bool
+    temperature: float | np.ndarray | None = None
+
+    def linked(self, scores: Tensor) -> Tensor:
+        """Divide scores by the temperature, and keep them finite."""
+        limit = torch.finfo(scores.dtype).max
+        return tempered(scores, self.temperature).clamp(-limit, limit)
+
+
+def tempered(scores: Tensor, temperature: float | np.ndarray | None) -> Tensor:
+    """Divide scores by a temperature; None leaves them as they are."""
+    if temperature is None:
+        return scores
+    return scores / torch.as_tensor(temperature, dtype=torch.float64, device="cpu").to(scores)
+
+
+# ---- answers, from scores (n, C) -------------------------------------------------------------------------------------
+
+
+def decisions(scores: Tensor, multilabel: bool) -> Tensor:
+    """Give what ``decision_function`` returns: a vector where one column decides between two classes."""
+    return scores[:, 0] if scores.shape[1] == 1 and not multilabel else scores
+
+
+def codes(scores: Tensor, multilabel: bool) -> Tensor:
+    """Find the number of the class of each row (n,), or which labels it has (n, C)."""
+    if multilabel:
+        return (scores > 0).long()
+    return (scores[:, 0] > 0).long() if scores.shape[1] == 1 else scores.argmax(1)
+
+
+def labels(codes: Tensor, classes: np.ndarray, space: OutputSpace) -> Any:
+    """Give the user's labels of class numbers (n,), or the label indicators (n, C) themselves."""
+    if codes.ndim == 2:
+        return space.array(codes)
+    classes = to_numpy(classes)
+    found = classes[to_numpy(codes).clip(max=len(classes) - 1)]  # with one class, either sign means that one
+    # labels that only NumPy can hold (strings) stay there
+    return space.array(found) if space.is_numpy or found.dtype.kind in "biuf" else found
+
+
+def probabilities(scores: Tensor, classes: np.ndarray, link: Link) -> Tensor:
+    """Compute probabilities (n, n_classes) that are never quite zero."""
+    limits = torch.finfo(scores.dtype)
+    if len(classes) == 1:
+        return torch.ones_like(scores)
+    # where rounding makes a tie of two probabilities, the class that is predicted is still the most probable one
+    if link.multilabel:
+        p = torch.sigmoid(link.linked(scores)).clamp_(limits.tiny, 1 - limits.eps)
+        return torch.where((scores > 0) & (p == 0.5), 0.5 + limits.eps, p)
+    p = link.loss.probabilities(link.linked(scores)).clamp_(min=limits.tiny)
+    return _with_winner(p, scores, lambda top: top * (1 + limits.eps))
+
+
+def log_probabilities(scores: Tensor, classes: np.ndarray, link: Link) -> Tensor:
+    """Compute logarithms of the probabilities, finite for finite scores: never of probabilities that are rounded."""
+    if len(classes) == 1:
+        return torch.zeros_like(scores)
+    linked = link.linked(scores)
+    limit = torch.finfo(scores.dtype).max
+    up = scores.new_tensor(torch.inf)
+    if link.multilabel:
+        log_p, half = F.logsigmoid(linked), F.logsigmoid(scores.new_zeros(()))
+        return torch.where((scores > 0) & (log_p <= half), half.nextafter(up), log_p)
+    log_p = link.loss.log_probabilities(linked).clamp_(min=-limit)
+    # a probability that rounds to one has no digits left to tell more than its own logarithm does
+    log_p = torch.where(link.loss.probabilities(linked) == 1, 0.0, log_p)
+    return _with_winner(log_p, scores, lambda top: top.nextafter(up))
+
+
+def _with_winner(values: Tensor, scores: Tensor, higher: Callable[[Tensor], Tensor]) -> Tensor:
+    """Write, in place, something `higher` than the rest for the class that is predicted, where rounding made a tie."""
+    winner = (scores > 0).long() if scores.shape[1] == 1 else scores.argmax(1, keepdim=True)
+    is_leading = values.argmax(1, keepdim=True) == winner
+    if is_leading.all():
+        return values
+    top = values.amax(1, keepdim=True)
+    return values.scatter_(1, winner, torch.where(is_leading, top, higher(top)))
+
+
+# ---- for scorers -----------------------------------------------------------------------------------------------------
+
+
+#: Methods of a classifier that follow from its scores.
+_METHODS = ("predict", "decision_function", "predict_proba", "predict_log_proba", "score")
+
+
+def own_methods(classifier: Any) -> list[str]:
+    """Name the methods of a classifier that are a user's: what they answer may follow from more than the scores."""
+    package = __name__.partition(".")[0]
+    found = {name: getattr(type(classifier), name, None) for name in _METHODS}
+    return [name for name, method in found.items() if method and method.__module__.partition(".")[0] != package]
+
+
+def _if_classifier_has(method: str) -> Callable[[Answers], bool]:
+    """Make a condition of the classifier's own ``method``, which raises where there is none."""
+    return lambda answers: bool(getattr(answers.classifier, method))
+
+
+class Answers(ClassifierMixin):
+    """The answers of a classifier about rows whose scores are known: whom a scorer asks in its place.
+
+    It has the methods that the classifier has, and asks it for all else (parameters, for example).
+
+    Parameters
+    ----------
+    classifier : estimator
+    scores : Tensor of shape (n, C)
+        Of all rows that it will be asked about, in their order.
+    link : Link
+    space : OutputSpace, default=None
+        Where answers go; None for NumPy.
+    """
+
+    def __init__(self, classifier: Any, scores: Tensor, link: Link, space: OutputSpace | None = None) -> None:
+        self.classifier = classifier
+        self.scores = scores
+        self.link = link
+        self.space = space or OutputSpace(np.empty(0))
+        self.classes_: np.ndarray = classifier.classes_
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # copies and pickles ask before there is a classifier
+            raise AttributeError(name)
+        return getattr(self.classifier, name)
+
+    def __sklearn_tags__(self) -> Any:
+        return self.classifier.__sklearn_tags__()
+
+    def decision_function(self, X: ArrayLike) -> Any:
+        """See the classifier's."""
+        return self.space.array(decisions(self._scores_of(X).clone(), self.link.multilabel))
+
+    def predict(self, X: ArrayLike) -> Any:
+        """See the classifier's."""
+        return labels(codes(self._scores_of(X), self.link.multilabel), self.classes_, self.space)
+
+    @available_if(_if_classifier_has("predict_proba"))
+    def predict_proba(self, X: ArrayLike) -> Any:
+        """See the classifier's."""
+        return self.space.array(probabilities(self._scores_of(X), self.classes_, self.link))
+
+    @available_if(_if_classifier_has("predict_log_proba"))
+    def predict_log_proba(self, X: ArrayLike) -> Any:
+        """See the classifier's."""
+        return self.space.array(log_probabilities(self._scores_of(X), self.classes_, self.link))
+
+    def score(self, X: ArrayLike, y: Any, sample_weight: ArrayLike | None = None) -> float:
+        """See the classifier's."""
+        check_label_names(self.classifier, y, "y")
+        return super().score(X, unboxed(y) if self.space.is_numpy else y, sample_weight)
+
+    def _scores_of(self, X: Any) -> Tensor:
+        """Give the scores; raise if these can be no rows to which they belong."""
+        n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
+        if n_rows != len(self.scores):
+            raise ValueError(
+                f"A scorer has asked {type(self.classifier).__name__} about {n_rows} rows, where the answers about "
+                f"{len(self.scores)} are known. It must ask about the rows that it is given, all of them."
+            )
+        return self.scores

@@ -1,0 +1,120 @@
+"""Labels and probabilities as functions of scores, and what scorers ask in the place of a classifier."""
+
+import copy
+import functools
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone, is_classifier
+from sklearn.datasets import load_breast_cancer, load_wine
+from sklearn.metrics import get_scorer
+from sklearn.preprocessing import scale
+from sklearn.utils.validation import check_is_fitted
+
+from skdeep import HingeClassifier, LeastSquaresClassifier, MLPEnsembleClassifier, SigmoidClassifier, SoftmaxClassifier
+from skdeep.data.answers import Answers, own_methods
+from skdeep.fitting.links import link_of
+
+WINE = scale(load_wine().data), load_wine(return_X_y=True)[1]
+CANCER = scale(load_breast_cancer().data)[::4], np.array(["no", "yes"])[load_breast_cancer().target[::4]]
+LABELS = WINE[0], np.c_[WINE[1] == 0, WINE[1] > 0, WINE[0][:, 0] > 0].astype(int)
+ENSEMBLE = MLPEnsembleClassifier(2, (4,), max_iter=3, random_state=0)
+METHODS = ("predict", "decision_function", "predict_proba", "predict_log_proba")
+CASES = {
+    "softmax": (SoftmaxClassifier(random_state=0), WINE),
+    "two classes": (SoftmaxClassifier(random_state=0), CANCER),
+    "labels": (SigmoidClassifier(random_state=0), LABELS),
+    "temperatures of labels": (SigmoidClassifier(calibration="temperature", random_state=0), LABELS),
+    "temperature": (HingeClassifier(max_iter=5, random_state=0), WINE),
+    "sigmoid": (LeastSquaresClassifier(calibration="sigmoid"), CANCER),
+    "uncalibrated": (LeastSquaresClassifier(), WINE),
+    "ensemble": (ENSEMBLE, WINE),
+}
+
+
+@functools.cache
+def answers_of(case):
+    """A fitted classifier, and its answers from its own scores; those that it shows as a vector are a column."""
+    estimator, data = CASES[case]
+    estimator = clone(estimator).fit(*data)
+    scores = torch.from_numpy(estimator.decision_function(data[0]).reshape(len(data[0]), -1))
+    return estimator, Answers(estimator, scores, link_of(estimator))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_answers_are_those_of_the_classifier(case):
+    estimator, answers = answers_of(case)
+    X, y = CASES[case][1]
+    before = answers.scores.clone()
+    for method in METHODS:
+        assert hasattr(answers, method) == hasattr(estimator, method)
+        if hasattr(estimator, method):
+            answer = getattr(answers, method)(X)
+            np.testing.assert_array_equal(answer, getattr(estimator, method)(X))
+            answer[:1] = answer[-1:]  # it is the caller's
+    assert torch.equal(answers.scores, before)
+    assert answers.score(X, y) == estimator.score(X, y)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("scoring", ["accuracy", "neg_log_loss", "roc_auc_ovr", "average_precision"])
+def test_scorers_hear_from_answers_what_the_classifier_says(case, scoring):
+    estimator, answers = answers_of(case)
+    outcome = []
+    for asked in (estimator, answers):
+        try:
+            outcome.append(get_scorer(scoring)(asked, *CASES[case][1]))
+        except (ValueError, AttributeError, UserWarning) as error:
+            outcome.append(str(error).replace("Answers", type(estimator).__name__))
+    assert outcome[0] == outcome[1]
+
+
+def test_all_else_is_the_classifiers():
+    estimator, answers = answers_of("temperature")
+    check_is_fitted(answers)
+    assert is_classifier(answers)
+    assert answers.get_params() == estimator.get_params() and answers.n_features_in_ == 13
+    for other in (copy.copy(answers), pickle.loads(pickle.dumps(answers))):
+        np.testing.assert_array_equal(other.predict(WINE[0]), estimator.predict(WINE[0]))
+    with pytest.raises(AttributeError, match="no_such"):
+        answers.no_such  # noqa: B018
+
+
+def test_only_known_rows_can_be_asked_about():
+    _, answers = answers_of("softmax")
+    with pytest.raises(ValueError, match="SoftmaxClassifier about 3 rows, where the answers about 178 are known"):
+        answers.predict(WINE[0][:3])
+
+
+class Careful(MLPEnsembleClassifier):
+    def predict_proba(self, X):
+        return 0.9 * super().predict_proba(X) + 0.1 / len(self.classes_)
+
+
+def test_methods_of_a_users():
+    assert own_methods(HingeClassifier()) == [] == own_methods(ENSEMBLE)
+    assert own_methods(Careful()) == ["predict_proba"]
+
+
+def test_an_ensemble_with_methods_of_its_own_says_whose_score_it_has():
+    careful = Careful(**ENSEMBLE.get_params()).set_params(scoring="neg_log_loss")
+    with pytest.warns(UserWarning, match="methods of its own .predict_proba.* the score of MLPEnsembleClassifier"):
+        careful.fit(*WINE)
+    plain = clone(ENSEMBLE).set_params(scoring="neg_log_loss").fit(*WINE)
+    assert careful.oof_score_ == plain.oof_score_
+
+
+def test_a_scorer_of_a_users_asks_about_rows_left_out():
+    seen = []
+
+    def scorer(ensemble, X, y):
+        seen.append((ensemble.get_params(), X.shape, ensemble.predict_proba(X)))
+        return ensemble.score(X, y)
+
+    ensemble = clone(ENSEMBLE).set_params(scoring=scorer).fit(*WINE)
+    ((params, shape, probabilities),) = seen
+    assert params == ensemble.get_params() and shape == WINE[0].shape
+    np.testing.assert_array_equal(np.sort(probabilities, 0), np.sort(ensemble.oof_proba_, 0))
+    assert ensemble.oof_score_ == np.mean(ensemble.oof_proba_.argmax(1) == WINE[1])
