@@ -86,7 +86,7 @@ def _dtype(estimator, problem: Problem, settings: Solver) -> torch.dtype:
     if settings.precision == "bfloat16" and settings.name in FULL_BATCH:
         raise ValueError(
             f"solver={settings.name!r} compares losses more finely than products in bfloat16 can tell them apart. "
-            "Use precision='float32', or 'sgd', 'adam' or 'adamw'."
+            "Use precision='float32', or solver='sgd', 'adam' or 'adamw'."
         )
     return DTYPES[settings.precision]
 
