@@ -199,7 +199,7 @@ class TorchClassifier(NeuralNetClassifier):
     _parameters = frozenset({"module_", "_any_coef", "_n_values", "_takes_indices", "_trained_names", "_made_by"})
     _any_coef = None
     _allow_nd = True
-    stackable: frozenset[str] = frozenset()
+    stackable = frozenset()
     module: Callable = field(kw_only=False)
     module_params: dict | None = field(default=None, kw_only=False)
     validation_fraction: float = 0.1
