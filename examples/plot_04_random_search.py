@@ -43,8 +43,8 @@ print(f"{name}: the best of 1000 random W has test accuracy {random_accuracy:.3f
 # that holds all rows). Each step costs about what three random trials cost: the scores, the gradient, the update.
 
 warnings.simplefilter("ignore", ConvergenceWarning)  # the number of steps is chosen, not found
-settings = {"alpha": 1e-4, "max_iter": 300, "tol": 0, "n_iter_no_change": np.inf, "random_state": 0}
-descent = SoftmaxClassifier(solver=SGD(learning_rate="constant", batch_size=len(X)), **settings)
+whole = SGD(learning_rate="constant", batch_size=len(X), n_iter_no_change=np.inf)
+descent = SoftmaxClassifier(alpha=1e-4, solver=whole, max_iter=300, tol=0, random_state=0)
 descent.fit(X, y, X_val=X_test, y_val=y_test)
 curve = descent.validation_scores_
 print(f"gradient descent: {curve[0]:.3f} after 1 step, {curve[9]:.3f} after 10, {curve[-1]:.3f} after {len(curve)}")

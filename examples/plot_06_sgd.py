@@ -24,6 +24,7 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
+from skdeep import SGD, SoftmaxClassifier
 from skdeep.engine import optimizers
 
 plt.style.use("petroff10")
@@ -92,16 +93,10 @@ left.loglog(sizes, variances[0] / sizes, "--", label="proportional to 1 / B")
 left.set(xlabel="batch size B", ylabel="variance of the gradient", title="Gradient variance")
 left.legend()
 
-settings = {
-    "alpha": 1e-4,
-    "solver": "sgd",
-    "learning_rate": "constant",
-    "learning_rate_init": 0.5,
-    "standardize": False,
-}
-settings |= {"max_iter": 20, "tol": 0, "n_iter_no_change": np.inf, "random_state": 0}
+plain = SGD(0.5, learning_rate="constant", nesterovs_momentum=False, n_iter_no_change=np.inf)
+model = SoftmaxClassifier(alpha=1e-4, standardize=False, solver=plain, max_iter=20, tol=0, random_state=0)
 for B, rho, style in ((10, 0, ":"), (40, 0, "-"), (200, 0, "-"), (len(X_train), 0, "--"), (200, 0.9, "-.")):
-    model = SoftmaxClassifier(solver=SGD(batch_size=B, momentum=rho, nesterovs_momentum=False), **settings)
+    model.set_params(solver__batch_size=B, solver__momentum=rho)
     model.fit(X_train, y_train, X_val=X_test, y_val=y_test)
     label = ("full batch" if len(X_train) == B else f"B = {B}") + (f", momentum {rho}" if rho else "")
     right.semilogy(np.arange(1, 21), model.loss_curve_, style, label=label)

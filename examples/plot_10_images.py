@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.common import load_images
 from sklearn.exceptions import ConvergenceWarning
 
-from skdeep import SGD, HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
+from skdeep import Adam, HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 from skdeep.display import LossCurveDisplay, TemplatesDisplay
 
 plt.style.use("petroff10")
@@ -39,14 +39,16 @@ figure.savefig("10_images_data.png")
 # %%
 # Three classifiers
 # -----------------
-# The same solver for all: Adam with a learning rate that falls along half a cosine, for a fixed number of epochs. The
-# test images are given to ``fit`` as validation data, so that their curve is recorded; they have no influence.
+# The same solver for all: Adam with a learning rate that falls along half a cosine, for a fixed number of epochs; the
+# network starts with a smaller one. The test images are given to ``fit`` as validation data, so that their curve is
+# recorded; they have no influence.
 
-settings = {"solver": "adam", "learning_rate": "cosine", "batch_size": 200, "max_iter": 15, "random_state": 0}
+adam = Adam(0.01, learning_rate="cosine", batch_size=200)
+slower = Adam(0.003, learning_rate="cosine", batch_size=200)
 models = {
-    "softmax": SoftmaxClassifier(alpha=3e-3, solver=SGD(learning_rate_init=0.01), **settings),
-    "hinge": HingeClassifier(alpha=1e-4, solver=SGD(learning_rate_init=0.01), **settings),
-    "MLP (128, 128)": MLPClassifierTorch((128, 128), learning_rate_init=0.003, **settings),
+    "softmax": SoftmaxClassifier(alpha=3e-3, solver=adam, max_iter=15, random_state=0),
+    "hinge": HingeClassifier(alpha=1e-4, solver=adam, max_iter=15, random_state=0),
+    "MLP (128, 128)": MLPClassifierTorch((128, 128), solver=slower, max_iter=15, random_state=0),
 }
 warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is chosen, not found
 for label, model in models.items():

@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
-from skdeep import SoftmaxClassifier, TorchClassifier
+from skdeep import SGD, SoftmaxClassifier, TorchClassifier
 from skdeep.engine.losses import LOSSES, Loss
 
 plt.style.use("petroff10")
@@ -58,7 +58,8 @@ for share in shares:
     wrong = rng.random(len(y_train)) < share
     noisy = np.where(wrong, rng.integers(10, size=len(y_train)), y_train)
     for classifier, values in accuracies.items():
-        model = classifier(alpha=1e-4, learning_rate="cosine", max_iter=40, random_state=0).fit(X_train, noisy)
+        model = classifier(alpha=1e-4, solver=SGD(learning_rate="cosine"), max_iter=40, random_state=0)
+        model.fit(X_train, noisy)
         values.append(model.score(X_test, y_test))
 
 figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")

@@ -16,7 +16,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skdeep import MLPClassifierTorch, MLPEnsembleClassifier
+from skdeep import AdamW, MLPClassifierTorch, MLPEnsembleClassifier
 from skdeep.fitting.calibrators import DOUBT, doubt, fit_temperature
 from skdeep.model_selection import GridSearchCV
 from skdeep.model_selection.stacks import fit_stack
@@ -47,6 +47,7 @@ OPTIONS = {
     "raw columns": {"standardize": False, "solver": "sgd", "learning_rate_init": 1e-4},
     "lbfgs": {"solver": "lbfgs", "alpha": 0.1},
     "one batch": {"batch_size": 1000},
+    "a solver that is an object": {"solver": AdamW(0.02, beta_2=0.9), "learning_rate_init": 0.003},
 }
 each_data = pytest.mark.parametrize("data", DATA.values(), ids=DATA)
 

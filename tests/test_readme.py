@@ -22,9 +22,10 @@ from skdeep.engine.losses import LOSSES
 from skdeep.engine.optimizers import OPTIMIZERS
 from skdeep.engine.penalties import PENALTIES
 from skdeep.engine.schedules import SCHEDULES
+from skdeep.fitting.settings import SOLVERS
 
 ROOT = Path(__file__).parents[1]
-TABLES = (ACTIVATIONS, LOSSES, OPTIMIZERS, PENALTIES, SCHEDULES)
+TABLES = (ACTIVATIONS, LOSSES, OPTIMIZERS, PENALTIES, SCHEDULES, SOLVERS)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 

@@ -18,9 +18,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import SGDClassifier
 from sklearn.neural_network import MLPClassifier
 
-from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
+from skdeep import SGD, HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 
-ENDLESS = {"tol": 0.0, "n_iter_no_change": np.inf, "random_state": 0}
+#: For as many epochs as were asked for: parameters of an estimator, and of its solver (or of a network, as they are).
+ENDLESS = {"tol": 0.0, "random_state": 0}
+STEPS = {"n_iter_no_change": np.inf}
 
 
 def bare_products(X, n_columns, batch_size):
@@ -147,8 +149,8 @@ def main():
     X = X.astype(options.dtype, copy=False)  # of scikit-learn's estimators and ours; torch's loops have float32
     iris = load_iris(return_X_y=True)
     rows = sparse_rows() if options.sparse else None
-    common = {"batch_size": options.batch_size, **ENDLESS}
-    mlp = {"hidden_layer_sizes": (256, 256), **common}
+    steps = {"batch_size": options.batch_size, **STEPS}
+    softmax, mlp = {"solver": SGD(**steps), **ENDLESS}, {"hidden_layer_sizes": (256, 256), **steps, **ENDLESS}
 
     products = bare_products(tensors[0], options.classes, options.batch_size)
     as_written = products_as_written(tensors[0], options.classes, options.batch_size)
@@ -169,7 +171,7 @@ def main():
         print(f"round {round_ + 1} of {options.rounds}", flush=True)
         note("bare matrix products", seconds(products)[0])
         note("bare products as X @ W, X.T @ G", seconds(as_written)[0])
-        one, epoch = epoch_of(lambda k: SoftmaxClassifier(max_iter=k, **common), X, y, options.epochs)
+        one, epoch = epoch_of(lambda k: SoftmaxClassifier(max_iter=k, **softmax), X, y, options.epochs)
         note("SoftmaxClassifier", epoch)
         note("SoftmaxClassifier, fixed", one - epoch)
         note("plain torch loop, softmax", seconds(linear_loop)[0])
@@ -189,7 +191,7 @@ def main():
                 peer = {"loss": "log_loss", "penalty": penalty, "tol": None, "random_state": 0}
                 _, epoch = epoch_of(lambda k, p=peer: SGDClassifier(max_iter=k, **p), rows, target, options.epochs)
                 note(f"SGDClassifier, {penalty}, {name}", epoch)
-                ours = {"penalty": penalty, "solver": "sgd", **ENDLESS}
+                ours = {"penalty": penalty, "solver": SGD(**STEPS), **ENDLESS}
                 _, epoch = epoch_of(lambda k, p=ours: SoftmaxClassifier(max_iter=k, **p), rows, target, options.epochs)
                 note(f"SoftmaxClassifier, {penalty}, {name}", epoch)
         for make, extra in [

@@ -16,6 +16,9 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 
 from skdeep import (
+    LBFGS,
+    SGD,
+    Adam,
     HingeClassifier,
     LeastSquaresClassifier,
     MLPClassifierTorch,
@@ -73,17 +76,17 @@ def two_layers(n_outputs, n_features):
 
 SETTINGS = {
     "SoftmaxClassifier()": SoftmaxClassifier(),
-    "SoftmaxClassifier sgd, early stopping": SoftmaxClassifier(solver="sgd", early_stopping=True, max_iter=5),
-    "SoftmaxClassifier l1 adam": SoftmaxClassifier("l1", solver="adam", alpha=1e-3, max_iter=5),
-    "SoftmaxClassifier lbfgs": SoftmaxClassifier(solver="lbfgs", alpha=1e-2, max_iter=100, tol=1e-7),
-    "SoftmaxClassifier calibrated": SoftmaxClassifier(solver="sgd", calibration="sigmoid", max_iter=5),
-    "SigmoidClassifier": SigmoidClassifier(solver="sgd", max_iter=5),
-    "HingeClassifier": HingeClassifier(solver="sgd", max_iter=5),
+    "SoftmaxClassifier sgd, early stopping": SoftmaxClassifier(solver=SGD(), early_stopping=True, max_iter=5),
+    "SoftmaxClassifier l1 adam": SoftmaxClassifier("l1", solver=Adam(), alpha=1e-3, max_iter=5),
+    "SoftmaxClassifier lbfgs": SoftmaxClassifier(solver=LBFGS(), alpha=1e-2, max_iter=100, tol=1e-7),
+    "SoftmaxClassifier calibrated": SoftmaxClassifier(solver=SGD(), calibration="sigmoid", max_iter=5),
+    "SigmoidClassifier": SigmoidClassifier(solver=SGD(), max_iter=5),
+    "HingeClassifier": HingeClassifier(solver=SGD(), max_iter=5),
     "HingeClassifier squared, ovr, lbfgs": HingeClassifier(
-        "squared_hinge", multi_class="ovr", solver="lbfgs", alpha=1e-2, max_iter=100, tol=1e-7
+        "squared_hinge", multi_class="ovr", solver=LBFGS(), alpha=1e-2, max_iter=100, tol=1e-7
     ),
     "LeastSquaresClassifier": LeastSquaresClassifier(alpha=1e-2),
-    "LeastSquaresClassifier sgd": LeastSquaresClassifier(solver="sgd", alpha=1e-2, max_iter=5),
+    "LeastSquaresClassifier sgd": LeastSquaresClassifier(solver=SGD(), alpha=1e-2, max_iter=5),
     "MLPClassifierTorch": MLPClassifierTorch((32, 16), max_iter=5),
     "MLPClassifierTorch sgd, early stopping": MLPClassifierTorch((32,), solver="sgd", early_stopping=True, max_iter=5),
     "MLPClassifierTorch, normalised, dropout": MLPClassifierTorch(
@@ -110,7 +113,9 @@ def agreement(bench: Bench) -> None:
         for name, estimator in SETTINGS.items():
 
             def scores(device, estimator=estimator, columns=columns, dtype=dtype):
-                own = clone(estimator).set_params(device=str(device), precision=dtype, random_state=0)
+                own = clone(estimator).set_params(device=str(device), random_state=0)
+                # of the solver, or of a network; what chooses its solver, or has a closed form, has none
+                own.set_params(**{name: dtype for name in own.get_params() if name.endswith("precision")})
                 return own.fit(columns, y).decision_function(columns)
 
             try:

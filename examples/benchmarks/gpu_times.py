@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from epoch_time import ENDLESS, epoch_of, network, plain_torch, skorch_net
+from epoch_time import ENDLESS, STEPS, epoch_of, network, plain_torch, skorch_net
 from gpu_bench import Bench, attempt, contest, emit
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.model_selection import StratifiedKFold
 
-from skdeep import LeastSquaresClassifier, MLPClassifierTorch, SoftmaxClassifier
+from skdeep import SGD, Adam, LeastSquaresClassifier, MLPClassifierTorch, SoftmaxClassifier
 from skdeep.model_selection import GridSearchCV
 
 
@@ -20,19 +20,18 @@ def epochs(bench: Bench) -> None:
     extra = 1 if bench.quick else 4
     cuda = bench.device.type == "cuda"
 
-    def softmax(**params):
-        return SoftmaxClassifier(solver="sgd", **params)
+    def softmax(**settings):
+        return SoftmaxClassifier(solver=SGD(**settings), device=str(bench.device), **ENDLESS)
 
-    def mlp(**params):
-        return MLPClassifierTorch((256, 256), **params)
+    def mlp(**settings):
+        return MLPClassifierTorch((256, 256), solver=Adam(**settings), device=str(bench.device), **ENDLESS)
 
     for batch_size in (64,) if bench.quick else (256, 4096):
         torch.compiler.reset()  # past a number of variants of one network it would silently not compile
-        shared = {**ENDLESS, "batch_size": batch_size, "device": str(bench.device)}
 
-        def ours(make, precision="float32", matmul="highest", shared=shared):
+        def ours(make, precision="float32", matmul="highest", batch_size=batch_size):
             def estimator(k):
-                return make(max_iter=k, precision=precision, **shared)
+                return make(batch_size=batch_size, precision=precision, **STEPS).set_params(max_iter=k)
 
             def prepare():
                 with_matmul(matmul, lambda: estimator(1).fit(X, y))
@@ -83,13 +82,14 @@ def epochs(bench: Bench) -> None:
         contest(bench, contestants, pairs, at=f", batch {batch_size}")
 
     iris = load_iris(return_X_y=True)
-    tiny = [make(max_iter=1, random_state=0, device=str(bench.device)) for make in (SoftmaxClassifier, mlp)]
+    one = {"max_iter": 1, "random_state": 0, "device": str(bench.device)}
+    tiny = [SoftmaxClassifier(**one), MLPClassifierTorch((256, 256), **one)]
     contest(bench, {f"{type(m).__name__}, iris, max_iter=1": bench.repeat(lambda m=m: m.fit(*iris)) for m in tiny})
 
     def peak():
         torch.cuda.reset_peak_memory_stats(bench.device)
         before = torch.cuda.memory_allocated(bench.device)
-        mlp(max_iter=1, random_state=0, device=str(bench.device)).fit(X, y)
+        mlp().set_params(max_iter=1).fit(X, y)
         return (torch.cuda.max_memory_allocated(bench.device) - before) / 1e6
 
     if cuda:
@@ -122,8 +122,8 @@ def sizes(bench: Bench) -> None:
 
             def step(device, make=make, X=X, y=y):
                 def estimator(k):
-                    own = {**ENDLESS, "batch_size": batch_size, "precision": "float32", "device": device}
-                    return make(max_iter=k, solver="adam", **own)
+                    adam = Adam(batch_size=batch_size, precision="float32", **STEPS)
+                    return make(max_iter=k, solver=adam, device=device, **ENDLESS)
 
                 def prepare():
                     estimator(1).fit(X, y)
@@ -140,8 +140,7 @@ def search(bench: Bench) -> None:
     emit("data", name)
     n_alphas, folds = (2, 2) if bench.quick else (9, 5)
     shared = {"random_state": 0, "device": str(bench.device)}
-    large = {"solver": "adam", "learning_rate": "cosine", "batch_size": 512, "max_iter": 4}
-    softmax = SoftmaxClassifier(**large, **shared)
+    softmax = SoftmaxClassifier(solver=Adam(learning_rate="cosine", batch_size=512), max_iter=4, **shared)
     mlp = MLPClassifierTorch((256, 256), batch_size=256, max_iter=2, tol=0, n_iter_no_change=np.inf, **shared)
     split = list(StratifiedKFold(folds).split(X, y))
     n_networks = 2 if bench.quick else 6

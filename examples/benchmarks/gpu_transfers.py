@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from epoch_time import ENDLESS, epoch_of, network, plain_torch
+from epoch_time import ENDLESS, STEPS, epoch_of, network, plain_torch
 from gpu_bench import Bench, attempt, contest, emit, emit_error, random_rows
 from sklearn.base import clone
 
-from skdeep import MLPClassifierTorch, SoftmaxClassifier
+from skdeep import SGD, Adam, MLPClassifierTorch, SoftmaxClassifier
 from skdeep.model_selection.stacks import fit_stack
 
 #: What profilers call the start of a kernel, and of a recorded graph of them.
@@ -48,16 +48,15 @@ def launches(bench: Bench) -> None:
     _, X, y = bench.images
     steps, batch_size = (4, 20) if bench.quick else (20, 256)
     X, y = X[: steps * batch_size], y[: steps * batch_size]
-    shared = {**ENDLESS, "batch_size": batch_size, "precision": "float32", "device": str(bench.device)}
+    steps_of = {**STEPS, "batch_size": batch_size, "precision": "float32"}
+    sgd, adam = ({**ENDLESS, "device": str(bench.device), "solver": cls(**steps_of)} for cls in (SGD, Adam))
     contestants = {
-        "SoftmaxClassifier sgd": [SoftmaxClassifier(solver="sgd", **shared)],
-        "SoftmaxClassifier sgd, 9 alphas": [
-            SoftmaxClassifier(solver="sgd", alpha=10.0**-k, **shared) for k in range(9)
-        ],
-        "SoftmaxClassifier l1 adam": [SoftmaxClassifier("l1", solver="adam", **shared)],
-        "MLPClassifierTorch (256, 256)": [MLPClassifierTorch((256, 256), **shared)],
+        "SoftmaxClassifier sgd": [SoftmaxClassifier(**sgd)],
+        "SoftmaxClassifier sgd, 9 alphas": [SoftmaxClassifier(alpha=10.0**-k, **sgd) for k in range(9)],
+        "SoftmaxClassifier l1 adam": [SoftmaxClassifier("l1", **adam)],
+        "MLPClassifierTorch (256, 256)": [MLPClassifierTorch((256, 256), **adam)],
         "MLPClassifierTorch (256, 256), 9 alphas": [
-            MLPClassifierTorch((256, 256), alpha=10.0**-k, **shared) for k in range(9)
+            MLPClassifierTorch((256, 256), alpha=10.0**-k, **adam) for k in range(9)
         ],
     }
     if bench.quick:  # the profiler takes half a second for each
@@ -81,8 +80,8 @@ def launches(bench: Bench) -> None:
 
     def loop():
         net = network(X.shape[1], 10).to(bench.device)
-        adam = torch.optim.Adam(net.parameters(), fused=True)
-        epoch = plain_torch(net, adam, *bench.on_device(X, y), batch_size)
+        fused = torch.optim.Adam(net.parameters(), fused=True)
+        epoch = plain_torch(net, fused, *bench.on_device(X, y), batch_size)
         epoch()
         return float(operations(bench, epoch)[0] / steps)
 
@@ -113,10 +112,10 @@ def transfers(bench: Bench) -> None:
 def streaming(bench: Bench) -> None:
     """A fit whose rows fit on the device, and the same one beside a block that leaves no room for them."""
     X, y = random_rows(60_000, 784)  # also in a quick run: what is left must be enough for a step
-    shared = {**ENDLESS, "batch_size": 1024, "precision": "float32", "device": str(bench.device)}
+    solver = SGD(batch_size=1024, precision="float32", **STEPS)
 
     def make(k):
-        return SoftmaxClassifier(solver="sgd", max_iter=k, early_stopping=True, **shared)
+        return SoftmaxClassifier(solver=solver, max_iter=k, early_stopping=True, device=str(bench.device), **ENDLESS)
 
     def measured():
         torch.cuda.empty_cache()

@@ -11,7 +11,7 @@ from common import parser, report, seconds
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
-from skdeep import MLPClassifierTorch, SoftmaxClassifier
+from skdeep import SGD, MLPClassifierTorch, SoftmaxClassifier
 from skdeep.model_selection.stacks import fit_stack
 
 MIDDLE = {"rows": 10_000, "columns": 100, "classes": 10, "models": 1}
@@ -43,10 +43,10 @@ def main():
     options.add_argument("--epochs", type=int, default=5, help="epochs that an epoch is measured over")
     options = options.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
-    endless = {"tol": 0.0, "n_iter_no_change": np.inf, "random_state": 0, "precision": "float32"}
+    endless, steps = {"tol": 0.0, "random_state": 0}, {"n_iter_no_change": np.inf, "precision": "float32"}
     estimators = {
-        "SoftmaxClassifier": SoftmaxClassifier(**endless),
-        "MLP (64, 64)": MLPClassifierTorch((64, 64), **endless),
+        "SoftmaxClassifier": SoftmaxClassifier(solver=SGD(**steps), **endless),
+        "MLP (64, 64)": MLPClassifierTorch((64, 64), **steps, **endless),
     }
     rows = []
     for what, steps in STEPS.items():

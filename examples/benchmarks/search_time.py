@@ -20,11 +20,11 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from skdeep import MLPClassifierTorch, SoftmaxClassifier
+from skdeep import SGD, Adam, MLPClassifierTorch, SoftmaxClassifier
 from skdeep.model_selection import GridSearchCV
 
-LARGE = {"solver": "adam", "learning_rate": "cosine", "batch_size": 512, "max_iter": 4}
-SMALL = {"learning_rate": "cosine", "max_iter": 10}
+LARGE = {"solver": Adam(learning_rate="cosine", batch_size=512), "max_iter": 4}
+SMALL = {"solver": SGD(learning_rate="cosine"), "max_iter": 10}
 
 
 def main():

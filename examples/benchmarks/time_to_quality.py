@@ -17,10 +17,10 @@ from sklearn.metrics import log_loss
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import LinearSVC
 
-from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
+from skdeep import Adam, HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 
-LARGE = {"solver": "adam", "learning_rate": "cosine", "batch_size": 512, "max_iter": 6}
-FASTEST = LARGE | {"batch_size": 1280, "max_iter": 8, "learning_rate_init": 0.013, "beta_2": 0.95, "alpha": 1e-4}
+LARGE = {"solver": Adam(learning_rate="cosine", batch_size=512), "max_iter": 6}
+FASTEST = {"solver": Adam(0.013, learning_rate="cosine", batch_size=1280, beta_2=0.95), "max_iter": 8, "alpha": 1e-4}
 NETWORK = {"hidden_layer_sizes": (256, 256), "max_iter": 5, "batch_size": 256, "random_state": 0}
 NETWORK |= {"alpha": 1e-4, "learning_rate_init": 1e-3, "learning_rate": "constant"}  # MLPClassifier's defaults
 CONTESTANTS = {

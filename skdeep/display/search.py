@@ -53,12 +53,13 @@ class SearchDisplay:
     Examples
     --------
     >>> from sklearn.datasets import load_iris
-    >>> from skdeep import SoftmaxClassifier
+    >>> from skdeep import SGD, SoftmaxClassifier
     >>> from skdeep.display import SearchDisplay
     >>> from skdeep.model_selection import GridSearchCV
     >>> X, y = load_iris(return_X_y=True)
-    >>> grid = {"alpha": [1e-4, 1e-3, 1e-2], "momentum": [0.5, 0.9]}
-    >>> search = GridSearchCV(SoftmaxClassifier(tol=1e-2, random_state=0), grid, cv=3).fit(X, y)
+    >>> grid = {"alpha": [1e-4, 1e-3, 1e-2], "solver__momentum": [0.5, 0.9]}
+    >>> softmax = SoftmaxClassifier(solver=SGD(), tol=1e-2, random_state=0)
+    >>> search = GridSearchCV(softmax, grid, cv=3).fit(X, y)
     >>> display = SearchDisplay.from_estimator(search)
     >>> display.image_.get_array().shape, display.ax_.get_xlabel()
     ((2, 3), 'alpha')

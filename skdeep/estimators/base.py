@@ -76,6 +76,7 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
     #: Solvers that are used for the exact optimum, and compute in float64 however large the work.
     _exact_solvers: frozenset[str] = frozenset()
     calibration: str | None
+    solver: str | Solver
 
     _parameter_constraints: ClassVar[dict] = {
         "alpha": [Interval(Real, 0, None, closed="left")],
@@ -97,6 +98,17 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
     def _validate_params(self):
         super()._validate_params()
         check_settings(self)
+
+    def set_params(self, **params):
+        """Set parameters of the estimator, and those of a solver that is an object, as ``solver__name``."""
+        solver = params.get("solver", self.solver)
+        nested = [name for name in params if name.startswith("solver__")]
+        if nested and isinstance(solver, str):
+            raise ValueError(
+                f"{nested[0]} is a setting of a solver that is an object, such as solver=SGD(), and "
+                f"solver={solver!r} of {type(self).__name__} is a name. Pass an object."
+            )
+        return super().set_params(**params)
 
     @classmethod
     def _get_param_names(cls):

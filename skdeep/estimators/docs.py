@@ -44,7 +44,8 @@ max_iter : int, default={max_iter}
     Epochs (passes over the data) at most; for "lbfgs", iterations.
 tol : float, default=1e-4
     An epoch counts as improvement if the {falls}
-    by more than this. For "lbfgs": bound on the largest entry of the gradient, in the columns trained in.
+    by more than this; ``n_iter_no_change``, a setting of the solver, is how many may pass without. For "lbfgs": bound
+    on the largest entry of the gradient, in the columns trained in.
 early_stopping : bool, default=False
     Whether to watch the score on validation data, and to keep the weights of the best epoch.
 validation_fraction : float, default=0.1
@@ -102,9 +103,9 @@ shuffle : bool, default=True
     Whether to draw a new order of the rows in each epoch.
 precision : {{"auto", "float64", "float32", "bfloat16"}}, default="auto"
     Of the arithmetic in training. "auto" is float64 where the work is so small that it costs no time (up to 2²⁷
-    multiply-adds per epoch) and for the linear classifiers' "lbfgs", else float32. "bfloat16" computes the matrix
-    products in 8 binary digits, all else in float32 (not for "lbfgs"), for hardware that has such products (AMX,
-    AVX512_BF16, recent GPUs; not measured there) and slower elsewhere. It rounds X as well: scaled columns lose least.
+    multiply-adds per epoch), else float32. "bfloat16" computes the matrix products in 8 binary digits, all else in
+    float32 (not for "lbfgs"), for hardware that has such products (AMX, AVX512_BF16, recent GPUs; not measured there)
+    and slower elsewhere. It rounds X as well: scaled columns lose least.
     Predictions are float32 for float32 and float16 input, else float64, in any case. Columns that the computation would
     round off, being far from zero, huge or tiny, are centred and scaled in float64 first.
 """
@@ -166,10 +167,13 @@ LINEAR_SOLVERS = """
 solver : {"auto", "sgd", "adam", "adamw", "lbfgs"}, `SGD`, `Adam`, `AdamW` or `LBFGS`, default="auto"
     Mini-batch gradient descent with momentum, Adam, Adam with decoupled weight decay, or the exact solver (smooth
     objectives only): full batches in float64, with Newton steps up to 1024 weights and L-BFGS beyond. With
-    ``tol=1e-8`` it ends at the optimum up to rounding. A name stands for the solver with its default settings, as
-    "sgd" does for ``SGD()``. "auto" is the exact one where that is no more work than 1500 mini-batch steps, else
-    "sgd": so it is on larger data, with L1 or the plain hinge loss, in ``partial_fit`` and with skorch's callbacks.
-    ``solver_`` tells which it was.
+    ``tol=1e-8`` it ends at the optimum up to rounding. "auto" is the exact one where that is no more work than 1500
+    mini-batch steps, else "sgd": so it is on larger data, with L1 or the plain hinge loss, in ``partial_fit`` and with
+    skorch's callbacks. ``solver_`` tells which it was.
+
+    A name stands for the solver with its default settings. An object has settings of its own: learning rate, momentum,
+    rows per step, precision, as in ``SGD(0.01, momentum=0.8, batch_size=64)``. A search sets them as
+    ``solver__momentum``.
 """
 
 LABEL_SMOOTHING = """

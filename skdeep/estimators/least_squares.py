@@ -54,7 +54,8 @@ class LeastSquaresClassifier(ScoresMixin, LinearClassifier):
     solver : {"exact", "sgd", "adam", "adamw", "lbfgs"}, `SGD`, `Adam`, `AdamW` or `LBFGS`, default="exact"
         The closed form, which has no iterations and for which ``max_iter`` and ``tol`` mean nothing; mini-batch
         gradient descent with momentum, Adam, Adam with decoupled weight decay; or full-batch Newton steps up to 1024
-        weights, L-BFGS beyond. A name stands for the solver with its default settings.
+        weights, L-BFGS beyond. A name stands for the solver with its default settings. An object has settings of its
+        own, as in ``SGD(0.01, momentum=0.8, batch_size=64)``; a search sets them as ``solver__momentum``.
     {calibration}
     {training}
 

@@ -298,8 +298,8 @@ class MLPClassifierTorch(PerceptronClassifier):
         factors begin at one; they are part of ``coefs_[0]``, and so of its penalty. 0 learns none.
     solver : {"adam", "sgd", "adamw", "lbfgs"}, `Adam`, `SGD`, `AdamW` or `LBFGS`, default="adam"
         Adam, mini-batch gradient descent with momentum, Adam with decoupled weight decay, or full-batch L-BFGS. An
-        object, such as ``SGD(momentum=0.8)``, has settings of its own; the parameters here that a name goes with
-        (``learning_rate`` to ``max_grad_norm``) must then be left alone.
+        object, such as ``SGD(0.01, momentum=0.8)``, has settings of its own. ``learning_rate`` to ``precision`` below
+        are those of a solver that is named: beside an object they must be left alone.
     alpha : float, default=0.05
         Strength of the L2 penalty; it is divided by the total weight of a batch. With ``standardize`` it acts on the
         weights of standardised columns.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from skdeep.engine.losses import LOSSES, Loss
 from skdeep.estimators.docs import (
     CALIBRATION_ATTRIBUTES,
@@ -25,6 +27,7 @@ from skdeep.estimators.softmax import CrossEntropyClassifier
     training=fit_parameters(),
     learned=LINEAR_ATTRIBUTES + CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES,
 )
+@dataclass(eq=False, repr=False, kw_only=True)
 class SigmoidClassifier(CrossEntropyClassifier):
     r"""Logistic regression with one sigmoid unit per class or label, trained by mini-batch gradient descent.
 

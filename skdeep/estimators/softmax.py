@@ -44,6 +44,7 @@ class CrossEntropyClassifier(LinearClassifier):
     training=fit_parameters(),
     learned=LINEAR_ATTRIBUTES + CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES,
 )
+@dataclass(eq=False, repr=False, kw_only=True)
 class SoftmaxClassifier(CrossEntropyClassifier):
     r"""Softmax regression (multinomial logistic regression), trained by mini-batch gradient descent.
 

@@ -119,8 +119,9 @@ class TorchClassifier(NeuralNetClassifier):
         Arguments of the module. A search sets each as ``module__name``, as in skorch.
     solver : {"adam", "sgd", "adamw", "lbfgs"}, `Adam`, `SGD`, `AdamW` or `LBFGS`, default="adam"
         Adam, mini-batch gradient descent with momentum, Adam with decoupled weight decay, or full-batch L-BFGS (for
-        modules without dropout and batch normalisation). An object, such as ``SGD(momentum=0.8)``, has settings of its
-        own; the parameters here that a name goes with must then be left alone.
+        modules without dropout and batch normalisation). An object, such as ``SGD(0.01, momentum=0.8)``, has settings
+        of its own. ``learning_rate`` to ``precision`` below are those of a solver that is named: beside an object they
+        must be left alone.
     alpha : float, default=1e-4
         Strength of the L2 penalty; it is divided by the total weight of a batch.
     learning_rate : {"constant", "invscaling", "adaptive", "cosine"}, default="constant"
@@ -198,7 +199,7 @@ class TorchClassifier(NeuralNetClassifier):
     _parameters = frozenset({"module_", "_any_coef", "_n_values", "_takes_indices", "_trained_names", "_made_by"})
     _any_coef = None
     _allow_nd = True
-    stackable: frozenset[str] = frozenset()
+    stackable = frozenset()
     module: Callable = field(kw_only=False)
     module_params: dict | None = field(default=None, kw_only=False)
     validation_fraction: float = 0.1

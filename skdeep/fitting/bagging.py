@@ -25,7 +25,7 @@ from skdeep.fitting.calibrators import DOUBT, doubt
 from skdeep.fitting.fit import check_scoring, set_attributes
 from skdeep.fitting.links import CALIBRATED, able, calibrate, fitted_copy, link_of
 from skdeep.fitting.recipe import Member, Recipe, trained_on, weights_by_model
-from skdeep.fitting.settings import settings_of
+from skdeep.fitting.settings import is_setting, settings_of
 from skdeep.fitting.solving import solve
 from skdeep.fitting.starts import curves, end
 
@@ -153,9 +153,11 @@ def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, 
     if isinstance(ensemble.solver, str):
         params |= own
     else:
+        params = {name: value for name, value in params.items() if not is_setting(name)}  # the object has them all
         params["solver"] = clone(recipe.settings).set_params(**own)
     set_attributes(ensemble, curves(ensemble, runs))
-    not_theirs = {*params, "n_estimators", ensemble._coef_attribute, "oof_proba_", "oof_score_", "_fitted"}
+    not_theirs = {*form._get_param_names(), "n_estimators", "oof_proba_", "oof_score_", "_fitted"}
+    not_theirs.add(ensemble._coef_attribute)
     shared = {
         k: v for k, v in vars(ensemble).items() if k not in not_theirs and not k.startswith(("_skl_", "_callback_"))
     }

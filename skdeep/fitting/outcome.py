@@ -76,25 +76,25 @@ def warn(estimator, solver: str, progress: Progress) -> None:
         warnings.warn(f"Training interrupted by user {message}", stacklevel=7)
     elif progress.stopped is None and (finding := _distance_from_convergence(estimator, solver, progress)):
         if solver == "lbfgs":
-            advice = "Increase max_iter or max_fun, or scale the columns of X."
+            advice = "Increase max_iter or max_fun (of the solver), or scale the columns of X."
         else:
-            advice = "Increase max_iter, raise learning_rate_init, or accept it with a larger tol."
+            advice = "Increase max_iter, raise learning_rate_init (of the solver), or accept it with a larger tol."
         message = f"Maximum iterations ({estimator.max_iter}) reached and the optimization hasn't converged yet"
         warnings.warn(f"{message}: {finding} (tol={estimator.tol:g}). {advice}", ConvergenceWarning, stacklevel=7)
     elif progress.astray is not None:
         advice = "Scale the columns of X (StandardScaler)"
         if solver != "lbfgs":
             risen = progress.loss_curve[-1] > progress.loss_curve[0]
-            steps = "lower learning_rate_init" if risen else "change learning_rate_init, increase max_iter"
-            advice = f"{advice}, or {steps}"
+            steps = "lower learning_rate_init" if risen else "increase max_iter, change learning_rate_init"
+            advice = f"{advice}, or {steps} (of the solver)"
         warnings.warn(f"Training came to nothing: {progress.astray}. {advice}.", ConvergenceWarning, stacklevel=7)
 
 
 def divergence(error: str) -> ValueError:
     """The error of a model that cannot be used."""
     return ValueError(
-        f"Training diverged: {error}. Lower learning_rate_init, set max_grad_norm, or scale the columns of X "
-        "(StandardScaler). The estimator is as it was before."
+        f"Training diverged: {error}. Lower learning_rate_init or set max_grad_norm (of the solver), or scale the "
+        "columns of X (StandardScaler). The estimator is as it was before."
     )
 
 

@@ -41,7 +41,7 @@ class Solver(BaseEstimator):
     @property
     def patience(self) -> float:
         """Epochs in a row without improvement after which training stops."""
-        given = getattr(self, "n_iter_no_change", "auto")
+        given: Any = getattr(self, "n_iter_no_change", "auto")
         return _PATIENCE if given == "auto" else given
 
 
@@ -74,15 +74,16 @@ class _Steps(Solver):
 
 _STEPS = """\
 learning_rate_init : float or "auto", default="auto"
-        Learning rate at the start. "auto" is the estimator's: of the linear classifiers 0.01 for Adam and, for SGD, one
-        derived from the data, :math:`1 / \\big(c (\\lambda + (\\tfrac1B - \\tfrac1n) \\tfrac{t}{1 - \\rho})\\big)` with
-        the loss's curvature c, the largest eigenvalue :math:`\\lambda` and the trace t of the second moments of the
-        columns (as trained on), B of n rows per batch, and momentum :math:`\\rho`.
+        Learning rate at the start. "auto" is the estimator's default. For the linear classifiers, this is 0.01 with
+        Adam and, with SGD, a rate that is derived from the data,
+        :math:`1 / \\big(c (\\lambda + (\\tfrac1B - \\tfrac1n) \\tfrac{t}{1 - \\rho})\\big)` with the loss's curvature
+        c, the largest eigenvalue :math:`\\lambda` and the trace t of the second moments of the columns (as trained on),
+        B of n rows per batch, and momentum :math:`\\rho`.
     learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
         Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
-        until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is the estimator's: of the linear
-        classifiers a cosine over 1500 steps, where training ends, if that is 100 epochs at most (15 batches per epoch
-        or more), and else "adaptive".
+        until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is the estimator's default. For
+        the linear classifiers, this is a cosine over 1500 steps, at which training ends, if these are 100 epochs at
+        most (15 batches per epoch or more), and else "adaptive".
     power_t : float, default=0.5
         Exponent of "invscaling".
     warmup_epochs : float, default=0
@@ -90,20 +91,21 @@ learning_rate_init : float or "auto", default="auto"
     max_grad_norm : float, default=None
         Scale the gradient down to this norm where it is larger.
     batch_size : int or "auto", default="auto"
-        Rows per step. "auto" is the estimator's: of the linear classifiers min(200, n_samples), and of sparse rows as
-        many as have one value for each column on average, where these are more, up to a sixteenth of all. A batch that
-        holds all rows is the exact, deterministic gradient.
+        Rows per step. "auto" is the estimator's default. For the linear classifiers, this is min(200, n_samples), and
+        with sparse rows as many as have one value for each column on average, where these are more, up to a sixteenth
+        of all. A batch that holds all rows gives the exact, deterministic gradient.
     shuffle : bool, default=True
         Whether to draw a new order of the rows in each epoch."""
 
 _STOPPING = """\
 n_iter_no_change : int, inf or "auto", default="auto"
-        Stop after more than this many epochs in a row without improvement (``tol``). "auto" is the estimator's: 5 for
-        the linear classifiers.
+        Stop after more than this many epochs in a row without improvement (the estimator's ``tol``). "auto" is the
+        estimator's default: 5 for the linear classifiers.
     precision : {"auto", "float64", "float32", "bfloat16"}, default="auto"
         Of the arithmetic in training. "auto" is float64 where the work is so small that it costs no time (up to 2²⁷
         multiply-adds per epoch) and for the linear classifiers' `LBFGS`, else float32. "bfloat16" computes the matrix
-        products in 8 binary digits, all else in float32 (not for `LBFGS`), for hardware that has such products."""
+        products in 8 binary digits, all else in float32 (not for `LBFGS`), for hardware that has such products; it is
+        slower elsewhere, and rounds X as well."""
 
 
 def _document(cls: type) -> type:
@@ -120,8 +122,9 @@ class SGD(_Steps):
 
     .. math:: v \leftarrow \rho v + g, \quad \theta \leftarrow \theta - \epsilon v
 
-    For ``solver`` of an estimator. In a search, each is a parameter of its own, such as ``solver__momentum``;
-    candidates that differ in ``learning_rate_init``, ``momentum`` or ``n_iter_no_change`` train as one stack.
+    To be passed as ``solver`` of a classifier, in place of the name "sgd". In a search, each is a parameter of its own,
+    such as ``solver__momentum``; candidates that differ in ``learning_rate_init``, ``momentum`` or ``n_iter_no_change``
+    train as one stack.
 
     Parameters
     ----------
@@ -175,8 +178,8 @@ class Adam(_Steps):
 
     .. math:: \theta \leftarrow \theta - \epsilon \hat m / (\sqrt{\hat v} + \epsilon_0)
 
-    with the bias-corrected running means :math:`\hat m` of the gradient and :math:`\hat v` of its square. For
-    ``solver`` of an estimator; see `SGD`.
+    with the bias-corrected running means :math:`\hat m` of the gradient and :math:`\hat v` of its square. To be passed
+    as ``solver`` of a classifier, in place of the name "adam"; see `SGD`.
 
     Parameters
     ----------
@@ -225,7 +228,8 @@ class AdamW(Adam):
     r"""Settings of Adam with decoupled weight decay: the penalty acts with the bare learning rate.
 
     ``alpha`` is then the decay per unit of learning rate, :math:`\theta \leftarrow \theta - \epsilon\alpha\theta`, and
-    no longer the weight of a penalty in an objective. For ``solver`` of an estimator; see `SGD`.
+    no longer the weight of a penalty in an objective. To be passed as ``solver`` of a classifier, in place of the name
+    "adamw"; see `SGD`.
 
     Parameters
     ----------
@@ -259,7 +263,8 @@ class AdamW(Adam):
 class LBFGS(Solver):
     r"""Settings of full-batch steps: Newton's up to 1024 weights of a linear model, L-BFGS beyond and for networks.
 
-    For ``solver`` of an estimator; see `SGD`.
+    To be passed as ``solver`` of a classifier, in place of the name "lbfgs"; see `SGD`. Iterations count as epochs: up
+    to the classifier's ``max_iter``, or until no entry of the gradient is larger than its ``tol``.
 
     Parameters
     ----------
@@ -309,6 +314,11 @@ def _names(cls: type) -> list[str]:
     return [field.name for field in fields(cls)] if cls is not _Exact else []
 
 
+def is_setting(name: str) -> bool:
+    """Whether a parameter of an estimator is a setting of solvers."""
+    return any(name in _names(cls) for cls in SOLVERS.values())
+
+
 def settings_of(estimator, chosen: str = "sgd") -> Any:
     """The settings of an estimator's solver.
 
@@ -335,8 +345,7 @@ def check_settings(estimator) -> None:
         return
     solver._validate_params()
     for field in fields(type(estimator)):
-        known = any(field.name in _names(cls) for cls in SOLVERS.values())
-        if known and getattr(estimator, field.name) != field.default:
+        if is_setting(field.name) and getattr(estimator, field.name) != field.default:
             raise ValueError(
                 f"{field.name}={getattr(estimator, field.name)!r} of {type(estimator).__name__} has no effect beside "
                 f"solver={solver!r}, which has settings of its own. Set it there, if it has that one."

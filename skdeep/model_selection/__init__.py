@@ -1,10 +1,11 @@
 r"""scikit-learn's hyper-parameter searches, with the candidates of each fold trained as one stack.
 
 `GridSearchCV` and its siblings are scikit-learn's own classes: the same constructor, attributes and ``cv_results_``.
-Only the work inside differs. The candidates of a fold that differ in ``alpha``, ``l1_ratio``, ``learning_rate_init``,
-``momentum``, ``class_weight``, ``random_state``, ``tol`` or ``n_iter_no_change`` see the same rows: they train in one
-program, each ending where it would have ended alone. In a Pipeline, the steps before the classifier are fitted once per
-fold and distinct setting. `stacked` is a context in which scikit-learn's own tools do the same.
+Only the work inside differs. The candidates of a fold that differ in ``alpha``, ``l1_ratio``, ``class_weight``,
+``random_state``, ``tol``, ``solver__learning_rate_init``, ``solver__momentum`` or ``solver__n_iter_no_change`` (of
+networks: in these parameters without ``solver__``, too) see the same rows: they train in one program, each ending where
+it would have ended alone. In a Pipeline, the steps before the classifier are fitted once per fold and distinct setting.
+`stacked` is a context in which scikit-learn's own tools do the same.
 """
 
 from skdeep.model_selection.backend import stacked

@@ -39,9 +39,11 @@ class _StackedSearch(BaseEstimator):
 
 
 _NOTE = """
-    The candidates of a fold train as one stack wherever they differ only in ``alpha``, ``l1_ratio``,
-    ``learning_rate_init``, ``momentum``, ``class_weight``, ``random_state``, ``tol`` or ``n_iter_no_change``; the steps
-    of a :class:`~sklearn.pipeline.Pipeline` before the classifier are fitted once per fold and distinct setting. Scores
+    The candidates of a fold train as one stack wherever they differ only in ``alpha``, ``l1_ratio``, ``class_weight``,
+    ``random_state``, ``tol``, ``solver__learning_rate_init``, ``solver__momentum`` or ``solver__n_iter_no_change`` (of
+    networks, in these parameters without ``solver__``, too); a ``solver__`` parameter needs a solver that is an object,
+    such as ``solver=SGD()``. The steps of a :class:`~sklearn.pipeline.Pipeline` before the classifier are fitted once
+    per fold and distinct setting. Scores
     are those of scikit-learn's search. ``mean_fit_time`` is a candidate's share of its stack's time, which the first
     has to itself where ``verbose`` prints it. Other estimators, and estimators with callbacks or ``verbose``, are
     trained one by one, with a :class:`StackingWarning`. Inside `stacked`, scikit-learn's own searches do the same. With
