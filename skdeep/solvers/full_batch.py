@@ -12,6 +12,7 @@ Nocedal & Wright, *Numerical Optimization*, 2nd edition, algorithm 7.5.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -33,34 +34,45 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     return torch.linalg.vecdot(a, b)
 
 
+@dataclass
 class _Stack:
     """The models still on their way: where each is, where it is going, and how far along it has tried to go."""
 
-    def __init__(self, objective: Objective, progress: list[Progress], max_newton_params: int | None):
-        self.objective, self.progress = objective, progress
-        self.point = objective.start()
-        self.value, self.gradient = objective(self.point)
-        network = objective.network
+    objective: Objective
+    progress: list[Progress]
+    directions: Newton | LBFGS
+    search: LineSearch
+    point: Tensor
+    value: np.ndarray
+    gradient: Tensor
+    direction: Tensor
+
+    @classmethod
+    def begin(cls, objective: Objective, progress: list[Progress], max_newton_params: int | None) -> _Stack:
+        """Begin where the network is."""
+        point = objective.start()
+        value, gradient = objective(point)
         limit = Newton.max_params if max_newton_params is None else max_newton_params
-        newton = isinstance(network, Linear) and self.point.shape[1] <= limit
-        self.directions = Newton(objective) if newton else LBFGS(objective, self.point)
-        self.direction = torch.zeros_like(self.point)
-        self.search = LineSearch.begin(self.value, np.zeros(len(self.value)))
-        self.rounding = torch.finfo(self.point.dtype).eps
+        newton = isinstance(objective.network, Linear) and point.shape[1] <= limit
+        directions = Newton(objective) if newton else LBFGS.begin(objective, point)
+        search = LineSearch.begin(value, np.zeros(len(value)))
+        return cls(objective, progress, directions, search, point, value, gradient, torch.zeros_like(point))
 
     def select(self, models: np.ndarray) -> _Stack:
-        part = object.__new__(_Stack)
-        part.rounding = self.rounding
-        part.progress = [self.progress[m] for m in models]
-        part.objective, part.search = self.objective.select(models), self.search.select(models)
-        part.directions = self.directions.select(models, part.objective)
-        for name in ("point", "value", "gradient", "direction"):
-            setattr(part, name, getattr(self, name)[models])
-        return part
+        """Select some of the models."""
+        objective, progress = self.objective.select(models), [self.progress[m] for m in models]
+        directions, search = self.directions.select(models, objective), self.search.select(models)
+        point, gradient, direction = (values[models] for values in (self.point, self.gradient, self.direction))
+        return _Stack(objective, progress, directions, search, point, self.value[models], gradient, direction)
+
+    @property
+    def rounding(self) -> float:
+        """Unit of the last place of one."""
+        return torch.finfo(self.point.dtype).eps
 
     @property
     def at_rest(self) -> np.ndarray:
-        """Which models have a gradient within their tolerance."""
+        """Tell which models have a gradient within their tolerance."""
         return to_numpy64(self.gradient.abs().amax(1)) <= [p.tol for p in self.progress]
 
     def aim(self, models: np.ndarray) -> None:
@@ -133,7 +145,7 @@ def minimise(
     if observer is not None:
         observer.train_begin(network, None)
     try:
-        stack = _Stack(Objective(network, loss, penalty, batches, mean_weight), progress, max_newton_params)
+        stack = _Stack.begin(Objective(network, loss, penalty, batches, mean_weight), progress, max_newton_params)
         n_evaluations, ended = 1, alive
         while True:
             if len(ended):
