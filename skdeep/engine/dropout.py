@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep.engine.per_model import per_model, to_device
+from skdeep.engine.per_model import numbered, per_model, to_device
 
 #: Random bits per unit: a probability is rounded to a multiple of 2 ** -16.
 _LEVELS = 2**16
@@ -32,12 +32,10 @@ class Noise:
     """
 
     def __init__(self, generators: list[np.random.Generator]):
-        drawn: dict[int, int] = {}
-        for generator in generators:
-            if id(generator) not in drawn:
-                drawn[id(generator)] = int(generator.integers(2**63))
-        self.n_models = len(generators)
-        self.seeds = list(drawn.values()) if len(drawn) == 1 else [drawn[id(generator)] for generator in generators]
+        first, number = numbered(generators)
+        drawn = [int(generators[model].integers(2**63)) for model in first]
+        #: One for all models, if they share it, else one for each.
+        self.seeds = drawn if len(drawn) == 1 else [drawn[n] for n in number]
 
     def units(self, layer: int, rate: np.ndarray, like: Tensor) -> Tensor:
         """Factors on units `like` (K, B, h): zero with probability `rate` (K,), else what keeps the expectation."""

@@ -9,7 +9,6 @@ columns whose mean is far above their deviation are centred before a product rou
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch import Tensor
 from skdeep.engine.frame import Frame, kept
 from skdeep.engine.networks import shared
 from skdeep.engine.per_model import csr_tensor, index_of
+from skdeep.engine.scratch import Scratch
 
 
 class Standardization:
@@ -43,7 +43,7 @@ class Standardization:
     def __init__(self, center: Tensor | None, scale: Tensor, indicated: Tensor, frame: Frame | None = None):
         self.frame = frame
         self.center, self.scale, self.indicated = shared(center), shared(scale), indicated
-        self._room = scale.new_empty(0)  # blocks that come and go with each batch would leave holes in memory
+        self._scratch = Scratch()
 
     def factors(self, X: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rows, weights (K, h, d) and biases (K, h) of the first layer that give what the standardised rows do."""
@@ -68,10 +68,7 @@ class Standardization:
         center = None if self.center is None else _of_rows(self.center)
         n_own = max(len(c) for c in (self.center, self.scale) if c is not None)
         shape = X.shape if n_own == 1 else (n_own, *X.shape[-2:])  # torch.broadcast_shapes takes 30 us
-        size = math.prod(shape)
-        if self._room.numel() < size or self._room.dtype != X.dtype:
-            self._room = X.new_empty(size)
-        room = self._room[:size].view(shape)
+        room = self._scratch.empty("rows", shape, X)
         if center is None:
             torch.mul(X, scale, out=room)
         else:  # a product first would round a mean far above the deviation

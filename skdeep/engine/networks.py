@@ -24,6 +24,7 @@ from torch import Tensor
 from skdeep.engine.frame import Frame, kept
 from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import csr_tensor, index_of, select
+from skdeep.engine.scratch import Scratch
 
 
 def transposed_product(X: Tensor, G: Tensor) -> Tensor:
@@ -274,8 +275,9 @@ class Linear(Network):
         self.unit = shared(unit)
         self._penalty_scale = self.scale if self.scale is None or self.unit is None else self.scale * self.unit
         self._no_intercept = coef.new_zeros(coef.shape[:2]) if intercept is None else None
-        self._scaled: tuple[Tensor, Tensor] | None = None
-        self._room: Tensor | None = None
+        #: The batch of the last `training_scores` in scaled columns, if it is sparse: `gradient` takes it from there.
+        self._scaled: Tensor | None = None
+        self._scratch = Scratch()
 
     @classmethod
     def stacked(cls, parts: Sequence[Linear]) -> Linear:
@@ -327,30 +329,29 @@ class Linear(Network):
             return None
         if shared and len(self.scale) > 1:
             return None
-        if self._scaled is None or self._scaled[0] is not X:  # once for scores and gradient
-            scale = self.scale if shared else self.scale.expand(self.n_models, -1, -1)
-            values = X.values() * scale.flatten().index_select(0, X.col_indices())
-            self._scaled = X, csr_tensor(X.crow_indices(), X.col_indices(), values, X.shape)
-        return self._scaled[1]
+        scale = self.scale if shared else self.scale.expand(self.n_models, -1, -1)
+        values = X.values() * scale.flatten().index_select(0, X.col_indices())
+        return csr_tensor(X.crow_indices(), X.col_indices(), values, X.shape)
 
-    def scores(self, X):
+    def _of_scaled(self, X: Tensor) -> Tensor:
+        """Compute scores of a batch in scaled columns."""
+        return affine(X, self.params[0], self.params[1] if self._no_intercept is None else self._no_intercept)
+
+    def scores(self, X: Tensor) -> Tensor:
         scaled = self._with_scale(X)
-        if scaled is None:
-            return affine(X, *self.unscaled())
-        return affine(scaled, self.params[0], self.params[1] if self._no_intercept is None else self._no_intercept)
+        return affine(X, *self.unscaled()) if scaled is None else self._of_scaled(scaled)
 
-    def training_scores(self, X, weight=None):
-        if self.scale is None or X.layout is torch.sparse_csr:
-            return self.scores(X)
-        if self._room is None:  # fresh memory at each step would cost more than the product
-            self._room = torch.empty_like(self.params[0])
-        return affine(X, *self.unscaled(self._room))
+    def training_scores(self, X: Tensor, weight: Tensor | None = None) -> Tensor:
+        self._scaled = self._with_scale(X)
+        if self._scaled is not None:
+            return self._of_scaled(self._scaled)
+        dense = self.scale is not None and X.layout is not torch.sparse_csr
+        return affine(X, *self.unscaled(self._scratch.like("coef", self.params[0]) if dense else None))
 
-    def gradient(self, scores, X, score_gradient):
+    def gradient(self, scores: Tensor, X: Tensor, score_gradient: Tensor) -> list[Tensor]:
         intercept = score_gradient.sum(1)
-        scaled = self._with_scale(X)
-        if scaled is not None:
-            return [weight_gradient(scaled, score_gradient), intercept][: len(self.params)]
+        if self._scaled is not None:
+            return [weight_gradient(self._scaled, score_gradient), intercept][: len(self.params)]
         coef = weight_gradient(X, score_gradient).to(score_gradient.dtype)
         if self.center is not None:
             coef.addcmul_(intercept.unsqueeze(-1), self.center, value=-1)

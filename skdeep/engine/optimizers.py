@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from skdeep.engine.per_model import add_scaled_, index_of, per_model, select, uniform
+from skdeep.engine.scratch import Scratch
 
 # torch's fused kernels do a whole update in one pass over memory on these devices
 _FUSED_DEVICES = {"cpu", "cuda"}
@@ -101,7 +102,7 @@ class Optimizer:
         """Begin the momentum of one model anew."""
 
     def prox_step(self, index: int) -> float | Tensor:
-        """Step of the proximal map for parameter `index`, after `step`."""
+        """Give the step of the proximal map for parameter `index`, after `step`; valid until the next call for it."""
         raise NotImplementedError
 
     def select(self, models: np.ndarray, params: list[Tensor]) -> Optimizer:
@@ -160,7 +161,9 @@ class SGD(Optimizer):
 
     def __init__(self, params, learning_rate, *args, **options):
         super().__init__(params, learning_rate, *args, **options)
-        self._unit = self._ones = np.ones(len(learning_rate))
+        self._has_momentum, self._resistance = bool(self.momentum.any()), 1 - self.momentum
+        #: What the velocities of each model are multiplied by, (K,), and whether that is one.
+        self._unit, self._is_plain = np.ones(len(learning_rate)), True
 
     def rest(self, model):
         for velocity in self.velocity:
@@ -168,17 +171,25 @@ class SGD(Optimizer):
 
     def _express(self, unit: np.ndarray) -> None:
         """Keep the velocities of each model times its `unit`."""
-        if unit is not self._unit and (unit != self._unit).any():
+        if (unit != self._unit).any():
             for velocity in self.velocity:
                 velocity.mul_(per_model(unit / self._unit, velocity))
-        self._unit = unit
+        self._unit, self._is_plain = unit, False
+
+    def _express_plainly(self) -> None:
+        """Keep the velocities as they are."""
+        if not self._is_plain:
+            self._express(np.ones(len(self._unit)))
+            self._is_plain = True
 
     def _update(self, gradients, rate):
-        if self.momentum.any() and self._fuses(self.momentum) and rate[0] > 0:
+        if self._has_momentum and self._fuses(self.momentum) and rate[0] > 0:
             # one rate for all: what a model's rate has more than the first one's goes into its gradients and velocities
             relative = self.learning_rate if uniform(np.atleast_1d(self.factor)) else rate  # or rounding would move it
-            self._express(self._ones if uniform(relative) else relative / relative[0])
-            if self._unit is not self._ones:
+            if uniform(relative):
+                self._express_plainly()
+            else:
+                self._express(relative / relative[0])
                 gradients = [gradient.mul_(per_model(self._unit, gradient)) for gradient in gradients]
             torch._fused_sgd_(
                 *self._vectors(gradients),
@@ -191,7 +202,7 @@ class SGD(Optimizer):
                 is_first_step=False,
             )
             return
-        self._express(self._ones)
+        self._express_plainly()
         for param, gradient, velocity in zip(self.params, gradients, self.velocity, strict=True):
             step = per_model(-rate, param)
             momentum = per_model(self.momentum, param)
@@ -205,19 +216,19 @@ class SGD(Optimizer):
             add_scaled_(param, velocity, step)
 
     def prox_step(self, index):
-        return per_model(self.rate / (1 - self.momentum), self.params[index])
+        return per_model(self.rate / self._resistance, self.params[index])
 
     def select(self, models, params):
-        self._express(self._ones)
+        self._express_plainly()
         return super().select(models, params)
 
     def put(self, models, part):
         for optimizer in (self, part):
-            optimizer._express(optimizer._ones)
+            optimizer._express_plainly()
         super().put(models, part)
 
     def state(self, model):
-        self._express(self._ones)
+        self._express_plainly()
         return super().state(model)
 
 
@@ -237,8 +248,7 @@ class Adam(Optimizer):
 
     def __init__(self, params, learning_rate, *args, **options):
         super().__init__(params, learning_rate, *args, **options)
-        #: Memory for what a step makes of each parameter's squares: fresh memory at each step would cost most.
-        self._rooms: list[Tensor | None] = [None] * len(params)
+        self._scratch = Scratch()
 
     def _update(self, gradients, rate):
         if self._fuses(rate, self.n_steps):
@@ -265,14 +275,14 @@ class Adam(Optimizer):
             add_scaled_(param, direction, per_model(-rate, param))
 
     def _denominator(self, index: int) -> Tensor:
+        """Compute what a parameter's gradients are divided by; valid until the next call for it."""
         square = self.square[index]
-        if self._rooms[index] is None:
-            self._rooms[index] = torch.empty_like(square)
         correction = per_model(1 / (1 - self.betas[1] ** self.n_steps), square)
-        return torch.mul(square, correction, out=self._rooms[index]).sqrt_().add_(self.epsilon)
+        room = self._scratch.like(index, square)
+        return torch.mul(square, correction, out=room).sqrt_().add_(self.epsilon)
 
-    def prox_step(self, index):
-        return self._denominator(index).reciprocal_().mul_(per_model(self.rate, self.params[index])).detach()
+    def prox_step(self, index: int) -> float | Tensor:
+        return self._denominator(index).reciprocal_().mul_(per_model(self.rate, self.params[index]))
 
 
 class AdamW(Adam):

@@ -8,7 +8,9 @@ models agree (K = 1 always does), which costs no kernel, else a tensor that broa
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +42,45 @@ def _column(values: bytes, ndim: int, dtype: torch.dtype, device: torch.device) 
 @lru_cache(maxsize=256)
 def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(value, dtype=dtype, device=device)
+
+
+def numbered(*lists: Sequence[Any]) -> tuple[list[int], list[int]]:
+    """Number the distinct objects of a list, or of several the distinct rows: those that models share.
+
+    Objects are the same if they are one object, as a generator that models share is.
+
+    Returns
+    -------
+    first : list of int
+        Where each of the distinct ones is first.
+    number : list of int
+        For every place, the number of the one that is there.
+
+    Examples
+    --------
+    >>> one, other = [0], [0]
+    >>> numbered([one, other, one])
+    ([0, 1], [0, 1, 0])
+    """
+    known: dict[tuple[int, ...], int] = {}
+    first: list[int] = []
+    number: list[int] = []
+    for place, row in enumerate(zip(*lists, strict=True)):
+        key = tuple(map(id, row))  # the lists keep their objects, so that none can take the place of another
+        if key not in known:
+            known[key] = len(first)
+            first.append(place)
+        number.append(known[key])
+    return first, number
+
+
+def groups(*lists: Sequence[Any]) -> list[list[int]]:
+    """Give the places of each of the distinct objects, as `numbered` tells them apart."""
+    first, number = numbered(*lists)
+    places: list[list[int]] = [[] for _ in first]
+    for place, n in enumerate(number):
+        places[n].append(place)
+    return places
 
 
 def to_device(values: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:

@@ -16,7 +16,8 @@ from skdeep.engine.dropout import Noise
 from skdeep.engine.input_layer import Standardization
 from skdeep.engine.networks import Network, affine, input_gradient, pulled_back, weight_gradient
 from skdeep.engine.normalization import batch_norm, layer_norm
-from skdeep.engine.per_model import number, per_model, vector
+from skdeep.engine.per_model import number, numbered, per_model, vector
+from skdeep.engine.scratch import Scratch
 
 #: From the gradient with respect to the units of a layer: those of its pre-activations, and of what is learnt between.
 Pullback = Callable[[Tensor], list[Tensor]]
@@ -114,7 +115,7 @@ class MLP(Network):
         self.generators = list(generators)
         self.standardization = standardization
         self._tape: list[_Layer] = []
-        self._room: Tensor | None = None
+        self._scratch = Scratch()
         self._sizes = {name: len(group) for name, group in (learnt | averaged).items()}
         self.groups = self._grouped()
         pairs = enumerate(pairwise(weights[:-1]), start=1)
@@ -144,18 +145,17 @@ class MLP(Network):
         """
         form = ACTIVATIONS[activation]
         factor = 2.0 if activation == "logistic" else 6.0
-        drawn: dict[int, list[np.ndarray]] = {}  # models that share a generator share its draw
-        for generator in generators:
-            if id(generator) in drawn:
-                continue
+        first, shared = numbered(generators)  # models that share a generator share its draw
+        drawn = []
+        for generator in (generators[model] for model in first):
             weights, biases = [], []
             for i, (fan_in, fan_out) in enumerate(pairwise(layer_units), start=2):
                 bound = np.sqrt(factor / (fan_in + fan_out))
                 width = fan_out * (form.n_pieces if i < len(layer_units) else 1)
                 weights.append(generator.uniform(-bound, bound, (width, fan_in)))
                 biases.append(generator.uniform(-bound, bound, width))
-            drawn[id(generator)] = weights + biases
-        models = [drawn[id(generator)] for generator in generators]
+            drawn.append(weights + biases)
+        models = [drawn[n] for n in shared]
         params = [torch.as_tensor(np.stack(p), **tensor) for p in zip(*models, strict=True)]
         n_layers = len(layer_units) - 1
         shape = (len(generators), 1)
@@ -265,10 +265,12 @@ class MLP(Network):
             return self.params[0]
         if keep:
             return self.params[0] * self._factors()
-        if self._room is None:
-            self._room = torch.empty_like(self.params[0], requires_grad=False)
         with torch.no_grad():
-            return torch.mul(self.params[0], self._factors(), out=self._room.detach())
+            return torch.mul(self.params[0], self._factors(), out=self._weight_room().detach())
+
+    def _weight_room(self) -> Tensor:
+        """Memory for the first layer's weights with their factors, and for what `complete_` computes of them."""
+        return self._scratch.like("first weight", self.params[0])
 
     def _units(self, i: int, z: Tensor, weight: Tensor | None, training: bool) -> tuple[Tensor, Pullback]:
         """Units of a hidden layer, and the pullback to their pre-activations and to what is learnt between these.
@@ -330,7 +332,7 @@ class MLP(Network):
             coefs = [self._first, *self.params[1 : self.n_coefs]]
             for coef, gradient in zip(coefs, gradients, strict=False):
                 penalty.add_gradient_(coef.detach(), gradient)
-        of_products = torch.mul(gradients[0], self.params[0], out=self._room).sum(1)
+        of_products = torch.mul(gradients[0], self.params[0], out=self._weight_room()).sum(1)
         torch.mul(of_products, self.scaling, out=gradients[-1])
         gradients[0].mul_(self._factors())
 
@@ -364,7 +366,7 @@ class MLP(Network):
 
     def with_params(self, params):
         part = copy.copy(self)
-        part._tape, part._room = [], None
+        part._tape, part._scratch = [], Scratch()
         n = len(self.params)
         part.params, part.buffers = [p.requires_grad_() for p in params[:n]], list(params[n:])
         part.groups = part._grouped()

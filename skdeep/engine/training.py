@@ -219,7 +219,7 @@ class _Stack:
         progress: list[Progress],
     ):
         self.network = network
-        self.penalty = penalty
+        self.penalty = penalty.scaled(network.coef_scale())
         self.optimizer = optimizer
         self.batches = batches
         self.mean_weight = mean_weight

@@ -35,7 +35,7 @@ def _of_members(members: list, X, result: Callable[[Tensor], Tensor]) -> list[Te
     work, precise = min(X.shape[0], CHUNK_ROWS) * leader._n_weights(), any(m._needs_float64 for m in members)
     dtype = torch.float64 if precise else prediction_dtype(X)
     device = able(resolve_device(leader.device, X, work, dtype, fallback=True), members)
-    rows = leader._rows(X, device, precise)
+    rows = leader._rows(X, device, precise).in_scratch()
     networks = [member._trained_network(device, rows.dtype) for member in members]
     network = networks[0] if len(networks) == 1 else type(networks[0]).stacked(networks)
     sizes = [part.n_models for part in networks]

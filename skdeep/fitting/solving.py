@@ -14,6 +14,7 @@ from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.optimizers import OPTIMIZERS
 from skdeep.engine.penalties import ElasticNet
+from skdeep.engine.per_model import groups
 from skdeep.engine.training import Monitor, Observer, Plan, train
 from skdeep.fitting.recipe import Member, Recipe, common, mean_weights, total_weights, values
 from skdeep.solvers.closed_form import Ridge
@@ -156,14 +157,11 @@ def _ridge(recipe: Recipe, problem: Problem, network: Linear, members: list[Memb
     """Put the network at the solutions; the objective of each model."""
     coef, intercept = (torch.empty_like(t, dtype=torch.float64) for t in network.unscaled())
     objective = np.empty(len(alphas))
-    groups: dict[tuple, list[int]] = {}
-    for m, member in enumerate(members):
-        groups.setdefault((id(member.rows), id(member.weight)), []).append(m)
     target = problem.tensor(problem.target)
     rows = problem.rows().exactly(torch.float64, network.frame)  # no digit is to be lost to the network's dtype
     # in the frame's columns, all of which have one factor
     alphas = alphas if network.frame is None else alphas * network.frame.factor[0] * network.frame.factor[0]
-    for models in groups.values():
+    for models in groups([member.rows for member in members], [member.weight for member in members]):
         first = members[models[0]]
         # means of columns so far from zero that they have a frame are exact to more digits when taken in it
         known = isinstance(rows, DenseRows) and rows.frame is None

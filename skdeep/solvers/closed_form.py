@@ -60,7 +60,7 @@ class Ridge:
         fit_intercept: bool,
         center: np.ndarray | None = None,
     ):
-        self.rows, self.subset, self.target = rows, subset, target
+        self.rows, self.subset, self.target = rows.in_scratch(), subset, target
         self.n_rows = len(rows) if subset is None else len(subset)
         self.device = rows.device  # with float64
         share = np.ones(len(rows)) if weight is None else weight
