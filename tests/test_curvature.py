@@ -13,10 +13,10 @@ from skdeep import SoftmaxClassifier
 from skdeep.engine.batching import Batches, DenseRows, SparseRows
 from skdeep.engine.losses import LOSSES
 from skdeep.engine.networks import Linear
+from skdeep.engine.objective import Objective
 from skdeep.engine.penalties import L2
 from skdeep.solvers import curvature
 from skdeep.solvers.lbfgs import HISTORY, LBFGS
-from skdeep.solvers.objective import Objective
 from skdeep.solvers.preconditioner import Preconditioner
 
 TWICE_SMOOTH = ["log_loss", "binary_log_loss", "squared_error"]

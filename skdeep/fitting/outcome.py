@@ -63,7 +63,9 @@ def look_at_end(recipe: Recipe, problem: Problem, network: Network, members: lis
 
 def _is_huge(param: torch.Tensor) -> bool:
     """Whether a step has made parameters so large that their products with the rows may overflow."""
-    return bool(param.numel()) and float(param.abs().max()) > torch.finfo(param.dtype).max ** 0.4
+    if not param.numel() or not param.is_floating_point():  # such as the count of a module's batches
+        return False
+    return float(param.abs().max()) > torch.finfo(param.dtype).max ** 0.4
 
 
 def warn(estimator, solver: str, progress: Progress) -> None:

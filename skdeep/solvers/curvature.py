@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skdeep.engine.networks import Linear
-from skdeep.solvers.objective import Objective
+from skdeep.engine.objective import Objective
 
 #: Bounds the memory of the blocks that one pass over the rows adds up.
 _HESSIAN_ENTRIES = 2**24

@@ -18,16 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep.engine.batching import Batches
-from skdeep.engine.losses import Loss
-from skdeep.engine.networks import Linear, Network
-from skdeep.engine.penalties import ElasticNet
+from skdeep.engine.networks import Linear
+from skdeep.engine.objective import Objective
 from skdeep.engine.per_model import to_numpy64
 from skdeep.engine.training import Monitor, Observer, Progress, judge_start
 from skdeep.solvers.lbfgs import LBFGS
 from skdeep.solvers.line_search import LineSearch
 from skdeep.solvers.newton import Newton
-from skdeep.solvers.objective import Objective
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -107,32 +104,42 @@ class _Stack:
         return torch.addcmul(self.point, self.direction, torch.as_tensor(step).to(self.point).unsqueeze(1))
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How far the solver goes at most.
+
+    Attributes
+    ----------
+    iterations, evaluations : int
+        Of each model, and of its objective.
+    newton_params : int or None
+        Parameters of a linear model up to which directions are Newton's; None for ``Newton.max_params``.
+    """
+
+    iterations: int
+    evaluations: int
+    newton_params: int | None = None
+
+
 @torch.no_grad()
 def minimise(
-    network: Network,
-    loss: Loss,
-    penalty: ElasticNet,
-    batches: Batches,
-    mean_weight: np.ndarray,
-    max_iter: int,
-    max_evaluations: int,
+    objective: Objective,
+    limits: Limits,
     progress: list[Progress],
     monitor: Monitor | None = None,
     observer: Observer | None = None,
-    max_newton_params: int | None = None,
 ) -> list[Progress]:
     """Minimise the objective of each model of a stack until its gradient's largest entry is at most its ``tol``.
 
     Parameters
     ----------
-    network, loss, penalty, batches, mean_weight, monitor, observer
-        As in `skdeep.engine.training.train`; ``batches`` are chunks of the data, summed into one gradient.
-    max_iter, max_evaluations : int
-        Bounds on each model's iterations, and on the evaluations of its objective.
+    objective : Objective
+        Its ``batches`` are chunks of the data, summed into one gradient.
+    limits : Limits
     progress : list of Progress
         One per model. ``tol`` bounds the gradient; with ``watch_score``, the validation score can stop it as well.
-    max_newton_params : int, optional
-        Parameters of a linear model up to which directions are Newton's; by default ``Newton.max_params``.
+    monitor, observer
+        As in `skdeep.engine.training.train`.
 
     Returns
     -------
@@ -140,19 +147,19 @@ def minimise(
         `progress`, with the final parameters in it. After a keyboard interrupt that comes when all models have
         finished an iteration, the others end where they are, marked ``interrupted``.
     """
-    alive = np.arange(len(progress))
+    network, alive = objective.network, np.arange(len(progress))
     judge_start(network, progress, monitor)
     if observer is not None:
         observer.train_begin(network, None)
     try:
-        stack = _Stack.begin(Objective(network, loss, penalty, batches, mean_weight), progress, max_newton_params)
+        stack = _Stack.begin(objective, progress, limits.newton_params)
         n_evaluations, ended = 1, alive
         while True:
             if len(ended):
                 if observer is not None:
                     observer.epoch_begin(progress[0].n_iter)
                 stack.aim(ended)
-            spent = n_evaluations >= max_evaluations
+            spent = n_evaluations >= limits.evaluations
             stuck = stack.search.hopeless | stack.at_rest
             if spent or stuck.any():
                 ended = np.arange(len(alive)) if spent else np.flatnonzero(stuck)
@@ -161,10 +168,10 @@ def minimise(
                 ended = stack.step()
                 n_evaluations += 1
             _end_of_iteration(stack, ended, alive, stuck, spent, monitor, observer)
-            spent = n_evaluations >= max_evaluations
+            spent = n_evaluations >= limits.evaluations
             done = np.array([p.stopped is not None or p.error is not None for p in stack.progress])
             own = (stack.progress[m] for m in ended)
-            done[ended] |= spent | np.array([p.n_iter >= min(max_iter, p.max_iter) for p in own], dtype=bool)
+            done[ended] |= spent | np.array([p.n_iter >= min(limits.iterations, p.max_iter) for p in own], dtype=bool)
             if done.all():
                 break
             if done.any():
@@ -184,7 +191,15 @@ def minimise(
     return progress
 
 
-def _end_of_iteration(stack, ended, alive, stuck, spent, monitor, observer) -> None:
+def _end_of_iteration(
+    stack: _Stack,
+    ended: np.ndarray,
+    alive: np.ndarray,
+    stuck: np.ndarray,
+    spent: bool,
+    monitor: Monitor | None,
+    observer: Observer | None,
+) -> None:
     """Book an iteration of the models that have ended one, and decide which of them stop."""
     for m in ended:
         if not np.isfinite(stack.value[m]):

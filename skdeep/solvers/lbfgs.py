@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skdeep.engine.objective import Objective
 from skdeep.engine.per_model import to_device
-from skdeep.solvers.objective import Objective
 from skdeep.solvers.preconditioner import Preconditioner
 
 #: Pairs of steps and gradient changes that are remembered.

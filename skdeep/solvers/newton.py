@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from skdeep.engine.networks import Linear
+from skdeep.engine.objective import Objective
 from skdeep.solvers.curvature import curvature, ridge, to_blocks, to_flat, width
-from skdeep.solvers.objective import Objective
 
 #: Pivots below so many units of the last place may be all that rounding leaves of a direction without curvature.
 _SINGULAR = 1000

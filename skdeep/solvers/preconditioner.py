@@ -20,8 +20,8 @@ from torch import Tensor
 
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Linear
+from skdeep.engine.objective import Objective
 from skdeep.solvers.curvature import curvature, ridge, to_blocks, to_flat, width
-from skdeep.solvers.objective import Objective
 
 
 @dataclass
