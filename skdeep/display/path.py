@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.utils._optional_dependencies import check_matplotlib_support
 
+from skdeep.compat.sklearn import check_matplotlib_support
 from skdeep.display._axes import COLORS, get_axes, set_scale
 from skdeep.model_selection.evaluation import final_step
 from skdeep.model_selection.path import RegularizationPath, regularization_path

@@ -17,9 +17,9 @@ from typing import NamedTuple, Self, cast
 import numpy as np
 import torch
 from scipy import sparse
-from scipy.sparse._sparsetools import csr_row_index  # what X[rows] does, five times faster than all around it
 from torch import Tensor
 
+from skdeep.compat.scipy import csr_row_index
 from skdeep.engine.frame import Frame
 from skdeep.engine.per_model import csr_tensor, index_of, numbered, to_device
 from skdeep.engine.scratch import Scratch

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skdeep.compat.torch import _BatchNorm
 from skdeep.engine.networks import Network, pulled_back
 from skdeep.engine.random_numbers import OwnNumbers
 
@@ -139,7 +140,7 @@ class ModuleNetwork(Network):
 
     def _scores_of_one_row(self, rows: Tensor) -> Tensor:
         """Scores of a batch of one row; it has no variance, so that batch normalisation is by the running averages."""
-        parts = [part for part in self.module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+        parts = [part for part in self.module.modules() if isinstance(part, _BatchNorm)]
         hooks = [part.register_forward_pre_hook(_by_running_averages) for part in parts]
         try:
             with self._numbers if self._draws else nullcontext():
@@ -303,7 +304,7 @@ def tried(module: nn.Module, rows: Tensor, n_outputs: int) -> tuple[int, bool, s
     def note(part, inputs, output):
         nonlocal normalised
         sizes.append(_n_values(output))
-        if isinstance(part, nn.modules.batchnorm._BatchNorm) and output.numel() == 2 * output.shape[1]:
+        if isinstance(part, _BatchNorm) and output.numel() == 2 * output.shape[1]:
             normalised = type(part).__name__
 
     hooks = [part.register_forward_hook(note) for part in module.modules()]

@@ -18,9 +18,9 @@ from typing import overload
 
 import numpy as np
 import torch
-from scipy.sparse._sparsetools import csc_matvecs  # the bare loop: a csc_array around it costs as much again
 from torch import Tensor
 
+from skdeep.compat.scipy import csc_matvecs
 from skdeep.engine.frame import Frame, kept
 from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import csr_tensor, index_of, select

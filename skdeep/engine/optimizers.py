@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skdeep.compat.torch import _fused_adam_, _fused_sgd_
 from skdeep.engine.per_model import add_scaled_, index_of, per_model, select, uniform
 from skdeep.engine.scratch import Scratch
 
@@ -191,7 +192,7 @@ class SGD(Optimizer):
             else:
                 self._express(relative / relative[0])
                 gradients = [gradient.mul_(per_model(self._unit, gradient)) for gradient in gradients]
-            torch._fused_sgd_(
+            _fused_sgd_(
                 *self._vectors(gradients),
                 lr=float(rate[0]),
                 momentum=float(self.momentum[0]),
@@ -254,7 +255,7 @@ class Adam(Optimizer):
         if self._fuses(rate, self.n_steps):
             # in the dtype that the kernel reads, whatever torch's default is
             step = torch.full((), self.n_steps[0], dtype=torch.float32, device=self.params[0].device)
-            torch._fused_adam_(
+            _fused_adam_(
                 *self._vectors(gradients),
                 [],
                 [step] * len(self.params),

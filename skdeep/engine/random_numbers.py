@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
+
+from skdeep.compat.torch import TorchDispatchMode, native_dropout, tree_map_only
 
 #: Held while torch's own generator stands in for ours.
 _LOCK = threading.RLock()
@@ -96,7 +96,7 @@ class OwnNumbers(TorchDispatchMode):
             return self._on_the_host(func, args, kwargs, device)
         if device.index is None and device.type != "cpu":
             device = torch.empty(0, device=device).device
-        if func is torch.ops.aten.native_dropout.default:
+        if func is native_dropout:
             return self._dropout(*args, **kwargs)
         form = _with_generator(func)
         if form is not None:

@@ -8,12 +8,11 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.metrics import get_scorer_names
-from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
-from sklearn.utils.multiclass import _check_partial_fit_first_call
 
+from skdeep.compat.sklearn import HasMethods, Interval, Options, StrOptions, _check_partial_fit_first_call, _fit_context
 from skdeep.data.encoding import check_label_names
 from skdeep.data.inputs import OutputSpace
 from skdeep.data.labels import check_classes, n_columns, unboxed

@@ -5,8 +5,8 @@ from __future__ import annotations
 from numbers import Real
 
 import numpy as np
-from sklearn.utils._param_validation import Interval
 
+from skdeep.compat.sklearn import Interval
 from skdeep.engine.losses import LOSSES, Loss
 from skdeep.engine.penalties import L2
 from skdeep.estimators.base import BaseTorchClassifier

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from numbers import Integral
 
-from sklearn.utils._param_validation import Interval
 from torch.nn import functional as F
 
+from skdeep.compat.sklearn import Interval
 from skdeep.engine.perceptron import MLP
 from skdeep.estimators.docs import LABEL_SMOOTHING, TRAINING_ATTRIBUTES, TRAINING_PARAMETERS, document, without
 from skdeep.estimators.mlp import MLPClassifierTorch

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from sklearn.utils._param_validation import StrOptions
-
+from skdeep.compat.sklearn import StrOptions
 from skdeep.engine.losses import LOSSES, Loss
 from skdeep.estimators.docs import (
     CALIBRATION_ATTRIBUTES,

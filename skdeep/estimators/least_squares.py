@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from numbers import Real
 
-from sklearn.utils._param_validation import Interval, StrOptions
-
+from skdeep.compat.sklearn import Interval, StrOptions
 from skdeep.engine.losses import LOSSES, Loss
 from skdeep.engine.optimizers import OPTIMIZERS
 from skdeep.estimators.docs import (

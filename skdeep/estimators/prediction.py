@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from sklearn.utils._array_api import check_same_namespace
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from torch.nn import functional as F
 
+from skdeep.compat.sklearn import check_same_namespace
 from skdeep.data.inputs import Matrix, OutputSpace, check_features, float_dtype, resolve_device, rows_of, to_numpy
 from skdeep.data.problem import CHUNK_ROWS, chunk_rows
 from skdeep.engine.batching import DenseRows, SparseRows

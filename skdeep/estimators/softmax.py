@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from numbers import Real
 
-from sklearn.utils._param_validation import Interval
-
+from skdeep.compat.sklearn import Interval
 from skdeep.engine.losses import LOSSES, Loss
 from skdeep.estimators.docs import (
     CALIBRATION_ATTRIBUTES,
