@@ -75,7 +75,9 @@ class Standardization:
             torch.sub(X.expand(shape), center, out=room).mul_(scale)
         return room.nan_to_num_(nan=0.0)
 
-    def folded(self, model: int, weight: np.ndarray, bias: np.ndarray, dtype) -> tuple[np.ndarray, np.ndarray]:
+    def folded(
+        self, model: int, weight: np.ndarray, bias: np.ndarray, dtype: np.dtype
+    ) -> tuple[np.ndarray, np.ndarray]:
         """W (h, d) and b (h,) of a model on the user's columns, of its V and c in float64; see `frame.kept`."""
         scale, center = self._of(model)
         size = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)

@@ -108,24 +108,24 @@ class Softmax(Loss):
 
     shift_invariant = True
 
-    def curvature(self, n_columns):
+    def curvature(self, n_columns: int) -> float:
         return 0.5
 
-    def value(self, scores, target):
+    def value(self, scores: Tensor, target: Tensor) -> Tensor:
         return -torch.log_softmax(scores, -1).gather(-1, _column_of(target, scores)).squeeze(-1)
 
-    def value_and_gradient(self, scores, target):
+    def value_and_gradient(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         # in memory, the classes come before the samples: the exponentials run over whole vectors of samples
         log_p = torch.log_softmax(scores.mT, -2).mT
         column = _column_of(target, scores)
         value = log_p.gather(-1, column).squeeze(-1).neg_()
         return value, log_p.exp_().scatter_(-1, column, -1.0, reduce="add")
 
-    def hessian(self, scores, target):
+    def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
         p = torch.softmax(scores, -1)
         return torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2)
 
-    def hessian_diagonal(self, scores, target):
+    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
         p = torch.softmax(scores, -1)
         return torch.addcmul(p, p, p, value=-1)
 
@@ -148,30 +148,30 @@ class Logistic(Loss):
 
     target = "indicators"
 
-    def curvature(self, n_columns):
+    def curvature(self, n_columns: int) -> float:
         return 0.25
 
-    def value(self, scores, target):
+    def value(self, scores: Tensor, target: Tensor) -> Tensor:
         target = target.expand(scores.shape)
         return F.binary_cross_entropy_with_logits(scores, target, reduction="none").sum(-1)
 
-    def value_and_gradient(self, scores, target):
+    def value_and_gradient(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         return self.value(scores, target), torch.sigmoid(scores).sub_(target)
 
-    def hessian(self, scores, target):
+    def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
         return torch.diag_embed(self.hessian_diagonal(scores, target))
 
-    def hessian_diagonal(self, scores, target):
+    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
         p = torch.sigmoid(scores)
         return p * (1 - p)
 
-    def probabilities(self, scores):
+    def probabilities(self, scores: Tensor) -> Tensor:
         """Sigmoids; those of several classes are divided by their sum."""
         if scores.shape[-1] == 1:
             return super().probabilities(scores)
         return torch.softmax(F.logsigmoid(scores), dim=-1)
 
-    def log_probabilities(self, scores):
+    def log_probabilities(self, scores: Tensor) -> Tensor:
         if scores.shape[-1] == 1:
             return super().log_probabilities(scores)
         return torch.log_softmax(F.logsigmoid(scores), dim=-1)
@@ -209,7 +209,7 @@ class LabelSmoothing(Loss):
         self.target, self.shift_invariant = loss.target, loss.shift_invariant
         self.smooth, self.twice_smooth = loss.smooth, loss.twice_smooth
 
-    def curvature(self, n_columns):
+    def curvature(self, n_columns: int) -> float:
         return self.loss.curvature(n_columns)
 
     def _pull(self, scores: Tensor, target: Tensor) -> Tensor:
@@ -220,25 +220,25 @@ class LabelSmoothing(Loss):
         column = _column_of(target, scores)
         return pull.scatter_add_(-1, column, torch.full_like(scores[..., :1], self.amount))
 
-    def value(self, scores, target):
+    def value(self, scores: Tensor, target: Tensor) -> Tensor:
         return self.loss.value(scores, target) + (self._pull(scores, target) * scores).sum(-1)
 
-    def value_and_gradient(self, scores, target):
+    def value_and_gradient(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         pull = self._pull(scores, target)
         extra = (pull * scores).sum(-1)  # first: the loss may use the memory of the scores
         value, gradient = self.loss.value_and_gradient(scores, target)
         return value.add_(extra), gradient.add_(pull)
 
-    def hessian(self, scores, target):
+    def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
         return self.loss.hessian(scores, target)
 
-    def hessian_diagonal(self, scores, target):
+    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
         return self.loss.hessian_diagonal(scores, target)
 
-    def probabilities(self, scores):
+    def probabilities(self, scores: Tensor) -> Tensor:
         return self.loss.probabilities(scores)
 
-    def log_probabilities(self, scores):
+    def log_probabilities(self, scores: Tensor) -> Tensor:
         return self.loss.log_probabilities(scores)
 
 
@@ -265,17 +265,17 @@ class SquaredError(Loss):
 
     target = "indicators"
 
-    def value(self, scores, target):
+    def value(self, scores: Tensor, target: Tensor) -> Tensor:
         return (scores - (2 * target - 1)).square().sum(-1) / 2
 
-    def value_and_gradient(self, scores, target):
+    def value_and_gradient(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         residual = scores - (2 * target - 1)
         return residual.square().sum(-1) / 2, residual
 
-    def hessian(self, scores, target):
+    def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
         return torch.diag_embed(torch.ones_like(scores))
 
-    def hessian_diagonal(self, scores, target):
+    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
         return torch.ones_like(scores)
 
 
@@ -288,7 +288,7 @@ class _Hinge(Loss):
         self.squared = squared
         self.smooth = squared
 
-    def curvature(self, n_columns):
+    def curvature(self, n_columns: int) -> float:
         return 2.0
 
     def _violation(self, margin: Tensor) -> tuple[Tensor, Tensor]:
@@ -305,7 +305,7 @@ class _Hinge(Loss):
         """
         return 2.0 * (margin > -(torch.finfo(margin.dtype).eps ** 0.5)).to(margin.dtype)
 
-    def value(self, scores, target):
+    def value(self, scores: Tensor, target: Tensor) -> Tensor:
         return self.value_and_gradient(scores, target)[0]
 
 
@@ -327,11 +327,11 @@ class WestonWatkinsHinge(_Hinge):
 
     shift_invariant = True
 
-    def curvature(self, n_columns):
+    def curvature(self, n_columns: int) -> float:
         # the true class's score is in every term: twice the largest eigenvalue of a star's Laplacian
         return 2.0 * n_columns if self.squared else 2.0
 
-    def value_and_gradient(self, scores, target):
+    def value_and_gradient(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         column = _column_of(target, scores)
         margin = scores - scores.gather(-1, column) + 1
         margin.scatter_(-1, column, 0.0)
@@ -339,7 +339,7 @@ class WestonWatkinsHinge(_Hinge):
         slope.scatter_add_(-1, column, -slope.sum(-1, keepdim=True))
         return value.sum(-1), slope
 
-    def hessian(self, scores, target):
+    def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
         column = _column_of(target, scores)
         active = self._bends(scores - scores.gather(-1, column) + 1)
         active.scatter_(-1, column, 0.0)
@@ -363,10 +363,10 @@ class CrammerSingerHinge(_Hinge):
         super().__init__(squared)
         self.smooth = False  # squared or not, it has a kink where two rivals tie
 
-    def curvature(self, n_columns):
+    def curvature(self, n_columns: int) -> float:
         return 4.0 if self.squared else 2.0  # two scores in the one term
 
-    def value_and_gradient(self, scores, target):
+    def value_and_gradient(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         column = _column_of(target, scores)
         others = scores.scatter(-1, column, -torch.inf)
         rival_score, rival = others.max(-1, keepdim=True)
@@ -387,12 +387,12 @@ class BinaryHinge(_Hinge):
 
     target = "indicators"
 
-    def value_and_gradient(self, scores, target):
+    def value_and_gradient(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         sign = 2 * target - 1
         value, slope = self._violation(1 - sign * scores)
         return value.sum(-1), -sign * slope
 
-    def hessian(self, scores, target):
+    def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
         return torch.diag_embed(self._bends(1 - (2 * target - 1) * scores))
 
 

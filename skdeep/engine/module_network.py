@@ -78,19 +78,19 @@ class ModuleNetwork(Network):
         self._draws = self._writes = self._unknown = self._watched = True
 
     @property
-    def buffers(self):  # type: ignore[override]
+    def buffers(self) -> list[Tensor]:  # type: ignore[override]
         return [buffer.detach().unsqueeze(0) for buffer in self.module.buffers()]
 
     @property
-    def n_models(self):
+    def n_models(self) -> int:
         return 1
 
     @property
-    def row_size(self):
+    def row_size(self) -> int:
         return self.n_values
 
     @property
-    def whole_batches(self):
+    def whole_batches(self) -> bool:
         return True
 
     def _rows(self, X: Tensor, copy: bool) -> Tensor:
@@ -98,7 +98,7 @@ class ModuleNetwork(Network):
         X = X.to_dense() if X.layout is torch.sparse_csr else X.long() if self.indices else X.clone() if copy else X
         return X.reshape(-1, *self.shape)
 
-    def scores(self, X):
+    def scores(self, X: Tensor) -> Tensor:
         own = self.generator is not None and self._draws  # prediction leaves it to the user what a module draws there
         with _brought_to(self.module, X.device):
             self.module.eval()
@@ -109,7 +109,7 @@ class ModuleNetwork(Network):
                     rows = rows[torch.arange(n_alike, device=rows.device) % n_rows]
                 return self._scored(rows)[:, :n_rows]
 
-    def training_scores(self, X, weight=None):
+    def training_scores(self, X: Tensor, weight: Tensor | None = None) -> Tensor:
         assert self.generator is not None  # it is prediction that has none
         self._numbers.reseed(int(self.generator.integers(2**63)))
         self.module.train()
@@ -163,7 +163,7 @@ class ModuleNetwork(Network):
         check_scores(scores, rows, self.n_outputs)
         return scores.unsqueeze(0)
 
-    def gradient(self, scores, X, score_gradient):
+    def gradient(self, scores: Tensor, X: Tensor, score_gradient: Tensor) -> list[Tensor]:
         moving = [p for p in self.leaves if p.requires_grad]  # a callback may have frozen some
         back = partial(pulled_back, [scores], [score_gradient], moving)
         found = self._went_back(back) if self._watched else back()
@@ -182,20 +182,20 @@ class ModuleNetwork(Network):
             )
         return found
 
-    def snapshot(self):
+    def snapshot(self) -> ModuleNetwork:
         release(self.module)
         network = copy.copy(self)
         with suppress(Exception):  # what cannot be copied (a lock, an open file) is the module in training itself
             network.module = copy.deepcopy(self.module).cpu()
         return network
 
-    def settle(self):
+    def settle(self) -> None:
         self.module.cpu()
 
-    def select(self, models):
+    def select(self, models: np.ndarray) -> ModuleNetwork:
         return self
 
-    def with_params(self, params):
+    def with_params(self, params: list[Tensor]) -> ModuleNetwork:
         for mine, new in zip((*self.leaves, *self.module.buffers()), params, strict=True):
             if mine.shape == new.shape[1:]:
                 mine.data.copy_(new[0])
@@ -203,10 +203,10 @@ class ModuleNetwork(Network):
                 mine.data = new[0].clone()
         return self
 
-    def put_back(self, model, copy):
+    def put_back(self, model: int, copy: list[Tensor]) -> None:
         self.with_params(copy)
 
-    def is_finite(self, tensors):
+    def is_finite(self, tensors: list[Tensor]) -> bool:
         free = [False] * len(self.leaves) + self._may_be_infinite
         return super().is_finite([t for t, any_number in zip(tensors, free, strict=True) if not any_number])
 
@@ -263,7 +263,7 @@ def check_scores(scores: Any, rows: Tensor, n_outputs: int) -> None:
         raise ValueError(f"module must return raw scores as real floating-point numbers, it returned {scores.dtype}.")
 
 
-def _n_values(output) -> int:
+def _n_values(output: Any) -> int:
     """Values in what a module returns."""
     if isinstance(output, tuple | list):
         return sum(map(_n_values, output))
@@ -301,7 +301,7 @@ def tried(module: nn.Module, rows: Tensor, n_outputs: int) -> tuple[int, bool, s
     sizes: list[int] = []
     normalised = None
 
-    def note(part, inputs, output):
+    def note(part: nn.Module, inputs: Any, output: Any) -> None:
         nonlocal normalised
         sizes.append(_n_values(output))
         if isinstance(part, _BatchNorm) and output.numel() == 2 * output.shape[1]:
@@ -361,7 +361,7 @@ def _detached(value: Any) -> Any:
     return value
 
 
-def remembered(module: nn.Module):
+def remembered(module: nn.Module) -> Callable[[], None]:
     """Remember the numbers of a module; the function that is returned puts them back."""
     parts = [(part, dict(part._parameters), dict(part._buffers), part.training) for part in module.modules()]
     tensors = [*module.parameters(), *module.buffers()]

@@ -14,7 +14,7 @@ product is twice as fast as ``(B, in) @ (in, out)`` on a CPU. Products with shar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -43,17 +43,17 @@ class _SparseProduct(torch.autograd.Function):
     """``X @ W`` for a CSR tensor X and a dense W; differentiable in W, for callbacks that call a network's module."""
 
     @staticmethod
-    def forward(ctx, X, W):
+    def forward(ctx: Any, X: Tensor, W: Tensor) -> Tensor:
         ctx.X = X
         with torch.autocast(X.device.type, enabled=False):  # there are no sparse products in bfloat16
             return X @ W
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
         return None, transposed_product(ctx.X, gradient.contiguous())
 
 
-def sparse_weight(n_models: int, n_out: int, n_in: int, **tensor) -> Tensor:
+def sparse_weight(n_models: int, n_out: int, n_in: int, **tensor: Any) -> Tensor:
     """Zeros (K, out, in), in the memory that suits sparse rows."""
     return torch.zeros(n_in, n_models, n_out, **tensor).permute(1, 2, 0)
 
@@ -99,7 +99,7 @@ def input_gradient(weight: Tensor, G: Tensor) -> Tensor:
     return torch.bmm(weight.mT, G.mT).mT
 
 
-def pulled_back(values: list[Tensor], gradients: list[Tensor], leaves: list[Tensor]) -> list[Tensor]:
+def pulled_back(values: list[Tensor], gradients: list[Tensor], leaves: Sequence[Tensor]) -> list[Tensor]:
     """Gradients with respect to the `leaves`, from those with respect to `values` that autograd has seen come about."""
     # as a scalar: given gradients to start from, torch imports its symbolic shapes first, for half a second
     with torch.enable_grad():
@@ -113,7 +113,7 @@ def pulled_back(values: list[Tensor], gradients: list[Tensor], leaves: list[Tens
 def shared(columns: Tensor) -> Tensor: ...
 @overload
 def shared(columns: Tensor | None) -> Tensor | None: ...
-def shared(columns):
+def shared(columns: Tensor | None) -> Tensor | None:
     """Numbers per column (K, 1, d) as (1, 1, d) if all models have the same."""
     if columns is None or len(columns) == 1:
         return columns
@@ -359,25 +359,25 @@ class Linear(Network):
             coef.mul_(self.scale)
         return [coef, intercept][: len(self.params)]
 
-    def penalised(self):
+    def penalised(self) -> list[Tensor]:
         return [self.params[0] if self._penalty_scale is None else self.params[0] * self._penalty_scale]
 
-    def complete_(self, gradients, penalty):
+    def complete_(self, gradients: list[Tensor], penalty: ElasticNet | None) -> None:
         if self._penalty_scale is None or penalty is None:
             super().complete_(gradients, penalty)
             return
         addition = torch.zeros_like(self.params[0])
-        penalty.add_gradient_(*self.penalised(), addition)
+        penalty.add_gradient_(self.penalised()[0], addition)
         gradients[0].addcmul_(addition, self._penalty_scale)
 
-    def coef_scale(self):
+    def coef_scale(self) -> Tensor | None:
         return self._penalty_scale
 
-    def with_params(self, params):
+    def with_params(self, params: list[Tensor]) -> Linear:
         intercept = params[1] if len(params) > 1 else None
         return Linear(params[0], intercept, self.center, self.scale, self.unit, self.frame)
 
-    def select(self, models):
+    def select(self, models: np.ndarray) -> Network:
         part = super().select(models)
         for name in ("center", "scale", "unit", "_penalty_scale"):
             columns = getattr(self, name)

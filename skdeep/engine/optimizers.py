@@ -9,6 +9,8 @@ To add one, write a subclass and name it in `OPTIMIZERS`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -160,13 +162,13 @@ class SGD(Optimizer):
     slots = ("velocity",)
     velocity: list[Tensor]
 
-    def __init__(self, params, learning_rate, *args, **options):
+    def __init__(self, params: list[Tensor], learning_rate: np.ndarray, *args: Any, **options: Any):
         super().__init__(params, learning_rate, *args, **options)
         self._has_momentum, self._resistance = bool(self.momentum.any()), 1 - self.momentum
         #: What the velocities of each model are multiplied by, (K,), and whether that is one.
         self._unit, self._is_plain = np.ones(len(learning_rate)), True
 
-    def rest(self, model):
+    def rest(self, model: int) -> None:
         for velocity in self.velocity:
             velocity[model] = 0
 
@@ -183,7 +185,7 @@ class SGD(Optimizer):
             self._express(np.ones(len(self._unit)))
             self._is_plain = True
 
-    def _update(self, gradients, rate):
+    def _update(self, gradients: list[Tensor], rate: np.ndarray) -> None:
         if self._has_momentum and self._fuses(self.momentum) and rate[0] > 0:
             # one rate for all: what a model's rate has more than the first one's goes into its gradients and velocities
             relative = self.learning_rate if uniform(np.atleast_1d(self.factor)) else rate  # or rounding would move it
@@ -216,19 +218,20 @@ class SGD(Optimizer):
                 step = step * momentum
             add_scaled_(param, velocity, step)
 
-    def prox_step(self, index):
+    def prox_step(self, index: int) -> float | Tensor:
         return per_model(self.rate / self._resistance, self.params[index])
 
-    def select(self, models, params):
+    def select(self, models: np.ndarray, params: list[Tensor]) -> Optimizer:
         self._express_plainly()
         return super().select(models, params)
 
-    def put(self, models, part):
+    def put(self, models: np.ndarray, part: Optimizer) -> None:
+        assert isinstance(part, SGD)
         for optimizer in (self, part):
             optimizer._express_plainly()
         super().put(models, part)
 
-    def state(self, model):
+    def state(self, model: int) -> dict:
         self._express_plainly()
         return super().state(model)
 
@@ -247,16 +250,20 @@ class Adam(Optimizer):
     mean: list[Tensor]
     square: list[Tensor]
 
-    def __init__(self, params, learning_rate, *args, **options):
+    def __init__(self, params: list[Tensor], learning_rate: np.ndarray, *args: Any, **options: Any):
         super().__init__(params, learning_rate, *args, **options)
         self._scratch = Scratch()
 
-    def _update(self, gradients, rate):
+    def _update(self, gradients: list[Tensor], rate: np.ndarray) -> None:
         if self._fuses(rate, self.n_steps):
             # in the dtype that the kernel reads, whatever torch's default is
             step = torch.full((), self.n_steps[0], dtype=torch.float32, device=self.params[0].device)
+            params, gradients, means, squares = self._vectors(gradients)
             _fused_adam_(
-                *self._vectors(gradients),
+                params,
+                gradients,
+                means,
+                squares,
                 [],
                 [step] * len(self.params),
                 lr=float(rate[0]),
@@ -297,7 +304,7 @@ class AdamW(Adam):
     Loshchilov & Hutter, *Decoupled weight decay regularization*, ICLR 2019.
     """
 
-    def prox_step(self, index):
+    def prox_step(self, index: int) -> float | Tensor:
         return per_model(self.rate, self.params[index])
 
 

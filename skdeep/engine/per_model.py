@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 
-def vector(value, n_models: int) -> np.ndarray:
+def vector(value: ArrayLike, n_models: int) -> np.ndarray:
     """One float64 per model from a number or a sequence of `n_models` numbers."""
     return np.broadcast_to(np.asarray(value, dtype=np.float64), (n_models,)).copy()
 

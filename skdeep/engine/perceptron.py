@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +14,11 @@ from torch import Tensor
 
 from skdeep.engine.activations import ACTIVATIONS
 from skdeep.engine.dropout import Noise
+from skdeep.engine.frame import Frame
 from skdeep.engine.input_layer import Standardization
 from skdeep.engine.networks import Network, affine, input_gradient, pulled_back, weight_gradient
 from skdeep.engine.normalization import batch_norm, layer_norm
+from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import number, numbered, per_model, vector
 from skdeep.engine.scratch import Scratch
 
@@ -135,7 +138,7 @@ class MLP(Network):
         dropout: np.ndarray | float = 0.0,
         stochastic_depth: np.ndarray | float | None = None,
         standardization: Standardization | None = None,
-        **tensor,
+        **tensor: Any,
     ) -> MLP:
         r"""Draw the initial weights of each model from its generator: Glorot & Bengio's uniform, AISTATS 2010.
 
@@ -196,7 +199,7 @@ class MLP(Network):
         return {name: tuple(islice(tensors, size)) for name, size in self._sizes.items()}
 
     @property
-    def names(self):
+    def names(self) -> list[str]:
         return [f"{name}_{i}" for name, size in self._sizes.items() for i in range(size)]
 
     @property
@@ -205,17 +208,17 @@ class MLP(Network):
         return bool(self.dropout.any() or (self.blocks and self.stochastic_depth.any()))
 
     @property
-    def whole_batches(self):
+    def whole_batches(self) -> bool:
         return self.draws or bool(self.buffers)
 
     @property
-    def row_size(self):
+    def row_size(self) -> int:
         return super().row_size + (0 if self.standardization is None else self.standardization.row_size)
 
-    def scores(self, X):
+    def scores(self, X: Tensor) -> Tensor:
         return self._scores(X)
 
-    def training_scores(self, X, weight=None):
+    def training_scores(self, X: Tensor, weight: Tensor | None = None) -> Tensor:
         noise, self._tape = Noise(self.generators) if self.draws else None, []
         with torch.no_grad():
             return self._scores(X, weight, noise, self._tape)
@@ -291,7 +294,7 @@ class MLP(Network):
         return units.detach() if training else units, lambda gradient: pulled_back([units], [gradient], leaves)
 
     @torch.no_grad()
-    def gradient(self, scores, X, score_gradient):
+    def gradient(self, scores: Tensor, X: Tensor, score_gradient: Tensor) -> list[Tensor]:
         found: dict[str, list[Tensor]] = {"weight": [], "bias": [], "slope": [], "gamma": [], "beta": []}
         found["scale"] = [torch.zeros_like(scale) for scale in self.groups["scale"]]
         between = [name for name in ("slope", "gamma", "beta") if self._sizes[name]]
@@ -319,11 +322,11 @@ class MLP(Network):
                     gradient = gradient + above
         return [gradient for group in found.values() for gradient in reversed(group)]
 
-    def penalised(self):
+    def penalised(self) -> list[Tensor]:
         return [self._first_weight(keep=True), *self.params[1 : self.n_coefs]]
 
     @torch.no_grad()
-    def complete_(self, gradients, penalty):
+    def complete_(self, gradients: list[Tensor], penalty: ElasticNet | None) -> None:
         if not self.groups["scale"]:
             super().complete_(gradients, penalty)
             return
@@ -342,7 +345,7 @@ class MLP(Network):
         return noise.blocks(self.stochastic_depth[:, None] * growth)
 
     @property
-    def frame(self):
+    def frame(self) -> Frame | None:  # type: ignore[override]
         return None if self.standardization is None else self.standardization.frame
 
     def learned(self, model: int, dtype: np.dtype) -> dict[str, list[np.ndarray]]:
@@ -364,7 +367,7 @@ class MLP(Network):
         groups["weight"][0], groups["bias"][0] = weight, bias
         return groups
 
-    def with_params(self, params):
+    def with_params(self, params: list[Tensor]) -> MLP:
         part = copy.copy(self)
         part._tape, part._scratch = [], Scratch()
         n = len(self.params)
@@ -372,8 +375,9 @@ class MLP(Network):
         part.groups = part._grouped()
         return part
 
-    def select(self, models):
+    def select(self, models: np.ndarray) -> MLP:
         part = super().select(models)
+        assert isinstance(part, MLP)
         part.dropout = self.dropout[models]
         part.stochastic_depth = self.stochastic_depth[models]
         part.generators = [self.generators[m] for m in models] if self.generators else []

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -83,7 +84,7 @@ class OwnNumbers(TorchDispatchMode):
             self._generators[device] = generator, generator.get_state()
         return self._generators[device][0]
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
         values = (*args, *kwargs.values())
         if not _draws(func) or any(isinstance(value, torch.Generator) for value in values):
@@ -103,7 +104,7 @@ class OwnNumbers(TorchDispatchMode):
             return form(*args, **kwargs, generator=self._generator(device))
         return self._by_torchs_own(functools.partial(func, *args, **kwargs), device)
 
-    def _on_the_host(self, func, args, kwargs, device: torch.device):
+    def _on_the_host(self, func: Any, args: tuple, kwargs: dict[str, Any], device: torch.device) -> Any:
         """Run an operation on the CPU, for a device without generators."""
         own_args, own_kwargs = tree_map_only(Tensor, Tensor.cpu, (args, kwargs))
         if own_kwargs.get("device") is not None:
@@ -121,7 +122,7 @@ class OwnNumbers(TorchDispatchMode):
         kept.bernoulli_(1 - p, generator=self._generator(input.device))
         return input * kept * (1 / (1 - p) if p < 1 else 0.0), kept
 
-    def _by_torchs_own(self, operation, device: torch.device):
+    def _by_torchs_own(self, operation: Callable[[], Any], device: torch.device) -> Any:
         """Run an operation that draws from torch's generator only, which stands in for ours meanwhile."""
         ours = self._generator(device)
         place: Any = torch.random if device.type == "cpu" else torch.get_device_module(device)

@@ -47,8 +47,10 @@ class Preconditioner:
     @classmethod
     def of(cls, objective: Objective) -> Preconditioner | None:
         """Begin with the identity; None for networks, where it is too large, and where curvature comes and goes."""
-        n_models, n_scores, *_ = objective.network.params[0].shape
-        if not isinstance(objective.network, Linear) or not cls.fits(objective.loss, n_scores, width(objective)):
+        if not isinstance(objective.network, Linear):
+            return None
+        n_models, n_scores, _ = objective.network.params[0].shape
+        if not cls.fits(objective.loss, n_scores, width(objective)):
             return None
         like, size = objective.network.params[0], width(objective)
         inverse = torch.eye(size).to(like).repeat(n_models, n_scores, 1, 1)
