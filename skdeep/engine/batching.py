@@ -353,14 +353,14 @@ class Batches:
         return -(-self.n_rows // self.batch_size)
 
     def select(self, models: np.ndarray) -> Batches:
-        """The batches of some of the models."""
+        """Give the batches of some of the models."""
         subset = [self.subset[m] for m in models] if isinstance(self.subset, list) else self.subset
         generators = [self.generators[m] for m in models]
         weight = self._weight_of(models)
         return Batches(self.rows, self.target, weight, subset, generators, self.batch_size, self.shuffle)
 
     def epoch(self) -> Iterator[Batch]:
-        """Give the batches of one epoch; the rows of each are overwritten by those of the next one."""
+        """Give the batches of one epoch; the rows of each are overwritten by the next one's."""
         return self._shared_epoch() if self.shared else self._own_epoch()
 
     def _shared_epoch(self) -> Iterator[Batch]:
@@ -420,7 +420,7 @@ class Batches:
         return None if self.weight is None else torch.atleast_2d(self.weight[..., rows])
 
     def _as_numbers(self, target: Tensor) -> Tensor:
-        """Codes as they are; indicators in the dtype of the scores."""
+        """Give codes as they are; indicators in the dtype of the scores."""
         return target if target.dtype is torch.int64 else target.to(self.rows.dtype)
 
     def _values(self, rows: Tensor | slice) -> Tensor | LargeRows:

@@ -38,7 +38,7 @@ class Noise:
         self.seeds = drawn if len(drawn) == 1 else [drawn[n] for n in number]
 
     def units(self, layer: int, rate: np.ndarray, like: Tensor) -> Tensor:
-        """Factors on units `like` (K, B, h): zero with probability `rate` (K,), else what keeps the expectation."""
+        """Draw factors on units `like` (K, B, h): zero with probability `rate` (K,), of expectation one."""
         _, n_rows, n_units = like.shape
         n_words = -(-n_rows * n_units // 4)
         words = np.stack([np.random.SFC64([seed, layer]).random_raw(n_words) for seed in self.seeds])
@@ -50,6 +50,6 @@ class Noise:
         return factors.mul_(per_model(_LEVELS / levels, factors))
 
     def blocks(self, rate: np.ndarray) -> np.ndarray:
-        """Factors (K, L) on blocks: zero with probability `rate` (K, L), else what keeps the expectation."""
+        """Draw factors (K, L) on blocks: zero with probability `rate` (K, L), else what keeps the expectation."""
         uniform = np.stack([np.random.Generator(np.random.SFC64(seed)).random(rate.shape[1]) for seed in self.seeds])
         return (uniform >= rate) / (1 - rate)

@@ -39,19 +39,19 @@ class Loss:
     shift_invariant = False
 
     def curvature(self, n_columns: int) -> float:
-        r"""Bound c of the second derivative, for so many columns of scores.
+        r"""Give a bound c of the second derivative, for so many columns of scores.
 
         :math:`\ell(s + h) \le \ell(s) + \nabla\ell^T h + \tfrac{c}{2}\|h\|^2`. It sets the step size of
-        ``learning_rate_init="auto"``; a loss with kinks gives that of a smooth stand-in.
+        ``learning_rate_init="auto"``; a loss with kinks gives the bound of a smooth stand-in.
         """
         return 1.0
 
     def value(self, scores: Tensor, target: Tensor) -> Tensor:
-        """Loss of each sample."""
+        """Compute the loss of each sample."""
         raise NotImplementedError
 
     def value_and_gradient(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss of each sample and its gradient with respect to the scores (autograd, unless overridden)."""
+        """Compute the loss of each sample and its gradient with respect to the scores (autograd, unless overridden)."""
         with torch.enable_grad():
             leaf = scores.detach().requires_grad_()
             value = self.value(leaf, target)
@@ -59,7 +59,7 @@ class Loss:
         return value.detach(), gradient
 
     def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
-        """Second derivative of each sample's loss in its scores, ``(..., C, C)`` (autograd, unless overridden)."""
+        """Compute second derivatives of each sample's loss, ``(..., C, C)`` (autograd, unless overridden)."""
         with torch.enable_grad():
             leaf = scores.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self.value(leaf, target).sum(), leaf, create_graph=True)
@@ -68,24 +68,24 @@ class Loss:
         return torch.stack(rows, dim=-2)
 
     def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
-        """The diagonal of `hessian`, ``(..., C)``."""
+        """Give the diagonal of `hessian`, ``(..., C)``."""
         return self.hessian(scores, target).diagonal(dim1=-2, dim2=-1)
 
     def probabilities(self, scores: Tensor) -> Tensor:
-        """Class probabilities: softmax, or for one column the pair ``(1 - sigmoid(s), sigmoid(s))``."""
+        """Compute class probabilities: softmax, or for one column the pair ``(1 - sigmoid(s), sigmoid(s))``."""
         if scores.shape[-1] == 1:
             return torch.sigmoid(torch.cat([-scores, scores], dim=-1))
         return torch.softmax(scores, dim=-1)
 
     def log_probabilities(self, scores: Tensor) -> Tensor:
-        """Their logarithms, of the scores in one step: exact where a probability is too small for any number."""
+        """Compute log-probabilities in one step: exact where a probability is too small for any number."""
         if scores.shape[-1] == 1:
             return F.logsigmoid(torch.cat([-scores, scores], dim=-1))
         return torch.log_softmax(scores, dim=-1)
 
 
 def _column_of(target: Tensor, scores: Tensor) -> Tensor:
-    """The target codes as an index for gather and scatter along the last axis of the scores."""
+    """Give the target codes as an index for gather and scatter along the last axis of the scores."""
     return target.expand(scores.shape[:-1]).unsqueeze(-1)
 
 
@@ -166,7 +166,7 @@ class Logistic(Loss):
         return p * (1 - p)
 
     def probabilities(self, scores: Tensor) -> Tensor:
-        """Sigmoids; those of several classes are divided by their sum."""
+        """Compute sigmoids, divided by their sum if there are several classes."""
         if scores.shape[-1] == 1:
             return super().probabilities(scores)
         return torch.softmax(F.logsigmoid(scores), dim=-1)
@@ -213,7 +213,7 @@ class LabelSmoothing(Loss):
         return self.loss.curvature(n_columns)
 
     def _pull(self, scores: Tensor, target: Tensor) -> Tensor:
-        """What is added to the gradient, wherever the scores are."""
+        """Compute what is added to the gradient, wherever the scores are."""
         if self.target == "indicators":
             return (self.amount * (target.to(scores.dtype) - 0.5)).expand(scores.shape)
         pull = torch.full_like(scores, -self.amount / scores.shape[-1])
@@ -243,7 +243,7 @@ class LabelSmoothing(Loss):
 
 
 def smoothed(loss: Loss, amount: float) -> Loss:
-    """The loss with so much label smoothing: itself, if that is none."""
+    """Give the loss with so much label smoothing: itself, if that is none."""
     return LabelSmoothing(loss, amount) if amount else loss
 
 
@@ -292,14 +292,14 @@ class _Hinge(Loss):
         return 2.0
 
     def _violation(self, margin: Tensor) -> tuple[Tensor, Tensor]:
-        """Penalty of each margin and its derivative (0 at the kink)."""
+        """Compute the penalty of each margin and its derivative (0 at the kink)."""
         violation = margin.clamp(min=0)
         if self.squared:
             return violation.square(), 2 * violation
         return violation, (margin > 0).to(margin.dtype)
 
     def _bends(self, margin: Tensor) -> Tensor:
-        """Second derivative of the square of each violation, where there is one; generalised at the kink.
+        """Compute the second derivative of the square of each violation, where there is one; generalised at the kink.
 
         Steps lead to margins that are zero up to rounding, which must not decide on which side the next one is.
         """

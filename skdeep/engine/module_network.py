@@ -94,7 +94,7 @@ class ModuleNetwork(Network):
         return True
 
     def _rows(self, X: Tensor, copy: bool) -> Tensor:
-        """A batch as the module wants it; as a copy if it may write to it, which may be the user's memory."""
+        """Give a batch as the module wants it; as a copy if it may write to it, which may be the user's memory."""
         X = X.to_dense() if X.layout is torch.sparse_csr else X.long() if self.indices else X.clone() if copy else X
         return X.reshape(-1, *self.shape)
 
@@ -139,7 +139,7 @@ class ModuleNetwork(Network):
         return scores
 
     def _scores_of_one_row(self, rows: Tensor) -> Tensor:
-        """Scores of a batch of one row; it has no variance, so that batch normalisation is by the running averages."""
+        """Compute scores of one row; it has no variance, so that batch normalisation is by the running averages."""
         parts = [part for part in self.module.modules() if isinstance(part, _BatchNorm)]
         hooks = [part.register_forward_pre_hook(_by_running_averages) for part in parts]
         try:
@@ -171,7 +171,7 @@ class ModuleNetwork(Network):
         return [gradients.get(id(p), torch.zeros_like(p)).unsqueeze(0) for p in self.leaves]
 
     def _went_back(self, back: Callable[[], list[Tensor]]) -> list[Tensor]:
-        """The gradients; raise if random numbers are drawn for them."""
+        """Give the gradients; raise if random numbers are drawn for them."""
         before = self._numbers.states()
         with self._numbers:
             found = back()
@@ -229,7 +229,7 @@ def check_ordinary(module: nn.Module) -> None:
 
 
 def first_tensor(module: nn.Module) -> Tensor | None:
-    """A parameter or buffer of a module, a floating-point one if it has any."""
+    """Give a parameter or buffer of a module, a floating-point one if it has any."""
     tensors = list(chain(module.parameters(), module.buffers()))
     return next((t for t in tensors if t.is_floating_point()), tensors[0] if tensors else None)
 
@@ -264,7 +264,7 @@ def check_scores(scores: Any, rows: Tensor, n_outputs: int) -> None:
 
 
 def _n_values(output: Any) -> int:
-    """Values in what a module returns."""
+    """Give values in what a module returns."""
     if isinstance(output, tuple | list):
         return sum(map(_n_values, output))
     return output.numel() if isinstance(output, Tensor) else 0
@@ -349,7 +349,7 @@ def release(module: nn.Module) -> None:
 
 
 def _detached(value: Any) -> Any:
-    """The same without a graph; containers that hold a tensor with one are made anew, all else stays what it is."""
+    """Cut off a graph; containers that hold a tensor with one are made anew, all else stays what it is."""
     if isinstance(value, Tensor):
         return value if value.is_leaf else value.detach()
     if type(value) in (list, tuple):

@@ -28,7 +28,7 @@ from skdeep.engine.scratch import Scratch
 
 
 def transposed_product(X: Tensor, G: Tensor) -> Tensor:
-    """``X.T @ G`` for a CSR tensor (torch's own is 50 times slower than SciPy's on the CPU)."""
+    """Compute ``X.T @ G`` for a CSR tensor (torch's own is 50 times slower than SciPy's on the CPU)."""
     G = G.to(X.dtype)
     if X.device.type != "cpu":
         with torch.autocast(X.device.type, enabled=False):
@@ -54,12 +54,12 @@ class _SparseProduct(torch.autograd.Function):
 
 
 def sparse_weight(n_models: int, n_out: int, n_in: int, **tensor: Any) -> Tensor:
-    """Zeros (K, out, in), in the memory that suits sparse rows."""
+    """Make zeros (K, out, in), in the memory that suits sparse rows."""
     return torch.zeros(n_in, n_models, n_out, **tensor).permute(1, 2, 0)
 
 
 def affine(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``X @ weight.T + bias`` for each model: ``(K, B, out)``; see the module's docstring for the shapes."""
+    """Compute ``X @ weight.T + bias`` for each model: ``(K, B, out)``; see the module's docstring for the shapes."""
     n_models, n_out, n_in = weight.shape
     if X.layout is torch.sparse_csr:
         if X.shape[1] == n_in:
@@ -77,7 +77,7 @@ def affine(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def weight_gradient(X: Tensor, G: Tensor) -> Tensor:
-    """Gradient of `affine` with respect to its weight, ``(K, out, in)``, from that of its value, G ``(K, B, out)``."""
+    """Compute the gradient of `affine` in its weight, ``(K, out, in)``, from G ``(K, B, out)`` in its value."""
     n_models, _, n_out = G.shape
     if X.layout is torch.sparse_csr:
         n_rows = X.shape[0]
@@ -93,14 +93,14 @@ def weight_gradient(X: Tensor, G: Tensor) -> Tensor:
 
 
 def input_gradient(weight: Tensor, G: Tensor) -> Tensor:
-    """Gradient of `affine` with respect to hidden rows (K, B, in), from that of its value, G ``(K, B, out)``."""
+    """Compute the gradient of `affine` in hidden rows (K, B, in), from the gradient G ``(K, B, out)`` in its value."""
     if len(weight) == 1:
         return torch.mm(weight[0].t(), G[0].t()).t().unsqueeze(0)
     return torch.bmm(weight.mT, G.mT).mT
 
 
 def pulled_back(values: list[Tensor], gradients: list[Tensor], leaves: Sequence[Tensor]) -> list[Tensor]:
-    """Gradients with respect to the `leaves`, from those with respect to `values` that autograd has seen come about."""
+    """Compute gradients in the `leaves`, from gradients in `values` that autograd has seen come about."""
     # as a scalar: given gradients to start from, torch imports its symbolic shapes first, for half a second
     with torch.enable_grad():
         parts = [(value * gradient).sum() for value, gradient in zip(values, gradients, strict=True)]
@@ -114,14 +114,14 @@ def shared(columns: Tensor) -> Tensor: ...
 @overload
 def shared(columns: Tensor | None) -> Tensor | None: ...
 def shared(columns: Tensor | None) -> Tensor | None:
-    """Numbers per column (K, 1, d) as (1, 1, d) if all models have the same."""
+    """Give numbers per column (K, 1, d) as (1, 1, d) if all models have the same."""
     if columns is None or len(columns) == 1:
         return columns
     return columns if bool((columns[1:] != columns[:1]).any()) else columns[:1]
 
 
 def _shifted(intercept: Tensor, coef: Tensor, center: Tensor, sign: float) -> Tensor:
-    """Intercepts (K, C) plus `sign` times the product of coefficients (K, C, d) with the center of the columns."""
+    """Compute intercepts (K, C) plus `sign` times the product of coefficients (K, C, d) with the columns' center."""
     if torch.is_autocast_enabled(coef.device.type):  # which would round the product
         return intercept + sign * (coef * center).sum(-1)
     if len(center) == 1:  # one product with a vector, an order of magnitude faster than a stack of them
@@ -171,39 +171,39 @@ class Network:
         return sum(p.shape[0] * p.shape[1] for p in self.params[: self.n_coefs])
 
     def scores(self, X: Tensor) -> Tensor:
-        """Scores ``(K, B, C)`` of a batch."""
+        """Compute scores ``(K, B, C)`` of a batch."""
         raise NotImplementedError
 
     def training_scores(self, X: Tensor, weight: Tensor | None = None) -> Tensor:
-        """The same in training; `weight` (1 or K, B) is that of the rows."""
+        """Give the same in training; `weight` (1 or K, B) of the rows."""
         raise NotImplementedError
 
     def gradient(self, scores: Tensor, X: Tensor, score_gradient: Tensor) -> list[Tensor]:
-        """Gradient with respect to `params`, from that with respect to the last `training_scores`, of the batch X.
+        """Compute the gradient in `params`, from the gradient in the last `training_scores`, of the batch X.
 
         Up to what `complete_` adds to it.
         """
         raise NotImplementedError
 
     def penalised(self) -> list[Tensor]:
-        """The coefficients a penalty speaks of."""
+        """Give the coefficients a penalty speaks of."""
         return self.params[: self.n_coefs]
 
     def complete_(self, gradients: list[Tensor], penalty: ElasticNet | None) -> None:
-        """In place, what is left to do in a step once the gradients of all parts of its batch are added up.
+        """Do, in place, what is left of a step once the gradients of all parts of its batch are added up.
 
-        Above all, add that of the penalty's smooth part, unless `penalty` is None.
+        Above all, add the gradient of the penalty's smooth part, unless `penalty` is None.
         """
         if penalty is not None:
             for coef, gradient in zip(self.params[: self.n_coefs], gradients, strict=False):
                 penalty.add_gradient_(coef.detach(), gradient)
 
     def coef_scale(self) -> Tensor | None:
-        """Derivative of the penalised coefficients with respect to the parameters; None if they are the same."""
+        """Give the derivative of the penalised coefficients in the parameters; None if they are the same."""
         return None
 
     def copy_of(self, model: int) -> list[Tensor]:
-        """A copy of the tensors of one model, each ``(1, ...)``: what `Progress` keeps."""
+        """Give a copy of the tensors of one model, each ``(1, ...)``: what `Progress` keeps."""
         return [tensor.detach()[model : model + 1].clone() for tensor in self.tensors]
 
     def put_back(self, model: int, copy: list[Tensor]) -> None:
@@ -212,22 +212,22 @@ class Network:
             mine.detach()[model : model + 1] = known
 
     def is_finite(self, tensors: list[Tensor]) -> bool:
-        """Whether the `tensors` of a model can be used."""
+        """Tell whether the `tensors` of a model can be used."""
         return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
 
     def with_params(self, params: list[Tensor]) -> Network:
-        """The same network around other `tensors`."""
+        """Give the same network around other `tensors`."""
         raise NotImplementedError
 
     def snapshot(self) -> Network:
-        """The network as it is now, for who keeps it while training goes on; arrays are copied when they are read."""
+        """Give the network as it is now, to be kept while training goes on; arrays are copied when they are read."""
         return self
 
     def settle(self) -> None:
         """Put a module that training has taken to a device where it is kept: on the CPU."""
 
     def select(self, models: np.ndarray) -> Network:
-        """A network of some of the models, with a copy of their `tensors`."""
+        """Give a network of some of the models, with a copy of their `tensors`."""
         return self.with_params([select(p.detach(), models) for p in self.tensors])
 
     def put(self, models: np.ndarray, part: Network) -> None:
@@ -281,12 +281,12 @@ class Linear(Network):
 
     @classmethod
     def stacked(cls, parts: Sequence[Linear]) -> Linear:
-        """Models on raw columns as one stack, for evaluation."""
+        """Join models on raw columns as one stack, for evaluation."""
         coefs, intercepts = zip(*(part.unscaled() for part in parts), strict=True)
         return cls(torch.cat(coefs), torch.cat(intercepts))
 
     def unscaled(self, room: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Coefficients (K, C, d), in `room` if that is given, and intercepts (K, C) on the raw columns."""
+        """Give coefficients (K, C, d), in `room` if that is given, and intercepts (K, C) on the raw columns."""
         coef = self.params[0] if self.scale is None else torch.mul(self.params[0], self.scale, out=room)
         if self._no_intercept is not None:
             return coef, self._no_intercept
@@ -295,7 +295,7 @@ class Linear(Network):
         return coef, _shifted(self.params[1], coef, self.center, -1)
 
     def learned(self, model: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-        """Coefficients (C, d) and intercepts (C,) of one model on the user's columns; see `frame.kept`."""
+        """Give coefficients (C, d) and intercepts (C,) of one model on the user's columns; see `frame.kept`."""
         coef, *intercept = (p[model].cpu().double().numpy() for p in self.params)
         center, scale = (
             np.full(coef.shape[1], default)
@@ -323,7 +323,7 @@ class Linear(Network):
         self.params[0].copy_(coef if self.scale is None else coef / self.scale)
 
     def _with_scale(self, X: Tensor) -> Tensor | None:
-        """A sparse batch in scaled columns: its values are far fewer than the coefficients. None if that cannot be."""
+        """Scale the columns of a sparse batch: its values are few beside the coefficients. None if that cannot be."""
         shared = X.shape[-1] == self.params[0].shape[-1]
         if X.layout is not torch.sparse_csr or self.scale is None or self.center is not None:
             return None

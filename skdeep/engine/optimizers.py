@@ -81,7 +81,7 @@ class Optimizer:
         raise NotImplementedError
 
     def _fuses(self, *values: np.ndarray) -> bool:
-        """Whether all models agree in these values, so that torch's fused kernel can do the update.
+        """Tell whether all models agree in these values, so that torch's fused kernel can do the update.
 
         These are the kernels behind ``torch.optim``'s ``fused=True``, whose Python front costs half a second on first
         use.
@@ -89,7 +89,7 @@ class Optimizer:
         return self._gapless and self.params[0].device.type in _FUSED_DEVICES and all(map(uniform, values))
 
     def _vectors(self, gradients: list[Tensor]) -> list[list[Tensor]]:
-        """The parameters, gradients and slots in contiguous memory: as vectors, where theirs has another order.
+        """Give the parameters, gradients and slots in contiguous memory: as vectors, where theirs has another order.
 
         A fused kernel pairs values by their place in memory, and is slow where this is not simply contiguous.
         """
@@ -109,7 +109,7 @@ class Optimizer:
         raise NotImplementedError
 
     def select(self, models: np.ndarray, params: list[Tensor]) -> Optimizer:
-        """An optimizer of some of the models, with a copy of their state, for their (already selected) `params`."""
+        """Select some of the models, with a copy of their state, for their (already selected) `params`."""
         part = type(self)(
             params, self.learning_rate[models], self.momentum[models], self.nesterov, self.betas, self.epsilon
         )
@@ -127,12 +127,12 @@ class Optimizer:
                 state[index] = new
 
     def state(self, model: int) -> dict:
-        """What one model needs to go on later, as NumPy arrays."""
+        """Give what one model needs to go on later, as NumPy arrays."""
         arrays = {slot: [s[model].cpu().numpy().copy() for s in getattr(self, slot)] for slot in self.slots}
         return {"n_steps": self.n_steps[model], "learning_rate": self.learning_rate[model], **arrays}
 
     def fits(self, state: dict) -> bool:
-        """Whether a saved `state` is of parameters of the same shapes."""
+        """Tell whether a saved `state` is of parameters of the same shapes."""
         shapes = [tuple(p.shape[1:]) for p in self.params]
         return all([array.shape for array in state[slot]] == shapes for slot in self.slots)
 
@@ -145,7 +145,7 @@ class Optimizer:
 
 
 def _flat(tensors: list[Tensor]) -> list[Tensor]:
-    """The memory of tensors without gaps, as vectors."""
+    """Give the memory of tensors without gaps, as vectors."""
     return [t.detach().as_strided((t.numel(),), (1,)) for t in tensors]
 
 

@@ -64,16 +64,16 @@ class ElasticNet:
         return not (self.alpha * self.l1_ratio).any()
 
     def select(self, models: np.ndarray) -> ElasticNet:
-        """The penalty of some of the models."""
+        """Give the penalty of some of the models."""
         return type(self)(self.alpha[models], self.l1_ratio[models])
 
     def value(self, coefs: list[Tensor]) -> np.ndarray:
-        """``alpha * R(W)`` of each model, over all coefficient tensors (K, ...)."""
+        """Compute ``alpha * R(W)`` of each model, over all coefficient tensors (K, ...)."""
         norms = self.norms(coefs)
         return self.of_norms(to_numpy64(torch.stack(norms)) if norms else np.empty((0, len(self.alpha))))
 
     def norms(self, coefs: list[Tensor]) -> list[Tensor]:
-        """What the value needs to know of the coefficients, each (K,).
+        """Compute what the value needs to know of the coefficients, each (K,).
 
         Of each tensor the L2 norm, then, if there is an L1 part, the L1 norm. The training loop hands it to `of_norms`
         at the end of the epoch: nobody waits for it before.
@@ -85,7 +85,7 @@ class ElasticNet:
         return [*norms, *(part.abs().sum(1) for part in flat)] if self._has_l1 else norms
 
     def of_norms(self, norms: np.ndarray) -> np.ndarray:
-        """The value of each model, from its `norms` (m, K)."""
+        """Give the value of each model, from its `norms` (m, K)."""
         with np.errstate(over="ignore", invalid="ignore"):  # a value that is not finite is said to be
             if not self._has_l1:
                 return 0.5 * self.alpha * np.square(norms).sum(0)
@@ -93,7 +93,7 @@ class ElasticNet:
             return self.alpha * (0.5 * (1 - self.l1_ratio) * np.square(l2).sum(0) + self.l1_ratio * l1.sum(0))
 
     def curvature(self) -> np.ndarray:
-        """Second derivative of the smooth part, per model."""
+        """Compute the second derivative of the smooth part, per model."""
         return self.alpha * (1 - self.l1_ratio)
 
     def _strengths(self, coef: Tensor) -> tuple[float | Tensor, float | Tensor]:
@@ -104,7 +104,7 @@ class ElasticNet:
         return self._known[kind]
 
     def add_gradient_(self, coef: Tensor, gradient: Tensor) -> None:
-        """In place, ``gradient += alpha * (1 - l1_ratio) * coef``: the smooth part."""
+        """Add, in place, ``gradient += alpha * (1 - l1_ratio) * coef``: the smooth part."""
         _, strength = self._strengths(coef)
         if isinstance(strength, Tensor):
             gradient.addcmul_(coef, strength)
@@ -121,7 +121,7 @@ class ElasticNet:
         return penalty
 
     def prox_(self, coef: Tensor, step: float | Tensor, scale: Tensor | None = None) -> None:
-        """In place, the proximal map of ``step * alpha * R(scale * coef)``; `step` may differ per coordinate."""
+        """Apply, in place, the proximal map of ``step * alpha * R(scale * coef)``; `step` may differ per coordinate."""
         if scale is not self.scale:
             self.scaled(scale).prox_(coef, step, scale)
             return

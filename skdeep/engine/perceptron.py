@@ -22,7 +22,7 @@ from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import number, numbered, per_model, vector
 from skdeep.engine.scratch import Scratch
 
-#: From the gradient with respect to the units of a layer: those of its pre-activations, and of what is learnt between.
+#: From the gradient in the units of a layer: the gradients in its pre-activations, and in what is learnt between.
 Pullback = Callable[[Tensor], list[Tensor]]
 
 
@@ -58,7 +58,7 @@ class MLP(Network):
     In the first layer, :math:`W_1 = V\, \mathrm{diag}(1 + r u)` where factors on the columns are learnt: u starts at
     zero, and an optimizer that moves all parameters alike moves the factors r times as fast as the weights V.
 
-    The second form is that of residual blocks. The random factors :math:`d_l` (dropout, per row and unit) and
+    Residual blocks have the second form. The random factors :math:`d_l` (dropout, per row and unit) and
     :math:`g_l` (stochastic depth, per batch and block) have expectation one, and are one in evaluation.
 
     Parameters
@@ -76,7 +76,7 @@ class MLP(Network):
     dropout : ndarray of shape (K,), or float
         Probability that a hidden unit is left out of a step.
     stochastic_depth : ndarray of shape (K,), float or None
-        Probability that the last residual block is left out of a step; that of block l of L is l / L of it. Hidden
+        Probability that the last residual block is left out of a step; block l of L has l / L of it. Hidden
         layers whose input has the same width are residual blocks, unless this is None.
     generators : list of numpy.random.Generator
         Of each model's random factors.
@@ -142,7 +142,7 @@ class MLP(Network):
     ) -> MLP:
         r"""Draw the initial weights of each model from its generator: Glorot & Bengio's uniform, AISTATS 2010.
 
-        The bound is that of MLPClassifier, :math:`\sqrt{6 / (n_{in} + n_{out})}` (2 instead of 6 for the logistic
+        The bound is MLPClassifier's, :math:`\sqrt{6 / (n_{in} + n_{out})}` (2 instead of 6 for the logistic
         activation), for weights and biases. Normalisation starts as the identity on standardised columns; biases that
         batch normalisation makes superfluous stay zero.
         """
@@ -163,7 +163,7 @@ class MLP(Network):
         n_layers = len(layer_units) - 1
         shape = (len(generators), 1)
         slopes = [] if form.slope is None else [torch.full(shape, form.slope, **tensor) for _ in range(n_layers - 1)]
-        hidden = params[n_layers:-1]  # biases of hidden layers, whose shape those of the normalisation have
+        hidden = params[n_layers:-1]  # biases of hidden layers, whose shape the normalisation's parameters have
         if normalization == "batch":  # which takes off the mean
             for bias in hidden:
                 bias.zero_()
@@ -185,7 +185,7 @@ class MLP(Network):
 
     @classmethod
     def stacked(cls, parts: Sequence[MLP]) -> MLP:
-        """Networks of one model each and of the same form as one, for evaluation."""
+        """Join networks of one model each and of the same form as one, for evaluation."""
         stack = parts[0].with_params(
             [torch.cat(tensors).detach() for tensors in zip(*(p.tensors for p in parts), strict=True)]
         )
@@ -194,7 +194,7 @@ class MLP(Network):
         return stack
 
     def _grouped(self) -> dict[str, tuple[Tensor, ...]]:
-        """The `tensors` by what they are, with an entry per layer: what `groups` is."""
+        """Give the `tensors` by what they are, with an entry per layer: what `groups` is."""
         tensors = iter(self.tensors)
         return {name: tuple(islice(tensors, size)) for name, size in self._sizes.items()}
 
@@ -226,7 +226,7 @@ class MLP(Network):
     def _scores(
         self, X: Tensor, weight: Tensor | None = None, noise: Noise | None = None, tape: list[_Layer] | None = None
     ) -> Tensor:
-        """Scores; in training, each layer leaves on the `tape` what `gradient` needs of it."""
+        """Compute scores; in training, each layer leaves on the `tape` what `gradient` needs of it."""
         weights, biases = list(self.groups["weight"]), list(self.groups["bias"])
         weights[0] = self._first_weight(keep=tape is None)
         if tape is not None:
@@ -255,12 +255,12 @@ class MLP(Network):
         return affine(hidden, weights[-1], biases[-1])
 
     def _factors(self) -> Tensor:
-        """The factors on the columns, (K, 1, d)."""
+        """Give the factors on the columns, (K, 1, d)."""
         (scale,) = self.groups["scale"]
         return torch.add(number(1.0, scale), scale, alpha=self.scaling).unsqueeze(1)
 
     def _first_weight(self, keep: bool) -> Tensor:
-        """The first layer's weights with the factors on the columns, (K, out, in); to `keep`, or until the next step.
+        """Scale the first layer's weights by the factors on the columns, (K, out, in); to `keep`, or for a step.
 
         Fresh memory at each step would cost more than the product.
         """
@@ -272,13 +272,13 @@ class MLP(Network):
             return torch.mul(self.params[0], self._factors(), out=self._weight_room().detach())
 
     def _weight_room(self) -> Tensor:
-        """Memory for the first layer's weights with their factors, and for what `complete_` computes of them."""
+        """Give memory for the first layer's weights with their factors, and for what `complete_` computes of them."""
         return self._scratch.like("first weight", self.params[0])
 
     def _units(self, i: int, z: Tensor, weight: Tensor | None, training: bool) -> tuple[Tensor, Pullback]:
-        """Units of a hidden layer, and the pullback to their pre-activations and to what is learnt between these.
+        """Compute units of a hidden layer, and the pullback to their pre-activations and to what is learnt between.
 
-        That of a bare activation is known; else it is autograd's.
+        The pullback of a bare activation is known; else it is autograd's.
         """
         form, (_, _, slopes, gammas, betas, _, means, variances) = ACTIVATIONS[self.activation], self.groups.values()
         if not gammas and form.pullback is not None:
@@ -330,7 +330,7 @@ class MLP(Network):
         if not self.groups["scale"]:
             super().complete_(gradients, penalty)
             return
-        # so far, the first gradient is that of the weights with their factors
+        # so far, the first gradient is in the weights with their factors
         if penalty is not None:
             coefs = [self._first, *self.params[1 : self.n_coefs]]
             for coef, gradient in zip(coefs, gradients, strict=False):
@@ -340,7 +340,7 @@ class MLP(Network):
         gradients[0].mul_(self._factors())
 
     def _gates(self, noise: Noise) -> np.ndarray:
-        """Factors on the residual blocks, (K, L)."""
+        """Draw factors on the residual blocks, (K, L)."""
         growth = np.arange(1, len(self.blocks) + 1) / len(self.blocks)
         return noise.blocks(self.stochastic_depth[:, None] * growth)
 
@@ -349,7 +349,7 @@ class MLP(Network):
         return None if self.standardization is None else self.standardization.frame
 
     def learned(self, model: int, dtype: np.dtype) -> dict[str, list[np.ndarray]]:
-        """The `groups` of one model, to be kept in `dtype`; the first layer is that of the user's columns.
+        """Give the `groups` of one model, to be kept in `dtype`; the first layer is for the user's columns.
 
         In the place of u are the factors on the columns.
         """

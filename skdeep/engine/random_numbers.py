@@ -24,13 +24,13 @@ _LOCK = threading.RLock()
 
 @functools.cache
 def _draws(operation: Any) -> bool:
-    """Whether an operation may draw random numbers."""
+    """Tell whether an operation may draw random numbers."""
     return torch.Tag.nondeterministic_seeded in getattr(operation, "tags", ())
 
 
 @functools.cache
 def _has_generator(device_type: str) -> bool:
-    """Whether random numbers can be seeded on such a device."""
+    """Tell whether random numbers can be seeded on such a device."""
     try:
         torch.Generator(device_type)
     except RuntimeError:
@@ -40,7 +40,7 @@ def _has_generator(device_type: str) -> bool:
 
 @functools.cache
 def _with_generator(operation: Any) -> Any:
-    """The form of an operation that takes a generator; None if there is none."""
+    """Give the form of an operation that takes a generator; None if there is none."""
     names = [argument.name for argument in operation._schema.arguments]
     if "generator" in names:
         return operation
@@ -70,7 +70,7 @@ class OwnNumbers(TorchDispatchMode):
         self.seed, self._generators = seed, {}
 
     def states(self) -> dict[torch.device, bytes]:
-        """Where the numbers of each device stand."""
+        """Tell where the numbers of each device stand."""
         return {device: generator.get_state().numpy().tobytes() for device, (generator, _) in self._generators.items()}
 
     @property
@@ -115,7 +115,7 @@ class OwnNumbers(TorchDispatchMode):
         return tree_map_only(Tensor, lambda part: part.to(device), result)
 
     def _dropout(self, input: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
-        """The dropout of accelerators, which takes no generator."""
+        """Give the dropout of accelerators, which takes no generator."""
         kept = torch.ones_like(input, dtype=torch.bool)
         if train is False or p == 0:
             return input.clone(), kept

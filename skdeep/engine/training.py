@@ -138,7 +138,7 @@ class Progress:
         return best
 
     def has_led_past(self, loss: float) -> bool:
-        """Whether training has led past a loss that was clearly lower, as momentum does."""
+        """Tell whether training has led past a loss that was clearly lower, as momentum does."""
         return loss > 1.05 * self.best_loss + self.tol
 
     @property
@@ -147,7 +147,7 @@ class Progress:
         return self.no_improvement > self.n_iter_no_change
 
     def recent_gain(self) -> tuple[float, int]:
-        """How much the training loss fell over the last epochs, and over how many."""
+        """Tell how much the training loss fell over the last epochs, and over how many."""
         span = int(min(self.n_iter_no_change, 10, len(self.loss_curve) - 1))
         return (self.loss_curve[-1 - span] - self.loss_curve[-1] if span else math.nan), span
 
@@ -158,7 +158,7 @@ class Plan:
 
     ``max_iter`` is the number of epochs of this run; the schedule is laid out over ``horizon`` epochs (by default
     these), of which ``first_epoch`` have been done before. Beyond the horizon it starts anew. ``products`` is the dtype
-    of the matrix products, None for that of the parameters.
+    of the matrix products, None for the parameters' own.
     """
 
     max_iter: int
@@ -292,7 +292,7 @@ class _Stack:
 
 
 def judge_start(network: Network, progress: list[Progress], monitor: Monitor | None) -> None:
-    """Begin the record of the models that are warm and watch a score with that of their start."""
+    """Begin the record of models that are warm and watch a score with the score of their start."""
     models = np.array([m for m, p in enumerate(progress) if p.warm and p.watch_score], dtype=int)
     if monitor is None or not len(models):
         return

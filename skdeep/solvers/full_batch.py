@@ -2,7 +2,7 @@ r"""The full-batch solver for smooth objectives: a stack of K models, each with 
 
 Each pass over the rows, in chunks, evaluates every model at its own trial point; a model whose trial is good enough
 moves there, which ends an iteration for it, and looks for its next direction. Directions are Newton's for linear models
-of few parameters, and those of L-BFGS else.
+of few parameters, and L-BFGS's else.
 
 References
 ----------
@@ -80,7 +80,7 @@ class _Stack:
         self.search.put(models, LineSearch.begin(self.value[models], slope))
 
     def step(self) -> np.ndarray:
-        """One pass over the rows: try each model's step; returns the models that took theirs."""
+        """Pass over the rows: try each model's step; return the models that took theirs."""
         trial = self._ahead(self.search.step)
         value, gradient = self.objective(trial)
         slope = to_numpy64(_dot(gradient, self.direction))

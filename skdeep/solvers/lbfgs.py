@@ -28,7 +28,7 @@ from skdeep.solvers.preconditioner import Preconditioner
 
 #: Pairs of steps and gradient changes that are remembered.
 HISTORY = 10
-#: Iterations before which the curvature is looked at, beyond that of the start: often enough that it fits, and rarely
+#: Iterations before which the curvature is looked at, beyond the start: often enough that it fits, and rarely
 #: enough to cost little.
 _LOOKS = frozenset(8 * 4**i for i in range(16))
 #: Where these are in the memory of a model: H_0 Y and H_0 g, Y and g.
@@ -102,7 +102,7 @@ class LBFGS:
     def _look(self, models: np.ndarray, point: Tensor) -> None:
         """Compute the curvature of the models whose turn it is, and what follows from it.
 
-        At the start, it is that of the average row: all there is where all scores are equal, as most begin.
+        At the start, it is the average row's: all there is where all scores are equal, as most begin.
         """
         if self.preconditioner is None:
             return
