@@ -99,7 +99,9 @@ def test_no_file_of_a_room_imports_what_imports_it(room):
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.parent.name in GROUND or p.name == "splits.py"], ids=name_of)
 def test_the_ground_floor_knows_neither_sklearn_nor_skorch(path):
-    assert not third_parties(imports_of(path)) & {"sklearn", "skorch"}
+    names = imports_of(path)
+    assert not third_parties(names) & {"sklearn", "skorch", "joblib"}
+    assert {name for name in own_modules(names) if name.startswith("compat")} <= {"compat.torch", "compat.scipy"}
 
 
 def test_the_design_names_every_file():

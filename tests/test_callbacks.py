@@ -49,6 +49,7 @@ from skdeep.compat import skorch as relied_on
 from skdeep.engine.batching import Batches, DenseRows
 from skdeep.engine.losses import LOSSES
 from skdeep.engine.networks import Linear
+from skdeep.engine.objective import Objective
 from skdeep.engine.optimizers import OPTIMIZERS
 from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import vector
@@ -156,7 +157,8 @@ def run(callbacks, *, epochs=2, batch=200, watch_score=False, monitor=None, solv
     penalty = ElasticNet(vector(1e-3, 1), vector(0.0, 1))
     loss = LOSSES["log_loss"]()
     plan = Plan(max_iter=epochs)
-    train(network, loss, penalty, optimizer, batches, np.ones(1), plan, [progress], monitor, observer)
+    objective = Objective(network, loss, penalty, batches, np.ones(1))
+    train(objective, optimizer, plan, [progress], monitor, observer)
     return observer, optimizer, progress
 
 

@@ -13,10 +13,10 @@ from skdeep import SoftmaxClassifier
 from skdeep.engine.batching import Batches, DenseRows, SparseRows
 from skdeep.engine.losses import LOSSES
 from skdeep.engine.networks import Linear
+from skdeep.engine.objective import Objective
 from skdeep.engine.penalties import L2
 from skdeep.solvers import curvature
 from skdeep.solvers.lbfgs import HISTORY, LBFGS
-from skdeep.solvers.objective import Objective
 from skdeep.solvers.preconditioner import Preconditioner
 
 TWICE_SMOOTH = ["log_loss", "binary_log_loss", "squared_error"]
@@ -187,7 +187,7 @@ def test_directions_are_those_of_the_two_loop_recursion(seed, n_steps, linear):
     rng = np.random.default_rng(seed)
     objective = objective_of()
     start = [torch.eye(C * (D + 1), dtype=torch.float64)] * K
-    directions = LBFGS(objective, objective.start())
+    directions = LBFGS.begin(objective, objective.start())
     if not linear:
         directions.preconditioner = None
     hessian = hessians(objective) + 0.1 * torch.eye(C * (D + 1))
@@ -244,7 +244,7 @@ def test_a_preconditioner_too_large_is_left_out(monkeypatch):
     assert Preconditioner.of(objective_of()) is not None
     monkeypatch.setattr(Preconditioner, "max_entries", C * (D + 1) ** 2 - 1)
     assert Preconditioner.of(objective_of()) is None
-    assert LBFGS(objective_of(), objective_of().start()).preconditioner is None
+    assert LBFGS.begin(objective_of(), objective_of().start()).preconditioner is None
 
 
 @pytest.mark.slow

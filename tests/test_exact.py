@@ -15,11 +15,12 @@ from skdeep import HingeClassifier, MLPClassifierTorch, SigmoidClassifier, Softm
 from skdeep.engine.batching import Batches, DenseRows, SparseRows
 from skdeep.engine.losses import LOSSES, Loss
 from skdeep.engine.networks import Linear
+from skdeep.engine.objective import Objective
 from skdeep.engine.penalties import L2
 from skdeep.engine.perceptron import MLP
 from skdeep.engine.training import Progress
 from skdeep.model_selection.stacks import fit_stack
-from skdeep.solvers.full_batch import minimise
+from skdeep.solvers.full_batch import Limits, minimise
 from skdeep.solvers.line_search import LineSearch
 from skdeep.solvers.newton import Newton
 
@@ -188,8 +189,11 @@ def run(
     batches = Batches(source, target, weight, subset, generators, chunk, shuffle=False)
     if progress is None:
         progress = [Progress(1e-7) for _ in models]
-    limits = {"max_iter": 300, "max_evaluations": 1000} | options
-    return minimise(network, loss, L2(ALPHAS[models], np.zeros(k)), batches, mean, progress=progress, **limits)
+    options = {"max_iter": 300, "max_evaluations": 1000} | options
+    limits = Limits(*(options.pop(name, None) for name in ("max_iter", "max_evaluations", "max_newton_params")))
+    return minimise(
+        Objective(network, loss, L2(ALPHAS[models], np.zeros(k)), batches, mean), limits, progress, **options
+    )
 
 
 def assert_same(stacked, alone, atol=1e-10):

@@ -14,13 +14,14 @@ from skdeep.engine.activations import ACTIVATIONS
 from skdeep.engine.batching import Batches, DenseRows, SparseRows, as_tensor
 from skdeep.engine.losses import LOSSES
 from skdeep.engine.networks import Linear
+from skdeep.engine.objective import Objective
 from skdeep.engine.optimizers import OPTIMIZERS
 from skdeep.engine.penalties import PENALTIES
 from skdeep.engine.per_model import vector
 from skdeep.engine.perceptron import MLP
 from skdeep.engine.schedules import SCHEDULES
 from skdeep.engine.training import Observer, Plan, Progress, train
-from skdeep.solvers.full_batch import minimise
+from skdeep.solvers.full_batch import Limits, minimise
 from skdeep.solvers.newton import Newton
 
 N, D, C = 66, 5, 3
@@ -119,13 +120,10 @@ def fit(
     optimizer = OPTIMIZERS[solver](network.params, values["rate"], values["momentum"], nesterov)
     if progress is None:
         progress = [Progress(tol, n_iter_no_change, watch_score) for _ in models]
+    batches = Batches(make_rows[layout](), target_of(loss), weight, subset, generators, batch_size)
     return train(
-        network,
-        loss,
-        PENALTIES[penalty](values["alpha"], values["l1_ratio"]),
+        Objective(network, loss, PENALTIES[penalty](values["alpha"], values["l1_ratio"]), batches, mean_weight),
         optimizer,
-        Batches(make_rows[layout](), target_of(loss), weight, subset, generators, batch_size),
-        mean_weight,
         Plan(max_iter, proximal=kind == "linear" or solver == "adamw", **plan),
         progress,
         monitor,
@@ -632,7 +630,7 @@ def test_going_on_is_not_having_stopped(solver, kind):
         batches = Batches(rows, torch.from_numpy(Y), None, None, [generator], 16)
         plan = Plan(3, proximal=kind == "linear" or solver == "adamw")
         progress = [Progress(n_iter_no_change=math.inf)]
-        (part,) = train(network, loss, penalty, optimizer, batches, np.ones(1), plan, progress)
+        (part,) = train(Objective(network, loss, penalty, batches, np.ones(1)), optimizer, plan, progress)
         network, state = network.with_params(part.params), part.optimizer_state
     assert all(torch.equal(p, q) for p, q in zip(part.params, whole.params, strict=True))
 
@@ -675,8 +673,9 @@ def quasi_newton(loss, alpha=0.05, weight=None, batch_size=1000, columns=True, k
     batches = Batches(rows, target_of(loss), own, None, [np.random.default_rng(0)], batch_size, shuffle=False)
     mean = np.ones(1) if weight is None else weight.mean(keepdims=True)
     penalty = PENALTIES["l2"](vector(alpha, 1), np.zeros(1))
-    limits = {"max_iter": 200, "max_evaluations": 1000, "progress": [Progress(1e-9)]} | options
-    (progress,) = minimise(network, counting, penalty, batches, mean, **limits)
+    options = {"max_iter": 200, "max_evaluations": 1000, "progress": [Progress(1e-9)]} | options
+    limits = Limits(options.pop("max_iter"), options.pop("max_evaluations"))
+    (progress,) = minimise(Objective(network, counting, penalty, batches, mean), limits, **options)
     return progress, network.with_params(progress.params), counting.n
 
 

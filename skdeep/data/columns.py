@@ -12,7 +12,7 @@ from torch import Tensor
 from skdeep.engine.batching import MAX_VALUES, DenseRows, SparseRows
 from skdeep.engine.frame import Frame
 from skdeep.engine.networks import transposed_product
-from skdeep.engine.per_model import index_of, to_numpy64
+from skdeep.engine.per_model import groups, index_of, numbered, to_numpy64
 
 _CHUNK_ROWS = 1024  # small enough for a chunk to stay in the cache between its two passes
 _SAMPLE_ROWS = 2048  # rows that the step size is judged by
@@ -126,13 +126,10 @@ class Columns:
         known: Columns | None = None,
     ) -> list[Columns]:
         """Measure the rows of each model of a stack, and add what is `known`; models with the same rows share it."""
-        measured: dict[tuple[int, int], Columns] = {}
-        pairs = list(zip(subsets, weights, strict=True))
-        for subset, weight in pairs:
-            if (id(subset), id(weight)) not in measured:
-                columns = cls.measure(rows, subset, weight)
-                measured[id(subset), id(weight)] = columns if known is None else known.merged(columns)
-        return [measured[id(subset), id(weight)] for subset, weight in pairs]
+        first, number = numbered(subsets, weights)
+        measured = [cls.measure(rows, subsets[m], weights[m]) for m in first]
+        together = measured if known is None else [known.merged(columns) for columns in measured]
+        return [together[n] for n in number]
 
     def merged(self, other: Columns) -> Columns:
         """Combine the statistics of two sets of rows."""
@@ -208,7 +205,7 @@ def _in_own_dtype(rows: DenseRows | SparseRows) -> tuple[DenseRows | SparseRows,
     rounding = torch.finfo(kind).eps if narrow else 10 * torch.finfo(torch.float64).eps
     single = narrow or kind.itemsize == 1  # sums of a chunk of bytes are exact
     single = (single and rows.dtype is torch.float32) or rows.home.type == "mps"
-    return rows.at_home(torch.float32 if single else torch.float64), rounding
+    return rows.at_home(torch.float32 if single else torch.float64).in_scratch(), rounding
 
 
 def _scaled_moments(X: Tensor, shift: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
@@ -253,10 +250,7 @@ def gram_extents(
     largest, trace : ndarray of shape (K,)
     """
     largest, trace = np.empty(len(subsets)), np.empty(len(subsets))
-    by_rows: dict[int, list[int]] = {}
-    for m, subset in enumerate(subsets):
-        by_rows.setdefault(id(subset), []).append(m)
-    for models in by_rows.values():
+    for models in groups(subsets):
         of_models = (None if c is None else (c if len(c) == 1 else c[models]).squeeze(1).T for c in (center, scale))
         largest[models], trace[models] = _gram_extent(rows, subsets[models[0]], *of_models)
     return largest, trace

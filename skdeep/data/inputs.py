@@ -14,10 +14,10 @@ from scipy import sparse
 from sklearn import get_config
 from sklearn.base import BaseEstimator
 from sklearn.utils import assert_all_finite
-from sklearn.utils._array_api import get_namespace_and_device, move_to
-from sklearn.utils.validation import _check_feature_names, _check_n_features, validate_data
+from sklearn.utils.validation import validate_data
 from torch import Tensor
 
+from skdeep.compat.sklearn import _check_feature_names, _check_n_features, get_namespace_and_device, move_to
 from skdeep.data.conversion import NotNumbersError, as_numbers, column_names, floats, place
 from skdeep.engine.batching import MAX_VALUES, DenseRows, SparseRows, as_tensor
 

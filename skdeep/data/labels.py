@@ -11,9 +11,10 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_y, check_consistent_length
+from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
 
+from skdeep.compat.sklearn import _check_y
 from skdeep.data.conversion import column_names, is_missing, place
 from skdeep.data.inputs import Data, Matrix, to_numpy
 

@@ -309,7 +309,7 @@ class TrainingState:
 
 def scores_of(network: Network, rows: DenseRows | SparseRows, index: np.ndarray) -> Tensor:
     """Compute scores (K, m, C) of the rows of `index` (m,), in bounded batches."""
-    step = chunk_rows(network, rows)
+    rows, step = rows.in_scratch(), chunk_rows(network, rows)
     scores = network.scores(rows.take(torch.from_numpy(index[:step]))).detach()
     if len(index) > step:
         # in one piece from the start: parts that are kept between batches would scatter over the memory
@@ -345,7 +345,7 @@ def make_monitor(
         the original stack it was number `model`.
     """
     first, own, n_rows = held_out[0], len(held_out) > 1, max(len(part.codes) for part in held_out)
-    rows = first.rows()
+    rows = first.rows().in_scratch()
     index = None
     if first.index is not None:
         index = torch.from_numpy(_filled_up([part.index for part in held_out], n_rows))

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.metrics import get_scorer
-from sklearn.metrics._scorer import _BaseScorer
-from sklearn.utils.validation import _check_response_method
 from torch import Tensor
 
+from skdeep.compat.sklearn import _BaseScorer, _check_response_method
 from skdeep.data.answers import Answers, Link, own_methods
 
 #: Values of ``scoring`` that are computed without a scorer.

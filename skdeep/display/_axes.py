@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.utils._optional_dependencies import check_matplotlib_support
+
+from skdeep.compat.sklearn import check_matplotlib_support
 
 #: Distinct for colour-blind readers as well (Okabe & Ito, *Color Universal Design*, 2008); yellow comes last.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")

@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
-from sklearn.utils._optional_dependencies import check_matplotlib_support
 
+from skdeep.compat.sklearn import check_matplotlib_support
 from skdeep.data.inputs import Data
 from skdeep.display._axes import COLORS, get_axes, set_scale
 from skdeep.model_selection.evaluation import final_step

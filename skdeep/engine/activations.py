@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_aten = torch.ops.aten  # autograd's own kernels
+from skdeep.compat import torch as private
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,14 @@ def _maxout(z: Tensor) -> Tensor:
 #: (Goodfellow et al. 2013).
 ACTIVATIONS = {
     "identity": Activation(lambda z: z, lambda g, z, h: g),
-    "relu": Activation(torch.relu, lambda g, z, h: _aten.threshold_backward(g, h, 0)),
-    "leaky_relu": Activation(F.leaky_relu, lambda g, z, h: _aten.leaky_relu_backward(g, z, 0.01, False)),
+    "relu": Activation(torch.relu, lambda g, z, h: private.threshold_backward(g, h, 0)),
+    "leaky_relu": Activation(F.leaky_relu, lambda g, z, h: private.leaky_relu_backward(g, z, 0.01, False)),
     "prelu": Activation(_prelu, slope=0.25),
-    "elu": Activation(F.elu, lambda g, z, h: _aten.elu_backward(g, 1, 1, 1, True, h)),
+    "elu": Activation(F.elu, lambda g, z, h: private.elu_backward(g, 1, 1, 1, True, h)),
     "selu": Activation(F.selu),
-    "gelu": Activation(F.gelu, lambda g, z, h: _aten.gelu_backward(g, z)),
-    "silu": Activation(F.silu, lambda g, z, h: _aten.silu_backward(g, z)),
-    "tanh": Activation(torch.tanh, lambda g, z, h: _aten.tanh_backward(g, h)),
-    "logistic": Activation(torch.sigmoid, lambda g, z, h: _aten.sigmoid_backward(g, h)),
+    "gelu": Activation(F.gelu, lambda g, z, h: private.gelu_backward(g, z)),
+    "silu": Activation(F.silu, lambda g, z, h: private.silu_backward(g, z)),
+    "tanh": Activation(torch.tanh, lambda g, z, h: private.tanh_backward(g, h)),
+    "logistic": Activation(torch.sigmoid, lambda g, z, h: private.sigmoid_backward(g, h)),
     "maxout": Activation(_maxout, n_pieces=2),
 }

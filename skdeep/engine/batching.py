@@ -12,16 +12,17 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import repeat
-from typing import NamedTuple, cast
+from typing import NamedTuple, Self, cast
 
 import numpy as np
 import torch
 from scipy import sparse
-from scipy.sparse._sparsetools import csr_row_index  # what X[rows] does, five times faster than all around it
 from torch import Tensor
 
+from skdeep.compat.scipy import csr_row_index
 from skdeep.engine.frame import Frame
-from skdeep.engine.per_model import csr_tensor, index_of, to_device
+from skdeep.engine.per_model import csr_tensor, index_of, numbered, to_device
+from skdeep.engine.scratch import Scratch
 
 # Share of a device's free memory that resident training data may take.
 _RESIDENT_SHARE = 0.5
@@ -64,9 +65,12 @@ class _Rows:
     ----------
     frame : Frame or None
         Change of variables before the cast to the compute dtype, where that would lose something of the columns.
+    scratch : Scratch or None
+        What dense rows are taken into, if any.
     """
 
     frame: Frame | None = None
+    scratch: Scratch | None = None
     device: torch.device
     dtype: torch.dtype
 
@@ -75,13 +79,22 @@ class _Rows:
         """Device on which the data lies: if not where batches are wanted, it is streamed."""
         raise NotImplementedError
 
-    def exactly(self, dtype: torch.dtype, frame: Frame | None = None):
+    def exactly(self, dtype: torch.dtype, frame: Frame | None = None) -> Self:
         """Give the same rows in another dtype and frame."""
         rows = copy.copy(self)
-        rows.dtype, rows.frame = dtype, frame
+        rows.dtype, rows.frame, rows.scratch = dtype, frame, None
         return rows
 
-    def at_home(self, dtype: torch.dtype):
+    def in_scratch(self) -> Self:
+        """Give the same rows, to be taken into memory that is kept: what `take` gives is overwritten by its next call.
+
+        For who is done with each batch before the next one.
+        """
+        rows = self.exactly(self.dtype, self.frame)
+        rows.scratch = Scratch()
+        return rows
+
+    def at_home(self, dtype: torch.dtype) -> Self:
         """Give the same rows as they are, in another dtype, where the data lies."""
         rows = self.exactly(dtype)
         rows.device = self.home
@@ -102,15 +115,12 @@ class DenseRows(_Rows):
     def __init__(self, X: Tensor, device: torch.device, dtype: torch.dtype):
         self.X = X.to(_home(X, device, X.numel() * X.element_size()))
         self.device, self.dtype = device, dtype
-        # memory for the rows that are taken, and for their conversion: writing where memory is already mapped is 3
-        # times faster than into a fresh block per batch, and blocks that come and go leave holes; `exactly` shares it
-        self._rooms = {"gathered": self.X.new_empty(0), "converted": torch.empty(0, dtype=dtype, device="cpu")}
 
     def __len__(self) -> int:
         return len(self.X)
 
     @property
-    def home(self):
+    def home(self) -> torch.device:
         return self.X.device
 
     @property
@@ -126,13 +136,10 @@ class DenseRows(_Rows):
         """Values of a row."""
         return self.n_features
 
-    @property
-    def index_device(self) -> torch.device:
-        """Device on which indices of rows are best, though `take` has them from anywhere."""
-        return self.X.device
+    index_device = home
 
     def take(self, rows: Tensor | slice) -> Tensor:
-        """Take rows by index (B,) or (K, B), or a slice: ``(B, d)`` or ``(K, B, d)``. Valid until the next call."""
+        """Take rows by index (B,) or (K, B), or a slice: ``(B, d)`` or ``(K, B, d)``; see `in_scratch`."""
         if isinstance(rows, slice):
             if self.X.stride(0) == 1 and self.frame is None:  # column-major: converted in the order of its memory
                 return self._convert(self.X[rows].t()).t()
@@ -141,12 +148,9 @@ class DenseRows(_Rows):
         return values if rows.ndim == 1 else values.view(*rows.shape, -1)
 
     def _gather(self, rows: Tensor) -> Tensor:
-        if self._streamed:  # the last batch may still be on its way: each has memory of its own
+        if self.scratch is None or self._streamed:  # where the last batch may still be on its way
             return torch.index_select(self.X, 0, rows)
-        size = len(rows) * self.n_features
-        if self._rooms["gathered"].numel() < size:
-            self._rooms["gathered"] = self.X.new_empty(size)
-        room = self._rooms["gathered"].as_strided((len(rows), self.n_features), (self.n_features, 1))
+        room = self.scratch.empty("gathered", (len(rows), self.n_features), self.X)
         return torch.index_select(self.X, 0, rows, out=room)
 
     def _convert(self, values: Tensor) -> Tensor:
@@ -155,12 +159,9 @@ class DenseRows(_Rows):
         if self._streamed:  # as whichever is smaller, bytes of an image or rounded floats
             smaller = min(values.dtype, self.dtype, key=lambda dtype: dtype.itemsize)
             return to_device(values, self.device, smaller).to(self.dtype)
-        if self.device.type != "cpu" or values.dtype == self.dtype:
+        if self.scratch is None or self.device.type != "cpu" or values.dtype == self.dtype:
             return values.to(self.dtype)
-        room = self._rooms["converted"]
-        if len(room) < values.numel() or room.dtype != self.dtype:
-            self._rooms["converted"] = room = room.new_empty(values.numel(), dtype=self.dtype)
-        return room[: values.numel()].view(values.shape).copy_(values)
+        return self.scratch.empty("converted", values.shape, values, self.dtype).copy_(values)
 
 
 class SparseRows(_Rows):
@@ -189,7 +190,7 @@ class SparseRows(_Rows):
         return len(self.start) - 1
 
     @property
-    def home(self):
+    def home(self) -> torch.device:
         return self.values.device
 
     @property
@@ -338,7 +339,8 @@ class Batches:
         batch_size: int,
         shuffle: bool = True,
     ):
-        self.rows, self.target, self.weight, self.subset = rows, target, weight, subset
+        self.rows = rows if rows.scratch is not None else rows.in_scratch()
+        self.target, self.weight, self.subset = target, weight, subset
         self.generators, self.batch_size, self.shuffle = generators, batch_size, shuffle
         self.shared = not isinstance(subset, list) and all(g is generators[0] for g in generators)
         subsets = subset if isinstance(subset, list) else [subset] * len(generators)
@@ -351,14 +353,14 @@ class Batches:
         return -(-self.n_rows // self.batch_size)
 
     def select(self, models: np.ndarray) -> Batches:
-        """The batches of some of the models."""
+        """Give the batches of some of the models."""
         subset = [self.subset[m] for m in models] if isinstance(self.subset, list) else self.subset
         generators = [self.generators[m] for m in models]
         weight = self._weight_of(models)
         return Batches(self.rows, self.target, weight, subset, generators, self.batch_size, self.shuffle)
 
     def epoch(self) -> Iterator[Batch]:
-        """The batches of one epoch."""
+        """Give the batches of one epoch; the rows of each are overwritten by the next one's."""
         return self._shared_epoch() if self.shared else self._own_epoch()
 
     def _shared_epoch(self) -> Iterator[Batch]:
@@ -372,7 +374,7 @@ class Batches:
         target, weight = self._shared_target(everything), self._shared_weight(everything)
         if n <= self.batch_size:  # a batch of all rows has no order to draw, and stays as it is
             X = self._values(rows)
-            X = X.clone() if isinstance(X, Tensor) else X
+            X = X.clone() if isinstance(X, Tensor) else X  # out of the scratch memory
             self._full = Batch(X, self._as_numbers(target), weight, n, None)
             yield self._full
             return
@@ -385,13 +387,9 @@ class Batches:
 
     def _own_epoch(self) -> Iterator[Batch]:
         subsets = self.subset if isinstance(self.subset, list) else [self.subset] * len(self.generators)
-        # models that share rows and a generator share its draw
-        keys = [(id(generator), id(subset)) for generator, subset in zip(self.generators, subsets, strict=True)]
-        drawn: dict[tuple[int, int], np.ndarray] = {}
-        for model, key in enumerate(keys):
-            if key not in drawn:
-                drawn[key] = self._order(model)
-        orders = [drawn[key] for key in keys]
+        first, number = numbered(self.generators, subsets)  # models that share both share the order
+        drawn = [self._order(model) for model in first]
+        orders = [drawn[n] for n in number]
         for start in range(0, int(self.n_rows.max()), self.batch_size):
             sizes = np.clip(self.n_rows - start, 0, self.batch_size)
             yield self._own_batch(orders, start, sizes)
@@ -422,7 +420,7 @@ class Batches:
         return None if self.weight is None else torch.atleast_2d(self.weight[..., rows])
 
     def _as_numbers(self, target: Tensor) -> Tensor:
-        """Codes as they are; indicators in the dtype of the scores."""
+        """Give codes as they are; indicators in the dtype of the scores."""
         return target if target.dtype is torch.int64 else target.to(self.rows.dtype)
 
     def _values(self, rows: Tensor | slice) -> Tensor | LargeRows:

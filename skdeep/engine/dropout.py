@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep.engine.per_model import per_model, to_device
+from skdeep.engine.per_model import numbered, per_model, to_device
 
 #: Random bits per unit: a probability is rounded to a multiple of 2 ** -16.
 _LEVELS = 2**16
@@ -32,15 +32,13 @@ class Noise:
     """
 
     def __init__(self, generators: list[np.random.Generator]):
-        drawn: dict[int, int] = {}
-        for generator in generators:
-            if id(generator) not in drawn:
-                drawn[id(generator)] = int(generator.integers(2**63))
-        self.n_models = len(generators)
-        self.seeds = list(drawn.values()) if len(drawn) == 1 else [drawn[id(generator)] for generator in generators]
+        first, number = numbered(generators)
+        drawn = [int(generators[model].integers(2**63)) for model in first]
+        #: One for all models, if they share it, else one for each.
+        self.seeds = drawn if len(drawn) == 1 else [drawn[n] for n in number]
 
     def units(self, layer: int, rate: np.ndarray, like: Tensor) -> Tensor:
-        """Factors on units `like` (K, B, h): zero with probability `rate` (K,), else what keeps the expectation."""
+        """Draw factors on units `like` (K, B, h): zero with probability `rate` (K,), of expectation one."""
         _, n_rows, n_units = like.shape
         n_words = -(-n_rows * n_units // 4)
         words = np.stack([np.random.SFC64([seed, layer]).random_raw(n_words) for seed in self.seeds])
@@ -52,6 +50,6 @@ class Noise:
         return factors.mul_(per_model(_LEVELS / levels, factors))
 
     def blocks(self, rate: np.ndarray) -> np.ndarray:
-        """Factors (K, L) on blocks: zero with probability `rate` (K, L), else what keeps the expectation."""
+        """Draw factors (K, L) on blocks: zero with probability `rate` (K, L), else what keeps the expectation."""
         uniform = np.stack([np.random.Generator(np.random.SFC64(seed)).random(rate.shape[1]) for seed in self.seeds])
         return (uniform >= rate) / (1 - rate)

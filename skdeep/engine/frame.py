@@ -32,7 +32,7 @@ class Frame:
         self._known: dict[torch.device, list[Tensor]] = {}
 
     def _tensors(self, device: torch.device) -> list[Tensor]:
-        """The factor, and the origin as a sum: on MPS, of what float32 holds of it, and of the rest."""
+        """Give the factor, and the origin as a sum: on MPS, of what float32 holds of it, and of the rest."""
         if device not in self._known:
             parts = [self.factor, self.origin]
             if device.type == "mps":

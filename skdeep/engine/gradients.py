@@ -23,7 +23,7 @@ def clip_(gradients: list[Tensor], max_norm: float) -> None:
 def loss_and_gradient(
     network: Network, loss: Loss, batch: Batch, mean_weight: np.ndarray, products: torch.dtype | None = None
 ) -> tuple[Tensor, list[Tensor]]:
-    r"""Data term of a batch, :math:`\sum_{i \in B} w_i L_i / (B \bar w)`, and its gradient.
+    r"""Compute the data term of a batch, :math:`\sum_{i \in B} w_i L_i / (B \bar w)`, and its gradient.
 
     :math:`\bar w` is the mean weight of the whole training set: the batch's own mean would be biased.
 

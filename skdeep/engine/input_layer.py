@@ -9,7 +9,6 @@ columns whose mean is far above their deviation are centred before a product rou
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch import Tensor
 from skdeep.engine.frame import Frame, kept
 from skdeep.engine.networks import shared
 from skdeep.engine.per_model import csr_tensor, index_of
+from skdeep.engine.scratch import Scratch
 
 
 class Standardization:
@@ -43,10 +43,10 @@ class Standardization:
     def __init__(self, center: Tensor | None, scale: Tensor, indicated: Tensor, frame: Frame | None = None):
         self.frame = frame
         self.center, self.scale, self.indicated = shared(center), shared(scale), indicated
-        self._room = scale.new_empty(0)  # blocks that come and go with each batch would leave holes in memory
+        self._scratch = Scratch()
 
     def factors(self, X: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows, weights (K, h, d) and biases (K, h) of the first layer that give what the standardised rows do."""
+        """Give rows, weights (K, h, d) and biases (K, h) of the first layer that give what the standardised rows do."""
         if X.layout is not torch.sparse_csr:
             return self._rows(X), weight, bias
         n_models, _, d = weight.shape
@@ -68,24 +68,23 @@ class Standardization:
         center = None if self.center is None else _of_rows(self.center)
         n_own = max(len(c) for c in (self.center, self.scale) if c is not None)
         shape = X.shape if n_own == 1 else (n_own, *X.shape[-2:])  # torch.broadcast_shapes takes 30 us
-        size = math.prod(shape)
-        if self._room.numel() < size or self._room.dtype != X.dtype:
-            self._room = X.new_empty(size)
-        room = self._room[:size].view(shape)
+        room = self._scratch.empty("rows", shape, X)
         if center is None:
             torch.mul(X, scale, out=room)
         else:  # a product first would round a mean far above the deviation
             torch.sub(X.expand(shape), center, out=room).mul_(scale)
         return room.nan_to_num_(nan=0.0)
 
-    def folded(self, model: int, weight: np.ndarray, bias: np.ndarray, dtype) -> tuple[np.ndarray, np.ndarray]:
-        """W (h, d) and b (h,) of a model on the user's columns, of its V and c in float64; see `frame.kept`."""
+    def folded(
+        self, model: int, weight: np.ndarray, bias: np.ndarray, dtype: np.dtype
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Give W (h, d) and b (h,) of a model on the user's columns, of its V and c in float64; see `frame.kept`."""
         scale, center = self._of(model)
         size = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
         return kept(weight * scale, bias, size, center, self._whole_frame(len(scale)), dtype)
 
     def unfolded(self, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """V and c of the W and b of one model; in float64."""
+        """Give V and c of the W and b of one model; in float64."""
         scale, center = self._of(0)
         if (frame := self._whole_frame(len(scale))) is not None:
             weight, center = weight / frame.factor, center + frame.origin
@@ -93,13 +92,13 @@ class Standardization:
         return V, bias + weight @ center
 
     def means(self, model: int) -> np.ndarray:
-        """The centers of a model's columns, as the user knows them, without those of the indicators; in float64."""
+        """The centers of a model's columns, as the user knows them, without the indicators; in float64."""
         scale, center = self._of(model)
         center = center[: len(scale) - len(self.indicated)]
         return center if self.frame is None else (center + self.frame.origin) / self.frame.factor
 
     def _of(self, model: int) -> tuple[np.ndarray, np.ndarray]:
-        """Scale and center of a model, in float64."""
+        """Give scale and center of a model, in float64."""
 
         def own(columns: Tensor) -> np.ndarray:
             return columns[model if len(columns) > 1 else 0, 0].cpu().double().numpy()
@@ -108,7 +107,7 @@ class Standardization:
         return scale, np.zeros_like(scale) if self.center is None else own(self.center)
 
     def _whole_frame(self, n_columns: int) -> Frame | None:
-        """The frame of all columns, the indicators as they are."""
+        """Give the frame of all columns, the indicators as they are."""
         if self.frame is None or n_columns == len(self.frame.factor):
             return self.frame
         more = n_columns - len(self.frame.factor)
@@ -121,7 +120,7 @@ class Standardization:
         return 2 * max(c.numel() for c in columns)
 
     def select(self, models: np.ndarray) -> Standardization:
-        """The change of variables of some of the models."""
+        """Give the change of variables of some of the models."""
         index = index_of(models, self.scale)
         center = self.center if self.center is None or len(self.center) == 1 else self.center[index]
         scale = self.scale if len(self.scale) == 1 else self.scale[index]
@@ -129,12 +128,12 @@ class Standardization:
 
     @classmethod
     def stacked(cls, parts: Sequence[Standardization]) -> Standardization:
-        """Changes of variables of one model each, as those of a stack; they have the same indicators."""
+        """Join changes of variables of one model each, as those of a stack; they have the same indicators."""
         centers = [part.center for part in parts if part.center is not None]
         scale = torch.cat([part.scale for part in parts])
         return cls(torch.cat(centers) if centers else None, scale, parts[0].indicated, parts[0].frame)
 
 
 def _of_rows(columns: Tensor) -> Tensor:
-    """Numbers per column as they go with rows (B, d) or (K, B, d)."""
+    """Give numbers per column as they go with rows (B, d) or (K, B, d)."""
     return columns[0] if len(columns) == 1 else columns

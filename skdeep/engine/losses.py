@@ -39,19 +39,19 @@ class Loss:
     shift_invariant = False
 
     def curvature(self, n_columns: int) -> float:
-        r"""Bound c of the second derivative, for so many columns of scores.
+        r"""Give a bound c of the second derivative, for so many columns of scores.
 
         :math:`\ell(s + h) \le \ell(s) + \nabla\ell^T h + \tfrac{c}{2}\|h\|^2`. It sets the step size of
-        ``learning_rate_init="auto"``; a loss with kinks gives that of a smooth stand-in.
+        ``learning_rate_init="auto"``; a loss with kinks gives the bound of a smooth stand-in.
         """
         return 1.0
 
     def value(self, scores: Tensor, target: Tensor) -> Tensor:
-        """Loss of each sample."""
+        """Compute the loss of each sample."""
         raise NotImplementedError
 
     def value_and_gradient(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss of each sample and its gradient with respect to the scores (autograd, unless overridden)."""
+        """Compute the loss of each sample and its gradient with respect to the scores (autograd, unless overridden)."""
         with torch.enable_grad():
             leaf = scores.detach().requires_grad_()
             value = self.value(leaf, target)
@@ -59,7 +59,7 @@ class Loss:
         return value.detach(), gradient
 
     def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
-        """Second derivative of each sample's loss in its scores, ``(..., C, C)`` (autograd, unless overridden)."""
+        """Compute second derivatives of each sample's loss, ``(..., C, C)`` (autograd, unless overridden)."""
         with torch.enable_grad():
             leaf = scores.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self.value(leaf, target).sum(), leaf, create_graph=True)
@@ -68,24 +68,24 @@ class Loss:
         return torch.stack(rows, dim=-2)
 
     def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
-        """The diagonal of `hessian`, ``(..., C)``."""
+        """Give the diagonal of `hessian`, ``(..., C)``."""
         return self.hessian(scores, target).diagonal(dim1=-2, dim2=-1)
 
     def probabilities(self, scores: Tensor) -> Tensor:
-        """Class probabilities: softmax, or for one column the pair ``(1 - sigmoid(s), sigmoid(s))``."""
+        """Compute class probabilities: softmax, or for one column the pair ``(1 - sigmoid(s), sigmoid(s))``."""
         if scores.shape[-1] == 1:
             return torch.sigmoid(torch.cat([-scores, scores], dim=-1))
         return torch.softmax(scores, dim=-1)
 
     def log_probabilities(self, scores: Tensor) -> Tensor:
-        """Their logarithms, of the scores in one step: exact where a probability is too small for any number."""
+        """Compute log-probabilities in one step: exact where a probability is too small for any number."""
         if scores.shape[-1] == 1:
             return F.logsigmoid(torch.cat([-scores, scores], dim=-1))
         return torch.log_softmax(scores, dim=-1)
 
 
 def _column_of(target: Tensor, scores: Tensor) -> Tensor:
-    """The target codes as an index for gather and scatter along the last axis of the scores."""
+    """Give the target codes as an index for gather and scatter along the last axis of the scores."""
     return target.expand(scores.shape[:-1]).unsqueeze(-1)
 
 
@@ -108,24 +108,24 @@ class Softmax(Loss):
 
     shift_invariant = True
 
-    def curvature(self, n_columns):
+    def curvature(self, n_columns: int) -> float:
         return 0.5
 
-    def value(self, scores, target):
+    def value(self, scores: Tensor, target: Tensor) -> Tensor:
         return -torch.log_softmax(scores, -1).gather(-1, _column_of(target, scores)).squeeze(-1)
 
-    def value_and_gradient(self, scores, target):
+    def value_and_gradient(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         # in memory, the classes come before the samples: the exponentials run over whole vectors of samples
         log_p = torch.log_softmax(scores.mT, -2).mT
         column = _column_of(target, scores)
         value = log_p.gather(-1, column).squeeze(-1).neg_()
         return value, log_p.exp_().scatter_(-1, column, -1.0, reduce="add")
 
-    def hessian(self, scores, target):
+    def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
         p = torch.softmax(scores, -1)
         return torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2)
 
-    def hessian_diagonal(self, scores, target):
+    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
         p = torch.softmax(scores, -1)
         return torch.addcmul(p, p, p, value=-1)
 
@@ -148,30 +148,30 @@ class Logistic(Loss):
 
     target = "indicators"
 
-    def curvature(self, n_columns):
+    def curvature(self, n_columns: int) -> float:
         return 0.25
 
-    def value(self, scores, target):
+    def value(self, scores: Tensor, target: Tensor) -> Tensor:
         target = target.expand(scores.shape)
         return F.binary_cross_entropy_with_logits(scores, target, reduction="none").sum(-1)
 
-    def value_and_gradient(self, scores, target):
+    def value_and_gradient(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         return self.value(scores, target), torch.sigmoid(scores).sub_(target)
 
-    def hessian(self, scores, target):
+    def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
         return torch.diag_embed(self.hessian_diagonal(scores, target))
 
-    def hessian_diagonal(self, scores, target):
+    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
         p = torch.sigmoid(scores)
         return p * (1 - p)
 
-    def probabilities(self, scores):
-        """Sigmoids; those of several classes are divided by their sum."""
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """Compute sigmoids, divided by their sum if there are several classes."""
         if scores.shape[-1] == 1:
             return super().probabilities(scores)
         return torch.softmax(F.logsigmoid(scores), dim=-1)
 
-    def log_probabilities(self, scores):
+    def log_probabilities(self, scores: Tensor) -> Tensor:
         if scores.shape[-1] == 1:
             return super().log_probabilities(scores)
         return torch.log_softmax(F.logsigmoid(scores), dim=-1)
@@ -209,41 +209,41 @@ class LabelSmoothing(Loss):
         self.target, self.shift_invariant = loss.target, loss.shift_invariant
         self.smooth, self.twice_smooth = loss.smooth, loss.twice_smooth
 
-    def curvature(self, n_columns):
+    def curvature(self, n_columns: int) -> float:
         return self.loss.curvature(n_columns)
 
     def _pull(self, scores: Tensor, target: Tensor) -> Tensor:
-        """What is added to the gradient, wherever the scores are."""
+        """Compute what is added to the gradient, wherever the scores are."""
         if self.target == "indicators":
             return (self.amount * (target.to(scores.dtype) - 0.5)).expand(scores.shape)
         pull = torch.full_like(scores, -self.amount / scores.shape[-1])
         column = _column_of(target, scores)
         return pull.scatter_add_(-1, column, torch.full_like(scores[..., :1], self.amount))
 
-    def value(self, scores, target):
+    def value(self, scores: Tensor, target: Tensor) -> Tensor:
         return self.loss.value(scores, target) + (self._pull(scores, target) * scores).sum(-1)
 
-    def value_and_gradient(self, scores, target):
+    def value_and_gradient(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         pull = self._pull(scores, target)
         extra = (pull * scores).sum(-1)  # first: the loss may use the memory of the scores
         value, gradient = self.loss.value_and_gradient(scores, target)
         return value.add_(extra), gradient.add_(pull)
 
-    def hessian(self, scores, target):
+    def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
         return self.loss.hessian(scores, target)
 
-    def hessian_diagonal(self, scores, target):
+    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
         return self.loss.hessian_diagonal(scores, target)
 
-    def probabilities(self, scores):
+    def probabilities(self, scores: Tensor) -> Tensor:
         return self.loss.probabilities(scores)
 
-    def log_probabilities(self, scores):
+    def log_probabilities(self, scores: Tensor) -> Tensor:
         return self.loss.log_probabilities(scores)
 
 
 def smoothed(loss: Loss, amount: float) -> Loss:
-    """The loss with so much label smoothing: itself, if that is none."""
+    """Give the loss with so much label smoothing: itself, if that is none."""
     return LabelSmoothing(loss, amount) if amount else loss
 
 
@@ -265,17 +265,17 @@ class SquaredError(Loss):
 
     target = "indicators"
 
-    def value(self, scores, target):
+    def value(self, scores: Tensor, target: Tensor) -> Tensor:
         return (scores - (2 * target - 1)).square().sum(-1) / 2
 
-    def value_and_gradient(self, scores, target):
+    def value_and_gradient(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         residual = scores - (2 * target - 1)
         return residual.square().sum(-1) / 2, residual
 
-    def hessian(self, scores, target):
+    def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
         return torch.diag_embed(torch.ones_like(scores))
 
-    def hessian_diagonal(self, scores, target):
+    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
         return torch.ones_like(scores)
 
 
@@ -288,24 +288,24 @@ class _Hinge(Loss):
         self.squared = squared
         self.smooth = squared
 
-    def curvature(self, n_columns):
+    def curvature(self, n_columns: int) -> float:
         return 2.0
 
     def _violation(self, margin: Tensor) -> tuple[Tensor, Tensor]:
-        """Penalty of each margin and its derivative (0 at the kink)."""
+        """Compute the penalty of each margin and its derivative (0 at the kink)."""
         violation = margin.clamp(min=0)
         if self.squared:
             return violation.square(), 2 * violation
         return violation, (margin > 0).to(margin.dtype)
 
     def _bends(self, margin: Tensor) -> Tensor:
-        """Second derivative of the square of each violation, where there is one; generalised at the kink.
+        """Compute the second derivative of the square of each violation, where there is one; generalised at the kink.
 
         Steps lead to margins that are zero up to rounding, which must not decide on which side the next one is.
         """
         return 2.0 * (margin > -(torch.finfo(margin.dtype).eps ** 0.5)).to(margin.dtype)
 
-    def value(self, scores, target):
+    def value(self, scores: Tensor, target: Tensor) -> Tensor:
         return self.value_and_gradient(scores, target)[0]
 
 
@@ -327,11 +327,11 @@ class WestonWatkinsHinge(_Hinge):
 
     shift_invariant = True
 
-    def curvature(self, n_columns):
+    def curvature(self, n_columns: int) -> float:
         # the true class's score is in every term: twice the largest eigenvalue of a star's Laplacian
         return 2.0 * n_columns if self.squared else 2.0
 
-    def value_and_gradient(self, scores, target):
+    def value_and_gradient(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         column = _column_of(target, scores)
         margin = scores - scores.gather(-1, column) + 1
         margin.scatter_(-1, column, 0.0)
@@ -339,7 +339,7 @@ class WestonWatkinsHinge(_Hinge):
         slope.scatter_add_(-1, column, -slope.sum(-1, keepdim=True))
         return value.sum(-1), slope
 
-    def hessian(self, scores, target):
+    def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
         column = _column_of(target, scores)
         active = self._bends(scores - scores.gather(-1, column) + 1)
         active.scatter_(-1, column, 0.0)
@@ -363,10 +363,10 @@ class CrammerSingerHinge(_Hinge):
         super().__init__(squared)
         self.smooth = False  # squared or not, it has a kink where two rivals tie
 
-    def curvature(self, n_columns):
+    def curvature(self, n_columns: int) -> float:
         return 4.0 if self.squared else 2.0  # two scores in the one term
 
-    def value_and_gradient(self, scores, target):
+    def value_and_gradient(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         column = _column_of(target, scores)
         others = scores.scatter(-1, column, -torch.inf)
         rival_score, rival = others.max(-1, keepdim=True)
@@ -387,12 +387,12 @@ class BinaryHinge(_Hinge):
 
     target = "indicators"
 
-    def value_and_gradient(self, scores, target):
+    def value_and_gradient(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         sign = 2 * target - 1
         value, slope = self._violation(1 - sign * scores)
         return value.sum(-1), -sign * slope
 
-    def hessian(self, scores, target):
+    def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
         return torch.diag_embed(self._bends(1 - (2 * target - 1) * scores))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skdeep.compat.torch import _BatchNorm
 from skdeep.engine.networks import Network, pulled_back
 from skdeep.engine.random_numbers import OwnNumbers
 
@@ -77,27 +78,27 @@ class ModuleNetwork(Network):
         self._draws = self._writes = self._unknown = self._watched = True
 
     @property
-    def buffers(self):  # type: ignore[override]
+    def buffers(self) -> list[Tensor]:  # type: ignore[override]
         return [buffer.detach().unsqueeze(0) for buffer in self.module.buffers()]
 
     @property
-    def n_models(self):
+    def n_models(self) -> int:
         return 1
 
     @property
-    def row_size(self):
+    def row_size(self) -> int:
         return self.n_values
 
     @property
-    def whole_batches(self):
+    def whole_batches(self) -> bool:
         return True
 
     def _rows(self, X: Tensor, copy: bool) -> Tensor:
-        """A batch as the module wants it; as a copy if it may write to it, which may be the user's memory."""
+        """Give a batch as the module wants it; as a copy if it may write to it, which may be the user's memory."""
         X = X.to_dense() if X.layout is torch.sparse_csr else X.long() if self.indices else X.clone() if copy else X
         return X.reshape(-1, *self.shape)
 
-    def scores(self, X):
+    def scores(self, X: Tensor) -> Tensor:
         own = self.generator is not None and self._draws  # prediction leaves it to the user what a module draws there
         with _brought_to(self.module, X.device):
             self.module.eval()
@@ -108,7 +109,7 @@ class ModuleNetwork(Network):
                     rows = rows[torch.arange(n_alike, device=rows.device) % n_rows]
                 return self._scored(rows)[:, :n_rows]
 
-    def training_scores(self, X, weight=None):
+    def training_scores(self, X: Tensor, weight: Tensor | None = None) -> Tensor:
         assert self.generator is not None  # it is prediction that has none
         self._numbers.reseed(int(self.generator.integers(2**63)))
         self.module.train()
@@ -138,8 +139,8 @@ class ModuleNetwork(Network):
         return scores
 
     def _scores_of_one_row(self, rows: Tensor) -> Tensor:
-        """Scores of a batch of one row; it has no variance, so that batch normalisation is by the running averages."""
-        parts = [part for part in self.module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+        """Compute scores of one row; it has no variance, so that batch normalisation is by the running averages."""
+        parts = [part for part in self.module.modules() if isinstance(part, _BatchNorm)]
         hooks = [part.register_forward_pre_hook(_by_running_averages) for part in parts]
         try:
             with self._numbers if self._draws else nullcontext():
@@ -162,7 +163,7 @@ class ModuleNetwork(Network):
         check_scores(scores, rows, self.n_outputs)
         return scores.unsqueeze(0)
 
-    def gradient(self, scores, X, score_gradient):
+    def gradient(self, scores: Tensor, X: Tensor, score_gradient: Tensor) -> list[Tensor]:
         moving = [p for p in self.leaves if p.requires_grad]  # a callback may have frozen some
         back = partial(pulled_back, [scores], [score_gradient], moving)
         found = self._went_back(back) if self._watched else back()
@@ -170,7 +171,7 @@ class ModuleNetwork(Network):
         return [gradients.get(id(p), torch.zeros_like(p)).unsqueeze(0) for p in self.leaves]
 
     def _went_back(self, back: Callable[[], list[Tensor]]) -> list[Tensor]:
-        """The gradients; raise if random numbers are drawn for them."""
+        """Give the gradients; raise if random numbers are drawn for them."""
         before = self._numbers.states()
         with self._numbers:
             found = back()
@@ -181,20 +182,20 @@ class ModuleNetwork(Network):
             )
         return found
 
-    def snapshot(self):
+    def snapshot(self) -> ModuleNetwork:
         release(self.module)
         network = copy.copy(self)
         with suppress(Exception):  # what cannot be copied (a lock, an open file) is the module in training itself
             network.module = copy.deepcopy(self.module).cpu()
         return network
 
-    def settle(self):
+    def settle(self) -> None:
         self.module.cpu()
 
-    def select(self, models):
+    def select(self, models: np.ndarray) -> ModuleNetwork:
         return self
 
-    def with_params(self, params):
+    def with_params(self, params: list[Tensor]) -> ModuleNetwork:
         for mine, new in zip((*self.leaves, *self.module.buffers()), params, strict=True):
             if mine.shape == new.shape[1:]:
                 mine.data.copy_(new[0])
@@ -202,10 +203,10 @@ class ModuleNetwork(Network):
                 mine.data = new[0].clone()
         return self
 
-    def put_back(self, model, copy):
+    def put_back(self, model: int, copy: list[Tensor]) -> None:
         self.with_params(copy)
 
-    def is_finite(self, tensors):
+    def is_finite(self, tensors: list[Tensor]) -> bool:
         free = [False] * len(self.leaves) + self._may_be_infinite
         return super().is_finite([t for t, any_number in zip(tensors, free, strict=True) if not any_number])
 
@@ -228,7 +229,7 @@ def check_ordinary(module: nn.Module) -> None:
 
 
 def first_tensor(module: nn.Module) -> Tensor | None:
-    """A parameter or buffer of a module, a floating-point one if it has any."""
+    """Give a parameter or buffer of a module, a floating-point one if it has any."""
     tensors = list(chain(module.parameters(), module.buffers()))
     return next((t for t in tensors if t.is_floating_point()), tensors[0] if tensors else None)
 
@@ -262,8 +263,8 @@ def check_scores(scores: Any, rows: Tensor, n_outputs: int) -> None:
         raise ValueError(f"module must return raw scores as real floating-point numbers, it returned {scores.dtype}.")
 
 
-def _n_values(output) -> int:
-    """Values in what a module returns."""
+def _n_values(output: Any) -> int:
+    """Give values in what a module returns."""
     if isinstance(output, tuple | list):
         return sum(map(_n_values, output))
     return output.numel() if isinstance(output, Tensor) else 0
@@ -300,10 +301,10 @@ def tried(module: nn.Module, rows: Tensor, n_outputs: int) -> tuple[int, bool, s
     sizes: list[int] = []
     normalised = None
 
-    def note(part, inputs, output):
+    def note(part: nn.Module, inputs: Any, output: Any) -> None:
         nonlocal normalised
         sizes.append(_n_values(output))
-        if isinstance(part, nn.modules.batchnorm._BatchNorm) and output.numel() == 2 * output.shape[1]:
+        if isinstance(part, _BatchNorm) and output.numel() == 2 * output.shape[1]:
             normalised = type(part).__name__
 
     hooks = [part.register_forward_hook(note) for part in module.modules()]
@@ -348,7 +349,7 @@ def release(module: nn.Module) -> None:
 
 
 def _detached(value: Any) -> Any:
-    """The same without a graph; containers that hold a tensor with one are made anew, all else stays what it is."""
+    """Cut off a graph; containers that hold a tensor with one are made anew, all else stays what it is."""
     if isinstance(value, Tensor):
         return value if value.is_leaf else value.detach()
     if type(value) in (list, tuple):
@@ -360,7 +361,7 @@ def _detached(value: Any) -> Any:
     return value
 
 
-def remembered(module: nn.Module):
+def remembered(module: nn.Module) -> Callable[[], None]:
     """Remember the numbers of a module; the function that is returned puts them back."""
     parts = [(part, dict(part._parameters), dict(part._buffers), part.training) for part in module.modules()]
     tensors = [*module.parameters(), *module.buffers()]

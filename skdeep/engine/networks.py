@@ -14,20 +14,21 @@ product is twice as fast as ``(B, in) @ (in, out)`` on a CPU. Products with shar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import torch
-from scipy.sparse._sparsetools import csc_matvecs  # the bare loop: a csc_array around it costs as much again
 from torch import Tensor
 
+from skdeep.compat.scipy import csc_matvecs
 from skdeep.engine.frame import Frame, kept
 from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import csr_tensor, index_of, select
+from skdeep.engine.scratch import Scratch
 
 
 def transposed_product(X: Tensor, G: Tensor) -> Tensor:
-    """``X.T @ G`` for a CSR tensor (torch's own is 50 times slower than SciPy's on the CPU)."""
+    """Compute ``X.T @ G`` for a CSR tensor (torch's own is 50 times slower than SciPy's on the CPU)."""
     G = G.to(X.dtype)
     if X.device.type != "cpu":
         with torch.autocast(X.device.type, enabled=False):
@@ -42,23 +43,23 @@ class _SparseProduct(torch.autograd.Function):
     """``X @ W`` for a CSR tensor X and a dense W; differentiable in W, for callbacks that call a network's module."""
 
     @staticmethod
-    def forward(ctx, X, W):
+    def forward(ctx: Any, X: Tensor, W: Tensor) -> Tensor:
         ctx.X = X
         with torch.autocast(X.device.type, enabled=False):  # there are no sparse products in bfloat16
             return X @ W
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
         return None, transposed_product(ctx.X, gradient.contiguous())
 
 
-def sparse_weight(n_models: int, n_out: int, n_in: int, **tensor) -> Tensor:
-    """Zeros (K, out, in), in the memory that suits sparse rows."""
+def sparse_weight(n_models: int, n_out: int, n_in: int, **tensor: Any) -> Tensor:
+    """Make zeros (K, out, in), in the memory that suits sparse rows."""
     return torch.zeros(n_in, n_models, n_out, **tensor).permute(1, 2, 0)
 
 
 def affine(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``X @ weight.T + bias`` for each model: ``(K, B, out)``; see the module's docstring for the shapes."""
+    """Compute ``X @ weight.T + bias`` for each model: ``(K, B, out)``; see the module's docstring for the shapes."""
     n_models, n_out, n_in = weight.shape
     if X.layout is torch.sparse_csr:
         if X.shape[1] == n_in:
@@ -76,7 +77,7 @@ def affine(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def weight_gradient(X: Tensor, G: Tensor) -> Tensor:
-    """Gradient of `affine` with respect to its weight, ``(K, out, in)``, from that of its value, G ``(K, B, out)``."""
+    """Compute the gradient of `affine` in its weight, ``(K, out, in)``, from G ``(K, B, out)`` in its value."""
     n_models, _, n_out = G.shape
     if X.layout is torch.sparse_csr:
         n_rows = X.shape[0]
@@ -92,14 +93,14 @@ def weight_gradient(X: Tensor, G: Tensor) -> Tensor:
 
 
 def input_gradient(weight: Tensor, G: Tensor) -> Tensor:
-    """Gradient of `affine` with respect to hidden rows (K, B, in), from that of its value, G ``(K, B, out)``."""
+    """Compute the gradient of `affine` in hidden rows (K, B, in), from the gradient G ``(K, B, out)`` in its value."""
     if len(weight) == 1:
         return torch.mm(weight[0].t(), G[0].t()).t().unsqueeze(0)
     return torch.bmm(weight.mT, G.mT).mT
 
 
-def pulled_back(values: list[Tensor], gradients: list[Tensor], leaves: list[Tensor]) -> list[Tensor]:
-    """Gradients with respect to the `leaves`, from those with respect to `values` that autograd has seen come about."""
+def pulled_back(values: list[Tensor], gradients: list[Tensor], leaves: Sequence[Tensor]) -> list[Tensor]:
+    """Compute gradients in the `leaves`, from gradients in `values` that autograd has seen come about."""
     # as a scalar: given gradients to start from, torch imports its symbolic shapes first, for half a second
     with torch.enable_grad():
         parts = [(value * gradient).sum() for value, gradient in zip(values, gradients, strict=True)]
@@ -112,15 +113,15 @@ def pulled_back(values: list[Tensor], gradients: list[Tensor], leaves: list[Tens
 def shared(columns: Tensor) -> Tensor: ...
 @overload
 def shared(columns: Tensor | None) -> Tensor | None: ...
-def shared(columns):
-    """Numbers per column (K, 1, d) as (1, 1, d) if all models have the same."""
+def shared(columns: Tensor | None) -> Tensor | None:
+    """Give numbers per column (K, 1, d) as (1, 1, d) if all models have the same."""
     if columns is None or len(columns) == 1:
         return columns
     return columns if bool((columns[1:] != columns[:1]).any()) else columns[:1]
 
 
 def _shifted(intercept: Tensor, coef: Tensor, center: Tensor, sign: float) -> Tensor:
-    """Intercepts (K, C) plus `sign` times the product of coefficients (K, C, d) with the center of the columns."""
+    """Compute intercepts (K, C) plus `sign` times the product of coefficients (K, C, d) with the columns' center."""
     if torch.is_autocast_enabled(coef.device.type):  # which would round the product
         return intercept + sign * (coef * center).sum(-1)
     if len(center) == 1:  # one product with a vector, an order of magnitude faster than a stack of them
@@ -170,39 +171,39 @@ class Network:
         return sum(p.shape[0] * p.shape[1] for p in self.params[: self.n_coefs])
 
     def scores(self, X: Tensor) -> Tensor:
-        """Scores ``(K, B, C)`` of a batch."""
+        """Compute scores ``(K, B, C)`` of a batch."""
         raise NotImplementedError
 
     def training_scores(self, X: Tensor, weight: Tensor | None = None) -> Tensor:
-        """The same in training; `weight` (1 or K, B) is that of the rows."""
+        """Give the same in training; `weight` (1 or K, B) of the rows."""
         raise NotImplementedError
 
     def gradient(self, scores: Tensor, X: Tensor, score_gradient: Tensor) -> list[Tensor]:
-        """Gradient with respect to `params`, from that with respect to the last `training_scores`, of the batch X.
+        """Compute the gradient in `params`, from the gradient in the last `training_scores`, of the batch X.
 
         Up to what `complete_` adds to it.
         """
         raise NotImplementedError
 
     def penalised(self) -> list[Tensor]:
-        """The coefficients a penalty speaks of."""
+        """Give the coefficients a penalty speaks of."""
         return self.params[: self.n_coefs]
 
     def complete_(self, gradients: list[Tensor], penalty: ElasticNet | None) -> None:
-        """In place, what is left to do in a step once the gradients of all parts of its batch are added up.
+        """Do, in place, what is left of a step once the gradients of all parts of its batch are added up.
 
-        Above all, add that of the penalty's smooth part, unless `penalty` is None.
+        Above all, add the gradient of the penalty's smooth part, unless `penalty` is None.
         """
         if penalty is not None:
             for coef, gradient in zip(self.params[: self.n_coefs], gradients, strict=False):
                 penalty.add_gradient_(coef.detach(), gradient)
 
     def coef_scale(self) -> Tensor | None:
-        """Derivative of the penalised coefficients with respect to the parameters; None if they are the same."""
+        """Give the derivative of the penalised coefficients in the parameters; None if they are the same."""
         return None
 
     def copy_of(self, model: int) -> list[Tensor]:
-        """A copy of the tensors of one model, each ``(1, ...)``: what `Progress` keeps."""
+        """Give a copy of the tensors of one model, each ``(1, ...)``: what `Progress` keeps."""
         return [tensor.detach()[model : model + 1].clone() for tensor in self.tensors]
 
     def put_back(self, model: int, copy: list[Tensor]) -> None:
@@ -211,22 +212,22 @@ class Network:
             mine.detach()[model : model + 1] = known
 
     def is_finite(self, tensors: list[Tensor]) -> bool:
-        """Whether the `tensors` of a model can be used."""
+        """Tell whether the `tensors` of a model can be used."""
         return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
 
     def with_params(self, params: list[Tensor]) -> Network:
-        """The same network around other `tensors`."""
+        """Give the same network around other `tensors`."""
         raise NotImplementedError
 
     def snapshot(self) -> Network:
-        """The network as it is now, for who keeps it while training goes on; arrays are copied when they are read."""
+        """Give the network as it is now, to be kept while training goes on; arrays are copied when they are read."""
         return self
 
     def settle(self) -> None:
         """Put a module that training has taken to a device where it is kept: on the CPU."""
 
     def select(self, models: np.ndarray) -> Network:
-        """A network of some of the models, with a copy of their `tensors`."""
+        """Give a network of some of the models, with a copy of their `tensors`."""
         return self.with_params([select(p.detach(), models) for p in self.tensors])
 
     def put(self, models: np.ndarray, part: Network) -> None:
@@ -274,17 +275,18 @@ class Linear(Network):
         self.unit = shared(unit)
         self._penalty_scale = self.scale if self.scale is None or self.unit is None else self.scale * self.unit
         self._no_intercept = coef.new_zeros(coef.shape[:2]) if intercept is None else None
-        self._scaled: tuple[Tensor, Tensor] | None = None
-        self._room: Tensor | None = None
+        #: The batch of the last `training_scores` in scaled columns, if it is sparse: `gradient` takes it from there.
+        self._scaled: Tensor | None = None
+        self._scratch = Scratch()
 
     @classmethod
     def stacked(cls, parts: Sequence[Linear]) -> Linear:
-        """Models on raw columns as one stack, for evaluation."""
+        """Join models on raw columns as one stack, for evaluation."""
         coefs, intercepts = zip(*(part.unscaled() for part in parts), strict=True)
         return cls(torch.cat(coefs), torch.cat(intercepts))
 
     def unscaled(self, room: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Coefficients (K, C, d), in `room` if that is given, and intercepts (K, C) on the raw columns."""
+        """Give coefficients (K, C, d), in `room` if that is given, and intercepts (K, C) on the raw columns."""
         coef = self.params[0] if self.scale is None else torch.mul(self.params[0], self.scale, out=room)
         if self._no_intercept is not None:
             return coef, self._no_intercept
@@ -293,7 +295,7 @@ class Linear(Network):
         return coef, _shifted(self.params[1], coef, self.center, -1)
 
     def learned(self, model: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-        """Coefficients (C, d) and intercepts (C,) of one model on the user's columns; see `frame.kept`."""
+        """Give coefficients (C, d) and intercepts (C,) of one model on the user's columns; see `frame.kept`."""
         coef, *intercept = (p[model].cpu().double().numpy() for p in self.params)
         center, scale = (
             np.full(coef.shape[1], default)
@@ -321,36 +323,35 @@ class Linear(Network):
         self.params[0].copy_(coef if self.scale is None else coef / self.scale)
 
     def _with_scale(self, X: Tensor) -> Tensor | None:
-        """A sparse batch in scaled columns: its values are far fewer than the coefficients. None if that cannot be."""
+        """Scale the columns of a sparse batch: its values are few beside the coefficients. None if that cannot be."""
         shared = X.shape[-1] == self.params[0].shape[-1]
         if X.layout is not torch.sparse_csr or self.scale is None or self.center is not None:
             return None
         if shared and len(self.scale) > 1:
             return None
-        if self._scaled is None or self._scaled[0] is not X:  # once for scores and gradient
-            scale = self.scale if shared else self.scale.expand(self.n_models, -1, -1)
-            values = X.values() * scale.flatten().index_select(0, X.col_indices())
-            self._scaled = X, csr_tensor(X.crow_indices(), X.col_indices(), values, X.shape)
-        return self._scaled[1]
+        scale = self.scale if shared else self.scale.expand(self.n_models, -1, -1)
+        values = X.values() * scale.flatten().index_select(0, X.col_indices())
+        return csr_tensor(X.crow_indices(), X.col_indices(), values, X.shape)
 
-    def scores(self, X):
+    def _of_scaled(self, X: Tensor) -> Tensor:
+        """Compute scores of a batch in scaled columns."""
+        return affine(X, self.params[0], self.params[1] if self._no_intercept is None else self._no_intercept)
+
+    def scores(self, X: Tensor) -> Tensor:
         scaled = self._with_scale(X)
-        if scaled is None:
-            return affine(X, *self.unscaled())
-        return affine(scaled, self.params[0], self.params[1] if self._no_intercept is None else self._no_intercept)
+        return affine(X, *self.unscaled()) if scaled is None else self._of_scaled(scaled)
 
-    def training_scores(self, X, weight=None):
-        if self.scale is None or X.layout is torch.sparse_csr:
-            return self.scores(X)
-        if self._room is None:  # fresh memory at each step would cost more than the product
-            self._room = torch.empty_like(self.params[0])
-        return affine(X, *self.unscaled(self._room))
+    def training_scores(self, X: Tensor, weight: Tensor | None = None) -> Tensor:
+        self._scaled = self._with_scale(X)
+        if self._scaled is not None:
+            return self._of_scaled(self._scaled)
+        dense = self.scale is not None and X.layout is not torch.sparse_csr
+        return affine(X, *self.unscaled(self._scratch.like("coef", self.params[0]) if dense else None))
 
-    def gradient(self, scores, X, score_gradient):
+    def gradient(self, scores: Tensor, X: Tensor, score_gradient: Tensor) -> list[Tensor]:
         intercept = score_gradient.sum(1)
-        scaled = self._with_scale(X)
-        if scaled is not None:
-            return [weight_gradient(scaled, score_gradient), intercept][: len(self.params)]
+        if self._scaled is not None:
+            return [weight_gradient(self._scaled, score_gradient), intercept][: len(self.params)]
         coef = weight_gradient(X, score_gradient).to(score_gradient.dtype)
         if self.center is not None:
             coef.addcmul_(intercept.unsqueeze(-1), self.center, value=-1)
@@ -358,25 +359,25 @@ class Linear(Network):
             coef.mul_(self.scale)
         return [coef, intercept][: len(self.params)]
 
-    def penalised(self):
+    def penalised(self) -> list[Tensor]:
         return [self.params[0] if self._penalty_scale is None else self.params[0] * self._penalty_scale]
 
-    def complete_(self, gradients, penalty):
+    def complete_(self, gradients: list[Tensor], penalty: ElasticNet | None) -> None:
         if self._penalty_scale is None or penalty is None:
             super().complete_(gradients, penalty)
             return
         addition = torch.zeros_like(self.params[0])
-        penalty.add_gradient_(*self.penalised(), addition)
+        penalty.add_gradient_(self.penalised()[0], addition)
         gradients[0].addcmul_(addition, self._penalty_scale)
 
-    def coef_scale(self):
+    def coef_scale(self) -> Tensor | None:
         return self._penalty_scale
 
-    def with_params(self, params):
+    def with_params(self, params: list[Tensor]) -> Linear:
         intercept = params[1] if len(params) > 1 else None
         return Linear(params[0], intercept, self.center, self.scale, self.unit, self.frame)
 
-    def select(self, models):
+    def select(self, models: np.ndarray) -> Network:
         part = super().select(models)
         for name in ("center", "scale", "unit", "_penalty_scale"):
             columns = getattr(self, name)

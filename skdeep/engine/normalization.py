@@ -21,7 +21,7 @@ MOMENTUM = 0.1
 
 
 def layer_norm(z: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-    """Each row by its own mean and variance over the columns."""
+    """Normalise each row by its own mean and variance over the columns."""
     normalised = F.layer_norm(z.to(gamma.dtype), z.shape[-1:], eps=EPSILON)
     return torch.addcmul(beta.unsqueeze(1), normalised, gamma.unsqueeze(1))
 
@@ -36,7 +36,7 @@ def batch_norm(
     *,
     training: bool = False,
 ) -> Tensor:
-    """Each column by its mean and variance over the rows, where each row counts by its weight.
+    """Normalise each column by its mean and variance over the rows, where each row counts by its weight.
 
     In training these are the batch's, and `mean` and `var` move towards them (the variance with n - 1 for n rows); in
     evaluation they are `mean` and `var`. One row has no variance: a batch of one is treated as in evaluation.

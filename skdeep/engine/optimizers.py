@@ -9,11 +9,15 @@ To add one, write a subclass and name it in `OPTIMIZERS`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from skdeep.compat.torch import _fused_adam_, _fused_sgd_
 from skdeep.engine.per_model import add_scaled_, index_of, per_model, select, uniform
+from skdeep.engine.scratch import Scratch
 
 # torch's fused kernels do a whole update in one pass over memory on these devices
 _FUSED_DEVICES = {"cpu", "cuda"}
@@ -77,7 +81,7 @@ class Optimizer:
         raise NotImplementedError
 
     def _fuses(self, *values: np.ndarray) -> bool:
-        """Whether all models agree in these values, so that torch's fused kernel can do the update.
+        """Tell whether all models agree in these values, so that torch's fused kernel can do the update.
 
         These are the kernels behind ``torch.optim``'s ``fused=True``, whose Python front costs half a second on first
         use.
@@ -85,7 +89,7 @@ class Optimizer:
         return self._gapless and self.params[0].device.type in _FUSED_DEVICES and all(map(uniform, values))
 
     def _vectors(self, gradients: list[Tensor]) -> list[list[Tensor]]:
-        """The parameters, gradients and slots in contiguous memory: as vectors, where theirs has another order.
+        """Give the parameters, gradients and slots in contiguous memory: as vectors, where theirs has another order.
 
         A fused kernel pairs values by their place in memory, and is slow where this is not simply contiguous.
         """
@@ -101,11 +105,11 @@ class Optimizer:
         """Begin the momentum of one model anew."""
 
     def prox_step(self, index: int) -> float | Tensor:
-        """Step of the proximal map for parameter `index`, after `step`."""
+        """Give the step of the proximal map for parameter `index`, after `step`; valid until the next call for it."""
         raise NotImplementedError
 
     def select(self, models: np.ndarray, params: list[Tensor]) -> Optimizer:
-        """An optimizer of some of the models, with a copy of their state, for their (already selected) `params`."""
+        """Select some of the models, with a copy of their state, for their (already selected) `params`."""
         part = type(self)(
             params, self.learning_rate[models], self.momentum[models], self.nesterov, self.betas, self.epsilon
         )
@@ -123,12 +127,12 @@ class Optimizer:
                 state[index] = new
 
     def state(self, model: int) -> dict:
-        """What one model needs to go on later, as NumPy arrays."""
+        """Give what one model needs to go on later, as NumPy arrays."""
         arrays = {slot: [s[model].cpu().numpy().copy() for s in getattr(self, slot)] for slot in self.slots}
         return {"n_steps": self.n_steps[model], "learning_rate": self.learning_rate[model], **arrays}
 
     def fits(self, state: dict) -> bool:
-        """Whether a saved `state` is of parameters of the same shapes."""
+        """Tell whether a saved `state` is of parameters of the same shapes."""
         shapes = [tuple(p.shape[1:]) for p in self.params]
         return all([array.shape for array in state[slot]] == shapes for slot in self.slots)
 
@@ -141,7 +145,7 @@ class Optimizer:
 
 
 def _flat(tensors: list[Tensor]) -> list[Tensor]:
-    """The memory of tensors without gaps, as vectors."""
+    """Give the memory of tensors without gaps, as vectors."""
     return [t.detach().as_strided((t.numel(),), (1,)) for t in tensors]
 
 
@@ -158,29 +162,39 @@ class SGD(Optimizer):
     slots = ("velocity",)
     velocity: list[Tensor]
 
-    def __init__(self, params, learning_rate, *args, **options):
+    def __init__(self, params: list[Tensor], learning_rate: np.ndarray, *args: Any, **options: Any):
         super().__init__(params, learning_rate, *args, **options)
-        self._unit = self._ones = np.ones(len(learning_rate))
+        self._has_momentum, self._resistance = bool(self.momentum.any()), 1 - self.momentum
+        #: What the velocities of each model are multiplied by, (K,), and whether that is one.
+        self._unit, self._is_plain = np.ones(len(learning_rate)), True
 
-    def rest(self, model):
+    def rest(self, model: int) -> None:
         for velocity in self.velocity:
             velocity[model] = 0
 
     def _express(self, unit: np.ndarray) -> None:
         """Keep the velocities of each model times its `unit`."""
-        if unit is not self._unit and (unit != self._unit).any():
+        if (unit != self._unit).any():
             for velocity in self.velocity:
                 velocity.mul_(per_model(unit / self._unit, velocity))
-        self._unit = unit
+        self._unit, self._is_plain = unit, False
 
-    def _update(self, gradients, rate):
-        if self.momentum.any() and self._fuses(self.momentum) and rate[0] > 0:
+    def _express_plainly(self) -> None:
+        """Keep the velocities as they are."""
+        if not self._is_plain:
+            self._express(np.ones(len(self._unit)))
+            self._is_plain = True
+
+    def _update(self, gradients: list[Tensor], rate: np.ndarray) -> None:
+        if self._has_momentum and self._fuses(self.momentum) and rate[0] > 0:
             # one rate for all: what a model's rate has more than the first one's goes into its gradients and velocities
             relative = self.learning_rate if uniform(np.atleast_1d(self.factor)) else rate  # or rounding would move it
-            self._express(self._ones if uniform(relative) else relative / relative[0])
-            if self._unit is not self._ones:
+            if uniform(relative):
+                self._express_plainly()
+            else:
+                self._express(relative / relative[0])
                 gradients = [gradient.mul_(per_model(self._unit, gradient)) for gradient in gradients]
-            torch._fused_sgd_(
+            _fused_sgd_(
                 *self._vectors(gradients),
                 lr=float(rate[0]),
                 momentum=float(self.momentum[0]),
@@ -191,7 +205,7 @@ class SGD(Optimizer):
                 is_first_step=False,
             )
             return
-        self._express(self._ones)
+        self._express_plainly()
         for param, gradient, velocity in zip(self.params, gradients, self.velocity, strict=True):
             step = per_model(-rate, param)
             momentum = per_model(self.momentum, param)
@@ -204,20 +218,21 @@ class SGD(Optimizer):
                 step = step * momentum
             add_scaled_(param, velocity, step)
 
-    def prox_step(self, index):
-        return per_model(self.rate / (1 - self.momentum), self.params[index])
+    def prox_step(self, index: int) -> float | Tensor:
+        return per_model(self.rate / self._resistance, self.params[index])
 
-    def select(self, models, params):
-        self._express(self._ones)
+    def select(self, models: np.ndarray, params: list[Tensor]) -> Optimizer:
+        self._express_plainly()
         return super().select(models, params)
 
-    def put(self, models, part):
+    def put(self, models: np.ndarray, part: Optimizer) -> None:
+        assert isinstance(part, SGD)
         for optimizer in (self, part):
-            optimizer._express(optimizer._ones)
+            optimizer._express_plainly()
         super().put(models, part)
 
-    def state(self, model):
-        self._express(self._ones)
+    def state(self, model: int) -> dict:
+        self._express_plainly()
         return super().state(model)
 
 
@@ -235,17 +250,20 @@ class Adam(Optimizer):
     mean: list[Tensor]
     square: list[Tensor]
 
-    def __init__(self, params, learning_rate, *args, **options):
+    def __init__(self, params: list[Tensor], learning_rate: np.ndarray, *args: Any, **options: Any):
         super().__init__(params, learning_rate, *args, **options)
-        #: Memory for what a step makes of each parameter's squares: fresh memory at each step would cost most.
-        self._rooms: list[Tensor | None] = [None] * len(params)
+        self._scratch = Scratch()
 
-    def _update(self, gradients, rate):
+    def _update(self, gradients: list[Tensor], rate: np.ndarray) -> None:
         if self._fuses(rate, self.n_steps):
             # in the dtype that the kernel reads, whatever torch's default is
             step = torch.full((), self.n_steps[0], dtype=torch.float32, device=self.params[0].device)
-            torch._fused_adam_(
-                *self._vectors(gradients),
+            params, gradients, means, squares = self._vectors(gradients)
+            _fused_adam_(
+                params,
+                gradients,
+                means,
+                squares,
                 [],
                 [step] * len(self.params),
                 lr=float(rate[0]),
@@ -265,14 +283,14 @@ class Adam(Optimizer):
             add_scaled_(param, direction, per_model(-rate, param))
 
     def _denominator(self, index: int) -> Tensor:
+        """Compute what a parameter's gradients are divided by; valid until the next call for it."""
         square = self.square[index]
-        if self._rooms[index] is None:
-            self._rooms[index] = torch.empty_like(square)
         correction = per_model(1 / (1 - self.betas[1] ** self.n_steps), square)
-        return torch.mul(square, correction, out=self._rooms[index]).sqrt_().add_(self.epsilon)
+        room = self._scratch.like(index, square)
+        return torch.mul(square, correction, out=room).sqrt_().add_(self.epsilon)
 
-    def prox_step(self, index):
-        return self._denominator(index).reciprocal_().mul_(per_model(self.rate, self.params[index])).detach()
+    def prox_step(self, index: int) -> float | Tensor:
+        return self._denominator(index).reciprocal_().mul_(per_model(self.rate, self.params[index]))
 
 
 class AdamW(Adam):
@@ -286,7 +304,7 @@ class AdamW(Adam):
     Loshchilov & Hutter, *Decoupled weight decay regularization*, ICLR 2019.
     """
 
-    def prox_step(self, index):
+    def prox_step(self, index: int) -> float | Tensor:
         return per_model(self.rate, self.params[index])
 
 

@@ -5,8 +5,8 @@ A penalty has a `value` and a proximal map, :math:`\mathrm{prox}_{\epsilon\alpha
 no step is too large for any alpha. A smooth one also has a gradient (`add_gradient_`), which quasi-Newton solvers, deep
 networks and Adam use. ``alpha`` and ``l1_ratio`` hold one number per model, and stay as they are.
 
-A solver may work with rescaled coefficients, :math:`V = W / s`; the penalty stays that of W, so `prox` and `gradient`
-take the scale ``s = dW/dV`` (a tensor that broadcasts against V).
+A solver may work with rescaled coefficients, :math:`V = W / s`; the penalty is still on W, so `prox_` takes the scale
+``s = dW/dV`` (a tensor that broadcasts against V). A solver of many steps has the penalty `scaled` first.
 
 To add a penalty, write a class with these methods and name it in `PENALTIES`.
 
@@ -17,11 +17,18 @@ Parikh & Boyd, *Proximal algorithms*, Foundations and Trends in Optimization 1(3
 
 from __future__ import annotations
 
+import copy
+from typing import Self
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from skdeep.engine.per_model import number, per_model, to_numpy64
+from skdeep.engine.scratch import Scratch
+
+#: Interval whose projection a proximal map takes off, and factor on the rest.
+_Map = tuple[float | Tensor, float | Tensor, float | Tensor]
 
 
 class ElasticNet:
@@ -43,12 +50,13 @@ class ElasticNet:
         self.alpha = alpha
         self.l1_ratio = l1_ratio
         self._is_penalty, self._has_l1 = bool(alpha.any()), bool(l1_ratio.any())
-        self._step: float | Tensor | None = None
-        self._map: tuple[float | Tensor, float | Tensor, float | Tensor] = (0.0, 0.0, 1.0)
-        self._projection: Tensor | None = None
-        self._shrinkage: Tensor | None = None
-        self._ridge: tuple[Tensor, Tensor] | None = None
+        self.scale: Tensor | None = None
         self._known: dict[tuple, tuple[float | Tensor, float | Tensor]] = {}
+        #: By `_kind`: the strength of the smooth part in coefficients of the scale, and the map of the last step, if
+        #: that was a number, or one per model.
+        self._ridges: dict[tuple, Tensor] = {}
+        self._maps: dict[tuple, tuple[float | Tensor, _Map]] = {}
+        self._scratch = Scratch()
 
     @property
     def smooth(self) -> bool:
@@ -56,16 +64,16 @@ class ElasticNet:
         return not (self.alpha * self.l1_ratio).any()
 
     def select(self, models: np.ndarray) -> ElasticNet:
-        """The penalty of some of the models."""
+        """Give the penalty of some of the models."""
         return type(self)(self.alpha[models], self.l1_ratio[models])
 
     def value(self, coefs: list[Tensor]) -> np.ndarray:
-        """``alpha * R(W)`` of each model, over all coefficient tensors (K, ...)."""
+        """Compute ``alpha * R(W)`` of each model, over all coefficient tensors (K, ...)."""
         norms = self.norms(coefs)
         return self.of_norms(to_numpy64(torch.stack(norms)) if norms else np.empty((0, len(self.alpha))))
 
     def norms(self, coefs: list[Tensor]) -> list[Tensor]:
-        """What the value needs to know of the coefficients, each (K,).
+        """Compute what the value needs to know of the coefficients, each (K,).
 
         Of each tensor the L2 norm, then, if there is an L1 part, the L1 norm. The training loop hands it to `of_norms`
         at the end of the epoch: nobody waits for it before.
@@ -77,7 +85,7 @@ class ElasticNet:
         return [*norms, *(part.abs().sum(1) for part in flat)] if self._has_l1 else norms
 
     def of_norms(self, norms: np.ndarray) -> np.ndarray:
-        """The value of each model, from its `norms` (m, K)."""
+        """Give the value of each model, from its `norms` (m, K)."""
         with np.errstate(over="ignore", invalid="ignore"):  # a value that is not finite is said to be
             if not self._has_l1:
                 return 0.5 * self.alpha * np.square(norms).sum(0)
@@ -85,64 +93,83 @@ class ElasticNet:
             return self.alpha * (0.5 * (1 - self.l1_ratio) * np.square(l2).sum(0) + self.l1_ratio * l1.sum(0))
 
     def curvature(self) -> np.ndarray:
-        """Second derivative of the smooth part, per model."""
+        """Compute the second derivative of the smooth part, per model."""
         return self.alpha * (1 - self.l1_ratio)
 
     def _strengths(self, coef: Tensor) -> tuple[float | Tensor, float | Tensor]:
-        """Those of the L1 part and of the smooth part, as factors for coefficients (K, ...)."""
-        kind = coef.ndim, coef.dtype, coef.device
+        """Give the strengths of the L1 part and of the smooth part, as factors for coefficients (K, ...)."""
+        kind = _kind(coef)
         if kind not in self._known:
             self._known[kind] = per_model(self.alpha * self.l1_ratio, coef), per_model(self.curvature(), coef)
         return self._known[kind]
 
     def add_gradient_(self, coef: Tensor, gradient: Tensor) -> None:
-        """In place, ``gradient += alpha * (1 - l1_ratio) * coef``: the smooth part."""
+        """Add, in place, ``gradient += alpha * (1 - l1_ratio) * coef``: the smooth part."""
         _, strength = self._strengths(coef)
         if isinstance(strength, Tensor):
             gradient.addcmul_(coef, strength)
         elif strength:
             gradient.add_(coef, alpha=strength)
 
-    def prox_(self, coef: Tensor, step: float | Tensor, scale: Tensor | None = None) -> None:
-        """In place, the proximal map of ``step * alpha * R(scale * coef)``; `step` may differ per coordinate.
+    def scaled(self, scale: Tensor | None) -> Self:
+        """Give the same penalty for a solver all of whose steps are in coefficients of this scale.
 
-        What follows from the step is kept for the next call: a tensor that is passed again must not have changed.
+        What follows from the scale is then computed once: like the strengths, it has to stay as it is.
         """
-        known = self._step is step or (isinstance(step, float) and isinstance(self._step, float) and self._step == step)
-        if not known:
-            self._step, self._map = step, self._prepare(coef, step, scale)
-        low, high, shrinkage = self._map
-        if isinstance(high, Tensor) or high:
-            # sign(v) max(|v| - t, 0) as v minus its projection on [-t, t]; fresh memory at each step would cost most
-            if self._projection is None or self._projection.shape != coef.shape:
-                self._projection = torch.empty_like(coef)
-            coef.sub_(torch.clamp(coef, low, high, out=self._projection))  # type: ignore[arg-type]
-        if isinstance(shrinkage, Tensor) or shrinkage != 1:
-            coef.mul_(shrinkage)
+        penalty = copy.copy(self)
+        penalty.scale, penalty._ridges, penalty._maps, penalty._scratch = scale, {}, {}, Scratch()
+        return penalty
 
-    def _prepare(self, coef: Tensor, step: float | Tensor, scale: Tensor | None):
-        """Interval whose projection the proximal map takes off, and factor on the rest: for all steps of one size."""
+    def prox_(self, coef: Tensor, step: float | Tensor, scale: Tensor | None = None) -> None:
+        """Apply, in place, the proximal map of ``step * alpha * R(scale * coef)``; `step` may differ per coordinate."""
+        if scale is not self.scale:
+            self.scaled(scale).prox_(coef, step, scale)
+            return
+        kind = _kind(coef)
+        known = self._maps.get(kind)
+        if known is None or not _is_same(known[0], step):
+            known = step, self._map(coef, step)
+            if not isinstance(step, Tensor):
+                self._maps[kind] = known
+            elif step.device.type == "cpu" and step.shape != coef.shape:  # a number per model
+                self._maps[kind] = step.clone(), known[1]
+        low, high, factor = known[1]
+        if isinstance(high, Tensor) or high:
+            # sign(v) max(|v| - t, 0) as v minus its projection on [-t, t]
+            projection = self._scratch.like("projection", coef)
+            coef.sub_(torch.clamp(coef, low, high, out=projection))  # type: ignore[arg-type]
+        if isinstance(factor, Tensor) or factor != 1:
+            coef.mul_(factor)
+
+    def _map(self, coef: Tensor, step: float | Tensor) -> _Map:
+        """Compute the proximal map of a step, ``scale`` included; the factor may be in scratch memory."""
         l1, l2 = self._strengths(coef)
-        threshold = l1 * step if isinstance(l1, Tensor) or l1 else 0.0
-        if scale is not None and (isinstance(threshold, Tensor) or threshold):
-            threshold = threshold * scale
-        if not isinstance(l2, Tensor) and (not l2 or (scale is None and not isinstance(step, Tensor))):
-            return -threshold, threshold, 1 / (1 + l2 * step) if l2 else 1.0
-        ridge, one = l2 if isinstance(l2, Tensor) else number(l2, coef), number(1.0, coef)
-        if scale is not None:
-            if self._ridge is None or self._ridge[0] is not scale:
-                self._ridge = scale, scale.square() * ridge
-            ridge = self._ridge[1]
+        high = l1 * step if isinstance(l1, Tensor) or l1 else 0.0
+        if self.scale is not None and (isinstance(high, Tensor) or high):
+            high = high * self.scale
+        if not isinstance(l2, Tensor) and (not l2 or (self.scale is None and not isinstance(step, Tensor))):
+            return -high, high, 1 / (1 + l2 * step) if l2 else 1.0
+        kind, one = _kind(coef), number(1.0, coef)
+        if kind not in self._ridges:
+            ridge = l2 if isinstance(l2, Tensor) else number(l2, coef)
+            self._ridges[kind] = ridge if self.scale is None else self.scale.square() * ridge
+        ridge = self._ridges[kind]
         if not isinstance(step, Tensor):
-            return -threshold, threshold, torch.add(one, ridge, alpha=step).reciprocal_()
-        large = step.shape == coef.shape
-        if large and (self._shrinkage is None or self._shrinkage.shape != coef.shape):
-            self._shrinkage = torch.empty_like(coef)
-        return (
-            -threshold,
-            threshold,
-            torch.addcmul(one, step, ridge, out=self._shrinkage if large else None).reciprocal_(),
-        )
+            return -high, high, torch.add(one, ridge, alpha=step).reciprocal_()
+        room = self._scratch.like("factor", coef) if step.shape == coef.shape else None
+        return -high, high, torch.addcmul(one, step, ridge, out=room).reciprocal_()
+
+
+def _is_same(known: float | Tensor, step: float | Tensor) -> bool:
+    """Tell whether a step is as known, where the host sees that at once."""
+    if isinstance(known, Tensor) and isinstance(step, Tensor):
+        return step.device.type == "cpu" and torch.equal(known, step)
+    return not isinstance(known, Tensor) and not isinstance(step, Tensor) and known == step
+
+
+def _kind(coef: Tensor) -> tuple[int, torch.dtype, torch.device]:
+    """Tell what the numbers that go with coefficients depend on, beside their values."""
+    return coef.ndim, coef.dtype, coef.device
 
 
 class L2(ElasticNet):

@@ -8,20 +8,23 @@ models agree (K = 1 always does), which costs no kernel, else a tensor that broa
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 
-def vector(value, n_models: int) -> np.ndarray:
-    """One float64 per model from a number or a sequence of `n_models` numbers."""
+def vector(value: ArrayLike, n_models: int) -> np.ndarray:
+    """Make one float64 per model from a number or a sequence of `n_models` numbers."""
     return np.broadcast_to(np.asarray(value, dtype=np.float64), (n_models,)).copy()
 
 
 def uniform(values: np.ndarray) -> bool:
-    """Whether all models have the same value."""
+    """Tell whether all models have the same value."""
     return len(values) == 1 or len(set(values.tolist())) == 1  # a fifth of the time of NumPy's comparison
 
 
@@ -42,8 +45,47 @@ def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(value, dtype=dtype, device=device)
 
 
+def numbered(*lists: Sequence[Any]) -> tuple[list[int], list[int]]:
+    """Number the distinct objects of a list, or of several the distinct rows.
+
+    Objects are the same if they are one object, as a generator that models share is.
+
+    Returns
+    -------
+    first : list of int
+        Where each of the distinct ones is first.
+    number : list of int
+        For every place, the number of the one that is there.
+
+    Examples
+    --------
+    >>> one, other = [0], [0]
+    >>> numbered([one, other, one])
+    ([0, 1], [0, 1, 0])
+    """
+    known: dict[tuple[int, ...], int] = {}
+    first: list[int] = []
+    number: list[int] = []
+    for place, row in enumerate(zip(*lists, strict=True)):
+        key = tuple(map(id, row))  # the lists keep their objects, so that none can take the place of another
+        if key not in known:
+            known[key] = len(first)
+            first.append(place)
+        number.append(known[key])
+    return first, number
+
+
+def groups(*lists: Sequence[Any]) -> list[list[int]]:
+    """Give the places of each of the distinct objects, as `numbered` tells them apart."""
+    first, number = numbered(*lists)
+    places: list[list[int]] = [[] for _ in first]
+    for place, n in enumerate(number):
+        places[n].append(place)
+    return places
+
+
 def to_device(values: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """Values of the host (an index, a mask, a batch) on a device, for which the host does not wait.
+    """Give values of the host (an index, a mask, a batch) on a device, for which the host does not wait.
 
     They are cast first, for not every device has float64. A GPU reads them from pinned memory while the host goes on:
     a block of their own, which torch's allocator does not hand out again before they have been read.
@@ -57,34 +99,34 @@ def to_device(values: Tensor, device: torch.device, dtype: torch.dtype | None = 
 
 
 def to_numpy64(values: Tensor) -> np.ndarray:
-    """Values of a device as float64 on the host, where every device can have it."""
+    """Give values of a device as float64 on the host, where every device can have it."""
     return values.cpu().double().numpy()
 
 
 def index_of(models: np.ndarray, like: Tensor) -> Tensor:
-    """The indices of some models where `like` is."""
+    """Give the indices of some models where `like` is."""
     return to_device(torch.as_tensor(models, device="cpu"), like.device)
 
 
 def number(value: float, like: Tensor) -> Tensor:
-    """A number as a tensor without axes: torch makes one of each Python number it meets, at every step."""
+    """Give a number as a tensor without axes: torch makes one of each Python number it meets, at every step."""
     return _number(value, like.dtype, like.device)
 
 
 def select(tensor: Tensor, models: np.ndarray) -> Tensor:
-    """A copy of some of the models, with the same order of axes in memory."""
+    """Give a copy of some of the models, with the same order of axes in memory."""
     return torch.empty_like(tensor[: len(models)]).copy_(tensor[index_of(models, tensor)])
 
 
 def csr_tensor(start: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A sparse batch."""
+    """Give a sparse batch."""
     with warnings.catch_warnings():  # once per process, torch says that its CSR support is in beta
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support", category=UserWarning)
         return torch.sparse_csr_tensor(start.to(columns.dtype), columns, values, size=shape, check_invariants=False)
 
 
 def add_scaled_(target: Tensor, other: Tensor, factor: float | Tensor) -> None:
-    """In place, ``target += factor * other`` in one pass."""
+    """Add, in place, ``target += factor * other`` in one pass."""
     if isinstance(factor, Tensor):
         target.addcmul_(other, factor)
     else:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +14,15 @@ from torch import Tensor
 
 from skdeep.engine.activations import ACTIVATIONS
 from skdeep.engine.dropout import Noise
+from skdeep.engine.frame import Frame
 from skdeep.engine.input_layer import Standardization
 from skdeep.engine.networks import Network, affine, input_gradient, pulled_back, weight_gradient
 from skdeep.engine.normalization import batch_norm, layer_norm
-from skdeep.engine.per_model import number, per_model, vector
+from skdeep.engine.penalties import ElasticNet
+from skdeep.engine.per_model import number, numbered, per_model, vector
+from skdeep.engine.scratch import Scratch
 
-#: From the gradient with respect to the units of a layer: those of its pre-activations, and of what is learnt between.
+#: From the gradient in the units of a layer: the gradients in its pre-activations, and in what is learnt between.
 Pullback = Callable[[Tensor], list[Tensor]]
 
 
@@ -54,7 +58,7 @@ class MLP(Network):
     In the first layer, :math:`W_1 = V\, \mathrm{diag}(1 + r u)` where factors on the columns are learnt: u starts at
     zero, and an optimizer that moves all parameters alike moves the factors r times as fast as the weights V.
 
-    The second form is that of residual blocks. The random factors :math:`d_l` (dropout, per row and unit) and
+    Residual blocks have the second form. The random factors :math:`d_l` (dropout, per row and unit) and
     :math:`g_l` (stochastic depth, per batch and block) have expectation one, and are one in evaluation.
 
     Parameters
@@ -72,7 +76,7 @@ class MLP(Network):
     dropout : ndarray of shape (K,), or float
         Probability that a hidden unit is left out of a step.
     stochastic_depth : ndarray of shape (K,), float or None
-        Probability that the last residual block is left out of a step; that of block l of L is l / L of it. Hidden
+        Probability that the last residual block is left out of a step; block l of L has l / L of it. Hidden
         layers whose input has the same width are residual blocks, unless this is None.
     generators : list of numpy.random.Generator
         Of each model's random factors.
@@ -114,7 +118,7 @@ class MLP(Network):
         self.generators = list(generators)
         self.standardization = standardization
         self._tape: list[_Layer] = []
-        self._room: Tensor | None = None
+        self._scratch = Scratch()
         self._sizes = {name: len(group) for name, group in (learnt | averaged).items()}
         self.groups = self._grouped()
         pairs = enumerate(pairwise(weights[:-1]), start=1)
@@ -134,33 +138,32 @@ class MLP(Network):
         dropout: np.ndarray | float = 0.0,
         stochastic_depth: np.ndarray | float | None = None,
         standardization: Standardization | None = None,
-        **tensor,
+        **tensor: Any,
     ) -> MLP:
         r"""Draw the initial weights of each model from its generator: Glorot & Bengio's uniform, AISTATS 2010.
 
-        The bound is that of MLPClassifier, :math:`\sqrt{6 / (n_{in} + n_{out})}` (2 instead of 6 for the logistic
+        The bound is MLPClassifier's, :math:`\sqrt{6 / (n_{in} + n_{out})}` (2 instead of 6 for the logistic
         activation), for weights and biases. Normalisation starts as the identity on standardised columns; biases that
         batch normalisation makes superfluous stay zero.
         """
         form = ACTIVATIONS[activation]
         factor = 2.0 if activation == "logistic" else 6.0
-        drawn: dict[int, list[np.ndarray]] = {}  # models that share a generator share its draw
-        for generator in generators:
-            if id(generator) in drawn:
-                continue
+        first, shared = numbered(generators)  # models that share a generator share its draw
+        drawn = []
+        for generator in (generators[model] for model in first):
             weights, biases = [], []
             for i, (fan_in, fan_out) in enumerate(pairwise(layer_units), start=2):
                 bound = np.sqrt(factor / (fan_in + fan_out))
                 width = fan_out * (form.n_pieces if i < len(layer_units) else 1)
                 weights.append(generator.uniform(-bound, bound, (width, fan_in)))
                 biases.append(generator.uniform(-bound, bound, width))
-            drawn[id(generator)] = weights + biases
-        models = [drawn[id(generator)] for generator in generators]
+            drawn.append(weights + biases)
+        models = [drawn[n] for n in shared]
         params = [torch.as_tensor(np.stack(p), **tensor) for p in zip(*models, strict=True)]
         n_layers = len(layer_units) - 1
         shape = (len(generators), 1)
         slopes = [] if form.slope is None else [torch.full(shape, form.slope, **tensor) for _ in range(n_layers - 1)]
-        hidden = params[n_layers:-1]  # biases of hidden layers, whose shape those of the normalisation have
+        hidden = params[n_layers:-1]  # biases of hidden layers, whose shape the normalisation's parameters have
         if normalization == "batch":  # which takes off the mean
             for bias in hidden:
                 bias.zero_()
@@ -182,7 +185,7 @@ class MLP(Network):
 
     @classmethod
     def stacked(cls, parts: Sequence[MLP]) -> MLP:
-        """Networks of one model each and of the same form as one, for evaluation."""
+        """Join networks of one model each and of the same form as one, for evaluation."""
         stack = parts[0].with_params(
             [torch.cat(tensors).detach() for tensors in zip(*(p.tensors for p in parts), strict=True)]
         )
@@ -191,12 +194,12 @@ class MLP(Network):
         return stack
 
     def _grouped(self) -> dict[str, tuple[Tensor, ...]]:
-        """The `tensors` by what they are, with an entry per layer: what `groups` is."""
+        """Give the `tensors` by what they are, with an entry per layer: what `groups` is."""
         tensors = iter(self.tensors)
         return {name: tuple(islice(tensors, size)) for name, size in self._sizes.items()}
 
     @property
-    def names(self):
+    def names(self) -> list[str]:
         return [f"{name}_{i}" for name, size in self._sizes.items() for i in range(size)]
 
     @property
@@ -205,17 +208,17 @@ class MLP(Network):
         return bool(self.dropout.any() or (self.blocks and self.stochastic_depth.any()))
 
     @property
-    def whole_batches(self):
+    def whole_batches(self) -> bool:
         return self.draws or bool(self.buffers)
 
     @property
-    def row_size(self):
+    def row_size(self) -> int:
         return super().row_size + (0 if self.standardization is None else self.standardization.row_size)
 
-    def scores(self, X):
+    def scores(self, X: Tensor) -> Tensor:
         return self._scores(X)
 
-    def training_scores(self, X, weight=None):
+    def training_scores(self, X: Tensor, weight: Tensor | None = None) -> Tensor:
         noise, self._tape = Noise(self.generators) if self.draws else None, []
         with torch.no_grad():
             return self._scores(X, weight, noise, self._tape)
@@ -223,7 +226,7 @@ class MLP(Network):
     def _scores(
         self, X: Tensor, weight: Tensor | None = None, noise: Noise | None = None, tape: list[_Layer] | None = None
     ) -> Tensor:
-        """Scores; in training, each layer leaves on the `tape` what `gradient` needs of it."""
+        """Compute scores; in training, each layer leaves on the `tape` what `gradient` needs of it."""
         weights, biases = list(self.groups["weight"]), list(self.groups["bias"])
         weights[0] = self._first_weight(keep=tape is None)
         if tape is not None:
@@ -252,12 +255,12 @@ class MLP(Network):
         return affine(hidden, weights[-1], biases[-1])
 
     def _factors(self) -> Tensor:
-        """The factors on the columns, (K, 1, d)."""
+        """Give the factors on the columns, (K, 1, d)."""
         (scale,) = self.groups["scale"]
         return torch.add(number(1.0, scale), scale, alpha=self.scaling).unsqueeze(1)
 
     def _first_weight(self, keep: bool) -> Tensor:
-        """The first layer's weights with the factors on the columns, (K, out, in); to `keep`, or until the next step.
+        """Scale the first layer's weights by the factors on the columns, (K, out, in); to `keep`, or for a step.
 
         Fresh memory at each step would cost more than the product.
         """
@@ -265,15 +268,17 @@ class MLP(Network):
             return self.params[0]
         if keep:
             return self.params[0] * self._factors()
-        if self._room is None:
-            self._room = torch.empty_like(self.params[0], requires_grad=False)
         with torch.no_grad():
-            return torch.mul(self.params[0], self._factors(), out=self._room.detach())
+            return torch.mul(self.params[0], self._factors(), out=self._weight_room().detach())
+
+    def _weight_room(self) -> Tensor:
+        """Give memory for the first layer's weights with their factors, and for what `complete_` computes of them."""
+        return self._scratch.like("first weight", self.params[0])
 
     def _units(self, i: int, z: Tensor, weight: Tensor | None, training: bool) -> tuple[Tensor, Pullback]:
-        """Units of a hidden layer, and the pullback to their pre-activations and to what is learnt between these.
+        """Compute units of a hidden layer, and the pullback to their pre-activations and to what is learnt between.
 
-        That of a bare activation is known; else it is autograd's.
+        The pullback of a bare activation is known; else it is autograd's.
         """
         form, (_, _, slopes, gammas, betas, _, means, variances) = ACTIVATIONS[self.activation], self.groups.values()
         if not gammas and form.pullback is not None:
@@ -289,7 +294,7 @@ class MLP(Network):
         return units.detach() if training else units, lambda gradient: pulled_back([units], [gradient], leaves)
 
     @torch.no_grad()
-    def gradient(self, scores, X, score_gradient):
+    def gradient(self, scores: Tensor, X: Tensor, score_gradient: Tensor) -> list[Tensor]:
         found: dict[str, list[Tensor]] = {"weight": [], "bias": [], "slope": [], "gamma": [], "beta": []}
         found["scale"] = [torch.zeros_like(scale) for scale in self.groups["scale"]]
         between = [name for name in ("slope", "gamma", "beta") if self._sizes[name]]
@@ -317,34 +322,34 @@ class MLP(Network):
                     gradient = gradient + above
         return [gradient for group in found.values() for gradient in reversed(group)]
 
-    def penalised(self):
+    def penalised(self) -> list[Tensor]:
         return [self._first_weight(keep=True), *self.params[1 : self.n_coefs]]
 
     @torch.no_grad()
-    def complete_(self, gradients, penalty):
+    def complete_(self, gradients: list[Tensor], penalty: ElasticNet | None) -> None:
         if not self.groups["scale"]:
             super().complete_(gradients, penalty)
             return
-        # so far, the first gradient is that of the weights with their factors
+        # so far, the first gradient is in the weights with their factors
         if penalty is not None:
             coefs = [self._first, *self.params[1 : self.n_coefs]]
             for coef, gradient in zip(coefs, gradients, strict=False):
                 penalty.add_gradient_(coef.detach(), gradient)
-        of_products = torch.mul(gradients[0], self.params[0], out=self._room).sum(1)
+        of_products = torch.mul(gradients[0], self.params[0], out=self._weight_room()).sum(1)
         torch.mul(of_products, self.scaling, out=gradients[-1])
         gradients[0].mul_(self._factors())
 
     def _gates(self, noise: Noise) -> np.ndarray:
-        """Factors on the residual blocks, (K, L)."""
+        """Draw factors on the residual blocks, (K, L)."""
         growth = np.arange(1, len(self.blocks) + 1) / len(self.blocks)
         return noise.blocks(self.stochastic_depth[:, None] * growth)
 
     @property
-    def frame(self):
+    def frame(self) -> Frame | None:  # type: ignore[override]
         return None if self.standardization is None else self.standardization.frame
 
     def learned(self, model: int, dtype: np.dtype) -> dict[str, list[np.ndarray]]:
-        """The `groups` of one model, to be kept in `dtype`; the first layer is that of the user's columns.
+        """Give the `groups` of one model, to be kept in `dtype`; the first layer is for the user's columns.
 
         In the place of u are the factors on the columns.
         """
@@ -362,16 +367,17 @@ class MLP(Network):
         groups["weight"][0], groups["bias"][0] = weight, bias
         return groups
 
-    def with_params(self, params):
+    def with_params(self, params: list[Tensor]) -> MLP:
         part = copy.copy(self)
-        part._tape, part._room = [], None
+        part._tape, part._scratch = [], Scratch()
         n = len(self.params)
         part.params, part.buffers = [p.requires_grad_() for p in params[:n]], list(params[n:])
         part.groups = part._grouped()
         return part
 
-    def select(self, models):
+    def select(self, models: np.ndarray) -> MLP:
         part = super().select(models)
+        assert isinstance(part, MLP)
         part.dropout = self.dropout[models]
         part.stochastic_depth = self.stochastic_depth[models]
         part.generators = [self.generators[m] for m in models] if self.generators else []

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
+
+from skdeep.compat.torch import TorchDispatchMode, native_dropout, tree_map_only
 
 #: Held while torch's own generator stands in for ours.
 _LOCK = threading.RLock()
@@ -23,13 +24,13 @@ _LOCK = threading.RLock()
 
 @functools.cache
 def _draws(operation: Any) -> bool:
-    """Whether an operation may draw random numbers."""
+    """Tell whether an operation may draw random numbers."""
     return torch.Tag.nondeterministic_seeded in getattr(operation, "tags", ())
 
 
 @functools.cache
 def _has_generator(device_type: str) -> bool:
-    """Whether random numbers can be seeded on such a device."""
+    """Tell whether random numbers can be seeded on such a device."""
     try:
         torch.Generator(device_type)
     except RuntimeError:
@@ -39,7 +40,7 @@ def _has_generator(device_type: str) -> bool:
 
 @functools.cache
 def _with_generator(operation: Any) -> Any:
-    """The form of an operation that takes a generator; None if there is none."""
+    """Give the form of an operation that takes a generator; None if there is none."""
     names = [argument.name for argument in operation._schema.arguments]
     if "generator" in names:
         return operation
@@ -69,7 +70,7 @@ class OwnNumbers(TorchDispatchMode):
         self.seed, self._generators = seed, {}
 
     def states(self) -> dict[torch.device, bytes]:
-        """Where the numbers of each device stand."""
+        """Tell where the numbers of each device stand."""
         return {device: generator.get_state().numpy().tobytes() for device, (generator, _) in self._generators.items()}
 
     @property
@@ -83,7 +84,7 @@ class OwnNumbers(TorchDispatchMode):
             self._generators[device] = generator, generator.get_state()
         return self._generators[device][0]
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
         values = (*args, *kwargs.values())
         if not _draws(func) or any(isinstance(value, torch.Generator) for value in values):
@@ -96,14 +97,14 @@ class OwnNumbers(TorchDispatchMode):
             return self._on_the_host(func, args, kwargs, device)
         if device.index is None and device.type != "cpu":
             device = torch.empty(0, device=device).device
-        if func is torch.ops.aten.native_dropout.default:
+        if func is native_dropout:
             return self._dropout(*args, **kwargs)
         form = _with_generator(func)
         if form is not None:
             return form(*args, **kwargs, generator=self._generator(device))
         return self._by_torchs_own(functools.partial(func, *args, **kwargs), device)
 
-    def _on_the_host(self, func, args, kwargs, device: torch.device):
+    def _on_the_host(self, func: Any, args: tuple, kwargs: dict[str, Any], device: torch.device) -> Any:
         """Run an operation on the CPU, for a device without generators."""
         own_args, own_kwargs = tree_map_only(Tensor, Tensor.cpu, (args, kwargs))
         if own_kwargs.get("device") is not None:
@@ -114,14 +115,14 @@ class OwnNumbers(TorchDispatchMode):
         return tree_map_only(Tensor, lambda part: part.to(device), result)
 
     def _dropout(self, input: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
-        """The dropout of accelerators, which takes no generator."""
+        """Give the dropout of accelerators, which takes no generator."""
         kept = torch.ones_like(input, dtype=torch.bool)
         if train is False or p == 0:
             return input.clone(), kept
         kept.bernoulli_(1 - p, generator=self._generator(input.device))
         return input * kept * (1 / (1 - p) if p < 1 else 0.0), kept
 
-    def _by_torchs_own(self, operation, device: torch.device):
+    def _by_torchs_own(self, operation: Callable[[], Any], device: torch.device) -> Any:
         """Run an operation that draws from torch's generator only, which stands in for ours meanwhile."""
         ours = self._generator(device)
         place: Any = torch.random if device.type == "cpu" else torch.get_device_module(device)

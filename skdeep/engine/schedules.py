@@ -16,7 +16,7 @@ import numpy as np
 
 
 def constant(progress: np.ndarray, samples: np.ndarray, power_t: float) -> float:
-    """The learning rate as given."""
+    """Give the learning rate as given."""
     return 1.0
 
 
@@ -39,5 +39,5 @@ SCHEDULES: dict[str, Callable[[np.ndarray, np.ndarray, float], float | np.ndarra
 
 
 def warm_up(epochs_done: np.ndarray, warmup_epochs: float) -> float | np.ndarray:
-    """Linear ramp over the first `warmup_epochs` epochs."""
+    """Give a linear ramp over the first `warmup_epochs` epochs."""
     return np.minimum(epochs_done / warmup_epochs, 1.0) if warmup_epochs else 1.0

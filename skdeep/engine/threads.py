@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
@@ -13,7 +14,7 @@ _SINGLE_THREAD_WORK = 2**23
 
 
 @contextmanager
-def at_most(n_threads: int):
+def at_most(n_threads: int) -> Iterator[None]:
     """Run the block on no more than so many threads; the setting is put back."""
     threads = torch.get_num_threads()
     if threads <= n_threads:
@@ -26,11 +27,11 @@ def at_most(n_threads: int):
         torch.set_num_threads(threads)
 
 
-def threads_for(work: int):
+def threads_for(work: int) -> AbstractContextManager[None]:
     """Run the block on one thread if its steps are so many multiply-adds or fewer."""
     return at_most(torch.get_num_threads() if work > _SINGLE_THREAD_WORK else 1)
 
 
 def threads_of_worker(n_workers: int) -> int:
-    """A worker's share of the machine's cores."""
+    """Give a worker's share of the machine's cores."""
     return max(1, (os.cpu_count() or 1) // n_workers)

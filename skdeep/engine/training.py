@@ -18,12 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep.engine.batching import Batch, Batches
+from skdeep.engine.batching import Batch
 from skdeep.engine.gradients import clip_, loss_and_gradient
-from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
+from skdeep.engine.objective import Objective
 from skdeep.engine.optimizers import Optimizer
-from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import add_scaled_, index_of, per_model, to_numpy64
 from skdeep.engine.progress import BY_CALLBACK, Progress, end_early
 from skdeep.engine.schedules import SCHEDULES, warm_up
@@ -42,7 +41,7 @@ class Plan:
 
     ``max_iter`` is the number of epochs of this run; the schedule is laid out over ``horizon`` epochs (by default
     these), of which ``first_epoch`` have been done before. Beyond the horizon it starts anew. ``products`` is the dtype
-    of the matrix products, None for that of the parameters.
+    of the matrix products, None for the parameters' own.
     """
 
     max_iter: int
@@ -99,40 +98,26 @@ def _rows_per_model(size: int | np.ndarray, value: Tensor) -> float | Tensor:
 class _Stack:
     """The models still in training, with all that is theirs."""
 
-    def __init__(
-        self,
-        network: Network,
-        penalty: ElasticNet,
-        optimizer: Optimizer,
-        batches: Batches,
-        mean_weight: np.ndarray,
-        progress: list[Progress],
-    ):
-        self.network = network
-        self.penalty = penalty
-        self.optimizer = optimizer
-        self.batches = batches
-        self.mean_weight = mean_weight
-        self.progress = progress
+    def __init__(self, objective: Objective, optimizer: Optimizer, progress: list[Progress]):
+        self.network, self.loss, self.batches = objective.network, objective.loss, objective.batches
+        self.penalty = objective.penalty.scaled(self.network.coef_scale())
+        self.mean_weight, self.optimizer, self.progress = objective.mean_weight, optimizer, progress
 
     def select(self, models: np.ndarray) -> _Stack:
-        network = self.network.select(models)
-        return _Stack(
-            network,
-            self.penalty.select(models),
-            self.optimizer.select(models, network.params),
-            self.batches,
-            self.mean_weight[models],
-            [self.progress[m] for m in models],
-        )
+        """Select some of the models; their batches are still of all."""
+        network, penalty = self.network.select(models), self.penalty.select(models)
+        objective = Objective(network, self.loss, penalty, self.batches, self.mean_weight[models])
+        optimizer = self.optimizer.select(models, network.params)
+        return _Stack(objective, optimizer, [self.progress[m] for m in models])
 
     def put(self, models: np.ndarray, part: _Stack) -> None:
+        """Take back some of the models."""
         self.network.put(models, part.network)
         self.optimizer.put(models, part.optimizer)
 
-    def step(self, loss: Loss, batch: Batch, plan: Plan, factor, observer: Observer | None) -> Tensor:
-        """One update; returns the batch's loss, (K,)."""
-        value, gradients = loss_and_gradient(self.network, loss, batch, self.mean_weight, plan.products)
+    def step(self, batch: Batch, plan: Plan, factor: np.ndarray, observer: Observer | None) -> Tensor:
+        """Update the parameters by a batch; return its loss, (K,)."""
+        value, gradients = loss_and_gradient(self.network, self.loss, batch, self.mean_weight, plan.products)
         self.network.complete_(gradients, None if plan.proximal else self.penalty)
         if observer is not None:
             observer.gradients(batch, gradients)
@@ -163,15 +148,15 @@ class _Stack:
                 p.loss_to_beat = math.inf  # what the next epoch begins with
 
     def schedule(self, plan: Plan, epoch: int) -> np.ndarray:
-        """Factors on the learning rates: one row per batch of the epoch, one column per model."""
+        """Compute the factors on the learning rates: one row per batch of the epoch, one column per model."""
         samples = np.array([p.samples for p in self.progress])
         n_batches = self.batches.n_batches
         start = plan.first_epoch + epoch + np.arange(n_batches.max())[:, None] / n_batches
         factors = SCHEDULES[plan.schedule](start / (plan.horizon or plan.max_iter) % 1.0, samples, plan.power_t)
         return np.ones(start.shape) * factors * warm_up(start + 1 / n_batches, plan.warmup_epochs)
 
-    def epoch(self, loss: Loss, plan: Plan, epoch: int, observer: Observer | None) -> np.ndarray:
-        """One pass over the data; returns the objective of each model, its data term as met along the way."""
+    def epoch(self, plan: Plan, epoch: int, observer: Observer | None) -> np.ndarray:
+        """Pass over the data once; return the objective of each model, its data term as met along the way."""
         factors = self.schedule(plan, epoch)
         total = self.network.params[0].new_zeros(self.network.n_models)
         norms = self.penalty.norms(self.network.penalised())
@@ -181,11 +166,11 @@ class _Stack:
             if watcher:
                 watcher.batch_begin(batch)
             if batch.models is None:
-                value = self.step(loss, batch, plan, factor, watcher)
+                value = self.step(batch, plan, factor, watcher)
                 add_scaled_(total, value, _rows_per_model(batch.size, value))
             else:
                 part = self.select(batch.models)
-                value = part.step(loss, batch, plan, factor[batch.models], watcher)
+                value = part.step(batch, plan, factor[batch.models], watcher)
                 self.put(batch.models, part)
                 total.index_add_(0, index_of(batch.models, total), value * _rows_per_model(batch.size, value))
             if watcher:
@@ -197,7 +182,7 @@ class _Stack:
 
 
 def judge_start(network: Network, progress: list[Progress], monitor: Monitor | None) -> None:
-    """Begin the record of the models that are warm and watch a score with that of their start."""
+    """Begin the record of models that are warm and watch a score with the score of their start."""
     models = np.array([m for m, p in enumerate(progress) if p.warm and p.watch_score], dtype=int)
     if monitor is None or not len(models):
         return
@@ -211,12 +196,8 @@ def judge_start(network: Network, progress: list[Progress], monitor: Monitor | N
 
 @torch.no_grad()
 def train(
-    network: Network,
-    loss: Loss,
-    penalty: ElasticNet,
+    objective: Objective,
     optimizer: Optimizer,
-    batches: Batches,
-    mean_weight: np.ndarray,
     plan: Plan,
     progress: list[Progress],
     monitor: Monitor | None = None,
@@ -226,11 +207,10 @@ def train(
 
     Parameters
     ----------
-    network, penalty, optimizer, batches
-        The stack: its parameters, the penalty on them, their update rule, and the data; consumed by the call.
-    loss : Loss
-    mean_weight : ndarray of shape (K,)
-        Mean sample weight of each model's training rows.
+    objective : Objective
+        What the models minimise: network, loss, penalty and data; consumed by the call.
+    optimizer : Optimizer
+        Of the network's parameters; consumed as well.
     plan : Plan
     progress : list of Progress
         One per model: fresh, or from an earlier run to go on with.
@@ -244,7 +224,7 @@ def train(
     list of Progress
         `progress`, with the final parameters in it. A keyboard interrupt ends training as `progress.end_early` says.
     """
-    stack = _Stack(network, penalty, optimizer, batches, mean_weight, progress)
+    network, stack = objective.network, _Stack(objective, optimizer, progress)
     alive = np.arange(len(progress))
     judge_start(network, progress, monitor)
     if observer is not None:
@@ -253,11 +233,9 @@ def train(
         for epoch in range(plan.max_iter):
             if observer is not None:
                 observer.epoch_begin(epoch)
-            objective = stack.epoch(loss, plan, epoch, observer)
-            scores = losses = None
-            if monitor is not None:
-                scores, losses = monitor(stack.network, alive)
-            halt = _end_of_epoch(stack, plan, epoch, objective, scores, losses, observer)
+            values = stack.epoch(plan, epoch, observer)
+            watched = None if monitor is None else monitor(stack.network, alive)
+            halt = _end_of_epoch(stack, plan, epoch, values, watched, observer)
             done = np.array([p.stopped is not None or p.error is not None for p in stack.progress])
             if halt or done.all():
                 break
@@ -275,9 +253,16 @@ def train(
     return progress
 
 
-def _end_of_epoch(stack, plan, epoch, objective, scores, losses, observer) -> bool:
+def _end_of_epoch(
+    stack: _Stack,
+    plan: Plan,
+    epoch: int,
+    objective: np.ndarray,
+    watched: tuple[np.ndarray, np.ndarray] | None,
+    observer: Observer | None,
+) -> bool:
     """Book the epoch for each model, decide who stops; return whether a callback ends the whole run."""
-    halt = False
+    halt, (scores, losses) = False, watched or (None, None)
     for m, p in enumerate(stack.progress):
         if not math.isfinite(objective[m]):
             p.error = f"the training loss became {objective[m]} in epoch {p.n_iter + 1}"

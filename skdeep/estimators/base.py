@@ -9,12 +9,11 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.metrics import get_scorer_names
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.multiclass import _check_partial_fit_first_call
 
+from skdeep.compat.sklearn import HasMethods, Interval, StrOptions, _check_partial_fit_first_call, _fit_context
 from skdeep.data.encoding import check_label_names
 from skdeep.data.inputs import OutputSpace
 from skdeep.data.labels import check_classes, n_columns, unboxed

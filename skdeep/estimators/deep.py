@@ -9,8 +9,8 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval, Options, StrOptions
 
+from skdeep.compat.sklearn import Interval, Options, StrOptions
 from skdeep.engine.losses import LOSSES, Loss
 from skdeep.engine.penalties import L2
 from skdeep.engine.schedules import SCHEDULES

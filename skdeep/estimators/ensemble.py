@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sklearn.utils._param_validation import Interval
 from torch.nn import functional as F
 
+from skdeep.compat.sklearn import Interval
 from skdeep.data.answers import tempered
 from skdeep.engine.perceptron import MLP
 from skdeep.estimators.docs import LABEL_SMOOTHING, TRAINING_ATTRIBUTES, deep_parameters, document, without

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from sklearn.utils._param_validation import StrOptions
-
+from skdeep.compat.sklearn import StrOptions
 from skdeep.engine.losses import LOSSES, Loss
 from skdeep.estimators.docs import (
     CALIBRATION_ATTRIBUTES,

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import ClassVar
 
-from sklearn.utils._param_validation import Interval, StrOptions
-
+from skdeep.compat.sklearn import Interval, StrOptions
 from skdeep.engine.losses import LOSSES, Loss
 from skdeep.estimators.docs import (
     ALPHA,

@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from scipy.sparse import issparse
-from sklearn.linear_model._base import SparseCoefMixin
-from sklearn.utils._param_validation import Interval, StrOptions
 
+from skdeep.compat.sklearn import Interval, SparseCoefMixin, StrOptions
 from skdeep.data.columns import gram_extents
 from skdeep.data.inputs import OutputSpace, dense, dtype_name
 from skdeep.data.problem import Problem, TrainingState

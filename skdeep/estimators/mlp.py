@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 from scipy.sparse import issparse
-from sklearn.utils._param_validation import Interval, StrOptions
 
+from skdeep.compat.sklearn import Interval, StrOptions
 from skdeep.data.inputs import OutputSpace, dtype_name, to_numpy
 from skdeep.engine.activations import ACTIVATIONS
 from skdeep.engine.frame import exceeds_float32

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from sklearn.utils._array_api import check_same_namespace
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from skdeep.compat.sklearn import check_same_namespace
 from skdeep.data.answers import codes, decisions, labels, log_probabilities, probabilities
 from skdeep.data.inputs import Matrix, OutputSpace, check_features, float_dtype, resolve_device, rows_of
 from skdeep.data.problem import CHUNK_ROWS, chunk_rows
@@ -35,7 +35,7 @@ def _of_members(members: list, X, result: Callable[[Tensor], Tensor]) -> list[Te
     work, precise = min(X.shape[0], CHUNK_ROWS) * leader._n_weights(), any(m._needs_float64 for m in members)
     dtype = torch.float64 if precise else prediction_dtype(X)
     device = able(resolve_device(leader.device, X, work, dtype, fallback=True), members)
-    rows = leader._rows(X, device, precise)
+    rows = leader._rows(X, device, precise).in_scratch()
     networks = [member._trained_network(device, rows.dtype) for member in members]
     network = networks[0] if len(networks) == 1 else type(networks[0]).stacked(networks)
     sizes = [part.n_models for part in networks]

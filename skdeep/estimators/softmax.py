@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import ClassVar
 
-from sklearn.utils._param_validation import Interval
-
+from skdeep.compat.sklearn import Interval
 from skdeep.engine.losses import LOSSES, Loss
 from skdeep.estimators.docs import (
     CALIBRATION_ATTRIBUTES,

@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.utils._param_validation import StrOptions
 from torch import nn
 
+from skdeep.compat.sklearn import StrOptions
+from skdeep.compat.torch import _BatchNorm, _DropoutNd
 from skdeep.data.encoding import draw_seeds
 from skdeep.data.inputs import rows_of
 from skdeep.data.problem import Problem
@@ -35,7 +36,7 @@ from skdeep.fitting.recipe import Recipe
 from skdeep.fitting.settings import FULL_BATCH, settings_of, solver_name
 
 #: Modules that make another function of each batch.
-_RANDOM = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+_RANDOM = (_DropoutNd, _BatchNorm)
 
 #: What a module costs is not known before it is there: enough for it to deserve all threads.
 _UNKNOWN_WORK = 2**21

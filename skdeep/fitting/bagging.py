@@ -20,6 +20,7 @@ from skdeep.data.problem import Problem, TrainingState, make_monitor, scores_of
 from skdeep.data.scoring import as_score
 from skdeep.data.splits import DIVIDED, KEPT, Folds, dealt_shares, fold_of_rows
 from skdeep.engine.networks import Network
+from skdeep.engine.per_model import numbered
 from skdeep.engine.training import Progress
 from skdeep.fitting.calibrators import DOUBT, doubt
 from skdeep.fitting.fit import check_scoring, set_attributes
@@ -93,12 +94,10 @@ def train_folds(
         merged = problem.folds(distinct, fold, share, merge=True)
     del distinct
     rest = trained_on(merged, len(members))
-    drawn: dict[int, list[int]] = {}  # ensembles of one seed share their draws
-    for member in members:
-        generator = member.state.generator
-        if id(generator) not in drawn:
-            drawn[id(generator)] = generator.integers(2**31 - 1, size=len(numbers)).tolist()
-    seeds = [drawn[id(member.state.generator)] for member in members]
+    generators = [member.state.generator for member in members]
+    first, number = numbered(generators)  # ensembles of one seed share their draws
+    drawn = [generators[m].integers(2**31 - 1, size=len(numbers)).tolist() for m in first]
+    seeds = [drawn[n] for n in number]
     of_seed = {seed: np.random.default_rng(draw_seeds(seed)[0]) for own in seeds for seed in own}
     models = []
     for m, (member, own) in enumerate(zip(members, seeds, strict=True)):

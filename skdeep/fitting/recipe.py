@@ -16,6 +16,7 @@ from skdeep.data.splits import Folds
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
 from skdeep.engine.penalties import ElasticNet
+from skdeep.engine.per_model import numbered
 from skdeep.engine.training import Progress
 from skdeep.fitting.settings import FULL_BATCH, Solver, settings_of
 
@@ -149,12 +150,8 @@ def common(items: list) -> Any:
 
 def mean_weights(members: Sequence[Member]) -> np.ndarray:
     """Mean weight of each model's rows."""
-    known: dict[tuple[int, int], float] = {}
-    keys = [(id(m.weight), id(m.rows)) for m in members]
-    for key, member in zip(keys, members, strict=True):
-        if key not in known:
-            known[key] = member.mean_weight
-    return np.array([known[key] for key in keys])
+    first, number = numbered([m.weight for m in members], [m.rows for m in members])
+    return np.array([members[m].mean_weight for m in first])[number]
 
 
 def total_weights(problem: Problem, members: Sequence[Member]) -> np.ndarray:

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval, Options, StrOptions
 
+from skdeep.compat.sklearn import Interval, Options, StrOptions
 from skdeep.engine.schedules import SCHEDULES
 
 #: Solvers that look at all rows at once, and are used for the exact optimum.

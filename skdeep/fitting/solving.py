@@ -11,12 +11,14 @@ import torch
 from skdeep.data.problem import Problem, chunk_rows
 from skdeep.engine.batching import Batches, DenseRows
 from skdeep.engine.networks import Linear, Network
+from skdeep.engine.objective import Objective
 from skdeep.engine.optimizers import OPTIMIZERS
 from skdeep.engine.penalties import ElasticNet
+from skdeep.engine.per_model import groups
 from skdeep.engine.training import Monitor, Observer, Plan, train
 from skdeep.fitting.recipe import Member, Recipe, common, mean_weights, total_weights
 from skdeep.solvers.closed_form import Ridge
-from skdeep.solvers.full_batch import minimise
+from skdeep.solvers.full_batch import Limits, minimise
 
 
 def solve(
@@ -67,8 +69,8 @@ def _by_full_batches(recipe, problem, network, members, epochs, monitor, observe
     # nothing is drawn: one generator for all, so that models of the same rows share their passes
     batches = _batches(recipe, problem, members, [members[0].state.generator] * len(members), chunk, shuffle=False)
     progress, max_fun = [member.progress for member in members], recipe.settings.max_fun
-    run = network, recipe.loss, penalty, batches, mean_weights(members), epochs, max_fun, progress, monitor, observer
-    minimise(*run, recipe.newton_params)
+    objective = Objective(network, recipe.loss, penalty, batches, mean_weights(members))
+    minimise(objective, Limits(epochs, max_fun, recipe.newton_params), progress, monitor, observer)
 
 
 def _by_steps(recipe, problem, network, members, epochs, monitor, observer) -> None:
@@ -101,7 +103,8 @@ def _by_steps(recipe, problem, network, members, epochs, monitor, observer) -> N
         products=recipe.products,
     )
     penalty = penalty_of(recipe, problem, members)
-    train(network, recipe.loss, penalty, optimizer, batches, mean_weight, plan, progress, monitor, observer)
+    objective = Objective(network, recipe.loss, penalty, batches, mean_weight)
+    train(objective, optimizer, plan, progress, monitor, observer)
     for state, p, rate, total in zip(states, progress, rates, mean_weight * n_rows, strict=True):
         if epochs == recipe.horizon < min(recipe.max_iter, p.max_iter):
             p.stopped = p.stopped or f"The learning rate came to its end after {epochs} epochs."
@@ -139,14 +142,11 @@ def _ridge(recipe: Recipe, problem: Problem, network: Linear, members: list[Memb
     """Put the network at the solutions; the objective of each model."""
     coef, intercept = (torch.empty_like(t, dtype=torch.float64) for t in network.unscaled())
     objective = np.empty(len(alphas))
-    groups: dict[tuple, list[int]] = {}
-    for m, member in enumerate(members):
-        groups.setdefault((id(member.rows), id(member.weight)), []).append(m)
     target = problem.tensor(problem.target)
     rows = problem.rows().exactly(torch.float64, network.frame)  # no digit is to be lost to the network's dtype
     # in the frame's columns, all of which have one factor
     alphas = alphas if network.frame is None else alphas * network.frame.factor[0] * network.frame.factor[0]
-    for models in groups.values():
+    for models in groups([member.rows for member in members], [member.weight for member in members]):
         first = members[models[0]]
         # means of columns so far from zero that they have a frame are exact to more digits when taken in it
         known = isinstance(rows, DenseRows) and rows.frame is None

@@ -1,4 +1,4 @@
-"""What is private in scikit-learn and joblib, and used here: the names, why, and checks of what is relied on."""
+"""The tasks and rows of scikit-learn's searches, and checks of what is relied on."""
 
 from __future__ import annotations
 
@@ -6,60 +6,16 @@ import inspect
 from collections.abc import Iterable
 from typing import Any
 
-import joblib
 import numpy as np
-import sklearn
-from sklearn.metrics import accuracy_score, make_scorer
-from sklearn.model_selection import GridSearchCV
-from sklearn.utils.parallel import delayed
 
-_ADVICE = (
-    f"scikit-learn {sklearn.__version__} with joblib {joblib.__version__} does not have it. This release is made for "
-    "scikit-learn 1.9 and joblib 1.5 or 1.6: install those, or a newer skdeep."
-)
-
-try:
-    # a back end that hands each call of Parallel to another one
-    from joblib.parallel import FallbackToBackend
-
-    # how a scorer is to be asked, and which scorers do nothing to an estimator but ask it
-    from sklearn.metrics._scorer import _BaseScorer, _MultimetricScorer, _PassthroughScorer
-
-    # the task that searches, cross_validate, validation_curve and learning_curve are made of
-    from sklearn.model_selection._validation import _fit_and_score
-
-    # rows of data, and what arguments of a method become where only some rows are fitted
-    from sklearn.utils import _safe_indexing
-    from sklearn.utils.validation import _check_method_params, _num_samples
-except ImportError as _error:
-    raise ImportError(f"skdeep.model_selection needs a private name ({_error}): {_ADVICE}") from _error
-
-__all__ = [
-    "FallbackToBackend",
-    "Taken",
-    "Whole",
-    "_BaseScorer",
-    "_MultimetricScorer",
-    "_PassthroughScorer",
-    "_check_method_params",
-    "_fit_and_score",
-    "_num_samples",
-    "copied",
-    "demand",
-    "task_arguments",
-]
+from skdeep.compat.checks import demand
+from skdeep.compat.sklearn import KNOWN, _check_method_params, _fit_and_score, _num_samples, _safe_indexing
 
 #: Arguments of ``_fit_and_score`` that are read or replaced here; others are handed on.
 _ARGUMENTS = set(
     "estimator X y scorer train test parameters fit_params score_params return_train_score return_times "
     "return_estimator caller callback_ctx".split()
 )
-
-
-def demand(holds: bool, what: str) -> None:
-    """Raise an error of import where something that is relied on is not so."""
-    if not holds:
-        raise ImportError(f"skdeep.model_selection relies on this: {what}; {_ADVICE}")
 
 
 def task_arguments(function: Any, args: tuple, options: dict) -> dict[str, Any] | None:
@@ -139,10 +95,6 @@ def _takes_rows_of_frames(rows) -> bool:
 
 
 _SIGNATURE = inspect.signature(_fit_and_score)
-demand(_ARGUMENTS <= set(_SIGNATURE.parameters), f"_fit_and_score has arguments {sorted(_ARGUMENTS)}")
-demand(delayed(_fit_and_score)()[0].__wrapped__ is _fit_and_score, "delayed shows the function that it wraps")
+demand(_ARGUMENTS <= set(_SIGNATURE.parameters), f"_fit_and_score has {sorted(_ARGUMENTS)}", "scikit-learn", KNOWN)
 for _rows in (np.array([1]), np.array([True, False])):
-    demand(_takes_rows_of_frames(_rows), "rows are taken as those of data frames where there is an iloc")
-demand(_MultimetricScorer(scorers={"a": len})._scorers == {"a": len}, "_MultimetricScorer has _scorers")
-demand(make_scorer(accuracy_score)._response_method == "predict", "scorers have a _response_method")
-demand(hasattr(GridSearchCV, "_get_routed_params_for_fit"), "searches have _get_routed_params_for_fit")
+    demand(_takes_rows_of_frames(_rows), "rows are taken as those of frames, by iloc", "scikit-learn", KNOWN)

@@ -14,8 +14,10 @@ from joblib import parallel_config
 from joblib.parallel import ParallelBackendBase, get_active_backend
 from sklearn.utils.parallel import Parallel, delayed
 
+from skdeep.compat.checks import demand
+from skdeep.compat.joblib import KNOWN, FallbackToBackend
 from skdeep.estimators.base import BaseTorchClassifier
-from skdeep.model_selection._sklearn import FallbackToBackend, demand, task_arguments
+from skdeep.model_selection._sklearn import task_arguments
 from skdeep.model_selection.choice import check_refit
 from skdeep.model_selection.evaluation import (
     StackingWarning,
@@ -251,4 +253,4 @@ def _all_tasks_arrive() -> bool:
     return values == [0, 1, 2] and arrived == [3]
 
 
-demand(_all_tasks_arrive(), "joblib (1.5 or later) gives a back end all tasks before it asks for results")
+demand(_all_tasks_arrive(), "a back end gets all tasks before it is asked for results", "joblib", KNOWN)

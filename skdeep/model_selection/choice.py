@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from skdeep.model_selection._sklearn import _BaseScorer, _MultimetricScorer, _PassthroughScorer
+from skdeep.compat.sklearn import _BaseScorer, _MultimetricScorer, _PassthroughScorer
 
 
 def one_standard_error(cv_results: dict[str, Any], *, metric: str = "score", complexity: str | None = None) -> int:

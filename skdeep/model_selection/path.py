@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 
+from skdeep.compat.sklearn import _check_method_params
 from skdeep.data.inputs import Data, dense
-from skdeep.model_selection._sklearn import _check_method_params
 from skdeep.model_selection.choice import one_standard_error
 from skdeep.model_selection.evaluation import draw_seed, final_step, fit_candidates, share_seed
 from skdeep.model_selection.search import GridSearchCV

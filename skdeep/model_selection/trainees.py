@@ -12,6 +12,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import get_routing_for_object
 
+from skdeep.compat.sklearn import _BaseScorer, _fit_and_score, _MultimetricScorer, _num_samples, _PassthroughScorer
 from skdeep.data.answers import Answers, own_methods
 from skdeep.data.inputs import Data, OutputSpace
 from skdeep.engine.batching import MAX_VALUES
@@ -19,16 +20,7 @@ from skdeep.engine.threads import at_most, threads_of_worker
 from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.estimators.prediction import scores_of_members
 from skdeep.fitting.links import link_of
-from skdeep.model_selection._sklearn import (
-    Taken,
-    Whole,
-    _BaseScorer,
-    _fit_and_score,
-    _MultimetricScorer,
-    _num_samples,
-    _PassthroughScorer,
-    copied,
-)
+from skdeep.model_selection._sklearn import Taken, Whole, copied
 from skdeep.model_selection.evaluation import _Task, final_step, fit_candidates, is_promised, share_seed
 
 # ---- validation data -------------------------------------------------------------------------------------------------

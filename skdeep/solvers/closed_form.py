@@ -29,7 +29,7 @@ from skdeep.engine.networks import transposed_product
 
 
 def rounding(n_rows: int, n_features: int, sparse: bool) -> float:
-    """Share of the largest singular value below which one is taken for zero."""
+    """Give the share of the largest singular value below which one is taken for zero."""
     limit = max(n_rows, n_features) * torch.finfo(torch.float64).eps
     return limit**0.5 if sparse and n_rows <= n_features else limit
 
@@ -48,7 +48,7 @@ class Ridge:
         Weight of each row; None for ones.
     fit_intercept : bool
     center : ndarray of shape (d,), optional
-        Means of the columns where they are known: those of constant columns without any rounding.
+        Means of the columns where they are known: of constant columns, without any rounding.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Ridge:
         fit_intercept: bool,
         center: np.ndarray | None = None,
     ):
-        self.rows, self.subset, self.target = rows, subset, target
+        self.rows, self.subset, self.target = rows.in_scratch(), subset, target
         self.n_rows = len(rows) if subset is None else len(subset)
         self.device = rows.device  # with float64
         share = np.ones(len(rows)) if weight is None else weight
@@ -88,26 +88,26 @@ class Ridge:
         return values.to(self.device, torch.float64)
 
     def _parts(self, n_rows: int) -> Iterator[slice]:
-        """All rows, so many at a time."""
+        """Give all rows, so many at a time."""
         return (slice(start, min(start + n_rows, self.n_rows)) for start in range(0, self.n_rows, n_rows))
 
     def _values(self, part: slice) -> Tensor:
         return self._exact(self.rows.take(part if self.subset is None else torch.from_numpy(self.subset[part])))
 
     def _targets(self, part: slice) -> Tensor:
-        """Targets of ±1."""
+        """Give targets of ±1."""
         index = part if self.subset is None else torch.from_numpy(self.subset[part]).to(self.target.device)
         return 2 * self._exact(self.target[index]) - 1
 
     def _level(self) -> Tensor:
-        """Weighted means of the targets."""
+        """Compute the weighted means of the targets."""
         level = self.level
         for part in self._parts(max(1, MAX_VALUES // self.shape[1])):
             level = level + self.root[part].square() @ self._targets(part)
         return level
 
     def _means(self) -> Tensor:
-        """Weighted means of the columns."""
+        """Compute the weighted means of the columns."""
         shift, mean = None, self.center
         for part in self._parts(max(1, MAX_VALUES // self.rows.n_features)):
             X, share = self._values(part), self.root[part].square()
@@ -121,7 +121,7 @@ class Ridge:
         return mean if shift is None else mean + shift
 
     def _factors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """U, S, V and targets of a problem with the same solutions, of at most d + C rows where there were more."""
+        """Reduce the problem to U, S, V and targets with the same solutions, of at most d + C rows."""
         n_features, n_targets = self.shape
         most = n_features + n_targets
         reduced = self.root.new_empty(0, most)
@@ -138,7 +138,7 @@ class Ridge:
         return U, S, Vh.T, B
 
     def _factors_by_rows(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """U, S, the weights of the rows that make up V, and the targets, from the products of the rows."""
+        """Compute U, S, the weights of the rows that make up V, and the targets, from the products of the rows."""
         everything, root = slice(0, self.n_rows), self.root
         X, Y = self._values(everything), self._targets(everything)
         products = root.new_empty(self.n_rows, self.n_rows)
@@ -152,7 +152,7 @@ class Ridge:
         return U, S, U * root.unsqueeze(1) / S, (Y - self.level) * root.unsqueeze(1)
 
     def solve(self, alphas: np.ndarray) -> tuple[Tensor, Tensor, np.ndarray]:
-        """Solutions for K values of alpha.
+        """Compute the solutions for K values of alpha.
 
         Returns
         -------

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skdeep.engine.networks import Linear
-from skdeep.solvers.objective import Objective
+from skdeep.engine.objective import Objective
 
 #: Bounds the memory of the blocks that one pass over the rows adds up.
 _HESSIAN_ENTRIES = 2**24
@@ -29,13 +29,13 @@ _STEP_ENTRIES = 2**20
 
 
 def width(objective: Objective) -> int:
-    """D: the columns, and one for the intercept."""
+    """Count D: the columns, and one for the intercept."""
     network = objective.network
     return network.params[0].shape[2] + len(network.params) - 1
 
 
 def to_blocks(objective: Objective, flat: Tensor) -> Tensor:
-    """Parameters ``(k, P)`` as ``(k, C, D)``, one row per score: coefficients, then the intercept if any."""
+    """Give parameters ``(k, P)`` as ``(k, C, D)``, one row per score: coefficients, then the intercept if any."""
     n_scores, n_features = objective.network.params[0].shape[1:]
     coef, intercept = flat.tensor_split([n_scores * n_features], dim=1)
     coef = coef.view(len(flat), n_scores, n_features)
@@ -43,13 +43,13 @@ def to_blocks(objective: Objective, flat: Tensor) -> Tensor:
 
 
 def to_flat(objective: Objective, blocks: Tensor) -> Tensor:
-    """The inverse of `to_blocks`."""
+    """Give the inverse of `to_blocks`."""
     coef, intercept = blocks.tensor_split([objective.network.params[0].shape[2]], dim=2)
     return torch.cat([coef.flatten(1), intercept.flatten(1)], dim=1)
 
 
 def ridge(objective: Objective) -> Tensor:
-    """Curvature of the penalty along each column, ``(K, 1, D)``; zero for the intercept."""
+    """Compute the curvature of the penalty along each column, ``(K, 1, D)``; zero for the intercept."""
     coef, scale = objective.network.params[0], objective.network.coef_scale()
     strength = torch.as_tensor(objective.penalty.curvature()).to(coef).view(-1, 1, 1)
     columns = coef.new_ones(1, 1, coef.shape[2]) if scale is None else scale.square()
@@ -59,7 +59,7 @@ def ridge(objective: Objective) -> Tensor:
 def curvature(
     objective: Objective, models: np.ndarray, point: Tensor, pairs: Tensor | None = None, average: bool = False
 ) -> Iterator[tuple[slice, Objective, Tensor]]:
-    """Blocks ``(m, n, D, D)`` of pairs of scores (2, n), at the points ``(k, P)`` of some models; without the penalty.
+    """Give blocks ``(m, n, D, D)`` of pairs of scores (2, n), at points ``(k, P)`` of some models; without the penalty.
 
     By default, the pairs are each score with itself; `average` gives the one block (m, 1, D, D) that all of these would
     have if all rows and scores had the average second derivative. Bounded in memory: a slice of the models at a time,
@@ -83,17 +83,17 @@ def curvature(
 
 
 def _total_weight(objective: Objective, like: Tensor) -> Tensor:
-    """Sum of the rows' weights, (K, 1, 1, 1)."""
+    """Compute the sum of the rows' weights, (K, 1, 1, 1)."""
     return torch.as_tensor(objective.batches.n_rows * objective.mean_weight).to(like).view(-1, 1, 1, 1)
 
 
 def _of(values: Tensor, model: int) -> Tensor:
-    """What a model has of values that all share or each has its own of."""
+    """Give what a model has of values that all share or each has its own of."""
     return values[model if len(values) > 1 else 0]
 
 
 def _chunks(objective: Objective) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
-    """Chunks of the rows: their columns as a dense matrix, scores, targets and weights."""
+    """Give chunks of the rows: their columns as a dense matrix, scores, targets and weights."""
     for batch in objective.batches.epoch():
         assert isinstance(batch.X, Tensor)  # chunks are small
         X = batch.X.to_dense() if batch.X.layout is torch.sparse_csr else batch.X
@@ -102,13 +102,13 @@ def _chunks(objective: Objective) -> Iterator[tuple[Tensor, Tensor, Tensor, Tens
 
 
 def _columns(network: Linear, X: Tensor, model: int) -> Tensor:
-    """The columns z of rows, but for their scale."""
+    """Give the columns z of rows, but for their scale."""
     Z = X if network.center is None else X - _of(network.center, model)
     return F.pad(Z, (0, len(network.params) - 1), value=1.0)
 
 
 def _average_blocks(objective: Objective) -> Tensor:
-    """The block (K, 1, D, D) of every score with itself, from the second derivatives' mean over rows and scores."""
+    """Compute the block (K, 1, D, D) that all scores share, from the second derivatives' mean over rows and scores."""
     network, batches, n_inputs = objective.network, objective.batches, width(objective)
     assert isinstance(network, Linear)
     (n_models, n_scores, _), center = network.params[0].shape, network.center
@@ -135,7 +135,7 @@ def _count(objective: Objective, pairs: Tensor | None) -> int:
 
 
 def _blocks(objective: Objective, pairs: Tensor | None) -> Tensor:
-    """Blocks (K, n, D, D) in columns that are centred, but not scaled, summed over the rows."""
+    """Compute blocks (K, n, D, D) in columns that are centred, but not scaled, summed over the rows."""
     network, batches = objective.network, objective.batches
     assert isinstance(network, Linear)
     n_models, n_scores, _ = network.params[0].shape
@@ -169,7 +169,7 @@ def _blocks(objective: Objective, pairs: Tensor | None) -> Tensor:
 
 
 def _add_products_(total: Tensor, second: Tensor, Z: Tensor, upper: Tensor) -> None:
-    """In place, ``total[k, p] += sum_b second[k, b, p] Z[b, i] Z[b, j]`` for the pairs (i, j) of columns in `upper`.
+    """Add, in place, ``total[k, p] += sum_b second[k, b, p] Z[b, i] Z[b, j]`` for pairs (i, j) in `upper`.
 
     One matrix product for all models and pairs of scores: the way where these are more than the columns.
     """
@@ -183,7 +183,7 @@ def _add_products_(total: Tensor, second: Tensor, Z: Tensor, upper: Tensor) -> N
 
 
 def _add_weighted_products_(total: Tensor, second: Tensor, Z: Tensor, upper: Tensor) -> None:
-    """In place, ``total[k, p] += sum_b second[k, b, p] Z[b] Z[b]^T``: a matrix product per model and pair of scores."""
+    """Add, in place, ``total[k, p] += sum_b second[k, b, p] Z[b] Z[b]^T``: a product per model and pair of scores."""
     for model, factors in zip(total, second, strict=True):
         for pair, factor in zip(model, factors.T, strict=True):
             pair.addmm_((Z * factor.unsqueeze(1)).T, Z)

@@ -2,7 +2,7 @@ r"""The full-batch solver for smooth objectives: a stack of K models, each with 
 
 Each pass over the rows, in chunks, evaluates every model at its own trial point; a model whose trial is good enough
 moves there, which ends an iteration for it, and looks for its next direction. Directions are Newton's for linear models
-of few parameters, and those of L-BFGS else.
+of few parameters, and L-BFGS's else.
 
 References
 ----------
@@ -12,56 +12,65 @@ Nocedal & Wright, *Numerical Optimization*, 2nd edition, algorithm 7.5.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep.engine.batching import Batches
-from skdeep.engine.losses import Loss
-from skdeep.engine.networks import Linear, Network
-from skdeep.engine.penalties import ElasticNet
+from skdeep.engine.networks import Linear
+from skdeep.engine.objective import Objective
 from skdeep.engine.per_model import to_numpy64
 from skdeep.engine.progress import BY_CALLBACK, Progress, end_early
 from skdeep.engine.training import Monitor, Observer, judge_start
 from skdeep.solvers.lbfgs import LBFGS
 from skdeep.solvers.line_search import LineSearch
 from skdeep.solvers.newton import Newton
-from skdeep.solvers.objective import Objective
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     return torch.linalg.vecdot(a, b)
 
 
+@dataclass
 class _Stack:
     """The models still on their way: where each is, where it is going, and how far along it has tried to go."""
 
-    def __init__(self, objective: Objective, progress: list[Progress], max_newton_params: int | None):
-        self.objective, self.progress = objective, progress
-        self.point = objective.start()
-        self.value, self.gradient = objective(self.point)
-        network = objective.network
+    objective: Objective
+    progress: list[Progress]
+    directions: Newton | LBFGS
+    search: LineSearch
+    point: Tensor
+    value: np.ndarray
+    gradient: Tensor
+    direction: Tensor
+
+    @classmethod
+    def begin(cls, objective: Objective, progress: list[Progress], max_newton_params: int | None) -> _Stack:
+        """Begin where the network is."""
+        point = objective.start()
+        value, gradient = objective(point)
         limit = Newton.max_params if max_newton_params is None else max_newton_params
-        newton = isinstance(network, Linear) and self.point.shape[1] <= limit
-        self.directions = Newton(objective) if newton else LBFGS(objective, self.point)
-        self.direction = torch.zeros_like(self.point)
-        self.search = LineSearch.begin(self.value, np.zeros(len(self.value)))
-        self.rounding = torch.finfo(self.point.dtype).eps
+        newton = isinstance(objective.network, Linear) and point.shape[1] <= limit
+        directions = Newton(objective) if newton else LBFGS.begin(objective, point)
+        search = LineSearch.begin(value, np.zeros(len(value)))
+        return cls(objective, progress, directions, search, point, value, gradient, torch.zeros_like(point))
 
     def select(self, models: np.ndarray) -> _Stack:
-        part = object.__new__(_Stack)
-        part.rounding = self.rounding
-        part.progress = [self.progress[m] for m in models]
-        part.objective, part.search = self.objective.select(models), self.search.select(models)
-        part.directions = self.directions.select(models, part.objective)
-        for name in ("point", "value", "gradient", "direction"):
-            setattr(part, name, getattr(self, name)[models])
-        return part
+        """Select some of the models."""
+        objective, progress = self.objective.select(models), [self.progress[m] for m in models]
+        directions, search = self.directions.select(models, objective), self.search.select(models)
+        point, gradient, direction = (values[models] for values in (self.point, self.gradient, self.direction))
+        return _Stack(objective, progress, directions, search, point, self.value[models], gradient, direction)
+
+    @property
+    def rounding(self) -> float:
+        """Unit of the last place of one."""
+        return torch.finfo(self.point.dtype).eps
 
     @property
     def at_rest(self) -> np.ndarray:
-        """Which models have a gradient within their tolerance."""
+        """Tell which models have a gradient within their tolerance."""
         return to_numpy64(self.gradient.abs().amax(1)) <= [p.tol for p in self.progress]
 
     def aim(self, models: np.ndarray) -> None:
@@ -72,7 +81,7 @@ class _Stack:
         self.search.put(models, LineSearch.begin(self.value[models], slope))
 
     def step(self) -> np.ndarray:
-        """One pass over the rows: try each model's step; returns the models that took theirs."""
+        """Pass over the rows: try each model's step; return the models that took theirs."""
         trial = self._ahead(self.search.step)
         value, gradient = self.objective(trial)
         slope = to_numpy64(_dot(gradient, self.direction))
@@ -96,32 +105,42 @@ class _Stack:
         return torch.addcmul(self.point, self.direction, torch.as_tensor(step).to(self.point).unsqueeze(1))
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How far the solver goes at most.
+
+    Attributes
+    ----------
+    iterations, evaluations : int
+        Of each model, and of its objective.
+    newton_params : int or None
+        Parameters of a linear model up to which directions are Newton's; None for ``Newton.max_params``.
+    """
+
+    iterations: int
+    evaluations: int
+    newton_params: int | None = None
+
+
 @torch.no_grad()
 def minimise(
-    network: Network,
-    loss: Loss,
-    penalty: ElasticNet,
-    batches: Batches,
-    mean_weight: np.ndarray,
-    max_iter: int,
-    max_evaluations: int,
+    objective: Objective,
+    limits: Limits,
     progress: list[Progress],
     monitor: Monitor | None = None,
     observer: Observer | None = None,
-    max_newton_params: int | None = None,
 ) -> list[Progress]:
     """Minimise the objective of each model of a stack until its gradient's largest entry is at most its ``tol``.
 
     Parameters
     ----------
-    network, loss, penalty, batches, mean_weight, monitor, observer
-        As in `skdeep.engine.training.train`; ``batches`` are chunks of the data, summed into one gradient.
-    max_iter, max_evaluations : int
-        Bounds on each model's iterations, and on the evaluations of its objective.
+    objective : Objective
+        Its ``batches`` are chunks of the data, summed into one gradient.
+    limits : Limits
     progress : list of Progress
         One per model. ``tol`` bounds the gradient; with ``watch_score``, the validation score can stop it as well.
-    max_newton_params : int, optional
-        Parameters of a linear model up to which directions are Newton's; by default ``Newton.max_params``.
+    monitor, observer
+        As in `skdeep.engine.training.train`.
 
     Returns
     -------
@@ -129,19 +148,19 @@ def minimise(
         `progress`, with the final parameters in it. A keyboard interrupt ends training as
         `skdeep.engine.progress.end_early` says.
     """
-    alive = np.arange(len(progress))
+    network, alive = objective.network, np.arange(len(progress))
     judge_start(network, progress, monitor)
     if observer is not None:
         observer.train_begin(network, None)
     try:
-        stack = _Stack(Objective(network, loss, penalty, batches, mean_weight), progress, max_newton_params)
+        stack = _Stack.begin(objective, progress, limits.newton_params)
         n_evaluations, ended = 1, alive
         while True:
             if len(ended):
                 if observer is not None:
                     observer.epoch_begin(progress[0].n_iter)
                 stack.aim(ended)
-            spent = n_evaluations >= max_evaluations
+            spent = n_evaluations >= limits.evaluations
             stuck = stack.search.hopeless | stack.at_rest
             if spent or stuck.any():
                 ended = np.arange(len(alive)) if spent else np.flatnonzero(stuck)
@@ -150,10 +169,10 @@ def minimise(
                 ended = stack.step()
                 n_evaluations += 1
             _end_of_iteration(stack, ended, alive, stuck, spent, monitor, observer)
-            spent = n_evaluations >= max_evaluations
+            spent = n_evaluations >= limits.evaluations
             done = np.array([p.stopped is not None or p.error is not None for p in stack.progress])
             own = (stack.progress[m] for m in ended)
-            done[ended] |= spent | np.array([p.n_iter >= min(max_iter, p.max_iter) for p in own], dtype=bool)
+            done[ended] |= spent | np.array([p.n_iter >= min(limits.iterations, p.max_iter) for p in own], dtype=bool)
             if done.all():
                 break
             if done.any():
@@ -170,7 +189,15 @@ def minimise(
     return progress
 
 
-def _end_of_iteration(stack, ended, alive, stuck, spent, monitor, observer) -> None:
+def _end_of_iteration(
+    stack: _Stack,
+    ended: np.ndarray,
+    alive: np.ndarray,
+    stuck: np.ndarray,
+    spent: bool,
+    monitor: Monitor | None,
+    observer: Observer | None,
+) -> None:
     """Book an iteration of the models that have ended one, and decide which of them stop."""
     for m in ended:
         if not np.isfinite(stack.value[m]):

@@ -16,17 +16,19 @@ Nocedal & Wright, *Numerical Optimization*, 2nd edition, formula 7.20: the size 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from skdeep.engine.objective import Objective
 from skdeep.engine.per_model import to_device
-from skdeep.solvers.objective import Objective
 from skdeep.solvers.preconditioner import Preconditioner
 
 #: Pairs of steps and gradient changes that are remembered.
 HISTORY = 10
-#: Iterations before which the curvature is looked at, beyond that of the start: often enough that it fits, and rarely
+#: Iterations before which the curvature is looked at, beyond the start: often enough that it fits, and rarely
 #: enough to cost little.
 _LOOKS = frozenset(8 * 4**i for i in range(16))
 #: Where these are in the memory of a model: H_0 Y and H_0 g, Y and g.
@@ -37,33 +39,57 @@ _FIRST = np.array([0, _STARTS.start, _CHANGES.start])
 _OWN = ("point", "memory", "filled", "size", "n_calls")
 
 
+@dataclass
 class LBFGS:
-    """The directions of models that have come differently far."""
+    """The directions of models that have come differently far.
 
-    def __init__(self, objective: Objective, point: Tensor):
+    Attributes
+    ----------
+    objective : Objective
+    preconditioner : Preconditioner or None
+        What H_0 is but for its size; None for the identity.
+    point : Tensor of shape (K, P)
+        Where each model was last.
+    memory : Tensor of shape (K, 3 * HISTORY + 2, P)
+        Slots of S, of H_0 Y but for the size of H_0, with the last H_0 g, and of Y, with the last gradient g; what is
+        zero adds nothing.
+    filled : ndarray of shape (K, HISTORY)
+        In which iteration a slot was filled.
+    size : Tensor of shape (K,)
+        The size of H_0: before there is a pair, half a step to where the curvature of the start leads.
+    n_calls : ndarray of shape (K,)
+        Directions so far.
+    """
+
+    objective: Objective
+    preconditioner: Preconditioner | None
+    point: Tensor
+    memory: Tensor
+    filled: np.ndarray
+    size: Tensor
+    n_calls: np.ndarray
+
+    @classmethod
+    def begin(cls, objective: Objective, point: Tensor) -> LBFGS:
+        """Begin at points (K, P), of which nothing is known."""
         n_models, n_params = point.shape
-        self.objective, self.point = objective, point.clone()
-        #: Slots of S, of H_0 Y but for the size of H_0, with the last H_0 g, and of Y, with that gradient g; what is
-        #: zero adds nothing.
-        self.memory = point.new_zeros(n_models, 3 * HISTORY + 2, n_params)
-        #: In which iteration a slot was filled.
-        self.filled = np.zeros((n_models, HISTORY), dtype=int)
-        #: The size of H_0: before there is a pair, half a step to where the curvature of the start leads.
-        self.size = torch.full((n_models,), 0.5, dtype=torch.float64, device="cpu")
-        self.n_calls = np.zeros(n_models, dtype=int)
-        self.preconditioner = Preconditioner.of(objective)
+        return cls(
+            objective,
+            preconditioner=Preconditioner.of(objective),
+            point=point.clone(),
+            memory=point.new_zeros(n_models, 3 * HISTORY + 2, n_params),
+            filled=np.zeros((n_models, HISTORY), dtype=int),
+            size=torch.full((n_models,), 0.5, dtype=torch.float64, device="cpu"),
+            n_calls=np.zeros(n_models, dtype=int),
+        )
 
     def select(self, models: np.ndarray, objective: Objective) -> LBFGS:
-        """The directions of some of the models, whose objectives these are."""
-        part = object.__new__(LBFGS)
-        part.objective = objective
-        part.preconditioner = None if self.preconditioner is None else self.preconditioner.select(models, objective)
-        for name in _OWN:
-            setattr(part, name, getattr(self, name)[models])
-        return part
+        """Select the directions of some of the models, whose objectives these are."""
+        preconditioner = None if self.preconditioner is None else self.preconditioner.select(models, objective)
+        return LBFGS(objective, preconditioner, *(getattr(self, name)[models] for name in _OWN))
 
     def __call__(self, models: np.ndarray, point: Tensor, gradient: Tensor) -> Tensor:
-        """Directions (k, P) of some of the models, at their points (k, P) with these gradients (k, P)."""
+        """Compute the directions (k, P) of some of the models, at their points (k, P) with these gradients (k, P)."""
         self._look(models, point)
         if len(models) == len(self.point):
             return self._directions(point, gradient)
@@ -76,7 +102,7 @@ class LBFGS:
     def _look(self, models: np.ndarray, point: Tensor) -> None:
         """Compute the curvature of the models whose turn it is, and what follows from it.
 
-        At the start, it is that of the average row: all there is where all scores are equal, as most begin.
+        At the start, it is the average row's: all there is where all scores are equal, as most begin.
         """
         if self.preconditioner is None:
             return

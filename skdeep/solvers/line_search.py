@@ -58,14 +58,14 @@ class LineSearch:
 
     @classmethod
     def begin(cls, value: np.ndarray, slope: np.ndarray) -> LineSearch:
-        """Searches that try the full step first."""
+        """Begin searches that try the full step first."""
         zero, unknown = np.zeros(len(value)), np.full(len(value), np.inf)
         low = (zero.copy(), value.copy(), slope.copy())
         high = (unknown, unknown.copy(), unknown.copy())
         return cls(value.copy(), slope.copy(), zero + 1, *low, *high, zero.copy())
 
     def select(self, models: np.ndarray) -> LineSearch:
-        """The searches of some of the models."""
+        """Give the searches of some of the models."""
         return LineSearch(*(getattr(self, field.name)[models] for field in fields(self)))
 
     def put(self, models: np.ndarray, part: LineSearch) -> None:
@@ -79,7 +79,7 @@ class LineSearch:
         return ~(self.slope < 0) | (self.n_trials >= _MAX_TRIALS)
 
     def judge(self, value: np.ndarray, slope: np.ndarray, rounding: float) -> np.ndarray:
-        """Which models take their trial step, given its value and slope; the others get another one to try."""
+        """Tell which models take their trial step, given its value and slope; the others get another one to try."""
         self.n_trials += 1
         lower = value <= self.value + _SUFFICIENT_DECREASE * self.step * self.slope
         level = value <= self.value + rounding * np.abs(self.value)
@@ -92,7 +92,7 @@ class LineSearch:
         return lower & ~short
 
     def _next_step(self) -> np.ndarray:
-        """Minimiser of the cubic through both ends of the bracket (formula 3.59), kept away from them."""
+        """Find the minimiser of the cubic through both ends of the bracket (formula 3.59), kept away from them."""
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             width = self.high - self.low
             d1 = self.low_slope + self.high_slope - 3 * (self.high_value - self.low_value) / width

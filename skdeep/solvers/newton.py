@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from skdeep.engine.networks import Linear
+from skdeep.engine.objective import Objective
 from skdeep.solvers.curvature import curvature, ridge, to_blocks, to_flat, width
-from skdeep.solvers.objective import Objective
 
 #: Pivots below so many units of the last place may be all that rounding leaves of a direction without curvature.
 _SINGULAR = 1000
@@ -33,11 +33,11 @@ class Newton:
         self.objective = objective
 
     def select(self, models: np.ndarray, objective: Objective) -> Newton:
-        """The directions of some of the models, whose objectives these are."""
+        """Give the directions of some of the models, whose objectives these are."""
         return Newton(objective)
 
     def __call__(self, models: np.ndarray, point: Tensor, gradient: Tensor) -> Tensor:
-        """Directions (k, P) of some of the models, at their points (k, P) with these gradients (k, P)."""
+        """Compute directions (k, P) of some of the models, at their points (k, P) with these gradients (k, P)."""
         n_scores, n_inputs = self.objective.network.params[0].shape[1], width(self.objective)
         pairs = torch.tril_indices(n_scores, n_scores, device=point.device)
         directions = torch.empty_like(gradient)
@@ -57,9 +57,9 @@ class Newton:
 
 
 def _pin_shift_(hessians: Tensor, free: Tensor) -> None:
-    """In place, give curvature to a shift that all scores have in common, which has none, so that it stays put.
+    """Give, in place, curvature to a shift that all scores have in common, which has none, so that it stays put.
 
-    Shifts are those of the columns that no penalty holds, `free` (k, 1, D): the intercept, or all. Of the Hessians
+    The columns that shift are the ones that no penalty holds, `free` (k, 1, D): the intercept, or all. Of the Hessians
     (k, C, D, C, D), the blocks of each score with itself and with those before are there.
     """
     average = hessians.diagonal(dim1=1, dim2=3).mean(-1)
@@ -67,7 +67,7 @@ def _pin_shift_(hessians: Tensor, free: Tensor) -> None:
 
 
 def _units(curvature: Tensor, alike: bool) -> Tensor:
-    """Unit (k, P) of each diagonal entry of some Hessians: the largest one, where columns have been made `alike`.
+    """Choose a unit (k, P) for each diagonal entry of some Hessians: the largest, where columns were made `alike`.
 
     There, small curvature is of rows that hardly count, and next to rounding it is none. Raw columns each have their
     own size, so that an intercept counts beside 1e40. All is without the penalty: where rows have no curvature, their

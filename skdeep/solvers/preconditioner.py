@@ -6,10 +6,13 @@ score c, and :math:`\rho = \alpha s^2` the curvature of the penalty along each c
 .. math:: H_0 = P\, \mathrm{diag}(B_1, \ldots, B_C)^{-1} P + (I - P)\, \mathrm{diag}(\rho)^{-1}
 
 for a loss that a common shift of all scores leaves as it is: along such a shift, the curvature is the penalty's alone,
-and :math:`B^{-1}` would take it for that of the loss. For other losses, :math:`P = I`.
+and :math:`B^{-1}` would overstate it. For other losses, :math:`P = I`.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,46 +20,53 @@ from torch import Tensor
 
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Linear
+from skdeep.engine.objective import Objective
 from skdeep.solvers.curvature import curvature, ridge, to_blocks, to_flat, width
-from skdeep.solvers.objective import Objective
 
 
+@dataclass
 class Preconditioner:
-    """Inverse Hessians of a stack of linear models, as the blocks above: the identity before they are computed."""
+    """Inverse Hessians of a stack of linear models, as the blocks above: the identity before they are computed.
+
+    Attributes
+    ----------
+    objective : Objective
+    inverse : Tensor of shape (K, C, D, D)
+        Inverses of the blocks.
+    of_shift : Tensor of shape (K, 1, D)
+        Inverse curvature along a common shift of the scores.
+    """
 
     #: Most entries of the blocks of one model.
-    max_entries = 2**20
+    max_entries: ClassVar[int] = 2**20
 
-    def __init__(self, objective: Objective):
-        self.objective = objective
-        n_models, n_scores, _ = objective.network.params[0].shape
-        size = width(objective)
-        like = objective.network.params[0]
-        self.inverse = torch.eye(size).to(like).repeat(n_models, n_scores, 1, 1)
-        #: That along a common shift of the scores, (K, 1, D).
-        self.of_shift = like.new_ones(n_models, 1, size)
+    objective: Objective
+    inverse: Tensor
+    of_shift: Tensor
 
     @classmethod
     def of(cls, objective: Objective) -> Preconditioner | None:
-        """None for networks, where it would be too large, and where rows gain and lose all of their curvature."""
+        """Begin with the identity; None for networks, where it is too large, and where curvature comes and goes."""
         if not isinstance(objective.network, Linear):
             return None
-        fits = cls.fits(objective.loss, objective.network.params[0].shape[1], width(objective))
-        return cls(objective) if fits else None
+        n_models, n_scores, _ = objective.network.params[0].shape
+        if not cls.fits(objective.loss, n_scores, width(objective)):
+            return None
+        like, size = objective.network.params[0], width(objective)
+        inverse = torch.eye(size).to(like).repeat(n_models, n_scores, 1, 1)
+        return cls(objective, inverse, of_shift=like.new_ones(n_models, 1, size))
 
     @classmethod
     def fits(cls, loss: Loss, n_scores: int, n_inputs: int) -> bool:
-        """Whether linear models of this loss and of so many scores and inputs have one."""
+        """Tell whether linear models of this loss and of so many scores and inputs have a preconditioner."""
         return loss.twice_smooth and n_scores * n_inputs**2 <= cls.max_entries
 
     def select(self, models: np.ndarray, objective: Objective) -> Preconditioner:
-        """Those of some of the models, whose objectives these are."""
-        part = object.__new__(Preconditioner)
-        part.objective, part.inverse, part.of_shift = objective, self.inverse[models], self.of_shift[models]
-        return part
+        """Select the inverses of some of the models, whose objectives these are."""
+        return Preconditioner(objective, self.inverse[models], self.of_shift[models])
 
     def compute(self, models: np.ndarray, point: Tensor, average: bool = False) -> None:
-        """Those of some of the models anew, at their points (k, P); `average` as in `skdeep.solvers.curvature`."""
+        """Compute the inverses of some of the models anew, at their points (k, P); `average`: see `curvature`."""
         for part, objective, blocks in curvature(self.objective, models, point, average=average):
             of_penalty, diagonal = ridge(objective), blocks.diagonal(dim1=2, dim2=3)
             diagonal += of_penalty
@@ -64,7 +74,7 @@ class Preconditioner:
             largest = diagonal.amax((1, 2), keepdim=True).clamp(min=torch.finfo(diagonal.dtype).tiny)
             diagonal += torch.finfo(diagonal.dtype).eps ** 0.4 * largest
             factor, failed = torch.linalg.cholesky_ex(blocks)
-            # not that of a loss that overflows, bends the other way, or is flat up to rounding
+            # no inverse where a loss overflows, bends the other way, or is flat up to rounding
             flat = (largest <= torch.finfo(largest.dtype).eps).flatten()
             sound = np.flatnonzero(~(failed.any(1) | flat).cpu().numpy())
             if not len(sound):
@@ -75,7 +85,7 @@ class Preconditioner:
             self.of_shift[which] = torch.where(of_penalty > 0, 1 / of_penalty, 0.0)[sound]
 
     def __call__(self, models: np.ndarray, vectors: Tensor) -> Tensor:
-        """The products with vectors (k, m, P) of some of the models."""
+        """Multiply vectors (k, m, P) of some of the models by their inverses."""
         everyone = len(models) == len(self.inverse)
         inverse, of_shift = (t if everyone else t[models] for t in (self.inverse, self.of_shift))
         count = vectors.shape[1]

@@ -1,6 +1,8 @@
-"""The full-batch objectives of a stack: value and gradient, summed over chunks of the rows."""
+"""The objectives of a stack: what its models minimise, with value and gradient over all rows for full batches."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,30 +16,46 @@ from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import add_scaled_, index_of, per_model, to_numpy64
 
 
+@dataclass
 class Objective:
-    """The penalised objectives of a stack; a point is ``(K, P)``, all parameters of a model in one row."""
+    """The penalised objectives of a stack; a point is ``(K, P)``, all parameters of a model in one row.
 
-    def __init__(self, network: Network, loss: Loss, penalty: ElasticNet, batches: Batches, mean_weight: np.ndarray):
-        self.network, self.loss, self.penalty = network, loss, penalty
-        self.batches, self.mean_weight = batches, mean_weight
+    Attributes
+    ----------
+    network : Network
+        The models, with their parameters.
+    loss : Loss
+    penalty : ElasticNet
+        On the network's coefficients.
+    batches : Batches
+        The data, in mini-batches or in chunks of a full batch.
+    mean_weight : ndarray of shape (K,)
+        Mean sample weight of each model's training rows.
+    """
+
+    network: Network
+    loss: Loss
+    penalty: ElasticNet
+    batches: Batches
+    mean_weight: np.ndarray
 
     def select(self, models: np.ndarray) -> Objective:
-        """The objectives of some of the models."""
+        """Select the objectives of some of the models."""
         parts = self.network.select(models), self.loss, self.penalty.select(models), self.batches.select(models)
         return Objective(*parts, self.mean_weight[models])
 
     def start(self) -> Tensor:
-        """Where the network is."""
+        """Give the point where the network is."""
         return _flat([p.detach() for p in self.network.params])
 
     def move(self, point: Tensor) -> None:
-        """Put the network there."""
+        """Put the network at a point."""
         sizes = [p[0].numel() for p in self.network.params]
         for param, part in zip(self.network.params, point.split(sizes, dim=1), strict=True):
             param.copy_(part.view(param.shape))
 
     def __call__(self, point: Tensor) -> tuple[np.ndarray, Tensor]:
-        """Values (K,) and gradients (K, P), summed over the chunks of the data."""
+        """Compute values (K,) and gradients (K, P), summed over the chunks of the data."""
         self.move(point)
         total = point.new_zeros(len(point))
         gradients = [torch.zeros_like(p) for p in self.network.params]
@@ -57,5 +75,5 @@ class Objective:
 
 
 def _flat(tensors: list[Tensor]) -> Tensor:
-    """Tensors (K, ...) as one (K, P)."""
+    """Join tensors (K, ...) to one (K, P)."""
     return torch.cat([t.reshape(len(t), -1) for t in tensors], dim=1)

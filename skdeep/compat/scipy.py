@@ -1,0 +1,15 @@
+"""What is private to SciPy."""
+
+from __future__ import annotations
+
+from skdeep.compat.checks import private_names
+
+#: The versions that are known to work.
+KNOWN = "1.14 to 1.17"
+
+with private_names("scipy", KNOWN):
+    # the bare loops of X[rows] and X.T @ G: with all around them, these take five and one and a half times as long
+    # (docs/decisions/sparse_rows.rst)
+    from scipy.sparse._sparsetools import csc_matvecs, csr_row_index
+
+__all__ = ["csc_matvecs", "csr_row_index"]

@@ -1,0 +1,57 @@
+"""What is private to torch."""
+
+from __future__ import annotations
+
+import torch
+
+from skdeep.compat.checks import demand, private_names
+
+#: The versions that are known to work.
+KNOWN = "2.6 to 2.13"
+
+with private_names("torch", KNOWN):
+    # a whole update in one pass over memory; torch.optim's front takes half a second at its first use
+    # (docs/decisions/step.rst)
+    from torch import _fused_adam_, _fused_sgd_
+
+    # how to tell the parts of a user's module that look at the whole batch, or draw
+    from torch.nn.modules.batchnorm import _BatchNorm
+    from torch.nn.modules.dropout import _DropoutNd
+
+    # the way of each operation of a module to its kernel: there, its random numbers can be given a generator
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_map_only
+
+    # autograd's kernels of the activations: a layer's way back without a graph (docs/decisions/step.rst)
+    elu_backward = torch.ops.aten.elu_backward
+    gelu_backward = torch.ops.aten.gelu_backward
+    leaky_relu_backward = torch.ops.aten.leaky_relu_backward
+    sigmoid_backward = torch.ops.aten.sigmoid_backward
+    silu_backward = torch.ops.aten.silu_backward
+    tanh_backward = torch.ops.aten.tanh_backward
+    threshold_backward = torch.ops.aten.threshold_backward
+
+    # the dropout of accelerators, which takes no generator
+    native_dropout = torch.ops.aten.native_dropout.default
+
+    # arguments of operations, and whether a module writes to its input (`_version`)
+    demand(hasattr(native_dropout._schema, "arguments"), "operations have a _schema", "torch", KNOWN)
+    demand(isinstance(torch.empty(0)._version, int), "tensors have a _version", "torch", KNOWN)
+    demand({"_parameters", "_buffers", "_modules"} <= set(vars(torch.nn.Module())), "parts of modules", "torch", KNOWN)
+
+__all__ = [
+    "TorchDispatchMode",
+    "_BatchNorm",
+    "_DropoutNd",
+    "_fused_adam_",
+    "_fused_sgd_",
+    "elu_backward",
+    "gelu_backward",
+    "leaky_relu_backward",
+    "native_dropout",
+    "sigmoid_backward",
+    "silu_backward",
+    "tanh_backward",
+    "threshold_backward",
+    "tree_map_only",
+]

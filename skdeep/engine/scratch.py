@@ -1,0 +1,39 @@
+"""Memory that is kept from one step to the next.
+
+A fresh block at each step may be paged in each time, or leave holes behind, and can cost more than the computation that
+fills it (measured: ``docs/decisions/step.rst``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+
+import torch
+from torch import Tensor
+
+
+class Scratch:
+    """Blocks of memory by name; to ask for a name again is to overwrite what is there."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[Hashable, Tensor] = {}
+        self._given: dict[Hashable, Tensor] = {}
+
+    def empty(self, name: Hashable, shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Give contiguous memory of a shape on the device of `like`, and of its dtype unless another one is named."""
+        given, dtype = self._given.get(name), dtype or like.dtype
+        if given is not None and given.shape == shape and given.dtype is dtype and given.device == like.device:
+            return given
+        size, block = math.prod(shape), self._blocks.get(name)
+        if block is None or len(block) < size or block.dtype is not dtype or block.device != like.device:
+            self._blocks[name] = block = like.new_empty(size, dtype=dtype)
+        self._given[name] = given = block[:size].view(shape)
+        return given
+
+    def like(self, name: Hashable, tensor: Tensor) -> Tensor:
+        """Give memory for as many values as in `tensor`, in the same order."""
+        given = self._given.get(name)
+        if given is None or given.shape != tensor.shape or given.dtype is not tensor.dtype:
+            self._given[name] = given = torch.empty_like(tensor, requires_grad=False)
+        return given
