@@ -8,7 +8,7 @@ from skdeep.compat.checks import private_names
 KNOWN = "1.14 to 1.17"
 
 with private_names("scipy", KNOWN):
-    # the bare loops of X[rows] and X.T @ G: with all around them, these take five and one and a half times as long
+    # the bare loops of X[rows] and X.T @ G, a fifth and two thirds of the time with all that SciPy has around them
     # (docs/decisions/sparse_rows.rst)
     from scipy.sparse._sparsetools import csc_matvecs, csr_row_index
 
