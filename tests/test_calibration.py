@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from skdeep import HingeClassifier, LeastSquaresClassifier, MLPClassifierTorch, SigmoidClassifier, SoftmaxClassifier
 from skdeep.fitting import calibration as calibrated
 from skdeep.fitting.calibrators import doubt, fit_sigmoid, fit_temperature
-from skdeep.model_selection.stacks import fit_stack
+from skdeep.model_selection.stacks import fit_stack, stackable_now
 
 CANCER, CANCER_Y = load_breast_cancer(return_X_y=True)
 CANCER = StandardScaler().fit_transform(CANCER)
@@ -277,7 +277,7 @@ def test_rows_to_hold_out_are_needed():
 @each_method
 def test_a_stack_calibrates_as_each_model_alone(estimator, method):
     base = clone(estimator).set_params(calibration=method)
-    assert "random_state" not in base._stackable_now()
+    assert "random_state" not in stackable_now(base)
     assert not hasattr(base, "partial_fit")
     members = [clone(base).set_params(alpha=alpha) for alpha in (1e-4, 0.1)]
     assert fit_stack(members, IRIS, IRIS_Y) == [None, None]

@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits, make_multilabel_classification
 
 from skdeep import MLPClassifierTorch
-from skdeep.model_selection.stacks import fit_stack
+from skdeep.model_selection.stacks import fit_stack, stackable_now
 
 X, Y = load_digits(return_X_y=True)
 X, Y = X[:420] / 16, Y[:420]  # two batches of 200 rows, and one of 20
@@ -122,7 +122,7 @@ def test_members_of_a_stack_end_where_they_end_alone(options):
     for shared in ({"early_stopping": True, "scoring": "loss"}, {"class_weight": "balanced"}):
         own = [{}] if shared.get("early_stopping") or "dropout" in options else [{}, {"random_state": 5}]
         members = [mlp(options, **shared, **change, **more) for change in changes for more in own]
-        assert set().union(*changes, *own) <= members[0]._stackable_now()
+        assert set().union(*changes, *own) <= stackable_now(members[0])
         assert fit_stack(members, X, Y) == [None] * len(members)
         for member in members:
             alone = clone(member).fit(X, Y)
@@ -142,9 +142,9 @@ def test_calibration_leaves_the_model_as_it_is(options):
 
 
 def test_probabilities_of_zero_share_no_stack_with_others():
-    assert {"dropout", "stochastic_depth"} <= mlp(OPTIONS["all"])._stackable_now()
-    assert not {"dropout", "stochastic_depth"} & clone(BASE)._stackable_now()
-    assert "stochastic_depth" not in mlp({"stochastic_depth": 0.0})._stackable_now()
+    assert {"dropout", "stochastic_depth"} <= stackable_now(mlp(OPTIONS["all"]))
+    assert not {"dropout", "stochastic_depth"} & stackable_now(clone(BASE))
+    assert "stochastic_depth" not in stackable_now(mlp({"stochastic_depth": 0.0}))
 
 
 def test_running_averages_are_those_of_the_best_epoch():

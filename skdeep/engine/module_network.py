@@ -18,6 +18,9 @@ from skdeep.compat.torch import _BatchNorm
 from skdeep.engine.networks import Network, pulled_back
 from skdeep.engine.random_numbers import OwnNumbers
 
+#: What a module costs is not known before it is there: enough for it to deserve all threads.
+UNKNOWN_WORK = 2**21
+
 #: Fewer rows than this take other algorithms of the matrix product, and so have other last digits than among many. They
 #: are filled up, in prediction, as far as that makes no more than so many values (and a single row to two).
 _ALIKE_ROWS, _FREE_VALUES = 16, 2**16

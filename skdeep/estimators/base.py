@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from numbers import Integral, Real
 from typing import ClassVar
@@ -24,7 +23,7 @@ from skdeep.estimators.prediction import PredictionMixin
 from skdeep.fitting.calibration import calibrate_each
 from skdeep.fitting.choices import batch_rows as rows_per_step
 from skdeep.fitting.choices import choose
-from skdeep.fitting.fit import conclude, fit_alone, train_each
+from skdeep.fitting.fit import Procedure, conclude, fit_alone, train_each
 from skdeep.fitting.methods import available_unless, rollback
 from skdeep.fitting.recipe import Member, Recipe, as_numbers
 from skdeep.fitting.settings import FULL_BATCH, SOLVERS, Solver, check_settings, solver_name
@@ -233,25 +232,8 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
         """Number of units beyond the input, to judge how much memory a row takes."""
         raise NotImplementedError
 
-    def _stackable_now(self) -> frozenset[str]:
-        """Parameters in which members may differ, given the others: splits of the rows follow from one seed."""
-        splits = self.early_stopping or self.calibration is not None
-        return self.stackable - {"random_state"} if splits else self.stackable
-
-    def _leave_out_probabilities(self) -> None:
-        """Drop the part of training that neither `predict` nor `decision_function` depends on."""
-        if self.calibration == "temperature":
-            self.calibration = None
-
-    # ---- how it is trained: an ensemble has its own ways ----------------------------------------------------------
-
-    _train = staticmethod(train_each)
-    _conclude = staticmethod(conclude)
-    _after_fit = staticmethod(calibrate_each)
-
-    def _undo(self) -> Callable[[], None]:
-        """What takes back the changes that training makes in place, beyond the attributes that it sets."""
-        return lambda: None
+    #: How it is trained: an ensemble has its own ways.
+    _procedure = Procedure(train_each, conclude, calibrate_each)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

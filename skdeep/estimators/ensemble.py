@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch.nn import functional as F
-
 from skdeep.compat.sklearn import Interval
-from skdeep.data.answers import tempered
 from skdeep.engine.perceptron import MLP
 from skdeep.estimators.docs import LABEL_SMOOTHING, TRAINING_ATTRIBUTES, deep_parameters, document, without
 from skdeep.estimators.mlp import MLPClassifierTorch, PerceptronClassifier
 from skdeep.fitting.bagging import conclude, judge_each, train_folds
-from skdeep.fitting.links import temperature_of
+from skdeep.fitting.fit import Procedure
 from skdeep.fitting.methods import available_unless
 from skdeep.fitting.settings import Solver
 
@@ -185,15 +181,7 @@ class MLPEnsembleClassifier(PerceptronClassifier):
     # ---- training -------------------------------------------------------------------------------------------------
 
     _member_class = MLPClassifierTorch
-    _train = staticmethod(train_folds)
-    _conclude = staticmethod(conclude)
-    _after_fit = staticmethod(judge_each)
-
-    def _stackable_now(self):
-        return super()._stackable_now() - {"random_state"}
-
-    def _leave_out_probabilities(self):
-        """The predicted class follows from the averaged probabilities."""
+    _procedure = Procedure(train_folds, conclude, judge_each)
 
     def _n_params(self, n_features, n_outputs):
         return self.n_estimators * super()._n_params(n_features, n_outputs)
@@ -207,33 +195,6 @@ class MLPEnsembleClassifier(PerceptronClassifier):
 
     # ---- prediction -----------------------------------------------------------------------------------------------
 
-    def _n_weights(self):
-        return sum(estimator._n_weights() for estimator in self.estimators_)
-
     def _trained_network(self, device, dtype, standardization=None, **noise) -> MLP:
         members = (e._trained_network(device, dtype, standardization, **noise) for e in self.estimators_)
         return MLP.stacked(list(members))
-
-    def _combined(self, scores, say=None):
-        """The logarithm of the averaged probabilities, or of their odds where an answer is yes or no.
-
-        `say` (K, n) is the weight of each model in the average; None for the same.
-        """
-        scores = tempered(scores, temperature_of(self))
-        log_say = -math.log(len(scores)) if say is None else say.log().unsqueeze(-1)
-        if self.out_activation_ == "logistic":
-            return (F.logsigmoid(scores) + log_say).logsumexp(0) - (F.logsigmoid(-scores) + log_say).logsumexp(0)
-        log_p = F.logsigmoid(scores) if self.calibration == "sigmoid" else scores
-        return (log_p.log_softmax(-1) + log_say).logsumexp(0)
-
-    @property
-    def _needs_float64(self):
-        return any(estimator._needs_float64 for estimator in self.estimators_)
-
-    @property
-    def _exceeds_float32(self):
-        return any(estimator._exceeds_float32 for estimator in self.estimators_)
-
-    @property
-    def _any_coef(self):
-        return self.estimators_[0]._any_coef

@@ -13,11 +13,10 @@ from scipy.sparse import issparse
 
 from skdeep.compat.sklearn import Interval, SparseCoefMixin, StrOptions
 from skdeep.data.columns import gram_extents
-from skdeep.data.inputs import OutputSpace, dense, dtype_name
+from skdeep.data.inputs import OutputSpace, dense
 from skdeep.data.problem import Problem, TrainingState
 from skdeep.data.scaling import change_of_variables
 from skdeep.engine.batching import as_tensor
-from skdeep.engine.frame import exceeds_float32
 from skdeep.engine.losses import Loss, smoothed
 from skdeep.engine.networks import Linear, sparse_weight
 from skdeep.engine.penalties import L2, PENALTIES, ElasticNet, NoPenalty
@@ -171,14 +170,6 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
             known = (np.asarray(dense(part), dtype=np.float64) for part in (self.coef_, self.intercept_))
             network.restore(*known)
         return network
-
-    @property
-    def _needs_float64(self):
-        return "float64" in (dtype_name(self.coef_.dtype), dtype_name(self.intercept_.dtype))
-
-    @property
-    def _exceeds_float32(self):
-        return exceeds_float32(dense(self.coef_), dense(self.intercept_))
 
     def _trained_network(self, device, dtype) -> Linear:
         known = [as_tensor(dense(part)[None]) for part in (self.coef_, self.intercept_)]

@@ -11,9 +11,8 @@ import torch
 from scipy.sparse import issparse
 
 from skdeep.compat.sklearn import Interval, StrOptions
-from skdeep.data.inputs import OutputSpace, dtype_name, to_numpy
+from skdeep.data.inputs import OutputSpace, to_numpy
 from skdeep.engine.activations import ACTIVATIONS
-from skdeep.engine.frame import exceeds_float32
 from skdeep.engine.input_layer import Standardization
 from skdeep.engine.losses import smoothed
 from skdeep.engine.perceptron import MLP
@@ -88,13 +87,6 @@ class PerceptronClassifier(NeuralNetClassifier):
     @property
     def _allow_nan(self):
         return self.standardize
-
-    def _stackable_now(self):
-        # with a probability of zero, nothing is drawn, and with None there are no blocks
-        fixed = {name for name in ("dropout", "stochastic_depth") if not getattr(self, name)}
-        if self.dropout:  # masks go by row, and the order of rows that are all one batch follows from one seed
-            fixed.add("random_state")
-        return super()._stackable_now() - fixed
 
     def _map_scores(self, matrix, offsets):
         space, coef, intercept = OutputSpace(self.coefs_[-1]), to_numpy(self.coefs_[-1]), to_numpy(self.intercepts_[-1])
@@ -172,14 +164,6 @@ class PerceptronClassifier(NeuralNetClassifier):
         center = torch.as_tensor(mean, **tensor).unsqueeze(1) if centers else None
         scale = torch.as_tensor(np.where(silent, 0.0, 1 / sizes), **tensor).unsqueeze(1)
         return Standardization(center, scale, torch.tensor(indicated, device=problem.device), frame)
-
-    @property
-    def _needs_float64(self):
-        return "float64" in (dtype_name(self.coefs_[0].dtype), dtype_name(self.intercepts_[0].dtype))
-
-    @property
-    def _exceeds_float32(self):
-        return exceeds_float32(to_numpy(self.coefs_[0]), to_numpy(self.intercepts_[0]))
 
     def _check_layers(self, units: list[int]) -> None:
         """Raise if the fitted attributes are not those of such layers."""

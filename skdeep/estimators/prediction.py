@@ -18,7 +18,8 @@ from skdeep.engine.batching import DenseRows, SparseRows
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
 from skdeep.engine.threads import threads_for
-from skdeep.fitting.links import able, link_of
+from skdeep.fitting.fitted import able, any_coef, n_weights, needs_float64
+from skdeep.fitting.links import combined, link_of
 from skdeep.fitting.torch_settings import own_settings
 
 
@@ -32,7 +33,7 @@ def _of_members(members: list, X, result: Callable[[Tensor], Tensor]) -> list[Te
     """What `result` makes of the scores (n, C) of each of some estimators of one form, in one pass over the rows."""
     leader = members[0]
     X = check_features(leader, X, reset=False)
-    work, precise = min(X.shape[0], CHUNK_ROWS) * leader._n_weights(), any(m._needs_float64 for m in members)
+    work, precise = min(X.shape[0], CHUNK_ROWS) * n_weights(leader), any(map(needs_float64, members))
     dtype = torch.float64 if precise else prediction_dtype(X)
     device = able(resolve_device(leader.device, X, work, dtype, fallback=True), members)
     rows = leader._rows(X, device, precise).in_scratch()
@@ -45,7 +46,7 @@ def _of_members(members: list, X, result: Callable[[Tensor], Tensor]) -> list[Te
     with threads_for(min(len(rows), step) * sum(p.numel() for p in network.params)):
         for start in range(0, len(rows), step):
             of_models = network.scores(rows.take(slice(start, start + step))).split(sizes)
-            own_scores = [m._combined(own).to(wanted) for m, own in zip(members, of_models, strict=True)]
+            own_scores = [combined(m, own).to(wanted) for m, own in zip(members, of_models, strict=True)]
             if network.module is None:  # whose infinities may be meant
                 _check_finite(own_scores, start)
             parts = [result(scores) for scores in own_scores]
@@ -91,11 +92,6 @@ class PredictionMixin:
     def _loss(self, n_outputs: int) -> Loss:
         """The loss for so many score columns."""
         raise NotImplementedError
-
-    def _n_weights(self) -> int:
-        """Number of weights learnt, to judge how much work the scores of a row are."""
-        coefs = getattr(self, self._coef_attribute)
-        return sum(math.prod(coef.shape) for coef in (coefs if isinstance(coefs, list) else [coefs]))
 
     def _trained_network(self, device: torch.device, dtype: torch.dtype) -> Network:
         """The network of the fitted attributes."""
@@ -171,10 +167,6 @@ class PredictionMixin:
         )
         return space.array(found)
 
-    def _combined(self, scores: Tensor, say: Tensor | None = None) -> Tensor:
-        """Scores (n, C) of the classifier, from those of the models of its network, (K, n, C), which have a `say`."""
-        return scores[0]
-
     @property
     def _fitted_multilabel(self) -> bool:
         return getattr(self, "_target_is_multilabel", False)
@@ -189,16 +181,5 @@ class PredictionMixin:
         return results, space
 
     @property
-    def _needs_float64(self) -> bool:
-        """Whether the model has been kept in float64, in which its predictions then are computed."""
-        return False
-
-    @property
-    def _exceeds_float32(self) -> bool:
-        """Whether float32 would lose something in predictions."""
-        return False
-
-    @property
     def _any_coef(self):
-        coef = getattr(self, self._coef_attribute)
-        return coef[0] if isinstance(coef, list) else coef
+        return any_coef(self)

@@ -21,11 +21,11 @@ from skdeep.data.problem import Problem
 from skdeep.engine.batching import as_tensor
 from skdeep.engine.module_network import (
     ORDINARY,
+    UNKNOWN_WORK,
     ModuleNetwork,
     check_ordinary,
     first_tensor,
     release,
-    remembered,
     tried,
 )
 from skdeep.engine.random_numbers import OwnNumbers
@@ -37,9 +37,6 @@ from skdeep.fitting.settings import FULL_BATCH, settings_of, solver_name
 
 #: Modules that make another function of each batch.
 _RANDOM = (_DropoutNd, _BatchNorm)
-
-#: What a module costs is not known before it is there: enough for it to deserve all threads.
-_UNKNOWN_WORK = 2**21
 
 
 def check_numbers(X, dtype: torch.dtype, indices: bool) -> None:
@@ -232,7 +229,7 @@ class TorchClassifier(NeuralNetClassifier):
         return self
 
     def _n_params(self, n_features, n_outputs):
-        return _UNKNOWN_WORK
+        return UNKNOWN_WORK
 
     def _recipe(self, problem, going_on, incremental):
         rows, dtype = (
@@ -256,9 +253,6 @@ class TorchClassifier(NeuralNetClassifier):
         own = torch.get_default_dtype() if tensor is None else tensor.dtype
         doubled = settings_of(self).precision == "auto" and own is torch.float64 and recipe.device.type != "mps"
         return torch.float64 if doubled else recipe.dtype
-
-    def _n_weights(self):
-        return _UNKNOWN_WORK
 
     def _new_module(self, recipe: Recipe, problem: Problem, generator: np.random.Generator) -> nn.Module:
         """A module of the user's, with initial parameters; the same on all devices."""
@@ -355,6 +349,3 @@ class TorchClassifier(NeuralNetClassifier):
         names = [name for name, p in network.module.named_parameters() if p.requires_grad]
         # beside the module an array from where X was: predictions are for X of the same kind
         return {"module_": network.module, "_trained_names": names, "_any_coef": space.array(np.zeros(1))}
-
-    def _undo(self):
-        return remembered(self.module_) if hasattr(self, "module_") else super()._undo()

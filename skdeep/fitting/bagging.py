@@ -24,7 +24,8 @@ from skdeep.engine.per_model import numbered
 from skdeep.engine.training import Progress
 from skdeep.fitting.calibrators import DOUBT, doubt
 from skdeep.fitting.fit import check_scoring, set_attributes
-from skdeep.fitting.links import CALIBRATED, able, calibrate, fitted_copy, link_of
+from skdeep.fitting.fitted import able, needs_float64
+from skdeep.fitting.links import CALIBRATED, calibrate, combined, fitted_copy, link_of
 from skdeep.fitting.recipe import Member, Recipe, trained_on, weights_by_model
 from skdeep.fitting.settings import is_setting, settings_of
 from skdeep.fitting.solving import solve
@@ -187,7 +188,7 @@ def judge_each(recipe: Recipe, problem: Problem, members: list[Member], seed: in
 @torch.no_grad()
 def _judge(ensemble, problem: Problem, weight: np.ndarray | None, folds: Folds) -> None:
     """Calibrate on the out-of-fold scores, and keep what the ensemble says of rows that are new to it."""
-    data = ensemble._rows(problem.source, able(problem.device, [ensemble]), ensemble._needs_float64)
+    data = ensemble._rows(problem.source, able(problem.device, [ensemble]), needs_float64(ensemble))
     tensor = data.device, data.dtype
     n_outputs = ensemble.n_outputs_
 
@@ -214,7 +215,7 @@ def _judge(ensemble, problem: Problem, weight: np.ndarray | None, folds: Folds) 
 
     def put(rows: np.ndarray, scores: Tensor, say: np.ndarray | None = None) -> None:
         own = None if say is None else torch.from_numpy(say).to(scores)
-        everywhere[torch.from_numpy(rows).to(scores.device)] = ensemble._combined(scores, own)
+        everywhere[torch.from_numpy(rows).to(scores.device)] = combined(ensemble, scores, own)
 
     for network, f in zip(networks, folds.numbers, strict=True):
         if len(rows := folds.rows[folds.fold == f]):

@@ -12,7 +12,8 @@ from skdeep.data.problem import Problem, TrainingState, scores_of
 from skdeep.data.splits import Folds, dealt_shares, fold_of_rows
 from skdeep.engine.training import Progress
 from skdeep.fitting.calibrators import doubt
-from skdeep.fitting.links import able, calibrate
+from skdeep.fitting.fitted import able, needs_float64
+from skdeep.fitting.links import calibrate
 from skdeep.fitting.recipe import Member, Recipe, trained_on
 from skdeep.fitting.solving import solve
 
@@ -51,7 +52,7 @@ def calibrate_each(recipe: Recipe, problem: Problem, members: list[Member], seed
             continue
         # the model as it predicts: of the columns as they are
         device = able(problem.device, [estimator])
-        precise = estimator._needs_float64 and device.type != "mps"
+        precise = needs_float64(estimator) and device.type != "mps"
         data = problem.rows().exactly(torch.float64 if precise else problem.dtype)
         data.device = device
         network = estimator._trained_network(data.device, data.dtype)

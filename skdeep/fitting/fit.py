@@ -2,14 +2,15 @@
 
 1. `encoding.encode` validates, and makes a `Problem`; the estimator's `_recipe` decides how it is trained: a `Recipe`.
 2. The rows are split, and each model of the stack becomes a `Member`. A plain fit has one; a search has one for each of
-   its candidates, an ensemble one for each fold (`bagging.py`), and so has a calibration (`calibrated.py`).
+   its candidates, an ensemble one for each fold (`bagging.py`), and so has a calibration (`calibration.py`).
 3. `solving.solve` trains them. What they have learnt becomes attributes, and a calibration is fitted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,6 +32,14 @@ from skdeep.fitting.solving import penalty_of, solve
 from skdeep.fitting.starts import begin, curves, end, goes_on, identify, known_state, new_progress
 
 
+class Procedure(NamedTuple):
+    """What an estimator does with members: train them, make them attributes, and what follows from all together."""
+
+    train: Callable[..., tuple[Network, Observer | None]]
+    conclude: Callable[[Recipe, Network, Member, np.dtype, OutputSpace], None]
+    finish: Callable[[Recipe, Problem, list[Member], int], None]
+
+
 def fit_alone(estimator, X, y, sample_weight, validation, incremental: bool = False):
     """Train one estimator; what goes wrong is raised."""
     (failure,) = fit([estimator], X, y, sample_weight, validation, incremental)
@@ -40,7 +49,14 @@ def fit_alone(estimator, X, y, sample_weight, validation, incremental: bool = Fa
 
 
 def fit(
-    estimators: list, X, y, sample_weight, validation: tuple, incremental: bool = False, in_stack: bool = False
+    estimators: list,
+    X,
+    y,
+    sample_weight,
+    validation: tuple,
+    incremental: bool = False,
+    in_stack: bool = False,
+    with_probabilities: bool = True,
 ) -> list[Exception | None]:
     """Train estimators as one stack and set their fitted attributes; what went wrong, for each.
 
@@ -56,6 +72,8 @@ def fit(
         Whether it is a call of ``partial_fit``: one epoch.
     in_stack : bool
         Whether the call is of a search.
+    with_probabilities : bool
+        Whether anybody will ask for them: else no temperature is fitted.
     """
     leader = estimators[0]
     going_on = goes_on(leader, incremental)
@@ -82,7 +100,7 @@ def fit(
     task = None if incremental or len(estimators) > 1 else _begin_task(leader, X, y, metadata)
     n_params = len(estimators) * leader._n_params(problem.X.shape[1], recipe.n_outputs)
     with threads_for(int(n_params * max(1.0, recipe.batch_rows * problem.density))):
-        network, observer = leader._train(recipe, problem, held_out, members, going_on, incremental, task)
+        network, observer = leader._procedure.train(recipe, problem, held_out, members, going_on, incremental, task)
         progress = [member.progress for member in members]
         if in_stack and any(p.interrupted for p in progress):
             raise KeyboardInterrupt  # it is the search that the user wants to end
@@ -94,12 +112,13 @@ def fit(
                 set_attributes(member.estimator, shared)
             if member.progress.error is None:
                 own = network if len(members) == 1 else network.select(each[m])
-                member.estimator._conclude(recipe, own, member, float_dtype(problem.X), OutputSpace(X))
+                leader._procedure.conclude(recipe, own, member, float_dtype(problem.X), OutputSpace(X))
         if hasattr(leader, "history_"):
             del leader.history_
         if observer is not None and observer.history is not None:
             leader.history_ = observer.history
-        leader._after_fit(recipe, problem, members, split_seed)
+        if with_probabilities:
+            leader._procedure.finish(recipe, problem, members, split_seed)
     for estimator, names in zip(estimators, others, strict=True):
         end(estimator, names)
     for member in members:

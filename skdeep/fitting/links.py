@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.exceptions import NotFittedError
+from torch import Tensor
+from torch.nn import functional as F
 
-from skdeep.data.answers import Link
+from skdeep.data.answers import Link, tempered
 from skdeep.data.inputs import OutputSpace, to_numpy
 from skdeep.engine.losses import LOSSES
 from skdeep.engine.networks import Network
@@ -22,12 +24,6 @@ _LINKS = {"temperature": LOSSES["log_loss"], "sigmoid": LOSSES["binary_log_loss"
 CALIBRATED = ("temperature_", "calibration_slopes_", "calibration_offsets_")
 #: Where results go that only we look at.
 _NUMPY = OutputSpace(np.empty(0))
-
-
-def able(device: torch.device, members: list) -> torch.device:
-    """The device, or the CPU in its place where the scores of members need float64, which MPS does not have."""
-    unable = device.type == "mps" and any(member._exceeds_float32 for member in members)
-    return torch.device("cpu") if unable else device
 
 
 def check_calibration(estimator) -> None:
@@ -64,6 +60,22 @@ def temperature_of(estimator) -> float | np.ndarray | None:
     """Give the temperature of a fitted classifier; None if it has none."""
     check_calibration(estimator)
     return estimator.temperature_ if estimator.calibration == "temperature" and len(estimator.classes_) > 1 else None
+
+
+def combined(estimator, scores: Tensor, say: Tensor | None = None) -> Tensor:
+    """Combine the scores (K, n, C) of the models of a classifier: its own (n, C).
+
+    An ensemble's are the logarithm of its averaged probabilities, or of their odds where an answer is yes or no. `say`
+    (K, n) is the weight of each model in the average; None for the same.
+    """
+    if not estimator._averages_probabilities:
+        return scores[0]
+    scores = tempered(scores, temperature_of(estimator))
+    log_say = -math.log(len(scores)) if say is None else say.log().unsqueeze(-1)
+    if estimator.out_activation_ == "logistic":
+        return (F.logsigmoid(scores) + log_say).logsumexp(0) - (F.logsigmoid(-scores) + log_say).logsumexp(0)
+    log_p = F.logsigmoid(scores) if estimator.calibration == "sigmoid" else scores
+    return (log_p.log_softmax(-1) + log_say).logsumexp(0)
 
 
 def calibrate(

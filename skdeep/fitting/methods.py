@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from contextlib import contextmanager
 
+from skdeep.engine.module_network import remembered
+
 
 class UnavailableError(AttributeError, ValueError):
     """A method that these parameters rule out; an AttributeError, so that ``hasattr`` is False."""
@@ -33,11 +35,13 @@ class available_unless:
 @contextmanager
 def rollback(estimator):
     """Leave the estimator as it was if the block does not end well."""
-    before, undo = dict(vars(estimator)), estimator._undo()
+    before, module = dict(vars(estimator)), getattr(estimator, "module_", None)
+    put_back = None if module is None else remembered(module)  # it is trained in place
     try:
         yield
     except BaseException:
-        undo()
+        if put_back is not None:
+            put_back()
         # what scikit-learn keeps for the callbacks' teardown is not ours to take back
         kept = {key: value for key, value in vars(estimator).items() if key.startswith(("_skl_", "_callback_"))}
         estimator.__dict__.clear()

@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 
 from skdeep.data.inputs import Data
 from skdeep.estimators.base import BaseTorchClassifier
-from skdeep.model_selection.stacks import device_of, fit_stack, why_alone
+from skdeep.model_selection.stacks import device_of, fit_stack, stackable_now, why_alone
 
 
 class StackingWarning(UserWarning):
@@ -114,7 +114,7 @@ def _stack_key(task: _Task) -> tuple | str:
     if reason is not None:
         return reason
     prefix = f"{last}__" if last else ""
-    free = {prefix + name for name in final_step(candidate)._stackable_now()}
+    free = {prefix + name for name in stackable_now(final_step(candidate))}
     return tuple(sorted((name, _token(value)) for name, value in parameters.items() if name not in free))
 
 
@@ -203,11 +203,13 @@ def share_seed(candidates: list, seed: int) -> None:
             final.random_state = seed
 
 
-def fit_candidates(candidates: list, X: Data, y: Data, fit_params: dict) -> list[Exception | None]:
+def fit_candidates(
+    candidates: list, X: Data, y: Data, fit_params: dict, with_probabilities: bool = True
+) -> list[Exception | None]:
     """Fit candidates of one stack, which share the steps before the classifier; return what the fit of each raised."""
     first = candidates[0]
     if not isinstance(first, Pipeline):
-        return fit_stack(candidates, X, y, **fit_params)
+        return fit_stack(candidates, X, y, **fit_params, with_probabilities=with_probabilities)
     name, final = first.steps[-1]
     finals = [final_step(candidate) for candidate in candidates]
     recorder = _Recorder(final)
@@ -219,4 +221,4 @@ def fit_candidates(candidates: list, X: Data, y: Data, fit_params: dict) -> list
     for candidate, own in zip(candidates, finals, strict=True):
         candidate.steps = [*first.steps[:-1], (name, own)]
     X, y, params = recorder.data_
-    return fit_stack(finals, X, y, **params)
+    return fit_stack(finals, X, y, **params, with_probabilities=with_probabilities)

@@ -47,6 +47,19 @@ def why_alone(estimator: BaseEstimator) -> str | None:
     return None
 
 
+def stackable_now(estimator: BaseTorchClassifier) -> frozenset[str]:
+    """Name the parameters in which the members of a stack may differ, given the others.
+
+    Splits of the rows follow from one seed, an ensemble's too, and so does the order of rows that are all one batch, by
+    which masks go. With a probability of zero nothing is drawn, and without stochastic depth there are no blocks.
+    """
+    drawn = {name: getattr(estimator, name, None) for name in ("dropout", "stochastic_depth")}
+    one_seed = estimator.early_stopping or estimator.calibration is not None or drawn["dropout"]
+    one_seed = one_seed or estimator._averages_probabilities
+    fixed = {name for name, probability in drawn.items() if not probability}
+    return estimator.stackable - fixed - ({"random_state"} if one_seed else set())
+
+
 def fit_stack(
     members: Sequence[BaseTorchClassifier],
     X: Data,
@@ -55,6 +68,8 @@ def fit_stack(
     X_val: Data = None,
     y_val: Data = None,
     sample_weight_val: ArrayLike | None = None,
+    *,
+    with_probabilities: bool = True,
 ) -> list[Exception | None]:
     """Fit several estimators to the same data, as one stack as far as the memory allows.
 
@@ -64,6 +79,8 @@ def fit_stack(
         Of one class, with the same parameters but for those in ``stackable``.
     X, y, sample_weight, X_val, y_val, sample_weight_val
         See ``fit``.
+    with_probabilities : bool
+        Whether anybody will ask for them; else no temperature is fitted.
 
     Returns
     -------
@@ -84,7 +101,15 @@ def fit_stack(
         stack = [members[m] for m in part]
         try:
             with own_settings():
-                outcome = fit(stack, X, y, sample_weight, (X_val, y_val, sample_weight_val), in_stack=True)
+                outcome = fit(
+                    stack,
+                    X,
+                    y,
+                    sample_weight,
+                    (X_val, y_val, sample_weight_val),
+                    in_stack=True,
+                    with_probabilities=with_probabilities,
+                )
         except Exception as error:  # one member's fault, or a lack of memory: halves find out
             if len(part) > 1:
                 half = len(part) // 2

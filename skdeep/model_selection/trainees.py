@@ -140,13 +140,20 @@ class _Stack:
         """Train all candidates, if they are not trained yet; raise what the fit of one of them raised."""
         if not self._failures:
             try:
-                raised = fit_candidates(self.candidates, X, y, params)
+                raised = fit_candidates(self.candidates, X, y, params, self._needs_probabilities)
             except Exception as error:  # of a step before the classifier: it is every candidate's
                 raised = [error] * len(self.candidates)
             self._failures = [(failure, getattr(failure, "__traceback__", None)) for failure in raised]
         failure, trace = self._failures[number]
         if failure is not None:
             raise failure.with_traceback(trace)
+
+    @property
+    def _needs_probabilities(self) -> bool:
+        """Whether more is asked for than what a temperature leaves as it is: order and sign of the scores."""
+        final = final_step(self.candidates[0])
+        plain = final.calibration == "temperature" and not final._averages_probabilities
+        return not plain or _needs_probabilities(final, self.scorer)
 
     @property
     def _is_fitted(self) -> list[bool]:
@@ -255,9 +262,6 @@ def evaluate_stack(tasks: list[_Task], seed: int, n_workers: int) -> list[dict]:
     first = tasks[0]
     candidates = [task.estimator.set_params(**clone(task.parameters, safe=False)) for task in tasks]
     share_seed(candidates, seed)
-    for final in map(final_step, candidates):
-        if not _needs_probabilities(final, first.scorer):
-            final._leave_out_probabilities()
     stack = _Stack(candidates, first.scorer)
     scorer = (_Scorers if isinstance(first.scorer, _MultimetricScorer) else _Scorer)(first.scorer)
     shared = {"scorer": scorer, "fit_params": _with_whole(first)}
