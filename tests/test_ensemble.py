@@ -327,8 +327,10 @@ def test_missing_values():
     np.testing.assert_allclose(clf.predict_proba(holes), np.mean(members, 0), atol=1e-12)
     assert len({member.means_[1] for member in clf.estimators_}) == 4
     assert clf.oof_score_ > 0.6
+    raw = ensemble(standardize=False).fit(holes, Y)
+    assert raw.predict_proba(holes).shape == (len(Y), len(raw.classes_))
     with pytest.raises(ValueError, match="NaN"):
-        ensemble(standardize=False).fit(holes, Y)
+        ensemble(standardize=False).fit(X, Y).predict(holes)
 
 
 def test_data_frames_and_strings():

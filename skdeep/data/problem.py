@@ -309,7 +309,8 @@ class TrainingState:
 
 def scores_of(network: Network, rows: DenseRows | SparseRows, index: np.ndarray) -> Tensor:
     """Compute scores (K, m, C) of the rows of `index` (m,), in bounded batches."""
-    rows, step = rows.in_scratch(), chunk_rows(network, rows)
+    rows = rows if rows.scratch is not None else rows.in_scratch()
+    step = chunk_rows(network, rows)
     scores = network.scores(rows.take(torch.from_numpy(index[:step]))).detach()
     if len(index) > step:
         # in one piece from the start: parts that are kept between batches would scatter over the memory

@@ -27,6 +27,7 @@ from skdeep.estimators.docs import (
     document,
 )
 from skdeep.fitting.choices import batch_rows, choose, epochs_of
+from skdeep.fitting.fitted import models_of
 from skdeep.fitting.recipe import Member, column_statistics, values
 from skdeep.fitting.settings import settings_of, solver_name
 
@@ -58,7 +59,10 @@ class PerceptronClassifier(NeuralNetClassifier):
 
     _coef_attribute = "coefs_"
     stackable = NeuralNetClassifier.stackable | {"dropout", "stochastic_depth"}
-    _nan_advice = "MLPClassifierTorch takes them in dense X, with standardize=True."
+    _nan_advice = (
+        "MLPClassifierTorch takes them in dense X, with standardize=True, or where those that it was fitted on were "
+        "missing, too."
+    )
     _parameter_constraints: ClassVar[dict] = {
         **NeuralNetClassifier._parameter_constraints,
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
@@ -86,7 +90,9 @@ class PerceptronClassifier(NeuralNetClassifier):
 
     @property
     def _allow_nan(self):
-        return self.standardize
+        # of columns as they are, a fitted model knows means only where fit has met missing values
+        model = models_of(self)[0]
+        return self.standardize or not hasattr(model, "coefs_") or len(getattr(model, "missing_features_", ())) > 0
 
     def _map_scores(self, matrix, offsets):
         space, coef, intercept = OutputSpace(self.coefs_[-1]), to_numpy(self.coefs_[-1]), to_numpy(self.intercepts_[-1])
@@ -120,13 +126,12 @@ class PerceptronClassifier(NeuralNetClassifier):
         return sum(self._layer_units(1, n_outputs)[1:])
 
     def _network(self, recipe, problem, members, warm) -> MLP:
-        indicated = np.empty(0, dtype=np.int64)
-        if not self.standardize:  # what earlier training with it has left
+        known = hasattr(self, self._coef_attribute)  # also where folds, or a start that may be better, begin anew
+        none = np.empty(0, dtype=np.int64)
+        indicated = to_numpy(getattr(self, "missing_features_", none)) if known else problem.missing
+        if not self.standardize and not len(indicated):  # what earlier training with it has left
             for name in {"means_", "missing_features_"} & vars(self).keys():
                 delattr(self, name)
-        else:
-            known = hasattr(self, self._coef_attribute)  # also where folds, or a start that may be better, begin anew
-            indicated = to_numpy(getattr(self, "missing_features_", indicated)) if known else problem.missing
         units = self._layer_units(problem.X.shape[1] + len(indicated), self.n_outputs_)
         self.n_layers_ = len(units)
         self.out_activation_ = "softmax" if self._loss(self.n_outputs_).target == "codes" else "logistic"
@@ -148,11 +153,16 @@ class PerceptronClassifier(NeuralNetClassifier):
         return MLP.initial(generators, units, self.activation, normalization=self.normalization, **noise, **tensor)
 
     def _standardization(self, problem, indicated, members: list[Member], warm: bool) -> Standardization | None:
-        if not self.standardize:
+        if not self.standardize and not len(indicated):
             return None
         columns = column_statistics(problem, members)
         tensor: dict[str, Any] = {"device": problem.device, "dtype": problem.dtype}
         centers = not issparse(problem.X)
+        if not self.standardize:  # centred, so that a missing value is its mean; their scale is left as it is
+            mean = np.stack([np.append(c.mean, np.zeros(len(indicated))) for c in columns])
+            center = torch.as_tensor(mean, **tensor).unsqueeze(1) if centers else None
+            ones = torch.ones(1, 1, mean.shape[1], **tensor)
+            return Standardization(center, ones, torch.tensor(indicated, device=problem.device))
         frame = problem.see(columns[0], centers)
         factor, origin = (1.0, 0.0) if frame is None else (frame.factor, frame.origin)
         groups = [(c, c.indicators(indicated)) for c in columns]
@@ -277,6 +287,8 @@ class MLPClassifierTorch(PerceptronClassifier):
         Dense X may have missing values (NaN). They count as the mean of their column, and each column in which ``fit``
         (or the first call of ``partial_fit``) meets some gets an indicator: a further column, 1 where the value is
         missing and else 0, standardised like the others. Columns that have never had a value have no influence.
+        With ``standardize=False``, columns are centred where some values are missing, and not scaled; and a model that has
+        met no missing value takes none later.
     column_learning_rate : float, default=3.0
         How fast a factor on each (standardised) column is learnt, as a multiple of the weights' learning rate [7]_. The
         factors begin at one; they are part of ``coefs_[0]``, and so of its penalty. 0 learns none.
@@ -319,9 +331,9 @@ class MLPClassifierTorch(PerceptronClassifier):
         ``column_learning_rate``.
     means_ : ndarray of shape (n_features,)
         Weighted means of the columns, by which missing values are replaced (zero for sparse ones); only with
-        ``standardize``.
+        ``standardize`` or missing values.
     missing_features_ : ndarray of shape (n_indicators,)
-        Columns that have an indicator; only with ``standardize``.
+        Columns that have an indicator; only with ``standardize`` or missing values.
     n_layers_ : int
         Layers, with the input.
     out_activation_ : {"softmax", "logistic"}

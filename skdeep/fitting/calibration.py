@@ -85,6 +85,7 @@ def _out_of_fold_scores(
     epochs = max(recipe.epochs, len(leader.loss_curve_)) if members[0].progress.warm else recipe.epochs
     scores: dict[int, dict[Any, np.ndarray]] = {m: {} for m in trained}
     done: dict[int, list[Progress]] = {m: [] for m in trained}
+    data = problem.rows().in_scratch()  # of one memory for all: blocks that come and go leave holes
     for stack in stacks:
         of_fold = {f: np.random.default_rng(seed) for f in numbers}
         models = []
@@ -96,7 +97,6 @@ def _out_of_fold_scores(
         solve(recipe, problem, network, models, epochs)
         if any(model.progress.interrupted for model in models):
             raise KeyboardInterrupt
-        data = problem.rows()
         for k, ((m, f), model) in enumerate(zip(stack, models, strict=True)):
             done[m].append(model.progress)
             assert model.progress.params is not None

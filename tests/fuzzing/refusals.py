@@ -15,8 +15,8 @@ def may_refuse(case: Case, data: Data) -> bool:
 
 def usable(values: np.ndarray, case: Case, data: Data) -> bool:
     """Whether no value of some rows is infinite, or missing where the estimator needs it."""
-    takes_nan = parameters(case).get("standardize") and case["estimator"].startswith("MLP")
-    takes_nan = takes_nan and data.container not in SPARSE
+    means_known = parameters(case).get("standardize") or np.isnan(data.values[data.weight > 0]).any()
+    takes_nan = means_known and case["estimator"].startswith("MLP") and data.container not in SPARSE
     return not (np.isinf(values).any() or (np.isnan(values).any() and not takes_nan))
 
 
