@@ -287,8 +287,8 @@ class MLPClassifierTorch(PerceptronClassifier):
         Dense X may have missing values (NaN). They count as the mean of their column, and each column in which ``fit``
         (or the first call of ``partial_fit``) meets some gets an indicator: a further column, 1 where the value is
         missing and else 0, standardised like the others. Columns that have never had a value have no influence.
-        With ``standardize=False``, columns are centred where some values are missing, and not scaled; and a model that has
-        met no missing value takes none later.
+        With ``standardize=False``, columns are centred where some values are missing, and not scaled; and a model that
+        has met no missing value takes none later.
     column_learning_rate : float, default=3.0
         How fast a factor on each (standardised) column is learnt, as a multiple of the weights' learning rate [7]_. The
         factors begin at one; they are part of ``coefs_[0]``, and so of its penalty. 0 learns none.
