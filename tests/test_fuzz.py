@@ -313,6 +313,7 @@ def test_a_planted_fault_is_found(what, monkeypatch):
     assert what in find(smallest.case)[1].what
 
 
+@pytest.mark.slow
 def test_the_long_run_reports_each_fault_once(monkeypatch, capsys):
     monkeypatch.setattr(prediction, "probabilities", unfair)
     assert fuzz.main(["--examples", "30", "--workers", "1"]) == 1

@@ -315,6 +315,7 @@ def test_splits_may_share_their_training_rows():
     assert (ours.cv_results_["split0_test_score"] != ours.cv_results_["split1_test_score"]).any()
 
 
+@pytest.mark.slow
 def test_metadata_routing():
     X, y = DIGITS
     weight = np.random.default_rng(0).random(len(y))
@@ -365,6 +366,7 @@ def test_a_scorer_of_a_users_own_is_asked_one_by_one(monkeypatch):
     assert set(sizes) == {1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("estimator", "grid"),
     [
@@ -422,6 +424,7 @@ def test_only_stacks_of_the_last_round_are_cut():
     assert sizes(1, 2, 8) == [1, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["threading", "loky"])
 def test_workers(backend):
     from joblib import parallel_config
@@ -475,6 +478,7 @@ def test_callbacks_of_the_search_hear_of_every_candidate():
     assert any("candidate-split-evaluation" in one for one in heard[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("search", "options"),
     [
@@ -570,6 +574,7 @@ def test_one_seed_is_drawn_for_candidates_without_one():
 # ---- failures, limits, what is not stacked ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_failure_of_one_candidate_is_its_own():
     estimator = clone(MLP).set_params(solver="sgd", max_iter=20)
     grid = [{"learning_rate_init": [1e-2, 1e30]}, {"alpha": [-1.0, 1e-4]}, {"class_weight": [{0: -1.0}, "balanced"]}]

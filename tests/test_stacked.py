@@ -466,6 +466,7 @@ def test_n_jobs_are_workers(tool, monkeypatch):
             model_selection.validation_curve(SOFTMAX, X, Y, cv=2, **options)
 
 
+@pytest.mark.slow
 def test_workers_in_other_processes():
     def tool():
         nested = model_selection.GridSearchCV(SOFTMAX, {"alpha": ALPHAS}, cv=2)
