@@ -69,8 +69,7 @@ class MLPEnsembleClassifier(PerceptronClassifier):
         How fast a factor on each of these columns is learnt; see :class:`MLPClassifierTorch`.
     solver : {"adamw", "adam", "sgd", "lbfgs"}, `AdamW`, `Adam`, `SGD` or `LBFGS`, default="adamw"
         Adam with decoupled weight decay, Adam, mini-batch gradient descent with momentum, or full-batch L-BFGS. An
-        object has settings of its own (``beta_2`` of an `AdamW` is 0.999, if nothing is said); see
-        :class:`MLPClassifierTorch`.
+        object has settings of its own; see :class:`MLPClassifierTorch`.
     alpha : float, default=1e-4
         Strength of the L2 penalty; it is divided by the total weight of a batch.
     learning_rate : {"cosine", "constant", "invscaling", "adaptive"}, default="cosine"

@@ -185,8 +185,10 @@ class Adam(_Steps):
     ----------
     {steps}
     {stopping}
-    beta_1, beta_2 : float, default=0.9, 0.999
-        Decay rates of the running means.
+    beta_1 : float, default=0.9
+        Decay rate of the running mean of gradients.
+    beta_2 : float or "auto", default="auto"
+        Decay rate of the running mean of squares. "auto" is the estimator's: 0.95 for `MLPEnsembleClassifier`, else 0.999.
     epsilon : float, default=1e-8
         Offset :math:`\epsilon_0` of the denominator.
 
@@ -208,18 +210,19 @@ class Adam(_Steps):
 
     name = "adam"
     beta_1: float = 0.9
-    beta_2: float = 0.999
+    beta_2: float | str = "auto"
     epsilon: float = 1e-8
 
     _parameter_constraints: ClassVar[dict] = {
         **_Steps._parameter_constraints,
         "beta_1": [Interval(Real, 0, 1, closed="left")],
-        "beta_2": [Interval(Real, 0, 1, closed="left")],
+        "beta_2": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="left")],
         "epsilon": [Interval(Real, 0, None, closed="neither")],
     }
 
     def options(self, each):
-        return {"momentum": np.zeros(len(each)), "betas": (self.beta_1, self.beta_2), "epsilon": self.epsilon}
+        betas = self.beta_1, 0.999 if self.beta_2 == "auto" else self.beta_2
+        return {"momentum": np.zeros(len(each)), "betas": betas, "epsilon": self.epsilon}
 
 
 @_document
@@ -235,8 +238,10 @@ class AdamW(Adam):
     ----------
     {steps}
     {stopping}
-    beta_1, beta_2 : float, default=0.9, 0.999
-        Decay rates of the running means.
+    beta_1 : float, default=0.9
+        Decay rate of the running mean of gradients.
+    beta_2 : float or "auto", default="auto"
+        Decay rate of the running mean of squares. "auto" is the estimator's: 0.95 for `MLPEnsembleClassifier`, else 0.999.
     epsilon : float, default=1e-8
         Offset of the denominator.
 
