@@ -188,7 +188,8 @@ class Adam(_Steps):
     beta_1 : float, default=0.9
         Decay rate of the running mean of gradients.
     beta_2 : float or "auto", default="auto"
-        Decay rate of the running mean of squares. "auto" is the estimator's: 0.95 for `MLPEnsembleClassifier`, else 0.999.
+        Decay rate of the running mean of squares. "auto" is the estimator's: 0.95 for `MLPEnsembleClassifier`, else
+        0.999.
     epsilon : float, default=1e-8
         Offset :math:`\epsilon_0` of the denominator.
 
@@ -241,7 +242,8 @@ class AdamW(Adam):
     beta_1 : float, default=0.9
         Decay rate of the running mean of gradients.
     beta_2 : float or "auto", default="auto"
-        Decay rate of the running mean of squares. "auto" is the estimator's: 0.95 for `MLPEnsembleClassifier`, else 0.999.
+        Decay rate of the running mean of squares. "auto" is the estimator's: 0.95 for `MLPEnsembleClassifier`, else
+        0.999.
     epsilon : float, default=1e-8
         Offset of the denominator.
 
