@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from scipy import sparse
-from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state, compute_class_weight
 from sklearn.utils.multiclass import unique_labels
 
 from skdeep.data.columns import Columns
-from skdeep.data.inputs import Data, Matrix, check_features, check_weight, rows_of
+from skdeep.data.inputs import Classifier, Data, Matrix, check_features, check_weight, rows_of
 from skdeep.data.labels import check_label_names, check_target, weights_of_classes, weights_of_labels
 from skdeep.data.problem import Problem
 from skdeep.engine.frame import named
@@ -78,12 +77,12 @@ def _problem(
     return Problem(X, target, codes, sample_weight, _class_weights(estimators, y, codes, sample_weight))
 
 
-def labels_of(estimator: BaseEstimator, codes: np.ndarray) -> np.ndarray:
+def labels_of(estimator: Classifier, codes: np.ndarray) -> np.ndarray:
     """Look up the user's labels of some codes."""
     return codes if codes.ndim == 2 else estimator.classes_[codes]
 
 
-def _check_classes(estimator: BaseEstimator, codes: np.ndarray) -> None:
+def _check_classes(estimator: Classifier, codes: np.ndarray) -> None:
     """Raise if there is but one class; a label that is always there, or never, is a question with one answer."""
     present = np.unique(codes)
     if len(present) < 2:
@@ -93,7 +92,7 @@ def _check_classes(estimator: BaseEstimator, codes: np.ndarray) -> None:
         )
 
 
-def _encode(estimator: BaseEstimator, y: np.ndarray, name: str, *, new: bool, same: bool = False) -> np.ndarray:
+def _encode(estimator: Classifier, y: np.ndarray, name: str, *, new: bool, same: bool = False) -> np.ndarray:
     """Encode a validated target as class codes (n,), or indicators (n, C).
 
     Parameters

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Callable
 from textwrap import dedent, indent
 
 ALPHA = """\
@@ -215,10 +216,10 @@ def without(text: str, *names: str) -> str:
     return "\n".join(entry for entry in entries if entry.split(" : ")[0] not in names)
 
 
-def document(**sections: str):
+def document(**sections: str) -> Callable[[type], type]:
     """Decorate a class: replace ``{name}`` lines in its docstring by the given sections."""
 
-    def decorate(cls):
+    def decorate(cls: type) -> type:
         if cls.__doc__ is None:  # python -OO
             return cls
         doc = inspect.cleandoc(cls.__doc__)

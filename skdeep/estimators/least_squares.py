@@ -7,6 +7,7 @@ from numbers import Real
 from typing import ClassVar
 
 from skdeep.compat.sklearn import Interval, StrOptions
+from skdeep.data.problem import Problem
 from skdeep.engine.losses import LOSSES, Loss
 from skdeep.estimators.docs import (
     ALPHA,
@@ -21,6 +22,7 @@ from skdeep.estimators.docs import (
 )
 from skdeep.estimators.linear import LinearClassifier
 from skdeep.estimators.scores import ScoresMixin
+from skdeep.fitting.recipe import Recipe
 from skdeep.fitting.settings import SOLVERS, Solver
 
 
@@ -97,10 +99,10 @@ class LeastSquaresClassifier(ScoresMixin, LinearClassifier):
         "solver": [StrOptions({*SOLVERS, "exact"}), Solver],
     }
 
-    def _loss(self, n_outputs) -> Loss:
+    def _loss(self, n_outputs: int) -> Loss:
         return LOSSES["squared_error"]()
 
-    def _recipe(self, problem, going_on, incremental):
+    def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
         if self.solver == "exact" and self.early_stopping:
             raise ValueError(
                 "early_stopping=True has nothing to stop: solver='exact' has no epochs. Use early_stopping=False, or "

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 from scipy.sparse import issparse
+from torch import Tensor
 
 from skdeep.compat.sklearn import Interval, StrOptions
 from skdeep.data.inputs import OutputSpace, to_numpy
+from skdeep.data.problem import Problem
 from skdeep.engine.activations import ACTIVATIONS
 from skdeep.engine.input_layer import Standardization
 from skdeep.engine.losses import smoothed
+from skdeep.engine.networks import Network
 from skdeep.engine.perceptron import MLP
 from skdeep.engine.schedules import SCHEDULES
 from skdeep.estimators.deep import NeuralNetClassifier
@@ -27,7 +30,7 @@ from skdeep.estimators.docs import (
     document,
 )
 from skdeep.fitting.choices import batch_rows, choose, epochs_of
-from skdeep.fitting.recipe import Member, column_statistics, values
+from skdeep.fitting.recipe import Member, Recipe, column_statistics, values
 from skdeep.fitting.settings import settings_of, solver_name
 
 #: Rows per step of ``batch_size="auto"``: a hundredth of the data, within these bounds.
@@ -85,16 +88,19 @@ class PerceptronClassifier(NeuralNetClassifier):
     _parameters = frozenset({*_attributes.values(), "missing_features_"})
 
     @property
-    def _allow_nan(self):
+    def _allow_nan(self) -> bool:
         return self.standardize
 
-    def _map_scores(self, matrix, offsets):
+    def _map_scores(self, matrix: np.ndarray, offsets: np.ndarray | float) -> None:
         space, coef, intercept = OutputSpace(self.coefs_[-1]), to_numpy(self.coefs_[-1]), to_numpy(self.intercepts_[-1])
         # other lists: who goes back to the attributes that were, finds what was in them
-        self.coefs_ = [*self.coefs_[:-1], space.array((coef @ matrix).astype(coef.dtype))]
-        self.intercepts_ = [*self.intercepts_[:-1], space.array((intercept @ matrix + offsets).astype(coef.dtype))]
+        self.coefs_: list = [*self.coefs_[:-1], space.array((coef @ matrix).astype(coef.dtype))]
+        self.intercepts_: list = [
+            *self.intercepts_[:-1],
+            space.array((intercept @ matrix + offsets).astype(coef.dtype)),
+        ]
 
-    def _recipe(self, problem, going_on, incremental):
+    def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
         solver, schedule = solver_name(self), getattr(settings_of(self), "learning_rate", "constant")
         rows = batch_rows(self, problem, solver, auto=int(np.clip(problem.n_rows // 100, *_BATCH_ROWS)))
         decisions: dict[str, Any] = {"loss": smoothed(self._loss(self.n_outputs_), self.label_smoothing)}
@@ -112,14 +118,14 @@ class PerceptronClassifier(NeuralNetClassifier):
             raise ValueError(f"hidden_layer_sizes must be > 0 and integers, got {hidden}.")
         return [n_features, *map(int, hidden), n_outputs]
 
-    def _n_params(self, n_features, n_outputs):
+    def _n_params(self, n_features: int, n_outputs: int) -> int:
         units = np.array(self._layer_units(n_features, n_outputs))
         return int((units[1:] * units[:-1]).sum())
 
-    def _n_units(self, n_outputs):
+    def _n_units(self, n_outputs: int) -> int:
         return sum(self._layer_units(1, n_outputs)[1:])
 
-    def _network(self, recipe, problem, members, warm) -> MLP:
+    def _network(self, recipe: Recipe, problem: Problem, members: list[Member], warm: bool) -> MLP:
         indicated = np.empty(0, dtype=np.int64)
         if not self.standardize:  # what earlier training with it has left
             for name in {"means_", "missing_features_"} & vars(self).keys():
@@ -136,7 +142,7 @@ class PerceptronClassifier(NeuralNetClassifier):
         noise: dict[str, Any] = {"dropout": values(members, "dropout")}
         if self.stochastic_depth is not None:
             noise["stochastic_depth"] = values(members, "stochastic_depth")
-        tensor = {"device": problem.device, "dtype": problem.dtype}
+        tensor: dict[str, Any] = {"device": problem.device, "dtype": problem.dtype}
         if warm:
             self._check_layers(units)
         noise["standardization"] = self._standardization(problem, indicated, members, warm)
@@ -147,7 +153,9 @@ class PerceptronClassifier(NeuralNetClassifier):
             return self._trained_network(**tensor, generators=generators, **noise)
         return MLP.initial(generators, units, self.activation, normalization=self.normalization, **noise, **tensor)
 
-    def _standardization(self, problem, indicated, members: list[Member], warm: bool) -> Standardization | None:
+    def _standardization(
+        self, problem: Problem, indicated: np.ndarray, members: list[Member], warm: bool
+    ) -> Standardization | None:
         if not self.standardize:
             return None
         columns = column_statistics(problem, members)
@@ -184,8 +192,10 @@ class PerceptronClassifier(NeuralNetClassifier):
                 "them back, or fit with warm_start=False."
             )
 
-    def _trained_network(self, device, dtype, standardization=None, **noise) -> MLP:
-        def stack(name):
+    def _trained_network(
+        self, device: torch.device, dtype: torch.dtype, standardization: Standardization | None = None, **noise: Any
+    ) -> MLP:
+        def stack(name: str) -> list[Tensor]:
             known = getattr(self, name, [])
             known = known if isinstance(known, list) else [known]
             arrays = (np.atleast_1d(to_numpy(array)).T for array in known)
@@ -210,8 +220,10 @@ class PerceptronClassifier(NeuralNetClassifier):
         norms = gammas, betas, *averages
         return MLP(weights, biases, slopes, self.activation, *norms, standardization=standardization, **noise)
 
-    def _learned(self, network, model, dtype, space):
-        learned, groups = {}, network.learned(model, dtype)
+    def _learned(self, network: Network, model: int, dtype: np.dtype, space: OutputSpace) -> dict[str, Any]:
+        assert isinstance(network, MLP)
+        learned: dict[str, Any] = {}
+        groups = network.learned(model, dtype)
         for name, arrays in groups.items():
             if name == "slope":
                 learned[self._attributes[name]] = [float(array[0]) for array in arrays]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from skdeep.compat.sklearn import check_same_namespace
 from skdeep.data.answers import codes, decisions, labels, log_probabilities, probabilities
-from skdeep.data.inputs import Matrix, OutputSpace, check_features, float_dtype, resolve_device, rows_of
+from skdeep.data.inputs import Data, Matrix, OutputSpace, check_features, float_dtype, resolve_device, rows_of
 from skdeep.data.problem import CHUNK_ROWS, chunk_rows
 from skdeep.engine.batching import DenseRows, SparseRows
 from skdeep.engine.losses import Loss
@@ -23,13 +24,13 @@ from skdeep.fitting.links import combined, link_of
 from skdeep.fitting.torch_settings import own_settings
 
 
-def prediction_dtype(X, device: torch.device | None = None) -> torch.dtype:
+def prediction_dtype(X: Data, device: torch.device | None = None) -> torch.dtype:
     """In which precision to give scores, however the model was trained; on a device, which may have no float64."""
     single = float_dtype(X) == np.float32 or (device is not None and device.type == "mps")
     return torch.float32 if single else torch.float64
 
 
-def _of_members(members: list, X, result: Callable[[Tensor], Tensor]) -> list[Tensor]:
+def _of_members(members: list, X: Data, result: Callable[[Tensor], Tensor]) -> list[Tensor]:
     """What `result` makes of the scores (n, C) of each of some estimators of one form, in one pass over the rows."""
     leader = members[0]
     X = check_features(leader, X, reset=False)
@@ -73,7 +74,7 @@ def _check_finite(of_members: list[Tensor], start: int) -> None:
 
 @own_settings()
 @torch.no_grad()
-def scores_of_members(members: list, X) -> list[Tensor]:
+def scores_of_members(members: list, X: Data) -> list[Tensor]:
     """Compute the scores (n, C) of X of all members of a stack, in one pass over its rows."""
     return _of_members(members, X, lambda scores: scores)
 
@@ -102,7 +103,7 @@ class PredictionMixin:
         precise &= device.type != "mps"
         return rows_of(X, device, torch.float64 if precise else prediction_dtype(X, device))
 
-    def decision_function(self, X):
+    def decision_function(self, X: Data) -> Any:
         """Scores of the samples, before they are turned into probabilities.
 
         Parameters
@@ -118,7 +119,7 @@ class PredictionMixin:
         found, space = self._computed(X, "decision_function", lambda scores: decisions(scores, multilabel))
         return space.array(found)
 
-    def predict(self, X):
+    def predict(self, X: Data) -> Any:
         """Predict class labels (label indicators after a multilabel fit).
 
         Parameters
@@ -133,7 +134,7 @@ class PredictionMixin:
         found, space = self._computed(X, "predict", lambda scores: codes(scores, multilabel))
         return labels(found, self.classes_, space)
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Data) -> Any:
         """Class probabilities.
 
         Parameters
@@ -151,7 +152,7 @@ class PredictionMixin:
         )
         return space.array(found)
 
-    def predict_log_proba(self, X):
+    def predict_log_proba(self, X: Data) -> Any:
         """Logarithm of the class probabilities, computed from the scores: exact where a probability is next to zero.
 
         Parameters
@@ -173,7 +174,7 @@ class PredictionMixin:
 
     @own_settings()
     @torch.no_grad()
-    def _computed(self, X, method: str, result: Callable[[Tensor], Tensor]) -> tuple[Tensor, OutputSpace]:
+    def _computed(self, X: Data, method: str, result: Callable[[Tensor], Tensor]) -> tuple[Tensor, OutputSpace]:
         """What `result` makes of the scores (n, C), in bounded batches, and where it goes."""
         check_is_fitted(self, self._coef_attribute)
         check_same_namespace(X, self, attribute="_any_coef", method=method)
@@ -181,5 +182,5 @@ class PredictionMixin:
         return results, space
 
     @property
-    def _any_coef(self):
+    def _any_coef(self) -> Any:
         return any_coef(self)

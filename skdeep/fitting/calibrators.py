@@ -14,6 +14,7 @@ machines*, 1999.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from scipy.optimize import brentq
@@ -53,7 +54,9 @@ def _shares(weight: np.ndarray, more: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return weight / total, more / total
 
 
-def _newton(value_gradient_hessian, x: np.ndarray) -> np.ndarray:
+def _newton(
+    value_gradient_hessian: Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray]], x: np.ndarray
+) -> np.ndarray:
     """Minimise a convex function by Newton's method with step halving."""
     value, gradient, hessian = value_gradient_hessian(x)
     for _ in range(_MAX_STEPS):
@@ -209,7 +212,7 @@ def fit_sigmoid(
             if amount:
                 parts += [(own_scores[part, c], answer, spread[part] * amount / total) for part in _chunks(len(share))]
 
-        def objective(x, parts=parts, unit=unit):
+        def objective(x: np.ndarray, parts: list = parts, unit: float = unit) -> tuple[float, np.ndarray, np.ndarray]:
             value, gradient, hessian = 0.0, np.zeros(2), np.zeros((2, 2))
             for s, t, w in parts:
                 s = s.astype(np.float64) / unit

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from skdeep.data.inputs import resolve_device
+from skdeep.data.inputs import Classifier, resolve_device
 from skdeep.data.problem import Problem
 from skdeep.fitting.recipe import Recipe
 from skdeep.fitting.settings import FULL_BATCH, Solver, settings_of
@@ -21,7 +21,7 @@ DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.
 BATCH_ROWS = 200
 
 
-def batch_rows(estimator, problem: Problem, solver: str, auto: int = BATCH_ROWS) -> int:
+def batch_rows(estimator: Classifier, problem: Problem, solver: str, auto: int = BATCH_ROWS) -> int:
     """Rows per step: as many as were asked for, or `auto`; all of them in full batches."""
     if solver in FULL_BATCH:
         return problem.n_rows
@@ -34,7 +34,7 @@ def epochs_of(steps: int, problem: Problem, rows: int) -> int:
     return -(-steps // -(-problem.n_rows // rows))
 
 
-def choose(estimator, problem: Problem, solver: str, rows: int, **decisions: Any) -> Recipe:
+def choose(estimator: Classifier, problem: Problem, solver: str, rows: int, **decisions: Any) -> Recipe:
     """Make the recipe of an estimator's fit.
 
     Parameters
@@ -77,7 +77,7 @@ def choose(estimator, problem: Problem, solver: str, rows: int, **decisions: Any
     return Recipe(**fields | decisions)
 
 
-def _dtype(estimator, problem: Problem, settings: Solver) -> torch.dtype:
+def _dtype(estimator: Classifier, problem: Problem, settings: Solver) -> torch.dtype:
     """Of the parameters and losses: float64 where it costs nothing or is the point, unless the user has decided."""
     if settings.precision == "auto":
         work = problem.n_rows * estimator._n_params(problem.source.shape[1], estimator.n_outputs_)
@@ -92,7 +92,7 @@ def _dtype(estimator, problem: Problem, settings: Solver) -> torch.dtype:
 
 
 def _place(
-    estimator, problem: Problem, settings: Solver, rows: int, dtype: torch.dtype
+    estimator: Classifier, problem: Problem, settings: Solver, rows: int, dtype: torch.dtype
 ) -> tuple[torch.device, torch.dtype]:
     """Where, and in which dtype, to compute.
 

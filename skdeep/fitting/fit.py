@@ -13,18 +13,19 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from skdeep.callbacks.observers import make_observer
 from skdeep.callbacks.run import Run
 from skdeep.data.encoding import draw_seeds, encode, encode_validation, labels_of, warn_of_raw_columns
-from skdeep.data.inputs import OutputSpace, float_dtype
+from skdeep.data.inputs import Classifier, Data, OutputSpace, float_dtype
 from skdeep.data.problem import Problem, TrainingState, make_monitor
 from skdeep.data.scoring import try_scoring
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
 from skdeep.engine.schedules import SCHEDULES
 from skdeep.engine.threads import threads_for
-from skdeep.engine.training import Observer, Progress, judge_start
+from skdeep.engine.training import Monitor, Observer, Progress, judge_start
 from skdeep.fitting.links import fitted_copy, learned, uncalibrated_link
 from skdeep.fitting.outcome import Judge, divergence, look_at_end, warn
 from skdeep.fitting.recipe import Member, Recipe, weights_by_model
@@ -40,7 +41,14 @@ class Procedure(NamedTuple):
     finish: Callable[[Recipe, Problem, list[Member], int], None]
 
 
-def fit_alone(estimator, X, y, sample_weight, validation, incremental: bool = False):
+def fit_alone(
+    estimator: Classifier,
+    X: Data,
+    y: Data,
+    sample_weight: ArrayLike | None,
+    validation: tuple,
+    incremental: bool = False,
+) -> Classifier:
     """Train one estimator; what goes wrong is raised."""
     (failure,) = fit([estimator], X, y, sample_weight, validation, incremental)
     if failure is not None:
@@ -50,9 +58,9 @@ def fit_alone(estimator, X, y, sample_weight, validation, incremental: bool = Fa
 
 def fit(
     estimators: list,
-    X,
-    y,
-    sample_weight,
+    X: Data,
+    y: Data,
+    sample_weight: ArrayLike | None,
     validation: tuple,
     incremental: bool = False,
     in_stack: bool = False,
@@ -129,7 +137,7 @@ def fit(
     return [None if p.error is None else divergence(p.error) for p in progress]
 
 
-def set_attributes(estimator, attributes: dict[str, Any]) -> None:
+def set_attributes(estimator: Classifier, attributes: dict[str, Any]) -> None:
     """Set several attributes of an estimator."""
     for name, value in attributes.items():
         setattr(estimator, name, value)
@@ -145,7 +153,13 @@ def _members(estimators: list, going_on: bool, incremental: bool) -> list[Member
 
 
 def train_each(
-    recipe: Recipe, problem: Problem, held_out: Problem | None, members: list[Member], going_on, incremental, task
+    recipe: Recipe,
+    problem: Problem,
+    held_out: Problem | None,
+    members: list[Member],
+    going_on: bool,
+    incremental: bool,
+    task: Any,
 ) -> tuple[Network, Observer | None]:
     """Train a model for each estimator; their network, and the observer of a single one."""
     leader, estimators = members[0].estimator, [member.estimator for member in members]
@@ -168,7 +182,7 @@ def train_each(
         if held_out is not None and leader.scoring in (None, "accuracy"):
             member.progress.grain = held_out.grain
 
-    def judge(data: Problem, loss: Loss, scoring):
+    def judge(data: Problem, loss: Loss, scoring: str | Callable | None) -> Monitor:
         return make_monitor([data], loss, scoring, partial(labels_of, leader), partial(fitted_copy, estimators))
 
     epochs = 1 if incremental else recipe.epochs
@@ -204,7 +218,7 @@ def _better_start(recipe: Recipe, problem: Problem, known: Network, members: lis
     return known if member.progress.warm else new
 
 
-def check_scoring(estimator, judged: Problem) -> None:
+def check_scoring(estimator: Classifier, judged: Problem) -> None:
     """Raise, before any training, if ``scoring`` is not defined for the labels of the rows to judge by."""
     judged = judged.counted()
     labels, link = labels_of(estimator, judged.codes), uncalibrated_link(estimator)
@@ -235,7 +249,7 @@ def _observer(
     return make_observer(run, estimator.callbacks, estimator.verbose, task)
 
 
-def _begin_task(estimator, X, y, metadata):
+def _begin_task(estimator: Classifier, X: Data, y: Data, metadata: dict[str, Any] | None) -> Any:
     """Scikit-learn's context of the whole fit; None when no callback listens."""
     context = estimator._init_callback_context(max_subtasks=estimator.max_iter)
     if not getattr(estimator, "_skl_callbacks", None) and not hasattr(estimator, "_parent_callback_ctx"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from skdeep.data.inputs import dense, dtype_name
+from skdeep.data.inputs import Classifier, dense, dtype_name
 from skdeep.engine.frame import exceeds_float32
 from skdeep.engine.module_network import UNKNOWN_WORK
 
@@ -15,23 +15,23 @@ from skdeep.engine.module_network import UNKNOWN_WORK
 _COEFS, _INTERCEPTS = ("coef_", "coefs_"), ("intercept_", "intercepts_")
 
 
-def models_of(estimator) -> list:
+def models_of(estimator: Classifier) -> list:
     """List the members of an ensemble; the estimator itself, if it is none."""
     return getattr(estimator, "estimators_", [estimator])
 
 
-def _of_names(model, names: tuple[str, ...]) -> list:
+def _of_names(model: Classifier, names: tuple[str, ...]) -> list:
     """The arrays of one of these attributes, those of a network layer by layer; none of a module of a user's."""
     found: Any = next((getattr(model, name) for name in names if hasattr(model, name)), [])
     return found if isinstance(found, list) else [found]
 
 
-def _first_layers(estimator) -> list[list]:
+def _first_layers(estimator: Classifier) -> list[list]:
     """Coefficients and intercepts on the columns of X, of each model."""
     return [_of_names(model, _COEFS)[:1] + _of_names(model, _INTERCEPTS)[:1] for model in models_of(estimator)]
 
 
-def needs_float64(estimator) -> bool:
+def needs_float64(estimator: Classifier) -> bool:
     """Tell whether a model has been kept in float64, in which its predictions then are computed."""
     return any("float64" in [dtype_name(array.dtype) for array in layer] for layer in _first_layers(estimator))
 
@@ -43,12 +43,12 @@ def able(device: torch.device, estimators: list) -> torch.device:
     return torch.device("cpu") if unable else device
 
 
-def n_weights(estimator) -> int:
+def n_weights(estimator: Classifier) -> int:
     """Count the weights learnt, to judge how much work the scores of a row are."""
     coefs = [coef for model in models_of(estimator) for coef in _of_names(model, _COEFS)]
     return sum(math.prod(coef.shape) for coef in coefs) if coefs else UNKNOWN_WORK
 
 
-def any_coef(estimator) -> Any:
+def any_coef(estimator: Classifier) -> Any:
     """Get an array from where all fitted arrays are."""
     return _of_names(models_of(estimator)[0], _COEFS)[0]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from skdeep.data.inputs import float_dtype
+from skdeep.data.inputs import Classifier, float_dtype
 from skdeep.data.problem import Problem
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
@@ -69,7 +69,7 @@ def _is_huge(param: torch.Tensor) -> bool:
     return float(param.abs().max()) > torch.finfo(param.dtype).max ** 0.4
 
 
-def warn(estimator, solver: str, progress: Progress) -> None:
+def warn(estimator: Classifier, solver: str, progress: Progress) -> None:
     """Say what the user should know of the run; attributed to the line that called ``fit``."""
     if progress.interrupted:
         message = f"after {progress.n_iter} epochs; the model keeps the best weights so far."
@@ -98,7 +98,7 @@ def divergence(error: str) -> ValueError:
     )
 
 
-def _distance_from_convergence(estimator, solver: str, progress: Progress) -> str | None:
+def _distance_from_convergence(estimator: Classifier, solver: str, progress: Progress) -> str | None:
     """What was still moving at the end; None if nothing was."""
     gain, span = progress.recent_gain()
     if progress.watch_score:

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from skdeep.compat.sklearn import Interval, Options, StrOptions
+from skdeep.data.inputs import Classifier
 from skdeep.engine.schedules import SCHEDULES
 
 #: Solvers that look at all rows at once, and are used for the exact optimum.
@@ -166,7 +167,7 @@ class SGD(_Steps):
         "nesterovs_momentum": ["boolean"],
     }
 
-    def options(self, each):
+    def options(self, each: list[Any]) -> dict[str, Any]:
         momentum = np.array([own.momentum for own in each], dtype=np.float64)
         return {"momentum": momentum, "nesterov": self.nesterovs_momentum}
 
@@ -218,7 +219,7 @@ class Adam(_Steps):
         "epsilon": [Interval(Real, 0, None, closed="neither")],
     }
 
-    def options(self, each):
+    def options(self, each: list[Any]) -> dict[str, Any]:
         return {"momentum": np.zeros(len(each)), "betas": (self.beta_1, self.beta_2), "epsilon": self.epsilon}
 
 
@@ -305,7 +306,7 @@ class _Exact(Solver):
 SOLVERS: dict[str, type[Solver]] = {cls.name: cls for cls in (SGD, Adam, AdamW, LBFGS)}
 
 
-def solver_name(estimator) -> str:
+def solver_name(estimator: Classifier) -> str:
     """The name of the solver that an estimator has been given, which may be "auto"."""
     return estimator.solver if isinstance(estimator.solver, str) else estimator.solver.name
 
@@ -319,7 +320,7 @@ def is_setting(name: str) -> bool:
     return any(name in _names(cls) for cls in SOLVERS.values())
 
 
-def settings_of(estimator, chosen: str = "sgd") -> Any:
+def settings_of(estimator: Classifier, chosen: str = "sgd") -> Any:
     """The settings of an estimator's solver.
 
     Those of a solver that is an object; by name, its defaults, or the estimator's own parameters of these names (which
@@ -338,7 +339,7 @@ def settings_of(estimator, chosen: str = "sgd") -> Any:
     return type(solver)(**{name: own.get(name, v) if v == "auto" else v for name, v in given.items()})
 
 
-def check_settings(estimator) -> None:
+def check_settings(estimator: Classifier) -> None:
     """Raise if a setting is not allowed, or is said twice: by a solver that is an object, and by the estimator."""
     solver = estimator.solver
     if isinstance(solver, str):

@@ -26,7 +26,7 @@ import numpy as np
 from scipy import sparse
 from torch import Tensor
 
-from skdeep.data.inputs import to_numpy
+from skdeep.data.inputs import Classifier, to_numpy
 from skdeep.data.problem import Problem, TrainingState
 from skdeep.engine.training import Progress
 from skdeep.fitting.links import CALIBRATED, undo_calibration
@@ -85,17 +85,17 @@ def _sample(problem: Problem) -> list[np.ndarray]:
     return [to_numpy(X.cpu().double()) if isinstance(X, Tensor) else X.astype(np.float64)]
 
 
-def carried(estimator) -> set[str]:
+def carried(estimator: Classifier) -> set[str]:
     """The attributes that a warm fit finds."""
     return _FORM | _RECORD | {"_optimizer"} | estimator._parameters
 
 
-def goes_on(estimator, incremental: bool) -> bool:
+def goes_on(estimator: Classifier, incremental: bool) -> bool:
     """Whether there is a model, and training is to go on with it."""
     return hasattr(estimator, estimator._coef_attribute) and (incremental or estimator.warm_start)
 
 
-def begin(estimator, incremental: bool) -> set[str]:
+def begin(estimator: Classifier, incremental: bool) -> set[str]:
     """Forget what training does not go on with; return the names of the attributes that are no fit's."""
     fitted = getattr(estimator, "_fitted", frozenset()) | _CALIBRATION
     kept: set[str] | frozenset[str] = frozenset()
@@ -108,14 +108,14 @@ def begin(estimator, incremental: bool) -> set[str]:
     return others
 
 
-def end(estimator, others: set[str]) -> None:
+def end(estimator: Classifier, others: set[str]) -> None:
     """Note which attributes this fit has set, for the next one."""
     foreign = ("_skl_", "_callback_", "_parent_")  # of scikit-learn's callbacks
     names = vars(estimator).keys() - others - {"_fitted"}
     estimator._fitted = frozenset(name for name in names if not name.startswith(foreign))
 
 
-def known_state(estimator, incremental: bool) -> TrainingState | None:
+def known_state(estimator: Classifier, incremental: bool) -> TrainingState | None:
     """Where training stopped; None if it begins."""
     state = getattr(estimator, "_optimizer", None)
     if state is None or not goes_on(estimator, incremental):
@@ -123,7 +123,7 @@ def known_state(estimator, incremental: bool) -> TrainingState | None:
     return copy.deepcopy(state if incremental else state.renewed())
 
 
-def new_progress(estimator, going_on: bool, incremental: bool, state: TrainingState) -> Progress:
+def new_progress(estimator: Classifier, going_on: bool, incremental: bool, state: TrainingState) -> Progress:
     """The record of a run that is to begin; a schedule by rows seen is one of the present problem."""
     progress = Progress(estimator.tol, settings_of(estimator).patience, estimator.early_stopping, warm=going_on)
     if going_on:
@@ -137,7 +137,7 @@ def new_progress(estimator, going_on: bool, incremental: bool, state: TrainingSt
     return progress
 
 
-def curves(estimator, progress: Progress) -> dict[str, Any]:
+def curves(estimator: Classifier, progress: Progress) -> dict[str, Any]:
     """The fitted attributes that tell how training went."""
 
     def grown(name: str, values: list[float]) -> list[float] | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from skdeep.compat.checks import demand
 from skdeep.compat.sklearn import KNOWN, _check_method_params, _fit_and_score, _num_samples, _safe_indexing
+from skdeep.data.inputs import Data
 
 #: Arguments of ``_fit_and_score`` that are read or replaced here; others are handed on.
 _ARGUMENTS = set(
@@ -40,16 +41,16 @@ class _Rows:
     def __len__(self) -> int:
         return self.n_rows
 
-    def __getitem__(self, rows):
+    def __getitem__(self, rows: np.ndarray) -> Any:
         return self.take(rows)
 
     @property
-    def iloc(self):
+    def iloc(self) -> Self:
         return self
 
     loc = iloc
 
-    def take(self, rows, axis=0):
+    def take(self, rows: np.ndarray, axis: int = 0) -> Any:
         """The values of some rows."""
         raise NotImplementedError
 
@@ -57,7 +58,7 @@ class _Rows:
 class Whole(_Rows):
     """Values of which any rows are all: what passes through `_check_method_params` as it is."""
 
-    def take(self, rows, axis=0):
+    def take(self, rows: np.ndarray, axis: int = 0) -> Any:
         return self.values
 
 
@@ -69,14 +70,14 @@ class Taken(_Rows):
         self._own = {_contents(np.asarray(rows)) for rows in own}
         self._taken: dict[tuple, Any] = {}
 
-    def take(self, rows, axis=0):
+    def take(self, rows: np.ndarray, axis: int = 0) -> Any:
         key = _contents(rows)
         if key not in self._taken:
             self._taken[key] = _safe_indexing(self.values, rows)
         return copied(self._taken[key]) if key in self._own else self._taken[key]
 
 
-def copied(values):
+def copied(values: Data) -> Any:
     """A copy of the rows of some data."""
     if isinstance(values, np.ndarray):
         return values.copy()
@@ -87,7 +88,7 @@ def _contents(rows: np.ndarray) -> tuple:
     return rows.dtype.str, rows.tobytes()
 
 
-def _takes_rows_of_frames(rows) -> bool:
+def _takes_rows_of_frames(rows: np.ndarray) -> bool:
     """Whether rows are taken by the methods of `_Rows`, in both places."""
     value, data = [1, 2], Taken(np.arange(2))
     params = _check_method_params(np.empty((2, 1)), params={"a": Whole(value, 2)}, indices=rows)
