@@ -318,7 +318,7 @@ class OutputSpace:
 
     @property
     def is_numpy(self) -> bool:
-        """Say whether results are NumPy arrays."""
+        """Whether results are NumPy arrays."""
         return self.xp is None
 
     def array(self, array: np.ndarray | Tensor) -> Any:

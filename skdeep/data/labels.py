@@ -44,7 +44,7 @@ def label_names(y: Data) -> list[str] | None:
 
 
 def check_label_names(estimator: Classifier, y: Data, name: str, *, new: bool = False) -> None:
-    """Note the names of label indicators, or raise if they are not those of before, in the same order."""
+    """Note the names of label indicators, or raise if they are not the earlier ones, in the same order."""
     names, known = label_names(y), getattr(estimator, "_label_names", None)
     if new and names:
         estimator._label_names = names

@@ -34,7 +34,7 @@ from skdeep.fitting.torch_settings import own_settings
 
 
 def _no_partial_fit(estimator: BaseTorchClassifier) -> str | None:
-    """Why partial_fit is absent, or None."""
+    """Say why partial_fit is absent; None if it is there."""
     if estimator.early_stopping:
         return "early_stopping=True: a single pass has no validation history. Use fit, or early_stopping=False."
     if solver_name(estimator) in FULL_BATCH:
@@ -51,7 +51,7 @@ def _no_partial_fit(estimator: BaseTorchClassifier) -> str | None:
 
 @cache
 def _param_names(cls: Any, init: Callable) -> tuple[str, ...]:
-    """What scikit-learn reads off the signature of a class with this ``__init__``: most of the time of a clone."""
+    """Read the parameters off the signature of a class once per ``__init__``: it is most of the time of a clone."""
     return tuple(super(BaseTorchClassifier, cls)._get_param_names())
 
 
@@ -105,7 +105,7 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
         check_settings(self)
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters of the estimator, and those of a solver that is an object, as ``solver__name``."""
+        """Set parameters of the estimator, and settings of a solver that is an object, as ``solver__name``."""
         solver = params.get("solver", self.solver)
         nested = [name for name in params if name.startswith("solver__")]
         if nested and isinstance(solver, str):
@@ -146,7 +146,7 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
             Validation data to watch after each epoch, instead of a part of the training data. Without
             ``early_stopping`` it is only recorded. The steps of a Pipeline do not transform it, unless the Pipeline is
             told to: ``transform_input=["X_val"]``, with metadata routing. The searches of `skdeep.model_selection`
-            pass it on as it is; those of scikit-learn, and its ``cross_validate``, do so inside ``skdeep.stacked()``,
+            pass it on as it is; scikit-learn's searches, and its ``cross_validate``, do so inside ``skdeep.stacked()``,
             and else take a part of it for each fold if it happens to have as many rows as X.
         sample_weight_val : array-like, default=None
             Weights of the validation samples.
@@ -218,24 +218,24 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
     # ---- what a subclass defines ----------------------------------------------------------------------------------
 
     def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
-        """How to train on a problem, which is not placed yet."""
+        """Decide how to train on a problem, which is not placed yet."""
         solver = solver_name(self)
         return choose(self, problem, solver, rows_per_step(self, problem, solver))
 
     def _penalty(self, members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray) -> ElasticNet:
-        """The penalty of each model of a stack, given the weight of its training rows and of a batch on average."""
+        """Make the penalty of each model of a stack, given the weights of its training rows and of a mean batch."""
         raise NotImplementedError
 
     def _rates(self, recipe: Recipe, problem: Problem, network: Network, members: list[Member]) -> np.ndarray:
-        """The learning rate each model of a stack starts with."""
+        """Compute the learning rate each model of a stack starts with."""
         return as_numbers(member.settings.learning_rate_init for member in members)
 
     def _network(self, recipe: Recipe, problem: Problem, members: list[Member], warm: bool) -> Network:
-        """The network before training: initial, or (`warm`, one model) that of the fitted attributes."""
+        """Make the network before training: initial, or (`warm`, one model) from the fitted attributes."""
         raise NotImplementedError
 
     def _learned(self, network: Network, model: int, dtype: np.dtype, space: OutputSpace) -> dict:
-        """The fitted attributes that hold one model's parameters."""
+        """Make the fitted attributes that hold one model's parameters."""
         raise NotImplementedError
 
     def _map_scores(self, matrix: np.ndarray, offsets: np.ndarray | float) -> None:
@@ -243,11 +243,11 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
         raise NotImplementedError
 
     def _n_params(self, n_features: int, n_outputs: int) -> int:
-        """Number of weights, to judge how much work an epoch is."""
+        """Count the weights, to judge how much work an epoch is."""
         raise NotImplementedError
 
     def _n_units(self, n_outputs: int) -> int:
-        """Number of units beyond the input, to judge how much memory a row takes."""
+        """Count the units beyond the input, to judge how much memory a row takes."""
         raise NotImplementedError
 
     #: How it is trained: an ensemble has its own ways.

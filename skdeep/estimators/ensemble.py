@@ -71,7 +71,7 @@ class MLPEnsembleClassifier(PerceptronClassifier):
     stochastic_depth : float or None, default=None
         Probability that the last residual block is left out of a training step; None has no residual blocks.
     standardize : bool, default=True
-        Whether to train in centred and scaled columns, each member in those of its rows.
+        Whether to train in centred and scaled columns, each member by the statistics of its rows.
     column_learning_rate : float, default=15.0
         How fast a factor on each of these columns is learnt; see :class:`MLPClassifierTorch`.
     solver : {"adamw", "adam", "sgd", "lbfgs"}, `AdamW`, `Adam`, `SGD` or `LBFGS`, default="adamw"
@@ -86,7 +86,7 @@ class MLPEnsembleClassifier(PerceptronClassifier):
         Learning rate at the start.
     early_stopping : bool, default=True
         Whether a member stops when the score of the rows it watches has not risen for ``n_iter_no_change`` epochs.
-        The weights of its best epoch are kept in any case. The rows are those of its fold, or ``X_val`` if ``fit`` is
+        The weights of its best epoch are kept in any case. The rows are its fold's, or ``X_val`` if ``fit`` is
         given that.
     scoring : str, callable or None, default=None
         What ``oof_score_`` is: a scorer, "loss" (the negative loss), or None for accuracy. Epochs are judged by
@@ -185,7 +185,7 @@ class MLPEnsembleClassifier(PerceptronClassifier):
     def partial_fit(
         self, X: Data, y: Data, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
     ) -> None:
-        """Absent: the folds need all data at once."""
+        """Refuse to train in parts: the folds need all data at once."""
 
     # ---- training -------------------------------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ class LeastSquaresClassifier(ScoresMixin, LinearClassifier):
         \frac{1}{\sum_i w_i} \sum_i w_i \tfrac12 \|s_i - t_i\|^2 + \alpha R(W), \qquad s_i = W x_i + b
 
     with w the sample weight times the class weight, and :math:`t_{ij} = 1` for the true class and -1 elsewhere. Two
-    classes have one column of scores. The predicted class is that of the highest score.
+    classes have one column of scores. The predicted class has the highest score.
 
     ``solver="exact"`` takes the singular values of the data, which serve all values of ``alpha`` of a search. It needs
     no inverse of :math:`X^T X`: with ``alpha=0``, of all solutions (there are many if columns are collinear or more

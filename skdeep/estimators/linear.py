@@ -113,11 +113,11 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         return choose(self, problem, solver, rows, loss=loss, **decisions)
 
     def _training_loss(self, n_outputs: int) -> Loss:
-        """What is minimised, where that is not the loss that validation data is judged by."""
+        """Make the loss to minimise, which need not be the one that validation data is judged by."""
         return smoothed(self._loss(n_outputs), getattr(self, "label_smoothing", 0.0))
 
     def _is_exact_cheap(self, problem: Problem, newton_params: int | None) -> bool:
-        """Whether the optimum costs no more than mini-batch training."""
+        """Tell whether the optimum costs no more than mini-batch training."""
         # by name: whether a model is in a stack with others must make no difference
         smooth = self.penalty in ("l2", None) and self._loss(self.n_outputs_).smooth
         if self.callbacks or not smooth:
@@ -137,7 +137,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         return Preconditioner.fits(self._training_loss(self.n_outputs_), self.n_outputs_, self.n_features_in_ + 1)
 
     def _max_newton_params(self) -> int | None:
-        """Up to how many parameters the exact solver takes Newton steps; None for what suits a tight tolerance."""
+        """Choose the most parameters with which the exact solver takes Newton steps; None for a tight tolerance's."""
         # a Hessian is the work of (C + 1) d / 4 gradients
         limit = _NEWTON_SIZE if self._has_preconditioner() else _PLAIN_NEWTON_SIZE
         dear = (self.n_outputs_ + 1) * self.n_features_in_ > limit
@@ -217,7 +217,7 @@ def _check_smooth(solver: str, penalty_name: str | None, loss: Loss, penalty: El
 
 
 def _derived_rates(recipe: Recipe, problem: Problem, network: Linear, members: list[Member]) -> np.ndarray:
-    """Step sizes from the data.
+    """Derive step sizes from the data.
 
     1 / L, the step that suits the full gradient with any momentum; and the noise of a batch, which momentum adds up
     over 1 / (1 - momentum) steps, must stay below the signal.

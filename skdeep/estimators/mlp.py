@@ -174,7 +174,7 @@ class PerceptronClassifier(NeuralNetClassifier):
         return Standardization(center, scale, torch.tensor(indicated, device=problem.device), frame)
 
     def _check_layers(self, units: list[int]) -> None:
-        """Raise if the fitted attributes are not those of such layers."""
+        """Raise if the fitted attributes do not belong to such layers."""
         form, n_hidden = ACTIVATIONS[self.activation], len(units) - 2
         widths = [*(form.n_pieces * unit for unit in units[1:-1]), units[-1]]
         known = [tuple(np.shape(coef)) for coef in self.coefs_]
@@ -256,7 +256,7 @@ class MLPClassifierTorch(PerceptronClassifier):
     (with normalisation, dropout and residual blocks where asked for) trained on the cross-entropy of the scores s
     (softmax for more than two classes, one logistic column for two, one per label for multilabel targets) plus
     :math:`\frac{\alpha}{2 B \bar w} \sum_l \|W_l\|^2`, the L2 penalty as MLPClassifier has it. Parameters, attributes
-    and their meaning are those of :class:`sklearn.neural_network.MLPClassifier`, so that a swap is one word; by default
+    and their meaning are as in :class:`sklearn.neural_network.MLPClassifier`, so that a swap is one word; by default
     (``standardize=True``) of one behind a StandardScaler, with :math:`W_1 \,\mathrm{diag}(\sigma)` for :math:`W_1` in
     the penalty.
 
@@ -282,7 +282,7 @@ class MLPClassifierTorch(PerceptronClassifier):
     standardize : bool, default=True
         Whether to train in columns that are centred and scaled by their weighted means and standard deviations (sparse
         ones: scaled by their largest magnitude), as if the classifier were behind a StandardScaler: the initial
-        weights and ``alpha`` are those of a first layer on such columns. ``coefs_[0]`` and ``intercepts_[0]`` refer to
+        weights and ``alpha`` belong to a first layer on such columns. ``coefs_[0]`` and ``intercepts_[0]`` refer to
         the columns of X all the same. ``partial_fit`` goes by the statistics of all rows so far. With False, everything
         refers to the columns as they are, as in MLPClassifier, and a warning names those that suit no step.
 
@@ -295,7 +295,7 @@ class MLPClassifierTorch(PerceptronClassifier):
     solver : {"adam", "sgd", "adamw", "lbfgs"}, `Adam`, `SGD`, `AdamW` or `LBFGS`, default="adam"
         Adam, mini-batch gradient descent with momentum, Adam with decoupled weight decay, or full-batch L-BFGS. An
         object, such as ``SGD(0.01, momentum=0.8)``, has settings of its own. ``learning_rate`` to ``precision`` below
-        are those of a solver that is named: beside an object they must be left alone.
+        belong to a solver that is named: beside an object they must be left alone.
     alpha : float, default=0.05
         Strength of the L2 penalty; it is divided by the total weight of a batch. With ``standardize`` it acts on the
         weights of standardised columns.

@@ -25,13 +25,13 @@ from skdeep.fitting.torch_settings import own_settings
 
 
 def prediction_dtype(X: Data, device: torch.device | None = None) -> torch.dtype:
-    """In which precision to give scores, however the model was trained; on a device, which may have no float64."""
+    """Choose the precision of scores, however the model was trained; on a device, which may have no float64."""
     single = float_dtype(X) == np.float32 or (device is not None and device.type == "mps")
     return torch.float32 if single else torch.float64
 
 
 def _of_members(members: list, X: Data, result: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """What `result` makes of the scores (n, C) of each of some estimators of one form, in one pass over the rows."""
+    """Apply `result` to the scores (n, C) of each of some estimators of one form, in one pass over the rows."""
     leader = members[0]
     X = check_features(leader, X, reset=False)
     work, precise = min(X.shape[0], CHUNK_ROWS) * n_weights(leader), any(map(needs_float64, members))
@@ -91,20 +91,20 @@ class PredictionMixin:
     device: str | torch.device
 
     def _loss(self, n_outputs: int) -> Loss:
-        """The loss for so many score columns."""
+        """Make the loss for so many score columns."""
         raise NotImplementedError
 
     def _trained_network(self, device: torch.device, dtype: torch.dtype) -> Network:
-        """The network of the fitted attributes."""
+        """Make the network of the fitted attributes."""
         raise NotImplementedError
 
     def _rows(self, X: Matrix, device: torch.device, precise: bool) -> DenseRows | SparseRows:
-        """Validated rows in the precision that scores are computed in: float64 if it is to be `precise`."""
+        """Place validated rows, in the precision that scores are computed in: float64 if it is to be `precise`."""
         precise &= device.type != "mps"
         return rows_of(X, device, torch.float64 if precise else prediction_dtype(X, device))
 
     def decision_function(self, X: Data) -> Any:
-        """Scores of the samples, before they are turned into probabilities.
+        """Compute scores of the samples, before they are turned into probabilities.
 
         Parameters
         ----------
@@ -135,7 +135,7 @@ class PredictionMixin:
         return labels(found, self.classes_, space)
 
     def predict_proba(self, X: Data) -> Any:
-        """Class probabilities.
+        """Compute class probabilities.
 
         Parameters
         ----------
@@ -153,7 +153,7 @@ class PredictionMixin:
         return space.array(found)
 
     def predict_log_proba(self, X: Data) -> Any:
-        """Logarithm of the class probabilities, computed from the scores: exact where a probability is next to zero.
+        """Compute logarithms of the class probabilities from the scores: exact where a probability is next to zero.
 
         Parameters
         ----------
@@ -175,7 +175,7 @@ class PredictionMixin:
     @own_settings()
     @torch.no_grad()
     def _computed(self, X: Data, method: str, result: Callable[[Tensor], Tensor]) -> tuple[Tensor, OutputSpace]:
-        """What `result` makes of the scores (n, C), in bounded batches, and where it goes."""
+        """Apply `result` to the scores (n, C), in bounded batches; return it with the space where it goes."""
         check_is_fitted(self, self._coef_attribute)
         check_same_namespace(X, self, attribute="_any_coef", method=method)
         space, (results,) = OutputSpace(X), _of_members([self], X, result)

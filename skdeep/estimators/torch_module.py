@@ -119,7 +119,7 @@ class TorchClassifier(NeuralNetClassifier):
     solver : {"adam", "sgd", "adamw", "lbfgs"}, `Adam`, `SGD`, `AdamW` or `LBFGS`, default="adam"
         Adam, mini-batch gradient descent with momentum, Adam with decoupled weight decay, or full-batch L-BFGS (for
         modules without dropout and batch normalisation). An object, such as ``SGD(0.01, momentum=0.8)``, has settings
-        of its own. ``learning_rate`` to ``precision`` below are those of a solver that is named: beside an object they
+        of its own. ``learning_rate`` to ``precision`` below belong to a solver that is named: beside an object they
         must be left alone.
     alpha : float, default=1e-4
         Strength of the L2 penalty; it is divided by the total weight of a batch.
@@ -214,14 +214,14 @@ class TorchClassifier(NeuralNetClassifier):
     }
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Parameters of the estimator; with `deep`, those of the module too, as ``module__name``."""
+        """Return parameters of the estimator; with `deep`, the module's parameters too, as ``module__name``."""
         params = super().get_params(deep)
         if deep and isinstance(self.module_params, dict):
             params |= {f"module__{name}": value for name, value in self.module_params.items()}
         return params
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters of the estimator, and those of the module as ``module__name``."""
+        """Set parameters of the estimator, and the module's parameters as ``module__name``."""
         own = {name: params.pop(name) for name in list(params) if name.startswith("module__")}
         super().set_params(**params)
         if own:
@@ -249,14 +249,14 @@ class TorchClassifier(NeuralNetClassifier):
         return replace(recipe, dtype=dtype, check=check, network=partial(self._network, waiting=waiting))
 
     def _own_dtype(self, recipe: Recipe, module: nn.Module) -> torch.dtype:
-        """What to train a module in: its own dtype, unless the user has decided; float32 for shorter ones."""
+        """Choose what to train a module in: its own dtype, unless the user has decided; float32 for shorter ones."""
         tensor = first_tensor(module)
         own = torch.get_default_dtype() if tensor is None else tensor.dtype
         doubled = settings_of(self).precision == "auto" and own is torch.float64 and recipe.device.type != "mps"
         return torch.float64 if doubled else recipe.dtype
 
     def _new_module(self, recipe: Recipe, problem: Problem, generator: np.random.Generator) -> nn.Module:
-        """A module of the user's, with initial parameters; the same on all devices."""
+        """Make a module of the user's, with initial parameters; the same on all devices."""
         if isinstance(self.module, nn.Module):
             raise TypeError(
                 f"module must be a class or function that makes a module, got the module {type(self.module).__name__}. "

@@ -70,7 +70,7 @@ class _Runs(Progress):
 
 
 def _mean_curve(curves: list[list[float]]) -> list[float]:
-    """Mean over the members that were still training, epoch by epoch."""
+    """Average curves over the members that were still training, epoch by epoch."""
     return [float(np.mean([c[i] for c in curves if i < len(c)])) for i in range(max(map(len, curves)))]
 
 
@@ -127,12 +127,12 @@ def train_folds(
 
 
 def _watched_score(ensemble: Classifier) -> str:
-    """What an epoch is judged by: what is left to the calibration is not the epoch's fault."""
+    """Name the score of an epoch: what is left to the calibration is not the epoch's fault."""
     return "loss" if ensemble.calibration is None else "calibrated_loss"
 
 
 def _watched(n_ensembles: int, problem: Problem, held_out: Problem | None, folds: Folds) -> list[Problem]:
-    """What the models are judged by after each epoch: the rows left out, or the caller's validation data."""
+    """List the data that judges each model after an epoch: the rows left out, or the caller's validation data."""
     if held_out is not None:
         if held_out.class_weight is not None and held_out.class_weight.ndim == 2:
             held_out.class_weight = np.repeat(held_out.class_weight, len(folds.numbers), axis=0)
@@ -241,7 +241,7 @@ def _judge(ensemble: Classifier, problem: Problem, weight: np.ndarray | None, fo
 
 
 def _score_of(ensemble: Classifier, scores: Tensor, part: Problem, weight: np.ndarray | None) -> float:
-    """The score by ``scoring`` of the scores of some rows."""
+    """Judge the scores of some rows by ``scoring``."""
     if ensemble.scoring in ("loss", "calibrated_loss"):
         target = part.tensor(part.target).to(scores.device)
         target = target if target.dtype is torch.int64 else target.to(scores.dtype)

@@ -22,7 +22,7 @@ BATCH_ROWS = 200
 
 
 def batch_rows(estimator: Classifier, problem: Problem, solver: str, auto: int = BATCH_ROWS) -> int:
-    """Rows per step: as many as were asked for, or `auto`; all of them in full batches."""
+    """Choose the rows per step: as many as were asked for, or `auto`; all of them in full batches."""
     if solver in FULL_BATCH:
         return problem.n_rows
     asked = settings_of(estimator).batch_size
@@ -30,7 +30,7 @@ def batch_rows(estimator: Classifier, problem: Problem, solver: str, auto: int =
 
 
 def epochs_of(steps: int, problem: Problem, rows: int) -> int:
-    """Epochs that so many steps take, rounded up."""
+    """Count the epochs that so many steps take, rounded up."""
     return -(-steps // -(-problem.n_rows // rows))
 
 
@@ -78,7 +78,7 @@ def choose(estimator: Classifier, problem: Problem, solver: str, rows: int, **de
 
 
 def _dtype(estimator: Classifier, problem: Problem, settings: Solver) -> torch.dtype:
-    """Of the parameters and losses: float64 where it costs nothing or is the point, unless the user has decided."""
+    """Choose the dtype of parameters and losses: the user's, or float64 where it costs nothing or is the point."""
     if settings.precision == "auto":
         work = problem.n_rows * estimator._n_params(problem.source.shape[1], estimator.n_outputs_)
         exact = work <= _FREE_FLOAT64 or settings.name in estimator._exact_solvers
@@ -94,7 +94,7 @@ def _dtype(estimator: Classifier, problem: Problem, settings: Solver) -> torch.d
 def _place(
     estimator: Classifier, problem: Problem, settings: Solver, rows: int, dtype: torch.dtype
 ) -> tuple[torch.device, torch.dtype]:
-    """Where, and in which dtype, to compute.
+    """Choose where, and in which dtype, to compute.
 
     What a model is does not depend on the device, up to rounding. MPS has no float64: what needs it (exact solvers)
     is computed on the CPU, all else in float32.

@@ -49,7 +49,7 @@ def fit_alone(
     validation: tuple,
     incremental: bool = False,
 ) -> Classifier:
-    """Train one estimator; what goes wrong is raised."""
+    """Train one estimator; raise what goes wrong."""
     (failure,) = fit([estimator], X, y, sample_weight, validation, incremental)
     if failure is not None:
         raise failure
@@ -66,7 +66,7 @@ def fit(
     in_stack: bool = False,
     with_probabilities: bool = True,
 ) -> list[Exception | None]:
-    """Train estimators as one stack and set their fitted attributes; what went wrong, for each.
+    """Train estimators as one stack and set their fitted attributes; return what went wrong, for each.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def set_attributes(estimator: Classifier, attributes: dict[str, Any]) -> None:
 
 
 def _members(estimators: list, going_on: bool, incremental: bool) -> list[Member]:
-    """One model for each estimator; those of one seed share their generator, and with it their batches."""
+    """Make a model for each estimator; models of one seed share their generator, and with it their batches."""
     seeds = [draw_seeds(estimator.random_state) for estimator in estimators]
     generators = {seed: np.random.default_rng(seed[0]) for seed in seeds}
     known = known_state(estimators[0], incremental)
@@ -161,7 +161,7 @@ def train_each(
     incremental: bool,
     task: Any,
 ) -> tuple[Network, Observer | None]:
-    """Train a model for each estimator; their network, and the observer of a single one."""
+    """Train a model for each estimator; return their network, and the observer of a single one."""
     leader, estimators = members[0].estimator, [member.estimator for member in members]
     first = members[0].state
     splits = leader.early_stopping and held_out is None
@@ -203,7 +203,7 @@ def train_each(
 
 
 def _better_start(recipe: Recipe, problem: Problem, known: Network, members: list[Member], judge: Judge) -> Network:
-    """The network to train on a problem that is not that of the last fit: the one known, or a new one.
+    """Choose the network to train on another problem than the last fit's: the one known, or a new one.
 
     Where the objective of a new one is lower, there is more to unlearn than to learn.
     """
@@ -250,7 +250,7 @@ def _observer(
 
 
 def _begin_task(estimator: Classifier, X: Data, y: Data, metadata: dict[str, Any] | None) -> Any:
-    """Scikit-learn's context of the whole fit; None when no callback listens."""
+    """Begin scikit-learn's context of the whole fit; None when no callback listens."""
     context = estimator._init_callback_context(max_subtasks=estimator.max_iter)
     if not getattr(estimator, "_skl_callbacks", None) and not hasattr(estimator, "_parent_callback_ctx"):
         return None

@@ -21,13 +21,13 @@ def models_of(estimator: Classifier) -> list:
 
 
 def _of_names(model: Classifier, names: tuple[str, ...]) -> list:
-    """The arrays of one of these attributes, those of a network layer by layer; none of a module of a user's."""
+    """List the arrays of one of these attributes, layer by layer of a network; none of a module of a user's."""
     found: Any = next((getattr(model, name) for name in names if hasattr(model, name)), [])
     return found if isinstance(found, list) else [found]
 
 
 def _first_layers(estimator: Classifier) -> list[list]:
-    """Coefficients and intercepts on the columns of X, of each model."""
+    """List coefficients and intercepts on the columns of X, of each model."""
     return [_of_names(model, _COEFS)[:1] + _of_names(model, _INTERCEPTS)[:1] for model in models_of(estimator)]
 
 

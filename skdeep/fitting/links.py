@@ -57,7 +57,7 @@ def link_of(estimator: Classifier) -> Link:
 
 
 def temperature_of(estimator: Classifier) -> float | np.ndarray | None:
-    """Give the temperature of a fitted classifier; None if it has none."""
+    """Look up the temperature of a fitted classifier; None if it has none."""
     check_calibration(estimator)
     return estimator.temperature_ if estimator.calibration == "temperature" and len(estimator.classes_) > 1 else None
 
@@ -117,7 +117,7 @@ def undo_calibration(estimator: Classifier) -> None:
 
 
 def learned(estimator: Classifier, network: Network, model: int, dtype: np.dtype, space: OutputSpace) -> dict[str, Any]:
-    """All fitted attributes that predictions need, as training leaves them.
+    """Make all fitted attributes that predictions need, as training leaves them.
 
     Until the calibration is fitted, callbacks and scorers see probabilities at temperature 1, or slope 1.
     """
@@ -131,7 +131,7 @@ def learned(estimator: Classifier, network: Network, model: int, dtype: np.dtype
 
 
 def fitted_copy(estimators: list, network: Network, at: int, model: int) -> Any:
-    """An estimator to score: number `model` of some, with the parameters of number `at` of a network.
+    """Make an estimator to score: number `model` of some, with the parameters of number `at` of a network.
 
     Its probabilities are at temperature 1, whatever the calibration that is still to come.
     """

@@ -36,7 +36,7 @@ class Solver(BaseEstimator):
     }
 
     def options(self, each: list[Any]) -> dict[str, Any]:
-        """Arguments of the update rule for models with settings like these, which may differ in what is stackable."""
+        """Make arguments of the update rule, for models whose settings differ from these in what is stackable only."""
         raise NotImplementedError
 
     @property
@@ -307,7 +307,7 @@ SOLVERS: dict[str, type[Solver]] = {cls.name: cls for cls in (SGD, Adam, AdamW, 
 
 
 def solver_name(estimator: Classifier) -> str:
-    """The name of the solver that an estimator has been given, which may be "auto"."""
+    """Name the solver that an estimator has been given; it may be "auto"."""
     return estimator.solver if isinstance(estimator.solver, str) else estimator.solver.name
 
 
@@ -316,16 +316,16 @@ def _names(cls: type) -> list[str]:
 
 
 def is_setting(name: str) -> bool:
-    """Whether a parameter of an estimator is a setting of solvers."""
+    """Tell whether a parameter of an estimator is a setting of solvers."""
     return any(name in _names(cls) for cls in SOLVERS.values())
 
 
 def settings_of(estimator: Classifier, chosen: str = "sgd") -> Any:
-    """The settings of an estimator's solver.
+    """Look up the settings of an estimator's solver.
 
-    Those of a solver that is an object; by name, its defaults, or the estimator's own parameters of these names (which
-    deep classifiers have, as MLPClassifier does). What an object leaves "auto" is the estimator's default. With
-    ``solver="auto"``, they are those of the one that is `chosen`.
+    They are the solver itself, where it is an object; by name, its defaults, or the estimator's own parameters of these
+    names (which deep classifiers have, as MLPClassifier does). What an object leaves "auto" is the estimator's default.
+    With ``solver="auto"``, they are settings of the solver that is `chosen`.
     """
     solver = estimator.solver
     if isinstance(solver, str):

@@ -49,7 +49,7 @@ def solve(
 
 
 def penalty_of(recipe: Recipe, problem: Problem, members: list[Member]) -> ElasticNet:
-    """The penalty of each model of a stack."""
+    """Make the penalty of each model of a stack."""
     sizes = np.minimum(recipe.batch_rows, [member.n_rows(problem) for member in members])
     return recipe.penalty(members, total_weights(problem, members), mean_weights(members) * sizes)
 
@@ -72,7 +72,7 @@ def _by_full_batches(
     monitor: Monitor | None,
     observer: Observer | None,
 ) -> None:
-    """Newton's steps, or those of L-BFGS."""
+    """Train by steps of Newton or L-BFGS over all rows."""
     penalty = penalty_of(recipe, problem, members)
     alike = not isinstance(common([member.rows for member in members]), list)
     chunk = max(1, chunk_rows(network, problem.rows()) // (1 if alike else len(members)))
@@ -92,7 +92,7 @@ def _by_steps(
     monitor: Monitor | None,
     observer: Observer | None,
 ) -> None:
-    """Mini-batch steps of an optimizer."""
+    """Train by mini-batch steps of an optimizer."""
     settings, states = recipe.settings, [member.state for member in members]
     n_rows = np.array([member.n_rows(problem) for member in members])
     rates, mean_weight = recipe.rates(recipe, problem, network, members), mean_weights(members)
@@ -142,7 +142,7 @@ def _in_closed_form(
     monitor: Monitor | None,
     observer: Observer | None,
 ) -> None:
-    """Least squares, of a linear network."""
+    """Solve least squares, of a linear network."""
     ones = np.ones(len(members))
     penalty = recipe.penalty(members, ones, ones)
     objective = _ridge(recipe, problem, network, members, penalty.curvature())
@@ -166,7 +166,7 @@ def _in_closed_form(
 
 
 def _ridge(recipe: Recipe, problem: Problem, network: Linear, members: list[Member], alphas: np.ndarray) -> np.ndarray:
-    """Put the network at the solutions; the objective of each model."""
+    """Put the network at the solutions; return the objective of each model."""
     coef, intercept = (torch.empty_like(t, dtype=torch.float64) for t in network.unscaled())
     objective = np.empty(len(alphas))
     target = problem.tensor(problem.target)

@@ -60,7 +60,7 @@ _SAMPLE_VALUES, _SAMPLE_ROWS = 1 << 13, (16, 512)
 
 
 def identify(problem: Problem, members: list[Member]) -> bool:
-    """Note in each member's state what it is trained on; whether that is another problem than the first one knows."""
+    """Note in each member's state what it is trained on; tell whether that is new to the first one."""
     parts = [*_sample(problem), problem.codes, *([] if problem.weight is None else [problem.weight])]
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
@@ -75,7 +75,7 @@ def identify(problem: Problem, members: list[Member]) -> bool:
 
 
 def _sample(problem: Problem) -> list[np.ndarray]:
-    """Evenly spaced rows, as numbers that do not depend on the dtype."""
+    """Take evenly spaced rows, as numbers that do not depend on the dtype."""
     n, X = len(problem.codes), problem.source
     width = problem.rows().row_values
     every = slice(0, n, max(1, n // min(max(_SAMPLE_VALUES // width, _SAMPLE_ROWS[0]), _SAMPLE_ROWS[1])))
@@ -86,12 +86,12 @@ def _sample(problem: Problem) -> list[np.ndarray]:
 
 
 def carried(estimator: Classifier) -> set[str]:
-    """The attributes that a warm fit finds."""
+    """Name the attributes that a warm fit finds."""
     return _FORM | _RECORD | {"_optimizer"} | estimator._parameters
 
 
 def goes_on(estimator: Classifier, incremental: bool) -> bool:
-    """Whether there is a model, and training is to go on with it."""
+    """Tell whether there is a model, and training is to go on with it."""
     return hasattr(estimator, estimator._coef_attribute) and (incremental or estimator.warm_start)
 
 
@@ -116,7 +116,7 @@ def end(estimator: Classifier, others: set[str]) -> None:
 
 
 def known_state(estimator: Classifier, incremental: bool) -> TrainingState | None:
-    """Where training stopped; None if it begins."""
+    """Copy the state in which training stopped; None if it begins."""
     state = getattr(estimator, "_optimizer", None)
     if state is None or not goes_on(estimator, incremental):
         return None
@@ -124,7 +124,7 @@ def known_state(estimator: Classifier, incremental: bool) -> TrainingState | Non
 
 
 def new_progress(estimator: Classifier, going_on: bool, incremental: bool, state: TrainingState) -> Progress:
-    """The record of a run that is to begin; a schedule by rows seen is one of the present problem."""
+    """Make the record of a run that is to begin; a schedule by rows seen is one of the present problem."""
     progress = Progress(estimator.tol, settings_of(estimator).patience, estimator.early_stopping, warm=going_on)
     if going_on:
         progress.earlier = state.seen_before
@@ -138,7 +138,7 @@ def new_progress(estimator: Classifier, going_on: bool, incremental: bool, state
 
 
 def curves(estimator: Classifier, progress: Progress) -> dict[str, Any]:
-    """The fitted attributes that tell how training went."""
+    """Make the fitted attributes that tell how training went."""
 
     def grown(name: str, values: list[float]) -> list[float] | None:
         known = getattr(estimator, name, None) or []

@@ -20,7 +20,7 @@ _ARGUMENTS = set(
 
 
 def task_arguments(function: Any, args: tuple, options: dict) -> dict[str, Any] | None:
-    """All arguments of a call that is one of ``_fit_and_score``, by name; None of another one."""
+    """Name all arguments of a call of ``_fit_and_score``; None if it is a call of another function."""
     if getattr(function, "__wrapped__", function) is not _fit_and_score:
         return None
     try:
@@ -32,7 +32,7 @@ def task_arguments(function: Any, args: tuple, options: dict) -> dict[str, Any] 
 
 
 class _Rows:
-    """Something with rows, which scikit-learn takes as it takes those of a data frame: by ``take`` or ``loc``."""
+    """Something with rows, which scikit-learn takes as if it were a data frame: by ``take`` or ``loc``."""
 
     def __init__(self, values: Any, n_rows: int):
         self.values = values
@@ -51,7 +51,7 @@ class _Rows:
     loc = iloc
 
     def take(self, rows: np.ndarray, axis: int = 0) -> Any:
-        """The values of some rows."""
+        """Take the values of some rows."""
         raise NotImplementedError
 
 
@@ -78,7 +78,7 @@ class Taken(_Rows):
 
 
 def copied(values: Data) -> Any:
-    """A copy of the rows of some data."""
+    """Copy the rows of some data."""
     if isinstance(values, np.ndarray):
         return values.copy()
     return _safe_indexing(values, np.arange(_num_samples(values)))
@@ -89,7 +89,7 @@ def _contents(rows: np.ndarray) -> tuple:
 
 
 def _takes_rows_of_frames(rows: np.ndarray) -> bool:
-    """Whether rows are taken by the methods of `_Rows`, in both places."""
+    """Tell whether rows are taken by the methods of `_Rows`, in both places."""
     value, data = [1, 2], Taken(np.arange(2))
     params = _check_method_params(np.empty((2, 1)), params={"a": Whole(value, 2)}, indices=rows)
     return params["a"] is value and _safe_indexing(data, rows) is _safe_indexing(data, rows.copy())
@@ -98,4 +98,4 @@ def _takes_rows_of_frames(rows: np.ndarray) -> bool:
 _SIGNATURE = inspect.signature(_fit_and_score)
 demand(_ARGUMENTS <= set(_SIGNATURE.parameters), f"_fit_and_score has {sorted(_ARGUMENTS)}", "scikit-learn", KNOWN)
 for _rows in (np.array([1]), np.array([True, False])):
-    demand(_takes_rows_of_frames(_rows), "rows are taken as those of frames, by iloc", "scikit-learn", KNOWN)
+    demand(_takes_rows_of_frames(_rows), "rows are taken as if of frames, by iloc", "scikit-learn", KNOWN)
