@@ -39,7 +39,13 @@ def _seeds_of(seed: int) -> tuple[int, int]:
 
 
 def encode(
-    estimators: list, X: Data, y: Data, sample_weight: ArrayLike | None, *, going_on: bool, incremental: bool
+    estimators: list[Classifier],
+    X: Data,
+    y: Data,
+    sample_weight: ArrayLike | None,
+    *,
+    going_on: bool,
+    incremental: bool,
 ) -> Problem:
     """Make the training problem of the arguments of ``fit``; the first estimator gets ``classes_``, ``n_outputs_``."""
     leader = estimators[0]
@@ -57,7 +63,7 @@ def encode(
     return problem
 
 
-def encode_validation(estimators: list, X_val: Data, y_val: Data, weight_val: ArrayLike | None) -> Problem:
+def encode_validation(estimators: list[Classifier], X_val: Data, y_val: Data, weight_val: ArrayLike | None) -> Problem:
     """Make a problem of the caller's own validation data."""
     leader = estimators[0]
     X = check_features(leader, X_val, reset=False)
@@ -70,7 +76,7 @@ def encode_validation(estimators: list, X_val: Data, y_val: Data, weight_val: Ar
 
 
 def _problem(
-    estimators: list, X: Matrix, y: np.ndarray, codes: np.ndarray, sample_weight: np.ndarray | None
+    estimators: list[Classifier], X: Matrix, y: np.ndarray, codes: np.ndarray, sample_weight: np.ndarray | None
 ) -> Problem:
     leader = estimators[0]
     target = _target(leader._loss(leader.n_outputs_), leader.n_outputs_, codes)
@@ -134,7 +140,7 @@ def _encode(estimator: Classifier, y: np.ndarray, name: str, *, new: bool, same:
 
 
 def _class_weights(
-    estimators: list, y: np.ndarray, codes: np.ndarray, sample_weight: np.ndarray | None
+    estimators: list[Classifier], y: np.ndarray, codes: np.ndarray, sample_weight: np.ndarray | None
 ) -> np.ndarray | None:
     """Weigh each row by its class: (n,) where all estimators have the same weights, else (K, n); None for ones."""
     settings = [member.class_weight for member in estimators]

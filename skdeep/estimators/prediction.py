@@ -13,7 +13,16 @@ from torch import Tensor
 
 from skdeep.compat.sklearn import check_same_namespace
 from skdeep.data.answers import codes, decisions, labels, log_probabilities, probabilities
-from skdeep.data.inputs import Data, Matrix, OutputSpace, check_features, float_dtype, resolve_device, rows_of
+from skdeep.data.inputs import (
+    Classifier,
+    Data,
+    Matrix,
+    OutputSpace,
+    check_features,
+    float_dtype,
+    resolve_device,
+    rows_of,
+)
 from skdeep.data.problem import CHUNK_ROWS, chunk_rows
 from skdeep.engine.batching import DenseRows, SparseRows
 from skdeep.engine.losses import Loss
@@ -30,7 +39,7 @@ def prediction_dtype(X: Data, device: torch.device | None = None) -> torch.dtype
     return torch.float32 if single else torch.float64
 
 
-def _of_members(members: list, X: Data, result: Callable[[Tensor], Tensor]) -> list[Tensor]:
+def _of_members(members: list[Classifier], X: Data, result: Callable[[Tensor], Tensor]) -> list[Tensor]:
     """Apply `result` to the scores (n, C) of each of some estimators of one form, in one pass over the rows."""
     leader = members[0]
     X = check_features(leader, X, reset=False)
@@ -74,7 +83,7 @@ def _check_finite(of_members: list[Tensor], start: int) -> None:
 
 @own_settings()
 @torch.no_grad()
-def scores_of_members(members: list, X: Data) -> list[Tensor]:
+def scores_of_members(members: list[Classifier], X: Data) -> list[Tensor]:
     """Compute the scores (n, C) of X of all members of a stack, in one pass over its rows."""
     return _of_members(members, X, lambda scores: scores)
 

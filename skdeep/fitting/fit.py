@@ -57,7 +57,7 @@ def fit_alone(
 
 
 def fit(
-    estimators: list,
+    estimators: list[Classifier],
     X: Data,
     y: Data,
     sample_weight: ArrayLike | None,
@@ -143,7 +143,7 @@ def set_attributes(estimator: Classifier, attributes: dict[str, Any]) -> None:
         setattr(estimator, name, value)
 
 
-def _members(estimators: list, going_on: bool, incremental: bool) -> list[Member]:
+def _members(estimators: list[Classifier], going_on: bool, incremental: bool) -> list[Member]:
     """Make a model for each estimator; models of one seed share their generator, and with it their batches."""
     seeds = [draw_seeds(estimator.random_state) for estimator in estimators]
     generators = {seed: np.random.default_rng(seed[0]) for seed in seeds}
@@ -226,7 +226,7 @@ def check_scoring(estimator: Classifier, judged: Problem) -> None:
 
 
 def _observer(
-    recipe: Recipe, estimator: Any, problem: Problem, held_out: Problem | None, max_iter: int, task: Any
+    recipe: Recipe, estimator: Classifier, problem: Problem, held_out: Problem | None, max_iter: int, task: Any
 ) -> Observer | None:
     """Make what speaks to callbacks; None if nobody listens."""
     dtype, space = float_dtype(problem.X), OutputSpace(problem.X)

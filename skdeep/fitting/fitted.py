@@ -15,7 +15,7 @@ from skdeep.engine.module_network import UNKNOWN_WORK
 _COEFS, _INTERCEPTS = ("coef_", "coefs_"), ("intercept_", "intercepts_")
 
 
-def models_of(estimator: Classifier) -> list:
+def models_of(estimator: Classifier) -> list[Classifier]:
     """List the members of an ensemble; the estimator itself, if it is none."""
     return getattr(estimator, "estimators_", [estimator])
 
@@ -36,7 +36,7 @@ def needs_float64(estimator: Classifier) -> bool:
     return any("float64" in [dtype_name(array.dtype) for array in layer] for layer in _first_layers(estimator))
 
 
-def able(device: torch.device, estimators: list) -> torch.device:
+def able(device: torch.device, estimators: list[Classifier]) -> torch.device:
     """Choose the device, or the CPU in its place where scores need float64, which MPS does not have."""
     layers = [layer for estimator in estimators for layer in _first_layers(estimator) if layer]
     unable = device.type == "mps" and any(exceeds_float32(*map(dense, layer)) for layer in layers)

@@ -130,7 +130,7 @@ def learned(estimator: Classifier, network: Network, model: int, dtype: np.dtype
     return attributes
 
 
-def fitted_copy(estimators: list, network: Network, at: int, model: int) -> Any:
+def fitted_copy(estimators: list[Classifier], network: Network, at: int, model: int) -> Any:
     """Make an estimator to score: number `model` of some, with the parameters of number `at` of a network.
 
     Its probabilities are at temperature 1, whatever the calibration that is still to come.

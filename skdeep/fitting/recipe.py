@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from skdeep.data.columns import Columns
+from skdeep.data.inputs import Classifier
 from skdeep.data.problem import Problem, TrainingState
 from skdeep.data.splits import Folds
 from skdeep.engine.losses import Loss
@@ -37,7 +38,7 @@ class Member:
         Weight of each row of the problem in training, one object where members share them; None for ones.
     """
 
-    estimator: Any
+    estimator: Classifier
     state: TrainingState
     progress: Progress = field(default_factory=Progress)
     rows: np.ndarray | None = None
