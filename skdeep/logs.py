@@ -26,7 +26,7 @@ class TensorBoardLogger(Callback):
     ``tensorboard --logdir runs``.
 
     Each fit is a run with a directory of its own below `log_dir`, named by estimator and time. With scikit-learn's
-    protocol, the fits inside a Pipeline or a search are directories below that of the whole, named by their place in it
+    protocol, the fits inside a Pipeline or a search are directories below the whole's, named by their place in it
     (``GridSearchCV-20261121-120000-1f0c57a2/search-0/candidate-split-evaluation-3/fit-final-estimator-1``); the
     parameters of each are its text "estimator". Steps are the epochs of ``loss_curve_``: with ``warm_start`` they go
     on, and so does, with ``partial_fit`` and skorch's protocol, the run. (``partial_fit`` calls no callbacks of

@@ -148,3 +148,52 @@ def test_matplotlib_is_imported_only_to_draw(path):
 def test_files_stay_short(path):
     n_lines = len(path.read_text(encoding="utf-8").splitlines())
     assert n_lines < MAX_LINES, f"{path.name} has {n_lines} lines"
+
+
+#: What a phrase without a verb in the imperative begins with: an article, a question, a preposition, a noun.
+NO_VERB = re.compile(
+    r"(The|A|An|All|Any|Some|Each|Every|No|Its|One|This|What|Whether|Which|Who|Whom|Whose|How|Why|Where|When|Of|In|On|By|"
+    r"For|From|Up|With|Within|Without|Absent|Mean|Class|Least|Logarithm|Derivative|Evenly|Something|Mini-batch)\b"
+    r"|(?!Warn |Tell |Hear )\w+ (of|per)\b"  # "Number of rows"
+    r"|[\w-]+('s|[^s]s)\b"  # "Scores before the link", and "Returns ..."
+    r"|Give\b"  # a verb, but for whatever it may be
+    r"|[^A-Z]"  # a formula
+)
+#: Chains that a reader has to unwind.
+CHAINS = re.compile(r"\b(that|those) of\b|\bmakes of\b")
+
+
+def docstrings_of(path):
+    """Pairs of a node of the file's syntax tree and its docstring, as one line."""
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, kinds) and (text := ast.get_docstring(node)):
+            yield node, " ".join(text.split())
+
+
+def test_which_beginnings_are_verbs():
+    """The test below is only as good as they are."""
+    for text in (
+        "Number of rows.", "The rows.", "Scores of a batch.", "Whether it fits.", "Rows per step.", "Newton's steps.",
+        "Returns a batch.", "Give a batch.", ":math:`x`", "A batch.", "Weight of all rows.", "Up to how many.",
+    ):  # fmt: skip
+        assert NO_VERB.match(text), text
+    for text in (
+        "Number the rows.",
+        "Pass over the data.",
+        "Warn of columns.",
+        "Share rows.",
+        "Express it.",
+        "Add, here.",
+    ):
+        assert not NO_VERB.match(text), text
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_docstrings_say_what_is_done_in_plain_words(path):
+    for node, text in docstrings_of(path):
+        where = f"{getattr(node, 'name', 'the file')}: {text[:100]}"
+        assert not CHAINS.search(text), where
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            decorators = {ast.unparse(decorator) for decorator in node.decorator_list}
+            assert decorators & {"property", "cached_property"} or not NO_VERB.match(text), where

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from skdeep.data.inputs import Classifier
 from skdeep.engine.networks import Network
 from skdeep.engine.progress import Progress
 
@@ -33,7 +34,7 @@ class Run:
         Epochs at most, rows of a batch.
     """
 
-    estimator: Any
+    estimator: Classifier
     snapshot: Snapshot
     X: Any
     y: Any

@@ -7,7 +7,7 @@ The loop writes what callbacks read into the host's ``history`` and lets it ``no
   columns: these are the weights there, while the module takes columns as they are. A module of the user's is there
   itself.) ``optimizer_`` likewise stands for the loop's optimizer; its ``rate`` is the learning rate of the last step,
   the estimator's schedule included.
-- ``predict``, ``score``, ...: those of a fitted copy of the estimator, in the original labels. Pickled, it is the copy.
+- ``predict``, ``score``, ...: asked of a fitted copy of the estimator, in the original labels. Pickled, it is the copy.
 - ``history``: each epoch's ``train_loss`` (with the penalty), ``valid_loss``, ``valid_acc`` (``valid_score`` if another
   ``scoring`` is watched), their ``_best`` flags, ``dur``, ``train_batch_count``. Batches are told one by one (and their
   ``train_loss``, without the penalty) only if a callback listens to them, since each costs a device synchronisation;

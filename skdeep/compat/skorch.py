@@ -44,7 +44,7 @@ IDLE_AT_BATCHES: dict[Any, Callable[[Any], bool]] = {
 
 
 def overridden(callback: Any, event: str) -> Any:
-    """Find the function behind a callback's method; None if it is that of skorch's base class, which does nothing."""
+    """Find the function behind a callback's method; None if it is skorch's base class's, which does nothing."""
     method = getattr(callback, event)
     function = getattr(method, "__func__", method)
     return None if function is getattr(Callback, event) else function

@@ -54,7 +54,7 @@ def tempered(scores: Tensor, temperature: float | np.ndarray | None) -> Tensor:
 
 
 def decisions(scores: Tensor, multilabel: bool) -> Tensor:
-    """Give what ``decision_function`` returns: a vector where one column decides between two classes."""
+    """Return the scores as ``decision_function`` does: a vector where one column decides between two classes."""
     return scores[:, 0] if scores.shape[1] == 1 and not multilabel else scores
 
 
@@ -66,7 +66,7 @@ def codes(scores: Tensor, multilabel: bool) -> Tensor:
 
 
 def labels(codes: Tensor, classes: np.ndarray, space: OutputSpace) -> Any:
-    """Give the user's labels of class numbers (n,), or the label indicators (n, C) themselves."""
+    """Look up the user's labels of class numbers (n,); label indicators (n, C) are returned as they are."""
     if codes.ndim == 2:
         return space.array(codes)
     classes = to_numpy(classes)
@@ -187,7 +187,7 @@ class Answers(ClassifierMixin):
         return super().score(X, unboxed(y) if self.space.is_numpy else y, sample_weight)
 
     def _scores_of(self, X: Any) -> Tensor:
-        """Give the scores; raise if these can be no rows to which they belong."""
+        """Return the scores; raise if these can be no rows to which they belong."""
         n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
         if n_rows != len(self.scores):
             raise ValueError(

@@ -24,7 +24,7 @@ _GRAM_COLUMNS = 512  # up to which the products of all columns cost less than so
 class Columns:
     """Weighted mean and deviation of each column, to which further data can be added (Chan et al. 1983).
 
-    They are those of the user's columns, to the digits of the user's dtype, whatever is computed with later.
+    They describe the user's columns, to the digits of the user's dtype, whatever is computed with later.
 
     Attributes
     ----------
@@ -149,7 +149,7 @@ class Columns:
         )
 
     def indicators(self, index: np.ndarray) -> Columns:
-        """Give the statistics of indicators: columns that are 1 where the columns `index` are missing, and else 0."""
+        """Compute statistics of indicators: columns that are 1 where the columns `index` are missing, and else 0."""
         weight, missing = self.weight[index], self.missing[index]
         share = missing / (weight + missing)
         zero = np.zeros_like(share)

@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from scipy import sparse
-from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state, compute_class_weight
 from sklearn.utils.multiclass import unique_labels
 
 from skdeep.data.columns import Columns
-from skdeep.data.inputs import Data, Matrix, check_features, check_weight, rows_of
+from skdeep.data.inputs import Classifier, Data, Matrix, check_features, check_weight, rows_of
 from skdeep.data.labels import check_label_names, check_target, weights_of_classes, weights_of_labels
 from skdeep.data.problem import Problem
 from skdeep.engine.frame import named
@@ -40,7 +39,13 @@ def _seeds_of(seed: int) -> tuple[int, int]:
 
 
 def encode(
-    estimators: list, X: Data, y: Data, sample_weight: ArrayLike | None, *, going_on: bool, incremental: bool
+    estimators: list[Classifier],
+    X: Data,
+    y: Data,
+    sample_weight: ArrayLike | None,
+    *,
+    going_on: bool,
+    incremental: bool,
 ) -> Problem:
     """Make the training problem of the arguments of ``fit``; the first estimator gets ``classes_``, ``n_outputs_``."""
     leader = estimators[0]
@@ -58,7 +63,7 @@ def encode(
     return problem
 
 
-def encode_validation(estimators: list, X_val: Data, y_val: Data, weight_val: ArrayLike | None) -> Problem:
+def encode_validation(estimators: list[Classifier], X_val: Data, y_val: Data, weight_val: ArrayLike | None) -> Problem:
     """Make a problem of the caller's own validation data."""
     leader = estimators[0]
     X = check_features(leader, X_val, reset=False)
@@ -71,19 +76,19 @@ def encode_validation(estimators: list, X_val: Data, y_val: Data, weight_val: Ar
 
 
 def _problem(
-    estimators: list, X: Matrix, y: np.ndarray, codes: np.ndarray, sample_weight: np.ndarray | None
+    estimators: list[Classifier], X: Matrix, y: np.ndarray, codes: np.ndarray, sample_weight: np.ndarray | None
 ) -> Problem:
     leader = estimators[0]
     target = _target(leader._loss(leader.n_outputs_), leader.n_outputs_, codes)
     return Problem(X, target, codes, sample_weight, _class_weights(estimators, y, codes, sample_weight))
 
 
-def labels_of(estimator: BaseEstimator, codes: np.ndarray) -> np.ndarray:
+def labels_of(estimator: Classifier, codes: np.ndarray) -> np.ndarray:
     """Look up the user's labels of some codes."""
     return codes if codes.ndim == 2 else estimator.classes_[codes]
 
 
-def _check_classes(estimator: BaseEstimator, codes: np.ndarray) -> None:
+def _check_classes(estimator: Classifier, codes: np.ndarray) -> None:
     """Raise if there is but one class; a label that is always there, or never, is a question with one answer."""
     present = np.unique(codes)
     if len(present) < 2:
@@ -93,7 +98,7 @@ def _check_classes(estimator: BaseEstimator, codes: np.ndarray) -> None:
         )
 
 
-def _encode(estimator: BaseEstimator, y: np.ndarray, name: str, *, new: bool, same: bool = False) -> np.ndarray:
+def _encode(estimator: Classifier, y: np.ndarray, name: str, *, new: bool, same: bool = False) -> np.ndarray:
     """Encode a validated target as class codes (n,), or indicators (n, C).
 
     Parameters
@@ -135,7 +140,7 @@ def _encode(estimator: BaseEstimator, y: np.ndarray, name: str, *, new: bool, sa
 
 
 def _class_weights(
-    estimators: list, y: np.ndarray, codes: np.ndarray, sample_weight: np.ndarray | None
+    estimators: list[Classifier], y: np.ndarray, codes: np.ndarray, sample_weight: np.ndarray | None
 ) -> np.ndarray | None:
     """Weigh each row by its class: (n,) where all estimators have the same weights, else (K, n); None for ones."""
     settings = [member.class_weight for member in estimators]

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import ArrayLike
 from scipy import sparse
 from sklearn import get_config
-from sklearn.base import BaseEstimator
 from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import validate_data
 from torch import Tensor
@@ -26,6 +25,9 @@ Matrix: TypeAlias = Any
 
 #: What users pass as a table or a target: an array of any namespace, a sparse matrix, a Tensor, a frame, or lists.
 Data: TypeAlias = Any
+
+#: An estimator of this package. Its class, whose room is above those that ask it for its parameters, cannot be named.
+Classifier: TypeAlias = Any
 
 # dtypes that torch can gather and cast; anything else is converted to float64
 _TORCH_KINDS = {np.dtype(t) for t in "f8 f4 f2 u1 i1 i2 i4 i8 ?".split()}
@@ -52,7 +54,7 @@ def dense(array: Any) -> np.ndarray:
     return array.toarray() if sparse.issparse(array) else to_numpy(array)
 
 
-def check_features(estimator: BaseEstimator, X: Data, *, reset: bool, min_samples: int = 1) -> Matrix:
+def check_features(estimator: Classifier, X: Data, *, reset: bool, min_samples: int = 1) -> Matrix:
     """Validate X and record, or compare, its number of columns and their names (for images: the shape of a row).
 
     Returns
@@ -81,7 +83,7 @@ def check_features(estimator: BaseEstimator, X: Data, *, reset: bool, min_sample
     return X if X.ndim == 2 else X.reshape(len(X), -1)
 
 
-def _check_matrix(estimator: BaseEstimator, X: Data, reset: bool, min_samples: int) -> Matrix:
+def _check_matrix(estimator: Classifier, X: Data, reset: bool, min_samples: int) -> Matrix:
     """Validate X and convert it to a matrix, whatever the shape of a row."""
     if isinstance(X, Tensor):
         X = X.detach()
@@ -117,7 +119,7 @@ def _check_matrix(estimator: BaseEstimator, X: Data, reset: bool, min_samples: i
     return X
 
 
-def _check_finite(estimator: BaseEstimator, X: Matrix, names: list | None) -> None:
+def _check_finite(estimator: Classifier, X: Matrix, names: list | None) -> None:
     """Refuse infinities and NaN, in parts of X: where a sum overflows, each of their values is looked at."""
     values = X.data if sparse.issparse(X) else X
     step = max(1, MAX_VALUES // math.prod(values.shape[1:]))
@@ -140,7 +142,7 @@ def _check_finite(estimator: BaseEstimator, X: Matrix, names: list | None) -> No
             raise ValueError(f"{error}\nThe first is {place(tuple(at), names)}.{advice}") from error
 
 
-def _check_device_tensor(estimator: BaseEstimator, X: Tensor, reset: bool, min_samples: int) -> Tensor:
+def _check_device_tensor(estimator: Classifier, X: Tensor, reset: bool, min_samples: int) -> Tensor:
     """Validate a tensor that NumPy cannot see."""
     name = type(estimator).__name__
     if X.ndim != 2 and not (estimator._allow_nd and X.ndim > 2):
@@ -316,7 +318,7 @@ class OutputSpace:
 
     @property
     def is_numpy(self) -> bool:
-        """Say whether results are NumPy arrays."""
+        """Whether results are NumPy arrays."""
         return self.xp is None
 
     def array(self, array: np.ndarray | Tensor) -> Any:

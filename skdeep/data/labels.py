@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.base import BaseEstimator
 from sklearn.utils import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from skdeep.compat.sklearn import _check_y
 from skdeep.data.conversion import column_names, is_missing, place
-from skdeep.data.inputs import Data, Matrix, to_numpy
+from skdeep.data.inputs import Classifier, Data, Matrix, to_numpy
 
 #: Labels or keys that a message lists.
 _AT_MOST = 20
@@ -44,8 +43,8 @@ def label_names(y: Data) -> list[str] | None:
     return names if names and len(names) > 1 and all(isinstance(name, str) for name in names) else None
 
 
-def check_label_names(estimator: BaseEstimator, y: Data, name: str, *, new: bool = False) -> None:
-    """Note the names of label indicators, or raise if they are not those of before, in the same order."""
+def check_label_names(estimator: Classifier, y: Data, name: str, *, new: bool = False) -> None:
+    """Note the names of label indicators, or raise if they are not the earlier ones, in the same order."""
     names, known = label_names(y), getattr(estimator, "_label_names", None)
     if new and names:
         estimator._label_names = names
@@ -56,7 +55,7 @@ def check_label_names(estimator: BaseEstimator, y: Data, name: str, *, new: bool
         )
 
 
-def check_target(estimator: BaseEstimator, y: Data, X: Matrix, *, multilabel: bool, name: str = "y") -> np.ndarray:
+def check_target(estimator: Classifier, y: Data, X: Matrix, *, multilabel: bool, name: str = "y") -> np.ndarray:
     """Validate y: one class label per row, or a matrix of label indicators where `multilabel` allows it.
 
     Raises
@@ -186,7 +185,7 @@ def _check_types(y: np.ndarray, name: str) -> None:
     )
 
 
-def _indicators(estimator: BaseEstimator, y: np.ndarray, name: str, allowed: bool) -> np.ndarray:
+def _indicators(estimator: Classifier, y: np.ndarray, name: str, allowed: bool) -> np.ndarray:
     """Return a table of zeros and ones as it is; refuse anything else."""
     values = _values(y)
     are_indicators = y.dtype.kind in "biuf" and np.isin(values, (0, 1)).all()

@@ -48,7 +48,7 @@ class Problem:
     Attributes
     ----------
     source : matrix
-        The rows are all of it, or those of `index`.
+        The rows are all of it, or the ones in `index`.
     target : ndarray of shape (n,) or (n, C)
         What the loss takes.
     codes : ndarray of shape (n,), or (n, C) for multilabel targets
@@ -134,7 +134,7 @@ class Problem:
         return self.class_weight * self.sample_weight
 
     def rows(self) -> DenseRows | SparseRows:
-        """Give the source of batches, made once."""
+        """Make the source of batches, once."""
         if self._rows is None:
             self._rows = rows_of(self.source, self.device, self.dtype)
         return self._rows
@@ -144,7 +144,7 @@ class Problem:
     ) -> Frame | None:
         """Decide once, by the statistics of the columns, in which frame all rows of this problem are seen.
 
-        `products` is the dtype of what they are multiplied in, if it is not that of the problem.
+        `products` is the dtype of what they are multiplied in, if it is not the problem's.
         """
         if not self._seen:
             self.rows().frame, self._seen = columns.frame(products or self.dtype, centered, same_factor), True
@@ -337,8 +337,8 @@ def make_monitor(
         Validation data: the same for all models, or of each model its own rows of one source.
     loss : Loss
     scoring : str, callable or None
-        A scorer; None is accuracy, "loss" the negative loss, "calibrated_loss" that of the scores divided by the
-        temperature that makes it lowest (all three computed on the device).
+        A scorer; None is accuracy, "loss" the negative loss, "calibrated_loss" the negative loss at the temperature
+        that makes it lowest (all three computed on the device).
     labels : callable
         ``labels(codes)`` are those labels as the user knows them, for a scorer.
     fitted : callable

@@ -49,7 +49,7 @@ def change_of_variables(
     exact : bool
         Whether the solution is one in closed form, for the columns as they are: to these go one factor, and no unit.
     products : dtype, optional
-        Of the matrix products, if it is not that of the problem.
+        Of the matrix products, if it is not the problem's.
 
     Raises
     ------

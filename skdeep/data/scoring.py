@@ -17,6 +17,7 @@ from torch import Tensor
 
 from skdeep.compat.sklearn import _BaseScorer, _check_response_method
 from skdeep.data.answers import Answers, Link, own_methods
+from skdeep.data.inputs import Classifier
 
 #: Values of ``scoring`` that are computed without a scorer.
 BUILT_IN = (None, "loss", "calibrated_loss")
@@ -59,7 +60,7 @@ def takes_weight(scorer: Callable) -> bool:
 
 def try_scoring(
     scoring: str | Callable | None,
-    estimator: Any,
+    estimator: Classifier,
     link: Link,
     codes: np.ndarray,
     labels: np.ndarray,

@@ -143,7 +143,7 @@ def distinct_rows(
     stratify: bool = True,
     subset: np.ndarray | None = None,
 ) -> DistinctRows:
-    """Find the distinct rows among those of `subset` (None: all); ``sample_weight`` None counts every row once."""
+    """Find the distinct rows of `subset` (None: all rows); ``sample_weight`` None counts every row once."""
     of_values, hashes = hash_rows(X, target, generator, subset)
     index = index_dtype(len(hashes))
     order: np.ndarray = np.argsort(hashes, kind="stable").astype(index)
@@ -253,7 +253,7 @@ def validation_rows(rows: DistinctRows, fraction: float) -> np.ndarray:
     Returns
     -------
     ndarray of shape (m,), int
-        0 for distinct rows that are held out, KEPT for those that are not, DIVIDED for those of which a part is.
+        0 for distinct rows that are held out, KEPT for those that are not, DIVIDED for those held out in part.
     """
     cells = _Cells.of(rows, fraction)
     fold = np.full(len(cells.weight), KEPT)
@@ -363,7 +363,7 @@ class Folds:
 
     @property
     def divides(self) -> bool:
-        """Say whether any row is divided."""
+        """Whether any row is divided."""
         return bool((self.fold == DIVIDED).any())
 
     @property
@@ -375,7 +375,7 @@ class Folds:
         return np.array([f for f in range(n_folds) if self._part(f).any()])
 
     def _part(self, number: int) -> np.ndarray:
-        """Give the part of each row that a fold holds out, (m,)."""
+        """Compute the part of each row that a fold holds out, (m,)."""
         part = (self.fold == number).astype(np.float64)
         part[self.fold == DIVIDED] = self.share if isinstance(self.share, float) else self.share[:, number]
         return part
@@ -389,7 +389,7 @@ class Folds:
         return self.rows[self._part(number) > 0]
 
     def held_out_factor(self, number: int) -> np.ndarray | None:
-        """Give the factors on the weights of the rows held out; None for ones."""
+        """Compute the factors on the weights of the rows held out; None for ones."""
         part = self._part(number)
         return part[part > 0] if self.divides else None
 
@@ -405,7 +405,7 @@ class Folds:
         return self.rows[self.fold == KEPT]
 
     def training_weight(self, number: int) -> np.ndarray | None:
-        """Give the weights of all rows of the data set in training; None for ones, where no row is divided."""
+        """Compute the weights of all rows of the data set in training; None for ones, where no row is divided."""
         if self.weight is None or not self.divides:
             return self.weight
         weight, divided = self.weight.copy(), self.fold == DIVIDED
@@ -413,7 +413,7 @@ class Folds:
         return weight
 
     def training_weights(self, numbers: np.ndarray) -> dict[int, np.ndarray | None]:
-        """Give the weights of all rows in training without each fold: one array where these are the same."""
+        """Compute the weights of all rows in training without each fold: one array where these are the same."""
         alike = not self.divides or isinstance(self.share, float)
         shared = self.training_weight(numbers[0]) if alike else None
         return {f: shared if alike else self.training_weight(f) for f in numbers}

@@ -16,7 +16,7 @@ from skdeep.model_selection.path import RegularizationPath, regularization_path
 
 
 class RegularizationPathDisplay:
-    """Coefficients and cross-validated score against alpha; the best alpha and that of one standard error marked.
+    """Coefficients and cross-validated score against alpha; the best alpha, and the one by one standard error, marked.
 
     Error bars are one standard error of the mean over the splits. With several rows of ``coef_``, each class has its
     colour; with one row, each column of X (if there are few).

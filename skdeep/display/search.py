@@ -23,8 +23,8 @@ class SearchDisplay:
 
     The curve has error bars of one standard error of the mean over the splits. Two parameters of which not all pairs
     were tried, as in a randomised search, are points in the plane instead of cells. Where candidates differ in other
-    parameters as well, each place shows the best of them; of a halving search, that of its last iteration. The chosen
-    candidate is marked.
+    parameters as well, each place shows the best of them; of a halving search, the best of its last iteration. The
+    chosen candidate is marked.
 
     Parameters
     ----------

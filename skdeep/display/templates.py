@@ -41,7 +41,7 @@ class TemplatesDisplay:
     means : ndarray of shape (n_means, h, w) or (n_means, h, w, 3), default=None
         Mean images; drawn from the smallest value (black) to the largest (white).
     mean_names : list of str, default=None
-        Of the mean images; None if they are those of the templates.
+        Of the mean images; None for the templates' names.
     scaled : str, default=None
         What the classifier's columns are, where they are not the pixels: a note for the colour bar.
 

@@ -80,13 +80,13 @@ class _Rows:
         raise NotImplementedError
 
     def exactly(self, dtype: torch.dtype, frame: Frame | None = None) -> Self:
-        """Give the same rows in another dtype and frame."""
+        """Make the same rows in another dtype and frame."""
         rows = copy.copy(self)
         rows.dtype, rows.frame, rows.scratch = dtype, frame, None
         return rows
 
     def in_scratch(self) -> Self:
-        """Give the same rows, to be taken into memory that is kept: what `take` gives is overwritten by its next call.
+        """Make the same rows, taken into memory that is kept: what `take` returns is overwritten by its next call.
 
         For who is done with each batch before the next one.
         """
@@ -95,7 +95,7 @@ class _Rows:
         return rows
 
     def at_home(self, dtype: torch.dtype) -> Self:
-        """Give the same rows as they are, in another dtype, where the data lies."""
+        """Make the same rows as they are, in another dtype, where the data lies."""
         rows = self.exactly(dtype)
         rows.device = self.home
         return rows
@@ -353,14 +353,14 @@ class Batches:
         return -(-self.n_rows // self.batch_size)
 
     def select(self, models: np.ndarray) -> Batches:
-        """Give the batches of some of the models."""
+        """Select the batches of some of the models."""
         subset = [self.subset[m] for m in models] if isinstance(self.subset, list) else self.subset
         generators = [self.generators[m] for m in models]
         weight = self._weight_of(models)
         return Batches(self.rows, self.target, weight, subset, generators, self.batch_size, self.shuffle)
 
     def epoch(self) -> Iterator[Batch]:
-        """Give the batches of one epoch; the rows of each are overwritten by the next one's."""
+        """Yield the batches of one epoch; the rows of each are overwritten by the next one's."""
         return self._shared_epoch() if self.shared else self._own_epoch()
 
     def _shared_epoch(self) -> Iterator[Batch]:
@@ -420,7 +420,7 @@ class Batches:
         return None if self.weight is None else torch.atleast_2d(self.weight[..., rows])
 
     def _as_numbers(self, target: Tensor) -> Tensor:
-        """Give codes as they are; indicators in the dtype of the scores."""
+        """Cast indicators to the dtype of the scores; codes are returned as they are."""
         return target if target.dtype is torch.int64 else target.to(self.rows.dtype)
 
     def _values(self, rows: Tensor | slice) -> Tensor | LargeRows:

@@ -32,7 +32,7 @@ class Frame:
         self._known: dict[torch.device, list[Tensor]] = {}
 
     def _tensors(self, device: torch.device) -> list[Tensor]:
-        """Give the factor, and the origin as a sum: on MPS, of what float32 holds of it, and of the rest."""
+        """Make tensors of the factor, and of the origin as a sum: on MPS, its float32 value and the rest."""
         if device not in self._known:
             parts = [self.factor, self.origin]
             if device.type == "mps":
@@ -42,7 +42,7 @@ class Frame:
         return self._known[device]
 
     def rows(self, X: Tensor) -> Tensor:
-        """Give the columns of this frame, in float64 where there is that, for dense rows (..., d) of the user's."""
+        """Move and scale dense rows (..., d) of the user's columns, in float64 where the device has that."""
         factor, *origin = self._tensors(X.device)
         moved = torch.mul(X, factor)
         for part in origin:
@@ -50,11 +50,11 @@ class Frame:
         return moved
 
     def values(self, values: Tensor, columns: Tensor) -> Tensor:
-        """Give the same for the values of sparse rows, which lie in these columns."""
+        """Scale the values of sparse rows, which lie in these columns."""
         return values * self._tensors(values.device)[0].index_select(0, columns)
 
     def undone(self, X: Tensor) -> Tensor:
-        """Give back the user's columns of dense rows in this frame."""
+        """Recover the user's columns from dense rows in this frame."""
         factor, *origin = self._tensors(X.device)
         return sum(origin, X) / factor
 
@@ -62,7 +62,7 @@ class Frame:
 def kept(
     weight: np.ndarray, bias: np.ndarray, size: np.ndarray, center: np.ndarray, frame: Frame | None, dtype: np.dtype
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Give weights (C, d) and biases (C,) on the user's columns, in the dtype to keep them in.
+    """Cast weights (C, d) and biases (C,) on the user's columns to the dtype to keep them in.
 
     That is `dtype`, unless it would change scores by more than a rounding, as where columns are far from zero; then it
     is float64. The biases follow from the weights as these are kept, so that only their own rounding counts.

@@ -46,7 +46,7 @@ class Standardization:
         self._scratch = Scratch()
 
     def factors(self, X: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Give rows, weights (K, h, d) and biases (K, h) of the first layer that give what the standardised rows do."""
+        """Compute rows, weights (K, h, d) and biases (K, h) that stand for the first layer on standardised rows."""
         if X.layout is not torch.sparse_csr:
             return self._rows(X), weight, bias
         n_models, _, d = weight.shape
@@ -78,13 +78,13 @@ class Standardization:
     def folded(
         self, model: int, weight: np.ndarray, bias: np.ndarray, dtype: np.dtype
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Give W (h, d) and b (h,) of a model on the user's columns, of its V and c in float64; see `frame.kept`."""
+        """Compute W (h, d) and b (h,) of a model on the user's columns, from V and c in float64; see `frame.kept`."""
         scale, center = self._of(model)
         size = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
         return kept(weight * scale, bias, size, center, self._whole_frame(len(scale)), dtype)
 
     def unfolded(self, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Give V and c of the W and b of one model; in float64."""
+        """Compute V and c from the W and b of one model; in float64."""
         scale, center = self._of(0)
         if (frame := self._whole_frame(len(scale))) is not None:
             weight, center = weight / frame.factor, center + frame.origin
@@ -92,13 +92,13 @@ class Standardization:
         return V, bias + weight @ center
 
     def means(self, model: int) -> np.ndarray:
-        """The centers of a model's columns, as the user knows them, without the indicators; in float64."""
+        """Compute the centers of a model's columns, as the user knows them, without the indicators; in float64."""
         scale, center = self._of(model)
         center = center[: len(scale) - len(self.indicated)]
         return center if self.frame is None else (center + self.frame.origin) / self.frame.factor
 
     def _of(self, model: int) -> tuple[np.ndarray, np.ndarray]:
-        """Give scale and center of a model, in float64."""
+        """Return scale and center of a model, in float64."""
 
         def own(columns: Tensor) -> np.ndarray:
             return columns[model if len(columns) > 1 else 0, 0].cpu().double().numpy()
@@ -107,7 +107,7 @@ class Standardization:
         return scale, np.zeros_like(scale) if self.center is None else own(self.center)
 
     def _whole_frame(self, n_columns: int) -> Frame | None:
-        """Give the frame of all columns, the indicators as they are."""
+        """Extend the frame to all columns; it leaves the indicators as they are."""
         if self.frame is None or n_columns == len(self.frame.factor):
             return self.frame
         more = n_columns - len(self.frame.factor)
@@ -120,7 +120,7 @@ class Standardization:
         return 2 * max(c.numel() for c in columns)
 
     def select(self, models: np.ndarray) -> Standardization:
-        """Give the change of variables of some of the models."""
+        """Select the change of variables of some of the models."""
         index = index_of(models, self.scale)
         center = self.center if self.center is None or len(self.center) == 1 else self.center[index]
         scale = self.scale if len(self.scale) == 1 else self.scale[index]
@@ -128,12 +128,12 @@ class Standardization:
 
     @classmethod
     def stacked(cls, parts: Sequence[Standardization]) -> Standardization:
-        """Join changes of variables of one model each, as those of a stack; they have the same indicators."""
+        """Join changes of variables of one model each into one of a stack; they have the same indicators."""
         centers = [part.center for part in parts if part.center is not None]
         scale = torch.cat([part.scale for part in parts])
         return cls(torch.cat(centers) if centers else None, scale, parts[0].indicated, parts[0].frame)
 
 
 def _of_rows(columns: Tensor) -> Tensor:
-    """Give numbers per column as they go with rows (B, d) or (K, B, d)."""
+    """Shape numbers per column as they go with rows (B, d) or (K, B, d)."""
     return columns[0] if len(columns) == 1 else columns

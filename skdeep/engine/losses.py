@@ -39,7 +39,7 @@ class Loss:
     shift_invariant = False
 
     def curvature(self, n_columns: int) -> float:
-        r"""Give a bound c of the second derivative, for so many columns of scores.
+        r"""Return a bound c of the second derivative, for so many columns of scores.
 
         :math:`\ell(s + h) \le \ell(s) + \nabla\ell^T h + \tfrac{c}{2}\|h\|^2`. It sets the step size of
         ``learning_rate_init="auto"``; a loss with kinks gives the bound of a smooth stand-in.
@@ -68,7 +68,7 @@ class Loss:
         return torch.stack(rows, dim=-2)
 
     def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
-        """Give the diagonal of `hessian`, ``(..., C)``."""
+        """Compute the diagonal of `hessian`, ``(..., C)``."""
         return self.hessian(scores, target).diagonal(dim1=-2, dim2=-1)
 
     def probabilities(self, scores: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class Loss:
 
 
 def _column_of(target: Tensor, scores: Tensor) -> Tensor:
-    """Give the target codes as an index for gather and scatter along the last axis of the scores."""
+    """Make the target codes an index for gather and scatter along the last axis of the scores."""
     return target.expand(scores.shape[:-1]).unsqueeze(-1)
 
 
@@ -243,7 +243,7 @@ class LabelSmoothing(Loss):
 
 
 def smoothed(loss: Loss, amount: float) -> Loss:
-    """Give the loss with so much label smoothing: itself, if that is none."""
+    """Make a loss with so much label smoothing: itself, if that is none."""
     return LabelSmoothing(loss, amount) if amount else loss
 
 

@@ -97,7 +97,7 @@ class ModuleNetwork(Network):
         return True
 
     def _rows(self, X: Tensor, copy: bool) -> Tensor:
-        """Give a batch as the module wants it; as a copy if it may write to it, which may be the user's memory."""
+        """Shape a batch as the module wants it; copied if it may write to it, which may be the user's memory."""
         X = X.to_dense() if X.layout is torch.sparse_csr else X.long() if self.indices else X.clone() if copy else X
         return X.reshape(-1, *self.shape)
 
@@ -174,7 +174,7 @@ class ModuleNetwork(Network):
         return [gradients.get(id(p), torch.zeros_like(p)).unsqueeze(0) for p in self.leaves]
 
     def _went_back(self, back: Callable[[], list[Tensor]]) -> list[Tensor]:
-        """Give the gradients; raise if random numbers are drawn for them."""
+        """Compute the gradients; raise if random numbers are drawn for them."""
         before = self._numbers.states()
         with self._numbers:
             found = back()
@@ -220,7 +220,7 @@ def _by_running_averages(part: nn.Module, inputs: tuple) -> None:
 
 
 def check_ordinary(module: nn.Module) -> None:
-    """Raise a ValueError if a module, or a part of it, is a program that was made of one."""
+    """Raise a ValueError if a module, or a part of it, is a program compiled from one."""
     script = next((part for part in module.modules() if isinstance(part, torch.jit.ScriptModule)), None)
     if script is not None:
         raise ValueError(f"module has a part in TorchScript, {script.original_name!r}. {ORDINARY}")
@@ -232,7 +232,7 @@ def check_ordinary(module: nn.Module) -> None:
 
 
 def first_tensor(module: nn.Module) -> Tensor | None:
-    """Give a parameter or buffer of a module, a floating-point one if it has any."""
+    """Find a parameter or buffer of a module, a floating-point one if it has any."""
     tensors = list(chain(module.parameters(), module.buffers()))
     return next((t for t in tensors if t.is_floating_point()), tensors[0] if tensors else None)
 
@@ -267,7 +267,7 @@ def check_scores(scores: Any, rows: Tensor, n_outputs: int) -> None:
 
 
 def _n_values(output: Any) -> int:
-    """Give values in what a module returns."""
+    """Count the values in what a module returns."""
     if isinstance(output, tuple | list):
         return sum(map(_n_values, output))
     return output.numel() if isinstance(output, Tensor) else 0

@@ -114,7 +114,7 @@ def shared(columns: Tensor) -> Tensor: ...
 @overload
 def shared(columns: Tensor | None) -> Tensor | None: ...
 def shared(columns: Tensor | None) -> Tensor | None:
-    """Give numbers per column (K, 1, d) as (1, 1, d) if all models have the same."""
+    """Shorten numbers per column (K, 1, d) to (1, 1, d) if all models have the same."""
     if columns is None or len(columns) == 1:
         return columns
     return columns if bool((columns[1:] != columns[:1]).any()) else columns[:1]
@@ -175,7 +175,7 @@ class Network:
         raise NotImplementedError
 
     def training_scores(self, X: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Give the same in training; `weight` (1 or K, B) of the rows."""
+        """Compute the scores in training; `weight` (1 or K, B) of the rows."""
         raise NotImplementedError
 
     def gradient(self, scores: Tensor, X: Tensor, score_gradient: Tensor) -> list[Tensor]:
@@ -186,7 +186,7 @@ class Network:
         raise NotImplementedError
 
     def penalised(self) -> list[Tensor]:
-        """Give the coefficients a penalty speaks of."""
+        """Return the coefficients that the penalty is about."""
         return self.params[: self.n_coefs]
 
     def complete_(self, gradients: list[Tensor], penalty: ElasticNet | None) -> None:
@@ -199,15 +199,15 @@ class Network:
                 penalty.add_gradient_(coef.detach(), gradient)
 
     def coef_scale(self) -> Tensor | None:
-        """Give the derivative of the penalised coefficients in the parameters; None if they are the same."""
+        """Compute the derivative of the penalised coefficients in the parameters; None if they are the same."""
         return None
 
     def copy_of(self, model: int) -> list[Tensor]:
-        """Give a copy of the tensors of one model, each ``(1, ...)``: what `Progress` keeps."""
+        """Copy the tensors of one model, each ``(1, ...)``, for its `Progress`."""
         return [tensor.detach()[model : model + 1].clone() for tensor in self.tensors]
 
     def put_back(self, model: int, copy: list[Tensor]) -> None:
-        """Let one model be what a `copy_of` it was."""
+        """Set one model back to a `copy_of` it."""
         for mine, known in zip(self.tensors, copy, strict=True):
             mine.detach()[model : model + 1] = known
 
@@ -216,18 +216,18 @@ class Network:
         return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
 
     def with_params(self, params: list[Tensor]) -> Network:
-        """Give the same network around other `tensors`."""
+        """Make the same network around other `tensors`."""
         raise NotImplementedError
 
     def snapshot(self) -> Network:
-        """Give the network as it is now, to be kept while training goes on; arrays are copied when they are read."""
+        """Return the network as it is now, to be kept while training goes on; arrays are copied when they are read."""
         return self
 
     def settle(self) -> None:
         """Put a module that training has taken to a device where it is kept: on the CPU."""
 
     def select(self, models: np.ndarray) -> Network:
-        """Give a network of some of the models, with a copy of their `tensors`."""
+        """Make a network of some of the models, with a copy of their `tensors`."""
         return self.with_params([select(p.detach(), models) for p in self.tensors])
 
     def put(self, models: np.ndarray, part: Network) -> None:
@@ -286,7 +286,7 @@ class Linear(Network):
         return cls(torch.cat(coefs), torch.cat(intercepts))
 
     def unscaled(self, room: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Give coefficients (K, C, d), in `room` if that is given, and intercepts (K, C) on the raw columns."""
+        """Compute coefficients (K, C, d), in `room` if that is given, and intercepts (K, C) on the raw columns."""
         coef = self.params[0] if self.scale is None else torch.mul(self.params[0], self.scale, out=room)
         if self._no_intercept is not None:
             return coef, self._no_intercept
@@ -295,7 +295,7 @@ class Linear(Network):
         return coef, _shifted(self.params[1], coef, self.center, -1)
 
     def learned(self, model: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-        """Give coefficients (C, d) and intercepts (C,) of one model on the user's columns; see `frame.kept`."""
+        """Compute coefficients (C, d) and intercepts (C,) of one model on the user's columns; see `frame.kept`."""
         coef, *intercept = (p[model].cpu().double().numpy() for p in self.params)
         center, scale = (
             np.full(coef.shape[1], default)

@@ -45,7 +45,7 @@ class Objective:
         return Objective(*parts, self.mean_weight[models])
 
     def start(self) -> Tensor:
-        """Give the point where the network is."""
+        """Copy the point where the network is."""
         return _flat([p.detach() for p in self.network.params])
 
     def move(self, point: Tensor) -> None:

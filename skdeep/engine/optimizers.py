@@ -89,7 +89,7 @@ class Optimizer:
         return self._gapless and self.params[0].device.type in _FUSED_DEVICES and all(map(uniform, values))
 
     def _vectors(self, gradients: list[Tensor]) -> list[list[Tensor]]:
-        """Give the parameters, gradients and slots in contiguous memory: as vectors, where theirs has another order.
+        """Return parameters, gradients and slots in contiguous memory: as vectors, where theirs has another order.
 
         A fused kernel pairs values by their place in memory, and is slow where this is not simply contiguous.
         """
@@ -105,7 +105,7 @@ class Optimizer:
         """Begin the momentum of one model anew."""
 
     def prox_step(self, index: int) -> float | Tensor:
-        """Give the step of the proximal map for parameter `index`, after `step`; valid until the next call for it."""
+        """Compute the proximal map's step for parameter `index`, after `step`; valid until the next call for it."""
         raise NotImplementedError
 
     def select(self, models: np.ndarray, params: list[Tensor]) -> Optimizer:
@@ -127,7 +127,7 @@ class Optimizer:
                 state[index] = new
 
     def state(self, model: int) -> dict:
-        """Give what one model needs to go on later, as NumPy arrays."""
+        """Copy what one model needs to go on later, as NumPy arrays."""
         arrays = {slot: [s[model].cpu().numpy().copy() for s in getattr(self, slot)] for slot in self.slots}
         return {"n_steps": self.n_steps[model], "learning_rate": self.learning_rate[model], **arrays}
 
@@ -145,7 +145,7 @@ class Optimizer:
 
 
 def _flat(tensors: list[Tensor]) -> list[Tensor]:
-    """Give the memory of tensors without gaps, as vectors."""
+    """View the memory of tensors without gaps as vectors."""
     return [t.detach().as_strided((t.numel(),), (1,)) for t in tensors]
 
 

@@ -64,7 +64,7 @@ class ElasticNet:
         return not (self.alpha * self.l1_ratio).any()
 
     def select(self, models: np.ndarray) -> ElasticNet:
-        """Give the penalty of some of the models."""
+        """Select the penalty of some of the models."""
         return type(self)(self.alpha[models], self.l1_ratio[models])
 
     def value(self, coefs: list[Tensor]) -> np.ndarray:
@@ -85,7 +85,7 @@ class ElasticNet:
         return [*norms, *(part.abs().sum(1) for part in flat)] if self._has_l1 else norms
 
     def of_norms(self, norms: np.ndarray) -> np.ndarray:
-        """Give the value of each model, from its `norms` (m, K)."""
+        """Compute the value of each model, from its `norms` (m, K)."""
         with np.errstate(over="ignore", invalid="ignore"):  # a value that is not finite is said to be
             if not self._has_l1:
                 return 0.5 * self.alpha * np.square(norms).sum(0)
@@ -97,7 +97,7 @@ class ElasticNet:
         return self.alpha * (1 - self.l1_ratio)
 
     def _strengths(self, coef: Tensor) -> tuple[float | Tensor, float | Tensor]:
-        """Give the strengths of the L1 part and of the smooth part, as factors for coefficients (K, ...)."""
+        """Compute the strengths of the L1 part and of the smooth part, as factors for coefficients (K, ...)."""
         kind = _kind(coef)
         if kind not in self._known:
             self._known[kind] = per_model(self.alpha * self.l1_ratio, coef), per_model(self.curvature(), coef)
@@ -112,7 +112,7 @@ class ElasticNet:
             gradient.add_(coef, alpha=strength)
 
     def scaled(self, scale: Tensor | None) -> Self:
-        """Give the same penalty for a solver all of whose steps are in coefficients of this scale.
+        """Make the same penalty for a solver all of whose steps are in coefficients of this scale.
 
         What follows from the scale is then computed once: like the strengths, it has to stay as it is.
         """

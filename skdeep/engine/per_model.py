@@ -76,7 +76,7 @@ def numbered(*lists: Sequence[Any]) -> tuple[list[int], list[int]]:
 
 
 def groups(*lists: Sequence[Any]) -> list[list[int]]:
-    """Give the places of each of the distinct objects, as `numbered` tells them apart."""
+    """List the places of each of the distinct objects, as `numbered` tells them apart."""
     first, number = numbered(*lists)
     places: list[list[int]] = [[] for _ in first]
     for place, n in enumerate(number):
@@ -85,7 +85,7 @@ def groups(*lists: Sequence[Any]) -> list[list[int]]:
 
 
 def to_device(values: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """Give values of the host (an index, a mask, a batch) on a device, for which the host does not wait.
+    """Copy values of the host (an index, a mask, a batch) to a device, for which the host does not wait.
 
     They are cast first, for not every device has float64. A GPU reads them from pinned memory while the host goes on:
     a block of their own, which torch's allocator does not hand out again before they have been read.
@@ -99,27 +99,27 @@ def to_device(values: Tensor, device: torch.device, dtype: torch.dtype | None = 
 
 
 def to_numpy64(values: Tensor) -> np.ndarray:
-    """Give values of a device as float64 on the host, where every device can have it."""
+    """Copy values of a device to the host, and cast them there to float64, which not every device has."""
     return values.cpu().double().numpy()
 
 
 def index_of(models: np.ndarray, like: Tensor) -> Tensor:
-    """Give the indices of some models where `like` is."""
+    """Put the indices of some models where `like` is."""
     return to_device(torch.as_tensor(models, device="cpu"), like.device)
 
 
 def number(value: float, like: Tensor) -> Tensor:
-    """Give a number as a tensor without axes: torch makes one of each Python number it meets, at every step."""
+    """Make a tensor without axes of a number, once: torch makes one of each Python number, at every step."""
     return _number(value, like.dtype, like.device)
 
 
 def select(tensor: Tensor, models: np.ndarray) -> Tensor:
-    """Give a copy of some of the models, with the same order of axes in memory."""
+    """Copy some of the models, with the same order of axes in memory."""
     return torch.empty_like(tensor[: len(models)]).copy_(tensor[index_of(models, tensor)])
 
 
 def csr_tensor(start: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Give a sparse batch."""
+    """Make a sparse batch."""
     with warnings.catch_warnings():  # once per process, torch says that its CSR support is in beta
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support", category=UserWarning)
         return torch.sparse_csr_tensor(start.to(columns.dtype), columns, values, size=shape, check_invariants=False)

@@ -167,14 +167,16 @@ class MLP(Network):
         if normalization == "batch":  # which takes off the mean
             for bias in hidden:
                 bias.zero_()
-        starts = {None: "", "layer": "10", "batch": "1001"}[normalization]
-        norms = [[torch.full_like(bias, float(start)) for bias in hidden] for start in starts]
+        normalised, averaged = hidden if normalization else [], hidden if normalization == "batch" else []
         return cls(
             params[:n_layers],
             params[n_layers:],
             slopes,
             activation,
-            *norms,
+            gammas=[torch.ones_like(bias) for bias in normalised],
+            betas=[torch.zeros_like(bias) for bias in normalised],
+            running_means=[torch.zeros_like(bias) for bias in averaged],
+            running_vars=[torch.ones_like(bias) for bias in averaged],
             scaling=scaling,
             scales=[torch.zeros(len(generators), layer_units[0], **tensor)] if scaling else [],
             dropout=dropout,
@@ -194,7 +196,7 @@ class MLP(Network):
         return stack
 
     def _grouped(self) -> dict[str, tuple[Tensor, ...]]:
-        """Give the `tensors` by what they are, with an entry per layer: what `groups` is."""
+        """Group the `tensors` by their kind, with an entry per layer, for `groups`."""
         tensors = iter(self.tensors)
         return {name: tuple(islice(tensors, size)) for name, size in self._sizes.items()}
 
@@ -255,7 +257,7 @@ class MLP(Network):
         return affine(hidden, weights[-1], biases[-1])
 
     def _factors(self) -> Tensor:
-        """Give the factors on the columns, (K, 1, d)."""
+        """Compute the factors on the columns, (K, 1, d)."""
         (scale,) = self.groups["scale"]
         return torch.add(number(1.0, scale), scale, alpha=self.scaling).unsqueeze(1)
 
@@ -272,7 +274,7 @@ class MLP(Network):
             return torch.mul(self.params[0], self._factors(), out=self._weight_room().detach())
 
     def _weight_room(self) -> Tensor:
-        """Give memory for the first layer's weights with their factors, and for what `complete_` computes of them."""
+        """Take memory for the first layer's weights with their factors, and for what `complete_` computes from them."""
         return self._scratch.like("first weight", self.params[0])
 
     def _units(self, i: int, z: Tensor, weight: Tensor | None, training: bool) -> tuple[Tensor, Pullback]:
@@ -349,7 +351,7 @@ class MLP(Network):
         return None if self.standardization is None else self.standardization.frame
 
     def learned(self, model: int, dtype: np.dtype) -> dict[str, list[np.ndarray]]:
-        """Give the `groups` of one model, to be kept in `dtype`; the first layer is for the user's columns.
+        """Compute the `groups` of one model, to be kept in `dtype`; the first layer is for the user's columns.
 
         In the place of u are the factors on the columns.
         """

@@ -117,7 +117,7 @@ class Progress:
         return best
 
     def has_led_past(self, loss: float) -> bool:
-        """Whether training has led past a loss that was clearly lower, as momentum does."""
+        """Tell whether training has led past a loss that was clearly lower, as momentum does."""
         return loss > 1.05 * self.best_loss + self.tol
 
     @property
@@ -126,7 +126,7 @@ class Progress:
         return self.no_improvement > self.n_iter_no_change
 
     def recent_gain(self) -> tuple[float, int]:
-        """How much the training loss fell over the last epochs, and over how many."""
+        """Compute how much the training loss fell over the last epochs, and over how many."""
         span = int(min(self.n_iter_no_change, 10, len(self.loss_curve) - 1))
         return (self.loss_curve[-1 - span] - self.loss_curve[-1] if span else math.nan), span
 

@@ -40,7 +40,7 @@ def _has_generator(device_type: str) -> bool:
 
 @functools.cache
 def _with_generator(operation: Any) -> Any:
-    """Give the form of an operation that takes a generator; None if there is none."""
+    """Find the form of an operation that takes a generator; None if there is none."""
     names = [argument.name for argument in operation._schema.arguments]
     if "generator" in names:
         return operation
@@ -115,7 +115,7 @@ class OwnNumbers(TorchDispatchMode):
         return tree_map_only(Tensor, lambda part: part.to(device), result)
 
     def _dropout(self, input: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
-        """Give the dropout of accelerators, which takes no generator."""
+        """Compute the dropout of accelerators, which takes no generator."""
         kept = torch.ones_like(input, dtype=torch.bool)
         if train is False or p == 0:
             return input.clone(), kept

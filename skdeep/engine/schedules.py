@@ -16,17 +16,20 @@ import numpy as np
 
 
 def constant(progress: np.ndarray, samples: np.ndarray, power_t: float) -> float:
-    """Give the learning rate as given."""
+    """Leave the learning rate as it is given."""
     return 1.0
 
 
 def invscaling(progress: np.ndarray, samples: np.ndarray, power_t: float) -> np.ndarray:
-    r""":math:`(t + 1)^{-p}` after t samples (MLPClassifier's rule, updated once an epoch)."""
+    r"""Compute :math:`(t + 1)^{-p}` after t samples (MLPClassifier's rule, updated once an epoch)."""
     return (samples + 1.0) ** -power_t
 
 
 def cosine(progress: np.ndarray, samples: np.ndarray, power_t: float) -> np.ndarray:
-    r""":math:`\tfrac12 (1 + \cos \pi u)` at progress u (Loshchilov & Hutter, *SGDR*, ICLR 2017, without restarts)."""
+    r"""Compute :math:`\tfrac12 (1 + \cos \pi u)` at progress u.
+
+    Loshchilov & Hutter, *SGDR*, ICLR 2017, without restarts.
+    """
     return 0.5 * (1 + np.cos(np.pi * np.minimum(progress, 1.0)))
 
 
@@ -39,5 +42,5 @@ SCHEDULES: dict[str, Callable[[np.ndarray, np.ndarray, float], float | np.ndarra
 
 
 def warm_up(epochs_done: np.ndarray, warmup_epochs: float) -> float | np.ndarray:
-    """Give a linear ramp over the first `warmup_epochs` epochs."""
+    """Compute a linear ramp over the first `warmup_epochs` epochs."""
     return np.minimum(epochs_done / warmup_epochs, 1.0) if warmup_epochs else 1.0

@@ -21,7 +21,7 @@ class Scratch:
         self._given: dict[Hashable, Tensor] = {}
 
     def empty(self, name: Hashable, shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """Give contiguous memory of a shape on the device of `like`, and of its dtype unless another one is named."""
+        """Take contiguous memory of a shape on the device of `like`, and of its dtype unless another one is named."""
         given, dtype = self._given.get(name), dtype or like.dtype
         if given is not None and given.shape == shape and given.dtype is dtype and given.device == like.device:
             return given
@@ -32,7 +32,7 @@ class Scratch:
         return given
 
     def like(self, name: Hashable, tensor: Tensor) -> Tensor:
-        """Give memory for as many values as in `tensor`, in the same order."""
+        """Take memory for as many values as in `tensor`, in the same order."""
         given = self._given.get(name)
         if given is None or given.shape != tensor.shape or given.dtype is not tensor.dtype:
             self._given[name] = given = torch.empty_like(tensor, requires_grad=False)

@@ -33,5 +33,5 @@ def threads_for(work: int) -> AbstractContextManager[None]:
 
 
 def threads_of_worker(n_workers: int) -> int:
-    """Give a worker's share of the machine's cores."""
+    """Compute a worker's share of the machine's cores."""
     return max(1, (os.cpu_count() or 1) // n_workers)

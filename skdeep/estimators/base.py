@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from numbers import Integral, Real
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.metrics import get_scorer_names
+from sklearn.utils import Tags
 
 from skdeep.compat.sklearn import HasMethods, Interval, StrOptions, _check_partial_fit_first_call, _fit_context
 from skdeep.data.encoding import check_label_names
-from skdeep.data.inputs import OutputSpace
+from skdeep.data.inputs import Data, OutputSpace
 from skdeep.data.labels import check_classes, n_columns, unboxed
 from skdeep.data.problem import Problem
 from skdeep.engine.networks import Network
@@ -30,8 +33,8 @@ from skdeep.fitting.settings import FULL_BATCH, SOLVERS, Solver, check_settings,
 from skdeep.fitting.torch_settings import own_settings
 
 
-def _no_partial_fit(estimator) -> str | None:
-    """Why partial_fit is absent, or None."""
+def _no_partial_fit(estimator: BaseTorchClassifier) -> str | None:
+    """Say why partial_fit is absent; None if it is there."""
     if estimator.early_stopping:
         return "early_stopping=True: a single pass has no validation history. Use fit, or early_stopping=False."
     if solver_name(estimator) in FULL_BATCH:
@@ -47,8 +50,8 @@ def _no_partial_fit(estimator) -> str | None:
 
 
 @cache
-def _param_names(cls, init) -> tuple[str, ...]:
-    """What scikit-learn reads off the signature of a class with this ``__init__``: most of the time of a clone."""
+def _param_names(cls: Any, init: Callable) -> tuple[str, ...]:
+    """Read the parameters off the signature of a class once per ``__init__``: it is most of the time of a clone."""
     return tuple(super(BaseTorchClassifier, cls)._get_param_names())
 
 
@@ -66,8 +69,7 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
     _multilabel = False
     #: Whether a row may have more than one axis, as an image has.
     _allow_nd = False
-    #: Whether values of dense rows may be missing (NaN), and what to do about those that may not.
-    _allow_nan = False
+    #: What to do about missing values where there may be none.
     _nan_advice = ""
     #: Whether one class is too few.
     _needs_two_classes = False
@@ -93,12 +95,17 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
         "verbose": ["verbose"],
     }
 
-    def _validate_params(self):
+    @property
+    def _allow_nan(self) -> bool:
+        """Whether values of dense rows may be missing (NaN)."""
+        return False
+
+    def _validate_params(self) -> None:
         super()._validate_params()
         check_settings(self)
 
-    def set_params(self, **params):
-        """Set parameters of the estimator, and those of a solver that is an object, as ``solver__name``."""
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters of the estimator, and settings of a solver that is an object, as ``solver__name``."""
         solver = params.get("solver", self.solver)
         nested = [name for name in params if name.startswith("solver__")]
         if nested and isinstance(solver, str):
@@ -109,12 +116,21 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
         return super().set_params(**params)
 
     @classmethod
-    def _get_param_names(cls):
-        return list(_param_names(cls, cls.__init__))
+    def _get_param_names(cls) -> list[str]:
+        return list(_param_names(cls, cls.__init__))  # type: ignore[arg-type]  # a class has a hash
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+    def fit(
+        self,
+        X: Data,
+        y: Data,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: Data = None,
+        y_val: Data = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> Self:
         """Train the classifier.
 
         Parameters
@@ -130,7 +146,7 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
             Validation data to watch after each epoch, instead of a part of the training data. Without
             ``early_stopping`` it is only recorded. The steps of a Pipeline do not transform it, unless the Pipeline is
             told to: ``transform_input=["X_val"]``, with metadata routing. The searches of `skdeep.model_selection`
-            pass it on as it is; those of scikit-learn, and its ``cross_validate``, do so inside ``skdeep.stacked()``,
+            pass it on as it is; scikit-learn's searches, and its ``cross_validate``, do so inside ``skdeep.stacked()``,
             and else take a part of it for each fold if it happens to have as many rows as X.
         sample_weight_val : array-like, default=None
             Weights of the validation samples.
@@ -151,7 +167,9 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
 
     @available_unless(_no_partial_fit)
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y, classes=None, sample_weight=None):
+    def partial_fit(
+        self, X: Data, y: Data, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
         """Train for one epoch on this data, going on from where the last call stopped.
 
         Parameters
@@ -177,7 +195,7 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
             self._target_is_multilabel = getattr(self, "_target_is_multilabel", table)
             return fit_alone(self, X, y, sample_weight, (None, None, None), incremental=True)
 
-    def score(self, X, y, sample_weight=None):
+    def score(self, X: Data, y: Data, sample_weight: ArrayLike | None = None) -> float:
         """Compute the accuracy on this data: the share of rows of which every label is right.
 
         Parameters
@@ -200,24 +218,24 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
     # ---- what a subclass defines ----------------------------------------------------------------------------------
 
     def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
-        """How to train on a problem, which is not placed yet."""
+        """Decide how to train on a problem, which is not placed yet."""
         solver = solver_name(self)
         return choose(self, problem, solver, rows_per_step(self, problem, solver))
 
     def _penalty(self, members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray) -> ElasticNet:
-        """The penalty of each model of a stack, given the weight of its training rows and of a batch on average."""
+        """Make the penalty of each model of a stack, given the weights of its training rows and of a mean batch."""
         raise NotImplementedError
 
     def _rates(self, recipe: Recipe, problem: Problem, network: Network, members: list[Member]) -> np.ndarray:
-        """The learning rate each model of a stack starts with."""
+        """Compute the learning rate each model of a stack starts with."""
         return as_numbers(member.settings.learning_rate_init for member in members)
 
     def _network(self, recipe: Recipe, problem: Problem, members: list[Member], warm: bool) -> Network:
-        """The network before training: initial, or (`warm`, one model) that of the fitted attributes."""
+        """Make the network before training: initial, or (`warm`, one model) from the fitted attributes."""
         raise NotImplementedError
 
     def _learned(self, network: Network, model: int, dtype: np.dtype, space: OutputSpace) -> dict:
-        """The fitted attributes that hold one model's parameters."""
+        """Make the fitted attributes that hold one model's parameters."""
         raise NotImplementedError
 
     def _map_scores(self, matrix: np.ndarray, offsets: np.ndarray | float) -> None:
@@ -225,17 +243,17 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
         raise NotImplementedError
 
     def _n_params(self, n_features: int, n_outputs: int) -> int:
-        """Number of weights, to judge how much work an epoch is."""
+        """Count the weights, to judge how much work an epoch is."""
         raise NotImplementedError
 
     def _n_units(self, n_outputs: int) -> int:
-        """Number of units beyond the input, to judge how much memory a row takes."""
+        """Count the units beyond the input, to judge how much memory a row takes."""
         raise NotImplementedError
 
     #: How it is trained: an ensemble has its own ways.
     _procedure = Procedure(train_each, conclude, calibrate_each)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         tags.input_tags.allow_nan = self._allow_nan

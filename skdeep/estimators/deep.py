@@ -12,10 +12,10 @@ import torch
 
 from skdeep.compat.sklearn import Interval, Options, StrOptions
 from skdeep.engine.losses import LOSSES, Loss
-from skdeep.engine.penalties import L2
+from skdeep.engine.penalties import L2, ElasticNet
 from skdeep.engine.schedules import SCHEDULES
 from skdeep.estimators.base import BaseTorchClassifier
-from skdeep.fitting.recipe import values
+from skdeep.fitting.recipe import Member, values
 from skdeep.fitting.settings import SOLVERS, Solver, solver_name
 
 #: Penalties beyond this have no room in single precision, with the squares of coefficients.
@@ -63,12 +63,12 @@ class NeuralNetClassifier(BaseTorchClassifier):
         "momentum": [Interval(Real, 0, 1, closed="both")],
     }
 
-    def _loss(self, n_outputs) -> Loss:
+    def _loss(self, n_outputs: int) -> Loss:
         # one class at all is a column that is never the other one
         multiclass = n_outputs > 1 and not self._fitted_multilabel
         return LOSSES["log_loss" if multiclass else "binary_log_loss"]()
 
-    def _penalty(self, members, total_weight, batch_weight):
+    def _penalty(self, members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray) -> ElasticNet:
         # MLPClassifier's alpha is per batch
         with np.errstate(over="ignore"):
             strength = values(members, "alpha") / batch_weight

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Callable
 from textwrap import dedent, indent
 
 ALPHA = """\
@@ -11,7 +12,7 @@ alpha : float or "auto", default="auto"
     Weight of the penalty. ``C`` of LogisticRegression and LinearSVC is ``1 / (alpha * n_samples)``; ``alpha`` of
     SGDClassifier is the same. "auto" is what these do with ``C=1`` behind a StandardScaler:
     :math:`\\frac{1}{\\sum_i w_i} R(W \\,\\mathrm{diag}(\\sigma))` with the columns' standard deviations :math:`\\sigma`
-    (weighted; root mean squares if ``fit_intercept=False``). Sparse columns, whose scale is information, and those of
+    (weighted; root mean squares if ``fit_intercept=False``). Sparse columns, whose scale is information, and those with
     ``standardize=False`` count as they are. In ``partial_fit``, the sums run over all rows so far.
 """
 
@@ -55,13 +56,13 @@ scoring : str, callable or None, default=None
     What is watched: a scorer, "loss" (the negative loss), "calibrated_loss" (the negative loss at the temperature that
     makes it lowest: what ``calibration`` would be left with), or None for accuracy. While the score stands still, a
     falling validation loss counts as improvement too; so does an accuracy that differs by less than the answer for one
-    set of equal rows makes of it (tables).
+    set of equal rows counts in it (tables).
 class_weight : dict, list of dict, "balanced" or None, default=None
     Factor on the weight of each class; "balanced" is inversely proportional to the weighted class counts.
 warm_start : bool, default=False
     Whether ``fit`` starts from the model of the last one (as it was before its calibration). The schedule, the columns'
     statistics, the calibration and the rule that stops begin anew. On the same problem (rows, weights, objective), the
-    optimizer's state is that of the last step; on another one, training begins at an untrained model where that has the
+    optimizer's state is the last step's; on another one, training begins at an untrained model where that has the
     lower objective. With ``early_stopping``, the start is judged by the validation data of this fit like an epoch, and
     kept if none is better.
 random_state : int, RandomState instance or None, default=None
@@ -215,10 +216,10 @@ def without(text: str, *names: str) -> str:
     return "\n".join(entry for entry in entries if entry.split(" : ")[0] not in names)
 
 
-def document(**sections: str):
+def document(**sections: str) -> Callable[[type], type]:
     """Decorate a class: replace ``{name}`` lines in its docstring by the given sections."""
 
-    def decorate(cls):
+    def decorate(cls: type) -> type:
         if cls.__doc__ is None:  # python -OO
             return cls
         doc = inspect.cleandoc(cls.__doc__)

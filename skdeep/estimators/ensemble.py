@@ -6,8 +6,15 @@ from dataclasses import dataclass, field
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
 from skdeep.compat.sklearn import Interval
+from skdeep.data.inputs import Data
+from skdeep.engine.input_layer import Standardization
 from skdeep.engine.perceptron import MLP
+from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.estimators.docs import LABEL_SMOOTHING, TRAINING_ATTRIBUTES, deep_parameters, document, without
 from skdeep.estimators.mlp import MLPClassifierTorch, PerceptronClassifier
 from skdeep.fitting.bagging import conclude, judge_each, train_folds
@@ -18,7 +25,7 @@ from skdeep.fitting.settings import Solver
 _WITHOUT = ("validation_fraction", "warm_start", "callbacks", "verbose")
 
 
-def _no_partial_fit(estimator) -> str:
+def _no_partial_fit(estimator: BaseTorchClassifier) -> str:
     return "ensembles, whose folds need all data at once. Use fit, or MLPClassifierTorch."
 
 
@@ -64,7 +71,7 @@ class MLPEnsembleClassifier(PerceptronClassifier):
     stochastic_depth : float or None, default=None
         Probability that the last residual block is left out of a training step; None has no residual blocks.
     standardize : bool, default=True
-        Whether to train in centred and scaled columns, each member in those of its rows.
+        Whether to train in centred and scaled columns, each member by the statistics of its rows.
     column_learning_rate : float, default=15.0
         How fast a factor on each of these columns is learnt; see :class:`MLPClassifierTorch`.
     solver : {"adamw", "adam", "sgd", "lbfgs"}, `AdamW`, `Adam`, `SGD` or `LBFGS`, default="adamw"
@@ -78,7 +85,7 @@ class MLPEnsembleClassifier(PerceptronClassifier):
         Learning rate at the start.
     early_stopping : bool, default=True
         Whether a member stops when the score of the rows it watches has not risen for ``n_iter_no_change`` epochs.
-        The weights of its best epoch are kept in any case. The rows are those of its fold, or ``X_val`` if ``fit`` is
+        The weights of its best epoch are kept in any case. The rows are its fold's, or ``X_val`` if ``fit`` is
         given that.
     scoring : str, callable or None, default=None
         What ``oof_score_`` is: a scorer, "loss" (the negative loss), or None for accuracy. Epochs are judged by
@@ -174,26 +181,30 @@ class MLPEnsembleClassifier(PerceptronClassifier):
     }
 
     @available_unless(_no_partial_fit)
-    def partial_fit(self, X, y, classes=None, sample_weight=None):
-        """Absent: the folds need all data at once."""
+    def partial_fit(
+        self, X: Data, y: Data, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+    ) -> None:
+        """Refuse to train in parts: the folds need all data at once."""
 
     # ---- training -------------------------------------------------------------------------------------------------
 
     _member_class = MLPClassifierTorch
     _procedure = Procedure(train_folds, conclude, judge_each)
 
-    def _n_params(self, n_features, n_outputs):
+    def _n_params(self, n_features: int, n_outputs: int) -> int:
         return self.n_estimators * super()._n_params(n_features, n_outputs)
 
-    def _n_units(self, n_outputs):
+    def _n_units(self, n_outputs: int) -> int:
         return self.n_estimators * super()._n_units(n_outputs)
 
-    def _map_scores(self, matrix, offsets):
+    def _map_scores(self, matrix: np.ndarray, offsets: np.ndarray | float) -> None:
         for estimator in self.estimators_:
             estimator._map_scores(matrix, offsets)
 
     # ---- prediction -----------------------------------------------------------------------------------------------
 
-    def _trained_network(self, device, dtype, standardization=None, **noise) -> MLP:
+    def _trained_network(
+        self, device: torch.device, dtype: torch.dtype, standardization: Standardization | None = None, **noise: Any
+    ) -> MLP:
         members = (e._trained_network(device, dtype, standardization, **noise) for e in self.estimators_)
         return MLP.stacked(list(members))

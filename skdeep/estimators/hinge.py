@@ -92,5 +92,5 @@ class HingeClassifier(ScoresMixin, LinearClassifier):
         "multi_class": [StrOptions({"weston_watkins", "crammer_singer", "ovr"})],
     }
 
-    def _loss(self, n_outputs) -> Loss:
+    def _loss(self, n_outputs: int) -> Loss:
         return LOSSES["ovr" if n_outputs == 1 else self.multi_class](squared=self.loss == "squared_hinge")

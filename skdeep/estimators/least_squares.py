@@ -7,6 +7,7 @@ from numbers import Real
 from typing import ClassVar
 
 from skdeep.compat.sklearn import Interval, StrOptions
+from skdeep.data.problem import Problem
 from skdeep.engine.losses import LOSSES, Loss
 from skdeep.estimators.docs import (
     ALPHA,
@@ -21,6 +22,7 @@ from skdeep.estimators.docs import (
 )
 from skdeep.estimators.linear import LinearClassifier
 from skdeep.estimators.scores import ScoresMixin
+from skdeep.fitting.recipe import Recipe
 from skdeep.fitting.settings import SOLVERS, Solver
 
 
@@ -40,7 +42,7 @@ class LeastSquaresClassifier(ScoresMixin, LinearClassifier):
         \frac{1}{\sum_i w_i} \sum_i w_i \tfrac12 \|s_i - t_i\|^2 + \alpha R(W), \qquad s_i = W x_i + b
 
     with w the sample weight times the class weight, and :math:`t_{ij} = 1` for the true class and -1 elsewhere. Two
-    classes have one column of scores. The predicted class is that of the highest score.
+    classes have one column of scores. The predicted class has the highest score.
 
     ``solver="exact"`` takes the singular values of the data, which serve all values of ``alpha`` of a search. It needs
     no inverse of :math:`X^T X`: with ``alpha=0``, of all solutions (there are many if columns are collinear or more
@@ -97,10 +99,10 @@ class LeastSquaresClassifier(ScoresMixin, LinearClassifier):
         "solver": [StrOptions({*SOLVERS, "exact"}), Solver],
     }
 
-    def _loss(self, n_outputs) -> Loss:
+    def _loss(self, n_outputs: int) -> Loss:
         return LOSSES["squared_error"]()
 
-    def _recipe(self, problem, going_on, incremental):
+    def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
         if self.solver == "exact" and self.early_stopping:
             raise ValueError(
                 "early_stopping=True has nothing to stop: solver='exact' has no epochs. Use early_stopping=False, or "

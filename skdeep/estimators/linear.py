@@ -18,7 +18,7 @@ from skdeep.data.problem import Problem, TrainingState
 from skdeep.data.scaling import change_of_variables
 from skdeep.engine.batching import as_tensor
 from skdeep.engine.losses import Loss, smoothed
-from skdeep.engine.networks import Linear, sparse_weight
+from skdeep.engine.networks import Linear, Network, sparse_weight
 from skdeep.engine.penalties import L2, PENALTIES, ElasticNet, NoPenalty
 from skdeep.engine.per_model import to_device
 from skdeep.estimators.base import BaseTorchClassifier
@@ -75,17 +75,17 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         "solver": [StrOptions({*SOLVERS, "auto"}), Solver],
     }
 
-    def _n_params(self, n_features, n_outputs):
+    def _n_params(self, n_features: int, n_outputs: int) -> int:
         return n_features * n_outputs
 
-    def _n_units(self, n_outputs):
+    def _n_units(self, n_outputs: int) -> int:
         return n_outputs
 
-    def _penalty(self, members, total_weight, batch_weight):
+    def _penalty(self, members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray) -> ElasticNet:
         alpha = values(members, "alpha")
         return PENALTIES[self.penalty](np.where(np.isnan(alpha), 1 / total_weight, alpha), values(members, "l1_ratio"))
 
-    def _recipe(self, problem, going_on, incremental):
+    def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
         newton_params, solver = self._max_newton_params(), solver_name(self)
         loss, penalty = (
             self._training_loss(self.n_outputs_),
@@ -113,11 +113,11 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         return choose(self, problem, solver, rows, loss=loss, **decisions)
 
     def _training_loss(self, n_outputs: int) -> Loss:
-        """What is minimised, where that is not the loss that validation data is judged by."""
+        """Make the loss to minimise, which need not be the one that validation data is judged by."""
         return smoothed(self._loss(n_outputs), getattr(self, "label_smoothing", 0.0))
 
     def _is_exact_cheap(self, problem: Problem, newton_params: int | None) -> bool:
-        """Whether the optimum costs no more than mini-batch training."""
+        """Tell whether the optimum costs no more than mini-batch training."""
         # by name: whether a model is in a stack with others must make no difference
         smooth = self.penalty in ("l2", None) and self._loss(self.n_outputs_).smooth
         if self.callbacks or not smooth:
@@ -137,13 +137,13 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         return Preconditioner.fits(self._training_loss(self.n_outputs_), self.n_outputs_, self.n_features_in_ + 1)
 
     def _max_newton_params(self) -> int | None:
-        """Up to how many parameters the exact solver takes Newton steps; None for what suits a tight tolerance."""
+        """Choose the most parameters with which the exact solver takes Newton steps; None for a tight tolerance's."""
         # a Hessian is the work of (C + 1) d / 4 gradients
         limit = _NEWTON_SIZE if self._has_preconditioner() else _PLAIN_NEWTON_SIZE
         dear = (self.n_outputs_ + 1) * self.n_features_in_ > limit
         return 0 if self.solver == "auto" and dear else None
 
-    def _network(self, recipe, problem, members, warm) -> Linear:
+    def _network(self, recipe: Recipe, problem: Problem, members: list[Member], warm: bool) -> Linear:
         n_models, n_outputs = len(members), recipe.n_outputs
         tensor: dict[str, Any] = {"device": problem.device, "dtype": problem.dtype}
         variables: dict[str, Any] = {}
@@ -171,17 +171,18 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
             network.restore(*known)
         return network
 
-    def _trained_network(self, device, dtype) -> Linear:
+    def _trained_network(self, device: torch.device, dtype: torch.dtype) -> Linear:
         known = [as_tensor(dense(part)[None]) for part in (self.coef_, self.intercept_)]
         coef, intercept = (to_device(part, device, dtype) for part in known)
         return Linear(coef, intercept)
 
-    def _learned(self, network, model, dtype, space):
+    def _learned(self, network: Network, model: int, dtype: np.dtype, space: OutputSpace) -> dict[str, Any]:
+        assert isinstance(network, Linear)
         # copies: "contiguous" leaves the stride of an axis of one as it is, and products round by strides
         coef, intercept = (part.copy() for part in network.learned(model, dtype))
         return {"coef_": space.array(coef), "intercept_": space.array(intercept)}
 
-    def _map_scores(self, matrix, offsets):
+    def _map_scores(self, matrix: np.ndarray, offsets: np.ndarray | float) -> None:
         space, coef, intercept = OutputSpace(self.coef_), dense(self.coef_), dense(self.intercept_)
         with np.errstate(all="ignore"):
             mapped = (matrix.T @ coef).astype(coef.dtype)
@@ -190,10 +191,11 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
                 f"calibration={self.calibration!r} makes coefficients of columns this small overflow. Scale the "
                 "columns of X (StandardScaler), or use calibration='temperature'."
             )
-        self.coef_ = space.array(mapped)
-        self.intercept_ = space.array((intercept @ matrix + offsets).astype(intercept.dtype))
+        self.coef_: Any = space.array(mapped)
+        self.intercept_: Any = space.array((intercept @ matrix + offsets).astype(intercept.dtype))
 
-    def _rates(self, recipe, problem, network, members):
+    def _rates(self, recipe: Recipe, problem: Problem, network: Network, members: list[Member]) -> np.ndarray:
+        assert isinstance(network, Linear)
         rates = as_numbers(member.settings.learning_rate_init for member in members)
         derived = np.isnan(rates)
         if recipe.solver != "sgd":
@@ -215,7 +217,7 @@ def _check_smooth(solver: str, penalty_name: str | None, loss: Loss, penalty: El
 
 
 def _derived_rates(recipe: Recipe, problem: Problem, network: Linear, members: list[Member]) -> np.ndarray:
-    """Step sizes from the data.
+    """Derive step sizes from the data.
 
     1 / L, the step that suits the full gradient with any momentum; and the noise of a batch, which momentum adds up
     over 1 / (1 - momentum) steps, must stay below the signal.

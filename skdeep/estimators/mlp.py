@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 from scipy.sparse import issparse
+from torch import Tensor
 
 from skdeep.compat.sklearn import Interval, StrOptions
 from skdeep.data.inputs import OutputSpace, to_numpy
+from skdeep.data.problem import Problem
 from skdeep.engine.activations import ACTIVATIONS
 from skdeep.engine.input_layer import Standardization
 from skdeep.engine.losses import smoothed
+from skdeep.engine.networks import Network
 from skdeep.engine.perceptron import MLP
 from skdeep.engine.schedules import SCHEDULES
 from skdeep.estimators.deep import NeuralNetClassifier
@@ -28,7 +31,7 @@ from skdeep.estimators.docs import (
 )
 from skdeep.fitting.choices import batch_rows, choose, epochs_of
 from skdeep.fitting.fitted import models_of
-from skdeep.fitting.recipe import Member, column_statistics, values
+from skdeep.fitting.recipe import Member, Recipe, column_statistics, values
 from skdeep.fitting.settings import settings_of, solver_name
 
 #: Rows per step of ``batch_size="auto"``: a hundredth of the data, within these bounds.
@@ -89,18 +92,21 @@ class PerceptronClassifier(NeuralNetClassifier):
     _parameters = frozenset({*_attributes.values(), "missing_features_"})
 
     @property
-    def _allow_nan(self):
+    def _allow_nan(self) -> bool:
         # of columns as they are, a fitted model knows means only where fit has met missing values
         model = models_of(self)[0]
         return self.standardize or not hasattr(model, "coefs_") or len(getattr(model, "missing_features_", ())) > 0
 
-    def _map_scores(self, matrix, offsets):
+    def _map_scores(self, matrix: np.ndarray, offsets: np.ndarray | float) -> None:
         space, coef, intercept = OutputSpace(self.coefs_[-1]), to_numpy(self.coefs_[-1]), to_numpy(self.intercepts_[-1])
         # other lists: who goes back to the attributes that were, finds what was in them
-        self.coefs_ = [*self.coefs_[:-1], space.array((coef @ matrix).astype(coef.dtype))]
-        self.intercepts_ = [*self.intercepts_[:-1], space.array((intercept @ matrix + offsets).astype(coef.dtype))]
+        self.coefs_: list = [*self.coefs_[:-1], space.array((coef @ matrix).astype(coef.dtype))]
+        self.intercepts_: list = [
+            *self.intercepts_[:-1],
+            space.array((intercept @ matrix + offsets).astype(coef.dtype)),
+        ]
 
-    def _recipe(self, problem, going_on, incremental):
+    def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
         solver, schedule = solver_name(self), getattr(settings_of(self), "learning_rate", "constant")
         rows = batch_rows(self, problem, solver, auto=int(np.clip(problem.n_rows // 100, *_BATCH_ROWS)))
         decisions: dict[str, Any] = {"loss": smoothed(self._loss(self.n_outputs_), self.label_smoothing)}
@@ -118,14 +124,14 @@ class PerceptronClassifier(NeuralNetClassifier):
             raise ValueError(f"hidden_layer_sizes must be > 0 and integers, got {hidden}.")
         return [n_features, *map(int, hidden), n_outputs]
 
-    def _n_params(self, n_features, n_outputs):
+    def _n_params(self, n_features: int, n_outputs: int) -> int:
         units = np.array(self._layer_units(n_features, n_outputs))
         return int((units[1:] * units[:-1]).sum())
 
-    def _n_units(self, n_outputs):
+    def _n_units(self, n_outputs: int) -> int:
         return sum(self._layer_units(1, n_outputs)[1:])
 
-    def _network(self, recipe, problem, members, warm) -> MLP:
+    def _network(self, recipe: Recipe, problem: Problem, members: list[Member], warm: bool) -> MLP:
         known = hasattr(self, self._coef_attribute)  # also where folds, or a start that may be better, begin anew
         none = np.empty(0, dtype=np.int64)
         indicated = to_numpy(getattr(self, "missing_features_", none)) if known else problem.missing
@@ -141,7 +147,7 @@ class PerceptronClassifier(NeuralNetClassifier):
         noise: dict[str, Any] = {"dropout": values(members, "dropout")}
         if self.stochastic_depth is not None:
             noise["stochastic_depth"] = values(members, "stochastic_depth")
-        tensor = {"device": problem.device, "dtype": problem.dtype}
+        tensor: dict[str, Any] = {"device": problem.device, "dtype": problem.dtype}
         if warm:
             self._check_layers(units)
         noise["standardization"] = self._standardization(problem, indicated, members, warm)
@@ -152,7 +158,9 @@ class PerceptronClassifier(NeuralNetClassifier):
             return self._trained_network(**tensor, generators=generators, **noise)
         return MLP.initial(generators, units, self.activation, normalization=self.normalization, **noise, **tensor)
 
-    def _standardization(self, problem, indicated, members: list[Member], warm: bool) -> Standardization | None:
+    def _standardization(
+        self, problem: Problem, indicated: np.ndarray, members: list[Member], warm: bool
+    ) -> Standardization | None:
         if not self.standardize and not len(indicated):
             return None
         columns = column_statistics(problem, members)
@@ -176,7 +184,7 @@ class PerceptronClassifier(NeuralNetClassifier):
         return Standardization(center, scale, torch.tensor(indicated, device=problem.device), frame)
 
     def _check_layers(self, units: list[int]) -> None:
-        """Raise if the fitted attributes are not those of such layers."""
+        """Raise if the fitted attributes do not belong to such layers."""
         form, n_hidden = ACTIVATIONS[self.activation], len(units) - 2
         widths = [*(form.n_pieces * unit for unit in units[1:-1]), units[-1]]
         known = [tuple(np.shape(coef)) for coef in self.coefs_]
@@ -194,8 +202,10 @@ class PerceptronClassifier(NeuralNetClassifier):
                 "them back, or fit with warm_start=False."
             )
 
-    def _trained_network(self, device, dtype, standardization=None, **noise) -> MLP:
-        def stack(name):
+    def _trained_network(
+        self, device: torch.device, dtype: torch.dtype, standardization: Standardization | None = None, **noise: Any
+    ) -> MLP:
+        def stack(name: str) -> list[Tensor]:
             known = getattr(self, name, [])
             known = known if isinstance(known, list) else [known]
             arrays = (np.atleast_1d(to_numpy(array)).T for array in known)
@@ -220,8 +230,10 @@ class PerceptronClassifier(NeuralNetClassifier):
         norms = gammas, betas, *averages
         return MLP(weights, biases, slopes, self.activation, *norms, standardization=standardization, **noise)
 
-    def _learned(self, network, model, dtype, space):
-        learned, groups = {}, network.learned(model, dtype)
+    def _learned(self, network: Network, model: int, dtype: np.dtype, space: OutputSpace) -> dict[str, Any]:
+        assert isinstance(network, MLP)
+        learned: dict[str, Any] = {}
+        groups = network.learned(model, dtype)
         for name, arrays in groups.items():
             if name == "slope":
                 learned[self._attributes[name]] = [float(array[0]) for array in arrays]
@@ -254,7 +266,7 @@ class MLPClassifierTorch(PerceptronClassifier):
     (with normalisation, dropout and residual blocks where asked for) trained on the cross-entropy of the scores s
     (softmax for more than two classes, one logistic column for two, one per label for multilabel targets) plus
     :math:`\frac{\alpha}{2 B \bar w} \sum_l \|W_l\|^2`, the L2 penalty as MLPClassifier has it. Parameters, attributes
-    and their meaning are those of :class:`sklearn.neural_network.MLPClassifier`, so that a swap is one word; by default
+    and their meaning are as in :class:`sklearn.neural_network.MLPClassifier`, so that a swap is one word; by default
     (``standardize=True``) of one behind a StandardScaler, with :math:`W_1 \,\mathrm{diag}(\sigma)` for :math:`W_1` in
     the penalty.
 
@@ -280,7 +292,7 @@ class MLPClassifierTorch(PerceptronClassifier):
     standardize : bool, default=True
         Whether to train in columns that are centred and scaled by their weighted means and standard deviations (sparse
         ones: scaled by their largest magnitude), as if the classifier were behind a StandardScaler: the initial
-        weights and ``alpha`` are those of a first layer on such columns. ``coefs_[0]`` and ``intercepts_[0]`` refer to
+        weights and ``alpha`` belong to a first layer on such columns. ``coefs_[0]`` and ``intercepts_[0]`` refer to
         the columns of X all the same. ``partial_fit`` goes by the statistics of all rows so far. With False, everything
         refers to the columns as they are, as in MLPClassifier, and a warning names those that suit no step.
 
@@ -295,7 +307,7 @@ class MLPClassifierTorch(PerceptronClassifier):
     solver : {"adam", "sgd", "adamw", "lbfgs"}, `Adam`, `SGD`, `AdamW` or `LBFGS`, default="adam"
         Adam, mini-batch gradient descent with momentum, Adam with decoupled weight decay, or full-batch L-BFGS. An
         object, such as ``SGD(0.01, momentum=0.8)``, has settings of its own. ``learning_rate`` to ``precision`` below
-        are those of a solver that is named: beside an object they must be left alone.
+        belong to a solver that is named: beside an object they must be left alone.
     alpha : float, default=0.05
         Strength of the L2 penalty; it is divided by the total weight of a batch. With ``standardize`` it acts on the
         weights of standardised columns.

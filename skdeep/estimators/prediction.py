@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,16 @@ from torch import Tensor
 
 from skdeep.compat.sklearn import check_same_namespace
 from skdeep.data.answers import codes, decisions, labels, log_probabilities, probabilities
-from skdeep.data.inputs import Matrix, OutputSpace, check_features, float_dtype, resolve_device, rows_of
+from skdeep.data.inputs import (
+    Classifier,
+    Data,
+    Matrix,
+    OutputSpace,
+    check_features,
+    float_dtype,
+    resolve_device,
+    rows_of,
+)
 from skdeep.data.problem import CHUNK_ROWS, chunk_rows
 from skdeep.engine.batching import DenseRows, SparseRows
 from skdeep.engine.losses import Loss
@@ -23,14 +33,14 @@ from skdeep.fitting.links import combined, link_of
 from skdeep.fitting.torch_settings import own_settings
 
 
-def prediction_dtype(X, device: torch.device | None = None) -> torch.dtype:
-    """In which precision to give scores, however the model was trained; on a device, which may have no float64."""
+def prediction_dtype(X: Data, device: torch.device | None = None) -> torch.dtype:
+    """Choose the precision of scores, however the model was trained; on a device, which may have no float64."""
     single = float_dtype(X) == np.float32 or (device is not None and device.type == "mps")
     return torch.float32 if single else torch.float64
 
 
-def _of_members(members: list, X, result: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """What `result` makes of the scores (n, C) of each of some estimators of one form, in one pass over the rows."""
+def _of_members(members: list[Classifier], X: Data, result: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """Apply `result` to the scores (n, C) of each of some estimators of one form, in one pass over the rows."""
     leader = members[0]
     X = check_features(leader, X, reset=False)
     work, precise = min(X.shape[0], CHUNK_ROWS) * n_weights(leader), any(map(needs_float64, members))
@@ -73,7 +83,7 @@ def _check_finite(of_members: list[Tensor], start: int) -> None:
 
 @own_settings()
 @torch.no_grad()
-def scores_of_members(members: list, X) -> list[Tensor]:
+def scores_of_members(members: list[Classifier], X: Data) -> list[Tensor]:
     """Compute the scores (n, C) of X of all members of a stack, in one pass over its rows."""
     return _of_members(members, X, lambda scores: scores)
 
@@ -90,20 +100,20 @@ class PredictionMixin:
     device: str | torch.device
 
     def _loss(self, n_outputs: int) -> Loss:
-        """The loss for so many score columns."""
+        """Make the loss for so many score columns."""
         raise NotImplementedError
 
     def _trained_network(self, device: torch.device, dtype: torch.dtype) -> Network:
-        """The network of the fitted attributes."""
+        """Make the network of the fitted attributes."""
         raise NotImplementedError
 
     def _rows(self, X: Matrix, device: torch.device, precise: bool) -> DenseRows | SparseRows:
-        """Validated rows in the precision that scores are computed in: float64 if it is to be `precise`."""
+        """Place validated rows, in the precision that scores are computed in: float64 if it is to be `precise`."""
         precise &= device.type != "mps"
         return rows_of(X, device, torch.float64 if precise else prediction_dtype(X, device))
 
-    def decision_function(self, X):
-        """Scores of the samples, before they are turned into probabilities.
+    def decision_function(self, X: Data) -> Any:
+        """Compute scores of the samples, before they are turned into probabilities.
 
         Parameters
         ----------
@@ -118,7 +128,7 @@ class PredictionMixin:
         found, space = self._computed(X, "decision_function", lambda scores: decisions(scores, multilabel))
         return space.array(found)
 
-    def predict(self, X):
+    def predict(self, X: Data) -> Any:
         """Predict class labels (label indicators after a multilabel fit).
 
         Parameters
@@ -133,8 +143,8 @@ class PredictionMixin:
         found, space = self._computed(X, "predict", lambda scores: codes(scores, multilabel))
         return labels(found, self.classes_, space)
 
-    def predict_proba(self, X):
-        """Class probabilities.
+    def predict_proba(self, X: Data) -> Any:
+        """Compute class probabilities.
 
         Parameters
         ----------
@@ -151,8 +161,8 @@ class PredictionMixin:
         )
         return space.array(found)
 
-    def predict_log_proba(self, X):
-        """Logarithm of the class probabilities, computed from the scores: exact where a probability is next to zero.
+    def predict_log_proba(self, X: Data) -> Any:
+        """Compute logarithms of the class probabilities from the scores: exact where a probability is next to zero.
 
         Parameters
         ----------
@@ -173,13 +183,13 @@ class PredictionMixin:
 
     @own_settings()
     @torch.no_grad()
-    def _computed(self, X, method: str, result: Callable[[Tensor], Tensor]) -> tuple[Tensor, OutputSpace]:
-        """What `result` makes of the scores (n, C), in bounded batches, and where it goes."""
+    def _computed(self, X: Data, method: str, result: Callable[[Tensor], Tensor]) -> tuple[Tensor, OutputSpace]:
+        """Apply `result` to the scores (n, C), in bounded batches; return it with the space where it goes."""
         check_is_fitted(self, self._coef_attribute)
         check_same_namespace(X, self, attribute="_any_coef", method=method)
         space, (results,) = OutputSpace(X), _of_members([self], X, result)
         return results, space
 
     @property
-    def _any_coef(self):
+    def _any_coef(self) -> Any:
         return any_coef(self)

@@ -84,5 +84,5 @@ class SigmoidClassifier(CrossEntropyClassifier):
 
     _multilabel = True
 
-    def _loss(self, n_outputs) -> Loss:
+    def _loss(self, n_outputs: int) -> Loss:
         return LOSSES["binary_log_loss"]()

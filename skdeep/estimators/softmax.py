@@ -94,5 +94,5 @@ class SoftmaxClassifier(CrossEntropyClassifier):
     ((2, 3), (3, 4))
     """
 
-    def _loss(self, n_outputs) -> Loss:
+    def _loss(self, n_outputs: int) -> Loss:
         return LOSSES["binary_log_loss" if n_outputs == 1 else "log_loss"]()

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -16,9 +16,9 @@ from torch import nn
 from skdeep.compat.sklearn import StrOptions
 from skdeep.compat.torch import _BatchNorm, _DropoutNd
 from skdeep.data.encoding import draw_seeds
-from skdeep.data.inputs import rows_of
+from skdeep.data.inputs import Matrix, OutputSpace, rows_of
 from skdeep.data.problem import Problem
-from skdeep.engine.batching import as_tensor
+from skdeep.engine.batching import DenseRows, SparseRows, as_tensor
 from skdeep.engine.module_network import (
     ORDINARY,
     UNKNOWN_WORK,
@@ -28,18 +28,19 @@ from skdeep.engine.module_network import (
     release,
     tried,
 )
+from skdeep.engine.networks import Network
 from skdeep.engine.random_numbers import OwnNumbers
 from skdeep.estimators.deep import NeuralNetClassifier
 from skdeep.estimators.docs import CALIBRATION_ATTRIBUTES, TRAINING_ATTRIBUTES, deep_parameters, document, without
 from skdeep.fitting.choices import batch_rows, choose
-from skdeep.fitting.recipe import Recipe
+from skdeep.fitting.recipe import Member, Recipe
 from skdeep.fitting.settings import FULL_BATCH, settings_of, solver_name
 
 #: Modules that make another function of each batch.
 _RANDOM = (_DropoutNd, _BatchNorm)
 
 
-def check_numbers(X, dtype: torch.dtype, indices: bool) -> None:
+def check_numbers(X: Matrix, dtype: torch.dtype, indices: bool) -> None:
     """Raise if whole numbers, such as ids, would merge in `dtype`, or if what stands for `indices` is none.
 
     Only a column of nothing but whole numbers is one of those: measurements are rounded, as always.
@@ -67,7 +68,7 @@ def check_numbers(X, dtype: torch.dtype, indices: bool) -> None:
             )
 
 
-def check_some_left(X, dtype: torch.dtype) -> None:
+def check_some_left(X: Matrix, dtype: torch.dtype) -> None:
     """Raise if nothing of X is left in `dtype` but zeros."""
     values = X.data if sparse.issparse(X) else X
     values = as_tensor(values) if isinstance(values, np.ndarray) else values
@@ -118,7 +119,7 @@ class TorchClassifier(NeuralNetClassifier):
     solver : {"adam", "sgd", "adamw", "lbfgs"}, `Adam`, `SGD`, `AdamW` or `LBFGS`, default="adam"
         Adam, mini-batch gradient descent with momentum, Adam with decoupled weight decay, or full-batch L-BFGS (for
         modules without dropout and batch normalisation). An object, such as ``SGD(0.01, momentum=0.8)``, has settings
-        of its own. ``learning_rate`` to ``precision`` below are those of a solver that is named: beside an object they
+        of its own. ``learning_rate`` to ``precision`` below belong to a solver that is named: beside an object they
         must be left alone.
     alpha : float, default=1e-4
         Strength of the L2 penalty; it is divided by the total weight of a batch.
@@ -212,15 +213,15 @@ class TorchClassifier(NeuralNetClassifier):
         "calibration": [StrOptions({"temperature"}), None],
     }
 
-    def get_params(self, deep=True):
-        """Parameters of the estimator; with `deep`, those of the module too, as ``module__name``."""
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return parameters of the estimator; with `deep`, the module's parameters too, as ``module__name``."""
         params = super().get_params(deep)
         if deep and isinstance(self.module_params, dict):
             params |= {f"module__{name}": value for name, value in self.module_params.items()}
         return params
 
-    def set_params(self, **params):
-        """Set parameters of the estimator, and those of the module as ``module__name``."""
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters of the estimator, and the module's parameters as ``module__name``."""
         own = {name: params.pop(name) for name in list(params) if name.startswith("module__")}
         super().set_params(**params)
         if own:
@@ -228,10 +229,10 @@ class TorchClassifier(NeuralNetClassifier):
             self.module_params = {**(self.module_params or {}), **own}
         return self
 
-    def _n_params(self, n_features, n_outputs):
+    def _n_params(self, n_features: int, n_outputs: int) -> int:
         return UNKNOWN_WORK
 
-    def _recipe(self, problem, going_on, incremental):
+    def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
         rows, dtype = (
             batch_rows(self, problem, solver_name(self)),
             torch.float32 if settings_of(self).precision == "auto" else None,
@@ -248,14 +249,14 @@ class TorchClassifier(NeuralNetClassifier):
         return replace(recipe, dtype=dtype, check=check, network=partial(self._network, waiting=waiting))
 
     def _own_dtype(self, recipe: Recipe, module: nn.Module) -> torch.dtype:
-        """What to train a module in: its own dtype, unless the user has decided; float32 for shorter ones."""
+        """Choose what to train a module in: its own dtype, unless the user has decided; float32 for shorter ones."""
         tensor = first_tensor(module)
         own = torch.get_default_dtype() if tensor is None else tensor.dtype
         doubled = settings_of(self).precision == "auto" and own is torch.float64 and recipe.device.type != "mps"
         return torch.float64 if doubled else recipe.dtype
 
     def _new_module(self, recipe: Recipe, problem: Problem, generator: np.random.Generator) -> nn.Module:
-        """A module of the user's, with initial parameters; the same on all devices."""
+        """Make a module of the user's, with initial parameters; the same on all devices."""
         if isinstance(self.module, nn.Module):
             raise TypeError(
                 f"module must be a class or function that makes a module, got the module {type(self.module).__name__}. "
@@ -314,7 +315,14 @@ class TorchClassifier(NeuralNetClassifier):
         if any(not p.is_floating_point() for p in trained):
             raise ValueError("module has complex parameters; real ones can be trained (their two parts, for instance).")
 
-    def _network(self, recipe, problem, members, warm, waiting=()) -> ModuleNetwork:
+    def _network(
+        self,
+        recipe: Recipe,
+        problem: Problem,
+        members: list[Member],
+        warm: bool,
+        waiting: list[nn.Module] | None = None,
+    ) -> ModuleNetwork:
         state = members[0].state
         if warm:
             self._check_module()
@@ -329,21 +337,23 @@ class TorchClassifier(NeuralNetClassifier):
         _cast(module, problem.dtype)
         return self._around(module.to(problem.device), state.generator, may_draw=recipe.solver not in FULL_BATCH)
 
-    def _around(self, module: nn.Module, *numbers, **options) -> ModuleNetwork:
-        return ModuleNetwork(
-            module, self.input_shape_, self.n_outputs_, self._n_values, self._takes_indices, *numbers, **options
-        )
+    def _around(
+        self, module: nn.Module, generator: np.random.Generator | None = None, may_draw: bool = True
+    ) -> ModuleNetwork:
+        form = self.input_shape_, self.n_outputs_, self._n_values, self._takes_indices
+        return ModuleNetwork(module, *form, generator, may_draw)
 
-    def _rows(self, X, device, precise):
+    def _rows(self, X: Matrix, device: torch.device, precise: bool) -> DenseRows | SparseRows:
         tensor = first_tensor(self.module_)
         dtype = torch.float32 if tensor is None else tensor.dtype
         check_numbers(X, dtype, self._takes_indices)
         return rows_of(X, device, dtype)
 
-    def _trained_network(self, device, dtype) -> ModuleNetwork:
+    def _trained_network(self, device: torch.device, dtype: torch.dtype) -> ModuleNetwork:
         return self._around(self.module_)
 
-    def _learned(self, network, model, dtype, space):
+    def _learned(self, network: Network, model: int, dtype: np.dtype, space: OutputSpace) -> dict[str, Any]:
+        assert isinstance(network, ModuleNetwork)
         release(network.module)
         network.module.eval()
         names = [name for name, p in network.module.named_parameters() if p.requires_grad]

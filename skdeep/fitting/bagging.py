@@ -6,6 +6,7 @@ import math
 import warnings
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from skdeep.data.answers import Answers, own_methods, probabilities
 from skdeep.data.encoding import draw_seeds, labels_of
-from skdeep.data.inputs import OutputSpace, to_numpy
+from skdeep.data.inputs import Classifier, OutputSpace, to_numpy
 from skdeep.data.problem import Problem, TrainingState, make_monitor, scores_of
 from skdeep.data.scoring import as_score
 from skdeep.data.splits import DIVIDED, KEPT, Folds, dealt_shares, fold_of_rows
@@ -69,12 +70,18 @@ class _Runs(Progress):
 
 
 def _mean_curve(curves: list[list[float]]) -> list[float]:
-    """Mean over the members that were still training, epoch by epoch."""
+    """Average curves over the members that were still training, epoch by epoch."""
     return [float(np.mean([c[i] for c in curves if i < len(c)])) for i in range(max(map(len, curves)))]
 
 
 def train_folds(
-    recipe: Recipe, problem: Problem, held_out: Problem | None, members: list[Member], going_on, incremental, task
+    recipe: Recipe,
+    problem: Problem,
+    held_out: Problem | None,
+    members: list[Member],
+    going_on: bool,
+    incremental: bool,
+    task: Any,
 ) -> tuple[Network, None]:
     """Train the members of all ensembles as one stack; see `skdeep.fitting.fit.train_each`."""
     leader = members[0].estimator
@@ -119,13 +126,13 @@ def train_folds(
     return network, None
 
 
-def _watched_score(ensemble) -> str:
-    """What an epoch is judged by: what is left to the calibration is not the epoch's fault."""
+def _watched_score(ensemble: Classifier) -> str:
+    """Name the score of an epoch: what is left to the calibration is not the epoch's fault."""
     return "loss" if ensemble.calibration is None else "calibrated_loss"
 
 
 def _watched(n_ensembles: int, problem: Problem, held_out: Problem | None, folds: Folds) -> list[Problem]:
-    """What the models are judged by after each epoch: the rows left out, or the caller's validation data."""
+    """List the data that judges each model after an epoch: the rows left out, or the caller's validation data."""
     if held_out is not None:
         if held_out.class_weight is not None and held_out.class_weight.ndim == 2:
             held_out.class_weight = np.repeat(held_out.class_weight, len(folds.numbers), axis=0)
@@ -186,7 +193,7 @@ def judge_each(recipe: Recipe, problem: Problem, members: list[Member], seed: in
 
 
 @torch.no_grad()
-def _judge(ensemble, problem: Problem, weight: np.ndarray | None, folds: Folds) -> None:
+def _judge(ensemble: Classifier, problem: Problem, weight: np.ndarray | None, folds: Folds) -> None:
     """Calibrate on the out-of-fold scores, and keep what the ensemble says of rows that are new to it."""
     data = ensemble._rows(problem.source, able(problem.device, [ensemble]), needs_float64(ensemble))
     tensor = data.device, data.dtype
@@ -233,8 +240,8 @@ def _judge(ensemble, problem: Problem, weight: np.ndarray | None, folds: Folds) 
     ensemble.oof_proba_ = OutputSpace(ensemble._any_coef).array(found)
 
 
-def _score_of(ensemble, scores: Tensor, part: Problem, weight: np.ndarray | None) -> float:
-    """The score by ``scoring`` of the scores of some rows."""
+def _score_of(ensemble: Classifier, scores: Tensor, part: Problem, weight: np.ndarray | None) -> float:
+    """Judge the scores of some rows by ``scoring``."""
     if ensemble.scoring in ("loss", "calibrated_loss"):
         target = part.tensor(part.target).to(scores.device)
         target = target if target.dtype is torch.int64 else target.to(scores.dtype)

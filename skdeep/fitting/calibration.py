@@ -70,7 +70,7 @@ def _out_of_fold_scores(
     rest: dict[int, tuple[np.ndarray, list[np.ndarray | None]]],
     seed: int,
 ) -> tuple[dict[int, np.ndarray], dict[int, list[Progress]]]:
-    """Scores of the rows that each fold holds out, in this order, by each trained member's models; their progress.
+    """Compute scores of the rows held out, fold by fold, by each trained member's models; and their progress.
 
     The folds of a single member train as one stack, and so do several members on the rows they share; models that
     cannot be stacked train one by one.
@@ -109,7 +109,7 @@ def _out_of_fold_scores(
 
 
 def _fold_progress(member: Member) -> Progress:
-    """The stopping rule of a fold's model."""
+    """Make the stopping rule of a fold's model."""
     estimator, progress = member.estimator, member.progress
     if member.state.trained and (estimator.early_stopping or progress.warm):
         # the folds have neither validation data nor a model to begin with: they train as long as was best, or was

@@ -14,6 +14,7 @@ machines*, 1999.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from scipy.optimize import brentq
@@ -43,17 +44,19 @@ DOUBT = 0.5
 
 
 def doubt(scores: np.ndarray, weight: np.ndarray, amount: float = DOUBT) -> tuple[np.ndarray, np.ndarray]:
-    """Make the further observation, of so much weight: what some rows are on average."""
+    """Make the further observation, of so much weight: the average of some rows."""
     return scores, weight / weight.sum() * amount
 
 
 def _shares(weight: np.ndarray, more: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights of observations and of the further one as shares of all: as many may be more than can be squared."""
+    """Divide weights of observations and of the further one by their sum: it may be more than can be squared."""
     total = weight.sum() + more.sum()
     return weight / total, more / total
 
 
-def _newton(value_gradient_hessian, x: np.ndarray) -> np.ndarray:
+def _newton(
+    value_gradient_hessian: Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray]], x: np.ndarray
+) -> np.ndarray:
     """Minimise a convex function by Newton's method with step halving."""
     value, gradient, hessian = value_gradient_hessian(x)
     for _ in range(_MAX_STEPS):
@@ -95,7 +98,7 @@ def fit_temperature(
         In numbers of observations.
     own : tuple of ndarray (m, C) and ndarray (m,), default=None
         The further observation (`doubt`), with scores by the model that is to be calibrated. They keep T from being too
-        low where the other models' scores happen to be much smaller. None for that of `scores`.
+        low where the other models' scores happen to be much smaller. None for the one by `scores`.
 
     Returns
     -------
@@ -114,7 +117,7 @@ def fit_temperature(
     unit = sum(float(np.abs(scores[part]).sum(dtype=np.float64)) for part in _chunks(n)) / (n * n_columns) or 1.0
 
     def below(scores: np.ndarray) -> np.ndarray:
-        """How far each score is below its row's largest (C, m), in units that make b of the order of one."""
+        """Compute how far each score is below its row's largest (C, m), in units that make b of the order of one."""
         S = scores.T.astype(np.float64, order="C") / unit  # sums over classes are 5 times faster along the first axis
         S = np.vstack([np.zeros_like(S), S]) if len(S) == 1 else S
         return S - S.max(0)
@@ -126,7 +129,7 @@ def fit_temperature(
     total += sum(float(share[part] @ below(own_scores[part]).mean(0)) for part in _chunks(len(share)))
 
     def slope(log_b: float) -> float:
-        """Derivative of the log-loss with respect to the inverse temperature: it only grows."""
+        """Compute the derivative of the log-loss with respect to the inverse temperature: it only grows."""
         b, rise = np.exp(log_b), -total
         for given, weights in ((scores, weight), (own_scores, share)):
             for part in _chunks(len(weights)):
@@ -209,7 +212,7 @@ def fit_sigmoid(
             if amount:
                 parts += [(own_scores[part, c], answer, spread[part] * amount / total) for part in _chunks(len(share))]
 
-        def objective(x, parts=parts, unit=unit):
+        def objective(x: np.ndarray, parts: list = parts, unit: float = unit) -> tuple[float, np.ndarray, np.ndarray]:
             value, gradient, hessian = 0.0, np.zeros(2), np.zeros((2, 2))
             for s, t, w in parts:
                 s = s.astype(np.float64) / unit

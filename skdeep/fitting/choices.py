@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from skdeep.data.inputs import resolve_device
+from skdeep.data.inputs import Classifier, resolve_device
 from skdeep.data.problem import Problem
 from skdeep.fitting.recipe import Recipe
 from skdeep.fitting.settings import FULL_BATCH, Solver, settings_of
@@ -21,8 +21,8 @@ DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.
 BATCH_ROWS = 200
 
 
-def batch_rows(estimator, problem: Problem, solver: str, auto: int = BATCH_ROWS) -> int:
-    """Rows per step: as many as were asked for, or `auto`; all of them in full batches."""
+def batch_rows(estimator: Classifier, problem: Problem, solver: str, auto: int = BATCH_ROWS) -> int:
+    """Choose the rows per step: as many as were asked for, or `auto`; all of them in full batches."""
     if solver in FULL_BATCH:
         return problem.n_rows
     asked = settings_of(estimator).batch_size
@@ -30,11 +30,11 @@ def batch_rows(estimator, problem: Problem, solver: str, auto: int = BATCH_ROWS)
 
 
 def epochs_of(steps: int, problem: Problem, rows: int) -> int:
-    """Epochs that so many steps take, rounded up."""
+    """Count the epochs that so many steps take, rounded up."""
     return -(-steps // -(-problem.n_rows // rows))
 
 
-def choose(estimator, problem: Problem, solver: str, rows: int, **decisions: Any) -> Recipe:
+def choose(estimator: Classifier, problem: Problem, solver: str, rows: int, **decisions: Any) -> Recipe:
     """Make the recipe of an estimator's fit.
 
     Parameters
@@ -77,8 +77,8 @@ def choose(estimator, problem: Problem, solver: str, rows: int, **decisions: Any
     return Recipe(**fields | decisions)
 
 
-def _dtype(estimator, problem: Problem, settings: Solver) -> torch.dtype:
-    """Of the parameters and losses: float64 where it costs nothing or is the point, unless the user has decided."""
+def _dtype(estimator: Classifier, problem: Problem, settings: Solver) -> torch.dtype:
+    """Choose the dtype of parameters and losses: the user's, or float64 where it costs nothing or is the point."""
     if settings.precision == "auto":
         work = problem.n_rows * estimator._n_params(problem.source.shape[1], estimator.n_outputs_)
         exact = work <= _FREE_FLOAT64 or settings.name in estimator._exact_solvers
@@ -92,9 +92,9 @@ def _dtype(estimator, problem: Problem, settings: Solver) -> torch.dtype:
 
 
 def _place(
-    estimator, problem: Problem, settings: Solver, rows: int, dtype: torch.dtype
+    estimator: Classifier, problem: Problem, settings: Solver, rows: int, dtype: torch.dtype
 ) -> tuple[torch.device, torch.dtype]:
-    """Where, and in which dtype, to compute.
+    """Choose where, and in which dtype, to compute.
 
     What a model is does not depend on the device, up to rounding. MPS has no float64: what needs it (exact solvers)
     is computed on the CPU, all else in float32.

@@ -13,18 +13,19 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from skdeep.callbacks.observers import make_observer
 from skdeep.callbacks.run import Run
 from skdeep.data.encoding import draw_seeds, encode, encode_validation, labels_of, warn_of_raw_columns
-from skdeep.data.inputs import OutputSpace, float_dtype
+from skdeep.data.inputs import Classifier, Data, OutputSpace, float_dtype
 from skdeep.data.problem import Problem, TrainingState, make_monitor
 from skdeep.data.scoring import try_scoring
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
 from skdeep.engine.schedules import SCHEDULES
 from skdeep.engine.threads import threads_for
-from skdeep.engine.training import Observer, Progress, judge_start
+from skdeep.engine.training import Monitor, Observer, Progress, judge_start
 from skdeep.fitting.links import fitted_copy, learned, uncalibrated_link
 from skdeep.fitting.outcome import Judge, divergence, look_at_end, warn
 from skdeep.fitting.recipe import Member, Recipe, weights_by_model
@@ -40,8 +41,15 @@ class Procedure(NamedTuple):
     finish: Callable[[Recipe, Problem, list[Member], int], None]
 
 
-def fit_alone(estimator, X, y, sample_weight, validation, incremental: bool = False):
-    """Train one estimator; what goes wrong is raised."""
+def fit_alone(
+    estimator: Classifier,
+    X: Data,
+    y: Data,
+    sample_weight: ArrayLike | None,
+    validation: tuple,
+    incremental: bool = False,
+) -> Classifier:
+    """Train one estimator; raise what goes wrong."""
     (failure,) = fit([estimator], X, y, sample_weight, validation, incremental)
     if failure is not None:
         raise failure
@@ -49,16 +57,16 @@ def fit_alone(estimator, X, y, sample_weight, validation, incremental: bool = Fa
 
 
 def fit(
-    estimators: list,
-    X,
-    y,
-    sample_weight,
+    estimators: list[Classifier],
+    X: Data,
+    y: Data,
+    sample_weight: ArrayLike | None,
     validation: tuple,
     incremental: bool = False,
     in_stack: bool = False,
     with_probabilities: bool = True,
 ) -> list[Exception | None]:
-    """Train estimators as one stack and set their fitted attributes; what went wrong, for each.
+    """Train estimators as one stack and set their fitted attributes; return what went wrong, for each.
 
     Parameters
     ----------
@@ -129,14 +137,14 @@ def fit(
     return [None if p.error is None else divergence(p.error) for p in progress]
 
 
-def set_attributes(estimator, attributes: dict[str, Any]) -> None:
+def set_attributes(estimator: Classifier, attributes: dict[str, Any]) -> None:
     """Set several attributes of an estimator."""
     for name, value in attributes.items():
         setattr(estimator, name, value)
 
 
-def _members(estimators: list, going_on: bool, incremental: bool) -> list[Member]:
-    """One model for each estimator; those of one seed share their generator, and with it their batches."""
+def _members(estimators: list[Classifier], going_on: bool, incremental: bool) -> list[Member]:
+    """Make a model for each estimator; models of one seed share their generator, and with it their batches."""
     seeds = [draw_seeds(estimator.random_state) for estimator in estimators]
     generators = {seed: np.random.default_rng(seed[0]) for seed in seeds}
     known = known_state(estimators[0], incremental)
@@ -145,9 +153,15 @@ def _members(estimators: list, going_on: bool, incremental: bool) -> list[Member
 
 
 def train_each(
-    recipe: Recipe, problem: Problem, held_out: Problem | None, members: list[Member], going_on, incremental, task
+    recipe: Recipe,
+    problem: Problem,
+    held_out: Problem | None,
+    members: list[Member],
+    going_on: bool,
+    incremental: bool,
+    task: Any,
 ) -> tuple[Network, Observer | None]:
-    """Train a model for each estimator; their network, and the observer of a single one."""
+    """Train a model for each estimator; return their network, and the observer of a single one."""
     leader, estimators = members[0].estimator, [member.estimator for member in members]
     first = members[0].state
     splits = leader.early_stopping and held_out is None
@@ -168,7 +182,7 @@ def train_each(
         if held_out is not None and leader.scoring in (None, "accuracy"):
             member.progress.grain = held_out.grain
 
-    def judge(data: Problem, loss: Loss, scoring):
+    def judge(data: Problem, loss: Loss, scoring: str | Callable | None) -> Monitor:
         return make_monitor([data], loss, scoring, partial(labels_of, leader), partial(fitted_copy, estimators))
 
     epochs = 1 if incremental else recipe.epochs
@@ -189,7 +203,7 @@ def train_each(
 
 
 def _better_start(recipe: Recipe, problem: Problem, known: Network, members: list[Member], judge: Judge) -> Network:
-    """The network to train on a problem that is not that of the last fit: the one known, or a new one.
+    """Choose the network to train on another problem than the last fit's: the one known, or a new one.
 
     Where the objective of a new one is lower, there is more to unlearn than to learn.
     """
@@ -204,7 +218,7 @@ def _better_start(recipe: Recipe, problem: Problem, known: Network, members: lis
     return known if member.progress.warm else new
 
 
-def check_scoring(estimator, judged: Problem) -> None:
+def check_scoring(estimator: Classifier, judged: Problem) -> None:
     """Raise, before any training, if ``scoring`` is not defined for the labels of the rows to judge by."""
     judged = judged.counted()
     labels, link = labels_of(estimator, judged.codes), uncalibrated_link(estimator)
@@ -212,7 +226,7 @@ def check_scoring(estimator, judged: Problem) -> None:
 
 
 def _observer(
-    recipe: Recipe, estimator: Any, problem: Problem, held_out: Problem | None, max_iter: int, task: Any
+    recipe: Recipe, estimator: Classifier, problem: Problem, held_out: Problem | None, max_iter: int, task: Any
 ) -> Observer | None:
     """Make what speaks to callbacks; None if nobody listens."""
     dtype, space = float_dtype(problem.X), OutputSpace(problem.X)
@@ -235,8 +249,8 @@ def _observer(
     return make_observer(run, estimator.callbacks, estimator.verbose, task)
 
 
-def _begin_task(estimator, X, y, metadata):
-    """Scikit-learn's context of the whole fit; None when no callback listens."""
+def _begin_task(estimator: Classifier, X: Data, y: Data, metadata: dict[str, Any] | None) -> Any:
+    """Begin scikit-learn's context of the whole fit; None when no callback listens."""
     context = estimator._init_callback_context(max_subtasks=estimator.max_iter)
     if not getattr(estimator, "_skl_callbacks", None) and not hasattr(estimator, "_parent_callback_ctx"):
         return None

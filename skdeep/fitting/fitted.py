@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from skdeep.data.inputs import dense, dtype_name
+from skdeep.data.inputs import Classifier, dense, dtype_name
 from skdeep.engine.frame import exceeds_float32
 from skdeep.engine.module_network import UNKNOWN_WORK
 
@@ -15,40 +15,40 @@ from skdeep.engine.module_network import UNKNOWN_WORK
 _COEFS, _INTERCEPTS = ("coef_", "coefs_"), ("intercept_", "intercepts_")
 
 
-def models_of(estimator) -> list:
+def models_of(estimator: Classifier) -> list[Classifier]:
     """List the members of an ensemble; the estimator itself, if it is none."""
     return getattr(estimator, "estimators_", [estimator])
 
 
-def _of_names(model, names: tuple[str, ...]) -> list:
-    """The arrays of one of these attributes, those of a network layer by layer; none of a module of a user's."""
+def _of_names(model: Classifier, names: tuple[str, ...]) -> list:
+    """List the arrays of one of these attributes, layer by layer of a network; none of a module of a user's."""
     found: Any = next((getattr(model, name) for name in names if hasattr(model, name)), [])
     return found if isinstance(found, list) else [found]
 
 
-def _first_layers(estimator) -> list[list]:
-    """Coefficients and intercepts on the columns of X, of each model."""
+def _first_layers(estimator: Classifier) -> list[list]:
+    """List coefficients and intercepts on the columns of X, of each model."""
     return [_of_names(model, _COEFS)[:1] + _of_names(model, _INTERCEPTS)[:1] for model in models_of(estimator)]
 
 
-def needs_float64(estimator) -> bool:
+def needs_float64(estimator: Classifier) -> bool:
     """Tell whether a model has been kept in float64, in which its predictions then are computed."""
     return any("float64" in [dtype_name(array.dtype) for array in layer] for layer in _first_layers(estimator))
 
 
-def able(device: torch.device, estimators: list) -> torch.device:
+def able(device: torch.device, estimators: list[Classifier]) -> torch.device:
     """Choose the device, or the CPU in its place where scores need float64, which MPS does not have."""
     layers = [layer for estimator in estimators for layer in _first_layers(estimator) if layer]
     unable = device.type == "mps" and any(exceeds_float32(*map(dense, layer)) for layer in layers)
     return torch.device("cpu") if unable else device
 
 
-def n_weights(estimator) -> int:
+def n_weights(estimator: Classifier) -> int:
     """Count the weights learnt, to judge how much work the scores of a row are."""
     coefs = [coef for model in models_of(estimator) for coef in _of_names(model, _COEFS)]
     return sum(math.prod(coef.shape) for coef in coefs) if coefs else UNKNOWN_WORK
 
 
-def any_coef(estimator) -> Any:
+def any_coef(estimator: Classifier) -> Any:
     """Get an array from where all fitted arrays are."""
     return _of_names(models_of(estimator)[0], _COEFS)[0]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skdeep.data.answers import Link, tempered
-from skdeep.data.inputs import OutputSpace, to_numpy
+from skdeep.data.inputs import Classifier, OutputSpace, to_numpy
 from skdeep.engine.losses import LOSSES
 from skdeep.engine.networks import Network
 from skdeep.fitting.calibrators import fit_sigmoid, fit_temperature
@@ -26,7 +26,7 @@ CALIBRATED = ("temperature_", "calibration_slopes_", "calibration_offsets_")
 _NUMPY = OutputSpace(np.empty(0))
 
 
-def check_calibration(estimator) -> None:
+def check_calibration(estimator: Classifier) -> None:
     """Raise if the model was fitted with another `calibration` than it has now, and probabilities would be wrong.
 
     A temperature can be left out of it; what else has been fitted, or not, is in its scores.
@@ -42,7 +42,7 @@ def check_calibration(estimator) -> None:
         )
 
 
-def uncalibrated_link(estimator) -> Link:
+def uncalibrated_link(estimator: Classifier) -> Link:
     """Make the link of a classifier, as it is before its calibration, if any: at temperature 1."""
     # averaged probabilities are of calibrated scores
     calibration = None if estimator._averages_probabilities else estimator.calibration
@@ -50,19 +50,19 @@ def uncalibrated_link(estimator) -> Link:
     return Link(loss, estimator._fitted_multilabel)
 
 
-def link_of(estimator) -> Link:
+def link_of(estimator: Classifier) -> Link:
     """Make the link of a fitted classifier."""
     link = uncalibrated_link(estimator)
     return link if estimator._averages_probabilities else replace(link, temperature=temperature_of(estimator))
 
 
-def temperature_of(estimator) -> float | np.ndarray | None:
-    """Give the temperature of a fitted classifier; None if it has none."""
+def temperature_of(estimator: Classifier) -> float | np.ndarray | None:
+    """Look up the temperature of a fitted classifier; None if it has none."""
     check_calibration(estimator)
     return estimator.temperature_ if estimator.calibration == "temperature" and len(estimator.classes_) > 1 else None
 
 
-def combined(estimator, scores: Tensor, say: Tensor | None = None) -> Tensor:
+def combined(estimator: Classifier, scores: Tensor, say: Tensor | None = None) -> Tensor:
     """Combine the scores (K, n, C) of the models of a classifier: its own (n, C).
 
     An ensemble's are the logarithm of its averaged probabilities, or of their odds where an answer is yes or no. `say`
@@ -79,7 +79,7 @@ def combined(estimator, scores: Tensor, say: Tensor | None = None) -> Tensor:
 
 
 def calibrate(
-    estimator,
+    estimator: Classifier,
     scores: np.ndarray,
     codes: np.ndarray,
     weight: np.ndarray,
@@ -105,7 +105,7 @@ def calibrate(
         estimator.temperature_ = np.array(temperatures)
 
 
-def undo_calibration(estimator) -> None:
+def undo_calibration(estimator: Classifier) -> None:
     """Take out of a model what Platt's slopes and offsets have put in, so that training can go on without them."""
     if not hasattr(estimator, "calibration_slopes_"):
         return
@@ -116,8 +116,8 @@ def undo_calibration(estimator) -> None:
     del estimator.calibration_slopes_, estimator.calibration_offsets_
 
 
-def learned(estimator, network: Network, model: int, dtype: np.dtype, space: OutputSpace) -> dict[str, Any]:
-    """All fitted attributes that predictions need, as training leaves them.
+def learned(estimator: Classifier, network: Network, model: int, dtype: np.dtype, space: OutputSpace) -> dict[str, Any]:
+    """Make all fitted attributes that predictions need, as training leaves them.
 
     Until the calibration is fitted, callbacks and scorers see probabilities at temperature 1, or slope 1.
     """
@@ -130,8 +130,8 @@ def learned(estimator, network: Network, model: int, dtype: np.dtype, space: Out
     return attributes
 
 
-def fitted_copy(estimators: list, network: Network, at: int, model: int) -> Any:
-    """An estimator to score: number `model` of some, with the parameters of number `at` of a network.
+def fitted_copy(estimators: list[Classifier], network: Network, at: int, model: int) -> Any:
+    """Make an estimator to score: number `model` of some, with the parameters of number `at` of a network.
 
     Its probabilities are at temperature 1, whatever the calibration that is still to come.
     """

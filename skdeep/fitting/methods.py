@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Self
 
+from skdeep.data.inputs import Classifier
 from skdeep.engine.module_network import remembered
 
 
@@ -15,15 +18,15 @@ class UnavailableError(AttributeError, ValueError):
 class available_unless:
     """Make a method absent while ``reason(estimator)`` returns why it cannot be there."""
 
-    def __init__(self, reason):
+    def __init__(self, reason: Callable[[Classifier], str | None]) -> None:
         self.reason = reason
 
-    def __call__(self, method):
+    def __call__(self, method: Callable) -> Self:
         self.method = method
         functools.update_wrapper(self, method)
         return self
 
-    def __get__(self, estimator, owner=None):
+    def __get__(self, estimator: Classifier | None, owner: type | None = None) -> Callable:
         if estimator is None:
             return self.method
         reason = self.reason(estimator)
@@ -33,7 +36,7 @@ class available_unless:
 
 
 @contextmanager
-def rollback(estimator):
+def rollback(estimator: Classifier) -> Iterator[None]:
     """Leave the estimator as it was if the block does not end well."""
     before, module = dict(vars(estimator)), getattr(estimator, "module_", None)
     put_back = None if module is None else remembered(module)  # it is trained in place

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from skdeep.data.inputs import float_dtype
+from skdeep.data.inputs import Classifier, float_dtype
 from skdeep.data.problem import Problem
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
@@ -30,7 +30,7 @@ def look_at_end(recipe: Recipe, problem: Problem, network: Network, members: lis
     """Note which models their steps have led away from the optimum.
 
     That is said of a model that knows less about its training data than scores of zero do, or whose objective has
-    risen above that and above the first epoch's. The loss of an epoch is that of the models before its last step,
+    risen above that and above the first epoch's. The loss of an epoch is the models' before its last step,
     which may have been one too many, so that models in doubt are asked again. A model whose validation score is
     watched has been judged by that.
 
@@ -63,13 +63,13 @@ def look_at_end(recipe: Recipe, problem: Problem, network: Network, members: lis
 
 
 def _is_huge(param: torch.Tensor) -> bool:
-    """Whether a step has made parameters so large that their products with the rows may overflow."""
+    """Tell whether a step has made parameters so large that their products with the rows may overflow."""
     if not (param.is_floating_point() and param.numel()):  # a module may count batches
         return False
     return float(param.abs().max()) > torch.finfo(param.dtype).max ** 0.4
 
 
-def warn(estimator, solver: str, progress: Progress) -> None:
+def warn(estimator: Classifier, solver: str, progress: Progress) -> None:
     """Say what the user should know of the run; attributed to the line that called ``fit``."""
     if progress.interrupted:
         message = f"after {progress.n_iter} epochs; the model keeps the best weights so far."
@@ -91,15 +91,15 @@ def warn(estimator, solver: str, progress: Progress) -> None:
 
 
 def divergence(error: str) -> ValueError:
-    """The error of a model that cannot be used."""
+    """Make the error of a model that cannot be used."""
     return ValueError(
         f"Training diverged: {error}. Lower learning_rate_init or set max_grad_norm (of the solver), or scale the "
         "columns of X (StandardScaler). The estimator is as it was before."
     )
 
 
-def _distance_from_convergence(estimator, solver: str, progress: Progress) -> str | None:
-    """What was still moving at the end; None if nothing was."""
+def _distance_from_convergence(estimator: Classifier, solver: str, progress: Progress) -> str | None:
+    """Say what was still moving at the end; None if nothing was."""
     gain, span = progress.recent_gain()
     if progress.watch_score:
         span = int(min(settings_of(estimator).patience, progress.n_iter - 1))

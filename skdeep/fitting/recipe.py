@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from skdeep.data.columns import Columns
+from skdeep.data.inputs import Classifier
 from skdeep.data.problem import Problem, TrainingState
 from skdeep.data.splits import Folds
 from skdeep.engine.losses import Loss
@@ -37,7 +38,7 @@ class Member:
         Weight of each row of the problem in training, one object where members share them; None for ones.
     """
 
-    estimator: Any
+    estimator: Classifier
     state: TrainingState
     progress: Progress = field(default_factory=Progress)
     rows: np.ndarray | None = None
@@ -49,7 +50,7 @@ class Member:
         return settings_of(self.estimator)
 
     def n_rows(self, problem: Problem) -> int:
-        """Number of rows that it is trained on."""
+        """Count the rows that it is trained on."""
         return len(problem.codes) if self.rows is None else len(self.rows)
 
     @property
@@ -123,45 +124,45 @@ class Recipe:
 
 
 def values(members: Sequence[Member], name: str) -> np.ndarray:
-    """A hyper-parameter of each model of a stack: float64, NaN where it is "auto"."""
+    """List a hyper-parameter of each model of a stack: float64, NaN where it is "auto"."""
     return as_numbers(getattr(member.estimator, name) for member in members)
 
 
 def as_numbers(given: Iterable) -> np.ndarray:
-    """Values of a hyper-parameter: float64, NaN for "auto"."""
+    """Make an array of values of a hyper-parameter: float64, NaN for "auto"."""
     return np.array([np.nan if value == "auto" else value for value in given], dtype=np.float64)
 
 
 def weights_by_model(weight: np.ndarray | None, n_models: int) -> list[np.ndarray | None]:
-    """The weights (n,) of each model's rows; one object where all share them."""
+    """List the weights (n,) of each model's rows; one object where all share them."""
     return [weight] * n_models if weight is None or weight.ndim == 1 else list(weight)
 
 
 def trained_on(folds: Folds, n_models: int) -> dict[int, tuple[np.ndarray, list[np.ndarray | None]]]:
-    """What is trained on without each fold: the rows, and the weights (n,) of all rows for each of some models."""
+    """Find what to train on without each fold: the rows, and the weights (n,) of all rows for each of some models."""
     weights = folds.training_weights(folds.numbers)
     return {f: (folds.training(f), weights_by_model(weights[f], n_models)) for f in folds.numbers}
 
 
 def common(items: list) -> Any:
-    """The one object that all items are, else the list of them."""
+    """Return the one object that all items are, else the list of them."""
     return items[0] if all(item is items[0] for item in items) else items
 
 
 def mean_weights(members: Sequence[Member]) -> np.ndarray:
-    """Mean weight of each model's rows."""
+    """Compute the mean weight of each model's rows."""
     first, number = numbered([m.weight for m in members], [m.rows for m in members])
     return np.array([members[m].mean_weight for m in first])[number]
 
 
 def total_weights(problem: Problem, members: Sequence[Member]) -> np.ndarray:
-    """Weight of all rows that each model has seen, with those of earlier calls of ``partial_fit``."""
+    """Compute the weight of all rows that each model has seen, also in earlier calls of ``partial_fit``."""
     counts = np.array([m.n_rows(problem) for m in members])
     return mean_weights(members) * counts + np.array([m.state.seen for m in members])
 
 
 def column_statistics(problem: Problem, members: Sequence[Member]) -> list[Columns]:
-    """Statistics of the columns of each model's rows; kept in their states, where they are added to those there."""
+    """Measure the columns of each model's rows, with what its state has measured before, and keep it there."""
     rows, weights = [m.rows for m in members], [m.weight for m in members]
     columns = Columns.of_models(problem.rows(), rows, weights, members[0].state.columns)
     for member, own in zip(members, columns, strict=True):

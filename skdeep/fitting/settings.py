@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from skdeep.compat.sklearn import Interval, Options, StrOptions
+from skdeep.data.inputs import Classifier
 from skdeep.engine.schedules import SCHEDULES
 
 #: Solvers that look at all rows at once, and are used for the exact optimum.
@@ -35,7 +36,7 @@ class Solver(BaseEstimator):
     }
 
     def options(self, each: list[Any]) -> dict[str, Any]:
-        """Arguments of the update rule for models with settings like these, which may differ in what is stackable."""
+        """Make arguments of the update rule, for models whose settings differ from these in what is stackable only."""
         raise NotImplementedError
 
     @property
@@ -166,7 +167,7 @@ class SGD(_Steps):
         "nesterovs_momentum": ["boolean"],
     }
 
-    def options(self, each):
+    def options(self, each: list[Any]) -> dict[str, Any]:
         momentum = np.array([own.momentum for own in each], dtype=np.float64)
         return {"momentum": momentum, "nesterov": self.nesterovs_momentum}
 
@@ -221,7 +222,7 @@ class Adam(_Steps):
         "epsilon": [Interval(Real, 0, None, closed="neither")],
     }
 
-    def options(self, each):
+    def options(self, each: list[Any]) -> dict[str, Any]:
         betas = self.beta_1, 0.999 if self.beta_2 == "auto" else self.beta_2
         return {"momentum": np.zeros(len(each)), "betas": betas, "epsilon": self.epsilon}
 
@@ -312,8 +313,8 @@ class _Exact(Solver):
 SOLVERS: dict[str, type[Solver]] = {cls.name: cls for cls in (SGD, Adam, AdamW, LBFGS)}
 
 
-def solver_name(estimator) -> str:
-    """The name of the solver that an estimator has been given, which may be "auto"."""
+def solver_name(estimator: Classifier) -> str:
+    """Name the solver that an estimator has been given; it may be "auto"."""
     return estimator.solver if isinstance(estimator.solver, str) else estimator.solver.name
 
 
@@ -322,16 +323,16 @@ def _names(cls: type) -> list[str]:
 
 
 def is_setting(name: str) -> bool:
-    """Whether a parameter of an estimator is a setting of solvers."""
+    """Tell whether a parameter of an estimator is a setting of solvers."""
     return any(name in _names(cls) for cls in SOLVERS.values())
 
 
-def settings_of(estimator, chosen: str = "sgd") -> Any:
-    """The settings of an estimator's solver.
+def settings_of(estimator: Classifier, chosen: str = "sgd") -> Any:
+    """Look up the settings of an estimator's solver.
 
-    Those of a solver that is an object; by name, its defaults, or the estimator's own parameters of these names (which
-    deep classifiers have, as MLPClassifier does). What an object leaves "auto" is the estimator's default. With
-    ``solver="auto"``, they are those of the one that is `chosen`.
+    They are the solver itself, where it is an object; by name, its defaults, or the estimator's own parameters of these
+    names (which deep classifiers have, as MLPClassifier does). What an object leaves "auto" is the estimator's default.
+    With ``solver="auto"``, they are settings of the solver that is `chosen`.
     """
     solver = estimator.solver
     if isinstance(solver, str):
@@ -345,7 +346,7 @@ def settings_of(estimator, chosen: str = "sgd") -> Any:
     return type(solver)(**{name: own.get(name, v) if v == "auto" else v for name, v in given.items()})
 
 
-def check_settings(estimator) -> None:
+def check_settings(estimator: Classifier) -> None:
     """Raise if a setting is not allowed, or is said twice: by a solver that is an object, and by the estimator."""
     solver = estimator.solver
     if isinstance(solver, str):

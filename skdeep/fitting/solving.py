@@ -49,20 +49,30 @@ def solve(
 
 
 def penalty_of(recipe: Recipe, problem: Problem, members: list[Member]) -> ElasticNet:
-    """The penalty of each model of a stack."""
+    """Make the penalty of each model of a stack."""
     sizes = np.minimum(recipe.batch_rows, [member.n_rows(problem) for member in members])
     return recipe.penalty(members, total_weights(problem, members), mean_weights(members) * sizes)
 
 
-def _batches(recipe, problem: Problem, members: list[Member], generators: list, size: int, shuffle: bool) -> Batches:
+def _batches(
+    recipe: Recipe, problem: Problem, members: list[Member], generators: list, size: int, shuffle: bool
+) -> Batches:
     weight = common([member.weight for member in members])
     weight = np.stack(weight) if isinstance(weight, list) else weight
     data = problem.rows(), problem.tensor(problem.target), None if weight is None else problem.tensor(weight)
     return Batches(*data, common([member.rows for member in members]), generators, size, shuffle)
 
 
-def _by_full_batches(recipe, problem, network, members, epochs, monitor, observer) -> None:
-    """Newton's steps, or those of L-BFGS."""
+def _by_full_batches(
+    recipe: Recipe,
+    problem: Problem,
+    network: Network,
+    members: list[Member],
+    epochs: int,
+    monitor: Monitor | None,
+    observer: Observer | None,
+) -> None:
+    """Train by steps of Newton or L-BFGS over all rows."""
     penalty = penalty_of(recipe, problem, members)
     alike = not isinstance(common([member.rows for member in members]), list)
     chunk = max(1, chunk_rows(network, problem.rows()) // (1 if alike else len(members)))
@@ -73,8 +83,16 @@ def _by_full_batches(recipe, problem, network, members, epochs, monitor, observe
     minimise(objective, Limits(epochs, max_fun, recipe.newton_params), progress, monitor, observer)
 
 
-def _by_steps(recipe, problem, network, members, epochs, monitor, observer) -> None:
-    """Mini-batch steps of an optimizer."""
+def _by_steps(
+    recipe: Recipe,
+    problem: Problem,
+    network: Network,
+    members: list[Member],
+    epochs: int,
+    monitor: Monitor | None,
+    observer: Observer | None,
+) -> None:
+    """Train by mini-batch steps of an optimizer."""
     settings, states = recipe.settings, [member.state for member in members]
     n_rows = np.array([member.n_rows(problem) for member in members])
     rates, mean_weight = recipe.rates(recipe, problem, network, members), mean_weights(members)
@@ -111,11 +129,20 @@ def _by_steps(recipe, problem, network, members, epochs, monitor, observer) -> N
         state.reduction, state.loss_to_beat = p.optimizer_state["learning_rate"] / rate, p.loss_to_beat
         state.epochs += p.n_iter
         state.seen += total
+        assert p.generator is not None
         state.generator = p.generator
 
 
-def _in_closed_form(recipe, problem, network, members, epochs, monitor, observer) -> None:
-    """Least squares, of a linear network."""
+def _in_closed_form(
+    recipe: Recipe,
+    problem: Problem,
+    network: Linear,
+    members: list[Member],
+    epochs: int,
+    monitor: Monitor | None,
+    observer: Observer | None,
+) -> None:
+    """Solve least squares, of a linear network."""
     ones = np.ones(len(members))
     penalty = recipe.penalty(members, ones, ones)
     objective = _ridge(recipe, problem, network, members, penalty.curvature())
@@ -138,8 +165,8 @@ def _in_closed_form(recipe, problem, network, members, epochs, monitor, observer
         member.progress.params = [param[m : m + 1].clone() for param in network.params]
 
 
-def _ridge(recipe: Recipe, problem: Problem, network: Linear, members: list[Member], alphas) -> np.ndarray:
-    """Put the network at the solutions; the objective of each model."""
+def _ridge(recipe: Recipe, problem: Problem, network: Linear, members: list[Member], alphas: np.ndarray) -> np.ndarray:
+    """Put the network at the solutions; return the objective of each model."""
     coef, intercept = (torch.empty_like(t, dtype=torch.float64) for t in network.unscaled())
     objective = np.empty(len(alphas))
     target = problem.tensor(problem.target)

@@ -26,7 +26,7 @@ import numpy as np
 from scipy import sparse
 from torch import Tensor
 
-from skdeep.data.inputs import to_numpy
+from skdeep.data.inputs import Classifier, to_numpy
 from skdeep.data.problem import Problem, TrainingState
 from skdeep.engine.training import Progress
 from skdeep.fitting.links import CALIBRATED, undo_calibration
@@ -60,7 +60,7 @@ _SAMPLE_VALUES, _SAMPLE_ROWS = 1 << 13, (16, 512)
 
 
 def identify(problem: Problem, members: list[Member]) -> bool:
-    """Note in each member's state what it is trained on; whether that is another problem than the first one knows."""
+    """Note in each member's state what it is trained on; tell whether that is new to the first one."""
     parts = [*_sample(problem), problem.codes, *([] if problem.weight is None else [problem.weight])]
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
@@ -75,7 +75,7 @@ def identify(problem: Problem, members: list[Member]) -> bool:
 
 
 def _sample(problem: Problem) -> list[np.ndarray]:
-    """Evenly spaced rows, as numbers that do not depend on the dtype."""
+    """Take evenly spaced rows, as numbers that do not depend on the dtype."""
     n, X = len(problem.codes), problem.source
     width = problem.rows().row_values
     every = slice(0, n, max(1, n // min(max(_SAMPLE_VALUES // width, _SAMPLE_ROWS[0]), _SAMPLE_ROWS[1])))
@@ -85,17 +85,17 @@ def _sample(problem: Problem) -> list[np.ndarray]:
     return [to_numpy(X.cpu().double()) if isinstance(X, Tensor) else X.astype(np.float64)]
 
 
-def carried(estimator) -> set[str]:
-    """The attributes that a warm fit finds."""
+def carried(estimator: Classifier) -> set[str]:
+    """Name the attributes that a warm fit finds."""
     return _FORM | _RECORD | {"_optimizer"} | estimator._parameters
 
 
-def goes_on(estimator, incremental: bool) -> bool:
-    """Whether there is a model, and training is to go on with it."""
+def goes_on(estimator: Classifier, incremental: bool) -> bool:
+    """Tell whether there is a model, and training is to go on with it."""
     return hasattr(estimator, estimator._coef_attribute) and (incremental or estimator.warm_start)
 
 
-def begin(estimator, incremental: bool) -> set[str]:
+def begin(estimator: Classifier, incremental: bool) -> set[str]:
     """Forget what training does not go on with; return the names of the attributes that are no fit's."""
     fitted = getattr(estimator, "_fitted", frozenset()) | _CALIBRATION
     kept: set[str] | frozenset[str] = frozenset()
@@ -108,23 +108,23 @@ def begin(estimator, incremental: bool) -> set[str]:
     return others
 
 
-def end(estimator, others: set[str]) -> None:
+def end(estimator: Classifier, others: set[str]) -> None:
     """Note which attributes this fit has set, for the next one."""
     foreign = ("_skl_", "_callback_", "_parent_")  # of scikit-learn's callbacks
     names = vars(estimator).keys() - others - {"_fitted"}
     estimator._fitted = frozenset(name for name in names if not name.startswith(foreign))
 
 
-def known_state(estimator, incremental: bool) -> TrainingState | None:
-    """Where training stopped; None if it begins."""
+def known_state(estimator: Classifier, incremental: bool) -> TrainingState | None:
+    """Copy the state in which training stopped; None if it begins."""
     state = getattr(estimator, "_optimizer", None)
     if state is None or not goes_on(estimator, incremental):
         return None
     return copy.deepcopy(state if incremental else state.renewed())
 
 
-def new_progress(estimator, going_on: bool, incremental: bool, state: TrainingState) -> Progress:
-    """The record of a run that is to begin; a schedule by rows seen is one of the present problem."""
+def new_progress(estimator: Classifier, going_on: bool, incremental: bool, state: TrainingState) -> Progress:
+    """Make the record of a run that is to begin; a schedule by rows seen is one of the present problem."""
     progress = Progress(estimator.tol, settings_of(estimator).patience, estimator.early_stopping, warm=going_on)
     if going_on:
         progress.earlier = state.seen_before
@@ -137,8 +137,8 @@ def new_progress(estimator, going_on: bool, incremental: bool, state: TrainingSt
     return progress
 
 
-def curves(estimator, progress: Progress) -> dict[str, Any]:
-    """The fitted attributes that tell how training went."""
+def curves(estimator: Classifier, progress: Progress) -> dict[str, Any]:
+    """Make the fitted attributes that tell how training went."""
 
     def grown(name: str, values: list[float]) -> list[float] | None:
         known = getattr(estimator, name, None) or []

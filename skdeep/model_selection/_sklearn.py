@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from skdeep.compat.checks import demand
 from skdeep.compat.sklearn import KNOWN, _check_method_params, _fit_and_score, _num_samples, _safe_indexing
+from skdeep.data.inputs import Data
 
 #: Arguments of ``_fit_and_score`` that are read or replaced here; others are handed on.
 _ARGUMENTS = set(
@@ -19,7 +20,7 @@ _ARGUMENTS = set(
 
 
 def task_arguments(function: Any, args: tuple, options: dict) -> dict[str, Any] | None:
-    """All arguments of a call that is one of ``_fit_and_score``, by name; None of another one."""
+    """Name all arguments of a call of ``_fit_and_score``; None if it is a call of another function."""
     if getattr(function, "__wrapped__", function) is not _fit_and_score:
         return None
     try:
@@ -31,7 +32,7 @@ def task_arguments(function: Any, args: tuple, options: dict) -> dict[str, Any] 
 
 
 class _Rows:
-    """Something with rows, which scikit-learn takes as it takes those of a data frame: by ``take`` or ``loc``."""
+    """Something with rows, which scikit-learn takes as if it were a data frame: by ``take`` or ``loc``."""
 
     def __init__(self, values: Any, n_rows: int):
         self.values = values
@@ -40,24 +41,24 @@ class _Rows:
     def __len__(self) -> int:
         return self.n_rows
 
-    def __getitem__(self, rows):
+    def __getitem__(self, rows: np.ndarray) -> Any:
         return self.take(rows)
 
     @property
-    def iloc(self):
+    def iloc(self) -> Self:
         return self
 
     loc = iloc
 
-    def take(self, rows, axis=0):
-        """The values of some rows."""
+    def take(self, rows: np.ndarray, axis: int = 0) -> Any:
+        """Take the values of some rows."""
         raise NotImplementedError
 
 
 class Whole(_Rows):
     """Values of which any rows are all: what passes through `_check_method_params` as it is."""
 
-    def take(self, rows, axis=0):
+    def take(self, rows: np.ndarray, axis: int = 0) -> Any:
         return self.values
 
 
@@ -69,15 +70,15 @@ class Taken(_Rows):
         self._own = {_contents(np.asarray(rows)) for rows in own}
         self._taken: dict[tuple, Any] = {}
 
-    def take(self, rows, axis=0):
+    def take(self, rows: np.ndarray, axis: int = 0) -> Any:
         key = _contents(rows)
         if key not in self._taken:
             self._taken[key] = _safe_indexing(self.values, rows)
         return copied(self._taken[key]) if key in self._own else self._taken[key]
 
 
-def copied(values):
-    """A copy of the rows of some data."""
+def copied(values: Data) -> Any:
+    """Copy the rows of some data."""
     if isinstance(values, np.ndarray):
         return values.copy()
     return _safe_indexing(values, np.arange(_num_samples(values)))
@@ -87,8 +88,8 @@ def _contents(rows: np.ndarray) -> tuple:
     return rows.dtype.str, rows.tobytes()
 
 
-def _takes_rows_of_frames(rows) -> bool:
-    """Whether rows are taken by the methods of `_Rows`, in both places."""
+def _takes_rows_of_frames(rows: np.ndarray) -> bool:
+    """Tell whether rows are taken by the methods of `_Rows`, in both places."""
     value, data = [1, 2], Taken(np.arange(2))
     params = _check_method_params(np.empty((2, 1)), params={"a": Whole(value, 2)}, indices=rows)
     return params["a"] is value and _safe_indexing(data, rows) is _safe_indexing(data, rows.copy())
@@ -97,4 +98,4 @@ def _takes_rows_of_frames(rows) -> bool:
 _SIGNATURE = inspect.signature(_fit_and_score)
 demand(_ARGUMENTS <= set(_SIGNATURE.parameters), f"_fit_and_score has {sorted(_ARGUMENTS)}", "scikit-learn", KNOWN)
 for _rows in (np.array([1]), np.array([True, False])):
-    demand(_takes_rows_of_frames(_rows), "rows are taken as those of frames, by iloc", "scikit-learn", KNOWN)
+    demand(_takes_rows_of_frames(_rows), "rows are taken as if of frames, by iloc", "scikit-learn", KNOWN)

@@ -17,7 +17,7 @@ def one_standard_error(cv_results: dict[str, Any], *, metric: str = "score", com
 
     The standard error of the best mean score is :math:`\hat\sigma / \sqrt{k}`, with the sample standard deviation
     :math:`\hat\sigma` of its k split scores. Of all candidates whose mean score is at least the best one minus this,
-    the most regularised is taken: that of the largest ``alpha`` (or smallest ``C``); among equals, the best.
+    the most regularised is taken: the one with the largest ``alpha`` (or smallest ``C``); among equals, the best.
 
     Parameters
     ----------

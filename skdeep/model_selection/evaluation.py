@@ -47,7 +47,7 @@ class _Task(NamedTuple):
 
 
 def final_step(estimator: BaseEstimator) -> Any:
-    """Give the classifier at the end of a pipeline, or the estimator itself."""
+    """Find the classifier at the end of a pipeline; it is the estimator itself, if that is none."""
     return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
 
 
@@ -197,7 +197,7 @@ def draw_seed() -> int:
 
 
 def share_seed(candidates: list, seed: int) -> None:
-    """Give the candidates without a ``random_state`` the same one, so that they see the same batches."""
+    """Set one ``random_state`` for the candidates that have none, so that they see the same batches."""
     for final in map(final_step, candidates):
         if final.random_state is None:
             final.random_state = seed

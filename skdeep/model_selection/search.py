@@ -44,7 +44,7 @@ _NOTE = """
     networks, in these parameters without ``solver__``, too); a ``solver__`` parameter needs a solver that is an object,
     such as ``solver=SGD()``. The steps of a :class:`~sklearn.pipeline.Pipeline` before the classifier are fitted once
     per fold and distinct setting. Scores
-    are those of scikit-learn's search. ``mean_fit_time`` is a candidate's share of its stack's time, which the first
+    are as in scikit-learn's search. ``mean_fit_time`` is a candidate's share of its stack's time, which the first
     has to itself where ``verbose`` prints it. Other estimators, and estimators with callbacks or ``verbose``, are
     trained one by one, with a :class:`StackingWarning`. Inside `stacked`, scikit-learn's own searches do the same. With
     ``random_state=None`` one seed is drawn for all candidates. A failure of one candidate is its own.
@@ -62,7 +62,7 @@ Examples
 
 
 def _documented(cls: type) -> type:
-    """Class decorator: our summary, scikit-learn's parameters and attributes, our note, and the example set up."""
+    """Decorate a class: our summary, scikit-learn's parameters and attributes, our note, and the example set up."""
     inherited = inspect.getdoc(cls.__bases__[-1])
     if inherited is None or cls.__doc__ is None:  # python -OO
         return cls

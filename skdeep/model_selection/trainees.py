@@ -171,7 +171,7 @@ class _Stack:
         return self.scorer(models[number], X, *y, **params)
 
     def _asked(self, X: Data) -> tuple[list, Any]:
-        """Whom to ask for scores, and about which rows, where scorers only ask.
+        """Choose whom to ask for scores, and about which rows, where scorers only ask.
 
         Classifiers stand in for their pipelines, whose steps have been applied once, and know the answers of one pass.
         """
@@ -223,7 +223,7 @@ class _Trainee:
         return self
 
     def set_callbacks(self, *callbacks: Any) -> None:
-        """Callbacks of the search, which hear of candidates, not of their epochs."""
+        """Take callbacks of the search, which hear of candidates, not of their epochs."""
         self._skl_callbacks = list(callbacks)
 
     def fit(self, X: Data, y: Data = None, **params: Any) -> Self:
@@ -286,7 +286,7 @@ def _taken_once(task: _Task) -> tuple:
 
 
 def _share_times(results: list[dict]) -> None:
-    """Give each candidate the same part of the time that the stack has taken, which the first has to itself."""
+    """Divide the time that the stack has taken, which the first has to itself, evenly among the candidates."""
     scored = [result for result in results if result["fit_error"] is None]
     for name, among in (("fit_time", results), ("score_time", scored)):
         total = sum(result[name] for result in among)

@@ -29,7 +29,7 @@ from skdeep.engine.networks import transposed_product
 
 
 def rounding(n_rows: int, n_features: int, sparse: bool) -> float:
-    """Give the share of the largest singular value below which one is taken for zero."""
+    """Compute the share of the largest singular value below which one is taken for zero."""
     limit = max(n_rows, n_features) * torch.finfo(torch.float64).eps
     return limit**0.5 if sparse and n_rows <= n_features else limit
 
@@ -88,14 +88,14 @@ class Ridge:
         return values.to(self.device, torch.float64)
 
     def _parts(self, n_rows: int) -> Iterator[slice]:
-        """Give all rows, so many at a time."""
+        """Yield all rows, so many at a time."""
         return (slice(start, min(start + n_rows, self.n_rows)) for start in range(0, self.n_rows, n_rows))
 
     def _values(self, part: slice) -> Tensor:
         return self._exact(self.rows.take(part if self.subset is None else torch.from_numpy(self.subset[part])))
 
     def _targets(self, part: slice) -> Tensor:
-        """Give targets of ±1."""
+        """Make targets of ±1."""
         index = part if self.subset is None else torch.from_numpy(self.subset[part]).to(self.target.device)
         return 2 * self._exact(self.target[index]) - 1
 

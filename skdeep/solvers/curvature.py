@@ -35,7 +35,7 @@ def width(objective: Objective) -> int:
 
 
 def to_blocks(objective: Objective, flat: Tensor) -> Tensor:
-    """Give parameters ``(k, P)`` as ``(k, C, D)``, one row per score: coefficients, then the intercept if any."""
+    """Arrange parameters ``(k, P)`` as ``(k, C, D)``, one row per score: coefficients, then the intercept if any."""
     n_scores, n_features = objective.network.params[0].shape[1:]
     coef, intercept = flat.tensor_split([n_scores * n_features], dim=1)
     coef = coef.view(len(flat), n_scores, n_features)
@@ -43,7 +43,7 @@ def to_blocks(objective: Objective, flat: Tensor) -> Tensor:
 
 
 def to_flat(objective: Objective, blocks: Tensor) -> Tensor:
-    """Give the inverse of `to_blocks`."""
+    """Compute the inverse of `to_blocks`."""
     coef, intercept = blocks.tensor_split([objective.network.params[0].shape[2]], dim=2)
     return torch.cat([coef.flatten(1), intercept.flatten(1)], dim=1)
 
@@ -59,7 +59,7 @@ def ridge(objective: Objective) -> Tensor:
 def curvature(
     objective: Objective, models: np.ndarray, point: Tensor, pairs: Tensor | None = None, average: bool = False
 ) -> Iterator[tuple[slice, Objective, Tensor]]:
-    """Give blocks ``(m, n, D, D)`` of pairs of scores (2, n), at points ``(k, P)`` of some models; without the penalty.
+    """Compute blocks ``(m, n, D, D)`` of pairs of scores (2, n), at points ``(k, P)`` of models; without the penalty.
 
     By default, the pairs are each score with itself; `average` gives the one block (m, 1, D, D) that all of these would
     have if all rows and scores had the average second derivative. Bounded in memory: a slice of the models at a time,
@@ -88,12 +88,12 @@ def _total_weight(objective: Objective, like: Tensor) -> Tensor:
 
 
 def _of(values: Tensor, model: int) -> Tensor:
-    """Give what a model has of values that all share or each has its own of."""
+    """Select a model's own from values that all share, or of which each has its own."""
     return values[model if len(values) > 1 else 0]
 
 
 def _chunks(objective: Objective) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
-    """Give chunks of the rows: their columns as a dense matrix, scores, targets and weights."""
+    """Yield chunks of the rows: their columns as a dense matrix, scores, targets and weights."""
     for batch in objective.batches.epoch():
         assert isinstance(batch.X, Tensor)  # chunks are small
         X = batch.X.to_dense() if batch.X.layout is torch.sparse_csr else batch.X
@@ -102,7 +102,7 @@ def _chunks(objective: Objective) -> Iterator[tuple[Tensor, Tensor, Tensor, Tens
 
 
 def _columns(network: Linear, X: Tensor, model: int) -> Tensor:
-    """Give the columns z of rows, but for their scale."""
+    """Compute the columns z of rows, but for their scale."""
     Z = X if network.center is None else X - _of(network.center, model)
     return F.pad(Z, (0, len(network.params) - 1), value=1.0)
 

@@ -70,7 +70,7 @@ class _Stack:
 
     @property
     def at_rest(self) -> np.ndarray:
-        """Tell which models have a gradient within their tolerance."""
+        """Which models have a gradient within their tolerance."""
         return to_numpy64(self.gradient.abs().amax(1)) <= [p.tol for p in self.progress]
 
     def aim(self, models: np.ndarray) -> None:

@@ -65,7 +65,7 @@ class LineSearch:
         return cls(value.copy(), slope.copy(), zero + 1, *low, *high, zero.copy())
 
     def select(self, models: np.ndarray) -> LineSearch:
-        """Give the searches of some of the models."""
+        """Select the searches of some of the models."""
         return LineSearch(*(getattr(self, field.name)[models] for field in fields(self)))
 
     def put(self, models: np.ndarray, part: LineSearch) -> None:

@@ -33,7 +33,7 @@ class Newton:
         self.objective = objective
 
     def select(self, models: np.ndarray, objective: Objective) -> Newton:
-        """Give the directions of some of the models, whose objectives these are."""
+        """Select the directions of some of the models, whose objectives these are."""
         return Newton(objective)
 
     def __call__(self, models: np.ndarray, point: Tensor, gradient: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ class Newton:
 
 
 def _pin_shift_(hessians: Tensor, free: Tensor) -> None:
-    """Give, in place, curvature to a shift that all scores have in common, which has none, so that it stays put.
+    """Add, in place, curvature along the shift that all scores have in common, which has none: it stays put.
 
     The columns that shift are the ones that no penalty holds, `free` (k, 1, D): the intercept, or all. Of the Hessians
     (k, C, D, C, D), the blocks of each score with itself and with those before are there.
