@@ -41,11 +41,12 @@ def look_at_end(recipe: Recipe, problem: Problem, network: Network, members: lis
     target = zero if loss.target == "indicators" else torch.zeros(1, dtype=torch.int64, device="cpu")
     of_zero = loss.value(zero, target).item()
     limit = (1 + _SLACK) * of_zero
+    largest = float(np.finfo(float_dtype(problem.X)).max)  # of the numbers that predictions are made of
     for m, member in enumerate(members):
         p = member.progress
         if p.error is not None or p.params is None or p.watch_score:
             continue
-        is_huge = any(_is_huge(param) for param in p.params)
+        is_huge = any(_is_huge(param, largest) for param in p.params)
         if max(p.loss_curve[-_RECENT:]) <= limit and not is_huge:
             continue
         first, last = p.loss_curve[0], p.loss_curve[-1]
@@ -54,7 +55,7 @@ def look_at_end(recipe: Recipe, problem: Problem, network: Network, members: lis
             continue  # the user is told that
         own = np.array([m])
         (reached,) = judge(problem.counted(), loss, "loss")(network.select(own).with_params(p.params), own)[1].tolist()
-        if not reached <= float(np.finfo(float_dtype(problem.X)).max):  # predictions would overflow
+        if not reached <= largest:  # predictions would overflow
             p.error = f"the training loss became {reached:.3g} after epoch {p.n_iter}"
         elif reached > limit:
             p.astray = f"the training loss is {reached:.3g}, where scores of zero have {of_zero:.3g}"
@@ -62,11 +63,11 @@ def look_at_end(recipe: Recipe, problem: Problem, network: Network, members: lis
             p.astray = f"the objective has risen from {first:.3g} to {last:.3g}"
 
 
-def _is_huge(param: torch.Tensor) -> bool:
-    """Tell whether a step has made parameters so large that their products with the rows may overflow."""
+def _is_huge(param: torch.Tensor, largest: float) -> bool:
+    """Tell whether a step has made parameters so large that products with the rows may exceed the `largest` number."""
     if not (param.is_floating_point() and param.numel()):  # a module may count batches
         return False
-    return float(param.abs().max()) > torch.finfo(param.dtype).max ** 0.4
+    return float(param.abs().max()) > largest**0.4
 
 
 def warn(estimator: Classifier, solver: str, progress: Progress) -> None:

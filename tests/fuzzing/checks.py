@@ -89,6 +89,8 @@ def make(case: Case, **others):
     own = inspect.signature(cls).parameters
     # a solver by its name has its default settings, and "auto" no others
     params = {name: value for name, value in params.items() if name in own or name in case}
+    if params["solver"] == "auto":
+        params.pop("max_fun", None)
     return configured(cls, **params)
 
 
