@@ -22,8 +22,11 @@ def models_of(estimator: Classifier) -> list[Classifier]:
 
 def _of_names(model: Classifier, names: tuple[str, ...]) -> list:
     """List the arrays of one of these attributes, layer by layer of a network; none of a module of a user's."""
-    found: Any = next((getattr(model, name) for name in names if hasattr(model, name)), [])
-    return found if isinstance(found, list) else [found]
+    for name in names:
+        if hasattr(model, name):
+            found = getattr(model, name)
+            return found if isinstance(found, list) else [found]
+    return []
 
 
 def _first_layers(estimator: Classifier) -> list[list]:
@@ -38,9 +41,10 @@ def needs_float64(estimator: Classifier) -> bool:
 
 def able(device: torch.device, estimators: list[Classifier]) -> torch.device:
     """Choose the device, or the CPU in its place where scores need float64, which MPS does not have."""
+    if device.type != "mps":
+        return device
     layers = [layer for estimator in estimators for layer in _first_layers(estimator) if layer]
-    unable = device.type == "mps" and any(exceeds_float32(*map(dense, layer)) for layer in layers)
-    return torch.device("cpu") if unable else device
+    return torch.device("cpu") if any(exceeds_float32(*map(dense, layer)) for layer in layers) else device
 
 
 def n_weights(estimator: Classifier) -> int:
