@@ -171,6 +171,8 @@ BAD_X = {
 @pytest.mark.parametrize("name", BAD_X)
 def test_features(cls, name, model_of, no_training):
     bad, match = BAD_X[name]
+    if match == "NaN" and cls is MLPClassifierTorch:
+        pytest.skip("missing values are no error there")
     refuses(model_of(cls), lambda model: model.fit(bad, Y[: len(bad)] if name == "no rows" else Y), ValueError, match)
 
 
@@ -179,7 +181,8 @@ def test_features(cls, name, model_of, no_training):
 def test_features_of_partial_fit_and_predict(cls, name, no_training):
     bad, match = BAD_X[name]
     new = incremental(cls)
-    refuses(new, lambda model: model.partial_fit(bad, Y, classes=[0, 1, 2]), ValueError, match)
+    if match != "NaN" or cls is not MLPClassifierTorch:  # which takes those that are missing from the start
+        refuses(new, lambda model: model.partial_fit(bad, Y, classes=[0, 1, 2]), ValueError, match)
     model = fitted(cls, **no_calibration(cls))
     warnings.filterwarnings("ignore", message="X has feature names")  # undone with the test
     refuses(model, lambda model: model.partial_fit(bad, Y), ValueError, match)

@@ -160,6 +160,11 @@ def test_what_has_no_means_is_an_error():
     for use in (model.predict, lambda data: model.partial_fit(data, Y)):
         with pytest.raises(ValueError, match=r"(?s)contains NaN.*dense X, with standardize=True"):
             use(X)
+    with pytest.raises(ValueError, match=r"(?s)X_val contains NaN, and X does not.*standardize=True"):
+        mlp(standardize=False).fit(FULL, Y, X_val=X, y_val=Y)
+    for given in ({"sample_weight": np.where(np.isnan(X).any(1), 0.0, 1.0)}, {"X_val": X, "y_val": Y}):
+        model = mlp(standardize=False).fit(X, Y, **given)  # also where only rows without weight are incomplete
+        assert np.isfinite(model.predict_proba(X)).all() and np.isfinite(model.loss_)
     assert mlp(standardize=False, warm_start=True).fit(FULL, Y).fit(FULL, Y).set_params(warm_start=False).fit(X, Y)
     with pytest.raises(ValueError, match=r"(?s)contains NaN.*dense X, with standardize=True"):
         mlp().fit(sparse.csr_array(X), Y)

@@ -119,6 +119,16 @@ def _check_matrix(estimator: Classifier, X: Data, reset: bool, min_samples: int)
     return X
 
 
+def has_missing(X: Matrix) -> bool:
+    """Tell whether a value is missing (NaN)."""
+    values = X.data if sparse.issparse(X) else X
+    step = max(1, MAX_VALUES // math.prod(values.shape[1:]))
+    parts = (values[start : start + step] for start in range(0, len(values), step))
+    if isinstance(values, Tensor):
+        return values.is_floating_point() and any(bool(part.isnan().any()) for part in parts)
+    return values.dtype.kind == "f" and any(bool(np.isnan(part).any()) for part in parts)
+
+
 def _check_finite(estimator: Classifier, X: Matrix, names: list | None) -> None:
     """Refuse infinities and NaN, in parts of X: where a sum overflows, each of their values is looked at."""
     values = X.data if sparse.issparse(X) else X

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,7 +13,7 @@ from scipy.sparse import issparse
 from torch import Tensor
 
 from skdeep.compat.sklearn import Interval, StrOptions
-from skdeep.data.inputs import OutputSpace, to_numpy
+from skdeep.data.inputs import Matrix, OutputSpace, has_missing, to_numpy
 from skdeep.data.problem import Problem
 from skdeep.engine.activations import ACTIVATIONS
 from skdeep.engine.input_layer import Standardization
@@ -41,6 +42,12 @@ _EPOCHS, _STEPS = 60, 500
 
 #: Learned attributes that no option makes go away.
 _ALWAYS = {"coefs_", "intercepts_"}
+
+
+def _check_complete(X: Matrix, advice: str) -> None:
+    """Raise where a value of validation data is missing, and none is in training data: no column's mean is known."""
+    if has_missing(X):
+        raise ValueError(f"Input X_val contains NaN, and X does not.\n{advice}")
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -95,7 +102,7 @@ class PerceptronClassifier(NeuralNetClassifier):
     def _allow_nan(self) -> bool:
         # of columns as they are, a fitted model knows means only where fit has met missing values
         model = models_of(self)[0]
-        return self.standardize or not hasattr(model, "coefs_") or len(getattr(model, "missing_features_", ())) > 0
+        return self.standardize or not hasattr(model, "coefs_") or hasattr(model, "missing_features_")
 
     def _map_scores(self, matrix: np.ndarray, offsets: np.ndarray | float) -> None:
         space, coef, intercept = OutputSpace(self.coefs_[-1]), to_numpy(self.coefs_[-1]), to_numpy(self.intercepts_[-1])
@@ -115,6 +122,8 @@ class PerceptronClassifier(NeuralNetClassifier):
         elif schedule == "auto":
             horizon = min(max(_EPOCHS, epochs_of(_STEPS, problem, rows)), self.max_iter)
             decisions |= {"schedule": "cosine", "horizon": horizon, "to_end": True}
+        if not self.standardize and not has_missing(problem.source) and not (going_on and self._allow_nan):
+            decisions["check"] = partial(_check_complete, advice=self._nan_advice)
         return choose(self, problem, solver, rows, **decisions)
 
     def _layer_units(self, n_features: int, n_outputs: int) -> list[int]:
@@ -135,7 +144,8 @@ class PerceptronClassifier(NeuralNetClassifier):
         known = hasattr(self, self._coef_attribute)  # also where folds, or a start that may be better, begin anew
         none = np.empty(0, dtype=np.int64)
         indicated = to_numpy(getattr(self, "missing_features_", none)) if known else problem.missing
-        if not self.standardize and not len(indicated):  # what earlier training with it has left
+        centres = self.standardize or len(indicated) > 0 or has_missing(problem.source)
+        if not centres:  # what earlier training with it has left
             for name in {"means_", "missing_features_"} & vars(self).keys():
                 delattr(self, name)
         units = self._layer_units(problem.X.shape[1] + len(indicated), self.n_outputs_)
@@ -150,7 +160,7 @@ class PerceptronClassifier(NeuralNetClassifier):
         tensor: dict[str, Any] = {"device": problem.device, "dtype": problem.dtype}
         if warm:
             self._check_layers(units)
-        noise["standardization"] = self._standardization(problem, indicated, members, warm)
+        noise["standardization"] = self._standardization(problem, indicated, members, warm) if centres else None
         generators = [member.state.generator for member in members]
         # a gradient step in u is r times as long already, where Adam's is as long as any
         noise["scaling"] = float(self.column_learning_rate) ** (0.5 if recipe.solver in ("sgd", "lbfgs") else 1.0)
@@ -160,9 +170,7 @@ class PerceptronClassifier(NeuralNetClassifier):
 
     def _standardization(
         self, problem: Problem, indicated: np.ndarray, members: list[Member], warm: bool
-    ) -> Standardization | None:
-        if not self.standardize and not len(indicated):
-            return None
+    ) -> Standardization:
         columns = column_statistics(problem, members)
         tensor: dict[str, Any] = {"device": problem.device, "dtype": problem.dtype}
         centers = not issparse(problem.X)
