@@ -61,6 +61,16 @@ def test_no_setting_is_said_twice(model):
         clone(model).set_params(solver=SGD(), momentum=0.5).fit(X, Y)
 
 
+@pytest.mark.parametrize("model", DEEP, ids=NAMES[4:])
+def test_what_an_object_leaves_open_is_the_estimators(model):
+    flat = {"learning_rate_init": 0.02, "batch_size": 50, "n_iter_no_change": 4}
+    pair = [{"solver": "sgd", "momentum": 0.5}, {"solver": SGD(momentum=0.5)}]
+    one, other = (clone(model).set_params(**flat, **own, max_iter=3, random_state=0).fit(X, Y) for own in pair)
+    np.testing.assert_array_equal(one.decision_function(X), other.decision_function(X))
+    with pytest.raises(ValueError, match=r"batch_size=50 of .* has no effect"):
+        clone(model).set_params(solver=SGD(batch_size=20), batch_size=50).fit(X, Y)
+
+
 def test_a_parameter_that_is_not_there_is_missed_on_the_class_that_was_called():
     for model in LINEAR:
         with pytest.raises(TypeError, match=rf"{type(model).__name__}.__init__\(\) got an unexpected .*'momentum'"):

@@ -331,7 +331,7 @@ def settings_of(estimator: Classifier, chosen: str = "sgd") -> Any:
     """Look up the settings of an estimator's solver.
 
     They are the solver itself, where it is an object; by name, its defaults, or the estimator's own parameters of these
-    names (which deep classifiers have, as MLPClassifier does). What an object leaves "auto" is the estimator's default.
+    names (which deep classifiers have, as MLPClassifier does). What an object leaves "auto" is the estimator's own.
     With ``solver="auto"``, they are settings of the solver that is `chosen`.
     """
     solver = estimator.solver
@@ -339,11 +339,9 @@ def settings_of(estimator: Classifier, chosen: str = "sgd") -> Any:
         name = chosen if solver == "auto" else solver
         cls = _Exact if name == "exact" else SOLVERS[name]
         return cls(**{name: getattr(estimator, name) for name in _names(cls) if hasattr(estimator, name)})
-    own = {field.name: field.default for field in fields(type(estimator)) if field.name in _names(type(solver))}
-    if not own:
-        return solver
     given = solver.get_params(deep=False)
-    return type(solver)(**{name: own.get(name, v) if v == "auto" else v for name, v in given.items()})
+    own = {name: getattr(estimator, name) for name, v in given.items() if v == "auto" and hasattr(estimator, name)}
+    return type(solver)(**given | own) if own else solver
 
 
 def check_settings(estimator: Classifier) -> None:
@@ -353,7 +351,8 @@ def check_settings(estimator: Classifier) -> None:
         return
     solver._validate_params()
     for field in fields(type(estimator)):
-        if is_setting(field.name) and getattr(estimator, field.name) != field.default:
+        free = getattr(solver, field.name, None) == "auto"
+        if is_setting(field.name) and getattr(estimator, field.name) != field.default and not free:
             raise ValueError(
                 f"{field.name}={getattr(estimator, field.name)!r} of {type(estimator).__name__} has no effect beside "
                 f"solver={solver!r}, which has settings of its own. Set it there, if it has that one."
