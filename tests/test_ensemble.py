@@ -16,7 +16,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skdeep import AdamW, MLPClassifierTorch, MLPEnsembleClassifier
+from skdeep import SGD, Adam, AdamW, MLPClassifierTorch, MLPEnsembleClassifier
 from skdeep.fitting.calibrators import DOUBT, doubt, fit_temperature
 from skdeep.model_selection import GridSearchCV
 from skdeep.model_selection.stacks import fit_stack
@@ -363,3 +363,29 @@ def test_what_is_refused():
     assert not hasattr(SMALL, "partial_fit")
     with pytest.raises(AttributeError, match="folds need all data at once"):
         ensemble().partial_fit(X, Y)
+
+
+@pytest.mark.parametrize("solver", ["adam", Adam(0.1, learning_rate="constant")], ids=["name", "object"])
+def test_each_candidate_has_its_own_patience_and_its_own_solver(solver):
+    model = MLPEnsembleClassifier(2, (4,), solver=solver, max_iter=8, random_state=0)
+    name = "n_iter_no_change" if isinstance(solver, str) else "solver__n_iter_no_change"
+    grid = {name: [1, 2, 5]}
+    iris, labels = load_iris(return_X_y=True)
+    noisy = iris + 0.6 * np.random.RandomState(0).randn(*iris.shape)
+    found, expected = (
+        search(model, grid, cv=2, scoring="neg_log_loss", refit=False).fit(noisy, labels).cv_results_["mean_test_score"]
+        for search in (GridSearchCV, OneByOne)
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    assert isinstance(solver, str) or len(set(found)) > 1
+
+
+def test_members_share_no_solver():
+    solvers = [SGD(0.1, momentum=momentum) for momentum in (0.1, 0.9)]
+    stack = [MLPEnsembleClassifier(2, (4,), max_iter=2, solver=solver, random_state=0) for solver in solvers]
+    assert fit_stack(stack, X, Y) == [None, None]
+    for model, momentum in zip(stack, (0.1, 0.9), strict=True):
+        assert [member.solver.momentum for member in model.estimators_] == [momentum] * len(model.estimators_)
+    first, second, *_ = stack[0].estimators_
+    assert first.set_params(solver__momentum=0.5) and second.solver.momentum == 0.1
+    assert len({SGD(), SGD()}) == 2  # they have a hash, as estimators do

@@ -28,7 +28,7 @@ from skdeep.fitting.fit import check_scoring, set_attributes
 from skdeep.fitting.fitted import able, needs_float64
 from skdeep.fitting.links import CALIBRATED, calibrate, combined, fitted_copy, link_of
 from skdeep.fitting.recipe import Member, Recipe, trained_on, weights_by_model
-from skdeep.fitting.settings import is_setting, settings_of
+from skdeep.fitting.settings import is_setting
 from skdeep.fitting.solving import solve
 from skdeep.fitting.starts import curves, end
 
@@ -109,7 +109,7 @@ def train_folds(
     of_seed = {seed: np.random.default_rng(draw_seeds(seed)[0]) for own in seeds for seed in own}
     models = []
     for m, (member, own) in enumerate(zip(members, seeds, strict=True)):
-        patience = settings_of(leader).patience if leader.early_stopping else math.inf
+        patience = member.settings.patience if leader.early_stopping else math.inf
         for f, seed in zip(numbers, own, strict=True):
             progress = Progress(member.estimator.tol, patience, watch_score=True)
             rows, weights = rest[f]
@@ -161,7 +161,6 @@ def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, 
         params |= own
     else:
         params = {name: value for name, value in params.items() if not is_setting(name)}  # the object has them all
-        params["solver"] = clone(recipe.settings).set_params(**own)
     set_attributes(ensemble, curves(ensemble, runs))
     not_theirs = {*form._get_param_names(), "n_estimators", "oof_proba_", "oof_score_", "_fitted"}
     not_theirs.add(ensemble._coef_attribute)
@@ -170,6 +169,8 @@ def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, 
     }
     ensemble.estimators_ = []
     for k, (progress, seed) in enumerate(zip(runs.members, runs.seeds, strict=True)):
+        if not isinstance(ensemble.solver, str):  # one for each: they are the user's to change
+            params["solver"] = clone(member.settings).set_params(**own)
         estimator = form(**params | {"random_state": seed})
         others = set(vars(estimator))
         assert progress.params is not None

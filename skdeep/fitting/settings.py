@@ -46,7 +46,7 @@ class Solver(BaseEstimator):
         return _PATIENCE if given == "auto" else given
 
 
-@dataclass(repr=False)
+@dataclass(eq=False, repr=False)
 class _Steps(Solver):
     """What the optimizers that make mini-batch steps have in common."""
 
@@ -117,7 +117,7 @@ def _document(cls: type) -> type:
 
 
 @_document
-@dataclass(repr=False, kw_only=True)
+@dataclass(eq=False, repr=False, kw_only=True)
 class SGD(_Steps):
     r"""Settings of mini-batch gradient descent with momentum.
 
@@ -173,7 +173,7 @@ class SGD(_Steps):
 
 
 @_document
-@dataclass(repr=False, kw_only=True)
+@dataclass(eq=False, repr=False, kw_only=True)
 class Adam(_Steps):
     r"""Settings of Adam: gradients divided by the root of their running mean square.
 
@@ -228,7 +228,7 @@ class Adam(_Steps):
 
 
 @_document
-@dataclass(repr=False, kw_only=True)
+@dataclass(eq=False, repr=False, kw_only=True)
 class AdamW(Adam):
     r"""Settings of Adam with decoupled weight decay: the penalty acts with the bare learning rate.
 
@@ -267,7 +267,7 @@ class AdamW(Adam):
 
 
 @_document
-@dataclass(repr=False, kw_only=True)
+@dataclass(eq=False, repr=False, kw_only=True)
 class LBFGS(Solver):
     r"""Settings of full-batch steps: Newton's up to 1024 weights of a linear model, L-BFGS beyond and for networks.
 
