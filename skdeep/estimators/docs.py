@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable
-from textwrap import dedent, indent
+
+from skdeep.fitting.document import document
+from skdeep.fitting.settings import STEPS
 
 ALPHA = """\
 alpha : float or "auto", default="auto"
@@ -21,14 +22,14 @@ alpha : float, default=1e-4
     Weight of the penalty. RidgeClassifier's ``alpha`` is ``alpha * n_samples``.
 """
 
-LINEAR_PARAMETERS = (
-    """
+_PENALTY = """\
 penalty : {"l2", "l1", "elasticnet"} or None, default="l2"
     What is penalised: :math:`R = \\tfrac12\\|W\\|^2`, :math:`\\|W\\|_1`, or a mix of both by ``l1_ratio``. Intercepts
     are free. L1 gives exact zeros.
 """
-    + ALPHA
-    + """l1_ratio : float, default=0.15
+
+_COLUMNS = """\
+l1_ratio : float, default=0.15
     Share of L1 in the elastic net, 0 to 1.
 fit_intercept : bool, default=True
     Whether the scores have a constant term.
@@ -37,7 +38,6 @@ standardize : bool, default=True
     the solver: ``coef_``, ``intercept_`` and the penalty of any given ``alpha`` refer to the columns of X. With False
     it is in these that the model is trained, and a warning names those that suit no step.
 """
-)
 
 #: Parameters that say how an estimator is trained, but for its solver's settings.
 FIT_PARAMETERS = """
@@ -81,14 +81,9 @@ verbose : bool or int, default=False
 """
 
 #: Settings of the solver as parameters of the deep classifiers, as MLPClassifier has them.
-FLAT_SETTINGS = """
-power_t : float, default=0.5
-    Exponent of "invscaling".
-warmup_epochs : float, default=0
-    Length of a linear ramp of the learning rate at the start, in epochs; goes with every schedule.
-max_grad_norm : float, default=None
-    Scale the gradient down to this norm where it is larger.
-momentum : float, default=0.9
+FLAT_SETTINGS = (
+    STEPS
+    + """momentum : float, default=0.9
     Momentum of "sgd", from 0 to 1.
 nesterovs_momentum : bool, default=True
     Whether the momentum is Nesterov's.
@@ -110,6 +105,7 @@ precision : {{"auto", "float64", "float32", "bfloat16"}}, default="auto"
     Predictions are float32 for float32 and float16 input, else float64, in any case. Columns that the computation would
     round off, being far from zero, huge or tiny, are centred and scaled in float64 first.
 """
+)
 
 _FALLS = "training loss falls (or, with ``early_stopping``, the validation score rises)"
 
@@ -216,18 +212,8 @@ def without(text: str, *names: str) -> str:
     return "\n".join(entry for entry in entries if entry.split(" : ")[0] not in names)
 
 
-def document(**sections: str) -> Callable[[type], type]:
-    """Decorate a class: replace ``{name}`` lines in its docstring by the given sections."""
-
-    def decorate(cls: type) -> type:
-        if cls.__doc__ is None:  # python -OO
-            return cls
-        doc = inspect.cleandoc(cls.__doc__)
-        for name, text in sections.items():
-            if (field := "{" + name + "}") not in doc:
-                raise ValueError(f"{cls.__name__} has no {field} in its docstring.")
-            doc = doc.replace(field, dedent(text).strip())
-        cls.__doc__ = indent(doc, "    ").lstrip()
-        return cls
-
-    return decorate
+def document_linear(*, alpha: str = ALPHA, calibration: str, **more: str) -> Callable[[type], type]:
+    """Decorate a linear classifier: write what all of them share into its docstring, and some sections more."""
+    learned = LINEAR_ATTRIBUTES + CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES
+    shared = {"linear": _PENALTY + alpha + _COLUMNS, "training": fit_parameters(), "learned": learned}
+    return document(**shared, calibration=calibration, **more)

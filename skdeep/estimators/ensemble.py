@@ -15,9 +15,10 @@ from skdeep.data.inputs import Data
 from skdeep.engine.input_layer import Standardization
 from skdeep.engine.perceptron import MLP
 from skdeep.estimators.base import BaseTorchClassifier
-from skdeep.estimators.docs import LABEL_SMOOTHING, TRAINING_ATTRIBUTES, deep_parameters, document, without
+from skdeep.estimators.docs import LABEL_SMOOTHING, TRAINING_ATTRIBUTES, deep_parameters, without
 from skdeep.estimators.mlp import MLPClassifierTorch, PerceptronClassifier
 from skdeep.fitting.bagging import conclude, judge_each, train_folds
+from skdeep.fitting.document import document
 from skdeep.fitting.fit import Procedure
 from skdeep.fitting.methods import available_unless
 from skdeep.fitting.settings import Solver

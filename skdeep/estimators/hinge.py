@@ -7,27 +7,12 @@ from typing import ClassVar
 
 from skdeep.compat.sklearn import StrOptions
 from skdeep.engine.losses import LOSSES, Loss
-from skdeep.estimators.docs import (
-    CALIBRATION_ATTRIBUTES,
-    HINGE_CALIBRATION_PARAMETERS,
-    LINEAR_ATTRIBUTES,
-    LINEAR_PARAMETERS,
-    LINEAR_SOLVERS,
-    TRAINING_ATTRIBUTES,
-    document,
-    fit_parameters,
-)
+from skdeep.estimators.docs import HINGE_CALIBRATION_PARAMETERS, LINEAR_SOLVERS, document_linear
 from skdeep.estimators.linear import LinearClassifier
 from skdeep.estimators.scores import ScoresMixin
 
 
-@document(
-    linear=LINEAR_PARAMETERS,
-    solvers=LINEAR_SOLVERS,
-    training=fit_parameters(),
-    calibration=HINGE_CALIBRATION_PARAMETERS,
-    learned=LINEAR_ATTRIBUTES + CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES,
-)
+@document_linear(solvers=LINEAR_SOLVERS, calibration=HINGE_CALIBRATION_PARAMETERS)
 @dataclass(eq=False, repr=False, kw_only=True)
 class HingeClassifier(ScoresMixin, LinearClassifier):
     r"""Linear support vector machine, trained by mini-batch gradient descent.

@@ -9,29 +9,14 @@ from typing import ClassVar
 from skdeep.compat.sklearn import Interval, StrOptions
 from skdeep.data.problem import Problem
 from skdeep.engine.losses import LOSSES, Loss
-from skdeep.estimators.docs import (
-    ALPHA,
-    CALIBRATION_ATTRIBUTES,
-    LINEAR_ATTRIBUTES,
-    LINEAR_PARAMETERS,
-    RIDGE_ALPHA,
-    SCORES_CALIBRATION_PARAMETERS,
-    TRAINING_ATTRIBUTES,
-    document,
-    fit_parameters,
-)
+from skdeep.estimators.docs import RIDGE_ALPHA, SCORES_CALIBRATION_PARAMETERS, document_linear
 from skdeep.estimators.linear import LinearClassifier
 from skdeep.estimators.scores import ScoresMixin
 from skdeep.fitting.recipe import Recipe
 from skdeep.fitting.settings import SOLVERS, Solver
 
 
-@document(
-    linear=LINEAR_PARAMETERS.replace(ALPHA, RIDGE_ALPHA),
-    calibration=SCORES_CALIBRATION_PARAMETERS,
-    training=fit_parameters(),
-    learned=LINEAR_ATTRIBUTES + CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES,
-)
+@document_linear(alpha=RIDGE_ALPHA, calibration=SCORES_CALIBRATION_PARAMETERS)
 @dataclass(eq=False, repr=False, kw_only=True)
 class LeastSquaresClassifier(ScoresMixin, LinearClassifier):
     r"""Linear least squares on class indicators of ±1, in closed form or by mini-batch gradient descent.

@@ -28,9 +28,9 @@ from skdeep.estimators.docs import (
     LABEL_SMOOTHING,
     TRAINING_ATTRIBUTES,
     deep_parameters,
-    document,
 )
 from skdeep.fitting.choices import batch_rows, choose, epochs_of
+from skdeep.fitting.document import document
 from skdeep.fitting.fitted import models_of
 from skdeep.fitting.recipe import Member, Recipe, column_statistics, values
 from skdeep.fitting.settings import settings_of, solver_name

@@ -5,28 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from skdeep.engine.losses import LOSSES, Loss
-from skdeep.estimators.docs import (
-    CALIBRATION_ATTRIBUTES,
-    CALIBRATION_PARAMETERS,
-    LABEL_SMOOTHING,
-    LINEAR_ATTRIBUTES,
-    LINEAR_PARAMETERS,
-    LINEAR_SOLVERS,
-    TRAINING_ATTRIBUTES,
-    document,
-    fit_parameters,
-)
+from skdeep.estimators.docs import CALIBRATION_PARAMETERS, LABEL_SMOOTHING, LINEAR_SOLVERS, document_linear
 from skdeep.estimators.softmax import CrossEntropyClassifier
 
 
-@document(
-    linear=LINEAR_PARAMETERS,
-    solvers=LINEAR_SOLVERS,
-    label_smoothing=LABEL_SMOOTHING,
-    calibration=CALIBRATION_PARAMETERS,
-    training=fit_parameters(),
-    learned=LINEAR_ATTRIBUTES + CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES,
-)
+@document_linear(solvers=LINEAR_SOLVERS, label_smoothing=LABEL_SMOOTHING, calibration=CALIBRATION_PARAMETERS)
 @dataclass(eq=False, repr=False, kw_only=True)
 class SigmoidClassifier(CrossEntropyClassifier):
     r"""Logistic regression with one sigmoid unit per class or label, trained by mini-batch gradient descent.

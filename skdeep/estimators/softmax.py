@@ -8,17 +8,7 @@ from typing import ClassVar
 
 from skdeep.compat.sklearn import Interval
 from skdeep.engine.losses import LOSSES, Loss
-from skdeep.estimators.docs import (
-    CALIBRATION_ATTRIBUTES,
-    CALIBRATION_PARAMETERS,
-    LABEL_SMOOTHING,
-    LINEAR_ATTRIBUTES,
-    LINEAR_PARAMETERS,
-    LINEAR_SOLVERS,
-    TRAINING_ATTRIBUTES,
-    document,
-    fit_parameters,
-)
+from skdeep.estimators.docs import CALIBRATION_PARAMETERS, LABEL_SMOOTHING, LINEAR_SOLVERS, document_linear
 from skdeep.estimators.linear import LinearClassifier
 
 
@@ -35,14 +25,7 @@ class CrossEntropyClassifier(LinearClassifier):
     }
 
 
-@document(
-    linear=LINEAR_PARAMETERS,
-    solvers=LINEAR_SOLVERS,
-    label_smoothing=LABEL_SMOOTHING,
-    calibration=CALIBRATION_PARAMETERS,
-    training=fit_parameters(),
-    learned=LINEAR_ATTRIBUTES + CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES,
-)
+@document_linear(solvers=LINEAR_SOLVERS, label_smoothing=LABEL_SMOOTHING, calibration=CALIBRATION_PARAMETERS)
 @dataclass(eq=False, repr=False, kw_only=True)
 class SoftmaxClassifier(CrossEntropyClassifier):
     r"""Softmax regression (multinomial logistic regression), trained by mini-batch gradient descent.

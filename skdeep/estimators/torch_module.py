@@ -31,8 +31,9 @@ from skdeep.engine.module_network import (
 from skdeep.engine.networks import Network
 from skdeep.engine.random_numbers import OwnNumbers
 from skdeep.estimators.deep import NeuralNetClassifier
-from skdeep.estimators.docs import CALIBRATION_ATTRIBUTES, TRAINING_ATTRIBUTES, deep_parameters, document, without
+from skdeep.estimators.docs import CALIBRATION_ATTRIBUTES, TRAINING_ATTRIBUTES, deep_parameters, without
 from skdeep.fitting.choices import batch_rows, choose
+from skdeep.fitting.document import document
 from skdeep.fitting.recipe import Member, Recipe
 from skdeep.fitting.settings import FULL_BATCH, settings_of, solver_name
 

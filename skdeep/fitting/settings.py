@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 from skdeep.compat.sklearn import Interval, Options, StrOptions
 from skdeep.data.inputs import Classifier
 from skdeep.engine.schedules import SCHEDULES
+from skdeep.fitting.document import document
 
 #: Solvers that look at all rows at once, and are used for the exact optimum.
 FULL_BATCH = frozenset({"lbfgs", "exact"})
@@ -73,50 +74,62 @@ class _Steps(Solver):
     }
 
 
-_STEPS = """\
+#: Settings of steps whose meaning is the same for all classifiers.
+STEPS = """\
+power_t : float, default=0.5
+    Exponent of "invscaling".
+warmup_epochs : float, default=0
+    Length of a linear ramp of the learning rate at the start, in epochs; goes with every schedule.
+max_grad_norm : float, default=None
+    Scale the gradient down to this norm where it is larger.
+"""
+
+_STEPS = (
+    """\
 learning_rate_init : float or "auto", default="auto"
-        Learning rate at the start. "auto" is the estimator's default. For the linear classifiers, this is 0.01 with
-        Adam and, with SGD, a rate that is derived from the data,
-        :math:`1 / \\big(c (\\lambda + (\\tfrac1B - \\tfrac1n) \\tfrac{t}{1 - \\rho})\\big)` with the loss's curvature
-        c, the largest eigenvalue :math:`\\lambda` and the trace t of the second moments of the columns (as trained on),
-        B of n rows per batch, and momentum :math:`\\rho`.
-    learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
-        Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
-        until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is the estimator's default. For
-        the linear classifiers, this is a cosine over 1500 steps, at which training ends, if these are 100 epochs at
-        most (15 batches per epoch or more), and else "adaptive".
-    power_t : float, default=0.5
-        Exponent of "invscaling".
-    warmup_epochs : float, default=0
-        Length of a linear ramp of the learning rate at the start, in epochs; goes with every schedule.
-    max_grad_norm : float, default=None
-        Scale the gradient down to this norm where it is larger.
-    batch_size : int or "auto", default="auto"
-        Rows per step. "auto" is the estimator's default. For the linear classifiers, this is min(200, n_samples), and
-        with sparse rows as many as have one value for each column on average, where these are more, up to a sixteenth
-        of all. A batch that holds all rows gives the exact, deterministic gradient.
-    shuffle : bool, default=True
-        Whether to draw a new order of the rows in each epoch."""
+    Learning rate at the start. "auto" is the estimator's default. For the linear classifiers, this is 0.01 with
+    Adam and, with SGD, a rate that is derived from the data,
+    :math:`1 / \\big(c (\\lambda + (\\tfrac1B - \\tfrac1n) \\tfrac{t}{1 - \\rho})\\big)` with the loss's curvature
+    c, the largest eigenvalue :math:`\\lambda` and the trace t of the second moments of the columns (as trained on),
+    B of n rows per batch, and momentum :math:`\\rho`.
+learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
+    Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
+    until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is the estimator's default. For
+    the linear classifiers, this is a cosine over 1500 steps, at which training ends, if these are 100 epochs at
+    most (15 batches per epoch or more), and else "adaptive".
+"""
+    + STEPS
+    + """\
+batch_size : int or "auto", default="auto"
+    Rows per step. "auto" is the estimator's default. For the linear classifiers, this is min(200, n_samples), and
+    with sparse rows as many as have one value for each column on average, where these are more, up to a sixteenth
+    of all. A batch that holds all rows gives the exact, deterministic gradient.
+shuffle : bool, default=True
+    Whether to draw a new order of the rows in each epoch.
+"""
+)
+
+_BETAS = """\
+beta_1 : float, default=0.9
+    Decay rate of the running mean of gradients.
+beta_2 : float or "auto", default="auto"
+    Decay rate of the running mean of squares. "auto" is the estimator's: 0.95 for `MLPEnsembleClassifier`, else
+    0.999.
+"""
 
 _STOPPING = """\
 n_iter_no_change : int, inf or "auto", default="auto"
-        Stop after more than this many epochs in a row without improvement (the estimator's ``tol``). "auto" is the
-        estimator's default: 5 for the linear classifiers.
-    precision : {"auto", "float64", "float32", "bfloat16"}, default="auto"
-        Of the arithmetic in training. "auto" is float64 where the work is so small that it costs no time (up to 2²⁷
-        multiply-adds per epoch) and for the linear classifiers' `LBFGS`, else float32. "bfloat16" computes the matrix
-        products in 8 binary digits, all else in float32 (not for `LBFGS`), for hardware that has such products; it is
-        slower elsewhere, and rounds X as well."""
+    Stop after more than this many epochs in a row without improvement (the estimator's ``tol``). "auto" is the
+    estimator's default: 5 for the linear classifiers.
+precision : {"auto", "float64", "float32", "bfloat16"}, default="auto"
+    Of the arithmetic in training. "auto" is float64 where the work is so small that it costs no time (up to 2²⁷
+    multiply-adds per epoch) and for the linear classifiers' `LBFGS`, else float32. "bfloat16" computes the matrix
+    products in 8 binary digits, all else in float32 (not for `LBFGS`), for hardware that has such products; it is
+    slower elsewhere, and rounds X as well.
+"""
 
 
-def _document(cls: type) -> type:
-    """Decorate a class: put in what all of them have in common."""
-    if cls.__doc__ is not None:  # python -OO
-        cls.__doc__ = cls.__doc__.replace("{steps}", _STEPS).replace("{stopping}", _STOPPING)
-    return cls
-
-
-@_document
+@document(steps=_STEPS, stopping=_STOPPING)
 @dataclass(eq=False, repr=False, kw_only=True)
 class SGD(_Steps):
     r"""Settings of mini-batch gradient descent with momentum.
@@ -172,7 +185,7 @@ class SGD(_Steps):
         return {"momentum": momentum, "nesterov": self.nesterovs_momentum}
 
 
-@_document
+@document(steps=_STEPS, stopping=_STOPPING, betas=_BETAS)
 @dataclass(eq=False, repr=False, kw_only=True)
 class Adam(_Steps):
     r"""Settings of Adam: gradients divided by the root of their running mean square.
@@ -186,11 +199,7 @@ class Adam(_Steps):
     ----------
     {steps}
     {stopping}
-    beta_1 : float, default=0.9
-        Decay rate of the running mean of gradients.
-    beta_2 : float or "auto", default="auto"
-        Decay rate of the running mean of squares. "auto" is the estimator's: 0.95 for `MLPEnsembleClassifier`, else
-        0.999.
+    {betas}
     epsilon : float, default=1e-8
         Offset :math:`\epsilon_0` of the denominator.
 
@@ -227,7 +236,7 @@ class Adam(_Steps):
         return {"momentum": np.zeros(len(each)), "betas": betas, "epsilon": self.epsilon}
 
 
-@_document
+@document(steps=_STEPS, stopping=_STOPPING, betas=_BETAS)
 @dataclass(eq=False, repr=False, kw_only=True)
 class AdamW(Adam):
     r"""Settings of Adam with decoupled weight decay: the penalty acts with the bare learning rate.
@@ -240,11 +249,7 @@ class AdamW(Adam):
     ----------
     {steps}
     {stopping}
-    beta_1 : float, default=0.9
-        Decay rate of the running mean of gradients.
-    beta_2 : float or "auto", default="auto"
-        Decay rate of the running mean of squares. "auto" is the estimator's: 0.95 for `MLPEnsembleClassifier`, else
-        0.999.
+    {betas}
     epsilon : float, default=1e-8
         Offset of the denominator.
 
@@ -266,7 +271,7 @@ class AdamW(Adam):
     name = "adamw"
 
 
-@_document
+@document(stopping=_STOPPING)
 @dataclass(eq=False, repr=False, kw_only=True)
 class LBFGS(Solver):
     r"""Settings of full-batch steps: Newton's up to 1024 weights of a linear model, L-BFGS beyond and for networks.
