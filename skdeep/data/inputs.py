@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import cache
 from mmap import mmap
 from typing import Any, TypeAlias
@@ -119,26 +120,29 @@ def _check_matrix(estimator: Classifier, X: Data, reset: bool, min_samples: int)
     return X
 
 
+def _suspicious_parts(values: np.ndarray | Tensor) -> Iterator[tuple[int, Any]]:
+    """Find the parts of some rows whose sum is not finite, and where each begins: it may still be the sum alone."""
+    step = max(1, MAX_VALUES // math.prod(values.shape[1:]))
+    floating = values.is_floating_point() if isinstance(values, Tensor) else values.dtype.kind == "f"
+    for start in range(0, len(values), step) if floating else ():
+        part = values[start : start + step]
+        with np.errstate(over="ignore", invalid="ignore"):
+            if not math.isfinite(part.sum()):  # which is soon said
+                yield start, part
+
+
 def has_missing(X: Matrix) -> bool:
     """Tell whether a value is missing (NaN)."""
     values = X.data if sparse.issparse(X) else X
-    step = max(1, MAX_VALUES // math.prod(values.shape[1:]))
-    parts = (values[start : start + step] for start in range(0, len(values), step))
-    if isinstance(values, Tensor):
-        return values.is_floating_point() and any(bool(part.isnan().any()) for part in parts)
-    return values.dtype.kind == "f" and any(bool(np.isnan(part).any()) for part in parts)
+    # which alone is not itself
+    return any(bool((part != part).any()) for _, part in _suspicious_parts(values))
 
 
 def _check_finite(estimator: Classifier, X: Matrix, names: list | None) -> None:
     """Refuse infinities and NaN, in parts of X: where a sum overflows, each of their values is looked at."""
     values = X.data if sparse.issparse(X) else X
-    step = max(1, MAX_VALUES // math.prod(values.shape[1:]))
     allow_nan = estimator._allow_nan and not sparse.issparse(X)
-    for start in range(0, len(values), step):
-        part = values[start : start + step]
-        with np.errstate(over="ignore", invalid="ignore"):
-            if math.isfinite(part.sum()):  # which is soon said; else it may still be the sum alone that is not
-                continue
+    for start, part in _suspicious_parts(values):
         try:
             assert_all_finite(part, allow_nan=allow_nan, estimator_name=type(estimator).__name__, input_name="X")
         except ValueError as error:

@@ -109,10 +109,9 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
         solver = params.get("solver", self.solver)
         nested = [name for name in params if name.startswith("solver__")]
         if nested and not isinstance(solver, Solver):
-            kind = "a name" if isinstance(solver, str) else "none"
             raise ValueError(
-                f"{nested[0]} is a setting of a solver that is an object, such as solver=SGD(), and "
-                f"solver={solver!r} of {type(self).__name__} is {kind}. Pass an object."
+                f"{nested[0]} is a setting of a solver that is an object, such as solver=SGD(), "
+                f"which solver={solver!r} of {type(self).__name__} is not. Pass an object."
             )
         return super().set_params(**params)
 

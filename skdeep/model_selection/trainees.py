@@ -17,7 +17,6 @@ from skdeep.data.answers import Answers, own_methods
 from skdeep.data.inputs import Data, OutputSpace
 from skdeep.engine.batching import MAX_VALUES
 from skdeep.engine.threads import at_most, threads_of_worker
-from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.estimators.prediction import scores_of_members
 from skdeep.fitting.links import link_of
 from skdeep.model_selection._sklearn import Taken, Whole, copied
@@ -70,7 +69,7 @@ def _transformed(pipeline: Pipeline, X: Data) -> Any:
 
 
 #: Methods of a classifier that a score may come from without its probabilities.
-_METHODS = ("predict", "decision_function", "score")
+_METHODS = {"predict", "decision_function", "score"}
 
 
 def _scorers_of(scorer: Callable) -> list:
@@ -81,11 +80,6 @@ def _scorers_of(scorer: Callable) -> list:
 def _only_asks(scorer: Callable) -> bool:
     """Say whether a scorer does nothing to an estimator but call its methods; a user's own may do anything."""
     return all(isinstance(one, _BaseScorer | _PassthroughScorer) for one in _scorers_of(scorer))
-
-
-def _has_own_methods(final: BaseEstimator) -> bool:
-    """Say whether a classifier has methods of a user's, which may call any other."""
-    return any(getattr(type(final), name) is not getattr(BaseTorchClassifier, name) for name in _METHODS)
 
 
 def _shares_rows(estimator: BaseEstimator, scorer: Callable) -> bool:
@@ -102,7 +96,7 @@ def _shares_rows(estimator: BaseEstimator, scorer: Callable) -> bool:
 
 def _needs_probabilities(final: BaseEstimator, scorer: Callable) -> bool:
     """Say whether a score of a classifier (that also has a ``decision_function``) depends on ``predict_proba``."""
-    if _has_own_methods(final):
+    if not _METHODS.isdisjoint(own_methods(final)):  # which may call any other
         return True
     return not all(isinstance(one, _PassthroughScorer) or _prefers_scores(one) for one in _scorers_of(scorer))
 
