@@ -1,0 +1,198 @@
+r"""Losses of all rows, as functions of their scores ``(K, C, n)``: values, gradients and second derivatives.
+
+The mathematics are said in `skdeep.engine.losses`, where the same losses are for torch and mini-batches.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+#: Steps lead to margins that are zero up to rounding, which must not decide on which side of a kink the next one is.
+_ROUNDING = 1.5e-8
+
+
+class At(NamedTuple):
+    """A loss at some scores.
+
+    Attributes
+    ----------
+    value : ndarray of shape (K, n)
+    gradient : ndarray of shape (K, C, n)
+    """
+
+    value: np.ndarray
+    gradient: np.ndarray
+
+
+class RowLoss:
+    """Base of the losses of a problem's rows.
+
+    Attributes
+    ----------
+    n_scores : int
+        C.
+    separable : bool
+        Whether no second derivative couples two scores.
+    shift_invariant : bool
+        Whether a common shift of all scores of a row changes nothing.
+    piecewise : bool
+        Whether the second derivative jumps, and is zero or constant between: a Newton step may be cut short by a kink.
+    """
+
+    n_scores: int
+    separable = True
+    shift_invariant = False
+    piecewise = False
+
+    def at(self, scores: np.ndarray) -> At:
+        """Compute values and gradients."""
+        raise NotImplementedError
+
+    def second(self, scores: np.ndarray, at: At) -> np.ndarray:
+        """Compute second derivatives, at scores where the value is known.
+
+        (K, C, n), each score's own, if the loss is `separable`, else (K, P, n) of the P pairs of ``np.tril_indices(C)``.
+        """
+        raise NotImplementedError
+
+    def diagonal(self, scores: np.ndarray, at: At) -> np.ndarray:
+        """Compute the second derivative of each score, (K, C, n)."""
+        return self.second(scores, at)
+
+
+class SoftmaxLoss(RowLoss):
+    """Cross-entropy of a softmax, of codes (n,), with label smoothing."""
+
+    separable = False
+    shift_invariant = True
+
+    def __init__(self, codes: np.ndarray, n_scores: int, smoothing: float = 0.0):
+        self.codes, self.n_scores = codes, n_scores
+        self._each = np.arange(len(codes))
+        self.target = np.full((n_scores, len(codes)), smoothing / n_scores)
+        self.target[codes, self._each] += 1 - smoothing
+        self._smoothing = smoothing
+
+    def at(self, scores: np.ndarray) -> At:
+        shifted = scores - scores.max(1, keepdims=True)
+        if self._smoothing:
+            of_target = np.einsum("kcn,cn->kn", shifted, self.target)
+        else:
+            of_target = shifted[:, self.codes, self._each]
+        p = np.exp(shifted, out=shifted)
+        total = p.sum(1, keepdims=True)
+        p /= total
+        p -= self.target
+        return At(np.log(total[:, 0]) - of_target, p)
+
+    def second(self, scores: np.ndarray, at: At) -> np.ndarray:
+        p = at.gradient + self.target
+        i, j = np.tril_indices(self.n_scores)
+        found = p[:, i]
+        found *= -p[:, j]
+        found[:, i == j] += p
+        return found
+
+    def diagonal(self, scores: np.ndarray, at: At) -> np.ndarray:
+        p = at.gradient + self.target
+        return p * (1 - p)
+
+
+class LogisticLoss(RowLoss):
+    """Cross-entropies of sigmoids, of indicators (C, n), with label smoothing."""
+
+    def __init__(self, target: np.ndarray, smoothing: float = 0.0):
+        self.n_scores = len(target)
+        self.target = target * (1 - smoothing) + smoothing / 2
+
+    def at(self, scores: np.ndarray) -> At:
+        small = np.exp(-np.abs(scores))
+        value = np.log1p(small)
+        value += np.maximum(scores, 0)
+        value -= scores * self.target
+        p = np.where(scores >= 0, 1.0, small)
+        p /= 1 + small
+        p -= self.target
+        return At(value.sum(1), p)
+
+    def second(self, scores: np.ndarray, at: At) -> np.ndarray:
+        p = at.gradient + self.target
+        return p * (1 - p)
+
+
+class SquaredLoss(RowLoss):
+    """Half the squared distance from ±1, of indicators (C, n)."""
+
+    def __init__(self, target: np.ndarray):
+        self.n_scores, self.target = len(target), 2 * target - 1
+
+    def at(self, scores: np.ndarray) -> At:
+        residual = scores - self.target
+        return At(np.einsum("kcn,kcn->kn", residual, residual) / 2, residual)
+
+    def second(self, scores: np.ndarray, at: At) -> np.ndarray:
+        return np.ones_like(scores)
+
+
+class SquaredHinges(RowLoss):
+    """Squared hinges, one per column, of indicators (C, n)."""
+
+    piecewise = True
+
+    def __init__(self, target: np.ndarray):
+        self.n_scores, self.sign = len(target), 2.0 * target - 1
+
+    def at(self, scores: np.ndarray) -> At:
+        violation = np.maximum(1 - self.sign * scores, 0)
+        return At(np.einsum("kcn,kcn->kn", violation, violation), -2 * self.sign * violation)
+
+    def second(self, scores: np.ndarray, at: At) -> np.ndarray:
+        return 2.0 * (self.sign * scores < 1 + _ROUNDING)
+
+
+class SquaredWestonWatkins(RowLoss):
+    """Sum of the squared margin violations of all rivals, of codes (n,)."""
+
+    separable = False
+    shift_invariant = True
+    piecewise = True
+
+    def __init__(self, codes: np.ndarray, n_scores: int):
+        self.codes, self.n_scores = codes, n_scores
+        self._each = np.arange(len(codes))
+
+    def at(self, scores: np.ndarray) -> At:
+        violation = scores - (scores[:, self.codes, self._each] - 1)[:, None]
+        violation[:, self.codes, self._each] = 0
+        np.maximum(violation, 0, out=violation)
+        value = np.einsum("kcn,kcn->kn", violation, violation)
+        violation *= 2
+        violation[:, self.codes, self._each] = -violation.sum(1)
+        return At(value, violation)
+
+    def second(self, scores: np.ndarray, at: At) -> np.ndarray:
+        active = self._active(scores)
+        i, j = np.tril_indices(self.n_scores)
+        found = np.zeros((len(active), len(i), len(self.codes)))
+        found[:, i == j] = self._own(active)
+        of_pair = np.zeros((self.n_scores, self.n_scores), dtype=int)
+        of_pair[i, j] = of_pair[j, i] = np.arange(len(i))
+        for c in range(self.n_scores):
+            rival = np.flatnonzero(self.codes != c)
+            found[:, of_pair[c, self.codes[rival]], rival] -= active[:, c, rival]
+        return found
+
+    def diagonal(self, scores: np.ndarray, at: At) -> np.ndarray:
+        return self._own(self._active(scores))
+
+    def _active(self, scores: np.ndarray) -> np.ndarray:
+        active = 2.0 * (scores > (scores[:, self.codes, self._each] - 1 - _ROUNDING)[:, None])
+        active[:, self.codes, self._each] = 0
+        return active
+
+    def _own(self, active: np.ndarray) -> np.ndarray:
+        own = active.copy()
+        own[:, self.codes, self._each] = active.sum(1)
+        return own

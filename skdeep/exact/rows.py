@@ -1,0 +1,109 @@
+"""Rows of a fit as an operator on parameters: their columns scaled and centred, with one of ones for the intercept."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from scipy import sparse
+
+#: Most products of two columns that are kept for all rows.
+_MAX_PRODUCTS = 2**22
+#: Rows that are made dense at a time.
+_CHUNK_VALUES = 2**20
+
+
+class Rows:
+    """Dense rows.
+
+    Parameters
+    ----------
+    Z : ndarray of shape (n, D)
+        Float64, contiguous; the last column is one if there is an intercept.
+    """
+
+    def __init__(self, Z: np.ndarray):
+        self.Z = Z
+        self.shape = Z.shape
+
+    def scores(self, params: np.ndarray) -> np.ndarray:
+        """Compute scores (..., n) of parameters (..., D)."""
+        flat = params.reshape(-1, params.shape[-1]) @ self.Z.T
+        return flat.reshape(*params.shape[:-1], -1)
+
+    def back(self, gradient: np.ndarray) -> np.ndarray:
+        """Compute the gradient in the parameters (..., D) from one in scores (..., n)."""
+        flat = gradient.reshape(-1, gradient.shape[-1]) @ self.Z
+        return flat.reshape(*gradient.shape[:-1], -1)
+
+    def take(self, index: np.ndarray) -> np.ndarray:
+        """Take some rows (m, D), dense."""
+        return self.Z[index]
+
+    def gram(self, factor: np.ndarray) -> np.ndarray:
+        """Compute ``Z.T @ diag(f) @ Z``, (m, D, D), for each of some factors f of the rows, (m, n)."""
+        D = self.shape[1]
+        if 2 * len(factor) >= D and self.Z.size * (D + 1) <= 2 * _MAX_PRODUCTS:
+            found = np.empty((len(factor), D, D))
+            i, j = self._pairs
+            found[:, i, j] = found[:, j, i] = factor @ self._products
+            return found
+        return np.stack([(self.Z.T * f) @ self.Z for f in factor])
+
+    @cached_property
+    def _pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.triu_indices(self.shape[1])
+
+    @cached_property
+    def _products(self) -> np.ndarray:
+        """Products (n, D (D + 1) / 2) of all pairs of columns."""
+        columns, (i, j) = np.ascontiguousarray(self.Z.T), self._pairs
+        return np.ascontiguousarray((columns[i] * columns[j]).T)
+
+
+class SparseRows(Rows):
+    """Sparse rows, whose columns are scaled but not centred.
+
+    Parameters
+    ----------
+    X : csr_array of shape (n, d)
+        Float64, in scaled columns.
+    intercept : bool
+    """
+
+    def __init__(self, X: sparse.csr_array, intercept: bool):
+        self.X, self.intercept = X, intercept
+        self.shape = X.shape[0], X.shape[1] + intercept
+
+    @cached_property
+    def _transposed(self) -> sparse.csr_array:
+        return self.X.T.tocsr()
+
+    def scores(self, params: np.ndarray) -> np.ndarray:
+        flat = params.reshape(-1, params.shape[-1])
+        coef = flat[:, :-1] if self.intercept else flat
+        found = np.ascontiguousarray((self.X @ coef.T).T)
+        if self.intercept:
+            found += flat[:, -1:]
+        return found.reshape(*params.shape[:-1], -1)
+
+    def back(self, gradient: np.ndarray) -> np.ndarray:
+        flat = gradient.reshape(-1, gradient.shape[-1])
+        found = np.empty((len(flat), self.shape[1]))
+        found[:, : self.X.shape[1]] = (self._transposed @ flat.T).T
+        if self.intercept:
+            found[:, -1] = flat.sum(1)
+        return found.reshape(*gradient.shape[:-1], -1)
+
+    def take(self, index: np.ndarray) -> np.ndarray:
+        found = np.ones((len(index), self.shape[1]))
+        found[:, : self.X.shape[1]] = self.X[index].toarray()
+        return found
+
+    def gram(self, factor: np.ndarray) -> np.ndarray:
+        D, found = self.shape[1], np.zeros((len(factor), self.shape[1], self.shape[1]))
+        step = max(1, _CHUNK_VALUES // D)
+        for start in range(0, self.shape[0], step):
+            index = np.arange(start, min(start + step, self.shape[0]))
+            found += Rows(self.take(index)).gram(factor[:, index])
+        return found
