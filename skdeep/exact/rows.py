@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 from scipy import sparse
+from scipy.linalg.blas import dsyrk
 
 #: Most products of two columns that are kept for all rows.
 _MAX_PRODUCTS = 2**22
@@ -43,12 +44,21 @@ class Rows:
     def gram(self, factor: np.ndarray) -> np.ndarray:
         """Compute ``Z.T @ diag(f) @ Z``, (m, D, D), for each of some factors f of the rows, (m, n)."""
         D = self.shape[1]
+        found = np.empty((len(factor), D, D))
         if 2 * len(factor) >= D and self.Z.size * (D + 1) <= 2 * _MAX_PRODUCTS:
-            found = np.empty((len(factor), D, D))
             i, j = self._pairs
             found[:, i, j] = found[:, j, i] = factor @ self._products
             return found
-        return np.stack([(self.Z.T * f) @ self.Z for f in factor])
+        for own, f in zip(found, factor, strict=True):
+            index = np.flatnonzero(f)
+            Z, f = (self.Z, f) if len(index) == len(f) else (self.Z[index], f[index])
+            if len(f) and f.min() > 0:
+                half = dsyrk(1.0, (Z * np.sqrt(f)[:, None]).T, lower=1)
+                np.add(half, half.T, out=own)
+                own[np.diag_indices(D)] /= 2
+            else:
+                np.matmul(Z.T * f, Z, out=own)
+        return found
 
     @cached_property
     def _pairs(self) -> tuple[np.ndarray, np.ndarray]:

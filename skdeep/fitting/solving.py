@@ -16,6 +16,7 @@ from skdeep.engine.optimizers import OPTIMIZERS
 from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import groups
 from skdeep.engine.training import Monitor, Observer, Plan, train
+from skdeep.fitting.exactly import has_exact_solver, solve_exactly
 from skdeep.fitting.recipe import Member, Recipe, common, mean_weights, total_weights
 from skdeep.solvers.closed_form import Ridge
 from skdeep.solvers.full_batch import Limits, minimise
@@ -73,6 +74,9 @@ def _by_full_batches(
     observer: Observer | None,
 ) -> None:
     """Train by steps of Newton or L-BFGS over all rows."""
+    if monitor is None and observer is None and has_exact_solver(recipe, problem, network):
+        assert isinstance(network, Linear)
+        return solve_exactly(recipe, problem, network, members, epochs)
     penalty = penalty_of(recipe, problem, members)
     alike = not isinstance(common([member.rows for member in members]), list)
     chunk = max(1, chunk_rows(network, problem.rows()) // (1 if alike else len(members)))

@@ -1,0 +1,139 @@
+r"""Directions of L-BFGS for stacks of models that are too large for Newton's.
+
+What they start from is the curvature along the parameters of each score: with P the projection that takes the mean over
+the scores off, :math:`B_c` (D, D) the Hessian's diagonal blocks, one per score c, and :math:`\rho` the curvature of the
+penalty along each column,
+
+.. math:: H_0 = P\, \mathrm{diag}(B_1, \ldots, B_C)^{-1} P + (I - P)\, \mathrm{diag}(\rho)^{-1}
+
+for a loss that a common shift of all scores leaves as it is; for other losses, :math:`P = I`.
+
+References
+----------
+Nocedal & Wright, *Numerical Optimization*, 2nd edition, algorithm 7.4.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg.lapack import dpotrf, dpotri
+
+from skdeep.exact.descent import Stack
+
+_EPS = float(np.finfo(np.float64).eps)
+#: Pairs of steps and gradient changes that are remembered.
+_HISTORY = 10
+#: Directions before which the curvature is looked at anew.
+_LOOKS = frozenset(6 * 4**i for i in range(16))
+
+
+class LBFGS:
+    """Directions of L-BFGS.
+
+    Parameters
+    ----------
+    group : ndarray of shape (K,)
+        Models of one number have about the same curvature, which is computed of the first of them.
+    """
+
+    slope_left = 0.9
+
+    def __init__(self, group: np.ndarray):
+        self._group = group
+        self._pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._last: tuple[np.ndarray, np.ndarray] | None = None
+        self._inverse = self._of_shift = np.empty(0)
+        self._n_calls = 0
+
+    def keep(self, models: np.ndarray) -> None:
+        """Go on with some of the models only."""
+        self._pairs = [(s[models], y[models], r[models]) for s, y, r in self._pairs]
+        if self._last is not None:
+            self._last = self._last[0][models], self._last[1][models]
+        self._group = self._group[models]
+
+    def __call__(self, stack: Stack) -> np.ndarray:
+        """Compute the directions (K, C, D)."""
+        params, gradient = stack.params, stack.gradient
+        if self._last is None:
+            self._look(stack, average=not params.any())
+        else:
+            step, change = params - self._last[0], gradient - self._last[1]
+            along = _dot(step, change)
+            sound = along > _EPS * _dot(change, change)
+            share = np.where(sound, 1 / np.where(sound, along, 1.0), 0.0)
+            self._pairs = [*self._pairs[1 - _HISTORY :], (step, change, share)]
+            if self._n_calls in _LOOKS:
+                self._look(stack, average=False)
+        self._last = params, gradient
+        self._n_calls += 1
+        direction, factors = -gradient, []
+        for step, change, share in reversed(self._pairs):
+            factor = (share * _dot(step, direction))[:, None, None]
+            direction -= factor * change
+            factors.append(factor)
+        direction = self._precondition(direction, stack.loss.shift_invariant)
+        if self._pairs:  # the size that the last step has shown
+            _, change, share = self._pairs[-1]
+            size = share * _dot(change, self._precondition(change, stack.loss.shift_invariant))
+            direction /= np.where(size > 0, size, 1.0)[:, None, None]
+        for (step, change, share), factor in zip(self._pairs, reversed(factors), strict=True):
+            direction += (factor - (share * _dot(change, direction))[:, None, None]) * step
+        return direction
+
+    def _look(self, stack: Stack, average: bool) -> None:
+        """Compute the curvature where models are: of the average row and score, or of each score's own."""
+        _, first, self._group = np.unique(self._group, return_index=True, return_inverse=True)
+        weight = stack.weight if len(stack.weight) == 1 else stack.weight[first]
+        at = type(stack.at)(*(part[first] for part in stack.at))
+        second = stack.loss.diagonal(stack.scores[first], at) * weight[:, None]
+        D = stack.params.shape[2]
+        if average:
+            mean = second.sum((1, 2)) / stack.loss.n_scores / weight.sum(1)
+            blocks = (stack.rows.gram(weight) * mean[:, None, None])[:, None]
+        else:
+            blocks = stack.rows.gram(second.reshape(-1, second.shape[-1])).reshape(len(first), -1, D, D)
+        rho = stack.rho[first]
+        each = np.arange(D)
+        blocks[:, :, each, each] += rho[:, None]
+        largest = blocks[:, :, each, each].max((1, 2))
+        # columns that others determine, and scores that have no curvature left
+        blocks[:, :, each, each] += (_EPS**0.4 * largest)[:, None, None]
+        self._inverse = np.stack([[_inverse(block) for block in of_model] for of_model in blocks])
+        self._of_shift = np.where(rho > 0, 1 / np.where(rho > 0, rho, 1.0), 0.0)[:, None]
+
+    def _precondition(self, vectors: np.ndarray, shift_invariant: bool) -> np.ndarray:
+        alike = len(self._inverse) == 1
+        inverse = self._inverse[0] if alike else self._inverse[self._group]
+        if not shift_invariant:
+            return _products(vectors, inverse)
+        shift = vectors.mean(1, keepdims=True)
+        found = _products(vectors - shift, inverse)
+        found -= found.mean(1, keepdims=True)
+        found += shift * (self._of_shift if alike else self._of_shift[self._group])
+        return found
+
+
+def _products(vectors: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+    """Compute products of vectors (K, C, D) with symmetric matrices ([K,] C or 1, D, D)."""
+    if inverse.ndim == 3 and len(inverse) > 1:  # of all models: one product per score
+        return np.matmul(vectors.swapaxes(0, 1), inverse).swapaxes(0, 1)
+    if inverse.ndim == 3:
+        return vectors @ inverse[0]
+    if inverse.shape[1] == 1:
+        return vectors @ inverse[:, 0]
+    return np.matmul(vectors[:, :, None], inverse)[:, :, 0]
+
+
+def _inverse(block: np.ndarray) -> np.ndarray:
+    """Invert a positive definite matrix; one that is not for rounding, or overflows, gives the identity."""
+    factor, info = dpotrf(block, lower=1)
+    if info or not np.isfinite(block).all():
+        return np.eye(len(block)) / max(float(np.abs(np.diag(block)).max()), _EPS)
+    half, _ = dpotri(factor, lower=1)
+    half = np.tril(half)
+    return half + np.tril(half, -1).T
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.einsum("kcd,kcd->k", a, b)
