@@ -72,16 +72,18 @@ class Stack:
     def __post_init__(self) -> None:
         self.scores = self.rows.scores(self.params)
         self.at = self.loss.at(self.scores)
-        self.value = _mean(self.at.value, self.weight) + 0.5 * _dot(self.params, self.params * self.rho[:, None])
-        self._differentiate()
+        self._ridge = 0.5 * _dot(self.params, self.params * self.rho[:, None])
+        self.value = _mean(self.at.value, self.weight) + self._ridge
+        self._differentiate(self.at.gradient * self.weight[:, None])
 
-    def _differentiate(self) -> None:
-        self.gradient = self.rows.back(self.at.gradient * self.weight[:, None])
+    def _differentiate(self, pull: np.ndarray) -> None:
+        """Compute the gradient from the weighted one in the scores."""
+        self.gradient = self.rows.back(pull)
         self.gradient += self.rho[:, None] * self.params
 
     def keep(self, models: np.ndarray) -> None:
         """Go on with some of the models only."""
-        for name in ("rho", "params", "scores", "value", "gradient"):
+        for name in ("rho", "params", "scores", "value", "gradient", "_ridge"):
             setattr(self, name, getattr(self, name)[models])
         self.at = At(self.at.value[models], self.at.gradient[models])
         if len(self.weight) > 1:
@@ -93,61 +95,99 @@ class Stack:
         A step ends where no more than a share, `left`, of the slope at its start is there. Models that cannot get lower
         stay where they are.
         """
-        slope = _dot(direction, self.gradient)
-        along = self.rows.scores(direction)
+        slope, along = _dot(direction, self.gradient), self.rows.scores(direction)
         of_penalty = self.rho[:, None] * direction
-        linear, quadratic = _dot(of_penalty, self.params), _dot(of_penalty, direction)
-        ridge = 0.5 * _dot(self.params, self.params * self.rho[:, None])
-        level = self.value + 4 * _EPS * np.abs(self.value)
-        step, low, high = np.ones(len(slope)), np.zeros(len(slope)), np.full(len(slope), np.inf)
-        low_slope, high_slope = slope.copy(), np.full(len(slope), np.nan)
-        todo = np.flatnonzero(slope < 0)
-        step[slope >= 0] = 0.0
-        best = At(self.at.value.copy(), self.at.gradient.copy()) if len(todo) < len(slope) else None
-        value = self.value.copy()
-        for _ in range(_MAX_TRIALS):
-            if not len(todo):
-                break
-            everyone = len(todo) == len(slope)
-            part: Any = slice(None) if everyone else todo
-            weight = self.weight if everyone or len(self.weight) == 1 else self.weight[todo]
-            t, ahead = step[part], along[part]
-            at = self.loss.at(self.scores[part] + t[:, None, None] * ahead)
-            reached = _mean(at.value, weight) + ridge[part] + t * (linear[part] + 0.5 * t * quadratic[part])
-            inner = np.einsum("kcn,kcn->kn", at.gradient, ahead)
-            rise = _mean(inner, weight) + linear[part] + t * quadratic[part]
-            enough = (np.abs(rise) <= left * -slope[part]) & (reached <= level[part])
-            if everyone and best is None:
-                best = at
-            else:
-                assert best is not None
-                best.value[part], best.gradient[part] = at.value, at.gradient
-            value[part] = reached
-            if enough.all():
-                todo = todo[:0]
-                break
-            failed = ~enough
-            todo, rise, reached = todo[failed], rise[failed], reached[failed]
-            short = (rise < 0) & (reached <= level[todo])
-            a, b = todo[short], todo[~short]
-            low[a], low_slope[a] = step[a], rise[short]
-            high[b], high_slope[b] = step[b], np.where(rise[~short] > 0, rise[~short], np.nan)
-            step[todo] = _next(low[todo], low_slope[todo], high[todo], high_slope[todo])
-        if len(todo):  # no step is low enough: stay
-            step[todo], value[todo] = low[todo], self.value[todo]
-        if best is None:
-            return np.zeros(len(slope), dtype=bool)
+        line = _Line(self, along, slope, _dot(of_penalty, self.params), _dot(of_penalty, direction), left)
+        step = line.search()
         self.params = self.params + step[:, None, None] * direction
-        self.scores = self.scores + step[:, None, None] * along
-        if len(todo):
-            at = self.loss.at(self.scores[todo])
-            best.value[todo], best.gradient[todo] = at.value, at.gradient
-            weight = self.weight if len(self.weight) == 1 else self.weight[todo]
-            own = self.params[todo]
-            value[todo] = _mean(at.value, weight) + 0.5 * _dot(own, own * self.rho[todo][:, None])
-        self.at, self.value = best, value
-        self._differentiate()
+        self._ridge = self._ridge + step * (line.linear + 0.5 * step * line.quadratic)
+        self.scores, self.at, self.value = line.scores, line.at, line.value
+        self._differentiate(line.pull)
         return step > 0
+
+
+class _Line:
+    """The objectives along the directions of a stack.
+
+    Attributes
+    ----------
+    along : ndarray of shape (K, C, n)
+        Change of the scores.
+    slope, linear, quadratic : ndarray of shape (K,)
+        Of the objectives at the start, and of the penalties.
+    left : float
+        Share of the slope that may be left at the end.
+    scores, at, value, pull
+        At the end: as in a `Stack`, and the weighted gradient in the scores.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        along: np.ndarray,
+        slope: np.ndarray,
+        linear: np.ndarray,
+        quadratic: np.ndarray,
+        left: float,
+    ):
+        self.stack, self.along, self.slope = stack, along, slope
+        self.linear, self.quadratic, self.left = linear, quadratic, left
+        self._level = stack.value + 4 * _EPS * np.abs(stack.value)
+
+    def search(self) -> np.ndarray:
+        """Find the steps (K,)."""
+        step = np.ones(len(self.slope))
+        self.scores = self.stack.scores + self.along
+        self.at, self.pull, self.value, rise = self._try(self.scores, step, slice(None))
+        failed = ~self._is_enough(self.value, rise, slice(None))
+        failed |= ~(self.slope < 0)
+        if failed.any():
+            self._search(step, rise, np.flatnonzero(failed))
+        return step
+
+    def _try(
+        self, scores: np.ndarray, step: np.ndarray, part: Any
+    ) -> tuple[At, np.ndarray, np.ndarray, np.ndarray]:
+        """Evaluate trials of some of the models: the loss, the weighted gradient, the objective and its slope."""
+        weight = self.stack.weight if len(self.stack.weight) == 1 else self.stack.weight[part]
+        at = self.stack.loss.at(scores)
+        pull = at.gradient * weight[:, None]
+        value = _mean(at.value, weight) + self.stack._ridge[part]
+        value += step * (self.linear[part] + 0.5 * step * self.quadratic[part])
+        rise = np.einsum("kcn,kcn->k", pull, self.along[part]) + self.linear[part] + step * self.quadratic[part]
+        return at, pull, value, rise
+
+    def _is_enough(self, value: np.ndarray, rise: np.ndarray, part: Any) -> np.ndarray:
+        return (np.abs(rise) <= self.left * -self.slope[part]) & (value <= self._level[part])
+
+    def _search(self, step: np.ndarray, rise: np.ndarray, todo: np.ndarray) -> None:
+        """Go on with the models whose first step was not good enough."""
+        low, high = np.zeros(len(step)), np.full(len(step), np.inf)
+        low_slope, high_slope = self.slope.copy(), np.full(len(step), np.nan)
+        trial = step[todo]
+        reached, rise = self.value[todo], rise[todo]
+        for _ in range(_MAX_TRIALS):
+            short = (rise < 0) & (reached <= self._level[todo])
+            a, b = todo[short], todo[~short]
+            low[a], low_slope[a] = trial[short], rise[short]
+            high[b], high_slope[b] = trial[~short], np.where(rise[~short] > 0, rise[~short], np.nan)
+            trial = _next(low[todo], low_slope[todo], high[todo], high_slope[todo])
+            at, pull, reached, rise = self._put(todo, trial)
+            step[todo] = trial
+            failed = ~self._is_enough(reached, rise, todo)
+            todo, trial, reached, rise = todo[failed], trial[failed], reached[failed], rise[failed]
+            if not len(todo):
+                return
+        step[todo] = low[todo]  # no step is low enough: stay, or nearly so
+        self._put(todo, low[todo])
+
+    def _put(self, models: np.ndarray, step: np.ndarray) -> tuple[At, np.ndarray, np.ndarray, np.ndarray]:
+        """Put some of the models at steps along their directions."""
+        scores = self.stack.scores[models] + step[:, None, None] * self.along[models]
+        at, pull, value, rise = self._try(scores, step, models)
+        self.scores[models], self.pull[models], self.value[models] = scores, pull, value
+        self.at.value[models], self.at.gradient[models] = at
+        return at, pull, value, rise
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:

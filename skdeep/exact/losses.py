@@ -5,12 +5,19 @@ The mathematics are said in `skdeep.engine.losses`, where the same losses are fo
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 #: Steps lead to margins that are zero up to rounding, which must not decide on which side of a kink the next one is.
 _ROUNDING = 1.5e-8
+
+
+@lru_cache(maxsize=64)
+def pairs(n_scores: int) -> tuple[np.ndarray, np.ndarray]:
+    """List the pairs of scores, each once: ``np.tril_indices(n_scores)``."""
+    return np.tril_indices(n_scores)
 
 
 class At(NamedTuple):
@@ -89,7 +96,7 @@ class SoftmaxLoss(RowLoss):
 
     def second(self, scores: np.ndarray, at: At) -> np.ndarray:
         p = at.gradient + self.target
-        i, j = np.tril_indices(self.n_scores)
+        i, j = pairs(self.n_scores)
         found = p[:, i]
         found *= -p[:, j]
         found[:, i == j] += p
@@ -174,7 +181,7 @@ class SquaredWestonWatkins(RowLoss):
 
     def second(self, scores: np.ndarray, at: At) -> np.ndarray:
         active = self._active(scores)
-        i, j = np.tril_indices(self.n_scores)
+        i, j = pairs(self.n_scores)
         found = np.zeros((len(active), len(i), len(self.codes)))
         found[:, i == j] = self._own(active)
         of_pair = np.zeros((self.n_scores, self.n_scores), dtype=int)

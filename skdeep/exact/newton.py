@@ -9,10 +9,13 @@ Hessian of the squared hinge.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
 from skdeep.exact.descent import Stack
+from skdeep.exact.losses import pairs
 
 _EPS = float(np.finfo(np.float64).eps)
 #: Pivots below so many units of the last place may be all that rounding leaves of a direction without curvature.
@@ -21,19 +24,23 @@ _SINGULAR = 1000
 _BATCHED = 30**2
 
 
+#: Columns up to which a Hessian costs no more than some trials of a step.
+_FEW_COLUMNS = 32
+
+
 class Newton:
     """Newton directions.
 
     Parameters
     ----------
+    n_columns : int
+        D.
     alike : bool
         Whether columns were brought to the same size: curvature that is small beside the largest is then none.
     """
 
-    # along a piecewise quadratic, steps end on the kink that cuts them short
-    slope_left = 0.1
-
-    def __init__(self, alike: bool = True):
+    def __init__(self, n_columns: int, alike: bool = True):
+        self.slope_left = 0.5 if n_columns <= _FEW_COLUMNS else 0.1
         self.alike = alike
 
     def keep(self, models: np.ndarray) -> None:
@@ -43,27 +50,39 @@ class Newton:
         """Compute the directions (K, C, D)."""
         loss, rho = stack.loss, stack.rho
         K, C, D = stack.params.shape
-        second = loss.second(stack.scores, stack.at) * stack.weight[:, None]
-        blocks = stack.rows.gram(second.reshape(-1, second.shape[-1])).reshape(K, -1, D, D)
+        second = loss.second(stack.scores, stack.at)
+        second *= stack.weight[:, None]
+        hessians = stack.rows.gram(second.reshape(-1, second.shape[-1]))
         if loss.separable:
-            hessians = blocks.reshape(K * C, D, D)
-            ridge = np.repeat(rho, C, axis=0)
+            ridge = rho if C == 1 else np.repeat(rho, C, axis=0)
         else:
-            i, j = np.tril_indices(C)
-            whole = np.empty((K, C, D, C, D))
-            whole[:, i, :, j, :] = whole[:, j, :, i, :] = blocks.swapaxes(0, 1)
+            whole = hessians.reshape(K, -1, D, D)[:, _pair_of(C)]
+            whole = np.ascontiguousarray(whole.transpose(0, 1, 3, 2, 4))
             if loss.shift_invariant:
                 _pin_shift(whole, rho == 0)
             hessians = whole.reshape(K, C * D, C * D)
-            ridge = np.broadcast_to(rho[:, None], (K, C, D)).reshape(K, C * D)
-        each = np.arange(hessians.shape[1])
-        curvature = hessians[:, each, each]
-        unit = curvature.max(1, keepdims=True)
+            ridge = np.tile(rho, C)
+        diagonal = np.einsum("kii->ki", hessians)  # a view
+        unit = diagonal.max(1)
         unit[unit <= 0] = 1.0
-        if not self.alike:
-            unit = np.where(curvature > 0, curvature, unit)
-        hessians[:, each, each] += ridge
-        return _solve(hessians, -stack.gradient.reshape(len(hessians), -1), unit).reshape(K, C, D)
+        right = -stack.gradient.reshape(len(hessians), -1)
+        if self.alike:
+            diagonal += ridge
+            return _solve(hessians, right, unit).reshape(K, C, D)
+        scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, unit[:, None]))
+        diagonal += ridge
+        hessians *= scale[:, :, None]
+        hessians *= scale[:, None]
+        return (_solve(hessians, right * scale, np.ones(len(right))) * scale).reshape(K, C, D)
+
+
+@lru_cache(maxsize=64)
+def _pair_of(n_scores: int) -> np.ndarray:
+    """List the number of the pair of each two scores, (C, C)."""
+    table = np.zeros((n_scores, n_scores), dtype=np.intp)
+    i, j = pairs(n_scores)
+    table[i, j] = table[j, i] = np.arange(len(i))
+    return table
 
 
 def _pin_shift(hessians: np.ndarray, free: np.ndarray) -> None:
@@ -71,49 +90,51 @@ def _pin_shift(hessians: np.ndarray, free: np.ndarray) -> None:
 
     The columns that shift are the ones that no penalty holds, `free` (K, D): the intercept, or all.
     """
-    diagonal = np.einsum("kcicj->kij", hessians) / hessians.shape[1]
-    diagonal *= free[:, :, None] & free[:, None]
-    hessians += diagonal[:, None, :, None]
+    if free[:, :-1].any():
+        diagonal = np.einsum("kcicj->kij", hessians) / hessians.shape[1]
+        diagonal *= free[:, :, None] & free[:, None]
+        hessians += diagonal[:, None, :, None]
+    else:  # the last column, if any
+        of_last = np.einsum("kcc->k", hessians[:, :, -1, :, -1]) / hessians.shape[1]
+        hessians[:, :, -1, :, -1] += (of_last * free[:, -1])[:, None, None]
 
 
 def _solve(hessians: np.ndarray, right: np.ndarray, unit: np.ndarray) -> np.ndarray:
-    """Solve with each Hessian, in units; along directions without curvature, as if it were one unit.
+    """Solve with each Hessian; along directions without curvature, as if it were one `unit` (m,).
 
     What there is of a gradient along these is rounding, which any smaller curvature would blow up.
     """
-    scale = 1 / np.sqrt(unit)
-    hessians *= scale[:, :, None]
-    hessians *= scale[:, None]
-    right = right * scale
     if len(hessians) > 2 and hessians[0].size <= _BATCHED:
-        found, sound = _solve_together(hessians, right)
+        found, sound = _solve_together(hessians, right, unit)
     else:
         found, sound = np.empty_like(right), np.zeros(len(right), dtype=bool)
         for k, (hessian, b) in enumerate(zip(hessians, right, strict=True)):
             factor, info = dpotrf(hessian, lower=1)
-            sound[k] = info == 0 and (np.einsum("ii->i", factor) ** 2).min() >= _SINGULAR * _EPS
+            sound[k] = info == 0 and factor.diagonal().min() ** 2 >= _SINGULAR * _EPS * unit[k]
             if sound[k]:
                 found[k] = dpotrs(factor, b, lower=1)[0]
     for k in np.flatnonzero(~sound):
-        found[k] = _solve_singular(hessians[k], right[k])
-    return found * scale
+        found[k] = _solve_singular(hessians[k], right[k], unit[k])
+    return found
 
 
-def _solve_together(hessians: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _solve_together(hessians: np.ndarray, right: np.ndarray, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Solve small systems with one call of each kind; and tell which are regular."""
     try:
         pivots = np.einsum("kii->ki", np.linalg.cholesky(hessians))
-        sound = (pivots**2).min(1) >= _SINGULAR * _EPS
     except np.linalg.LinAlgError:
         return np.empty_like(right), np.zeros(len(right), dtype=bool)
+    sound = pivots.min(1) ** 2 >= _SINGULAR * _EPS * unit
+    if sound.all():
+        return np.linalg.solve(hessians, right[:, :, None])[:, :, 0], sound
     found = np.empty_like(right)
     found[sound] = np.linalg.solve(hessians[sound], right[sound][:, :, None])[:, :, 0]
     return found, sound
 
 
-def _solve_singular(hessian: np.ndarray, right: np.ndarray) -> np.ndarray:
+def _solve_singular(hessian: np.ndarray, right: np.ndarray, unit: float) -> np.ndarray:
     if not np.isfinite(hessian).all():
         return np.full_like(right, np.nan)
     values, vectors = np.linalg.eigh(hessian)
-    values = np.where(values > len(values) * _EPS * values[-1], values, 1.0)
+    values = np.where(values > len(values) * _EPS * values[-1], values, unit)
     return vectors @ ((vectors.T @ right) / values)

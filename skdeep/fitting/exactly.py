@@ -124,7 +124,7 @@ def solve_exactly(recipe: Recipe, problem: Problem, network: Linear, members: li
     stack = Stack(rows, loss, weight, rho, variables.forth(network))
     directions: Any = LBFGS(np.arange(len(members)))
     if _takes_newton(recipe, loss, rows.shape[1]):
-        directions = Newton(alike=network.scale is not None)
+        directions = Newton(rows.shape[1], alike=network.scale is not None)
     limits = np.array([min(epochs, member.progress.max_iter) for member in members])
     tol = np.array([member.progress.tol for member in members])
     with np.errstate(over="ignore", invalid="ignore"):
