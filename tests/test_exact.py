@@ -19,6 +19,7 @@ from skdeep.engine.objective import Objective
 from skdeep.engine.penalties import L2
 from skdeep.engine.perceptron import MLP
 from skdeep.engine.training import Progress
+from skdeep.exact import newton as exact_newton
 from skdeep.model_selection.stacks import fit_stack
 from skdeep.solvers.full_batch import Limits, minimise
 from skdeep.solvers.line_search import LineSearch
@@ -354,13 +355,13 @@ def test_networks_of_the_estimator(early_stopping):
 
 def test_calibration_folds_are_one_stack(monkeypatch):
     sizes = []
-    call = Newton.__call__
+    call = exact_newton.Newton.__call__
 
-    def noting(self, models, *args):
-        sizes.append(self.objective.network.n_models)
-        return call(self, models, *args)
+    def noting(self, stack):
+        sizes.append(len(stack.params))
+        return call(self, stack)
 
-    monkeypatch.setattr(Newton, "__call__", noting)
+    monkeypatch.setattr(exact_newton.Newton, "__call__", noting)
     X, y = load_iris(return_X_y=True)
     HingeClassifier("squared_hinge", solver="lbfgs").fit(X, y)
     assert max(sizes) == 5

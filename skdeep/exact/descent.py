@@ -40,6 +40,21 @@ class Solution:
     curve: list[list[float]]
     stopped: list[str | None]
 
+    def together(self, n_scores: int) -> Solution:
+        """Join models of one column each, `n_scores` after the other, to models of so many."""
+        _, _, D = self.params.shape
+        parts = [slice(start, start + n_scores) for start in range(0, len(self.params), n_scores)]
+        curve = [[sum(values) for values in zip(*_of_one_length(self.curve[part]), strict=True)] for part in parts]
+        # the first reason that is not the plain one speaks for all
+        stopped = [min(self.stopped[part], key=lambda reason: (reason is not None, reason or "")) for part in parts]
+        return Solution(self.params.reshape(-1, n_scores, D), self.bound.reshape(-1, n_scores).max(1), curve, stopped)
+
+
+def _of_one_length(curves: list[list[float]]) -> list[list[float]]:
+    """Go on with the last value where a curve is shorter than others."""
+    longest = max(map(len, curves))
+    return [curve + curve[-1:] * (longest - len(curve)) for curve in curves]
+
 
 @dataclass
 class Stack:
@@ -88,6 +103,7 @@ class Stack:
         self.at = At(self.at.value[models], self.at.gradient[models])
         if len(self.weight) > 1:
             self.weight = self.weight[models]
+        self.loss = self.loss.keep(models)
 
     def move(self, direction: np.ndarray, left: float) -> np.ndarray:
         """Step along directions (K, C, D), to about the minimum along each; return which models have moved.
@@ -145,12 +161,11 @@ class _Line:
             self._search(step, rise, np.flatnonzero(failed))
         return step
 
-    def _try(
-        self, scores: np.ndarray, step: np.ndarray, part: Any
-    ) -> tuple[At, np.ndarray, np.ndarray, np.ndarray]:
+    def _try(self, scores: np.ndarray, step: np.ndarray, part: Any) -> tuple[At, np.ndarray, np.ndarray, np.ndarray]:
         """Evaluate trials of some of the models: the loss, the weighted gradient, the objective and its slope."""
         weight = self.stack.weight if len(self.stack.weight) == 1 else self.stack.weight[part]
-        at = self.stack.loss.at(scores)
+        loss = self.stack.loss if isinstance(part, slice) else self.stack.loss.keep(part)
+        at = loss.at(scores)
         pull = at.gradient * weight[:, None]
         value = _mean(at.value, weight) + self.stack._ridge[part]
         value += step * (self.linear[part] + 0.5 * step * self.quadratic[part])

@@ -5,6 +5,7 @@ The mathematics are said in `skdeep.engine.losses`, where the same losses are fo
 
 from __future__ import annotations
 
+import copy
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -68,6 +69,35 @@ class RowLoss:
         """Compute the second derivative of each score, (K, C, n)."""
         return self.second(scores, at)
 
+    def keep(self, models: np.ndarray) -> RowLoss:
+        """Make the loss of some of the models."""
+        return self
+
+
+class OfColumns(RowLoss):
+    """Base of the losses that are a sum over columns of scores: as many problems, which know nothing of each other.
+
+    Parameters
+    ----------
+    target : ndarray of shape (C, n), or of each model's own (K, 1, n)
+    """
+
+    def __init__(self, target: np.ndarray):
+        self.target, self.n_scores = target, target.shape[-2]
+
+    def apart(self, n_models: int) -> OfColumns:
+        """Make the loss of models of one column each: for each of some models, one after the other, all columns."""
+        own = copy.copy(self)
+        own.target, own.n_scores = np.tile(self.target, (n_models, 1))[:, None], 1
+        return own
+
+    def keep(self, models: np.ndarray) -> RowLoss:
+        if self.target.ndim == 2:
+            return self
+        own = copy.copy(self)
+        own.target = self.target[models]
+        return own
+
 
 class SoftmaxLoss(RowLoss):
     """Cross-entropy of a softmax, of codes (n,), with label smoothing."""
@@ -107,12 +137,11 @@ class SoftmaxLoss(RowLoss):
         return p * (1 - p)
 
 
-class LogisticLoss(RowLoss):
+class LogisticLoss(OfColumns):
     """Cross-entropies of sigmoids, of indicators (C, n), with label smoothing."""
 
     def __init__(self, target: np.ndarray, smoothing: float = 0.0):
-        self.n_scores = len(target)
-        self.target = target * (1 - smoothing) + smoothing / 2
+        super().__init__(target * (1 - smoothing) + smoothing / 2)
 
     def at(self, scores: np.ndarray) -> At:
         small = np.exp(-np.abs(scores))
@@ -129,11 +158,11 @@ class LogisticLoss(RowLoss):
         return p * (1 - p)
 
 
-class SquaredLoss(RowLoss):
+class SquaredLoss(OfColumns):
     """Half the squared distance from ±1, of indicators (C, n)."""
 
     def __init__(self, target: np.ndarray):
-        self.n_scores, self.target = len(target), 2 * target - 1
+        super().__init__(2.0 * target - 1)
 
     def at(self, scores: np.ndarray) -> At:
         residual = scores - self.target
@@ -143,20 +172,20 @@ class SquaredLoss(RowLoss):
         return np.ones_like(scores)
 
 
-class SquaredHinges(RowLoss):
+class SquaredHinges(OfColumns):
     """Squared hinges, one per column, of indicators (C, n)."""
 
     piecewise = True
 
     def __init__(self, target: np.ndarray):
-        self.n_scores, self.sign = len(target), 2.0 * target - 1
+        super().__init__(2.0 * target - 1)
 
     def at(self, scores: np.ndarray) -> At:
-        violation = np.maximum(1 - self.sign * scores, 0)
-        return At(np.einsum("kcn,kcn->kn", violation, violation), -2 * self.sign * violation)
+        violation = np.maximum(1 - self.target * scores, 0)
+        return At(np.einsum("kcn,kcn->kn", violation, violation), -2 * self.target * violation)
 
     def second(self, scores: np.ndarray, at: At) -> np.ndarray:
-        return 2.0 * (self.sign * scores < 1 + _ROUNDING)
+        return 2.0 * (self.target * scores < 1 + _ROUNDING)
 
 
 class SquaredWestonWatkins(RowLoss):

@@ -18,6 +18,7 @@ from skdeep.exact.descent import Solution, Stack, descend
 from skdeep.exact.lbfgs import LBFGS
 from skdeep.exact.losses import (
     LogisticLoss,
+    OfColumns,
     RowLoss,
     SoftmaxLoss,
     SquaredHinges,
@@ -26,7 +27,7 @@ from skdeep.exact.losses import (
 )
 from skdeep.exact.newton import Newton
 from skdeep.exact.rows import Rows, SparseRows
-from skdeep.fitting.recipe import Member, Recipe, total_weights, mean_weights
+from skdeep.fitting.recipe import Member, Recipe, mean_weights, total_weights
 
 #: Values of rows up to which these are kept in float64 while a solver runs.
 _MAX_VALUES = 2**25
@@ -121,14 +122,20 @@ def solve_exactly(recipe: Recipe, problem: Problem, network: Linear, members: li
     unit = 1.0 if network.unit is None else network.unit[:, 0].double().numpy()
     rho = np.zeros((len(members), rows.shape[1]))
     rho[:, : len(variables.scale)] = penalty.curvature()[:, None] * np.square(variables.scale * unit)
-    stack = Stack(rows, loss, weight, rho, variables.forth(network))
-    directions: Any = LBFGS(np.arange(len(members)))
+    limits = np.array([min(epochs, member.progress.max_iter) for member in members])
+    tol, start = np.array([member.progress.tol for member in members]), variables.forth(network)
+    n_scores = loss.n_scores
+    if isinstance(loss, OfColumns) and n_scores > 1:
+        loss, start = loss.apart(len(members)), start.reshape(-1, 1, start.shape[2])
+        weight = weight if len(weight) == 1 else np.repeat(weight, n_scores, axis=0)
+        rho, tol = np.repeat(rho, n_scores, axis=0), np.repeat(tol, n_scores)
+    directions: Any = LBFGS(np.arange(len(start)))
     if _takes_newton(recipe, loss, rows.shape[1]):
         directions = Newton(rows.shape[1], alike=network.scale is not None)
-    limits = np.array([min(epochs, member.progress.max_iter) for member in members])
-    tol = np.array([member.progress.tol for member in members])
     with np.errstate(over="ignore", invalid="ignore"):
-        solution = descend(stack, directions, tol, int(limits.max()))
+        solution = descend(Stack(rows, loss, weight, rho, start), directions, tol, int(limits.max()))
+    if len(solution.params) > len(members):
+        solution = solution.together(n_scores)
     _book(solution, variables, network, members, problem)
 
 
@@ -175,9 +182,7 @@ def _rows(problem: Problem, network: Linear, index: np.ndarray | None, variables
     return Rows(Z)
 
 
-def _book(
-    solution: Solution, variables: Variables, network: Linear, members: list[Member], problem: Problem
-) -> None:
+def _book(solution: Solution, variables: Variables, network: Linear, members: list[Member], problem: Problem) -> None:
     """Hand what was found to the network, and to the `Progress` of its models."""
     variables.back(solution.params, network)
     finite = np.isfinite(solution.params).all((1, 2))

@@ -29,8 +29,12 @@ from skdeep.engine.training import Monitor, Observer, Progress, judge_start
 from skdeep.fitting.links import fitted_copy, learned, uncalibrated_link
 from skdeep.fitting.outcome import Judge, divergence, look_at_end, warn
 from skdeep.fitting.recipe import Member, Recipe, weights_by_model
+from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.solving import penalty_of, solve
 from skdeep.fitting.starts import begin, curves, end, goes_on, identify, known_state, new_progress
+
+#: Rows that are passed over sooner than compared.
+_FEW_ROWS = 1000
 
 
 class Procedure(NamedTuple):
@@ -166,7 +170,8 @@ def train_each(
     first = members[0].state
     splits = leader.early_stopping and held_out is None
     fraction = leader.validation_fraction if splits else None
-    merge = recipe.batch_rows == problem.n_rows
+    # equal rows are passed over once, where there may be enough of them to matter
+    merge = recipe.batch_rows == problem.n_rows and (problem.n_rows > _FEW_ROWS or recipe.solver not in FULL_BATCH)
     rows, weight, split_off = problem.split(first.split_seed, fraction, merge, leader.classes_)
     held_out = held_out or split_off
     if held_out is not None:
@@ -252,7 +257,7 @@ def _observer(
 def _begin_task(estimator: Classifier, X: Data, y: Data, metadata: dict[str, Any] | None) -> Any:
     """Begin scikit-learn's context of the whole fit; None when no callback listens."""
     context = estimator._init_callback_context(max_subtasks=estimator.max_iter)
-    if not getattr(estimator, "_skl_callbacks", None) and not hasattr(estimator, "_parent_callback_ctx"):
+    if not getattr(estimator, "_skl_callbacks", None):  # those of a search that listen to fits are there, too
         return None
     return context.call_on_fit_task_begin(estimator=estimator, X=X, y=y, metadata=metadata)
 

@@ -12,10 +12,10 @@ from sklearn.exceptions import ConvergenceWarning
 from skdeep.data.inputs import Classifier, float_dtype
 from skdeep.data.problem import Problem
 from skdeep.engine.losses import Loss
-from skdeep.engine.networks import Network
+from skdeep.engine.networks import Linear, Network
 from skdeep.engine.training import Monitor, Progress
 from skdeep.fitting.recipe import Member, Recipe
-from skdeep.fitting.settings import settings_of
+from skdeep.fitting.settings import FULL_BATCH, settings_of
 
 #: Makes the monitor of some data, by a loss and a score.
 Judge = Callable[[Problem, Loss, str | Callable | None], Monitor]
@@ -37,16 +37,18 @@ def look_at_end(recipe: Recipe, problem: Problem, network: Network, members: lis
     `judge` makes the monitor of some data, by a loss and a score.
     """
     loss = recipe.loss
-    zero = torch.zeros(1, recipe.n_outputs, dtype=torch.float64, device="cpu")
-    target = zero if loss.target == "indicators" else torch.zeros(1, dtype=torch.int64, device="cpu")
-    of_zero = loss.value(zero, target).item()
-    limit = (1 + _SLACK) * of_zero
+    # full batches begin at zero, and descend
+    descends = isinstance(network, Linear) and recipe.solver in FULL_BATCH and not members[0].progress.warm
     largest = float(np.finfo(float_dtype(problem.X)).max)  # of the numbers that predictions are made of
     for m, member in enumerate(members):
         p = member.progress
         if p.error is not None or p.params is None or p.watch_score:
             continue
         is_huge = any(_is_huge(param, largest) for param in p.params)
+        if descends and not is_huge:
+            continue
+        of_zero = _loss_of_zero(loss, recipe.n_outputs)
+        limit = (1 + _SLACK) * of_zero
         if max(p.loss_curve[-_RECENT:]) <= limit and not is_huge:
             continue
         first, last = p.loss_curve[0], p.loss_curve[-1]
@@ -61,6 +63,13 @@ def look_at_end(recipe: Recipe, problem: Problem, network: Network, members: lis
             p.astray = f"the training loss is {reached:.3g}, where scores of zero have {of_zero:.3g}"
         elif last > max(first, limit):
             p.astray = f"the objective has risen from {first:.3g} to {last:.3g}"
+
+
+def _loss_of_zero(loss: Loss, n_outputs: int) -> float:
+    """Compute the loss of scores of zero."""
+    zero = torch.zeros(1, n_outputs, dtype=torch.float64, device="cpu")
+    target = zero if loss.target == "indicators" else torch.zeros(1, dtype=torch.int64, device="cpu")
+    return loss.value(zero, target).item()
 
 
 def _is_huge(param: torch.Tensor, largest: float) -> bool:

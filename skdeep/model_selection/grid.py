@@ -11,7 +11,6 @@ import time
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn import get_config
 from sklearn.base import clone
 
@@ -31,7 +30,7 @@ from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.solving import solve
 from skdeep.fitting.starts import new_progress
 from skdeep.fitting.torch_settings import own_settings
-from skdeep.model_selection.evaluation import _Same, _Task, final_step, is_promised
+from skdeep.model_selection.evaluation import _Same, _Task, is_promised
 from skdeep.model_selection.stacks import why_alone
 
 #: Parameters in which the candidates of a grid may differ.
