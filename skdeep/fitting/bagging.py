@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import clone
 from sklearn.metrics import get_scorer
 from torch import Tensor
 
@@ -28,7 +27,7 @@ from skdeep.fitting.fit import check_scoring, set_attributes
 from skdeep.fitting.fitted import able, needs_float64
 from skdeep.fitting.links import CALIBRATED, calibrate, combined, fitted_copy, link_of
 from skdeep.fitting.recipe import Member, Recipe, trained_on, weights_by_model
-from skdeep.fitting.settings import is_setting
+from skdeep.fitting.settings import changed, setting_names
 from skdeep.fitting.solving import solve
 from skdeep.fitting.starts import curves, end
 
@@ -160,7 +159,7 @@ def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, 
     if isinstance(ensemble.solver, str):
         params |= own
     else:
-        params = {name: value for name, value in params.items() if not is_setting(name)}  # the object has them all
+        params = {name: params[name] for name in params.keys() - setting_names()}  # the object has them all
     set_attributes(ensemble, curves(ensemble, runs))
     not_theirs = {*form._get_param_names(), "n_estimators", "oof_proba_", "oof_score_", "_fitted"}
     not_theirs.add(ensemble._coef_attribute)
@@ -170,7 +169,7 @@ def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, 
     ensemble.estimators_ = []
     for k, (progress, seed) in enumerate(zip(runs.members, runs.seeds, strict=True)):
         if not isinstance(ensemble.solver, str):  # one for each: they are the user's to change
-            params["solver"] = clone(member.settings).set_params(**own)
+            params["solver"] = changed(member.settings, own)
         estimator = form(**params | {"random_state": seed})
         others = set(vars(estimator))
         assert progress.params is not None
