@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import math
-import warnings
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from sklearn.metrics import get_scorer
 from torch import Tensor
 
-from skdeep.data.answers import Answers, own_methods, probabilities
+from skdeep.data.answers import Answers, AssembledAnswers, own_methods, probabilities
 from skdeep.data.encoding import draw_seeds, labels_of
 from skdeep.data.inputs import Classifier, OutputSpace, to_numpy
 from skdeep.data.problem import Problem, TrainingState, make_monitor, scores_of
@@ -232,7 +232,9 @@ def _judge(ensemble: Classifier, problem: Problem, weight: np.ndarray | None, fo
         put(rows, torch.cat([scores_of(network, data, rows) for network in networks]), folds.parts_of_divided)
     new = folds.rows[folds.fold != KEPT]
     scores = everywhere[torch.from_numpy(new).to(everywhere.device)]
-    ensemble.oof_score_ = _score_of(ensemble, scores, problem.take(new), weight if weight is None else weight[new])
+    ensemble.oof_score_ = _score_of(
+        ensemble, scores, problem.take(new), weight if weight is None else weight[new], folds
+    )
     if problem.subset is not None:
         rest = np.flatnonzero(problem.sample_weight == 0)
         put(rest, scores_of(ensemble._trained_network(*tensor), data, rest))
@@ -240,8 +242,8 @@ def _judge(ensemble: Classifier, problem: Problem, weight: np.ndarray | None, fo
     ensemble.oof_proba_ = OutputSpace(ensemble._any_coef).array(found)
 
 
-def _score_of(ensemble: Classifier, scores: Tensor, part: Problem, weight: np.ndarray | None) -> float:
-    """Judge the scores of some rows by ``scoring``."""
+def _score_of(ensemble: Classifier, scores: Tensor, part: Problem, weight: np.ndarray | None, folds: Folds) -> float:
+    """Judge the scores of the rows left out by ``scoring``."""
     if ensemble.scoring in ("loss", "calibrated_loss"):
         target = part.tensor(part.target).to(scores.device)
         target = target if target.dtype is torch.int64 else target.to(scores.dtype)
@@ -250,11 +252,24 @@ def _score_of(ensemble: Classifier, scores: Tensor, part: Problem, weight: np.nd
         return -float(np.average(losses, weights=weight))
     sample_weight = {} if part.sample_weight is None else {"sample_weight": part.sample_weight}
     scorer, labels = get_scorer(ensemble.scoring or "accuracy"), labels_of(ensemble, part.codes)
-    if own := own_methods(ensemble):
-        warnings.warn(
-            f"{type(ensemble).__name__} has methods of its own ({', '.join(own)}), and there are rows that each member "
-            f"is new to, but no ensemble that is: oof_score_ is the score of {type(ensemble).__mro__[1].__name__}.",
-            stacklevel=2,
-        )
-    answers = Answers(ensemble, scores, link_of(ensemble))
+    answers: Any = Answers(ensemble, scores, link_of(ensemble))
+    if own_methods(ensemble):
+        answers = AssembledAnswers(ensemble, _new_to_rows(ensemble, folds))
     return as_score(scorer(answers, part.X, labels, **sample_weight), ensemble.scoring, part.codes)
+
+
+def _new_to_rows(ensemble: Classifier, folds: Folds) -> list[tuple[np.ndarray, Classifier]]:
+    """Make an ensemble for the rows of each fold, of the member that has left it out; and of all, for divided rows.
+
+    Rows are counted among those that some member has left out.
+    """
+    fold = folds.fold[folds.fold != KEPT]
+    members = [(f, [member]) for f, member in zip(folds.numbers, ensemble.estimators_, strict=True)]
+    parts = []
+    for f, own in [*members, (DIVIDED, ensemble.estimators_)]:
+        part = copy.copy(ensemble)
+        part.estimators_ = own
+        if hasattr(part, "feature_names_in_"):  # validated arrays have no names
+            del part.feature_names_in_
+        parts.append((np.flatnonzero(fold == f), part))
+    return [(rows, part) for rows, part in parts if len(rows)]
