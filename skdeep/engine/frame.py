@@ -107,7 +107,7 @@ def kept(
 
 
 def exceeds_float32(coef: np.ndarray, bias: np.ndarray) -> bool:
-    """Tell whether scores of the order of one need more than float32, by what they are made of on the user's columns."""
+    """Tell whether scores of the order of one need more than float32, by coefficients and biases on raw columns."""
     limits, sizes = np.finfo(np.float32), np.abs(coef[coef != 0])
     in_range = (sizes >= limits.tiny) & (sizes <= limits.max)
     return not in_range.all() or bool(np.abs(bias).max(initial=0.0) > _largest(_TOLERANCE, np.dtype(np.float32)))
