@@ -5,16 +5,18 @@ import functools
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy import sparse
 from sklearn.base import clone, is_classifier
 from sklearn.datasets import load_breast_cancer, load_wine
-from sklearn.metrics import get_scorer
+from sklearn.metrics import accuracy_score, get_scorer, log_loss
 from sklearn.preprocessing import scale
 from sklearn.utils.validation import check_is_fitted
 
 from skdeep import HingeClassifier, LeastSquaresClassifier, MLPEnsembleClassifier, SigmoidClassifier, SoftmaxClassifier
-from skdeep.data.answers import Answers, own_methods
+from skdeep.data.answers import Answers, AssembledAnswers, own_methods
 from skdeep.fitting.links import link_of
 
 WINE = scale(load_wine().data), load_wine(return_X_y=True)[1]
@@ -98,12 +100,79 @@ def test_methods_of_a_users():
     assert own_methods(Careful()) == ["predict_proba"]
 
 
-def test_an_ensemble_with_methods_of_its_own_says_whose_score_it_has():
-    careful = Careful(**ENSEMBLE.get_params()).set_params(scoring="neg_log_loss")
-    with pytest.warns(UserWarning, match="methods of its own .predict_proba.* the score of MLPEnsembleClassifier"):
-        careful.fit(*WINE)
-    plain = clone(ENSEMBLE).set_params(scoring="neg_log_loss").fit(*WINE)
-    assert careful.oof_score_ == plain.oof_score_
+class Doubtful(MLPEnsembleClassifier):
+    """Says the first class, unless another one is far more probable; it asks another method of its own."""
+
+    def predict(self, X):
+        odds = self.odds(X)
+        return self.classes_[np.where(odds.max(1) > 1.2, 1 + odds.argmax(1), 0)]
+
+    def odds(self, X):
+        p = self.predict_proba(X)
+        return p[:, 1:] / p[:, :1]
+
+
+class Counting(MLPEnsembleClassifier):
+    def score(self, X, y):
+        return len(X)
+
+
+def as_frame(X):
+    return pd.DataFrame(X).add_prefix("column ")
+
+
+@pytest.mark.parametrize("make", [np.asarray, as_frame, sparse.csr_array, torch.from_numpy], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_an_ensemble_with_methods_of_its_own_is_judged_by_them(make, weighted):
+    """What the members that are new to a row say of it, as one without such methods has it, is passed through them."""
+    X, y = WINE[0].copy(), np.array(["no", "perhaps", "certain"])[WINE[1]]
+    X[[0, 3]] = X[[1, 4]]  # equal rows are left out together
+    weight = np.random.default_rng(0).integers(0, 3, len(y)) if weighted else None
+    params = ENSEMBLE.get_params() | {"n_estimators": 3, "max_iter": 15}
+    plain = MLPEnsembleClassifier(**params).fit(make(X), y, sample_weight=weight)
+    p = np.asarray(plain.oof_proba_)
+    careful = Careful(**params | {"scoring": "neg_log_loss"})
+    said = -log_loss(y, 0.9 * p + 0.1 / 3, sample_weight=weight)
+    assert careful.fit(make(X), y, sample_weight=weight).oof_score_ == pytest.approx(said, rel=1e-9)
+    odds = p[:, 1:] / p[:, :1]
+    said = plain.classes_[np.where(odds.max(1) > 1.2, 1 + odds.argmax(1), 0)]
+    assert (said != plain.classes_[p.argmax(1)]).any()
+    doubtful = Doubtful(**params).fit(make(X), y, sample_weight=weight)
+    assert doubtful.oof_score_ == pytest.approx(accuracy_score(y, said, sample_weight=weight), rel=1e-12)
+    np.testing.assert_array_equal(doubtful.oof_proba_, plain.oof_proba_)
+
+
+def test_a_score_of_a_users_is_the_mean_over_the_rows_that_each_member_is_new_to():
+    scoring = lambda ensemble, X, y: ensemble.score(X, y)  # noqa: E731
+    ensemble = Counting(**ENSEMBLE.get_params() | {"scoring": scoring}).fit(*WINE)
+    assert ensemble.oof_score_ == pytest.approx((88**2 + 90**2) / 178)  # of two folds
+    ours = clone(ENSEMBLE).set_params(scoring=scoring).fit(*WINE)
+    assert Careful(**ours.get_params()).fit(*WINE).oof_score_ == pytest.approx(ours.oof_score_)
+
+
+def test_members_that_have_each_left_out_a_part_are_asked_together():
+    """Rows that stand for many: each answer is of all members, about the same."""
+    X, y = np.repeat([[0.0], [1.0]], 100, 0), np.arange(200) // 100 ^ (np.arange(200) % 10 == 0)
+    params = ENSEMBLE.get_params() | {"scoring": "neg_log_loss", "max_iter": 30}
+    plain, careful = (cls(**params).fit(X, y) for cls in (MLPEnsembleClassifier, Careful))
+    said = -log_loss(y, 0.9 * plain.oof_proba_ + 0.05)
+    assert careful.oof_score_ == pytest.approx(said, rel=1e-3)
+
+
+def test_assembled_answers():
+    X, _ = WINE
+    estimator, _ = answers_of("softmax")
+    parts = [(np.arange(100, 178), estimator), (np.arange(100), estimator)]
+    answers = AssembledAnswers(estimator, parts)
+    assert is_classifier(answers) and answers.get_params() == estimator.get_params()
+    for method in METHODS:
+        np.testing.assert_allclose(getattr(answers, method)(X), getattr(estimator, method)(X), rtol=1e-12)
+    assert answers.score(*WINE) == pytest.approx(estimator.score(*WINE))
+    np.testing.assert_array_equal(copy.copy(answers).predict(X), estimator.predict(X))
+    with pytest.raises(ValueError, match="SoftmaxClassifier about 3 rows, where the answers about 178 are known"):
+        answers.predict(X[:3])
+    uncalibrated, _ = answers_of("uncalibrated")
+    assert not hasattr(AssembledAnswers(uncalibrated, parts), "predict_proba")
 
 
 def test_a_scorer_of_a_users_asks_about_rows_left_out():

@@ -25,11 +25,12 @@ from helpers import (
     reconfigured,
 )
 from scipy import sparse
+from sklearn import config_context
 from sklearn.callback import FitCallback
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
 
-from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
+from skdeep import SGD, Adam, HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 from skdeep.engine.batching import Batches
 
 X, Y = IRIS, IRIS_Y
@@ -520,6 +521,35 @@ def test_invalid_parameters(cls, params, no_training):
         refuses(model, lambda model: model.partial_fit(X, Y, [0, 1, 2]), InvalidParameterError, message)
 
 
+BAD_LATER = [
+    ({"solver": "sdg"}, "The 'solver' parameter"),
+    ({"solver": None}, "or an object such as SGD"),
+    ({"solver": SGD}, "or an object such as SGD"),
+    ({"solver": SGD(momentum=5)}, "The 'momentum' parameter of SGD"),
+    ({"solver": SGD(learning_rate="linear")}, "The 'learning_rate' parameter of SGD"),
+    ({"solver": Adam(beta_1=1.0)}, "The 'beta_1' parameter of Adam"),
+    ({"alpha": -1.0}, "The 'alpha' parameter"),
+    ({"max_iter": 0}, "The 'max_iter' parameter"),
+    ({"tol": "low"}, "The 'tol' parameter"),
+    ({"class_weight": "heavy"}, "The 'class_weight' parameter"),
+]
+
+
+@each_estimator
+@pytest.mark.parametrize("params, match", BAD_LATER, ids=show)
+def test_parameters_are_looked_at_in_every_call_of_partial_fit(cls, params, match):
+    model = incremental(cls).partial_fit(X, Y, classes=[0, 1, 2]).set_params(**params)
+    refuses(model, lambda model: model.partial_fit(X, Y), InvalidParameterError, match)
+
+
+@each_estimator
+def test_who_wants_no_parameters_looked_at_gets_his_way(cls):
+    model = incremental(cls).partial_fit(X, Y, classes=[0, 1, 2]).set_params(tol=-1.0)
+    with config_context(skip_parameter_validation=True):
+        model.partial_fit(X, Y)
+    refuses(model, lambda model: model.partial_fit(X, Y), InvalidParameterError, "The 'tol' parameter")
+
+
 @pytest.mark.parametrize("sizes", [(0,), (5, 0), [5, -1], (5, 2.5), ("a",), np.array([3, 0])], ids=repr)
 def test_hidden_layer_sizes(sizes, model_of, no_training):
     model = model_of(MLPClassifierTorch, hidden_layer_sizes=sizes)
@@ -842,8 +872,17 @@ def test_how_far_from_converged(cls, n_iter_no_change, span):
 
 @each_estimator
 def test_lbfgs_says_it_too(cls):
-    with pytest.warns(ConvergenceWarning, match=r"Maximum iterations \(4\).*fell by.*over the last 3 epochs.*max_fun"):
+    told = r"Maximum iterations \(4\).*fell by.*over the last 3 epochs.*Increase max_iter, or scale"
+    with pytest.warns(ConvergenceWarning, match=told):
         smooth(cls, max_iter=4, tol=1e-12).fit(CANCER, CANCER_Y)
+
+
+@each_estimator
+def test_lbfgs_says_which_limit_it_has_come_to(cls):
+    model = reconfigured(smooth(cls, tol=1e-12, max_iter=200), max_fun=3)
+    with pytest.warns(ConvergenceWarning, match=r"Maximum evaluations .*\(max_fun=3\) reached.*Increase max_fun"):
+        model.fit(CANCER, CANCER_Y)
+    assert model.n_iter_ < 3
 
 
 @each_estimator

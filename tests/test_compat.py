@@ -96,7 +96,7 @@ def test_the_installed_version_is_within_bounds(library):
     assert bounds.contains(version(library))
 
 
-@pytest.mark.parametrize(("file", "library"), LIBRARIES.items())
+@pytest.mark.parametrize(("file", "library"), [*LIBRARIES.items(), ("skorch", "skorch")])
 def test_the_versions_that_are_known_to_work(file, library):
     """They begin where pyproject.toml does, and include the installed one."""
     known = importlib.import_module(f"skdeep.compat.{file}").KNOWN

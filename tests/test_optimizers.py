@@ -218,13 +218,13 @@ def test_optimum_is_where_gradient_step_and_prox_end(name, momentum, nesterov, r
     alphas, rates = np.array([0.3, 0.05]), np.array([rate, rate / 2])
     scale = torch.tensor([[[1.0, 0.5, 2.0, 1.0, 0.8]]], dtype=A.dtype) if scaled else None
     w = [torch.zeros(2, 1, 5, dtype=A.dtype)]
-    penalty = PENALTIES["elasticnet"](alphas, np.full(2, l1_ratio))
+    penalty = PENALTIES["elasticnet"](alphas, np.full(2, l1_ratio)).scaled(scale)
     optimizer = OPTIMIZERS[name](w, rates, np.full(2, momentum), nesterov, (0.9, 0.99))
     for _ in range(2000):
         coef = w[0] if scale is None else w[0] * scale
         gradient = (coef @ A.T - b) @ A / len(y)
         optimizer.step([gradient if scale is None else gradient * scale])
-        penalty.prox_(w[0], optimizer.prox_step(0), scale)
+        penalty.prox_(w[0], optimizer.prox_step(0))
     coef = w[0] if scale is None else w[0] * scale
     for k, alpha in enumerate(alphas):
         expected = optimum(X, y, alpha, l1_ratio)

@@ -93,7 +93,7 @@ def test_prox_against_brute_force(name, alpha, l1_ratio, step, scale):
     penalty, v = PENALTIES[name](alpha, l1_ratio), coefs()[:, :1]  # one row is enough, and faster
     step = step[:, :1] if isinstance(step, torch.Tensor) else step
     found = v.clone()
-    penalty.prox_(found, step, scale)
+    penalty.scaled(scale).prox_(found, step)
     steps = torch.as_tensor(step, dtype=v.dtype).expand(v.shape).numpy()
     scales = (torch.ones(1, 1, 1, dtype=v.dtype) if scale is None else scale).expand(v.shape).numpy()
     expected = [brute_force_prox(penalty, i[0], v[i].item(), steps[i], scales[i]) for i in np.ndindex(*v.shape)]
@@ -185,7 +185,7 @@ def test_prox_is_non_expansive(name, data):
 class NonNegative(L2):
     """A constraint: all it does is its map."""
 
-    def prox_(self, coef, step, scale=None):
+    def prox_(self, coef, step):
         coef.clamp_(min=0)
 
 

@@ -32,7 +32,13 @@ with private_names("scikit-learn", KNOWN):
 
     # the error that names matplotlib
     from sklearn.utils._optional_dependencies import check_matplotlib_support
-    from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+    from sklearn.utils._param_validation import (
+        HasMethods,
+        Interval,
+        Options,
+        StrOptions,
+        validate_parameter_constraints,
+    )
 
     # the checks of estimators, whose errors are then scikit-learn's
     from sklearn.utils.multiclass import _check_partial_fit_first_call
@@ -78,4 +84,5 @@ __all__ = [
     "check_same_namespace",
     "get_namespace_and_device",
     "move_to",
+    "validate_parameter_constraints",
 ]

@@ -12,9 +12,12 @@ from typing import Any
 
 import skorch
 
-_ADVICE = f"skorch {skorch.__version__} does not have it. Install another release of skorch, or a newer skdeep."
+from skdeep.compat.checks import demand, private_names
 
-try:
+#: The versions that are known to work.
+KNOWN = "1.2 to 1.4"
+
+with private_names("skorch", KNOWN):
     from skorch.callbacks import (
         Callback,
         EpochScoring,
@@ -24,8 +27,6 @@ try:
         SacredLogger,
         TensorBoard,
     )
-except ImportError as _error:
-    raise ImportError(f"Callbacks of skorch need one of its names ({_error}): {_ADVICE}") from _error
 
 
 def _logs_epochs_only(callback: Any) -> bool:
@@ -65,21 +66,17 @@ def score_of_validation(callback: Any) -> str | None:
 
 def check() -> None:
     """Raise an ImportError if something that is relied on here is not so."""
-
-    def demand(holds: bool, what: str) -> None:
-        if not holds:
-            raise ImportError(f"Callbacks of skorch need {what}: {_ADVICE}")
-
     parameters = {skorch.NeuralNet: "use_caching", EpochScoring: "use_caching", LRScheduler: "step_every"}
     parameters |= dict.fromkeys((MlflowLogger, NeptuneLogger, SacredLogger), "log_on_batch_end")
     for cls, name in parameters.items():
-        demand(name in inspect.signature(cls).parameters, f"the parameter {name} of {cls.__name__}")
+        has = name in inspect.signature(cls).parameters
+        demand(has, f"the parameter {name} of {cls.__name__}", "skorch", KNOWN)
     for cls in IDLE_AT_BATCHES:
-        demand("on_batch_end" in vars(cls), f"{cls.__name__} to have an on_batch_end of its own")
+        demand("on_batch_end" in vars(cls), f"{cls.__name__} has an on_batch_end of its own", "skorch", KNOWN)
     for event in ("on_batch_begin", "on_grad_computed", "on_batch_end"):
-        demand(hasattr(Callback, event), f"Callback.{event}")
+        demand(hasattr(Callback, event), f"Callback.{event}", "skorch", KNOWN)
     scoring = EpochScoring("accuracy").initialize()
-    demand(getattr(scoring, "name_", None) == "accuracy", "the name of a score in EpochScoring.name_")
+    demand(getattr(scoring, "name_", None) == "accuracy", "the name of a score in EpochScoring.name_", "skorch", KNOWN)
 
 
 check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -188,10 +189,64 @@ class Answers(ClassifierMixin):
 
     def _scores_of(self, X: Any) -> Tensor:
         """Return the scores; raise if these can be no rows to which they belong."""
-        n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
-        if n_rows != len(self.scores):
-            raise ValueError(
-                f"A scorer has asked {type(self.classifier).__name__} about {n_rows} rows, where the answers about "
-                f"{len(self.scores)} are known. It must ask about the rows that it is given, all of them."
-            )
+        _check_asked(self.classifier, X, len(self.scores))
         return self.scores
+
+
+class AssembledAnswers:
+    """The answers of several classifiers, each about some of the rows: whom a scorer asks in the place of one.
+
+    It has the methods that the one has, and asks it for all else. ``score`` is the mean of their scores.
+
+    Parameters
+    ----------
+    classifier : estimator
+    parts : list of (ndarray, estimator)
+        Numbers of rows, and who is asked about these; all rows that it will be asked about are in one of them.
+    """
+
+    def __init__(self, classifier: Any, parts: list[tuple[np.ndarray, Any]]) -> None:
+        self.classifier = classifier
+        self.parts = parts
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # copies and pickles ask before there is a classifier
+            raise AttributeError(name)
+        found = getattr(self.classifier, name)
+        if name not in _METHODS:
+            return found
+
+        @functools.wraps(found)
+        def assembled(X: Any) -> np.ndarray:
+            each = self._of_parts(X, lambda part, rows: to_numpy(getattr(part, name)(X[rows])))
+            order = np.concatenate([rows for rows, _ in self.parts])
+            return np.concatenate(each)[np.argsort(order)]
+
+        return assembled
+
+    def __sklearn_tags__(self) -> Any:
+        return self.classifier.__sklearn_tags__()
+
+    def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
+        """See the classifier's."""
+        weight = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight)
+        known = {} if sample_weight is None else {"sample_weight": weight}
+
+        def of_part(part: Any, rows: np.ndarray) -> float:
+            return part.score(X[rows], y[rows], **{name: value[rows] for name, value in known.items()})
+
+        return float(np.average(self._of_parts(X, of_part), weights=[weight[rows].sum() for rows, _ in self.parts]))
+
+    def _of_parts(self, X: Any, answer: Callable[[Any, np.ndarray], Any]) -> list:
+        _check_asked(self.classifier, X, sum(len(rows) for rows, _ in self.parts))
+        return [answer(part, rows) for rows, part in self.parts]
+
+
+def _check_asked(classifier: Any, X: Any, n_known: int) -> None:
+    """Raise if these can be no rows about which the answers are known."""
+    n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
+    if n_rows != n_known:
+        raise ValueError(
+            f"A scorer has asked {type(classifier).__name__} about {n_rows} rows, where the answers about {n_known} "
+            "are known. It must ask about the rows that it is given, all of them."
+        )

@@ -64,7 +64,7 @@ def change_of_variables(
     sizes = np.stack([c.sizes(centered) for c in columns]) * factor
     own_units = auto & (not sparse and not exact)
     units = np.where(own_units[:, None], sizes, factor)
-    ridges = units * np.sqrt(penalty.curvature() / curvature)[:, None]
+    of_penalty = units * np.sqrt(penalty.curvature() / curvature)[:, None]
     slopes = penalty.alpha * penalty.l1_ratio if isinstance(penalty, ElasticNet) else np.zeros(len(columns))
     varying = ~np.stack([c.constant(centered) for c in columns])
     strengths = np.maximum(np.sqrt(penalty.curvature() / curvature), slopes)
@@ -78,7 +78,7 @@ def change_of_variables(
     return {
         "center": of_columns(np.stack([c.mean for c in columns]) * factor - origin) if centered else None,
         # without the penalty's curvature, it would be the penalty that is badly scaled
-        "scale": of_columns(1 / np.hypot(sizes, ridges)),
+        "scale": of_columns(1 / np.hypot(sizes, of_penalty)),
         "unit": of_columns(units) if own_units.any() or frame is not None else None,
         "frame": frame,
     }

@@ -60,16 +60,16 @@ class Frame:
 
 
 def kept(
-    weight: np.ndarray, bias: np.ndarray, size: np.ndarray, center: np.ndarray, frame: Frame | None, dtype: np.dtype
+    coef: np.ndarray, bias: np.ndarray, size: np.ndarray, center: np.ndarray, frame: Frame | None, dtype: np.dtype
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cast weights (C, d) and biases (C,) on the user's columns to the dtype to keep them in.
+    """Cast coefficients (C, d) and biases (C,) on the user's columns to the dtype to keep them in.
 
     That is `dtype`, unless it would change scores by more than a rounding, as where columns are far from zero; then it
-    is float64. The biases follow from the weights as these are kept, so that only their own rounding counts.
+    is float64. The biases follow from the coefficients as these are kept, so that only their own rounding counts.
 
     Parameters
     ----------
-    weight, bias : ndarray of shape (C, d), (C,)
+    coef, bias : ndarray of shape (C, d), (C,)
         On the columns of the frame, in float64; `bias` is the score at the center.
     size, center : ndarray of shape (d,)
         Of these columns.
@@ -83,12 +83,12 @@ def kept(
     """
     factor, origin = (1.0, 0.0) if frame is None else (frame.factor, frame.origin)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # what is not finite is above any limit
-        effect = np.sqrt(np.square(weight * size).sum(1).max(initial=0.0))
+        effect = np.sqrt(np.square(coef * size).sum(1).max(initial=0.0))
         limit = float(min(_TOLERANCE * max(effect, np.abs(bias).max(initial=0.0)), np.finfo(np.float64).max))
         for kind in dict.fromkeys((np.dtype(dtype), np.dtype(np.float64))):
-            raw = (weight * factor).astype(kind)
+            raw = (coef * factor).astype(kind)
             rounded = raw.astype(np.float64) / factor
-            lost = np.abs(rounded - weight) * size
+            lost = np.abs(rounded - coef) * size
             shift = rounded * (center + origin)
             exact = bias - shift.sum(1)
             constant = exact.astype(kind)
@@ -106,9 +106,9 @@ def kept(
     )
 
 
-def exceeds_float32(weight: np.ndarray, bias: np.ndarray) -> bool:
-    """Tell whether scores of the order of one, by weights and biases on the user's columns, need more than float32."""
-    limits, sizes = np.finfo(np.float32), np.abs(weight[weight != 0])
+def exceeds_float32(coef: np.ndarray, bias: np.ndarray) -> bool:
+    """Tell whether scores of the order of one need more than float32, by coefficients and biases on raw columns."""
+    limits, sizes = np.finfo(np.float32), np.abs(coef[coef != 0])
     in_range = (sizes >= limits.tiny) & (sizes <= limits.max)
     return not in_range.all() or bool(np.abs(bias).max(initial=0.0) > _largest(_TOLERANCE, np.dtype(np.float32)))
 

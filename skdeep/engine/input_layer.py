@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from skdeep.engine.frame import Frame, kept
-from skdeep.engine.networks import shared
+from skdeep.engine.networks import as_shared
 from skdeep.engine.per_model import csr_tensor, index_of
 from skdeep.engine.scratch import Scratch
 
@@ -42,24 +42,24 @@ class Standardization:
 
     def __init__(self, center: Tensor | None, scale: Tensor, indicated: Tensor, frame: Frame | None = None):
         self.frame = frame
-        self.center, self.scale, self.indicated = shared(center), shared(scale), indicated
+        self.center, self.scale, self.indicated = as_shared(center), as_shared(scale), indicated
         self._scratch = Scratch()
 
-    def factors(self, X: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute rows, weights (K, h, d) and biases (K, h) that stand for the first layer on standardised rows."""
+    def factors(self, X: Tensor, coef: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute rows, coefficients (K, h, d) and biases (K, h) that are the first layer on standardised rows."""
         if X.layout is not torch.sparse_csr:
-            return self._rows(X), weight, bias
-        n_models, _, d = weight.shape
+            return self._rows(X), coef, bias
+        n_models, _, d = coef.shape
         if self.center is not None or len(self.indicated):  # of rows that are never missing, where others were
-            weight = weight * self.scale
+            coef = coef * self.scale
             if self.center is not None:
-                bias = bias - (weight * self.center).sum(-1)
-            return X, weight[..., : d - len(self.indicated)], bias
+                bias = bias - (coef * self.center).sum(-1)
+            return X, coef[..., : d - len(self.indicated)], bias
         if X.shape[1] == d and len(self.scale) > 1:  # rows that models share, each in a scale of its own
-            return X, weight * self.scale, bias
+            return X, coef * self.scale, bias
         scale = self.scale if X.shape[1] == d else self.scale.expand(n_models, -1, -1)
         values = X.values() * scale.flatten().index_select(0, X.col_indices())
-        return csr_tensor(X.crow_indices(), X.col_indices(), values, X.shape), weight, bias
+        return csr_tensor(X.crow_indices(), X.col_indices(), values, X.shape), coef, bias
 
     def _rows(self, X: Tensor) -> Tensor:
         if len(self.indicated):
@@ -75,21 +75,19 @@ class Standardization:
             torch.sub(X.expand(shape), center, out=room).mul_(scale)
         return room.nan_to_num_(nan=0.0)
 
-    def folded(
-        self, model: int, weight: np.ndarray, bias: np.ndarray, dtype: np.dtype
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def folded(self, model: int, coef: np.ndarray, bias: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
         """Compute W (h, d) and b (h,) of a model on the user's columns, from V and c in float64; see `frame.kept`."""
         scale, center = self._of(model)
         size = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
-        return kept(weight * scale, bias, size, center, self._whole_frame(len(scale)), dtype)
+        return kept(coef * scale, bias, size, center, self._whole_frame(len(scale)), dtype)
 
-    def unfolded(self, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def unfolded(self, coef: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compute V and c from the W and b of one model; in float64."""
         scale, center = self._of(0)
         if (frame := self._whole_frame(len(scale))) is not None:
-            weight, center = weight / frame.factor, center + frame.origin
-        V = np.divide(weight, scale, out=np.zeros_like(weight), where=scale > 0)
-        return V, bias + weight @ center
+            coef, center = coef / frame.factor, center + frame.origin
+        V = np.divide(coef, scale, out=np.zeros_like(coef), where=scale > 0)
+        return V, bias + coef @ center
 
     def means(self, model: int) -> np.ndarray:
         """Compute the centers of a model's columns, as the user knows them, without the indicators; in float64."""

@@ -110,10 +110,10 @@ def pulled_back(values: list[Tensor], gradients: list[Tensor], leaves: Sequence[
 
 
 @overload
-def shared(columns: Tensor) -> Tensor: ...
+def as_shared(columns: Tensor) -> Tensor: ...
 @overload
-def shared(columns: Tensor | None) -> Tensor | None: ...
-def shared(columns: Tensor | None) -> Tensor | None:
+def as_shared(columns: Tensor | None) -> Tensor | None: ...
+def as_shared(columns: Tensor | None) -> Tensor | None:
     """Shorten numbers per column (K, 1, d) to (1, 1, d) if all models have the same."""
     if columns is None or len(columns) == 1:
         return columns
@@ -270,10 +270,10 @@ class Linear(Network):
     ):
         self.frame = frame
         self.params = [coef] if intercept is None else [coef, intercept]
-        self.center = None if intercept is None else shared(center)
-        self.scale = shared(scale)
-        self.unit = shared(unit)
-        self._penalty_scale = self.scale if self.scale is None or self.unit is None else self.scale * self.unit
+        self.center = None if intercept is None else as_shared(center)
+        self.scale = as_shared(scale)
+        self.unit = as_shared(unit)
+        self._coef_scale = self.scale if self.scale is None or self.unit is None else self.scale * self.unit
         self._no_intercept = coef.new_zeros(coef.shape[:2]) if intercept is None else None
         #: The batch of the last `training_scores` in scaled columns, if it is sparse: `gradient` takes it from there.
         self._scaled: Tensor | None = None
@@ -324,12 +324,12 @@ class Linear(Network):
 
     def _with_scale(self, X: Tensor) -> Tensor | None:
         """Scale the columns of a sparse batch: its values are few beside the coefficients. None if that cannot be."""
-        shared = X.shape[-1] == self.params[0].shape[-1]
+        same_rows = X.shape[-1] == self.params[0].shape[-1]
         if X.layout is not torch.sparse_csr or self.scale is None or self.center is not None:
             return None
-        if shared and len(self.scale) > 1:
+        if same_rows and len(self.scale) > 1:
             return None
-        scale = self.scale if shared else self.scale.expand(self.n_models, -1, -1)
+        scale = self.scale if same_rows else self.scale.expand(self.n_models, -1, -1)
         values = X.values() * scale.flatten().index_select(0, X.col_indices())
         return csr_tensor(X.crow_indices(), X.col_indices(), values, X.shape)
 
@@ -360,18 +360,18 @@ class Linear(Network):
         return [coef, intercept][: len(self.params)]
 
     def penalised(self) -> list[Tensor]:
-        return [self.params[0] if self._penalty_scale is None else self.params[0] * self._penalty_scale]
+        return [self.params[0] if self._coef_scale is None else self.params[0] * self._coef_scale]
 
     def complete_(self, gradients: list[Tensor], penalty: ElasticNet | None) -> None:
-        if self._penalty_scale is None or penalty is None:
+        if self._coef_scale is None or penalty is None:
             super().complete_(gradients, penalty)
             return
         addition = torch.zeros_like(self.params[0])
         penalty.add_gradient_(self.penalised()[0], addition)
-        gradients[0].addcmul_(addition, self._penalty_scale)
+        gradients[0].addcmul_(addition, self._coef_scale)
 
     def coef_scale(self) -> Tensor | None:
-        return self._penalty_scale
+        return self._coef_scale
 
     def with_params(self, params: list[Tensor]) -> Linear:
         intercept = params[1] if len(params) > 1 else None
@@ -379,7 +379,7 @@ class Linear(Network):
 
     def select(self, models: np.ndarray) -> Network:
         part = super().select(models)
-        for name in ("center", "scale", "unit", "_penalty_scale"):
+        for name in ("center", "scale", "unit", "_coef_scale"):
             columns = getattr(self, name)
             if columns is not None and len(columns) > 1:
                 setattr(part, name, columns[index_of(models, columns)])

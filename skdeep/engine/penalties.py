@@ -5,8 +5,8 @@ A penalty has a `value` and a proximal map, :math:`\mathrm{prox}_{\epsilon\alpha
 no step is too large for any alpha. A smooth one also has a gradient (`add_gradient_`), which quasi-Newton solvers, deep
 networks and Adam use. ``alpha`` and ``l1_ratio`` hold one number per model, and stay as they are.
 
-A solver may work with rescaled coefficients, :math:`V = W / s`; the penalty is still on W, so `prox_` takes the scale
-``s = dW/dV`` (a tensor that broadcasts against V). A solver of many steps has the penalty `scaled` first.
+A solver may work with rescaled coefficients, :math:`V = W / s`; the penalty is still on W. The map of the penalty that
+is `scaled` by ``s = dW/dV`` (a tensor that broadcasts against V) is then in V.
 
 To add a penalty, write a class with these methods and name it in `PENALTIES`.
 
@@ -112,19 +112,16 @@ class ElasticNet:
             gradient.add_(coef, alpha=strength)
 
     def scaled(self, scale: Tensor | None) -> Self:
-        """Make the same penalty for a solver all of whose steps are in coefficients of this scale.
+        """Make the same penalty for a solver whose steps are in coefficients of this scale; None is the user's.
 
-        What follows from the scale is then computed once: like the strengths, it has to stay as it is.
+        It is in the map alone. What follows from it is computed once: like the strengths, it has to stay as it is.
         """
         penalty = copy.copy(self)
         penalty.scale, penalty._ridges, penalty._maps, penalty._scratch = scale, {}, {}, Scratch()
         return penalty
 
-    def prox_(self, coef: Tensor, step: float | Tensor, scale: Tensor | None = None) -> None:
+    def prox_(self, coef: Tensor, step: float | Tensor) -> None:
         """Apply, in place, the proximal map of ``step * alpha * R(scale * coef)``; `step` may differ per coordinate."""
-        if scale is not self.scale:
-            self.scaled(scale).prox_(coef, step, scale)
-            return
         kind = _kind(coef)
         known = self._maps.get(kind)
         if known is None or not _is_same(known[0], step):

@@ -126,7 +126,7 @@ class _Stack:
         self.optimizer.step(gradients, factor)
         if plan.proximal:
             for i in range(self.network.n_coefs):
-                self.penalty.prox_(self.network.params[i], self.optimizer.prox_step(i), self.network.coef_scale())
+                self.penalty.prox_(self.network.params[i], self.optimizer.prox_step(i))
         return value
 
     def reconsider(self, m: int) -> None:

@@ -29,7 +29,7 @@ from skdeep.fitting.choices import choose
 from skdeep.fitting.fit import Procedure, conclude, fit_alone, train_each
 from skdeep.fitting.methods import available_unless, rollback
 from skdeep.fitting.recipe import Member, Recipe, as_numbers
-from skdeep.fitting.settings import FULL_BATCH, SOLVERS, Solver, check_settings, solver_name
+from skdeep.fitting.settings import FULL_BATCH, SOLVERS, Solver, SolverObject, check_settings, solver_name
 from skdeep.fitting.torch_settings import own_settings
 
 
@@ -39,7 +39,7 @@ def _no_partial_fit(estimator: BaseTorchClassifier) -> str | None:
         return "early_stopping=True: a single pass has no validation history. Use fit, or early_stopping=False."
     if solver_name(estimator) in FULL_BATCH:
         return f"solver={estimator.solver!r}, which needs all data at once. Use solver='sgd' or 'adam'."
-    if isinstance(estimator.class_weight, str):
+    if isinstance(estimator.class_weight, str) and estimator.class_weight == "balanced":
         return (
             "class_weight='balanced', since the class frequencies of the whole data are not known. Compute them with "
             "sklearn.utils.compute_class_weight and pass the dictionary."
@@ -80,7 +80,7 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
 
     _parameter_constraints: ClassVar[dict] = {
         "alpha": [Interval(Real, 0, None, closed="left")],
-        "solver": [StrOptions(set(SOLVERS)), Solver],
+        "solver": [StrOptions(set(SOLVERS)), SolverObject()],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "early_stopping": ["boolean"],
@@ -166,7 +166,6 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
             return fit_alone(self, X, y, sample_weight, (X_val, y_val, sample_weight_val))
 
     @available_unless(_no_partial_fit)
-    @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self, X: Data, y: Data, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
     ) -> Self:
@@ -188,6 +187,11 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
         self : object
             The classifier.
         """
+        return self._fit_part(X, y, classes, sample_weight)
+
+    # of a method that is called "partial_fit", the first call alone would validate parameters
+    @_fit_context(prefer_skip_nested_validation=True)
+    def _fit_part(self, X: Data, y: Data, classes: ArrayLike | None, sample_weight: ArrayLike | None) -> Self:
         with rollback(self), own_settings():
             table = self._multilabel and n_columns(y) > 1
             if _check_partial_fit_first_call(self, check_classes(classes)) and table:

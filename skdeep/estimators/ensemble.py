@@ -108,7 +108,9 @@ class MLPEnsembleClassifier(PerceptronClassifier):
         members for rows of which each has left out a part (rows that stand for many) and for rows of weight zero, which
         none has seen; NaN for the only row of a class, which all have seen.
     oof_score_ : float
-        Score of the out-of-fold probabilities, with the sample weights.
+        Score of the out-of-fold probabilities, with the sample weights. Of a subclass with methods of prediction of its
+        own, it is the score of what these say, in an ensemble of the one member that has not seen a row (of all
+        members for rows of which each has left out a part). ``oof_proba_`` does not ask them.
     temperature_ : float or ndarray of shape (n_labels,)
         T of ``calibration="temperature"``.
     calibration_slopes_, calibration_offsets_ : ndarray of shape (n_outputs,)

@@ -13,7 +13,7 @@ from skdeep.estimators.docs import RIDGE_ALPHA, SCORES_CALIBRATION_PARAMETERS, d
 from skdeep.estimators.linear import LinearClassifier
 from skdeep.estimators.scores import ScoresMixin
 from skdeep.fitting.recipe import Recipe
-from skdeep.fitting.settings import SOLVERS, Solver
+from skdeep.fitting.settings import SOLVERS, Solver, SolverObject
 
 
 @document_linear(alpha=RIDGE_ALPHA, calibration=SCORES_CALIBRATION_PARAMETERS)
@@ -81,7 +81,7 @@ class LeastSquaresClassifier(ScoresMixin, LinearClassifier):
     _parameter_constraints: ClassVar[dict] = {
         **LinearClassifier._parameter_constraints,
         "alpha": [Interval(Real, 0, None, closed="left")],
-        "solver": [StrOptions({*SOLVERS, "exact"}), Solver],
+        "solver": [StrOptions({*SOLVERS, "exact"}), SolverObject()],
     }
 
     def _loss(self, n_outputs: int) -> Loss:

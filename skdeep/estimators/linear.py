@@ -24,7 +24,7 @@ from skdeep.engine.per_model import to_device
 from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.fitting.choices import batch_rows, choose, epochs_of
 from skdeep.fitting.recipe import Member, Recipe, as_numbers, column_statistics, total_weights, values
-from skdeep.fitting.settings import FULL_BATCH, SOLVERS, Solver, settings_of, solver_name
+from skdeep.fitting.settings import FULL_BATCH, SOLVERS, Solver, SolverObject, settings_of, solver_name
 from skdeep.solvers.newton import Newton
 from skdeep.solvers.preconditioner import Preconditioner
 
@@ -72,7 +72,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         "l1_ratio": [Interval(Real, 0, 1, closed="both")],
         "fit_intercept": ["boolean"],
         "standardize": ["boolean"],
-        "solver": [StrOptions({*SOLVERS, "auto"}), Solver],
+        "solver": [StrOptions({*SOLVERS, "auto"}), SolverObject()],
     }
 
     def _n_params(self, n_features: int, n_outputs: int) -> int:

@@ -315,7 +315,8 @@ class MLPClassifierTorch(PerceptronClassifier):
     solver : {"adam", "sgd", "adamw", "lbfgs"}, `Adam`, `SGD`, `AdamW` or `LBFGS`, default="adam"
         Adam, mini-batch gradient descent with momentum, Adam with decoupled weight decay, or full-batch L-BFGS. An
         object, such as ``SGD(0.01, momentum=0.8)``, has settings of its own. ``learning_rate`` to ``precision`` below
-        belong to a solver that is named: beside an object they must be left alone, but for what it leaves "auto".
+        belong to a solver that is named: beside an object, each counts where the object leaves it "auto", and any other
+        must stay at its default.
     alpha : float, default=0.05
         Strength of the L2 penalty; it is divided by the total weight of a batch. With ``standardize`` it acts on the
         weights of standardised columns.

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import math
-import warnings
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import clone
 from sklearn.metrics import get_scorer
 from torch import Tensor
 
-from skdeep.data.answers import Answers, own_methods, probabilities
+from skdeep.data.answers import Answers, AssembledAnswers, own_methods, probabilities
 from skdeep.data.encoding import draw_seeds, labels_of
 from skdeep.data.inputs import Classifier, OutputSpace, to_numpy
 from skdeep.data.problem import Problem, TrainingState, make_monitor, scores_of
@@ -28,7 +27,7 @@ from skdeep.fitting.fit import check_scoring, set_attributes
 from skdeep.fitting.fitted import able, needs_float64
 from skdeep.fitting.links import CALIBRATED, calibrate, combined, fitted_copy, link_of
 from skdeep.fitting.recipe import Member, Recipe, trained_on, weights_by_model
-from skdeep.fitting.settings import is_setting
+from skdeep.fitting.settings import changed, setting_names
 from skdeep.fitting.solving import solve
 from skdeep.fitting.starts import curves, end
 
@@ -160,7 +159,7 @@ def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, 
     if isinstance(ensemble.solver, str):
         params |= own
     else:
-        params = {name: value for name, value in params.items() if not is_setting(name)}  # the object has them all
+        params = {name: params[name] for name in params.keys() - setting_names()}  # the object has them all
     set_attributes(ensemble, curves(ensemble, runs))
     not_theirs = {*form._get_param_names(), "n_estimators", "oof_proba_", "oof_score_", "_fitted"}
     not_theirs.add(ensemble._coef_attribute)
@@ -170,7 +169,7 @@ def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, 
     ensemble.estimators_ = []
     for k, (progress, seed) in enumerate(zip(runs.members, runs.seeds, strict=True)):
         if not isinstance(ensemble.solver, str):  # one for each: they are the user's to change
-            params["solver"] = clone(member.settings).set_params(**own)
+            params["solver"] = changed(member.settings, own)
         estimator = form(**params | {"random_state": seed})
         others = set(vars(estimator))
         assert progress.params is not None
@@ -233,7 +232,9 @@ def _judge(ensemble: Classifier, problem: Problem, weight: np.ndarray | None, fo
         put(rows, torch.cat([scores_of(network, data, rows) for network in networks]), folds.parts_of_divided)
     new = folds.rows[folds.fold != KEPT]
     scores = everywhere[torch.from_numpy(new).to(everywhere.device)]
-    ensemble.oof_score_ = _score_of(ensemble, scores, problem.take(new), weight if weight is None else weight[new])
+    ensemble.oof_score_ = _score_of(
+        ensemble, scores, problem.take(new), weight if weight is None else weight[new], folds
+    )
     if problem.subset is not None:
         rest = np.flatnonzero(problem.sample_weight == 0)
         put(rest, scores_of(ensemble._trained_network(*tensor), data, rest))
@@ -241,8 +242,8 @@ def _judge(ensemble: Classifier, problem: Problem, weight: np.ndarray | None, fo
     ensemble.oof_proba_ = OutputSpace(ensemble._any_coef).array(found)
 
 
-def _score_of(ensemble: Classifier, scores: Tensor, part: Problem, weight: np.ndarray | None) -> float:
-    """Judge the scores of some rows by ``scoring``."""
+def _score_of(ensemble: Classifier, scores: Tensor, part: Problem, weight: np.ndarray | None, folds: Folds) -> float:
+    """Judge the scores of the rows left out by ``scoring``."""
     if ensemble.scoring in ("loss", "calibrated_loss"):
         target = part.tensor(part.target).to(scores.device)
         target = target if target.dtype is torch.int64 else target.to(scores.dtype)
@@ -251,11 +252,24 @@ def _score_of(ensemble: Classifier, scores: Tensor, part: Problem, weight: np.nd
         return -float(np.average(losses, weights=weight))
     sample_weight = {} if part.sample_weight is None else {"sample_weight": part.sample_weight}
     scorer, labels = get_scorer(ensemble.scoring or "accuracy"), labels_of(ensemble, part.codes)
-    if own := own_methods(ensemble):
-        warnings.warn(
-            f"{type(ensemble).__name__} has methods of its own ({', '.join(own)}), and there are rows that each member "
-            f"is new to, but no ensemble that is: oof_score_ is the score of {type(ensemble).__mro__[1].__name__}.",
-            stacklevel=2,
-        )
-    answers = Answers(ensemble, scores, link_of(ensemble))
+    answers: Any = Answers(ensemble, scores, link_of(ensemble))
+    if own_methods(ensemble):
+        answers = AssembledAnswers(ensemble, _new_to_rows(ensemble, folds))
     return as_score(scorer(answers, part.X, labels, **sample_weight), ensemble.scoring, part.codes)
+
+
+def _new_to_rows(ensemble: Classifier, folds: Folds) -> list[tuple[np.ndarray, Classifier]]:
+    """Make an ensemble for the rows of each fold, of the member that has left it out; and of all, for divided rows.
+
+    Rows are counted among those that some member has left out.
+    """
+    fold = folds.fold[folds.fold != KEPT]
+    members = [(f, [member]) for f, member in zip(folds.numbers, ensemble.estimators_, strict=True)]
+    parts = []
+    for f, own in [*members, (DIVIDED, ensemble.estimators_)]:
+        part = copy.copy(ensemble)
+        part.estimators_ = own
+        if hasattr(part, "feature_names_in_"):  # validated arrays have no names
+            del part.feature_names_in_
+        parts.append((np.flatnonzero(fold == f), part))
+    return [(rows, part) for rows, part in parts if len(rows)]

@@ -60,8 +60,8 @@ def _newton(
     """Minimise a convex function by Newton's method with step halving."""
     value, gradient, hessian = value_gradient_hessian(x)
     for _ in range(_MAX_STEPS):
-        ridge = 1e-12 * (np.trace(hessian) + 1e-12)
-        step = np.linalg.solve(hessian + ridge * np.eye(len(x)), gradient)
+        damping = 1e-12 * (np.trace(hessian) + 1e-12)
+        step = np.linalg.solve(hessian + damping * np.eye(len(x)), gradient)
         if gradient @ step <= 1e-13 * abs(value):  # from here on, values are too coarse to compare
             return x - step
         size = 1.0

@@ -85,11 +85,15 @@ def warn(estimator: Classifier, solver: str, progress: Progress) -> None:
         message = f"after {progress.n_iter} epochs; the model keeps the best weights so far."
         warnings.warn(f"Training interrupted by user {message}", stacklevel=7)
     elif progress.stopped is None and (finding := _distance_from_convergence(estimator, solver, progress)):
+        limit, advice = f"iterations ({estimator.max_iter})", "Increase max_iter"
+        if progress.n_iter < estimator.max_iter:  # full batches alone have another limit
+            limit = f"evaluations of the objective (max_fun={settings_of(estimator, solver).max_fun})"
+            advice = "Increase max_fun (of the solver)"
         if solver == "lbfgs":
-            advice = "Increase max_iter or max_fun (of the solver), or scale the columns of X."
+            advice = f"{advice}, or scale the columns of X."
         else:
-            advice = "Increase max_iter, raise learning_rate_init (of the solver), or accept it with a larger tol."
-        message = f"Maximum iterations ({estimator.max_iter}) reached and the optimization hasn't converged yet"
+            advice = f"{advice}, raise learning_rate_init (of the solver), or accept it with a larger tol."
+        message = f"Maximum {limit} reached and the optimization hasn't converged yet"
         warnings.warn(f"{message}: {finding} (tol={estimator.tol:g}). {advice}", ConvergenceWarning, stacklevel=7)
     elif progress.astray is not None:
         advice = "Scale the columns of X (StandardScaler)"

@@ -2,14 +2,15 @@ r"""Settings of the solvers, as users pass them, and which of them an estimator 
 
 from __future__ import annotations
 
+import copy
 from dataclasses import KW_ONLY, dataclass, fields
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from skdeep.compat.sklearn import Interval, Options, StrOptions
+from skdeep.compat.sklearn import HasMethods, Interval, Options, StrOptions, validate_parameter_constraints
 from skdeep.data.inputs import Classifier
 from skdeep.engine.schedules import SCHEDULES
 from skdeep.fitting.document import document
@@ -22,8 +23,13 @@ PRECISIONS = ("auto", "float64", "float32", "bfloat16")
 _PATIENCE = 5
 
 
+@dataclass(eq=False, repr=False)
 class Solver(BaseEstimator):
-    """Base of the settings of a solver: parameters as scikit-learn has them, so that searches can set each."""
+    """Base of the settings of a solver: parameters as scikit-learn has them, so that searches can set each.
+
+    The settings are the fields of the dataclass. A class of a user's may have an ``__init__`` that takes others, or
+    fewer.
+    """
 
     #: The name by which the solver goes without settings, as in ``solver="sgd"``.
     name: ClassVar[str]
@@ -39,6 +45,14 @@ class Solver(BaseEstimator):
     def options(self, each: list[Any]) -> dict[str, Any]:
         """Make arguments of the update rule, for models whose settings differ from these in what is stackable only."""
         raise NotImplementedError
+
+    def __sklearn_clone__(self) -> Self:
+        # nothing is ever learnt here, and ``__init__`` need not take all settings
+        return copy.deepcopy(self)
+
+    def _validate_params(self) -> None:
+        given = {name: getattr(self, name) for name in self._parameter_constraints if hasattr(self, name)}
+        validate_parameter_constraints(self._parameter_constraints, given, type(self).__name__)
 
     @property
     def patience(self) -> float:
@@ -314,22 +328,51 @@ class _Exact(Solver):
     precision = "auto"
 
 
+class SolverObject(HasMethods):
+    """The constraint of a parameter that it is an object with settings; a class, which has the methods too, is none."""
+
+    def __init__(self) -> None:
+        super().__init__("options")
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        return isinstance(val, Solver)
+
+    def __str__(self) -> str:
+        return "an object such as SGD()"
+
+
 #: The settings by the names of their solvers.
 SOLVERS: dict[str, type[Solver]] = {cls.name: cls for cls in (SGD, Adam, AdamW, LBFGS)}
 
 
 def solver_name(estimator: Classifier) -> str:
-    """Name the solver that an estimator has been given; it may be "auto"."""
-    return estimator.solver if isinstance(estimator.solver, str) else estimator.solver.name
+    """Name the solver that an estimator has been given; it may be "auto", or "" where that is no solver at all."""
+    solver = estimator.solver
+    if isinstance(solver, str):
+        return solver
+    return solver.name if isinstance(solver, Solver) else ""
 
 
-def _names(cls: type) -> list[str]:
-    return [field.name for field in fields(cls)] if cls is not _Exact else []
+def _names(cls: type[Solver]) -> list[str]:
+    return [field.name for field in fields(cls)]
 
 
-def is_setting(name: str) -> bool:
-    """Tell whether a parameter of an estimator is a setting of solvers."""
-    return any(name in _names(cls) for cls in SOLVERS.values())
+def _values(solver: Solver) -> dict[str, Any]:
+    """Look up the settings of an object by name."""
+    return {name: getattr(solver, name) for name in _names(type(solver))}
+
+
+def changed(solver: Solver, settings: dict[str, Any]) -> Solver:
+    """Copy an object, with some other settings."""
+    other = copy.deepcopy(solver)
+    for name, value in settings.items():
+        setattr(other, name, value)
+    return other
+
+
+def setting_names() -> set[str]:
+    """Name the settings of all solvers."""
+    return {name for cls in SOLVERS.values() for name in _names(cls)}
 
 
 def settings_of(estimator: Classifier, chosen: str = "sgd") -> Any:
@@ -344,21 +387,25 @@ def settings_of(estimator: Classifier, chosen: str = "sgd") -> Any:
         name = chosen if solver == "auto" else solver
         cls = _Exact if name == "exact" else SOLVERS[name]
         return cls(**{name: getattr(estimator, name) for name in _names(cls) if hasattr(estimator, name)})
-    given = solver.get_params(deep=False)
-    own = {name: getattr(estimator, name) for name, v in given.items() if v == "auto" and hasattr(estimator, name)}
-    return type(solver)(**given | own) if own else solver
+    free = [name for name, value in _values(solver).items() if value == "auto" and hasattr(estimator, name)]
+    return changed(solver, {name: getattr(estimator, name) for name in free}) if free else solver
 
 
 def check_settings(estimator: Classifier) -> None:
-    """Raise if a setting is not allowed, or is said twice: by a solver that is an object, and by the estimator."""
+    """Raise if a setting is not allowed, or is said by the estimator where that has no effect.
+
+    Beside an object, an estimator's own parameter counts if the object has that setting and leaves it "auto".
+    """
     solver = estimator.solver
     if isinstance(solver, str):
         return
     solver._validate_params()
-    for field in fields(type(estimator)):
-        free = getattr(solver, field.name, None) == "auto"
-        if is_setting(field.name) and getattr(estimator, field.name) != field.default and not free:
+    known, defaults = _values(solver), {field.name: field.default for field in fields(type(estimator))}
+    for name in filter(setting_names().__contains__, defaults):
+        value = getattr(estimator, name)
+        if value != defaults[name] and known.get(name) != "auto":
+            which = f"{name}={known[name]!r}; set it there" if name in known else "no such setting; leave it out"
             raise ValueError(
-                f"{field.name}={getattr(estimator, field.name)!r} of {type(estimator).__name__} has no effect beside "
-                f"solver={solver!r}, which has settings of its own. Set it there, if it has that one."
+                f"{name}={value!r} of {type(estimator).__name__} has no effect beside solver={solver!r}, which has "
+                f"{which}. Only what an object leaves 'auto' is the estimator's."
             )

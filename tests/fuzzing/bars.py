@@ -162,7 +162,7 @@ def check_bar(estimator, case: Case, data: Data, found: dict, caught: list) -> s
 def _had_a_chance(estimator, case: Case, data: Data, caught: list) -> bool:
     """Whether training was long enough, by settings that lead to an optimum, on weights that mean what they say."""
     name, solver = case["estimator"], get(case, "solver")
-    if any(str(warning.message).startswith(("Maximum iterations", "The scores of rows")) for warning in caught):
+    if any(str(warning.message).startswith(("Maximum ", "The scores of rows")) for warning in caught):
         return False  # the user knows
     weight = total_weight(estimator, data)
     if weight[weight > 0].min() < 1e-6:
