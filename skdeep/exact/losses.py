@@ -6,19 +6,14 @@ The mathematics are said in `skdeep.engine.losses`, where the same losses are fo
 from __future__ import annotations
 
 import copy
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
+from skdeep.exact.rows import pairs
+
 #: Steps lead to margins that are zero up to rounding, which must not decide on which side of a kink the next one is.
 _ROUNDING = 1.5e-8
-
-
-@lru_cache(maxsize=64)
-def pairs(n_scores: int) -> tuple[np.ndarray, np.ndarray]:
-    """List the pairs of scores, each once: ``np.tril_indices(n_scores)``."""
-    return np.tril_indices(n_scores)
 
 
 class At(NamedTuple):
@@ -61,7 +56,7 @@ class RowLoss:
     def second(self, scores: np.ndarray, at: At) -> np.ndarray:
         """Compute second derivatives, at scores where the value is known.
 
-        (K, C, n), each score's own, if the loss is `separable`, else (K, P, n) of the P pairs of ``np.tril_indices(C)``.
+        (K, C, n), each score's own, if the loss is `separable`, else (K, P, n) of the P `pairs` of scores.
         """
         raise NotImplementedError
 

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
 from skdeep.exact.descent import Stack
-from skdeep.exact.losses import pairs
+from skdeep.exact.rows import of_both
 
 _EPS = float(np.finfo(np.float64).eps)
 #: Pivots below so many units of the last place may be all that rounding leaves of a direction without curvature.
@@ -24,6 +24,8 @@ _SINGULAR = 1000
 _BATCHED = 30**2
 
 
+#: Unknowns of a system whose entries are looked up in one go.
+_SMALL_SYSTEM = 200
 #: Columns up to which a Hessian costs no more than some trials of a step.
 _FEW_COLUMNS = 32
 
@@ -52,12 +54,17 @@ class Newton:
         K, C, D = stack.params.shape
         second = loss.second(stack.scores, stack.at)
         second *= stack.weight[:, None]
-        hessians = stack.rows.gram(second.reshape(-1, second.shape[-1]))
+        factor = second.reshape(-1, second.shape[-1])
         if loss.separable:
+            hessians = stack.rows.gram(factor)
             ridge = rho if C == 1 else np.repeat(rho, C, axis=0)
         else:
-            whole = hessians.reshape(K, -1, D, D)[:, _pair_of(C)]
-            whole = np.ascontiguousarray(whole.transpose(0, 1, 3, 2, 4))
+            if stack.rows.keeps_products(len(factor)) and C * D <= _SMALL_SYSTEM:
+                whole = stack.rows.half_gram(factor).reshape(K, -1).take(_of_all(C, D), axis=1)
+            else:
+                blocks = stack.rows.gram(factor).reshape(K, -1, D, D)
+                whole = blocks.take(of_both(C), axis=1).reshape(K, C, C, D, D).transpose(0, 1, 3, 2, 4)
+            whole = whole.reshape(K, C, D, C, D)
             if loss.shift_invariant:
                 _pin_shift(whole, rho == 0)
             hessians = whole.reshape(K, C * D, C * D)
@@ -76,13 +83,12 @@ class Newton:
         return (_solve(hessians, right * scale, np.ones(len(right))) * scale).reshape(K, C, D)
 
 
-@lru_cache(maxsize=64)
-def _pair_of(n_scores: int) -> np.ndarray:
-    """List the number of the pair of each two scores, (C, C)."""
-    table = np.zeros((n_scores, n_scores), dtype=np.intp)
-    i, j = pairs(n_scores)
-    table[i, j] = table[j, i] = np.arange(len(i))
-    return table
+@lru_cache(maxsize=16)
+def _of_all(n_scores: int, n_columns: int) -> np.ndarray:
+    """List where each entry of a Hessian (C D, C D) is among all pairs of scores and of columns."""
+    of_scores, of_columns = of_both(n_scores).reshape(n_scores, 1, n_scores, 1), of_both(n_columns)
+    n_pairs = n_columns * (n_columns + 1) // 2
+    return (of_scores * n_pairs + of_columns.reshape(n_columns, 1, n_columns)).ravel()
 
 
 def _pin_shift(hessians: np.ndarray, free: np.ndarray) -> None:
@@ -113,7 +119,7 @@ def _solve(hessians: np.ndarray, right: np.ndarray, unit: np.ndarray) -> np.ndar
             sound[k] = info == 0 and factor.diagonal().min() ** 2 >= _SINGULAR * _EPS * unit[k]
             if sound[k]:
                 found[k] = dpotrs(factor, b, lower=1)[0]
-    for k in np.flatnonzero(~sound):
+    for k in np.flatnonzero(~sound).tolist():
         found[k] = _solve_singular(hessians[k], right[k], unit[k])
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from scipy import sparse
@@ -12,6 +12,21 @@ from scipy.linalg.blas import dsyrk
 _MAX_PRODUCTS = 2**22
 #: Rows that are made dense at a time.
 _CHUNK_VALUES = 2**20
+
+
+@lru_cache(maxsize=64)
+def pairs(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """List the pairs of n things, each once: ``np.tril_indices(n)``."""
+    return np.tril_indices(n)
+
+
+@lru_cache(maxsize=64)
+def of_both(n: int) -> np.ndarray:
+    """List the number of the pair of each two of n things, (n * n,)."""
+    table = np.zeros((n, n), dtype=np.intp)
+    i, j = pairs(n)
+    table[i, j] = table[j, i] = np.arange(len(i))
+    return table.ravel()
 
 
 class Rows:
@@ -44,11 +59,9 @@ class Rows:
     def gram(self, factor: np.ndarray) -> np.ndarray:
         """Compute ``Z.T @ diag(f) @ Z``, (m, D, D), for each of some factors f of the rows, (m, n)."""
         D = self.shape[1]
+        if self.keeps_products(len(factor)):
+            return self.half_gram(factor).take(of_both(D), axis=1).reshape(-1, D, D)
         found = np.empty((len(factor), D, D))
-        if 2 * len(factor) >= D and self.Z.size * (D + 1) <= 2 * _MAX_PRODUCTS:
-            i, j = self._pairs
-            found[:, i, j] = found[:, j, i] = factor @ self._products
-            return found
         for own, f in zip(found, factor, strict=True):
             index = np.flatnonzero(f)
             Z, f = (self.Z, f) if len(index) == len(f) else (self.Z[index], f[index])
@@ -60,15 +73,22 @@ class Rows:
                 np.matmul(Z.T * f, Z, out=own)
         return found
 
-    @cached_property
-    def _pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        return np.triu_indices(self.shape[1])
+    def keeps_products(self, n_factors: int) -> bool:
+        """Tell whether to keep the products of all columns, which pays where there are several factors of few columns."""
+        D = self.shape[1]
+        return n_factors > 2 and self.Z.size * (D + 1) <= 2 * _MAX_PRODUCTS
+
+    def half_gram(self, factor: np.ndarray) -> np.ndarray:
+        """Compute `gram` for each pair of columns once, (m, D (D + 1) / 2), where products are kept."""
+        return factor @ self._products
 
     @cached_property
     def _products(self) -> np.ndarray:
         """Products (n, D (D + 1) / 2) of all pairs of columns."""
-        columns, (i, j) = np.ascontiguousarray(self.Z.T), self._pairs
-        return np.ascontiguousarray((columns[i] * columns[j]).T)
+        columns, (i, j) = np.ascontiguousarray(self.Z.T), pairs(self.shape[1])
+        products = columns.take(i, axis=0)
+        products *= columns.take(j, axis=0)
+        return products.T
 
 
 class SparseRows(Rows):
@@ -109,6 +129,9 @@ class SparseRows(Rows):
         found = np.ones((len(index), self.shape[1]))
         found[:, : self.X.shape[1]] = self.X[index].toarray()
         return found
+
+    def keeps_products(self, n_factors: int) -> bool:
+        return False
 
     def gram(self, factor: np.ndarray) -> np.ndarray:
         D, found = self.shape[1], np.zeros((len(factor), self.shape[1], self.shape[1]))

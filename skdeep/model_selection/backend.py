@@ -130,8 +130,8 @@ class _Keeper(ParallelBackendBase):
             return self._parallel(calls, joblib.Parallel, joblib.delayed, self.settings)
         numbers, tasks = list(found), list(found.values())
         check_refit(getattr(tasks[0].options["caller"], "refit", None), [t.parameters for t in tasks], tasks[0].scorer)
-        if len(found) == len(calls) and (results := evaluate_grid(tasks)) is not None:
-            return results
+        if len(found) == len(calls) and (of_grid := evaluate_grid(tasks)) is not None:
+            return of_grid
         n_workers, settings = self.door.effective_n_jobs(self.settings["n_jobs"]), self.settings
         in_turn = n_workers > 1 and on_one_accelerator(tasks)
         n_workers = 1 if in_turn else n_workers

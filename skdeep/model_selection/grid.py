@@ -1,4 +1,4 @@
-"""Whole grids as one stack: all candidates on all splits, where linear models are solved exactly and judged by accuracy.
+"""Whole grids as one stack: all candidates on all splits of linear models that are solved exactly.
 
 A split is a weight of zero on its test rows, so that the rows are validated, measured and passed over once for all.
 What is decided here is what each fit would decide for itself; a search that it would not hold for goes the usual way,
@@ -115,7 +115,7 @@ def _train(
     problem = encode([leader], X, y, None, going_on=False, incremental=False)
     if problem.codes.ndim != 1 or float_dtype(problem.X) != np.float64:
         return None
-    splits = [tuple(np.asarray(part) for part in split) for split in splits]
+    splits = [(np.asarray(train), np.asarray(test)) for train, test in splits]
     if any(part.dtype.kind not in "iu" for split in splits for part in split):
         return None
     n_classes = len(leader.classes_)
