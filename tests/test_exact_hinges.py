@@ -1,5 +1,7 @@
 """The exact solver of the non-smooth hinges: against independent solvers, its own certificate, and what must not matter."""
 
+import warnings
+
 import numpy as np
 import pytest
 from helpers import CANCER, CANCER_Y, IRIS, IRIS_Y, WINE, WINE_Y
@@ -122,8 +124,8 @@ def test_liblinear_finds_the_same(alpha):
         for kind, options in forms.items():
             if kind == "crammer_singer" and C == 2:
                 continue
-            with np.testing.suppress_warnings() as quiet:
-                quiet.filter(UserWarning)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
                 svc = LinearSVC(C=1 / (alpha * n), fit_intercept=False, tol=1e-9, max_iter=100_000, **options).fit(Z, y)
             coef = np.concatenate([-svc.coef_, svc.coef_]) if C == 2 else svc.coef_
             found = solved(kind, Z, y, w, rho, C)

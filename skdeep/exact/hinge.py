@@ -132,6 +132,7 @@ class _Stack:
                 slow |= update & np.isinf(state.last)
                 state.last = np.where(update, complementary, state.last)
                 state.delta = np.where(slow, np.maximum(state.delta * _SHRINK, _NARROWEST), state.delta)
+                state.margin = self.terms.margins(self.rows.scores(state.params))  # without the rounding of all steps
                 if update.all():
                     continue
             step = self.directions(state, at, gradient)
@@ -347,7 +348,7 @@ def _solve(rows, terms, weight, rho, gap, max_iter, start, column):
                 params, duals = found.params[before], found.duals[before]
                 width = 0.1
             else:
-                params, duals, width = np.zeros((len(models), C, D)), np.zeros((len(models), C, n)), 1.0
+                params, duals, width = np.zeros((len(models), C, D)), np.zeros((len(models), C, n)), 2.0
             stack.run(weight[models], rho[models], params, duals, np.full(len(models), width), gap[models], max_iter, found, models)
     return found
 
