@@ -1,11 +1,12 @@
 r"""Exact solver of the hinges: an augmented Lagrangian, whose problems Newton's method solves.
 
-The method of multipliers (proximal point method on the dual) replaces a loss :math:`\max_a \langle a, m\rangle - c(a)`
-by a smooth one, :math:`\max_n \langle n, m\rangle - c(n) - \tfrac\delta2\|n - a\|^2`, around duals a that it replaces by
-the n of the optimum. Its second derivative is that of the few free terms, whose n is at no bound. Each iterate has a
-duality gap: with slopes u, the gradient G of :math:`\langle u, m\rangle`, and the penalty's factors :math:`\rho`,
+The method of multipliers (a proximal point method on the dual) replaces a loss :math:`\max_a \langle a, m\rangle -
+c(a)` by a smooth one, :math:`\max_n \langle n, m\rangle - c(n) - \tfrac\delta2\|n - a\|^2`, around duals a, which are
+then replaced by the n of its optimum. Its second derivative is that of few free terms, whose n is at no bound. Each
+iterate has a duality gap: with slopes n, the gradient G of :math:`\sum_i w_i \langle n_i, m_i\rangle` in the parameters
+V, and the penalty's factors :math:`\rho`,
 
-.. math:: \text{primal} - \text{dual} = \sum_i w_i (\ell_i + c(u_i) - \langle u_i, m_i\rangle)
+.. math:: \text{primal} - \text{dual} = \sum_i w_i (\ell_i + c(n_i) - \langle n_i, m_i\rangle)
           + \tfrac12 \sum (G + \rho V)^2 / \rho,
 
 where both sums are at least zero, if G is zero in the intercepts.
@@ -13,22 +14,25 @@ where both sums are at least zero, if G is zero in the intercepts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.linalg.lapack import dpotrf, dpotrs
 
-from skdeep.exact.hinge_terms import CrammerSinger, Hinges, OneScore, Smoothed, WestonWatkins
+from skdeep.exact.hinge_newton import Bends, directions
+from skdeep.exact.hinge_terms import Hinges, Terms, WestonWatkins
 from skdeep.exact.rows import Rows
 
-Terms = OneScore | WestonWatkins | CrammerSinger
-
-#: Newton's steps go on until what is left of the gradient counts so much of what is left of complementarity.
-_SHARE = 0.3
-#: The width of smoothing is divided by 5 whenever complementarity has not fallen to so much of what it was.
-_SLOW, _SHRINK, _NARROWEST = 0.3, 0.2, 1e-4
+#: Width of smoothing: at first; where the start is a neighbour's optimum; what it is multiplied by whenever what is
+#: left of complementarity has not fallen to a share of what it was; at least.
+_WIDTH, _WARM, _SHRINK, _SLOW, _NARROWEST = 3.0, 0.1, 0.2, 0.3, 1e-4
+#: Duals are replaced when what is left of the gradient counts no more than so much of what is left of complementarity.
+_SHARE = 1.0
+#: Line searches end at so much of the first slope.
+_FLAT, _MAX_TRIALS = 0.1, 40
 #: Most terms of a batch of models: as many as stay in the cache.
 _BATCH = 2**16
+#: Most columns for which a start is computed; what its penalty is multiplied by, and its scores.
+_MAX_COLUMNS, _FIRM, _LENGTHS = 300, 5, (0.5, 1.0, 2.0, 4.0)
 
 
 @dataclass
@@ -39,11 +43,12 @@ class Solution:
     ----------
     params : ndarray of shape (K, C, D)
     duals : ndarray of shape (K, C, n)
-    value, gap : ndarray of shape (K,)
-        The objective, and how far it is above a lower bound of all, as a share of itself.
+    value : ndarray of shape (K,)
+    gap : ndarray of shape (K,)
+        How far the value is above a lower bound of all, as a share of itself.
     converged : ndarray of shape (K,) of bool
-    curve : list of ndarray
-        Objectives by iteration.
+    curve : list of list of float
+        Values by iteration, for each model.
     """
 
     params: np.ndarray
@@ -53,24 +58,73 @@ class Solution:
     converged: np.ndarray
     curve: list[list[float]]
 
+    @classmethod
+    def blank(cls, K: int, C: int, D: int, n: int) -> Solution:
+        """Make room for one."""
+        return cls(
+            np.zeros((K, C, D)), np.zeros((K, C, n)), np.zeros(K), np.zeros(K), np.zeros(K, dtype=bool),
+            [[] for _ in range(K)],
+        )  # fmt: skip
+
 
 @dataclass
-class _State:
-    """Hold what differs between models that are not done yet."""
+class _Problem:
+    """State what a batch of models minimise."""
 
-    model: np.ndarray
-    params: np.ndarray
-    margin: np.ndarray
-    dual: np.ndarray
+    rows: Rows
+    terms: Terms
     weight: np.ndarray
     rho: np.ndarray
-    delta: np.ndarray
-    last: np.ndarray
-    goal: np.ndarray
-    target: np.ndarray
+    intercept: bool
 
-    def select(self, models: np.ndarray) -> _State:
-        return replace(self, **{field.name: getattr(self, field.name)[models] for field in fields(self)})
+    def __post_init__(self) -> None:
+        self.penalised = self.rho > 0
+        self.half_inverse = np.divide(0.5, self.rho, out=np.zeros_like(self.rho), where=self.penalised)
+        self.all_penalised = bool(self.penalised.all())
+        self.all_but_last = bool(self.penalised[:, : self.rho.shape[1] - self.intercept].all())
+
+    def select(self, models: np.ndarray) -> _Problem:
+        """Take some of the models."""
+        return _Problem(self.rows, self.terms.select(models), self.weight[models], self.rho[models], self.intercept)
+
+    def at(self, params: np.ndarray, margin: np.ndarray, slope: np.ndarray) -> _At:
+        """Compute the objective at parameters, and what is left of a gap at slopes."""
+        pull, penalty = slope * self.weight[:, None], self.rho[:, None] * params
+        gradient = self.rows.back(self.terms.to_scores(pull))
+        gradient += penalty
+        loss = self.terms.loss(margin)
+        data = np.vecdot(loss, self.weight)
+        conjugate = self.terms.conjugate(slope)
+        against = data if conjugate is None else np.vecdot(loss + conjugate, self.weight)
+        stationary = np.vecdot((gradient * gradient).sum(1), self.half_inverse)
+        if not self.all_penalised:  # as far as parameters may be from the optimum's
+            reach = np.maximum(np.abs(params).max((1, 2), initial=1.0), 1.0)
+            stationary += reach * np.vecdot(np.abs(gradient).sum(1), ~self.penalised)
+        return _At(data + 0.5 * _dot(penalty, params), against - _dot(pull, margin), stationary, gradient, penalty)
+
+    def factors(self, gradient: np.ndarray, delta: np.ndarray) -> np.ndarray:
+        """Compute the penalty's second derivative (K, C, D), and steps' bounds where there is no penalty.
+
+        Without free terms, a step is as long as margins are smoothed; it is Newton's as the gradient comes to zero.
+        """
+        found = np.repeat(self.rho[:, None], gradient.shape[1], 1)
+        if not self.all_but_last:
+            steepest = np.abs(gradient).max((1, 2), keepdims=True)
+            found += ~self.penalised[:, None] * ((steepest + 1e-10) / delta[:, None, None])
+        if self.intercept:
+            found[:, :, -1] = (np.abs(gradient[:, :, -1]) + 1e-12) / delta[:, None]
+        return found
+
+
+@dataclass
+class _At:
+    """Hold what is known at an iterate: the objective, both parts of the gap, gradients."""
+
+    primal: np.ndarray
+    complementary: np.ndarray
+    stationary: np.ndarray
+    gradient: np.ndarray
+    penalty: np.ndarray
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -78,204 +132,181 @@ def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.vecdot(a.reshape(len(a), -1), b.reshape(len(b), -1))
 
 
-class _Stack:
-    """Solve a stack of problems."""
+class _Root:
+    """Find where a derivative that rises becomes zero: regula falsi, in the Illinois form."""
 
-    def __init__(self, rows: Rows, terms: Terms, intercept: bool):
-        self.rows, self.terms, self.intercept = rows, terms, intercept
+    __slots__ = ("derivative_high", "derivative_low", "high", "low", "side")
 
-    def run(self, weight, rho, params, duals, delta, gap, max_iter, found, models):
-        terms = self.terms
-        K = len(weight)
-        state = _State(
-            models, params, terms.margins(self.rows.scores(params)), duals, weight, rho,
-            delta, np.full(K, np.inf), gap, gap.copy()
-        )
-        for iteration in range(max_iter + 1):
-            d = state.delta[:, None, None]
-            at = self.terms.smoothed(state.dual + state.margin / d, state.delta)
-            slope = at.slope
-            pull = slope * state.weight[:, None]
-            gradient = self.rows.back(self.terms.to_scores(pull))
-            penalty = state.rho[:, None] * state.params
-            gradient += penalty
-            loss = self.terms.loss(state.margin)
-            if (conjugate := self.terms.conjugate(slope)) is not None:
-                data, against = np.vecdot(loss, state.weight), np.vecdot(loss + conjugate, state.weight)
-            else:
-                data = against = np.vecdot(loss, state.weight)
-            primal = data + _dot(penalty, state.params) / 2
-            complementary = against - _dot(pull, state.margin)
-            stationary = _squares(gradient, state)
-            for model, value in zip(state.model.tolist(), primal.tolist(), strict=True):
-                found.curve[model].append(value)
-            done = stationary + complementary <= state.target * primal
-            if iteration == max_iter:
-                done[:] = True
-            if done.any():
-                finished = np.flatnonzero(done)
-                certified = self.certify(state, slope, finished, found)
-                done[finished] = certified | (iteration == max_iter)
-                state.target[finished] *= 0.3
-                if done.any():
-                    if done.all():
-                        return
-                    kept = np.flatnonzero(~done)
-                    state, self.terms = state.select(kept), self.terms.select(kept)
-                    at = Smoothed(at.slope[kept], at.free[kept], None if at.coupling is None else at.coupling[kept])
-                    slope, gradient, penalty = at.slope, gradient[kept], penalty[kept]
-                    stationary, complementary, primal = stationary[kept], complementary[kept], primal[kept]
-            update = stationary <= _SHARE * complementary
-            if update.any():
-                state.dual = np.where(update[:, None, None], slope, state.dual)
-                slow = update & ~(complementary <= _SLOW * state.last)
-                slow |= update & np.isinf(state.last)
-                state.last = np.where(update, complementary, state.last)
-                state.delta = np.where(slow, np.maximum(state.delta * _SHRINK, _NARROWEST), state.delta)
-                state.margin = self.terms.margins(self.rows.scores(state.params))  # without the rounding of all steps
-                if update.all():
-                    continue
-            step = self.directions(state, at, gradient)
-            step[update] = 0
-            change = self.terms.changes(self.rows.scores(step))
-            length = self.search(state, step, change, penalty, _dot(step, gradient), 1e-16 * primal)[:, None, None]
-            state.params = state.params + length * step
-            state.margin += length * change
+    def __init__(self, derivative: float):
+        self.low, self.high = 0.0, np.inf
+        self.derivative_low, self.derivative_high, self.side = derivative, np.inf, 0
 
-    def certify(self, state, slope, models, found):
-        s, terms = state.select(models), self.terms.select(models)
-        margin = terms.margins(self.rows.scores(s.params))
-        dual = terms.balanced(slope[models], s.weight) if self.intercept else slope[models]
-        pull = dual * s.weight[:, None]
-        penalty = s.rho[:, None] * s.params
-        gradient = self.rows.back(terms.to_scores(pull)) + penalty
-        loss = terms.loss(margin)
-        primal = np.vecdot(loss, s.weight) + _dot(penalty, s.params) / 2
-        if (conjugate := terms.conjugate(dual)) is not None:
-            loss = loss + conjugate
-        above = np.vecdot(loss, s.weight) - _dot(pull, margin) + _squares(gradient, s)
-        relative = np.divide(above, primal, out=np.zeros_like(above), where=primal > 0)
-        found.params[s.model], found.duals[s.model] = s.params, dual
-        found.value[s.model], found.gap[s.model] = primal, relative
-        found.converged[s.model] = relative <= s.goal
-        return found.converged[s.model]
-
-    def directions(self, s, at, gradient):
-        """Newton's directions."""
-        (K, C, D) = gradient.shape
-        free = at.free & (s.weight > 0)[:, None]
-        index = np.nonzero(free)
-        E = self.terms.directions(free, index, at.coupling)
-        E *= np.sqrt(s.weight[index[0], index[2]] / s.delta[index[0]])[:, None]
-        Z = self.rows.take(index[2])
-        ends = np.searchsorted(index[0], np.arange(K + 1))
-        steepest = np.abs(gradient).max((1, 2), keepdims=True)
-        factor = np.where(s.rho[:, None] > 0, s.rho[:, None], (steepest + 1e-10) / s.delta[:, None, None])
-        factor = np.repeat(factor, C, 1)
-        if self.intercept:
-            factor[:, :, -1] = (np.abs(gradient[:, :, -1]) + 1e-12) / s.delta[:, None]
-        step = np.empty_like(gradient)
-        for k in range(K):
-            part = slice(ends[k], ends[k + 1])
-            one = self.primal if ends[k + 1] - ends[k] > C * D or C * D <= 64 else self.dual
-            step[k] = one(E[part], Z[part], factor[k], gradient[k])
-        return step
-
-    def primal(self, E, Z, factor, gradient):
-        C, D = gradient.shape
-        F = (E[:, :, None] * Z[:, None, :]).reshape(len(E), C * D)
-        H = F.T @ F
-        i = np.arange(C * D)
-        if self.intercept and C > 1:
-            last = i[D - 1 :: D]
-            H[last[:, None], last] += (H[last, last].max() + 1e-12) / C
-        H[i, i] += factor.ravel()
-        L, info = dpotrf(H, lower=1, overwrite_a=1)
-        if info:
-            return -gradient / (factor + 1)
-        return -dpotrs(L, gradient.ravel(), lower=1)[0].reshape(C, D)
-
-    def dual(self, E, Z, factor, gradient):
-        C, D = gradient.shape
-        columns = slice(0, D - 1) if self.intercept else slice(0, D)
-        rho, g, Z = factor[0, columns], gradient[:, columns], Z[:, columns]
-        scaled = Z / rho
-        T = scaled @ Z.T
-        T *= E @ E.T
-        i = np.arange(len(T))
-        T[i, i] += 1
-        right = ((scaled @ g.T) * E).sum(1)
-        if len(T):
-            L, info = dpotrf(T, lower=1, overwrite_a=1)
-        step = np.empty_like(gradient)
-        if self.intercept:
-            sol = dpotrs(L, np.column_stack([E, right]), lower=1)[0] if len(T) else np.zeros((0, C + 1))
-            S = E.T @ sol[:, :C]
-            c = np.arange(C)
-            S += (S[c, c].max() + 1e-12) / C
-            S[c, c] += factor[:, -1]
-            step[:, -1] = np.linalg.solve(S, E.T @ sol[:, C] - gradient[:, -1])
-            y = sol[:, :C] @ step[:, -1] - sol[:, C]
+    def next(self, t: float, derivative: float) -> float:
+        """Take a derivative into account, and say where to try next."""
+        if derivative < 0:
+            if self.side > 0:
+                self.derivative_high /= 2
+            self.low, self.derivative_low, self.side = t, derivative, 1
         else:
-            y = -dpotrs(L, right, lower=1)[0] if len(T) else right
-        step[:, columns] = -(g + (E * y[:, None]).T @ Z) / rho
-        return step
-
-    def search(self, s, step, change, penalty, first, noise):
-        linear, square = _dot(step, penalty), _dot(step, s.rho[:, None] * step)
-        d = s.delta[:, None, None]
-        base, change_ = s.dual + s.margin / d, change / d
-        K = len(first)
-        t, low, high = np.ones(K), np.zeros(K), np.full(K, np.inf)
-        of_low, of_high, side = first.copy(), np.full(K, np.nan), np.zeros(K)
-        weighted = change * s.weight[:, None]
-        for _ in range(40):
-            slope = self.terms.project(base + t[:, None, None] * change_, s.delta)
-            derivative = linear + t * square + _dot(slope, weighted)
-            close = np.abs(derivative) <= 0.1 * np.abs(first) + noise
-            if close.all():
-                return t
-            short, far = (derivative < 0) & ~close, (derivative > 0) & ~close
-            of_high[short & (side > 0)] /= 2
-            of_low[far & (side < 0)] /= 2
-            low, of_low = np.where(short, t, low), np.where(short, derivative, of_low)
-            high, of_high = np.where(far, t, high), np.where(far, derivative, of_high)
-            side = np.where(short, 1, np.where(far, -1, side))
-            with np.errstate(all="ignore"):
-                next_ = np.where(np.isfinite(high), low - of_low * (high - low) / (of_high - of_low), 3 * t)
-            t = np.where(close, t, next_)
-        return np.where(close, t, low)
+            if self.side < 0:
+                self.derivative_low /= 2
+            self.high, self.derivative_high, self.side = t, derivative, -1
+        if self.high == np.inf:
+            return 3 * t
+        rise = self.derivative_high - self.derivative_low
+        return self.low - self.derivative_low * (self.high - self.low) / rise if rise > 0 else self.low
 
 
-def _squares(gradient, s):
-    """Compute how far from stationary."""
-    penalised = s.rho > 0
-    inverse = np.divide(0.5, s.rho, out=np.zeros_like(s.rho), where=penalised)
-    found = np.vecdot((gradient * gradient).sum(1), inverse)
-    if not penalised.all():
-        rest = np.abs(gradient) * np.maximum(np.abs(s.params).max((1, 2), keepdims=True), 1)
-        found += np.vecdot(rest.sum(1), ~penalised)
-    return found
+class _Descent:
+    """Train a batch of models, each until its gap is closed.
 
-
-class _Plan:
-    """Decide which models are solved together, and after which others.
-
-    Models of the same rows and weights, which differ in their penalties, follow each other from the strongest to the
-    weakest, so that each begins where the one before it ended.
+    Models that are done leave the batch; ``model`` numbers those that are left.
     """
 
-    def __init__(self, keys: list[object], strength: np.ndarray):
-        chains: dict[object, list[int]] = {}
-        for model in np.argsort(-strength, kind="stable").tolist():
-            chains.setdefault(keys[model], []).append(model)
-        self.levels = [
-            np.array([chain[level] for chain in chains.values() if len(chain) > level])
-            for level in range(max(map(len, chains.values())))
-        ]
-        self.before = np.full(len(keys), -1)
-        for chain in chains.values():
-            self.before[chain[1:]] = chain[:-1]
+    def __init__(self, problem: _Problem, params: np.ndarray, dual: np.ndarray, width: float, goal: np.ndarray):
+        K = len(params)
+        self.problem, self.params, self.dual = problem, params.copy(), dual.copy()
+        self.margin = problem.terms.margins(problem.rows.scores(params))
+        self.delta, self.last = np.full(K, width), np.full(K, np.inf)
+        self.goal, self.target, self.model = goal, goal.copy(), np.arange(K)
+        self.found = Solution.blank(*params.shape, dual.shape[2])
+
+    def run(self, max_iter: int) -> Solution:
+        """Iterate until all are done, or for so many steps."""
+        slope = self.project(0.0)
+        for iteration in range(max_iter + 1):
+            at = self.problem.at(self.params, self.margin, slope)
+            done, replaced = self.judge(at)
+            if iteration == max_iter:
+                self.certify(list(range(len(self.model))), slope)
+                break
+            if done and (left := self.certify(done, slope)) is not None:
+                if not len(left):
+                    break
+                self.keep(left)
+                slope = slope[left]
+                at = _At(*(getattr(at, part)[left] for part in at.__dataclass_fields__))
+                replaced = [i for i, k in enumerate(left.tolist()) if k in replaced]
+            if replaced:
+                self.replace(replaced, slope, at)
+                if len(replaced) == len(self.model):
+                    slope = self.project(0.0)
+                    continue
+            step = self.direction(at, slope)
+            step[replaced] = 0
+            slope = self.go(step, at)
+        return self.found
+
+    def project(self, ahead: np.ndarray | float) -> np.ndarray:
+        """Compute slopes of the smoothed losses, where margins have changed by so much."""
+        point = self.margin + ahead
+        point /= self.delta[:, None, None]
+        point += self.dual
+        return self.problem.terms.project(point, self.delta)
+
+    def judge(self, at: _At) -> tuple[list[int], list[int]]:
+        """Find the models that seem to be done, and those whose duals are to be replaced."""
+        done, replaced = [], []
+        of_model = zip(at.primal.tolist(), at.complementary.tolist(), at.stationary.tolist(), strict=True)
+        for k, (primal, complementary, stationary) in enumerate(of_model):
+            self.found.curve[self.model[k]].append(primal)
+            if complementary + stationary <= self.target[k] * primal:
+                done.append(k)
+            if stationary <= _SHARE * complementary:
+                replaced.append(k)
+        return done, replaced
+
+    def certify(self, models: list[int], slope: np.ndarray) -> np.ndarray | None:
+        """Compute gaps of duals that make a lower bound; say which models are left, if any has reached its goal."""
+        some, problem, dual = np.array(models), self.problem.select(models), slope[models]
+        params, margin = self.params[some], problem.terms.margins(problem.rows.scores(self.params[some]))
+        if problem.intercept:
+            dual = problem.terms.balanced(dual, problem.weight)
+        at = problem.at(params, margin, dual)
+        above = np.maximum(at.complementary + at.stationary, 0)
+        gap = np.divide(above, at.primal, out=np.zeros_like(above), where=at.primal > 0)
+        found, model = self.found, self.model[some]
+        found.params[model], found.duals[model], found.value[model], found.gap[model] = params, dual, at.primal, gap
+        found.converged[model] = reached = gap <= self.goal[some]
+        self.target[some] *= 0.3
+        return np.delete(np.arange(len(self.model)), some[reached]) if reached.any() else None
+
+    def keep(self, models: np.ndarray) -> None:
+        """Forget all models but some."""
+        self.problem = self.problem.select(models)
+        for name in ("params", "dual", "margin", "delta", "last", "goal", "target", "model"):
+            setattr(self, name, getattr(self, name)[models])
+
+    def replace(self, models: list[int], slope: np.ndarray, at: _At) -> None:
+        """Replace duals by slopes; smooth less where that does not close the gap fast."""
+        self.dual[models] = slope[models]
+        self.margin = self.problem.terms.margins(self.problem.rows.scores(self.params))  # steps' rounding adds up
+        complementary = at.complementary[models]
+        slow = ~(complementary <= _SLOW * self.last[models]) | np.isinf(self.last[models])
+        self.delta[models] = np.where(slow, np.maximum(self.delta[models] * _SHRINK, _NARROWEST), self.delta[models])
+        self.last[models] = complementary
+
+    def direction(self, at: _At, slope: np.ndarray) -> np.ndarray:
+        """Compute Newton's directions."""
+        problem = self.problem
+        free, coupling = problem.terms.free(slope, self.delta)
+        free &= (problem.weight > 0)[:, None]
+        bends = Bends(free, coupling, problem.weight / self.delta[:, None], problem.factors(at.gradient, self.delta))
+        return directions(problem.rows, problem.terms, bends, at.gradient, problem.intercept)
+
+    def go(self, step: np.ndarray, at: _At) -> np.ndarray:
+        """Move along a direction to the least value; return the slopes there."""
+        problem = self.problem
+        change = problem.terms.changes(problem.rows.scores(step))
+        weighted = change * problem.weight[:, None]
+        first = _dot(step, at.gradient).tolist()
+        linear, square = _dot(step, at.penalty), _dot(step, problem.rho[:, None] * step)
+        close = [_FLAT * abs(slope) + 1e-16 * primal for slope, primal in zip(first, at.primal.tolist(), strict=True)]
+        roots, t = [_Root(slope) for slope in first], np.ones(len(first))
+        for _ in range(_MAX_TRIALS):
+            slope = self.project(t[:, None, None] * change)
+            derivative = (linear + t * square + _dot(slope, weighted)).tolist()
+            open_ = [k for k, value in enumerate(derivative) if not abs(value) <= close[k]]
+            if not open_:
+                break
+            for k in open_:
+                t[k] = roots[k].next(t[k], derivative[k])
+        self.params += t[:, None, None] * step
+        self.margin += t[:, None, None] * change
+        return slope if not open_ else self.project(0.0)
+
+
+def _ridge(rows: Rows, loss: Hinges | WestonWatkins, weight: np.ndarray, rho: np.ndarray) -> np.ndarray:
+    """Compute parameters to start with: least squares, times what makes the hinges least."""
+    (K, n), C, D = weight.shape, loss.n_scores, rows.shape[1]
+    if D > _MAX_COLUMNS:
+        return np.zeros((K, C, D))
+    H = rows.gram(weight)
+    H.reshape(K, -1)[:, :: D + 1] += _FIRM * rho + 1e-10
+    params = np.linalg.solve(H, rows.back(loss.target() * weight[:, None]).mT).mT
+    terms = loss.terms(K)
+    change = terms.changes(rows.scores(params).reshape(-1, terms.n_scores, n))
+    columns = len(change) // K
+    data = [np.vecdot(terms.loss(1 + length * change), np.repeat(weight, columns, 0)) for length in _LENGTHS]
+    penalty = 0.5 * (rho[:, None] * params * params).reshape(K * columns, -1).sum(1)
+    values = np.array(data) + np.square(_LENGTHS)[:, None] * penalty
+    return params * np.take(_LENGTHS, values.argmin(0)).reshape(K, -1, 1)
+
+
+def _levels(keys: list[object], strength: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """Decide which models are solved together, and after which others (-1: after none).
+
+    Models of equal keys, which differ in their penalties only, follow each other from the strongest to the weakest, so
+    that each begins where the one before it ended.
+    """
+    chains: dict[object, list[int]] = {}
+    for model in np.argsort(-strength, kind="stable").tolist():
+        chains.setdefault(keys[model], []).append(model)
+    before = np.full(len(keys), -1)
+    for chain in chains.values():
+        before[chain[1:]] = chain[:-1]
+    length = max(map(len, chains.values()))
+    return [np.array([c[i] for c in chains.values() if len(c) > i]) for i in range(length)], before
 
 
 def solve(
@@ -311,59 +342,44 @@ def solve(
     (K, n), C, D = weight.shape, loss.n_scores, rows.shape[1]
     used = np.flatnonzero(weight.any(0))
     if len(used) < n:
-        few = solve(
-            rows.select(used), loss.select_rows(used), weight[:, used], rho, gap, max_iter,
-            None if start is None else (start[0], start[1][:, :, used]),
-        )  # fmt: skip
+        few = None if start is None else (start[0], start[1][:, :, used])
+        solution = solve(rows.select(used), loss.select_rows(used), weight[:, used], rho, gap, max_iter, few)
         duals = np.zeros((K, C, n))
-        duals[:, :, used] = few.duals
-        return replace(few, duals=duals)
-    goal = np.broadcast_to(np.asarray(gap, dtype=float), K)
-    if isinstance(loss, Hinges):  # columns are models of their own
-        terms = loss.columns(K)
-        own, column = np.repeat(np.arange(K), C), np.tile(np.arange(C), K)
-        start = None if start is None else (start[0].reshape(K * C, 1, D), start[1].reshape(K * C, 1, n))
-        solved = _solve(rows, terms, weight[own], rho[own], goal[own], max_iter, start, column)
-        return _joined(solved, K, C, goal)
-    return _solve(rows, loss, weight, rho, goal, max_iter, start, np.zeros(K, int))
-
-
-def _solve(rows, terms, weight, rho, gap, max_iter, start, column):
-    (K, n), C, D = weight.shape, terms.n_scores, rows.shape[1]
+        duals[:, :, used] = solution.duals
+        return replace(solution, duals=duals)
+    goal, found = np.broadcast_to(np.asarray(gap, dtype=float), K), Solution.blank(K, C, D, n)
     intercept = bool((rho[:, -1] == 0).all())
-    found = Solution(
-        np.zeros((K, C, D)), np.zeros((K, C, n)), np.zeros(K), np.full(K, np.inf), np.zeros(K, bool), [[] for _ in gap]
-    )
-    keys = [(one.tobytes(), c) for one, c in zip(weight, column.tolist(), strict=True)]
-    plan = _Plan(keys if start is None else list(range(K)), rho.max(1))
+    levels, before = _levels([one.tobytes() for one in weight] if start is None else list(range(K)), rho.max(1))
     size = max(1, _BATCH // (C * n))
-    for level in plan.levels:
-        for first in range(0, len(level), size):
-            models = level[first : first + size]
-            stack = _Stack(rows, terms.select(models), intercept)
+    for level in levels:
+        for models in np.split(level, range(size, len(level), size)):
+            width = _WARM
             if start is not None:
-                params, duals, width = start[0][models], start[1][models], 0.1
-            elif plan.before[models[0]] >= 0:
-                before = plan.before[models]
-                params, duals = found.params[before], found.duals[before]
-                width = 0.1
+                params, duals = start[0][models], start[1][models]
+            elif before[models[0]] >= 0:
+                params, duals = found.params[before[models]], found.duals[before[models]]
             else:
-                params, duals, width = np.zeros((len(models), C, D)), np.zeros((len(models), C, n)), 2.0
-            stack.run(weight[models], rho[models], params, duals, np.full(len(models), width), gap[models], max_iter, found, models)
+                params, duals = _ridge(rows, loss, weight[models], rho[models]), np.zeros((len(models), C, n))
+                width = _WIDTH
+            terms = loss.terms(len(models))
+            columns = C // terms.n_scores  # columns of one score are models of their own
+            problem = _Problem(rows, terms, *(np.repeat(v[models], columns, 0) for v in (weight, rho)), intercept)
+            params, duals = (values.reshape(len(problem.weight), -1, values.shape[2]) for values in (params, duals))
+            descent = _Descent(problem, params, duals, width, np.repeat(goal[models], columns))
+            _put(descent.run(max_iter), models, found)
     return found
 
 
-def _joined(columns, K, C, goal):
-    """Make one model of its columns."""
-    value = columns.value.reshape(K, C)
-    total = value.sum(1)
-    above = (columns.gap.reshape(K, C) * value).sum(1)
-    gap = np.divide(above, total, out=np.zeros(K), where=total > 0)
-    curve = []
-    for k in range(K):
-        parts = columns.curve[k * C : (k + 1) * C]
-        length = max(map(len, parts))
-        curve.append([sum(part[min(i, len(part) - 1)] for part in parts) for i in range(length)])
-    return Solution(
-        columns.params.reshape(K, C, -1), columns.duals.reshape(K, C, -1), total, gap, gap <= goal, curve
-    )
+def _put(part: Solution, models: np.ndarray, found: Solution) -> None:
+    """Put together the columns of some models."""
+    k, columns = len(models), len(part.value) // len(models)
+    found.params[models] = part.params.reshape(k, -1, part.params.shape[2])
+    found.duals[models] = part.duals.reshape(k, -1, part.duals.shape[2])
+    value = part.value.reshape(k, columns)
+    above, found.value[models] = (part.gap.reshape(k, columns) * value).sum(1), value.sum(1)
+    found.gap[models] = np.divide(above, found.value[models], out=np.zeros(k), where=found.value[models] > 0)
+    found.converged[models] = part.converged.reshape(k, columns).all(1)
+    for i, model in enumerate(models.tolist()):
+        curves = part.curve[i * columns : (i + 1) * columns]
+        length = max(map(len, curves))
+        found.curve[model] = [sum(c[min(j, len(c) - 1)] for c in curves) for j in range(length)]
