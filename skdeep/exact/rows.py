@@ -56,6 +56,10 @@ class Rows:
         """Take some rows (m, D), dense."""
         return self.Z[index]
 
+    def select(self, index: np.ndarray) -> Rows:
+        """Take some rows, as an operator."""
+        return Rows(self.Z[index])
+
     def gram(self, factor: np.ndarray) -> np.ndarray:
         """Compute ``Z.T @ diag(f) @ Z``, (m, D, D), for each of some factors f of the rows, (m, n)."""
         D = self.shape[1]
@@ -129,6 +133,9 @@ class SparseRows(Rows):
         found = np.ones((len(index), self.shape[1]))
         found[:, : self.X.shape[1]] = self.X[index].toarray()
         return found
+
+    def select(self, index: np.ndarray) -> SparseRows:
+        return SparseRows(self.X[index], self.intercept)
 
     def keeps_products(self, n_factors: int) -> bool:
         return False

@@ -1,0 +1,385 @@
+r"""Exact solver of the hinges: an augmented Lagrangian, whose problems Newton's method solves.
+
+The method of multipliers (a proximal point method on the dual) replaces a loss :math:`\max_a \langle a, m\rangle -
+c(a)` by a smooth one, :math:`\max_n \langle n, m\rangle - c(n) - \tfrac\delta2\|n - a\|^2`, around duals a, which are
+then replaced by the n of its optimum. Its second derivative is that of few free terms, whose n is at no bound. Each
+iterate has a duality gap: with slopes n, the gradient G of :math:`\sum_i w_i \langle n_i, m_i\rangle` in the parameters
+V, and the penalty's factors :math:`\rho`,
+
+.. math:: \text{primal} - \text{dual} = \sum_i w_i (\ell_i + c(n_i) - \langle n_i, m_i\rangle)
+          + \tfrac12 \sum (G + \rho V)^2 / \rho,
+
+where both sums are at least zero, if G is zero in the intercepts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from skdeep.exact.hinge_newton import Bends, directions
+from skdeep.exact.hinge_terms import Hinges, Terms, WestonWatkins
+from skdeep.exact.rows import Rows
+
+#: Width of smoothing: at first; where the start is a neighbour's optimum; what it is multiplied by whenever what is
+#: left of complementarity has not fallen to a share of what it was; at least.
+_WIDTH, _WARM, _SHRINK, _SLOW, _NARROWEST = 3.0, 0.1, 0.2, 0.3, 1e-4
+#: Duals are replaced when what is left of the gradient counts no more than so much of what is left of complementarity.
+_SHARE = 1.0
+#: Line searches end at so much of the first slope.
+_FLAT, _MAX_TRIALS = 0.1, 40
+#: Most terms of a batch of models: as many as stay in the cache.
+_BATCH = 2**16
+#: Most columns for which a start is computed; what its penalty is multiplied by, and its scores.
+_MAX_COLUMNS, _FIRM, _LENGTHS = 300, 5, (0.5, 1.0, 2.0, 4.0)
+
+
+@dataclass
+class Solution:
+    """What is known of a stack's optimum.
+
+    Attributes
+    ----------
+    params : ndarray of shape (K, C, D)
+    duals : ndarray of shape (K, C, n)
+    value : ndarray of shape (K,)
+    gap : ndarray of shape (K,)
+        How far the value is above a lower bound of all, as a share of itself.
+    converged : ndarray of shape (K,) of bool
+    curve : list of list of float
+        Values by iteration, for each model.
+    """
+
+    params: np.ndarray
+    duals: np.ndarray
+    value: np.ndarray
+    gap: np.ndarray
+    converged: np.ndarray
+    curve: list[list[float]]
+
+    @classmethod
+    def blank(cls, K: int, C: int, D: int, n: int) -> Solution:
+        """Make room for one."""
+        return cls(
+            np.zeros((K, C, D)), np.zeros((K, C, n)), np.zeros(K), np.zeros(K), np.zeros(K, dtype=bool),
+            [[] for _ in range(K)],
+        )  # fmt: skip
+
+
+@dataclass
+class _Problem:
+    """State what a batch of models minimise."""
+
+    rows: Rows
+    terms: Terms
+    weight: np.ndarray
+    rho: np.ndarray
+    intercept: bool
+
+    def __post_init__(self) -> None:
+        self.penalised = self.rho > 0
+        self.half_inverse = np.divide(0.5, self.rho, out=np.zeros_like(self.rho), where=self.penalised)
+        self.all_penalised = bool(self.penalised.all())
+        self.all_but_last = bool(self.penalised[:, : self.rho.shape[1] - self.intercept].all())
+
+    def select(self, models: np.ndarray) -> _Problem:
+        """Take some of the models."""
+        return _Problem(self.rows, self.terms.select(models), self.weight[models], self.rho[models], self.intercept)
+
+    def at(self, params: np.ndarray, margin: np.ndarray, slope: np.ndarray) -> _At:
+        """Compute the objective at parameters, and what is left of a gap at slopes."""
+        pull, penalty = slope * self.weight[:, None], self.rho[:, None] * params
+        gradient = self.rows.back(self.terms.to_scores(pull))
+        gradient += penalty
+        loss = self.terms.loss(margin)
+        data = np.vecdot(loss, self.weight)
+        conjugate = self.terms.conjugate(slope)
+        against = data if conjugate is None else np.vecdot(loss + conjugate, self.weight)
+        stationary = np.vecdot((gradient * gradient).sum(1), self.half_inverse)
+        if not self.all_penalised:  # as far as parameters may be from the optimum's
+            reach = np.maximum(np.abs(params).max((1, 2), initial=1.0), 1.0)
+            stationary += reach * np.vecdot(np.abs(gradient).sum(1), ~self.penalised)
+        return _At(data + 0.5 * _dot(penalty, params), against - _dot(pull, margin), stationary, gradient, penalty)
+
+    def factors(self, gradient: np.ndarray, delta: np.ndarray) -> np.ndarray:
+        """Compute the penalty's second derivative (K, C, D), and steps' bounds where there is no penalty.
+
+        Without free terms, a step is as long as margins are smoothed; it is Newton's as the gradient comes to zero.
+        """
+        found = np.repeat(self.rho[:, None], gradient.shape[1], 1)
+        if not self.all_but_last:
+            steepest = np.abs(gradient).max((1, 2), keepdims=True)
+            found += ~self.penalised[:, None] * ((steepest + 1e-10) / delta[:, None, None])
+        if self.intercept:
+            found[:, :, -1] = (np.abs(gradient[:, :, -1]) + 1e-12) / delta[:, None]
+        return found
+
+
+@dataclass
+class _At:
+    """Hold what is known at an iterate: the objective, both parts of the gap, gradients."""
+
+    primal: np.ndarray
+    complementary: np.ndarray
+    stationary: np.ndarray
+    gradient: np.ndarray
+    penalty: np.ndarray
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Compute a product for each model."""
+    return np.vecdot(a.reshape(len(a), -1), b.reshape(len(b), -1))
+
+
+class _Root:
+    """Find where a derivative that rises becomes zero: regula falsi, in the Illinois form."""
+
+    __slots__ = ("derivative_high", "derivative_low", "high", "low", "side")
+
+    def __init__(self, derivative: float):
+        self.low, self.high = 0.0, np.inf
+        self.derivative_low, self.derivative_high, self.side = derivative, np.inf, 0
+
+    def next(self, t: float, derivative: float) -> float:
+        """Take a derivative into account, and say where to try next."""
+        if derivative < 0:
+            if self.side > 0:
+                self.derivative_high /= 2
+            self.low, self.derivative_low, self.side = t, derivative, 1
+        else:
+            if self.side < 0:
+                self.derivative_low /= 2
+            self.high, self.derivative_high, self.side = t, derivative, -1
+        if self.high == np.inf:
+            return 3 * t
+        rise = self.derivative_high - self.derivative_low
+        return self.low - self.derivative_low * (self.high - self.low) / rise if rise > 0 else self.low
+
+
+class _Descent:
+    """Train a batch of models, each until its gap is closed.
+
+    Models that are done leave the batch; ``model`` numbers those that are left.
+    """
+
+    def __init__(self, problem: _Problem, params: np.ndarray, dual: np.ndarray, width: float, goal: np.ndarray):
+        K = len(params)
+        self.problem, self.params, self.dual = problem, params.copy(), dual.copy()
+        self.margin = problem.terms.margins(problem.rows.scores(params))
+        self.delta, self.last = np.full(K, width), np.full(K, np.inf)
+        self.goal, self.target, self.model = goal, goal.copy(), np.arange(K)
+        self.found = Solution.blank(*params.shape, dual.shape[2])
+
+    def run(self, max_iter: int) -> Solution:
+        """Iterate until all are done, or for so many steps."""
+        slope = self.project(0.0)
+        for iteration in range(max_iter + 1):
+            at = self.problem.at(self.params, self.margin, slope)
+            done, replaced = self.judge(at)
+            if iteration == max_iter:
+                self.certify(list(range(len(self.model))), slope)
+                break
+            if done and (left := self.certify(done, slope)) is not None:
+                if not len(left):
+                    break
+                self.keep(left)
+                slope = slope[left]
+                at = _At(*(getattr(at, part)[left] for part in at.__dataclass_fields__))
+                replaced = [i for i, k in enumerate(left.tolist()) if k in replaced]
+            if replaced:
+                self.replace(replaced, slope, at)
+                if len(replaced) == len(self.model):
+                    slope = self.project(0.0)
+                    continue
+            step = self.direction(at, slope)
+            step[replaced] = 0
+            slope = self.go(step, at)
+        return self.found
+
+    def project(self, ahead: np.ndarray | float) -> np.ndarray:
+        """Compute slopes of the smoothed losses, where margins have changed by so much."""
+        point = self.margin + ahead
+        point /= self.delta[:, None, None]
+        point += self.dual
+        return self.problem.terms.project(point, self.delta)
+
+    def judge(self, at: _At) -> tuple[list[int], list[int]]:
+        """Find the models that seem to be done, and those whose duals are to be replaced."""
+        done, replaced = [], []
+        of_model = zip(at.primal.tolist(), at.complementary.tolist(), at.stationary.tolist(), strict=True)
+        for k, (primal, complementary, stationary) in enumerate(of_model):
+            self.found.curve[self.model[k]].append(primal)
+            if complementary + stationary <= self.target[k] * primal:
+                done.append(k)
+            if stationary <= _SHARE * complementary:
+                replaced.append(k)
+        return done, replaced
+
+    def certify(self, models: list[int], slope: np.ndarray) -> np.ndarray | None:
+        """Compute gaps of duals that make a lower bound; say which models are left, if any has reached its goal."""
+        some, problem, dual = np.array(models), self.problem.select(models), slope[models]
+        params, margin = self.params[some], problem.terms.margins(problem.rows.scores(self.params[some]))
+        if problem.intercept:
+            dual = problem.terms.balanced(dual, problem.weight)
+        at = problem.at(params, margin, dual)
+        above = np.maximum(at.complementary + at.stationary, 0)
+        gap = np.divide(above, at.primal, out=np.zeros_like(above), where=at.primal > 0)
+        found, model = self.found, self.model[some]
+        found.params[model], found.duals[model], found.value[model], found.gap[model] = params, dual, at.primal, gap
+        found.converged[model] = reached = gap <= self.goal[some]
+        self.target[some] *= 0.3
+        return np.delete(np.arange(len(self.model)), some[reached]) if reached.any() else None
+
+    def keep(self, models: np.ndarray) -> None:
+        """Forget all models but some."""
+        self.problem = self.problem.select(models)
+        for name in ("params", "dual", "margin", "delta", "last", "goal", "target", "model"):
+            setattr(self, name, getattr(self, name)[models])
+
+    def replace(self, models: list[int], slope: np.ndarray, at: _At) -> None:
+        """Replace duals by slopes; smooth less where that does not close the gap fast."""
+        self.dual[models] = slope[models]
+        self.margin = self.problem.terms.margins(self.problem.rows.scores(self.params))  # steps' rounding adds up
+        complementary = at.complementary[models]
+        slow = ~(complementary <= _SLOW * self.last[models]) | np.isinf(self.last[models])
+        self.delta[models] = np.where(slow, np.maximum(self.delta[models] * _SHRINK, _NARROWEST), self.delta[models])
+        self.last[models] = complementary
+
+    def direction(self, at: _At, slope: np.ndarray) -> np.ndarray:
+        """Compute Newton's directions."""
+        problem = self.problem
+        free, coupling = problem.terms.free(slope, self.delta)
+        free &= (problem.weight > 0)[:, None]
+        bends = Bends(free, coupling, problem.weight / self.delta[:, None], problem.factors(at.gradient, self.delta))
+        return directions(problem.rows, problem.terms, bends, at.gradient, problem.intercept)
+
+    def go(self, step: np.ndarray, at: _At) -> np.ndarray:
+        """Move along a direction to the least value; return the slopes there."""
+        problem = self.problem
+        change = problem.terms.changes(problem.rows.scores(step))
+        weighted = change * problem.weight[:, None]
+        first = _dot(step, at.gradient).tolist()
+        linear, square = _dot(step, at.penalty), _dot(step, problem.rho[:, None] * step)
+        close = [_FLAT * abs(slope) + 1e-16 * primal for slope, primal in zip(first, at.primal.tolist(), strict=True)]
+        roots, t = [_Root(slope) for slope in first], np.ones(len(first))
+        for _ in range(_MAX_TRIALS):
+            slope = self.project(t[:, None, None] * change)
+            derivative = (linear + t * square + _dot(slope, weighted)).tolist()
+            open_ = [k for k, value in enumerate(derivative) if not abs(value) <= close[k]]
+            if not open_:
+                break
+            for k in open_:
+                t[k] = roots[k].next(t[k], derivative[k])
+        self.params += t[:, None, None] * step
+        self.margin += t[:, None, None] * change
+        return slope if not open_ else self.project(0.0)
+
+
+def _ridge(rows: Rows, loss: Hinges | WestonWatkins, weight: np.ndarray, rho: np.ndarray) -> np.ndarray:
+    """Compute parameters to start with: least squares, times what makes the hinges least."""
+    (K, n), C, D = weight.shape, loss.n_scores, rows.shape[1]
+    if D > _MAX_COLUMNS:
+        return np.zeros((K, C, D))
+    H = rows.gram(weight)
+    H.reshape(K, -1)[:, :: D + 1] += _FIRM * rho + 1e-10
+    params = np.linalg.solve(H, rows.back(loss.target() * weight[:, None]).mT).mT
+    terms = loss.terms(K)
+    change = terms.changes(rows.scores(params).reshape(-1, terms.n_scores, n))
+    columns = len(change) // K
+    data = [np.vecdot(terms.loss(1 + length * change), np.repeat(weight, columns, 0)) for length in _LENGTHS]
+    penalty = 0.5 * (rho[:, None] * params * params).reshape(K * columns, -1).sum(1)
+    values = np.array(data) + np.square(_LENGTHS)[:, None] * penalty
+    return params * np.take(_LENGTHS, values.argmin(0)).reshape(K, -1, 1)
+
+
+def _levels(keys: list[object], strength: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """Decide which models are solved together, and after which others (-1: after none).
+
+    Models of equal keys, which differ in their penalties only, follow each other from the strongest to the weakest, so
+    that each begins where the one before it ended.
+    """
+    chains: dict[object, list[int]] = {}
+    for model in np.argsort(-strength, kind="stable").tolist():
+        chains.setdefault(keys[model], []).append(model)
+    before = np.full(len(keys), -1)
+    for chain in chains.values():
+        before[chain[1:]] = chain[:-1]
+    length = max(map(len, chains.values()))
+    return [np.array([c[i] for c in chains.values() if len(c) > i]) for i in range(length)], before
+
+
+def solve(
+    rows: Rows,
+    loss: Hinges | WestonWatkins,
+    weight: np.ndarray,
+    rho: np.ndarray,
+    gap: float | np.ndarray = 1e-6,
+    max_iter: int = 1000,
+    start: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Solution:
+    """Minimise hinges with a ridge penalty, for K models.
+
+    Parameters
+    ----------
+    rows : Rows
+    loss : Hinges, WestonWatkins or CrammerSinger
+    weight : ndarray of shape (K, n)
+        The sum of each model's is one; zero where it is not trained on a row.
+    rho : ndarray of shape (K, D)
+        Factors of the penalty, ``rho * params ** 2 / 2``; zero for an intercept, which is the last column.
+    gap : float or ndarray of shape (K,)
+        Relative duality gap to reach.
+    max_iter : int
+        Most steps of a model.
+    start : tuple of ndarray of shape (K, C, D) and (K, C, n), optional
+        Parameters and duals to begin with: of a similar problem's solution.
+
+    Returns
+    -------
+    Solution
+    """
+    (K, n), C, D = weight.shape, loss.n_scores, rows.shape[1]
+    used = np.flatnonzero(weight.any(0))
+    if len(used) < n:
+        few = None if start is None else (start[0], start[1][:, :, used])
+        solution = solve(rows.select(used), loss.select_rows(used), weight[:, used], rho, gap, max_iter, few)
+        duals = np.zeros((K, C, n))
+        duals[:, :, used] = solution.duals
+        return replace(solution, duals=duals)
+    goal, found = np.broadcast_to(np.asarray(gap, dtype=float), K), Solution.blank(K, C, D, n)
+    intercept = bool((rho[:, -1] == 0).all())
+    levels, before = _levels([one.tobytes() for one in weight] if start is None else list(range(K)), rho.max(1))
+    size = max(1, _BATCH // (C * n))
+    for level in levels:
+        for models in np.split(level, range(size, len(level), size)):
+            width = _WARM
+            if start is not None:
+                params, duals = start[0][models], start[1][models]
+            elif before[models[0]] >= 0:
+                params, duals = found.params[before[models]], found.duals[before[models]]
+            else:
+                params, duals = _ridge(rows, loss, weight[models], rho[models]), np.zeros((len(models), C, n))
+                width = _WIDTH
+            terms = loss.terms(len(models))
+            columns = C // terms.n_scores  # columns of one score are models of their own
+            problem = _Problem(rows, terms, *(np.repeat(v[models], columns, 0) for v in (weight, rho)), intercept)
+            params, duals = (values.reshape(len(problem.weight), -1, values.shape[2]) for values in (params, duals))
+            descent = _Descent(problem, params, duals, width, np.repeat(goal[models], columns))
+            _put(descent.run(max_iter), models, found)
+    return found
+
+
+def _put(part: Solution, models: np.ndarray, found: Solution) -> None:
+    """Put together the columns of some models."""
+    k, columns = len(models), len(part.value) // len(models)
+    found.params[models] = part.params.reshape(k, -1, part.params.shape[2])
+    found.duals[models] = part.duals.reshape(k, -1, part.duals.shape[2])
+    value = part.value.reshape(k, columns)
+    above, found.value[models] = (part.gap.reshape(k, columns) * value).sum(1), value.sum(1)
+    found.gap[models] = np.divide(above, found.value[models], out=np.zeros(k), where=found.value[models] > 0)
+    found.converged[models] = part.converged.reshape(k, columns).all(1)
+    for i, model in enumerate(models.tolist()):
+        curves = part.curve[i * columns : (i + 1) * columns]
+        length = max(map(len, curves))
+        found.curve[model] = [sum(c[min(j, len(c) - 1)] for c in curves) for j in range(length)]

@@ -1,0 +1,183 @@
+r"""Newton's directions of smoothed hinges, whose second derivative is that of their free terms.
+
+A free term of a row z is a direction e in its scores, and a row of ``F``, :math:`e \otimes z`, in the parameters. With
+the penalty's factors R, the system is :math:`(F^T F + R)\, d = -g`. It is solved as it stands, or through
+:math:`I + F R^{-1} F^T`, which is as large as there are free terms; or by conjugate gradients, if both are large.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg.lapack import dpotrf, dpotrs
+
+from skdeep.exact.hinge_terms import Terms
+from skdeep.exact.rows import Rows
+
+#: Largest systems that are solved without iterations.
+_DIRECT = 500
+#: Most values of rows that are made dense, and columns of the systems that precondition.
+_MAX_VALUES, _MAX_COLUMNS = 2**23, 300
+#: Share of the residual that conjugate gradients may leave, and most of their steps.
+_INEXACT, _MAX_STEPS = 0.1, 200
+
+
+class Bends(NamedTuple):
+    """What the second derivative is made of.
+
+    Attributes
+    ----------
+    free : ndarray of shape (K, J, n) of bool
+    coupling : ndarray of shape (K, n) or None
+        See `skdeep.exact.hinge_terms`.
+    scale : ndarray of shape (K, n)
+        Weights of the rows, over the width of smoothing.
+    factor : ndarray of shape (K, C, D)
+        The penalty's second derivative, with some more where there is none.
+    """
+
+    free: np.ndarray
+    coupling: np.ndarray | None
+    scale: np.ndarray
+    factor: np.ndarray
+
+
+def directions(rows: Rows, terms: Terms, bends: Bends, gradient: np.ndarray, intercept: bool) -> np.ndarray:
+    """Compute Newton's directions (K, C, D), each downhill."""
+    K, C, D = gradient.shape
+    step = np.empty_like(gradient)
+    index = bends.free.nonzero()
+    ends = index[0].searchsorted(np.arange(K + 1)).tolist()
+    counts = [after - before for before, after in zip(ends, ends[1:], strict=False)]
+    large = [min(count, C * D) > _DIRECT or count * D > _MAX_VALUES for count in counts]
+    if not all(large):
+        if any(large):
+            kept = ~np.array(large)[index[0]]
+            index = tuple(axis[kept] for axis in index)
+            ends = index[0].searchsorted(np.arange(K + 1)).tolist()
+        model, _, row = index
+        E = terms.directions(bends.free, index, bends.coupling)
+        E *= np.sqrt(bends.scale[model, row])[:, None]
+        Z = rows.take(row)
+    for k in range(K):
+        if large[k]:
+            step[k] = _conjugate_gradients(rows, terms.select([k]), Bends(*(
+                None if part is None else part[k : k + 1] for part in bends)), gradient[k], intercept)  # fmt: skip
+            continue
+        solve = _primal if counts[k] > C * D or C * D <= 64 else _dual
+        part = slice(ends[k], ends[k + 1])
+        step[k] = solve(E[part], Z[part], bends.factor[k], gradient[k], intercept)
+    return step
+
+
+def _primal(E: np.ndarray, Z: np.ndarray, factor: np.ndarray, gradient: np.ndarray, intercept: bool) -> np.ndarray:
+    """Solve a system as large as there are parameters."""
+    (C, D), H = gradient.shape, 0.0
+    size = max(1, _MAX_VALUES // (C * D))
+    for start in range(0, max(len(E), 1), size):
+        F = (E[start : start + size, :, None] * Z[start : start + size, None]).reshape(-1, C * D)
+        H = H + F.T @ F
+    if intercept and C > 1:
+        shift = np.s_[D - 1 :: D]
+        H[shift, shift] += _pin(H[shift, shift])
+    H.reshape(-1)[:: C * D + 1] += factor.reshape(-1)
+    found = _solved(H, gradient.reshape(-1))
+    return -gradient / (factor + 1) if found is None else -found.reshape(C, D)
+
+
+def _dual(E: np.ndarray, Z: np.ndarray, factor: np.ndarray, gradient: np.ndarray, intercept: bool) -> np.ndarray:
+    """Solve a system as large as there are free terms; intercepts, whose factors are tiny, apart."""
+    (C, D), step = gradient.shape, np.empty_like(gradient)
+    last = D - intercept
+    rho, g, Z = factor[0, :last], gradient[:, :last], Z[:, :last]
+    scaled = Z / rho
+    right = ((scaled @ g.T) * E).sum(1)
+    T = scaled @ Z.T
+    T *= E @ E.T
+    T.reshape(-1)[:: len(T) + 1] += 1
+    y = np.zeros(0)
+    solution = _solved(T, np.column_stack([E, right]))
+    if solution is None:
+        return -gradient / (factor + 1)
+    of_shift, y = solution[:, :C], -solution[:, C]
+    if intercept:
+        S = E.T @ of_shift
+        S += _pin(S)
+        S.reshape(-1)[:: C + 1] += factor[:, -1]
+        step[:, -1] = np.linalg.solve(S, -(E.T @ y) - gradient[:, -1])
+        y = y + of_shift @ step[:, -1]
+    step[:, :last] = -(g + (E * y[:, None]).T @ Z) / rho
+    return step
+
+
+def _pin(H: np.ndarray) -> float:
+    """Choose what holds the common shift of the intercepts, which may change nothing."""
+    return (H.diagonal().max(initial=0) + 1e-12) / len(H)
+
+
+def _solved(H: np.ndarray, right: np.ndarray) -> np.ndarray | None:
+    """Solve a system, in its place; None if it is not positive definite."""
+    if not len(H):
+        return right
+    L, info = dpotrf(H, lower=1, overwrite_a=1)
+    return None if info else dpotrs(L, right, lower=1)[0]
+
+
+def _conjugate_gradients(rows: Rows, terms: Terms, bends: Bends, gradient: np.ndarray, intercept: bool) -> np.ndarray:
+    """Solve a system roughly, by products with the rows only."""
+    free, coupling, scale, factor = bends
+    C, D = gradient.shape
+    F = free * scale[:, None]
+    q = None if coupling is None else coupling[:, None]
+    pin = _PIN * scale.sum() if intercept and C > 1 else 0.0
+
+    def product(step: np.ndarray) -> np.ndarray:
+        change = terms.changes(rows.scores(step[None]))
+        if q is not None:
+            change -= q * (free * change).sum(1, keepdims=True)
+        change *= F
+        found = rows.back(terms.to_scores(change))[0] + factor[0] * step
+        if pin:
+            found[:, -1] += pin * step[:, -1].sum()
+        return found
+
+    precondition = _preconditioner(rows, terms.second(free, coupling)[0] * scale, factor[0])
+    step, residual = np.zeros_like(gradient), -gradient
+    conditioned = precondition(residual)
+    direction, length = conditioned, np.vdot(residual, conditioned)
+    least = _INEXACT**2 * length
+    for _ in range(_MAX_STEPS):
+        ahead = product(direction)
+        curvature = np.vdot(direction, ahead)
+        if not curvature > 0:
+            break
+        step += length / curvature * direction
+        residual = residual - length / curvature * ahead
+        conditioned = precondition(residual)
+        before, length = length, np.vdot(residual, conditioned)
+        if not length > least:
+            break
+        direction = conditioned + length / before * direction
+    return step if np.isfinite(step).all() else -gradient / (factor[0] + scale.sum())
+
+
+#: How firmly conjugate gradients hold the common shift of the intercepts.
+_PIN = 1e-3
+
+
+def _preconditioner(rows: Rows, second: np.ndarray, factor: np.ndarray):
+    """Make a function that solves with each class's block, or with an estimate of the diagonal."""
+    C, D = factor.shape
+    if D > _MAX_COLUMNS:
+        diagonal = factor + second.sum(1, keepdims=True)  # columns are scaled: the mean of their squares is one
+        return lambda residual: residual / diagonal
+    blocks = []
+    for bend, own in zip(second, factor, strict=True):
+        there = bend.nonzero()[0]
+        F = rows.take(there) * np.sqrt(bend[there])[:, None]
+        H = F.T @ F
+        H.reshape(-1)[:: D + 1] += own + 1e-10 * H.diagonal().max(initial=0)
+        L, info = dpotrf(H, lower=1, overwrite_a=1)
+        blocks.append(np.diag(np.sqrt(own + 1)) if info else L)
+    return lambda residual: np.stack([dpotrs(L, r, lower=1)[0] for L, r in zip(blocks, residual, strict=True)])
