@@ -40,6 +40,14 @@ class Rows:
         """Take some rows (m, D), dense."""
         return self.Z[index]
 
+    def columns(self, index: np.ndarray) -> np.ndarray:
+        """Take some columns (m, n), dense."""
+        return self._columns[index]
+
+    @cached_property
+    def _columns(self) -> np.ndarray:
+        return np.ascontiguousarray(self.Z.T)
+
     def gram(self, factor: np.ndarray) -> np.ndarray:
         """Compute ``Z.T @ diag(f) @ Z``, (m, D, D), for each of some factors f of the rows, (m, n)."""
         D = self.shape[1]
@@ -57,8 +65,8 @@ class Rows:
     @cached_property
     def _products(self) -> np.ndarray:
         """Products (n, D (D + 1) / 2) of all pairs of columns."""
-        columns, (i, j) = np.ascontiguousarray(self.Z.T), self._pairs
-        return np.ascontiguousarray((columns[i] * columns[j]).T)
+        i, j = self._pairs
+        return np.ascontiguousarray((self._columns[i] * self._columns[j]).T)
 
 
 class SparseRows(Rows):
@@ -98,6 +106,12 @@ class SparseRows(Rows):
     def take(self, index: np.ndarray) -> np.ndarray:
         found = np.ones((len(index), self.shape[1]))
         found[:, : self.X.shape[1]] = self.X[index].toarray()
+        return found
+
+    def columns(self, index: np.ndarray) -> np.ndarray:
+        found = np.ones((len(index), self.shape[0]))
+        of_X = index < self.X.shape[1]
+        found[of_X] = self._transposed[index[of_X]].toarray()
         return found
 
     def gram(self, factor: np.ndarray) -> np.ndarray:
