@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .losses import At, RowLoss
-from .quadratic import Curvature, Matrix, minimise
+from .quadratic import Curvature, Matrix, Quadratic, minimise
 from .rows import Rows
 
 #: Coordinates at zero whose gradient is this part of what would move them are followed too.
@@ -124,7 +124,10 @@ class _Problem:
         self.kappa, self.rho = np.tile(kappa, loss.n_scores), np.tile(rho, loss.n_scores)
         self.is_free = (self.kappa == 0) & (self.rho == 0)
         self.is_ridged = self.rho > 0
-        C = self.shape[0]
+        C, D = self.shape
+        # A common shift of a column's coefficients changes only the norm, which is least where their median is zero.
+        is_shifted = np.tile((kappa > 0) & (rho == 0), C) if loss.shift_invariant and C > 1 else np.zeros(C * D, dtype=bool)
+        self._family = np.where(is_shifted, np.tile(np.arange(D), C), -1) if is_shifted.any() else None
         if not loss.separable:
             self._of_pair = np.zeros((C, C), dtype=int)
             i, j = np.tril_indices(C)
@@ -135,7 +138,7 @@ class _Problem:
         state = self._at(np.zeros_like(x))
         self.smallest = _SMALLEST * state.value
         if x.any():
-            begin = self._at(x)
+            begin = self._at(self._shifted(x))
             state = begin if begin.value < state.value else state
         curve, bound, settling = [state.value], -np.inf, 0
         gradient, damping = self._gradient(state), _DAMPING
@@ -162,6 +165,15 @@ class _Problem:
                 bound = max(bound, self._bound(state, gradient))
         bound = max(bound, self._bound(state, gradient))
         return state.x.reshape(self.shape), self._relative(state.value, bound), curve
+
+    def _shifted(self, x: np.ndarray) -> np.ndarray:
+        """Shift coefficients so that no column's are all other than zero without need."""
+        if self._family is None:
+            return x
+        params = x.reshape(self.shape)
+        median = np.sort(params, axis=0)[(self.shape[0] - 1) // 2]
+        median[(params == 0).any(0) | (self._family[: self.shape[1]] < 0)] = 0
+        return (params - median).ravel()
 
     def _relative(self, value: float, bound: float) -> float:
         return max(value - bound, 0.0) / max(value, self.smallest)
@@ -215,7 +227,8 @@ class _Problem:
         violation = np.where(x != 0, np.abs(slope + kappa * np.sign(x)), np.maximum(np.abs(slope) - kappa, 0))
         tol = 1e-3 * violation.max(initial=0)
         curvature = self._curvature(state, followed, damping)
-        end = minimise(curvature, slope, x, kappa, tol, 100)
+        family = self._family[followed] if self._family is not None else None
+        end = minimise(Quadratic(curvature, slope, x, kappa, tol, family, self.shape[0]))
         step = np.zeros_like(state.x)
         step[followed] = end - x
         return step, float(slope @ (end - x) + kappa @ (np.abs(end) - np.abs(x)))
