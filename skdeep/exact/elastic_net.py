@@ -116,17 +116,18 @@ class _State(NamedTuple):
 class _Problem:
     """One model's problem, of coordinates x = V.ravel()."""
 
-    def __init__(
-        self, rows: Rows, loss: RowLoss, weight: np.ndarray, kappa: np.ndarray, rho: np.ndarray, gap: float
-    ):
+    def __init__(self, rows: Rows, loss: RowLoss, weight: np.ndarray, kappa: np.ndarray, rho: np.ndarray, gap: float):
         self.rows, self.loss, self.weight, self.gap = rows, loss, weight, gap
         self.shape = loss.n_scores, len(kappa)
         self.kappa, self.rho = np.tile(kappa, loss.n_scores), np.tile(rho, loss.n_scores)
         self.is_free = (self.kappa == 0) & (self.rho == 0)
+        self._is_free_column = self.is_free[: len(kappa)]
         self.is_ridged = self.rho > 0
         C, D = self.shape
         # A common shift of a column's coefficients changes only the norm, which is least where their median is zero.
-        is_shifted = np.tile((kappa > 0) & (rho == 0), C) if loss.shift_invariant and C > 1 else np.zeros(C * D, dtype=bool)
+        is_shifted = (
+            np.tile((kappa > 0) & (rho == 0), C) if loss.shift_invariant and C > 1 else np.zeros(C * D, dtype=bool)
+        )
         self._family = np.where(is_shifted, np.tile(np.arange(D), C), -1) if is_shifted.any() else None
         if not loss.separable:
             self._of_pair = np.zeros((C, C), dtype=int)
@@ -164,7 +165,11 @@ class _Problem:
             if -slope <= 100 * self.gap * (state.value + self.smallest) or len(curve) > max_iter:
                 bound = max(bound, self._bound(state, gradient))
         bound = max(bound, self._bound(state, gradient))
-        return state.x.reshape(self.shape), self._relative(state.value, bound), curve
+        params = state.x.reshape(self.shape)
+        if self.loss.shift_invariant:
+            # Of all intercepts with the same loss, those of least norm.
+            params[:, self._is_free_column] -= params[:, self._is_free_column].mean(0)
+        return params, self._relative(state.value, bound), curve
 
     def _shifted(self, x: np.ndarray) -> np.ndarray:
         """Shift coefficients so that no column's are all other than zero without need."""
