@@ -9,6 +9,7 @@ import copy
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import xlogy
 
 from skdeep.exact.rows import pairs
 
@@ -63,6 +64,30 @@ class RowLoss:
     def diagonal(self, scores: np.ndarray, at: At) -> np.ndarray:
         """Compute the second derivative of each score, (K, C, n)."""
         return self.second(scores, at)
+
+    def times_second(self, scores: np.ndarray, at: At, direction: np.ndarray) -> np.ndarray:
+        """Multiply the second derivatives by a direction of the scores (K, C, n)."""
+        return self.second(scores, at) * direction
+
+    def conjugate(self, dual: np.ndarray) -> np.ndarray:
+        """Compute the convex conjugate, (K, n), of points (K, C, n) in its domain, as gradients are.
+
+        The domain is convex and has zero in it.
+        """
+        raise NotImplementedError
+
+    def balanced(self, dual: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Find a point near one of the conjugate's domain, in it, whose sums weighted by (K, n) are zero.
+
+        At gradients, these are the gradient in the intercepts, so that nothing changes at their optimum. Of each
+        score, what pulls it to the heavier side is made smaller.
+        """
+        up, down = np.maximum(dual, 0), np.minimum(dual, 0)
+        of_up, of_down = np.einsum("kcn,kn->kc", up, weight), -np.einsum("kcn,kn->kc", down, weight)
+        less = np.minimum(of_up, of_down)
+        up *= (less / np.where(of_up > 0, of_up, 1))[:, :, None]
+        down *= (less / np.where(of_down > 0, of_down, 1))[:, :, None]
+        return up + down
 
     def keep(self, models: np.ndarray) -> RowLoss:
         """Make the loss of some of the models."""
@@ -131,6 +156,24 @@ class SoftmaxLoss(RowLoss):
         p = at.gradient + self.target
         return p * (1 - p)
 
+    def times_second(self, scores: np.ndarray, at: At, direction: np.ndarray) -> np.ndarray:
+        p = at.gradient + self.target
+        return p * (direction - (p * direction).sum(1, keepdims=True))
+
+    def conjugate(self, dual: np.ndarray) -> np.ndarray:
+        p = np.maximum(dual + self.target, 0)
+        return xlogy(p, p).sum(1)
+
+    def balanced(self, dual: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        # Probability moves, in each row by the same rule, from classes with too much to those with too little.
+        p = np.maximum(dual + self.target, 0)
+        excess = np.einsum("kcn,kn->kc", dual, weight)
+        total = np.einsum("kcn,kn->kc", p, weight)
+        p *= (np.maximum(excess, 0) / np.where(total > 0, total, 1))[:, :, None]
+        missing = np.maximum(-excess, 0)
+        missing /= np.maximum(missing.sum(1, keepdims=True), np.finfo(float).tiny)
+        return dual - p + missing[:, :, None] * p.sum(1, keepdims=True)
+
 
 class LogisticLoss(OfColumns):
     """Cross-entropies of sigmoids, of indicators (C, n), with label smoothing."""
@@ -152,6 +195,10 @@ class LogisticLoss(OfColumns):
         p = at.gradient + self.target
         return p * (1 - p)
 
+    def conjugate(self, dual: np.ndarray) -> np.ndarray:
+        p = np.clip(dual + self.target, 0, 1)
+        return (xlogy(p, p) + xlogy(1 - p, 1 - p)).sum(1)
+
 
 class SquaredLoss(OfColumns):
     """Half the squared distance from ±1, of indicators (C, n)."""
@@ -165,6 +212,9 @@ class SquaredLoss(OfColumns):
 
     def second(self, scores: np.ndarray, at: At) -> np.ndarray:
         return np.ones_like(scores)
+
+    def conjugate(self, dual: np.ndarray) -> np.ndarray:
+        return (dual * (dual / 2 + self.target)).sum(1)
 
 
 class SquaredHinges(OfColumns):
@@ -181,6 +231,9 @@ class SquaredHinges(OfColumns):
 
     def second(self, scores: np.ndarray, at: At) -> np.ndarray:
         return 2.0 * (self.target * scores < 1 + _ROUNDING)
+
+    def conjugate(self, dual: np.ndarray) -> np.ndarray:
+        return (dual * (dual / 4 + self.target)).sum(1)
 
 
 class SquaredWestonWatkins(RowLoss):
@@ -217,6 +270,32 @@ class SquaredWestonWatkins(RowLoss):
 
     def diagonal(self, scores: np.ndarray, at: At) -> np.ndarray:
         return self._own(self._active(scores))
+
+    def times_second(self, scores: np.ndarray, at: At, direction: np.ndarray) -> np.ndarray:
+        found = self._active(scores)
+        found *= direction - direction[:, self.codes, self._each][:, None]
+        found[:, self.codes, self._each] = -found.sum(1)
+        return found
+
+    def conjugate(self, dual: np.ndarray) -> np.ndarray:
+        rivals = dual.copy()
+        rivals[:, self.codes, self._each] = 0
+        return (rivals * (rivals / 4 - 1)).sum(1)
+
+    def balanced(self, dual: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        # The domain is a cone: what pulls a class up too much is answered by more that pulls its own rows down. A class
+        # that has no row with weight can have nothing to pull it up.
+        found, own = dual.copy(), np.equal.outer(np.arange(self.n_scores), self.codes)
+        of_class = weight @ own.T
+        found[(of_class == 0)[:, :, None] & ~own & (weight > 0)[:, None]] = 0
+        found[:, self.codes, self._each] = 0
+        found[:, self.codes, self._each] = -found.sum(1)
+        excess = np.einsum("kcn,kn->kc", found, weight)
+        more = np.maximum(excess, 0) / np.where(of_class > 0, of_class, 1)
+        missing = np.maximum(-excess, 0)
+        missing /= np.maximum(missing.sum(1, keepdims=True), np.finfo(float).tiny)
+        more = more[:, self.codes][:, None]
+        return found + more * (missing[:, :, None] - own)
 
     def _active(self, scores: np.ndarray) -> np.ndarray:
         active = 2.0 * (scores > (scores[:, self.codes, self._each] - 1 - _ROUNDING)[:, None])

@@ -60,6 +60,14 @@ class Rows:
         """Take some rows, as an operator."""
         return Rows(self.Z[index])
 
+    def columns(self, index: np.ndarray) -> np.ndarray:
+        """Take some columns (m, n), dense."""
+        return self._columns[index]
+
+    @cached_property
+    def _columns(self) -> np.ndarray:
+        return np.ascontiguousarray(self.Z.T)
+
     def gram(self, factor: np.ndarray) -> np.ndarray:
         """Compute ``Z.T @ diag(f) @ Z``, (m, D, D), for each of some factors f of the rows, (m, n)."""
         D = self.shape[1]
@@ -89,7 +97,7 @@ class Rows:
     @cached_property
     def _products(self) -> np.ndarray:
         """Products (n, D (D + 1) / 2) of all pairs of columns."""
-        columns, (i, j) = np.ascontiguousarray(self.Z.T), pairs(self.shape[1])
+        columns, (i, j) = self._columns, pairs(self.shape[1])
         products = columns.take(i, axis=0)
         products *= columns.take(j, axis=0)
         return products.T
@@ -139,6 +147,12 @@ class SparseRows(Rows):
 
     def keeps_products(self, n_factors: int) -> bool:
         return False
+
+    def columns(self, index: np.ndarray) -> np.ndarray:
+        found = np.ones((len(index), self.shape[0]))
+        of_X = index < self.X.shape[1]
+        found[of_X] = self._transposed[index[of_X]].toarray()
+        return found
 
     def gram(self, factor: np.ndarray) -> np.ndarray:
         D, found = self.shape[1], np.zeros((len(factor), self.shape[1], self.shape[1]))

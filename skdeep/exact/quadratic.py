@@ -1,0 +1,202 @@
+r"""Quadratic functions with an L1 norm: the step of a Newton method where coefficients may be zero.
+
+Minimise over u ``g'(u - x) + (u - x)' H (u - x) / 2 + sum_j kappa_j |u_j|``, with exact zeros.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from scipy.linalg.lapack import dposv
+
+#: Of coordinates that should leave zero, those go first whose slope is at least this part of the steepest's.
+_FIRST = 0.3
+#: Exchanges that need not make less wrong than before, and exchanges in all.
+_PATIENCE, _MAX_EXCHANGES = 3, 40
+#: Steps of the method that cannot fail, of which any number leads down.
+_MAX_DESCENTS = 30
+
+
+class Curvature(Protocol):
+    """A positive definite matrix H."""
+
+    def solve(self, index: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Solve the equations of some coordinates."""
+
+    def times(self, index: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        """Multiply all rows of some columns by a direction."""
+
+
+class Matrix:
+    """A curvature as a matrix."""
+
+    def __init__(self, matrix: np.ndarray):
+        self.matrix = matrix
+
+    def solve(self, index: np.ndarray, right: np.ndarray) -> np.ndarray:
+        if not len(index):
+            return right
+        part = self.matrix[index[:, None], index]
+        # A symmetric matrix's transpose is what LAPACK, which counts along columns, need not copy.
+        _, found, fault = dposv(part.T, right)
+        return np.linalg.lstsq(part, right, rcond=1e-14)[0] if fault else found
+
+    def times(self, index: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        return direction @ self.matrix[index]
+
+
+class Quadratic(NamedTuple):
+    """What is minimised.
+
+    Attributes
+    ----------
+    curvature : Curvature
+    gradient, x : ndarrays of shape (m,)
+    kappa : ndarray of shape (m,)
+    tol : float
+        How long subgradients may be at the end.
+    family : ndarray of shape (m,), of int
+        Coordinates of the same family need not all be other than zero at once (negative: of none).
+    size : int
+        Coordinates of a family.
+    """
+
+    curvature: Curvature
+    gradient: np.ndarray
+    x: np.ndarray
+    kappa: np.ndarray
+    tol: float
+    family: np.ndarray | None = None
+    size: int = 0
+
+
+def minimise(problem: Quadratic) -> np.ndarray:
+    """Find the minimum, or, of problems that are hard, a point that is lower than x, if there is one."""
+    found = _exchange(problem)
+    return _descend(problem) if found is None else found
+
+
+def _exchange(problem: Quadratic) -> np.ndarray | None:
+    """Find the minimum by exchanging at a time all signs that turn out wrong, until none is: a few times, most often.
+
+    Block principal pivoting (Portugal, Júdice & Vicente 1994), where nothing descends, so that it may fail.
+    """
+    curvature, gradient, x, kappa, tol, _, _ = problem
+    sign = np.sign(x)
+    if sign.any():
+        moved = np.flatnonzero(sign)
+        offset = curvature.times(moved, x[moved]) - gradient
+    else:
+        offset = -gradient
+        sign = -np.sign(gradient) * _entering(problem, sign, np.abs(gradient) - kappa)
+    penalised = kappa > 0
+    fewest, patience = len(x) + 1, _PATIENCE
+    for _ in range(_MAX_EXCHANGES):
+        index = np.flatnonzero(sign)
+        there = curvature.solve(index, offset[index] - kappa[index] * sign[index])
+        slope = curvature.times(index, there) - offset
+        u = np.zeros_like(x)
+        u[index] = there
+        wrong = (u * sign <= 0) & (sign != 0) & penalised
+        beyond = np.abs(slope) - kappa
+        beyond[index] = 0
+        entering = beyond > tol
+        n_wrong, n_entering = np.count_nonzero(wrong), np.count_nonzero(entering)
+        if not n_wrong and not n_entering:
+            return u
+        if n_wrong + n_entering < fewest:
+            fewest, patience = n_wrong + n_entering, _PATIENCE
+        else:
+            patience -= 1
+        if patience < 0:
+            # One at a time, always the last: what cannot go round for ever.
+            last = np.flatnonzero(wrong | entering)[-1:]
+            wrong, entering = wrong & False, entering & False
+            (wrong if sign[last] else entering)[last] = True
+        elif n_entering:
+            sign[wrong] = 0
+            chosen = _entering(problem, sign, beyond)
+            entering = chosen if n_wrong or chosen.any() else entering
+        sign[wrong] = 0
+        sign[entering] = -np.sign(slope[entering])
+    return None
+
+
+def _entering(problem: Quadratic, sign: np.ndarray, beyond: np.ndarray) -> np.ndarray:
+    """Choose which coordinates leave zero, of those whose slope is beyond kappa: the steepest, and no whole family."""
+    entering = beyond > max(_FIRST * beyond.max(initial=0.0), problem.tol)
+    if problem.family is None:
+        return entering
+    family, size = problem.family, problem.size
+    inside = (entering | (sign != 0)) & (family >= 0)
+    for whole in np.flatnonzero(np.bincount(family[inside], minlength=1) >= size):
+        members = np.flatnonzero((family == whole) & entering)
+        entering[members[np.argmin(beyond[members])] if len(members) else members] = False
+    return entering
+
+
+def _descend(problem: Quadratic) -> np.ndarray:
+    """Go down towards the minimum: all that is not zero, or should not be, moves as if its sign were known.
+
+    The way is cut where the function, which bends wherever one of them passes zero, is least.
+    """
+    curvature, gradient, x, kappa, tol, _, _ = problem
+    u = x.copy()
+    for _ in range(_MAX_DESCENTS):
+        sign = np.sign(u)
+        is_zero = sign == 0
+        entering = is_zero & (np.abs(gradient) > kappa + tol)
+        sign[entering] = -np.sign(gradient[entering])
+        slope = gradient + kappa * sign
+        if not entering.any() and not (np.abs(slope) > tol)[~is_zero].any():
+            break
+        index, step = _direction(curvature, slope, is_zero, entering, tol)
+        now, drop = u[index], -(step @ slope[index])
+        if not drop > 0:
+            break
+        step = _cut(now, step, drop, kappa[index])
+        u[index] = now + step
+        gradient = gradient + curvature.times(index, step)
+    return u
+
+
+def _direction(
+    curvature: Curvature, slope: np.ndarray, is_zero: np.ndarray, entering: np.ndarray, tol: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the coordinates that move, and how: those that leave zero only to the side that their slope says."""
+    index = np.flatnonzero(~is_zero | entering)
+    for _ in range(3):
+        step = curvature.solve(index, -slope[index])
+        wrong = is_zero[index] & (step * slope[index] >= 0)
+        if not wrong.any():
+            return index, step
+        index = index[~wrong]
+        if not is_zero[index].any():
+            break
+    # One that enters alone goes to its side if the others are at their minimum, which they are brought to before.
+    index = np.flatnonzero(~is_zero)
+    if not (np.abs(slope[index]) > tol).any():
+        index = np.sort(np.append(index, np.argmax(np.abs(slope) * entering)))
+    return index, curvature.solve(index, -slope[index])
+
+
+def _cut(now: np.ndarray, step: np.ndarray, drop: float, kappa: np.ndarray) -> np.ndarray:
+    """Find the part of a step that leads lowest, where the slope of the start is -drop, and each zero passed is a bend."""
+    with np.errstate(all="ignore"):
+        passes = -now / step
+    crossing = np.flatnonzero((passes > 0) & (passes <= 1))
+    if not len(crossing):
+        return step
+    crossing = crossing[np.argsort(passes[crossing], kind="stable")]
+    at = passes[crossing]
+    bend = 2 * np.cumsum(kappa[crossing] * np.abs(step[crossing]))
+    rising = np.flatnonzero(bend >= drop * (1 - at))
+    last = rising[0] if len(rising) else len(at)
+    length = 1 - (bend[last - 1] if last else 0.0) / drop
+    if last < len(at) and at[last] <= length:
+        part = at[last] * step
+        stopped = crossing[at == at[last]]
+        part[stopped] = -now[stopped]
+        return part
+    return length * step
