@@ -115,7 +115,9 @@ def _stack_key(task: _Task) -> tuple | str:
         return reason
     prefix = f"{last}__" if last else ""
     free = {prefix + name for name in stackable_now(final_step(candidate))}
-    return tuple(sorted((name, _token(value)) for name, value in parameters.items() if name not in free))
+    common = sorted((name, _token(value)) for name, value in parameters.items() if name not in free)
+    # a parameter that another candidate of a list of grids leaves at its default is free for one, and not for the other
+    return *sorted(free), *common
 
 
 #: In which of their arguments the tasks of a stack may differ.
