@@ -49,6 +49,9 @@ class Progress:
         The highest validation score of an epoch.
     start_score : float
         The validation score of a warm start, if it is watched.
+    certificate : float
+        How far the parameters may be from the optimum, where a solver knows: the largest entry of the gradient, or the
+        relative duality gap.
     stopped : str or None
         Why training ended before ``max_iter``; None if it did not.
     error, astray : str or None
@@ -82,6 +85,7 @@ class Progress:
     loss_curve: list[float] = field(default_factory=list)
     validation_scores: list[float] = field(default_factory=list)
     validation_losses: list[float] = field(default_factory=list)
+    certificate: float = math.nan
     stopped: str | None = None
     interrupted: bool = False
     error: str | None = None

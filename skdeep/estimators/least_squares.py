@@ -86,11 +86,3 @@ class LeastSquaresClassifier(ScoresMixin, LinearClassifier):
 
     def _loss(self, n_outputs: int) -> Loss:
         return LOSSES["squared_error"]()
-
-    def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
-        if self.solver == "exact" and self.early_stopping:
-            raise ValueError(
-                "early_stopping=True has nothing to stop: solver='exact' has no epochs. Use early_stopping=False, or "
-                "solver='sgd', 'adam' or 'adamw'."
-            )
-        return super()._recipe(problem, going_on, incremental)

@@ -13,16 +13,17 @@ from scipy.sparse import issparse
 
 from skdeep.compat.sklearn import Interval, SparseCoefMixin, StrOptions
 from skdeep.data.columns import gram_extents
-from skdeep.data.inputs import OutputSpace, dense
+from skdeep.data.inputs import OutputSpace, dense, resolve_device
 from skdeep.data.problem import Problem, TrainingState
 from skdeep.data.scaling import change_of_variables
 from skdeep.engine.batching import as_tensor
-from skdeep.engine.losses import Loss, smoothed
+from skdeep.engine.losses import Loss, SquaredError, smoothed
 from skdeep.engine.networks import Linear, Network, sparse_weight
 from skdeep.engine.penalties import L2, PENALTIES, ElasticNet, NoPenalty
 from skdeep.engine.per_model import to_device
 from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.fitting.choices import batch_rows, choose, epochs_of
+from skdeep.fitting.exactly import is_certified
 from skdeep.fitting.recipe import Member, Recipe, as_numbers, column_statistics, total_weights, values
 from skdeep.fitting.settings import FULL_BATCH, SOLVERS, Solver, SolverObject, settings_of, solver_name
 from skdeep.solvers.newton import Newton
@@ -31,6 +32,8 @@ from skdeep.solvers.preconditioner import Preconditioner
 #: Mini-batch steps that lead to the optimum's neighbourhood under one cosine, where they are at most so many epochs;
 #: and the floating-point operations that could be done in what a step takes beside its products.
 _STEPS, _EPOCHS, _STEP_OVERHEAD = 1500, 100, 4e6
+#: Rows times weights up to which optima of objectives with kinks are found sooner than mini-batches come near.
+_CERTIFIED_VALUES = 2**21
 #: Of a model that is not trained.
 _NO_STATE = TrainingState(np.random.default_rng(0))
 #: Iterations that the exact solver takes about: Newton's, those of L-BFGS, and those without a preconditioner; and
@@ -72,7 +75,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         "l1_ratio": [Interval(Real, 0, 1, closed="both")],
         "fit_intercept": ["boolean"],
         "standardize": ["boolean"],
-        "solver": [StrOptions({*SOLVERS, "auto"}), SolverObject()],
+        "solver": [StrOptions({*SOLVERS, "auto", "exact"}), SolverObject()],
     }
 
     def _n_params(self, n_features: int, n_outputs: int) -> int:
@@ -92,10 +95,14 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
             self._penalty([Member(self, _NO_STATE)], np.ones(1), np.ones(1)),
         )
         if solver == "auto":
-            exact = not incremental and penalty.smooth and self._is_exact_cheap(problem, newton_params)
-            solver = "lbfgs" if exact else "sgd"
+            solver = "sgd" if incremental else self._cheapest_solver(problem, loss, newton_params)
+        if solver == "exact" and self.early_stopping:
+            raise ValueError(
+                "early_stopping=True has nothing to stop: solver='exact' has no epochs. Use early_stopping=False, or "
+                "solver='sgd', 'adam' or 'adamw'."
+            )
         if solver in FULL_BATCH:
-            _check_smooth(solver, self.penalty, loss, penalty)
+            _check_objective(solver, self.penalty, loss, penalty)
         rows, settings = batch_rows(self, problem, solver), settings_of(self, solver)
         if getattr(settings, "batch_size", None) == "auto":
             # a step also passes over all coefficients, which rows with few values each would otherwise wait for
@@ -105,6 +112,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         # a penalty of one's own may be nothing but its map
         proximal = not (solver == "adam" and type(penalty) in (L2, NoPenalty))
         decisions: dict[str, Any] = {"proximal": proximal, "newton_params": newton_params}
+        decisions["closed_form"] = solver == "exact" and type(loss) is SquaredError and self._has_smooth_penalty
         if getattr(settings, "learning_rate", None) == "auto":
             epochs = epochs_of(_STEPS, problem, rows)
             one_run = not incremental and epochs <= _EPOCHS
@@ -116,12 +124,32 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         """Make the loss to minimise, which need not be the one that validation data is judged by."""
         return smoothed(self._loss(n_outputs), getattr(self, "label_smoothing", 0.0))
 
-    def _is_exact_cheap(self, problem: Problem, newton_params: int | None) -> bool:
-        """Tell whether the optimum costs no more than mini-batch training."""
+    @property
+    def _has_smooth_penalty(self) -> bool:
         # by name: whether a model is in a stack with others must make no difference
-        smooth = self.penalty in ("l2", None) and self._loss(self.n_outputs_).smooth
-        if self.callbacks or not smooth:
-            return False
+        return self.penalty in ("l2", None)
+
+    def _cheapest_solver(self, problem: Problem, loss: Loss, newton_params: int | None) -> str:
+        """Choose the solver that leads to the optimum soonest; mini-batches where others take longer."""
+        if self.callbacks:
+            return "sgd"
+        if self._has_smooth_penalty and loss.smooth:
+            return "lbfgs" if self._is_exact_cheap(problem, newton_params) else "sgd"
+        if self.early_stopping or self.verbose or self.penalty is None or not self._is_certified(problem, loss):
+            return "sgd"
+        values = problem.n_rows * (problem.source.shape[1] * problem.density + 1) * self.n_outputs_
+        return "exact" if values <= _CERTIFIED_VALUES else "sgd"
+
+    def _is_certified(self, problem: Problem, loss: Loss) -> bool:
+        """Tell whether there is a solver with a certificate for the objective, where it would be computed."""
+        # of any strength: whether a model is in a stack with others must make no difference
+        penalty = PENALTIES[self.penalty](np.ones(1), np.full(1, 0.5))
+        work = problem.n_rows * self._n_params(problem.source.shape[1], self.n_outputs_) * problem.density
+        device = resolve_device(self.device, problem.source, work, torch.float64)
+        return device.type == "cpu" and is_certified(loss, penalty)
+
+    def _is_exact_cheap(self, problem: Problem, newton_params: int | None) -> bool:
+        """Tell whether the optimum of a smooth objective costs no more than mini-batch training."""
         n, d, c = problem.n_rows, problem.source.shape[1], self.n_outputs_
         if newton_params is None and c * (d + 1) <= Newton.max_params:
             exact = _NEWTON_STEPS * n * c * (c + 1) * d**2
@@ -147,7 +175,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         n_models, n_outputs = len(members), recipe.n_outputs
         tensor: dict[str, Any] = {"device": problem.device, "dtype": problem.dtype}
         variables: dict[str, Any] = {}
-        exact = recipe.solver == "exact"
+        exact = recipe.closed_form
         if self.standardize or exact:
             columns, total_weight = column_statistics(problem, members), total_weights(problem, members)
             penalty, curvature = recipe.penalty(members, total_weight, total_weight), recipe.judged_by.curvature
@@ -205,14 +233,20 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         return rates
 
 
-def _check_smooth(solver: str, penalty_name: str | None, loss: Loss, penalty: ElasticNet) -> None:
-    """Raise if a solver for smooth objectives is given one that is not."""
-    if loss.smooth and penalty.smooth:
+def _check_objective(solver: str, penalty_name: str | None, loss: Loss, penalty: ElasticNet) -> None:
+    """Raise if a solver of full batches is given an objective that it cannot minimise."""
+    if solver == "exact" and not is_certified(loss, penalty):
+        raise ValueError(
+            "solver='exact' minimises hinges with penalty='l2', and smooth losses (loss='squared_hinge' with "
+            f"multi_class='weston_watkins' or 'ovr') with any penalty; not this loss with penalty={penalty_name!r}. Use "
+            "solver='sgd', 'adam' or 'adamw', or another penalty."
+        )
+    if solver == "exact" or (loss.smooth and penalty.smooth):
         return
     culprit = "this loss" if not loss.smooth else f"penalty={penalty_name!r}"
     raise ValueError(
         f"solver={solver!r} needs a smooth objective, and {culprit} has kinks. Use solver='sgd', 'adam' or "
-        "'adamw', or a smooth choice (loss='squared_hinge', penalty='l2')."
+        "'adamw', or a smooth choice (loss='squared_hinge', penalty='l2'), or solver='exact'."
     )
 
 

@@ -53,6 +53,8 @@ def choose(estimator: Classifier, problem: Problem, solver: str, rows: int, **de
     loss = estimator._loss(n_outputs)
     dtype = decisions.pop("dtype", None) or _dtype(estimator, problem, settings)
     device, dtype = _place(estimator, problem, settings, rows, dtype)
+    if solver == "exact" and not decisions["closed_form"]:  # computed in NumPy
+        device = torch.device("cpu")
     fields: dict[str, Any] = {
         "loss": loss,
         "judged_by": loss,
@@ -68,6 +70,7 @@ def choose(estimator: Classifier, problem: Problem, solver: str, rows: int, **de
         "to_end": False,
         "proximal": solver == "adamw",
         "newton_params": None,
+        "closed_form": False,
         "penalty": estimator._penalty,
         "rates": estimator._rates,
         "network": estimator._network,

@@ -1,20 +1,25 @@
-"""Exact fits of linear models on the CPU: from a stack of members to the solvers of `skdeep.exact`, and back."""
+"""Exact fits of linear models on the CPU: from a stack of members to the solvers of `skdeep.exact`, and back.
+
+Which solver it is follows from the objective: smooth ones descend until the gradient is within ``tol`` ("lbfgs"); hinges,
+and penalties with an L1 norm, are solved to a relative duality gap of ``tol / 100`` ("exact").
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from scipy import sparse
 
 from skdeep.data.problem import Problem
 from skdeep.engine import losses
 from skdeep.engine.losses import LabelSmoothing, Loss
 from skdeep.engine.networks import Linear, Network
-from skdeep.engine.per_model import numbered
+from skdeep.engine.penalties import L1, L2, ElasticNet, NoPenalty
+from skdeep.engine.training import Monitor, Observer
+from skdeep.exact import elastic_net, hinge
 from skdeep.exact.descent import Solution, Stack, descend
+from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
 from skdeep.exact.lbfgs import LBFGS
 from skdeep.exact.losses import (
     LogisticLoss,
@@ -26,173 +31,168 @@ from skdeep.exact.losses import (
     SquaredWestonWatkins,
 )
 from skdeep.exact.newton import Newton
-from skdeep.exact.rows import Rows, SparseRows
+from skdeep.exact.rows import Rows
 from skdeep.fitting.recipe import Member, Recipe, mean_weights, total_weights
+from skdeep.fitting.variables import Variables, rows_of, weights_of
 
 #: Values of rows up to which these are kept in float64 while a solver runs.
 _MAX_VALUES = 2**25
 #: Unknowns of the largest system that is solved for a direction.
 _MAX_SYSTEM = 1024
-
-
-@dataclass
-class Variables:
-    """The columns in which all models of a stack are trained.
-
-    Attributes
-    ----------
-    center, scale : ndarray of shape (d,)
-    own_center, own_scale : ndarray of shape (K or 1, d)
-        Of the columns that each model's network has.
-    intercept : bool
-    """
-
-    center: np.ndarray
-    scale: np.ndarray
-    own_center: np.ndarray
-    own_scale: np.ndarray
-    intercept: bool
-
-    @classmethod
-    def of(cls, network: Linear) -> Variables:
-        """Take the first model's for all."""
-        n_features = network.params[0].shape[2]
-        center, scale = (
-            np.full((1, n_features), default) if values is None else values[:, 0].double().numpy()
-            for values, default in ((network.center, 0.0), (network.scale, 1.0))
-        )
-        return cls(center[0], scale[0], center, scale, len(network.params) > 1)
-
-    def forth(self, network: Linear) -> np.ndarray:
-        """Compute parameters (K, C, D) in these columns."""
-        coef, *intercept = (p.detach().double().numpy() for p in network.params)
-        coef = coef * (self.own_scale / self.scale)[:, None]
-        if not self.intercept:
-            return np.ascontiguousarray(coef)
-        level = intercept[0] - (coef @ (self.scale * (self.own_center - self.center))[:, :, None])[:, :, 0]
-        return np.concatenate([coef, level[:, :, None]], axis=2)
-
-    def back(self, params: np.ndarray, network: Linear) -> None:
-        """Put the network at parameters (K, C, D) in these columns."""
-        coef = params[:, :, : len(self.scale)]
-        if self.intercept:
-            shift = (coef @ (self.scale * (self.own_center - self.center))[:, :, None])[:, :, 0]
-            network.params[1].copy_(torch.from_numpy(params[:, :, -1] + shift))
-        network.params[0].copy_(torch.from_numpy(coef * (self.scale / self.own_scale)[:, None]))
+#: The relative duality gap that a tolerance of one asks for.
+GAP = 0.01
 
 
 def has_exact_solver(recipe: Recipe, problem: Problem, network: Network) -> bool:
-    """Tell whether a stack can be trained here: linear models of smooth objectives, on the CPU, in float64."""
+    """Tell whether a stack of smooth objectives can be trained here: linear models on the CPU, in float64."""
     if not isinstance(network, Linear) or recipe.device.type != "cpu" or recipe.dtype is not torch.float64:
         return False
-    size = problem.rows().row_values * len(problem.codes)
-    return size <= _MAX_VALUES and row_loss(recipe.loss, problem.target[:1], recipe.n_outputs) is not None
+    return fits_memory(problem) and row_loss(recipe.loss, problem.target[:1], recipe.n_outputs) is not None
+
+
+def fits_memory(problem: Problem) -> bool:
+    """Tell whether the rows may be kept in float64."""
+    return problem.source.shape[1] * problem.density * len(problem.codes) <= _MAX_VALUES
+
+
+def is_certified(loss: Loss, penalty: ElasticNet) -> bool:
+    """Tell whether there is a solver with a duality gap for a loss and a penalty, of which one may have kinks."""
+    if type(penalty) not in (L1, L2, ElasticNet, NoPenalty):
+        return False
+    if penalty.smooth and _hinge(loss, np.zeros(1, dtype=int), 2) is not None:
+        return True
+    return row_loss(loss, np.zeros(1, dtype=int), 2) is not None
 
 
 def row_loss(loss: Loss, target: np.ndarray, n_outputs: int) -> RowLoss | None:
-    """Make the loss of rows with these targets; None for one that is not known here."""
+    """Make the smooth loss of rows with these targets; None for one that is not known here."""
     amount, base = (loss.amount, loss.loss) if type(loss) is LabelSmoothing else (0.0, loss)
-    codes = target.astype(np.intp) if base.target == "codes" else None
-    indicators = np.ascontiguousarray(target.reshape(len(target), -1).T, dtype=np.float64)
     if type(base) is losses.Softmax:
-        assert codes is not None
-        return SoftmaxLoss(codes, n_outputs, amount)
-    if type(base) is losses.Logistic:
-        return LogisticLoss(indicators, amount)
-    if type(base) is losses.SquaredError:
-        return SquaredLoss(indicators)
-    if type(base) is losses.BinaryHinge and base.squared:
-        return SquaredHinges(indicators)
+        return SoftmaxLoss(target.astype(np.intp), n_outputs, amount)
     if type(base) is losses.WestonWatkinsHinge and base.squared:
-        assert codes is not None
-        return SquaredWestonWatkins(codes, n_outputs)
+        return SquaredWestonWatkins(target.astype(np.intp), n_outputs)
+    if type(base) is losses.Logistic:
+        return LogisticLoss(_indicators(target), amount)
+    if type(base) is losses.SquaredError:
+        return SquaredLoss(_indicators(target))
+    if type(base) is losses.BinaryHinge and base.squared:
+        return SquaredHinges(_indicators(target))
     return None
 
 
-def solve_exactly(recipe: Recipe, problem: Problem, network: Linear, members: list[Member], epochs: int) -> None:
-    """Train a stack; see `skdeep.fitting.solving.solve`."""
-    index, weight = _weights(problem, members)
+def _hinge(loss: Loss, target: np.ndarray, n_outputs: int) -> Hinges | WestonWatkins | None:
+    """Make the hinges of rows with these targets; None for another loss, or a smooth one."""
+    if type(loss) is losses.CrammerSingerHinge:
+        return CrammerSinger(target.astype(np.intp), n_outputs, loss.squared)
+    if type(loss) is losses.WestonWatkinsHinge and not loss.squared:
+        return WestonWatkins(target.astype(np.intp), n_outputs)
+    if type(loss) is losses.BinaryHinge and not loss.squared:
+        return Hinges(_indicators(target))
+    return None
+
+
+def _indicators(target: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(target.reshape(len(target), -1).T, dtype=np.float64)
+
+
+def solve_exactly(
+    recipe: Recipe,
+    problem: Problem,
+    network: Linear,
+    members: list[Member],
+    epochs: int,
+    monitor: Monitor | None = None,
+    observer: Observer | None = None,
+) -> None:
+    """Train a stack; see `skdeep.fitting.solving.solve`. For who watches, it is one epoch."""
+    if observer is not None:
+        observer.train_begin(network, None)
+        observer.epoch_begin(0)
+    index, weight = weights_of(problem, members)
     variables = Variables.of(network)
-    rows = _rows(problem, network, index, variables)
+    rows = rows_of(problem, network, index, variables)
     target = problem.target if index is None else problem.target[index]
-    loss = row_loss(recipe.loss, target, recipe.n_outputs)
-    assert loss is not None
     totals, mean = total_weights(problem, members), mean_weights(members)
     penalty = recipe.penalty(members, totals, mean * len(problem.codes))
-    unit = 1.0 if network.unit is None else network.unit[:, 0].double().numpy()
-    rho = np.zeros((len(members), rows.shape[1]))
-    rho[:, : len(variables.scale)] = penalty.curvature()[:, None] * np.square(variables.scale * unit)
-    limits = np.array([min(epochs, member.progress.max_iter) for member in members])
-    tol, start = np.array([member.progress.tol for member in members]), variables.forth(network)
-    n_scores = loss.n_scores
+    unit = variables.scale if network.unit is None else variables.scale * network.unit[:, 0].double().numpy()
+    rho, kappa = (np.zeros((len(members), rows.shape[1])) for _ in range(2))
+    rho[:, : len(variables.scale)] = penalty.curvature()[:, None] * np.square(unit)
+    kappa[:, : len(variables.scale)] = (penalty.alpha * penalty.l1_ratio)[:, None] * unit
+    tol = np.array([member.progress.tol for member in members])
+    max_iter = int(max(min(epochs, member.progress.max_iter) for member in members))
+    start = variables.forth(network)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        if recipe.solver == "lbfgs":
+            loss = row_loss(recipe.loss, target, recipe.n_outputs)
+            assert loss is not None
+            solution = _descend(recipe, Stack(rows, loss, weight, rho, start), network.scale is not None, tol, max_iter)
+        else:
+            weight = np.ascontiguousarray(np.broadcast_to(weight, (len(members), weight.shape[1])))
+            solution = _certified(recipe, rows, target, weight, rho, kappa, GAP * tol, max_iter, start)
+    variables.back(solution.params, network)
+    _book(solution, network, members, monitor, observer)
+
+
+def _descend(recipe: Recipe, stack: Stack, alike: bool, tol: np.ndarray, max_iter: int) -> Solution:
+    """Minimise smooth objectives, those of separable losses column by column."""
+    n_models, n_scores, n_columns = stack.params.shape
+    loss, weight, rho, params = stack.loss, stack.weight, stack.rho, stack.params
     if isinstance(loss, OfColumns) and n_scores > 1:
-        loss, start = loss.apart(len(members)), start.reshape(-1, 1, start.shape[2])
         weight = weight if len(weight) == 1 else np.repeat(weight, n_scores, axis=0)
         rho, tol = np.repeat(rho, n_scores, axis=0), np.repeat(tol, n_scores)
-    directions: Any = LBFGS(np.arange(len(start)))
-    if _takes_newton(recipe, loss, rows.shape[1]):
-        directions = Newton(rows.shape[1], alike=network.scale is not None)
-    with np.errstate(over="ignore", invalid="ignore"):
-        solution = descend(Stack(rows, loss, weight, rho, start), directions, tol, int(limits.max()))
-    if len(solution.params) > len(members):
-        solution = solution.together(n_scores)
-    _book(solution, variables, network, members, problem)
+        stack = Stack(stack.rows, loss.apart(n_models), weight, rho, params.reshape(-1, 1, n_columns))
+    directions: Any = LBFGS(np.arange(len(stack.params)))
+    system = n_columns * (1 if loss.separable else n_scores)
+    if system <= _MAX_SYSTEM and (loss.piecewise or recipe.newton_params is None):
+        # where these are cheap, or wanted, or all that knows of the curvature
+        directions = Newton(n_columns, alike)
+    solution = descend(stack, directions, tol, max_iter)
+    return solution if len(solution.params) == n_models else solution.together(n_scores)
 
 
-def _takes_newton(recipe: Recipe, loss: RowLoss, n_columns: int) -> bool:
-    """Tell whether directions are Newton's: where these are cheap, or wanted, or all that knows of the curvature."""
-    size = n_columns * (1 if loss.separable else loss.n_scores)
-    return size <= _MAX_SYSTEM and (loss.piecewise or recipe.newton_params is None)
-
-
-def _weights(problem: Problem, members: list[Member]) -> tuple[np.ndarray | None, np.ndarray]:
-    """Find the rows that any member is trained on, and their weights (K or 1, m), which add up to one."""
-    first, number = numbered([m.weight for m in members], [m.rows for m in members])
-    n, own = len(problem.codes), [members[m] for m in first]
-    if len(own) == 1:
-        index, weight = own[0].rows, own[0].weight
-        m = n if index is None else len(index)
-        table = np.ones((1, m)) if weight is None else weight[None] if index is None else weight[index][None]
+def _certified(
+    recipe: Recipe,
+    rows: Rows,
+    target: np.ndarray,
+    weight: np.ndarray,
+    rho: np.ndarray,
+    kappa: np.ndarray,
+    gap: np.ndarray,
+    max_iter: int,
+    start: np.ndarray,
+) -> Solution:
+    """Minimise objectives with kinks, to relative duality gaps."""
+    found: Any
+    if (hinges := _hinge(recipe.loss, target, recipe.n_outputs)) is not None:
+        found = hinge.solve(rows, hinges, weight, rho, gap, max_iter)
     else:
-        index, table = None, np.zeros((len(own), n))
-        for row, member in zip(table, own, strict=True):
-            part = slice(None) if member.rows is None else member.rows
-            row[part] = 1.0 if member.weight is None else member.weight[part]
-        table = table[number]
-    return index, table / table.sum(1, keepdims=True)
+        loss = row_loss(recipe.loss, target, recipe.n_outputs)
+        assert loss is not None
+        found = elastic_net.solve(rows, loss, weight, kappa, rho, gap, max_iter, start if start.any() else None)
+    stopped = [
+        f"The relative duality gap is {own:.2g}." if converged else None
+        for own, converged in zip(found.gap.tolist(), found.converged.tolist(), strict=True)
+    ]
+    return Solution(found.params, found.gap, found.curve, stopped)
 
 
-def _rows(problem: Problem, network: Linear, index: np.ndarray | None, variables: Variables) -> Rows:
-    """Make the rows in the columns of a stack."""
-    scale, source = variables.scale, problem.source
-    if problem.index is not None:
-        index = problem.index if index is None else problem.index[index]
-    if sparse.issparse(source):
-        X = sparse.csr_array(source if index is None else source[index], dtype=np.float64)
-        factor = scale if network.frame is None else scale * network.frame.factor
-        X = sparse.csr_array((X.data * factor[X.indices], X.indices, X.indptr), shape=X.shape)
-        return SparseRows(X, variables.intercept)
-    of_columns = problem.rows().exactly(torch.float64, network.frame)
-    part = slice(0, len(of_columns)) if index is None else torch.from_numpy(index)
-    X = of_columns.take(part).numpy()
-    Z = np.ones((len(X), X.shape[1] + variables.intercept))
-    within = Z[:, : X.shape[1]]
-    np.subtract(X, variables.center, out=within)
-    within *= scale
-    return Rows(Z)
-
-
-def _book(solution: Solution, variables: Variables, network: Linear, members: list[Member], problem: Problem) -> None:
-    """Hand what was found to the network, and to the `Progress` of its models."""
-    variables.back(solution.params, network)
-    finite = np.isfinite(solution.params).all((1, 2))
-    for m, member in enumerate(members):
-        p = member.progress
-        for value in solution.curve[m]:
-            if not np.isfinite(value):
-                break
+def _book(
+    solution: Solution, network: Linear, members: list[Member], monitor: Monitor | None, observer: Observer | None
+) -> None:
+    """Hand what was found to the `Progress` of each model, and to who watches."""
+    watched: list[tuple[Any, Any]] = [(None, None)] * len(members)
+    if monitor is not None:
+        watched = list(zip(*(found.tolist() for found in monitor(network, np.arange(len(members)))), strict=True))
+    for m, (member, at_end) in enumerate(zip(members, watched, strict=True)):
+        p, curve = member.progress, solution.curve[m]
+        for value in curve[:-1]:
             p.record(value, None, None)
-        if not (finite[m] and np.isfinite(solution.curve[m][-1])):
-            p.error = f"the training loss became {solution.curve[m][-1]} in iteration {p.n_iter + 1}"
-        p.stopped = solution.stopped[m]
+        best = p.record(curve[-1], *at_end)
+        if not (np.isfinite(solution.params[m]).all() and np.isfinite(curve[-1])):
+            p.error = f"the training loss became {curve[-1]} in iteration {p.n_iter}"
+        p.stopped, p.certificate = solution.stopped[m], float(solution.bound[m])
         p.params = network.copy_of(m)
+        if observer is not None:
+            observer.epoch_end(0, p, network, best)
+    if observer is not None:
+        observer.train_end(network)

@@ -99,7 +99,7 @@ def fit(
     recipe = leader._recipe(problem, going_on, incremental)
     problem = problem.placed(recipe.device, recipe.dtype)
     leader.solver_ = recipe.solver
-    if not (incremental or recipe.solver == "exact" or getattr(leader, "standardize", True)):
+    if not (incremental or recipe.closed_form or getattr(leader, "standardize", True)):
         warn_of_raw_columns(problem)  # a module of the user's may scale them
     recipe.check(problem.source)
     held_out = None

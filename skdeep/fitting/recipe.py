@@ -86,6 +86,8 @@ class Recipe:
         Whether the penalty acts through its proximal map (else through its gradient).
     newton_params : int or None
         Parameters up to which the exact solver takes Newton steps; None for what suits a tight tolerance.
+    closed_form : bool
+        Whether "exact" is least squares, in closed form.
     penalty, rates, network : callable
         ``penalty(members, total_weight, batch_weight)``, the penalty of each model, given the weight of its training
         rows and of a batch on average; ``rates(recipe, problem, network, members)``, the learning rates to begin with;
@@ -111,6 +113,7 @@ class Recipe:
     to_end: bool
     proximal: bool
     newton_params: int | None
+    closed_form: bool
     penalty: Callable[[list[Member], np.ndarray, np.ndarray], ElasticNet]
     rates: Callable[[Recipe, Problem, Network, list[Member]], np.ndarray]
     network: Callable[[Recipe, Problem, list[Member], bool], Network]

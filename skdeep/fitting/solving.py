@@ -137,6 +137,20 @@ def _by_steps(
         state.generator = p.generator
 
 
+def _exactly(
+    recipe: Recipe,
+    problem: Problem,
+    network: Linear,
+    members: list[Member],
+    epochs: int,
+    monitor: Monitor | None,
+    observer: Observer | None,
+) -> None:
+    """Solve for the optimum, of a linear network: in closed form where there is one, else to a duality gap."""
+    way = _in_closed_form if recipe.closed_form else solve_exactly
+    way(recipe, problem, network, members, epochs, monitor, observer)
+
+
 def _in_closed_form(
     recipe: Recipe,
     problem: Problem,
@@ -190,4 +204,4 @@ def _ridge(recipe: Recipe, problem: Problem, network: Linear, members: list[Memb
     return objective
 
 
-_SOLVERS: dict[str, Callable[..., Any]] = {"lbfgs": _by_full_batches, "exact": _in_closed_form}
+_SOLVERS: dict[str, Callable[..., Any]] = {"lbfgs": _by_full_batches, "exact": _exactly}

@@ -154,5 +154,6 @@ def curves(estimator: Classifier, progress: Progress) -> dict[str, Any]:
         "loss_curve_": grown("loss_curve_", progress.loss_curve),
         "validation_scores_": grown("validation_scores_", scores),
         "validation_loss_curve_": grown("validation_loss_curve_", progress.validation_losses),
+        "certificate_": None if math.isnan(progress.certificate) else progress.certificate,
         "best_validation_score_": max([*scores, progress.start_score]) if scores else best,
     }

@@ -138,7 +138,7 @@ def _train(
             own = TrainingState(state.generator)
             members.append(Member(candidate, own, new_progress(candidate, False, False, own), rows))
     network = recipe.network(recipe, problem, members, False)
-    if not has_exact_solver(recipe, problem, network):
+    if recipe.closed_form or (recipe.solver == "lbfgs" and not has_exact_solver(recipe, problem, network)):
         return None
     solve(recipe, problem, network, members, recipe.epochs)
     if any(member.progress.error is not None for member in members):

@@ -1,0 +1,98 @@
+"""Members of a stack as the solvers of `skdeep.exact` see them: rows in one set of columns, and weights of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from skdeep.data.problem import Problem
+from skdeep.engine.networks import Linear
+from skdeep.engine.per_model import numbered
+from skdeep.exact.rows import Rows, SparseRows
+from skdeep.fitting.recipe import Member
+
+
+@dataclass
+class Variables:
+    """The columns in which all models of a stack are trained.
+
+    Attributes
+    ----------
+    center, scale : ndarray of shape (d,)
+    own_center, own_scale : ndarray of shape (K or 1, d)
+        Of the columns that each model's network has.
+    intercept : bool
+    """
+
+    center: np.ndarray
+    scale: np.ndarray
+    own_center: np.ndarray
+    own_scale: np.ndarray
+    intercept: bool
+
+    @classmethod
+    def of(cls, network: Linear) -> Variables:
+        """Take the first model's for all."""
+        n_features = network.params[0].shape[2]
+        center, scale = (
+            np.full((1, n_features), default) if values is None else values[:, 0].double().numpy()
+            for values, default in ((network.center, 0.0), (network.scale, 1.0))
+        )
+        return cls(center[0], scale[0], center, scale, len(network.params) > 1)
+
+    def forth(self, network: Linear) -> np.ndarray:
+        """Compute parameters (K, C, D) in these columns."""
+        coef, *intercept = (p.detach().double().numpy() for p in network.params)
+        coef = coef * (self.own_scale / self.scale)[:, None]
+        if not self.intercept:
+            return np.ascontiguousarray(coef)
+        level = intercept[0] - (coef @ (self.scale * (self.own_center - self.center))[:, :, None])[:, :, 0]
+        return np.concatenate([coef, level[:, :, None]], axis=2)
+
+    def back(self, params: np.ndarray, network: Linear) -> None:
+        """Put the network at parameters (K, C, D) in these columns."""
+        coef = params[:, :, : len(self.scale)]
+        if self.intercept:
+            shift = (coef @ (self.scale * (self.own_center - self.center))[:, :, None])[:, :, 0]
+            network.params[1].copy_(torch.from_numpy(params[:, :, -1] + shift))
+        network.params[0].copy_(torch.from_numpy(coef * (self.scale / self.own_scale)[:, None]))
+
+
+def weights_of(problem: Problem, members: list[Member]) -> tuple[np.ndarray | None, np.ndarray]:
+    """Find the rows that any member is trained on, and their weights (K or 1, m), which add up to one."""
+    first, number = numbered([m.weight for m in members], [m.rows for m in members])
+    n, own = len(problem.codes), [members[m] for m in first]
+    if len(own) == 1:
+        index, weight = own[0].rows, own[0].weight
+        m = n if index is None else len(index)
+        table = np.ones((1, m)) if weight is None else weight[None] if index is None else weight[index][None]
+    else:
+        index, table = None, np.zeros((len(own), n))
+        for row, member in zip(table, own, strict=True):
+            part = slice(None) if member.rows is None else member.rows
+            row[part] = 1.0 if member.weight is None else member.weight[part]
+        table = table[number]
+    return index, table / table.sum(1, keepdims=True)
+
+
+def rows_of(problem: Problem, network: Linear, index: np.ndarray | None, variables: Variables) -> Rows:
+    """Make the rows in the columns of a stack."""
+    scale, source = variables.scale, problem.source
+    if problem.index is not None:
+        index = problem.index if index is None else problem.index[index]
+    if sparse.issparse(source):
+        X = sparse.csr_array(source if index is None else source[index], dtype=np.float64)
+        factor = scale if network.frame is None else scale * network.frame.factor
+        X = sparse.csr_array((X.data * factor[X.indices], X.indices, X.indptr), shape=X.shape)
+        return SparseRows(X, variables.intercept)
+    of_columns = problem.rows().exactly(torch.float64, network.frame)
+    part = slice(0, len(of_columns)) if index is None else torch.from_numpy(index)
+    X = of_columns.take(part).numpy()
+    Z = np.ones((len(X), X.shape[1] + variables.intercept))
+    within = Z[:, : X.shape[1]]
+    np.subtract(X, variables.center, out=within)
+    within *= scale
+    return Rows(Z)
