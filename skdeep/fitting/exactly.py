@@ -31,6 +31,7 @@ from skdeep.exact.losses import (
     SquaredWestonWatkins,
 )
 from skdeep.exact.newton import Newton
+from skdeep.exact.path import follow
 from skdeep.exact.rows import Rows
 from skdeep.fitting.recipe import Member, Recipe, mean_weights, total_weights
 from skdeep.fitting.variables import Variables, rows_of, weights_of
@@ -39,6 +40,8 @@ from skdeep.fitting.variables import Variables, rows_of, weights_of
 _MAX_VALUES = 2**25
 #: Unknowns of the largest system that is solved for a direction.
 _MAX_SYSTEM = 1024
+#: Unknowns up to which models of many penalties are solved at once, as that takes few calls.
+_FEW_COLUMNS = 48
 #: The relative duality gap that a tolerance of one asks for.
 GAP = 0.01
 
@@ -141,12 +144,18 @@ def _descend(recipe: Recipe, stack: Stack, alike: bool, tol: np.ndarray, max_ite
         weight = weight if len(weight) == 1 else np.repeat(weight, n_scores, axis=0)
         rho, tol = np.repeat(rho, n_scores, axis=0), np.repeat(tol, n_scores)
         stack = Stack(stack.rows, loss.apart(n_models), weight, rho, params.reshape(-1, 1, n_columns))
-    directions: Any = LBFGS(np.arange(len(stack.params)))
     system = n_columns * (1 if loss.separable else n_scores)
-    if system <= _MAX_SYSTEM and (loss.piecewise or recipe.newton_params is None):
-        # where these are cheap, or wanted, or all that knows of the curvature
-        directions = Newton(n_columns, alike)
-    solution = descend(stack, directions, tol, max_iter)
+    # Newton's where these are cheap, or wanted, or all that knows of the curvature
+    newton = system <= _MAX_SYSTEM and (loss.piecewise or recipe.newton_params is None)
+
+    def directions(group: np.ndarray) -> Newton | LBFGS:
+        return Newton(n_columns, alike) if newton else LBFGS(group)
+
+    if n_models > 1 and not params.any() and system > _FEW_COLUMNS:
+        kind = np.arange(len(stack.params)) % (len(stack.params) // n_models)
+        solution = follow(stack.rows, stack.loss, stack.weight, stack.rho, kind, directions, tol, max_iter)
+    else:
+        solution = descend(stack, directions(np.arange(len(stack.params))), tol, max_iter)
     return solution if len(solution.params) == n_models else solution.together(n_scores)
 
 
