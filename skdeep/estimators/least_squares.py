@@ -7,12 +7,10 @@ from numbers import Real
 from typing import ClassVar
 
 from skdeep.compat.sklearn import Interval, StrOptions
-from skdeep.data.problem import Problem
 from skdeep.engine.losses import LOSSES, Loss
 from skdeep.estimators.docs import RIDGE_ALPHA, SCORES_CALIBRATION_PARAMETERS, document_linear
 from skdeep.estimators.linear import LinearClassifier
 from skdeep.estimators.scores import ScoresMixin
-from skdeep.fitting.recipe import Recipe
 from skdeep.fitting.settings import SOLVERS, Solver, SolverObject
 
 

@@ -64,6 +64,8 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
     callbacks: Any = None
     verbose: bool | int = False
 
+    #: What alpha="auto" is, times the weight of the rows.
+    _auto_alpha: ClassVar[float] = 1.0
     _coef_attribute = "coef_"
     _parameters = frozenset({"coef_", "intercept_"})
     _exact_solvers = FULL_BATCH
@@ -86,7 +88,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
 
     def _penalty(self, members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray) -> ElasticNet:
         alpha = values(members, "alpha")
-        return PENALTIES[self.penalty](np.where(np.isnan(alpha), 1 / total_weight, alpha), values(members, "l1_ratio"))
+        return PENALTIES[self.penalty](np.where(np.isnan(alpha), self._auto_alpha / total_weight, alpha), values(members, "l1_ratio"))
 
     def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
         newton_params, solver = self._max_newton_params(), solver_name(self)
@@ -238,8 +240,8 @@ def _check_objective(solver: str, penalty_name: str | None, loss: Loss, penalty:
     if solver == "exact" and not is_certified(loss, penalty):
         raise ValueError(
             "solver='exact' minimises hinges with penalty='l2', and smooth losses (loss='squared_hinge' with "
-            f"multi_class='weston_watkins' or 'ovr') with any penalty; not this loss with penalty={penalty_name!r}. Use "
-            "solver='sgd', 'adam' or 'adamw', or another penalty."
+            f"multi_class='weston_watkins' or 'ovr') with any penalty; not this loss with penalty={penalty_name!r}. "
+            "Use solver='sgd', 'adam' or 'adamw', or another penalty."
         )
     if solver == "exact" or (loss.smooth and penalty.smooth):
         return
