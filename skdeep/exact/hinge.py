@@ -24,9 +24,11 @@ from skdeep.exact.rows import Rows
 
 #: Width of smoothing: at first; where the start is a neighbour's optimum; what it is multiplied by whenever what is
 #: left of complementarity has not fallen to a share of what it was; at least.
-_WIDTH, _WARM, _SHRINK, _SLOW, _NARROWEST = 3.0, 0.1, 0.2, 0.3, 1e-4
+_WIDTH, _WARM, _SHRINK, _SLOW, _NARROWEST = 3.0, 0.1, 0.2, 0.3, 1e-10
 #: Duals are replaced when what is left of the gradient counts no more than so much of what is left of complementarity.
 _SHARE = 1.0
+#: Gaps that are rounding, of objectives that are about one where all parameters are zero.
+_ROUNDING = 1e-16
 #: Line searches end at so much of the first slope.
 _FLAT, _MAX_TRIALS = 0.1, 40
 #: Most terms of a batch of models: as many as stay in the cache.
@@ -61,10 +63,8 @@ class Solution:
     @classmethod
     def blank(cls, K: int, C: int, D: int, n: int) -> Solution:
         """Make room for one."""
-        return cls(
-            np.zeros((K, C, D)), np.zeros((K, C, n)), np.zeros(K), np.zeros(K), np.zeros(K, dtype=bool),
-            [[] for _ in range(K)],
-        )  # fmt: skip
+        params, duals = np.zeros((K, C, D)), np.zeros((K, C, n))
+        return cls(params, duals, np.zeros(K), np.zeros(K), np.zeros(K, dtype=bool), [[] for _ in range(K)])
 
 
 @dataclass
@@ -102,7 +102,7 @@ class _Problem:
             stationary += reach * np.vecdot(np.abs(gradient).sum(1), ~self.penalised)
         return _At(data + 0.5 * _dot(penalty, params), against - _dot(pull, margin), stationary, gradient, penalty)
 
-    def factors(self, gradient: np.ndarray, delta: np.ndarray) -> np.ndarray:
+    def factors(self, gradient: np.ndarray, delta: np.ndarray, caution: np.ndarray) -> np.ndarray:
         """Compute the penalty's second derivative (K, C, D), and steps' bounds where there is no penalty.
 
         Without free terms, a step is as long as margins are smoothed; it is Newton's as the gradient comes to zero.
@@ -110,9 +110,9 @@ class _Problem:
         found = np.repeat(self.rho[:, None], gradient.shape[1], 1)
         if not self.all_but_last:
             steepest = np.abs(gradient).max((1, 2), keepdims=True)
-            found += ~self.penalised[:, None] * ((steepest + 1e-10) / delta[:, None, None])
+            found += ~self.penalised[:, None] * ((steepest + 1e-10) * (caution / delta)[:, None, None])
         if self.intercept:
-            found[:, :, -1] = (np.abs(gradient[:, :, -1]) + 1e-12) / delta[:, None]
+            found[:, :, -1] = (np.abs(gradient[:, :, -1]) + 1e-12) * (caution / delta)[:, None]
         return found
 
 
@@ -167,9 +167,9 @@ class _Descent:
         K = len(params)
         self.problem, self.params, self.dual = problem, params.copy(), dual.copy()
         self.margin = problem.terms.margins(problem.rows.scores(params))
-        self.delta, self.last = np.full(K, width), np.full(K, np.inf)
+        self.delta, self.last, self.caution = np.full(K, width), np.full(K, np.inf), np.ones(K)
         self.goal, self.target, self.model = goal, goal.copy(), np.arange(K)
-        self.found = Solution.blank(*params.shape, dual.shape[2])
+        self.found = Solution.blank(K, *params.shape[1:], dual.shape[2])
 
     def run(self, max_iter: int) -> Solution:
         """Iterate until all are done, or for so many steps."""
@@ -227,14 +227,14 @@ class _Descent:
         gap = np.divide(above, at.primal, out=np.zeros_like(above), where=at.primal > 0)
         found, model = self.found, self.model[some]
         found.params[model], found.duals[model], found.value[model], found.gap[model] = params, dual, at.primal, gap
-        found.converged[model] = reached = gap <= self.goal[some]
+        found.converged[model] = reached = above <= self.goal[some] * at.primal + _ROUNDING
         self.target[some] *= 0.3
         return np.delete(np.arange(len(self.model)), some[reached]) if reached.any() else None
 
     def keep(self, models: np.ndarray) -> None:
         """Forget all models but some."""
         self.problem = self.problem.select(models)
-        for name in ("params", "dual", "margin", "delta", "last", "goal", "target", "model"):
+        for name in ("params", "dual", "margin", "delta", "last", "caution", "goal", "target", "model"):
             setattr(self, name, getattr(self, name)[models])
 
     def replace(self, models: list[int], slope: np.ndarray, at: _At) -> None:
@@ -251,7 +251,7 @@ class _Descent:
         problem = self.problem
         free, coupling = problem.terms.free(slope, self.delta)
         free &= (problem.weight > 0)[:, None]
-        bends = Bends(free, coupling, problem.weight / self.delta[:, None], problem.factors(at.gradient, self.delta))
+        bends = Bends(free, coupling, problem.weight / self.delta[:, None], problem.factors(at.gradient, self.delta, self.caution))
         return directions(problem.rows, problem.terms, bends, at.gradient, problem.intercept)
 
     def go(self, step: np.ndarray, at: _At) -> np.ndarray:
@@ -271,6 +271,7 @@ class _Descent:
                 break
             for k in open_:
                 t[k] = roots[k].next(t[k], derivative[k])
+        self.caution = np.where(t > 1, UP * self.caution, np.minimum(np.where(t < 0.3, DOWN, 1.0) * self.caution, 1))
         self.params += t[:, None, None] * step
         self.margin += t[:, None, None] * change
         return slope if not open_ else self.project(0.0)
@@ -383,3 +384,5 @@ def _put(part: Solution, models: np.ndarray, found: Solution) -> None:
         curves = part.curve[i * columns : (i + 1) * columns]
         length = max(map(len, curves))
         found.curve[model] = [sum(c[min(j, len(c) - 1)] for c in curves) for j in range(length)]
+
+UP, DOWN = .2, 2
