@@ -54,7 +54,8 @@ class RowLoss:
     def second(self, scores: np.ndarray, at: At) -> np.ndarray:
         """Compute second derivatives, at scores where the value is known.
 
-        (K, C, n), each score's own, if the loss is `separable`, else (K, P, n) of the P pairs of ``np.tril_indices(C)``.
+        (K, C, n), each score's own, if the loss is `separable`, else (K, P, n) of the P pairs of
+        ``np.tril_indices(C)``.
         """
         raise NotImplementedError
 
@@ -76,8 +77,8 @@ class RowLoss:
     def balanced(self, dual: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Find a point near one of the conjugate's domain, in it, whose sums weighted by (K, n) are zero.
 
-        At gradients, those are the gradient in the intercepts, so that nothing changes where these are at their optimum. Of
-        each score, what pulls it to the heavier side is made smaller.
+        At gradients, those are the gradient in the intercepts, so that nothing changes where these are at their
+        optimum. Of each score, what pulls it to the heavier side is made smaller.
         """
         up, down = np.maximum(dual, 0), np.minimum(dual, 0)
         of_up, of_down = np.einsum("kcn,kn->kc", up, weight), -np.einsum("kcn,kn->kc", down, weight)
@@ -99,6 +100,8 @@ class SoftmaxLoss(RowLoss):
         self.target = np.full((n_scores, len(codes)), smoothing / n_scores)
         self.target[codes, self._each] += 1 - smoothing
         self._smoothing = smoothing
+        self._pairs = np.tril_indices(n_scores)
+        self._same = np.flatnonzero(self._pairs[0] == self._pairs[1])
 
     def at(self, scores: np.ndarray) -> At:
         shifted = scores - scores.max(1, keepdims=True)
@@ -114,10 +117,10 @@ class SoftmaxLoss(RowLoss):
 
     def second(self, scores: np.ndarray, at: At) -> np.ndarray:
         p = at.gradient + self.target
-        i, j = np.tril_indices(self.n_scores)
+        i, j = self._pairs
         found = p[:, i]
         found *= -p[:, j]
-        found[:, i == j] += p
+        found[:, self._same] += p
         return found
 
     def diagonal(self, scores: np.ndarray, at: At) -> np.ndarray:
@@ -133,7 +136,7 @@ class SoftmaxLoss(RowLoss):
         return xlogy(p, p).sum(1)
 
     def balanced(self, dual: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        # Probability moves, in each row by the same rule, from classes that have too much to those that have too little.
+        # Probability moves, in all rows by the same rule, from classes that have too much to those that lack some.
         p = np.maximum(dual + self.target, 0)
         excess = np.einsum("kcn,kn->kc", dual, weight)
         total = np.einsum("kcn,kn->kc", p, weight)
