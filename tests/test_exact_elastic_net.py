@@ -1,4 +1,4 @@
-"""Exact fits with L1 and elastic-net penalties, against scikit-learn, SciPy, their own conditions and their own certificate."""
+"""Exact fits with L1 and elastic-net penalties, against scikit-learn, SciPy, their own conditions and certificate."""
 
 import numpy as np
 import pytest

@@ -143,7 +143,9 @@ def test_what_a_solver_of_a_users_makes_of_its_settings_is_looked_at():
         SoftmaxClassifier(solver=Renamed(-1.0)).fit(X, Y)
 
 
-@pytest.mark.parametrize("solver", [SGD, None, 5, "sdg", SGD.options], ids=repr)
+@pytest.mark.parametrize(
+    "solver", [SGD, None, 5, "sdg", SGD.options], ids=lambda given: getattr(given, "__name__", repr(given))
+)
 @pytest.mark.parametrize("model", [*LINEAR, *DEEP], ids=NAMES)
 def test_what_is_no_solver_is_refused_in_public_words(model, solver):
     told = rf"'solver' parameter of {type(model).__name__} must be a str among .* or an object such as SGD\(\)\. Got"

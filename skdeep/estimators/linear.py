@@ -88,7 +88,9 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
 
     def _penalty(self, members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray) -> ElasticNet:
         alpha = values(members, "alpha")
-        return PENALTIES[self.penalty](np.where(np.isnan(alpha), self._auto_alpha / total_weight, alpha), values(members, "l1_ratio"))
+        return PENALTIES[self.penalty](
+            np.where(np.isnan(alpha), self._auto_alpha / total_weight, alpha), values(members, "l1_ratio")
+        )
 
     def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
         newton_params, solver = self._max_newton_params(), solver_name(self)

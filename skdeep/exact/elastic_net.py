@@ -1,17 +1,19 @@
 r"""Exact fits of linear models with an L1 norm, alone or beside a squared one: Newton's method on the support.
 
-Model k minimises ``sum_i w_ki loss_i(s_i) + sum_cj kappa_kj |V_cj| + rho_kj V_cj^2 / 2`` over V, with scores ``s = V Z'``. Each
-iteration replaces the loss by its quadratic model in the coordinates that are not zero or might not stay so, and goes to the
-minimum of that with the norm as it is (`skdeep.exact.quadratic`): zeros are exact, and near the end one iteration squares the
-distance. Models of a stack follow one another along the penalty, each from where its neighbour ended: few coordinates ever
-enter, while a stack would compute all of them.
+Model k minimises ``sum_i w_ki loss_i(s_i) + sum_cj kappa_kj |V_cj| + rho_kj V_cj^2 / 2`` over V, with scores
+``s = V Z'``. Each iteration replaces the loss by its quadratic model in the coordinates that are not zero or might not
+stay so, and goes to the minimum of that with the norm as it is (`skdeep.exact.quadratic`): zeros are exact, and near
+the end one iteration squares the distance. The first iterations have a stronger norm, which weakens from one to the
+next, and models of a stack follow one another along the penalty, each from where its neighbour ended: so few coordinates
+ever enter that are not in the end's support.
 
-What ends a fit is proof: no value is less than that of a point of the dual problem, the loss's gradient after it is brought into the
-dual's domain (Fenchel's inequality).
+What ends a fit is proof: no value is less than that of a point of the dual problem, the loss's gradient after it is
+brought into the dual's domain (Fenchel's inequality).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -27,8 +29,22 @@ _NEAR = 0.8
 _DAMPING = 1e-10
 #: Values below this part of what no parameters have count as zero, as rounding hides how far from it they are.
 _SMALLEST = 1e-9
+#: The norm of the first iteration, as a part of what leaves all zero, and of each next one, as a part of the last.
+_FALL = 0.2
 #: Iterations, at most, for the support to come to rest when the gap is closed.
 _MAX_SETTLING = 3
+#: Coordinates that a step follows at least, if there are so many that may leave zero; else as many as are not zero.
+_MIN_FOLLOWED = 128
+#: Most coordinates of a curvature that is computed as a matrix, and most second derivatives of the loss.
+_MAX_MATRIX, _MAX_SECOND = 1500, 2**24
+#: Most values of all columns' products with one another with which all second derivatives are computed at once.
+_MAX_GRAM = 2**16
+#: Values of columns that are taken at a time.
+_CHUNK_VALUES = 2**21
+#: Conjugate gradients: how far residuals fall, and most steps.
+_CG_TOL, _MAX_CG = 1e-4, 200
+#: What leaves no curvature zero.
+_TINY = 1e-200
 
 
 class Solution(NamedTuple):
@@ -80,8 +96,8 @@ def solve(
     start : ndarray of shape (K, C, D), optional
     """
     K, C, D = len(weight), loss.n_scores, rows.shape[1]
-    params = np.zeros((K, C, D))
-    value, reached, curve = np.zeros(K), np.zeros(K), [[] for _ in range(K)]
+    params, value, reached = np.zeros((K, C, D)), np.zeros(K), np.zeros(K)
+    curve: list[list[float]] = [[] for _ in range(K)]
     for k, neighbour in _along(weight, kappa + rho):
         problem = _Problem(rows, loss, weight[k], kappa[k], rho[k], gap)
         begin = params[neighbour] if start is None else start[k]
@@ -91,7 +107,7 @@ def solve(
 
 
 def _along(weight: np.ndarray, penalty: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Order models: of the same rows, by falling penalty; with each, the one to start from, itself if none is before."""
+    """Order models of the same rows by falling penalty; with each goes the one to start from, or itself if first."""
     groups: dict[bytes, list[int]] = {}
     for k in np.argsort(-penalty.sum(1), kind="stable"):
         groups.setdefault(weight[k].tobytes(), []).append(int(k))
@@ -141,30 +157,41 @@ class _Problem:
         if x.any():
             begin = self._at(self._shifted(x))
             state = begin if begin.value < state.value else state
-        curve, bound, settling = [state.value], -np.inf, 0
+        curve, bound, settling, is_settled = [state.value], -np.inf, 0, False
         gradient, damping = self._gradient(state), _DAMPING
-        rest = not ((np.abs(gradient) > self.kappa)[state.x == 0]).any() and not state.x.any()
-        if rest or not max_iter:
-            bound = self._bound(state, gradient)
-        for _ in range(max_iter):
-            if self._relative(state.value, bound) <= self.gap and (rest or settling > _MAX_SETTLING):
+        ease = 1.0
+        if not state.x.any():
+            over = np.abs(gradient)[self.kappa > 0] / self.kappa[self.kappa > 0]
+            is_settled = not over.max(initial=0) > 1 and not gradient[self.is_free].any()
+            ease = max(1.0, _FALL * float(over.max(initial=0)))
+        kappa, is_certified = self.kappa, False
+        while True:
+            enough = self._relative(state.value, bound) <= self.gap
+            if len(curve) > max_iter or (enough and (is_settled or settling > _MAX_SETTLING)):
                 break
-            settling += self._relative(state.value, bound) <= self.gap
-            step, slope = self._step(state, gradient, damping)
-            if slope < 0:
-                found, length = self._search(state, step, slope)
-            if not slope < 0 or found is None:
-                if damping > 1e-3:
+            settling += enough
+            self.kappa = ease * kappa
+            here = state._replace(value=state.value + (ease - 1) * float(kappa @ np.abs(state.x)))
+            step, slope = self._step(here, gradient, damping)
+            found, length = self._search(here, step, slope) if slope < 0 else (None, 0.0)
+            self.kappa = kappa
+            if found is None and ease == 1:
+                if damping > 1e-3 or is_settled:
                     break
                 damping *= 1e3
                 continue
-            rest = length == 1 and np.array_equal(np.sign(found.x), np.sign(state.x))
             damping = max(_DAMPING, damping / 1e3)
-            state, gradient = found, self._gradient(found)
-            curve.append(state.value)
-            if -slope <= 100 * self.gap * (state.value + self.smallest) or len(curve) > max_iter:
-                bound = max(bound, self._bound(state, gradient))
-        bound = max(bound, self._bound(state, gradient))
+            if found is not None:
+                is_settled = length == 1 and np.array_equal(np.sign(found.x), np.sign(state.x))
+                value = found.value - (ease - 1) * float(kappa @ np.abs(found.x))
+                state = found._replace(value=value)
+                gradient, is_certified = self._gradient(state), False
+                curve.append(state.value)
+            if ease == 1 and -slope <= 100 * self.gap * (state.value + self.smallest):
+                bound, is_certified = max(bound, self._bound(state, gradient)), True
+            ease = max(1.0, _FALL * ease)
+        if not is_certified:
+            bound = max(bound, self._bound(state, gradient))
         params = state.x.reshape(self.shape)
         if self.loss.shift_invariant:
             # Of all intercepts with the same loss, those of least norm.
@@ -225,12 +252,12 @@ class _Problem:
 
     def _step(self, state: _State, gradient: np.ndarray, damping: float) -> tuple[np.ndarray, float]:
         """Find the step to the minimum of the quadratic model, and the slope towards it."""
-        size = np.abs(gradient)
-        followed = np.flatnonzero((state.x != 0) | (size > _NEAR * self.kappa))
-        x, kappa = state.x[followed], self.kappa[followed]
-        slope = gradient[followed]
-        violation = np.where(x != 0, np.abs(slope + kappa * np.sign(x)), np.maximum(np.abs(slope) - kappa, 0))
-        tol = 1e-3 * violation.max(initial=0)
+        followed = self._followed(state.x, gradient)
+        if not len(followed):
+            return np.zeros_like(state.x), 0.0
+        x, kappa, slope = state.x[followed], self.kappa[followed], gradient[followed]
+        sign = np.sign(x)
+        tol = 1e-3 * max(float((np.abs(slope + kappa * sign) - kappa * (sign == 0)).max(initial=0)), 0)
         curvature = self._curvature(state, followed, damping)
         family = self._family[followed] if self._family is not None else None
         end = minimise(Quadratic(curvature, slope, x, kappa, tol, family, self.shape[0]))
@@ -238,26 +265,51 @@ class _Problem:
         step[followed] = end - x
         return step, float(slope @ (end - x) + kappa @ (np.abs(end) - np.abs(x)))
 
+    def _followed(self, x: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+        """Choose the coordinates of a step: all that are not zero, and of the others, some that may leave it."""
+        size = np.abs(gradient)
+        is_followed = (x != 0) | (size > _NEAR * self.kappa)
+        many = max(_MIN_FOLLOWED, 2 * int(np.count_nonzero(x)))
+        if np.count_nonzero(is_followed) <= many:
+            return np.flatnonzero(is_followed)
+        beyond = np.where((x != 0) | self.is_free, np.inf, size - self.kappa)
+        return np.sort(np.argpartition(-beyond, many)[:many])
+
     def _curvature(self, state: _State, index: np.ndarray, damping: float) -> Curvature:
         """Compute the second derivatives of some coordinates."""
+        C, n = self.shape[0], len(self.weight)
+        n_second = C if self.loss.separable else C * (C + 1) // 2
+        if len(index) > _MAX_MATRIX or n_second * n > _MAX_SECOND:
+            return _Products(self, state, index, damping)
         of_class, column = np.divmod(index, self.shape[1])
         second = self.loss.second(state.scores, state.at)[0] * self.weight
-        Z = self.rows.columns(column)
-        if self.shape[0] == 1:
-            found = (Z * second) @ Z.T
-        else:
-            found = np.zeros((len(index), len(index)))
-            bounds = np.searchsorted(of_class, np.arange(self.shape[0] + 1))
-            for c, (begin, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+        if not self.loss.separable and n * self.shape[1] ** 2 <= _MAX_GRAM:
+            gram = self.rows.gram(second)
+            return self._matrix(
+                gram[self._of_pair[of_class[:, None], of_class], column[:, None], column], index, damping
+            )
+        found = np.zeros((len(index), len(index)))
+        bounds = of_class.searchsorted(np.arange(C + 1)).tolist()
+        step = max(1, _CHUNK_VALUES // len(index))
+        for start in range(0, n, step):
+            part = slice(start, start + step)
+            Z, factor = self.rows.columns(column, part), second[:, part]
+            for c, (begin, end) in enumerate(itertools.pairwise(bounds)):
+                if begin == end:
+                    continue
                 if self.loss.separable:
-                    found[begin:end, begin:end] = (Z[begin:end] * second[c]) @ Z[begin:end].T
-                elif begin < end:
-                    block = Z[begin:end] @ (second[self._of_pair[c, of_class[:end]]] * Z[:end]).T
-                    found[begin:end, :end] = block
-                    found[:end, begin:end] = block.T
+                    found[begin:end, begin:end] += Z[begin:end] @ (factor[c] * Z[begin:end]).T
+                else:
+                    found[begin:end, :end] += Z[begin:end] @ (factor[self._of_pair[c, of_class[:end]]] * Z[:end]).T
+        if not self.loss.separable:
+            for begin, end in itertools.pairwise(bounds):
+                found[:begin, begin:end] = found[begin:end, :begin].T
+        return self._matrix(found, index, damping)
+
+    def _matrix(self, found: np.ndarray, index: np.ndarray, damping: float) -> Matrix:
         diagonal = found.reshape(-1)[:: len(index) + 1]
         diagonal += self.rho[index]
-        diagonal += damping * diagonal.max(initial=0) + 1e-300
+        diagonal += damping * diagonal.max(initial=0) + _TINY
         return Matrix(found)
 
     def _search(self, state: _State, step: np.ndarray, slope: float) -> tuple[_State | None, float]:
@@ -270,3 +322,42 @@ class _Problem:
                 return found, length
             length /= 2
         return None, length
+
+
+class _Products:
+    """A curvature that is too large for a matrix, by its products."""
+
+    def __init__(self, problem: _Problem, state: _State, index: np.ndarray, damping: float):
+        self._problem, self._state, self._index = problem, state, index
+        second = problem.loss.diagonal(state.scores, state.at)[0] @ problem.weight
+        self._diagonal = second[index // problem.shape[1]] + problem.rho[index]
+        self._ridge = problem.rho[index] + damping * self._diagonal.max() + _TINY
+        self._diagonal += _DAMPING * self._diagonal.max() + _TINY
+
+    def times(self, index: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        problem, state = self._problem, self._state
+        params = np.zeros(problem.shape[0] * problem.shape[1])
+        params[self._index[index]] = direction
+        scores = problem.rows.scores(params.reshape(1, *problem.shape))
+        product = problem.loss.times_second(state.scores, state.at, scores)
+        return problem.rows.back(product * problem.weight).ravel()[self._index] + self._ridge * params[self._index]
+
+    def solve(self, index: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Solve the equations by conjugate gradients, each step of which is lower for the quadratic function."""
+        found, residual = np.zeros_like(right), right.copy()
+        scaled = residual / self._diagonal[index]
+        direction, size = scaled, scaled @ residual
+        enough = _CG_TOL**2 * size
+        for _ in range(_MAX_CG):
+            if not size > enough:
+                break
+            product = self.times(index, direction)[index]
+            curvature = direction @ product
+            if not curvature > 0:
+                break
+            found += size / curvature * direction
+            residual -= size / curvature * product
+            scaled = residual / self._diagonal[index]
+            size, before = scaled @ residual, size
+            direction = scaled + size / before * direction
+        return found

@@ -251,7 +251,9 @@ class _Descent:
         problem = self.problem
         free, coupling = problem.terms.free(slope, self.delta)
         free &= (problem.weight > 0)[:, None]
-        bends = Bends(free, coupling, problem.weight / self.delta[:, None], problem.factors(at.gradient, self.delta, self.caution))
+        bends = Bends(
+            free, coupling, problem.weight / self.delta[:, None], problem.factors(at.gradient, self.delta, self.caution)
+        )
         return directions(problem.rows, problem.terms, bends, at.gradient, problem.intercept)
 
     def go(self, step: np.ndarray, at: _At) -> np.ndarray:
@@ -385,4 +387,5 @@ def _put(part: Solution, models: np.ndarray, found: Solution) -> None:
         length = max(map(len, curves))
         found.curve[model] = [sum(c[min(j, len(c) - 1)] for c in curves) for j in range(length)]
 
-UP, DOWN = .2, 2
+
+UP, DOWN = 0.2, 2

@@ -131,6 +131,7 @@ class SoftmaxLoss(RowLoss):
         self.target = np.full((n_scores, len(codes)), smoothing / n_scores)
         self.target[codes, self._each] += 1 - smoothing
         self._smoothing = smoothing
+        self._same = np.flatnonzero(np.equal(*pairs(n_scores)))
 
     def at(self, scores: np.ndarray) -> At:
         shifted = scores - scores.max(1, keepdims=True)
@@ -149,7 +150,7 @@ class SoftmaxLoss(RowLoss):
         i, j = pairs(self.n_scores)
         found = p[:, i]
         found *= -p[:, j]
-        found[:, i == j] += p
+        found[:, self._same] += p
         return found
 
     def diagonal(self, scores: np.ndarray, at: At) -> np.ndarray:

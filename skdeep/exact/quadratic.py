@@ -15,7 +15,7 @@ _FIRST = 0.3
 #: Exchanges that need not make less wrong than before, and exchanges in all.
 _PATIENCE, _MAX_EXCHANGES = 3, 40
 #: Steps of the method that cannot fail, of which any number leads down.
-_MAX_DESCENTS = 30
+_MAX_DESCENTS = 10
 
 
 class Curvature(Protocol):
@@ -84,42 +84,48 @@ def _exchange(problem: Quadratic) -> np.ndarray | None:
     """
     curvature, gradient, x, kappa, tol, _, _ = problem
     sign = np.sign(x)
-    if sign.any():
-        moved = np.flatnonzero(sign)
-        offset = curvature.times(moved, x[moved]) - gradient
+    index = sign.nonzero()[0]
+    if len(index):
+        offset = curvature.times(index, x[index]) - gradient
     else:
         offset = -gradient
         sign = -np.sign(gradient) * _entering(problem, sign, np.abs(gradient) - kappa)
-    penalised = kappa > 0
+        index = sign.nonzero()[0]
     fewest, patience = len(x) + 1, _PATIENCE
     for _ in range(_MAX_EXCHANGES):
-        index = np.flatnonzero(sign)
-        there = curvature.solve(index, offset[index] - kappa[index] * sign[index])
+        slopes = kappa[index] * sign[index]
+        there = curvature.solve(index, offset[index] - slopes)
         slope = curvature.times(index, there) - offset
-        u = np.zeros_like(x)
-        u[index] = there
-        wrong = (u * sign <= 0) & (sign != 0) & penalised
+        # Where there is no L1 norm, no sign is wrong.
+        wrong = index[(there * slopes <= 0) & (slopes != 0)]
         beyond = np.abs(slope) - kappa
         beyond[index] = 0
         entering = beyond > tol
-        n_wrong, n_entering = np.count_nonzero(wrong), np.count_nonzero(entering)
-        if not n_wrong and not n_entering:
+        n_wrong = len(wrong) + int(np.count_nonzero(entering))
+        if not n_wrong:
+            u = np.zeros_like(x)
+            u[index] = there
             return u
-        if n_wrong + n_entering < fewest:
-            fewest, patience = n_wrong + n_entering, _PATIENCE
+        if n_wrong < fewest:
+            fewest, patience = n_wrong, _PATIENCE
         else:
             patience -= 1
         if patience < 0:
             # One at a time, always the last: what cannot go round for ever.
-            last = np.flatnonzero(wrong | entering)[-1:]
-            wrong, entering = wrong & False, entering & False
-            (wrong if sign[last] else entering)[last] = True
-        elif n_entering:
+            enter = entering.nonzero()[0]
+            if len(wrong) and (not len(enter) or wrong[-1] > enter[-1]):
+                wrong, enter = wrong[-1:], enter[:0]
+            else:
+                wrong, enter = wrong[:0], enter[-1:]
             sign[wrong] = 0
-            chosen = _entering(problem, sign, beyond)
-            entering = chosen if n_wrong or chosen.any() else entering
-        sign[wrong] = 0
-        sign[entering] = -np.sign(slope[entering])
+        else:
+            sign[wrong] = 0
+            if len(wrong) < n_wrong:
+                chosen = _entering(problem, sign, beyond)
+                entering = chosen if len(wrong) or chosen.any() else entering
+            enter = entering.nonzero()[0]
+        sign[enter] = -np.sign(slope[enter])
+        index = sign.nonzero()[0]
     return None
 
 
@@ -182,7 +188,7 @@ def _direction(
 
 
 def _cut(now: np.ndarray, step: np.ndarray, drop: float, kappa: np.ndarray) -> np.ndarray:
-    """Find the part of a step that leads lowest, where the slope of the start is -drop, and each zero passed is a bend."""
+    """Find the part of a step that leads lowest, where the slope at its start is -drop, and each zero passed a bend."""
     with np.errstate(all="ignore"):
         passes = -now / step
     crossing = np.flatnonzero((passes > 0) & (passes <= 1))

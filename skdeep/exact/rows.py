@@ -60,9 +60,9 @@ class Rows:
         """Take some rows, as an operator."""
         return Rows(self.Z[index])
 
-    def columns(self, index: np.ndarray) -> np.ndarray:
-        """Take some columns (m, n), dense."""
-        return self._columns[index]
+    def columns(self, index: np.ndarray, part: slice) -> np.ndarray:
+        """Take some columns, (m, part of n), dense."""
+        return self._columns[index, part]
 
     @cached_property
     def _columns(self) -> np.ndarray:
@@ -148,10 +148,11 @@ class SparseRows(Rows):
     def keeps_products(self, n_factors: int) -> bool:
         return False
 
-    def columns(self, index: np.ndarray) -> np.ndarray:
-        found = np.ones((len(index), self.shape[0]))
+    def columns(self, index: np.ndarray, part: slice) -> np.ndarray:
         of_X = index < self.X.shape[1]
-        found[of_X] = self._transposed[index[of_X]].toarray()
+        taken = self._transposed[index[of_X], part].toarray()
+        found = np.ones((len(index), taken.shape[1]))
+        found[of_X] = taken
         return found
 
     def gram(self, factor: np.ndarray) -> np.ndarray:
