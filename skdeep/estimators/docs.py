@@ -42,11 +42,11 @@ standardize : bool, default=True
 #: Parameters that say how an estimator is trained, but for its solver's settings.
 FIT_PARAMETERS = """
 max_iter : int, default={max_iter}
-    Epochs (passes over the data) at most; for "lbfgs", iterations.
+    Epochs (passes over the data) at most; for "lbfgs" and "exact", iterations.
 tol : float, default=1e-4
     An epoch counts as improvement if the {falls}
     by more than this; ``n_iter_no_change``, a setting of the solver, is how many may pass without. For "lbfgs": bound
-    on the largest entry of the gradient, in the columns trained in.
+    on the largest entry of the gradient, in the columns trained in; for "exact", on 100 times the duality gap.
 early_stopping : bool, default=False
     Whether to watch the score on validation data, and to keep the weights of the best epoch.
 validation_fraction : float, default=0.1
@@ -153,6 +153,9 @@ history_ : skorch.history.History
 LINEAR_ATTRIBUTES = """
 solver_ : str
     The solver that was used.
+certificate_ : float, or None
+    How far from the optimum the model may be, where its solver knows: the largest entry of the gradient ("lbfgs"), or
+    the relative duality gap: by what share the objective may be above its minimum at most ("exact").
 coef_ : ndarray of shape (1, n_features) or (n_classes, n_features)
     Weights on the columns of X; one row for two classes. Of float32 X they are float32, as ``intercept_`` is, unless
     that would change scores by more than a rounding (columns far from zero): then both are float64.
@@ -161,14 +164,16 @@ intercept_ : ndarray of shape (1,) or (n_classes,)
 """
 
 LINEAR_SOLVERS = """
-solver : {"auto", "sgd", "adam", "adamw", "lbfgs"}, `SGD`, `Adam`, `AdamW` or `LBFGS`, default="auto"
-    Mini-batch gradient descent with momentum, Adam, Adam with decoupled weight decay, or the exact solver (smooth
-    objectives only): full batches in float64, with Newton steps up to 1024 weights and L-BFGS beyond. With
-    ``tol=1e-8`` it ends at the optimum up to rounding. "auto" is the exact one where that is no more work than 1500
-    mini-batch steps, else "sgd": so it is on larger data, with L1 or the plain hinge loss, in ``partial_fit`` and with
-    skorch's callbacks. ``solver_`` tells which it was.
+solver : {"auto", "exact", "lbfgs", "sgd", "adam", "adamw"}, or an object, default="auto"
+    "lbfgs": full batches in float64 for smooth objectives, with Newton steps up to 1024 weights and L-BFGS beyond; with
+    ``tol=1e-8`` it ends at the optimum up to rounding. "exact": the optimum of objectives with kinks (the hinges with
+    L2; smooth losses with L1 or elastic net), on the CPU, to a relative duality gap of ``tol / 100``. "sgd", "adam",
+    "adamw": mini-batches, with momentum, by Adam, and by Adam with decoupled weight decay. "auto" is "lbfgs" or "exact"
+    where that is no more work than 1500 mini-batch steps, else "sgd": so it is on larger data, without a penalty for
+    the hinges, in ``partial_fit`` and with skorch's callbacks. ``solver_`` tells which it was.
 
-    A name stands for the solver with its default settings. An object has settings of its own: learning rate, momentum,
+    A name stands for the solver with its default settings. An object (`SGD`, `Adam`, `AdamW`, `LBFGS`) has settings of
+    its own: learning rate, momentum,
     rows per step, precision, as in ``SGD(0.01, momentum=0.8, batch_size=64)``. A search sets them as
     ``solver__momentum``.
 """

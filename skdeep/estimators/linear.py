@@ -138,7 +138,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         if self.callbacks:
             return "sgd"
         if self._has_smooth_penalty and loss.smooth:
-            return "lbfgs" if self._is_exact_cheap(problem, newton_params) else "sgd"
+            return "lbfgs" if self._is_exact_cheap(problem, loss, newton_params) else "sgd"
         if self.early_stopping or self.verbose or self.penalty is None or not self._is_certified(problem, loss):
             return "sgd"
         values = problem.n_rows * (problem.source.shape[1] * problem.density + 1) * self.n_outputs_
@@ -152,11 +152,13 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         device = resolve_device(self.device, problem.source, work, torch.float64)
         return device.type == "cpu" and is_certified(loss, penalty)
 
-    def _is_exact_cheap(self, problem: Problem, newton_params: int | None) -> bool:
+    def _is_exact_cheap(self, problem: Problem, loss: Loss, newton_params: int | None) -> bool:
         """Tell whether the optimum of a smooth objective costs no more than mini-batch training."""
         n, d, c = problem.n_rows, problem.source.shape[1], self.n_outputs_
-        if newton_params is None and c * (d + 1) <= Newton.max_params:
-            exact = _NEWTON_STEPS * n * c * (c + 1) * d**2
+        # scores that no second derivative couples are systems of their own
+        n_pairs, system = (c, d + 1) if loss.target == "indicators" else (c * (c + 1) // 2, c * (d + 1))
+        if (newton_params is None or not loss.twice_smooth) and system <= Newton.max_params:
+            exact = _NEWTON_STEPS * n * 2 * n_pairs * d**2
         elif self._has_preconditioner():
             exact = _LBFGS_STEPS * n * 4 * c * d * problem.density + n * c * d**2
         else:

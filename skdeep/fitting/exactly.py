@@ -1,7 +1,7 @@
 """Exact fits of linear models on the CPU: from a stack of members to the solvers of `skdeep.exact`, and back.
 
-Which solver it is follows from the objective: smooth ones descend until the gradient is within ``tol`` ("lbfgs"); hinges,
-and penalties with an L1 norm, are solved to a relative duality gap of ``tol / 100`` ("exact").
+Which solver it is follows from the objective: smooth ones descend until the gradient is within ``tol`` ("lbfgs");
+hinges, and penalties with an L1 norm, are solved to a relative duality gap of ``tol / 100`` ("exact").
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from skdeep.data.problem import Problem
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.training import Monitor, Progress
+from skdeep.fitting.exactly import GAP
 from skdeep.fitting.recipe import Member, Recipe
 from skdeep.fitting.settings import FULL_BATCH, settings_of
 
@@ -84,6 +85,10 @@ def warn(estimator: Classifier, solver: str, progress: Progress) -> None:
     if progress.interrupted:
         message = f"after {progress.n_iter} epochs; the model keeps the best weights so far."
         warnings.warn(f"Training interrupted by user {message}", stacklevel=7)
+    elif progress.stopped is None and solver == "exact":
+        message = f"The optimum was not reached within {progress.n_iter} iterations (max_iter={estimator.max_iter})"
+        gap = f"the relative duality gap is {progress.certificate:.2g}, more than tol / 100 = {GAP * estimator.tol:.2g}"
+        warnings.warn(f"{message}: {gap}. Increase max_iter, or tol.", ConvergenceWarning, stacklevel=7)
     elif progress.stopped is None and (finding := _distance_from_convergence(estimator, solver, progress)):
         limit, advice = f"iterations ({estimator.max_iter})", "Increase max_iter"
         if progress.n_iter < estimator.max_iter:  # full batches alone have another limit
