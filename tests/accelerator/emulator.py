@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import importlib.util
 import os
 import sys
@@ -41,12 +42,29 @@ _WAITING = {
 }
 
 
+@functools.cache
+def _name_in_package(path: str) -> str | None:
+    """The name of a file of the package; None of any other."""
+    return os.path.basename(path) if path.startswith(_PACKAGE) else None
+
+
 def line() -> str:
     """The innermost line of the package that is being run."""
     frame = sys._getframe(1)  # the own one would hold itself, and the tensors of all frames around it
-    while frame is not None and not frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame is not None:
+        name = _name_in_package(frame.f_code.co_filename)
+        if name is not None:
+            return f"{name}:{frame.f_lineno}"
         frame = frame.f_back
-    return "elsewhere" if frame is None else f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
+    return "elsewhere"
+
+
+@functools.cache
+def _facts(function) -> tuple[str, bool, bool]:
+    """The name of an operation, whether it is a fused update, and whether its result is a view."""
+    aliases = [r.alias_info for r in function._schema.returns if r.alias_info is not None]
+    is_view = any(not alias.is_write for alias in aliases) or function is _aten._unsafe_view.default
+    return str(function), "_fused_" in str(function), is_view
 
 
 def _bytes(values):
@@ -174,7 +192,8 @@ def _run(function, args, kwargs):
         return _to_copy(*args, **kwargs)
     if remote:
         _check_places(function, args, tensors)
-    if "_fused_" in str(function):
+    name, is_fused, is_view = _facts(function)
+    if is_fused:
         _check_fused(function, args)
     by_mask = function in _INDEXING and any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
     no_size = function is _aten.repeat_interleave.Tensor and kwargs.get("output_size") is None
@@ -184,9 +203,7 @@ def _run(function, args, kwargs):
     of_host = {name: _replaced(value, _held) for name, value in of_host.items()}
     result = function(*_replaced(args, _held), **of_host)
     if function is not _aten._local_scalar_dense.default:
-        aliases = [r.alias_info for r in function._schema.returns if r.alias_info is not None]
-        is_view = any(not alias.is_write for alias in aliases) or function is _aten._unsafe_view.default
-        (LOG.views if is_view else LOG.launches)[f"{function} @ {line()}"] += 1
+        (LOG.views if is_view else LOG.launches)[f"{name} @ {line()}"] += 1
     known = {id(value.held): value for value in remote}
     stays = wanted is not None and not _is_remote(wanted)
 
