@@ -70,7 +70,7 @@ def test_fitted_attributes_are_the_model(options):
 @each_option
 def test_a_last_batch_of_one_row(options):
     """No error, and no harm: at a small rate, where the step of a single row weighs little."""
-    clf = mlp(options, max_iter=60, learning_rate_init=2e-3).fit(X[:401], Y[:401])
+    clf = mlp(options, max_iter=25, learning_rate_init=2e-3).fit(X[:401], Y[:401])
     assert np.isfinite(clf.loss_curve_).all()
     assert clf.loss_curve_[-1] < clf.loss_curve_[0]
     assert clf.partial_fit(X[:1], Y[:1]).predict_proba(X).shape == (420, 10)
@@ -86,12 +86,12 @@ def test_the_same_seed_is_the_same_fit_and_another_is_not(options):
 
 @each_option
 def test_pickled_models_go_on_where_they_stopped(options):
-    """partial_fit: five and five passes are ten, with a pickle between; running averages included."""
+    """partial_fit: two and two passes are four, with a pickle between; running averages included."""
     whole, parts = mlp(options), mlp(options)
-    for _ in range(10):
+    for _ in range(4):
         whole.partial_fit(X, Y, classes=np.unique(Y))
-    for i in range(10):
-        parts = pickle.loads(pickle.dumps(parts)) if i == 5 else parts
+    for i in range(4):
+        parts = pickle.loads(pickle.dumps(parts)) if i == 2 else parts
         parts.partial_fit(X, Y, classes=np.unique(Y))
     np.testing.assert_array_equal(whole.predict_proba(X), parts.predict_proba(X))
 
@@ -107,7 +107,7 @@ def test_sparse_rows(options):
 def test_weights_of_a_batch_of_all_rows(options):
     """Weights, repetition, and rows of no weight: the same model, masks and batch statistics included."""
     weight = np.random.default_rng(0).integers(0, 3, len(Y))
-    full = {"batch_size": 2000, "max_iter": 20}
+    full = {"batch_size": 2000, "max_iter": 10}
     weighted = mlp(options, **full).fit(X, Y, sample_weight=weight)
     repeated = mlp(options, **full).fit(X.repeat(weight, axis=0), Y.repeat(weight))
     np.testing.assert_allclose(weighted.predict_proba(X), repeated.predict_proba(X), atol=1e-8)
