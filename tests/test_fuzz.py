@@ -308,7 +308,7 @@ def test_a_planted_fault_is_found(what, monkeypatch):
     monkeypatch.setattr(owner, name, fault)
     finding = first_fault(what, estimator, given)
     assert finding is not None
-    smallest = shrink(finding, seconds=0.5)
+    smallest = shrink(finding, seconds=0.2)
     assert len(smallest.case) <= len(finding.case)
     assert what in find(smallest.case)[1].what
 
