@@ -182,7 +182,8 @@ def _certified(
         f"The relative duality gap is {own:.2g}." if converged else None
         for own, converged in zip(found.gap.tolist(), found.converged.tolist(), strict=True)
     ]
-    return Solution(found.params, found.gap, found.curve, stopped)
+    # without the start
+    return Solution(found.params, found.gap, [curve[1:] or curve for curve in found.curve], stopped)
 
 
 def _book(

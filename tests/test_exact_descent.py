@@ -1,0 +1,327 @@
+"""Exact fits in NumPy: rows, losses, the descent of smooth objectives; and the models as by torch's full batches."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+from scipy.optimize import minimize
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.exceptions import ConvergenceWarning
+
+from skdeep import HingeClassifier, LeastSquaresClassifier, SigmoidClassifier, SoftmaxClassifier
+from skdeep.engine.losses import LOSSES, LabelSmoothing
+from skdeep.exact.descent import Stack, descend
+from skdeep.exact.lbfgs import LBFGS
+from skdeep.exact.losses import LogisticLoss, SoftmaxLoss, SquaredHinges, SquaredLoss, SquaredWestonWatkins
+from skdeep.exact.newton import Newton
+from skdeep.exact.path import follow, levels
+from skdeep.exact.rows import Rows, SparseRows
+from skdeep.fitting import solving
+
+RNG = np.random.default_rng(0)
+N, D, C = 40, 5, 3
+CODES = RNG.integers(0, C, N)
+INDICATORS = np.eye(C)[CODES].T
+COLUMNS = RNG.normal(size=(N, D - 1)) + 0.7 * np.eye(C)[CODES] @ RNG.normal(size=(C, D - 1))
+Z = np.hstack([COLUMNS, np.ones((N, 1))])
+RHO = np.array([0.1, 0.03, 0.2, 0.1, 0.0])
+
+#: Each loss beside its twin for torch, and that one's target.
+PAIRS = {
+    "softmax": (SoftmaxLoss(CODES, C), LOSSES["log_loss"](), CODES),
+    "smoothed": (SoftmaxLoss(CODES, C, 0.2), LabelSmoothing(LOSSES["log_loss"](), 0.2), CODES),
+    "logistic": (LogisticLoss(INDICATORS), LOSSES["binary_log_loss"](), INDICATORS.T),
+    "smoothed logistic": (
+        LogisticLoss(INDICATORS, 0.2), LabelSmoothing(LOSSES["binary_log_loss"](), 0.2), INDICATORS.T
+    ),
+    "squared": (SquaredLoss(INDICATORS), LOSSES["squared_error"](), INDICATORS.T),
+    "ovr": (SquaredHinges(INDICATORS), LOSSES["ovr"](squared=True), INDICATORS.T),
+    "weston_watkins": (SquaredWestonWatkins(CODES, C), LOSSES["weston_watkins"](squared=True), CODES),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_losses_are_those_of_torch(name):
+    """Values, gradients, second derivatives, of several models at a time."""
+    ours, theirs, target = PAIRS[name]
+    scores = 2 * np.random.default_rng(1).normal(size=(2, C, N))
+    of_torch, target = torch.from_numpy(scores).mT, torch.from_numpy(target)
+    value, gradient = theirs.value_and_gradient(of_torch.clone(), target)
+    at = ours.at(scores)
+    # the loss of no scores is what a conjugate is counted from: smoothing adds a constant to neither
+    np.testing.assert_allclose(at.value, value.numpy(), atol=1e-12)
+    np.testing.assert_allclose(at.gradient, gradient.mT.numpy(), atol=1e-12)
+    hessian = theirs.hessian(of_torch, target).permute(0, 2, 3, 1).numpy()
+    diagonal = np.einsum("kccn->kcn", hessian)
+    np.testing.assert_allclose(ours.diagonal(scores, at), diagonal, atol=1e-12)
+    second = ours.second(scores, at)
+    if ours.separable:
+        np.testing.assert_allclose(second, diagonal, atol=1e-12)
+        assert not np.abs(hessian - np.einsum("kcn,cd->kcdn", diagonal, np.eye(C))).any()
+    else:
+        i, j = np.tril_indices(C)
+        np.testing.assert_allclose(second, hessian[:, i, j], atol=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 5), st.booleans(), st.integers(0, 99))
+def test_products_with_rows(n, d, m, intercept, seed):
+    """Dense and sparse rows compute the same, with products kept or not."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, d)) * (rng.random((n, d)) < 0.5)
+    whole = np.hstack([X, np.ones((n, 1))]) if intercept else X
+    params, gradient, factor = (rng.normal(size=(m, 2, k)) for k in (whole.shape[1], n, n))
+    factor = factor[:, 0]
+    for rows in (Rows(whole), SparseRows(sparse.csr_array(X), intercept)):
+        np.testing.assert_allclose(rows.scores(params), params @ whole.T, atol=1e-12)
+        np.testing.assert_allclose(rows.back(gradient), gradient @ whole, atol=1e-12)
+        for f in (factor, np.abs(factor), factor * (factor > 0)):
+            np.testing.assert_allclose(rows.gram(f), np.einsum("ni,kn,nj->kij", whole, f, whole), atol=1e-11)
+        index = rng.integers(0, n, 3)
+        np.testing.assert_array_equal(rows.take(index), whole[index])
+        np.testing.assert_allclose(rows.select(index).scores(params), rows.scores(params)[..., index], atol=1e-12)
+
+
+def objective(loss, weight, rho, params):
+    at = loss.at(Rows(Z).scores(params[None]))
+    gradient = Rows(Z).back(at.gradient * weight)[0] + rho * params
+    return float(at.value[0] @ weight + (rho * params**2).sum() / 2), gradient
+
+
+def optimum(loss, weight, rho):
+    """The minimum by SciPy."""
+
+    def function(x):
+        value, gradient = objective(loss, weight, rho, x.reshape(C, D))
+        return value, gradient.ravel()
+
+    return minimize(function, np.zeros(C * D), jac=True, method="L-BFGS-B", options={"maxiter": 9999, "ftol": 1e-15, "gtol": 1e-10})
+
+
+DIRECTIONS = {
+    "newton": lambda K: Newton(D),
+    "raw": lambda K: Newton(D, alike=False),
+    "lbfgs": lambda K: LBFGS(np.arange(K)),
+}
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("name", PAIRS)
+def test_descent_ends_at_the_minimum(name, direction):
+    """Of each model of a stack as alone, whatever the others' weights and penalties."""
+    loss = PAIRS[name][0]
+    rng = np.random.default_rng(2)
+    weight = rng.random((3, N)) * (rng.random((3, N)) < 0.8)
+    weight /= weight.sum(1, keepdims=True)
+    rho = RHO * np.array([[1.0], [0.1], [3.0]])
+    tol = np.array([1e-8, 1e-9, 1e-8])
+    found = descend(Stack(Rows(Z), loss, weight, rho, np.zeros((3, C, D))), DIRECTIONS[direction](3), tol, 500)
+    for k in range(3):
+        assert found.bound[k] <= tol[k] and "tol" in found.stopped[k]
+        best = optimum(loss, weight[k], rho[k])
+        value, gradient = objective(loss, weight[k], rho[k], found.params[k])
+        assert value == pytest.approx(found.curve[k][-1], abs=1e-13) and value <= best.fun + 1e-12
+        assert np.abs(gradient).max() == pytest.approx(found.bound[k], abs=1e-12)
+        assert all(np.diff(found.curve[k]) <= 1e-13)
+        alone = Stack(Rows(Z), loss, weight[k : k + 1], rho[k : k + 1], np.zeros((1, C, D)))
+        alone = descend(alone, DIRECTIONS[direction](1), tol[k : k + 1], 500)
+        np.testing.assert_allclose(found.params[k], alone.params[0], atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["logistic", "squared", "ovr"])
+def test_columns_apart_are_columns_together(name):
+    loss = PAIRS[name][0]
+    weight, rho = np.full((2, N), 1 / N), np.stack([RHO, 0.1 * RHO])
+    together = descend(Stack(Rows(Z), loss, weight, rho, np.zeros((2, C, D))), Newton(D), np.full(2, 1e-9), 99)
+    apart = Stack(Rows(Z), loss.apart(2), np.repeat(weight, C, 0), np.repeat(rho, C, 0), np.zeros((2 * C, 1, D)))
+    apart = descend(apart, Newton(D), np.full(2 * C, 1e-9), 99).together(C)
+    np.testing.assert_allclose(apart.params, together.params, atol=1e-8)
+    for k in range(2):
+        assert apart.curve[k][0] == pytest.approx(together.curve[k][0], abs=1e-13)
+        assert apart.curve[k][-1] == pytest.approx(together.curve[k][-1], abs=1e-13)
+        assert "tol" in apart.stopped[k] and apart.bound[k] <= 1e-9
+
+
+def test_the_slowest_column_speaks_for_all():
+    loss, weight = PAIRS["logistic"][0].apart(1), np.full((1, N), 1 / N)
+    rho = np.stack([1e3 * RHO, RHO, RHO])
+    stack = Stack(Rows(Z), loss, np.repeat(weight, C, 0), rho, np.zeros((C, 1, D)))
+    found = descend(stack, Newton(D), np.full(C, 1e-9), 1).together(C)
+    assert found.stopped == [None] and found.bound[0] > 1e-9 and len(found.curve[0]) == 1
+
+
+def test_a_path_is_the_models_alone():
+    weight = np.stack([np.full(N, 1 / N), np.r_[np.zeros(10), np.full(N - 10, 1 / (N - 10))]])
+    weight = np.repeat(weight, 4, axis=0)
+    rho = np.tile(np.array([0.01, 1.0, 0.1, 0.03]), 2)[:, None] * RHO
+    loss = PAIRS["softmax"][0]
+    for direction in (lambda kind: LBFGS(kind), lambda kind: Newton(D)):
+        found = follow(Rows(Z), loss, weight, rho, np.zeros(8, dtype=int), direction, np.full(8, 1e-8), 500)
+        for k in range(8):
+            best = optimum(loss, weight[k], rho[k])
+            assert abs(found.curve[k][-1] - best.fun) < 1e-10
+            np.testing.assert_allclose(found.params[k, :, :-1], best.x.reshape(C, D)[:, :-1], atol=1e-4)
+
+
+def test_the_order_of_a_path():
+    weight = np.array([[0.5, 0.5], [1.0, 0.0], [0.5, 0.5], [0.5, 0.5]])
+    found = levels(weight, np.array([1.0, 2.0, 3.0, 2.0]), np.array([0, 0, 0, 1]))
+    assert [level.tolist() for level in found] == [[2, 3, 1], [0, -1, -1]]
+
+
+# ---- estimators ------------------------------------------------------------------------------------------------------
+
+SETS = {f.__name__.removeprefix("load_"): f(return_X_y=True) for f in (load_iris, load_wine, load_breast_cancer)}
+
+
+@pytest.fixture
+def by_torch(monkeypatch):
+    """Full batches by torch, whatever the objective."""
+
+    def fit(model, *args, **params):
+        with monkeypatch.context() as patch:
+            patch.setattr(solving, "has_exact_solver", lambda *of: False)
+            return clone(model).fit(*args, **params)
+
+    return fit
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize(
+    "model",
+    [
+        SoftmaxClassifier(),
+        SoftmaxClassifier(alpha=0.1, label_smoothing=0.1),
+        SoftmaxClassifier(standardize=False),
+        SoftmaxClassifier(fit_intercept=False),
+        SoftmaxClassifier(penalty=None, max_iter=8),
+        SoftmaxClassifier(class_weight="balanced"),
+        SigmoidClassifier(alpha=1e-3),
+        LeastSquaresClassifier(),
+        HingeClassifier("squared_hinge", calibration=None),
+        HingeClassifier("squared_hinge", multi_class="ovr", calibration=None),
+    ],
+    ids=str,
+)
+def test_models_are_those_of_torch(model, name, by_torch):
+    """To rounding, where both take Newton's steps to the end."""
+    X, y = SETS[name]
+    weight = np.random.default_rng(0).integers(0, 3, len(y)).astype(float)
+    model = clone(model).set_params(solver="lbfgs", tol=1e-9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        ours, theirs = clone(model).fit(X, y, weight), by_torch(model, X, y, weight)
+    size = np.abs(theirs.coef_).max()
+    tolerance = 1e-5 if model.penalty is None else 1e-7
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=tolerance * size)
+    np.testing.assert_allclose(ours.intercept_, theirs.intercept_, atol=tolerance * np.abs(theirs.intercept_).max())
+    assert ours.loss_ == pytest.approx(theirs.loss_, rel=1e-9)
+    assert ours.certificate_ is not None
+
+
+def test_sparse_rows_are_dense_rows(by_torch):
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:300], y[:300]
+    model = SoftmaxClassifier(alpha=1e-3, solver="lbfgs", tol=1e-9)
+    for rows in (sparse.csr_array(X), sparse.csc_array(X)):
+        ours, theirs = clone(model).fit(rows, y), by_torch(model, rows, y)
+        np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=1e-6)
+    np.testing.assert_allclose(ours.coef_, clone(model).fit(X, y).coef_, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8, np.int64])
+def test_columns_far_from_zero(dtype):
+    """What counts is how columns vary, in any dtype."""
+    X, y = SETS["iris"]
+    X = np.round(10 * X).astype(dtype)
+    near = SoftmaxClassifier(tol=1e-9).fit(X, y)
+    shift = dtype(100) if dtype is np.uint8 else dtype(4096)
+    far = SoftmaxClassifier(tol=1e-9).fit(X + shift, y)
+    np.testing.assert_allclose(far.coef_, near.coef_, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(far.predict_proba(X + shift), near.predict_proba(X), atol=1e-3)
+
+
+def test_a_warm_start_begins_where_the_model_is():
+    X, y = SETS["wine"]
+    model = SoftmaxClassifier(solver="lbfgs", tol=1e-8, warm_start=True).fit(X, y)
+    before = model.coef_.copy()
+    model.fit(X, y)
+    assert model.n_iter_ == 1
+    np.testing.assert_allclose(model.coef_, before, atol=1e-10)
+
+
+# ---- objectives with kinks -------------------------------------------------------------------------------------------
+
+KINKS = [
+    HingeClassifier(calibration=None),
+    HingeClassifier(multi_class="ovr", calibration=None),
+    HingeClassifier(multi_class="crammer_singer", calibration=None),
+    HingeClassifier("squared_hinge", multi_class="crammer_singer", calibration=None),
+    SoftmaxClassifier("l1"),
+    SoftmaxClassifier("elasticnet", label_smoothing=0.1),
+    SigmoidClassifier("l1"),
+    HingeClassifier("squared_hinge", penalty="l1", calibration=None),
+]
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("model", KINKS, ids=str)
+def test_no_solver_ends_lower(model, name):
+    """And the certificate says by how much it could at most."""
+    X, y = SETS[name]
+    ours = clone(model).set_params(alpha=0.01).fit(X, y)
+    if ours.solver_ == "lbfgs":  # two classes have one loss, which is smooth if squared
+        return
+    assert ours.solver_ == "exact" and 0 <= ours.certificate_ <= 1e-6
+    theirs = clone(ours).set_params(solver="sgd", random_state=0, max_iter=300).fit(X, y)
+    assert ours.loss_ <= theirs.loss_ * (1 + 1e-9)
+    near = clone(ours).set_params(tol=1e-2).fit(X, y)
+    assert ours.loss_ * (1 - 1e-9) <= near.loss_ <= ours.loss_ / (1 - near.certificate_) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("model", KINKS, ids=str)
+def test_weights_are_repetitions_for_objectives_with_kinks(model):
+    X, y = SETS["wine"]
+    weight = np.random.default_rng(0).integers(0, 3, len(y))
+    model = clone(model).set_params(alpha=0.01, solver="exact", tol=1e-6)
+    weighted, repeated = clone(model).fit(X, y, weight), clone(model).fit(X.repeat(weight, 0), y.repeat(weight))
+    assert weighted.loss_ == pytest.approx(repeated.loss_, rel=1e-7)
+    np.testing.assert_allclose(weighted.coef_, repeated.coef_, atol=1e-3 * np.abs(weighted.coef_).max())
+
+
+def test_what_has_no_exact_solver_is_refused():
+    with pytest.raises(ValueError, match="solver='exact' minimises hinges with penalty='l2'"):
+        HingeClassifier(penalty="l1", solver="exact").fit(*SETS["iris"])
+    with pytest.raises(ValueError, match="early_stopping=True has nothing to stop"):
+        HingeClassifier(solver="exact", early_stopping=True).fit(*SETS["iris"])
+    assert HingeClassifier(penalty="l1", random_state=0).fit(*SETS["iris"]).solver_ == "sgd"
+
+
+def test_the_gap_is_named_where_iterations_end():
+    model = HingeClassifier(calibration=None, max_iter=3)
+    with pytest.warns(
+        ConvergenceWarning, match=r"within 3 iterations .* duality gap is .*, more than tol / 100 = 1e-06"
+    ):
+        model.fit(*SETS["iris"])
+    assert model.certificate_ > 1e-6 and model.solver_ == "exact"
+
+
+def test_validation_data_is_looked_at_once():
+    X, y = SETS["iris"]
+    model = HingeClassifier().fit(X[::2], y[::2], X_val=X[1::2], y_val=y[1::2])
+    assert model.solver_ == "exact" and model.validation_scores_[-1] > 0.9
+
+
+def test_the_fold_models_of_a_calibration_are_near_enough():
+    """The temperature is the same as with folds at their optimum."""
+    X, y = SETS["wine"]
+    found = []
+    for solver in ("exact", "sgd"):
+        model = HingeClassifier(alpha=0.01, solver=solver, random_state=0).fit(X, y)
+        found.append(model.temperature_)
+    assert found[0] == pytest.approx(found[1], rel=0.1)
