@@ -22,9 +22,11 @@ from skdeep.exact.hinge_newton import Bends, directions
 from skdeep.exact.hinge_terms import Hinges, Terms, WestonWatkins
 from skdeep.exact.rows import Rows
 
-#: Width of smoothing: at first; where the start is a neighbour's optimum; what it is multiplied by whenever what is
-#: left of complementarity has not fallen to a share of what it was; at least.
-_WIDTH, _WARM, _SHRINK, _SLOW, _NARROWEST = 3.0, 0.1, 0.2, 0.3, 1e-10
+#: Width of smoothing: at first; at least, where it is the gap of a start near the optimum; what it is multiplied by
+#: whenever what is left of complementarity has not fallen to a share of what it was; at least.
+_WIDTH, _WARM, _SHRINK, _SLOW, _NARROWEST = 3.0, 0.03, 0.2, 0.3, 1e-10
+#: What bounds of the intercepts' steps are multiplied by, where a step was too short, and too long.
+_BOLD, _SHY = 0.2, 2.0
 #: Duals are replaced when what is left of the gradient counts no more than so much of what is left of complementarity.
 _SHARE = 1.0
 #: Gaps that are rounding, of objectives that are about one where all parameters are zero.
@@ -83,11 +85,11 @@ class _Problem:
         self.all_penalised = bool(self.penalised.all())
         self.all_but_last = bool(self.penalised[:, : self.rho.shape[1] - self.intercept].all())
 
-    def select(self, models: np.ndarray) -> _Problem:
+    def select(self, models: np.ndarray | list[int]) -> _Problem:
         """Take some of the models."""
         return _Problem(self.rows, self.terms.select(models), self.weight[models], self.rho[models], self.intercept)
 
-    def at(self, params: np.ndarray, margin: np.ndarray, slope: np.ndarray) -> _At:
+    def at(self, params: np.ndarray, slope: np.ndarray, margin: np.ndarray) -> _At:
         """Compute the objective at parameters, and what is left of a gap at slopes."""
         pull, penalty = slope * self.weight[:, None], self.rho[:, None] * params
         gradient = self.rows.back(self.terms.to_scores(pull))
@@ -163,19 +165,30 @@ class _Descent:
     Models that are done leave the batch; ``model`` numbers those that are left.
     """
 
-    def __init__(self, problem: _Problem, params: np.ndarray, dual: np.ndarray, width: float, goal: np.ndarray):
-        K = len(params)
-        self.problem, self.params, self.dual = problem, params.copy(), dual.copy()
-        self.margin = problem.terms.margins(problem.rows.scores(params))
-        self.delta, self.last, self.caution = np.full(K, width), np.full(K, np.inf), np.ones(K)
+    def __init__(
+        self, problem: _Problem, starts: list[tuple[np.ndarray, np.ndarray]], width: float | None, goal: np.ndarray
+    ):
+        K = len(goal)
+        margins = [problem.terms.margins(problem.rows.scores(params)) for params, _ in starts]
+        if width is None:
+            each = [problem.at(*start, margin) for start, margin in zip(starts, margins, strict=True)]
+            gaps = np.array([(at.complementary + at.stationary) / at.primal for at in each])
+            best = gaps.argmin(0), np.arange(K)
+            self.delta = np.clip(gaps[best], _WARM, 1)
+        else:
+            best = np.zeros(K, dtype=int), np.arange(K)
+            self.delta = np.full(K, width)
+        self.problem, self.margin = problem, np.stack(margins)[best]
+        self.params, self.dual = np.stack([V for V, _ in starts])[best], np.stack([a for _, a in starts])[best]
+        self.last, self.caution = np.full(K, np.inf), np.ones(K)
         self.goal, self.target, self.model = goal, goal.copy(), np.arange(K)
-        self.found = Solution.blank(K, *params.shape[1:], dual.shape[2])
+        self.found = Solution.blank(K, problem.terms.n_scores, self.params.shape[2], self.dual.shape[2])
 
     def run(self, max_iter: int) -> Solution:
         """Iterate until all are done, or for so many steps."""
         slope = self.project(0.0)
         for iteration in range(max_iter + 1):
-            at = self.problem.at(self.params, self.margin, slope)
+            at = self.problem.at(self.params, slope, self.margin)
             done, replaced = self.judge(at)
             if iteration == max_iter:
                 self.certify(list(range(len(self.model))), slope)
@@ -222,7 +235,7 @@ class _Descent:
         params, margin = self.params[some], problem.terms.margins(problem.rows.scores(self.params[some]))
         if problem.intercept:
             dual = problem.terms.balanced(dual, problem.weight)
-        at = problem.at(params, margin, dual)
+        at = problem.at(params, dual, margin)
         above = np.maximum(at.complementary + at.stationary, 0)
         gap = np.divide(above, at.primal, out=np.zeros_like(above), where=at.primal > 0)
         found, model = self.found, self.model[some]
@@ -251,7 +264,9 @@ class _Descent:
         problem = self.problem
         free, coupling = problem.terms.free(slope, self.delta)
         free &= (problem.weight > 0)[:, None]
-        bends = Bends(free, coupling, problem.weight / self.delta[:, None], problem.factors(at.gradient, self.delta, self.caution))
+        bends = Bends(
+            free, coupling, problem.weight / self.delta[:, None], problem.factors(at.gradient, self.delta, self.caution)
+        )
         return directions(problem.rows, problem.terms, bends, at.gradient, problem.intercept)
 
     def go(self, step: np.ndarray, at: _At) -> np.ndarray:
@@ -271,7 +286,7 @@ class _Descent:
                 break
             for k in open_:
                 t[k] = roots[k].next(t[k], derivative[k])
-        self.caution = np.where(t > 1, UP * self.caution, np.minimum(np.where(t < 0.3, DOWN, 1.0) * self.caution, 1))
+        self.caution = np.minimum(np.where(t > 1, _BOLD, np.where(t < 0.3, _SHY, 1.0)) * self.caution, 1)
         self.params += t[:, None, None] * step
         self.margin += t[:, None, None] * change
         return slope if not open_ else self.project(0.0)
@@ -286,9 +301,10 @@ def _ridge(rows: Rows, loss: Hinges | WestonWatkins, weight: np.ndarray, rho: np
     H.reshape(K, -1)[:, :: D + 1] += _FIRM * rho + 1e-10
     params = np.linalg.solve(H, rows.back(loss.target() * weight[:, None]).mT).mT
     terms = loss.terms(K)
-    change = terms.changes(rows.scores(params).reshape(-1, terms.n_scores, n))
-    columns = len(change) // K
-    data = [np.vecdot(terms.loss(1 + length * change), np.repeat(weight, columns, 0)) for length in _LENGTHS]
+    scores = rows.scores(params).reshape(-1, terms.n_scores, n)
+    columns = len(scores) // K
+    loss_of = [terms.loss(terms.margins(length * scores)) for length in _LENGTHS]
+    data = [np.vecdot(values, np.repeat(weight, columns, 0)) for values in loss_of]
     penalty = 0.5 * (rho[:, None] * params * params).reshape(K * columns, -1).sum(1)
     values = np.array(data) + np.square(_LENGTHS)[:, None] * penalty
     return params * np.take(_LENGTHS, values.argmin(0)).reshape(K, -1, 1)
@@ -354,19 +370,25 @@ def solve(
     size = max(1, _BATCH // (C * n))
     for level in levels:
         for models in np.split(level, range(size, len(level), size)):
-            width = _WARM
+            width = None
             if start is not None:
-                params, duals = start[0][models], start[1][models]
+                starts = [(start[0][models], start[1][models])]
             elif before[models[0]] >= 0:
                 params, duals = found.params[before[models]], found.duals[before[models]]
+                ratio = (rho[models].max(1) / rho[before[models]].max(1))[:, None, None]
+                # of a weak penalty, parameters stay and duals go with it; of a strong one, duals stay
+                starts = [(params, duals), (params, ratio * duals), (params / ratio, duals)]
             else:
-                params, duals = _ridge(rows, loss, weight[models], rho[models]), np.zeros((len(models), C, n))
-                width = _WIDTH
+                starts, width = (
+                    [(_ridge(rows, loss, weight[models], rho[models]), np.zeros((len(models), C, n)))],
+                    _WIDTH,
+                )
             terms = loss.terms(len(models))
             columns = C // terms.n_scores  # columns of one score are models of their own
-            problem = _Problem(rows, terms, *(np.repeat(v[models], columns, 0) for v in (weight, rho)), intercept)
-            params, duals = (values.reshape(len(problem.weight), -1, values.shape[2]) for values in (params, duals))
-            descent = _Descent(problem, params, duals, width, np.repeat(goal[models], columns))
+            own = np.repeat(models, columns)
+            problem = _Problem(rows, terms, weight[own], rho[own], intercept)
+            starts = [(V.reshape(-1, terms.n_scores, D), a.reshape(-1, terms.n_scores, n)) for V, a in starts]
+            descent = _Descent(problem, starts, width, goal[own])
             _put(descent.run(max_iter), models, found)
     return found
 
@@ -384,5 +406,3 @@ def _put(part: Solution, models: np.ndarray, found: Solution) -> None:
         curves = part.curve[i * columns : (i + 1) * columns]
         length = max(map(len, curves))
         found.curve[model] = [sum(c[min(j, len(c) - 1)] for c in curves) for j in range(length)]
-
-UP, DOWN = .2, 2
