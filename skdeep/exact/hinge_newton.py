@@ -93,10 +93,10 @@ def _dual(E: np.ndarray, Z: np.ndarray, factor: np.ndarray, gradient: np.ndarray
     """Solve a system as large as there are free terms; intercepts, whose factors are tiny, apart."""
     (C, D), step = gradient.shape, np.empty_like(gradient)
     last = D - intercept
-    rho, g, Z = factor[0, :last], gradient[:, :last], Z[:, :last]
-    scaled = Z / rho
-    right = ((scaled @ g.T) * E).sum(1)
-    T = scaled @ Z.T
+    root = np.sqrt(factor[0, :last])
+    g, Z = gradient[:, :last] / root, Z[:, :last] / root
+    right = np.vecdot(Z @ g.T, E)
+    T = Z @ Z.T
     T *= E @ E.T
     T.reshape(-1)[:: len(T) + 1] += 1
     y = np.zeros(0)
@@ -110,7 +110,7 @@ def _dual(E: np.ndarray, Z: np.ndarray, factor: np.ndarray, gradient: np.ndarray
         S.reshape(-1)[:: C + 1] += factor[:, -1]
         step[:, -1] = np.linalg.solve(S, -(E.T @ y) - gradient[:, -1])
         y = y + of_shift @ step[:, -1]
-    step[:, :last] = -(g + (E * y[:, None]).T @ Z) / rho
+    step[:, :last] = -(g + (E * y[:, None]).T @ Z) / root
     return step
 
 
@@ -123,7 +123,7 @@ def _solved(H: np.ndarray, right: np.ndarray) -> np.ndarray | None:
     """Solve a system, in its place; None if it is not positive definite."""
     if not len(H):
         return right
-    L, info = dpotrf(H, lower=1, overwrite_a=1)
+    L, info = dpotrf(H.T, lower=1, overwrite_a=1)  # its transpose, which is the same, needs no copy
     return None if info else dpotrs(L, right, lower=1)[0]
 
 
