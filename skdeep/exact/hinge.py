@@ -33,6 +33,8 @@ _SHARE = 1.0
 _ROUNDING = 1e-16
 #: Line searches end at so much of the first slope.
 _FLAT, _MAX_TRIALS = 0.1, 40
+#: Most rows that are expressed in fewer columns than they have.
+_MAX_ROWS = 1000
 #: Most terms of a batch of models: as many as stay in the cache.
 _BATCH = 2**16
 #: Most columns for which a start is computed; what its penalty is multiplied by, and its scores.
@@ -168,7 +170,7 @@ class _Descent:
     def __init__(
         self, problem: _Problem, starts: list[tuple[np.ndarray, np.ndarray]], width: float | None, goal: np.ndarray
     ):
-        K = len(goal)
+        K, self.given = len(goal), len(starts) == 1 and width is None
         margins = [problem.terms.margins(problem.rows.scores(params)) for params, _ in starts]
         if width is None:
             each = [problem.at(*start, margin) for start, margin in zip(starts, margins, strict=True)]
@@ -186,6 +188,12 @@ class _Descent:
 
     def run(self, max_iter: int) -> Solution:
         """Iterate until all are done, or for so many steps."""
+        if self.given and (left := self.certify(list(range(len(self.model))), self.dual)) is not None:
+            for k in np.flatnonzero(self.found.converged).tolist():
+                self.found.curve[k].append(float(self.found.value[k]))
+            if not len(left):
+                return self.found
+            self.keep(left)
         slope = self.project(0.0)
         for iteration in range(max_iter + 1):
             at = self.problem.at(self.params, slope, self.margin)
@@ -193,6 +201,7 @@ class _Descent:
             if iteration == max_iter:
                 self.certify(list(range(len(self.model))), slope)
                 break
+            self.target[done] *= 0.3  # should the gap of balanced duals be larger
             if done and (left := self.certify(done, slope)) is not None:
                 if not len(left):
                     break
@@ -241,7 +250,6 @@ class _Descent:
         found, model = self.found, self.model[some]
         found.params[model], found.duals[model], found.value[model], found.gap[model] = params, dual, at.primal, gap
         found.converged[model] = reached = above <= self.goal[some] * at.primal + _ROUNDING
-        self.target[some] *= 0.3
         return np.delete(np.arange(len(self.model)), some[reached]) if reached.any() else None
 
     def keep(self, models: np.ndarray) -> None:
@@ -326,6 +334,54 @@ def _levels(keys: list[object], strength: np.ndarray) -> tuple[list[np.ndarray],
     return [np.array([c[i] for c in chains.values() if len(c) > i]) for i in range(length)], before
 
 
+def _common(rho: np.ndarray, intercept: bool) -> np.ndarray | None:
+    """Find factors of the columns (D,) that all models' penalties are multiples of; None if there are none."""
+    penalised = rho[:, : rho.shape[1] - intercept]
+    base = penalised[penalised.max(1).argmax()]
+    base = base / base.max() if base.max() > 0 else np.ones_like(base)
+    same = np.abs(penalised - penalised.max(1)[:, None] * base) <= 1e-12 * penalised.max(1)[:, None]
+    return base if same.all() and base.min() > 0 else None
+
+
+class _Span:
+    """Express rows in fewer columns than they have: the optimum's parameters are combinations of rows.
+
+    Parameters
+    ----------
+    rows : Rows
+    base : ndarray of shape (D,)
+        Factors of the penalty, without the intercept's.
+    intercept : bool
+    """
+
+    def __init__(self, rows: Rows, base: np.ndarray, intercept: bool):
+        (n, D), self._all, self._inverse, self._intercept = rows.shape, rows, np.zeros(rows.shape[1]), intercept
+        self._inverse[: len(base)] = 1 / base
+        kernel, size = np.empty((n, n)), max(1, _BATCH * 64 // D)
+        for first in range(0, n, size):
+            some = np.eye(n)[first : first + size]
+            kernel[first : first + size] = rows.scores(rows.back(some) * self._inverse)
+        found, vectors = np.linalg.eigh(kernel)
+        there = found > n * np.finfo(float).eps * found.max(initial=0)
+        root = np.sqrt(found[there])
+        self._to_rows = (vectors[:, there] / root).T
+        self.rows = Rows(np.column_stack([vectors[:, there] * root, np.ones((n, int(intercept)))]))
+
+    def penalty(self, rho: np.ndarray) -> np.ndarray:
+        """Compute the penalty's factors (K, D) of these columns."""
+        found = np.repeat(rho.max(1, keepdims=True), self.rows.shape[1], 1)
+        if self._intercept:
+            found[:, -1] = 0
+        return found
+
+    def params(self, params: np.ndarray) -> np.ndarray:
+        """Compute parameters (K, C, D) of the columns that were."""
+        found = self._all.back(params[..., : len(self._to_rows)] @ self._to_rows) * self._inverse
+        if self._intercept:
+            found[..., -1] = params[..., -1]
+        return found
+
+
 def solve(
     rows: Rows,
     loss: Hinges | WestonWatkins,
@@ -356,6 +412,7 @@ def solve(
     -------
     Solution
     """
+    weight, rho = np.asarray(weight, dtype=float), np.asarray(rho, dtype=float)
     (K, n), C, D = weight.shape, loss.n_scores, rows.shape[1]
     used = np.flatnonzero(weight.any(0))
     if len(used) < n:
@@ -365,7 +422,14 @@ def solve(
         duals[:, :, used] = solution.duals
         return replace(solution, duals=duals)
     goal, found = np.broadcast_to(np.asarray(gap, dtype=float), K), Solution.blank(K, C, D, n)
-    intercept = bool((rho[:, -1] == 0).all())
+    intercept = bool((rho[:, -1] == 0).all() and (rows.scores(np.eye(1, D, D - 1)) == 1).all())
+    if start is None and D > 2 * n and n <= _MAX_ROWS and (base := _common(rho, intercept)) is not None:
+        span = _Span(rows, base, intercept)
+        small = solve(span.rows, loss, weight, span.penalty(rho), goal / 2, max_iter)
+        start = span.params(small.params), small.duals
+        solution = solve(rows, loss, weight, rho, goal, max_iter, start)
+        curve = [one[:-1] + other for one, other in zip(small.curve, solution.curve, strict=True)]
+        return replace(solution, curve=curve)
     levels, before = _levels([one.tobytes() for one in weight] if start is None else list(range(K)), rho.max(1))
     size = max(1, _BATCH // (C * n))
     for level in levels:
