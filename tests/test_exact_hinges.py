@@ -1,4 +1,4 @@
-"""The exact solver of the non-smooth hinges: against independent solvers, its own certificate, and what must not matter."""
+"""The exact solver of the hinges: independent solvers, its own certificate, and what must not matter."""
 
 import warnings
 

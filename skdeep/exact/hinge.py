@@ -22,15 +22,19 @@ from skdeep.exact.hinge_newton import Bends, directions
 from skdeep.exact.hinge_terms import Hinges, Terms, WestonWatkins
 from skdeep.exact.rows import Rows
 
-#: Width of smoothing: at first; where the start is a neighbour's optimum; what it is multiplied by whenever what is
-#: left of complementarity has not fallen to a share of what it was; at least.
-_WIDTH, _WARM, _SHRINK, _SLOW, _NARROWEST = 3.0, 0.1, 0.2, 0.3, 1e-10
+#: Width of smoothing: at first; at least, where it is the gap of a start near the optimum; what it is multiplied by
+#: whenever what is left of complementarity has not fallen to a share of what it was; at least.
+_WIDTH, _WARM, _SHRINK, _SLOW, _NARROWEST = 3.0, 0.03, 0.2, 0.3, 1e-10
+#: What bounds of the intercepts' steps are multiplied by, where a step was too short, and too long.
+_BOLD, _SHY = 0.2, 2.0
 #: Duals are replaced when what is left of the gradient counts no more than so much of what is left of complementarity.
 _SHARE = 1.0
 #: Gaps that are rounding, of objectives that are about one where all parameters are zero.
 _ROUNDING = 1e-16
 #: Line searches end at so much of the first slope.
 _FLAT, _MAX_TRIALS = 0.1, 40
+#: Most rows that are expressed in fewer columns than they have.
+_MAX_ROWS = 1000
 #: Most terms of a batch of models: as many as stay in the cache.
 _BATCH = 2**16
 #: Most columns for which a start is computed; what its penalty is multiplied by, and its scores.
@@ -83,11 +87,11 @@ class _Problem:
         self.all_penalised = bool(self.penalised.all())
         self.all_but_last = bool(self.penalised[:, : self.rho.shape[1] - self.intercept].all())
 
-    def select(self, models: np.ndarray) -> _Problem:
+    def select(self, models: np.ndarray | list[int]) -> _Problem:
         """Take some of the models."""
         return _Problem(self.rows, self.terms.select(models), self.weight[models], self.rho[models], self.intercept)
 
-    def at(self, params: np.ndarray, margin: np.ndarray, slope: np.ndarray) -> _At:
+    def at(self, params: np.ndarray, slope: np.ndarray, margin: np.ndarray) -> _At:
         """Compute the objective at parameters, and what is left of a gap at slopes."""
         pull, penalty = slope * self.weight[:, None], self.rho[:, None] * params
         gradient = self.rows.back(self.terms.to_scores(pull))
@@ -163,23 +167,41 @@ class _Descent:
     Models that are done leave the batch; ``model`` numbers those that are left.
     """
 
-    def __init__(self, problem: _Problem, params: np.ndarray, dual: np.ndarray, width: float, goal: np.ndarray):
-        K = len(params)
-        self.problem, self.params, self.dual = problem, params.copy(), dual.copy()
-        self.margin = problem.terms.margins(problem.rows.scores(params))
-        self.delta, self.last, self.caution = np.full(K, width), np.full(K, np.inf), np.ones(K)
+    def __init__(
+        self, problem: _Problem, starts: list[tuple[np.ndarray, np.ndarray]], width: float | None, goal: np.ndarray
+    ):
+        K, self.given = len(goal), len(starts) == 1 and width is None
+        margins = [problem.terms.margins(problem.rows.scores(params)) for params, _ in starts]
+        if width is None:
+            each = [problem.at(*start, margin) for start, margin in zip(starts, margins, strict=True)]
+            gaps = np.array([(at.complementary + at.stationary) / at.primal for at in each])
+            best = gaps.argmin(0), np.arange(K)
+            self.delta = np.clip(gaps[best], _WARM, 1)
+        else:
+            best = np.zeros(K, dtype=int), np.arange(K)
+            self.delta = np.full(K, width)
+        self.problem, self.margin = problem, np.stack(margins)[best]
+        self.params, self.dual = np.stack([V for V, _ in starts])[best], np.stack([a for _, a in starts])[best]
+        self.last, self.caution = np.full(K, np.inf), np.ones(K)
         self.goal, self.target, self.model = goal, goal.copy(), np.arange(K)
-        self.found = Solution.blank(K, *params.shape[1:], dual.shape[2])
+        self.found = Solution.blank(K, problem.terms.n_scores, self.params.shape[2], self.dual.shape[2])
 
     def run(self, max_iter: int) -> Solution:
         """Iterate until all are done, or for so many steps."""
+        if self.given and (left := self.certify(list(range(len(self.model))), self.dual)) is not None:
+            for k in np.flatnonzero(self.found.converged).tolist():
+                self.found.curve[k].append(float(self.found.value[k]))
+            if not len(left):
+                return self.found
+            self.keep(left)
         slope = self.project(0.0)
         for iteration in range(max_iter + 1):
-            at = self.problem.at(self.params, self.margin, slope)
+            at = self.problem.at(self.params, slope, self.margin)
             done, replaced = self.judge(at)
             if iteration == max_iter:
                 self.certify(list(range(len(self.model))), slope)
                 break
+            self.target[done] *= 0.3  # should the gap of balanced duals be larger
             if done and (left := self.certify(done, slope)) is not None:
                 if not len(left):
                     break
@@ -222,13 +244,12 @@ class _Descent:
         params, margin = self.params[some], problem.terms.margins(problem.rows.scores(self.params[some]))
         if problem.intercept:
             dual = problem.terms.balanced(dual, problem.weight)
-        at = problem.at(params, margin, dual)
+        at = problem.at(params, dual, margin)
         above = np.maximum(at.complementary + at.stationary, 0)
         gap = np.divide(above, at.primal, out=np.zeros_like(above), where=at.primal > 0)
         found, model = self.found, self.model[some]
         found.params[model], found.duals[model], found.value[model], found.gap[model] = params, dual, at.primal, gap
         found.converged[model] = reached = above <= self.goal[some] * at.primal + _ROUNDING
-        self.target[some] *= 0.3
         return np.delete(np.arange(len(self.model)), some[reached]) if reached.any() else None
 
     def keep(self, models: np.ndarray) -> None:
@@ -273,7 +294,7 @@ class _Descent:
                 break
             for k in open_:
                 t[k] = roots[k].next(t[k], derivative[k])
-        self.caution = np.where(t > 1, UP * self.caution, np.minimum(np.where(t < 0.3, DOWN, 1.0) * self.caution, 1))
+        self.caution = np.minimum(np.where(t > 1, _BOLD, np.where(t < 0.3, _SHY, 1.0)) * self.caution, 1)
         self.params += t[:, None, None] * step
         self.margin += t[:, None, None] * change
         return slope if not open_ else self.project(0.0)
@@ -288,9 +309,10 @@ def _ridge(rows: Rows, loss: Hinges | WestonWatkins, weight: np.ndarray, rho: np
     H.reshape(K, -1)[:, :: D + 1] += _FIRM * rho + 1e-10
     params = np.linalg.solve(H, rows.back(loss.target() * weight[:, None]).mT).mT
     terms = loss.terms(K)
-    change = terms.changes(rows.scores(params).reshape(-1, terms.n_scores, n))
-    columns = len(change) // K
-    data = [np.vecdot(terms.loss(1 + length * change), np.repeat(weight, columns, 0)) for length in _LENGTHS]
+    scores = rows.scores(params).reshape(-1, terms.n_scores, n)
+    columns = len(scores) // K
+    loss_of = [terms.loss(terms.margins(length * scores)) for length in _LENGTHS]
+    data = [np.vecdot(values, np.repeat(weight, columns, 0)) for values in loss_of]
     penalty = 0.5 * (rho[:, None] * params * params).reshape(K * columns, -1).sum(1)
     values = np.array(data) + np.square(_LENGTHS)[:, None] * penalty
     return params * np.take(_LENGTHS, values.argmin(0)).reshape(K, -1, 1)
@@ -310,6 +332,54 @@ def _levels(keys: list[object], strength: np.ndarray) -> tuple[list[np.ndarray],
         before[chain[1:]] = chain[:-1]
     length = max(map(len, chains.values()))
     return [np.array([c[i] for c in chains.values() if len(c) > i]) for i in range(length)], before
+
+
+def _common(rho: np.ndarray, intercept: bool) -> np.ndarray | None:
+    """Find factors of the columns (D,) that all models' penalties are multiples of; None if there are none."""
+    penalised = rho[:, : rho.shape[1] - intercept]
+    base = penalised[penalised.max(1).argmax()]
+    base = base / base.max() if base.max() > 0 else np.ones_like(base)
+    same = np.abs(penalised - penalised.max(1)[:, None] * base) <= 1e-12 * penalised.max(1)[:, None]
+    return base if same.all() and base.min() > 0 else None
+
+
+class _Span:
+    """Express rows in fewer columns than they have: the optimum's parameters are combinations of rows.
+
+    Parameters
+    ----------
+    rows : Rows
+    base : ndarray of shape (D,)
+        Factors of the penalty, without the intercept's.
+    intercept : bool
+    """
+
+    def __init__(self, rows: Rows, base: np.ndarray, intercept: bool):
+        (n, D), self._all, self._inverse, self._intercept = rows.shape, rows, np.zeros(rows.shape[1]), intercept
+        self._inverse[: len(base)] = 1 / base
+        kernel, size = np.empty((n, n)), max(1, _BATCH * 64 // D)
+        for first in range(0, n, size):
+            some = np.eye(n)[first : first + size]
+            kernel[first : first + size] = rows.scores(rows.back(some) * self._inverse)
+        found, vectors = np.linalg.eigh(kernel)
+        there = found > n * np.finfo(float).eps * found.max(initial=0)
+        root = np.sqrt(found[there])
+        self._to_rows = (vectors[:, there] / root).T
+        self.rows = Rows(np.column_stack([vectors[:, there] * root, np.ones((n, int(intercept)))]))
+
+    def penalty(self, rho: np.ndarray) -> np.ndarray:
+        """Compute the penalty's factors (K, D) of these columns."""
+        found = np.repeat(rho.max(1, keepdims=True), self.rows.shape[1], 1)
+        if self._intercept:
+            found[:, -1] = 0
+        return found
+
+    def params(self, params: np.ndarray) -> np.ndarray:
+        """Compute parameters (K, C, D) of the columns that were."""
+        found = self._all.back(params[..., : len(self._to_rows)] @ self._to_rows) * self._inverse
+        if self._intercept:
+            found[..., -1] = params[..., -1]
+        return found
 
 
 def solve(
@@ -342,6 +412,7 @@ def solve(
     -------
     Solution
     """
+    weight, rho = np.asarray(weight, dtype=float), np.asarray(rho, dtype=float)
     (K, n), C, D = weight.shape, loss.n_scores, rows.shape[1]
     used = np.flatnonzero(weight.any(0))
     if len(used) < n:
@@ -351,24 +422,37 @@ def solve(
         duals[:, :, used] = solution.duals
         return replace(solution, duals=duals)
     goal, found = np.broadcast_to(np.asarray(gap, dtype=float), K), Solution.blank(K, C, D, n)
-    intercept = bool((rho[:, -1] == 0).all())
+    intercept = bool((rho[:, -1] == 0).all() and (rows.scores(np.eye(1, D, D - 1)) == 1).all())
+    if start is None and D > 2 * n and n <= _MAX_ROWS and (base := _common(rho, intercept)) is not None:
+        span = _Span(rows, base, intercept)
+        small = solve(span.rows, loss, weight, span.penalty(rho), goal / 2, max_iter)
+        start = span.params(small.params), small.duals
+        solution = solve(rows, loss, weight, rho, goal, max_iter, start)
+        curve = [one[:-1] + other for one, other in zip(small.curve, solution.curve, strict=True)]
+        return replace(solution, curve=curve)
     levels, before = _levels([one.tobytes() for one in weight] if start is None else list(range(K)), rho.max(1))
     size = max(1, _BATCH // (C * n))
     for level in levels:
         for models in np.split(level, range(size, len(level), size)):
-            width = _WARM
+            width = None
             if start is not None:
-                params, duals = start[0][models], start[1][models]
+                starts = [(start[0][models], start[1][models])]
             elif before[models[0]] >= 0:
                 params, duals = found.params[before[models]], found.duals[before[models]]
+                ratio = (rho[models].max(1) / rho[before[models]].max(1))[:, None, None]
+                # of a weak penalty, parameters stay and duals go with it; of a strong one, duals stay
+                starts = [(params, duals), (params, ratio * duals), (params / ratio, duals)]
             else:
-                params, duals = _ridge(rows, loss, weight[models], rho[models]), np.zeros((len(models), C, n))
-                width = _WIDTH
+                starts, width = (
+                    [(_ridge(rows, loss, weight[models], rho[models]), np.zeros((len(models), C, n)))],
+                    _WIDTH,
+                )
             terms = loss.terms(len(models))
             columns = C // terms.n_scores  # columns of one score are models of their own
-            problem = _Problem(rows, terms, *(np.repeat(v[models], columns, 0) for v in (weight, rho)), intercept)
-            params, duals = (values.reshape(len(problem.weight), -1, values.shape[2]) for values in (params, duals))
-            descent = _Descent(problem, params, duals, width, np.repeat(goal[models], columns))
+            own = np.repeat(models, columns)
+            problem = _Problem(rows, terms, weight[own], rho[own], intercept)
+            starts = [(V.reshape(-1, terms.n_scores, D), a.reshape(-1, terms.n_scores, n)) for V, a in starts]
+            descent = _Descent(problem, starts, width, goal[own])
             _put(descent.run(max_iter), models, found)
     return found
 
@@ -386,6 +470,3 @@ def _put(part: Solution, models: np.ndarray, found: Solution) -> None:
         curves = part.curve[i * columns : (i + 1) * columns]
         length = max(map(len, curves))
         found.curve[model] = [sum(c[min(j, len(c) - 1)] for c in curves) for j in range(length)]
-
-
-UP, DOWN = 0.2, 2

@@ -7,6 +7,7 @@ the penalty's factors R, the system is :math:`(F^T F + R)\, d = -g`. It is solve
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -49,7 +50,7 @@ def directions(rows: Rows, terms: Terms, bends: Bends, gradient: np.ndarray, int
     step = np.empty_like(gradient)
     index = bends.free.nonzero()
     ends = index[0].searchsorted(np.arange(K + 1)).tolist()
-    counts = [after - before for before, after in zip(ends, ends[1:], strict=False)]
+    counts = np.diff(ends).tolist()
     large = [min(count, C * D) > _DIRECT or count * D > _MAX_VALUES for count in counts]
     if not all(large):
         if any(large):
@@ -62,8 +63,9 @@ def directions(rows: Rows, terms: Terms, bends: Bends, gradient: np.ndarray, int
         Z = rows.take(row)
     for k in range(K):
         if large[k]:
-            step[k] = _conjugate_gradients(rows, terms.select([k]), Bends(*(
-                None if part is None else part[k : k + 1] for part in bends)), gradient[k], intercept)  # fmt: skip
+            coupling = None if bends.coupling is None else bends.coupling[k : k + 1]
+            own = Bends(bends.free[k : k + 1], coupling, bends.scale[k : k + 1], bends.factor[k : k + 1])
+            step[k] = _conjugate_gradients(rows, terms.select([k]), own, gradient[k], intercept)
             continue
         solve = _primal if counts[k] > C * D or C * D <= 64 else _dual
         part = slice(ends[k], ends[k + 1])
@@ -73,11 +75,12 @@ def directions(rows: Rows, terms: Terms, bends: Bends, gradient: np.ndarray, int
 
 def _primal(E: np.ndarray, Z: np.ndarray, factor: np.ndarray, gradient: np.ndarray, intercept: bool) -> np.ndarray:
     """Solve a system as large as there are parameters."""
-    (C, D), H = gradient.shape, 0.0
+    C, D = gradient.shape
+    H = np.zeros((C * D, C * D))
     size = max(1, _MAX_VALUES // (C * D))
-    for start in range(0, max(len(E), 1), size):
+    for start in range(0, len(E), size):
         F = (E[start : start + size, :, None] * Z[start : start + size, None]).reshape(-1, C * D)
-        H = H + F.T @ F
+        H += F.T @ F
     if intercept and C > 1:
         shift = np.s_[D - 1 :: D]
         H[shift, shift] += _pin(H[shift, shift])
@@ -90,10 +93,10 @@ def _dual(E: np.ndarray, Z: np.ndarray, factor: np.ndarray, gradient: np.ndarray
     """Solve a system as large as there are free terms; intercepts, whose factors are tiny, apart."""
     (C, D), step = gradient.shape, np.empty_like(gradient)
     last = D - intercept
-    rho, g, Z = factor[0, :last], gradient[:, :last], Z[:, :last]
-    scaled = Z / rho
-    right = ((scaled @ g.T) * E).sum(1)
-    T = scaled @ Z.T
+    root = np.sqrt(factor[0, :last])
+    g, Z = gradient[:, :last] / root, Z[:, :last] / root
+    right = np.vecdot(Z @ g.T, E)
+    T = Z @ Z.T
     T *= E @ E.T
     T.reshape(-1)[:: len(T) + 1] += 1
     y = np.zeros(0)
@@ -107,7 +110,7 @@ def _dual(E: np.ndarray, Z: np.ndarray, factor: np.ndarray, gradient: np.ndarray
         S.reshape(-1)[:: C + 1] += factor[:, -1]
         step[:, -1] = np.linalg.solve(S, -(E.T @ y) - gradient[:, -1])
         y = y + of_shift @ step[:, -1]
-    step[:, :last] = -(g + (E * y[:, None]).T @ Z) / rho
+    step[:, :last] = -(g + (E * y[:, None]).T @ Z) / root
     return step
 
 
@@ -120,7 +123,7 @@ def _solved(H: np.ndarray, right: np.ndarray) -> np.ndarray | None:
     """Solve a system, in its place; None if it is not positive definite."""
     if not len(H):
         return right
-    L, info = dpotrf(H, lower=1, overwrite_a=1)
+    L, info = dpotrf(H.T, lower=1, overwrite_a=1)  # its transpose, which is the same, needs no copy
     return None if info else dpotrs(L, right, lower=1)[0]
 
 
@@ -166,7 +169,7 @@ def _conjugate_gradients(rows: Rows, terms: Terms, bends: Bends, gradient: np.nd
 _PIN = 1e-3
 
 
-def _preconditioner(rows: Rows, second: np.ndarray, factor: np.ndarray):
+def _preconditioner(rows: Rows, second: np.ndarray, factor: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Make a function that solves with each class's block, or with an estimate of the diagonal."""
     C, D = factor.shape
     if D > _MAX_COLUMNS:

@@ -63,9 +63,9 @@ class Terms:
         return None
 
     def project(self, point: np.ndarray, delta: np.ndarray) -> np.ndarray:
-        r"""Compute slopes of smoothed losses, :math:`\arg\max_n \langle n, m\rangle - c(n) - \tfrac\delta2 \|n - a\|^2`.
+        r"""Compute slopes of smoothed losses, in the place of ``point = a + m / delta``.
 
-        They take the place of ``point = a + m / delta``.
+        .. math:: \arg\max_n \langle n, m\rangle - c(n) - \tfrac\delta2 \|n - a\|^2
         """
         np.minimum(point, 1, out=point)
         return np.maximum(point, 0, out=point)
