@@ -5,6 +5,7 @@ The mathematics are said in `skdeep.engine.losses`, where the same losses are fo
 
 from __future__ import annotations
 
+from copy import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -67,6 +68,10 @@ class RowLoss:
         """Multiply the second derivatives by a direction of the scores (K, C, n)."""
         return self.second(scores, at) * direction
 
+    def one(self, c: int) -> RowLoss:
+        """Take the part of one score, of losses that are sums of such (`separable`)."""
+        raise NotImplementedError
+
     def conjugate(self, dual: np.ndarray) -> np.ndarray:
         """Compute the convex conjugate, (K, n), of points (K, C, n) in its domain, as gradients are.
 
@@ -86,6 +91,14 @@ class RowLoss:
         up *= (less / np.where(of_up > 0, of_up, 1))[:, :, None]
         down *= (less / np.where(of_down > 0, of_down, 1))[:, :, None]
         return up + down
+
+
+def _part(loss: RowLoss, c: int, name: str) -> RowLoss:
+    """Copy a loss for one of its scores, whose targets are in an attribute."""
+    part = copy(loss)
+    part.n_scores = 1
+    setattr(part, name, getattr(loss, name)[c : c + 1])
+    return part
 
 
 class SoftmaxLoss(RowLoss):
@@ -153,6 +166,9 @@ class LogisticLoss(RowLoss):
         self.n_scores = len(target)
         self.target = target * (1 - smoothing) + smoothing / 2
 
+    def one(self, c: int) -> RowLoss:
+        return _part(self, c, "target")
+
     def at(self, scores: np.ndarray) -> At:
         small = np.exp(-np.abs(scores))
         value = np.log1p(small)
@@ -178,6 +194,9 @@ class SquaredLoss(RowLoss):
     def __init__(self, target: np.ndarray):
         self.n_scores, self.target = len(target), 2 * target - 1
 
+    def one(self, c: int) -> RowLoss:
+        return _part(self, c, "target")
+
     def at(self, scores: np.ndarray) -> At:
         residual = scores - self.target
         return At(np.einsum("kcn,kcn->kn", residual, residual) / 2, residual)
@@ -196,6 +215,9 @@ class SquaredHinges(RowLoss):
 
     def __init__(self, target: np.ndarray):
         self.n_scores, self.sign = len(target), 2.0 * target - 1
+
+    def one(self, c: int) -> RowLoss:
+        return _part(self, c, "sign")
 
     def at(self, scores: np.ndarray) -> At:
         violation = np.maximum(1 - self.sign * scores, 0)
