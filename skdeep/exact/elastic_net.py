@@ -201,7 +201,7 @@ class _Problem:
                     break
                 damping *= 1e3
                 continue
-            damping = max(_DAMPING, damping / 1e3)
+            damping = max(_DAMPING, damping / 30) if length > 0.25 else min(max(30 * damping, 1e-6), 1e-1)
             if found is not None:
                 is_settled = length == 1 and np.array_equal(np.sign(found.x), np.sign(state.x))
                 value = found.value - (ease - 1) * float(kappa @ np.abs(found.x))
@@ -323,8 +323,7 @@ class _Problem:
     def _matrix(self, found: np.ndarray, index: np.ndarray, damping: float) -> Matrix:
         diagonal = found.reshape(-1)[:: len(index) + 1]
         diagonal += self.rho[index]
-        diagonal *= 1 + damping
-        diagonal += _TINY
+        diagonal += damping * (diagonal + 1e-2 * diagonal.mean()) + _TINY
         return Matrix(found)
 
     def _search(self, state: _State, step: np.ndarray, slope: float) -> tuple[_State | None, float]:
