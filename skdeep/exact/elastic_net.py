@@ -28,9 +28,11 @@ _NEAR = 0.8
 #: Curvature that is added to each coordinate's own, as a part of it: where columns repeat, no other is left.
 _DAMPING = 1e-12
 #: Values below this part of what no parameters have count as zero, as rounding hides how far from it they are.
-_SMALLEST = 1e-8
+_SMALLEST = 1e-7
 #: The norm of the first iteration, as a part of what leaves all zero, and of each next one, as a part of the last.
 _FALL = 0.2
+#: Scores move by this much at most in an iteration, and twice what they are.
+_FARTHEST = 30.0
 #: Iterations, at most, for the support to come to rest when the gap is closed.
 _MAX_SETTLING = 3
 #: Coordinates that a step follows at least, if there are so many that may leave zero; else as many as are not zero.
@@ -329,7 +331,9 @@ class _Problem:
     def _search(self, state: _State, step: np.ndarray, slope: float) -> tuple[_State | None, float]:
         """Take the step, or as much of it as lowers the value enough."""
         towards = self.rows.scores(step.reshape(1, *self.shape))
-        length = 1.0
+        # Where a loss has no curvature left, what it says of far away is nothing.
+        farthest = _FARTHEST + 2 * float(np.abs(state.scores).max())
+        length = min(1.0, farthest / max(float(np.abs(towards).max()), _TINY))
         for _ in range(30):
             found = self._with(state.x + length * step, state.scores + length * towards)
             if found.value <= state.value + 1e-4 * length * slope + 4e-16 * state.value:
