@@ -4,8 +4,8 @@ Model k minimises ``sum_i w_ki loss_i(s_i) + sum_cj kappa_kj |V_cj| + rho_kj V_c
 ``s = V Z'``. Each iteration replaces the loss by its quadratic model in the coordinates that are not zero or might not
 stay so, and goes to the minimum of that with the norm as it is (`skdeep.exact.quadratic`): zeros are exact, and near
 the end one iteration squares the distance. The first iterations have a stronger norm, which weakens from one to the
-next, and models of a stack follow one another along the penalty, each from where its neighbour ended: so few coordinates
-ever enter that are not in the end's support.
+next, and models of a stack follow one another along the penalty, each from where its neighbour ended: so few
+coordinates ever enter that are not in the end's support.
 
 What ends a fit is proof: no value is less than that of a point of the dual problem, the loss's gradient after it is
 brought into the dual's domain (Fenchel's inequality).
@@ -25,12 +25,14 @@ from .rows import Rows
 
 #: Coordinates at zero whose gradient is this part of what would move them are followed too.
 _NEAR = 0.8
-#: Curvature that is added to all coordinates, as a part of the largest: where columns repeat, no other is left.
-_DAMPING = 1e-10
+#: Curvature that is added to each coordinate's own, as a part of it: where columns repeat, no other is left.
+_DAMPING = 1e-12
 #: Values below this part of what no parameters have count as zero, as rounding hides how far from it they are.
-_SMALLEST = 1e-9
+_SMALLEST = 1e-7
 #: The norm of the first iteration, as a part of what leaves all zero, and of each next one, as a part of the last.
 _FALL = 0.2
+#: Scores move by this much at most in an iteration, and twice what they are.
+_FARTHEST = 30.0
 #: Iterations, at most, for the support to come to rest when the gap is closed.
 _MAX_SETTLING = 3
 #: Coordinates that a step follows at least, if there are so many that may leave zero; else as many as are not zero.
@@ -96,6 +98,10 @@ def solve(
     start : ndarray of shape (K, C, D), optional
     """
     K, C, D = len(weight), loss.n_scores, rows.shape[1]
+    if loss.separable and C > 1:
+        # Scores that nothing couples are models of their own.
+        starts = [None if start is None else start[:, c : c + 1] for c in range(C)]
+        return _joined([solve(rows, loss.one(c), weight, kappa, rho, gap, max_iter, starts[c]) for c in range(C)])
     params, value, reached = np.zeros((K, C, D)), np.zeros(K), np.zeros(K)
     curve: list[list[float]] = [[] for _ in range(K)]
     for k, neighbour in _along(weight, kappa + rho):
@@ -104,6 +110,23 @@ def solve(
         params[k], reached[k], curve[k] = problem.solve(begin.ravel(), max_iter)
         value[k] = curve[k][-1]
     return Solution(params, value, reached, curve, reached <= gap)
+
+
+def _joined(parts: list[Solution]) -> Solution:
+    """Join what was found for each score."""
+    value = np.sum([part.value for part in parts], axis=0)
+    missing = np.sum([part.gap * part.value for part in parts], axis=0)
+    curve = []
+    for curves in zip(*(part.curve for part in parts), strict=True):
+        length = max(map(len, curves))
+        curve.append(np.sum([each + each[-1:] * (length - len(each)) for each in curves], axis=0).tolist())
+    return Solution(
+        np.concatenate([part.params for part in parts], axis=1),
+        value,
+        missing / np.where(value > 0, value, 1),
+        curve,
+        np.all([part.converged for part in parts], axis=0),
+    )
 
 
 def _along(weight: np.ndarray, penalty: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -145,7 +168,7 @@ class _Problem:
             np.tile((kappa > 0) & (rho == 0), C) if loss.shift_invariant and C > 1 else np.zeros(C * D, dtype=bool)
         )
         self._family = np.where(is_shifted, np.tile(np.arange(D), C), -1) if is_shifted.any() else None
-        if not loss.separable:
+        if C > 1:
             self._of_pair = np.zeros((C, C), dtype=int)
             i, j = np.tril_indices(C)
             self._of_pair[i, j] = self._of_pair[j, i] = np.arange(len(i))
@@ -180,7 +203,7 @@ class _Problem:
                     break
                 damping *= 1e3
                 continue
-            damping = max(_DAMPING, damping / 1e3)
+            damping = max(_DAMPING, damping / 30) if length > 0.25 else min(max(30 * damping, 1e-6), 1e-1)
             if found is not None:
                 is_settled = length == 1 and np.array_equal(np.sign(found.x), np.sign(state.x))
                 value = found.value - (ease - 1) * float(kappa @ np.abs(found.x))
@@ -232,7 +255,7 @@ class _Problem:
             slope = self.rows.back(dual * self.weight).ravel()
         slope = np.abs(slope)
         # Only the column of ones is free; what is left there is rounding, or else only zero is known to be feasible.
-        rounding = 1e-12 * float((np.abs(dual) @ self.weight).sum())
+        rounding = max(1e-12 * float((np.abs(dual) @ self.weight).sum()), 1e-14)
         strict = ~self.is_ridged & ~self.is_free
         longest = 1.0
         if (slope[self.is_free] > rounding).any():
@@ -278,16 +301,14 @@ class _Problem:
     def _curvature(self, state: _State, index: np.ndarray, damping: float) -> Curvature:
         """Compute the second derivatives of some coordinates."""
         C, n = self.shape[0], len(self.weight)
-        n_second = C if self.loss.separable else C * (C + 1) // 2
-        if len(index) > _MAX_MATRIX or n_second * n > _MAX_SECOND:
+        if len(index) > _MAX_MATRIX or C * (C + 1) // 2 * n > _MAX_SECOND:
             return _Products(self, state, index, damping)
         of_class, column = np.divmod(index, self.shape[1])
         second = self.loss.second(state.scores, state.at)[0] * self.weight
-        if not self.loss.separable and n * self.shape[1] ** 2 <= _MAX_GRAM:
+        if C > 1 and n * self.shape[1] ** 2 <= _MAX_GRAM:
             gram = self.rows.gram(second)
-            return self._matrix(
-                gram[self._of_pair[of_class[:, None], of_class], column[:, None], column], index, damping
-            )
+            of_pair = self._of_pair[of_class[:, None], of_class]
+            return self._matrix(gram[of_pair, column[:, None], column], index, damping)
         found = np.zeros((len(index), len(index)))
         bounds = of_class.searchsorted(np.arange(C + 1)).tolist()
         step = max(1, _CHUNK_VALUES // len(index))
@@ -295,27 +316,24 @@ class _Problem:
             part = slice(start, start + step)
             Z, factor = self.rows.columns(column, part), second[:, part]
             for c, (begin, end) in enumerate(itertools.pairwise(bounds)):
-                if begin == end:
-                    continue
-                if self.loss.separable:
-                    found[begin:end, begin:end] += Z[begin:end] @ (factor[c] * Z[begin:end]).T
-                else:
-                    found[begin:end, :end] += Z[begin:end] @ (factor[self._of_pair[c, of_class[:end]]] * Z[:end]).T
-        if not self.loss.separable:
-            for begin, end in itertools.pairwise(bounds):
-                found[:begin, begin:end] = found[begin:end, :begin].T
+                pairs = self._of_pair[c, of_class[:end]] if C > 1 else np.zeros(1, dtype=int)
+                found[begin:end, :end] += Z[begin:end] @ (factor[pairs] * Z[:end]).T
+        for begin, end in itertools.pairwise(bounds):
+            found[:begin, begin:end] = found[begin:end, :begin].T
         return self._matrix(found, index, damping)
 
     def _matrix(self, found: np.ndarray, index: np.ndarray, damping: float) -> Matrix:
         diagonal = found.reshape(-1)[:: len(index) + 1]
         diagonal += self.rho[index]
-        diagonal += damping * diagonal.max(initial=0) + _TINY
+        diagonal += damping * (diagonal + 1e-2 * diagonal.mean()) + _TINY
         return Matrix(found)
 
     def _search(self, state: _State, step: np.ndarray, slope: float) -> tuple[_State | None, float]:
         """Take the step, or as much of it as lowers the value enough."""
         towards = self.rows.scores(step.reshape(1, *self.shape))
-        length = 1.0
+        # Where a loss has no curvature left, what it says of far away is nothing.
+        farthest = _FARTHEST + 2 * float(np.abs(state.scores).max())
+        length = min(1.0, farthest / max(float(np.abs(towards).max()), _TINY))
         for _ in range(30):
             found = self._with(state.x + length * step, state.scores + length * towards)
             if found.value <= state.value + 1e-4 * length * slope + 4e-16 * state.value:
@@ -331,8 +349,8 @@ class _Products:
         self._problem, self._state, self._index = problem, state, index
         second = problem.loss.diagonal(state.scores, state.at)[0] @ problem.weight
         self._diagonal = second[index // problem.shape[1]] + problem.rho[index]
-        self._ridge = problem.rho[index] + damping * self._diagonal.max() + _TINY
-        self._diagonal += _DAMPING * self._diagonal.max() + _TINY
+        self._ridge = problem.rho[index] + damping * self._diagonal + _TINY
+        self._diagonal += _TINY
 
     def times(self, index: np.ndarray, direction: np.ndarray) -> np.ndarray:
         problem, state = self._problem, self._state

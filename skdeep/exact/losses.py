@@ -69,6 +69,10 @@ class RowLoss:
         """Multiply the second derivatives by a direction of the scores (K, C, n)."""
         return self.second(scores, at) * direction
 
+    def one(self, c: int) -> RowLoss:
+        """Take the part of one score, of losses that are sums of such (`separable`)."""
+        raise NotImplementedError
+
     def conjugate(self, dual: np.ndarray) -> np.ndarray:
         """Compute the convex conjugate, (K, n), of points (K, C, n) in its domain, as gradients are.
 
@@ -109,6 +113,12 @@ class OfColumns(RowLoss):
         """Make the loss of models of one column each: for each of some models, one after the other, all columns."""
         own = copy.copy(self)
         own.target, own.n_scores = np.tile(self.target, (n_models, 1))[:, None], 1
+        return own
+
+    def one(self, c: int) -> OfColumns:
+        """Make the loss of one column."""
+        own = copy.copy(self)
+        own.target, own.n_scores = self.target[c : c + 1], 1
         return own
 
     def keep(self, models: np.ndarray) -> RowLoss:
