@@ -229,6 +229,8 @@ def train(
     judge_start(network, progress, monitor)
     if observer is not None:
         observer.train_begin(network, optimizer)
+    if observer is None or not observer.watches_batches:  # who is to be shown them as they are
+        stack.batches.rows = network.prepare(stack.batches.rows).in_scratch()
     try:
         for epoch in range(plan.max_iter):
             if observer is not None:
