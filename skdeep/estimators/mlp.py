@@ -38,7 +38,7 @@ from skdeep.fitting.settings import settings_of, solver_name
 #: Rows per step of ``batch_size="auto"``: a hundredth of the data, within these bounds.
 _BATCH_ROWS = 64, 256
 #: Epochs of the one cosine that ``learning_rate="auto"`` is; more of them where they are fewer steps than this.
-_EPOCHS, _STEPS = 15, 125
+_EPOCHS, _STEPS = 15, 80
 #: Learning rates of ``learning_rate_init="auto"``: of one hidden layer under this cosine, and under any other schedule.
 _RATE, _PATIENT_RATE = 0.02, 0.003
 
@@ -330,7 +330,7 @@ class MLPClassifierTorch(PerceptronClassifier):
     learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
         Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
         until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is one cosine over 15 epochs, or
-        as many as 125 steps take if these are more (``max_iter`` at most), which training goes through to its end; and
+        as many as 80 steps take if these are more (``max_iter`` at most), which training goes through to its end; and
         constant in ``partial_fit``.
     learning_rate_init : float or "auto", default="auto"
         Learning rate at the start. "auto" is 0.02, divided by the number of hidden layers, for the one cosine of
