@@ -168,6 +168,10 @@ class Network:
         """Do once, for all rows, what `training_scores` would do to each batch; it gets batches of the result then."""
         return rows
 
+    def asks_autograd(self, rows: DenseRows | SparseRows) -> bool:
+        """Tell whether a step with batches of such rows may need autograd."""
+        return True
+
     def scores(self, X: Tensor) -> Tensor:
         """Compute scores ``(K, B, C)`` of a batch."""
         raise NotImplementedError

@@ -231,6 +231,10 @@ class MLP(Network):
         self._settle()
         return rows if standardised is None else standardised
 
+    def asks_autograd(self, rows: DenseRows | SparseRows) -> bool:
+        changed = self.standardization is not None and isinstance(rows, SparseRows)
+        return changed or ACTIVATIONS[self.activation].pullback is None or bool(self._sizes["gamma"])
+
     def scores(self, X: Tensor) -> Tensor:
         weights, biases = list(self.groups["weight"]), list(self.groups["bias"])
         if self.groups["scale"]:
