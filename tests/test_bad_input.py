@@ -496,7 +496,7 @@ BAD_MLP = [
     {"hidden_layer_sizes": 2.5},
     {"hidden_layer_sizes": "wide"},
     {"activation": "sine"},
-    {"learning_rate_init": "auto"},
+    {"learning_rate_init": "fast"},
 ]
 
 

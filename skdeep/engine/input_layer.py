@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skdeep.engine.batching import MAX_VALUES, DenseRows, SparseRows
 from skdeep.engine.frame import Frame, kept
 from skdeep.engine.networks import as_shared
 from skdeep.engine.per_model import csr_tensor, index_of
@@ -60,6 +61,15 @@ class Standardization:
         scale = self.scale if X.shape[1] == d else self.scale.expand(n_models, -1, -1)
         values = X.values() * scale.flatten().index_select(0, X.col_indices())
         return csr_tensor(X.crow_indices(), X.col_indices(), values, X.shape), coef, bias
+
+    def all_at_once(self, rows: DenseRows | SparseRows) -> DenseRows | None:
+        """Standardise rows that stay where they are computed with; None where that is better done batch by batch."""
+        resident = isinstance(rows, DenseRows) and rows.home.type == rows.device.type
+        own = any(len(columns) > 1 for columns in (self.center, self.scale) if columns is not None)
+        if not resident or own or len(rows) * self.scale.shape[-1] > MAX_VALUES:
+            return None
+        X = rows.exactly(rows.dtype, rows.frame).take(slice(0, len(rows)))
+        return DenseRows(self._rows(X).clone(), rows.device, rows.dtype)
 
     def _rows(self, X: Tensor) -> Tensor:
         if len(self.indicated):

@@ -38,6 +38,11 @@ class Loss:
     twice_smooth = True
     shift_invariant = False
 
+    @property
+    def asks_autograd(self) -> bool:
+        """Whether the gradient is autograd's."""
+        return type(self).value_and_gradient is Loss.value_and_gradient
+
     def curvature(self, n_columns: int) -> float:
         r"""Return a bound c of the second derivative, for so many columns of scores.
 
@@ -208,6 +213,10 @@ class LabelSmoothing(Loss):
         self.loss, self.amount = loss, amount
         self.target, self.shift_invariant = loss.target, loss.shift_invariant
         self.smooth, self.twice_smooth = loss.smooth, loss.twice_smooth
+
+    @property
+    def asks_autograd(self) -> bool:
+        return self.loss.asks_autograd
 
     def curvature(self, n_columns: int) -> float:
         return self.loss.curvature(n_columns)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from skdeep.compat.scipy import csc_matvecs
+from skdeep.engine.batching import DenseRows, SparseRows
 from skdeep.engine.frame import Frame, kept
 from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import csr_tensor, index_of, select
@@ -90,13 +91,6 @@ def weight_gradient(X: Tensor, G: Tensor) -> Tensor:
         rows = X if X.ndim == 2 else X[0]
         return torch.mm(G.mT.reshape(n_models * n_out, -1), rows).view(n_models, n_out, -1)
     return torch.bmm(G.mT, X)
-
-
-def input_gradient(weight: Tensor, G: Tensor) -> Tensor:
-    """Compute the gradient of `affine` in hidden rows (K, B, in), from the gradient G ``(K, B, out)`` in its value."""
-    if len(weight) == 1:
-        return torch.mm(weight[0].t(), G[0].t()).t().unsqueeze(0)
-    return torch.bmm(weight.mT, G.mT).mT
 
 
 def pulled_back(values: list[Tensor], gradients: list[Tensor], leaves: Sequence[Tensor]) -> list[Tensor]:
@@ -169,6 +163,14 @@ class Network:
     def row_size(self) -> int:
         """Values that are computed of a row: the outputs of all layers and models."""
         return sum(p.shape[0] * p.shape[1] for p in self.params[: self.n_coefs])
+
+    def prepare(self, rows: DenseRows | SparseRows) -> DenseRows | SparseRows:
+        """Do once, for all rows, what `training_scores` would do to each batch; it gets batches of the result then."""
+        return rows
+
+    def asks_autograd(self, rows: DenseRows | SparseRows) -> bool:
+        """Tell whether a step with batches of such rows may need autograd."""
+        return True
 
     def scores(self, X: Tensor) -> Tensor:
         """Compute scores ``(K, B, C)`` of a batch."""

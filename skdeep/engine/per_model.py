@@ -36,11 +36,13 @@ def per_model(values: np.ndarray, like: Tensor) -> float | Tensor:
 
 
 @lru_cache(maxsize=256)  # the same few vectors at every step; who gets one must not write to it
+@torch.inference_mode(False)  # autograd may meet them elsewhere
 def _column(values: bytes, ndim: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(np.frombuffer(values), dtype=dtype, device=device).view(-1, *[1] * (ndim - 1))
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)
 def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(value, dtype=dtype, device=device)
 

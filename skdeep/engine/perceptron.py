@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import Any
 
@@ -13,14 +13,15 @@ import torch
 from torch import Tensor
 
 from skdeep.engine.activations import ACTIVATIONS
+from skdeep.engine.affine import Affine
+from skdeep.engine.batching import DenseRows, SparseRows
 from skdeep.engine.dropout import Noise
 from skdeep.engine.frame import Frame
 from skdeep.engine.input_layer import Standardization
-from skdeep.engine.networks import Network, affine, input_gradient, pulled_back, weight_gradient
+from skdeep.engine.networks import Network, pulled_back
 from skdeep.engine.normalization import batch_norm, layer_norm
 from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import number, numbered, per_model, vector
-from skdeep.engine.scratch import Scratch
 
 #: From the gradient in the units of a layer: the gradients in its pre-activations, and in what is learnt between.
 Pullback = Callable[[Tensor], list[Tensor]]
@@ -32,8 +33,9 @@ class _Layer:
 
     Attributes
     ----------
-    rows, weight, bias : Tensor
-        Of the affine map.
+    affine : Affine
+    rows : Tensor
+        Of which the map was taken, (..., B, in).
     pullback : callable or None
         None for the last layer, which has no units.
     factors : list of Tensor or float
@@ -42,11 +44,10 @@ class _Layer:
         Whether the rows were added to the units.
     """
 
+    affine: Affine
     rows: Tensor
-    weight: Tensor
-    bias: Tensor
     pullback: Pullback | None = None
-    factors: list[Tensor | float] = field(default_factory=list)
+    factors: Sequence[Tensor | float] = ()
     is_block: bool = False
 
 
@@ -118,13 +119,16 @@ class MLP(Network):
         self.generators = list(generators)
         self.standardization = standardization
         self._tape: list[_Layer] = []
-        self._scratch = Scratch()
+        self._kept: list[Affine] = []
+        self._is_prepared = False
         self._sizes = {name: len(group) for name, group in (learnt | averaged).items()}
+        self._between = [name for name in ("slope", "gamma", "beta") if self._sizes[name]]
         self.groups = self._grouped()
         pairs = enumerate(pairwise(weights[:-1]), start=1)
         width = [weight.shape[1] // ACTIVATIONS[activation].n_pieces for weight in weights]
         #: Hidden layers that are residual blocks.
         self.blocks = [] if stochastic_depth is None else [i for i, _ in pairs if width[i] == width[i - 1]]
+        self._settle()
 
     @classmethod
     def initial(
@@ -193,6 +197,7 @@ class MLP(Network):
         )
         standardizations = [part.standardization for part in parts if part.standardization is not None]
         stack.standardization = Standardization.stacked(standardizations) if standardizations else None
+        stack._settle()
         return stack
 
     def _grouped(self) -> dict[str, tuple[Tensor, ...]]:
@@ -200,14 +205,17 @@ class MLP(Network):
         tensors = iter(self.tensors)
         return {name: tuple(islice(tensors, size)) for name, size in self._sizes.items()}
 
+    def _settle(self) -> None:
+        """Note what every step asks for."""
+        #: Whether anything is drawn at a step.
+        self.draws = bool(self.dropout.any() or (self.blocks and self.stochastic_depth.any()))
+        self._row_size = super().row_size
+        if self.standardization is not None and not self._is_prepared:
+            self._row_size += self.standardization.row_size
+
     @property
     def names(self) -> list[str]:
         return [f"{name}_{i}" for name, size in self._sizes.items() for i in range(size)]
-
-    @property
-    def draws(self) -> bool:
-        """Whether anything is drawn at a step."""
-        return bool(self.dropout.any() or (self.blocks and self.stochastic_depth.any()))
 
     @property
     def whole_batches(self) -> bool:
@@ -215,131 +223,153 @@ class MLP(Network):
 
     @property
     def row_size(self) -> int:
-        return super().row_size + (0 if self.standardization is None else self.standardization.row_size)
+        return self._row_size
+
+    def prepare(self, rows: DenseRows | SparseRows) -> DenseRows | SparseRows:
+        standardised = None if self.standardization is None else self.standardization.all_at_once(rows)
+        self._is_prepared = standardised is not None
+        self._settle()
+        return rows if standardised is None else standardised
+
+    def asks_autograd(self, rows: DenseRows | SparseRows) -> bool:
+        changed = self.standardization is not None and isinstance(rows, SparseRows)
+        return changed or ACTIVATIONS[self.activation].pullback is None or bool(self._sizes["gamma"])
 
     def scores(self, X: Tensor) -> Tensor:
-        return self._scores(X)
+        weights, biases = list(self.groups["weight"]), list(self.groups["bias"])
+        if self.groups["scale"]:
+            weights[0] = weights[0] * self._factors(*self.groups["scale"])
+        if self.standardization is not None:
+            X, weights[0], biases[0] = self.standardization.factors(X, weights[0], biases[0])
+        return self._scores(X, [Affine(*pair) for pair in zip(weights, biases, strict=True)])
 
     def training_scores(self, X: Tensor, weight: Tensor | None = None) -> Tensor:
-        noise, self._tape = Noise(self.generators) if self.draws else None, []
-        with torch.no_grad():
-            return self._scores(X, weight, noise, self._tape)
+        layers, self._change = self._layers(), None
+        if self.standardization is not None and not self._is_prepared:
+            first = layers[0]
+            if X.layout is torch.sparse_csr:  # the change of variables is one of the weights
+                leaves = [first.weight.detach().requires_grad_(), first.bias.detach().requires_grad_()]
+                with torch.enable_grad():
+                    X, *changed = self.standardization.factors(X, *leaves)
+                layers = [Affine(*(tensor.detach() for tensor in changed)), *layers[1:]]
+                self._change = changed, leaves
+            else:
+                X, _, _ = self.standardization.factors(X, first.weight, first.bias)
+        self._tape = []
+        return self._scores(X, layers, self._tape, weight)
 
     def _scores(
-        self, X: Tensor, weight: Tensor | None = None, noise: Noise | None = None, tape: list[_Layer] | None = None
+        self, X: Tensor, layers: list[Affine], tape: list[_Layer] | None = None, weight: Tensor | None = None
     ) -> Tensor:
         """Compute scores; in training, each layer leaves on the `tape` what `gradient` needs of it."""
-        weights, biases = list(self.groups["weight"]), list(self.groups["bias"])
-        weights[0] = self._first_weight(keep=tape is None)
-        if tape is not None:
-            self._first = weights[0].requires_grad_()
-        gates = None if noise is None or not self.blocks else self._gates(noise)
-        hidden = X
-        if self.standardization is not None:
-            with torch.set_grad_enabled(tape is not None or torch.is_grad_enabled()):
-                hidden, weights[0], biases[0] = self.standardization.factors(X, weights[0], biases[0])
-        for i in range(self.n_coefs - 1):
-            rows, z = hidden, affine(hidden, weights[i], biases[i])
+        noise = Noise(self.generators) if tape is not None and self.draws else None
+        gates = self._gates(noise) if noise is not None and self.blocks else None
+        rows, z = X, layers[0].of_batch(X)
+        for i, layer in enumerate(layers[:-1]):
             hidden, pullback = self._units(i, z, weight, tape is not None)
             factors: list[Tensor | float] = []
             if noise is not None and self.dropout.any():
-                factors.append(noise.units(i, self.dropout, hidden))
+                factors.append(noise.units(i, self.dropout, hidden.mT).mT)
             if gates is not None and i in self.blocks:
                 factors.append(per_model(gates[:, self.blocks.index(i)], hidden))
             for factor in factors:
                 hidden = hidden * factor
             if i in self.blocks:
-                hidden = rows + hidden
+                hidden = rows.mT + hidden
             if tape is not None:
-                tape.append(_Layer(rows, weights[i], biases[i], pullback, factors, i in self.blocks))
+                tape.append(_Layer(layer, rows, pullback, factors, i in self.blocks))
+            rows, z = hidden.mT, layers[i + 1].of_hidden(hidden)
         if tape is not None:
-            tape.append(_Layer(hidden, weights[-1], biases[-1]))
-        return affine(hidden, weights[-1], biases[-1])
+            tape.append(_Layer(layers[-1], rows))
+        return z.mT
 
-    def _factors(self) -> Tensor:
+    def _factors(self, scale: Tensor) -> Tensor:
         """Compute the factors on the columns, (K, 1, d)."""
-        (scale,) = self.groups["scale"]
         return torch.add(number(1.0, scale), scale, alpha=self.scaling).unsqueeze(1)
 
-    def _first_weight(self, keep: bool) -> Tensor:
-        """Scale the first layer's weights by the factors on the columns, (K, out, in); to `keep`, or for a step.
+    def _layers(self) -> list[Affine]:
+        """Return the affine maps of this step: views of the parameters, which are seen once for all steps.
 
-        Fresh memory at each step would cost more than the product.
+        The first layer's weights with the factors on the columns have memory of their own, which is kept: fresh memory
+        at each step would cost more than the product.
         """
-        if not self.groups["scale"]:
-            return self.params[0]
-        if keep:
-            return self.params[0] * self._factors()
-        with torch.no_grad():
-            return torch.mul(self.params[0], self._factors(), out=self._weight_room().detach())
-
-    def _weight_room(self) -> Tensor:
-        """Take memory for the first layer's weights with their factors, and for what `complete_` computes from them."""
-        return self._scratch.like("first weight", self.params[0])
+        if not self._kept:
+            weights, biases = ([tensor.detach() for tensor in self.groups[name]] for name in ("weight", "bias"))
+            self._first = weights[0]
+            self._scale = [scale.detach() for scale in self.groups["scale"]]
+            if self._scale:
+                weights[0] = torch.empty_like(weights[0])
+            self._kept = [Affine(*pair) for pair in zip(weights, biases, strict=True)]
+        if self._scale:
+            self._column_factors = self._factors(*self._scale)
+            torch.mul(self._first, self._column_factors, out=self._kept[0].weight)
+        return self._kept
 
     def _units(self, i: int, z: Tensor, weight: Tensor | None, training: bool) -> tuple[Tensor, Pullback]:
         """Compute units of a hidden layer, and the pullback to their pre-activations and to what is learnt between.
 
-        The pullback of a bare activation is known; else it is autograd's.
+        Both are (K, h, B). The pullback of a bare activation is known; else it is autograd's.
         """
-        form, (_, _, slopes, gammas, betas, _, means, variances) = ACTIVATIONS[self.activation], self.groups.values()
-        if not gammas and form.pullback is not None:
+        form = ACTIVATIONS[self.activation]
+        if form.pullback is not None and not self._sizes["gamma"]:
             units, known = form.function(z), form.pullback
             return units, lambda gradient: [known(gradient, z, units)]
+        _, _, slopes, gammas, betas, _, means, variances = self.groups.values()
         leaves = [z.requires_grad_() if training else z, *(group[i] for group in (slopes, gammas, betas) if group)]
         with torch.set_grad_enabled(training or torch.is_grad_enabled()):
+            rows = z.mT
             if self.buffers:
-                z = batch_norm(z, gammas[i], betas[i], means[i], variances[i], weight, training=training)
+                rows = batch_norm(rows, gammas[i], betas[i], means[i], variances[i], weight, training=training)
             elif gammas:
-                z = layer_norm(z, gammas[i], betas[i])
-            units = form.function(z, *slopes[i : i + 1])
+                rows = layer_norm(rows, gammas[i], betas[i])
+            units = form.function(rows, *slopes[i : i + 1]).mT
         return units.detach() if training else units, lambda gradient: pulled_back([units], [gradient], leaves)
 
     @torch.no_grad()
     def gradient(self, scores: Tensor, X: Tensor, score_gradient: Tensor) -> list[Tensor]:
         found: dict[str, list[Tensor]] = {"weight": [], "bias": [], "slope": [], "gamma": [], "beta": []}
-        found["scale"] = [torch.zeros_like(scale) for scale in self.groups["scale"]]
-        between = [name for name in ("slope", "gamma", "beta") if self._sizes[name]]
-        dtype, gradient, tape = score_gradient.dtype, score_gradient, self._tape
+        found["scale"] = [torch.zeros_like(scale) for scale in self._scale]
+        dtype, gradient, tape = score_gradient.dtype, score_gradient.mT, self._tape
         while tape:
             layer, above = tape.pop(), gradient  # the memory of a layer that is done is free
             if layer.pullback is not None:
                 for factor in layer.factors:
                     gradient = gradient * factor
                 gradient, *others = layer.pullback(gradient)
-                for name, other in zip(between, others, strict=True):
+                for name, other in zip(self._between, others, strict=True):
                     found[name].append(other)
-            of_weight, of_bias = weight_gradient(layer.rows, gradient).to(dtype), gradient.sum(1).to(dtype)
-            if layer.weight.grad_fn is not None:  # the change of variables is one of the weights
-                leaves = [self._first, self.params[self.n_coefs]]
-                of_weight, of_bias = pulled_back([layer.weight, layer.bias], [of_weight, of_bias], leaves)
+            of_weight, of_bias = layer.affine.weight_gradient(layer.rows, gradient), gradient.sum(2)
+            if of_weight.dtype is not dtype or of_bias.dtype is not dtype:
+                of_weight, of_bias = of_weight.to(dtype), of_bias.to(dtype)
+            if not tape and self._change is not None:
+                changed, leaves = self._change
+                of_weight, of_bias = pulled_back(changed, [of_weight, of_bias], leaves)
             if layer.pullback is not None and self.buffers:
                 # the mean of a batch takes off any constant, whose gradient is zero; Adam would blow up its rounding
                 of_bias.zero_()
             found["weight"].append(of_weight)
             found["bias"].append(of_bias)
             if tape:
-                gradient = input_gradient(layer.weight, gradient)
+                gradient = layer.affine.input_gradient(gradient)
                 if layer.is_block:
                     gradient = gradient + above
         return [gradient for group in found.values() for gradient in reversed(group)]
 
     def penalised(self) -> list[Tensor]:
-        return [self._first_weight(keep=True), *self.params[1 : self.n_coefs]]
+        factors = [self._factors(scale) for scale in self.groups["scale"]]
+        return [self.params[0] * factors[0] if factors else self.params[0], *self.params[1 : self.n_coefs]]
 
     @torch.no_grad()
     def complete_(self, gradients: list[Tensor], penalty: ElasticNet | None) -> None:
-        if not self.groups["scale"]:
-            super().complete_(gradients, penalty)
-            return
         # so far, the first gradient is in the weights with their factors
         if penalty is not None:
-            coefs = [self._first, *self.params[1 : self.n_coefs]]
-            for coef, gradient in zip(coefs, gradients, strict=False):
-                penalty.add_gradient_(coef.detach(), gradient)
-        of_products = torch.mul(gradients[0], self.params[0], out=self._weight_room()).sum(1)
-        torch.mul(of_products, self.scaling, out=gradients[-1])
-        gradients[0].mul_(self._factors())
+            for layer, gradient in zip(self._kept, gradients, strict=False):
+                penalty.add_gradient_(layer.weight, gradient)
+        if self._scale:
+            # those weights are no longer needed, only their memory
+            of_products = torch.mul(gradients[0], self._first, out=self._kept[0].weight).sum(1)
+            torch.mul(of_products, self.scaling, out=gradients[-1])
+            gradients[0].mul_(self._column_factors)
 
     def _gates(self, noise: Noise) -> np.ndarray:
         """Draw factors on the residual blocks, (K, L)."""
@@ -371,10 +401,11 @@ class MLP(Network):
 
     def with_params(self, params: list[Tensor]) -> MLP:
         part = copy.copy(self)
-        part._tape, part._scratch = [], Scratch()
+        part._tape, part._kept = [], []
         n = len(self.params)
         part.params, part.buffers = [p.requires_grad_() for p in params[:n]], list(params[n:])
         part.groups = part._grouped()
+        part._settle()
         return part
 
     def select(self, models: np.ndarray) -> MLP:
@@ -385,4 +416,5 @@ class MLP(Network):
         part.generators = [self.generators[m] for m in models] if self.generators else []
         if self.standardization is not None:
             part.standardization = self.standardization.select(models)
+        part._settle()
         return part

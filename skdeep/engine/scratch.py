@@ -27,7 +27,8 @@ class Scratch:
             return given
         size, block = math.prod(shape), self._blocks.get(name)
         if block is None or len(block) < size or block.dtype is not dtype or block.device != like.device:
-            self._blocks[name] = block = like.new_empty(size, dtype=dtype)
+            with torch.inference_mode(False):  # others may write to it as well
+                self._blocks[name] = block = like.new_empty(size, dtype=dtype)
         self._given[name] = given = block[:size].view(shape)
         return given
 
@@ -35,5 +36,6 @@ class Scratch:
         """Take memory for as many values as in `tensor`, in the same order."""
         given = self._given.get(name)
         if given is None or given.shape != tensor.shape or given.dtype is not tensor.dtype:
-            self._given[name] = given = torch.empty_like(tensor, requires_grad=False)
+            with torch.inference_mode(False):
+                self._given[name] = given = torch.empty_like(tensor, requires_grad=False)
         return given

@@ -30,7 +30,7 @@ class NeuralNetClassifier(BaseTorchClassifier):
     alpha: float = 1e-4
     batch_size: int | str = "auto"
     learning_rate: str = "constant"
-    learning_rate_init: float = 0.001
+    learning_rate_init: float | str = 0.001
     power_t: float = 0.5
     max_iter: int = 200
     shuffle: bool = True

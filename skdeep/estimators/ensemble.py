@@ -172,6 +172,7 @@ class MLPEnsembleClassifier(PerceptronClassifier):
     solver: str | Solver = "adamw"
     alpha: float = 0.0001
     learning_rate: str = "cosine"
+    learning_rate_init: float | str = 0.003
     max_iter: int = 60
     early_stopping: bool = True
     beta_2: float = 0.95

@@ -38,7 +38,9 @@ from skdeep.fitting.settings import settings_of, solver_name
 #: Rows per step of ``batch_size="auto"``: a hundredth of the data, within these bounds.
 _BATCH_ROWS = 64, 256
 #: Epochs of the one cosine that ``learning_rate="auto"`` is; more of them where they are fewer steps than this.
-_EPOCHS, _STEPS = 60, 500
+_EPOCHS, _STEPS = 15, 80
+#: Learning rates of ``learning_rate_init="auto"``: of one hidden layer under this cosine, and under any other schedule.
+_RATE, _PATIENT_RATE = 0.02, 0.003
 
 #: Learned attributes that no option makes go away.
 _ALWAYS = {"coefs_", "intercepts_"}
@@ -64,7 +66,7 @@ class PerceptronClassifier(NeuralNetClassifier):
     column_learning_rate: float = 3.0
     alpha: float = 0.05
     learning_rate: str = "auto"
-    learning_rate_init: float = 0.003
+    learning_rate_init: float | str = "auto"
     label_smoothing: float = 0.0
 
     _coef_attribute = "coefs_"
@@ -78,6 +80,7 @@ class PerceptronClassifier(NeuralNetClassifier):
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "learning_rate": [StrOptions({*SCHEDULES, "auto"})],
+        "learning_rate_init": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "label_smoothing": [Interval(Real, 0, 1, closed="both")],
         "standardize": ["boolean"],
         "column_learning_rate": [Interval(Real, 0, None, closed="left")],
@@ -125,6 +128,11 @@ class PerceptronClassifier(NeuralNetClassifier):
         if not self.standardize and not has_missing(problem.source) and not (going_on and self._allow_nan):
             decisions["check"] = partial(_check_complete, advice=self._nan_advice)
         return choose(self, problem, solver, rows, **decisions)
+
+    def _rates(self, recipe: Recipe, problem: Problem, network: Network, members: list[Member]) -> np.ndarray:
+        rates = super()._rates(recipe, problem, network, members)
+        n_hidden = len(self._layer_units(1, 1)) - 2
+        return np.where(np.isnan(rates), _RATE / max(1, n_hidden) if recipe.to_end else _PATIENT_RATE, rates)
 
     def _layer_units(self, n_features: int, n_outputs: int) -> list[int]:
         hidden = self.hidden_layer_sizes
@@ -322,11 +330,12 @@ class MLPClassifierTorch(PerceptronClassifier):
         weights of standardised columns.
     learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
         Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
-        until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is one cosine over 60 epochs, or
-        as many as 500 steps take if these are more (``max_iter`` at most), which training goes through to its end; and
+        until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is one cosine over 15 epochs, or
+        as many as 80 steps take if these are more (``max_iter`` at most), which training goes through to its end; and
         constant in ``partial_fit``.
-    learning_rate_init : float, default=0.003
-        Learning rate at the start.
+    learning_rate_init : float or "auto", default="auto"
+        Learning rate at the start. "auto" is 0.02, divided by the number of hidden layers, for the one cosine of
+        ``learning_rate="auto"``, else 0.003.
     {training}
     {label_smoothing}
     {calibration}

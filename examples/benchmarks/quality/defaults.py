@@ -80,14 +80,14 @@ def load(name: str):
     return X, np.unique(y, return_inverse=True)[1]
 
 
-def split(X, y, seed: int):
-    """Training rows, 10 000 at most, and 30 % test rows."""
+def split(X, y, seed: int, most: int = 10_000):
+    """Training rows, so many at most, and 30 % test rows."""
     counts = np.bincount(y)
     keep = counts[y] > 2  # a class of two rows cannot be on both sides
     X, y = X[keep], np.unique(y[keep], return_inverse=True)[1]
     X, X_test, y, y_test = train_test_split(X, y, test_size=0.3, random_state=seed, stratify=y)
-    if len(y) > 10_000:
-        X, _, y, _ = train_test_split(X, y, train_size=10_000, random_state=seed, stratify=y)
+    if len(y) > most:
+        X, _, y, _ = train_test_split(X, y, train_size=most, random_state=seed, stratify=y)
     known = np.isin(y_test, y)
     return X, y, X_test[known], y_test[known]
 

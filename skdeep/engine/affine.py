@@ -1,0 +1,53 @@
+"""The affine map of a layer in training, for a stack of models.
+
+Hidden layers are ``(K, h, B)`` here, as they lie in memory (`skdeep.engine.networks`): a product takes and gives them
+so, and a small step, whose time is that of its calls, needs no view of them. Batches are ``(B, d)`` where models share
+them, ``(K, B, d)`` where not, or CSR.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from skdeep.engine.networks import affine, weight_gradient
+
+
+class Affine:
+    """The map ``x -> W x + b`` of each model, with the views of its weights that the products of all steps need.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (K, out, in)
+    bias : Tensor of shape (K, out)
+        Neither asks for gradients; both may change in place.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor):
+        self.weight, self.bias = weight, bias
+        self._transposed, self._column = weight.mT, bias.unsqueeze(2)
+        self._all_weights, self._all_biases = weight.flatten(0, 1), bias.reshape(-1, 1)
+
+    def of_batch(self, X: Tensor) -> Tensor:
+        """Compute the map of a batch, (K, out, B)."""
+        if X.layout is torch.sparse_csr:
+            return affine(X, self.weight, self.bias).mT
+        if X.ndim == 3:
+            return torch.baddbmm(self._column, self.weight, X.mT)
+        return torch.addmm(self._all_biases, self._all_weights, X.t()).view(*self.bias.shape, -1)
+
+    def of_hidden(self, hidden: Tensor) -> Tensor:
+        """Compute the map of a hidden layer (K, in, B), (K, out, B)."""
+        return torch.baddbmm(self._column, self.weight, hidden)
+
+    def weight_gradient(self, rows: Tensor, gradient: Tensor) -> Tensor:
+        """Compute the gradient in the weights, from that in the map's value, of a batch or a hidden layer's rows."""
+        if rows.layout is torch.sparse_csr:
+            return weight_gradient(rows, gradient.mT)
+        if rows.ndim == 3:
+            return torch.bmm(gradient, rows)
+        return torch.mm(gradient.flatten(0, 1), rows).view(self.weight.shape)
+
+    def input_gradient(self, gradient: Tensor) -> Tensor:
+        """Compute the gradient in a hidden layer, from that in the map's value."""
+        return torch.bmm(self._transposed, gradient)

@@ -1,0 +1,104 @@
+"""The steps of small networks: rows standardised once, no books of autograd's, and the default schedule."""
+
+import numpy as np
+import pytest
+import torch
+from helpers import set_constant
+from scipy import sparse
+from sklearn.datasets import load_iris
+
+from skdeep import Adam, MLPClassifierTorch, MLPEnsembleClassifier
+from skdeep.engine import training
+from skdeep.engine.input_layer import Standardization
+from skdeep.engine.per_model import number, per_model
+
+X, Y = load_iris(return_X_y=True)
+FORMS = {
+    "plain": {},
+    "no factors on columns": {"column_learning_rate": 0},
+    "autograd's activation": {"activation": "selu"},
+    "normalisation": {"normalization": "layer"},
+    "dropout": {"dropout": 0.2},
+    "blocks": {"hidden_layer_sizes": (8, 8), "stochastic_depth": 0.2},
+    "sgd": {"solver": "sgd"},
+    "a proximal step": {"solver": "adamw"},
+}
+
+
+def small(**params):
+    return MLPClassifierTorch(**{"hidden_layer_sizes": (8,), "max_iter": 3, "random_state": 0} | params)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_standardised_once_or_in_each_batch(form, monkeypatch):
+    rows, labels, found = np.tile(X, (8, 1)), np.tile(Y, 8), []
+    known = Standardization.all_at_once
+
+    def watched(self, rows):
+        found.append(known(self, rows))
+        return found[-1]
+
+    monkeypatch.setattr(Standardization, "all_at_once", watched)
+    at_once = small(**FORMS[form]).fit(rows, labels)
+    set_constant(monkeypatch, "MAX_VALUES", 4000)  # a batch, but not all rows
+    one_by_one = small(**FORMS[form]).fit(rows, labels)
+    assert [values is None for values in found] == [False, True]
+    np.testing.assert_allclose(at_once.decision_function(X), one_by_one.decision_function(X), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_steps_without_the_books_of_autograd_are_the_same(form, monkeypatch):
+    without = small(**FORMS[form]).fit(X, Y)
+    monkeypatch.setattr("skdeep.engine.perceptron.MLP.asks_autograd", lambda self, rows: True)
+    kept = small(**FORMS[form]).fit(X, Y)
+    np.testing.assert_array_equal(without.decision_function(X), kept.decision_function(X))
+
+
+def test_what_steps_leave_behind_suits_autograd():
+    """Kept numbers and memory are no inference tensors, which autograd refuses."""
+    with torch.inference_mode():
+        like = torch.zeros(2, 3, dtype=torch.float64)
+        kept = number(0.123, like), per_model(np.array([0.25, 0.5]), like)
+    leaf = torch.ones(2, 3, dtype=torch.float64, requires_grad=True)
+    (kept[0] * kept[1] * leaf).sum().backward()
+    assert leaf.grad is not None
+    model = small(early_stopping=True, validation_fraction=0.3).fit(X, Y)  # whose epochs are watched in between
+    assert len(model.validation_scores_) == 3
+    assert np.isfinite(small().fit(sparse.csr_array(X), Y).loss_)
+
+
+@pytest.mark.parametrize(
+    ("params", "rate"),
+    [
+        ({}, 0.02),
+        ({"hidden_layer_sizes": ()}, 0.02),
+        ({"hidden_layer_sizes": (4, 4)}, 0.01),
+        ({"hidden_layer_sizes": (4,) * 5, "solver": Adam()}, 0.004),
+        ({"learning_rate": "constant"}, 0.003),
+        ({"learning_rate": "cosine", "hidden_layer_sizes": (4, 4)}, 0.003),
+        ({"learning_rate_init": 0.05}, 0.05),
+    ],
+)
+def test_the_rate_at_the_start(params, rate):
+    rates = []
+    step = training._Stack.step
+
+    def watched(self, *args):
+        rates.append(self.optimizer.learning_rate[0])
+        return step(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training._Stack, "step", watched)
+        small(**params).fit(X, Y)
+        assert np.allclose(rates, rate, rtol=1e-12)
+        rates.clear()
+        small(**params).partial_fit(X, Y, [0, 1, 2])
+        assert np.allclose(rates, params.get("learning_rate_init", 0.003), rtol=1e-12)
+
+
+def test_the_default_schedule_is_epochs_or_steps():
+    assert MLPClassifierTorch((2,)).fit(X[:64], Y[:64]).n_iter_ == 80  # one batch
+    many = np.tile(X, (6, 1)), np.tile(Y, 6)
+    assert MLPClassifierTorch((2,), random_state=0).fit(*many).n_iter_ == 15
+    assert MLPClassifierTorch((2,), random_state=0, max_iter=7).fit(*many).n_iter_ == 7
+    assert MLPEnsembleClassifier().learning_rate_init == 0.003
