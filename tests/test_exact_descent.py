@@ -100,7 +100,9 @@ def optimum(loss, weight, rho):
         value, gradient = objective(loss, weight, rho, x.reshape(C, D))
         return value, gradient.ravel()
 
-    return minimize(function, np.zeros(C * D), jac=True, method="L-BFGS-B", options={"maxiter": 9999, "ftol": 1e-15, "gtol": 1e-10})
+    return minimize(
+        function, np.zeros(C * D), jac=True, method="L-BFGS-B", options={"maxiter": 9999, "ftol": 1e-15, "gtol": 1e-10}
+    )
 
 
 DIRECTIONS = {

@@ -86,7 +86,7 @@ class Rows:
         return found
 
     def keeps_products(self, n_factors: int) -> bool:
-        """Tell whether to keep the products of all columns, which pays where there are several factors of few columns."""
+        """Tell whether to keep the products of all columns: for several factors of few columns."""
         D = self.shape[1]
         return n_factors > 2 and self.Z.size * (D + 1) <= 2 * _MAX_PRODUCTS
 

@@ -177,7 +177,7 @@ def _certified(
     else:
         loss = row_loss(recipe.loss, target, recipe.n_outputs)
         assert loss is not None
-        found = elastic_net.solve(rows, loss, weight, kappa, rho, gap, max_iter, start if start.any() else None)
+        found = elastic_net.solve(rows, loss, weight, kappa, rho, gap.min(), max_iter, start if start.any() else None)
     stopped = [
         f"The relative duality gap is {own:.2g}." if converged else None
         for own, converged in zip(found.gap.tolist(), found.converged.tolist(), strict=True)
