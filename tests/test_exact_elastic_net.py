@@ -283,3 +283,38 @@ def test_products_with_second_derivatives_are_differences_of_gradients(name):
     gradients = [loss.at(scores + h * direction).gradient for h in (1e-6, -1e-6)]
     product = loss.times_second(scores, loss.at(scores), direction)
     np.testing.assert_allclose(product, (gradients[0] - gradients[1]) / 2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["softmax", "logistic"])
+def test_classes_that_are_rare_or_absent_saturate_no_step(name):
+    rng = np.random.default_rng(0)
+    Z = np.column_stack([np.round(rng.normal(size=(10, 4))), np.ones(10)])
+    codes = np.arange(10) % 3
+    weight = 10 ** rng.uniform(-12, 0, (1, 10))
+    weight /= weight.sum()
+    kappa = np.array([[0.001] * 4 + [0.0]])
+    found = solve(Rows(Z), make_loss(name, codes, 30), weight, kappa, 0 * kappa)
+    assert found.converged.all()
+
+
+def test_models_of_many_classes_and_columns_need_no_matrix(monkeypatch):
+    monkeypatch.setattr("skdeep.exact.elastic_net._MAX_MATRIX", 3)
+    for name in LOSSES:
+        Z, codes, weight, kappa, rho = make_problem(l1=0.05, l2=0.05)
+        loss = make_loss(name, codes, 3)
+        found = solve(Rows(Z), loss, weight, kappa, rho)
+        monkeypatch.undo()
+        theirs = solve(Rows(Z), loss, weight, kappa, rho)
+        monkeypatch.setattr("skdeep.exact.elastic_net._MAX_MATRIX", 3)
+        assert found.converged.all()
+        assert found.value[0] == pytest.approx(theirs.value[0], rel=3e-6)
+
+
+def test_where_the_iterations_end_nothing_is_raised_or_nan():
+    # All rows of zero but the intercept, and one class alone: the minimum is at infinity.
+    Z = np.column_stack([np.zeros((5, 2)), np.ones(5)])
+    kappa = np.array([[1.0, 1.0, 0.0]])
+    for name in LOSSES:
+        found = solve(Rows(Z), make_loss(name, np.zeros(5, dtype=int), 2), np.full((1, 5), 0.2), kappa, 0 * kappa)
+        assert np.isfinite(found.params).all() and np.isfinite(found.gap).all()
+        assert not found.params[:, :, :-1].any()

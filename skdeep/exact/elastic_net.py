@@ -44,7 +44,7 @@ _MAX_GRAM = 2**16
 #: Values of columns that are taken at a time.
 _CHUNK_VALUES = 2**21
 #: Conjugate gradients: how far residuals fall, and most steps.
-_CG_TOL, _MAX_CG = 1e-4, 200
+_CG_TOL, _MAX_CG = 1e-8, 500
 #: What leaves no curvature zero.
 _TINY = 1e-200
 
