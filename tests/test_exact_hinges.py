@@ -276,3 +276,34 @@ def test_any_problem_has_a_certified_optimum(kind, seed, n, d, C, alpha, noise, 
     found = solved(kind, Z, y, w, rho, C, gap=1e-6)
     assert found.value[0] == pytest.approx(objective(kind, Z, y, w, rho, found.params[0]), rel=1e-8, abs=1e-14)
     assert np.isfinite(found.params).all() and np.isfinite(found.duals).all()
+
+
+@each_kind
+@pytest.mark.parametrize("intercept", [True, False])
+def test_without_a_penalty(kind, intercept):
+    """Separable rows come to zero; others to a gap that is as good as their gradient is zero."""
+    Z, y, w = random_problem(0, noise=0.05, intercept=intercept)
+    separable = solve(Rows(Z), loss_of(kind, y, 3), w[None], np.zeros((1, Z.shape[1])), 1e-6)
+    assert separable.converged[0] and separable.value[0] < 1e-12
+    Z, y, w = random_problem(0, noise=5.0, intercept=intercept)
+    mixed = solve(Rows(Z), loss_of(kind, y, 3), w[None], np.zeros((1, Z.shape[1])), 1e-6)
+    nearly = solved(kind, Z, y, w, penalty(1e-9, Z.shape[1], intercept), 3, gap=1e-7)
+    assert mixed.converged[0] and mixed.value[0] == pytest.approx(nearly.value[0], rel=1e-5)
+
+
+def test_a_column_of_one_class_costs_nothing():
+    Z = standardised(IRIS)
+    target = np.stack([IRIS_Y == 0, IRIS_Y >= 0, IRIS_Y < 0])
+    found = solve(Rows(Z), Hinges(target), np.full((1, 150), 1 / 150), penalty(0.1, 5), 1e-8)
+    alone = solve(Rows(Z), Hinges(target[:1]), np.full((1, 150), 1 / 150), penalty(0.1, 5), 1e-8)
+    assert found.converged[0] and found.value[0] == pytest.approx(alone.value[0], rel=1e-7)
+    assert (np.sign((found.params[0] @ Z.T)[1:]) == [[1], [-1]]).all()
+
+
+@each_kind
+def test_one_row_may_have_nearly_all_of_the_weight(kind):
+    Z, y, _ = random_problem(4)
+    w = np.full(len(y), 0.004 / (len(y) - 1))
+    w[5] = 0.996
+    found = solved(kind, Z, y, w, penalty(1e-3, Z.shape[1]), 3, gap=1e-8)
+    assert found.value[0] == pytest.approx(objective(kind, Z, y, w, penalty(1e-3, Z.shape[1])[0], found.params[0]))

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from skdeep.exact.hinge_newton import Bends, directions
+from skdeep.exact.hinge_starts import least_squares, span_of
 from skdeep.exact.hinge_terms import Hinges, Terms, WestonWatkins
 from skdeep.exact.rows import Rows
 
@@ -33,12 +34,8 @@ _SHARE = 1.0
 _ROUNDING = 1e-16
 #: Line searches end at so much of the first slope.
 _FLAT, _MAX_TRIALS = 0.1, 40
-#: Most rows that are expressed in fewer columns than they have.
-_MAX_ROWS = 1000
 #: Most terms of a batch of models: as many as stay in the cache.
 _BATCH = 2**16
-#: Most columns for which a start is computed; what its penalty is multiplied by, and its scores.
-_MAX_COLUMNS, _FIRM, _LENGTHS = 300, 5, (0.5, 1.0, 2.0, 4.0)
 
 
 @dataclass
@@ -174,7 +171,7 @@ class _Descent:
         margins = [problem.terms.margins(problem.rows.scores(params)) for params, _ in starts]
         if width is None:
             each = [problem.at(*start, margin) for start, margin in zip(starts, margins, strict=True)]
-            gaps = np.array([(at.complementary + at.stationary) / at.primal for at in each])
+            gaps = np.array([(at.complementary + at.stationary) / np.maximum(at.primal, _ROUNDING) for at in each])
             best = gaps.argmin(0), np.arange(K)
             self.delta = np.clip(gaps[best], _WARM, 1)
         else:
@@ -232,7 +229,7 @@ class _Descent:
         of_model = zip(at.primal.tolist(), at.complementary.tolist(), at.stationary.tolist(), strict=True)
         for k, (primal, complementary, stationary) in enumerate(of_model):
             self.found.curve[self.model[k]].append(primal)
-            if complementary + stationary <= self.target[k] * primal:
+            if complementary + stationary <= self.target[k] * primal + _ROUNDING:
                 done.append(k)
             if stationary <= _SHARE * complementary:
                 replaced.append(k)
@@ -300,24 +297,6 @@ class _Descent:
         return slope if not open_ else self.project(0.0)
 
 
-def _ridge(rows: Rows, loss: Hinges | WestonWatkins, weight: np.ndarray, rho: np.ndarray) -> np.ndarray:
-    """Compute parameters to start with: least squares, times what makes the hinges least."""
-    (K, n), C, D = weight.shape, loss.n_scores, rows.shape[1]
-    if D > _MAX_COLUMNS:
-        return np.zeros((K, C, D))
-    H = rows.gram(weight)
-    H.reshape(K, -1)[:, :: D + 1] += _FIRM * rho + 1e-10
-    params = np.linalg.solve(H, rows.back(loss.target() * weight[:, None]).mT).mT
-    terms = loss.terms(K)
-    scores = rows.scores(params).reshape(-1, terms.n_scores, n)
-    columns = len(scores) // K
-    loss_of = [terms.loss(terms.margins(length * scores)) for length in _LENGTHS]
-    data = [np.vecdot(values, np.repeat(weight, columns, 0)) for values in loss_of]
-    penalty = 0.5 * (rho[:, None] * params * params).reshape(K * columns, -1).sum(1)
-    values = np.array(data) + np.square(_LENGTHS)[:, None] * penalty
-    return params * np.take(_LENGTHS, values.argmin(0)).reshape(K, -1, 1)
-
-
 def _levels(keys: list[object], strength: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     """Decide which models are solved together, and after which others (-1: after none).
 
@@ -332,54 +311,6 @@ def _levels(keys: list[object], strength: np.ndarray) -> tuple[list[np.ndarray],
         before[chain[1:]] = chain[:-1]
     length = max(map(len, chains.values()))
     return [np.array([c[i] for c in chains.values() if len(c) > i]) for i in range(length)], before
-
-
-def _common(rho: np.ndarray, intercept: bool) -> np.ndarray | None:
-    """Find factors of the columns (D,) that all models' penalties are multiples of; None if there are none."""
-    penalised = rho[:, : rho.shape[1] - intercept]
-    base = penalised[penalised.max(1).argmax()]
-    base = base / base.max() if base.max() > 0 else np.ones_like(base)
-    same = np.abs(penalised - penalised.max(1)[:, None] * base) <= 1e-12 * penalised.max(1)[:, None]
-    return base if same.all() and base.min() > 0 else None
-
-
-class _Span:
-    """Express rows in fewer columns than they have: the optimum's parameters are combinations of rows.
-
-    Parameters
-    ----------
-    rows : Rows
-    base : ndarray of shape (D,)
-        Factors of the penalty, without the intercept's.
-    intercept : bool
-    """
-
-    def __init__(self, rows: Rows, base: np.ndarray, intercept: bool):
-        (n, D), self._all, self._inverse, self._intercept = rows.shape, rows, np.zeros(rows.shape[1]), intercept
-        self._inverse[: len(base)] = 1 / base
-        kernel, size = np.empty((n, n)), max(1, _BATCH * 64 // D)
-        for first in range(0, n, size):
-            some = np.eye(n)[first : first + size]
-            kernel[first : first + size] = rows.scores(rows.back(some) * self._inverse)
-        found, vectors = np.linalg.eigh(kernel)
-        there = found > n * np.finfo(float).eps * found.max(initial=0)
-        root = np.sqrt(found[there])
-        self._to_rows = (vectors[:, there] / root).T
-        self.rows = Rows(np.column_stack([vectors[:, there] * root, np.ones((n, int(intercept)))]))
-
-    def penalty(self, rho: np.ndarray) -> np.ndarray:
-        """Compute the penalty's factors (K, D) of these columns."""
-        found = np.repeat(rho.max(1, keepdims=True), self.rows.shape[1], 1)
-        if self._intercept:
-            found[:, -1] = 0
-        return found
-
-    def params(self, params: np.ndarray) -> np.ndarray:
-        """Compute parameters (K, C, D) of the columns that were."""
-        found = self._all.back(params[..., : len(self._to_rows)] @ self._to_rows) * self._inverse
-        if self._intercept:
-            found[..., -1] = params[..., -1]
-        return found
 
 
 def solve(
@@ -423,8 +354,7 @@ def solve(
         return replace(solution, duals=duals)
     goal, found = np.broadcast_to(np.asarray(gap, dtype=float), K), Solution.blank(K, C, D, n)
     intercept = bool((rho[:, -1] == 0).all() and (rows.scores(np.eye(1, D, D - 1)) == 1).all())
-    if start is None and D > 2 * n and n <= _MAX_ROWS and (base := _common(rho, intercept)) is not None:
-        span = _Span(rows, base, intercept)
+    if start is None and (span := span_of(rows, rho, intercept)) is not None:
         small = solve(span.rows, loss, weight, span.penalty(rho), goal / 2, max_iter)
         start = span.params(small.params), small.duals
         solution = solve(rows, loss, weight, rho, goal, max_iter, start)
@@ -444,7 +374,7 @@ def solve(
                 starts = [(params, duals), (params, ratio * duals), (params / ratio, duals)]
             else:
                 starts, width = (
-                    [(_ridge(rows, loss, weight[models], rho[models]), np.zeros((len(models), C, n)))],
+                    [(least_squares(rows, loss, weight[models], rho[models]), np.zeros((len(models), C, n)))],
                     _WIDTH,
                 )
             terms = loss.terms(len(models))
