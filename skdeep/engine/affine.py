@@ -1,7 +1,7 @@
 """The affine map of a layer in training, for a stack of models.
 
 Hidden layers are ``(K, h, B)`` here, as they lie in memory (`skdeep.engine.networks`): a product takes and gives them
-so, and a small step, whose time is that of its calls, needs no view of them. Batches are ``(B, d)`` where models share
+so, and a small step, which takes as long as its calls, needs no view of them. Batches are ``(B, d)`` where models share
 them, ``(K, B, d)`` where not, or CSR.
 """
 

@@ -159,7 +159,7 @@ class _Stack:
     def _mode(self, watcher: Observer | None) -> AbstractContextManager[Any]:
         """Choose the mode of the steps: on the CPU without autograd's books, where nobody can ask for them.
 
-        A small step, whose time is that of its calls, takes four fifths of the time then.
+        A small step takes as long as its calls, and these four fifths of the time then.
         """
         asked = watcher is not None or self.loss.asks_autograd or self.network.asks_autograd(self.batches.rows)
         on_cpu = self.network.params[0].device.type == "cpu"
