@@ -79,7 +79,8 @@ class _Problem:
     intercept: bool
 
     def __post_init__(self) -> None:
-        self.penalised = self.rho > 0
+        self.penalised, self.trained = self.rho > 0, (self.weight > 0)[:, None]
+        self.all_trained = bool(self.trained.all())
         self.half_inverse = np.divide(0.5, self.rho, out=np.zeros_like(self.rho), where=self.penalised)
         self.all_penalised = bool(self.penalised.all())
         self.all_but_last = bool(self.penalised[:, : self.rho.shape[1] - self.intercept].all())
@@ -268,7 +269,8 @@ class _Descent:
         """Compute Newton's directions."""
         problem = self.problem
         free, coupling = problem.terms.free(slope, self.delta)
-        free &= (problem.weight > 0)[:, None]
+        if not problem.all_trained:
+            free &= problem.trained
         bends = Bends(
             free, coupling, problem.weight / self.delta[:, None], problem.factors(at.gradient, self.delta, self.caution)
         )

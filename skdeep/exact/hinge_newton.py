@@ -8,6 +8,7 @@ the penalty's factors R, the system is :math:`(F^T F + R)\, d = -g`. It is solve
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -50,7 +51,7 @@ def directions(rows: Rows, terms: Terms, bends: Bends, gradient: np.ndarray, int
     step = np.empty_like(gradient)
     index = bends.free.nonzero()
     ends = index[0].searchsorted(np.arange(K + 1)).tolist()
-    counts = np.diff(ends).tolist()
+    counts = [after - before for before, after in pairwise(ends)]
     large = [min(count, C * D) > _DIRECT or count * D > _MAX_VALUES for count in counts]
     if not all(large):
         if any(large):
