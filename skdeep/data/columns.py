@@ -214,6 +214,11 @@ def _moments(X: Tensor, share: Tensor, shift: Tensor, room: Tensor) -> list[np.n
     xp: Any = np if X.device.type == "cpu" else torch
     values: list[Any] = [part.numpy() if xp is np else part for part in (X, share, shift, room)]
     Z, share, shift, room = values
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _sums(xp, Z, share, shift, room)
+
+
+def _sums(xp: Any, Z: Any, share: Any, shift: Any, room: Any) -> list[np.ndarray]:
     centred = xp.subtract(Z, shift, out=room)
     # products with a vector: ten times faster than reductions along the columns
     moved, counts = share @ centred, []
