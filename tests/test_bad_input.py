@@ -32,6 +32,7 @@ from sklearn.utils._param_validation import InvalidParameterError
 
 from skdeep import SGD, Adam, HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 from skdeep.engine.batching import Batches
+from skdeep.exact.rows import Rows
 
 X, Y = IRIS, IRIS_Y
 N, D = X.shape
@@ -77,6 +78,7 @@ def no_training(monkeypatch):
         raise AssertionError("training began")
 
     monkeypatch.setattr(Batches, "epoch", epoch)
+    monkeypatch.setattr(Rows, "scores", lambda rows, params: epoch(rows))
 
 
 @pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
@@ -106,14 +108,15 @@ def refuses(model, call, error, match, but=()):
     np.testing.assert_array_equal(predictions(), predicted)
 
 
-EPOCH = Batches.epoch
+EPOCH, SCORES_OF_ROWS = Batches.epoch, Rows.scores
 
 
 @functools.cache
 def already_fitted(cls):
     epoch, Batches.epoch = Batches.epoch, EPOCH
+    scores, Rows.scores = Rows.scores, SCORES_OF_ROWS
     model = make(cls).fit(X, Y)
-    Batches.epoch = epoch
+    Batches.epoch, Rows.scores = epoch, scores
     return model
 
 
@@ -728,8 +731,15 @@ def interrupt_in(monkeypatch):
                 signal.raise_signal(signal.SIGINT)
             yield from EPOCH(self)
 
+        def scores(self, params):
+            passes.append(self)
+            if len(passes) == n:
+                signal.raise_signal(signal.SIGINT)
+            return SCORES_OF_ROWS(self, params)
+
         passes.clear()
         monkeypatch.setattr(Batches, "epoch", epoch)
+        monkeypatch.setattr(Rows, "scores", scores)
         return passes
 
     return interrupt_in

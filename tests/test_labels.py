@@ -33,6 +33,7 @@ from skdeep import model_selection as stacked
 from skdeep.data.conversion import floats
 from skdeep.data.labels import weights_of_classes, weights_of_labels
 from skdeep.engine.batching import Batches
+from skdeep.exact.rows import Rows
 from skdeep.fitting.fit import train_each
 from skdeep.model_selection import StackingWarning, one_standard_error
 from skdeep.solvers.closed_form import Ridge
@@ -85,6 +86,7 @@ def no_training(monkeypatch):
 
     monkeypatch.setattr(Batches, "epoch", begin)
     monkeypatch.setattr(Ridge, "solve", begin)
+    monkeypatch.setattr(Rows, "scores", begin)
 
 
 @each_estimator

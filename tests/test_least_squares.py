@@ -7,7 +7,7 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.callback import ScoringMonitor
 from sklearn.datasets import load_digits
-from sklearn.linear_model import RidgeClassifier
+from sklearn.linear_model import ElasticNet, RidgeClassifier
 from skorch.callbacks import EpochTimer
 
 from skdeep import LeastSquaresClassifier
@@ -206,6 +206,18 @@ def test_callbacks_hear_of_one_epoch(capsys):
     assert monitor.get_logs().data[-1]["accuracy"] == listened.score(IRIS, IRIS_Y)
 
 
+@pytest.mark.parametrize("l1_ratio", [1.0, 0.4])
+def test_l1_norms_are_those_of_scikit_learn(l1_ratio):
+    """Each column of scores is a regression of its own."""
+    model = LeastSquaresClassifier("elasticnet", alpha=0.02, l1_ratio=l1_ratio, tol=1e-8).fit(IRIS, IRIS_Y)
+    assert model.solver_ == "exact" and model.certificate_ <= 1e-10
+    for c, coef in enumerate(model.coef_):
+        target = np.where(IRIS_Y == model.classes_[c], 1.0, -1.0)
+        theirs = ElasticNet(alpha=0.02, l1_ratio=l1_ratio, tol=1e-14, max_iter=100_000).fit(IRIS, target)
+        np.testing.assert_allclose(coef, theirs.coef_, atol=1e-5)
+        np.testing.assert_array_equal(coef == 0, theirs.coef_ == 0)
+
+
 # ---- what does not go together ---------------------------------------------------------------------------------------
 
 
@@ -213,8 +225,8 @@ def test_callbacks_hear_of_one_epoch(capsys):
     ("params", "message"),
     [
         ({"early_stopping": True}, "early_stopping=True.*solver='exact'.*sgd"),
-        ({"penalty": "l1"}, "solver='exact' needs a smooth objective.*penalty='l1'.*sgd"),
-        ({"penalty": "elasticnet"}, "penalty='elasticnet'"),
+        ({"penalty": "l1", "solver": "lbfgs"}, "solver='lbfgs' needs a smooth objective.*penalty='l1'.*sgd"),
+        ({"penalty": "elasticnet", "solver": "lbfgs"}, "penalty='elasticnet'"),
     ],
 )
 def test_clear_errors(params, message):

@@ -36,7 +36,8 @@ class LeastSquaresClassifier(ScoresMixin, LinearClassifier):
     ----------
     {linear}
     solver : {"exact", "sgd", "adam", "adamw", "lbfgs"}, `SGD`, `Adam`, `AdamW` or `LBFGS`, default="exact"
-        The closed form, which has no iterations and for which ``max_iter`` and ``tol`` mean nothing; mini-batch
+        The closed form, which has no iterations and for which ``max_iter`` and ``tol`` mean nothing (with L1 or elastic
+        net: the optimum, to a relative duality gap of ``tol / 100``); mini-batch
         gradient descent with momentum, Adam, Adam with decoupled weight decay; or full-batch Newton steps up to 1024
         weights, L-BFGS beyond. A name stands for the solver with its default settings. An object has settings of its
         own, as in ``SGD(0.01, momentum=0.8, batch_size=64)``; a search sets them as ``solver__momentum``.

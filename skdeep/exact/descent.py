@@ -32,13 +32,16 @@ class Solution:
     curve : list of list of float
         The objective after each iteration.
     stopped : list of str or None
-        Why the solver ended; None where the limit of iterations came first.
+        Why the solver ended; None where a limit came first.
+    interrupted : bool
+        Whether Ctrl-C has ended it, for all that had not stopped.
     """
 
     params: np.ndarray
     bound: np.ndarray
     curve: list[list[float]]
     stopped: list[str | None]
+    interrupted: bool = False
 
     def together(self, n_scores: int) -> Solution:
         """Join models of one column each, `n_scores` after the other, to models of so many."""
@@ -47,7 +50,8 @@ class Solution:
         curve = [[sum(values) for values in zip(*_of_one_length(self.curve[part]), strict=True)] for part in parts]
         # the first reason that is not the plain one speaks for all
         stopped = [min(self.stopped[part], key=lambda reason: (reason is not None, reason or "")) for part in parts]
-        return Solution(self.params.reshape(-1, n_scores, D), self.bound.reshape(-1, n_scores).max(1), curve, stopped)
+        params, bound = self.params.reshape(-1, n_scores, D), self.bound.reshape(-1, n_scores).max(1)
+        return Solution(params, bound, curve, stopped, self.interrupted)
 
 
 def _of_one_length(curves: list[list[float]]) -> list[list[float]]:
@@ -72,6 +76,8 @@ class Stack:
     at : At
         The loss at the scores.
     value : ndarray of shape (K,)
+    n_evaluations : int
+        Of the objectives, so far.
     """
 
     rows: Rows
@@ -83,6 +89,7 @@ class Stack:
     at: At = field(init=False)
     value: np.ndarray = field(init=False)
     gradient: np.ndarray = field(init=False)
+    n_evaluations: int = 1
 
     def __post_init__(self) -> None:
         self.scores = self.rows.scores(self.params)
@@ -165,6 +172,7 @@ class _Line:
         """Evaluate trials of some of the models: the loss, the weighted gradient, the objective and its slope."""
         weight = self.stack.weight if len(self.stack.weight) == 1 else self.stack.weight[part]
         loss = self.stack.loss if isinstance(part, slice) else self.stack.loss.keep(part)
+        self.stack.n_evaluations += 1
         at = loss.at(scores)
         pull = at.gradient * weight[:, None]
         value = _mean(at.value, weight) + self.stack._ridge[part]
@@ -240,38 +248,44 @@ class Directions(Protocol):
         """Go on with some of the models only."""
 
 
-def descend(stack: Stack, directions: Directions, tol: np.ndarray, max_iter: int) -> Solution:
+def descend(
+    stack: Stack, directions: Directions, tol: np.ndarray, max_iter: int, max_evaluations: float = np.inf
+) -> Solution:
     """Minimise the objectives of a stack until no entry of a gradient is larger than `tol` (K,).
 
-    Each model stops on its own; the stack is consumed.
+    Each model stops on its own; the stack is consumed. Raises KeyboardInterrupt before the first iteration has ended.
     """
     n_models = len(stack.params)
-    params, bound = stack.params.copy(), np.zeros(n_models)
-    curve: list[list[float]] = [[] for _ in range(n_models)]
-    stopped: list[str | None] = [None] * n_models
+    found = Solution(stack.params.copy(), np.zeros(n_models), [[] for _ in range(n_models)], [None] * n_models)
     alive, moved, before = np.arange(n_models), np.ones(n_models, dtype=bool), np.full(n_models, np.inf)
-    for iteration in range(max_iter + 1):
-        largest = np.abs(stack.gradient).reshape(len(alive), -1).max(1)
-        at_rest = largest <= tol[alive]
-        stuck = ~moved | ~(before - stack.value > 4 * _EPS * np.maximum(np.abs(stack.value), 1e-3))
-        done = at_rest | stuck | (iteration == max_iter)
-        if done.any():
-            for k in np.flatnonzero(done):
-                model = alive[k]
-                params[model], bound[model] = stack.params[k], largest[k]
-                curve[model] = curve[model] or [float(stack.value[k])]
-                if at_rest[k]:
-                    stopped[model] = f"The gradient is below tol={tol[model]:g}."
-                elif stuck[k]:
-                    stopped[model] = "The objective cannot be lowered any further in this precision."
-            rest = np.flatnonzero(~done)
-            if not len(rest):
-                break
-            alive = alive[rest]
-            stack.keep(rest)
-            directions.keep(rest)
-        before = stack.value
-        moved = stack.move(directions(stack), directions.slope_left)
-        for model, value in zip(alive, stack.value.tolist(), strict=True):
-            curve[model].append(value)
-    return Solution(params, bound, curve, stopped)
+    try:
+        for iteration in range(max_iter + 1):
+            largest = np.abs(stack.gradient).reshape(len(alive), -1).max(1)
+            at_rest = largest <= tol[alive]
+            stuck = ~moved | ~(before - stack.value > 4 * _EPS * np.maximum(np.abs(stack.value), 1e-3))
+            done = at_rest | stuck | (iteration == max_iter or stack.n_evaluations >= max_evaluations)
+            if done.any():
+                for k in np.flatnonzero(done):
+                    model = alive[k]
+                    found.params[model], found.bound[model] = stack.params[k], largest[k]
+                    found.curve[model] = found.curve[model] or [float(stack.value[k])]
+                    if at_rest[k]:
+                        found.stopped[model] = f"The gradient is below tol={tol[model]:g}."
+                    elif stuck[k]:
+                        found.stopped[model] = "The objective cannot be lowered any further in this precision."
+                rest = np.flatnonzero(~done)
+                if not len(rest):
+                    break
+                alive = alive[rest]
+                stack.keep(rest)
+                directions.keep(rest)
+            before = stack.value
+            moved = stack.move(directions(stack), directions.slope_left)
+            for model, value in zip(alive, stack.value.tolist(), strict=True):
+                found.curve[model].append(value)
+    except KeyboardInterrupt:
+        if not all(found.curve):
+            raise
+        found.params[alive], found.bound[alive] = stack.params, np.abs(stack.gradient).max((1, 2))
+        found.interrupted = True
+    return found

@@ -7,7 +7,7 @@ the end one iteration squares the distance. The first iterations have a stronger
 next, and models of a stack follow one another along the penalty, each from where its neighbour ended: so few
 coordinates ever enter that are not in the end's support.
 
-What ends a fit is proof: no value is less than that of a point of the dual problem, the loss's gradient after it is
+What ends a fit is proof: no value is less than the dual problem's at a point, the loss's gradient after it is
 brought into the dual's domain (Fenchel's inequality).
 """
 

@@ -2,7 +2,7 @@ r"""Exact solver of the hinges: an augmented Lagrangian, whose problems Newton's
 
 The method of multipliers (a proximal point method on the dual) replaces a loss :math:`\max_a \langle a, m\rangle -
 c(a)` by a smooth one, :math:`\max_n \langle n, m\rangle - c(n) - \tfrac\delta2\|n - a\|^2`, around duals a, which are
-then replaced by the n of its optimum. Its second derivative is that of few free terms, whose n is at no bound. Each
+then replaced by the n of its optimum. Few terms have a second derivative: the free ones, whose n is at no bound. Each
 iterate has a duality gap: with slopes n, the gradient G of :math:`\sum_i w_i \langle n_i, m_i\rangle` in the parameters
 V, and the penalty's factors :math:`\rho`,
 

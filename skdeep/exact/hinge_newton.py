@@ -1,4 +1,4 @@
-r"""Newton's directions of smoothed hinges, whose second derivative is that of their free terms.
+r"""Newton's directions of smoothed hinges, which bend where terms are free.
 
 A free term of a row z is a direction e in its scores, and a row of ``F``, :math:`e \otimes z`, in the parameters. With
 the penalty's factors R, the system is :math:`(F^T F + R)\, d = -g`. It is solved as it stands, or through

@@ -72,6 +72,8 @@ def follow(
         stacks = [Stack(rows, own_loss, own, rho[models], start) for start in starts]
         stack = stacks[-1] if all((stacks[-1].value <= other.value).all() for other in stacks) else stacks[0]
         solution = descend(stack, directions(kind[models]), _CLOSER * tol[models], max_iter)
+        if solution.interrupted:
+            raise KeyboardInterrupt
         params[models], bound[models] = solution.params, solution.bound
         for k, model in enumerate(models):
             curve[model], stopped[model] = solution.curve[k], solution.stopped[k]

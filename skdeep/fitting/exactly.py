@@ -40,7 +40,7 @@ from skdeep.fitting.variables import Variables, rows_of, weights_of
 _MAX_VALUES = 2**25
 #: Unknowns of the largest system that is solved for a direction.
 _MAX_SYSTEM = 1024
-#: Unknowns up to which models of many penalties are solved at once, as that takes few calls.
+#: Unknowns up to which piecewise quadratics of many penalties are solved at once, as that takes few calls.
 _FEW_COLUMNS = 48
 #: The relative duality gap that a tolerance of one asks for.
 GAP = 0.01
@@ -137,7 +137,7 @@ def solve_exactly(
 
 
 def _descend(recipe: Recipe, stack: Stack, alike: bool, tol: np.ndarray, max_iter: int) -> Solution:
-    """Minimise smooth objectives, those of separable losses column by column."""
+    """Minimise smooth objectives; separable losses column by column."""
     n_models, n_scores, n_columns = stack.params.shape
     loss, weight, rho, params = stack.loss, stack.weight, stack.rho, stack.params
     if isinstance(loss, OfColumns) and n_scores > 1:
@@ -151,11 +151,12 @@ def _descend(recipe: Recipe, stack: Stack, alike: bool, tol: np.ndarray, max_ite
     def directions(group: np.ndarray) -> Newton | LBFGS:
         return Newton(n_columns, alike) if newton else LBFGS(group)
 
-    if n_models > 1 and not params.any() and system > _FEW_COLUMNS:
+    if n_models > 1 and not params.any() and (system > _FEW_COLUMNS if loss.piecewise else not newton):
         kind = np.arange(len(stack.params)) % (len(stack.params) // n_models)
         solution = follow(stack.rows, stack.loss, stack.weight, stack.rho, kind, directions, tol, max_iter)
     else:
-        solution = descend(stack, directions(np.arange(len(stack.params))), tol, max_iter)
+        max_fun = recipe.settings.max_fun
+        solution = descend(stack, directions(np.arange(len(stack.params))), tol, max_iter, max_fun)
     return solution if len(solution.params) == n_models else solution.together(n_scores)
 
 
@@ -200,6 +201,7 @@ def _book(
         best = p.record(curve[-1], *at_end)
         if not (np.isfinite(solution.params[m]).all() and np.isfinite(curve[-1])):
             p.error = f"the training loss became {curve[-1]} in iteration {p.n_iter}"
+        p.interrupted = solution.interrupted and solution.stopped[m] is None
         p.stopped, p.certificate = solution.stopped[m], float(solution.bound[m])
         p.params = network.copy_of(m)
         if observer is not None:
