@@ -307,3 +307,13 @@ def test_one_row_may_have_nearly_all_of_the_weight(kind):
     w[5] = 0.996
     found = solved(kind, Z, y, w, penalty(1e-3, Z.shape[1]), 3, gap=1e-8)
     assert found.value[0] == pytest.approx(objective(kind, Z, y, w, penalty(1e-3, Z.shape[1])[0], found.params[0]))
+
+
+@each_kind
+def test_a_path_may_end_without_a_penalty(kind):
+    Z, y, w = random_problem(0, noise=5.0)
+    rho = penalty([1.0, 0.0, 1e-3, 0.0], Z.shape[1])
+    path = solved(kind, Z, y, np.tile(w, (4, 1)), rho, 3, gap=1e-6)
+    for k in range(4):
+        alone = solved(kind, Z, y, w, rho[k], 3, gap=1e-6)
+        assert path.value[k] == pytest.approx(alone.value[0], rel=2e-6)

@@ -371,14 +371,13 @@ def solve(
                 starts = [(start[0][models], start[1][models])]
             elif before[models[0]] >= 0:
                 params, duals = found.params[before[models]], found.duals[before[models]]
-                ratio = (rho[models].max(1) / rho[before[models]].max(1))[:, None, None]
                 # of a weak penalty, parameters stay and duals go with it; of a strong one, duals stay
+                ratio = np.maximum(rho[models].max(1) / np.maximum(rho[before[models]].max(1), 1e-300), 1e-12)
+                ratio = ratio[:, None, None]
                 starts = [(params, duals), (params, ratio * duals), (params / ratio, duals)]
             else:
-                starts, width = (
-                    [(least_squares(rows, loss, weight[models], rho[models]), np.zeros((len(models), C, n)))],
-                    _WIDTH,
-                )
+                params, width = least_squares(rows, loss, weight[models], rho[models]), _WIDTH
+                starts = [(params, np.zeros((len(models), C, n)))]
             terms = loss.terms(len(models))
             columns = C // terms.n_scores  # columns of one score are models of their own
             own = np.repeat(models, columns)
