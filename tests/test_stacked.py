@@ -41,6 +41,7 @@ from skdeep import (
 from skdeep.fitting import fit as fitting
 from skdeep.model_selection import GridSearchCV as OwnGridSearchCV
 from skdeep.model_selection import StackingWarning, _sklearn, one_standard_error
+from skdeep.model_selection import grid as grids
 from skdeep.model_selection import stacks as stacking
 from skdeep.model_selection.evaluation import _alike
 
@@ -62,13 +63,20 @@ OURS = {
 
 @pytest.fixture
 def sizes(monkeypatch):
-    """How many models each fit has trained; 0 for one that is called by ``fit``."""
+    """How many models of a split have been trained together; 0 for a call of ``fit``."""
     seen, original = [], fitting.fit
 
     def note(members, *args, **options):
         seen.append(len(members) if options.get("in_stack") else 0)
         return original(members, *args, **options)
 
+    def note_grid(candidates, X, y, splits):
+        outcome = train(candidates, X, y, splits)
+        seen.extend([len(candidates)] * len(splits) if outcome is not None else [])
+        return outcome
+
+    train = grids._train
+    monkeypatch.setattr(grids, "_train", note_grid)
     for module in (fitting, stacking):
         monkeypatch.setattr(module, "fit", note)
     return seen

@@ -261,7 +261,8 @@ def descend(
     try:
         for iteration in range(max_iter + 1):
             largest = np.abs(stack.gradient).reshape(len(alive), -1).max(1)
-            at_rest = largest <= tol[alive]
+            # of weights that a strong penalty keeps small, predictions depend on the last digits
+            at_rest = largest <= tol[alive] * np.minimum(1.0, np.abs(stack.params).reshape(len(alive), -1).max(1))
             stuck = ~moved | ~(before - stack.value > 4 * _EPS * np.maximum(np.abs(stack.value), 1e-3))
             done = at_rest | stuck | (iteration == max_iter or stack.n_evaluations >= max_evaluations)
             if done.any():

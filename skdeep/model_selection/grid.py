@@ -45,10 +45,10 @@ def evaluate_grid(tasks: list[_Task]) -> list[dict] | None:
         return None
     first, start = tasks[0], time.time()
     candidates: dict[_Same, Any] = {}
-    splits: dict[_Same, tuple[np.ndarray, np.ndarray]] = {}
+    splits: dict[tuple[_Same, _Same], tuple[np.ndarray, np.ndarray]] = {}
     for task in tasks:
         candidates.setdefault(_Same(task.options["parameters"]), None)
-        splits.setdefault(_Same(task.options["train"]), (task.options["train"], task.options["test"]))
+        splits.setdefault(_split(task), (task.options["train"], task.options["test"]))
     try:
         for key in candidates:
             candidates[key] = clone(first.estimator).set_params(**clone(key.value or {}, safe=False))
@@ -63,11 +63,11 @@ def evaluate_grid(tasks: list[_Task]) -> list[dict] | None:
     accuracy, members, solver, trained = outcome
     for member in members:
         warn(member.estimator, solver, member.progress)
-    row, column = ({key: i for i, key in enumerate(keys)} for keys in (splits, candidates))
+    row, column = ({key: i for i, key in enumerate(keys)} for keys in (list(splits), list(candidates)))
     results = []
     fit_time, score_time = ((b - a) / len(tasks) for a, b in ((start, trained), (trained, time.time())))
     for task in tasks:
-        score = accuracy[row[_Same(task.options["train"])], column[_Same(task.options["parameters"])]]
+        score = accuracy[row[_split(task)], column[_Same(task.options["parameters"])]]
         result = {"fit_error": None, "test_scores": float(score)}
         if task.options["return_n_test_samples"]:
             result["n_test_samples"] = len(task.options["test"])
@@ -77,6 +77,11 @@ def evaluate_grid(tasks: list[_Task]) -> list[dict] | None:
             result["parameters"] = task.options["parameters"]
         results.append(result)
     return results
+
+
+def _split(task: _Task) -> tuple[_Same, _Same]:
+    """Make the key of a task's split: several may have the same rows to train on."""
+    return _Same(task.options["train"]), _Same(task.options["test"])
 
 
 def _is_plain(tasks: list[_Task]) -> bool:
