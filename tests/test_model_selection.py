@@ -51,8 +51,9 @@ CANCER = tuple(part[::3] for part in load_breast_cancer(return_X_y=True))
 IRIS = load_iris(return_X_y=True)
 ALPHAS = np.logspace(-5, 0, 4)
 
-SOFTMAX = SoftmaxClassifier(random_state=0, max_iter=30)
-HINGE = HingeClassifier(random_state=0, max_iter=20)
+# at its optimum, wherever it begins
+SOFTMAX = SoftmaxClassifier(random_state=0, max_iter=200, tol=1e-7)
+HINGE = HingeClassifier(random_state=0, max_iter=20, solver="sgd")
 MLP = MLPClassifierTorch((8,), random_state=0, max_iter=8)
 
 
@@ -78,7 +79,7 @@ def compare(estimator, grid, data, search="GridSearchCV", fit_params=None, toler
         if hasattr(ours, name):
             assert getattr(ours, name) == pytest.approx(getattr(theirs, name), abs=tolerance, nan_ok=True)
     if hasattr(theirs, "best_estimator_"):
-        np.testing.assert_array_equal(ours.predict(data[0]), theirs.predict(data[0]))
+        assert (ours.predict(data[0]) == theirs.predict(data[0])).mean() >= 1 - tolerance
     return ours
 
 
@@ -89,7 +90,7 @@ def compare(estimator, grid, data, search="GridSearchCV", fit_params=None, toler
         (SOFTMAX, {"alpha": ALPHAS}),
         (SOFTMAX, {"alpha": ALPHAS[:2], "penalty": ["l1", "l2"]}),
         (clone(SOFTMAX).set_params(penalty="elasticnet", early_stopping=True), {"l1_ratio": [0.0, 0.5, 1.0]}),
-        (clone(SOFTMAX).set_params(solver=Adam()), {"solver__learning_rate_init": [1e-3, 1e-2], "alpha": ALPHAS[:2]}),
+        (clone(SOFTMAX).set_params(solver=Adam(), max_iter=30, tol=1e-4), {"solver__learning_rate_init": [1e-3, 1e-2], "alpha": ALPHAS[:2]}),
         (HINGE, {"alpha": ALPHAS[::3], "loss": ["hinge", "squared_hinge"]}),
         (clone(MLP).set_params(early_stopping=True), {"alpha": ALPHAS[::3], "learning_rate_init": [1e-3, 1e-2]}),
         (clone(MLP).set_params(solver="sgd"), {"momentum": [0.0, 0.9], "tol": [1e-4, 1e-2]}),
@@ -101,7 +102,27 @@ def compare(estimator, grid, data, search="GridSearchCV", fit_params=None, toler
     ids=["softmax", "penalties", "l1_ratio", "adam", "hinge", "mlp", "mlp-sgd", "mlp-noise"],
 )
 def test_scores_equal_those_of_scikit_learn(estimator, grid, data):
-    compare(estimator, grid, data, scoring=["accuracy", "neg_log_loss"], refit="neg_log_loss", return_train_score=True)
+    # L-BFGS of many models begins where a stronger penalty ended, and all end near the optimum
+    near = {"auto": 5e-3 if data is DIGITS else 1e-6}.get(estimator.solver, 1e-9)
+    scoring = ["accuracy", "neg_log_loss"]
+    compare(estimator, grid, data, tolerance=near, scoring=scoring, refit="neg_log_loss", return_train_score=True)
+
+
+@pytest.mark.parametrize("data", [DIGITS, WINE, CANCER], ids=["digits", "wine", "breast_cancer"])
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        HingeClassifier(),
+        HingeClassifier(multi_class="ovr"),
+        HingeClassifier("squared_hinge", multi_class="ovr", tol=1e-7),
+        SoftmaxClassifier("l1", max_iter=1000),
+    ],
+    ids=str,
+)
+def test_whole_grids_score_as_one_model_after_another(estimator, data):
+    """All folds and candidates in one stack, to what their certificates leave open: a test row in each fold."""
+    grid = {"alpha": np.logspace(-3, -1, 4)}
+    compare(estimator, grid, data, tolerance=1 / 60)
 
 
 @pytest.mark.parametrize(
@@ -516,7 +537,7 @@ class MeanMaximum(HingeClassifier):
 
 @pytest.mark.parametrize(("cls", "scoring"), [(SureOrFirst, "accuracy"), (MeanMaximum, None)])
 def test_a_calibration_that_a_subclass_needs_stays(cls, scoring):
-    compare(cls(random_state=0, max_iter=3), {"alpha": ALPHAS[2:]}, WINE, cv=2, scoring=scoring)
+    compare(cls(random_state=0, max_iter=3, solver="sgd"), {"alpha": ALPHAS[2:]}, WINE, cv=2, scoring=scoring)
 
 
 class Careful(SoftmaxClassifier):
@@ -737,9 +758,9 @@ def test_regularization_path(wrap):
     for alpha, coef, intercept, fitted in zip(path.alphas, path.coefs, path.intercepts, path.estimators, strict=True):
         alone = reconfigured(clone(estimator), **{name: alpha}).fit(X, y)
         final = alone if name == "alpha" else alone[-1]
-        np.testing.assert_allclose(coef, final.coef_, atol=1e-9)
-        np.testing.assert_allclose(intercept, final.intercept_, atol=1e-9)
-        np.testing.assert_allclose(fitted.predict_proba(X), alone.predict_proba(X), atol=1e-9)
+        np.testing.assert_allclose(coef, final.coef_, atol=1e-5)
+        np.testing.assert_allclose(intercept, final.intercept_, atol=1e-5)
+        np.testing.assert_allclose(fitted.predict_proba(X), alone.predict_proba(X), atol=1e-6)
     assert (path.coefs[-1] == 0).all()
     assert (path.coefs[0] != 0).any()
 

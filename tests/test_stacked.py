@@ -54,7 +54,7 @@ REFERENCE = LogisticRegression(max_iter=1000)
 OURS = {
     "softmax": SOFTMAX,
     "sigmoid": SigmoidClassifier(random_state=0, max_iter=5),
-    "hinge": HingeClassifier(random_state=0, max_iter=3),
+    "hinge": HingeClassifier(random_state=0, max_iter=3, solver="sgd"),
     "least squares": LeastSquaresClassifier(calibration="temperature", random_state=0),
     "mlp": MLPClassifierTorch((5,), random_state=0, max_iter=3),
     "ensemble": MLPEnsembleClassifier(2, hidden_layer_sizes=(5,), max_iter=3, random_state=0),

@@ -257,13 +257,16 @@ def descend(
     """
     n_models = len(stack.params)
     found = Solution(stack.params.copy(), np.zeros(n_models), [[] for _ in range(n_models)], [None] * n_models)
-    alive, moved, before = np.arange(n_models), np.ones(n_models, dtype=bool), np.full(n_models, np.inf)
+    alive, moved = np.arange(n_models), np.ones(n_models, dtype=bool)
+    before, steepest = np.full(n_models, np.inf), np.full(n_models, np.inf)
     try:
         for iteration in range(max_iter + 1):
             largest = np.abs(stack.gradient).reshape(len(alive), -1).max(1)
             # of weights that a strong penalty keeps small, predictions depend on the last digits
             at_rest = largest <= tol[alive] * np.minimum(1.0, np.abs(stack.params).reshape(len(alive), -1).max(1))
-            stuck = ~moved | ~(before - stack.value > 4 * _EPS * np.maximum(np.abs(stack.value), 1e-3))
+            # where the fall is lost in rounding, the gradient may still tell
+            level = ~(before - stack.value > 4 * _EPS * np.maximum(np.abs(stack.value), 1e-3))
+            stuck = ~moved | (level & ~(largest < 0.5 * steepest))
             done = at_rest | stuck | (iteration == max_iter or stack.n_evaluations >= max_evaluations)
             if done.any():
                 for k in np.flatnonzero(done):
@@ -277,10 +280,10 @@ def descend(
                 rest = np.flatnonzero(~done)
                 if not len(rest):
                     break
-                alive = alive[rest]
+                alive, largest = alive[rest], largest[rest]
                 stack.keep(rest)
                 directions.keep(rest)
-            before = stack.value
+            before, steepest = stack.value, largest
             moved = stack.move(directions(stack), directions.slope_left)
             for model, value in zip(alive, stack.value.tolist(), strict=True):
                 found.curve[model].append(value)

@@ -19,8 +19,8 @@ from skdeep.fitting.solving import solve
 
 #: Folds whose out-of-fold scores a calibration is fitted on.
 N_FOLDS = 5
-#: Tolerance of a fold's model where its optimum is certified: a duality gap of a hundredth moves no temperature.
-_FOLD_TOL = 1.0
+#: Tolerance of a fold's model where its optimum is certified: a duality gap of a thousandth moves no temperature.
+_FOLD_TOL = 0.1
 
 
 def calibrate_each(recipe: Recipe, problem: Problem, members: list[Member], seed: int) -> None:
