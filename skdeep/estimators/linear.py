@@ -99,7 +99,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
             self._penalty([Member(self, _NO_STATE)], np.ones(1), np.ones(1)),
         )
         if solver == "auto":
-            solver = "sgd" if incremental else self._cheapest_solver(problem, loss, newton_params)
+            solver = "sgd" if incremental else self._cheapest_solver(problem, loss, penalty, newton_params)
         if solver == "exact" and self.early_stopping:
             raise ValueError(
                 "early_stopping=True has nothing to stop: solver='exact' has no epochs. Use early_stopping=False, or "
@@ -133,13 +133,14 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         # by name: whether a model is in a stack with others must make no difference
         return self.penalty in ("l2", None)
 
-    def _cheapest_solver(self, problem: Problem, loss: Loss, newton_params: int | None) -> str:
+    def _cheapest_solver(self, problem: Problem, loss: Loss, penalty: ElasticNet, newton_params: int | None) -> str:
         """Choose the solver that leads to the optimum soonest; mini-batches where others take longer."""
         if self.callbacks:
             return "sgd"
-        if self._has_smooth_penalty and loss.smooth:
+        if self._has_smooth_penalty and penalty.smooth and loss.smooth:
             return "lbfgs" if self._is_exact_cheap(problem, loss, newton_params) else "sgd"
-        if self.early_stopping or self.verbose or self.penalty is None or not self._is_certified(problem, loss):
+        is_known = type(self)._penalty is LinearClassifier._penalty and self._is_certified(problem, loss)
+        if self.early_stopping or self.verbose or self.penalty is None or not is_known:
             return "sgd"
         values = problem.n_rows * (problem.source.shape[1] * problem.density + 1) * self.n_outputs_
         return "exact" if values <= _CERTIFIED_VALUES else "sgd"

@@ -37,8 +37,9 @@ from skdeep.fitting.settings import settings_of, solver_name
 
 #: Rows per step of ``batch_size="auto"``: a hundredth of the data, within these bounds.
 _BATCH_ROWS = 64, 256
-#: Epochs of the one cosine that ``learning_rate="auto"`` is; more of them where they are fewer steps than this.
-_EPOCHS, _STEPS = 15, 80
+#: Epochs of the one cosine that ``learning_rate="auto"`` is, and steps that it has at least: from our own learning
+#: rate, and from a user's, which may be smaller.
+_SHORT, _LONG = (15, 125), (60, 500)
 #: Learning rates of ``learning_rate_init="auto"``: of one hidden layer under this cosine, and under any other schedule.
 _RATE, _PATIENT_RATE = 0.02, 0.003
 
@@ -123,7 +124,8 @@ class PerceptronClassifier(NeuralNetClassifier):
         if schedule == "auto" and incremental:
             decisions["schedule"] = "constant"
         elif schedule == "auto":
-            horizon = min(max(_EPOCHS, epochs_of(_STEPS, problem, rows)), self.max_iter)
+            epochs, steps = _SHORT if settings_of(self).learning_rate_init == "auto" else _LONG
+            horizon = min(max(epochs, epochs_of(steps, problem, rows)), self.max_iter)
             decisions |= {"schedule": "cosine", "horizon": horizon, "to_end": True}
         if not self.standardize and not has_missing(problem.source) and not (going_on and self._allow_nan):
             decisions["check"] = partial(_check_complete, advice=self._nan_advice)
@@ -331,8 +333,8 @@ class MLPClassifierTorch(PerceptronClassifier):
     learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
         Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
         until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is one cosine over 15 epochs, or
-        as many as 80 steps take if these are more (``max_iter`` at most), which training goes through to its end; and
-        constant in ``partial_fit``.
+        as many as 125 steps take if these are more; over 60, or 500 steps, from a ``learning_rate_init`` of your own
+        (``max_iter`` at most). Training goes through to its end. In ``partial_fit`` it is constant.
     learning_rate_init : float or "auto", default="auto"
         Learning rate at the start. "auto" is 0.02, divided by the number of hidden layers, for the one cosine of
         ``learning_rate="auto"``, else 0.003.

@@ -59,7 +59,7 @@ class Newton:
             hessians = stack.rows.gram(factor)
             ridge = rho if C == 1 else np.repeat(rho, C, axis=0)
         else:
-            if stack.rows.keeps_products(len(factor)) and C * D <= _SMALL_SYSTEM:
+            if stack.rows.keeps_products and C * D <= _SMALL_SYSTEM:
                 whole = stack.rows.half_gram(factor).reshape(K, -1).take(_of_all(C, D), axis=1)
             else:
                 blocks = stack.rows.gram(factor).reshape(K, -1, D, D)
@@ -110,7 +110,7 @@ def _solve(hessians: np.ndarray, right: np.ndarray, unit: np.ndarray) -> np.ndar
 
     What there is of a gradient along these is rounding, which any smaller curvature would blow up.
     """
-    if len(hessians) > 2 and hessians[0].size <= _BATCHED:
+    if hessians[0].size <= _BATCHED:  # also alone: in a stack, rounding is to be the same
         found, sound = _solve_together(hessians, right, unit)
     else:
         found, sound = np.empty_like(right), np.zeros(len(right), dtype=bool)

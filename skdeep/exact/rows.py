@@ -71,7 +71,7 @@ class Rows:
     def gram(self, factor: np.ndarray) -> np.ndarray:
         """Compute ``Z.T @ diag(f) @ Z``, (m, D, D), for each of some factors f of the rows, (m, n)."""
         D = self.shape[1]
-        if self.keeps_products(len(factor)):
+        if self.keeps_products:
             return self.half_gram(factor).take(of_both(D), axis=1).reshape(-1, D, D)
         found = np.empty((len(factor), D, D))
         for own, f in zip(found, factor, strict=True):
@@ -85,10 +85,10 @@ class Rows:
                 np.matmul(Z.T * f, Z, out=own)
         return found
 
-    def keeps_products(self, n_factors: int) -> bool:
-        """Tell whether to keep the products of all columns: for several factors of few columns."""
-        D = self.shape[1]
-        return n_factors > 2 and self.Z.size * (D + 1) <= 2 * _MAX_PRODUCTS
+    @property
+    def keeps_products(self) -> bool:
+        """Whether to keep the products of all columns: of few ones."""
+        return self.Z.size * (self.shape[1] + 1) <= 2 * _MAX_PRODUCTS
 
     def half_gram(self, factor: np.ndarray) -> np.ndarray:
         """Compute `gram` for each pair of columns once, (m, D (D + 1) / 2), where products are kept."""
@@ -145,7 +145,8 @@ class SparseRows(Rows):
     def select(self, index: np.ndarray) -> SparseRows:
         return SparseRows(self.X[index], self.intercept)
 
-    def keeps_products(self, n_factors: int) -> bool:
+    @property
+    def keeps_products(self) -> bool:
         return False
 
     def columns(self, index: np.ndarray, part: slice) -> np.ndarray:

@@ -19,8 +19,6 @@ from skdeep.fitting.solving import solve
 
 #: Folds whose out-of-fold scores a calibration is fitted on.
 N_FOLDS = 5
-#: Tolerance of a fold's model where its optimum is certified: a duality gap of a thousandth moves no temperature.
-_FOLD_TOL = 0.1
 
 
 def calibrate_each(recipe: Recipe, problem: Problem, members: list[Member], seed: int) -> None:
@@ -92,7 +90,7 @@ def _out_of_fold_scores(
         of_fold = {f: np.random.default_rng(seed) for f in numbers}
         models = []
         for m, f in stack:
-            run = _fold_progress(recipe, members[m])
+            run = _fold_progress(members[m])
             rows, weights = rest[f]
             models.append(Member(members[m].estimator, TrainingState(of_fold[f]), run, rows, weights[m]))
         network = recipe.network(recipe, problem, models, False)
@@ -110,10 +108,8 @@ def _out_of_fold_scores(
     return {m: np.concatenate([of_fold[f] for f in numbers]) for m, of_fold in scores.items()}, done
 
 
-def _fold_progress(recipe: Recipe, member: Member) -> Progress:
+def _fold_progress(member: Member) -> Progress:
     """Make the stopping rule of a fold's model."""
-    if recipe.solver == "exact" and not recipe.closed_form:
-        return Progress(_FOLD_TOL)
     estimator, progress = member.estimator, member.progress
     if member.state.trained and (estimator.early_stopping or progress.warm):
         # the folds have neither validation data nor a model to begin with: they train as long as was best, or was

@@ -57,6 +57,8 @@ def stackable_now(estimator: BaseTorchClassifier) -> frozenset[str]:
     one_seed = estimator.early_stopping or estimator.calibration is not None or drawn["dropout"]
     one_seed = one_seed or estimator._averages_probabilities
     fixed = {name for name, probability in drawn.items() if not probability}
+    if getattr(estimator, "learning_rate_init", None) == "auto":  # the schedule's length goes by it
+        fixed.add("learning_rate_init")
     return estimator.stackable - fixed - ({"random_state"} if one_seed else set())
 
 
