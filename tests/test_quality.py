@@ -46,7 +46,10 @@ def measured(name: str) -> np.ndarray:
     ],
 )
 def test_defaults_keep_up_with_the_peer(ours, peer, share):
-    """Accuracy: nowhere more than a row of the smallest set below, on average not a point. Log-loss: on average at most this share of the peer's."""
+    """Accuracy: nowhere more than a row of the smallest set below, on average not a point.
+
+    Log-loss: on average at most this share of the peer's.
+    """
     (accuracy, loss), (peers_accuracy, peers_loss) = measured(ours).T, measured(peer).T
     assert (accuracy > peers_accuracy - 0.023).all()  # iris has 45 rows to test
     assert accuracy.mean() > peers_accuracy.mean() - 0.01

@@ -13,7 +13,7 @@ from scipy.sparse import issparse
 
 from skdeep.compat.sklearn import Interval, SparseCoefMixin, StrOptions
 from skdeep.data.columns import gram_extents
-from skdeep.data.inputs import OutputSpace, dense, resolve_device
+from skdeep.data.inputs import OutputSpace, dense
 from skdeep.data.problem import Problem, TrainingState
 from skdeep.data.scaling import change_of_variables
 from skdeep.engine.batching import as_tensor
@@ -23,7 +23,7 @@ from skdeep.engine.penalties import L2, PENALTIES, ElasticNet, NoPenalty
 from skdeep.engine.per_model import to_device
 from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.fitting.choices import batch_rows, choose, epochs_of
-from skdeep.fitting.exactly import is_certified
+from skdeep.fitting.exactly import fits_memory, is_certified
 from skdeep.fitting.recipe import Member, Recipe, as_numbers, column_statistics, total_weights, values
 from skdeep.fitting.settings import FULL_BATCH, SOLVERS, Solver, SolverObject, settings_of, solver_name
 from skdeep.solvers.newton import Newton
@@ -117,6 +117,8 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         proximal = not (solver == "adam" and type(penalty) in (L2, NoPenalty))
         decisions: dict[str, Any] = {"proximal": proximal, "newton_params": newton_params}
         decisions["closed_form"] = solver == "exact" and type(loss) is SquaredError and self._has_smooth_penalty
+        if solver in FULL_BATCH and not decisions["closed_form"] and fits_memory(problem):
+            decisions["device"] = torch.device("cpu")  # in NumPy, whatever the device: the model is to be the same
         if getattr(settings, "learning_rate", None) == "auto":
             epochs = epochs_of(_STEPS, problem, rows)
             one_run = not incremental and epochs <= _EPOCHS
@@ -139,19 +141,17 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
             return "sgd"
         if self._has_smooth_penalty and penalty.smooth and loss.smooth:
             return "lbfgs" if self._is_exact_cheap(problem, loss, newton_params) else "sgd"
-        is_known = type(self)._penalty is LinearClassifier._penalty and self._is_certified(problem, loss)
+        is_known = type(self)._penalty is LinearClassifier._penalty and self._is_certified(loss)
         if self.early_stopping or self.verbose or self.penalty is None or not is_known:
             return "sgd"
         values = problem.n_rows * (problem.source.shape[1] * problem.density + 1) * self.n_outputs_
         return "exact" if values <= _CERTIFIED_VALUES else "sgd"
 
-    def _is_certified(self, problem: Problem, loss: Loss) -> bool:
-        """Tell whether there is a solver with a certificate for the objective, where it would be computed."""
+    def _is_certified(self, loss: Loss) -> bool:
+        """Tell whether there is a solver with a certificate for the objective."""
         # of any strength: whether a model is in a stack with others must make no difference
         penalty = PENALTIES[self.penalty](np.ones(1), np.full(1, 0.5))
-        work = problem.n_rows * self._n_params(problem.source.shape[1], self.n_outputs_) * problem.density
-        device = resolve_device(self.device, problem.source, work, torch.float64)
-        return device.type == "cpu" and is_certified(loss, penalty)
+        return is_certified(loss, penalty)
 
     def _is_exact_cheap(self, problem: Problem, loss: Loss, newton_params: int | None) -> bool:
         """Tell whether the optimum of a smooth objective costs no more than mini-batch training."""

@@ -16,6 +16,7 @@ from skdeep.engine import losses
 from skdeep.engine.losses import LabelSmoothing, Loss
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.penalties import L1, L2, ElasticNet, NoPenalty
+from skdeep.engine.per_model import groups
 from skdeep.engine.training import Monitor, Observer
 from skdeep.exact import elastic_net, hinge
 from skdeep.exact.descent import Solution, Stack, descend
@@ -112,11 +113,17 @@ def solve_exactly(
         observer.train_begin(network, None)
         observer.epoch_begin(0)
     index, weight = weights_of(problem, members)
-    variables = Variables.of(network)
+    variables, penalty = Variables.of(network), _penalty(recipe, problem, members)
+    if not variables.suit_all or (variables.differ and not (penalty.curvature() > 0).all()):
+        # without a penalty, which of many optima it is depends on the columns
+        for group in groups([member.rows for member in members], [member.weight for member in members]):
+            part = network.select(np.array(group))
+            assert isinstance(part, Linear)
+            solve_exactly(recipe, problem, part, [members[m] for m in group], epochs)
+            network.put(np.array(group), part)
+        return
     rows = rows_of(problem, network, index, variables)
     target = problem.target if index is None else problem.target[index]
-    totals, mean = total_weights(problem, members), mean_weights(members)
-    penalty = recipe.penalty(members, totals, mean * len(problem.codes))
     unit = variables.scale if network.unit is None else variables.scale * network.unit[:, 0].double().numpy()
     rho, kappa = (np.zeros((len(members), rows.shape[1])) for _ in range(2))
     rho[:, : len(variables.scale)] = penalty.curvature()[:, None] * np.square(unit)
@@ -134,6 +141,10 @@ def solve_exactly(
             solution = _certified(recipe, rows, target, weight, rho, kappa, GAP * tol, max_iter, start)
     variables.back(solution.params, network)
     _book(solution, network, members, monitor, observer)
+
+
+def _penalty(recipe: Recipe, problem: Problem, members: list[Member]) -> ElasticNet:
+    return recipe.penalty(members, total_weights(problem, members), mean_weights(members) * len(problem.codes))
 
 
 def _descend(recipe: Recipe, stack: Stack, alike: bool, tol: np.ndarray, max_iter: int) -> Solution:
@@ -179,6 +190,9 @@ def _certified(
         loss = row_loss(recipe.loss, target, recipe.n_outputs)
         assert loss is not None
         found = elastic_net.solve(rows, loss, weight, kappa, rho, gap.min(), max_iter, start if start.any() else None)
+    if recipe.loss.shift_invariant:  # of all shifts of the intercepts, one
+        free = (rho + kappa == 0).all(0)
+        found.params[:, :, free] -= found.params[:, :, free].mean(1, keepdims=True)
     stopped = [
         f"The relative duality gap is {own:.2g}." if converged else None
         for own, converged in zip(found.gap.tolist(), found.converged.tolist(), strict=True)
@@ -195,7 +209,8 @@ def _book(
     if monitor is not None:
         watched = list(zip(*(found.tolist() for found in monitor(network, np.arange(len(members)))), strict=True))
     for m, (member, at_end) in enumerate(zip(members, watched, strict=True)):
-        p, curve = member.progress, solution.curve[m]
+        # validation scores are of the end: it is the one epoch that there is
+        p, curve = member.progress, solution.curve[m][-1 if monitor is not None else 0 :]
         for value in curve[:-1]:
             p.record(value, None, None)
         best = p.record(curve[-1], *at_end)

@@ -29,7 +29,6 @@ from skdeep.engine.training import Monitor, Observer, Progress, judge_start
 from skdeep.fitting.links import fitted_copy, learned, uncalibrated_link
 from skdeep.fitting.outcome import Judge, divergence, look_at_end, warn
 from skdeep.fitting.recipe import Member, Recipe, weights_by_model
-from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.solving import penalty_of, solve
 from skdeep.fitting.starts import begin, curves, end, goes_on, identify, known_state, new_progress
 
@@ -171,7 +170,7 @@ def train_each(
     splits = leader.early_stopping and held_out is None
     fraction = leader.validation_fraction if splits else None
     # equal rows are passed over once, where there may be enough of them to matter
-    merge = recipe.batch_rows == problem.n_rows and (problem.n_rows > _FEW_ROWS or recipe.solver not in FULL_BATCH)
+    merge = recipe.batch_rows == problem.n_rows and (problem.n_rows > _FEW_ROWS or recipe.solver != "lbfgs")
     rows, weight, split_off = problem.split(first.split_seed, fraction, merge, leader.classes_)
     held_out = held_out or split_off
     if held_out is not None:

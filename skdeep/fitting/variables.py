@@ -14,6 +14,9 @@ from skdeep.engine.per_model import numbered
 from skdeep.exact.rows import Rows, SparseRows
 from skdeep.fitting.recipe import Member
 
+#: How many times a column may be larger than a model's own, and still suit its steps.
+_ALIKE = 30.0
+
 
 @dataclass
 class Variables:
@@ -42,6 +45,17 @@ class Variables:
             for values, default in ((network.center, 0.0), (network.scale, 1.0))
         )
         return cls(center[0], scale[0], center, scale, len(network.params) > 1)
+
+    @property
+    def differ(self) -> bool:
+        """Whether networks have columns of their own."""
+        return len(self.own_scale) > 1 or len(self.own_center) > 1
+
+    @property
+    def suit_all(self) -> bool:
+        """Whether these columns are about as large as each network's own."""
+        ratio = self.own_scale / self.scale
+        return bool(ratio.min() > 1 / _ALIKE and ratio.max() < _ALIKE)
 
     def forth(self, network: Linear) -> np.ndarray:
         """Compute parameters (K, C, D) in these columns."""
