@@ -97,7 +97,9 @@ def test_the_rate_at_the_start(params, rate):
 
 
 def test_the_default_schedule_is_epochs_or_steps():
-    assert MLPClassifierTorch((2,)).fit(X[:64], Y[:64]).n_iter_ == 80  # one batch
+    assert MLPClassifierTorch((2,)).fit(X[:64], Y[:64]).n_iter_ == 125  # one batch
+    slower = MLPClassifierTorch((2,), learning_rate_init=0.003, max_iter=600)
+    assert slower.fit(X[:64], Y[:64]).n_iter_ == 500
     many = np.tile(X, (6, 1)), np.tile(Y, 6)
     assert MLPClassifierTorch((2,), random_state=0).fit(*many).n_iter_ == 15
     assert MLPClassifierTorch((2,), random_state=0, max_iter=7).fit(*many).n_iter_ == 7

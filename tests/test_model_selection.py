@@ -136,8 +136,9 @@ def test_whole_grids_score_as_one_model_after_another(estimator, data):
         (SigmoidClassifier(max_iter=20, random_state=0), {"alpha": ALPHAS, "label_smoothing": [0.0, 0.1]}),
         (clone(SOFTMAX).set_params(calibration="sigmoid"), {"alpha": ALPHAS}),
         (clone(MLP).set_params(calibration="temperature"), {"alpha": ALPHAS[:2], "label_smoothing": [0.0, 0.1]}),
+        (clone(MLP).set_params(max_iter=100), {"learning_rate_init": ["auto", 0.02]}),  # schedules of two lengths
     ],
-    ids=["least squares", "least squares, sgd", "sigmoid", "calibrated softmax", "calibrated mlp"],
+    ids=["least squares", "least squares, sgd", "sigmoid", "calibrated softmax", "calibrated mlp", "mlp rates"],
 )
 def test_further_models_score_as_in_scikit_learn(estimator, grid):
     compare(estimator, grid, WINE, scoring=["accuracy", "neg_log_loss"], refit="neg_log_loss")
@@ -154,7 +155,9 @@ def test_multilabel_targets():
     )
 
 
-@pytest.mark.parametrize("estimator", [SOFTMAX, HINGE, MLP], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize(
+    "estimator", [SOFTMAX, HINGE, clone(MLP).set_params(learning_rate_init=0.01)], ids=lambda e: type(e).__name__
+)
 def test_every_stackable_parameter(estimator):
     values = {
         "alpha": [1e-3, 0.1],
