@@ -59,7 +59,7 @@ class Newton:
             hessians = stack.rows.gram(factor)
             ridge = rho if C == 1 else np.repeat(rho, C, axis=0)
         else:
-            if stack.rows.keeps_products and C * D <= _SMALL_SYSTEM:
+            if stack.rows.keeps_products(len(factor)) and C * D <= _SMALL_SYSTEM:
                 whole = stack.rows.half_gram(factor).reshape(K, -1).take(_of_all(C, D), axis=1)
             else:
                 blocks = stack.rows.gram(factor).reshape(K, -1, D, D)

@@ -71,7 +71,7 @@ class Rows:
     def gram(self, factor: np.ndarray) -> np.ndarray:
         """Compute ``Z.T @ diag(f) @ Z``, (m, D, D), for each of some factors f of the rows, (m, n)."""
         D = self.shape[1]
-        if self.keeps_products:
+        if self.keeps_products(len(factor)):
             return self.half_gram(factor).take(of_both(D), axis=1).reshape(-1, D, D)
         found = np.empty((len(factor), D, D))
         for own, f in zip(found, factor, strict=True):
@@ -85,10 +85,9 @@ class Rows:
                 np.matmul(Z.T * f, Z, out=own)
         return found
 
-    @property
-    def keeps_products(self) -> bool:
-        """Whether to keep the products of all columns: of few ones."""
-        return self.Z.size * (self.shape[1] + 1) <= 2 * _MAX_PRODUCTS
+    def keeps_products(self, n_factors: int) -> bool:
+        """Tell whether to keep the products of all columns: of few ones, for several factors."""
+        return n_factors > 2 and self.Z.size * (self.shape[1] + 1) <= 2 * _MAX_PRODUCTS
 
     def half_gram(self, factor: np.ndarray) -> np.ndarray:
         """Compute `gram` for each pair of columns once, (m, D (D + 1) / 2), where products are kept."""
@@ -145,8 +144,7 @@ class SparseRows(Rows):
     def select(self, index: np.ndarray) -> SparseRows:
         return SparseRows(self.X[index], self.intercept)
 
-    @property
-    def keeps_products(self) -> bool:
+    def keeps_products(self, n_factors: int) -> bool:
         return False
 
     def columns(self, index: np.ndarray, part: slice) -> np.ndarray:

@@ -114,13 +114,14 @@ def solve_exactly(
         observer.epoch_begin(0)
     index, weight = weights_of(problem, members)
     variables, penalty = Variables.of(network), _penalty(recipe, problem, members)
-    if not variables.suit_all or (variables.differ and not (penalty.curvature() > 0).all()):
+    parts = groups([member.rows for member in members], [member.weight for member in members])
+    if len(parts) > 1 and not (variables.suit(parts) and (penalty.alpha > 0).all()):
         # without a penalty, which of many optima it is depends on the columns
-        for group in groups([member.rows for member in members], [member.weight for member in members]):
-            part = network.select(np.array(group))
-            assert isinstance(part, Linear)
-            solve_exactly(recipe, problem, part, [members[m] for m in group], epochs)
-            network.put(np.array(group), part)
+        for part in parts:
+            own = network.select(np.array(part))
+            assert isinstance(own, Linear)
+            solve_exactly(recipe, problem, own, [members[m] for m in part], epochs)
+            network.put(np.array(part), own)
         return
     rows = rows_of(problem, network, index, variables)
     target = problem.target if index is None else problem.target[index]

@@ -38,24 +38,20 @@ class Variables:
 
     @classmethod
     def of(cls, network: Linear) -> Variables:
-        """Take the first model's for all."""
+        """Take the first model's center for all, and the scale of the weakest penalty, which leaves most of columns."""
         n_features = network.params[0].shape[2]
         center, scale = (
             np.full((1, n_features), default) if values is None else values[:, 0].double().numpy()
             for values, default in ((network.center, 0.0), (network.scale, 1.0))
         )
-        return cls(center[0], scale[0], center, scale, len(network.params) > 1)
+        return cls(center[0], scale.max(0), center, scale, len(network.params) > 1)
 
-    @property
-    def differ(self) -> bool:
-        """Whether networks have columns of their own."""
-        return len(self.own_scale) > 1 or len(self.own_center) > 1
-
-    @property
-    def suit_all(self) -> bool:
-        """Whether these columns are about as large as each network's own."""
-        ratio = self.own_scale / self.scale
-        return bool(ratio.min() > 1 / _ALIKE and ratio.max() < _ALIKE)
+    def suit(self, parts: list[list[int]]) -> bool:
+        """Tell whether these columns are about as large as in each part of the models, which has its own rows."""
+        if len(self.own_scale) == 1:
+            return True
+        largest = np.stack([self.own_scale[part].max(0) for part in parts])
+        return bool((largest.max(0) < _ALIKE * largest.min(0)).all())
 
     def forth(self, network: Linear) -> np.ndarray:
         """Compute parameters (K, C, D) in these columns."""
