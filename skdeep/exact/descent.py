@@ -47,17 +47,17 @@ class Solution:
         """Join models of one column each, `n_scores` after the other, to models of so many."""
         _, _, D = self.params.shape
         parts = [slice(start, start + n_scores) for start in range(0, len(self.params), n_scores)]
-        curve = [[sum(values) for values in zip(*_of_one_length(self.curve[part]), strict=True)] for part in parts]
+        curve = [summed(self.curve[part]) for part in parts]
         # the first reason that is not the plain one speaks for all
         stopped = [min(self.stopped[part], key=lambda reason: (reason is not None, reason or "")) for part in parts]
         params, bound = self.params.reshape(-1, n_scores, D), self.bound.reshape(-1, n_scores).max(1)
         return Solution(params, bound, curve, stopped, self.interrupted)
 
 
-def _of_one_length(curves: list[list[float]]) -> list[list[float]]:
-    """Go on with the last value where a curve is shorter than others."""
+def summed(curves: list[list[float]]) -> list[float]:
+    """Add up curves, which go on with their last values where they are shorter than others."""
     longest = max(map(len, curves))
-    return [curve + curve[-1:] * (longest - len(curve)) for curve in curves]
+    return [sum(values) for values in zip(*(c + c[-1:] * (longest - len(c)) for c in curves), strict=True)]
 
 
 @dataclass
@@ -94,7 +94,7 @@ class Stack:
     def __post_init__(self) -> None:
         self.scores = self.rows.scores(self.params)
         self.at = self.loss.at(self.scores)
-        self._ridge = 0.5 * _dot(self.params, self.params * self.rho[:, None])
+        self._ridge = 0.5 * dot(self.params, self.params * self.rho[:, None])
         self.value = _mean(self.at.value, self.weight) + self._ridge
         self._differentiate(self.at.gradient * self.weight[:, None])
 
@@ -118,9 +118,9 @@ class Stack:
         A step ends where no more than a share, `left`, of the slope at its start is there. Models that cannot get lower
         stay where they are.
         """
-        slope, along = _dot(direction, self.gradient), self.rows.scores(direction)
+        slope, along = dot(direction, self.gradient), self.rows.scores(direction)
         of_penalty = self.rho[:, None] * direction
-        line = _Line(self, along, slope, _dot(of_penalty, self.params), _dot(of_penalty, direction), left)
+        line = _Line(self, along, slope, dot(of_penalty, self.params), dot(of_penalty, direction), left)
         step = line.search()
         self.params = self.params + step[:, None, None] * direction
         self._ridge = self._ridge + step * (line.linear + 0.5 * step * line.quadratic)
@@ -213,7 +213,8 @@ class _Line:
         return at, pull, value, rise
 
 
-def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Compute the product of two arrays (K, C, D) of each model."""
     return np.einsum("kcd,kcd->k", a, b)
 
 

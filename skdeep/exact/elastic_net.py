@@ -19,9 +19,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .losses import At, RowLoss
-from .quadratic import Curvature, Matrix, Quadratic, minimise
-from .rows import Rows
+from skdeep.exact.descent import summed
+from skdeep.exact.losses import At, RowLoss
+from skdeep.exact.path import chained
+from skdeep.exact.quadratic import Curvature, Matrix, Quadratic, minimise
+from skdeep.exact.rows import Rows, of_both
 
 #: Coordinates at zero whose gradient is this part of what would move them are followed too.
 _NEAR = 0.8
@@ -116,10 +118,7 @@ def _joined(parts: list[Solution]) -> Solution:
     """Join what was found for each score."""
     value = np.sum([part.value for part in parts], axis=0)
     missing = np.sum([part.gap * part.value for part in parts], axis=0)
-    curve = []
-    for curves in zip(*(part.curve for part in parts), strict=True):
-        length = max(map(len, curves))
-        curve.append(np.sum([each + each[-1:] * (length - len(each)) for each in curves], axis=0).tolist())
+    curve = [summed(list(curves)) for curves in zip(*(part.curve for part in parts), strict=True)]
     return Solution(
         np.concatenate([part.params for part in parts], axis=1),
         value,
@@ -131,11 +130,9 @@ def _joined(parts: list[Solution]) -> Solution:
 
 def _along(weight: np.ndarray, penalty: np.ndarray) -> Iterator[tuple[int, int]]:
     """Order models of the same rows by falling penalty; with each goes the one to start from, or itself if first."""
-    groups: dict[bytes, list[int]] = {}
-    for k in np.argsort(-penalty.sum(1), kind="stable"):
-        groups.setdefault(weight[k].tobytes(), []).append(int(k))
     first: int | None = None
-    for models in groups.values():
+    for chain in chained([one.tobytes() for one in weight], penalty.sum(1)).values():
+        models = chain.tolist()
         before = models[0] if first is None else first
         for k in models:
             yield k, before
@@ -169,9 +166,7 @@ class _Problem:
         )
         self._family = np.where(is_shifted, np.tile(np.arange(D), C), -1) if is_shifted.any() else None
         if C > 1:
-            self._of_pair = np.zeros((C, C), dtype=int)
-            i, j = np.tril_indices(C)
-            self._of_pair[i, j] = self._of_pair[j, i] = np.arange(len(i))
+            self._of_pair = of_both(C).reshape(C, C)
 
     def solve(self, x: np.ndarray, max_iter: int) -> tuple[np.ndarray, float, list[float]]:
         """Find coordinates, the gap they have and the values on the way."""

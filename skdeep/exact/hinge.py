@@ -18,9 +18,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from skdeep.exact.descent import summed
 from skdeep.exact.hinge_newton import Bends, directions
 from skdeep.exact.hinge_starts import least_squares, span_of
 from skdeep.exact.hinge_terms import Hinges, Terms, WestonWatkins
+from skdeep.exact.path import chained
 from skdeep.exact.rows import Rows
 
 #: Width of smoothing: at first; at least, where it is the gap of a start near the optimum; what it is multiplied by
@@ -305,14 +307,10 @@ def _levels(keys: list[object], strength: np.ndarray) -> tuple[list[np.ndarray],
     Models of equal keys, which differ in their penalties only, follow each other from the strongest to the weakest, so
     that each begins where the one before it ended.
     """
-    chains: dict[object, list[int]] = {}
-    for model in np.argsort(-strength, kind="stable").tolist():
-        chains.setdefault(keys[model], []).append(model)
-    before = np.full(len(keys), -1)
-    for chain in chains.values():
+    chains, before = list(chained(keys, strength).values()), np.full(len(keys), -1)
+    for chain in chains:
         before[chain[1:]] = chain[:-1]
-    length = max(map(len, chains.values()))
-    return [np.array([c[i] for c in chains.values() if len(c) > i]) for i in range(length)], before
+    return [np.array([c[i] for c in chains if len(c) > i]) for i in range(max(map(len, chains)))], before
 
 
 def solve(
@@ -398,6 +396,4 @@ def _put(part: Solution, models: np.ndarray, found: Solution) -> None:
     found.gap[models] = np.divide(above, found.value[models], out=np.zeros(k), where=found.value[models] > 0)
     found.converged[models] = part.converged.reshape(k, columns).all(1)
     for i, model in enumerate(models.tolist()):
-        curves = part.curve[i * columns : (i + 1) * columns]
-        length = max(map(len, curves))
-        found.curve[model] = [sum(c[min(j, len(c) - 1)] for c in curves) for j in range(length)]
+        found.curve[model] = summed(part.curve[i * columns : (i + 1) * columns])

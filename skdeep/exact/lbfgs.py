@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotri
 
-from skdeep.exact.descent import Stack
+from skdeep.exact.descent import Stack, dot
 
 _EPS = float(np.finfo(np.float64).eps)
 #: Pairs of steps and gradient changes that are remembered.
@@ -59,8 +59,8 @@ class LBFGS:
             self._look(stack, average=not params.any())
         else:
             step, change = params - self._last[0], gradient - self._last[1]
-            along = _dot(step, change)
-            sound = along > _EPS * _dot(change, change)
+            along = dot(step, change)
+            sound = along > _EPS * dot(change, change)
             share = np.where(sound, 1 / np.where(sound, along, 1.0), 0.0)
             self._pairs = [*self._pairs[1 - _HISTORY :], (step, change, share)]
             if self._n_calls in _LOOKS:
@@ -69,16 +69,16 @@ class LBFGS:
         self._n_calls += 1
         direction, factors = -gradient, []
         for step, change, share in reversed(self._pairs):
-            factor = (share * _dot(step, direction))[:, None, None]
+            factor = (share * dot(step, direction))[:, None, None]
             direction -= factor * change
             factors.append(factor)
         direction = self._precondition(direction, stack.loss.shift_invariant)
         if self._pairs:  # the size that the last step has shown
             _, change, share = self._pairs[-1]
-            size = share * _dot(change, self._precondition(change, stack.loss.shift_invariant))
+            size = share * dot(change, self._precondition(change, stack.loss.shift_invariant))
             direction /= np.where(size > 0, size, 1.0)[:, None, None]
         for (step, change, share), factor in zip(self._pairs, reversed(factors), strict=True):
-            direction += (factor - (share * _dot(change, direction))[:, None, None]) * step
+            direction += (factor - (share * dot(change, direction))[:, None, None]) * step
         return direction
 
     def _look(self, stack: Stack, average: bool) -> None:
@@ -133,7 +133,3 @@ def _inverse(block: np.ndarray) -> np.ndarray:
     half, _ = dpotri(factor, lower=1)
     half = np.tril(half)
     return half + np.tril(half, -1).T
-
-
-def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.einsum("kcd,kcd->k", a, b)

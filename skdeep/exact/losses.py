@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import xlogy
 
-from skdeep.exact.rows import pairs
+from skdeep.exact.rows import of_both, pairs
 
 #: Steps lead to margins that are zero up to rounding, which must not decide on which side of a kink the next one is.
 _ROUNDING = 1.5e-8
@@ -272,8 +272,7 @@ class SquaredWestonWatkins(RowLoss):
         i, j = pairs(self.n_scores)
         found = np.zeros((len(active), len(i), len(self.codes)))
         found[:, i == j] = self._own(active)
-        of_pair = np.zeros((self.n_scores, self.n_scores), dtype=int)
-        of_pair[i, j] = of_pair[j, i] = np.arange(len(i))
+        of_pair = of_both(self.n_scores).reshape(self.n_scores, -1)
         for c in range(self.n_scores):
             rival = np.flatnonzero(self.codes != c)
             found[:, of_pair[c, self.codes[rival]], rival] -= active[:, c, rival]

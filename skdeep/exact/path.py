@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,14 @@ from skdeep.exact.rows import Rows
 
 #: Share of the tolerance that models of a path are solved to: where they begin makes no difference then.
 _CLOSER = 0.1
+
+
+def chained(keys: Sequence[Any], strength: np.ndarray) -> dict[Any, np.ndarray]:
+    """List the models of each key, from the strongest penalty to the weakest."""
+    chains: dict[Any, list[int]] = {}
+    for model in np.argsort(-strength, kind="stable").tolist():
+        chains.setdefault(keys[model], []).append(model)
+    return {key: np.array(chain) for key, chain in chains.items()}
 
 
 def levels(weight: np.ndarray, strength: np.ndarray, kind: np.ndarray) -> list[np.ndarray]:
@@ -29,13 +38,11 @@ def levels(weight: np.ndarray, strength: np.ndarray, kind: np.ndarray) -> list[n
     list of ndarray
         The models of each level, each of its own chain; -1 where a chain has ended.
     """
-    number = np.zeros(len(strength), dtype=int)
-    if len(weight) > 1:
-        known: dict[bytes, int] = {}
-        number = np.array([known.setdefault(one.tobytes(), len(known)) for one in weight])
-    number = number * (kind.max() + 1) + kind
-    chains = [np.flatnonzero(number == chain) for chain in np.unique(number)]
-    chains = [chain[np.argsort(-strength[chain], kind="stable")] for chain in chains]
+    known: dict[bytes, int] = {}
+    number = [known.setdefault(one.tobytes(), len(known)) for one in weight]
+    number = number if len(weight) > 1 else number * len(kind)
+    by_key = chained(list(zip(number, kind.tolist(), strict=True)), strength)
+    chains = [by_key[key] for key in sorted(by_key)]
     table = np.full((max(map(len, chains)), len(chains)), -1)
     for column, chain in zip(table.T, chains, strict=True):
         column[: len(chain)] = chain

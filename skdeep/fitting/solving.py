@@ -46,7 +46,8 @@ def solve(
     monitor, observer
         See `skdeep.engine.training.train`.
     """
-    _SOLVERS.get(recipe.solver, _by_steps)(recipe, problem, network, members, epochs, monitor, observer)
+    way: Callable[..., Any] = _in_closed_form if recipe.closed_form else _SOLVERS.get(recipe.solver, _by_steps)
+    way(recipe, problem, network, members, epochs, monitor, observer)
 
 
 def penalty_of(recipe: Recipe, problem: Problem, members: list[Member]) -> ElasticNet:
@@ -137,20 +138,6 @@ def _by_steps(
         state.generator = p.generator
 
 
-def _exactly(
-    recipe: Recipe,
-    problem: Problem,
-    network: Linear,
-    members: list[Member],
-    epochs: int,
-    monitor: Monitor | None,
-    observer: Observer | None,
-) -> None:
-    """Solve for the optimum, of a linear network: in closed form where there is one, else to a duality gap."""
-    way = _in_closed_form if recipe.closed_form else solve_exactly
-    way(recipe, problem, network, members, epochs, monitor, observer)
-
-
 def _in_closed_form(
     recipe: Recipe,
     problem: Problem,
@@ -204,4 +191,4 @@ def _ridge(recipe: Recipe, problem: Problem, network: Linear, members: list[Memb
     return objective
 
 
-_SOLVERS: dict[str, Callable[..., Any]] = {"lbfgs": _by_full_batches, "exact": _exactly}
+_SOLVERS: dict[str, Callable[..., Any]] = {"lbfgs": _by_full_batches, "exact": solve_exactly}
