@@ -11,6 +11,7 @@ from scipy import sparse
 from scipy.optimize import LinearConstraint, minimize
 from sklearn.svm import LinearSVC
 
+from skdeep.exact import hinge_interior
 from skdeep.exact.hinge import solve
 from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
 from skdeep.exact.rows import Rows, SparseRows
@@ -243,7 +244,8 @@ def test_sparse_rows_are_rows(kind, intercept):
 
 
 @each_kind
-def test_a_start_saves_steps_and_changes_nothing_else(kind):
+def test_a_start_saves_steps_and_changes_nothing_else(kind, monkeypatch):
+    monkeypatch.setattr(hinge_interior, "suits", lambda rows, loss: False)  # it begins without
     Z = standardised(IRIS)
     w = np.full(len(IRIS_Y), 1 / len(IRIS_Y))
     cold = solved(kind, Z, IRIS_Y, w, penalty(0.02, 5), 3, gap=1e-6)
@@ -251,6 +253,42 @@ def test_a_start_saves_steps_and_changes_nothing_else(kind):
     warm = solved(kind, Z, IRIS_Y, w, penalty(0.02, 5), 3, gap=1e-6, start=(near.params, near.duals))
     assert warm.value[0] == pytest.approx(cold.value[0], rel=2e-6)
     assert len(warm.curve[0]) < len(cold.curve[0])
+
+
+@pytest.mark.parametrize("kind", ["ovr", "weston_watkins"])
+@given(
+    seed=st.integers(0, 10_000),
+    n=st.integers(2, 60),
+    C=st.integers(2, 4),
+    alphas=st.lists(st.sampled_from([1e-6, 1e-3, 0.1, 1.0, 100.0]), min_size=1, max_size=3),
+    intercept=st.booleans(),
+    absent=st.booleans(),
+)
+@settings(max_examples=25, deadline=None)
+def test_the_interior_point_is_near_the_optimum(kind, seed, n, C, alphas, intercept, absent):
+    """Of each model of a stack, with rows of no weight too: the method of multipliers finds the same, from zero."""
+    Z, y, w = random_problem(seed, n, C=C, intercept=intercept)
+    weight = np.tile(w, (len(alphas), 1))
+    if absent and n > 10:
+        weight[-1, : n // 3] = 0
+    weight /= weight.sum(1, keepdims=True)
+    rho, rows, loss = penalty(alphas, Z.shape[1], intercept), Rows(Z), loss_of(kind, y, C)
+    near = hinge_interior.approach(rows, loss, weight, rho, intercept, np.full(len(alphas), 1e-7), 100)
+    assert (near.duals >= 0).all() and (near.duals <= 1).all()
+    for own, model_rho, params in zip(weight, rho, near.params, strict=True):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(hinge_interior, "suits", lambda rows, loss: False)
+            best = solve(rows, loss, own[None], model_rho[None], 1e-8)
+        assert best.converged[0]
+        value = objective(kind, Z, y, own, model_rho, params)
+        assert value - best.value[0] <= 1e-5 * best.value[0] + 1e-12
+
+
+def test_the_interior_point_leaves_large_problems_alone():
+    Z, y, _ = random_problem(0, n=200, d=40, C=8)
+    assert hinge_interior.suits(Rows(Z[:, :5]), WestonWatkins(y, 8))
+    assert not hinge_interior.suits(Rows(Z), WestonWatkins(y, 8))
+    assert not hinge_interior.suits(SparseRows(sparse.csr_array(Z), True), Hinges(y[None] == 0))
 
 
 # ---- what may come ---------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from skdeep.exact import hinge_interior
 from skdeep.exact.descent import summed
 from skdeep.exact.hinge_newton import Bends, directions
 from skdeep.exact.hinge_starts import least_squares, span_of
@@ -359,6 +360,12 @@ def solve(
         start = span.params(small.params), small.duals
         solution = solve(rows, loss, weight, rho, goal, max_iter, start)
         curve = [one[:-1] + other for one, other in zip(small.curve, solution.curve, strict=True)]
+        return replace(solution, curve=curve)
+    if start is None and hinge_interior.suits(rows, loss):
+        near = hinge_interior.approach(rows, loss, weight, rho, intercept, goal / 2, max_iter)
+        rest = max(0, max_iter - max(map(len, near.curve)))
+        solution = solve(rows, loss, weight, rho, goal, rest, (near.params, near.duals))
+        curve = [one + other for one, other in zip(near.curve, solution.curve, strict=True)]
         return replace(solution, curve=curve)
     levels, before = _levels([one.tobytes() for one in weight] if start is None else list(range(K)), rho.max(1))
     size = max(1, _BATCH // (C * n))

@@ -9,13 +9,11 @@ Hessian of the squared hinge.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
 from skdeep.exact.descent import Stack
-from skdeep.exact.rows import of_both
+from skdeep.exact.rows import of_all, of_both
 
 _EPS = float(np.finfo(np.float64).eps)
 #: Pivots below so many units of the last place may be all that rounding leaves of a direction without curvature.
@@ -60,7 +58,7 @@ class Newton:
             ridge = rho if C == 1 else np.repeat(rho, C, axis=0)
         else:
             if stack.rows.keeps_products(len(factor)) and C * D <= _SMALL_SYSTEM:
-                whole = stack.rows.half_gram(factor).reshape(K, -1).take(_of_all(C, D), axis=1)
+                whole = stack.rows.half_gram(factor).reshape(K, -1).take(of_all(C, D), axis=1)
             else:
                 blocks = stack.rows.gram(factor).reshape(K, -1, D, D)
                 whole = blocks.take(of_both(C), axis=1).reshape(K, C, C, D, D).transpose(0, 1, 3, 2, 4)
@@ -81,14 +79,6 @@ class Newton:
         hessians *= scale[:, :, None]
         hessians *= scale[:, None]
         return (_solve(hessians, right * scale, np.ones(len(right))) * scale).reshape(K, C, D)
-
-
-@lru_cache(maxsize=16)
-def _of_all(n_scores: int, n_columns: int) -> np.ndarray:
-    """List where each entry of a Hessian (C D, C D) is among all pairs of scores and of columns."""
-    of_scores, of_columns = of_both(n_scores).reshape(n_scores, 1, n_scores, 1), of_both(n_columns)
-    n_pairs = n_columns * (n_columns + 1) // 2
-    return (of_scores * n_pairs + of_columns.reshape(n_columns, 1, n_columns)).ravel()
 
 
 def _pin_shift(hessians: np.ndarray, free: np.ndarray) -> None:

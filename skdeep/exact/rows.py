@@ -29,6 +29,14 @@ def of_both(n: int) -> np.ndarray:
     return table.ravel()
 
 
+@lru_cache(maxsize=16)
+def of_all(n_scores: int, n_columns: int) -> np.ndarray:
+    """List where each entry of a Hessian (C D, C D) is among all pairs of scores and of columns."""
+    of_scores, of_columns = of_both(n_scores).reshape(n_scores, 1, n_scores, 1), of_both(n_columns)
+    n_pairs = n_columns * (n_columns + 1) // 2
+    return (of_scores * n_pairs + of_columns.reshape(n_columns, 1, n_columns)).ravel()
+
+
 class Rows:
     """Dense rows.
 
@@ -56,7 +64,7 @@ class Rows:
         """Take some rows (m, D), dense."""
         return self.Z[index]
 
-    def select(self, index: np.ndarray) -> Rows:
+    def select(self, index: np.ndarray | slice) -> Rows:
         """Take some rows, as an operator."""
         return Rows(self.Z[index])
 
@@ -141,7 +149,7 @@ class SparseRows(Rows):
         found[:, : self.X.shape[1]] = self.X[index].toarray()
         return found
 
-    def select(self, index: np.ndarray) -> SparseRows:
+    def select(self, index: np.ndarray | slice) -> SparseRows:
         return SparseRows(self.X[index], self.intercept)
 
     def keeps_products(self, n_factors: int) -> bool:
