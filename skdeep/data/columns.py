@@ -66,9 +66,9 @@ class Columns:
                 else:
                     torch.maximum(largest, X.abs().amax(0), out=largest)
             return cls(zero + n, zero, zero, zero, to_numpy64(largest), rounding)
-        total = None
-        shift = room = None
+        total = shift = room = None
         limits = torch.finfo(rows.dtype)
+        xp: Any = np if rows.home.type == "cpu" else torch  # NumPy's functions cost a third as much to call
         for start in range(0, n, _CHUNK_ROWS):
             part = slice(start, start + _CHUNK_ROWS)
             X = rows.take(part if subset is None else torch.from_numpy(subset[part]))
@@ -78,23 +78,28 @@ class Columns:
                 w = weight[part] if subset is None else weight[subset[part]]
                 if not w.any():
                     continue
-            share = torch.from_numpy(w / w.sum()).to(X)
-            if shift is None or room is None:
-                # near the mean, so that the variance is no small difference of large sums
-                shift, room = share @ X, torch.empty_like(X)
-                if not math.isfinite(shift.sum()):
-                    shift = X.nanmean(0)
-                    if not shift.isfinite().all():  # no value is known, or their sum overflows
-                        shift = X.div(_CHUNK_ROWS).nanmean(0).mul_(_CHUNK_ROWS).nan_to_num_(nan=0.0)
-            at, mean, square, *counts = _moments(X, share, shift, room[: len(X)])
-            known, gone = counts or (zero + 1, zero)
+            mass = w.sum()
+            of_rows = w / mass
+            Z: Any = X.numpy() if xp is np else X
+            share = of_rows.astype(Z.dtype, copy=False) if xp is np else torch.from_numpy(of_rows).to(X)
             # nothing may be known of a column; a square may overflow or vanish, or be that of a rounding
             with np.errstate(all="ignore"):
-                mean, square = mean / known, square / known
+                if shift is None or room is None:
+                    # near the mean, so that the variance is no small difference of large sums
+                    shift, room = share @ Z, xp.empty_like(Z)
+                    if not math.isfinite(shift.sum()):
+                        shift = X.nanmean(0)
+                        if not shift.isfinite().all():  # no value is known, or their sum overflows
+                            shift = X.div(_CHUNK_ROWS).nanmean(0).mul_(_CHUNK_ROWS).nan_to_num_(nan=0.0)
+                        shift = shift.numpy() if xp is np else shift
+                at, mean, square, *counts = _moments(xp, Z, share, shift, room[: len(X)])
+                known, gone = counts or (zero + 1, zero)
+                if counts:
+                    mean, square = mean / known, square / known
                 variance = square - mean**2
                 mean, deviation = mean + at, np.sqrt(np.maximum(variance, 0.0))
                 rounded = np.maximum(limits.tiny / limits.eps, (limits.eps * at) ** 2)
-            unsure = np.flatnonzero(~((variance > rounded) & (variance < np.inf)))
+                unsure = np.flatnonzero(~((variance > rounded) & (variance < np.inf)))
             if len(unsure):  # of those, most are constant
                 values = to_numpy64(X.index_select(1, index_of(unsure, X)))
                 varies = (values != values[0]).any(0)
@@ -102,11 +107,11 @@ class Columns:
                 unsure, values = unsure[varies], values[:, varies]
             if len(unsure):
                 mean[unsure], deviation[unsure] = _scaled_moments(
-                    torch.from_numpy(values), torch.from_numpy(at[unsure]), share.cpu().double()
+                    torch.from_numpy(values), torch.from_numpy(at[unsure]), torch.from_numpy(of_rows)
                 )
             if counts:
                 mean, deviation = (np.where(known > 0, moment, 0.0) for moment in (mean, deviation))
-            chunk = cls(w.sum() * known, w.sum() * gone, mean, deviation, zero, rounding)
+            chunk = cls(mass * known, mass * gone, mean, deviation, zero, rounding)
             total = chunk if total is None else total.merged(chunk)
         assert total is not None  # there is at least one row
         return total
@@ -202,7 +207,7 @@ def _in_own_dtype(rows: DenseRows | SparseRows) -> tuple[DenseRows | SparseRows,
     return rows.at_home(torch.float32 if single else torch.float64).in_scratch(), rounding
 
 
-def _moments(X: Tensor, share: Tensor, shift: Tensor, room: Tensor) -> list[np.ndarray]:
+def _moments(xp: Any, Z: Any, share: Any, shift: Any, room: Any) -> list[np.ndarray]:
     """Compute sums over rows (n, d), by their `share` (n,), in float64: see below.
 
     Returns
@@ -210,15 +215,6 @@ def _moments(X: Tensor, share: Tensor, shift: Tensor, room: Tensor) -> list[np.n
     list of ndarray of shape (d,)
         The `shift`; the moved values' mean and their mean square; where some are missing, the shares known and missing.
     """
-    # the same functions of both, of which NumPy's cost a third as much to call
-    xp: Any = np if X.device.type == "cpu" else torch
-    values: list[Any] = [part.numpy() if xp is np else part for part in (X, share, shift, room)]
-    Z, share, shift, room = values
-    with np.errstate(over="ignore", invalid="ignore"):
-        return _sums(xp, Z, share, shift, room)
-
-
-def _sums(xp: Any, Z: Any, share: Any, shift: Any, room: Any) -> list[np.ndarray]:
     centred = xp.subtract(Z, shift, out=room)
     # products with a vector: ten times faster than reductions along the columns
     moved, counts = share @ centred, []
@@ -227,9 +223,9 @@ def _sums(xp: Any, Z: Any, share: Any, shift: Any, room: Any) -> list[np.ndarray
         counts = [share @ xp.where(missing, 0 * one, one), share @ xp.where(missing, one, 0 * one)]
         centred = xp.nan_to_num(centred, nan=0.0)
         moved = share @ centred
-    found = xp.stack([shift, moved, share @ xp.square(centred, out=centred), *counts])
+    found = [shift, moved, share @ xp.square(centred, out=centred), *counts]
     # in float64 only here: a sum in X's dtype would round the mean to a multiple of X's last place
-    return list(found.astype(np.float64) if xp is np else to_numpy64(found))
+    return [part.astype(np.float64) for part in found] if xp is np else list(to_numpy64(torch.stack(found)))
 
 
 def _scaled_moments(X: Tensor, shift: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:

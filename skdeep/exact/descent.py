@@ -78,6 +78,8 @@ class Stack:
     value : ndarray of shape (K,)
     n_evaluations : int
         Of the objectives, so far.
+    all_but_last : bool
+        Whether a penalty holds all columns but the last, of all models.
     """
 
     rows: Rows
@@ -92,6 +94,7 @@ class Stack:
     n_evaluations: int = 1
 
     def __post_init__(self) -> None:
+        self.all_but_last = bool(self.rho[:, :-1].all())
         self.scores = self.rows.scores(self.params)
         self.at = self.loss.at(self.scores)
         self._ridge = 0.5 * dot(self.params, self.params * self.rho[:, None])
@@ -177,7 +180,7 @@ class _Line:
         pull = at.gradient * weight[:, None]
         value = _mean(at.value, weight) + self.stack._ridge[part]
         value += step * (self.linear[part] + 0.5 * step * self.quadratic[part])
-        rise = np.einsum("kcn,kcn->k", pull, self.along[part]) + self.linear[part] + step * self.quadratic[part]
+        rise = dot(pull, self.along[part]) + self.linear[part] + step * self.quadratic[part]
         return at, pull, value, rise
 
     def _is_enough(self, value: np.ndarray, rise: np.ndarray, part: Any) -> np.ndarray:
@@ -214,13 +217,13 @@ class _Line:
 
 
 def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Compute the product of two arrays (K, C, D) of each model."""
-    return np.einsum("kcd,kcd->k", a, b)
+    """Compute the product of two arrays (K, ...) of each model."""
+    return np.vecdot(a.reshape(len(a), -1), b.reshape(len(b), -1))
 
 
 def _mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Compute the weighted means of the rows, (K,)."""
-    return values @ weight[0] if len(weight) == 1 else np.einsum("kn,kn->k", values, weight)
+    return values @ weight[0] if len(weight) == 1 else np.vecdot(values, weight)
 
 
 def _next(low: np.ndarray, low_slope: np.ndarray, high: np.ndarray, high_slope: np.ndarray) -> np.ndarray:
@@ -263,13 +266,14 @@ def descend(
     try:
         for iteration in range(max_iter + 1):
             largest = np.abs(stack.gradient).reshape(len(alive), -1).max(1)
-            # of weights that a strong penalty keeps small, predictions depend on the last digits
-            at_rest = largest <= tol[alive] * np.minimum(1.0, np.abs(stack.params).reshape(len(alive), -1).max(1))
-            # where the fall is lost in rounding, the gradient may still tell
-            level = ~(before - stack.value > 4 * _EPS * np.maximum(np.abs(stack.value), 1e-3))
-            stuck = ~moved | (level & ~(largest < 0.5 * steepest))
-            done = at_rest | stuck | (iteration == max_iter or stack.n_evaluations >= max_evaluations)
-            if done.any():
+            fallen = before - stack.value > 4 * _EPS * np.maximum(np.abs(stack.value), 1e-3)
+            limit = iteration == max_iter or stack.n_evaluations >= max_evaluations
+            if limit or not (fallen & moved & (largest > tol[alive])).all():
+                # of weights that a strong penalty keeps small, predictions depend on the last digits
+                at_rest = largest <= tol[alive] * np.minimum(1.0, np.abs(stack.params).max((1, 2)))
+                # where the fall is lost in rounding, the gradient may still tell
+                stuck = ~moved | (~fallen & ~(largest < 0.5 * steepest))
+                done = at_rest | stuck | limit
                 for k in np.flatnonzero(done):
                     model = alive[k]
                     found.params[model], found.bound[model] = stack.params[k], largest[k]
@@ -281,9 +285,10 @@ def descend(
                 rest = np.flatnonzero(~done)
                 if not len(rest):
                     break
-                alive, largest = alive[rest], largest[rest]
-                stack.keep(rest)
-                directions.keep(rest)
+                if len(rest) < len(alive):
+                    alive, largest = alive[rest], largest[rest]
+                    stack.keep(rest)
+                    directions.keep(rest)
             before, steepest = stack.value, largest
             moved = stack.move(directions(stack), directions.slope_left)
             for model, value in zip(alive, stack.value.tolist(), strict=True):

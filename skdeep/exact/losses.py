@@ -141,14 +141,15 @@ class SoftmaxLoss(RowLoss):
         self.target = np.full((n_scores, len(codes)), smoothing / n_scores)
         self.target[codes, self._each] += 1 - smoothing
         self._smoothing = smoothing
-        self._same = np.flatnonzero(np.equal(*pairs(n_scores)))
+        self._own = codes * len(codes) + self._each
+        self._same = np.equal(*pairs(n_scores)).astype(float)[:, None]
 
     def at(self, scores: np.ndarray) -> At:
         shifted = scores - scores.max(1, keepdims=True)
         if self._smoothing:
             of_target = np.einsum("kcn,cn->kn", shifted, self.target)
         else:
-            of_target = shifted[:, self.codes, self._each]
+            of_target = shifted.reshape(len(shifted), -1).take(self._own, axis=1)
         p = np.exp(shifted, out=shifted)
         total = p.sum(1, keepdims=True)
         p /= total
@@ -158,9 +159,8 @@ class SoftmaxLoss(RowLoss):
     def second(self, scores: np.ndarray, at: At) -> np.ndarray:
         p = at.gradient + self.target
         i, j = pairs(self.n_scores)
-        found = p[:, i]
-        found *= -p[:, j]
-        found[:, self._same] += p
+        found = self._same - p.take(j, axis=1)
+        found *= p.take(i, axis=1)
         return found
 
     def diagonal(self, scores: np.ndarray, at: At) -> np.ndarray:
@@ -198,9 +198,10 @@ class LogisticLoss(OfColumns):
         value += np.maximum(scores, 0)
         value -= scores * self.target
         p = np.where(scores >= 0, 1.0, small)
-        p /= 1 + small
+        small += 1
+        p /= small
         p -= self.target
-        return At(value.sum(1), p)
+        return At(value[:, 0] if value.shape[1] == 1 else value.sum(1), p)
 
     def second(self, scores: np.ndarray, at: At) -> np.ndarray:
         p = at.gradient + self.target
@@ -238,7 +239,9 @@ class SquaredHinges(OfColumns):
 
     def at(self, scores: np.ndarray) -> At:
         violation = np.maximum(1 - self.target * scores, 0)
-        return At(np.einsum("kcn,kcn->kn", violation, violation), -2 * self.target * violation)
+        gradient = -2 * self.target * violation
+        violation *= violation
+        return At(violation[:, 0] if violation.shape[1] == 1 else violation.sum(1), gradient)
 
     def second(self, scores: np.ndarray, at: At) -> np.ndarray:
         return 2.0 * (self.target * scores < 1 + _ROUNDING)

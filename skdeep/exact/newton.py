@@ -18,10 +18,6 @@ from skdeep.exact.rows import of_all, of_both
 _EPS = float(np.finfo(np.float64).eps)
 #: Pivots below so many units of the last place may be all that rounding leaves of a direction without curvature.
 _SINGULAR = 1000
-#: Entries of a system from which LAPACK's work outweighs a call for each.
-_BATCHED = 30**2
-
-
 #: Unknowns of a system whose entries are looked up in one go.
 _SMALL_SYSTEM = 200
 #: Columns up to which a Hessian costs no more than some trials of a step.
@@ -55,7 +51,6 @@ class Newton:
         factor = second.reshape(-1, second.shape[-1])
         if loss.separable:
             hessians = stack.rows.gram(factor)
-            ridge = rho if C == 1 else np.repeat(rho, C, axis=0)
         else:
             if stack.rows.keeps_products(len(factor)) and C * D <= _SMALL_SYSTEM:
                 whole = stack.rows.half_gram(factor).reshape(K, -1).take(of_all(C, D), axis=1)
@@ -64,35 +59,38 @@ class Newton:
                 whole = blocks.take(of_both(C), axis=1).reshape(K, C, C, D, D).transpose(0, 1, 3, 2, 4)
             whole = whole.reshape(K, C, D, C, D)
             if loss.shift_invariant:
-                _pin_shift(whole, rho == 0)
+                _pin_shift(whole, stack)
             hessians = whole.reshape(K, C * D, C * D)
-            ridge = np.tile(rho, C)
-        diagonal = np.einsum("kii->ki", hessians)  # a view
+        size = hessians.shape[1]
+        diagonal = hessians.reshape(len(hessians), -1)[:, :: size + 1]  # a view
         unit = diagonal.max(1)
         unit[unit <= 0] = 1.0
         right = -stack.gradient.reshape(len(hessians), -1)
+        scale = 1.0 if self.alike else 1 / np.sqrt(np.where(diagonal > 0, diagonal, unit[:, None]))
+        if loss.separable:
+            diagonal += rho if C == 1 else np.repeat(rho, C, axis=0)
+        else:
+            diagonal.reshape(K, C, D)[...] += rho[:, None]
         if self.alike:
-            diagonal += ridge
             return _solve(hessians, right, unit).reshape(K, C, D)
-        scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, unit[:, None]))
-        diagonal += ridge
         hessians *= scale[:, :, None]
         hessians *= scale[:, None]
         return (_solve(hessians, right * scale, np.ones(len(right))) * scale).reshape(K, C, D)
 
 
-def _pin_shift(hessians: np.ndarray, free: np.ndarray) -> None:
+def _pin_shift(hessians: np.ndarray, stack: Stack) -> None:
     """Add curvature along the shift that all scores have in common, which has none: it stays put.
 
-    The columns that shift are the ones that no penalty holds, `free` (K, D): the intercept, or all.
+    The columns that shift are the ones that no penalty holds: the intercept, or all.
     """
-    if free[:, :-1].any():
-        diagonal = np.einsum("kcicj->kij", hessians) / hessians.shape[1]
-        diagonal *= free[:, :, None] & free[:, None]
-        hessians += diagonal[:, None, :, None]
-    else:  # the last column, if any
-        of_last = np.einsum("kcc->k", hessians[:, :, -1, :, -1]) / hessians.shape[1]
-        hessians[:, :, -1, :, -1] += (of_last * free[:, -1])[:, None, None]
+    if stack.all_but_last:
+        of_last = hessians[:, :, -1, :, -1]  # not there if that is penalised too
+        of_last += (np.trace(of_last, axis1=1, axis2=2) * (stack.rho[:, -1] == 0) / len(of_last[0]))[:, None, None]
+        return
+    free = stack.rho == 0
+    diagonal = np.einsum("kcicj->kij", hessians) / hessians.shape[1]
+    diagonal *= free[:, :, None] & free[:, None]
+    hessians += diagonal[:, None, :, None]
 
 
 def _solve(hessians: np.ndarray, right: np.ndarray, unit: np.ndarray) -> np.ndarray:
@@ -100,32 +98,14 @@ def _solve(hessians: np.ndarray, right: np.ndarray, unit: np.ndarray) -> np.ndar
 
     What there is of a gradient along these is rounding, which any smaller curvature would blow up.
     """
-    if hessians[0].size <= _BATCHED:  # also alone: in a stack, rounding is to be the same
-        found, sound = _solve_together(hessians, right, unit)
-    else:
-        found, sound = np.empty_like(right), np.zeros(len(right), dtype=bool)
-        for k, (hessian, b) in enumerate(zip(hessians, right, strict=True)):
-            factor, info = dpotrf(hessian, lower=1)
-            sound[k] = info == 0 and factor.diagonal().min() ** 2 >= _SINGULAR * _EPS * unit[k]
-            if sound[k]:
-                found[k] = dpotrs(factor, b, lower=1)[0]
-    for k in np.flatnonzero(~sound).tolist():
-        found[k] = _solve_singular(hessians[k], right[k], unit[k])
-    return found
-
-
-def _solve_together(hessians: np.ndarray, right: np.ndarray, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Solve small systems with one call of each kind; and tell which are regular."""
-    try:
-        pivots = np.einsum("kii->ki", np.linalg.cholesky(hessians))
-    except np.linalg.LinAlgError:
-        return np.empty_like(right), np.zeros(len(right), dtype=bool)
-    sound = pivots.min(1) ** 2 >= _SINGULAR * _EPS * unit
-    if sound.all():
-        return np.linalg.solve(hessians, right[:, :, None])[:, :, 0], sound
     found = np.empty_like(right)
-    found[sound] = np.linalg.solve(hessians[sound], right[sound][:, :, None])[:, :, 0]
-    return found, sound
+    for k, (hessian, b, least) in enumerate(zip(hessians, right, (_SINGULAR * _EPS * unit).tolist(), strict=True)):
+        factor, info = dpotrf(hessian.T, lower=1)  # its transpose, which is the same, is in the order of LAPACK
+        if info == 0 and factor.diagonal().min() ** 2 >= least:
+            found[k] = dpotrs(factor, b, lower=1)[0]
+        else:
+            found[k] = _solve_singular(hessian, b, unit[k])
+    return found
 
 
 def _solve_singular(hessian: np.ndarray, right: np.ndarray, unit: float) -> np.ndarray:

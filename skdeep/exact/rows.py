@@ -88,7 +88,7 @@ class Rows:
             if len(f) and f.min() > 0:
                 half = dsyrk(1.0, (Z * np.sqrt(f)[:, None]).T, lower=1)
                 np.add(half, half.T, out=own)
-                own[np.diag_indices(D)] /= 2
+                own.reshape(-1)[:: D + 1] /= 2
             else:
                 np.matmul(Z.T * f, Z, out=own)
         return found
