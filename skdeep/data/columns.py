@@ -160,24 +160,12 @@ class Columns:
         return self.deviation**2
 
     def sizes(self, centered: bool) -> np.ndarray:
-        """Measure how large each column is, (d,).
-
-        The standard deviation where columns are centred, the root mean square where there is no intercept to centre by,
-        the maximum for sparse data (where few non-zeros would make for a tiny deviation, and a huge factor). A column
-        that is constant up to rounding is taken for one of the order of one.
-        """
-        size, magnitude = self._size(centered)
-        return np.where(size <= self.rounding * magnitude, np.maximum(magnitude, 1.0), size)
+        """Measure how large each column is, (d,); see `sizes_of`."""
+        return sizes_of([self], centered)[0][0]
 
     def constant(self, centered: bool) -> np.ndarray:
-        """Find the columns that say nothing: constant up to rounding, or zero where they are not centred."""
-        size, magnitude = self._size(centered)
-        return size <= self.rounding * magnitude
-
-    def _size(self, centered: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Measure by how much each column varies, if it does, and how large its values are."""
-        magnitude = np.maximum(np.hypot(self.deviation, self.mean), self.largest)
-        return self.deviation if centered else magnitude, magnitude
+        """Find the columns that say nothing, (d,); see `sizes_of`."""
+        return sizes_of([self], centered)[1][0]
 
     def frame(self, dtype: torch.dtype, centered: bool, same_factor: bool = False) -> Frame | None:
         """Choose the frame to see the columns in, where `dtype` would lose something of them as they are; else None.
@@ -195,6 +183,23 @@ class Columns:
         exponent = np.full_like(exponent, exponent.max()) if same_factor else np.where(needs, exponent, 0.0)
         factor = np.ldexp(1.0, np.clip(-exponent, -1022, 1022).astype(int))
         return Frame(factor, np.where(needs, mean * factor, 0.0))
+
+
+def sizes_of(columns: list[Columns], centered: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Measure how large the columns of K models are, (K, d); and find those that say nothing.
+
+    The size is the standard deviation where columns are centred, the root mean square where there is no intercept to
+    centre by, the maximum for sparse data (where few non-zeros would make for a tiny deviation, and a huge factor). A
+    column that says nothing is constant up to rounding, or zero where it is not centred; it is taken for one of the
+    order of one.
+    """
+    mean, deviation, largest = (
+        np.array([getattr(c, name) for c in columns]) for name in ("mean", "deviation", "largest")
+    )
+    magnitude = np.maximum(np.hypot(deviation, mean), largest)
+    size = deviation if centered else magnitude
+    constant = size <= np.array([[c.rounding] for c in columns]) * magnitude
+    return np.where(constant, np.maximum(magnitude, 1.0), size), constant
 
 
 def _in_own_dtype(rows: DenseRows | SparseRows) -> tuple[DenseRows | SparseRows, float]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy.sparse import issparse
 
-from skdeep.data.columns import Columns
+from skdeep.data.columns import Columns, sizes_of
 from skdeep.data.problem import Problem
 from skdeep.engine.frame import named
 from skdeep.engine.penalties import ElasticNet
@@ -61,13 +61,14 @@ def change_of_variables(
     centered = fit_intercept and not sparse
     frame = problem.see(columns[0], centered, products, same_factor=exact)
     factor, origin = (1.0, 0.0) if frame is None else (frame.factor, frame.origin)
-    sizes = np.stack([c.sizes(centered) for c in columns]) * factor
+    sizes, constant = sizes_of(columns, centered)
+    sizes *= factor
     own_units = auto & (not sparse and not exact)
     units = np.where(own_units[:, None], sizes, factor)
-    of_penalty = units * np.sqrt(penalty.curvature() / curvature)[:, None]
+    root = np.sqrt(penalty.curvature() / curvature)
+    of_penalty = units * root[:, None]
     slopes = penalty.alpha * penalty.l1_ratio if isinstance(penalty, ElasticNet) else np.zeros(len(columns))
-    varying = ~np.stack([c.constant(centered) for c in columns])
-    strengths = np.maximum(np.sqrt(penalty.curvature() / curvature), slopes)
+    varying, strengths = ~constant, np.maximum(root, slopes)
     _check_penalty(sizes / units, strengths[:, None], varying)
     if exact:
         _check_range(sizes, rounding(problem.n_rows, sizes.shape[1], sparse), varying)

@@ -102,7 +102,8 @@ def to_device(values: Tensor, device: torch.device, dtype: torch.dtype | None = 
 
 def to_numpy64(values: Tensor) -> np.ndarray:
     """Copy values of a device to the host, and cast them there to float64, which not every device has."""
-    return values.cpu().double().numpy()
+    values = values.detach().cpu()
+    return (values if values.dtype is torch.float64 else values.double()).numpy()
 
 
 def index_of(models: np.ndarray, like: Tensor) -> Tensor:

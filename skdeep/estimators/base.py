@@ -55,6 +55,12 @@ def _param_names(cls: Any, init: Callable) -> tuple[str, ...]:
     return tuple(super(BaseTorchClassifier, cls)._get_param_names())
 
 
+#: Types of values that cannot change; parameters of such that have been found valid, and how many of these are kept.
+_PLAIN = frozenset({bool, int, float, str})
+_VALID: dict[tuple, None] = {}
+_MANY = 256
+
+
 class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin, BaseEstimator):
     """Base of the estimators. A subclass says what its loss, its network and its fitted attributes are."""
 
@@ -101,8 +107,17 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
         return False
 
     def _validate_params(self) -> None:
+        given = self.get_params(deep=False)
+        key = (type(self), *((type(value), value) for value in given.values()))
+        plain = all(value is None or type(value) in _PLAIN for value in given.values())
+        if plain and key in _VALID:  # as in the folds of a search, or the next fit
+            return
         super()._validate_params()
         check_settings(self)
+        if plain:
+            _VALID[key] = None
+            if len(_VALID) > _MANY:
+                del _VALID[next(iter(_VALID))]
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters of the estimator, and settings of a solver that is an object, as ``solver__name``."""

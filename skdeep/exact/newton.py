@@ -66,7 +66,8 @@ class Newton:
         unit = diagonal.max(1)
         unit[unit <= 0] = 1.0
         right = -stack.gradient.reshape(len(hessians), -1)
-        scale = 1.0 if self.alike else 1 / np.sqrt(np.where(diagonal > 0, diagonal, unit[:, None]))
+        if not self.alike:
+            scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, unit[:, None]))
         if loss.separable:
             diagonal += rho if C == 1 else np.repeat(rho, C, axis=0)
         else:

@@ -6,6 +6,7 @@ hinges, and penalties with an L1 norm, are solved to a relative duality gap of `
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from skdeep.engine import losses
 from skdeep.engine.losses import LabelSmoothing, Loss
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.penalties import L1, L2, ElasticNet, NoPenalty
-from skdeep.engine.per_model import groups
+from skdeep.engine.per_model import groups, to_numpy64
 from skdeep.engine.training import Monitor, Observer
 from skdeep.exact import elastic_net, hinge
 from skdeep.exact.descent import Solution, Stack, descend
@@ -121,11 +122,10 @@ def solve_exactly(
             own = network.select(np.array(part))
             assert isinstance(own, Linear)
             solve_exactly(recipe, problem, own, [members[m] for m in part], epochs)
-            network.put(np.array(part), own)
         return
     rows = rows_of(problem, network, index, variables)
     target = problem.target if index is None else problem.target[index]
-    unit = variables.scale if network.unit is None else variables.scale * network.unit[:, 0].double().numpy()
+    unit = variables.scale if network.unit is None else variables.scale * to_numpy64(network.unit)[:, 0]
     rho, kappa = (np.zeros((len(members), rows.shape[1])) for _ in range(2))
     rho[:, : len(variables.scale)] = penalty.curvature()[:, None] * np.square(unit)
     kappa[:, : len(variables.scale)] = (penalty.alpha * penalty.l1_ratio)[:, None] * unit
@@ -140,8 +140,8 @@ def solve_exactly(
         else:
             weight = np.ascontiguousarray(np.broadcast_to(weight, (len(members), weight.shape[1])))
             solution = _certified(recipe, rows, target, weight, rho, kappa, GAP * tol, max_iter, start)
-    variables.back(solution.params, network)
-    _book(solution, network, members, monitor, observer)
+    params = [torch.from_numpy(part).to(network.params[0].dtype) for part in variables.back(solution.params)]
+    _book(solution, params, network, members, monitor, observer)
 
 
 def _penalty(recipe: Recipe, problem: Problem, members: list[Member]) -> ElasticNet:
@@ -203,23 +203,32 @@ def _certified(
 
 
 def _book(
-    solution: Solution, network: Linear, members: list[Member], monitor: Monitor | None, observer: Observer | None
+    solution: Solution,
+    params: list[torch.Tensor],
+    network: Linear,
+    members: list[Member],
+    monitor: Monitor | None,
+    observer: Observer | None,
 ) -> None:
     """Hand what was found to the `Progress` of each model, and to who watches."""
     watched: list[tuple[Any, Any]] = [(None, None)] * len(members)
+    if monitor is not None or observer is not None:
+        for mine, found in zip(network.params, params, strict=True):
+            mine.copy_(found)
     if monitor is not None:
         watched = list(zip(*(found.tolist() for found in monitor(network, np.arange(len(members)))), strict=True))
+    sound = np.isfinite(solution.params).all((1, 2)).tolist()
     for m, (member, at_end) in enumerate(zip(members, watched, strict=True)):
         # validation scores are of the end: it is the one epoch that there is
         p, curve = member.progress, solution.curve[m][-1 if monitor is not None else 0 :]
         for value in curve[:-1]:
             p.record(value, None, None)
         best = p.record(curve[-1], *at_end)
-        if not (np.isfinite(solution.params[m]).all() and np.isfinite(curve[-1])):
+        if not (sound[m] and math.isfinite(curve[-1])):
             p.error = f"the training loss became {curve[-1]} in iteration {p.n_iter}"
         p.interrupted = solution.interrupted and solution.stopped[m] is None
         p.stopped, p.certificate = solution.stopped[m], float(solution.bound[m])
-        p.params = network.copy_of(m)
+        p.params = [part[m : m + 1] for part in params]
         if observer is not None:
             observer.epoch_end(0, p, network, best)
     if observer is not None:

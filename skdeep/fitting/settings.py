@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import KW_ONLY, dataclass, fields
+from functools import cache
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -353,8 +354,13 @@ def solver_name(estimator: Classifier) -> str:
     return solver.name if isinstance(solver, Solver) else ""
 
 
-def _names(cls: type[Solver]) -> list[str]:
-    return [field.name for field in fields(cls)]
+def _names(cls: type[Solver]) -> tuple[str, ...]:
+    return _names_once(cls)  # type: ignore[arg-type]  # a class has a hash
+
+
+@cache
+def _names_once(cls: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(cls))
 
 
 def _values(solver: Solver) -> dict[str, Any]:

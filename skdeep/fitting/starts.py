@@ -56,7 +56,7 @@ _OBJECTIVE = (
     "stochastic_depth",
 )
 #: Values, and rows at least and at most, that stand for all in telling problems apart.
-_SAMPLE_VALUES, _SAMPLE_ROWS = 1 << 13, (16, 512)
+_SAMPLE_VALUES, _SAMPLE_ROWS = 1 << 12, (16, 512)
 
 
 def identify(problem: Problem, members: list[Member]) -> bool:

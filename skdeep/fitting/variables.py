@@ -10,7 +10,7 @@ from scipy import sparse
 
 from skdeep.data.problem import Problem
 from skdeep.engine.networks import Linear
-from skdeep.engine.per_model import numbered
+from skdeep.engine.per_model import numbered, to_numpy64
 from skdeep.exact.rows import Rows, SparseRows
 from skdeep.fitting.recipe import Member
 
@@ -41,7 +41,7 @@ class Variables:
         """Take the first model's center for all, and the scale of the weakest penalty, which leaves most of columns."""
         n_features = network.params[0].shape[2]
         center, scale = (
-            np.full((1, n_features), default) if values is None else values[:, 0].double().numpy()
+            np.full((1, n_features), default) if values is None else to_numpy64(values)[:, 0]
             for values, default in ((network.center, 0.0), (network.scale, 1.0))
         )
         return cls(center[0], scale.max(0), center, scale, len(network.params) > 1)
@@ -55,20 +55,21 @@ class Variables:
 
     def forth(self, network: Linear) -> np.ndarray:
         """Compute parameters (K, C, D) in these columns."""
-        coef, *intercept = (p.detach().double().numpy() for p in network.params)
+        coef, *intercept = (to_numpy64(p) for p in network.params)
         coef = coef * (self.own_scale / self.scale)[:, None]
         if not self.intercept:
             return np.ascontiguousarray(coef)
         level = intercept[0] - (coef @ (self.scale * (self.own_center - self.center))[:, :, None])[:, :, 0]
         return np.concatenate([coef, level[:, :, None]], axis=2)
 
-    def back(self, params: np.ndarray, network: Linear) -> None:
-        """Put the network at parameters (K, C, D) in these columns."""
+    def back(self, params: np.ndarray) -> list[np.ndarray]:
+        """Compute the parameters of a network from parameters (K, C, D) in these columns."""
         coef = params[:, :, : len(self.scale)]
+        found = [coef * (self.scale / self.own_scale)[:, None]]
         if self.intercept:
             shift = (coef @ (self.scale * (self.own_center - self.center))[:, :, None])[:, :, 0]
-            network.params[1].copy_(torch.from_numpy(params[:, :, -1] + shift))
-        network.params[0].copy_(torch.from_numpy(coef * (self.scale / self.own_scale)[:, None]))
+            found.append(params[:, :, -1] + shift)
+        return found
 
 
 def weights_of(problem: Problem, members: list[Member]) -> tuple[np.ndarray | None, np.ndarray]:

@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn import get_config
 from sklearn.base import clone
 
@@ -149,6 +150,8 @@ def _train(
     if any(member.progress.error is not None for member in members):
         return None
     trained = time.time()
+    found = zip(*(member.progress.params or [] for member in members), strict=True)
+    network = network.with_params([torch.cat(parts) for parts in found])
     return _accuracies(network, problem, [test for _, test in splits]), members, recipe.solver, trained
 
 
