@@ -173,7 +173,7 @@ def suits(rows: Rows, loss: Hinges | WestonWatkins) -> bool:
     n, D = rows.shape
     if isinstance(loss, Hinges):
         return n <= _MAX_ROWS and D <= _MAX_SYSTEM
-    return n <= _MAX_ROWS and D * loss.n_scores <= _MAX_SYSTEM and rows.keeps_products(loss.n_scores + 1)
+    return n <= _MAX_ROWS and D * loss.n_scores <= _MAX_SYSTEM
 
 
 def approach(

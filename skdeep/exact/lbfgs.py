@@ -19,10 +19,14 @@ import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotri
 
 from skdeep.exact.descent import Stack, dot
+from skdeep.exact.rows import Rows
 
 _EPS = float(np.finfo(np.float64).eps)
+_TINY = float(np.finfo(np.float64).tiny)
 #: Pairs of steps and gradient changes that are remembered.
 _HISTORY = 10
+#: Rows, for each column, that the curvature is looked at by.
+_ROWS_PER_COLUMN = 4
 #: Directions before which the curvature is looked at anew.
 _LOOKS = frozenset(6 * 4**i for i in range(16))
 
@@ -92,7 +96,7 @@ class LBFGS:
             mean = second.sum((1, 2)) / stack.loss.n_scores / weight.sum(1)
             blocks = (stack.rows.gram(weight) * mean[:, None, None])[:, None]
         else:
-            blocks = stack.rows.gram(second.reshape(-1, second.shape[-1])).reshape(len(first), -1, D, D)
+            blocks = _grams(stack.rows, second.reshape(-1, second.shape[-1])).reshape(len(first), -1, D, D)
         rho = stack.rho[first]
         each = np.arange(D)
         blocks[:, :, each, each] += rho[:, None]
@@ -114,6 +118,21 @@ class LBFGS:
         return found
 
 
+def _grams(rows: Rows, factor: np.ndarray) -> np.ndarray:
+    """Compute `Rows.gram` about, of the rows with the largest factors: they make most of it."""
+    n, D = rows.shape
+    count = _ROWS_PER_COLUMN * D
+    if n <= count:
+        return rows.gram(factor)
+    found = np.empty((len(factor), D, D))
+    for own, f in zip(found, factor, strict=True):
+        index = f.argpartition(n - count)[n - count :]
+        part = f[index]
+        part *= f.sum() / max(part.sum(), _TINY)
+        own[...] = rows.select(index).gram(part[None])[0]
+    return found
+
+
 def _products(vectors: np.ndarray, inverse: np.ndarray) -> np.ndarray:
     """Compute products of vectors (K, C, D) with symmetric matrices ([K,] C or 1, D, D)."""
     if inverse.ndim == 3 and len(inverse) > 1:  # of all models: one product per score
@@ -130,6 +149,7 @@ def _inverse(block: np.ndarray) -> np.ndarray:
     factor, info = dpotrf(block, lower=1)
     if info or not np.isfinite(block).all():
         return np.eye(len(block)) / max(float(np.abs(np.diag(block)).max()), _EPS)
-    half, _ = dpotri(factor, lower=1)
-    half = np.tril(half)
-    return half + np.tril(half, -1).T
+    half, _ = dpotri(factor, lower=1)  # above its diagonal, the factor has zeros
+    inverse = half + half.T
+    inverse.reshape(-1)[:: len(block) + 1] /= 2
+    return inverse

@@ -8,8 +8,10 @@ import numpy as np
 from scipy import sparse
 from scipy.linalg.blas import dsyrk
 
-#: Most products of two columns that are kept for all rows.
-_MAX_PRODUCTS = 2**22
+#: Most products of two columns that are kept for all rows, and columns up to which some factors suffice for it.
+_MAX_PRODUCTS, _VERY_FEW = 2**21, 20
+#: Columns from which a symmetric product costs less than a general one.
+_FEW_COLUMNS = 48
 #: Rows that are made dense at a time.
 _CHUNK_VALUES = 2**20
 
@@ -82,6 +84,10 @@ class Rows:
         if self.keeps_products(len(factor)):
             return self.half_gram(factor).take(of_both(D), axis=1).reshape(-1, D, D)
         found = np.empty((len(factor), D, D))
+        if D < _FEW_COLUMNS:
+            for own, f in zip(found, factor, strict=True):
+                np.matmul(self._columns * f, self.Z, out=own)
+            return found
         for own, f in zip(found, factor, strict=True):
             index = np.flatnonzero(f)
             Z, f = (self.Z, f) if len(index) == len(f) else (self.Z[index], f[index])
@@ -95,18 +101,24 @@ class Rows:
 
     def keeps_products(self, n_factors: int) -> bool:
         """Tell whether to keep the products of all columns: of few ones, for several factors."""
-        return n_factors > 2 and self.Z.size * (self.shape[1] + 1) <= 2 * _MAX_PRODUCTS
+        n, D = self.shape
+        return n_factors >= (3 if D <= _VERY_FEW else 8) and n * D * (D + 1) <= 2 * _MAX_PRODUCTS
 
     def half_gram(self, factor: np.ndarray) -> np.ndarray:
-        """Compute `gram` for each pair of columns once, (m, D (D + 1) / 2), where products are kept."""
-        return factor @ self._products
+        """Compute `gram` for each of the `pairs` of columns once, (m, D (D + 1) / 2)."""
+        if self.keeps_products(len(factor)):
+            return factor @ self._products
+        i, j = pairs(self.shape[1])
+        return self.gram(factor)[:, i, j]
 
     @cached_property
     def _products(self) -> np.ndarray:
         """Products (n, D (D + 1) / 2) of all pairs of columns."""
-        columns, (i, j) = self._columns, pairs(self.shape[1])
-        products = columns.take(i, axis=0)
-        products *= columns.take(j, axis=0)
+        columns, (n, D) = self._columns, self.shape
+        products = np.empty((D * (D + 1) // 2, n))
+        for i in range(D):
+            start = i * (i + 1) // 2
+            np.multiply(columns[: i + 1], columns[i], out=products[start : start + i + 1])
         return products.T
 
 
