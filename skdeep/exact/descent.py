@@ -18,6 +18,8 @@ from skdeep.exact.rows import Rows
 
 _EPS = float(np.finfo(np.float64).eps)
 _MAX_TRIALS = 40
+#: Objective, as a share of one, below which the gradient is to be smaller by the same factor; and the least of these.
+_PER_LOSS, _LEAST = 30.0, 0.01
 
 
 @dataclass
@@ -269,8 +271,10 @@ def descend(
             fallen = before - stack.value > 4 * _EPS * np.maximum(np.abs(stack.value), 1e-3)
             limit = iteration == max_iter or stack.n_evaluations >= max_evaluations
             if limit or not (fallen & moved & (largest > tol[alive])).all():
-                # of weights that a strong penalty keeps small, predictions depend on the last digits
-                at_rest = largest <= tol[alive] * np.minimum(1.0, np.abs(stack.params).max((1, 2)))
+                # of weights that a strong penalty keeps small, predictions depend on the last digits; and gradients are
+                # as small as the loss where rows are told apart, however far it still has to fall
+                unit = np.clip(_PER_LOSS * stack.value, _LEAST, np.minimum(1.0, np.abs(stack.params).max((1, 2))))
+                at_rest = largest <= tol[alive] * unit
                 # where the fall is lost in rounding, the gradient may still tell
                 stuck = ~moved | (~fallen & ~(largest < 0.5 * steepest))
                 done = at_rest | stuck | limit

@@ -22,7 +22,6 @@ from skdeep.exact.descent import Stack, dot
 from skdeep.exact.rows import Rows
 
 _EPS = float(np.finfo(np.float64).eps)
-_TINY = float(np.finfo(np.float64).tiny)
 #: Pairs of steps and gradient changes that are remembered.
 _HISTORY = 10
 #: Rows, for each column, that the curvature is looked at by.
@@ -119,17 +118,17 @@ class LBFGS:
 
 
 def _grams(rows: Rows, factor: np.ndarray) -> np.ndarray:
-    """Compute `Rows.gram` about, of the rows with the largest factors: they make most of it."""
+    """Compute `Rows.gram` about: of the rows with the largest factors, and as if the others were average ones."""
     n, D = rows.shape
     count = _ROWS_PER_COLUMN * D
     if n <= count:
         return rows.gram(factor)
     found = np.empty((len(factor), D, D))
     for own, f in zip(found, factor, strict=True):
-        index = f.argpartition(n - count)[n - count :]
-        part = f[index]
-        part *= f.sum() / max(part.sum(), _TINY)
-        own[...] = rows.select(index).gram(part[None])[0]
+        order = f.argpartition(n - count)
+        index = order[n - count :]
+        own[...] = rows.select(index).gram(f[index][None])[0]
+        own += f[order[: n - count]].sum() * rows.average
     return found
 
 

@@ -12,7 +12,7 @@ from skdeep.exact.losses import RowLoss
 from skdeep.exact.rows import Rows
 
 #: Share of the tolerance that models of a path are solved to: where they begin makes no difference then.
-_CLOSER = 0.1
+_CLOSER = 0.3
 
 
 def chained(keys: Sequence[Any], strength: np.ndarray) -> dict[Any, np.ndarray]:

@@ -99,6 +99,11 @@ class Rows:
                 np.matmul(Z.T * f, Z, out=own)
         return found
 
+    @cached_property
+    def average(self) -> np.ndarray:
+        """`gram` of the average row, (D, D)."""
+        return self.gram(np.full((1, self.shape[0]), 1 / self.shape[0]))[0]
+
     def keeps_products(self, n_factors: int) -> bool:
         """Tell whether to keep the products of all columns: of few ones, for several factors."""
         n, D = self.shape
