@@ -253,6 +253,9 @@ class Directions(Protocol):
     def keep(self, models: np.ndarray) -> None:
         """Go on with some of the models only."""
 
+    def again(self, group: np.ndarray) -> Directions:
+        """Make directions for objectives much like these; models of one number have about the same curvature."""
+
 
 def descend(
     stack: Stack, directions: Directions, tol: np.ndarray, max_iter: int, max_evaluations: float = np.inf

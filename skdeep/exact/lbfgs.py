@@ -42,11 +42,19 @@ class LBFGS:
     slope_left = 0.9
 
     def __init__(self, group: np.ndarray):
-        self._group = group
+        self._group = self._all = group
         self._pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self._last: tuple[np.ndarray, np.ndarray] | None = None
         self._inverse = self._of_shift = np.empty(0)
         self._n_calls = 0
+
+    def again(self, group: np.ndarray) -> LBFGS:
+        """Make directions for similar objectives: what is known of the curvature, they begin with."""
+        other = LBFGS(group)
+        if len(self._inverse) and np.array_equal(group, self._all):
+            other._inverse, other._of_shift = self._inverse, self._of_shift
+            other._group = np.unique(group, return_inverse=True)[1]
+        return other
 
     def keep(self, models: np.ndarray) -> None:
         """Go on with some of the models only."""
@@ -59,7 +67,8 @@ class LBFGS:
         """Compute the directions (K, C, D)."""
         params, gradient = stack.params, stack.gradient
         if self._last is None:
-            self._look(stack, average=not params.any())
+            if not len(self._inverse):
+                self._look(stack, average=not params.any())
         else:
             step, change = params - self._last[0], gradient - self._last[1]
             along = dot(step, change)

@@ -42,6 +42,10 @@ class Newton:
     def keep(self, models: np.ndarray) -> None:
         """Nothing is remembered."""
 
+    def again(self, group: np.ndarray) -> Newton:
+        """Nor of earlier objectives."""
+        return self
+
     def __call__(self, stack: Stack) -> np.ndarray:
         """Compute the directions (K, C, D)."""
         loss, rho = stack.loss, stack.rho

@@ -68,7 +68,7 @@ def follow(
     params, bound = np.zeros((K, C, D)), np.zeros(K)
     curve: list[list[float]] = [[] for _ in range(K)]
     stopped: list[str | None] = [None] * K
-    before = last = None
+    before = last = way = None
     for level in levels(weight, rho.max(1), kind):
         there = np.flatnonzero(level >= 0)
         models = level[there]
@@ -78,7 +78,8 @@ def follow(
             starts.append(2 * last[there] - before[there])
         stacks = [Stack(rows, own_loss, own, rho[models], start) for start in starts]
         stack = stacks[-1] if all((stacks[-1].value <= other.value).all() for other in stacks) else stacks[0]
-        solution = descend(stack, directions(kind[models]), _CLOSER * tol[models], max_iter)
+        way = directions(kind[models]) if way is None else way.again(kind[models])
+        solution = descend(stack, way, _CLOSER * tol[models], max_iter)
         if solution.interrupted:
             raise KeyboardInterrupt
         params[models], bound[models] = solution.params, solution.bound
