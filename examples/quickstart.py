@@ -43,9 +43,12 @@ MARKERS = {"skdeep": "o", "scikit-learn": "s"}
 
 
 def contestants(n_samples: int, n_alphas: int) -> list[dict]:
-    """Each classifier of skdeep before its counterpart, with equivalent grids: ``C = 1 / (alpha * n_samples)``."""
-    linear = np.logspace(-4, -1, n_alphas)
-    deep = np.logspace(-2, 1, n_alphas)  # both MLPs divide it by the batch size
+    """Each classifier of skdeep before its counterpart, with equivalent grids: ``C = 1 / (alpha * n_samples)``.
+
+    Strong penalties come first, as of equal scores a search takes the first.
+    """
+    linear = np.logspace(-1, -4, 2 * n_alphas - 1)  # a stack of them costs little more than one
+    deep = np.logspace(1, -2, n_alphas)  # both MLPs divide it by the batch size
 
     def entry(library, classifier, alphas, **grid):
         return {"library": library, "classifier": classifier, "alphas": alphas, "grid": grid or {"alpha": alphas}}
@@ -154,7 +157,8 @@ def main() -> None:
     X, y = load_digits(return_X_y=True)
     data = train_test_split(X, y, test_size=0.25, stratify=y, random_state=SEED)
     n_alphas, n_folds = (2, 2) if options.quick else (4, 3)
-    sizes = f"{len(data[0])} images to train on, {len(data[1])} to test; {n_alphas} candidates x {n_folds} folds"
+    candidates = f"{2 * n_alphas - 1} candidates ({n_alphas} of the networks) x {n_folds} folds"
+    sizes = f"{len(data[0])} images to train on, {len(data[1])} to test; {candidates}"
     print(f"{sizes}\n")
     entries, results = contestants(len(data[0]), n_alphas), []
     with threadpool_limits(1):  # one thread for all, here as in the workers: the matrices are small

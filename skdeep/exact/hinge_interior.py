@@ -20,11 +20,16 @@ import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
 from skdeep.exact.descent import summed
+from skdeep.exact.hinge_starts import least_squares
 from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
 from skdeep.exact.rows import Rows, SparseRows, of_all, of_both, pairs
 
 #: Unknowns of a system, and rows, up to which it is cheaper than the method of multipliers.
 _MAX_SYSTEM, _MAX_ROWS = 256, 4096
+#: Products of slacks and duals to begin with.
+_CENTRE = 0.5
+#: Share of complementarity that a step has left where the next one goes for no less than another share.
+_SLOW, _FIRM = 0.5, 0.1
 #: Share of the way to the nearest bound that a step goes.
 _NEARLY = 0.995
 #: Most steps, and terms of a batch of models.
@@ -196,13 +201,15 @@ def approach(
         columns, terms = 1, _Rivals(rows, loss)
     else:  # as many systems as columns
         columns, terms = loss.n_scores, _Columns(rows, np.tile(-loss.sign, (K, 1)))
+    start = least_squares(rows, loss, weight, rho).reshape(K * columns, -1, rows.shape[1])
     found = []
     for models in np.split(np.arange(K), range(size, K, size)):
         own = (models[:, None] * columns + np.arange(columns)).ravel()
         model = own // columns
         part = terms.keep(own)
-        batch = _Batch(part, part.of_rows(weight[model]), rho[model], intercept, goal[model]).run(max_iter)
-        found.append(batch._replace(duals=part.duals(batch.duals)))
+        batch = _Batch(part, part.of_rows(weight[model]), rho[model], intercept, goal[model], start[own])
+        end = batch.run(max_iter)
+        found.append(end._replace(duals=part.duals(end.duals)))
     params, duals = (np.concatenate(parts) for parts in list(zip(*found, strict=True))[:2])
     curve = [one for part in found for one in part.curve]
     curve = [summed(curve[k : k + columns]) for k in range(0, len(curve), columns)]
@@ -220,9 +227,19 @@ class _Batch:
     rho : ndarray of shape (K, D)
     intercept : bool
     goal : ndarray of shape (K,)
+    params : ndarray of shape (K, C, D)
+        To begin with.
     """
 
-    def __init__(self, terms: _Terms, weight: np.ndarray, rho: np.ndarray, intercept: bool, goal: np.ndarray):
+    def __init__(
+        self,
+        terms: _Terms,
+        weight: np.ndarray,
+        rho: np.ndarray,
+        intercept: bool,
+        goal: np.ndarray,
+        params: np.ndarray,
+    ):
         self.terms, self.weight, self.intercept, self.goal = terms, weight, intercept, goal
         self.rho = np.repeat(rho[:, None], terms.n_scores, 1)
         (K, T), (_, C, D) = weight.shape, self.rho.shape
@@ -230,10 +247,17 @@ class _Batch:
         free = self.rho == 0
         self.free = free.reshape(K, -1) if free.any() else None
         self.half_inverse = np.where(free, 0, 0.5 / np.where(free, 1, self.rho)).reshape(K, -1)
-        self.params, self.system = np.zeros((K, C, D)), np.arange(K)
-        self.dual, self.other = np.full((K, T), 0.5), np.full((K, T), 0.5)
-        self.slack, self.above = np.full((K, T), 2.0), np.ones((K, T))
-        self.ended = np.zeros(K, dtype=bool)
+        margin = terms.changes(terms.rows.scores(params))
+        if self.trained is not None:
+            margin *= self.trained
+        margin += 1
+        margin /= _CENTRE
+        # where all products are _CENTRE
+        root = np.sqrt(margin * margin + 4)
+        self.dual, self.other = 2 / (2 - margin + root), 2 / (2 + margin + root)
+        self.slack, self.above = _CENTRE / self.other, _CENTRE / self.dual
+        self.params, self.system = params, np.arange(K)
+        self.ended, self.before = np.zeros(K, dtype=bool), np.full(K, np.inf)
         self.count = 2.0 * T / terms.rows.shape[0]  # the weights of all products that are to be zero
 
     def run(self, max_iter: int) -> Found:
@@ -263,7 +287,7 @@ class _Batch:
 
     def keep(self, systems: np.ndarray) -> None:
         """Forget all systems but some."""
-        for name in ("weight", "rho", "half_inverse", "goal", "system", "ended", "params"):
+        for name in ("weight", "rho", "half_inverse", "goal", "system", "ended", "before", "params"):
             setattr(self, name, getattr(self, name)[systems])
         for name in ("dual", "other", "slack", "above"):
             setattr(self, name, getattr(self, name)[systems])
@@ -293,7 +317,8 @@ class _Batch:
         up *= (up + 1) * above
         down *= (down - 1) * slack
         after = (1 - length) * left - length**2 * np.vecdot(dual * up + other * down, self.weight)
-        centre = (np.maximum(after / left, 0) ** 3 * left / self.count)[:, None]
+        share = np.maximum(np.maximum(after / left, 0) ** 3, np.where(left > _SLOW * self.before, _FIRM, 0))
+        self.before, centre = left, (share * left / self.count)[:, None]
         # the step: to products of `centre`, with what the trial has neglected
         toward = margin + up
         toward -= down
