@@ -129,6 +129,26 @@ def test_whole_grids_score_as_one_model_after_another(estimator, data):
 
 
 @pytest.mark.parametrize(
+    "estimator",
+    [
+        SoftmaxClassifier(tol=1e-8),
+        SoftmaxClassifier("l1", tol=1e-6),
+        HingeClassifier(tol=1e-6),
+        HingeClassifier("squared_hinge", multi_class="ovr", tol=1e-8),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("size", [1.0, 0.7])
+def test_rows_that_a_split_repeats_count_as_often(estimator, size):
+    """Bootstrap samples, also of as many rows as there are, which once passed for all of them."""
+    X, y = WINE
+    random = np.random.default_rng(0)
+    train = [random.integers(0, len(y), int(size * len(y))) for _ in range(3)]
+    cv = [(rows, np.setdiff1d(np.arange(len(y)), rows)) for rows in train]
+    compare(estimator, {"alpha": np.logspace(-4, 0, 4)}, WINE, cv=cv)
+
+
+@pytest.mark.parametrize(
     ("estimator", "grid"),
     [
         (LeastSquaresClassifier(calibration="temperature", random_state=0), {"alpha": ALPHAS}),

@@ -126,8 +126,9 @@ class Columns:
     ) -> list[Columns]:
         """Measure the rows of each model of a stack, and add what is `known`; models with the same rows share it."""
         first, number = numbered(subsets, weights)
-        measured = [cls.measure(rows, subsets[m], weights[m]) for m in first]
-        together = measured if known is None else [known.merged(columns) for columns in measured]
+        measured = _together(rows, [subsets[m] for m in first], [weights[m] for m in first])
+        each = [own or cls.measure(rows, subsets[m], weights[m]) for own, m in zip(measured, first, strict=True)]
+        together = each if known is None else [known.merged(columns) for columns in each]
         return [together[n] for n in number]
 
     def merged(self, other: Columns) -> Columns:
@@ -231,6 +232,45 @@ def _moments(xp: Any, Z: Any, share: Any, shift: Any, room: Any) -> list[np.ndar
     found = [shift, moved, share @ xp.square(centred, out=centred), *counts]
     # in float64 only here: a sum in X's dtype would round the mean to a multiple of X's last place
     return [part.astype(np.float64) for part in found] if xp is np else list(to_numpy64(torch.stack(found)))
+
+
+def weights_of_rows(n: int, subset: np.ndarray | None, weight: np.ndarray | None) -> np.ndarray:
+    """Compute the weight (n,) of each row for a model that is trained on a subset, in which a row may be repeated."""
+    if subset is None:
+        return np.ones(n) if weight is None else weight
+    return np.bincount(subset, None if weight is None else weight[subset], n).astype(np.float64)
+
+
+def _together(
+    rows: DenseRows | SparseRows, subsets: list[np.ndarray | None], weights: list[np.ndarray | None]
+) -> list[Columns | None]:
+    """Measure a few dense rows for several models at once; None for models that have to be looked at one by one.
+
+    In as many calls as for one model: a call costs more than what it does.
+    """
+    n, alone = len(rows), list[Columns | None]([None] * len(subsets))
+    if len(subsets) == 1 or isinstance(rows, SparseRows) or n > _CHUNK_ROWS or rows.home.type != "cpu":
+        return alone
+    share = np.stack([weights_of_rows(n, *own) for own in zip(subsets, weights, strict=True)])
+    mass = share.sum(1)
+    rows, rounding = _in_own_dtype(rows)
+    Z = rows.take(slice(None)).numpy()
+    limits = np.finfo(Z.dtype)
+    with np.errstate(all="ignore"):
+        share = (share / mass[:, None]).astype(Z.dtype, copy=False)
+        at = share @ Z
+        centred = Z - at[:, None]
+        moved, square = ((share[:, None] @ values)[:, 0].astype(np.float64) for values in (centred, np.square(centred)))
+        at = at.astype(np.float64)
+        variance = square - moved**2
+        rounded = np.maximum(limits.tiny / limits.eps, (limits.eps * at) ** 2)
+        sound = ((variance > rounded) & (variance < np.inf)).all(1)
+        mean, deviation = at + moved, np.sqrt(variance)
+    zero = np.zeros(Z.shape[1])
+    return [
+        Columns(zero + mass[m], zero, mean[m], deviation[m], zero, rounding) if sound[m] else None
+        for m in range(len(subsets))
+    ]
 
 
 def _scaled_moments(X: Tensor, shift: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:

@@ -380,9 +380,8 @@ class Linear(Network):
         return Linear(params[0], intercept, self.center, self.scale, self.unit, self.frame)
 
     def select(self, models: np.ndarray) -> Network:
-        part = super().select(models)
-        for name in ("center", "scale", "unit", "_coef_scale"):
-            columns = getattr(self, name)
-            if columns is not None and len(columns) > 1:
-                setattr(part, name, columns[index_of(models, columns)])
-        return part
+        coef, *intercept = (select(p.detach(), models) for p in self.params)
+        center, scale, unit = (
+            c if c is None or len(c) == 1 else c[index_of(models, c)] for c in (self.center, self.scale, self.unit)
+        )
+        return Linear(coef, intercept[0] if intercept else None, center, scale, unit, self.frame)

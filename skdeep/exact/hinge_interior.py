@@ -242,7 +242,7 @@ class _Batch:
     ):
         self.terms, self.weight, self.intercept, self.goal = terms, weight, intercept, goal
         self.rho = np.repeat(rho[:, None], terms.n_scores, 1)
-        (K, T), (_, C, D) = weight.shape, self.rho.shape
+        K, T = weight.shape
         self.trained = None if weight.all() else (weight > 0).astype(float)
         free = self.rho == 0
         self.free = free.reshape(K, -1) if free.any() else None

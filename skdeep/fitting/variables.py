@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from skdeep.data.columns import weights_of_rows
 from skdeep.data.problem import Problem
 from skdeep.engine.networks import Linear
 from skdeep.engine.per_model import numbered, to_numpy64
@@ -81,10 +82,7 @@ def weights_of(problem: Problem, members: list[Member]) -> tuple[np.ndarray | No
         m = n if index is None else len(index)
         table = np.ones((1, m)) if weight is None else weight[None] if index is None else weight[index][None]
     else:
-        index, table = None, np.zeros((len(own), n))
-        for row, member in zip(table, own, strict=True):
-            part = slice(None) if member.rows is None else member.rows
-            row[part] = 1.0 if member.weight is None else member.weight[part]
+        index, table = None, np.stack([weights_of_rows(n, member.rows, member.weight) for member in own])
         table = table[number]
     return index, table / table.sum(1, keepdims=True)
 

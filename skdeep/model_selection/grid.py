@@ -139,7 +139,7 @@ def _train(
     state = TrainingState(np.random.default_rng(0))
     members = []
     for train, _ in splits:
-        rows = None if len(train) == len(problem.codes) else train
+        rows = None if np.array_equal(train, np.arange(len(problem.codes))) else train
         for candidate in candidates:
             own = TrainingState(state.generator)
             members.append(Member(candidate, own, new_progress(candidate, False, False, own), rows))
