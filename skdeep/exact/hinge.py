@@ -173,14 +173,14 @@ class _Descent:
     ):
         K, self.given = len(goal), len(starts) == 1 and width is None
         margins = [problem.terms.margins(problem.rows.scores(params)) for params, _ in starts]
-        if width is None:
+        if width is not None or self.given:  # what is given is certified first
+            best = np.zeros(K, dtype=int), np.arange(K)
+            self.delta = np.full(K, width or _WARM)
+        else:
             each = [problem.at(*start, margin) for start, margin in zip(starts, margins, strict=True)]
             gaps = np.array([(at.complementary + at.stationary) / np.maximum(at.primal, _ROUNDING) for at in each])
             best = gaps.argmin(0), np.arange(K)
             self.delta = np.clip(gaps[best], _WARM, 1)
-        else:
-            best = np.zeros(K, dtype=int), np.arange(K)
-            self.delta = np.full(K, width)
         self.problem, self.margin = problem, np.stack(margins)[best]
         self.params, self.dual = np.stack([V for V, _ in starts])[best], np.stack([a for _, a in starts])[best]
         self.last, self.caution = np.full(K, np.inf), np.ones(K)
@@ -189,12 +189,15 @@ class _Descent:
 
     def run(self, max_iter: int) -> Solution:
         """Iterate until all are done, or for so many steps."""
-        if self.given and (left := self.certify(list(range(len(self.model))), self.dual)) is not None:
+        if self.given:
+            left = self.certify(list(range(len(self.model))), self.dual)
+            self.delta = np.clip(self.found.gap, _WARM, 1)
             for k in np.flatnonzero(self.found.converged).tolist():
                 self.found.curve[k].append(float(self.found.value[k]))
-            if not len(left):
-                return self.found
-            self.keep(left)
+            if left is not None:
+                if not len(left):
+                    return self.found
+                self.keep(left)
         slope = self.project(0.0)
         for iteration in range(max_iter + 1):
             at = self.problem.at(self.params, slope, self.margin)

@@ -43,7 +43,7 @@ class Newton:
         """Nothing is remembered."""
 
     def again(self, group: np.ndarray) -> Newton:
-        """Nor of earlier objectives."""
+        """Return this object: nothing is remembered of earlier objectives."""
         return self
 
     def __call__(self, stack: Stack) -> np.ndarray:

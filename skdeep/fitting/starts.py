@@ -82,7 +82,7 @@ def _sample(problem: Problem) -> list[np.ndarray]:
     X = X[every] if problem.index is None else problem.take(np.arange(n)[every]).X
     if sparse.issparse(X):
         return [X.data.astype(np.float64), X.indices.astype(np.int64), X.indptr.astype(np.int64)]
-    return [to_numpy(X.cpu().double()) if isinstance(X, Tensor) else X.astype(np.float64)]
+    return [to_numpy(X.cpu().double()) if isinstance(X, Tensor) else X.astype(np.float64, copy=False)]
 
 
 def carried(estimator: Classifier) -> set[str]:
