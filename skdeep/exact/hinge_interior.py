@@ -25,7 +25,7 @@ from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
 from skdeep.exact.rows import Rows, SparseRows, of_all, of_both, pairs
 
 #: Unknowns of a system, and rows, up to which it is cheaper than the method of multipliers.
-_MAX_SYSTEM, _MAX_ROWS = 256, 4096
+_MAX_SYSTEM, _MAX_ROWS = 256, 8192
 #: Products of slacks and duals to begin with.
 _CENTRE = 0.5
 #: Share of complementarity that a step has left where the next one goes for no less than another share.
