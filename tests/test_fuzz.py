@@ -29,6 +29,8 @@ def test_a_fit_is_refused_or_right(estimator):
 
 #: Examples of the long run that were faults once.
 FOUND = [
+    # a square of coefficients overflowed, and was multiplied by a penalty of zero
+    {"estimator": "LeastSquaresClassifier", "columns": 2, "values": "ties", "scale": 1e-200, "penalty": None},
     # the last step led to scores that overflow
     {
         "estimator": "SoftmaxClassifier",

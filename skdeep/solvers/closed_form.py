@@ -169,5 +169,5 @@ class Ridge:
         if self._by_rows:
             flat = transposed_product(self._values(slice(0, self.n_rows)), flat) - torch.outer(self.center, flat.sum(0))
         coef = flat.view(-1, len(alphas), self.shape[1]).permute(1, 2, 0)
-        value = left_over.square().sum((1, 2)) + self.rest + alpha.flatten() * coordinates.square().sum((1, 2))
+        value = left_over.square().sum((1, 2)) + self.rest + (alpha.sqrt() * coordinates).square().sum((1, 2))
         return coef, self.level - coef @ self.center, value.cpu().numpy() / 2

@@ -112,6 +112,8 @@ def _stacked(case: Case, data: Data):
     tolerance = _tolerance(case)
     if tolerance < 1e-2:
         tolerance = 1e-8 if b["decision_function"].dtype == np.float64 else 1e-5
+        if alone.solver_ == "exact" and case["estimator"] != "LeastSquaresClassifier":
+            tolerance = 1e-3  # within a gap of 1e-6
     demand_close(a, b, "a member of a stack ends elsewhere", tolerance)
 
 
