@@ -107,7 +107,7 @@ class Rows:
     def keeps_products(self, n_factors: int) -> bool:
         """Tell whether to keep the products of all columns: of few ones, for several factors."""
         n, D = self.shape
-        return n_factors >= (3 if D <= _VERY_FEW else 8) and n * D * (D + 1) <= 2 * _MAX_PRODUCTS
+        return n_factors >= (2 if D <= _VERY_FEW else 8) and n * D * (D + 1) <= 2 * _MAX_PRODUCTS
 
     def half_gram(self, factor: np.ndarray) -> np.ndarray:
         """Compute `gram` for each of the `pairs` of columns once, (m, D (D + 1) / 2)."""
