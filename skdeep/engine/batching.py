@@ -11,7 +11,6 @@ import copy
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import repeat
 from typing import NamedTuple, Self, cast
 
 import numpy as np
@@ -29,6 +28,9 @@ _RESIDENT_SHARE = 0.5
 
 #: Values (of a batch or of hidden units) computed with at once: bounds the memory of all that passes over rows.
 MAX_VALUES = 1 << 22
+
+#: Values of the batches that are taken at once: few enough to be still in a core's own memory when they are needed.
+_AT_ONCE = 1 << 15
 
 
 def as_tensor(array: np.ndarray) -> Tensor:
@@ -285,21 +287,30 @@ class Batch(NamedTuple):
     size: int | np.ndarray
     models: np.ndarray | None
 
-    def parts(self, row_size: int, whole: bool = False) -> Iterator[Batch]:
+    def parts(self, row_size: int, whole: bool = False) -> Iterable[Batch]:
         """Cut the batch into parts of bounded size, where a row stands for `row_size` values; into one part if `whole`.
 
         Each part has the `size` of the whole batch, so that their data terms add up to the batch's.
         """
+        large = isinstance(self.X, LargeRows)
         if whole:
-            yield self._replace(X=self.X.gather()) if isinstance(self.X, LargeRows) else self
-            return
-        n_rows, max_rows = self.target.shape[1], max(1, MAX_VALUES // row_size)
-        if isinstance(self.X, LargeRows):
-            max_rows = min(max_rows, self.X.max_rows)
-        elif n_rows <= max_rows or self.X.layout is torch.sparse_csr:
-            yield self
-            return
-        for start in range(0, n_rows, max_rows):
+            return (self._replace(X=self.X.gather()) if large else self,)
+        if not large and (self.target.shape[1] * row_size <= MAX_VALUES or self.X.layout is torch.sparse_csr):
+            return (self,)
+        return self._cut(max(1, min(MAX_VALUES // row_size, self.X.max_rows if large else MAX_VALUES)))
+
+    def divided(self, size: int) -> Iterator[Batch]:
+        """Divide a batch of dense rows into batches of so many rows."""
+        X, target, weight, n_rows, models = self
+        assert isinstance(X, Tensor) and isinstance(n_rows, int)
+        for start in range(0, n_rows, size):
+            n = min(size, n_rows - start)
+            part = None if weight is None else weight.narrow(1, start, n)
+            yield Batch(X.narrow(0, start, n), target.narrow(1, start, n), part, n, models)
+
+    def _cut(self, max_rows: int) -> Iterator[Batch]:
+        """Cut the batch into parts of so many rows."""
+        for start in range(0, self.target.shape[1], max_rows):
             part = slice(start, start + max_rows)
             X = self.X.take(part) if isinstance(self.X, LargeRows) else self.X[..., part, :]
             weight = None if self.weight is None else self.weight[:, part]
@@ -345,12 +356,15 @@ class Batches:
         self.shared = not isinstance(subset, list) and all(g is generators[0] for g in generators)
         subsets = subset if isinstance(subset, list) else [subset] * len(generators)
         self.n_rows = np.array([len(rows) if s is None else len(s) for s in subsets])
+        #: Batches per epoch of each model.
+        self.n_batches = -(-self.n_rows // batch_size)
+        #: How much of its epoch a model has done before each batch, (n_batches.max(), K).
+        self.starts = np.arange(self.n_batches.max())[:, None] / self.n_batches
         self._full: Batch | None = None
-
-    @property
-    def n_batches(self) -> np.ndarray:
-        """Batches per epoch of each model."""
-        return -(-self.n_rows // self.batch_size)
+        # small batches are taken several at once: a step of them takes as long as its calls
+        most = min(_AT_ONCE, MAX_VALUES)
+        n_at_once = most // (batch_size * rows.row_values) if isinstance(rows, DenseRows) else 1
+        self._rows_at_once = batch_size * max(1, n_at_once)
 
     def select(self, models: np.ndarray) -> Batches:
         """Select the batches of some of the models."""
@@ -378,12 +392,14 @@ class Batches:
             self._full = Batch(X, self._as_numbers(target), weight, n, None)
             yield self._full
             return
-        slices = (slice(i, min(i + self.batch_size, n)) for i in range(0, n, self.batch_size))
-        parts: Iterable[Tensor | slice] = rows.split(self.batch_size) if isinstance(rows, Tensor) else slices
-        targets = target.split(self.batch_size, dim=1)
-        weights = repeat(None) if weight is None else weight.split(self.batch_size, dim=1)
-        for part, of_target, of_batch in zip(parts, targets, weights, strict=False):
-            yield Batch(self._values(part), self._as_numbers(of_target), of_batch, of_target.shape[1], None)
+        for start in range(0, n, self._rows_at_once):
+            stop = min(start + self._rows_at_once, n)
+            size = stop - start
+            X = self._values(rows.narrow(0, start, size) if isinstance(rows, Tensor) else slice(start, stop))
+            part = Batch(X, self._as_numbers(target.narrow(1, start, size)), None, size, None)
+            if weight is not None:
+                part = part._replace(weight=weight.narrow(1, start, size))
+            yield from [part] if size <= self.batch_size else part.divided(self.batch_size)
 
     def _own_epoch(self) -> Iterator[Batch]:
         subsets = self.subset if isinstance(self.subset, list) else [self.subset] * len(self.generators)

@@ -66,7 +66,9 @@ class Optimizer:
         for slot in self.slots:
             setattr(self, slot, [torch.zeros_like(p) for p in params])
         # memory without gaps, for which zeros_like keeps the strides
-        self._gapless = all(torch.empty_like(p).stride() == p.stride() for p in params)
+        gapless = all(torch.empty_like(p).stride() == p.stride() for p in params)
+        #: Whether torch's fused kernels can do the update of models that agree.
+        self._may_fuse = gapless and params[0].device.type in _FUSED_DEVICES
         self._contiguous = all(p.is_contiguous() for p in params)
         self._flat: list[list[Tensor]] | None = None
 
@@ -86,7 +88,7 @@ class Optimizer:
         These are the kernels behind ``torch.optim``'s ``fused=True``, whose Python front costs half a second on first
         use.
         """
-        return self._gapless and self.params[0].device.type in _FUSED_DEVICES and all(map(uniform, values))
+        return self._may_fuse and all(map(uniform, values))
 
     def _vectors(self, gradients: list[Tensor]) -> list[list[Tensor]]:
         """Return parameters, gradients and slots in contiguous memory: as vectors, where theirs has another order.
@@ -253,11 +255,12 @@ class Adam(Optimizer):
     def __init__(self, params: list[Tensor], learning_rate: np.ndarray, *args: Any, **options: Any):
         super().__init__(params, learning_rate, *args, **options)
         self._scratch = Scratch()
+        # in the dtype that the kernel reads, whatever torch's default is
+        self._step = torch.zeros((), dtype=torch.float32, device=self.params[0].device)
 
     def _update(self, gradients: list[Tensor], rate: np.ndarray) -> None:
         if self._fuses(rate, self.n_steps):
-            # in the dtype that the kernel reads, whatever torch's default is
-            step = torch.full((), self.n_steps[0], dtype=torch.float32, device=self.params[0].device)
+            self._step.fill_(float(self.n_steps[0]))
             params, gradients, means, squares = self._vectors(gradients)
             _fused_adam_(
                 params,
@@ -265,7 +268,7 @@ class Adam(Optimizer):
                 means,
                 squares,
                 [],
-                [step] * len(self.params),
+                [self._step] * len(self.params),
                 lr=float(rate[0]),
                 beta1=self.betas[0],
                 beta2=self.betas[1],

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep.engine.per_model import number, per_model, to_numpy64
+from skdeep.engine.per_model import number, per_model, to_numpy64, uniform
 from skdeep.engine.scratch import Scratch
 
 #: Interval whose projection a proximal map takes off, and factor on the rest.
@@ -50,6 +50,8 @@ class ElasticNet:
         self.alpha = alpha
         self.l1_ratio = l1_ratio
         self._is_penalty, self._has_l1 = bool(alpha.any()), bool(l1_ratio.any())
+        #: The strength of the smooth part, if models agree in it.
+        self._ridge = float(self.curvature()[0]) if uniform(self.curvature()) else None
         self.scale: Tensor | None = None
         self._known: dict[tuple, tuple[float | Tensor, float | Tensor]] = {}
         #: By `_kind`: the strength of the smooth part in coefficients of the scale, and the map of the last step, if
@@ -105,11 +107,11 @@ class ElasticNet:
 
     def add_gradient_(self, coef: Tensor, gradient: Tensor) -> None:
         """Add, in place, ``gradient += alpha * (1 - l1_ratio) * coef``: the smooth part."""
-        _, strength = self._strengths(coef)
-        if isinstance(strength, Tensor):
+        if self._ridge is None:
+            _, strength = self._strengths(coef)
             gradient.addcmul_(coef, strength)
-        elif strength:
-            gradient.add_(coef, alpha=strength)
+        elif self._ridge:
+            gradient.add_(coef, alpha=self._ridge)
 
     def scaled(self, scale: Tensor | None) -> Self:
         """Make the same penalty for a solver whose steps are in coefficients of this scale; None is the user's.

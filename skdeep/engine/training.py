@@ -24,9 +24,12 @@ from skdeep.engine.gradients import clip_, loss_and_gradient
 from skdeep.engine.networks import Network
 from skdeep.engine.objective import Objective
 from skdeep.engine.optimizers import Optimizer
-from skdeep.engine.per_model import add_scaled_, index_of, per_model, to_numpy64
+from skdeep.engine.per_model import index_of, to_numpy64
 from skdeep.engine.progress import BY_CALLBACK, Progress, end_early
 from skdeep.engine.schedules import SCHEDULES, warm_up
+
+#: Losses of batches that are kept until the end of the epoch: to add them up at each step would be a call more.
+_MANY = 1024
 
 #: Below this learning rate the adaptive schedule gives up (MLPClassifier's constant).
 _MIN_ADAPTIVE_RATE = 1e-6
@@ -92,10 +95,6 @@ class Observer:
         """Hear of the end; what is now written into ``network.params`` is what the model keeps."""
 
 
-def _rows_per_model(size: int | np.ndarray, value: Tensor) -> float | Tensor:
-    return size if isinstance(size, int) else per_model(size, value)
-
-
 class _Stack:
     """The models still in training, with all that is theirs."""
 
@@ -117,8 +116,8 @@ class _Stack:
         self.optimizer.put(models, part.optimizer)
 
     def step(self, batch: Batch, plan: Plan, factor: np.ndarray, observer: Observer | None) -> Tensor:
-        """Update the parameters by a batch; return its loss, (K,)."""
-        value, gradients = loss_and_gradient(self.network, self.loss, batch, self.mean_weight, plan.products)
+        """Update the parameters by a batch; return the loss of all its rows, (K,)."""
+        total, gradients = loss_and_gradient(self.network, self.loss, batch, self.mean_weight, plan.products)
         self.network.complete_(gradients, None if plan.proximal else self.penalty)
         if observer is not None:
             observer.gradients(batch, gradients)
@@ -128,7 +127,7 @@ class _Stack:
         if plan.proximal:
             for i in range(self.network.n_coefs):
                 self.penalty.prox_(self.network.params[i], self.optimizer.prox_step(i))
-        return value
+        return total
 
     def reconsider(self, m: int) -> None:
         """Go on with a model that stands still: by shorter steps, unless it was momentum that led it astray.
@@ -151,10 +150,11 @@ class _Stack:
     def schedule(self, plan: Plan, epoch: int) -> np.ndarray:
         """Compute the factors on the learning rates: one row per batch of the epoch, one column per model."""
         samples = np.array([p.samples for p in self.progress])
-        n_batches = self.batches.n_batches
-        start = plan.first_epoch + epoch + np.arange(n_batches.max())[:, None] / n_batches
+        start = plan.first_epoch + epoch + self.batches.starts
         factors = SCHEDULES[plan.schedule](start / (plan.horizon or plan.max_iter) % 1.0, samples, plan.power_t)
-        return np.ones(start.shape) * factors * warm_up(start + 1 / n_batches, plan.warmup_epochs)
+        if plan.warmup_epochs:
+            factors = factors * warm_up(start + 1 / self.batches.n_batches, plan.warmup_epochs)
+        return np.ones(start.shape) * factors
 
     def _mode(self, watcher: Observer | None) -> AbstractContextManager[Any]:
         """Choose the mode of the steps: on the CPU without autograd's books, where nobody can ask for them.
@@ -168,8 +168,8 @@ class _Stack:
     def epoch(self, plan: Plan, epoch: int, observer: Observer | None) -> np.ndarray:
         """Pass over the data once; return the objective of each model, its data term as met along the way."""
         factors = self.schedule(plan, epoch)
-        total = self.network.params[0].new_zeros(self.network.n_models)
         norms = self.penalty.norms(self.network.penalised())
+        totals: list[Tensor] = []
         watcher = observer if observer is not None and observer.watches_batches else None
         with self._mode(watcher):
             for index, batch in enumerate(self.batches.epoch()):
@@ -177,19 +177,22 @@ class _Stack:
                 if watcher:
                     watcher.batch_begin(batch)
                 if batch.models is None:
-                    value = self.step(batch, plan, factor, watcher)
-                    add_scaled_(total, value, _rows_per_model(batch.size, value))
+                    total = self.step(batch, plan, factor, watcher)
                 else:
                     part = self.select(batch.models)
-                    value = part.step(batch, plan, factor[batch.models], watcher)
+                    found = part.step(batch, plan, factor[batch.models], watcher)
                     self.put(batch.models, part)
-                    total.index_add_(0, index_of(batch.models, total), value * _rows_per_model(batch.size, value))
+                    total = found.new_zeros(self.network.n_models).index_copy_(0, index_of(batch.models, found), found)
+                totals.append(total)
+                if len(totals) == _MANY:
+                    totals = [torch.stack(totals).sum(0)]
                 if watcher:
-                    watcher.batch_end(batch, value)
+                    watcher.batch_end(batch, total / batch.size)
         for progress, n in zip(self.progress, self.batches.n_rows, strict=True):
             progress.samples += int(n)
-        values = to_numpy64(torch.stack([total, *norms]))  # the only time that the host waits
-        return values[0] / self.batches.n_rows + self.penalty.of_norms(values[1:])
+        values = to_numpy64(torch.stack([*totals, *norms]))  # the only time that the host waits
+        loss, norms_of = values[: len(totals)].sum(0), values[len(totals) :]
+        return loss / self.batches.n_rows + self.penalty.of_norms(norms_of)
 
 
 def judge_start(network: Network, progress: list[Progress], monitor: Monitor | None) -> None:
@@ -249,12 +252,12 @@ def train(
             values = stack.epoch(plan, epoch, observer)
             watched = None if monitor is None else monitor(stack.network, alive)
             halt = _end_of_epoch(stack, plan, epoch, values, watched, observer)
-            done = np.array([p.stopped is not None or p.error is not None for p in stack.progress])
-            if halt or done.all():
+            done = [p.stopped is not None or p.error is not None for p in stack.progress]
+            if halt or all(done):
                 break
-            if done.any():
+            if any(done):
                 _finish(stack, np.flatnonzero(done))
-                rest = np.flatnonzero(~done)
+                rest = np.flatnonzero(np.logical_not(done))
                 alive = alive[rest]
                 stack = stack.select(rest)
                 stack.batches = stack.batches.select(rest)
