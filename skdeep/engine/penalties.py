@@ -82,17 +82,18 @@ class ElasticNet:
         """
         if not self._is_penalty:
             return []
-        flat = [coef.detach().flatten(1) for coef in coefs]
-        norms = [torch.linalg.vector_norm(part, dim=1) for part in flat]
-        return [*norms, *(part.abs().sum(1) for part in flat)] if self._has_l1 else norms
+        parts = [coef.detach() if coef.requires_grad else coef for coef in coefs]
+        norms = [torch.linalg.vector_norm(part, dim=tuple(range(1, part.ndim))) for part in parts]
+        return [*norms, *(part.abs().flatten(1).sum(1) for part in parts)] if self._has_l1 else norms
 
     def of_norms(self, norms: np.ndarray) -> np.ndarray:
         """Compute the value of each model, from its `norms` (m, K)."""
-        with np.errstate(over="ignore", invalid="ignore"):  # a value that is not finite is said to be
-            if not self._has_l1:
-                return 0.5 * self.alpha * np.square(norms).sum(0)
-            l2, l1 = np.split(norms, 2)
-            return self.alpha * (0.5 * (1 - self.l1_ratio) * np.square(l2).sum(0) + self.l1_ratio * l1.sum(0))
+        # einsum warns of nothing: a value that is not finite is said to be
+        if not self._has_l1:
+            return np.einsum("k,mk,mk->k", self.alpha / 2, norms, norms)
+        l2, l1 = np.split(norms, 2)
+        smooth = np.einsum("k,mk,mk->k", self.curvature() / 2, l2, l2)
+        return smooth + np.einsum("k,mk->k", self.alpha * self.l1_ratio, l1)
 
     def curvature(self) -> np.ndarray:
         """Compute the second derivative of the smooth part, per model."""

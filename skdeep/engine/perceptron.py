@@ -256,6 +256,8 @@ class MLP(Network):
             else:
                 X, _, _ = self.standardization.factors(X, first.weight, first.bias)
         self._tape = []
+        if len(self._first) == 1 and X.ndim == 2 and X.layout is not torch.sparse_csr:
+            X = X.unsqueeze(0)  # rows of its own: the products of all layers are of one kind
         return self._scores(X, layers, self._tape, weight)
 
     def _scores(
@@ -299,7 +301,7 @@ class MLP(Network):
             self._scale = [scale.detach().unsqueeze(1) for scale in self.groups["scale"]]
             if self._scale:
                 weights[0] = torch.empty_like(weights[0])
-                self._speeds = torch.full_like(weights[0][:, :1, :1], self.scaling).expand(-1, 1, weights[0].shape[1])
+                self._speeds = torch.full_like(weights[0][:, :, 0], self.scaling).unsqueeze(1)
             #: In the place of gradients that `complete_` finds.
             self._missing = [torch.zeros_like(scale).detach() for scale in self.groups["scale"]]
             self._kept = [Affine(*pair) for pair in zip(weights, biases, strict=True)]
