@@ -60,7 +60,7 @@ class Optimizer:
         self.nesterov = nesterov
         self.betas = betas
         self.epsilon = epsilon
-        self.n_steps = np.zeros(len(learning_rate))
+        self._n_steps, self._n_more = np.zeros(len(learning_rate)), 0
         self.factor: float | np.ndarray = 1.0
         self.rate = learning_rate.copy()
         for slot in self.slots:
@@ -72,12 +72,21 @@ class Optimizer:
         self._contiguous = all(p.is_contiguous() for p in params)
         self._flat: list[list[Tensor]] | None = None
 
-    def step(self, gradients: list[Tensor], factor: float | np.ndarray = 1.0) -> None:
-        """Move the parameters, with the learning rates times `factor` (the schedule's)."""
-        self.n_steps += 1
+    def step(
+        self, gradients: list[Tensor], factor: float | np.ndarray = 1.0, rate: np.ndarray | None = None
+    ) -> None:
+        """Move the parameters, with the learning rates times `factor` (the schedule's): `rate`, where that is known."""
+        self._n_more += 1
         self.factor = factor
-        self.rate = self.learning_rate * factor
+        self.rate = self.learning_rate * factor if rate is None else rate
         self._update(gradients, self.rate)
+
+    @property
+    def n_steps(self) -> np.ndarray:
+        """Steps of each model, (K,): always the same memory, brought up to date when it is asked for."""
+        self._n_steps += self._n_more
+        self._n_more = 0
+        return self._n_steps
 
     def _update(self, gradients: list[Tensor], rate: np.ndarray) -> None:
         raise NotImplementedError
@@ -115,7 +124,7 @@ class Optimizer:
         part = type(self)(
             params, self.learning_rate[models], self.momentum[models], self.nesterov, self.betas, self.epsilon
         )
-        part.n_steps, part.rate = self.n_steps[models], self.rate[models]
+        part.n_steps[:], part.rate = self.n_steps[models], self.rate[models]
         for slot in self.slots:
             setattr(part, slot, [select(state, models) for state in getattr(self, slot)])
         return part
@@ -259,8 +268,8 @@ class Adam(Optimizer):
         self._step = torch.zeros((), dtype=torch.float32, device=self.params[0].device)
 
     def _update(self, gradients: list[Tensor], rate: np.ndarray) -> None:
-        if self._fuses(rate, self.n_steps):
-            self._step.fill_(float(self.n_steps[0]))
+        if self._fuses(rate, self._n_steps):
+            self._step.fill_(float(self._n_steps[0]) + self._n_more)
             params, gradients, means, squares = self._vectors(gradients)
             _fused_adam_(
                 params,

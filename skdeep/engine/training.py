@@ -28,7 +28,8 @@ from skdeep.engine.per_model import index_of, to_numpy64
 from skdeep.engine.progress import BY_CALLBACK, Progress, end_early
 from skdeep.engine.schedules import SCHEDULES, warm_up
 
-#: Losses of batches that are kept until the end of the epoch: to add them up at each step would be a call more.
+#: Factors that are computed at once, and losses that are kept before they are added up: small steps take as long as
+#: their calls.
 _MANY = 1024
 
 #: Below this learning rate the adaptive schedule gives up (MLPClassifier's constant).
@@ -102,6 +103,8 @@ class _Stack:
         self.network, self.loss, self.batches = objective.network, objective.loss, objective.batches
         self.penalty = objective.penalty.scaled(self.network.coef_scale())
         self.mean_weight, self.optimizer, self.progress = objective.mean_weight, optimizer, progress
+        #: Those of the schedule, by epoch, as far as they are known.
+        self._factors: dict[int, np.ndarray] = {}
 
     def select(self, models: np.ndarray) -> _Stack:
         """Select some of the models; their batches are still of all."""
@@ -115,7 +118,14 @@ class _Stack:
         self.network.put(models, part.network)
         self.optimizer.put(models, part.optimizer)
 
-    def step(self, batch: Batch, plan: Plan, factor: np.ndarray, observer: Observer | None) -> Tensor:
+    def step(
+        self,
+        batch: Batch,
+        plan: Plan,
+        factor: np.ndarray,
+        observer: Observer | None = None,
+        rate: np.ndarray | None = None,
+    ) -> Tensor:
         """Update the parameters by a batch; return the loss of all its rows, (K,)."""
         total, gradients = loss_and_gradient(self.network, self.loss, batch, self.mean_weight, plan.products)
         self.network.complete_(gradients, None if plan.proximal else self.penalty)
@@ -123,7 +133,7 @@ class _Stack:
             observer.gradients(batch, gradients)
         if plan.max_grad_norm is not None:
             clip_(gradients, plan.max_grad_norm)
-        self.optimizer.step(gradients, factor)
+        self.optimizer.step(gradients, factor, rate)
         if plan.proximal:
             for i in range(self.network.n_coefs):
                 self.penalty.prox_(self.network.params[i], self.optimizer.prox_step(i))
@@ -147,10 +157,18 @@ class _Stack:
                 self.network.put_back(m, p.params)
                 p.loss_to_beat = math.inf  # what the next epoch begins with
 
-    def schedule(self, plan: Plan, epoch: int) -> np.ndarray:
-        """Compute the factors on the learning rates: one row per batch of the epoch, one column per model."""
-        samples = np.array([p.samples for p in self.progress])
-        start = plan.first_epoch + epoch + self.batches.starts
+    def factors(self, plan: Plan, epoch: int) -> np.ndarray:
+        """Look up the factors on the learning rates: one row per batch of the epoch, one column per model."""
+        if epoch not in self._factors:
+            n = min(max(1, _MANY // self.batches.starts.size), plan.max_iter - epoch)
+            self._factors = dict(zip(range(epoch, epoch + n), self._schedule(plan, epoch, n), strict=True))
+        return self._factors[epoch]
+
+    def _schedule(self, plan: Plan, epoch: int, n_epochs: int) -> np.ndarray:
+        """Compute the factors of several epochs."""
+        ahead = np.arange(n_epochs)[:, None, None]
+        samples = np.array([p.samples for p in self.progress]) + ahead * self.batches.n_rows
+        start = plan.first_epoch + epoch + ahead + self.batches.starts
         factors = SCHEDULES[plan.schedule](start / (plan.horizon or plan.max_iter) % 1.0, samples, plan.power_t)
         if plan.warmup_epochs:
             factors = factors * warm_up(start + 1 / self.batches.n_batches, plan.warmup_epochs)
@@ -167,7 +185,8 @@ class _Stack:
 
     def epoch(self, plan: Plan, epoch: int, observer: Observer | None) -> np.ndarray:
         """Pass over the data once; return the objective of each model, its data term as met along the way."""
-        factors = self.schedule(plan, epoch)
+        factors = self.factors(plan, epoch)
+        rates = self.optimizer.learning_rate * factors
         norms = self.penalty.norms(self.network.penalised())
         totals: list[Tensor] = []
         watcher = observer if observer is not None and observer.watches_batches else None
@@ -177,7 +196,7 @@ class _Stack:
                 if watcher:
                     watcher.batch_begin(batch)
                 if batch.models is None:
-                    total = self.step(batch, plan, factor, watcher)
+                    total = self.step(batch, plan, factor, watcher, None if watcher else rates[index])
                 else:
                     part = self.select(batch.models)
                     found = part.step(batch, plan, factor[batch.models], watcher)
