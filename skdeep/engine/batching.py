@@ -161,7 +161,9 @@ class DenseRows(_Rows):
         if self._streamed:  # as whichever is smaller, bytes of an image or rounded floats
             smaller = min(values.dtype, self.dtype, key=lambda dtype: dtype.itemsize)
             return to_device(values, self.device, smaller).to(self.dtype)
-        if self.scratch is None or self.device.type != "cpu" or values.dtype == self.dtype:
+        if values.dtype is self.dtype:
+            return values
+        if self.scratch is None or self.device.type != "cpu":
             return values.to(self.dtype)
         return self.scratch.empty("converted", values.shape, values, self.dtype).copy_(values)
 

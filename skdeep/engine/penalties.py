@@ -50,8 +50,9 @@ class ElasticNet:
         self.alpha = alpha
         self.l1_ratio = l1_ratio
         self._is_penalty, self._has_l1 = bool(alpha.any()), bool(l1_ratio.any())
-        #: The strength of the smooth part, if models agree in it.
-        self._ridge = float(self.curvature()[0]) if uniform(self.curvature()) else None
+        #: Strengths of the smooth part and of the L1 part of each model.
+        self._ridge, self._lasso = self.curvature().tolist(), (alpha * l1_ratio).tolist()
+        self._agree = uniform(self.curvature())
         self.scale: Tensor | None = None
         self._known: dict[tuple, tuple[float | Tensor, float | Tensor]] = {}
         #: By `_kind`: the strength of the smooth part in coefficients of the scale, and the map of the last step, if
@@ -88,12 +89,10 @@ class ElasticNet:
 
     def of_norms(self, norms: np.ndarray) -> np.ndarray:
         """Compute the value of each model, from its `norms` (m, K)."""
-        # einsum warns of nothing: a value that is not finite is said to be
-        if not self._has_l1:
-            return np.einsum("k,mk,mk->k", self.alpha / 2, norms, norms)
-        l2, l1 = np.split(norms, 2)
-        smooth = np.einsum("k,mk,mk->k", self.curvature() / 2, l2, l2)
-        return smooth + np.einsum("k,mk->k", self.alpha * self.l1_ratio, l1)
+        # in Python: few numbers, and nobody is to be warned here of one that is not finite
+        n_l2 = len(norms) // 2 if self._has_l1 else len(norms)
+        models = zip(self._ridge, self._lasso, norms.T.tolist(), strict=True)
+        return np.array([a / 2 * sum(v * v for v in own[:n_l2]) + b * sum(own[n_l2:]) for a, b, own in models])
 
     def curvature(self) -> np.ndarray:
         """Compute the second derivative of the smooth part, per model."""
@@ -108,11 +107,11 @@ class ElasticNet:
 
     def add_gradient_(self, coef: Tensor, gradient: Tensor) -> None:
         """Add, in place, ``gradient += alpha * (1 - l1_ratio) * coef``: the smooth part."""
-        if self._ridge is None:
+        if not self._agree:
             _, strength = self._strengths(coef)
             gradient.addcmul_(coef, strength)
-        elif self._ridge:
-            gradient.add_(coef, alpha=self._ridge)
+        elif self._ridge[0]:
+            gradient.add_(coef, alpha=self._ridge[0])
 
     def scaled(self, scale: Tensor | None) -> Self:
         """Make the same penalty for a solver whose steps are in coefficients of this scale; None is the user's.
