@@ -54,7 +54,7 @@ def _maxout(z: Tensor) -> Tensor:
 #: (Goodfellow et al. 2013).
 ACTIVATIONS = {
     "identity": Activation(lambda z: z, lambda g, z, h: g),
-    "relu": Activation(torch.relu, lambda g, z, h: private.threshold_backward(g, h, 0)),
+    "relu": Activation(torch.relu, lambda g, z, h: h.sign().mul_(g)),
     "leaky_relu": Activation(F.leaky_relu, lambda g, z, h: private.leaky_relu_backward(g, z, 0.01, False)),
     "prelu": Activation(_prelu, slope=0.25),
     "elu": Activation(F.elu, lambda g, z, h: private.elu_backward(g, 1, 1, 1, True, h)),

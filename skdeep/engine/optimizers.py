@@ -70,7 +70,8 @@ class Optimizer:
         #: Whether torch's fused kernels can do the update of models that agree.
         self._may_fuse = gapless and params[0].device.type in _FUSED_DEVICES
         self._contiguous = all(p.is_contiguous() for p in params)
-        self._flat: list[list[Tensor]] | None = None
+        #: Parameters and slots as the kernels get them, once they are known.
+        self._memory: list[list[Tensor]] | None = None
 
     def step(
         self, gradients: list[Tensor], factor: float | np.ndarray = 1.0, rate: np.ndarray | None = None
@@ -104,13 +105,15 @@ class Optimizer:
 
         A fused kernel pairs values by their place in memory, and is slow where this is not simply contiguous.
         """
+        if self._memory is None:
+            lists = [self.params, *(getattr(self, slot) for slot in self.slots)]
+            self._memory = lists if self._contiguous else [_flat(tensors) for tensors in lists]
+        params, *slots = self._memory
         if self._contiguous:
-            return [self.params, [g.contiguous() for g in gradients], *(getattr(self, slot) for slot in self.slots)]
-        if self._flat is None:
-            self._flat = [_flat(self.params), *(_flat(getattr(self, slot)) for slot in self.slots)]
+            return [params, [g.contiguous() for g in gradients], *slots]
         pairs = zip(gradients, self.params, strict=True)
         aligned = [g if g.stride() == p.stride() else torch.empty_like(p).copy_(g) for g, p in pairs]
-        return [self._flat[0], _flat(aligned), *self._flat[1:]]
+        return [params, _flat(aligned), *slots]
 
     def rest(self, model: int) -> None:
         """Begin the momentum of one model anew."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import islice, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,11 +23,10 @@ from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import numbered, per_model, vector
 
 #: From the gradient in the units of a layer: the gradients in its pre-activations, and in what is learnt between.
-Pullback = Callable[[Tensor], list[Tensor]]
+Pullback = Callable[[Tensor], Sequence[Tensor]]
 
 
-@dataclass
-class _Layer:
+class _Layer(NamedTuple):
     """A layer's pass forward, as far as the way back needs it.
 
     Attributes
@@ -317,7 +315,7 @@ class MLP(Network):
         form = ACTIVATIONS[self.activation]
         if form.pullback is not None and not self._sizes["gamma"]:
             units, known = form.function(z), form.pullback
-            return units, lambda gradient: [known(gradient, z, units)]
+            return units, lambda gradient: (known(gradient, z, units),)
         _, _, slopes, gammas, betas, _, means, variances = self.groups.values()
         leaves = [z.requires_grad_() if training else z, *(group[i] for group in (slopes, gammas, betas) if group)]
         with torch.set_grad_enabled(training or torch.is_grad_enabled()):
