@@ -294,12 +294,12 @@ class Batch(NamedTuple):
 
         Each part has the `size` of the whole batch, so that their data terms add up to the batch's.
         """
-        large = isinstance(self.X, LargeRows)
-        if whole:
-            return (self._replace(X=self.X.gather()) if large else self,)
-        if not large and (self.target.shape[1] * row_size <= MAX_VALUES or self.X.layout is torch.sparse_csr):
-            return (self,)
-        return self._cut(max(1, min(MAX_VALUES // row_size, self.X.max_rows if large else MAX_VALUES)))
+        most = max(1, MAX_VALUES // row_size)
+        if isinstance(self.X, LargeRows):
+            return [self._replace(X=self.X.gather())] if whole else self._cut(min(most, self.X.max_rows))
+        if whole or self.target.shape[1] <= most or self.X.layout is torch.sparse_csr:
+            return [self]
+        return self._cut(most)
 
     def divided(self, size: int) -> Iterator[Batch]:
         """Divide a batch of dense rows into batches of so many rows."""

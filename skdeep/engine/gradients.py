@@ -23,14 +23,14 @@ def clip_(gradients: list[Tensor], max_norm: float) -> None:
 def loss_and_gradient(
     network: Network, loss: Loss, batch: Batch, mean_weight: np.ndarray, products: torch.dtype | None = None
 ) -> tuple[Tensor, list[Tensor]]:
-    r"""Compute the loss of a batch, :math:`\sum_{i \in B} w_i L_i / \bar w`, and the gradient of its mean, 1 / B of it.
+    r"""Compute the losses of a batch's rows, :math:`w_i L_i / \bar w`, and the gradient of their mean.
 
     :math:`\bar w` is the mean weight of the whole training set: the batch's own mean would be biased.
 
     Returns
     -------
-    total : Tensor of shape (K,)
-        Of all rows, so that those of batches add up.
+    losses : Tensor of shape (K, B)
+        To be added up with those of other batches, all at once.
     gradients : list of Tensor
         One per parameter.
     """
@@ -38,13 +38,13 @@ def loss_and_gradient(
         with torch.autocast(network.params[0].device.type, products):
             return loss_and_gradient(network, loss, batch, mean_weight)
     parts = iter(batch.parts(network.row_size, whole=network.whole_batches))
-    total, gradients = _of_part(network, loss, next(parts), mean_weight)
+    losses, gradients = _of_part(network, loss, next(parts), mean_weight)
     for part in parts:
-        more, more_gradients = _of_part(network, loss, part, mean_weight)
-        total += more
-        for gradient, addition in zip(gradients, more_gradients, strict=True):
-            gradient += addition
-    return total, gradients
+        more_losses, more_gradients = _of_part(network, loss, part, mean_weight)
+        losses = torch.cat([losses, more_losses], dim=1)
+        for gradient, more in zip(gradients, more_gradients, strict=True):
+            gradient += more
+    return losses, gradients
 
 
 def _of_part(network: Network, loss: Loss, batch: Batch, mean_weight: np.ndarray) -> tuple[Tensor, list[Tensor]]:
@@ -59,4 +59,4 @@ def _of_part(network: Network, loss: Loss, batch: Batch, mean_weight: np.ndarray
         factor = weight / per_model(mean_weight, value)
         value = value * factor
         gradient.mul_((factor / per_model(np.broadcast_to(batch.size, mean_weight.shape), value)).unsqueeze(-1))
-    return value.sum(1), network.gradient(scores, batch.X, gradient)
+    return value, network.gradient(scores, batch.X, gradient)

@@ -22,6 +22,9 @@ from skdeep.engine.scratch import Scratch
 # torch's fused kernels do a whole update in one pass over memory on these devices
 _FUSED_DEVICES = {"cpu", "cuda"}
 
+#: Numbers of steps that are made at once.
+_MOST_NUMBERS = 127
+
 
 class Optimizer:
     """Base of the update rules.
@@ -73,9 +76,7 @@ class Optimizer:
         #: Parameters and slots as the kernels get them, once they are known.
         self._memory: list[list[Tensor]] | None = None
 
-    def step(
-        self, gradients: list[Tensor], factor: float | np.ndarray = 1.0, rate: np.ndarray | None = None
-    ) -> None:
+    def step(self, gradients: list[Tensor], factor: float | np.ndarray = 1.0, rate: np.ndarray | None = None) -> None:
         """Move the parameters, with the learning rates times `factor` (the schedule's): `rate`, where that is known."""
         self._n_more += 1
         self.factor = factor
@@ -267,12 +268,11 @@ class Adam(Optimizer):
     def __init__(self, params: list[Tensor], learning_rate: np.ndarray, *args: Any, **options: Any):
         super().__init__(params, learning_rate, *args, **options)
         self._scratch = Scratch()
-        # in the dtype that the kernel reads, whatever torch's default is
-        self._step = torch.zeros((), dtype=torch.float32, device=self.params[0].device)
+        self._numbers: tuple[Tensor, ...] = ()
+        self._first = 0
 
     def _update(self, gradients: list[Tensor], rate: np.ndarray) -> None:
         if self._fuses(rate, self._n_steps):
-            self._step.fill_(float(self._n_steps[0]) + self._n_more)
             params, gradients, means, squares = self._vectors(gradients)
             _fused_adam_(
                 params,
@@ -280,7 +280,7 @@ class Adam(Optimizer):
                 means,
                 squares,
                 [],
-                [self._step] * len(self.params),
+                [self._number()] * len(self.params),
                 lr=float(rate[0]),
                 beta1=self.betas[0],
                 beta2=self.betas[1],
@@ -296,6 +296,15 @@ class Adam(Optimizer):
             correction = per_model(1 - self.betas[0] ** self.n_steps, param)
             direction = (self.mean[i] / correction).div_(self._denominator(i))
             add_scaled_(param, direction, per_model(-rate, param))
+
+    def _number(self) -> Tensor:
+        """Return the number of the step as the fused kernel reads it; each time, twice as many are made at once."""
+        number = int(self._n_steps[0]) + self._n_more
+        if not 0 <= number - self._first < len(self._numbers):
+            size = min(2 * len(self._numbers) + 1, _MOST_NUMBERS)
+            numbers = torch.arange(number, number + size, device=self.params[0].device).to(torch.float32)
+            self._first, self._numbers = number, numbers.unbind()
+        return self._numbers[number - self._first]
 
     def _denominator(self, index: int) -> Tensor:
         """Compute what a parameter's gradients are divided by; valid until the next call for it."""

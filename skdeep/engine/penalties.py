@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep.engine.per_model import number, per_model, to_numpy64, uniform
+from skdeep.engine.per_model import add_scaled_, number, per_model, to_numpy64, uniform
 from skdeep.engine.scratch import Scratch
 
 #: Interval whose projection a proximal map takes off, and factor on the rest.
@@ -109,7 +109,7 @@ class ElasticNet:
         """Add, in place, ``gradient += alpha * (1 - l1_ratio) * coef``: the smooth part."""
         if not self._agree:
             _, strength = self._strengths(coef)
-            gradient.addcmul_(coef, strength)
+            add_scaled_(gradient, coef, strength)
         elif self._ridge[0]:
             gradient.add_(coef, alpha=self._ridge[0])
 

@@ -28,9 +28,9 @@ from skdeep.engine.per_model import index_of, to_numpy64
 from skdeep.engine.progress import BY_CALLBACK, Progress, end_early
 from skdeep.engine.schedules import SCHEDULES, warm_up
 
-#: Factors that are computed at once, and losses that are kept before they are added up: small steps take as long as
-#: their calls.
-_MANY = 1024
+#: Factors that are computed at once, and losses that are kept to be added up at once: small steps take as long as their
+#: calls.
+_MOST_FACTORS, _MOST_LOSSES = 1 << 10, 1 << 16
 
 #: Below this learning rate the adaptive schedule gives up (MLPClassifier's constant).
 _MIN_ADAPTIVE_RATE = 1e-6
@@ -126,8 +126,8 @@ class _Stack:
         observer: Observer | None = None,
         rate: np.ndarray | None = None,
     ) -> Tensor:
-        """Update the parameters by a batch; return the loss of all its rows, (K,)."""
-        total, gradients = loss_and_gradient(self.network, self.loss, batch, self.mean_weight, plan.products)
+        """Update the parameters by a batch; return the losses of its rows, (K, B)."""
+        losses, gradients = loss_and_gradient(self.network, self.loss, batch, self.mean_weight, plan.products)
         self.network.complete_(gradients, None if plan.proximal else self.penalty)
         if observer is not None:
             observer.gradients(batch, gradients)
@@ -137,7 +137,7 @@ class _Stack:
         if plan.proximal:
             for i in range(self.network.n_coefs):
                 self.penalty.prox_(self.network.params[i], self.optimizer.prox_step(i))
-        return total
+        return losses
 
     def reconsider(self, m: int) -> None:
         """Go on with a model that stands still: by shorter steps, unless it was momentum that led it astray.
@@ -160,7 +160,7 @@ class _Stack:
     def factors(self, plan: Plan, epoch: int) -> np.ndarray:
         """Look up the factors on the learning rates: one row per batch of the epoch, one column per model."""
         if epoch not in self._factors:
-            n = min(max(1, _MANY // self.batches.starts.size), plan.max_iter - epoch)
+            n = min(max(1, _MOST_FACTORS // self.batches.starts.size), plan.max_iter - epoch)
             self._factors = dict(zip(range(epoch, epoch + n), self._schedule(plan, epoch, n), strict=True))
         return self._factors[epoch]
 
@@ -188,7 +188,8 @@ class _Stack:
         factors = self.factors(plan, epoch)
         rates = self.optimizer.learning_rate * factors
         norms = self.penalty.norms(self.network.penalised())
-        totals: list[Tensor] = []
+        losses: list[Tensor] = []
+        n_losses = 0
         watcher = observer if observer is not None and observer.watches_batches else None
         with self._mode(watcher):
             for index, batch in enumerate(self.batches.epoch()):
@@ -196,22 +197,25 @@ class _Stack:
                 if watcher:
                     watcher.batch_begin(batch)
                 if batch.models is None:
-                    total = self.step(batch, plan, factor, watcher, None if watcher else rates[index])
+                    found = self.step(batch, plan, factor, watcher, None if watcher else rates[index])
                 else:
                     part = self.select(batch.models)
-                    found = part.step(batch, plan, factor[batch.models], watcher)
+                    own = part.step(batch, plan, factor[batch.models])
                     self.put(batch.models, part)
-                    total = found.new_zeros(self.network.n_models).index_copy_(0, index_of(batch.models, found), found)
-                totals.append(total)
-                if len(totals) == _MANY:
-                    totals = [torch.stack(totals).sum(0)]
+                    found = own.new_zeros(self.network.n_models, own.shape[1])
+                    found.index_copy_(0, index_of(batch.models, own), own)
+                losses.append(found)
+                n_losses += found.numel()
+                if n_losses > _MOST_LOSSES:
+                    losses, n_losses = [torch.cat(losses, dim=1).sum(1, keepdim=True)], 0
                 if watcher:
-                    watcher.batch_end(batch, total / batch.size)
+                    watcher.batch_end(batch, found.mean(1))
         for progress, n in zip(self.progress, self.batches.n_rows, strict=True):
             progress.samples += int(n)
-        values = to_numpy64(torch.stack([*totals, *norms]))  # the only time that the host waits
-        loss, norms_of = values[: len(totals)].sum(0), values[len(totals) :]
-        return loss / self.batches.n_rows + self.penalty.of_norms(norms_of)
+        # the only time that the host waits
+        values = to_numpy64(torch.cat([*losses, *(norm.unsqueeze(1) for norm in norms)], dim=1))
+        n = values.shape[1] - len(norms)
+        return values[:, :n].sum(1) / self.batches.n_rows + self.penalty.of_norms(values[:, n:].T)
 
 
 def judge_start(network: Network, progress: list[Progress], monitor: Monitor | None) -> None:
