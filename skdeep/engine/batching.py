@@ -296,27 +296,21 @@ class Batch(NamedTuple):
         """
         most = max(1, MAX_VALUES // row_size)
         if isinstance(self.X, LargeRows):
-            return [self._replace(X=self.X.gather())] if whole else self._cut(min(most, self.X.max_rows))
+            return [self._replace(X=self.X.gather())] if whole else self.cut(min(most, self.X.max_rows), self.size)
         if whole or self.target.shape[1] <= most or self.X.layout is torch.sparse_csr:
             return [self]
-        return self._cut(most)
+        return self.cut(most, self.size)
 
-    def divided(self, size: int) -> Iterator[Batch]:
-        """Divide a batch of dense rows into batches of so many rows."""
-        X, target, weight, n_rows, models = self
-        assert isinstance(X, Tensor) and isinstance(n_rows, int)
-        for start in range(0, n_rows, size):
-            n = min(size, n_rows - start)
-            part = None if weight is None else weight.narrow(1, start, n)
-            yield Batch(X.narrow(0, start, n), target.narrow(1, start, n), part, n, models)
-
-    def _cut(self, max_rows: int) -> Iterator[Batch]:
-        """Cut the batch into parts of so many rows."""
-        for start in range(0, self.target.shape[1], max_rows):
-            part = slice(start, start + max_rows)
-            X = self.X.take(part) if isinstance(self.X, LargeRows) else self.X[..., part, :]
-            weight = None if self.weight is None else self.weight[:, part]
-            yield self._replace(X=X, target=self.target[:, part], weight=weight)
+    def cut(self, max_rows: int, of_size: int | np.ndarray | None = None) -> Iterator[Batch]:
+        """Cut the batch into batches of so many rows, or into its parts, if their size is given."""
+        n_rows = self.target.shape[1]
+        for start in range(0, n_rows, max_rows):
+            n = min(max_rows, n_rows - start)
+            rows = (
+                self.X.take(slice(start, start + n)) if isinstance(self.X, LargeRows) else self.X.narrow(-2, start, n)
+            )
+            weight = None if self.weight is None else self.weight.narrow(1, start, n)
+            yield Batch(rows, self.target.narrow(1, start, n), weight, n if of_size is None else of_size, self.models)
 
 
 class Batches:
@@ -363,9 +357,8 @@ class Batches:
         #: How much of its epoch a model has done before each batch, (n_batches.max(), K).
         self.starts = np.arange(self.n_batches.max())[:, None] / self.n_batches
         self._full: Batch | None = None
-        # small batches are taken several at once: a step of them takes as long as its calls
-        most = min(_AT_ONCE, MAX_VALUES)
-        n_at_once = most // (batch_size * rows.row_values) if isinstance(rows, DenseRows) else 1
+        # several small batches: their steps take as long as their calls
+        n_at_once = _AT_ONCE // (batch_size * rows.row_values) if isinstance(rows, DenseRows) else 1
         self._rows_at_once = batch_size * max(1, n_at_once)
 
     def select(self, models: np.ndarray) -> Batches:
@@ -387,7 +380,9 @@ class Batches:
         rows = everything = cast("Tensor | slice", slice(0, n))
         if self.subset is not None or (self.shuffle and n > self.batch_size):
             rows, everything = self._placed(self._order(0))
-        target, weight = self._shared_target(everything), self._shared_weight(everything)
+        target = self.target[everything] if isinstance(everything, slice) else self.target.index_select(0, everything)
+        target = target.unsqueeze(0)
+        weight = None if self.weight is None else torch.atleast_2d(self.weight[..., everything])
         if n <= self.batch_size:  # a batch of all rows has no order to draw, and stays as it is
             X = self._values(rows)
             X = X.clone() if isinstance(X, Tensor) else X  # out of the scratch memory
@@ -395,13 +390,11 @@ class Batches:
             yield self._full
             return
         for start in range(0, n, self._rows_at_once):
-            stop = min(start + self._rows_at_once, n)
-            size = stop - start
-            X = self._values(rows.narrow(0, start, size) if isinstance(rows, Tensor) else slice(start, stop))
-            part = Batch(X, self._as_numbers(target.narrow(1, start, size)), None, size, None)
-            if weight is not None:
-                part = part._replace(weight=weight.narrow(1, start, size))
-            yield from [part] if size <= self.batch_size else part.divided(self.batch_size)
+            size = min(self._rows_at_once, n - start)
+            X = self._values(rows.narrow(0, start, size) if isinstance(rows, Tensor) else slice(start, start + size))
+            of_rows = None if weight is None else weight.narrow(1, start, size)
+            some = Batch(X, self._as_numbers(target.narrow(1, start, size)), of_rows, size, None)
+            yield from [some] if size <= self.batch_size else some.cut(self.batch_size)
 
     def _own_epoch(self) -> Iterator[Batch]:
         subsets = self.subset if isinstance(self.subset, list) else [self.subset] * len(self.generators)
@@ -430,12 +423,6 @@ class Batches:
         index = torch.from_numpy(rows)
         of_targets = to_device(index, self.target.device)
         return index if self.rows.index_device.type == "cpu" else of_targets, of_targets
-
-    def _shared_target(self, rows: Tensor | slice) -> Tensor:
-        return (self.target[rows] if isinstance(rows, slice) else self.target.index_select(0, rows)).unsqueeze(0)
-
-    def _shared_weight(self, rows: Tensor | slice) -> Tensor | None:
-        return None if self.weight is None else torch.atleast_2d(self.weight[..., rows])
 
     def _as_numbers(self, target: Tensor) -> Tensor:
         """Cast indicators to the dtype of the scores; codes are returned as they are."""
