@@ -354,8 +354,6 @@ class Batches:
         self.n_rows = np.array([len(rows) if s is None else len(s) for s in subsets])
         #: Batches per epoch of each model.
         self.n_batches = -(-self.n_rows // batch_size)
-        #: How much of its epoch a model has done before each batch, (n_batches.max(), K).
-        self.starts = np.arange(self.n_batches.max())[:, None] / self.n_batches
         self._full: Batch | None = None
         # several small batches: their steps take as long as their calls
         n_at_once = _AT_ONCE // (batch_size * rows.row_values) if isinstance(rows, DenseRows) else 1
@@ -375,8 +373,7 @@ class Batches:
     def _shared_epoch(self) -> Iterator[Batch]:
         n = int(self.n_rows[0])
         if self._full is not None:
-            yield self._full
-            return
+            return (yield self._full)
         rows = everything = cast("Tensor | slice", slice(0, n))
         if self.subset is not None or (self.shuffle and n > self.batch_size):
             rows, everything = self._placed(self._order(0))

@@ -160,18 +160,18 @@ class _Stack:
     def factors(self, plan: Plan, epoch: int) -> np.ndarray:
         """Look up the factors on the learning rates: one row per batch of the epoch, one column per model."""
         if epoch not in self._factors:
-            n = min(max(1, _MOST_FACTORS // self.batches.starts.size), plan.max_iter - epoch)
+            n = min(max(1, _MOST_FACTORS // int(self.batches.n_batches.sum())), plan.max_iter - epoch)
             self._factors = dict(zip(range(epoch, epoch + n), self._schedule(plan, epoch, n), strict=True))
         return self._factors[epoch]
 
     def _schedule(self, plan: Plan, epoch: int, n_epochs: int) -> np.ndarray:
         """Compute the factors of several epochs."""
-        ahead = np.arange(n_epochs)[:, None, None]
+        ahead, n_batches = np.arange(n_epochs)[:, None, None], self.batches.n_batches
         samples = np.array([p.samples for p in self.progress]) + ahead * self.batches.n_rows
-        start = plan.first_epoch + epoch + ahead + self.batches.starts
+        start = plan.first_epoch + epoch + ahead + np.arange(n_batches.max())[:, None] / n_batches
         factors = SCHEDULES[plan.schedule](start / (plan.horizon or plan.max_iter) % 1.0, samples, plan.power_t)
         if plan.warmup_epochs:
-            factors = factors * warm_up(start + 1 / self.batches.n_batches, plan.warmup_epochs)
+            factors = factors * warm_up(start + 1 / n_batches, plan.warmup_epochs)
         return np.ones(start.shape) * factors
 
     def _mode(self, watcher: Observer | None) -> AbstractContextManager[Any]:
