@@ -65,9 +65,8 @@ class OptimizerStandIn(torch.optim.Optimizer):
         """Take note that the loop has made a step; schedulers ask for it."""
 
     def push(self) -> None:
-        """Show callbacks the loop's steps so far and its learning rate, which its schedule may have changed."""
+        """Show callbacks the loop's learning rate, which its schedule may have changed."""
         if self.loop is not None:
-            _ = self.loop.n_steps  # whose memory `state` has
             self.param_groups[0]["lr"] = float(self.loop.learning_rate[0])
 
     def pull(self) -> None:

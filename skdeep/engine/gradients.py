@@ -30,7 +30,7 @@ def loss_and_gradient(
     Returns
     -------
     losses : Tensor of shape (K, B)
-        To be added up with those of other batches, all at once.
+        To be added up with other batches' losses, all at once.
     gradients : list of Tensor
         One per parameter.
     """

@@ -81,14 +81,20 @@ class Optimizer:
         self._n_more += 1
         self.factor = factor
         self.rate = self.learning_rate * factor if rate is None else rate
+        if rate is None:
+            self.settle()
         self._update(gradients, self.rate)
 
     @property
     def n_steps(self) -> np.ndarray:
-        """Steps of each model, (K,): always the same memory, brought up to date when it is asked for."""
+        """Steps of each model, (K,), always in the same memory."""
+        self.settle()
+        return self._n_steps
+
+    def settle(self) -> None:
+        """Bring the memory of `n_steps` up to date; a step of which the rate is known leaves that to its loop."""
         self._n_steps += self._n_more
         self._n_more = 0
-        return self._n_steps
 
     def _update(self, gradients: list[Tensor], rate: np.ndarray) -> None:
         raise NotImplementedError

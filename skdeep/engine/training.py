@@ -210,6 +210,7 @@ class _Stack:
                     losses, n_losses = [torch.cat(losses, dim=1).sum(1, keepdim=True)], 0
                 if watcher:
                     watcher.batch_end(batch, found.mean(1))
+        self.optimizer.settle()
         for progress, n in zip(self.progress, self.batches.n_rows, strict=True):
             progress.samples += int(n)
         # the only time that the host waits
@@ -287,6 +288,7 @@ def train(
     except KeyboardInterrupt as interrupt:
         end_early(interrupt, progress, stack.progress)
     if observer is not None:
+        stack.optimizer.settle()
         observer.train_end(network)
     _finish(stack, np.arange(len(stack.progress)))
     return progress
