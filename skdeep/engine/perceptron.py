@@ -314,7 +314,7 @@ class MLP(Network):
         """
         form = ACTIVATIONS[self.activation]
         if form.pullback is not None and not self._sizes["gamma"]:
-            units, known = form.function(z), form.pullback
+            units, known = (form.in_place or form.function)(z), form.pullback
             return units, lambda gradient: (known(gradient, z, units),)
         _, _, slopes, gammas, betas, _, means, variances = self.groups.values()
         leaves = [z.requires_grad_() if training else z, *(group[i] for group in (slopes, gammas, betas) if group)]
