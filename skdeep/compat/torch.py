@@ -29,7 +29,6 @@ with private_names("torch", KNOWN):
     sigmoid_backward = torch.ops.aten.sigmoid_backward
     silu_backward = torch.ops.aten.silu_backward
     tanh_backward = torch.ops.aten.tanh_backward
-    threshold_backward = torch.ops.aten.threshold_backward
 
     # the dropout of accelerators, which takes no generator
     native_dropout = torch.ops.aten.native_dropout.default
@@ -52,6 +51,5 @@ __all__ = [
     "sigmoid_backward",
     "silu_backward",
     "tanh_backward",
-    "threshold_backward",
     "tree_map_only",
 ]

@@ -32,12 +32,15 @@ class Activation:
         Linear pieces to a unit.
     slope : float or None
         Initial value of the parameter that is learnt, if there is one.
+    in_place : callable or None
+        The function in the memory of the pre-activations, if the pullback does not ask for these.
     """
 
     function: Callable[..., Tensor]
     pullback: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
     n_pieces: int = 1
     slope: float | None = None
+    in_place: Callable[[Tensor], Tensor] | None = None
 
 
 def _prelu(z: Tensor, slope: Tensor) -> Tensor:
@@ -54,14 +57,14 @@ def _maxout(z: Tensor) -> Tensor:
 #: (Goodfellow et al. 2013).
 ACTIVATIONS = {
     "identity": Activation(lambda z: z, lambda g, z, h: g),
-    "relu": Activation(torch.relu, lambda g, z, h: private.threshold_backward(g, h, 0)),
+    "relu": Activation(torch.relu, lambda g, z, h: h.sign().mul_(g), in_place=torch.relu_),
     "leaky_relu": Activation(F.leaky_relu, lambda g, z, h: private.leaky_relu_backward(g, z, 0.01, False)),
     "prelu": Activation(_prelu, slope=0.25),
     "elu": Activation(F.elu, lambda g, z, h: private.elu_backward(g, 1, 1, 1, True, h)),
     "selu": Activation(F.selu),
     "gelu": Activation(F.gelu, lambda g, z, h: private.gelu_backward(g, z)),
     "silu": Activation(F.silu, lambda g, z, h: private.silu_backward(g, z)),
-    "tanh": Activation(torch.tanh, lambda g, z, h: private.tanh_backward(g, h)),
-    "logistic": Activation(torch.sigmoid, lambda g, z, h: private.sigmoid_backward(g, h)),
+    "tanh": Activation(torch.tanh, lambda g, z, h: private.tanh_backward(g, h), in_place=torch.tanh_),
+    "logistic": Activation(torch.sigmoid, lambda g, z, h: private.sigmoid_backward(g, h), in_place=torch.sigmoid_),
     "maxout": Activation(_maxout, n_pieces=2),
 }

@@ -33,12 +33,12 @@ class Affine:
         if X.layout is torch.sparse_csr:
             return affine(X, self.weight, self.bias).mT
         if X.ndim == 3:
-            return torch.baddbmm(self._column, self.weight, X.mT)
+            return torch.bmm(self.weight, X.mT).add_(self._column)
         return torch.addmm(self._all_biases, self._all_weights, X.t()).view(*self.bias.shape, -1)
 
     def of_hidden(self, hidden: Tensor) -> Tensor:
         """Compute the map of a hidden layer (K, in, B), (K, out, B)."""
-        return torch.baddbmm(self._column, self.weight, hidden)
+        return torch.bmm(self.weight, hidden).add_(self._column)
 
     def weight_gradient(self, rows: Tensor, gradient: Tensor) -> Tensor:
         """Compute the gradient in the weights, from that in the map's value, of a batch or a hidden layer's rows."""

@@ -11,7 +11,6 @@ import copy
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import repeat
 from typing import NamedTuple, Self, cast
 
 import numpy as np
@@ -29,6 +28,9 @@ _RESIDENT_SHARE = 0.5
 
 #: Values (of a batch or of hidden units) computed with at once: bounds the memory of all that passes over rows.
 MAX_VALUES = 1 << 22
+
+#: Values of the batches that are taken at once: few enough to be still in a core's own memory when they are needed.
+_AT_ONCE = 1 << 15
 
 
 def as_tensor(array: np.ndarray) -> Tensor:
@@ -159,7 +161,9 @@ class DenseRows(_Rows):
         if self._streamed:  # as whichever is smaller, bytes of an image or rounded floats
             smaller = min(values.dtype, self.dtype, key=lambda dtype: dtype.itemsize)
             return to_device(values, self.device, smaller).to(self.dtype)
-        if self.scratch is None or self.device.type != "cpu" or values.dtype == self.dtype:
+        if values.dtype is self.dtype:
+            return values
+        if self.scratch is None or self.device.type != "cpu":
             return values.to(self.dtype)
         return self.scratch.empty("converted", values.shape, values, self.dtype).copy_(values)
 
@@ -285,25 +289,28 @@ class Batch(NamedTuple):
     size: int | np.ndarray
     models: np.ndarray | None
 
-    def parts(self, row_size: int, whole: bool = False) -> Iterator[Batch]:
+    def parts(self, row_size: int, whole: bool = False) -> Iterable[Batch]:
         """Cut the batch into parts of bounded size, where a row stands for `row_size` values; into one part if `whole`.
 
         Each part has the `size` of the whole batch, so that their data terms add up to the batch's.
         """
-        if whole:
-            yield self._replace(X=self.X.gather()) if isinstance(self.X, LargeRows) else self
-            return
-        n_rows, max_rows = self.target.shape[1], max(1, MAX_VALUES // row_size)
+        most = max(1, MAX_VALUES // row_size)
         if isinstance(self.X, LargeRows):
-            max_rows = min(max_rows, self.X.max_rows)
-        elif n_rows <= max_rows or self.X.layout is torch.sparse_csr:
-            yield self
-            return
+            return [self._replace(X=self.X.gather())] if whole else self.cut(min(most, self.X.max_rows), self.size)
+        if whole or self.target.shape[1] <= most or self.X.layout is torch.sparse_csr:
+            return [self]
+        return self.cut(most, self.size)
+
+    def cut(self, max_rows: int, of_size: int | np.ndarray | None = None) -> Iterator[Batch]:
+        """Cut the batch into batches of so many rows, or into its parts, if their size is given."""
+        n_rows = self.target.shape[1]
         for start in range(0, n_rows, max_rows):
-            part = slice(start, start + max_rows)
-            X = self.X.take(part) if isinstance(self.X, LargeRows) else self.X[..., part, :]
-            weight = None if self.weight is None else self.weight[:, part]
-            yield self._replace(X=X, target=self.target[:, part], weight=weight)
+            n = min(max_rows, n_rows - start)
+            rows = (
+                self.X.take(slice(start, start + n)) if isinstance(self.X, LargeRows) else self.X.narrow(-2, start, n)
+            )
+            weight = None if self.weight is None else self.weight.narrow(1, start, n)
+            yield Batch(rows, self.target.narrow(1, start, n), weight, n if of_size is None else of_size, self.models)
 
 
 class Batches:
@@ -345,12 +352,12 @@ class Batches:
         self.shared = not isinstance(subset, list) and all(g is generators[0] for g in generators)
         subsets = subset if isinstance(subset, list) else [subset] * len(generators)
         self.n_rows = np.array([len(rows) if s is None else len(s) for s in subsets])
+        #: Batches per epoch of each model.
+        self.n_batches = -(-self.n_rows // batch_size)
         self._full: Batch | None = None
-
-    @property
-    def n_batches(self) -> np.ndarray:
-        """Batches per epoch of each model."""
-        return -(-self.n_rows // self.batch_size)
+        # several small batches: their steps take as long as their calls
+        n_at_once = _AT_ONCE // (batch_size * rows.row_values) if isinstance(rows, DenseRows) else 1
+        self._rows_at_once = batch_size * max(1, n_at_once)
 
     def select(self, models: np.ndarray) -> Batches:
         """Select the batches of some of the models."""
@@ -366,24 +373,25 @@ class Batches:
     def _shared_epoch(self) -> Iterator[Batch]:
         n = int(self.n_rows[0])
         if self._full is not None:
-            yield self._full
-            return
+            return (yield self._full)
         rows = everything = cast("Tensor | slice", slice(0, n))
         if self.subset is not None or (self.shuffle and n > self.batch_size):
             rows, everything = self._placed(self._order(0))
-        target, weight = self._shared_target(everything), self._shared_weight(everything)
+        target = self.target[everything] if isinstance(everything, slice) else self.target.index_select(0, everything)
+        target = target.unsqueeze(0)
+        weight = None if self.weight is None else torch.atleast_2d(self.weight[..., everything])
         if n <= self.batch_size:  # a batch of all rows has no order to draw, and stays as it is
             X = self._values(rows)
             X = X.clone() if isinstance(X, Tensor) else X  # out of the scratch memory
             self._full = Batch(X, self._as_numbers(target), weight, n, None)
             yield self._full
             return
-        slices = (slice(i, min(i + self.batch_size, n)) for i in range(0, n, self.batch_size))
-        parts: Iterable[Tensor | slice] = rows.split(self.batch_size) if isinstance(rows, Tensor) else slices
-        targets = target.split(self.batch_size, dim=1)
-        weights = repeat(None) if weight is None else weight.split(self.batch_size, dim=1)
-        for part, of_target, of_batch in zip(parts, targets, weights, strict=False):
-            yield Batch(self._values(part), self._as_numbers(of_target), of_batch, of_target.shape[1], None)
+        for start in range(0, n, self._rows_at_once):
+            size = min(self._rows_at_once, n - start)
+            X = self._values(rows.narrow(0, start, size) if isinstance(rows, Tensor) else slice(start, start + size))
+            of_rows = None if weight is None else weight.narrow(1, start, size)
+            some = Batch(X, self._as_numbers(target.narrow(1, start, size)), of_rows, size, None)
+            yield from [some] if size <= self.batch_size else some.cut(self.batch_size)
 
     def _own_epoch(self) -> Iterator[Batch]:
         subsets = self.subset if isinstance(self.subset, list) else [self.subset] * len(self.generators)
@@ -412,12 +420,6 @@ class Batches:
         index = torch.from_numpy(rows)
         of_targets = to_device(index, self.target.device)
         return index if self.rows.index_device.type == "cpu" else of_targets, of_targets
-
-    def _shared_target(self, rows: Tensor | slice) -> Tensor:
-        return (self.target[rows] if isinstance(rows, slice) else self.target.index_select(0, rows)).unsqueeze(0)
-
-    def _shared_weight(self, rows: Tensor | slice) -> Tensor | None:
-        return None if self.weight is None else torch.atleast_2d(self.weight[..., rows])
 
     def _as_numbers(self, target: Tensor) -> Tensor:
         """Cast indicators to the dtype of the scores; codes are returned as they are."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from skdeep.engine.batching import Batch
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
-from skdeep.engine.per_model import number, per_model
+from skdeep.engine.per_model import per_model
 
 
 def clip_(gradients: list[Tensor], max_norm: float) -> None:
@@ -23,40 +23,40 @@ def clip_(gradients: list[Tensor], max_norm: float) -> None:
 def loss_and_gradient(
     network: Network, loss: Loss, batch: Batch, mean_weight: np.ndarray, products: torch.dtype | None = None
 ) -> tuple[Tensor, list[Tensor]]:
-    r"""Compute the data term of a batch, :math:`\sum_{i \in B} w_i L_i / (B \bar w)`, and its gradient.
+    r"""Compute the losses of a batch's rows, :math:`w_i L_i / \bar w`, and the gradient of their mean.
 
     :math:`\bar w` is the mean weight of the whole training set: the batch's own mean would be biased.
 
     Returns
     -------
-    value : Tensor of shape (K,)
+    losses : Tensor of shape (K, B)
+        To be added up with other batches' losses, all at once.
     gradients : list of Tensor
         One per parameter.
     """
     if products is not None:
         with torch.autocast(network.params[0].device.type, products):
             return loss_and_gradient(network, loss, batch, mean_weight)
-    parts = batch.parts(network.row_size, whole=network.whole_batches)
-    value, gradients = _of_part(network, loss, next(parts), mean_weight)
+    parts = iter(batch.parts(network.row_size, whole=network.whole_batches))
+    losses, gradients = _of_part(network, loss, next(parts), mean_weight)
     for part in parts:
-        more_value, more_gradients = _of_part(network, loss, part, mean_weight)
-        value += more_value
+        more_losses, more_gradients = _of_part(network, loss, part, mean_weight)
+        losses = torch.cat([losses, more_losses], dim=1)
         for gradient, more in zip(gradients, more_gradients, strict=True):
             gradient += more
-    return value, gradients
+    return losses, gradients
 
 
 def _of_part(network: Network, loss: Loss, batch: Batch, mean_weight: np.ndarray) -> tuple[Tensor, list[Tensor]]:
     assert isinstance(batch.X, Tensor)
-    scores = network.training_scores(batch.X, batch.weight)
-    value, gradient = loss.value_and_gradient(scores.detach().to(network.params[0].dtype), batch.target)
+    scores, dtype = network.training_scores(batch.X, batch.weight), network.params[0].dtype
+    known = scores.detach() if scores.requires_grad else scores
+    value, gradient = loss.value_and_gradient(known if known.dtype is dtype else known.to(dtype), batch.target)
     if batch.weight is None and isinstance(batch.size, int):  # nothing differs between rows or models
-        share = number(1 / batch.size, value)
-        value = value.sum(1).mul_(share)
-        gradient.mul_(share)
+        gradient.mul_(1 / batch.size)
     else:
         weight = value.new_ones(value.shape) if batch.weight is None else batch.weight
-        factor = weight / per_model(batch.size * mean_weight, value)
-        value = (value * factor).sum(1)
-        gradient.mul_(factor.unsqueeze(-1))
+        factor = weight / per_model(mean_weight, value)
+        value = value * factor
+        gradient.mul_((factor / per_model(np.broadcast_to(batch.size, mean_weight.shape), value)).unsqueeze(-1))
     return value, network.gradient(scores, batch.X, gradient)

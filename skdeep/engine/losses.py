@@ -91,7 +91,8 @@ class Loss:
 
 def _column_of(target: Tensor, scores: Tensor) -> Tensor:
     """Make the target codes an index for gather and scatter along the last axis of the scores."""
-    return target.expand(scores.shape[:-1]).unsqueeze(-1)
+    shape = scores.shape[:-1]
+    return (target if target.shape == shape else target.expand(shape)).unsqueeze(-1)
 
 
 class Softmax(Loss):

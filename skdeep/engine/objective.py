@@ -62,9 +62,9 @@ class Objective:
         for batch in self.batches.epoch():
             models = np.arange(len(point)) if batch.models is None else batch.models
             network = self.network if batch.models is None else self.network.select(models)
-            value, parts = loss_and_gradient(network, self.loss, batch, self.mean_weight[models])
-            share = batch.size / self.batches.n_rows[models]
-            for whole, part in zip((total, *gradients), (value, *parts), strict=True):
+            losses, parts = loss_and_gradient(network, self.loss, batch, self.mean_weight[models])
+            shares = [1 / self.batches.n_rows[models]] + len(parts) * [batch.size / self.batches.n_rows[models]]
+            for whole, part, share in zip((total, *gradients), (losses.sum(1), *parts), shares, strict=True):
                 if batch.models is None:
                     add_scaled_(whole, part, per_model(share, part))
                 else:

@@ -22,6 +22,9 @@ from skdeep.engine.scratch import Scratch
 # torch's fused kernels do a whole update in one pass over memory on these devices
 _FUSED_DEVICES = {"cpu", "cuda"}
 
+#: Numbers of steps that are made at once.
+_MOST_NUMBERS = 127
+
 
 class Optimizer:
     """Base of the update rules.
@@ -60,22 +63,38 @@ class Optimizer:
         self.nesterov = nesterov
         self.betas = betas
         self.epsilon = epsilon
-        self.n_steps = np.zeros(len(learning_rate))
+        self._n_steps, self._n_more = np.zeros(len(learning_rate)), 0
         self.factor: float | np.ndarray = 1.0
         self.rate = learning_rate.copy()
         for slot in self.slots:
             setattr(self, slot, [torch.zeros_like(p) for p in params])
         # memory without gaps, for which zeros_like keeps the strides
-        self._gapless = all(torch.empty_like(p).stride() == p.stride() for p in params)
+        gapless = all(torch.empty_like(p).stride() == p.stride() for p in params)
+        #: Whether torch's fused kernels can do the update of models that agree.
+        self._may_fuse = gapless and params[0].device.type in _FUSED_DEVICES
         self._contiguous = all(p.is_contiguous() for p in params)
-        self._flat: list[list[Tensor]] | None = None
+        #: Parameters and slots as the kernels get them, once they are known.
+        self._memory: list[list[Tensor]] | None = None
 
-    def step(self, gradients: list[Tensor], factor: float | np.ndarray = 1.0) -> None:
-        """Move the parameters, with the learning rates times `factor` (the schedule's)."""
-        self.n_steps += 1
+    def step(self, gradients: list[Tensor], factor: float | np.ndarray = 1.0, rate: np.ndarray | None = None) -> None:
+        """Move the parameters, with the learning rates times `factor` (the schedule's): `rate`, where that is known."""
+        self._n_more += 1
         self.factor = factor
-        self.rate = self.learning_rate * factor
+        self.rate = self.learning_rate * factor if rate is None else rate
+        if rate is None:
+            self.settle()
         self._update(gradients, self.rate)
+
+    @property
+    def n_steps(self) -> np.ndarray:
+        """Steps of each model, (K,), always in the same memory."""
+        self.settle()
+        return self._n_steps
+
+    def settle(self) -> None:
+        """Bring the memory of `n_steps` up to date; a step of which the rate is known leaves that to its loop."""
+        self._n_steps += self._n_more
+        self._n_more = 0
 
     def _update(self, gradients: list[Tensor], rate: np.ndarray) -> None:
         raise NotImplementedError
@@ -86,20 +105,22 @@ class Optimizer:
         These are the kernels behind ``torch.optim``'s ``fused=True``, whose Python front costs half a second on first
         use.
         """
-        return self._gapless and self.params[0].device.type in _FUSED_DEVICES and all(map(uniform, values))
+        return self._may_fuse and all(map(uniform, values))
 
     def _vectors(self, gradients: list[Tensor]) -> list[list[Tensor]]:
         """Return parameters, gradients and slots in contiguous memory: as vectors, where theirs has another order.
 
         A fused kernel pairs values by their place in memory, and is slow where this is not simply contiguous.
         """
+        if self._memory is None:
+            lists = [self.params, *(getattr(self, slot) for slot in self.slots)]
+            self._memory = lists if self._contiguous else [_flat(tensors) for tensors in lists]
+        params, *slots = self._memory
         if self._contiguous:
-            return [self.params, [g.contiguous() for g in gradients], *(getattr(self, slot) for slot in self.slots)]
-        if self._flat is None:
-            self._flat = [_flat(self.params), *(_flat(getattr(self, slot)) for slot in self.slots)]
+            return [params, [g.contiguous() for g in gradients], *slots]
         pairs = zip(gradients, self.params, strict=True)
         aligned = [g if g.stride() == p.stride() else torch.empty_like(p).copy_(g) for g, p in pairs]
-        return [self._flat[0], _flat(aligned), *self._flat[1:]]
+        return [params, _flat(aligned), *slots]
 
     def rest(self, model: int) -> None:
         """Begin the momentum of one model anew."""
@@ -113,7 +134,7 @@ class Optimizer:
         part = type(self)(
             params, self.learning_rate[models], self.momentum[models], self.nesterov, self.betas, self.epsilon
         )
-        part.n_steps, part.rate = self.n_steps[models], self.rate[models]
+        part.n_steps[:], part.rate = self.n_steps[models], self.rate[models]
         for slot in self.slots:
             setattr(part, slot, [select(state, models) for state in getattr(self, slot)])
         return part
@@ -253,11 +274,11 @@ class Adam(Optimizer):
     def __init__(self, params: list[Tensor], learning_rate: np.ndarray, *args: Any, **options: Any):
         super().__init__(params, learning_rate, *args, **options)
         self._scratch = Scratch()
+        self._numbers: tuple[Tensor, ...] = ()
+        self._first = 0
 
     def _update(self, gradients: list[Tensor], rate: np.ndarray) -> None:
-        if self._fuses(rate, self.n_steps):
-            # in the dtype that the kernel reads, whatever torch's default is
-            step = torch.full((), self.n_steps[0], dtype=torch.float32, device=self.params[0].device)
+        if self._fuses(rate, self._n_steps):
             params, gradients, means, squares = self._vectors(gradients)
             _fused_adam_(
                 params,
@@ -265,7 +286,7 @@ class Adam(Optimizer):
                 means,
                 squares,
                 [],
-                [step] * len(self.params),
+                [self._number()] * len(self.params),
                 lr=float(rate[0]),
                 beta1=self.betas[0],
                 beta2=self.betas[1],
@@ -281,6 +302,15 @@ class Adam(Optimizer):
             correction = per_model(1 - self.betas[0] ** self.n_steps, param)
             direction = (self.mean[i] / correction).div_(self._denominator(i))
             add_scaled_(param, direction, per_model(-rate, param))
+
+    def _number(self) -> Tensor:
+        """Return the number of the step as the fused kernel reads it; each time, twice as many are made at once."""
+        number = int(self._n_steps[0]) + self._n_more
+        if not 0 <= number - self._first < len(self._numbers):
+            size = min(2 * len(self._numbers) + 1, _MOST_NUMBERS)
+            numbers = torch.arange(number, number + size, device=self.params[0].device).to(torch.float32)
+            self._first, self._numbers = number, numbers.unbind()
+        return self._numbers[number - self._first]
 
     def _denominator(self, index: int) -> Tensor:
         """Compute what a parameter's gradients are divided by; valid until the next call for it."""

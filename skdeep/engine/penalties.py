@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep.engine.per_model import number, per_model, to_numpy64
+from skdeep.engine.per_model import add_scaled_, number, per_model, to_numpy64, uniform
 from skdeep.engine.scratch import Scratch
 
 #: Interval whose projection a proximal map takes off, and factor on the rest.
@@ -50,6 +50,9 @@ class ElasticNet:
         self.alpha = alpha
         self.l1_ratio = l1_ratio
         self._is_penalty, self._has_l1 = bool(alpha.any()), bool(l1_ratio.any())
+        #: Strengths of the smooth part and of the L1 part of each model.
+        self._ridge, self._lasso = self.curvature().tolist(), (alpha * l1_ratio).tolist()
+        self._agree = uniform(self.curvature())
         self.scale: Tensor | None = None
         self._known: dict[tuple, tuple[float | Tensor, float | Tensor]] = {}
         #: By `_kind`: the strength of the smooth part in coefficients of the scale, and the map of the last step, if
@@ -80,17 +83,16 @@ class ElasticNet:
         """
         if not self._is_penalty:
             return []
-        flat = [coef.detach().flatten(1) for coef in coefs]
-        norms = [torch.linalg.vector_norm(part, dim=1) for part in flat]
-        return [*norms, *(part.abs().sum(1) for part in flat)] if self._has_l1 else norms
+        parts = [coef.detach() if coef.requires_grad else coef for coef in coefs]
+        norms = [torch.linalg.vector_norm(part, dim=tuple(range(1, part.ndim))) for part in parts]
+        return [*norms, *(part.abs().flatten(1).sum(1) for part in parts)] if self._has_l1 else norms
 
     def of_norms(self, norms: np.ndarray) -> np.ndarray:
         """Compute the value of each model, from its `norms` (m, K)."""
-        with np.errstate(over="ignore", invalid="ignore"):  # a value that is not finite is said to be
-            if not self._has_l1:
-                return 0.5 * self.alpha * np.square(norms).sum(0)
-            l2, l1 = np.split(norms, 2)
-            return self.alpha * (0.5 * (1 - self.l1_ratio) * np.square(l2).sum(0) + self.l1_ratio * l1.sum(0))
+        # in Python: few numbers, and nobody is to be warned here of one that is not finite
+        n_l2 = len(norms) // 2 if self._has_l1 else len(norms)
+        models = zip(self._ridge, self._lasso, norms.T.tolist(), strict=True)
+        return np.array([a / 2 * sum(v * v for v in own[:n_l2]) + b * sum(own[n_l2:]) for a, b, own in models])
 
     def curvature(self) -> np.ndarray:
         """Compute the second derivative of the smooth part, per model."""
@@ -105,11 +107,11 @@ class ElasticNet:
 
     def add_gradient_(self, coef: Tensor, gradient: Tensor) -> None:
         """Add, in place, ``gradient += alpha * (1 - l1_ratio) * coef``: the smooth part."""
-        _, strength = self._strengths(coef)
-        if isinstance(strength, Tensor):
-            gradient.addcmul_(coef, strength)
-        elif strength:
-            gradient.add_(coef, alpha=strength)
+        if not self._agree:
+            _, strength = self._strengths(coef)
+            add_scaled_(gradient, coef, strength)
+        elif self._ridge[0]:
+            gradient.add_(coef, alpha=self._ridge[0])
 
     def scaled(self, scale: Tensor | None) -> Self:
         """Make the same penalty for a solver whose steps are in coefficients of this scale; None is the user's.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import islice, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,14 +20,13 @@ from skdeep.engine.input_layer import Standardization
 from skdeep.engine.networks import Network, pulled_back
 from skdeep.engine.normalization import batch_norm, layer_norm
 from skdeep.engine.penalties import ElasticNet
-from skdeep.engine.per_model import number, numbered, per_model, vector
+from skdeep.engine.per_model import numbered, per_model, vector
 
 #: From the gradient in the units of a layer: the gradients in its pre-activations, and in what is learnt between.
-Pullback = Callable[[Tensor], list[Tensor]]
+Pullback = Callable[[Tensor], Sequence[Tensor]]
 
 
-@dataclass
-class _Layer:
+class _Layer(NamedTuple):
     """A layer's pass forward, as far as the way back needs it.
 
     Attributes
@@ -238,7 +236,7 @@ class MLP(Network):
     def scores(self, X: Tensor) -> Tensor:
         weights, biases = list(self.groups["weight"]), list(self.groups["bias"])
         if self.groups["scale"]:
-            weights[0] = weights[0] * self._factors(*self.groups["scale"])
+            weights[0] = self._with_factors(weights[0], self.groups["scale"][0].unsqueeze(1))
         if self.standardization is not None:
             X, weights[0], biases[0] = self.standardization.factors(X, weights[0], biases[0])
         return self._scores(X, [Affine(*pair) for pair in zip(weights, biases, strict=True)])
@@ -256,6 +254,8 @@ class MLP(Network):
             else:
                 X, _, _ = self.standardization.factors(X, first.weight, first.bias)
         self._tape = []
+        if len(self._first) == 1 and X.ndim == 2 and X.layout is not torch.sparse_csr:
+            X = X.unsqueeze(0)  # rows of its own: the products of all layers are of one kind
         return self._scores(X, layers, self._tape, weight)
 
     def _scores(
@@ -283,9 +283,9 @@ class MLP(Network):
             tape.append(_Layer(layers[-1], rows))
         return z.mT
 
-    def _factors(self, scale: Tensor) -> Tensor:
-        """Compute the factors on the columns, (K, 1, d)."""
-        return torch.add(number(1.0, scale), scale, alpha=self.scaling).unsqueeze(1)
+    def _with_factors(self, weight: Tensor, scale: Tensor, out: Tensor | None = None) -> Tensor:
+        """Multiply numbers (K, h, d) by the factors on the columns, of `scale` (K, 1, d)."""
+        return torch.addcmul(weight, weight, scale, value=self.scaling, out=out)
 
     def _layers(self) -> list[Affine]:
         """Return the affine maps of this step: views of the parameters, which are seen once for all steps.
@@ -296,13 +296,15 @@ class MLP(Network):
         if not self._kept:
             weights, biases = ([tensor.detach() for tensor in self.groups[name]] for name in ("weight", "bias"))
             self._first = weights[0]
-            self._scale = [scale.detach() for scale in self.groups["scale"]]
+            self._scale = [scale.detach().unsqueeze(1) for scale in self.groups["scale"]]
             if self._scale:
                 weights[0] = torch.empty_like(weights[0])
+                self._speeds = torch.full_like(weights[0][:, :, 0], self.scaling).unsqueeze(1)
+            #: In the place of gradients that `complete_` finds.
+            self._missing = [torch.zeros_like(scale).detach() for scale in self.groups["scale"]]
             self._kept = [Affine(*pair) for pair in zip(weights, biases, strict=True)]
-        if self._scale:
-            self._column_factors = self._factors(*self._scale)
-            torch.mul(self._first, self._column_factors, out=self._kept[0].weight)
+        for scale in self._scale:
+            self._with_factors(self._first, scale, out=self._kept[0].weight)
         return self._kept
 
     def _units(self, i: int, z: Tensor, weight: Tensor | None, training: bool) -> tuple[Tensor, Pullback]:
@@ -312,8 +314,8 @@ class MLP(Network):
         """
         form = ACTIVATIONS[self.activation]
         if form.pullback is not None and not self._sizes["gamma"]:
-            units, known = form.function(z), form.pullback
-            return units, lambda gradient: [known(gradient, z, units)]
+            units, known = (form.in_place or form.function)(z), form.pullback
+            return units, lambda gradient: (known(gradient, z, units),)
         _, _, slopes, gammas, betas, _, means, variances = self.groups.values()
         leaves = [z.requires_grad_() if training else z, *(group[i] for group in (slopes, gammas, betas) if group)]
         with torch.set_grad_enabled(training or torch.is_grad_enabled()):
@@ -325,10 +327,8 @@ class MLP(Network):
             units = form.function(rows, *slopes[i : i + 1]).mT
         return units.detach() if training else units, lambda gradient: pulled_back([units], [gradient], leaves)
 
-    @torch.no_grad()
     def gradient(self, scores: Tensor, X: Tensor, score_gradient: Tensor) -> list[Tensor]:
-        found: dict[str, list[Tensor]] = {"weight": [], "bias": [], "slope": [], "gamma": [], "beta": []}
-        found["scale"] = [torch.zeros_like(scale) for scale in self._scale]
+        found: dict[str, list[Tensor]] = {"weight": [], "bias": [], **{name: [] for name in self._between}}
         dtype, gradient, tape = score_gradient.dtype, score_gradient.mT, self._tape
         while tape:
             layer, above = tape.pop(), gradient  # the memory of a layer that is done is free
@@ -353,23 +353,24 @@ class MLP(Network):
                 gradient = layer.affine.input_gradient(gradient)
                 if layer.is_block:
                     gradient = gradient + above
-        return [gradient for group in found.values() for gradient in reversed(group)]
+        return [gradient for group in found.values() for gradient in reversed(group)] + self._missing
 
     def penalised(self) -> list[Tensor]:
-        factors = [self._factors(scale) for scale in self.groups["scale"]]
-        return [self.params[0] * factors[0] if factors else self.params[0], *self.params[1 : self.n_coefs]]
+        first = self.params[0]
+        for scale in self.groups["scale"]:
+            first = self._with_factors(first, scale.unsqueeze(1))
+        return [first, *self.params[1 : self.n_coefs]]
 
-    @torch.no_grad()
     def complete_(self, gradients: list[Tensor], penalty: ElasticNet | None) -> None:
         # so far, the first gradient is in the weights with their factors
         if penalty is not None:
             for layer, gradient in zip(self._kept, gradients, strict=False):
                 penalty.add_gradient_(layer.weight, gradient)
-        if self._scale:
+        for scale in self._scale:
             # those weights are no longer needed, only their memory
-            of_products = torch.mul(gradients[0], self._first, out=self._kept[0].weight).sum(1)
-            torch.mul(of_products, self.scaling, out=gradients[-1])
-            gradients[0].mul_(self._column_factors)
+            products = torch.mul(gradients[0], self._first, out=self._kept[0].weight)
+            gradients[-1] = torch.bmm(self._speeds, products).squeeze(1)
+            self._with_factors(gradients[0], scale, out=gradients[0])
 
     def _gates(self, noise: Noise) -> np.ndarray:
         """Draw factors on the residual blocks, (K, L)."""

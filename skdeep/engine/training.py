@@ -24,9 +24,13 @@ from skdeep.engine.gradients import clip_, loss_and_gradient
 from skdeep.engine.networks import Network
 from skdeep.engine.objective import Objective
 from skdeep.engine.optimizers import Optimizer
-from skdeep.engine.per_model import add_scaled_, index_of, per_model, to_numpy64
+from skdeep.engine.per_model import index_of, to_numpy64
 from skdeep.engine.progress import BY_CALLBACK, Progress, end_early
 from skdeep.engine.schedules import SCHEDULES, warm_up
+
+#: Factors that are computed at once, and losses that are kept to be added up at once: small steps take as long as their
+#: calls.
+_MOST_FACTORS, _MOST_LOSSES = 1 << 10, 1 << 16
 
 #: Below this learning rate the adaptive schedule gives up (MLPClassifier's constant).
 _MIN_ADAPTIVE_RATE = 1e-6
@@ -92,10 +96,6 @@ class Observer:
         """Hear of the end; what is now written into ``network.params`` is what the model keeps."""
 
 
-def _rows_per_model(size: int | np.ndarray, value: Tensor) -> float | Tensor:
-    return size if isinstance(size, int) else per_model(size, value)
-
-
 class _Stack:
     """The models still in training, with all that is theirs."""
 
@@ -103,6 +103,8 @@ class _Stack:
         self.network, self.loss, self.batches = objective.network, objective.loss, objective.batches
         self.penalty = objective.penalty.scaled(self.network.coef_scale())
         self.mean_weight, self.optimizer, self.progress = objective.mean_weight, optimizer, progress
+        #: Those of the schedule, by epoch, as far as they are known.
+        self._factors: dict[int, np.ndarray] = {}
 
     def select(self, models: np.ndarray) -> _Stack:
         """Select some of the models; their batches are still of all."""
@@ -116,19 +118,26 @@ class _Stack:
         self.network.put(models, part.network)
         self.optimizer.put(models, part.optimizer)
 
-    def step(self, batch: Batch, plan: Plan, factor: np.ndarray, observer: Observer | None) -> Tensor:
-        """Update the parameters by a batch; return its loss, (K,)."""
-        value, gradients = loss_and_gradient(self.network, self.loss, batch, self.mean_weight, plan.products)
+    def step(
+        self,
+        batch: Batch,
+        plan: Plan,
+        factor: np.ndarray,
+        observer: Observer | None = None,
+        rate: np.ndarray | None = None,
+    ) -> Tensor:
+        """Update the parameters by a batch; return the losses of its rows, (K, B)."""
+        losses, gradients = loss_and_gradient(self.network, self.loss, batch, self.mean_weight, plan.products)
         self.network.complete_(gradients, None if plan.proximal else self.penalty)
         if observer is not None:
             observer.gradients(batch, gradients)
         if plan.max_grad_norm is not None:
             clip_(gradients, plan.max_grad_norm)
-        self.optimizer.step(gradients, factor)
+        self.optimizer.step(gradients, factor, rate)
         if plan.proximal:
             for i in range(self.network.n_coefs):
                 self.penalty.prox_(self.network.params[i], self.optimizer.prox_step(i))
-        return value
+        return losses
 
     def reconsider(self, m: int) -> None:
         """Go on with a model that stands still: by shorter steps, unless it was momentum that led it astray.
@@ -148,13 +157,22 @@ class _Stack:
                 self.network.put_back(m, p.params)
                 p.loss_to_beat = math.inf  # what the next epoch begins with
 
-    def schedule(self, plan: Plan, epoch: int) -> np.ndarray:
-        """Compute the factors on the learning rates: one row per batch of the epoch, one column per model."""
-        samples = np.array([p.samples for p in self.progress])
-        n_batches = self.batches.n_batches
-        start = plan.first_epoch + epoch + np.arange(n_batches.max())[:, None] / n_batches
+    def factors(self, plan: Plan, epoch: int) -> np.ndarray:
+        """Look up the factors on the learning rates: one row per batch of the epoch, one column per model."""
+        if epoch not in self._factors:
+            n = min(max(1, _MOST_FACTORS // int(self.batches.n_batches.sum())), plan.max_iter - epoch)
+            self._factors = dict(zip(range(epoch, epoch + n), self._schedule(plan, epoch, n), strict=True))
+        return self._factors[epoch]
+
+    def _schedule(self, plan: Plan, epoch: int, n_epochs: int) -> np.ndarray:
+        """Compute the factors of several epochs."""
+        ahead, n_batches = np.arange(n_epochs)[:, None, None], self.batches.n_batches
+        samples = np.array([p.samples for p in self.progress]) + ahead * self.batches.n_rows
+        start = plan.first_epoch + epoch + ahead + np.arange(n_batches.max())[:, None] / n_batches
         factors = SCHEDULES[plan.schedule](start / (plan.horizon or plan.max_iter) % 1.0, samples, plan.power_t)
-        return np.ones(start.shape) * factors * warm_up(start + 1 / n_batches, plan.warmup_epochs)
+        if plan.warmup_epochs:
+            factors = factors * warm_up(start + 1 / n_batches, plan.warmup_epochs)
+        return np.ones(start.shape) * factors
 
     def _mode(self, watcher: Observer | None) -> AbstractContextManager[Any]:
         """Choose the mode of the steps: on the CPU without autograd's books, where nobody can ask for them.
@@ -167,9 +185,11 @@ class _Stack:
 
     def epoch(self, plan: Plan, epoch: int, observer: Observer | None) -> np.ndarray:
         """Pass over the data once; return the objective of each model, its data term as met along the way."""
-        factors = self.schedule(plan, epoch)
-        total = self.network.params[0].new_zeros(self.network.n_models)
+        factors = self.factors(plan, epoch)
+        rates = self.optimizer.learning_rate * factors
         norms = self.penalty.norms(self.network.penalised())
+        losses: list[Tensor] = []
+        n_losses = 0
         watcher = observer if observer is not None and observer.watches_batches else None
         with self._mode(watcher):
             for index, batch in enumerate(self.batches.epoch()):
@@ -177,19 +197,26 @@ class _Stack:
                 if watcher:
                     watcher.batch_begin(batch)
                 if batch.models is None:
-                    value = self.step(batch, plan, factor, watcher)
-                    add_scaled_(total, value, _rows_per_model(batch.size, value))
+                    found = self.step(batch, plan, factor, watcher, None if watcher else rates[index])
                 else:
                     part = self.select(batch.models)
-                    value = part.step(batch, plan, factor[batch.models], watcher)
+                    own = part.step(batch, plan, factor[batch.models])
                     self.put(batch.models, part)
-                    total.index_add_(0, index_of(batch.models, total), value * _rows_per_model(batch.size, value))
+                    found = own.new_zeros(self.network.n_models, own.shape[1])
+                    found.index_copy_(0, index_of(batch.models, own), own)
+                losses.append(found)
+                n_losses += found.numel()
+                if n_losses > _MOST_LOSSES:
+                    losses, n_losses = [torch.cat(losses, dim=1).sum(1, keepdim=True)], 0
                 if watcher:
-                    watcher.batch_end(batch, value)
+                    watcher.batch_end(batch, found.mean(1))
+        self.optimizer.settle()
         for progress, n in zip(self.progress, self.batches.n_rows, strict=True):
             progress.samples += int(n)
-        values = to_numpy64(torch.stack([total, *norms]))  # the only time that the host waits
-        return values[0] / self.batches.n_rows + self.penalty.of_norms(values[1:])
+        # the only time that the host waits
+        values = to_numpy64(torch.cat([*losses, *(norm.unsqueeze(1) for norm in norms)], dim=1))
+        n = values.shape[1] - len(norms)
+        return values[:, :n].sum(1) / self.batches.n_rows + self.penalty.of_norms(values[:, n:].T)
 
 
 def judge_start(network: Network, progress: list[Progress], monitor: Monitor | None) -> None:
@@ -249,18 +276,19 @@ def train(
             values = stack.epoch(plan, epoch, observer)
             watched = None if monitor is None else monitor(stack.network, alive)
             halt = _end_of_epoch(stack, plan, epoch, values, watched, observer)
-            done = np.array([p.stopped is not None or p.error is not None for p in stack.progress])
-            if halt or done.all():
+            done = [p.stopped is not None or p.error is not None for p in stack.progress]
+            if halt or all(done):
                 break
-            if done.any():
+            if any(done):
                 _finish(stack, np.flatnonzero(done))
-                rest = np.flatnonzero(~done)
+                rest = np.flatnonzero(np.logical_not(done))
                 alive = alive[rest]
                 stack = stack.select(rest)
                 stack.batches = stack.batches.select(rest)
     except KeyboardInterrupt as interrupt:
         end_early(interrupt, progress, stack.progress)
     if observer is not None:
+        stack.optimizer.settle()
         observer.train_end(network)
     _finish(stack, np.arange(len(stack.progress)))
     return progress
