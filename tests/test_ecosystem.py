@@ -112,11 +112,12 @@ def test_pipeline_of_named_columns(cls):
 
 @pytest.mark.slow
 def test_grid_search_in_two_processes():
-    """All estimators in the same two: to start them takes longer than the rest."""
+    """By forks, which are quick; a process that begins anew is in test_model_selection.py."""
     for cls in ESTIMATORS:
         pipe = make_pipeline(MinMaxScaler(), make(cls, max_iter=10))
         grid = {f"{cls.__name__.lower()}__alpha": [1e-5, 10.0]}
-        search = GridSearchCV(pipe, grid, cv=CV, n_jobs=2).fit(DIGITS, DIGITS_Y)
+        with joblib.parallel_config(backend="multiprocessing"):
+            search = GridSearchCV(pipe, grid, cv=CV, n_jobs=2).fit(DIGITS, DIGITS_Y)
         alone = [cross_val_score(pipe.set_params(**at), DIGITS, DIGITS_Y, cv=CV).mean() for at in grid_points(grid)]
         np.testing.assert_allclose(search.cv_results_["mean_test_score"], alone, atol=2e-3)
         assert search.best_params_ == {f"{cls.__name__.lower()}__alpha": 1e-5}
