@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -14,6 +15,28 @@ from skdeep.engine.losses import LOSSES
 from skdeep.fitting.settings import SOLVERS, solver_name
 
 CPU = torch.device("cpu")
+
+
+# ---- cases -----------------------------------------------------------------------------------------------------------
+
+
+def covering(*factors):
+    """Choose among the combinations of three factors or more: every two values of two factors meet in one of them.
+
+    A factor is a dict of values by name, or an iterable of values that are their own names.
+    """
+    named = [factor if isinstance(factor, dict) else {str(value): value for value in factor} for factor in factors]
+    most = len(list(combinations(named, 2)))
+    met, chosen = set(), []
+    for at_least in range(most, 0, -1):
+        for names in product(*named):
+            pairs = set(combinations(enumerate(names), 2))
+            if len(pairs - met) >= at_least:
+                met |= pairs
+                values = [factor[name] for factor, name in zip(named, names, strict=True)]
+                chosen.append(pytest.param(*values, id="-".join(names)))
+    return chosen
+
 
 # ---- data ------------------------------------------------------------------------------------------------------------
 
