@@ -19,7 +19,7 @@ from skdeep.fitting import fit as fitting
 
 @pytest.mark.parametrize("estimator", cases.PARAMETERS)
 def test_a_fit_is_refused_or_right(estimator):
-    @settings(max_examples=20, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=12, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(cases.cases(estimator))
     def check(case):
         examine(case)
@@ -308,7 +308,7 @@ def test_a_planted_fault_is_found(what, monkeypatch):
     monkeypatch.setattr(owner, name, fault)
     finding = first_fault(what, estimator, given)
     assert finding is not None
-    smallest = shrink(finding, seconds=0.2)
+    smallest = shrink(finding, seconds=0.1)
     assert len(smallest.case) <= len(finding.case)
     assert what in find(smallest.case)[1].what
 
@@ -316,7 +316,7 @@ def test_a_planted_fault_is_found(what, monkeypatch):
 @pytest.mark.slow
 def test_the_long_run_reports_each_fault_once(monkeypatch, capsys):
     monkeypatch.setattr(prediction, "probabilities", unfair)
-    assert fuzz.main(["--examples", "30", "--workers", "1"]) == 1
+    assert fuzz.main(["--examples", "12", "--workers", "1"]) == 1
     out = capsys.readouterr().out
     assert out.count("==== probabilities do not sum to one [SoftmaxClassifier]") == 1
     (smallest,) = (line for line in out.splitlines() if "--case" in line and "SoftmaxClassifier" in line)

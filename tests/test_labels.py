@@ -347,24 +347,41 @@ KINDS = {
 }
 
 
+def fitted_by(name, labels):
+    params = {"random_state": 0} | ({} if name == "least squares" else {"early_stopping": True})
+    return MAKE[name](**params).fit(X, labels)
+
+
+def searched_by(name, labels, scoring):
+    options = {"cv": 2, "error_score": "raise", "scoring": scoring}
+    model = MAKE[name](random_state=0, early_stopping=True)
+    return stacked.GridSearchCV(model, {"alpha": [0.1, 1.0]}, **options).fit(X, labels)
+
+
+@functools.cache
+def by_plain_labels(function, name, labels, *options):
+    """What a function makes of labels that NumPy knows, which many kinds have in common: the name of a type, and they.
+
+    (True is 1 and 1 is 1.0 to a cache, which the name tells apart.)
+    """
+    return function(name, np.array(labels[1:]), *options)
+
+
 @each_estimator
 @pytest.mark.parametrize("case", KINDS)
 def test_every_kind_of_labels_from_fit_to_search(name, case):
     warnings.filterwarnings("ignore", message="A column-vector y was passed")
     y, kind = KINDS[case]
     plain = np.array(y.tolist() if hasattr(y, "tolist") else y).ravel().astype(kind)
-    params = {"random_state": 0} | ({} if name == "least squares" else {"early_stopping": True})
-    model, expected = (MAKE[name](**params).fit(X, labels) for labels in (y, plain))
+    key = kind.__name__, *plain.tolist()
+    model, expected = fitted_by(name, y), by_plain_labels(fitted_by, name, key)
     np.testing.assert_array_equal(model.classes_, np.unique(plain))
     assert model.classes_.dtype.kind == np.unique(plain).dtype.kind
     np.testing.assert_array_equal(model.predict(X), expected.predict(X))
     assert model.score(X, y) == expected.score(X, plain)
     if name in ("softmax", "mlp"):
         for scoring in (None, "accuracy") if name == "softmax" else (None,):  # scorers ask all classifiers alike
-            grid, options = {"alpha": [0.1, 1.0]}, {"cv": 2, "error_score": "raise", "scoring": scoring}
-            ours, alike = (
-                stacked.GridSearchCV(MAKE[name](**params), grid, **options).fit(X, labels) for labels in (y, plain)
-            )
+            ours, alike = searched_by(name, y, scoring), by_plain_labels(searched_by, name, key, scoring)
             np.testing.assert_array_equal(ours.cv_results_["mean_test_score"], alike.cv_results_["mean_test_score"])
             assert ours.score(X, y) == alike.score(X, plain)
 
