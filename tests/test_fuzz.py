@@ -271,10 +271,11 @@ def counts_all(cls, rows, subsets, weights, known=None, original=Columns.of_mode
     return original(cls, rows, [None] * len(subsets), [None] * len(weights), known)
 
 
+#: Each fault, and what all its cases have in common: that it can show there, and that they are quick.
 PLANTED = {
-    "probabilities do not sum to one": ("SoftmaxClassifier", prediction, "probabilities", unfair, {}),
-    "scores of zero": ("SoftmaxClassifier", SoftmaxClassifier, "_learned", upside_down, {}),
-    "constant scores": ("SoftmaxClassifier", SoftmaxClassifier, "_learned", faint, {}),
+    "probabilities do not sum to one": ("SoftmaxClassifier", prediction, "probabilities", unfair, {"rows": 20, "max_iter": 5}),
+    "scores of zero": ("SoftmaxClassifier", SoftmaxClassifier, "_learned", upside_down, {"rows": 6}),
+    "constant scores": ("SoftmaxClassifier", SoftmaxClassifier, "_learned", faint, {"rows": 6}),
     "global state": (
         "MLPClassifierTorch",
         MLPClassifierTorch,
@@ -287,11 +288,11 @@ PLANTED = {
         LeastSquaresClassifier,
         "_procedure",
         LeastSquaresClassifier._procedure._replace(conclude=remembers),
-        {"story": "fit something else, fit"},
+        {"story": "fit something else, fit", "rows": 20, "max_iter": 5},
     ),
-    "written to": ("SoftmaxClassifier", fitting, "encode", writes, {}),
-    "IndexError": ("HingeClassifier", fitting, "encode", raw, {}),
-    "without the name": ("HingeClassifier", fitting, "encode", mumbles, {}),
+    "written to": ("SoftmaxClassifier", fitting, "encode", writes, {"rows": 20, "max_iter": 5}),
+    "IndexError": ("HingeClassifier", fitting, "encode", raw, {"rows": 6}),
+    "without the name": ("HingeClassifier", fitting, "encode", mumbles, {"rows": 6}),
     "not a repetition": (
         "SoftmaxClassifier",
         Columns,
