@@ -1,7 +1,8 @@
 """What is run on the emulated accelerator: every estimator and setting, on every kind of data, in all ways of use.
 
 A case is a function of a place, which says where to compute and puts data there; it gives arrays that must not depend
-on the place. Run as a script (see `emulator`), this prints a line of JSON for each case of the groups that it is given.
+on the place. Run as a script (see `emulator`), this prints a line of JSON for each case of the groups that it is given,
+and what a step takes (`steps`) if that is one of them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import sklearn
+import steps
 import torch
 from helpers import configured, reconfigured
 from scipy import sparse
@@ -458,6 +460,9 @@ def main(groups: list[str]) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     for group in groups:
+        if group == "steps":
+            steps.main()
+            continue
         for name, function in GROUPS[group].items():
             try:
                 outcome = run(function, small=group in ("streamed", "planted"))
