@@ -25,7 +25,10 @@ def covering(*factors):
 
     A factor is a dict of values by name, or an iterable of values that are their own names.
     """
-    named = [factor if isinstance(factor, dict) else {str(value): value for value in factor} for factor in factors]
+    named = [
+        factor if isinstance(factor, dict) else {getattr(value, "__name__", str(value)): value for value in factor}
+        for factor in factors
+    ]
     most = len(list(combinations(named, 2)))
     met, chosen = set(), []
     for at_least in range(most, 0, -1):

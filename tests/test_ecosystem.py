@@ -21,6 +21,7 @@ from helpers import (
     IRIS_Y,
     WINE,
     WINE_Y,
+    covering,
     each_estimator,
     maker,
     parameters,
@@ -176,10 +177,11 @@ def test_cross_validate(cls):
     assert found["train_accuracy"].mean() > found["test_accuracy"].mean() - 0.01
 
 
-@each_estimator
-@pytest.mark.parametrize("X, y", [(WINE, WINE_Y), (CANCER, CANCER_Y)], ids=["three classes", "two classes"])
-@pytest.mark.parametrize("method", ["predict_proba", "decision_function"])
-def test_cross_val_predict(cls, X, y, method):
+@pytest.mark.parametrize(
+    ("cls", "n_classes", "method"), covering(ESTIMATORS, [3, 2], ["predict_proba", "decision_function"])
+)
+def test_cross_val_predict(cls, n_classes, method):
+    X, y = (WINE, WINE_Y) if n_classes == 3 else (CANCER, CANCER_Y)
     found = cross_val_predict(make_pipeline(StandardScaler(), make(cls)), X, y, cv=CV, method=method)
     if method == "decision_function":
         assert found.shape == ((len(X), 3) if y is WINE_Y else (len(X),))
