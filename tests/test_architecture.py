@@ -197,8 +197,8 @@ def test_which_beginnings_are_verbs():
 
 
 def test_docstrings_say_what_is_done_in_plain_words():
-    for path, (node, text) in ((path, found) for path in FILES for found in docstrings_of(path)):
-        where = f"{name_of(path)}, {getattr(node, 'name', 'the file')}: {text[:100]}"
+    for name, (node, text) in ((name_of(path), found) for path in FILES for found in docstrings_of(path)):
+        where = f"{name}, {getattr(node, 'name', 'the file')}: {text[:100]}"
         assert not CHAINS.search(text), where
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             decorators = {ast.unparse(decorator) for decorator in node.decorator_list}

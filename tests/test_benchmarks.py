@@ -111,7 +111,10 @@ def test_all_parts_of_the_benchmark_of_a_device_run_on_the_cpu(gpu, monkeypatch,
 
 
 def test_a_part_is_a_process_whose_last_words_count(gpu, monkeypatch, tmp_path):
-    said = ["noise", *(gpu["MARK"] + json.dumps(line) for line in (["a", 1, "s", ""], ["b", 2, "s", ""], ["a", 3, "s", ""]))]
+    said = [
+        "noise",
+        *(gpu["MARK"] + json.dumps(line) for line in (["a", 1, "s", ""], ["b", 2, "s", ""], ["a", 3, "s", ""])),
+    ]
     (tmp_path / "part.py").write_text(f"import sys; print({chr(10).join(said)!r}); assert 'epochs' in sys.argv")
     monkeypatch.setitem(gpu["measure"].__globals__, "__file__", str(tmp_path / "part.py"))
     *lines, end = gpu["measure"]("epochs", 60)

@@ -273,7 +273,13 @@ def counts_all(cls, rows, subsets, weights, known=None, original=Columns.of_mode
 
 #: Each fault, and what all its cases have in common: that it can show there, and that they are quick.
 PLANTED = {
-    "probabilities do not sum to one": ("SoftmaxClassifier", prediction, "probabilities", unfair, {"rows": 20, "max_iter": 5}),
+    "probabilities do not sum to one": (
+        "SoftmaxClassifier",
+        prediction,
+        "probabilities",
+        unfair,
+        {"rows": 20, "max_iter": 5},
+    ),
     "scores of zero": ("SoftmaxClassifier", SoftmaxClassifier, "_learned", upside_down, {"rows": 6}),
     "constant scores": ("SoftmaxClassifier", SoftmaxClassifier, "_learned", faint, {"rows": 6}),
     "global state": (

@@ -809,6 +809,7 @@ def test_a_model_from_a_machine_with_cuda_predicts_here(cls):
 
 # ---- tensors in, tensors out -----------------------------------------------------------------------------------------
 
+
 @pytest.fixture
 def dispatch():
     if os.environ.get("SCIPY_ARRAY_API") != "1":

@@ -98,7 +98,11 @@ def compare(estimator, grid, data, search="GridSearchCV", fit_params=None, toler
         ),
         (HINGE, {"alpha": ALPHAS[::3], "loss": ["hinge", "squared_hinge"]}, DIGITS),
         (HINGE, {"alpha": ALPHAS[::3]}, CANCER),
-        (clone(MLP).set_params(early_stopping=True), {"alpha": ALPHAS[::3], "learning_rate_init": [1e-3, 1e-2]}, CANCER),
+        (
+            clone(MLP).set_params(early_stopping=True),
+            {"alpha": ALPHAS[::3], "learning_rate_init": [1e-3, 1e-2]},
+            CANCER,
+        ),
         (clone(MLP).set_params(solver="sgd"), {"momentum": [0.0, 0.9], "tol": [1e-4, 1e-2]}, DIGITS),
         (
             clone(MLP).set_params(hidden_layer_sizes=(8, 8), normalization="batch", early_stopping=True),
@@ -108,7 +112,14 @@ def compare(estimator, grid, data, search="GridSearchCV", fit_params=None, toler
     ],
     ids=[
         *("softmax-digits", "softmax-wine", "softmax-breast_cancer", "penalties-wine", "l1_ratio-breast_cancer"),
-        *("adam-digits", "hinge-digits", "hinge-breast_cancer", "mlp-breast_cancer", "mlp-sgd-digits", "mlp-noise-wine"),
+        *(
+            "adam-digits",
+            "hinge-digits",
+            "hinge-breast_cancer",
+            "mlp-breast_cancer",
+            "mlp-sgd-digits",
+            "mlp-noise-wine",
+        ),
     ],
 )
 def test_scores_equal_those_of_scikit_learn(estimator, grid, data):
@@ -141,7 +152,10 @@ def test_whole_grids_score_as_one_model_after_another(estimator, data):
     ("estimator", "grid"),
     [
         (LeastSquaresClassifier(calibration="temperature", random_state=0), {"alpha": ALPHAS}),
-        (LeastSquaresClassifier(solver="sgd", calibration="sigmoid", max_iter=20, random_state=0), {"alpha": ALPHAS[::3]}),
+        (
+            LeastSquaresClassifier(solver="sgd", calibration="sigmoid", max_iter=20, random_state=0),
+            {"alpha": ALPHAS[::3]},
+        ),
         (SigmoidClassifier(max_iter=20, random_state=0), {"alpha": ALPHAS, "label_smoothing": [0.0, 0.1]}),
         (clone(SOFTMAX).set_params(calibration="sigmoid"), {"alpha": ALPHAS}),
         (clone(MLP).set_params(calibration="temperature"), {"alpha": ALPHAS[:2], "label_smoothing": [0.0, 0.1]}),

@@ -97,7 +97,9 @@ def test_all_data_are_wine_in_other_units(data):
     np.testing.assert_allclose(scaled.astype(np.float64), Z, atol=0.15 if DENSE[data].dtype == np.float32 else 1e-3)
 
 
-@pytest.mark.parametrize(("name", "data", "precision"), covering(ESTIMATORS.keys(), DENSE.keys(), ["float64", "float32"]))
+@pytest.mark.parametrize(
+    ("name", "data", "precision"), covering(ESTIMATORS.keys(), DENSE.keys(), ["float64", "float32"])
+)
 def test_as_good_as_behind_a_standard_scaler(name, data, precision):
     X, model = DENSE[data], reconfigured(clone(ESTIMATORS[name]), precision=precision)
     reference = accuracy_of_scaled_columns(name, precision)

@@ -131,7 +131,8 @@ USERS = {
 
 
 @pytest.mark.parametrize(
-    ("model", "solvers", "early_stopping"), covering(dict(zip(NAMES, [*LINEAR, *DEEP], strict=True)), USERS, [False, True])
+    ("model", "solvers", "early_stopping"),
+    covering(dict(zip(NAMES, [*LINEAR, *DEEP], strict=True)), USERS, [False, True]),
 )
 def test_a_solver_of_a_users_has_the_settings_of_its_base(model, solvers, early_stopping):
     own, plain = solvers
