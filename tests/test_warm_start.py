@@ -54,7 +54,7 @@ def another_net(n_outputs, width):
 
 
 COMMON = {"random_state": 0, "device": "cpu", "warm_start": True}
-STEPS = {"learning_rate_init": 0.02, "max_iter": 40}
+STEPS = {"learning_rate_init": 0.03, "max_iter": 25}
 MODELS = {
     "softmax": configured(SoftmaxClassifier, **COMMON),
     "softmax by sgd": configured(SoftmaxClassifier, solver="sgd", **COMMON),
@@ -65,7 +65,7 @@ MODELS = {
     "squares by adamw": configured(LeastSquaresClassifier, solver=AdamW(learning_rate_init=0.05), **COMMON),
     "mlp": MLPClassifierTorch((8,), normalization="batch", **STEPS, **COMMON),
     "mlp by sgd": MLPClassifierTorch((8,), solver="sgd", activation="prelu", **STEPS, **COMMON),
-    "mlp by lbfgs": MLPClassifierTorch((8,), solver="lbfgs", max_iter=40, **COMMON),
+    "mlp by lbfgs": MLPClassifierTorch((8,), solver="lbfgs", max_iter=25, **COMMON),
     "module": TorchClassifier(small_net, solver="adam", batch_size=50, learning_rate="cosine", **STEPS, **COMMON),
 }
 LINEAR = ("softmax", "sigmoid", "hinge", "squares")
@@ -243,7 +243,7 @@ CALIBRATED = {
     "sigmoid": configured(SigmoidClassifier, **COMMON),
     "hinge": configured(HingeClassifier, max_iter=50, **COMMON),
     "squares": configured(LeastSquaresClassifier, **COMMON),
-    "mlp": MLPClassifierTorch((16,), max_iter=40, **COMMON),
+    "mlp": MLPClassifierTorch((16,), max_iter=25, **COMMON),
 }
 each_calibrated = pytest.mark.parametrize("name", CALIBRATED)
 
