@@ -67,8 +67,8 @@ CV = StratifiedKFold(3, shuffle=True, random_state=0)
 
 #: Makes a quick classifier that still learns the bundled data.
 make = maker(
-    {"max_iter": 25, "batch_size": 50, "random_state": 0, "device": "cpu"},
-    network={"hidden_layer_sizes": (12,), "learning_rate_init": 0.02},
+    {"max_iter": 12, "batch_size": 50, "random_state": 0, "device": "cpu"},
+    network={"hidden_layer_sizes": (12,), "learning_rate_init": 0.04},
 )
 
 
