@@ -57,6 +57,13 @@ def on_digits(cls, dtype="float64", weighted=False, **params):
 
 
 METHODS = ["predict", "predict_proba", "predict_log_proba", "decision_function"]
+#: Forms of X and y that the models of a calibration's folds meet. Their rows are taken from what X and y have become;
+#: of the other forms, which have become the same, the model alone tells as much in a sixth of the time.
+MET_BY_FOLDS = {"list of lists", "read-only", "tensor", "csc_array", "messy", "strings", "nullable integers"}
+
+
+def folds_for(form):
+    return {} if form in MET_BY_FOLDS else {"calibration": None}
 
 
 def assert_same(model, reference, given, plain, rtol=0.0):
@@ -65,6 +72,9 @@ def assert_same(model, reference, given, plain, rtol=0.0):
     np.testing.assert_allclose(parameters(model), parameters(reference), rtol=rtol, atol=rtol)
     np.testing.assert_array_equal(model.classes_, reference.classes_)
     for method in METHODS:
+        assert hasattr(model, method) == hasattr(reference, method)
+        if not hasattr(model, method):
+            continue
         found, wanted = getattr(model, method)(given), getattr(reference, method)(plain)
         assert type(found) is np.ndarray
         assert found.dtype == wanted.dtype
@@ -127,7 +137,8 @@ SINGLE = {  # trained as these are, and the coefficients in single precision
 @pytest.mark.parametrize("form", EXACT)
 def test_dense_features(cls, form):
     given = EXACT[form](DIGITS)
-    assert_same(make(cls).fit(given, DIGITS_Y), on_digits(cls), given, DIGITS)
+    model = make(cls, **folds_for(form)).fit(given, DIGITS_Y)
+    assert_same(model, on_digits(cls, **folds_for(form)), given, DIGITS)
 
 
 @each_estimator
@@ -297,7 +308,7 @@ def sparse_settings(cls):
 def test_sparse_features(cls, form, stopping):
     given, weight = SPARSE[form](DIGITS), np.linspace(1, 2, len(DIGITS))
     assert sparse.issparse(given)
-    params = {"early_stopping": stopping, "validation_fraction": 0.3, **sparse_settings(cls)}
+    params = {"early_stopping": stopping, "validation_fraction": 0.3, **sparse_settings(cls), **folds_for(form)}
     model = make(cls, **params).fit(given, DIGITS_Y, sample_weight=weight)
     reference = on_digits(cls, weighted=True, **params)
     assert_same(model, reference, given, DIGITS, rtol=1e-9)
@@ -403,8 +414,8 @@ LABELS = {  # how the codes 0, 1, 2 are given, and what classes_ then is
 @pytest.mark.parametrize("form", LABELS)
 def test_labels(cls, form):
     convert, classes = LABELS[form]
-    reference = on_digits(cls)
-    model = make(cls).fit(DIGITS, convert(DIGITS_Y))
+    reference = on_digits(cls, **folds_for(form))
+    model = make(cls, **folds_for(form)).fit(DIGITS, convert(DIGITS_Y))
     np.testing.assert_array_equal(model.classes_, classes)
     np.testing.assert_array_equal(parameters(model), parameters(reference))
     predicted = model.predict(DIGITS)
@@ -588,10 +599,15 @@ def test_one_class(label):
 INDICATORS = np.column_stack([DIGITS_Y == 0, DIGITS_Y != 1, DIGITS[:, 4] > 8, DIGITS[:, 9] > 8]).astype(int)
 
 
+@functools.cache
+def of_indicators(convert):
+    return make(MLPClassifierTorch, max_iter=60).fit(DIGITS, convert(INDICATORS))
+
+
 @pytest.mark.parametrize(
     "convert",
     [
-        np.asarray,
+        lambda Y: Y.copy(),
         sparse.csr_matrix,
         lambda Y: Y.astype(bool),
         lambda Y: Y.tolist(),
@@ -601,8 +617,7 @@ INDICATORS = np.column_stack([DIGITS_Y == 0, DIGITS_Y != 1, DIGITS[:, 4] > 8, DI
     ids=["array", "sparse", "bool", "list", "frame", "tensor"],
 )
 def test_multilabel(convert):
-    reference = make(MLPClassifierTorch, max_iter=60).fit(DIGITS, INDICATORS)
-    model = make(MLPClassifierTorch, max_iter=60).fit(DIGITS, convert(INDICATORS))
+    reference, model = of_indicators(np.asarray), of_indicators(convert)
     np.testing.assert_array_equal(parameters(model), parameters(reference))
     predicted, proba = model.predict(DIGITS), model.predict_proba(DIGITS)
     assert predicted.shape == proba.shape == model.decision_function(DIGITS).shape == INDICATORS.shape
@@ -649,13 +664,21 @@ MODELS = {
 }
 
 
+SCALED = {n: ((X - X.mean(0)) / X.std(0), y) for n, X, y in [(3, WINE, WINE_Y), (2, CANCER, CANCER_Y)]}
+
+
+@functools.cache
+def of_scaled(name, dtype, n_classes):
+    X, y = SCALED[n_classes]
+    return MODELS[name](max_iter=20, random_state=0, device="cpu").fit(X.astype(dtype), y)
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("far", [False, True], ids=["near", "far"])
-@pytest.mark.parametrize("X, y", [(WINE, WINE_Y), (CANCER, CANCER_Y)], ids=["three classes", "two classes"])
-def test_every_row_is_told_the_same(name, dtype, far, X, y):
-    X = ((X - X.mean(0)) / X.std(0)).astype(dtype)
-    model = MODELS[name](max_iter=20, random_state=0, device="cpu").fit(X, y)
+@pytest.mark.parametrize("n_classes", SCALED)
+def test_every_row_is_told_the_same(name, dtype, far, n_classes):
+    X, model = SCALED[n_classes][0].astype(dtype), of_scaled(name, dtype, n_classes)
     if far:  # rows in any direction, where probabilities are as good as 0 and 1
         X = (300 * np.random.default_rng(0).normal(size=(400, X.shape[1]))).astype(dtype)
     predicted, scores = model.predict(X), model.decision_function(X)
@@ -743,10 +766,10 @@ def test_partial_fit_after_fit_knows_the_classes(cls):
 def test_partial_fit_one_row_at_a_time(cls):
     model = make(cls, **({"calibration": None} if cls is HingeClassifier else {}))
     X = (IRIS - IRIS.mean(0)) / IRIS.std(0)
-    order = np.random.default_rng(0).permutation(len(X))
+    order = np.random.default_rng(0).permutation(len(X))[:75]
     for i in order:
         reconfigured(model, learning_rate_init=0.05).partial_fit(X[[i]], IRIS_Y[[i]], classes=[0, 1, 2])
-    assert model.t_ == len(X)
+    assert model.t_ == len(order)
     assert model.score(X, IRIS_Y) > 0.6
 
 
@@ -769,7 +792,7 @@ def test_ways_to_say_cpu(cls, device):
     if device == "auto" and (torch.cuda.is_available() or torch.backends.mps.is_available()):
         pytest.skip("auto is another device here")
     model = make(cls, device=device).fit(DIGITS, DIGITS_Y)
-    assert_same(model, make(cls, device="cpu").fit(DIGITS, DIGITS_Y), DIGITS, DIGITS)
+    assert_same(model, on_digits(cls), DIGITS, DIGITS)
     assert clone(model).get_params()["device"] == device
 
 
