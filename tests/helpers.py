@@ -1,6 +1,8 @@
 """What several test files use: data, estimators of a class, forms of the same values, and constants of the package."""
 
+import functools
 import inspect
+import reprlib
 import sys
 from itertools import combinations, product
 
@@ -39,6 +41,39 @@ def covering(*factors):
                 values = [factor[name] for factor, name in zip(named, names, strict=True)]
                 chosen.append(pytest.param(*values, id="-".join(names)))
     return chosen
+
+
+def check_each(check, cases):
+    """Call a check with the arguments of each case, by its name: all are checked, and those that fail are named."""
+    failures = []
+    for name, arguments in cases.items():
+        try:
+            check(*arguments)
+        except (Exception, pytest.fail.Exception) as failure:
+            failure.add_note(f"in the case {name}")
+            failures.append(failure)
+    if failures:
+        raise BaseExceptionGroup(f"{len(failures)} of {len(cases)} cases", failures)
+
+
+def in_one_test(names, cases):
+    """Parametrize a test as pytest does, and run its cases in one, where pytest does more around each than it does."""
+    names = [name.strip() for name in names.split(",")]
+    cases = [case if len(names) > 1 else [case] for case in cases]
+
+    def decorate(test):
+        signature = inspect.signature(test)
+
+        @functools.wraps(test)
+        def run(**fixtures):
+            numbered = {f"{i}: {', '.join(map(reprlib.repr, case))}": case for i, case in enumerate(cases)}
+            check_each(lambda *case: test(**fixtures, **dict(zip(names, case, strict=True))), numbered)
+
+        left = [parameter for name, parameter in signature.parameters.items() if name not in names]
+        run.__signature__ = signature.replace(parameters=left)
+        return run
+
+    return decorate
 
 
 # ---- data ------------------------------------------------------------------------------------------------------------
