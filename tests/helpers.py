@@ -49,7 +49,7 @@ def check_each(check, cases):
     for name, arguments in cases.items():
         try:
             check(*arguments)
-        except (Exception, pytest.fail.Exception) as failure:
+        except (Exception, BaseExceptionGroup, pytest.fail.Exception) as failure:
             failure.add_note(f"in the case {name}")
             failures.append(failure)
     if failures:
