@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
-from helpers import covering, linear_module
+from helpers import covering, in_one_test, linear_module
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 
@@ -150,9 +150,7 @@ def test_what_a_solver_of_a_users_makes_of_its_settings_is_looked_at():
         SoftmaxClassifier(solver=Renamed(-1.0)).fit(X, Y)
 
 
-@pytest.mark.parametrize(
-    "solver", [SGD, None, 5, "sdg", SGD.options], ids=lambda given: getattr(given, "__name__", repr(given))
-)
+@in_one_test("solver", [SGD, None, 5, "sdg", SGD.options])
 @pytest.mark.parametrize("model", [*LINEAR, *DEEP], ids=NAMES)
 def test_what_is_no_solver_is_refused_in_public_words(model, solver):
     told = rf"'solver' parameter of {type(model).__name__} must be a str among .* or an object such as SGD\(\)\. Got"

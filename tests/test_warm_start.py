@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from helpers import configured, reconfigured
+from helpers import configured, in_one_test, reconfigured
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_iris
@@ -528,7 +528,7 @@ def goings_on(model, X, y):
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize(
+@in_one_test(
     "other, message",
     [
         (FRAME[list("badc")], "feature names should match.*same order"),
@@ -536,7 +536,6 @@ def goings_on(model, X, y):
         (FRAME[list("abc")], "feature names should match.*now missing.*d"),
         (pl.from_pandas(FRAME[list("badc")]), "feature names should match.*same order"),
     ],
-    ids=["order", "names", "fewer", "Polars"],
 )
 def test_columns_are_those_of_before(name, other, message):
     model = fitted(MODELS[name], "named", max_iter=2)
@@ -546,7 +545,7 @@ def test_columns_are_those_of_before(name, other, message):
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize(
+@in_one_test(
     "labels, message",
     [
         (np.where(Y == 2, "te", NAMED), r"classes.*te"),
@@ -554,7 +553,6 @@ def test_columns_are_those_of_before(name, other, message):
         (np.array(["M1", "M2", "M3"])[Y], r"classes.*M1"),
         (np.array(["2020", "2021", "2022"], dtype="M8[D]")[Y], r"classes.*2020-01-01"),
     ],
-    ids=["a new one", "numbers", "all new", "dates"],
 )
 def test_classes_are_those_of_before(name, labels, message):
     model = fitted(MODELS[name], "named", max_iter=2)
