@@ -1,5 +1,6 @@
 """Settings that must be in place before SciPy and Matplotlib are imported."""
 
+import gc
 import os
 
 import pytest
@@ -20,6 +21,12 @@ def pytest_collection_modifyitems(items):
         if test not in seen and isinstance(item, pytest.Function) and not item.get_closest_marker("slow"):
             seen.add(test)
             item.add_marker("quick")
+
+
+def pytest_collection_finish():
+    """Spare the garbage collector what stays to the end: the libraries, and ten thousand tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,7 +1,10 @@
 """What several test files use: data, estimators of a class, forms of the same values, and constants of the package."""
 
+import functools
 import inspect
+import reprlib
 import sys
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -14,6 +17,64 @@ from skdeep.engine.losses import LOSSES
 from skdeep.fitting.settings import SOLVERS, solver_name
 
 CPU = torch.device("cpu")
+
+
+# ---- cases -----------------------------------------------------------------------------------------------------------
+
+
+def covering(*factors):
+    """Choose among the combinations of three factors or more: every two values of two factors meet in one of them.
+
+    A factor is a dict of values by name, or an iterable of values that are their own names.
+    """
+    named = [
+        factor if isinstance(factor, dict) else {getattr(value, "__name__", str(value)): value for value in factor}
+        for factor in factors
+    ]
+    most = len(list(combinations(named, 2)))
+    met, chosen = set(), []
+    for at_least in range(most, 0, -1):
+        for names in product(*named):
+            pairs = set(combinations(enumerate(names), 2))
+            if len(pairs - met) >= at_least:
+                met |= pairs
+                values = [factor[name] for factor, name in zip(named, names, strict=True)]
+                chosen.append(pytest.param(*values, id="-".join(names)))
+    return chosen
+
+
+def check_each(check, cases):
+    """Call a check with the arguments of each case, by its name: all are checked, and those that fail are named."""
+    failures = []
+    for name, arguments in cases.items():
+        try:
+            check(*arguments)
+        except (Exception, BaseExceptionGroup, pytest.fail.Exception) as failure:
+            failure.add_note(f"in the case {name}")
+            failures.append(failure)
+    if failures:
+        raise BaseExceptionGroup(f"{len(failures)} of {len(cases)} cases", failures)
+
+
+def in_one_test(names, cases):
+    """Parametrize a test as pytest does, and run its cases in one, where pytest does more around each than it does."""
+    names = [name.strip() for name in names.split(",")]
+    cases = [case if len(names) > 1 else [case] for case in cases]
+
+    def decorate(test):
+        signature = inspect.signature(test)
+
+        @functools.wraps(test)
+        def run(**fixtures):
+            numbered = {f"{i}: {', '.join(map(reprlib.repr, case))}": case for i, case in enumerate(cases)}
+            check_each(lambda *case: test(**fixtures, **dict(zip(names, case, strict=True))), numbered)
+
+        left = [parameter for name, parameter in signature.parameters.items() if name not in names]
+        run.__signature__ = signature.replace(parameters=left)
+        return run
+
+    return decorate
+
 
 # ---- data ------------------------------------------------------------------------------------------------------------
 

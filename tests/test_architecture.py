@@ -1,6 +1,7 @@
 """The direction of imports, and the size of the files, read from the source."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -34,6 +35,12 @@ def imports_of(path):
             module = ".".join(part for part in (package, node.module) if part)
             found |= {f"{module}.{alias.name}" for alias in node.names}
     return found
+
+
+@functools.cache
+def imports():
+    """What each file of the package imports."""
+    return {path: imports_of(path) for path in FILES}
 
 
 def own_modules(names):
@@ -80,28 +87,29 @@ def test_rooms():
     assert len([path for path in FILES if path.parent == PACKAGE]) <= 6
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if name_of(p) != "__init__"], ids=name_of)
-def test_a_room_imports_only_from_those_below(path):
-    room = name_of(path).split(".")[0]
-    allowed = ROOMS[: ROOMS.index(room) + 1]
-    for module in own_modules(imports_of(path)):
-        assert module.split(".")[0] in allowed, module
+def test_a_room_imports_only_from_those_below():
+    for path, names in imports().items():
+        if name_of(path) != "__init__":
+            allowed = ROOMS[: ROOMS.index(name_of(path).split(".")[0]) + 1]
+            assert not {name for name in own_modules(names) if name.split(".")[0] not in allowed}, path
 
 
 @pytest.mark.parametrize("room", [room for room in ROOMS if (PACKAGE / room).is_dir()])
 def test_no_file_of_a_room_imports_what_imports_it(room):
-    imports = {name_of(path): own_modules(imports_of(path)) for path in FILES if path.parent.name == room}
-    inside = {name: found & set(imports) for name, found in imports.items()}
+    all_of = {name_of(path): own_modules(names) for path, names in imports().items() if path.parent.name == room}
+    inside = {name: found & set(all_of) for name, found in all_of.items()}
     while ready := [name for name, found in inside.items() if not found & set(inside)]:
         inside = {name: found for name, found in inside.items() if name not in ready}
     assert not inside
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name in GROUND or p.name == "splits.py"], ids=name_of)
-def test_the_ground_floor_knows_neither_sklearn_nor_skorch(path):
-    names = imports_of(path)
-    assert not third_parties(names) & {"sklearn", "skorch", "joblib"}
-    assert {name for name in own_modules(names) if name.startswith("compat")} <= {"compat.torch", "compat.scipy"}
+def test_the_ground_floor_knows_neither_sklearn_nor_skorch():
+    floor = {path: names for path, names in imports().items() if path.parent.name in GROUND or path.name == "splits.py"}
+    assert len(floor) > 30
+    for path, names in floor.items():
+        assert not third_parties(names) & {"sklearn", "skorch", "joblib"}, path
+        private = {name for name in own_modules(names) if name.startswith("compat")}
+        assert private <= {"compat.torch", "compat.scipy"}, path
 
 
 def test_the_design_names_every_file():
@@ -118,36 +126,35 @@ def test_the_design_names_every_file():
 MEET_SKORCH = ["compat.skorch", "callbacks.skorch_host", "callbacks.skorch_observer", "logs"]
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_only_its_adapter_imports_skorch(path):
-    names = imports_of(path)
-    assert name_of(path) in MEET_SKORCH or "skorch" not in third_parties(names)
-    of_skorch = {name for name in names if name.split(".")[0] == "skorch"}
-    assert not [name for name in of_skorch if any(part.startswith("_") for part in name.split("."))]
-    if "compat.skorch" in own_modules(names):
-        assert name_of(path) == "callbacks.skorch_observer"
+def test_only_its_adapter_imports_skorch():
+    for path, names in imports().items():
+        assert name_of(path) in MEET_SKORCH or "skorch" not in third_parties(names), path
+        of_skorch = {name for name in names if name.split(".")[0] == "skorch"}
+        assert not [name for name in of_skorch if any(part.startswith("_") for part in name.split("."))], path
+        assert "compat.skorch" not in own_modules(names) or name_of(path) == "callbacks.skorch_observer", path
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name != "display"], ids=name_of)
-def test_pictures_and_logs_are_for_users(path):
-    names = imports_of(path)
-    assert not {name.split(".")[0] for name in own_modules(names)} & {"display", "logs"}
-    assert "matplotlib" not in third_parties(names)
-    assert path.name == "logs.py" or "torch.utils.tensorboard.SummaryWriter" not in names
+def test_pictures_and_logs_are_for_users():
+    for path, names in imports().items():
+        if path.parent.name != "display":
+            assert not {name.split(".")[0] for name in own_modules(names)} & {"display", "logs"}, path
+            assert "matplotlib" not in third_parties(names), path
+            assert path.name == "logs.py" or "torch.utils.tensorboard.SummaryWriter" not in names, path
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "display"], ids=name_of)
-def test_matplotlib_is_imported_only_to_draw(path):
-    body = ast.parse(path.read_text(encoding="utf-8")).body
-    names = [node.module or "" for node in body if isinstance(node, ast.ImportFrom)]
-    names += [alias.name for node in body if isinstance(node, ast.Import) for alias in node.names]
-    assert names and not any(name.split(".")[0] == "matplotlib" for name in names)
+def test_matplotlib_is_imported_only_to_draw():
+    pictures = [path for path in FILES if path.parent.name == "display"]
+    assert len(pictures) > 4
+    for path in pictures:
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        names = [node.module or "" for node in body if isinstance(node, ast.ImportFrom)]
+        names += [alias.name for node in body if isinstance(node, ast.Import) for alias in node.names]
+        assert names and not any(name.split(".")[0] == "matplotlib" for name in names), path
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_files_stay_short(path):
-    n_lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert n_lines < MAX_LINES, f"{path.name} has {n_lines} lines"
+def test_files_stay_short():
+    lengths = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert not {name: length for name, length in lengths.items() if length >= MAX_LINES}
 
 
 #: What a phrase without a verb in the imperative begins with: an article, a question, a preposition, a noun.
@@ -189,10 +196,9 @@ def test_which_beginnings_are_verbs():
         assert not NO_VERB.match(text), text
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_docstrings_say_what_is_done_in_plain_words(path):
-    for node, text in docstrings_of(path):
-        where = f"{getattr(node, 'name', 'the file')}: {text[:100]}"
+def test_docstrings_say_what_is_done_in_plain_words():
+    for name, (node, text) in ((name_of(path), found) for path in FILES for found in docstrings_of(path)):
+        where = f"{name}, {getattr(node, 'name', 'the file')}: {text[:100]}"
         assert not CHAINS.search(text), where
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             decorators = {ast.unparse(decorator) for decorator in node.decorator_list}

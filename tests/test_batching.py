@@ -10,6 +10,7 @@ import torch
 from helpers import (
     CPU,
     big_endian,
+    in_one_test,
     read_only,
     reconfigured,
     with_explicit_zeros,
@@ -104,7 +105,7 @@ each_order = pytest.mark.parametrize("shuffle", [True, False])
 @each_layout
 @each_subset
 @each_order
-@pytest.mark.parametrize("batch_size", [1, 5, 23, 100])
+@in_one_test("batch_size", [1, 5, 23, 100])
 def test_every_row_exactly_once_per_epoch(layout, subset, seeds, expected, shuffle, batch_size):
     batches = batches_of(subset, seeds, layout, batch_size, shuffle=shuffle)
     assert batches.n_rows.tolist() == [len(rows) for rows in expected]

@@ -9,7 +9,6 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
-import torch
 from helpers import few_images
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "examples" / "benchmarks"
@@ -85,21 +84,17 @@ def gpu(monkeypatch):
 
 @pytest.mark.slow
 def test_all_parts_of_the_benchmark_of_a_device_run_on_the_cpu(gpu, monkeypatch, tmp_path):
-    """In this process, where the imports are done, but for one of them; as always, the tests begin another."""
-    names = gpu["main"].__globals__
-    in_its_own_process = gpu["measure"]
+    """As workers in this process, where the imports are done; as always, the tests begin another."""
 
     def measure(name, limit):
-        if name == "launches":
-            return in_its_own_process(name, limit)
-        with redirect_stdout(io.StringIO()) as out:
-            run, _ = gpu["PARTS"][name]
-            run(names["Bench"](torch.device("cpu"), quick=True, rounds=1, end=time.time() + limit))
-        said = [line.removeprefix(names["MARK"]) for line in out.getvalue().splitlines()]
+        with redirect_stdout(io.StringIO()) as out, monkeypatch.context() as worker:
+            worker.setattr(sys, "argv", [*sys.argv, "--worker", name, "--end", str(time.time() + limit)])
+            gpu["main"]()
+        said = [line.removeprefix(gpu["MARK"]) for line in out.getvalue().splitlines()]
         lines = {what: [name, what, *rest] for what, *rest in map(json.loads, said)}
         return [*lines.values(), [name, "all of it", 1.0, "s", ""]]
 
-    monkeypatch.setitem(names, "measure", measure)
+    monkeypatch.setitem(gpu["main"].__globals__, "measure", measure)
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--output", str(tmp_path)])
     gpu["main"]()
     (result,) = tmp_path.glob("gpu-cpu-*.json")
@@ -113,6 +108,18 @@ def test_all_parts_of_the_benchmark_of_a_device_run_on_the_cpu(gpu, monkeypatch,
     assert rows["agreement", "largest difference, float64"]["note"].endswith("0 NOT, 0 failed")
     assert rows["epochs", "MLPClassifierTorch (256, 256) / skorch (256, 256), batch 64"]["value"] > 0
     assert result["about"]["device"] == "cpu" and markdown.count("\n| ") == len(rows) + 2
+
+
+def test_a_part_is_a_process_whose_last_words_count(gpu, monkeypatch, tmp_path):
+    said = [
+        "noise",
+        *(gpu["MARK"] + json.dumps(line) for line in (["a", 1, "s", ""], ["b", 2, "s", ""], ["a", 3, "s", ""])),
+    ]
+    (tmp_path / "part.py").write_text(f"import sys; print({chr(10).join(said)!r}); assert 'epochs' in sys.argv")
+    monkeypatch.setitem(gpu["measure"].__globals__, "__file__", str(tmp_path / "part.py"))
+    *lines, end = gpu["measure"]("epochs", 60)
+    assert lines == [["epochs", "a", 3, "s", ""], ["epochs", "b", 2, "s", ""]]
+    assert end[:2] == ["epochs", "all of it"] and end[2] > 0 and end[3:] == ["s", ""]
 
 
 def test_a_part_that_is_not_done_in_time_is_a_line(gpu):

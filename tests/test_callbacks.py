@@ -1,7 +1,7 @@
 import copy
+import importlib
 import pickle
 import signal
-import subprocess
 import sys
 import warnings
 from unittest import mock
@@ -902,15 +902,27 @@ def test_verbose_table(params, capsys):
     assert lines[0].split()[-2] == "+"
 
 
-@pytest.mark.slow
-def test_skorch_is_imported_only_for_its_callbacks():
-    code = (
-        "import sys; from sklearn.callback import ScoringMonitor; from skdeep import SoftmaxClassifier;"
-        "model = SoftmaxClassifier(max_iter=1, verbose=1);"
-        "model.set_callbacks(ScoringMonitor(scoring='accuracy')).fit([[0.], [1.]], [0, 1]);"
-        "assert 'skorch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True)
+@pytest.fixture
+def imported_anew():
+    """The package as if neither it nor skorch had been imported; torch and the others need not be a second time."""
+
+    def ours():
+        return {name: sys.modules[name] for name in list(sys.modules) if name.split(".")[0] in ("skdeep", "skorch")}
+
+    before = ours()
+    for name in before:
+        del sys.modules[name]
+    yield importlib.import_module("skdeep")
+    for name in ours():
+        del sys.modules[name]
+    sys.modules.update(before)
+
+
+def test_skorch_is_imported_only_for_its_callbacks(imported_anew):
+    model = imported_anew.SoftmaxClassifier(max_iter=1, verbose=1)
+    assert type(model) is not SoftmaxClassifier
+    model.set_callbacks(ScoringMonitor(scoring="accuracy")).fit([[0.0], [1.0]], [0, 1])
+    assert "skorch" not in sys.modules
 
 
 @pytest.mark.parametrize("calibration", ["temperature", "sigmoid"])

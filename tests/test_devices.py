@@ -42,12 +42,12 @@ def library(tmp_path_factory):
 
 @pytest.fixture
 def emulated(library):
-    """Run a script of `accelerator/` on a kind of device; the lines of JSON that it prints."""
+    """Run groups of cases of `accelerator/` on a kind of device; the lines of JSON that are printed."""
 
-    def run(kind, script, *arguments):
+    def run(kind, *groups):
         if REAL[kind]:
             pytest.skip(f"torch was built with {kind}, which this would stand in for")
-        command = [sys.executable, str(HERE / "accelerator" / script), *arguments]
+        command = [sys.executable, str(HERE / "accelerator" / "cases.py"), *groups]
         own = {"EMULATED": kind, "EMULATED_LIBRARY": str(library), "PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}"}
         own |= {"OMP_NUM_THREADS": "1", "SCIPY_ARRAY_API": "1"}
         done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True)
@@ -70,24 +70,6 @@ def fault(kind: str, outcome: dict) -> str | None:
     ):  # what a duality gap, or lost digits, leave open
         limit = max(limit, 1e-5)
     return None if outcome["difference"] < limit else f"differs from the CPU by {outcome['difference']:.1e}"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "kind, groups",
-    [("cuda", ["estimators", "data", "use", "streamed", "planted"]), ("mps", ["estimators", "data", "use"])],
-)
-def test_everything_is_as_on_the_cpu(kind, groups, emulated):
-    outcomes = emulated(kind, "cases.py", *groups)
-    if "planted" in groups:  # a race, which must be noticed
-        planted = outcomes.pop()
-        assert groups.pop() == planted["group"] and "error" not in planted, planted
-        assert sum(planted["hazards"].values()) >= 5
-    faults = {outcome["name"]: found for outcome in outcomes if (found := fault(kind, outcome))}
-    n_cases = Counter(outcome["group"] for outcome in outcomes)
-    assert list(n_cases) == groups and min(n_cases.values()) >= 8
-    assert not faults, "\n".join(f"{name}: {what}" for name, what in faults.items())
-    assert all(outcome["waits"] > 0 for outcome in outcomes if outcome["group"] != "use")  # each has been there
 
 
 #: Kernels that a step launches on CUDA at most. Fewer are better: lower the number then.
@@ -117,15 +99,41 @@ LAUNCHES = {
 MONITORED = {"mlp early stopping", "ensemble"}
 
 
-@pytest.mark.slow
-def test_steps_stay_short_and_nobody_waits_within_an_epoch(emulated):
-    found = {outcome.pop("name"): outcome for outcome in emulated("cuda", "steps.py")}
+def check_cases(kind, groups, outcomes):
+    """Everything is as on the CPU."""
+    faults = {outcome["name"]: found for outcome in outcomes if (found := fault(kind, outcome))}
+    n_cases = Counter(outcome["group"] for outcome in outcomes)
+    assert list(n_cases) == groups and min(n_cases.values()) >= 8
+    assert not faults, "\n".join(f"{name}: {what}" for name, what in faults.items())
+    assert all(outcome["waits"] > 0 for outcome in outcomes if outcome["group"] != "use")  # each has been there
+
+
+def check_steps(outcomes):
+    """Steps stay short, and nobody waits within an epoch."""
+    found = {outcome.pop("name"): outcome for outcome in outcomes}
     assert found.keys() == LAUNCHES.keys()
     long = {name: taken["launches"] for name, taken in found.items() if taken["launches"] > LAUNCHES[name]}
     assert not long
     assert not {name: taken for name, taken in found.items() if taken["waits"]}
     for name, taken in found.items():
         assert taken["waits of an epoch"] == 1 + (name in MONITORED), name
+
+
+@pytest.mark.slow
+def test_an_emulated_cuda(emulated):
+    """In one process, whose imports would take longer than the steps."""
+    groups = ["estimators", "data", "use", "streamed"]
+    *outcomes, planted = emulated("cuda", "steps", *groups, "planted")
+    assert planted["group"] == "planted" and "error" not in planted, planted
+    assert sum(planted["hazards"].values()) >= 5  # a race, which must be noticed
+    check_steps([outcome for outcome in outcomes if "group" not in outcome])
+    check_cases("cuda", groups, [outcome for outcome in outcomes if "group" in outcome])
+
+
+@pytest.mark.slow
+def test_an_emulated_mps(emulated):
+    groups = ["estimators", "data", "use"]
+    check_cases("mps", groups, emulated("mps", *groups))
 
 
 # ---- which device ----------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from helpers import (
     IRIS_Y,
     WINE,
     WINE_Y,
+    covering,
     each_estimator,
     maker,
     parameters,
@@ -66,8 +67,8 @@ CV = StratifiedKFold(3, shuffle=True, random_state=0)
 
 #: Makes a quick classifier that still learns the bundled data.
 make = maker(
-    {"max_iter": 25, "batch_size": 50, "random_state": 0, "device": "cpu"},
-    network={"hidden_layer_sizes": (12,), "learning_rate_init": 0.02},
+    {"max_iter": 12, "batch_size": 50, "random_state": 0, "device": "cpu"},
+    network={"hidden_layer_sizes": (12,), "learning_rate_init": 0.04},
 )
 
 
@@ -112,11 +113,12 @@ def test_pipeline_of_named_columns(cls):
 
 @pytest.mark.slow
 def test_grid_search_in_two_processes():
-    """All estimators in the same two: to start them takes longer than the rest."""
+    """By forks, which are quick; a process that begins anew is in test_model_selection.py."""
     for cls in ESTIMATORS:
         pipe = make_pipeline(MinMaxScaler(), make(cls, max_iter=10))
         grid = {f"{cls.__name__.lower()}__alpha": [1e-5, 10.0]}
-        search = GridSearchCV(pipe, grid, cv=CV, n_jobs=2).fit(DIGITS, DIGITS_Y)
+        with joblib.parallel_config(backend="multiprocessing"):
+            search = GridSearchCV(pipe, grid, cv=CV, n_jobs=2).fit(DIGITS, DIGITS_Y)
         alone = [cross_val_score(pipe.set_params(**at), DIGITS, DIGITS_Y, cv=CV).mean() for at in grid_points(grid)]
         np.testing.assert_allclose(search.cv_results_["mean_test_score"], alone, atol=2e-3)
         assert search.best_params_ == {f"{cls.__name__.lower()}__alpha": 1e-5}
@@ -175,10 +177,11 @@ def test_cross_validate(cls):
     assert found["train_accuracy"].mean() > found["test_accuracy"].mean() - 0.01
 
 
-@each_estimator
-@pytest.mark.parametrize("X, y", [(WINE, WINE_Y), (CANCER, CANCER_Y)], ids=["three classes", "two classes"])
-@pytest.mark.parametrize("method", ["predict_proba", "decision_function"])
-def test_cross_val_predict(cls, X, y, method):
+@pytest.mark.parametrize(
+    ("cls", "n_classes", "method"), covering(ESTIMATORS, [3, 2], ["predict_proba", "decision_function"])
+)
+def test_cross_val_predict(cls, n_classes, method):
+    X, y = (WINE, WINE_Y) if n_classes == 3 else (CANCER, CANCER_Y)
     found = cross_val_predict(make_pipeline(StandardScaler(), make(cls)), X, y, cv=CV, method=method)
     if method == "decision_function":
         assert found.shape == ((len(X), 3) if y is WINE_Y else (len(X),))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import matplotlib
 import pytest
-from helpers import few_images
+from helpers import few_images, in_one_test
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -21,7 +21,7 @@ def test_the_gallery_is_complete():
     assert numbers == list(range(1, 17))
 
 
-@pytest.mark.parametrize("path", GALLERY, ids=lambda path: path.stem)
+@in_one_test("path", GALLERY)
 def test_shape_of_an_example(path):
     text = path.read_text(encoding="utf-8")
     title, underline, empty, introduction = ast.get_docstring(ast.parse(text)).split("\n", 3)
@@ -38,7 +38,7 @@ def test_shape_of_an_example(path):
     assert any(picture == f"{number_and_name}.png" for picture in pictures) or "{" in text
 
 
-@pytest.mark.parametrize("path", GALLERY, ids=lambda path: path.stem)
+@in_one_test("path", GALLERY)
 def test_the_lectures_name_each_example(path):
     """An idea is looked up on that page; what it does not name is about the package, and in the guide."""
     assert any(f"/auto_examples/{path.stem}" in page.read_text(encoding="utf-8") for page in PAGES)

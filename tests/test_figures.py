@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import in_one_test
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +32,7 @@ def results(tmp_path):
     return Path(shutil.copytree(figures.RESULTS, tmp_path / "results"))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+@in_one_test("page", PAGES)
 def test_a_page_says_what_the_results_say(page):
     text = page.read_text(encoding="utf-8")
     start, end = figures.MARKS[page.suffix]
@@ -76,7 +77,7 @@ def test_figures_in_a_list_keep_their_indentation():
     assert figures.updated(once, ".md") == once
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+@in_one_test("page", PAGES)
 def test_measurements_stand_in_figures_or_on_the_page_of_a_decision(page):
     if page in DECISIONS:
         return
@@ -93,7 +94,7 @@ def test_what_counts_as_a_measurement():
     )
 
 
-@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.stem)
+@in_one_test("page", DECISIONS)
 def test_a_decision_says_what_it_rests_on(page):
     text = page.read_text(encoding="utf-8")
     fields = dict(re.findall(r"^:(\w+): (.+(?:\n {4}.+)*)", text, re.MULTILINE))

@@ -19,7 +19,7 @@ from skdeep.fitting import fit as fitting
 
 @pytest.mark.parametrize("estimator", cases.PARAMETERS)
 def test_a_fit_is_refused_or_right(estimator):
-    @settings(max_examples=20, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=12, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(cases.cases(estimator))
     def check(case):
         examine(case)
@@ -273,10 +273,17 @@ def counts_all(cls, rows, subsets, weights, known=None, original=Columns.of_mode
     return original(cls, rows, [None] * len(subsets), [None] * len(weights), known)
 
 
+#: Each fault, and what all its cases have in common: that it can show there, and that they are quick.
 PLANTED = {
-    "probabilities do not sum to one": ("SoftmaxClassifier", prediction, "probabilities", unfair, {}),
-    "scores of zero": ("SoftmaxClassifier", SoftmaxClassifier, "_learned", upside_down, {}),
-    "constant scores": ("SoftmaxClassifier", SoftmaxClassifier, "_learned", faint, {}),
+    "probabilities do not sum to one": (
+        "SoftmaxClassifier",
+        prediction,
+        "probabilities",
+        unfair,
+        {"rows": 20, "max_iter": 5},
+    ),
+    "scores of zero": ("SoftmaxClassifier", SoftmaxClassifier, "_learned", upside_down, {"rows": 6}),
+    "constant scores": ("SoftmaxClassifier", SoftmaxClassifier, "_learned", faint, {"rows": 6}),
     "global state": (
         "MLPClassifierTorch",
         MLPClassifierTorch,
@@ -289,11 +296,11 @@ PLANTED = {
         LeastSquaresClassifier,
         "_procedure",
         LeastSquaresClassifier._procedure._replace(conclude=remembers),
-        {"story": "fit something else, fit"},
+        {"story": "fit something else, fit", "rows": 20, "max_iter": 5},
     ),
-    "written to": ("SoftmaxClassifier", fitting, "encode", writes, {}),
-    "IndexError": ("HingeClassifier", fitting, "encode", raw, {}),
-    "without the name": ("HingeClassifier", fitting, "encode", mumbles, {}),
+    "written to": ("SoftmaxClassifier", fitting, "encode", writes, {"rows": 20, "max_iter": 5}),
+    "IndexError": ("HingeClassifier", fitting, "encode", raw, {"rows": 6}),
+    "without the name": ("HingeClassifier", fitting, "encode", mumbles, {"rows": 6}),
     "not a repetition": (
         "SoftmaxClassifier",
         Columns,
@@ -310,7 +317,7 @@ def test_a_planted_fault_is_found(what, monkeypatch):
     monkeypatch.setattr(owner, name, fault)
     finding = first_fault(what, estimator, given)
     assert finding is not None
-    smallest = shrink(finding, seconds=0.2)
+    smallest = shrink(finding, seconds=0.1)
     assert len(smallest.case) <= len(finding.case)
     assert what in find(smallest.case)[1].what
 
@@ -318,7 +325,7 @@ def test_a_planted_fault_is_found(what, monkeypatch):
 @pytest.mark.slow
 def test_the_long_run_reports_each_fault_once(monkeypatch, capsys):
     monkeypatch.setattr(prediction, "probabilities", unfair)
-    assert fuzz.main(["--examples", "30", "--workers", "1"]) == 1
+    assert fuzz.main(["--examples", "12", "--workers", "1"]) == 1
     out = capsys.readouterr().out
     assert out.count("==== probabilities do not sum to one [SoftmaxClassifier]") == 1
     (smallest,) = (line for line in out.splitlines() if "--case" in line and "SoftmaxClassifier" in line)

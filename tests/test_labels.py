@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 import sklearn
 import torch
-from helpers import configured, linear_module
+from helpers import configured, in_one_test, linear_module
 from scipy import sparse
 from sklearn import model_selection as reference
 from sklearn.metrics import f1_score, hamming_loss, make_scorer
@@ -118,7 +118,7 @@ NOT_INDICATORS = {
 
 
 @pytest.mark.parametrize("name", MULTILABEL)
-@pytest.mark.parametrize("case", NOT_INDICATORS)
+@in_one_test("case", NOT_INDICATORS)
 def test_indicators_are_zeros_and_ones(name, case, no_training):
     y, values = NOT_INDICATORS[case]
     for fit in ways_of(name, y, LABELS):
@@ -203,7 +203,7 @@ MISSING = {
 
 
 @each_estimator
-@pytest.mark.parametrize("case", MISSING)
+@in_one_test("case", MISSING)
 def test_missing_labels_are_counted(name, case, no_training):
     for fit in ways_of(name, MISSING[case], BINARY):
         with pytest.raises(ValueError, match=r"Input y(_val)? contains NaN: 2 of 40 labels are missing.*in row 3"):
@@ -261,7 +261,7 @@ SEVERAL = {
 
 
 @each_estimator
-@pytest.mark.parametrize("case", SEVERAL)
+@in_one_test("case", SEVERAL)
 def test_several_labels_of_a_row(name, case, no_training):
     warnings.simplefilter("ignore", StackingWarning)  # undone with the test
     for fit in ways_of(name, SEVERAL[case], BINARY):
@@ -272,7 +272,7 @@ def test_several_labels_of_a_row(name, case, no_training):
 
 
 @each_estimator
-@pytest.mark.parametrize("case", ODD)
+@in_one_test("case", ODD)
 def test_odd_labels(name, case, no_training):
     y, message = ODD[case]
     for fit in ways_of(name, y, BINARY):
@@ -347,24 +347,41 @@ KINDS = {
 }
 
 
+def fitted_by(name, labels):
+    params = {"random_state": 0} | ({} if name == "least squares" else {"early_stopping": True})
+    return MAKE[name](**params).fit(X, labels)
+
+
+def searched_by(name, labels, scoring):
+    options = {"cv": 2, "error_score": "raise", "scoring": scoring}
+    model = MAKE[name](random_state=0, early_stopping=True)
+    return stacked.GridSearchCV(model, {"alpha": [0.1, 1.0]}, **options).fit(X, labels)
+
+
+@functools.cache
+def by_plain_labels(function, name, labels, *options):
+    """What a function makes of labels that NumPy knows, which many kinds have in common: the name of a type, and they.
+
+    (True is 1 and 1 is 1.0 to a cache, which the name tells apart.)
+    """
+    return function(name, np.array(labels[1:]), *options)
+
+
 @each_estimator
 @pytest.mark.parametrize("case", KINDS)
 def test_every_kind_of_labels_from_fit_to_search(name, case):
     warnings.filterwarnings("ignore", message="A column-vector y was passed")
     y, kind = KINDS[case]
     plain = np.array(y.tolist() if hasattr(y, "tolist") else y).ravel().astype(kind)
-    params = {"random_state": 0} | ({} if name == "least squares" else {"early_stopping": True})
-    model, expected = (MAKE[name](**params).fit(X, labels) for labels in (y, plain))
+    key = kind.__name__, *plain.tolist()
+    model, expected = fitted_by(name, y), by_plain_labels(fitted_by, name, key)
     np.testing.assert_array_equal(model.classes_, np.unique(plain))
     assert model.classes_.dtype.kind == np.unique(plain).dtype.kind
     np.testing.assert_array_equal(model.predict(X), expected.predict(X))
     assert model.score(X, y) == expected.score(X, plain)
     if name in ("softmax", "mlp"):
         for scoring in (None, "accuracy") if name == "softmax" else (None,):  # scorers ask all classifiers alike
-            grid, options = {"alpha": [0.1, 1.0]}, {"cv": 2, "error_score": "raise", "scoring": scoring}
-            ours, alike = (
-                stacked.GridSearchCV(MAKE[name](**params), grid, **options).fit(X, labels) for labels in (y, plain)
-            )
+            ours, alike = searched_by(name, y, scoring), by_plain_labels(searched_by, name, key, scoring)
             np.testing.assert_array_equal(ours.cv_results_["mean_test_score"], alike.cv_results_["mean_test_score"])
             assert ours.score(X, y) == alike.score(X, plain)
 
@@ -404,7 +421,7 @@ def test_a_column_of_labels():
 
 
 @each_estimator
-@pytest.mark.parametrize(
+@in_one_test(
     "weight, y, message",
     [
         ({"0": 1, "1": 5}, BINARY, r"keys that are no class: \['0', '1'\]; the classes are \[0, 1\]"),
@@ -419,7 +436,6 @@ def test_a_column_of_labels():
         ({0: 0, 1: 0}, BINARY, "weight zero"),
         ([{0: 1, 1: 5}], BINARY, "list.*label indicators"),
     ],
-    ids=repr,
 )
 def test_class_weight(name, weight, y, message, no_training):
     with pytest.raises(ValueError, match=message):
@@ -440,7 +456,7 @@ def test_keys_beyond_the_labels_do_no_harm():
 
 
 @pytest.mark.parametrize("name", MULTILABEL)
-@pytest.mark.parametrize(
+@in_one_test(
     "weight, message",
     [
         ([{0: 1, 1: 2}, {"0": 1, "1": 2}], r"class_weight\[1\] has keys that are no class"),
@@ -449,7 +465,6 @@ def test_keys_beyond_the_labels_do_no_harm():
         ([{0: 1}, "balanced"], "list of dictionaries.*'balanced' at 1"),
         ({0: 1, 1: 2}, "list of dicts"),
     ],
-    ids=repr,
 )
 def test_class_weight_of_labels(name, weight, message, no_training):
     with pytest.raises(ValueError, match=message):
@@ -534,7 +549,7 @@ def with_weight(value, kind=np.asarray):
 
 
 @each_estimator
-@pytest.mark.parametrize(
+@in_one_test(
     "weight, message",
     [
         (with_weight(np.nan), "contains NaN, first in row 5"),
@@ -557,7 +572,6 @@ def with_weight(value, kind=np.asarray):
         (np.full(N, 1e308), "overflows"),
         (-1, "Negative"),
     ],
-    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_sample_weight(name, weight, message, no_training):
     for fit in ways_of(name, BINARY, BINARY, weight):
@@ -604,7 +618,7 @@ COLUMNS = {
 
 
 @each_estimator
-@pytest.mark.parametrize("case", COLUMNS)
+@in_one_test("case", COLUMNS)
 def test_columns_that_are_no_numbers(name, case, no_training):
     given, message = COLUMNS[case]
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -705,7 +719,7 @@ ONE_CLASS = {"X_val": X[BINARY == 1], "y_val": BINARY[BINARY == 1]}
 
 
 @each_estimator
-@pytest.mark.parametrize(
+@in_one_test(
     "scoring, y, message",
     [
         ("f1", WORDS, "scoring='f1' cannot judge these labels: pos_label=1 is not a valid label"),
@@ -715,7 +729,6 @@ ONE_CLASS = {"X_val": X[BINARY == 1], "y_val": BINARY[BINARY == 1]}
         ("neg_mean_squared_error", WORDS, "could not convert string to float"),
         (make_scorer(f1_score), WORDS, "cannot judge these labels: pos_label=1"),
     ],
-    ids=str,
 )
 def test_a_scoring_that_cannot_judge_the_labels(name, scoring, y, message, no_training):
     if name == "least squares":
@@ -765,7 +778,7 @@ class Returns:
 
 
 @each_estimator
-@pytest.mark.parametrize(
+@in_one_test(
     "value, message",
     [
         (np.nan, "is nan on the .* finite"),
@@ -777,7 +790,6 @@ class Returns:
         ({"f1": 1.0}, "Several metrics"),
         (1j, "must return a number, got 1j"),
     ],
-    ids=repr,
 )
 def test_scores_are_finite_numbers(name, value, message):
     more = {"solver": "sgd"} if name == "least squares" else {}

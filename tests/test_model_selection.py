@@ -53,7 +53,7 @@ ALPHAS = np.logspace(-5, 0, 4)
 
 # at its optimum, wherever it begins
 SOFTMAX = SoftmaxClassifier(random_state=0, max_iter=200, tol=1e-7)
-HINGE = HingeClassifier(random_state=0, max_iter=20, solver="sgd")
+HINGE = HingeClassifier(random_state=0, max_iter=8, solver="sgd")
 MLP = MLPClassifierTorch((8,), random_state=0, max_iter=8)
 
 
@@ -83,26 +83,44 @@ def compare(estimator, grid, data, search="GridSearchCV", fit_params=None, toler
     return ours
 
 
-@pytest.mark.parametrize("data", [DIGITS, WINE, CANCER], ids=["digits", "wine", "breast_cancer"])
-@pytest.mark.parametrize(
-    ("estimator", "grid"),
+@pytest.mark.parametrize(  # ten classes, three, and two: each kind of model meets two of them among its cases
+    ("estimator", "grid", "data"),
     [
-        (SOFTMAX, {"alpha": ALPHAS}),
-        (SOFTMAX, {"alpha": ALPHAS[:2], "penalty": ["l1", "l2"]}),
-        (clone(SOFTMAX).set_params(penalty="elasticnet", early_stopping=True), {"l1_ratio": [0.0, 0.5, 1.0]}),
+        (SOFTMAX, {"alpha": ALPHAS}, DIGITS),
+        (SOFTMAX, {"alpha": ALPHAS}, WINE),
+        (SOFTMAX, {"alpha": ALPHAS}, CANCER),
+        (SOFTMAX, {"alpha": ALPHAS[:2], "penalty": ["l1", "l2"]}, WINE),
+        (clone(SOFTMAX).set_params(penalty="elasticnet", early_stopping=True), {"l1_ratio": [0.0, 0.5, 1.0]}, CANCER),
         (
             clone(SOFTMAX).set_params(solver=Adam(), max_iter=30, tol=1e-4),
             {"solver__learning_rate_init": [1e-3, 1e-2], "alpha": ALPHAS[:2]},
+            DIGITS,
         ),
-        (HINGE, {"alpha": ALPHAS[::3], "loss": ["hinge", "squared_hinge"]}),
-        (clone(MLP).set_params(early_stopping=True), {"alpha": ALPHAS[::3], "learning_rate_init": [1e-3, 1e-2]}),
-        (clone(MLP).set_params(solver="sgd"), {"momentum": [0.0, 0.9], "tol": [1e-4, 1e-2]}),
+        (HINGE, {"alpha": ALPHAS[::3], "loss": ["hinge", "squared_hinge"]}, DIGITS),
+        (HINGE, {"alpha": ALPHAS[::3]}, CANCER),
+        (
+            clone(MLP).set_params(early_stopping=True),
+            {"alpha": ALPHAS[::3], "learning_rate_init": [1e-3, 1e-2]},
+            CANCER,
+        ),
+        (clone(MLP).set_params(solver="sgd"), {"momentum": [0.0, 0.9], "tol": [1e-4, 1e-2]}, DIGITS),
         (
             clone(MLP).set_params(hidden_layer_sizes=(8, 8), normalization="batch", early_stopping=True),
             [{"dropout": [0.0, 0.2, 0.5], "stochastic_depth": [0.5]}, {"dropout": [0.2], "alpha": ALPHAS[::3]}],
+            WINE,
         ),
     ],
-    ids=["softmax", "penalties", "l1_ratio", "adam", "hinge", "mlp", "mlp-sgd", "mlp-noise"],
+    ids=[
+        *("softmax-digits", "softmax-wine", "softmax-breast_cancer", "penalties-wine", "l1_ratio-breast_cancer"),
+        *(
+            "adam-digits",
+            "hinge-digits",
+            "hinge-breast_cancer",
+            "mlp-breast_cancer",
+            "mlp-sgd-digits",
+            "mlp-noise-wine",
+        ),
+    ],
 )
 def test_scores_equal_those_of_scikit_learn(estimator, grid, data):
     # L-BFGS of many models begins where a stronger penalty ended, and all end near the optimum
@@ -111,16 +129,18 @@ def test_scores_equal_those_of_scikit_learn(estimator, grid, data):
     compare(estimator, grid, data, tolerance=near, scoring=scoring, refit="neg_log_loss", return_train_score=True)
 
 
-@pytest.mark.parametrize("data", [DIGITS, WINE, CANCER], ids=["digits", "wine", "breast_cancer"])
 @pytest.mark.parametrize(
-    "estimator",
+    ("estimator", "data"),
     [
-        HingeClassifier(),
-        HingeClassifier(multi_class="ovr"),
-        HingeClassifier("squared_hinge", multi_class="ovr", tol=1e-7),
-        SoftmaxClassifier("l1", max_iter=1000),
+        (HingeClassifier(), DIGITS),
+        (HingeClassifier(), CANCER),
+        (HingeClassifier(multi_class="ovr"), WINE),
+        (HingeClassifier("squared_hinge", multi_class="ovr", tol=1e-7), WINE),
+        (HingeClassifier("squared_hinge", multi_class="ovr", tol=1e-7), CANCER),
+        (SoftmaxClassifier("l1", max_iter=1000), DIGITS),
+        (SoftmaxClassifier("l1", max_iter=1000), CANCER),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, BaseEstimator) else f"{value[0].shape[1]} columns",
 )
 def test_whole_grids_score_as_one_model_after_another(estimator, data):
     """All folds and candidates in one stack, to what their certificates leave open: a test row in each fold."""
@@ -152,7 +172,10 @@ def test_rows_that_a_split_repeats_count_as_often(estimator, size):
     ("estimator", "grid"),
     [
         (LeastSquaresClassifier(calibration="temperature", random_state=0), {"alpha": ALPHAS}),
-        (LeastSquaresClassifier(solver="sgd", calibration="sigmoid", max_iter=20, random_state=0), {"alpha": ALPHAS}),
+        (
+            LeastSquaresClassifier(solver="sgd", calibration="sigmoid", max_iter=20, random_state=0),
+            {"alpha": ALPHAS[::3]},
+        ),
         (SigmoidClassifier(max_iter=20, random_state=0), {"alpha": ALPHAS, "label_smoothing": [0.0, 0.1]}),
         (clone(SOFTMAX).set_params(calibration="sigmoid"), {"alpha": ALPHAS}),
         (clone(MLP).set_params(calibration="temperature"), {"alpha": ALPHAS[:2], "label_smoothing": [0.0, 0.1]}),
@@ -176,7 +199,9 @@ def test_multilabel_targets():
 
 
 @pytest.mark.parametrize(
-    "estimator", [SOFTMAX, HINGE, clone(MLP).set_params(learning_rate_init=0.01)], ids=lambda e: type(e).__name__
+    "estimator",
+    [clone(SOFTMAX).set_params(max_iter=30), HINGE, clone(MLP).set_params(learning_rate_init=0.01)],
+    ids=lambda e: type(e).__name__,
 )
 def test_every_stackable_parameter(estimator):
     values = {
@@ -216,7 +241,7 @@ def test_every_stackable_parameter(estimator):
 
 def test_a_member_goes_on_like_a_model_trained_alone():
     X, y = IRIS
-    members = [reconfigured(clone(SOFTMAX), tol=tol, batch_size=16) for tol in (1e-1, 1e-5)]
+    members = [reconfigured(clone(SOFTMAX), tol=tol, batch_size=16, max_iter=30) for tol in (1e-1, 1e-5)]
     fit_stack(members, X, y)
     for member in members:
         alone = clone(member).fit(X, y)
@@ -436,7 +461,7 @@ def test_a_scorer_sees_the_parameters_of_each_model(estimator, grid):
             seen.append([*shown, round(np.square(coef).sum(), 6)])
             return model.score(X, y) - model.alpha * np.square(coef).sum()  # so that it decides when a model stops
 
-        own = reconfigured(clone(estimator), early_stopping=True, scoring=penalised, n_iter_no_change=2)
+        own = reconfigured(clone(estimator), early_stopping=True, scoring=penalised, n_iter_no_change=2, max_iter=15)
         module.GridSearchCV(own, grid, cv=2, refit=False).fit(*IRIS)
         return sorted(seen, key=str)
 
@@ -477,7 +502,7 @@ def test_workers(backend):
     from joblib import parallel_config
 
     with parallel_config(backend=backend):
-        softmax = clone(SOFTMAX).set_params(solver=SGD())
+        softmax = clone(SOFTMAX).set_params(solver=SGD(), max_iter=20)
         compare(softmax, {"alpha": ALPHAS, "solver__batch_size": [50, 100]}, WINE, n_jobs=2)
 
 

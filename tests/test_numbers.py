@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import CPU, configured, reconfigured
+from helpers import CPU, configured, covering, reconfigured
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
@@ -97,9 +97,9 @@ def test_all_data_are_wine_in_other_units(data):
     np.testing.assert_allclose(scaled.astype(np.float64), Z, atol=0.15 if DENSE[data].dtype == np.float32 else 1e-3)
 
 
-@pytest.mark.parametrize("precision", ["float64", "float32"])
-@pytest.mark.parametrize("data", DENSE)
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize(
+    ("name", "data", "precision"), covering(ESTIMATORS.keys(), DENSE.keys(), ["float64", "float32"])
+)
 def test_as_good_as_behind_a_standard_scaler(name, data, precision):
     X, model = DENSE[data], reconfigured(clone(ESTIMATORS[name]), precision=precision)
     reference = accuracy_of_scaled_columns(name, precision)
@@ -189,9 +189,9 @@ def test_a_column_that_is_constant_up_to_its_last_bit(name, options):
     assert model.score(X, (X[:, 0] > 0).astype(int)) > 0.95
 
 
-@pytest.mark.parametrize("precision", ["float64", "float32"])
-@pytest.mark.parametrize("factor", [1e300, 1e20, 1e-20, 1e-150], ids=str)
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize(
+    ("name", "factor", "precision"), covering(ESTIMATORS.keys(), [1e300, 1e20, 1e-20, 1e-150], ["float64", "float32"])
+)
 def test_sparse_columns(name, factor, precision):
     """Raw columns are what a linear model's penalty speaks of where X is sparse: it may leave nothing of tiny ones."""
     X = np.where(Z > 0, Z, 0)

@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from helpers import DATA, configured
+from helpers import DATA, configured, covering
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 from sklearn.datasets import load_wine, make_moons
@@ -83,9 +83,9 @@ def sparse_reference(name, l1_ratio, alpha):
     return model.fit(X, y)
 
 
-@pytest.mark.parametrize("l1_ratio", [1.0, 0.4])
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("name", ["iris", "wine", "breast_cancer"])
+@pytest.mark.parametrize(
+    ("name", "solver", "l1_ratio"), covering(["iris", "wine", "breast_cancer"], SOLVERS.keys(), [1.0, 0.4])
+)
 def test_softmax_l1_and_elastic_net(name, solver, l1_ratio):
     X, y = load(name, scaled=True)
     alpha = 0.1

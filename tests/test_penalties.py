@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import configured
+from helpers import configured, in_one_test
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -87,8 +87,8 @@ SCALES = {
 
 @each_penalty
 @each_setting
-@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
-@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
+@in_one_test("step", STEPS.values())
+@in_one_test("scale", SCALES.values())
 def test_prox_against_brute_force(name, alpha, l1_ratio, step, scale):
     penalty, v = PENALTIES[name](alpha, l1_ratio), coefs()[:, :1]  # one row is enough, and faster
     step = step[:, :1] if isinstance(step, torch.Tensor) else step

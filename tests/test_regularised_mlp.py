@@ -15,6 +15,7 @@ from skdeep.model_selection.stacks import fit_stack, stackable_now
 
 X, Y = load_digits(return_X_y=True)
 X, Y = X[:420] / 16, Y[:420]  # two batches of 200 rows, and one of 20
+FEW = X[:220], Y[:220]
 BASE = MLPClassifierTorch((12, 12, 12), max_iter=6, learning_rate_init=0.01, random_state=0)
 OPTIONS = {
     "dropout": {"dropout": 0.3},
@@ -51,7 +52,7 @@ def scores_by_hand(clf, X):
 @each_option
 def test_fitted_attributes_are_the_model(options):
     """Predictions are those of evaluation: the formula, the same each time, whichever rows come together."""
-    clf = mlp(options, learning_rate_init=0.03, max_iter=40).fit(X, Y)
+    clf = mlp(options, learning_rate_init=0.03, max_iter=20).fit(X, Y)
     np.testing.assert_allclose(clf.decision_function(X), scores_by_hand(clf, X), atol=1e-10)
     np.testing.assert_allclose(clf.predict_proba(X[:7]), clf.predict_proba(X)[:7], atol=1e-12)
     assert clf.score(X, Y) > 0.5
@@ -70,7 +71,7 @@ def test_fitted_attributes_are_the_model(options):
 @each_option
 def test_a_last_batch_of_one_row(options):
     """No error, and no harm: at a small rate, where the step of a single row weighs little."""
-    clf = mlp(options, max_iter=25, learning_rate_init=2e-3).fit(X[:401], Y[:401])
+    clf = mlp(options, max_iter=10, learning_rate_init=2e-3).fit(X[:401], Y[:401])
     assert np.isfinite(clf.loss_curve_).all()
     assert clf.loss_curve_[-1] < clf.loss_curve_[0]
     assert clf.partial_fit(X[:1], Y[:1]).predict_proba(X).shape == (420, 10)
@@ -117,11 +118,12 @@ def test_weights_of_a_batch_of_all_rows(options):
 @each_option
 def test_members_of_a_stack_end_where_they_end_alone(options):
     """With probabilities, seeds, rates and patience of their own, and early stopping."""
+    X, Y = FEW
     changes = [{}, {"alpha": 1.0, "tol": 0.1, "n_iter_no_change": 1}, {"learning_rate_init": 1e-3}]
     changes += [{name: 0.7} for name in options if name in ("dropout", "stochastic_depth")]
     for shared in ({"early_stopping": True, "scoring": "loss"}, {"class_weight": "balanced"}):
         own = [{}] if shared.get("early_stopping") or "dropout" in options else [{}, {"random_state": 5}]
-        members = [mlp(options, **shared, **change, **more) for change in changes for more in own]
+        members = [mlp(options, max_iter=4, **shared, **change, **more) for change in changes for more in own]
         assert set().union(*changes, *own) <= stackable_now(members[0])
         assert fit_stack(members, X, Y) == [None] * len(members)
         for member in members:
@@ -186,7 +188,7 @@ def test_lbfgs_with_layer_normalisation_and_blocks():
 @each_option
 def test_multilabel(options):
     X, y = make_multilabel_classification(200, n_classes=4, n_labels=2, random_state=0)
-    proba = mlp(options, hidden_layer_sizes=(32, 32), max_iter=100).fit(X, y).predict_proba(X)
+    proba = mlp(options, hidden_layer_sizes=(32, 32), max_iter=50).fit(X, y).predict_proba(X)
     assert proba.shape == y.shape
     assert ((proba > 0.5) == y).mean() > 0.75
 
@@ -194,7 +196,7 @@ def test_multilabel(options):
 @pytest.mark.slow
 @each_option
 def test_bfloat16(options):
-    clf = mlp(options, precision="bfloat16", max_iter=40, learning_rate_init=0.03).fit(X, Y)
+    clf = mlp(options, precision="bfloat16", max_iter=20, learning_rate_init=0.03).fit(X, Y)
     assert clf.score(X, Y) > 0.5
     assert clf.loss_curve_[-1] < clf.loss_curve_[0] / 1.5
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from helpers import in_one_test
 
 from skdeep.engine.schedules import SCHEDULES, warm_up
 
@@ -19,8 +20,8 @@ FORMULAS = {
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-@pytest.mark.parametrize("progress", [0.0, 0.25, 0.5, 0.9, 1.0])
-@pytest.mark.parametrize("power_t", [0.0, 0.5, 1.0])
+@in_one_test("progress", [0.0, 0.25, 0.5, 0.9, 1.0])
+@in_one_test("power_t", [0.0, 0.5, 1.0])
 def test_formula(name, progress, power_t):
     factor = np.broadcast_to(SCHEDULES[name](progress, SAMPLES, power_t), (4,))
     np.testing.assert_allclose(factor, FORMULAS[name](progress, SAMPLES, power_t), atol=1e-15)

@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
-from helpers import linear_module
+from helpers import covering, in_one_test, linear_module
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 
@@ -84,9 +84,10 @@ OTHER = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("solver", OBJECTS, ids=lambda solver: solver.name)
-@pytest.mark.parametrize("name", OTHER)
-@pytest.mark.parametrize("model", DEEP, ids=NAMES[4:])
+@pytest.mark.parametrize(
+    ("model", "name", "solver"),
+    covering(dict(zip(NAMES[4:], DEEP, strict=True)), OTHER.keys(), {solver.name: solver for solver in OBJECTS}),
+)
 def test_an_own_setting_counts_where_the_object_leaves_it_open_and_is_refused_elsewhere(model, name, solver):
     assert set(OTHER) == setting_names()
     asked = clone(model).set_params(solver=solver, **{name: OTHER[name]})
@@ -122,13 +123,19 @@ class Fixed(Adam):
         self.beta_1 = 0.8
 
 
-USERS = [(Narrow(), SGD(momentum=0.8, batch_size=50)), (Renamed(), SGD(0.05)), (Fixed(), Adam(beta_1=0.8))]
+USERS = {
+    "narrow": (Narrow(), SGD(momentum=0.8, batch_size=50)),
+    "renamed": (Renamed(), SGD(0.05)),
+    "fixed": (Fixed(), Adam(beta_1=0.8)),
+}
 
 
-@pytest.mark.parametrize("own, plain", USERS, ids=["narrow", "renamed", "fixed"])
-@pytest.mark.parametrize("early_stopping", [False, True])
-@pytest.mark.parametrize("model", [*LINEAR, *DEEP], ids=NAMES)
-def test_a_solver_of_a_users_has_the_settings_of_its_base(model, own, plain, early_stopping):
+@pytest.mark.parametrize(
+    ("model", "solvers", "early_stopping"),
+    covering(dict(zip(NAMES, [*LINEAR, *DEEP], strict=True)), USERS, [False, True]),
+)
+def test_a_solver_of_a_users_has_the_settings_of_its_base(model, solvers, early_stopping):
+    own, plain = solvers
     params = {"max_iter": 3, "early_stopping": early_stopping, "random_state": 0}
     one, other = (clone(model).set_params(solver=solver, **params).fit(X, Y) for solver in (own, plain))
     np.testing.assert_array_equal(one.decision_function(X), other.decision_function(X))
@@ -143,9 +150,7 @@ def test_what_a_solver_of_a_users_makes_of_its_settings_is_looked_at():
         SoftmaxClassifier(solver=Renamed(-1.0)).fit(X, Y)
 
 
-@pytest.mark.parametrize(
-    "solver", [SGD, None, 5, "sdg", SGD.options], ids=lambda given: getattr(given, "__name__", repr(given))
-)
+@in_one_test("solver", [SGD, None, 5, "sdg", SGD.options])
 @pytest.mark.parametrize("model", [*LINEAR, *DEEP], ids=NAMES)
 def test_what_is_no_solver_is_refused_in_public_words(model, solver):
     told = rf"'solver' parameter of {type(model).__name__} must be a str among .* or an object such as SGD\(\)\. Got"

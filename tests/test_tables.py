@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+from helpers import covering
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import LogisticRegression
@@ -78,9 +79,9 @@ def reference(table, name):
     return max(best, log_loss(y, theirs.fit(X, y).predict_proba(X)))
 
 
-@pytest.mark.parametrize("form", ["rows", "weighted rows"])
-@pytest.mark.parametrize("table", TABLES)
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize(
+    ("name", "table", "form"), covering(ESTIMATORS.keys(), TABLES.keys(), ["rows", "weighted rows"])
+)
 def test_as_good_as_without_holding_out(name, table, form):
     X, y, counts = TABLES[table]()
     counts = counts.astype(int)

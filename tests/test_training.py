@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import CPU, LOSS_CASES, LOSS_IDS, set_constant
+from helpers import CPU, LOSS_CASES, LOSS_IDS, covering, set_constant
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy import optimize, sparse
@@ -214,13 +214,12 @@ def test_exact_for_every_activation(models, activation):
     check_exactness(models, kind=activation, max_iter=2)
 
 
-@each_stack
-@pytest.mark.parametrize(("solver", "nesterov"), [("sgd", False), *[(name, True) for name in OPTIMIZERS]])
-@pytest.mark.parametrize("kind", ["linear", "tanh"])
-def test_exact_for_every_solver(models, solver, kind, nesterov):
+@pytest.mark.parametrize(("models", "solver", "kind"), covering(STACKS, [*OPTIMIZERS, "sgd-plain"], ["linear", "tanh"]))
+def test_exact_for_every_solver(models, solver, kind):
+    solver, _, plain = solver.partition("-")
     rate = 1.0 if solver == "sgd" else 0.1
     models = [m | {"rate": rate * m["rate"]} for m in models]
-    check_exactness(models, solver=solver, kind=kind, nesterov=nesterov, max_iter=2)
+    check_exactness(models, solver=solver, kind=kind, nesterov=not plain, max_iter=2)
 
 
 @each_stack
@@ -229,19 +228,22 @@ def test_exact_for_every_penalty(models, penalty):
     check_exactness(models, penalty=penalty, max_iter=2)
 
 
-@each_stack
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize(("warmup_epochs", "solver"), [(0.0, "sgd"), (2.5, "sgd"), (2.5, "adam")])
-def test_exact_for_every_schedule(models, schedule, warmup_epochs, solver):
+@pytest.mark.parametrize(
+    ("models", "schedule", "steps"), covering(STACKS, list(SCHEDULES), [(0.0, "sgd"), (2.5, "sgd"), (2.5, "adam")])
+)
+def test_exact_for_every_schedule(models, schedule, steps):
+    warmup_epochs, solver = steps
     rate = 1.0 if solver == "sgd" else 0.1
     models = [m | {"rate": rate * m["rate"]} for m in models]
     check_exactness(models, schedule=schedule, warmup_epochs=warmup_epochs, solver=solver, max_iter=4)
 
 
-@each_stack
-@pytest.mark.parametrize("layout", ["dense", "sparse"])
-@pytest.mark.parametrize(("kind", "batch_size", "max_iter"), [("linear", 1, 1), ("relu", 7, 2), ("linear", 1000, 4)])
-def test_exact_for_every_layout_and_batch_size(models, layout, kind, batch_size, max_iter):
+@pytest.mark.parametrize(
+    ("models", "layout", "batches"),
+    covering(STACKS, ["dense", "sparse"], [("linear", 1, 1), ("relu", 7, 2), ("linear", 1000, 4)]),
+)
+def test_exact_for_every_layout_and_batch_size(models, layout, batches):
+    kind, batch_size, max_iter = batches
     models = [m | {"rate": 0.1 * m["rate"]} for m in models]  # single rows are noisy
     check_exactness(models, layout=layout, kind=kind, batch_size=batch_size, max_iter=max_iter)
 
@@ -254,9 +256,7 @@ def test_exact_with_clipped_gradients(models, kind):
     assert all(not torch.allclose(a.params[0], b.params[0]) for a, b in zip(clipped, free, strict=True))
 
 
-@each_stack
-@pytest.mark.parametrize("kind", EXTRAS)
-@pytest.mark.parametrize("layout", ["dense", "sparse"])
+@pytest.mark.parametrize(("models", "kind", "layout"), covering(STACKS, list(EXTRAS), ["dense", "sparse"]))
 def test_exact_with_random_factors_and_batch_statistics(models, kind, layout):
     """Models leave, batches are filled up; the last ones have few rows, or one (of 33 with batches of 16)."""
     rates = [{"dropout": 0.1, "stochastic_depth": 0.9}, {}, {"dropout": 0.6, "stochastic_depth": 0.2}]
@@ -264,7 +264,7 @@ def test_exact_with_random_factors_and_batch_statistics(models, kind, layout):
     options = {"kind": kind, "layout": layout, "max_iter": 6, "tol": 0.05, "n_iter_no_change": 1}
     stack = check_exactness(models, **options)
     assert len({p.n_iter for p in stack}) > 1
-    check_exactness(models, kind=kind, layout=layout, max_iter=3, watch_score=True, monitor=validation(), solver="adam")
+    check_exactness(models, kind=kind, layout=layout, max_iter=2, watch_score=True, monitor=validation(), solver="adam")
 
 
 @pytest.mark.parametrize("kind", ["dropout", "batch", "all"])
@@ -281,9 +281,7 @@ def stopping(models):
     return [m | {"rate": r, "momentum": 0.0} for m, r in zip(models, (0.5, 0.03, 0.005), strict=True)]
 
 
-@each_stack
-@pytest.mark.parametrize("kind", ["linear", "elu"])
-@pytest.mark.parametrize("layout", ["dense", "sparse"])
+@pytest.mark.parametrize(("models", "kind", "layout"), covering(STACKS, ["linear", "elu"], ["dense", "sparse"]))
 def test_exact_when_models_stop_at_different_epochs(models, kind, layout):
     options = {"kind": kind, "layout": layout, "max_iter": 40, "tol": 5e-3, "n_iter_no_change": 1}
     stack = check_exactness(stopping(models), **options)

@@ -91,7 +91,7 @@ def test_the_life_of_a_module(name, recwarn):
     """With a last batch of one row: fit, best epoch, calibration, going on, failing, pickling."""
     make, shape = MODULES[name]
     X, y = data(shape, 33)
-    params = {**PLAIN, "learning_rate_init": 0.05, "max_iter": 3}
+    params = {**PLAIN, "learning_rate_init": 0.05, "max_iter": 2}
     options = {"early_stopping": True, "scoring": "loss", "calibration": "temperature", "warm_start": True}
     clf = TorchClassifier(make, **params, **options).fit(X, y, X_val=X[:9], y_val=y[:9])
     best = clf.best_validation_score_

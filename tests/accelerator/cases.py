@@ -1,7 +1,8 @@
 """What is run on the emulated accelerator: every estimator and setting, on every kind of data, in all ways of use.
 
 A case is a function of a place, which says where to compute and puts data there; it gives arrays that must not depend
-on the place. Run as a script (see `emulator`), this prints a line of JSON for each case of the groups that it is given.
+on the place. Run as a script (see `emulator`), this prints a line of JSON for each case of the groups that it is given,
+and what a step takes (`steps`) if that is one of them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import sklearn
+import steps
 import torch
 from helpers import configured, reconfigured
 from scipy import sparse
@@ -76,7 +78,7 @@ Softmax, Sigmoid, Hinge, Squares, MLP, Ensemble, Torch = (
         (HingeClassifier, {"solver": "sgd"}),
         (LeastSquaresClassifier, {}),
         (MLPClassifierTorch, {"hidden_layer_sizes": (8,)}),
-        (MLPEnsembleClassifier, {"n_estimators": 3, "hidden_layer_sizes": (8, 8)}),
+        (MLPEnsembleClassifier, {"n_estimators": 2, "hidden_layer_sizes": (8, 8)}),
         (TorchClassifier, {"module": net}),
     )
 )
@@ -166,8 +168,8 @@ for name, model, options in [
     ("sigmoid default", SigmoidClassifier(random_state=0), {}),
     ("hinge", Hinge(), {}),
     ("hinge default", HingeClassifier(random_state=0, max_iter=3), {}),
-    ("hinge crammer_singer", Hinge("squared_hinge", multi_class="crammer_singer"), {}),
-    ("hinge ovr lbfgs", Hinge("squared_hinge", multi_class="ovr", solver="lbfgs"), {}),
+    ("hinge crammer_singer", Hinge("squared_hinge", multi_class="crammer_singer", calibration=None), {}),
+    ("hinge ovr lbfgs", Hinge("squared_hinge", multi_class="ovr", solver="lbfgs", calibration=None), {}),
     ("least squares", Squares(), {}),
     ("least squares, n < d", Squares(), {"X": X[:30], "y": Y[:30]}),
     ("least squares sgd", Squares(solver="sgd"), {}),
@@ -223,7 +225,7 @@ for name, model in [("softmax", Softmax()), ("mlp", MLP()), ("torch", Torch(max_
 for name, model in [
     ("softmax lbfgs", Softmax(solver="lbfgs")),
     ("softmax l1 adam early", Softmax("l1", solver="adam", precision="float32", early_stopping=True)),
-    ("hinge", Hinge()),
+    ("hinge", Hinge(calibration=None)),
     ("mlp bfloat16", MLP(precision="bfloat16")),
     ("mlp lbfgs", MLP(solver="lbfgs")),
     ("ensemble", Ensemble()),
@@ -385,7 +387,7 @@ for name, model, options in [
     ("softmax large batch", Softmax(batch_size=60), {}),
     ("softmax bytes", Softmax(), {"X": X.astype(np.uint8)}),
     ("softmax sparse", Softmax(early_stopping=True), {"X": ROWS}),
-    ("hinge", Hinge(), {"X": SINGLE}),
+    ("hinge", Hinge(calibration=None), {"X": SINGLE}),
     ("hinge sparse", Hinge(), {"X": ROWS}),
     ("squares", Squares(), {}),
     ("mlp holes", MLP(), {"X": HOLES}),
@@ -397,7 +399,7 @@ for name, model, options in [
     ("mlp far", MLP(precision="float32", early_stopping=True), {"X": FAR}),
     ("ensemble far", Ensemble(), {"X": FAR}),
     ("softmax frame", Softmax(early_stopping=True), {"X": FRAME, "sample_weight": pd.Series(WEIGHT)}),
-    ("hinge frame", Hinge(), {"X": FRAME}),
+    ("hinge frame", Hinge(calibration=None), {"X": FRAME}),
     ("mlp frame", MLP(early_stopping=True), {"X": FRAME}),
     ("ensemble frame", Ensemble(), {"X": FRAME}),
     ("torch frame", Torch(), {"X": FRAME}),
@@ -458,6 +460,9 @@ def main(groups: list[str]) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     for group in groups:
+        if group == "steps":
+            steps.main()
+            continue
         for name, function in GROUPS[group].items():
             try:
                 outcome = run(function, small=group in ("streamed", "planted"))

@@ -1,6 +1,6 @@
 """What a training step and an epoch take on the emulated accelerator: kernels launched, and times that the host waits.
 
-Run as a script (see `emulator`), this prints a line of JSON for each setting. A step is what an epoch of two batches
+`main` prints a line of JSON for each setting. A step is what an epoch of two batches
 more has more; an epoch what a fit of two epochs more has more, so that neither the start nor the end of a fit counts.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import emulator  # isort: skip  (before torch)
 
 import json
-import warnings
 
 import numpy as np
 import torch
@@ -81,8 +80,6 @@ def counts(name: str, n_batches: int, epochs: int) -> np.ndarray:
 
 
 def main() -> None:
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
     for name in SETTINGS:
         for n in (2, 4):
             counts(name, n, 1)  # what is made once in a process
@@ -90,7 +87,3 @@ def main() -> None:
         launches, waits = (per_epoch[4] - per_epoch[2]) / 2
         of_epoch = {"launches": launches, "waits": waits, "waits of an epoch": per_epoch[2][1] - 2 * waits}
         print(json.dumps({"name": name, **of_epoch}), flush=True)
-
-
-if __name__ == "__main__":
-    main()
