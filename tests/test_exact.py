@@ -270,6 +270,7 @@ def test_a_pass_over_the_rows_serves_all_models(monkeypatch):
 
     monkeypatch.setattr(DenseRows, "take", noting)
     monkeypatch.setattr(Newton, "max_params", 0)
+    set_constant(monkeypatch, "_AT_ONCE", 1)
     run([0], chunk=30)
     longest = len(taken)
     taken.clear()

