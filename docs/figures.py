@@ -147,6 +147,17 @@ FIGURES: dict[str, Callable] = {
         "quickstart.py",
         {c: c for c in ("classifier", "library", "test accuracy", "test log-loss", "one fit, s", "search, s")},
     ),
+    "small": Table(
+        "small",
+        "benchmarks/small.py",
+        {
+            "estimator": "what",
+            "data": "data",
+            "skdeep, ms": "skdeep, ms",
+            "scikit-learn, ms": "scikit-learn, ms",
+            "ratio": "ratio",
+        },
+    ),
     "search-images": Table("search_time-images", "benchmarks/search_time.py", _SECONDS),
     "search-digits": Table("search_time-digits", "benchmarks/search_time.py", _SECONDS),
     "search-mlp": Table(
