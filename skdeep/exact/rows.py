@@ -10,6 +10,8 @@ from scipy.linalg.blas import dsyrk
 
 #: Most products of two columns that are kept for all rows, and columns up to which some factors suffice for it.
 _MAX_PRODUCTS, _VERY_FEW = 2**21, 20
+#: Rows whose products are formed at a time.
+_PART = 1024
 #: Columns from which a symmetric product costs less than a general one.
 _FEW_COLUMNS = 48
 #: Rows that are made dense at a time.
@@ -83,10 +85,13 @@ class Rows:
         D = self.shape[1]
         if self.keeps_products(len(factor)):
             return self.half_gram(factor).take(of_both(D), axis=1).reshape(-1, D, D)
-        found = np.empty((len(factor), D, D))
+        found = np.zeros((len(factor), D, D))
         if D < _FEW_COLUMNS:
-            for own, f in zip(found, factor, strict=True):
-                np.matmul(self._columns * f, self.Z, out=own)
+            for start in range(0, len(self.Z), _PART):  # what is multiplied is to stay in the cache
+                part = slice(start, start + _PART)
+                columns, Z = self._columns[:, part], self.Z[part]
+                for own, f in zip(found, factor, strict=True):
+                    own += (columns * f[part]) @ Z
             return found
         for own, f in zip(found, factor, strict=True):
             index = np.flatnonzero(f)
