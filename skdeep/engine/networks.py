@@ -298,11 +298,11 @@ class Linear(Network):
 
     def learned(self, model: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
         """Compute coefficients (C, d) and intercepts (C,) of one model on the user's columns; see `frame.kept`."""
-        coef, *intercept = (to_numpy64(p)[model] for p in self.params)
+        coef, *intercept = (to_numpy64(p[model]) for p in self.params)
         center, scale = (
             np.full(coef.shape[1], default)
             if columns is None
-            else to_numpy64(columns)[model if len(columns) > 1 else 0, 0]
+            else to_numpy64(columns[model if len(columns) > 1 else 0, 0])
             for columns, default in ((self.center, 0.0), (self.scale, 1.0))
         )
         level = intercept[0] if intercept else np.zeros(len(coef))

@@ -77,10 +77,6 @@ def _is_huge(param: torch.Tensor, largest: float) -> bool:
     """Tell whether a step has made parameters so large that products with the rows may exceed the `largest` number."""
     if not (param.is_floating_point() and param.numel()):  # a module may count batches
         return False
-    if (
-        param.device.type == "cpu" and param.dtype is not torch.bfloat16
-    ):  # NumPy takes a third of the time of small ones
-        return float(np.abs(param.detach().numpy()).max()) > largest**0.4
     if param.device.type == "cpu" and param.dtype is not torch.bfloat16:  # of a few numbers, a third of torch's time
         return float(np.abs(param.detach().numpy()).max()) > largest**0.4
     return float(param.abs().max()) > largest**0.4
