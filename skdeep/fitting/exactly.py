@@ -139,7 +139,7 @@ def solve_exactly(
             solution = _descend(recipe, Stack(rows, loss, weight, rho, start), network.scale is not None, tol, max_iter)
         else:
             weight = np.ascontiguousarray(np.broadcast_to(weight, (len(members), weight.shape[1])))
-            solution = _certified(recipe, rows, target, weight, rho, kappa, GAP * tol, max_iter, start)
+            solution = _certified(recipe, rows, target, weight, (rho, kappa), GAP * tol, max_iter, start)
     params = [torch.from_numpy(part).to(network.params[0].dtype) for part in variables.back(solution.params)]
     _book(solution, params, network, members, monitor, observer)
 
@@ -177,13 +177,13 @@ def _certified(
     rows: Rows,
     target: np.ndarray,
     weight: np.ndarray,
-    rho: np.ndarray,
-    kappa: np.ndarray,
+    strengths: tuple[np.ndarray, np.ndarray],
     gap: np.ndarray,
     max_iter: int,
     start: np.ndarray,
 ) -> Solution:
-    """Minimise objectives with kinks, to relative duality gaps."""
+    """Minimise objectives with kinks, to relative duality gaps; `strengths` of the ridge and of the L1 norm (K, D)."""
+    rho, kappa = strengths
     found: Any
     if (hinges := _hinge(recipe.loss, target, recipe.n_outputs)) is not None:
         found = hinge.solve(rows, hinges, weight, rho, gap, max_iter)
