@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from skdeep.data.splits import DIVIDED, dealt_shares, distinct_rows, fold_of_rows, hash_rows, validation_rows
+from skdeep.data.splits import (
+    DIVIDED,
+    dealt_shares,
+    distinct_rows,
+    fold_of_rows,
+    hash_rows,
+    surely_differ,
+    validation_rows,
+)
 
 
 def seeded(seed=0):
@@ -90,6 +98,32 @@ def test_hash_takes_indicators_as_targets():
         flipped[:, j] ^= 1
         assert (before != hashes(X, flipped)).all()
     np.testing.assert_array_equal(before, hashes(X, labels.astype(np.uint8)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(2, 400),
+    st.integers(1, 70),
+    st.sampled_from([1e-200, 1e-3, 1.0, 1e6, 1e308]),
+    st.sampled_from([np.float64, np.float32, np.uint8]),
+    st.integers(0, 10**6),
+)
+def test_equal_rows_are_never_said_to_differ(n, d, size, dtype, seed):
+    rng = np.random.default_rng(seed)
+    X = rng.integers(0, 255, (n, d)).astype(dtype) if dtype == np.uint8 else rng.standard_normal((n, d)).astype(dtype)
+    X = X if dtype == np.uint8 else (X * dtype(min(size, 1e37)) if dtype == np.float32 else X * size)
+    X[rng.integers(1, n)] = X[0]
+    assert not surely_differ(X)
+    assert not surely_differ(sparse.csr_array(X))
+    assert not surely_differ(np.asfortranarray(X))
+
+
+@pytest.mark.parametrize("make", [np.asarray, sparse.csr_array])
+def test_rows_that_differ_are_soon_said_to(make):
+    X = np.random.default_rng(0).standard_normal((3000, 30))
+    assert surely_differ(make(X))
+    assert surely_differ(make(1000 + X))
+    assert surely_differ(make(np.round(X * 40).astype(np.int8)))
 
 
 def test_equal_rows_hash_equally_and_others_do_not():

@@ -18,6 +18,8 @@ from skdeep.engine.per_model import groups, index_of, numbered, to_numpy64
 _CHUNK_ROWS = 1024  # small enough for a chunk to stay in the cache between its two passes
 _SAMPLE_ROWS = 2048  # rows that the step size is judged by
 _POWER_STEPS = 20
+#: Resolution and smallest normal number of the dtypes that columns are measured in.
+_LIMITS = {np.dtype(t): (float(np.finfo(t).eps), float(np.finfo(t).tiny)) for t in (np.float32, np.float64)}
 _GRAM_COLUMNS = 512  # up to which the products of all columns cost less than so many passes over the rows
 
 
@@ -247,32 +249,34 @@ def weights_of_rows(n: int, subset: np.ndarray | None, weight: np.ndarray | None
 def _together(
     rows: DenseRows | SparseRows, subsets: list[np.ndarray | None], weights: list[np.ndarray | None]
 ) -> list[Columns | None]:
-    """Measure a few dense rows for several models at once; None for models that have to be looked at one by one.
+    """Measure a few dense rows for all models at once; None for models that have to be looked at one by one.
 
-    In as many calls as for one model: a call costs more than what it does.
+    A call costs more than what it does, and these are as few for several models as for one.
     """
-    n, alone = len(rows), list[Columns | None]([None] * len(subsets))
-    if len(subsets) == 1 or isinstance(rows, SparseRows) or n > _CHUNK_ROWS or rows.home.type != "cpu":
-        return alone
-    share = np.stack([weights_of_rows(n, *own) for own in zip(subsets, weights, strict=True)])
+    n = len(rows)
+    if isinstance(rows, SparseRows) or n > _CHUNK_ROWS or rows.home.type != "cpu":
+        return [None] * len(subsets)
+    share = np.array([weights_of_rows(n, *own) for own in zip(subsets, weights, strict=True)])
     mass = share.sum(1)
     rows, rounding = _in_own_dtype(rows)
     Z = rows.take(slice(None)).numpy()
-    limits = np.finfo(Z.dtype)
+    eps, tiny = _LIMITS[Z.dtype]
     with np.errstate(all="ignore"):
         share = (share / mass[:, None]).astype(Z.dtype, copy=False)
         at = share @ Z
         centred = Z - at[:, None]
-        moved, square = ((share[:, None] @ values)[:, 0].astype(np.float64) for values in (centred, np.square(centred)))
-        at = at.astype(np.float64)
+        share = share[:, None]
+        moved = (share @ centred)[:, 0].astype(np.float64, copy=False)
+        square = (share @ np.square(centred, out=centred))[:, 0].astype(np.float64, copy=False)
+        at = at.astype(np.float64, copy=False)
         variance = square - moved**2
-        rounded = np.maximum(limits.tiny / limits.eps, (limits.eps * at) ** 2)
+        rounded = np.maximum(tiny / eps, (eps * at) ** 2)
         sound = ((variance > rounded) & (variance < np.inf)).all(1)
         mean, deviation = at + moved, np.sqrt(variance)
     zero = np.zeros(Z.shape[1])
     return [
-        Columns(zero + mass[m], zero, mean[m], deviation[m], zero, rounding) if sound[m] else None
-        for m in range(len(subsets))
+        Columns(zero + total, zero, own_mean, own_deviation, zero, rounding) if is_sound else None
+        for total, is_sound, own_mean, own_deviation in zip(mass, sound.tolist(), mean, deviation, strict=True)
     ]
 
 

@@ -90,7 +90,7 @@ def labels_of(estimator: Classifier, codes: np.ndarray) -> np.ndarray:
 
 def _check_classes(estimator: Classifier, codes: np.ndarray) -> None:
     """Raise if there is but one class; a label that is always there, or never, is a question with one answer."""
-    present = np.unique(codes)
+    present = np.flatnonzero(np.bincount(codes))
     if len(present) < 2:
         raise ValueError(
             f"{type(estimator).__name__} needs samples of at least 2 classes in the data, but the data contains only "

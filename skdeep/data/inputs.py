@@ -93,21 +93,26 @@ def _check_matrix(estimator: Classifier, X: Data, reset: bool, min_samples: int)
         if X.dtype is torch.bfloat16:
             X = X.float()
         X = X.numpy()
-    names = column_names(X)
-    X = validate_data(
-        estimator,
-        as_numbers(X),
-        reset=reset,
-        accept_sparse=("csr", "csc", "coo"),
-        dtype="numeric",
-        ensure_min_samples=min_samples,
-        ensure_all_finite=False,
-        allow_nd=estimator._allow_nd,
-    )
-    X = to_numpy(X)
-    if X.dtype.newbyteorder("=") not in _TORCH_KINDS:
-        with np.errstate(over="ignore"):
-            X = X.astype(np.float64)
+    if type(X) is np.ndarray and X.ndim == 2 and X.dtype in _TORCH_KINDS and len(X) >= min_samples and X.shape[1]:
+        # nothing is left to ask but this, and scikit-learn asks for longer than an epoch of a small fit takes
+        names = None
+        _check_columns(estimator, X, reset)
+    else:
+        names = column_names(X)
+        X = validate_data(
+            estimator,
+            as_numbers(X),
+            reset=reset,
+            accept_sparse=("csr", "csc", "coo"),
+            dtype="numeric",
+            ensure_min_samples=min_samples,
+            ensure_all_finite=False,
+            allow_nd=estimator._allow_nd,
+        )
+        X = to_numpy(X)
+        if X.dtype.newbyteorder("=") not in _TORCH_KINDS:
+            with np.errstate(over="ignore"):
+                X = X.astype(np.float64)
     _check_finite(estimator, X, names)
     if not sparse.issparse(X):
         return X
@@ -179,9 +184,18 @@ def _check_device_tensor(estimator: Classifier, X: Tensor, reset: bool, min_samp
             raise ValueError(
                 f"Input X contains NaN or infinity.\n{name} does not accept them here, {place(tuple(first))}."
             )
-    _check_feature_names(estimator, X, reset=reset)
-    _check_n_features(estimator, X, reset=reset)
+    _check_columns(estimator, X, reset)
     return X
+
+
+def _check_columns(estimator: Classifier, X: np.ndarray | Tensor, reset: bool) -> None:
+    """Record, or compare, the number of columns of an array, which have no names."""
+    if hasattr(estimator, "feature_names_in_"):
+        _check_feature_names(estimator, X, reset=reset)
+    if reset:
+        estimator.n_features_in_ = X.shape[1]
+    else:
+        _check_n_features(estimator, X, reset=False)
 
 
 def check_weight(weight: ArrayLike | None, X: Matrix, name: str = "sample_weight") -> np.ndarray | None:

@@ -115,6 +115,8 @@ def unboxed(y: Data) -> Any:
 
 def _plain(y: Data, name: str) -> np.ndarray:
     """Make an array without missing values of a target of any kind, of numbers where its objects are numbers."""
+    if type(y) is np.ndarray and y.dtype.kind in "biu":
+        return y
     y = to_numpy(y)
     y = y.toarray() if sparse.issparse(y) else y
     try:

@@ -18,7 +18,16 @@ from torch import Tensor
 from skdeep.data.columns import Columns
 from skdeep.data.inputs import Matrix, rows_of
 from skdeep.data.scoring import BUILT_IN, as_score, takes_weight
-from skdeep.data.splits import DIVIDED, KEPT, DistinctRows, Folds, distinct_rows, index_dtype, validation_rows
+from skdeep.data.splits import (
+    DIVIDED,
+    KEPT,
+    DistinctRows,
+    Folds,
+    distinct_rows,
+    index_dtype,
+    surely_differ,
+    validation_rows,
+)
 from skdeep.engine.batching import MAX_VALUES, DenseRows, SparseRows, as_tensor
 from skdeep.engine.frame import Frame
 from skdeep.engine.losses import Loss
@@ -241,7 +250,7 @@ class Problem:
             Weight of each row of X in training.
         held_out : Problem or None
         """
-        if fraction is None and not merge:
+        if fraction is None and not (merge and not surely_differ(self.X)):
             return self.subset, self.weight, None
         distinct = self.distinct(seed)
         if fraction is None:

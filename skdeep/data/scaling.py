@@ -12,6 +12,7 @@ from skdeep.data.columns import Columns, sizes_of
 from skdeep.data.problem import Problem
 from skdeep.engine.frame import named
 from skdeep.engine.penalties import ElasticNet
+from skdeep.engine.per_model import to_device
 from skdeep.solvers.closed_form import rounding
 
 #: Share of a column's size, by what the penalty makes it, below which rounding leaves nothing of it; and below which a
@@ -56,7 +57,6 @@ def change_of_variables(
     ValueError
         If nothing is left of a column beside the penalty, or in closed form beside the others.
     """
-    tensor: dict[str, Any] = {"device": problem.device, "dtype": problem.dtype}
     sparse = issparse(problem.source)
     centered = fit_intercept and not sparse
     frame = problem.see(columns[0], centered, products, same_factor=exact)
@@ -74,7 +74,7 @@ def change_of_variables(
         _check_range(sizes, rounding(problem.n_rows, sizes.shape[1], sparse), varying)
 
     def of_columns(values: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(values, **tensor).unsqueeze(1)
+        return to_device(torch.from_numpy(values[:, None]), problem.device, problem.dtype)
 
     return {
         "center": of_columns(np.stack([c.mean for c in columns]) * factor - origin) if centered else None,

@@ -11,7 +11,7 @@ on their order, dtype or sparsity; it is cut by cumulative weight within each cl
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,28 @@ def _hash_of_values(X: Any, factors: np.ndarray) -> np.ndarray:
     terms = _mix(_bits(X.data)) * factors[X.indices]
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(terms, dtype=np.uint64)])
     return sums[X.indptr[1:]] - sums[X.indptr[:-1]]
+
+
+@lru_cache(maxsize=16)
+def _direction(n_columns: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(n_columns)
+
+
+def surely_differ(X: Any) -> bool:
+    """Tell, in a tenth of the time of their hashes, whether no two rows have the same values; False if in doubt.
+
+    Along one direction, they then lie further apart than rounding could bring equal ones.
+    """
+    if isinstance(X, torch.Tensor):
+        return False
+    direction, n = _direction(X.shape[1]), X.shape[0]
+    step = n if X.dtype == np.float64 else max(1, _CHUNK_VALUES // X.shape[1])
+    with np.errstate(over="ignore", invalid="ignore"):
+        along = np.concatenate([X[start : start + step] @ direction for start in range(0, n, step)])
+        along.sort()
+        gap, largest = (along[1:] - along[:-1]).min(initial=np.inf), max(float(X.max()), -float(X.min()))
+        rounding = 2 * len(direction) * np.finfo(np.float64).eps * largest * np.abs(direction).sum()
+        return bool(np.isfinite(rounding) and gap > rounding)
 
 
 @dataclass

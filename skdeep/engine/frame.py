@@ -86,13 +86,13 @@ def kept(
         effect = np.sqrt(np.square(coef * size).sum(1).max(initial=0.0))
         limit = float(min(_TOLERANCE * max(effect, np.abs(bias).max(initial=0.0)), np.finfo(np.float64).max))
         for kind in dict.fromkeys((np.dtype(dtype), np.dtype(np.float64))):
-            raw = (coef * factor).astype(kind)
-            rounded = raw.astype(np.float64) / factor
+            raw = (coef * factor).astype(kind, copy=False)
+            rounded = raw.astype(np.float64, copy=False) / factor
             lost = np.abs(rounded - coef) * size
             shift = rounded * (center + origin)
             exact = bias - shift.sum(1)
-            constant = exact.astype(kind)
-            is_kept = np.abs(constant.astype(np.float64) - exact) <= limit
+            constant = exact.astype(kind, copy=False)
+            is_kept = np.abs(constant - exact) <= limit
             # a sum of shifts may be small by chance, but the products of a score are each rounded
             if (lost <= limit).all() and is_kept.all() and (np.abs(shift) <= _largest(limit, kind)).all():
                 return raw, constant

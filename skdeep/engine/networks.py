@@ -13,6 +13,7 @@ product is twice as fast as ``(B, in) @ (in, out)`` on a CPU. Products with shar
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, overload
 
@@ -376,8 +377,11 @@ class Linear(Network):
         return self._coef_scale
 
     def with_params(self, params: list[Tensor]) -> Linear:
-        intercept = params[1] if len(params) > 1 else None
-        return Linear(params[0], intercept, self.center, self.scale, self.unit, self.frame)
+        other = copy.copy(self)
+        other.params, other._scaled, other._scratch = list(params), None, Scratch()
+        if self._no_intercept is not None:
+            other._no_intercept = params[0].new_zeros(params[0].shape[:2])
+        return other
 
     def select(self, models: np.ndarray) -> Network:
         coef, *intercept = (select(p.detach(), models) for p in self.params)

@@ -18,6 +18,7 @@ Parikh & Boyd, *Proximal algorithms*, Foundations and Trends in Optimization 1(3
 from __future__ import annotations
 
 import copy
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -49,10 +50,6 @@ class ElasticNet:
     def __init__(self, alpha: np.ndarray, l1_ratio: np.ndarray):
         self.alpha = alpha
         self.l1_ratio = l1_ratio
-        self._is_penalty, self._has_l1 = bool(alpha.any()), bool(l1_ratio.any())
-        #: Strengths of the smooth part and of the L1 part of each model.
-        self._ridge, self._lasso = self.curvature().tolist(), (alpha * l1_ratio).tolist()
-        self._agree = uniform(self.curvature())
         self.scale: Tensor | None = None
         self._known: dict[tuple, tuple[float | Tensor, float | Tensor]] = {}
         #: By `_kind`: the strength of the smooth part in coefficients of the scale, and the map of the last step, if
@@ -65,6 +62,28 @@ class ElasticNet:
     def smooth(self) -> bool:
         """Whether the gradient exists everywhere: no L1 part in any model."""
         return not (self.alpha * self.l1_ratio).any()
+
+    @cached_property
+    def _is_penalty(self) -> bool:
+        return bool(self.alpha.any())
+
+    @cached_property
+    def _has_l1(self) -> bool:
+        return bool(self.l1_ratio.any())
+
+    @cached_property
+    def _ridge(self) -> list[float]:
+        """Strength of the smooth part of each model."""
+        return self.curvature().tolist()
+
+    @cached_property
+    def _lasso(self) -> list[float]:
+        """Strength of the L1 part of each model."""
+        return (self.alpha * self.l1_ratio).tolist()
+
+    @cached_property
+    def _agree(self) -> bool:
+        return uniform(self.curvature())
 
     def select(self, models: np.ndarray) -> ElasticNet:
         """Select the penalty of some of the models."""

@@ -270,17 +270,17 @@ def descend(
     before, steepest = np.full(n_models, np.inf), np.full(n_models, np.inf)
     try:
         for iteration in range(max_iter + 1):
-            largest = np.abs(stack.gradient).reshape(len(alive), -1).max(1)
+            largest = np.abs(stack.gradient).max((1, 2))
             fallen = before - stack.value > 4 * _EPS * np.maximum(np.abs(stack.value), 1e-3)
             limit = iteration == max_iter or stack.n_evaluations >= max_evaluations
-            if limit or not (fallen & moved & (largest > tol[alive])).all():
+            if limit or not (fallen & moved & (largest > tol)).all():
                 # of weights that a strong penalty keeps small, predictions depend on the last digits; and gradients are
                 # as small as the loss where rows are told apart, however far it still has to fall (but steps on pieces
                 # of quadratics end at the optimum all at once)
                 unit = np.minimum(1.0, np.abs(stack.params).max((1, 2)))
                 if not stack.loss.piecewise:
                     unit = np.clip(_PER_LOSS * stack.value, _LEAST, unit)
-                at_rest = largest <= tol[alive] * unit
+                at_rest = largest <= tol * unit
                 # where the fall is lost in rounding, the gradient may still tell
                 stuck = ~moved | (~fallen & ~(largest < 0.5 * steepest))
                 done = at_rest | stuck | limit
@@ -289,14 +289,14 @@ def descend(
                     found.params[model], found.bound[model] = stack.params[k], largest[k]
                     found.curve[model] = found.curve[model] or [float(stack.value[k])]
                     if at_rest[k]:
-                        found.stopped[model] = f"The gradient is below tol={tol[model]:g}."
+                        found.stopped[model] = f"The gradient is below tol={tol[k]:g}."
                     elif stuck[k]:
                         found.stopped[model] = "The objective cannot be lowered any further in this precision."
                 rest = np.flatnonzero(~done)
                 if not len(rest):
                     break
                 if len(rest) < len(alive):
-                    alive, largest = alive[rest], largest[rest]
+                    alive, largest, tol = alive[rest], largest[rest], tol[rest]
                     stack.keep(rest)
                     directions.keep(rest)
             before, steepest = stack.value, largest

@@ -61,17 +61,16 @@ class Newton:
             else:
                 blocks = stack.rows.gram(factor).reshape(K, -1, D, D)
                 whole = blocks.take(of_both(C), axis=1).reshape(K, C, C, D, D).transpose(0, 1, 3, 2, 4)
-            whole = whole.reshape(K, C, D, C, D)
             if loss.shift_invariant:
-                _pin_shift(whole, stack)
+                _pin_shift(whole.reshape(K, C, D, C, D), stack)
             hessians = whole.reshape(K, C * D, C * D)
         size = hessians.shape[1]
         diagonal = hessians.reshape(len(hessians), -1)[:, :: size + 1]  # a view
         unit = diagonal.max(1)
-        unit[unit <= 0] = 1.0
         right = -stack.gradient.reshape(len(hessians), -1)
         if not self.alike:
-            scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, unit[:, None]))
+            largest = np.where(unit > 0, unit, 1.0)[:, None]
+            scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, largest))
         if loss.separable:
             diagonal += rho if C == 1 else np.repeat(rho, C, axis=0)
         else:
@@ -90,7 +89,7 @@ def _pin_shift(hessians: np.ndarray, stack: Stack) -> None:
     """
     if stack.all_but_last:
         of_last = hessians[:, :, -1, :, -1]  # not there if that is penalised too
-        of_last += (np.trace(of_last, axis1=1, axis2=2) * (stack.rho[:, -1] == 0) / len(of_last[0]))[:, None, None]
+        of_last += (of_last.trace(0, 1, 2) * (stack.rho[:, -1] == 0) / of_last.shape[1])[:, None, None]
         return
     free = stack.rho == 0
     diagonal = np.einsum("kcicj->kij", hessians) / hessians.shape[1]
@@ -104,12 +103,13 @@ def _solve(hessians: np.ndarray, right: np.ndarray, unit: np.ndarray) -> np.ndar
     What there is of a gradient along these is rounding, which any smaller curvature would blow up.
     """
     found = np.empty_like(right)
-    for k, (hessian, b, least) in enumerate(zip(hessians, right, (_SINGULAR * _EPS * unit).tolist(), strict=True)):
-        factor, info = dpotrf(hessian.T, lower=1)  # its transpose, which is the same, is in the order of LAPACK
-        if info == 0 and factor.diagonal().min() ** 2 >= least:
-            found[k] = dpotrs(factor, b, lower=1)[0]
+    for k, largest in enumerate(unit.tolist()):
+        largest = largest if largest > 0 else 1.0
+        factor, info = dpotrf(hessians[k].T, lower=1)  # its transpose, which is the same, is in the order of LAPACK
+        if info == 0 and factor.diagonal().min() ** 2 >= _SINGULAR * _EPS * largest:
+            found[k] = dpotrs(factor, right[k], lower=1)[0]
         else:
-            found[k] = _solve_singular(hessian, b, unit[k])
+            found[k] = _solve_singular(hessians[k], right[k], largest)
     return found
 
 

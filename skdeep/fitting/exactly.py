@@ -35,7 +35,7 @@ from skdeep.exact.losses import (
 from skdeep.exact.newton import Newton
 from skdeep.exact.path import follow
 from skdeep.exact.rows import Rows
-from skdeep.fitting.recipe import Member, Recipe, mean_weights, total_weights
+from skdeep.fitting.recipe import Member, Recipe, total_weights
 from skdeep.fitting.variables import Variables, rows_of, weights_of
 
 #: Values of rows up to which these are kept in float64 while a solver runs.
@@ -52,7 +52,7 @@ def has_exact_solver(recipe: Recipe, problem: Problem, network: Network) -> bool
     """Tell whether a stack of smooth objectives can be trained here: linear models on the CPU, in float64."""
     if not isinstance(network, Linear) or recipe.device.type != "cpu" or recipe.dtype is not torch.float64:
         return False
-    return fits_memory(problem) and row_loss(recipe.loss, problem.target[:1], recipe.n_outputs) is not None
+    return fits_memory(problem) and _is_known(recipe.loss)
 
 
 def fits_memory(problem: Problem) -> bool:
@@ -64,36 +64,40 @@ def is_certified(loss: Loss, penalty: ElasticNet) -> bool:
     """Tell whether there is a solver with a duality gap for a loss and a penalty, of which one may have kinks."""
     if type(penalty) not in (L1, L2, ElasticNet, NoPenalty):
         return False
-    if penalty.smooth and _hinge(loss, np.zeros(1, dtype=int), 2) is not None:
-        return True
-    return row_loss(loss, np.zeros(1, dtype=int), 2) is not None
+    return _is_known(loss) or (penalty.smooth and type(loss) in _HINGES)
 
 
-def row_loss(loss: Loss, target: np.ndarray, n_outputs: int) -> RowLoss | None:
-    """Make the smooth loss of rows with these targets; None for one that is not known here."""
+#: Losses known here; the hinges among them are smooth where they are squared (but for Crammer and Singer's).
+_HINGES = (losses.CrammerSingerHinge, losses.WestonWatkinsHinge, losses.BinaryHinge)
+_KNOWN = (losses.Softmax, losses.Logistic, losses.SquaredError, *_HINGES)
+
+
+def _is_known(loss: Loss) -> bool:
+    """Tell whether a loss is smooth, and known here."""
+    return loss.smooth and type(loss.loss if type(loss) is LabelSmoothing else loss) in _KNOWN
+
+
+def row_loss(loss: Loss, target: np.ndarray, n_outputs: int) -> RowLoss:
+    """Make the smooth loss of rows with these targets."""
     amount, base = (loss.amount, loss.loss) if type(loss) is LabelSmoothing else (0.0, loss)
     if type(base) is losses.Softmax:
         return SoftmaxLoss(target.astype(np.intp), n_outputs, amount)
-    if type(base) is losses.WestonWatkinsHinge and base.squared:
+    if type(base) is losses.WestonWatkinsHinge:
         return SquaredWestonWatkins(target.astype(np.intp), n_outputs)
     if type(base) is losses.Logistic:
         return LogisticLoss(_indicators(target), amount)
     if type(base) is losses.SquaredError:
         return SquaredLoss(_indicators(target))
-    if type(base) is losses.BinaryHinge and base.squared:
-        return SquaredHinges(_indicators(target))
-    return None
+    return SquaredHinges(_indicators(target))
 
 
-def _hinge(loss: Loss, target: np.ndarray, n_outputs: int) -> Hinges | WestonWatkins | None:
-    """Make the hinges of rows with these targets; None for another loss, or a smooth one."""
+def _hinge(loss: Loss, target: np.ndarray, n_outputs: int) -> Hinges | WestonWatkins:
+    """Make the hinges of rows with these targets, of a loss that has kinks."""
     if type(loss) is losses.CrammerSingerHinge:
         return CrammerSinger(target.astype(np.intp), n_outputs, loss.squared)
-    if type(loss) is losses.WestonWatkinsHinge and not loss.squared:
+    if type(loss) is losses.WestonWatkinsHinge:
         return WestonWatkins(target.astype(np.intp), n_outputs)
-    if type(loss) is losses.BinaryHinge and not loss.squared:
-        return Hinges(_indicators(target))
-    return None
+    return Hinges(_indicators(target))
 
 
 def _indicators(target: np.ndarray) -> np.ndarray:
@@ -114,7 +118,8 @@ def solve_exactly(
         observer.train_begin(network, None)
         observer.epoch_begin(0)
     index, weight = weights_of(problem, members)
-    variables, penalty = Variables.of(network), _penalty(recipe, problem, members)
+    total_weight = total_weights(problem, members)
+    variables, penalty = Variables.of(network), recipe.penalty(members, total_weight, total_weight)
     parts = groups([member.rows for member in members], [member.weight for member in members])
     if len(parts) > 1 and not (variables.suit(parts) and (penalty.alpha > 0).all()):
         # without a penalty, which of many optima it is depends on the columns
@@ -135,17 +140,12 @@ def solve_exactly(
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if recipe.solver == "lbfgs":
             loss = row_loss(recipe.loss, target, recipe.n_outputs)
-            assert loss is not None
             solution = _descend(recipe, Stack(rows, loss, weight, rho, start), network.scale is not None, tol, max_iter)
         else:
             weight = np.ascontiguousarray(np.broadcast_to(weight, (len(members), weight.shape[1])))
             solution = _certified(recipe, rows, target, weight, (rho, kappa), GAP * tol, max_iter, start)
     params = [torch.from_numpy(part).to(network.params[0].dtype) for part in variables.back(solution.params)]
     _book(solution, params, network, members, monitor, observer)
-
-
-def _penalty(recipe: Recipe, problem: Problem, members: list[Member]) -> ElasticNet:
-    return recipe.penalty(members, total_weights(problem, members), mean_weights(members) * len(problem.codes))
 
 
 def _descend(recipe: Recipe, stack: Stack, alike: bool, tol: np.ndarray, max_iter: int) -> Solution:
@@ -185,11 +185,10 @@ def _certified(
     """Minimise objectives with kinks, to relative duality gaps; `strengths` of the ridge and of the L1 norm (K, D)."""
     rho, kappa = strengths
     found: Any
-    if (hinges := _hinge(recipe.loss, target, recipe.n_outputs)) is not None:
-        found = hinge.solve(rows, hinges, weight, rho, gap, max_iter)
+    if not _is_known(recipe.loss):
+        found = hinge.solve(rows, _hinge(recipe.loss, target, recipe.n_outputs), weight, rho, gap, max_iter)
     else:
         loss = row_loss(recipe.loss, target, recipe.n_outputs)
-        assert loss is not None
         found = elastic_net.solve(rows, loss, weight, kappa, rho, gap.min(), max_iter, start if start.any() else None)
     if recipe.loss.shift_invariant:  # of all shifts of the intercepts, one
         free = (rho + kappa == 0).all(0)

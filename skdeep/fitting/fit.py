@@ -115,7 +115,7 @@ def fit(
         progress = [member.progress for member in members]
         if in_stack and any(p.interrupted for p in progress):
             raise KeyboardInterrupt  # it is the search that the user wants to end
-        params = leader.get_params(deep=False) if in_stack else vars(leader)
+        params = leader.get_params(deep=False) if len(members) > 1 else vars(leader)
         shared = {k: v for k, v in vars(leader).items() if k not in params}
         each = np.arange(network.n_models).reshape(len(members), -1)  # an ensemble has several models
         for m, member in enumerate(members):
@@ -255,8 +255,11 @@ def _observer(
 
 def _begin_task(estimator: Classifier, X: Data, y: Data, metadata: dict[str, Any] | None) -> Any:
     """Begin scikit-learn's context of the whole fit; None when no callback listens."""
+    listens = getattr(estimator, "_skl_callbacks", None)  # those of a search that listen to fits are there, too
+    if not listens and not hasattr(estimator, "_parent_callback_ctx"):
+        return None
     context = estimator._init_callback_context(max_subtasks=estimator.max_iter)
-    if not getattr(estimator, "_skl_callbacks", None):  # those of a search that listen to fits are there, too
+    if not listens:
         return None
     return context.call_on_fit_task_begin(estimator=estimator, X=X, y=y, metadata=metadata)
 

@@ -154,14 +154,15 @@ def common(items: list) -> Any:
 
 def mean_weights(members: Sequence[Member]) -> np.ndarray:
     """Compute the mean weight of each model's rows."""
+    if all(m.weight is None for m in members):
+        return np.ones(len(members))
     first, number = numbered([m.weight for m in members], [m.rows for m in members])
     return np.array([members[m].mean_weight for m in first])[number]
 
 
 def total_weights(problem: Problem, members: Sequence[Member]) -> np.ndarray:
     """Compute the weight of all rows that each model has seen, also in earlier calls of ``partial_fit``."""
-    counts = np.array([m.n_rows(problem) for m in members])
-    return mean_weights(members) * counts + np.array([m.state.seen for m in members])
+    return mean_weights(members) * [m.n_rows(problem) for m in members] + [m.state.seen for m in members]
 
 
 def column_statistics(problem: Problem, members: Sequence[Member]) -> list[Columns]:

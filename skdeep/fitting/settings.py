@@ -392,9 +392,17 @@ def settings_of(estimator: Classifier, chosen: str = "sgd") -> Any:
     if isinstance(solver, str):
         name = chosen if solver == "auto" else solver
         cls = _Exact if name == "exact" else SOLVERS[name]
-        return cls(**{name: getattr(estimator, name) for name in _names(cls) if hasattr(estimator, name)})
+        return cls(**{name: getattr(estimator, name) for name in _own_names((type(estimator), cls))})
     free = [name for name, value in _values(solver).items() if value == "auto" and hasattr(estimator, name)]
     return changed(solver, {name: getattr(estimator, name) for name in free}) if free else solver
+
+
+@cache
+def _own_names(classes: tuple[Any, Any]) -> tuple[str, ...]:
+    """List the settings of a solver that a class of estimators has as parameters of its own."""
+    estimator, cls = classes
+    own = estimator._get_param_names()
+    return tuple(name for name in _names(cls) if name in own or hasattr(estimator, name))
 
 
 def check_settings(estimator: Classifier) -> None:

@@ -97,11 +97,15 @@ def rows_of(problem: Problem, network: Linear, index: np.ndarray | None, variabl
         factor = scale if network.frame is None else scale * network.frame.factor
         X = sparse.csr_array((X.data * factor[X.indices], X.indices, X.indptr), shape=X.shape)
         return SparseRows(X, variables.intercept)
-    of_columns = problem.rows().exactly(torch.float64, network.frame)
-    part = slice(0, len(of_columns)) if index is None else torch.from_numpy(index)
-    X = of_columns.take(part).numpy()
-    Z = np.ones((len(X), X.shape[1] + variables.intercept))
-    within = Z[:, : X.shape[1]]
+    if isinstance(source, np.ndarray) and network.frame is None:
+        X = source if index is None else source[index]
+    else:
+        of_columns = problem.rows().exactly(torch.float64, network.frame)
+        X = of_columns.take(slice(0, len(of_columns)) if index is None else torch.from_numpy(index)).numpy()
+    n, d = X.shape
+    Z = np.empty((n, d + variables.intercept))
+    within = Z[:, :d]
     np.subtract(X, variables.center, out=within)
     within *= scale
+    Z[:, d:] = 1.0
     return Rows(Z)
