@@ -8,8 +8,8 @@ the minimum itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import InitVar, dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -20,6 +20,8 @@ _EPS = float(np.finfo(np.float64).eps)
 _MAX_TRIALS = 40
 #: Objective, as a share of one, below which the gradient is to be smaller by the same factor; and the least of these.
 _PER_LOSS, _LEAST = 30.0, 0.01
+#: Objectives below which a fall is told by its size alone.
+_LEAST_VALUE = 1e-3
 
 
 @dataclass
@@ -74,10 +76,13 @@ class Stack:
     rho : ndarray of shape (K, D)
         Curvature of the penalty along each column.
     params, gradient : ndarray of shape (K, C, D)
+    known : ndarray of shape (K, C, n), optional
+        The scores to begin with, where they are known.
     scores : ndarray of shape (K, C, n)
     at : At
         The loss at the scores.
-    value : ndarray of shape (K,)
+    value, rounding : ndarray of shape (K,)
+        Of the objectives, and by how much they are not told apart.
     n_evaluations : int
         Of the objectives, so far.
     all_but_last : bool
@@ -89,28 +94,40 @@ class Stack:
     weight: np.ndarray
     rho: np.ndarray
     params: np.ndarray
+    known: InitVar[np.ndarray | None] = None
     scores: np.ndarray = field(init=False)
     at: At = field(init=False)
     value: np.ndarray = field(init=False)
     gradient: np.ndarray = field(init=False)
-    n_evaluations: int = 1
+    rounding: np.ndarray = field(init=False)
+    n_evaluations: int = 0
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, known: np.ndarray | None) -> None:
         self.all_but_last = bool(self.rho[:, :-1].all())
-        self.scores = self.rows.scores(self.params)
-        self.at = self.loss.at(self.scores)
-        self._ridge = 0.5 * dot(self.params, self.params * self.rho[:, None])
-        self.value = _mean(self.at.value, self.weight) + self._ridge
-        self._differentiate(self.at.gradient * self.weight[:, None])
+        self._put(self.params, self.rows.scores(self.params) if known is None else known)
 
-    def _differentiate(self, pull: np.ndarray) -> None:
-        """Compute the gradient from the weighted one in the scores."""
-        self.gradient = self.rows.back(pull)
-        self.gradient += self.rho[:, None] * self.params
+    def _put(self, params: np.ndarray, scores: np.ndarray) -> None:
+        """Put the models at parameters, which have these scores."""
+        self.n_evaluations += 1
+        self.params, self.scores, self.at = params, scores, self.loss.at(scores)
+        slope = self.rho[:, None] * params
+        self.value = 0.5 * dot(params, slope) + _mean(self.at.value, self.weight)
+        self.gradient = self.rows.back(self.at.gradient * self.weight[:, None])
+        self.gradient += slope
+        self.rounding = 4 * _EPS * np.maximum(np.abs(self.value), _LEAST_VALUE)
+
+    def _put_some(self, models: np.ndarray, params: np.ndarray, scores: np.ndarray) -> None:
+        """Put some of the models at other parameters."""
+        weight = self.weight if len(self.weight) == 1 else self.weight[models]
+        some = Stack(self.rows, self.loss.keep(models), weight, self.rho[models], params, scores)
+        for name in ("params", "scores", "value", "gradient", "rounding"):
+            getattr(self, name)[models] = getattr(some, name)
+        self.at.value[models], self.at.gradient[models] = some.at
+        self.n_evaluations += 1
 
     def keep(self, models: np.ndarray) -> None:
         """Go on with some of the models only."""
-        for name in ("rho", "params", "scores", "value", "gradient", "_ridge"):
+        for name in ("rho", "params", "scores", "value", "rounding", "gradient"):
             setattr(self, name, getattr(self, name)[models])
         self.at = At(self.at.value[models], self.at.gradient[models])
         if len(self.weight) > 1:
@@ -124,98 +141,92 @@ class Stack:
         stay where they are.
         """
         slope, along = dot(direction, self.gradient), self.rows.scores(direction)
-        of_penalty = self.rho[:, None] * direction
-        line = _Line(self, along, slope, dot(of_penalty, self.params), dot(of_penalty, direction), left)
-        step = line.search()
-        self.params = self.params + step[:, None, None] * direction
-        self._ridge = self._ridge + step * (line.linear + 0.5 * step * line.quadratic)
-        self.scores, self.at, self.value = line.scores, line.at, line.value
-        self._differentiate(line.pull)
+        params, scores, level = self.params, self.scores, self.value + self.rounding
+        self._put(params + direction, scores + along)
+        rise = dot(direction, self.gradient)
+        # the first step is the right one nearly always; for others, there is a line of each model to search
+        enough = (np.abs(rise) <= left * -slope) & (self.value <= level) & (slope < 0)
+        if enough.all():
+            return enough
+        failed = np.flatnonzero(~enough)
+        line = _Line(self, failed, (params, scores), (direction, along), left)
+        step = np.ones(len(slope))
+        step[failed] = line.search(slope[failed], level[failed], rise[failed])
+        self.n_evaluations += line.n_trials
+        far = step[failed, None, None]
+        self._put_some(failed, params[failed] + far * direction[failed], scores[failed] + far * along[failed])
         return step > 0
 
 
 class _Line:
-    """The objectives along the directions of a stack.
+    """The objectives of some models of a stack, which has tried a step of one, along their directions.
 
-    Attributes
+    Parameters
     ----------
-    along : ndarray of shape (K, C, n)
-        Change of the scores.
-    slope, linear, quadratic : ndarray of shape (K,)
-        Of the objectives at the start, and of the penalties.
+    stack : Stack
+        After the step.
+    models : ndarray
+        Which they are.
+    start, direction : tuple of two ndarray
+        Where the line begins and leads, of all models: parameters (K, C, D) and scores (K, C, n).
     left : float
         Share of the slope that may be left at the end.
-    scores, at, value, pull
-        At the end: as in a `Stack`, and the weighted gradient in the scores.
     """
 
     def __init__(
         self,
         stack: Stack,
-        along: np.ndarray,
-        slope: np.ndarray,
-        linear: np.ndarray,
-        quadratic: np.ndarray,
+        models: np.ndarray,
+        start: tuple[np.ndarray, np.ndarray],
+        direction: tuple[np.ndarray, np.ndarray],
         left: float,
     ):
-        self.stack, self.along, self.slope = stack, along, slope
-        self.linear, self.quadratic, self.left = linear, quadratic, left
-        self._level = stack.value + 4 * _EPS * np.abs(stack.value)
+        (params, self.scores), (along, self.along) = ([part[models] for part in pair] for pair in (start, direction))
+        self.loss, self.left, self.n_trials = stack.loss.keep(models), left, 0
+        self.weight = stack.weight if len(stack.weight) == 1 else stack.weight[models]
+        # of the penalty: its value, and how that changes
+        of_penalty = stack.rho[models][:, None] * along
+        self.linear, self.quadratic = dot(of_penalty, params), dot(of_penalty, along)
+        self.ridge = 0.5 * dot(params, stack.rho[models][:, None] * params)
+        self.reached = stack.value[models]
 
-    def search(self) -> np.ndarray:
-        """Find the steps (K,)."""
-        step = np.ones(len(self.slope))
-        self.scores = self.stack.scores + self.along
-        self.at, self.pull, self.value, rise = self._try(self.scores, step, slice(None))
-        failed = ~self._is_enough(self.value, rise, slice(None))
-        failed |= ~(self.slope < 0)
-        if failed.any():
-            self._search(step, rise, np.flatnonzero(failed))
-        return step
+    def search(self, slope: np.ndarray, level: np.ndarray, rise: np.ndarray) -> np.ndarray:
+        """Find the steps.
 
-    def _try(self, scores: np.ndarray, step: np.ndarray, part: Any) -> tuple[At, np.ndarray, np.ndarray, np.ndarray]:
-        """Evaluate trials of some of the models: the loss, the weighted gradient, the objective and its slope."""
-        weight = self.stack.weight if len(self.stack.weight) == 1 else self.stack.weight[part]
-        loss = self.stack.loss if isinstance(part, slice) else self.stack.loss.keep(part)
-        self.stack.n_evaluations += 1
-        at = loss.at(scores)
-        pull = at.gradient * weight[:, None]
-        value = _mean(at.value, weight) + self.stack._ridge[part]
-        value += step * (self.linear[part] + 0.5 * step * self.quadratic[part])
-        rise = dot(pull, self.along[part]) + self.linear[part] + step * self.quadratic[part]
-        return at, pull, value, rise
-
-    def _is_enough(self, value: np.ndarray, rise: np.ndarray, part: Any) -> np.ndarray:
-        return (np.abs(rise) <= self.left * -self.slope[part]) & (value <= self._level[part])
-
-    def _search(self, step: np.ndarray, rise: np.ndarray, todo: np.ndarray) -> None:
-        """Go on with the models whose first step was not good enough."""
+        Parameters
+        ----------
+        slope, level : ndarray
+            Of the objectives at the start, and what they must not rise above.
+        rise : ndarray
+            Their slopes after a step of one.
+        """
+        trial = step = np.ones(len(slope))
         low, high = np.zeros(len(step)), np.full(len(step), np.inf)
-        low_slope, high_slope = self.slope.copy(), np.full(len(step), np.nan)
-        trial = step[todo]
-        reached, rise = self.value[todo], rise[todo]
+        low_slope, high_slope = slope.copy(), np.full(len(step), np.nan)
+        todo, reached = np.arange(len(step)), self.reached
         for _ in range(_MAX_TRIALS):
-            short = (rise < 0) & (reached <= self._level[todo])
+            short = (rise < 0) & (reached <= level[todo])
             a, b = todo[short], todo[~short]
             low[a], low_slope[a] = trial[short], rise[short]
             high[b], high_slope[b] = trial[~short], np.where(rise[~short] > 0, rise[~short], np.nan)
             trial = _next(low[todo], low_slope[todo], high[todo], high_slope[todo])
-            at, pull, reached, rise = self._put(todo, trial)
+            reached, rise = self._try(trial, todo)
             step[todo] = trial
-            failed = ~self._is_enough(reached, rise, todo)
+            failed = ~((np.abs(rise) <= self.left * -slope[todo]) & (reached <= level[todo]))
             todo, trial, reached, rise = todo[failed], trial[failed], reached[failed], rise[failed]
             if not len(todo):
-                return
+                return step
         step[todo] = low[todo]  # no step is low enough: stay, or nearly so
-        self._put(todo, low[todo])
+        return step
 
-    def _put(self, models: np.ndarray, step: np.ndarray) -> tuple[At, np.ndarray, np.ndarray, np.ndarray]:
-        """Put some of the models at steps along their directions."""
-        scores = self.stack.scores[models] + step[:, None, None] * self.along[models]
-        at, pull, value, rise = self._try(scores, step, models)
-        self.scores[models], self.pull[models], self.value[models] = scores, pull, value
-        self.at.value[models], self.at.gradient[models] = at
-        return at, pull, value, rise
+    def _try(self, step: np.ndarray, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Evaluate steps of some of the models: the objectives, and their slopes."""
+        self.n_trials += 1
+        weight = self.weight if len(self.weight) == 1 else self.weight[part]
+        at = self.loss.keep(part).at(self.scores[part] + step[:, None, None] * self.along[part])
+        bend = step * self.quadratic[part]
+        value = _mean(at.value, weight) + self.ridge[part] + step * (self.linear[part] + 0.5 * bend)
+        return value, dot(at.gradient * weight[:, None], self.along[part]) + self.linear[part] + bend
 
 
 def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -271,7 +282,7 @@ def descend(
     try:
         for iteration in range(max_iter + 1):
             largest = np.abs(stack.gradient).max((1, 2))
-            fallen = before - stack.value > 4 * _EPS * np.maximum(np.abs(stack.value), 1e-3)
+            fallen = before - stack.value > stack.rounding
             limit = iteration == max_iter or stack.n_evaluations >= max_evaluations
             if limit or not (fallen & moved & (largest > tol)).all():
                 # of weights that a strong penalty keeps small, predictions depend on the last digits; and gradients are

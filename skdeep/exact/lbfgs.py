@@ -26,6 +26,8 @@ _EPS = float(np.finfo(np.float64).eps)
 _HISTORY = 10
 #: Rows, for each column, that the curvature is looked at by.
 _ROWS_PER_COLUMN = 4
+#: How many times the mean weight the largest is, for the average row to be about the same without weights.
+_ALIKE = 2.0
 #: Directions before which the curvature is looked at anew.
 _LOOKS = frozenset(6 * 4**i for i in range(16))
 
@@ -84,11 +86,13 @@ class LBFGS:
             factor = (share * dot(step, direction))[:, None, None]
             direction -= factor * change
             factors.append(factor)
-        direction = self._precondition(direction, stack.loss.shift_invariant)
-        if self._pairs:  # the size that the last step has shown
+        if self._pairs:  # of the size that the last step has shown
             _, change, share = self._pairs[-1]
-            size = share * dot(change, self._precondition(change, stack.loss.shift_invariant))
+            direction, of_change = self._precondition(np.stack([direction, change]), stack.loss.shift_invariant)
+            size = share * dot(change, of_change)
             direction /= np.where(size > 0, size, 1.0)[:, None, None]
+        else:
+            direction = self._precondition(direction[None], stack.loss.shift_invariant)[0]
         for (step, change, share), factor in zip(self._pairs, reversed(factors), strict=True):
             direction += (factor - (share * dot(change, direction))[:, None, None]) * step
         return direction
@@ -101,8 +105,13 @@ class LBFGS:
         second = stack.loss.diagonal(stack.scores[first], at) * weight[:, None]
         D = stack.params.shape[2]
         if average:
-            mean = second.sum((1, 2)) / stack.loss.n_scores / weight.sum(1)
-            blocks = (stack.rows.gram(weight) * mean[:, None, None])[:, None]
+            total = weight.sum(1)
+            mean = second.sum((1, 2)) / stack.loss.n_scores / total
+            if (weight.max(1) * weight.shape[1] <= _ALIKE * total).all():
+                gram = stack.rows.average * total[:, None, None]
+            else:
+                gram = stack.rows.gram(weight)
+            blocks = (gram * mean[:, None, None])[:, None]
         else:
             blocks = _grams(stack.rows, second.reshape(-1, second.shape[-1])).reshape(len(first), -1, D, D)
         rho = stack.rho[first]
@@ -115,13 +124,14 @@ class LBFGS:
         self._of_shift = np.where(rho > 0, 1 / np.where(rho > 0, rho, 1.0), 0.0)[:, None]
 
     def _precondition(self, vectors: np.ndarray, shift_invariant: bool) -> np.ndarray:
-        alike = len(self._inverse) == 1
+        """Multiply vectors (m, K, C, D), m of each model, by the curvature's inverse."""
+        alike, n_scores = len(self._inverse) == 1, vectors.shape[2]
         inverse = self._inverse[0] if alike else self._inverse[self._group]
         if not shift_invariant:
             return _products(vectors, inverse)
-        shift = vectors.mean(1, keepdims=True)
+        shift = vectors.sum(2, keepdims=True) / n_scores
         found = _products(vectors - shift, inverse)
-        found -= found.mean(1, keepdims=True)
+        found -= found.sum(2, keepdims=True) / n_scores
         found += shift * (self._of_shift if alike else self._of_shift[self._group])
         return found
 
@@ -142,14 +152,16 @@ def _grams(rows: Rows, factor: np.ndarray) -> np.ndarray:
 
 
 def _products(vectors: np.ndarray, inverse: np.ndarray) -> np.ndarray:
-    """Compute products of vectors (K, C, D) with symmetric matrices ([K,] C or 1, D, D)."""
+    """Compute products of vectors (m, K, C, D) with symmetric matrices ([K,] C or 1, D, D)."""
     if inverse.ndim == 3 and len(inverse) > 1:  # of all models: one product per score
-        return np.matmul(vectors.swapaxes(0, 1), inverse).swapaxes(0, 1)
+        m, K, C, D = vectors.shape
+        flat = np.matmul(vectors.reshape(m * K, C, D).swapaxes(0, 1), inverse)
+        return flat.swapaxes(0, 1).reshape(vectors.shape)
     if inverse.ndim == 3:
         return vectors @ inverse[0]
     if inverse.shape[1] == 1:
         return vectors @ inverse[:, 0]
-    return np.matmul(vectors[:, :, None], inverse)[:, :, 0]
+    return np.matmul(vectors.transpose(1, 2, 0, 3), inverse).transpose(2, 0, 1, 3)
 
 
 def _inverse(block: np.ndarray) -> np.ndarray:
