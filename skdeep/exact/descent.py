@@ -75,7 +75,7 @@ class Stack:
     weight : ndarray of shape (K, n) or (1, n)
     rho : ndarray of shape (K, D)
         Curvature of the penalty along each column.
-    params, gradient : ndarray of shape (K, C, D)
+    params : ndarray of shape (K, C, D)
     known : ndarray of shape (K, C, n), optional
         The scores to begin with, where they are known.
     scores : ndarray of shape (K, C, n)
@@ -98,9 +98,11 @@ class Stack:
     scores: np.ndarray = field(init=False)
     at: At = field(init=False)
     value: np.ndarray = field(init=False)
-    gradient: np.ndarray = field(init=False)
     rounding: np.ndarray = field(init=False)
     n_evaluations: int = 0
+    _pull: np.ndarray = field(init=False)
+    _slope: np.ndarray = field(init=False)
+    _gradient: np.ndarray | None = field(init=False)
 
     def __post_init__(self, known: np.ndarray | None) -> None:
         self.all_but_last = bool(self.rho[:, :-1].all())
@@ -110,24 +112,35 @@ class Stack:
         """Put the models at parameters, which have these scores."""
         self.n_evaluations += 1
         self.params, self.scores, self.at = params, scores, self.loss.at(scores)
-        slope = self.rho[:, None] * params
-        self.value = 0.5 * dot(params, slope) + _mean(self.at.value, self.weight)
-        self.gradient = self.rows.back(self.at.gradient * self.weight[:, None])
-        self.gradient += slope
+        self._pull, self._slope, self._gradient = (
+            self.at.gradient * self.weight[:, None],
+            self.rho[:, None] * params,
+            None,
+        )
+        self.value = _mean(self.at.value, self.weight) + 0.5 * dot(params, self._slope)
         self.rounding = 4 * _EPS * np.maximum(np.abs(self.value), _LEAST_VALUE)
 
     def _put_some(self, models: np.ndarray, params: np.ndarray, scores: np.ndarray) -> None:
         """Put some of the models at other parameters."""
         weight = self.weight if len(self.weight) == 1 else self.weight[models]
         some = Stack(self.rows, self.loss.keep(models), weight, self.rho[models], params, scores)
-        for name in ("params", "scores", "value", "gradient", "rounding"):
+        for name in ("params", "scores", "value", "rounding", "_pull", "_slope"):
             getattr(self, name)[models] = getattr(some, name)
         self.at.value[models], self.at.gradient[models] = some.at
-        self.n_evaluations += 1
+        self._gradient, self.n_evaluations = None, self.n_evaluations + 1
+
+    @property
+    def gradient(self) -> np.ndarray:
+        """Of the objectives, (K, C, D)."""
+        if self._gradient is None:
+            self._gradient = self.rows.back(self._pull)
+            self._gradient += self._slope
+        return self._gradient
 
     def keep(self, models: np.ndarray) -> None:
         """Go on with some of the models only."""
-        for name in ("rho", "params", "scores", "value", "rounding", "gradient"):
+        self._gradient = self.gradient[models]
+        for name in ("rho", "params", "scores", "value", "rounding", "_pull", "_slope"):
             setattr(self, name, getattr(self, name)[models])
         self.at = At(self.at.value[models], self.at.gradient[models])
         if len(self.weight) > 1:
@@ -143,7 +156,7 @@ class Stack:
         slope, along = dot(direction, self.gradient), self.rows.scores(direction)
         params, scores, level = self.params, self.scores, self.value + self.rounding
         self._put(params + direction, scores + along)
-        rise = dot(direction, self.gradient)
+        rise = dot(along, self._pull) + dot(direction, self._slope)
         # the first step is the right one nearly always; for others, there is a line of each model to search
         enough = (np.abs(rise) <= left * -slope) & (self.value <= level) & (slope < 0)
         if enough.all():
@@ -151,7 +164,7 @@ class Stack:
         failed = np.flatnonzero(~enough)
         line = _Line(self, failed, (params, scores), (direction, along), left)
         step = np.ones(len(slope))
-        step[failed] = line.search(slope[failed], level[failed], rise[failed])
+        step[failed] = line.search(slope[failed], level[failed])
         self.n_evaluations += line.n_trials
         far = step[failed, None, None]
         self._put_some(failed, params[failed] + far * direction[failed], scores[failed] + far * along[failed])
@@ -182,51 +195,56 @@ class _Line:
         left: float,
     ):
         (params, self.scores), (along, self.along) = ([part[models] for part in pair] for pair in (start, direction))
-        self.loss, self.left, self.n_trials = stack.loss.keep(models), left, 0
+        self.loss, self.left = stack.loss.keep(models), left
+        self.reached, self.at = stack.scores[models], At(stack.at.value[models], stack.at.gradient[models])
         self.weight = stack.weight if len(stack.weight) == 1 else stack.weight[models]
         # of the penalty: its value, and how that changes
-        of_penalty = stack.rho[models][:, None] * along
-        self.linear, self.quadratic = dot(of_penalty, params), dot(of_penalty, along)
-        self.ridge = 0.5 * dot(params, stack.rho[models][:, None] * params)
-        self.reached = stack.value[models]
+        rho = stack.rho[models][:, None]
+        self.linear, self.quadratic = dot(rho * along, params), dot(rho * along, along)
+        self.ridge = 0.5 * dot(params, rho * params)
+        self.n_trials = 0
 
-    def search(self, slope: np.ndarray, level: np.ndarray, rise: np.ndarray) -> np.ndarray:
-        """Find the steps.
+    def search(self, slope: np.ndarray, level: np.ndarray) -> np.ndarray:
+        """Find the steps, by Newton's in one variable.
 
         Parameters
         ----------
         slope, level : ndarray
             Of the objectives at the start, and what they must not rise above.
-        rise : ndarray
-            Their slopes after a step of one.
         """
-        trial = step = np.ones(len(slope))
-        low, high = np.zeros(len(step)), np.full(len(step), np.inf)
-        low_slope, high_slope = slope.copy(), np.full(len(step), np.nan)
-        todo, reached = np.arange(len(step)), self.reached
+        step = np.ones(len(slope))
+        low, high = np.zeros(len(slope)), np.full(len(slope), np.inf)
+        todo = np.arange(len(slope))
+        value, rise, bend = self._judged(self.at, self.reached, step, todo)
         for _ in range(_MAX_TRIALS):
-            short = (rise < 0) & (reached <= level[todo])
-            a, b = todo[short], todo[~short]
-            low[a], low_slope[a] = trial[short], rise[short]
-            high[b], high_slope[b] = trial[~short], np.where(rise[~short] > 0, rise[~short], np.nan)
-            trial = _next(low[todo], low_slope[todo], high[todo], high_slope[todo])
-            reached, rise = self._try(trial, todo)
-            step[todo] = trial
-            failed = ~((np.abs(rise) <= self.left * -slope[todo]) & (reached <= level[todo]))
-            todo, trial, reached, rise = todo[failed], trial[failed], reached[failed], rise[failed]
-            if not len(todo):
+            trial = step[todo]
+            is_low = value <= level[todo]
+            failed = ~(is_low & (np.abs(rise) <= self.left * -slope[todo]))
+            if not failed.any():
                 return step
+            todo, trial, rise, bend, is_low = (part[failed] for part in (todo, trial, rise, bend, is_low))
+            short = (rise < 0) & is_low
+            low[todo[short]], high[todo[~short]] = trial[short], trial[~short]
+            step[todo] = _next(low[todo], high[todo], trial - rise / bend)
+            value, rise, bend = self._try(step[todo], todo)
         step[todo] = low[todo]  # no step is low enough: stay, or nearly so
         return step
 
-    def _try(self, step: np.ndarray, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Evaluate steps of some of the models: the objectives, and their slopes."""
+    def _try(self, step: np.ndarray, part: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Evaluate steps of some of the models: the objectives, their slopes and their second derivatives."""
         self.n_trials += 1
+        scores = self.scores[part] + step[:, None, None] * self.along[part]
+        return self._judged(self.loss.keep(part).at(scores), scores, step, part)
+
+    def _judged(
+        self, at: At, scores: np.ndarray, step: np.ndarray, part: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         weight = self.weight if len(self.weight) == 1 else self.weight[part]
-        at = self.loss.keep(part).at(self.scores[part] + step[:, None, None] * self.along[part])
-        bend = step * self.quadratic[part]
-        value = _mean(at.value, weight) + self.ridge[part] + step * (self.linear[part] + 0.5 * bend)
-        return value, dot(at.gradient * weight[:, None], self.along[part]) + self.linear[part] + bend
+        loss, along, quadratic = self.loss.keep(part), self.along[part], self.quadratic[part]
+        of_rows, rise = weight[:, None] * along, self.linear[part] + step * quadratic
+        value = _mean(at.value, weight) + self.ridge[part] + 0.5 * step * (self.linear[part] + rise)
+        bend = dot(loss.times_second(scores, at, along), of_rows) + quadratic
+        return value, dot(at.gradient, of_rows) + rise, bend
 
 
 def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -239,12 +257,10 @@ def _mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return values @ weight[0] if len(weight) == 1 else np.vecdot(values, weight)
 
 
-def _next(low: np.ndarray, low_slope: np.ndarray, high: np.ndarray, high_slope: np.ndarray) -> np.ndarray:
-    """Choose the next steps to try: where a line through the slopes at both ends is zero, kept inside of these."""
-    with np.errstate(all="ignore"):
-        share = low_slope / (low_slope - high_slope)
-        share = np.clip(np.where(np.isfinite(share), share, 0.5), 0.1, 0.9)
-        return np.where(np.isfinite(high), low + share * (high - low), np.maximum(4 * low, 1.0))
+def _next(low: np.ndarray, high: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Choose the next steps to try: those wanted, if they are between the largest too small and the least too large."""
+    between = np.where(np.isfinite(high), 0.5 * (low + high), np.maximum(4 * low, 1.0))
+    return np.where((wanted > low) & (wanted < high), wanted, between)
 
 
 class Directions(Protocol):
