@@ -37,10 +37,10 @@ PAIRS = {
     "smoothed": (SoftmaxLoss(CODES, C, 0.2), LabelSmoothing(LOSSES["log_loss"](), 0.2), CODES),
     "logistic": (LogisticLoss(INDICATORS), LOSSES["binary_log_loss"](), INDICATORS.T),
     "smoothed logistic": (
-        LogisticLoss(INDICATORS, 0.2), LabelSmoothing(LOSSES["binary_log_loss"](), 0.2), INDICATORS.T
+        LogisticLoss(0.8 * INDICATORS + 0.1), LabelSmoothing(LOSSES["binary_log_loss"](), 0.2), INDICATORS.T
     ),
-    "squared": (SquaredLoss(INDICATORS), LOSSES["squared_error"](), INDICATORS.T),
-    "ovr": (SquaredHinges(INDICATORS), LOSSES["ovr"](squared=True), INDICATORS.T),
+    "squared": (SquaredLoss(2.0 * INDICATORS - 1), LOSSES["squared_error"](), INDICATORS.T),
+    "ovr": (SquaredHinges(2.0 * INDICATORS - 1), LOSSES["ovr"](squared=True), INDICATORS.T),
     "weston_watkins": (SquaredWestonWatkins(CODES, C), LOSSES["weston_watkins"](squared=True), CODES),
 }  # fmt: skip
 

@@ -22,9 +22,9 @@ def make_loss(name, codes, C):
         "softmax": lambda: SoftmaxLoss(codes, C),
         "smoothed softmax": lambda: SoftmaxLoss(codes, C, 0.2),
         "logistic": lambda: LogisticLoss(indicators),
-        "smoothed logistic": lambda: LogisticLoss(indicators, 0.2),
-        "squared": lambda: SquaredLoss(indicators),
-        "squared hinges": lambda: SquaredHinges(indicators),
+        "smoothed logistic": lambda: LogisticLoss(0.8 * indicators + 0.1),
+        "squared": lambda: SquaredLoss(2.0 * indicators - 1),
+        "squared hinges": lambda: SquaredHinges(2.0 * indicators - 1),
         "weston watkins": lambda: SquaredWestonWatkins(codes, C),
     }[name]()
 
@@ -130,7 +130,7 @@ def test_one_column_of_the_squared_loss_is_the_lasso(l1_ratio):
         Z[:, :-1], y
     )
     slopes = np.where(kappa > 0, alpha, 0.0)
-    loss = SquaredLoss((codes == 1)[None].astype(float))
+    loss = SquaredLoss(2.0 * (codes == 1)[None] - 1)
     found = solve(Rows(Z), loss, np.full((1, 50), 0.02), l1_ratio * slopes, (1 - l1_ratio) * slopes, gap=1e-12)
     np.testing.assert_allclose(found.params[0, 0], np.append(theirs.coef_, theirs.intercept_), atol=1e-7)
 

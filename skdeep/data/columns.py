@@ -14,6 +14,7 @@ from skdeep.engine.batching import MAX_VALUES, DenseRows, SparseRows
 from skdeep.engine.frame import Frame
 from skdeep.engine.networks import transposed_product
 from skdeep.engine.per_model import groups, index_of, numbered, to_numpy64
+from skdeep.engine.scratch import Scratch
 
 _CHUNK_ROWS = 1024  # small enough for a chunk to stay in the cache between its two passes
 _SAMPLE_ROWS = 2048  # rows that the step size is judged by
@@ -215,7 +216,9 @@ def _in_own_dtype(rows: DenseRows | SparseRows) -> tuple[DenseRows | SparseRows,
     rounding = torch.finfo(kind).eps if narrow else 10 * torch.finfo(torch.float64).eps
     single = narrow or kind.itemsize == 1  # sums of a chunk of bytes are exact
     single = (single and rows.dtype is torch.float32) or rows.home.type == "mps"
-    return rows.at_home(torch.float32 if single else torch.float64).in_scratch(), rounding
+    rows = rows.at_home(torch.float32 if single else torch.float64)
+    rows.scratch = Scratch()
+    return rows, rounding
 
 
 def _moments(xp: Any, Z: Any, share: Any, shift: Any, room: Any) -> list[np.ndarray]:

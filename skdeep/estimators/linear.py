@@ -22,6 +22,7 @@ from skdeep.engine.networks import Linear, Network, sparse_weight
 from skdeep.engine.penalties import L2, PENALTIES, ElasticNet, NoPenalty
 from skdeep.engine.per_model import to_device
 from skdeep.estimators.base import BaseTorchClassifier
+from skdeep.exact.rows import products_pay
 from skdeep.fitting.choices import batch_rows, choose, epochs_of
 from skdeep.fitting.exactly import fits_memory, is_certified
 from skdeep.fitting.recipe import Member, Recipe, as_numbers, column_statistics, total_weights, values
@@ -39,6 +40,8 @@ _NO_STATE = TrainingState(np.random.default_rng(0))
 #: Iterations that the exact solver takes about: Newton's, those of L-BFGS, and those without a preconditioner; and
 #: (C + 1) d up to which Newton's are the faster ones, at the default tolerance, with and without one.
 _NEWTON_STEPS, _LBFGS_STEPS, _PLAIN_STEPS, _NEWTON_SIZE, _PLAIN_NEWTON_SIZE = 10, 25, 100, 160, 320
+#: Rows up to which a step's time is that of its calls.
+_FEW_ROWS = 1000
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -93,7 +96,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         )
 
     def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
-        newton_params, solver = self._max_newton_params(), solver_name(self)
+        newton_params, solver = self._max_newton_params(problem.n_rows), solver_name(self)
         loss, penalty = (
             self._training_loss(self.n_outputs_),
             self._penalty([Member(self, _NO_STATE)], np.ones(1), np.ones(1)),
@@ -171,11 +174,15 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
     def _has_preconditioner(self) -> bool:
         return Preconditioner.fits(self._training_loss(self.n_outputs_), self.n_outputs_, self.n_features_in_ + 1)
 
-    def _max_newton_params(self) -> int | None:
+    def _max_newton_params(self, n_rows: int) -> int | None:
         """Choose the most parameters with which the exact solver takes Newton steps; None for a tight tolerance's."""
-        # a Hessian is the work of (C + 1) d / 4 gradients
+        # a Hessian is the work of (C + 1) d / 4 gradients, but for calls, which are what few rows cost
+        n_scores, d = self.n_outputs_, self.n_features_in_
         limit = _NEWTON_SIZE if self._has_preconditioner() else _PLAIN_NEWTON_SIZE
-        dear = (self.n_outputs_ + 1) * self.n_features_in_ > limit
+        dear = (n_scores + 1) * d > limit
+        dear |= (
+            n_rows > _FEW_ROWS and n_scores > 1 and not products_pay((n_rows, d + 1), n_scores * (n_scores + 1) // 2)
+        )
         return 0 if self.solver == "auto" and dear else None
 
     def _network(self, recipe: Recipe, problem: Problem, members: list[Member], warm: bool) -> Linear:

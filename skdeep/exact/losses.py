@@ -5,7 +5,6 @@ The mathematics are said in `skdeep.engine.losses`, where the same losses are fo
 
 from __future__ import annotations
 
-import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -104,6 +103,7 @@ class OfColumns(RowLoss):
     Parameters
     ----------
     target : ndarray of shape (C, n), or of each model's own (K, 1, n)
+        What scores, or their probabilities, are to be.
     """
 
     def __init__(self, target: np.ndarray):
@@ -111,22 +111,14 @@ class OfColumns(RowLoss):
 
     def apart(self, n_models: int) -> OfColumns:
         """Make the loss of models of one column each: for each of some models, one after the other, all columns."""
-        own = copy.copy(self)
-        own.target, own.n_scores = np.tile(self.target, (n_models, 1))[:, None], 1
-        return own
+        return type(self)(np.tile(self.target, (n_models, 1))[:, None])
 
     def one(self, c: int) -> OfColumns:
         """Make the loss of one column."""
-        own = copy.copy(self)
-        own.target, own.n_scores = self.target[c : c + 1], 1
-        return own
+        return type(self)(self.target[c : c + 1])
 
     def keep(self, models: np.ndarray) -> RowLoss:
-        if self.target.ndim == 2:
-            return self
-        own = copy.copy(self)
-        own.target = self.target[models]
-        return own
+        return self if self.target.ndim == 2 else type(self)(self.target[models])
 
 
 class SoftmaxLoss(RowLoss):
@@ -187,10 +179,7 @@ class SoftmaxLoss(RowLoss):
 
 
 class LogisticLoss(OfColumns):
-    """Cross-entropies of sigmoids, of indicators (C, n), with label smoothing."""
-
-    def __init__(self, target: np.ndarray, smoothing: float = 0.0):
-        super().__init__(target * (1 - smoothing) + smoothing / 2)
+    """Cross-entropies of sigmoids, of probabilities (C, n): indicators, or smoothed ones."""
 
     def at(self, scores: np.ndarray) -> At:
         small = np.exp(-np.abs(scores))
@@ -213,10 +202,7 @@ class LogisticLoss(OfColumns):
 
 
 class SquaredLoss(OfColumns):
-    """Half the squared distance from ±1, of indicators (C, n)."""
-
-    def __init__(self, target: np.ndarray):
-        super().__init__(2.0 * target - 1)
+    """Half the squared distance from targets (C, n), ±1."""
 
     def at(self, scores: np.ndarray) -> At:
         residual = scores - self.target
@@ -230,12 +216,9 @@ class SquaredLoss(OfColumns):
 
 
 class SquaredHinges(OfColumns):
-    """Squared hinges, one per column, of indicators (C, n)."""
+    """Squared hinges, one per column, of signs (C, n)."""
 
     piecewise = True
-
-    def __init__(self, target: np.ndarray):
-        super().__init__(2.0 * target - 1)
 
     def at(self, scores: np.ndarray) -> At:
         violation = np.maximum(1 - self.target * scores, 0)

@@ -41,6 +41,12 @@ def of_all(n_scores: int, n_columns: int) -> np.ndarray:
     return (of_scores * n_pairs + of_columns.reshape(n_columns, 1, n_columns)).ravel()
 
 
+def products_pay(shape: tuple[int, int], n_factors: int) -> bool:
+    """Tell whether products of all columns of rows (n, D) should be kept: of few ones, for several factors."""
+    n, D = shape
+    return n_factors >= (2 if D <= _VERY_FEW else 8) and n * D * (D + 1) <= 2 * _MAX_PRODUCTS
+
+
 class Rows:
     """Dense rows.
 
@@ -110,9 +116,8 @@ class Rows:
         return self.gram(np.full((1, self.shape[0]), 1 / self.shape[0]))[0]
 
     def keeps_products(self, n_factors: int) -> bool:
-        """Tell whether to keep the products of all columns: of few ones, for several factors."""
-        n, D = self.shape
-        return n_factors >= (2 if D <= _VERY_FEW else 8) and n * D * (D + 1) <= 2 * _MAX_PRODUCTS
+        """Tell whether to keep the products of all columns."""
+        return products_pay(self.shape, n_factors)
 
     def half_gram(self, factor: np.ndarray) -> np.ndarray:
         """Compute `gram` for each of the `pairs` of columns once, (m, D (D + 1) / 2)."""

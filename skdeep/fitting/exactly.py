@@ -85,10 +85,10 @@ def row_loss(loss: Loss, target: np.ndarray, n_outputs: int) -> RowLoss:
     if type(base) is losses.WestonWatkinsHinge:
         return SquaredWestonWatkins(target.astype(np.intp), n_outputs)
     if type(base) is losses.Logistic:
-        return LogisticLoss(_indicators(target), amount)
+        return LogisticLoss(_indicators(target) * (1 - amount) + amount / 2)
     if type(base) is losses.SquaredError:
-        return SquaredLoss(_indicators(target))
-    return SquaredHinges(_indicators(target))
+        return SquaredLoss(2 * _indicators(target) - 1)
+    return SquaredHinges(2 * _indicators(target) - 1)
 
 
 def _hinge(loss: Loss, target: np.ndarray, n_outputs: int) -> Hinges | WestonWatkins:
