@@ -179,11 +179,9 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         # a Hessian is the work of (C + 1) d / 4 gradients, but for calls, which are what few rows cost
         n_scores, d = self.n_outputs_, self.n_features_in_
         limit = _NEWTON_SIZE if self._has_preconditioner() else _PLAIN_NEWTON_SIZE
-        dear = (n_scores + 1) * d > limit
-        dear |= (
-            n_rows > _FEW_ROWS and n_scores > 1 and not products_pay((n_rows, d + 1), n_scores * (n_scores + 1) // 2)
-        )
-        return 0 if self.solver == "auto" and dear else None
+        many = n_rows > _FEW_ROWS and n_scores > 1
+        many = many and not products_pay((n_rows, d + 1), n_scores * (n_scores + 1) // 2)
+        return 0 if self.solver == "auto" and (many or (n_scores + 1) * d > limit) else None
 
     def _network(self, recipe: Recipe, problem: Problem, members: list[Member], warm: bool) -> Linear:
         n_models, n_outputs = len(members), recipe.n_outputs
