@@ -15,7 +15,7 @@ import torch
 from helpers import configured, in_one_test, linear_module
 from scipy import sparse
 from sklearn import model_selection as reference
-from sklearn.metrics import f1_score, hamming_loss, make_scorer
+from sklearn.metrics import accuracy_score, f1_score, hamming_loss, make_scorer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import compute_sample_weight
@@ -31,7 +31,7 @@ from skdeep import (
 )
 from skdeep import model_selection as stacked
 from skdeep.data.conversion import floats
-from skdeep.data.labels import weights_of_classes, weights_of_labels
+from skdeep.data.labels import accuracy, weights_of_classes, weights_of_labels
 from skdeep.engine.batching import Batches
 from skdeep.exact.rows import Rows
 from skdeep.fitting.fit import train_each
@@ -993,3 +993,17 @@ def test_many_classes_for_so_few_rows_are_doubted_as_scikit_learn_doubts_them(y)
         SoftmaxClassifier(solver="sgd", max_iter=1).fit(np.random.default_rng(0).normal(size=(60, 2)), y)
     doubted = any("unique classes is greater than 50%" in str(warning.message) for warning in caught)
     assert doubted == (n_classes > 30)
+
+
+@pytest.mark.parametrize(
+    "y",
+    [[0, 1, 2, 1], [True, False, True, True], np.array([1, 5, 1, 1], dtype=np.uint8), list("abca"), [[0, 1], [1, 1]]],
+)
+def test_accuracy_is_that_of_scikit_learn(y):
+    y = np.asarray(y)
+    for predicted in (y, y[::-1], np.roll(y, 1, axis=0)):
+        for weight in (None, np.arange(1.0, len(y) + 1)):
+            assert accuracy(y, predicted, weight) == accuracy_score(y, predicted, sample_weight=weight)
+    for given, predicted in ((y, y[:-1]), (y[:0], y[:0])):
+        with pytest.raises(ValueError):
+            accuracy(given, predicted, None)

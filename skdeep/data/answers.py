@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from skdeep.data.inputs import OutputSpace, to_numpy
-from skdeep.data.labels import check_label_names, unboxed
+from skdeep.data.labels import accuracy, check_label_names, unboxed
 from skdeep.engine.losses import Loss
 
 
@@ -185,7 +185,7 @@ class Answers(ClassifierMixin):
     def score(self, X: ArrayLike, y: Any, sample_weight: ArrayLike | None = None) -> float:
         """See the classifier's."""
         check_label_names(self.classifier, y, "y")
-        return super().score(X, unboxed(y) if self.space.is_numpy else y, sample_weight)
+        return accuracy(unboxed(y) if self.space.is_numpy else y, self.predict(X), sample_weight)
 
     def _scores_of(self, X: Any) -> Tensor:
         """Return the scores; raise if these can be no rows to which they belong."""

@@ -18,7 +18,7 @@ from sklearn.utils import Tags
 from skdeep.compat.sklearn import HasMethods, Interval, StrOptions, _check_partial_fit_first_call, _fit_context
 from skdeep.data.encoding import check_label_names
 from skdeep.data.inputs import Data, OutputSpace
-from skdeep.data.labels import check_classes, n_columns, unboxed
+from skdeep.data.labels import accuracy, check_classes, n_columns, unboxed
 from skdeep.data.problem import Problem
 from skdeep.engine.networks import Network
 from skdeep.engine.penalties import ElasticNet
@@ -232,7 +232,7 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
             From zero to one.
         """
         check_label_names(self, y, "y")
-        return super().score(X, unboxed(y) if OutputSpace(X).is_numpy else y, sample_weight)
+        return accuracy(unboxed(y) if OutputSpace(X).is_numpy else y, self.predict(X), sample_weight)
 
     # ---- what a subclass defines ----------------------------------------------------------------------------------
 
