@@ -325,6 +325,9 @@ class Linear(Network):
             self.params[1].copy_(intercept)
         self.params[0].copy_(coef if self.scale is None else coef / self.scale)
 
+    def asks_autograd(self, rows: DenseRows | SparseRows) -> bool:
+        return False
+
     def _with_scale(self, X: Tensor) -> Tensor | None:
         """Scale the columns of a sparse batch: its values are few beside the coefficients. None if that cannot be."""
         same_rows = X.shape[-1] == self.params[0].shape[-1]
