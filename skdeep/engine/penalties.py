@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep.engine.per_model import add_scaled_, number, per_model, to_numpy64, uniform
+from skdeep.engine.per_model import add_scaled_, number, per_model, to_numpy64
 from skdeep.engine.scratch import Scratch
 
 #: Interval whose projection a proximal map takes off, and factor on the rest.
@@ -81,10 +81,6 @@ class ElasticNet:
         """Strength of the L1 part of each model."""
         return (self.alpha * self.l1_ratio).tolist()
 
-    @cached_property
-    def _agree(self) -> bool:
-        return uniform(self.curvature())
-
     def select(self, models: np.ndarray) -> ElasticNet:
         """Select the penalty of some of the models."""
         return type(self)(self.alpha[models], self.l1_ratio[models])
@@ -121,16 +117,16 @@ class ElasticNet:
         """Compute the strengths of the L1 part and of the smooth part, as factors for coefficients (K, ...)."""
         kind = _kind(coef)
         if kind not in self._known:
-            self._known[kind] = per_model(self.alpha * self.l1_ratio, coef), per_model(self.curvature(), coef)
+            most = torch.finfo(coef.dtype).max  # as good as infinite
+            lasso, ridge = (np.minimum(part, most) for part in (self.alpha * self.l1_ratio, self.curvature()))
+            self._known[kind] = per_model(lasso, coef), per_model(ridge, coef)
         return self._known[kind]
 
     def add_gradient_(self, coef: Tensor, gradient: Tensor) -> None:
         """Add, in place, ``gradient += alpha * (1 - l1_ratio) * coef``: the smooth part."""
-        if not self._agree:
-            _, strength = self._strengths(coef)
+        _, strength = self._strengths(coef)
+        if isinstance(strength, Tensor) or strength:
             add_scaled_(gradient, coef, strength)
-        elif self._ridge[0]:
-            gradient.add_(coef, alpha=self._ridge[0])
 
     def scaled(self, scale: Tensor | None) -> Self:
         """Make the same penalty for a solver whose steps are in coefficients of this scale; None is the user's.

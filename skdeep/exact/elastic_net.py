@@ -110,6 +110,8 @@ def solve(
         problem = _Problem(rows, loss, weight[k], kappa[k], rho[k], gap)
         begin = params[neighbour] if start is None else start[k]
         params[k], reached[k], curve[k] = problem.solve(begin.ravel(), max_iter)
+        if reached[k] > gap and begin.any() and start is None:  # no model's end is to depend on others: as it is alone
+            params[k], reached[k], curve[k] = problem.solve(np.zeros(C * D), max_iter)
         value[k] = curve[k][-1]
     return Solution(params, value, reached, curve, reached <= gap)
 
