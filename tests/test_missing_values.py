@@ -27,7 +27,7 @@ WEIGHT = RNG.uniform(0.5, 2, len(Y))
 X = np.where(RNG.random(FULL.shape) < 0.2, np.nan, FULL)
 X[:, 3:6] = FULL[:, 3:6]
 INDICATED = [0, 1, 2, *range(6, 13)]
-BASE = MLPClassifierTorch((8, 8), batch_size=50, max_iter=15, learning_rate_init=0.01, random_state=0)
+BASE = MLPClassifierTorch((8, 8), batch_size=50, max_iter=15, learning_rate_init=0.01, alpha=0.05, random_state=0)
 
 
 def mlp(**options):

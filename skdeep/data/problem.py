@@ -25,7 +25,6 @@ from skdeep.data.splits import (
     Folds,
     distinct_rows,
     index_dtype,
-    surely_differ,
     validation_rows,
 )
 from skdeep.engine.batching import MAX_VALUES, DenseRows, SparseRows, as_tensor
@@ -250,7 +249,7 @@ class Problem:
             Weight of each row of X in training.
         held_out : Problem or None
         """
-        if fraction is None and not (merge and not surely_differ(self.X)):
+        if fraction is None and not merge:
             return self.subset, self.weight, None
         distinct = self.distinct(seed)
         if fraction is None:

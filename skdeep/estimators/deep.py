@@ -27,7 +27,7 @@ class NeuralNetClassifier(BaseTorchClassifier):
     """Common part of the deep classifiers: cross-entropy, and an L2 penalty as MLPClassifier has it."""
 
     solver: str | Solver = "adam"
-    alpha: float = 1e-4
+    alpha: float | str = 1e-4
     batch_size: int | str = "auto"
     learning_rate: str = "constant"
     learning_rate_init: float | str = 0.001
@@ -68,10 +68,14 @@ class NeuralNetClassifier(BaseTorchClassifier):
         multiclass = n_outputs > 1 and not self._fitted_multilabel
         return LOSSES["log_loss" if multiclass else "binary_log_loss"]()
 
+    def _alphas(self, members: list[Member], total_weight: np.ndarray) -> np.ndarray:
+        """List the strength of each model's penalty, given the weight of its training rows."""
+        return values(members, "alpha")
+
     def _penalty(self, members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray) -> ElasticNet:
         # MLPClassifier's alpha is per batch
         with np.errstate(over="ignore"):
-            strength = values(members, "alpha") / batch_weight
+            strength = self._alphas(members, total_weight) / batch_weight
         if strength.max() > _LARGEST:
             raise ValueError(
                 f"alpha is divided by the weight of a batch, and sample_weight makes that {batch_weight.min():.3g}, "

@@ -65,7 +65,6 @@ class PerceptronClassifier(NeuralNetClassifier):
     stochastic_depth: float | None = None
     standardize: bool = True
     column_learning_rate: float = 3.0
-    alpha: float = 0.05
     learning_rate: str = "auto"
     learning_rate_init: float | str = "auto"
     label_smoothing: float = 0.0
@@ -327,9 +326,10 @@ class MLPClassifierTorch(PerceptronClassifier):
         object, such as ``SGD(0.01, momentum=0.8)``, has settings of its own. ``learning_rate`` to ``precision`` below
         belong to a solver that is named: beside an object, each counts where the object leaves it "auto", and any other
         must stay at its default.
-    alpha : float, default=0.05
+    alpha : float or "auto", default="auto"
         Strength of the L2 penalty; it is divided by the total weight of a batch. With ``standardize`` it acts on the
-        weights of standardised columns.
+        weights of standardised columns. "auto" is :math:`\frac12 \sqrt{\min(d / W, 1)}`, with d columns, and rows of
+        the total weight W to train on (in ``partial_fit``, so far).
     learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
         Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
         until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is one cosine over 15 epochs, or
@@ -403,7 +403,19 @@ class MLPClassifierTorch(PerceptronClassifier):
 
     hidden_layer_sizes: Any = field(default=(100,), kw_only=False)
     activation: str = field(default="relu", kw_only=False)
+    alpha: float | str = "auto"
     validation_fraction: float = 0.1
     warm_start: bool = False
     callbacks: Any = None
     verbose: bool | int = False
+
+    _parameter_constraints: ClassVar[dict] = {
+        **PerceptronClassifier._parameter_constraints,
+        "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+    }
+
+    def _alphas(self, members: list[Member], total_weight: np.ndarray) -> np.ndarray:
+        alpha = super()._alphas(members, total_weight)
+        # what there is to learn by heart, beside what there is to learn it from
+        auto = 0.5 * np.sqrt(np.minimum(self.n_features_in_ / total_weight, 1.0))
+        return np.where(np.isnan(alpha), auto, alpha)

@@ -21,6 +21,7 @@ from skdeep.data.encoding import draw_seeds, encode, encode_validation, labels_o
 from skdeep.data.inputs import Classifier, Data, OutputSpace, float_dtype
 from skdeep.data.problem import Problem, TrainingState, make_monitor
 from skdeep.data.scoring import try_scoring
+from skdeep.data.splits import surely_differ
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
 from skdeep.engine.schedules import SCHEDULES
@@ -29,6 +30,7 @@ from skdeep.engine.training import Monitor, Observer, Progress, judge_start
 from skdeep.fitting.links import fitted_copy, learned, uncalibrated_link
 from skdeep.fitting.outcome import Judge, divergence, look_at_end, warn
 from skdeep.fitting.recipe import Member, Recipe, weights_by_model
+from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.solving import penalty_of, solve
 from skdeep.fitting.starts import begin, curves, end, goes_on, identify, known_state, new_progress
 
@@ -171,6 +173,8 @@ def train_each(
     fraction = leader.validation_fraction if splits else None
     # equal rows are passed over once, where there may be enough of them to matter
     merge = recipe.batch_rows == problem.n_rows and (problem.n_rows > _FEW_ROWS or recipe.solver != "lbfgs")
+    # in single precision, their order would be seen
+    merge = merge and not (recipe.solver in FULL_BATCH and surely_differ(problem.X))
     rows, weight, split_off = problem.split(first.split_seed, fraction, merge, leader.classes_)
     held_out = held_out or split_off
     if held_out is not None:
