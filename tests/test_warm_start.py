@@ -29,7 +29,8 @@ from skdeep import (
     SoftmaxClassifier,
     TorchClassifier,
 )
-from skdeep.data.problem import Problem, TrainingState
+from skdeep.data.problem import Problem
+from skdeep.data.state import TrainingState
 from skdeep.fitting import calibration as calibrated
 from skdeep.fitting.links import undo_calibration
 from skdeep.fitting.starts import carried
@@ -199,7 +200,7 @@ def test_what_is_listed_is_all_that_is_taken_over(name, what):
         delattr(bare, attribute)
         setattr(spoilt, attribute, "of no use")
     bare._optimizer = TrainingState(
-        **{part: getattr(model._optimizer, part) for part in ("generator", "split_seed", "solver", "optimizer")},
+        **{part: getattr(model._optimizer, part) for part in ("source", "split_seed", "solver", "optimizer")},
         **{part: getattr(model._optimizer, part) for part in ("trained", "problem", "seen_before")},
     )
     expected = contents(vars(model.fit(**data)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -281,38 +280,6 @@ def _check_parts(distinct: DistinctRows, fold: np.ndarray, codes: np.ndarray, cl
                 )
     if not watched.any():
         raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")
-
-
-@dataclass
-class TrainingState:
-    """What partial_fit and warm_start need to go on exactly where training stopped; NumPy only.
-
-    ``split_seed`` chooses the rows held out. ``trained`` is how many epochs of one solver and problem are behind the
-    parameters, 0 if that is not known; ``problem`` tells problems apart, and ``seen_before`` rows were seen on others.
-    ``epochs`` have been done of the present schedule, ``reduction`` is what "adaptive" has multiplied the learning rate
-    by, ``learning_rate`` is the rate of the next step, ``seen`` the weight of the rows of earlier calls of partial_fit;
-    ``loss_to_beat`` is what an epoch must improve on.
-    """
-
-    generator: np.random.Generator
-    split_seed: int = 0
-    solver: str = ""
-    optimizer: dict | None = None
-    trained: int = 0
-    problem: bytes = b""
-    seen_before: int = 0
-    columns: Any = None
-    epochs: int = 0
-    reduction: float = 1.0
-    learning_rate: float = 0.0
-    seen: float = 0.0
-    loss_to_beat: float = math.inf
-
-    def renewed(self) -> TrainingState:
-        """Keep what a warm fit takes over: the schedule, and what was measured of the data, begin anew."""
-        return TrainingState(
-            self.generator, self.split_seed, self.solver, self.optimizer, self.trained, self.problem, self.seen_before
-        )
 
 
 def scores_of(network: Network, rows: DenseRows | SparseRows, index: np.ndarray) -> Tensor:

@@ -14,8 +14,9 @@ from scipy.sparse import issparse
 from skdeep.compat.sklearn import Interval, SparseCoefMixin, StrOptions
 from skdeep.data.columns import gram_extents
 from skdeep.data.inputs import OutputSpace, dense
-from skdeep.data.problem import Problem, TrainingState
+from skdeep.data.problem import Problem
 from skdeep.data.scaling import change_of_variables
+from skdeep.data.state import RandomSource, TrainingState
 from skdeep.engine.batching import as_tensor
 from skdeep.engine.losses import Loss, SquaredError, smoothed
 from skdeep.engine.networks import Linear, Network, sparse_weight
@@ -36,7 +37,7 @@ _STEPS, _EPOCHS, _STEP_OVERHEAD = 1500, 100, 4e6
 #: Rows times weights up to which optima of objectives with kinks are found sooner than mini-batches come near.
 _CERTIFIED_VALUES = 2**21
 #: Of a model that is not trained.
-_NO_STATE = TrainingState(np.random.default_rng(0))
+_NO_STATE = TrainingState(RandomSource(0))
 #: Iterations that the exact solver takes about: Newton's, those of L-BFGS, and those without a preconditioner; and
 #: (C + 1) d up to which Newton's are the faster ones, at the default tolerance, with and without one.
 _NEWTON_STEPS, _LBFGS_STEPS, _PLAIN_STEPS, _NEWTON_SIZE, _PLAIN_NEWTON_SIZE = 10, 25, 100, 160, 320

@@ -16,9 +16,10 @@ from torch import Tensor
 from skdeep.data.answers import Answers, AssembledAnswers, own_methods, probabilities
 from skdeep.data.encoding import draw_seeds, labels_of
 from skdeep.data.inputs import Classifier, OutputSpace, to_numpy
-from skdeep.data.problem import Problem, TrainingState, make_monitor, scores_of
+from skdeep.data.problem import Problem, make_monitor, scores_of
 from skdeep.data.scoring import as_score
 from skdeep.data.splits import DIVIDED, KEPT, Folds, dealt_shares, fold_of_rows
+from skdeep.data.state import RandomSource, TrainingState
 from skdeep.engine.networks import Network
 from skdeep.engine.per_model import numbered
 from skdeep.engine.training import Progress
@@ -105,7 +106,7 @@ def train_folds(
     first, number = numbered(generators)  # ensembles of one seed share their draws
     drawn = [generators[m].integers(2**31 - 1, size=len(numbers)).tolist() for m in first]
     seeds = [drawn[n] for n in number]
-    of_seed = {seed: np.random.default_rng(draw_seeds(seed)[0]) for own in seeds for seed in own}
+    of_seed = {seed: RandomSource(draw_seeds(seed)[0]) for own in seeds for seed in own}
     models = []
     for m, (member, own) in enumerate(zip(members, seeds, strict=True)):
         patience = member.settings.patience if leader.early_stopping else math.inf

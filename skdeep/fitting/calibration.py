@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from skdeep.data.inputs import to_numpy
-from skdeep.data.problem import Problem, TrainingState, scores_of
+from skdeep.data.problem import Problem, scores_of
 from skdeep.data.splits import Folds, dealt_shares, fold_of_rows
+from skdeep.data.state import RandomSource, TrainingState
 from skdeep.engine.training import Progress
 from skdeep.fitting.calibrators import doubt
 from skdeep.fitting.fitted import able, needs_float64
@@ -87,7 +88,7 @@ def _out_of_fold_scores(
     done: dict[int, list[Progress]] = {m: [] for m in trained}
     data = problem.rows().in_scratch()  # of one memory for all: blocks that come and go leave holes
     for stack in stacks:
-        of_fold = {f: np.random.default_rng(seed) for f in numbers}
+        of_fold = {f: RandomSource(seed) for f in numbers}
         models = []
         for m, f in stack:
             run = _fold_progress(members[m])

@@ -144,7 +144,9 @@ def solve_exactly(
         else:
             weight = np.ascontiguousarray(np.broadcast_to(weight, (len(members), weight.shape[1])))
             solution = _certified(recipe, rows, target, weight, (rho, kappa), GAP * tol, max_iter, start)
-    params = [torch.from_numpy(part).to(network.params[0].dtype) for part in variables.back(solution.params)]
+    dtype = network.params[0].dtype
+    params = [torch.from_numpy(part) for part in variables.back(solution.params)]
+    params = params if dtype is torch.float64 else [part.to(dtype) for part in params]
     _book(solution, params, network, members, monitor, observer)
 
 

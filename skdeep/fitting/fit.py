@@ -19,9 +19,10 @@ from skdeep.callbacks.observers import make_observer
 from skdeep.callbacks.run import Run
 from skdeep.data.encoding import draw_seeds, encode, encode_validation, labels_of, warn_of_raw_columns
 from skdeep.data.inputs import Classifier, Data, OutputSpace, float_dtype
-from skdeep.data.problem import Problem, TrainingState, make_monitor
+from skdeep.data.problem import Problem, make_monitor
 from skdeep.data.scoring import try_scoring
 from skdeep.data.splits import surely_differ
+from skdeep.data.state import RandomSource, TrainingState
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
 from skdeep.engine.schedules import SCHEDULES
@@ -151,9 +152,9 @@ def set_attributes(estimator: Classifier, attributes: dict[str, Any]) -> None:
 def _members(estimators: list[Classifier], going_on: bool, incremental: bool) -> list[Member]:
     """Make a model for each estimator; models of one seed share their generator, and with it their batches."""
     seeds = [draw_seeds(estimator.random_state) for estimator in estimators]
-    generators = {seed: np.random.default_rng(seed[0]) for seed in seeds}
+    sources = {seed: RandomSource(seed[0]) for seed in seeds}
     known = known_state(estimators[0], incremental)
-    states = [known] if known else [TrainingState(generators[seed], seed[1]) for seed in seeds]
+    states = [known] if known else [TrainingState(sources[seed], seed[1]) for seed in seeds]
     return [Member(*pair) for pair in zip(estimators, states, strict=True)]
 
 

@@ -12,8 +12,9 @@ import torch
 
 from skdeep.data.columns import Columns
 from skdeep.data.inputs import Classifier
-from skdeep.data.problem import Problem, TrainingState
+from skdeep.data.problem import Problem
 from skdeep.data.splits import Folds
+from skdeep.data.state import TrainingState
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
 from skdeep.engine.penalties import ElasticNet

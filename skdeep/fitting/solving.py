@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from skdeep.data.problem import Problem, chunk_rows
+from skdeep.data.state import RandomSource
 from skdeep.engine.batching import Batches, DenseRows
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.objective import Objective
@@ -135,7 +136,7 @@ def _by_steps(
         state.epochs += p.n_iter
         state.seen += total
         assert p.generator is not None
-        state.generator = p.generator
+        state.source = RandomSource(p.generator)
 
 
 def _in_closed_form(

@@ -27,7 +27,8 @@ from scipy import sparse
 from torch import Tensor
 
 from skdeep.data.inputs import Classifier, to_numpy
-from skdeep.data.problem import Problem, TrainingState
+from skdeep.data.problem import Problem
+from skdeep.data.state import TrainingState
 from skdeep.engine.training import Progress
 from skdeep.fitting.links import CALIBRATED, undo_calibration
 from skdeep.fitting.recipe import Member

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import torch
 
@@ -16,11 +16,16 @@ def own_settings() -> Iterator[None]:
 
     The default dtype is the process's, and is left as it is: tensors of ours name their own.
     """
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))  # which puts gradients on, too
-        if torch.get_default_device().type != "cpu":
-            stack.enter_context(torch.device("cpu"))
-        for device in _AUTOCAST_DEVICES:
-            if torch.is_autocast_enabled(device):
-                stack.enter_context(torch.autocast(device, enabled=False))
-        yield
+    others: list[AbstractContextManager] = [
+        torch.autocast(device, enabled=False) for device in _AUTOCAST_DEVICES if torch.is_autocast_enabled(device)
+    ]
+    if torch.get_default_device().type != "cpu":
+        others.append(torch.device("cpu"))
+    with torch.inference_mode(False):  # which puts gradients on, too
+        if not others:
+            yield
+            return
+        with ExitStack() as stack:
+            for setting in others:
+                stack.enter_context(setting)
+            yield

@@ -19,7 +19,8 @@ from skdeep.compat.sklearn import _PassthroughScorer
 from skdeep.data.answers import own_methods
 from skdeep.data.encoding import encode
 from skdeep.data.inputs import float_dtype, to_numpy
-from skdeep.data.problem import Problem, TrainingState, scores_of
+from skdeep.data.problem import Problem, scores_of
+from skdeep.data.state import RandomSource, TrainingState
 from skdeep.engine.batching import MAX_VALUES
 from skdeep.engine.networks import Network
 from skdeep.engine.threads import at_most
@@ -136,12 +137,12 @@ def _train(
     if len(splits) * len(candidates) * recipe.n_outputs * len(problem.codes) > _MAX_SCORES:
         return None
     problem = problem.placed(recipe.device, recipe.dtype)
-    state = TrainingState(np.random.default_rng(0))
+    source = RandomSource(0)
     members = []
     for train, _ in splits:
         rows = None if np.array_equal(train, np.arange(len(problem.codes))) else train
         for candidate in candidates:
-            own = TrainingState(state.generator)
+            own = TrainingState(source)
             members.append(Member(candidate, own, new_progress(candidate, False, False, own), rows))
     network = recipe.network(recipe, problem, members, False)
     if recipe.closed_form or (recipe.solver == "lbfgs" and not has_exact_solver(recipe, problem, network)):

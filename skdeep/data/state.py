@@ -1,0 +1,62 @@
+"""What training leaves behind for more of it, and what it draws random numbers from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+
+@dataclass
+class RandomSource:
+    """A generator that is seeded when it is asked for: that takes as long as a step of a small fit, and may never be.
+
+    Models that share their draws have one source.
+    """
+
+    seed: int | np.random.Generator
+
+    @cached_property
+    def generator(self) -> np.random.Generator:
+        """The generator, from the first call on the same."""
+        return np.random.default_rng(self.seed)
+
+
+@dataclass
+class TrainingState:
+    """What partial_fit and warm_start need to go on exactly where training stopped; NumPy only.
+
+    ``split_seed`` chooses the rows held out. ``trained`` is how many epochs of one solver and problem are behind the
+    parameters, 0 if that is not known; ``problem`` tells problems apart, and ``seen_before`` rows were seen on others.
+    ``epochs`` have been done of the present schedule, ``reduction`` is what "adaptive" has multiplied the learning rate
+    by, ``learning_rate`` is the rate of the next step, ``seen`` the weight of the rows of earlier calls of partial_fit;
+    ``loss_to_beat`` is what an epoch must improve on.
+    """
+
+    source: RandomSource
+    split_seed: int = 0
+    solver: str = ""
+    optimizer: dict | None = None
+    trained: int = 0
+    problem: bytes = b""
+    seen_before: int = 0
+    columns: Any = None
+    epochs: int = 0
+    reduction: float = 1.0
+    learning_rate: float = 0.0
+    seen: float = 0.0
+    loss_to_beat: float = math.inf
+
+    @property
+    def generator(self) -> np.random.Generator:
+        """What all that is random in training is drawn from."""
+        return self.source.generator
+
+    def renewed(self) -> TrainingState:
+        """Keep what a warm fit takes over: the schedule, and what was measured of the data, begin anew."""
+        return TrainingState(
+            self.source, self.split_seed, self.solver, self.optimizer, self.trained, self.problem, self.seen_before
+        )
