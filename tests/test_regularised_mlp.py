@@ -207,3 +207,17 @@ def test_bfloat16(options):
 def test_bad_values(name, value):
     with pytest.raises(ValueError, match=f"'{name}' parameter"):
         mlp({name: value}).fit(X, Y)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1 / 90])
+def test_the_automatic_penalty_counts_columns_and_rows(scale):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((90, 5)), np.arange(90) % 3
+    auto = MLPClassifierTorch((4,), max_iter=3, random_state=0).fit(X, y, np.full(90, scale))
+    alpha = 0.5 * np.sqrt(5 / 90)
+    asked = MLPClassifierTorch((4,), max_iter=3, alpha=alpha, random_state=0).fit(X, y, np.full(90, scale))
+    np.testing.assert_allclose(auto.coefs_[0], asked.coefs_[0], rtol=1e-10)
+    few = MLPClassifierTorch((4,), max_iter=3, random_state=0).fit(X[:16], y[:16])
+    alpha = 0.5 * np.sqrt(5 / 16) * 16 / 64
+    asked = MLPClassifierTorch((4,), max_iter=3, alpha=alpha, random_state=0).fit(X[:16], y[:16])
+    np.testing.assert_allclose(few.coefs_[0], asked.coefs_[0], rtol=1e-10)

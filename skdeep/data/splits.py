@@ -11,7 +11,7 @@ on their order, dtype or sparsity; it is cut by cumulative weight within each cl
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -94,11 +94,6 @@ def _hash_of_values(X: Any, factors: np.ndarray) -> np.ndarray:
     return sums[X.indptr[1:]] - sums[X.indptr[:-1]]
 
 
-@lru_cache(maxsize=16)
-def _direction(n_columns: int) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal(n_columns)
-
-
 def surely_differ(X: Any) -> bool:
     """Tell, in a tenth of the time of their hashes, whether no two rows have the same values; False if in doubt.
 
@@ -106,7 +101,7 @@ def surely_differ(X: Any) -> bool:
     """
     if isinstance(X, torch.Tensor):
         return False
-    direction, n = _direction(X.shape[1]), X.shape[0]
+    direction, n = np.sin(np.arange(1, X.shape[1] + 1)), X.shape[0]
     step = n if X.dtype == np.float64 else max(1, _CHUNK_VALUES // X.shape[1])
     with np.errstate(over="ignore", invalid="ignore"):
         along = np.concatenate([X[start : start + step] @ direction for start in range(0, n, step)])
@@ -114,6 +109,15 @@ def surely_differ(X: Any) -> bool:
         gap, largest = (along[1:] - along[:-1]).min(initial=np.inf), max(float(X.max()), -float(X.min()))
         rounding = 2 * len(direction) * np.finfo(np.float64).eps * largest * np.abs(direction).sum()
         return bool(np.isfinite(rounding) and gap > rounding)
+
+
+def unit_of(weight: np.ndarray) -> float:
+    """Find the weight that counts as one row: one, or the smallest weight if that is less, as where they sum to one.
+
+    A weight that is as good as none beside the others does not make these count as many.
+    """
+    weight = weight[weight > 0]
+    return min(1.0, max(float(weight.min()), 1e-6 * float(weight.mean())))
 
 
 @dataclass
@@ -150,11 +154,8 @@ class DistinctRows:
 
     @property
     def unit(self) -> float:
-        """The weight that counts as one row: one, or the smallest weight if that is less, as where they sum to one.
-
-        A weight that is as good as none beside the others does not make these count as many.
-        """
-        return min(1.0, max(float(self.weight.min()), 1e-6 * float(self.weight.mean())))
+        """The weight that counts as one row."""
+        return unit_of(self.weight)
 
 
 def distinct_rows(

@@ -328,8 +328,8 @@ class MLPClassifierTorch(PerceptronClassifier):
         must stay at its default.
     alpha : float or "auto", default="auto"
         Strength of the L2 penalty; it is divided by the total weight of a batch. With ``standardize`` it acts on the
-        weights of standardised columns. "auto" is :math:`\frac12 \sqrt{\min(d / W, 1)}`, with d columns, and rows of
-        the total weight W to train on (in ``partial_fit``, so far).
+        weights of standardised columns. "auto" is :math:`\frac12 \sqrt{\min(d / n, 1)} \min(n / 64, 1)` of d columns
+        and n rows to train on (in ``partial_fit``, so far; a row of weight 2 is two, unless all weights are small).
     learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
         Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
         until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is one cosine over 15 epochs, or
@@ -416,6 +416,10 @@ class MLPClassifierTorch(PerceptronClassifier):
 
     def _alphas(self, members: list[Member], total_weight: np.ndarray) -> np.ndarray:
         alpha = super()._alphas(members, total_weight)
-        # what there is to learn by heart, beside what there is to learn it from
-        auto = 0.5 * np.sqrt(np.minimum(self.n_features_in_ / total_weight, 1.0))
-        return np.where(np.isnan(alpha), auto, alpha)
+        if not (unknown := np.isnan(alpha)).any():
+            return alpha
+        n_rows = total_weight / [member.unit for member in members]
+        # what there is to learn by heart, beside what there is to learn it from; and a batch of few rows is not divided
+        # by many
+        auto = 0.5 * np.sqrt(np.minimum(self.n_features_in_ / n_rows, 1.0))
+        return np.where(unknown, auto * np.minimum(n_rows / _BATCH_ROWS[0], 1.0), alpha)

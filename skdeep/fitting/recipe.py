@@ -13,7 +13,7 @@ import torch
 from skdeep.data.columns import Columns
 from skdeep.data.inputs import Classifier
 from skdeep.data.problem import Problem
-from skdeep.data.splits import Folds
+from skdeep.data.splits import Folds, unit_of
 from skdeep.data.state import TrainingState
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
@@ -53,6 +53,13 @@ class Member:
     def n_rows(self, problem: Problem) -> int:
         """Count the rows that it is trained on."""
         return len(problem.codes) if self.rows is None else len(self.rows)
+
+    @property
+    def unit(self) -> float:
+        """The weight that counts as one row."""
+        if self.weight is None:
+            return 1.0
+        return unit_of(self.weight if self.rows is None else self.weight[self.rows])
 
     @property
     def mean_weight(self) -> float:
