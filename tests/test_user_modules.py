@@ -481,7 +481,7 @@ def test_torchs_settings_make_no_difference_and_are_kept(estimator, setting):
         reconfigured(copy.copy(clf), **{"warm_start": True} if "warm_start" in clf.get_params() else {}).fit(X, y)
         clf.predict(X)
         assert seen() == before
-    if isinstance(estimator, TorchClassifier) and setting.startswith(("float64", "bfloat16")):  # other initial parameters
+    if isinstance(estimator, TorchClassifier) and setting.startswith(("float64", "bfloat16")):  # it begins elsewhere
         own = torch.float64 if setting.startswith("float64") and estimator.solver == "adam" else torch.float32
         assert {p.dtype for p in clf.module_.parameters()} == {own}
         assert np.isfinite(found).all()
