@@ -43,8 +43,8 @@ class Perceptron(nn.Sequential):
         super().__init__(*layers)
 
 
-SMALL = {"max_iter": 15, "hidden_layer_sizes": (16,), "learning_rate_init": 0.05}
-TINY = {"max_iter": 8, "hidden_layer_sizes": (16,), "learning_rate_init": 0.05}
+SMALL = {"max_iter": 10, "hidden_layer_sizes": (16,), "learning_rate_init": 0.05}
+TINY = {"max_iter": 6, "hidden_layer_sizes": (16,), "learning_rate_init": 0.05}
 
 CONFIGURATIONS = [
     SoftmaxClassifier(),
@@ -52,8 +52,8 @@ CONFIGURATIONS = [
     SoftmaxClassifier(penalty="l1", alpha=1e-3),
     SoftmaxClassifier(penalty="elasticnet", standardize=False),
     SoftmaxClassifier(penalty=None, solver=SGD(learning_rate="cosine", warmup_epochs=3)),
-    SoftmaxClassifier(solver="adam", class_weight="balanced", max_iter=40),
-    SoftmaxClassifier(solver=AdamW(max_grad_norm=1.0), max_iter=40),
+    SoftmaxClassifier(solver="adam", class_weight="balanced", max_iter=20),
+    SoftmaxClassifier(solver=AdamW(max_grad_norm=1.0), max_iter=20),
     SoftmaxClassifier(solver="lbfgs"),
     SoftmaxClassifier(early_stopping=True, scoring="loss"),
     SoftmaxClassifier(warm_start=True, solver=SGD(learning_rate="invscaling", nesterovs_momentum=False)),
@@ -62,7 +62,7 @@ CONFIGURATIONS = [
     HingeClassifier(loss="squared_hinge", multi_class="ovr", solver="lbfgs"),
     HingeClassifier(multi_class="crammer_singer", early_stopping=True, calibration=None),
     HingeClassifier(multi_class="ovr", calibration=None, class_weight="balanced"),
-    HingeClassifier(penalty="l1", solver="adam", calibration=None, max_iter=40),
+    HingeClassifier(penalty="l1", solver="adam", calibration=None, max_iter=20),
     SoftmaxClassifier(calibration="temperature", label_smoothing=0.1),
     SigmoidClassifier(),
     SigmoidClassifier(solver="lbfgs", calibration="sigmoid"),

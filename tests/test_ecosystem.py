@@ -115,7 +115,7 @@ def test_pipeline_of_named_columns(cls):
 def test_grid_search_in_two_processes():
     """By forks, which are quick; a process that begins anew is in test_model_selection.py."""
     for cls in ESTIMATORS:
-        pipe = make_pipeline(MinMaxScaler(), make(cls, max_iter=10))
+        pipe = make_pipeline(MinMaxScaler(), make(cls, max_iter=6))
         grid = {f"{cls.__name__.lower()}__alpha": [1e-5, 10.0]}
         with joblib.parallel_config(backend="multiprocessing"):
             search = GridSearchCV(pipe, grid, cv=CV, n_jobs=2).fit(DIGITS, DIGITS_Y)
@@ -530,14 +530,20 @@ def test_size_on_disk_does_not_grow_with_the_data(cls, params):
 
 # ---- training goes on exactly where it stopped -----------------------------------------------------------------------
 
-SOLVERS = pytest.mark.parametrize("solver", ["sgd", "adam", "adamw"])
+each_solver = pytest.mark.parametrize("solver", ["sgd", "adam", "adamw"])
+each_way_of_going_on = pytest.mark.parametrize(
+    ("cls", "solver", "restore"),
+    covering(
+        ESTIMATORS,
+        ["sgd", "adam", "adamw"],
+        {"pickle": restore_by_pickle, "joblib": restore_by_joblib, "mmap": restore_memory_mapped},
+    ),
+)
 #: No rule stops these, so that the number of epochs is ours to choose.
 ENDLESS = {"tol": 0.0, "n_iter_no_change": np.inf}
 
 
-@each_restore
-@each_estimator
-@SOLVERS
+@each_way_of_going_on
 def test_restored_goes_on_with_partial_fit(cls, solver, restore, tmp_path, every_warning):
     model = incremental(cls, solver=solver, learning_rate="invscaling", power_t=0.1, learning_rate_init=0.02)
     for _ in range(3):
@@ -551,9 +557,7 @@ def test_restored_goes_on_with_partial_fit(cls, solver, restore, tmp_path, every
     assert twin.t_ == model.t_ == 5 * len(WINE)
 
 
-@each_restore
-@each_estimator
-@SOLVERS
+@each_way_of_going_on
 def test_restored_goes_on_with_warm_start(cls, solver, restore, tmp_path, every_warning):
     model = make(cls, solver=solver, warm_start=True, max_iter=4).fit(WINE, WINE_Y)
     twin = restore(model, tmp_path)
@@ -609,7 +613,7 @@ def test_passes_follow_the_schedule(cls, schedule):
 
 @each_estimator
 @pytest.mark.parametrize("learning_rate", ["constant", "invscaling"])
-@SOLVERS
+@each_solver
 def test_two_halves_are_a_whole(cls, learning_rate, solver):
     """Where the schedule does not depend on how long the run is to be, nor on what it has met so far."""
     params = {"solver": solver, "learning_rate": learning_rate, "power_t": 0.2, "learning_rate_init": 0.05, **ENDLESS}

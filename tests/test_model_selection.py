@@ -45,7 +45,7 @@ from skdeep.model_selection.stacks import _capacity, fit_stack, stackable_now
 #: Of models that are trained for a few epochs.
 pytestmark = pytest.mark.filterwarnings("ignore:The scores of rows that a model was not trained on")
 
-DIGITS = tuple(part[:200] for part in load_digits(return_X_y=True))
+DIGITS = tuple(part[:120] for part in load_digits(return_X_y=True))
 WINE = load_wine(return_X_y=True)
 CANCER = tuple(part[::3] for part in load_breast_cancer(return_X_y=True))
 IRIS = load_iris(return_X_y=True)
@@ -53,8 +53,8 @@ ALPHAS = np.logspace(-5, 0, 4)
 
 # at its optimum, wherever it begins
 SOFTMAX = SoftmaxClassifier(random_state=0, max_iter=200, tol=1e-7)
-HINGE = HingeClassifier(random_state=0, max_iter=8, solver="sgd")
-MLP = MLPClassifierTorch((8,), random_state=0, max_iter=8)
+HINGE = HingeClassifier(random_state=0, max_iter=4, solver="sgd")
+MLP = MLPClassifierTorch((8,), random_state=0, max_iter=4)
 
 
 def compare(estimator, grid, data, search="GridSearchCV", fit_params=None, tolerance=1e-9, **options):
@@ -179,7 +179,7 @@ def test_rows_that_a_split_repeats_count_as_often(estimator, size):
         (SigmoidClassifier(max_iter=20, random_state=0), {"alpha": ALPHAS, "label_smoothing": [0.0, 0.1]}),
         (clone(SOFTMAX).set_params(calibration="sigmoid", tol=1e-10), {"alpha": ALPHAS}),
         (clone(MLP).set_params(calibration="temperature"), {"alpha": ALPHAS[:2], "label_smoothing": [0.0, 0.1]}),
-        (clone(MLP).set_params(max_iter=100), {"learning_rate_init": ["auto", 0.02]}),  # schedules of two lengths
+        (clone(MLP).set_params(max_iter=30), {"learning_rate_init": ["auto", 0.02]}),  # schedules of two lengths
     ],
     ids=["least squares", "least squares, sgd", "sigmoid", "calibrated softmax", "calibrated mlp", "mlp rates"],
 )
@@ -701,7 +701,7 @@ def test_what_cannot_be_stacked_is_trained_one_by_one():
         compare(LogisticRegression(), {"C": [0.1, 1.0]}, IRIS)
     assert len([w for w in caught if w.category is StackingWarning]) == 1
     with pytest.warns(StackingWarning, match="callbacks"):
-        compare(SOFTMAX, {"alpha": ALPHAS, "callbacks": [None, [EpochTimer]]}, IRIS)
+        compare(clone(SOFTMAX).set_params(max_iter=20), {"alpha": ALPHAS[::3], "callbacks": [None, [EpochTimer]]}, IRIS)
 
 
 class Logarithm(SoftmaxClassifier):

@@ -16,7 +16,7 @@ from skdeep.model_selection.stacks import fit_stack, stackable_now
 X, Y = load_digits(return_X_y=True)
 X, Y = X[:420] / 16, Y[:420]  # two batches of 200 rows, and one of 20
 FEW = X[:220], Y[:220]
-BASE = MLPClassifierTorch((12, 12, 12), max_iter=6, learning_rate_init=0.01, random_state=0)
+BASE = MLPClassifierTorch((12, 12, 12), max_iter=4, learning_rate_init=0.01, random_state=0)
 OPTIONS = {
     "dropout": {"dropout": 0.3},
     "batch": {"normalization": "batch"},

@@ -417,17 +417,13 @@ def threads(n):
         torch.set_num_threads(before)
 
 
+#: Two at a time, which have nothing to do with each other.
 SETTINGS = {
-    "float64": lambda: default_dtype(torch.float64),
-    "bfloat16": lambda: default_dtype(torch.bfloat16),
-    "meta": lambda: default_device("meta"),
-    "cpu": lambda: default_device("cpu"),
-    "meta context": lambda: torch.device("meta"),
-    "inference": torch.inference_mode,
-    "no_grad": torch.no_grad,
-    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
-    "deterministic": deterministic,
-    "threads": lambda: threads(2),
+    "float64, threads": (lambda: default_dtype(torch.float64), lambda: threads(2)),
+    "bfloat16, deterministic": (lambda: default_dtype(torch.bfloat16), deterministic),
+    "meta, no_grad": (lambda: default_device("meta"), torch.no_grad),
+    "meta context, inference": (lambda: torch.device("meta"), torch.inference_mode),
+    "cpu, autocast": (lambda: default_device("cpu"), lambda: torch.autocast("cpu", torch.bfloat16)),
 }
 
 
@@ -474,7 +470,8 @@ def scores_under_torchs_own_settings(index):
 def test_torchs_settings_make_no_difference_and_are_kept(estimator, setting):
     X, y = data((4,), 60)
     expected = scores_under_torchs_own_settings(ESTIMATORS.index(estimator))
-    with SETTINGS[setting]():
+    one, other = SETTINGS[setting]
+    with one(), other():
         before = seen()
         clf = copy.copy(estimator).fit(X, y)
         assert seen() == before
@@ -484,8 +481,8 @@ def test_torchs_settings_make_no_difference_and_are_kept(estimator, setting):
         reconfigured(copy.copy(clf), **{"warm_start": True} if "warm_start" in clf.get_params() else {}).fit(X, y)
         clf.predict(X)
         assert seen() == before
-    if isinstance(estimator, TorchClassifier) and setting in ("float64", "bfloat16"):  # other initial parameters
-        own = torch.float64 if setting == "float64" and estimator.solver == "adam" else torch.float32
+    if isinstance(estimator, TorchClassifier) and setting.startswith(("float64", "bfloat16")):  # it begins elsewhere
+        own = torch.float64 if setting.startswith("float64") and estimator.solver == "adam" else torch.float32
         assert {p.dtype for p in clf.module_.parameters()} == {own}
         assert np.isfinite(found).all()
     else:

@@ -60,11 +60,11 @@ def line() -> str:
 
 
 @functools.cache
-def _facts(function) -> tuple[str, bool, bool]:
-    """The name of an operation, whether it is a fused update, and whether its result is a view."""
+def _facts(function) -> tuple[str, bool, bool, bool]:
+    """The name of an operation, and whether it is a fused update, makes a view, or has the host wait."""
     aliases = [r.alias_info for r in function._schema.returns if r.alias_info is not None]
     is_view = any(not alias.is_write for alias in aliases) or function is _aten._unsafe_view.default
-    return str(function), "_fused_" in str(function), is_view
+    return str(function), "_fused_" in str(function), is_view, function in _WAITING
 
 
 def _bytes(values):
@@ -152,6 +152,10 @@ class Remote(torch.Tensor):
 class _Mode(TorchDispatchMode):
     """Sees what makes a tensor of the device from none."""
 
+    @classmethod
+    def _should_skip_dynamo(cls):
+        return False  # nothing is compiled here; to say so at each operation would take as long as the operation
+
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         return _run(function, args, kwargs or {})
 
@@ -171,7 +175,8 @@ def _replaced(value, function):
     """A value with a function of each tensor in its place. (torch's trees would take half the time of a test.)"""
     if isinstance(value, torch.Tensor):
         return function(value)
-    return type(value)(_replaced(part, function) for part in value) if type(value) in (list, tuple) else value
+    kind = type(value)
+    return kind([_replaced(part, function) for part in value]) if kind is list or kind is tuple else value
 
 
 def _held(value):
@@ -192,12 +197,12 @@ def _run(function, args, kwargs):
         return _to_copy(*args, **kwargs)
     if remote:
         _check_places(function, args, tensors)
-    name, is_fused, is_view = _facts(function)
+    name, is_fused, is_view, has_to_wait = _facts(function)
     if is_fused:
         _check_fused(function, args)
     by_mask = function in _INDEXING and any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
     no_size = function is _aten.repeat_interleave.Tensor and kwargs.get("output_size") is None
-    if function in _WAITING or by_mask or no_size:
+    if has_to_wait or by_mask or no_size:
         LOG.wait(function)
     of_host = kwargs if wanted is None else {**kwargs, "device": torch.device("cpu")}
     of_host = {name: _replaced(value, _held) for name, value in of_host.items()}
