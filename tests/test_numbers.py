@@ -2,6 +2,7 @@
 
 import functools
 import re
+import warnings
 
 import mpmath
 import numpy as np
@@ -235,6 +236,7 @@ RAW = {
 def test_raw_columns_that_suit_no_step_give_a_warning(name, kind, recwarn):
     X = StandardScaler().fit_transform(WINE[:, :4])
     model = clone(RAW[name]).set_params(standardize=False, max_iter=1)
+    warnings.simplefilter("always")  # not once for each line
 
     def warned():
         found = [w for w in recwarn if "standardize=False trains on the columns of X as they are" in str(w.message)]
