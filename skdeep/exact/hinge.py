@@ -107,6 +107,15 @@ class _Problem:
             stationary += reach * np.vecdot(np.abs(gradient).sum(1), ~self.penalised)
         return _At(data + 0.5 * _dot(penalty, params), against - _dot(pull, margin), stationary, gradient, penalty)
 
+    def certify(self, params: np.ndarray, dual: np.ndarray, goal: np.ndarray, curve: list[list[float]]) -> Solution:
+        """Compute the gaps of parameters, for duals that make a lower bound."""
+        if self.intercept:
+            dual = self.terms.balanced(dual, self.weight)
+        at = self.at(params, dual, self.terms.margins(self.rows.scores(params)))
+        above = np.maximum(at.complementary + at.stationary, 0)
+        gap = np.divide(above, at.primal, out=np.zeros_like(above), where=at.primal > 0)
+        return Solution(params, dual, at.primal, gap, above <= goal * at.primal + _ROUNDING, curve)
+
     def factors(self, gradient: np.ndarray, delta: np.ndarray, caution: np.ndarray) -> np.ndarray:
         """Compute the penalty's second derivative (K, C, D), and steps' bounds where there is no penalty.
 
@@ -244,16 +253,12 @@ class _Descent:
 
     def certify(self, models: list[int], slope: np.ndarray) -> np.ndarray | None:
         """Compute gaps of duals that make a lower bound; say which models are left, if any has reached its goal."""
-        some, problem, dual = np.array(models), self.problem.select(models), slope[models]
-        params, margin = self.params[some], problem.terms.margins(problem.rows.scores(self.params[some]))
-        if problem.intercept:
-            dual = problem.terms.balanced(dual, problem.weight)
-        at = problem.at(params, dual, margin)
-        above = np.maximum(at.complementary + at.stationary, 0)
-        gap = np.divide(above, at.primal, out=np.zeros_like(above), where=at.primal > 0)
+        some = np.array(models)
+        part = self.problem.select(models).certify(self.params[some], slope[models], self.goal[some], [])
         found, model = self.found, self.model[some]
-        found.params[model], found.duals[model], found.value[model], found.gap[model] = params, dual, at.primal, gap
-        found.converged[model] = reached = above <= self.goal[some] * at.primal + _ROUNDING
+        for name in ("params", "duals", "value", "gap", "converged"):
+            getattr(found, name)[model] = getattr(part, name)
+        reached = part.converged
         return np.delete(np.arange(len(self.model)), some[reached]) if reached.any() else None
 
     def keep(self, models: np.ndarray) -> None:
@@ -366,10 +371,19 @@ def solve(
         return replace(solution, curve=curve)
     if start is None and hinge_interior.suits(rows, loss):
         near = hinge_interior.approach(rows, loss, weight, rho, intercept, goal / 2, max_iter)
-        rest = max(0, max_iter - max(map(len, near.curve)))
-        solution = solve(rows, loss, weight, rho, goal, rest, (near.params, near.duals))
-        curve = [one + other for one, other in zip(near.curve, solution.curve, strict=True)]
-        return replace(solution, curve=curve)
+        problem, own = _problem(rows, loss, weight, rho, intercept)
+        params, duals = (of_all.reshape(len(own), problem.terms.n_scores, -1) for of_all in (near.params, near.duals))
+        part = problem.certify(params, duals, goal[own], [[] for _ in own])
+        _put(part, np.arange(K), found)
+        found.curve = [[*one, value] for one, value in zip(near.curve, found.value.tolist(), strict=True)]
+        for k in np.flatnonzero(~found.converged):
+            model = slice(k, k + 1)
+            start, rest = (near.params[model], near.duals[model]), max(0, max_iter - len(near.curve[k]))
+            end = solve(rows, loss, weight[model], rho[model], goal[model], rest, start)
+            found.curve[k] = near.curve[k] + end.curve[0]
+            for name in ("params", "duals", "value", "gap", "converged"):
+                getattr(found, name)[model] = getattr(end, name)
+        return found
     levels, before = _levels([one.tobytes() for one in weight] if start is None else list(range(K)), rho.max(1))
     size = max(1, _BATCH // (C * n))
     for level in levels:
@@ -386,14 +400,21 @@ def solve(
             else:
                 params, width = least_squares(rows, loss, weight[models], rho[models]), _WIDTH
                 starts = [(params, np.zeros((len(models), C, n)))]
-            terms = loss.terms(len(models))
-            columns = C // terms.n_scores  # columns of one score are models of their own
-            own = np.repeat(models, columns)
-            problem = _Problem(rows, terms, weight[own], rho[own], intercept)
-            starts = [(V.reshape(-1, terms.n_scores, D), a.reshape(-1, terms.n_scores, n)) for V, a in starts]
-            descent = _Descent(problem, starts, width, goal[own])
+            problem, own = _problem(rows, loss, weight[models], rho[models], intercept)
+            shape = len(own), problem.terms.n_scores, -1
+            starts = [(V.reshape(shape), a.reshape(shape)) for V, a in starts]
+            descent = _Descent(problem, starts, width, goal[models][own])
             _put(descent.run(max_iter), models, found)
     return found
+
+
+def _problem(
+    rows: Rows, loss: Hinges | WestonWatkins, weight: np.ndarray, rho: np.ndarray, intercept: bool
+) -> tuple[_Problem, np.ndarray]:
+    """State what models minimise, and say which of them each problem is of: columns of one score are problems apart."""
+    terms = loss.terms(len(weight))
+    own = np.repeat(np.arange(len(weight)), loss.n_scores // terms.n_scores)
+    return _Problem(rows, terms, weight[own], rho[own], intercept), own
 
 
 def _put(part: Solution, models: np.ndarray, found: Solution) -> None:

@@ -26,6 +26,8 @@ from skdeep.exact.rows import Rows, SparseRows, of_all, of_both, pairs
 
 #: Unknowns of a system, and rows, up to which it is cheaper than the method of multipliers.
 _MAX_SYSTEM, _MAX_ROWS = 256, 8192
+#: Values up to which all terms' derivatives in the parameters are kept: products with them take one call.
+_FEW_VALUES = 2**15
 #: Products of slacks and duals to begin with.
 _CENTRE = 0.5
 #: Share of complementarity that a step has left where the next one goes for no less than another share.
@@ -33,7 +35,7 @@ _SLOW, _FIRM = 0.5, 0.1
 #: Share of the way to the nearest bound that a step goes.
 _NEARLY = 0.995
 #: Most steps, and terms of a batch of models.
-_MAX_STEPS, _BATCH = 50, 2**17
+_MAX_STEPS, _BATCH = 50, 2**15
 #: Steps that may not halve the gap, one after the other: else they go round in a circle, or rounding is in the way.
 _PATIENCE = 6
 #: What holds parameters that no penalty holds, as a share of the largest curvature, and at least.
@@ -71,11 +73,11 @@ class _Terms(Protocol):
     def of_rows(self, values: np.ndarray) -> np.ndarray:
         """Repeat values of rows (K, n) for each term, (K, T)."""
 
-    def changes(self, scores: np.ndarray) -> np.ndarray:
-        """Compute how margins (K, T) change with scores (K, C, n)."""
+    def changes(self, params: np.ndarray) -> np.ndarray:
+        """Compute how margins (K, T) change with parameters (K, C D)."""
 
-    def to_scores(self, slope: np.ndarray) -> np.ndarray:
-        """Compute the gradient in the scores (K, C, n) from one in the margins (K, T)."""
+    def back(self, slope: np.ndarray) -> np.ndarray:
+        """Compute the gradient in the parameters (K, C D) from a weighted one in the margins (K, T)."""
 
     def hessians(self, second: np.ndarray) -> np.ndarray:
         """Compute second derivatives (K, C D, C D) in the parameters from those in the margins (K, T)."""
@@ -98,11 +100,13 @@ class _Columns:
     def of_rows(self, values: np.ndarray) -> np.ndarray:
         return values
 
-    def changes(self, scores: np.ndarray) -> np.ndarray:
-        return scores[:, 0] * self._against
+    def changes(self, params: np.ndarray) -> np.ndarray:
+        found = self.rows.scores(params)
+        found *= self._against
+        return found
 
-    def to_scores(self, slope: np.ndarray) -> np.ndarray:
-        return (slope * self._against)[:, None]
+    def back(self, slope: np.ndarray) -> np.ndarray:
+        return self.rows.back(slope * self._against)
 
     def hessians(self, second: np.ndarray) -> np.ndarray:
         return self.rows.gram(second)
@@ -129,6 +133,12 @@ class _Rivals:
         ends = codes.searchsorted(np.arange(C + 1))
         self._classes = [slice(*pair) for pair in pairwise(ends)]
         self._parts = [self.rows.select(part) for part in self._classes]
+        self._all = None
+        if C * self.n_terms * rows.shape[1] <= _FEW_VALUES and not isinstance(rows, SparseRows):
+            of_term = np.zeros((C - 1, n, C, 1))
+            of_term.reshape(-1)[(slots * n + each) * C + codes] = -1
+            of_term.reshape(-1)[(slots * n + each) * C + slots + (slots >= codes)] = 1
+            self._all = (of_term * self.rows.Z[:, None]).reshape(self.n_terms, -1)
         of_pair = of_both(C).reshape(C, C)
         own, rival = (part.ravel() for part in np.broadcast_arrays(np.arange(C)[:, None], slots.T))
         rival = rival + (rival >= own)
@@ -142,23 +152,28 @@ class _Rivals:
     def of_rows(self, values: np.ndarray) -> np.ndarray:
         return np.tile(values[:, self._order], self.n_scores - 1)
 
-    def changes(self, scores: np.ndarray) -> np.ndarray:
-        flat = scores.reshape(len(scores), -1)
+    def changes(self, params: np.ndarray) -> np.ndarray:
+        K, C = len(params), self.n_scores
+        if self._all is not None:
+            return params @ self._all.T
+        flat = self.rows.scores(params.reshape(K, C, -1)).reshape(K, -1)
         found = flat.take(self._rival, axis=1)
-        by_slot = found.reshape(len(scores), -1, len(self._own))
+        by_slot = found.reshape(K, C - 1, -1)
         by_slot -= flat.take(self._own, axis=1)[:, None]
         return found
 
-    def to_scores(self, slope: np.ndarray) -> np.ndarray:
-        both = np.empty((len(slope), self.n_scores, len(self._own)))
-        both[:, :-1] = slope.reshape(len(slope), -1, len(self._own))
+    def back(self, slope: np.ndarray) -> np.ndarray:
+        if self._all is not None:
+            return slope @ self._all
+        K, C, n = len(slope), self.n_scores, len(self._own)
+        both = np.empty((K, C, n))
+        both[:, :-1] = slope.reshape(K, C - 1, n)
         np.negative(both[:, :-1].sum(1), out=both[:, -1])
-        return both.reshape(len(slope), -1).take(self._place, axis=1).reshape(both.shape)
+        return self.rows.back(both.reshape(K, -1).take(self._place, axis=1).reshape(K, C, n)).reshape(K, -1)
 
     def hessians(self, second: np.ndarray) -> np.ndarray:
         K, C, D = len(second), self.n_scores, self.rows.shape[1]
-        by_slot = second.reshape(K, C - 1, -1)
-        found = np.empty((K, C, C - 1, len(pairs(D)[0])))
+        by_slot, found = second.reshape(K, C - 1, -1), np.empty((K, C, C - 1, D * (D + 1) // 2))
         for c, (part, rows) in enumerate(zip(self._classes, self._parts, strict=True)):
             found[:, c] = rows.half_gram(by_slot[:, :, part].reshape(K * (C - 1), -1)).reshape(K, C - 1, -1)
         of_pairs = self._to_pairs @ found.reshape(K, C * (C - 1), -1)
@@ -221,6 +236,9 @@ def approach(
 class _Batch:
     """Systems that are solved together, until each is near its optimum.
 
+    Duals of both bounds, and what these are to be multiplied with, are `dual` and `slack` (K, 2, T): a and 1 - a; and
+    xi - m and xi. Terms of no weight stay where they are, so that a system steps as it would alone.
+
     Parameters
     ----------
     terms : _Terms
@@ -243,22 +261,23 @@ class _Batch:
         params: np.ndarray,
     ):
         self.terms, self.weight, self.intercept, self.goal = terms, weight, intercept, goal
-        self.rho = np.repeat(rho[:, None], terms.n_scores, 1)
-        K, T = weight.shape
-        self.trained = None if weight.all() else (weight > 0).astype(float)
+        (K, T), (_, C, D) = weight.shape, params.shape
+        self.rho = np.repeat(rho[:, None], C, 1).reshape(K, C * D)
+        self.trained = None if weight.all() else (weight > 0).astype(float)[:, None]
         free = self.rho == 0
-        self.free = free.reshape(K, -1) if free.any() else None
-        self.half_inverse = np.where(free, 0, 0.5 / np.where(free, 1, self.rho)).reshape(K, -1)
-        margin = terms.changes(terms.rows.scores(params))
-        if self.trained is not None:
-            margin *= self.trained
+        self.free = free if free.any() else None
+        self.params, self.system = params.reshape(K, C * D), np.arange(K)
+        margin = terms.changes(self.params)
         margin += 1
-        margin /= _CENTRE
-        # where all products are _CENTRE
-        root = np.sqrt(margin * margin + 4)
-        self.dual, self.other = 2 / (2 - margin + root), 2 / (2 + margin + root)
-        self.slack, self.above = _CENTRE / self.other, _CENTRE / self.dual
-        self.params, self.system = params, np.arange(K)
+        half = margin / (2 * _CENTRE)  # where all products are _CENTRE
+        root = np.sqrt(half * half + 1)
+        self.dual = 1 / np.stack([1 - half + root, 1 + half + root], 1)
+        self.slack = _CENTRE / self.dual
+        gradient = self.terms.back(self.dual[:, 0] * weight)
+        gradient += self.rho * self.params
+        # what is left of a gap by the gradient: of parameters with a penalty, and without, which may be far to seek
+        self.stationary = np.vecdot(gradient * gradient, np.where(free, 0, 0.5 / np.where(free, 1, self.rho)))
+        self.loose = np.vecdot(np.abs(gradient), free) * np.maximum(np.abs(self.params).max(1), 1)
         self.ended, self.before = np.zeros(K, dtype=bool), np.full(K, np.inf)
         self.least, self.since = np.full(K, np.inf), np.zeros(K, dtype=int)  # steps since the gap was halved
         self.count = 2.0 * T / terms.rows.shape[0]  # the weights of all products that are to be zero
@@ -266,132 +285,128 @@ class _Batch:
     def run(self, max_iter: int) -> Found:
         """Step until all systems are done, or so many times."""
         K = len(self.goal)
-        params, duals = self.params.copy(), self.dual.copy()
+        params, duals = self.params.copy(), self.dual[:, 0].copy()
         curve: list[list[float]] = [[] for _ in range(K)]
         steps, max_iter = 0, min(max_iter, _MAX_STEPS)
         while len(self.system):
-            margin = self.slack - self.above
+            margin = self.slack[:, 1] - self.slack[:, 0]
             pulled = self.rho * self.params
-            gradient = self.back(self.dual * self.weight)
-            gradient += pulled.reshape(gradient.shape)
             primal = np.vecdot(np.maximum(margin, 0), self.weight)
-            primal += 0.5 * np.vecdot(pulled, self.params).sum(1)
-            left = np.vecdot(self.dual * self.above + self.other * self.slack, self.weight)
-            gap = left + self.stationary(gradient)
+            primal += 0.5 * np.vecdot(pulled, self.params)
+            left = np.vecdot((self.dual * self.slack).sum(1), self.weight)
+            gap = left + self.stationary + self.loose
             halved = gap < 0.5 * self.least
             self.least = np.where(halved, gap, self.least)
             self.since = np.where(halved, 0, self.since + 1)
-            done = self.ended | (steps >= max_iter) | (self.since >= _PATIENCE) | ~(gap > self.goal * primal)
+            done = self.ended | (self.since >= _PATIENCE) | ~(gap > self.goal * primal)
+            if steps >= max_iter:
+                done[:] = True
             if done.any():
-                params[self.system[done]], duals[self.system[done]] = self.params[done], self.dual[done]
+                params[self.system[done]], duals[self.system[done]] = self.params[done], self.dual[done, 0]
                 self.keep(np.flatnonzero(~done))
                 continue
             for system, value in zip(self.system.tolist(), primal.tolist(), strict=True):
                 curve[system].append(value)
             steps += 1
-            self.step(margin, gradient, left)
+            self.step(margin, pulled, left)
         return Found(params, duals, curve)
 
     def keep(self, systems: np.ndarray) -> None:
         """Forget all systems but some."""
-        for name in ("weight", "rho", "half_inverse", "goal", "system", "ended", "before", "least", "since", "params"):
-            setattr(self, name, getattr(self, name)[systems])
-        for name in ("dual", "other", "slack", "above"):
+        for name in (
+            *("weight", "rho", "goal", "system", "ended", "before", "least", "since", "params", "dual", "slack"),
+            *("stationary", "loose"),
+        ):
             setattr(self, name, getattr(self, name)[systems])
         self.terms = self.terms.keep(systems)
         self.free = None if self.free is None else self.free[systems]
         self.trained = None if self.trained is None else self.trained[systems]
 
-    def stationary(self, gradient: np.ndarray) -> np.ndarray:
-        """Compute how much of a gap a gradient leaves."""
-        found = np.vecdot(gradient * gradient, self.half_inverse)
-        if self.free is not None:
-            reach = np.maximum(np.abs(self.params).max((1, 2)), 1.0)
-            found += reach * np.vecdot(np.abs(gradient), self.free)
-        return found
-
-    def step(self, margin: np.ndarray, gradient: np.ndarray, left: np.ndarray) -> None:
+    def step(self, margin: np.ndarray, pulled: np.ndarray, left: np.ndarray) -> None:
         """Take a step of Mehrotra's method."""
-        dual, other, above, slack = self.dual, self.other, self.above, self.slack
-        inverse, inverse_other = 1 / dual, 1 / other
-        bend = 1 / (above * inverse + slack * inverse_other)
+        dual, slack, K = self.dual, self.slack, len(left)
+        inverse = 1 / dual
+        ratio = slack * inverse
+        bend = ratio[:, 0] + ratio[:, 1]
+        np.divide(1, bend, out=bend)
         factors = self.factors(bend * self.weight)
-        # a trial, to no complementarity at all: relative changes of duals are up, of others -down, of above -1 - up
-        _, change = self.direction(factors, gradient, bend, margin)
-        up, down = change * inverse, change * inverse_other
-        fastest = np.maximum(np.maximum(1 + up.max(1), -up.min(1)), np.maximum(down.max(1), 1 - down.min(1)))
+        # a trial, to no complementarity at all: duals change by up, relatively, and slacks by -1 - up
+        _, change = self.direction(factors, pulled, bend, margin)
+        up = change * inverse
+        flat = up.reshape(K, -1)
+        fastest = np.maximum(np.maximum.reduce(flat, 1) + 1, -np.minimum.reduce(flat, 1))
         length = 1 / np.maximum(fastest, 1)
-        up *= (up + 1) * above
-        down *= (down - 1) * slack
-        after = (1 - length) * left - length**2 * np.vecdot(dual * up + other * down, self.weight)
+        neglected = up + 1
+        neglected *= up
+        neglected *= slack
+        after = (1 - length) * left - length**2 * np.vecdot((dual * neglected).sum(1), self.weight)
         share = np.maximum(np.maximum(after / left, 0) ** 3, np.where(left > _SLOW * self.before, _FIRM, 0))
-        self.before, centre = left, (share * left / self.count)[:, None]
+        self.before, centre = left, share * left / self.count
         # the step: to products of `centre`, with what the trial has neglected
-        toward = margin + up
-        toward -= down
-        toward += centre * (inverse - inverse_other)
-        move, change = self.direction(factors, gradient, bend, toward)
-        of_margin = change / bend - toward
-        relative = change * inverse_other
-        of_slack = (relative - 1) * slack
-        of_slack += down
-        of_slack += centre * inverse_other
-        of_above = of_slack - of_margin
-        fastest = np.maximum(
-            np.maximum(-(change * inverse).min(1), relative.max(1)),
-            np.maximum(-(of_above / above).min(1), -(of_slack / slack).min(1)),
-        )
-        length = _NEARLY / np.maximum(fastest, _NEARLY)
-        if not (sound := length > 0).all():
-            self.ended |= ~sound
-            for part in (move, change, of_slack, of_above):
-                part[~sound] = 0
-            length[~sound] = 0
-        self.params += length[:, None, None] * move
-        length = length[:, None]
+        neglected -= slack
+        neglected += centre[:, None, None] * inverse
+        move, change = self.direction(factors, pulled, bend, neglected[:, 0] - neglected[:, 1])
+        ratio *= change
+        of_slack = np.subtract(neglected, ratio, out=neglected)
+        if self.trained is not None:
+            of_slack *= self.trained
+        np.divide(of_slack, slack, out=ratio)
+        inverse *= change
+        slowest = np.minimum(np.minimum.reduce(inverse.reshape(K, -1), 1), np.minimum.reduce(ratio.reshape(K, -1), 1))
+        length = _NEARLY / np.maximum(-slowest, _NEARLY)
+        if not (length > 0).all():
+            ended = ~(length > 0)
+            self.ended |= ended
+            for part in (move, change, of_slack, length):
+                part[ended] = 0
+        remains = 1 - length
+        self.stationary *= remains * remains
+        self.loose *= remains
+        self.params += length[:, None] * move
+        length = length[:, None, None]
         change *= length
+        of_slack *= length
         dual += change
-        other -= change
-        slack += length * of_slack
-        above += length * of_above
+        slack += of_slack
 
     def factors(self, second: np.ndarray) -> list[np.ndarray | None]:
         """Factorise the second derivatives in the parameters; None where rounding leaves no such factors."""
         hessians = self.terms.hessians(second)
         K, size, _ = hessians.shape
-        (_, C, D), diagonal = self.rho.shape, hessians.reshape(K, -1)[:, :: size + 1]
-        largest = diagonal.max(1)
-        if self.intercept and C > 1:  # a common shift of the intercepts changes nothing
-            hessians.reshape(K, C, D, C, D)[:, :, -1, :, -1] += (largest / C)[:, None, None]
-        diagonal += self.rho.reshape(K, -1)
+        C, diagonal = self.terms.n_scores, hessians.reshape(K, -1)[:, :: size + 1]
         if self.free is not None:
+            largest = diagonal.max(1)
+            if self.intercept and C > 1:  # a common shift of the intercepts changes nothing
+                hessians.reshape(K, C, -1, C, size // C)[:, :, -1, :, -1] += (largest / C)[:, None, None]
             diagonal += self.free * (_HOLD * largest + _LEAST)[:, None]
+        diagonal += self.rho
         found = []
         for system, hessian in enumerate(hessians):
             factor, info = dpotrf(hessian.T, lower=1, overwrite_a=1)
             found.append(None if info else factor)
-            self.ended[system] |= info != 0
+            if info:
+                self.ended[system] = True
         return found
 
     def direction(
-        self, factors: list[np.ndarray | None], gradient: np.ndarray, bend: np.ndarray, toward: np.ndarray
+        self, factors: list[np.ndarray | None], pulled: np.ndarray, bend: np.ndarray, toward: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Compute the step of the parameters, and of the duals."""
-        right = self.back(bend * toward * self.weight)
-        right += gradient
+        """Compute the step of the parameters, and of the duals of both bounds."""
+        slope = bend * toward
+        slope += self.dual[:, 0]
+        slope *= self.weight
+        right = self.terms.back(slope)
+        right += pulled
         move = np.zeros_like(right)
         for own, factor, of_system in zip(move, factors, right, strict=True):
             if factor is not None:
                 own[:] = dpotrs(factor, of_system, lower=1)[0]
         np.negative(move, out=move)
-        move = move.reshape(self.params.shape)
-        change = self.terms.changes(self.terms.rows.scores(move))
+        change = np.empty_like(self.dual)
+        ahead = self.terms.changes(move)
+        ahead += toward
+        np.multiply(ahead, bend, out=change[:, 0])
+        np.negative(change[:, 0], out=change[:, 1])
         if self.trained is not None:
             change *= self.trained
-        change += toward
-        change *= bend
         return move, change
-
-    def back(self, slope: np.ndarray) -> np.ndarray:
-        """Compute gradients (K, C D) in the parameters from weighted ones in the margins."""
-        return self.terms.rows.back(self.terms.to_scores(slope)).reshape(len(slope), -1)
