@@ -7,42 +7,31 @@ from typing import Any
 import numpy as np
 import torch
 
-from skdeep.data.inputs import to_numpy
+from skdeep.data.inputs import Classifier, to_numpy
 from skdeep.data.problem import Problem, scores_of
-from skdeep.data.splits import Folds, dealt_shares, fold_of_rows
+from skdeep.data.splits import dealt_shares, fold_of_rows
 from skdeep.data.state import RandomSource, TrainingState
 from skdeep.engine.training import Progress
 from skdeep.fitting.calibrators import doubt
 from skdeep.fitting.fitted import able, needs_float64
 from skdeep.fitting.links import calibrate
-from skdeep.fitting.recipe import Member, Recipe, trained_on
+from skdeep.fitting.recipe import Dealt, Member, Recipe, trained_on
 from skdeep.fitting.solving import solve
 
 #: Folds whose out-of-fold scores a calibration is fitted on.
 N_FOLDS = 5
+#: Scores of all rows up to which folds train in the stack of the model on all rows.
+_FEW_TERMS = 2**14
 
 
 def calibrate_each(recipe: Recipe, problem: Problem, members: list[Member], seed: int) -> None:
     """Fit each trained estimator's calibration on scores of models that have not seen the row."""
-    leader = members[0].estimator
-    if leader.calibration is None or len(leader.classes_) == 1:
+    if not _is_calibrated(members[0].estimator):
         return
-    distinct = problem.distinct(seed)
-    fold = fold_of_rows(distinct, N_FOLDS)
-    share = dealt_shares(distinct, fold, N_FOLDS, seed)
-    # what is held out is scored once for all rows that are equal; training is that of the model on all rows
-    folds = unmerged = problem.folds(distinct, fold, share, merge=True)
-    if recipe.batch_rows < problem.n_rows:
-        unmerged = problem.folds(distinct, fold, share, merge=False)
-    del distinct  # as large as the rest of what is kept of each row
-    if len(folds.numbers) < 2:
-        raise ValueError(
-            f"calibration={leader.calibration!r} needs at least 2 distinct rows of a class, to hold some out; pass "
-            "calibration=None."
-        )
+    dealt = members[0].dealt or _deal(recipe, problem, members, seed)
     trained = [m for m, member in enumerate(members) if member.progress.error is None]
-    rest = trained_on(unmerged, len(members))
-    scores, runs = _out_of_fold_scores(recipe, problem, members, trained, folds, rest, seed)
+    scores, runs = _out_of_fold_scores(recipe, problem, members, trained, dealt, seed)
+    folds = dealt.folds
     rows, factor = folds.all_held_out()
     assert folds.weight is not None  # merged rows have weights
     codes, weights = problem.codes[rows], np.broadcast_to(folds.weight, (len(members), problem.X.shape[0]))
@@ -62,13 +51,56 @@ def calibrate_each(recipe: Recipe, problem: Problem, members: list[Member], seed
         calibrate(estimator, scores[m], codes, weights[m, rows] * factor / folds.unit, own, kept)
 
 
+def _is_calibrated(estimator: Classifier) -> bool:
+    return estimator.calibration is not None and len(estimator.classes_) > 1
+
+
+def _deal(recipe: Recipe, problem: Problem, members: list[Member], seed: int) -> Dealt:
+    """Deal the rows into folds."""
+    distinct = problem.distinct(seed)
+    fold = fold_of_rows(distinct, N_FOLDS)
+    share = dealt_shares(distinct, fold, N_FOLDS, seed)
+    # what is held out is scored once for all rows that are equal; training is that of the model on all rows
+    folds = unmerged = problem.folds(distinct, fold, share, merge=True)
+    if recipe.batch_rows < problem.n_rows:
+        unmerged = problem.folds(distinct, fold, share, merge=False)
+    if len(folds.numbers) < 2:
+        raise ValueError(
+            f"calibration={members[0].estimator.calibration!r} needs at least 2 distinct rows of a class, to hold some "
+            "out; pass calibration=None."
+        )
+    return Dealt(folds, trained_on(unmerged, len(members)))
+
+
+def deal_beside(recipe: Recipe, problem: Problem, members: list[Member], seed: int) -> Dealt | None:
+    """Make the folds' models of a single small one that is solved exactly, to train in its stack.
+
+    None where they train after it: nobody may watch, and nothing be known before.
+    """
+    leader = members[0].estimator
+    watched = getattr(leader, "early_stopping", False) or leader.verbose or leader.callbacks
+    exact = recipe.solver == "exact" and not recipe.loss.smooth
+    small = problem.n_rows * recipe.n_outputs <= _FEW_TERMS
+    if len(members) > 1 or watched or not (exact and small and _is_calibrated(leader)):
+        return None
+    dealt = _deal(recipe, problem, members, seed)
+    dealt.models = [_fold_model(members[0], *dealt.rest[f], 0, RandomSource(seed)) for f in dealt.folds.numbers]
+    return dealt
+
+
+def _fold_model(
+    member: Member, rows: np.ndarray, weights: list[np.ndarray | None], m: int, source: RandomSource
+) -> Member:
+    """Make a model like a member's, number m, to be trained on other rows."""
+    return Member(member.estimator, TrainingState(source), _fold_progress(member), rows, weights[m])
+
+
 def _out_of_fold_scores(
     recipe: Recipe,
     problem: Problem,
     members: list[Member],
     trained: list[int],
-    folds: Folds,
-    rest: dict[int, tuple[np.ndarray, list[np.ndarray | None]]],
+    dealt: Dealt,
     seed: int,
 ) -> tuple[dict[int, np.ndarray], dict[int, list[Progress]]]:
     """Compute scores of the rows held out, fold by fold, by each trained member's models; and their progress.
@@ -76,7 +108,8 @@ def _out_of_fold_scores(
     The folds of a single member train as one stack, and so do several members on the rows they share; models that
     cannot be stacked train one by one.
     """
-    leader, numbers = members[0].estimator, folds.numbers
+    leader, folds = members[0].estimator, dealt.folds
+    numbers = folds.numbers
     stacks = [[(m, f) for f in numbers] for m in trained]
     if len(trained) > 1:
         stacks = [[(m, f) for m in trained] for f in numbers]
@@ -88,14 +121,12 @@ def _out_of_fold_scores(
     done: dict[int, list[Progress]] = {m: [] for m in trained}
     data = problem.rows().in_scratch()  # of one memory for all: blocks that come and go leave holes
     for stack in stacks:
-        of_fold = {f: RandomSource(seed) for f in numbers}
-        models = []
-        for m, f in stack:
-            run = _fold_progress(members[m])
-            rows, weights = rest[f]
-            models.append(Member(members[m].estimator, TrainingState(of_fold[f]), run, rows, weights[m]))
-        network = recipe.network(recipe, problem, models, False)
-        solve(recipe, problem, network, models, epochs)
+        models, network = dealt.models, dealt.network
+        if network is None:
+            of_fold = {f: RandomSource(seed) for f in numbers}
+            models = [_fold_model(members[m], *dealt.rest[f], m, of_fold[f]) for m, f in stack]
+            network = recipe.network(recipe, problem, models, False)
+            solve(recipe, problem, network, models, epochs)
         if any(model.progress.interrupted for model in models):
             raise KeyboardInterrupt
         for k, ((m, f), model) in enumerate(zip(stack, models, strict=True)):

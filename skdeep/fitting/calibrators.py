@@ -127,16 +127,19 @@ def fit_temperature(
         S = below(scores[part])
         total += float(weight[part] @ S[codes[part], np.arange(S.shape[1])])
     total += sum(float(share[part] @ below(own_scores[part]).mean(0)) for part in _chunks(len(share)))
+    both = ((scores, weight), (own_scores, share))
+    few = None
+    if n + len(share) <= _CHUNK_ROWS:
+        few = [(np.hstack([below(given) for given, _ in both]), np.concatenate([weight, share]))]
 
     def slope(log_b: float) -> float:
         """Compute the derivative of the log-loss with respect to the inverse temperature: it only grows."""
         b, rise = np.exp(log_b), -total
-        for given, weights in ((scores, weight), (own_scores, share)):
-            for part in _chunks(len(weights)):
-                S = below(given[part])
-                E = np.exp(b * S)
-                norm = E.sum(0)
-                rise += weights[part] @ (np.multiply(E, S, out=E).sum(0) / norm)
+        for S, weights in few or ((below(s[part]), w[part]) for s, w in both for part in _chunks(len(w))):
+            E = b * S
+            np.exp(E, out=E)
+            norm = E.sum(0)
+            rise += weights @ (np.multiply(E, S, out=E).sum(0) / norm)
         return rise
 
     low, high = np.log(_INVERSE_RANGE)

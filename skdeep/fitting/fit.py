@@ -28,6 +28,7 @@ from skdeep.engine.networks import Network
 from skdeep.engine.schedules import SCHEDULES
 from skdeep.engine.threads import threads_for
 from skdeep.engine.training import Monitor, Observer, Progress, judge_start
+from skdeep.fitting.calibration import deal_beside
 from skdeep.fitting.links import fitted_copy, learned, uncalibrated_link
 from skdeep.fitting.outcome import Judge, divergence, look_at_end, warn
 from skdeep.fitting.recipe import Member, Recipe, weights_by_model
@@ -112,6 +113,8 @@ def fit(
     split_seed = members[0].state.split_seed
     metadata = None if sample_weight is None else {"sample_weight": sample_weight}
     task = None if incremental or len(estimators) > 1 else _begin_task(leader, X, y, metadata)
+    if with_probabilities and not (going_on or incremental or held_out is not None or task is not None):
+        members[0].dealt = deal_beside(recipe, problem, members, split_seed)
     n_params = len(estimators) * leader._n_params(problem.X.shape[1], recipe.n_outputs)
     with threads_for(int(n_params * max(1.0, recipe.batch_rows * problem.density))):
         network, observer = leader._procedure.train(recipe, problem, held_out, members, going_on, incremental, task)
@@ -183,7 +186,9 @@ def train_each(
     for member, own in zip(members, weights_by_model(weight, len(members)), strict=True):
         member.rows, member.weight = rows, own
     is_new = identify(problem, members)
-    network = recipe.network(recipe, problem, members, going_on)
+    dealt = members[0].dealt
+    stack = members if dealt is None else [*members, *dealt.models]
+    network = recipe.network(recipe, problem, stack, going_on)
     if going_on and not incremental and is_new:
         first.seen_before = getattr(leader, "t_", 0)
     for member in members:
@@ -206,7 +211,9 @@ def train_each(
         judge_start(network, [member.progress for member in members], monitor)
         if is_new:
             network = _better_start(recipe, problem, network, members, judge)
-    solve(recipe, problem, network, members, epochs, monitor, observer)
+    solve(recipe, problem, network, stack, epochs, monitor, observer)
+    if dealt is not None:
+        dealt.network, network = (network.select(np.arange(*part)) for part in ((1, len(stack)), (0, 1)))
     look_at_end(recipe, problem, network, members, judge)
     return network, observer
 

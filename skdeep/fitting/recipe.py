@@ -37,6 +37,8 @@ class Member:
         Indices of the rows that it is trained on, one object where members share them; None for all.
     weight : ndarray of shape (n,), or None
         Weight of each row of the problem in training, one object where members share them; None for ones.
+    dealt : Dealt, or None
+        What its calibration needs, where models of the folds train beside it.
     """
 
     estimator: Classifier
@@ -44,6 +46,7 @@ class Member:
     progress: Progress = field(default_factory=Progress)
     rows: np.ndarray | None = None
     weight: np.ndarray | None = None
+    dealt: Dealt | None = None
 
     @cached_property
     def settings(self) -> Any:
@@ -153,6 +156,25 @@ def trained_on(folds: Folds, n_models: int) -> dict[int, tuple[np.ndarray, list[
     """Find what to train on without each fold: the rows, and the weights (n,) of all rows for each of some models."""
     weights = folds.training_weights(folds.numbers)
     return {f: (folds.training(f), weights_by_model(weights[f], n_models)) for f in folds.numbers}
+
+
+@dataclass
+class Dealt:
+    """Rows in folds, and models that are each trained without one.
+
+    Attributes
+    ----------
+    folds : Folds
+    rest : dict of int to tuple
+        See `trained_on`.
+    models : list of Member
+        Those that train beside a model of all rows, of `network`; empty where they train after it.
+    """
+
+    folds: Folds
+    rest: dict[int, tuple[np.ndarray, list[np.ndarray | None]]]
+    models: list[Member] = field(default_factory=list)
+    network: Network | None = None
 
 
 def common(items: list) -> Any:

@@ -39,13 +39,16 @@ class Variables:
 
     @classmethod
     def of(cls, network: Linear) -> Variables:
-        """Take the first model's center for all, and the scale of the weakest penalty, which leaves most of columns."""
+        """Take the first model's center and scale for all, as if it were alone, if no weaker penalty leaves more."""
         n_features = network.params[0].shape[2]
         center, scale = (
             np.full((1, n_features), default) if values is None else to_numpy64(values)[:, 0]
             for values, default in ((network.center, 0.0), (network.scale, 1.0))
         )
-        return cls(center[0], scale.max(0), center, scale, len(network.params) > 1)
+        largest = scale.max(0)
+        return cls(
+            center[0], np.where(scale[0] > 0.5 * largest, scale[0], largest), center, scale, len(network.params) > 1
+        )
 
     def suit(self, parts: list[list[int]]) -> bool:
         """Tell whether these columns are about as large as in each part of the models, which has its own rows."""
