@@ -17,6 +17,7 @@ from skdeep.engine.per_model import groups, index_of, numbered, to_numpy64
 from skdeep.engine.scratch import Scratch
 
 _CHUNK_ROWS = 1024  # small enough for a chunk to stay in the cache between its two passes
+_FEW_VALUES = 2**18  # up to which all rows are one chunk, for all models at once
 _SAMPLE_ROWS = 2048  # rows that the step size is judged by
 _POWER_STEPS = 20
 #: Resolution and smallest normal number of the dtypes that columns are measured in.
@@ -257,7 +258,7 @@ def _together(
     A call costs more than what it does, and these are as few for several models as for one.
     """
     n = len(rows)
-    if isinstance(rows, SparseRows) or n > _CHUNK_ROWS or rows.home.type != "cpu":
+    if isinstance(rows, SparseRows) or n * rows.n_features > _FEW_VALUES or rows.home.type != "cpu":
         return [None] * len(subsets)
     share = np.array([weights_of_rows(n, *own) for own in zip(subsets, weights, strict=True)])
     mass = share.sum(1)
@@ -274,8 +275,13 @@ def _together(
         at = at.astype(np.float64, copy=False)
         variance = square - moved**2
         rounded = np.maximum(tiny / eps, (eps * at) ** 2)
-        sound = ((variance > rounded) & (variance < np.inf)).all(1)
+        unsure = ~((variance > rounded) & (variance < np.inf))
         mean, deviation = at + moved, np.sqrt(variance)
+    if len(some := np.flatnonzero(unsure.any(0))):  # most are constant, whatever the rows
+        same = (Z[:, some] == Z[0, some]).all(0)
+        some = some[same]
+        mean[:, some], deviation[:, some], unsure[:, some] = Z[0, some], 0.0, False
+    sound = ~unsure.any(1)
     zero = np.zeros(Z.shape[1])
     return [
         Columns(zero + total, zero, own_mean, own_deviation, zero, rounding) if is_sound else None
