@@ -135,6 +135,7 @@ def test_rows_are_streamed(layout, monkeypatch):
     whole = LeastSquaresClassifier().fit(rows, IRIS_Y)
     set_constant(monkeypatch, "MAX_VALUES", 100)
     set_constant(monkeypatch, "_CHUNK_ROWS", 100)
+    set_constant(monkeypatch, "_FEW_VALUES", 100)
     taken = []
     take = DenseRows.take
     monkeypatch.setattr(DenseRows, "take", lambda self, part: taken.append(len(take(self, part))) or take(self, part))

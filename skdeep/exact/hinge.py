@@ -21,7 +21,7 @@ import numpy as np
 from skdeep.exact import hinge_interior
 from skdeep.exact.descent import summed
 from skdeep.exact.hinge_newton import Bends, directions
-from skdeep.exact.hinge_starts import least_squares, span_of
+from skdeep.exact.hinge_starts import least_squares, of_best_length, span_of
 from skdeep.exact.hinge_terms import Hinges, Terms, WestonWatkins
 from skdeep.exact.path import chained
 from skdeep.exact.rows import Rows
@@ -37,6 +37,8 @@ _SHARE = 1.0
 _ROUNDING = 1e-16
 #: Line searches end at so much of the first slope.
 _FLAT, _MAX_TRIALS = 0.1, 40
+#: Steps of multipliers after which a model that a stack has brought near its optimum begins anew.
+_PATIENCE = 150
 #: Most terms of a batch of models: as many as stay in the cache.
 _BATCH = 2**16
 
@@ -379,8 +381,12 @@ def solve(
         for k in np.flatnonzero(~found.converged):
             model = slice(k, k + 1)
             start, rest = (near.params[model], near.duals[model]), max(0, max_iter - len(near.curve[k]))
+            rest = rest if K == 1 else min(rest, _PATIENCE)
             end = solve(rows, loss, weight[model], rho[model], goal[model], rest, start)
-            found.curve[k] = near.curve[k] + end.curve[0]
+            end.curve[0] = near.curve[k] + end.curve[0]
+            if K > 1 and not end.converged[0]:  # others have led it to where it creeps: it begins anew, alone
+                end = solve(rows, loss, weight[model], rho[model], goal[model], max_iter)
+            found.curve[k] = end.curve[0]
             for name in ("params", "duals", "value", "gap", "converged"):
                 getattr(found, name)[model] = getattr(end, name)
         return found
@@ -398,7 +404,8 @@ def solve(
                 ratio = ratio[:, None, None]
                 starts = [(params, duals), (params, ratio * duals), (params / ratio, duals)]
             else:
-                params, width = least_squares(rows, loss, weight[models], rho[models]), _WIDTH
+                own_of, width = (rows, loss, weight[models], rho[models]), _WIDTH
+                params = of_best_length(least_squares(*own_of), *own_of)
                 starts = [(params, np.zeros((len(models), C, n)))]
             problem, own = _problem(rows, loss, weight[models], rho[models], intercept)
             shape = len(own), problem.terms.n_scores, -1

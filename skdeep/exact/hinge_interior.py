@@ -26,6 +26,8 @@ from skdeep.exact.rows import Rows, SparseRows, of_all, of_both, pairs
 
 #: Unknowns of a system, and rows, up to which it is cheaper than the method of multipliers.
 _MAX_SYSTEM, _MAX_ROWS = 256, 8192
+#: What least squares are multiplied by to start with, as hinges want margins of one.
+_LENGTH = 3.5
 #: Values up to which all terms' derivatives in the parameters are kept: products with them take one call.
 _FEW_VALUES = 2**15
 #: Products of slacks and duals to begin with.
@@ -218,7 +220,7 @@ def approach(
         columns, terms = 1, _Rivals(rows, loss)
     else:  # as many systems as columns
         columns, terms = loss.n_scores, _Columns(rows, np.tile(-loss.sign, (K, 1)))
-    start = least_squares(rows, loss, weight, rho).reshape(K * columns, -1, rows.shape[1])
+    start = _LENGTH * least_squares(rows, loss, weight, rho).reshape(K * columns, -1, rows.shape[1])
     found = []
     for models in np.split(np.arange(K), range(size, K, size)):
         own = (models[:, None] * columns + np.arange(columns)).ravel()

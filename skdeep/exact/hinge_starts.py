@@ -8,19 +8,33 @@ from skdeep.exact.hinge_terms import Hinges, WestonWatkins
 from skdeep.exact.rows import Rows
 
 #: Most columns for which least squares are computed; what their penalty is multiplied by, and their scores.
-_MAX_COLUMNS, _FIRM, _LENGTH = 300, 5, 3.5
+_MAX_COLUMNS, _FIRM, _LENGTHS = 300, 5, (0.5, 1.0, 2.0, 4.0)
 #: Most rows that are expressed in fewer columns than they have, and values of rows that are dense meanwhile.
 _MAX_ROWS, _MAX_VALUES = 1000, 2**22
 
 
 def least_squares(rows: Rows, loss: Hinges | WestonWatkins, weight: np.ndarray, rho: np.ndarray) -> np.ndarray:
-    """Compute parameters to start with: least squares, times a factor, as hinges want margins of one."""
+    """Compute the parameters of least squares, of firmer penalties."""
     K, C, D = len(weight), loss.n_scores, rows.shape[1]
     if D > _MAX_COLUMNS:
         return np.zeros((K, C, D))
     H = rows.gram(weight)
     H.reshape(K, -1)[:, :: D + 1] += _FIRM * rho + 1e-10
-    return _LENGTH * np.linalg.solve(H, rows.back(loss.target() * weight[:, None]).mT).mT
+    return np.linalg.solve(H, rows.back(loss.target() * weight[:, None]).mT).mT
+
+
+def of_best_length(
+    params: np.ndarray, rows: Rows, loss: Hinges | WestonWatkins, weight: np.ndarray, rho: np.ndarray
+) -> np.ndarray:
+    """Multiply parameters (K, C, D) by what makes the hinges least."""
+    terms, (K, n) = loss.terms(len(weight)), weight.shape
+    scores = rows.scores(params).reshape(-1, terms.n_scores, n)
+    columns = len(scores) // K
+    loss_of = [terms.loss(terms.margins(length * scores)) for length in _LENGTHS]
+    data = [np.vecdot(values, np.repeat(weight, columns, 0)) for values in loss_of]
+    penalty = 0.5 * (rho[:, None] * params * params).reshape(K * columns, -1).sum(1)
+    values = np.array(data) + np.square(_LENGTHS)[:, None] * penalty
+    return params * np.take(_LENGTHS, values.argmin(0)).reshape(K, -1, 1)
 
 
 def _common_factors(rho: np.ndarray, intercept: bool) -> np.ndarray | None:
