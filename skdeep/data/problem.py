@@ -17,15 +17,7 @@ from torch import Tensor
 from skdeep.data.columns import Columns
 from skdeep.data.inputs import Matrix, rows_of
 from skdeep.data.scoring import BUILT_IN, as_score, takes_weight
-from skdeep.data.splits import (
-    DIVIDED,
-    KEPT,
-    DistinctRows,
-    Folds,
-    distinct_rows,
-    index_dtype,
-    validation_rows,
-)
+from skdeep.data.splits import DIVIDED, KEPT, DistinctRows, Folds, distinct_rows, index_dtype, validation_rows
 from skdeep.engine.batching import MAX_VALUES, DenseRows, SparseRows, as_tensor
 from skdeep.engine.frame import Frame
 from skdeep.engine.losses import Loss

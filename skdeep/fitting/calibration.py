@@ -78,7 +78,7 @@ def deal_beside(recipe: Recipe, problem: Problem, members: list[Member], seed: i
     None where they train after it: nobody may watch, and nothing be known before.
     """
     leader = members[0].estimator
-    watched = getattr(leader, "early_stopping", False) or leader.verbose or leader.callbacks
+    watched = leader.early_stopping or leader.verbose or leader.callbacks
     exact = recipe.solver == "exact" and not recipe.loss.smooth
     small = problem.n_rows * recipe.n_outputs <= _FEW_TERMS
     if len(members) > 1 or watched or not (exact and small and _is_calibrated(leader)):
