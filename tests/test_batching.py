@@ -21,7 +21,8 @@ from scipy import sparse
 
 from skdeep import MLPClassifierTorch, SoftmaxClassifier
 from skdeep.data.encoding import encode
-from skdeep.engine.batching import Batches, DenseRows, SparseRows, as_tensor
+from skdeep.engine.batching import Batches
+from skdeep.engine.rows import DenseRows, SparseRows, as_tensor
 
 N, D = 23, 4
 

@@ -46,7 +46,7 @@ from skdeep.callbacks.observers import make_observer
 from skdeep.callbacks.run import Run
 from skdeep.callbacks.stand_ins import ModuleStandIn
 from skdeep.compat import skorch as relied_on
-from skdeep.engine.batching import Batches, DenseRows
+from skdeep.engine.batching import Batches
 from skdeep.engine.losses import LOSSES
 from skdeep.engine.networks import Linear
 from skdeep.engine.objective import Objective
@@ -54,6 +54,7 @@ from skdeep.engine.optimizers import OPTIMIZERS
 from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import vector
 from skdeep.engine.perceptron import MLP
+from skdeep.engine.rows import DenseRows
 from skdeep.engine.training import Plan, Progress, train
 
 pytestmark = pytest.mark.filterwarnings(
@@ -725,9 +726,9 @@ def ctrl_c_between_steps(monkeypatch):
     """Press Ctrl-C in the third pass over the data, while no callback runs."""
     passes, whole = [], Batches.epoch
 
-    def epoch(self):
+    def epoch(self, *args):
         passes.append(self)
-        for batch in whole(self):
+        for batch in whole(self, *args):
             yield batch
             if len(passes) == 3:
                 signal.raise_signal(signal.SIGINT)

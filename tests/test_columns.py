@@ -7,7 +7,7 @@ from helpers import CPU, set_constant
 from scipy import sparse
 
 from skdeep.data import columns
-from skdeep.engine.batching import DenseRows, SparseRows
+from skdeep.engine.rows import DenseRows, SparseRows
 
 
 @pytest.mark.parametrize("n_gram", [0, 512], ids=["rows", "gram"])

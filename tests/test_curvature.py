@@ -10,11 +10,12 @@ from scipy import sparse
 from sklearn.datasets import load_digits
 
 from skdeep import SoftmaxClassifier
-from skdeep.engine.batching import Batches, DenseRows, SparseRows
+from skdeep.engine.batching import Batches
 from skdeep.engine.losses import LOSSES
 from skdeep.engine.networks import Linear
 from skdeep.engine.objective import Objective
 from skdeep.engine.penalties import L2
+from skdeep.engine.rows import DenseRows, SparseRows
 from skdeep.fitting import solving
 from skdeep.solvers import curvature
 from skdeep.solvers.lbfgs import HISTORY, LBFGS

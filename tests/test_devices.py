@@ -16,7 +16,7 @@ from sklearn.datasets import load_iris
 
 from skdeep import LBFGS, MLPClassifierTorch, SoftmaxClassifier
 from skdeep.data.inputs import resolve_device
-from skdeep.engine.batching import DenseRows, SparseRows, free_memory
+from skdeep.engine.rows import DenseRows, SparseRows, free_memory
 
 HERE = Path(__file__).parent
 X, Y = load_iris(return_X_y=True)

@@ -12,12 +12,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SigmoidClassifier, SoftmaxClassifier
-from skdeep.engine.batching import Batches, DenseRows, SparseRows
+from skdeep.engine.batching import Batches
 from skdeep.engine.losses import LOSSES, Loss
 from skdeep.engine.networks import Linear
 from skdeep.engine.objective import Objective
 from skdeep.engine.penalties import L2
 from skdeep.engine.perceptron import MLP
+from skdeep.engine.rows import DenseRows, SparseRows
 from skdeep.engine.training import Progress
 from skdeep.exact import newton as exact_newton
 from skdeep.model_selection.stacks import fit_stack

@@ -11,7 +11,7 @@ from sklearn.linear_model import ElasticNet, RidgeClassifier
 from skorch.callbacks import EpochTimer
 
 from skdeep import LeastSquaresClassifier
-from skdeep.engine.batching import DenseRows
+from skdeep.engine.rows import DenseRows
 from skdeep.fitting import solving
 from skdeep.model_selection import GridSearchCV
 from skdeep.model_selection.stacks import fit_stack

@@ -13,11 +13,12 @@ from scipy import sparse
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
 from skdeep.data.inputs import check_features, rows_of
-from skdeep.engine.batching import Batches, DenseRows, LargeRows, SparseRows
+from skdeep.engine.batching import Batches
 from skdeep.engine.gradients import loss_and_gradient
 from skdeep.engine.losses import Softmax
 from skdeep.engine.networks import Linear
 from skdeep.engine.perceptron import MLP
+from skdeep.engine.rows import DenseRows, LargeRows, SparseRows
 
 RNG = np.random.default_rng(0)
 

@@ -17,7 +17,7 @@ from sklearn.preprocessing import OneHotEncoder
 
 from skdeep import MLPClassifierTorch, SoftmaxClassifier
 from skdeep.data.columns import Columns
-from skdeep.engine.batching import DenseRows
+from skdeep.engine.rows import DenseRows
 from skdeep.model_selection import GridSearchCV
 from skdeep.model_selection.stacks import fit_stack
 

@@ -83,9 +83,9 @@ def test_the_rate_at_the_start(params, rate):
     rates = []
     step = training._Stack.step
 
-    def watched(self, *args):
+    def watched(self, *args, **options):
         rates.append(self.optimizer.learning_rate[0])
-        return step(self, *args)
+        return step(self, *args, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training._Stack, "step", watched)

@@ -31,9 +31,9 @@ from skdeep import (
 )
 from skdeep.data.answers import Answers
 from skdeep.data.columns import Columns
-from skdeep.engine.batching import DenseRows, SparseRows
 from skdeep.engine.frame import kept
 from skdeep.engine.losses import LOSSES, LabelSmoothing
+from skdeep.engine.rows import DenseRows, SparseRows
 from skdeep.fitting.links import combined, link_of
 
 WINE, Y = load_wine(return_X_y=True)

@@ -125,7 +125,7 @@ def test_no_penalty_ignores_alpha():
     penalty, v = PENALTIES[None](np.full(3, 1e9), L1_RATIO), coefs()
     gradient, moved = torch.zeros_like(v), v.clone()
     penalty.prox_(moved, 1.0)
-    penalty.add_gradient_(v, gradient)
+    penalty.add_gradients_([v], [gradient])
     assert torch.equal(moved, v)
     assert not gradient.any()
     assert not penalty.value([v]).any()
@@ -140,7 +140,7 @@ def test_gradient_of_the_smooth_part_by_autograd(name, alpha, l1_ratio):
     (expected,) = torch.autograd.grad((strength * w.square()).sum() / 2, w)
     before = torch.ones_like(w)
     gradient = before.clone()
-    penalty.add_gradient_(w.detach(), gradient)
+    penalty.add_gradients_([w.detach()], [gradient])
     np.testing.assert_allclose(gradient - before, expected, atol=1e-14)
 
 
@@ -150,7 +150,7 @@ def test_gradient_of_a_smooth_penalty_is_that_of_its_value(name, alpha, l1_ratio
     """Central differences of `value`; where there is an L1 part, `smooth` has to say so."""
     penalty, w, h = PENALTIES[name](alpha, l1_ratio), coefs(), 1e-5
     gradient = torch.zeros_like(w)
-    penalty.add_gradient_(w, gradient)
+    penalty.add_gradients_([w], [gradient])
     slopes = torch.zeros_like(w)
     for j in np.ndindex(*w.shape[1:]):
         at = (slice(None), *j)

@@ -13,11 +13,12 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
 
 from skdeep import SGD, HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
-from skdeep.engine.batching import Batch, SparseRows
+from skdeep.engine.batching import Batch
 from skdeep.engine.gradients import loss_and_gradient
 from skdeep.engine.losses import Softmax
 from skdeep.engine.networks import Linear
 from skdeep.engine.perceptron import MLP
+from skdeep.engine.rows import SparseRows
 from skdeep.fitting.choices import DTYPES
 from skdeep.fitting.settings import settings_of
 

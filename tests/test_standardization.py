@@ -134,7 +134,7 @@ def test_statistics_where_a_class_has_no_weight():
 
 
 def _rows(data):
-    from skdeep.engine.batching import DenseRows
+    from skdeep.engine.rows import DenseRows
 
     return DenseRows(torch.from_numpy(data), torch.device("cpu"), torch.float64)
 

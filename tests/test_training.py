@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import optimize, sparse
 
 from skdeep.engine.activations import ACTIVATIONS
-from skdeep.engine.batching import Batches, DenseRows, SparseRows, as_tensor
+from skdeep.engine.batching import Batches
 from skdeep.engine.losses import LOSSES
 from skdeep.engine.networks import Linear
 from skdeep.engine.objective import Objective
@@ -19,6 +19,7 @@ from skdeep.engine.optimizers import OPTIMIZERS
 from skdeep.engine.penalties import PENALTIES
 from skdeep.engine.per_model import vector
 from skdeep.engine.perceptron import MLP
+from skdeep.engine.rows import DenseRows, SparseRows, as_tensor
 from skdeep.engine.schedules import SCHEDULES
 from skdeep.engine.training import Observer, Plan, Progress, train
 from skdeep.solvers.full_batch import Limits, minimise

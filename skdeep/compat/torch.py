@@ -11,8 +11,8 @@ KNOWN = "2.6 to 2.13"
 
 with private_names("torch", KNOWN):
     # a whole update in one pass over memory; torch.optim's front takes half a second at its first use
-    # (docs/decisions/step.rst)
-    from torch import _fused_adam_, _fused_sgd_
+    # (docs/decisions/step.rst); one kernel for a list of tensors
+    from torch import _foreach_add_, _fused_adam_, _fused_sgd_
 
     # how to tell the parts of a user's module that look at the whole batch, or draw
     from torch.nn.modules.batchnorm import _BatchNorm
@@ -29,6 +29,7 @@ with private_names("torch", KNOWN):
     sigmoid_backward = torch.ops.aten.sigmoid_backward
     silu_backward = torch.ops.aten.silu_backward
     tanh_backward = torch.ops.aten.tanh_backward
+    threshold_backward = torch.ops.aten.threshold_backward
 
     # the dropout of accelerators, which takes no generator
     native_dropout = torch.ops.aten.native_dropout.default
@@ -42,6 +43,7 @@ __all__ = [
     "TorchDispatchMode",
     "_BatchNorm",
     "_DropoutNd",
+    "_foreach_add_",
     "_fused_adam_",
     "_fused_sgd_",
     "elu_backward",
@@ -51,5 +53,6 @@ __all__ = [
     "sigmoid_backward",
     "silu_backward",
     "tanh_backward",
+    "threshold_backward",
     "tree_map_only",
 ]

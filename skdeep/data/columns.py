@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep.engine.batching import MAX_VALUES, DenseRows, SparseRows
 from skdeep.engine.frame import Frame
 from skdeep.engine.networks import transposed_product
 from skdeep.engine.per_model import groups, index_of, numbered, to_numpy64
+from skdeep.engine.rows import MAX_VALUES, DenseRows, SparseRows
 from skdeep.engine.scratch import Scratch
 
 _CHUNK_ROWS = 1024  # small enough for a chunk to stay in the cache between its two passes

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from skdeep.compat.sklearn import _check_feature_names, _check_n_features, get_namespace_and_device, move_to
 from skdeep.data.conversion import NotNumbersError, as_numbers, column_names, floats, place
-from skdeep.engine.batching import MAX_VALUES, DenseRows, SparseRows, as_tensor
+from skdeep.engine.rows import MAX_VALUES, DenseRows, SparseRows, as_tensor
 
 #: A matrix as the rest of the package sees it: an ndarray, a CSR array, or a Tensor (SciPy has no types to say so).
 Matrix: TypeAlias = Any

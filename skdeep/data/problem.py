@@ -18,11 +18,11 @@ from skdeep.data.columns import Columns
 from skdeep.data.inputs import Matrix, rows_of
 from skdeep.data.scoring import BUILT_IN, as_score, takes_weight
 from skdeep.data.splits import DIVIDED, KEPT, DistinctRows, Folds, distinct_rows, index_dtype, validation_rows
-from skdeep.engine.batching import MAX_VALUES, DenseRows, SparseRows, as_tensor
 from skdeep.engine.frame import Frame
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
 from skdeep.engine.per_model import index_of, to_numpy64
+from skdeep.engine.rows import MAX_VALUES, DenseRows, SparseRows, as_tensor
 from skdeep.engine.training import Monitor
 
 #: Inverse temperatures at which "calibrated_loss" looks for the lowest loss: log-loss is flat enough between them.

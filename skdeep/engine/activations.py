@@ -43,6 +43,12 @@ class Activation:
     in_place: Callable[[Tensor], Tensor] | None = None
 
 
+def _relu_pullback(gradient: Tensor, z: Tensor, units: Tensor) -> Tensor:
+    # one kernel; the host is faster with calls that a step makes in any case (docs/decisions/step.rst)
+    on_host = units.device.type == "cpu"
+    return units.sign().mul_(gradient) if on_host else private.threshold_backward(gradient, units, 0)
+
+
 def _prelu(z: Tensor, slope: Tensor) -> Tensor:
     return torch.where(z > 0, z, slope.unsqueeze(-1) * z)
 
@@ -57,7 +63,7 @@ def _maxout(z: Tensor) -> Tensor:
 #: (Goodfellow et al. 2013).
 ACTIVATIONS = {
     "identity": Activation(lambda z: z, lambda g, z, h: g),
-    "relu": Activation(torch.relu, lambda g, z, h: h.sign().mul_(g), in_place=torch.relu_),
+    "relu": Activation(torch.relu, _relu_pullback, in_place=torch.relu_),
     "leaky_relu": Activation(F.leaky_relu, lambda g, z, h: private.leaky_relu_backward(g, z, 0.01, False)),
     "prelu": Activation(_prelu, slope=0.25),
     "elu": Activation(F.elu, lambda g, z, h: private.elu_backward(g, 1, 1, 1, True, h)),

@@ -1,25 +1,52 @@
 r"""Which units and blocks take part in a training step: dropout and stochastic depth.
 
-All that is drawn for a step follows from one integer, which each generator of the stack gives; models that share a
-generator share the draw. Each layer has a stream of its own, in the order of the rows. So what a model meets depends
-neither on the other models of its stack, nor on rows that fill up a batch, nor on the device.
+All that is drawn for a step follows from one integer of each model; models that share a generator share it. The bits of
+a unit are SplitMix64's at its place: a hash of seed, layer, row and unit in integer arithmetic, which is the same on
+every device, and takes nothing from the host. So what a model meets depends neither on the other models of its stack,
+nor on rows that fill up a batch, nor on the device.
 
 References
 ----------
 Srivastava et al., *Dropout: a simple way to prevent neural networks from overfitting*, JMLR 15, 2014. Huang et al.,
-*Deep networks with stochastic depth*, ECCV 2016.
+*Deep networks with stochastic depth*, ECCV 2016. Steele, Lea & Flood, *Fast splittable pseudorandom number generators*,
+OOPSLA 2014.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep.engine.per_model import numbered, per_model, to_device
+from skdeep.engine.per_model import per_model
 
 #: Random bits per unit: a probability is rounded to a multiple of 2 ** -16.
 _LEVELS = 2**16
+
+#: SplitMix64: the step of its counter, and the factors of its hash, as signed words.
+_STEP, _FACTORS = -0x61C8864680B583EB, (-0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # autograd may meet them elsewhere
+def _places(layer: int, n_words: int, device: torch.device) -> Tensor:
+    """Count words of a layer, as the generator does."""
+    return torch.arange(n_words, device=device).add_(1 + (layer << 40)).mul_(_STEP)
+
+
+def _words(seeds: Tensor, layer: int, n_words: int) -> Tensor:
+    """Compute 64 random bits for each seed (S,) and place, (S, n_words)."""
+    words = _places(layer, n_words, seeds.device) + seeds.unsqueeze(1)
+    _mix_(words, 30).mul_(_FACTORS[0])
+    _mix_(words, 27).mul_(_FACTORS[1])
+    return _mix_(words, 31)
+
+
+def _mix_(words: Tensor, shift: int) -> Tensor:
+    """Mix the upper bits of words into their lower ones, in place; the sign is a bit as others are."""
+    return words.bitwise_xor_((words >> shift).bitwise_and_((1 << (64 - shift)) - 1))
 
 
 class Noise:
@@ -27,29 +54,30 @@ class Noise:
 
     Parameters
     ----------
-    generators : list of numpy.random.Generator
-        One per model; the same object where models share their random numbers.
+    seeds : Tensor of shape (S,), int64
+        One for all models, if they share it, else one for each; on the device of the numbers.
     """
 
-    def __init__(self, generators: list[np.random.Generator]):
-        first, number = numbered(generators)
-        drawn = [int(generators[model].integers(2**63)) for model in first]
-        #: One for all models, if they share it, else one for each.
-        self.seeds = drawn if len(drawn) == 1 else [drawn[n] for n in number]
+    def __init__(self, seeds: Tensor):
+        self.seeds = seeds
 
     def units(self, layer: int, rate: np.ndarray, like: Tensor) -> Tensor:
         """Draw factors on units `like` (K, B, h): zero with probability `rate` (K,), of expectation one."""
         _, n_rows, n_units = like.shape
-        n_words = -(-n_rows * n_units // 4)
-        words = np.stack([np.random.SFC64([seed, layer]).random_raw(n_words) for seed in self.seeds])
-        bits = words.view(np.int16)[:, : n_rows * n_units].reshape(-1, n_rows, n_units)
-        levels = np.clip(np.round((1 - rate) * _LEVELS), 1, _LEVELS - 1)
-        limit = per_model(levels - _LEVELS // 2, torch.empty(0, 0, 0, dtype=torch.int16, device=like.device))
-        kept = to_device(torch.from_numpy(bits), like.device) < (limit if isinstance(limit, Tensor) else int(limit))
-        factors = kept.to(torch.promote_types(like.dtype, torch.float32))
-        return factors.mul_(per_model(_LEVELS / levels, factors))
+        bits = _words(self.seeds, layer, -(-n_rows * n_units // 4)).view(torch.int16)
+        return _factors(bits[:, : n_rows * n_units].view(-1, n_rows, n_units), rate, like)
 
-    def blocks(self, rate: np.ndarray) -> np.ndarray:
-        """Draw factors (K, L) on blocks: zero with probability `rate` (K, L), else what keeps the expectation."""
-        uniform = np.stack([np.random.Generator(np.random.SFC64(seed)).random(rate.shape[1]) for seed in self.seeds])
-        return (uniform >= rate) / (1 - rate)
+    def blocks(self, rate: np.ndarray, like: Tensor) -> Tensor:
+        """Draw factors (K, L) on blocks, in the dtype of `like`: zero with probability `rate` (K, L); see `units`."""
+        bits = _words(self.seeds, 1 << 20, rate.shape[1]).view(torch.int16)[:, ::4]
+        return torch.cat([_factors(bits[:, i : i + 1], rate[:, i], like) for i in range(rate.shape[1])], dim=1)
+
+
+def _factors(bits: Tensor, rate: np.ndarray, like: Tensor) -> Tensor:
+    """Compute factors of expectation one from random bits (S, ...), zero with probability `rate` (K,)."""
+    dropped = np.minimum(np.round(rate * _LEVELS), _LEVELS - 1)
+    limit = per_model(dropped - _LEVELS // 2, bits)
+    kept = (bits >= (limit if isinstance(limit, Tensor) else int(limit))).to(
+        torch.promote_types(like.dtype, torch.float32)
+    )
+    return kept.mul_(per_model(_LEVELS / (_LEVELS - dropped), kept))

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep.engine.batching import MAX_VALUES, DenseRows, SparseRows
 from skdeep.engine.frame import Frame, kept
 from skdeep.engine.networks import as_shared
 from skdeep.engine.per_model import csr_tensor, index_of
+from skdeep.engine.rows import MAX_VALUES, DenseRows, SparseRows
 from skdeep.engine.scratch import Scratch
 
 

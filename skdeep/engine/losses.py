@@ -124,7 +124,10 @@ class Softmax(Loss):
         # in memory, the classes come before the samples: the exponentials run over whole vectors of samples
         log_p = torch.log_softmax(scores.mT, -2).mT
         column = _column_of(target, scores)
-        value = log_p.gather(-1, column).squeeze(-1).neg_()
+        if log_p.ndim == 3:
+            value = F.nll_loss(log_p.mT, target.expand(scores.shape[:-1]), reduction="none")
+        else:
+            value = log_p.gather(-1, column).squeeze(-1).neg_()
         return value, log_p.exp_().scatter_(-1, column, -1.0, reduce="add")
 
     def hessian(self, scores: Tensor, target: Tensor) -> Tensor:

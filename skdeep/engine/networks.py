@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from skdeep.compat.scipy import csc_matvecs
-from skdeep.engine.batching import DenseRows, SparseRows
 from skdeep.engine.frame import Frame, kept
 from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import csr_tensor, index_of, select, to_numpy64
+from skdeep.engine.rows import DenseRows, SparseRows
 from skdeep.engine.scratch import Scratch
 
 
@@ -136,6 +136,10 @@ class Network:
     #: In which the columns of a batch are; None for the user's.
     frame: Frame | None = None
     n_coefs: int
+    #: Whether a step takes seeds, of which all that is drawn in it follows.
+    draws = False
+    #: Whether steps on dense rows make the same calls, whatever the values: such a step may be recorded, and replayed.
+    is_static = False
     #: The user's module behind the network, if there is one, and its own parameters in the order of `params`.
     module: torch.nn.Module | None = None
     leaves: list[torch.nn.Parameter] = []
@@ -177,8 +181,8 @@ class Network:
         """Compute scores ``(K, B, C)`` of a batch."""
         raise NotImplementedError
 
-    def training_scores(self, X: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Compute the scores in training; `weight` (1 or K, B) of the rows."""
+    def training_scores(self, X: Tensor, weight: Tensor | None = None, seeds: Tensor | None = None) -> Tensor:
+        """Compute the scores in training; `weight` (1 or K, B) of the rows, `seeds` (1 or K,) of what is drawn."""
         raise NotImplementedError
 
     def gradient(self, scores: Tensor, X: Tensor, score_gradient: Tensor) -> list[Tensor]:
@@ -198,8 +202,8 @@ class Network:
         Above all, add the gradient of the penalty's smooth part, unless `penalty` is None.
         """
         if penalty is not None:
-            for coef, gradient in zip(self.params[: self.n_coefs], gradients, strict=False):
-                penalty.add_gradient_(coef.detach(), gradient)
+            coefs = [coef.detach() for coef in self.params[: self.n_coefs]]
+            penalty.add_gradients_(coefs, gradients[: self.n_coefs])
 
     def coef_scale(self) -> Tensor | None:
         """Compute the derivative of the penalised coefficients in the parameters; None if they are the same."""
@@ -261,6 +265,7 @@ class Linear(Network):
     """
 
     n_coefs = 1
+    is_static = True
 
     def __init__(
         self,
@@ -347,7 +352,7 @@ class Linear(Network):
         scaled = self._with_scale(X)
         return affine(X, *self.unscaled()) if scaled is None else self._of_scaled(scaled)
 
-    def training_scores(self, X: Tensor, weight: Tensor | None = None) -> Tensor:
+    def training_scores(self, X: Tensor, weight: Tensor | None = None, seeds: Tensor | None = None) -> Tensor:
         self._scaled = self._with_scale(X)
         if self._scaled is not None:
             return self._of_scaled(self._scaled)
@@ -373,7 +378,7 @@ class Linear(Network):
             super().complete_(gradients, penalty)
             return
         addition = torch.zeros_like(self.params[0])
-        penalty.add_gradient_(self.penalised()[0], addition)
+        penalty.add_gradients_(self.penalised(), [addition])
         gradients[0].addcmul_(addition, self._coef_scale)
 
     def coef_scale(self) -> Tensor | None:

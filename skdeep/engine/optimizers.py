@@ -1,14 +1,19 @@
 r"""Update rules, with one learning rate (and momentum) per model of a stack.
 
-An optimizer owns the parameters' side of a training step: `step` moves them against the gradients, and `prox_step`
+An optimizer owns the parameters' side of a training step: `move` moves them against the gradients, and `prox_step`
 says by how much it moved per unit of gradient once at rest: the step that a proximal map has to use so that the
 optimum of the penalised objective is a fixed point of the iteration.
+
+What differs from step to step (rates, corrections) is laid out for many of them at once, as numbers of the host. On an
+accelerator they are sent there together, and a step reads its own: the host sends nothing in between, nor waits, and a
+step that is recorded once can be replayed with other numbers.
 
 To add one, write a subclass and name it in `OPTIMIZERS`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -16,14 +21,14 @@ import torch
 from torch import Tensor
 
 from skdeep.compat.torch import _fused_adam_, _fused_sgd_
-from skdeep.engine.per_model import add_scaled_, index_of, per_model, select, uniform
+from skdeep.engine.per_model import add_scaled_, index_of, per_model, select, to_device, uniform
 from skdeep.engine.scratch import Scratch
 
 # torch's fused kernels do a whole update in one pass over memory on these devices
 _FUSED_DEVICES = {"cpu", "cuda"}
 
-#: Numbers of steps that are made at once.
-_MOST_NUMBERS = 127
+#: What a step takes of each model, (m, K): with the host, or where the parameters are.
+Numbers = np.ndarray | Tensor
 
 
 class Optimizer:
@@ -45,8 +50,6 @@ class Optimizer:
 
     #: Names of the attributes that hold one tensor per parameter, kept between calls of `fit`.
     slots: tuple[str, ...] = ()
-    #: Learning rate of each model's last step, the schedule's factor included, (K,).
-    rate: np.ndarray
 
     def __init__(
         self,
@@ -64,8 +67,9 @@ class Optimizer:
         self.betas = betas
         self.epsilon = epsilon
         self._n_steps, self._n_more = np.zeros(len(learning_rate)), 0
-        self.factor: float | np.ndarray = 1.0
-        self.rate = learning_rate.copy()
+        #: Rates of the steps that are laid out, (T, K), how many of them are done, and what the last one has taken.
+        self._rates, self._n_done = learning_rate[None].copy(), 0
+        self._taken: Numbers = np.empty((0, len(learning_rate)))
         for slot in self.slots:
             setattr(self, slot, [torch.zeros_like(p) for p in params])
         # memory without gaps, for which zeros_like keeps the strides
@@ -76,14 +80,39 @@ class Optimizer:
         #: Parameters and slots as the kernels get them, once they are known.
         self._memory: list[list[Tensor]] | None = None
 
-    def step(self, gradients: list[Tensor], factor: float | np.ndarray = 1.0, rate: np.ndarray | None = None) -> None:
-        """Move the parameters, with the learning rates times `factor` (the schedule's): `rate`, where that is known."""
-        self._n_more += 1
-        self.factor = factor
-        self.rate = self.learning_rate * factor if rate is None else rate
-        if rate is None:
-            self.settle()
-        self._update(gradients, self.rate)
+    def lay_out(self, factors: np.ndarray) -> np.ndarray:
+        """Compute what the coming steps take, (T, m, K), from the factors on their learning rates, (T, K)."""
+        self.settle()
+        self._rates, self._n_done = self.learning_rate * factors, 0
+        like = torch.empty(0, dtype=self.params[0].dtype).numpy().dtype
+        numbers = self._numbers(factors)
+        return numbers if self.params[0].device.type == "cpu" else numbers.astype(like, copy=False)
+
+    def placed(self, numbers: np.ndarray) -> Numbers:
+        """Put what is laid out where the parameters are, unless that is with the host."""
+        device = self.params[0].device
+        return numbers if device.type == "cpu" else to_device(torch.from_numpy(numbers), device)
+
+    def step(self, gradients: list[Tensor], factor: float | np.ndarray = 1.0) -> None:
+        """Do a single step, with the learning rates times `factor` (the schedule's)."""
+        factors = np.broadcast_to(np.asarray(factor, dtype=np.float64), (1, len(self.learning_rate)))
+        self.move(gradients, self.placed(self.lay_out(factors))[0])
+        self.count()
+
+    def move(self, gradients: list[Tensor], numbers: Numbers) -> None:
+        """Move the parameters, by what is laid out for the step, (m, K); the caller counts it."""
+        self._taken = numbers
+        self._update(gradients, numbers)
+
+    def count(self, n_steps: int = 1) -> None:
+        """Count steps that have been done."""
+        self._n_more += n_steps
+        self._n_done += n_steps
+
+    @property
+    def form(self) -> Hashable:
+        """What the host decides by in a step that is laid out: steps of one form make the same calls."""
+        return None
 
     @property
     def n_steps(self) -> np.ndarray:
@@ -91,21 +120,22 @@ class Optimizer:
         self.settle()
         return self._n_steps
 
+    @property
+    def rate(self) -> np.ndarray:
+        """Learning rate of each model's last step, the schedule's factor included, (K,)."""
+        return self._rates[max(self._n_done - 1, 0)]
+
     def settle(self) -> None:
-        """Bring the memory of `n_steps` up to date; a step of which the rate is known leaves that to its loop."""
+        """Bring the memory of `n_steps` up to date."""
         self._n_steps += self._n_more
         self._n_more = 0
 
-    def _update(self, gradients: list[Tensor], rate: np.ndarray) -> None:
+    def _numbers(self, factors: np.ndarray) -> np.ndarray:
+        """Compute what the steps take, of which the rates are known."""
         raise NotImplementedError
 
-    def _fuses(self, *values: np.ndarray) -> bool:
-        """Tell whether all models agree in these values, so that torch's fused kernel can do the update.
-
-        These are the kernels behind ``torch.optim``'s ``fused=True``, whose Python front costs half a second on first
-        use.
-        """
-        return self._may_fuse and all(map(uniform, values))
+    def _update(self, gradients: list[Tensor], numbers: Numbers) -> None:
+        raise NotImplementedError
 
     def _vectors(self, gradients: list[Tensor]) -> list[list[Tensor]]:
         """Return parameters, gradients and slots in contiguous memory: as vectors, where theirs has another order.
@@ -134,7 +164,7 @@ class Optimizer:
         part = type(self)(
             params, self.learning_rate[models], self.momentum[models], self.nesterov, self.betas, self.epsilon
         )
-        part.n_steps[:], part.rate = self.n_steps[models], self.rate[models]
+        part.n_steps[:], part._rates = self.n_steps[models], self.rate[None, models]
         for slot in self.slots:
             setattr(part, slot, [select(state, models) for state in getattr(self, slot)])
         return part
@@ -170,6 +200,11 @@ def _flat(tensors: list[Tensor]) -> list[Tensor]:
     return [t.detach().as_strided((t.numel(),), (1,)) for t in tensors]
 
 
+def _of_kernel(values: Numbers) -> float | Tensor:
+    """Return the number that models share as a fused kernel takes it: from a device, in single precision."""
+    return values[0].to(torch.float32) if isinstance(values, Tensor) else float(values[0])
+
+
 class SGD(Optimizer):
     r"""Gradient descent with momentum: :math:`v \leftarrow \rho v + g,\ \theta \leftarrow \theta - \epsilon v`.
 
@@ -186,8 +221,9 @@ class SGD(Optimizer):
     def __init__(self, params: list[Tensor], learning_rate: np.ndarray, *args: Any, **options: Any):
         super().__init__(params, learning_rate, *args, **options)
         self._has_momentum, self._resistance = bool(self.momentum.any()), 1 - self.momentum
-        #: What the velocities of each model are multiplied by, (K,), and whether that is one.
+        #: What the velocities of each model are multiplied by, (K,), and whether that is one; None: no fused steps.
         self._unit, self._is_plain = np.ones(len(learning_rate)), True
+        self._fused_unit: np.ndarray | None = None
 
     def rest(self, model: int) -> None:
         for velocity in self.velocity:
@@ -206,18 +242,24 @@ class SGD(Optimizer):
             self._express(np.ones(len(self._unit)))
             self._is_plain = True
 
-    def _update(self, gradients: list[Tensor], rate: np.ndarray) -> None:
-        if self._has_momentum and self._fuses(self.momentum) and rate[0] > 0:
-            # one rate for all: what a model's rate has more than the first one's goes into its gradients and velocities
-            relative = self.learning_rate if uniform(np.atleast_1d(self.factor)) else rate  # or rounding would move it
-            if uniform(relative):
+    def _numbers(self, factors: np.ndarray) -> np.ndarray:
+        alike = self._has_momentum and self._may_fuse and uniform(self.momentum)
+        # one rate for all: what a model's rate has more than the first one's goes into its gradients and velocities
+        alike = alike and bool((factors == factors[:, :1]).all()) and bool(self.learning_rate[0] > 0)
+        self._fused_unit = self.learning_rate / self.learning_rate[0] if alike else None
+        return np.stack([self._rates, self._rates / self._resistance], axis=1)
+
+    def _update(self, gradients: list[Tensor], numbers: Numbers) -> None:
+        rate = numbers[0]
+        if self._fused_unit is not None:
+            if uniform(self._fused_unit):
                 self._express_plainly()
             else:
-                self._express(relative / relative[0])
+                self._express(self._fused_unit)
                 gradients = [gradient.mul_(per_model(self._unit, gradient)) for gradient in gradients]
             _fused_sgd_(
                 *self._vectors(gradients),
-                lr=float(rate[0]),
+                lr=_of_kernel(rate),
                 momentum=float(self.momentum[0]),
                 nesterov=self.nesterov,
                 weight_decay=0.0,
@@ -239,8 +281,12 @@ class SGD(Optimizer):
                 step = step * momentum
             add_scaled_(param, velocity, step)
 
+    @property
+    def form(self) -> Hashable:
+        return None if self._fused_unit is None else self._fused_unit.tobytes()
+
     def prox_step(self, index: int) -> float | Tensor:
-        return per_model(self.rate / self._resistance, self.params[index])
+        return per_model(self._taken[1], self.params[index])
 
     def select(self, models: np.ndarray, params: list[Tensor]) -> Optimizer:
         self._express_plainly()
@@ -274,20 +320,32 @@ class Adam(Optimizer):
     def __init__(self, params: list[Tensor], learning_rate: np.ndarray, *args: Any, **options: Any):
         super().__init__(params, learning_rate, *args, **options)
         self._scratch = Scratch()
-        self._numbers: tuple[Tensor, ...] = ()
-        self._first = 0
+        #: Whether all models agree in what is laid out, and the steps' numbers as a kernel of the host reads them.
+        self._alike = False
+        self._counts: tuple[Tensor, ...] = ()
 
-    def _update(self, gradients: list[Tensor], rate: np.ndarray) -> None:
-        if self._fuses(rate, self._n_steps):
+    def _numbers(self, factors: np.ndarray) -> np.ndarray:
+        number = self._n_steps + np.arange(1, len(factors) + 1)[:, None]
+        corrections = [1 - beta**number for beta in self.betas]
+        numbers = np.stack([self._rates, *corrections, number], axis=1)
+        self._alike = self._may_fuse and bool((numbers == numbers[:, :, :1]).all())
+        if self._alike and self.params[0].device.type == "cpu":
+            self._counts = torch.from_numpy(number[:, 0].astype(np.float32)).unbind()
+        return numbers
+
+    def _update(self, gradients: list[Tensor], numbers: Numbers) -> None:
+        rate, correction, _, number = numbers
+        if self._alike:
             params, gradients, means, squares = self._vectors(gradients)
+            count = number[0].to(torch.float32) if isinstance(number, Tensor) else self._counts[self._n_done]
             _fused_adam_(
                 params,
                 gradients,
                 means,
                 squares,
                 [],
-                [self._number()] * len(self.params),
-                lr=float(rate[0]),
+                [count] * len(self.params),
+                lr=_of_kernel(rate),  # type: ignore[arg-type]  # a number as well
                 beta1=self.betas[0],
                 beta2=self.betas[1],
                 weight_decay=0.0,
@@ -299,28 +357,21 @@ class Adam(Optimizer):
         for i, (param, gradient) in enumerate(zip(self.params, gradients, strict=True)):
             self.mean[i].lerp_(gradient, 1 - self.betas[0])
             self.square[i].mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
-            correction = per_model(1 - self.betas[0] ** self.n_steps, param)
-            direction = (self.mean[i] / correction).div_(self._denominator(i))
+            direction = (self.mean[i] / per_model(correction, param)).div_(self._denominator(i))
             add_scaled_(param, direction, per_model(-rate, param))
 
-    def _number(self) -> Tensor:
-        """Return the number of the step as the fused kernel reads it; each time, twice as many are made at once."""
-        number = int(self._n_steps[0]) + self._n_more
-        if not 0 <= number - self._first < len(self._numbers):
-            size = min(2 * len(self._numbers) + 1, _MOST_NUMBERS)
-            numbers = torch.arange(number, number + size, device=self.params[0].device).to(torch.float32)
-            self._first, self._numbers = number, numbers.unbind()
-        return self._numbers[number - self._first]
+    @property
+    def form(self) -> Hashable:
+        return self._alike
 
     def _denominator(self, index: int) -> Tensor:
         """Compute what a parameter's gradients are divided by; valid until the next call for it."""
         square = self.square[index]
-        correction = per_model(1 / (1 - self.betas[1] ** self.n_steps), square)
         room = self._scratch.like(index, square)
-        return torch.mul(square, correction, out=room).sqrt_().add_(self.epsilon)
+        return torch.div(square, per_model(self._taken[2], square), out=room).sqrt_().add_(self.epsilon)
 
     def prox_step(self, index: int) -> float | Tensor:
-        return self._denominator(index).reciprocal_().mul_(per_model(self.rate, self.params[index]))
+        return self._denominator(index).reciprocal_().mul_(per_model(self._taken[0], self.params[index]))
 
 
 class AdamW(Adam):
@@ -335,7 +386,7 @@ class AdamW(Adam):
     """
 
     def prox_step(self, index: int) -> float | Tensor:
-        return per_model(self.rate, self.params[index])
+        return per_model(self._taken[0], self.params[index])
 
 
 OPTIMIZERS = {"sgd": SGD, "adam": Adam, "adamw": AdamW}

@@ -2,8 +2,8 @@ r"""Penalties :math:`\alpha R(W)` on the coefficients of a stack of K models.
 
 A penalty has a `value` and a proximal map, :math:`\mathrm{prox}_{\epsilon\alpha R}(V) = \arg\min_W \tfrac12
 \|W - V\|^2 + \epsilon\alpha R(W)`, which the training loop applies after each gradient step: exact zeros for L1, and
-no step is too large for any alpha. A smooth one also has a gradient (`add_gradient_`), which quasi-Newton solvers, deep
-networks and Adam use. ``alpha`` and ``l1_ratio`` hold one number per model, and stay as they are.
+no step is too large for any alpha. A smooth one also has a gradient (`add_gradients_`), which quasi-Newton solvers,
+deep networks and Adam use. ``alpha`` and ``l1_ratio`` hold one number per model, and stay as they are.
 
 A solver may work with rescaled coefficients, :math:`V = W / s`; the penalty is still on W. The map of the penalty that
 is `scaled` by ``s = dW/dV`` (a tensor that broadcasts against V) is then in V.
@@ -25,10 +25,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep.engine.per_model import add_scaled_, number, per_model, to_numpy64
+from skdeep.compat.torch import _foreach_add_
+from skdeep.engine.per_model import add_scaled_, number, per_model, to_numpy64, uniform
 from skdeep.engine.scratch import Scratch
 
-#: Interval whose projection a proximal map takes off, and factor on the rest.
+#: Interval whose projection a proximal map takes off, and divisor of the rest.
 _Map = tuple[float | Tensor, float | Tensor, float | Tensor]
 
 
@@ -122,11 +123,14 @@ class ElasticNet:
             self._known[kind] = per_model(lasso, coef), per_model(ridge, coef)
         return self._known[kind]
 
-    def add_gradient_(self, coef: Tensor, gradient: Tensor) -> None:
+    def add_gradients_(self, coefs: list[Tensor], gradients: list[Tensor]) -> None:
         """Add, in place, ``gradient += alpha * (1 - l1_ratio) * coef``: the smooth part."""
-        _, strength = self._strengths(coef)
-        if isinstance(strength, Tensor) or strength:
-            add_scaled_(gradient, coef, strength)
+        if uniform(self.alpha) and uniform(self.l1_ratio):
+            if strength := float(self._strengths(coefs[0])[1]):
+                _foreach_add_(gradients, coefs, alpha=strength)
+            return
+        for coef, gradient in zip(coefs, gradients, strict=True):
+            add_scaled_(gradient, coef, self._strengths(coef)[1])
 
     def scaled(self, scale: Tensor | None) -> Self:
         """Make the same penalty for a solver whose steps are in coefficients of this scale; None is the user's.
@@ -147,31 +151,31 @@ class ElasticNet:
                 self._maps[kind] = known
             elif step.device.type == "cpu" and step.shape != coef.shape:  # a number per model
                 self._maps[kind] = step.clone(), known[1]
-        low, high, factor = known[1]
+        low, high, divisor = known[1]
         if isinstance(high, Tensor) or high:
             # sign(v) max(|v| - t, 0) as v minus its projection on [-t, t]
             projection = self._scratch.like("projection", coef)
             coef.sub_(torch.clamp(coef, low, high, out=projection))  # type: ignore[arg-type]
-        if isinstance(factor, Tensor) or factor != 1:
-            coef.mul_(factor)
+        if isinstance(divisor, Tensor) or divisor != 1:
+            coef.div_(divisor)
 
     def _map(self, coef: Tensor, step: float | Tensor) -> _Map:
-        """Compute the proximal map of a step, ``scale`` included; the factor may be in scratch memory."""
+        """Compute the proximal map of a step, ``scale`` included; the divisor may be in scratch memory."""
         l1, l2 = self._strengths(coef)
         high = l1 * step if isinstance(l1, Tensor) or l1 else 0.0
         if self.scale is not None and (isinstance(high, Tensor) or high):
             high = high * self.scale
         if not isinstance(l2, Tensor) and (not l2 or (self.scale is None and not isinstance(step, Tensor))):
-            return -high, high, 1 / (1 + l2 * step) if l2 else 1.0
+            return -high, high, 1 + l2 * step if l2 else 1.0
         kind, one = _kind(coef), number(1.0, coef)
         if kind not in self._ridges:
             ridge = l2 if isinstance(l2, Tensor) else number(l2, coef)
             self._ridges[kind] = ridge if self.scale is None else self.scale.square() * ridge
         ridge = self._ridges[kind]
         if not isinstance(step, Tensor):
-            return -high, high, torch.add(one, ridge, alpha=step).reciprocal_()
-        room = self._scratch.like("factor", coef) if step.shape == coef.shape else None
-        return -high, high, torch.addcmul(one, step, ridge, out=room).reciprocal_()
+            return -high, high, torch.add(one, ridge, alpha=step)
+        room = self._scratch.like("divisor", coef) if step.shape == coef.shape else None
+        return -high, high, torch.addcmul(one, step, ridge, out=room)
 
 
 def _is_same(known: float | Tensor, step: float | Tensor) -> bool:

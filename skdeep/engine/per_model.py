@@ -28,8 +28,13 @@ def uniform(values: np.ndarray) -> bool:
     return len(values) == 1 or len(set(values.tolist())) == 1  # a fifth of the time of NumPy's comparison
 
 
-def per_model(values: np.ndarray, like: Tensor) -> float | Tensor:
-    """Return `values` (K,) as a factor for `like` (K, ...): a number if all are equal, else a (K, 1, ...) tensor."""
+def per_model(values: np.ndarray | Tensor, like: Tensor) -> float | Tensor:
+    """Return `values` (K,) as a factor for `like` (K, ...): a number if all are equal, else a (K, 1, ...) tensor.
+
+    Values that lie on a device already are a tensor in any case: to look at them, the host would have to wait.
+    """
+    if isinstance(values, Tensor):
+        return values.to(like.dtype).view(-1, *[1] * (like.ndim - 1))
     if uniform(values):
         return float(values[0])
     return _column(np.asarray(values, dtype=np.float64).tobytes(), like.ndim, like.dtype, like.device)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from skdeep.engine.activations import ACTIVATIONS
 from skdeep.engine.affine import Affine
-from skdeep.engine.batching import DenseRows, SparseRows
 from skdeep.engine.dropout import Noise
 from skdeep.engine.frame import Frame
 from skdeep.engine.input_layer import Standardization
@@ -21,6 +20,7 @@ from skdeep.engine.networks import Network, pulled_back
 from skdeep.engine.normalization import batch_norm, layer_norm
 from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import numbered, per_model, vector
+from skdeep.engine.rows import DenseRows, SparseRows
 
 #: From the gradient in the units of a layer: the gradients in its pre-activations, and in what is learnt between.
 Pullback = Callable[[Tensor], Sequence[Tensor]]
@@ -77,8 +77,6 @@ class MLP(Network):
     stochastic_depth : ndarray of shape (K,), float or None
         Probability that the last residual block is left out of a step; block l of L has l / L of it. Hidden
         layers whose input has the same width are residual blocks, unless this is None.
-    generators : list of numpy.random.Generator
-        Of each model's random factors.
     standardization : Standardization, optional
         Change of variables of the first layer, whose weights and biases then are those on standardised columns.
     scaling : float
@@ -86,6 +84,8 @@ class MLP(Network):
     scales : list of Tensor (K, d)
         u; empty for no factors.
     """
+
+    is_static = True
 
     def __init__(
         self,
@@ -102,7 +102,6 @@ class MLP(Network):
         scales: Sequence[Tensor] = (),
         dropout: np.ndarray | float = 0.0,
         stochastic_depth: np.ndarray | float | None = None,
-        generators: Sequence[np.random.Generator] = (),
         standardization: Standardization | None = None,
     ):
         learnt = {"weight": weights, "bias": biases, "slope": slopes, "gamma": gammas, "beta": betas}
@@ -114,7 +113,6 @@ class MLP(Network):
         self.activation, self.scaling = activation, scaling
         self.dropout = vector(dropout, self.n_models)
         self.stochastic_depth = vector(0.0 if stochastic_depth is None else stochastic_depth, self.n_models)
-        self.generators = list(generators)
         self.standardization = standardization
         self._tape: list[_Layer] = []
         self._kept: list[Affine] = []
@@ -183,7 +181,6 @@ class MLP(Network):
             scales=[torch.zeros(len(generators), layer_units[0], **tensor)] if scaling else [],
             dropout=dropout,
             stochastic_depth=stochastic_depth,
-            generators=generators,
             standardization=standardization,
         )
 
@@ -205,7 +202,6 @@ class MLP(Network):
 
     def _settle(self) -> None:
         """Note what every step asks for."""
-        #: Whether anything is drawn at a step.
         self.draws = bool(self.dropout.any() or (self.blocks and self.stochastic_depth.any()))
         self._row_size = super().row_size
         if self.standardization is not None and not self._is_prepared:
@@ -241,7 +237,7 @@ class MLP(Network):
             X, weights[0], biases[0] = self.standardization.factors(X, weights[0], biases[0])
         return self._scores(X, [Affine(*pair) for pair in zip(weights, biases, strict=True)])
 
-    def training_scores(self, X: Tensor, weight: Tensor | None = None) -> Tensor:
+    def training_scores(self, X: Tensor, weight: Tensor | None = None, seeds: Tensor | None = None) -> Tensor:
         layers, self._change = self._layers(), None
         if self.standardization is not None and not self._is_prepared:
             first = layers[0]
@@ -256,13 +252,17 @@ class MLP(Network):
         self._tape = []
         if len(self._first) == 1 and X.ndim == 2 and X.layout is not torch.sparse_csr:
             X = X.unsqueeze(0)  # rows of its own: the products of all layers are of one kind
-        return self._scores(X, layers, self._tape, weight)
+        return self._scores(X, layers, self._tape, weight, None if seeds is None else Noise(seeds))
 
     def _scores(
-        self, X: Tensor, layers: list[Affine], tape: list[_Layer] | None = None, weight: Tensor | None = None
+        self,
+        X: Tensor,
+        layers: list[Affine],
+        tape: list[_Layer] | None = None,
+        weight: Tensor | None = None,
+        noise: Noise | None = None,
     ) -> Tensor:
         """Compute scores; in training, each layer leaves on the `tape` what `gradient` needs of it."""
-        noise = Noise(self.generators) if tape is not None and self.draws else None
         gates = self._gates(noise) if noise is not None and self.blocks else None
         rows, z = X, layers[0].of_batch(X)
         for i, layer in enumerate(layers[:-1]):
@@ -364,18 +364,17 @@ class MLP(Network):
     def complete_(self, gradients: list[Tensor], penalty: ElasticNet | None) -> None:
         # so far, the first gradient is in the weights with their factors
         if penalty is not None:
-            for layer, gradient in zip(self._kept, gradients, strict=False):
-                penalty.add_gradient_(layer.weight, gradient)
+            penalty.add_gradients_([layer.weight for layer in self._kept], gradients[: self.n_coefs])
         for scale in self._scale:
             # those weights are no longer needed, only their memory
             products = torch.mul(gradients[0], self._first, out=self._kept[0].weight)
             gradients[-1] = torch.bmm(self._speeds, products).squeeze(1)
             self._with_factors(gradients[0], scale, out=gradients[0])
 
-    def _gates(self, noise: Noise) -> np.ndarray:
+    def _gates(self, noise: Noise) -> Tensor:
         """Draw factors on the residual blocks, (K, L)."""
         growth = np.arange(1, len(self.blocks) + 1) / len(self.blocks)
-        return noise.blocks(self.stochastic_depth[:, None] * growth)
+        return noise.blocks(self.stochastic_depth[:, None] * growth, self.params[0])
 
     @property
     def frame(self) -> Frame | None:  # type: ignore[override]
@@ -414,7 +413,6 @@ class MLP(Network):
         assert isinstance(part, MLP)
         part.dropout = self.dropout[models]
         part.stochastic_depth = self.stochastic_depth[models]
-        part.generators = [self.generators[m] for m in models] if self.generators else []
         if self.standardization is not None:
             part.standardization = self.standardization.select(models)
         part._settle()

@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from skdeep.engine.batching import Batch
+from skdeep.engine.captured import Captured
 from skdeep.engine.gradients import clip_, loss_and_gradient
 from skdeep.engine.networks import Network
 from skdeep.engine.objective import Objective
-from skdeep.engine.optimizers import Optimizer
+from skdeep.engine.optimizers import Numbers, Optimizer
 from skdeep.engine.per_model import index_of, to_numpy64
 from skdeep.engine.progress import BY_CALLBACK, Progress, end_early
 from skdeep.engine.schedules import SCHEDULES, warm_up
@@ -103,8 +104,15 @@ class _Stack:
         self.network, self.loss, self.batches = objective.network, objective.loss, objective.batches
         self.penalty = objective.penalty.scaled(self.network.coef_scale())
         self.mean_weight, self.optimizer, self.progress = objective.mean_weight, optimizer, progress
-        #: Those of the schedule, by epoch, as far as they are known.
-        self._factors: dict[int, np.ndarray] = {}
+        #: By epoch, as far as they are known: the schedule's factors, and what the optimizer has laid out by them.
+        self._laid_out: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._captured: Captured | None = None
+
+    def capture(self, plan: Plan) -> None:
+        """Have steps replayed where that is possible."""
+        self._captured = Captured.of(
+            self.batches, self.network, lambda batch, numbers: self.step(batch, plan, numbers=numbers)
+        )
 
     def select(self, models: np.ndarray) -> _Stack:
         """Select some of the models; their batches are still of all."""
@@ -122,18 +130,24 @@ class _Stack:
         self,
         batch: Batch,
         plan: Plan,
-        factor: np.ndarray,
+        factor: float | np.ndarray = 1.0,
         observer: Observer | None = None,
-        rate: np.ndarray | None = None,
+        numbers: Numbers | None = None,
     ) -> Tensor:
-        """Update the parameters by a batch; return the losses of its rows, (K, B)."""
+        """Update the parameters by a batch; return the losses of its rows, (K, B).
+
+        By what is laid out for the step, which the caller counts; or with the learning rates of now, times a factor.
+        """
         losses, gradients = loss_and_gradient(self.network, self.loss, batch, self.mean_weight, plan.products)
         self.network.complete_(gradients, None if plan.proximal else self.penalty)
         if observer is not None:
             observer.gradients(batch, gradients)
         if plan.max_grad_norm is not None:
             clip_(gradients, plan.max_grad_norm)
-        self.optimizer.step(gradients, factor, rate)
+        if numbers is None:
+            self.optimizer.step(gradients, factor)
+        else:
+            self.optimizer.move(gradients, numbers)
         if plan.proximal:
             for i in range(self.network.n_coefs):
                 self.penalty.prox_(self.network.params[i], self.optimizer.prox_step(i))
@@ -149,6 +163,7 @@ class _Stack:
         led_past = p.has_led_past(p.loss_curve[-1])
         if not led_past or p.params is None or p.best_loss >= p.went_back_to - p.tol:
             self.optimizer.learning_rate[m] /= 5
+        self._laid_out = {}
         p.no_improvement, p.loss_to_beat = 0, p.loss_curve[-1]
         if led_past:
             self.optimizer.rest(m)
@@ -157,12 +172,20 @@ class _Stack:
                 self.network.put_back(m, p.params)
                 p.loss_to_beat = math.inf  # what the next epoch begins with
 
-    def factors(self, plan: Plan, epoch: int) -> np.ndarray:
-        """Look up the factors on the learning rates: one row per batch of the epoch, one column per model."""
-        if epoch not in self._factors:
-            n = min(max(1, _MOST_FACTORS // int(self.batches.n_batches.sum())), plan.max_iter - epoch)
-            self._factors = dict(zip(range(epoch, epoch + n), self._schedule(plan, epoch, n), strict=True))
-        return self._factors[epoch]
+    def lay_out(self, plan: Plan, epoch: int, observer: Observer | None) -> tuple[np.ndarray, np.ndarray]:
+        """Look up the factors on the rates, (T, K) for the batches of an epoch, and what the optimizer takes for them.
+
+        They are computed for several epochs at once, but where an observer may change the rates, or some models have
+        fewer steps than others.
+        """
+        if epoch not in self._laid_out:
+            alike = observer is None and len(set(self.batches.n_batches.tolist())) == 1
+            n = min(max(1, _MOST_FACTORS // int(self.batches.n_batches.sum())), plan.max_iter - epoch) if alike else 1
+            factors = self._schedule(plan, epoch, n)
+            numbers = self.optimizer.lay_out(factors.reshape(-1, len(self.progress)))
+            numbers = numbers.reshape(*factors.shape[:2], *numbers.shape[1:])
+            self._laid_out = dict(zip(range(epoch, epoch + n), zip(factors, numbers, strict=True), strict=True))
+        return self._laid_out[epoch]
 
     def _schedule(self, plan: Plan, epoch: int, n_epochs: int) -> np.ndarray:
         """Compute the factors of several epochs."""
@@ -185,25 +208,34 @@ class _Stack:
 
     def epoch(self, plan: Plan, epoch: int, observer: Observer | None) -> np.ndarray:
         """Pass over the data once; return the objective of each model, its data term as met along the way."""
-        factors = self.factors(plan, epoch)
-        rates = self.optimizer.learning_rate * factors
+        factors, laid_out = self.lay_out(plan, epoch, observer)
         norms = self.penalty.norms(self.network.penalised())
         losses: list[Tensor] = []
-        n_losses = 0
+        n_losses = n_done = 0
+        drawn = self.batches.draw()
         watcher = observer if observer is not None and observer.watches_batches else None
         with self._mode(watcher):
-            for index, batch in enumerate(self.batches.epoch()):
-                factor = factors[index]
+            if self._captured is not None and watcher is None:
+                found = self._captured.epoch(drawn, laid_out, self.optimizer.form)
+                n_done = len(found)
+                self.optimizer.count(n_done)
+                losses.append(found.transpose(0, 1).flatten(1))
+            numbers = None if watcher else self.optimizer.placed(laid_out[n_done:])
+            for index, batch in enumerate(self.batches.epoch(drawn, n_done)):
+                factor = factors[n_done + index]
                 if watcher:
                     watcher.batch_begin(batch)
-                if batch.models is None:
-                    found = self.step(batch, plan, factor, watcher, None if watcher else rates[index])
-                else:
+                if batch.models is not None:
                     part = self.select(batch.models)
                     own = part.step(batch, plan, factor[batch.models])
                     self.put(batch.models, part)
                     found = own.new_zeros(self.network.n_models, own.shape[1])
                     found.index_copy_(0, index_of(batch.models, own), own)
+                elif numbers is None:
+                    found = self.step(batch, plan, factor, watcher)
+                else:
+                    found = self.step(batch, plan, numbers=numbers[index])
+                    self.optimizer.count()
                 losses.append(found)
                 n_losses += found.numel()
                 if n_losses > _MOST_LOSSES:
@@ -269,6 +301,7 @@ def train(
         observer.train_begin(network, optimizer)
     if observer is None or not observer.watches_batches:  # who is to be shown them as they are
         stack.batches.rows = network.prepare(stack.batches.rows).in_scratch()
+        stack.capture(plan)
     try:
         for epoch in range(plan.max_iter):
             if observer is not None:
@@ -283,8 +316,10 @@ def train(
                 _finish(stack, np.flatnonzero(done))
                 rest = np.flatnonzero(np.logical_not(done))
                 alive = alive[rest]
+                stack._captured = None
                 stack = stack.select(rest)
                 stack.batches = stack.batches.select(rest)
+                stack.capture(plan)
     except KeyboardInterrupt as interrupt:
         end_early(interrupt, progress, stack.progress)
     if observer is not None:

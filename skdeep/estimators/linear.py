@@ -17,11 +17,11 @@ from skdeep.data.inputs import OutputSpace, dense
 from skdeep.data.problem import Problem
 from skdeep.data.scaling import change_of_variables
 from skdeep.data.state import RandomSource, TrainingState
-from skdeep.engine.batching import as_tensor
 from skdeep.engine.losses import Loss, SquaredError, smoothed
 from skdeep.engine.networks import Linear, Network, sparse_weight
 from skdeep.engine.penalties import L2, PENALTIES, ElasticNet, NoPenalty
 from skdeep.engine.per_model import to_device
+from skdeep.engine.rows import as_tensor
 from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.exact.rows import products_pay
 from skdeep.fitting.choices import batch_rows, choose, epochs_of

@@ -170,11 +170,11 @@ class PerceptronClassifier(NeuralNetClassifier):
         if warm:
             self._check_layers(units)
         noise["standardization"] = self._standardization(problem, indicated, members, warm) if centres else None
-        generators = [member.state.generator for member in members]
         # a gradient step in u is r times as long already, where Adam's is as long as any
         noise["scaling"] = float(self.column_learning_rate) ** (0.5 if recipe.solver in ("sgd", "lbfgs") else 1.0)
         if warm:
-            return self._trained_network(**tensor, generators=generators, **noise)
+            return self._trained_network(**tensor, **noise)
+        generators = [member.state.generator for member in members]
         return MLP.initial(generators, units, self.activation, normalization=self.normalization, **noise, **tensor)
 
     def _standardization(

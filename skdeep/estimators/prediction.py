@@ -24,9 +24,9 @@ from skdeep.data.inputs import (
     rows_of,
 )
 from skdeep.data.problem import CHUNK_ROWS, chunk_rows
-from skdeep.engine.batching import DenseRows, SparseRows
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
+from skdeep.engine.rows import DenseRows, SparseRows
 from skdeep.engine.threads import threads_for
 from skdeep.fitting.fitted import able, any_coef, n_weights, needs_float64
 from skdeep.fitting.links import combined, link_of

@@ -18,7 +18,6 @@ from skdeep.compat.torch import _BatchNorm, _DropoutNd
 from skdeep.data.encoding import draw_seeds
 from skdeep.data.inputs import Matrix, OutputSpace, rows_of
 from skdeep.data.problem import Problem
-from skdeep.engine.batching import DenseRows, SparseRows, as_tensor
 from skdeep.engine.module_network import (
     ORDINARY,
     UNKNOWN_WORK,
@@ -30,6 +29,7 @@ from skdeep.engine.module_network import (
 )
 from skdeep.engine.networks import Network
 from skdeep.engine.random_numbers import OwnNumbers
+from skdeep.engine.rows import DenseRows, SparseRows, as_tensor
 from skdeep.estimators.deep import NeuralNetClassifier
 from skdeep.estimators.docs import CALIBRATION_ATTRIBUTES, TRAINING_ATTRIBUTES, deep_parameters, without
 from skdeep.fitting.choices import batch_rows, choose

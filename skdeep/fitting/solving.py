@@ -10,12 +10,13 @@ import torch
 
 from skdeep.data.problem import Problem, chunk_rows
 from skdeep.data.state import RandomSource
-from skdeep.engine.batching import Batches, DenseRows
+from skdeep.engine.batching import Batches
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.objective import Objective
 from skdeep.engine.optimizers import OPTIMIZERS
 from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import groups
+from skdeep.engine.rows import DenseRows
 from skdeep.engine.training import Monitor, Observer, Plan, train
 from skdeep.fitting.exactly import has_exact_solver, solve_exactly
 from skdeep.fitting.recipe import Member, Recipe, common, mean_weights, total_weights
@@ -58,12 +59,12 @@ def penalty_of(recipe: Recipe, problem: Problem, members: list[Member]) -> Elast
 
 
 def _batches(
-    recipe: Recipe, problem: Problem, members: list[Member], generators: list, size: int, shuffle: bool
+    problem: Problem, members: list[Member], generators: list, size: int, shuffle: bool = False, draws: bool = False
 ) -> Batches:
     weight = common([member.weight for member in members])
     weight = np.stack(weight) if isinstance(weight, list) else weight
     data = problem.rows(), problem.tensor(problem.target), None if weight is None else problem.tensor(weight)
-    return Batches(*data, common([member.rows for member in members]), generators, size, shuffle)
+    return Batches(*data, common([member.rows for member in members]), generators, size, shuffle, draws)
 
 
 def _by_full_batches(
@@ -83,7 +84,7 @@ def _by_full_batches(
     alike = not isinstance(common([member.rows for member in members]), list)
     chunk = max(1, chunk_rows(network, problem.rows()) // (1 if alike else len(members)))
     # nothing is drawn: one generator for all, so that models of the same rows share their passes
-    batches = _batches(recipe, problem, members, [members[0].state.generator] * len(members), chunk, shuffle=False)
+    batches = _batches(problem, members, [members[0].state.generator] * len(members), chunk)
     progress, max_fun = [member.progress for member in members], recipe.settings.max_fun
     objective = Objective(network, recipe.loss, penalty, batches, mean_weights(members))
     minimise(objective, Limits(epochs, max_fun, recipe.newton_params), progress, monitor, observer)
@@ -110,7 +111,8 @@ def _by_steps(
     if (known := states[0].optimizer) is not None and states[0].solver == recipe.solver and optimizer.fits(known):
         optimizer.load(known)
     size = int(np.minimum(recipe.batch_rows, n_rows).max())
-    batches = _batches(recipe, problem, members, [state.generator for state in states], size, settings.shuffle)
+    generators = [state.generator for state in states]
+    batches = _batches(problem, members, generators, size, settings.shuffle, network.draws)
     progress = [member.progress for member in members]
     if recipe.to_end:  # it gains most at its end: to stand still before means nothing
         for p in progress:

@@ -21,8 +21,8 @@ from skdeep.data.encoding import encode
 from skdeep.data.inputs import float_dtype, to_numpy
 from skdeep.data.problem import Problem, scores_of
 from skdeep.data.state import RandomSource, TrainingState
-from skdeep.engine.batching import MAX_VALUES
 from skdeep.engine.networks import Network
+from skdeep.engine.rows import MAX_VALUES
 from skdeep.engine.threads import at_most
 from skdeep.estimators.linear import LinearClassifier
 from skdeep.fitting.exactly import has_exact_solver

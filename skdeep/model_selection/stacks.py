@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator
 
 from skdeep.data.inputs import Data, resolve_device, to_numpy
 from skdeep.data.labels import n_columns
-from skdeep.engine.batching import free_memory
+from skdeep.engine.rows import free_memory
 from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.fitting.fit import fit
 from skdeep.fitting.settings import settings_of, solver_name

@@ -15,7 +15,7 @@ from sklearn.utils.metadata_routing import get_routing_for_object
 from skdeep.compat.sklearn import _BaseScorer, _fit_and_score, _MultimetricScorer, _num_samples, _PassthroughScorer
 from skdeep.data.answers import Answers, own_methods
 from skdeep.data.inputs import Data, OutputSpace
-from skdeep.engine.batching import MAX_VALUES
+from skdeep.engine.rows import MAX_VALUES
 from skdeep.engine.threads import at_most, threads_of_worker
 from skdeep.estimators.prediction import scores_of_members
 from skdeep.fitting.links import link_of

@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep.engine.batching import MAX_VALUES, DenseRows, SparseRows
 from skdeep.engine.networks import transposed_product
+from skdeep.engine.rows import MAX_VALUES, DenseRows, SparseRows
 
 
 def rounding(n_rows: int, n_features: int, sparse: bool) -> float:

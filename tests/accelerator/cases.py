@@ -32,7 +32,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import skdeep.data.problem
-import skdeep.engine.batching
+import skdeep.engine.rows
 from skdeep import (
     SGD,
     HingeClassifier,
@@ -425,7 +425,7 @@ def one_buffer(place):
         part = buffers[values.dtype][: values.numel()].view(values.shape)
         return part.copy_(values).to(device, non_blocking=True)
 
-    with patch("skdeep.engine.batching.to_device", to_device):
+    with patch("skdeep.engine.rows.to_device", to_device):
         return GROUPS["streamed"]["softmax early"](place)
 
 
@@ -442,7 +442,7 @@ def difference(found: list, expected: list) -> float:
 def run(function: Case, small: bool) -> dict:
     """The outcome of a case, on a device that has little memory if it is to be `small`."""
     chunks = patch.multiple(skdeep.data.problem, CHUNK_ROWS=20) if small else nullcontext()
-    parts = patch.multiple(skdeep.engine.batching, MAX_VALUES=20 * X.shape[1]) if small else nullcontext()
+    parts = patch.multiple(skdeep.engine.rows, MAX_VALUES=20 * X.shape[1]) if small else nullcontext()
     emulator.LOG.__init__()
     with chunks, parts:
         expected = [host(values) for values in function(CPU)]

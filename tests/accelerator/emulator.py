@@ -83,6 +83,8 @@ class Log:
         What the host has waited for.
     hazards : Counter
         Copies to the device from memory that changed before the host could know that they were done.
+    recorded, replays : list of int, int
+        Kernels of each graph that was recorded, and how often one was replayed.
     """
 
     launches: Counter = field(default_factory=Counter)
@@ -90,14 +92,20 @@ class Log:
     waits: Counter = field(default_factory=Counter)
     hazards: Counter = field(default_factory=Counter)
     under_way: list = field(default_factory=list)
+    recorded: list = field(default_factory=list)
+    replays: int = 0
 
     def wait(self, why) -> None:
         """Note that the host waits: what was under way has arrived."""
+        if _recording is not None:
+            raise RuntimeError(f"operation not permitted when stream is capturing: {why} @ {line()}")
         self.waits[f"{why} @ {line()}"] += 1
         self.arrive()
 
     def send(self, source) -> None:
         """Note a copy that the host does not wait for."""
+        if _recording is not None:
+            raise RuntimeError(f"a replay would read what the host has here by then @ {line()}")
         self.under_way.append((source, _bytes(source).clone(), line()))
 
     def arrive(self) -> None:
@@ -108,6 +116,7 @@ class Log:
         self.hazards += Counter()  # without the zeros
 
 
+_recording: Graph | None = None
 LOG = Log()
 _pinned: list = []
 
@@ -183,7 +192,74 @@ def _held(value):
     return value.held if isinstance(value, Remote) else value
 
 
+class Graph:
+    """What `torch.cuda.CUDAGraph` is: operations with the memory that they had, which are done again in a replay."""
+
+    def __init__(self):
+        if not _has_graphs:
+            raise RuntimeError("Tried to instantiate dummy base class CUDAGraph")
+        self._tape, self._before, self._own = [], {}, set()
+
+    @contextlib.contextmanager
+    def record(self):
+        """Record the operations of a block, which are undone at its end: a GPU does nothing while it records."""
+        global _recording
+        assert _recording is None
+        _recording, launches = self, LOG.launches.total()
+        try:
+            yield
+        finally:
+            _recording = None
+            for storage, before in self._before.values():
+                storage.copy_(before)
+        LOG.recorded.append(LOG.launches.total() - launches)
+
+    def keep(self, function, args, kwargs) -> None:
+        """Keep what an operation will overwrite."""
+        for argument, value in zip(function._schema.arguments, args, strict=False):
+            self._keep(argument, value)
+        for argument in function._schema.arguments:
+            self._keep(argument, kwargs.get(argument.name))
+
+    def _keep(self, argument, value) -> None:
+        if argument.alias_info is None or not argument.alias_info.is_write:
+            return
+        for tensor in _tensors([value]):
+            storage = _held(tensor).untyped_storage()
+            if storage.data_ptr() not in self._own and storage.data_ptr() not in self._before:
+                self._before[storage.data_ptr()] = storage, storage.clone()
+
+    def add(self, function, args, kwargs, result) -> None:
+        """Add an operation that has been done."""
+        known = {id(value) for value in _tensors([*args, *kwargs.values()])}
+        new = [value for value in _tensors([result]) if isinstance(value, Remote) and id(value) not in known]
+        if not _facts(function)[2]:  # a view has the memory of another
+            self._own |= {value.held.untyped_storage().data_ptr() for value in new}
+            of_host = {name: _replaced(value, _held) for name, value in kwargs.items()}
+            if of_host.get("device") is not None:
+                of_host["device"] = torch.device("cpu")
+            self._tape.append((function, _replaced(args, _held), of_host, [value.held for value in new]))
+
+    def replay(self) -> None:
+        """Do all operations again."""
+        LOG.replays += 1
+        LOG.launches["a graph"] += 1
+        for function, args, kwargs, new in self._tape:
+            found = _tensors([function(*args, **kwargs)])
+            for memory, value in zip(new, found if new else [], strict=True):
+                memory.copy_(value)
+
+
 def _run(function, args, kwargs):
+    if _recording is None:
+        return _done(function, args, kwargs)
+    _recording.keep(function, args, kwargs)
+    result = _done(function, args, kwargs)
+    _recording.add(function, args, kwargs, result)
+    return result
+
+
+def _done(function, args, kwargs):
     if function is torch.ops.prim.layout.default:
         return args[0].held.layout
     tensors = _tensors([*args, *kwargs.values()])
@@ -285,9 +361,14 @@ def _pin(tensor, device=None):
     return _pinned[-1]
 
 
+_has_graphs = True
+
+
 @contextlib.contextmanager
-def accelerator(free: int = 80 << 30) -> Iterator[Log]:
-    """Have the accelerator in a block, with so many bytes free."""
+def accelerator(free: int = 80 << 30, graphs: bool = True) -> Iterator[Log]:
+    """Have the accelerator in a block, with so many bytes free, and with `torch.cuda.CUDAGraph` or without."""
+    global _has_graphs
+    _has_graphs = graphs
     replaced = {
         "torch.Tensor.pin_memory": _pin,
         "torch.cuda._lazy_init": lambda: None,  # a function for each: torch._dynamo, if imported, tells them apart
@@ -302,6 +383,8 @@ def accelerator(free: int = 80 << 30) -> Iterator[Log]:
             "torch.cuda.is_available": lambda: True,
             "torch.cuda.current_device": lambda: 0,
             "torch.cuda.synchronize": lambda *args: LOG.wait("synchronize"),
+            "torch.cuda.CUDAGraph": Graph,
+            "torch.cuda.graph": Graph.record,
             "torch.cuda.mem_get_info": lambda *args: (free, free),
             "torch.cuda.memory_reserved": lambda *args: 0,
             "torch.cuda.memory_allocated": lambda *args: 0,
