@@ -63,7 +63,9 @@ def fault(kind: str, outcome: dict) -> str | None:
         return outcome["error"]
     if outcome["hazards"]:
         return f"memory was overwritten while a copy of it may have been under way: {outcome['hazards']}"
-    rounded = kind == "mps" or "float32" in outcome["name"]
+    modules = {"in_parts", "warm_and_pickled", "callbacks"}  # of torch: in single precision
+    rounded = kind == "mps" or "float32" in outcome["name"] or outcome["name"].startswith("torch")
+    rounded = rounded or outcome["name"] in modules
     limit = 5e-2 if "bfloat16" in outcome["name"] else 1e-3 if rounded else 1e-6
     if (
         outcome["name"].startswith("hinge") or " far" in outcome["name"]
@@ -72,29 +74,33 @@ def fault(kind: str, outcome: dict) -> str | None:
     return None if outcome["difference"] < limit else f"differs from the CPU by {outcome['difference']:.1e}"
 
 
-#: Kernels that a step launches on CUDA at most. Fewer are better: lower the number then.
+#: Kernels of a step on CUDA at most, its batch and its losses included. Fewer are better: lower the number then.
 LAUNCHES = {
     "mlp adam": 34,
     "mlp bare": 30,
     "mlp sgd": 34,
-    "mlp adamw": 34,
-    "mlp batch normalisation": 48,
-    "mlp layer normalisation": 72,
+    "mlp adamw": 39,
+    "mlp batch normalisation": 50,
+    "mlp layer normalisation": 74,
     "mlp bfloat16": 47,
-    "mlp dropout": 46,
+    "mlp dropout": 68,
     "mlp early stopping": 34,
-    "mlp 9 alphas": 33,
-    "mlp 3 seeds": 40,
-    "ensemble": 59,
-    "softmax sgd": 15,
+    "mlp 9 alphas": 36,
+    "mlp 9 rates": 103,
+    "mlp 3 seeds": 34,
+    "ensemble": 56,
+    "softmax sgd": 16,
     "softmax adam": 18,
-    "softmax l1": 16,
-    "softmax 9 alphas": 15,
+    "softmax l1": 19,
+    "softmax 9 alphas": 21,
+    "softmax 9 rates": 28,
     "softmax sparse": 23,
     "softmax streamed": 15,
-    "hinge": 21,
-    "torch": 26,
+    "hinge": 23,
+    "torch": 24,
 }
+#: Those whose steps are not recorded: rows of varying size, rows that come from the host, a user's code.
+LAUNCHED = {"softmax sparse", "softmax streamed", "torch"}
 #: Those of whom validation data is a second thing to wait for at the end of an epoch.
 MONITORED = {"mlp early stopping", "ensemble"}
 
@@ -117,6 +123,11 @@ def check_steps(outcomes):
     assert not {name: taken for name, taken in found.items() if taken["waits"]}
     for name, taken in found.items():
         assert taken["waits of an epoch"] == 1 + (name in MONITORED), name
+        if name in LAUNCHED:
+            assert taken["replays"] == 0, name
+        else:  # beside it, an ensemble launches its short last batches
+            assert taken["replays"] == 1 and (taken["others"] == 0 or name == "ensemble"), name
+        assert not taken["differs"], name
 
 
 @pytest.mark.slow

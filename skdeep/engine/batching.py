@@ -146,14 +146,15 @@ class Batches:
 
     def epoch(self, drawn: Draw | None = None, n_done: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch, from the first one that is not done; each overwrites the rows of the last."""
+        if n_done == int(self.n_batches.max()):
+            return iter(())
         drawn = self.draw() if drawn is None else drawn
         return self._shared_epoch(drawn, n_done) if self.shared else self._own_epoch(drawn, n_done)
 
     def _shared_epoch(self, drawn: Draw, n_done: int) -> Iterator[Batch]:
         n, size, device = int(self.n_rows[0]), self.batch_size, self.target.device
         if self._full is not None:
-            if not n_done:
-                yield self._full._replace(seeds=drawn.seeds_of(0, None, device))
+            yield self._full._replace(seeds=drawn.seeds_of(0, None, device))
             return
         rows = everything = cast("Tensor | slice", slice(0, n))
         if self.subset is not None or (self.shuffle and n > size):

@@ -18,7 +18,7 @@ from torch import Tensor
 from skdeep.engine.frame import Frame, kept
 from skdeep.engine.networks import as_shared
 from skdeep.engine.per_model import csr_tensor, index_of
-from skdeep.engine.rows import MAX_VALUES, DenseRows, SparseRows
+from skdeep.engine.rows import DenseRows, SparseRows
 from skdeep.engine.scratch import Scratch
 
 
@@ -64,9 +64,8 @@ class Standardization:
 
     def all_at_once(self, rows: DenseRows | SparseRows) -> DenseRows | None:
         """Standardise rows that stay where they are computed with; None where that is better done batch by batch."""
-        resident = isinstance(rows, DenseRows) and rows.home.type == rows.device.type
         own = any(len(columns) > 1 for columns in (self.center, self.scale) if columns is not None)
-        if not resident or own or len(rows) * self.scale.shape[-1] > MAX_VALUES:
+        if own or not isinstance(rows, DenseRows) or not rows.has_room_for_all(self.scale.shape[-1]):
             return None
         X = rows.exactly(rows.dtype, rows.frame).take(slice(0, len(rows)))
         return DenseRows(self._rows(X).clone(), rows.device, rows.dtype)

@@ -283,7 +283,9 @@ class Linear(Network):
         self.unit = as_shared(unit)
         self._coef_scale = self.scale if self.scale is None or self.unit is None else self.scale * self.unit
         self._no_intercept = coef.new_zeros(coef.shape[:2]) if intercept is None else None
-        #: The batch of the last `training_scores` in scaled columns, if it is sparse: `gradient` takes it from there.
+        #: Whether batches come in scaled columns.
+        self._is_prepared = False
+        #: The batch of the last `training_scores` in scaled columns, if it has been: `gradient` takes it from there.
         self._scaled: Tensor | None = None
         self._scratch = Scratch()
 
@@ -333,6 +335,17 @@ class Linear(Network):
     def asks_autograd(self, rows: DenseRows | SparseRows) -> bool:
         return False
 
+    def prepare(self, rows: DenseRows | SparseRows) -> DenseRows | SparseRows:
+        # an accelerator has the memory; there, what the change of variables costs in each step is its kernels
+        columns = [c for c in (self.center, self.scale) if c is not None]
+        own = not columns or any(len(c) > 1 for c in columns) or rows.device.type == "cpu"
+        if own or not isinstance(rows, DenseRows) or not rows.has_room_for_all(rows.n_features):
+            return rows
+        X = rows.exactly(rows.dtype, rows.frame).take(slice(0, len(rows)))
+        X = X if self.center is None else X - self.center[0]
+        self._is_prepared = True
+        return DenseRows(X if self.scale is None else X * self.scale[0], rows.device, rows.dtype)
+
     def _with_scale(self, X: Tensor) -> Tensor | None:
         """Scale the columns of a sparse batch: its values are few beside the coefficients. None if that cannot be."""
         same_rows = X.shape[-1] == self.params[0].shape[-1]
@@ -353,7 +366,7 @@ class Linear(Network):
         return affine(X, *self.unscaled()) if scaled is None else self._of_scaled(scaled)
 
     def training_scores(self, X: Tensor, weight: Tensor | None = None, seeds: Tensor | None = None) -> Tensor:
-        self._scaled = self._with_scale(X)
+        self._scaled = X if self._is_prepared else self._with_scale(X)
         if self._scaled is not None:
             return self._of_scaled(self._scaled)
         dense = self.scale is not None and X.layout is not torch.sparse_csr
@@ -362,7 +375,8 @@ class Linear(Network):
     def gradient(self, scores: Tensor, X: Tensor, score_gradient: Tensor) -> list[Tensor]:
         intercept = score_gradient.sum(1)
         if self._scaled is not None:
-            return [weight_gradient(self._scaled, score_gradient), intercept][: len(self.params)]
+            coef = weight_gradient(self._scaled, score_gradient).to(score_gradient.dtype)
+            return [coef, intercept][: len(self.params)]
         coef = weight_gradient(X, score_gradient).to(score_gradient.dtype)
         if self.center is not None:
             coef.addcmul_(intercept.unsqueeze(-1), self.center, value=-1)
@@ -396,4 +410,6 @@ class Linear(Network):
         center, scale, unit = (
             c if c is None or len(c) == 1 else c[index_of(models, c)] for c in (self.center, self.scale, self.unit)
         )
-        return Linear(coef, intercept[0] if intercept else None, center, scale, unit, self.frame)
+        part = Linear(coef, intercept[0] if intercept else None, center, scale, unit, self.frame)
+        part._is_prepared = self._is_prepared
+        return part

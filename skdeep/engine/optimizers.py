@@ -74,8 +74,10 @@ class Optimizer:
             setattr(self, slot, [torch.zeros_like(p) for p in params])
         # memory without gaps, for which zeros_like keeps the strides
         gapless = all(torch.empty_like(p).stride() == p.stride() for p in params)
+        on_gpu = params[0].device.type == "cuda"
+        exact = not on_gpu or params[0].dtype is torch.float32  # a GPU's kernels read float32 rates from its memory
         #: Whether torch's fused kernels can do the update of models that agree.
-        self._may_fuse = gapless and params[0].device.type in _FUSED_DEVICES
+        self._may_fuse = gapless and exact and params[0].device.type in _FUSED_DEVICES
         self._contiguous = all(p.is_contiguous() for p in params)
         #: Parameters and slots as the kernels get them, once they are known.
         self._memory: list[list[Tensor]] | None = None
@@ -131,10 +133,11 @@ class Optimizer:
         self._n_more = 0
 
     def _numbers(self, factors: np.ndarray) -> np.ndarray:
-        """Compute what the steps take, of which the rates are known."""
-        raise NotImplementedError
+        """Compute what the steps take, beginning with their rates."""
+        return self._rates[:, None]
 
     def _update(self, gradients: list[Tensor], numbers: Numbers) -> None:
+        """Move the parameters, and the state in `slots`."""
         raise NotImplementedError
 
     def _vectors(self, gradients: list[Tensor]) -> list[list[Tensor]]:
@@ -201,8 +204,8 @@ def _flat(tensors: list[Tensor]) -> list[Tensor]:
 
 
 def _of_kernel(values: Numbers) -> float | Tensor:
-    """Return the number that models share as a fused kernel takes it: from a device, in single precision."""
-    return values[0].to(torch.float32) if isinstance(values, Tensor) else float(values[0])
+    """Return the number that models share as a fused kernel takes it."""
+    return values[0] if isinstance(values, Tensor) else float(values[0])
 
 
 class SGD(Optimizer):
@@ -337,7 +340,7 @@ class Adam(Optimizer):
         rate, correction, _, number = numbers
         if self._alike:
             params, gradients, means, squares = self._vectors(gradients)
-            count = number[0].to(torch.float32) if isinstance(number, Tensor) else self._counts[self._n_done]
+            count = number[0] if isinstance(number, Tensor) else self._counts[self._n_done]
             _fused_adam_(
                 params,
                 gradients,

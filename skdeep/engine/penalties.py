@@ -125,7 +125,7 @@ class ElasticNet:
 
     def add_gradients_(self, coefs: list[Tensor], gradients: list[Tensor]) -> None:
         """Add, in place, ``gradient += alpha * (1 - l1_ratio) * coef``: the smooth part."""
-        if uniform(self.alpha) and uniform(self.l1_ratio):
+        if coefs and uniform(self.alpha) and uniform(self.l1_ratio):
             if strength := float(self._strengths(coefs[0])[1]):
                 _foreach_add_(gradients, coefs, alpha=strength)
             return

@@ -135,6 +135,16 @@ class DenseRows(_Rows):
 
     index_device = home
 
+    def has_room_for_all(self, n_columns: int) -> bool:
+        """Tell whether all rows can be kept a second time, as so many columns of the dtype that is wanted.
+
+        On the CPU if they are few, on an accelerator if there is memory; not where they come from another device.
+        """
+        n_values = len(self) * n_columns
+        if self._streamed or self.device.type != "cuda":
+            return not self._streamed and n_values <= MAX_VALUES
+        return 2 * n_values * self.dtype.itemsize <= _RESIDENT_SHARE * free_memory(self.device)
+
     def take(self, rows: Tensor | slice) -> Tensor:
         """Take rows by index (B,) or (K, B), or a slice: ``(B, d)`` or ``(K, B, d)``; see `in_scratch`."""
         if isinstance(rows, slice):

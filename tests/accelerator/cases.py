@@ -32,6 +32,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import skdeep.data.problem
+import skdeep.engine.batching
 import skdeep.engine.rows
 from skdeep import (
     SGD,
@@ -442,9 +443,10 @@ def difference(found: list, expected: list) -> float:
 def run(function: Case, small: bool) -> dict:
     """The outcome of a case, on a device that has little memory if it is to be `small`."""
     chunks = patch.multiple(skdeep.data.problem, CHUNK_ROWS=20) if small else nullcontext()
-    parts = patch.multiple(skdeep.engine.rows, MAX_VALUES=20 * X.shape[1]) if small else nullcontext()
+    rows = patch.multiple(skdeep.engine.rows, MAX_VALUES=20 * X.shape[1]) if small else nullcontext()
+    parts = patch.multiple(skdeep.engine.batching, MAX_VALUES=20 * X.shape[1]) if small else nullcontext()
     emulator.LOG.__init__()
-    with chunks, parts:
+    with chunks, rows, parts:
         expected = [host(values) for values in function(CPU)]
         with emulator.accelerator(free=1000 if small else 80 << 30) as log:
             found = function(Place(emulator.DEVICE))

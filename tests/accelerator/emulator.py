@@ -222,7 +222,8 @@ class Graph:
             self._keep(argument, kwargs.get(argument.name))
 
     def _keep(self, argument, value) -> None:
-        if argument.alias_info is None or not argument.alias_info.is_write:
+        is_written = argument.alias_info is not None and argument.alias_info.is_write
+        if not is_written and argument.name not in ("running_mean", "running_var"):  # of which the schema is silent
             return
         for tensor in _tensors([value]):
             storage = _held(tensor).untyped_storage()

@@ -1,7 +1,8 @@
-"""What a training step and an epoch take on the emulated accelerator: kernels launched, and times that the host waits.
+"""What training takes on the emulated accelerator: kernels launched, and times that the host waits.
 
-`main` prints a line of JSON for each setting. A step is what an epoch of two batches
-more has more; an epoch what a fit of two epochs more has more, so that neither the start nor the end of a fit counts.
+`main` prints a line of JSON for each setting. A step is what an epoch of two batches more has more; an epoch what a fit
+of two epochs more has more, so that neither the start nor the end of a fit counts. A step that is recorded is launched
+once; its own kernels are counted where it was recorded. What is learnt has to be the same with and without recording.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import emulator  # isort: skip  (before torch)
 
 import json
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -49,12 +51,14 @@ SETTINGS = {
     "mlp dropout": [mlp(dropout=0.1)],
     "mlp early stopping": [mlp(early_stopping=True)],
     "mlp 9 alphas": [mlp(alpha=10.0**-k) for k in range(9)],
+    "mlp 9 rates": [mlp(learning_rate_init=0.001 * k) for k in range(1, 10)],
     "mlp 3 seeds": [clone(mlp()).set_params(random_state=k) for k in range(3)],
     "ensemble": [MLPEnsembleClassifier(3, (16, 16), calibration=None, early_stopping=False, **COMMON)],
     "softmax sgd": [softmax()],
     "softmax adam": [softmax(solver="adam")],
     "softmax l1": [softmax(penalty="l1")],
     "softmax 9 alphas": [softmax(alpha=10.0**-k) for k in range(9)],
+    "softmax 9 rates": [softmax(learning_rate_init=0.001 * k, momentum=0.1 * (k % 2)) for k in range(1, 10)],
     "softmax sparse": [softmax()],
     "softmax streamed": [softmax()],
     "hinge": [configured(HingeClassifier, calibration=None, solver=SGD(learning_rate_init=0.01), **COMMON, **ENDLESS)],
@@ -62,21 +66,47 @@ SETTINGS = {
 }
 
 
-def counts(name: str, n_batches: int, epochs: int) -> np.ndarray:
-    """Launches and waits of a fit."""
+def fit(name: str, n_batches: int, epochs: int, more_rows: int = 0, graphs: bool = True) -> tuple[list, emulator.Log]:
+    """Fit the models of a setting, which are returned."""
     generator = np.random.default_rng(0)
     # the ensemble's members leave out a third
     n_rows = n_batches * ROWS * 3 // 2 if name == "ensemble" else n_batches * ROWS
+    n_rows += more_rows
     X = generator.normal(size=(n_rows, COLUMNS)).astype(np.float32)
     y = generator.permutation(np.arange(n_rows) % 4)
     validation = (X[:ROWS], y[:ROWS]) if name == "mlp early stopping" else (None, None)
     members = [clone(member).set_params(max_iter=epochs) for member in SETTINGS[name]]
-    with emulator.accelerator(free=1000 if name == "softmax streamed" else 80 << 30) as log:
+    with emulator.accelerator(1000 if name == "softmax streamed" else 80 << 30, graphs) as log:
         data = sparse.csr_array(X * (X > 1)) if name == "softmax sparse" else X
         failures = fit_stack(members, data, y, None, *validation)
     assert failures == [None] * len(members), failures
     assert not log.hazards, log.hazards
-    return np.array([log.launches.total(), log.waits.total()])
+    return members, log
+
+
+def counts(name: str, n_batches: int, epochs: int) -> np.ndarray:
+    """Launches, waits and replays of a fit."""
+    _, log = fit(name, n_batches, epochs)
+    return np.array([log.launches.total(), log.waits.total(), log.replays])
+
+
+def learnt(name: str, graphs: bool) -> bytes:
+    """All that the models of a setting have learnt, with a last batch that is short."""
+    members, _ = fit(name, 4, 3, more_rows=11, graphs=graphs)
+    return b"".join(_bytes([model.__getstate__() for model in members]))
+
+
+def _bytes(value) -> Iterator[bytes]:
+    """The arrays and numbers in a state."""
+    if isinstance(value, torch.nn.Module):
+        value = [tensor.numpy() for tensor in value.state_dict().values()]
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from _bytes(part)
+    elif isinstance(value, np.ndarray | np.number | int | float):
+        yield np.asarray(value).tobytes()
 
 
 def main() -> None:
@@ -84,6 +114,14 @@ def main() -> None:
         for n in (2, 4):
             counts(name, n, 1)  # what is made once in a process
         per_epoch = {n: (counts(name, n, 4) - counts(name, n, 2)) / 2 for n in (2, 4)}
-        launches, waits = (per_epoch[4] - per_epoch[2]) / 2
-        of_epoch = {"launches": launches, "waits": waits, "waits of an epoch": per_epoch[2][1] - 2 * waits}
-        print(json.dumps({"name": name, **of_epoch}), flush=True)
+        launches, waits, replays = (per_epoch[4] - per_epoch[2]) / 2
+        _, log = fit(name, 4, 4)
+        found = {
+            "launches": log.recorded[-1] if log.recorded else launches,
+            "waits": waits,
+            "waits of an epoch": per_epoch[2][1] - 2 * waits,
+            "replays": replays,
+            "others": launches - replays,
+            "differs": learnt(name, graphs=True) != learnt(name, graphs=False),
+        }
+        print(json.dumps({"name": name, **found}), flush=True)
