@@ -12,11 +12,12 @@ from torch import Tensor
 
 from skdeep.engine.frame import Frame
 from skdeep.engine.networks import transposed_product
-from skdeep.engine.per_model import groups, index_of, numbered, to_numpy64
+from skdeep.engine.per_model import groups, index_of, numbered, to_device, to_numpy64
 from skdeep.engine.rows import MAX_VALUES, DenseRows, SparseRows
 from skdeep.engine.scratch import Scratch
 
 _CHUNK_ROWS = 1024  # small enough for a chunk to stay in the cache between its two passes
+_CHUNK_VALUES = 1 << 24  # on an accelerator, for which the host waits after each
 _FEW_VALUES = 2**18  # up to which all rows are one chunk, for all models at once
 _SAMPLE_ROWS = 2048  # rows that the step size is judged by
 _POWER_STEPS = 20
@@ -71,10 +72,11 @@ class Columns:
                     torch.maximum(largest, X.abs().amax(0), out=largest)
             return cls(zero + n, zero, zero, zero, to_numpy64(largest), rounding)
         total = shift = room = None
+        chunk_rows = _CHUNK_ROWS if rows.home.type == "cpu" else max(_CHUNK_ROWS, _CHUNK_VALUES // rows.n_features)
         limits = torch.finfo(rows.dtype)
         xp: Any = np if rows.home.type == "cpu" else torch  # NumPy's functions cost a third as much to call
-        for start in range(0, n, _CHUNK_ROWS):
-            part = slice(start, start + _CHUNK_ROWS)
+        for start in range(0, n, chunk_rows):
+            part = slice(start, start + chunk_rows)
             X = rows.take(part if subset is None else torch.from_numpy(subset[part]))
             if weight is None:
                 w = np.ones(len(X))
@@ -85,7 +87,8 @@ class Columns:
             mass = w.sum()
             of_rows = w / mass
             Z: Any = X.numpy() if xp is np else X
-            share = of_rows.astype(Z.dtype, copy=False) if xp is np else torch.from_numpy(of_rows).to(X)
+            share: Any = of_rows.astype(Z.dtype, copy=False) if xp is np else torch.from_numpy(of_rows)
+            share = share if xp is np else to_device(share, X.device, X.dtype)
             # nothing may be known of a column; a square may overflow or vanish, or be that of a rounding
             with np.errstate(all="ignore"):
                 if shift is None or room is None:
@@ -94,7 +97,7 @@ class Columns:
                     if not math.isfinite(shift.sum()):
                         shift = X.nanmean(0)
                         if not shift.isfinite().all():  # no value is known, or their sum overflows
-                            shift = X.div(_CHUNK_ROWS).nanmean(0).mul_(_CHUNK_ROWS).nan_to_num_(nan=0.0)
+                            shift = X.div(chunk_rows).nanmean(0).mul_(chunk_rows).nan_to_num_(nan=0.0)
                         shift = shift.numpy() if xp is np else shift
                 at, mean, square, *counts = _moments(xp, Z, share, shift, room[: len(X)])
                 known, gone = counts or (zero + 1, zero)

@@ -21,7 +21,7 @@ from skdeep.data.splits import DIVIDED, KEPT, DistinctRows, Folds, distinct_rows
 from skdeep.engine.frame import Frame
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
-from skdeep.engine.per_model import index_of, to_numpy64
+from skdeep.engine.per_model import index_of, to_device, to_numpy64
 from skdeep.engine.rows import MAX_VALUES, DenseRows, SparseRows, as_tensor
 from skdeep.engine.training import Monitor
 
@@ -102,10 +102,9 @@ class Problem:
         rows = self.rows()
         if isinstance(rows, DenseRows) and rows.X.is_floating_point():
             step = max(1, MAX_VALUES // rows.row_values)
-            for start in range(0, len(rows), step):
-                part = slice(start, start + step)
-                if not rows.X[part].sum().isnan():  # 20 times faster than to look at each
-                    continue
+            parts = [slice(start, start + step) for start in range(0, len(rows), step)]
+            sums = torch.stack([rows.X[part].sum() for part in parts])  # 20 times faster than to look at each
+            for part in np.array(parts)[sums.isnan().cpu().numpy()].tolist():
                 found = rows.X[part].isnan()
                 if self.sample_weight is not None:
                     found &= torch.from_numpy(self.sample_weight[part] > 0).to(found.device).unsqueeze(1)
@@ -152,7 +151,7 @@ class Problem:
     def tensor(self, array: np.ndarray) -> Tensor:
         """Put an array on the device; floating-point numbers in the compute dtype."""
         tensor = as_tensor(array)
-        return (tensor.to(self.dtype) if array.dtype.kind == "f" else tensor).to(self.device)
+        return to_device(tensor, self.device, self.dtype if array.dtype.kind == "f" else None)
 
     def take(self, rows: np.ndarray, factor: np.ndarray | None = None) -> Problem:
         """Make the problem of some of the rows, which are not copied, with a `factor` on their weights."""

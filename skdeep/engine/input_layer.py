@@ -17,7 +17,7 @@ from torch import Tensor
 
 from skdeep.engine.frame import Frame, kept
 from skdeep.engine.networks import as_shared
-from skdeep.engine.per_model import csr_tensor, index_of
+from skdeep.engine.per_model import csr_tensor, fetched, index_of
 from skdeep.engine.rows import DenseRows, SparseRows
 from skdeep.engine.scratch import Scratch
 
@@ -106,12 +106,10 @@ class Standardization:
 
     def _of(self, model: int) -> tuple[np.ndarray, np.ndarray]:
         """Return scale and center of a model, in float64."""
-
-        def own(columns: Tensor) -> np.ndarray:
-            return columns[model if len(columns) > 1 else 0, 0].cpu().double().numpy()
-
-        scale = own(self.scale)
-        return scale, np.zeros_like(scale) if self.center is None else own(self.center)
+        columns = (self.scale,) if self.center is None else (self.scale, self.center)
+        own = fetched([c[model if len(c) > 1 else 0, 0] for c in columns])
+        scale, *center = (values.astype(np.float64) for values in own)
+        return scale, center[0] if center else np.zeros_like(scale)
 
     def _whole_frame(self, n_columns: int) -> Frame | None:
         """Extend the frame to all columns; it leaves the indicators as they are."""

@@ -410,6 +410,8 @@ class Linear(Network):
         center, scale, unit = (
             c if c is None or len(c) == 1 else c[index_of(models, c)] for c in (self.center, self.scale, self.unit)
         )
-        part = Linear(coef, intercept[0] if intercept else None, center, scale, unit, self.frame)
-        part._is_prepared = self._is_prepared
+        part = self.with_params([coef, *intercept])
+        part.center, part.scale, part.unit = center, scale, unit
+        if self._coef_scale is not None and len(self._coef_scale) > 1:
+            part._coef_scale = self._coef_scale[index_of(models, coef)]
         return part

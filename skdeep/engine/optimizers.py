@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from skdeep.compat.torch import _fused_adam_, _fused_sgd_
-from skdeep.engine.per_model import add_scaled_, index_of, per_model, select, to_device, uniform
+from skdeep.engine.per_model import add_scaled_, fetched, index_of, per_model, select, to_device, uniform
 from skdeep.engine.scratch import Scratch
 
 # torch's fused kernels do a whole update in one pass over memory on these devices
@@ -74,10 +74,8 @@ class Optimizer:
             setattr(self, slot, [torch.zeros_like(p) for p in params])
         # memory without gaps, for which zeros_like keeps the strides
         gapless = all(torch.empty_like(p).stride() == p.stride() for p in params)
-        on_gpu = params[0].device.type == "cuda"
-        exact = not on_gpu or params[0].dtype is torch.float32  # a GPU's kernels read float32 rates from its memory
-        #: Whether torch's fused kernels can do the update of models that agree.
-        self._may_fuse = gapless and exact and params[0].device.type in _FUSED_DEVICES
+        #: Whether torch's fused kernels can do the update of models that agree, and whether they do it.
+        self._may_fuse, self._fuses = gapless and params[0].device.type in _FUSED_DEVICES, False
         self._contiguous = all(p.is_contiguous() for p in params)
         #: Parameters and slots as the kernels get them, once they are known.
         self._memory: list[list[Tensor]] | None = None
@@ -86,9 +84,12 @@ class Optimizer:
         """Compute what the coming steps take, (T, m, K), from the factors on their learning rates, (T, K)."""
         self.settle()
         self._rates, self._n_done = self.learning_rate * factors, 0
-        like = torch.empty(0, dtype=self.params[0].dtype).numpy().dtype
         numbers = self._numbers(factors)
-        return numbers if self.params[0].device.type == "cpu" else numbers.astype(like, copy=False)
+        if self.params[0].device.type == "cpu":
+            return numbers
+        # from its memory, a GPU's fused kernels read numbers in single precision
+        dtype = torch.float32 if self._fuses else self.params[0].dtype
+        return numbers.astype(torch.empty(0, dtype=dtype).numpy().dtype, copy=False)
 
     def placed(self, numbers: np.ndarray) -> Numbers:
         """Put what is laid out where the parameters are, unless that is with the host."""
@@ -113,8 +114,8 @@ class Optimizer:
 
     @property
     def form(self) -> Hashable:
-        """What the host decides by in a step that is laid out: steps of one form make the same calls."""
-        return None
+        """What the host decides by in steps that are laid out: those of one form make the same calls."""
+        return self._fuses
 
     @property
     def n_steps(self) -> np.ndarray:
@@ -182,7 +183,8 @@ class Optimizer:
 
     def state(self, model: int) -> dict:
         """Copy what one model needs to go on later, as NumPy arrays."""
-        arrays = {slot: [s[model].cpu().numpy().copy() for s in getattr(self, slot)] for slot in self.slots}
+        found, n = fetched([s[model] for slot in self.slots for s in getattr(self, slot)]), len(self.params)
+        arrays = {slot: found[i * n : (i + 1) * n] for i, slot in enumerate(self.slots)}
         return {"n_steps": self.n_steps[model], "learning_rate": self.learning_rate[model], **arrays}
 
     def fits(self, state: dict) -> bool:
@@ -224,9 +226,8 @@ class SGD(Optimizer):
     def __init__(self, params: list[Tensor], learning_rate: np.ndarray, *args: Any, **options: Any):
         super().__init__(params, learning_rate, *args, **options)
         self._has_momentum, self._resistance = bool(self.momentum.any()), 1 - self.momentum
-        #: What the velocities of each model are multiplied by, (K,), and whether that is one; None: no fused steps.
+        #: What the velocities of each model are multiplied by, (K,), and whether that is one.
         self._unit, self._is_plain = np.ones(len(learning_rate)), True
-        self._fused_unit: np.ndarray | None = None
 
     def rest(self, model: int) -> None:
         for velocity in self.velocity:
@@ -249,16 +250,16 @@ class SGD(Optimizer):
         alike = self._has_momentum and self._may_fuse and uniform(self.momentum)
         # one rate for all: what a model's rate has more than the first one's goes into its gradients and velocities
         alike = alike and bool((factors == factors[:, :1]).all()) and bool(self.learning_rate[0] > 0)
-        self._fused_unit = self.learning_rate / self.learning_rate[0] if alike else None
+        self._fuses = alike
         return np.stack([self._rates, self._rates / self._resistance], axis=1)
 
     def _update(self, gradients: list[Tensor], numbers: Numbers) -> None:
         rate = numbers[0]
-        if self._fused_unit is not None:
-            if uniform(self._fused_unit):
+        if self._fuses:
+            if uniform(self.learning_rate):
                 self._express_plainly()
             else:
-                self._express(self._fused_unit)
+                self._express(self.learning_rate / self.learning_rate[0])
                 gradients = [gradient.mul_(per_model(self._unit, gradient)) for gradient in gradients]
             _fused_sgd_(
                 *self._vectors(gradients),
@@ -286,7 +287,7 @@ class SGD(Optimizer):
 
     @property
     def form(self) -> Hashable:
-        return None if self._fused_unit is None else self._fused_unit.tobytes()
+        return (self.learning_rate / self.learning_rate[0]).tobytes() if self._fuses else False
 
     def prox_step(self, index: int) -> float | Tensor:
         return per_model(self._taken[1], self.params[index])
@@ -323,22 +324,21 @@ class Adam(Optimizer):
     def __init__(self, params: list[Tensor], learning_rate: np.ndarray, *args: Any, **options: Any):
         super().__init__(params, learning_rate, *args, **options)
         self._scratch = Scratch()
-        #: Whether all models agree in what is laid out, and the steps' numbers as a kernel of the host reads them.
-        self._alike = False
+        #: The steps' numbers as a kernel of the host reads them.
         self._counts: tuple[Tensor, ...] = ()
 
     def _numbers(self, factors: np.ndarray) -> np.ndarray:
         number = self._n_steps + np.arange(1, len(factors) + 1)[:, None]
         corrections = [1 - beta**number for beta in self.betas]
         numbers = np.stack([self._rates, *corrections, number], axis=1)
-        self._alike = self._may_fuse and bool((numbers == numbers[:, :, :1]).all())
-        if self._alike and self.params[0].device.type == "cpu":
+        self._fuses = self._may_fuse and bool((numbers == numbers[:, :, :1]).all())
+        if self._fuses and self.params[0].device.type == "cpu":
             self._counts = torch.from_numpy(number[:, 0].astype(np.float32)).unbind()
         return numbers
 
     def _update(self, gradients: list[Tensor], numbers: Numbers) -> None:
         rate, correction, _, number = numbers
-        if self._alike:
+        if self._fuses:
             params, gradients, means, squares = self._vectors(gradients)
             count = number[0] if isinstance(number, Tensor) else self._counts[self._n_done]
             _fused_adam_(
@@ -362,10 +362,6 @@ class Adam(Optimizer):
             self.square[i].mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
             direction = (self.mean[i] / per_model(correction, param)).div_(self._denominator(i))
             add_scaled_(param, direction, per_model(-rate, param))
-
-    @property
-    def form(self) -> Hashable:
-        return self._alike
 
     def _denominator(self, index: int) -> Tensor:
         """Compute what a parameter's gradients are divided by; valid until the next call for it."""

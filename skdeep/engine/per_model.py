@@ -111,6 +111,26 @@ def to_numpy64(values: Tensor) -> np.ndarray:
     return (values if values.dtype is torch.float64 else values.double()).numpy()
 
 
+def fetched(tensors: Sequence[Tensor]) -> list[np.ndarray]:
+    """Copy tensors of a device to the host, all at once: the host waits once for each dtype."""
+    if not tensors or tensors[0].device.type == "cpu":
+        return [tensor.detach().numpy().copy() for tensor in tensors]
+    found: list[np.ndarray] = [np.empty(0)] * len(tensors)
+    for _, places in sorted(_by_dtype(tensors).items()):
+        parts = [tensors[place].detach() for place in places]
+        whole = torch.cat([part.reshape(-1) for part in parts]).cpu()
+        for place, part, flat in zip(places, parts, whole.split([part.numel() for part in parts]), strict=True):
+            found[place] = flat.view(part.shape).numpy().copy()
+    return found
+
+
+def _by_dtype(tensors: Sequence[Tensor]) -> dict[str, list[int]]:
+    places: dict[str, list[int]] = {}
+    for place, tensor in enumerate(tensors):
+        places.setdefault(str(tensor.dtype), []).append(place)
+    return places
+
+
 def index_of(models: np.ndarray, like: Tensor) -> Tensor:
     """Put the indices of some models where `like` is."""
     return to_device(torch.as_tensor(models, device="cpu"), like.device)

@@ -19,7 +19,7 @@ from skdeep.engine.input_layer import Standardization
 from skdeep.engine.networks import Network, pulled_back
 from skdeep.engine.normalization import batch_norm, layer_norm
 from skdeep.engine.penalties import ElasticNet
-from skdeep.engine.per_model import numbered, per_model, vector
+from skdeep.engine.per_model import fetched, numbered, per_model, to_device, vector
 from skdeep.engine.rows import DenseRows, SparseRows
 
 #: From the gradient in the units of a layer: the gradients in its pre-activations, and in what is learnt between.
@@ -159,7 +159,9 @@ class MLP(Network):
                 biases.append(generator.uniform(-bound, bound, width))
             drawn.append(weights + biases)
         models = [drawn[n] for n in shared]
-        params = [torch.as_tensor(np.stack(p), **tensor) for p in zip(*models, strict=True)]
+        place = torch.empty(0, **tensor)
+        stacks = [torch.from_numpy(np.stack(arrays)) for arrays in zip(*models, strict=True)]
+        params = [to_device(stack, place.device, place.dtype) for stack in stacks]
         n_layers = len(layer_units) - 1
         shape = (len(generators), 1)
         slopes = [] if form.slope is None else [torch.full(shape, form.slope, **tensor) for _ in range(n_layers - 1)]
@@ -386,7 +388,8 @@ class MLP(Network):
         In the place of u are the factors on the columns.
         """
         groups: dict[str, list[np.ndarray]]
-        groups = {name: [t.detach()[model].cpu().numpy() for t in group] for name, group in self.groups.items()}
+        found = iter(fetched([tensor[model] for tensor in self.tensors]))
+        groups = {name: list(islice(found, size)) for name, size in self._sizes.items()}
         weight, bias = (groups[name][0].astype(np.float64) for name in ("weight", "bias"))
         if groups["scale"]:
             groups["scale"] = [1 + self.scaling * groups["scale"][0]]

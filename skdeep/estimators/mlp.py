@@ -19,6 +19,7 @@ from skdeep.engine.activations import ACTIVATIONS
 from skdeep.engine.input_layer import Standardization
 from skdeep.engine.losses import smoothed
 from skdeep.engine.networks import Network
+from skdeep.engine.per_model import to_device
 from skdeep.engine.perceptron import MLP
 from skdeep.engine.schedules import SCHEDULES
 from skdeep.estimators.deep import NeuralNetClassifier
@@ -181,13 +182,13 @@ class PerceptronClassifier(NeuralNetClassifier):
         self, problem: Problem, indicated: np.ndarray, members: list[Member], warm: bool
     ) -> Standardization:
         columns = column_statistics(problem, members)
-        tensor: dict[str, Any] = {"device": problem.device, "dtype": problem.dtype}
-        centers = not issparse(problem.X)
+        place, centers = (problem.device, problem.dtype), not issparse(problem.X)
+        index = to_device(torch.from_numpy(indicated), problem.device)
         if not self.standardize:  # centred, so that a missing value is its mean; their scale is left as it is
             mean = np.stack([np.append(c.mean, np.zeros(len(indicated))) for c in columns])
-            center = torch.as_tensor(mean, **tensor).unsqueeze(1) if centers else None
-            ones = torch.ones(1, 1, mean.shape[1], **tensor)
-            return Standardization(center, ones, torch.tensor(indicated, device=problem.device))
+            center = to_device(torch.from_numpy(mean).unsqueeze(1), *place) if centers else None
+            ones = torch.ones(1, 1, mean.shape[1], device=problem.device, dtype=problem.dtype)
+            return Standardization(center, ones, index)
         frame = problem.see(columns[0], centers)
         factor, origin = (1.0, 0.0) if frame is None else (frame.factor, frame.origin)
         groups = [(c, c.indicators(indicated)) for c in columns]
@@ -196,9 +197,9 @@ class PerceptronClassifier(NeuralNetClassifier):
         # of what has never been seen to vary, nothing is known: weights that no row has trained must not act
         trained = to_numpy(self.coefs_[0])[: problem.X.shape[1]].any(1) if warm else np.False_
         silent = np.stack([np.append(c.constant(centers) & ~trained, i.deviation == 0) for c, i in groups])
-        center = torch.as_tensor(mean, **tensor).unsqueeze(1) if centers else None
-        scale = torch.as_tensor(np.where(silent, 0.0, 1 / sizes), **tensor).unsqueeze(1)
-        return Standardization(center, scale, torch.tensor(indicated, device=problem.device), frame)
+        arrays = mean, np.where(silent, 0.0, 1 / sizes)
+        center, scale = (to_device(torch.from_numpy(array).unsqueeze(1), *place) for array in arrays)
+        return Standardization(center if centers else None, scale, index, frame)
 
     def _check_layers(self, units: list[int]) -> None:
         """Raise if the fitted attributes do not belong to such layers."""

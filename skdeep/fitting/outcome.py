@@ -13,6 +13,7 @@ from skdeep.data.inputs import Classifier, float_dtype
 from skdeep.data.problem import Problem
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Linear, Network
+from skdeep.engine.per_model import to_numpy64
 from skdeep.engine.training import Monitor, Progress
 from skdeep.fitting.exactly import GAP
 from skdeep.fitting.recipe import Member, Recipe
@@ -45,7 +46,7 @@ def look_at_end(recipe: Recipe, problem: Problem, network: Network, members: lis
         p = member.progress
         if p.error is not None or p.params is None or p.watch_score:
             continue
-        is_huge = any(_is_huge(param, largest) for param in p.params)
+        is_huge = _are_huge(p.params, largest)
         if descends and not is_huge:
             continue
         of_zero = _loss_of_zero(loss, recipe.n_outputs)
@@ -73,13 +74,14 @@ def _loss_of_zero(loss: Loss, n_outputs: int) -> float:
     return loss.value(zero, target).item()
 
 
-def _is_huge(param: torch.Tensor, largest: float) -> bool:
+def _are_huge(params: list[torch.Tensor], largest: float) -> bool:
     """Tell whether a step has made parameters so large that products with the rows may exceed the `largest` number."""
-    if not (param.is_floating_point() and param.numel()):  # a module may count batches
-        return False
-    if param.device.type == "cpu" and param.dtype is not torch.bfloat16:  # of a few numbers, a third of torch's time
-        return float(np.abs(param.detach().numpy()).max()) > largest**0.4
-    return float(param.abs().max()) > largest**0.4
+    params = [param.detach() for param in params if param.is_floating_point() and param.numel()]  # a module may count
+    if all(param.device.type == "cpu" and param.dtype is not torch.bfloat16 for param in params):
+        found = [float(np.abs(param.numpy()).max()) for param in params]  # of a few numbers, a third of torch's time
+    else:
+        found = list(to_numpy64(torch.stack([param.abs().max().to(torch.float32) for param in params])))
+    return max(found, default=0.0) > largest**0.4
 
 
 def warn(estimator: Classifier, solver: str, progress: Progress) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from skdeep.engine.networks import Linear
 from skdeep.engine.objective import Objective
-from skdeep.engine.per_model import to_numpy64
+from skdeep.engine.per_model import index_of, to_device, to_numpy64
 from skdeep.engine.progress import BY_CALLBACK, Progress, end_early
 from skdeep.engine.training import Monitor, Observer, judge_start
 from skdeep.solvers.lbfgs import LBFGS
@@ -60,7 +60,8 @@ class _Stack:
         """Select some of the models."""
         objective, progress = self.objective.select(models), [self.progress[m] for m in models]
         directions, search = self.directions.select(models, objective), self.search.select(models)
-        point, gradient, direction = (values[models] for values in (self.point, self.gradient, self.direction))
+        index = index_of(models, self.point)
+        point, gradient, direction = (values[index] for values in (self.point, self.gradient, self.direction))
         return _Stack(objective, progress, directions, search, point, self.value[models], gradient, direction)
 
     @property
@@ -75,9 +76,11 @@ class _Stack:
 
     def aim(self, models: np.ndarray) -> None:
         """Begin a line search in a new direction."""
-        direction = self.directions(models, self.point[models], self.gradient[models])
-        self.direction[models] = direction
-        slope = to_numpy64(_dot(direction, self.gradient[models]))
+        index = index_of(models, self.point)
+        gradient = self.gradient[index]
+        direction = self.directions(models, self.point[index], gradient)
+        self.direction[index] = direction
+        slope = to_numpy64(_dot(direction, gradient))
         self.search.put(models, LineSearch.begin(self.value[models], slope))
 
     def step(self) -> np.ndarray:
@@ -86,12 +89,14 @@ class _Stack:
         value, gradient = self.objective(trial)
         slope = to_numpy64(_dot(gradient, self.direction))
         taken = np.flatnonzero(self.search.judge(value, slope, self.rounding))
-        self.point[taken], self.gradient[taken], self.value[taken] = trial[taken], gradient[taken], value[taken]
+        index = index_of(taken, trial)
+        self.point[index], self.gradient[index], self.value[taken] = trial[index], gradient[index], value[taken]
         return taken
 
     def settle(self, models: np.ndarray) -> None:
         """End searches before their time, at the best point they have found."""
-        self.point[models] = self._ahead(self.search.low)[models]
+        index = index_of(models, self.point)
+        self.point[index] = self._ahead(self.search.low)[index]
         self.value[models] = self.search.low_value[models]
         self.objective.move(self.point)
 
@@ -102,7 +107,8 @@ class _Stack:
             p.params = p.params if p.watch_score and p.params is not None else self.objective.network.copy_of(m)
 
     def _ahead(self, step: np.ndarray) -> Tensor:
-        return torch.addcmul(self.point, self.direction, torch.as_tensor(step).to(self.point).unsqueeze(1))
+        length = to_device(torch.as_tensor(step, device="cpu"), self.point.device, self.point.dtype)
+        return torch.addcmul(self.point, self.direction, length.unsqueeze(1))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from skdeep.engine.objective import Objective
-from skdeep.engine.per_model import to_device
+from skdeep.engine.per_model import index_of, to_device
 from skdeep.solvers.preconditioner import Preconditioner
 
 #: Pairs of steps and gradient changes that are remembered.
@@ -155,5 +155,5 @@ class LBFGS:
         models, slots = np.arange(len(point)), self.n_calls % HISTORY
         self.filled[models, slots] = self.n_calls
         pair = torch.stack([step, start_of_change, change], dim=1).mul_(to_device(sound, point.device).view(-1, 1, 1))
-        self.memory[models[:, None], slots[:, None] + _FIRST] = pair
+        self.memory[index_of(models, pair).unsqueeze(1), index_of(slots[:, None] + _FIRST, pair)] = pair
         return start

@@ -68,7 +68,8 @@ def _facts(function) -> tuple[str, bool, bool, bool]:
 
 
 def _bytes(values):
-    return values.detach().reshape(-1).contiguous().view(torch.uint8)
+    flat = values.detach().reshape(-1)
+    return flat.new_empty(len(flat)).copy_(flat).view(torch.uint8)  # memory without strides of one or no value
 
 
 @dataclass
