@@ -133,16 +133,12 @@ class Batches:
         """Draw the orders of the coming epoch, and the seeds of its steps."""
         if self._full is not None and not self.draws:
             return Draw([], None)  # nothing: one batch that is kept
+        if self.shared:
+            return Draw([self._order(0)], self._seeds([0]) if self.draws else None)
         subsets = self.subset if isinstance(self.subset, list) else [self.subset] * len(self.generators)
         first, number = numbered(self.generators, subsets)  # models that share both share what is drawn
-        orders, seeds = [], np.zeros((len(first), int(self.n_batches.max())), dtype=np.int64)
-        for at, model in enumerate(first):
-            orders.append(self._order(model))
-            if self.draws:
-                seeds[at, : self.n_batches[model]] = self.generators[model].integers(2**63, size=self.n_batches[model])
-        if self.shared:
-            return Draw(orders, seeds if self.draws else None)
-        return Draw([orders[n] for n in number], seeds[number] if self.draws else None)
+        orders, seeds = [self._order(model) for model in first], self._seeds(first) if self.draws else None
+        return Draw([orders[n] for n in number], None if seeds is None else seeds[number])
 
     def epoch(self, drawn: Draw | None = None, n_done: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch, from the first one that is not done; each overwrites the rows of the last."""
@@ -214,6 +210,14 @@ class Batches:
         order = self.generators[model].permutation(n) if draws else np.arange(n)
         subset = self.subset[model] if isinstance(self.subset, list) else self.subset
         return order if subset is None else subset[order]
+
+    def _seeds(self, models: list[int]) -> np.ndarray:
+        """Draw the seeds of the coming epoch, (len(models), T)."""
+        seeds = np.zeros((len(models), int(self.n_batches.max())), dtype=np.int64)
+        for own, model in zip(seeds, models, strict=True):
+            n = self.n_batches[model]
+            own[:n] = self.generators[model].integers(2**63, size=n)
+        return seeds
 
     def _weight_of(self, models: np.ndarray) -> Tensor | None:
         if self.weight is None or self.weight.ndim == 1 or len(models) == len(self.weight):

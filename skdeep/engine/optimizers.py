@@ -205,9 +205,9 @@ def _flat(tensors: list[Tensor]) -> list[Tensor]:
     return [t.detach().as_strided((t.numel(),), (1,)) for t in tensors]
 
 
-def _of_kernel(values: Numbers) -> float | Tensor:
-    """Return the number that models share as a fused kernel takes it."""
-    return values[0] if isinstance(values, Tensor) else float(values[0])
+def _of_kernel(numbers: Numbers) -> float | Tensor:
+    """Return the rate that models share as a fused kernel takes it."""
+    return numbers[0, 0] if isinstance(numbers, Tensor) else numbers.item(0)
 
 
 class SGD(Optimizer):
@@ -254,7 +254,6 @@ class SGD(Optimizer):
         return np.stack([self._rates, self._rates / self._resistance], axis=1)
 
     def _update(self, gradients: list[Tensor], numbers: Numbers) -> None:
-        rate = numbers[0]
         if self._fuses:
             if uniform(self.learning_rate):
                 self._express_plainly()
@@ -263,7 +262,7 @@ class SGD(Optimizer):
                 gradients = [gradient.mul_(per_model(self._unit, gradient)) for gradient in gradients]
             _fused_sgd_(
                 *self._vectors(gradients),
-                lr=_of_kernel(rate),
+                lr=_of_kernel(numbers),
                 momentum=float(self.momentum[0]),
                 nesterov=self.nesterov,
                 weight_decay=0.0,
@@ -274,7 +273,7 @@ class SGD(Optimizer):
             return
         self._express_plainly()
         for param, gradient, velocity in zip(self.params, gradients, self.velocity, strict=True):
-            step = per_model(-rate, param)
+            step = per_model(-numbers[0], param)
             momentum = per_model(self.momentum, param)
             if not isinstance(momentum, Tensor) and momentum == 0:
                 add_scaled_(param, gradient, step)
@@ -337,10 +336,9 @@ class Adam(Optimizer):
         return numbers
 
     def _update(self, gradients: list[Tensor], numbers: Numbers) -> None:
-        rate, correction, _, number = numbers
         if self._fuses:
             params, gradients, means, squares = self._vectors(gradients)
-            count = number[0] if isinstance(number, Tensor) else self._counts[self._n_done]
+            count = numbers[3, 0] if isinstance(numbers, Tensor) else self._counts[self._n_done]
             _fused_adam_(
                 params,
                 gradients,
@@ -348,7 +346,7 @@ class Adam(Optimizer):
                 squares,
                 [],
                 [count] * len(self.params),
-                lr=_of_kernel(rate),  # type: ignore[arg-type]  # a number as well
+                lr=_of_kernel(numbers),  # type: ignore[arg-type]  # a number as well
                 beta1=self.betas[0],
                 beta2=self.betas[1],
                 weight_decay=0.0,
@@ -360,8 +358,8 @@ class Adam(Optimizer):
         for i, (param, gradient) in enumerate(zip(self.params, gradients, strict=True)):
             self.mean[i].lerp_(gradient, 1 - self.betas[0])
             self.square[i].mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
-            direction = (self.mean[i] / per_model(correction, param)).div_(self._denominator(i))
-            add_scaled_(param, direction, per_model(-rate, param))
+            direction = (self.mean[i] / per_model(numbers[1], param)).div_(self._denominator(i))
+            add_scaled_(param, direction, per_model(-numbers[0], param))
 
     def _denominator(self, index: int) -> Tensor:
         """Compute what a parameter's gradients are divided by; valid until the next call for it."""

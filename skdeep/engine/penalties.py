@@ -126,8 +126,12 @@ class ElasticNet:
     def add_gradients_(self, coefs: list[Tensor], gradients: list[Tensor]) -> None:
         """Add, in place, ``gradient += alpha * (1 - l1_ratio) * coef``: the smooth part."""
         if coefs and uniform(self.alpha) and uniform(self.l1_ratio):
-            if strength := float(self._strengths(coefs[0])[1]):
+            strength = float(self._strengths(coefs[0])[1])
+            if strength and coefs[0].device.type != "cpu":
                 _foreach_add_(gradients, coefs, alpha=strength)
+            elif strength:  # calls that a step makes in any case (docs/decisions/step.rst)
+                for coef, gradient in zip(coefs, gradients, strict=True):
+                    gradient.add_(coef, alpha=strength)
             return
         for coef, gradient in zip(coefs, gradients, strict=True):
             add_scaled_(gradient, coef, self._strengths(coef)[1])
