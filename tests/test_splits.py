@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from skdeep.data.hashing import hash_rows
 from skdeep.data.splits import (
     DIVIDED,
     dealt_shares,
     distinct_rows,
     fold_of_rows,
-    hash_rows,
     surely_differ,
     validation_rows,
 )
@@ -69,7 +69,7 @@ def test_hash_of_unsigned_pixels_and_booleans():
 def test_hash_in_chunks(monkeypatch):
     X = integers()
     whole = hashes(X)
-    set_constant(monkeypatch, "_CHUNK_VALUES", 20)
+    set_constant(monkeypatch, "CHUNK_VALUES", 20)
     np.testing.assert_array_equal(hashes(X), whole)
 
 

@@ -294,6 +294,7 @@ def make_monitor(
     scoring: str | Callable | None,
     labels: Callable[[np.ndarray], np.ndarray],
     fitted: Callable[[Network, int, int], Any],
+    answers: Callable[[Tensor], Any] | None = None,
 ) -> Monitor:
     """Make the function that the training loop calls after each epoch.
 
@@ -310,6 +311,9 @@ def make_monitor(
     fitted : callable
         ``fitted(network, at, model)`` is an estimator with the parameters of model `at` of a network, for a scorer; in
         the original stack it was number `model`.
+    answers : callable, optional
+        ``answers(scores)`` answers in the place of that estimator, where a scorer does no more than ask: then no
+        parameters and rows have to go from one device to another.
     """
     first, own, n_rows = held_out[0], len(held_out) > 1, max(len(part.codes) for part in held_out)
     rows = first.rows().in_scratch()
@@ -333,6 +337,7 @@ def make_monitor(
     def monitor(network: Network, models: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         accuracy = torch.zeros(network.n_models, dtype=first.dtype, device=first.device)
         objective, calibrated = torch.zeros_like(accuracy), accuracy.new_zeros(len(_SHARPNESS), network.n_models)
+        known: list[Tensor] = []
 
         def of_models(values: Tensor) -> Tensor:
             return values[index_of(models, values)] if len(values) > len(models) else values
@@ -345,6 +350,8 @@ def make_monitor(
             part = slice(start, min(start + step, n_rows))
             batch = rows.take(part if index is None else of_models(index)[:, part] if own else index[0, part])
             scores, right_code = network.scores(batch).detach(), of_models(codes)[:, part]
+            if answers is not None:
+                known.append(scores)
             if codes.ndim == 3:
                 right = ((scores > 0) == right_code.bool()).all(-1)
             elif scores.shape[-1] == 1:
@@ -365,6 +372,7 @@ def make_monitor(
         marks, losses = to_numpy64(torch.stack([watched, objective]))
         if scorer is None:
             return without_rounding(marks), losses
+        of_rows = torch.cat(known, dim=1).cpu() if known else None
         with config_context(array_api_dispatch=False):  # labels, predictions and scores are NumPy, wherever X is
             for m, model in enumerate(models):
                 if not np.isfinite(losses[m]):  # a model that has diverged is no fault of the scorer
@@ -374,7 +382,11 @@ def make_monitor(
                 argument = {} if data.sample_weight is None else {"sample_weight": data.sample_weight}
                 if data.divided and not takes_weight(scorer):  # of the user's own, who has not asked for weights
                     argument = {}
-                mark = scorer(fitted(network, m, model), data.X, labels(data.codes), **argument)
+                if answers is None or of_rows is None:
+                    asked, X = fitted(network, m, model), data.X
+                else:
+                    asked, X = answers(of_rows[m, : len(data.codes)]), np.empty((len(data.codes), 0))
+                mark = scorer(asked, X, labels(data.codes), **argument)
                 marks[m] = as_score(mark, scoring, data.codes)
         return without_rounding(marks), losses
 

@@ -58,6 +58,11 @@ def takes_weight(scorer: Callable) -> bool:
     return any(p.name == "sample_weight" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
+def only_asks(scoring: str | Callable | None, estimator: Classifier) -> bool:
+    """Say whether a scorer does no more than ask a classifier for answers that follow from its scores."""
+    return scoring not in BUILT_IN and isinstance(get_scorer(scoring), _BaseScorer) and not own_methods(estimator)
+
+
 def try_scoring(
     scoring: str | Callable | None,
     estimator: Classifier,
@@ -84,11 +89,9 @@ def try_scoring(
         The same as the user knows them.
     sample_weight : ndarray of shape (n,), or None
     """
-    if scoring in BUILT_IN:
+    if not only_asks(scoring, estimator):
         return
     scorer = get_scorer(scoring)
-    if not isinstance(scorer, _BaseScorer) or own_methods(estimator):
-        return
     if not (inspect.unwrap(scorer._score_func).__module__ or "").startswith("sklearn.metrics"):
         return
     try:

@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import sparse
 
-_CHUNK_VALUES = 1 << 18  # values hashed at a time: they stay in the cache, and the memory is bounded
+from skdeep.data.hashing import CHUNK_VALUES, hash_rows
 
 #: In the place of a fold: cells of which each fold holds out a part, and cells that none does.
 DIVIDED, KEPT = -1, -2
@@ -37,63 +36,6 @@ def index_dtype(n: int) -> type:
     return np.int32 if n <= np.iinfo(np.int32).max else np.int64
 
 
-def _mix(bits: np.ndarray) -> np.ndarray:
-    """Map 64-bit words one to one, so that every input bit reaches every output bit; 0 stays 0 (splitmix64)."""
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))
-
-
-def _bits(values: np.ndarray) -> np.ndarray:
-    """Take the float64 bit patterns of values, the same for 0.0 and -0.0, and for every NaN."""
-    values = np.asarray(values, dtype=np.float64) + 0.0
-    np.copyto(values, np.nan, where=np.isnan(values))
-    return values.view(np.uint64)
-
-
-def hash_rows(
-    X: Any, target: np.ndarray, generator: np.random.Generator, subset: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Hash each row's content to 64 bits, its values alone and with its target.
-
-    A sum over the columns of mixed bits times odd random factors, so that zeros do not count and a sparse row hashes
-    like the same row written out.
-
-    Parameters
-    ----------
-    X : ndarray, Tensor or scipy.sparse CSR of shape (n, d)
-    target : ndarray of shape (n,) or (n, C)
-    generator : numpy.random.Generator
-    subset : ndarray of shape (m,), default=None
-        Indices of the rows to hash; None for all.
-
-    Returns
-    -------
-    of_values, of_rows : ndarray of shape (m,), uint64
-    """
-    target = target.reshape(len(target), -1)
-    factors = generator.integers(0, 1 << 64, X.shape[1] + target.shape[1], dtype=np.uint64) | np.uint64(1)
-    of_values = np.empty(len(target) if subset is None else len(subset), np.uint64)
-    of_rows = np.empty_like(of_values)
-    width = X.nnz // max(1, X.shape[0]) if sparse.issparse(X) else X.shape[1]
-    step = max(1, _CHUNK_VALUES // max(1, width))
-    for start in range(0, len(of_values), step):
-        chunk = slice(start, start + step)
-        part = chunk if subset is None else subset[chunk]
-        of_values[chunk] = _hash_of_values(X[part], factors[: X.shape[1]])
-        of_rows[chunk] = _mix(of_values[chunk] + _mix(_bits(target[part])) @ factors[X.shape[1] :])
-    return of_values, of_rows
-
-
-def _hash_of_values(X: Any, factors: np.ndarray) -> np.ndarray:
-    if not sparse.issparse(X):
-        values = X.cpu().double().numpy() if isinstance(X, torch.Tensor) else X
-        return _mix(_bits(values)) @ factors
-    terms = _mix(_bits(X.data)) * factors[X.indices]
-    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(terms, dtype=np.uint64)])
-    return sums[X.indptr[1:]] - sums[X.indptr[:-1]]
-
-
 def surely_differ(X: Any) -> bool:
     """Tell, in a tenth of the time of their hashes, whether no two rows have the same values; False if in doubt.
 
@@ -102,7 +44,7 @@ def surely_differ(X: Any) -> bool:
     if isinstance(X, torch.Tensor):
         return False
     direction, n = np.sin(np.arange(1, X.shape[1] + 1)), X.shape[0]
-    step = n if X.dtype == np.float64 else max(1, _CHUNK_VALUES // X.shape[1])
+    step = n if X.dtype == np.float64 else max(1, CHUNK_VALUES // X.shape[1])
     with np.errstate(over="ignore", invalid="ignore"):
         along = np.concatenate([X[start : start + step] @ direction for start in range(0, n, step)])
         along.sort()

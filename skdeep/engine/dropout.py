@@ -1,15 +1,14 @@
 r"""Which units and blocks take part in a training step: dropout and stochastic depth.
 
 All that is drawn for a step follows from one integer of each model; models that share a generator share it. The bits of
-a unit are SplitMix64's at its place: a hash of seed, layer, row and unit in integer arithmetic, which is the same on
-every device, and takes nothing from the host. So what a model meets depends neither on the other models of its stack,
+a unit are SplitMix64's at its place (`hashing.py`): a hash of seed, layer, row and unit, which takes nothing from the
+host. So what a model meets depends neither on the other models of its stack,
 nor on rows that fill up a batch, nor on the device.
 
 References
 ----------
 Srivastava et al., *Dropout: a simple way to prevent neural networks from overfitting*, JMLR 15, 2014. Huang et al.,
-*Deep networks with stochastic depth*, ECCV 2016. Steele, Lea & Flood, *Fast splittable pseudorandom number generators*,
-OOPSLA 2014.
+*Deep networks with stochastic depth*, ECCV 2016.
 """
 
 from __future__ import annotations
@@ -20,33 +19,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skdeep.engine.hashing import STEP, mix_
 from skdeep.engine.per_model import per_model
 
 #: Random bits per unit: a probability is rounded to a multiple of 2 ** -16.
 _LEVELS = 2**16
-
-#: SplitMix64: the step of its counter, and the factors of its hash, as signed words.
-_STEP, _FACTORS = -0x61C8864680B583EB, (-0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)
 
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # autograd may meet them elsewhere
 def _places(layer: int, n_words: int, device: torch.device) -> Tensor:
     """Count words of a layer, as the generator does."""
-    return torch.arange(n_words, device=device).add_(1 + (layer << 40)).mul_(_STEP)
+    return torch.arange(n_words, device=device).add_(1 + (layer << 40)).mul_(STEP)
 
 
 def _words(seeds: Tensor, layer: int, n_words: int) -> Tensor:
     """Compute 64 random bits for each seed (S,) and place, (S, n_words)."""
-    words = _places(layer, n_words, seeds.device) + seeds.unsqueeze(1)
-    _mix_(words, 30).mul_(_FACTORS[0])
-    _mix_(words, 27).mul_(_FACTORS[1])
-    return _mix_(words, 31)
-
-
-def _mix_(words: Tensor, shift: int) -> Tensor:
-    """Mix the upper bits of words into their lower ones, in place; the sign is a bit as others are."""
-    return words.bitwise_xor_((words >> shift).bitwise_and_((1 << (64 - shift)) - 1))
+    return mix_(_places(layer, n_words, seeds.device) + seeds.unsqueeze(1))
 
 
 class Noise:

@@ -340,7 +340,7 @@ class MLP(Network):
                 gradient, *others = layer.pullback(gradient)
                 for name, other in zip(self._between, others, strict=True):
                     found[name].append(other)
-            of_weight, of_bias = layer.affine.weight_gradient(layer.rows, gradient), gradient.sum(2)
+            of_weight, of_bias = layer.affine.weight_gradient(layer.rows, gradient), gradient.sum(2, dtype=dtype)
             if of_weight.dtype is not dtype or of_bias.dtype is not dtype:
                 of_weight, of_bias = of_weight.to(dtype), of_bias.to(dtype)
             if not tape and self._change is not None:

@@ -20,7 +20,7 @@ from skdeep.callbacks.run import Run
 from skdeep.data.encoding import draw_seeds, encode, encode_validation, labels_of, warn_of_raw_columns
 from skdeep.data.inputs import Classifier, Data, OutputSpace, float_dtype
 from skdeep.data.problem import Problem, make_monitor
-from skdeep.data.scoring import try_scoring
+from skdeep.data.scoring import only_asks, try_scoring
 from skdeep.data.splits import surely_differ
 from skdeep.data.state import RandomSource, TrainingState
 from skdeep.engine.losses import Loss
@@ -29,7 +29,7 @@ from skdeep.engine.schedules import SCHEDULES
 from skdeep.engine.threads import threads_for
 from skdeep.engine.training import Monitor, Observer, Progress, judge_start
 from skdeep.fitting.calibration import deal_beside
-from skdeep.fitting.links import fitted_copy, learned, uncalibrated_link
+from skdeep.fitting.links import answers, fitted_copy, learned, uncalibrated_link
 from skdeep.fitting.outcome import Judge, divergence, look_at_end, warn
 from skdeep.fitting.recipe import Member, Recipe, weights_by_model
 from skdeep.fitting.settings import FULL_BATCH
@@ -197,7 +197,8 @@ def train_each(
             member.progress.grain = held_out.grain
 
     def judge(data: Problem, loss: Loss, scoring: str | Callable | None) -> Monitor:
-        return make_monitor([data], loss, scoring, partial(labels_of, leader), partial(fitted_copy, estimators))
+        asked = partial(answers, leader) if only_asks(scoring, leader) else None
+        return make_monitor([data], loss, scoring, partial(labels_of, leader), partial(fitted_copy, estimators), asked)
 
     epochs = 1 if incremental else recipe.epochs
     observer = None

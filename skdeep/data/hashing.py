@@ -1,0 +1,89 @@
+"""Hashes of rows: equal rows have equal ones, whatever their order, dtype, sparsity or device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from skdeep.engine.hashing import mix_
+from skdeep.engine.per_model import index_of, to_device
+
+#: Values hashed at a time: they stay in the cache, and the memory is bounded; and on an accelerator.
+CHUNK_VALUES, _DEVICE_VALUES = 1 << 18, 1 << 24
+
+
+def _mix(bits: np.ndarray) -> np.ndarray:
+    """Map 64-bit words one to one, so that every input bit reaches every output bit; 0 stays 0 (splitmix64)."""
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))
+
+
+def _bits(values: np.ndarray) -> np.ndarray:
+    """Take the float64 bit patterns of values, the same for 0.0 and -0.0, and for every NaN."""
+    values = np.asarray(values, dtype=np.float64) + 0.0
+    np.copyto(values, np.nan, where=np.isnan(values))
+    return values.view(np.uint64)
+
+
+def hash_rows(
+    X: Any, target: np.ndarray, generator: np.random.Generator, subset: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Hash each row's content to 64 bits, its values alone and with its target.
+
+    A sum over the columns of mixed bits times odd random factors, so that zeros do not count and a sparse row hashes
+    like the same row written out.
+
+    Parameters
+    ----------
+    X : ndarray, Tensor or scipy.sparse CSR of shape (n, d)
+    target : ndarray of shape (n,) or (n, C)
+    generator : numpy.random.Generator
+    subset : ndarray of shape (m,), default=None
+        Indices of the rows to hash; None for all.
+
+    Returns
+    -------
+    of_values, of_rows : ndarray of shape (m,), uint64
+    """
+    target = target.reshape(len(target), -1)
+    factors = generator.integers(0, 1 << 64, X.shape[1] + target.shape[1], dtype=np.uint64) | np.uint64(1)
+    of_values = np.empty(len(target) if subset is None else len(subset), np.uint64)
+    of_rows = np.empty_like(of_values)
+    width = X.nnz // max(1, X.shape[0]) if sparse.issparse(X) else X.shape[1]
+    step = max(1, CHUNK_VALUES // max(1, width))
+    there = isinstance(X, torch.Tensor) and X.device.type == "cuda"
+    if there:  # MPS has no float64
+        of_values = _hash_on_device(X, factors[: X.shape[1]], subset)
+    for start in range(0, len(of_values), step):
+        chunk = slice(start, start + step)
+        part = chunk if subset is None else subset[chunk]
+        if not there:
+            of_values[chunk] = _hash_of_values(X[part], factors[: X.shape[1]])
+        of_rows[chunk] = _mix(of_values[chunk] + _mix(_bits(target[part])) @ factors[X.shape[1] :])
+    return of_values, of_rows
+
+
+def _hash_on_device(X: torch.Tensor, factors: np.ndarray, subset: np.ndarray | None) -> np.ndarray:
+    """Compute the hashes where the values are: the host waits for them once."""
+    own = to_device(torch.from_numpy(factors.view(np.int64)), X.device)
+    rows = None if subset is None else index_of(subset, X)
+    n, step, found = len(X) if rows is None else len(rows), max(1, _DEVICE_VALUES // X.shape[1]), []
+    for start in range(0, n, step):
+        part = slice(start, start + step)
+        values = (X[part] if rows is None else X.index_select(0, rows[part])).double() + 0.0
+        values = torch.where(values.isnan(), np.nan, values)
+        found.append((mix_(values.view(torch.int64).clone()) * own).sum(1))
+    return torch.cat(found).cpu().numpy().view(np.uint64)
+
+
+def _hash_of_values(X: Any, factors: np.ndarray) -> np.ndarray:
+    if not sparse.issparse(X):
+        values = X.cpu().double().numpy() if isinstance(X, torch.Tensor) else X
+        return _mix(_bits(values)) @ factors
+    terms = _mix(_bits(X.data)) * factors[X.indices]
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(terms, dtype=np.uint64)])
+    return sums[X.indptr[1:]] - sums[X.indptr[:-1]]
