@@ -154,9 +154,9 @@ def test_an_emulated_mps(emulated):
     "there, X, work, dtype, expected",
     [
         (["cpu"], X, 1e12, torch.float32, "cpu"),
-        (["cpu", "cuda:0", "cuda:1"], X, 1e8, torch.float64, "cuda:0"),
+        (["cpu", "cuda:0", "cuda:1"], X, 1e8, torch.float64, "cuda"),
         (["cpu", "cuda:0"], X, 1e6, torch.float32, "cpu"),
-        (["cpu", "cuda:0"], sparse.csr_array(X), 1e8, torch.float32, "cuda:0"),
+        (["cpu", "cuda:0"], sparse.csr_array(X), 1e8, torch.float32, "cuda"),
         (["cpu", "mps"], X, 1e8, torch.float32, "mps"),
         (["cpu", "mps"], X, 1e6, torch.float32, "cpu"),
         (["cpu", "mps"], X, 1e8, torch.float64, "cpu"),

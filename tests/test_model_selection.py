@@ -1,13 +1,15 @@
 """The stacked searches against scikit-learn's own over the same estimators."""
 
+import contextlib
 import functools
 import pickle
 import warnings
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import numpy as np
 import pytest
 import sklearn
+import torch
 from helpers import reconfigured
 from scipy.stats import loguniform
 from sklearn import model_selection as reference
@@ -504,6 +506,34 @@ def test_workers(backend):
     with parallel_config(backend=backend):
         softmax = clone(SOFTMAX).set_params(solver=SGD(), max_iter=20)
         compare(softmax, {"alpha": ALPHAS, "solver__batch_size": [50, 100]}, WINE, n_jobs=2)
+
+
+@pytest.mark.parametrize(("n_cards", "n_jobs", "expected"), [(2, 2, [0, 1, 0, 1]), (2, 8, [0, 1, 0, 1]), (1, 2, [])])
+def test_stacks_are_dealt_to_the_accelerators(n_cards, n_jobs, expected, monkeypatch):
+    """To no more workers than there are accelerators; the cards are the CPU here, and say that they are asked."""
+    from joblib import parallel_config
+
+    from skdeep.model_selection import evaluation
+
+    cards = []
+
+    @contextlib.contextmanager
+    def card(number):
+        cards.append(number)
+        yield
+
+    monkeypatch.setattr(torch.cuda, "device", card)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_cards)
+    monkeypatch.setattr(evaluation, "device_of", lambda *args: torch.device("cuda"))
+    softmax = clone(SOFTMAX).set_params(solver=SGD(), max_iter=2)
+    search = stacked.GridSearchCV(softmax, {"alpha": ALPHAS[:2]}, cv=4, n_jobs=n_jobs, refit=False)
+    told = pytest.warns(UserWarning, match="more than there are accelerators") if n_jobs > n_cards else nullcontext()
+    with parallel_config(backend="threading"), told:
+        search.fit(*WINE)
+    assert sorted(cards) == sorted(expected)
+    monkeypatch.undo()
+    alone = stacked.GridSearchCV(softmax, {"alpha": ALPHAS[:2]}, cv=4, refit=False).fit(*WINE)
+    np.testing.assert_array_equal(search.cv_results_["mean_test_score"], alone.cv_results_["mean_test_score"])
 
 
 def test_verbose_says_what_scikit_learn_says(capsys):

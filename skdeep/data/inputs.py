@@ -305,9 +305,9 @@ def resolve_device(
             return X.device
         if work < _ACCELERATOR_WORK:
             return torch.device("cpu")
-        able = ["cuda:0"] if dtype is torch.float64 or sparse.issparse(X) else ["cuda:0", "mps"]
-        names = available_devices()
-        return torch.device(next((name for name in able if name in names), "cpu"))
+        able = ["cuda"] if dtype is torch.float64 or sparse.issparse(X) else ["cuda", "mps"]
+        kinds = {name.partition(":")[0] for name in available_devices()}
+        return torch.device(next((kind for kind in able if kind in kinds), "cpu"))
     try:
         wanted = torch.device(device)
     except RuntimeError as error:

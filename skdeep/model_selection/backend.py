@@ -25,7 +25,8 @@ from skdeep.model_selection.evaluation import (
     _Task,
     draw_seed,
     final_step,
-    on_one_accelerator,
+    n_accelerators,
+    on_card,
 )
 from skdeep.model_selection.grid import evaluate_grid
 from skdeep.model_selection.trainees import evaluate_stack, with_whole_validation
@@ -133,8 +134,9 @@ class _Keeper(ParallelBackendBase):
         if len(found) == len(calls) and (of_grid := evaluate_grid(tasks)) is not None:
             return of_grid
         n_workers, settings = self.door.effective_n_jobs(self.settings["n_jobs"]), self.settings
-        in_turn = n_workers > 1 and on_one_accelerator(tasks)
-        n_workers = 1 if in_turn else n_workers
+        n_cards = n_accelerators(tasks)
+        too_many = 0 < n_cards < n_workers
+        n_workers = n_cards if too_many else n_workers
         stacks, reasons = _stacks(tasks, n_workers)
         if reasons:
             _warn(
@@ -142,16 +144,18 @@ class _Keeper(ParallelBackendBase):
                 f"{_SILENCE}",
                 StackingWarning,
             )
-        if in_turn and stacks:
+        if too_many and stacks:
             _warn(
-                f"n_jobs={settings['n_jobs']} is ignored: the workers would queue for one accelerator, each with a "
-                "copy of the data. The stacks train one after another in this process."
+                f"n_jobs={settings['n_jobs']} is more than there are accelerators, {n_cards}: the workers would queue "
+                "for them, each with a copy of the data. As many stacks train at a time as there are accelerators."
             )
-            settings = {**settings, "n_jobs": 1}
+            settings = {**settings, "n_jobs": n_workers}
         groups = [[numbers[i] for i in stack] for stack in stacks]
         rest = sorted(set(range(len(calls))).difference(*groups))
         seed = draw_seed()
         jobs: list[tuple] = [(evaluate_stack, ([found[i] for i in group], seed, n_workers), {}) for group in groups]
+        if n_cards > 1 and n_workers > 1:
+            jobs = [(on_card, (i % n_cards, job, *args), kwargs) for i, (job, args, kwargs) in enumerate(jobs)]
         jobs += [with_whole_validation(calls[i], found[i]) if i in found else calls[i] for i in rest]
         outcomes = self._parallel(jobs, Parallel, delayed, settings)
         of_stacks, of_rest = outcomes[: len(groups)], outcomes[len(groups) :]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Self
 
 import joblib
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
@@ -164,16 +165,24 @@ def is_promised(task: _Task) -> bool:
     return ours or getattr(task.options.get("caller"), "_promises_stacks", False)
 
 
-def on_one_accelerator(tasks: list[_Task]) -> bool:
-    """Say whether the models train on a device of which there is one for all workers."""
+def n_accelerators(tasks: list[_Task]) -> int:
+    """Count the accelerators that the models may train on; none if they train on the CPU."""
     estimator, X, y, _ = tasks[0]
     final = final_step(estimator)
     if why_alone(final) is not None:
-        return False
+        return 0
     try:
-        return device_of(final, X, y).type != "cpu"
+        device = device_of(final, X, y)
     except Exception:  # malformed data: a fit says better what is wrong
-        return False
+        return 0
+    any_card = str(final.device) in ("auto", "cuda") and not isinstance(X, torch.Tensor)
+    return torch.cuda.device_count() if device.type == "cuda" and any_card else int(device.type != "cpu")
+
+
+def on_card(card: int, function: Callable, *args: Any) -> Any:
+    """Call a function to which "cuda" is one of several cards."""
+    with torch.cuda.device(card):
+        return function(*args)
 
 
 # ---- the training of a stack -----------------------------------------------------------------------------------------
