@@ -28,6 +28,7 @@ from skdeep.engine.optimizers import Numbers, Optimizer
 from skdeep.engine.per_model import index_of, to_numpy64
 from skdeep.engine.progress import BY_CALLBACK, Progress, end_early
 from skdeep.engine.schedules import SCHEDULES, warm_up
+from skdeep.engine.streaming import sent_ahead
 
 #: Factors that are computed at once, and losses that are kept to be added up at once: small steps take as long as their
 #: calls.
@@ -107,6 +108,9 @@ class _Stack:
         #: By epoch, as far as they are known: the schedule's factors, and what the optimizer has laid out by them.
         self._laid_out: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._captured: Captured | None = None
+        rows = self.batches.rows
+        #: Whether batches come from the host, and can do so while the device works.
+        self._streams = rows.home.type == "cpu" and rows.device.type == "cuda" and torch.backends.cuda.is_built()
 
     def capture(self, plan: Plan) -> None:
         """Have steps replayed where that is possible."""
@@ -221,7 +225,10 @@ class _Stack:
                 self.optimizer.count(n_done)
                 losses.append(found.transpose(0, 1).flatten(1))
             numbers = None if watcher else self.optimizer.placed(laid_out[n_done:])
-            for index, batch in enumerate(self.batches.epoch(drawn, n_done)):
+            batches = self.batches.epoch(drawn, n_done)
+            if self._streams:
+                batches = sent_ahead(batches, self.network.params[0].device)
+            for index, batch in enumerate(batches):
                 factor = factors[n_done + index]
                 if watcher:
                     watcher.batch_begin(batch)

@@ -430,6 +430,20 @@ def one_buffer(place):
         return GROUPS["streamed"]["softmax early"](place)
 
 
+@case("planted")
+def no_wait(place):
+    """Batches from another stream, for which the one that computes does not wait."""
+    with patch.object(emulator.Stream, "wait_event", lambda *args: None):
+        return GROUPS["streamed"]["softmax early"](place)
+
+
+@case("planted")
+def not_kept(place):
+    """Batches whose memory the stream that sends them may use again before they are read."""
+    with patch.object(emulator, "is_shared", lambda value: False):
+        return GROUPS["streamed"]["softmax early"](place)
+
+
 # ---- running them ----------------------------------------------------------------------------------------------------
 
 

@@ -252,7 +252,74 @@ class Graph:
                 memory.copy_(value)
 
 
+class Stream:
+    """What `torch.cuda.Stream` is: operations in turn, which know of other streams what they have waited for."""
+
+    def __init__(self, device=None):
+        self.n_done, self.seen = 0, {}
+
+    def wait_event(self, event) -> None:
+        stream, n_done = event
+        self.seen[stream] = max(n_done, self.seen.get(stream, 0))
+
+    def record_event(self) -> tuple:
+        return self, self.n_done
+
+    def wait_stream(self, other) -> None:
+        self.wait_event(other.record_event())
+
+    def read(self, values) -> None:
+        """Note a race if some of these values are another stream's, and not known to be there, or to stay there."""
+        for value in values:
+            made = getattr(value, "made", None)
+            if made is None or made[0] is self:
+                continue
+            if self.seen.get(made[0], 0) < made[1]:
+                LOG.hazards[f"a value of another stream @ {line()}"] += 1
+            elif made[0] is not _main and not is_shared(value):
+                LOG.hazards[f"memory that another stream may use again @ {line()}"] += 1
+
+    def note(self, values) -> None:
+        """Note who has made some values, or changed them."""
+        self.n_done += 1
+        for value in values:
+            value.made = self, self.n_done
+
+
+def is_shared(value) -> bool:
+    """Whether the memory of a value stays until another stream has read it."""
+    return value.held.untyped_storage().data_ptr() in _shared
+
+
+_main = _stream = Stream()
+_shared: set = set()
+
+
+@contextlib.contextmanager
+def _on(stream):
+    """`torch.cuda.stream`."""
+    global _stream
+    before, _stream = _stream, stream
+    try:
+        yield
+    finally:
+        _stream = before
+
+
+def _record_stream(tensor, stream) -> None:
+    """`torch.Tensor.record_stream`: for as long as the tensor lives, which it does here to the end."""
+    _shared.add(tensor.held.untyped_storage().data_ptr())
+    _pinned.append(tensor.held)
+
+
 def _run(function, args, kwargs):
+    _stream.read(value for value in _tensors([*args, *kwargs.values()]) if isinstance(value, Remote))
+    result = _recorded(function, args, kwargs)
+    _stream.note(value for value in _tensors([result]) if isinstance(value, Remote))
+    return result
+
+
+def _recorded(function, args, kwargs):
     if _recording is None:
         return _done(function, args, kwargs)
     _recording.keep(function, args, kwargs)
@@ -385,6 +452,11 @@ def accelerator(free: int = 80 << 30, graphs: bool = True) -> Iterator[Log]:
             "torch.cuda.is_available": lambda: True,
             "torch.cuda.current_device": lambda: 0,
             "torch.cuda.synchronize": lambda *args: LOG.wait("synchronize"),
+            "torch.backends.cuda.is_built": lambda: True,
+            "torch.cuda.Stream": Stream,
+            "torch.cuda.stream": _on,
+            "torch.cuda.current_stream": lambda *args: _stream,
+            "torch.Tensor.record_stream": _record_stream,
             "torch.cuda.CUDAGraph": Graph,
             "torch.cuda.graph": Graph.record,
             "torch.cuda.mem_get_info": lambda *args: (free, free),
@@ -404,6 +476,7 @@ def accelerator(free: int = 80 << 30, graphs: bool = True) -> Iterator[Log]:
         torch.__future__.set_swap_module_params_on_conversion(True)  # the memory of a Remote is not a tensor's own
         LOG.__init__()
         _pinned.clear()
+        _shared.clear()
         stack.enter_context(_Mode())
         yield LOG
         LOG.arrive()
