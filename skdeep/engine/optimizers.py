@@ -114,7 +114,7 @@ class Optimizer:
 
     @property
     def form(self) -> Hashable:
-        """What the host decides by in steps that are laid out: those of one form make the same calls."""
+        """What the host decides by: steps of one form make the same calls."""
         return self._fuses
 
     @property

@@ -258,6 +258,9 @@ class Stream:
     def __init__(self, device=None):
         self.n_done, self.seen = 0, {}
 
+    def __deepcopy__(self, memo):
+        return self
+
     def wait_event(self, event) -> None:
         stream, n_done = event
         self.seen[stream] = max(n_done, self.seen.get(stream, 0))
