@@ -2,7 +2,7 @@
 
 Hidden layers are ``(K, h, B)`` here, as they lie in memory (`skdeep.engine.networks`): a product takes and gives them
 so, and a small step, which takes as long as its calls, needs no view of them. Batches are ``(B, d)`` where models share
-them, ``(K, B, d)`` where not, or CSR.
+them, ``(G, B, d)`` for G groups of them, or CSR.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ class Affine:
         if X.layout is torch.sparse_csr:
             return affine(X, self.weight, self.bias).mT
         if X.ndim == 3:
-            return torch.bmm(self.weight, X.mT).add_(self._column)
+            if len(X) == len(self.weight):
+                return torch.bmm(self.weight, X.mT).add_(self._column)
+            weight = self.weight.view(len(X), -1, self.weight.shape[2])
+            return torch.bmm(weight, X.mT).view(*self.bias.shape, -1).add_(self._column)
         return torch.addmm(self._all_biases, self._all_weights, X.t()).view(*self.bias.shape, -1)
 
     def of_hidden(self, hidden: Tensor) -> Tensor:
@@ -45,7 +48,10 @@ class Affine:
         if rows.layout is torch.sparse_csr:
             return weight_gradient(rows, gradient.mT)
         if rows.ndim == 3:
-            return torch.bmm(gradient, rows)
+            if len(rows) == len(gradient):
+                return torch.bmm(gradient, rows)
+            of_groups = gradient.reshape(len(rows), -1, gradient.shape[2])
+            return torch.bmm(of_groups, rows).view(self.weight.shape)
         return torch.mm(gradient.flatten(0, 1), rows).view(self.weight.shape)
 
     def input_gradient(self, gradient: Tensor) -> Tensor:

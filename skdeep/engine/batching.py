@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep.engine.per_model import index_of, numbered, to_device
+from skdeep.engine.per_model import index_of, numbered, run_length, to_device
 from skdeep.engine.rows import MAX_VALUES, DenseRows, LargeRows, SparseRows
 
 #: Values of the batches that are taken at once: few enough to be still in a core's own memory when they are needed.
@@ -113,6 +113,10 @@ class Batches:
         self.generators, self.batch_size, self.shuffle, self.draws = generators, batch_size, shuffle, draws
         self.shared = not isinstance(subset, list) and all(g is generators[0] for g in generators)
         subsets = subset if isinstance(subset, list) else [subset] * len(generators)
+        #: How many models in turn share their order: as many as train on each of the batches' rows.
+        self.n_alike = 1
+        if isinstance(rows, DenseRows) and not self.shared:
+            self.n_alike = run_length(numbered(generators, subsets)[1])
         self.n_rows = np.array([len(rows) if s is None else len(s) for s in subsets])
         #: Batches per epoch of each model.
         self.n_batches = -(-self.n_rows // batch_size)
@@ -182,8 +186,8 @@ class Batches:
             start = step * self.batch_size
             sizes = np.clip(self.n_rows - start, 0, self.batch_size)
             models = np.flatnonzero(sizes)
-            index = np.empty((len(models), int(sizes.max())), dtype=np.int64)
-            for i, m in enumerate(models):
+            index = np.empty((len(models) // self.n_alike, int(sizes.max())), dtype=np.int64)
+            for i, m in enumerate(models[:: self.n_alike]):
                 index[i] = drawn.orders[m][0]  # fill up with a row of its own: no other row may touch a model
                 index[i, : sizes[m]] = drawn.orders[m][start : start + sizes[m]]
             batch = self.of_index(*self._placed(index), models)
@@ -196,11 +200,17 @@ class Batches:
             yield batch._replace(size=sizes[models], models=None if everyone else models, seeds=seeds)
 
     def of_index(self, rows: Tensor, of_targets: Tensor, models: np.ndarray | None = None) -> Batch:
-        """Take the batch of rows (1 or K, B), for all or some models; both indices are the same, where each is used."""
+        """Take the batch of rows (G, B), for all or some models; both indices are the same, where each is used.
+
+        Of K models, K / G in turn have the same rows.
+        """
         weight = self.weight if models is None else self._weight_of(models)
+        of_models = of_targets
+        if self.n_alike > 1:
+            of_models = of_targets.unsqueeze(1).expand(-1, self.n_alike, -1).flatten(0, 1)
         if weight is not None:
-            weight = weight[of_targets] if weight.ndim == 1 else weight.gather(1, of_targets.expand(len(weight), -1))
-        target = self._as_numbers(self.target[of_targets])
+            weight = weight[of_models] if weight.ndim == 1 else weight.gather(1, of_models.expand(len(weight), -1))
+        target = self._as_numbers(self.target[of_models])
         return Batch(self._values(rows[0] if self.shared else rows), target, weight, rows.shape[1], models)
 
     def _order(self, model: int) -> np.ndarray:

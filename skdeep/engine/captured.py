@@ -60,8 +60,8 @@ class Captured:
         self.batches, self._step = batches, step
         #: Steps of an epoch in which all models have a full batch.
         self.n_steps = int(batches.n_rows.min()) // batches.batch_size
-        self._n_orders = 1 if batches.shared else len(batches.generators)
-        self._n_seeds = self._n_orders if batches.draws else 0
+        self._n_orders = 1 if batches.shared else len(batches.generators) // batches.n_alike
+        self._n_seeds = (1 if batches.shared else len(batches.generators)) if batches.draws else 0
         self._form: Hashable = None
         self._is_warm, self._can_record, self._graph = False, True, None
         self._kept: list[Tensor] = []
@@ -105,7 +105,7 @@ class Captured:
     def _load(self, drawn: Draw, numbers: np.ndarray) -> None:
         """Send the table of an epoch: a row for each step, of 64-bit integers, which numbers are packed into."""
         n, size = self.n_steps, self.batches.batch_size
-        orders = [order[: n * size].reshape(n, size) for order in drawn.orders]
+        orders = [order[: n * size].reshape(n, size) for order in drawn.orders[:: self.batches.n_alike]]
         seeds = [] if drawn.seeds is None else [drawn.seeds[:, :n].T]
         flat = numbers.reshape(n, -1)
         packed = np.zeros((n, -(-flat.shape[1] * flat.itemsize // 8)), dtype=np.int64)

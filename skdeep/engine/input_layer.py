@@ -39,10 +39,19 @@ class Standardization:
         Columns that have an indicator.
     frame : Frame or None
         In which the first d columns are; None for the user's.
+    n_alike : int
+        How many models in turn have the same center and scale.
     """
 
-    def __init__(self, center: Tensor | None, scale: Tensor, indicated: Tensor, frame: Frame | None = None):
-        self.frame = frame
+    def __init__(
+        self,
+        center: Tensor | None,
+        scale: Tensor,
+        indicated: Tensor,
+        frame: Frame | None = None,
+        n_alike: int = 1,
+    ):
+        self.frame, self.n_alike = frame, n_alike
         self.center, self.scale, self.indicated = as_shared(center), as_shared(scale), indicated
         self._scratch = Scratch()
 
@@ -73,9 +82,13 @@ class Standardization:
     def _rows(self, X: Tensor) -> Tensor:
         if len(self.indicated):
             X = torch.cat([X, X.index_select(-1, self.indicated).isnan().to(X.dtype)], dim=-1)
-        scale = _of_rows(self.scale)
-        center = None if self.center is None else _of_rows(self.center)
         n_own = max(len(c) for c in (self.center, self.scale) if c is not None)
+        if X.ndim == 3 and n_own > len(X) > 1 and self.n_alike % (n_own // len(X)):  # groups of models that differ
+            X = X.unsqueeze(1).expand(-1, n_own // len(X), -1, -1).flatten(0, 1)
+        alike = 1 if n_own == 1 else n_own // len(X) if X.ndim == 3 and len(X) > 1 else self.n_alike
+        scale = _of_rows(self.scale, alike)
+        center = None if self.center is None else _of_rows(self.center, alike)
+        n_own //= alike
         shape = X.shape if n_own == 1 else (n_own, *X.shape[-2:])  # torch.broadcast_shapes takes 30 us
         room = self._scratch.empty("rows", shape, X)
         if center is None:
@@ -122,7 +135,7 @@ class Standardization:
     def row_size(self) -> int:
         """Values of a row as it comes and as it becomes, which are in memory together."""
         columns = (self.scale,) if self.center is None else (self.center, self.scale)
-        return 2 * max(c.numel() for c in columns)
+        return 2 * max(c.numel() for c in columns) // self.n_alike
 
     def select(self, models: np.ndarray) -> Standardization:
         """Select the change of variables of some of the models."""
@@ -139,6 +152,6 @@ class Standardization:
         return cls(torch.cat(centers) if centers else None, scale, parts[0].indicated, parts[0].frame)
 
 
-def _of_rows(columns: Tensor) -> Tensor:
-    """Shape numbers per column as they go with rows (B, d) or (K, B, d)."""
-    return columns[0] if len(columns) == 1 else columns
+def _of_rows(columns: Tensor, n_alike: int) -> Tensor:
+    """Shape numbers per column as they go with rows (B, d) or (G, B, d), for models of which some in turn are alike."""
+    return columns[0] if len(columns) == 1 else columns[::n_alike]

@@ -1,9 +1,9 @@
 r"""Networks: the scores of a stack of K models, and the way back from a score gradient to the parameters.
 
-**Shape.** A batch ``X`` is either shared by all models, ``(B, d)``, or holds each model's own rows, ``(K, B, d)``;
-scores are ``(K, B, C)``. Weights follow torch.nn.Linear, ``(K, out, in)``, so that on shared rows a whole stack is one
-matrix product ``(K * out, in) @ (in, B)``. A sparse batch is a CSR tensor: ``(B, d)`` when shared, else block-diagonal,
-``(K * B, K * d)``.
+**Shape.** A batch ``X`` is either shared by all models, ``(B, d)``, or has rows of its own for each of G groups,
+``(G, B, d)``, of K / G models in turn; scores are ``(K, B, C)``. Weights follow torch.nn.Linear, ``(K, out, in)``, so
+that on shared rows a whole stack is one matrix product ``(K * out, in) @ (in, B)``. A sparse batch is a CSR tensor:
+``(B, d)`` when shared, else block-diagonal, ``(K * B, K * d)``.
 
 **Memory.** Scores and hidden layers of dense rows lie in memory as ``(K, out, B)``, which is what that product gives:
 every model has a block of its own, what runs over classes runs over whole vectors of rows, and with few outputs the
@@ -75,7 +75,8 @@ def affine(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         rows = X if X.ndim == 2 else X[0]
         scores = torch.addmm(bias.view(-1, 1), weight.flatten(0, 1), rows.t())
         return scores.view(n_models, n_out, -1).mT
-    return torch.baddbmm(bias.unsqueeze(2), weight, X.mT).mT
+    of_groups = bias.reshape(len(X), -1, 1), weight.reshape(len(X), -1, n_in)
+    return torch.baddbmm(*of_groups, X.mT).view(n_models, n_out, -1).mT
 
 
 def weight_gradient(X: Tensor, G: Tensor) -> Tensor:
@@ -91,7 +92,7 @@ def weight_gradient(X: Tensor, G: Tensor) -> Tensor:
     if X.ndim == 2 or n_models == 1:
         rows = X if X.ndim == 2 else X[0]
         return torch.mm(G.mT.reshape(n_models * n_out, -1), rows).view(n_models, n_out, -1)
-    return torch.bmm(G.mT, X)
+    return torch.bmm(G.mT.reshape(len(X), -1, X.shape[1]), X).view(n_models, n_out, -1)
 
 
 def pulled_back(values: list[Tensor], gradients: list[Tensor], leaves: Sequence[Tensor]) -> list[Tensor]:

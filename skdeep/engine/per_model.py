@@ -82,6 +82,18 @@ def numbered(*lists: Sequence[Any]) -> tuple[list[int], list[int]]:
     return first, number
 
 
+def run_length(numbers: Sequence[int]) -> int:
+    """Count how many in turn have the same number, if these are 0, 1, 2, ... and all have as many; else return one.
+
+    Examples
+    --------
+    >>> run_length([0, 0, 0, 1, 1, 1]), run_length([0, 0, 1]), run_length([0, 1, 0, 1])
+    (3, 1, 1)
+    """
+    length = len(numbers) // (max(numbers) + 1)
+    return length if list(numbers) == [place // length for place in range(len(numbers))] else 1
+
+
 def groups(*lists: Sequence[Any]) -> list[list[int]]:
     """List the places of each of the distinct objects, as `numbered` tells them apart."""
     first, number = numbered(*lists)

@@ -19,7 +19,7 @@ from skdeep.engine.activations import ACTIVATIONS
 from skdeep.engine.input_layer import Standardization
 from skdeep.engine.losses import smoothed
 from skdeep.engine.networks import Network
-from skdeep.engine.per_model import to_device
+from skdeep.engine.per_model import run_length, to_device
 from skdeep.engine.perceptron import MLP
 from skdeep.engine.schedules import SCHEDULES
 from skdeep.estimators.deep import NeuralNetClassifier
@@ -198,8 +198,10 @@ class PerceptronClassifier(NeuralNetClassifier):
         trained = to_numpy(self.coefs_[0])[: problem.X.shape[1]].any(1) if warm else np.False_
         silent = np.stack([np.append(c.constant(centers) & ~trained, i.deviation == 0) for c, i in groups])
         arrays = mean, np.where(silent, 0.0, 1 / sizes)
+        changes = [(array[1:] != array[:-1]).any(1) for array in arrays]
+        n_alike = run_length([0, *np.cumsum(changes[0] | changes[1]).tolist()])
         center, scale = (to_device(torch.from_numpy(array).unsqueeze(1), *place) for array in arrays)
-        return Standardization(center if centers else None, scale, index, frame)
+        return Standardization(center if centers else None, scale, index, frame, n_alike)
 
     def _check_layers(self, units: list[int]) -> None:
         """Raise if the fitted attributes do not belong to such layers."""
