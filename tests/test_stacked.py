@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from joblib.parallel import get_active_backend
 from sklearn import config_context, model_selection
 from sklearn.base import BaseEstimator, TransformerMixin, clone
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_digits, load_iris
 from sklearn.decomposition import KernelPCA
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import FitFailedWarning
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import check_scoring, make_scorer
@@ -70,13 +71,13 @@ def sizes(monkeypatch):
         seen.append(len(members) if options.get("in_stack") else 0)
         return original(members, *args, **options)
 
-    def note_grid(candidates, X, y, splits):
-        outcome = train(candidates, X, y, splits)
-        seen.extend([len(candidates)] * len(splits) if outcome is not None else [])
+    def note_grid(self, X, y, splits):
+        outcome = train(self, X, y, splits)
+        seen.extend([len(self.candidates)] * len(splits) if outcome is not None else [])
         return outcome
 
-    train = grids._train
-    monkeypatch.setattr(grids, "_train", note_grid)
+    train = grids._Grid.train
+    monkeypatch.setattr(grids._Grid, "train", note_grid)
     for module in (fitting, stacking):
         monkeypatch.setattr(module, "fit", note)
     return seen
@@ -581,3 +582,74 @@ def test_a_change_of_what_is_private_is_told_at_import(monkeypatch):
     monkeypatch.setattr("skdeep.compat.sklearn._fit_and_score", renamed)
     with pytest.raises(ImportError, match=r"_fit_and_score has \['X', .*known to work with scikit-learn 1\.9: install"):
         load()
+
+
+# ---- mini-batches: all splits in one stack ---------------------------------------------------------------------------
+
+SHORT = {"random_state": 0, "max_iter": 4}
+DRAWS = {"dropout": 0.2, "stochastic_depth": 0.1, "normalization": "batch"}
+MINI_BATCHES = {
+    "mlp": (MLPClassifierTorch((6, 6), **SHORT), {"alpha": ALPHAS, "learning_rate_init": [0.01, 0.03]}),
+    "dropout": (MLPClassifierTorch((6, 6), **SHORT, **DRAWS), {"alpha": ALPHAS}),
+    "softmax": (
+        SoftmaxClassifier(solver=SGD(batch_size=20), **SHORT),
+        {"alpha": ALPHAS, "solver__learning_rate_init": ["auto", 0.1]},
+    ),
+    "no seed": (MLPClassifierTorch((6,), max_iter=4), {"alpha": ALPHAS}),
+}
+
+
+@pytest.mark.parametrize("name", MINI_BATCHES)
+def test_all_splits_in_one_stack(name, monkeypatch):
+    """The models are the same as of a stack for each split (`test_training.py` compares them to rounding)."""
+    model, grid = MINI_BATCHES[name]
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:400], y[:400]
+    found, networks = [], []
+    accuracies = grids._accuracies
+
+    def note(network, *args):
+        networks.append(network)
+        return accuracies(network, *args)
+
+    monkeypatch.setattr(grids, "_accuracies", note)
+    monkeypatch.setattr("skdeep.model_selection.backend.draw_seed", lambda: 3)  # of candidates that have none
+    for together in (True, False):
+        if not together:
+            monkeypatch.setattr("skdeep.model_selection.backend.evaluate_grid", lambda *args: None)
+        search = OwnGridSearchCV(model, grid, cv=4, refit=False).fit(X, y)
+        found.append([search.cv_results_[f"split{i}_test_score"] for i in range(4)])
+    assert len(networks) == 1 and networks[0].n_models == 4 * len(search.cv_results_["params"])
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("change", "options"),
+    [
+        ({"early_stopping": True}, {}),
+        ({}, {"scoring": "f1_macro"}),
+        ({}, {"return_train_score": True}),
+        ({}, {"n_jobs": 2}),
+        ({"hidden_layer_sizes": (8000,)}, {}),
+        ({"max_iter": 2, "batch_size": 1000}, {}),
+    ],
+    ids=["validation", "scorer", "training scores", "workers", "large", "one batch"],
+)
+def test_what_is_not_one_stack(change, options, sizes, monkeypatch):
+    trained = []
+    train = grids._Grid.train
+    monkeypatch.setattr(grids._Grid, "train", lambda *args: trained.append(train(*args)) or trained[-1])
+    model = MLPClassifierTorch((4,), random_state=0, max_iter=2).set_params(**change)
+    with joblib.parallel_config(backend="threading"):
+        search = OwnGridSearchCV(model, {"alpha": ALPHAS}, cv=2, refit=False, **options).fit(X, Y)
+    assert all(outcome is None for outcome in trained)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_a_model_that_diverges_is_only_its_own_fault():
+    grid = {"learning_rate_init": [0.01, 1e38]}
+    model = MLPClassifierTorch((4,), random_state=0, max_iter=3, solver="sgd")
+    with pytest.warns(FitFailedWarning), pytest.warns(UserWarning, match="non-finite"):
+        search = OwnGridSearchCV(model, grid, cv=2, refit=False).fit(X, Y)
+    score, failed = search.cv_results_["mean_test_score"]
+    assert score > 0.3 and np.isnan(failed)

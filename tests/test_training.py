@@ -12,6 +12,7 @@ from scipy import optimize, sparse
 
 from skdeep.engine.activations import ACTIVATIONS
 from skdeep.engine.batching import Batches
+from skdeep.engine.input_layer import Standardization
 from skdeep.engine.losses import LOSSES
 from skdeep.engine.networks import Linear
 from skdeep.engine.objective import Objective
@@ -782,3 +783,43 @@ def test_quasi_newton_interrupted():
     assert progress.interrupted
     assert progress.n_iter == 2
     assert progress.params is not None
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("linear", {}), ("mlp", {"dropout": 0.0}), ("mlp", {"dropout": 0.3, "normalization": "batch"})],
+)
+def test_groups_of_models_with_rows_of_their_own(kind, options):
+    """Models that share their rows get them once: each ends where it ends alone, in columns of its group."""
+    folds = [np.flatnonzero(np.arange(len(X)) % 3 != fold) for fold in range(3)]
+    everyone = [(fold, alpha) for fold in range(3) for alpha in (1e-3, 0.1)]
+
+    def trained(models):
+        columns = [(X[folds[fold]].mean(0), 1 / X[folds[fold]].std(0)) for fold, _ in models]
+        center, scale = (torch.from_numpy(np.stack(parts)).unsqueeze(1) for parts in zip(*columns, strict=True))
+        made = {fold: np.random.default_rng(5) for fold in range(3)}
+        generators = [made[fold] for fold, _ in models]
+        if kind == "linear":
+            zeros = torch.zeros(len(models), C, D, dtype=torch.float64)
+            network = Linear(zeros, zeros[:, :, 0].clone(), center, scale)
+        else:
+            alike = max(1, len(models) // 3)
+            change = Standardization(center, scale, torch.empty(0, dtype=torch.int64), n_alike=alike)
+            form = {"standardization": change, "dtype": torch.float64, "scaling": 3.0}
+            network = MLP.initial(generators, [D, 6, 6, C], "relu", **form, **options)
+        subsets = [folds[fold] for fold, _ in models]
+        rows = DenseRows(as_tensor(X), CPU, torch.float64)
+        batches = Batches(rows, torch.from_numpy(Y), None, subsets, generators, 16, draws=network.draws)
+        assert batches.n_alike == (2 if len(models) > 1 else 1)
+        alphas = np.array([alpha for _, alpha in models])
+        objective = Objective(
+            network, LOSSES["log_loss"](), PENALTIES["l2"](alphas, 0 * alphas), batches, np.ones(len(models))
+        )
+        progress = [Progress(tol=0.0, n_iter_no_change=np.inf) for _ in models]
+        optimizer = OPTIMIZERS["adam"](network.params, np.full(len(models), 0.01), 0 * alphas)
+        return train(objective, optimizer, Plan(max_iter=3, proximal=kind == "linear"), progress)
+
+    for model, found in zip(everyone, trained(everyone), strict=True):
+        (alone,) = trained([model])
+        for ours, theirs in zip(found.params, alone.params, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-13)

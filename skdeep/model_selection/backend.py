@@ -131,9 +131,10 @@ class _Keeper(ParallelBackendBase):
             return self._parallel(calls, joblib.Parallel, joblib.delayed, self.settings)
         numbers, tasks = list(found), list(found.values())
         check_refit(getattr(tasks[0].options["caller"], "refit", None), [t.parameters for t in tasks], tasks[0].scorer)
-        if len(found) == len(calls) and (of_grid := evaluate_grid(tasks)) is not None:
-            return of_grid
         n_workers, settings = self.door.effective_n_jobs(self.settings["n_jobs"]), self.settings
+        seed = draw_seed()
+        if len(found) == len(calls) and (of_grid := evaluate_grid(tasks, seed, n_workers)) is not None:
+            return of_grid
         n_cards = n_accelerators(tasks)
         too_many = 0 < n_cards < n_workers
         n_workers = n_cards if too_many else n_workers
@@ -152,7 +153,6 @@ class _Keeper(ParallelBackendBase):
             settings = {**settings, "n_jobs": n_workers}
         groups = [[numbers[i] for i in stack] for stack in stacks]
         rest = sorted(set(range(len(calls))).difference(*groups))
-        seed = draw_seed()
         jobs: list[tuple] = [(evaluate_stack, ([found[i] for i in group], seed, n_workers), {}) for group in groups]
         if n_cards > 1 and n_workers > 1:
             jobs = [(on_card, (i % n_cards, job, *args), kwargs) for i, (job, args, kwargs) in enumerate(jobs)]

@@ -1,48 +1,61 @@
-"""Whole grids as one stack: all candidates on all splits of linear models that are solved exactly.
+"""Whole grids as one stack: all candidates on all splits.
 
-A split is a weight of zero on its test rows, so that the rows are validated, measured and passed over once for all.
-What is decided here is what each fit would decide for itself; a search that it would not hold for goes the usual way,
-a stack for each split.
+Where linear models are solved exactly, a split is a weight of zero on its test rows, so that the rows are validated,
+measured and passed over once for all. Where models are trained by mini-batches, the candidates of a split are a group
+with rows of its own, and a step of all takes few more calls than a step of one. What is decided here is what each fit
+would decide for itself; a search that it would not hold for goes the usual way, a stack for each split.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 from sklearn import get_config
 from sklearn.base import clone
 
 from skdeep.compat.sklearn import _PassthroughScorer
 from skdeep.data.answers import own_methods
-from skdeep.data.encoding import encode
+from skdeep.data.encoding import draw_seeds, encode, labels_of
 from skdeep.data.inputs import float_dtype, to_numpy
-from skdeep.data.problem import Problem, scores_of
+from skdeep.data.problem import Problem, make_monitor, scores_of
 from skdeep.data.state import RandomSource, TrainingState
+from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
 from skdeep.engine.rows import MAX_VALUES
-from skdeep.engine.threads import at_most
+from skdeep.engine.threads import at_most, threads_for
+from skdeep.engine.training import Monitor
+from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.estimators.linear import LinearClassifier
 from skdeep.fitting.exactly import has_exact_solver
-from skdeep.fitting.outcome import warn
+from skdeep.fitting.links import fitted_copy
+from skdeep.fitting.outcome import look_at_end, warn
 from skdeep.fitting.recipe import Member, Recipe
 from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.solving import solve
 from skdeep.fitting.starts import new_progress
 from skdeep.fitting.torch_settings import own_settings
-from skdeep.model_selection.evaluation import _Same, _Task, is_promised
-from skdeep.model_selection.stacks import why_alone
+from skdeep.model_selection.evaluation import _Same, _Task, is_promised, share_seed
+from skdeep.model_selection.stacks import _capacity, stackable_now, why_alone
 
-#: Parameters in which the candidates of a grid may differ.
+#: Parameters in which the candidates of a grid of exact solutions may differ.
 _FREE = frozenset({"alpha", "l1_ratio", "tol", "random_state"})
+#: Parameters of all models that are trained by mini-batches on a CPU at a time: those of few models stay in its cache.
+_MAX_PARAMS = 1 << 18
 #: Values of scores that a grid may take at a time.
 _MAX_SCORES = 4 * MAX_VALUES
 
 
-def evaluate_grid(tasks: list[_Task]) -> list[dict] | None:
-    """Return the results of ``_fit_and_score`` for all tasks of a search; None if they do not make a grid."""
+def evaluate_grid(tasks: list[_Task], seed: int, n_workers: int) -> list[dict] | None:
+    """Return the results of ``_fit_and_score`` for all tasks of a search; None if they do not make a grid.
+
+    `seed` is of candidates that have none; where the CPU trains by mini-batches, several workers do so in less time.
+    """
     if len(tasks) < 2 or not _is_plain(tasks):
         return None
     first, start = tasks[0], time.time()
@@ -56,8 +69,10 @@ def evaluate_grid(tasks: list[_Task]) -> list[dict] | None:
             candidates[key] = clone(first.estimator).set_params(**clone(key.value or {}, safe=False))
             if not get_config()["skip_parameter_validation"]:
                 candidates[key]._validate_params()
-        with own_settings(), at_most(1):
-            outcome = _train(list(candidates.values()), first.X, first.y, list(splits.values()))
+        share_seed(list(candidates.values()), seed)
+        grid = _Grid(list(candidates.values()), set().union(*(task.parameters for task in tasks)), n_workers)
+        with own_settings():
+            outcome = grid.train(first.X, first.y, list(splits.values()))
     except Exception:  # a fit says better what is wrong
         return None
     if outcome is None:
@@ -90,7 +105,9 @@ def _is_plain(tasks: list[_Task]) -> bool:
     """Tell whether tasks differ in split and candidate alone, and ask for nothing but accuracies of linear models."""
     first = tasks[0]
     estimator, options = first.estimator, first.options
-    if not isinstance(estimator, LinearClassifier) or why_alone(estimator) is not None or own_methods(estimator):
+    if not isinstance(estimator, BaseTorchClassifier) or why_alone(estimator) is not None or own_methods(estimator):
+        return False
+    if estimator._averages_probabilities:
         return False
     if not is_promised(first) or get_config()["enable_metadata_routing"] or get_config()["array_api_dispatch"]:
         return False
@@ -106,59 +123,119 @@ def _is_plain(tasks: list[_Task]) -> bool:
         same = all(task.options[name] is options[name] for name in ("scorer", "caller", "error_score"))
         if not same or task.X is not first.X or task.y is not first.y or type(task.estimator) is not type(estimator):
             return False
-        if not task.parameters.keys() <= _FREE:
-            return False
     return True
 
 
-def _train(
-    candidates: list, X: Any, y: Any, splits: list[tuple[np.ndarray, np.ndarray]]
-) -> tuple[np.ndarray, list[Member], str, float] | None:
-    """Train all candidates without each split's test rows: accuracies (splits, candidates), models, solver, and when.
+@dataclass
+class _Grid:
+    """Candidates that are trained on all splits at a time.
 
-    None where a fit would not be of the kind, or has failed.
+    Attributes
+    ----------
+    candidates : list of estimator
+    varied : set of str
+        The parameters in which they may differ.
+    n_workers : int
     """
-    leader = clone(candidates[0])
-    problem = encode([leader], X, y, None, going_on=False, incremental=False)
-    if problem.codes.ndim != 1 or float_dtype(problem.X) != np.float64:
-        return None
-    splits = [(np.asarray(train), np.asarray(test)) for train, test in splits]
-    if any(part.dtype.kind not in "iu" for split in splits for part in split):
-        return None
-    n_classes = len(leader.classes_)
-    if any(np.bincount(problem.codes[train], minlength=n_classes).min() == 0 for train, _ in splits):
-        return None
-    recipes = [leader._recipe(problem.take(train), False, False) for train, _ in splits[:: len(splits) - 1 or 1]]
-    recipe: Recipe = recipes[0]
-    if any((r.solver, r.newton_params) != (recipe.solver, recipe.newton_params) for r in recipes):
-        return None
-    if recipe.solver not in FULL_BATCH or recipe.device.type != "cpu":
-        return None
-    if len(splits) * len(candidates) * recipe.n_outputs * len(problem.codes) > _MAX_SCORES:
-        return None
-    problem = problem.placed(recipe.device, recipe.dtype)
-    source = RandomSource(0)
-    members = []
-    for train, _ in splits:
-        rows = None if np.array_equal(train, np.arange(len(problem.codes))) else train
-        for candidate in candidates:
-            own = TrainingState(source)
-            members.append(Member(candidate, own, new_progress(candidate, False, False, own), rows))
-    network = recipe.network(recipe, problem, members, False)
-    if recipe.closed_form or (recipe.solver == "lbfgs" and not has_exact_solver(recipe, problem, network)):
-        return None
-    solve(recipe, problem, network, members, recipe.epochs)
-    if any(member.progress.error is not None for member in members):
-        return None
-    trained = time.time()
-    found = zip(*(member.progress.params or [] for member in members), strict=True)
-    network = network.with_params([torch.cat(parts) for parts in found])
-    return _accuracies(network, problem, [test for _, test in splits]), members, recipe.solver, trained
+
+    candidates: list
+    varied: set[str]
+    n_workers: int
+
+    def train(
+        self, X: Any, y: Any, splits: list[tuple[np.ndarray, np.ndarray]]
+    ) -> tuple[np.ndarray, list[Member], str, float] | None:
+        """Train all candidates without each split's test rows: accuracies (splits, candidates), models, solver, when.
+
+        None where a fit would not be of the kind, or has failed.
+        """
+        leader = clone(self.candidates[0])
+        problem = encode([leader], X, y, None, going_on=False, incremental=False)
+        if problem.codes.ndim != 1:
+            return None
+        splits = [(np.asarray(train), np.asarray(test)) for train, test in splits]
+        if any(part.dtype.kind not in "iu" for split in splits for part in split):
+            return None
+        n_classes = len(leader.classes_)
+        if any(np.bincount(problem.codes[train], minlength=n_classes).min() == 0 for train, _ in splits):
+            return None
+        n_models = len(splits) * len(self.candidates)
+        parts = [problem.take(train) for train, _ in splits]
+        recipe: Recipe = leader._recipe(parts[0], False, False)
+        if n_models * recipe.n_outputs * len(problem.codes) > _MAX_SCORES or n_models > _capacity(leader, X, y):
+            return None
+        n_params = n_models * leader._n_params(problem.X.shape[1], recipe.n_outputs)
+        exact = recipe.solver in FULL_BATCH
+        if not (self._is_exact(recipe, leader, parts) if exact else self._steps(recipe, leader, parts, n_params)):
+            return None
+        problem = problem.placed(recipe.device, recipe.dtype)
+        members = []
+        for train, _ in splits:
+            rows = None if np.array_equal(train, np.arange(len(problem.codes))) else train
+            seeds = [draw_seeds(candidate.random_state) for candidate in self.candidates]
+            sources = {seed: RandomSource(seed[0]) for seed in seeds}  # candidates of one seed share their batches
+            for candidate, seed in zip(self.candidates, seeds, strict=True):
+                own = TrainingState(sources[seed], seed[1])
+                members.append(Member(candidate, own, new_progress(candidate, False, False, own), rows))
+        with at_most(1) if exact else threads_for(n_params * recipe.batch_rows):
+            network = recipe.network(recipe, problem, members, False)
+            if exact and (recipe.closed_form or not has_exact_solver(recipe, problem, network)):
+                return None
+            solve(recipe, problem, network, members, recipe.epochs)
+            if any(member.progress.interrupted for member in members):
+                raise KeyboardInterrupt  # it is the search that the user wants to end
+            if not exact:
+                self._look_at_end(recipe, leader, network, members, [part.placed(*_place(recipe)) for part in parts])
+            if any(member.progress.error is not None for member in members):
+                return None
+            trained = time.time()
+            found = zip(*(member.progress.params or [] for member in members), strict=True)
+            network = network.with_params([torch.cat(tensors) for tensors in found])
+            return _accuracies(network, problem, [test for _, test in splits]), members, recipe.solver, trained
+
+    def _is_exact(self, recipe: Recipe, leader: Any, parts: list[Problem]) -> bool:
+        """Say whether each fit would be an exact solution in float64 on the CPU."""
+        last = leader._recipe(parts[-1], False, False)
+        same = (last.solver, last.newton_params) == (recipe.solver, recipe.newton_params)
+        is_double = float_dtype(parts[0].source) == np.float64 and recipe.device.type == "cpu"
+        return same and is_double and self.varied <= _FREE and isinstance(leader, LinearClassifier)
+
+    def _steps(self, recipe: Recipe, leader: Any, parts: list[Problem], n_params: int) -> bool:
+        """Say whether each fit would take the same steps of mini-batches, and all of them pay in one stack."""
+        free = stackable_now(leader)
+        if not self.varied <= free or any(stackable_now(candidate) != free for candidate in self.candidates):
+            return False
+        if recipe.device.type == "cpu" and (n_params > _MAX_PARAMS or self.n_workers > 1):
+            return False
+        if sparse.issparse(parts[0].source):
+            return False
+        if any(recipe.batch_rows >= part.n_rows for part in parts) or len(parts[0].placed(*_place(recipe)).missing):
+            return False  # equal rows may be merged; columns are told apart by where values are missing
+        return len({_steps_of(leader._recipe(part, False, False)) for part in parts}) == 1
+
+    def _look_at_end(
+        self, recipe: Recipe, leader: Any, network: Network, members: list[Member], parts: list[Problem]
+    ) -> None:
+        def judge(data: Problem, loss: Loss, scoring: Any) -> Monitor:
+            return make_monitor([data], loss, scoring, partial(labels_of, leader), partial(fitted_copy, [leader]))
+
+        for part, models in zip(parts, np.arange(len(members)).reshape(len(parts), -1), strict=True):
+            look_at_end(recipe, part, network.select(models), [members[m] for m in models], judge)
+
+
+def _place(recipe: Recipe) -> tuple[torch.device, torch.dtype]:
+    return recipe.device, recipe.dtype
+
+
+def _steps_of(recipe: Recipe) -> tuple:
+    """Name what the steps of a fit follow from, beside its data and what candidates differ in."""
+    how = recipe.solver, recipe.batch_rows, recipe.proximal, *_place(recipe), recipe.products
+    return *how, recipe.schedule, recipe.horizon, recipe.epochs, recipe.to_end
 
 
 def _accuracies(network: Network, problem: Problem, tests: list[np.ndarray]) -> np.ndarray:
     """Compute the accuracies of models (splits, candidates), each on the test rows of its split."""
-    scores = to_numpy(scores_of(network, problem.rows(), np.arange(len(problem.codes))))
-    predicted = scores[:, :, 0] > 0 if scores.shape[2] == 1 else scores.argmax(2)
+    scores = scores_of(network, problem.rows(), np.arange(len(problem.codes)))
+    predicted = to_numpy(scores[:, :, 0] > 0 if scores.shape[2] == 1 else scores.argmax(2))
     right = (predicted == problem.codes).reshape(len(tests), -1, len(problem.codes))
     return np.stack([of_split[:, test].mean(1) for of_split, test in zip(right, tests, strict=True)])
