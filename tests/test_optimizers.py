@@ -123,7 +123,7 @@ def test_a_loaded_state_goes_on_exactly(name):
         whole.step([g.clone() for g in step])
     for step in steps[:3]:
         first.step([g.clone() for g in step])
-    saved = first.state(0)
+    saved = first.states(np.arange(1))[0]
     resumed = [p.clone() for p in params]
     first.step(steps[0])  # what was saved is a copy
     second = optimizer_of(name, resumed, rates, momenta)
@@ -143,8 +143,8 @@ def test_state_of_one_model_of_a_stack(name):
     alone = [model(params, k) for k in range(3)]
     parts = [optimizer_of(name, alone[k], RATES[k : k + 1], MOMENTA[k : k + 1]) for k in range(3)]
     for k, part in enumerate(parts):
-        part.load(stack.state(k))
-        assert stack.state(k)["learning_rate"] == RATES[k]
+        part.load(stack.states(np.arange(3))[k])
+        assert stack.states(np.arange(3))[k]["learning_rate"] == RATES[k]
     for step in steps[3:]:
         stack.step([g.clone() for g in step])
         for k, part in enumerate(parts):

@@ -209,9 +209,9 @@ class ModuleNetwork(Network):
     def put_back(self, model: int, copy: list[Tensor]) -> None:
         self.with_params(copy)
 
-    def is_finite(self, tensors: list[Tensor]) -> bool:
+    def _counted(self) -> list[Tensor]:
         free = [False] * len(self.leaves) + self._may_be_infinite
-        return super().is_finite([t for t, any_number in zip(tensors, free, strict=True) if not any_number])
+        return [t for t, any_number in zip(self.tensors, free, strict=True) if not any_number]
 
 
 def _by_running_averages(part: nn.Module, inputs: tuple) -> None:

@@ -219,9 +219,14 @@ class Network:
         for mine, known in zip(self.tensors, copy, strict=True):
             mine.detach()[model : model + 1] = known
 
-    def is_finite(self, tensors: list[Tensor]) -> bool:
-        """Tell whether the `tensors` of a model can be used."""
-        return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
+    def are_finite(self) -> np.ndarray:
+        """Tell which models can be used, (K,): the host waits once for all."""
+        tensors = [tensor.detach().reshape(self.n_models, tensor[0].numel()) for tensor in self._counted()]
+        return torch.stack([tensor.isfinite().all(1) for tensor in tensors]).all(0).cpu().numpy()
+
+    def _counted(self) -> list[Tensor]:
+        """List the tensors that have to be finite."""
+        return self.tensors
 
     def with_params(self, params: list[Tensor]) -> Network:
         """Make the same network around other `tensors`."""

@@ -181,11 +181,17 @@ class Optimizer:
             for state, new in zip(getattr(self, slot), getattr(part, slot), strict=True):
                 state[index] = new
 
-    def state(self, model: int) -> dict:
-        """Copy what one model needs to go on later, as NumPy arrays."""
-        found, n = fetched([s[model] for slot in self.slots for s in getattr(self, slot)]), len(self.params)
-        arrays = {slot: found[i * n : (i + 1) * n] for i, slot in enumerate(self.slots)}
-        return {"n_steps": self.n_steps[model], "learning_rate": self.learning_rate[model], **arrays}
+    def states(self, models: np.ndarray) -> list[dict]:
+        """Copy what some models need to go on later, as NumPy arrays."""
+        tensors = [tensor for slot in self.slots for tensor in getattr(self, slot)]
+        if len(models) < len(self.learning_rate):
+            index = index_of(models, self.params[0])
+            tensors = [tensor[index] for tensor in tensors]
+        found, n, states = fetched(tensors), len(self.params), []
+        for place, m in enumerate(models):
+            arrays = {slot: [a[place] for a in found[i * n : (i + 1) * n]] for i, slot in enumerate(self.slots)}
+            states.append({"n_steps": self.n_steps[m], "learning_rate": self.learning_rate[m], **arrays})
+        return states
 
     def fits(self, state: dict) -> bool:
         """Tell whether a saved `state` is of parameters of the same shapes."""
@@ -301,9 +307,9 @@ class SGD(Optimizer):
             optimizer._express_plainly()
         super().put(models, part)
 
-    def state(self, model: int) -> dict:
+    def states(self, models: np.ndarray) -> list[dict]:
         self._express_plainly()
-        return super().state(model)
+        return super().states(models)
 
 
 class Adam(Optimizer):

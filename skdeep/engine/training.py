@@ -378,13 +378,14 @@ def _end_of_epoch(
 
 def _finish(stack: _Stack, models: np.ndarray) -> None:
     """Hand the final parameters and optimizer state of some models to their `Progress`."""
-    for m in models:
+    finite, states = stack.network.are_finite(), stack.optimizer.states(models)
+    for m, state in zip(models, states, strict=True):
         p = stack.progress[m]
         current = stack.network.copy_of(m)
-        if not stack.network.is_finite(current) and p.error is None:
+        if not finite[m] and p.error is None:
             p.error = f"parameters became non-finite in epoch {p.n_iter + 1}"
         p.params = p.params if p.watch_score and p.params is not None else current
-        p.optimizer_state = stack.optimizer.state(m)
+        p.optimizer_state = state
         averages = (array for slot in stack.optimizer.slots for array in p.optimizer_state[slot])
         if p.error is None and not all(np.isfinite(array).all() for array in averages):
             p.error = f"averages of gradients became non-finite in epoch {p.n_iter}"  # which stops any learning
