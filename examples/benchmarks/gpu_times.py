@@ -1,6 +1,8 @@
 """Parts of gpu.py that take times: epochs, steps of all sizes, searches, exact solvers, prediction."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -29,13 +31,18 @@ def epochs(bench: Bench) -> None:
     for batch_size in (64,) if bench.quick else (256, 4096):
         torch.compiler.reset()  # past a number of variants of one network it would silently not compile
 
-        def ours(make, precision="float32", matmul="highest", batch_size=batch_size):
+        def ours(make, precision="float32", matmul="highest", batch_size=batch_size, graphs=True):
             def estimator(k):
                 return make(batch_size=batch_size, precision=precision, **STEPS).set_params(max_iter=k)
 
             def prepare():
                 with_matmul(matmul, lambda: estimator(1).fit(X, y))
-                return lambda: with_matmul(matmul, lambda: epoch_of(estimator, X, y, extra)[1])
+
+                def epoch():
+                    with nullcontext() if graphs else patch("torch.cuda.CUDAGraph", side_effect=RuntimeError):
+                        return with_matmul(matmul, lambda: epoch_of(estimator, X, y, extra)[1])
+
+                return epoch
 
             return prepare
 
@@ -66,6 +73,7 @@ def epochs(bench: Bench) -> None:
             "plain torch loop (256, 256), autocast to bfloat16": loop(autocast=True),
         }
         if cuda:
+            contestants["MLPClassifierTorch (256, 256), steps launched one by one"] = ours(mlp, graphs=False)
             contestants["MLPClassifierTorch (256, 256), TF32"] = ours(mlp, matmul="high")
             contestants["plain torch loop (256, 256), TF32"] = loop(matmul="high")
         if not bench.quick:
@@ -143,7 +151,6 @@ def search(bench: Bench) -> None:
     softmax = SoftmaxClassifier(solver=Adam(learning_rate="cosine", batch_size=512), max_iter=4, **shared)
     mlp = MLPClassifierTorch((256, 256), batch_size=256, max_iter=2, tol=0, n_iter_no_change=np.inf, **shared)
     split = list(StratifiedKFold(folds).split(X, y))
-    n_networks = 2 if bench.quick else 6
 
     def warm():
         MLPClassifierTorch((256, 256), max_iter=1, **shared).fit(X[:300], y[:300])
@@ -156,12 +163,12 @@ def search(bench: Bench) -> None:
         return bench.repeat(lambda: GridSearchCV(clone(estimator), grid, **how).fit(X, y), warm)
 
     of_all, of_one = f"search of {n_alphas * folds} SoftmaxClassifier", "one fit of SoftmaxClassifier"
-    of_mlps, of_mlp = f"search of {n_networks} MLPClassifierTorch", "one fit of MLPClassifierTorch"
+    of_mlps, of_mlp = f"search of {n_alphas * folds} MLPClassifierTorch", "one fit of MLPClassifierTorch"
     contestants = {
         of_one: fit(softmax),
         of_all: many(softmax, n_alphas, split),
         of_mlp: fit(mlp, split[0][0]),
-        of_mlps: many(mlp, n_networks, split[:1]),
+        of_mlps: many(mlp, n_alphas, split),
     }
     contest(bench, contestants, [(of_all, of_one), (of_mlps, of_mlp)], unit="s", factor=1.0)
 
