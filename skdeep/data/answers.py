@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from skdeep.data.inputs import OutputSpace, to_numpy
 from skdeep.data.labels import accuracy, check_label_names, unboxed
 from skdeep.engine.losses import Loss
+from skdeep.engine.per_model import to_device
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def tempered(scores: Tensor, temperature: float | np.ndarray | None) -> Tensor:
     """Divide scores by a temperature; None leaves them as they are."""
     if temperature is None:
         return scores
-    return scores / torch.as_tensor(temperature, dtype=torch.float64, device="cpu").to(scores)
+    values = torch.as_tensor(temperature, dtype=torch.float64, device="cpu")
+    return scores / to_device(values, scores.device, scores.dtype)
 
 
 # ---- answers, from scores (n, C) -------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from skdeep.engine.activations import ACTIVATIONS
 from skdeep.engine.input_layer import Standardization
 from skdeep.engine.losses import smoothed
 from skdeep.engine.networks import Network
-from skdeep.engine.per_model import run_length, to_device
+from skdeep.engine.per_model import fetched, run_length, to_device
 from skdeep.engine.perceptron import MLP
 from skdeep.engine.schedules import SCHEDULES
 from skdeep.estimators.deep import NeuralNetClassifier
@@ -228,21 +228,22 @@ class PerceptronClassifier(NeuralNetClassifier):
         def stack(name: str) -> list[Tensor]:
             known = getattr(self, name, [])
             known = known if isinstance(known, list) else [known]
-            arrays = (np.atleast_1d(to_numpy(array)).T for array in known)
-            return [torch.tensor(array.copy(), device=device, dtype=dtype).unsqueeze(0) for array in arrays]
+            # copies: a model that was loaded as a memory map is read-only
+            arrays = (np.atleast_1d(to_numpy(array)).T.copy() for array in known)
+            return [to_device(torch.from_numpy(array).unsqueeze(0), device, dtype) for array in arrays]
 
         noise = {"stochastic_depth": self.stochastic_depth} | noise
         if standardization is None and hasattr(self, "means_"):  # in prediction, which fills in the means
-            # copies: a model that was loaded as a memory map is read-only
-            index = torch.tensor(np.array(to_numpy(self.missing_features_)), device=device)
-            center = torch.tensor(np.array(to_numpy(self.means_)), device=device, dtype=dtype)
+            index = to_device(torch.from_numpy(np.array(to_numpy(self.missing_features_))), device)
+            center = to_device(torch.from_numpy(np.array(to_numpy(self.means_))), device, dtype)
             center = torch.cat([center, center.new_zeros(len(index))]).view(1, 1, -1)
             standardization = Standardization(center, torch.ones_like(center), index)
         weights, biases, slopes, gammas, betas, factors, *averages = map(stack, self._attributes.values())
         if standardization is not None:
             first = (to_numpy(array).T.astype(np.float64) for array in (self.coefs_[0], self.intercepts_[0]))
             unfolded = standardization.unfolded(*first)
-            weights[0], biases[0] = (torch.tensor(a.copy(), device=device, dtype=dtype).unsqueeze(0) for a in unfolded)
+            parts = (torch.from_numpy(array.copy()).unsqueeze(0) for array in unfolded)
+            weights[0], biases[0] = (to_device(part, device, dtype) for part in parts)
         if noise.get("scaling"):
             # what is trained: the factors are in the weights of the columns as they are
             weights[0] = weights[0] / factors[0].unsqueeze(1)
@@ -266,7 +267,8 @@ class PerceptronClassifier(NeuralNetClassifier):
         if network.standardization is not None:
             # as exact as the first layer: from there, a missing value is its mean
             means = network.standardization.means(model).astype(groups["bias"][0].dtype)
-            index = network.standardization.indicated.cpu().numpy()
+            indicated = network.standardization.indicated
+            index = fetched([indicated])[0] if len(indicated) else np.empty(0, dtype=np.int64)
             learned |= {"means_": space.array(means), "missing_features_": space.array(index)}
         return learned
 

@@ -21,7 +21,7 @@ from skdeep.data.scoring import as_score
 from skdeep.data.splits import DIVIDED, KEPT, Folds, dealt_shares, fold_of_rows
 from skdeep.data.state import RandomSource, TrainingState
 from skdeep.engine.networks import Network
-from skdeep.engine.per_model import numbered
+from skdeep.engine.per_model import index_of, numbered, to_device
 from skdeep.engine.training import Progress
 from skdeep.fitting.calibrators import DOUBT, doubt
 from skdeep.fitting.fit import check_scoring, set_attributes
@@ -222,8 +222,8 @@ def _judge(ensemble: Classifier, problem: Problem, weight: np.ndarray | None, fo
     everywhere = networks[0].params[0].new_full((len(problem.codes), n_outputs), math.nan)
 
     def put(rows: np.ndarray, scores: Tensor, say: np.ndarray | None = None) -> None:
-        own = None if say is None else torch.from_numpy(say).to(scores)
-        everywhere[torch.from_numpy(rows).to(scores.device)] = combined(ensemble, scores, own)
+        own = None if say is None else to_device(torch.from_numpy(say), scores.device, scores.dtype)
+        everywhere[index_of(rows, scores)] = combined(ensemble, scores, own)
 
     for network, f in zip(networks, folds.numbers, strict=True):
         if len(rows := folds.rows[folds.fold == f]):

@@ -120,6 +120,7 @@ def main() -> None:
             "launches": log.recorded[-1] if log.recorded else launches,
             "waits": waits,
             "waits of an epoch": per_epoch[2][1] - 2 * waits,
+            "other waits": counts(name, 2, 4)[1] - 4 * per_epoch[2][1],
             "replays": replays,
             "others": launches - replays,
             "differs": learnt(name, graphs=True) != learnt(name, graphs=False),
