@@ -30,14 +30,16 @@ _SHARPNESS = np.geomspace(0.05, 3.0, 22)
 
 _NOWHERE = torch.device("meta")
 
-#: Rows per chunk where the data is passed over outside mini-batch training.
-CHUNK_ROWS = 8192
+#: Rows per chunk where the data is passed over outside mini-batch training, and how many times as many an accelerator
+#: takes, which the host has to launch each for.
+CHUNK_ROWS, _MORE_THERE = 8192, 8
 
 
 def chunk_rows(network: Network, rows: DenseRows | SparseRows) -> int:
     """Choose how many rows to compute scores of at once, so that neither they nor the hidden units take much memory."""
     row_bytes = max(network.row_size, rows.row_values) * rows.dtype.itemsize
-    return min(CHUNK_ROWS, max(1, MAX_VALUES * torch.float32.itemsize // row_bytes))
+    more = 1 if rows.device.type == "cpu" else _MORE_THERE
+    return min(more * CHUNK_ROWS, max(1, more * MAX_VALUES * torch.float32.itemsize // row_bytes))
 
 
 @dataclass

@@ -329,6 +329,7 @@ def train(
                 stack.capture(plan)
     except KeyboardInterrupt as interrupt:
         end_early(interrupt, progress, stack.progress)
+    stack._captured = None
     if observer is not None:
         stack.optimizer.settle()
         observer.train_end(network)
