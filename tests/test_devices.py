@@ -82,7 +82,7 @@ LAUNCHES = {
     "mlp adamw": 39,
     "mlp batch normalisation": 50,
     "mlp layer normalisation": 74,
-    "mlp bfloat16": 47,
+    "mlp bfloat16": 41,
     "mlp dropout": 68,
     "mlp early stopping": 34,
     "mlp 9 alphas": 36,

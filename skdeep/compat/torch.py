@@ -12,7 +12,7 @@ KNOWN = "2.6 to 2.13"
 with private_names("torch", KNOWN):
     # a whole update in one pass over memory; torch.optim's front takes half a second at its first use
     # (docs/decisions/step.rst); one kernel for a list of tensors
-    from torch import _foreach_add_, _fused_adam_, _fused_sgd_
+    from torch import _foreach_add_, _foreach_copy_, _fused_adam_, _fused_sgd_
 
     # how to tell the parts of a user's module that look at the whole batch, or draw
     from torch.nn.modules.batchnorm import _BatchNorm
@@ -44,6 +44,7 @@ __all__ = [
     "_BatchNorm",
     "_DropoutNd",
     "_foreach_add_",
+    "_foreach_copy_",
     "_fused_adam_",
     "_fused_sgd_",
     "elu_backward",

@@ -109,17 +109,21 @@ def to_device(values: Tensor, device: torch.device, dtype: torch.dtype | None = 
     They are cast first, for not every device has float64. A GPU reads them from pinned memory while the host goes on:
     a block of their own, which torch's allocator does not hand out again before they have been read.
     """
-    values = values if dtype is None else values.to(dtype)
-    if values.device == device:
+    if dtype is not None and values.dtype is not dtype:
+        values = values.to(dtype)
+    kind = values.device.type
+    if kind == device.type and (kind == "cpu" or values.device == device):
         return values
-    if values.device.type == "cpu" and device.type == "cuda":
+    if kind == "cpu" and device.type == "cuda":
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)
 
 
 def to_numpy64(values: Tensor) -> np.ndarray:
     """Copy values of a device to the host, and cast them there to float64, which not every device has."""
-    values = values.detach().cpu()
+    values = values.detach() if values.requires_grad else values
+    if values.device.type != "cpu":  # calls that do nothing take time as well
+        values = values.cpu()
     return (values if values.dtype is torch.float64 else values.double()).numpy()
 
 

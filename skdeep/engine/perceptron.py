@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skdeep.compat.torch import _foreach_copy_
 from skdeep.engine.activations import ACTIVATIONS
 from skdeep.engine.affine import Affine
 from skdeep.engine.dropout import Noise
@@ -116,6 +117,7 @@ class MLP(Network):
         self.standardization = standardization
         self._tape: list[_Layer] = []
         self._kept: list[Affine] = []
+        self._cast: list[Affine] = []
         self._is_prepared = False
         self._sizes = {name: len(group) for name, group in (learnt | averaged).items()}
         self._between = [name for name in ("slope", "gamma", "beta") if self._sizes[name]]
@@ -241,6 +243,8 @@ class MLP(Network):
 
     def training_scores(self, X: Tensor, weight: Tensor | None = None, seeds: Tensor | None = None) -> Tensor:
         layers, self._change = self._layers(), None
+        if X.layout is torch.sparse_csr:  # of which there are no products in half precision
+            layers = [self._kept[0], *layers[1:]]
         if self.standardization is not None and not self._is_prepared:
             first = layers[0]
             if X.layout is torch.sparse_csr:  # the change of variables is one of the weights
@@ -307,7 +311,13 @@ class MLP(Network):
             self._kept = [Affine(*pair) for pair in zip(weights, biases, strict=True)]
         for scale in self._scale:
             self._with_factors(self._first, scale, out=self._kept[0].weight)
-        return self._kept
+        if not torch.is_autocast_enabled(self._first.device.type):
+            return self._kept
+        if not self._cast:  # once for all products of a step: autocast would cast them for each
+            dtype = torch.get_autocast_dtype(self._first.device.type)
+            self._cast = [Affine(torch.empty_like(layer.weight, dtype=dtype), layer.bias) for layer in self._kept]
+        _foreach_copy_([layer.weight for layer in self._cast], [layer.weight for layer in self._kept])
+        return self._cast
 
     def _units(self, i: int, z: Tensor, weight: Tensor | None, training: bool) -> tuple[Tensor, Pullback]:
         """Compute units of a hidden layer, and the pullback to their pre-activations and to what is learnt between.
@@ -341,11 +351,9 @@ class MLP(Network):
                 for name, other in zip(self._between, others, strict=True):
                     found[name].append(other)
             of_weight, of_bias = layer.affine.weight_gradient(layer.rows, gradient), gradient.sum(2, dtype=dtype)
-            if of_weight.dtype is not dtype or of_bias.dtype is not dtype:
-                of_weight, of_bias = of_weight.to(dtype), of_bias.to(dtype)
             if not tape and self._change is not None:
                 changed, leaves = self._change
-                of_weight, of_bias = pulled_back(changed, [of_weight, of_bias], leaves)
+                of_weight, of_bias = pulled_back(changed, [of_weight.to(dtype), of_bias], leaves)
             if layer.pullback is not None and self.buffers:
                 # the mean of a batch takes off any constant, whose gradient is zero; Adam would blow up its rounding
                 of_bias.zero_()
@@ -355,6 +363,10 @@ class MLP(Network):
                 gradient = layer.affine.input_gradient(gradient)
                 if layer.is_block:
                     gradient = gradient + above
+        if found["weight"][-1].dtype is not dtype:
+            rounded = found["weight"]
+            found["weight"] = [torch.empty_like(gradient, dtype=dtype) for gradient in rounded]
+            _foreach_copy_(found["weight"], rounded)
         return [gradient for group in found.values() for gradient in reversed(group)] + self._missing
 
     def penalised(self) -> list[Tensor]:
@@ -404,7 +416,7 @@ class MLP(Network):
 
     def with_params(self, params: list[Tensor]) -> MLP:
         part = copy.copy(self)
-        part._tape, part._kept = [], []
+        part._tape, part._kept, part._cast = [], [], []
         n = len(self.params)
         part.params, part.buffers = [p.requires_grad_() for p in params[:n]], list(params[n:])
         part.groups = part._grouped()

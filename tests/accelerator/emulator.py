@@ -35,6 +35,8 @@ _INDEXING = {
     *(_aten.index.Tensor, _aten._unsafe_index.Tensor),
     *(_aten.index_put.default, _aten.index_put_.default, _aten._index_put_impl_.default),
 }
+#: Operations that take memory, and start no kernel.
+_MEMORY = {_aten.empty.memory_format, _aten.empty_like.default, _aten.new_empty.default, _aten.empty_strided.default}
 #: Operations whose result the host needs, or whose size.
 _WAITING = {
     *(_aten._local_scalar_dense.default, _aten.is_nonzero.default, _aten.equal.default),
@@ -355,7 +357,7 @@ def _done(function, args, kwargs):
     of_host = kwargs if wanted is None else {**kwargs, "device": torch.device("cpu")}
     of_host = {name: _replaced(value, _held) for name, value in of_host.items()}
     result = function(*_replaced(args, _held), **of_host)
-    if function is not _aten._local_scalar_dense.default:
+    if function is not _aten._local_scalar_dense.default and function not in _MEMORY:
         (LOG.views if is_view else LOG.launches)[f"{name} @ {line()}"] += 1
     known = {id(value.held): value for value in remote}
     stays = wanted is not None and not _is_remote(wanted)

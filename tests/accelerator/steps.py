@@ -84,15 +84,15 @@ def fit(name: str, n_batches: int, epochs: int, more_rows: int = 0, graphs: bool
     return members, log
 
 
-def counts(name: str, n_batches: int, epochs: int) -> np.ndarray:
-    """Launches, waits and replays of a fit."""
+def counts(name: str, n_batches: int, epochs: int) -> tuple[np.ndarray, list[int]]:
+    """Launches, waits and replays of a fit; and the kernels of each step that was recorded."""
     _, log = fit(name, n_batches, epochs)
-    return np.array([log.launches.total(), log.waits.total(), log.replays])
+    return np.array([log.launches.total(), log.waits.total(), log.replays]), log.recorded
 
 
 def learnt(name: str, graphs: bool) -> bytes:
     """All that the models of a setting have learnt, with a last batch that is short."""
-    members, _ = fit(name, 4, 3, more_rows=11, graphs=graphs)
+    members, _ = fit(name, 3, 2, more_rows=11, graphs=graphs)
     return b"".join(_bytes([model.__getstate__() for model in members]))
 
 
@@ -111,18 +111,18 @@ def _bytes(value) -> Iterator[bytes]:
 
 def main() -> None:
     for name in SETTINGS:
-        for n in (2, 4):
-            counts(name, n, 1)  # what is made once in a process
-        per_epoch = {n: (counts(name, n, 4) - counts(name, n, 2)) / 2 for n in (2, 4)}
+        differs = learnt(name, graphs=True) != learnt(name, graphs=False)  # and what is made once in a process
+        found = {(n, epochs): counts(name, n, epochs) for n in (2, 4) for epochs in (2, 4)}
+        per_epoch = {n: (found[n, 4][0] - found[n, 2][0]) / 2 for n in (2, 4)}
         launches, waits, replays = (per_epoch[4] - per_epoch[2]) / 2
-        _, log = fit(name, 4, 4)
-        found = {
-            "launches": log.recorded[-1] if log.recorded else launches,
+        _, recorded = found[4, 4]
+        taken = {
+            "launches": recorded[-1] if recorded else launches,
             "waits": waits,
             "waits of an epoch": per_epoch[2][1] - 2 * waits,
-            "other waits": counts(name, 2, 4)[1] - 4 * per_epoch[2][1],
+            "other waits": found[2, 4][0][1] - 4 * per_epoch[2][1],
             "replays": replays,
             "others": launches - replays,
-            "differs": learnt(name, graphs=True) != learnt(name, graphs=False),
+            "differs": differs,
         }
-        print(json.dumps({"name": name, **found}), flush=True)
+        print(json.dumps({"name": name, **taken}), flush=True)
