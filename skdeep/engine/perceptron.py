@@ -363,7 +363,7 @@ class MLP(Network):
                 gradient = layer.affine.input_gradient(gradient)
                 if layer.is_block:
                     gradient = gradient + above
-        if found["weight"][-1].dtype is not dtype:
+        if found["weight"][0].dtype is not dtype:
             rounded = found["weight"]
             found["weight"] = [torch.empty_like(gradient, dtype=dtype) for gradient in rounded]
             _foreach_copy_(found["weight"], rounded)
