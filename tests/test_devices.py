@@ -16,6 +16,7 @@ from sklearn.datasets import load_iris
 
 from skdeep import LBFGS, MLPClassifierTorch, SoftmaxClassifier
 from skdeep.data.inputs import resolve_device
+from skdeep.engine.captured import _Kept
 from skdeep.engine.rows import DenseRows, SparseRows, free_memory
 
 HERE = Path(__file__).parent
@@ -196,6 +197,16 @@ def test_no_float64_on_mps(monkeypatch):
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
     with pytest.raises(ValueError, match=r"float64.*mps.*float32"):
         MLPClassifierTorch((4,), device="mps", precision="float64").fit(X, Y)
+
+
+def test_a_graph_keeps_what_it_reads_and_no_more():
+    read, written, factor = torch.ones(3), torch.zeros(3), torch.tensor(2.0)
+    with _Kept() as kept:
+        made = read * factor
+        torch.add(made, 1, out=written)
+        written.add_(torch.stack([made, written]).sum(0))
+        del made
+    assert {id(tensor) for tensor in kept.tensors} == {id(read), id(factor), id(written)}
 
 
 def test_memory_that_torch_keeps_is_free(monkeypatch):

@@ -15,7 +15,8 @@ https://pytorch.org/blog/accelerating-pytorch-with-cuda-graphs
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable
+import weakref
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import numpy as np
@@ -33,17 +34,27 @@ Step = Callable[[Batch, Tensor], Tensor]
 
 
 class _Kept(TorchDispatchMode):
-    """Keeps the tensors that operations get: a graph reads their memory for as long as it is replayed."""
+    """Keeps what operations read that none of them has made: a graph reads it for as long as it is replayed."""
 
     def __init__(self) -> None:
         super().__init__()
         self.tensors: list[Tensor] = []
+        self._made: dict[int, weakref.ref[Tensor]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
-        for value in (*args, *(kwargs or {}).values()):
-            parts = value if isinstance(value, list | tuple) else [value]
-            self.tensors += [part for part in parts if isinstance(part, Tensor)]
-        return func(*args, **(kwargs or {}))
+        for value in _tensors((*args, *(kwargs or {}).values())):
+            made = self._made.get(id(value))
+            if made is None or made() is not value:
+                self.tensors.append(value)
+        result = func(*args, **(kwargs or {}))
+        self._made |= {id(value): weakref.ref(value) for value in _tensors((result,))}
+        return result
+
+
+def _tensors(values: Iterable) -> list[Tensor]:
+    """List the tensors among values, and in lists among them."""
+    parts = [part for value in values for part in (value if isinstance(value, list | tuple) else (value,))]
+    return [part for part in parts if isinstance(part, Tensor)]
 
 
 class Captured:

@@ -45,6 +45,7 @@ from skdeep import (
     TorchClassifier,
 )
 from skdeep.model_selection import GridSearchCV, regularization_path
+from skdeep.model_selection.stacks import fit_stack
 
 X, Y = (data[:120] for data in load_digits(return_X_y=True))
 X = X[:, np.flatnonzero(X.std(0) > 1)]
@@ -309,6 +310,20 @@ def warm_and_pickled(place):
     models = [pickle.loads(pickle.dumps(model)).fit(X, Y) for model in models]
     assert not any(isinstance(value, torch.Tensor) for model in models for value in vars(model).values())
     return [answer for model in models for answer in answers(model.set_params(device="cpu"), X)]
+
+
+@case("use")
+def models_that_leave(place):
+    """A stack gets smaller: its step is recorded anew."""
+    settings = {"batch_size": 16, "n_iter_no_change": 1, "learning_rate": "constant", "momentum": 0.5}
+    models = [on(place, Softmax, max_iter=9, tol=tol, **settings) for tol in (1.0, 0.02, 0.0)]
+    models += [on(place, Softmax, max_iter=9, tol=0.0, alpha=alpha, **settings) for alpha in (0.1, 1.0)]
+    assert fit_stack(models, X, Y) == [None] * 5
+    epochs = [model.n_iter_ for model in models]
+    assert len(set(epochs)) >= 3, epochs
+    if place is not CPU and emulator.KIND == "cuda":
+        assert len(emulator.LOG.recorded) == len(set(epochs)), (epochs, emulator.LOG.recorded)
+    return [np.array(epochs), *(answer for model in models for answer in answers(model, X))]
 
 
 @case("use")
