@@ -27,7 +27,7 @@ def pytest_collection_finish():
     """Spare the garbage collector what stays to the end, the libraries and the tests, and most of its rounds."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    gc.set_threshold(100_000, 50, 50)
 
 
 @pytest.fixture(scope="session", autouse=True)
