@@ -24,9 +24,10 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """Spare the garbage collector what stays to the end: the libraries, and ten thousand tests."""
+    """Spare the garbage collector what stays to the end, the libraries and the tests, and most of its rounds."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
 
 
 @pytest.fixture(scope="session", autouse=True)

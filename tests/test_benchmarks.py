@@ -3,6 +3,7 @@
 import io
 import json
 import runpy
+import subprocess
 import sys
 import time
 from contextlib import redirect_stdout
@@ -48,10 +49,17 @@ def test_benchmarks_run(script, arguments, tmp_path, monkeypatch):
     sys.modules.pop("common", None)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="RssAnon is Linux's")
 def test_the_benchmark_of_memory_runs(tmp_path, monkeypatch):
-    """With one contestant: each is a process of its own."""
+    """With one contestant, which is measured in this process: in one of its own, the imports would take longest."""
+
+    def run(command, **_):
+        with redirect_stdout(io.StringIO()) as out, monkeypatch.context() as worker:
+            worker.setattr(sys, "argv", command[1:])
+            runpy.run_path(command[1], run_name="__main__")
+        return subprocess.CompletedProcess(command, 0, out.getvalue())
+
+    monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.syspath_prepend(BENCHMARKS)
     arguments = "--rows 2000 --columns 5 --classes 2".split()
     monkeypatch.setattr(sys, "argv", ["memory.py", *arguments, "--output", str(tmp_path)])
@@ -84,7 +92,17 @@ def gpu(monkeypatch):
 
 @pytest.mark.slow
 def test_all_parts_of_the_benchmark_of_a_device_run_on_the_cpu(gpu, monkeypatch, tmp_path):
-    """As workers in this process, where the imports are done; as always, the tests begin another."""
+    """As workers in this process, where the imports are done; the tests begin another, with one that is quick."""
+    run = subprocess.run
+
+    def run_quick(command, **options):
+        if "pytest" in command:
+            *command, test = command
+            file, name = test.split("::")
+            assert f"def {name}(" in (options["cwd"] / file).read_text()
+            (tmp_path / Path(file).name).write_text(f"def {name}():\n    pass\n")
+            command, options = [*command, f"{Path(file).name}::{name}"], options | {"cwd": tmp_path}
+        return run(command, **options)
 
     def measure(name, limit):
         with redirect_stdout(io.StringIO()) as out, monkeypatch.context() as worker:
@@ -94,6 +112,7 @@ def test_all_parts_of_the_benchmark_of_a_device_run_on_the_cpu(gpu, monkeypatch,
         lines = {what: [name, what, *rest] for what, *rest in map(json.loads, said)}
         return [*lines.values(), [name, "all of it", 1.0, "s", ""]]
 
+    monkeypatch.setattr(subprocess, "run", run_quick)
     monkeypatch.setitem(gpu["main"].__globals__, "measure", measure)
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--output", str(tmp_path)])
     gpu["main"]()
@@ -127,11 +146,18 @@ def test_a_part_that_is_not_done_in_time_is_a_line(gpu):
     assert (part, what, value) == ("epochs", "all of it", "cut short") and "out of time" in note
 
 
-@pytest.mark.slow
-def test_a_part_that_dies_is_a_line(gpu, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["gpu.py", "--quick", "--device", "nonsense"])
+def test_a_part_that_dies_is_a_line(gpu, monkeypatch, tmp_path):
+    (tmp_path / "part.py").write_text("raise RuntimeError('the device is gone')")
+    monkeypatch.setitem(gpu["measure"].__globals__, "__file__", str(tmp_path / "part.py"))
     ((part, _, value, _, note),) = gpu["measure"]("epochs", 60)
-    assert (part, value) == ("epochs", "cut short") and note.startswith("exit code 1: RuntimeError")
+    assert (part, value, note) == ("epochs", "cut short", "exit code 1: RuntimeError: the device is gone")
+
+
+def test_a_worker_without_its_device_dies(gpu, monkeypatch):
+    worker = ["gpu.py", "--quick", "--device", "nonsense", "--worker", "epochs", "--end", str(time.time() + 60)]
+    monkeypatch.setattr(sys, "argv", worker)
+    with pytest.raises(RuntimeError, match="nonsense"):
+        gpu["main"]()
 
 
 def test_parts_without_time_are_dropped(gpu, monkeypatch, tmp_path):

@@ -51,9 +51,9 @@ CONFIGURATIONS = [
     SoftmaxClassifier(solver="sgd"),
     SoftmaxClassifier(penalty="l1", alpha=1e-3),
     SoftmaxClassifier(penalty="elasticnet", standardize=False),
-    SoftmaxClassifier(penalty=None, solver=SGD(learning_rate="cosine", warmup_epochs=3)),
-    SoftmaxClassifier(solver="adam", class_weight="balanced", max_iter=20),
-    SoftmaxClassifier(solver=AdamW(max_grad_norm=1.0), max_iter=20),
+    # "float64" is what "auto" does with the checks' small data
+    SoftmaxClassifier(penalty=None, solver=SGD(learning_rate="cosine", warmup_epochs=3, precision="float32")),
+    SoftmaxClassifier(solver=AdamW(max_grad_norm=1.0), class_weight="balanced", max_iter=20),
     SoftmaxClassifier(solver="lbfgs"),
     SoftmaxClassifier(early_stopping=True, scoring="loss"),
     SoftmaxClassifier(warm_start=True, solver=SGD(learning_rate="invscaling", nesterovs_momentum=False)),
@@ -73,20 +73,17 @@ CONFIGURATIONS = [
     MLPClassifierTorch(calibration="temperature", label_smoothing=0.1, **TINY),
     MLPClassifierTorch((16,), solver="sgd", learning_rate="adaptive", learning_rate_init=0.1, max_iter=20),
     MLPClassifierTorch((16,), solver="lbfgs", max_iter=20),
-    MLPClassifierTorch(early_stopping=True, **SMALL),
     MLPClassifierTorch(
         **SMALL | {"hidden_layer_sizes": (20, 10)}, activation="tanh", solver="adamw", class_weight="balanced"
     ),
     # a slope to learn, several pieces to a unit, another initial range; the others take relu's path
-    *(MLPClassifierTorch(activation=name, **SMALL) for name in ("prelu", "maxout", "logistic")),
-    MLPClassifierTorch(dropout=0.3, **SMALL),
-    *(MLPClassifierTorch(normalization=name, **SMALL) for name in ("batch", "layer")),
+    MLPClassifierTorch(activation="prelu", dropout=0.3, **SMALL),
+    MLPClassifierTorch(activation="maxout", normalization="layer", **SMALL),
+    MLPClassifierTorch(activation="logistic", early_stopping=True, **SMALL),
     MLPClassifierTorch(
         **TINY | {"hidden_layer_sizes": (16, 16)}, normalization="batch", dropout=0.1, stochastic_depth=0.2
     ),
     TorchClassifier(Perceptron, learning_rate_init=0.05, max_iter=10),
-    # "float64" is what "auto" does with the checks' small data, and "float32" is all but the products of "bfloat16"
-    SoftmaxClassifier(solver=SGD(precision="float32")),
     SoftmaxClassifier(solver=SGD(precision="bfloat16")),
     MLPClassifierTorch(precision="bfloat16", **SMALL),
     SoftmaxClassifier(solver=SGD(batch_size=8), max_iter=20),

@@ -33,7 +33,7 @@ def library(tmp_path_factory):
     if COMPILER is None or not sys.platform.startswith("linux"):
         pytest.skip("the emulated accelerator needs Linux and a C++ compiler")
     root, path = Path(torch.__file__).parent, tmp_path_factory.mktemp("accelerator") / "guard.so"
-    command = [COMPILER, "-O1", "-shared", "-fPIC", "-std=c++20", f"-I{root / 'include'}", f"-L{root / 'lib'}"]
+    command = [COMPILER, "-O0", "-shared", "-fPIC", "-std=c++20", f"-I{root / 'include'}", f"-L{root / 'lib'}"]
     command += [f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}", f"-Wl,-rpath,{root / 'lib'}"]
     command += [str(HERE / "accelerator" / "guard.cpp"), "-o", str(path), "-lc10", "-ltorch_cpu"]
     done = subprocess.run(command, capture_output=True, text=True)

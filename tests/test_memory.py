@@ -31,10 +31,15 @@ import numpy as np
 import skdeep
 
 sys.path[:0] = sys.argv[1:]
-from helpers import configured
+import pytest
+from helpers import configured, set_constant
 from memory import peak_growth
+from skdeep.data import inputs, problem
+from skdeep.engine import batching
 
 warnings.simplefilter("ignore")
+for module, name in (batching, "MAX_VALUES"), (problem, "CHUNK_ROWS"), (inputs, "_SMALL_BYTES"):
+    set_constant(pytest.MonkeyPatch(), name, getattr(module, name) // 4)  # a fourth of everything: parts, buffers, data
 for case in sys.stdin:
     if os.fork():
         assert os.wait()[1] == 0, case
@@ -53,7 +58,7 @@ for case in sys.stdin:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="RssAnon is Linux's")
 def test_a_memory_map_is_not_copied(tmp_path):
-    n_bytes, d = 72 << 20, 500
+    n_bytes, d = 48 << 20, 500
     cases = [
         ("uint8", "C", "SoftmaxClassifier", {}),
         ("uint8", "F", "SoftmaxClassifier", {"early_stopping": True}),
@@ -68,15 +73,14 @@ def test_a_memory_map_is_not_copied(tmp_path):
             values = RNG.integers(0, 4, (len(X) // 20 + 1, d), dtype=np.uint8)
             for part in np.array_split(X, 20):
                 part[:] = values[: len(part)]
-            X.flush()
-        lines.append(json.dumps([str(path), shape, dtype, order, name, {"batch_size": 2000, **params}]))
+        lines.append(json.dumps([str(path), shape, dtype, order, name, {"batch_size": 500, **params}]))
     command = [sys.executable, "-c", SCRIPT, str(BENCHMARKS), str(Path(__file__).parent)]
     done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     added = [float(line) for line in done.stdout.splitlines()]
     assert len(added) == len(cases)
-    # chunks and buffers take up to 50 MB, whatever the size of the data
-    assert not {lines[i]: megabytes for i, megabytes in enumerate(added) if megabytes >= 60}
+    # chunks and buffers take up to 35 MB, whatever the size of the data
+    assert not {lines[i]: megabytes for i, megabytes in enumerate(added) if megabytes >= 46}
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

@@ -32,7 +32,9 @@ def measured(name: str) -> np.ndarray:
     names = protocol()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        rows = [names["measure"](names["ESTIMATORS"][name], names["split"](*names["load"](s), 0), 0) for s in SETS]
+        data = [names["load"](s) for s in SETS]
+        data = [(X[:: 1 + len(X) // 1000], y[:: 1 + len(X) // 1000]) for X, y in data]  # half of the digits are enough
+        rows = [names["measure"](names["ESTIMATORS"][name], names["split"](X, y, 0), 0) for X, y in data]
     return np.array(rows)[:, :2]
 
 
