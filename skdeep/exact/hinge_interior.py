@@ -25,7 +25,7 @@ from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
 from skdeep.exact.rows import Rows, SparseRows, of_all, of_both, pairs
 
 #: Unknowns of a system, and rows, up to which it is cheaper than the method of multipliers.
-_MAX_SYSTEM, _MAX_ROWS = 256, 8192
+_MAX_SYSTEM, _MAX_ROWS = 256, 4096
 #: What least squares are multiplied by to start with, as hinges want margins of one.
 _LENGTH = 3.5
 #: Values up to which all terms' derivatives in the parameters are kept: products with them take one call.
