@@ -28,11 +28,11 @@ from skdeep.exact.rows import Rows
 
 #: Width of smoothing: at first; at least, where it is the gap of a start near the optimum; what it is multiplied by
 #: whenever what is left of complementarity has not fallen to a share of what it was; at least.
-_WIDTH, _WARM, _SHRINK, _SLOW, _NARROWEST = 3.0, 0.03, 0.2, 0.3, 1e-10
+_WIDTH, _WARM, _SHRINK, _SLOW, _NARROWEST = 3.0, 0.03, 0.3, 0.3, 1e-10
 #: What bounds of the intercepts' steps are multiplied by, where a step was too short, and too long.
 _BOLD, _SHY = 0.2, 2.0
 #: Duals are replaced when what is left of the gradient counts no more than so much of what is left of complementarity.
-_SHARE = 1.0
+_SHARE = 3.0
 #: Gaps that are rounding, of objectives that are about one where all parameters are zero.
 _ROUNDING = 1e-16
 #: Line searches end at so much of the first slope.

@@ -20,20 +20,18 @@ import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
 from skdeep.exact.descent import summed
-from skdeep.exact.hinge_starts import least_squares
 from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
 from skdeep.exact.rows import Rows, SparseRows, of_all, of_both, pairs
 
 #: Unknowns of a system, and rows, up to which it is cheaper than the method of multipliers.
-_MAX_SYSTEM, _MAX_ROWS = 256, 8192
-#: What least squares are multiplied by to start with, as hinges want margins of one.
-_LENGTH = 3.5
+_MAX_SYSTEM, _MAX_ROWS = 256, 4096
 #: Values up to which all terms' derivatives in the parameters are kept: products with them take one call.
 _FEW_VALUES = 2**15
 #: Products of slacks and duals to begin with.
 _CENTRE = 0.5
-#: Share of complementarity that a step has left where the next one goes for no less than another share.
-_SLOW, _FIRM = 0.5, 0.1
+#: Share of complementarity that a step has left where the next one goes for no less than another share; else it goes
+#: for this power of the share that a trial leaves.
+_SLOW, _FIRM, _POWER = 0.5, 0.1, 4
 #: Share of the way to the nearest bound that a step goes.
 _NEARLY = 0.995
 #: Most steps, and terms of a batch of models.
@@ -220,13 +218,12 @@ def approach(
         columns, terms = 1, _Rivals(rows, loss)
     else:  # as many systems as columns
         columns, terms = loss.n_scores, _Columns(rows, np.tile(-loss.sign, (K, 1)))
-    start = _LENGTH * least_squares(rows, loss, weight, rho).reshape(K * columns, -1, rows.shape[1])
     found = []
     for models in np.split(np.arange(K), range(size, K, size)):
         own = (models[:, None] * columns + np.arange(columns)).ravel()
         model = own // columns
         part = terms.keep(own)
-        batch = _Batch(part, part.of_rows(weight[model]), rho[model], intercept, goal[model], start[own])
+        batch = _Batch(part, part.of_rows(weight[model]), rho[model], intercept, goal[model])
         end = batch.run(max_iter)
         found.append(end._replace(duals=part.duals(end.duals)))
     params, duals = (np.concatenate(parts) for parts in list(zip(*found, strict=True))[:2])
@@ -249,26 +246,19 @@ class _Batch:
     rho : ndarray of shape (K, D)
     intercept : bool
     goal : ndarray of shape (K,)
-    params : ndarray of shape (K, C, D)
-        To begin with.
     """
 
-    def __init__(
-        self,
-        terms: _Terms,
-        weight: np.ndarray,
-        rho: np.ndarray,
-        intercept: bool,
-        goal: np.ndarray,
-        params: np.ndarray,
-    ):
+    def __init__(self, terms: _Terms, weight: np.ndarray, rho: np.ndarray, intercept: bool, goal: np.ndarray):
         self.terms, self.weight, self.intercept, self.goal = terms, weight, intercept, goal
-        (K, T), (_, C, D) = weight.shape, params.shape
-        self.rho = np.repeat(rho[:, None], C, 1).reshape(K, C * D)
+        (K, T), C = weight.shape, terms.n_scores
+        self.rho = np.repeat(rho[:, None], C, 1).reshape(K, -1)
         self.trained = None if weight.all() else (weight > 0).astype(float)[:, None]
         free = self.rho == 0
         self.free = free if free.any() else None
-        self.params, self.system = params.reshape(K, C * D), np.arange(K)
+        self.ended, self.system = np.zeros(K, dtype=bool), np.arange(K)
+        # where all products are _CENTRE, duals are about 1/2 + m / (8 _CENTRE): with these, parameters follow
+        second = weight / (8 * _CENTRE)
+        self.params = -_solved(self.factors(second), self.terms.back(0.5 * weight + second))
         margin = terms.changes(self.params)
         margin += 1
         half = margin / (2 * _CENTRE)  # where all products are _CENTRE
@@ -280,7 +270,7 @@ class _Batch:
         # what is left of a gap by the gradient: of parameters with a penalty, and without, which may be far to seek
         self.stationary = np.vecdot(gradient * gradient, np.where(free, 0, 0.5 / np.where(free, 1, self.rho)))
         self.loose = np.vecdot(np.abs(gradient), free) * np.maximum(np.abs(self.params).max(1), 1)
-        self.ended, self.before = np.zeros(K, dtype=bool), np.full(K, np.inf)
+        self.before = np.full(K, np.inf)
         self.least, self.since = np.full(K, np.inf), np.zeros(K, dtype=int)  # steps since the gap was halved
         self.count = 2.0 * T / terms.rows.shape[0]  # the weights of all products that are to be zero
 
@@ -342,7 +332,7 @@ class _Batch:
         neglected *= up
         neglected *= slack
         after = (1 - length) * left - length**2 * np.vecdot((dual * neglected).sum(1), self.weight)
-        share = np.maximum(np.maximum(after / left, 0) ** 3, np.where(left > _SLOW * self.before, _FIRM, 0))
+        share = np.maximum(np.maximum(after / left, 0) ** _POWER, np.where(left > _SLOW * self.before, _FIRM, 0))
         self.before, centre = left, share * left / self.count
         # the step: to products of `centre`, with what the trial has neglected
         neglected -= slack
@@ -399,11 +389,7 @@ class _Batch:
         slope *= self.weight
         right = self.terms.back(slope)
         right += pulled
-        move = np.zeros_like(right)
-        for own, factor, of_system in zip(move, factors, right, strict=True):
-            if factor is not None:
-                own[:] = dpotrs(factor, of_system, lower=1)[0]
-        np.negative(move, out=move)
+        move = -_solved(factors, right)
         change = np.empty_like(self.dual)
         ahead = self.terms.changes(move)
         ahead += toward
@@ -412,3 +398,12 @@ class _Batch:
         if self.trained is not None:
             change *= self.trained
         return move, change
+
+
+def _solved(factors: list[np.ndarray | None], right: np.ndarray) -> np.ndarray:
+    """Solve systems, each by its factors; zero where there are none."""
+    found = np.zeros_like(right)
+    for own, factor, of_system in zip(found, factors, right, strict=True):
+        if factor is not None:
+            own[:] = dpotrs(factor, of_system, lower=1)[0]
+    return found

@@ -18,7 +18,7 @@ from skdeep.exact.hinge_terms import Terms
 from skdeep.exact.rows import Rows
 
 #: Largest systems that are solved without iterations.
-_DIRECT = 500
+_DIRECT = 600
 #: Most values of rows that are made dense, and columns of the systems that precondition.
 _MAX_VALUES, _MAX_COLUMNS = 2**23, 300
 #: Share of the residual that conjugate gradients may leave, and most of their steps.
