@@ -194,10 +194,11 @@ class Batches:
             if sizes[models].min() < index.shape[1]:
                 of_model = torch.from_numpy(np.arange(index.shape[1]) < sizes[models, None])
                 mask = to_device(of_model, self.target.device, self.rows.dtype)
-                batch = batch._replace(weight=mask if batch.weight is None else batch.weight * mask)
+                weight = mask if batch.weight is None else batch.weight * mask
+                batch = batch._replace(weight=weight, size=sizes[models])
             seeds = drawn.seeds_of(step, models, self.target.device)
             everyone = len(models) == len(self.generators)
-            yield batch._replace(size=sizes[models], models=None if everyone else models, seeds=seeds)
+            yield batch._replace(models=None if everyone else models, seeds=seeds)
 
     def of_index(self, rows: Tensor, of_targets: Tensor, models: np.ndarray | None = None) -> Batch:
         """Take the batch of rows (G, B), for all or some models; both indices are the same, where each is used.
