@@ -2,8 +2,8 @@ r"""Interior point of small hinge problems: where `skdeep.exact.hinge` begins wh
 
 With slacks :math:`\xi \ge \max(m, 0)` above the margins m of a row's terms, and duals a in between 0 and 1, the optimum
 has :math:`a (\xi - m) = (1 - a) \xi = 0`. Mehrotra's method replaces these zeros by one :math:`\mu`, which falls from
-step to step, as far as a trial step says it can. It takes about a dozen steps whatever the problem, which suits stacks:
-models that differ in weights and penalties are done at about the same time.
+step to step, as far as a trial step says it can. It takes one to three dozen steps, which depend little on weights and
+penalties: models of a stack are done at about the same time.
 
 References
 ----------
