@@ -352,3 +352,42 @@ def test_axes_of_length_one_may_run_backwards():
     for array in (np.arange(3.0).reshape(3, 1)[:, ::-1], np.arange(3.0).reshape(1, 3)[::-1]):
         assert min(array.strides) < 0
         np.testing.assert_array_equal(as_tensor(array).numpy(), array)
+
+
+# ---- what is drawn for an epoch --------------------------------------------------------------------------------------
+
+
+def test_seeds_are_of_each_generator_alone():
+    """In the order in which a model alone would draw: the order of an epoch, then a seed for each of its steps."""
+    rows = DenseRows(torch.zeros(20, 2), torch.device("cpu"), torch.float32)
+    target, subsets = torch.zeros(20, dtype=torch.int64), [np.arange(20), np.arange(20), np.arange(9)]
+    generators = [np.random.default_rng(seed) for seed in (1, 2, 1)]
+    batches = Batches(rows, target, None, subsets, generators, 4, draws=True)
+    drawn = [batches.draw() for _ in range(2)]
+    for m, (seed, subset) in enumerate(zip((1, 2, 1), subsets, strict=True)):
+        alone = np.random.default_rng(seed)
+        for epoch in drawn:
+            n = -(-len(subset) // 4)
+            np.testing.assert_array_equal(epoch.orders[m], subset[alone.permutation(len(subset))])
+            np.testing.assert_array_equal(epoch.seeds[m, :n], [alone.integers(2**63) for _ in range(n)])
+    one = np.random.default_rng(3)
+    shared = Batches(rows, target, None, None, [one] * 3, 4, draws=True)
+    assert shared.draw().seeds.shape == (1, 5)
+    met = [int(batch.seeds) for batch in shared.epoch()]
+    again = np.random.default_rng(3)
+    for _ in range(2):
+        again.permutation(20)
+        expected = again.integers(2**63, size=5).tolist()
+    assert met == expected
+
+
+def test_an_epoch_that_goes_on_from_a_step():
+    rows = DenseRows(torch.arange(22.0).view(11, 2), torch.device("cpu"), torch.float32)
+    target = torch.arange(11)
+    for subset in (None, [np.arange(11), np.arange(7)]):
+        batches = Batches(rows, target, None, subset, [np.random.default_rng(0)] * 2, 3)
+        drawn = batches.draw()
+        whole = [batch.target.clone() for batch in batches.epoch(drawn)]
+        for n_done in range(5):
+            rest = [batch.target.clone() for batch in batches.epoch(drawn, n_done)]
+            assert len(rest) == 4 - n_done and all(map(torch.equal, rest, whole[n_done:]))
