@@ -363,7 +363,7 @@ class LargestTensor(TorchDispatchMode):
     "params", [{}, {"early_stopping": True}, {"batch_size": 5000}], ids=["plain", "early stopping", "full batch"]
 )
 def test_a_large_sparse_matrix_stays_sparse(cls, params):
-    n, d = 1000, 20_000
+    n, d = 1000, 100_000
     rng = np.random.default_rng(0)
     y = np.arange(n) % 2
     columns = np.column_stack([y * 50 + rng.integers(0, 50, n), rng.integers(100, d, (n, 4))])
