@@ -183,7 +183,7 @@ class PerceptronClassifier(NeuralNetClassifier):
     ) -> Standardization:
         columns = column_statistics(problem, members)
         place, centers = (problem.device, problem.dtype), not issparse(problem.X)
-        index = to_device(torch.from_numpy(indicated), problem.device)
+        index = to_device(torch.from_numpy(np.array(indicated)), problem.device)  # a loaded one may be read-only
         if not self.standardize:  # centred, so that a missing value is its mean; their scale is left as it is
             mean = np.stack([np.append(c.mean, np.zeros(len(indicated))) for c in columns])
             center = to_device(torch.from_numpy(mean).unsqueeze(1), *place) if centers else None
