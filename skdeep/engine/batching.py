@@ -146,7 +146,7 @@ class Batches:
 
     def epoch(self, drawn: Draw | None = None, n_done: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch, from the first one that is not done; each overwrites the rows of the last."""
-        if n_done == int(self.n_batches.max()):
+        if n_done and n_done == int(self.n_batches.max()):
             return iter(())
         drawn = self.draw() if drawn is None else drawn
         return self._shared_epoch(drawn, n_done) if self.shared else self._own_epoch(drawn, n_done)

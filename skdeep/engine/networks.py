@@ -139,6 +139,8 @@ class Network:
     n_coefs: int
     #: Whether a step takes seeds, of which all that is drawn in it follows.
     draws = False
+    #: In which dtype the products of a step are taken, if not in that of the parameters.
+    products: torch.dtype | None = None
     #: Whether steps on dense rows make the same calls, whatever the values: such a step may be recorded, and replayed.
     is_static = False
     #: The user's module behind the network, if there is one, and its own parameters in the order of `params`.

@@ -311,11 +311,11 @@ class MLP(Network):
             self._kept = [Affine(*pair) for pair in zip(weights, biases, strict=True)]
         for scale in self._scale:
             self._with_factors(self._first, scale, out=self._kept[0].weight)
-        if not torch.is_autocast_enabled(self._first.device.type):
+        if self.products is None:
             return self._kept
         if not self._cast:  # once for all products of a step: autocast would cast them for each
-            dtype = torch.get_autocast_dtype(self._first.device.type)
-            self._cast = [Affine(torch.empty_like(layer.weight, dtype=dtype), layer.bias) for layer in self._kept]
+            rounded = [torch.empty_like(layer.weight, dtype=self.products) for layer in self._kept]
+            self._cast = [Affine(*pair) for pair in zip(rounded, (layer.bias for layer in self._kept), strict=True)]
         _foreach_copy_([layer.weight for layer in self._cast], [layer.weight for layer in self._kept])
         return self._cast
 

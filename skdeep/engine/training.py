@@ -302,6 +302,7 @@ def train(
         `progress`, with the final parameters in it. A keyboard interrupt ends training as `progress.end_early` says.
     """
     network, stack = objective.network, _Stack(objective, optimizer, progress)
+    network.products = plan.products
     alive = np.arange(len(progress))
     judge_start(network, progress, monitor)
     if observer is not None:
