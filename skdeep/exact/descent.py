@@ -83,6 +83,8 @@ class Stack:
         The loss at the scores.
     value, rounding : ndarray of shape (K,)
         Of the objectives, and by how much they are not told apart.
+    left : ndarray of shape (K,)
+        Share of the slope at the start of the last step that was there at its end.
     n_evaluations : int
         Of the objectives, so far.
     all_but_last : bool
@@ -98,6 +100,7 @@ class Stack:
     scores: np.ndarray = field(init=False)
     at: At = field(init=False)
     value: np.ndarray = field(init=False)
+    left: np.ndarray = field(init=False)
     rounding: np.ndarray = field(init=False)
     n_evaluations: int = 0
     _pull: np.ndarray = field(init=False)
@@ -106,6 +109,7 @@ class Stack:
 
     def __post_init__(self, known: np.ndarray | None) -> None:
         self.all_but_last = bool(self.rho[:, :-1].all())
+        self.left = np.zeros(len(self.params))
         self._put(self.params, self.rows.scores(self.params) if known is None else known)
 
     def _put(self, params: np.ndarray, scores: np.ndarray) -> None:
@@ -144,7 +148,7 @@ class Stack:
     def keep(self, models: np.ndarray) -> None:
         """Go on with some of the models only."""
         self._gradient = self.gradient[models]
-        for name in ("rho", "params", "scores", "value", "rounding", "_pull", "_slope"):
+        for name in ("rho", "params", "scores", "value", "rounding", "_pull", "_slope", "left"):
             setattr(self, name, getattr(self, name)[models])
         self.at = At(self.at.value[models], self.at.gradient[models])
         if len(self.weight) > 1:
@@ -162,6 +166,7 @@ class Stack:
         self._put(params + direction, scores + along)
         rise = dot(along, self._pull) + dot(direction, self._slope)
         enough = (np.abs(rise) <= left * -slope) & (self.value <= level)
+        self.left = rise / slope
         if enough.all():  # the first step is the right one nearly always
             return enough
         # for others, Newton's in one variable
@@ -177,6 +182,7 @@ class Stack:
             far = step[todo, None, None]
             self._put_some(todo, params[todo] + far * direction[todo], scores[todo] + far * along[todo])
             rise = dot(along[todo], self._pull[todo]) + dot(direction[todo], self._slope[todo])
+            self.left[todo] = rise / slope[todo]
             failed = ~((np.abs(rise) <= left * -slope[todo]) & (self.value[todo] <= level[todo]))
             if not failed.any():
                 break

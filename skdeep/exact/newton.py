@@ -78,10 +78,15 @@ class Newton:
         else:
             diagonal.reshape(K, C, D)[...] += rho[:, None]
         if self.alike:
-            return _solve(hessians, right, unit).reshape(K, C, D)
-        hessians *= scale[:, :, None]
-        hessians *= scale[:, None]
-        return (_solve(hessians, right * scale, np.ones(len(right))) * scale).reshape(K, C, D)
+            found = _solve(hessians, right, unit)
+        else:
+            hessians *= scale[:, :, None]
+            hessians *= scale[:, None]
+            found = _solve(hessians, right * scale, np.ones(len(right))) * scale
+        direction = found.reshape(K, C, D)
+        # far from the optimum, where the curvature falls along the way, one step after the other is too short
+        direction *= (1 + np.fmax(stack.left, 0.0))[:, None, None]
+        return direction
 
 
 def _pin_shift(hessians: np.ndarray, stack: Stack) -> None:

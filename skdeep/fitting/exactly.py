@@ -42,8 +42,6 @@ from skdeep.fitting.variables import Variables, rows_of, weights_of
 _MAX_VALUES = 2**25
 #: Unknowns of the largest system that is solved for a direction.
 _MAX_SYSTEM = 1024
-#: Unknowns up to which piecewise quadratics of many penalties are solved at once, as that takes few calls.
-_FEW_COLUMNS = 48
 #: The relative duality gap that a tolerance of one asks for.
 GAP = 0.01
 
@@ -165,7 +163,7 @@ def _descend(recipe: Recipe, stack: Stack, alike: bool, tol: np.ndarray, max_ite
     def directions(group: np.ndarray) -> Newton | LBFGS:
         return Newton(n_columns, alike) if newton else LBFGS(group)
 
-    if n_models > 1 and not params.any() and (system > _FEW_COLUMNS if loss.piecewise else not newton):
+    if n_models > 1 and not params.any() and (loss.piecewise or not newton):
         kind = np.arange(len(stack.params)) % (len(stack.params) // n_models)
         solution = follow(stack.rows, stack.loss, stack.weight, stack.rho, kind, directions, tol, max_iter)
     else:
