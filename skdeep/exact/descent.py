@@ -265,11 +265,9 @@ def descend(
             limit = iteration == max_iter or stack.n_evaluations >= max_evaluations
             if limit or not (fallen & moved & (largest > tol)).all():
                 # of weights that a strong penalty keeps small, predictions depend on the last digits; and gradients are
-                # as small as the loss where rows are told apart, however far it still has to fall (but steps on pieces
-                # of quadratics end at the optimum all at once)
+                # as small as the loss where rows are told apart, however far it still has to fall
                 unit = np.minimum(1.0, _largest(stack.params))
-                if not stack.loss.piecewise:
-                    unit = np.clip(_PER_LOSS * stack.value, _LEAST, unit)
+                unit = np.clip(_PER_LOSS * stack.value, _LEAST, unit)
                 at_rest = largest <= tol * unit
                 # where the fall is lost in rounding, the gradient may still tell
                 stuck = ~moved | (~fallen & ~(largest < 0.5 * steepest))
