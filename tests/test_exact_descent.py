@@ -201,7 +201,7 @@ def by_torch(monkeypatch):
         SoftmaxClassifier(alpha=0.1, label_smoothing=0.1),
         SoftmaxClassifier(standardize=False),
         SoftmaxClassifier(fit_intercept=False),
-        SoftmaxClassifier(penalty=None, max_iter=8),
+        SoftmaxClassifier(penalty=None),
         SoftmaxClassifier(class_weight="balanced"),
         SigmoidClassifier(alpha=1e-3),
         LeastSquaresClassifier(),
@@ -213,15 +213,17 @@ def by_torch(monkeypatch):
 def test_models_are_those_of_torch(model, name, by_torch):
     """To rounding, where both take Newton's steps to the end."""
     X, y = SETS[name]
-    weight = np.random.default_rng(0).integers(0, 3, len(y)).astype(float)
+    rng = np.random.default_rng(0)
+    weight = rng.integers(0, 3, len(y)).astype(float)
+    if model.penalty is None:  # where rows could be told apart, there were no optimum
+        y = np.where(rng.random(len(y)) < 0.3, rng.permutation(y), y)
     model = clone(model).set_params(solver="lbfgs", tol=1e-9)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         ours, theirs = clone(model).fit(X, y, weight), by_torch(model, X, y, weight)
     size = np.abs(theirs.coef_).max()
-    tolerance = 1e-5 if model.penalty is None else 1e-7
-    np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=tolerance * size)
-    np.testing.assert_allclose(ours.intercept_, theirs.intercept_, atol=tolerance * np.abs(theirs.intercept_).max())
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=1e-7 * size)
+    np.testing.assert_allclose(ours.intercept_, theirs.intercept_, atol=1e-7 * np.abs(theirs.intercept_).max())
     assert ours.loss_ == pytest.approx(theirs.loss_, rel=1e-9)
     assert ours.certificate_ is not None
 

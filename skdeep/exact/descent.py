@@ -83,6 +83,8 @@ class Stack:
         The loss at the scores.
     value, rounding : ndarray of shape (K,)
         Of the objectives, and by how much they are not told apart.
+    left : ndarray of shape (K,)
+        Share of the slope at the start of the last step that was there at its end.
     n_evaluations : int
         Of the objectives, so far.
     all_but_last : bool
@@ -98,6 +100,7 @@ class Stack:
     scores: np.ndarray = field(init=False)
     at: At = field(init=False)
     value: np.ndarray = field(init=False)
+    left: np.ndarray = field(init=False)
     rounding: np.ndarray = field(init=False)
     n_evaluations: int = 0
     _pull: np.ndarray = field(init=False)
@@ -106,28 +109,33 @@ class Stack:
 
     def __post_init__(self, known: np.ndarray | None) -> None:
         self.all_but_last = bool(self.rho[:, :-1].all())
+        self.left = np.zeros(len(self.params))
         self._put(self.params, self.rows.scores(self.params) if known is None else known)
 
     def _put(self, params: np.ndarray, scores: np.ndarray) -> None:
         """Put the models at parameters, which have these scores."""
         self.n_evaluations += 1
-        self.params, self.scores, self.at = params, scores, self.loss.at(scores)
-        self._pull, self._slope, self._gradient = (
-            self.at.gradient * self.weight[:, None],
-            self.rho[:, None] * params,
-            None,
-        )
-        self.value = _mean(self.at.value, self.weight) + 0.5 * dot(params, self._slope)
-        self.rounding = 4 * _EPS * np.maximum(np.abs(self.value), _LEAST_VALUE)
+        self.params, self.scores, self._gradient = params, scores, None
+        self.at, self._pull, self._slope, self.value = _judged(self.loss, self.weight, self.rho, params, scores)
+        self.rounding = 4 * _EPS * np.maximum(self.value, _LEAST_VALUE)
 
     def _put_some(self, models: np.ndarray, params: np.ndarray, scores: np.ndarray) -> None:
         """Put some of the models at other parameters."""
-        weight = self.weight if len(self.weight) == 1 else self.weight[models]
-        some = Stack(self.rows, self.loss.keep(models), weight, self.rho[models], params, scores)
-        for name in ("params", "scores", "value", "rounding", "_pull", "_slope"):
-            getattr(self, name)[models] = getattr(some, name)
-        self.at.value[models], self.at.gradient[models] = some.at
-        self._gradient, self.n_evaluations = None, self.n_evaluations + 1
+        if len(models) == len(self.params):
+            self._put(params, scores)
+            return
+        self.n_evaluations += 1
+        at, *found = _judged(self.loss.keep(models), self._weight_of(models), self.rho[models], params, scores)
+        for mine, new in zip(
+            (self.params, self.scores, *self.at, self._pull, self._slope, self.value),
+            (params, scores, *at, *found),
+            strict=True,
+        ):
+            mine[models] = new
+        self.rounding = 4 * _EPS * np.maximum(self.value, _LEAST_VALUE)
+
+    def _weight_of(self, models: np.ndarray) -> np.ndarray:
+        return self.weight if len(self.weight) == 1 else self.weight[models]
 
     @property
     def gradient(self) -> np.ndarray:
@@ -140,7 +148,7 @@ class Stack:
     def keep(self, models: np.ndarray) -> None:
         """Go on with some of the models only."""
         self._gradient = self.gradient[models]
-        for name in ("rho", "params", "scores", "value", "rounding", "_pull", "_slope"):
+        for name in ("rho", "params", "scores", "value", "rounding", "_pull", "_slope", "left"):
             setattr(self, name, getattr(self, name)[models])
         self.at = At(self.at.value[models], self.at.gradient[models])
         if len(self.weight) > 1:
@@ -157,99 +165,54 @@ class Stack:
         params, scores, level = self.params, self.scores, self.value + self.rounding
         self._put(params + direction, scores + along)
         rise = dot(along, self._pull) + dot(direction, self._slope)
-        # the first step is the right one nearly always; for others, there is a line of each model to search
-        enough = (np.abs(rise) <= left * -slope) & (self.value <= level) & (slope < 0)
-        if enough.all():
+        enough = (np.abs(rise) <= left * -slope) & (self.value <= level)
+        self.left = rise / slope
+        if enough.all():  # the first step is the right one nearly always
             return enough
-        failed = np.flatnonzero(~enough)
-        line = _Line(self, failed, (params, scores), (direction, along), left)
-        step = np.ones(len(slope))
-        step[failed] = line.search(slope[failed], level[failed])
-        self.n_evaluations += line.n_trials
-        far = step[failed, None, None]
-        self._put_some(failed, params[failed] + far * direction[failed], scores[failed] + far * along[failed])
+        # for others, Newton's in one variable
+        todo = np.flatnonzero(~enough)
+        rise, step, low, high = rise[todo], np.ones(len(slope)), np.zeros(len(slope)), np.full(len(slope), np.inf)
+        for trial in range(1, _MAX_TRIALS + 1):
+            short = (rise < 0) & (self.value[todo] <= level[todo])
+            low[todo[short]], high[todo[~short]] = step[todo[short]], step[todo[~short]]
+            if trial < _MAX_TRIALS:
+                step[todo] = _next(low[todo], high[todo], step[todo] - rise / self._bend(direction, along, todo))
+            else:  # no step is low enough: stay, or nearly so
+                step[todo] = low[todo]
+            far = step[todo, None, None]
+            self._put_some(todo, params[todo] + far * direction[todo], scores[todo] + far * along[todo])
+            rise = dot(along[todo], self._pull[todo]) + dot(direction[todo], self._slope[todo])
+            self.left[todo] = rise / slope[todo]
+            failed = ~((np.abs(rise) <= left * -slope[todo]) & (self.value[todo] <= level[todo]))
+            if not failed.any():
+                break
+            todo, rise = todo[failed], rise[failed]
         return step > 0
 
+    def _bend(self, direction: np.ndarray, along: np.ndarray, models: np.ndarray) -> np.ndarray:
+        """Compute the second derivatives along directions (K, C, D) with scores (K, C, n), of some of the models."""
+        at, along, direction = At(self.at.value[models], self.at.gradient[models]), along[models], direction[models]
+        second = self.loss.keep(models).times_second(self.scores[models], at, along)
+        second *= self._weight_of(models)[:, None]
+        return dot(second, along) + dot(self.rho[models][:, None] * direction, direction)
 
-class _Line:
-    """The objectives of some models of a stack, which has tried a step of one, along their directions.
 
-    Parameters
-    ----------
-    stack : Stack
-        After the step.
-    models : ndarray
-        Which they are.
-    start, direction : tuple of two ndarray
-        Where the line begins and leads, of all models: parameters (K, C, D) and scores (K, C, n).
-    left : float
-        Share of the slope that may be left at the end.
-    """
-
-    def __init__(
-        self,
-        stack: Stack,
-        models: np.ndarray,
-        start: tuple[np.ndarray, np.ndarray],
-        direction: tuple[np.ndarray, np.ndarray],
-        left: float,
-    ):
-        (params, self.scores), (along, self.along) = ([part[models] for part in pair] for pair in (start, direction))
-        self.loss, self.left = stack.loss.keep(models), left
-        self.reached, self.at = stack.scores[models], At(stack.at.value[models], stack.at.gradient[models])
-        self.weight = stack.weight if len(stack.weight) == 1 else stack.weight[models]
-        # of the penalty: its value, and how that changes
-        rho = stack.rho[models][:, None]
-        self.linear, self.quadratic = dot(rho * along, params), dot(rho * along, along)
-        self.ridge = 0.5 * dot(params, rho * params)
-        self.n_trials = 0
-
-    def search(self, slope: np.ndarray, level: np.ndarray) -> np.ndarray:
-        """Find the steps, by Newton's in one variable.
-
-        Parameters
-        ----------
-        slope, level : ndarray
-            Of the objectives at the start, and what they must not rise above.
-        """
-        step = np.ones(len(slope))
-        low, high = np.zeros(len(slope)), np.full(len(slope), np.inf)
-        todo = np.arange(len(slope))
-        value, rise, bend = self._judged(self.at, self.reached, step, todo)
-        for _ in range(_MAX_TRIALS):
-            trial = step[todo]
-            is_low = value <= level[todo]
-            failed = ~(is_low & (np.abs(rise) <= self.left * -slope[todo]))
-            if not failed.any():
-                return step
-            todo, trial, rise, bend, is_low = (part[failed] for part in (todo, trial, rise, bend, is_low))
-            short = (rise < 0) & is_low
-            low[todo[short]], high[todo[~short]] = trial[short], trial[~short]
-            step[todo] = _next(low[todo], high[todo], trial - rise / bend)
-            value, rise, bend = self._try(step[todo], todo)
-        step[todo] = low[todo]  # no step is low enough: stay, or nearly so
-        return step
-
-    def _try(self, step: np.ndarray, part: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Evaluate steps of some of the models: the objectives, their slopes and their second derivatives."""
-        self.n_trials += 1
-        scores = self.scores[part] + step[:, None, None] * self.along[part]
-        return self._judged(self.loss.keep(part).at(scores), scores, step, part)
-
-    def _judged(
-        self, at: At, scores: np.ndarray, step: np.ndarray, part: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        weight = self.weight if len(self.weight) == 1 else self.weight[part]
-        loss, along, quadratic = self.loss.keep(part), self.along[part], self.quadratic[part]
-        of_rows, rise = weight[:, None] * along, self.linear[part] + step * quadratic
-        value = _mean(at.value, weight) + self.ridge[part] + 0.5 * step * (self.linear[part] + rise)
-        bend = dot(loss.times_second(scores, at, along), of_rows) + quadratic
-        return value, dot(at.gradient, of_rows) + rise, bend
+def _judged(
+    loss: RowLoss, weight: np.ndarray, rho: np.ndarray, params: np.ndarray, scores: np.ndarray
+) -> tuple[At, np.ndarray, np.ndarray, np.ndarray]:
+    """Evaluate objectives: the loss, its weighted gradient in scores, the penalty's gradient, and the value."""
+    at, slope = loss.at(scores), rho[:, None] * params
+    return at, at.gradient * weight[:, None], slope, _mean(at.value, weight) + 0.5 * dot(params, slope)
 
 
 def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Compute the product of two arrays (K, ...) of each model."""
     return np.vecdot(a.reshape(len(a), -1), b.reshape(len(b), -1))
+
+
+def _largest(a: np.ndarray) -> np.ndarray:
+    """Find the largest magnitude in an array (K, ...) of each model."""
+    return np.abs(a).reshape(len(a), -1).max(1)
 
 
 def _mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -297,16 +260,14 @@ def descend(
     before, steepest = np.full(n_models, np.inf), np.full(n_models, np.inf)
     try:
         for iteration in range(max_iter + 1):
-            largest = np.abs(stack.gradient).max((1, 2))
+            largest = _largest(stack.gradient)
             fallen = before - stack.value > stack.rounding
             limit = iteration == max_iter or stack.n_evaluations >= max_evaluations
             if limit or not (fallen & moved & (largest > tol)).all():
                 # of weights that a strong penalty keeps small, predictions depend on the last digits; and gradients are
-                # as small as the loss where rows are told apart, however far it still has to fall (but steps on pieces
-                # of quadratics end at the optimum all at once)
-                unit = np.minimum(1.0, np.abs(stack.params).max((1, 2)))
-                if not stack.loss.piecewise:
-                    unit = np.clip(_PER_LOSS * stack.value, _LEAST, unit)
+                # as small as the loss where rows are told apart, however far it still has to fall
+                unit = np.minimum(1.0, _largest(stack.params))
+                unit = np.clip(_PER_LOSS * stack.value, _LEAST, unit)
                 at_rest = largest <= tol * unit
                 # where the fall is lost in rounding, the gradient may still tell
                 stuck = ~moved | (~fallen & ~(largest < 0.5 * steepest))
@@ -333,6 +294,6 @@ def descend(
     except KeyboardInterrupt:
         if not all(found.curve):
             raise
-        found.params[alive], found.bound[alive] = stack.params, np.abs(stack.gradient).max((1, 2))
+        found.params[alive], found.bound[alive] = stack.params, _largest(stack.gradient)
         found.interrupted = True
     return found

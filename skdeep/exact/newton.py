@@ -10,7 +10,7 @@ Hessian of the squared hinge.
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg.lapack import dpotrf, dpotrs
+from scipy.linalg.lapack import dposv
 
 from skdeep.exact.descent import Stack
 from skdeep.exact.rows import of_all, of_both
@@ -78,10 +78,15 @@ class Newton:
         else:
             diagonal.reshape(K, C, D)[...] += rho[:, None]
         if self.alike:
-            return _solve(hessians, right, unit).reshape(K, C, D)
-        hessians *= scale[:, :, None]
-        hessians *= scale[:, None]
-        return (_solve(hessians, right * scale, np.ones(len(right))) * scale).reshape(K, C, D)
+            found = _solve(hessians, right, unit)
+        else:
+            hessians *= scale[:, :, None]
+            hessians *= scale[:, None]
+            found = _solve(hessians, right * scale, np.ones(len(right))) * scale
+        direction = found.reshape(K, C, D)
+        # far from the optimum, where the curvature falls along the way, one step after the other is too short
+        direction *= (1 + np.fmax(stack.left, 0.0))[:, None, None]
+        return direction
 
 
 def _pin_shift(hessians: np.ndarray, stack: Stack) -> None:
@@ -114,10 +119,9 @@ def _solve(hessians: np.ndarray, right: np.ndarray, unit: np.ndarray) -> np.ndar
     found = np.empty_like(right)
     for k, largest in enumerate(unit.tolist()):
         largest = largest if largest > 0 else 1.0
-        factor, info = dpotrf(hessians[k].T, lower=1)  # its transpose, which is the same, is in the order of LAPACK
-        if info == 0 and factor.diagonal().min() ** 2 >= _SINGULAR * _EPS * largest:
-            found[k] = dpotrs(factor, right[k], lower=1)[0]
-        else:
+        # the transpose, which is the same, is in the order of LAPACK
+        factor, found[k], info = dposv(hessians[k].T, right[k], lower=1)
+        if info or not factor.diagonal().min() ** 2 >= _SINGULAR * _EPS * largest:
             found[k] = _solve_singular(hessians[k], right[k], largest)
     return found
 

@@ -42,8 +42,6 @@ from skdeep.fitting.variables import Variables, rows_of, weights_of
 _MAX_VALUES = 2**25
 #: Unknowns of the largest system that is solved for a direction.
 _MAX_SYSTEM = 1024
-#: Unknowns up to which piecewise quadratics of many penalties are solved at once, as that takes few calls.
-_FEW_COLUMNS = 48
 #: The relative duality gap that a tolerance of one asks for.
 GAP = 0.01
 
@@ -140,7 +138,7 @@ def solve_exactly(
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if recipe.solver == "lbfgs":
             loss = row_loss(recipe.loss, target, recipe.n_outputs)
-            solution = _descend(recipe, Stack(rows, loss, weight, rho, start), network.scale is not None, tol, max_iter)
+            solution = _descend(recipe, (rows, loss, weight, rho, start), network.scale is not None, tol, max_iter)
         else:
             weight = np.ascontiguousarray(np.broadcast_to(weight, (len(members), weight.shape[1])))
             solution = _certified(recipe, rows, target, weight, (rho, kappa), GAP * tol, max_iter, start)
@@ -150,14 +148,20 @@ def solve_exactly(
     _book(solution, params, network, members, monitor, observer)
 
 
-def _descend(recipe: Recipe, stack: Stack, alike: bool, tol: np.ndarray, max_iter: int) -> Solution:
-    """Minimise smooth objectives; separable losses column by column."""
-    n_models, n_scores, n_columns = stack.params.shape
-    loss, weight, rho, params = stack.loss, stack.weight, stack.rho, stack.params
+def _descend(
+    recipe: Recipe,
+    objectives: tuple[Rows, RowLoss, np.ndarray, np.ndarray, np.ndarray],
+    alike: bool,
+    tol: np.ndarray,
+    max_iter: int,
+) -> Solution:
+    """Minimise smooth objectives, of which `objectives` is what a `Stack` is; separable losses column by column."""
+    rows, loss, weight, rho, params = objectives
+    n_models, n_scores, n_columns = params.shape
     if isinstance(loss, OfColumns) and n_scores > 1:
         weight = weight if len(weight) == 1 else np.repeat(weight, n_scores, axis=0)
         rho, tol = np.repeat(rho, n_scores, axis=0), np.repeat(tol, n_scores)
-        stack = Stack(stack.rows, loss.apart(n_models), weight, rho, params.reshape(-1, 1, n_columns))
+        loss, params = loss.apart(n_models), params.reshape(-1, 1, n_columns)
     system = n_columns * (1 if loss.separable else n_scores)
     # Newton's where these are cheap, or wanted, or all that knows of the curvature
     newton = system <= _MAX_SYSTEM and (loss.piecewise or recipe.newton_params is None)
@@ -165,12 +169,12 @@ def _descend(recipe: Recipe, stack: Stack, alike: bool, tol: np.ndarray, max_ite
     def directions(group: np.ndarray) -> Newton | LBFGS:
         return Newton(n_columns, alike) if newton else LBFGS(group)
 
-    if n_models > 1 and not params.any() and (system > _FEW_COLUMNS if loss.piecewise else not newton):
-        kind = np.arange(len(stack.params)) % (len(stack.params) // n_models)
-        solution = follow(stack.rows, stack.loss, stack.weight, stack.rho, kind, directions, tol, max_iter)
+    if n_models > 1 and not params.any() and (loss.piecewise or not newton):
+        kind = np.arange(len(params)) % (len(params) // n_models)
+        solution = follow(rows, loss, weight, rho, kind, directions, tol, max_iter)
     else:
-        max_fun = recipe.settings.max_fun
-        solution = descend(stack, directions(np.arange(len(stack.params))), tol, max_iter, max_fun)
+        stack, max_fun = Stack(rows, loss, weight, rho, params), recipe.settings.max_fun
+        solution = descend(stack, directions(np.arange(len(params))), tol, max_iter, max_fun)
     return solution if len(solution.params) == n_models else solution.together(n_scores)
 
 

@@ -175,10 +175,10 @@ def train_each(
     first = members[0].state
     splits = leader.early_stopping and held_out is None
     fraction = leader.validation_fraction if splits else None
-    # equal rows are passed over once, where there may be enough of them to matter
-    merge = recipe.batch_rows == problem.n_rows and (problem.n_rows > _FEW_ROWS or recipe.solver != "lbfgs")
-    # in single precision, their order would be seen
-    merge = merge and not (recipe.solver in FULL_BATCH and surely_differ(problem.X))
+    # equal rows are passed over once: in single precision, their order would be seen
+    merge = recipe.batch_rows == problem.n_rows
+    if merge and recipe.solver in FULL_BATCH:  # where there may be enough of them to matter, or each has unknowns
+        merge = (problem.n_rows > _FEW_ROWS or not recipe.loss.smooth) and not surely_differ(problem.X)
     rows, weight, split_off = problem.split(first.split_seed, fraction, merge, leader.classes_)
     held_out = held_out or split_off
     if held_out is not None:
