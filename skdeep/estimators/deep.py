@@ -18,6 +18,8 @@ from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.fitting.recipe import Member, values
 from skdeep.fitting.settings import SOLVERS, Solver, solver_name
 
+#: Rows of a batch of a perceptron at least, by default.
+FEWEST_ROWS = 64
 #: Penalties beyond this have no room in single precision, with the squares of coefficients.
 _LARGEST = 1e30
 
@@ -68,14 +70,10 @@ class NeuralNetClassifier(BaseTorchClassifier):
         multiclass = n_outputs > 1 and not self._fitted_multilabel
         return LOSSES["log_loss" if multiclass else "binary_log_loss"]()
 
-    def _alphas(self, members: list[Member], total_weight: np.ndarray) -> np.ndarray:
-        """List the strength of each model's penalty, given the weight of its training rows."""
-        return values(members, "alpha")
-
     def _penalty(self, members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray) -> ElasticNet:
         # MLPClassifier's alpha is per batch
         with np.errstate(over="ignore"):
-            strength = self._alphas(members, total_weight) / batch_weight
+            strength = alphas(members, total_weight) / batch_weight
         if strength.max() > _LARGEST:
             raise ValueError(
                 f"alpha is divided by the weight of a batch, and sample_weight makes that {batch_weight.min():.3g}, "
@@ -90,3 +88,15 @@ class NeuralNetClassifier(BaseTorchClassifier):
                 f"solver='lbfgs' needs the same objective at every step, and with {what} it depends on random numbers "
                 "or on the batch. Use solver='sgd', 'adam' or 'adamw'."
             )
+
+
+def alphas(members: list[Member], total_weight: np.ndarray) -> np.ndarray:
+    """List the strength of each network's penalty, given the weight of its training rows."""
+    alpha = values(members, "alpha")
+    if not (unknown := np.isnan(alpha)).any():
+        return alpha
+    n_rows = total_weight / [member.unit for member in members]
+    # what there is to learn by heart, beside what there is to learn it from; and a batch of few rows is not divided by
+    # many
+    auto = 0.5 * np.sqrt(np.minimum(members[0].estimator.n_features_in_ / n_rows, 1.0))
+    return np.where(unknown, auto * np.minimum(n_rows / FEWEST_ROWS, 1.0), alpha)

@@ -22,7 +22,7 @@ from skdeep.engine.networks import Network
 from skdeep.engine.per_model import fetched, run_length, to_device
 from skdeep.engine.perceptron import MLP
 from skdeep.engine.schedules import SCHEDULES
-from skdeep.estimators.deep import NeuralNetClassifier
+from skdeep.estimators.deep import FEWEST_ROWS, NeuralNetClassifier
 from skdeep.estimators.docs import (
     CALIBRATION_ATTRIBUTES,
     CALIBRATION_PARAMETERS,
@@ -37,7 +37,7 @@ from skdeep.fitting.recipe import Member, Recipe, column_statistics, values
 from skdeep.fitting.settings import settings_of, solver_name
 
 #: Rows per step of ``batch_size="auto"``: a hundredth of the data, within these bounds.
-_BATCH_ROWS = 64, 256
+_BATCH_ROWS = FEWEST_ROWS, 256
 #: Epochs of the one cosine that ``learning_rate="auto"`` is, and steps that it has at least: from our own learning
 #: rate, and from a user's, which may be smaller.
 _SHORT, _LONG = (15, 125), (60, 500)
@@ -418,13 +418,3 @@ class MLPClassifierTorch(PerceptronClassifier):
         **PerceptronClassifier._parameter_constraints,
         "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
     }
-
-    def _alphas(self, members: list[Member], total_weight: np.ndarray) -> np.ndarray:
-        alpha = super()._alphas(members, total_weight)
-        if not (unknown := np.isnan(alpha)).any():
-            return alpha
-        n_rows = total_weight / [member.unit for member in members]
-        # what there is to learn by heart, beside what there is to learn it from; and a batch of few rows is not divided
-        # by many
-        auto = 0.5 * np.sqrt(np.minimum(self.n_features_in_ / n_rows, 1.0))
-        return np.where(unknown, auto * np.minimum(n_rows / _BATCH_ROWS[0], 1.0), alpha)
