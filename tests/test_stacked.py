@@ -599,6 +599,25 @@ MINI_BATCHES = {
 }
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        SoftmaxClassifier(),
+        SoftmaxClassifier(penalty="l1"),
+        HingeClassifier(calibration=None),
+        HingeClassifier("squared_hinge", multi_class="ovr"),
+        SigmoidClassifier(solver="lbfgs"),
+    ],
+    ids=["softmax", "l1", "hinge", "squared hinge", "sigmoid"],
+)
+def test_exact_models_of_all_splits_are_one_stack(model, monkeypatch):
+    outcomes, train = [], grids._Grid.train
+    monkeypatch.setattr(grids._Grid, "train", lambda *args: outcomes.append(train(*args)) or outcomes[-1])
+    OwnGridSearchCV(clone(model), {"alpha": ALPHAS}, cv=3, refit=False).fit(X, Y)
+    ((accuracies, members, *_),) = outcomes
+    assert accuracies.shape == (3, 3) and len(members) == 9
+
+
 @pytest.mark.parametrize("name", MINI_BATCHES)
 def test_all_splits_in_one_stack(name, monkeypatch):
     """The models are the same as of a stack for each split (`test_training.py` compares them to rounding)."""

@@ -179,7 +179,7 @@ class _Grid:
                 members.append(Member(candidate, own, new_progress(candidate, False, False, own), rows))
         with at_most(1) if exact else threads_for(n_params * recipe.batch_rows):
             network = recipe.network(recipe, problem, members, False)
-            if exact and (recipe.closed_form or not has_exact_solver(recipe, problem, network)):
+            if recipe.closed_form or (recipe.solver == "lbfgs" and not has_exact_solver(recipe, problem, network)):
                 return None
             solve(recipe, problem, network, members, recipe.epochs)
             if any(member.progress.interrupted for member in members):
