@@ -16,10 +16,8 @@ CHUNK_VALUES, _DEVICE_VALUES = 1 << 18, 1 << 24
 
 
 def _mix(bits: np.ndarray) -> np.ndarray:
-    """Map 64-bit words one to one, so that every input bit reaches every output bit; 0 stays 0 (splitmix64)."""
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))
+    """Mix 64-bit words (see `skdeep.engine.hashing`), in place."""
+    return mix_(torch.from_numpy(bits.view(np.int64))).numpy().view(np.uint64)
 
 
 def _bits(values: np.ndarray) -> np.ndarray:

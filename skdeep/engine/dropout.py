@@ -2,8 +2,8 @@ r"""Which units and blocks take part in a training step: dropout and stochastic 
 
 All that is drawn for a step follows from one integer of each model; models that share a generator share it. The bits of
 a unit are SplitMix64's at its place (`hashing.py`): a hash of seed, layer, row and unit, which takes nothing from the
-host. So what a model meets depends neither on the other models of its stack,
-nor on rows that fill up a batch, nor on the device.
+host. So what a model meets depends neither on the other models of its stack, nor on rows that fill up a batch, nor on
+the device.
 
 References
 ----------
@@ -66,7 +66,6 @@ def _factors(bits: Tensor, rate: np.ndarray, like: Tensor) -> Tensor:
     """Compute factors of expectation one from random bits (S, ...), zero with probability `rate` (K,)."""
     dropped = np.minimum(np.round(rate * _LEVELS), _LEVELS - 1)
     limit = per_model(dropped - _LEVELS // 2, bits)
-    kept = (bits >= (limit if isinstance(limit, Tensor) else int(limit))).to(
-        torch.promote_types(like.dtype, torch.float32)
-    )
+    is_kept = bits >= (limit if isinstance(limit, Tensor) else int(limit))
+    kept = is_kept.to(torch.promote_types(like.dtype, torch.float32))
     return kept.mul_(per_model(_LEVELS / (_LEVELS - dropped), kept))

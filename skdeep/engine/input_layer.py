@@ -76,8 +76,7 @@ class Standardization:
         own = any(len(columns) > 1 for columns in (self.center, self.scale) if columns is not None)
         if own or not isinstance(rows, DenseRows) or not rows.has_room_for_all(self.scale.shape[-1]):
             return None
-        X = rows.exactly(rows.dtype, rows.frame).take(slice(0, len(rows)))
-        return DenseRows(self._rows(X).clone(), rows.device, rows.dtype)
+        return rows.changed(lambda X: self._rows(X).clone())
 
     def _rows(self, X: Tensor) -> Tensor:
         if len(self.indicated):

@@ -349,10 +349,14 @@ class Linear(Network):
         own = not columns or any(len(c) > 1 for c in columns) or rows.device.type == "cpu"
         if own or not isinstance(rows, DenseRows) or not rows.has_room_for_all(rows.n_features):
             return rows
-        X = rows.exactly(rows.dtype, rows.frame).take(slice(0, len(rows)))
-        X = X if self.center is None else X - self.center[0]
+        center, scale = (None if c is None else c[0] for c in (self.center, self.scale))
         self._is_prepared = True
-        return DenseRows(X if self.scale is None else X * self.scale[0], rows.device, rows.dtype)
+
+        def in_columns(X: Tensor) -> Tensor:
+            X = X if center is None else X - center
+            return X if scale is None else X * scale
+
+        return rows.changed(in_columns)
 
     def _with_scale(self, X: Tensor) -> Tensor | None:
         """Scale the columns of a sparse batch: its values are few beside the coefficients. None if that cannot be."""

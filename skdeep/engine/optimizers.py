@@ -234,6 +234,8 @@ class SGD(Optimizer):
         self._has_momentum, self._resistance = bool(self.momentum.any()), 1 - self.momentum
         #: What the velocities of each model are multiplied by, (K,), and whether that is one.
         self._unit, self._is_plain = np.ones(len(learning_rate)), True
+        #: What the rates that are laid out have more than the first model's, if one kernel does the steps.
+        self._relative = self._unit
 
     def rest(self, model: int) -> None:
         for velocity in self.velocity:
@@ -257,14 +259,15 @@ class SGD(Optimizer):
         # one rate for all: what a model's rate has more than the first one's goes into its gradients and velocities
         alike = alike and bool((factors == factors[:, :1]).all()) and bool(self.learning_rate[0] > 0)
         self._fuses = alike
+        self._relative = self.learning_rate / self.learning_rate[0] if alike else np.ones(len(self.learning_rate))
         return np.stack([self._rates, self._rates / self._resistance], axis=1)
 
     def _update(self, gradients: list[Tensor], numbers: Numbers) -> None:
         if self._fuses:
-            if uniform(self.learning_rate):
+            if uniform(self._relative):
                 self._express_plainly()
             else:
-                self._express(self.learning_rate / self.learning_rate[0])
+                self._express(self._relative)
                 gradients = [gradient.mul_(per_model(self._unit, gradient)) for gradient in gradients]
             _fused_sgd_(
                 *self._vectors(gradients),
@@ -292,7 +295,7 @@ class SGD(Optimizer):
 
     @property
     def form(self) -> Hashable:
-        return (self.learning_rate / self.learning_rate[0]).tobytes() if self._fuses else False
+        return self._fuses, self._relative.tobytes()
 
     def prox_step(self, index: int) -> float | Tensor:
         return per_model(self._taken[1], self.params[index])

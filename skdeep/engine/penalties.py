@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from skdeep.compat.torch import _foreach_add_
-from skdeep.engine.per_model import add_scaled_, number, per_model, to_numpy64, uniform
+from skdeep.engine.per_model import add_scaled_, number, per_model, to_numpy64
 from skdeep.engine.scratch import Scratch
 
 #: Interval whose projection a proximal map takes off, and divisor of the rest.
@@ -125,16 +125,16 @@ class ElasticNet:
 
     def add_gradients_(self, coefs: list[Tensor], gradients: list[Tensor]) -> None:
         """Add, in place, ``gradient += alpha * (1 - l1_ratio) * coef``: the smooth part."""
-        if coefs and uniform(self.alpha) and uniform(self.l1_ratio):
-            strength = float(self._strengths(coefs[0])[1])
-            if strength and coefs[0].device.type != "cpu":
-                _foreach_add_(gradients, coefs, alpha=strength)
-            elif strength:  # calls that a step makes in any case (docs/decisions/step.rst)
-                for coef, gradient in zip(coefs, gradients, strict=True):
-                    gradient.add_(coef, alpha=strength)
+        strengths = [self._strengths(coef)[1] for coef in coefs]
+        # one kernel; the host is faster with calls that a step makes in any case (docs/decisions/step.rst)
+        on_device = bool(coefs) and coefs[0].device.type != "cpu"
+        if on_device and not isinstance(first := strengths[0], Tensor):  # then all are that number
+            if first:
+                _foreach_add_(gradients, coefs, alpha=first)
             return
-        for coef, gradient in zip(coefs, gradients, strict=True):
-            add_scaled_(gradient, coef, self._strengths(coef)[1])
+        for coef, gradient, strength in zip(coefs, gradients, strengths, strict=True):
+            if isinstance(strength, Tensor) or strength:
+                add_scaled_(gradient, coef, strength)
 
     def scaled(self, scale: Tensor | None) -> Self:
         """Make the same penalty for a solver whose steps are in coefficients of this scale; None is the user's.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -144,6 +145,11 @@ class DenseRows(_Rows):
         if self._streamed or self.device.type != "cuda":
             return not self._streamed and n_values <= MAX_VALUES
         return 2 * n_values * self.dtype.itemsize <= _RESIDENT_SHARE * free_memory(self.device)
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> DenseRows:
+        """Make rows of all of these, changed, in the dtype that is wanted."""
+        X = self.exactly(self.dtype, self.frame).take(slice(0, len(self)))
+        return DenseRows(change(X), self.device, self.dtype)
 
     def take(self, rows: Tensor | slice) -> Tensor:
         """Take rows by index (B,) or (K, B), or a slice: ``(B, d)`` or ``(K, B, d)``; see `in_scratch`."""

@@ -109,7 +109,7 @@ def fit(
     if X_val is not None:
         held_out = encode_validation(estimators, X_val, y_val, weight_val).placed(recipe.device, recipe.dtype)
         recipe.check(held_out.source)
-    members = _members(estimators, going_on, incremental)
+    members = members_of(estimators, going_on, incremental)
     split_seed = members[0].state.split_seed
     metadata = None if sample_weight is None else {"sample_weight": sample_weight}
     task = None if incremental or len(estimators) > 1 else _begin_task(leader, X, y, metadata)
@@ -152,7 +152,7 @@ def set_attributes(estimator: Classifier, attributes: dict[str, Any]) -> None:
         setattr(estimator, name, value)
 
 
-def _members(estimators: list[Classifier], going_on: bool, incremental: bool) -> list[Member]:
+def members_of(estimators: list[Classifier], going_on: bool, incremental: bool) -> list[Member]:
     """Make a model for each estimator; models of one seed share their generator, and with it their batches."""
     seeds = [draw_seeds(estimator.random_state) for estimator in estimators]
     sources = {seed: RandomSource(seed[0]) for seed in seeds}
@@ -196,11 +196,7 @@ def train_each(
         if held_out is not None and leader.scoring in (None, "accuracy"):
             member.progress.grain = held_out.grain
 
-    def judge(data: Problem, loss: Loss, scoring: str | Callable | None) -> Monitor:
-        asked = partial(answers, leader) if only_asks(scoring, leader) else None
-        return make_monitor([data], loss, scoring, partial(labels_of, leader), partial(fitted_copy, estimators), asked)
-
-    epochs = 1 if incremental else recipe.epochs
+    judge, epochs = judge_of(estimators), 1 if incremental else recipe.epochs
     observer = None
     if len(members) == 1 and (leader.verbose or leader.callbacks or task is not None):
         part = problem if rows is None or not splits else problem.take(rows)
@@ -233,6 +229,17 @@ def _better_start(recipe: Recipe, problem: Problem, known: Network, members: lis
     )
     member.progress.warm = of_known <= of_new
     return known if member.progress.warm else new
+
+
+def judge_of(estimators: list[Classifier]) -> Judge:
+    """Make what judges the models of estimators, of which the first one speaks for all."""
+
+    def judge(data: Problem, loss: Loss, scoring: str | Callable | None) -> Monitor:
+        leader = estimators[0]
+        asked = partial(answers, leader) if only_asks(scoring, leader) else None
+        return make_monitor([data], loss, scoring, partial(labels_of, leader), partial(fitted_copy, estimators), asked)
+
+    return judge
 
 
 def check_scoring(estimator: Classifier, judged: Problem) -> None:

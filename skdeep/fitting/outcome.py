@@ -76,12 +76,13 @@ def _loss_of_zero(loss: Loss, n_outputs: int) -> float:
 
 def _are_huge(params: list[torch.Tensor], largest: float) -> bool:
     """Tell whether a step has made parameters so large that products with the rows may exceed the `largest` number."""
-    params = [param.detach() for param in params if param.is_floating_point() and param.numel()]  # a module may count
+    # a module may count batches, or have nothing of a kind
+    params = [param.detach() for param in params if param.is_floating_point() and param.numel()]
     if all(param.device.type == "cpu" and param.dtype is not torch.bfloat16 for param in params):
         found = [float(np.abs(param.numpy()).max()) for param in params]  # of a few numbers, a third of torch's time
     else:
         found = list(to_numpy64(torch.stack([param.abs().max().to(torch.float32) for param in params])))
-    return max(found, default=0.0) > largest**0.4
+    return any(value > largest**0.4 for value in found)
 
 
 def warn(estimator: Classifier, solver: str, progress: Progress) -> None:

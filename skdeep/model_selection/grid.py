@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,19 +20,16 @@ from sklearn.base import clone
 
 from skdeep.compat.sklearn import _PassthroughScorer
 from skdeep.data.answers import own_methods
-from skdeep.data.encoding import draw_seeds, encode, labels_of
+from skdeep.data.encoding import encode
 from skdeep.data.inputs import float_dtype, to_numpy
-from skdeep.data.problem import Problem, make_monitor, scores_of
-from skdeep.data.state import RandomSource, TrainingState
-from skdeep.engine.losses import Loss
+from skdeep.data.problem import Problem, scores_of
 from skdeep.engine.networks import Network
 from skdeep.engine.rows import MAX_VALUES
 from skdeep.engine.threads import at_most, threads_for
-from skdeep.engine.training import Monitor
 from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.estimators.linear import LinearClassifier
 from skdeep.fitting.exactly import has_exact_solver
-from skdeep.fitting.links import fitted_copy
+from skdeep.fitting.fit import judge_of, members_of
 from skdeep.fitting.outcome import look_at_end, warn
 from skdeep.fitting.recipe import Member, Recipe
 from skdeep.fitting.settings import FULL_BATCH
@@ -102,7 +98,7 @@ def _split(task: _Task) -> tuple[_Same, _Same]:
 
 
 def _is_plain(tasks: list[_Task]) -> bool:
-    """Tell whether tasks differ in split and candidate alone, and ask for nothing but accuracies of linear models."""
+    """Tell whether tasks differ in split and candidate alone, and ask for nothing but accuracies."""
     first = tasks[0]
     estimator, options = first.estimator, first.options
     if not isinstance(estimator, BaseTorchClassifier) or why_alone(estimator) is not None or own_methods(estimator):
@@ -172,11 +168,9 @@ class _Grid:
         members = []
         for train, _ in splits:
             rows = None if np.array_equal(train, np.arange(len(problem.codes))) else train
-            seeds = [draw_seeds(candidate.random_state) for candidate in self.candidates]
-            sources = {seed: RandomSource(seed[0]) for seed in seeds}  # candidates of one seed share their batches
-            for candidate, seed in zip(self.candidates, seeds, strict=True):
-                own = TrainingState(sources[seed], seed[1])
-                members.append(Member(candidate, own, new_progress(candidate, False, False, own), rows))
+            for member in members_of(self.candidates, False, False):
+                member.rows, member.progress = rows, new_progress(member.estimator, False, False, member.state)
+                members.append(member)
         with at_most(1) if exact else threads_for(n_params * recipe.batch_rows):
             network = recipe.network(recipe, problem, members, False)
             if recipe.closed_form or (recipe.solver == "lbfgs" and not has_exact_solver(recipe, problem, network)):
@@ -216,11 +210,8 @@ class _Grid:
     def _look_at_end(
         self, recipe: Recipe, leader: Any, network: Network, members: list[Member], parts: list[Problem]
     ) -> None:
-        def judge(data: Problem, loss: Loss, scoring: Any) -> Monitor:
-            return make_monitor([data], loss, scoring, partial(labels_of, leader), partial(fitted_copy, [leader]))
-
         for part, models in zip(parts, np.arange(len(members)).reshape(len(parts), -1), strict=True):
-            look_at_end(recipe, part, network.select(models), [members[m] for m in models], judge)
+            look_at_end(recipe, part, network.select(models), [members[m] for m in models], judge_of([leader]))
 
 
 def _place(recipe: Recipe) -> tuple[torch.device, torch.dtype]:
