@@ -24,7 +24,7 @@ class Affine:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor):
-        self.weight, self.bias = weight, bias
+        self.weight, self.bias, self._n_models = weight, bias, weight.shape[0]
         self._transposed, self._column = weight.mT, bias.unsqueeze(2)
         self._all_weights, self._all_biases = weight.flatten(0, 1), bias.reshape(-1, 1)
 
@@ -33,9 +33,10 @@ class Affine:
         if X.layout is torch.sparse_csr:
             return affine(X, self.weight, self.bias).mT
         if X.ndim == 3:
-            if len(X) == len(self.weight):
+            n_groups = X.shape[0]  # the length of a tensor takes as long as a small product
+            if n_groups == self._n_models:
                 return torch.bmm(self.weight, X.mT).add_(self._column)
-            weight = self.weight.view(len(X), -1, self.weight.shape[2])
+            weight = self.weight.view(n_groups, -1, self.weight.shape[2])
             return torch.bmm(weight, X.mT).view(*self.bias.shape, -1).add_(self._column)
         return torch.addmm(self._all_biases, self._all_weights, X.t()).view(*self.bias.shape, -1)
 
@@ -48,9 +49,10 @@ class Affine:
         if rows.layout is torch.sparse_csr:
             return weight_gradient(rows, gradient.mT)
         if rows.ndim == 3:
-            if len(rows) == len(gradient):
+            n_groups = rows.shape[0]
+            if n_groups == self._n_models:
                 return torch.bmm(gradient, rows)
-            of_groups = gradient.reshape(len(rows), -1, gradient.shape[2])
+            of_groups = gradient.reshape(n_groups, -1, gradient.shape[2])
             return torch.bmm(of_groups, rows).view(self.weight.shape)
         return torch.mm(gradient.flatten(0, 1), rows).view(self.weight.shape)
 
