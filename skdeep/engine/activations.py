@@ -45,8 +45,7 @@ class Activation:
 
 def _relu_pullback(gradient: Tensor, z: Tensor, units: Tensor) -> Tensor:
     # one kernel; the host is faster with calls that a step makes in any case (docs/decisions/step.rst)
-    on_host = units.device.type == "cpu"
-    return units.sign().mul_(gradient) if on_host else private.threshold_backward(gradient, units, 0)
+    return units.sign().mul_(gradient) if units.is_cpu else private.threshold_backward(gradient, units, 0)
 
 
 def _prelu(z: Tensor, slope: Tensor) -> Tensor:

@@ -124,7 +124,7 @@ class Softmax(Loss):
         # in memory, the classes come before the samples: the exponentials run over whole vectors of samples
         log_p = torch.log_softmax(scores.mT, -2).mT
         column = _column_of(target, scores)
-        if log_p.ndim == 3 and log_p.device.type != "cpu":  # one kernel, as for relu (docs/decisions/step.rst)
+        if log_p.ndim == 3 and not log_p.is_cpu:  # one kernel, as for relu (docs/decisions/step.rst)
             value = F.nll_loss(log_p.mT, target.expand(scores.shape[:-1]), reduction="none")
         else:
             value = log_p.gather(-1, column).squeeze(-1).neg_()

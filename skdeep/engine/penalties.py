@@ -127,7 +127,7 @@ class ElasticNet:
         """Add, in place, ``gradient += alpha * (1 - l1_ratio) * coef``: the smooth part."""
         strengths = [self._strengths(coef)[1] for coef in coefs]
         # one kernel; the host is faster with calls that a step makes in any case (docs/decisions/step.rst)
-        on_device = bool(coefs) and coefs[0].device.type != "cpu"
+        on_device = bool(coefs) and not coefs[0].is_cpu
         if on_device and not isinstance(first := strengths[0], Tensor):  # then all are that number
             if first:
                 _foreach_add_(gradients, coefs, alpha=first)
