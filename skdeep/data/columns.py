@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from skdeep.engine.networks import transposed_product
 from skdeep.engine.per_model import groups, index_of, numbered, to_device, to_numpy64
 from skdeep.engine.rows import MAX_VALUES, DenseRows, SparseRows
 from skdeep.engine.scratch import Scratch
+from skdeep.engine.shards import AnyRows, SharedRows
 
 _CHUNK_ROWS = 1024  # small enough for a chunk to stay in the cache between its two passes
 _CHUNK_VALUES = 1 << 24  # on an accelerator, for which the host waits after each
@@ -126,17 +128,43 @@ class Columns:
     @classmethod
     def of_models(
         cls,
-        rows: DenseRows | SparseRows,
+        rows: AnyRows,
         subsets: list[np.ndarray | None],
         weights: list[np.ndarray | None],
         known: Columns | None = None,
     ) -> list[Columns]:
         """Measure the rows of each model of a stack, and add what is `known`; models with the same rows share it."""
         first, number = numbered(subsets, weights)
-        measured = _together(rows, [subsets[m] for m in first], [weights[m] for m in first])
-        each = [own or cls.measure(rows, subsets[m], weights[m]) for own, m in zip(measured, first, strict=True)]
+        each = cls._of_each(rows, [subsets[m] for m in first], [weights[m] for m in first])
         together = each if known is None else [known.merged(columns) for columns in each]
         return [together[n] for n in number]
+
+    @classmethod
+    def _of_each(
+        cls,
+        rows: AnyRows,
+        subsets: list[np.ndarray | None],
+        weights: list[np.ndarray | None],
+    ) -> list[Columns]:
+        """Measure several sets of rows; of rows that processes share, each measures its own."""
+        if isinstance(rows, SharedRows):
+            return cls._of_shares(rows, subsets, weights)
+        together = _together(rows, subsets, weights)
+        parts = zip(together, subsets, weights, strict=True)
+        return [found or cls.measure(rows, subset, weight) for found, subset, weight in parts]
+
+    @classmethod
+    def _of_shares(
+        cls, rows: SharedRows, subsets: list[np.ndarray | None], weights: list[np.ndarray | None]
+    ) -> list[Columns]:
+        shard, found = rows.shard, []
+        for subset, weight in zip(subsets, weights, strict=True):
+            own = np.arange(shard.part.start, shard.part.stop) if subset is None else subset[shard.own(subset)]
+            here, of_rows = own - shard.start, None if weight is None else weight[shard.part]
+            counts = len(here) > 0 and (of_rows is None or of_rows[here].any())
+            found.append(cls._of_each(rows.local, [here], [of_rows])[0] if counts else None)
+        of_ranks = zip(*shard.group.gather(found), strict=True)
+        return [reduce(cls.merged, [part for part in parts if part is not None]) for parts in of_ranks]
 
     def merged(self, other: Columns) -> Columns:
         """Combine the statistics of two sets of rows."""
@@ -312,7 +340,7 @@ def _power_of_two(values: Tensor) -> Tensor:
 
 
 def gram_extents(
-    rows: DenseRows | SparseRows,
+    rows: AnyRows,
     subsets: list[np.ndarray | None],
     center: Tensor | None,
     scale: Tensor | None,
@@ -341,7 +369,7 @@ def gram_extents(
 
 
 def _gram_extent(
-    rows: DenseRows | SparseRows, subset: np.ndarray | None, center: Tensor | None, scale: Tensor | None
+    rows: AnyRows, subset: np.ndarray | None, center: Tensor | None, scale: Tensor | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute `gram_extents` of models that share their rows; center and scale are (d, K)."""
     n = len(rows) if subset is None else len(subset)

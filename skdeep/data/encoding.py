@@ -17,8 +17,11 @@ from skdeep.data.columns import Columns
 from skdeep.data.inputs import Classifier, Data, Matrix, check_features, check_weight, rows_of
 from skdeep.data.labels import check_label_names, check_target, weights_of_classes, weights_of_labels
 from skdeep.data.problem import Problem
+from skdeep.data.shares import Shares
 from skdeep.engine.frame import named
+from skdeep.engine.group import current
 from skdeep.engine.losses import Loss
+from skdeep.engine.shards import Shard
 
 #: Between which sizes columns can be trained on as they are; judged by about so many rows.
 _RAW_SIZES, _SAMPLE_ROWS = (1e-2, 1e4), 500
@@ -29,7 +32,7 @@ def draw_seeds(random_state: int | np.random.RandomState | None) -> tuple[int, i
     if isinstance(random_state, Integral):
         return _seeds_of(int(random_state))
     first, second = check_random_state(random_state).randint(np.iinfo(np.int32).max, size=2)
-    return int(first), int(second)
+    return current().first((int(first), int(second)))
 
 
 @lru_cache(maxsize=256)  # such a generator takes as long to make as an epoch of a small fit
@@ -48,15 +51,18 @@ def encode(
     incremental: bool,
 ) -> Problem:
     """Make the training problem of the arguments of ``fit``; the first estimator gets ``classes_``, ``n_outputs_``."""
-    leader = estimators[0]
-    X = check_features(leader, X, reset=not going_on, min_samples=1 if incremental else 2)
-    check_label_names(leader, y, "y", new=not going_on)
-    y = check_target(leader, y, X, multilabel=leader._multilabel)
-    sample_weight = check_weight(sample_weight, X)
+    leader, n_least = estimators[0], 1 if incremental else 2
+    shares = Shares(current(), leader)
+    with shares.checked():
+        X = check_features(leader, X, reset=not going_on, min_samples=n_least if shares.alone else 0)
+        check_label_names(leader, y, "y", new=not going_on)
+    y, sample_weight, all_rows, shard = shares.of_all(X, y, sample_weight, n_least)
+    y = check_target(leader, y, all_rows, multilabel=leader._multilabel)
+    sample_weight = check_weight(sample_weight, all_rows)
     codes = _encode(leader, y, "y", new=not going_on and not incremental, same=going_on and not incremental)
     many = codes.shape[1] if codes.ndim == 2 else len(leader.classes_)
     leader.n_outputs_ = many if codes.ndim == 2 or many > 2 else 1
-    problem = _problem(estimators, X, y, codes, sample_weight)
+    problem = _problem(estimators, X, y, codes, sample_weight, shard)
     for weight in _of_models(problem, "training"):
         if not incremental and leader._needs_two_classes and codes.ndim == 1:
             _check_classes(leader, codes if weight is None else codes[weight > 0])
@@ -66,21 +72,31 @@ def encode(
 def encode_validation(estimators: list[Classifier], X_val: Data, y_val: Data, weight_val: ArrayLike | None) -> Problem:
     """Make a problem of the caller's own validation data."""
     leader = estimators[0]
-    X = check_features(leader, X_val, reset=False)
-    check_label_names(leader, y_val, "y_val")
-    y = check_target(leader, y_val, X, multilabel=leader._multilabel, name="y_val")
+    shares = Shares(current(), leader)
+    with shares.checked():
+        X = check_features(leader, X_val, reset=False, min_samples=1 if shares.alone else 0)
+        check_label_names(leader, y_val, "y_val")
+    y_val, weight_val, all_rows, shard = shares.of_all(X, y_val, weight_val, 1)
+    y = check_target(leader, y_val, all_rows, multilabel=leader._multilabel, name="y_val")
     codes = _encode(leader, y, "y_val", new=False)
-    problem = _problem(estimators, X, y, codes, check_weight(weight_val, X, "sample_weight_val"))
+    weight = check_weight(weight_val, all_rows, "sample_weight_val")
+    problem = _problem(estimators, X, y, codes, weight, shard)
     _of_models(problem, "validation")
     return problem
 
 
 def _problem(
-    estimators: list[Classifier], X: Matrix, y: np.ndarray, codes: np.ndarray, sample_weight: np.ndarray | None
+    estimators: list[Classifier],
+    X: Matrix,
+    y: np.ndarray,
+    codes: np.ndarray,
+    sample_weight: np.ndarray | None,
+    shard: Shard | None,
 ) -> Problem:
     leader = estimators[0]
     target = _target(leader._loss(leader.n_outputs_), leader.n_outputs_, codes)
-    return Problem(X, target, codes, sample_weight, _class_weights(estimators, y, codes, sample_weight))
+    class_weight = _class_weights(estimators, y, codes, sample_weight)
+    return Problem(X, target, codes, sample_weight, class_weight, shard=shard)
 
 
 def labels_of(estimator: Classifier, codes: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from scipy import sparse
 
 from skdeep.engine.hashing import mix_
 from skdeep.engine.per_model import index_of, to_device
+from skdeep.engine.shards import Shard
 
 #: Values hashed at a time: they stay in the cache, and the memory is bounded; and on an accelerator.
 CHUNK_VALUES, _DEVICE_VALUES = 1 << 18, 1 << 24
@@ -28,7 +29,11 @@ def _bits(values: np.ndarray) -> np.ndarray:
 
 
 def hash_rows(
-    X: Any, target: np.ndarray, generator: np.random.Generator, subset: np.ndarray | None = None
+    X: Any,
+    target: np.ndarray,
+    generator: np.random.Generator,
+    subset: np.ndarray | None = None,
+    shard: Shard | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Hash each row's content to 64 bits, its values alone and with its target.
 
@@ -42,6 +47,8 @@ def hash_rows(
     generator : numpy.random.Generator
     subset : ndarray of shape (m,), default=None
         Indices of the rows to hash; None for all.
+    shard : Shard, default=None
+        Which of the rows are those of X, where processes share them.
 
     Returns
     -------
@@ -49,20 +56,31 @@ def hash_rows(
     """
     target = target.reshape(len(target), -1)
     factors = generator.integers(0, 1 << 64, X.shape[1] + target.shape[1], dtype=np.uint64) | np.uint64(1)
-    of_values = np.empty(len(target) if subset is None else len(subset), np.uint64)
-    of_rows = np.empty_like(of_values)
-    width = X.nnz // max(1, X.shape[0]) if sparse.issparse(X) else X.shape[1]
-    step = max(1, CHUNK_VALUES // max(1, width))
-    there = isinstance(X, torch.Tensor) and X.device.type == "cuda"
-    if there:  # MPS has no float64
-        of_values = _hash_on_device(X, factors[: X.shape[1]], subset)
+    of_columns, of_target = factors[: X.shape[1]], factors[X.shape[1] :]
+    if shard is None:
+        of_values = _hash_values(X, of_columns, subset)
+    else:
+        index = np.arange(shard.n_rows) if subset is None else subset
+        of_values = shard.assembled(index, _hash_values(X, of_columns, index[shard.own(index)] - shard.start))
+    of_rows, step = np.empty_like(of_values), max(1, CHUNK_VALUES // target.shape[1])
     for start in range(0, len(of_values), step):
         chunk = slice(start, start + step)
         part = chunk if subset is None else subset[chunk]
-        if not there:
-            of_values[chunk] = _hash_of_values(X[part], factors[: X.shape[1]])
-        of_rows[chunk] = _mix(of_values[chunk] + _mix(_bits(target[part])) @ factors[X.shape[1] :])
+        of_rows[chunk] = _mix(of_values[chunk] + _mix(_bits(target[part])) @ of_target)
     return of_values, of_rows
+
+
+def _hash_values(X: Any, factors: np.ndarray, subset: np.ndarray | None) -> np.ndarray:
+    """Hash the values of rows."""
+    if isinstance(X, torch.Tensor) and X.device.type == "cuda":  # MPS has no float64
+        return _hash_on_device(X, factors, subset)
+    of_values = np.empty(X.shape[0] if subset is None else len(subset), np.uint64)
+    width = X.nnz // max(1, X.shape[0]) if sparse.issparse(X) else X.shape[1]
+    step = max(1, CHUNK_VALUES // max(1, width))
+    for start in range(0, len(of_values), step):
+        chunk = slice(start, start + step)
+        of_values[chunk] = _hash_of_values(X[chunk if subset is None else subset[chunk]], factors)
+    return of_values
 
 
 def _hash_on_device(X: torch.Tensor, factors: np.ndarray, subset: np.ndarray | None) -> np.ndarray:

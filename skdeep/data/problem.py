@@ -1,8 +1,7 @@
-"""A validated training problem, its split into training and validation rows, and the watch over the latter."""
+"""A validated training problem, its split into training and validation rows, and scores of its rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -10,23 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn import config_context
-from sklearn.metrics import get_scorer
 from torch import Tensor
 
 from skdeep.data.columns import Columns
-from skdeep.data.inputs import Matrix, rows_of
-from skdeep.data.scoring import BUILT_IN, as_score, takes_weight
+from skdeep.data.inputs import Matrix, has_missing, rows_of
 from skdeep.data.splits import DIVIDED, KEPT, DistinctRows, Folds, distinct_rows, index_dtype, validation_rows
 from skdeep.engine.frame import Frame
-from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
-from skdeep.engine.per_model import index_of, to_device, to_numpy64
+from skdeep.engine.per_model import to_device
 from skdeep.engine.rows import MAX_VALUES, DenseRows, SparseRows, as_tensor
-from skdeep.engine.training import Monitor
-
-#: Inverse temperatures at which "calibrated_loss" looks for the lowest loss: log-loss is flat enough between them.
-_SHARPNESS = np.geomspace(0.05, 3.0, 22)
+from skdeep.engine.shards import AnyRows, Shard, SharedRows
 
 _NOWHERE = torch.device("meta")
 
@@ -35,7 +27,7 @@ _NOWHERE = torch.device("meta")
 CHUNK_ROWS, _MORE_THERE = 8192, 8
 
 
-def chunk_rows(network: Network, rows: DenseRows | SparseRows) -> int:
+def chunk_rows(network: Network, rows: AnyRows) -> int:
     """Choose how many rows to compute scores of at once, so that neither they nor the hidden units take much memory."""
     row_bytes = max(network.row_size, rows.row_values) * rows.dtype.itemsize
     more = 1 if rows.device.type == "cpu" else _MORE_THERE
@@ -62,6 +54,8 @@ class Problem:
         Where, and in which precision, to compute: nowhere before that is chosen ("meta").
     index : ndarray of shape (n,), or None
         Which rows of `source` these are; None for all.
+    shard : Shard, or None
+        Which rows `source` has, where processes share them: labels and weights are of all rows, numbered across them.
     """
 
     source: Matrix
@@ -72,9 +66,10 @@ class Problem:
     device: torch.device = _NOWHERE
     dtype: torch.dtype = torch.float64
     index: np.ndarray | None = None
+    shard: Shard | None = None
 
     def __post_init__(self) -> None:
-        self._rows: DenseRows | SparseRows | None = None
+        self._rows: AnyRows | None = None
         #: Whether some rows are here with a part of their weight only.
         self.divided = False
         self._seen = False
@@ -92,6 +87,8 @@ class Problem:
     @cached_property
     def X(self) -> Matrix:
         """The rows as one matrix (n, d), copied if they are a part of `source`: for those who cannot do without."""
+        if self.shard is not None:
+            return self.shard.matrix(self.source, np.arange(self.shard.n_rows) if self.index is None else self.index)
         if self.index is None:
             return self.source
         on_device = isinstance(self.source, Tensor)
@@ -101,17 +98,25 @@ class Problem:
     def missing(self) -> np.ndarray:
         """Columns in which a row of non-zero weight has no value (NaN)."""
         missing = np.zeros(self.source.shape[1], dtype=bool)
-        rows = self.rows()
+        rows, weight = self.rows().local, self.sample_weight
+        if weight is not None and self.shard is not None:
+            weight = weight[self.shard.part]
         if isinstance(rows, DenseRows) and rows.X.is_floating_point():
             step = max(1, MAX_VALUES // rows.row_values)
             parts = [slice(start, start + step) for start in range(0, len(rows), step)]
             sums = torch.stack([rows.X[part].sum() for part in parts])  # 20 times faster than to look at each
             for part in np.array(parts)[sums.isnan().cpu().numpy()].tolist():
                 found = rows.X[part].isnan()
-                if self.sample_weight is not None:
-                    found &= torch.from_numpy(self.sample_weight[part] > 0).to(found.device).unsqueeze(1)
+                if weight is not None:
+                    found &= torch.from_numpy(weight[part] > 0).to(found.device).unsqueeze(1)
                 missing |= found.any(0).cpu().numpy()
-        return np.flatnonzero(missing)
+        return np.flatnonzero(missing if self.shard is None else np.any(self.shard.group.gather(missing), axis=0))
+
+    @cached_property
+    def has_missing(self) -> bool:
+        """Whether any value is missing (NaN), also in rows of weight zero."""
+        found = has_missing(self.source)
+        return found if self.shard is None else any(self.shard.group.gather(found))
 
     @property
     def n_rows(self) -> int:
@@ -121,10 +126,13 @@ class Problem:
     @property
     def density(self) -> float:
         """Share of the values, in rows of non-zero weight, that a product has to touch."""
-        if not sparse.issparse(self.X):
+        if not sparse.issparse(self.source):
             return 1.0
-        n_values = self.X.nnz if self.subset is None else np.diff(self.X.indptr)[self.subset].sum()
-        return float(n_values / max(1, self.n_rows * self.X.shape[1]))
+        lengths = np.diff(self.source.indptr)
+        lengths = lengths if self.shard is None else np.concatenate(self.shard.group.gather(lengths))
+        lengths = lengths if self.index is None else lengths[self.index]
+        n_values = lengths.sum() if self.subset is None else lengths[self.subset].sum()
+        return float(n_values / max(1, self.n_rows * self.source.shape[1]))
 
     @property
     def weight(self) -> np.ndarray | None:
@@ -133,11 +141,27 @@ class Problem:
             return self.sample_weight if self.class_weight is None else self.class_weight
         return self.class_weight * self.sample_weight
 
-    def rows(self) -> DenseRows | SparseRows:
+    def rows(self) -> AnyRows:
         """Make the source of batches, once."""
         if self._rows is None:
-            self._rows = rows_of(self.source, self.device, self.dtype)
+            self._rows = self.shared(rows_of(self.some_rows, self.device, self.dtype))
         return self._rows
+
+    @property
+    def some_rows(self) -> Matrix:
+        """The rows that are here; where there are none, one that counts for nothing."""
+        if self.source.shape[0] or self.shard is None:
+            return self.source
+        if sparse.issparse(self.source):
+            return sparse.csr_array((1, self.source.shape[1]), dtype=self.source.dtype)
+        shape = 1, self.source.shape[1]
+        if isinstance(self.source, Tensor):
+            return self.source.new_zeros(shape)
+        return np.zeros(shape, self.source.dtype)
+
+    def shared(self, rows: DenseRows | SparseRows) -> Any:
+        """Make the rows of all processes of those that are here."""
+        return rows if self.shard is None else SharedRows(rows, self.source, self.shard)
 
     def see(
         self, columns: Columns, centered: bool, products: torch.dtype | None = None, same_factor: bool = False
@@ -164,9 +188,24 @@ class Problem:
             sample_weight = factor if sample_weight is None else factor * sample_weight
         index = rows if self.index is None else self.index[rows]
         target, codes = self.target[rows], self.codes[rows]
-        part = Problem(self.source, target, codes, sample_weight, class_weight, self.device, self.dtype, index)
+        tensor = self.device, self.dtype
+        part = Problem(self.source, target, codes, sample_weight, class_weight, *tensor, index, self.shard)
         part._rows, part.divided = self.rows(), factor is not None
         return part
+
+    def here(self) -> Problem:
+        """Make the problem of the rows that are here: all, unless processes share them."""
+        if self.shard is None:
+            return self
+        index = np.arange(self.shard.n_rows) if self.index is None else self.index
+        part = self.take(own := self.shard.own(index))
+        part.index, part.shard, part._rows = index[own] - self.shard.start, None, self.rows().local
+        return part
+
+    def assembled(self, part: np.ndarray) -> np.ndarray:
+        """Put together what processes have for the rows of this problem that are theirs."""
+        assert self.shard is not None
+        return self.shard.assembled(np.arange(self.shard.n_rows) if self.index is None else self.index, part)
 
     def counted(self) -> Problem:
         """Make the problem of the rows of non-zero weight."""
@@ -175,6 +214,9 @@ class Problem:
     def distinct(self, seed: int) -> DistinctRows:
         """Find the distinct rows of non-zero weight."""
         generator, stratify = np.random.default_rng(seed), self.codes.ndim == 1
+        if self.shard is not None and self.index is None:
+            content: tuple = self.source, self.codes, self.sample_weight, generator, stratify, self.subset, self.shard
+            return distinct_rows(*content)
         return distinct_rows(self.X, self.codes, self.sample_weight, generator, stratify, self.subset)
 
     def folds(self, distinct: DistinctRows, fold: np.ndarray, share: float | np.ndarray, merge: bool) -> Folds:
@@ -275,8 +317,13 @@ def _check_parts(distinct: DistinctRows, fold: np.ndarray, codes: np.ndarray, cl
         raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")
 
 
-def scores_of(network: Network, rows: DenseRows | SparseRows, index: np.ndarray) -> Tensor:
+def scores_of(network: Network, rows: AnyRows, index: np.ndarray) -> Tensor:
     """Compute scores (K, m, C) of the rows of `index` (m,), in bounded batches."""
+    if isinstance(rows, SharedRows):
+        own = index[rows.shard.own(index)] - rows.shard.start
+        found = scores_of(network, rows.local, own if len(own) else np.zeros(1, dtype=int))[:, : len(own)]
+        of_all = rows.shard.assembled(index, found.transpose(0, 1).cpu().numpy())
+        return torch.from_numpy(of_all).to(found.device).transpose(0, 1)
     rows = rows if rows.scratch is not None else rows.in_scratch()
     step = chunk_rows(network, rows)
     scores = network.scores(rows.take(torch.from_numpy(index[:step]))).detach()
@@ -288,124 +335,3 @@ def scores_of(network: Network, rows: DenseRows | SparseRows, index: np.ndarray)
             part = index[start : start + step]
             scores[:, start : start + step] = network.scores(rows.take(torch.from_numpy(part))).detach()
     return scores
-
-
-def make_monitor(
-    held_out: list[Problem],
-    loss: Loss,
-    scoring: str | Callable | None,
-    labels: Callable[[np.ndarray], np.ndarray],
-    fitted: Callable[[Network, int, int], Any],
-    answers: Callable[[Tensor], Any] | None = None,
-) -> Monitor:
-    """Make the function that the training loop calls after each epoch.
-
-    Parameters
-    ----------
-    held_out : list of Problem
-        Validation data: the same for all models, or of each model its own rows of one source.
-    loss : Loss
-    scoring : str, callable or None
-        A scorer; None is accuracy, "loss" the negative loss, "calibrated_loss" the negative loss at the temperature
-        that makes it lowest (all three computed on the device).
-    labels : callable
-        ``labels(codes)`` are those labels as the user knows them, for a scorer.
-    fitted : callable
-        ``fitted(network, at, model)`` is an estimator with the parameters of model `at` of a network, for a scorer; in
-        the original stack it was number `model`.
-    answers : callable, optional
-        ``answers(scores)`` answers in the place of that estimator, where a scorer does no more than ask: then no
-        parameters and rows have to go from one device to another.
-    """
-    first, own, n_rows = held_out[0], len(held_out) > 1, max(len(part.codes) for part in held_out)
-    rows = first.rows().in_scratch()
-    index = None
-    if first.index is not None:
-        index = torch.from_numpy(_filled_up([part.index for part in held_out], n_rows))
-    codes = first.tensor(_filled_up([part.codes for part in held_out], n_rows))
-    target = first.tensor(_filled_up([part.target for part in held_out], n_rows))
-    weights = [np.ones(len(part.codes)) if part.sample_weight is None else part.sample_weight for part in held_out]
-    of_class = [1.0 if part.class_weight is None else part.class_weight for part in held_out]
-    # accuracy counts samples as they are; the loss weighs them as in training (one row for all models, or one for each)
-    weight = first.tensor(_padded(weights, n_rows))
-    loss_weight = first.tensor(_padded([w * c for w, c in zip(weights, of_class, strict=True)], n_rows))
-    if not bool((loss_weight.sum(1) > 0).all()):
-        raise ValueError(
-            "All rows of a validation set have weight zero by class_weight, so that no epoch can be judged. Pass X_val "
-            "and y_val with other classes, use early_stopping=False, or give the classes a weight."
-        )
-    scorer = None if scoring in BUILT_IN else get_scorer(scoring)
-
-    def monitor(network: Network, models: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        accuracy = torch.zeros(network.n_models, dtype=first.dtype, device=first.device)
-        objective, calibrated = torch.zeros_like(accuracy), accuracy.new_zeros(len(_SHARPNESS), network.n_models)
-        known: list[Tensor] = []
-
-        def of_models(values: Tensor) -> Tensor:
-            return values[index_of(models, values)] if len(values) > len(models) else values
-
-        rows.frame = network.frame  # the caller's own validation data is seen as the training data is
-        step = chunk_rows(network, rows)
-        if own:  # a batch has the rows of every model
-            step = max(1, min(step, MAX_VALUES // (network.n_models * rows.row_values)))
-        for start in range(0, n_rows, step):
-            part = slice(start, min(start + step, n_rows))
-            batch = rows.take(part if index is None else of_models(index)[:, part] if own else index[0, part])
-            scores, right_code = network.scores(batch).detach(), of_models(codes)[:, part]
-            if answers is not None:
-                known.append(scores)
-            if codes.ndim == 3:
-                right = ((scores > 0) == right_code.bool()).all(-1)
-            elif scores.shape[-1] == 1:
-                right = (scores[..., 0] > 0) == right_code.bool()
-            else:
-                right = scores.argmax(-1) == right_code
-            accuracy += (right * of_models(weight)[:, part]).sum(1)
-            wanted = of_models(target)[:, part]
-            wanted = wanted if wanted.dtype is torch.int64 else wanted.to(first.dtype)
-            own_weight = of_models(loss_weight)[:, part]
-            objective += (loss.value(scores, wanted) * own_weight).sum(1)
-            if scoring == "calibrated_loss":
-                for at, factor in zip(calibrated, _SHARPNESS, strict=True):
-                    at += (loss.value(scores * factor, wanted) * own_weight).sum(1)
-        accuracy /= of_models(weight).sum(1)
-        objective, calibrated = (total / of_models(loss_weight).sum(1) for total in (objective, calibrated))
-        watched = accuracy if scoring is None else -objective if scoring == "loss" else -calibrated.amin(0)
-        marks, losses = to_numpy64(torch.stack([watched, objective]))
-        if scorer is None:
-            return without_rounding(marks), losses
-        of_rows = torch.cat(known, dim=1).cpu() if known else None
-        with config_context(array_api_dispatch=False):  # labels, predictions and scores are NumPy, wherever X is
-            for m, model in enumerate(models):
-                if not np.isfinite(losses[m]):  # a model that has diverged is no fault of the scorer
-                    marks[m] = np.nan
-                    continue
-                data = held_out[model if own else 0]
-                argument = {} if data.sample_weight is None else {"sample_weight": data.sample_weight}
-                if data.divided and not takes_weight(scorer):  # of the user's own, who has not asked for weights
-                    argument = {}
-                if answers is None or of_rows is None:
-                    asked, X = fitted(network, m, model), data.X
-                else:
-                    asked, X = answers(of_rows[m, : len(data.codes)]), np.empty((len(data.codes), 0))
-                mark = scorer(asked, X, labels(data.codes), **argument)
-                marks[m] = as_score(mark, scoring, data.codes)
-        return without_rounding(marks), losses
-
-    def without_rounding(marks: np.ndarray) -> np.ndarray:
-        """Make scores equal that differ by the rounding of parts of weights: which epoch is best depends on it."""
-        digits = 12 if first.dtype is torch.float64 else 6
-        return np.round(marks, digits) if any(part.divided for part in held_out) else marks
-
-    return monitor
-
-
-def _filled_up(arrays: list, n_rows: int) -> np.ndarray:
-    """Stack arrays of several lengths (len(arrays), n_rows, ...): the first entry of each fills it up."""
-    return np.stack([np.concatenate([a, np.repeat(a[:1], n_rows - len(a), axis=0)]) for a in arrays])
-
-
-def _padded(weights: list[np.ndarray], n_rows: int) -> np.ndarray:
-    """Put the weights of several sets of rows into one table, with zeros where a set has fewer than `n_rows`."""
-    tables = [np.atleast_2d(np.asarray(weight, dtype=np.float64)) for weight in weights]
-    return np.concatenate([np.pad(table, ((0, 0), (0, n_rows - table.shape[1]))) for table in tables])

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from skdeep.data.hashing import CHUNK_VALUES, hash_rows
+from skdeep.engine.shards import Shard
 
 #: In the place of a fold: cells of which each fold holds out a part, and cells that none does.
 DIVIDED, KEPT = -1, -2
@@ -107,9 +108,10 @@ def distinct_rows(
     generator: np.random.Generator,
     stratify: bool = True,
     subset: np.ndarray | None = None,
+    shard: Shard | None = None,
 ) -> DistinctRows:
     """Find the distinct rows of `subset` (None: all rows); ``sample_weight`` None counts every row once."""
-    of_values, hashes = hash_rows(X, target, generator, subset)
+    of_values, hashes = hash_rows(X, target, generator, subset, shard)
     index = index_dtype(len(hashes))
     order: np.ndarray = np.argsort(hashes, kind="stable").astype(index)
     hashes = hashes[order]

@@ -12,8 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skdeep.engine.dropout import Noise
+from skdeep.engine.group import Group
 from skdeep.engine.per_model import index_of, numbered, run_length, to_device
-from skdeep.engine.rows import MAX_VALUES, DenseRows, LargeRows, SparseRows
+from skdeep.engine.rows import MAX_VALUES, DenseRows, LargeRows
+from skdeep.engine.shards import AnyRows, SharedRows
 
 #: Values of the batches that are taken at once: few enough to be still in a core's own memory when they are needed.
 _AT_ONCE = 1 << 15
@@ -24,7 +27,8 @@ class Batch(NamedTuple):
 
     ``target`` is (1 or K, B, ...), ``weight`` (1 or K, B) or None, ``size`` the number of rows: B, or one number per
     model where they differ (rows beyond it have no weight), ``models`` the indices of the models it is for (None: all),
-    ``seeds`` (1 or K,) what is drawn for the step, or None.
+    ``seeds`` (1 or K,) what is drawn for the step, or None. Of a batch whose rows are divided among processes, it has
+    this one's, at `places` (G, B) among all.
     """
 
     X: Tensor | LargeRows
@@ -33,6 +37,12 @@ class Batch(NamedTuple):
     size: int | np.ndarray
     models: np.ndarray | None
     seeds: Tensor | None = None
+    places: Tensor | None = None
+
+    @property
+    def noise(self) -> Noise | None:
+        """The random numbers of the step."""
+        return None if self.seeds is None else Noise(self.seeds, self.places)
 
     def parts(self, row_size: int, whole: bool = False) -> Iterable[Batch]:
         """Cut the batch into parts of bounded size, where a row stands for `row_size` values; into one part if `whole`.
@@ -81,8 +91,8 @@ class Batches:
 
     Parameters
     ----------
-    rows : DenseRows or SparseRows
-        The data.
+    rows : DenseRows, SparseRows or SharedRows
+        The data. Of shared rows, each batch has those of this process.
     target : Tensor of shape (n,) or (n, C)
         Class codes (int64) or indicators (uint8), on the device.
     weight : Tensor of shape (n,) or (K, n), or None
@@ -99,7 +109,7 @@ class Batches:
 
     def __init__(
         self,
-        rows: DenseRows | SparseRows,
+        rows: AnyRows,
         target: Tensor,
         weight: Tensor | None,
         subset: np.ndarray | list[np.ndarray] | None,
@@ -115,12 +125,15 @@ class Batches:
         subsets = subset if isinstance(subset, list) else [subset] * len(generators)
         #: How many models in turn share their order: as many as train on each of the batches' rows.
         self.n_alike = 1
-        if isinstance(rows, DenseRows) and not self.shared:
+        if isinstance(rows.local, DenseRows) and not self.shared:
             self.n_alike = run_length(numbered(generators, subsets)[1])
         self.n_rows = np.array([len(rows) if s is None else len(s) for s in subsets])
         #: Batches per epoch of each model.
         self.n_batches = -(-self.n_rows // batch_size)
         self._full: Batch | None = None
+        self.shard = rows.shard if isinstance(rows, SharedRows) else None
+        #: Who adds up what is found for the rows of a batch.
+        self.group = Group() if self.shard is None else self.shard.group
         # several small batches: their steps take as long as their calls
         n_at_once = _AT_ONCE // (batch_size * rows.row_values) if isinstance(rows, DenseRows) else 1
         self._rows_at_once = batch_size * max(1, n_at_once)
@@ -149,7 +162,8 @@ class Batches:
         if n_done and n_done == int(self.n_batches.max()):
             return iter(())
         drawn = self.draw() if drawn is None else drawn
-        return self._shared_epoch(drawn, n_done) if self.shared else self._own_epoch(drawn, n_done)
+        as_one = self.shared and self.shard is None
+        return self._shared_epoch(drawn, n_done) if as_one else self._own_epoch(drawn, n_done)
 
     def _shared_epoch(self, drawn: Draw, n_done: int) -> Iterator[Batch]:
         n, size, device = int(self.n_rows[0]), self.batch_size, self.target.device
@@ -182,23 +196,37 @@ class Batches:
                 yield batch._replace(seeds=drawn.seeds_of(step, None, device))
 
     def _own_epoch(self, drawn: Draw, n_done: int) -> Iterator[Batch]:
+        n_alike = len(self.generators) if self.shared else self.n_alike
         for step in range(n_done, int(self.n_batches.max())):
             start = step * self.batch_size
             sizes = np.clip(self.n_rows - start, 0, self.batch_size)
             models = np.flatnonzero(sizes)
-            index = np.empty((len(models) // self.n_alike, int(sizes.max())), dtype=np.int64)
-            for i, m in enumerate(models[:: self.n_alike]):
-                index[i] = drawn.orders[m][0]  # fill up with a row of its own: no other row may touch a model
-                index[i, : sizes[m]] = drawn.orders[m][start : start + sizes[m]]
-            batch = self.of_index(*self._placed(index), models)
-            if sizes[models].min() < index.shape[1]:
-                of_model = torch.from_numpy(np.arange(index.shape[1]) < sizes[models, None])
+            parts = [drawn.orders[m][start : start + sizes[m]] for m in models[::n_alike]]
+            # filled up with a row of its own: no other row may touch a model
+            others, places = [drawn.orders[m][:1] for m in models[::n_alike]], None
+            if self.shard is not None:
+                parts, others, places = self._shares(parts)
+            counts = np.repeat([len(part) for part in parts], 1 if self.shared else n_alike)
+            batch = self.of_index(*self._placed(_table(parts, others)), models)
+            size, n = sizes[models], batch.target.shape[1]
+            if counts.min() < n:
+                of_model = torch.from_numpy(np.arange(n) < counts[:, None])
                 mask = to_device(of_model, self.target.device, self.rows.dtype)
-                weight = mask if batch.weight is None else batch.weight * mask
-                batch = batch._replace(weight=weight, size=sizes[models])
+                batch = batch._replace(weight=mask if batch.weight is None else batch.weight * mask)
+            if (size != n).any():
+                batch = batch._replace(size=size)
             seeds = drawn.seeds_of(step, models, self.target.device)
             everyone = len(models) == len(self.generators)
-            yield batch._replace(models=None if everyone else models, seeds=seeds)
+            yield batch._replace(models=None if everyone else models, seeds=seeds, places=places)
+
+    def _shares(self, parts: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray], Tensor | None]:
+        """Keep what this process has of some batches: indices, what to fill them up with, and their places."""
+        assert self.shard is not None
+        places = [self.shard.own(part) for part in parts]
+        other = np.array([min(self.shard.start, self.shard.n_rows - 1)])
+        own = [part[there] for part, there in zip(parts, places, strict=True)]
+        of_units = torch.from_numpy(_table(places, [np.zeros(1)] * len(parts))) if self.draws else None
+        return own, [other] * len(parts), of_units
 
     def of_index(self, rows: Tensor, of_targets: Tensor, models: np.ndarray | None = None) -> Batch:
         """Take the batch of rows (G, B), for all or some models; both indices are the same, where each is used.
@@ -239,6 +267,9 @@ class Batches:
         """Put indices of rows where the rows want them, and where the targets are."""
         index = torch.from_numpy(rows)
         of_targets = to_device(index, self.target.device)
+        if self.shard is not None:
+            index = (index - self.shard.start).clamp_(min=0)
+            return (index if self.rows.index_device.type == "cpu" else to_device(index, self.target.device)), of_targets
         return index if self.rows.index_device.type == "cpu" else of_targets, of_targets
 
     def _as_numbers(self, target: Tensor) -> Tensor:
@@ -247,4 +278,14 @@ class Batches:
 
     def _values(self, rows: Tensor | slice) -> Tensor | LargeRows:
         n = rows.numel() if isinstance(rows, Tensor) else len(range(*rows.indices(len(self.rows))))
-        return self.rows.take(rows) if n * self.rows.row_values <= MAX_VALUES else LargeRows(self.rows, rows)
+        here = self.rows.local
+        return here.take(rows) if n * here.row_values <= MAX_VALUES else LargeRows(here, rows)
+
+
+def _table(parts: list[np.ndarray], others: list[np.ndarray]) -> np.ndarray:
+    """Put lists of rows side by side, (len(parts), n), each filled up with another one."""
+    table = np.empty((len(parts), max(1, *map(len, parts))), dtype=np.int64)
+    for row, part, other in zip(table, parts, others, strict=True):
+        row[:] = other
+        row[: len(part)] = part
+    return table

@@ -45,16 +45,23 @@ class Noise:
     ----------
     seeds : Tensor of shape (S,), int64
         One for all models, if they share it, else one for each; on the device of the numbers.
+    places : Tensor of shape (G, B), default=None
+        Where in the batch the rows are, of which S / G models in turn have the same; None for one after the other.
     """
 
-    def __init__(self, seeds: Tensor):
-        self.seeds = seeds
+    def __init__(self, seeds: Tensor, places: Tensor | None = None):
+        self.seeds, self.places = seeds, places
 
     def units(self, layer: int, rate: np.ndarray, like: Tensor) -> Tensor:
         """Draw factors on units `like` (K, B, h): zero with probability `rate` (K,), of expectation one."""
-        _, n_rows, n_units = like.shape
+        n_units, places = like.shape[2], self.places
+        n_rows = like.shape[1] if places is None else int(places.max()) + 1
         bits = _words(self.seeds, layer, -(-n_rows * n_units // 4)).view(torch.int16)
-        return _factors(bits[:, : n_rows * n_units].view(-1, n_rows, n_units), rate, like)
+        bits = bits[:, : n_rows * n_units].view(-1, n_rows, n_units)
+        if places is not None:
+            of_models = places.to(bits.device).repeat_interleave(len(bits) // len(places), dim=0)
+            bits = bits.gather(1, of_models.unsqueeze(2).expand(-1, -1, n_units))
+        return _factors(bits, rate, like)
 
     def blocks(self, rate: np.ndarray, like: Tensor) -> Tensor:
         """Draw factors (K, L) on blocks, in the dtype of `like`: zero with probability `rate` (K, L); see `units`."""

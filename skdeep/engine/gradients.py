@@ -49,7 +49,7 @@ def loss_and_gradient(
 
 def _of_part(network: Network, loss: Loss, batch: Batch, mean_weight: np.ndarray) -> tuple[Tensor, list[Tensor]]:
     assert isinstance(batch.X, Tensor)
-    scores, dtype = network.training_scores(batch.X, batch.weight, batch.seeds), network.params[0].dtype
+    scores, dtype = network.training_scores(batch.X, batch.weight, batch.noise), network.params[0].dtype
     known = scores.detach() if scores.requires_grad else scores
     value, gradient = loss.value_and_gradient(known if known.dtype is dtype else known.to(dtype), batch.target)
     if batch.weight is None and isinstance(batch.size, int):  # nothing differs between rows or models

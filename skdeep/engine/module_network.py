@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from skdeep.compat.torch import _BatchNorm
+from skdeep.engine.dropout import Noise
 from skdeep.engine.networks import Network, pulled_back
 from skdeep.engine.random_numbers import OwnNumbers
 
@@ -112,7 +113,7 @@ class ModuleNetwork(Network):
                     rows = rows[torch.arange(n_alike, device=rows.device) % n_rows]
                 return self._scored(rows)[:, :n_rows]
 
-    def training_scores(self, X: Tensor, weight: Tensor | None = None, seeds: Tensor | None = None) -> Tensor:
+    def training_scores(self, X: Tensor, weight: Tensor | None = None, noise: Noise | None = None) -> Tensor:
         assert self.generator is not None  # it is prediction that has none
         self._numbers.reseed(int(self.generator.integers(2**63)))
         self.module.train()

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from skdeep.compat.scipy import csc_matvecs
+from skdeep.engine.dropout import Noise
 from skdeep.engine.frame import Frame, kept
 from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import csr_tensor, index_of, select, to_numpy64
@@ -184,8 +185,8 @@ class Network:
         """Compute scores ``(K, B, C)`` of a batch."""
         raise NotImplementedError
 
-    def training_scores(self, X: Tensor, weight: Tensor | None = None, seeds: Tensor | None = None) -> Tensor:
-        """Compute the scores in training; `weight` (1 or K, B) of the rows, `seeds` (1 or K,) of what is drawn."""
+    def training_scores(self, X: Tensor, weight: Tensor | None = None, noise: Noise | None = None) -> Tensor:
+        """Compute the scores in training; `weight` (1 or K, B) of the rows, `noise` what is drawn."""
         raise NotImplementedError
 
     def gradient(self, scores: Tensor, X: Tensor, score_gradient: Tensor) -> list[Tensor]:
@@ -377,7 +378,7 @@ class Linear(Network):
         scaled = self._with_scale(X)
         return affine(X, *self.unscaled()) if scaled is None else self._of_scaled(scaled)
 
-    def training_scores(self, X: Tensor, weight: Tensor | None = None, seeds: Tensor | None = None) -> Tensor:
+    def training_scores(self, X: Tensor, weight: Tensor | None = None, noise: Noise | None = None) -> Tensor:
         self._scaled = X if self._is_prepared else self._with_scale(X)
         if self._scaled is not None:
             return self._of_scaled(self._scaled)

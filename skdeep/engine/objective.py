@@ -69,6 +69,7 @@ class Objective:
                     add_scaled_(whole, part, per_model(share, part))
                 else:
                     whole.index_add_(0, index_of(models, point), part * per_model(share, part))
+        self.batches.group.sum_([total, *gradients])
         self.network.complete_(gradients, self.penalty)
         values = to_numpy64(torch.stack([total, *self.penalty.norms(self.network.penalised())]))
         return values[0] + self.penalty.of_norms(values[1:]), _flat(gradients)

@@ -241,7 +241,7 @@ class MLP(Network):
             X, weights[0], biases[0] = self.standardization.factors(X, weights[0], biases[0])
         return self._scores(X, [Affine(*pair) for pair in zip(weights, biases, strict=True)])
 
-    def training_scores(self, X: Tensor, weight: Tensor | None = None, seeds: Tensor | None = None) -> Tensor:
+    def training_scores(self, X: Tensor, weight: Tensor | None = None, noise: Noise | None = None) -> Tensor:
         layers, self._change = self._layers(), None
         if X.layout is torch.sparse_csr:  # of which there are no products in half precision
             layers = [self._kept[0], *layers[1:]]
@@ -258,7 +258,7 @@ class MLP(Network):
         self._tape = []
         if len(self._first) == 1 and X.ndim == 2 and X.layout is not torch.sparse_csr:
             X = X.unsqueeze(0)  # rows of its own: the products of all layers are of one kind
-        return self._scores(X, layers, self._tape, weight, None if seeds is None else Noise(seeds))
+        return self._scores(X, layers, self._tape, weight, noise)
 
     def _scores(
         self,

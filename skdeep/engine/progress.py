@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
+from skdeep.engine.group import Group
+
 #: Share of a loss by which it may differ between a model in a stack and alone, or between devices.
 _ROUNDING = 1e-6
 
@@ -139,9 +141,16 @@ class Halt(KeyboardInterrupt):
     """Raised by an observer, ends training where it is and without a word; any other interrupt is the user's."""
 
 
-def end_early(interrupt: KeyboardInterrupt, progress: list[Progress], left: list[Progress]) -> None:
-    """End training of the models that are left where they are; raise if a model has not finished an epoch."""
-    if any(p.n_iter == 0 and p.error is None for p in progress):
+def end_early(interrupt: KeyboardInterrupt, progress: list[Progress], left: list[Progress], group: Group) -> None:
+    """End training of the models that are left where they are.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If a model has not finished an epoch, or other processes would go on.
+    """
+    alone = group.size == 1 or isinstance(interrupt, Halt)  # of what all processes hear alike
+    if not alone or any(p.n_iter == 0 and p.error is None for p in progress):
         raise interrupt
     for p in left:
         if isinstance(interrupt, Halt):

@@ -10,7 +10,7 @@ import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -76,6 +76,15 @@ class _Rows:
     def home(self) -> torch.device:
         """Device on which the data lies: if not where batches are wanted, it is streamed."""
         raise NotImplementedError
+
+    @property
+    def local(self) -> Any:
+        """The rows that are here: all, unless they are divided among processes (`shards.py`)."""
+        return self
+
+    def through(self, change: Callable[[Any], Any]) -> Any:
+        """Change the rows that are here."""
+        return change(self)
 
     def exactly(self, dtype: torch.dtype, frame: Frame | None = None) -> Self:
         """Make the same rows in another dtype and frame."""

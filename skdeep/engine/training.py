@@ -138,11 +138,14 @@ class _Stack:
         observer: Observer | None = None,
         numbers: Numbers | None = None,
     ) -> Tensor:
-        """Update the parameters by a batch; return the losses of its rows, (K, B).
+        """Update the parameters by a batch; return the losses of its rows, (K, B), or of all processes in sum, (K, 1).
 
         By what is laid out for the step, which the caller counts; or with the learning rates of now, times a factor.
         """
         losses, gradients = loss_and_gradient(self.network, self.loss, batch, self.mean_weight, plan.products)
+        if self.batches.shard is not None:
+            losses = losses.sum(1, keepdim=True)
+            self.batches.group.sum_([losses, *gradients])
         self.network.complete_(gradients, None if plan.proximal else self.penalty)
         if observer is not None:
             observer.gradients(batch, gradients)
@@ -206,7 +209,7 @@ class _Stack:
 
         A small step takes as long as its calls, and these four fifths of the time then.
         """
-        asked = watcher is not None or self.loss.asks_autograd or self.network.asks_autograd(self.batches.rows)
+        asked = watcher is not None or self.loss.asks_autograd or self.network.asks_autograd(self.batches.rows.local)
         on_cpu = self.network.params[0].device.type == "cpu"
         return torch.inference_mode() if on_cpu and not asked else nullcontext()
 
@@ -248,7 +251,7 @@ class _Stack:
                 if n_losses > _MOST_LOSSES:
                     losses, n_losses = [torch.cat(losses, dim=1).sum(1, keepdim=True)], 0
                 if watcher:
-                    watcher.batch_end(batch, found.mean(1))
+                    watcher.batch_end(batch, found.sum(1) / int(np.max(batch.size)))
         self.optimizer.settle()
         for progress, n in zip(self.progress, self.batches.n_rows, strict=True):
             progress.samples += int(n)
@@ -308,7 +311,7 @@ def train(
     if observer is not None:
         observer.train_begin(network, optimizer)
     if observer is None or not observer.watches_batches:  # who is to be shown them as they are
-        stack.batches.rows = network.prepare(stack.batches.rows).in_scratch()
+        stack.batches.rows = stack.batches.rows.through(network.prepare).in_scratch()
         stack.capture(plan)
     try:
         for epoch in range(plan.max_iter):
@@ -329,7 +332,7 @@ def train(
                 stack.batches = stack.batches.select(rest)
                 stack.capture(plan)
     except KeyboardInterrupt as interrupt:
-        end_early(interrupt, progress, stack.progress)
+        end_early(interrupt, progress, stack.progress, stack.batches.group)
     stack._captured = None
     if observer is not None:
         stack.optimizer.settle()

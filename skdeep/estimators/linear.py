@@ -203,8 +203,8 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
                 exact=exact,
                 products=recipe.products,
             )
-        zeros = sparse_weight if issparse(problem.X) else torch.zeros
-        coef = zeros(n_models, n_outputs, problem.X.shape[1], **tensor)
+        zeros = sparse_weight if issparse(problem.source) else torch.zeros
+        coef = zeros(n_models, n_outputs, problem.source.shape[1], **tensor)
         intercept = torch.zeros(n_models, n_outputs, **tensor) if self.fit_intercept else None
         network = Linear(coef, intercept, **variables)
         if warm:

@@ -127,7 +127,7 @@ class PerceptronClassifier(NeuralNetClassifier):
             epochs, steps = _SHORT if settings_of(self).learning_rate_init == "auto" else _LONG
             horizon = min(max(epochs, epochs_of(steps, problem, rows)), self.max_iter)
             decisions |= {"schedule": "cosine", "horizon": horizon, "to_end": True}
-        if not self.standardize and not has_missing(problem.source) and not (going_on and self._allow_nan):
+        if not self.standardize and not problem.has_missing and not (going_on and self._allow_nan):
             decisions["check"] = partial(_check_complete, advice=self._nan_advice)
         return choose(self, problem, solver, rows, **decisions)
 
@@ -154,11 +154,11 @@ class PerceptronClassifier(NeuralNetClassifier):
         known = hasattr(self, self._coef_attribute)  # also where folds, or a start that may be better, begin anew
         none = np.empty(0, dtype=np.int64)
         indicated = to_numpy(getattr(self, "missing_features_", none)) if known else problem.missing
-        centres = self.standardize or len(indicated) > 0 or has_missing(problem.source)
+        centres = self.standardize or len(indicated) > 0 or problem.has_missing
         if not centres:  # what earlier training with it has left
             for name in {"means_", "missing_features_"} & vars(self).keys():
                 delattr(self, name)
-        units = self._layer_units(problem.X.shape[1] + len(indicated), self.n_outputs_)
+        units = self._layer_units(problem.source.shape[1] + len(indicated), self.n_outputs_)
         self.n_layers_ = len(units)
         self.out_activation_ = "softmax" if self._loss(self.n_outputs_).target == "codes" else "logistic"
         for what in ("dropout", "stochastic_depth", "normalization"):
@@ -182,7 +182,7 @@ class PerceptronClassifier(NeuralNetClassifier):
         self, problem: Problem, indicated: np.ndarray, members: list[Member], warm: bool
     ) -> Standardization:
         columns = column_statistics(problem, members)
-        place, centers = (problem.device, problem.dtype), not issparse(problem.X)
+        place, centers = (problem.device, problem.dtype), not issparse(problem.source)
         index = to_device(torch.from_numpy(np.array(indicated)), problem.device)  # a loaded one may be read-only
         if not self.standardize:  # centred, so that a missing value is its mean; their scale is left as it is
             mean = np.stack([np.append(c.mean, np.zeros(len(indicated))) for c in columns])
@@ -195,7 +195,7 @@ class PerceptronClassifier(NeuralNetClassifier):
         sizes = np.stack([np.append(c.sizes(centers) * factor, i.sizes(centers)) for c, i in groups])
         mean = np.stack([np.append(c.mean * factor - origin, i.mean) for c, i in groups])
         # of what has never been seen to vary, nothing is known: weights that no row has trained must not act
-        trained = to_numpy(self.coefs_[0])[: problem.X.shape[1]].any(1) if warm else np.False_
+        trained = to_numpy(self.coefs_[0])[: problem.source.shape[1]].any(1) if warm else np.False_
         silent = np.stack([np.append(c.constant(centers) & ~trained, i.deviation == 0) for c, i in groups])
         arrays = mean, np.where(silent, 0.0, 1 / sizes)
         changes = [(array[1:] != array[:-1]).any(1) for array in arrays]

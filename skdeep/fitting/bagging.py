@@ -16,7 +16,8 @@ from torch import Tensor
 from skdeep.data.answers import Answers, AssembledAnswers, own_methods, probabilities
 from skdeep.data.encoding import draw_seeds, labels_of
 from skdeep.data.inputs import Classifier, OutputSpace, to_numpy
-from skdeep.data.problem import Problem, make_monitor, scores_of
+from skdeep.data.monitor import make_monitor
+from skdeep.data.problem import Problem, scores_of
 from skdeep.data.scoring import as_score
 from skdeep.data.splits import DIVIDED, KEPT, Folds, dealt_shares, fold_of_rows
 from skdeep.data.state import RandomSource, TrainingState
@@ -196,7 +197,7 @@ def judge_each(recipe: Recipe, problem: Problem, members: list[Member], seed: in
 @torch.no_grad()
 def _judge(ensemble: Classifier, problem: Problem, weight: np.ndarray | None, folds: Folds) -> None:
     """Calibrate on the out-of-fold scores, and keep what the ensemble says of rows that are new to it."""
-    data = ensemble._rows(problem.source, able(problem.device, [ensemble]), needs_float64(ensemble))
+    data = problem.shared(ensemble._rows(problem.some_rows, able(problem.device, [ensemble]), needs_float64(ensemble)))
     tensor = data.device, data.dtype
     n_outputs = ensemble.n_outputs_
 

@@ -34,7 +34,7 @@ def calibrate_each(recipe: Recipe, problem: Problem, members: list[Member], seed
     folds = dealt.folds
     rows, factor = folds.all_held_out()
     assert folds.weight is not None  # merged rows have weights
-    codes, weights = problem.codes[rows], np.broadcast_to(folds.weight, (len(members), problem.X.shape[0]))
+    codes, weights = problem.codes[rows], np.broadcast_to(folds.weight, (len(members), len(problem.codes)))
     for m in trained:
         estimator, errors = members[m].estimator, [p.error for p in runs[m] if p.error is not None]
         if errors:

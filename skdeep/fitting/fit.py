@@ -19,10 +19,12 @@ from skdeep.callbacks.observers import make_observer
 from skdeep.callbacks.run import Run
 from skdeep.data.encoding import draw_seeds, encode, encode_validation, labels_of, warn_of_raw_columns
 from skdeep.data.inputs import Classifier, Data, OutputSpace, float_dtype
-from skdeep.data.problem import Problem, make_monitor
+from skdeep.data.monitor import make_monitor
+from skdeep.data.problem import Problem
 from skdeep.data.scoring import only_asks, try_scoring
 from skdeep.data.splits import surely_differ
 from skdeep.data.state import RandomSource, TrainingState
+from skdeep.engine.group import current
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
 from skdeep.engine.schedules import SCHEDULES
@@ -57,9 +59,10 @@ def fit_alone(
     incremental: bool = False,
 ) -> Classifier:
     """Train one estimator; raise what goes wrong."""
-    (failure,) = fit([estimator], X, y, sample_weight, validation, incremental)
-    if failure is not None:
-        raise failure
+    with current().watching():
+        (failure,) = fit([estimator], X, y, sample_weight, validation, incremental)
+        if failure is not None:
+            raise failure
     return estimator
 
 
@@ -115,7 +118,7 @@ def fit(
     task = None if incremental or len(estimators) > 1 else _begin_task(leader, X, y, metadata)
     if with_probabilities and not (going_on or incremental or held_out is not None or task is not None):
         members[0].dealt = deal_beside(recipe, problem, members, split_seed)
-    n_params = len(estimators) * leader._n_params(problem.X.shape[1], recipe.n_outputs)
+    n_params = len(estimators) * leader._n_params(problem.source.shape[1], recipe.n_outputs)
     with threads_for(int(n_params * max(1.0, recipe.batch_rows * problem.density))):
         network, observer = leader._procedure.train(recipe, problem, held_out, members, going_on, incremental, task)
         progress = [member.progress for member in members]
@@ -129,7 +132,7 @@ def fit(
                 set_attributes(member.estimator, shared)
             if member.progress.error is None:
                 own = network if len(members) == 1 else network.select(each[m])
-                leader._procedure.conclude(recipe, own, member, float_dtype(problem.X), OutputSpace(X))
+                leader._procedure.conclude(recipe, own, member, float_dtype(problem.source), OutputSpace(X))
         if hasattr(leader, "history_"):
             del leader.history_
         if observer is not None and observer.history is not None:
@@ -178,7 +181,8 @@ def train_each(
     # equal rows are passed over once: in single precision, their order would be seen
     merge = recipe.batch_rows == problem.n_rows
     if merge and recipe.solver in FULL_BATCH:  # where there may be enough of them to matter, or each has unknowns
-        merge = (problem.n_rows > _FEW_ROWS or not recipe.loss.smooth) and not surely_differ(problem.X)
+        differ = problem.shard is None and surely_differ(problem.X)
+        merge = (problem.n_rows > _FEW_ROWS or not recipe.loss.smooth) and not differ
     rows, weight, split_off = problem.split(first.split_seed, fraction, merge, leader.classes_)
     held_out = held_out or split_off
     if held_out is not None:
@@ -253,7 +257,7 @@ def _observer(
     recipe: Recipe, estimator: Classifier, problem: Problem, held_out: Problem | None, max_iter: int, task: Any
 ) -> Observer | None:
     """Make what speaks to callbacks; None if nobody listens."""
-    dtype, space = float_dtype(problem.X), OutputSpace(problem.X)
+    dtype, space = float_dtype(problem.source), OutputSpace(problem.source)
 
     def snapshot(network: Network, progress: Progress | None = None) -> dict[str, Any]:
         of_run = {} if progress is None else curves(estimator, progress)

@@ -41,7 +41,7 @@ def look_at_end(recipe: Recipe, problem: Problem, network: Network, members: lis
     loss = recipe.loss
     # full batches begin at zero, and descend
     descends = isinstance(network, Linear) and recipe.solver in FULL_BATCH and not members[0].progress.warm
-    largest = float(np.finfo(float_dtype(problem.X)).max)  # of the numbers that predictions are made of
+    largest = float(np.finfo(float_dtype(problem.source)).max)  # of the numbers that predictions are made of
     for m, member in enumerate(members):
         p = member.progress
         if p.error is not None or p.params is None or p.watch_score:

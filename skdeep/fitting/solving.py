@@ -184,7 +184,7 @@ def _ridge(recipe: Recipe, problem: Problem, network: Linear, members: list[Memb
     for models in groups([member.rows for member in members], [member.weight for member in members]):
         first = members[models[0]]
         # means of columns so far from zero that they have a frame are exact to more digits when taken in it
-        known = isinstance(rows, DenseRows) and rows.frame is None
+        known = isinstance(rows.local, DenseRows) and rows.frame is None
         center = first.state.columns.mean if known else None
         ridge = Ridge(rows, first.rows, target, first.weight, len(network.params) > 1, center)
         index = torch.as_tensor(models, device=coef.device)

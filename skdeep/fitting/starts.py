@@ -80,7 +80,7 @@ def _sample(problem: Problem) -> list[np.ndarray]:
     n, X = len(problem.codes), problem.source
     width = problem.rows().row_values
     every = slice(0, n, max(1, n // min(max(_SAMPLE_VALUES // width, _SAMPLE_ROWS[0]), _SAMPLE_ROWS[1])))
-    X = X[every] if problem.index is None else problem.take(np.arange(n)[every]).X
+    X = X[every] if problem.index is None and problem.shard is None else problem.take(np.arange(n)[every]).X
     if sparse.issparse(X):
         return [X.data.astype(np.float64), X.indices.astype(np.int64), X.indptr.astype(np.int64)]
     return [to_numpy(X.cpu().double()) if isinstance(X, Tensor) else X.astype(np.float64, copy=False)]

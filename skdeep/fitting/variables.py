@@ -93,7 +93,9 @@ def weights_of(problem: Problem, members: list[Member]) -> tuple[np.ndarray | No
 def rows_of(problem: Problem, network: Linear, index: np.ndarray | None, variables: Variables) -> Rows:
     """Make the rows in the columns of a stack."""
     scale, source = variables.scale, problem.source
-    if problem.index is not None:
+    if problem.shard is not None:  # fetched: the solver passes over them more often
+        source = problem.X
+    elif problem.index is not None:
         index = problem.index if index is None else problem.index[index]
     if sparse.issparse(source):
         X = sparse.csr_array(source if index is None else source[index], dtype=np.float64)

@@ -160,7 +160,7 @@ class _Grid:
         recipe: Recipe = leader._recipe(parts[0], False, False)
         if n_models * recipe.n_outputs * len(problem.codes) > _MAX_SCORES or n_models > _capacity(leader, X, y):
             return None
-        n_params = n_models * leader._n_params(problem.X.shape[1], recipe.n_outputs)
+        n_params = n_models * leader._n_params(problem.source.shape[1], recipe.n_outputs)
         exact = recipe.solver in FULL_BATCH
         if not (self._is_exact(recipe, leader, parts) if exact else self._steps(recipe, leader, parts, n_params)):
             return None

@@ -24,8 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skdeep.engine.group import Group
 from skdeep.engine.networks import transposed_product
-from skdeep.engine.rows import MAX_VALUES, DenseRows, SparseRows
+from skdeep.engine.rows import MAX_VALUES, SparseRows
+from skdeep.engine.shards import AnyRows, Shard, SharedRows
 
 
 def rounding(n_rows: int, n_features: int, sparse: bool) -> float:
@@ -39,7 +41,8 @@ class Ridge:
 
     Parameters
     ----------
-    rows : DenseRows or SparseRows
+    rows : DenseRows, SparseRows or SharedRows
+        Of shared rows, each process has its own factor, and all are folded into one.
     subset : ndarray of shape (m,), or None
         Indices of the rows to learn from; None for all.
     target : Tensor of shape (n, C)
@@ -53,27 +56,32 @@ class Ridge:
 
     def __init__(
         self,
-        rows: DenseRows | SparseRows,
+        rows: AnyRows,
         subset: np.ndarray | None,
         target: Tensor,
         weight: np.ndarray | None,
         fit_intercept: bool,
         center: np.ndarray | None = None,
     ):
-        self.rows, self.subset, self.target = rows.in_scratch(), subset, target
-        self.n_rows = len(rows) if subset is None else len(subset)
+        self.rows, self.subset = rows.in_scratch(), subset
+        self.target = target if subset is None else target[torch.from_numpy(subset).to(target.device)]
+        self.n_rows, self.group = len(rows) if subset is None else len(subset), Group()
         self.device = rows.device  # with float64
         share = np.ones(len(rows)) if weight is None else weight
         share = share if subset is None else share[subset]
         self.root = torch.from_numpy(np.sqrt(share / share.sum())).to(self.device)
         self.shape = rows.n_features, target.shape[1]
         self.center, self.level = (self._exact(torch.zeros(size)) for size in self.shape)
-        self._by_rows = isinstance(rows, SparseRows) and self.n_rows <= rows.n_features
+        limit = rounding(self.n_rows, rows.n_features, isinstance(rows.local, SparseRows))
+        self._by_rows = isinstance(rows.local, SparseRows) and self.n_rows <= rows.n_features
+        wants_means = fit_intercept and center is None
+        shift = self._first_row() if wants_means and not self._by_rows else self.center
+        if isinstance(rows, SharedRows) and not self._by_rows:  # products of rows are of different processes' rows
+            self._keep_own(rows.shard)
         if fit_intercept:
-            self.center = self._means() if center is None else self._exact(torch.from_numpy(center))
+            self.center = self._means(shift) if center is None else self._exact(torch.from_numpy(center))
             self.level = self._level()
         left, self.singular, self.right, B = (self._factors_by_rows if self._by_rows else self._factors)()
-        limit = rounding(self.n_rows, rows.n_features, isinstance(rows, SparseRows))
         least = limit * self.singular.max() if len(self.singular) else 0.0
         if not self._by_rows:  # of columns far from zero, the last digits are what X itself has lost
             size = self.center if rows.frame is None else self.center + self._exact(torch.as_tensor(rows.frame.origin))
@@ -94,31 +102,43 @@ class Ridge:
     def _values(self, part: slice) -> Tensor:
         return self._exact(self.rows.take(part if self.subset is None else torch.from_numpy(self.subset[part])))
 
+    def _first_row(self) -> Tensor:
+        first = self._values(slice(0, 1))
+        return (first.to_dense() if first.layout is torch.sparse_csr else first)[0].clone()
+
+    def _keep_own(self, shard: Shard) -> None:
+        """Go on with the rows of this process."""
+        index = np.arange(self.n_rows) if self.subset is None else self.subset
+        own = shard.own(index)
+        of_own = torch.from_numpy(own).to(self.device)
+        self.target, self.root = self.target[of_own.to(self.target.device)], self.root[of_own]
+        self.rows, self.subset, self.n_rows = self.rows.local, index[own] - shard.start, len(own)
+        self.group = shard.group
+
     def _targets(self, part: slice) -> Tensor:
         """Make targets of ±1."""
-        index = part if self.subset is None else torch.from_numpy(self.subset[part]).to(self.target.device)
-        return 2 * self._exact(self.target[index]) - 1
+        return 2 * self._exact(self.target[part]) - 1
 
     def _level(self) -> Tensor:
         """Compute the weighted means of the targets."""
         level = self.level
         for part in self._parts(max(1, MAX_VALUES // self.shape[1])):
             level = level + self.root[part].square() @ self._targets(part)
+        self.group.sum_([level])
         return level
 
-    def _means(self) -> Tensor:
-        """Compute the weighted means of the columns."""
-        shift, mean = None, self.center
+    def _means(self, shift: Tensor) -> Tensor:
+        """Compute the weighted means of the columns; a constant one differs from the `shift` by nothing at all."""
+        mean = torch.zeros_like(self.center)
         for part in self._parts(max(1, MAX_VALUES // self.rows.n_features)):
             X, share = self._values(part), self.root[part].square()
             if self._by_rows:
                 mean = mean + transposed_product(X, share.unsqueeze(1)).squeeze(1)
                 continue
             X = X.to_dense() if X.layout is torch.sparse_csr else X
-            if shift is None:
-                shift = X[0].clone()  # a constant column differs from it, and so from its mean, by nothing at all
             mean = mean + share @ (X - shift)
-        return mean if shift is None else mean + shift
+        self.group.sum_([mean])
+        return mean + shift
 
     def _factors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Reduce the problem to U, S, V and targets with the same solutions, of at most d + C rows."""
@@ -133,6 +153,9 @@ class Ridge:
             reduced = torch.cat([reduced, chunk])
             if len(reduced) > most:
                 reduced = torch.linalg.qr(reduced, mode="r").R
+        if self.group.size > 1:
+            of_all = torch.cat([torch.from_numpy(part) for part in self.group.gather(reduced.cpu().numpy())])
+            reduced = torch.linalg.qr(of_all.to(self.device), mode="r").R
         A, B = reduced.tensor_split([n_features], dim=1)
         U, S, Vh = torch.linalg.svd(A, full_matrices=False)
         return U, S, Vh.T, B

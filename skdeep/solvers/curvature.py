@@ -127,6 +127,7 @@ def _average_blocks(objective: Objective) -> Tensor:
         for model, product in enumerate(products):
             Z = _columns(network, X, model)
             product.addmm_((Z if weight is None else Z * _of(weight, model)).T, Z)
+    batches.group.sum_([average, products])
     return average.div_(_total_weight(objective, average)) * products.unsqueeze(1)
 
 
@@ -162,6 +163,7 @@ def _blocks(objective: Objective, pairs: Tensor | None) -> Tensor:
                     w = weight if len(weight) == 1 else weight[part]
                     second = second * w[:, rows, None]
                 add_(total[part], second, _columns(network, X[rows], part.start), upper)
+    batches.group.sum_([total])
     if many:
         half, total = total, total.new_empty(n_models, n_pairs, n_inputs, n_inputs)
         total[..., upper[0], upper[1]] = total[..., upper[1], upper[0]] = half

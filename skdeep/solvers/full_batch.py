@@ -187,7 +187,7 @@ def minimise(
                 ended = np.flatnonzero(np.isin(rest, ended))
                 alive, stack = alive[rest], stack.select(rest)
     except KeyboardInterrupt as interrupt:
-        end_early(interrupt, progress, stack.progress)
+        end_early(interrupt, progress, stack.progress, objective.batches.group)
     stack.objective.move(stack.point)
     if observer is not None:
         observer.train_end(network)

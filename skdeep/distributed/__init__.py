@@ -1,0 +1,5 @@
+"""Fits whose rows are divided among processes: see `shards`."""
+
+from skdeep.distributed.processes import LostProcessError, shards
+
+__all__ = ["LostProcessError", "shards"]

@@ -1,0 +1,136 @@
+"""Rows that are divided among the processes of a group."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from skdeep.engine.group import Group
+from skdeep.engine.rows import DenseRows, SparseRows, _Rows, as_tensor
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The rows of this process among all rows, which are counted in the order of the ranks.
+
+    Attributes
+    ----------
+    group : Group
+    starts : ndarray of shape (size + 1,)
+        Where the rows of each process begin, and the number of all.
+    """
+
+    group: Group
+    starts: np.ndarray
+
+    @classmethod
+    def of(cls, group: Group, n_rows: int) -> Shard:
+        """Make the shard of so many rows of this process."""
+        return cls(group, np.cumsum([0, *group.gather(n_rows)]))
+
+    @property
+    def start(self) -> int:
+        """The number of the first own row."""
+        return int(self.starts[self.group.rank])
+
+    @property
+    def part(self) -> slice:
+        """The own rows."""
+        return slice(self.start, int(self.starts[self.group.rank + 1]))
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows there are."""
+        return int(self.starts[-1])
+
+    def owners(self, index: np.ndarray) -> np.ndarray:
+        """Find the rank that has each row of an index."""
+        return np.searchsorted(self.starts, index, side="right") - 1
+
+    def own(self, index: np.ndarray) -> np.ndarray:
+        """Find the positions in an index at which there are own rows."""
+        part = self.part
+        return np.flatnonzero((index >= part.start) & (index < part.stop))
+
+    def assembled(self, index: np.ndarray, part: np.ndarray) -> np.ndarray:
+        """Put together what the processes have for their rows of an index, each in its order: the same everywhere."""
+        parts = self.group.gather(part)
+        place = np.argsort(np.argsort(self.owners(index), kind="stable"))
+        if sparse.issparse(part):
+            return sparse.csr_array(sparse.vstack(parts))[place]
+        return np.concatenate(parts)[place]
+
+    def matrix(self, source: Any, index: np.ndarray) -> Any:
+        """Fetch rows from wherever they are, in their own dtype; `source` holds those of this process."""
+        own = index[self.own(index)] - self.start
+        if isinstance(source, Tensor):
+            source = source.detach().cpu().numpy()
+        return self.assembled(index, source[own])
+
+
+class SharedRows(_Rows):
+    """Rows of all processes.
+
+    To take them is right, and slow: they are fetched. Who passes over all rows passes over `local` ones, and adds up.
+
+    Parameters
+    ----------
+    local : DenseRows or SparseRows
+        The rows of this process or, where it has none, some that count for nothing.
+    source : ndarray, CSR array or Tensor
+        What they are made of.
+    shard : Shard
+    """
+
+    def __init__(self, local: DenseRows | SparseRows, source: Any, shard: Shard):
+        self._source, self.shard = source, shard
+        self._put(local)
+        self.n_features = local.n_features
+        #: Of the rows of all processes: what is decided by it is decided alike.
+        self.row_values = max(shard.group.gather(local.row_values))
+
+    def _put(self, local: DenseRows | SparseRows) -> None:
+        self._local = local
+        self.device, self.dtype, self.frame, self.scratch = local.device, local.dtype, local.frame, local.scratch
+
+    def __len__(self) -> int:
+        return self.shard.n_rows
+
+    @property
+    def local(self) -> DenseRows | SparseRows:
+        rows = copy.copy(self._local)
+        rows.device, rows.dtype, rows.frame, rows.scratch = self.device, self.dtype, self.frame, self.scratch
+        return rows
+
+    def through(self, change: Callable[[Any], Any]) -> SharedRows:
+        rows = copy.copy(self)
+        rows._put(change(self.local))
+        return rows
+
+    @property
+    def home(self) -> torch.device:
+        return self._local.home
+
+    @property
+    def index_device(self) -> torch.device:
+        """Device on which indices of `local` rows are best."""
+        return self._local.index_device
+
+    def take(self, rows: Tensor | slice) -> Tensor:
+        """Take rows, of whichever process; see `DenseRows.take` and `SparseRows.take`."""
+        index = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows.cpu().numpy()
+        found, tensor = self.shard.matrix(self._source, index.reshape(-1)), (self.device, self.dtype)
+        fetched = SparseRows(found, *tensor) if sparse.issparse(found) else DenseRows(as_tensor(found), *tensor)
+        fetched.frame = self.frame
+        return fetched.take(torch.arange(index.size).view(index.shape))
+
+
+#: Rows of any kind.
+AnyRows: TypeAlias = DenseRows | SparseRows | SharedRows
