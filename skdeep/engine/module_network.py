@@ -97,6 +97,11 @@ class ModuleNetwork(Network):
     def whole_batches(self) -> bool:
         return True
 
+    @property
+    def couples_rows(self) -> bool:
+        parts = self.module.modules()
+        return any(isinstance(part, _BatchNorm) and not isinstance(part, nn.SyncBatchNorm) for part in parts)
+
     def _rows(self, X: Tensor, copy: bool) -> Tensor:
         """Shape a batch as the module wants it; copied if it may write to it, which may be the user's memory."""
         X = X.to_dense() if X.layout is torch.sparse_csr else X.long() if self.indices else X.clone() if copy else X

@@ -164,6 +164,11 @@ class Network:
         return False
 
     @property
+    def couples_rows(self) -> bool:
+        """Whether the scores of a row in training depend on the other rows of its batch."""
+        return False
+
+    @property
     def n_models(self) -> int:
         """Length of the K axis."""
         return len(self.params[0])

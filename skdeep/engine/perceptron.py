@@ -220,6 +220,10 @@ class MLP(Network):
         return self.draws or bool(self.buffers)
 
     @property
+    def couples_rows(self) -> bool:
+        return bool(self.buffers)
+
+    @property
     def row_size(self) -> int:
         return self._row_size
 

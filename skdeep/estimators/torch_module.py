@@ -267,7 +267,7 @@ class TorchClassifier(NeuralNetClassifier):
         shape = {"n_outputs": self.n_outputs_, "n_features": self.n_features_in_}
         self._made_by = self.module, self.module_params
         named = shape.keys() & inspect.signature(self.module).parameters
-        X = problem.source[:2]
+        X = problem.take(np.arange(min(2, len(problem.codes)))).X
         X = as_tensor(X.toarray() if sparse.issparse(X) else X) if not isinstance(X, torch.Tensor) else X.cpu()
         X = X if len(X) > 1 else X.expand(2, -1)
         with OwnNumbers(int(generator.integers(2**63))):

@@ -258,23 +258,29 @@ def _observer(
 ) -> Observer | None:
     """Make what speaks to callbacks; None if nobody listens."""
     dtype, space = float_dtype(problem.source), OutputSpace(problem.source)
+    talks = problem.shard is None or problem.shard.group.rank == 0
+    asks = bool(estimator.callbacks) or task is not None  # what is printed takes no rows of other processes
 
     def snapshot(network: Network, progress: Progress | None = None) -> dict[str, Any]:
         of_run = {} if progress is None else curves(estimator, progress)
         # callbacks may keep them: a copy of the parameters
         return {**learned(estimator, network.snapshot(), 0, dtype, space), **of_run}
 
+    watched = None
+    if held_out is not None:
+        watched = held_out.X if asks else held_out.source, labels_of(estimator, held_out.codes)
     run = Run(
         estimator,
         snapshot,
-        X=problem.X,
+        X=problem.X if asks else problem.source,
         y=labels_of(estimator, problem.codes),
         sample_weight=problem.sample_weight,
-        validation=None if held_out is None else (held_out.X, labels_of(estimator, held_out.codes)),
+        validation=watched,
         max_iter=max_iter,
         batch_size=recipe.batch_rows,
     )
-    return make_observer(run, estimator.callbacks, estimator.verbose, task)
+    observer = make_observer(run, estimator.callbacks, estimator.verbose if talks else 0, task)
+    return observer or Observer()  # in every process: what is decided by it is decided alike
 
 
 def _begin_task(estimator: Classifier, X: Data, y: Data, metadata: dict[str, Any] | None) -> Any:

@@ -48,6 +48,11 @@ def solve(
     monitor, observer
         See `skdeep.engine.training.train`.
     """
+    if problem.shard is not None and network.couples_rows:
+        raise ValueError(
+            "Batch normalisation takes the averages of whole batches, and inside shards() each process has a part of "
+            "them. Use normalization='layer' (in a module: LayerNorm, GroupNorm or SyncBatchNorm)."
+        )
     way: Callable[..., Any] = _in_closed_form if recipe.closed_form else _SOLVERS.get(recipe.solver, _by_steps)
     way(recipe, problem, network, members, epochs, monitor, observer)
 

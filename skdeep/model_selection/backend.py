@@ -16,6 +16,7 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from skdeep.compat.checks import demand
 from skdeep.compat.joblib import KNOWN, FallbackToBackend
+from skdeep.engine.group import current
 from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.model_selection._sklearn import task_arguments
 from skdeep.model_selection.choice import check_refit
@@ -66,6 +67,11 @@ def stacked() -> Iterator[None]:
     >>> scores.shape
     (3, 3)
     """
+    if current().size > 1:
+        raise RuntimeError(
+            "A search inside shards() would split the rows of each process on its own. Search in one process (n_jobs, "
+            "or joblib's back ends of Dask and Ray for several machines), and fit its best estimator inside shards()."
+        )
     outside, _ = get_active_backend()
     if isinstance(outside, StackingBackend):
         yield
