@@ -137,7 +137,7 @@ def test_a_training_step_is_the_formula_with_the_drawn_factors():
     start, seeds = [p.detach() for p in net.params], torch.tensor([11, 12])
     step = Noise(seeds)
     gates = step.blocks(np.array([[0.5], [0.5]]), X)
-    scores = net.with_params(start).training_scores(X, seeds=seeds).detach()
+    scores = net.with_params(start).training_scores(X, noise=Noise(seeds)).detach()
     for k in range(2):
         g = {name: [t[k].detach() for t in group] for name, group in net.groups.items()}
         h = X
@@ -150,13 +150,13 @@ def test_a_training_step_is_the_formula_with_the_drawn_factors():
         np.testing.assert_allclose(scores[k], h @ g["weight"][2].T + g["bias"][2], atol=1e-12)
     direction = torch.from_numpy(np.random.default_rng(4).normal(size=(2, 8, 3)))
     trained = net.with_params(start)
-    gradient = trained.gradient(trained.training_scores(X, seeds=seeds), X, direction)
+    gradient = trained.gradient(trained.training_scores(X, noise=Noise(seeds)), X, direction)
     for i, found in enumerate(gradient):
         j, sides = (slice(None), *[0] * (found.ndim - 1)), []
         for h in (1e-6, -1e-6):
             moved = [p.clone() for p in start]
             moved[i][j] += h
-            found_there = net.with_params(moved).training_scores(X, seeds=seeds).detach()
+            found_there = net.with_params(moved).training_scores(X, noise=Noise(seeds)).detach()
             sides.append((found_there * direction).sum((1, 2)))
         np.testing.assert_allclose(found[j], (sides[0] - sides[1]) / 2e-6, rtol=1e-6, atol=1e-7)
 
@@ -164,5 +164,17 @@ def test_a_training_step_is_the_formula_with_the_drawn_factors():
 def test_evaluation_draws_nothing():
     net = network(dropout=0.5, stochastic_depth=0.5)
     assert torch.equal(net.scores(X), net.scores(X))
-    first, second = (net.training_scores(X, seeds=torch.tensor([seed])) for seed in (1, 2))
+    first, second = (net.training_scores(X, noise=Noise(torch.tensor([seed]))) for seed in (1, 2))
     assert not torch.equal(first, second) and not torch.equal(first, net.scores(X))
+
+
+def test_part_of_a_batch_has_the_factors_of_its_places():
+    """As where rows are divided among processes: each has its own, and two models have two orders."""
+    whole = torch.zeros(4, 7, 5, dtype=torch.float64)
+    seeds, rate = torch.tensor([1, 2, 3, 4]), np.full(4, 0.5)
+    of_all = Noise(seeds).units(1, rate, whole)
+    places = torch.tensor([[6, 2, 3], [0, 1, 5]])  # of two models each
+    part = Noise(seeds, places).units(1, rate, whole[:, :3])
+    for model, own in enumerate((0, 0, 1, 1)):
+        np.testing.assert_array_equal(part[model], of_all[model, places[own]])
+    assert torch.equal(Noise(seeds[:1], places[:1]).units(1, rate, whole[:, :3])[0], part[0])

@@ -48,7 +48,7 @@ def hash_rows(
     subset : ndarray of shape (m,), default=None
         Indices of the rows to hash; None for all.
     shard : Shard, default=None
-        Which of the rows are those of X, where processes share them.
+        Which of the rows X has, where processes share them.
 
     Returns
     -------
