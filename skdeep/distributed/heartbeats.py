@@ -48,7 +48,7 @@ class NoSigns:
 
 
 class Heartbeats(NoSigns):
-    """Signs of life of this process, and those of others.
+    """Signs of life of several processes.
 
     Parameters
     ----------
