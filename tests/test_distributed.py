@@ -100,6 +100,15 @@ def test_all_processes_raise(found, name, said):
         assert name != "infinite" or rank == 2 or "rank 2" in own[name]
 
 
+def test_volume_of_an_epoch(found):
+    """One sum for each step, of the gradient and the loss: what the guide counts by."""
+    for own in found:
+        (few, few_bytes), (more, more_bytes) = own["volume"]
+        steps = 3 * 5  # three epochs more, of 300 rows in batches of 64
+        assert more - few == steps
+        assert more_bytes - few_bytes == steps * (65 * 10 + 1) * 8
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["raised", "killed"])
 def test_nobody_waits_for_ever(tmp_path, way):

@@ -30,11 +30,11 @@ class NoSigns:
         """Begin a piece of work."""
 
     def error(self) -> str | None:
-        """Know of no error."""
+        """Report no error."""
         return None
 
     def lost(self) -> list[int]:
-        """Know of nobody who is lost."""
+        """List nobody."""
         return []
 
     def tell(self, error: str) -> None:
@@ -44,7 +44,7 @@ class NoSigns:
         """Tell nobody."""
 
     def end(self) -> None:
-        """Have nothing to end."""
+        """Do nothing."""
 
 
 class Heartbeats(NoSigns):
