@@ -85,7 +85,7 @@ class Heartbeats(NoSigns):
                 return  # the store is gone: who keeps it has ended, or is lost
 
     def end(self) -> None:
-        """Give no more signs."""
+        """Stop giving signs."""
         self._ended.set()
         self._thread.join()
 

@@ -53,7 +53,7 @@ class Processes(Group):
         self._beats = Heartbeats(self.rank, self.size, self.gather)
 
     def end(self) -> None:
-        """Give no more signs of life to the others."""
+        """Stop giving signs of life."""
         self._beats.end()
 
     def sum_(self, tensors: list[Tensor]) -> None:
