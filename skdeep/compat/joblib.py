@@ -9,6 +9,8 @@ KNOWN = "1.5 and 1.6"
 
 with private_names("joblib", KNOWN):
     # a back end that hands each call of Parallel to another one
+    # those of this machine, of which others are subclasses
+    from joblib._parallel_backends import LokyBackend, MultiprocessingBackend, SequentialBackend, ThreadingBackend
     from joblib.parallel import FallbackToBackend
 
-__all__ = ["FallbackToBackend"]
+__all__ = ["FallbackToBackend", "LokyBackend", "MultiprocessingBackend", "SequentialBackend", "ThreadingBackend"]

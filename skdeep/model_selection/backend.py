@@ -15,7 +15,14 @@ from joblib.parallel import ParallelBackendBase, get_active_backend
 from sklearn.utils.parallel import Parallel, delayed
 
 from skdeep.compat.checks import demand
-from skdeep.compat.joblib import KNOWN, FallbackToBackend
+from skdeep.compat.joblib import (
+    KNOWN,
+    FallbackToBackend,
+    LokyBackend,
+    MultiprocessingBackend,
+    SequentialBackend,
+    ThreadingBackend,
+)
 from skdeep.engine.group import current
 from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.model_selection._sklearn import task_arguments
@@ -24,6 +31,7 @@ from skdeep.model_selection.evaluation import (
     StackingWarning,
     _stacks,
     _Task,
+    apart,
     draw_seed,
     final_step,
     n_accelerators,
@@ -31,6 +39,9 @@ from skdeep.model_selection.evaluation import (
 )
 from skdeep.model_selection.grid import evaluate_grid
 from skdeep.model_selection.trainees import evaluate_stack, with_whole_validation
+
+#: Back ends whose workers are of this machine.
+_LOCAL = (LokyBackend, MultiprocessingBackend, SequentialBackend, ThreadingBackend)
 
 #: What stands between a user's code and ours.
 _PACKAGES = ("skdeep", "sklearn", "joblib", "contextlib")
@@ -141,7 +152,8 @@ class _Keeper(ParallelBackendBase):
         seed = draw_seed()
         if len(found) == len(calls) and (of_grid := evaluate_grid(tasks, seed, n_workers)) is not None:
             return of_grid
-        n_cards = n_accelerators(tasks)
+        is_here = self.door.is_local()  # workers elsewhere have their own cards and cores
+        n_cards = n_accelerators(tasks) if is_here else 0
         too_many = 0 < n_cards < n_workers
         n_workers = n_cards if too_many else n_workers
         stacks, reasons = _stacks(tasks, n_workers)
@@ -159,9 +171,11 @@ class _Keeper(ParallelBackendBase):
             settings = {**settings, "n_jobs": n_workers}
         groups = [[numbers[i] for i in stack] for stack in stacks]
         rest = sorted(set(range(len(calls))).difference(*groups))
-        jobs: list[tuple] = [(evaluate_stack, ([found[i] for i in group], seed, n_workers), {}) for group in groups]
+        parts = [apart([found[i] for i in group]) for group in groups]
+        sharers = n_workers if is_here else 1
+        jobs: list[tuple] = [(evaluate_stack, (seed, sharers, *large), shared) for large, shared in parts]
         if n_cards > 1 and n_workers > 1:
-            jobs = [(on_card, (i % n_cards, job, *args), kwargs) for i, (job, args, kwargs) in enumerate(jobs)]
+            jobs = [(on_card, (i % n_cards, job, *args), shared) for i, (job, args, shared) in enumerate(jobs)]
         jobs += [with_whole_validation(calls[i], found[i]) if i in found else calls[i] for i in rest]
         outcomes = self._parallel(jobs, Parallel, delayed, settings)
         of_stacks, of_rest = outcomes[: len(groups)], outcomes[len(groups) :]
@@ -198,6 +212,11 @@ class StackingBackend(ParallelBackendBase):
             yield
         finally:
             here.unregister()
+
+    def is_local(self) -> bool:
+        """Tell whether the workers outside are of this machine."""
+        with self.outside():
+            return type(get_active_backend()[0]) in _LOCAL  # others, of clusters, are subclasses
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         with self.outside():

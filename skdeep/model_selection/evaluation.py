@@ -44,6 +44,23 @@ class _Task(NamedTuple):
         return self.options["scorer"]
 
 
+#: In which of their arguments the tasks of a stack may differ.
+_OF_ONE_TASK = ("parameters", "candidate_progress", "callback_ctx")
+
+
+def apart(tasks: list[_Task]) -> tuple[tuple, dict[str, Any]]:
+    """Take the tasks of a stack apart: large things are arguments of their own, which workers are sent once."""
+    first, own = tasks[0], [{name: task.options.get(name) for name in _OF_ONE_TASK} for task in tasks]
+    shared = {name: value for name, value in first.options.items() if name not in _OF_ONE_TASK}
+    own = [{name: value for name, value in options.items() if name in first.options} for options in own]
+    return (first.X, first.y, [task.estimator for task in tasks], own), shared
+
+
+def together(X: Data, y: Data, estimators: list, own: list[dict[str, Any]], shared: dict[str, Any]) -> list[_Task]:
+    """Make the tasks of a stack again."""
+    return [_Task(estimator, X, y, shared | options) for estimator, options in zip(estimators, own, strict=True)]
+
+
 # ---- which candidates share a stack ----------------------------------------------------------------------------------
 
 
@@ -121,10 +138,6 @@ def _stack_key(task: _Task) -> tuple | str:
     return *sorted(free), *common
 
 
-#: In which of their arguments the tasks of a stack may differ.
-_OF_ONE_TASK = ("parameters", "candidate_progress", "callback_ctx")
-
-
 def _rows_key(task: _Task) -> tuple:
     """Make the key of tasks that are about the same rows of the same data, judged in the same way."""
     shared = [value for name, value in task.options.items() if name not in _OF_ONE_TASK]
@@ -179,10 +192,10 @@ def n_accelerators(tasks: list[_Task]) -> int:
     return torch.cuda.device_count() if device.type == "cuda" and any_card else int(device.type != "cpu")
 
 
-def on_card(card: int, function: Callable, *args: Any) -> Any:
+def on_card(card: int, function: Callable, *args: Any, **options: Any) -> Any:
     """Call a function to which "cuda" is one of several cards."""
     with torch.cuda.device(card):
-        return function(*args)
+        return function(*args, **options)
 
 
 # ---- the training of a stack -----------------------------------------------------------------------------------------

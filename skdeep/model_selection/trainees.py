@@ -20,7 +20,7 @@ from skdeep.engine.threads import at_most, threads_of_worker
 from skdeep.estimators.prediction import scores_of_members
 from skdeep.fitting.links import link_of
 from skdeep.model_selection._sklearn import Taken, Whole, copied
-from skdeep.model_selection.evaluation import _Task, final_step, fit_candidates, is_promised, share_seed
+from skdeep.model_selection.evaluation import _Task, final_step, fit_candidates, is_promised, share_seed, together
 
 # ---- validation data -------------------------------------------------------------------------------------------------
 
@@ -251,19 +251,24 @@ class _Scorers(_Scorer, _MultimetricScorer):
         self._scorers = scorer._scorers
 
 
-def evaluate_stack(tasks: list[_Task], seed: int, n_workers: int) -> list[dict]:
-    """Return the results of ``_fit_and_score`` for all candidates of one stack."""
+def evaluate_stack(seed: int, n_workers: int, *parts: Any, **shared: Any) -> list[dict]:
+    """Return the results of ``_fit_and_score`` for all candidates of one stack; see `evaluation.apart`.
+
+    So many workers share the cores of this machine.
+    """
+    X, y, estimators, own = parts
+    tasks = together(X, y, estimators, own, shared)
     first = tasks[0]
     candidates = [task.estimator.set_params(**clone(task.parameters, safe=False)) for task in tasks]
     share_seed(candidates, seed)
     stack = _Stack(candidates, first.scorer)
     scorer = (_Scorers if isinstance(first.scorer, _MultimetricScorer) else _Scorer)(first.scorer)
-    shared = {"scorer": scorer, "fit_params": _with_whole(first)}
+    changed = {"scorer": scorer, "fit_params": _with_whole(first)}
     X, y = _taken_once(first)
     results = []
     with at_most(threads_of_worker(n_workers)):
         for number, task in enumerate(tasks):
-            results.append(_fit_and_score(_Trainee(stack, number), X, y, **{**task.options, **shared}))
+            results.append(_fit_and_score(_Trainee(stack, number), X, y, **{**task.options, **changed}))
     if first.options["return_times"]:
         _share_times(results)
     return results
