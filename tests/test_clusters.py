@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 import warnings
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn import model_selection as theirs
+from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+import skdeep.distributed
 from skdeep import SoftmaxClassifier
 from skdeep.model_selection import GridSearchCV
 
@@ -79,6 +83,48 @@ def test_search_inside_dasks_workers(client):
         warnings.simplefilter("ignore")
         scores = theirs.cross_val_score(GridSearchCV(SEARCHED, GRID, cv=2), X, y, cv=2)
     assert scores.min() > 0.8
+
+
+@pytest.mark.parametrize("kind", ["array", "frame"])
+def test_dask_collections_fit_as_one_table(client, kind):
+    da, dd = pytest.importorskip("dask.array"), pytest.importorskip("dask.dataframe")
+    weight = np.linspace(1, 2, len(y))
+    softmax = SoftmaxClassifier(solver="sgd", max_iter=4, tol=1, early_stopping=True, random_state=0, device="cpu")
+    if kind == "array":
+        given = da.from_array(X, chunks=(150, 40)), da.from_array(y, chunks=99), da.from_array(weight, chunks=400)
+        table = X
+    else:
+        table = pd.DataFrame(X, columns=[f"pixel {i}" for i in range(64)])
+        given = tuple(dd.from_pandas(part, npartitions=3) for part in (table, pd.Series(y), pd.Series(weight)))
+    model = skdeep.distributed.fit(softmax, *given, client=client)
+    alone = clone(softmax).fit(table, y, sample_weight=weight)
+    assert not hasattr(softmax, "coef_") and "dask" not in repr(pickle.dumps(model))
+    np.testing.assert_allclose(model.coef_, alone.coef_, rtol=1e-6, atol=1e-9)
+    assert list(getattr(model, "feature_names_in_", [])) == list(getattr(alone, "feature_names_in_", []))
+    if kind == "array":
+        found = given[0].rechunk({1: -1}).map_blocks(model.predict, dtype=y.dtype, drop_axis=1)
+    else:
+        found = given[0].map_partitions(model.predict, meta=np.zeros(0, y.dtype))
+    np.testing.assert_array_equal(np.asarray(found.compute()).ravel(), alone.predict(table))
+
+
+def test_dask_collections_that_do_not_fit(client):
+    da = pytest.importorskip("dask.array")
+    rows = da.from_array(X, chunks=(100, 64))
+    softmax = SoftmaxClassifier(random_state=0)
+    with pytest.raises(ValueError, match="X has 400 rows, and y or sample_weight 399"):
+        skdeep.distributed.fit(softmax, rows, da.from_array(y[:-1], chunks=100), client=client)
+    with pytest.raises(ValueError, match="Dask array or data frame, got ndarray"):
+        skdeep.distributed.fit(softmax, X, y, client=client)
+    bad = X.copy()
+    bad[350] = np.inf
+    with pytest.raises(ValueError, match="infinity"):  # from the worker that has it
+        skdeep.distributed.fit(
+            softmax, da.from_array(bad, chunks=(100, 64)), da.from_array(y, chunks=100), client=client
+        )
+    # and the cluster goes on
+    model = skdeep.distributed.fit(softmax, rows, da.from_array(y, chunks=100), client=client)
+    assert model.score(X, y) > 0.9
 
 
 @pytest.mark.slow

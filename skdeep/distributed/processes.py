@@ -148,7 +148,7 @@ class Processes(Group):
 def shards(process_group: Any = None, *, timeout: float = 600.0) -> Iterator[Group]:
     r"""Divide the rows of fits among processes: each calls ``fit`` with rows of its own, all get the model of all rows.
 
-    With r processes that hold the rows :math:`X_0, \ldots, X_{r-1}`, the model is that of one process with all rows in
+    With r processes that hold rows :math:`X_0, \ldots, X_{r-1}`, the model is the one of a process with all rows in
     this order, up to rounding: gradients, losses and column statistics are sums over rows, which processes add up;
     labels and weights are known to all, so that classes, splits and the order of rows are what they would be there.
 

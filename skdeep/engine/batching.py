@@ -92,7 +92,7 @@ class Batches:
     Parameters
     ----------
     rows : DenseRows, SparseRows or SharedRows
-        The data. Of shared rows, each batch has those of this process.
+        The data. Of shared rows, each batch has the part of this process.
     target : Tensor of shape (n,) or (n, C)
         Class codes (int64) or indicators (uint8), on the device.
     weight : Tensor of shape (n,) or (K, n), or None

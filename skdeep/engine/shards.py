@@ -68,7 +68,7 @@ class Shard:
         return np.concatenate(parts)[place]
 
     def matrix(self, source: Any, index: np.ndarray) -> Any:
-        """Fetch rows from wherever they are, in their own dtype; `source` holds those of this process."""
+        """Fetch rows from wherever they are, in their own dtype; `source` holds the own ones."""
         own = index[self.own(index)] - self.start
         if isinstance(source, Tensor):
             source = source.detach().cpu().numpy()

@@ -1,0 +1,168 @@
+"""Fits on Dask arrays and data frames, whose partitions stay on the workers of a cluster."""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+from scipy import sparse
+
+from skdeep.data.inputs import Classifier
+from skdeep.distributed.processes import LostProcessError, shards
+
+
+def fit(
+    model: Classifier,
+    X: Any,
+    y: Any,
+    sample_weight: Any = None,
+    *,
+    client: Any = None,
+    timeout: float = 600.0,
+) -> Classifier:
+    """Fit a classifier on a Dask collection, by the workers of its cluster.
+
+    Each worker gets a run of partitions, in their order, and they fit together as in `shards`: the model is the one
+    that a process would learn from all rows, up to rounding, however many workers there are.
+
+    Parameters
+    ----------
+    model : classifier
+        One of skdeep's; it is left as it is.
+    X : dask.array.Array of shape (n_samples, n_features), or dask.dataframe.DataFrame
+    y : dask.array.Array of shape (n_samples,) or (n_samples, n_labels), or dask.dataframe.Series or DataFrame
+        With partitions like those that X has; an array is cut like X.
+    sample_weight : like y, default=None
+    client : distributed.Client, default=None
+        None for the current one.
+    timeout : float, default=600
+        Seconds that a worker waits for others at most.
+
+    Returns
+    -------
+    classifier
+        A fitted copy, which knows nothing of Dask.
+
+    Raises
+    ------
+    ValueError
+        If the collections do not fit together, or the workers are threads of one process.
+    LostProcessError
+        If a worker is lost.
+
+    Examples
+    --------
+    .. code-block:: text
+
+        model = skdeep.distributed.fit(SoftmaxClassifier(random_state=0), X, y)
+        X.map_blocks(model.predict_proba, dtype=float, chunks=(X.chunks[0], (len(model.classes_),)))
+        frame.map_partitions(model.predict)
+    """
+    from distributed import default_client
+
+    client = default_client() if client is None else client
+    parts = _parts(X, y, sample_weight)
+    workers = sorted(client.run(_process).items())  # by their addresses
+    if len({process for _, process in workers}) < len(workers):
+        raise ValueError(
+            "The workers of this cluster are threads of one process, which can take part in one fit only. Start it "
+            "with processes (LocalCluster(processes=True))."
+        )
+    names = [name for name, _ in workers[: len(parts)]]
+    bounds = np.linspace(0, len(parts), len(names) + 1).round().astype(int)
+    runs = [parts[start:stop] for start, stop in pairwise(bounds)]
+    host = names[0].split("://")[-1].rpartition(":")[0].strip("[]")
+    port = client.submit(_free_port, host, workers=[names[0]], pure=False).result()
+    futures = []
+    for rank, (name, run) in enumerate(zip(names, runs, strict=True)):
+        here = {"workers": [name], "allow_other_workers": False}
+        run = [client.compute(list(part), **here) for part in run]
+        meeting = host, port, rank, len(names)
+        futures.append(client.submit(_fit_run, model, run, meeting, timeout, pure=False, **here))
+    errors = [error for future in futures if (error := future.exception()) is not None]
+    # who has waited in vain says less than who has failed
+    for error in sorted(errors, key=lambda error: isinstance(error, LostProcessError)):
+        raise error
+    return futures[0].result()
+
+
+def _process() -> tuple[str, int]:
+    """Name the process that this is."""
+    return socket.gethostname(), os.getpid()
+
+
+def _free_port(host: str) -> int:
+    """Find a port that nobody listens at."""
+    with socket.create_server((host, 0)) as server:
+        return server.getsockname()[1]
+
+
+def _parts(*collections: Any) -> list[tuple]:
+    """List the partitions of X, y and weights, side by side, as delayed objects; None for no weights."""
+    X, *others = collections
+    if not (hasattr(X, "to_delayed") and hasattr(X, "ndim")):
+        raise ValueError(f"X must be a Dask array or data frame, got {type(X).__name__}: fit(X, y) takes that itself.")
+    if hasattr(X, "chunks"):
+        X = X.rechunk({1: -1})
+        others = [_cut_like(X, other) for other in others]
+    columns = [X.to_delayed(), *(None if other is None else other.to_delayed() for other in others)]
+    first, *lists = [
+        None if column is None else np.ravel(np.array(column, dtype=object)).tolist() for column in columns
+    ]
+    assert first is not None
+    n_parts = len(first)
+    for name, own in zip(("y", "sample_weight"), lists, strict=True):
+        if own is not None and len(own) != n_parts:
+            raise ValueError(
+                f"X has {n_parts} partitions, and {name} {len(own)}. Repartition them alike: {name}.repartition("
+                "divisions=X.divisions), or make both of one frame."
+            )
+    return list(zip(first, *([None] * n_parts if own is None else own for own in lists), strict=True))
+
+
+def _cut_like(X: Any, other: Any) -> Any:
+    """Cut an array along its rows as X is."""
+    if other is None or not hasattr(other, "rechunk"):
+        return other
+    known = all(np.isfinite(size) for size in (*X.chunks[0], *other.chunks[0]))
+    if known and X.shape[0] != other.shape[0]:
+        raise ValueError(f"X has {X.shape[0]} rows, and y or sample_weight {other.shape[0]}.")
+    return other.rechunk({0: X.chunks[0], **dict.fromkeys(range(1, other.ndim), -1)}) if known else other
+
+
+def _fit_run(model: Classifier, parts: list[list], meeting: tuple[str, int, int, int], timeout: float) -> Any:
+    """Fit, in a worker, with its partitions; the first worker returns the model."""
+    host, port, rank, size = meeting
+    X, y, weight = (None if column[0] is None else _joined(column) for column in zip(*parts, strict=True))
+    if size == 1:
+        return model.fit(X, y, sample_weight=weight)
+    if dist.is_initialized():  # by a fit that was cut off
+        dist.destroy_process_group()
+    dist.init_process_group("gloo", f"tcp://{host}:{port}", timedelta(seconds=timeout), size, rank)
+    before, os.environ["MASTER_ADDR"] = os.environ.get("MASTER_ADDR"), host
+    try:
+        with shards(timeout=timeout):
+            model.fit(X, y, sample_weight=weight)
+    finally:
+        os.environ.pop("MASTER_ADDR")
+        os.environ |= {} if before is None else {"MASTER_ADDR": before}
+        dist.destroy_process_group()
+    return model if rank == 0 else None
+
+
+def _joined(parts: tuple) -> Any:
+    """Join partitions, one below the other."""
+    if len(parts) == 1:
+        return parts[0]
+    if sparse.issparse(parts[0]):
+        return sparse.vstack(parts, format="csr")
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    import pandas as pd
+
+    return pd.concat(parts)
