@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.distributed as dist
 from scipy import sparse
@@ -70,6 +71,10 @@ def data(kind: str) -> tuple[Any, np.ndarray, np.ndarray]:
         y = (X.sum(1) + random.normal(size=300) > 1.5).astype(int)
     elif kind == "multilabel":
         y = np.stack([y % 2, y > 4], axis=1).astype(int)
+    elif kind == "categories":  # some of which only one process has
+        X = pd.DataFrame(
+            {"pixel": X[:, 20], "row": pd.Categorical(X[:, 10]), "part": pd.Categorical(np.arange(300) // 60)}
+        )
     elif kind == "names":
         y = np.array(["even", "odd"])[y % 2]
     weight = np.random.default_rng(0).uniform(0.5, 2, len(y))
@@ -106,6 +111,7 @@ def cases() -> dict[str, tuple[Any, str, bool]]:
             "digits",
             False,
         ),
+        "softmax, categories": (SoftmaxClassifier(solver=sgd, **short), "categories", True),
         "hinge": (HingeClassifier(**one), "two", True),
         "hinge, sigmoid": (HingeClassifier(calibration="sigmoid", **one), "cells", True),
         "hinge, steps": (HingeClassifier(solver=sgd, **short), "digits", True),

@@ -584,8 +584,6 @@ def test_sample_weight(name, weight, message, no_training):
 FRAME = pd.DataFrame(X, columns=list("abc"))
 POLARS = pl.DataFrame(dict(zip("abc", X.T, strict=True)))
 COLUMNS = {
-    "category": (FRAME.assign(b=pd.Categorical(WORDS)), "'b' (category)"),
-    "category of numbers": (FRAME.assign(b=pd.Categorical(BINARY)), "'b' (category)"),
     "objects": (FRAME.assign(b=pd.Series(WORDS, dtype=object)), "'b' (object: could not convert string to float: "),
     "string": (FRAME.assign(b=pd.Series(WORDS, dtype="string")), "'b' (string: could not convert string to float: "),
     "a word among numbers": (FRAME.assign(b=[*X[:-1, 1], "n/a"]), "float: 'n/a', in row 39)"),
@@ -600,8 +598,6 @@ COLUMNS = {
     "names are numbers": (pd.DataFrame(X).assign(**{}).astype({1: object}).replace({1: {X[0, 1]: "x"}}), "1 (object"),
     "duplicate names": (pd.DataFrame(X, columns=list("aba")), "several columns of the same name: ['a']"),
     "Polars String": (POLARS.with_columns(b=pl.Series(WORDS)), "'b' (String: could not convert string to float"),
-    "Polars Categorical": (POLARS.with_columns(b=pl.Series(WORDS).cast(pl.Categorical)), "'b' (Categorical"),
-    "Polars Enum": (POLARS.with_columns(b=pl.Series(WORDS).cast(pl.Enum(["no", "yes"]))), "'b' (Enum"),
     "Polars Date": (POLARS.with_columns(b=pl.lit(datetime.date(2020, 1, 1))), "'b' (Date)"),
     "Polars Datetime": (POLARS.with_columns(b=pl.Series(DATES)), "'b' (Datetime"),
     "Polars Duration": (POLARS.with_columns(b=pl.Series(DATES - DATES[0])), "'b' (Duration"),
@@ -628,7 +624,8 @@ def test_columns_that_are_no_numbers(name, case, no_training):
 
 
 def test_what_to_do_about_them():
-    for column, advice in ((WORDS, "OneHotEncoder.*ColumnTransformer.*TableVectorizer"), (DATES, "days since a date")):
+    of_words = "categorical_features.*OneHotEncoder.*ColumnTransformer.*TableVectorizer"
+    for column, advice in ((WORDS, of_words), (DATES, "days since a date")):
         with pytest.raises(ValueError, match=advice):
             SoftmaxClassifier().fit(FRAME.assign(b=column), BINARY)
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 _ENCODE = (
-    "Encode them in front of the classifier: OneHotEncoder or OrdinalEncoder in a ColumnTransformer, or "
+    "Declare those that are categories: X.astype({'column': 'category'}), or categorical_features=['column']. Or "
+    "encode them in front of the classifier: OneHotEncoder or OrdinalEncoder in a ColumnTransformer, or "
     "skrub.TableVectorizer for a whole table. Convert those whose values are numbers with astype(float)."
 )
 _DATES = "Of dates and durations, take what matters as numbers: the year, or days since a date; skrub's encoders do so."
@@ -94,10 +95,15 @@ def as_numbers(X: Any) -> Any:
     return numbers if kind == "O" else X  # words for numbers are refused, as scikit-learn does it
 
 
-def _frame(X: Any, names: list) -> Any:
-    """Make a data frame whose columns are all numbers."""
+def check_names(names: list) -> None:
+    """Raise where columns have one name."""
     if several := [name for name, count in Counter(names).items() if count > 1]:
         raise ValueError(f"X has several columns of the same name: {several}. Rename or drop them.")
+
+
+def _frame(X: Any, names: list) -> Any:
+    """Make a data frame whose columns are all numbers."""
+    check_names(names)
     faults, dates = [], False
     converted: dict[Any, np.ndarray] = {}
     for j, (name, dtype) in enumerate(zip(names, X.dtypes, strict=True)):

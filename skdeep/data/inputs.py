@@ -13,11 +13,12 @@ import torch
 from numpy.typing import ArrayLike
 from scipy import sparse
 from sklearn import get_config
-from sklearn.utils import assert_all_finite
+from sklearn.utils import assert_all_finite, check_array
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from skdeep.compat.sklearn import _check_feature_names, _check_n_features, get_namespace_and_device, move_to
+from skdeep.data.categories import Categories, categories_for, others
 from skdeep.data.conversion import NotNumbersError, as_numbers, column_names, floats, place
 from skdeep.engine.rows import MAX_VALUES, DenseRows, SparseRows, as_tensor
 
@@ -69,6 +70,9 @@ def check_features(estimator: Classifier, X: Data, *, reset: bool, min_samples: 
     ValueError
         If X is not a finite, real matrix with the expected columns.
     """
+    categories = categories_for(estimator, X, reset)
+    if categories is not None:
+        return _check_table(estimator, X, categories, reset, min_samples)
     if not estimator._allow_nd:
         return _check_matrix(estimator, X, reset, min_samples)
     shape = None if reset else estimator.input_shape_
@@ -82,6 +86,27 @@ def check_features(estimator: Classifier, X: Data, *, reset: bool, min_samples: 
         )
     estimator.input_shape_ = tuple(X.shape[1:])
     return X if X.ndim == 2 else X.reshape(len(X), -1)
+
+
+def _check_table(estimator: Classifier, X: Data, categories: Categories, reset: bool, min_samples: int) -> Matrix:
+    """Validate a table with categorical columns, and make it numbers."""
+    _check_feature_names(estimator, X, reset=reset)
+    if not hasattr(X, "shape") or sparse.issparse(X):
+        X = np.asarray(dense(X))
+    _check_n_features(estimator, X, reset=reset)
+    if reset:
+        estimator._categories, estimator.encoded_features_ = categories, categories.names
+    numbers = as_numbers(others(X, categories))
+    numbers = check_array(
+        numbers, dtype="numeric", ensure_all_finite=False, ensure_min_features=0, ensure_min_samples=min_samples
+    )
+    if numbers.dtype.newbyteorder("=") not in _TORCH_KINDS:
+        numbers = numbers.astype(np.float64)
+    table = categories.joined(numbers, X)
+    _check_finite(estimator, table, categories.names.tolist())
+    if estimator._allow_nd:
+        estimator.input_shape_ = table.shape[1:]
+    return table
 
 
 def _check_matrix(estimator: Classifier, X: Data, reset: bool, min_samples: int) -> Matrix:

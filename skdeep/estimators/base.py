@@ -99,6 +99,7 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
         "device": [str, torch.device],
         "callbacks": [None, "array-like", HasMethods("on_epoch_end")],
         "verbose": ["verbose"],
+        "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
     }
 
     @property

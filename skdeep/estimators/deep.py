@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -53,6 +53,7 @@ class NeuralNetClassifier(BaseTorchClassifier):
     calibration: str | None = None
     device: str | torch.device = "auto"
     precision: str = "auto"
+    categorical_features: Any = "from_dtype"
 
     _multilabel = True
     stackable = BaseTorchClassifier.stackable | {"learning_rate_init", "momentum", "n_iter_no_change"}
@@ -98,5 +99,5 @@ def alphas(members: list[Member], total_weight: np.ndarray) -> np.ndarray:
     n_rows = total_weight / [member.unit for member in members]
     # what there is to learn by heart, beside what there is to learn it from; and a batch of few rows is not divided by
     # many
-    auto = 0.5 * np.sqrt(np.minimum(members[0].estimator.n_features_in_ / n_rows, 1.0))
+    auto = 0.5 * np.sqrt(np.minimum(members[0].estimator._n_inputs / n_rows, 1.0))
     return np.where(unknown, auto * np.minimum(n_rows / FEWEST_ROWS, 1.0), alpha)

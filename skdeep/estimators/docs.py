@@ -79,6 +79,12 @@ callbacks : list of skorch callbacks or None, default=None
     ``set_callbacks``.
 verbose : bool or int, default=False
     Whether to print a table of the epochs.
+categorical_features : "from_dtype", array-like or None, default="from_dtype"
+    Which columns are categories: those of a data frame whose dtype says so (pandas' category, Polars' Categorical and
+    Enum, Arrow's dictionary), or those that a list names, or numbers, or masks. Each becomes an indicator for each of
+    its levels, at the end of the columns, and one for a missing value, if there is any in training; levels that are new
+    in prediction have none, or that of the rare ones, which share it where there are more than 255 levels.
+    ``partial_fit`` knows the levels of its first call.
 """
 
 #: Settings of the solver as parameters of the deep classifiers, as MLPClassifier has them.
@@ -147,6 +153,8 @@ n_features_in_ : int
     Number of columns of X.
 feature_names_in_ : ndarray of shape (n_features,)
     Names of the columns of X, if it had any.
+encoded_features_ : ndarray of str
+    Names of the columns that the model is trained in, such as "city_Rome"; only where some are categories.
 history_ : skorch.history.History
     What the callbacks recorded; only with ``callbacks``.
 """

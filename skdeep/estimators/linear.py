@@ -67,6 +67,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
     device: str | torch.device = "auto"
     callbacks: Any = None
     verbose: bool | int = False
+    categorical_features: Any = "from_dtype"
 
     #: What alpha="auto" is, times the weight of the rows.
     _auto_alpha: ClassVar[float] = 1.0
@@ -173,12 +174,12 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         return exact <= _STEPS * (rows * 4 * c * d * problem.density + _STEP_OVERHEAD)
 
     def _has_preconditioner(self) -> bool:
-        return Preconditioner.fits(self._training_loss(self.n_outputs_), self.n_outputs_, self.n_features_in_ + 1)
+        return Preconditioner.fits(self._training_loss(self.n_outputs_), self.n_outputs_, self._n_inputs + 1)
 
     def _max_newton_params(self, n_rows: int) -> int | None:
         """Choose the most parameters with which the exact solver takes Newton steps; None for a tight tolerance's."""
         # a Hessian is the work of (C + 1) d / 4 gradients, but for calls, which are what few rows cost
-        n_scores, d = self.n_outputs_, self.n_features_in_
+        n_scores, d = self.n_outputs_, self._n_inputs
         limit = _NEWTON_SIZE if self._has_preconditioner() else _PLAIN_NEWTON_SIZE
         many = n_rows > _FEW_ROWS and n_scores > 1
         many = many and not products_pay((n_rows, d + 1), n_scores * (n_scores + 1) // 2)

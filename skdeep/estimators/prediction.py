@@ -98,6 +98,7 @@ class PredictionMixin:
     classes_: np.ndarray
     n_outputs_: int
     device: str | torch.device
+    n_features_in_: int
 
     def _loss(self, n_outputs: int) -> Loss:
         """Make the loss for so many score columns."""
@@ -176,6 +177,11 @@ class PredictionMixin:
             X, "predict_log_proba", lambda scores: log_probabilities(scores, self.classes_, link_of(self))
         )
         return space.array(found)
+
+    @property
+    def _n_inputs(self) -> int:
+        """Count the columns that the model is trained in."""
+        return len(self.encoded_features_) if hasattr(self, "encoded_features_") else self.n_features_in_
 
     @property
     def _fitted_multilabel(self) -> bool:

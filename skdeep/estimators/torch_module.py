@@ -264,7 +264,7 @@ class TorchClassifier(NeuralNetClassifier):
                 "Pass its class, with its arguments as module_params, or a function that makes and returns it: each "
                 "fit starts with a new one."
             )
-        shape = {"n_outputs": self.n_outputs_, "n_features": self.n_features_in_}
+        shape = {"n_outputs": self.n_outputs_, "n_features": self._n_inputs}
         self._made_by = self.module, self.module_params
         named = shape.keys() & inspect.signature(self.module).parameters
         X = problem.take(np.arange(min(2, len(problem.codes)))).X

@@ -35,7 +35,7 @@ from skdeep.fitting.recipe import Member
 from skdeep.fitting.settings import settings_of
 
 #: The columns and the classes that a model speaks of.
-_FORM = {"n_features_in_", "feature_names_in_", "input_shape_"}
+_FORM = {"n_features_in_", "feature_names_in_", "input_shape_", "_categories", "encoded_features_"}
 _FORM |= {"classes_", "n_outputs_", "_target_is_multilabel", "_label_names"}
 #: What tells of all fits so far.
 _RECORD = {"loss_curve_", "validation_scores_", "validation_loss_curve_", "t_"}

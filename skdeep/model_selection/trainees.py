@@ -186,7 +186,7 @@ def _answering(finals: list, is_fitted: list[bool], scorer: Any, X: Any) -> list
     fitted = list(compress(finals, is_fitted))
     if len(fitted) < 2 or not all(_can_answer(fitted[0], one) for one in _scorers_of(scorer)):
         return finals
-    n_features, n_outputs = fitted[0].n_features_in_, fitted[0].n_outputs_
+    n_features, n_outputs = fitted[0]._n_inputs, fitted[0].n_outputs_
     if len(fitted) * max(_num_samples(X) * n_outputs, fitted[0]._n_params(n_features, n_outputs)) > MAX_VALUES:
         return finals
     try:

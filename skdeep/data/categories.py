@@ -1,0 +1,198 @@
+"""Categorical columns of a table: their levels, and the columns of indicators that they become."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from skdeep.data.conversion import check_names, column_names, is_missing
+from skdeep.engine.group import current
+
+#: Levels of a column at most: where there are more, the rarest ones share an indicator.
+MOST_LEVELS = 255
+#: The name of these, and of values that are missing.
+_RARE, _MISSING = "infrequent", "missing"
+#: Values up to which a table is dense.
+_DENSE_VALUES = 1 << 27
+
+
+class Categories:
+    """The categorical columns of the table that an estimator is fitted to.
+
+    Attributes
+    ----------
+    columns : list of int
+        Where they are.
+    levels : list of list
+        The levels of each that are known, sorted; None, at the end, stands for a missing value.
+    pools : list of bool
+        Of each, whether its rare levels share an indicator, which comes last; levels that are new do then, too.
+    rest : list of int
+        The other columns, which come first.
+    names : ndarray of str
+        Of the columns that the table becomes.
+    """
+
+    def __init__(self, columns: list[int], counts: list[Counter], names: list[str]):
+        self.columns = columns
+        self.rest = [j for j in range(len(names)) if j not in set(columns)]
+        self.levels, self.pools = [], []
+        for own in counts:
+            levels = _sorted([level for level in own if level is not None])
+            pools = len(levels) > MOST_LEVELS
+            if pools:
+                levels = _sorted(sorted(levels, key=lambda level: -own[level])[: MOST_LEVELS - 1])
+            self.levels.append(levels + [None] * (None in own))
+            self.pools.append(pools)
+        indicated = [
+            f"{names[j]}_{_MISSING if level is None else level}"
+            for j, levels, pools in zip(columns, self.levels, self.pools, strict=True)
+            for level in [*levels, *[_RARE] * pools]
+        ]
+        self.names = np.array([*(names[j] for j in self.rest), *indicated], dtype=object)
+
+    def codes(self, X: Any, at: int) -> tuple[np.ndarray, int]:
+        """Number the levels of a categorical column, -1 for those that have no indicator; and count the indicators."""
+        levels, pools = self.levels[at], self.pools[at]
+        number: dict[Hashable, int] = {level: i for i, level in enumerate(levels)}
+        unknown = len(levels) if pools else -1
+        values, code = _levels(X, self.columns[at])
+        of_values = np.array([number.get(v, -1 if v is None else unknown) for v in values] or [-1], dtype=np.int64)
+        return of_values[code], len(levels) + pools
+
+    def joined(self, numbers: np.ndarray, X: Any) -> Any:
+        """Make the matrix of the other columns, as `numbers`, and the indicators; sparse where it would be large."""
+        n = len(numbers)
+        parts = [self.codes(X, at) for at in range(len(self.columns))]
+        width = len(self.names)
+        dtype = numbers.dtype if numbers.dtype.kind == "f" and numbers.shape[1] else np.dtype(np.float64)
+        if n * width > _DENSE_VALUES:
+            of_codes = [
+                sparse.csr_array(
+                    (np.ones((code >= 0).sum(), dtype), (np.flatnonzero(code >= 0), code[code >= 0])), shape=(n, size)
+                )
+                for code, size in parts
+            ]
+            return sparse.csr_array(sparse.hstack([sparse.csr_array(numbers.astype(dtype)), *of_codes], format="csr"))
+        table, start = np.zeros((n, width), dtype), numbers.shape[1]
+        table[:, :start] = numbers
+        for code, size in parts:
+            known = np.flatnonzero(code >= 0)
+            table[known, start + code[known]] = 1
+            start += size
+        return table
+
+
+def categories_for(estimator: Any, X: Any, reset: bool) -> Categories | None:
+    """Find what an estimator has learnt of categorical columns, or is to learn; None where there are none."""
+    if not reset:
+        return getattr(estimator, "_categories", None)
+    by_dtype = isinstance(estimator.categorical_features, str)
+    return None if by_dtype and isinstance(X, np.ndarray) else categories_of(X, estimator.categorical_features)
+
+
+def categories_of(X: Any, categorical_features: Any) -> Categories | None:
+    """Find the categorical columns of a table, and their levels; None where there are none.
+
+    Parameters
+    ----------
+    X : table
+    categorical_features : "from_dtype", array-like or None
+        "from_dtype" takes the columns of a data frame whose dtype says so; a list has names or positions, or is a mask;
+        None takes none.
+
+    Raises
+    ------
+    ValueError
+        If a list names columns that are not there, or a column holds what cannot be a level.
+    """
+    if categorical_features is None or sparse.issparse(X) or len(getattr(X, "shape", ())) != 2:
+        return None
+    names = column_names(X)
+    if isinstance(categorical_features, str):
+        columns = [] if names is None else [j for j, dtype in enumerate(X.dtypes) if is_categorical(dtype)]
+    else:
+        columns = _chosen(categorical_features, names, X.shape[1])
+    if not columns:
+        return None
+    check_names(names or [])
+    group = current()
+    with group.agreeing():
+        counts = [_counted(X, j) for j in columns]
+    of_all: list[Counter] = [sum(parts, Counter()) for parts in zip(*group.gather(counts), strict=True)]
+    return Categories(columns, of_all, [f"x{j}" for j in range(X.shape[1])] if names is None else list(map(str, names)))
+
+
+def is_categorical(dtype: Any) -> bool:
+    """Say whether a dtype is one of categories: pandas', Polars' Categorical and Enum, Arrow's dictionaries."""
+    return hasattr(dtype, "categories") or str(dtype).startswith(("Categorical", "Enum", "dictionary<"))
+
+
+def others(X: Any, categories: Categories) -> Any:
+    """Take the columns of a table that are not categorical."""
+    return X.iloc[:, categories.rest] if hasattr(X, "iloc") else X[:, categories.rest]
+
+
+def _chosen(wanted: Any, names: list | None, n_columns: int) -> list[int]:
+    """Find the positions of the columns that a list names."""
+    wanted = [item.item() if isinstance(item, np.generic) else item for item in wanted]
+    if wanted and all(isinstance(item, bool) for item in wanted):
+        if len(wanted) != n_columns:
+            raise ValueError(f"categorical_features is a mask of {len(wanted)} columns, and X has {n_columns}.")
+        return [j for j, is_one in enumerate(wanted) if is_one]
+    columns = []
+    for item in wanted:
+        if isinstance(item, Integral) and not isinstance(item, bool):
+            found = int(item) if 0 <= int(item) < n_columns else None
+        else:
+            found = names.index(item) if names is not None and item in names else None
+        if found is None:
+            of_names = "" if names is None else f" Its columns are {names}."
+            raise ValueError(f"categorical_features has {item!r}, which is no column of X.{of_names}")
+        columns.append(found)
+    return sorted(set(columns))
+
+
+def _counted(X: Any, j: int) -> Counter:
+    """Count the rows of each level of a column that occurs; None is a missing value."""
+    levels, codes = _levels(X, j)
+    counts = np.bincount(codes, minlength=len(levels))
+    return Counter({level: int(n) for level, n in zip(levels, counts, strict=True) if n})
+
+
+def _levels(X: Any, j: int) -> tuple[list, np.ndarray]:
+    """List the values of a column, and the number of each row's; None, where a value is missing."""
+    column = X.iloc[:, j] if hasattr(X, "iloc") else X[:, j]
+    if hasattr(column, "cat") and hasattr(getattr(column, "dtype", None), "categories") and hasattr(X, "iloc"):
+        values = [_plain(value) for value in np.asarray(column.cat.categories, dtype=object)]
+        codes = np.asarray(column.cat.codes, dtype=np.int64)
+        return [*values, None], np.where(codes < 0, len(values), codes)
+    if is_categorical(getattr(column, "dtype", None)) and hasattr(column, "cast"):
+        column = column.cast(str).to_list()
+    values = [_plain(value) for value in np.asarray(column, dtype=object).tolist()]
+    number: dict[Hashable, int] = {}
+    try:
+        codes = np.array([number.setdefault(value, len(number)) for value in values], dtype=np.int64)
+    except TypeError as error:
+        name = (column_names(X) or range(X.shape[1]))[j]
+        raise ValueError(f"Column {name!r} of X is to be categorical, and holds what is no level: {error}.") from error
+    return list(number), codes
+
+
+def _plain(value: Any) -> Any:
+    """Make one value of all that are equal, or missing."""
+    if is_missing(value):
+        return None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _sorted(levels: list) -> list:
+    try:
+        return sorted(levels)
+    except TypeError:  # of several types
+        return sorted(levels, key=lambda level: (type(level).__name__, str(level)))

@@ -1,0 +1,211 @@
+"""Categorical columns: as indicators in front of the classifier would be, whatever the table is made of."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from sklearn import model_selection as theirs
+from sklearn.base import clone
+from sklearn.compose import make_column_transformer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
+
+from skdeep import (
+    HingeClassifier,
+    LeastSquaresClassifier,
+    MLPClassifierTorch,
+    MLPEnsembleClassifier,
+    SigmoidClassifier,
+    SoftmaxClassifier,
+    TorchClassifier,
+)
+from skdeep.data import categories
+from skdeep.model_selection import GridSearchCV
+
+N = 120
+RANDOM = np.random.default_rng(0)
+CITY = RANDOM.choice(["Rome", "Oslo", "Bern"], N)
+SIZE = np.round(RANDOM.normal(size=N), 3)
+GRADE = RANDOM.integers(1, 4, N)
+Y = np.where((CITY == "Rome") ^ (SIZE > 0.3 * GRADE), "yes", "no")
+FRAME = pd.DataFrame({"city": pd.Categorical(CITY), "size": SIZE, "grade": pd.Categorical(GRADE), "flag": SIZE > 1})
+NAMES = ["size", "flag", "city_Bern", "city_Oslo", "city_Rome", "grade_1", "grade_2", "grade_3"]
+
+SHORT = {"max_iter": 5, "random_state": 0}
+
+
+def module(n_features, n_outputs):
+    import torch
+
+    return torch.nn.Linear(n_features, n_outputs)
+
+
+MODELS = {
+    "softmax": SoftmaxClassifier(random_state=0),
+    "softmax, steps": SoftmaxClassifier(solver="sgd", **SHORT),
+    "hinge": HingeClassifier(random_state=0),
+    "least squares": LeastSquaresClassifier(),
+    "sigmoid": SigmoidClassifier(random_state=0),
+    "mlp": MLPClassifierTorch((8,), **SHORT),
+    "ensemble": MLPEnsembleClassifier(hidden_layer_sizes=(8,), n_estimators=3, **SHORT),
+    "module": TorchClassifier(module, **SHORT),
+}
+quiet = pytest.mark.filterwarnings("ignore:The scores of rows")
+
+
+def answer(model, X):
+    return model.predict_proba(X) if hasattr(model, "predict_proba") else model.decision_function(X)
+
+
+@quiet
+@pytest.mark.parametrize("name", MODELS)
+def test_as_an_encoder_in_front(name):
+    model = clone(MODELS[name]).fit(FRAME, Y)
+    assert list(model.encoded_features_) == NAMES
+    assert model.n_features_in_ == 4 and list(model.feature_names_in_) == list(FRAME.columns)
+    encoder = make_column_transformer(("passthrough", ["size", "flag"]), (OneHotEncoder(), ["city", "grade"]))
+    as_numbers = FunctionTransformer(np.asarray, kw_args={"dtype": float})
+    in_front = make_pipeline(encoder, as_numbers, clone(MODELS[name])).fit(FRAME, Y)
+    np.testing.assert_allclose(answer(model, FRAME), answer(in_front, FRAME), rtol=1e-10, atol=1e-12)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict(FRAME), model.predict(FRAME))
+
+
+TABLES = {
+    "pandas text": FRAME.assign(city=pd.Series(CITY, dtype=object)),
+    "pandas string": FRAME.assign(city=pd.Series(CITY, dtype="string")),
+    "arrow string": FRAME.assign(city=pd.Series(CITY, dtype=pd.ArrowDtype(pa.string()))),
+    "pandas nullable": FRAME.assign(grade=pd.Series(GRADE, dtype="Int64"), flag=pd.Series(SIZE > 1, dtype="boolean")),
+    "Polars": pl.DataFrame({"city": CITY, "size": SIZE, "grade": GRADE, "flag": SIZE > 1}),
+    "Polars Categorical": pl.DataFrame({"city": CITY, "size": SIZE, "grade": GRADE, "flag": SIZE > 1}).with_columns(
+        pl.col("city").cast(pl.Categorical)
+    ),
+}
+TABLES["arrow dictionary"] = TABLES["arrow string"].assign(
+    city=TABLES["arrow string"]["city"].astype(pd.ArrowDtype(pa.dictionary(pa.int32(), pa.string())))
+)
+
+
+@pytest.mark.parametrize("kind", TABLES)
+@pytest.mark.parametrize("wanted", [["city", "grade"], [0, 2], np.array([True, False, True, False])])
+def test_columns_that_a_list_names(kind, wanted):
+    expected = SoftmaxClassifier(random_state=0).fit(FRAME, Y)
+    model = SoftmaxClassifier(random_state=0, categorical_features=wanted).fit(TABLES[kind], Y)
+    assert list(model.encoded_features_) == NAMES
+    np.testing.assert_allclose(model.predict_proba(TABLES[kind]), expected.predict_proba(FRAME), rtol=1e-12)
+
+
+def test_dtypes_of_categories():
+    enum = TABLES["Polars"].with_columns(pl.col("city").cast(pl.Enum(["Oslo", "Rome", "Bern", "Paris"])))
+    for table in (TABLES["Polars Categorical"], TABLES["arrow dictionary"], enum):
+        if hasattr(table, "iloc"):
+            table = table.assign(grade=GRADE)
+        model = SoftmaxClassifier(random_state=0).fit(table, Y)
+        assert list(model.encoded_features_) == ["size", "grade", "flag", "city_Bern", "city_Oslo", "city_Rome"]
+
+
+def test_array_of_codes():
+    X = np.column_stack([SIZE, GRADE])
+    model = SoftmaxClassifier(random_state=0, categorical_features=[1]).fit(X, Y)
+    assert list(model.encoded_features_) == ["x0", "x1_1.0", "x1_2.0", "x1_3.0"] and model.n_features_in_ == 2
+    # a number is a number without it
+    assert not hasattr(SoftmaxClassifier(random_state=0).fit(X, Y), "encoded_features_")
+
+
+def test_levels_that_are_new_or_missing():
+    model = MLPClassifierTorch((8,), **SHORT).fit(FRAME, Y)
+    other = FRAME.assign(city=pd.Categorical(["Paris"] * N))
+    missing = FRAME.assign(city=pd.Categorical([None] * N, categories=["Rome"]))
+    np.testing.assert_array_equal(model.predict_proba(other), model.predict_proba(missing))
+    gaps = FRAME.copy()
+    gaps.loc[::3, "city"] = None
+    gaps.loc[::4, "size"] = np.nan
+    model.fit(gaps, Y)
+    assert "city_missing" in model.encoded_features_ and np.isfinite(model.predict_proba(missing)).all()
+    assert not np.allclose(model.predict_proba(other), model.predict_proba(missing))
+    with pytest.raises(ValueError, match="column 'size'"):
+        SoftmaxClassifier().fit(gaps, Y)
+
+
+def test_unused_categories_are_no_columns():
+    wider = FRAME.assign(city=pd.Categorical(CITY, categories=["Paris", "Rome", "Oslo", "Bern"]))
+    assert list(SoftmaxClassifier().fit(wider, Y).encoded_features_) == NAMES
+
+
+def test_rare_levels_share_a_column(monkeypatch):
+    monkeypatch.setattr(categories, "MOST_LEVELS", 3)
+    street = np.array(["a"] * 50 + ["b"] * 40 + ["c"] * 20 + ["d"] * 10)
+    frame = pd.DataFrame({"street": pd.Categorical(street), "size": SIZE})
+    model = SoftmaxClassifier(random_state=0).fit(frame, Y)
+    assert list(model.encoded_features_) == ["size", "street_a", "street_b", "street_infrequent"]
+    new = frame.assign(street=pd.Categorical(["z"] * N))
+    np.testing.assert_array_equal(model.predict_proba(new), model.predict_proba(frame.assign(street=["c"] * N)))
+
+
+def test_large_tables_are_sparse(monkeypatch):
+    dense = SoftmaxClassifier(random_state=0, standardize=False, tol=1e-8).fit(FRAME, Y)
+    monkeypatch.setattr(categories, "_DENSE_VALUES", 1)
+    model = SoftmaxClassifier(random_state=0, standardize=False, tol=1e-8).fit(FRAME, Y)
+    table = model._categories.joined(FRAME[["size", "flag"]].to_numpy(float), FRAME)
+    assert table.format == "csr"
+    np.testing.assert_array_equal(model.predict(FRAME), dense.predict(FRAME))
+
+
+def test_partial_fit_knows_the_levels_of_its_first_call():
+    model = SoftmaxClassifier(solver="sgd", **SHORT)
+    model.partial_fit(FRAME[:60], Y[:60], classes=["no", "yes"])
+    first = model.coef_.copy()
+    model.partial_fit(FRAME.assign(city=pd.Categorical(["Paris"] * N)), Y)
+    assert model.coef_.shape == first.shape == (1, 8)
+    warm = MLPClassifierTorch((8,), warm_start=True, **SHORT).fit(FRAME, Y)
+    assert warm.fit(FRAME[:80], Y[:80]).coefs_[0].shape == (8, 8)
+    # a cold fit learns them anew, and forgets them
+    warm.set_params(warm_start=False)
+    assert len(warm.fit(FRAME[["size", "city"]], Y).encoded_features_) == 4
+    assert not hasattr(warm.fit(FRAME[["size"]], Y), "encoded_features_")
+
+
+def test_weights_are_repetition():
+    weight = RANDOM.integers(0, 3, N)
+    repeated = np.repeat(np.arange(N), weight)
+    model = SoftmaxClassifier(random_state=0, tol=1e-10).fit(FRAME, Y, sample_weight=weight)
+    other = SoftmaxClassifier(random_state=0, tol=1e-10).fit(FRAME.iloc[repeated], Y[repeated])
+    np.testing.assert_allclose(model.coef_, other.coef_, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["softmax", "softmax, steps", "mlp"])
+def test_searches_stack(name):
+    grid = {"alpha": [1e-3, 1e-1]}
+    ours = GridSearchCV(MODELS[name], grid, cv=3).fit(FRAME, Y)
+    plain = theirs.GridSearchCV(MODELS[name], grid, cv=3).fit(FRAME, Y)
+    np.testing.assert_allclose(ours.cv_results_["mean_test_score"], plain.cv_results_["mean_test_score"], atol=1e-12)
+    np.testing.assert_allclose(answer(ours, FRAME), answer(plain, FRAME), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "wanted, said",
+    [
+        (["town"], "'town', which is no column of X. Its columns are"),
+        ([7], "7, which is no column"),
+        ([True], "mask of 1 columns, and X has 4"),
+    ],
+)
+def test_columns_that_are_not_there(wanted, said):
+    with pytest.raises(ValueError, match=said):
+        SoftmaxClassifier(categorical_features=wanted).fit(FRAME, Y)
+
+
+def test_no_categories():
+    with pytest.raises(ValueError, match=r"'city' \(category\).*categorical_features"):
+        SoftmaxClassifier(categorical_features=None).fit(FRAME, Y)
+    model = SoftmaxClassifier().fit(FRAME, Y)
+    with pytest.raises(ValueError, match="feature names"):
+        model.predict(FRAME.rename(columns={"city": "town"}))
+    with pytest.raises(ValueError, match="several columns of the same name"):
+        SoftmaxClassifier().fit(pd.concat([FRAME, FRAME[["city"]]], axis=1), Y)
+    with pytest.raises(ValueError, match="no level"):
+        SoftmaxClassifier(categorical_features=[0]).fit(pd.DataFrame({"a": [[1], [2]] * 20, "b": SIZE[:40]}), Y[:40])
