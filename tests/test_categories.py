@@ -9,6 +9,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+import torch
 from sklearn import model_selection as theirs
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
@@ -25,6 +26,9 @@ from skdeep import (
     TorchClassifier,
 )
 from skdeep.data import categories
+from skdeep.data.encoding import encode
+from skdeep.data.state import RandomSource, TrainingState
+from skdeep.fitting.recipe import Member
 from skdeep.model_selection import GridSearchCV
 
 N = 120
@@ -40,8 +44,6 @@ SHORT = {"max_iter": 5, "random_state": 0}
 
 
 def module(n_features, n_outputs):
-    import torch
-
     return torch.nn.Linear(n_features, n_outputs)
 
 
@@ -64,7 +66,8 @@ def answer(model, X):
 
 @quiet
 @pytest.mark.parametrize("name", MODELS)
-def test_as_an_encoder_in_front(name):
+def test_as_an_encoder_in_front(name, monkeypatch):
+    monkeypatch.setattr(categories.Categories, "indicators", slice(0, 0))  # of one scale with all other columns
     model = clone(MODELS[name]).fit(FRAME, Y)
     assert list(model.encoded_features_) == NAMES
     assert model.n_features_in_ == 4 and list(model.feature_names_in_) == list(FRAME.columns)
@@ -73,6 +76,23 @@ def test_as_an_encoder_in_front(name):
     in_front = make_pipeline(encoder, as_numbers, clone(MODELS[name])).fit(FRAME, Y)
     np.testing.assert_allclose(answer(model, FRAME), answer(in_front, FRAME), rtol=1e-10, atol=1e-12)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict(FRAME), model.predict(FRAME))
+
+
+def test_a_rare_level_is_worth_no_more_than_a_frequent_one():
+    """Behind a scaler, its indicator would be huge where it is one; so would be what a model makes of a few rows."""
+    frame = FRAME[["city", "grade"]]
+    table = OneHotEncoder(sparse_output=False).fit_transform(frame)
+    model = SoftmaxClassifier(tol=1e-10).fit(frame, Y)
+    plain = SoftmaxClassifier(alpha=1 / N, tol=1e-10).fit(table, Y)
+    np.testing.assert_allclose(model.coef_, plain.coef_, rtol=1e-6)
+    # a network's first layer has indicators as they are, and numbers by their deviation
+    mlp = MLPClassifierTorch((8,), column_learning_rate=0, **SHORT)
+    problem = encode([mlp], FRAME, Y, None, going_on=False, incremental=False)
+    problem = problem.placed(torch.device("cpu"), torch.float64)
+    columns = mlp._standardization(
+        problem, np.empty(0, dtype=int), [Member(mlp, TrainingState(RandomSource(0)))], False
+    )
+    np.testing.assert_allclose(columns.scale.ravel(), [1 / SIZE.std(), 1 / (SIZE > 1).std(), *[1] * 6])
 
 
 TABLES = {

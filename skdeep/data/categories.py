@@ -56,6 +56,11 @@ class Categories:
         ]
         self.names = np.array([*(names[j] for j in self.rest), *indicated], dtype=object)
 
+    @property
+    def indicators(self) -> slice:
+        """Where the indicators are."""
+        return slice(len(self.rest), len(self.names))
+
     def codes(self, X: Any, at: int) -> tuple[np.ndarray, int]:
         """Number the levels of a categorical column, -1 for those that have no indicator; and count the indicators."""
         levels, pools = self.levels[at], self.pools[at]

@@ -96,7 +96,8 @@ def _problem(
     leader = estimators[0]
     target = _target(leader._loss(leader.n_outputs_), leader.n_outputs_, codes)
     class_weight = _class_weights(estimators, y, codes, sample_weight)
-    return Problem(X, target, codes, sample_weight, class_weight, shard=shard)
+    indicators = leader._categories.indicators if hasattr(leader, "_categories") else slice(0, 0)
+    return Problem(X, target, codes, sample_weight, class_weight, shard=shard, indicators=indicators)
 
 
 def labels_of(estimator: Classifier, codes: np.ndarray) -> np.ndarray:

@@ -96,10 +96,10 @@ def _check_table(estimator: Classifier, X: Data, categories: Categories, reset: 
     _check_n_features(estimator, X, reset=reset)
     if reset:
         estimator._categories, estimator.encoded_features_ = categories, categories.names
-    numbers = as_numbers(others(X, categories))
-    numbers = check_array(
-        numbers, dtype="numeric", ensure_all_finite=False, ensure_min_features=0, ensure_min_samples=min_samples
-    )
+    numbers = np.empty((X.shape[0], 0))
+    if categories.rest:
+        form = {"dtype": "numeric", "ensure_all_finite": False, "ensure_min_samples": min_samples}
+        numbers = check_array(as_numbers(others(X, categories)), **form)
     if numbers.dtype.newbyteorder("=") not in _TORCH_KINDS:
         numbers = numbers.astype(np.float64)
     table = categories.joined(numbers, X)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -56,6 +56,8 @@ class Problem:
         Which rows of `source` these are; None for all.
     shard : Shard, or None
         Which rows `source` has, where processes share them: labels and weights are of all rows, numbered across them.
+    indicators : slice
+        Columns that are indicators of categories: as they are, whatever else is scaled.
     """
 
     source: Matrix
@@ -67,6 +69,7 @@ class Problem:
     dtype: torch.dtype = torch.float64
     index: np.ndarray | None = None
     shard: Shard | None = None
+    indicators: slice = field(default_factory=lambda: slice(0, 0))
 
     def __post_init__(self) -> None:
         self._rows: AnyRows | None = None
@@ -188,8 +191,10 @@ class Problem:
             sample_weight = factor if sample_weight is None else factor * sample_weight
         index = rows if self.index is None else self.index[rows]
         target, codes = self.target[rows], self.codes[rows]
-        tensor = self.device, self.dtype
-        part = Problem(self.source, target, codes, sample_weight, class_weight, *tensor, index, self.shard)
+        weights = sample_weight, class_weight
+        part = Problem(
+            self.source, target, codes, *weights, self.device, self.dtype, index, self.shard, self.indicators
+        )
         part._rows, part.divided = self.rows(), factor is not None
         return part
 

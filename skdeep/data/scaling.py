@@ -64,7 +64,9 @@ def change_of_variables(
     sizes, constant = sizes_of(columns, centered)
     sizes *= factor
     own_units = auto & (not sparse and not exact)
-    units = np.where(own_units[:, None], sizes, factor)
+    of_penalty_units = sizes.copy()
+    of_penalty_units[:, problem.indicators] = 1.0  # a rare level is to be worth no more than a frequent one
+    units = np.where(own_units[:, None], of_penalty_units, factor)
     root = np.sqrt(penalty.curvature() / curvature)
     of_penalty = units * root[:, None]
     slopes = penalty.alpha * penalty.l1_ratio if isinstance(penalty, ElasticNet) else np.zeros(len(columns))

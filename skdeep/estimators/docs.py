@@ -83,7 +83,8 @@ categorical_features : "from_dtype", array-like or None, default="from_dtype"
     Which columns are categories: those of a data frame whose dtype says so (pandas' category, Polars' Categorical and
     Enum, Arrow's dictionary), or those that a list names, or numbers, or masks. Each becomes an indicator for each of
     its levels, at the end of the columns, and one for a missing value, if there is any in training; levels that are new
-    in prediction have none, or that of the rare ones, which share it where there are more than 255 levels.
+    in prediction have none, or that of the rare ones, which share it where there are more than 255 levels. Indicators
+    are trained in as they are, whatever ``standardize`` does to numbers, and ``alpha="auto"`` counts them so.
     ``partial_fit`` knows the levels of its first call.
 """
 

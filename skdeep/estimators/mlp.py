@@ -193,6 +193,7 @@ class PerceptronClassifier(NeuralNetClassifier):
         factor, origin = (1.0, 0.0) if frame is None else (frame.factor, frame.origin)
         groups = [(c, c.indicators(indicated)) for c in columns]
         sizes = np.stack([np.append(c.sizes(centers) * factor, i.sizes(centers)) for c, i in groups])
+        sizes[:, problem.indicators] = 1.0
         mean = np.stack([np.append(c.mean * factor - origin, i.mean) for c, i in groups])
         # of what has never been seen to vary, nothing is known: weights that no row has trained must not act
         trained = to_numpy(self.coefs_[0])[: problem.source.shape[1]].any(1) if warm else np.False_
