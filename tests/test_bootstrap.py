@@ -113,6 +113,14 @@ def test_no_resample_lacks_a_class():
     bootstrap_coefficients(SoftmaxClassifier(), IRIS[:29], y[:29], n_resamples=5, random_state=0)  # the only row of it
 
 
+def test_a_class_that_has_no_weight_is_none_that_a_resample_could_lack():
+    weight = (IRIS_Y > 0).astype(float)
+    found = bootstrap_coefficients(SoftmaxClassifier(), IRIS, IRIS_Y, weight, n_resamples=3, random_state=0)
+    alone = SoftmaxClassifier().fit(IRIS, IRIS_Y, weight)
+    np.testing.assert_allclose(found.coef, alone.coef_, atol=1e-3)
+    assert not resamples_of(IRIS, IRIS_Y, 3, 0, weight)[:, :50].any()
+
+
 @functools.cache
 def of_logit(n_resamples=400):
     return bootstrap_coefficients(

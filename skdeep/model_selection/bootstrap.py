@@ -6,6 +6,7 @@ A resample is a weight of each row, the number of times that it was drawn, so th
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Integral
 
@@ -47,7 +48,7 @@ def bootstrap_coefficients(
     sample_weight: ArrayLike | None = None,
     *,
     n_resamples: int = 200,
-    n_left_out: int = 100,
+    n_left_out: int = 50,
     stratify: bool = False,
     random_state: int | np.random.RandomState | None = None,
 ) -> BootstrapCoefficients:
@@ -72,7 +73,7 @@ def bootstrap_coefficients(
         Weights, which rows take with them; rows of weight zero are none.
     n_resamples : int, default=200
         Enough for standard errors; for 95 % intervals, 1000 or more are usual.
-    n_left_out : int, default=100
+    n_left_out : int, default=50
         Parts of the rows that are left out in turn (each is a row, if there are no more rows than that), for the
         acceleration of the BCa interval; that many more models are trained. 0 leaves the acceleration at zero, and the
         interval corrected for bias alone.
@@ -123,19 +124,18 @@ def bootstrap_coefficients(
     generator = np.random.default_rng(check_random_state(random_state).randint(np.iinfo(np.int32).max))
     with own_settings(), torch.no_grad(), at_most(1):
         trainer = _Trainer.of(model, X, y, sample_weight)
-        counts = draw_resamples(trainer.problem, n_resamples, generator, stratify)
-        counts = np.concatenate([counts, _without_parts(trainer.problem, n_left_out, generator)])
-        (start,) = trainer.train(np.ones((1, counts.shape[1])))
-        stacks = trainer.train(counts, start)
-        coef, intercept = _learned([start])
-        replicates = _learned(stacks)
-    (coefs, intercepts), accelerated = zip(
-        *((values[:n_resamples], accelerations(values[n_resamples:])) for values in replicates), strict=True
-    )
-    names = getattr(model, "feature_names_in_", [f"x{i}" for i in range(coef.shape[2])])
+        problem, size = trainer.problem, trainer.capacity
+        start = trainer.train(np.ones((1, len(problem.codes))))
+        draws = (draw_resamples(problem, n, generator, stratify) for n in _portions(n_resamples, size))
+        coefs, intercepts = _learned([trainer.train(counts, start) for counts in draws])
+        rests = _without_parts(problem, n_left_out, size, generator)
+        left_out = _learned([start, *(trainer.train(counts, start) for counts in rests)])
+    coef, intercept = (values[0] for values in left_out)
+    accelerated = (accelerations(values[1:]) for values in left_out)
+    names = getattr(model, "feature_names_in_", [f"x{i}" for i in range(coef.shape[1])])
     trainer.warn()
     return BootstrapCoefficients(
-        coef[0], intercept[0], coefs, intercepts, *accelerated, model.classes_, [str(name) for name in names]
+        coef, intercept, coefs, intercepts, *accelerated, model.classes_, [str(name) for name in names]
     )
 
 
@@ -161,31 +161,40 @@ def _exact_clone(estimator: BaseEstimator) -> LinearClassifier:
     return model
 
 
-def _may_be_fitted(codes: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def _portions(n: int, size: int) -> list[int]:
+    """Divide n models among stacks of at most so many, about evenly."""
+    return [len(part) for part in np.array_split(np.arange(n), -(-n // size))] if n else []
+
+
+def _rows_of(problem: Problem) -> np.ndarray:
+    """Number the rows of non-zero weight."""
+    return np.arange(len(problem.codes)) if problem.subset is None else problem.subset
+
+
+def _may_be_fitted(problem: Problem, counts: np.ndarray) -> np.ndarray:
     """Tell which resamples (B, n) have rows of each class, or, of each label, some with and some without it."""
-    drawn = counts > 0
-    if codes.ndim == 1:
-        return np.all([drawn[:, codes == c].any(1) for c in np.unique(codes)], axis=0)
-    answers = [drawn[:, codes[:, c] == t].any(1) for c in range(codes.shape[1]) for t in np.unique(codes[:, c])]
-    return np.all(answers, axis=0)
+    rows = _rows_of(problem)
+    answers = problem.codes[rows].reshape(len(rows), -1).T
+    kinds = [answer == kind for answer in answers for kind in np.unique(answer)]
+    return np.all(counts[:, rows] @ np.stack(kinds, axis=1).astype(np.float64) > 0, axis=1)
 
 
 def draw_resamples(
     problem: Problem, n_resamples: int, generator: np.random.Generator, stratify: bool = False
 ) -> np.ndarray:
     """Draw how often each row occurs in each resample, (n_resamples, n); rows of weight zero never do."""
-    codes = problem.codes
+    codes, rows = problem.codes, _rows_of(problem)
     if stratify and codes.ndim == 2:
         raise ValueError("stratify=True keeps the rows of each class, and label indicators have none. Use False.")
-    rows = np.arange(len(codes)) if problem.subset is None else problem.subset
     groups = [rows[codes[rows] == c] for c in np.unique(codes[rows])] if stratify else [rows]
     counts = np.zeros((n_resamples, len(codes)))
     todo = np.arange(n_resamples)
     for _ in range(_MAX_DRAWS):
         for group in groups:
-            drawn = [np.bincount(generator.integers(len(group), size=len(group)), minlength=len(group)) for _ in todo]
-            counts[np.ix_(todo, group)] = drawn
-        todo = todo[~_may_be_fitted(codes, counts[todo])] if len(todo) else todo
+            n = len(group)
+            drawn = generator.integers(n, size=(len(todo), n)) + n * np.arange(len(todo))[:, None]
+            counts[np.ix_(todo, group)] = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
+        todo = todo[~_may_be_fitted(problem, counts[todo])]
         if not len(todo):
             return counts
     raise ValueError(
@@ -194,13 +203,19 @@ def draw_resamples(
     )
 
 
-def _without_parts(problem: Problem, n_parts: int, generator: np.random.Generator) -> np.ndarray:
-    """Make weights (m, n) that leave out a part of the rows each; parts without which a class is gone are kept."""
-    rows = np.arange(len(problem.codes)) if problem.subset is None else problem.subset
-    counts = np.ones((min(len(rows), n_parts), len(problem.codes)))
-    for own, part in zip(counts, np.array_split(generator.permutation(rows), max(1, len(counts))), strict=False):
-        own[part] = 0
-    return counts[_may_be_fitted(problem.codes, counts)]
+def _without_parts(problem: Problem, n_parts: int, size: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
+    """Make weights (at most `size`, n) that leave out a part of the rows each, unless a class would be gone with it."""
+    rows = generator.permutation(_rows_of(problem))
+    n_parts = min(n_parts, len(rows))
+    parts = np.array_split(rows, max(1, n_parts))
+    for n in _portions(n_parts, size):
+        own, parts = parts[:n], parts[n:]
+        counts = np.ones((n, len(problem.codes)))
+        for weight, part in zip(counts, own, strict=True):
+            weight[part] = 0
+        counts = counts[_may_be_fitted(problem, counts)]
+        if len(counts):
+            yield counts
 
 
 @dataclass
@@ -238,14 +253,15 @@ class _Trainer:
             )
         return cls(model, problem.placed(recipe.device, recipe.dtype), recipe)
 
-    def train(self, counts: np.ndarray, start: Linear | None = None) -> list[Linear]:
-        """Train a model for each row of counts (K, n), from one that is near, if there is any."""
+    @property
+    def capacity(self) -> int:
+        """How many models may train at a time."""
         n_outputs = self.recipe.n_outputs
-        values = counts.shape[1] * n_outputs * (n_outputs + 1) // 2  # of second derivatives, for a model
-        n_parts = -(-len(counts) // max(1, _MAX_VALUES // values))
-        return [self._stack(part, start) for part in np.array_split(counts, n_parts)]
+        values = len(self.problem.codes) * n_outputs * (n_outputs + 1) // 2  # of second derivatives, for a model
+        return max(1, _MAX_VALUES // values)
 
-    def _stack(self, counts: np.ndarray, start: Linear | None) -> Linear:
+    def train(self, counts: np.ndarray, start: Linear | None = None) -> Linear:
+        """Train a model for each row of counts (K, n), from one that is near, if there is any."""
         recipe, problem = self.recipe, self.problem
         members = [_member(self.model, self._weight(own)) for own in counts]
         network = recipe.network(recipe, problem, members, False)
