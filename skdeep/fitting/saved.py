@@ -52,9 +52,9 @@ def unpacked(name: str, state: dict[str, Any]) -> dict[str, Any]:
     state = dict(state)
     known, own = state.pop(_VERSION, None), _version()
     if known != own:
-        by = "a version that left no mark" if known is None else f"version {known}"
+        by = "a version of skdeep that left no mark" if known is None else f"version {known} of skdeep"
         warnings.warn(
-            f"This {name} was saved by {by} of skdeep, and is read by version {own}. Its predictions may differ, and "
+            f"This {name} was saved by {by}, and is read by version {own}. Its predictions may differ, and "
             "it may fail: compare some with those it gave, or fit it again.",
             OtherVersionWarning,
             stacklevel=3,
