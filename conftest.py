@@ -1,12 +1,15 @@
 """Settings that must be in place before SciPy and Matplotlib are imported."""
 
 import gc
+import importlib.util
 import os
 
 import pytest
 
 #: Run in processes of their own, by tests/test_devices.py.
 collect_ignore_glob = ["tests/accelerator/*"]
+#: What cannot be imported without packages that are optional.
+collect_ignore = [] if importlib.util.find_spec("skl2onnx") else ["skdeep/onnx.py"]
 
 os.environ.setdefault("SCIPY_ARRAY_API", "1")  # so that the array API checks run
 os.environ.setdefault("MPLBACKEND", "Agg")

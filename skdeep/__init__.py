@@ -7,6 +7,7 @@ from skdeep.estimators.mlp import MLPClassifierTorch
 from skdeep.estimators.sigmoid import SigmoidClassifier
 from skdeep.estimators.softmax import SoftmaxClassifier
 from skdeep.estimators.torch_module import TorchClassifier
+from skdeep.fitting.saved import OtherVersionWarning, without_training_state
 from skdeep.fitting.settings import LBFGS, SGD, Adam, AdamW
 from skdeep.model_selection import stacked
 
@@ -19,9 +20,11 @@ __all__ = [
     "LeastSquaresClassifier",
     "MLPClassifierTorch",
     "MLPEnsembleClassifier",
+    "OtherVersionWarning",
     "SigmoidClassifier",
     "SoftmaxClassifier",
     "TorchClassifier",
     "stacked",
+    "without_training_state",
 ]
 __version__ = "0.1.0"

@@ -46,6 +46,8 @@ def blocks(document, language):
     return [(text.count("\n", 0, match.start(1)) + 1, textwrap.dedent(match.group(1)).rstrip()) for match in found]
 
 
+#: Packages that blocks may ask for, where they are installed.
+OPTIONAL = ("onnxruntime", "skl2onnx", "skops")
 PYTHON_BLOCKS = [
     pytest.param(document, line, code, id=f"{document}:{line}")
     for document in ("README.md", "CONTRIBUTING.md", *PAGES)
@@ -74,8 +76,16 @@ def sealed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("document", "line", "code"), PYTHON_BLOCKS)
-@pytest.mark.filterwarnings("error", "default::DeprecationWarning", "default::PendingDeprecationWarning")
+@pytest.mark.filterwarnings(
+    "error",
+    "default::DeprecationWarning",
+    "default::PendingDeprecationWarning",
+    "ignore:.isinstance.treespec",  # of torch, when it exports, about itself
+)
 def test_python_blocks_run(document, line, code, sealed):
+    for package in OPTIONAL:
+        if re.search(rf"^(import|from) {package}\b", code, re.MULTILINE):
+            pytest.importorskip(package)
     padding = "\n" * (line - 1)  # tracebacks then point into the document
     exec(compile(padding + code, str(ROOT / document), "exec"), {"__name__": "__main__"})
 

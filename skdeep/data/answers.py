@@ -85,9 +85,9 @@ def probabilities(scores: Tensor, classes: np.ndarray, link: Link) -> Tensor:
         return torch.ones_like(scores)
     # where rounding makes a tie of two probabilities, the class that is predicted is still the most probable one
     if link.multilabel:
-        p = torch.sigmoid(link.linked(scores)).clamp_(limits.tiny, 1 - limits.eps)
+        p = torch.sigmoid(link.linked(scores)).clamp(limits.tiny, 1 - limits.eps)
         return torch.where((scores > 0) & (p == 0.5), 0.5 + limits.eps, p)
-    p = link.loss.probabilities(link.linked(scores)).clamp_(min=limits.tiny)
+    p = link.loss.probabilities(link.linked(scores)).clamp(min=limits.tiny)
     return _with_winner(p, scores, lambda top: top * (1 + limits.eps))
 
 
@@ -108,13 +108,13 @@ def log_probabilities(scores: Tensor, classes: np.ndarray, link: Link) -> Tensor
 
 
 def _with_winner(values: Tensor, scores: Tensor, higher: Callable[[Tensor], Tensor]) -> Tensor:
-    """Write, in place, something `higher` than the rest for the class that is predicted, where rounding made a tie."""
+    """Put something `higher` than the rest for the class that is predicted, where rounding made a tie."""
     winner = (scores > 0).long() if scores.shape[1] == 1 else scores.argmax(1, keepdim=True)
     is_leading = values.argmax(1, keepdim=True) == winner
-    if is_leading.all():
+    if not torch.compiler.is_compiling() and is_leading.all():  # a program has no way that depends on values
         return values
     top = values.amax(1, keepdim=True)
-    return values.scatter_(1, winner, torch.where(is_leading, top, higher(top)))
+    return values.scatter(1, winner, torch.where(is_leading, top, higher(top)))
 
 
 # ---- for scorers -----------------------------------------------------------------------------------------------------

@@ -299,11 +299,14 @@ def _together(
     with np.errstate(all="ignore"):
         share = (share / mass[:, None]).astype(Z.dtype, copy=False)
         at = share @ Z
-        centred = Z - at[:, None]
-        share = share[:, None]
-        moved = (share @ centred)[:, 0].astype(np.float64, copy=False)
-        square = (share @ np.square(centred, out=centred))[:, 0].astype(np.float64, copy=False)
-        at = at.astype(np.float64, copy=False)
+        moved, square = np.empty_like(at), np.empty_like(at)
+        step = max(1, _FEW_VALUES // Z.size)
+        for start in range(0, len(at), step):  # what is centred is to stay in the cache
+            part = slice(start, start + step)
+            centred, own = Z - at[part, None], share[part, None]
+            moved[part] = (own @ centred)[:, 0]
+            square[part] = (own @ np.square(centred, out=centred))[:, 0]
+        at, moved, square = (values.astype(np.float64, copy=False) for values in (at, moved, square))
         variance = square - moved**2
         rounded = np.maximum(tiny / eps, (eps * at) ** 2)
         unsure = ~((variance > rounded) & (variance < np.inf))

@@ -162,7 +162,7 @@ def _class_weights(
     """Weigh each row by its class: (n,) where all estimators have the same weights, else (K, n); None for ones."""
     settings = [member.class_weight for member in estimators]
     with np.errstate(over="ignore"):
-        factors = [_class_weight_of_rows(w, estimators[0].classes_, y, codes, sample_weight) for w in settings]
+        factors = [class_weight_of_rows(w, estimators[0].classes_, y, codes, sample_weight) for w in settings]
         totals = [np.sum(f if sample_weight is None else f * sample_weight) for f in factors if f is not None]
     if not np.isfinite(totals).all():
         raise ValueError(
@@ -174,14 +174,14 @@ def _class_weights(
     return np.stack([np.ones(len(y)) if factor is None else factor for factor in factors])
 
 
-def _class_weight_of_rows(
+def class_weight_of_rows(
     class_weight: dict | list | str | None,
     classes: np.ndarray,
     y: np.ndarray,
     codes: np.ndarray,
     sample_weight: np.ndarray | None,
 ) -> np.ndarray | None:
-    """Weigh each row by its class (by all its labels, for a multilabel target)."""
+    """Weigh each row by its class (by all its labels, for a multilabel target); None for ones."""
     if class_weight is None:
         return None
     if codes.ndim == 2:

@@ -29,6 +29,7 @@ from skdeep.fitting.choices import choose
 from skdeep.fitting.fit import Procedure, conclude, fit_alone, train_each
 from skdeep.fitting.methods import available_unless, rollback
 from skdeep.fitting.recipe import Member, Recipe, as_numbers
+from skdeep.fitting.saved import packed, unpacked
 from skdeep.fitting.settings import FULL_BATCH, SOLVERS, Solver, SolverObject, check_settings, solver_name
 from skdeep.fitting.torch_settings import own_settings
 
@@ -272,6 +273,12 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
 
     #: How it is trained: an ensemble has its own ways.
     _procedure = Procedure(train_each, conclude, calibrate_each)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return packed(super().__getstate__())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(unpacked(type(self).__name__, state))
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -119,7 +119,8 @@ def solve_exactly(
     total_weight = total_weights(problem, members)
     variables, penalty = Variables.of(network), recipe.penalty(members, total_weight, total_weight)
     parts = groups([member.rows for member in members], [member.weight for member in members])
-    if len(parts) > 1 and not (variables.suit(parts) and (penalty.alpha > 0).all()):
+    same = len(variables.own_scale) == len(variables.own_center) == 1
+    if len(parts) > 1 and not (variables.suit(parts) and (same or (penalty.alpha > 0).all())):
         # without a penalty, which of many optima it is depends on the columns
         for part in parts:
             own = network.select(np.array(part))

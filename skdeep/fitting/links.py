@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,20 +62,48 @@ def temperature_of(estimator: Classifier) -> float | np.ndarray | None:
     return estimator.temperature_ if estimator.calibration == "temperature" and len(estimator.classes_) > 1 else None
 
 
-def combined(estimator: Classifier, scores: Tensor, say: Tensor | None = None) -> Tensor:
-    """Combine the scores (K, n, C) of the models of a classifier: its own (n, C).
+@dataclass(frozen=True)
+class Average:
+    """How the scores of the models of an ensemble become its own.
 
-    An ensemble's are the logarithm of its averaged probabilities, or of their odds where an answer is yes or no. `say`
-    (K, n) is the weight of each model in the average; None for the same.
+    They are the logarithm of its averaged probabilities, or of their odds where an answer is yes or no.
+
+    Attributes
+    ----------
+    temperature : float, ndarray of shape (C,), or None
+        Of the models.
+    odds : bool
+        Whether an answer is yes or no.
+    sigmoids : bool
+        Whether probabilities of classes are sigmoids that are divided by their sum.
     """
+
+    temperature: float | np.ndarray | None
+    odds: bool
+    sigmoids: bool
+
+    def of(self, scores: Tensor, say: Tensor | None = None) -> Tensor:
+        """Average scores (K, n, C) to (n, C); `say` (K, n) is the weight of each model, None for the same."""
+        scores = tempered(scores, self.temperature)
+        log_say = -math.log(len(scores)) if say is None else say.log().unsqueeze(-1)
+        if self.odds:
+            return (F.logsigmoid(scores) + log_say).logsumexp(0) - (F.logsigmoid(-scores) + log_say).logsumexp(0)
+        log_p = F.logsigmoid(scores) if self.sigmoids else scores
+        return (log_p.log_softmax(-1) + log_say).logsumexp(0)
+
+
+def average_of(estimator: Classifier) -> Average | None:
+    """Make the average of an ensemble; None for a single model."""
     if not estimator._averages_probabilities:
-        return scores[0]
-    scores = tempered(scores, temperature_of(estimator))
-    log_say = -math.log(len(scores)) if say is None else say.log().unsqueeze(-1)
-    if estimator.out_activation_ == "logistic":
-        return (F.logsigmoid(scores) + log_say).logsumexp(0) - (F.logsigmoid(-scores) + log_say).logsumexp(0)
-    log_p = F.logsigmoid(scores) if estimator.calibration == "sigmoid" else scores
-    return (log_p.log_softmax(-1) + log_say).logsumexp(0)
+        return None
+    odds, sigmoids = estimator.out_activation_ == "logistic", estimator.calibration == "sigmoid"
+    return Average(temperature_of(estimator), odds, sigmoids)
+
+
+def combined(estimator: Classifier, scores: Tensor, say: Tensor | None = None) -> Tensor:
+    """Combine the scores (K, n, C) of the models of a classifier: its own (n, C); see `Average.of`."""
+    average = average_of(estimator)
+    return scores[0] if average is None else average.of(scores, say)
 
 
 def calibrate(

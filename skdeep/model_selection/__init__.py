@@ -5,22 +5,27 @@ Only the work inside differs. The candidates of a fold that differ in ``alpha``,
 ``random_state``, ``tol``, ``solver__learning_rate_init``, ``solver__momentum`` or ``solver__n_iter_no_change`` (of
 networks: in these parameters without ``solver__``, too) see the same rows: they train in one program, each ending where
 it would have ended alone. In a Pipeline, the steps before the classifier are fitted once per fold and distinct setting.
-`stacked` is a context in which scikit-learn's own tools do the same.
+`stacked` is a context in which scikit-learn's own tools do the same. `bootstrap_coefficients` trains resamples of the
+rows as one stack.
 """
 
 from skdeep.model_selection.backend import stacked
+from skdeep.model_selection.bootstrap import bootstrap_coefficients
 from skdeep.model_selection.choice import one_standard_error
 from skdeep.model_selection.evaluation import StackingWarning
+from skdeep.model_selection.intervals import BootstrapCoefficients
 from skdeep.model_selection.path import RegularizationPath, regularization_path
 from skdeep.model_selection.search import GridSearchCV, HalvingGridSearchCV, HalvingRandomSearchCV, RandomizedSearchCV
 
 __all__ = [
+    "BootstrapCoefficients",
     "GridSearchCV",
     "HalvingGridSearchCV",
     "HalvingRandomSearchCV",
     "RandomizedSearchCV",
     "RegularizationPath",
     "StackingWarning",
+    "bootstrap_coefficients",
     "one_standard_error",
     "regularization_path",
     "stacked",

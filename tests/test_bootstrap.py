@@ -1,0 +1,283 @@
+"""Bootstrap of coefficients: as refits one after the other, as the textbook's intervals, and as the theory."""
+
+import functools
+
+import numpy as np
+import pytest
+from helpers import CANCER, CANCER_Y, IRIS, IRIS_Y, set_constant
+from scipy import sparse, stats
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.pipeline import make_pipeline
+
+from skdeep import (
+    SGD,
+    HingeClassifier,
+    LeastSquaresClassifier,
+    MLPClassifierTorch,
+    SigmoidClassifier,
+    SoftmaxClassifier,
+)
+from skdeep.data.encoding import encode
+from skdeep.display import CoefficientsDisplay
+from skdeep.model_selection import BootstrapCoefficients, bootstrap_coefficients
+from skdeep.model_selection.bootstrap import draw_resamples
+from skdeep.model_selection.intervals import accelerations
+
+RNG = np.random.default_rng(0)
+LOGIT = RNG.normal(size=(1500, 3)) * [1, 2, 1e-3] + [0, 30, 0]
+ODDS = (LOGIT - [0, 30, 0]) @ [1, -0.5, 300.0] - 0.3
+LOGIT_Y = (RNG.random(len(ODDS)) < 1 / (1 + np.exp(-ODDS))).astype(int)
+LABELS = np.column_stack([IRIS_Y == 0, IRIS[:, 0] > 6]).astype(int)
+WEIGHT = RNG.integers(0, 4, len(IRIS_Y)) / 2.0
+FEW = np.r_[0:150:3]
+
+
+def resamples_of(X, y, n_resamples, seed, sample_weight=None, **options):
+    """The weights that `bootstrap_coefficients` draws."""
+    problem = encode([SigmoidClassifier()], X, y, sample_weight, going_on=False, incremental=False)
+    generator = np.random.default_rng(np.random.RandomState(seed).randint(np.iinfo(np.int32).max))
+    return draw_resamples(problem, n_resamples, generator, **options)
+
+
+CASES = {
+    "softmax": (SoftmaxClassifier(), IRIS, IRIS_Y, {}),
+    "weights": (SoftmaxClassifier(alpha=1e-2), IRIS, IRIS_Y, {"sample_weight": WEIGHT}),
+    "two classes": (SoftmaxClassifier(alpha=1e-3), CANCER, CANCER_Y, {}),
+    "no penalty": (SoftmaxClassifier(penalty=None), LOGIT[:200], LOGIT_Y[:200], {}),
+    "no intercept": (SoftmaxClassifier(fit_intercept=False), IRIS, IRIS_Y, {}),
+    "balanced": (SoftmaxClassifier(class_weight="balanced"), IRIS[:120], IRIS_Y[:120], {"sample_weight": WEIGHT[:120]}),
+    "labels": (SigmoidClassifier(), IRIS, LABELS, {}),
+    "sparse": (SoftmaxClassifier(), sparse.csr_array(IRIS), IRIS_Y, {}),
+    "lasso": (SoftmaxClassifier("l1", alpha=0.01), IRIS, IRIS_Y, {}),
+    "hinge": (HingeClassifier(), IRIS[FEW], IRIS_Y[FEW], {}),
+    "squared hinge": (HingeClassifier("squared_hinge"), IRIS, IRIS_Y, {}),
+    "least squares": (LeastSquaresClassifier(), IRIS, IRIS_Y, {}),
+    "far columns": (SoftmaxClassifier(), IRIS * [1e-20, 1, 1e20, 1] + [0, 1e9, 0, 0], IRIS_Y, {}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_resample_is_as_if_fitted_alone(case):
+    model, X, y, options = CASES[case]
+    model = clone(model).set_params(tol=1e-10, max_iter=1000)
+    found = bootstrap_coefficients(model, X, y, **options, n_resamples=4, n_left_out=0, random_state=3)
+    weights = [np.ones(len(y)), *resamples_of(X, y, 4, 3, **options)]
+    coefs, intercepts = [found.coef, *found.coefs], [found.intercept, *found.intercepts]
+    for weight, coef, intercept in zip(weights, coefs, intercepts, strict=True):
+        alone = clone(model).set_params(calibration=None).fit(X, y, weight * options.get("sample_weight", 1))
+        size = np.abs(found.coefs).max((0, 1))
+        np.testing.assert_allclose(coef / size, alone.coef_ / size, atol=1e-6)
+        np.testing.assert_allclose(intercept, alone.intercept_, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(found.coef_acceleration, 0)
+
+
+def test_stacks_that_do_not_fit_into_memory_are_cut(monkeypatch):
+    whole = bootstrap_coefficients(SoftmaxClassifier(tol=1e-10), IRIS, IRIS_Y, n_resamples=5, random_state=0)
+    set_constant(monkeypatch, "_MAX_VALUES", 3 * 6 * len(IRIS))
+    parts = bootstrap_coefficients(SoftmaxClassifier(tol=1e-10), IRIS, IRIS_Y, n_resamples=5, random_state=0)
+    np.testing.assert_allclose(parts.coefs, whole.coefs, rtol=1e-7)
+
+
+def test_a_column_that_a_resample_has_nothing_of_has_no_coefficient_there():
+    X = np.column_stack([LOGIT[:100], np.arange(100) == 7])
+    model = SoftmaxClassifier(penalty=None, tol=1e-8)
+    found = bootstrap_coefficients(model, X, LOGIT_Y[:100], n_resamples=20, n_left_out=0, random_state=0)
+    weights = resamples_of(X, LOGIT_Y[:100], 20, 0)
+    lacking = weights[:, 7] == 0
+    assert 0 < lacking.sum() < 20
+    np.testing.assert_array_equal(np.abs(found.coefs[:, 0, 3]) < 1e-9, lacking)
+    for own, coef in zip(weights, found.coefs, strict=True):
+        np.testing.assert_allclose(coef, clone(model).fit(X, LOGIT_Y[:100], own).coef_, rtol=1e-4, atol=1e-9)
+
+
+def test_resamples():
+    counts = resamples_of(IRIS, IRIS_Y, 30, 0)
+    np.testing.assert_array_equal(counts.sum(1), 150)
+    assert len({tuple(own) for own in counts}) == 30
+    assert (counts > 0).mean() == pytest.approx(1 - np.exp(-1), abs=0.01)
+    by_class = resamples_of(IRIS, IRIS_Y, 30, 0, stratify=True)
+    np.testing.assert_array_equal(by_class @ np.eye(3)[IRIS_Y], np.full((30, 3), 50))
+    assert (by_class != by_class[0]).any()
+    weight = np.r_[np.zeros(50), np.ones(100)]
+    dropped = resamples_of(IRIS, np.r_[IRIS_Y[:50] + 1, IRIS_Y[50:]], 5, 0, weight)
+    assert not dropped[:, :50].any() and (dropped.sum(1) == 100).all()
+
+
+def test_no_resample_lacks_a_class():
+    y = np.r_[np.zeros(28), 1, 1].astype(int)
+    counts = resamples_of(IRIS[:30], y, 50, 0)
+    assert (counts[:, 28:].sum(1) > 0).all() and (counts[:, 28:].sum(1) < 30).all()
+    labels = np.column_stack([y, 1 - y])
+    assert (resamples_of(IRIS[:30], labels, 50, 0)[:, 28:].sum(1) > 0).all()
+    bootstrap_coefficients(SoftmaxClassifier(), IRIS[:29], y[:29], n_resamples=5, random_state=0)  # the only row of it
+
+
+def test_a_class_that_has_no_weight_is_none_that_a_resample_could_lack():
+    weight = (IRIS_Y > 0).astype(float)
+    found = bootstrap_coefficients(SoftmaxClassifier(), IRIS, IRIS_Y, weight, n_resamples=3, random_state=0)
+    alone = SoftmaxClassifier().fit(IRIS, IRIS_Y, weight)
+    np.testing.assert_allclose(found.coef, alone.coef_, atol=1e-3)
+    assert not resamples_of(IRIS, IRIS_Y, 3, 0, weight)[:, :50].any()
+
+
+@functools.cache
+def of_logit(n_resamples=400):
+    return bootstrap_coefficients(
+        SoftmaxClassifier(penalty=None), LOGIT, LOGIT_Y, n_resamples=n_resamples, random_state=0
+    )
+
+
+def test_standard_errors_are_those_of_the_theory():
+    models = pytest.importorskip("statsmodels.api")
+    theory = models.Logit(LOGIT_Y, models.add_constant(LOGIT)).fit(disp=0, cov_type="HC0")
+    found = of_logit()
+    np.testing.assert_allclose(np.r_[found.intercept, found.coef[0]], theory.params, rtol=1e-3)
+    # a standard deviation of 400 is known to 1 / sqrt(800), 3.5 %
+    errors = np.r_[found.intercept_standard_error, found.standard_error[0]]
+    np.testing.assert_allclose(errors, theory.bse, rtol=0.14)
+    for method in ("percentile", "bca"):
+        ends = np.stack(
+            [
+                np.r_[i, c[0]]
+                for i, c in zip(found.intercept_interval(0.9, method), found.interval(0.9, method), strict=True)
+            ],
+            1,
+        )
+        np.testing.assert_allclose(ends, theory.conf_int(0.1), atol=0.5 * theory.bse.max(), rtol=0.1)
+
+
+def test_intervals_are_scipys():
+    x = np.random.default_rng(1).exponential(size=30)
+    ours = stats.bootstrap((x,), np.mean, n_resamples=500, method="BCa", random_state=np.random.default_rng(0))
+    replicates = ours.bootstrap_distribution
+    left_out = np.array([np.delete(x, i).mean() for i in range(len(x))])
+    zero = np.zeros(1)
+    found = BootstrapCoefficients(
+        np.array([[x.mean()]]),
+        zero,
+        replicates[:, None, None],
+        zero,
+        accelerations(left_out[:, None, None]),
+        zero,
+        zero,
+        [],
+    )
+    interval = np.ravel(found.interval(0.95))
+    np.testing.assert_allclose(interval, ours.confidence_interval, rtol=1e-3)
+    assert not np.allclose(interval, np.ravel(found.interval(0.95, "percentile")), rtol=1e-3)
+    low, high = np.ravel(found.interval(0.9, "percentile"))
+    assert ((replicates >= low) & (replicates <= high)).mean() == pytest.approx(0.9)
+
+
+def test_intervals_of_replicates_on_one_side_end_at_the_outermost():
+    replicates = np.linspace(1, 2, 50)[:, None, None]
+    found = BootstrapCoefficients(
+        np.zeros((1, 1)), np.zeros(1), replicates, replicates[..., 0], 9.0, 9.0, [0, 1], ["a"]
+    )
+    for low, high in (found.interval(), found.intercept_interval()):
+        assert 1 <= low <= high <= 2
+    same = BootstrapCoefficients(
+        np.ones((1, 1)), np.ones(1), np.ones((9, 1, 1)), np.ones((9, 1)), 0.0, 0.0, [0, 1], ["a"]
+    )
+    np.testing.assert_array_equal(same.interval(), np.ones((2, 1, 1)))
+
+
+def test_accelerations_are_of_rows_left_out():
+    X, y = IRIS[50::4], IRIS_Y[50::4]
+    model = SoftmaxClassifier(alpha=0.1, tol=1e-10)
+    found = bootstrap_coefficients(model, X, y, n_resamples=2, random_state=0)
+    coefs = np.stack([clone(model).fit(np.delete(X, i, 0), np.delete(y, i)).coef_ for i in range(len(X))])
+    influence = coefs.mean(0) - coefs
+    expected = (influence**3).sum(0) / 6 / (influence**2).sum(0) ** 1.5
+    np.testing.assert_allclose(found.coef_acceleration, expected, atol=1e-6)
+    assert np.abs(expected).max() > 0.01
+
+
+def test_names_and_repeatability():
+    import pandas as pd
+
+    X = pd.DataFrame(IRIS, columns=list("abcd"))
+    first, second = (
+        bootstrap_coefficients(SoftmaxClassifier(), X, IRIS_Y, n_resamples=3, n_left_out=2, random_state=s)
+        for s in (1, 1)
+    )
+    np.testing.assert_array_equal(first.coefs, second.coefs)
+    assert first.feature_names == list("abcd")
+    other = bootstrap_coefficients(SoftmaxClassifier(), IRIS, IRIS_Y, n_resamples=3, n_left_out=2, random_state=2)
+    assert other.feature_names == ["x0", "x1", "x2", "x3"] and (other.coefs != first.coefs).any()
+    np.testing.assert_array_equal(other.classes, [0, 1, 2])
+
+
+BAD = {
+    "two": (SoftmaxClassifier(), {"n_resamples": 1}, ValueError, "at least 2"),
+    "parts": (SoftmaxClassifier(), {"n_left_out": -1}, ValueError, "at least 0"),
+    "network": (MLPClassifierTorch(), {}, TypeError, "got MLPClassifierTorch"),
+    "pipeline": (make_pipeline(SoftmaxClassifier()), {}, TypeError, "Pass its last step"),
+    "early": (SoftmaxClassifier(early_stopping=True), {}, ValueError, "early_stopping=False"),
+    "sigmoid": (HingeClassifier(calibration="sigmoid"), {}, ValueError, "'temperature'"),
+    "batches": (SoftmaxClassifier(solver=SGD()), {}, ValueError, "mini-batches"),
+    "parameter": (SoftmaxClassifier(alpha=-1), {}, ValueError, "alpha"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_refused(case):
+    model, options, error, message = BAD[case]
+    with pytest.raises(error, match=message):
+        bootstrap_coefficients(model, IRIS, IRIS_Y, **options)
+
+
+def test_what_is_refused_of_data_and_intervals():
+    with pytest.raises(ValueError, match="stratify"):
+        bootstrap_coefficients(SigmoidClassifier(), IRIS, LABELS, stratify=True)
+    for bad in ({"confidence": 1.0}, {"confidence": 0.0}, {"method": "studentized"}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            of_logit().interval(**bad)
+
+
+def test_a_class_of_too_few_rows(monkeypatch):
+    set_constant(monkeypatch, "_MAX_DRAWS", 1)
+    y = np.r_[np.zeros(149), 1].astype(int)
+    with pytest.raises(ValueError, match="too few rows"):
+        bootstrap_coefficients(SoftmaxClassifier(), IRIS, y, random_state=0)
+    found = bootstrap_coefficients(SoftmaxClassifier(), IRIS, y, n_resamples=2, stratify=True, random_state=0)
+    assert np.isfinite(found.coefs).all()
+
+
+def test_models_that_are_not_at_their_optimum_are_warned_of():
+    with pytest.warns(ConvergenceWarning, match="4 of 4"):
+        bootstrap_coefficients(SoftmaxClassifier(max_iter=1), CANCER, CANCER_Y, n_resamples=3, n_left_out=0)
+
+
+def test_large_data_is_solved_exactly_as_well(monkeypatch):
+    for name in ("_STEPS", "_STEP_OVERHEAD"):  # of mini-batches, which then are always cheaper
+        set_constant(monkeypatch, name, 1)
+    assert SoftmaxClassifier(random_state=0).fit(IRIS, IRIS_Y).solver_ == "sgd"
+    found = bootstrap_coefficients(SoftmaxClassifier(tol=1e-8), IRIS, IRIS_Y, n_resamples=2, random_state=0)
+    exact = SoftmaxClassifier(solver="lbfgs", tol=1e-8).fit(IRIS, IRIS_Y)
+    np.testing.assert_allclose(found.coef, exact.coef_, rtol=1e-5)
+
+
+def test_the_picture():
+    pytest.importorskip("matplotlib")
+    found = bootstrap_coefficients(SoftmaxClassifier(), CANCER, CANCER_Y, n_resamples=30, random_state=0)
+    low, high = found.interval()
+    display = CoefficientsDisplay.from_bootstrap(found, max_columns=5)
+    order = np.argsort(-np.abs(found.coef[0]))[:5]
+    np.testing.assert_array_equal(display.columns_, order)
+    assert [label.get_text() for label in display.ax_.get_yticklabels()] == [f"x{c}" for c in order]
+    drawn = np.concatenate([points.get_xdata() for points in display.points_])
+    np.testing.assert_array_equal(np.sort(drawn), np.sort(found.coef[0, order]))
+    known = display.points_[0].get_xdata()
+    assert set(known) == {found.coef[0, c] for c in order if low[0, c] > 0 or high[0, c] < 0}
+    ends = np.concatenate(
+        [
+            np.concatenate(bars[2][0].get_segments())[:, 0]
+            for bars in display.intervals_
+            if len(bars[2][0].get_segments())
+        ]
+    )
+    np.testing.assert_allclose(np.sort(ends), np.sort(np.r_[low[0, order], high[0, order]]))
+    of_three = CoefficientsDisplay.from_estimator(SoftmaxClassifier(), IRIS, IRIS_Y, n_resamples=5, random_state=0)
+    assert [text.get_text() for text in of_three.ax_.get_legend().get_texts()] == ["0", "1", "2"]
