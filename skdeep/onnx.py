@@ -140,6 +140,11 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
             f"{_LEAST_OPSET}, and target_opset is {opset}. Use target_opset={_LEAST_OPSET} or more."
         )
     answers = _Answers(estimator.to_torch(), _DTYPES[type(probabilities.type)])
+    if hasattr(estimator, "encoded_features_"):
+        raise ValueError(
+            f"{type(estimator).__name__} was fitted to categories, and its converter takes numbers. Put scikit-learn's "
+            "OneHotEncoder in front of it (in a ColumnTransformer), which has a converter."
+        )
     n_columns = math.prod(getattr(estimator, "input_shape_", (estimator.n_features_in_,)))  # images come as vectors
     example = torch.zeros(2, n_columns, dtype=_DTYPES[type(X.type)])
     graph = _exported(answers, example, opset, scope.get_unique_operator_name("skdeep"))

@@ -229,3 +229,10 @@ def test_no_categories():
         SoftmaxClassifier().fit(pd.concat([FRAME, FRAME[["city"]]], axis=1), Y)
     with pytest.raises(ValueError, match="no level"):
         SoftmaxClassifier(categorical_features=[0]).fit(pd.DataFrame({"a": [[1], [2]] * 20, "b": SIZE[:40]}), Y[:40])
+
+
+def test_as_a_module_it_takes_the_encoded_columns():
+    model = SoftmaxClassifier(random_state=0).fit(FRAME, Y)
+    encoder = make_column_transformer(("passthrough", ["size", "flag"]), (OneHotEncoder(), ["city", "grade"]))
+    encoded = torch.from_numpy(np.asarray(encoder.fit_transform(FRAME), dtype=float))
+    np.testing.assert_allclose(model.to_torch()(encoded).detach(), model.predict_proba(FRAME), atol=1e-12)

@@ -192,7 +192,7 @@ class PredictionMixin:
             A :class:`torch.nn.Module` on the CPU, in ``eval()`` mode, with a copy of the parameters in the dtype in
             which the model keeps them. ``module(X)`` is for a dense tensor (n, n_features), and computes in the more
             precise of its own and X's dtype; ``module.scores(X)`` are the scores (n, C) before the link, and
-            ``module.classes_`` are the labels.
+            ``module.classes_`` are the labels. Where some columns are categories, X has ``encoded_features_``.
 
         Raises
         ------

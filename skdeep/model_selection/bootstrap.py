@@ -133,6 +133,7 @@ def bootstrap_coefficients(
     coef, intercept = (values[0] for values in left_out)
     accelerated = (accelerations(values[1:]) for values in left_out)
     names = getattr(model, "feature_names_in_", [f"x{i}" for i in range(coef.shape[1])])
+    names = getattr(model, "encoded_features_", names)
     trainer.warn()
     return BootstrapCoefficients(
         coef, intercept, coefs, intercepts, *accelerated, model.classes_, [str(name) for name in names]
@@ -292,7 +293,7 @@ class _Trainer:
         columns = [member.state.columns for member in members]
         if any(own is None for own in columns):
             return True  # the user's, as they are, for all
-        everywhere = Columns.measure(self.problem.rows(), self.problem.subset, None)
+        everywhere = Columns.measure(self.problem.rows().local, self.problem.subset, None)
         centered = network.center is not None
         return all((own.constant(centered) == everywhere.constant(centered)).all() for own in columns)
 
