@@ -11,6 +11,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from joblib.parallel import ThreadingBackend
 from sklearn import model_selection as theirs
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -42,7 +43,7 @@ def client():
             yield client
 
 
-def sent(client, search):
+def sent(client, search, **fit_params):
     """Fit a search on a cluster; return it, and the bytes of each job that the workers are sent."""
     cloudpickle, sizes, submit = pytest.importorskip("cloudpickle"), [], client.submit
 
@@ -52,17 +53,18 @@ def sent(client, search):
 
     client.submit = counting
     try:
-        with warnings.catch_warnings(), joblib.parallel_config("dask", n_jobs=-1):
+        with warnings.catch_warnings(), joblib.parallel_config("dask"):  # of which the default is all workers
             warnings.simplefilter("ignore")
-            return search.fit(X, y), sizes
+            return search.fit(X, y, **fit_params), sizes
     finally:
         client.submit = submit
 
 
-def test_dask_trains_the_stacks_of_a_search(client):
-    search, sizes = sent(client, GridSearchCV(SEARCHED, GRID, cv=4))
-    assert len(sizes) == 4  # a stack of each fold
-    plain = theirs.GridSearchCV(SEARCHED, GRID, cv=4).fit(X, y)
+@pytest.mark.parametrize("cv, n_jobs", [(4, 4), (3, 4)])  # a stack of each fold, the last of three in two pieces
+def test_dask_trains_the_stacks_of_a_search(client, cv, n_jobs):
+    search, sizes = sent(client, GridSearchCV(SEARCHED, GRID, cv=cv))
+    assert len(sizes) == n_jobs
+    plain = theirs.GridSearchCV(SEARCHED, GRID, cv=cv).fit(X, y)
     for name, values in plain.cv_results_.items():
         if "score" in name and "time" not in name:
             np.testing.assert_allclose(search.cv_results_[name], values, atol=1e-12)
@@ -70,11 +72,35 @@ def test_dask_trains_the_stacks_of_a_search(client):
 
 
 def test_rows_are_sent_to_dask_once(client):
-    """A job is as small as those of scikit-learn's own search."""
-    _, ours = sent(client, GridSearchCV(SEARCHED, GRID, cv=4))
-    pipe = make_pipeline(StandardScaler(), LogisticRegression())
-    _, plain = sent(client, theirs.GridSearchCV(pipe, {"logisticregression__C": [0.1, 1.0]}, cv=4))
-    assert max(ours) < 2 * max(plain) < X.nbytes / 10
+    """A job is as small as a job of scikit-learn's own search, which sends the arguments of ``fit`` in each."""
+    alphas, kept = {"alpha": [0.1, 1.0]}, {"X_val": X, "y_val": y, "sample_weight": np.linspace(1, 2, len(y))}
+    _, plain = sent(client, theirs.GridSearchCV(LogisticRegression(max_iter=9), {"C": [0.1, 1.0]}, cv=4))
+    for model, fit_params in ((SEARCHED[-1], {}), (SoftmaxClassifier(), {}), (SEARCHED[-1], kept)):
+        _, ours = sent(client, GridSearchCV(model, alphas, cv=4), **fit_params)
+        assert len(ours) == 4  # none trains here
+        assert max(ours) < 2 * max(plain) < X.nbytes / 10
+
+
+def test_back_ends_that_start_with_the_first_call():
+    """Ray's knows no workers before."""
+
+    class Late(ThreadingBackend):
+        started = False
+
+        def configure(self, *args, **options):
+            Late.started = True
+            return super().configure(*args, **options)
+
+        def effective_n_jobs(self, n_jobs):
+            if not self.started:
+                raise RuntimeError("not started yet")
+            return super().effective_n_jobs(n_jobs)
+
+    with joblib.parallel_config(Late(), n_jobs=2):
+        search = GridSearchCV(SEARCHED, GRID, cv=2).fit(X, y)
+    assert Late.started
+    plain = GridSearchCV(SEARCHED, GRID, cv=2).fit(X, y)
+    np.testing.assert_array_equal(search.cv_results_["mean_test_score"], plain.cv_results_["mean_test_score"])
 
 
 def test_search_inside_dasks_workers(client):

@@ -8,9 +8,10 @@ from skdeep.compat.checks import private_names
 KNOWN = "1.5 and 1.6"
 
 with private_names("joblib", KNOWN):
-    # a back end that hands each call of Parallel to another one
     # those of this machine, of which others are subclasses
     from joblib._parallel_backends import LokyBackend, MultiprocessingBackend, SequentialBackend, ThreadingBackend
+
+    # a back end that hands each call of Parallel to another one
     from joblib.parallel import FallbackToBackend
 
 __all__ = ["FallbackToBackend", "LokyBackend", "MultiprocessingBackend", "SequentialBackend", "ThreadingBackend"]

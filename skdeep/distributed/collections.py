@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -12,28 +13,32 @@ import numpy as np
 import torch.distributed as dist
 from scipy import sparse
 
-from skdeep.data.inputs import Classifier
 from skdeep.distributed.processes import LostProcessError, shards
+from skdeep.estimators.base import BaseTorchClassifier
+
+#: Seconds between two looks at which workers there are, and for the others to tell what they know of an error.
+_LOOK, _GRACE = 2.0, 15.0
 
 
 def fit(
-    model: Classifier,
+    model: BaseTorchClassifier,
     X: Any,
     y: Any,
     sample_weight: Any = None,
     *,
     client: Any = None,
     timeout: float = 600.0,
-) -> Classifier:
+) -> BaseTorchClassifier:
     """Fit a classifier on a Dask collection, by the workers of its cluster.
 
     Each worker gets a run of partitions, in their order, and they fit together as in `shards`: the model is the one
-    that a process would learn from all rows, up to rounding, however many workers there are.
+    that a process would learn from all rows, up to rounding, however many workers there are. Partitions that another
+    worker has computed are sent to the one that trains with them, once.
 
     Parameters
     ----------
     model : classifier
-        One of skdeep's; it is left as it is.
+        One of skdeep's; it is left as it is. Steps of a pipeline would each see the rows of one worker only.
     X : dask.array.Array of shape (n_samples, n_features), or dask.dataframe.DataFrame
     y : dask.array.Array of shape (n_samples,) or (n_samples, n_labels), or dask.dataframe.Series or DataFrame
         With partitions like those that X has; an array is cut like X.
@@ -51,9 +56,15 @@ def fit(
     Raises
     ------
     ValueError
-        If the collections do not fit together, or the workers are threads of one process.
+        If the model is none of skdeep's, the collections do not fit together, there are no workers, or they are threads
+        of one process. What goes wrong in a worker is raised as it is.
     LostProcessError
         If a worker is lost.
+
+    Notes
+    -----
+    One fit of a cluster at a time: others wait for it. A worker needs the memory for its rows twice. On machines with
+    several networks, ``GLOO_SOCKET_IFNAME`` names the one for the workers, in their environment.
 
     Examples
     --------
@@ -63,32 +74,65 @@ def fit(
         X.map_blocks(model.predict_proba, dtype=float, chunks=(X.chunks[0], (len(model.classes_),)))
         frame.map_partitions(model.predict)
     """
-    from distributed import default_client
+    from distributed import Lock, default_client
 
     client = default_client() if client is None else client
+    if not isinstance(model, BaseTorchClassifier):
+        raise ValueError(f"model must be one of skdeep's classifiers, which add up what workers find; got {model!r}.")
     parts = _parts(X, y, sample_weight)
-    workers = sorted(client.run(_process).items())  # by their addresses
-    if len({process for _, process in workers}) < len(workers):
+    names = _workers(client)[: len(parts)]
+    bounds = np.linspace(0, len(parts), len(names) + 1).round().astype(int)
+    runs = [parts[start:stop] for start, stop in pairwise(bounds)]
+    places = [{"workers": [name], "allow_other_workers": False} for name in names]
+    # two fits at a time would each keep workers that the other one waits for
+    with client.as_current(), Lock("skdeep.distributed.fit"):
+        held = [[client.compute(list(part), **here) for part in run] for run, here in zip(runs, places, strict=True)]
+        _await(client, names, [each for run in held for part in run for each in part if each is not None])
+        host = names[0].split("://")[-1].rpartition(":")[0].strip("[]")
+        _await(client, names, [port := client.submit(_free_port, host, pure=False, **places[0])])
+        meeting = host, port.result(), len(names)
+        fits = [
+            client.submit(_fit_run, model, run, rank, meeting, timeout, pure=False, **here)
+            for rank, (run, here) in enumerate(zip(held, places, strict=True))
+        ]
+        _await(client, names, fits)
+        return fits[0].result()
+
+
+def _await(client: Any, names: list[str], futures: list) -> None:
+    """Wait for the work of workers; raise what has gone wrong, in one of them or with one."""
+    from distributed import wait
+
+    errors: list[BaseException] = []
+    pending, end = set(futures), np.inf
+    while pending and time.monotonic() < end:
+        try:
+            done, pending = wait(pending, timeout=_LOOK, return_when="FIRST_COMPLETED")
+        except TimeoutError:
+            done = set()
+        errors += [future.exception() for future in done if future.status == "error"]
+        lost = sorted(set(names).difference(client.nthreads()))
+        if errors or lost:
+            end = min(end, time.monotonic() + _GRACE)
+    if pending:
+        client.cancel(list(pending))
+        errors.append(LostProcessError(f"Workers are lost: {', '.join(lost) or 'they do not answer'}. Fit again."))
+    # who has waited in vain says less than who has failed
+    for error in sorted(errors, key=lambda error: isinstance(error, LostProcessError)):
+        raise error
+
+
+def _workers(client: Any) -> list[str]:
+    """List the addresses of a cluster's workers, which have to be processes."""
+    processes = client.run(_process)
+    if not processes:
+        raise ValueError("The cluster has no workers yet. Wait for them: client.wait_for_workers(n_workers).")
+    if len(set(processes.values())) < len(processes):
         raise ValueError(
             "The workers of this cluster are threads of one process, which can take part in one fit only. Start it "
             "with processes (LocalCluster(processes=True))."
         )
-    names = [name for name, _ in workers[: len(parts)]]
-    bounds = np.linspace(0, len(parts), len(names) + 1).round().astype(int)
-    runs = [parts[start:stop] for start, stop in pairwise(bounds)]
-    host = names[0].split("://")[-1].rpartition(":")[0].strip("[]")
-    port = client.submit(_free_port, host, workers=[names[0]], pure=False).result()
-    futures = []
-    for rank, (name, run) in enumerate(zip(names, runs, strict=True)):
-        here = {"workers": [name], "allow_other_workers": False}
-        run = [client.compute(list(part), **here) for part in run]
-        meeting = host, port, rank, len(names)
-        futures.append(client.submit(_fit_run, model, run, meeting, timeout, pure=False, **here))
-    errors = [error for future in futures if (error := future.exception()) is not None]
-    # who has waited in vain says less than who has failed
-    for error in sorted(errors, key=lambda error: isinstance(error, LostProcessError)):
-        raise error
-    return futures[0].result()
+    return sorted(processes)
 
 
 def _process() -> tuple[str, int]:
@@ -105,8 +149,14 @@ def _free_port(host: str) -> int:
 def _parts(*collections: Any) -> list[tuple]:
     """List the partitions of X, y and weights, side by side, as delayed objects; None for no weights."""
     X, *others = collections
-    if not (hasattr(X, "to_delayed") and hasattr(X, "ndim")):
-        raise ValueError(f"X must be a Dask array or data frame, got {type(X).__name__}: fit(X, y) takes that itself.")
+    for name, given in zip(("X", "y", "sample_weight"), collections, strict=True):
+        if not (hasattr(given, "to_delayed") and hasattr(given, "ndim")) and (
+            name != "sample_weight" or given is not None
+        ):
+            raise ValueError(
+                f"{name} must be a Dask array or data frame, got {type(given).__name__}. If it is in memory, so may "
+                f"the rest be: model.fit; else dask.array.from_array({name}, chunks=...) makes one of it."
+            )
     if hasattr(X, "chunks"):
         X = X.rechunk({1: -1})
         others = [_cut_like(X, other) for other in others]
@@ -135,9 +185,11 @@ def _cut_like(X: Any, other: Any) -> Any:
     return other.rechunk({0: X.chunks[0], **dict.fromkeys(range(1, other.ndim), -1)}) if known else other
 
 
-def _fit_run(model: Classifier, parts: list[list], meeting: tuple[str, int, int, int], timeout: float) -> Any:
+def _fit_run(
+    model: BaseTorchClassifier, parts: list[list], rank: int, meeting: tuple[str, int, int], timeout: float
+) -> BaseTorchClassifier | None:
     """Fit, in a worker, with its partitions; the first worker returns the model."""
-    host, port, rank, size = meeting
+    host, port, size = meeting
     X, y, weight = (None if column[0] is None else _joined(column) for column in zip(*parts, strict=True))
     if size == 1:
         return model.fit(X, y, sample_weight=weight)

@@ -118,8 +118,7 @@ class _Keeper(ParallelBackendBase):
         parallel.pre_dispatch, parallel.verbose = "all", 0
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        # of one worker, joblib would run the tasks itself
-        return max(2, self.door.effective_n_jobs(n_jobs))
+        return 2  # or more: of one worker, joblib would run the tasks itself
 
     def submit(self, func: Any, callback: Any = None) -> _Kept:
         self.waiting.append(_Kept(func, callback))
@@ -150,9 +149,10 @@ class _Keeper(ParallelBackendBase):
         check_refit(getattr(tasks[0].options["caller"], "refit", None), [t.parameters for t in tasks], tasks[0].scorer)
         n_workers, settings = self.door.effective_n_jobs(self.settings["n_jobs"]), self.settings
         seed = draw_seed()
-        if len(found) == len(calls) and (of_grid := evaluate_grid(tasks, seed, n_workers)) is not None:
+        is_here = self.door.is_local()  # workers elsewhere have their own cards and cores, and are to be used
+        is_grid = is_here and len(found) == len(calls)
+        if is_grid and (of_grid := evaluate_grid(tasks, seed, n_workers)) is not None:
             return of_grid
-        is_here = self.door.is_local()  # workers elsewhere have their own cards and cores
         n_cards = n_accelerators(tasks) if is_here else 0
         too_many = 0 < n_cards < n_workers
         n_workers = n_cards if too_many else n_workers
@@ -220,7 +220,11 @@ class StackingBackend(ParallelBackendBase):
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         with self.outside():
-            return joblib.effective_n_jobs(n_jobs)
+            try:
+                return joblib.effective_n_jobs(n_jobs)
+            except Exception:  # Ray starts with the first call of Parallel, and knows no workers before
+                with joblib.Parallel(n_jobs):
+                    return joblib.effective_n_jobs(n_jobs)
 
     def configure(self, n_jobs: int | None = 1, parallel: Any = None, **settings: Any) -> NoReturn:
         if parallel.return_as == "list" and parallel.timeout is None:

@@ -48,17 +48,27 @@ class _Task(NamedTuple):
 _OF_ONE_TASK = ("parameters", "candidate_progress", "callback_ctx")
 
 
+#: Arguments that are dictionaries of large things.
+_OF_PARTS = ("fit_params", "score_params")
+
+
 def apart(tasks: list[_Task]) -> tuple[tuple, dict[str, Any]]:
     """Take the tasks of a stack apart: large things are arguments of their own, which workers are sent once."""
     first, own = tasks[0], [{name: task.options.get(name) for name in _OF_ONE_TASK} for task in tasks]
-    shared = {name: value for name, value in first.options.items() if name not in _OF_ONE_TASK}
+    shared = {name: value for name, value in first.options.items() if name not in (*_OF_ONE_TASK, *_OF_PARTS)}
+    for kind in _OF_PARTS:
+        shared |= {f"{kind}:{name}": value for name, value in (first.options[kind] or {}).items()}
     own = [{name: value for name, value in options.items() if name in first.options} for options in own]
     return (first.X, first.y, [task.estimator for task in tasks], own), shared
 
 
 def together(X: Data, y: Data, estimators: list, own: list[dict[str, Any]], shared: dict[str, Any]) -> list[_Task]:
     """Make the tasks of a stack again."""
-    return [_Task(estimator, X, y, shared | options) for estimator, options in zip(estimators, own, strict=True)]
+    options: dict[str, Any] = {kind: {} for kind in _OF_PARTS}
+    for key, value in shared.items():
+        kind, _, name = key.partition(":")
+        (options[kind] if name else options)[name or kind] = value
+    return [_Task(estimator, X, y, options | its_own) for estimator, its_own in zip(estimators, own, strict=True)]
 
 
 # ---- which candidates share a stack ----------------------------------------------------------------------------------
