@@ -326,12 +326,12 @@ class Folds:
     weight: np.ndarray | None
     unit: float
 
-    @property
+    @cached_property
     def divides(self) -> bool:
         """Whether any row is divided."""
         return bool((self.fold == DIVIDED).any())
 
-    @property
+    @cached_property
     def numbers(self) -> np.ndarray:
         """The folds that hold out something."""
         if not self.divides:

@@ -210,7 +210,7 @@ def train_each(
             network = _better_start(recipe, problem, network, members, judge)
     solve(recipe, problem, network, stack, epochs, monitor, observer)
     if dealt is not None:
-        dealt.network, network = (network.select(np.arange(*part)) for part in ((1, len(stack)), (0, 1)))
+        dealt.network, network = network, network.select(np.arange(1))
     look_at_end(recipe, problem, network, members, judge)
     return network, observer
 
