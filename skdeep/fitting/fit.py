@@ -177,8 +177,9 @@ def train_each(
     fraction = leader.validation_fraction if splits else None
     # equal rows are passed over once: in single precision, their order would be seen
     merge = recipe.batch_rows == problem.n_rows
-    if merge and recipe.solver in FULL_BATCH:  # where there may be enough of them to matter, or each has unknowns
-        merge = (problem.n_rows > _FEW_ROWS or not recipe.loss.smooth) and not surely_differ(problem.X)
+    if merge and recipe.solver in FULL_BATCH:  # where there may be enough of them to matter
+        n_unknowns = problem.n_rows * (1 if recipe.loss.smooth else recipe.n_outputs)
+        merge = n_unknowns > _FEW_ROWS and not surely_differ(problem.X)
     rows, weight, split_off = problem.split(first.split_seed, fraction, merge, leader.classes_)
     held_out = held_out or split_off
     if held_out is not None:
