@@ -90,9 +90,10 @@ class DistinctRows:
     @cached_property
     def cell(self) -> np.ndarray:
         """Number of the cell of each distinct row, (m,); cells are numbered in the order of their first rows."""
+        values = np.sort(self.values)
+        if (values[1:] != values[:-1]).all():  # no two rows differ in their labels alone
+            return np.arange(len(values), dtype=self.first.dtype)
         _, first, cell = np.unique(self.values, return_index=True, return_inverse=True)
-        if len(first) == len(cell):  # no two rows differ in their labels alone
-            return np.arange(len(cell), dtype=self.first.dtype)
         return np.argsort(np.argsort(first)).astype(self.first.dtype)[cell]
 
     @property
@@ -283,7 +284,7 @@ def dealt_shares(rows: DistinctRows, fold: np.ndarray, n_folds: int, seed: int) 
     """
     divided = np.flatnonzero(fold == DIVIDED)
     n_observations = rows.weight[divided] / rows.unit
-    if n_observations.sum() > _MOST_DEALT:
+    if not len(divided) or n_observations.sum() > _MOST_DEALT:
         return 1 / n_folds
     generator = np.random.default_rng([seed, n_folds])
     left = np.maximum(np.round(n_observations), 1).astype(np.int64)
@@ -328,12 +329,12 @@ class Folds:
     weight: np.ndarray | None
     unit: float
 
-    @property
+    @cached_property
     def divides(self) -> bool:
         """Whether any row is divided."""
         return bool((self.fold == DIVIDED).any())
 
-    @property
+    @cached_property
     def numbers(self) -> np.ndarray:
         """The folds that hold out something."""
         if not self.divides:

@@ -120,9 +120,14 @@ def _out_of_fold_scores(
     scores: dict[int, dict[Any, np.ndarray]] = {m: {} for m in trained}
     done: dict[int, list[Progress]] = {m: [] for m in trained}
     data = problem.rows().in_scratch()  # of one memory for all: blocks that come and go leave holes
+    at_once = None
     for stack in stacks:
-        models, network = dealt.models, dealt.network
-        if network is None:
+        models = dealt.models
+        if dealt.network is not None:  # a few rows: one call for all folds costs less than one for each
+            params = [torch.cat(parts) for parts in zip(*map(_params_of, [members[0], *models]), strict=True)]
+            every = np.arange(len(problem.codes))
+            at_once = to_numpy(scores_of(dealt.network.with_params(params), data, every))[1:]
+        else:
             of_fold = {f: RandomSource(seed) for f in numbers}
             models = [_fold_model(members[m], *dealt.rest[f], m, of_fold[f]) for m, f in stack]
             network = recipe.network(recipe, problem, models, False)
@@ -131,13 +136,21 @@ def _out_of_fold_scores(
             raise KeyboardInterrupt
         for k, ((m, f), model) in enumerate(zip(stack, models, strict=True)):
             done[m].append(model.progress)
-            assert model.progress.params is not None
-            own = network.select(np.array([k])).with_params(model.progress.params)
-            scores[m][f] = to_numpy(scores_of(own, data, folds.held_out(f))[0])
+            if at_once is not None:
+                scores[m][f] = at_once[k, folds.held_out(f)]
+            else:
+                own = network.select(np.array([k])).with_params(_params_of(model))
+                scores[m][f] = to_numpy(scores_of(own, data, folds.held_out(f))[0])
             with np.errstate(over="ignore"):
                 if model.progress.error is None and not np.isfinite(np.abs(scores[m][f]).sum()):
                     model.progress.error = "scores of rows that it was not trained on overflow"
     return {m: np.concatenate([of_fold[f] for f in numbers]) for m, of_fold in scores.items()}, done
+
+
+def _params_of(member: Member) -> list[torch.Tensor]:
+    """Return the parameters of a trained model."""
+    assert member.progress.params is not None
+    return member.progress.params
 
 
 def _fold_progress(member: Member) -> Progress:

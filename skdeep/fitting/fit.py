@@ -180,9 +180,9 @@ def train_each(
     fraction = leader.validation_fraction if splits else None
     # equal rows are passed over once: in single precision, their order would be seen
     merge = recipe.batch_rows == problem.n_rows
-    if merge and recipe.solver in FULL_BATCH:  # where there may be enough of them to matter, or each has unknowns
-        differ = problem.shard is None and surely_differ(problem.X)
-        merge = (problem.n_rows > _FEW_ROWS or not recipe.loss.smooth) and not differ
+    if merge and recipe.solver in FULL_BATCH:  # where there may be enough of them to matter
+        n_unknowns = problem.n_rows * (1 if recipe.loss.smooth else recipe.n_outputs)
+        merge = n_unknowns > _FEW_ROWS and not (problem.shard is None and surely_differ(problem.X))
     rows, weight, split_off = problem.split(first.split_seed, fraction, merge, leader.classes_)
     held_out = held_out or split_off
     if held_out is not None:
@@ -214,7 +214,7 @@ def train_each(
             network = _better_start(recipe, problem, network, members, judge)
     solve(recipe, problem, network, stack, epochs, monitor, observer)
     if dealt is not None:
-        dealt.network, network = (network.select(np.arange(*part)) for part in ((1, len(stack)), (0, 1)))
+        dealt.network, network = network, network.select(np.arange(1))
     look_at_end(recipe, problem, network, members, judge)
     return network, observer
 

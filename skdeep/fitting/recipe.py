@@ -168,7 +168,9 @@ class Dealt:
     rest : dict of int to tuple
         See `trained_on`.
     models : list of Member
-        Those that train beside a model of all rows, of `network`; empty where they train after it.
+        Those that train beside a model of all rows; empty where they train after it.
+    network : Network, or None
+        Of the model of all rows, and those beside it.
     """
 
     folds: Folds
