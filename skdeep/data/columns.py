@@ -215,7 +215,7 @@ def sizes_of(columns: list[Columns], centered: bool) -> tuple[np.ndarray, np.nda
 
 def _in_own_dtype(rows: DenseRows | SparseRows) -> tuple[DenseRows | SparseRows, float]:
     """Cast rows to a dtype that holds all of their values; with `Columns.rounding`."""
-    kind = rows.values.dtype if isinstance(rows, SparseRows) else rows.X.dtype
+    kind = rows.kind
     narrow = kind.is_floating_point and kind is not torch.float64
     rounding = torch.finfo(kind).eps if narrow else 10 * torch.finfo(torch.float64).eps
     single = narrow or kind.itemsize == 1  # sums of a chunk of bytes are exact

@@ -23,6 +23,7 @@ from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
 from skdeep.engine.per_model import index_of, to_device, to_numpy64
 from skdeep.engine.rows import MAX_VALUES, DenseRows, SparseRows, as_tensor
+from skdeep.engine.stored import StoredArray
 from skdeep.engine.training import Monitor
 
 #: Inverse temperatures at which "calibrated_loss" looks for the lowest loss: log-loss is flat enough between them.
@@ -94,6 +95,8 @@ class Problem:
         """The rows as one matrix (n, d), copied if they are a part of `source`: for those who cannot do without."""
         if self.index is None:
             return self.source
+        if isinstance(self.source, StoredArray):
+            return self.source.at(self.index)
         on_device = isinstance(self.source, Tensor)
         return self.source[torch.from_numpy(self.index).to(self.source.device) if on_device else self.index]
 
@@ -102,16 +105,21 @@ class Problem:
         """Columns in which a row of non-zero weight has no value (NaN)."""
         missing = np.zeros(self.source.shape[1], dtype=bool)
         rows = self.rows()
-        if isinstance(rows, DenseRows) and rows.X.is_floating_point():
+        if isinstance(rows, DenseRows) and rows.kind.is_floating_point:
             step = max(1, MAX_VALUES // rows.row_values)
             parts = [slice(start, start + step) for start in range(0, len(rows), step)]
-            sums = torch.stack([rows.X[part].sum() for part in parts])  # 20 times faster than to look at each
+            sums = torch.stack([rows.as_they_are(part).sum() for part in parts])  # 20 times faster than to look at each
             for part in np.array(parts)[sums.isnan().cpu().numpy()].tolist():
-                found = rows.X[part].isnan()
+                found = rows.as_they_are(part).isnan()
                 if self.sample_weight is not None:
                     found &= torch.from_numpy(self.sample_weight[part] > 0).to(found.device).unsqueeze(1)
                 missing |= found.any(0).cpu().numpy()
         return np.flatnonzero(missing)
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the rows are not in memory, so that they are best read in their order."""
+        return isinstance(self.source, StoredArray)
 
     @property
     def n_rows(self) -> int:
@@ -192,6 +200,11 @@ class Problem:
         """
         if merge:
             representatives, total = self.merged(distinct)
+            if self.is_stored:  # by their hashes, they would be anywhere
+                order = np.argsort(representatives)
+                if not isinstance(share, float):
+                    share = share[np.argsort(representatives[fold == DIVIDED])]
+                representatives, fold = representatives[order], fold[order]
             return Folds(representatives, fold, share, total, distinct.unit)
         n, weight = len(self.codes), self.weight
         rows = np.arange(n, dtype=index_dtype(n)) if self.subset is None else self.subset

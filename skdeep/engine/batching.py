@@ -220,7 +220,8 @@ class Batches:
         draws = self.shuffle and n > self.batch_size
         order = self.generators[model].permutation(n) if draws else np.arange(n)
         subset = self.subset[model] if isinstance(self.subset, list) else self.subset
-        return order if subset is None else subset[order]
+        order = order if subset is None else subset[order]
+        return self.rows.in_windows(order, self.generators[model]) if draws else order
 
     def _seeds(self, models: list[int]) -> np.ndarray:
         """Draw the seeds of the coming epoch, (len(models), T)."""

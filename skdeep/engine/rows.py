@@ -77,6 +77,15 @@ class _Rows:
         """Device on which the data lies: if not where batches are wanted, it is streamed."""
         raise NotImplementedError
 
+    @property
+    def kind(self) -> torch.dtype:
+        """The dtype that the data has."""
+        raise NotImplementedError
+
+    def in_windows(self, order: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Change an order of rows to one in which they are read soonest: in memory, it is as good as any."""
+        return order
+
     def exactly(self, dtype: torch.dtype, frame: Frame | None = None) -> Self:
         """Make the same rows in another dtype and frame."""
         rows = copy.copy(self)
@@ -123,7 +132,11 @@ class DenseRows(_Rows):
 
     @property
     def _streamed(self) -> bool:
-        return self.X.device.type != self.device.type
+        return self.home.type != self.device.type
+
+    @property
+    def kind(self) -> torch.dtype:
+        return self.X.dtype
 
     @property
     def n_features(self) -> int:
@@ -150,6 +163,10 @@ class DenseRows(_Rows):
         """Make rows of all of these, changed, in the dtype that is wanted."""
         X = self.exactly(self.dtype, self.frame).take(slice(0, len(self)))
         return DenseRows(change(X), self.device, self.dtype)
+
+    def as_they_are(self, rows: slice) -> Tensor:
+        """Take rows as the data has them."""
+        return self.X[rows]
 
     def take(self, rows: Tensor | slice) -> Tensor:
         """Take rows by index (B,) or (K, B), or a slice: ``(B, d)`` or ``(K, B, d)``; see `in_scratch`."""
@@ -207,6 +224,10 @@ class SparseRows(_Rows):
     @property
     def home(self) -> torch.device:
         return self.values.device
+
+    @property
+    def kind(self) -> torch.dtype:
+        return self.values.dtype
 
     @property
     def _dense(self) -> bool:

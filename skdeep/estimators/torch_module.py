@@ -46,6 +46,10 @@ def check_numbers(X: Matrix, dtype: torch.dtype, indices: bool) -> None:
 
     Only a column of nothing but whole numbers is one of those: measurements are rounded, as always.
     """
+    if isinstance(X, StoredArray):
+        for part in X.parts():
+            check_numbers(part, dtype, indices)
+        return
     values = X.data if sparse.issparse(X) else X
     values = as_tensor(values) if isinstance(values, np.ndarray) else values
     limit = int(2 / torch.finfo(dtype).eps)
@@ -73,8 +77,10 @@ def check_some_left(X: Matrix, dtype: torch.dtype) -> None:
     """Raise if nothing of X is left in `dtype` but zeros."""
     values = X.data if sparse.issparse(X) else X
     values = as_tensor(values) if isinstance(values, np.ndarray) else values
-    if values.dtype is torch.float64 and dtype is not torch.float64 and values.numel():
-        largest = max(abs(float(value)) for value in torch.aminmax(values))
+    of_double = values.dtype in (torch.float64, np.float64) and math.prod(values.shape) > 0
+    if of_double and dtype is not torch.float64:
+        parts = map(as_tensor, values.parts()) if isinstance(values, StoredArray) else [values]
+        largest = max(abs(float(value)) for part in parts for value in torch.aminmax(part))
         if 0 < largest < torch.finfo(dtype).tiny:
             raise ValueError(
                 f"X has no value that {dtype} can tell from zero; the largest is {largest:.3g}. Scale its columns "

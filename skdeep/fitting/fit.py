@@ -23,6 +23,7 @@ from skdeep.data.problem import Problem, make_monitor
 from skdeep.data.scoring import only_asks, try_scoring
 from skdeep.data.splits import surely_differ
 from skdeep.data.state import RandomSource, TrainingState
+from skdeep.data.stored import opened_with_targets
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
 from skdeep.engine.schedules import SCHEDULES
@@ -97,6 +98,7 @@ def fit(
         raise ValueError("X_val and y_val belong together; pass both or neither.")
     if X_val is None and weight_val is not None:
         raise ValueError("sample_weight_val was given without X_val and y_val.")
+    X, y, sample_weight = opened_with_targets(X, y, sample_weight)
     others = [begin(estimator, incremental) for estimator in estimators]
     problem = encode(estimators, X, y, sample_weight, going_on=going_on, incremental=incremental)
     recipe = leader._recipe(problem, going_on, incremental)
@@ -176,7 +178,7 @@ def train_each(
     splits = leader.early_stopping and held_out is None
     fraction = leader.validation_fraction if splits else None
     # equal rows are passed over once: in single precision, their order would be seen
-    merge = recipe.batch_rows == problem.n_rows
+    merge = recipe.batch_rows == problem.n_rows and not problem.is_stored
     if merge and recipe.solver in FULL_BATCH:  # where there may be enough of them to matter, or each has unknowns
         merge = (problem.n_rows > _FEW_ROWS or not recipe.loss.smooth) and not surely_differ(problem.X)
     rows, weight, split_off = problem.split(first.split_seed, fraction, merge, leader.classes_)
