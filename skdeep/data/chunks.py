@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
-import torch
 from scipy import sparse
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from skdeep.data.conversion import NotNumbersError, as_numbers
+from skdeep.data.tables import as_array, rows_of_part, taken_apart
 
 #: Items of a Dataset that are put together to a chunk.
 _ITEMS = 256
@@ -27,7 +26,14 @@ _AGAIN = (
 )
 _EXPECTED = "Each chunk must be a pair (X, y) or (X, y, sample_weight)"
 
-Chunk = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
+
+class Chunk(NamedTuple):
+    """Some rows, with their targets and weights, and the names of the columns, as far as there are any."""
+
+    rows: np.ndarray
+    labels: np.ndarray | None
+    weights: np.ndarray | None
+    names: tuple[str, ...] | None
 
 
 def are_chunks(X: Any) -> bool:
@@ -46,7 +52,7 @@ def are_chunks(X: Any) -> bool:
             "Pass a function that returns a new iterator (fit(function), not fit(function())), or any object whose "
             "__iter__ begins a new pass."
         )
-    if isinstance(X, Chunks | Dataset) or _batches_of(X) is not None:
+    if isinstance(X, Dataset) or _batches_of(X) is not None:
         return True
     if any(hasattr(X, name) for name in ("__array__", "__getitem__", "shape", "collect_schema")):
         return False
@@ -55,9 +61,7 @@ def are_chunks(X: Any) -> bool:
 
 def _batches_of(X: Any) -> Callable[[], Iterator] | None:
     """Find how a data set, scanner or file of pyarrow gives its batches; None of anything else."""
-    if not type(X).__module__.startswith("pyarrow.") and not type(X).__module__.startswith("pyarrow._dataset"):
-        return None
-    if hasattr(X, "shape"):  # a table, in memory
+    if type(X).__module__.partition(".")[0] != "pyarrow" or hasattr(X, "shape"):  # a table, in memory
         return None
     return getattr(X, "to_batches", getattr(X, "iter_batches", None))
 
@@ -68,45 +72,62 @@ class Chunks:
     Parameters
     ----------
     begin : callable
-        ``begin(row)`` begins a pass at that row (at 0, where `can_begin_anywhere` is False): an iterator of chunks.
+        ``begin(row)`` begins a pass at that row (at 0, where `can_begin_anywhere` is False): an iterator of `Chunk`.
     can_begin_anywhere : bool
 
     Attributes
     ----------
     shape : tuple
     dtype : numpy.dtype
+    finite : bool
+        Whether all values are known to be finite.
+    names : tuple of str, or None
+        Names of the columns.
     labels, weights : ndarray of shape (n,) or None
     """
 
     def __init__(self, begin: Callable[[int], Iterator[Chunk]], can_begin_anywhere: bool):
         self._begin, self.can_begin_anywhere = begin, can_begin_anywhere
-        self.labels: np.ndarray | None = None
-        self.weights: np.ndarray | None = None
-        shapes, dtypes, parts, n = set(), set(), [], 0
-        for rows, *others in begin(0):
-            shapes.add(rows.shape[1:])
-            dtypes.add(rows.dtype)
-            parts.append(others)
-            n += len(rows)
+        shapes, dtypes, labels, weights, n = set(), set(), [], [], 0
+        self.finite, self.names = True, None
+        for chunk in begin(0):
+            self.names = chunk.names if not n else self.names
+            _check_names(self.names, chunk.names)
+            shapes.add(chunk.rows.shape[1:])
+            dtypes.add(chunk.rows.dtype)
+            labels.append(chunk.labels)
+            weights.append(chunk.weights)
+            n += len(chunk.rows)
+            with np.errstate(over="ignore", invalid="ignore"):
+                self.finite &= bool(np.isfinite(chunk.rows.sum()))
         if not n:
             raise ValueError(f"X gives no rows. {_AGAIN}")
         if len(shapes) > 1:
             raise ValueError(f"Chunks of X have rows of several shapes: {sorted(shapes)}; expected one.")
         self.shape = (n, *shapes.pop())
         self.dtype = np.result_type(*dtypes)
-        self.labels, self.weights = (_joined([part[i] for part in parts], _EXPECTED) for i in range(2))
+        self.labels, self.weights = _joined(labels), _joined(weights)
         self._chunks: Iterator[Chunk] = iter(())
         #: What has been read of the pass, and is not passed by: rows from this number on.
         self._at, self._rest = n, np.empty((0, *self.shape[1:]), self.dtype)
 
     @classmethod
-    def of(cls, X: Any, y: Any, sample_weight: Any, labelled: bool = False) -> Self:
+    def of(cls, X: Any, y: Any, sample_weight: Any, names: np.ndarray | None = None, labelled: bool = False) -> Self:
         """Make chunks of what users pass; y and sample_weight may name columns of it.
+
+        Parameters
+        ----------
+        X : object
+        y, sample_weight : str or None
+        names : ndarray of str, optional
+            Columns to take where it is tables; None for all others.
+        labelled : bool
+            Whether there must be targets.
 
         Raises
         ------
         ValueError
-            If targets are missing where rows are to be `labelled`, or are given beside the chunks.
+            If targets are missing, or are given beside the chunks.
         """
         for name, value in (("y", y), ("sample_weight", sample_weight)):
             if value is not None and not isinstance(value, str):
@@ -114,27 +135,25 @@ class Chunks:
                     f"`{name}` was passed beside an X that gives chunks. {_EXPECTED}, and {name} None; of tables, "
                     f"{name} may be the name of a column."
                 )
-        if isinstance(getattr(X, "sampler", None), RandomSampler) and isinstance(X, DataLoader):
+        if isinstance(X, DataLoader) and isinstance(X.sampler, RandomSampler):
             raise ValueError(f"X is a DataLoader that shuffles. {_AGAIN}")
+        if labelled and y is None and _batches_of(X) is not None:
+            raise ValueError(f"X is a {type(X).__name__} of pyarrow; pass the name of the target's column as y.")
         anywhere = isinstance(X, Dataset) and hasattr(X, "__len__")
         passes = _items(X) if anywhere else _passes(X)
 
         def begin(row: int) -> Iterator[Chunk]:
-            return (_chunk(part, y, sample_weight) for part in passes(row))
+            return (_chunk(part, y, sample_weight, names) for part in passes(row))
 
         chunks = cls(begin, anywhere)
         if labelled and chunks.labels is None:
-            raise ValueError(
-                f"X gives chunks without targets. {_EXPECTED}; of tables (pyarrow), pass the name of the target's "
-                "column as y."
-            )
+            raise ValueError(f"X gives chunks without targets. {_EXPECTED}.")
         return chunks
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         """Read rows, by the pass that is under way where they are still to come, else by a new one."""
         start, stop, _ = rows.indices(self.shape[0])
-        end = self._at + len(self._rest)
-        if start < self._at or (self.can_begin_anywhere and start > end):
+        if start < self._at or (self.can_begin_anywhere and start > self._at + len(self._rest)):
             self._at = start if self.can_begin_anywhere else 0
             self._chunks, self._rest = self._begin(self._at), self._rest[:0]
         found = np.empty((stop - start, *self.shape[1:]), self.dtype)
@@ -151,22 +170,28 @@ class Chunks:
 
     def _next(self, at: int) -> np.ndarray:
         """Read the chunk whose first row is number `at`, and compare its targets with what the first pass had."""
-        rows, *others = next(self._chunks, (None,))
-        if rows is None:
+        chunk = next(self._chunks, None)
+        if chunk is None:
             raise ValueError(f"A pass over X ended after {at} rows, where the first had {self.shape[0]}. {_AGAIN}")
-        for known, now in zip((self.labels, self.weights), others, strict=True):
-            if known is not None and not _same(known[at : at + len(rows)], now):
+        _check_names(self.names, chunk.names)
+        for known, now in ((self.labels, chunk.labels), (self.weights, chunk.weights)):
+            if known is not None and not _same(known[at : at + len(chunk.rows)], now):
                 raise ValueError(f"A pass over X has other targets or weights than the first, from row {at}. {_AGAIN}")
-        return rows
+        return chunk.rows
 
 
-def _joined(parts: list, expected: str) -> np.ndarray | None:
+def _check_names(known: tuple[str, ...] | None, names: tuple[str, ...] | None) -> None:
+    if known != names:
+        raise ValueError(f"Chunks of X have several sets of columns, {known} and {names}; expected one.")
+
+
+def _joined(parts: list) -> np.ndarray | None:
     """Join what each chunk has, or none has."""
     missing = [part is None for part in parts]
     if all(missing):
         return None
     if any(missing):
-        raise ValueError(f"Chunk {missing.index(True)} of X has not as many parts as others. {expected}.")
+        raise ValueError(f"Chunk {missing.index(True)} of X has not as many parts as others. {_EXPECTED}.")
     return np.concatenate(parts)
 
 
@@ -180,7 +205,7 @@ def _same(known: np.ndarray, now: np.ndarray | None) -> bool:
 
 def _passes(X: Any) -> Callable[[int], Iterator]:
     """Find what begins a pass."""
-    begin = _batches_of(X) or (X if callable(X) and not hasattr(X, "__iter__") else X.__iter__)
+    begin = _batches_of(X) or (X.__iter__ if hasattr(X, "__iter__") else X)
     return lambda row: iter(begin())
 
 
@@ -190,66 +215,30 @@ def _items(X: Any) -> Callable[[int], Iterator]:
     def begin(row: int) -> Iterator:
         items = (X[i] for i in range(row, len(X)))
         while some := list(islice(items, _ITEMS)):
-            if not isinstance(some[0], tuple | list):
-                yield np.stack([_plain(item) for item in some])
+            if isinstance(some[0], tuple | list):
+                yield tuple(np.stack([as_array(part) for part in parts]) for parts in zip(*some, strict=True))
             else:
-                yield tuple(np.stack([_plain(part) for part in parts]) for parts in zip(*some, strict=True))
+                yield np.stack([as_array(item) for item in some])
 
     return begin
 
 
-def _chunk(given: Any, y: str | None, sample_weight: str | None) -> Chunk:
-    """Take a chunk apart: rows, targets and weights, of which a table has those in columns that are named."""
+def _chunk(given: Any, y: str | None, sample_weight: str | None, names: np.ndarray | None) -> Chunk:
+    """Take a chunk apart: rows, targets and weights, of which a table has these in columns that are named."""
     if y is not None or sample_weight is not None or hasattr(given, "schema"):
-        return _table(given, y, sample_weight)
+        rows, own, (labels, weights) = taken_apart(given, names, y, sample_weight)
+        return Chunk(rows, labels, weights, own)
     parts = tuple(given) if isinstance(given, tuple | list) else (given,)
     if not 1 <= len(parts) <= 3:
         raise ValueError(f"A chunk of X has {len(parts)} parts. {_EXPECTED}.")
-    rows = _rows(parts[0])
-    targets, weights = ([None if part is None else _plain(part) for part in (*parts[1:], None, None)])[:2]
-    for part in (targets, weights):
-        if part is not None and part.shape[:1] != rows.shape[:1]:
-            raise ValueError(f"A chunk of X has {len(rows)} rows, and targets or weights of shape {part.shape}.")
-    return rows, targets, weights
-
-
-def _table(given: Any, y: str | None, sample_weight: str | None) -> Chunk:
-    """Take a chunk apart that is a table, of pyarrow or a data frame."""
-    names = list(given.schema.names if hasattr(given, "schema") else getattr(given, "columns", ()))
-    if lacking := [name for name in (y, sample_weight) if name is not None and name not in names]:
-        raise ValueError(f"Chunks of X have no column {lacking[0]!r}; they have {names or 'no columns with names'}.")
-    columns = {name: _column(given[name]) for name in names}
-    wanted = [name for name in names if name not in (y, sample_weight)]
-    if at_fault := [name for name in wanted if columns[name].dtype.kind not in "biuf"]:
-        raise NotNumbersError(
-            f"Columns of X that are no numbers: {at_fault[:10]}. Leave them out (of a pyarrow data set: "
-            "X.scanner(columns=[...])), or encode them where they are stored."
-        )
-    rows = np.column_stack([columns[name] for name in wanted])
-    return rows, columns.get(y), columns.get(sample_weight)
-
-
-def _column(given: Any) -> np.ndarray:
-    """Make an array of a column: of pyarrow's integers of which some are missing, floats."""
-    return given.to_numpy(zero_copy_only=False) if type(given).__module__ == "pyarrow.lib" else np.asarray(given)
-
-
-def _rows(given: Any) -> np.ndarray:
-    """Make rows of numbers of the first part of a chunk."""
-    if sparse.issparse(given):
-        raise ValueError("A chunk of X is sparse; pass chunks that are dense (chunk.toarray()), or one sparse matrix.")
-    rows = np.asarray(as_numbers(_plain(given)))
+    rows, own = rows_of_part(parts[0], names)
     if rows.ndim < 2 or rows.dtype.kind not in "biuf":
         raise ValueError(
             f"A chunk of X begins with an array of shape {rows.shape} and dtype {rows.dtype}, where rows of numbers "
             f"were expected. {_EXPECTED}."
         )
-    return rows
-
-
-def _plain(given: Any) -> Any:
-    """Move a tensor to NumPy; a frame is returned as it is, anything else as an array."""
-    if isinstance(given, Tensor):
-        given = given.detach().cpu()
-        return (given.float() if given.dtype is torch.bfloat16 else given).numpy()
-    return given if hasattr(given, "columns") else np.asarray(given)
+    labels, weights = [*(None if part is None else as_array(part) for part in parts[1:]), None, None][:2]
+    for part in (labels, weights):
+        if part is not None and part.shape[:1] != rows.shape[:1]:
+            raise ValueError(f"A chunk of X has {len(rows)} rows, and targets or weights of shape {part.shape}.")
+    return Chunk(rows, labels, weights, own)

@@ -344,9 +344,7 @@ def _gram_extent(
     rows: DenseRows | SparseRows, subset: np.ndarray | None, center: Tensor | None, scale: Tensor | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute `gram_extents` of models that share their rows; center and scale are (d, K)."""
-    n = len(rows) if subset is None else len(subset)
-    picked = np.linspace(0, n - 1, min(n, _SAMPLE_ROWS)).astype(np.int64)
-    X = rows.take(torch.from_numpy(picked if subset is None else subset[picked]))
+    X = rows.spread(subset, _SAMPLE_ROWS)
     m, d = X.shape
     like = X.values() if X.layout is torch.sparse_csr else X
     mu = like.new_zeros(d, 1) if center is None else center

@@ -67,7 +67,7 @@ def check_features(estimator: Classifier, X: Data, *, reset: bool, min_samples: 
     ValueError
         If X is not a finite, real matrix with the expected columns.
     """
-    X = opened(X)
+    X = opened(X, None if reset else getattr(estimator, "feature_names_in_", None))
     if not estimator._allow_nd:
         return _check_matrix(estimator, X, reset, min_samples)
     shape = None if reset else estimator.input_shape_
@@ -87,7 +87,7 @@ def _check_matrix(estimator: Classifier, X: Data, reset: bool, min_samples: int)
     """Validate X and convert it to a matrix, whatever the shape of a row."""
     if isinstance(X, StoredArray):
         _check_form(estimator, X, reset, min_samples)
-        _check_finite(estimator, X, None)
+        _check_finite(estimator, X, X.names)
         return X
     if isinstance(X, Tensor):
         X = X.detach()
@@ -130,13 +130,18 @@ def _check_matrix(estimator: Classifier, X: Data, reset: bool, min_samples: int)
 
 def _suspicious_parts(values: np.ndarray | Tensor | StoredArray) -> Iterator[tuple[int, Any]]:
     """Find the parts of some rows whose sum is not finite, and where each begins: it may still be the sum alone."""
-    step = max(1, MAX_VALUES // math.prod(values.shape[1:]))
+    if isinstance(values, StoredArray) and values.finite:
+        return
+    step, all_finite = max(1, MAX_VALUES // math.prod(values.shape[1:])), True
     floating = values.is_floating_point() if isinstance(values, Tensor) else values.dtype.kind == "f"
     for start in range(0, len(values), step) if floating else ():
         part = values[start : start + step]
         with np.errstate(over="ignore", invalid="ignore"):
             if not math.isfinite(part.sum()):  # which is soon said
+                all_finite = False
                 yield start, part
+    if isinstance(values, StoredArray):
+        values.finite = all_finite  # which is not asked again: it takes a pass
 
 
 def has_missing(X: Matrix) -> bool:
@@ -197,9 +202,12 @@ def _check_form(estimator: Classifier, X: Tensor | StoredArray, reset: bool, min
 
 
 def _check_columns(estimator: Classifier, X: np.ndarray | Tensor | StoredArray, reset: bool) -> None:
-    """Record, or compare, the number of columns of an array, which have no names."""
-    if hasattr(estimator, "feature_names_in_"):
+    """Record, or compare, the number of columns of an array, and their names where chunks of it have some."""
+    names = X.names if isinstance(X, StoredArray) else None
+    if hasattr(estimator, "feature_names_in_") and (reset or names is None):  # else they were taken by their names
         _check_feature_names(estimator, X, reset=reset)
+    if reset and names is not None:
+        estimator.feature_names_in_ = np.array(names, dtype=object)
     if reset:
         estimator.n_features_in_ = X.shape[1]
     else:

@@ -19,12 +19,24 @@ TORCH_KINDS = {np.dtype(t) for t in "f8 f4 f2 u1 i1 i2 i4 i8 ?".split()}
 MAPPED_BYTES = 1 << 32
 
 
-def opened(X: Any) -> Any:
-    """Make a `StoredArray` of data that is not in memory; anything else is returned as it is.
+def is_stored(X: Any) -> bool:
+    """Tell whether data is not in memory.
 
     That is an array in a file (Zarr, h5py, TileDB, Dask, xarray: anything with ``shape`` and ``dtype`` that is read by
-    slices and is no array of NumPy's, torch's or the array API's), a large memory map, and chunks that can be passed
-    over again and again (see `skdeep.data.chunks`).
+    slices and is no array of NumPy's, torch's or the array API's), and chunks that can be passed over again and again
+    (see `skdeep.data.chunks`).
+    """
+    return isinstance(X, StoredArray) or are_chunks(X) or _is_array(X)
+
+
+def opened(X: Any, names: np.ndarray | None = None) -> Any:
+    """Make a `StoredArray` of data that is not in memory; anything else is returned as it is.
+
+    Parameters
+    ----------
+    X : object
+    names : ndarray of str, optional
+        Columns to take where the data is tables.
 
     Raises
     ------
@@ -32,26 +44,38 @@ def opened(X: Any) -> Any:
         If it has no numbers, an unknown length, or can be passed over but once.
     """
     if are_chunks(X):
-        chunks = X if isinstance(X, Chunks) else Chunks.of(X, None, None)
-        return StoredArray(chunks, chunks.dtype, in_order=not chunks.can_begin_anywhere)
+        return _of_chunks(Chunks.of(X, None, None, names))
     if hasattr(X, "to_dask_array"):
         raise ValueError("X is a data frame of Dask; pass X.to_dask_array(lengths=True), which is read by blocks.")
     return StoredArray(X, _dtype_of(X), _rows_at_once(X)) if _is_array(X) else X
 
 
-def opened_with_targets(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
-    """Open data to learn of; chunks have the targets, and may have the weights, in them."""
-    if not are_chunks(X):
-        return opened(X), y, sample_weight
-    chunks = Chunks.of(X, y, sample_weight, labelled=True)
-    return opened(chunks), chunks.labels, chunks.weights
+def opened_with_targets(X: Any, y: Any, sample_weight: Any, names: np.ndarray | None = None) -> tuple[Any, Any, Any]:
+    """Open data to learn of; chunks have the targets, and may have the weights, in them.
+
+    A large memory map is read by blocks as well, which is one piece of the file at a time.
+    """
+    if are_chunks(X):
+        chunks = Chunks.of(X, y, sample_weight, names, labelled=True)
+        return _of_chunks(chunks), chunks.labels, chunks.weights
+    if isinstance(X, np.ndarray) and X.nbytes > MAPPED_BYTES and X.ndim > 1 and is_mapped(X):
+        return StoredArray(X, _dtype_of(X)), y, sample_weight
+    return opened(X), y, sample_weight
+
+
+def _of_chunks(chunks: Chunks) -> StoredArray:
+    array = StoredArray(chunks, chunks.dtype, in_order=not chunks.can_begin_anywhere)
+    array.finite |= chunks.finite
+    return array
 
 
 def _is_array(X: Any) -> bool:
     """Tell whether something is an array that is not in memory."""
-    if isinstance(X, np.ndarray):
-        return X.nbytes > MAPPED_BYTES and X.ndim > 1 and is_mapped(X)
-    if isinstance(X, Tensor | StoredArray) or sparse.issparse(X) or type(X).__module__.startswith("sparse."):
+    if (
+        isinstance(X, np.ndarray | Tensor | StoredArray)
+        or sparse.issparse(X)
+        or type(X).__module__.startswith("sparse.")
+    ):
         return False
     if any(hasattr(X, name) for name in ("iloc", "columns", "__array_namespace__")):  # in memory, whatever it is
         return False

@@ -72,6 +72,13 @@ class _Rows:
     device: torch.device
     dtype: torch.dtype
 
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def take(self, rows: Tensor | slice) -> Tensor:
+        """Take rows by index (B,) or (K, B), or a slice; see the kinds of rows."""
+        raise NotImplementedError
+
     @property
     def home(self) -> torch.device:
         """Device on which the data lies: if not where batches are wanted, it is streamed."""
@@ -82,9 +89,16 @@ class _Rows:
         """The dtype that the data has."""
         raise NotImplementedError
 
-    def in_windows(self, order: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Change an order of rows to one in which they are read soonest: in memory, it is as good as any."""
-        return order
+    def shuffled(self, subset: np.ndarray | None, generator: np.random.Generator) -> np.ndarray:
+        """Draw an order of the rows in `subset` (None: all)."""
+        order = generator.permutation(len(self) if subset is None else len(subset))
+        return order if subset is None else subset[order]
+
+    def spread(self, subset: np.ndarray | None, n_rows: int) -> Tensor:
+        """Take so many of the rows in `subset` (None: all) at most, evenly spaced."""
+        n = len(self) if subset is None else len(subset)
+        picked = np.linspace(0, n - 1, min(n, n_rows)).astype(np.int64)
+        return self.take(torch.from_numpy(picked if subset is None else subset[picked]))
 
     def exactly(self, dtype: torch.dtype, frame: Frame | None = None) -> Self:
         """Make the same rows in another dtype and frame."""

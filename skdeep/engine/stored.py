@@ -20,6 +20,8 @@ from skdeep.engine.rows import DenseRows, as_tensor
 BLOCK_BYTES, WINDOW_BYTES = 1 << 20, 1 << 26
 #: Blocks that a window has at least, however many rows the source reads at once.
 _FEWEST_BLOCKS = 4
+#: Rows that are kept of those that are evenly spaced.
+_SAMPLE_ROWS = 2048
 
 
 class StoredArray:
@@ -49,6 +51,12 @@ class StoredArray:
         #: Where each block is kept, which one is kept in each place (-1: none), and the place that is next to be taken.
         self._place, self._held, self._next = np.full(self.n_blocks, -1), np.full(self._n_kept, -1), 0
         self._kept = np.empty((0, *self.shape[1:]), self.dtype)
+        few = min(n, _SAMPLE_ROWS, max(_FEWEST_BLOCKS, BLOCK_BYTES * 8 // row_bytes))
+        self._spaced = np.linspace(0, n - 1, few).astype(np.int64)
+        self._sample = np.empty((len(self._spaced), *self.shape[1:]), self.dtype)
+        self._is_read = np.zeros(len(self._spaced), dtype=bool)
+        #: Whether all values are known to be finite.
+        self.finite = self.dtype.kind != "f"
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -58,12 +66,23 @@ class StoredArray:
         """Number of axes."""
         return len(self.shape)
 
+    @property
+    def names(self) -> list[str] | None:
+        """Names of the columns, where the source has some."""
+        return getattr(self.source, "names", None)
+
+    @property
+    def is_kept_whole(self) -> bool:
+        """Whether all blocks are kept once they are read."""
+        return self._n_kept == self.n_blocks
+
     def reshape(self, n: int, *row: int) -> StoredArray:
         """Make the same array with rows of another shape."""
         width = math.prod(self.shape[1:])
-        return StoredArray(
-            _Reshaped(self, (width,) if row == (-1,) else row), self.dtype, self.block_rows, self.in_order
-        )
+        shaped = _Reshaped(self, (width,) if row == (-1,) else row)
+        array = StoredArray(shaped, self.dtype, self.block_rows, self.in_order)
+        array.finite = self.finite
+        return array
 
     def at(self, index: np.ndarray) -> StoredArray:
         """Make the array of some rows, which are read when they are asked for."""
@@ -102,7 +121,7 @@ class StoredArray:
         self._next = int(places[-1] + 1) % self._n_kept
         for block, place in zip(blocks.tolist(), places.tolist(), strict=True):
             start, stop = block * size, min((block + 1) * size, len(self))
-            part = np.asarray(self.source[start:stop])
+            part = _plain(self.source[start:stop])
             if part.shape != (stop - start, *self.shape[1:]):
                 raise ValueError(
                     f"Rows {start} to {stop} of X have the shape {part.shape}, where its own, {self.shape}, makes one "
@@ -111,30 +130,54 @@ class StoredArray:
             with np.errstate(over="ignore"):
                 self._kept[place * size : place * size + stop - start] = part
             self._place[block], self._held[place] = place, block
+            first, last = np.searchsorted(self._spaced, [start, stop])
+            self._sample[first:last] = self._kept[place * size + self._spaced[first:last] - start]
+            self._is_read[first:last] = True
 
-    def in_windows(self, order: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Put rows in the order of windows, which are drawn; within each, the order is as it was.
+    def sample(self) -> tuple[np.ndarray, np.ndarray]:
+        """Take evenly spaced rows, with their numbers: they have been kept when they were first read."""
+        unread = np.flatnonzero(~self._is_read)
+        if len(unread):
+            self._sample[unread] = self[self._spaced[unread]]
+        return self._spaced, self._sample
+
+    def shuffled(self, subset: np.ndarray | None, generator: np.random.Generator) -> np.ndarray:
+        """Draw an order of the rows in `subset` (None: all) that goes from window to window.
 
         A window has one block from each of as many parts of the data, so that it is like all of them where these are
         sorted.
         """
+        rows = np.arange(len(self)) if subset is None else np.sort(subset)
         n_windows = -(-self.n_blocks // self._n_kept)
         if n_windows == 1:
-            return order
+            return rows[generator.permutation(len(rows))]
         window = np.arange(self.n_blocks) // self._n_kept
         if not self.in_order:
             parts = np.tile(np.arange(n_windows), (-(-self.n_blocks // n_windows), 1))
             window = generator.permuted(parts, axis=1).ravel()[: self.n_blocks]
-        if n_windows <= np.iinfo(np.uint16).max:
-            window = window.astype(np.uint16)  # which are sorted by counting
-        return order[np.argsort(window[order // self.block_rows], kind="stable")]
+        start = np.searchsorted(rows, np.arange(self.n_blocks + 1) * self.block_rows)
+        order, done = np.empty_like(rows), 0
+        for blocks in np.split(np.argsort(window, kind="stable"), np.cumsum(np.bincount(window))[:-1]):
+            own = np.concatenate([rows[start[block] : start[block + 1]] for block in blocks.tolist()])
+            order[done : done + len(own)] = own[generator.permutation(len(own))]
+            done += len(own)
+        return order
+
+
+def _plain(part: Any) -> np.ndarray:
+    """Make a plain array of what was read, with NaN where a value is masked."""
+    if not isinstance(part, np.ma.MaskedArray):
+        return np.asarray(part)
+    if part.dtype.kind != "f" and np.ma.getmaskarray(part).any():
+        raise ValueError(f"X has masked values of dtype {part.dtype}, which has no NaN for them; store floats.")
+    return np.ma.filled(part, np.nan) if part.dtype.kind == "f" else part.data
 
 
 class _Part:
     """Some rows of an array."""
 
     def __init__(self, whole: StoredArray, index: np.ndarray):
-        self.whole, self.index, self.shape = whole, index, (len(index), *whole.shape[1:])
+        self.whole, self.index, self.shape, self.names = whole, index, (len(index), *whole.shape[1:]), whole.names
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         return self.whole[self.index[rows]]
@@ -144,10 +187,10 @@ class _Reshaped:
     """The rows of an array in another shape; they are read past the blocks that it keeps."""
 
     def __init__(self, whole: StoredArray, row: tuple[int, ...]):
-        self.source, self.shape = whole.source, (len(whole), *row)
+        self.source, self.shape, self.names = whole.source, (len(whole), *row), whole.names
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        part = np.asarray(self.source[rows])
+        part = _plain(self.source[rows])
         return part.reshape(len(part), *self.shape[1:])
 
 
@@ -184,8 +227,15 @@ class StoredRows(DenseRows):
     def as_they_are(self, rows: slice) -> Tensor:
         return as_tensor(self.array[rows])
 
-    def in_windows(self, order: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        return self.array.in_windows(order, generator)
+    def shuffled(self, subset: np.ndarray | None, generator: np.random.Generator) -> np.ndarray:
+        return self.array.shuffled(subset, generator)
+
+    def spread(self, subset: np.ndarray | None, n_rows: int) -> Tensor:
+        if self.array.is_kept_whole:
+            return super().spread(subset, n_rows)
+        spaced, found = self.array.sample()
+        here = np.ones(len(spaced), dtype=bool) if subset is None else np.isin(spaced, subset)
+        return self._convert(as_tensor(found[here])) if here.any() else super().spread(subset, n_rows)
 
     def take(self, rows: Tensor | slice) -> Tensor:
         if isinstance(rows, slice):

@@ -232,7 +232,7 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
         float
             From zero to one.
         """
-        X, y, sample_weight = opened_with_targets(X, y, sample_weight)
+        X, y, sample_weight = opened_with_targets(X, y, sample_weight, getattr(self, "feature_names_in_", None))
         check_label_names(self, y, "y")
         return accuracy(unboxed(y) if OutputSpace(X).is_numpy else y, self.predict(X), sample_weight)
 

@@ -188,7 +188,7 @@ class PredictionMixin:
     def _computed(self, X: Data, method: str, result: Callable[[Tensor], Tensor]) -> tuple[Tensor, OutputSpace]:
         """Apply `result` to the scores (n, C), in bounded batches; return it with the space where it goes."""
         check_is_fitted(self, self._coef_attribute)
-        X = opened(X)
+        X = opened(X, getattr(self, "feature_names_in_", None))
         if not isinstance(X, StoredArray):
             check_same_namespace(X, self, attribute="_any_coef", method=method)
         space, (results,) = OutputSpace(X), _of_members([self], X, result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -30,6 +31,7 @@ from skdeep.engine.module_network import (
 from skdeep.engine.networks import Network
 from skdeep.engine.random_numbers import OwnNumbers
 from skdeep.engine.rows import DenseRows, SparseRows, as_tensor
+from skdeep.engine.stored import StoredArray
 from skdeep.estimators.deep import NeuralNetClassifier
 from skdeep.estimators.docs import CALIBRATION_ATTRIBUTES, TRAINING_ATTRIBUTES, deep_parameters, without
 from skdeep.fitting.choices import batch_rows, choose

@@ -98,7 +98,9 @@ def fit(
         raise ValueError("X_val and y_val belong together; pass both or neither.")
     if X_val is None and weight_val is not None:
         raise ValueError("sample_weight_val was given without X_val and y_val.")
-    X, y, sample_weight = opened_with_targets(X, y, sample_weight)
+    if not in_stack:
+        names = getattr(leader, "feature_names_in_", None) if going_on else None
+        X, y, sample_weight = opened_with_targets(X, y, sample_weight, names)
     others = [begin(estimator, incremental) for estimator in estimators]
     problem = encode(estimators, X, y, sample_weight, going_on=going_on, incremental=incremental)
     recipe = leader._recipe(problem, going_on, incremental)
