@@ -7,6 +7,8 @@ pass that has other targets than the first is refused: its rows would be taken f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
 from itertools import islice
 from typing import Any, NamedTuple, Self
 
@@ -19,6 +21,8 @@ from skdeep.data.tables import as_array, rows_of_part, taken_apart
 
 #: Items of a Dataset that are put together to a chunk.
 _ITEMS = 256
+#: Rows that are asked for at once of tables in files.
+_ROWS = 4096
 
 _AGAIN = (
     "Every pass must give the same rows in the same order: use shuffle=False (fit shuffles what it has read), and pass "
@@ -63,7 +67,17 @@ def _batches_of(X: Any) -> Callable[[], Iterator] | None:
     """Find how a data set, scanner or file of pyarrow gives its batches; None of anything else."""
     if type(X).__module__.partition(".")[0] != "pyarrow" or hasattr(X, "shape"):  # a table, in memory
         return None
-    return getattr(X, "to_batches", getattr(X, "iter_batches", None))
+    if hasattr(X, "iter_batches"):
+        groups = range(X.num_row_groups)  # one by one: it reads all that it is asked for
+        return lambda: (b for g in groups for b in X.iter_batches(_ROWS, row_groups=[g], use_threads=False))
+    if not hasattr(X, "get_fragments"):
+        return getattr(X, "to_batches", None)
+    # a data set: as it comes, it would read far ahead
+    modest: dict[str, Any] = {"batch_readahead": 0, "fragment_readahead": 0, "use_threads": False}
+    if type(getattr(X, "format", None)).__name__ == "ParquetFileFormat":
+        options = import_module("pyarrow.dataset").ParquetFragmentScanOptions
+        modest["fragment_scan_options"] = options(pre_buffer=False)
+    return partial(X.to_batches, batch_size=_ROWS, **modest)
 
 
 class Chunks:

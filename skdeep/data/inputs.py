@@ -190,7 +190,7 @@ def _check_device_tensor(estimator: Classifier, X: Tensor, reset: bool, min_samp
 
 
 def _check_form(estimator: Classifier, X: Tensor | StoredArray, reset: bool, min_samples: int) -> None:
-    """Raise where the shape is not that of a matrix, or of as many columns as are known."""
+    """Raise where an array is no matrix, or has not as many columns as are known."""
     if X.ndim != 2 and not (estimator._allow_nd and X.ndim > 2):
         raise ValueError(f"Expected 2D array, got {X.ndim}D array instead. Reshape your data.")
     if len(X) < min_samples or X.shape[1] < 1:
