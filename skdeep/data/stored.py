@@ -77,9 +77,10 @@ def _is_array(X: Any) -> bool:
         or type(X).__module__.startswith("sparse.")
     ):
         return False
-    if any(hasattr(X, name) for name in ("iloc", "columns", "__array_namespace__")):  # in memory, whatever it is
+    if not all(hasattr(X, name) for name in ("shape", "dtype", "__getitem__")) or len(X.shape) < 2:
         return False
-    return all(hasattr(X, name) for name in ("shape", "dtype", "__getitem__")) and len(X.shape) > 1
+    # neither frames, nor arrays of other libraries, nor PyData's sparse ones
+    return not any(hasattr(X, name) for name in ("iloc", "columns", "__array_namespace__", "todense"))
 
 
 def is_mapped(array: Any) -> bool:
