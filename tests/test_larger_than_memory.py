@@ -357,6 +357,15 @@ def test_frames_in_chunks_are_taken_by_the_names_of_their_columns():
         ours.predict(lambda: iter([mixed[[*"abcde"]]]))
 
 
+@quiet
+def test_sorted_chunks_are_warned_of(small_windows):
+    X, y = data(by_label=True)
+    with pytest.warns(UserWarning, match="classes come one after another"):
+        MAKE["softmax"]().fit(chunks_of(X, y))
+    MAKE["L-BFGS"]().fit(chunks_of(X, y))
+    MAKE["softmax"]().fit(Items(X, y))  # whose rows can be read anywhere
+
+
 def shifting(X, y):
     """Passes in another order each."""
     rng = np.random.default_rng(0)

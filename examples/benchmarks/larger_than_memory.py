@@ -137,12 +137,13 @@ def main():
                 command = [sys.executable, __file__, *sys.argv[1:], "--worker", folder, kind, name]
                 done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
                 table.append([kind, name, n_chunks * CHUNK_ROWS, *json.loads(done.stdout)])
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        compared = losses(Path(folder), min(n_chunks, options.compared * n_chunks // options.megabytes), options)
-
     data = f"{options.megabytes} MB, {options.columns} columns of float32, {CLASSES} classes, {options.epochs} epochs"
     columns = ["data", "estimator", "rows", "fit adds MB", "score adds MB", "fit s", "score s"]
     report("larger_than_memory", data, columns, table, options.output)
+    if not options.compared:
+        return
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        compared = losses(Path(folder), min(n_chunks, options.compared * n_chunks // options.megabytes), options)
     columns = ["estimator", "order", "log-loss in memory", "from a file", "difference", "fit s", "from a file s"]
     report("windows", f"at most {options.compared} MB of it", columns, compared, options.output)
 

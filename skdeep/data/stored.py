@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from mmap import mmap
 from typing import Any
 
@@ -17,6 +18,8 @@ TORCH_KINDS = {np.dtype(t) for t in "f8 f4 f2 u1 i1 i2 i4 i8 ?".split()}
 
 #: Bytes of a memory map from which on its rows are read in blocks, and not one by one wherever they lie.
 MAPPED_BYTES = 1 << 32
+#: Share of the rows of a window that may be of other classes than those of all rows would be.
+_MOST_APART = 0.25
 
 
 def is_stored(X: Any) -> bool:
@@ -81,6 +84,24 @@ def _is_array(X: Any) -> bool:
         return False
     # neither frames, nor arrays of other libraries, nor PyData's sparse ones
     return not any(hasattr(X, name) for name in ("iloc", "columns", "__array_namespace__", "todense"))
+
+
+def warn_of_sorted_rows(X: StoredArray, codes: np.ndarray) -> None:
+    """Warn of rows that come in their order, and in which classes are far from evenly spread over the windows."""
+    n, window = len(codes), X.window_rows
+    if not X.in_order or codes.ndim > 1 or n <= window:
+        return
+    counts = np.bincount(codes)
+    parts = (codes[start : start + window] for start in range(0, n - window + 1, window))
+    apart = max(np.abs(np.bincount(part, minlength=len(counts)) / window - counts / n).sum() / 2 for part in parts)
+    if apart > _MOST_APART:
+        warnings.warn(
+            f"X gives chunks in which classes come one after another: of {window} rows in turn, which fit shuffles, up "
+            f"to {apart:.0%} would have to be of other classes to be like all rows. The model may be much worse than "
+            "one of shuffled rows. Shuffle the rows where they are stored, or pass an array that can be read anywhere "
+            "(Zarr, HDF5).",
+            stacklevel=7,
+        )
 
 
 def is_mapped(array: Any) -> bool:

@@ -72,6 +72,11 @@ class StoredArray:
         return getattr(self.source, "names", None)
 
     @property
+    def window_rows(self) -> int:
+        """Rows of a window at most."""
+        return self._n_kept * self.block_rows
+
+    @property
     def is_kept_whole(self) -> bool:
         """Whether all blocks are kept once they are read."""
         return self._n_kept == self.n_blocks

@@ -23,7 +23,7 @@ from skdeep.data.problem import Problem, make_monitor
 from skdeep.data.scoring import only_asks, try_scoring
 from skdeep.data.splits import surely_differ
 from skdeep.data.state import RandomSource, TrainingState
-from skdeep.data.stored import opened_with_targets
+from skdeep.data.stored import opened_with_targets, warn_of_sorted_rows
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
 from skdeep.engine.schedules import SCHEDULES
@@ -108,6 +108,8 @@ def fit(
     leader.solver_ = recipe.solver
     if not (incremental or recipe.closed_form or getattr(leader, "standardize", True)):
         warn_of_raw_columns(problem)  # a module of the user's may scale them
+    if problem.is_stored and recipe.solver not in FULL_BATCH:
+        warn_of_sorted_rows(problem.source, problem.codes)
     recipe.check(problem.source)
     held_out = None
     if X_val is not None:
