@@ -34,6 +34,7 @@ from skdeep import (
     TorchClassifier,
 )
 from skdeep.distributed import LostProcessError, shards
+from skdeep.engine.stored import StoredArray
 
 #: Where the rows of three processes begin, as shares of all: they are ragged, and the first one has none.
 CUTS = (0.0, 0.0, 0.36, 1.0)
@@ -75,6 +76,8 @@ def data(kind: str) -> tuple[Any, np.ndarray, np.ndarray]:
         X = pd.DataFrame(
             {"pixel": X[:, 20], "row": pd.Categorical(X[:, 10]), "part": pd.Categorical(np.arange(300) // 60)}
         )
+    elif kind == "stored":
+        X = StoredArray(X, X.dtype)
     elif kind == "names":
         y = np.array(["even", "odd"])[y % 2]
     weight = np.random.default_rng(0).uniform(0.5, 2, len(y))
@@ -112,6 +115,7 @@ def cases() -> dict[str, tuple[Any, str, bool]]:
             False,
         ),
         "softmax, categories": (SoftmaxClassifier(solver=sgd, **short), "categories", True),
+        "softmax, stored": (SoftmaxClassifier(solver=LBFGS(), **short), "stored", True),
         "hinge": (HingeClassifier(**one), "two", True),
         "hinge, sigmoid": (HingeClassifier(calibration="sigmoid", **one), "cells", True),
         "hinge, steps": (HingeClassifier(solver=sgd, **short), "digits", True),
@@ -169,7 +173,8 @@ def fit_all(rank: int, folder: Path) -> None:
         for name, (model, kind, is_weighted) in cases().items():
             X, y, weight = data(kind)
             own = own_part(rank, X.shape[0])
-            found[name] = learned(model.fit(X[own], y[own], weight[own] if is_weighted else None), X)
+            part = X.at(np.arange(own.start, own.stop)) if kind == "stored" else X[own]
+            found[name] = learned(model.fit(part, y[own], weight[own] if is_weighted else None), X)
         found["volume"] = [volume(group, rank, n_epochs) for n_epochs in (2, 5)]
         found |= continued(lambda X: own_part(rank, X.shape[0]))
         found |= refused(rank)

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from skdeep.data.conversion import check_names, column_names, is_missing
 from skdeep.engine.group import current
+from skdeep.engine.stored import StoredArray
 
 #: Levels of a column at most: where there are more, the rarest ones share an indicator.
 MOST_LEVELS = 255
@@ -123,6 +124,11 @@ def categories_of(X: Any, categorical_features: Any) -> Categories | None:
         columns = [] if names is None else [j for j, dtype in enumerate(X.dtypes) if is_categorical(dtype)]
     else:
         columns = _chosen(categorical_features, names, X.shape[1])
+        if columns and isinstance(X, StoredArray):
+            raise ValueError(
+                "categorical_features names columns of an X that is not in memory, whose levels would take a pass over "
+                "it. Make indicators of them in the chunks, or where X is stored."
+            )
     if not columns:
         return None
     check_names(names or [])

@@ -243,7 +243,7 @@ def sizes_of(columns: list[Columns], centered: bool) -> tuple[np.ndarray, np.nda
 
 def _in_own_dtype(rows: DenseRows | SparseRows) -> tuple[DenseRows | SparseRows, float]:
     """Cast rows to a dtype that holds all of their values; with `Columns.rounding`."""
-    kind = rows.values.dtype if isinstance(rows, SparseRows) else rows.X.dtype
+    kind = rows.kind
     narrow = kind.is_floating_point and kind is not torch.float64
     rounding = torch.finfo(kind).eps if narrow else 10 * torch.finfo(torch.float64).eps
     single = narrow or kind.itemsize == 1  # sums of a chunk of bytes are exact
@@ -375,9 +375,7 @@ def _gram_extent(
     rows: AnyRows, subset: np.ndarray | None, center: Tensor | None, scale: Tensor | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute `gram_extents` of models that share their rows; center and scale are (d, K)."""
-    n = len(rows) if subset is None else len(subset)
-    picked = np.linspace(0, n - 1, min(n, _SAMPLE_ROWS)).astype(np.int64)
-    X = rows.take(torch.from_numpy(picked if subset is None else subset[picked]))
+    X = rows.spread(subset, _SAMPLE_ROWS)
     m, d = X.shape
     like = X.values() if X.layout is torch.sparse_csr else X
     mu = like.new_zeros(d, 1) if center is None else center

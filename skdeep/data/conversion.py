@@ -78,7 +78,10 @@ def as_numbers(X: Any) -> Any:
     if isinstance(X, np.ma.MaskedArray):
         return np.ma.filled(X.astype(np.result_type(X.dtype, np.float32)), np.nan) if X.mask.any() else X.data
     if hasattr(X, "collect") and hasattr(X, "collect_schema"):
-        raise ValueError("X is a lazy frame; pass X.collect().")
+        raise ValueError(
+            "X is a lazy frame; pass X.collect(). If that does not fit into memory, write it to Parquet "
+            "(X.sink_parquet) and pass a data set of pyarrow, or a function that returns an iterator of chunks (X, y)."
+        )
     names = column_names(X)
     if names is not None:
         return _frame(X, names)

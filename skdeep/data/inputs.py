@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import cache
-from mmap import mmap
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,7 +19,9 @@ from torch import Tensor
 from skdeep.compat.sklearn import _check_feature_names, _check_n_features, get_namespace_and_device, move_to
 from skdeep.data.categories import Categories, categories_for, others
 from skdeep.data.conversion import NotNumbersError, as_numbers, column_names, floats, place
+from skdeep.data.stored import TORCH_KINDS, is_mapped, opened
 from skdeep.engine.rows import MAX_VALUES, DenseRows, SparseRows, as_tensor
+from skdeep.engine.stored import StoredArray, StoredRows
 
 #: A matrix as the rest of the package sees it: an ndarray, a CSR array, or a Tensor (SciPy has no types to say so).
 Matrix: TypeAlias = Any
@@ -30,9 +31,6 @@ Data: TypeAlias = Any
 
 #: An estimator of this package. Its class, whose room is above those that ask it for its parameters, cannot be named.
 Classifier: TypeAlias = Any
-
-# dtypes that torch can gather and cast; anything else is converted to float64
-_TORCH_KINDS = {np.dtype(t) for t in "f8 f4 f2 u1 i1 i2 i4 i8 ?".split()}
 
 #: Multiply-adds of a step below which a GPU, some 40 launches of 5 µs away, is no faster than a core.
 _ACCELERATOR_WORK = 1e7
@@ -70,13 +68,14 @@ def check_features(estimator: Classifier, X: Data, *, reset: bool, min_samples: 
     ValueError
         If X is not a finite, real matrix with the expected columns.
     """
+    X = opened(X, None if reset else getattr(estimator, "feature_names_in_", None))
     categories = categories_for(estimator, X, reset)
     if categories is not None:
         return _check_table(estimator, X, categories, reset, min_samples)
     if not estimator._allow_nd:
         return _check_matrix(estimator, X, reset, min_samples)
     shape = None if reset else estimator.input_shape_
-    if shape is not None and isinstance(X, np.ndarray | Tensor) and X.shape[1:] == (math.prod(shape),):
+    if shape is not None and isinstance(X, np.ndarray | Tensor | StoredArray) and X.shape[1:] == (math.prod(shape),):
         X = X.reshape(-1, *shape)  # as vectors, which is what callbacks and scorers are given
     X = _check_matrix(estimator, X, reset, min_samples)
     if shape is not None and tuple(X.shape[1:]) != shape:
@@ -100,7 +99,7 @@ def _check_table(estimator: Classifier, X: Data, categories: Categories, reset: 
     if categories.rest:
         form = {"dtype": "numeric", "ensure_all_finite": False, "ensure_min_samples": min_samples}
         numbers = check_array(as_numbers(others(X, categories)), **form)
-    if numbers.dtype.newbyteorder("=") not in _TORCH_KINDS:
+    if numbers.dtype.newbyteorder("=") not in TORCH_KINDS:
         numbers = numbers.astype(np.float64)
     table = categories.joined(numbers, X)
     _check_finite(estimator, table, categories.names.tolist())
@@ -111,6 +110,10 @@ def _check_table(estimator: Classifier, X: Data, categories: Categories, reset: 
 
 def _check_matrix(estimator: Classifier, X: Data, reset: bool, min_samples: int) -> Matrix:
     """Validate X and convert it to a matrix, whatever the shape of a row."""
+    if isinstance(X, StoredArray):
+        _check_form(estimator, X, reset, min_samples)
+        _check_finite(estimator, X, X.names)
+        return X
     if isinstance(X, Tensor):
         X = X.detach()
         if X.device.type != "cpu":
@@ -118,7 +121,7 @@ def _check_matrix(estimator: Classifier, X: Data, reset: bool, min_samples: int)
         if X.dtype is torch.bfloat16:
             X = X.float()
         X = X.numpy()
-    if type(X) is np.ndarray and X.ndim == 2 and X.dtype in _TORCH_KINDS and len(X) >= min_samples and X.shape[1]:
+    if type(X) is np.ndarray and X.ndim == 2 and X.dtype in TORCH_KINDS and len(X) >= min_samples and X.shape[1]:
         # nothing is left to ask but this, and scikit-learn asks for longer than an epoch of a small fit takes
         names = None
         _check_columns(estimator, X, reset)
@@ -135,7 +138,7 @@ def _check_matrix(estimator: Classifier, X: Data, reset: bool, min_samples: int)
             allow_nd=estimator._allow_nd,
         )
         X = to_numpy(X)
-        if X.dtype.newbyteorder("=") not in _TORCH_KINDS:
+        if X.dtype.newbyteorder("=") not in TORCH_KINDS:
             with np.errstate(over="ignore"):
                 X = X.astype(np.float64)
     _check_finite(estimator, X, names)
@@ -150,15 +153,20 @@ def _check_matrix(estimator: Classifier, X: Data, reset: bool, min_samples: int)
     return X
 
 
-def _suspicious_parts(values: np.ndarray | Tensor) -> Iterator[tuple[int, Any]]:
+def _suspicious_parts(values: np.ndarray | Tensor | StoredArray) -> Iterator[tuple[int, Any]]:
     """Find the parts of some rows whose sum is not finite, and where each begins: it may still be the sum alone."""
-    step = max(1, MAX_VALUES // math.prod(values.shape[1:]))
+    if isinstance(values, StoredArray) and values.finite:
+        return
+    step, all_finite = max(1, MAX_VALUES // math.prod(values.shape[1:])), True
     floating = values.is_floating_point() if isinstance(values, Tensor) else values.dtype.kind == "f"
     for start in range(0, len(values), step) if floating else ():
         part = values[start : start + step]
         with np.errstate(over="ignore", invalid="ignore"):
             if not math.isfinite(part.sum()):  # which is soon said
+                all_finite = False
                 yield start, part
+    if isinstance(values, StoredArray):
+        values.finite = all_finite  # which is not asked again: it takes a pass
 
 
 def has_missing(X: Matrix) -> bool:
@@ -188,14 +196,7 @@ def _check_finite(estimator: Classifier, X: Matrix, names: list | None) -> None:
 
 def _check_device_tensor(estimator: Classifier, X: Tensor, reset: bool, min_samples: int) -> Tensor:
     """Validate a tensor that NumPy cannot see."""
-    name = type(estimator).__name__
-    if X.ndim != 2 and not (estimator._allow_nd and X.ndim > 2):
-        raise ValueError(f"Expected 2D array, got {X.ndim}D tensor instead. Reshape your data.")
-    if len(X) < min_samples or X.shape[1] < 1:
-        raise ValueError(
-            f"Found array with {len(X)} sample(s) and {X.shape[1]} feature(s) (shape={tuple(X.shape)}) while a minimum "
-            f"of {min_samples} and 1 is required by {name}."
-        )
+    _check_form(estimator, X, reset, min_samples)
     if X.is_complex():
         raise ValueError("Complex data not supported")
     if X.is_floating_point():
@@ -207,16 +208,31 @@ def _check_device_tensor(estimator: Classifier, X: Tensor, reset: bool, min_samp
             first = (part.isinf() if estimator._allow_nan else ~part.isfinite()).nonzero()[0].tolist()
             first[0] += at_fault * len(parts[0])
             raise ValueError(
-                f"Input X contains NaN or infinity.\n{name} does not accept them here, {place(tuple(first))}."
+                f"Input X contains NaN or infinity.\n{type(estimator).__name__} does not accept them here, "
+                f"{place(tuple(first))}."
             )
-    _check_columns(estimator, X, reset)
     return X
 
 
-def _check_columns(estimator: Classifier, X: np.ndarray | Tensor, reset: bool) -> None:
-    """Record, or compare, the number of columns of an array, which have no names."""
-    if hasattr(estimator, "feature_names_in_"):
+def _check_form(estimator: Classifier, X: Tensor | StoredArray, reset: bool, min_samples: int) -> None:
+    """Raise where an array is no matrix, or has not as many columns as are known."""
+    if X.ndim != 2 and not (estimator._allow_nd and X.ndim > 2):
+        raise ValueError(f"Expected 2D array, got {X.ndim}D array instead. Reshape your data.")
+    if len(X) < min_samples or X.shape[1] < 1:
+        raise ValueError(
+            f"Found array with {len(X)} sample(s) and {X.shape[1]} feature(s) (shape={tuple(X.shape)}) while a minimum "
+            f"of {min_samples} and 1 is required by {type(estimator).__name__}."
+        )
+    _check_columns(estimator, X, reset)
+
+
+def _check_columns(estimator: Classifier, X: np.ndarray | Tensor | StoredArray, reset: bool) -> None:
+    """Record, or compare, the number of columns of an array, and their names where chunks of it have some."""
+    names = X.names if isinstance(X, StoredArray) else None
+    if hasattr(estimator, "feature_names_in_") and (reset or names is None):  # else they were taken by their names
         _check_feature_names(estimator, X, reset=reset)
+    if reset and names is not None:
+        estimator.feature_names_in_ = np.array(names, dtype=object)
     if reset:
         estimator.n_features_in_ = X.shape[1]
     else:
@@ -268,16 +284,11 @@ def rows_of(X: Matrix, device: torch.device, dtype: torch.dtype) -> DenseRows | 
     """
     if sparse.issparse(X):
         return SparseRows(X, device, dtype)
-    mapped = isinstance(X, np.ndarray) and X.nbytes > _SMALL_BYTES and _is_mapped(X)
+    if isinstance(X, StoredArray):
+        return StoredRows(X, device, dtype)
+    mapped = isinstance(X, np.ndarray) and X.nbytes > _SMALL_BYTES and is_mapped(X)
     X = X if isinstance(X, Tensor) else as_tensor(X)
     return DenseRows(X if mapped else X.contiguous(), device, dtype)
-
-
-def _is_mapped(array: Any) -> bool:
-    """Say whether an array lies in a file."""
-    while isinstance(array, np.ndarray):
-        array = array.base
-    return isinstance(array, mmap)
 
 
 @cache  # NumPy takes longer to spell it than the scores of a row take
@@ -364,7 +375,7 @@ class OutputSpace:
 
     def __init__(self, X: Data) -> None:
         self.xp = self.device = None
-        if get_config()["array_api_dispatch"] and not sparse.issparse(X):
+        if get_config()["array_api_dispatch"] and not (sparse.issparse(X) or isinstance(X, StoredArray)):
             xp, is_array_api, device = get_namespace_and_device(X)
             if is_array_api and not isinstance(X, np.ndarray):
                 self.xp, self.device = xp, device

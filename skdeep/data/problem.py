@@ -19,6 +19,7 @@ from skdeep.engine.networks import Network
 from skdeep.engine.per_model import to_device
 from skdeep.engine.rows import MAX_VALUES, DenseRows, SparseRows, as_tensor
 from skdeep.engine.shards import AnyRows, Shard, SharedRows
+from skdeep.engine.stored import StoredArray
 
 _NOWHERE = torch.device("meta")
 
@@ -94,6 +95,8 @@ class Problem:
             return self.shard.matrix(self.source, np.arange(self.shard.n_rows) if self.index is None else self.index)
         if self.index is None:
             return self.source
+        if isinstance(self.source, StoredArray):
+            return self.source.at(self.index)
         on_device = isinstance(self.source, Tensor)
         return self.source[torch.from_numpy(self.index).to(self.source.device) if on_device else self.index]
 
@@ -104,12 +107,13 @@ class Problem:
         rows, weight = self.rows().local, self.sample_weight
         if weight is not None and self.shard is not None:
             weight = weight[self.shard.part]
-        if isinstance(rows, DenseRows) and rows.X.is_floating_point():
+        finite = self.is_stored and self.source.finite
+        if isinstance(rows, DenseRows) and rows.kind.is_floating_point and not finite:
             step = max(1, MAX_VALUES // rows.row_values)
             parts = [slice(start, start + step) for start in range(0, len(rows), step)]
-            sums = torch.stack([rows.X[part].sum() for part in parts])  # 20 times faster than to look at each
+            sums = torch.stack([rows.as_they_are(part).sum() for part in parts])  # 20 times faster than to look at each
             for part in np.array(parts)[sums.isnan().cpu().numpy()].tolist():
-                found = rows.X[part].isnan()
+                found = rows.as_they_are(part).isnan()
                 if weight is not None:
                     found &= torch.from_numpy(weight[part] > 0).to(found.device).unsqueeze(1)
                 missing |= found.any(0).cpu().numpy()
@@ -120,6 +124,11 @@ class Problem:
         """Whether any value is missing (NaN), also in rows of weight zero."""
         found = has_missing(self.source)
         return found if self.shard is None else any(self.shard.group.gather(found))
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the rows are not in memory, so that they are best read in their order."""
+        return isinstance(self.source, StoredArray)
 
     @property
     def n_rows(self) -> int:
@@ -239,6 +248,11 @@ class Problem:
         """
         if merge:
             representatives, total = self.merged(distinct)
+            if self.is_stored:  # by their hashes, they would be anywhere
+                order = np.argsort(representatives)
+                if not isinstance(share, float):
+                    share = share[np.argsort(representatives[fold == DIVIDED])]
+                representatives, fold = representatives[order], fold[order]
             return Folds(representatives, fold, share, total, distinct.unit)
         n, weight = len(self.codes), self.weight
         rows = np.arange(n, dtype=index_dtype(n)) if self.subset is None else self.subset

@@ -13,6 +13,7 @@ from skdeep.data.inputs import Classifier, Data, Matrix, dense, dtype_name
 from skdeep.data.labels import label_names
 from skdeep.engine.group import Group
 from skdeep.engine.shards import Shard
+from skdeep.engine.stored import StoredArray
 
 #: Kinds of labels that are numbers, of which some may be written in another dtype than others.
 _NUMBERS = "biuf"
@@ -98,7 +99,11 @@ class Shares:
             "numbers of columns": X.shape[1],
             "names of columns": tuple(getattr(self.estimator, "feature_names_in_", ())),
             "dtypes": dtype_name(X.dtype),
-            "kinds of X (sparse or dense)": sparse.issparse(X),
+            "kinds of X": "sparse"
+            if sparse.issparse(X)
+            else "not in memory"
+            if isinstance(X, StoredArray)
+            else "dense",
         }
 
     def _check_alike(self, form: dict[str, Any]) -> None:
@@ -121,6 +126,11 @@ class Shares:
             found = sorted({str(part.dtype) for part in parts})
             raise ValueError(f"The processes have labels of different kinds: {found}. Convert them to one dtype.")
         return np.concatenate(parts) if parts else own
+
+
+def _kind(X: Matrix) -> str:
+    """Say how X is there."""
+    return "sparse" if sparse.issparse(X) else "not in memory" if isinstance(X, StoredArray) else "dense"
 
 
 def _differing(first: Any, other: Any) -> tuple[Any, Any]:

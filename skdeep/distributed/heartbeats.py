@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -37,7 +37,7 @@ class NoSigns:
         """List nobody."""
         return []
 
-    def tell(self, error: str) -> None:
+    def tell(self, error: str, lost: Sequence[int] = ()) -> None:
         """Tell nobody."""
 
     def hear(self) -> None:
@@ -93,12 +93,12 @@ class Heartbeats(NoSigns):
         """Begin a piece of work, which all do."""
         self._work += 1
 
-    def tell(self, error: str) -> None:
-        """Tell the others what has gone wrong here, and wait until they have heard of it, or noticed it themselves."""
+    def tell(self, error: str, lost: Sequence[int] = ()) -> None:
+        """Tell the others what has gone wrong, and wait until all but the lost ones know of it."""
         with contextlib.suppress(Exception):
             self._store.set(f"error/{self._work}", error)
             self.hear()
-            heard = [f"heard/{self._work}/{rank}" for rank in range(self.size)]
+            heard = [f"heard/{self._work}/{rank}" for rank in range(self.size) if rank not in lost]
             end = time.monotonic() + _SILENCE
             while not self._store.check(heard) and time.monotonic() < end:
                 time.sleep(0.05)

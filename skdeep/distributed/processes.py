@@ -132,16 +132,17 @@ class Processes(Group):
                 raise LostProcessError(self._story(found)) from error
 
     def _story(self, error: str | None) -> str:
-        """Say what has become of the others."""
+        """Say what has become of the others, and tell those that are still there."""
         ending = "The estimator is as it was before. Start the processes anew, and fit again."
         lost = [] if error is not None else self._beats.lost()
-        error = error if lost else error or self._beats.error()  # another one may know by now
-        if error is not None:
-            return f"The fit has ended elsewhere: {error}\n{ending}"
-        who = f"rank {lost[0]} is" if len(lost) == 1 else f"ranks {', '.join(map(str, lost))} are"
-        if not lost:
-            return f"The other processes have not answered within {self._timeout:g} s, though they are there. {ending}"
-        return f"The process of {who} lost: it has given no signs of life. {ending}"
+        error = error or self._beats.error()  # another one may know by now
+        if error is None and not lost:
+            error = f"the other processes have not answered within {self._timeout:g} s, though they are there"
+        if error is None:
+            who = f"rank {lost[0]} is" if len(lost) == 1 else f"ranks {', '.join(map(str, lost))} are"
+            error = f"the process of {who} lost, and gives no signs of life"
+        self._beats.tell(error, lost)
+        return f"The fit has ended: {error}.\n{ending}"
 
 
 @contextmanager

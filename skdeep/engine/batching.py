@@ -245,10 +245,10 @@ class Batches:
     def _order(self, model: int) -> np.ndarray:
         """Draw the order of a model's rows in the coming epoch."""
         n = int(self.n_rows[model])
-        draws = self.shuffle and n > self.batch_size
-        order = self.generators[model].permutation(n) if draws else np.arange(n)
         subset = self.subset[model] if isinstance(self.subset, list) else self.subset
-        return order if subset is None else subset[order]
+        if self.shuffle and n > self.batch_size:
+            return self.rows.shuffled(subset, self.generators[model])
+        return np.arange(n) if subset is None else subset
 
     def _seeds(self, models: list[int]) -> np.ndarray:
         """Draw the seeds of the coming epoch, (len(models), T)."""

@@ -72,6 +72,13 @@ class _Rows:
     device: torch.device
     dtype: torch.dtype
 
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def take(self, rows: Tensor | slice) -> Tensor:
+        """Take rows by index (B,) or (K, B), or a slice; see the kinds of rows."""
+        raise NotImplementedError
+
     @property
     def home(self) -> torch.device:
         """Device on which the data lies: if not where batches are wanted, it is streamed."""
@@ -85,6 +92,22 @@ class _Rows:
     def through(self, change: Callable[[Any], Any]) -> Any:
         """Change the rows that are here."""
         return change(self)
+
+    @property
+    def kind(self) -> torch.dtype:
+        """The dtype that the data has."""
+        raise NotImplementedError
+
+    def shuffled(self, subset: np.ndarray | None, generator: np.random.Generator) -> np.ndarray:
+        """Draw an order of the rows in `subset` (None: all)."""
+        order = generator.permutation(len(self) if subset is None else len(subset))
+        return order if subset is None else subset[order]
+
+    def spread(self, subset: np.ndarray | None, n_rows: int) -> Tensor:
+        """Take so many of the rows in `subset` (None: all) at most, evenly spaced."""
+        n = len(self) if subset is None else len(subset)
+        picked = np.linspace(0, n - 1, min(n, n_rows)).astype(np.int64)
+        return self.take(torch.from_numpy(picked if subset is None else subset[picked]))
 
     def exactly(self, dtype: torch.dtype, frame: Frame | None = None) -> Self:
         """Make the same rows in another dtype and frame."""
@@ -132,7 +155,11 @@ class DenseRows(_Rows):
 
     @property
     def _streamed(self) -> bool:
-        return self.X.device.type != self.device.type
+        return self.home.type != self.device.type
+
+    @property
+    def kind(self) -> torch.dtype:
+        return self.X.dtype
 
     @property
     def n_features(self) -> int:
@@ -159,6 +186,10 @@ class DenseRows(_Rows):
         """Make rows of all of these, changed, in the dtype that is wanted."""
         X = self.exactly(self.dtype, self.frame).take(slice(0, len(self)))
         return DenseRows(change(X), self.device, self.dtype)
+
+    def as_they_are(self, rows: slice) -> Tensor:
+        """Take rows as the data has them."""
+        return self.X[rows]
 
     def take(self, rows: Tensor | slice) -> Tensor:
         """Take rows by index (B,) or (K, B), or a slice: ``(B, d)`` or ``(K, B, d)``; see `in_scratch`."""
@@ -216,6 +247,10 @@ class SparseRows(_Rows):
     @property
     def home(self) -> torch.device:
         return self.values.device
+
+    @property
+    def kind(self) -> torch.dtype:
+        return self.values.dtype
 
     @property
     def _dense(self) -> bool:

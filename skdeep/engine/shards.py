@@ -14,6 +14,7 @@ from torch import Tensor
 
 from skdeep.engine.group import Group
 from skdeep.engine.rows import DenseRows, SparseRows, _Rows, as_tensor
+from skdeep.engine.stored import StoredRows
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,17 @@ class SharedRows(_Rows):
     def index_device(self) -> torch.device:
         """Device on which indices of `local` rows are best."""
         return self._local.index_device
+
+    def shuffled(self, subset: np.ndarray | None, generator: np.random.Generator) -> np.ndarray:
+        if not isinstance(self._local, StoredRows):
+            return super().shuffled(subset, generator)
+        # each process goes through its own as they are best read, and a batch has of each in proportion
+        seed, index = int(generator.integers(2**63)), np.arange(len(self)) if subset is None else subset
+        own = index[self.shard.own(index)] - self.shard.start
+        drawn = self._local.shuffled(own, np.random.default_rng([seed, self.shard.group.rank])) + self.shard.start
+        orders = self.shard.group.gather(drawn)
+        places = np.concatenate([(np.arange(len(order)) + 0.5) / max(1, len(order)) for order in orders])
+        return np.concatenate(orders)[np.argsort(places, kind="stable")]
 
     def take(self, rows: Tensor | slice) -> Tensor:
         """Take rows, of whichever process; see `DenseRows.take` and `SparseRows.take`."""

@@ -20,6 +20,7 @@ from skdeep.data.encoding import check_label_names
 from skdeep.data.inputs import Data, OutputSpace
 from skdeep.data.labels import accuracy, check_classes, n_columns, unboxed
 from skdeep.data.problem import Problem
+from skdeep.data.stored import opened_with_targets
 from skdeep.engine.networks import Network
 from skdeep.engine.penalties import ElasticNet
 from skdeep.estimators.prediction import PredictionMixin
@@ -141,8 +142,8 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
     def fit(
         self,
         X: Data,
-        y: Data,
-        sample_weight: ArrayLike | None = None,
+        y: Data = None,
+        sample_weight: ArrayLike | str | None = None,
         *,
         X_val: Data = None,
         y_val: Data = None,
@@ -184,7 +185,7 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
 
     @available_unless(_no_partial_fit)
     def partial_fit(
-        self, X: Data, y: Data, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+        self, X: Data, y: Data = None, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
     ) -> Self:
         """Train for one epoch on this data, going on from where the last call stopped.
 
@@ -216,7 +217,7 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
             self._target_is_multilabel = getattr(self, "_target_is_multilabel", table)
             return fit_alone(self, X, y, sample_weight, (None, None, None), incremental=True)
 
-    def score(self, X: Data, y: Data, sample_weight: ArrayLike | None = None) -> float:
+    def score(self, X: Data, y: Data = None, sample_weight: ArrayLike | None = None) -> float:
         """Compute the accuracy on this data: the share of rows of which every label is right.
 
         Parameters
@@ -233,6 +234,7 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
         float
             From zero to one.
         """
+        X, y, sample_weight = opened_with_targets(X, y, sample_weight, getattr(self, "feature_names_in_", None))
         check_label_names(self, y, "y")
         return accuracy(unboxed(y) if OutputSpace(X).is_numpy else y, self.predict(X), sample_weight)
 

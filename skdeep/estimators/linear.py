@@ -105,10 +105,16 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         )
         if solver == "auto":
             solver = "sgd" if incremental else self._cheapest_solver(problem, loss, penalty, newton_params)
+        is_closed = solver == "exact" and type(loss) is SquaredError and self._has_smooth_penalty
         if solver == "exact" and self.early_stopping:
             raise ValueError(
                 "early_stopping=True has nothing to stop: solver='exact' has no epochs. Use early_stopping=False, or "
                 "solver='sgd', 'adam' or 'adamw'."
+            )
+        if solver == "exact" and problem.is_stored and not is_closed:
+            raise ValueError(
+                "solver='exact' needs all rows in memory, where X is not. Use solver='auto', 'sgd', 'adam' or 'adamw', "
+                "'lbfgs' for smooth objectives, or a LeastSquaresClassifier, whose rows are passed over once."
             )
         if solver in FULL_BATCH:
             _check_objective(solver, self.penalty, loss, penalty)
@@ -120,8 +126,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         # Adam's steps differ between coordinates: the map takes twice the passes over the coefficients. By type, since
         # a penalty of one's own may be nothing but its map
         proximal = not (solver == "adam" and type(penalty) in (L2, NoPenalty))
-        decisions: dict[str, Any] = {"proximal": proximal, "newton_params": newton_params}
-        decisions["closed_form"] = solver == "exact" and type(loss) is SquaredError and self._has_smooth_penalty
+        decisions: dict[str, Any] = {"proximal": proximal, "newton_params": newton_params, "closed_form": is_closed}
         if solver in FULL_BATCH and not decisions["closed_form"] and fits_memory(problem):
             decisions["device"] = torch.device("cpu")  # in NumPy, whatever the device: the model is to be the same
         if getattr(settings, "learning_rate", None) == "auto":
@@ -147,7 +152,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         if self._has_smooth_penalty and penalty.smooth and loss.smooth:
             return "lbfgs" if self._is_exact_cheap(problem, loss, newton_params) else "sgd"
         is_known = type(self)._penalty is LinearClassifier._penalty and self._is_certified(loss)
-        if self.early_stopping or self.verbose or self.penalty is None or not is_known:
+        if self.early_stopping or self.verbose or self.penalty is None or not is_known or problem.is_stored:
             return "sgd"
         values = problem.n_rows * (problem.source.shape[1] * problem.density + 1) * self.n_outputs_
         return "exact" if values <= _CERTIFIED_VALUES else "sgd"

@@ -24,9 +24,11 @@ from skdeep.data.inputs import (
     rows_of,
 )
 from skdeep.data.problem import CHUNK_ROWS, chunk_rows
+from skdeep.data.stored import opened
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
 from skdeep.engine.rows import DenseRows, SparseRows
+from skdeep.engine.stored import StoredArray
 from skdeep.engine.threads import threads_for
 from skdeep.fitting.exported import ClassifierModule, as_module
 from skdeep.fitting.fitted import able, any_coef, n_weights, needs_float64
@@ -231,7 +233,9 @@ class PredictionMixin:
     def _computed(self, X: Data, method: str, result: Callable[[Tensor], Tensor]) -> tuple[Tensor, OutputSpace]:
         """Apply `result` to the scores (n, C), in bounded batches; return it with the space where it goes."""
         check_is_fitted(self, self._coef_attribute)
-        check_same_namespace(X, self, attribute="_any_coef", method=method)
+        X = opened(X, getattr(self, "feature_names_in_", None))
+        if not isinstance(X, StoredArray):
+            check_same_namespace(X, self, attribute="_any_coef", method=method)
         space, (results,) = OutputSpace(X), _of_members([self], X, result)
         return results, space
 

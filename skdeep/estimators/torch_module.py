@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -30,6 +31,7 @@ from skdeep.engine.module_network import (
 from skdeep.engine.networks import Network
 from skdeep.engine.random_numbers import OwnNumbers
 from skdeep.engine.rows import DenseRows, SparseRows, as_tensor
+from skdeep.engine.stored import StoredArray
 from skdeep.estimators.deep import NeuralNetClassifier
 from skdeep.estimators.docs import CALIBRATION_ATTRIBUTES, TRAINING_ATTRIBUTES, deep_parameters, without
 from skdeep.fitting.choices import batch_rows, choose
@@ -46,6 +48,10 @@ def check_numbers(X: Matrix, dtype: torch.dtype, indices: bool) -> None:
 
     Only a column of nothing but whole numbers is one of those: measurements are rounded, as always.
     """
+    if isinstance(X, StoredArray):
+        for part in X.parts():
+            check_numbers(part, dtype, indices)
+        return
     values = X.data if sparse.issparse(X) else X
     values = as_tensor(values) if isinstance(values, np.ndarray) else values
     limit = int(2 / torch.finfo(dtype).eps)
@@ -73,8 +79,10 @@ def check_some_left(X: Matrix, dtype: torch.dtype) -> None:
     """Raise if nothing of X is left in `dtype` but zeros."""
     values = X.data if sparse.issparse(X) else X
     values = as_tensor(values) if isinstance(values, np.ndarray) else values
-    if values.dtype is torch.float64 and dtype is not torch.float64 and values.numel():
-        largest = max(abs(float(value)) for value in torch.aminmax(values))
+    of_double = values.dtype in (torch.float64, np.float64) and math.prod(values.shape) > 0
+    if of_double and dtype is not torch.float64:
+        parts = map(as_tensor, values.parts()) if isinstance(values, StoredArray) else [values]
+        largest = max(abs(float(value)) for part in parts for value in torch.aminmax(part))
         if 0 < largest < torch.finfo(dtype).tiny:
             raise ValueError(
                 f"X has no value that {dtype} can tell from zero; the largest is {largest:.3g}. Scale its columns "
@@ -267,7 +275,7 @@ class TorchClassifier(NeuralNetClassifier):
         shape = {"n_outputs": self.n_outputs_, "n_features": self._n_inputs}
         self._made_by = self.module, self.module_params
         named = shape.keys() & inspect.signature(self.module).parameters
-        X = problem.take(np.arange(min(2, len(problem.codes)))).X
+        X = problem.take(np.arange(min(2, len(problem.codes)))).X[:2]
         X = as_tensor(X.toarray() if sparse.issparse(X) else X) if not isinstance(X, torch.Tensor) else X.cpu()
         X = X if len(X) > 1 else X.expand(2, -1)
         with OwnNumbers(int(generator.integers(2**63))):

@@ -86,6 +86,11 @@ def train_folds(
 ) -> tuple[Network, None]:
     """Train the members of all ensembles as one stack; see `skdeep.fitting.fit.train_each`."""
     leader = members[0].estimator
+    if problem.is_stored:  # each member would need other rows of those that are read
+        raise ValueError(
+            f"{type(leader).__name__} needs all rows in memory, where X is not: its members are trained side by side, "
+            "on rows in orders of their own. Use MLPClassifierTorch, or several with bagging of your own."
+        )
     check_scoring(leader, problem)
     split_seed = members[0].state.split_seed
     distinct = problem.distinct(split_seed)

@@ -113,7 +113,7 @@ def _out_of_fold_scores(
     stacks = [[(m, f) for f in numbers] for m in trained]
     if len(trained) > 1:
         stacks = [[(m, f) for m in trained] for f in numbers]
-    if not leader.stackable:
+    if not leader.stackable or problem.is_stored:  # each would need other rows of those that are read
         stacks = [[(m, f)] for m in trained for f in numbers]
     # those of earlier fits too, which a warm start has behind it
     epochs = max(recipe.epochs, len(leader.loss_curve_)) if members[0].progress.warm else recipe.epochs

@@ -55,7 +55,7 @@ def has_exact_solver(recipe: Recipe, problem: Problem, network: Network) -> bool
 
 def fits_memory(problem: Problem) -> bool:
     """Tell whether the rows may be kept in float64."""
-    return problem.source.shape[1] * problem.density * len(problem.codes) <= _MAX_VALUES
+    return not problem.is_stored and problem.source.shape[1] * problem.density * len(problem.codes) <= _MAX_VALUES
 
 
 def is_certified(loss: Loss, penalty: ElasticNet) -> bool:

@@ -24,6 +24,7 @@ from skdeep.data.problem import Problem
 from skdeep.data.scoring import only_asks, try_scoring
 from skdeep.data.splits import surely_differ
 from skdeep.data.state import RandomSource, TrainingState
+from skdeep.data.stored import opened_with_targets, warn_of_sorted_rows
 from skdeep.engine.group import current
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
@@ -100,6 +101,9 @@ def fit(
         raise ValueError("X_val and y_val belong together; pass both or neither.")
     if X_val is None and weight_val is not None:
         raise ValueError("sample_weight_val was given without X_val and y_val.")
+    if not in_stack:
+        names = getattr(leader, "feature_names_in_", None) if going_on else None
+        X, y, sample_weight = opened_with_targets(X, y, sample_weight, names)
     others = [begin(estimator, incremental) for estimator in estimators]
     problem = encode(estimators, X, y, sample_weight, going_on=going_on, incremental=incremental)
     recipe = leader._recipe(problem, going_on, incremental)
@@ -107,6 +111,8 @@ def fit(
     leader.solver_ = recipe.solver
     if not (incremental or recipe.closed_form or getattr(leader, "standardize", True)):
         warn_of_raw_columns(problem)  # a module of the user's may scale them
+    if problem.is_stored and problem.shard is None and recipe.solver not in FULL_BATCH:
+        warn_of_sorted_rows(problem.source, problem.codes)
     recipe.check(problem.source)
     held_out = None
     if X_val is not None:
@@ -179,7 +185,7 @@ def train_each(
     splits = leader.early_stopping and held_out is None
     fraction = leader.validation_fraction if splits else None
     # equal rows are passed over once: in single precision, their order would be seen
-    merge = recipe.batch_rows == problem.n_rows
+    merge = recipe.batch_rows == problem.n_rows and not problem.is_stored
     if merge and recipe.solver in FULL_BATCH:  # where there may be enough of them to matter
         n_unknowns = problem.n_rows * (1 if recipe.loss.smooth else recipe.n_outputs)
         merge = n_unknowns > _FEW_ROWS and not (problem.shard is None and surely_differ(problem.X))

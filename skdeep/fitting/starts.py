@@ -80,6 +80,8 @@ def _sample(problem: Problem) -> list[np.ndarray]:
     n, X = len(problem.codes), problem.source
     width = problem.rows().row_values
     every = slice(0, n, max(1, n // min(max(_SAMPLE_VALUES // width, _SAMPLE_ROWS[0]), _SAMPLE_ROWS[1])))
+    if problem.is_stored and problem.shard is None:
+        return [X.sample()[1].astype(np.float64, copy=False)]
     X = X[every] if problem.index is None and problem.shard is None else problem.take(np.arange(n)[every]).X
     if sparse.issparse(X):
         return [X.data.astype(np.float64), X.indices.astype(np.int64), X.indptr.astype(np.int64)]

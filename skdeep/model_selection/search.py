@@ -12,6 +12,7 @@ from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 
 from skdeep.data.inputs import Data
 from skdeep.data.labels import unboxed
+from skdeep.data.stored import is_stored
 from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.model_selection.backend import stacked
 from skdeep.model_selection.evaluation import final_step
@@ -25,6 +26,11 @@ class _StackedSearch(BaseEstimator):
 
     @functools.wraps(model_selection.GridSearchCV.fit)
     def fit(self, X: Data, y: Data = None, **params: Any) -> Self:
+        if is_stored(X):
+            raise ValueError(
+                f"{type(self).__name__} takes subsets of rows, and X is not in memory. Search on a part of it that is "
+                "(such as np.asarray(X[:100_000])), then fit the best estimator on all rows."
+            )
         with stacked():
             return super().fit(X, self._unboxed(y), **params)
 
