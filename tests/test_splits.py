@@ -147,7 +147,7 @@ def test_equal_rows_hash_equally_and_others_do_not():
 
 def split(X, y, fraction, weight=None, seed=0, stratify=True):
     """Part of each row's weight that is held out for validation."""
-    rows = distinct_rows(X, y, weight, seeded(seed), stratify)
+    rows = distinct_rows(X, y, weight, seeded(seed), y if stratify else None)
     return np.select([(fold := validation_rows(rows, fraction)) == 0, fold == DIVIDED], [1.0, fraction], 0.0)[
         rows.group
     ]
@@ -155,7 +155,7 @@ def split(X, y, fraction, weight=None, seed=0, stratify=True):
 
 def folds(X, y, n_folds, weight=None, seed=0, stratify=True):
     """Part of each row's weight that each fold holds out, (n_folds, n)."""
-    rows = distinct_rows(X, y, weight, seeded(seed), stratify)
+    rows = distinct_rows(X, y, weight, seeded(seed), y if stratify else None)
     fold = fold_of_rows(rows, n_folds)
     return np.where(fold == DIVIDED, 1 / n_folds, np.arange(n_folds)[:, None] == fold)[:, rows.group]
 
@@ -282,7 +282,7 @@ def test_a_table_of_two_cells_is_divided(factor):
 
 def dealt(X, y, n_folds, weight=None, seed=0):
     """The divided rows, and the shares that they are dealt in."""
-    rows = distinct_rows(X, y, weight, seeded(seed))
+    rows = distinct_rows(X, y, weight, seeded(seed), y)
     fold = fold_of_rows(rows, n_folds)
     return rows, dealt_shares(rows, fold, n_folds, seed), np.flatnonzero(fold == DIVIDED)
 
@@ -402,7 +402,7 @@ def test_the_only_cell_of_a_class_is_divided_if_it_is_of_several_rows(count):
 def test_without_strata_classes_play_no_role():
     """Multilabel targets: only the fraction counts, one row is kept, copies stay together."""
     X, labels = integers(200, 2), seeded(3).integers(0, 2, (200, 2))
-    rows = distinct_rows(X, labels, None, seeded(), stratify=False)
+    rows = distinct_rows(X, labels, None, seeded(), None)
     held_out = split(X, labels, 0.3, stratify=False)
     assert alike(held_out, cells_of(X))
     assert held_out.mean() == pytest.approx(0.3, abs=np.bincount(rows.cell, rows.weight).max() / 200)

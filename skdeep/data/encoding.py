@@ -15,7 +15,14 @@ from sklearn.utils.multiclass import unique_labels
 
 from skdeep.data.columns import Columns
 from skdeep.data.inputs import Classifier, Data, Matrix, check_features, check_weight, rows_of
-from skdeep.data.labels import check_label_names, check_target, weights_of_classes, weights_of_labels
+from skdeep.data.labels import (
+    Probabilities,
+    check_label_names,
+    check_probabilities,
+    check_target,
+    weights_of_classes,
+    weights_of_labels,
+)
 from skdeep.data.problem import Problem
 from skdeep.data.shares import Shares
 from skdeep.engine.frame import named
@@ -52,19 +59,27 @@ def encode(
 ) -> Problem:
     """Make the training problem of the arguments of ``fit``; the first estimator gets ``classes_``, ``n_outputs_``."""
     leader, n_least = estimators[0], 1 if incremental else 2
-    shares = Shares(current(), leader)
+    shares, new = Shares(current(), leader), not going_on
+    table, classes = y if isinstance(y, Probabilities) else (y, None)
     with shares.checked():
-        X = check_features(leader, X, reset=not going_on, min_samples=n_least if shares.alone else 0)
-        check_label_names(leader, y, "y", new=not going_on)
-    y, sample_weight, all_rows, shard = shares.of_all(X, y, sample_weight, n_least)
-    y = check_target(leader, y, all_rows, multilabel=leader._multilabel)
+        X = check_features(leader, X, reset=new, min_samples=n_least if shares.alone else 0)
+        check_label_names(leader, None if classes is not None else table, "y", new=new)
+    table, sample_weight, all_rows, shard = shares.of_all(X, table, sample_weight, n_least)
+    soft = None
+    if classes is not None:
+        soft, labels = check_probabilities(leader, table, classes, all_rows)
+        codes, y = soft.argmax(1), labels
+        _encode(leader, labels, "classes", new=new, same=not new)
+        y = labels[codes]
+    else:
+        y = check_target(leader, table, all_rows, multilabel=leader._multilabel)
+        codes = _encode(leader, y, "y", new=new and not incremental, same=not new and not incremental)
     sample_weight = check_weight(sample_weight, all_rows)
-    codes = _encode(leader, y, "y", new=not going_on and not incremental, same=going_on and not incremental)
     many = codes.shape[1] if codes.ndim == 2 else len(leader.classes_)
     leader.n_outputs_ = many if codes.ndim == 2 or many > 2 else 1
-    problem = _problem(estimators, X, y, codes, sample_weight, shard)
+    problem = _problem(estimators, X, y, codes, sample_weight, shard, soft)
     for weight in _of_models(problem, "training"):
-        if not incremental and leader._needs_two_classes and codes.ndim == 1:
+        if soft is None and not incremental and leader._needs_two_classes and codes.ndim == 1:
             _check_classes(leader, codes if weight is None else codes[weight > 0])
     return problem
 
@@ -73,14 +88,21 @@ def encode_validation(estimators: list[Classifier], X_val: Data, y_val: Data, we
     """Make a problem of the caller's own validation data."""
     leader = estimators[0]
     shares = Shares(current(), leader)
+    table, classes = y_val if isinstance(y_val, Probabilities) else (y_val, None)
     with shares.checked():
         X = check_features(leader, X_val, reset=False, min_samples=1 if shares.alone else 0)
-        check_label_names(leader, y_val, "y_val")
-    y_val, weight_val, all_rows, shard = shares.of_all(X, y_val, weight_val, 1)
-    y = check_target(leader, y_val, all_rows, multilabel=leader._multilabel, name="y_val")
-    codes = _encode(leader, y, "y_val", new=False)
+        check_label_names(leader, None if classes is not None else table, "y_val")
+    table, weight_val, all_rows, shard = shares.of_all(X, table, weight_val, 1)
+    soft = None
+    if classes is not None:
+        soft, labels = check_probabilities(leader, table, classes, all_rows, "y_val")
+        codes = soft.argmax(1)
+        y = labels[codes]
+    else:
+        y = check_target(leader, table, all_rows, multilabel=leader._multilabel, name="y_val")
+        codes = _encode(leader, y, "y_val", new=False)
     weight = check_weight(weight_val, all_rows, "sample_weight_val")
-    problem = _problem(estimators, X, y, codes, weight, shard)
+    problem = _problem(estimators, X, y, codes, weight, shard, soft)
     _of_models(problem, "validation")
     return problem
 
@@ -92,9 +114,12 @@ def _problem(
     codes: np.ndarray,
     sample_weight: np.ndarray | None,
     shard: Shard | None,
+    soft: np.ndarray | None,
 ) -> Problem:
     leader = estimators[0]
     target = _target(leader._loss(leader.n_outputs_), leader.n_outputs_, codes)
+    if soft is not None:
+        target = soft if leader.n_outputs_ > 1 else soft[:, 1:]
     class_weight = _class_weights(estimators, y, codes, sample_weight)
     indicators = leader._categories.indicators if hasattr(leader, "_categories") else slice(0, 0)
     return Problem(X, target, codes, sample_weight, class_weight, shard=shard, indicators=indicators)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from skdeep.compat.sklearn import _check_y
 from skdeep.data.conversion import column_names, is_missing, place
-from skdeep.data.inputs import Classifier, Data, Matrix, to_numpy
+from skdeep.data.inputs import Classifier, Data, Matrix, dense, to_numpy
 
 #: Labels or keys that a message lists.
 _AT_MOST = 20
@@ -84,6 +84,55 @@ def check_target(estimator: Classifier, y: Data, X: Matrix, *, multilabel: bool,
     check_consistent_length(X, y)
     check_classification_targets(y)
     return y
+
+
+class Probabilities(NamedTuple):
+    """Targets that are probabilities, (n, C), of so many classes."""
+
+    table: Any
+    classes: Any
+
+
+def check_probabilities(
+    estimator: Classifier, table: Data, classes: Any, X: Matrix, name: str = "y"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Validate targets that are probabilities; return them (n, C), by classes in their order, and these (C,).
+
+    Raises
+    ------
+    ValueError
+        If rows are no probabilities of these classes, or the estimator's loss, weights or calibration ask for a class.
+    """
+    who = type(estimator).__name__
+    if not estimator._takes_probabilities:
+        raise ValueError(
+            f"{who} learns classes, not probabilities: its loss is no cross-entropy over all of them. Use "
+            "SoftmaxClassifier or a network, or a class for each row, without `classes`."
+        )
+    for given, what in ((estimator.class_weight, "class_weight"), (estimator.calibration, "calibration")):
+        if given is not None:
+            raise ValueError(
+                f"{what}={given!r} asks for the class of each row, and {name} holds probabilities. Use None."
+            )
+    labels = np.asarray(to_numpy(classes))
+    found = np.asarray(dense(table), dtype=np.float64)
+    if labels.ndim != 1 or len(labels) < 2 or len(np.unique(labels)) < len(labels):
+        raise ValueError(
+            f"`classes` must be two different labels or more, one for each column of {name}; got {classes!r}."
+        )
+    if found.shape != (X.shape[0], len(labels)):
+        raise ValueError(
+            f"{name} has shape {found.shape}, expected {(X.shape[0], len(labels))}: the probabilities of {len(labels)} "
+            "classes for each row of X."
+        )
+    wrong = ~((found >= 0).all(1) & (np.abs(found.sum(1) - 1) <= 1e-4))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"Row {row} of {name} is {found[row]}: expected probabilities, at least zero, whose sum is one."
+        )
+    order = np.argsort(labels, kind="stable")
+    return found[:, order] / found.sum(1, keepdims=True), labels[order]
 
 
 def check_classes(classes: Any) -> np.ndarray | None:

@@ -126,6 +126,11 @@ class Problem:
         return found if self.shard is None else any(self.shard.group.gather(found))
 
     @property
+    def is_soft(self) -> bool:
+        """Whether targets are probabilities."""
+        return self.target.dtype.kind == "f"
+
+    @property
     def is_stored(self) -> bool:
         """Whether the rows are not in memory, so that they are best read in their order."""
         return isinstance(self.source, StoredArray)
@@ -227,11 +232,12 @@ class Problem:
 
     def distinct(self, seed: int) -> DistinctRows:
         """Find the distinct rows of non-zero weight."""
-        generator, stratify = np.random.default_rng(seed), self.codes.ndim == 1
-        if self.shard is not None and self.index is None:
-            content: tuple = self.source, self.codes, self.sample_weight, generator, stratify, self.subset, self.shard
-            return distinct_rows(*content)
-        return distinct_rows(self.X, self.codes, self.sample_weight, generator, stratify, self.subset)
+        generator = np.random.default_rng(seed)
+        content = self.target if self.is_soft else self.codes
+        strata = self.codes if self.codes.ndim == 1 else None
+        shared = self.shard is not None and self.index is None
+        X, shard = (self.source, self.shard) if shared else (self.X, None)
+        return distinct_rows(X, content, self.sample_weight, generator, strata, self.subset, shard)
 
     def folds(self, distinct: DistinctRows, fold: np.ndarray, share: float | np.ndarray, merge: bool) -> Folds:
         """Put the rows of non-zero weight in folds.

@@ -107,11 +107,14 @@ def distinct_rows(
     target: np.ndarray,
     sample_weight: np.ndarray | None,
     generator: np.random.Generator,
-    stratify: bool = True,
+    strata: np.ndarray | None,
     subset: np.ndarray | None = None,
     shard: Shard | None = None,
 ) -> DistinctRows:
-    """Find the distinct rows of `subset` (None: all rows); ``sample_weight`` None counts every row once."""
+    """Find the distinct rows of `subset` (None: all rows); ``sample_weight`` None counts every row once.
+
+    `strata` (n,) are classes that splits keep in proportion; None where they play no role.
+    """
     of_values, hashes = hash_rows(X, target, generator, subset, shard)
     index = index_dtype(len(hashes))
     order: np.ndarray = np.argsort(hashes, kind="stable").astype(index)
@@ -126,7 +129,7 @@ def distinct_rows(
         sample_weight = sample_weight[subset]
     weight = np.bincount(group, weights=sample_weight).astype(np.float64)
     representatives = first if subset is None else subset[first]
-    stratum = target[representatives].astype(index) if stratify else np.zeros(len(first), index)
+    stratum = np.zeros(len(first), index) if strata is None else strata[representatives].astype(index)
     return DistinctRows(first, group, weight, stratum, of_values[first])
 
 

@@ -98,7 +98,8 @@ def _column_of(target: Tensor, scores: Tensor) -> Tensor:
 class Softmax(Loss):
     r"""Multinomial cross-entropy, :math:`\ell(s, y) = \log\sum_j e^{s_j} - s_y`, gradient :math:`p - e_y`.
 
-    Computed from the scores (logits) in one step, so that it is finite for any finite scores.
+    Computed from the scores (logits) in one step, so that it is finite for any finite scores. Where targets are
+    probabilities q (..., C), it is :math:`\log\sum_j e^{s_j} - \langle q, s \rangle`, with gradient :math:`p - q`.
 
     References
     ----------
@@ -118,11 +119,15 @@ class Softmax(Loss):
         return 0.5
 
     def value(self, scores: Tensor, target: Tensor) -> Tensor:
+        if target.is_floating_point():
+            return -(target * torch.log_softmax(scores, -1)).sum(-1)
         return -torch.log_softmax(scores, -1).gather(-1, _column_of(target, scores)).squeeze(-1)
 
     def value_and_gradient(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         # in memory, the classes come before the samples: the exponentials run over whole vectors of samples
         log_p = torch.log_softmax(scores.mT, -2).mT
+        if target.is_floating_point():
+            return -(target * log_p).sum(-1), log_p.exp_().sub_(target)
         column = _column_of(target, scores)
         if log_p.ndim == 3 and not log_p.is_cpu:  # one kernel, as for relu (docs/decisions/step.rst)
             value = F.nll_loss(log_p.mT, target.expand(scores.shape[:-1]), reduction="none")
@@ -229,6 +234,8 @@ class LabelSmoothing(Loss):
         """Compute what is added to the gradient, wherever the scores are."""
         if self.target == "indicators":
             return (self.amount * (target.to(scores.dtype) - 0.5)).expand(scores.shape)
+        if target.is_floating_point():
+            return (self.amount * (target - 1 / scores.shape[-1])).expand(scores.shape)
         pull = torch.full_like(scores, -self.amount / scores.shape[-1])
         column = _column_of(target, scores)
         return pull.scatter_add_(-1, column, torch.full_like(scores[..., :1], self.amount))

@@ -18,7 +18,7 @@ from sklearn.utils import Tags
 from skdeep.compat.sklearn import HasMethods, Interval, StrOptions, _check_partial_fit_first_call, _fit_context
 from skdeep.data.encoding import check_label_names
 from skdeep.data.inputs import Data, OutputSpace
-from skdeep.data.labels import accuracy, check_classes, n_columns, unboxed
+from skdeep.data.labels import Probabilities, accuracy, check_classes, n_columns, unboxed
 from skdeep.data.problem import Problem
 from skdeep.data.stored import opened_with_targets
 from skdeep.engine.networks import Network
@@ -73,8 +73,8 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
     )
     #: Fitted attributes that a model consists of.
     _parameters: frozenset[str] = frozenset()
-    #: Whether indicator matrices are accepted as targets.
-    _multilabel = False
+    #: Whether indicator matrices are accepted as targets, and probabilities of all classes.
+    _multilabel = _takes_probabilities = False
     #: Whether a row may have more than one axis, as an image has.
     _allow_nd = False
     #: What to do about missing values where there may be none.
@@ -148,6 +148,7 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
         X_val: Data = None,
         y_val: Data = None,
         sample_weight_val: ArrayLike | None = None,
+        classes: ArrayLike | None = None,
     ) -> Self:
         """Train the classifier.
 
@@ -168,6 +169,10 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
             and else take a part of it for each fold if it happens to have as many rows as X.
         sample_weight_val : array-like, default=None
             Weights of the validation samples.
+        classes : array-like of shape (n_classes,), default=None
+            The labels of the columns of y, where y (and ``y_val``) holds probabilities (n_samples, n_classes), such as
+            those of a model that is to be distilled into this one. Of `SoftmaxClassifier` and the networks, with
+            ``class_weight=None`` and ``calibration=None``; scores and splits go by the most probable classes.
 
         Returns
         -------
@@ -180,6 +185,8 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
             If the data is malformed, the device is not there, ``scoring`` is not defined on the validation data, or the
             loss becomes non-finite. What was learned before is kept.
         """
+        if classes is not None:
+            y, y_val = Probabilities(y, classes), None if y_val is None else Probabilities(y_val, classes)
         with rollback(self), own_settings():
             return fit_alone(self, X, y, sample_weight, (X_val, y_val, sample_weight_val))
 

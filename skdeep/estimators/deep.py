@@ -55,7 +55,7 @@ class NeuralNetClassifier(BaseTorchClassifier):
     precision: str = "auto"
     categorical_features: Any = "from_dtype"
 
-    _multilabel = True
+    _multilabel = _takes_probabilities = True
     stackable = BaseTorchClassifier.stackable | {"learning_rate_init", "momentum", "n_iter_no_change"}
     _parameter_constraints: ClassVar[dict] = {
         **BaseTorchClassifier._parameter_constraints,

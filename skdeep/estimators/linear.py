@@ -25,7 +25,7 @@ from skdeep.engine.rows import as_tensor
 from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.exact.rows import products_pay
 from skdeep.fitting.choices import batch_rows, choose, epochs_of
-from skdeep.fitting.exactly import fits_memory, is_certified
+from skdeep.fitting.exactly import fits_memory, is_certified, takes_targets
 from skdeep.fitting.recipe import Member, Recipe, as_numbers, column_statistics, total_weights, values
 from skdeep.fitting.settings import FULL_BATCH, SOLVERS, Solver, SolverObject, settings_of, solver_name
 from skdeep.solvers.newton import Newton
@@ -116,6 +116,11 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
                 "solver='exact' needs all rows in memory, where X is not. Use solver='auto', 'sgd', 'adam' or 'adamw', "
                 "'lbfgs' for smooth objectives, or a LeastSquaresClassifier, whose rows are passed over once."
             )
+        if solver == "exact" and not (is_closed or takes_targets(problem)):
+            raise ValueError(
+                "solver='exact' takes one class for each row, and y holds probabilities. Use solver='auto', 'lbfgs', "
+                "'sgd', 'adam' or 'adamw'."
+            )
         if solver in FULL_BATCH:
             _check_objective(solver, self.penalty, loss, penalty)
         rows, settings = batch_rows(self, problem, solver), settings_of(self, solver)
@@ -152,7 +157,8 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         if self._has_smooth_penalty and penalty.smooth and loss.smooth:
             return "lbfgs" if self._is_exact_cheap(problem, loss, newton_params) else "sgd"
         is_known = type(self)._penalty is LinearClassifier._penalty and self._is_certified(loss)
-        if self.early_stopping or self.verbose or self.penalty is None or not is_known or problem.is_stored:
+        can_be = is_known and not problem.is_stored and takes_targets(problem)
+        if self.early_stopping or self.verbose or self.penalty is None or not can_be:
             return "sgd"
         values = problem.n_rows * (problem.source.shape[1] * problem.density + 1) * self.n_outputs_
         return "exact" if values <= _CERTIFIED_VALUES else "sgd"

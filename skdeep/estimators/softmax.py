@@ -77,5 +77,7 @@ class SoftmaxClassifier(CrossEntropyClassifier):
     ((2, 3), (3, 4))
     """
 
+    _takes_probabilities = True
+
     def _loss(self, n_outputs: int) -> Loss:
         return LOSSES["binary_log_loss" if n_outputs == 1 else "log_loss"]()

@@ -50,7 +50,12 @@ def has_exact_solver(recipe: Recipe, problem: Problem, network: Network) -> bool
     """Tell whether a stack of smooth objectives can be trained here: linear models on the CPU, in float64."""
     if not isinstance(network, Linear) or recipe.device.type != "cpu" or recipe.dtype is not torch.float64:
         return False
-    return fits_memory(problem) and _is_known(recipe.loss)
+    return fits_memory(problem) and _is_known(recipe.loss) and takes_targets(problem)
+
+
+def takes_targets(problem: Problem) -> bool:
+    """Tell whether targets are what the losses here take: of several classes, one for each row."""
+    return not problem.is_soft or problem.target.shape[1] == 1
 
 
 def fits_memory(problem: Problem) -> bool:

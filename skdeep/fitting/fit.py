@@ -19,6 +19,7 @@ from skdeep.callbacks.observers import make_observer
 from skdeep.callbacks.run import Run
 from skdeep.data.encoding import draw_seeds, encode, encode_validation, labels_of, warn_of_raw_columns
 from skdeep.data.inputs import Classifier, Data, OutputSpace, float_dtype
+from skdeep.data.labels import Probabilities
 from skdeep.data.monitor import make_monitor
 from skdeep.data.problem import Problem
 from skdeep.data.scoring import only_asks, try_scoring
@@ -121,7 +122,8 @@ def fit(
     members = members_of(estimators, going_on, incremental)
     split_seed = members[0].state.split_seed
     metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-    task = None if incremental or len(estimators) > 1 else _begin_task(leader, X, y, metadata)
+    of_rows = y.table if isinstance(y, Probabilities) else y
+    task = None if incremental or len(estimators) > 1 else _begin_task(leader, X, of_rows, metadata)
     if with_probabilities and not (going_on or incremental or held_out is not None or task is not None):
         members[0].dealt = deal_beside(recipe, problem, members, split_seed)
     n_params = len(estimators) * leader._n_params(problem.source.shape[1], recipe.n_outputs)
@@ -151,7 +153,7 @@ def fit(
         if member.progress.error is None and not incremental:
             warn(member.estimator, recipe.solver, member.progress)
     if task is not None:
-        task.call_on_fit_task_end(estimator=leader, X=X, y=y, metadata=metadata, reconstruction_attributes={})
+        task.call_on_fit_task_end(estimator=leader, X=X, y=of_rows, metadata=metadata, reconstruction_attributes={})
     return [None if p.error is None else divergence(p.error) for p in progress]
 
 

@@ -62,7 +62,8 @@ _SAMPLE_VALUES, _SAMPLE_ROWS = 1 << 12, (16, 512)
 
 def identify(problem: Problem, members: list[Member]) -> bool:
     """Note in each member's state what it is trained on; tell whether that is new to the first one."""
-    parts = [*_sample(problem), problem.codes, *([] if problem.weight is None else [problem.weight])]
+    content = problem.target if problem.is_soft else problem.codes
+    parts = [*_sample(problem), content, *([] if problem.weight is None else [problem.weight])]
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         digest.update(repr(part.shape).encode())

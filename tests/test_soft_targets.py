@@ -1,0 +1,124 @@
+"""Targets that are probabilities: each row as often in each class as its probability says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.linear_model import LogisticRegression
+
+from skdeep import (
+    HingeClassifier,
+    MLPClassifierTorch,
+    MLPEnsembleClassifier,
+    SigmoidClassifier,
+    SoftmaxClassifier,
+    TorchClassifier,
+)
+from skdeep.engine.losses import LabelSmoothing, Softmax
+
+X, Y = (array[:300] for array in load_digits(return_X_y=True))
+CLASSES = np.arange(10)
+P = LogisticRegression(C=1e-3, max_iter=300).fit(X, Y).predict_proba(X)
+SHORT = {"max_iter": 4, "random_state": 0}
+
+
+@pytest.mark.parametrize("loss", [Softmax(), LabelSmoothing(Softmax(), 0.2)])
+def test_loss(loss):
+    """Against autograd, and the mean over the classes by their probabilities."""
+    scores = torch.randn(2, 5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    q = torch.softmax(torch.arange(15, dtype=torch.float64).view(1, 5, 3).sin(), -1)
+    value, gradient = loss.value_and_gradient(scores.detach(), q)
+    by_class = torch.stack([loss.value(scores, torch.full((2, 5), c)) for c in range(3)], -1)
+    torch.testing.assert_close(value, (q * by_class).sum(-1))
+    (expected,) = torch.autograd.grad(loss.value(scores, q).sum(), scores)
+    torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        SoftmaxClassifier(solver="sgd", **SHORT),
+        SoftmaxClassifier(solver="adam", penalty="l1", alpha=1e-3, label_smoothing=0.1, **SHORT),
+        MLPClassifierTorch((8,), **SHORT),
+        TorchClassifier(lambda n_features, n_outputs: torch.nn.Linear(n_features, n_outputs), **SHORT),
+    ],
+)
+def test_certain_probabilities_are_classes(model):
+    order = RANDOM.permutation(10)  # of the columns
+    expected = model.fit(X, Y).predict_proba(X)
+    found = model.fit(X, np.eye(10)[Y][:, order], classes=CLASSES[order]).predict_proba(X)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_row_is_in_each_class_as_often_as_its_probability_says(many):
+    if many:
+        rows, q, labels = X, P, CLASSES
+    else:
+        rows, y = load_breast_cancer(return_X_y=True)
+        labels = np.array(["benign", "malignant"])
+        q = LogisticRegression(C=1e-3, max_iter=3000).fit(rows, y).predict_proba(rows)
+    n, c = q.shape
+    model = SoftmaxClassifier(alpha=0.01, tol=1e-10, max_iter=500)
+    weight = RANDOM.uniform(0.5, 2, n)
+    soft = model.fit(rows, q, sample_weight=weight, classes=labels).coef_
+    repeated = model.fit(np.repeat(rows, c, 0), np.tile(labels, n), (weight[:, None] * q).ravel()).coef_
+    np.testing.assert_allclose(soft, repeated, rtol=1e-5, atol=1e-8)
+
+
+def test_weights_are_repetition():
+    weight = RANDOM.integers(0, 3, len(X))
+    again = np.repeat(np.arange(len(X)), weight)
+    model = MLPClassifierTorch((8,), early_stopping=True, solver="lbfgs", **SHORT)
+    weighted = model.fit(X, P, sample_weight=weight, classes=CLASSES).predict_proba(X)
+    repeated = model.fit(X[again], P[again], classes=CLASSES).predict_proba(X)
+    np.testing.assert_allclose(weighted, repeated, rtol=1e-6, atol=1e-9)
+
+
+def test_early_stopping_goes_by_the_probabilities():
+    model = MLPClassifierTorch((8,), early_stopping=True, scoring="loss", max_iter=6, random_state=0)
+    model.fit(X, P, classes=CLASSES, X_val=X, y_val=P)
+    found = -(P * model.predict_log_proba(X)).sum(1).mean()
+    assert found == pytest.approx(-model.best_validation_score_, rel=1e-5)
+    hard = model.fit(X, P, classes=CLASSES, X_val=X, y_val=np.eye(10)[Y])
+    of_classes = -np.log(hard.predict_proba(X)[np.arange(300), Y]).mean()
+    assert of_classes == pytest.approx(-hard.best_validation_score_, rel=1e-5)
+
+
+def test_an_ensemble_of_them():
+    model = MLPEnsembleClassifier(hidden_layer_sizes=(32,), n_estimators=3, calibration=None, max_iter=60, random_state=0)
+    model.fit(X, P, classes=CLASSES)
+    assert model.oof_score_ > 0.8 and model.score(X, Y) > 0.8
+
+
+def test_warm_start_goes_on():
+    model = MLPClassifierTorch((8,), warm_start=True, **SHORT).fit(X, P, classes=CLASSES)
+    first = model.loss_
+    assert model.fit(X, P, classes=CLASSES).loss_ < first
+    with pytest.raises(ValueError, match="same classes"):
+        model.fit(X, P, classes=CLASSES + 1)
+
+
+@pytest.mark.parametrize(
+    "model, table, classes, said",
+    [
+        (HingeClassifier(), P, CLASSES, "learns classes, not probabilities"),
+        (SigmoidClassifier(), P, CLASSES, "learns classes, not probabilities"),
+        (SoftmaxClassifier(), 2 * P, CLASSES, "(?s)Row 0 of y is .* whose sum is one"),
+        (SoftmaxClassifier(), P - 0.1, CLASSES, "expected probabilities"),
+        (SoftmaxClassifier(), P, CLASSES[:9], r"shape \(300, 10\), expected \(300, 9\)"),
+        (SoftmaxClassifier(), P, [0] * 10, "must be two different labels"),
+        (SoftmaxClassifier(), Y, CLASSES, r"shape \(300,\)"),
+        (SoftmaxClassifier(class_weight="balanced"), P, CLASSES, "class_weight='balanced' asks for the class"),
+        (MLPEnsembleClassifier(), P, CLASSES, "calibration='temperature' asks for the class"),
+        (SoftmaxClassifier("l1", solver="exact"), P, CLASSES, "takes one class for each row"),
+    ],
+)
+def test_what_is_refused(model, table, classes, said):
+    with pytest.raises(ValueError, match=said):
+        model.fit(X, table, classes=classes)
