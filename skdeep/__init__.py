@@ -8,7 +8,7 @@ from skdeep.estimators.sigmoid import SigmoidClassifier
 from skdeep.estimators.softmax import SoftmaxClassifier
 from skdeep.estimators.torch_module import TorchClassifier
 from skdeep.fitting.settings import LBFGS, SGD, Adam, AdamW
-from skdeep.model_selection import stacked
+from skdeep.model_selection import compare, stacked
 
 __all__ = [
     "LBFGS",
@@ -22,6 +22,7 @@ __all__ = [
     "SigmoidClassifier",
     "SoftmaxClassifier",
     "TorchClassifier",
+    "compare",
     "stacked",
 ]
 __version__ = "0.1.0"

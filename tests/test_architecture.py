@@ -13,7 +13,9 @@ PACKAGE = Path(skdeep.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 450
 #: The rooms, from the ground floor up: each imports from those before it only.
-ROOMS = "compat engine solvers exact data callbacks fitting estimators model_selection images display logs".split()
+ROOMS = (
+    "compat engine solvers exact data callbacks fitting estimators model_selection compare images display logs".split()
+)
 #: Those that know no estimator.
 GROUND = ("engine", "solvers", "exact")
 

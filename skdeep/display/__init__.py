@@ -5,9 +5,10 @@ collect the data and plot at once. Matplotlib is imported only when something is
 are scikit-learn's :class:`~sklearn.inspection.DecisionBoundaryDisplay`, which takes these estimators.
 """
 
+from skdeep.display.comparison import ComparisonDisplay
 from skdeep.display.curves import LossCurveDisplay
 from skdeep.display.path import RegularizationPathDisplay
 from skdeep.display.search import SearchDisplay
 from skdeep.display.templates import TemplatesDisplay
 
-__all__ = ["LossCurveDisplay", "RegularizationPathDisplay", "SearchDisplay", "TemplatesDisplay"]
+__all__ = ["ComparisonDisplay", "LossCurveDisplay", "RegularizationPathDisplay", "SearchDisplay", "TemplatesDisplay"]

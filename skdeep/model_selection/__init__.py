@@ -5,23 +5,30 @@ Only the work inside differs. The candidates of a fold that differ in ``alpha``,
 ``random_state``, ``tol``, ``solver__learning_rate_init``, ``solver__momentum`` or ``solver__n_iter_no_change`` (of
 networks: in these parameters without ``solver__``, too) see the same rows: they train in one program, each ending where
 it would have ended alone. In a Pipeline, the steps before the classifier are fitted once per fold and distinct setting.
-`stacked` is a context in which scikit-learn's own tools do the same.
+`stacked` is a context in which scikit-learn's own tools do the same, and `compare` puts models side by side.
 """
 
 from skdeep.model_selection.backend import stacked
 from skdeep.model_selection.choice import one_standard_error
+from skdeep.model_selection.comparison import Comparison
+from skdeep.model_selection.contest import compare
 from skdeep.model_selection.evaluation import StackingWarning
+from skdeep.model_selection.paired import PairedDifference, paired_difference
 from skdeep.model_selection.path import RegularizationPath, regularization_path
 from skdeep.model_selection.search import GridSearchCV, HalvingGridSearchCV, HalvingRandomSearchCV, RandomizedSearchCV
 
 __all__ = [
+    "Comparison",
     "GridSearchCV",
     "HalvingGridSearchCV",
     "HalvingRandomSearchCV",
+    "PairedDifference",
     "RandomizedSearchCV",
     "RegularizationPath",
     "StackingWarning",
+    "compare",
     "one_standard_error",
+    "paired_difference",
     "regularization_path",
     "stacked",
 ]
