@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     arguments : sequence of str, default=None
-        None takes those of the process.
+        None takes what the process was called with.
 
     Returns
     -------

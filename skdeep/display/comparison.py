@@ -136,7 +136,9 @@ class ComparisonDisplay:
         self.figure_ = self.ax_.figure
         self.rope_ = self.ax_.axvspan(-self.rope, self.rope, color="0.9", zorder=0) if self.rope else None
         self.ax_.axvline(0, color="black", linewidth=0.8, zorder=1)
-        self.dots_, self.means_, self.interval_lines_ = [], [], []
+        self.dots_: list[Any] = []
+        self.means_: list[Any] = []
+        self.interval_lines_: list[Any] = []
         for place, found in enumerate(zip(self.differences, self.intervals, self.verdicts, strict=True)):
             self._draw(place, *found)
         self.ax_.set_yticks(range(len(self.names)), self.names)

@@ -47,7 +47,8 @@ class Comparison:
     - "equal" if the difference lies within the ROPE (region of practical equivalence) with a probability of at least
       `confidence`;
     - else "better" or "worse" if its p-value, adjusted by Holm over the contestants, is at most 1 - `confidence`;
-    - else "undecided". One split, or differences that are all the same but not zero, decide nothing.
+    - else "undecided": an interval, which is of one contestant alone, may leave out zero all the
+      same. One split, or differences that are all the same but not zero, decide nothing.
 
     Attributes
     ----------

@@ -49,7 +49,7 @@ def compare(
 
     All contestants are cross-validated on the same splits. Estimators of skdeep's that differ only in what models of a
     stack may differ in train together, and steps that pipelines have in common are fitted once per split. A
-    contestant that fails is a row with its error. The statistics are those of `paired_difference`, and Holm's
+    contestant that fails is a row with its error. The statistics come from `paired_difference`, with Holm's
     adjustment over the contestants; `Comparison` says how a verdict follows.
 
     Parameters
@@ -192,7 +192,18 @@ def _scorer(models: dict[str, BaseEstimator], scoring: Any) -> tuple[Callable, s
         scoring = {getattr(scoring, "__name__", "score"): scoring}
     elif not isinstance(scoring, Mapping):
         scoring = [scoring] if isinstance(scoring, str) else list(dict.fromkeys(scoring))
-    return check_scoring(first, scoring=scoring, raise_exc=False), "score"
+    scorers = check_scoring(first, scoring=scoring)._scorers
+    return _Scorers(scorers=scorers, raise_exc=False), "score"
+
+
+class _Scorers(_MultimetricScorer):
+    """Several scorers, one of which may ask for a method that a contestant lacks: that is its failure alone."""
+
+    def _use_cache(self, estimator: Any) -> bool:
+        try:
+            return super()._use_cache(estimator)
+        except AttributeError:  # of that method; the scorer says so
+            return False
 
 
 # ---- what is found ---------------------------------------------------------------------------------------------------

@@ -70,11 +70,11 @@ def run(
     fronts = _shared_fronts(contestants, scorer)
     n_workers = joblib.effective_n_jobs(n_jobs)
     size = len(splits) if not fronts else max(_SPLITS_OF_ROUND, n_workers)
-    parallel = Parallel(n_jobs=n_jobs, verbose=verbose)
     with _as_it_would_be_later(contestants, y, n_jobs, n_workers):
         for start in range(0, len(splits), size):
             numbers = range(start, min(start + size, len(splits)))
-            yield from _round(contestants, fronts, X, y, splits, numbers, scorer, parallel)
+            some = {number: splits[number] for number in numbers}
+            yield from _round(contestants, fronts, X, y, some, scorer, {"n_jobs": n_jobs, "verbose": verbose})
 
 
 def _round(
@@ -82,14 +82,13 @@ def _round(
     fronts: list[list[str]],
     X: Data,
     y: Data,
-    splits: list[Split],
-    numbers: range,
+    splits: dict[int, Split],
     scorer: Callable,
-    parallel: Parallel,
+    workers: dict[str, Any],
 ) -> list[Entry]:
-    """Evaluate all contestants on the splits with these numbers."""
-    wanted = [(number, group) for number in numbers for group in fronts]
-    passed = parallel(
+    """Evaluate all contestants on some splits."""
+    wanted = [(number, group) for number in splits for group in fronts]
+    passed = Parallel(**workers)(
         delayed(_pass_front)(_front(contestants[group[0]]), X, y, *splits[number]) for number, group in wanted
     )
     through = {
@@ -100,9 +99,9 @@ def _round(
     shared = {"scorer": scorer, "fit_params": {}, "score_params": {}, "verbose": 0}
     shared |= {"return_times": True, "error_score": np.nan}
     entries, calls = [], []
-    for number in numbers:
+    for number, split in splits.items():
         for name in contestants:
-            train, test = splits[number]
+            train, test = split
             data, entry, outcome = (X, y), Entry(name, number), through.get((name, number))
             estimator, parameters = whole[name]
             if outcome is not None:
@@ -113,7 +112,7 @@ def _round(
             calls.append(delayed(_fit_and_score)(clone(estimator), *data, **options))
             entries.append(entry)
     with stacked():
-        results = parallel(calls)
+        results = Parallel(**workers)(calls)  # made here, it trains stacks
     for entry, result in zip(entries, results, strict=True):
         entry.result = result
     return entries
