@@ -5,6 +5,7 @@ import sys
 from functools import cache
 
 import joblib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -30,6 +31,7 @@ from sklearn.svm import LinearSVC
 
 import skdeep.compare
 from skdeep import SoftmaxClassifier, compare
+from skdeep.display import ComparisonDisplay
 from skdeep.model_selection import Comparison, contestants, evaluation, paired_difference
 from skdeep.model_selection.paired import holm
 
@@ -412,7 +414,6 @@ def table(n=90):
     return frame
 
 
-@pytest.mark.filterwarnings("ignore:Skipping features without any observed values")
 def test_default_contestants_take_a_table_as_it_comes():
     frame = table()
     names = [name for name in contestants.DEFAULTS if name != "ensemble"]  # it takes what "mlp" takes
@@ -434,6 +435,25 @@ def test_each_default_contestant_has_the_steps_that_it_needs():
     assert lengths(with_gaps) == lengths(pd.DataFrame(with_gaps)) == lengths(pl.DataFrame(with_gaps)) == gaps
     text = pd.DataFrame(X).assign(text="a")
     assert lengths(text) == {**plain, "logreg": 3, "hgb": 2, "softmax": 2, "hinge": 2, "mlp": 2, "ensemble": 2}
+
+
+@pytest.mark.filterwarnings("ignore:Found unknown categories")
+def test_columns_of_odd_types():
+    """Nullable integers and booleans, objects that are numbers, a column without values, a category for each row."""
+    rng, n = np.random.default_rng(0), 60
+    y = rng.random(n) < 0.5
+    flag = pd.array(y, dtype="boolean")
+    flag[::9] = pd.NA
+    frame = pd.DataFrame({"whole": pd.array(rng.integers(0, 9, n), dtype="Int64"), "flag": flag})
+    frame["object"] = [None if i % 7 == 0 else bool(i % 2) for i in range(n)]
+    frame["empty"], frame["id"] = np.nan, [f"id{i}" for i in range(n)]
+    names = ["logreg", "hgb", "softmax", "mlp"]
+    for X in (frame, frame[["whole", "flag"]], pl.from_pandas(frame)):
+        found = compare(names, X, y, cv=2)
+        assert not found.errors
+        means = {name: found.scores["accuracy"][name].mean() for name in names}
+        del means["hgb"]  # which makes no leaves of so few rows
+        assert min(means.values()) > 0.7, means
 
 
 def test_columns_that_nobody_takes_are_named():
@@ -491,3 +511,38 @@ def test_the_command_line_says_what_is_wrong(name, options, message, tmp_path, c
 def test_the_module_stands_in_for_the_function():
     found = skdeep.compare({"dummy": DummyClassifier()}, X, Y, cv=2)
     assert isinstance(found, Comparison)
+
+
+# ---- the picture -----------------------------------------------------------------------------------------------------
+
+
+def test_the_picture_shows_differences_intervals_and_what_makes_no_difference():
+    found, *_ = compared()
+    display = ComparisonDisplay.from_comparison(found, "accuracy")
+    assert display.names == ["weak", "strong", "failing", "dummy"]
+    for i, name in enumerate(display.names):
+        if name == "failing":
+            assert display.dots_[i] is display.means_[i] is display.interval_lines_[i] is None
+            continue
+        expected = found.difference("accuracy", name)
+        differences = found.scores["accuracy"][name] - found.scores["accuracy"]["logreg"]
+        np.testing.assert_allclose(display.dots_[i].get_offsets()[:, 0], differences)
+        np.testing.assert_allclose(display.means_[i].get_xdata(), expected.mean)
+        if not np.isnan(expected.low):
+            np.testing.assert_allclose(display.interval_lines_[i].get_xdata(), (expected.low, expected.high))
+    assert (display.rope_.get_x(), display.rope_.get_width()) == (-0.01, 0.02)
+    assert display.ax_.yaxis_inverted(), "the first is on top"
+    display.figure_.canvas.draw()
+    box = display.ax_.get_tightbbox()
+    assert box.x0 > -1
+    assert box.y0 > -1
+    plt.close("all")
+
+
+def test_the_picture_refuses():
+    found, *_ = compared()
+    with pytest.raises(ValueError, match="no metric 'f1'; there are accuracy, neg_log_loss"):
+        ComparisonDisplay.from_comparison(found, "f1")
+    alone = compare({"dummy": DummyClassifier()}, X, Y, cv=2)
+    with pytest.raises(ValueError, match="dummy is the only contestant"):
+        ComparisonDisplay.from_comparison(alone)

@@ -17,7 +17,6 @@ from skdeep.data.conversion import is_missing
 from skdeep.data.inputs import Data
 from skdeep.data.labels import unboxed
 from skdeep.model_selection.comparison import Comparison
-from skdeep.model_selection.contestants import DEFAULTS, default_contestants
 from skdeep.model_selection.paired import check_rope_and_confidence
 from skdeep.model_selection.past_scores import compare_past, count_rows, is_past
 from skdeep.model_selection.rounds import Split, run
@@ -138,6 +137,8 @@ def compare(
 
 def _models(contestants: Any, X: Data, y: Data) -> dict[str, BaseEstimator]:
     """Make a dictionary of the contestants; raise an error if they are no estimators, or there are no data."""
+    from skdeep.model_selection.contestants import DEFAULTS, default_contestants  # which take a while to import
+
     if X is None or y is None:
         raise ValueError("compare needs X and y, to train the contestants: compare({'name': estimator}, X, y).")
     if contestants is None:
