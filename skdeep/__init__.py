@@ -9,7 +9,7 @@ from skdeep.estimators.softmax import SoftmaxClassifier
 from skdeep.estimators.torch_module import TorchClassifier
 from skdeep.fitting.saved import OtherVersionWarning, without_training_state
 from skdeep.fitting.settings import LBFGS, SGD, Adam, AdamW
-from skdeep.model_selection import stacked
+from skdeep.model_selection import compare, stacked
 
 __all__ = [
     "LBFGS",
@@ -24,6 +24,7 @@ __all__ = [
     "SigmoidClassifier",
     "SoftmaxClassifier",
     "TorchClassifier",
+    "compare",
     "stacked",
     "without_training_state",
 ]

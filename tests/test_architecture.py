@@ -14,7 +14,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 450
 #: The rooms, from the ground floor up: each imports from those before it only.
 ROOMS = (
-    "compat engine solvers exact data callbacks fitting estimators model_selection distributed images display logs onnx"
+    "compat engine solvers exact data callbacks fitting estimators model_selection compare distributed images "
+    "display logs onnx"
 ).split()
 #: Those that know no estimator.
 GROUND = ("engine", "solvers", "exact")

@@ -91,7 +91,9 @@ def test_early_stopping_goes_by_the_probabilities():
 
 
 def test_an_ensemble_of_them():
-    model = MLPEnsembleClassifier(hidden_layer_sizes=(32,), n_estimators=3, calibration=None, max_iter=60, random_state=0)
+    model = MLPEnsembleClassifier(
+        hidden_layer_sizes=(32,), n_estimators=3, calibration=None, max_iter=60, random_state=0
+    )
     model.fit(X, P, classes=CLASSES)
     assert model.oof_score_ > 0.8 and model.score(X, Y) > 0.8
 

@@ -56,6 +56,8 @@ with private_names("scikit-learn", KNOWN):
     demand(_wrapped is _fit_and_score, "delayed shows the function that it wraps", "scikit-learn", KNOWN)
     _scorers = _MultimetricScorer(scorers={"a": len})._scorers
     demand(_scorers == {"a": len}, "_MultimetricScorer has _scorers", "scikit-learn", KNOWN)
+    _caches = hasattr(_MultimetricScorer, "_use_cache")
+    demand(_caches, "_MultimetricScorer has _use_cache", "scikit-learn", KNOWN)
     _method = make_scorer(accuracy_score)._response_method
     demand(_method == "predict", "scorers have a _response_method", "scikit-learn", KNOWN)
     _routed = hasattr(GridSearchCV, "_get_routed_params_for_fit")

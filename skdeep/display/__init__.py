@@ -6,9 +6,17 @@ are scikit-learn's :class:`~sklearn.inspection.DecisionBoundaryDisplay`, which t
 """
 
 from skdeep.display.coefficients import CoefficientsDisplay
+from skdeep.display.comparison import ComparisonDisplay
 from skdeep.display.curves import LossCurveDisplay
 from skdeep.display.path import RegularizationPathDisplay
 from skdeep.display.search import SearchDisplay
 from skdeep.display.templates import TemplatesDisplay
 
-__all__ = ["CoefficientsDisplay", "LossCurveDisplay", "RegularizationPathDisplay", "SearchDisplay", "TemplatesDisplay"]
+__all__ = [
+    "CoefficientsDisplay",
+    "ComparisonDisplay",
+    "LossCurveDisplay",
+    "RegularizationPathDisplay",
+    "SearchDisplay",
+    "TemplatesDisplay",
+]

@@ -171,7 +171,7 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
             Weights of the validation samples.
         classes : array-like of shape (n_classes,), default=None
             The labels of the columns of y, where y (and ``y_val``) holds probabilities (n_samples, n_classes), such as
-            those of a model that is to be distilled into this one. Of `SoftmaxClassifier` and the networks, with
+            a slow model gives, which is to be distilled into this one. Of `SoftmaxClassifier` and the networks, with
             ``class_weight=None`` and ``calibration=None``; scores and splits go by the most probable classes.
 
         Returns

@@ -188,9 +188,9 @@ def train_each(
     fraction = leader.validation_fraction if splits else None
     # equal rows are passed over once: in single precision, their order would be seen
     merge = recipe.batch_rows == problem.n_rows and not problem.is_stored
-    if merge and recipe.solver in FULL_BATCH:  # where there may be enough of them to matter
-        n_unknowns = problem.n_rows * (1 if recipe.loss.smooth else recipe.n_outputs)
-        merge = n_unknowns > _FEW_ROWS and not (problem.shard is None and surely_differ(problem.X))
+    if merge and recipe.solver in FULL_BATCH:  # where there may be enough of them to matter, or each has unknowns
+        differ = problem.shard is None and surely_differ(problem.X)
+        merge = (problem.n_rows > _FEW_ROWS or not recipe.loss.smooth) and not differ
     rows, weight, split_off = problem.split(first.split_seed, fraction, merge, leader.classes_)
     held_out = held_out or split_off
     if held_out is not None:

@@ -1,0 +1,128 @@
+"""Compare classifiers on a table, from the command line: ``python -m skdeep.compare data.csv --target y``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from skdeep.model_selection.comparison import Comparison
+from skdeep.model_selection.contest import compare
+from skdeep.model_selection.contestants import DEFAULTS
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m skdeep.compare", description="Compare classifiers on a table.")
+    parser.add_argument("table", type=Path, help="a file of CSV or Parquet")
+    parser.add_argument("--target", required=True, help="the column that is to be predicted")
+    parser.add_argument("--cv", default="5x2", help="folds, or folds x repeats (default: 5x2)")
+    parser.add_argument("--scoring", default="accuracy,neg_log_loss", help="scikit-learn's names, with commas")
+    parser.add_argument("--contestants", default=",".join(DEFAULTS), help="some of these, with commas (default: all)")
+    parser.add_argument("--reference", help="the contestant that others are compared with (default: the first)")
+    parser.add_argument("--rope", type=float, help="the largest difference that makes no difference")
+    parser.add_argument("--n-jobs", type=int, help="processes")
+    parser.add_argument("--random-state", type=int, default=0, help="seed of the splits (default: 0)")
+    parser.add_argument("--out", type=Path, help="write the report as HTML")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    return parser
+
+
+def _read(path: Path) -> Any:
+    """Read a table; raise an error that says what is missing."""
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError("Tables are read by pandas: pip install pandas.") from error
+    if not path.exists():
+        raise ValueError(f"There is no file {path}.")
+    suffixes = path.suffixes[-2:]
+    if ".parquet" in suffixes or ".pq" in suffixes:
+        return pandas.read_parquet(path)
+    if ".csv" in suffixes:
+        return pandas.read_csv(path)
+    if ".tsv" in suffixes:
+        return pandas.read_csv(path, sep="\t")
+    raise ValueError(f"{path} is named neither .csv, .tsv nor .parquet.")
+
+
+def _split_off(table: Any, target: str) -> tuple[Any, Any]:
+    """Divide a table into columns and target; rows without a target are left out, with a word."""
+    if target not in table.columns:
+        raise ValueError(f"There is no column {target!r}; there are {', '.join(map(repr, table.columns))}.")
+    known = table[target].notna()
+    if not known.all():
+        print(f"{int((~known).sum())} rows without {target} are left out.", file=sys.stderr)
+        table = table[known]
+    if table.shape[1] < 2 or not len(table):
+        raise ValueError(f"Beside {target!r}, the table has {table.shape[1] - 1} columns, and {len(table)} rows.")
+    return table.drop(columns=target), table[target]
+
+
+def _splitter(text: str, random_state: int) -> Any:
+    """Make a splitter of "5" or "5x2"."""
+    from sklearn.model_selection import RepeatedStratifiedKFold
+
+    folds, _, repeats = text.partition("x")
+    if not folds.isdigit() or (repeats and not repeats.isdigit()) or int(folds) < 2 or repeats == "0":
+        raise ValueError(f"--cv must be folds, such as 5, or folds x repeats, such as 5x2; got {text!r}.")
+    return RepeatedStratifiedKFold(n_splits=int(folds), n_repeats=int(repeats or 1), random_state=random_state)
+
+
+def _compared(options: argparse.Namespace) -> Comparison:
+    cv = _splitter(options.cv, options.random_state)
+    X, y = _split_off(_read(options.table), options.target)
+    if not options.quiet:
+        print(
+            f"{len(X)} rows, {X.shape[1]} columns, {y.nunique()} classes, {cv.get_n_splits()} splits", file=sys.stderr
+        )
+    return compare(
+        options.contestants.split(","),
+        X,
+        y,
+        cv=cv,
+        scoring=options.scoring.split(","),
+        reference=options.reference,
+        rope=options.rope,
+        n_jobs=options.n_jobs,
+        verbose=0 if options.quiet else 10,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, default=None
+        None takes what the process was called with.
+
+    Returns
+    -------
+    int
+        0, or 1 after an error, whose message it prints.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        found = _compared(options)
+        print(found)
+        if options.out is not None:
+            options.out.write_text(found.to_html(), encoding="utf-8")
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+class _Callable(types.ModuleType):
+    """The module, which stands in for the function where somebody has imported it by name."""
+
+    def __call__(self, *args: Any, **options: Any) -> Comparison:
+        return compare(*args, **options)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
+sys.modules[__name__].__class__ = _Callable

@@ -1,0 +1,167 @@
+"""Models compared on the same splits: a forest plot of their differences."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Self
+
+import numpy as np
+
+from skdeep.display._axes import COLORS, get_axes
+from skdeep.model_selection.comparison import Comparison
+
+#: Colours of the verdicts, of which green and orange are told apart by colour-blind readers.
+_VERDICTS = {"better": COLORS[2], "worse": COLORS[3], "equal": COLORS[0]}
+_UNDECIDED = "0.35"
+#: How far the dots of splits lie from the line of their contestant, in rows.
+_OFFSET = 0.28
+
+
+class ComparisonDisplay:
+    """Differences from the reference: the mean, its interval, the splits as dots, and what makes no difference shaded.
+
+    Right of zero is better. An interval's colour is the verdict: green is better, vermilion worse, blue equal, grey
+    undecided.
+
+    Parameters
+    ----------
+    names : list of str
+        The contestants, from top to bottom.
+    differences : list of ndarray of shape (n_splits,), or None
+        Of the scores of each; None for a contestant without.
+    intervals : list of (low, high)
+        NaN where there is none.
+    verdicts : list of str
+    rope : float
+        Half the width of what is shaded.
+    metric : str
+    reference : str
+
+    Attributes
+    ----------
+    ax_, figure_
+        Where it was drawn.
+    dots_, means_ : list of (PathCollection or None), list of (Line2D or None)
+        One per contestant.
+    interval_lines_ : list of (Line2D or None)
+    rope_ : Polygon, Rectangle or None
+        What is shaded.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.dummy import DummyClassifier
+    >>> from skdeep import HingeClassifier, SoftmaxClassifier, compare
+    >>> from skdeep.display import ComparisonDisplay
+    >>> X, y = load_iris(return_X_y=True)
+    >>> models = {"softmax": SoftmaxClassifier(), "hinge": HingeClassifier(), "dummy": DummyClassifier()}
+    >>> display = ComparisonDisplay.from_comparison(compare(models, X, y))
+    >>> [text.get_text() for text in display.ax_.get_yticklabels()]
+    ['hinge', 'dummy']
+    """
+
+    def __init__(
+        self,
+        *,
+        names: list[str],
+        differences: list[np.ndarray | None],
+        intervals: list[tuple[float, float]],
+        verdicts: list[str],
+        rope: float = 0.0,
+        metric: str = "score",
+        reference: str = "the reference",
+    ) -> None:
+        self.names = names
+        self.differences = differences
+        self.intervals = intervals
+        self.verdicts = verdicts
+        self.rope = rope
+        self.metric = metric
+        self.reference = reference
+
+    @classmethod
+    def from_comparison(cls, comparison: Comparison, metric: str | None = None, *, ax: Any = None) -> Self:
+        """Draw what `compare` has found.
+
+        Parameters
+        ----------
+        comparison : Comparison
+        metric : str, default=None
+            None is the first.
+        ax
+            See `plot`.
+
+        Returns
+        -------
+        ComparisonDisplay
+
+        Raises
+        ------
+        ValueError
+            If there is no such metric, or no contestant beside the reference.
+        """
+        metric = comparison.metrics[0] if metric is None else metric
+        if metric not in comparison.metrics:
+            raise ValueError(f"There is no metric {metric!r}; there are {', '.join(comparison.metrics)}.")
+        rows = [row for row in comparison.rows() if row["metric"] == metric]
+        rows = [row for row in rows if row["contestant"] != comparison.reference]
+        if not rows:
+            raise ValueError(f"There is nothing to draw: {comparison.reference} is the only contestant.")
+        scores = comparison.scores[metric]
+        differences = [scores[row["contestant"]] - scores[comparison.reference] for row in rows]
+        display = cls(
+            names=[row["contestant"] for row in rows],
+            differences=[one if np.isfinite(one).all() else None for one in differences],
+            intervals=[(row["low"], row["high"]) for row in rows],
+            verdicts=[row["verdict"] for row in rows],
+            rope=comparison.rope[metric],
+            metric=metric,
+            reference=comparison.reference,
+        )
+        return display.plot(ax=ax)
+
+    def plot(self, ax: Any = None) -> Self:
+        """Draw the differences.
+
+        Parameters
+        ----------
+        ax : Axes, default=None
+            None makes a figure.
+
+        Returns
+        -------
+        self : ComparisonDisplay
+        """
+        self.ax_ = get_axes(self, ax, 1, (6.5, 1.4 + 0.5 * len(self.names)))[0]
+        self.figure_ = self.ax_.figure
+        self.rope_ = self.ax_.axvspan(-self.rope, self.rope, color="0.9", zorder=0) if self.rope else None
+        self.ax_.axvline(0, color="black", linewidth=0.8, zorder=1)
+        self.dots_: list[Any] = []
+        self.means_: list[Any] = []
+        self.interval_lines_: list[Any] = []
+        for place, found in enumerate(zip(self.differences, self.intervals, self.verdicts, strict=True)):
+            self._draw(place, *found)
+        self.ax_.set_yticks(range(len(self.names)), self.names)
+        self.ax_.set_ylim(len(self.names) - 0.5, -0.5)  # the first is on top
+        self.ax_.set_xlabel(f"{self.metric}, difference from {self.reference} (right is better)")
+        self.ax_.grid(axis="x", alpha=0.3)
+        return self
+
+    def _draw(self, place: int, differences: np.ndarray | None, interval: tuple[float, float], verdict: str) -> None:
+        """Draw one contestant; one without scores is said to have failed."""
+        if differences is None:
+            self.ax_.text(0, place, "  no scores of all splits", va="center", fontsize="small", style="italic")
+            for artists in (self.dots_, self.means_, self.interval_lines_):
+                artists.append(None)
+            return
+        color = _VERDICTS.get(verdict, _UNDECIDED)
+        # in the order of the splits, so that dots of one value lie beside each other
+        spread = np.linspace(-1, 1, len(differences)) * 0.08 if len(differences) > 1 else np.zeros(1)
+        style = {"s": 14, "color": color, "alpha": 0.45, "linewidths": 0, "zorder": 2}
+        self.dots_.append(self.ax_.scatter(differences, place + _OFFSET + spread, **style))
+        line = None
+        if not math.isnan(interval[0]):
+            (line,) = self.ax_.plot(interval, [place, place], color=color, linewidth=2.5, solid_capstyle="butt")
+        self.interval_lines_.append(line)
+        (mean,) = self.ax_.plot(differences.mean(), place, "o", color=color, markersize=7)
+        self.means_.append(mean)

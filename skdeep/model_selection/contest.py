@@ -1,0 +1,260 @@
+"""The comparison of models by cross-validation: who competes, on which splits, judged by what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, is_classifier, is_regressor
+from sklearn.metrics import check_scoring
+from sklearn.model_selection import check_cv
+from sklearn.utils import indexable
+
+from skdeep.compat.sklearn import _MultimetricScorer, _num_samples
+from skdeep.data.conversion import is_missing
+from skdeep.data.inputs import Data
+from skdeep.data.labels import unboxed
+from skdeep.model_selection.comparison import Comparison
+from skdeep.model_selection.paired import check_rope_and_confidence
+from skdeep.model_selection.past_scores import compare_past, count_rows, is_past
+from skdeep.model_selection.rounds import Split, run
+
+#: What makes no difference, in metrics whose scale is known (Benavoli et al. take a percentage point of accuracy).
+_ROPE = 0.01
+#: Beginnings of the names of these metrics: shares, and logarithms of shares.
+_SHARES = (
+    *("accuracy", "balanced_accuracy", "top_k_accuracy", "f1", "precision", "recall", "jaccard"),
+    *("roc_auc", "average_precision", "neg_log_loss"),
+)
+
+
+def compare(
+    contestants: Mapping[str, Any] | Iterable[str] | None = None,
+    X: Data = None,
+    y: Data = None,
+    *,
+    cv: Any = None,
+    scoring: Any = None,
+    reference: str | None = None,
+    rope: float | Mapping[str, float] | None = None,
+    confidence: float = 0.95,
+    groups: ArrayLike | None = None,
+    n_jobs: int | None = None,
+    verbose: int = 0,
+) -> Comparison:
+    """Compare models on the same splits: differences with intervals, probabilities, seconds and verdicts.
+
+    All contestants are cross-validated on the same splits. Estimators of skdeep's that differ only in what models of a
+    stack may differ in train together, and steps that pipelines have in common are fitted once per split. A
+    contestant that fails is a row with its error. The statistics come from `paired_difference`, with Holm's
+    adjustment over the contestants; `Comparison` says how a verdict follows.
+
+    Parameters
+    ----------
+    contestants : dict of str to estimator, list of str, or None
+        Any estimators of scikit-learn's interface, or scores that are there: what ``cross_validate`` returned, and
+        fitted searches, of which the split scores of the best candidate are taken. A list names some of the default
+        contestants, None takes them all: "logreg", "hgb" (HistGradientBoostingClassifier), "softmax", "hinge", "mlp",
+        "ensemble" and "dummy", each with the steps that missing values and categories make necessary.
+    X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        Not needed for scores that are there.
+    y : array-like of shape (n_samples,)
+    cv : int, splitter or iterable of splits, default=None
+        As in ``cross_validate``: None is 5 folds, in classes' proportions. For scores that are there, the splitter that
+        they come from, if their ``indices`` do not tell.
+    scoring : str, list of str, callable or dict, default=None
+        As in ``cross_validate``: None is each contestant's ``score``. For scores that are there, the names of some.
+    reference : str, default=None
+        Name of the contestant that the others are compared with; None is the first.
+    rope : float or dict of str to float, default=None
+        The region of practical equivalence: the largest difference that makes no difference, for all metrics or by
+        metric. None is 0.01 for accuracies, areas under curves and the like, and the log-loss, and 0 for metrics of an
+        unknown scale.
+    confidence : float, default=0.95
+        Of intervals and verdicts.
+    groups : array-like of shape (n_samples,), default=None
+        Passed to the splitter.
+    n_jobs : int, default=None
+        As in ``cross_validate``.
+    verbose : int, default=0
+        As of :class:`joblib.Parallel`: with 10, each task that is done.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    TypeError
+        If a contestant is neither an estimator nor scores, or both kinds are mixed.
+    ValueError
+        If X or y is missing, the reference is no contestant, or scores do not come from the same splits.
+
+    Notes
+    -----
+    Models that train as one stack have equal shares of its seconds. Steps that contestants share count for each of
+    them. Before the clock runs, each kind of estimator (of scikit-learn's and skdeep's) is fitted to a few random rows,
+    for imports and what libraries set up on their first call.
+
+    References
+    ----------
+    Nadeau & Bengio, *Inference for the generalization error*, Machine Learning 2003; Benavoli, Corani, Demšar &
+    Zaffalon, *Time for a change: a tutorial for comparing multiple classifiers through Bayesian analysis*, JMLR 2017.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.model_selection import RepeatedStratifiedKFold
+    >>> from skdeep import SoftmaxClassifier, compare
+    >>> X, y = load_iris(return_X_y=True)
+    >>> models = {"logreg": LogisticRegression(max_iter=1000), "softmax": SoftmaxClassifier(random_state=0)}
+    >>> found = compare(models, X, y, cv=RepeatedStratifiedKFold(n_splits=5, n_repeats=2, random_state=0))
+    >>> found.metrics, found.n_splits, found.reference
+    (['accuracy'], 10, 'logreg')
+    >>> [row["verdict"] for row in found.rows()]
+    ['reference', 'undecided']
+    """
+    check_rope_and_confidence(0 if rope is None or isinstance(rope, Mapping) else rope, confidence)
+    if isinstance(contestants, Mapping) and any(map(is_past, contestants.values())):
+        reference = _named(list(contestants), reference)
+        found = compare_past(contestants, reference, scoring, cv, None if X is None else (X, y, groups))
+    else:
+        models = _models(contestants, X, y)
+        reference = _named(list(models), reference)
+        found = _cross_validated(models, X, y, cv, groups, scoring, n_jobs, verbose)
+    found.reference, found.confidence = reference, confidence
+    found.rope = {metric: _rope_of(metric, rope, found.metrics) for metric in found.metrics}
+    if found.n_splits == 1:
+        found.notes.append("One split has no interval: it does not tell how much scores vary. Take cv=5 or more.")
+    return found
+
+
+# ---- what is asked for -----------------------------------------------------------------------------------------------
+
+
+def _models(contestants: Any, X: Data, y: Data) -> dict[str, BaseEstimator]:
+    """Make a dictionary of the contestants; raise an error if they are no estimators, or there are no data."""
+    from skdeep.model_selection.contestants import DEFAULTS, default_contestants  # which take a while to import
+
+    if X is None or y is None:
+        raise ValueError("compare needs X and y, to train the contestants: compare({'name': estimator}, X, y).")
+    if contestants is None:
+        contestants = DEFAULTS
+    if isinstance(contestants, str) or hasattr(contestants, "fit"):
+        raise TypeError(
+            f"contestants must be a dictionary of names and estimators, such as {{'softmax': SoftmaxClassifier()}}, or "
+            f"a list of default contestants ({', '.join(DEFAULTS)}); got {contestants!r}."
+        )
+    if not isinstance(contestants, Mapping):
+        contestants = default_contestants(X, y, contestants)
+    if not contestants:
+        raise ValueError("There are no contestants: pass a dictionary of names and estimators.")
+    for name, model in contestants.items():
+        if isinstance(model, type) or not (hasattr(model, "fit") and hasattr(model, "get_params")):
+            hint = " Pass an instance, not the class." if isinstance(model, type) else ""
+            raise TypeError(f"Contestant {name!r} must be an estimator with fit and get_params; got {model!r}.{hint}")
+    return {str(name): model for name, model in contestants.items()}
+
+
+def _named(names: list[str], reference: str | None) -> str:
+    """Find the reference among the contestants."""
+    if reference is None:
+        return str(names[0])
+    if reference not in names:
+        raise ValueError(f"The reference {reference!r} is no contestant; there are {', '.join(map(str, names))}.")
+    return str(reference)
+
+
+def _rope_of(metric: str, rope: float | Mapping[str, float] | None, metrics: list[str]) -> float:
+    """Choose what makes no difference in a metric."""
+    if isinstance(rope, Mapping):
+        if unknown := sorted(set(rope) - set(metrics)):
+            raise ValueError(f"rope names the metric {unknown[0]!r}, and there are {', '.join(metrics)}.")
+        rope = rope.get(metric)
+    if rope is None:
+        return _ROPE if metric.startswith(_SHARES) else 0.0
+    check_rope_and_confidence(rope, 0.5)
+    return float(rope)
+
+
+def _scorer(models: dict[str, BaseEstimator], scoring: Any) -> tuple[Callable, str]:
+    """Make the scorer of all contestants, and the name of its metric if it has only one without a name."""
+    first = next(iter(models.values()))
+    if scoring is None:
+        kinds = {(is_classifier(model), is_regressor(model)) for model in models.values()}
+        name = (
+            {(True, False): "accuracy", (False, True): "r2"}.get(kinds.pop(), "score") if len(kinds) == 1 else "score"
+        )
+        return check_scoring(first), name
+    if callable(scoring):
+        scoring = {getattr(scoring, "__name__", "score"): scoring}
+    elif not isinstance(scoring, Mapping):
+        scoring = [scoring] if isinstance(scoring, str) else list(dict.fromkeys(scoring))
+    scorers = check_scoring(first, scoring=scoring)._scorers
+    return _Scorers(scorers=scorers, raise_exc=False), "score"
+
+
+class _Scorers(_MultimetricScorer):
+    """Several scorers, one of which may ask for a method that a contestant lacks: that is its failure alone."""
+
+    def _use_cache(self, estimator: Any) -> bool:
+        try:
+            return super()._use_cache(estimator)
+        except AttributeError:  # of that method; the scorer says so
+            return False
+
+
+# ---- what is found ---------------------------------------------------------------------------------------------------
+
+
+def _cross_validated(
+    models: dict[str, BaseEstimator],
+    X: Data,
+    y: Data,
+    cv: Any,
+    groups: ArrayLike | None,
+    scoring: Any,
+    n_jobs: int | None,
+    verbose: int,
+) -> Comparison:
+    """Train and judge all contestants on all splits."""
+    of_classes = any(map(is_classifier, models.values()))
+    X, y, groups = indexable(X, _complete(unboxed(y) if of_classes else y), groups)
+    scorer, name = _scorer(models, scoring)
+    splits: list[Split] = list(check_cv(cv, y, classifier=of_classes).split(X, y, groups))
+    entries = run(models, X, y, splits, scorer, n_jobs, verbose)
+    metrics = list(scorer._scorers) if isinstance(scorer, _MultimetricScorer) else [name]
+    shape = len(splits)
+    scores = {metric: {model: np.full(shape, np.nan) for model in models} for metric in metrics}
+    fit_seconds, predict_seconds = ({model: np.full(shape, np.nan) for model in models} for _ in range(2))
+    failures: dict[str, list[str]] = {}
+    for entry in entries:
+        fit_seconds[entry.name][entry.split] = entry.result["fit_time"] + entry.fit_extra
+        if (trace := entry.result["fit_error"]) is not None:
+            failures.setdefault(entry.name, []).append(trace.strip().splitlines()[-1])
+            continue
+        predict_seconds[entry.name][entry.split] = entry.result["score_time"] + entry.score_extra
+        values = entry.result["test_scores"]
+        for metric in metrics:
+            scores[metric][entry.name][entry.split] = values[metric] if isinstance(values, dict) else values
+    errors = {
+        model: f"the fit failed on {len(texts)} of {len(splits)} splits: {texts[0]}"
+        for model, texts in failures.items()
+    }
+    ratio = sum(count_rows(test) for _, test in splits) / sum(count_rows(train) for train, _ in splits)
+    return Comparison(list(models), "", scores, fit_seconds, predict_seconds, ratio, {}, errors=errors)
+
+
+def _complete(y: Data) -> Data:
+    """Raise an error where targets are missing."""
+    values = np.asarray(y)
+    if values.dtype.kind == "f":
+        gaps = np.isnan(values)
+    else:
+        gaps = np.array([is_missing(value) for value in values.ravel()]) if values.dtype.kind == "O" else np.zeros(1)
+    if gaps.any():
+        raise ValueError(f"y has no value in {int(gaps.sum())} of {_num_samples(y)} rows; leave these rows out.")
+    return y

@@ -1,0 +1,192 @@
+"""The contestants that a comparison has by default: baselines that take a table as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.base import BaseEstimator
+from sklearn.compose import make_column_transformer
+from sklearn.dummy import DummyClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, OneHotEncoder, OrdinalEncoder, StandardScaler
+from sklearn.utils import check_array
+from sklearn.utils.multiclass import type_of_target
+
+from skdeep.data.conversion import NotNumbersError, as_numbers, column_names, floats
+from skdeep.data.inputs import Data
+from skdeep.estimators.ensemble import MLPEnsembleClassifier
+from skdeep.estimators.hinge import HingeClassifier
+from skdeep.estimators.mlp import MLPClassifierTorch
+from skdeep.estimators.softmax import SoftmaxClassifier
+
+#: Rarer categories of a column are one, from so many categories on.
+_MAX_CATEGORIES = 100
+#: As many as HistGradientBoostingClassifier takes.
+_MAX_CODES = 254
+
+#: Beginnings of the names of types of columns that hold numbers.
+_NUMBERS = ("int", "uint", "float", "double", "decimal", "bool")
+
+#: The names of the contestants; the first is who the others are compared with.
+DEFAULTS = ("logreg", "hgb", "softmax", "hinge", "mlp", "ensemble", "dummy")
+
+
+def default_contestants(X: Data, y: Data, names: Iterable[str] = DEFAULTS) -> dict[str, BaseEstimator]:
+    """Make baselines for a table: each gets the steps in front that it needs, and no others.
+
+    Categories (text and categorical columns) become indicators, or codes that histograms take as categories. Missing
+    numbers become means, with indicators, for what cannot take them. Columns without any value are left out. Logistic
+    regression is behind a StandardScaler.
+
+    Parameters
+    ----------
+    X : {array-like, sparse matrix} of shape (n_samples, n_features)
+    y : array-like of shape (n_samples,)
+    names : iterable of str
+        Which of them: "logreg", "hgb" (HistGradientBoostingClassifier), "softmax", "hinge", "mlp"
+        (MLPClassifierTorch), "ensemble" (MLPEnsembleClassifier), "dummy" (the classes' frequencies).
+
+    Returns
+    -------
+    dict of str to estimator
+
+    Raises
+    ------
+    ValueError
+        If the target is none of classes, a name is unknown, or a column holds dates.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier  # which takes a while to import
+
+    names = list(names)
+    if unknown := [name for name in names if name not in DEFAULTS]:
+        raise ValueError(f"There is no default contestant {unknown[0]!r}. There are {', '.join(DEFAULTS)}.")
+    if (kind := type_of_target(y, input_name="y")) not in ("binary", "multiclass"):
+        raise ValueError(
+            f"The default contestants are classifiers, and y is {kind}, not classes. Pass contestants of your own: a "
+            "dictionary of names and estimators."
+        )
+    table = _look_at(X)
+    # sparse columns keep their zeros: nothing is subtracted from them
+    scaler = MaxAbsScaler() if table.is_sparse else StandardScaler()
+    ensemble = MLPEnsembleClassifier(random_state=0)  # type: ignore[call-arg]  # an attribute is no parameter
+    made: dict[str, Any] = {
+        "logreg": [*_front(table), *_imputer(table), scaler, LogisticRegression(max_iter=1000)],
+        "hgb": _histograms(HistGradientBoostingClassifier(random_state=0), table),
+        "softmax": [*_front(table), *_imputer(table), SoftmaxClassifier(random_state=0)],
+        "hinge": [*_front(table), *_imputer(table), HingeClassifier(random_state=0)],
+        "mlp": [*_front(table), MLPClassifierTorch(random_state=0)],
+        "ensemble": [*_front(table), ensemble],
+        "dummy": [DummyClassifier(strategy="prior")],
+    }
+    return {name: made[name][0] if len(made[name]) == 1 else make_pipeline(*made[name]) for name in names}
+
+
+@dataclass
+class _Table:
+    """What columns hold: which have categories, which nothing, and whether numbers are missing, sparse, or objects."""
+
+    categories: list
+    empty: list = field(default_factory=list)
+    is_missing: bool = False
+    is_sparse: bool = False
+    has_objects: bool = False
+
+
+def _look_at(X: Data) -> _Table:
+    """Find out what the columns of X hold."""
+    if sparse.issparse(X):
+        return _Table([], is_missing=bool(np.isnan(X.data).any()), is_sparse=True)
+    names = column_names(X)
+    if names is None:
+        values = np.asarray(X)
+        if values.dtype.kind not in "iubfc":
+            raise ValueError(
+                f"X is an array of {values.dtype}, which does not say which columns hold categories. Pass a data "
+                "frame, numbers, or contestants of your own."
+            )
+        gaps = np.isnan(values) if values.dtype.kind in "fc" else np.zeros(np.shape(values), dtype=bool)
+        empty = np.flatnonzero(gaps.all(axis=0)).tolist()
+        return _Table([], empty, bool(np.delete(gaps, empty, axis=1).any()))
+    table = _Table([])
+    for name in names:
+        column = X[name]
+        kind = str(column.dtype)
+        if kind.lower().startswith(("date", "time", "period", "duration")):
+            raise ValueError(
+                f"Column {name!r} holds dates or durations ({column.dtype}). Take what matters as numbers: the year, "
+                "or days since a date."
+            )
+        n_gaps = _count_gaps(column)
+        if n_gaps == len(column):
+            table.empty.append(name)
+        elif kind.lower().startswith(_NUMBERS) or (kind == "object" and _are_numbers(column)):
+            table.is_missing |= n_gaps > 0
+            # pandas' own types begin with a capital, and have missing values of their own
+            table.has_objects |= kind == "object" or (hasattr(column, "iloc") and kind[0].isupper())
+            table.has_objects |= kind == "boolean"
+        else:
+            table.categories.append(name)
+    return table
+
+
+def _are_numbers(column: Any) -> bool:
+    """Say whether all objects of a column are numbers or missing; digits that are text are names."""
+    objects = np.asarray(column, dtype=object)
+    if any(isinstance(value, str) for value in objects):
+        return False
+    try:
+        floats(objects)
+    except NotNumbersError:
+        return False
+    return True
+
+
+def _count_gaps(column: Any) -> int:
+    """Count the values that a column of a data frame lacks."""
+    if hasattr(column, "isna"):
+        return int(column.isna().sum())
+    return column.null_count() + (int(column.is_nan().sum()) if column.dtype.is_float() else 0)
+
+
+def _plain(X: Data) -> np.ndarray:
+    """Make an array of numbers, with NaN for whatever stands for no value."""
+    return check_array(as_numbers(X), ensure_all_finite=False, ensure_min_features=0)
+
+
+def _front(table: _Table) -> list:
+    """List the steps that make numbers of a table."""
+    encoder = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=_MAX_CATEGORIES, sparse_output=False)
+    return _encoded(encoder, table)
+
+
+def _imputer(table: _Table) -> list:
+    """List the step that what takes no missing values needs."""
+    return [SimpleImputer(add_indicator=True, keep_empty_features=True)] if table.is_missing else []
+
+
+def _histograms(model: Any, table: _Table) -> list:
+    """Put codes in front of gradient boosting, which are its first columns."""
+    encoder = OrdinalEncoder(
+        handle_unknown="use_encoded_value",
+        unknown_value=np.nan,
+        encoded_missing_value=np.nan,
+        max_categories=_MAX_CODES,
+    )
+    if table.categories:
+        model.set_params(categorical_features=list(range(len(table.categories))))
+    return [*_encoded(encoder, table), model]
+
+
+def _encoded(encoder: Any, table: _Table) -> list:
+    """List the step that encodes categories, which come first, and makes plain numbers of all other columns."""
+    numbers = FunctionTransformer(_plain)
+    parts = [(what, columns) for what, columns in ((encoder, table.categories), ("drop", table.empty)) if columns]
+    if parts:
+        return [make_column_transformer(*parts, remainder=numbers)]
+    return [numbers] if table.has_objects else []

@@ -1,0 +1,191 @@
+"""The comparison of scores that are there: results of ``cross_validate`` and of searches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import (
+    GroupKFold,
+    KFold,
+    RepeatedKFold,
+    RepeatedStratifiedKFold,
+    ShuffleSplit,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    StratifiedShuffleSplit,
+    check_cv,
+)
+
+from skdeep.model_selection.comparison import Comparison
+
+_HOW = (
+    "Pass cv, the splitter that the scores come from (and X and y, if its splits depend on them), or compute them with "
+    "cross_validate(..., return_indices=True)."
+)
+
+
+def is_past(contestant: Any) -> bool:
+    """Say whether a contestant is scores that are there, not an estimator to be trained."""
+    return isinstance(contestant, Mapping) or hasattr(contestant, "cv_results_")
+
+
+def count_rows(rows: np.ndarray) -> int:
+    """Count the rows that a split's indices, or mask, stand for."""
+    rows = np.asarray(rows)
+    return int(rows.sum()) if rows.dtype.kind == "b" else len(rows)
+
+
+def compare_past(
+    contestants: Mapping[str, Any], reference: str, scoring: Any, cv: Any, data: tuple | None
+) -> Comparison:
+    """Compare scores of splits that are there; `data` are X, y and groups, if known."""
+    if strangers := [name for name, one in contestants.items() if not is_past(one)]:
+        raise TypeError(
+            f"Contestant {strangers[0]!r} is to be trained, and others are scores that are there. Pass scores of all: "
+            f"cross_validate(estimator, X, y, cv=...) for {strangers[0]!r}."
+        )
+    found = {str(name): _scores_of(str(name), one) for name, one in contestants.items()}
+    metrics = [metric for metric in found[reference] if all(metric in scores for scores in found.values())]
+    if scoring is not None:
+        asked = [scoring] if isinstance(scoring, str) else list(scoring)
+        if lost := [metric for metric in asked if metric not in metrics]:
+            raise ValueError(f"Not all contestants have scores {lost[0]!r}; they have {metrics} in common.")
+        metrics = asked
+    if not metrics:
+        has = "; ".join(f"{name}: {', '.join(scores)}" for name, scores in found.items())
+        raise ValueError(f"The contestants have no score in common ({has}). Compute the same scoring for all.")
+    lengths = {name: len(scores[metrics[0]]) for name, scores in found.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"The contestants have scores of different numbers of splits: {lengths}. Use the same splits.")
+    seconds = {key: {str(n): _seconds(one, key, lengths[str(n)]) for n, one in contestants.items()} for key in _SECONDS}
+    ratio = _test_ratio(contestants, cv, data, lengths[reference])
+    scores = {metric: {name: found[name][metric] for name in found} for metric in metrics}
+    notes = [
+        f"The scores of {name} are of the best of {len(one.cv_results_['params'])} candidates, which was chosen by "
+        "them: they are too high. Cross-validate the search for scores that are not."
+        for name, one in contestants.items()
+        if hasattr(one, "cv_results_") and len(one.cv_results_["params"]) > 1
+    ]
+    if not all("indices" in one for one in contestants.values() if isinstance(one, Mapping)) or notes:
+        notes.append("That all scores come from the same splits could not be checked; pairs depend on it.")
+    return Comparison(list(found), reference, scores, seconds["fit"], seconds["score"], ratio, {}, notes=notes)
+
+
+#: What seconds are kept of.
+_SECONDS = ("fit", "score")
+
+
+def _scores_of(name: str, past: Any) -> dict[str, np.ndarray]:
+    """Take the scores of all splits, by metric."""
+    if isinstance(past, Mapping):
+        scores = {key.removeprefix("test_"): past[key] for key in past if str(key).startswith("test_")}
+        if not scores:
+            raise ValueError(
+                f"Contestant {name!r} is a dictionary without scores: it needs 'test_score' or the like, as "
+                f"cross_validate returns it, and has {sorted(map(str, past))}."
+            )
+    else:
+        if not hasattr(past, "best_index_"):
+            raise ValueError(f"The search {name!r} has no best candidate; fit it with refit, the name of a metric.")
+        results = past.cv_results_
+        metrics = [key.removeprefix("mean_test_") for key in results if key.startswith("mean_test_")]
+        scores = {
+            metric: [results[f"split{i}_test_{metric}"][past.best_index_] for i in range(past.n_splits_)]
+            for metric in metrics
+        }
+    return {metric: np.atleast_1d(np.asarray(values, dtype=float)) for metric, values in scores.items()}
+
+
+def _seconds(past: Any, key: str, n_splits: int) -> np.ndarray:
+    """Take the seconds of all splits; of a search, which keeps no more of them, their mean."""
+    if isinstance(past, Mapping):
+        return np.asarray(past.get(f"{key}_time", np.full(n_splits, np.nan)), dtype=float)
+    return np.asarray(past.cv_results_[f"mean_{key}_time"][past.best_index_], dtype=float).reshape(1)
+
+
+# ---- how large the test sets are -------------------------------------------------------------------------------------
+
+
+def _test_ratio(contestants: Mapping[str, Any], cv: Any, data: tuple | None, n_splits: int) -> float:
+    """Find how many test rows there are per training row; raise an error if nothing tells."""
+    splits = _common_indices(contestants)
+    if splits is not None:
+        return _ratio_of(splits)
+    if cv is not None and data is not None and data[1] is not None:
+        X, y, groups = data
+        splits = list(check_cv(cv, y, classifier=_has_classes(y)).split(X, y, groups))
+        _check_number(len(splits), n_splits)
+        return _ratio_of(splits)
+    known = [cv] if cv is not None else [one.cv for one in contestants.values() if hasattr(one, "cv_results_")]
+    ratios = [_ratio_of_splitter(splitter, n_splits) for splitter in known]
+    if not ratios or any(math.isnan(ratio) for ratio in ratios) or max(ratios) - min(ratios) > 1e-9:
+        raise ValueError(
+            "How wide the intervals are depends on the test rows per training row, which these scores do not tell. "
+            + _HOW
+        )
+    return ratios[0]
+
+
+def _has_classes(y: Any) -> bool:
+    return np.asarray(y).dtype.kind != "f"
+
+
+def _ratio_of(splits: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
+    splits = list(splits)
+    return sum(count_rows(test) for _, test in splits) / sum(count_rows(train) for train, _ in splits)
+
+
+def _common_indices(contestants: Mapping[str, Any]) -> list[tuple[np.ndarray, np.ndarray]] | None:
+    """Take the splits' indices from results that have them; raise an error if these are not the same."""
+    found: list[tuple[np.ndarray, np.ndarray]] | None = None
+    first = ""
+    for name, one in contestants.items():
+        if not (isinstance(one, Mapping) and "indices" in one):
+            continue
+        own = list(zip(one["indices"]["train"], one["indices"]["test"], strict=True))
+        if found is None:
+            found, first = own, name
+        same = len(own) == len(found) and all(
+            np.array_equal(a, b)
+            for pair, other in zip(own, found, strict=True)
+            for a, b in zip(pair, other, strict=True)
+        )
+        if not same:
+            raise ValueError(
+                f"The scores of {first!r} and {name!r} come from different splits, so that they are no pairs. Pass the "
+                "same splitter with an integer random_state to both."
+            )
+    return found
+
+
+def _check_number(known: int, n_splits: int) -> None:
+    if known != n_splits:
+        raise ValueError(f"cv has {known} splits, and the scores are of {n_splits}. " + _HOW)
+
+
+def _ratio_of_splitter(cv: Any, n_splits: int) -> float:
+    """Find the ratio of a splitter of which no rows need be known; NaN if it takes these."""
+    if isinstance(cv, ShuffleSplit | StratifiedShuffleSplit):
+        test = 0.1 if cv.test_size is None and cv.train_size is None else cv.test_size
+        if not isinstance(test, float):
+            return math.nan
+        _check_number(cv.get_n_splits(), n_splits)
+        return test / (1 - test if cv.train_size is None else cv.train_size)
+    if cv is None or isinstance(cv, int | np.integer):
+        n_folds = n_of_cv = 5 if cv is None else int(cv)
+    elif isinstance(cv, RepeatedKFold | RepeatedStratifiedKFold):
+        n_of_cv = cv.get_n_splits()
+        n_folds = n_of_cv // cv.n_repeats
+    elif isinstance(cv, KFold | StratifiedKFold | GroupKFold | StratifiedGroupKFold):
+        n_folds = n_of_cv = cv.get_n_splits()
+    elif isinstance(cv, Iterable):
+        splits = list(cv)
+        _check_number(len(splits), n_splits)
+        return _ratio_of(splits)
+    else:
+        return math.nan
+    _check_number(n_of_cv, n_splits)
+    return 1 / (n_folds - 1)

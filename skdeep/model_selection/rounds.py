@@ -1,0 +1,267 @@
+"""The rounds of a comparison: all contestants on some splits, with what they have in common done once."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import joblib
+import numpy as np
+from scipy import sparse
+from sklearn import get_config
+from sklearn.base import BaseEstimator, clone
+from sklearn.pipeline import Pipeline
+from sklearn.utils import get_tags
+from sklearn.utils.parallel import Parallel, delayed
+
+from skdeep.compat.sklearn import _fit_and_score, _num_samples, _safe_indexing
+from skdeep.data.inputs import Data
+from skdeep.model_selection.backend import stacked
+from skdeep.model_selection.evaluation import StackingWarning, _alike, final_step
+from skdeep.model_selection.stacks import stackable_now, why_alone
+from skdeep.model_selection.trainees import _only_asks
+
+#: Splits of a round, at least, where the rows that come out of shared steps are kept for a round.
+_SPLITS_OF_ROUND = 5
+#: Rows and columns of what contestants are warmed up with.
+_WARM_UP_SHAPE = 40, 5
+
+Split = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass
+class Entry:
+    """One contestant in one split.
+
+    Attributes
+    ----------
+    name : str
+    split : int
+    result : dict
+        What ``_fit_and_score`` returned.
+    fit_extra, score_extra : float
+        Seconds of shared steps, which it would have taken as well.
+    """
+
+    name: str
+    split: int
+    result: dict[str, Any] = field(default_factory=dict)
+    fit_extra: float = 0.0
+    score_extra: float = 0.0
+
+
+def run(
+    contestants: dict[str, BaseEstimator],
+    X: Data,
+    y: Data,
+    splits: list[Split],
+    scorer: Callable,
+    n_jobs: int | None = None,
+    verbose: int = 0,
+) -> Iterator[Entry]:
+    """Fit and judge all contestants on all splits; those that can train together do.
+
+    A failure is in the entry's result, as text; it is nobody else's.
+    """
+    fronts = _shared_fronts(contestants, scorer)
+    n_workers = joblib.effective_n_jobs(n_jobs)
+    size = len(splits) if not fronts else max(_SPLITS_OF_ROUND, n_workers)
+    with _as_it_would_be_later(contestants, y, n_jobs, n_workers):
+        for start in range(0, len(splits), size):
+            numbers = range(start, min(start + size, len(splits)))
+            some = {number: splits[number] for number in numbers}
+            yield from _round(contestants, fronts, X, y, some, scorer, {"n_jobs": n_jobs, "verbose": verbose})
+
+
+def _round(
+    contestants: dict[str, BaseEstimator],
+    fronts: list[list[str]],
+    X: Data,
+    y: Data,
+    splits: dict[int, Split],
+    scorer: Callable,
+    workers: dict[str, Any],
+) -> list[Entry]:
+    """Evaluate all contestants on some splits."""
+    wanted = [(number, group) for number in splits for group in fronts]
+    passed = Parallel(**workers)(
+        delayed(_pass_front)(_front(contestants[group[0]]), X, y, *splits[number]) for number, group in wanted
+    )
+    through = {
+        (name, number): outcome for (number, group), outcome in zip(wanted, passed, strict=True) for name in group
+    }
+    whole = _with_parameters(contestants)
+    finals = _with_parameters({name: final_step(contestants[name]) for group in fronts for name in group})
+    shared = {"scorer": scorer, "fit_params": {}, "score_params": {}, "verbose": 0}
+    shared |= {"return_times": True, "error_score": np.nan}
+    entries, calls = [], []
+    for number, split in splits.items():
+        for name in contestants:
+            train, test = split
+            data, entry, outcome = (X, y), Entry(name, number), through.get((name, number))
+            estimator, parameters = whole[name]
+            if outcome is not None:
+                estimator, parameters = finals[name]
+                data, (train, test) = (outcome.X, outcome.y), (outcome.train, outcome.test)
+                entry.fit_extra, entry.score_extra = outcome.fit_seconds, outcome.transform_seconds
+            options = {**shared, "train": train, "test": test, "parameters": parameters}
+            calls.append(delayed(_fit_and_score)(clone(estimator), *data, **options))
+            entries.append(entry)
+    with stacked():
+        results = Parallel(**workers)(calls)  # made here, it trains stacks
+    for entry, result in zip(entries, results, strict=True):
+        entry.result = result
+    return entries
+
+
+# ---- who trains together ---------------------------------------------------------------------------------------------
+
+
+def _with_parameters(contestants: dict[str, Any]) -> dict[str, tuple[Any, dict | None]]:
+    """Express contestants that may share a stack as one estimator and the parameters in which they differ from it."""
+    found: dict[str, tuple[Any, dict | None]] = {}
+    kinds: list[Any] = []
+    for name, contestant in contestants.items():
+        for kind in kinds:
+            parameters = _parameters_from(kind, contestant)
+            if parameters is not None:
+                found[name] = kind, parameters
+                break
+        else:
+            kinds.append(contestant)
+            found[name] = contestant, None
+    return found
+
+
+def _parameters_from(kind: BaseEstimator, contestant: BaseEstimator) -> dict[str, Any] | None:
+    """Find the stackable parameters that turn one estimator into another; None if it takes more."""
+    if type(kind) is not type(contestant) or type(final := final_step(kind)) is not type(final_step(contestant)):
+        return None
+    if why_alone(final) is not None or why_alone(final_step(contestant)) is not None:
+        return None
+    prefix = f"{contestant.steps[-1][0]}__" if isinstance(contestant, Pipeline) else ""
+    own, other = contestant.get_params(), kind.get_params()
+    free = [name for part in stackable_now(final) if (name := prefix + part) in own and name in other]
+    parameters = {name: own[name] for name in sorted(free) if not _alike(own[name], other[name])}
+    same = _alike(clone(kind).set_params(**clone(parameters, safe=False)), clone(contestant))
+    return parameters if same else None
+
+
+# ---- steps in front that contestants share ---------------------------------------------------------------------------
+
+
+@dataclass
+class _Passed:
+    """Rows of one split behind the steps that contestants share: training rows, then test rows."""
+
+    X: Any
+    y: Any
+    train: np.ndarray
+    test: np.ndarray
+    fit_seconds: float
+    transform_seconds: float
+
+
+def _shared_fronts(contestants: dict[str, BaseEstimator], scorer: Callable) -> list[list[str]]:
+    """Group the pipelines whose steps before the last are alike, wherever scorers ask for nothing but predictions."""
+    if not _only_asks(scorer) or get_config()["enable_metadata_routing"] or get_config()["array_api_dispatch"]:
+        return []
+    groups: list[list[str]] = []
+    for name, contestant in contestants.items():
+        if not _has_plain_front(contestant):
+            continue
+        front = _front(contestant).steps
+        for group in groups:
+            if _alike(front, _front(contestants[group[0]]).steps):
+                group.append(name)
+                break
+        else:
+            groups.append([name])
+    return [group for group in groups if len(group) > 1]
+
+
+def _has_plain_front(contestant: Any) -> bool:
+    """Say whether an estimator is a pipeline that does no more than fit and transform, step by step."""
+    if type(contestant) is not Pipeline or len(contestant.steps) < 2:
+        return False
+    if contestant.memory is not None or contestant.verbose or contestant.transform_input is not None:
+        return False
+    final = contestant.steps[-1][1]
+    return isinstance(final, BaseEstimator) and not get_tags(final).input_tags.pairwise
+
+
+def _front(pipeline: Any) -> Pipeline:
+    """Take the steps of a pipeline before the last, unfitted, with their random numbers."""
+    return clone(Pipeline(pipeline.steps[:-1]))
+
+
+def _pass_front(front: Pipeline, X: Data, y: Data, train: np.ndarray, test: np.ndarray) -> _Passed | None:
+    """Fit the steps and transform all rows of a split; None where it fails, since a pipeline says better why."""
+    try:
+        X_train, X_test, y_train, y_test = (_safe_indexing(data, rows) for data in (X, y) for rows in (train, test))
+        start = time.time()
+        first = front.fit_transform(X_train, y_train)
+        fitted = time.time()
+        second = front.transform(X_test)
+        transformed = time.time()
+        rows = _joined(first, second)
+    except Exception:
+        return None
+    if rows is None:
+        return None
+    n_train, n_rows = len(train_rows := np.arange(_num_samples(first))), _num_samples(rows)
+    labels = np.concatenate([np.asarray(y_train), np.asarray(y_test)])
+    if len(labels) != n_rows:
+        return None
+    return _Passed(rows, labels, train_rows, np.arange(n_train, n_rows), fitted - start, transformed - fitted)
+
+
+def _joined(first: Any, second: Any) -> Any:
+    """Put training and test rows into one array; None for what is not certain to come out of it as it was."""
+    if type(first) is not type(second) or getattr(first, "dtype", None) != getattr(second, "dtype", None):
+        return None
+    if type(first) is np.ndarray:
+        return np.concatenate([first, second])
+    if sparse.issparse(first) and first.format == second.format == "csr":
+        return sparse.vstack([first, second], format="csr")
+    return None
+
+
+# ---- what only the first call costs ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def _as_it_would_be_later(
+    contestants: dict[str, BaseEstimator], y: Data, n_jobs: int | None, n_workers: int
+) -> Iterator[None]:
+    """Keep imports and what libraries set up on their first call off the clock, and silence what is said of stacks."""
+    kinds: dict[type, Any] = {}
+    for contestant in contestants.values():
+        final = final_step(contestant)
+        while isinstance(getattr(final, "estimator", None), BaseEstimator):
+            final = final_step(final.estimator)
+        if type(final).__module__.split(".")[0] in ("sklearn", "skdeep") and not getattr(final, "verbose", False):
+            kinds.setdefault(type(final), final)
+    plain = [clone(final) for final in kinds.values() if why_alone(final) is None or not hasattr(final, "callbacks")]
+    n_classes = min(len(np.unique(np.asarray(y))), _WARM_UP_SHAPE[0] // 4) if np.asarray(y).dtype.kind != "f" else 2
+    # twice as many tasks as workers: each is likely to get one
+    Parallel(n_jobs=n_jobs)(delayed(_warm_up)(plain, n_classes) for _ in range(1 if n_workers == 1 else 2 * n_workers))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StackingWarning)  # what trains alone is no mistake here
+        yield
+
+
+def _warm_up(estimators: list, n_classes: int) -> None:
+    """Fit estimators to a few random rows, for what that sets up; what they make of these does not matter."""
+    X, y = np.random.default_rng(0).normal(size=_WARM_UP_SHAPE), np.arange(_WARM_UP_SHAPE[0]) % max(2, n_classes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for estimator in estimators:
+            try:
+                clone(estimator).fit(X, y).predict(X)
+            except Exception:  # it may be made for other data
+                continue

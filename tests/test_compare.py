@@ -1,0 +1,548 @@
+"""Comparisons: the statistics against formulas and simulation, who trains with whom, and what is refused."""
+
+import subprocess
+import sys
+from functools import cache
+
+import joblib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from helpers import set_constant
+from scipy import stats
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.datasets import load_diabetes, load_iris
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import (
+    GridSearchCV,
+    KFold,
+    RepeatedStratifiedKFold,
+    ShuffleSplit,
+    StratifiedKFold,
+    TimeSeriesSplit,
+    cross_validate,
+)
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+
+import skdeep.compare
+from skdeep import SoftmaxClassifier, compare
+from skdeep.display import ComparisonDisplay
+from skdeep.model_selection import Comparison, contestants, evaluation, paired_difference
+from skdeep.model_selection.paired import holm
+
+X, Y = load_iris(return_X_y=True)
+FOLDS = StratifiedKFold(3, shuffle=True, random_state=0)
+ONE, OTHER = np.array([0.91, 0.93, 0.92, 0.95, 0.90]), np.array([0.88, 0.91, 0.92, 0.91, 0.89])
+
+
+# ---- statistics ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rope", [0.0, 0.01])
+@pytest.mark.parametrize("runs", [1, 2])
+def test_probabilities_are_those_of_baycomp(rope, runs):
+    baycomp = pytest.importorskip("baycomp")
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(0.9, 0.02, (2, 10))
+    found = paired_difference(one, other, 1 / (10 / runs - 1), rope=rope)
+    expected = baycomp.CorrelatedTTest.probs(other, one, rope, runs)  # of its two, the second is better on the right
+    own = (found.p_worse, found.p_equal, found.p_better) if rope else (found.p_worse, found.p_better)
+    np.testing.assert_allclose(np.sort(own), np.sort(expected), rtol=1e-10)
+    assert np.argmax(own) in (np.argmax(expected), len(own) - 1 - np.argmax(expected))
+    assert (found.p_better > found.p_worse) == (one.mean() > other.mean())
+
+
+def test_interval_and_p_value_are_the_published_formula():
+    d, ratio = ONE - OTHER, 1 / 4
+    found = paired_difference(ONE, OTHER, ratio, confidence=0.9)
+    error = np.sqrt((1 / 5 + ratio) * d.var(ddof=1))
+    expected = stats.t.interval(0.9, 4, d.mean(), error)
+    np.testing.assert_allclose((found.low, found.high), expected, rtol=1e-12)
+    np.testing.assert_allclose(found.p_value, 2 * stats.t.sf(abs(d.mean() / error), 4), rtol=1e-12)
+    # without any overlap it would be the usual t-test of pairs
+    plain = paired_difference(ONE, OTHER, 1e-14)
+    np.testing.assert_allclose(plain.p_value, stats.ttest_rel(ONE, OTHER).pvalue, rtol=1e-9)
+
+
+def simulated(rng, n, n_splits, ratio, mean=0.0):
+    """Differences as the formula takes them: normal, any two with the correlation ratio / (1 + ratio)."""
+    rho = ratio / (1 + ratio)
+    return mean + np.sqrt(rho) * rng.normal(size=(n, 1)) + np.sqrt(1 - rho) * rng.normal(size=(n, n_splits))
+
+
+@pytest.mark.parametrize(("n_splits", "ratio"), [(10, 1 / 4), (5, 1 / 4), (15, 1 / 2)])
+def test_coverage_is_what_is_promised(n_splits, ratio):
+    rng = np.random.default_rng(n_splits)
+    found = [paired_difference(d, 0 * d, ratio) for d in simulated(rng, 3000, n_splits, ratio, mean=0.7)]
+    assert 0.93 < np.mean([one.low <= 0.7 <= one.high for one in found]) < 0.97
+    naive = [paired_difference(d, 0 * d, 1e-14) for d in simulated(rng, 1000, n_splits, ratio, mean=0.7)]
+    assert np.mean([one.low <= 0.7 <= one.high for one in naive]) < 0.9, "what the correction is for"
+
+
+def test_false_alarms_are_rare_among_several_contestants():
+    """All contestants are as good as the reference, whose scores they share."""
+    rng, names, n = np.random.default_rng(1), [f"c{i}" for i in range(5)], 600
+    alarms = 0
+    for _ in range(n):
+        scores = {name: row for name, row in zip(names, simulated(rng, 5, 10, 1 / 4), strict=True)}
+        zeros = dict.fromkeys(names, np.zeros(10))
+        found = Comparison(names, "c0", {"score": scores}, zeros, zeros, 1 / 4, {"score": 0.0})
+        alarms += any(row["verdict"] in ("better", "worse") for row in found.rows())
+    assert 0 < alarms / n <= 0.05
+
+
+def test_holm():
+    np.testing.assert_allclose(holm([0.01, 0.04, np.nan, 0.03]), [0.03, 0.06, np.nan, 0.06])
+    np.testing.assert_allclose(holm([0.6, 0.7]), [1, 1])
+    assert len(holm([])) == 0
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    p = np.random.default_rng(0).uniform(size=8) ** 3
+    np.testing.assert_allclose(holm(p), multitest.multipletests(p, method="holm")[1])
+
+
+def test_what_has_no_variance_has_no_interval():
+    one_split = paired_difference([0.9], [0.8], 1 / 4)
+    same = paired_difference(ONE, ONE + 1e-17, 1 / 4)
+    shifted = paired_difference(ONE + 0.1, ONE, 1 / 4)
+    assert one_split.mean == pytest.approx(0.1)
+    assert shifted.mean == pytest.approx(0.1)
+    for found in (one_split, shifted):
+        assert np.isnan([found.low, found.high, found.p_better, found.p_equal, found.p_worse, found.p_value]).all()
+    assert (same.low, same.high, same.p_equal, same.p_value) == (0, 0, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("scores", "reference", "ratio", "options", "message"),
+    [
+        ([0.9, 0.8], [0.9], 0.25, {}, "same length"),
+        ([], [], 0.25, {}, "same length"),
+        ([[0.9]], [[0.9]], 0.25, {}, "same length"),
+        ([0.9, np.nan], [0.9, 0.9], 0.25, {}, "must be finite"),
+        ([0.9, 0.8], [0.9, 0.9], 0, {}, "test_ratio is the number"),
+        ([0.9, 0.8], [0.9, 0.9], 0.25, {"rope": -1}, "rope is the largest"),
+        ([0.9, 0.8], [0.9, 0.9], 0.25, {"confidence": 95}, "between 0 and 1"),
+    ],
+)
+def test_statistics_refuse(scores, reference, ratio, options, message):
+    with pytest.raises(ValueError, match=message):
+        paired_difference(scores, reference, ratio, **options)
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+class Counting(TransformerMixin, BaseEstimator):
+    """Scales columns, and counts how often it is fitted."""
+
+    fits = 0
+
+    def fit(self, X, y=None):
+        type(self).fits += 1
+        return self
+
+    def transform(self, X):
+        return X / 10
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+
+class Failing(LogisticRegression):
+    """Fails on every fit."""
+
+    def fit(self, X, y):
+        raise RuntimeError("no such luck")
+
+
+def softmax(**params):
+    return SoftmaxClassifier(random_state=0, **params)
+
+
+@cache
+def compared():
+    """Two stacked contestants and others behind the same steps, one of which fails."""
+    Counting.fits = 0
+    models = {
+        "logreg": make_pipeline(Counting(), LogisticRegression()),
+        "weak": make_pipeline(Counting(), softmax(alpha=1e-3)),
+        "strong": make_pipeline(Counting(), softmax(alpha=10.0)),
+        "failing": make_pipeline(Counting(), Failing()),
+        "dummy": DummyClassifier(),
+    }
+    sizes = []
+    fit_stack = evaluation.fit_stack
+    evaluation.fit_stack = lambda members, *args, **options: [
+        sizes.append(len(members)),
+        fit_stack(members, *args, **options),
+    ][1]
+    try:
+        found = compare(models, X, Y, cv=FOLDS, scoring=["accuracy", "neg_log_loss"])
+    finally:
+        evaluation.fit_stack = fit_stack
+    return found, sizes, Counting.fits, models
+
+
+def test_what_contestants_have_in_common_is_done_once():
+    found, sizes, n_fits, _ = compared()
+    assert sizes == [2, 2, 2], "the two strengths of each fold are a stack"
+    assert n_fits == 3, "the step in front is fitted once per fold"
+    assert found.names == ["logreg", "weak", "strong", "failing", "dummy"]
+    assert all((found.fit_seconds[name] > 0).all() for name in found.names)
+
+
+def test_scores_are_those_of_cross_validate():
+    found, _, _, models = compared()
+    for name in ("logreg", "weak", "strong", "dummy"):
+        expected = cross_validate(models[name], X, Y, cv=FOLDS, scoring=["accuracy", "neg_log_loss"])
+        for metric in found.metrics:
+            np.testing.assert_allclose(found.scores[metric][name], expected[f"test_{metric}"], rtol=1e-6)
+    assert found.test_ratio == pytest.approx(0.5)
+
+
+def test_a_failure_is_a_row_of_its_own():
+    found, *_ = compared()
+    rows = {(row["metric"], row["contestant"]): row for row in found.rows()}
+    assert len(rows) == 10
+    failed = rows["accuracy", "failing"]
+    assert failed["verdict"] == "failed"
+    assert failed["error"] == "the fit failed on 3 of 3 splits: RuntimeError: no such luck"
+    assert np.isnan([failed["mean"], failed["difference"], failed["p_holm"], failed["predict_seconds"]]).all()
+    assert [rows["neg_log_loss", name]["verdict"] for name in ("logreg", "dummy")] == ["reference", "worse"]
+    assert found.difference("accuracy", "failing") is None
+    assert found.rope == {"accuracy": 0.01, "neg_log_loss": 0.01}
+    for text in (repr(found), found._repr_html_(), found.to_html()):
+        assert "failing: the fit failed on 3 of 3 splits" in text
+        assert "5 contestants on 3 splits, compared with logreg" in text
+
+
+def test_frame_is_the_rows(monkeypatch):
+    found, *_ = compared()
+    frame = found.frame()
+    assert len(frame) == 10
+    assert list(frame.columns) == list(found.rows()[0])
+    assert frame["difference"].dtype == float
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="pip install pandas"):
+        found.frame()
+
+
+def test_whoever_the_reference_is_the_differences_turn_around():
+    found, *_ = compared()
+    turned = Comparison(**{**vars(found), "reference": "dummy"})
+    one, other = found.difference("accuracy", "dummy"), turned.difference("accuracy", "logreg")
+    np.testing.assert_allclose((one.mean, one.low, one.p_better), (-other.mean, -other.high, other.p_worse))
+
+
+def test_a_failing_reference_leaves_means():
+    found = compare({"failing": Failing(), "dummy": DummyClassifier()}, X, Y, cv=2)
+    assert [row["verdict"] for row in found.rows()] == ["failed", "undecided"]
+    assert found.rows()[1]["mean"] == pytest.approx(1 / 3)
+
+
+def test_workers_find_the_same():
+    found, _, _, models = compared()
+    with joblib.parallel_config("threading"):
+        again = compare(models, X, Y, cv=FOLDS, scoring=["accuracy", "neg_log_loss"], n_jobs=2)
+    for name in ("logreg", "weak", "strong"):
+        np.testing.assert_allclose(again.scores["neg_log_loss"][name], found.scores["neg_log_loss"][name], rtol=1e-6)
+
+
+def test_rounds_of_few_splits_are_the_same(monkeypatch):
+    models = {name: make_pipeline(StandardScaler(), softmax(alpha=alpha)) for name, alpha in {"a": 1, "b": 2}.items()}
+    whole = compare(models, X, Y, cv=FOLDS)
+    set_constant(monkeypatch, "_SPLITS_OF_ROUND", 2)
+    np.testing.assert_array_equal(
+        compare(models, X, Y, cv=FOLDS).scores["accuracy"]["b"], whole.scores["accuracy"]["b"]
+    )
+
+
+class Fragile(Counting):
+    """Cannot be fitted to rows of two classes."""
+
+    def fit(self, X, y=None):
+        if len(np.unique(y)) < 3:
+            raise RuntimeError("two classes")
+        return self
+
+
+def test_a_step_that_fails_in_one_split_is_said_to():
+    rows = np.arange(len(Y))
+    splits = [(rows[::2], rows[1::2]), (rows[Y < 2], rows[Y < 2])]
+    models = {name: make_pipeline(Fragile(), LogisticRegression(C=c)) for name, c in {"a": 1, "b": 2}.items()}
+    found = compare({**models, "c": LogisticRegression(max_iter=500)}, X, Y, cv=splits, reference="c")
+    assert found.rows()[0]["error"] == "the fit failed on 1 of 2 splits: RuntimeError: two classes"
+    assert np.isfinite(found.scores["accuracy"]["a"]).tolist() == [True, False]
+    assert np.isfinite(found.scores["accuracy"]["c"]).all()
+
+
+def test_a_metric_that_a_contestant_cannot_have_is_its_own():
+    models = {"dummy": DummyClassifier(), "svc": LinearSVC()}
+    with pytest.warns(UserWarning, match="Scoring failed"):
+        found = compare(models, X, Y, cv=2, scoring=["accuracy", "neg_log_loss"])
+    assert [row["verdict"] for row in found.rows()] == ["reference", "better", "reference", "failed"]
+    assert "neg_log_loss has no finite value on 2 of 2 splits" in repr(found)
+
+
+def test_one_split_has_no_interval():
+    cv = ShuffleSplit(1, test_size=0.5, random_state=0)
+    found = compare({"dummy": DummyClassifier(), "softmax": softmax()}, X, Y, cv=cv)
+    row = found.rows()[1]
+    assert row["difference"] > 0.5
+    assert np.isnan([row["low"], row["p_value"], row["fit_seconds_std"]]).all()
+    assert row["verdict"] == "undecided"
+    assert "One split has no interval" in repr(found)
+
+
+def test_regressors_and_other_scorings():
+    X, y = load_diabetes(return_X_y=True)
+    models = {"mean": DummyRegressor(), "ridge": Ridge()}
+    found = compare(models, X, y, cv=KFold(3))
+    assert (found.metrics, found.rope) == (["r2"], {"r2": 0.0})
+    assert found.rows()[1]["verdict"] == "better"
+    found = compare(models, X, y, cv=KFold(3), scoring="neg_root_mean_squared_error", rope=100)
+    assert found.rows()[1]["verdict"] == "equal"
+
+    def largest_error(model, X, y):
+        return -np.abs(model.predict(X) - y).max()
+
+    found = compare(models, X, y, cv=KFold(3), scoring=largest_error, rope={"largest_error": 1})
+    assert (found.metrics, found.rope) == (["largest_error"], {"largest_error": 1})
+
+
+@pytest.mark.parametrize(
+    ("args", "options", "error", "message"),
+    [
+        (({"a": DummyClassifier()},), {}, ValueError, "needs X and y"),
+        ((DummyClassifier(), X, Y), {}, TypeError, "must be a dictionary of names"),
+        (("softmax", X, Y), {}, TypeError, "must be a dictionary of names"),
+        (({"a": DummyClassifier}, X, Y), {}, TypeError, "Pass an instance, not the class"),
+        (({"a": 3}, X, Y), {}, TypeError, "must be an estimator"),
+        (({}, X, Y), {}, ValueError, "no contestants"),
+        ((["softmax", "svm"], X, Y), {}, ValueError, "no default contestant 'svm'"),
+        ((["softmax"], X, Y + 0.5), {}, ValueError, "y is continuous"),
+        (({"a": DummyClassifier()}, X, Y), {"reference": "b"}, ValueError, "'b' is no contestant; there are a"),
+        (({"a": DummyClassifier()}, X, Y), {"rope": -1}, ValueError, "rope is the largest"),
+        (({"a": DummyClassifier()}, X, Y), {"rope": {"f1": 1}}, ValueError, "rope names the metric 'f1'"),
+        (({"a": DummyClassifier()}, X, Y), {"confidence": 2}, ValueError, "between 0 and 1"),
+        (({"a": DummyClassifier()}, X, np.where(Y, Y, np.nan)), {}, ValueError, "no value in 50 of 150 rows"),
+    ],
+)
+def test_comparisons_refuse(args, options, error, message):
+    with pytest.raises(error, match=message):
+        compare(*args, **options)
+
+
+# ---- scores that are there -------------------------------------------------------------------------------------------
+
+
+@cache
+def past(indices=True, cv=FOLDS):
+    results = [cross_validate(m, X, Y, cv=cv, return_indices=indices) for m in (DummyClassifier(), softmax())]
+    return dict(zip(("dummy", "softmax"), results, strict=True))
+
+
+def test_scores_that_are_there_are_compared_alike():
+    fresh = compare({"dummy": DummyClassifier(), "softmax": softmax()}, X, Y, cv=FOLDS, scoring="accuracy")
+    found = compare(past(), rope=0.01)
+    assert found.metrics == ["score"]
+    assert found.difference("score", "softmax") == fresh.difference("accuracy", "softmax")
+    assert not found.notes
+
+
+@pytest.mark.parametrize(
+    ("cv", "data", "ratio"),
+    [
+        (3, (), 1 / 2),
+        (FOLDS, (), 1 / 2),
+        (TimeSeriesSplit(3), (X, Y), 111 / 228),
+        (list(FOLDS.split(X, Y)), (), 1 / 2),
+        (RepeatedStratifiedKFold(n_splits=3, n_repeats=1), (), 1 / 2),
+        (ShuffleSplit(3, test_size=0.2), (), 1 / 4),
+    ],
+)
+def test_the_splitter_tells_how_wide_intervals_are(cv, data, ratio):
+    found = compare(past(indices=False), *data, cv=cv)
+    assert found.test_ratio == pytest.approx(ratio)
+    assert "could not be checked" in repr(found)
+
+
+def test_a_search_is_its_best_candidate():
+    search = GridSearchCV(softmax(), {"alpha": [1e-2, 100.0]}, cv=FOLDS).fit(X, Y)
+    found = compare({"search": search, **past()}, reference="dummy")
+    expected = [search.cv_results_[f"split{i}_test_score"][search.best_index_] for i in range(3)]
+    np.testing.assert_array_equal(found.scores["score"]["search"], expected)
+    assert "the best of 2 candidates" in repr(found)
+    assert compare({"search": search, **past(indices=False)}).test_ratio == pytest.approx(1 / 2), "the search knows"
+
+
+@pytest.mark.parametrize(
+    ("contestants", "options", "error", "message"),
+    [
+        (lambda: past(indices=False), {}, ValueError, "Pass cv, the splitter"),
+        (lambda: past(indices=False), {"cv": TimeSeriesSplit(3)}, ValueError, "Pass cv, the splitter"),
+        (lambda: past(indices=False), {"cv": 5}, ValueError, "cv has 5 splits, and the scores are of 3"),
+        (lambda: {**past(), "c": past(cv=StratifiedKFold(3))["dummy"]}, {}, ValueError, "different splits"),
+        (lambda: {**past(), "c": {"test_score": [1.0]}}, {}, ValueError, "different numbers of splits"),
+        (lambda: {**past(), "c": {"test_f1": [1.0]}}, {}, ValueError, "no score in common"),
+        (lambda: {**past(), "c": {"accuracy": [1.0]}}, {}, ValueError, "a dictionary without scores"),
+        (lambda: {**past(), "c": DummyClassifier()}, {}, TypeError, "'c' is to be trained"),
+        (past, {"scoring": "f1"}, ValueError, "Not all contestants have scores 'f1'"),
+    ],
+)
+def test_scores_that_are_no_pairs_are_refused(contestants, options, error, message):
+    with pytest.raises(error, match=message):
+        compare(contestants(), **options)
+
+
+# ---- default contestants, and the command line -----------------------------------------------------------------------
+
+
+def table(n=90):
+    """Numbers with gaps, text with gaps, booleans, categories, and a target of strings that follows from the text."""
+    rng = np.random.default_rng(0)
+    text = rng.choice(["x", "y", "z"], n)
+    frame = pd.DataFrame({"number": rng.normal(size=n), "text": text, "flag": rng.choice([True, False], n)})
+    frame["kind"] = pd.Categorical(rng.choice(["u", "v"], n))
+    frame.loc[::7, "number"] = np.nan
+    frame.loc[::11, "text"] = None
+    frame["answer"] = np.where(text == "x", "yes", "no")
+    return frame
+
+
+def test_default_contestants_take_a_table_as_it_comes():
+    frame = table()
+    names = [name for name in contestants.DEFAULTS if name != "ensemble"]  # it takes what "mlp" takes
+    found = compare(names, frame.drop(columns="answer"), frame["answer"], cv=2, scoring=["accuracy", "neg_log_loss"])
+    assert not found.errors
+    means = {row["contestant"]: row["mean"] for row in found.rows() if row["metric"] == "accuracy"}
+    assert all(mean > 0.85 for name, mean in means.items() if name not in ("dummy", "hgb")), means
+    assert means["dummy"] < 0.75
+
+
+def test_each_default_contestant_has_the_steps_that_it_needs():
+    def lengths(X):
+        return {name: len(getattr(m, "steps", [m])) for name, m in contestants.default_contestants(X, Y).items()}
+
+    plain = {"logreg": 2, "hgb": 1, "softmax": 1, "hinge": 1, "mlp": 1, "ensemble": 1, "dummy": 1}
+    assert lengths(X) == lengths(pd.DataFrame(X)) == lengths(pl.DataFrame(X)) == plain
+    with_gaps = np.where(X > 7, np.nan, X)
+    gaps = {**plain, "logreg": 3, "softmax": 2, "hinge": 2}
+    assert lengths(with_gaps) == lengths(pd.DataFrame(with_gaps)) == lengths(pl.DataFrame(with_gaps)) == gaps
+    text = pd.DataFrame(X).assign(text="a")
+    assert lengths(text) == {**plain, "logreg": 3, "hgb": 2, "softmax": 2, "hinge": 2, "mlp": 2, "ensemble": 2}
+
+
+@pytest.mark.filterwarnings("ignore:Found unknown categories")
+def test_columns_of_odd_types():
+    """Nullable integers and booleans, objects that are numbers, a column without values, a category for each row."""
+    rng, n = np.random.default_rng(0), 60
+    y = rng.random(n) < 0.5
+    flag = pd.array(y, dtype="boolean")
+    flag[::9] = pd.NA
+    frame = pd.DataFrame({"whole": pd.array(rng.integers(0, 9, n), dtype="Int64"), "flag": flag})
+    frame["object"] = [None if i % 7 == 0 else bool(i % 2) for i in range(n)]
+    frame["empty"], frame["id"] = np.nan, [f"id{i}" for i in range(n)]
+    names = ["logreg", "hgb", "softmax", "mlp"]
+    for X in (frame, frame[["whole", "flag"]], pl.from_pandas(frame)):
+        found = compare(names, X, y, cv=2)
+        assert not found.errors
+        means = {name: found.scores["accuracy"][name].mean() for name in names}
+        del means["hgb"]  # which makes no leaves of so few rows
+        assert min(means.values()) > 0.7, means
+
+
+def test_columns_that_nobody_takes_are_named():
+    dates = pd.DataFrame({"day": pd.date_range("2020", periods=150)})
+    with pytest.raises(ValueError, match="'day' holds dates"):
+        compare(None, dates, Y)
+    with pytest.raises(ValueError, match="which columns hold categories"):
+        compare(None, X.astype(str), Y)
+
+
+def test_the_command_line_writes_a_report(tmp_path):
+    path, out = tmp_path / "data.csv", tmp_path / "report.html"
+    table().to_csv(path, index=False)
+    options = ["--target", "answer", "--cv", "2x2", "--contestants", "logreg,dummy", "--out", str(out)]
+    # what -m does: it warns where the package has imported the module
+    program = "import runpy, types\nfrom skdeep import compare\nassert isinstance(compare, types.FunctionType)\n"
+    program += "runpy.run_module('skdeep.compare', run_name='__main__', alter_sys=True)"
+    command = [sys.executable, "-W", "error", "-c", program, str(path), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "2 contestants on 4 splits, compared with logreg" in done.stdout
+    assert "90 rows, 4 columns, 2 classes, 4 splits" in done.stderr
+    assert "<td" in out.read_text(encoding="utf-8")
+
+
+def test_the_command_line_reads_parquet_and_skips_rows_without_target(tmp_path, capsys):
+    pytest.importorskip("pyarrow")
+    frame = table()
+    frame.loc[3, "answer"] = None
+    frame.to_parquet(tmp_path / "data.parquet")
+    options = ["--target", "answer", "--cv", "2", "--contestants", "dummy", "--scoring", "accuracy", "--quiet"]
+    assert skdeep.compare.main([str(tmp_path / "data.parquet"), *options]) == 0
+    printed = capsys.readouterr()
+    assert "1 contestants on 2 splits" in printed.out
+    assert printed.err == "1 rows without answer are left out.\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("none.csv", [], "There is no file"),
+        ("data.txt", [], "named neither .csv"),
+        ("data.csv", ["--target", "z"], "no column 'z'; there are 'a', 'y'"),
+        ("data.csv", ["--cv", "5*2"], "--cv must be folds"),
+        ("data.csv", ["--contestants", "svm"], "no default contestant 'svm'"),
+    ],
+)
+def test_the_command_line_says_what_is_wrong(name, options, message, tmp_path, capsys):
+    for given in ("data.csv", "data.txt"):
+        (tmp_path / given).write_text("a,y\n1,0\n2,1\n", encoding="utf-8")
+    assert skdeep.compare.main([str(tmp_path / name), "--target", "y", "--quiet", *options]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_the_module_stands_in_for_the_function():
+    found = skdeep.compare({"dummy": DummyClassifier()}, X, Y, cv=2)
+    assert isinstance(found, Comparison)
+
+
+# ---- the picture -----------------------------------------------------------------------------------------------------
+
+
+def test_the_picture_shows_differences_intervals_and_what_makes_no_difference():
+    found, *_ = compared()
+    display = ComparisonDisplay.from_comparison(found, "accuracy")
+    assert display.names == ["weak", "strong", "failing", "dummy"]
+    for i, name in enumerate(display.names):
+        if name == "failing":
+            assert display.dots_[i] is display.means_[i] is display.interval_lines_[i] is None
+            continue
+        expected = found.difference("accuracy", name)
+        differences = found.scores["accuracy"][name] - found.scores["accuracy"]["logreg"]
+        np.testing.assert_allclose(display.dots_[i].get_offsets()[:, 0], differences)
+        np.testing.assert_allclose(display.means_[i].get_xdata(), expected.mean)
+        if not np.isnan(expected.low):
+            np.testing.assert_allclose(display.interval_lines_[i].get_xdata(), (expected.low, expected.high))
+    assert (display.rope_.get_x(), display.rope_.get_width()) == (-0.01, 0.02)
+    assert display.ax_.yaxis_inverted(), "the first is on top"
+    display.figure_.canvas.draw()
+    box = display.ax_.get_tightbbox()
+    assert box.x0 > -1
+    assert box.y0 > -1
+    plt.close("all")
+
+
+def test_the_picture_refuses():
+    found, *_ = compared()
+    with pytest.raises(ValueError, match="no metric 'f1'; there are accuracy, neg_log_loss"):
+        ComparisonDisplay.from_comparison(found, "f1")
+    alone = compare({"dummy": DummyClassifier()}, X, Y, cv=2)
+    with pytest.raises(ValueError, match="dummy is the only contestant"):
+        ComparisonDisplay.from_comparison(alone)
