@@ -21,7 +21,7 @@ from skdeep.data.categories import Categories, categories_for, others
 from skdeep.data.conversion import NotNumbersError, as_numbers, column_names, floats, place
 from skdeep.data.stored import TORCH_KINDS, is_mapped, opened
 from skdeep.engine.rows import MAX_VALUES, DenseRows, SparseRows, as_tensor
-from skdeep.engine.stored import StoredArray, StoredRows
+from skdeep.engine.stored import StoredArray, rows_of_stored
 
 #: A matrix as the rest of the package sees it: an ndarray, a CSR array, or a Tensor (SciPy has no types to say so).
 Matrix: TypeAlias = Any
@@ -285,7 +285,7 @@ def rows_of(X: Matrix, device: torch.device, dtype: torch.dtype) -> DenseRows | 
     if sparse.issparse(X):
         return SparseRows(X, device, dtype)
     if isinstance(X, StoredArray):
-        return StoredRows(X, device, dtype)
+        return rows_of_stored(X, device, dtype)
     mapped = isinstance(X, np.ndarray) and X.nbytes > _SMALL_BYTES and is_mapped(X)
     X = X if isinstance(X, Tensor) else as_tensor(X)
     return DenseRows(X if mapped else X.contiguous(), device, dtype)

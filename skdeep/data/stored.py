@@ -62,8 +62,17 @@ def opened_with_targets(X: Any, y: Any, sample_weight: Any, names: np.ndarray | 
         chunks = Chunks.of(X, y, sample_weight, names, labelled=True)
         return _of_chunks(chunks), chunks.labels, chunks.weights
     if isinstance(X, np.ndarray) and X.nbytes > MAPPED_BYTES and X.ndim > 1 and is_mapped(X):
-        return StoredArray(X, _dtype_of(X)), y, sample_weight
-    return opened(X), y, sample_weight
+        array = StoredArray(X, _dtype_of(X))
+    else:
+        array = opened(X)
+    if not isinstance(array, StoredArray):
+        return array, y, sample_weight
+    return array, _in_memory(y), _in_memory(sample_weight)
+
+
+def _in_memory(values: Any) -> Any:
+    """Read targets or weights that are an array in a file; anything else is returned as it is."""
+    return np.asarray(values[:]) if _is_array(values, 1) else values
 
 
 def _of_chunks(chunks: Chunks) -> StoredArray:
@@ -72,15 +81,11 @@ def _of_chunks(chunks: Chunks) -> StoredArray:
     return array
 
 
-def _is_array(X: Any) -> bool:
-    """Tell whether something is an array that is not in memory."""
-    if (
-        isinstance(X, np.ndarray | Tensor | StoredArray)
-        or sparse.issparse(X)
-        or type(X).__module__.startswith("sparse.")
-    ):
+def _is_array(X: Any, n_axes: int = 2) -> bool:
+    """Tell whether something is an array that is not in memory, of so many axes at least."""
+    if isinstance(X, np.ndarray | Tensor | StoredArray) or sparse.issparse(X):
         return False
-    if not all(hasattr(X, name) for name in ("shape", "dtype", "__getitem__")) or len(X.shape) < 2:
+    if not all(hasattr(X, name) for name in ("shape", "dtype", "__getitem__")) or len(X.shape) < n_axes:
         return False
     # neither frames, nor arrays of other libraries, nor PyData's sparse ones
     return not any(hasattr(X, name) for name in ("iloc", "columns", "__array_namespace__", "todense"))

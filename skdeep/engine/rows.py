@@ -48,11 +48,16 @@ def free_memory(device: torch.device) -> int:
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
+def has_room(device: torch.device, n_bytes: int) -> bool:
+    """Tell whether a GPU can keep so much of data, beside what it computes."""
+    return n_bytes <= _RESIDENT_SHARE * free_memory(device)
+
+
 def _home(values: Tensor, device: torch.device, n_bytes: int) -> torch.device:
     """Choose where data stays in training: on the device if it fits and can be there as it is, else with the host."""
     if device.type == "mps" and values.dtype is torch.float64:  # rounded to float32, it could not be centred any more
         return torch.device("cpu")
-    fits = device.type != "cuda" or n_bytes <= _RESIDENT_SHARE * free_memory(device)
+    fits = device.type != "cuda" or has_room(device, n_bytes)
     return device if fits else torch.device("cpu")
 
 
@@ -180,7 +185,7 @@ class DenseRows(_Rows):
         n_values = len(self) * n_columns
         if self._streamed or self.device.type != "cuda":
             return not self._streamed and n_values <= MAX_VALUES
-        return 2 * n_values * self.dtype.itemsize <= _RESIDENT_SHARE * free_memory(self.device)
+        return has_room(self.device, 2 * n_values * self.dtype.itemsize)
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> DenseRows:
         """Make rows of all of these, changed, in the dtype that is wanted."""

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep.engine.rows import DenseRows, as_tensor
+from skdeep.engine.per_model import to_device
+from skdeep.engine.rows import DenseRows, as_tensor, has_room
 
 #: Bytes of a block, about, and of a window at most: what is kept of the data.
 BLOCK_BYTES, WINDOW_BYTES = 1 << 20, 1 << 26
@@ -91,7 +92,9 @@ class StoredArray:
 
     def at(self, index: np.ndarray) -> StoredArray:
         """Make the array of some rows, which are read when they are asked for."""
-        return StoredArray(_Part(self, index), self.dtype, in_order=self.in_order)
+        array = StoredArray(_Part(self, index), self.dtype, in_order=self.in_order)
+        array.finite = self.finite
+        return array
 
     def parts(self) -> Iterator[np.ndarray]:
         """Read all rows, a block at a time."""
@@ -199,7 +202,37 @@ class _Reshaped:
         return part.reshape(len(part), *self.shape[1:])
 
 
-class StoredRows(DenseRows):
+class _OfArray(DenseRows):
+    """What rows of an array that is not in memory are, wherever they are put: the same, in the same order."""
+
+    array: StoredArray
+
+    def shuffled(self, subset: np.ndarray | None, generator: np.random.Generator) -> np.ndarray:
+        return self.array.shuffled(subset, generator)
+
+    def spread(self, subset: np.ndarray | None, n_rows: int) -> Tensor:
+        if self.array.is_kept_whole:
+            return super().spread(subset, n_rows)
+        spaced, found = self.array.sample()
+        here = np.ones(len(spaced), dtype=bool) if subset is None else np.isin(spaced, subset)
+        if not here.any():
+            return super().spread(subset, n_rows)
+        return self._convert(as_tensor(found[here]).to(self.home))
+
+
+class LoadedRows(_OfArray):
+    """Rows of an array on a GPU that has room for all of them; parameters are as in `StoredRows`."""
+
+    def __init__(self, array: StoredArray, device: torch.device, dtype: torch.dtype):
+        self.array, self.device, self.dtype = array, device, dtype
+        self.X = torch.empty(array.shape, dtype=kind_of(array), device=device)
+        done = 0
+        for part in array.parts():
+            self.X[done : done + len(part)] = to_device(as_tensor(part), device)
+            done += len(part)
+
+
+class StoredRows(_OfArray):
     """Rows of an array that is not in memory.
 
     Parameters
@@ -227,23 +260,25 @@ class StoredRows(DenseRows):
 
     @property
     def kind(self) -> torch.dtype:
-        return as_tensor(np.empty(0, self.array.dtype)).dtype
+        return kind_of(self.array)
 
     def as_they_are(self, rows: slice) -> Tensor:
         return as_tensor(self.array[rows])
-
-    def shuffled(self, subset: np.ndarray | None, generator: np.random.Generator) -> np.ndarray:
-        return self.array.shuffled(subset, generator)
-
-    def spread(self, subset: np.ndarray | None, n_rows: int) -> Tensor:
-        if self.array.is_kept_whole:
-            return super().spread(subset, n_rows)
-        spaced, found = self.array.sample()
-        here = np.ones(len(spaced), dtype=bool) if subset is None else np.isin(spaced, subset)
-        return self._convert(as_tensor(found[here])) if here.any() else super().spread(subset, n_rows)
 
     def take(self, rows: Tensor | slice) -> Tensor:
         if isinstance(rows, slice):
             return self._convert(self.as_they_are(rows))
         values = self._convert(as_tensor(self.array[rows.flatten().cpu().numpy()]))
         return values if rows.ndim == 1 else values.view(*rows.shape, -1)
+
+
+def kind_of(array: StoredArray) -> torch.dtype:
+    """Look up torch's dtype of an array."""
+    return as_tensor(np.empty(0, array.dtype)).dtype
+
+
+def rows_of_stored(array: StoredArray, device: torch.device, dtype: torch.dtype) -> DenseRows:
+    """Make a source of batches: on a GPU that has room for all, the rows are read once."""
+    if device.type == "cuda" and has_room(device, math.prod(array.shape) * array.dtype.itemsize):
+        return LoadedRows(array, device, dtype)
+    return StoredRows(array, device, dtype)

@@ -155,12 +155,17 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
         Parameters
         ----------
         X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
-            Training data. Sparse data is never made dense as a whole.
-        y : array-like of shape (n_samples,)
-            Class labels: strings, integers, booleans or dates, none of them missing. `SigmoidClassifier`, the MLPs and
-            `TorchClassifier` also take (n_samples, n_labels) label indicators, zeros and ones.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each sample; None counts each once. A weight of 2 is the same sample given twice, 0 none at all.
+            Training data. Sparse data is never made dense as a whole. An array in a file (Zarr, h5py, Dask: what has
+            ``shape`` and ``dtype`` and is read by slices) is read by blocks. Chunks may come in passes: a function that
+            returns an iterator of pairs (X, y) or (X, y, sample_weight), an object whose ``__iter__`` begins a new
+            pass, torch's Dataset or DataLoader, a data set of pyarrow.
+        y : array-like of shape (n_samples,), or str
+            None where X gives chunks that have it; the name of a column where these are tables. Class labels: strings,
+            integers, booleans or dates, none of them missing. `SigmoidClassifier`, the MLPs and `TorchClassifier` also
+            take (n_samples, n_labels) label indicators, zeros and ones.
+        sample_weight : array-like of shape (n_samples,), or str, default=None
+            Weight of each sample, or the name of a column, as for y; None counts each once. A weight of 2 is the same
+            sample given twice, 0 none at all.
         X_val, y_val : array-like, default=None
             Validation data to watch after each epoch, instead of a part of the training data. Without
             ``early_stopping`` it is only recorded. The steps of a Pipeline do not transform it, unless the Pipeline is
@@ -182,7 +187,8 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
         Raises
         ------
         ValueError
-            If the data is malformed, the device is not there, ``scoring`` is not defined on the validation data, or the
+            If the data is malformed, comes in passes that differ or cannot be repeated, or must be in memory for the
+            solver; if the device is not there, ``scoring`` is not defined on the validation data, or the
             loss becomes non-finite. What was learned before is kept.
         """
         if classes is not None:

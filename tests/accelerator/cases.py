@@ -391,6 +391,21 @@ def default_dtype(place):
         torch.set_default_dtype(torch.float32)
 
 
+class InFile:
+    """An array that is not in memory."""
+
+    def __init__(self, X):
+        self.X, self.shape, self.dtype = X, X.shape, X.dtype
+
+    def __getitem__(self, rows):
+        return self.X[rows]
+
+
+for group in ("data", "streamed"):
+    fits(group, "softmax in a file", Softmax(early_stopping=True), X=InFile(SINGLE))
+    fits(group, "mlp in a file", MLP(), X=InFile(HOLES))
+
+
 # ---- data that does not fit, in chunks -------------------------------------------------------------------------------
 
 for name, model, options in [
