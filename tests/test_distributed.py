@@ -18,7 +18,7 @@ from sklearn.datasets import load_iris
 
 from skdeep import SoftmaxClassifier
 from skdeep.distributed import shards
-from skdeep.engine.group import Group
+from skdeep.engine.group import Group, joined
 from skdeep.engine.shards import Shard
 from skdeep.model_selection import GridSearchCV
 
@@ -154,13 +154,27 @@ def test_shards_needs_torch_distributed():
 
 
 def test_search_inside_shards_is_refused():
-    from skdeep.engine.group import joined
-
     group = Group()
     group.size = 2
     X, y = load_iris(return_X_y=True)
     with joined(group), pytest.raises(RuntimeError, match="best estimator"):
         GridSearchCV(SoftmaxClassifier(), {"alpha": [0.1, 1]}).fit(X, y)
+
+
+def test_seeds_are_the_first_processs():
+    """They are told in each fit, whatever a process remembers, and leave no traces in fits of its own."""
+    from skdeep.data.encoding import draw_seeds
+
+    class Second(Group):
+        def first(self, value):
+            asked.append(value)
+            return told[len(asked) - 1]
+
+    told, asked = [(1, 2), (3, 4)], []
+    with joined(Second()):
+        assert [draw_seeds(98765) for _ in told] == told
+    alone = draw_seeds(98765)
+    assert asked == [alone, alone]
 
 
 def test_shard_of_one_process():

@@ -37,15 +37,21 @@ _RAW_SIZES, _SAMPLE_ROWS = (1e-2, 1e4), 500
 def draw_seeds(random_state: int | np.random.RandomState | None) -> tuple[int, int]:
     """Draw two seeds by a ``random_state``: one for initial weights and the order of rows, and one for splits."""
     if isinstance(random_state, Integral):
-        return _seeds_of(int(random_state))
-    first, second = check_random_state(random_state).randint(np.iinfo(np.int32).max, size=2)
-    return current().first((int(first), int(second)))
+        own = _seeds_of(int(random_state))
+    else:
+        own = _drawn(check_random_state(random_state))
+    return current().first(own)  # every time: other processes may not have met this number before
 
 
 @lru_cache(maxsize=256)  # such a generator takes as long to make as an epoch of a small fit
 def _seeds_of(seed: int) -> tuple[int, int]:
     """Draw the seeds of a number, which are always the same."""
-    return draw_seeds(check_random_state(seed))
+    return _drawn(check_random_state(seed))
+
+
+def _drawn(generator: np.random.RandomState) -> tuple[int, int]:
+    first, second = generator.randint(np.iinfo(np.int32).max, size=2)
+    return int(first), int(second)
 
 
 def encode(

@@ -83,20 +83,34 @@ def fit(
     names = _workers(client)[: len(parts)]
     bounds = np.linspace(0, len(parts), len(names) + 1).round().astype(int)
     runs = [parts[start:stop] for start, stop in pairwise(bounds)]
-    places = [{"workers": [name], "allow_other_workers": False} for name in names]
     # two fits at a time would each keep workers that the other one waits for
     with client.as_current(), Lock("skdeep.distributed.fit"):
-        held = [[client.compute(list(part), **here) for part in run] for run, here in zip(runs, places, strict=True)]
-        _await(client, names, [each for run in held for part in run for each in part if each is not None])
-        host = names[0].split("://")[-1].rpartition(":")[0].strip("[]")
-        _await(client, names, [port := client.submit(_free_port, host, pure=False, **places[0])])
-        meeting = host, port.result(), len(names)
-        fits = [
-            client.submit(_fit_run, model, run, rank, meeting, timeout, pure=False, **here)
-            for rank, (run, here) in enumerate(zip(held, places, strict=True))
+        # where it is needed, if possible: what must be there could never be computed again if the worker is lost
+        held = [
+            [client.compute(list(part), workers=[name], allow_other_workers=True) for part in run]
+            for name, run in zip(names, runs, strict=True)
         ]
-        _await(client, names, fits)
-        return fits[0].result()
+        futures = [each for run in held for part in run for each in part if each is not None]
+        try:
+            _await(client, names, futures)
+            return _fit_together(client, model, names, held, timeout)
+        finally:  # an error keeps what is in sight of it
+            for future in futures:
+                future.release()
+
+
+def _fit_together(
+    client: Any, model: BaseTorchClassifier, names: list[str], held: list[list], timeout: float
+) -> BaseTorchClassifier:
+    """Fit by some workers, each with partitions of its own."""
+    here = [{"workers": [name], "allow_other_workers": False, "pure": False} for name in names]
+    host = names[0].split("://")[-1].rpartition(":")[0].strip("[]")
+    port = client.submit(_free_port, host, **here[0])
+    _await(client, names, [port])
+    meeting = host, port.result(), len(names)
+    fits = [client.submit(_fit_run, model, run, rank, meeting, timeout, **here[rank]) for rank, run in enumerate(held)]
+    _await(client, names, fits)
+    return fits[0].result()
 
 
 def _await(client: Any, names: list[str], futures: list) -> None:

@@ -40,9 +40,9 @@ DEFAULTS = ("logreg", "hgb", "softmax", "hinge", "mlp", "ensemble", "dummy")
 def default_contestants(X: Data, y: Data, names: Iterable[str] = DEFAULTS) -> dict[str, BaseEstimator]:
     """Make baselines for a table: each gets the steps in front that it needs, and no others.
 
-    Categories (text and categorical columns) become indicators, or codes that histograms take as categories. Missing
-    numbers become means, with indicators, for what cannot take them. Columns without any value are left out. Logistic
-    regression is behind a StandardScaler.
+    Categories (text and categorical columns) become indicators, which skdeep's classifiers make themselves, or codes
+    that histograms take as categories. Missing numbers become means, with indicators, for what cannot take them.
+    Columns without any value are left out. Logistic regression is behind a StandardScaler.
 
     Parameters
     ----------
@@ -74,14 +74,14 @@ def default_contestants(X: Data, y: Data, names: Iterable[str] = DEFAULTS) -> di
     table = _look_at(X)
     # sparse columns keep their zeros: nothing is subtracted from them
     scaler = MaxAbsScaler() if table.is_sparse else StandardScaler()
-    ensemble = MLPEnsembleClassifier(random_state=0)  # type: ignore[call-arg]  # an attribute is no parameter
+    own: dict[str, Any] = {"random_state": 0, "categorical_features": table.categories or "from_dtype"}
     made: dict[str, Any] = {
         "logreg": [*_front(table), *_imputer(table), scaler, LogisticRegression(max_iter=1000)],
         "hgb": _histograms(HistGradientBoostingClassifier(random_state=0), table),
-        "softmax": [*_front(table), *_imputer(table), SoftmaxClassifier(random_state=0)],
-        "hinge": [*_front(table), *_imputer(table), HingeClassifier(random_state=0)],
-        "mlp": [*_front(table), MLPClassifierTorch(random_state=0)],
-        "ensemble": [*_front(table), ensemble],
+        "softmax": _completed(SoftmaxClassifier(**own), table),
+        "hinge": _completed(HingeClassifier(**own), table),
+        "mlp": [MLPClassifierTorch(**own)],
+        "ensemble": [MLPEnsembleClassifier(**own)],
         "dummy": [DummyClassifier(strategy="prior")],
     }
     return {name: made[name][0] if len(made[name]) == 1 else make_pipeline(*made[name]) for name in names}
@@ -163,6 +163,13 @@ def _front(table: _Table) -> list:
     """List the steps that make numbers of a table."""
     encoder = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=_MAX_CATEGORIES, sparse_output=False)
     return _encoded(encoder, table)
+
+
+def _completed(model: Any, table: _Table) -> list:
+    """Put in front of a classifier that takes categories what it needs to have no gaps."""
+    if table.is_missing or table.empty:
+        return [*_front(table), *_imputer(table), model.set_params(categorical_features=None)]
+    return [model]
 
 
 def _imputer(table: _Table) -> list:
