@@ -75,6 +75,24 @@ def test_the_benchmark_of_memory_runs(tmp_path, monkeypatch):
     sys.modules.pop("common", None)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="RssAnon is Linux's")
+def test_the_benchmark_of_data_larger_than_memory_runs(tmp_path, monkeypatch):
+    pytest.importorskip("zarr")
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    arguments = "--megabytes 1 --compared 1 --columns 4 --epochs 1 --kinds zarr".split()
+    path = BENCHMARKS / "larger_than_memory.py"
+    monkeypatch.setattr(sys, "argv", [str(path), *arguments, "--output", str(tmp_path)])
+    names = runpy.run_path(str(path), run_name="larger_than_memory")
+    del names["MODELS"]["MLPClassifierTorch"]
+    names["main"]()
+    tables = {file.name.partition("-")[0]: json.loads(file.read_text())["table"] for file in tmp_path.glob("*.json")}
+    assert tables["larger_than_memory"][0]["fit adds MB"] < 200
+    assert [row["difference"] for row in tables["windows"]] == [0, 0]  # of one window
+    for name in ("common", "memory"):
+        sys.modules.pop(name, None)
+
+
 # ---- gpu.py ----------------------------------------------------------------------------------------------------------
 
 

@@ -1,84 +1,23 @@
-"""Data that is not in memory: read by blocks, shuffled in windows, or in chunks, pass after pass."""
-
-import functools
-import re
+"""Data that is not in memory: read by blocks, shuffled in windows."""
 
 import numpy as np
 import pytest
 import torch
 from helpers import set_constant
 from sklearn.metrics import log_loss
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from stored_data import MAKE, C, D, InFile, N, chunks_of, data, make_windows_small, quiet
 
-from skdeep import (
-    SGD,
-    Adam,
-    HingeClassifier,
-    LeastSquaresClassifier,
-    MLPClassifierTorch,
-    MLPEnsembleClassifier,
-    SigmoidClassifier,
-    SoftmaxClassifier,
-    TorchClassifier,
-)
+from skdeep import SGD, MLPClassifierTorch, SoftmaxClassifier, TorchClassifier
 from skdeep.data.stored import opened
 from skdeep.engine.stored import StoredArray
-from skdeep.model_selection import GridSearchCV
-
-N, D, C = 1500, 6, 3
-
-
-class InFile:
-    """An array that is read by slices of a few rows at a time, and counts what is read."""
-
-    def __init__(self, X, most=N, unit=None):
-        self.X, self.shape, self.dtype, self.most, self.n_read = X, X.shape, X.dtype, most, 0
-        if unit is not None:
-            self.chunks = (unit, X.shape[1])
-
-    def __getitem__(self, rows):
-        assert isinstance(rows, slice) and rows.step is None
-        assert rows.stop - rows.start <= self.most, "too much at once"
-        self.n_read += rows.stop - rows.start
-        return self.X[rows]
-
-    def __array__(self, *_, **__):
-        raise AssertionError("read as a whole")
-
-
-@functools.cache
-def data(by_label=False):
-    rng = np.random.default_rng(0)
-    y = rng.integers(C, size=N)
-    X = rng.normal(size=(C, D))[y] + 1.5 * rng.normal(size=(N, D))
-    order = np.argsort(y, kind="stable") if by_label else slice(None)
-    return X[order], y[order]
 
 
 @pytest.fixture
 def small_windows(monkeypatch):
-    """Blocks of 16 rows, and 12 of them in a window."""
-    set_constant(monkeypatch, "BLOCK_BYTES", 16 * D * 8)
-    set_constant(monkeypatch, "WINDOW_BYTES", 12 * 16 * D * 8)
+    make_windows_small(monkeypatch)
 
 
-MAKE = {
-    "softmax": lambda: SoftmaxClassifier(solver=SGD(batch_size=32), max_iter=4, random_state=0),
-    "softmax, early stopping": lambda: SoftmaxClassifier(
-        solver=Adam(batch_size=32), max_iter=4, early_stopping=True, random_state=0
-    ),
-    "L-BFGS": lambda: SoftmaxClassifier(solver="lbfgs", random_state=0, tol=1e-8),
-    "hinge, calibrated": lambda: HingeClassifier(
-        solver=SGD(batch_size=32), max_iter=3, calibration="temperature", random_state=0
-    ),
-    "sigmoid": lambda: SigmoidClassifier(solver=SGD(batch_size=32), max_iter=3, random_state=0),
-    "least squares": lambda: LeastSquaresClassifier(),
-    "MLP": lambda: MLPClassifierTorch((4,), max_iter=3, random_state=0),
-    "MLP, validation": lambda: MLPClassifierTorch((4,), max_iter=3, early_stopping=True, random_state=0),
-    "module": lambda: TorchClassifier(torch.nn.LazyLinear, {"out_features": C}, max_iter=2, random_state=0),
-}
 each_model = pytest.mark.parametrize("name", MAKE)
-quiet = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
 @quiet
@@ -252,186 +191,31 @@ def test_arrays_of_other_libraries(make, name, tmp_path, small_windows):
     np.testing.assert_array_equal(ours.predict(array), ours.predict(X))
 
 
-# ---- chunks ------------------------------------------------------------------------------------------------------
-
-
-def chunks_of(X, y, weight=None, size=130):
-    parts = (X, y) if weight is None else (X, y, weight)
-    return lambda: (tuple(part[s : s + size] for part in parts) for s in range(0, len(X), size))
-
-
-class Passes:
-    """An object whose `__iter__` begins a new pass."""
-
-    def __init__(self, begin):
-        self.begin = begin
-
-    def __iter__(self):
-        return self.begin()
-
-
-class Items(Dataset):
-    def __init__(self, X, y):
-        self.X, self.y = X, y
-
-    def __len__(self):
-        return len(self.X)
-
-    def __getitem__(self, i):
-        return torch.from_numpy(self.X[i]), self.y[i]
-
-
-def parquet(X, y, folder):
-    pa = pytest.importorskip("pyarrow")
-    table = pa.table({**{f"x{j}": X[:, j] for j in range(D)}, "label": y, "weight": np.ones(len(X))})
-    pytest.importorskip("pyarrow.parquet").write_table(table, folder / "X.parquet", row_group_size=200)
-    return folder / "X.parquet"
-
-
-SOURCES = {
-    "function": lambda X, y, folder: (chunks_of(X, y), None),
-    "object": lambda X, y, folder: (Passes(chunks_of(X, y)), None),
-    "DataLoader": lambda X, y, folder: (DataLoader(TensorDataset(*map(torch.tensor, (X, y))), 70), None),
-    "Dataset": lambda X, y, folder: (Items(X, y), None),
-    "pyarrow data set": lambda X, y, folder: (arrow(X, y, folder), "label"),
-    "pyarrow scanner": lambda X, y, folder: (
-        arrow(X, y, folder).scanner(columns=["label", *(f"x{j}" for j in range(D))]), "label"
-    ),
-    "ParquetFile": lambda X, y, folder: (
-        pytest.importorskip("pyarrow.parquet").ParquetFile(parquet(X, y, folder)), "label"
-    ),
-}  # fmt: skip
-
-
-def arrow(X, y, folder):
-    dataset = pytest.importorskip("pyarrow.dataset").dataset(parquet(X, y, folder))
-    return dataset
+@quiet
+def test_targets_in_files_and_unknown_lengths(tmp_path):
+    X, y = data()
+    zarr = pytest.importorskip("zarr")
+    labels = zarr.create_array(tmp_path / "y.zarr", data=y)
+    array = zarr_array(X, tmp_path)
+    ours = MAKE["softmax"]().fit(array, labels, zarr.create_array(tmp_path / "w.zarr", data=np.ones(N)))
+    assert ours.score(array, labels) == ours.score(X, y) > 0.6
+    dask = dask_array(X, tmp_path)
+    with pytest.raises(ValueError, match="compute_chunk_sizes"):
+        MAKE["softmax"]().fit(dask[dask[:, 0] > 0], y)
 
 
 @quiet
-@pytest.mark.parametrize("source", SOURCES)
-def test_chunks(source, tmp_path, monkeypatch):
+def test_rows_that_are_images(small_windows):
     X, y = data()
-    given, target = SOURCES[source](X, y, tmp_path)
-    weights = {"sample_weight": "weight"} if source in ("pyarrow data set", "ParquetFile") else {}
-    for name in ("softmax", "MLP, validation", "hinge, calibrated"):
-        ours, other = MAKE[name]().fit(given, target, **weights), MAKE[name]().fit(X, y)
-        ours.__dict__.pop("feature_names_in_", None)  # X has none
-        np.testing.assert_allclose(ours.decision_function(X), other.decision_function(X), atol=1e-6)
-    with monkeypatch.context() as patch:
-        set_constant(patch, "BLOCK_BYTES", 16 * D * 8)
-        set_constant(patch, "WINDOW_BYTES", 12 * 16 * D * 8)
-        windowed = MAKE["softmax"]().fit(given, target, **weights)
-        assert hasattr(windowed, "feature_names_in_") == (target is not None)
-        predicted, score = windowed.predict(given), windowed.score(given, target)
-    if target:
-        np.testing.assert_array_equal(np.sort(windowed.feature_names_in_), [f"x{j}" for j in range(D)])
-        del windowed.feature_names_in_
-    np.testing.assert_array_equal(predicted, windowed.predict(X))
-    assert score == windowed.score(X, y) > 0.6
 
+    def conv(n_outputs):
+        return torch.nn.Sequential(torch.nn.Conv2d(1, 2, (1, 2)), torch.nn.Flatten(), torch.nn.LazyLinear(n_outputs))
 
-@quiet
-def test_weights_in_chunks_and_words_for_labels():
-    X, y = data()
-    weight = np.random.default_rng(0).integers(0, 3, N)
-    words = np.array(["no", "maybe", "yes"])[y]
-    ours = MAKE["softmax"]().fit(chunks_of(X, words, weight))
-    np.testing.assert_array_equal(ours.coef_, MAKE["softmax"]().fit(X, words, weight).coef_)
-    np.testing.assert_array_equal(ours.classes_, ["maybe", "no", "yes"])
-    assert ours.score(chunks_of(X, words, weight)) == ours.score(X, words, weight)
-
-
-@quiet
-def test_frames_in_chunks_are_taken_by_the_names_of_their_columns():
-    pd = pytest.importorskip("pandas")
-    X, y = data()
-    frame = pd.DataFrame(X, columns=list("abcdef")).assign(target=y)
-    ours = MAKE["softmax"]().fit(lambda: (frame[s : s + 100] for s in range(0, N, 100)), "target")
-    np.testing.assert_array_equal(ours.coef_, MAKE["softmax"]().fit(X, y).coef_)
-    mixed = frame[["target", *"fedcba"]]
-    np.testing.assert_array_equal(
-        ours.predict(lambda: iter([mixed[:700], mixed[700:]])), ours.predict(frame[[*"abcdef"]])
+    images = X.astype(np.float32).reshape(N, 1, 2, 3)
+    ours = TorchClassifier(conv, max_iter=3, random_state=0).fit(InFile(images, most=64), y)
+    assert ours.input_shape_ == (1, 2, 3)
+    np.testing.assert_allclose(
+        ours.decision_function(InFile(images, most=64)), ours.decision_function(images), atol=1e-5
     )
-    with pytest.raises(ValueError, match="no column 'f'"):
-        ours.predict(lambda: iter([mixed[[*"abcde"]]]))
-
-
-@quiet
-def test_sorted_chunks_are_warned_of(small_windows):
-    X, y = data(by_label=True)
-    with pytest.warns(UserWarning, match="classes come one after another"):
-        MAKE["softmax"]().fit(chunks_of(X, y))
-    MAKE["L-BFGS"]().fit(chunks_of(X, y))
-    MAKE["softmax"]().fit(Items(X, y))  # whose rows can be read anywhere
-
-
-def shifting(X, y):
-    """Passes in another order each."""
-    rng = np.random.default_rng(0)
-
-    def begin():
-        order = rng.permutation(len(X))
-        return iter([(X[order[:400]], y[order[:400]]), (X[order[400:]], y[order[400:]])])
-
-    return begin
-
-
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_what_cannot_be_read_is_refused_and_named(small_windows):
-    X, y = data()
-    once, model = chunks_of(X, y)(), SoftmaxClassifier(solver="sgd", max_iter=2)
-    loader = DataLoader(TensorDataset(*map(torch.tensor, (X, y))), 70, shuffle=True)
-    longer = iter([chunks_of(X, y)(), chunks_of(X[:500], y[:500])()])
-    cases = [
-        (lambda: model.fit(once), "a function that returns a new iterator"),
-        (lambda: model.fit(lambda: once), "ended after 0 rows"),
-        (lambda: model.fit(lambda: next(longer)), "ended after 500 rows, where the first had 1500"),
-        (lambda: model.fit(loader), "DataLoader that shuffles"),
-        (lambda: model.fit(shifting(X, y)), "other targets or weights than the first"),
-        (lambda: model.fit(lambda: iter([])), "gives no rows"),
-        (lambda: model.fit(lambda: iter([X])), "chunks without targets"),
-        (lambda: model.fit(lambda: iter([(X, y), (X[:, 1:], y)])), "rows of several shapes"),
-        (lambda: model.fit(lambda: iter([(X, y[1:])])), "has 1500 rows, and targets or weights of shape"),
-        (lambda: model.fit(lambda: iter([(X, y), (X, y, y)])), "not as many parts"),
-        (lambda: model.fit(lambda: iter([(y, y)])), "rows of numbers were expected"),
-        (lambda: model.fit(chunks_of(X, y), y), "`y` was passed beside an X that gives chunks"),
-        (lambda: model.fit(InFile(X)), "requires y to be passed"),
-        (lambda: model.fit(InFile(X.astype(complex)), y), "dtype complex128"),
-        (lambda: model.fit(InFile(X.astype("S3")), y), "expected real numbers"),
-        (lambda: model.fit(InFile(X), y[1:]), "inconsistent numbers of samples"),
-        (lambda: HingeClassifier(solver="exact").fit(InFile(X), y), "needs all rows in memory"),
-        (lambda: MLPEnsembleClassifier().fit(InFile(X), y), "MLPEnsembleClassifier needs all rows in memory"),
-        (lambda: GridSearchCV(model, {"alpha": [1, 2]}).fit(InFile(X), y), "Search on a part of it"),
-        (lambda: model.fit(X, y).predict(InFile(X[:, 1:])), "expecting 6 features"),
-    ]
-    for call, message in cases:
-        with pytest.raises(ValueError, match=re.escape(message)):
-            call()
-
-
-def test_arrays_that_give_something_else_are_refused():
-    X, y = data()
-
-    class Short(InFile):
-        def __getitem__(self, rows):
-            return self.X[rows][1:]
-
-    with pytest.raises(ValueError, match="have the shape"):
-        SoftmaxClassifier().fit(Short(X), y)
-
-    class Masked(InFile):
-        def __getitem__(self, rows):
-            return np.ma.masked_greater(self.X[rows], 2)
-
-    with pytest.raises(ValueError, match="contains NaN"):
-        SoftmaxClassifier().fit(Masked(X), y)
-    with pytest.raises(ValueError, match="masked values of dtype int64"):
-        SoftmaxClassifier().fit(Masked(X.astype(int)), y)
-
-
-def test_lazy_frames_name_the_ways_that_can():
-    pl = pytest.importorskip("polars")
-    X, y = data()
-    with pytest.raises(ValueError, match=re.escape("X.collect()") + ".*chunks"):
-        SoftmaxClassifier().fit(pl.DataFrame(X).lazy(), y)
+    ours.fit(chunks_of(images, y))
+    assert ours.score(chunks_of(images, y)) == ours.score(images, y)
