@@ -28,6 +28,7 @@ html_show_sphinx = False
 html_copy_source = False
 
 autodoc_member_order = "bysource"
+autodoc_mock_imports = ["onnx", "skl2onnx"]  # of an extra, whose import the reference does not need
 numpydoc_show_class_members = False  # the members that matter are documented in full
 
 sphinx_gallery_conf = {

@@ -140,7 +140,7 @@ class Problem:
         """Number of rows of non-zero weight."""
         return len(self.codes) if self.subset is None else len(self.subset)
 
-    @property
+    @cached_property
     def density(self) -> float:
         """Share of the values, in rows of non-zero weight, that a product has to touch."""
         if not sparse.issparse(self.source):
