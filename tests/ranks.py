@@ -35,6 +35,7 @@ from skdeep import (
 )
 from skdeep.distributed import LostProcessError, shards
 from skdeep.engine.stored import StoredArray
+from skdeep.model_selection import bootstrap_coefficients
 
 #: Where the rows of three processes begin, as shares of all: they are ragged, and the first one has none.
 CUTS = (0.0, 0.0, 0.36, 1.0)
@@ -205,7 +206,11 @@ def continued(part: Any) -> dict[str, Any]:
     V, v = X[::3], y[::3]
     of_v = part(V)
     watched.fit(X[own], y[own], X_val=V[of_v], y_val=v[of_v], sample_weight_val=weight[::3][of_v])
-    return {"partial_fit": learned(partly, X), "warm": learned(warm, X), "X_val": learned(watched, X)}
+    resampled = bootstrap_coefficients(
+        SoftmaxClassifier(alpha=0.01), X[own, 20:24], y[own] % 2, n_resamples=5, random_state=0
+    )
+    found = {"partial_fit": learned(partly, X), "warm": learned(warm, X), "X_val": learned(watched, X)}
+    return found | {"bootstrap": {"coefs": resampled.coefs}}
 
 
 def refused(rank: int) -> dict[str, str]:

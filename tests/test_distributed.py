@@ -74,7 +74,7 @@ def test_processes_learn_what_one_does(found, name, capsys):
     assert_same(found, name, ranks.learned(model, X), 1e-4 if "single" in name else 1e-10)
 
 
-@pytest.mark.parametrize("name", ["partial_fit", "warm", "X_val"])
+@pytest.mark.parametrize("name", ["partial_fit", "warm", "X_val", "bootstrap"])
 def test_processes_go_on_as_one_does(found, name):
     assert_same(found, name, ranks.continued(lambda X: slice(None))[name], 1e-10)
 

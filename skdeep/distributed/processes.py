@@ -178,7 +178,9 @@ def shards(process_group: Any = None, *, timeout: float = 600.0) -> Iterator[Gro
     All processes call the same methods in the same order: a fit in only one of them waits for the others. Prediction is
     of the rows at hand, as ever. Searches are refused, since their splits would be of one process's rows; so is batch
     normalisation, whose averages are of one batch. Rows may be divided as they come, but for the order; a process may
-    have none. Exact solvers of small data fetch the rows of all.
+    have none. Exact solvers of small data fetch the rows of all. Steps in front of a classifier in a Pipeline know
+    nothing of other processes: a StandardScaler there would scale the rows of each in its own way. These classifiers
+    need none.
 
     Every process should have one kind of CPU and as many threads: what they compute alike, they have to compute to the
     same bits.

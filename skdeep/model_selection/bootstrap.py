@@ -22,6 +22,7 @@ from skdeep.data.encoding import class_weight_of_rows, encode, labels_of
 from skdeep.data.inputs import Data
 from skdeep.data.problem import Problem
 from skdeep.data.state import RandomSource, TrainingState
+from skdeep.engine.group import current
 from skdeep.engine.networks import Linear
 from skdeep.engine.per_model import to_numpy64
 from skdeep.engine.rows import MAX_VALUES
@@ -121,7 +122,8 @@ def bootstrap_coefficients(
     if not isinstance(n_left_out, Integral) or n_left_out < 0:
         raise ValueError(f"n_left_out must be an integer of at least 0, got {n_left_out!r}.")
     model = _exact_clone(estimator)
-    generator = np.random.default_rng(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+    seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+    generator = np.random.default_rng(current().first(seed))  # one for all processes that share the rows
     with own_settings(), torch.no_grad(), at_most(1):
         trainer = _Trainer.of(model, X, y, sample_weight)
         problem, size = trainer.problem, trainer.capacity
@@ -293,7 +295,7 @@ class _Trainer:
         columns = [member.state.columns for member in members]
         if any(own is None for own in columns):
             return True  # the user's, as they are, for all
-        everywhere = Columns.measure(self.problem.rows().local, self.problem.subset, None)
+        (everywhere,) = Columns.of_models(self.problem.rows(), [self.problem.subset], [None])
         centered = network.center is not None
         return all((own.constant(centered) == everywhere.constant(centered)).all() for own in columns)
 
