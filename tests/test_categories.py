@@ -206,6 +206,18 @@ def test_searches_stack(name):
     np.testing.assert_allclose(answer(ours, FRAME), answer(plain, FRAME), rtol=1e-6)
 
 
+@pytest.mark.parametrize("most", [255, 3])
+def test_searches_where_a_split_lacks_a_level(most, monkeypatch):
+    """A level that only the test rows have is new to a fit, and no more than a column that never varied to a grid."""
+    monkeypatch.setattr(categories, "MOST_LEVELS", most)
+    street = np.repeat(list("abcdef"), 20)  # in order, as the splits are
+    frame, grid = FRAME.assign(street=pd.Categorical(street)), {"alpha": [1e-3, 1e-1]}
+    splits = [(np.flatnonzero(street != level), np.flatnonzero(street == level)) for level in "af"]
+    ours = GridSearchCV(SoftmaxClassifier(random_state=0), grid, cv=splits, refit=False).fit(frame, Y)
+    plain = theirs.GridSearchCV(SoftmaxClassifier(random_state=0), grid, cv=splits, refit=False).fit(frame, Y)
+    np.testing.assert_allclose(ours.cv_results_["mean_test_score"], plain.cv_results_["mean_test_score"], atol=1e-12)
+
+
 @pytest.mark.parametrize(
     "wanted, said",
     [

@@ -147,8 +147,8 @@ class _Grid:
         """
         leader = clone(self.candidates[0])
         problem = encode([leader], X, y, None, going_on=False, incremental=False)
-        if problem.codes.ndim != 1:
-            return None
+        if problem.codes.ndim != 1 or any(getattr(getattr(leader, "_categories", None), "pools", ())):
+            return None  # which levels are rare, each split says for itself
         splits = [(np.asarray(train), np.asarray(test)) for train, test in splits]
         if any(part.dtype.kind not in "iu" for split in splits for part in split):
             return None
