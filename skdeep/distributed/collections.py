@@ -138,7 +138,7 @@ def _await(client: Any, names: list[str], futures: list) -> None:
 
 def _workers(client: Any) -> list[str]:
     """List the addresses of a cluster's workers, which have to be processes."""
-    processes = client.run(_process)
+    processes = client.run(_process, on_error="ignore")  # of one that has just been lost
     if not processes:
         raise ValueError("The cluster has no workers yet. Wait for them: client.wait_for_workers(n_workers).")
     if len(set(processes.values())) < len(processes):
