@@ -128,8 +128,11 @@ def _await(client: Any, names: list[str], futures: list) -> None:
         lost = sorted(set(names).difference(client.nthreads()))
         if errors or lost:
             end = min(end, time.monotonic() + _GRACE)
+        if lost and len(errors) + len(lost) >= len(names):
+            break  # all that are left have said what they know
     if pending:
-        client.cancel(list(pending))
+        for future in pending:  # not `cancel`, which would take from the user what they hold as well
+            future.release()
         errors.append(LostProcessError(f"Workers are lost: {', '.join(lost) or 'they do not answer'}. Fit again."))
     # who has waited in vain says less than who has failed
     for error in sorted(errors, key=lambda error: isinstance(error, LostProcessError)):
