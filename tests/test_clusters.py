@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
@@ -18,6 +20,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import Callback
 
 import skdeep.distributed
 from skdeep import SoftmaxClassifier
@@ -37,7 +40,7 @@ def client():
             n_workers=2,
             threads_per_worker=1,
             dashboard_address=None,
-            env={"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+            env={"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},  # with this file's folder
         )
         with cluster, distributed.Client(cluster) as client:
             yield client
@@ -134,6 +137,11 @@ def test_dask_collections_fit_as_one_table(client, kind):
     np.testing.assert_array_equal(np.asarray(found.compute()).ravel(), alone.predict(table))
 
 
+def unreadable(block, block_info=None):
+    """Fail in the third block."""
+    return 1 // 0 if block_info[0]["chunk-location"][0] == 2 else block
+
+
 def test_dask_collections_that_do_not_fit(client):
     da = pytest.importorskip("dask.array")
     rows = da.from_array(X, chunks=(100, 64))
@@ -142,6 +150,13 @@ def test_dask_collections_that_do_not_fit(client):
         skdeep.distributed.fit(softmax, rows, da.from_array(y[:-1], chunks=100), client=client)
     with pytest.raises(ValueError, match="Dask array or data frame, got ndarray"):
         skdeep.distributed.fit(softmax, X, y, client=client)
+    labels = da.from_array(y, chunks=100)
+    with pytest.raises(ValueError, match="y must be a Dask array or data frame, got ndarray"):
+        skdeep.distributed.fit(softmax, rows, y, client=client)
+    with pytest.raises(ValueError, match="one of skdeep's classifiers"):  # it would learn from one worker's rows
+        skdeep.distributed.fit(LogisticRegression(), rows, labels, client=client)
+    with pytest.raises(ZeroDivisionError):  # and the workers that have theirs do not wait for it
+        skdeep.distributed.fit(softmax, rows.map_blocks(unreadable, dtype=float, meta=X[:0]), labels, client=client)
     bad = X.copy()
     bad[350] = np.inf
     with pytest.raises(ValueError, match="infinity"):  # from the worker that has it
@@ -151,6 +166,43 @@ def test_dask_collections_that_do_not_fit(client):
     # and the cluster goes on
     model = skdeep.distributed.fit(softmax, rows, da.from_array(y, chunks=100), client=client)
     assert model.score(X, y) > 0.9
+
+
+def test_dask_collections_fit_one_at_a_time(client):
+    """Two fits at a time would each keep a worker that the other one waits for."""
+    da = pytest.importorskip("dask.array")
+    given = da.from_array(X, chunks=(100, 64)), da.from_array(y, chunks=100)
+    softmax = SoftmaxClassifier(solver="sgd", max_iter=4, tol=1, random_state=0, device="cpu")
+    with ThreadPoolExecutor(3) as threads:
+        tries = [threads.submit(skdeep.distributed.fit, softmax, *given, client=client, timeout=20) for _ in range(3)]
+    first, *others = [one.result().coef_ for one in tries]
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+
+
+@pytest.mark.slow
+def test_dask_names_a_worker_that_is_lost(client):
+    da = pytest.importorskip("dask.array")
+    given = da.from_array(X, chunks=(100, 64)), da.from_array(y, chunks=100)
+    softmax = SoftmaxClassifier(solver="sgd", max_iter=4, tol=1, random_state=0, device="cpu")
+    for rank in (1, 0):
+        client.wait_for_workers(2, timeout=30)
+        kills = clone(softmax).set_params(callbacks=[Killing(sorted(client.run(os.getpid).items())[rank][1])])
+        with pytest.raises(skdeep.distributed.LostProcessError, match="lost"):
+            skdeep.distributed.fit(kills, *given, client=client, timeout=30)
+    client.wait_for_workers(2, timeout=30)  # and the cluster goes on
+    assert skdeep.distributed.fit(softmax, *given, client=client, timeout=30).score(X, y) > 0.9
+
+
+class Killing(Callback):
+    """Kills the process of this number."""
+
+    def __init__(self, process):
+        self.process = process
+
+    def on_epoch_end(self, net, **options):
+        if os.getpid() == self.process:
+            os.kill(self.process, signal.SIGKILL)
 
 
 @pytest.mark.slow

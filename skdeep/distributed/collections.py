@@ -128,8 +128,11 @@ def _await(client: Any, names: list[str], futures: list) -> None:
         lost = sorted(set(names).difference(client.nthreads()))
         if errors or lost:
             end = min(end, time.monotonic() + _GRACE)
+        if lost and len(errors) + len(lost) >= len(names):
+            break  # all that are left have said what they know
     if pending:
-        client.cancel(list(pending))
+        for future in pending:  # not `cancel`, which would take from the user what they hold as well
+            future.release()
         errors.append(LostProcessError(f"Workers are lost: {', '.join(lost) or 'they do not answer'}. Fit again."))
     # who has waited in vain says less than who has failed
     for error in sorted(errors, key=lambda error: isinstance(error, LostProcessError)):
@@ -138,7 +141,7 @@ def _await(client: Any, names: list[str], futures: list) -> None:
 
 def _workers(client: Any) -> list[str]:
     """List the addresses of a cluster's workers, which have to be processes."""
-    processes = client.run(_process)
+    processes = client.run(_process, on_error="ignore")  # of one that has just been lost
     if not processes:
         raise ValueError("The cluster has no workers yet. Wait for them: client.wait_for_workers(n_workers).")
     if len(set(processes.values())) < len(processes):
