@@ -257,7 +257,7 @@ def fail(rank: int, folder: Path, way: str) -> None:
     warnings.simplefilter("ignore")
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=3)
     model = SoftmaxClassifier(solver="sgd", max_iter=3, random_state=0, device="cpu")
-    with shards(timeout=30):
+    with shards(timeout=300):
         model.fit(X[own], y[own])
         before, start, message = learned(model, X), time.monotonic(), ""
         model.set_params(callbacks=[Disturbing(disturb)])

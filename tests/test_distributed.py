@@ -115,7 +115,7 @@ def test_nobody_waits_for_ever(tmp_path, way):
     codes = started(ranks.fail, tmp_path, way)
     assert codes == [0, 0, -9 if way == "killed" else 0]
     for rank, own in enumerate(results(tmp_path)[: 2 if way == "killed" else 3]):
-        assert own["seconds"] < 20
+        assert own["seconds"] < 60  # and not the minutes that they would wait for an answer
         if rank < 2:
             said = "rank 2 is lost" if way == "killed" else "rank 2, ZeroDivisionError: a fault of the callback's"
             assert said in own["message"]

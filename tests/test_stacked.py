@@ -614,8 +614,23 @@ def test_exact_models_of_all_splits_are_one_stack(model, monkeypatch):
     outcomes, train = [], grids._Grid.train
     monkeypatch.setattr(grids._Grid, "train", lambda *args: outcomes.append(train(*args)) or outcomes[-1])
     OwnGridSearchCV(clone(model), {"alpha": ALPHAS}, cv=3, refit=False).fit(X, Y)
-    ((accuracies, members, *_),) = outcomes
-    assert accuracies.shape == (3, 3) and len(members) == 9
+    ((marks, members, *_),) = outcomes
+    assert np.shape(marks) == (3, 3) and len(members) == 9
+
+
+@pytest.mark.parametrize("scoring", ["neg_log_loss", "f1_macro", ["accuracy", "roc_auc_ovr"]])
+@pytest.mark.parametrize("name", ["softmax", "mlp"])
+def test_scorers_that_only_ask_are_answered_for_all_splits(name, scoring, monkeypatch):
+    outcomes, train = [], grids._Grid.train
+    monkeypatch.setattr(grids._Grid, "train", lambda *args: outcomes.append(train(*args)) or outcomes[-1])
+    model, grid = MINI_BATCHES[name]
+    X, y = (array[:300] for array in load_digits(return_X_y=True))
+    options = {"cv": 3, "scoring": scoring, "refit": False}
+    found = OwnGridSearchCV(model, grid, **options).fit(X, y).cv_results_
+    assert len(outcomes) == 1 and outcomes[0] is not None
+    expected = model_selection.GridSearchCV(model, grid, **options).fit(X, y).cv_results_
+    for column in (name for name in expected if name.startswith("mean_test")):
+        np.testing.assert_allclose(found[column], expected[column], rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", MINI_BATCHES)
@@ -624,12 +639,12 @@ def test_all_splits_in_one_stack(name, monkeypatch):
     model, grid = MINI_BATCHES[name]
     X, y = load_digits(return_X_y=True)
     X, y = X[:400], y[:400]
-    found, networks = [], []
+    found, stacks = [], []
     accuracies = grids._accuracies
 
-    def note(network, *args):
-        networks.append(network)
-        return accuracies(network, *args)
+    def note(scores, *args):
+        stacks.append(scores)
+        return accuracies(scores, *args)
 
     monkeypatch.setattr(grids, "_accuracies", note)
     monkeypatch.setattr("skdeep.model_selection.backend.draw_seed", lambda: 3)  # of candidates that have none
@@ -638,7 +653,7 @@ def test_all_splits_in_one_stack(name, monkeypatch):
             monkeypatch.setattr("skdeep.model_selection.backend.evaluate_grid", lambda *args: None)
         search = OwnGridSearchCV(model, grid, cv=4, refit=False).fit(X, y)
         found.append([search.cv_results_[f"split{i}_test_score"] for i in range(4)])
-    assert len(networks) == 1 and networks[0].n_models == 4 * len(search.cv_results_["params"])
+    assert len(stacks) == 1 and len(stacks[0]) == 4 * len(search.cv_results_["params"])
     np.testing.assert_allclose(found[0], found[1], rtol=1e-12)
 
 
@@ -646,7 +661,7 @@ def test_all_splits_in_one_stack(name, monkeypatch):
     ("change", "options"),
     [
         ({"early_stopping": True}, {}),
-        ({}, {"scoring": "f1_macro"}),
+        ({}, {"scoring": lambda model, X, y: model.score(X, y)}),
         ({}, {"return_train_score": True}),
         ({}, {"n_jobs": 2}),
         ({"hidden_layer_sizes": (8000,)}, {}),

@@ -35,6 +35,7 @@ from skdeep.model_selection.evaluation import (
     draw_seed,
     final_step,
     n_accelerators,
+    of_one_kind,
     on_card,
 )
 from skdeep.model_selection.grid import evaluate_grid
@@ -150,10 +151,15 @@ class _Keeper(ParallelBackendBase):
         n_workers, settings = self.door.effective_n_jobs(self.settings["n_jobs"]), self.settings
         seed = draw_seed()
         is_here = self.door.is_local()  # workers elsewhere have their own cards and cores, and are to be used
-        is_grid = is_here and len(found) == len(calls)
-        if is_grid and (of_grid := evaluate_grid(tasks, seed, n_workers)) is not None:
-            return of_grid
-        n_cards = n_accelerators(tasks) if is_here else 0
+        results: list[Any] = [None] * len(calls)
+        if is_here:
+            for group in of_one_kind(tasks):
+                of_grid = evaluate_grid([tasks[i] for i in group], seed, n_workers)
+                for i, outcome in zip(group, of_grid or [], strict=False):
+                    results[numbers[i]] = outcome
+        numbers = [i for i in numbers if results[i] is None]
+        tasks = [found[i] for i in numbers]
+        n_cards = n_accelerators(tasks) if is_here and tasks else 0
         too_many = 0 < n_cards < n_workers
         n_workers = n_cards if too_many else n_workers
         stacks, reasons = _stacks(tasks, n_workers)
@@ -170,16 +176,15 @@ class _Keeper(ParallelBackendBase):
             )
             settings = {**settings, "n_jobs": n_workers}
         groups = [[numbers[i] for i in stack] for stack in stacks]
-        rest = sorted(set(range(len(calls))).difference(*groups))
+        rest = sorted({i for i, result in enumerate(results) if result is None}.difference(*groups))
         parts = [apart([found[i] for i in group]) for group in groups]
         sharers = n_workers if is_here else 1
         jobs: list[tuple] = [(evaluate_stack, (seed, sharers, *large), shared) for large, shared in parts]
         if n_cards > 1 and n_workers > 1:
             jobs = [(on_card, (i % n_cards, job, *args), shared) for i, (job, args, shared) in enumerate(jobs)]
         jobs += [with_whole_validation(calls[i], found[i]) if i in found else calls[i] for i in rest]
-        outcomes = self._parallel(jobs, Parallel, delayed, settings)
+        outcomes = self._parallel(jobs, Parallel, delayed, settings) if jobs else []
         of_stacks, of_rest = outcomes[: len(groups)], outcomes[len(groups) :]
-        results: list[Any] = [None] * len(calls)
         for group, outcome in zip([*groups, rest], [*of_stacks, of_rest], strict=True):
             for i, result in zip(group, outcome, strict=True):
                 results[i] = result

@@ -156,15 +156,27 @@ def _rows_key(task: _Task) -> tuple:
     )
 
 
+def of_one_kind(tasks: list[_Task]) -> list[list[int]]:
+    """Group tasks whose estimators are copies of one: of a search, all are."""
+    kinds: list[Any] = []
+    groups: list[list[int]] = []
+    for i, task in enumerate(tasks):
+        kind = next((k for k, known in enumerate(kinds) if _alike(task.estimator, known)), len(kinds))
+        if kind == len(kinds):
+            kinds.append(task.estimator)
+            groups.append([])
+        groups[kind].append(i)
+    return groups
+
+
 def _stacks(tasks: list[_Task], n_workers: int) -> tuple[list[list[int]], set[str]]:
     """Group tasks that train together: the indices of each stack, and the reasons why stacks are lost."""
-    kinds: list[Any] = []  # of estimators; a search has copies of a single one
     keys: dict[tuple, tuple | str] = {}
     stacks: dict[tuple, list[int]] = {}
     rows: dict[tuple, list[str | None]] = {}
+    kinds = {i: kind for kind, group in enumerate(of_one_kind(tasks)) for i in group}
     for i, task in enumerate(tasks):
-        kind = next((k for k, known in enumerate(kinds) if _alike(task.estimator, known)), len(kinds))
-        kinds += [task.estimator] * (kind == len(kinds))
+        kind = kinds[i]
         candidate = kind, _Same(task.options["parameters"])
         if candidate not in keys:
             keys[candidate] = _stack_key(task)

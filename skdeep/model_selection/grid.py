@@ -9,6 +9,7 @@ would decide for itself; a search that it would not hold for goes the usual way,
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,11 @@ import torch
 from scipy import sparse
 from sklearn import get_config
 from sklearn.base import clone
+from torch import Tensor
 
 from skdeep.compat.sklearn import _PassthroughScorer
 from skdeep.data.answers import own_methods
-from skdeep.data.encoding import encode
+from skdeep.data.encoding import encode, labels_of
 from skdeep.data.inputs import float_dtype, to_numpy
 from skdeep.data.problem import Problem, scores_of
 from skdeep.engine.networks import Network
@@ -30,6 +32,7 @@ from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.estimators.linear import LinearClassifier
 from skdeep.fitting.exactly import has_exact_solver
 from skdeep.fitting.fit import judge_of, members_of
+from skdeep.fitting.links import answers
 from skdeep.fitting.outcome import look_at_end, warn
 from skdeep.fitting.recipe import Member, Recipe
 from skdeep.fitting.settings import FULL_BATCH
@@ -38,6 +41,7 @@ from skdeep.fitting.starts import new_progress
 from skdeep.fitting.torch_settings import own_settings
 from skdeep.model_selection.evaluation import _Same, _Task, is_promised, share_seed
 from skdeep.model_selection.stacks import _capacity, stackable_now, why_alone
+from skdeep.model_selection.trainees import only_asks
 
 #: Parameters in which the candidates of a grid of exact solutions may differ.
 _FREE = frozenset({"alpha", "l1_ratio", "tol", "random_state"})
@@ -68,20 +72,20 @@ def evaluate_grid(tasks: list[_Task], seed: int, n_workers: int) -> list[dict] |
         share_seed(list(candidates.values()), seed)
         grid = _Grid(list(candidates.values()), set().union(*(task.parameters for task in tasks)), n_workers)
         with own_settings():
-            outcome = grid.train(first.X, first.y, list(splits.values()))
+            outcome = grid.train(first.X, first.y, list(splits.values()), first.scorer)
     except Exception:  # a fit says better what is wrong
         return None
     if outcome is None:
         return None
-    accuracy, members, solver, trained = outcome
+    marks, members, solver, trained = outcome
     for member in members:
         warn(member.estimator, solver, member.progress)
     row, column = ({key: i for i, key in enumerate(keys)} for keys in (list(splits), list(candidates)))
     results = []
     fit_time, score_time = ((b - a) / len(tasks) for a, b in ((start, trained), (trained, time.time())))
     for task in tasks:
-        score = accuracy[row[_split(task)], column[_Same(task.options["parameters"])]]
-        result = {"fit_error": None, "test_scores": float(score)}
+        mark = marks[row[_split(task)]][column[_Same(task.options["parameters"])]]
+        result = {"fit_error": None, "test_scores": mark}
         if task.options["return_n_test_samples"]:
             result["n_test_samples"] = len(task.options["test"])
         if task.options["return_times"]:
@@ -98,7 +102,7 @@ def _split(task: _Task) -> tuple[_Same, _Same]:
 
 
 def _is_plain(tasks: list[_Task]) -> bool:
-    """Tell whether tasks differ in split and candidate alone, and ask for nothing but accuracies."""
+    """Tell whether tasks differ in split and candidate alone, and scorers for nothing but answers."""
     first = tasks[0]
     estimator, options = first.estimator, first.options
     if not isinstance(estimator, BaseTorchClassifier) or why_alone(estimator) is not None or own_methods(estimator):
@@ -109,8 +113,10 @@ def _is_plain(tasks: list[_Task]) -> bool:
         return False
     if estimator.early_stopping or estimator.class_weight is not None or estimator.warm_start:
         return False
-    if estimator.calibration == "sigmoid" or type(options["scorer"]) is not _PassthroughScorer:
+    if estimator.calibration == "sigmoid" or not only_asks(options["scorer"]):
         return False
+    if estimator.calibration is not None and type(options["scorer"]) is not _PassthroughScorer:
+        return False  # a temperature changes probabilities
     asked = ("fit_params", "score_params", "verbose", "return_train_score", "return_estimator")
     listens = getattr(options["caller"], "_skl_callbacks", None)
     if listens or any(options[name] for name in asked):
@@ -139,9 +145,9 @@ class _Grid:
     n_workers: int
 
     def train(
-        self, X: Any, y: Any, splits: list[tuple[np.ndarray, np.ndarray]]
-    ) -> tuple[np.ndarray, list[Member], str, float] | None:
-        """Train all candidates without each split's test rows: accuracies (splits, candidates), models, solver, when.
+        self, X: Any, y: Any, splits: list[tuple[np.ndarray, np.ndarray]], scorer: Callable
+    ) -> tuple[list[list], list[Member], str, float] | None:
+        """Train all candidates without each split's test rows: marks (splits, candidates), models, solver, when.
 
         None where a fit would not be of the kind, or has failed.
         """
@@ -162,6 +168,10 @@ class _Grid:
             return None
         n_params = n_models * leader._n_params(problem.source.shape[1], recipe.n_outputs)
         exact = recipe.solver in FULL_BATCH
+        if exact and type(scorer) is not _PassthroughScorer:
+            return (
+                None  # where a solver stops within its tolerance, other models decide too: probabilities would show it
+            )
         if not (self._is_exact(recipe, leader, parts) if exact else self._steps(recipe, leader, parts, n_params)):
             return None
         problem = problem.placed(recipe.device, recipe.dtype)
@@ -185,7 +195,15 @@ class _Grid:
             trained = time.time()
             found = zip(*(member.progress.params or [] for member in members), strict=True)
             network = network.with_params([torch.cat(tensors) for tensors in found])
-            return _accuracies(network, problem, [test for _, test in splits]), members, recipe.solver, trained
+            tests = [test for _, test in splits]
+            scores = scores_of(network, problem.rows(), np.arange(len(problem.codes)))
+            if type(scorer) is _PassthroughScorer:
+                marks = _accuracies(scores, problem, tests)
+            elif recipe.dtype is torch.float64:  # as predictions are
+                marks = _asked(leader, scorer, scores.cpu(), problem, tests)
+            else:
+                return None
+            return marks, members, recipe.solver, trained
 
     def _is_exact(self, recipe: Recipe, leader: Any, parts: list[Problem]) -> bool:
         """Say whether each fit would be an exact solution in float64 on the CPU."""
@@ -224,9 +242,23 @@ def _steps_of(recipe: Recipe) -> tuple:
     return *how, recipe.schedule, recipe.horizon, recipe.epochs, recipe.to_end
 
 
-def _accuracies(network: Network, problem: Problem, tests: list[np.ndarray]) -> np.ndarray:
+def _accuracies(scores: Tensor, problem: Problem, tests: list[np.ndarray]) -> list[list[float]]:
     """Compute the accuracies of models (splits, candidates), each on the test rows of its split."""
-    scores = scores_of(network, problem.rows(), np.arange(len(problem.codes)))
     predicted = to_numpy(scores[:, :, 0] > 0 if scores.shape[2] == 1 else scores.argmax(2))
     right = (predicted == problem.codes).reshape(len(tests), -1, len(problem.codes))
-    return np.stack([of_split[:, test].mean(1) for of_split, test in zip(right, tests, strict=True)])
+    return [of_split[:, test].mean(1).tolist() for of_split, test in zip(right, tests, strict=True)]
+
+
+def _asked(leader: Any, scorer: Callable, scores: Tensor, problem: Problem, tests: list[np.ndarray]) -> list[list]:
+    """Ask a scorer about the answers of models (splits, candidates) about the test rows of their splits."""
+    marks = []
+    for of_split, test in zip(scores.view(len(tests), -1, *scores.shape[1:]), tests, strict=True):
+        labels, rows, index = labels_of(leader, problem.codes[test]), np.empty((len(test), 0)), torch.from_numpy(test)
+        found = [scorer(answers(leader, own[index]), rows, labels) for own in of_split]
+        marks.append([_as_floats(mark) for mark in found])
+    return marks
+
+
+def _as_floats(mark: Any) -> Any:
+    """Make a plain number of a mark, or of each of several; raise where a scorer has failed."""
+    return {name: float(value) for name, value in mark.items()} if isinstance(mark, dict) else float(mark)

@@ -23,7 +23,7 @@ from skdeep.data.inputs import Data
 from skdeep.model_selection.backend import stacked
 from skdeep.model_selection.evaluation import StackingWarning, _alike, final_step
 from skdeep.model_selection.stacks import stackable_now, why_alone
-from skdeep.model_selection.trainees import _only_asks
+from skdeep.model_selection.trainees import only_asks
 
 #: Splits of a round, at least, where the rows that come out of shared steps are kept for a round.
 _SPLITS_OF_ROUND = 5
@@ -168,7 +168,7 @@ class _Passed:
 
 def _shared_fronts(contestants: dict[str, BaseEstimator], scorer: Callable) -> list[list[str]]:
     """Group the pipelines whose steps before the last are alike, wherever scorers ask for nothing but predictions."""
-    if not _only_asks(scorer) or get_config()["enable_metadata_routing"] or get_config()["array_api_dispatch"]:
+    if not only_asks(scorer) or get_config()["enable_metadata_routing"] or get_config()["array_api_dispatch"]:
         return []
     groups: list[list[str]] = []
     for name, contestant in contestants.items():

@@ -77,7 +77,7 @@ def _scorers_of(scorer: Callable) -> list:
     return list(scorer._scorers.values()) if isinstance(scorer, _MultimetricScorer) else [scorer]
 
 
-def _only_asks(scorer: Callable) -> bool:
+def only_asks(scorer: Callable) -> bool:
     """Say whether a scorer does nothing to an estimator but call its methods; a user's own may do anything."""
     return all(isinstance(one, _BaseScorer | _PassthroughScorer) for one in _scorers_of(scorer))
 
@@ -87,7 +87,7 @@ def _shares_rows(estimator: BaseEstimator, scorer: Callable) -> bool:
 
     A pipeline hands these on to its last step, where no metadata is routed. Whoever else gets rows may write to them.
     """
-    if not _only_asks(scorer) or own_methods(final_step(estimator)):
+    if not only_asks(scorer) or own_methods(final_step(estimator)):
         return False
     return not isinstance(estimator, Pipeline) or (
         type(estimator) is Pipeline and not get_config()["enable_metadata_routing"]
