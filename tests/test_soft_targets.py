@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from sklearn import model_selection
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import KFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from skdeep import (
     HingeClassifier,
@@ -17,6 +21,7 @@ from skdeep import (
     TorchClassifier,
 )
 from skdeep.engine.losses import LabelSmoothing, Softmax
+from skdeep.model_selection import GridSearchCV
 
 X, Y = (array[:300] for array in load_digits(return_X_y=True))
 CLASSES = np.arange(10)
@@ -104,6 +109,23 @@ def test_warm_start_goes_on():
     assert model.fit(X, P, classes=CLASSES).loss_ < first
     with pytest.raises(ValueError, match="same classes"):
         model.fit(X, P, classes=CLASSES + 1)
+
+
+@pytest.mark.parametrize("front", [False, True])
+def test_searches_stack(front):
+    def expected_log_proba(model, X, q):
+        return (q * model.predict_log_proba(X)).sum(1).mean()
+
+    model, name = SoftmaxClassifier(solver="sgd", **SHORT), ""
+    if front:
+        model, name = make_pipeline(StandardScaler(), model), "softmaxclassifier__"
+    options = {"cv": KFold(3, shuffle=True, random_state=0), "scoring": expected_log_proba}
+    fitted = [
+        kind(model, {f"{name}alpha": [1e-3, 1e-1]}, **options).fit(X, P, **{f"{name}classes": CLASSES})
+        for kind in (GridSearchCV, model_selection.GridSearchCV)
+    ]
+    ours, plain = (search.cv_results_["mean_test_score"] for search in fitted)
+    np.testing.assert_allclose(ours, plain, rtol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,11 @@ class Probabilities(NamedTuple):
     table: Any
     classes: Any
 
+    @classmethod
+    def of(cls, y: Data, classes: Any) -> Any:
+        """Say that y holds probabilities of classes; of no classes, or no y, it is y."""
+        return y if y is None or classes is None else cls(y, classes)
+
 
 def check_probabilities(
     estimator: Classifier, table: Data, classes: Any, X: Matrix, name: str = "y"

@@ -191,8 +191,7 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
             solver; if the device is not there, ``scoring`` is not defined on the validation data, or the
             loss becomes non-finite. What was learned before is kept.
         """
-        if classes is not None:
-            y, y_val = Probabilities(y, classes), None if y_val is None else Probabilities(y_val, classes)
+        y, y_val = (Probabilities.of(target, classes) for target in (y, y_val))
         with rollback(self), own_settings():
             return fit_alone(self, X, y, sample_weight, (X_val, y_val, sample_weight_val))
 

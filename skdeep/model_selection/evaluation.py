@@ -13,6 +13,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 
 from skdeep.data.inputs import Data
+from skdeep.data.labels import Probabilities
 from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.model_selection.stacks import device_of, fit_stack, stackable_now, why_alone
 
@@ -255,7 +256,7 @@ def fit_candidates(
     """Fit candidates of one stack, which share the steps before the classifier; return what the fit of each raised."""
     first = candidates[0]
     if not isinstance(first, Pipeline):
-        return fit_stack(candidates, X, y, **fit_params, with_probabilities=with_probabilities)
+        return _fit_stack(candidates, X, y, fit_params, with_probabilities)
     name, final = first.steps[-1]
     finals = [final_step(candidate) for candidate in candidates]
     recorder = _Recorder(final)
@@ -267,4 +268,15 @@ def fit_candidates(
     for candidate, own in zip(candidates, finals, strict=True):
         candidate.steps = [*first.steps[:-1], (name, own)]
     X, y, params = recorder.data_
-    return fit_stack(finals, X, y, **params, with_probabilities=with_probabilities)
+    return _fit_stack(finals, X, y, params, with_probabilities)
+
+
+def _fit_stack(
+    members: list, X: Data, y: Data, params: dict[str, Any], with_probabilities: bool
+) -> list[Exception | None]:
+    """Fit classifiers as a stack, by the arguments of their ``fit``."""
+    params = dict(params)
+    classes = params.pop("classes", None)
+    for name in {"y_val"} & params.keys():
+        params[name] = Probabilities.of(params[name], classes)
+    return fit_stack(members, X, Probabilities.of(y, classes), **params, with_probabilities=with_probabilities)

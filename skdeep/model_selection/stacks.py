@@ -12,7 +12,7 @@ from sklearn import get_config
 from sklearn.base import BaseEstimator
 
 from skdeep.data.inputs import Data, resolve_device, to_numpy
-from skdeep.data.labels import n_columns
+from skdeep.data.labels import Probabilities, n_columns
 from skdeep.engine.rows import free_memory
 from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.fitting.fit import fit
@@ -135,6 +135,7 @@ def _invalid_parameters(member: BaseTorchClassifier) -> Exception | None:
 def _shape_of(leader: BaseTorchClassifier, X: Data, y: Data) -> tuple[int, int, int, int]:
     """Count rows per step, columns of X, columns of scores, and weights of a model, before anything is validated."""
     n_rows, n_features = np.shape(X) if not hasattr(X, "shape") else X.shape
+    y = y.table if isinstance(y, Probabilities) else y
     n_outputs = n_columns(y) if n_columns(y) > 1 else len(np.unique(to_numpy(y)))
     asked = getattr(settings_of(leader), "batch_size", n_rows)
     batch_rows = min(n_rows, 200 if asked == "auto" else asked)
