@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
+from scipy import sparse
 from sklearn import model_selection as theirs
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
@@ -134,6 +135,19 @@ def test_array_of_codes():
     assert list(model.encoded_features_) == ["x0", "x1_1.0", "x1_2.0", "x1_3.0"] and model.n_features_in_ == 2
     # a number is a number without it
     assert not hasattr(SoftmaxClassifier(random_state=0).fit(X, Y), "encoded_features_")
+
+
+def test_lists_and_sparse_matrices():
+    rows = [[city, float(size)] for city, size in zip(CITY, SIZE, strict=True)]
+    model = SoftmaxClassifier(random_state=0, categorical_features=[0]).fit(rows, Y)
+    assert list(model.encoded_features_) == ["x1", "x0_Bern", "x0_Oslo", "x0_Rome"]
+    expected = SoftmaxClassifier(random_state=0).fit(FRAME[["city", "size"]], Y).predict_proba(FRAME[["city", "size"]])
+    np.testing.assert_allclose(model.predict_proba(rows), expected, rtol=1e-12)
+    X = np.column_stack([SIZE, GRADE])
+    dense = SoftmaxClassifier(random_state=0, categorical_features=[1]).fit(X, Y)
+    of_sparse = clone(dense).fit(sparse.csr_array(X), Y)
+    np.testing.assert_array_equal(of_sparse.coef_, dense.coef_)
+    np.testing.assert_array_equal(dense.predict_proba(sparse.csr_array(X)), dense.predict_proba(X))
 
 
 def test_levels_that_are_new_or_missing():

@@ -117,9 +117,12 @@ def categories_of(X: Any, categorical_features: Any) -> Categories | None:
     ValueError
         If a list names columns that are not there, or a column holds what cannot be a level.
     """
-    if categorical_features is None or sparse.issparse(X) or len(getattr(X, "shape", ())) != 2:
-        return None
     names = column_names(X)
+    if categorical_features is None or (isinstance(categorical_features, str) and names is None):
+        return None
+    X = as_table(X)
+    if len(X.shape) != 2:
+        return None
     if isinstance(categorical_features, str):
         columns = [] if names is None else [j for j, dtype in enumerate(X.dtypes) if is_categorical(dtype)]
     else:
@@ -137,6 +140,13 @@ def categories_of(X: Any, categorical_features: Any) -> Categories | None:
         counts = [_counted(X, j) for j in columns]
     of_all: list[Counter] = [sum(parts, Counter()) for parts in zip(*group.gather(counts), strict=True)]
     return Categories(columns, of_all, [f"x{j}" for j in range(X.shape[1])] if names is None else list(map(str, names)))
+
+
+def as_table(X: Any) -> Any:
+    """Make lists, and sparse matrices, something whose columns can be taken."""
+    if sparse.issparse(X):
+        return X.toarray()
+    return X if hasattr(X, "shape") else np.asarray(X, dtype=object)
 
 
 def is_categorical(dtype: Any) -> bool:

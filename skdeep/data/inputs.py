@@ -17,7 +17,7 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from skdeep.compat.sklearn import _check_feature_names, _check_n_features, get_namespace_and_device, move_to
-from skdeep.data.categories import Categories, categories_for, others
+from skdeep.data.categories import Categories, as_table, categories_for, others
 from skdeep.data.conversion import NotNumbersError, as_numbers, column_names, floats, place
 from skdeep.data.stored import TORCH_KINDS, is_mapped, opened
 from skdeep.engine.rows import MAX_VALUES, DenseRows, SparseRows, as_tensor
@@ -90,8 +90,7 @@ def check_features(estimator: Classifier, X: Data, *, reset: bool, min_samples: 
 def _check_table(estimator: Classifier, X: Data, categories: Categories, reset: bool, min_samples: int) -> Matrix:
     """Validate a table with categorical columns, and make it numbers."""
     _check_feature_names(estimator, X, reset=reset)
-    if not hasattr(X, "shape") or sparse.issparse(X):
-        X = np.asarray(dense(X))
+    X = as_table(X)
     _check_n_features(estimator, X, reset=reset)
     if reset:
         estimator._categories, estimator.encoded_features_ = categories, categories.names
