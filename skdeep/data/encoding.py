@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from functools import lru_cache
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,15 +72,8 @@ def encode(
         X = check_features(leader, X, reset=new, min_samples=n_least if shares.alone else 0)
         check_label_names(leader, None if classes is not None else table, "y", new=new)
     table, sample_weight, all_rows, shard = shares.of_all(X, table, sample_weight, n_least)
-    soft = None
-    if classes is not None:
-        soft, labels = check_probabilities(leader, table, classes, all_rows)
-        codes, y = soft.argmax(1), labels
-        _encode(leader, labels, "classes", new=new, same=not new)
-        y = labels[codes]
-    else:
-        y = check_target(leader, table, all_rows, multilabel=leader._multilabel)
-        codes = _encode(leader, y, "y", new=new and not incremental, same=not new and not incremental)
+    same = not new and not incremental
+    y, codes, soft = _coded(leader, (table, classes), all_rows, "y", new=new and not incremental, same=same)
     sample_weight = check_weight(sample_weight, all_rows)
     many = codes.shape[1] if codes.ndim == 2 else len(leader.classes_)
     leader.n_outputs_ = many if codes.ndim == 2 or many > 2 else 1
@@ -99,18 +93,25 @@ def encode_validation(estimators: list[Classifier], X_val: Data, y_val: Data, we
         X = check_features(leader, X_val, reset=False, min_samples=1 if shares.alone else 0)
         check_label_names(leader, None if classes is not None else table, "y_val")
     table, weight_val, all_rows, shard = shares.of_all(X, table, weight_val, 1)
-    soft = None
-    if classes is not None:
-        soft, labels = check_probabilities(leader, table, classes, all_rows, "y_val")
-        codes = soft.argmax(1)
-        y = labels[codes]
-    else:
-        y = check_target(leader, table, all_rows, multilabel=leader._multilabel, name="y_val")
-        codes = _encode(leader, y, "y_val", new=False)
+    y, codes, soft = _coded(leader, (table, classes), all_rows, "y_val", new=False)
     weight = check_weight(weight_val, all_rows, "sample_weight_val")
     problem = _problem(estimators, X, y, codes, weight, shard, soft)
     _of_models(problem, "validation")
     return problem
+
+
+def _coded(
+    estimator: Classifier, target: tuple[Data, Any], X: Matrix, name: str, *, new: bool, same: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Validate a target, with the classes of its columns if it holds probabilities; return labels, codes and these."""
+    table, classes = target
+    if classes is None:
+        y = check_target(estimator, table, X, multilabel=estimator._multilabel, name=name)
+        return y, _encode(estimator, y, name, new=new, same=same), None
+    soft, labels = check_probabilities(estimator, table, classes, X, name)
+    _encode(estimator, labels, "classes", new=new, same=same)
+    codes = soft.argmax(1)
+    return labels[codes], codes, soft
 
 
 def _problem(
