@@ -3,10 +3,12 @@
 from skdeep.estimators.ensemble import MLPEnsembleClassifier
 from skdeep.estimators.hinge import HingeClassifier
 from skdeep.estimators.least_squares import LeastSquaresClassifier
+from skdeep.estimators.linear_regressor import LinearRegressor
 from skdeep.estimators.mlp import MLPClassifierTorch
 from skdeep.estimators.sigmoid import SigmoidClassifier
 from skdeep.estimators.softmax import SoftmaxClassifier
 from skdeep.estimators.torch_module import TorchClassifier
+from skdeep.fitting.losses import EpsilonInsensitive, Huber, Quantile, Tweedie
 from skdeep.fitting.saved import OtherVersionWarning, without_training_state
 from skdeep.fitting.settings import LBFGS, SGD, Adam, AdamW
 from skdeep.model_selection import compare, stacked
@@ -16,14 +18,19 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "EpsilonInsensitive",
     "HingeClassifier",
+    "Huber",
     "LeastSquaresClassifier",
+    "LinearRegressor",
     "MLPClassifierTorch",
     "MLPEnsembleClassifier",
     "OtherVersionWarning",
+    "Quantile",
     "SigmoidClassifier",
     "SoftmaxClassifier",
     "TorchClassifier",
+    "Tweedie",
     "compare",
     "stacked",
     "without_training_state",

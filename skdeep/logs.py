@@ -14,7 +14,7 @@ from sklearn.metrics import check_scoring
 from skorch.callbacks import Callback
 
 from skdeep.data.inputs import dense
-from skdeep.estimators.base import BaseTorchClassifier
+from skdeep.estimators.base import BaseTorchEstimator
 from skdeep.images import as_images, signed_colors
 
 
@@ -162,7 +162,7 @@ class TensorBoardLogger(Callback):
     def _check(self, estimator: Any) -> None:
         """Raise if fits of an estimator cannot be logged."""
         _summary_writer()
-        if not isinstance(estimator, BaseTorchClassifier):
+        if not isinstance(estimator, BaseTorchEstimator):
             raise TypeError(
                 f"TensorBoardLogger logs the epochs of skdeep's classifiers, got {estimator!r}. Set it on the "
                 "classifier itself: inside a pipeline, pipeline[-1].set_callbacks(logger)."

@@ -191,7 +191,7 @@ class Answers(ClassifierMixin):
 
     def _scores_of(self, X: Any) -> Tensor:
         """Return the scores; raise if these can be no rows to which they belong."""
-        _check_asked(self.classifier, X, len(self.scores))
+        check_asked(self.classifier, X, len(self.scores))
         return self.scores
 
 
@@ -240,11 +240,11 @@ class AssembledAnswers:
         return float(np.average(self._of_parts(X, of_part), weights=[weight[rows].sum() for rows, _ in self.parts]))
 
     def _of_parts(self, X: Any, answer: Callable[[Any, np.ndarray], Any]) -> list:
-        _check_asked(self.classifier, X, sum(len(rows) for rows, _ in self.parts))
+        check_asked(self.classifier, X, sum(len(rows) for rows, _ in self.parts))
         return [answer(part, rows) for rows, part in self.parts]
 
 
-def _check_asked(classifier: Any, X: Any, n_known: int) -> None:
+def check_asked(classifier: Any, X: Any, n_known: int) -> None:
     """Raise if these can be no rows about which the answers are known."""
     n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
     if n_rows != n_known:

@@ -73,11 +73,10 @@ def encode(
         check_label_names(leader, None if classes is not None else table, "y", new=new)
     table, sample_weight, all_rows, shard = shares.of_all(X, table, sample_weight, n_least)
     same = not new and not incremental
-    y, codes, soft = _coded(leader, (table, classes), all_rows, "y", new=new and not incremental, same=same)
+    y, codes, soft = leader._coded((table, classes), all_rows, "y", new=new and not incremental, same=same)
     sample_weight = check_weight(sample_weight, all_rows)
-    many = codes.shape[1] if codes.ndim == 2 else len(leader.classes_)
-    leader.n_outputs_ = many if codes.ndim == 2 or many > 2 else 1
-    problem = _problem(estimators, X, y, codes, sample_weight, shard, soft)
+    target = None if soft is None else leader._scaled(soft, sample_weight, not incremental)
+    problem = _problem(estimators, X, y, codes, sample_weight, shard, target)
     for weight in _of_models(problem, "training"):
         if soft is None and not incremental and leader._needs_two_classes and codes.ndim == 1:
             _check_classes(leader, codes if weight is None else codes[weight > 0])
@@ -93,25 +92,30 @@ def encode_validation(estimators: list[Classifier], X_val: Data, y_val: Data, we
         X = check_features(leader, X_val, reset=False, min_samples=1 if shares.alone else 0)
         check_label_names(leader, None if classes is not None else table, "y_val")
     table, weight_val, all_rows, shard = shares.of_all(X, table, weight_val, 1)
-    y, codes, soft = _coded(leader, (table, classes), all_rows, "y_val", new=False)
+    y, codes, soft = leader._coded((table, classes), all_rows, "y_val", new=False)
     weight = check_weight(weight_val, all_rows, "sample_weight_val")
-    problem = _problem(estimators, X, y, codes, weight, shard, soft)
+    target = None if soft is None else leader._scaled(soft, weight, False)
+    problem = _problem(estimators, X, y, codes, weight, shard, target)
     _of_models(problem, "validation")
     return problem
 
 
-def _coded(
+def coded_classes(
     estimator: Classifier, target: tuple[Data, Any], X: Matrix, name: str, *, new: bool, same: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Validate a target, with the classes of its columns if it holds probabilities; return labels, codes and these."""
     table, classes = target
     if classes is None:
-        y = check_target(estimator, table, X, multilabel=estimator._multilabel, name=name)
-        return y, _encode(estimator, y, name, new=new, same=same), None
-    soft, labels = check_probabilities(estimator, table, classes, X, name)
-    _encode(estimator, labels, "classes", new=new, same=same)
-    codes = soft.argmax(1)
-    return labels[codes], codes, soft
+        soft, y = None, check_target(estimator, table, X, multilabel=estimator._multilabel, name=name)
+        codes = _encode(estimator, y, name, new=new, same=same)
+    else:
+        soft, labels = check_probabilities(estimator, table, classes, X, name)
+        _encode(estimator, labels, "classes", new=new, same=same)
+        codes = soft.argmax(1)
+        y = labels[codes]
+    many = codes.shape[1] if codes.ndim == 2 else len(estimator.classes_)
+    estimator.n_outputs_ = many if codes.ndim == 2 or many > 2 else 1
+    return y, codes, soft
 
 
 def _problem(
@@ -121,20 +125,14 @@ def _problem(
     codes: np.ndarray,
     sample_weight: np.ndarray | None,
     shard: Shard | None,
-    soft: np.ndarray | None,
+    target: np.ndarray | None,
 ) -> Problem:
     leader = estimators[0]
-    target = _target(leader._loss(leader.n_outputs_), leader.n_outputs_, codes)
-    if soft is not None:
-        target = soft if leader.n_outputs_ > 1 else soft[:, 1:]
+    if target is None:
+        target = _target(leader._loss(leader.n_outputs_), leader.n_outputs_, codes)
     class_weight = _class_weights(estimators, y, codes, sample_weight)
     indicators = leader._categories.indicators if hasattr(leader, "_categories") else slice(0, 0)
     return Problem(X, target, codes, sample_weight, class_weight, shard=shard, indicators=indicators)
-
-
-def labels_of(estimator: Classifier, codes: np.ndarray) -> np.ndarray:
-    """Look up the user's labels of some codes."""
-    return codes if codes.ndim == 2 else estimator.classes_[codes]
 
 
 def _check_classes(estimator: Classifier, codes: np.ndarray) -> None:
@@ -193,6 +191,8 @@ def _class_weights(
 ) -> np.ndarray | None:
     """Weigh each row by its class: (n,) where all estimators have the same weights, else (K, n); None for ones."""
     settings = [member.class_weight for member in estimators]
+    if all(w is None for w in settings):
+        return None
     with np.errstate(over="ignore"):
         factors = [class_weight_of_rows(w, estimators[0].classes_, y, codes, sample_weight) for w in settings]
         totals = [np.sum(f if sample_weight is None else f * sample_weight) for f in factors if f is not None]

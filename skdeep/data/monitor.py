@@ -28,7 +28,7 @@ def make_monitor(
     held_out: list[Problem],
     loss: Loss,
     scoring: str | Callable | None,
-    labels: Callable[[np.ndarray], np.ndarray],
+    labels: Callable[[Problem], np.ndarray],
     fitted: Callable[[Network, int, int], Any],
     answers: Callable[[Tensor], Any] | None = None,
 ) -> Monitor:
@@ -43,7 +43,7 @@ def make_monitor(
         A scorer; None is accuracy, "loss" the negative loss, "calibrated_loss" the negative loss at the temperature
         that makes it lowest (all three computed on the device).
     labels : callable
-        ``labels(codes)`` are those labels as the user knows them, for a scorer.
+        ``labels(problem)`` are the labels of its rows as the user knows them, for a scorer.
     fitted : callable
         ``fitted(network, at, model)`` is an estimator with the parameters of model `at` of a network, for a scorer; in
         the original stack it was number `model`.
@@ -127,7 +127,7 @@ def make_monitor(
                     found = of_rows[m, : len(parts[model if own else 0].codes)]
                     found = found if data.shard is None else torch.from_numpy(data.assembled(found.numpy()))
                     asked, X = answers(found), np.empty((len(data.codes), 0))
-                mark = scorer(asked, X, labels(data.codes), **argument)
+                mark = scorer(asked, X, labels(data), **argument)
                 marks[m] = as_score(mark, scoring, data.codes)
         return without_rounding(marks), losses
 

@@ -46,7 +46,7 @@ class Problem:
     target : ndarray of shape (n,) or (n, C)
         What the loss takes.
     codes : ndarray of shape (n,), or (n, C) for multilabel targets
-        Class codes, or label indicators.
+        Class codes, or label indicators; False where targets are values.
     sample_weight : ndarray of shape (n,), or None
         The caller's weights; None for ones.
     class_weight : ndarray of shape (n,) or (K, n), or None
@@ -127,7 +127,7 @@ class Problem:
 
     @property
     def is_soft(self) -> bool:
-        """Whether targets are probabilities."""
+        """Whether targets are tables of numbers: probabilities, or values."""
         return self.target.dtype.kind == "f"
 
     @property

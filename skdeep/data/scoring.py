@@ -16,7 +16,7 @@ from sklearn.metrics import get_scorer
 from torch import Tensor
 
 from skdeep.compat.sklearn import _BaseScorer, _check_response_method
-from skdeep.data.answers import Answers, Link, own_methods
+from skdeep.data.answers import own_methods
 from skdeep.data.inputs import Classifier
 
 #: Values of ``scoring`` that are computed without a scorer.
@@ -43,7 +43,8 @@ def as_score(value: Any, scoring: str | Callable | None, codes: np.ndarray) -> f
             f"scoring={scoring!r} must return a number, got {value!r} of type {type(value).__name__}.{hint}"
         )
     if not math.isfinite(value):
-        of = f" of the classes {np.unique(codes).tolist()} (by number)" if codes.ndim == 1 else ""
+        are_classes = codes.ndim == 1 and codes.dtype.kind != "b"
+        of = f" of the classes {np.unique(codes).tolist()} (by number)" if are_classes else ""
         raise ValueError(
             f"scoring={scoring!r} is {value} on the {len(codes)} rows{of} to judge by, and only finite numbers can be "
             "compared. Give validation data (X_val, y_val) on which it is defined, with rows of all classes, or choose "
@@ -66,7 +67,7 @@ def only_asks(scoring: str | Callable | None, estimator: Classifier) -> bool:
 def try_scoring(
     scoring: str | Callable | None,
     estimator: Classifier,
-    link: Link,
+    faultless: Any,
     codes: np.ndarray,
     labels: np.ndarray,
     sample_weight: np.ndarray | None,
@@ -81,8 +82,8 @@ def try_scoring(
     scoring : str, callable or None
     estimator : classifier
         With ``classes_`` and what else follows from the labels; not trained yet.
-    link : Link
-        How its scores will become probabilities.
+    faultless : object
+        What answers without fault about these rows in its place.
     codes : ndarray of shape (n,) or (n, C)
         Class codes, or label indicators, of the rows to judge by.
     labels : ndarray
@@ -99,7 +100,6 @@ def try_scoring(
     except AttributeError as error:
         raise ValueError(f"scoring={scoring!r} cannot judge this classifier: {error}") from error
     weight = {} if sample_weight is None else {"sample_weight": sample_weight}
-    faultless = Answers(estimator, _faultless_scores(codes, estimator.n_outputs_), link)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # of answers to several questions, which the metric takes for the classes of one
@@ -116,7 +116,7 @@ def try_scoring(
     as_score(value, scoring, codes)
 
 
-def _faultless_scores(codes: np.ndarray, n_outputs: int) -> Tensor:
+def faultless_scores(codes: np.ndarray, n_outputs: int) -> Tensor:
     """Make scores (n, C) that are right about every row; of indicators, also where a row has one label by chance."""
     if codes.ndim == 2:
         return torch.from_numpy(np.where(codes, _SURE, -1.0))

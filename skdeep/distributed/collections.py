@@ -14,21 +14,21 @@ import torch.distributed as dist
 from scipy import sparse
 
 from skdeep.distributed.processes import LostProcessError, shards
-from skdeep.estimators.base import BaseTorchClassifier
+from skdeep.estimators.base import BaseTorchEstimator
 
 #: Seconds between two looks at which workers there are, and for the others to tell what they know of an error.
 _LOOK, _GRACE = 2.0, 15.0
 
 
 def fit(
-    model: BaseTorchClassifier,
+    model: BaseTorchEstimator,
     X: Any,
     y: Any,
     sample_weight: Any = None,
     *,
     client: Any = None,
     timeout: float = 600.0,
-) -> BaseTorchClassifier:
+) -> BaseTorchEstimator:
     """Fit a classifier on a Dask collection, by the workers of its cluster.
 
     Each worker gets a run of partitions, in their order, and they fit together as in `shards`: the model is the one
@@ -77,7 +77,7 @@ def fit(
     from distributed import Lock, default_client
 
     client = default_client() if client is None else client
-    if not isinstance(model, BaseTorchClassifier):
+    if not isinstance(model, BaseTorchEstimator):
         raise ValueError(f"model must be one of skdeep's classifiers, which add up what workers find; got {model!r}.")
     parts = _parts(X, y, sample_weight)
     names = _workers(client)[: len(parts)]
@@ -100,8 +100,8 @@ def fit(
 
 
 def _fit_together(
-    client: Any, model: BaseTorchClassifier, names: list[str], held: list[list], timeout: float
-) -> BaseTorchClassifier:
+    client: Any, model: BaseTorchEstimator, names: list[str], held: list[list], timeout: float
+) -> BaseTorchEstimator:
     """Fit by some workers, each with partitions of its own."""
     here = [{"workers": [name], "allow_other_workers": False, "pure": False} for name in names]
     host = names[0].split("://")[-1].rpartition(":")[0].strip("[]")
@@ -203,8 +203,8 @@ def _cut_like(X: Any, other: Any) -> Any:
 
 
 def _fit_run(
-    model: BaseTorchClassifier, parts: list[list], rank: int, meeting: tuple[str, int, int], timeout: float
-) -> BaseTorchClassifier | None:
+    model: BaseTorchEstimator, parts: list[list], rank: int, meeting: tuple[str, int, int], timeout: float
+) -> BaseTorchEstimator | None:
     """Fit, in a worker, with its partitions; the first worker returns the model."""
     host, port, size = meeting
     X, y, weight = (None if column[0] is None else _joined(column) for column in zip(*parts, strict=True))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -125,6 +125,10 @@ def _shifted(intercept: Tensor, coef: Tensor, center: Tensor, sign: float) -> Te
         flat = torch.addmv(intercept.flatten(), coef.flatten(0, 1), center.flatten(), alpha=sign)
         return flat.view(intercept.shape)
     return intercept + sign * (coef @ center.mT).squeeze(-1)
+
+
+#: Factors and summands (C,) that make scores those of targets in the user's units; None where they are.
+OutputMap: TypeAlias = tuple[np.ndarray, np.ndarray] | None
 
 
 class Network:
@@ -318,7 +322,7 @@ class Linear(Network):
             return coef, self.params[1]
         return coef, _shifted(self.params[1], coef, self.center, -1)
 
-    def learned(self, model: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    def learned(self, model: int, dtype: np.dtype, output: OutputMap = None) -> tuple[np.ndarray, np.ndarray]:
         """Compute coefficients (C, d) and intercepts (C,) of one model on the user's columns; see `frame.kept`."""
         coef, *intercept = (to_numpy64(p[model]) for p in self.params)
         center, scale = (
@@ -328,6 +332,8 @@ class Linear(Network):
             for columns, default in ((self.center, 0.0), (self.scale, 1.0))
         )
         level = intercept[0] if intercept else np.zeros(len(coef))
+        if output is not None:
+            coef, level = coef * output[0][:, None], level * output[0] + output[1]
         return kept(coef * scale, level, 1 / scale, center, self.frame, dtype)
 
     def restore(self, coef: np.ndarray, intercept: np.ndarray) -> None:

@@ -17,7 +17,7 @@ from skdeep.engine.affine import Affine
 from skdeep.engine.dropout import Noise
 from skdeep.engine.frame import Frame
 from skdeep.engine.input_layer import Standardization
-from skdeep.engine.networks import Network, pulled_back
+from skdeep.engine.networks import Network, OutputMap, pulled_back
 from skdeep.engine.normalization import batch_norm, layer_norm
 from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import fetched, numbered, per_model, to_device, vector
@@ -398,14 +398,17 @@ class MLP(Network):
     def frame(self) -> Frame | None:  # type: ignore[override]
         return None if self.standardization is None else self.standardization.frame
 
-    def learned(self, model: int, dtype: np.dtype) -> dict[str, list[np.ndarray]]:
-        """Compute the `groups` of one model, to be kept in `dtype`; the first layer is for the user's columns.
+    def learned(self, model: int, dtype: np.dtype, output: OutputMap = None) -> dict[str, list[np.ndarray]]:
+        """Compute the `groups` of one model, to be kept in `dtype`; first and last layer are for the user's units.
 
         In the place of u are the factors on the columns.
         """
         groups: dict[str, list[np.ndarray]]
         found = iter(fetched([tensor[model] for tensor in self.tensors]))
         groups = {name: list(islice(found, size)) for name, size in self._sizes.items()}
+        if output is not None:
+            weight, bias = (groups[name][-1].astype(np.float64) for name in ("weight", "bias"))
+            groups["weight"][-1], groups["bias"][-1] = weight * output[0][:, None], bias * output[0] + output[1]
         weight, bias = (groups[name][0].astype(np.float64) for name in ("weight", "bias"))
         if groups["scale"]:
             groups["scale"] = [1 + self.scaling * groups["scale"][0]]

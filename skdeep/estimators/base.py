@@ -14,20 +14,24 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.metrics import get_scorer_names
 from sklearn.utils import Tags
+from torch import Tensor
 
 from skdeep.compat.sklearn import HasMethods, Interval, StrOptions, _check_partial_fit_first_call, _fit_context
-from skdeep.data.encoding import check_label_names
-from skdeep.data.inputs import Data, OutputSpace
-from skdeep.data.labels import Probabilities, accuracy, check_classes, n_columns, unboxed
+from skdeep.data.answers import Answers
+from skdeep.data.encoding import coded_classes
+from skdeep.data.inputs import Data, Matrix, OutputSpace
+from skdeep.data.labels import Probabilities, accuracy, check_classes, check_label_names, n_columns, unboxed
 from skdeep.data.problem import Problem
+from skdeep.data.scoring import faultless_scores
 from skdeep.data.stored import opened_with_targets
-from skdeep.engine.networks import Network
+from skdeep.engine.networks import Network, OutputMap
 from skdeep.engine.penalties import ElasticNet
-from skdeep.estimators.prediction import PredictionMixin
+from skdeep.estimators.prediction import PredictionMixin, Predictor
 from skdeep.fitting.calibration import calibrate_each
 from skdeep.fitting.choices import batch_rows as rows_per_step
 from skdeep.fitting.choices import choose
 from skdeep.fitting.fit import Procedure, conclude, fit_alone, train_each
+from skdeep.fitting.links import combined, link_of, uncalibrated_link
 from skdeep.fitting.methods import available_unless, rollback
 from skdeep.fitting.recipe import Member, Recipe, as_numbers
 from skdeep.fitting.saved import packed, unpacked
@@ -35,7 +39,7 @@ from skdeep.fitting.settings import FULL_BATCH, SOLVERS, Solver, SolverObject, c
 from skdeep.fitting.torch_settings import own_settings
 
 
-def _no_partial_fit(estimator: BaseTorchClassifier) -> str | None:
+def no_partial_fit(estimator: BaseTorchEstimator) -> str | None:
     """Say why partial_fit is absent; None if it is there."""
     if estimator.early_stopping:
         return "early_stopping=True: a single pass has no validation history. Use fit, or early_stopping=False."
@@ -54,7 +58,7 @@ def _no_partial_fit(estimator: BaseTorchClassifier) -> str | None:
 @cache
 def _param_names(cls: Any, init: Callable) -> tuple[str, ...]:
     """Read the parameters off the signature of a class once per ``__init__``: it is most of the time of a clone."""
-    return tuple(super(BaseTorchClassifier, cls)._get_param_names())
+    return tuple(super(BaseTorchEstimator, cls)._get_param_names())
 
 
 #: Types of values that cannot change; parameters of such that have been found valid, and how many of these are kept.
@@ -63,7 +67,7 @@ _VALID: dict[tuple, None] = {}
 _MANY = 256
 
 
-class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin, BaseEstimator):
+class BaseTorchEstimator(CallbackSupportMixin, Predictor, BaseEstimator):
     """Base of the estimators. A subclass says what its loss, its network and its fitted attributes are."""
 
     #: Parameters in which the members of a stack may differ.
@@ -73,8 +77,6 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
     )
     #: Fitted attributes that a model consists of.
     _parameters: frozenset[str] = frozenset()
-    #: Whether indicator matrices are accepted as targets, and probabilities of all classes.
-    _multilabel = _takes_probabilities = False
     #: Whether a row may have more than one axis, as an image has.
     _allow_nd = False
     #: What to do about missing values where there may be none.
@@ -83,7 +85,10 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
     _needs_two_classes = False
     #: Solvers that are used for the exact optimum, and compute in float64 however large the work.
     _exact_solvers: frozenset[str] = frozenset()
-    calibration: str | None
+    #: What only classifiers have.
+    class_weight: Any = None
+    calibration: str | None = None
+    label_smoothing = 0.0
     solver: str | Solver
 
     _parameter_constraints: ClassVar[dict] = {
@@ -94,8 +99,6 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="left")],
         "scoring": [None, StrOptions({"loss", "calibrated_loss", *get_scorer_names()}), callable],
-        "class_weight": [None, dict, list, StrOptions({"balanced"})],
-        "calibration": [StrOptions({"temperature", "sigmoid"}), None],
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "device": [str, torch.device],
@@ -136,6 +139,163 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
     @classmethod
     def _get_param_names(cls) -> list[str]:
         return list(_param_names(cls, cls.__init__))  # type: ignore[arg-type]  # a class has a hash
+
+    #: What is watched where ``scoring`` is None; None is accuracy.
+    _default_scoring: str | None = None
+
+    def _fit(
+        self,
+        X: Data,
+        y: Data,
+        sample_weight: ArrayLike | str | None,
+        validation: tuple,
+        incremental: bool = False,
+    ) -> Self:
+        """Train, and put everything back as it was where that fails."""
+        with rollback(self), own_settings():
+            return fit_alone(self, X, y, sample_weight, validation, incremental)
+
+    @property
+    def _watched_scoring(self) -> str | Callable | None:
+        """What is watched."""
+        return self._default_scoring if self.scoring is None else self.scoring
+
+    # ---- targets: of classes, or of values --------------------------------------------------------------------------
+
+    def _coded(
+        self, target: tuple[Data, Any], X: Matrix, name: str, *, new: bool, same: bool = False
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Validate a target; return it, class codes or indicators, and a table of numbers where it is one.
+
+        `new` says whether it sets what targets are (``n_outputs_``), or must not go beyond that; `same`, whether it
+        must have all of it.
+        """
+        raise NotImplementedError
+
+    def _scaled(self, table: np.ndarray, weight: np.ndarray | None, new: bool) -> np.ndarray:
+        """Make the targets to train on of a table of numbers (n, C); a `new` one may set their scale."""
+        raise NotImplementedError
+
+    def _labels_of(self, problem: Problem) -> np.ndarray:
+        """Look up the targets of a problem's rows as the user knows them."""
+        raise NotImplementedError
+
+    def _answers(self, scores: Tensor) -> Any:
+        """Make what answers in the place of a fitted copy about rows with these scores (n, C)."""
+        raise NotImplementedError
+
+    def _answers_of_fitted(self, scores: Tensor, space: OutputSpace | None = None) -> Any:
+        """Make what answers in its place about rows with these scores (n, C), as predictions are made of."""
+        raise NotImplementedError
+
+    def _faultless(self, problem: Problem) -> Any:
+        """Make what answers without fault about a problem's rows."""
+        raise NotImplementedError
+
+    @property
+    def _output_map(self) -> OutputMap:
+        """What makes scores in training those of the targets as they are."""
+        return None
+
+    def _unmapped(self, coef: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Take this out of coefficients (C, d) and intercepts (C,)."""
+        if self._output_map is None:
+            return coef, intercept
+        factor, offset = self._output_map
+        return coef / factor[:, None], (intercept - offset) / factor
+
+    #: What losses are counted in, as users are told of them.
+    _loss_unit = 1.0
+
+    def _combined(self, scores: Tensor, say: Tensor | None = None) -> Tensor:
+        """Combine scores (K, n, C) of the models that it consists of; `say` (K, n) is the weight of each."""
+        raise NotImplementedError
+
+    # ---- what a subclass defines ----------------------------------------------------------------------------------
+
+    def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
+        """Decide how to train on a problem, which is not placed yet."""
+        solver = solver_name(self)
+        return choose(self, problem, solver, rows_per_step(self, problem, solver))
+
+    def _penalty(self, members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray) -> ElasticNet:
+        """Make the penalty of each model of a stack, given the weights of its training rows and of a mean batch."""
+        raise NotImplementedError
+
+    def _rates(self, recipe: Recipe, problem: Problem, network: Network, members: list[Member]) -> np.ndarray:
+        """Compute the learning rate each model of a stack starts with."""
+        return as_numbers(member.settings.learning_rate_init for member in members)
+
+    def _network(self, recipe: Recipe, problem: Problem, members: list[Member], warm: bool) -> Network:
+        """Make the network before training: initial, or (`warm`, one model) from the fitted attributes."""
+        raise NotImplementedError
+
+    def _learned(self, network: Network, model: int, dtype: np.dtype, space: OutputSpace) -> dict:
+        """Make the fitted attributes that hold one model's parameters."""
+        raise NotImplementedError
+
+    def _map_scores(self, matrix: np.ndarray, offsets: np.ndarray | float) -> None:
+        """Change the fitted attributes so that the scores s become ``s @ matrix + offsets``."""
+        raise NotImplementedError
+
+    def _n_params(self, n_features: int, n_outputs: int) -> int:
+        """Count the weights, to judge how much work an epoch is."""
+        raise NotImplementedError
+
+    def _n_units(self, n_outputs: int) -> int:
+        """Count the units beyond the input, to judge how much memory a row takes."""
+        raise NotImplementedError
+
+    #: How it is trained: an ensemble has its own ways.
+    _procedure = Procedure(train_each, conclude, calibrate_each)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return packed(super().__getstate__())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(unpacked(type(self).__name__, state))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = self._allow_nan
+        tags.array_api_support = True
+        return tags
+
+
+class BaseTorchClassifier(PredictionMixin, ClassifierMixin, BaseTorchEstimator):
+    """Base of the classifiers."""
+
+    #: Whether indicator matrices are accepted as targets, and probabilities of all classes.
+    _multilabel = _takes_probabilities = False
+    _parameter_constraints: ClassVar[dict] = {
+        **BaseTorchEstimator._parameter_constraints,
+        "class_weight": [None, dict, list, StrOptions({"balanced"})],
+        "calibration": [StrOptions({"temperature", "sigmoid"}), None],
+    }
+
+    def _coded(
+        self, target: tuple[Data, Any], X: Matrix, name: str, *, new: bool, same: bool = False
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        return coded_classes(self, target, X, name, new=new, same=same)
+
+    def _scaled(self, table: np.ndarray, weight: np.ndarray | None, new: bool) -> np.ndarray:
+        return table if self.n_outputs_ > 1 else table[:, 1:]
+
+    def _labels_of(self, problem: Problem) -> np.ndarray:
+        return problem.codes if problem.codes.ndim == 2 else self.classes_[problem.codes]
+
+    def _answers(self, scores: Tensor) -> Answers:
+        return Answers(self, scores, uncalibrated_link(self))
+
+    def _answers_of_fitted(self, scores: Tensor, space: OutputSpace | None = None) -> Answers:
+        return Answers(self, scores, link_of(self), space)
+
+    def _faultless(self, problem: Problem) -> Answers:
+        return self._answers(faultless_scores(problem.codes, self.n_outputs_))
+
+    def _combined(self, scores: Tensor, say: Tensor | None = None) -> Tensor:
+        return combined(self, scores, say)
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
@@ -192,10 +352,9 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
             loss becomes non-finite. What was learned before is kept.
         """
         y, y_val = (Probabilities.of(target, classes) for target in (y, y_val))
-        with rollback(self), own_settings():
-            return fit_alone(self, X, y, sample_weight, (X_val, y_val, sample_weight_val))
+        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
 
-    @available_unless(_no_partial_fit)
+    @available_unless(no_partial_fit)
     def partial_fit(
         self, X: Data, y: Data = None, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
     ) -> Self:
@@ -250,54 +409,7 @@ class BaseTorchClassifier(CallbackSupportMixin, PredictionMixin, ClassifierMixin
         check_label_names(self, y, "y")
         return accuracy(unboxed(y) if OutputSpace(X).is_numpy else y, self.predict(X), sample_weight)
 
-    # ---- what a subclass defines ----------------------------------------------------------------------------------
-
-    def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
-        """Decide how to train on a problem, which is not placed yet."""
-        solver = solver_name(self)
-        return choose(self, problem, solver, rows_per_step(self, problem, solver))
-
-    def _penalty(self, members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray) -> ElasticNet:
-        """Make the penalty of each model of a stack, given the weights of its training rows and of a mean batch."""
-        raise NotImplementedError
-
-    def _rates(self, recipe: Recipe, problem: Problem, network: Network, members: list[Member]) -> np.ndarray:
-        """Compute the learning rate each model of a stack starts with."""
-        return as_numbers(member.settings.learning_rate_init for member in members)
-
-    def _network(self, recipe: Recipe, problem: Problem, members: list[Member], warm: bool) -> Network:
-        """Make the network before training: initial, or (`warm`, one model) from the fitted attributes."""
-        raise NotImplementedError
-
-    def _learned(self, network: Network, model: int, dtype: np.dtype, space: OutputSpace) -> dict:
-        """Make the fitted attributes that hold one model's parameters."""
-        raise NotImplementedError
-
-    def _map_scores(self, matrix: np.ndarray, offsets: np.ndarray | float) -> None:
-        """Change the fitted attributes so that the scores s become ``s @ matrix + offsets``."""
-        raise NotImplementedError
-
-    def _n_params(self, n_features: int, n_outputs: int) -> int:
-        """Count the weights, to judge how much work an epoch is."""
-        raise NotImplementedError
-
-    def _n_units(self, n_outputs: int) -> int:
-        """Count the units beyond the input, to judge how much memory a row takes."""
-        raise NotImplementedError
-
-    #: How it is trained: an ensemble has its own ways.
-    _procedure = Procedure(train_each, conclude, calibrate_each)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return packed(super().__getstate__())
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(unpacked(type(self).__name__, state))
-
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        tags.input_tags.allow_nan = self._allow_nan
-        tags.array_api_support = True
         tags.classifier_tags.multi_label = self._multilabel
         return tags

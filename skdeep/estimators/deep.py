@@ -1,4 +1,4 @@
-"""What the deep classifiers share."""
+"""What the deep estimators share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skdeep.compat.sklearn import Interval, Options, StrOptions
 from skdeep.engine.losses import LOSSES, Loss
 from skdeep.engine.penalties import L2, ElasticNet
 from skdeep.engine.schedules import SCHEDULES
-from skdeep.estimators.base import BaseTorchClassifier
+from skdeep.estimators.base import BaseTorchClassifier, BaseTorchEstimator
 from skdeep.fitting.recipe import Member, values
 from skdeep.fitting.settings import SOLVERS, Solver, solver_name
 
@@ -25,8 +25,8 @@ _LARGEST = 1e30
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class NeuralNetClassifier(BaseTorchClassifier):
-    """Common part of the deep classifiers: cross-entropy, and an L2 penalty as MLPClassifier has it."""
+class NeuralNet(BaseTorchEstimator):
+    """Common part of the deep estimators: an L2 penalty as MLPClassifier has it."""
 
     solver: str | Solver = "adam"
     alpha: float | str = 1e-4
@@ -49,27 +49,19 @@ class NeuralNetClassifier(BaseTorchClassifier):
     warmup_epochs: float = 0
     max_grad_norm: float | None = None
     scoring: str | Callable | None = None
-    class_weight: dict | list | str | None = None
-    calibration: str | None = None
     device: str | torch.device = "auto"
     precision: str = "auto"
     categorical_features: Any = "from_dtype"
 
-    _multilabel = _takes_probabilities = True
-    stackable = BaseTorchClassifier.stackable | {"learning_rate_init", "momentum", "n_iter_no_change"}
+    stackable = BaseTorchEstimator.stackable | {"learning_rate_init", "momentum", "n_iter_no_change"}
     _parameter_constraints: ClassVar[dict] = {
-        **BaseTorchClassifier._parameter_constraints,
+        **BaseTorchEstimator._parameter_constraints,
         **{name: checks for cls in SOLVERS.values() for name, checks in cls._parameter_constraints.items()},
         "learning_rate": [StrOptions(set(SCHEDULES))],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
         "momentum": [Interval(Real, 0, 1, closed="both")],
     }
-
-    def _loss(self, n_outputs: int) -> Loss:
-        # one class at all is a column that is never the other one
-        multiclass = n_outputs > 1 and not self._fitted_multilabel
-        return LOSSES["log_loss" if multiclass else "binary_log_loss"]()
 
     def _penalty(self, members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray) -> ElasticNet:
         # MLPClassifier's alpha is per batch
@@ -89,6 +81,25 @@ class NeuralNetClassifier(BaseTorchClassifier):
                 f"solver='lbfgs' needs the same objective at every step, and with {what} it depends on random numbers "
                 "or on the batch. Use solver='sgd', 'adam' or 'adamw'."
             )
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class NeuralNetClassifier(NeuralNet, BaseTorchClassifier):
+    """Common part of the deep classifiers: cross-entropy."""
+
+    class_weight: dict | list | str | None = None
+    calibration: str | None = None
+
+    _multilabel = _takes_probabilities = True
+    _parameter_constraints: ClassVar[dict] = {
+        **BaseTorchClassifier._parameter_constraints,
+        **NeuralNet._parameter_constraints,
+    }
+
+    def _loss(self, n_outputs: int) -> Loss:
+        # one class at all is a column that is never the other one
+        multiclass = n_outputs > 1 and not self._fitted_multilabel
+        return LOSSES["log_loss" if multiclass else "binary_log_loss"]()
 
 
 def alphas(members: list[Member], total_weight: np.ndarray) -> np.ndarray:

@@ -221,6 +221,57 @@ calibration_slopes_, calibration_offsets_ : ndarray of shape (n_outputs,)
 """
 
 
+REGRESSION_LOSS = """
+loss : str or an object, default="squared_error"
+    "squared_error" (half of it), "absolute_error", "huber", "epsilon_insensitive", "squared_epsilon_insensitive",
+    "quantile" (the median); or half a deviance on the log link, whose predictions are :math:`e^s`: "poisson", "gamma",
+    "tweedie". Objects have settings, which a search sets as ``loss__delta``: `Huber`, `EpsilonInsensitive`, `Quantile`
+    (of one level or several), `Tweedie`.
+"""
+
+OUTPUT = """
+output : {"auto", "identity", "relu", "softplus", "exp"}, default="auto"
+    What makes predictions of the scores s. "auto" is s, or :math:`e^s` for the deviances, which have no other. Of
+    predictions that are never negative, :math:`\\max(0, s)`, :math:`\\log(1 + e^s)` and :math:`e^s`, the other losses
+    have no certain optimum: training ends in the nearest one.
+"""
+
+#: What only classifiers have.
+_OF_CLASSES = "class_weight", "classes_"
+
+
+def _of_values(text: str) -> str:
+    """Return the documentation of what classifiers and regressors share, for regressors."""
+    found = without(text, *_OF_CLASSES)
+    return found.replace("or None for accuracy", "or None for R²").replace("classifiers", "models")
+
+
+REGRESSION_ATTRIBUTES = """
+output_scale_ : ndarray of shape (n_targets,)
+    What predictions are multiplied by; only with ``output="softplus"``.
+"""
+
+
+def document_regressor(**more: str) -> Callable[[type], type]:
+    """Decorate a linear regressor: write what is shared into its docstring, and some sections more."""
+    learned = LINEAR_ATTRIBUTES.replace("n_classes", "n_targets").replace("two classes", "one target")
+    learned = _of_values(learned + REGRESSION_ATTRIBUTES + TRAINING_ATTRIBUTES)
+    shared = {
+        "linear": _PENALTY + VALUES_ALPHA + _COLUMNS,
+        "training": _of_values(fit_parameters()),
+        "learned": learned,
+    }
+    return document(**shared, **more)
+
+
+VALUES_ALPHA = """\
+alpha : float or "auto", default="auto"
+    Weight of the penalty. Ridge's ``alpha`` is ``alpha * n_samples``; Lasso's, ElasticNet's, QuantileRegressor's and
+    PoissonRegressor's are the same. "auto" is 1 / n_samples (of weights) for columns in units of their standard
+    deviations and targets in units of theirs: what Ridge does with ``alpha=1`` behind a StandardScaler, for squares.
+"""
+
+
 def without(text: str, *names: str) -> str:
     """Return the documentation of parameters or attributes, but for some of them."""
     entries = re.split(r"\n(?=\S)", text)

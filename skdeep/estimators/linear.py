@@ -22,7 +22,8 @@ from skdeep.engine.networks import Linear, Network, sparse_weight
 from skdeep.engine.penalties import L2, PENALTIES, ElasticNet, NoPenalty
 from skdeep.engine.per_model import to_device
 from skdeep.engine.rows import as_tensor
-from skdeep.estimators.base import BaseTorchClassifier
+from skdeep.engine.values import SquaredValues
+from skdeep.estimators.base import BaseTorchClassifier, BaseTorchEstimator
 from skdeep.exact.rows import products_pay
 from skdeep.fitting.choices import batch_rows, choose, epochs_of
 from skdeep.fitting.exactly import fits_memory, is_certified, takes_targets
@@ -46,8 +47,8 @@ _FEW_ROWS = 1000
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
-    """Common part of the linear classifiers; a subclass defines ``_loss``."""
+class LinearModel(SparseCoefMixin, BaseTorchEstimator):
+    """Common part of the linear models; a subclass defines ``_loss``."""
 
     penalty: str | None = "l2"
     alpha: float | str = "auto"
@@ -60,8 +61,6 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
     early_stopping: bool = False
     validation_fraction: float = 0.1
     scoring: str | Callable | None = None
-    class_weight: dict | str | None = None
-    calibration: str | None = None
     warm_start: bool = False
     random_state: int | np.random.RandomState | None = None
     device: str | torch.device = "auto"
@@ -74,9 +73,8 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
     _coef_attribute = "coef_"
     _parameters = frozenset({"coef_", "intercept_"})
     _exact_solvers = FULL_BATCH
-    _needs_two_classes = True
     _parameter_constraints: ClassVar[dict] = {
-        **BaseTorchClassifier._parameter_constraints,
+        **BaseTorchEstimator._parameter_constraints,
         "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "penalty": [StrOptions({name for name in PENALTIES if name}), None],
         "l1_ratio": [Interval(Real, 0, 1, closed="both")],
@@ -105,7 +103,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         )
         if solver == "auto":
             solver = "sgd" if incremental else self._cheapest_solver(problem, loss, penalty, newton_params)
-        is_closed = solver == "exact" and type(loss) is SquaredError and self._has_smooth_penalty
+        is_closed = solver == "exact" and type(loss) in (SquaredError, SquaredValues) and self._has_smooth_penalty
         if solver == "exact" and self.early_stopping:
             raise ValueError(
                 "early_stopping=True has nothing to stop: solver='exact' has no epochs. Use early_stopping=False, or "
@@ -116,7 +114,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
                 "solver='exact' needs all rows in memory, where X is not. Use solver='auto', 'sgd', 'adam' or 'adamw', "
                 "'lbfgs' for smooth objectives, or a LeastSquaresClassifier, whose rows are passed over once."
             )
-        if solver == "exact" and not (is_closed or takes_targets(problem)):
+        if solver == "exact" and not (is_closed or takes_targets(problem, loss)):
             raise ValueError(
                 "solver='exact' takes one class for each row, and y holds probabilities. Use solver='auto', 'lbfgs', "
                 "'sgd', 'adam' or 'adamw'."
@@ -156,8 +154,9 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
             return "sgd"
         if self._has_smooth_penalty and penalty.smooth and loss.smooth:
             return "lbfgs" if self._is_exact_cheap(problem, loss, newton_params) else "sgd"
-        is_known = type(self)._penalty is LinearClassifier._penalty and self._is_certified(loss)
-        can_be = is_known and not problem.is_stored and takes_targets(problem)
+        own = type(self)._penalty.__module__.partition(".")[0] == __name__.partition(".")[0]  # not a user's
+        is_known = own and self._is_certified(loss)
+        can_be = is_known and not problem.is_stored and takes_targets(problem, loss)
         if self.early_stopping or self.verbose or self.penalty is None or not can_be:
             return "sgd"
         values = problem.n_rows * (problem.source.shape[1] * problem.density + 1) * self.n_outputs_
@@ -173,7 +172,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         """Tell whether the optimum of a smooth objective costs no more than mini-batch training."""
         n, d, c = problem.n_rows, problem.source.shape[1], self.n_outputs_
         # scores that no second derivative couples are systems of their own
-        n_pairs, system = (c, d + 1) if loss.target == "indicators" else (c * (c + 1) // 2, c * (d + 1))
+        n_pairs, system = (c * (c + 1) // 2, c * (d + 1)) if loss.target == "codes" else (c, d + 1)
         if (newton_params is None or not loss.twice_smooth) and system <= Newton.max_params:
             exact = _NEWTON_STEPS * n * 2 * n_pairs * d**2
         elif self._has_preconditioner():
@@ -221,7 +220,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         network = Linear(coef, intercept, **variables)
         if warm:
             known = (np.asarray(dense(part), dtype=np.float64) for part in (self.coef_, self.intercept_))
-            network.restore(*known)
+            network.restore(*self._unmapped(*known))
         return network
 
     def _trained_network(self, device: torch.device, dtype: torch.dtype) -> Linear:
@@ -232,7 +231,7 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
     def _learned(self, network: Network, model: int, dtype: np.dtype, space: OutputSpace) -> dict[str, Any]:
         assert isinstance(network, Linear)
         # copies: "contiguous" leaves the stride of an axis of one as it is, and products round by strides
-        coef, intercept = (part.copy() for part in network.learned(model, dtype))
+        coef, intercept = (part.copy() for part in network.learned(model, dtype, self._output_map))
         return {"coef_": space.array(coef), "intercept_": space.array(intercept)}
 
     def _map_scores(self, matrix: np.ndarray, offsets: np.ndarray | float) -> None:
@@ -256,6 +255,20 @@ class LinearClassifier(SparseCoefMixin, BaseTorchClassifier):
         elif derived.any():
             rates[derived] = _derived_rates(recipe, problem, network, members)[derived]
         return rates
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class LinearClassifier(LinearModel, BaseTorchClassifier):
+    """Common part of the linear classifiers."""
+
+    class_weight: dict | str | None = None
+    calibration: str | None = None
+
+    _needs_two_classes = True
+    _parameter_constraints: ClassVar[dict] = {
+        **BaseTorchClassifier._parameter_constraints,
+        **LinearModel._parameter_constraints,
+    }
 
 
 def _check_objective(solver: str, penalty_name: str | None, loss: Loss, penalty: ElasticNet) -> None:

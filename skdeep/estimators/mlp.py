@@ -19,10 +19,10 @@ from skdeep.engine.activations import ACTIVATIONS
 from skdeep.engine.input_layer import Standardization
 from skdeep.engine.losses import smoothed
 from skdeep.engine.networks import Network
-from skdeep.engine.per_model import fetched, run_length, to_device
+from skdeep.engine.per_model import fetched, run_length, to_device, to_numpy64
 from skdeep.engine.perceptron import MLP
 from skdeep.engine.schedules import SCHEDULES
-from skdeep.estimators.deep import FEWEST_ROWS, NeuralNetClassifier
+from skdeep.estimators.deep import FEWEST_ROWS, NeuralNet, NeuralNetClassifier
 from skdeep.estimators.docs import (
     CALIBRATION_ATTRIBUTES,
     CALIBRATION_PARAMETERS,
@@ -55,7 +55,7 @@ def _check_complete(X: Matrix, advice: str) -> None:
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class PerceptronClassifier(NeuralNetClassifier):
+class Perceptron(NeuralNet):
     """Common part of the multilayer perceptrons."""
 
     if TYPE_CHECKING:  # each says what comes first
@@ -68,21 +68,19 @@ class PerceptronClassifier(NeuralNetClassifier):
     column_learning_rate: float = 3.0
     learning_rate: str = "auto"
     learning_rate_init: float | str = "auto"
-    label_smoothing: float = 0.0
 
     _coef_attribute = "coefs_"
-    stackable = NeuralNetClassifier.stackable | {"dropout", "stochastic_depth"}
+    stackable = NeuralNet.stackable | {"dropout", "stochastic_depth"}
     _nan_advice = (
         "MLPClassifierTorch takes them in dense X, with standardize=True, or where those that it was fitted on were "
         "missing, too."
     )
     _parameter_constraints: ClassVar[dict] = {
-        **NeuralNetClassifier._parameter_constraints,
+        **NeuralNet._parameter_constraints,
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "learning_rate": [StrOptions({*SCHEDULES, "auto"})],
         "learning_rate_init": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
-        "label_smoothing": [Interval(Real, 0, 1, closed="both")],
         "standardize": ["boolean"],
         "column_learning_rate": [Interval(Real, 0, None, closed="left")],
         "normalization": [StrOptions({"batch", "layer"}), None],
@@ -174,7 +172,11 @@ class PerceptronClassifier(NeuralNetClassifier):
         # a gradient step in u is r times as long already, where Adam's is as long as any
         noise["scaling"] = float(self.column_learning_rate) ** (0.5 if recipe.solver in ("sgd", "lbfgs") else 1.0)
         if warm:
-            return self._trained_network(**tensor, **noise)
+            network = self._trained_network(**tensor, **noise)
+            last = [network.groups[name][-1] for name in ("weight", "bias")]
+            for param, own in zip(last, self._unmapped(*(to_numpy64(p)[0] for p in last)), strict=True):
+                param.detach()[0] = torch.from_numpy(own).to(param)
+            return network
         generators = [member.state.generator for member in members]
         return MLP.initial(generators, units, self.activation, normalization=self.normalization, **noise, **tensor)
 
@@ -255,7 +257,7 @@ class PerceptronClassifier(NeuralNetClassifier):
     def _learned(self, network: Network, model: int, dtype: np.dtype, space: OutputSpace) -> dict[str, Any]:
         assert isinstance(network, MLP)
         learned: dict[str, Any] = {}
-        groups = network.learned(model, dtype)
+        groups = network.learned(model, dtype, self._output_map)
         for name, arrays in groups.items():
             if name == "slope":
                 learned[self._attributes[name]] = [float(array[0]) for array in arrays]
@@ -272,6 +274,19 @@ class PerceptronClassifier(NeuralNetClassifier):
             index = fetched([indicated])[0] if len(indicated) else np.empty(0, dtype=np.int64)
             learned |= {"means_": space.array(means), "missing_features_": space.array(index)}
         return learned
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class PerceptronClassifier(Perceptron, NeuralNetClassifier):
+    """Common part of the perceptrons that learn classes."""
+
+    label_smoothing: float = 0.0
+
+    _parameter_constraints: ClassVar[dict] = {
+        **NeuralNetClassifier._parameter_constraints,
+        **Perceptron._parameter_constraints,
+        "label_smoothing": [Interval(Real, 0, 1, closed="both")],
+    }
 
 
 @document(

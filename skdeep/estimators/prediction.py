@@ -32,7 +32,7 @@ from skdeep.engine.stored import StoredArray
 from skdeep.engine.threads import threads_for
 from skdeep.fitting.exported import ClassifierModule, as_module
 from skdeep.fitting.fitted import able, any_coef, n_weights, needs_float64
-from skdeep.fitting.links import combined, link_of
+from skdeep.fitting.links import link_of
 from skdeep.fitting.torch_settings import own_settings
 
 
@@ -59,7 +59,7 @@ def _of_members(members: list[Classifier], X: Data, result: Callable[[Tensor], T
     with threads_for(min(len(rows), step) * sum(p.numel() for p in network.params)):
         for start in range(0, len(rows), step):
             of_models = network.scores(rows.take(slice(start, start + step))).split(sizes)
-            own_scores = [combined(m, own).to(wanted) for m, own in zip(members, of_models, strict=True)]
+            own_scores = [m._combined(own).to(wanted) for m, own in zip(members, of_models, strict=True)]
             if network.module is None:  # whose infinities may be meant
                 _check_finite(own_scores, start)
             parts = [result(scores) for scores in own_scores]
@@ -91,14 +91,13 @@ def scores_of_members(members: list[Classifier], X: Data) -> list[Tensor]:
     return _of_members(members, X, lambda scores: scores)
 
 
-class PredictionMixin:
-    """The methods of a fitted classifier."""
+class Predictor:
+    """What all estimators compute predictions by: the scores of their fitted attributes."""
 
-    #: Whether scores are the logarithms of averaged probabilities, which have been calibrated before.
-    _averages_probabilities = False
     #: Name of a fitted attribute that holds coefficients.
     _coef_attribute: str
-    classes_: np.ndarray
+    #: Whether the scores of several models are averaged, after their links.
+    _averages_probabilities = False
     n_outputs_: int
     device: str | torch.device
     n_features_in_: int
@@ -115,6 +114,34 @@ class PredictionMixin:
         """Place validated rows, in the precision that scores are computed in: float64 if it is to be `precise`."""
         precise &= device.type != "mps"
         return rows_of(X, device, torch.float64 if precise else prediction_dtype(X, device))
+
+    @property
+    def _n_inputs(self) -> int:
+        """Count the columns that the model is trained in."""
+        return len(self.encoded_features_) if hasattr(self, "encoded_features_") else self.n_features_in_
+
+    @own_settings()
+    @torch.no_grad()
+    def _computed(self, X: Data, method: str, result: Callable[[Tensor], Tensor]) -> tuple[Tensor, OutputSpace]:
+        """Apply `result` to the scores (n, C), in bounded batches; return it with the space where it goes."""
+        check_is_fitted(self, self._coef_attribute)
+        X = opened(X, getattr(self, "feature_names_in_", None))
+        if not isinstance(X, StoredArray):
+            check_same_namespace(X, self, attribute="_any_coef", method=method)
+        space, (results,) = OutputSpace(X), _of_members([self], X, result)
+        return results, space
+
+    @property
+    def _any_coef(self) -> Any:
+        return any_coef(self)
+
+
+class PredictionMixin:
+    """The methods of a fitted classifier."""
+
+    classes_: np.ndarray
+    _computed: Callable[..., tuple[Tensor, OutputSpace]]
+    _coef_attribute: str
 
     def decision_function(self, X: Data) -> Any:
         """Compute scores of the samples, before they are turned into probabilities.
@@ -220,25 +247,5 @@ class PredictionMixin:
         return as_module(self)
 
     @property
-    def _n_inputs(self) -> int:
-        """Count the columns that the model is trained in."""
-        return len(self.encoded_features_) if hasattr(self, "encoded_features_") else self.n_features_in_
-
-    @property
     def _fitted_multilabel(self) -> bool:
         return getattr(self, "_target_is_multilabel", False)
-
-    @own_settings()
-    @torch.no_grad()
-    def _computed(self, X: Data, method: str, result: Callable[[Tensor], Tensor]) -> tuple[Tensor, OutputSpace]:
-        """Apply `result` to the scores (n, C), in bounded batches; return it with the space where it goes."""
-        check_is_fitted(self, self._coef_attribute)
-        X = opened(X, getattr(self, "feature_names_in_", None))
-        if not isinstance(X, StoredArray):
-            check_same_namespace(X, self, attribute="_any_coef", method=method)
-        space, (results,) = OutputSpace(X), _of_members([self], X, result)
-        return results, space
-
-    @property
-    def _any_coef(self) -> Any:
-        return any_coef(self)

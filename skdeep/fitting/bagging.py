@@ -13,8 +13,8 @@ import torch
 from sklearn.metrics import get_scorer
 from torch import Tensor
 
-from skdeep.data.answers import Answers, AssembledAnswers, own_methods, probabilities
-from skdeep.data.encoding import draw_seeds, labels_of
+from skdeep.data.answers import AssembledAnswers, own_methods, probabilities
+from skdeep.data.encoding import draw_seeds
 from skdeep.data.inputs import Classifier, OutputSpace, to_numpy
 from skdeep.data.monitor import make_monitor
 from skdeep.data.problem import Problem, scores_of
@@ -27,7 +27,7 @@ from skdeep.engine.training import Progress
 from skdeep.fitting.calibrators import DOUBT, doubt
 from skdeep.fitting.fit import check_scoring, set_attributes
 from skdeep.fitting.fitted import able, needs_float64
-from skdeep.fitting.links import CALIBRATED, calibrate, combined, fitted_copy, link_of
+from skdeep.fitting.links import CALIBRATED, calibrate, fitted_copy, link_of
 from skdeep.fitting.recipe import Member, Recipe, trained_on, weights_by_model
 from skdeep.fitting.settings import changed, setting_names
 from skdeep.fitting.solving import solve
@@ -123,7 +123,7 @@ def train_folds(
     network = recipe.network(recipe, problem, models, False)
     fitted = partial(fitted_copy, [model.estimator for model in models])
     watched = _watched(len(members), problem, held_out, folds)
-    labels, scoring = partial(labels_of, leader), _watched_score(leader)
+    labels, scoring = leader._labels_of, _watched_score(leader)
     monitor = make_monitor(watched, recipe.judged_by, scoring, labels, fitted)
     solve(recipe, problem, network, models, recipe.epochs, monitor)
     for i, (member, own) in enumerate(zip(members, seeds, strict=True)):
@@ -229,7 +229,7 @@ def _judge(ensemble: Classifier, problem: Problem, weight: np.ndarray | None, fo
 
     def put(rows: np.ndarray, scores: Tensor, say: np.ndarray | None = None) -> None:
         own = None if say is None else to_device(torch.from_numpy(say), scores.device, scores.dtype)
-        everywhere[index_of(rows, scores)] = combined(ensemble, scores, own)
+        everywhere[index_of(rows, scores)] = ensemble._combined(scores, own)
 
     for network, f in zip(networks, folds.numbers, strict=True):
         if len(rows := folds.rows[folds.fold == f]):
@@ -258,8 +258,8 @@ def _score_of(ensemble: Classifier, scores: Tensor, part: Problem, weight: np.nd
         losses = to_numpy(loss.value(scores.unsqueeze(0), target.unsqueeze(0))[0])
         return -float(np.average(losses, weights=weight))
     sample_weight = {} if part.sample_weight is None else {"sample_weight": part.sample_weight}
-    scorer, labels = get_scorer(ensemble.scoring or "accuracy"), labels_of(ensemble, part.codes)
-    answers: Any = Answers(ensemble, scores, link_of(ensemble))
+    scorer, labels = get_scorer(ensemble.scoring or ensemble._default_scoring or "accuracy"), ensemble._labels_of(part)
+    answers: Any = ensemble._answers_of_fitted(scores)
     if own_methods(ensemble):
         answers = AssembledAnswers(ensemble, _new_to_rows(ensemble, folds))
     return as_score(scorer(answers, part.X, labels, **sample_weight), ensemble.scoring, part.codes)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from skdeep.data.problem import Problem
-from skdeep.engine import losses
+from skdeep.engine import losses, values
 from skdeep.engine.losses import LabelSmoothing, Loss
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.penalties import L1, L2, ElasticNet, NoPenalty
@@ -50,12 +50,12 @@ def has_exact_solver(recipe: Recipe, problem: Problem, network: Network) -> bool
     """Tell whether a stack of smooth objectives can be trained here: linear models on the CPU, in float64."""
     if not isinstance(network, Linear) or recipe.device.type != "cpu" or recipe.dtype is not torch.float64:
         return False
-    return fits_memory(problem) and _is_known(recipe.loss) and takes_targets(problem)
+    return fits_memory(problem) and _is_known(recipe.loss) and takes_targets(problem, recipe.loss)
 
 
-def takes_targets(problem: Problem) -> bool:
+def takes_targets(problem: Problem, loss: Loss) -> bool:
     """Tell whether targets are what the losses here take: of several classes, one for each row."""
-    return not problem.is_soft or problem.target.shape[1] == 1
+    return not problem.is_soft or problem.target.shape[1] == 1 or loss.target == "values"
 
 
 def fits_memory(problem: Problem) -> bool:
@@ -72,7 +72,7 @@ def is_certified(loss: Loss, penalty: ElasticNet) -> bool:
 
 #: Losses known here; the hinges among them are smooth where they are squared (but for Crammer and Singer's).
 _HINGES = (losses.CrammerSingerHinge, losses.WestonWatkinsHinge, losses.BinaryHinge)
-_KNOWN = (losses.Softmax, losses.Logistic, losses.SquaredError, *_HINGES)
+_KNOWN = (losses.Softmax, losses.Logistic, losses.SquaredError, *_HINGES, values.SquaredValues)
 
 
 def _is_known(loss: Loss) -> bool:
@@ -89,6 +89,8 @@ def row_loss(loss: Loss, target: np.ndarray, n_outputs: int) -> RowLoss:
         return SquaredWestonWatkins(target.astype(np.intp), n_outputs)
     if type(base) is losses.Logistic:
         return LogisticLoss(_indicators(target) * (1 - amount) + amount / 2)
+    if type(base) is values.SquaredValues:
+        return SquaredLoss(np.ascontiguousarray(target.T))
     if type(base) is losses.SquaredError:
         return SquaredLoss(2 * _indicators(target) - 1)
     return SquaredHinges(2 * _indicators(target) - 1)

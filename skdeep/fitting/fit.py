@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from skdeep.callbacks.observers import make_observer
 from skdeep.callbacks.run import Run
-from skdeep.data.encoding import draw_seeds, encode, encode_validation, labels_of, warn_of_raw_columns
+from skdeep.data.encoding import draw_seeds, encode, encode_validation, warn_of_raw_columns
 from skdeep.data.inputs import Classifier, Data, OutputSpace, float_dtype
 from skdeep.data.labels import Probabilities
 from skdeep.data.monitor import make_monitor
@@ -33,7 +33,7 @@ from skdeep.engine.schedules import SCHEDULES
 from skdeep.engine.threads import threads_for
 from skdeep.engine.training import Monitor, Observer, Progress, judge_start
 from skdeep.fitting.calibration import deal_beside
-from skdeep.fitting.links import answers, fitted_copy, learned, uncalibrated_link
+from skdeep.fitting.links import fitted_copy, learned
 from skdeep.fitting.outcome import Judge, divergence, look_at_end, warn
 from skdeep.fitting.recipe import Member, Recipe, weights_by_model
 from skdeep.fitting.settings import FULL_BATCH
@@ -191,7 +191,7 @@ def train_each(
     if merge and recipe.solver in FULL_BATCH:  # where there may be enough of them to matter, or each has unknowns
         differ = problem.shard is None and surely_differ(problem.X)
         merge = (problem.n_rows > _FEW_ROWS or not recipe.loss.smooth) and not differ
-    rows, weight, split_off = problem.split(first.split_seed, fraction, merge, leader.classes_)
+    rows, weight, split_off = problem.split(first.split_seed, fraction, merge, getattr(leader, "classes_", np.empty(0)))
     held_out = held_out or split_off
     if held_out is not None:
         check_scoring(leader, held_out)
@@ -205,7 +205,7 @@ def train_each(
         first.seen_before = getattr(leader, "t_", 0)
     for member in members:
         member.progress = new_progress(member.estimator, going_on, incremental, member.state)
-        if held_out is not None and leader.scoring in (None, "accuracy"):
+        if held_out is not None and leader._watched_scoring in (None, "accuracy"):
             member.progress.grain = held_out.grain
 
     judge, epochs = judge_of(estimators), 1 if incremental else recipe.epochs
@@ -213,7 +213,7 @@ def train_each(
     if len(members) == 1 and (leader.verbose or leader.callbacks or task is not None):
         part = problem if rows is None or not splits else problem.take(rows)
         observer = _observer(recipe, leader, part, held_out, 1 if incremental else recipe.max_iter, task)
-    monitor = None if held_out is None else judge(held_out, recipe.judged_by, leader.scoring)
+    monitor = None if held_out is None else judge(held_out, recipe.judged_by, leader._watched_scoring)
     if going_on and (is_new or first.solver != recipe.solver):
         first.trained = 0
     if going_on and not incremental:
@@ -248,8 +248,8 @@ def judge_of(estimators: list[Classifier]) -> Judge:
 
     def judge(data: Problem, loss: Loss, scoring: str | Callable | None) -> Monitor:
         leader = estimators[0]
-        asked = partial(answers, leader) if only_asks(scoring, leader) else None
-        return make_monitor([data], loss, scoring, partial(labels_of, leader), partial(fitted_copy, estimators), asked)
+        asked = leader._answers if only_asks(scoring, leader) else None
+        return make_monitor([data], loss, scoring, leader._labels_of, partial(fitted_copy, estimators), asked)
 
     return judge
 
@@ -257,8 +257,8 @@ def judge_of(estimators: list[Classifier]) -> Judge:
 def check_scoring(estimator: Classifier, judged: Problem) -> None:
     """Raise, before any training, if ``scoring`` is not defined for the labels of the rows to judge by."""
     judged = judged.counted()
-    labels, link = labels_of(estimator, judged.codes), uncalibrated_link(estimator)
-    try_scoring(estimator.scoring, estimator, link, judged.codes, labels, judged.sample_weight)
+    of_rows = judged.codes, estimator._labels_of(judged), judged.sample_weight
+    try_scoring(estimator._watched_scoring, estimator, estimator._faultless(judged), *of_rows)
 
 
 def _observer(
@@ -276,12 +276,12 @@ def _observer(
 
     watched = None
     if held_out is not None:
-        watched = held_out.X if asks else held_out.source, labels_of(estimator, held_out.codes)
+        watched = held_out.X if asks else held_out.source, estimator._labels_of(held_out)
     run = Run(
         estimator,
         snapshot,
         X=problem.X if asks else problem.source,
-        y=labels_of(estimator, problem.codes),
+        y=estimator._labels_of(problem),
         sample_weight=problem.sample_weight,
         validation=watched,
         max_iter=max_iter,

@@ -12,7 +12,7 @@ from sklearn.exceptions import NotFittedError
 from torch import Tensor
 from torch.nn import functional as F
 
-from skdeep.data.answers import Answers, Link, tempered
+from skdeep.data.answers import Link, tempered
 from skdeep.data.inputs import Classifier, OutputSpace, to_numpy
 from skdeep.engine.losses import LOSSES
 from skdeep.engine.networks import Network
@@ -172,8 +172,3 @@ def fitted_copy(estimators: list[Classifier], network: Network, at: int, model: 
     if hasattr(estimator, "feature_names_in_"):  # validated arrays have no names
         del estimator.feature_names_in_
     return estimator
-
-
-def answers(estimator: Classifier, scores: Tensor) -> Answers:
-    """Make what answers in the place of such a copy about rows whose scores (n, C) are known."""
-    return Answers(estimator, scores, uncalibrated_link(estimator))

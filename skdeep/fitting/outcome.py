@@ -49,7 +49,7 @@ def look_at_end(recipe: Recipe, problem: Problem, network: Network, members: lis
         is_huge = _are_huge(p.params, largest)
         if descends and not is_huge:
             continue
-        of_zero = _loss_of_zero(loss, recipe.n_outputs)
+        of_zero = _loss_of_zero(loss, problem, member)
         limit = (1 + _SLACK) * of_zero
         if max(p.loss_curve[-_RECENT:]) <= limit and not is_huge:
             continue
@@ -67,9 +67,14 @@ def look_at_end(recipe: Recipe, problem: Problem, network: Network, members: lis
             p.astray = f"the objective has risen from {first:.3g} to {last:.3g}"
 
 
-def _loss_of_zero(loss: Loss, n_outputs: int) -> float:
-    """Compute the loss of scores of zero."""
-    zero = torch.zeros(1, n_outputs, dtype=torch.float64, device="cpu")
+def _loss_of_zero(loss: Loss, problem: Problem, member: Member) -> float:
+    """Compute the loss of scores of zero, which is the same for all classes."""
+    if loss.target == "values":
+        rows = slice(None) if member.rows is None else member.rows
+        values = torch.from_numpy(problem.target[rows])
+        found = loss.value(torch.zeros_like(values), values).numpy()
+        return float(np.average(found, weights=None if member.weight is None else member.weight[rows]))
+    zero = torch.zeros(1, member.estimator.n_outputs_, dtype=torch.float64, device="cpu")
     target = zero if loss.target == "indicators" else torch.zeros(1, dtype=torch.int64, device="cpu")
     return loss.value(zero, target).item()
 

@@ -15,8 +15,8 @@ from skdeep.engine.networks import Linear, Network
 from skdeep.engine.objective import Objective
 from skdeep.engine.optimizers import OPTIMIZERS
 from skdeep.engine.penalties import ElasticNet
-from skdeep.engine.per_model import groups
-from skdeep.engine.rows import DenseRows
+from skdeep.engine.per_model import groups, to_device
+from skdeep.engine.rows import DenseRows, as_tensor
 from skdeep.engine.training import Monitor, Observer, Plan, train
 from skdeep.fitting.exactly import has_exact_solver, solve_exactly
 from skdeep.fitting.recipe import Member, Recipe, common, mean_weights, total_weights
@@ -182,7 +182,7 @@ def _ridge(recipe: Recipe, problem: Problem, network: Linear, members: list[Memb
     """Put the network at the solutions; return the objective of each model."""
     coef, intercept = (torch.empty_like(t, dtype=torch.float64) for t in network.unscaled())
     objective = np.empty(len(alphas))
-    target = problem.tensor(problem.target)
+    target = to_device(as_tensor(problem.target), problem.device)
     rows = problem.rows().exactly(torch.float64, network.frame)  # no digit is to be lost to the network's dtype
     # in the frame's columns, all of which have one factor
     alphas = alphas if network.frame is None else alphas * network.frame.factor[0] * network.frame.factor[0]

@@ -137,15 +137,17 @@ def new_progress(estimator: Classifier, going_on: bool, incremental: bool, state
         progress.no_improvement = getattr(estimator, "_no_improvement_count", 0)
         progress.loss_to_beat = state.loss_to_beat
         best_loss = getattr(estimator, "best_loss_", None)
-        progress.best_loss = math.inf if best_loss is None else best_loss
+        progress.best_loss = math.inf if best_loss is None else best_loss / estimator._loss_unit
     return progress
 
 
 def curves(estimator: Classifier, progress: Progress) -> dict[str, Any]:
     """Make the fitted attributes that tell how training went."""
+    unit = estimator._loss_unit
+    of_score = unit if estimator.scoring == "loss" else 1.0
 
-    def grown(name: str, values: list[float]) -> list[float] | None:
-        known = getattr(estimator, name, None) or []
+    def grown(name: str, values: list[float], unit: float) -> list[float] | None:
+        known, values = getattr(estimator, name, None) or [], [unit * value for value in values]
         unknown = [math.nan] * progress.n_iter if known else []  # epochs without validation: curves end together
         return [*known, *(values or unknown)] or None
 
@@ -153,11 +155,11 @@ def curves(estimator: Classifier, progress: Progress) -> dict[str, Any]:
     return {
         "n_iter_": progress.n_iter,
         "t_": progress.earlier + progress.samples,
-        "loss_": progress.loss_curve[-1],
-        "best_loss_": None if progress.watch_score else min(progress.best_loss, *progress.loss_curve),
-        "loss_curve_": grown("loss_curve_", progress.loss_curve),
-        "validation_scores_": grown("validation_scores_", scores),
-        "validation_loss_curve_": grown("validation_loss_curve_", progress.validation_losses),
+        "loss_": unit * progress.loss_curve[-1],
+        "best_loss_": None if progress.watch_score else unit * min(progress.best_loss, *progress.loss_curve),
+        "loss_curve_": grown("loss_curve_", progress.loss_curve, unit),
+        "validation_scores_": grown("validation_scores_", scores, of_score),
+        "validation_loss_curve_": grown("validation_loss_curve_", progress.validation_losses, unit),
         "certificate_": None if math.isnan(progress.certificate) else progress.certificate,
-        "best_validation_score_": max([*scores, progress.start_score]) if scores else best,
+        "best_validation_score_": of_score * max([*scores, progress.start_score]) if scores else best,
     }

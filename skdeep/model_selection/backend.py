@@ -24,7 +24,7 @@ from skdeep.compat.joblib import (
     ThreadingBackend,
 )
 from skdeep.engine.group import current
-from skdeep.estimators.base import BaseTorchClassifier
+from skdeep.estimators.base import BaseTorchEstimator
 from skdeep.model_selection._sklearn import task_arguments
 from skdeep.model_selection.choice import check_refit
 from skdeep.model_selection.evaluation import (
@@ -254,7 +254,7 @@ def _warn_of_other_functions(calls: list[tuple]) -> None:
     names = {
         getattr(function, "__name__", repr(function))
         for function, args, options in calls
-        if any(isinstance(final_step(value), BaseTorchClassifier) for value in (*args, *options.values()))
+        if any(isinstance(final_step(value), BaseTorchEstimator) for value in (*args, *options.values()))
     }
     if names:
         _warn(

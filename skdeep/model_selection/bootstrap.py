@@ -18,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from skdeep.data.columns import Columns
-from skdeep.data.encoding import class_weight_of_rows, encode, labels_of
+from skdeep.data.encoding import class_weight_of_rows, encode
 from skdeep.data.inputs import Data
 from skdeep.data.problem import Problem
 from skdeep.data.state import RandomSource, TrainingState
@@ -303,7 +303,7 @@ class _Trainer:
         """Compute the weights of the rows in training, (n,)."""
         problem, model = self.problem, self.model
         weight = counts if problem.sample_weight is None else counts * problem.sample_weight
-        of_classes = model.class_weight, model.classes_, labels_of(model, problem.codes), problem.codes
+        of_classes = model.class_weight, model.classes_, model._labels_of(problem), problem.codes
         factor = class_weight_of_rows(*of_classes, weight)
         return weight if factor is None else weight * factor
 

@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 
 from skdeep.data.inputs import Data
 from skdeep.data.labels import Probabilities
-from skdeep.estimators.base import BaseTorchClassifier
+from skdeep.estimators.base import BaseTorchEstimator
 from skdeep.model_selection.stacks import device_of, fit_stack, stackable_now, why_alone
 
 
@@ -197,7 +197,7 @@ def _stacks(tasks: list[_Task], n_workers: int) -> tuple[list[list[int]], set[st
 
 def is_promised(task: _Task) -> bool:
     """Say whether a task is ours to care for: of our estimators, or of our searches; else it runs as it is."""
-    ours = isinstance(final_step(task.estimator), BaseTorchClassifier)
+    ours = isinstance(final_step(task.estimator), BaseTorchEstimator)
     return ours or getattr(task.options.get("caller"), "_promises_stacks", False)
 
 

@@ -22,17 +22,16 @@ from torch import Tensor
 
 from skdeep.compat.sklearn import _PassthroughScorer
 from skdeep.data.answers import own_methods
-from skdeep.data.encoding import encode, labels_of
+from skdeep.data.encoding import encode
 from skdeep.data.inputs import float_dtype, to_numpy
 from skdeep.data.problem import Problem, scores_of
 from skdeep.engine.networks import Network
 from skdeep.engine.rows import MAX_VALUES
 from skdeep.engine.threads import at_most, threads_for
-from skdeep.estimators.base import BaseTorchClassifier
+from skdeep.estimators.base import BaseTorchEstimator
 from skdeep.estimators.linear import LinearClassifier
 from skdeep.fitting.exactly import has_exact_solver
 from skdeep.fitting.fit import judge_of, members_of
-from skdeep.fitting.links import answers
 from skdeep.fitting.outcome import look_at_end, warn
 from skdeep.fitting.recipe import Member, Recipe
 from skdeep.fitting.settings import FULL_BATCH
@@ -105,7 +104,7 @@ def _is_plain(tasks: list[_Task]) -> bool:
     """Tell whether tasks differ in split and candidate alone, and scorers for nothing but answers."""
     first = tasks[0]
     estimator, options = first.estimator, first.options
-    if not isinstance(estimator, BaseTorchClassifier) or why_alone(estimator) is not None or own_methods(estimator):
+    if not isinstance(estimator, BaseTorchEstimator) or why_alone(estimator) is not None or own_methods(estimator):
         return False
     if estimator._averages_probabilities:
         return False
@@ -253,8 +252,8 @@ def _asked(leader: Any, scorer: Callable, scores: Tensor, problem: Problem, test
     """Ask a scorer about the answers of models (splits, candidates) about the test rows of their splits."""
     marks = []
     for of_split, test in zip(scores.view(len(tests), -1, *scores.shape[1:]), tests, strict=True):
-        labels, rows, index = labels_of(leader, problem.codes[test]), np.empty((len(test), 0)), torch.from_numpy(test)
-        found = [scorer(answers(leader, own[index]), rows, labels) for own in of_split]
+        labels, rows, index = leader._labels_of(problem)[test], np.empty((len(test), 0)), torch.from_numpy(test)
+        found = [scorer(leader._answers(own[index]), rows, labels) for own in of_split]
         marks.append([_as_floats(mark) for mark in found])
     return marks
 

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 from skdeep.data.inputs import Data, resolve_device, to_numpy
 from skdeep.data.labels import Probabilities, n_columns
 from skdeep.engine.rows import free_memory
-from skdeep.estimators.base import BaseTorchClassifier
+from skdeep.estimators.base import BaseTorchEstimator
 from skdeep.fitting.fit import fit
 from skdeep.fitting.settings import settings_of, solver_name
 from skdeep.fitting.torch_settings import own_settings
@@ -34,9 +34,9 @@ _ACTIVATION_COPIES = 3
 
 def why_alone(estimator: BaseEstimator) -> str | None:
     """Say why an estimator cannot train in a stack with others; None if it can."""
-    if not isinstance(estimator, BaseTorchClassifier):
+    if not isinstance(estimator, BaseTorchEstimator):
         return f"{type(estimator).__name__} is none of skdeep's estimators"
-    if type(estimator).fit is not BaseTorchClassifier.fit:
+    if not type(estimator).fit.__module__.startswith("skdeep."):
         return f"{type(estimator).__name__} has a fit of its own"
     if not estimator.stackable:
         return f"{type(estimator).__name__} has a module of its own"
@@ -47,7 +47,7 @@ def why_alone(estimator: BaseEstimator) -> str | None:
     return None
 
 
-def stackable_now(estimator: BaseTorchClassifier) -> frozenset[str]:
+def stackable_now(estimator: BaseTorchEstimator) -> frozenset[str]:
     """Name the parameters in which the members of a stack may differ, given the others.
 
     Splits of the rows follow from one seed, an ensemble's too, and so does the order of rows that are all one batch, by
@@ -63,7 +63,7 @@ def stackable_now(estimator: BaseTorchClassifier) -> frozenset[str]:
 
 
 def fit_stack(
-    members: Sequence[BaseTorchClassifier],
+    members: Sequence[BaseTorchEstimator],
     X: Data,
     y: Data,
     sample_weight: ArrayLike | None = None,
@@ -123,7 +123,7 @@ def fit_stack(
     return failures
 
 
-def _invalid_parameters(member: BaseTorchClassifier) -> Exception | None:
+def _invalid_parameters(member: BaseTorchEstimator) -> Exception | None:
     try:
         if not get_config()["skip_parameter_validation"]:
             member._validate_params()
@@ -132,7 +132,7 @@ def _invalid_parameters(member: BaseTorchClassifier) -> Exception | None:
     return None
 
 
-def _shape_of(leader: BaseTorchClassifier, X: Data, y: Data) -> tuple[int, int, int, int]:
+def _shape_of(leader: BaseTorchEstimator, X: Data, y: Data) -> tuple[int, int, int, int]:
     """Count rows per step, columns of X, columns of scores, and weights of a model, before anything is validated."""
     n_rows, n_features = np.shape(X) if not hasattr(X, "shape") else X.shape
     y = y.table if isinstance(y, Probabilities) else y
@@ -142,14 +142,14 @@ def _shape_of(leader: BaseTorchClassifier, X: Data, y: Data) -> tuple[int, int, 
     return batch_rows, n_features, n_outputs, leader._n_params(n_features, n_outputs)
 
 
-def device_of(leader: BaseTorchClassifier, X: Data, y: Data) -> torch.device:
+def device_of(leader: BaseTorchEstimator, X: Data, y: Data) -> torch.device:
     """Foretell the device that models of this kind will train on, as far as can be told beforehand."""
     batch_rows, *_, n_params = _shape_of(leader, X, y)
     dtype = torch.float64 if settings_of(leader).precision == "float64" else torch.float32
     return resolve_device(leader.device, X, batch_rows * n_params, dtype)
 
 
-def _capacity(leader: BaseTorchClassifier, X: Data, y: Data) -> int:
+def _capacity(leader: BaseTorchEstimator, X: Data, y: Data) -> int:
     """Estimate how many models of this kind fit into the memory at a time."""
     batch_rows, _, n_outputs, n_params = _shape_of(leader, X, y)
     copies = _PARAMETER_COPIES + (_HISTORY_COPIES if solver_name(leader) in ("lbfgs", "auto") else 0)

@@ -13,12 +13,11 @@ from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import get_routing_for_object
 
 from skdeep.compat.sklearn import _BaseScorer, _fit_and_score, _MultimetricScorer, _num_samples, _PassthroughScorer
-from skdeep.data.answers import Answers, own_methods
+from skdeep.data.answers import own_methods
 from skdeep.data.inputs import Data, OutputSpace
 from skdeep.engine.rows import MAX_VALUES
 from skdeep.engine.threads import at_most, threads_of_worker
 from skdeep.estimators.prediction import scores_of_members
-from skdeep.fitting.links import link_of
 from skdeep.model_selection._sklearn import Taken, Whole, copied
 from skdeep.model_selection.evaluation import _Task, final_step, fit_candidates, is_promised, share_seed, together
 
@@ -191,7 +190,7 @@ def _answering(finals: list, is_fitted: list[bool], scorer: Any, X: Any) -> list
         return finals
     try:
         scores, space = scores_of_members(fitted, X), OutputSpace(X)
-        answers = iter([Answers(*pair, link_of(pair[0]), space) for pair in zip(fitted, scores, strict=True)])
+        answers = iter([model._answers_of_fitted(own, space) for model, own in zip(fitted, scores, strict=True)])
     except Exception:  # scoring raises it as well, for each of them
         return finals
     return [next(answers) if fits else final for final, fits in zip(finals, is_fitted, strict=True)]

@@ -46,7 +46,7 @@ class Ridge:
     subset : ndarray of shape (m,), or None
         Indices of the rows to learn from; None for all.
     target : Tensor of shape (n, C)
-        Indicators of 0 and 1, which stand for -1 and 1.
+        Values, or indicators of 0 and 1, which stand for -1 and 1.
     weight : ndarray of shape (n,), or None
         Weight of each row; None for ones.
     fit_intercept : bool
@@ -116,8 +116,9 @@ class Ridge:
         self.group = shard.group
 
     def _targets(self, part: slice) -> Tensor:
-        """Make targets of ±1."""
-        return 2 * self._exact(self.target[part]) - 1
+        """Make targets of ±1 of indicators; values are what they are."""
+        target = self._exact(self.target[part])
+        return target if self.target.is_floating_point() else 2 * target - 1
 
     def _level(self) -> Tensor:
         """Compute the weighted means of the targets."""

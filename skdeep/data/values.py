@@ -1,0 +1,163 @@
+"""Targets that are values: validated, in units to train on, and back; what answers about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import RegressorMixin
+from sklearn.utils.validation import check_consistent_length
+from torch import Tensor
+
+from skdeep.compat.sklearn import _check_y
+from skdeep.data.answers import check_asked
+from skdeep.data.inputs import Classifier, Data, Matrix, OutputSpace, dense
+from skdeep.engine.per_model import to_device
+from skdeep.engine.rows import as_tensor
+from skdeep.engine.values import ValueLoss
+
+#: What targets there may be, in words, and a condition of each.
+_DOMAINS = {"non-negative": ("at least zero", np.less), "positive": ("positive", np.less_equal)}
+
+
+def check_values(estimator: Classifier, y: Data, X: Matrix, name: str = "y") -> np.ndarray:
+    """Validate targets that are finite numbers, (n,) or (n, T); return them in float64, as they are shaped.
+
+    Raises
+    ------
+    ValueError
+        If they are missing, no numbers or not finite, or the rows of X are not as many.
+    """
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but the target {name} is None."
+        )
+    values = np.asarray(dense(y))
+    if values.ndim not in (1, 2) or (values.ndim == 2 and values.shape[1] == 0):
+        raise ValueError(
+            f"{name} should hold a number for each row, or a table of them (n_samples, n_outputs); got an array of "
+            f"shape {values.shape}."
+        )
+    if values.dtype.kind in "SUMm":
+        raise ValueError(
+            f"{name} holds values of dtype {values.dtype}, and {type(estimator).__name__} predicts numbers. Convert "
+            "them, with astype(float) for example; for labels there are the classifiers."
+        )
+    if values.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported\n{name} holds complex numbers.")
+    values = _check_y(values, multi_output=True, y_numeric=True, estimator=estimator)
+    check_consistent_length(X, values)
+    return values.astype(np.float64)
+
+
+def check_domain(values: np.ndarray, loss: ValueLoss, what: str, name: str = "y") -> None:
+    """Raise where targets are none that a loss, which the user knows as `what`, is made for."""
+    if loss.domain not in _DOMAINS:
+        return
+    words, is_wrong = _DOMAINS[loss.domain]
+    wrong = is_wrong(values, 0)
+    if wrong.any():
+        row = tuple(np.argwhere(wrong)[0].tolist())
+        raise ValueError(
+            f"Some value(s) of {name} are out of the valid range of the loss {what}: targets are {words}, and "
+            f"{int(wrong.sum())} of {wrong.size} are not, the first ({values[row]:g}) in row {row[0]}. "
+            "'squared_error', 'absolute_error', 'huber' and 'quantile' take all numbers."
+        )
+
+
+@dataclass(frozen=True)
+class TargetScale:
+    r"""How targets t become those that are trained on, :math:`(t - level) / unit`, and scores those of the targets.
+
+    Scores s in training are :math:`s \cdot factor + offset` of the targets as they are, all of shape (C,). Where that
+    is no function of the scores (softplus), predictions have the unit `predicted`.
+    """
+
+    level: np.ndarray
+    unit: np.ndarray
+    factor: np.ndarray
+    offset: np.ndarray
+    predicted: np.ndarray
+
+    @classmethod
+    def of(
+        cls, values: np.ndarray, weight: np.ndarray | None, loss: ValueLoss, free: bool, per_column: bool
+    ) -> TargetScale:
+        """Measure targets (n, C) with weights (n,).
+
+        `free` says whether an intercept takes what all scores have in common, `per_column` whether each column has a
+        unit of its own, unless the loss has one.
+        """
+        ones, zeros = np.ones(values.shape[1]), np.zeros(values.shape[1])
+        plain, positive = not loss.log_link and loss.convex, not loss.convex
+        if loss.log_link and not free:
+            return cls(zeros, ones, ones, zeros, ones)
+        largest = np.abs(values).max(0, initial=0.0)
+        largest = np.where(largest > 0, largest, 1.0)  # squares of what is huge or tiny have no number
+        mean = largest * np.average(values / largest, axis=0, weights=weight)
+        level = mean if plain and free else zeros
+        squares = np.average(np.square((values - level) / largest), axis=0, weights=weight)
+        unit = mean if loss.log_link else largest * np.sqrt(squares)
+        unit = np.where(unit > 1e-12 * largest, unit, np.where(np.abs(mean) > 0, np.abs(mean), 1.0))
+        if not per_column or loss.in_unit(2.0) is not loss:
+            unit = unit.max() * np.sqrt(np.square(unit / unit.max()).mean()) * ones
+        if loss.log_link:
+            return cls(zeros, unit, ones, np.log(unit), ones)
+        if positive and loss.smooth:  # softplus
+            return cls(zeros, unit, ones, zeros, unit)
+        return cls(level, unit, unit, level, ones)
+
+    @classmethod
+    def none(cls, n_columns: int) -> TargetScale:
+        """Make the scale that leaves targets as they are."""
+        ones, zeros = np.ones(n_columns), np.zeros(n_columns)
+        return cls(zeros, ones, ones, zeros, ones)
+
+    def forth(self, values: np.ndarray) -> np.ndarray:
+        """Make the targets (n, C) that are trained on."""
+        return (values - self.level) / self.unit
+
+    def back(self, target: np.ndarray) -> np.ndarray:
+        """Make targets as users know them."""
+        return target * self.unit + self.level
+
+    def scores(self, scores: Tensor) -> Tensor:
+        """Make scores (..., C) of targets as they are of those in training."""
+        factor, offset = (to_device(as_tensor(a), scores.device, scores.dtype) for a in (self.factor, self.offset))
+        return scores * factor + offset
+
+
+class ValueAnswers(RegressorMixin):
+    """The answers of a regressor about rows whose scores are known: whom a scorer asks in its place.
+
+    Parameters
+    ----------
+    regressor : estimator
+    scores : Tensor of shape (n, C)
+        Of all rows that it will be asked about, in their order.
+    space : OutputSpace, default=None
+        Where answers go; None for NumPy.
+    """
+
+    def __init__(self, regressor: Any, scores: Tensor, space: OutputSpace | None = None) -> None:
+        self.regressor, self.scores = regressor, scores
+        self.space = space or OutputSpace(np.empty(0))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # copies and pickles ask before there is a regressor
+            raise AttributeError(name)
+        return getattr(self.regressor, name)
+
+    def __sklearn_tags__(self) -> Any:
+        return self.regressor.__sklearn_tags__()
+
+    def predict(self, X: ArrayLike) -> Any:
+        """See the regressor's."""
+        check_asked(self.regressor, X, len(self.scores))
+        return self.space.array(self.regressor._predicted(self.scores).clone())
+
+    def score(self, X: ArrayLike, y: Any, sample_weight: ArrayLike | None = None) -> float:
+        """See the regressor's."""
+        return self.regressor._score_of(y, self.predict(X), sample_weight)

@@ -1,0 +1,338 @@
+r"""Losses of values: what a regression minimises, with gradients and curvatures in closed form.
+
+**Shape.** Scores and targets are ``(..., C)``, one column per value; losses are summed over the columns, values come
+back as ``(...)``. What is predicted is `prediction` of the scores: themselves, or, on the log link, ``exp``. See
+`skdeep.engine.losses` for what a loss is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from skdeep.engine.losses import Loss
+
+
+class ValueLoss(Loss):
+    r"""Base of the losses of values, :math:`\ell(s, t) = \sum_c \ell_c(s_c, t_c)`.
+
+    A subclass defines `of_each`, the loss of each value with its derivative, and `bends`, the second derivative.
+
+    Attributes
+    ----------
+    domain : {"real", "non-negative", "positive"}
+        Which targets there may be.
+    log_link : bool
+        Whether the scores are logarithms of what is predicted.
+    degree : float
+        :math:`\ell` of predictions and targets in another unit, c times as large, is :math:`c^{degree}` times as large,
+        if the loss itself has the unit (`in_unit`).
+    """
+
+    target = "values"
+    domain: ClassVar[str] = "real"
+    log_link = False
+    degree = 1.0
+    convex = True
+
+    def of_each(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the loss of each value and its derivative, ``(..., C)``."""
+        raise NotImplementedError
+
+    def bends(self, scores: Tensor, target: Tensor) -> Tensor:
+        """Compute the second derivative of each value's loss, ``(..., C)``; generalised at kinks."""
+        return torch.zeros_like(scores)
+
+    def prediction(self, scores: Tensor) -> Tensor:
+        """Compute what is predicted."""
+        return scores.exp() if self.log_link else scores
+
+    def in_unit(self, unit: float) -> ValueLoss:
+        """Make the same loss of values that are counted in a unit."""
+        return self
+
+    @property
+    def asks_autograd(self) -> bool:
+        return False
+
+    def value(self, scores: Tensor, target: Tensor) -> Tensor:
+        return self.of_each(scores, target)[0].sum(-1)
+
+    def value_and_gradient(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        value, gradient = self.of_each(scores, target)
+        return value.sum(-1), gradient
+
+    def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
+        return torch.diag_embed(self.bends(scores, target))
+
+    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
+        return self.bends(scores, target)
+
+
+class SquaredValues(ValueLoss):
+    r"""Half the squared error, :math:`\tfrac12 (s - t)^2`: its minimum is the mean.
+
+    References
+    ----------
+    Bishop, *Pattern Recognition and Machine Learning*, section 3.1.1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> SquaredValues().value_and_gradient(torch.tensor([[3.0, 1.0]]), torch.tensor([[1.0, 1.0]]))
+    (tensor([2.]), tensor([[2., 0.]]))
+    """
+
+    degree = 2.0
+
+    def of_each(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        residual = scores - target
+        return residual.square() / 2, residual
+
+    def bends(self, scores: Tensor, target: Tensor) -> Tensor:
+        return torch.ones_like(scores)
+
+
+class AbsoluteValues(ValueLoss):
+    r"""The absolute error, :math:`|s - t|`: its minimum is the median.
+
+    References
+    ----------
+    Koenker, *Quantile Regression*, 2005, section 1.3.
+    """
+
+    smooth = twice_smooth = False
+
+    def of_each(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        residual = scores - target
+        return residual.abs(), residual.sign()
+
+
+class HuberValues(ValueLoss):
+    r"""Huber's loss: :math:`\tfrac12 r^2` of residuals r up to :math:`\delta`, beyond :math:`\delta |r| - \delta^2/2`.
+
+    References
+    ----------
+    Huber, *Robust estimation of a location parameter*, Annals of Mathematical Statistics 35, 1964.
+    """
+
+    twice_smooth = False
+    degree = 2.0
+
+    def __init__(self, delta: float = 1.0):
+        self.delta = delta
+
+    def in_unit(self, unit: float) -> ValueLoss:
+        return HuberValues(self.delta / unit)
+
+    def of_each(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        residual = scores - target
+        inner = residual.clamp(-self.delta, self.delta)
+        return inner * (residual - inner / 2), inner
+
+    def bends(self, scores: Tensor, target: Tensor) -> Tensor:
+        return ((scores - target).abs() <= self.delta).to(scores.dtype)
+
+
+class InsensitiveValues(ValueLoss):
+    r"""What a residual is beyond :math:`\epsilon`: :math:`\max(0, |s - t| - \epsilon)`, or its square.
+
+    References
+    ----------
+    Vapnik, *The Nature of Statistical Learning Theory*, 1995, chapter 6.
+    """
+
+    twice_smooth = False
+
+    def __init__(self, epsilon: float = 0.1, squared: bool = False):
+        self.epsilon, self.squared = epsilon, squared
+        self.smooth = squared
+        self.degree = 2.0 if squared else 1.0
+
+    def curvature(self, n_columns: int) -> float:
+        return 2.0 if self.squared else 1.0
+
+    def in_unit(self, unit: float) -> ValueLoss:
+        return InsensitiveValues(self.epsilon / unit, self.squared)
+
+    def of_each(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        residual = scores - target
+        beyond = (residual.abs() - self.epsilon).clamp(min=0)
+        if self.squared:
+            return beyond.square(), 2 * beyond * residual.sign()
+        return beyond, residual.sign() * (beyond > 0)
+
+    def bends(self, scores: Tensor, target: Tensor) -> Tensor:
+        if not self.squared:
+            return super().bends(scores, target)
+        return 2.0 * ((scores - target).abs() > self.epsilon).to(scores.dtype)
+
+
+class QuantileValues(ValueLoss):
+    r"""The pinball loss, :math:`\tau \max(0, t - s) + (1 - \tau) \max(0, s - t)`: its minimum is the quantile τ.
+
+    Parameters
+    ----------
+    levels : tuple of float
+        τ of each column of scores.
+
+    References
+    ----------
+    Koenker & Bassett, *Regression quantiles*, Econometrica 46, 1978.
+    """
+
+    smooth = twice_smooth = False
+
+    def __init__(self, levels: tuple[float, ...] = (0.5,)):
+        self.levels = levels
+        self._tensors: dict[tuple, Tensor] = {}
+
+    def of_each(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        residual = scores - target
+        key = scores.device, scores.dtype
+        if key not in self._tensors:  # sent once, not at each step
+            self._tensors[key] = torch.tensor(self.levels, device=scores.device, dtype=scores.dtype)
+        level = self._tensors[key]
+        above, below = (residual > 0).to(scores.dtype), (residual < 0).to(scores.dtype)
+        slope = above * (1 - level) - below * level
+        return residual * slope, slope
+
+
+class PoissonValues(ValueLoss):
+    r"""Half the Poisson deviance on the log link, :math:`e^s - t s + t \log t - t`, of targets at least zero.
+
+    References
+    ----------
+    McCullagh & Nelder, *Generalized Linear Models*, 2nd edition, 1989, chapter 6.
+
+    Examples
+    --------
+    >>> import torch
+    >>> value, gradient = PoissonValues().value_and_gradient(torch.tensor([[0.0]]), torch.tensor([[3.0]]))
+    >>> round(value.item(), 3), gradient.item()
+    (1.296, -2.0)
+    """
+
+    domain = "non-negative"
+    log_link = True
+
+    def of_each(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        mean = scores.exp()
+        return mean - target * scores + torch.xlogy(target, target) - target, mean - target
+
+    def bends(self, scores: Tensor, target: Tensor) -> Tensor:
+        return scores.exp()
+
+
+class GammaValues(ValueLoss):
+    r"""Half the gamma deviance on the log link, :math:`s + t e^{-s} - \log t - 1`, of positive targets.
+
+    References
+    ----------
+    McCullagh & Nelder, *Generalized Linear Models*, 2nd edition, 1989, chapter 8.
+    """
+
+    domain = "positive"
+    log_link = True
+    degree = 0.0
+
+    def of_each(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        ratio = target * (-scores).exp()
+        return scores + ratio - target.log() - 1, 1 - ratio
+
+    def bends(self, scores: Tensor, target: Tensor) -> Tensor:
+        return target * (-scores).exp()
+
+
+class TweedieValues(ValueLoss):
+    r"""Half the Tweedie deviance of a power p on the log link, of targets at least zero (from p = 2 on, positive).
+
+    .. math:: \frac{t^{2-p}}{(1 - p)(2 - p)} - \frac{t\, e^{(1-p) s}}{1 - p} + \frac{e^{(2-p) s}}{2 - p}
+
+    A power between 1 and 2 is of sums of a Poisson number of gamma variables: many zeros, and a long tail.
+
+    References
+    ----------
+    Jørgensen, *The Theory of Dispersion Models*, 1997, chapter 4.
+    """
+
+    log_link = True
+
+    def __init__(self, power: float = 1.5):
+        self.power = power
+        self.degree = 2 - power
+
+    @property
+    def domain(self) -> str:  # type: ignore[override]
+        return "non-negative" if self.power < 2 else "positive"
+
+    def of_each(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        p = self.power
+        of_target, of_mean = target * ((1 - p) * scores).exp(), ((2 - p) * scores).exp()
+        constant = target.pow(2 - p) / ((1 - p) * (2 - p))
+        return constant - of_target / (1 - p) + of_mean / (2 - p), of_mean - of_target
+
+    def bends(self, scores: Tensor, target: Tensor) -> Tensor:
+        p = self.power
+        return (2 - p) * ((2 - p) * scores).exp() - (1 - p) * target * ((1 - p) * scores).exp()
+
+
+def tweedie(power: float) -> ValueLoss:
+    """Make the loss of a power: 1 is Poisson's, 2 gamma's."""
+    return PoissonValues() if power == 1 else GammaValues() if power == 2 else TweedieValues(power)
+
+
+class Positive(ValueLoss):
+    r"""A loss of predictions that are never negative, a function g of the scores: :math:`\ell(g(s), t)`.
+
+    Parameters
+    ----------
+    loss : ValueLoss
+        Of predictions that are scores.
+    output : {"relu", "softplus", "exp"}
+        g: :math:`\max(0, s)`, :math:`\log(1 + e^s)` or :math:`e^s`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> loss = Positive(SquaredValues(), "softplus")
+    >>> [round(p, 2) for p in loss.prediction(torch.tensor([[-3.0, 0.0, 3.0]]))[0].tolist()]
+    [0.05, 0.69, 3.05]
+    """
+
+    smooth = twice_smooth = False
+    convex = False
+
+    def __init__(self, loss: ValueLoss, output: str):
+        self.loss, self.output = loss, output
+        self.degree, self.smooth = loss.degree, loss.smooth and output != "relu"
+        self.log_link = output == "exp"
+
+    def in_unit(self, unit: float) -> ValueLoss:
+        return Positive(self.loss.in_unit(unit), self.output)
+
+    def curvature(self, n_columns: int) -> float:
+        return self.loss.curvature(n_columns)
+
+    def prediction(self, scores: Tensor) -> Tensor:
+        return OUTPUTS[self.output][0](scores)
+
+    def of_each(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        value, slope = self.loss.of_each(self.prediction(scores), target)
+        return value, slope * OUTPUTS[self.output][1](scores)
+
+    def bends(self, scores: Tensor, target: Tensor) -> Tensor:
+        # of Gauss and Newton: never negative
+        return self.loss.bends(self.prediction(scores), target) * OUTPUTS[self.output][1](scores).square()
+
+
+#: What makes predictions of scores that are never negative, with derivatives.
+OUTPUTS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "relu": (F.relu, lambda scores: (scores > 0).to(scores.dtype)),
+    "softplus": (F.softplus, torch.sigmoid),
+    "exp": (torch.exp, torch.exp),
+}

@@ -1,0 +1,272 @@
+"""What the regressors share: scikit-learn's interface of estimators of values."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import RegressorMixin
+from sklearn.callback import with_callbacks
+from sklearn.metrics import d2_pinball_score, get_scorer_names, r2_score
+from torch import Tensor
+
+from skdeep.compat.sklearn import StrOptions, _fit_context
+from skdeep.data.inputs import Data, Matrix, OutputSpace
+from skdeep.data.problem import Problem
+from skdeep.data.stored import opened_with_targets
+from skdeep.data.values import TargetScale, ValueAnswers, check_domain, check_values
+from skdeep.engine.networks import OutputMap
+from skdeep.engine.per_model import to_device
+from skdeep.engine.rows import as_tensor
+from skdeep.engine.values import ValueLoss
+from skdeep.estimators.base import BaseTorchEstimator, no_partial_fit
+from skdeep.fitting.losses import (
+    REGRESSION_LOSSES,
+    LossObject,
+    Quantile,
+    RegressionLoss,
+    check_output,
+    levels_of,
+    shown,
+    value_loss,
+)
+from skdeep.fitting.methods import available_unless
+
+
+class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
+    """Base of the regressors."""
+
+    loss: str | RegressionLoss
+    output: str
+    _default_scoring = "r2"
+    #: Whether each column of targets has a unit of its own in training.
+    _scales_columns = True
+    _parameter_constraints: ClassVar[dict] = {
+        **BaseTorchEstimator._parameter_constraints,
+        "loss": [StrOptions(set(REGRESSION_LOSSES)), LossObject()],
+        "output": [StrOptions({"auto", "identity", "relu", "softplus", "exp"})],
+        "scoring": [None, StrOptions({"loss", *get_scorer_names()}), callable],
+    }
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        check_output(self.loss, self.output)
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X: Data,
+        y: Data = None,
+        sample_weight: ArrayLike | str | None = None,
+        *,
+        X_val: Data = None,
+        y_val: Data = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> Self:
+        """Train the regressor.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
+            Training data, also in files or in passes of chunks: see the classifiers.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets), or str
+            Values, finite numbers; None where X gives chunks that have them, the name of a column where these are
+            tables.
+        sample_weight : array-like of shape (n_samples,), or str, default=None
+            Weight of each sample, or the name of a column; None counts each once. A weight of 2 is the same sample
+            given twice, 0 none at all.
+        X_val, y_val : array-like, default=None
+            Validation data to watch after each epoch, instead of a part of the training data. Without
+            ``early_stopping`` it is only recorded.
+        sample_weight_val : array-like, default=None
+            Weights of the validation samples.
+
+        Returns
+        -------
+        self : object
+            The fitted regressor.
+
+        Raises
+        ------
+        ValueError
+            If the data is malformed, targets are none that the loss is made for, the device is not there, or the loss
+            becomes non-finite. What was learned before is kept.
+        """
+        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
+
+    @available_unless(no_partial_fit)
+    def partial_fit(self, X: Data, y: Data = None, sample_weight: ArrayLike | None = None) -> Self:
+        """Train for one epoch on this data, going on from where the last call stopped.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
+            Training data.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Values. The unit in which they are trained on follows from the first call's.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each sample.
+
+        Returns
+        -------
+        self : object
+            The regressor.
+        """
+        return self._fit_part(X, y, sample_weight)
+
+    # of a method that is called "partial_fit", the first call alone would validate parameters
+    @_fit_context(prefer_skip_nested_validation=True)
+    def _fit_part(self, X: Data, y: Data, sample_weight: ArrayLike | None) -> Self:
+        return self._fit(X, y, sample_weight, (None, None, None), incremental=True)
+
+    def predict(self, X: Data) -> Any:
+        """Predict values.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_targets)
+            As y was; of several quantiles, (n_samples, n_quantiles).
+        """
+        found, space = self._computed(X, "predict", self._predicted)
+        return space.array(found)
+
+    def score(self, X: Data, y: Data = None, sample_weight: ArrayLike | None = None) -> float:
+        """Compute R², the share of the variance of y that is explained; of several quantiles, the mean of their D².
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
+            Samples.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            True values.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each sample.
+
+        Returns
+        -------
+        float
+            At most one; zero is what the mean of y (for D²: its quantile) has.
+        """
+        X, y, sample_weight = opened_with_targets(X, y, sample_weight, getattr(self, "feature_names_in_", None))
+        return self._score_of(y, self.predict(X), sample_weight)
+
+    def _score_of(self, y: Data, predicted: Data, sample_weight: ArrayLike | None) -> float:
+        if levels := levels_of(self.loss):
+            each = zip(predicted.T, levels, strict=True)
+            return float(np.mean([d2_pinball_score(y, p, sample_weight=sample_weight, alpha=q) for p, q in each]))
+        return r2_score(y, predicted, sample_weight=sample_weight)
+
+    # ---- targets ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _predicts_column(self) -> bool:
+        """Whether predictions are a vector."""
+        return self._y_ndim == 1 and not levels_of(self.loss)
+
+    def _loss(self, n_outputs: int) -> ValueLoss:
+        made, scale = value_loss(self.loss, self.output), getattr(self, "_target_scale", None)
+        return made if scale is None else made.in_unit(float(scale.unit[0]))
+
+    def _predicted(self, scores: Tensor) -> Tensor:
+        """Make predictions of scores (n, C), of the targets as they are."""
+        found = value_loss(self.loss, self.output).prediction(scores)
+        if hasattr(self, "output_scale_"):
+            found = found * to_device(as_tensor(self.output_scale_), found.device, found.dtype)
+        if isinstance(self.loss, Quantile) and self.loss.non_crossing:
+            found = found.sort(-1).values
+        return found[:, 0] if self._predicts_column else found
+
+    def _coded(
+        self, target: tuple[Data, Any], X: Matrix, name: str, *, new: bool, same: bool = False
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        y = check_values(self, target[0], X, name)
+        table = y.reshape(len(y), -1)
+        check_domain(table, value_loss(self.loss, self.output), shown(self.loss), name)
+        levels = levels_of(self.loss)
+        if levels and table.shape[1] > 1:
+            raise ValueError(
+                f"{shown(self.loss)} predicts a column for each level of one target, and {name} has {table.shape[1]} "
+                "columns. Fit a regressor to each."
+            )
+        table = np.repeat(table, max(1, len(levels)), axis=1)
+        if new or not hasattr(self, "n_outputs_"):
+            self.n_outputs_ = table.shape[1]
+        elif table.shape[1] != self.n_outputs_:
+            raise ValueError(
+                f"{name} has {table.shape[1]} columns, but the regressor was trained on {self.n_outputs_}."
+            )
+        if name == "y":
+            self._y_ndim = y.ndim
+        # no classes: all rows are of one kind
+        return y, np.zeros(len(y), dtype=bool), table
+
+    def _measure_targets(self, table: np.ndarray, weight: np.ndarray | None) -> TargetScale:
+        """Choose the scale of targets in training."""
+        free = getattr(self, "fit_intercept", True)
+        return TargetScale.of(table, weight, value_loss(self.loss, self.output), free, self._scales_columns)
+
+    def _scaled(self, table: np.ndarray, weight: np.ndarray | None, new: bool) -> np.ndarray:
+        """Make the targets to train on."""
+        if new or not hasattr(self, "_target_scale"):
+            self._target_scale = self._measure_targets(table, weight)
+            self.__dict__.pop("output_scale_", None)
+            if (self._target_scale.predicted != 1).any():
+                self.output_scale_ = self._target_scale.predicted
+        return self._target_scale.forth(table)
+
+    def _labels_of(self, problem: Problem) -> np.ndarray:
+        values = self._target_scale.back(problem.target)
+        values = values[:, :1] if levels_of(self.loss) else values
+        return values[:, 0] if self._y_ndim == 1 else values
+
+    def _answers(self, scores: Tensor) -> ValueAnswers:
+        """Make what answers in the place of a fitted copy about rows with these scores, as in training."""
+        return ValueAnswers(self, self._target_scale.scores(scores))
+
+    def _faultless(self, problem: Problem) -> Any:
+        """Make what answers without fault about the rows of a problem."""
+        return _Faultless(self, self._labels_of(problem))
+
+    def _answers_of_fitted(self, scores: Tensor, space: OutputSpace | None = None) -> ValueAnswers:
+        return ValueAnswers(self, scores, space)
+
+    @property
+    def _output_map(self) -> OutputMap:
+        return self._target_scale.factor, self._target_scale.offset
+
+    def _combined(self, scores: Tensor, say: Tensor | None = None) -> Tensor:
+        return scores[0]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = not levels_of(self.loss)
+        tags.target_tags.single_output = True
+        if value_loss(self.loss, self.output).domain != "real":
+            tags.target_tags.positive_only = True
+        return tags
+
+
+class _Faultless(RegressorMixin):
+    """Whose predictions are the targets."""
+
+    def __init__(self, regressor: Any, values: np.ndarray) -> None:
+        self.regressor, self.values = regressor, values
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.regressor, name)
+
+    def __sklearn_tags__(self) -> Any:
+        return self.regressor.__sklearn_tags__()
+
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """Return the targets."""
+        levels = levels_of(self.regressor.loss)
+        return np.repeat(self.values.reshape(len(self.values), 1), len(levels), axis=1) if levels else self.values
