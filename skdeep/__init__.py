@@ -1,13 +1,16 @@
 """Linear classifiers and multilayer perceptrons for scikit-learn, trained by torch mini-batches."""
 
 from skdeep.estimators.ensemble import MLPEnsembleClassifier
+from skdeep.estimators.ensemble_regressor import MLPEnsembleRegressor
 from skdeep.estimators.hinge import HingeClassifier
 from skdeep.estimators.least_squares import LeastSquaresClassifier
 from skdeep.estimators.linear_regressor import LinearRegressor
 from skdeep.estimators.mlp import MLPClassifierTorch
+from skdeep.estimators.mlp_regressor import MLPRegressorTorch
 from skdeep.estimators.sigmoid import SigmoidClassifier
 from skdeep.estimators.softmax import SoftmaxClassifier
 from skdeep.estimators.torch_module import TorchClassifier
+from skdeep.estimators.torch_regressor import TorchRegressor
 from skdeep.fitting.losses import EpsilonInsensitive, Huber, Quantile, Tweedie
 from skdeep.fitting.saved import OtherVersionWarning, without_training_state
 from skdeep.fitting.settings import LBFGS, SGD, Adam, AdamW
@@ -25,11 +28,14 @@ __all__ = [
     "LinearRegressor",
     "MLPClassifierTorch",
     "MLPEnsembleClassifier",
+    "MLPEnsembleRegressor",
+    "MLPRegressorTorch",
     "OtherVersionWarning",
     "Quantile",
     "SigmoidClassifier",
     "SoftmaxClassifier",
     "TorchClassifier",
+    "TorchRegressor",
     "Tweedie",
     "compare",
     "stacked",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_consistent_length
@@ -71,8 +72,9 @@ def check_domain(values: np.ndarray, loss: ValueLoss, what: str, name: str = "y"
 class TargetScale:
     r"""How targets t become those that are trained on, :math:`(t - level) / unit`, and scores those of the targets.
 
-    Scores s in training are :math:`s \cdot factor + offset` of the targets as they are, all of shape (C,). Where that
-    is no function of the scores (softplus), predictions have the unit `predicted`.
+    Scores s in training are :math:`s \cdot factor + offset` of the targets as they are, all of shape (C,). Where the
+    unit is in no function of the scores (softplus), predictions have the unit `predicted`. Of outputs that are never
+    negative, scores of zero in training stand for `shift`, which predicts the mean.
     """
 
     level: np.ndarray
@@ -80,6 +82,7 @@ class TargetScale:
     factor: np.ndarray
     offset: np.ndarray
     predicted: np.ndarray
+    shift: np.ndarray
 
     @classmethod
     def of(
@@ -93,7 +96,7 @@ class TargetScale:
         ones, zeros = np.ones(values.shape[1]), np.zeros(values.shape[1])
         plain, positive = not loss.log_link and loss.convex, not loss.convex
         if loss.log_link and not free:
-            return cls(zeros, ones, ones, zeros, ones)
+            return cls.none(values.shape[1])
         largest = np.abs(values).max(0, initial=0.0)
         largest = np.where(largest > 0, largest, 1.0)  # squares of what is huge or tiny have no number
         mean = largest * np.average(values / largest, axis=0, weights=weight)
@@ -104,16 +107,19 @@ class TargetScale:
         if not per_column or loss.in_unit(2.0) is not loss:
             unit = unit.max() * np.sqrt(np.square(unit / unit.max()).mean()) * ones
         if loss.log_link:
-            return cls(zeros, unit, ones, np.log(unit), ones)
-        if positive and loss.smooth:  # softplus
-            return cls(zeros, unit, ones, zeros, unit)
-        return cls(level, unit, unit, level, ones)
+            return cls(zeros, unit, ones, np.log(unit), ones, zeros)
+        if positive:
+            shift = loss.scores_of(torch.from_numpy(np.maximum(mean / unit, 1e-3))).numpy() if free else zeros
+            if loss.smooth:  # softplus
+                return cls(zeros, unit, ones, shift, unit, shift)
+            return cls(zeros, unit, unit, shift * unit, ones, shift)
+        return cls(level, unit, unit, level, ones, zeros)
 
     @classmethod
     def none(cls, n_columns: int) -> TargetScale:
         """Make the scale that leaves targets as they are."""
         ones, zeros = np.ones(n_columns), np.zeros(n_columns)
-        return cls(zeros, ones, ones, zeros, ones)
+        return cls(zeros, ones, ones, zeros, ones, zeros)
 
     def forth(self, values: np.ndarray) -> np.ndarray:
         """Make the targets (n, C) that are trained on."""

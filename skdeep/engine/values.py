@@ -51,6 +51,10 @@ class ValueLoss(Loss):
         """Compute what is predicted."""
         return scores.exp() if self.log_link else scores
 
+    def scores_of(self, prediction: Tensor) -> Tensor:
+        """Compute the scores of what is predicted."""
+        return prediction.log() if self.log_link else prediction
+
     def in_unit(self, unit: float) -> ValueLoss:
         """Make the same loss of values that are counted in a unit."""
         return self
@@ -193,10 +197,7 @@ class QuantileValues(ValueLoss):
 
     def of_each(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         residual = scores - target
-        key = scores.device, scores.dtype
-        if key not in self._tensors:  # sent once, not at each step
-            self._tensors[key] = torch.tensor(self.levels, device=scores.device, dtype=scores.dtype)
-        level = self._tensors[key]
+        level = _sent(self._tensors, self.levels, scores)
         above, below = (residual > 0).to(scores.dtype), (residual < 0).to(scores.dtype)
         slope = above * (1 - level) - below * level
         return residual * slope, slope
@@ -307,32 +308,53 @@ class Positive(ValueLoss):
     smooth = twice_smooth = False
     convex = False
 
-    def __init__(self, loss: ValueLoss, output: str):
-        self.loss, self.output = loss, output
+    def __init__(self, loss: ValueLoss, output: str, shift: tuple[float, ...] = ()):
+        self.loss, self.output, self.shift = loss, output, shift
         self.degree, self.smooth = loss.degree, loss.smooth and output != "relu"
         self.log_link = output == "exp"
+        self._tensors: dict[tuple, Tensor] = {}
 
     def in_unit(self, unit: float) -> ValueLoss:
-        return Positive(self.loss.in_unit(unit), self.output)
+        return Positive(self.loss.in_unit(unit), self.output, self.shift)
+
+    def shifted(self, shift: tuple[float, ...]) -> Positive:
+        """Make the loss whose scores of zero stand for `shift`, one number for each column."""
+        return Positive(self.loss, self.output, shift)
+
+    def _of_scores(self, scores: Tensor, which: int) -> Tensor:
+        if self.shift:
+            scores = scores + _sent(self._tensors, self.shift, scores)
+        return OUTPUTS[self.output][which](scores)
 
     def curvature(self, n_columns: int) -> float:
         return self.loss.curvature(n_columns)
 
     def prediction(self, scores: Tensor) -> Tensor:
-        return OUTPUTS[self.output][0](scores)
+        return self._of_scores(scores, 0)
+
+    def scores_of(self, prediction: Tensor) -> Tensor:
+        return OUTPUTS[self.output][2](prediction)
 
     def of_each(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         value, slope = self.loss.of_each(self.prediction(scores), target)
-        return value, slope * OUTPUTS[self.output][1](scores)
+        return value, slope * self._of_scores(scores, 1)
 
     def bends(self, scores: Tensor, target: Tensor) -> Tensor:
         # of Gauss and Newton: never negative
-        return self.loss.bends(self.prediction(scores), target) * OUTPUTS[self.output][1](scores).square()
+        return self.loss.bends(self.prediction(scores), target) * self._of_scores(scores, 1).square()
 
 
-#: What makes predictions of scores that are never negative, with derivatives.
-OUTPUTS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
-    "relu": (F.relu, lambda scores: (scores > 0).to(scores.dtype)),
-    "softplus": (F.softplus, torch.sigmoid),
-    "exp": (torch.exp, torch.exp),
+def _sent(known: dict[tuple, Tensor], values: tuple[float, ...], like: Tensor) -> Tensor:
+    """Send numbers to where a tensor is: once, not at each step."""
+    key = like.device, like.dtype
+    if key not in known:
+        known[key] = torch.tensor(values, device=like.device, dtype=like.dtype)
+    return known[key]
+
+
+#: What makes predictions of scores that are never negative, with derivatives, and the way back.
+OUTPUTS: dict[str, tuple[Callable[[Tensor], Tensor], ...]] = {
+    "relu": (F.relu, lambda scores: (scores > 0).to(scores.dtype), lambda prediction: prediction),
+    "softplus": (F.softplus, torch.sigmoid, lambda prediction: prediction + (-(-prediction).expm1()).log()),
+    "exp": (torch.exp, torch.exp, torch.log),
 }

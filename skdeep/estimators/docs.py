@@ -264,6 +264,13 @@ def document_regressor(**more: str) -> Callable[[type], type]:
     return document(**shared, **more)
 
 
+def document_deep_regressor(*, training: str, **more: str) -> Callable[[type], type]:
+    """Decorate a deep regressor: write what is shared into its docstring, and some sections more."""
+    return document(
+        training=_of_values(training), learned=_of_values(REGRESSION_ATTRIBUTES + TRAINING_ATTRIBUTES), **more
+    )
+
+
 VALUES_ALPHA = """\
 alpha : float or "auto", default="auto"
     Weight of the penalty. Ridge's ``alpha`` is ``alpha * n_samples``; Lasso's, ElasticNet's, QuantileRegressor's and

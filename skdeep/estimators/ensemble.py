@@ -1,4 +1,4 @@
-"""An ensemble of multilayer perceptrons on folds of the data, trained as one stack."""
+"""Ensembles of multilayer perceptrons on folds of the data, trained as one stack."""
 
 from __future__ import annotations
 
@@ -8,26 +8,91 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from torch import Tensor
 
 from skdeep.compat.sklearn import Interval
-from skdeep.data.inputs import Data
+from skdeep.data.answers import probabilities
+from skdeep.data.inputs import Data, OutputSpace
+from skdeep.data.problem import Problem
 from skdeep.engine.input_layer import Standardization
 from skdeep.engine.perceptron import MLP
-from skdeep.estimators.base import BaseTorchClassifier
+from skdeep.estimators.base import BaseTorchEstimator
 from skdeep.estimators.docs import LABEL_SMOOTHING, TRAINING_ATTRIBUTES, deep_parameters, without
-from skdeep.estimators.mlp import MLPClassifierTorch, PerceptronClassifier
+from skdeep.estimators.mlp import MLPClassifierTorch, Perceptron, PerceptronClassifier
 from skdeep.fitting.bagging import conclude, judge_each, train_folds
 from skdeep.fitting.document import document
 from skdeep.fitting.fit import Procedure
+from skdeep.fitting.links import link_of
 from skdeep.fitting.methods import available_unless
 from skdeep.fitting.settings import Solver
 
 _WITHOUT = ("validation_fraction", "warm_start", "callbacks", "verbose")
 
 
-def _no_partial_fit(estimator: BaseTorchClassifier) -> str:
-    return "ensembles, whose folds need all data at once. Use fit, or MLPClassifierTorch."
+def _no_partial_fit(estimator: BaseTorchEstimator) -> str:
+    return f"ensembles, whose folds need all data at once. Use fit, or {estimator._member_class.__name__}."
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class PerceptronEnsemble(Perceptron):
+    """Common part of the ensembles: members that each leave out a fold."""
+
+    _coef_attribute = "estimators_"
+    _averages_probabilities = True
+    #: Options of a single network that an ensemble has no use for.
+    validation_fraction, warm_start, callbacks, verbose = 0.1, False, None, False
+    if TYPE_CHECKING:
+        estimators_: list[Perceptron]
+    n_estimators: int = field(default=8, kw_only=False)
+    hidden_layer_sizes: Any = field(default=(128, 128), kw_only=False)
+    activation: str = field(default="silu", kw_only=False)
+    column_learning_rate: float = 15.0
+    solver: str | Solver = "adamw"
+    alpha: float = 0.0001
+    learning_rate: str = "cosine"
+    learning_rate_init: float | str = 0.003
+    max_iter: int = 60
+    early_stopping: bool = True
+    beta_2: float = 0.95
+    n_iter_no_change: float = 16
+
+    _parameter_constraints: ClassVar[dict] = {
+        **{k: v for k, v in Perceptron._parameter_constraints.items() if k not in _WITHOUT},
+        "n_estimators": [Interval(Integral, 2, None, closed="left")],
+    }
+
+    @available_unless(_no_partial_fit)
+    def partial_fit(self, X: Data, y: Data, **more: Any) -> None:
+        """Refuse to train in parts: the folds need all data at once."""
+
+    # ---- training -------------------------------------------------------------------------------------------------
+
+    _member_class: ClassVar[type[Perceptron]]
+    #: Fitted attributes that tell of rows left out.
+    _out_of_fold: ClassVar[tuple[str, ...]]
+    _procedure = Procedure(train_folds, conclude, judge_each)
+
+    def _n_params(self, n_features: int, n_outputs: int) -> int:
+        return self.n_estimators * super()._n_params(n_features, n_outputs)
+
+    def _n_units(self, n_outputs: int) -> int:
+        return self.n_estimators * super()._n_units(n_outputs)
+
+    def _keep_out_of_fold(self, scores: Tensor, problem: Problem, weight: np.ndarray | None) -> None:
+        """Set the fitted attributes that tell of all rows what the members that have not seen them say."""
+        raise NotImplementedError
+
+    def _losses(self, scores: Tensor, part: Problem) -> Tensor:
+        """Compute the losses (n,) of scores (n, C) of rows."""
+        raise NotImplementedError
+
+    # ---- prediction -----------------------------------------------------------------------------------------------
+
+    def _trained_network(
+        self, device: torch.device, dtype: torch.dtype, standardization: Standardization | None = None, **noise: Any
+    ) -> MLP:
+        members = (e._trained_network(device, dtype, standardization, **noise) for e in self.estimators_)
+        return MLP.stacked(list(members))
 
 
 @document(
@@ -47,7 +112,7 @@ def _no_partial_fit(estimator: BaseTorchClassifier) -> str:
     learned=without(TRAINING_ATTRIBUTES, "history_"),
 )
 @dataclass(eq=False, repr=False, kw_only=True)
-class MLPEnsembleClassifier(PerceptronClassifier):
+class MLPEnsembleClassifier(PerceptronEnsemble, PerceptronClassifier):
     r"""Ensemble of multilayer perceptrons, each trained on all folds of the data but one.
 
     .. math:: p(x) = \frac1K \sum_{k=1}^K \mathrm{softmax}\big(s_k(x) / T\big)
@@ -159,56 +224,23 @@ class MLPEnsembleClassifier(PerceptronClassifier):
     (8, (178, 3))
     """
 
-    _coef_attribute = "estimators_"
-    _averages_probabilities = True
-    #: Options of a single network that an ensemble has no use for.
-    validation_fraction, warm_start, callbacks, verbose = 0.1, False, None, False
-    if TYPE_CHECKING:
-        estimators_: list[MLPClassifierTorch]
-    n_estimators: int = field(default=8, kw_only=False)
-    hidden_layer_sizes: Any = field(default=(128, 128), kw_only=False)
-    activation: str = field(default="silu", kw_only=False)
-    column_learning_rate: float = 15.0
-    solver: str | Solver = "adamw"
-    alpha: float = 0.0001
-    learning_rate: str = "cosine"
-    learning_rate_init: float | str = 0.003
-    max_iter: int = 60
-    early_stopping: bool = True
-    beta_2: float = 0.95
-    n_iter_no_change: float = 16
     calibration: str | None = "temperature"
 
+    _member_class = MLPClassifierTorch
+    _out_of_fold = "oof_proba_", "oof_score_"
     _parameter_constraints: ClassVar[dict] = {
         **{k: v for k, v in PerceptronClassifier._parameter_constraints.items() if k not in _WITHOUT},
-        "n_estimators": [Interval(Integral, 2, None, closed="left")],
+        **PerceptronEnsemble._parameter_constraints,
     }
-
-    @available_unless(_no_partial_fit)
-    def partial_fit(
-        self, X: Data, y: Data, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
-    ) -> None:
-        """Refuse to train in parts: the folds need all data at once."""
-
-    # ---- training -------------------------------------------------------------------------------------------------
-
-    _member_class = MLPClassifierTorch
-    _procedure = Procedure(train_folds, conclude, judge_each)
-
-    def _n_params(self, n_features: int, n_outputs: int) -> int:
-        return self.n_estimators * super()._n_params(n_features, n_outputs)
-
-    def _n_units(self, n_outputs: int) -> int:
-        return self.n_estimators * super()._n_units(n_outputs)
 
     def _map_scores(self, matrix: np.ndarray, offsets: np.ndarray | float) -> None:
         for estimator in self.estimators_:
             estimator._map_scores(matrix, offsets)
 
-    # ---- prediction -----------------------------------------------------------------------------------------------
+    def _keep_out_of_fold(self, scores: Tensor, problem: Problem, weight: np.ndarray | None) -> None:
+        self.oof_proba_ = OutputSpace(self._any_coef).array(probabilities(scores, self.classes_, link_of(self)))
 
-    def _trained_network(
-        self, device: torch.device, dtype: torch.dtype, standardization: Standardization | None = None, **noise: Any
-    ) -> MLP:
-        members = (e._trained_network(device, dtype, standardization, **noise) for e in self.estimators_)
-        return MLP.stacked(list(members))
+    def _losses(self, scores: Tensor, part: Problem) -> Tensor:
+        target = part.tensor(part.target).to(scores.device)
+        target = target if target.dtype is torch.int64 else target.to(scores.dtype)
+        return self._loss(self.n_outputs_).value(scores.unsqueeze(0), target.unsqueeze(0))[0]

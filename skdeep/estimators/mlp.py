@@ -106,6 +106,10 @@ class Perceptron(NeuralNet):
         model = models_of(self)[0]
         return self.standardize or not hasattr(model, "coefs_") or hasattr(model, "missing_features_")
 
+    def _output_name(self) -> str:
+        """Name what predictions are of scores."""
+        raise NotImplementedError
+
     def _map_scores(self, matrix: np.ndarray, offsets: np.ndarray | float) -> None:
         space, coef, intercept = OutputSpace(self.coefs_[-1]), to_numpy(self.coefs_[-1]), to_numpy(self.intercepts_[-1])
         # other lists: who goes back to the attributes that were, finds what was in them
@@ -158,7 +162,7 @@ class Perceptron(NeuralNet):
                 delattr(self, name)
         units = self._layer_units(problem.source.shape[1] + len(indicated), self.n_outputs_)
         self.n_layers_ = len(units)
-        self.out_activation_ = "softmax" if self._loss(self.n_outputs_).target == "codes" else "logistic"
+        self.out_activation_ = self._output_name()
         for what in ("dropout", "stochastic_depth", "normalization"):
             if (value := getattr(self, what)) and value != "layer":
                 self._check_same_objective(f"{what}={value!r}")
@@ -287,6 +291,9 @@ class PerceptronClassifier(Perceptron, NeuralNetClassifier):
         **Perceptron._parameter_constraints,
         "label_smoothing": [Interval(Real, 0, 1, closed="both")],
     }
+
+    def _output_name(self) -> str:
+        return "softmax" if self._loss(self.n_outputs_).target == "codes" else "logistic"
 
 
 @document(

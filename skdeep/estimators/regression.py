@@ -19,7 +19,7 @@ from skdeep.data.values import TargetScale, ValueAnswers, check_domain, check_va
 from skdeep.engine.networks import OutputMap
 from skdeep.engine.per_model import to_device
 from skdeep.engine.rows import as_tensor
-from skdeep.engine.values import ValueLoss
+from skdeep.engine.values import Positive, ValueLoss
 from skdeep.estimators.base import BaseTorchEstimator, no_partial_fit
 from skdeep.fitting.losses import (
     REGRESSION_LOSSES,
@@ -39,7 +39,6 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
 
     loss: str | RegressionLoss
     output: str
-    _default_scoring = "r2"
     #: Whether each column of targets has a unit of its own in training.
     _scales_columns = True
     _parameter_constraints: ClassVar[dict] = {
@@ -48,6 +47,10 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         "output": [StrOptions({"auto", "identity", "relu", "softplus", "exp"})],
         "scoring": [None, StrOptions({"loss", *get_scorer_names()}), callable],
     }
+
+    @property
+    def _default_scoring(self) -> str:  # type: ignore[override]
+        return "loss" if levels_of(self.loss) else "r2"
 
     def _validate_params(self) -> None:
         super()._validate_params()
@@ -171,7 +174,10 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
 
     def _loss(self, n_outputs: int) -> ValueLoss:
         made, scale = value_loss(self.loss, self.output), getattr(self, "_target_scale", None)
-        return made if scale is None else made.in_unit(float(scale.unit[0]))
+        if scale is None:
+            return made
+        made = made.in_unit(float(scale.unit[0]))
+        return made.shifted(tuple(scale.shift.tolist())) if isinstance(made, Positive) and scale.shift.any() else made
 
     def _predicted(self, scores: Tensor) -> Tensor:
         """Make predictions of scores (n, C), of the targets as they are."""
@@ -241,14 +247,18 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         return self._target_scale.factor, self._target_scale.offset
 
     def _combined(self, scores: Tensor, say: Tensor | None = None) -> Tensor:
-        return scores[0]
+        if len(scores) == 1:
+            return scores[0]
+        loss = value_loss(self.loss, self.output)
+        each = loss.prediction(scores)
+        return loss.scores_of(each.mean(0) if say is None else (each * say.unsqueeze(-1)).sum(0))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = not levels_of(self.loss)
         tags.target_tags.single_output = True
-        if value_loss(self.loss, self.output).domain != "real":
-            tags.target_tags.positive_only = True
+        made = value_loss(self.loss, self.output)
+        tags.target_tags.positive_only = made.log_link or not made.convex
         return tags
 
 

@@ -1,4 +1,4 @@
-"""Classifiers around a torch module of the user's own."""
+"""Estimators around a torch module of the user's own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from skdeep.engine.networks import Network
 from skdeep.engine.random_numbers import OwnNumbers
 from skdeep.engine.rows import DenseRows, SparseRows, as_tensor
 from skdeep.engine.stored import StoredArray
-from skdeep.estimators.deep import NeuralNetClassifier
+from skdeep.estimators.deep import NeuralNet, NeuralNetClassifier
 from skdeep.estimators.docs import CALIBRATION_ATTRIBUTES, TRAINING_ATTRIBUTES, deep_parameters, without
 from skdeep.fitting.choices import batch_rows, choose
 from skdeep.fitting.document import document
@@ -96,112 +96,9 @@ def _cast(module: nn.Module, dtype: torch.dtype) -> None:
         module.double() if dtype is torch.float64 else module.float()
 
 
-@document(
-    training=deep_parameters(batch_rows="min(200, n_samples)"),
-    learned=without(CALIBRATION_ATTRIBUTES, "calibration_slopes_, calibration_offsets_") + TRAINING_ATTRIBUTES,
-)
 @dataclass(eq=False, repr=False, kw_only=True)
-class TorchClassifier(NeuralNetClassifier):
-    r"""A torch module of your own as a classifier, trained like :class:`MLPClassifierTorch`.
-
-    .. math:: s = f_\theta(x)
-
-    trained on the cross-entropy of the scores s (softmax for more than two classes, one logistic column for two, one
-    per label for multilabel targets) plus :math:`\frac{\alpha}{2 B \bar w} \sum \|W\|^2` over the parameters W with
-    two axes or more. A row may be of any shape, such as an image.
-
-    The module is in ``train()`` mode in training steps, in ``eval()`` mode in prediction and validation. It is trained
-    and run in one dtype, its own. Torch's random numbers in it (initial parameters, dropout) follow from
-    ``random_state``, and torch's own generator is left alone. Searches train such classifiers one at a time.
-
-    Parameters
-    ----------
-    module : type or callable
-        A subclass of :class:`torch.nn.Module`, or a function that returns a module. It is called with
-        ``module_params`` and, where its signature names them, ``n_outputs`` (score columns) and ``n_features``
-        (``X.shape[1]``: columns, or channels of images). The module maps a batch (n, ...) to raw scores (n, n_outputs),
-        without softmax or sigmoid, in the dtype of its parameters. Lazy modules are allowed, and so are parameters
-        with ``requires_grad=False``: they are left alone. Each call must make new parameters to train. A module may be
-        returned through :func:`torch.compile`; TorchScript and exported programs cannot be trained here.
-    module_params : dict, default=None
-        Arguments of the module. A search sets each as ``module__name``, as in skorch.
-    solver : {"adam", "sgd", "adamw", "lbfgs"}, `Adam`, `SGD`, `AdamW` or `LBFGS`, default="adam"
-        Adam, mini-batch gradient descent with momentum, Adam with decoupled weight decay, or full-batch L-BFGS (for
-        modules without dropout and batch normalisation). An object, such as ``SGD(0.01, momentum=0.8)``, has settings
-        of its own. ``learning_rate`` to ``precision`` below belong to a solver that is named: beside an object,
-        each counts where the object leaves it "auto", and any other must stay at its default.
-    alpha : float, default=1e-4
-        Strength of the L2 penalty; it is divided by the total weight of a batch.
-    learning_rate : {"constant", "invscaling", "adaptive", "cosine"}, default="constant"
-        Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
-        until it is below 1e-6; or half a cosine down to zero at ``max_iter``.
-    learning_rate_init : float, default=0.001
-        Learning rate at the start.
-    {training}
-    calibration : "temperature" or None, default=None
-        How scores become probabilities: "temperature" is :math:`\mathrm{softmax}(s / T)`, for two classes and for each
-        label of a multilabel target (with a T of its own) :math:`\sigma(s / T)`, fitted on the scores of 5 further
-        modules, each on rows it has not seen, and one more observation that may be of any class: no answer is ever
-        certain. With None probabilities are as they were trained.
-
-    Attributes
-    ----------
-    module_ : torch.nn.Module
-        The trained module, on the CPU, in ``eval()`` mode. ``partial_fit`` and ``warm_start`` go on with it, in place;
-        if they fail, its parameters and buffers are as they were. Activations that it keeps have lost their graph.
-    input_shape_ : tuple of int
-        Shape of a row of X. Prediction also takes such rows as vectors.
-    {learned}
-
-    Raises
-    ------
-    TypeError
-        If `module` does not give a module, or is one.
-    ValueError
-        If the module's scores have another shape, or there is nothing to train, or whole numbers of X would merge.
-
-    See Also
-    --------
-    MLPClassifierTorch : Multilayer perceptrons.
-
-    Notes
-    -----
-    ``precision="auto"`` is the dtype of the module's parameters: float32, unless it is made in float64 (``.double()``,
-    or by ``torch.set_default_dtype``). Another precision casts the parameters; tensors that the module makes by itself
-    keep their dtype. Prediction is in the module's dtype too. Its results have X's, and may differ in the last digits
-    of float32 from the results of the same row among others.
-
-    Integers reach the module in that dtype as well; where it does not take floating-point numbers (``nn.Embedding``,
-    ``one_hot``), as int64. Columns of whole numbers that the dtype cannot tell apart (beyond 2 ** 24 in float32) raise
-    a ValueError: no ids are ever merged.
-
-    Early stopping restores the parameters and buffers of the best epoch (running averages included); other tensors that
-    a module keeps are not restored. A batch of one row is normalised by the running averages of batch normalisation, as
-    in :class:`MLPClassifierTorch`. Random numbers that a module draws in prediction are torch's own.
-
-    A parameter that a batch makes no use of, as an expert that got none of its rows, has a gradient of zero there, and
-    the penalty's: like the rows of an ``nn.Embedding`` that do not occur, it goes on by momentum and penalty. Torch's
-    optimizers pass over a parameter whose ``grad`` is None. What no batch ever uses is best frozen.
-
-    A batch is never cut into parts, so that its size bounds the memory. Sparse rows are made dense a batch at a time.
-    Pickling needs a module whose class can be imported, and
-    that torch pickles: not one with ``torch.nn.utils.parametrizations``, whose state is its ``state_dict()``.
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_digits
-    >>> from torch import nn
-    >>> from skdeep import TorchClassifier
-    >>> def small_cnn(n_outputs, width=16):
-    ...     return nn.Sequential(
-    ...         nn.Conv2d(1, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.LazyLinear(n_outputs)
-    ...     )
-    >>> X, y = load_digits(return_X_y=True)
-    >>> images = X.reshape(-1, 1, 8, 8) / 16
-    >>> clf = TorchClassifier(small_cnn, {"width": 8}, learning_rate_init=0.01, max_iter=20, tol=1e-2, random_state=0)
-    >>> clf.fit(images[:1000], y[:1000]).score(images[1000:], y[1000:]) > 0.9
-    True
-    """
+class UserModule(NeuralNet):
+    """Common part of the estimators around a module of the user's."""
 
     _coef_attribute = "module_"
     _parameters = frozenset({"module_", "_any_coef", "_n_values", "_takes_indices", "_trained_names", "_made_by"})
@@ -216,10 +113,9 @@ class TorchClassifier(NeuralNetClassifier):
     verbose: bool | int = False
 
     _parameter_constraints: ClassVar[dict] = {
-        **NeuralNetClassifier._parameter_constraints,
+        **NeuralNet._parameter_constraints,
         "module": [callable],
         "module_params": [dict, None],
-        "calibration": [StrOptions({"temperature"}), None],
     }
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -368,3 +264,117 @@ class TorchClassifier(NeuralNetClassifier):
         names = [name for name, p in network.module.named_parameters() if p.requires_grad]
         # beside the module an array from where X was: predictions are for X of the same kind
         return {"module_": network.module, "_trained_names": names, "_any_coef": space.array(np.zeros(1))}
+
+
+@document(
+    training=deep_parameters(batch_rows="min(200, n_samples)"),
+    learned=without(CALIBRATION_ATTRIBUTES, "calibration_slopes_, calibration_offsets_") + TRAINING_ATTRIBUTES,
+)
+@dataclass(eq=False, repr=False, kw_only=True)
+class TorchClassifier(UserModule, NeuralNetClassifier):
+    r"""A torch module of your own as a classifier, trained like :class:`MLPClassifierTorch`.
+
+    .. math:: s = f_\theta(x)
+
+    trained on the cross-entropy of the scores s (softmax for more than two classes, one logistic column for two, one
+    per label for multilabel targets) plus :math:`\frac{\alpha}{2 B \bar w} \sum \|W\|^2` over the parameters W with
+    two axes or more. A row may be of any shape, such as an image.
+
+    The module is in ``train()`` mode in training steps, in ``eval()`` mode in prediction and validation. It is trained
+    and run in one dtype, its own. Torch's random numbers in it (initial parameters, dropout) follow from
+    ``random_state``, and torch's own generator is left alone. Searches train such classifiers one at a time.
+
+    Parameters
+    ----------
+    module : type or callable
+        A subclass of :class:`torch.nn.Module`, or a function that returns a module. It is called with
+        ``module_params`` and, where its signature names them, ``n_outputs`` (score columns) and ``n_features``
+        (``X.shape[1]``: columns, or channels of images). The module maps a batch (n, ...) to raw scores (n, n_outputs),
+        without softmax or sigmoid, in the dtype of its parameters. Lazy modules are allowed, and so are parameters
+        with ``requires_grad=False``: they are left alone. Each call must make new parameters to train. A module may be
+        returned through :func:`torch.compile`; TorchScript and exported programs cannot be trained here.
+    module_params : dict, default=None
+        Arguments of the module. A search sets each as ``module__name``, as in skorch.
+    solver : {"adam", "sgd", "adamw", "lbfgs"}, `Adam`, `SGD`, `AdamW` or `LBFGS`, default="adam"
+        Adam, mini-batch gradient descent with momentum, Adam with decoupled weight decay, or full-batch L-BFGS (for
+        modules without dropout and batch normalisation). An object, such as ``SGD(0.01, momentum=0.8)``, has settings
+        of its own. ``learning_rate`` to ``precision`` below belong to a solver that is named: beside an object,
+        each counts where the object leaves it "auto", and any other must stay at its default.
+    alpha : float, default=1e-4
+        Strength of the L2 penalty; it is divided by the total weight of a batch.
+    learning_rate : {"constant", "invscaling", "adaptive", "cosine"}, default="constant"
+        Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
+        until it is below 1e-6; or half a cosine down to zero at ``max_iter``.
+    learning_rate_init : float, default=0.001
+        Learning rate at the start.
+    {training}
+    calibration : "temperature" or None, default=None
+        How scores become probabilities: "temperature" is :math:`\mathrm{softmax}(s / T)`, for two classes and for each
+        label of a multilabel target (with a T of its own) :math:`\sigma(s / T)`, fitted on the scores of 5 further
+        modules, each on rows it has not seen, and one more observation that may be of any class: no answer is ever
+        certain. With None probabilities are as they were trained.
+
+    Attributes
+    ----------
+    module_ : torch.nn.Module
+        The trained module, on the CPU, in ``eval()`` mode. ``partial_fit`` and ``warm_start`` go on with it, in place;
+        if they fail, its parameters and buffers are as they were. Activations that it keeps have lost their graph.
+    input_shape_ : tuple of int
+        Shape of a row of X. Prediction also takes such rows as vectors.
+    {learned}
+
+    Raises
+    ------
+    TypeError
+        If `module` does not give a module, or is one.
+    ValueError
+        If the module's scores have another shape, or there is nothing to train, or whole numbers of X would merge.
+
+    See Also
+    --------
+    MLPClassifierTorch : Multilayer perceptrons.
+
+    Notes
+    -----
+    ``precision="auto"`` is the dtype of the module's parameters: float32, unless it is made in float64 (``.double()``,
+    or by ``torch.set_default_dtype``). Another precision casts the parameters; tensors that the module makes by itself
+    keep their dtype. Prediction is in the module's dtype too. Its results have X's, and may differ in the last digits
+    of float32 from the results of the same row among others.
+
+    Integers reach the module in that dtype as well; where it does not take floating-point numbers (``nn.Embedding``,
+    ``one_hot``), as int64. Columns of whole numbers that the dtype cannot tell apart (beyond 2 ** 24 in float32) raise
+    a ValueError: no ids are ever merged.
+
+    Early stopping restores the parameters and buffers of the best epoch (running averages included); other tensors that
+    a module keeps are not restored. A batch of one row is normalised by the running averages of batch normalisation, as
+    in :class:`MLPClassifierTorch`. Random numbers that a module draws in prediction are torch's own.
+
+    A parameter that a batch makes no use of, as an expert that got none of its rows, has a gradient of zero there, and
+    the penalty's: like the rows of an ``nn.Embedding`` that do not occur, it goes on by momentum and penalty. Torch's
+    optimizers pass over a parameter whose ``grad`` is None. What no batch ever uses is best frozen.
+
+    A batch is never cut into parts, so that its size bounds the memory. Sparse rows are made dense a batch at a time.
+    Pickling needs a module whose class can be imported, and
+    that torch pickles: not one with ``torch.nn.utils.parametrizations``, whose state is its ``state_dict()``.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from torch import nn
+    >>> from skdeep import TorchClassifier
+    >>> def small_cnn(n_outputs, width=16):
+    ...     return nn.Sequential(
+    ...         nn.Conv2d(1, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.LazyLinear(n_outputs)
+    ...     )
+    >>> X, y = load_digits(return_X_y=True)
+    >>> images = X.reshape(-1, 1, 8, 8) / 16
+    >>> clf = TorchClassifier(small_cnn, {"width": 8}, learning_rate_init=0.01, max_iter=20, tol=1e-2, random_state=0)
+    >>> clf.fit(images[:1000], y[:1000]).score(images[1000:], y[1000:]) > 0.9
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        **NeuralNetClassifier._parameter_constraints,
+        **UserModule._parameter_constraints,
+        "calibration": [StrOptions({"temperature"}), None],
+    }

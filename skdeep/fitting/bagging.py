@@ -13,7 +13,7 @@ import torch
 from sklearn.metrics import get_scorer
 from torch import Tensor
 
-from skdeep.data.answers import AssembledAnswers, own_methods, probabilities
+from skdeep.data.answers import AssembledAnswers, own_methods
 from skdeep.data.encoding import draw_seeds
 from skdeep.data.inputs import Classifier, OutputSpace, to_numpy
 from skdeep.data.monitor import make_monitor
@@ -27,7 +27,7 @@ from skdeep.engine.training import Progress
 from skdeep.fitting.calibrators import DOUBT, doubt
 from skdeep.fitting.fit import check_scoring, set_attributes
 from skdeep.fitting.fitted import able, needs_float64
-from skdeep.fitting.links import CALIBRATED, calibrate, fitted_copy, link_of
+from skdeep.fitting.links import CALIBRATED, calibrate, fitted_copy
 from skdeep.fitting.recipe import Member, Recipe, trained_on, weights_by_model
 from skdeep.fitting.settings import changed, setting_names
 from skdeep.fitting.solving import solve
@@ -89,7 +89,7 @@ def train_folds(
     if problem.is_stored:  # each member would need other rows of those that are read
         raise ValueError(
             f"{type(leader).__name__} needs all rows in memory, where X is not: its members are trained side by side, "
-            "on rows in orders of their own. Use MLPClassifierTorch, or several with bagging of your own."
+            f"on rows in orders of their own. Use {leader._member_class.__name__}, or several with bagging of your own."
         )
     check_scoring(leader, problem)
     split_seed = members[0].state.split_seed
@@ -101,7 +101,7 @@ def train_folds(
     if len(numbers) == 0:
         raise ValueError(
             f"{type(leader).__name__} needs at least 2 distinct rows of a class, to leave some out; use "
-            "MLPClassifierTorch."
+            f"{leader._member_class.__name__}."
         )
     merged = folds
     if recipe.batch_rows == problem.n_rows:  # see Problem.folds
@@ -155,7 +155,7 @@ def _watched(n_ensembles: int, problem: Problem, held_out: Problem | None, folds
 
 
 def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, space: OutputSpace) -> None:
-    """Make the members of an ensemble classifiers; see `skdeep.fitting.fit.conclude`."""
+    """Make the members of an ensemble estimators; see `skdeep.fitting.fit.conclude`."""
     ensemble, runs = member.estimator, member.progress
     assert isinstance(runs, _Runs)
     form = ensemble._member_class
@@ -168,7 +168,7 @@ def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, 
     else:
         params = {name: params[name] for name in params.keys() - setting_names()}  # the object has them all
     set_attributes(ensemble, curves(ensemble, runs))
-    not_theirs = {*form._get_param_names(), "n_estimators", "oof_proba_", "oof_score_", "_fitted"}
+    not_theirs = {*form._get_param_names(), "n_estimators", *ensemble._out_of_fold, "_fitted"}
     not_theirs.add(ensemble._coef_attribute)
     shared = {
         k: v for k, v in vars(ensemble).items() if k not in not_theirs and not k.startswith(("_skl_", "_callback_"))
@@ -181,8 +181,9 @@ def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, 
         others = set(vars(estimator))
         assert progress.params is not None
         final = network.select(np.array([k])).with_params(progress.params)
+        set_attributes(estimator, shared)
         learned = estimator._learned(final, 0, dtype, space)
-        set_attributes(estimator, shared | learned | curves(estimator, progress))
+        set_attributes(estimator, learned | curves(estimator, progress))
         end(estimator, others)
         ensemble.estimators_.append(estimator)
 
@@ -245,20 +246,15 @@ def _judge(ensemble: Classifier, problem: Problem, weight: np.ndarray | None, fo
     if problem.subset is not None:
         rest = np.flatnonzero(problem.sample_weight == 0)
         put(rest, scores_of(ensemble._trained_network(*tensor), data, rest))
-    found = probabilities(everywhere, ensemble.classes_, link_of(ensemble))
-    ensemble.oof_proba_ = OutputSpace(ensemble._any_coef).array(found)
+    ensemble._keep_out_of_fold(everywhere, problem, weight)
 
 
 def _score_of(ensemble: Classifier, scores: Tensor, part: Problem, weight: np.ndarray | None, folds: Folds) -> float:
     """Judge the scores of the rows left out by ``scoring``."""
-    if ensemble.scoring in ("loss", "calibrated_loss"):
-        target = part.tensor(part.target).to(scores.device)
-        target = target if target.dtype is torch.int64 else target.to(scores.dtype)
-        loss = ensemble._loss(ensemble.n_outputs_)
-        losses = to_numpy(loss.value(scores.unsqueeze(0), target.unsqueeze(0))[0])
-        return -float(np.average(losses, weights=weight))
+    if ensemble._watched_scoring in ("loss", "calibrated_loss"):
+        return -float(np.average(to_numpy(ensemble._losses(scores, part)), weights=weight))
     sample_weight = {} if part.sample_weight is None else {"sample_weight": part.sample_weight}
-    scorer, labels = get_scorer(ensemble.scoring or ensemble._default_scoring or "accuracy"), ensemble._labels_of(part)
+    scorer, labels = get_scorer(ensemble._watched_scoring or "accuracy"), ensemble._labels_of(part)
     answers: Any = ensemble._answers_of_fitted(scores)
     if own_methods(ensemble):
         answers = AssembledAnswers(ensemble, _new_to_rows(ensemble, folds))

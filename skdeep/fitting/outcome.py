@@ -49,7 +49,7 @@ def look_at_end(recipe: Recipe, problem: Problem, network: Network, members: lis
         is_huge = _are_huge(p.params, largest)
         if descends and not is_huge:
             continue
-        of_zero = _loss_of_zero(loss, problem, member)
+        of_zero = _loss_of_zero(recipe, problem, member)
         limit = (1 + _SLACK) * of_zero
         if max(p.loss_curve[-_RECENT:]) <= limit and not is_huge:
             continue
@@ -67,14 +67,15 @@ def look_at_end(recipe: Recipe, problem: Problem, network: Network, members: lis
             p.astray = f"the objective has risen from {first:.3g} to {last:.3g}"
 
 
-def _loss_of_zero(loss: Loss, problem: Problem, member: Member) -> float:
+def _loss_of_zero(recipe: Recipe, problem: Problem, member: Member) -> float:
     """Compute the loss of scores of zero, which is the same for all classes."""
+    loss = recipe.loss
     if loss.target == "values":
         rows = slice(None) if member.rows is None else member.rows
         values = torch.from_numpy(problem.target[rows])
         found = loss.value(torch.zeros_like(values), values).numpy()
         return float(np.average(found, weights=None if member.weight is None else member.weight[rows]))
-    zero = torch.zeros(1, member.estimator.n_outputs_, dtype=torch.float64, device="cpu")
+    zero = torch.zeros(1, recipe.n_outputs, dtype=torch.float64, device="cpu")
     target = zero if loss.target == "indicators" else torch.zeros(1, dtype=torch.int64, device="cpu")
     return loss.value(zero, target).item()
 

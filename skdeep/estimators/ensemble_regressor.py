@@ -1,0 +1,208 @@
+"""An ensemble of multilayer perceptrons for values, with prediction intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skdeep.compat.sklearn import StrOptions
+from skdeep.data.inputs import Data, OutputSpace, to_numpy
+from skdeep.data.problem import Problem
+from skdeep.estimators.docs import OUTPUT, REGRESSION_LOSS, deep_parameters, document_deep_regressor, without
+from skdeep.estimators.ensemble import _WITHOUT, PerceptronEnsemble
+from skdeep.estimators.mlp_regressor import MLPRegressorTorch, PerceptronRegressor
+from skdeep.fitting.losses import RegressionLoss, levels_of, value_loss
+
+
+@document_deep_regressor(
+    loss=REGRESSION_LOSS,
+    output=OUTPUT,
+    training=without(
+        deep_parameters(
+            max_iter=60,
+            n_iter_no_change=16,
+            beta_2=0.95,
+            batch_rows="a hundredth of the rows, from 64 to 256",
+            falls="loss of the rows watched falls",
+        ),
+        "early_stopping",
+        "scoring",
+        *_WITHOUT,
+    ),
+)
+@dataclass(eq=False, repr=False, kw_only=True)
+class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
+    r"""Ensemble of multilayer perceptrons for values, each trained on all folds of the data but one.
+
+    .. math:: \hat y(x) = \frac1K \sum_{k=1}^K \hat y_k(x)
+
+    The K members train as one stack, with initial weights and an order of rows of their own. Member k leaves out fold k
+    of the data and keeps the weights of the epoch that was best there. So every row trains K - 1 members and is new to
+    one: the errors of those out-of-fold predictions say how wide prediction intervals have to be
+    (`predict_interval`), and ``oof_score_`` is an estimate of the score on new data.
+
+    Parameters
+    ----------
+    n_estimators : int, default=8
+        Members, and folds.
+    hidden_layer_sizes : array-like of int, default=(128, 128)
+        Units of each hidden layer of a member.
+    activation : str, default="silu"
+        See :class:`MLPClassifierTorch`, and there also for ``normalization``, ``dropout`` and ``stochastic_depth``.
+    {loss}
+    {output}
+    normalization : {"batch", "layer"} or None, default=None
+        What is normalised before each activation.
+    dropout : float, default=0.0
+        Probability that a hidden unit is left out of a training step.
+    stochastic_depth : float or None, default=None
+        Probability that the last residual block is left out of a training step; None has no residual blocks.
+    standardize : bool, default=True
+        Whether to train in columns that are centred and scaled, each member by the statistics of its rows, and for
+        targets that are; see :class:`MLPRegressorTorch`.
+    column_learning_rate : float, default=15.0
+        How fast a factor on each of these columns is learnt.
+    solver : {"adamw", "adam", "sgd", "lbfgs"}, `AdamW`, `Adam`, `SGD` or `LBFGS`, default="adamw"
+        Adam with decoupled weight decay, Adam, mini-batch gradient descent with momentum, or full-batch L-BFGS.
+    alpha : float, default=1e-4
+        Strength of the L2 penalty; it is divided by the total weight of a batch.
+    learning_rate : {"cosine", "constant", "invscaling", "adaptive"}, default="cosine"
+        Schedule: half a cosine down to zero at ``max_iter``; or see :class:`MLPClassifierTorch`.
+    learning_rate_init : float, default=0.003
+        Learning rate at the start.
+    early_stopping : bool, default=True
+        Whether a member stops when the loss of the rows it watches has not fallen for ``n_iter_no_change`` epochs.
+        The weights of its best epoch are kept in any case. The rows are its fold's, or ``X_val`` if ``fit`` is
+        given that.
+    scoring : str, callable or None, default=None
+        What ``oof_score_`` is: a scorer, "loss" (the negative loss), or None for R².
+    {training}
+
+    Attributes
+    ----------
+    estimators_ : list of MLPRegressorTorch
+        The members, as regressors; the ensemble's predictions are the mean of theirs.
+    oof_prediction_ : ndarray of shape (n_samples,) or (n_samples, n_targets)
+        Predictions of the training rows by the member that has not seen the row (nor rows equal to it); by all members
+        for rows of which each has left out a part, and for rows of weight zero, which none has seen.
+    oof_score_ : float
+        Score of the out-of-fold predictions, with the sample weights.
+    n_layers_ : int
+        Layers of a member, with the input.
+    out_activation_ : {"identity", "relu", "softplus", "exp"}
+        What turns a member's scores into predictions.
+    {learned}
+
+    See Also
+    --------
+    MLPRegressorTorch : One network.
+    MLPEnsembleClassifier : The same for classes.
+
+    References
+    ----------
+    .. [1] L. Breiman, *Bagging predictors*, Machine Learning 24, 1996; *Out-of-bag estimation*, 1996.
+    .. [2] B. Lakshminarayanan, A. Pritzel & C. Blundell, *Simple and scalable predictive uncertainty estimation using
+       deep ensembles*, NeurIPS 2017.
+    .. [3] V. Vovk, *Cross-conformal predictors*, Annals of Mathematics and Artificial Intelligence 74, 2015.
+    .. [4] Y. Romano, E. Patterson & E. Candès, *Conformalized quantile regression*, NeurIPS 2019.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from skdeep import MLPEnsembleRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> reg = MLPEnsembleRegressor(max_iter=20, random_state=0).fit(X[:300], y[:300])
+    >>> reg.score(X[300:], y[300:]) > 0.4
+    True
+    >>> low, high = reg.predict_interval(X[300:], coverage=0.9).T
+    >>> bool(0.8 < ((low <= y[300:]) & (y[300:] <= high)).mean() < 1)
+    True
+    """
+
+    loss: str | RegressionLoss = "squared_error"
+    n_estimators: int = field(default=8, kw_only=False)
+
+    _member_class = MLPRegressorTorch
+    _out_of_fold = "oof_prediction_", "oof_score_", "_nonconformity"
+    _parameter_constraints: ClassVar[dict] = {
+        **{k: v for k, v in PerceptronRegressor._parameter_constraints.items() if k not in _WITHOUT},
+        **PerceptronEnsemble._parameter_constraints,
+        "loss": PerceptronRegressor._parameter_constraints["loss"],
+        "scoring": PerceptronRegressor._parameter_constraints["scoring"],
+        "learning_rate": [*PerceptronRegressor._parameter_constraints["learning_rate"], StrOptions({"auto"})],
+    }
+
+    def _losses(self, scores: Tensor, part: Problem) -> Tensor:
+        loss, values = value_loss(self.loss, self.output), self._target_scale.back(part.target)
+        return loss.value(scores, part.tensor(values).to(scores))
+
+    def _keep_out_of_fold(self, scores: Tensor, problem: Problem, weight: np.ndarray | None) -> None:
+        self.oof_prediction_ = OutputSpace(self._any_coef).array(self._predicted(scores))
+        predicted = to_numpy(self._predicted(scores)).astype(np.float64)
+        predicted = predicted.reshape(len(predicted), -1)
+        values = self._target_scale.back(problem.target)
+        if levels_of(self.loss):  # how far beyond the outermost quantiles
+            low, high, values = predicted.min(1), predicted.max(1), values[:, 0]
+            found = np.maximum(low - values, values - high)[:, None]
+        else:
+            found = np.abs(values - predicted)
+        counted = np.isfinite(found).all(1)
+        weight = np.ones(len(found)) if weight is None else weight
+        counted &= weight > 0
+        self._nonconformity = found[counted], weight[counted]
+
+    def predict_interval(self, X: Data, coverage: float = 0.9) -> Any:
+        r"""Predict intervals that have the target in them with a probability.
+
+        Around the prediction, they are as wide as the share `coverage` of the out-of-fold errors is at most
+        (cross-conformal prediction [3]_); with the loss `Quantile` of a list of levels, they go from the lowest
+        quantile to the highest, and so far beyond on both sides as out-of-fold targets were beyond theirs [4]_, so that
+        the width depends on x. Of n rows that are exchangeable with new ones, the quantile is the
+        :math:`\lceil (n + 1)\, coverage \rceil`-th smallest.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
+        coverage : float, default=0.9
+            The probability, between 0 and 1.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, 2) or (n_samples, n_targets, 2)
+            Lower and upper end; infinite where there are too few rows for that coverage.
+
+        Raises
+        ------
+        ValueError
+            If `coverage` is not between 0 and 1.
+        """
+        check_is_fitted(self, "estimators_")
+        if not 0 < coverage < 1:
+            raise ValueError(f"coverage must be between 0 and 1, got {coverage!r}.")
+        predicted = np.asarray(to_numpy(self.predict(X)))
+        errors, weight = self._nonconformity
+        width = np.array([_quantile(column, weight, coverage) for column in errors.T])
+        if levels_of(self.loss):
+            low, high = predicted.min(1), predicted.max(1)
+            middle = (low + high) / 2
+            ends = np.stack([np.minimum(low - width, middle), np.maximum(high + width, middle)], axis=-1)
+        else:
+            width = width[0] if predicted.ndim == 1 else width
+            ends = np.stack([predicted - width, predicted + width], axis=-1)
+            if self._output_name() != "identity":
+                ends = np.maximum(ends, 0)
+        return ends
+
+
+def _quantile(errors: np.ndarray, weight: np.ndarray, coverage: float) -> float:
+    """Find the smallest error that the share of the weight, with one row more that is infinite, does not exceed."""
+    order = np.argsort(errors)
+    unit = weight[weight > 0].mean()
+    reached = np.cumsum(weight[order])
+    wanted = coverage * (reached[-1] + unit)
+    at = int(np.searchsorted(reached, wanted * (1 - 1e-12)))
+    return float(errors[order[at]]) if at < len(errors) else np.inf

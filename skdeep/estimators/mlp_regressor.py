@@ -1,0 +1,145 @@
+"""Multilayer perceptrons of values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any, ClassVar
+
+import numpy as np
+
+from skdeep.compat.sklearn import Interval, StrOptions
+from skdeep.data.values import TargetScale
+from skdeep.estimators.deep import NeuralNet
+from skdeep.estimators.docs import OUTPUT, REGRESSION_LOSS, deep_parameters, document_deep_regressor
+from skdeep.estimators.mlp import Perceptron
+from skdeep.estimators.regression import BaseTorchRegressor
+from skdeep.fitting.losses import RegressionLoss, value_loss
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class NeuralNetRegressor(BaseTorchRegressor, NeuralNet):
+    """Common part of the deep regressors."""
+
+    loss: str | RegressionLoss = "squared_error"
+    output: str = "auto"
+
+    _parameter_constraints: ClassVar[dict] = {
+        **NeuralNet._parameter_constraints,
+        **BaseTorchRegressor._parameter_constraints,
+        **{name: NeuralNet._parameter_constraints[name] for name in ("alpha", "solver")},
+    }
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class PerceptronRegressor(Perceptron, NeuralNetRegressor):
+    """Common part of the perceptrons that learn values."""
+
+    _parameter_constraints: ClassVar[dict] = {
+        **NeuralNetRegressor._parameter_constraints,
+        **Perceptron._parameter_constraints,
+    }
+
+    def _output_name(self) -> str:
+        made = value_loss(self.loss, self.output)
+        return "exp" if made.log_link else getattr(made, "output", "identity")
+
+    def _measure_targets(self, table: np.ndarray, weight: np.ndarray | None) -> TargetScale:
+        return super()._measure_targets(table, weight) if self.standardize else TargetScale.none(table.shape[1])
+
+
+@document_deep_regressor(
+    loss=REGRESSION_LOSS,
+    output=OUTPUT,
+    training=deep_parameters(batch_rows="a hundredth of the rows, from 64 to 256"),
+)
+@dataclass(eq=False, repr=False, kw_only=True)
+class MLPRegressorTorch(PerceptronRegressor):
+    r"""Multilayer perceptron for values: linear layers with an activation after each but the last.
+
+    .. math:: h_0 = x, \quad h_l = \phi(W_l h_{l-1} + b_l), \quad s = W_L h_{L-1} + b_L
+
+    trained on the ``loss`` of the scores s plus :math:`\frac{\alpha}{2 B \bar w} \sum_l \|W_l\|^2`, the L2 penalty as
+    MLPRegressor has it. Parameters, attributes and their meaning are as in
+    :class:`sklearn.neural_network.MLPRegressor`, so that a swap is one word; by default (``standardize=True``) of one
+    behind a StandardScaler, for targets that are standardised as well: what is learnt is folded back, so that
+    ``coefs_`` and ``intercepts_`` are for columns and targets as they are.
+
+    Parameters
+    ----------
+    {loss}
+    hidden_layer_sizes : array-like of int, default=(100,)
+        Units of each hidden layer; ``()`` is linear regression.
+    activation : str, default="relu"
+        See :class:`MLPClassifierTorch`, and there also for ``normalization``, ``dropout``, ``stochastic_depth`` and
+        ``column_learning_rate``.
+    {output}
+    normalization : {"batch", "layer"} or None, default=None
+        What is normalised before each activation.
+    dropout : float, default=0.0
+        Probability that a hidden unit is left out of a training step.
+    stochastic_depth : float or None, default=None
+        Probability that the last residual block is left out of a training step; None has no residual blocks.
+    standardize : bool, default=True
+        Whether to train in columns that are centred and scaled, and for targets that are (of losses on the log link:
+        divided by their mean), with weights of the rows. Then losses and curves are of those targets, each in its own
+        standard deviation, and dense X may have missing values (NaN), which count as the mean of their column, with an
+        indicator. With False, all is as in MLPRegressor.
+    column_learning_rate : float, default=3.0
+        How fast a factor on each column is learnt.
+    solver : {"adam", "sgd", "adamw", "lbfgs"}, `Adam`, `SGD`, `AdamW` or `LBFGS`, default="adam"
+        Adam, mini-batch gradient descent with momentum, Adam with decoupled weight decay, or full-batch L-BFGS. An
+        object, such as ``SGD(0.01, momentum=0.8)``, has settings of its own.
+    alpha : float or "auto", default="auto"
+        Strength of the L2 penalty; it is divided by the total weight of a batch. "auto" is
+        :math:`\frac12 \sqrt{\min(d / n, 1)} \min(n / 64, 1)` of d columns and n rows.
+    learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
+        Schedule; see :class:`MLPClassifierTorch`.
+    learning_rate_init : float or "auto", default="auto"
+        Learning rate at the start; see :class:`MLPClassifierTorch`.
+    {training}
+
+    Attributes
+    ----------
+    coefs_, intercepts_ : list of ndarray
+        Weights (fan_in, fan_out) and constant terms (fan_out,) of each layer; see :class:`MLPClassifierTorch`, and
+        there for what normalisation, "prelu", missing values and column factors add.
+    n_layers_ : int
+        Layers, with the input.
+    out_activation_ : {"identity", "relu", "softplus", "exp"}
+        What turns scores into predictions.
+    {learned}
+
+    See Also
+    --------
+    LinearRegressor : Linear regression.
+    MLPEnsembleRegressor : Several such networks, with prediction intervals.
+    sklearn.neural_network.MLPRegressor : The same model in NumPy.
+
+    References
+    ----------
+    .. [1] I. Goodfellow, Y. Bengio & A. Courville, *Deep Learning*, 2016, chapter 6.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from skdeep import MLPRegressorTorch
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> reg = MLPRegressorTorch(hidden_layer_sizes=(32,), random_state=0).fit(X[:300], y[:300])
+    >>> reg.score(X[300:], y[300:]) > 0.4
+    True
+    """
+
+    loss: str | RegressionLoss = field(default="squared_error", kw_only=False)
+    hidden_layer_sizes: Any = field(default=(100,), kw_only=False)
+    activation: str = field(default="relu", kw_only=False)
+    alpha: float | str = "auto"
+    validation_fraction: float = 0.1
+    warm_start: bool = False
+    callbacks: Any = None
+    verbose: bool | int = False
+
+    _parameter_constraints: ClassVar[dict] = {
+        **PerceptronRegressor._parameter_constraints,
+        "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+    }
