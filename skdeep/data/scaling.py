@@ -48,7 +48,7 @@ def change_of_variables(
     fit_intercept : bool
         Whether dense columns are centred.
     exact : bool
-        Whether the solution is one in closed form, for the columns as they are: to these go one factor, and no unit.
+        Whether the solution is one in closed form: all columns have one factor, and only their penalty has a unit.
     products : dtype, optional
         Of the matrix products, if it is not the problem's.
 
@@ -63,7 +63,7 @@ def change_of_variables(
     factor, origin = (1.0, 0.0) if frame is None else (frame.factor, frame.origin)
     sizes, constant = sizes_of(columns, centered)
     sizes *= factor
-    own_units = auto & (not sparse and not exact)
+    own_units = auto & (not sparse)
     of_penalty_units = sizes.copy()
     of_penalty_units[:, problem.indicators] = 1.0  # a rare level is to be worth no more than a frequent one
     units = np.where(own_units[:, None], of_penalty_units, factor)
@@ -72,7 +72,7 @@ def change_of_variables(
     slopes = penalty.alpha * penalty.l1_ratio if isinstance(penalty, ElasticNet) else np.zeros(len(columns))
     varying, strengths = ~constant, np.maximum(root, slopes)
     _check_penalty(sizes / units, strengths[:, None], varying)
-    if exact:
+    if exact and not own_units.all():
         _check_range(sizes, rounding(problem.n_rows, sizes.shape[1], sparse), varying)
 
     def of_columns(values: np.ndarray) -> torch.Tensor:

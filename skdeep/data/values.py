@@ -70,7 +70,7 @@ def check_domain(values: np.ndarray, loss: ValueLoss, what: str, name: str = "y"
 
 @dataclass(frozen=True)
 class TargetScale:
-    r"""How targets t become those that are trained on, :math:`(t - level) / unit`, and scores those of the targets.
+    r"""Ways from targets t to what is trained on, :math:`(t - level) / unit`, and from scores in training to others.
 
     Scores s in training are :math:`s \cdot factor + offset` of the targets as they are, all of shape (C,). Where the
     unit is in no function of the scores (softplus), predictions have the unit `predicted`. Of outputs that are never

@@ -19,7 +19,7 @@ from torch import Tensor
 from skdeep.compat.sklearn import HasMethods, Interval, StrOptions, _check_partial_fit_first_call, _fit_context
 from skdeep.data.answers import Answers
 from skdeep.data.encoding import coded_classes
-from skdeep.data.inputs import Data, Matrix, OutputSpace
+from skdeep.data.inputs import Data, Matrix, OutputSpace, to_numpy
 from skdeep.data.labels import Probabilities, accuracy, check_classes, check_label_names, n_columns, unboxed
 from skdeep.data.problem import Problem
 from skdeep.data.scoring import faultless_scores
@@ -172,6 +172,10 @@ class BaseTorchEstimator(CallbackSupportMixin, Predictor, BaseEstimator):
         """
         raise NotImplementedError
 
+    def _count_outputs(self, y: Data) -> int:
+        """Count the columns of scores that a target has about, before it is validated."""
+        raise NotImplementedError
+
     def _scaled(self, table: np.ndarray, weight: np.ndarray | None, new: bool) -> np.ndarray:
         """Make the targets to train on of a table of numbers (n, C); a `new` one may set their scale."""
         raise NotImplementedError
@@ -278,6 +282,9 @@ class BaseTorchClassifier(PredictionMixin, ClassifierMixin, BaseTorchEstimator):
         self, target: tuple[Data, Any], X: Matrix, name: str, *, new: bool, same: bool = False
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         return coded_classes(self, target, X, name, new=new, same=same)
+
+    def _count_outputs(self, y: Data) -> int:
+        return n_columns(y) if n_columns(y) > 1 else len(np.unique(to_numpy(y)))
 
     def _scaled(self, table: np.ndarray, weight: np.ndarray | None, new: bool) -> np.ndarray:
         return table if self.n_outputs_ > 1 else table[:, 1:]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from skdeep.compat.sklearn import StrOptions, _fit_context
 from skdeep.data.inputs import Data, Matrix, OutputSpace
+from skdeep.data.labels import n_columns
 from skdeep.data.problem import Problem
 from skdeep.data.stored import opened_with_targets
 from skdeep.data.values import TargetScale, ValueAnswers, check_domain, check_values
@@ -28,6 +29,7 @@ from skdeep.fitting.losses import (
     RegressionLoss,
     check_output,
     levels_of,
+    predicts_positive,
     shown,
     value_loss,
 )
@@ -212,6 +214,9 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         # no classes: all rows are of one kind
         return y, np.zeros(len(y), dtype=bool), table
 
+    def _count_outputs(self, y: Data) -> int:
+        return max(n_columns(y), len(levels_of(self.loss)))
+
     def _measure_targets(self, table: np.ndarray, weight: np.ndarray | None) -> TargetScale:
         """Choose the scale of targets in training."""
         free = getattr(self, "fit_intercept", True)
@@ -257,8 +262,7 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = not levels_of(self.loss)
         tags.target_tags.single_output = True
-        made = value_loss(self.loss, self.output)
-        tags.target_tags.positive_only = made.log_link or not made.convex
+        tags.target_tags.positive_only = predicts_positive(self.loss, self.output)
         return tags
 
 

@@ -222,6 +222,12 @@ def value_loss(loss: str | RegressionLoss, output: str) -> ValueLoss:
     return Positive(made, output)
 
 
+def predicts_positive(loss: Any, output: Any) -> bool:
+    """Tell whether predictions are never negative; not of what is no loss, which is said elsewhere."""
+    known = loss in REGRESSION_LOSSES if isinstance(loss, str) else isinstance(loss, RegressionLoss)
+    return output not in ("auto", "identity") or (known and value_loss(loss, "auto").log_link)
+
+
 def check_output(loss: str | RegressionLoss, output: str) -> None:
     """Raise where a loss has a link of its own, and another one is asked for."""
     if not isinstance(loss, str):

@@ -15,11 +15,11 @@ from skdeep.engine.networks import Linear, Network
 from skdeep.engine.objective import Objective
 from skdeep.engine.optimizers import OPTIMIZERS
 from skdeep.engine.penalties import ElasticNet
-from skdeep.engine.per_model import groups, to_device
+from skdeep.engine.per_model import groups, to_device, to_numpy64
 from skdeep.engine.rows import DenseRows, as_tensor
 from skdeep.engine.training import Monitor, Observer, Plan, train
 from skdeep.fitting.exactly import has_exact_solver, solve_exactly
-from skdeep.fitting.recipe import Member, Recipe, common, mean_weights, total_weights
+from skdeep.fitting.recipe import Member, Recipe, common, mean_weights, total_weights, values
 from skdeep.solvers.closed_form import Ridge
 from skdeep.solvers.full_batch import Limits, minimise
 
@@ -156,8 +156,8 @@ def _in_closed_form(
     observer: Observer | None,
 ) -> None:
     """Solve least squares, of a linear network."""
-    ones = np.ones(len(members))
-    penalty = recipe.penalty(members, ones, ones)
+    weight = total_weights(problem, members)
+    penalty = recipe.penalty(members, weight, weight)
     objective = _ridge(recipe, problem, network, members, penalty.curvature())
     if observer is not None:
         observer.train_begin(network, None)
@@ -184,14 +184,20 @@ def _ridge(recipe: Recipe, problem: Problem, network: Linear, members: list[Memb
     objective = np.empty(len(alphas))
     target = to_device(as_tensor(problem.target), problem.device)
     rows = problem.rows().exactly(torch.float64, network.frame)  # no digit is to be lost to the network's dtype
+    auto = np.isnan(values(members, "alpha"))  # a penalty on columns that are standardised
+    unit = None if network.unit is None else to_numpy64(network.unit)[:, 0]
     # in the frame's columns, all of which have one factor
-    alphas = alphas if network.frame is None else alphas * network.frame.factor[0] * network.frame.factor[0]
-    for models in groups([member.rows for member in members], [member.weight for member in members]):
+    factor = 1.0 if network.frame is None else network.frame.factor[0]
+    alphas = np.where(auto, alphas, alphas * factor * factor)
+    for models in groups([member.rows for member in members], [member.weight for member in members], auto.tolist()):
         first = members[models[0]]
         # means of columns so far from zero that they have a frame are exact to more digits when taken in it
         known = isinstance(rows.local, DenseRows) and rows.frame is None
         center = first.state.columns.mean if known else None
-        ridge = Ridge(rows, first.rows, target, first.weight, len(network.params) > 1, center)
+        own = None
+        if unit is not None and auto[models[0]]:
+            own = unit[models[0] if len(unit) > 1 else 0]
+        ridge = Ridge(rows, first.rows, target, first.weight, len(network.params) > 1, center, own)
         index = torch.as_tensor(models, device=coef.device)
         found, constant, objective[models] = ridge.solve(alphas[models])
         coef[index], intercept[index] = found.to(coef), constant.to(coef)

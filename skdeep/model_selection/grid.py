@@ -29,7 +29,8 @@ from skdeep.engine.networks import Network
 from skdeep.engine.rows import MAX_VALUES
 from skdeep.engine.threads import at_most, threads_for
 from skdeep.estimators.base import BaseTorchEstimator
-from skdeep.estimators.linear import LinearClassifier
+from skdeep.estimators.linear import LinearModel
+from skdeep.estimators.regression import BaseTorchRegressor
 from skdeep.fitting.exactly import has_exact_solver
 from skdeep.fitting.fit import judge_of, members_of
 from skdeep.fitting.outcome import look_at_end, warn
@@ -157,8 +158,10 @@ class _Grid:
         splits = [(np.asarray(train), np.asarray(test)) for train, test in splits]
         if any(part.dtype.kind not in "iu" for split in splits for part in split):
             return None
-        n_classes = len(leader.classes_)
-        if any(np.bincount(problem.codes[train], minlength=n_classes).min() == 0 for train, _ in splits):
+        if isinstance(leader, BaseTorchRegressor):
+            if any(getattr(candidate, "alpha", None) == "auto" for candidate in self.candidates):
+                return None  # it is for targets in the unit of a split's
+        elif any(len(np.unique(problem.codes[train])) < len(leader.classes_) for train, _ in splits):
             return None
         n_models = len(splits) * len(self.candidates)
         parts = [problem.take(train) for train, _ in splits]
@@ -168,9 +171,8 @@ class _Grid:
         n_params = n_models * leader._n_params(problem.source.shape[1], recipe.n_outputs)
         exact = recipe.solver in FULL_BATCH
         if exact and type(scorer) is not _PassthroughScorer:
-            return (
-                None  # where a solver stops within its tolerance, other models decide too: probabilities would show it
-            )
+            # where a solver stops within its tolerance, other models decide too: probabilities would show it
+            return None
         if not (self._is_exact(recipe, leader, parts) if exact else self._steps(recipe, leader, parts, n_params)):
             return None
         problem = problem.placed(recipe.device, recipe.dtype)
@@ -196,7 +198,7 @@ class _Grid:
             network = network.with_params([torch.cat(tensors) for tensors in found])
             tests = [test for _, test in splits]
             scores = scores_of(network, problem.rows(), np.arange(len(problem.codes)))
-            if type(scorer) is _PassthroughScorer:
+            if type(scorer) is _PassthroughScorer and not isinstance(leader, BaseTorchRegressor):
                 marks = _accuracies(scores, problem, tests)
             elif recipe.dtype is torch.float64:  # as predictions are
                 marks = _asked(leader, scorer, scores.cpu(), problem, tests)
@@ -209,11 +211,13 @@ class _Grid:
         last = leader._recipe(parts[-1], False, False)
         same = (last.solver, last.newton_params) == (recipe.solver, recipe.newton_params)
         is_double = float_dtype(parts[0].source) == np.float64 and recipe.device.type == "cpu"
-        return same and is_double and self.varied <= _FREE and isinstance(leader, LinearClassifier)
+        return same and is_double and self.varied <= _FREE and isinstance(leader, LinearModel)
 
     def _steps(self, recipe: Recipe, leader: Any, parts: list[Problem], n_params: int) -> bool:
         """Say whether each fit would take the same steps of mini-batches, and all of them pay in one stack."""
         free = stackable_now(leader)
+        if isinstance(leader, BaseTorchRegressor):  # each split's targets have a unit of their own
+            return False
         if not self.varied <= free or any(stackable_now(candidate) != free for candidate in self.candidates):
             return False
         if recipe.device.type == "cpu" and (n_params > _MAX_PARAMS or self.n_workers > 1):

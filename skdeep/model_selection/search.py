@@ -13,7 +13,7 @@ from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from skdeep.data.inputs import Data
 from skdeep.data.labels import unboxed
 from skdeep.data.stored import is_stored
-from skdeep.estimators.base import BaseTorchEstimator
+from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.model_selection.backend import stacked
 from skdeep.model_selection.evaluation import final_step
 
@@ -40,7 +40,7 @@ class _StackedSearch(BaseEstimator):
 
     def _unboxed(self, y: Data) -> Any:
         """Make labels of objects in y for our classifiers, since splits and metrics take no objects."""
-        ours = isinstance(final_step(self.estimator), BaseTorchEstimator)
+        ours = isinstance(final_step(self.estimator), BaseTorchClassifier)
         return y if y is None or not ours else unboxed(y)
 
 

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 from sklearn import get_config
 from sklearn.base import BaseEstimator
 
-from skdeep.data.inputs import Data, resolve_device, to_numpy
-from skdeep.data.labels import Probabilities, n_columns
+from skdeep.data.inputs import Data, resolve_device
+from skdeep.data.labels import Probabilities
 from skdeep.engine.rows import free_memory
 from skdeep.estimators.base import BaseTorchEstimator
 from skdeep.fitting.fit import fit
@@ -136,7 +136,7 @@ def _shape_of(leader: BaseTorchEstimator, X: Data, y: Data) -> tuple[int, int, i
     """Count rows per step, columns of X, columns of scores, and weights of a model, before anything is validated."""
     n_rows, n_features = np.shape(X) if not hasattr(X, "shape") else X.shape
     y = y.table if isinstance(y, Probabilities) else y
-    n_outputs = n_columns(y) if n_columns(y) > 1 else len(np.unique(to_numpy(y)))
+    n_outputs = leader._count_outputs(y)
     asked = getattr(settings_of(leader), "batch_size", n_rows)
     batch_rows = min(n_rows, 200 if asked == "auto" else asked)
     return batch_rows, n_features, n_outputs, leader._n_params(n_features, n_outputs)

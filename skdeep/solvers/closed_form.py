@@ -52,6 +52,8 @@ class Ridge:
     fit_intercept : bool
     center : ndarray of shape (d,), optional
         Means of the columns where they are known: of constant columns, without any rounding.
+    unit : ndarray of shape (d,), optional
+        What the penalty counts each column in, of dense rows; zero for a column that is constant. None for one.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Ridge:
         weight: np.ndarray | None,
         fit_intercept: bool,
         center: np.ndarray | None = None,
+        unit: np.ndarray | None = None,
     ):
         self.rows, self.subset = rows.in_scratch(), subset
         self.target = target if subset is None else target[torch.from_numpy(subset).to(target.device)]
@@ -72,6 +75,9 @@ class Ridge:
         self.root = torch.from_numpy(np.sqrt(share / share.sum())).to(self.device)
         self.shape = rows.n_features, target.shape[1]
         self.center, self.level = (self._exact(torch.zeros(size)) for size in self.shape)
+        self.scale = None
+        if unit is not None:
+            self.scale = self._exact(torch.from_numpy(np.divide(1.0, unit, out=np.zeros_like(unit), where=unit > 0)))
         limit = rounding(self.n_rows, rows.n_features, isinstance(rows.local, SparseRows))
         self._by_rows = isinstance(rows.local, SparseRows) and self.n_rows <= rows.n_features
         wants_means = fit_intercept and center is None
@@ -85,6 +91,7 @@ class Ridge:
         least = limit * self.singular.max() if len(self.singular) else 0.0
         if not self._by_rows:  # of columns far from zero, the last digits are what X itself has lost
             size = self.center if rows.frame is None else self.center + self._exact(torch.as_tensor(rows.frame.origin))
+            size = size if self.scale is None else size * self.scale
             noise = 2 * torch.finfo(torch.float64).eps * torch.linalg.vector_norm(self.right * size[:, None], dim=0)
             least = noise.clamp(min=least)
         kept = self.singular > least
@@ -149,7 +156,8 @@ class Ridge:
         for part in self._parts(max(MAX_VALUES // n_features, 2 * most)):
             X = self._values(part)
             X = X.to_dense() if X.layout is torch.sparse_csr else X
-            chunk = torch.cat([X - self.center, self._targets(part) - self.level], dim=1)
+            X = X - self.center
+            chunk = torch.cat([X if self.scale is None else X * self.scale, self._targets(part) - self.level], dim=1)
             chunk.mul_(self.root[part].unsqueeze(1))
             reduced = torch.cat([reduced, chunk])
             if len(reduced) > most:
@@ -193,5 +201,6 @@ class Ridge:
         if self._by_rows:
             flat = transposed_product(self._values(slice(0, self.n_rows)), flat) - torch.outer(self.center, flat.sum(0))
         coef = flat.view(-1, len(alphas), self.shape[1]).permute(1, 2, 0)
+        coef = coef if self.scale is None else coef * self.scale
         value = left_over.square().sum((1, 2)) + self.rest + (alpha.sqrt() * coordinates).square().sum((1, 2))
         return coef, self.level - coef @ self.center, value.cpu().numpy() / 2
