@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sklearn.utils.metaestimators import available_if
-from skorch import NeuralNetClassifier
+from skorch import NeuralNetClassifier, NeuralNetRegressor
 from skorch.dataset import Dataset
 
 
@@ -35,15 +35,15 @@ def _rows(X: Any) -> Any:
     return X.X if isinstance(X, Dataset) else X
 
 
-class Host(NeuralNetClassifier):
-    """A skorch net that does not train; what it predicts is what its estimator would.
+class Host:
+    """Mixin of a skorch net that does not train; what it predicts is what its estimator would.
 
     Attributes
     ----------
     estimator_ : object
-        The classifier being fitted.
+        The estimator being fitted.
     snapshot_ : callable
-        Returns the fitted attributes of the classifier for the present parameters.
+        Returns the fitted attributes of the estimator for the present parameters.
     """
 
     estimator_: Any
@@ -84,3 +84,11 @@ class Host(NeuralNetClassifier):
 
     def __reduce__(self) -> Any:
         return copy.copy, (self.fitted(),)
+
+
+class ClassifierHost(Host, NeuralNetClassifier):
+    """The net of a classifier."""
+
+
+class RegressorHost(Host, NeuralNetRegressor):
+    """The net of a regressor."""

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn.base import is_classifier
 from skorch.callbacks import LRScheduler, ParamMapper, PrintLog
 from skorch.dataset import Dataset
 from torch import Tensor
 
 from skdeep.callbacks.run import Run
-from skdeep.callbacks.skorch_host import Host
+from skdeep.callbacks.skorch_host import ClassifierHost, Host, RegressorHost
 from skdeep.callbacks.stand_ins import ModuleStandIn, OptimizerStandIn
 from skdeep.compat.skorch import acts_at_batches, overridden, score_of_validation
 from skdeep.data.inputs import rows_of, to_numpy
@@ -58,16 +59,17 @@ class SkorchObserver(Observer):
         self.datasets = {"dataset_train": Dataset(run.X, self.y), "dataset_valid": valid and Dataset(*valid)}
         self.settings = {
             "callbacks": callbacks,
-            "classes": run.estimator.classes_,
             "max_epochs": run.max_iter,
             "batch_size": run.batch_size,
             "iterator_valid__batch_size": len(valid[1]) if valid else 1,  # the progress bar counts on it
-            "criterion": torch.nn.CrossEntropyLoss,
             "use_caching": False,
             "verbose": int(verbose or self.prints),  # who asks for a log wants to see it
         }
-        scoring = getattr(run.estimator, "scoring", None)
-        self.score_name = "valid_acc" if scoring in (None, "accuracy") else "valid_score"
+        self.form: type[Host] = RegressorHost
+        if is_classifier(run.estimator):
+            self.form = ClassifierHost
+            self.settings |= {"classes": run.estimator.classes_, "criterion": torch.nn.CrossEntropyLoss}
+        self.score_name = "valid_acc" if run.estimator._watched_scoring in (None, "accuracy") else "valid_score"
         self.best = dict.fromkeys(("train_loss", "valid_loss", self.score_name), math.inf)
 
     @property
@@ -101,7 +103,7 @@ class SkorchObserver(Observer):
         self.leaves = network.leaves or list(module.parameters())
         stand_in = functools.partial(OptimizerStandIn, optimizer, self.leaves)
         rate, device = 1.0 if optimizer is None else float(optimizer.learning_rate[0]), str(network.params[0].device)
-        self.host = host = Host(lambda: module, optimizer=stand_in, lr=rate, device=device, **self.settings)
+        self.host = host = self.form(lambda: module, optimizer=stand_in, lr=rate, device=device, **self.settings)
         host.estimator_, host.snapshot_ = self.run.estimator, lambda: self.run.snapshot(network, self.progress)
         callbacks = [callback for _, callback in host.initialize().callbacks_]
         self._refuse_idle(callbacks)
@@ -146,9 +148,7 @@ class SkorchObserver(Observer):
             X = X if frame is None else X @ sparse.diags_array(1 / frame.factor)
         elif frame is not None:
             X = frame.undone(X)
-        if y.ndim == 2 and self.y.ndim == 1:  # indicators of one label
-            y = y[:, 0].astype(int) if y.shape[1] == 1 else y.argmax(1)
-        return X, y.astype(int) if self.y.ndim == 2 else self.run.estimator.classes_[y]
+        return X, self.run.estimator._labels_of_targets(y)
 
     def gradients(self, batch: Batch, gradients: list[Tensor]) -> None:
         for param, gradient in zip(self.leaves, gradients, strict=True):

@@ -180,6 +180,10 @@ class BaseTorchEstimator(CallbackSupportMixin, Predictor, BaseEstimator):
         """Make the targets to train on of a table of numbers (n, C); a `new` one may set their scale."""
         raise NotImplementedError
 
+    def _labels_of_targets(self, target: np.ndarray) -> np.ndarray:
+        """Look up the targets as the user knows them of what a loss takes."""
+        raise NotImplementedError
+
     def _labels_of(self, problem: Problem) -> np.ndarray:
         """Look up the targets of a problem's rows as the user knows them."""
         raise NotImplementedError
@@ -198,7 +202,7 @@ class BaseTorchEstimator(CallbackSupportMixin, Predictor, BaseEstimator):
 
     @property
     def _output_map(self) -> OutputMap:
-        """What makes scores in training those of the targets as they are."""
+        """Factors and summands, by which scores in training are scores of the targets as they are."""
         return None
 
     def _unmapped(self, coef: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -291,6 +295,13 @@ class BaseTorchClassifier(PredictionMixin, ClassifierMixin, BaseTorchEstimator):
 
     def _labels_of(self, problem: Problem) -> np.ndarray:
         return problem.codes if problem.codes.ndim == 2 else self.classes_[problem.codes]
+
+    def _labels_of_targets(self, target: np.ndarray) -> np.ndarray:
+        if self._target_is_multilabel:
+            return target.astype(int)
+        if target.ndim == 2:  # indicators, or probabilities, of one label
+            target = target[:, 0].round().astype(int) if target.shape[1] == 1 else target.argmax(1)
+        return self.classes_[target]
 
     def _answers(self, scores: Tensor) -> Answers:
         return Answers(self, scores, uncalibrated_link(self))

@@ -232,7 +232,10 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         return self._target_scale.forth(table)
 
     def _labels_of(self, problem: Problem) -> np.ndarray:
-        values = self._target_scale.back(problem.target)
+        return self._labels_of_targets(problem.target)
+
+    def _labels_of_targets(self, target: np.ndarray) -> np.ndarray:
+        values = self._target_scale.back(target)
         values = values[:, :1] if levels_of(self.loss) else values
         return values[:, 0] if self._y_ndim == 1 else values
 
