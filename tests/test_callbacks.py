@@ -123,8 +123,13 @@ class RecordBatches(Record):
 class StandIn:
     """As much of an estimator as callbacks need."""
 
+    _watched_scoring = None
+
     def __init__(self, classes):
         self.classes_ = classes
+
+    def _labels_of_targets(self, codes):
+        return self.classes_[codes]
 
     def predict(self, X):
         return self.classes_[(X @ self.coef_.T + self.intercept_).argmax(1)]

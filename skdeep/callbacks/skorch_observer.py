@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.base import is_classifier
 from skorch.callbacks import LRScheduler, ParamMapper, PrintLog
 from skorch.dataset import Dataset
 from torch import Tensor
 
 from skdeep.callbacks.run import Run
-from skdeep.callbacks.skorch_host import ClassifierHost, Host, RegressorHost
+from skdeep.callbacks.skorch_host import ClassifierHost, RegressorHost
 from skdeep.callbacks.stand_ins import ModuleStandIn, OptimizerStandIn
 from skdeep.compat.skorch import acts_at_batches, overridden, score_of_validation
 from skdeep.data.inputs import rows_of, to_numpy
@@ -65,8 +64,8 @@ class SkorchObserver(Observer):
             "use_caching": False,
             "verbose": int(verbose or self.prints),  # who asks for a log wants to see it
         }
-        self.form: type[Host] = RegressorHost
-        if is_classifier(run.estimator):
+        self.form: Any = RegressorHost
+        if hasattr(run.estimator, "classes_"):
             self.form = ClassifierHost
             self.settings |= {"classes": run.estimator.classes_, "criterion": torch.nn.CrossEntropyLoss}
         self.score_name = "valid_acc" if run.estimator._watched_scoring in (None, "accuracy") else "valid_score"
