@@ -14,7 +14,7 @@ Nocedal & Wright, *Numerical Optimization*, 2nd edition, section 16.6.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
@@ -50,28 +50,25 @@ class Found(NamedTuple):
     curve: list[list[float]]
 
 
-class _Terms(Protocol):
+class Terms(Protocol):
     """The terms of all rows, T of each system, in one line.
 
     Attributes
     ----------
     n_scores : int
         Of a system.
-    n_terms : int
-        T.
-    rows : Rows
-        In the order of the terms.
+    at_zero : ndarray of shape (K or 1, T)
+        Margins where all parameters are zero.
+    lean : ndarray of shape (K, T) or None
+        What falls with the margins, beside the hinges, at so much per margin.
     """
 
     n_scores: int
-    n_terms: int
-    rows: Rows
+    at_zero: np.ndarray
+    lean: np.ndarray | None
 
-    def keep(self, systems: np.ndarray) -> _Terms:
+    def keep(self, systems: np.ndarray) -> Terms:
         """Take the terms of some of the systems."""
-
-    def of_rows(self, values: np.ndarray) -> np.ndarray:
-        """Repeat values of rows (K, n) for each term, (K, T)."""
 
     def changes(self, params: np.ndarray) -> np.ndarray:
         """Compute how margins (K, T) change with parameters (K, C D)."""
@@ -82,17 +79,15 @@ class _Terms(Protocol):
     def hessians(self, second: np.ndarray) -> np.ndarray:
         """Compute second derivatives (K, C D, C D) in the parameters from those in the margins (K, T)."""
 
-    def duals(self, values: np.ndarray) -> np.ndarray:
-        """Put duals (K, T) in the shape, and rows in the order, that they are known by elsewhere."""
-
 
 class _Columns:
     """Terms of columns of scores, which are systems of their own: one for each row."""
 
-    n_scores = 1
+    n_scores, lean = 1, None
 
     def __init__(self, rows: Rows, against: np.ndarray):
         self.rows, self.n_terms, self._against = rows, rows.shape[0], against
+        self.at_zero = np.ones((1, 1))
 
     def keep(self, systems: np.ndarray) -> _Columns:
         return _Columns(self.rows, self._against[systems])
@@ -122,6 +117,8 @@ class _Rivals:
     Hessian has D + D' of both in the two diagonal blocks, and what is off it is the same with the sign changed.
     """
 
+    lean = None
+
     def __init__(self, rows: Rows, loss: WestonWatkins):
         C, n = loss.n_scores, rows.shape[0]
         self.n_scores, self.n_terms, self._order = C, (C - 1) * n, loss.codes.argsort(kind="stable")
@@ -133,7 +130,7 @@ class _Rivals:
         ends = codes.searchsorted(np.arange(C + 1))
         self._classes = [slice(*pair) for pair in pairwise(ends)]
         self._parts = [self.rows.select(part) for part in self._classes]
-        self._all = None
+        self._all, self.at_zero = None, np.ones((1, 1))
         if C * self.n_terms * rows.shape[1] <= _FEW_VALUES and not isinstance(rows, SparseRows):
             of_term = np.zeros((C - 1, n, C, 1))
             of_term.reshape(-1)[(slots * n + each) * C + codes] = -1
@@ -213,7 +210,7 @@ def approach(
     """
     K, n = weight.shape
     size = max(1, _BATCH // (loss.n_scores * n))
-    terms: _Terms
+    terms: Any
     if isinstance(loss, WestonWatkins):
         columns, terms = 1, _Rivals(rows, loss)
     else:  # as many systems as columns
@@ -223,7 +220,7 @@ def approach(
         own = (models[:, None] * columns + np.arange(columns)).ravel()
         model = own // columns
         part = terms.keep(own)
-        batch = _Batch(part, part.of_rows(weight[model]), rho[model], intercept, goal[model])
+        batch = Batch(part, part.of_rows(weight[model]), rho[model], intercept, goal[model])
         end = batch.run(max_iter)
         found.append(end._replace(duals=part.duals(end.duals)))
     params, duals = (np.concatenate(parts) for parts in list(zip(*found, strict=True))[:2])
@@ -232,7 +229,7 @@ def approach(
     return Found(params.reshape(K, -1, rows.shape[1]), duals.reshape(K, -1, n), curve)
 
 
-class _Batch:
+class Batch:
     """Systems that are solved together, until each is near its optimum.
 
     Duals of both bounds, and what these are to be multiplied with, are `dual` and `slack` (K, 2, T): a and 1 - a; and
@@ -240,39 +237,50 @@ class _Batch:
 
     Parameters
     ----------
-    terms : _Terms
+    terms : Terms
     weight : ndarray of shape (K, T)
         Of each term.
     rho : ndarray of shape (K, D)
     intercept : bool
     goal : ndarray of shape (K,)
+    least_value : ndarray of shape (K,), optional
+        Objectives below it are rounding.
     """
 
-    def __init__(self, terms: _Terms, weight: np.ndarray, rho: np.ndarray, intercept: bool, goal: np.ndarray):
+    def __init__(
+        self,
+        terms: Terms,
+        weight: np.ndarray,
+        rho: np.ndarray,
+        intercept: bool,
+        goal: np.ndarray,
+        least_value: np.ndarray | None = None,
+    ):
         self.terms, self.weight, self.intercept, self.goal = terms, weight, intercept, goal
-        (K, T), C = weight.shape, terms.n_scores
+        self.least_value = np.zeros(len(goal)) if least_value is None else least_value
+        K, C = len(weight), terms.n_scores
         self.rho = np.repeat(rho[:, None], C, 1).reshape(K, -1)
         self.trained = None if weight.all() else (weight > 0).astype(float)[:, None]
         free = self.rho == 0
-        self.free = free if free.any() else None
+        self.free, self.linear = free if free.any() else None, free.all(1)
         self.ended, self.system = np.zeros(K, dtype=bool), np.arange(K)
         # where all products are _CENTRE, duals are about 1/2 + m / (8 _CENTRE): with these, parameters follow
         second = weight / (8 * _CENTRE)
-        self.params = -_solved(self.factors(second), self.terms.back(0.5 * weight + second))
+        self.params = -_solved(self.factors(second), self.terms.back(self.pull(0.5 * weight + second * terms.at_zero)))
         margin = terms.changes(self.params)
-        margin += 1
-        half = margin / (2 * _CENTRE)  # where all products are _CENTRE
+        margin += terms.at_zero
+        half = margin / (2 * _CENTRE)
         root = np.sqrt(half * half + 1)
         self.dual = 1 / np.stack([1 - half + root, 1 + half + root], 1)
         self.slack = _CENTRE / self.dual
-        gradient = self.terms.back(self.dual[:, 0] * weight)
+        gradient = self.terms.back(self.pull(self.dual[:, 0] * weight))
         gradient += self.rho * self.params
         # what is left of a gap by the gradient: of parameters with a penalty, and without, which may be far to seek
         self.stationary = np.vecdot(gradient * gradient, np.where(free, 0, 0.5 / np.where(free, 1, self.rho)))
         self.loose = np.vecdot(np.abs(gradient), free) * np.maximum(np.abs(self.params).max(1), 1)
         self.before = np.full(K, np.inf)
         self.least, self.since = np.full(K, np.inf), np.zeros(K, dtype=int)  # steps since the gap was halved
-        self.count = 2.0 * T / terms.rows.shape[0]  # the weights of all products that are to be zero
+        self.count = 2 * weight.sum(1)  # the weights of all products that are to be zero
 
     def run(self, max_iter: int) -> Found:
         """Step until all systems are done, or so many times."""
@@ -285,12 +293,14 @@ class _Batch:
             pulled = self.rho * self.params
             primal = np.vecdot(np.maximum(margin, 0), self.weight)
             primal += 0.5 * np.vecdot(pulled, self.params)
+            if self.terms.lean is not None:
+                primal -= np.vecdot(margin, self.terms.lean)
             left = np.vecdot((self.dual * self.slack).sum(1), self.weight)
             gap = left + self.stationary + self.loose
             halved = gap < 0.5 * self.least
             self.least = np.where(halved, gap, self.least)
             self.since = np.where(halved, 0, self.since + 1)
-            done = self.ended | (self.since >= _PATIENCE) | ~(gap > self.goal * primal)
+            done = self.ended | (self.since >= _PATIENCE) | ~(gap > self.goal * np.maximum(primal, self.least_value))
             if steps >= max_iter:
                 done[:] = True
             if done.any():
@@ -307,7 +317,7 @@ class _Batch:
         """Forget all systems but some."""
         for name in (
             *("weight", "rho", "goal", "system", "ended", "before", "least", "since", "params", "dual", "slack"),
-            *("stationary", "loose"),
+            *("stationary", "loose", "count", "linear", "least_value"),
         ):
             setattr(self, name, getattr(self, name)[systems])
         self.terms = self.terms.keep(systems)
@@ -326,12 +336,13 @@ class _Batch:
         _, change = self.direction(factors, pulled, bend, margin)
         up = change * inverse
         flat = up.reshape(K, -1)
-        fastest = np.maximum(np.maximum.reduce(flat, 1) + 1, -np.minimum.reduce(flat, 1))
-        length = 1 / np.maximum(fastest, 1)
+        of_primal, of_dual = self.lengths(np.maximum.reduce(flat, 1) + 1, -np.minimum.reduce(flat, 1), 1.0)
         neglected = up + 1
         neglected *= up
         neglected *= slack
-        after = (1 - length) * left - length**2 * np.vecdot((dual * neglected).sum(1), self.weight)
+        after = (1 - of_primal) * left - of_primal * of_dual * np.vecdot((dual * neglected).sum(1), self.weight)
+        if self.linear.any():
+            after += (of_dual - of_primal) * np.vecdot((slack * change).sum(1), self.weight)
         share = np.maximum(np.maximum(after / left, 0) ** _POWER, np.where(left > _SLOW * self.before, _FIRM, 0))
         self.before, centre = left, share * left / self.count
         # the step: to products of `centre`, with what the trial has neglected
@@ -344,22 +355,35 @@ class _Batch:
             of_slack *= self.trained
         np.divide(of_slack, slack, out=ratio)
         inverse *= change
-        slowest = np.minimum(np.minimum.reduce(inverse.reshape(K, -1), 1), np.minimum.reduce(ratio.reshape(K, -1), 1))
-        length = _NEARLY / np.maximum(-slowest, _NEARLY)
-        if not (length > 0).all():
-            ended = ~(length > 0)
+        least = [np.minimum.reduce(part.reshape(K, -1), 1) for part in (ratio, inverse)]
+        of_primal, of_dual = self.lengths(-least[0], -least[1], _NEARLY)
+        ended = ~((of_primal > 0) & (of_dual > 0))
+        if ended.any():
             self.ended |= ended
-            for part in (move, change, of_slack, length):
+            for part in (move, change, of_slack, of_primal, of_dual):
                 part[ended] = 0
-        remains = 1 - length
+        remains = 1 - of_dual
         self.stationary *= remains * remains
         self.loose *= remains
-        self.params += length[:, None] * move
-        length = length[:, None, None]
-        change *= length
-        of_slack *= length
+        self.params += of_primal[:, None] * move
+        change *= of_dual[:, None, None]
+        of_slack *= of_primal[:, None, None]
         dual += change
         slack += of_slack
+
+    def lengths(self, of_primal: np.ndarray, of_dual: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+        """Compute how long steps are, at most 1, that go a share of the way to the nearest bounds.
+
+        These are ``1 / of_primal`` and ``1 / of_dual`` away. Only linear objectives let both go their own ways.
+        """
+        both = np.maximum(of_primal, of_dual)
+        ways = (np.where(self.linear, own, both) for own in (of_primal, of_dual))
+        of_primal, of_dual = (share / np.maximum(way, share) for way in ways)
+        return of_primal, of_dual
+
+    def pull(self, slope: np.ndarray) -> np.ndarray:
+        """Add the slopes of what falls with the margins to the hinges' (K, T)."""
+        return slope if self.terms.lean is None else slope - self.terms.lean
 
     def factors(self, second: np.ndarray) -> list[np.ndarray | None]:
         """Factorise the second derivatives in the parameters; None where rounding leaves no such factors."""
@@ -387,7 +411,7 @@ class _Batch:
         slope = bend * toward
         slope += self.dual[:, 0]
         slope *= self.weight
-        right = self.terms.back(slope)
+        right = self.terms.back(self.pull(slope))
         right += pulled
         move = -_solved(factors, right)
         change = np.empty_like(self.dual)
