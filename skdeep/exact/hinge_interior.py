@@ -27,8 +27,9 @@ from skdeep.exact.rows import Rows, SparseRows, of_all, of_both, pairs
 _MAX_SYSTEM, _MAX_ROWS = 256, 4096
 #: Values up to which all terms' derivatives in the parameters are kept: products with them take one call.
 _FEW_VALUES = 2**15
-#: Products of slacks and duals to begin with.
-_CENTRE = 0.5
+#: Products of slacks and duals to begin with; how many times more the gradient may count, or else they are made so many
+#: times larger, so often.
+_CENTRE, _MUCH, _MAX_STARTS = 0.5, 10.0, 8
 #: Share of complementarity that a step has left where the next one goes for no less than another share; else it goes
 #: for this power of the share that a trial leaves.
 _SLOW, _FIRM, _POWER = 0.5, 0.1, 4
@@ -38,8 +39,9 @@ _NEARLY = 0.995
 _MAX_STEPS, _BATCH = 50, 2**15
 #: Steps that may not halve the gap, one after the other: else they go round in a circle, or rounding is in the way.
 _PATIENCE = 6
-#: What holds parameters that no penalty holds, as a share of the largest curvature, and at least.
-_HOLD, _LEAST = 1e-12, 1e-12
+#: Pivots below so much of the curvature are rounding. What holds parameters then that no penalty holds, as a share of
+#: the largest curvature, and at least.
+_SINGULAR, _HOLD, _LEAST = 1e-14, 1e-12, 1e-12
 
 
 class Found(NamedTuple):
@@ -59,12 +61,15 @@ class Terms(Protocol):
         Of a system.
     at_zero : ndarray of shape (K or 1, T)
         Margins where all parameters are zero.
+    share : ndarray of shape (K or 1, T)
+        Products of slacks and duals, beside each other, on the way to zero.
     lean : ndarray of shape (K, T) or None
         What falls with the margins, beside the hinges, at so much per margin.
     """
 
     n_scores: int
     at_zero: np.ndarray
+    share: np.ndarray
     lean: np.ndarray | None
 
     def keep(self, systems: np.ndarray) -> Terms:
@@ -87,7 +92,7 @@ class _Columns:
 
     def __init__(self, rows: Rows, against: np.ndarray):
         self.rows, self.n_terms, self._against = rows, rows.shape[0], against
-        self.at_zero = np.ones((1, 1))
+        self.at_zero = self.share = np.ones((1, 1))
 
     def keep(self, systems: np.ndarray) -> _Columns:
         return _Columns(self.rows, self._against[systems])
@@ -131,6 +136,7 @@ class _Rivals:
         self._classes = [slice(*pair) for pair in pairwise(ends)]
         self._parts = [self.rows.select(part) for part in self._classes]
         self._all, self.at_zero = None, np.ones((1, 1))
+        self.share = self.at_zero
         if C * self.n_terms * rows.shape[1] <= _FEW_VALUES and not isinstance(rows, SparseRows):
             of_term = np.zeros((C - 1, n, C, 1))
             of_term.reshape(-1)[(slots * n + each) * C + codes] = -1
@@ -263,24 +269,36 @@ class Batch:
         self.trained = None if weight.all() else (weight > 0).astype(float)[:, None]
         free = self.rho == 0
         self.free, self.linear = free if free.any() else None, free.all(1)
+        self.count = 2 * (weight * terms.share).sum(1)  # of the products that are to be zero, beside a centre
         self.ended, self.system = np.zeros(K, dtype=bool), np.arange(K)
-        # where all products are _CENTRE, duals are about 1/2 + m / (8 _CENTRE): with these, parameters follow
-        second = weight / (8 * _CENTRE)
-        self.params = -_solved(self.factors(second), self.terms.back(self.pull(0.5 * weight + second * terms.at_zero)))
-        margin = terms.changes(self.params)
-        margin += terms.at_zero
-        half = margin / (2 * _CENTRE)
-        root = np.sqrt(half * half + 1)
-        self.dual = 1 / np.stack([1 - half + root, 1 + half + root], 1)
-        self.slack = _CENTRE / self.dual
-        gradient = self.terms.back(self.pull(self.dual[:, 0] * weight))
-        gradient += self.rho * self.params
-        # what is left of a gap by the gradient: of parameters with a penalty, and without, which may be far to seek
-        self.stationary = np.vecdot(gradient * gradient, np.where(free, 0, 0.5 / np.where(free, 1, self.rho)))
-        self.loose = np.vecdot(np.abs(gradient), free) * np.maximum(np.abs(self.params).max(1), 1)
+        self.begin(np.full(K, _CENTRE))
         self.before = np.full(K, np.inf)
         self.least, self.since = np.full(K, np.inf), np.zeros(K, dtype=int)  # steps since the gap was halved
-        self.count = 2 * weight.sum(1)  # the weights of all products that are to be zero
+
+    def begin(self, centre: np.ndarray) -> None:
+        """Begin where all products are about `centre` (K,), or where the gradient is too large, more."""
+        for _ in range(_MAX_STARTS):
+            # there, duals are about 1/2 + m / (8 centre): with these, parameters follow
+            each = centre[:, None] * self.terms.share
+            second = self.weight / (8 * each)
+            right = self.terms.back(self.pull(0.5 * self.weight + second * self.terms.at_zero))
+            self.params = -_solved(self.factors(second), right)
+            margin = self.terms.changes(self.params)
+            margin += self.terms.at_zero
+            half = margin / (2 * each)
+            root = np.sqrt(half * half + 1)
+            self.dual = 1 / np.stack([1 - half + root, 1 + half + root], 1)
+            self.slack = each[:, None] / self.dual
+            gradient = self.terms.back(self.pull(self.dual[:, 0] * self.weight))
+            gradient += self.rho * self.params
+            # what is left of a gap by the gradient: of parameters with a penalty, and without, which may be far to seek
+            free = self.rho == 0
+            self.stationary = np.vecdot(gradient * gradient, np.where(free, 0, 0.5 / np.where(free, 1, self.rho)))
+            self.loose = np.vecdot(np.abs(gradient), free) * np.maximum(np.abs(self.params).max(1), 1)
+            much = self.loose > _MUCH * centre * self.count
+            if not much.any():
+                break
+            centre = np.where(much, _MUCH * centre, centre)
 
     def run(self, max_iter: int) -> Found:
         """Step until all systems are done, or so many times."""
@@ -347,7 +365,7 @@ class Batch:
         self.before, centre = left, share * left / self.count
         # the step: to products of `centre`, with what the trial has neglected
         neglected -= slack
-        neglected += centre[:, None, None] * inverse
+        neglected += centre[:, None, None] * (inverse * self.terms.share[:, None])
         move, change = self.direction(factors, pulled, bend, neglected[:, 0] - neglected[:, 1])
         ratio *= change
         of_slack = np.subtract(neglected, ratio, out=neglected)
@@ -390,15 +408,16 @@ class Batch:
         hessians = self.terms.hessians(second)
         K, size, _ = hessians.shape
         C, diagonal = self.terms.n_scores, hessians.reshape(K, -1)[:, :: size + 1]
-        if self.free is not None:
-            largest = diagonal.max(1)
-            if self.intercept and C > 1:  # a common shift of the intercepts changes nothing
-                hessians.reshape(K, C, -1, C, size // C)[:, :, -1, :, -1] += (largest / C)[:, None, None]
-            diagonal += self.free * (_HOLD * largest + _LEAST)[:, None]
+        largest = diagonal.max(1)
+        if self.free is not None and self.intercept and C > 1:  # a common shift of the intercepts changes nothing
+            hessians.reshape(K, C, -1, C, size // C)[:, :, -1, :, -1] += (largest / C)[:, None, None]
         diagonal += self.rho
-        found = []
+        found: list[np.ndarray | None] = []
         for system, hessian in enumerate(hessians):
-            factor, info = dpotrf(hessian.T, lower=1, overwrite_a=1)
+            factor, info = dpotrf(hessian.T, lower=1)
+            if self.free is not None and (info or (factor.diagonal() ** 2 < _SINGULAR * diagonal[system]).any()):
+                diagonal[system] += self.free[system] * (_HOLD * largest[system] + _LEAST)
+                factor, info = dpotrf(hessian.T, lower=1)
             found.append(None if info else factor)
             if info:
                 self.ended[system] = True

@@ -35,6 +35,8 @@ _SMALLEST = 1e-7
 _BATCH = 2**15
 #: Curvature that is added where there may be none, as a share of the largest.
 _HOLD = 1e-9
+#: Share of the rows beyond those that parameters can fit, from which residuals of least squares say how large others are.
+_FEW_ROWS = 0.5
 #: Unknowns of equations that are solved for what is not zero, and how often signs that turn out wrong are exchanged.
 _MAX_SYSTEM, _MAX_EXCHANGES = 1000, 10
 #: What duals may be beyond their bounds by rounding.
@@ -55,6 +57,8 @@ class _Terms:
     weight : ndarray of shape (S, T)
     lean : ndarray of shape (S, T) or None
         What falls with the margins, so much per margin.
+    share : ndarray of shape (S, T)
+        Of complementarity: the same for all rows in the end, whatever their weights.
     has_norm : bool
         Whether each column of the rows has a last term, whose margin is its coefficient.
     """
@@ -64,6 +68,7 @@ class _Terms:
     at_zero: np.ndarray
     weight: np.ndarray
     lean: np.ndarray | None
+    share: np.ndarray
     has_norm: bool
 
     n_scores = 1
@@ -76,7 +81,8 @@ class _Terms:
     def keep(self, systems: np.ndarray) -> _Terms:
         """Take some of the systems."""
         lean = None if self.lean is None else self.lean[systems]
-        return _Terms(self.rows, self.signs, self.at_zero[systems], self.weight[systems], lean, self.has_norm)
+        at_zero, weight, share = self.at_zero[systems], self.weight[systems], self.share[systems]
+        return _Terms(self.rows, self.signs, at_zero, weight, lean, share, self.has_norm)
 
     def changes(self, params: np.ndarray) -> np.ndarray:
         """Compute how margins (S, T) change with parameters (S, D)."""
@@ -170,11 +176,12 @@ def solve(
         problem = _Problem(terms, rho[k] * own)
         found = problem.solve(goal[systems], max_iter)
         params[systems], value[systems], reached[systems] = own * found.params, own[:, 0] * found.value, found.gap
-        curve += [[scale * one for one in of_one] for scale, of_one in zip(own[:, 0].tolist(), found.curve, strict=True)]
-    value, above = value.reshape(K, C), (reached * value).reshape(K, C)
-    total = value.sum(1)
-    reached = reached.reshape(K, C)
-    relative = np.where(C == 1, reached[:, 0], np.divide(above.sum(1), total, out=np.zeros(K), where=total > 0))
+        curve += [
+            [scale * one for one in of_one] for scale, of_one in zip(own[:, 0].tolist(), found.curve, strict=True)
+        ]
+    value, reached = value.reshape(K, C), reached.reshape(K, C)
+    total, above = value.sum(1), (reached * value).sum(1)
+    relative = reached[:, 0] if C == 1 else np.divide(above, total, out=np.zeros(K), where=total > 0)
     converged = (reached <= goal.reshape(K, C)).all(1)
     curve = [summed(curve[k * C : (k + 1) * C]) for k in range(K)]
     return Solution(params.reshape(K, C, D), total, relative, curve, converged)
@@ -199,7 +206,10 @@ def _terms(
     if has_norm := bool(kappa.any()):
         parts.append((np.zeros_like(kappa), 2 * kappa, kappa))
     at_zero, of_terms, lean = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
-    return _Terms(rows, signs, at_zero, of_terms, lean if lean.any() else None, has_norm)
+    share, n = np.ones_like(of_terms), weight.shape[1]
+    for side in range(len(signs)):
+        np.divide(weight.mean(1, keepdims=True), weight, out=share[:, side * n : (side + 1) * n], where=weight > 0)
+    return _Terms(rows, signs, at_zero, of_terms, lean if lean.any() else None, share, has_norm)
 
 
 def _units(rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray) -> np.ndarray:
@@ -209,9 +219,11 @@ def _units(rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray) 
     diagonal = hessian.reshape(-1)[:: D + 1]
     diagonal += rho.min(0) + _HOLD * diagonal.max(initial=0.0) + np.finfo(float).tiny
     residual = target - rows.scores(np.linalg.solve(hessian, right.T).T)
-    size = np.abs(residual) @ mean
-    largest = np.maximum(1e-3 * (np.abs(target) @ mean), 1e-12 * np.abs(target).max(1, initial=0.0))
-    found = np.maximum(size, largest)
+    size, spread = np.abs(residual) @ mean, np.abs(target - (target @ mean)[:, None]) @ mean
+    # as much as parameters may have taken away
+    left = 1 - min(1.0, D * float(mean @ mean))
+    found = np.maximum(size, spread * np.where(left > _FEW_ROWS, 1e-3, 1.0))
+    found = np.maximum(found, 1e-12 * np.abs(target).max(1, initial=0.0))
     return np.where(found > 0, found, 1.0)
 
 
@@ -230,14 +242,16 @@ class _Problem:
     def __init__(self, terms: _Terms, rho: np.ndarray):
         self.terms, self.rho = terms, rho
         self.norm = terms.weight[:, terms.n_of_rows :] / 2 if terms.has_norm else np.zeros_like(rho)
-        self.smallest = _SMALLEST * np.maximum(terms.loss(terms.at_zero), np.finfo(float).tiny)
+        self.at_zero = terms.loss(terms.at_zero)
+        self.smallest = np.where(self.at_zero > 0, _SMALLEST * self.at_zero, np.inf)
 
     def solve(self, goal: np.ndarray, max_iter: int) -> _Found:
         """Find the optima, to relative gaps (S,)."""
         near = Batch(self.terms, self.terms.weight, self.rho, False, 0.5 * goal, self.smallest).run(max_iter)
         params = near.params.copy()
+        params[self.at_zero == 0] = 0  # nothing is less
         value, gap = self.certify(params, near.duals)
-        for s in range(len(params)):
+        for s in np.flatnonzero(self.at_zero):
             one = np.array([s])
             own = _Problem(self.terms.keep(one), self.rho[one])
             for candidate, dual in _settled(own, params[one], near.duals[one]):
@@ -245,7 +259,8 @@ class _Problem:
                 if its_gap[0] <= max(goal[s], gap[s]):
                     params[one], value[one], gap[one] = candidate, of_candidate, its_gap
                     break
-            near.curve[s].append(float(value[s]))
+        for of_one, last in zip(near.curve, value.tolist(), strict=True):
+            of_one.append(last)
         return _Found(params, value, gap, near.curve)
 
     def certify(self, params: np.ndarray, dual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -287,7 +302,8 @@ def _settled(problem: _Problem, params: np.ndarray, dual: np.ndarray) -> list[tu
     trained = weight > 0
     kink = trained & (np.abs(margin) < size * np.minimum(d, 1 - d))
     d = np.where(kink, d, np.where(trained, margin > 0, 0.5))
-    found = []
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    rounding = _ROUNDING + 1e-15 * weight.max() / np.where(trained, weight, 1)
     for _ in range(_MAX_EXCHANGES):
         zero = kink[n:] if terms.has_norm else np.zeros(D, dtype=bool)
         free, at = np.flatnonzero(~zero), np.flatnonzero(kink[:n])
@@ -310,7 +326,7 @@ def _settled(problem: _Problem, params: np.ndarray, dual: np.ndarray) -> list[tu
             d[n + j] = 0.5 - slope[j] / weight[n + j]
         found.insert(0, (v[None].copy(), d[None].copy()))
         margin = (terms.changes(v[None]) + terms.at_zero)[0]
-        wrong = kink & ((d < -_ROUNDING) | (d > 1 + _ROUNDING))
+        wrong = kink & ((d < -rounding) | (d > 1 + rounding))
         passed = trained & ~kink & (np.where(d > 0.5, margin, -margin) < 0)
         if not wrong.any() and not passed.any():
             break
