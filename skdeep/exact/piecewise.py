@@ -6,7 +6,7 @@ Model k minimises, for each column c of scores :math:`s = V_c z`, between bounds
           + \sum_j \kappa_{kj} |V_{cj}| + \tfrac12 \rho_{kj} V_{cj}^2.
 
 An L1 norm is the same kind of loss, of one more row for each coefficient, and a loss with one kink is a hinge and a
-slope: all of it goes to the interior point of `skdeep.exact.hinge_interior`. Where that ends, it is known which
+slope: all of it goes to the interior point of `skdeep.exact.interior`. Where that ends, it is known which
 residuals and coefficients are zero, so that equations say what the others are (`_Settled`): zeros are exact. What ends
 a fit is proof: the duality gap of slopes of the losses, of which none pulls an intercept.
 
@@ -26,7 +26,7 @@ from scipy.linalg import lstsq
 
 from skdeep.exact.descent import summed
 from skdeep.exact.elastic_net import Solution
-from skdeep.exact.hinge_interior import Batch
+from skdeep.exact.interior import Batch
 from skdeep.exact.rows import Rows
 
 #: Values below this part of what no parameters have count as zero, as rounding hides how far from it they are.
@@ -35,7 +35,7 @@ _SMALLEST = 1e-7
 _BATCH = 2**15
 #: Curvature that is added where there may be none, as a share of the largest.
 _HOLD = 1e-9
-#: Share of the rows beyond those that parameters can fit, from which residuals of least squares say how large others are.
+#: Share of the rows beyond what parameters can fit, from which least squares' residuals say how large others are.
 _FEW_ROWS = 0.5
 #: Unknowns of equations that are solved for what is not zero, and how often signs that turn out wrong are exchanged.
 _MAX_SYSTEM, _MAX_EXCHANGES = 1000, 10
@@ -168,7 +168,7 @@ def solve(
     goal = np.repeat(np.broadcast_to(np.asarray(gap, dtype=float), K), C)
     unit = _units(rows, (lo + hi) / 2, weight, rho)
     params, value, reached = np.zeros((K * C, D)), np.zeros(K * C), np.zeros(K * C)
-    curve: list[list[float]] = []
+    curves: list[list[float]] = []
     for systems in np.split(np.arange(K * C), range(max(1, _BATCH // n), K * C, max(1, _BATCH // n))):
         k, c = np.divmod(systems, C)
         own = unit[c, None]
@@ -176,15 +176,14 @@ def solve(
         problem = _Problem(terms, rho[k] * own)
         found = problem.solve(goal[systems], max_iter)
         params[systems], value[systems], reached[systems] = own * found.params, own[:, 0] * found.value, found.gap
-        curve += [
-            [scale * one for one in of_one] for scale, of_one in zip(own[:, 0].tolist(), found.curve, strict=True)
-        ]
+        for scale, of_one in zip(own[:, 0].tolist(), found.curve, strict=True):
+            curves.append([scale * one for one in of_one])
     value, reached = value.reshape(K, C), reached.reshape(K, C)
     total, above = value.sum(1), (reached * value).sum(1)
     relative = reached[:, 0] if C == 1 else np.divide(above, total, out=np.zeros(K), where=total > 0)
     converged = (reached <= goal.reshape(K, C)).all(1)
-    curve = [summed(curve[k * C : (k + 1) * C]) for k in range(K)]
-    return Solution(params.reshape(K, C, D), total, relative, curve, converged)
+    curves = [summed(curves[k * C : (k + 1) * C]) for k in range(K)]
+    return Solution(params.reshape(K, C, D), total, relative, curves, np.asarray(converged))
 
 
 def _terms(
