@@ -17,7 +17,8 @@ from skdeep.exact.losses import At, RowLoss
 from skdeep.exact.rows import Rows
 
 _EPS = float(np.finfo(np.float64).eps)
-_MAX_TRIALS = 40
+#: Trials of a step, and the share of those left that is tried where a step was much too large.
+_MAX_TRIALS, _MUCH_LESS = 40, 0.1
 #: Objective, as a share of one, below which the gradient is to be smaller by the same factor; and the least of these.
 _PER_LOSS, _LEAST = 30.0, 0.01
 #: Objectives below which a fall is told by its size alone.
@@ -176,7 +177,8 @@ class Stack:
             short = (rise < 0) & (self.value[todo] <= level[todo])
             low[todo[short]], high[todo[~short]] = step[todo[short]], step[todo[~short]]
             if trial < _MAX_TRIALS:
-                step[todo] = _next(low[todo], high[todo], step[todo] - rise / self._bend(direction, along, todo))
+                wanted = step[todo] - rise / self._bend(direction, along, todo)
+                step[todo] = _next(low[todo], high[todo], wanted, self.value[todo] > level[todo])
             else:  # no step is low enough: stay, or nearly so
                 step[todo] = low[todo]
             far = step[todo, None, None]
@@ -220,10 +222,14 @@ def _mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return values @ weight[0] if len(weight) == 1 else np.vecdot(values, weight)
 
 
-def _next(low: np.ndarray, high: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Choose the next steps to try: those wanted, if they are between the largest too small and the least too large."""
+def _next(low: np.ndarray, high: np.ndarray, wanted: np.ndarray, is_worse: np.ndarray) -> np.ndarray:
+    """Choose the next steps to try: those wanted, if they are between the largest too small and the least too large.
+
+    From where it is worse than at the start, exponentials want steps that fall by the same little amount each time.
+    """
     between = np.where(np.isfinite(high), 0.5 * (low + high), np.maximum(4 * low, 1.0))
-    return np.where((wanted > low) & (wanted < high), wanted, between)
+    found = np.where((wanted > low) & (wanted < high), wanted, between)
+    return np.where(is_worse & (wanted > between), low + _MUCH_LESS * (high - low), found)
 
 
 class Directions(Protocol):

@@ -1,98 +1,33 @@
-r"""Interior point of small hinge problems: where `skdeep.exact.hinge` begins when few unknowns make each step cheap.
-
-With slacks :math:`\xi \ge \max(m, 0)` above the margins m of a row's terms, and duals a in between 0 and 1, the optimum
-has :math:`a (\xi - m) = (1 - a) \xi = 0`. Mehrotra's method replaces these zeros by one :math:`\mu`, which falls from
-step to step, as far as a trial step says it can. It takes one to three dozen steps, which depend little on weights and
-penalties: models of a stack are done at about the same time.
-
-References
-----------
-S. Mehrotra, *On the implementation of a primal-dual interior point method*, SIAM Journal on Optimization 2, 1992.
-Nocedal & Wright, *Numerical Optimization*, 2nd edition, section 16.6.
-"""
+"""Interior point of small hinge problems: where `skdeep.exact.hinge` begins when few unknowns make each step cheap."""
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
-from scipy.linalg.lapack import dpotrf, dpotrs
 
 from skdeep.exact.descent import summed
 from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
+from skdeep.exact.interior import Batch, Found
 from skdeep.exact.rows import Rows, SparseRows, of_all, of_both, pairs
 
 #: Unknowns of a system, and rows, up to which it is cheaper than the method of multipliers.
 _MAX_SYSTEM, _MAX_ROWS = 256, 4096
 #: Values up to which all terms' derivatives in the parameters are kept: products with them take one call.
 _FEW_VALUES = 2**15
-#: Products of slacks and duals to begin with.
-_CENTRE = 0.5
-#: Share of complementarity that a step has left where the next one goes for no less than another share; else it goes
-#: for this power of the share that a trial leaves.
-_SLOW, _FIRM, _POWER = 0.5, 0.1, 4
-#: Share of the way to the nearest bound that a step goes.
-_NEARLY = 0.995
-#: Most steps, and terms of a batch of models.
-_MAX_STEPS, _BATCH = 50, 2**15
-#: Steps that may not halve the gap, one after the other: else they go round in a circle, or rounding is in the way.
-_PATIENCE = 6
-#: What holds parameters that no penalty holds, as a share of the largest curvature, and at least.
-_HOLD, _LEAST = 1e-12, 1e-12
-
-
-class Found(NamedTuple):
-    """Near an optimum: parameters (K, C, D), duals (K, J, n) as in `skdeep.exact.hinge`, and objectives by step."""
-
-    params: np.ndarray
-    duals: np.ndarray
-    curve: list[list[float]]
-
-
-class _Terms(Protocol):
-    """The terms of all rows, T of each system, in one line.
-
-    Attributes
-    ----------
-    n_scores : int
-        Of a system.
-    n_terms : int
-        T.
-    rows : Rows
-        In the order of the terms.
-    """
-
-    n_scores: int
-    n_terms: int
-    rows: Rows
-
-    def keep(self, systems: np.ndarray) -> _Terms:
-        """Take the terms of some of the systems."""
-
-    def of_rows(self, values: np.ndarray) -> np.ndarray:
-        """Repeat values of rows (K, n) for each term, (K, T)."""
-
-    def changes(self, params: np.ndarray) -> np.ndarray:
-        """Compute how margins (K, T) change with parameters (K, C D)."""
-
-    def back(self, slope: np.ndarray) -> np.ndarray:
-        """Compute the gradient in the parameters (K, C D) from a weighted one in the margins (K, T)."""
-
-    def hessians(self, second: np.ndarray) -> np.ndarray:
-        """Compute second derivatives (K, C D, C D) in the parameters from those in the margins (K, T)."""
-
-    def duals(self, values: np.ndarray) -> np.ndarray:
-        """Put duals (K, T) in the shape, and rows in the order, that they are known by elsewhere."""
+#: Most terms of a batch of models.
+_BATCH = 2**15
 
 
 class _Columns:
     """Terms of columns of scores, which are systems of their own: one for each row."""
 
-    n_scores = 1
+    n_scores, lean = 1, None
 
     def __init__(self, rows: Rows, against: np.ndarray):
         self.rows, self.n_terms, self._against = rows, rows.shape[0], against
+        self.at_zero = self.share = np.ones((1, 1))
 
     def keep(self, systems: np.ndarray) -> _Columns:
         return _Columns(self.rows, self._against[systems])
@@ -122,6 +57,8 @@ class _Rivals:
     Hessian has D + D' of both in the two diagonal blocks, and what is off it is the same with the sign changed.
     """
 
+    lean = None
+
     def __init__(self, rows: Rows, loss: WestonWatkins):
         C, n = loss.n_scores, rows.shape[0]
         self.n_scores, self.n_terms, self._order = C, (C - 1) * n, loss.codes.argsort(kind="stable")
@@ -133,7 +70,8 @@ class _Rivals:
         ends = codes.searchsorted(np.arange(C + 1))
         self._classes = [slice(*pair) for pair in pairwise(ends)]
         self._parts = [self.rows.select(part) for part in self._classes]
-        self._all = None
+        self._all, self.at_zero = None, np.ones((1, 1))
+        self.share = self.at_zero
         if C * self.n_terms * rows.shape[1] <= _FEW_VALUES and not isinstance(rows, SparseRows):
             of_term = np.zeros((C - 1, n, C, 1))
             of_term.reshape(-1)[(slots * n + each) * C + codes] = -1
@@ -213,7 +151,7 @@ def approach(
     """
     K, n = weight.shape
     size = max(1, _BATCH // (loss.n_scores * n))
-    terms: _Terms
+    terms: Any
     if isinstance(loss, WestonWatkins):
         columns, terms = 1, _Rivals(rows, loss)
     else:  # as many systems as columns
@@ -223,187 +161,10 @@ def approach(
         own = (models[:, None] * columns + np.arange(columns)).ravel()
         model = own // columns
         part = terms.keep(own)
-        batch = _Batch(part, part.of_rows(weight[model]), rho[model], intercept, goal[model])
+        batch = Batch(part, part.of_rows(weight[model]), rho[model], intercept, goal[model])
         end = batch.run(max_iter)
         found.append(end._replace(duals=part.duals(end.duals)))
     params, duals = (np.concatenate(parts) for parts in list(zip(*found, strict=True))[:2])
     curve = [one for part in found for one in part.curve]
     curve = [summed(curve[k : k + columns]) for k in range(0, len(curve), columns)]
     return Found(params.reshape(K, -1, rows.shape[1]), duals.reshape(K, -1, n), curve)
-
-
-class _Batch:
-    """Systems that are solved together, until each is near its optimum.
-
-    Duals of both bounds, and what these are to be multiplied with, are `dual` and `slack` (K, 2, T): a and 1 - a; and
-    xi - m and xi. Terms of no weight stay where they are, so that a system steps as it would alone.
-
-    Parameters
-    ----------
-    terms : _Terms
-    weight : ndarray of shape (K, T)
-        Of each term.
-    rho : ndarray of shape (K, D)
-    intercept : bool
-    goal : ndarray of shape (K,)
-    """
-
-    def __init__(self, terms: _Terms, weight: np.ndarray, rho: np.ndarray, intercept: bool, goal: np.ndarray):
-        self.terms, self.weight, self.intercept, self.goal = terms, weight, intercept, goal
-        (K, T), C = weight.shape, terms.n_scores
-        self.rho = np.repeat(rho[:, None], C, 1).reshape(K, -1)
-        self.trained = None if weight.all() else (weight > 0).astype(float)[:, None]
-        free = self.rho == 0
-        self.free = free if free.any() else None
-        self.ended, self.system = np.zeros(K, dtype=bool), np.arange(K)
-        # where all products are _CENTRE, duals are about 1/2 + m / (8 _CENTRE): with these, parameters follow
-        second = weight / (8 * _CENTRE)
-        self.params = -_solved(self.factors(second), self.terms.back(0.5 * weight + second))
-        margin = terms.changes(self.params)
-        margin += 1
-        half = margin / (2 * _CENTRE)  # where all products are _CENTRE
-        root = np.sqrt(half * half + 1)
-        self.dual = 1 / np.stack([1 - half + root, 1 + half + root], 1)
-        self.slack = _CENTRE / self.dual
-        gradient = self.terms.back(self.dual[:, 0] * weight)
-        gradient += self.rho * self.params
-        # what is left of a gap by the gradient: of parameters with a penalty, and without, which may be far to seek
-        self.stationary = np.vecdot(gradient * gradient, np.where(free, 0, 0.5 / np.where(free, 1, self.rho)))
-        self.loose = np.vecdot(np.abs(gradient), free) * np.maximum(np.abs(self.params).max(1), 1)
-        self.before = np.full(K, np.inf)
-        self.least, self.since = np.full(K, np.inf), np.zeros(K, dtype=int)  # steps since the gap was halved
-        self.count = 2.0 * T / terms.rows.shape[0]  # the weights of all products that are to be zero
-
-    def run(self, max_iter: int) -> Found:
-        """Step until all systems are done, or so many times."""
-        K = len(self.goal)
-        params, duals = self.params.copy(), self.dual[:, 0].copy()
-        curve: list[list[float]] = [[] for _ in range(K)]
-        steps, max_iter = 0, min(max_iter, _MAX_STEPS)
-        while len(self.system):
-            margin = self.slack[:, 1] - self.slack[:, 0]
-            pulled = self.rho * self.params
-            primal = np.vecdot(np.maximum(margin, 0), self.weight)
-            primal += 0.5 * np.vecdot(pulled, self.params)
-            left = np.vecdot((self.dual * self.slack).sum(1), self.weight)
-            gap = left + self.stationary + self.loose
-            halved = gap < 0.5 * self.least
-            self.least = np.where(halved, gap, self.least)
-            self.since = np.where(halved, 0, self.since + 1)
-            done = self.ended | (self.since >= _PATIENCE) | ~(gap > self.goal * primal)
-            if steps >= max_iter:
-                done[:] = True
-            if done.any():
-                params[self.system[done]], duals[self.system[done]] = self.params[done], self.dual[done, 0]
-                self.keep(np.flatnonzero(~done))
-                continue
-            for system, value in zip(self.system.tolist(), primal.tolist(), strict=True):
-                curve[system].append(value)
-            steps += 1
-            self.step(margin, pulled, left)
-        return Found(params, duals, curve)
-
-    def keep(self, systems: np.ndarray) -> None:
-        """Forget all systems but some."""
-        for name in (
-            *("weight", "rho", "goal", "system", "ended", "before", "least", "since", "params", "dual", "slack"),
-            *("stationary", "loose"),
-        ):
-            setattr(self, name, getattr(self, name)[systems])
-        self.terms = self.terms.keep(systems)
-        self.free = None if self.free is None else self.free[systems]
-        self.trained = None if self.trained is None else self.trained[systems]
-
-    def step(self, margin: np.ndarray, pulled: np.ndarray, left: np.ndarray) -> None:
-        """Take a step of Mehrotra's method."""
-        dual, slack, K = self.dual, self.slack, len(left)
-        inverse = 1 / dual
-        ratio = slack * inverse
-        bend = ratio[:, 0] + ratio[:, 1]
-        np.divide(1, bend, out=bend)
-        factors = self.factors(bend * self.weight)
-        # a trial, to no complementarity at all: duals change by up, relatively, and slacks by -1 - up
-        _, change = self.direction(factors, pulled, bend, margin)
-        up = change * inverse
-        flat = up.reshape(K, -1)
-        fastest = np.maximum(np.maximum.reduce(flat, 1) + 1, -np.minimum.reduce(flat, 1))
-        length = 1 / np.maximum(fastest, 1)
-        neglected = up + 1
-        neglected *= up
-        neglected *= slack
-        after = (1 - length) * left - length**2 * np.vecdot((dual * neglected).sum(1), self.weight)
-        share = np.maximum(np.maximum(after / left, 0) ** _POWER, np.where(left > _SLOW * self.before, _FIRM, 0))
-        self.before, centre = left, share * left / self.count
-        # the step: to products of `centre`, with what the trial has neglected
-        neglected -= slack
-        neglected += centre[:, None, None] * inverse
-        move, change = self.direction(factors, pulled, bend, neglected[:, 0] - neglected[:, 1])
-        ratio *= change
-        of_slack = np.subtract(neglected, ratio, out=neglected)
-        if self.trained is not None:
-            of_slack *= self.trained
-        np.divide(of_slack, slack, out=ratio)
-        inverse *= change
-        slowest = np.minimum(np.minimum.reduce(inverse.reshape(K, -1), 1), np.minimum.reduce(ratio.reshape(K, -1), 1))
-        length = _NEARLY / np.maximum(-slowest, _NEARLY)
-        if not (length > 0).all():
-            ended = ~(length > 0)
-            self.ended |= ended
-            for part in (move, change, of_slack, length):
-                part[ended] = 0
-        remains = 1 - length
-        self.stationary *= remains * remains
-        self.loose *= remains
-        self.params += length[:, None] * move
-        length = length[:, None, None]
-        change *= length
-        of_slack *= length
-        dual += change
-        slack += of_slack
-
-    def factors(self, second: np.ndarray) -> list[np.ndarray | None]:
-        """Factorise the second derivatives in the parameters; None where rounding leaves no such factors."""
-        hessians = self.terms.hessians(second)
-        K, size, _ = hessians.shape
-        C, diagonal = self.terms.n_scores, hessians.reshape(K, -1)[:, :: size + 1]
-        if self.free is not None:
-            largest = diagonal.max(1)
-            if self.intercept and C > 1:  # a common shift of the intercepts changes nothing
-                hessians.reshape(K, C, -1, C, size // C)[:, :, -1, :, -1] += (largest / C)[:, None, None]
-            diagonal += self.free * (_HOLD * largest + _LEAST)[:, None]
-        diagonal += self.rho
-        found = []
-        for system, hessian in enumerate(hessians):
-            factor, info = dpotrf(hessian.T, lower=1, overwrite_a=1)
-            found.append(None if info else factor)
-            if info:
-                self.ended[system] = True
-        return found
-
-    def direction(
-        self, factors: list[np.ndarray | None], pulled: np.ndarray, bend: np.ndarray, toward: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Compute the step of the parameters, and of the duals of both bounds."""
-        slope = bend * toward
-        slope += self.dual[:, 0]
-        slope *= self.weight
-        right = self.terms.back(slope)
-        right += pulled
-        move = -_solved(factors, right)
-        change = np.empty_like(self.dual)
-        ahead = self.terms.changes(move)
-        ahead += toward
-        np.multiply(ahead, bend, out=change[:, 0])
-        np.negative(change[:, 0], out=change[:, 1])
-        if self.trained is not None:
-            change *= self.trained
-        return move, change
-
-
-def _solved(factors: list[np.ndarray | None], right: np.ndarray) -> np.ndarray:
-    """Solve systems, each by its factors; zero where there are none."""
-    found = np.zeros_like(right)
-    for own, factor, of_system in zip(found, factors, right, strict=True):
-        if factor is not None:
-            own[:] = dpotrs(factor, of_system, lower=1)[0]
-    return found

@@ -109,16 +109,20 @@ class OfColumns(RowLoss):
     def __init__(self, target: np.ndarray):
         self.target, self.n_scores = target, target.shape[-2]
 
+    def of(self, target: np.ndarray) -> OfColumns:
+        """Make the same loss of other targets."""
+        return type(self)(target)
+
     def apart(self, n_models: int) -> OfColumns:
         """Make the loss of models of one column each: for each of some models, one after the other, all columns."""
-        return type(self)(np.tile(self.target, (n_models, 1))[:, None])
+        return self.of(np.tile(self.target, (n_models, 1))[:, None])
 
     def one(self, c: int) -> OfColumns:
         """Make the loss of one column."""
-        return type(self)(self.target[c : c + 1])
+        return self.of(self.target[c : c + 1])
 
     def keep(self, models: np.ndarray) -> RowLoss:
-        return self if self.target.ndim == 2 else type(self)(self.target[models])
+        return self if self.target.ndim == 2 else self.of(self.target[models])
 
 
 class SoftmaxLoss(RowLoss):
@@ -202,7 +206,7 @@ class LogisticLoss(OfColumns):
 
 
 class SquaredLoss(OfColumns):
-    """Half the squared distance from targets (C, n), ±1."""
+    """Half the squared distance from targets (C, n)."""
 
     def at(self, scores: np.ndarray) -> At:
         residual = scores - self.target

@@ -1,0 +1,293 @@
+r"""Interior point of losses that are hinges of margins, many systems at a time, with or without a ridge.
+
+With slacks :math:`\xi \ge \max(m, 0)` above the margins m of the terms, and duals a in between 0 and 1, the optimum
+has :math:`a (\xi - m) = (1 - a) \xi = 0`. Mehrotra's method replaces these zeros by one :math:`\mu`, which falls from
+step to step, as far as a trial step says it can. It takes one to three dozen steps, which depend little on weights and
+penalties: models of a stack are done at about the same time.
+
+References
+----------
+S. Mehrotra, *On the implementation of a primal-dual interior point method*, SIAM Journal on Optimization 2, 1992.
+Nocedal & Wright, *Numerical Optimization*, 2nd edition, section 16.6.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from scipy.linalg.lapack import dpotrf, dpotrs
+
+#: Products of slacks and duals to begin with; how many times more the gradient may count, or else they are made so many
+#: times larger, so often.
+_CENTRE, _MUCH, _MAX_STARTS = 0.5, 10.0, 8
+#: Share of complementarity that a step has left where the next one goes for no less than another share; else it goes
+#: for this power of the share that a trial leaves.
+_SLOW, _FIRM, _POWER = 0.5, 0.1, 4
+#: Share of the way to the nearest bound that a step goes.
+_NEARLY = 0.995
+#: Most steps.
+_MAX_STEPS = 50
+#: Steps that may not halve the gap, one after the other: else they go round in a circle, or rounding is in the way.
+_PATIENCE = 6
+#: Pivots below so much of the curvature are rounding. What holds parameters then that no penalty holds, as a share of
+#: the largest curvature, and at least.
+_SINGULAR, _HOLD, _LEAST = 1e-14, 1e-12, 1e-12
+
+
+class Found(NamedTuple):
+    """Near an optimum: parameters (K, C D), duals (K, T) of the terms, and objectives by step."""
+
+    params: np.ndarray
+    duals: np.ndarray
+    curve: list[list[float]]
+
+
+class Terms(Protocol):
+    """The terms of all rows, T of each system, in one line.
+
+    Attributes
+    ----------
+    n_scores : int
+        Of a system.
+    at_zero : ndarray of shape (K or 1, T)
+        Margins where all parameters are zero.
+    share : ndarray of shape (K or 1, T)
+        Products of slacks and duals, beside each other, on the way to zero.
+    lean : ndarray of shape (K, T) or None
+        What falls with the margins, beside the hinges, at so much per margin.
+    """
+
+    n_scores: int
+    at_zero: np.ndarray
+    share: np.ndarray
+    lean: np.ndarray | None
+
+    def keep(self, systems: np.ndarray) -> Terms:
+        """Take the terms of some of the systems."""
+
+    def changes(self, params: np.ndarray) -> np.ndarray:
+        """Compute how margins (K, T) change with parameters (K, C D)."""
+
+    def back(self, slope: np.ndarray) -> np.ndarray:
+        """Compute the gradient in the parameters (K, C D) from a weighted one in the margins (K, T)."""
+
+    def hessians(self, second: np.ndarray) -> np.ndarray:
+        """Compute second derivatives (K, C D, C D) in the parameters from those in the margins (K, T)."""
+
+
+class Batch:
+    """Systems that are solved together, until each is near its optimum.
+
+    Duals of both bounds, and what these are to be multiplied with, are `dual` and `slack` (K, 2, T): a and 1 - a; and
+    xi - m and xi. Terms of no weight stay where they are, so that a system steps as it would alone.
+
+    Parameters
+    ----------
+    terms : Terms
+    weight : ndarray of shape (K, T)
+        Of each term.
+    rho : ndarray of shape (K, D)
+    intercept : bool
+    goal : ndarray of shape (K,)
+    least_value : ndarray of shape (K,), optional
+        Objectives below it are rounding.
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        weight: np.ndarray,
+        rho: np.ndarray,
+        intercept: bool,
+        goal: np.ndarray,
+        least_value: np.ndarray | None = None,
+    ):
+        self.terms, self.weight, self.intercept, self.goal = terms, weight, intercept, goal
+        self.least_value = np.zeros(len(goal)) if least_value is None else least_value
+        K, C = len(weight), terms.n_scores
+        self.rho = np.repeat(rho[:, None], C, 1).reshape(K, -1)
+        self.trained = None if weight.all() else (weight > 0).astype(float)[:, None]
+        free = self.rho == 0
+        self.free, self.linear = free if free.any() else None, free.all(1)
+        self.count = 2 * (weight * terms.share).sum(1)  # of the products that are to be zero, beside a centre
+        self.ended, self.system = np.zeros(K, dtype=bool), np.arange(K)
+        self.begin(np.full(K, _CENTRE))
+        self.before = np.full(K, np.inf)
+        self.least, self.since = np.full(K, np.inf), np.zeros(K, dtype=int)  # steps since the gap was halved
+
+    def begin(self, centre: np.ndarray) -> None:
+        """Begin where all products are about `centre` (K,), or where the gradient is too large, more."""
+        for _ in range(_MAX_STARTS):
+            # there, duals are about 1/2 + m / (8 centre): with these, parameters follow
+            each = centre[:, None] * self.terms.share
+            second = self.weight / (8 * each)
+            right = self.terms.back(self.pull(0.5 * self.weight + second * self.terms.at_zero))
+            self.params = -_solved(self.factors(second), right)
+            margin = self.terms.changes(self.params)
+            margin += self.terms.at_zero
+            half = margin / (2 * each)
+            root = np.sqrt(half * half + 1)
+            self.dual = 1 / np.stack([1 - half + root, 1 + half + root], 1)
+            self.slack = each[:, None] / self.dual
+            gradient = self.terms.back(self.pull(self.dual[:, 0] * self.weight))
+            gradient += self.rho * self.params
+            # what is left of a gap by the gradient: of parameters with a penalty, and without, which may be far to seek
+            free = self.rho == 0
+            self.stationary = np.vecdot(gradient * gradient, np.where(free, 0, 0.5 / np.where(free, 1, self.rho)))
+            self.loose = np.vecdot(np.abs(gradient), free) * np.maximum(np.abs(self.params).max(1), 1)
+            much = self.loose > _MUCH * centre * self.count
+            if not much.any():
+                break
+            centre = np.where(much, _MUCH * centre, centre)
+
+    def run(self, max_iter: int) -> Found:
+        """Step until all systems are done, or so many times."""
+        K = len(self.goal)
+        params, duals = self.params.copy(), self.dual[:, 0].copy()
+        curve: list[list[float]] = [[] for _ in range(K)]
+        steps, max_iter = 0, min(max_iter, _MAX_STEPS)
+        while len(self.system):
+            margin = self.slack[:, 1] - self.slack[:, 0]
+            pulled = self.rho * self.params
+            primal = np.vecdot(np.maximum(margin, 0), self.weight)
+            primal += 0.5 * np.vecdot(pulled, self.params)
+            if self.terms.lean is not None:
+                primal -= np.vecdot(margin, self.terms.lean)
+            left = np.vecdot((self.dual * self.slack).sum(1), self.weight)
+            gap = left + self.stationary + self.loose
+            halved = gap < 0.5 * self.least
+            self.least = np.where(halved, gap, self.least)
+            self.since = np.where(halved, 0, self.since + 1)
+            done = self.ended | (self.since >= _PATIENCE) | ~(gap > self.goal * np.maximum(primal, self.least_value))
+            if steps >= max_iter:
+                done[:] = True
+            if done.any():
+                params[self.system[done]], duals[self.system[done]] = self.params[done], self.dual[done, 0]
+                self.keep(np.flatnonzero(~done))
+                continue
+            for system, value in zip(self.system.tolist(), primal.tolist(), strict=True):
+                curve[system].append(value)
+            steps += 1
+            self.step(margin, pulled, left)
+        return Found(params, duals, curve)
+
+    def keep(self, systems: np.ndarray) -> None:
+        """Forget all systems but some."""
+        for name in (
+            *("weight", "rho", "goal", "system", "ended", "before", "least", "since", "params", "dual", "slack"),
+            *("stationary", "loose", "count", "linear", "least_value"),
+        ):
+            setattr(self, name, getattr(self, name)[systems])
+        self.terms = self.terms.keep(systems)
+        self.free = None if self.free is None else self.free[systems]
+        self.trained = None if self.trained is None else self.trained[systems]
+
+    def step(self, margin: np.ndarray, pulled: np.ndarray, left: np.ndarray) -> None:
+        """Take a step of Mehrotra's method."""
+        dual, slack, K = self.dual, self.slack, len(left)
+        inverse = 1 / dual
+        ratio = slack * inverse
+        bend = ratio[:, 0] + ratio[:, 1]
+        np.divide(1, bend, out=bend)
+        factors = self.factors(bend * self.weight)
+        # a trial, to no complementarity at all: duals change by up, relatively, and slacks by -1 - up
+        _, change = self.direction(factors, pulled, bend, margin)
+        up = change * inverse
+        flat = up.reshape(K, -1)
+        of_primal, of_dual = self.lengths(np.maximum.reduce(flat, 1) + 1, -np.minimum.reduce(flat, 1), 1.0)
+        neglected = up + 1
+        neglected *= up
+        neglected *= slack
+        after = (1 - of_primal) * left - of_primal * of_dual * np.vecdot((dual * neglected).sum(1), self.weight)
+        if self.linear.any():
+            after += (of_dual - of_primal) * np.vecdot((slack * change).sum(1), self.weight)
+        share = np.maximum(np.maximum(after / left, 0) ** _POWER, np.where(left > _SLOW * self.before, _FIRM, 0))
+        self.before, centre = left, share * left / self.count
+        # the step: to products of `centre`, with what the trial has neglected
+        neglected -= slack
+        neglected += centre[:, None, None] * (inverse * self.terms.share[:, None])
+        move, change = self.direction(factors, pulled, bend, neglected[:, 0] - neglected[:, 1])
+        ratio *= change
+        of_slack = np.subtract(neglected, ratio, out=neglected)
+        if self.trained is not None:
+            of_slack *= self.trained
+        np.divide(of_slack, slack, out=ratio)
+        inverse *= change
+        least = [np.minimum.reduce(part.reshape(K, -1), 1) for part in (ratio, inverse)]
+        of_primal, of_dual = self.lengths(-least[0], -least[1], _NEARLY)
+        ended = ~((of_primal > 0) & (of_dual > 0))
+        if ended.any():
+            self.ended |= ended
+            for part in (move, change, of_slack, of_primal, of_dual):
+                part[ended] = 0
+        remains = 1 - of_dual
+        self.stationary *= remains * remains
+        self.loose *= remains
+        self.params += of_primal[:, None] * move
+        change *= of_dual[:, None, None]
+        of_slack *= of_primal[:, None, None]
+        dual += change
+        slack += of_slack
+
+    def lengths(self, of_primal: np.ndarray, of_dual: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+        """Compute how long steps are, at most 1, that go a share of the way to the nearest bounds.
+
+        These are ``1 / of_primal`` and ``1 / of_dual`` away. Only linear objectives let both go their own ways.
+        """
+        both = np.maximum(of_primal, of_dual)
+        ways = (np.where(self.linear, own, both) for own in (of_primal, of_dual))
+        of_primal, of_dual = (share / np.maximum(way, share) for way in ways)
+        return of_primal, of_dual
+
+    def pull(self, slope: np.ndarray) -> np.ndarray:
+        """Add the slopes of what falls with the margins to the hinges' (K, T)."""
+        return slope if self.terms.lean is None else slope - self.terms.lean
+
+    def factors(self, second: np.ndarray) -> list[np.ndarray | None]:
+        """Factorise the second derivatives in the parameters; None where rounding leaves no such factors."""
+        hessians = self.terms.hessians(second)
+        K, size, _ = hessians.shape
+        C, diagonal = self.terms.n_scores, hessians.reshape(K, -1)[:, :: size + 1]
+        largest = diagonal.max(1)
+        if self.free is not None and self.intercept and C > 1:  # a common shift of the intercepts changes nothing
+            hessians.reshape(K, C, -1, C, size // C)[:, :, -1, :, -1] += (largest / C)[:, None, None]
+        diagonal += self.rho
+        found: list[np.ndarray | None] = []
+        for system, hessian in enumerate(hessians):
+            factor, info = dpotrf(hessian.T, lower=1)
+            if self.free is not None and (info or (factor.diagonal() ** 2 < _SINGULAR * diagonal[system]).any()):
+                diagonal[system] += self.free[system] * (_HOLD * largest[system] + _LEAST)
+                factor, info = dpotrf(hessian.T, lower=1)
+            found.append(None if info else factor)
+            if info:
+                self.ended[system] = True
+        return found
+
+    def direction(
+        self, factors: list[np.ndarray | None], pulled: np.ndarray, bend: np.ndarray, toward: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Compute the step of the parameters, and of the duals of both bounds."""
+        slope = bend * toward
+        slope += self.dual[:, 0]
+        slope *= self.weight
+        right = self.terms.back(self.pull(slope))
+        right += pulled
+        move = -_solved(factors, right)
+        change = np.empty_like(self.dual)
+        ahead = self.terms.changes(move)
+        ahead += toward
+        np.multiply(ahead, bend, out=change[:, 0])
+        np.negative(change[:, 0], out=change[:, 1])
+        if self.trained is not None:
+            change *= self.trained
+        return move, change
+
+
+def _solved(factors: list[np.ndarray | None], right: np.ndarray) -> np.ndarray:
+    """Solve systems, each by its factors; zero where there are none."""
+    found = np.zeros_like(right)
+    for own, factor, of_system in zip(found, factors, right, strict=True):
+        if factor is not None:
+            own[:] = dpotrs(factor, of_system, lower=1)[0]
+    return found

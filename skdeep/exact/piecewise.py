@@ -1,0 +1,334 @@
+r"""Exact fits of losses of values with kinks: absolute errors, quantiles, errors beyond a distance; with any penalty.
+
+Model k minimises, for each column c of scores :math:`s = V_c z`, between bounds :math:`l \le h`,
+
+.. math:: \sum_i w_{ki} \left(u \max(0, l_i - s_i) + d \max(0, s_i - h_i)\right)
+          + \sum_j \kappa_{kj} |V_{cj}| + \tfrac12 \rho_{kj} V_{cj}^2.
+
+An L1 norm is the same kind of loss, of one more row for each coefficient, and a loss with one kink is a hinge and a
+slope: all of it goes to the interior point of `skdeep.exact.interior`. Where that ends, it is known which
+residuals and coefficients are zero, so that equations say what the others are (`_Settled`): zeros are exact. What ends
+a fit is proof: the duality gap of slopes of the losses, of which none pulls an intercept.
+
+References
+----------
+S. Portnoy, R. Koenker, *The Gaussian hare and the Laplacian tortoise*, Statistical Science 12, 1997.
+R. Koenker, *Quantile Regression*, 2005, chapter 6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import lstsq
+
+from skdeep.exact.descent import summed
+from skdeep.exact.elastic_net import Solution
+from skdeep.exact.interior import Batch
+from skdeep.exact.rows import Rows
+
+#: Values below this part of what no parameters have count as zero, as rounding hides how far from it they are.
+_SMALLEST = 1e-7
+#: Terms of a batch of models: as many as stay in the cache.
+_BATCH = 2**15
+#: Curvature that is added where there may be none, as a share of the largest.
+_HOLD = 1e-9
+#: Share of the rows beyond what parameters can fit, from which least squares' residuals say how large others are.
+_FEW_ROWS = 0.5
+#: Unknowns of equations that are solved for what is not zero, and how often signs that turn out wrong are exchanged.
+_MAX_SYSTEM, _MAX_EXCHANGES = 1000, 10
+#: What duals may be beyond their bounds by rounding.
+_ROUNDING = 1e-9
+
+
+@dataclass
+class _Terms:
+    """The hinges of S systems, T of each: of all rows, on one side or both, and of coefficients with an L1 norm.
+
+    Attributes
+    ----------
+    rows : Rows
+    signs : tuple of float
+        Of the scores in the margins: for each side, all rows.
+    at_zero : ndarray of shape (S, T)
+        Margins where all parameters are zero.
+    weight : ndarray of shape (S, T)
+    lean : ndarray of shape (S, T) or None
+        What falls with the margins, so much per margin.
+    share : ndarray of shape (S, T)
+        Of complementarity: the same for all rows in the end, whatever their weights.
+    has_norm : bool
+        Whether each column of the rows has a last term, whose margin is its coefficient.
+    """
+
+    rows: Rows
+    signs: tuple[float, ...]
+    at_zero: np.ndarray
+    weight: np.ndarray
+    lean: np.ndarray | None
+    share: np.ndarray
+    has_norm: bool
+
+    n_scores = 1
+
+    @property
+    def n_of_rows(self) -> int:
+        """Count the terms of rows."""
+        return len(self.signs) * self.rows.shape[0]
+
+    def keep(self, systems: np.ndarray) -> _Terms:
+        """Take some of the systems."""
+        lean = None if self.lean is None else self.lean[systems]
+        at_zero, weight, share = self.at_zero[systems], self.weight[systems], self.share[systems]
+        return _Terms(self.rows, self.signs, at_zero, weight, lean, share, self.has_norm)
+
+    def changes(self, params: np.ndarray) -> np.ndarray:
+        """Compute how margins (S, T) change with parameters (S, D)."""
+        scores = self.rows.scores(params)
+        parts = [scores if sign == 1 else sign * scores for sign in self.signs]
+        if self.has_norm:
+            parts.append(params)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def of_scores(self, slope: np.ndarray) -> np.ndarray:
+        """Compute slopes (S, n) in the scores from slopes (S, T) in the margins."""
+        n = self.rows.shape[0]
+        found = slope[:, :n]
+        return found if len(self.signs) == 1 else found - slope[:, n : 2 * n]
+
+    def back(self, slope: np.ndarray) -> np.ndarray:
+        """Compute the gradient in the parameters (S, D) from a weighted one in the margins (S, T)."""
+        found = self.rows.back(self.of_scores(slope))
+        if self.has_norm:
+            found += slope[:, self.n_of_rows :]
+        return found
+
+    def hessians(self, second: np.ndarray) -> np.ndarray:
+        """Compute second derivatives (S, D, D) in the parameters from weighted ones in the margins (S, T)."""
+        n, D = self.rows.shape
+        found = self.rows.gram(second[:, :n] if len(self.signs) == 1 else second[:, :n] + second[:, n : 2 * n])
+        if self.has_norm:
+            found.reshape(len(found), -1)[:, :: D + 1] += second[:, self.n_of_rows :]
+        return found
+
+    def loss(self, margin: np.ndarray) -> np.ndarray:
+        """Compute the objective's part without a ridge, (S,)."""
+        found = np.vecdot(np.maximum(margin, 0), self.weight)
+        return found if self.lean is None else found - np.vecdot(margin, self.lean)
+
+
+def solve(
+    rows: Rows,
+    lo: np.ndarray,
+    hi: np.ndarray,
+    up: np.ndarray,
+    down: np.ndarray,
+    weight: np.ndarray,
+    rho: np.ndarray,
+    kappa: np.ndarray,
+    gap: float | np.ndarray = 1e-6,
+    max_iter: int = 100,
+) -> Solution:
+    """Minimise losses with kinks, for K models of C columns.
+
+    Parameters
+    ----------
+    rows : Rows of shape (n, D)
+    lo, hi : ndarray of shape (C, n)
+        Bounds between which scores cost nothing: no lower one is above its upper one.
+    up, down : ndarray of shape (C,)
+        What a score below its lower bound costs for each unit, and one above its upper bound; none is negative.
+    weight : ndarray of shape (K, n)
+        The sum of each model's is one; zero where it is not trained on a row.
+    rho, kappa : ndarray of shape (K, D)
+        Curvatures and slopes of the penalties, all at least zero.
+    gap : float or ndarray of shape (K,)
+        Relative duality gap to reach.
+    max_iter : int
+        Most steps of a model.
+
+    Returns
+    -------
+    Solution
+
+    Raises
+    ------
+    ValueError
+        If a lower bound is above its upper one.
+    """
+    weight, rho, kappa = (np.asarray(given, dtype=float) for given in (weight, rho, kappa))
+    (K, n), C, D = weight.shape, len(lo), rows.shape[1]
+    if not (lo <= hi).all():
+        raise ValueError("A lower bound is above its upper one, or is no number: lo <= hi is what is asked for.")
+    used = np.flatnonzero(weight.any(0))
+    if len(used) < n:
+        rows, lo, hi, weight, n = rows.select(used), lo[:, used], hi[:, used], weight[:, used], len(used)
+    goal = np.repeat(np.broadcast_to(np.asarray(gap, dtype=float), K), C)
+    unit = _units(rows, (lo + hi) / 2, weight, rho)
+    params, value, reached = np.zeros((K * C, D)), np.zeros(K * C), np.zeros(K * C)
+    curves: list[list[float]] = []
+    for systems in np.split(np.arange(K * C), range(max(1, _BATCH // n), K * C, max(1, _BATCH // n))):
+        k, c = np.divmod(systems, C)
+        own = unit[c, None]
+        terms = _terms(rows, lo[c] / own, hi[c] / own, up[c, None], down[c, None], weight[k], kappa[k])
+        problem = _Problem(terms, rho[k] * own)
+        found = problem.solve(goal[systems], max_iter)
+        params[systems], value[systems], reached[systems] = own * found.params, own[:, 0] * found.value, found.gap
+        for scale, of_one in zip(own[:, 0].tolist(), found.curve, strict=True):
+            curves.append([scale * one for one in of_one])
+    value, reached = value.reshape(K, C), reached.reshape(K, C)
+    total, above = value.sum(1), (reached * value).sum(1)
+    relative = reached[:, 0] if C == 1 else np.divide(above, total, out=np.zeros(K), where=total > 0)
+    converged = (reached <= goal.reshape(K, C)).all(1)
+    curves = [summed(curves[k * C : (k + 1) * C]) for k in range(K)]
+    return Solution(params.reshape(K, C, D), total, relative, curves, np.asarray(converged))
+
+
+def _terms(
+    rows: Rows,
+    lo: np.ndarray,
+    hi: np.ndarray,
+    up: np.ndarray,
+    down: np.ndarray,
+    weight: np.ndarray,
+    kappa: np.ndarray,
+) -> _Terms:
+    """State losses of S systems as hinges: of all rows both sides, or where bounds meet, one side and a slope."""
+    if np.array_equal(lo, hi):
+        signs: tuple[float, ...] = (1.0,)
+        parts = [(-hi, weight * (up + down), weight * up)]
+    else:
+        signs, none = (1.0, -1.0), np.zeros_like(weight)
+        parts = [(-hi, weight * down, none), (lo, weight * up, none)]
+    if has_norm := bool(kappa.any()):
+        parts.append((np.zeros_like(kappa), 2 * kappa, kappa))
+    at_zero, of_terms, lean = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+    share, n = np.ones_like(of_terms), weight.shape[1]
+    for side in range(len(signs)):
+        np.divide(weight.mean(1, keepdims=True), weight, out=share[:, side * n : (side + 1) * n], where=weight > 0)
+    return _Terms(rows, signs, at_zero, of_terms, lean if lean.any() else None, share, has_norm)
+
+
+def _units(rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray) -> np.ndarray:
+    """Choose units (C,) of the scores in which residuals are about one, by least squares of all models' rows."""
+    mean, D = weight.mean(0), rows.shape[1]
+    hessian, right = rows.gram(mean[None])[0], rows.back(target * mean)
+    diagonal = hessian.reshape(-1)[:: D + 1]
+    diagonal += rho.min(0) + _HOLD * diagonal.max(initial=0.0) + np.finfo(float).tiny
+    residual = target - rows.scores(np.linalg.solve(hessian, right.T).T)
+    size, spread = np.abs(residual) @ mean, np.abs(target - (target @ mean)[:, None]) @ mean
+    # as much as parameters may have taken away
+    left = 1 - min(1.0, D * float(mean @ mean))
+    found = np.maximum(size, spread * np.where(left > _FEW_ROWS, 1e-3, 1.0))
+    found = np.maximum(found, 1e-12 * np.abs(target).max(1, initial=0.0))
+    return np.where(found > 0, found, 1.0)
+
+
+class _Found(NamedTuple):
+    """What systems have in the end: parameters (S, D), values and relative gaps (S,), and values by step."""
+
+    params: np.ndarray
+    value: np.ndarray
+    gap: np.ndarray
+    curve: list[list[float]]
+
+
+class _Problem:
+    """What S systems minimise: terms, and a ridge of curvatures (S, D)."""
+
+    def __init__(self, terms: _Terms, rho: np.ndarray):
+        self.terms, self.rho = terms, rho
+        self.norm = terms.weight[:, terms.n_of_rows :] / 2 if terms.has_norm else np.zeros_like(rho)
+        self.at_zero = terms.loss(terms.at_zero)
+        self.smallest = np.where(self.at_zero > 0, _SMALLEST * self.at_zero, np.inf)
+
+    def solve(self, goal: np.ndarray, max_iter: int) -> _Found:
+        """Find the optima, to relative gaps (S,)."""
+        near = Batch(self.terms, self.terms.weight, self.rho, False, 0.5 * goal, self.smallest).run(max_iter)
+        params = near.params.copy()
+        params[self.at_zero == 0] = 0  # nothing is less
+        value, gap = self.certify(params, near.duals)
+        for s in np.flatnonzero(self.at_zero):
+            one = np.array([s])
+            own = _Problem(self.terms.keep(one), self.rho[one])
+            for candidate, dual in _settled(own, params[one], near.duals[one]):
+                of_candidate, its_gap = own.certify(candidate, dual)
+                if its_gap[0] <= max(goal[s], gap[s]):
+                    params[one], value[one], gap[one] = candidate, of_candidate, its_gap
+                    break
+        for of_one, last in zip(near.curve, value.tolist(), strict=True):
+            of_one.append(last)
+        return _Found(params, value, gap, near.curve)
+
+    def certify(self, params: np.ndarray, dual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Compute values, and how far they are above what no parameters are below: relatively, (S,)."""
+        terms, n = self.terms, self.terms.n_of_rows
+        margin = terms.changes(params) + terms.at_zero
+        value = terms.loss(margin) + 0.5 * np.vecdot(self.rho * params, params)
+        dual = np.clip(dual[:, :n], 0, 1)
+        above = np.vecdot(np.maximum(margin[:, :n], 0) - dual * margin[:, :n], terms.weight[:, :n])
+        slope = terms.weight[:, :n] * dual
+        if terms.lean is not None:
+            slope -= terms.lean[:, :n]
+        slope = terms.rows.back(terms.of_scores(slope))
+        beyond = np.maximum(np.abs(slope) - self.norm, 0)
+        ridged, held = self.rho > 0, self.norm > 0
+        # No optimum's coefficient is farther than its penalty alone allows; where there is none, this one's size is
+        # as good as known.
+        reach = np.where(held, value[:, None] / np.where(held, self.norm, 1), 2 * np.abs(params).max(1, keepdims=True))
+        of_ridge = 0.5 * (self.rho * params**2 + beyond**2 / np.where(ridged, self.rho, 1))
+        each = slope * params + self.norm * np.abs(params) + np.where(ridged, of_ridge, beyond * reach)
+        free = ~ridged & ~held
+        above += np.where(free, beyond * reach, each).sum(1)
+        return value, np.maximum(above, 0) / np.maximum(value, self.smallest)
+
+
+def _settled(problem: _Problem, params: np.ndarray, dual: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """List what one system's optimum may be, near parameters (1, D) with duals (1, T): the likeliest first.
+
+    Terms whose duals are farther from their bounds than their margins from zero are at their kinks. With these, the
+    optimum solves linear equations.
+    """
+    terms, n = problem.terms, problem.terms.n_of_rows
+    rows, D = terms.rows, len(params[0])
+    weight, lean = terms.weight[0], 0.0 if terms.lean is None else terms.lean[0]
+    sign = np.repeat(terms.signs, rows.shape[0])
+    margin = (terms.changes(params) + terms.at_zero)[0]
+    v, d = params[0].copy(), dual[0].copy()
+    size = np.r_[np.ones(n), np.full(len(d) - n, max(float(np.abs(v).max()), np.finfo(float).tiny))]
+    trained = weight > 0
+    kink = trained & (np.abs(margin) < size * np.minimum(d, 1 - d))
+    d = np.where(kink, d, np.where(trained, margin > 0, 0.5))
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    rounding = _ROUNDING + 1e-15 * weight.max() / np.where(trained, weight, 1)
+    for _ in range(_MAX_EXCHANGES):
+        zero = kink[n:] if terms.has_norm else np.zeros(D, dtype=bool)
+        free, at = np.flatnonzero(~zero), np.flatnonzero(kink[:n])
+        if len(free) + len(at) > _MAX_SYSTEM:
+            break
+        v[zero] = 0
+        near = terms.back((weight * d - lean)[None])[0] + problem.rho[0] * v
+        Z = rows.take(at % rows.shape[0])[:, free]
+        away = sign[at] * (terms.changes(v[None]) + terms.at_zero)[0, at]
+        size_of = len(free)
+        matrix = np.zeros((size_of + len(at),) * 2)
+        matrix[:size_of, :size_of] = np.diag(problem.rho[0, free])
+        matrix[size_of:, :size_of], matrix[:size_of, size_of:] = Z, Z.T
+        step = lstsq(matrix, -np.r_[near[free], away], cond=1e-12, lapack_driver="gelsy")[0]
+        v[free] += step[:size_of]
+        d[at] += step[size_of:] * sign[at] / weight[at]
+        if terms.has_norm:  # what holds zeros
+            slope = rows.back(terms.of_scores((weight * d - lean)[None]))[0]
+            j = np.flatnonzero(zero)
+            d[n + j] = 0.5 - slope[j] / weight[n + j]
+        found.insert(0, (v[None].copy(), d[None].copy()))
+        margin = (terms.changes(v[None]) + terms.at_zero)[0]
+        wrong = kink & ((d < -rounding) | (d > 1 + rounding))
+        passed = trained & ~kink & (np.where(d > 0.5, margin, -margin) < 0)
+        if not wrong.any() and not passed.any():
+            break
+        d[wrong] = np.where(d[wrong] > 0.5, 1.0, 0.0)
+        kink = (kink & ~wrong) | passed
+    return found

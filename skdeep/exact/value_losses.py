@@ -1,0 +1,215 @@
+r"""Smooth losses of values, of targets (C, n): what regressions minimise; `skdeep.engine.values` has them for torch.
+
+On the log link, what is predicted is :math:`e^s`, and the losses are half the deviances of Tweedie's family, whose
+variance is a power p of the mean. With a target t, u = s - log t, a = 2 - p and b = p - 1,
+
+.. math:: \ell = t^a \left(\frac{e^{au} - 1}{a} + \frac{e^{-bu} - 1}{b}\right), \qquad
+          \ell = \frac{e^{as}}{a} \text{ where } t = 0,
+
+where a quotient whose denominator is zero is its limit, plus or minus u. It is convex for p from 1 (Poisson) to 2
+(gamma). In u, no digits are lost near the target, however large that is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import xlogy
+
+from skdeep.exact.losses import At, OfColumns
+
+#: Residuals are zero, or at a kink, up to rounding only, which must not decide on which side the next one is.
+_ROUNDING = 1.5e-8
+#: Powers of e that are counted, the least factor of an exponent that they are divided by, and what has a logarithm.
+_FARTHEST, _LEAST_RATE, _TINY = 500.0, 1e-3, 1e-300
+#: Steps to the score of a slope: all its digits take a dozen.
+_MAX_STEPS = 100
+
+
+class HuberLoss(OfColumns):
+    r"""Huber's loss: :math:`r^2 / 2` of residuals r up to :math:`\delta`, beyond :math:`\delta |r| - \delta^2 / 2`.
+
+    Parameters
+    ----------
+    target : ndarray of shape (C, n), or of each model's own (K, 1, n)
+    delta : float
+        More than zero.
+    """
+
+    piecewise = True
+
+    def __init__(self, target: np.ndarray, delta: float):
+        super().__init__(target)
+        if not delta > 0:
+            raise ValueError(f"delta={delta!r} is not more than 0: for the absolute error, see skdeep.exact.piecewise.")
+        self.delta = delta
+
+    def of(self, target: np.ndarray) -> HuberLoss:
+        return HuberLoss(target, self.delta)
+
+    def at(self, scores: np.ndarray) -> At:
+        residual = scores - self.target
+        gradient = np.clip(residual, -self.delta, self.delta)
+        residual -= 0.5 * gradient
+        residual *= gradient
+        return At(_summed(residual), gradient)
+
+    def second(self, scores: np.ndarray, at: At) -> np.ndarray:
+        return (np.abs(scores - self.target) <= self.delta * (1 + _ROUNDING)).astype(float)
+
+    def conjugate(self, dual: np.ndarray) -> np.ndarray:
+        return (dual * (dual / 2 + self.target)).sum(1)
+
+
+class SquaredInsensitive(OfColumns):
+    r"""The square of what a residual r is beyond :math:`\epsilon`, :math:`\max(0, |r| - \epsilon)^2`.
+
+    Parameters
+    ----------
+    target : ndarray of shape (C, n), or of each model's own (K, 1, n)
+    epsilon : float
+        At least zero.
+    """
+
+    piecewise = True
+
+    def __init__(self, target: np.ndarray, epsilon: float):
+        super().__init__(target)
+        if not epsilon >= 0:
+            raise ValueError(f"epsilon={epsilon!r} is not at least 0.")
+        self.epsilon = epsilon
+
+    def of(self, target: np.ndarray) -> SquaredInsensitive:
+        return SquaredInsensitive(target, self.epsilon)
+
+    def at(self, scores: np.ndarray) -> At:
+        residual = scores - self.target
+        residual -= np.clip(residual, -self.epsilon, self.epsilon)
+        return At(np.einsum("kcn,kcn->kn", residual, residual), 2 * residual)
+
+    def second(self, scores: np.ndarray, at: At) -> np.ndarray:
+        return 2.0 * (np.abs(scores - self.target) >= self.epsilon * (1 - _ROUNDING))
+
+    def conjugate(self, dual: np.ndarray) -> np.ndarray:
+        return (dual * (dual / 4 + self.target) + self.epsilon * np.abs(dual)).sum(1)
+
+
+class TweedieLoss(OfColumns):
+    """Half the deviance of Tweedie's family on the log link.
+
+    Parameters
+    ----------
+    target : ndarray of shape (C, n), or of each model's own (K, 1, n)
+        At least zero; more than zero if the power is 2.
+    power : float
+        Of the mean, that the variance is: from 1 to 2.
+    """
+
+    def __init__(self, target: np.ndarray, power: float):
+        super().__init__(target)
+        if not 1 <= power <= 2:
+            raise ValueError(
+                f"power={power!r} is not between 1 and 2, where half the deviance is convex in the scores."
+            )
+        if not (target >= 0).all() or (power == 2 and not target.all()):
+            least = "more than zero" if power == 2 else "at least zero"
+            raise ValueError(f"A target is {target.min()!r}: Tweedie's loss of power {power:g} is of targets {least}.")
+        self.power, self._a, self._b = power, 2 - power, power - 1
+        is_zero = target == 0
+        self._zero = is_zero if is_zero.any() else None
+        positive = np.where(is_zero, 1.0, target)
+        self._log, self._unit = np.log(positive), positive**self._a
+
+    def of(self, target: np.ndarray) -> TweedieLoss:
+        return TweedieLoss(target, self.power)
+
+    def at(self, scores: np.ndarray) -> At:
+        u = self._from_target(scores)
+        up, down = (_grown(rate, u) for rate in (self._a, -self._b))
+        if self._zero is not None:  # what falls with the scores is of targets above zero only
+            down[np.broadcast_to(self._zero, down.shape)] = 0
+        gradient = self._a * up
+        gradient += self._b * down
+        up -= down
+        up *= self._unit
+        gradient *= self._unit
+        if self._zero is not None:
+            up += self._zero / self._a
+            gradient += self._zero
+        return At(_summed(up), gradient)
+
+    def second(self, scores: np.ndarray, at: At) -> np.ndarray:
+        if self._b == 0:
+            return at.gradient + self.target
+        falling = np.exp(-self._b * self._from_target(scores))
+        falling *= self._unit
+        if self._zero is not None:
+            falling[np.broadcast_to(self._zero, falling.shape)] = 0
+        return self._a * at.gradient + falling
+
+    def conjugate(self, dual: np.ndarray) -> np.ndarray:
+        slope = dual / self._unit
+        if self._b == 0:
+            slope = np.maximum(slope, -1)
+        elif self._a == 0:
+            slope = np.minimum(slope, 1)
+        u = self._place(slope)
+        found = self._unit * (slope * (u + self._log) - _grown(self._a, u) + _grown(-self._b, u))
+        if self._zero is not None:
+            of_zero = (xlogy(dual, np.maximum(dual, 0)) - dual) / self._a
+            found = np.where(self._zero, of_zero, found)
+        return found.sum(1)
+
+    def _from_target(self, scores: np.ndarray) -> np.ndarray:
+        """Compute u, no farther than powers are finite: a row without weight may have any score."""
+        u = scores - self._log
+        return np.clip(u, -_FARTHEST / max(self._b, _LEAST_RATE), _FARTHEST / max(self._a, _LEAST_RATE), out=u)
+
+    def _place(self, slope: np.ndarray) -> np.ndarray:
+        """Find u where the loss of a positive target, in its unit, has a slope: ``exp(a u) - exp(-b u)``.
+
+        Logarithms of the larger power's equation are convex: Newton's steps from zero pass over no root.
+        """
+        if self._b == 0:
+            return np.log(np.maximum(1 + slope, _TINY))
+        if self._a == 0:
+            return -np.log(np.maximum(1 - slope, _TINY))
+        size, u = np.log(np.maximum(np.abs(slope), _TINY)), np.zeros_like(slope)
+        rise = np.where(slope > 0, self._a, self._b)
+        for _ in range(_MAX_STEPS):
+            fall = (rise - 1) * u
+            both = np.logaddexp(size, fall)
+            step = (both - rise * u) / (rise + (1 - rise) * np.exp(fall - both))
+            u += step
+            if not (np.abs(step) > 1e-15 * (1 + u)).any():
+                break
+        return np.copysign(u, slope)
+
+
+class PoissonLoss(TweedieLoss):
+    """Half the deviance of Poisson's distribution on the log link, of targets of at least zero."""
+
+    def __init__(self, target: np.ndarray):
+        super().__init__(target, 1.0)
+
+    def of(self, target: np.ndarray) -> PoissonLoss:
+        return PoissonLoss(target)
+
+
+class GammaLoss(TweedieLoss):
+    """Half the deviance of the gamma distribution on the log link, of targets of more than zero."""
+
+    def __init__(self, target: np.ndarray):
+        super().__init__(target, 2.0)
+
+    def of(self, target: np.ndarray) -> GammaLoss:
+        return GammaLoss(target)
+
+
+def _summed(of_each: np.ndarray) -> np.ndarray:
+    """Add up the losses (K, C, n) of each row, (K, n)."""
+    return of_each[:, 0] if of_each.shape[1] == 1 else of_each.sum(1)
+
+
+def _grown(rate: float, u: np.ndarray) -> np.ndarray:
+    """Compute ``(exp(rate * u) - 1) / rate``, which is u at a rate of zero."""
+    return np.expm1(rate * u) / rate if rate else u.copy()
