@@ -67,9 +67,11 @@ def change_of_variables(
     of_penalty_units = sizes.copy()
     of_penalty_units[:, problem.indicators] = 1.0  # a rare level is to be worth no more than a frequent one
     units = np.where(own_units[:, None], of_penalty_units, factor)
-    root = np.sqrt(penalty.curvature() / curvature)
+    ridge, slopes = penalty.curvature(), penalty.alpha * penalty.l1_ratio
+    if ridge.ndim == 2:  # of each score: the columns are the same for all
+        ridge, slopes = ridge.max(1), slopes.max(1)
+    root = np.sqrt(ridge / curvature)
     of_penalty = units * root[:, None]
-    slopes = penalty.alpha * penalty.l1_ratio if isinstance(penalty, ElasticNet) else np.zeros(len(columns))
     varying, strengths = ~constant, np.maximum(root, slopes)
     _check_penalty(sizes / units, strengths[:, None], varying)
     if exact and not own_units.all():

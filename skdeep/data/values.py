@@ -17,7 +17,7 @@ from skdeep.data.answers import check_asked
 from skdeep.data.inputs import Classifier, Data, Matrix, OutputSpace, dense
 from skdeep.engine.per_model import to_device
 from skdeep.engine.rows import as_tensor
-from skdeep.engine.values import ValueLoss
+from skdeep.engine.values import Positive, ValueLoss
 
 #: What targets there may be, in words, and a condition of each.
 _DOMAINS = {"non-negative": ("at least zero", np.less), "positive": ("positive", np.less_equal)}
@@ -94,13 +94,13 @@ class TargetScale:
         unit of its own, unless the loss has one.
         """
         ones, zeros = np.ones(values.shape[1]), np.zeros(values.shape[1])
-        plain, positive = not loss.log_link and loss.convex, not loss.convex
+        positive, plain = isinstance(loss, Positive), not loss.log_link
         if loss.log_link and not free:
             return cls.none(values.shape[1])
         largest = np.abs(values).max(0, initial=0.0)
         largest = np.where(largest > 0, largest, 1.0)  # squares of what is huge or tiny have no number
         mean = largest * np.average(values / largest, axis=0, weights=weight)
-        level = mean if plain and free else zeros
+        level = mean if plain and free and not positive else zeros
         squares = np.average(np.square((values - level) / largest), axis=0, weights=weight)
         unit = mean if loss.log_link else largest * np.sqrt(squares)
         unit = np.where(unit > 1e-12 * largest, unit, np.where(np.abs(mean) > 0, np.abs(mean), 1.0))

@@ -38,10 +38,10 @@ class ElasticNet:
 
     Parameters
     ----------
-    alpha : ndarray of shape (K,)
-        Strength of the penalty, per model.
-    l1_ratio : ndarray of shape (K,)
-        Share of L1, from 0 (L2 only) to 1 (L1 only), per model.
+    alpha : ndarray of shape (K,) or (K, C)
+        Strength of the penalty, per model, or per row of its coefficients (K, C, ...).
+    l1_ratio : ndarray of the same shape
+        Share of L1, from 0 (L2 only) to 1 (L1 only).
 
     References
     ----------
@@ -100,13 +100,18 @@ class ElasticNet:
         if not self._is_penalty:
             return []
         parts = [coef.detach() if coef.requires_grad else coef for coef in coefs]
+        if self.alpha.ndim == 2:  # of each row: one after the other
+            parts = [row for part in parts for row in part.unbind(1)]
         norms = [torch.linalg.vector_norm(part, dim=tuple(range(1, part.ndim))) for part in parts]
         return [*norms, *(part.abs().flatten(1).sum(1) for part in parts)] if self._has_l1 else norms
 
     def of_norms(self, norms: np.ndarray) -> np.ndarray:
         """Compute the value of each model, from its `norms` (m, K)."""
-        # in Python: few numbers, and nobody is to be warned here of one that is not finite
         n_l2 = len(norms) // 2 if self._has_l1 else len(norms)
+        if self.alpha.ndim == 2:
+            squares, lasso = self.curvature().T / 2 * np.square(norms[:n_l2]), (self.alpha * self.l1_ratio).T
+            return squares.sum(0) + (lasso * norms[n_l2:]).sum(0) if self._has_l1 else squares.sum(0)
+        # in Python: few numbers, and nobody is to be warned here of one that is not finite
         models = zip(self._ridge, self._lasso, norms.T.tolist(), strict=True)
         return np.array([a / 2 * sum(v * v for v in own[:n_l2]) + b * sum(own[n_l2:]) for a, b, own in models])
 
@@ -120,7 +125,11 @@ class ElasticNet:
         if kind not in self._known:
             most = torch.finfo(coef.dtype).max  # as good as infinite
             lasso, ridge = (np.minimum(part, most) for part in (self.alpha * self.l1_ratio, self.curvature()))
-            self._known[kind] = per_model(lasso, coef), per_model(ridge, coef)
+            if self.alpha.ndim == 2:
+                of_rows = (torch.from_numpy(part).to(coef).unsqueeze(-1) for part in (lasso, ridge))
+                self._known[kind] = tuple(of_rows)  # type: ignore[assignment]
+            else:
+                self._known[kind] = per_model(lasso, coef), per_model(ridge, coef)
         return self._known[kind]
 
     def add_gradients_(self, coefs: list[Tensor], gradients: list[Tensor]) -> None:

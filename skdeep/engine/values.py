@@ -28,6 +28,10 @@ class ValueLoss(Loss):
         Which targets there may be.
     log_link : bool
         Whether the scores are logarithms of what is predicted.
+    convex : bool
+        Whether it is, in the scores, so that an optimum is the only one.
+    convex : bool
+        Whether it is, in the scores, so that an optimum is the only one.
     degree : float
         :math:`\ell` of predictions and targets in another unit, c times as large, is :math:`c^{degree}` times as large,
         if the loss itself has the unit (`in_unit`).
@@ -220,6 +224,7 @@ class PoissonValues(ValueLoss):
 
     domain = "non-negative"
     log_link = True
+    power = 1.0
 
     def of_each(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         mean = scores.exp()
@@ -239,6 +244,7 @@ class GammaValues(ValueLoss):
 
     domain = "positive"
     log_link = True
+    power = 2.0
     degree = 0.0
 
     def of_each(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -266,6 +272,7 @@ class TweedieValues(ValueLoss):
     def __init__(self, power: float = 1.5):
         self.power = power
         self.degree = 2 - power
+        self.convex = self.twice_smooth = power <= 2
 
     @property
     def domain(self) -> str:  # type: ignore[override]

@@ -72,7 +72,6 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
     loss: str | RegressionLoss = field(default="squared_error", kw_only=False)
     output: str = "auto"
 
-    _scales_columns = False
     _parameter_constraints: ClassVar[dict] = {
         **LinearModel._parameter_constraints,
         **BaseTorchRegressor._parameter_constraints,
@@ -81,25 +80,26 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
 
     @property
     def _loss_unit(self) -> float:  # type: ignore[override]
-        """The loss of targets in their unit, in units of the targets as they are."""
-        return float(self._target_scale.unit[0] ** self._loss(1).degree)
+        """The loss of targets in their unit, in units of the targets as they are; one where there are several."""
+        unit = self._target_scale.unit
+        return float(unit[0] ** self._loss(1).degree) if (unit == unit[0]).all() else 1.0
 
     def _penalty(self, members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray) -> ElasticNet:
-        alpha, l1_ratio = values(members, "alpha"), values(members, "l1_ratio")
-        auto = np.isnan(alpha)
-        unit, loss = float(self._target_scale.unit[0]), self._loss(1)
-        # the objective of weights and targets in that unit, divided by the loss's: of logarithms, weights have none
-        of_norms = {"l1": 1.0, "l2": 2.0} if (self._target_scale.factor == self._target_scale.unit).all() else {}
-        squares, norm = (unit ** (of_norms.get(name, 0.0) - loss.degree) for name in ("l2", "l1"))
-        if unit == 1 or self.penalty == "l2":
-            return PENALTIES[self.penalty](np.where(auto, self._auto_alpha / total_weight, alpha * squares), l1_ratio)
+        alpha, l1_ratio = values(members, "alpha")[:, None], values(members, "l1_ratio")[:, None]
         if self.penalty != "elasticnet":
-            return PENALTIES[self.penalty](np.where(auto, self._auto_alpha / total_weight, alpha * norm), l1_ratio)
-        strengths = np.where(auto, self._auto_alpha / total_weight, alpha)
-        of_l1, of_l2 = (np.where(auto, 1.0, factor) for factor in (norm, squares))
-        of_l1, of_l2 = strengths * l1_ratio * of_l1, strengths * (1 - l1_ratio) * of_l2
-        total = of_l1 + of_l2
-        return PENALTIES["elasticnet"](total, np.divide(of_l1, total, out=l1_ratio.copy(), where=total > 0))
+            l1_ratio = np.full_like(l1_ratio, float(self.penalty == "l1"))
+        unit, degree = self._target_scale.unit, self._loss(1).degree
+        # the objective in targets of that unit, divided by the loss's: of scores that are logarithms, weights have none
+        has_unit = float((self._target_scale.factor == unit).all())
+        auto = np.isnan(alpha)
+        strength = np.where(auto, self._auto_alpha / total_weight[:, None], alpha)
+        squares, norm = (np.where(auto, 1.0, unit ** (power * has_unit - degree)) for power in (2, 1))
+        lasso, ridge = strength * l1_ratio * norm, strength * (1 - l1_ratio) * squares
+        total = lasso + ridge
+        l1_ratio = np.divide(lasso, total, out=np.broadcast_to(l1_ratio, total.shape).copy(), where=total > 0)
+        if (total == total[:, :1]).all() and (l1_ratio == l1_ratio[:, :1]).all():  # all targets have the same
+            total, l1_ratio = total[:, 0], l1_ratio[:, 0]
+        return PENALTIES[self.penalty](total, l1_ratio)
 
     def _cheapest_solver(self, problem: Problem, loss: Loss, penalty: ElasticNet, newton_params: int | None) -> str:
         if type(loss) is SquaredValues and self._has_smooth_penalty and not (self.callbacks or self.early_stopping):

@@ -103,7 +103,7 @@ def solve(
     if loss.separable and C > 1:
         # Scores that nothing couples are models of their own.
         starts = [None if start is None else start[:, c : c + 1] for c in range(C)]
-        return _joined([solve(rows, loss.one(c), weight, kappa, rho, gap, max_iter, starts[c]) for c in range(C)])
+        return joined([solve(rows, loss.one(c), weight, kappa, rho, gap, max_iter, starts[c]) for c in range(C)])
     params, value, reached = np.zeros((K, C, D)), np.zeros(K), np.zeros(K)
     curve: list[list[float]] = [[] for _ in range(K)]
     for k, neighbour in _along(weight, kappa + rho):
@@ -116,7 +116,7 @@ def solve(
     return Solution(params, value, reached, curve, reached <= gap)
 
 
-def _joined(parts: list[Solution]) -> Solution:
+def joined(parts: list[Solution]) -> Solution:
     """Join what was found for each score."""
     value = np.sum([part.value for part in parts], axis=0)
     missing = np.sum([part.gap * part.value for part in parts], axis=0)

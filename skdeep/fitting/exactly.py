@@ -13,13 +13,24 @@ import numpy as np
 import torch
 
 from skdeep.data.problem import Problem
-from skdeep.engine import losses, values
+from skdeep.engine import losses
 from skdeep.engine.losses import LabelSmoothing, Loss
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.penalties import L1, L2, ElasticNet, NoPenalty
 from skdeep.engine.per_model import groups, to_numpy64
 from skdeep.engine.training import Monitor, Observer
-from skdeep.exact import elastic_net, hinge
+from skdeep.engine.values import (
+    AbsoluteValues,
+    GammaValues,
+    HuberValues,
+    InsensitiveValues,
+    PoissonValues,
+    QuantileValues,
+    SquaredValues,
+    TweedieValues,
+    ValueLoss,
+)
+from skdeep.exact import elastic_net, hinge, piecewise
 from skdeep.exact.descent import Solution, Stack, descend
 from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
 from skdeep.exact.lbfgs import LBFGS
@@ -35,6 +46,7 @@ from skdeep.exact.losses import (
 from skdeep.exact.newton import Newton
 from skdeep.exact.path import follow
 from skdeep.exact.rows import Rows
+from skdeep.exact.value_losses import HuberLoss, SquaredInsensitive, TweedieLoss
 from skdeep.fitting.recipe import Member, Recipe, total_weights
 from skdeep.fitting.variables import Variables, rows_of, weights_of
 
@@ -67,16 +79,22 @@ def is_certified(loss: Loss, penalty: ElasticNet) -> bool:
     """Tell whether there is a solver with a duality gap for a loss and a penalty, of which one may have kinks."""
     if type(penalty) not in (L1, L2, ElasticNet, NoPenalty):
         return False
-    return _is_known(loss) or (penalty.smooth and type(loss) in _HINGES)
+    return _is_known(loss) or type(loss) in _KINKED or (penalty.smooth and type(loss) in _HINGES)
 
 
 #: Losses known here; the hinges among them are smooth where they are squared (but for Crammer and Singer's).
 _HINGES = (losses.CrammerSingerHinge, losses.WestonWatkinsHinge, losses.BinaryHinge)
-_KNOWN = (losses.Softmax, losses.Logistic, losses.SquaredError, *_HINGES, values.SquaredValues)
+_DEVIANCES = (PoissonValues, GammaValues, TweedieValues)
+_KNOWN = (losses.Softmax, losses.Logistic, losses.SquaredError, *_HINGES)
+_KNOWN_OF_VALUES = (SquaredValues, HuberValues, InsensitiveValues, *_DEVIANCES)
+#: Losses of values that have kinks, or may have.
+_KINKED = (AbsoluteValues, QuantileValues, InsensitiveValues)
 
 
 def _is_known(loss: Loss) -> bool:
     """Tell whether a loss is smooth, and known here."""
+    if isinstance(loss, ValueLoss):
+        return loss.smooth and loss.convex and type(loss) in _KNOWN_OF_VALUES
     return loss.smooth and type(loss.loss if type(loss) is LabelSmoothing else loss) in _KNOWN
 
 
@@ -89,11 +107,32 @@ def row_loss(loss: Loss, target: np.ndarray, n_outputs: int) -> RowLoss:
         return SquaredWestonWatkins(target.astype(np.intp), n_outputs)
     if type(base) is losses.Logistic:
         return LogisticLoss(_indicators(target) * (1 - amount) + amount / 2)
-    if type(base) is values.SquaredValues:
-        return SquaredLoss(np.ascontiguousarray(target.T))
+    if isinstance(base, ValueLoss):
+        return _loss_of_values(base, np.ascontiguousarray(target.T))
     if type(base) is losses.SquaredError:
         return SquaredLoss(2 * _indicators(target) - 1)
     return SquaredHinges(2 * _indicators(target) - 1)
+
+
+def _loss_of_values(loss: ValueLoss, values: np.ndarray) -> RowLoss:
+    """Make the smooth loss of rows with these values (C, n)."""
+    if isinstance(loss, HuberValues):
+        return HuberLoss(values, loss.delta)
+    if isinstance(loss, InsensitiveValues):
+        return SquaredInsensitive(values, loss.epsilon)
+    if isinstance(loss, _DEVIANCES):
+        return TweedieLoss(values, loss.power)
+    return SquaredLoss(values)
+
+
+def _kinked(loss: Loss, values: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Say between which bounds (C, n) a loss is zero, and its slopes (C,) below and above."""
+    ones = np.ones(len(values))
+    if isinstance(loss, QuantileValues):
+        level = np.array(loss.levels) * ones
+        return values, values, level, 1 - level
+    room = loss.epsilon if isinstance(loss, InsensitiveValues) else 0.0
+    return values - room, values + room, ones, ones
 
 
 def _hinge(loss: Loss, target: np.ndarray, n_outputs: int) -> Hinges | WestonWatkins:
@@ -137,9 +176,12 @@ def solve_exactly(
     rows = rows_of(problem, network, index, variables)
     target = problem.target if index is None else problem.target[index]
     unit = variables.scale if network.unit is None else variables.scale * to_numpy64(network.unit)[:, 0]
-    rho, kappa = (np.zeros((len(members), rows.shape[1])) for _ in range(2))
-    rho[:, : len(variables.scale)] = penalty.curvature()[:, None] * np.square(unit)
-    kappa[:, : len(variables.scale)] = (penalty.alpha * penalty.l1_ratio)[:, None] * unit
+    # of each model, or of each of its scores
+    ridge, lasso = penalty.curvature(), penalty.alpha * penalty.l1_ratio
+    rho, kappa = (np.zeros((*ridge.shape, rows.shape[1])) for _ in range(2))
+    unit = unit if ridge.ndim == 1 else np.atleast_2d(unit)[:, None]
+    rho[..., : len(variables.scale)] = ridge[..., None] * np.square(unit)
+    kappa[..., : len(variables.scale)] = lasso[..., None] * unit
     tol = np.array([member.progress.tol for member in members])
     max_iter = int(max(min(epochs, member.progress.max_iter) for member in members))
     start = variables.forth(network)
@@ -168,7 +210,8 @@ def _descend(
     n_models, n_scores, n_columns = params.shape
     if isinstance(loss, OfColumns) and n_scores > 1:
         weight = weight if len(weight) == 1 else np.repeat(weight, n_scores, axis=0)
-        rho, tol = np.repeat(rho, n_scores, axis=0), np.repeat(tol, n_scores)
+        rho = np.repeat(rho, n_scores, axis=0) if rho.ndim == 2 else rho.reshape(-1, n_columns)
+        tol = np.repeat(tol, n_scores)
         loss, params = loss.apart(n_models), params.reshape(-1, 1, n_columns)
     system = n_columns * (1 if loss.separable else n_scores)
     # Newton's where these are cheap, or wanted, or all that knows of the curvature
@@ -199,7 +242,9 @@ def _certified(
     """Minimise objectives with kinks, to relative duality gaps; `strengths` of the ridge and of the L1 norm (K, D)."""
     rho, kappa = strengths
     found: Any
-    if not _is_known(recipe.loss):
+    if recipe.loss.target == "values":
+        found = _of_values(recipe.loss, rows, target, weight, strengths, gap, max_iter, start)
+    elif not _is_known(recipe.loss):
         found = hinge.solve(rows, _hinge(recipe.loss, target, recipe.n_outputs), weight, rho, gap, max_iter)
     else:
         loss = row_loss(recipe.loss, target, recipe.n_outputs)
@@ -213,6 +258,31 @@ def _certified(
     ]
     # without the start
     return Solution(found.params, found.gap, [curve[1:] or curve for curve in found.curve], stopped)
+
+
+def _of_values(
+    loss: Loss,
+    rows: Rows,
+    target: np.ndarray,
+    weight: np.ndarray,
+    strengths: tuple[np.ndarray, np.ndarray],
+    gap: np.ndarray,
+    max_iter: int,
+    start: np.ndarray,
+) -> elastic_net.Solution:
+    """Minimise losses of values to relative duality gaps, column by column."""
+    assert isinstance(loss, ValueLoss)
+    values, parts = np.ascontiguousarray(target.T), []
+    smooth = _loss_of_values(loss, values) if _is_known(loss) else None
+    for c in range(len(values)):
+        rho, kappa = (part if part.ndim == 2 else np.ascontiguousarray(part[:, c]) for part in strengths)
+        if smooth is not None:
+            begin = start[:, c : c + 1] if start.any() else None
+            parts.append(elastic_net.solve(rows, smooth.one(c), weight, kappa, rho, gap.min(), max_iter, begin))
+        else:
+            lo, hi, up, down = (part[c : c + 1] for part in _kinked(loss, values))
+            parts.append(piecewise.solve(rows, lo, hi, up, down, weight, rho, kappa, gap, max_iter))
+    return parts[0] if len(parts) == 1 else elastic_net.joined(parts)
 
 
 def _book(

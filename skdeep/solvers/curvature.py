@@ -49,9 +49,10 @@ def to_flat(objective: Objective, blocks: Tensor) -> Tensor:
 
 
 def ridge(objective: Objective) -> Tensor:
-    """Compute the curvature of the penalty along each column, ``(K, 1, D)``; zero for the intercept."""
+    """Compute the curvature of the penalty along each column, ``(K, 1 or C, D)``; zero for the intercept."""
     coef, scale = objective.network.params[0], objective.network.coef_scale()
-    strength = torch.as_tensor(objective.penalty.curvature()).to(coef).view(-1, 1, 1)
+    strength = torch.as_tensor(objective.penalty.curvature()).to(coef)
+    strength = strength.view(len(strength), -1, 1)
     columns = coef.new_ones(1, 1, coef.shape[2]) if scale is None else scale.square()
     return F.pad(strength * columns, (0, width(objective) - coef.shape[2]))
 
