@@ -135,6 +135,47 @@ class TargetScale:
         return scores * factor + offset
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """How the scores of a regressor become predictions.
+
+    Attributes
+    ----------
+    loss : ValueLoss
+        Whose predictions they are.
+    unit : ndarray of shape (C,), or None
+        What these are multiplied by.
+    scale : TargetScale, or None
+        Of scores that are as in training.
+    is_column : bool
+        Whether predictions are a vector.
+    is_sorted : bool
+        Whether columns are sorted.
+    """
+
+    loss: ValueLoss
+    unit: np.ndarray | None
+    scale: TargetScale | None
+    is_column: bool
+    is_sorted: bool
+
+    def combined(self, scores: Tensor, say: Tensor | None = None) -> Tensor:
+        """Combine scores (K, n, C) of models to one's (n, C): their mean prediction, by weights `say` (K, n)."""
+        if len(scores) == 1:
+            return scores[0]
+        each = self.loss.prediction(scores)
+        return self.loss.scores_of(each.mean(0) if say is None else (each * say.unsqueeze(-1)).sum(0))
+
+    def of(self, scores: Tensor) -> Tensor:
+        """Make predictions of scores (n, C)."""
+        found = self.loss.prediction(scores if self.scale is None else self.scale.scores(scores))
+        if self.unit is not None:
+            found = found * to_device(as_tensor(self.unit), found.device, found.dtype)
+        if self.is_sorted:
+            found = found.sort(-1).values
+        return found[:, 0] if self.is_column else found
+
+
 class ValueAnswers(RegressorMixin):
     """The answers of a regressor about rows whose scores are known: whom a scorer asks in its place.
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
+from torch import Tensor, nn
 
 from skdeep.compat.sklearn import check_same_namespace
 from skdeep.data.answers import codes, decisions, labels, log_probabilities, probabilities
@@ -30,7 +30,7 @@ from skdeep.engine.networks import Network
 from skdeep.engine.rows import DenseRows, SparseRows
 from skdeep.engine.stored import StoredArray
 from skdeep.engine.threads import threads_for
-from skdeep.fitting.exported import ClassifierModule, as_module
+from skdeep.fitting.exported import as_module
 from skdeep.fitting.fitted import able, any_coef, n_weights, needs_float64
 from skdeep.fitting.links import link_of
 from skdeep.fitting.torch_settings import own_settings
@@ -114,6 +114,46 @@ class Predictor:
         """Place validated rows, in the precision that scores are computed in: float64 if it is to be `precise`."""
         precise &= device.type != "mps"
         return rows_of(X, device, torch.float64 if precise else prediction_dtype(X, device))
+
+    def to_torch(self) -> nn.Module:
+        """Make a torch module of the fitted estimator, from raw columns to probabilities or values.
+
+        Standardisation, missing values, the members of an ensemble, the link and its calibration are all in it, so that
+        it gives what ``predict_proba`` gives; a classifier without probabilities, what ``decision_function`` gives; a
+        regressor, what ``predict`` gives. It can be exported by ``torch.export`` and ``torch.onnx``, with any number
+        of rows.
+
+        Returns
+        -------
+        ClassifierModule or RegressorModule
+            A :class:`torch.nn.Module` on the CPU, in ``eval()`` mode, with a copy of the parameters in the dtype in
+            which the model keeps them. ``module(X)`` is for a dense tensor (n, n_features), and computes in the more
+            precise of its own and X's dtype; ``module.scores(X)`` are the scores (n, C) before the link, and
+            ``module.classes_`` are a classifier's labels. Where some columns are categories, X has
+            ``encoded_features_``.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted, or not with its present ``calibration``.
+        ValueError
+            If a module of your own cannot be copied.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from sklearn.datasets import load_iris
+        >>> from skdeep import SoftmaxClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> clf = SoftmaxClassifier(random_state=0).fit(X, y)
+        >>> module = clf.to_torch()
+        >>> with torch.no_grad():
+        ...     p = module(torch.from_numpy(X))
+        >>> bool(abs(p.numpy() - clf.predict_proba(X)).max() < 1e-12)
+        True
+        """
+        check_is_fitted(self, self._coef_attribute)
+        return as_module(self)
 
     @property
     def _n_inputs(self) -> int:
@@ -207,44 +247,6 @@ class PredictionMixin:
             X, "predict_log_proba", lambda scores: log_probabilities(scores, self.classes_, link_of(self))
         )
         return space.array(found)
-
-    def to_torch(self) -> ClassifierModule:
-        """Make a torch module of the fitted classifier, from raw columns to probabilities.
-
-        Standardisation, missing values, the members of an ensemble, the link and its calibration are all in it, so that
-        it gives what ``predict_proba`` gives; a classifier without probabilities, what ``decision_function`` gives. It
-        can be exported by ``torch.export`` and ``torch.onnx``, with any number of rows.
-
-        Returns
-        -------
-        ClassifierModule
-            A :class:`torch.nn.Module` on the CPU, in ``eval()`` mode, with a copy of the parameters in the dtype in
-            which the model keeps them. ``module(X)`` is for a dense tensor (n, n_features), and computes in the more
-            precise of its own and X's dtype; ``module.scores(X)`` are the scores (n, C) before the link, and
-            ``module.classes_`` are the labels. Where some columns are categories, X has ``encoded_features_``.
-
-        Raises
-        ------
-        NotFittedError
-            If the classifier is not fitted, or not with its present ``calibration``.
-        ValueError
-            If a module of your own cannot be copied.
-
-        Examples
-        --------
-        >>> import torch
-        >>> from sklearn.datasets import load_iris
-        >>> from skdeep import SoftmaxClassifier
-        >>> X, y = load_iris(return_X_y=True)
-        >>> clf = SoftmaxClassifier(random_state=0).fit(X, y)
-        >>> module = clf.to_torch()
-        >>> with torch.no_grad():
-        ...     p = module(torch.from_numpy(X))
-        >>> bool(abs(p.numpy() - clf.predict_proba(X)).max() < 1e-12)
-        True
-        """
-        check_is_fitted(self, self._coef_attribute)
-        return as_module(self)
 
     @property
     def _fitted_multilabel(self) -> bool:

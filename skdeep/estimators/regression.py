@@ -16,10 +16,8 @@ from skdeep.data.inputs import Data, Matrix, OutputSpace
 from skdeep.data.labels import n_columns
 from skdeep.data.problem import Problem
 from skdeep.data.stored import opened_with_targets
-from skdeep.data.values import TargetScale, ValueAnswers, check_domain, check_values
+from skdeep.data.values import Prediction, TargetScale, ValueAnswers, check_domain, check_values
 from skdeep.engine.networks import OutputMap
-from skdeep.engine.per_model import to_device
-from skdeep.engine.rows import as_tensor
 from skdeep.engine.values import Positive, ValueLoss
 from skdeep.estimators.base import BaseTorchEstimator, no_partial_fit
 from skdeep.fitting.losses import (
@@ -181,14 +179,16 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         made = made.in_unit(float(scale.unit[0]))
         return made.shifted(tuple(scale.shift.tolist())) if isinstance(made, Positive) and scale.shift.any() else made
 
+    @property
+    def _prediction(self) -> Prediction:
+        """Say how its scores become predictions."""
+        is_sorted = isinstance(self.loss, Quantile) and self.loss.non_crossing
+        unit = getattr(self, "output_scale_", None)
+        return Prediction(value_loss(self.loss, self.output), unit, None, self._predicts_column, is_sorted)
+
     def _predicted(self, scores: Tensor) -> Tensor:
         """Make predictions of scores (n, C), of the targets as they are."""
-        found = value_loss(self.loss, self.output).prediction(scores)
-        if hasattr(self, "output_scale_"):
-            found = found * to_device(as_tensor(self.output_scale_), found.device, found.dtype)
-        if isinstance(self.loss, Quantile) and self.loss.non_crossing:
-            found = found.sort(-1).values
-        return found[:, 0] if self._predicts_column else found
+        return self._prediction.of(scores)
 
     def _coded(
         self, target: tuple[Data, Any], X: Matrix, name: str, *, new: bool, same: bool = False
@@ -255,11 +255,7 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         return self._target_scale.factor, self._target_scale.offset
 
     def _combined(self, scores: Tensor, say: Tensor | None = None) -> Tensor:
-        if len(scores) == 1:
-            return scores[0]
-        loss = value_loss(self.loss, self.output)
-        each = loss.prediction(scores)
-        return loss.scores_of(each.mean(0) if say is None else (each * say.unsqueeze(-1)).sum(0))
+        return scores[0] if len(scores) == 1 else self._prediction.combined(scores, say)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
 
-from skdeep.data.values import TargetScale, ValueAnswers
+from skdeep.data.values import Prediction, TargetScale, ValueAnswers
 from skdeep.engine.networks import OutputMap
 from skdeep.estimators.docs import OUTPUT, REGRESSION_LOSS, deep_parameters, document_deep_regressor
 from skdeep.estimators.mlp_regressor import NeuralNetRegressor
@@ -94,8 +94,9 @@ class TorchRegressor(UserModule, NeuralNetRegressor):
             return super()._measure_targets(table, weight)
         return TargetScale.none(table.shape[1])
 
-    def _predicted(self, scores: Tensor) -> Tensor:
-        return super()._predicted(self._target_scale.scores(scores))
+    @property
+    def _prediction(self) -> Prediction:
+        return replace(super()._prediction, scale=self._target_scale)
 
     def _answers(self, scores: Tensor) -> ValueAnswers:
         return ValueAnswers(self, scores)

@@ -1,10 +1,10 @@
-"""A fitted classifier as a torch module, from raw columns to probabilities."""
+"""A fitted estimator as a torch module, from raw columns to probabilities or values."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from skdeep.data.answers import Link, codes, decisions, probabilities
 from skdeep.data.inputs import Classifier, to_numpy
+from skdeep.data.values import Prediction
 from skdeep.engine.activations import ACTIVATIONS
 from skdeep.engine.module_network import ModuleNetwork, first_tensor
 from skdeep.engine.networks import Network, affine
@@ -140,6 +141,13 @@ class Wrapped(nn.Module):
         return self.module(X.to(dtype).reshape(-1, *self.shape)).unsqueeze(0)
 
 
+def _in_precision(X: Tensor, scores: Callable[[Tensor], Tensor], stack: nn.Module) -> Tensor:
+    """Compute scores of rows, and cast them to the precision of these."""
+    short = X.dtype in (torch.float32, torch.float16, torch.bfloat16)
+    X = X if X.is_floating_point() or isinstance(stack, Wrapped) else X.to(torch.float64)
+    return scores(X).to(torch.float32 if short else torch.float64)
+
+
 class ClassifierModule(nn.Module):
     """A fitted classifier as a module: raw columns in, what ``predict_proba`` gives out.
 
@@ -178,11 +186,12 @@ class ClassifierModule(nn.Module):
 
         They are in X's precision, whatever the module's own: float32, or else float64.
         """
-        short = X.dtype in (torch.float32, torch.float16, torch.bfloat16)
-        X = X if X.is_floating_point() or isinstance(self.stack, Wrapped) else X.to(torch.float64)
-        of_models = self.stack(X)
-        scores = of_models[0] if self.average is None else self.average.of(of_models)
-        return scores.to(torch.float32 if short else torch.float64)
+
+        def of_rows(rows: Tensor) -> Tensor:
+            of_models = self.stack(rows)
+            return of_models[0] if self.average is None else self.average.of(of_models)
+
+        return _in_precision(X, of_rows, self.stack)
 
     def forward(self, X: Tensor) -> Tensor:
         """Compute probabilities (n, n_classes), or scores where there are none."""
@@ -197,9 +206,39 @@ class ClassifierModule(nn.Module):
         return found, decisions(scores, multilabel)
 
 
-def as_module(estimator: Classifier) -> ClassifierModule:
-    """Make the module of a fitted classifier, on the CPU, in ``eval()`` mode."""
+class RegressorModule(nn.Module):
+    """A fitted regressor as a module: raw columns in, what ``predict`` gives out.
+
+    Beyond the shape of X nothing of it is checked. It is made by ``to_torch`` of a regressor.
+
+    **Shape.** (n, n_features) to (n,) or (n, n_targets), as y was; of several quantiles, (n, n_quantiles).
+
+    Parameters
+    ----------
+    stack : Module
+        Scores (K, n, C) of rows.
+    prediction : Prediction
+        How these become one, and predictions.
+    """
+
+    def __init__(self, stack: nn.Module, prediction: Prediction) -> None:
+        super().__init__()
+        self.stack, self.prediction = stack, prediction
+
+    def scores(self, X: Tensor) -> Tensor:
+        """Compute scores (n, C), in X's precision, whatever the module's own: float32, or else float64."""
+        return _in_precision(X, lambda rows: self.prediction.combined(self.stack(rows)), self.stack)
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Compute predictions."""
+        return self.prediction.of(self.scores(X))
+
+
+def as_module(estimator: Classifier) -> nn.Module:
+    """Make the module of a fitted estimator, on the CPU, in ``eval()`` mode."""
     network = estimator._trained_network(_CPU, torch.float64 if needs_float64(estimator) else torch.float32)
     stack = Wrapped(network) if isinstance(network, ModuleNetwork) else Layers(network)
+    if hasattr(estimator, "_prediction"):
+        return RegressorModule(stack, estimator._prediction).eval()
     parts = average_of(estimator), link_of(estimator), to_numpy(estimator.classes_)
     return ClassifierModule(stack, *parts, hasattr(estimator, "predict_proba")).eval()
