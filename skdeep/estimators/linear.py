@@ -157,7 +157,8 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         own = type(self)._penalty.__module__.partition(".")[0] == __name__.partition(".")[0]  # not a user's
         is_known = own and self._is_certified(loss)
         can_be = is_known and not problem.is_stored and takes_targets(problem, loss)
-        if self.early_stopping or self.verbose or self.penalty is None or not can_be:
+        unbounded = self.penalty is None and loss.target != "values"  # hinges that fall for ever
+        if self.early_stopping or self.verbose or unbounded or not can_be:
             return "sgd"
         values = problem.n_rows * (problem.source.shape[1] * problem.density + 1) * self.n_outputs_
         return "exact" if values <= _CERTIFIED_VALUES else "sgd"

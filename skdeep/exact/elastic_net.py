@@ -228,6 +228,8 @@ class _Problem:
         return (params - median).ravel()
 
     def _relative(self, value: float, bound: float) -> float:
+        if value == 0:  # nothing is below it
+            return 0.0
         return max(value - bound, 0.0) / max(value, self.smallest)
 
     def _penalty(self, x: np.ndarray) -> float:

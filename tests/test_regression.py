@@ -1,0 +1,640 @@
+"""Regressors: losses of values, targets in units of their own, and what is said of them with scikit-learn."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers import check_each
+from scipy import sparse
+from sklearn import model_selection
+from sklearn._loss import loss as theirs
+from sklearn.base import clone
+from sklearn.datasets import load_diabetes, make_friedman1
+from sklearn.linear_model import (
+    ElasticNet,
+    GammaRegressor,
+    HuberRegressor,
+    Lasso,
+    LinearRegression,
+    PoissonRegressor,
+    QuantileRegressor,
+    Ridge,
+    TweedieRegressor,
+)
+from sklearn.metrics import mean_pinball_loss, r2_score
+from sklearn.svm import LinearSVR
+from sklearn.utils.estimator_checks import (
+    check_array_api_input,
+    check_param_validation,
+    estimator_checks_generator,
+)
+from torch import nn
+
+from skdeep import (
+    SGD,
+    EpsilonInsensitive,
+    Huber,
+    LinearRegressor,
+    MLPEnsembleRegressor,
+    MLPRegressorTorch,
+    Quantile,
+    TorchRegressor,
+    Tweedie,
+    compare,
+)
+from skdeep.data.values import TargetScale
+from skdeep.engine.losses import Loss
+from skdeep.engine.values import (
+    AbsoluteValues,
+    GammaValues,
+    HuberValues,
+    InsensitiveValues,
+    PoissonValues,
+    Positive,
+    QuantileValues,
+    SquaredValues,
+    TweedieValues,
+)
+from skdeep.fitting.exactly import _is_known, row_loss
+from skdeep.model_selection import GridSearchCV, regularization_path
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+    # fitted attributes are asked for the names that dtypes have in NumPy
+    pytest.mark.filterwarnings("ignore:You are comparing a array_api_strict dtype"),
+]
+
+X, Y = load_diabetes(return_X_y=True)
+X, Y = 20 * X[:200], Y[:200]  # columns of the order of one
+
+
+def small_net(n_features, n_outputs, width=8):
+    return nn.Sequential(nn.Linear(n_features, width), nn.Tanh(), nn.Linear(width, n_outputs))
+
+
+SMALL = {"hidden_layer_sizes": (8,), "random_state": 0}
+MODELS = {
+    "least squares": LinearRegressor(),
+    "lasso": LinearRegressor(penalty="l1", alpha=1.0, tol=1e-6),
+    "sgd": LinearRegressor(solver="sgd", max_iter=20, random_state=0),
+    "huber": LinearRegressor("huber", tol=1e-8),
+    "poisson": LinearRegressor("poisson", tol=1e-8),
+    "median": LinearRegressor("absolute_error", tol=1e-6),
+    "quantiles": LinearRegressor(Quantile([0.1, 0.9])),
+    "softplus": LinearRegressor(output="softplus"),
+    "network": MLPRegressorTorch(**SMALL),
+    "poisson network": MLPRegressorTorch("poisson", **SMALL),
+    "module": TorchRegressor(small_net, learning_rate_init=0.03, max_iter=10, random_state=0),
+    "ensemble": MLPEnsembleRegressor(2, max_iter=5, **SMALL),
+}
+each_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
+each_single = pytest.mark.parametrize("model", list(MODELS.values())[:-1], ids=list(MODELS)[:-1])
+
+
+def fitted(model, *args, **params):
+    return clone(model).fit(*(args or (X, Y)), **params)
+
+
+# ---- losses ----------------------------------------------------------------------------------------------------------
+
+LOSSES = {
+    "squared": SquaredValues(),
+    "absolute": AbsoluteValues(),
+    "huber": HuberValues(0.7),
+    "insensitive": InsensitiveValues(0.3),
+    "squared insensitive": InsensitiveValues(0.3, squared=True),
+    "quantiles": QuantileValues((0.1, 0.5, 0.8)),
+    "poisson": PoissonValues(),
+    "gamma": GammaValues(),
+    "tweedie": TweedieValues(1.4),
+    "tweedie 3": TweedieValues(3.0),
+    "relu": Positive(SquaredValues(), "relu", (0.5, 0.1, -0.2)),
+    "softplus": Positive(HuberValues(0.7), "softplus"),
+    "exp": Positive(SquaredValues(), "exp"),
+}
+each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
+
+
+def example(seed=0, shape=(2, 50, 3)):
+    generator = np.random.default_rng(seed)
+    return torch.from_numpy(generator.normal(0, 1, shape)), torch.from_numpy(generator.gamma(2, 1, shape[1:]))
+
+
+@each_loss
+def test_gradients_are_those_of_autograd(loss):
+    scores, target = example()
+    value, gradient = loss.value_and_gradient(scores, target)
+    torch.testing.assert_close(loss.value(scores, target), value)
+    expected_value, expected = Loss.value_and_gradient(loss, scores, target)
+    torch.testing.assert_close(value, expected_value)
+    torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("name", [name for name, loss in LOSSES.items() if loss.smooth])
+def test_curvature_is_how_gradients_change(name):
+    loss, (scores, target) = LOSSES[name], example()
+    step = 1e-6
+    change = (loss.of_each(scores + step, target)[1] - loss.of_each(scores - step, target)[1]) / (2 * step)
+    found = loss.hessian_diagonal(scores, target)
+    if isinstance(loss, Positive):  # Gauss and Newton's, without what residuals add
+        assert (found >= 0).all()
+    else:
+        kinks = (found - change).abs() > 1e-4  # a step over one
+        assert kinks.double().mean() < 0.01
+        torch.testing.assert_close(found[~kinks], change[~kinks], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(loss.hessian(scores, target).diagonal(dim1=-2, dim2=-1), found)
+
+
+@pytest.mark.parametrize(
+    ("loss", "other"),
+    [
+        (PoissonValues(), theirs.HalfPoissonLoss()),
+        (GammaValues(), theirs.HalfGammaLoss()),
+        (TweedieValues(1.4), theirs.HalfTweedieLoss(power=1.4)),
+        (TweedieValues(3.0), theirs.HalfTweedieLoss(power=3.0)),
+        (HuberValues(0.7), None),
+        (QuantileValues((0.2,)), theirs.PinballLoss(quantile=0.2)),
+    ],
+    ids=lambda loss: type(loss).__name__,
+)
+def test_losses_are_scikit_learns(loss, other):
+    scores, target = example(shape=(1, 50, 1))
+    found = loss.value(scores, target)[0].numpy()
+    if other is None:
+        r = np.abs((scores[0] - target).numpy().ravel())
+        np.testing.assert_allclose(found, np.where(r <= 0.7, r**2 / 2, 0.7 * (r - 0.35)))
+        return
+    raw, y = scores.numpy().ravel().copy(), target.numpy().ravel().copy()
+    # theirs leave out what the scores do not change
+    at_zero = loss.value(torch.zeros_like(scores), target)[0].numpy()
+    expected = other.loss(y, raw) - other.loss(y, 0 * raw)
+    np.testing.assert_allclose(found - at_zero, expected, rtol=1e-10, atol=1e-10)
+    if loss.log_link:  # of which ours leave out nothing: half the deviance
+        np.testing.assert_allclose(loss.value(target.log(), target), 0, atol=1e-12)
+
+
+@each_loss
+@pytest.mark.parametrize("unit", [3.0, 1e-3])
+def test_losses_in_another_unit(loss, unit):
+    """What `degree` says: the unit comes out of the loss as a power of it."""
+    scores, target = example()
+    if isinstance(loss, Positive):
+        loss = loss.loss
+    other = scores + np.log(unit) if loss.log_link else scores * unit
+    value, gradient = loss.value_and_gradient(other, target * unit)
+    own_value, own_gradient = loss.in_unit(unit).value_and_gradient(scores, target)
+    torch.testing.assert_close(value, own_value * unit**loss.degree)
+    torch.testing.assert_close(gradient, own_gradient * unit ** (loss.degree - (not loss.log_link)))
+
+
+@pytest.mark.parametrize("name", [name for name, loss in LOSSES.items() if _is_known(loss)])
+def test_exact_solvers_have_the_same_losses(name):
+    loss, (scores, target) = LOSSES[name], example()
+    rows = row_loss(loss, target.numpy(), 3).at(scores.numpy().transpose(0, 2, 1).copy())
+    np.testing.assert_allclose(rows.value, loss.value(scores, target), rtol=1e-10, atol=1e-12)
+    gradient = loss.value_and_gradient(scores, target)[1]
+    np.testing.assert_allclose(rows.gradient.transpose(0, 2, 1), gradient, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("output", ["relu", "softplus", "exp"])
+def test_outputs_have_a_way_back(output):
+    loss, prediction = Positive(SquaredValues(), output), torch.tensor([1e-8, 0.3, 1.0, 50.0], dtype=torch.float64)
+    torch.testing.assert_close(loss.prediction(loss.scores_of(prediction)), prediction)
+
+
+# ---- optima ----------------------------------------------------------------------------------------------------------
+
+
+def objective(loss, coef, intercept, alpha, l1_ratio, data=(X, Y)):
+    rows, values = data
+    scores = torch.from_numpy(rows @ np.ravel(coef) + intercept)[:, None]
+    data = LinearRegressor(loss)._loss(1).value(scores, torch.from_numpy(values)[:, None]).mean().item()
+    return data + alpha * (l1_ratio * np.abs(coef).sum() + (1 - l1_ratio) / 2 * np.square(coef).sum())
+
+
+OPTIMA = {
+    "ols": (LinearRegressor(penalty=None), LinearRegression(), 0, 0),
+    "ridge": (LinearRegressor(alpha=0.3), Ridge(0.3 * len(Y)), 0.3, 0),
+    "lasso": (LinearRegressor(penalty="l1", alpha=2, tol=1e-7), Lasso(2, tol=1e-12), 2, 1),
+    "elastic net": (
+        LinearRegressor(penalty="elasticnet", alpha=2, l1_ratio=0.7, tol=1e-7),
+        ElasticNet(alpha=2, l1_ratio=0.7, tol=1e-12),
+        2,
+        0.7,
+    ),
+    "median": (
+        LinearRegressor("quantile", penalty="l1", alpha=0.1, tol=1e-6),
+        QuantileRegressor(alpha=0.1),
+        0.1,
+        1,
+    ),
+    "quantile": (
+        LinearRegressor(Quantile(0.2), penalty=None, tol=1e-6),
+        QuantileRegressor(quantile=0.2, alpha=0),
+        0,
+        0,
+    ),
+    "poisson": (LinearRegressor("poisson", alpha=0.1, tol=1e-9), PoissonRegressor(alpha=0.1, tol=1e-10), 0.1, 0),
+    "gamma": (LinearRegressor("gamma", alpha=0.1, tol=1e-9), GammaRegressor(alpha=0.1, tol=1e-10), 0.1, 0),
+    "tweedie": (
+        LinearRegressor(Tweedie(1.5), alpha=0.1, tol=1e-9),
+        TweedieRegressor(power=1.5, alpha=0.1, tol=1e-10),
+        0.1,
+        0,
+    ),
+    "support vectors": (
+        LinearRegressor(EpsilonInsensitive(10), alpha=1 / len(Y), fit_intercept=False, tol=1e-6),
+        LinearSVR(epsilon=10, C=1, fit_intercept=False, tol=1e-9, max_iter=10**6),
+        1 / len(Y),
+        0,
+    ),
+    "squared support vectors": (
+        LinearRegressor(EpsilonInsensitive(10, squared=True), alpha=1 / len(Y), fit_intercept=False, tol=1e-9),
+        LinearSVR(
+            epsilon=10,
+            C=1,
+            loss="squared_epsilon_insensitive",
+            fit_intercept=False,
+            tol=1e-9,
+            max_iter=10**6,
+        ),
+        1 / len(Y),
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize(("ours", "other", "alpha", "l1_ratio"), OPTIMA.values(), ids=OPTIMA.keys())
+def test_optima_are_scikit_learns(ours, other, alpha, l1_ratio):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ours, other = ours.fit(X, Y), other.fit(X, Y)
+    found, expected = (objective(ours.loss, m.coef_, m.intercept_, alpha, l1_ratio) for m in (ours, other))
+    assert found <= expected * (1 + 1e-8)
+    if not isinstance(other, LinearSVR):  # which ends above
+        assert found >= expected * (1 - 1e-6)
+    assert ours.loss_ == pytest.approx(found, rel=1e-10)
+    if l1_ratio == 1:
+        np.testing.assert_array_equal(ours.coef_[0] == 0, np.abs(other.coef_) < 1e-9)
+
+
+def test_optimum_of_hubers():
+    """HuberRegressor finds a scale besides: at that scale, the rest of its optimum is ours."""
+    other = HuberRegressor(epsilon=1.35, alpha=1e-3, tol=1e-10, max_iter=10_000).fit(X, Y)
+    delta, alpha = 1.35 * other.scale_, 1e-3 * other.scale_ / len(Y)
+    ours = LinearRegressor(Huber(delta), alpha=alpha, tol=1e-9).fit(X, Y)
+    np.testing.assert_allclose(ours.coef_[0], other.coef_, rtol=1e-3, atol=1e-2)
+    found, expected = (objective(Huber(delta), m.coef_, m.intercept_, alpha, 0) for m in (ours, other))
+    assert expected * (1 - 1e-7) <= found <= expected
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "absolute_error", "huber", "poisson"])
+@pytest.mark.parametrize("penalty", ["l1", "l2", "elasticnet"])
+def test_mini_batches_come_near(loss, penalty):
+    generator = np.random.default_rng(0)
+    rows = generator.normal(0, [1.0, 10.0, 0.1, 1.0], (400, 4))
+    values = np.exp(rows @ [0.3, 0.02, 1.0, 0.0] + 0.1 * generator.normal(size=400))
+    model = LinearRegressor(loss, penalty=penalty, alpha=0.05, random_state=0, tol=1e-6)
+    optimum = fitted(model, rows, values)
+    steps = SGD(batch_size=50, learning_rate="cosine", n_iter_no_change=np.inf)
+    near = fitted(model.set_params(solver=steps, max_iter=100, tol=0), rows, values)
+    l1_ratio = {"l1": 1, "l2": 0}.get(penalty, model.l1_ratio)
+    best, reached = (objective(loss, m.coef_, m.intercept_, 0.05, l1_ratio, (rows, values)) for m in (optimum, near))
+    assert best * (1 - 1e-6) <= reached <= 1.003 * best
+
+
+@pytest.mark.parametrize("penalty", ["l1", "l2"])
+@pytest.mark.parametrize("loss", ["squared_error", "absolute_error", "poisson"])
+def test_several_targets_are_fitted_each_by_itself(loss, penalty):
+    targets = np.stack([Y, 1e4 * Y[::-1] + 7, 1e-4 * Y**1.5], axis=1)
+    for alpha in ("auto", 0.05):
+        model = LinearRegressor(loss, penalty=penalty, alpha=alpha, tol=1e-7)
+        together = fitted(model, X, targets).predict(X)
+        apart = np.stack([fitted(model, X, target).predict(X) for target in targets.T], axis=1)
+        np.testing.assert_allclose(together / targets.std(0), apart / targets.std(0), atol=1e-5)
+
+
+# ---- units of targets ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("huber", "ensemble")])
+def test_targets_in_another_unit(name):
+    """Everything is for targets in units of their own; of an ensemble, folds follow from the digits of targets."""
+    model = MODELS[name]
+    params = {} if getattr(model, "alpha", None) in ("auto", 1e-4) else {"alpha": "auto"}
+    model = clone(model).set_params(**params)
+    expected = fitted(model).predict(X)
+    tol = 1e-3 if name == "module" else 1e-6 * np.abs(expected).max()  # which is float32
+    np.testing.assert_allclose(fitted(model, X, 1e4 * Y).predict(X) / 1e4, expected, atol=tol)
+    if "poisson" not in name and name != "softplus":
+        far = fitted(model, X, Y + 1e9).predict(X)
+        np.testing.assert_allclose(far - 1e9, expected, atol=max(tol, 1e-4))
+
+
+@each_model
+def test_fits_in_single_precision(model):
+    found = fitted(model, X.astype("f4"), Y.astype("f4")).predict(X.astype("f4"))
+    assert found.dtype == np.float32
+    expected = fitted(model, X.astype("f4").astype("f8"), Y).predict(X)
+    if not isinstance(model, MLPEnsembleRegressor):
+        np.testing.assert_allclose(found, expected, atol=1e-2)
+
+
+@pytest.mark.parametrize(("free", "per_column"), [(True, True), (True, False), (False, True)])
+@each_loss
+def test_scales_of_targets(loss, free, per_column):
+    values = np.random.default_rng(0).gamma(2, [1.0, 1e3, 1e-3], (40, 3))
+    weight = np.random.default_rng(1).integers(0, 3, 40).astype(float)
+    scale = TargetScale.of(values, weight, loss, free, per_column)
+    repeated = TargetScale.of(np.repeat(values, weight.astype(int), axis=0), None, loss, free, per_column)
+    for name in ("level", "unit", "factor", "offset", "predicted", "shift"):
+        np.testing.assert_allclose(getattr(scale, name), getattr(repeated, name), rtol=1e-12, err_msg=name)
+    np.testing.assert_allclose(scale.back(scale.forth(values)), values, rtol=1e-12)
+    if not per_column and not loss.log_link:
+        assert (scale.unit == scale.unit[0]).all()
+
+
+def test_targets_without_variance():
+    for model in MODELS.values():
+        found = fitted(model, X, np.full(len(Y), 7.0)).predict(X)
+        assert np.isfinite(found).all()
+        if not isinstance(model, TorchRegressor | MLPRegressorTorch | MLPEnsembleRegressor):
+            np.testing.assert_allclose(found, 7.0, rtol=1e-3)
+
+
+# ---- the estimator's contract ----------------------------------------------------------------------------------------
+
+TINY = {"max_iter": 8, "hidden_layer_sizes": (16,), "random_state": 0}
+CONFIGURATIONS = [
+    LinearRegressor(),
+    LinearRegressor(penalty="elasticnet", alpha=0.01),
+    LinearRegressor("absolute_error"),
+    LinearRegressor("huber", solver="sgd", max_iter=30),
+    LinearRegressor("poisson"),
+    LinearRegressor("epsilon_insensitive", early_stopping=True, max_iter=20),
+    LinearRegressor(output="softplus"),
+    MLPRegressorTorch(),
+    MLPRegressorTorch("huber", (16,), solver="lbfgs", max_iter=20),
+    MLPRegressorTorch("poisson", early_stopping=True, hidden_layer_sizes=(16,)),
+    MLPRegressorTorch(standardize=False, hidden_layer_sizes=(16,), learning_rate_init=0.02),
+    MLPEnsembleRegressor(2, **TINY),
+    TorchRegressor(small_net, learning_rate_init=0.05, max_iter=20),
+]
+
+
+def excused(estimator):
+    """A check of several targets has negative ones, whatever an estimator's tags say."""
+    positive = estimator.__sklearn_tags__().target_tags.positive_only and estimator.output == "auto"
+    return {"check_regressor_multioutput"} if positive else set()
+
+
+@pytest.mark.parametrize("estimator", CONFIGURATIONS, ids=str)
+def test_every_check_of_scikit_learn(estimator):
+    checks = {check.func.__name__ + str(check.keywords): check for _, check in estimator_checks_generator(estimator)}
+    assert len(checks) > 60
+    known = excused(estimator)
+    check_each(
+        lambda check: check(clone(estimator)),
+        {name: [check] for name, check in checks.items() if check.func.__name__ not in known},
+    )
+    for check in checks.values():
+        if check.func.__name__ in known:
+            with pytest.raises(ValueError, match="out of the valid range"):
+                check(clone(estimator))
+
+
+@pytest.mark.parametrize("estimator", [CONFIGURATIONS[i] for i in (0, 7, 11, 12)], ids=lambda e: type(e).__name__)
+def test_parameters_are_validated(estimator):
+    check_param_validation(type(estimator).__name__, clone(estimator))
+
+
+@pytest.mark.parametrize("estimator", [LinearRegressor(), MLPRegressorTorch(**SMALL)], ids=str)
+@pytest.mark.parametrize("namespace", ["torch", "array_api_strict"])
+def test_array_api(estimator, namespace):
+    check_array_api_input(
+        type(estimator).__name__, estimator, array_namespace=namespace, dtype_name="float64", check_values=True
+    )
+
+
+@each_model
+def test_models_are_kept(model):
+    model = fitted(model)
+    other = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(other.predict(X), model.predict(X))
+    module = model.to_torch()
+    with torch.no_grad():
+        np.testing.assert_allclose(module(torch.from_numpy(X)), model.predict(X), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["least squares", "lasso", "huber", "poisson", "median", "softplus"])
+def test_weights_are_repetition(name):
+    weight = np.random.default_rng(0).integers(0, 3, len(Y))
+    params = {"tol": 1e-9} if name == "softplus" else {}
+    model = clone(MODELS[name]).set_params(**params)
+    weighted = fitted(model, X, Y, sample_weight=weight).predict(X)
+    repeated = fitted(model, np.repeat(X, weight, axis=0), np.repeat(Y, weight)).predict(X)
+    np.testing.assert_allclose(weighted, repeated, rtol=1e-6)
+    assert np.abs(weighted - fitted(model).predict(X)).max() > 1
+
+
+@each_single
+def test_training_goes_on(model):
+    if model is not MODELS["median"]:  # an exact solver with kinks does not go on, but finds the same
+        again = fitted(clone(model).set_params(warm_start=True))
+        first, n = again.loss_, again.n_iter_
+        again.fit(X, Y)
+        assert again.loss_curve_[n] <= first * (1 + 0.1)
+        assert len(again.loss_curve_) == n + again.n_iter_
+    parts = clone(model)
+    for _ in range(2):
+        parts.partial_fit(X, Y)
+    other = pickle.loads(pickle.dumps(parts))
+    np.testing.assert_array_equal(parts.partial_fit(X, Y).predict(X), other.partial_fit(X, Y).predict(X))
+    assert parts.loss_curve_[-1] < parts.loss_curve_[0]
+
+
+def test_the_first_part_says_the_unit():
+    model = LinearRegressor(random_state=0)
+    model.partial_fit(X[:50], Y[:50])
+    unit = model._target_scale.unit.copy()
+    model.partial_fit(X[50:], 1e3 * Y[50:])
+    assert model._target_scale.unit == unit
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("ensemble", "quantiles")])
+def test_early_stopping_watches_the_score(name):
+    model = clone(MODELS[name]).set_params(early_stopping=True, max_iter=30)
+    model.fit(X[:150], Y[:150], X_val=X[150:], y_val=Y[150:])
+    tol = 1e-6 if name == "module" else 1e-9
+    assert model.best_validation_score_ == pytest.approx(model.score(X[150:], Y[150:]), abs=tol)
+    assert model.best_validation_score_ == max(model.validation_scores_)
+    own = clone(model).set_params(scoring="neg_mean_absolute_error").fit(X, Y)
+    assert own.best_validation_score_ < 0
+
+
+def test_quantiles_are_watched_by_their_loss():
+    model = LinearRegressor(Quantile([0.1, 0.9]), early_stopping=True, random_state=0, max_iter=30)
+    model.fit(X[:150], Y[:150], X_val=X[150:], y_val=Y[150:])
+    low, high = model.predict(X[150:]).T
+    expected = sum(mean_pinball_loss(Y[150:], p, alpha=q) for p, q in ((low, 0.1), (high, 0.9)))
+    assert -model.best_validation_score_ == pytest.approx(expected, rel=1e-9)
+
+
+@each_model
+def test_tables(model):
+    frame = pd.DataFrame(X, columns=list("abcdefghij"))
+    frame["size"] = pd.Categorical(np.where(Y > 150, "large", "small"))
+    if isinstance(model, TorchRegressor):
+        return
+    model = fitted(model, frame, pd.Series(Y))
+    assert list(model.encoded_features_[-2:]) == ["size_large", "size_small"]
+    shuffled = model.predict(frame.iloc[::-1])[::-1]
+    np.testing.assert_allclose(shuffled, model.predict(frame), rtol=1e-9)
+
+
+@each_model
+def test_sparse_rows(model):
+    few = np.where(np.abs(X) > 0.8, X, 0)
+    kept = fitted(model, sparse.csr_array(few), Y)
+    np.testing.assert_allclose(kept.predict(few), kept.predict(sparse.csc_matrix(few)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["network", "ensemble"])
+def test_missing_values(name):
+    holes = X.copy()
+    holes[::5, 3] = np.nan
+    model = fitted(MODELS[name], holes, Y)
+    assert np.isfinite(model.predict(holes)).all()
+
+
+@pytest.mark.parametrize("name", ["least squares", "sgd", "poisson", "network"])
+def test_rows_in_passes(name):
+    def passes():
+        return ((X[i : i + 60], Y[i : i + 60]) for i in range(0, len(Y), 60))
+
+    model = fitted(MODELS[name], passes, None)
+    assert model.score(X, Y) > 0.2
+
+
+def test_callbacks_hear_of_values():
+    from skorch.callbacks import Callback
+
+    class Listener(Callback):
+        def __init__(self):
+            self.seen = []
+
+        def on_batch_end(self, net, batch=None, training=None, **more):
+            self.seen.append((batch, net.predict(batch[0])))
+
+    listener = Listener()
+    model = LinearRegressor(random_state=0, callbacks=[listener], max_iter=2).fit(X, 1e3 * Y + 5)
+    (rows, targets), predicted = listener.seen[-1]
+    index = [int(np.flatnonzero((X == row).all(1))[0]) for row in rows[:5]]
+    np.testing.assert_allclose(targets[:5], 1e3 * Y[index] + 5)
+    assert predicted.shape == targets.shape
+    assert model.history_[-1, "train_loss"] > 0
+
+
+# ---- searches and comparisons ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scoring", [None, "neg_mean_absolute_error"])
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("module", "quantiles", "poisson network")])
+def test_searches_are_scikit_learns(name, scoring):
+    grid = {"alpha": [1e-3, 0.1, 10.0]}
+    options = {"cv": 3, "scoring": scoring, "refit": False}
+    ours = GridSearchCV(MODELS[name], grid, **options).fit(X, Y).cv_results_["mean_test_score"]
+    expected = model_selection.GridSearchCV(MODELS[name], grid, **options).fit(X, Y).cv_results_["mean_test_score"]
+    np.testing.assert_allclose(ours, expected, rtol=1e-7, atol=1e-4 if name == "median" else 1e-9)
+
+
+def test_paths_and_comparisons():
+    alphas = np.logspace(-2, 2, 4)
+    path = regularization_path(LinearRegressor(penalty="l1", tol=1e-6), X, Y, alphas)
+    for alpha, coef in zip(alphas, path.coefs, strict=True):
+        np.testing.assert_allclose(coef[0], Lasso(alpha, tol=1e-10).fit(X, Y).coef_, atol=1e-3)
+    found = compare({"ridge": Ridge(), "ours": LinearRegressor(alpha=1 / len(Y))}, X, Y, reference="ridge").frame()
+    assert found.difference.abs().max() < 1e-3
+    losses = GridSearchCV(LinearRegressor(Huber()), {"loss__delta": [1.0, 50.0]}).fit(X, Y)
+    assert losses.best_params_["loss__delta"] in (1.0, 50.0)
+
+
+# ---- intervals -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["squared_error", Quantile([0.05, 0.5, 0.95], non_crossing=True)], ids=str)
+def test_intervals_cover(loss):
+    rows, values = make_friedman1(1500, noise=2.0, random_state=0)
+    model = MLPEnsembleRegressor(4, (32,), loss=loss, max_iter=25, random_state=0).fit(rows[:600], values[:600])
+    low, high = model.predict_interval(rows[600:], coverage=0.9).T
+    assert 0.86 < ((low <= values[600:]) & (values[600:] <= high)).mean() < 0.95
+    wide = model.predict_interval(rows[600:], coverage=0.99)
+    assert (wide[:, 1] - wide[:, 0] >= high - low).all()
+    assert np.isinf(model.predict_interval(rows[:2], coverage=1 - 1e-6)).all()
+    with pytest.raises(ValueError, match="coverage must be between 0 and 1"):
+        model.predict_interval(rows, coverage=90)
+
+
+def test_rows_left_out_are_new():
+    rows, values = make_friedman1(300, noise=1.0, random_state=0)
+    model = MLPEnsembleRegressor(3, (32,), max_iter=20, random_state=0).fit(rows, values)
+    assert model.oof_score_ == pytest.approx(r2_score(values, model.oof_prediction_), abs=1e-9)
+    assert model.oof_score_ < model.score(rows, values)
+    mean = np.mean([member.predict(rows) for member in model.estimators_], axis=0)
+    np.testing.assert_allclose(model.predict(rows), mean, rtol=1e-10)
+
+
+def test_predictions_of_quantiles_do_not_cross():
+    generator = np.random.default_rng(0)
+    levels = [0.1, 0.3, 0.5, 0.7, 0.9]
+    noisy = generator.standard_t(2, 60)
+    model = LinearRegressor(Quantile(levels, non_crossing=True), penalty=None).fit(X[:60], noisy)
+    crossing = LinearRegressor(Quantile(levels), penalty=None).fit(X[:60], noisy)
+    assert (np.diff(model.predict(X)) >= 0).all()
+    assert (np.diff(crossing.predict(X)) < 0).any()
+    np.testing.assert_array_equal(model.predict(X), np.sort(crossing.predict(X), axis=1))
+
+
+# ---- what is wrong is said -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "target", "said"),
+    [
+        (LinearRegressor("poisson"), -Y, "targets are at least zero, and 200 of 200 are not, the first"),
+        (MLPRegressorTorch("gamma"), Y * 0, "targets are positive"),
+        (LinearRegressor(), np.where(Y > 100, np.nan, Y), "NaN"),
+        (LinearRegressor(), np.where(Y > 100, np.inf, Y), "infinity"),
+        (LinearRegressor(), Y.astype(str), "predicts numbers"),
+        (LinearRegressor(), Y + 1j, "Complex"),
+        (LinearRegressor(), Y[:-1], "inconsistent numbers of samples"),
+        (LinearRegressor(), Y.reshape(2, 10, 10), "a number for each row"),
+        (LinearRegressor(Quantile([0.1, 0.9])), np.stack([Y, Y], 1), "Fit a regressor to each"),
+        (LinearRegressor(Quantile([0.1, 1.2])), Y, "between 0 and 1"),
+        (LinearRegressor(Quantile([0.9, 0.1], non_crossing=True)), Y, "in rising order"),
+        (LinearRegressor(Huber(delta=-1)), Y, "delta"),
+        (LinearRegressor("poisson", output="identity"), Y, r"predictions exp\(s\)"),
+        (LinearRegressor("hinge"), Y, "loss"),
+        (LinearRegressor(solver="exact", output="softplus"), Y, "solver='exact'"),
+        (LinearRegressor(early_stopping=True, scoring="accuracy"), Y, "scoring='accuracy' cannot judge"),
+    ],
+    ids=lambda part: str(part)[:40] if isinstance(part, str) else None,
+)
+def test_errors(model, target, said):
+    with pytest.raises((ValueError, TypeError), match=said):
+        model.fit(X, target)
+
+
+@each_single
+def test_nothing_learnt_is_lost(model):
+    model = fitted(model)
+    before = model.predict(X)
+    with pytest.raises(ValueError, match="NaN"):
+        model.fit(X, np.full(len(Y), np.nan))
+    np.testing.assert_array_equal(model.predict(X), before)
+    with pytest.raises(ValueError, match="columns"):
+        model.set_params(warm_start=True).fit(X, np.stack([Y, Y, Y], 1))
+    np.testing.assert_array_equal(model.predict(X), before)
