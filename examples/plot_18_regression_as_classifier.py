@@ -71,9 +71,10 @@ assert surprises[len(blobs) :].sum() < 0.01 * surprises.sum()
 # %%
 # Numbers have an order
 # ---------------------
-# With four classes, their numbers say that class 1 lies between the classes 0 and 2. Nothing in the data says so. A plane
-# over the four corners of a square rises in one direction only: here the classes 0 and 1 are at one height, 2 and 3 at
-# another, and strips of the plane belong to each number. Softmax regression has a score for each class, and no order.
+# With four classes, their numbers say that class 1 lies between the classes 0 and 2. Nothing in the data says so. A
+# plane over the four corners of a square rises in one direction only: here the classes 0 and 1 are at one height, 2 and
+# 3 at another, and strips of the plane belong to each number. Softmax regression has a score for each class, and no
+# order.
 
 X, y = make_blobs(400, centers=[[-3, -3], [3, -3], [3, 3], [-3, 3]], random_state=0)
 regression, softmax = LinearRegressor(penalty=None).fit(X, y), SoftmaxClassifier().fit(X, y)
@@ -99,6 +100,5 @@ print(right)
 assert right["the nearest number"] < 0.6 < 0.98 < right["softmax"]
 
 # %%
-# A column of targets for each class takes the order away:
-# :doc:`/auto_examples/plot_15_least_squares_and_sigmoids` fits indicators, and shows what is left to be wrong, a class
-# that its neighbours hide.
+# A column of targets for each class takes the order away: :doc:`/auto_examples/plot_15_least_squares_and_sigmoids` fits
+# indicators, and shows what is left to be wrong, a class that its neighbours hide.

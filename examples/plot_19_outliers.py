@@ -50,8 +50,8 @@ for loss, expected in (("squared_error", np.mean(y)), ("absolute_error", np.medi
 # %%
 # A line
 # ------
-# The line is :math:`y = 2 x + 1` with some noise. In some rows of large x, y has lost its decimal point, and is ten times
-# what it was.
+# The line is :math:`y = 2 x + 1` with some noise. In some rows of large x, y has lost its decimal point, and is ten
+# times what it was.
 
 x = rng.uniform(0, 10, 150)
 y = 2 * x + 1 + rng.normal(size=150)

@@ -9,8 +9,8 @@ Counts, prices, lengths and times are not negative, and a score :math:`s = W x +
 # %%
 # Four outputs
 # ------------
-# ReLU, :math:`\max(0, s)`, cuts off what is negative. Softplus, :math:`\log(1 + e^s)`, is a ReLU without the corner, and
-# :math:`e^s` makes factors of what the columns add.
+# ReLU, :math:`\max(0, s)`, cuts off what is negative. Softplus, :math:`\log(1 + e^s)`, is a ReLU without the corner,
+# and :math:`e^s` makes factors of what the columns add.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -87,15 +87,16 @@ assert network.score(X, bicycles) > max(line.score(X, bicycles) for line in line
 
 # %%
 # A straight line is negative in the cold. ReLU puts its corner where the counts begin. Softplus and :math:`e^s` are
-# never zero; :math:`e^s` multiplies by the same factor from each degree to the next, which is too much in the heat. Half
-# the Poisson deviance is the loss for counts: errors weigh less where counts are high and vary anyhow. It has no finite
-# value where zero is predicted and a bicycle was out (``inf`` above). The network bends where the data does.
+# never zero; :math:`e^s` multiplies by the same factor from each degree to the next, which is too much in the heat.
+# Half the Poisson deviance is the loss for counts: errors weigh less where counts are high and vary anyhow. It has no
+# finite value where zero is predicted and a bicycle was out (``inf`` above). The network bends where the data does.
 #
 # Which one?
 # ----------
 # ReLU where values are zero over a part of the range, softplus where they approach zero and grow like a line, the
-# exponential where effects multiply, as in prices and growth. Counts, waiting times and claims have losses of their own,
-# ``"poisson"``, ``"gamma"`` and ``"tweedie"``, with the exponential inside. Which values a loss takes, it says itself:
+# exponential where effects multiply, as in prices and growth. Counts, waiting times and claims have losses of their
+# own, ``"poisson"``, ``"gamma"`` and ``"tweedie"``, with the exponential inside. Which values a loss takes, it says
+# itself:
 
 try:
     LinearRegressor("poisson").fit(X, bicycles - 5)
