@@ -18,7 +18,7 @@ PAGES = [path for path in (ROOT / "docs").rglob("*.rst") if {"auto_examples", "a
 
 def test_the_gallery_is_complete():
     numbers = [int(path.name.split("_")[1]) for path in GALLERY]
-    assert numbers == list(range(1, 18))
+    assert numbers == list(range(1, 23))
 
 
 @in_one_test("path", GALLERY)
