@@ -27,8 +27,11 @@ from skdeep import (
     AdamW,
     HingeClassifier,
     LeastSquaresClassifier,
+    LinearRegressor,
     MLPClassifierTorch,
     MLPEnsembleClassifier,
+    MLPEnsembleRegressor,
+    MLPRegressorTorch,
     SigmoidClassifier,
     SoftmaxClassifier,
     TorchClassifier,
@@ -79,6 +82,8 @@ def data(kind: str) -> tuple[Any, np.ndarray, np.ndarray]:
         )
     elif kind == "stored":
         X = StoredArray(X, X.dtype)
+    elif kind == "values":
+        y = np.exp(X[:, 20] / 10) + y
     elif kind == "names":
         y = np.array(["even", "odd"])[y % 2]
     weight = np.random.default_rng(0).uniform(0.5, 2, len(y))
@@ -135,6 +140,11 @@ def cases() -> dict[str, tuple[Any, str, bool]]:
         "ensemble": (MLPEnsembleClassifier(n_estimators=4, solver=adam, **few), "cells", True),
         "ensemble, sparse": (MLPEnsembleClassifier(n_estimators=3, dropout=0.2, solver=adam, **few), "sparse", False),
         "module": (TorchClassifier(Net, solver=adam, **short), "digits", True),
+        "values": (LinearRegressor(solver=sgd, early_stopping=True, **short), "values", True),
+        "values, exact": (LinearRegressor(**one), "values", True),
+        "values, L1": (LinearRegressor("huber", penalty="l1", alpha=0.01, **one), "values", False),
+        "values, mlp": (MLPRegressorTorch("poisson", solver=adam, **few), "values", True),
+        "values, ensemble": (MLPEnsembleRegressor(n_estimators=3, solver=adam, **few), "values", True),
     }
 
 
@@ -148,7 +158,8 @@ def learned(model: Any, X: Any) -> dict[str, np.ndarray]:
                 arrays |= {f"{name}{i}": np.asarray(part) for i, part in enumerate(parts)}
     for i, member in enumerate(getattr(model, "estimators_", ())):
         arrays |= {f"{i} {name}": array for name, array in learned(member, X).items()}
-    answer = model.predict_proba if hasattr(model, "predict_proba") else model.decision_function
+    names = ("predict_proba", "decision_function", "predict")
+    answer = next(getattr(model, name) for name in names if hasattr(model, name))
     return arrays | {"answers": answer(X)}
 
 

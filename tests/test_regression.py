@@ -71,8 +71,11 @@ X, Y = load_diabetes(return_X_y=True)
 X, Y = 20 * X[:200], Y[:200]  # columns of the order of one
 
 
-def small_net(n_features, n_outputs, width=8):
-    return nn.Sequential(nn.Linear(n_features, width), nn.Tanh(), nn.Linear(width, n_outputs))
+class SmallNet(nn.Sequential):
+    """As a user may write it."""
+
+    def __init__(self, n_features, n_outputs, width=8):
+        super().__init__(nn.Linear(n_features, width), nn.Tanh(), nn.Linear(width, n_outputs))
 
 
 SMALL = {"hidden_layer_sizes": (8,), "random_state": 0}
@@ -87,7 +90,7 @@ MODELS = {
     "softplus": LinearRegressor(output="softplus"),
     "network": MLPRegressorTorch(**SMALL),
     "poisson network": MLPRegressorTorch("poisson", **SMALL),
-    "module": TorchRegressor(small_net, learning_rate_init=0.03, max_iter=10, random_state=0),
+    "module": TorchRegressor(SmallNet, learning_rate_init=0.03, max_iter=10, random_state=0),
     "ensemble": MLPEnsembleRegressor(2, max_iter=5, **SMALL),
 }
 each_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
@@ -381,7 +384,7 @@ CONFIGURATIONS = [
     MLPRegressorTorch("poisson", early_stopping=True, hidden_layer_sizes=(16,)),
     MLPRegressorTorch(standardize=False, hidden_layer_sizes=(16,), learning_rate_init=0.02),
     MLPEnsembleRegressor(2, **TINY),
-    TorchRegressor(small_net, learning_rate_init=0.05, max_iter=20),
+    TorchRegressor(SmallNet, learning_rate_init=0.05, max_iter=20),
 ]
 
 

@@ -65,7 +65,7 @@ def encode(
     incremental: bool,
 ) -> Problem:
     """Make the training problem of the arguments of ``fit``; the first estimator gets ``classes_``, ``n_outputs_``."""
-    leader, n_least = estimators[0], 1 if incremental else 2
+    leader, n_least = estimators[0], 1 if incremental else estimators[0]._fewest_rows
     shares, new = Shares(current(), leader), not going_on
     table, classes = y if isinstance(y, Probabilities) else (y, None)
     with shares.checked():

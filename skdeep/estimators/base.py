@@ -140,6 +140,8 @@ class BaseTorchEstimator(CallbackSupportMixin, Predictor, BaseEstimator):
     def _get_param_names(cls) -> list[str]:
         return list(_param_names(cls, cls.__init__))  # type: ignore[arg-type]  # a class has a hash
 
+    #: Rows that a fit needs.
+    _fewest_rows = 2
     #: What is watched where ``scoring`` is None; None is accuracy.
     _default_scoring: str | None = None
 

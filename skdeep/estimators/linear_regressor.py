@@ -20,6 +20,8 @@ from skdeep.fitting.recipe import Member, values
 #: Floating-point operations of the closed form that are done sooner than an iteration of anything else begins; and
 #: how many times those of mini-batches it may take, being exact.
 _FREE, _WORTH = 2e9, 10.0
+#: Columns of systems that are solved at once.
+_MAX_COLUMNS = 1024
 
 
 @document_regressor(loss=REGRESSION_LOSS, output=OUTPUT, solvers=LINEAR_SOLVERS)
@@ -85,26 +87,40 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
         return float(unit[0] ** self._loss(1).degree) if (unit == unit[0]).all() else 1.0
 
     def _penalty(self, members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray) -> ElasticNet:
-        alpha, l1_ratio = values(members, "alpha")[:, None], values(members, "l1_ratio")[:, None]
+        scale, degree = self._target_scale, self._loss(1).degree
+        # the objective in targets of that unit, divided by the loss's: of scores that are logarithms, weights have none
+        of_squares, of_norm = (2 - degree, 1 - degree) if scale.factor is scale.unit else (-degree, -degree)
+        alpha, l1_ratio = values(members, "alpha"), values(members, "l1_ratio")
         if self.penalty != "elasticnet":
             l1_ratio = np.full_like(l1_ratio, float(self.penalty == "l1"))
-        unit, degree = self._target_scale.unit, self._loss(1).degree
-        # the objective in targets of that unit, divided by the loss's: of scores that are logarithms, weights have none
-        has_unit = float((self._target_scale.factor == unit).all())
         auto = np.isnan(alpha)
-        strength = np.where(auto, self._auto_alpha / total_weight[:, None], alpha)
-        squares, norm = (np.where(auto, 1.0, unit ** (power * has_unit - degree)) for power in (2, 1))
-        lasso, ridge = strength * l1_ratio * norm, strength * (1 - l1_ratio) * squares
+        strength = np.where(auto, self._auto_alpha / total_weight, alpha)
+        unit, one = scale.unit, len(scale.unit) == 1 or self._is_alike(of_norm if self.penalty == "l1" else of_squares)
+        if one:  # all targets have the same
+            unit = unit[0]
+        else:
+            strength, l1_ratio, auto = strength[:, None], l1_ratio[:, None] * np.ones_like(unit), auto[:, None]
+        lasso = strength * l1_ratio * np.where(auto, 1.0, unit**of_norm)
+        ridge = strength * (1 - l1_ratio) * np.where(auto, 1.0, unit**of_squares)
         total = lasso + ridge
-        l1_ratio = np.divide(lasso, total, out=np.broadcast_to(l1_ratio, total.shape).copy(), where=total > 0)
-        if (total == total[:, :1]).all() and (l1_ratio == l1_ratio[:, :1]).all():  # all targets have the same
-            total, l1_ratio = total[:, 0], l1_ratio[:, 0]
-        return PENALTIES[self.penalty](total, l1_ratio)
+        return PENALTIES[self.penalty](total, np.divide(lasso, total, out=l1_ratio, where=total > 0))
+
+    def _is_alike(self, power: float) -> bool:
+        """Tell whether a power of the targets' units is the same for all, so that a strength of one norm is."""
+        unit = self._target_scale.unit
+        return self.penalty is None or (self.penalty != "elasticnet" and power == 0) or bool((unit == unit[0]).all())
+
+    def _solves_at_once(self, loss: Loss) -> bool:
+        """Tell whether one step of Newton's is the solution, and the only one."""
+        return type(loss) is SquaredValues and self.penalty == "l2" and self._n_inputs < _MAX_COLUMNS
 
     def _cheapest_solver(self, problem: Problem, loss: Loss, penalty: ElasticNet, newton_params: int | None) -> str:
         if type(loss) is SquaredValues and self._has_smooth_penalty and not (self.callbacks or self.early_stopping):
             n, d = problem.n_rows, problem.source.shape[1]
-            rows = 200 * 4 * self.n_outputs_ * d * 1500 * problem.density
-            if 4 * n * d * min(n, d) <= max(_FREE, _WORTH * rows):
-                return "exact"
+            steps = 200 * 4 * self.n_outputs_ * d * 1500 * problem.density
+            if 4 * n * d * min(n, d) <= max(_FREE, _WORTH * steps):
+                return "lbfgs" if self._solves_at_once(loss) else "exact"
         return super()._cheapest_solver(problem, loss, penalty, newton_params)
+
+    def _max_newton_params(self, n_rows: int) -> int | None:
+        return None if self._solves_at_once(self._loss(self.n_outputs_)) else super()._max_newton_params(n_rows)

@@ -39,6 +39,7 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
 
     loss: str | RegressionLoss
     output: str
+    _fewest_rows = 1
     #: Whether each column of targets has a unit of its own in training.
     _scales_columns = True
     _parameter_constraints: ClassVar[dict] = {

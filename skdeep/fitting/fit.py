@@ -257,6 +257,11 @@ def judge_of(estimators: list[Classifier]) -> Judge:
 def check_scoring(estimator: Classifier, judged: Problem) -> None:
     """Raise, before any training, if ``scoring`` is not defined for the labels of the rows to judge by."""
     judged = judged.counted()
+    if estimator._watched_scoring == "r2" and len(judged.codes) < 2:
+        raise ValueError(
+            "The validation set is too small: R² needs two rows. Increase 'validation_fraction' or the size of your "
+            "dataset, pass X_val and y_val, or use scoring='loss'."
+        )
     of_rows = judged.codes, estimator._labels_of(judged), judged.sample_weight
     try_scoring(estimator._watched_scoring, estimator, estimator._faultless(judged), *of_rows)
 

@@ -38,11 +38,16 @@ from skdeep import (
     SGD,
     HingeClassifier,
     LeastSquaresClassifier,
+    LinearRegressor,
     MLPClassifierTorch,
     MLPEnsembleClassifier,
+    MLPEnsembleRegressor,
+    MLPRegressorTorch,
+    Quantile,
     SigmoidClassifier,
     SoftmaxClassifier,
     TorchClassifier,
+    TorchRegressor,
 )
 from skdeep.model_selection import GridSearchCV, regularization_path
 from skdeep.model_selection.stacks import fit_stack
@@ -51,6 +56,7 @@ X, Y = (data[:120] for data in load_digits(return_X_y=True))
 X = X[:, np.flatnonzero(X.std(0) > 1)]
 FEW = X[:, 10:14]
 SINGLE = X.astype(np.float32)
+VALUES = np.exp(X[:, 3] / 10 + Y / 5)
 TABLE = np.column_stack([Y % 2 == 0, Y >= 5])
 WEIGHT = np.random.default_rng(0).uniform(0.5, 2, len(Y))
 SOME = np.r_[np.zeros(20), np.ones(100)]
@@ -72,7 +78,7 @@ def conv(n_outputs):
     return torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.LazyLinear(n_outputs))
 
 
-Softmax, Sigmoid, Hinge, Squares, MLP, Ensemble, Torch = (
+Softmax, Sigmoid, Hinge, Squares, MLP, Ensemble, Torch, Line, MLPOfValues, EnsembleOfValues, TorchOfValues = (
     functools.partial(configured, cls, **{"random_state": 0, "max_iter": 2, **params})
     for cls, params in (
         (SoftmaxClassifier, {"solver": "sgd"}),
@@ -82,6 +88,10 @@ Softmax, Sigmoid, Hinge, Squares, MLP, Ensemble, Torch = (
         (MLPClassifierTorch, {"hidden_layer_sizes": (8,)}),
         (MLPEnsembleClassifier, {"n_estimators": 2, "hidden_layer_sizes": (8, 8)}),
         (TorchClassifier, {"module": net}),
+        (LinearRegressor, {}),
+        (MLPRegressorTorch, {"hidden_layer_sizes": (8,)}),
+        (MLPEnsembleRegressor, {"n_estimators": 2, "hidden_layer_sizes": (8, 8)}),
+        (TorchRegressor, {"module": net}),
     )
 )
 
@@ -108,7 +118,7 @@ def host(array) -> np.ndarray:
 def answers(model, X) -> list[np.ndarray]:
     """All numbers that a fitted model says; labels, which rounding may decide, are only asked for."""
     assert len(host(model.predict(X))) == X.shape[0]
-    names = [name for name in ("decision_function", "predict_proba") if hasattr(model, name)]
+    names = [name for name in ("decision_function", "predict_proba") if hasattr(model, name)] or ["predict"]
     return [host(getattr(model, name)(X)) for name in names]
 
 
@@ -212,6 +222,16 @@ for name, model, options in [
     ("ensemble", Ensemble(), {}),
     ("ensemble sigmoid, zero weights", Ensemble(calibration="sigmoid"), {"sample_weight": SOME}),
     ("ensemble lbfgs", Ensemble(solver="lbfgs", scoring="loss"), {}),
+    ("regressor sgd", Line(solver="sgd"), {"y": VALUES}),
+    ("regressor exact", Line(), {"y": VALUES}),
+    ("regressor quantiles", Line(loss=Quantile([0.1, 0.9]), solver="adam", precision="float32"), {"y": VALUES}),
+    ("regressor softplus early", Line(output="softplus", solver="sgd", early_stopping=True), {"y": VALUES}),
+    ("regressor lbfgs early", Line(loss="poisson", solver="lbfgs", early_stopping=True), {"y": VALUES}),
+    ("regressor targets", Line(solver="sgd", penalty="l1"), {"y": np.stack([VALUES, 1e3 * VALUES], 1)}),
+    ("mlp of values", MLPOfValues(), {"y": VALUES}),
+    ("mlp of values, early", MLPOfValues(loss="huber", early_stopping=True), {"y": VALUES, "sample_weight": WEIGHT}),
+    ("ensemble of values", EnsembleOfValues(), {"y": VALUES}),
+    ("torch of values", TorchOfValues(), {"y": VALUES}),
     ("torch", Torch(), {}),
     ("torch sgd early", Torch(solver="sgd", early_stopping=True, calibration="temperature"), {}),
 ]:
@@ -283,7 +303,7 @@ def on(place, make, **params):
 def dispatch(place):
     data = place(SINGLE), place(Y)
     models = [Softmax(), Hinge(calibration="sigmoid"), MLP(early_stopping=True, scoring="accuracy"), Ensemble()]
-    models += [Softmax(early_stopping=True, scoring="neg_log_loss")]
+    models += [Softmax(early_stopping=True, scoring="neg_log_loss"), Line(solver="sgd", early_stopping=True)]
     models = [model.fit(*data) for model in models]
     assert models[0].coef_.device.type == place.device.type
     assert models[3].oof_proba_.device.type == place.device.type
