@@ -14,6 +14,7 @@ from sklearn.metrics import check_scoring
 from skorch.callbacks import Callback
 
 from skdeep.data.inputs import dense
+from skdeep.display._axes import names_of_rows
 from skdeep.estimators.base import BaseTorchEstimator
 from skdeep.images import as_images, signed_colors
 
@@ -141,7 +142,8 @@ class TensorBoardLogger(Callback):
 
     def on_epoch_end(self, net: Any, dataset_train: Any = None, **kwargs: Any) -> None:
         """Log an epoch."""
-        fitted = SimpleNamespace(classes_=net.estimator_.classes_, **net.snapshot_())
+        names = {name: value for name, value in vars(net.estimator_).items() if name in ("classes_", "_label_names")}
+        fitted = SimpleNamespace(**names, **net.snapshot_())
         if None not in self.writers_:
             goes_on = len(fitted.loss_curve_) > fitted.n_iter_
             if self.directory_ is None or not goes_on:
@@ -204,7 +206,7 @@ class TensorBoardLogger(Callback):
         if self.image_shape is not None:
             images = signed_colors(as_images(dense(fitted.coef_), self.image_shape))
             # two classes have one template, of the second
-            for name, image in zip(fitted.classes_[-len(images) :], images, strict=True):
+            for name, image in zip(names_of_rows(fitted, len(images))[-len(images) :], images, strict=True):
                 writer.add_image(f"templates/{name}", image, step, dataformats="HWC")
         writer.flush()  # an epoch is there to see when it has ended
 

@@ -565,6 +565,21 @@ def test_paths_and_comparisons():
     assert losses.best_params_["loss__delta"] in (1.0, 50.0)
 
 
+def test_pictures():
+    pytest.importorskip("matplotlib").use("Agg")
+    from sklearn.metrics import PredictionErrorDisplay
+
+    from skdeep.display import RegularizationPathDisplay, TemplatesDisplay
+
+    frame = pd.DataFrame({"first": Y, "second": Y**2})
+    alphas = [0.1, 1.0]
+    several = RegularizationPathDisplay.from_path(regularization_path(LinearRegressor(), X, frame, alphas))
+    assert [text.get_text() for text in several.axes_[0].get_legend().get_texts()] == ["first", "second"]
+    model = LinearRegressor().fit(X[:, :4], frame)
+    assert TemplatesDisplay.from_estimator(model, image_shape=(2, 2)).names == ["first", "second"]
+    PredictionErrorDisplay.from_estimator(LinearRegressor().fit(X, Y), X, Y)
+
+
 # ---- intervals -------------------------------------------------------------------------------------------------------
 
 

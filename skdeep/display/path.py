@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 
 from skdeep.compat.sklearn import check_matplotlib_support
 from skdeep.data.inputs import Data
-from skdeep.display._axes import COLORS, get_axes, set_scale
+from skdeep.display._axes import COLORS, get_axes, names_of_rows, set_scale
 from skdeep.model_selection.evaluation import final_step
 from skdeep.model_selection.path import RegularizationPath, regularization_path
 
@@ -213,5 +213,5 @@ def _names(path: RegularizationPath) -> list[str]:
     final = final_step(path.estimators[0])
     _, n_rows, n_features = path.coefs.shape  # type: ignore[union-attr]
     if n_rows > 1:
-        return [str(label) for label in final.classes_]
+        return names_of_rows(final, n_rows)
     return list(getattr(final, "feature_names_in_", [f"column {i}" for i in range(n_features)]))

@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from skdeep.data.inputs import Data, dense, to_numpy
-from skdeep.display._axes import get_axes
+from skdeep.display._axes import get_axes, names_of_rows
 from skdeep.images import as_images, largest, signed_colors
 from skdeep.model_selection.evaluation import final_step
 
@@ -136,13 +136,14 @@ class TemplatesDisplay:
             raise TypeError(f"TemplatesDisplay shows coef_ of a linear classifier; {type(final).__name__} has none.")
         if (X is None) != (y is None):
             raise ValueError("X and y belong together; pass both for the mean images, or neither.")
-        coef, classes = np.atleast_2d(dense(final.coef_)), final.classes_
-        names = [str(name) for name in (classes if class_names is None else class_names)]
+        coef = np.atleast_2d(dense(final.coef_))
+        classes = getattr(final, "classes_", np.arange(len(coef)))
+        names = names_of_rows(final, len(coef)) if class_names is None else [str(name) for name in class_names]
         if len(names) != len(classes):
             raise ValueError(f"class_names has {len(names)} names for {len(classes)} classes.")
         scaled = _changes_of_columns(estimator)
         templates, means = as_images(coef, image_shape), None
-        if X is not None:
+        if X is not None and hasattr(final, "classes_"):
             means = as_images(_means(X, y, classes), image_shape)
         of_pair = len(coef) == 1 and len(classes) == 2
         template_names = [f"{names[1]} (+)\n{names[0]} (\N{MINUS SIGN})"] if of_pair else names

@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator
 
 from skdeep.data.columns import Columns
 from skdeep.data.state import RandomSource, TrainingState
+from skdeep.data.values import TargetScale
 
 Model = TypeVar("Model", bound=BaseEstimator)
 
@@ -23,6 +24,8 @@ Model = TypeVar("Model", bound=BaseEstimator)
 _VERSION = "_skdeep_version"
 #: Attributes that more training alone asks for.
 _TRAINING = "_optimizer"
+#: Units of the targets of a regressor.
+_SCALE = "_target_scale"
 
 
 class OtherVersionWarning(UserWarning):
@@ -44,6 +47,8 @@ def packed(state: dict[str, Any]) -> dict[str, Any]:
         plain["source"] = source.generator if "generator" in vars(source) else source.seed
         plain["columns"] = None if columns is None else _values(columns)
         state[_TRAINING] = plain
+    if (scale := state.get(_SCALE)) is not None:
+        state[_SCALE] = _values(scale)
     return state
 
 
@@ -66,6 +71,8 @@ def unpacked(name: str, state: dict[str, Any]) -> dict[str, Any]:
         if training.columns is not None:
             training.columns = _made(Columns, training.columns)
         state[_TRAINING] = training
+    if isinstance(plain := state.get(_SCALE), dict):
+        state[_SCALE] = _made(TargetScale, plain)
     return state
 
 
