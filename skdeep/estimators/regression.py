@@ -164,6 +164,12 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         if levels := levels_of(self.loss):
             each = zip(predicted.T, levels, strict=True)
             return float(np.mean([d2_pinball_score(y, p, sample_weight=sample_weight, alpha=q) for p, q in each]))
+        plain = all(type(part) is np.ndarray and part.ndim == 1 and part.dtype.kind == "f" for part in (y, predicted))
+        if plain and sample_weight is None and len(y) == len(predicted):
+            # scikit-learn looks at both for longer than it takes to predict the rows of a fold
+            total = float(np.square(y - y.mean()).sum())
+            if 0 < total < np.inf:
+                return 1 - float(np.square(y - predicted).sum()) / total
         return r2_score(y, predicted, sample_weight=sample_weight)
 
     # ---- targets ----------------------------------------------------------------------------------------------------
