@@ -14,8 +14,8 @@ from sklearn.metrics import check_scoring
 from skorch.callbacks import Callback
 
 from skdeep.data.inputs import dense
-from skdeep.display._axes import names_of_rows
 from skdeep.estimators.base import BaseTorchEstimator
+from skdeep.fitting.fitted import names_of_rows
 from skdeep.images import as_images, signed_colors
 
 

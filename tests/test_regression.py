@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import check_each
 from scipy import sparse
 from sklearn import model_selection
 from sklearn._loss import loss as theirs
@@ -26,11 +25,7 @@ from sklearn.linear_model import (
 )
 from sklearn.metrics import mean_pinball_loss, r2_score
 from sklearn.svm import LinearSVR
-from sklearn.utils.estimator_checks import (
-    check_array_api_input,
-    check_param_validation,
-    estimator_checks_generator,
-)
+from sklearn.utils.estimator_checks import check_array_api_input
 from torch import nn
 
 from skdeep import (
@@ -369,49 +364,6 @@ def test_targets_without_variance():
 
 
 # ---- the estimator's contract ----------------------------------------------------------------------------------------
-
-TINY = {"max_iter": 8, "hidden_layer_sizes": (16,), "random_state": 0}
-CONFIGURATIONS = [
-    LinearRegressor(),
-    LinearRegressor(penalty="elasticnet", alpha=0.01),
-    LinearRegressor("absolute_error"),
-    LinearRegressor("huber", solver="sgd", max_iter=30),
-    LinearRegressor("poisson"),
-    LinearRegressor("epsilon_insensitive", early_stopping=True, max_iter=20),
-    LinearRegressor(output="softplus"),
-    MLPRegressorTorch(),
-    MLPRegressorTorch("huber", (16,), solver="lbfgs", max_iter=20),
-    MLPRegressorTorch("poisson", early_stopping=True, hidden_layer_sizes=(16,)),
-    MLPRegressorTorch(standardize=False, hidden_layer_sizes=(16,), learning_rate_init=0.02),
-    MLPEnsembleRegressor(2, **TINY),
-    TorchRegressor(SmallNet, learning_rate_init=0.05, max_iter=20),
-]
-
-
-def excused(estimator):
-    """A check of several targets has negative ones, whatever an estimator's tags say."""
-    positive = estimator.__sklearn_tags__().target_tags.positive_only and estimator.output == "auto"
-    return {"check_regressor_multioutput"} if positive else set()
-
-
-@pytest.mark.parametrize("estimator", CONFIGURATIONS, ids=str)
-def test_every_check_of_scikit_learn(estimator):
-    checks = {check.func.__name__ + str(check.keywords): check for _, check in estimator_checks_generator(estimator)}
-    assert len(checks) > 60
-    known = excused(estimator)
-    check_each(
-        lambda check: check(clone(estimator)),
-        {name: [check] for name, check in checks.items() if check.func.__name__ not in known},
-    )
-    for check in checks.values():
-        if check.func.__name__ in known:
-            with pytest.raises(ValueError, match="out of the valid range"):
-                check(clone(estimator))
-
-
-@pytest.mark.parametrize("estimator", [CONFIGURATIONS[i] for i in (0, 7, 11, 12)], ids=lambda e: type(e).__name__)
-def test_parameters_are_validated(estimator):
-    check_param_validation(type(estimator).__name__, clone(estimator))
 
 
 @pytest.mark.parametrize("estimator", [LinearRegressor(), MLPRegressorTorch(**SMALL)], ids=str)

@@ -41,10 +41,3 @@ def set_scale(ax: Any, direction: str, values: np.ndarray) -> None:
     elif len(positive):
         set_scale("symlog", linthresh=positive.min())
         set_limit(-positive.min() / 2)  # and no decades of negative values
-
-
-def names_of_rows(model: Any, n_rows: int) -> list[str]:
-    """Name the rows of the coefficients of a linear model: classes, or targets."""
-    if hasattr(model, "classes_"):
-        return [str(label) for label in model.classes_]
-    return [str(name) for name in getattr(model, "_label_names", [f"target {i}" for i in range(n_rows)])]

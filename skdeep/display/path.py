@@ -10,7 +10,8 @@ from sklearn.base import BaseEstimator
 
 from skdeep.compat.sklearn import check_matplotlib_support
 from skdeep.data.inputs import Data
-from skdeep.display._axes import COLORS, get_axes, names_of_rows, set_scale
+from skdeep.display._axes import COLORS, get_axes, set_scale
+from skdeep.fitting.fitted import names_of_rows
 from skdeep.model_selection.evaluation import final_step
 from skdeep.model_selection.path import RegularizationPath, regularization_path
 

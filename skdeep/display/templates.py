@@ -13,7 +13,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from skdeep.data.inputs import Data, dense, to_numpy
-from skdeep.display._axes import get_axes, names_of_rows
+from skdeep.display._axes import get_axes
+from skdeep.fitting.fitted import names_of_rows
 from skdeep.images import as_images, largest, signed_colors
 from skdeep.model_selection.evaluation import final_step
 

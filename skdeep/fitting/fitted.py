@@ -56,3 +56,10 @@ def n_weights(estimator: Classifier) -> int:
 def any_coef(estimator: Classifier) -> Any:
     """Get an array from where all fitted arrays are."""
     return _of_names(models_of(estimator)[0], _COEFS)[0]
+
+
+def names_of_rows(model: Classifier, n_rows: int) -> list[str]:
+    """Name the rows of the coefficients of a linear model: classes, or targets."""
+    if hasattr(model, "classes_"):
+        return [str(label) for label in model.classes_]
+    return [str(name) for name in getattr(model, "_label_names", [f"target {i}" for i in range(n_rows)])]
