@@ -18,9 +18,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
-#: Products of slacks and duals to begin with; how many times more the gradient may count, or else they are made so many
-#: times larger, so often.
-_CENTRE, _MUCH, _MAX_STARTS = 0.5, 10.0, 8
+#: Products of slacks and duals to begin with; how many times more the gradient may count, or else they are made larger,
+#: by what, and how often.
+_CENTRE, _MUCH, _MORE, _MAX_STARTS = 0.5, 5.0, 3.0, 12
 #: Share of complementarity that a step has left where the next one goes for no less than another share; else it goes
 #: for this power of the share that a trial leaves.
 _SLOW, _FIRM, _POWER = 0.5, 0.1, 4
@@ -139,7 +139,7 @@ class Batch:
             much = self.loose > _MUCH * centre * self.count
             if not much.any():
                 break
-            centre = np.where(much, _MUCH * centre, centre)
+            centre = np.where(much, _MORE * centre, centre)
 
     def run(self, max_iter: int) -> Found:
         """Step until all systems are done, or so many times."""

@@ -18,7 +18,7 @@ R. Koenker, *Quantile Regression*, 2005, chapter 6.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -35,8 +35,8 @@ _SMALLEST = 1e-7
 _BATCH = 2**15
 #: Curvature that is added where there may be none, as a share of the largest.
 _HOLD = 1e-9
-#: Share of the rows beyond what parameters can fit, from which least squares' residuals say how large others are.
-_FEW_ROWS = 0.5
+#: Units are at least so much of the largest value that is known: what is rounding beside it has none.
+_LEAST_UNIT = 1e-6
 #: Unknowns of equations that are solved for what is not zero, and how often signs that turn out wrong are exchanged.
 _MAX_SYSTEM, _MAX_EXCHANGES = 1000, 10
 #: What duals may be beyond their bounds by rounding.
@@ -166,18 +166,20 @@ def solve(
     if len(used) < n:
         rows, lo, hi, weight, n = rows.select(used), lo[:, used], hi[:, used], weight[:, used], len(used)
     goal = np.repeat(np.broadcast_to(np.asarray(gap, dtype=float), K), C)
-    unit = _units(rows, (lo + hi) / 2, weight, rho)
+    starts = _starts(rows, (lo + hi) / 2, weight, rho, kappa)
     params, value, reached = np.zeros((K * C, D)), np.zeros(K * C), np.zeros(K * C)
     curves: list[list[float]] = []
     for systems in np.split(np.arange(K * C), range(max(1, _BATCH // n), K * C, max(1, _BATCH // n))):
         k, c = np.divmod(systems, C)
-        own = unit[c, None]
-        terms = _terms(rows, lo[c] / own, hi[c] / own, up[c, None], down[c, None], weight[k], kappa[k])
-        problem = _Problem(terms, rho[k] * own)
-        found = problem.solve(goal[systems], max_iter)
-        params[systems], value[systems], reached[systems] = own * found.params, own[:, 0] * found.value, found.gap
-        for scale, of_one in zip(own[:, 0].tolist(), found.curve, strict=True):
-            curves.append([scale * one for one in of_one])
+        problem = _Problem(_terms(rows, lo[c], hi[c], up[c, None], down[c, None], weight[k], kappa[k]), rho[k])
+        # in units of the least value that is known
+        known = [problem.value(start[c]) for start in (*starts, np.zeros_like(starts[0]))]
+        unit = np.maximum(np.min(known, axis=0), _LEAST_UNIT * np.max(known, axis=0)) / (up + down)[c]
+        unit[~(unit > 0)] = 1.0
+        found = problem.in_units(unit).solve(goal[systems], max_iter)
+        params[systems], value[systems], reached[systems] = unit[:, None] * found.params, unit * found.value, found.gap
+        for scale, curve in zip(unit.tolist(), found.curve, strict=True):
+            curves.append([scale * one for one in curve])
     value, reached = value.reshape(K, C), reached.reshape(K, C)
     total, above = value.sum(1), (reached * value).sum(1)
     relative = reached[:, 0] if C == 1 else np.divide(above, total, out=np.zeros(K), where=total > 0)
@@ -205,25 +207,22 @@ def _terms(
     if has_norm := bool(kappa.any()):
         parts.append((np.zeros_like(kappa), 2 * kappa, kappa))
     at_zero, of_terms, lean = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
-    share, n = np.ones_like(of_terms), weight.shape[1]
-    for side in range(len(signs)):
-        np.divide(weight.mean(1, keepdims=True), weight, out=share[:, side * n : (side + 1) * n], where=weight > 0)
+    each = np.concatenate([weight] * len(signs) + [kappa] * has_norm, axis=1)
+    share = np.divide(weight.mean(1, keepdims=True), each, out=np.ones_like(each), where=each > 0)
     return _Terms(rows, signs, at_zero, of_terms, lean if lean.any() else None, share, has_norm)
 
 
-def _units(rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray) -> np.ndarray:
-    """Choose units (C,) of the scores in which residuals are about one, by least squares of all models' rows."""
+def _starts(rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray, kappa: np.ndarray) -> np.ndarray:
+    """Compute parameters (2, C, D) that may be near: of least squares of all models' rows, and without what is held."""
     mean, D = weight.mean(0), rows.shape[1]
     hessian, right = rows.gram(mean[None])[0], rows.back(target * mean)
     diagonal = hessian.reshape(-1)[:: D + 1]
     diagonal += rho.min(0) + _HOLD * diagonal.max(initial=0.0) + np.finfo(float).tiny
-    residual = target - rows.scores(np.linalg.solve(hessian, right.T).T)
-    size, spread = np.abs(residual) @ mean, np.abs(target - (target @ mean)[:, None]) @ mean
-    # as much as parameters may have taken away
-    left = 1 - min(1.0, D * float(mean @ mean))
-    found = np.maximum(size, spread * np.where(left > _FEW_ROWS, 1e-3, 1.0))
-    found = np.maximum(found, 1e-12 * np.abs(target).max(1, initial=0.0))
-    return np.where(found > 0, found, 1.0)
+    found = np.zeros((2, *right.shape))
+    found[0] = np.linalg.solve(hessian, right.T).T
+    free = np.flatnonzero(~(rho + kappa).any(0))
+    found[1][:, free] = np.linalg.solve(hessian[np.ix_(free, free)], right[:, free].T).T
+    return found
 
 
 class _Found(NamedTuple):
@@ -243,6 +242,16 @@ class _Problem:
         self.norm = terms.weight[:, terms.n_of_rows :] / 2 if terms.has_norm else np.zeros_like(rho)
         self.at_zero = terms.loss(terms.at_zero)
         self.smallest = np.where(self.at_zero > 0, _SMALLEST * self.at_zero, np.inf)
+
+    def in_units(self, unit: np.ndarray) -> _Problem:
+        """State the problem in other units of scores, parameters and values, (S,)."""
+        terms = replace(self.terms, at_zero=self.terms.at_zero / unit[:, None])
+        return _Problem(terms, self.rho * unit[:, None])
+
+    def value(self, params: np.ndarray) -> np.ndarray:
+        """Compute values (S,) of parameters (S, D)."""
+        margin = self.terms.changes(params) + self.terms.at_zero
+        return self.terms.loss(margin) + 0.5 * np.vecdot(self.rho * params, params)
 
     def solve(self, goal: np.ndarray, max_iter: int) -> _Found:
         """Find the optima, to relative gaps (S,)."""
