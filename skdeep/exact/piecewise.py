@@ -173,10 +173,12 @@ def solve(
         k, c = np.divmod(systems, C)
         problem = _Problem(_terms(rows, lo[c], hi[c], up[c, None], down[c, None], weight[k], kappa[k]), rho[k])
         # in units of the least value that is known
-        known = [problem.value(start[c]) for start in (*starts, np.zeros_like(starts[0]))]
-        unit = np.maximum(np.min(known, axis=0), _LEAST_UNIT * np.max(known, axis=0)) / (up + down)[c]
+        known = np.stack([problem.value(start[c]) for start in starts])
+        least = known.argmin(0)
+        lowest = np.take_along_axis(known, least[None], 0)[0]
+        unit = np.maximum(lowest, _LEAST_UNIT * known.max(0)) / (up + down)[c] + 0.5 * np.vecdot(hi[c] - lo[c], weight[k])
         unit[~(unit > 0)] = 1.0
-        found = problem.in_units(unit).solve(goal[systems], max_iter)
+        found = problem.in_units(unit).solve(starts[least, c] / unit[:, None], goal[systems], max_iter)
         params[systems], value[systems], reached[systems] = unit[:, None] * found.params, unit * found.value, found.gap
         for scale, curve in zip(unit.tolist(), found.curve, strict=True):
             curves.append([scale * one for one in curve])
@@ -213,12 +215,12 @@ def _terms(
 
 
 def _starts(rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray, kappa: np.ndarray) -> np.ndarray:
-    """Compute parameters (2, C, D) that may be near: of least squares of all models' rows, and without what is held."""
+    """Compute parameters (3, C, D) that may be near: all models' least squares, without what is held, and zero."""
     mean, D = weight.mean(0), rows.shape[1]
     hessian, right = rows.gram(mean[None])[0], rows.back(target * mean)
     diagonal = hessian.reshape(-1)[:: D + 1]
     diagonal += rho.min(0) + _HOLD * diagonal.max(initial=0.0) + np.finfo(float).tiny
-    found = np.zeros((2, *right.shape))
+    found = np.zeros((3, *right.shape))
     found[0] = np.linalg.solve(hessian, right.T).T
     free = np.flatnonzero(~(rho + kappa).any(0))
     found[1][:, free] = np.linalg.solve(hessian[np.ix_(free, free)], right[:, free].T).T
@@ -240,8 +242,7 @@ class _Problem:
     def __init__(self, terms: _Terms, rho: np.ndarray):
         self.terms, self.rho = terms, rho
         self.norm = terms.weight[:, terms.n_of_rows :] / 2 if terms.has_norm else np.zeros_like(rho)
-        self.at_zero = terms.loss(terms.at_zero)
-        self.smallest = np.where(self.at_zero > 0, _SMALLEST * self.at_zero, np.inf)
+        self.smallest = np.maximum(_SMALLEST * terms.loss(terms.at_zero), np.finfo(float).tiny)
 
     def in_units(self, unit: np.ndarray) -> _Problem:
         """State the problem in other units of scores, parameters and values, (S,)."""
@@ -253,13 +254,15 @@ class _Problem:
         margin = self.terms.changes(params) + self.terms.at_zero
         return self.terms.loss(margin) + 0.5 * np.vecdot(self.rho * params, params)
 
-    def solve(self, goal: np.ndarray, max_iter: int) -> _Found:
-        """Find the optima, to relative gaps (S,)."""
-        near = Batch(self.terms, self.terms.weight, self.rho, False, 0.5 * goal, self.smallest).run(max_iter)
-        params = near.params.copy()
-        params[self.at_zero == 0] = 0  # nothing is less
+    def solve(self, start: np.ndarray, goal: np.ndarray, max_iter: int) -> _Found:
+        """Find the optima, to relative gaps (S,), of which the `start` (S, D) is one where it costs nothing."""
+        is_optimal = self.value(start) == 0
+        enough = np.where(is_optimal, np.inf, self.smallest)
+        near = Batch(self.terms, self.terms.weight, self.rho, False, 0.5 * goal, enough).run(max_iter)
+        params = np.where(is_optimal[:, None], start, near.params)
         value, gap = self.certify(params, near.duals)
-        for s in np.flatnonzero(self.at_zero):
+        gap[is_optimal] = 0
+        for s in np.flatnonzero(~is_optimal):
             one = np.array([s])
             own = _Problem(self.terms.keep(one), self.rho[one])
             for candidate, dual in _settled(own, params[one], near.duals[one]):
