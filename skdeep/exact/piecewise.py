@@ -37,6 +37,8 @@ _BATCH = 2**15
 _HOLD = 1e-9
 #: Units are at least so much of the largest value that is known: what is rounding beside it has none.
 _LEAST_UNIT = 1e-6
+#: How often a problem whose gap is left begins anew, in units by how much larger.
+_MAX_RESTARTS, _LARGER = 2, 30.0
 #: Unknowns of equations that are solved for what is not zero, and how often signs that turn out wrong are exchanged.
 _MAX_SYSTEM, _MAX_EXCHANGES = 1000, 10
 #: What duals may be beyond their bounds by rounding.
@@ -176,12 +178,20 @@ def solve(
         known = np.stack([problem.value(start[c]) for start in starts])
         least = known.argmin(0)
         lowest = np.take_along_axis(known, least[None], 0)[0]
-        unit = np.maximum(lowest, _LEAST_UNIT * known.max(0)) / (up + down)[c] + 0.5 * np.vecdot(hi[c] - lo[c], weight[k])
+        unit = np.maximum(lowest, _LEAST_UNIT * known.max(0)) / (up + down)[c] + 0.5 * np.vecdot(
+            hi[c] - lo[c], weight[k]
+        )
         unit[~(unit > 0)] = 1.0
-        found = problem.in_units(unit).solve(starts[least, c] / unit[:, None], goal[systems], max_iter)
-        params[systems], value[systems], reached[systems] = unit[:, None] * found.params, unit * found.value, found.gap
-        for scale, curve in zip(unit.tolist(), found.curve, strict=True):
-            curves.append([scale * one for one in curve])
+        start = starts[least, c]
+        found = problem.solve(unit, start, goal[systems], max_iter)
+        for _ in range(_MAX_RESTARTS):
+            left = np.flatnonzero(found.gap > goal[systems])
+            if not len(left):
+                break
+            unit[left] *= _LARGER
+            found.improve(left, problem.select(left).solve(unit[left], start[left], goal[systems[left]], max_iter))
+        params[systems], value[systems], reached[systems] = found.params, found.value, found.gap
+        curves += found.curve
     value, reached = value.reshape(K, C), reached.reshape(K, C)
     total, above = value.sum(1), (reached * value).sum(1)
     relative = reached[:, 0] if C == 1 else np.divide(above, total, out=np.zeros(K), where=total > 0)
@@ -235,6 +245,13 @@ class _Found(NamedTuple):
     gap: np.ndarray
     curve: list[list[float]]
 
+    def improve(self, systems: np.ndarray, other: _Found) -> None:
+        """Take what was found for some systems, where it is better."""
+        for own, s in enumerate(systems):
+            self.curve[s].extend(other.curve[own])
+            if other.gap[own] < self.gap[s]:
+                self.params[s], self.value[s], self.gap[s] = other.params[own], other.value[own], other.gap[own]
+
 
 class _Problem:
     """What S systems minimise: terms, and a ridge of curvatures (S, D)."""
@@ -244,35 +261,39 @@ class _Problem:
         self.norm = terms.weight[:, terms.n_of_rows :] / 2 if terms.has_norm else np.zeros_like(rho)
         self.smallest = np.maximum(_SMALLEST * terms.loss(terms.at_zero), np.finfo(float).tiny)
 
-    def in_units(self, unit: np.ndarray) -> _Problem:
-        """State the problem in other units of scores, parameters and values, (S,)."""
-        terms = replace(self.terms, at_zero=self.terms.at_zero / unit[:, None])
-        return _Problem(terms, self.rho * unit[:, None])
+    def select(self, systems: np.ndarray) -> _Problem:
+        """Take some of the systems."""
+        return _Problem(self.terms.keep(systems), self.rho[systems])
 
     def value(self, params: np.ndarray) -> np.ndarray:
         """Compute values (S,) of parameters (S, D)."""
         margin = self.terms.changes(params) + self.terms.at_zero
         return self.terms.loss(margin) + 0.5 * np.vecdot(self.rho * params, params)
 
-    def solve(self, start: np.ndarray, goal: np.ndarray, max_iter: int) -> _Found:
-        """Find the optima, to relative gaps (S,), of which the `start` (S, D) is one where it costs nothing."""
+    def solve(self, unit: np.ndarray, start: np.ndarray, goal: np.ndarray, max_iter: int) -> _Found:
+        """Find the optima, to relative gaps (S,), counting in units (S,) of scores, parameters and values.
+
+        The `start` (S, D) is one where it costs nothing.
+        """
+        own = unit[:, None]
+        scaled = _Problem(replace(self.terms, at_zero=self.terms.at_zero / own), self.rho * own)
         is_optimal = self.value(start) == 0
-        enough = np.where(is_optimal, np.inf, self.smallest)
-        near = Batch(self.terms, self.terms.weight, self.rho, False, 0.5 * goal, enough).run(max_iter)
-        params = np.where(is_optimal[:, None], start, near.params)
-        value, gap = self.certify(params, near.duals)
-        gap[is_optimal] = 0
+        enough = np.where(is_optimal, np.inf, scaled.smallest)
+        near = Batch(scaled.terms, scaled.terms.weight, scaled.rho, False, 0.5 * goal, enough).run(max_iter)
+        params = np.where(is_optimal[:, None], start / own, near.params)
+        value, gap = scaled.certify(params, near.duals)
         for s in np.flatnonzero(~is_optimal):
             one = np.array([s])
-            own = _Problem(self.terms.keep(one), self.rho[one])
-            for candidate, dual in _settled(own, params[one], near.duals[one]):
-                of_candidate, its_gap = own.certify(candidate, dual)
+            alone = scaled.select(one)
+            for candidate, dual in _settled(alone, params[one], near.duals[one]):
+                of_candidate, its_gap = alone.certify(candidate, dual)
                 if its_gap[0] <= max(goal[s], gap[s]):
                     params[one], value[one], gap[one] = candidate, of_candidate, its_gap
                     break
-        for of_one, last in zip(near.curve, value.tolist(), strict=True):
-            of_one.append(last)
-        return _Found(params, value, gap, near.curve)
+        gap[value == 0] = 0  # nothing is less
+        curve = [[*of_one, last] for of_one, last in zip(near.curve, value.tolist(), strict=True)]
+        curve = [[scale * one for one in of_one] for scale, of_one in zip(unit.tolist(), curve, strict=True)]
+        return _Found(own * params, unit * value, gap, curve)
 
     def certify(self, params: np.ndarray, dual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compute values, and how far they are above what no parameters are below: relatively, (S,)."""
@@ -309,9 +330,9 @@ def _settled(problem: _Problem, params: np.ndarray, dual: np.ndarray) -> list[tu
     sign = np.repeat(terms.signs, rows.shape[0])
     margin = (terms.changes(params) + terms.at_zero)[0]
     v, d = params[0].copy(), dual[0].copy()
-    size = np.r_[np.ones(n), np.full(len(d) - n, max(float(np.abs(v).max()), np.finfo(float).tiny))]
-    trained = weight > 0
-    kink = trained & (np.abs(margin) < size * np.minimum(d, 1 - d))
+    trained, price = weight > 0, np.ones_like(weight)  # residuals are about one; coefficients, the value by their price
+    price[n:] = weight[n:] / max(float(problem.value(params)[0]), np.finfo(float).tiny)
+    kink = trained & (price * np.abs(margin) < np.minimum(d, 1 - d))
     d = np.where(kink, d, np.where(trained, margin > 0, 0.5))
     found: list[tuple[np.ndarray, np.ndarray]] = []
     rounding = _ROUNDING + 1e-15 * weight.max() / np.where(trained, weight, 1)
