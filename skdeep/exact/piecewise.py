@@ -231,7 +231,10 @@ def _starts(rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray,
     diagonal = hessian.reshape(-1)[:: D + 1]
     diagonal += rho.min(0) + _HOLD * diagonal.max(initial=0.0) + np.finfo(float).tiny
     found = np.zeros((3, *right.shape))
-    found[0] = np.linalg.solve(hessian, right.T).T
+    if rows.shape[0] <= D:  # they may all be met
+        found[0] = lstsq(rows.take(np.arange(rows.shape[0])), target.T, lapack_driver="gelsy")[0].T
+    else:
+        found[0] = np.linalg.solve(hessian, right.T).T
     free = np.flatnonzero(~(rho + kappa).any(0))
     found[1][:, free] = np.linalg.solve(hessian[np.ix_(free, free)], right[:, free].T).T
     return found
@@ -260,6 +263,7 @@ class _Problem:
         self.terms, self.rho = terms, rho
         self.norm = terms.weight[:, terms.n_of_rows :] / 2 if terms.has_norm else np.zeros_like(rho)
         self.smallest = np.maximum(_SMALLEST * terms.loss(terms.at_zero), np.finfo(float).tiny)
+        self.rounding = 4 * np.finfo(float).eps * np.vecdot(np.abs(terms.at_zero), terms.weight)
 
     def select(self, systems: np.ndarray) -> _Problem:
         """Take some of the systems."""
@@ -277,7 +281,7 @@ class _Problem:
         """
         own = unit[:, None]
         scaled = _Problem(replace(self.terms, at_zero=self.terms.at_zero / own), self.rho * own)
-        is_optimal = self.value(start) == 0
+        is_optimal = self.value(start) <= self.rounding
         enough = np.where(is_optimal, np.inf, scaled.smallest)
         near = Batch(scaled.terms, scaled.terms.weight, scaled.rho, False, 0.5 * goal, enough).run(max_iter)
         params = np.where(is_optimal[:, None], start / own, near.params)
@@ -290,7 +294,7 @@ class _Problem:
                 if its_gap[0] <= max(goal[s], gap[s]):
                     params[one], value[one], gap[one] = candidate, of_candidate, its_gap
                     break
-        gap[value == 0] = 0  # nothing is less
+        gap[value <= scaled.rounding] = 0  # nothing is less
         curve = [[*of_one, last] for of_one, last in zip(near.curve, value.tolist(), strict=True)]
         curve = [[scale * one for one in of_one] for scale, of_one in zip(unit.tolist(), curve, strict=True)]
         return _Found(own * params, unit * value, gap, curve)
@@ -315,7 +319,7 @@ class _Problem:
         each = slope * params + self.norm * np.abs(params) + np.where(ridged, of_ridge, beyond * reach)
         free = ~ridged & ~held
         above += np.where(free, beyond * reach, each).sum(1)
-        return value, np.maximum(above, 0) / np.maximum(value, self.smallest)
+        return value, np.maximum(above - self.rounding, 0) / np.maximum(value, self.smallest)
 
 
 def _settled(problem: _Problem, params: np.ndarray, dual: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
