@@ -218,7 +218,8 @@ class _Problem:
                 state = found._replace(value=value)
                 gradient, is_certified = self._gradient(state), False
                 curve.append(state.value)
-            if ease == 1 and -slope <= 100 * self.gap * (state.value + self.smallest):
+            near = -slope <= 100 * self.gap * (state.value + self.smallest)
+            if ease == 1 and (near or (is_settled and self.whole is not None)):
                 bound, is_certified = max(bound, self._bound(state, gradient)), True
             ease = max(1.0, _FALL * ease)
         if not is_certified:
@@ -288,7 +289,9 @@ class _Problem:
             return np.zeros_like(state.x), 0.0
         x, kappa, slope = state.x[followed], self.kappa[followed], gradient[followed]
         sign = np.sign(x)
-        tol = 1e-3 * max(float((np.abs(slope + kappa * sign) - kappa * (sign == 0)).max(initial=0)), 0)
+        tol = (1e-3 if self.whole is None else 1e-9) * max(
+            float((np.abs(slope + kappa * sign) - kappa * (sign == 0)).max(initial=0)), 0
+        )
         curvature = self._curvature(state, followed, damping)
         family = self._family[followed] if self._family is not None else None
         end = minimise(Quadratic(curvature, slope, x, kappa, tol, family, self.shape[0]))
@@ -298,6 +301,8 @@ class _Problem:
 
     def _followed(self, x: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         """Choose the coordinates of a step: all that are not zero, and of the others, some that may leave it."""
+        if self.whole is not None:
+            return np.arange(len(x))
         size = np.abs(gradient)
         is_followed = (x != 0) | (size > _NEAR * self.kappa)
         many = max(_MIN_FOLLOWED, 2 * int(np.count_nonzero(x)))
