@@ -127,7 +127,7 @@ def test_parts_and_stacks(name):
     [
         (lambda: HuberLoss(VALUES.T, 0.0), "delta=0.0 is not more than 0"),
         (lambda: SquaredInsensitive(VALUES.T, -0.1), "epsilon=-0.1 is not at least 0"),
-        (lambda: TweedieLoss(COUNTS.T, 3), "power=3 is not from 1 to 2"),
+        (lambda: TweedieLoss(COUNTS.T, 3), "power=3 is not between 1 and 2"),
         (lambda: PoissonLoss(-COUNTS.T), "targets at least zero"),
         (lambda: GammaLoss(COUNTS.T), "targets more than zero"),
     ],

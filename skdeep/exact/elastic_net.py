@@ -33,7 +33,7 @@ _DAMPING = 1e-12
 _SMALLEST = 1e-7
 #: The norm of the first iteration, as a part of what leaves all zero, and of each next one, as a part of the last.
 _FALL = 0.2
-#: Scores move by this much at most in an iteration, and twice what they are.
+#: Scores move by this much at most in an iteration, in the loss's unit, and twice what they are.
 _FARTHEST = 30.0
 #: Iterations, at most, for the support to come to rest when the gap is closed.
 _MAX_SETTLING = 3
@@ -106,8 +106,14 @@ def solve(
         return joined([solve(rows, loss.one(c), weight, kappa, rho, gap, max_iter, starts[c]) for c in range(C)])
     params, value, reached = np.zeros((K, C, D)), np.zeros(K), np.zeros(K)
     curve: list[list[float]] = [[] for _ in range(K)]
+    known: dict[bytes, np.ndarray] = {}
     for k, neighbour in _along(weight, kappa + rho):
         problem = _Problem(rows, loss, weight[k], kappa[k], rho[k], gap)
+        if loss.quadratic and D <= _MIN_FOLLOWED:  # one curvature for all penalties
+            key = weight[k].tobytes()
+            if key not in known:
+                known[key] = rows.gram(weight[k][None])[0]
+            problem.whole = known[key]
         begin = params[neighbour] if start is None else start[k]
         params[k], reached[k], curve[k] = problem.solve(begin.ravel(), max_iter)
         if reached[k] > gap and begin.any() and start is None:  # no model's end is to depend on others: as it is alone
@@ -167,6 +173,8 @@ class _Problem:
             np.tile((kappa > 0) & (rho == 0), C) if loss.shift_invariant and C > 1 else np.zeros(C * D, dtype=bool)
         )
         self._family = np.where(is_shifted, np.tile(np.arange(D), C), -1) if is_shifted.any() else None
+        self.whole: np.ndarray | None = None
+        self.unit = loss.unit
         if C > 1:
             self._of_pair = of_both(C).reshape(C, C)
 
@@ -183,7 +191,8 @@ class _Problem:
         if not state.x.any():
             over = np.abs(gradient)[self.kappa > 0] / self.kappa[self.kappa > 0]
             is_settled = not over.max(initial=0) > 1 and not gradient[self.is_free].any()
-            ease = max(1.0, _FALL * float(over.max(initial=0)))
+            # a step to the minimum of what is quadratic needs no stronger norm before
+            ease = max(1.0, _FALL * float(over.max(initial=0))) if self.whole is None else 1.0
         kappa, is_certified = self.kappa, False
         while True:
             enough = self._relative(state.value, bound) <= self.gap
@@ -202,12 +211,15 @@ class _Problem:
                 continue
             damping = max(_DAMPING, damping / 30) if length > 0.25 else min(max(30 * damping, 1e-6), 1e-1)
             if found is not None:
-                is_settled = length == 1 and np.array_equal(np.sign(found.x), np.sign(state.x))
+                is_settled = length == 1 and (
+                    self.whole is not None or np.array_equal(np.sign(found.x), np.sign(state.x))
+                )
                 value = found.value - (ease - 1) * float(kappa @ np.abs(found.x))
                 state = found._replace(value=value)
                 gradient, is_certified = self._gradient(state), False
                 curve.append(state.value)
-            if ease == 1 and -slope <= 100 * self.gap * (state.value + self.smallest):
+            near = -slope <= 100 * self.gap * (state.value + self.smallest)
+            if ease == 1 and (near or (is_settled and self.whole is not None)):
                 bound, is_certified = max(bound, self._bound(state, gradient)), True
             ease = max(1.0, _FALL * ease)
         if not is_certified:
@@ -279,7 +291,9 @@ class _Problem:
             return np.zeros_like(state.x), 0.0
         x, kappa, slope = state.x[followed], self.kappa[followed], gradient[followed]
         sign = np.sign(x)
-        tol = 1e-3 * max(float((np.abs(slope + kappa * sign) - kappa * (sign == 0)).max(initial=0)), 0)
+        tol = (1e-3 if self.whole is None else 1e-9) * max(
+            float((np.abs(slope + kappa * sign) - kappa * (sign == 0)).max(initial=0)), 0
+        )
         curvature = self._curvature(state, followed, damping)
         family = self._family[followed] if self._family is not None else None
         end = minimise(Quadratic(curvature, slope, x, kappa, tol, family, self.shape[0]))
@@ -289,6 +303,8 @@ class _Problem:
 
     def _followed(self, x: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         """Choose the coordinates of a step: all that are not zero, and of the others, some that may leave it."""
+        if self.whole is not None:
+            return np.arange(len(x))
         size = np.abs(gradient)
         is_followed = (x != 0) | (size > _NEAR * self.kappa)
         many = max(_MIN_FOLLOWED, 2 * int(np.count_nonzero(x)))
@@ -300,6 +316,8 @@ class _Problem:
     def _curvature(self, state: _State, index: np.ndarray, damping: float) -> Curvature:
         """Compute the second derivatives of some coordinates."""
         C, n = self.shape[0], len(self.weight)
+        if self.whole is not None:
+            return self._matrix(self.whole[index[:, None], index], index, damping)
         if len(index) > _MAX_MATRIX or C * (C + 1) // 2 * n > _MAX_SECOND:
             return _Products(self, state, index, damping)
         of_class, column = np.divmod(index, self.shape[1])
@@ -331,7 +349,7 @@ class _Problem:
         """Take the step, or as much of it as lowers the value enough."""
         towards = self.rows.scores(step.reshape(1, *self.shape))
         # Where a loss has no curvature left, what it says of far away is nothing.
-        farthest = _FARTHEST + 2 * float(np.abs(state.scores).max())
+        farthest = _FARTHEST * self.unit + 2 * float(np.abs(state.scores).max())
         length = min(1.0, farthest / max(float(np.abs(towards).max()), _TINY))
         for _ in range(30):
             found = self._with(state.x + length * step, state.scores + length * towards)

@@ -18,9 +18,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
-#: Products of slacks and duals to begin with; how many times more the gradient may count, or else they are made so many
-#: times larger, so often.
-_CENTRE, _MUCH, _MAX_STARTS = 0.5, 10.0, 8
+#: Products of slacks and duals to begin with; how many times more the gradient may count, or else they are made larger,
+#: by what, and how often.
+_CENTRE, _MUCH, _MORE, _MAX_STARTS = 0.5, 5.0, 3.0, 12
 #: Share of complementarity that a step has left where the next one goes for no less than another share; else it goes
 #: for this power of the share that a trial leaves.
 _SLOW, _FIRM, _POWER = 0.5, 0.1, 4
@@ -113,7 +113,7 @@ class Batch:
         self.count = 2 * (weight * terms.share).sum(1)  # of the products that are to be zero, beside a centre
         self.ended, self.system = np.zeros(K, dtype=bool), np.arange(K)
         self.begin(np.full(K, _CENTRE))
-        self.before = np.full(K, np.inf)
+        self.before, self.slow = np.full(K, np.inf), np.zeros(K, dtype=int)  # steps that were slow, one after the other
         self.least, self.since = np.full(K, np.inf), np.zeros(K, dtype=int)  # steps since the gap was halved
 
     def begin(self, centre: np.ndarray) -> None:
@@ -139,7 +139,7 @@ class Batch:
             much = self.loose > _MUCH * centre * self.count
             if not much.any():
                 break
-            centre = np.where(much, _MUCH * centre, centre)
+            centre = np.where(much, _MORE * centre, centre)
 
     def run(self, max_iter: int) -> Found:
         """Step until all systems are done, or so many times."""
@@ -176,7 +176,7 @@ class Batch:
         """Forget all systems but some."""
         for name in (
             *("weight", "rho", "goal", "system", "ended", "before", "least", "since", "params", "dual", "slack"),
-            *("stationary", "loose", "count", "linear", "least_value"),
+            *("stationary", "loose", "count", "linear", "least_value", "slow"),
         ):
             setattr(self, name, getattr(self, name)[systems])
         self.terms = self.terms.keep(systems)
@@ -202,8 +202,11 @@ class Batch:
         after = (1 - of_primal) * left - of_primal * of_dual * np.vecdot((dual * neglected).sum(1), self.weight)
         if self.linear.any():
             after += (of_dual - of_primal) * np.vecdot((slack * change).sum(1), self.weight)
-        share = np.maximum(np.maximum(after / left, 0) ** _POWER, np.where(left > _SLOW * self.before, _FIRM, 0))
+        self.slow = np.where(left > _SLOW * self.before, self.slow + 1, 0)
+        share = np.maximum(np.maximum(after / left, 0) ** _POWER, np.where(self.slow > 0, _FIRM, 0))
         self.before, centre = left, share * left / self.count
+        # a trial that led not far says little of what it has neglected
+        neglected *= np.where(self.slow > 1, of_primal * of_dual, 1)[:, None, None]
         # the step: to products of `centre`, with what the trial has neglected
         neglected -= slack
         neglected += centre[:, None, None] * (inverse * self.terms.share[:, None])

@@ -42,16 +42,24 @@ class RowLoss:
         Whether a common shift of all scores of a row changes nothing.
     piecewise : bool
         Whether the second derivative jumps, and is zero or constant between: a Newton step may be cut short by a kink.
+    quadratic : bool
+        Whether it is one everywhere.
     """
 
     n_scores: int
     separable = True
     shift_invariant = False
     piecewise = False
+    quadratic = False
 
     def at(self, scores: np.ndarray) -> At:
         """Compute values and gradients."""
         raise NotImplementedError
+
+    @property
+    def unit(self) -> float:
+        """Size of the scores that the second derivatives say something of."""
+        return 1.0
 
     def second(self, scores: np.ndarray, at: At) -> np.ndarray:
         """Compute second derivatives, at scores where the value is known.
@@ -123,6 +131,11 @@ class OfColumns(RowLoss):
 
     def keep(self, models: np.ndarray) -> RowLoss:
         return self if self.target.ndim == 2 else self.of(self.target[models])
+
+
+def size_of(target: np.ndarray) -> float:
+    """Compute how large values are, at least 1."""
+    return max(1.0, float(np.abs(target).max(initial=0.0)))
 
 
 class SoftmaxLoss(RowLoss):
@@ -207,6 +220,12 @@ class LogisticLoss(OfColumns):
 
 class SquaredLoss(OfColumns):
     """Half the squared distance from targets (C, n)."""
+
+    quadratic = True
+
+    @property
+    def unit(self) -> float:
+        return size_of(self.target)
 
     def at(self, scores: np.ndarray) -> At:
         residual = scores - self.target

@@ -18,7 +18,7 @@ R. Koenker, *Quantile Regression*, 2005, chapter 6.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -35,8 +35,10 @@ _SMALLEST = 1e-7
 _BATCH = 2**15
 #: Curvature that is added where there may be none, as a share of the largest.
 _HOLD = 1e-9
-#: Share of the rows beyond what parameters can fit, from which least squares' residuals say how large others are.
-_FEW_ROWS = 0.5
+#: Units are at least so much of the largest value that is known: what is rounding beside it has none.
+_LEAST_UNIT = 1e-6
+#: How often a problem whose gap is left begins anew, in units by how much larger.
+_MAX_RESTARTS, _LARGER = 2, 30.0
 #: Unknowns of equations that are solved for what is not zero, and how often signs that turn out wrong are exchanged.
 _MAX_SYSTEM, _MAX_EXCHANGES = 1000, 10
 #: What duals may be beyond their bounds by rounding.
@@ -166,18 +168,30 @@ def solve(
     if len(used) < n:
         rows, lo, hi, weight, n = rows.select(used), lo[:, used], hi[:, used], weight[:, used], len(used)
     goal = np.repeat(np.broadcast_to(np.asarray(gap, dtype=float), K), C)
-    unit = _units(rows, (lo + hi) / 2, weight, rho)
+    starts = _starts(rows, (lo + hi) / 2, weight, rho, kappa)
     params, value, reached = np.zeros((K * C, D)), np.zeros(K * C), np.zeros(K * C)
     curves: list[list[float]] = []
     for systems in np.split(np.arange(K * C), range(max(1, _BATCH // n), K * C, max(1, _BATCH // n))):
         k, c = np.divmod(systems, C)
-        own = unit[c, None]
-        terms = _terms(rows, lo[c] / own, hi[c] / own, up[c, None], down[c, None], weight[k], kappa[k])
-        problem = _Problem(terms, rho[k] * own)
-        found = problem.solve(goal[systems], max_iter)
-        params[systems], value[systems], reached[systems] = own * found.params, own[:, 0] * found.value, found.gap
-        for scale, of_one in zip(own[:, 0].tolist(), found.curve, strict=True):
-            curves.append([scale * one for one in of_one])
+        problem = _Problem(_terms(rows, lo[c], hi[c], up[c, None], down[c, None], weight[k], kappa[k]), rho[k])
+        # in units of the least value that is known
+        known = np.stack([problem.value(start[c]) for start in starts])
+        least = known.argmin(0)
+        lowest = np.take_along_axis(known, least[None], 0)[0]
+        unit = np.maximum(lowest, _LEAST_UNIT * known.max(0)) / (up + down)[c] + 0.5 * np.vecdot(
+            hi[c] - lo[c], weight[k]
+        )
+        unit[~(unit > 0)] = 1.0
+        start = starts[least, c]
+        found = problem.solve(unit, start, goal[systems], max_iter)
+        for _ in range(_MAX_RESTARTS):
+            left = np.flatnonzero(found.gap > goal[systems])
+            if not len(left):
+                break
+            unit[left] *= _LARGER
+            found.improve(left, problem.select(left).solve(unit[left], start[left], goal[systems[left]], max_iter))
+        params[systems], value[systems], reached[systems] = found.params, found.value, found.gap
+        curves += found.curve
     value, reached = value.reshape(K, C), reached.reshape(K, C)
     total, above = value.sum(1), (reached * value).sum(1)
     relative = reached[:, 0] if C == 1 else np.divide(above, total, out=np.zeros(K), where=total > 0)
@@ -205,25 +219,25 @@ def _terms(
     if has_norm := bool(kappa.any()):
         parts.append((np.zeros_like(kappa), 2 * kappa, kappa))
     at_zero, of_terms, lean = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
-    share, n = np.ones_like(of_terms), weight.shape[1]
-    for side in range(len(signs)):
-        np.divide(weight.mean(1, keepdims=True), weight, out=share[:, side * n : (side + 1) * n], where=weight > 0)
+    each = np.concatenate([weight] * len(signs) + [kappa] * has_norm, axis=1)
+    share = np.divide(weight.mean(1, keepdims=True), each, out=np.ones_like(each), where=each > 0)
     return _Terms(rows, signs, at_zero, of_terms, lean if lean.any() else None, share, has_norm)
 
 
-def _units(rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray) -> np.ndarray:
-    """Choose units (C,) of the scores in which residuals are about one, by least squares of all models' rows."""
+def _starts(rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray, kappa: np.ndarray) -> np.ndarray:
+    """Compute parameters (3, C, D) that may be near: all models' least squares, without what is held, and zero."""
     mean, D = weight.mean(0), rows.shape[1]
     hessian, right = rows.gram(mean[None])[0], rows.back(target * mean)
     diagonal = hessian.reshape(-1)[:: D + 1]
     diagonal += rho.min(0) + _HOLD * diagonal.max(initial=0.0) + np.finfo(float).tiny
-    residual = target - rows.scores(np.linalg.solve(hessian, right.T).T)
-    size, spread = np.abs(residual) @ mean, np.abs(target - (target @ mean)[:, None]) @ mean
-    # as much as parameters may have taken away
-    left = 1 - min(1.0, D * float(mean @ mean))
-    found = np.maximum(size, spread * np.where(left > _FEW_ROWS, 1e-3, 1.0))
-    found = np.maximum(found, 1e-12 * np.abs(target).max(1, initial=0.0))
-    return np.where(found > 0, found, 1.0)
+    found = np.zeros((3, *right.shape))
+    if rows.shape[0] <= D:  # they may all be met
+        found[0] = lstsq(rows.take(np.arange(rows.shape[0])), target.T, lapack_driver="gelsy")[0].T
+    else:
+        found[0] = np.linalg.solve(hessian, right.T).T
+    free = np.flatnonzero(~(rho + kappa).any(0))
+    found[1][:, free] = np.linalg.solve(hessian[np.ix_(free, free)], right[:, free].T).T
+    return found
 
 
 class _Found(NamedTuple):
@@ -234,6 +248,13 @@ class _Found(NamedTuple):
     gap: np.ndarray
     curve: list[list[float]]
 
+    def improve(self, systems: np.ndarray, other: _Found) -> None:
+        """Take what was found for some systems, where it is better."""
+        for own, s in enumerate(systems):
+            self.curve[s].extend(other.curve[own])
+            if other.gap[own] < self.gap[s]:
+                self.params[s], self.value[s], self.gap[s] = other.params[own], other.value[own], other.gap[own]
+
 
 class _Problem:
     """What S systems minimise: terms, and a ridge of curvatures (S, D)."""
@@ -241,26 +262,43 @@ class _Problem:
     def __init__(self, terms: _Terms, rho: np.ndarray):
         self.terms, self.rho = terms, rho
         self.norm = terms.weight[:, terms.n_of_rows :] / 2 if terms.has_norm else np.zeros_like(rho)
-        self.at_zero = terms.loss(terms.at_zero)
-        self.smallest = np.where(self.at_zero > 0, _SMALLEST * self.at_zero, np.inf)
+        self.smallest = np.maximum(_SMALLEST * terms.loss(terms.at_zero), np.finfo(float).tiny)
+        self.rounding = 4 * np.finfo(float).eps * np.vecdot(np.abs(terms.at_zero), terms.weight)
 
-    def solve(self, goal: np.ndarray, max_iter: int) -> _Found:
-        """Find the optima, to relative gaps (S,)."""
-        near = Batch(self.terms, self.terms.weight, self.rho, False, 0.5 * goal, self.smallest).run(max_iter)
-        params = near.params.copy()
-        params[self.at_zero == 0] = 0  # nothing is less
-        value, gap = self.certify(params, near.duals)
-        for s in np.flatnonzero(self.at_zero):
+    def select(self, systems: np.ndarray) -> _Problem:
+        """Take some of the systems."""
+        return _Problem(self.terms.keep(systems), self.rho[systems])
+
+    def value(self, params: np.ndarray) -> np.ndarray:
+        """Compute values (S,) of parameters (S, D)."""
+        margin = self.terms.changes(params) + self.terms.at_zero
+        return self.terms.loss(margin) + 0.5 * np.vecdot(self.rho * params, params)
+
+    def solve(self, unit: np.ndarray, start: np.ndarray, goal: np.ndarray, max_iter: int) -> _Found:
+        """Find the optima, to relative gaps (S,), counting in units (S,) of scores, parameters and values.
+
+        The `start` (S, D) is one where it costs nothing.
+        """
+        own = unit[:, None]
+        scaled = _Problem(replace(self.terms, at_zero=self.terms.at_zero / own), self.rho * own)
+        is_optimal = self.value(start) <= self.rounding
+        enough = np.where(is_optimal, np.inf, scaled.smallest)
+        near = Batch(scaled.terms, scaled.terms.weight, scaled.rho, False, 0.5 * goal, enough).run(max_iter)
+        params = np.where(is_optimal[:, None], start / own, near.params)
+        value, gap = scaled.certify(params, near.duals)
+        # zeros of an L1 norm are to be exact; else what is near enough is left as it is
+        for s in np.flatnonzero(~is_optimal & (self.norm.any(1) | (gap > goal))):
             one = np.array([s])
-            own = _Problem(self.terms.keep(one), self.rho[one])
-            for candidate, dual in _settled(own, params[one], near.duals[one]):
-                of_candidate, its_gap = own.certify(candidate, dual)
+            alone = scaled.select(one)
+            for candidate, dual in _settled(alone, params[one], near.duals[one]):
+                of_candidate, its_gap = alone.certify(candidate, dual)
                 if its_gap[0] <= max(goal[s], gap[s]):
                     params[one], value[one], gap[one] = candidate, of_candidate, its_gap
                     break
-        for of_one, last in zip(near.curve, value.tolist(), strict=True):
-            of_one.append(last)
-        return _Found(params, value, gap, near.curve)
+        gap[value <= scaled.rounding] = 0  # nothing is less
+        curve = [[*of_one, last] for of_one, last in zip(near.curve, value.tolist(), strict=True)]
+        curve = [[scale * one for one in of_one] for scale, of_one in zip(unit.tolist(), curve, strict=True)]
+        return _Found(own * params, unit * value, gap, curve)
 
     def certify(self, params: np.ndarray, dual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compute values, and how far they are above what no parameters are below: relatively, (S,)."""
@@ -282,7 +320,7 @@ class _Problem:
         each = slope * params + self.norm * np.abs(params) + np.where(ridged, of_ridge, beyond * reach)
         free = ~ridged & ~held
         above += np.where(free, beyond * reach, each).sum(1)
-        return value, np.maximum(above, 0) / np.maximum(value, self.smallest)
+        return value, np.maximum(above - self.rounding, 0) / np.maximum(value, self.smallest)
 
 
 def _settled(problem: _Problem, params: np.ndarray, dual: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -297,9 +335,9 @@ def _settled(problem: _Problem, params: np.ndarray, dual: np.ndarray) -> list[tu
     sign = np.repeat(terms.signs, rows.shape[0])
     margin = (terms.changes(params) + terms.at_zero)[0]
     v, d = params[0].copy(), dual[0].copy()
-    size = np.r_[np.ones(n), np.full(len(d) - n, max(float(np.abs(v).max()), np.finfo(float).tiny))]
-    trained = weight > 0
-    kink = trained & (np.abs(margin) < size * np.minimum(d, 1 - d))
+    trained, price = weight > 0, np.ones_like(weight)  # residuals are about one; coefficients, the value by their price
+    price[n:] = weight[n:] / max(float(problem.value(params)[0]), np.finfo(float).tiny)
+    kink = trained & (price * np.abs(margin) < np.minimum(d, 1 - d))
     d = np.where(kink, d, np.where(trained, margin > 0, 0.5))
     found: list[tuple[np.ndarray, np.ndarray]] = []
     rounding = _ROUNDING + 1e-15 * weight.max() / np.where(trained, weight, 1)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import xlogy
 
-from skdeep.exact.losses import At, OfColumns
+from skdeep.exact.losses import At, OfColumns, size_of
 
 #: Residuals are zero, or at a kink, up to rounding only, which must not decide on which side the next one is.
 _ROUNDING = 1.5e-8
@@ -42,6 +42,10 @@ class HuberLoss(OfColumns):
         if not delta > 0:
             raise ValueError(f"delta={delta!r} is not more than 0: for the absolute error, see skdeep.exact.piecewise.")
         self.delta = delta
+
+    @property
+    def unit(self) -> float:
+        return size_of(self.target)
 
     def of(self, target: np.ndarray) -> HuberLoss:
         return HuberLoss(target, self.delta)
@@ -77,6 +81,10 @@ class SquaredInsensitive(OfColumns):
         if not epsilon >= 0:
             raise ValueError(f"epsilon={epsilon!r} is not at least 0.")
         self.epsilon = epsilon
+
+    @property
+    def unit(self) -> float:
+        return size_of(self.target)
 
     def of(self, target: np.ndarray) -> SquaredInsensitive:
         return SquaredInsensitive(target, self.epsilon)
