@@ -39,6 +39,7 @@ class PerceptronEnsemble(Perceptron):
 
     _coef_attribute = "estimators_"
     _averages_probabilities = True
+    _fewest_rows = 2
     #: Options of a single network that an ensemble has no use for.
     validation_fraction, warm_start, callbacks, verbose = 0.1, False, None, False
     if TYPE_CHECKING:
