@@ -162,6 +162,10 @@ class BaseTorchEstimator(CallbackSupportMixin, Predictor, BaseEstimator):
         """What is watched."""
         return self._default_scoring if self.scoring is None else self.scoring
 
+    def _scoring_for(self, judged: Problem) -> str | Callable | None:
+        """Choose what is watched on the rows to judge by."""
+        return self._watched_scoring
+
     # ---- targets: of classes, or of values --------------------------------------------------------------------------
 
     def _coded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -39,7 +40,8 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
 
     loss: str | RegressionLoss
     output: str
-    _fewest_rows = 1
+    early_stopping: bool
+    scoring: str | Callable | None
     #: Whether each column of targets has a unit of its own in training.
     _scales_columns = True
     _parameter_constraints: ClassVar[dict] = {
@@ -48,6 +50,10 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         "output": [StrOptions({"auto", "identity", "relu", "softplus", "exp"})],
         "scoring": [None, StrOptions({"loss", *get_scorer_names()}), callable],
     }
+
+    @property
+    def _fewest_rows(self) -> int:  # type: ignore[override]
+        return 2 if self.early_stopping else 1
 
     @property
     def _default_scoring(self) -> str:  # type: ignore[override]
@@ -171,6 +177,11 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
             if 0 < total < np.inf:
                 return 1 - float(np.square(y - predicted).sum()) / total
         return r2_score(y, predicted, sample_weight=sample_weight)
+
+    def _scoring_for(self, judged: Problem) -> str | Callable | None:
+        scoring = self._watched_scoring
+        # of one value there is no R²
+        return "loss" if self.scoring is None and len(np.unique(judged.target, axis=0)) < 2 else scoring
 
     # ---- targets ----------------------------------------------------------------------------------------------------
 

@@ -213,7 +213,7 @@ def train_each(
     if len(members) == 1 and (leader.verbose or leader.callbacks or task is not None):
         part = problem if rows is None or not splits else problem.take(rows)
         observer = _observer(recipe, leader, part, held_out, 1 if incremental else recipe.max_iter, task)
-    monitor = None if held_out is None else judge(held_out, recipe.judged_by, leader._watched_scoring)
+    monitor = None if held_out is None else judge(held_out, recipe.judged_by, leader._scoring_for(held_out))
     if going_on and (is_new or first.solver != recipe.solver):
         first.trained = 0
     if going_on and not incremental:
@@ -257,13 +257,8 @@ def judge_of(estimators: list[Classifier]) -> Judge:
 def check_scoring(estimator: Classifier, judged: Problem) -> None:
     """Raise, before any training, if ``scoring`` is not defined for the labels of the rows to judge by."""
     judged = judged.counted()
-    if estimator._watched_scoring == "r2" and len(judged.codes) < 2:
-        raise ValueError(
-            "The validation set is too small: R² needs two rows. Increase 'validation_fraction' or the size of your "
-            "dataset, pass X_val and y_val, or use scoring='loss'."
-        )
     of_rows = judged.codes, estimator._labels_of(judged), judged.sample_weight
-    try_scoring(estimator._watched_scoring, estimator, estimator._faultless(judged), *of_rows)
+    try_scoring(estimator._scoring_for(judged), estimator, estimator._faultless(judged), *of_rows)
 
 
 def _observer(

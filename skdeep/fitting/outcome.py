@@ -24,6 +24,8 @@ Judge = Callable[[Problem, Loss, str | Callable | None], Monitor]
 
 #: Share of the loss of scores of zero that a training loss may be above it: a plateau at it is no accident.
 _SLACK = 0.05
+#: A loss of values, in units of their own, that is as good as none.
+_NOTHING = 1e-3
 #: Epochs whose losses say whether the last step may have been one too many.
 _RECENT = 3
 
@@ -74,7 +76,8 @@ def _loss_of_zero(recipe: Recipe, problem: Problem, member: Member) -> float:
         rows = slice(None) if member.rows is None else member.rows
         values = torch.from_numpy(problem.target[rows])
         found = loss.value(torch.zeros_like(values), values).numpy()
-        return float(np.average(found, weights=None if member.weight is None else member.weight[rows]))
+        of_zero = float(np.average(found, weights=None if member.weight is None else member.weight[rows]))
+        return max(of_zero, _NOTHING)
     zero = torch.zeros(1, recipe.n_outputs, dtype=torch.float64, device="cpu")
     target = zero if loss.target == "indicators" else torch.zeros(1, dtype=torch.int64, device="cpu")
     return loss.value(zero, target).item()
