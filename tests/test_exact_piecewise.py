@@ -66,7 +66,7 @@ def test_linear_svr(epsilon, rho):
     C = 1 / (len(Y_DIABETES) * rho)
     model = LinearSVR(epsilon=epsilon, C=C, tol=1e-10, max_iter=10**6).fit(X_DIABETES, Y_DIABETES)
     # 1 for each unit beyond epsilon is twice what a quantile of one half counts
-    found, problem = one_column(Rows(DIABETES), Y_DIABETES, epsilon, rho=rho / 2)
+    found, problem = one_column(Rows(DIABETES), Y_DIABETES, epsilon, rho=rho / 2, gap=1e-10)
     expected = objective(*problem, np.r_[model.coef_, model.intercept_][None])
     assert found.converged[0] and found.value[0] <= expected * (1 + 1e-9)
     assert found.value[0] == pytest.approx(expected, rel=1e-7)

@@ -93,9 +93,10 @@ class Rows:
             return self.half_gram(factor).take(of_both(D), axis=1).reshape(-1, D, D)
         found = np.zeros((len(factor), D, D))
         if D < _FEW_COLUMNS:
+            turned = self._columns if len(factor) > 1 or "_columns" in self.__dict__ else self.Z.T
             for start in range(0, len(self.Z), _PART):  # what is multiplied is to stay in the cache
                 part = slice(start, start + _PART)
-                columns, Z = self._columns[:, part], self.Z[part]
+                columns, Z = turned[:, part], self.Z[part]
                 for own, f in zip(found, factor, strict=True):
                     own += (columns * f[part]) @ Z
             return found
