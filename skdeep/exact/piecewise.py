@@ -37,6 +37,8 @@ _BATCH = 2**15
 _HOLD = 1e-9
 #: Units are at least so much of the largest value that is known: what is rounding beside it has none.
 _LEAST_UNIT = 1e-6
+#: Gap from which it is clear which coefficients of an L1 norm are zero.
+_CLOSE = 1e-9
 #: How often a problem whose gap is left begins anew, in units by how much larger.
 _MAX_RESTARTS, _LARGER = 2, 30.0
 #: Unknowns of equations that are solved for what is not zero, and how often signs that turn out wrong are exchanged.
@@ -283,7 +285,8 @@ class _Problem:
         scaled = _Problem(replace(self.terms, at_zero=self.terms.at_zero / own), self.rho * own)
         is_optimal = self.value(start) <= self.rounding
         enough = np.where(is_optimal, np.inf, scaled.smallest)
-        near = Batch(scaled.terms, scaled.terms.weight, scaled.rho, False, 0.5 * goal, enough).run(max_iter)
+        nearer = np.minimum(0.5 * goal, np.where(self.norm.any(1), _CLOSE, np.inf))
+        near = Batch(scaled.terms, scaled.terms.weight, scaled.rho, False, nearer, enough).run(max_iter)
         params = np.where(is_optimal[:, None], start / own, near.params)
         value, gap = scaled.certify(params, near.duals)
         # zeros of an L1 norm are to be exact; else what is near enough is left as it is
@@ -296,6 +299,11 @@ class _Problem:
                     params[one], value[one], gap[one] = candidate, of_candidate, its_gap
                     break
         gap[value <= scaled.rounding] = 0  # nothing is less
+        first = scaled.value(start / own)
+        for s in np.flatnonzero(first < value):
+            bound = value[s] - gap[s] * max(value[s], scaled.smallest[s])
+            params[s], value[s] = start[s] / unit[s], first[s]
+            gap[s] = max(first[s] - bound, 0.0) / max(first[s], scaled.smallest[s])
         curve = [[*of_one, last] for of_one, last in zip(near.curve, value.tolist(), strict=True)]
         curve = [[scale * one for one in of_one] for scale, of_one in zip(unit.tolist(), curve, strict=True)]
         return _Found(own * params, unit * value, gap, curve)
@@ -339,7 +347,9 @@ def _settled(problem: _Problem, params: np.ndarray, dual: np.ndarray) -> list[tu
     price[n:] = weight[n:] / max(float(problem.value(params)[0]), np.finfo(float).tiny)
     kink = trained & (price * np.abs(margin) < np.minimum(d, 1 - d))
     d = np.where(kink, d, np.where(trained, margin > 0, 0.5))
-    found: list[tuple[np.ndarray, np.ndarray]] = []
+    found = [(params, dual)]
+    if terms.has_norm:
+        found[0] = np.where(kink[n:], 0, params), dual
     rounding = _ROUNDING + 1e-15 * weight.max() / np.where(trained, weight, 1)
     for _ in range(_MAX_EXCHANGES):
         zero = kink[n:] if terms.has_norm else np.zeros(D, dtype=bool)
