@@ -74,6 +74,10 @@ class NeuralNet(BaseTorchEstimator):
             )
         return L2(strength, np.zeros(len(members)))
 
+    def _auto_alpha(self, crowding: np.ndarray) -> np.ndarray:
+        """Choose the strengths of ``alpha="auto"``, given columns per row."""
+        return 0.5 * np.sqrt(crowding)
+
     def _check_same_objective(self, what: str) -> None:
         """Raise if the solver compares losses, which `what` makes another function at each step."""
         if solver_name(self) == "lbfgs":
@@ -110,5 +114,6 @@ def alphas(members: list[Member], total_weight: np.ndarray) -> np.ndarray:
     n_rows = total_weight / [member.unit for member in members]
     # what there is to learn by heart, beside what there is to learn it from; and a batch of few rows is not divided by
     # many
-    auto = 0.5 * np.sqrt(np.minimum(members[0].estimator._n_inputs / n_rows, 1.0))
+    estimator = members[0].estimator
+    auto = estimator._auto_alpha(np.minimum(estimator._n_inputs / n_rows, 1.0))
     return np.where(unknown, auto * np.minimum(n_rows / FEWEST_ROWS, 1.0), alpha)

@@ -38,11 +38,11 @@ from skdeep.fitting.settings import settings_of, solver_name
 
 #: Rows per step of ``batch_size="auto"``: a hundredth of the data, within these bounds.
 _BATCH_ROWS = FEWEST_ROWS, 256
-#: Epochs of the one cosine that ``learning_rate="auto"`` is, and steps that it has at least: from our own learning
-#: rate, and from a user's, which may be smaller.
-_SHORT, _LONG = (15, 125), (60, 500)
-#: Learning rates of ``learning_rate_init="auto"``: of one hidden layer under this cosine, and under any other schedule.
-_RATE, _PATIENT_RATE = 0.02, 0.003
+#: Epochs of the one cosine that ``learning_rate="auto"`` is, and steps that it has at least, from a user's learning
+#: rate, which may be smaller than our own (`Perceptron._short`).
+_LONG = 60, 500
+#: Learning rate of ``learning_rate_init="auto"`` under any other schedule.
+_PATIENT_RATE = 0.003
 
 #: Learned attributes that no option makes go away.
 _ALWAYS = {"coefs_", "intercepts_"}
@@ -70,6 +70,9 @@ class Perceptron(NeuralNet):
     learning_rate_init: float | str = "auto"
 
     _coef_attribute = "coefs_"
+    #: The one cosine from our own learning rate: epochs, steps at least, and that rate, of one hidden layer.
+    _short: ClassVar[tuple[int, int]] = 15, 125
+    _rate: ClassVar[float] = 0.02
     stackable = NeuralNet.stackable | {"dropout", "stochastic_depth"}
     _nan_advice = (
         "MLPClassifierTorch takes them in dense X, with standardize=True, or where those that it was fitted on were "
@@ -126,7 +129,7 @@ class Perceptron(NeuralNet):
         if schedule == "auto" and incremental:
             decisions["schedule"] = "constant"
         elif schedule == "auto":
-            epochs, steps = _SHORT if settings_of(self).learning_rate_init == "auto" else _LONG
+            epochs, steps = self._short if settings_of(self).learning_rate_init == "auto" else _LONG
             horizon = min(max(epochs, epochs_of(steps, problem, rows)), self.max_iter)
             decisions |= {"schedule": "cosine", "horizon": horizon, "to_end": True}
         if not self.standardize and not problem.has_missing and not (going_on and self._allow_nan):
@@ -136,7 +139,7 @@ class Perceptron(NeuralNet):
     def _rates(self, recipe: Recipe, problem: Problem, network: Network, members: list[Member]) -> np.ndarray:
         rates = super()._rates(recipe, problem, network, members)
         n_hidden = len(self._layer_units(1, 1)) - 2
-        return np.where(np.isnan(rates), _RATE / max(1, n_hidden) if recipe.to_end else _PATIENT_RATE, rates)
+        return np.where(np.isnan(rates), self._rate / max(1, n_hidden) if recipe.to_end else _PATIENT_RATE, rates)
 
     def _layer_units(self, n_features: int, n_outputs: int) -> list[int]:
         hidden = self.hidden_layer_sizes

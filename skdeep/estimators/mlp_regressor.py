@@ -35,6 +35,8 @@ class NeuralNetRegressor(BaseTorchRegressor, NeuralNet):
 class PerceptronRegressor(Perceptron, NeuralNetRegressor):
     """Common part of the perceptrons that learn values."""
 
+    _short = 50, 400
+    _rate = 0.03
     _parameter_constraints: ClassVar[dict] = {
         **NeuralNetRegressor._parameter_constraints,
         **Perceptron._parameter_constraints,
@@ -43,6 +45,10 @@ class PerceptronRegressor(Perceptron, NeuralNetRegressor):
     def _output_name(self) -> str:
         made = value_loss(self.loss, self.output)
         return "exp" if made.log_link else getattr(made, "output", "identity")
+
+    def _auto_alpha(self, crowding: np.ndarray) -> np.ndarray:
+        # values are learnt more closely than classes: what is free of noise wants less, what is not wants more
+        return np.minimum(80 * crowding**1.5, 2.0)
 
     def _measure_targets(self, table: np.ndarray, weight: np.ndarray | None) -> TargetScale:
         return super()._measure_targets(table, weight) if self.standardize else TargetScale.none(table.shape[1])
@@ -92,11 +98,13 @@ class MLPRegressorTorch(PerceptronRegressor):
         object, such as ``SGD(0.01, momentum=0.8)``, has settings of its own.
     alpha : float or "auto", default="auto"
         Strength of the L2 penalty; it is divided by the total weight of a batch. "auto" is
-        :math:`\frac12 \sqrt{\min(d / n, 1)} \min(n / 64, 1)` of d columns and n rows.
+        :math:`\min(80\, (d / n)^{3/2}, 2) \min(n / 64, 1)` of d columns and n rows.
     learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
-        Schedule; see :class:`MLPClassifierTorch`.
+        Schedule; see :class:`MLPClassifierTorch`. "auto" is one cosine over 50 epochs, or as many as 400 steps take if
+        these are more; over 60, or 500 steps, from a ``learning_rate_init`` of your own.
     learning_rate_init : float or "auto", default="auto"
-        Learning rate at the start; see :class:`MLPClassifierTorch`.
+        Learning rate at the start. "auto" is 0.03, divided by the number of hidden layers, for the one cosine of
+        ``learning_rate="auto"``, else 0.003.
     {training}
 
     Attributes

@@ -1,4 +1,4 @@
-"""Regressors as they come, on raw columns: R², mean absolute error, seconds and coverage, against peers, over many sets.
+"""Regressors as they come, on raw columns: R², mean error, seconds and coverage, against peers, over many sets.
 
 The protocol: at most ``--rows`` training rows and 4000 test rows, categories one-hot, one thread, seconds of the
 process. The sets are in `regression_data`. Errors are divided by the mean error of the training rows' median.

@@ -44,8 +44,8 @@ def _dynamics(rng):
 def _steps(rng):
     """Constant pieces with sharp borders, along the axes and not."""
     X = rng.uniform(size=(N_ROWS, 5))
-    y = 2.0 * (X[:, 0] > 0.3) - (X[:, 1] > 0.6) * (X[:, 2] > 0.5) * 3 + np.floor(4 * X[:, 3]) % 2 + (X[:, :3].sum(1) > 2)
-    return X, y + 0.3 * rng.normal(size=N_ROWS)
+    y = 2.0 * (X[:, 0] > 0.3) - 3 * (X[:, 1] > 0.6) * (X[:, 2] > 0.5) + np.floor(4 * X[:, 3]) % 2
+    return X, y + (X[:, :3].sum(1) > 2) + 0.3 * rng.normal(size=N_ROWS)
 
 
 def _periodic(rng):
