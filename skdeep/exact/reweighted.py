@@ -25,8 +25,8 @@ from skdeep.exact.rows import Rows, of_all, of_both, pairs, products_pay
 
 #: Standard errors that may be left of the way.
 _ERROR = 5e-8
-#: Share of the way left by a step beyond which its Hessian is too old; and, if it is not, the model lost.
-_OLD, _LOST = 0.1, 0.8
+#: Share of the way left by a step beyond which its Hessian is too old, and beyond which it is too long.
+_OLD, _FAR = 0.1, 0.9
 _MAX_STEPS = 20
 #: Unknowns up to which models have Hessians of their own.
 _FEW_UNKNOWNS = 128
@@ -97,13 +97,13 @@ def _by_newton(
             for k, hessian in zip(alive[old], new, strict=True):
                 factors[k] = _factor(hessian)
             step[old], distance[old] = _solve([factors[k] for k in alive[old]], right[old])
-        params[alive] -= step.reshape(gradient.shape)
         left[alive] = distance = distance * np.sqrt(n_rows)
         rate = distance / before if count else np.ones(n_models)
+        if count > 1:  # to and fro: halfway
+            step[rate > _FAR] /= 2
+        params[alive] -= step.reshape(gradient.shape)
         arrived[alive] = distance * rate / np.maximum(1 - rate, _OLD) <= _ERROR
-        is_lost = ~np.isfinite(distance)
-        is_lost[old] |= (rate[old] > _LOST) & (count > 3)
-        alive = alive[~(arrived[alive] | is_lost)]
+        alive = alive[~arrived[alive] & np.isfinite(distance)]
         if not len(alive):
             break
     return basis @ params, arrived
