@@ -17,17 +17,22 @@ Nocedal & Wright, *Numerical Optimization*, 2nd edition, sections 3.3 and 11.1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.linalg.lapack import spotrf, spotrs
 
+from skdeep.exact.descent import dot
 from skdeep.exact.losses import At, OfColumns, RowLoss
-from skdeep.exact.rows import Rows, of_all, of_both, pairs, products_pay
+from skdeep.exact.rows import Rows, SparseRows, of_all, of_both, pairs, products_pay
 
 #: Standard errors that may be left of the way.
 _ERROR = 5e-8
 #: Share of the way left by a step beyond which its Hessian is too old, and beyond which it is too long.
 _OLD, _FAR = 0.1, 0.9
-_MAX_STEPS = 20
+_MAX_STEPS, _MAX_PASSES = 20, 100
+#: Share of a gradient that is left where a system is solved about.
+_FORCING = 0.03
 #: Unknowns up to which models have Hessians of their own.
 _FEW_UNKNOWNS = 128
 #: Share of the largest curvature below which rows are left out of Hessians, which single precision is enough for.
@@ -64,9 +69,11 @@ def refit(
     if isinstance(loss, OfColumns) and n_scores > 1:  # as many problems of one score
         each = [refit(rows, loss.one(c), weight, rho, start[c : c + 1]) for c in range(n_scores)]
         return np.concatenate([params for params, _ in each], axis=1), np.all([arrived for _, arrived in each], axis=0)
-    if (n_scores - loss.shift_invariant) * n_columns <= _FEW_UNKNOWNS:
+    few = (n_scores - loss.shift_invariant) * n_columns <= _FEW_UNKNOWNS
+    if few or isinstance(rows, SparseRows):
+        way: Callable[..., tuple[np.ndarray, np.ndarray]] = _by_newton if few else _by_conjugate_gradients
         parts = np.array_split(np.arange(n_models), -(-n_models * n_scores * rows.shape[0] // _MAX_VALUES))
-        each = [_by_newton(rows, loss, weight[part], rho[part], start) for part in parts]
+        each = [way(rows, loss, weight[part], rho[part], start) for part in parts]
         return np.concatenate([params for params, _ in each]), np.concatenate([arrived for _, arrived in each])
     return np.repeat(start[None], n_models, axis=0), np.zeros(n_models, dtype=bool)
 
@@ -107,6 +114,47 @@ def _by_newton(
         if not len(alive):
             break
     return basis @ params, arrived
+
+
+def _by_conjugate_gradients(
+    rows: SparseRows, loss: RowLoss, weight: np.ndarray, rho: np.ndarray, start: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Take Newton's steps, for which systems are solved about, by passes over the rows."""
+    n_models, n_rows = weight.shape
+    params = np.repeat(start[None], n_models, axis=0)
+    curvature = loss.diagonal(rows.scores(params[:1]), loss.at(rows.scores(params[:1]))).mean(1)[0] / n_rows
+    squares = SparseRows(rows.X.power(2), rows.intercept).back(curvature)  # one for all scores, whose shift stays out
+    left, arrived, alive = np.full(n_models, np.inf), np.zeros(n_models, dtype=bool), np.arange(n_models)
+    for count in range(_MAX_STEPS):
+        own, scores = weight[alive, None], rows.scores(params[alive])
+        at, penalty = loss.at(scores), rho[alive, None]
+        gradient = rows.back(own * at.gradient) + penalty * params[alive]
+        step, rest, scale = np.zeros_like(gradient), gradient.copy(), 1 / (penalty + squares)
+        way = scaled = scale * rest
+        size = first = dot(rest, scaled)
+        for _ in range(_MAX_PASSES):
+            curved = rows.back(own * loss.times_second(scores, at, rows.scores(way))) + penalty * way
+            length = _quotient(size, dot(way, curved))
+            step += length * way
+            rest -= length * curved
+            scaled = scale * rest
+            size, before = dot(rest, scaled), size
+            if (size <= _FORCING**2 * first).all():
+                break
+            way = scaled + _quotient(size, before) * way
+        params[alive] -= step
+        before, distance = left[alive], np.sqrt(np.maximum(dot(step, gradient), 0) * n_rows)
+        rate = distance / before if count else np.ones(n_models)
+        left[alive] = distance
+        arrived[alive] = distance * np.maximum(rate, _FORCING) <= _ERROR
+        alive = alive[~arrived[alive] & (rate <= 1)]
+        if not len(alive):
+            break
+    return params, arrived
+
+
+def _quotient(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.divide(a, b, out=np.zeros_like(a), where=b > 0)[:, None, None]
 
 
 def _factor(hessian: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The bootstrap of coefficients: a linear classifier on many resamples of its rows, trained as one stack.
+"""The bootstrap of coefficients: a linear classifier on many resamples of its rows.
 
 A resample is a weight of each row, the number of times that it was drawn, so that all models see the same rows.
 """
@@ -38,11 +38,11 @@ def bootstrap_coefficients(
     stratify: bool = False,
     random_state: int | np.random.RandomState | None = None,
 ) -> BootstrapCoefficients:
-    r"""Fit a linear classifier to resamples of the rows, all as one stack, for intervals of its coefficients.
+    r"""Fit a linear classifier to resamples of the rows, all together, for intervals of its coefficients.
 
     Of n rows, a resample is n draws with replacement: row i was drawn :math:`m_i` times, and the classifier is trained
-    with the weights :math:`m_i w_i`. Each ends where ``fit`` with these weights would end. The classifier is solved
-    to its optimum, so that nothing but the rows makes coefficients vary.
+    with the weights :math:`m_i w_i`. Each ends where ``fit`` with these weights and a small ``tol`` would end: the
+    classifier is solved to its optimum, so that nothing but the rows makes coefficients vary.
 
     The intervals are about what the classifier estimates, penalty included: with a strong one, coefficients are near
     zero and vary little. Those of an L1 norm are often exactly zero, about which a bootstrap says little. For the

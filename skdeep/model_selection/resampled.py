@@ -53,7 +53,9 @@ class Trainer:
     n_models, n_unfinished : int
         Models trained so far, and those that have not reached their optimum.
     first : Linear or None
-        The model that was trained first, which the others are near.
+        The model that was trained first, where the others begin.
+    near : _Near or None
+        What solves for models that are near it, if anything does.
     """
 
     model: LinearClassifier
@@ -62,6 +64,7 @@ class Trainer:
     n_models: int = 0
     n_unfinished: int = 0
     first: Linear | None = None
+    near: _Near | None = None
 
     @classmethod
     def of(cls, model: LinearClassifier, X: Data, y: Data, sample_weight: ArrayLike | None) -> Trainer:
@@ -87,15 +90,17 @@ class Trainer:
         return max(1, _MAX_VALUES // values)
 
     def train(self, counts: np.ndarray) -> Found:
-        """Train a model for each row of counts (K, n), each from the first model of all on."""
+        """Train a model for each row of counts (K, n); all later ones begin with the first of all."""
         weights = [self._weight(own) for own in counts]
         if self.first is None:
-            self.first = self._trained(weights)
-            return learned(self.first)
-        near = None if self.n_unfinished else _Near.of(self.recipe, self.problem, self.model, self.first)
-        if near is None:
+            self.first = self._trained(weights[:1])
+            self.near = None if self.n_unfinished else _Near.of(self.recipe, self.problem, self.model, self.first)
+            if self.near is None:
+                return learned(self.first)
+            self.n_models -= 1  # which is solved again, to as many digits as the others
+        if self.near is None:
             return learned(self._trained(weights))
-        (coef, intercept), arrived = near.refit(np.stack(weights))
+        (coef, intercept), arrived = self.near.refit(np.stack(weights))
         self.n_models += int(arrived.sum())
         if not arrived.all():
             rest = np.flatnonzero(~arrived)
