@@ -30,7 +30,11 @@ from skdeep.exact.rows import Rows, SparseRows, of_all, of_both, pairs, products
 _ERROR = 5e-8
 #: Share of the way left by a step beyond which its Hessian is too old, and beyond which it is too long.
 _OLD, _FAR = 0.1, 0.9
+#: The same, of a method that converges; and standard errors that are lost in rounding.
+_SLOW, _ROUNDING = 0.5, 1e-11
 _MAX_STEPS, _MAX_PASSES = 20, 100
+#: Steps by which a model converges, if it does.
+_LONG = 8
 #: Share of a gradient that is left where a system is solved about.
 _FORCING = 0.03
 #: Unknowns up to which models have Hessians of their own.
@@ -83,7 +87,7 @@ def _by_newton(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Take Newton's steps, with Hessians that are kept as long as they serve."""
     n_models, n_rows = weight.shape
-    basis = _basis(len(start)) if loss.shift_invariant else np.eye(len(start))
+    basis = contrasts(len(start)) if loss.shift_invariant else np.eye(len(start))
     hessians = _Hessians(rows, loss, basis)
     params = np.repeat((basis.T @ start)[None], n_models, axis=0)
     factors: list[np.ndarray] = [np.empty(0)] * n_models
@@ -109,8 +113,11 @@ def _by_newton(
         if count > 1:  # to and fro: halfway
             step[rate > _FAR] /= 2
         params[alive] -= step.reshape(gradient.shape)
-        arrived[alive] = distance * rate / np.maximum(1 - rate, _OLD) <= _ERROR
-        alive = alive[~arrived[alive] & np.isfinite(distance)]
+        arrived[alive] = (distance * rate / np.maximum(1 - rate, _OLD) <= _ERROR) & (rate < _SLOW)
+        arrived[alive] |= (distance <= _ROUNDING) & (count < 3)  # where it has begun at its optimum
+        # where classes can be told apart, a step leaves .6 of the way, without end
+        is_lost = ~np.isfinite(distance) | ((rate >= _SLOW) & (count >= _LONG))
+        alive = alive[~(arrived[alive] | is_lost)]
         if not len(alive):
             break
     return basis @ params, arrived
@@ -170,7 +177,7 @@ def _solve(factors: list[np.ndarray], right: np.ndarray) -> tuple[np.ndarray, np
     return step.astype(np.float64), np.sqrt(np.vecdot(step, right))
 
 
-def _basis(n_scores: int) -> np.ndarray:
+def contrasts(n_scores: int) -> np.ndarray:
     """Make an orthonormal basis (C, C - 1) of the scores whose sum is zero."""
     centred = np.eye(n_scores)[:, 1:] - 1 / n_scores
     return np.linalg.qr(centred)[0]

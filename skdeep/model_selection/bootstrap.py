@@ -106,7 +106,7 @@ def bootstrap_coefficients(
         raise ValueError(f"n_resamples must be an integer of at least 2, got {n_resamples!r}.")
     if not isinstance(n_left_out, Integral) or n_left_out < 0:
         raise ValueError(f"n_left_out must be an integer of at least 0, got {n_left_out!r}.")
-    model = _exact_clone(estimator)
+    model = exact_clone(estimator, "bootstrap_coefficients")
     seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
     generator = np.random.default_rng(current().first(seed))  # one for all processes that share the rows
     with own_settings(), torch.no_grad(), at_most(1):
@@ -119,20 +119,17 @@ def bootstrap_coefficients(
         left_out = _joined([first, *(trainer.train(counts) for counts in rests)])
     coef, intercept = (values[0] for values in left_out)
     accelerated = (accelerations(values[1:]) for values in left_out)
-    names = getattr(model, "feature_names_in_", [f"x{i}" for i in range(coef.shape[1])])
-    names = getattr(model, "encoded_features_", names)
     trainer.warn()
-    return BootstrapCoefficients(
-        coef, intercept, coefs, intercepts, *accelerated, model.classes_, [str(name) for name in names]
-    )
+    names = names_of(model, coef.shape[1])
+    return BootstrapCoefficients(coef, intercept, coefs, intercepts, *accelerated, model.classes_, names)
 
 
-def _exact_clone(estimator: BaseEstimator) -> LinearClassifier:
+def exact_clone(estimator: BaseEstimator, name: str) -> LinearClassifier:
     """Clone an estimator whose coefficients follow from the rows alone; raise for any other."""
     if not isinstance(estimator, LinearClassifier):
         advice = " Pass its last step, with X as that sees it." if hasattr(estimator, "steps") else ""
         raise TypeError(
-            "bootstrap_coefficients takes SoftmaxClassifier, SigmoidClassifier, HingeClassifier or "
+            f"{name} takes SoftmaxClassifier, SigmoidClassifier, HingeClassifier or "
             f"LeastSquaresClassifier, got {type(estimator).__name__}.{advice}"
         )
     if estimator.early_stopping:
@@ -147,6 +144,12 @@ def _exact_clone(estimator: BaseEstimator) -> LinearClassifier:
     model = clone(estimator).set_params(calibration=None, warm_start=False, callbacks=None, verbose=False)
     model._validate_params()
     return model
+
+
+def names_of(model: LinearClassifier, n_columns: int) -> list[str]:
+    """List the names of the columns of X, after categories have become indicators."""
+    names = getattr(model, "feature_names_in_", [f"x{i}" for i in range(n_columns)])
+    return [str(name) for name in getattr(model, "encoded_features_", names)]
 
 
 def _portions(n: int, size: int) -> list[int]:

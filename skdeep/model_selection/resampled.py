@@ -54,7 +54,7 @@ class Trainer:
         Models trained so far, and those that have not reached their optimum.
     first : Linear or None
         The model that was trained first, where the others begin.
-    near : _Near or None
+    near : Near or None
         What solves for models that are near it, if anything does.
     """
 
@@ -64,7 +64,7 @@ class Trainer:
     n_models: int = 0
     n_unfinished: int = 0
     first: Linear | None = None
-    near: _Near | None = None
+    near: Near | None = None
 
     @classmethod
     def of(cls, model: LinearClassifier, X: Data, y: Data, sample_weight: ArrayLike | None) -> Trainer:
@@ -91,10 +91,10 @@ class Trainer:
 
     def train(self, counts: np.ndarray) -> Found:
         """Train a model for each row of counts (K, n); all later ones begin with the first of all."""
-        weights = [self._weight(own) for own in counts]
+        weights = [self.weight_of(own) for own in counts]
         if self.first is None:
             self.first = self._trained(weights[:1])
-            self.near = None if self.n_unfinished else _Near.of(self.recipe, self.problem, self.model, self.first)
+            self.near = None if self.n_unfinished else Near.of(self.recipe, self.problem, self.model, self.first)
             if self.near is None:
                 return learned(self.first)
             self.n_models -= 1  # which is solved again, to as many digits as the others
@@ -142,7 +142,7 @@ class Trainer:
         centered = network.center is not None
         return all((own.constant(centered) == everywhere.constant(centered)).all() for own in columns)
 
-    def _weight(self, counts: np.ndarray) -> np.ndarray:
+    def weight_of(self, counts: np.ndarray) -> np.ndarray:
         """Compute the weights of the rows in training, (n,)."""
         problem, model = self.problem, self.model
         weight = counts if problem.sample_weight is None else counts * problem.sample_weight
@@ -181,7 +181,7 @@ def learned(network: Linear) -> Found:
 
 
 @dataclass
-class _Near:
+class Near:
     """Solves for other weights of the rows, in the columns of a model that is at its optimum.
 
     Attributes
@@ -204,7 +204,7 @@ class _Near:
     loss: RowLoss
 
     @classmethod
-    def of(cls, recipe: Recipe, problem: Problem, model: LinearClassifier, first: Linear) -> _Near | None:
+    def of(cls, recipe: Recipe, problem: Problem, model: LinearClassifier, first: Linear) -> Near | None:
         """Look whether objectives are smooth, with a penalty that is a square; return None if they are not."""
         member = _member(model)
         known = has_exact_solver(recipe, problem, first) and problem.shard is None and first.frame is None
@@ -215,6 +215,15 @@ class _Near:
 
     def refit(self, weights: np.ndarray) -> tuple[Found, np.ndarray]:
         """Solve for weights (K, n); tell as well which models (K,) have come to their optimum."""
+        params, arrived = self.solved(weights)
+        return self.coefficients(params), arrived
+
+    def solved(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Compute the parameters (K, C, D) in the columns of the first model; tell which have come to their optimum."""
+        return refit(self.rows, self.loss, *self.objectives(weights), self.variables.forth(self.first)[0])
+
+    def objectives(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Compute what objectives differ in: shares (K, n) of the rows, and curvatures (K, D) of the penalty."""
         total = weights.sum(1)
         shares = weights / total[:, None]
         units = self._units(weights, shares)
@@ -223,9 +232,12 @@ class _Near:
         penalty = self.recipe.penalty([self.member] * len(total), mass, mass)
         rho = np.zeros((len(total), self.rows.shape[1]))
         rho[:, : len(self.variables.scale)] = penalty.curvature()[:, None] * np.square(units * self.variables.scale)
-        params, arrived = refit(self.rows, self.loss, shares, rho, self.variables.forth(self.first)[0])
+        return shares, rho
+
+    def coefficients(self, params: np.ndarray) -> Found:
+        """Compute coefficients and intercepts of parameters (K, C, D)."""
         tensors = [torch.from_numpy(part) for part in self.variables.back(params)]
-        return learned(_in_columns_of(self.first, tensors)), arrived
+        return learned(_in_columns_of(self.first, tensors))
 
     @cached_property
     def rows(self) -> Rows:
