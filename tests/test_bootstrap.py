@@ -23,6 +23,7 @@ from skdeep.display import CoefficientsDisplay
 from skdeep.model_selection import BootstrapCoefficients, bootstrap_coefficients
 from skdeep.model_selection.bootstrap import draw_resamples
 from skdeep.model_selection.intervals import accelerations
+from skdeep.model_selection.resampled import Trainer
 
 RNG = np.random.default_rng(0)
 LOGIT = RNG.normal(size=(1500, 3)) * [1, 2, 1e-3] + [0, 30, 0]
@@ -31,6 +32,7 @@ LOGIT_Y = (RNG.random(len(ODDS)) < 1 / (1 + np.exp(-ODDS))).astype(int)
 LABELS = np.column_stack([IRIS_Y == 0, IRIS[:, 0] > 6]).astype(int)
 WEIGHT = RNG.integers(0, 4, len(IRIS_Y)) / 2.0
 FEW = np.r_[0:150:3]
+WORDS = sparse.random_array((150, 200), density=0.1, rng=np.random.default_rng(0), format="csr")
 
 
 def resamples_of(X, y, n_resamples, seed, sample_weight=None, **options):
@@ -53,6 +55,9 @@ CASES = {
     "hinge": (HingeClassifier(), IRIS[FEW], IRIS_Y[FEW], {}),
     "squared hinge": (HingeClassifier("squared_hinge"), IRIS, IRIS_Y, {}),
     "least squares": (LeastSquaresClassifier(), IRIS, IRIS_Y, {}),
+    "smoothed": (SoftmaxClassifier(label_smoothing=0.1), IRIS, IRIS_Y, {}),
+    "wide": (SoftmaxClassifier(), WORDS, IRIS_Y, {}),
+    "wide labels": (SigmoidClassifier(alpha=0.1), WORDS, LABELS, {"sample_weight": WEIGHT}),
     "far columns": (SoftmaxClassifier(), IRIS * [1e-20, 1, 1e20, 1] + [0, 1e9, 0, 0], IRIS_Y, {}),
 }
 
@@ -70,6 +75,31 @@ def test_each_resample_is_as_if_fitted_alone(case):
         np.testing.assert_allclose(coef / size, alone.coef_ / size, atol=1e-6)
         np.testing.assert_allclose(intercept, alone.intercept_, rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(found.coef_acceleration, 0)
+
+
+@pytest.mark.parametrize("case", ["softmax", "two classes", "no penalty", "labels", "least squares", "wide"])
+def test_resamples_are_solved_to_a_millionth_of_a_standard_error(case, monkeypatch):
+    model, X, y, options = CASES[case]
+    trained = []
+    way = Trainer._trained
+    monkeypatch.setattr(Trainer, "_trained", lambda self, weights: trained.append(len(weights)) or way(self, weights))
+    found = bootstrap_coefficients(model, X, y, **options, n_resamples=40, n_left_out=0, random_state=0)
+    assert trained == [1]  # all others are near it
+    weights, error = resamples_of(X, y, 40, 0, **options), found.standard_error
+    for k in (0, 1):  # the estimator's own tolerance is no matter
+        alone = clone(model).set_params(tol=1e-11, max_iter=10_000).fit(X, y, weights[k])
+        left = np.abs(found.coefs[k] - alone.coef_)
+        assert (left < 1e-6 * np.maximum(error, 1e-3 * error.max())).all()
+
+
+def test_resamples_that_newton_does_not_solve_are_trained_as_any_other(monkeypatch):
+    X, y, options = CANCER[:, :10], CANCER_Y, {"n_resamples": 5, "n_left_out": 0, "random_state": 0}
+    model = SoftmaxClassifier(tol=1e-10)
+    solved = bootstrap_coefficients(model, X, y, **options)
+    set_constant(monkeypatch, "_MAX_STEPS", 4)
+    trained = bootstrap_coefficients(model, X, y, **options)
+    assert (np.abs(trained.coefs - solved.coefs) < 1e-5 * solved.standard_error).all()
+    assert (trained.coefs != solved.coefs).any()
 
 
 def test_stacks_that_do_not_fit_into_memory_are_cut(monkeypatch):

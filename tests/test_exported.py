@@ -110,15 +110,38 @@ def test_a_module_answers_as_the_classifier(case):
     np.testing.assert_array_equal(labels if labels.ndim == 2 else module.classes_[labels], model.predict(X))
 
 
-@pytest.mark.parametrize("case", ["softmax", "labels", "scores", "mlp, prelu", "mlp, layer", "ensemble", "images"])
+@pytest.mark.parametrize("case", CASES)
 def test_single_precision(case):
     X = CASES[case][1]
+    with np.errstate(over="ignore"):
+        single = X.astype(np.float32)
     model = fitted(case, "float32")
-    for data in (X.astype(np.float32), X):
-        expected, found = answer(model, data), given(model.to_torch(), data)
+    module = model.to_torch()
+    for data, most in ((single, 1e-6), (X, 1e-12)):
+        expected, found = answer(model, data), given(module, data)
         assert found.dtype == expected.dtype
-        np.testing.assert_allclose(found, expected, atol=3e-6)
-    assert next(model.to_torch().parameters()).dtype is torch.float32
+        is_single = data is single or isinstance(model, TorchClassifier)  # a user's module has its own precision
+        np.testing.assert_allclose(found, expected, rtol=0, atol=(1e-6 if is_single else most) * max(1, expected.max()))
+    assert next(module.parameters()).dtype is torch.float32 or "far columns" in case
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_scores_of_50_keep_their_digits_on_any_number_of_threads(n_threads):
+    X, y = (CANCER / CANCER.std(0)).astype(np.float32), CANCER_Y
+    model = SoftmaxClassifier(alpha=1e-3).fit(X, y)
+    model.coef_ *= np.float32(60 / np.abs(model.decision_function(X)).max())
+    rng = np.random.default_rng(0)
+    one, other = X[y == 0][rng.integers(200, size=5000)], X[y == 1][rng.integers(200, size=5000)]
+    share = rng.random((5000, 1)).astype(np.float32)
+    between = share * one + (1 - share) * other
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        found = given(model.to_torch(), between)
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_allclose(found, model.predict_proba(between), rtol=0, atol=1e-7)
+    assert ((found > 0.1) & (found < 0.9)).any()
 
 
 @pytest.mark.parametrize("case", ["softmax", "mlp, relu", "ensemble"])

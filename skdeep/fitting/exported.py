@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from skdeep.data.answers import Link, codes, decisions, probabilities
 from skdeep.data.inputs import Classifier, to_numpy
+from skdeep.data.problem import CHUNK_ROWS
 from skdeep.data.values import Prediction
 from skdeep.engine.activations import ACTIVATIONS
 from skdeep.engine.module_network import ModuleNetwork, first_tensor
 from skdeep.engine.networks import Network, affine
 from skdeep.engine.normalization import EPSILON, layer_norm
 from skdeep.engine.perceptron import MLP
+from skdeep.engine.threads import threads_for
 from skdeep.fitting.fitted import needs_float64
 from skdeep.fitting.links import Average, average_of, link_of
 
@@ -50,8 +52,8 @@ def _selu(z: Tensor) -> Tensor:
 _PORTABLE = {"leaky_relu": _leaky_relu, "elu": _elu, "selu": _selu}
 
 
-def _parameters(tensors: Sequence[Tensor]) -> nn.ParameterList:
-    return nn.ParameterList(nn.Parameter(tensor.detach().clone()) for tensor in tensors)
+def _parameters(tensors: Sequence[Tensor], dtype: torch.dtype) -> nn.ParameterList:
+    return nn.ParameterList(nn.Parameter(tensor.detach().to(dtype, copy=True)) for tensor in tensors)
 
 
 class Layers(nn.Module):
@@ -62,19 +64,23 @@ class Layers(nn.Module):
     Parameters
     ----------
     network : Linear or MLP
-        From fitted attributes: what its columns are changed by is a mean, if anything.
+        From fitted attributes, in float64: what its columns are changed by is a mean, if anything.
+    dtype : dtype
+        In which the model keeps its parameters.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, dtype: torch.dtype) -> None:
         super().__init__()
         groups = network.groups if isinstance(network, MLP) else {}
-        self.weights = _parameters(groups.get("weight", network.params[:1]))
-        self.biases = _parameters(groups.get("bias", network.params[1:]))
-        self.slopes, self.gammas, self.betas = (_parameters(groups.get(n, ())) for n in ("slope", "gamma", "beta"))
+        self.weights = _parameters(groups.get("weight", network.params[:1]), dtype)
+        self.biases = _parameters(groups.get("bias", network.params[1:]), dtype)
+        self.slopes, self.gammas, self.betas = (
+            _parameters(groups.get(name, ()), dtype) for name in ("slope", "gamma", "beta")
+        )
         self.n_averaged = len(groups.get("running_mean", ()))
         for name in ("running_mean", "running_var") if self.n_averaged else ():
             for i, tensor in enumerate(groups[name]):
-                self.register_buffer(f"{name}_{i}", tensor.detach().clone())
+                self.register_buffer(f"{name}_{i}", tensor.detach().to(dtype, copy=True))
         self.activation = getattr(network, "activation", "identity")
         self.blocks = list(getattr(network, "blocks", ()))
         columns = getattr(network, "standardization", None)
@@ -83,19 +89,30 @@ class Layers(nn.Module):
         self.register_buffer("means", None if columns is None else columns.center.detach().clone())
         self.register_buffer("indicated", torch.empty(0).long() if columns is None else columns.indicated.clone())
         self.n_features = self.weights[0].shape[2] - len(self.indicated)
+        if columns is not None:  # the means are in it: of more digits than a dtype, where X has these
+            self.biases[0] = nn.Parameter(groups["bias"][0].detach().clone())
 
     def forward(self, X: Tensor) -> Tensor:
         """Compute scores of rows."""
         if X.ndim != 2 or X.shape[1] != self.n_features:
             raise ValueError(f"X must have shape (n, {self.n_features}), got {tuple(X.shape)}.")
         dtype = torch.promote_types(X.dtype, self.weights[0].dtype)
+        if torch.compiler.is_compiling():
+            # another runtime adds up in an order of its own: of scores of 50, float32 keeps no six digits then
+            return self._scores(X, dtype, torch.float64)
+        # on as many threads as in prediction, since on more, too, the order is another
+        with threads_for(min(len(X), CHUNK_ROWS) * sum(p.numel() for p in self.parameters())):
+            return self._scores(X, dtype, dtype)
+
+    def _scores(self, X: Tensor, dtype: torch.dtype, last_dtype: torch.dtype) -> Tensor:
+        """Compute scores in a precision, with another one for the last map."""
         rows = self._filled(X.to(dtype))
         *hidden, last = zip(self.weights, self.biases, strict=True)
         for i, (weight, bias) in enumerate(hidden):
             units = self._units(i, affine(rows, weight.to(dtype), bias.to(dtype)))
             rows = rows + units if i in self.blocks else units
         weight, bias = last
-        return affine(rows, weight.to(dtype), bias.to(dtype))
+        return affine(rows.to(last_dtype), weight.to(last_dtype), bias.to(last_dtype))
 
     def _filled(self, X: Tensor) -> Tensor:
         """Center columns (K, n, d), with the mean for what is missing, and add the indicators."""
@@ -236,8 +253,12 @@ class RegressorModule(nn.Module):
 
 def as_module(estimator: Classifier) -> nn.Module:
     """Make the module of a fitted estimator, on the CPU, in ``eval()`` mode."""
-    network = estimator._trained_network(_CPU, torch.float64 if needs_float64(estimator) else torch.float32)
-    stack = Wrapped(network) if isinstance(network, ModuleNetwork) else Layers(network)
+    dtype = torch.float64 if needs_float64(estimator) else torch.float32
+    network = estimator._trained_network(_CPU, dtype)
+    if isinstance(network, ModuleNetwork):
+        stack: nn.Module = Wrapped(network)
+    else:
+        stack = Layers(estimator._trained_network(_CPU, torch.float64), dtype)
     if hasattr(estimator, "_prediction"):
         return RegressorModule(stack, estimator._prediction).eval()
     parts = average_of(estimator), link_of(estimator), to_numpy(estimator.classes_)

@@ -19,6 +19,7 @@ from skdeep.model_selection.intervals import BootstrapCoefficients
 from skdeep.model_selection.paired import PairedDifference, paired_difference
 from skdeep.model_selection.path import RegularizationPath, regularization_path
 from skdeep.model_selection.search import GridSearchCV, HalvingGridSearchCV, HalvingRandomSearchCV, RandomizedSearchCV
+from skdeep.model_selection.standard_errors import StandardErrors, standard_errors
 
 __all__ = [
     "BootstrapCoefficients",
@@ -30,10 +31,12 @@ __all__ = [
     "RandomizedSearchCV",
     "RegularizationPath",
     "StackingWarning",
+    "StandardErrors",
     "bootstrap_coefficients",
     "compare",
     "one_standard_error",
     "paired_difference",
     "regularization_path",
     "stacked",
+    "standard_errors",
 ]

@@ -1,43 +1,28 @@
-"""The bootstrap of coefficients: a linear classifier on many resamples of its rows, trained as one stack.
+"""The bootstrap of coefficients: a linear classifier on many resamples of its rows.
 
 A resample is a weight of each row, the number of times that it was drawn, so that all models see the same rows.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from numbers import Integral
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
-from skdeep.data.columns import Columns
-from skdeep.data.encoding import class_weight_of_rows, encode
 from skdeep.data.inputs import Data
 from skdeep.data.problem import Problem
-from skdeep.data.state import RandomSource, TrainingState
 from skdeep.engine.group import current
-from skdeep.engine.networks import Linear
-from skdeep.engine.per_model import to_numpy64
-from skdeep.engine.rows import MAX_VALUES
 from skdeep.engine.threads import at_most
 from skdeep.estimators.linear import LinearClassifier
-from skdeep.fitting.outcome import divergence
-from skdeep.fitting.recipe import Member, Recipe
-from skdeep.fitting.settings import FULL_BATCH
-from skdeep.fitting.solving import penalty_of, solve
-from skdeep.fitting.starts import new_progress
 from skdeep.fitting.torch_settings import own_settings
 from skdeep.model_selection.intervals import BootstrapCoefficients, accelerations
+from skdeep.model_selection.resampled import Found, Trainer
 
-#: Values of all models' second derivatives of the loss that are computed at a time.
-_MAX_VALUES = 4 * MAX_VALUES
 #: Times that resamples which lack a class are drawn again.
 _MAX_DRAWS = 1000
 
@@ -53,11 +38,11 @@ def bootstrap_coefficients(
     stratify: bool = False,
     random_state: int | np.random.RandomState | None = None,
 ) -> BootstrapCoefficients:
-    r"""Fit a linear classifier to resamples of the rows, all as one stack, for intervals of its coefficients.
+    r"""Fit a linear classifier to resamples of the rows, all together, for intervals of its coefficients.
 
     Of n rows, a resample is n draws with replacement: row i was drawn :math:`m_i` times, and the classifier is trained
-    with the weights :math:`m_i w_i`. Each ends where ``fit`` with these weights would end. The classifier is solved
-    to its optimum, so that nothing but the rows makes coefficients vary.
+    with the weights :math:`m_i w_i`. Each ends where ``fit`` with these weights and a small ``tol`` would end: the
+    classifier is solved to its optimum, so that nothing but the rows makes coefficients vary.
 
     The intervals are about what the classifier estimates, penalty included: with a strong one, coefficients are near
     zero and vary little. Those of an L1 norm are often exactly zero, about which a bootstrap says little. For the
@@ -121,33 +106,30 @@ def bootstrap_coefficients(
         raise ValueError(f"n_resamples must be an integer of at least 2, got {n_resamples!r}.")
     if not isinstance(n_left_out, Integral) or n_left_out < 0:
         raise ValueError(f"n_left_out must be an integer of at least 0, got {n_left_out!r}.")
-    model = _exact_clone(estimator)
+    model = exact_clone(estimator, "bootstrap_coefficients")
     seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
     generator = np.random.default_rng(current().first(seed))  # one for all processes that share the rows
     with own_settings(), torch.no_grad(), at_most(1):
-        trainer = _Trainer.of(model, X, y, sample_weight)
+        trainer = Trainer.of(model, X, y, sample_weight)
         problem, size = trainer.problem, trainer.capacity
-        start = trainer.train(np.ones((1, len(problem.codes))))
+        first = trainer.train(np.ones((1, len(problem.codes))))
         draws = (draw_resamples(problem, n, generator, stratify) for n in _portions(n_resamples, size))
-        coefs, intercepts = _learned([trainer.train(counts, start) for counts in draws])
+        coefs, intercepts = _joined([trainer.train(counts) for counts in draws])
         rests = _without_parts(problem, n_left_out, size, generator)
-        left_out = _learned([start, *(trainer.train(counts, start) for counts in rests)])
+        left_out = _joined([first, *(trainer.train(counts) for counts in rests)])
     coef, intercept = (values[0] for values in left_out)
     accelerated = (accelerations(values[1:]) for values in left_out)
-    names = getattr(model, "feature_names_in_", [f"x{i}" for i in range(coef.shape[1])])
-    names = getattr(model, "encoded_features_", names)
     trainer.warn()
-    return BootstrapCoefficients(
-        coef, intercept, coefs, intercepts, *accelerated, model.classes_, [str(name) for name in names]
-    )
+    names = names_of(model, coef.shape[1])
+    return BootstrapCoefficients(coef, intercept, coefs, intercepts, *accelerated, model.classes_, names)
 
 
-def _exact_clone(estimator: BaseEstimator) -> LinearClassifier:
+def exact_clone(estimator: BaseEstimator, name: str) -> LinearClassifier:
     """Clone an estimator whose coefficients follow from the rows alone; raise for any other."""
     if not isinstance(estimator, LinearClassifier):
         advice = " Pass its last step, with X as that sees it." if hasattr(estimator, "steps") else ""
         raise TypeError(
-            "bootstrap_coefficients takes SoftmaxClassifier, SigmoidClassifier, HingeClassifier or "
+            f"{name} takes SoftmaxClassifier, SigmoidClassifier, HingeClassifier or "
             f"LeastSquaresClassifier, got {type(estimator).__name__}.{advice}"
         )
     if estimator.early_stopping:
@@ -162,6 +144,12 @@ def _exact_clone(estimator: BaseEstimator) -> LinearClassifier:
     model = clone(estimator).set_params(calibration=None, warm_start=False, callbacks=None, verbose=False)
     model._validate_params()
     return model
+
+
+def names_of(model: LinearClassifier, n_columns: int) -> list[str]:
+    """List the names of the columns of X, after categories have become indicators."""
+    names = getattr(model, "feature_names_in_", [f"x{i}" for i in range(n_columns)])
+    return [str(name) for name in getattr(model, "encoded_features_", names)]
 
 
 def _portions(n: int, size: int) -> list[int]:
@@ -221,114 +209,7 @@ def _without_parts(problem: Problem, n_parts: int, size: int, generator: np.rand
             yield counts
 
 
-@dataclass
-class _Trainer:
-    """Trains an estimator with different weights of the same rows, all as stacks in one frame.
-
-    Attributes
-    ----------
-    model : LinearClassifier
-    problem : Problem
-    recipe : Recipe
-    n_models, n_unfinished : int
-        Models trained so far, and those that have not reached their optimum.
-    """
-
-    model: LinearClassifier
-    problem: Problem
-    recipe: Recipe
-    n_models: int = 0
-    n_unfinished: int = 0
-
-    @classmethod
-    def of(cls, model: LinearClassifier, X: Data, y: Data, sample_weight: ArrayLike | None) -> _Trainer:
-        """Look at the data, and decide how to train; raise if that would not lead to the optimum."""
-        problem = encode([model], X, y, sample_weight, going_on=False, incremental=False)
-        recipe: Recipe = model._recipe(problem, False, False)
-        if recipe.solver not in FULL_BATCH and model.solver == "auto":
-            penalty = recipe.penalty([_member(model)], np.ones(1), np.ones(1))
-            model.solver = "lbfgs" if recipe.loss.smooth and penalty.smooth else "exact"
-            recipe = model._recipe(problem, False, False)
-        if recipe.solver not in FULL_BATCH:
-            raise ValueError(
-                f"solver={model.solver!r} trains by mini-batches, whose order would make coefficients vary as well. "
-                "Use solver='auto', 'lbfgs' or 'exact'."
-            )
-        return cls(model, problem.placed(recipe.device, recipe.dtype), recipe)
-
-    @property
-    def capacity(self) -> int:
-        """How many models may train at a time."""
-        n_outputs = self.recipe.n_outputs
-        values = len(self.problem.codes) * n_outputs * (n_outputs + 1) // 2  # of second derivatives, for a model
-        return max(1, _MAX_VALUES // values)
-
-    def train(self, counts: np.ndarray, start: Linear | None = None) -> Linear:
-        """Train a model for each row of counts (K, n), from one that is near, if there is any."""
-        recipe, problem = self.recipe, self.problem
-        members = [_member(self.model, self._weight(own)) for own in counts]
-        network = recipe.network(recipe, problem, members, False)
-        assert isinstance(network, Linear)
-        if start is not None and penalty_of(recipe, problem, members[:1]).alpha.any():
-            coef, constant = start.unscaled()
-            network.set_unscaled(coef.expand(len(members), -1, -1), constant.expand(len(members), -1))
-        elif start is not None and self._vary_as_all(network, members):
-            # without a penalty, a stack has one set of columns; models of several are solved one after the other
-            variables = start.center, start.scale, start.unit, start.frame
-            network = Linear(network.params[0], network.params[1] if len(network.params) > 1 else None, *variables)
-        solve(recipe, problem, network, members, recipe.epochs)
-        for member in members:
-            if member.progress.interrupted:
-                raise KeyboardInterrupt
-            if member.progress.error is not None:
-                raise divergence(member.progress.error)
-        self.n_models += len(members)
-        self.n_unfinished += sum(member.progress.stopped is None for member in members)
-        found = zip(*(member.progress.params or [] for member in members), strict=True)
-        params = [torch.cat(tensors) for tensors in found]
-        if recipe.loss.shift_invariant and len(params) > 1:  # of all shifts, a fit's: by the means of its own rows
-            params[1] = params[1] - params[1].mean(1, keepdim=True)
-        return network.with_params(params)
-
-    def _vary_as_all(self, network: Linear, members: list[Member]) -> bool:
-        """Tell whether the columns that vary in the rows of a model are those that vary in all rows, for each."""
-        columns = [member.state.columns for member in members]
-        if any(own is None for own in columns):
-            return True  # the user's, as they are, for all
-        (everywhere,) = Columns.of_models(self.problem.rows(), [self.problem.subset], [None])
-        centered = network.center is not None
-        return all((own.constant(centered) == everywhere.constant(centered)).all() for own in columns)
-
-    def _weight(self, counts: np.ndarray) -> np.ndarray:
-        """Compute the weights of the rows in training, (n,)."""
-        problem, model = self.problem, self.model
-        weight = counts if problem.sample_weight is None else counts * problem.sample_weight
-        of_classes = model.class_weight, model.classes_, model._labels_of(problem), problem.codes
-        factor = class_weight_of_rows(*of_classes, weight)
-        return weight if factor is None else weight * factor
-
-    def warn(self) -> None:
-        """Warn of models that are on their way still."""
-        if self.n_unfinished:
-            warnings.warn(
-                f"{self.n_unfinished} of {self.n_models} models have not reached their optimum within "
-                f"max_iter={self.model.max_iter} iterations, and their coefficients vary with where they have stopped. "
-                "Increase max_iter.",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
-
-
-def _member(model: LinearClassifier, weight: np.ndarray | None = None) -> Member:
-    state = TrainingState(RandomSource(0))  # nothing is drawn
-    return Member(model, state, new_progress(model, False, False, state), weight=weight)
-
-
-def _learned(networks: list[Linear]) -> tuple[np.ndarray, np.ndarray]:
-    """Compute coefficients (K, C, d) and intercepts (K, C) on the columns of X, in float64."""
-    coef, intercept = (
-        np.concatenate(parts)
-        for parts in zip(*(map(to_numpy64, network.unscaled()) for network in networks), strict=True)
-    )
-    frame = networks[0].frame
-    return (coef, intercept) if frame is None else (coef * frame.factor, intercept - coef @ frame.origin)
+def _joined(parts: list[Found]) -> Found:
+    """Join coefficients, and intercepts, of several stacks."""
+    coefs, intercepts = zip(*parts, strict=True)
+    return np.concatenate(coefs), np.concatenate(intercepts)

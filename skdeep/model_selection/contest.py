@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, is_classifier, is_regressor
+from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier, is_regressor
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 from sklearn.utils import indexable
@@ -16,9 +16,12 @@ from skdeep.compat.sklearn import _MultimetricScorer, _num_samples
 from skdeep.data.conversion import is_missing
 from skdeep.data.inputs import Data
 from skdeep.data.labels import unboxed
+from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.model_selection.comparison import Comparison
+from skdeep.model_selection.evaluation import final_step
 from skdeep.model_selection.paired import check_rope_and_confidence
 from skdeep.model_selection.past_scores import compare_past, count_rows, is_past
+from skdeep.model_selection.quick_scores import quick_scorer
 from skdeep.model_selection.rounds import Split, run
 
 #: What makes no difference, in metrics whose scale is known (Benavoli et al. take a percentage point of accuracy).
@@ -193,8 +196,17 @@ def _scorer(models: dict[str, BaseEstimator], scoring: Any) -> tuple[Callable, s
         scoring = {getattr(scoring, "__name__", "score"): scoring}
     elif not isinstance(scoring, Mapping):
         scoring = [scoring] if isinstance(scoring, str) else list(dict.fromkeys(scoring))
+    if scoring == ["accuracy"] and all(_has_accuracy(final_step(model)) for model in models.values()):
+        return check_scoring(first), "accuracy"
+    scoring = dict(scoring) if isinstance(scoring, Mapping) else {name: name for name in scoring}
+    scoring = {name: (isinstance(one, str) and quick_scorer(one)) or one for name, one in scoring.items()}
     scorers = check_scoring(first, scoring=scoring)._scorers
     return _Scorers(scorers=scorers, raise_exc=False), "score"
+
+
+def _has_accuracy(model: Any) -> bool:
+    """Say whether what a classifier calls its score is its accuracy."""
+    return type(model).score in (ClassifierMixin.score, BaseTorchClassifier.score)
 
 
 class _Scorers(_MultimetricScorer):

@@ -1,9 +1,10 @@
 """Whole grids as one stack: all candidates on all splits.
 
 Where linear models are solved exactly, a split is a weight of zero on its test rows, so that the rows are validated,
-measured and passed over once for all. Where models are trained by mini-batches, the candidates of a split are a group
-with rows of its own, and a step of all takes few more calls than a step of one. What is decided here is what each fit
-would decide for itself; a search that it would not hold for goes the usual way, a stack for each split.
+measured and passed over once for all; in closed form, they are left out. Where models are trained by mini-batches, the
+candidates of a split are a group with rows of its own, and a step of all takes few more calls than a step of one. What
+is decided here is what each fit would decide for itself; a search that it would not hold for goes the usual way, a
+stack for each split.
 """
 
 from __future__ import annotations
@@ -170,7 +171,7 @@ class _Grid:
             return None
         n_params = n_models * leader._n_params(problem.source.shape[1], recipe.n_outputs)
         exact = recipe.solver in FULL_BATCH
-        if exact and type(scorer) is not _PassthroughScorer:
+        if exact and not recipe.closed_form and type(scorer) is not _PassthroughScorer:
             # where a solver stops within its tolerance, other models decide too: probabilities would show it
             return None
         if not (self._is_exact(recipe, leader, parts) if exact else self._steps(recipe, leader, parts, n_params)):
@@ -184,7 +185,7 @@ class _Grid:
                 members.append(member)
         with at_most(1) if exact else threads_for(n_params * recipe.batch_rows):
             network = recipe.network(recipe, problem, members, False)
-            if recipe.closed_form or (recipe.solver == "lbfgs" and not has_exact_solver(recipe, problem, network)):
+            if recipe.solver == "lbfgs" and not has_exact_solver(recipe, problem, network):
                 return None
             solve(recipe, problem, network, members, recipe.epochs)
             if any(member.progress.interrupted for member in members):

@@ -261,7 +261,10 @@ def _warm_up(estimators: list, n_classes: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for estimator in estimators:
+            one = clone(estimator)
+            if "max_iter" in one.get_params(deep=False):
+                one.set_params(max_iter=1)  # a step sets up as much as many
             try:
-                clone(estimator).fit(X, y).predict(X)
+                one.fit(X, y).predict(X)
             except Exception:  # it may be made for other data
                 continue

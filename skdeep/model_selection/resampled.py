@@ -1,0 +1,265 @@
+"""A linear classifier with many weights of the same rows: near the model of all rows, or as a stack like any other."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from sklearn.exceptions import ConvergenceWarning
+
+from skdeep.data.columns import Columns, sizes_of
+from skdeep.data.encoding import class_weight_of_rows, encode
+from skdeep.data.inputs import Data
+from skdeep.data.problem import Problem
+from skdeep.data.state import RandomSource, TrainingState
+from skdeep.engine.networks import Linear
+from skdeep.engine.penalties import L2, NoPenalty
+from skdeep.engine.per_model import to_numpy64
+from skdeep.engine.rows import MAX_VALUES
+from skdeep.estimators.linear import LinearClassifier
+from skdeep.exact.losses import RowLoss
+from skdeep.exact.reweighted import refit
+from skdeep.exact.rows import Rows
+from skdeep.fitting.exactly import has_exact_solver, row_loss
+from skdeep.fitting.outcome import divergence
+from skdeep.fitting.recipe import Member, Recipe
+from skdeep.fitting.settings import FULL_BATCH
+from skdeep.fitting.solving import penalty_of, solve
+from skdeep.fitting.starts import new_progress
+from skdeep.fitting.variables import Variables, rows_of
+
+#: Values of all models' second derivatives of the loss that are computed at a time.
+_MAX_VALUES = 4 * MAX_VALUES
+#: Share of a column's mean square below which its variance may be rounding.
+_CONSTANT = 1e-6
+
+#: Coefficients (K, C, d) and intercepts (K, C) on the columns of X, in float64.
+Found = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass
+class Trainer:
+    """Trains an estimator with different weights of the same rows, all as stacks in one frame.
+
+    Attributes
+    ----------
+    model : LinearClassifier
+    problem : Problem
+    recipe : Recipe
+    n_models, n_unfinished : int
+        Models trained so far, and those that have not reached their optimum.
+    first : Linear or None
+        The model that was trained first, where the others begin.
+    near : Near or None
+        What solves for models that are near it, if anything does.
+    """
+
+    model: LinearClassifier
+    problem: Problem
+    recipe: Recipe
+    n_models: int = 0
+    n_unfinished: int = 0
+    first: Linear | None = None
+    near: Near | None = None
+
+    @classmethod
+    def of(cls, model: LinearClassifier, X: Data, y: Data, sample_weight: ArrayLike | None) -> Trainer:
+        """Look at the data, and decide how to train; raise if that would not lead to the optimum."""
+        problem = encode([model], X, y, sample_weight, going_on=False, incremental=False)
+        recipe: Recipe = model._recipe(problem, False, False)
+        if recipe.solver not in FULL_BATCH and model.solver == "auto":
+            penalty = recipe.penalty([_member(model)], np.ones(1), np.ones(1))
+            model.solver = "lbfgs" if recipe.loss.smooth and penalty.smooth else "exact"
+            recipe = model._recipe(problem, False, False)
+        if recipe.solver not in FULL_BATCH:
+            raise ValueError(
+                f"solver={model.solver!r} trains by mini-batches, whose order would make coefficients vary as well. "
+                "Use solver='auto', 'lbfgs' or 'exact'."
+            )
+        return cls(model, problem.placed(recipe.device, recipe.dtype), recipe)
+
+    @property
+    def capacity(self) -> int:
+        """How many models may train at a time."""
+        n_outputs = self.recipe.n_outputs
+        values = len(self.problem.codes) * n_outputs * (n_outputs + 1) // 2  # of second derivatives, for a model
+        return max(1, _MAX_VALUES // values)
+
+    def train(self, counts: np.ndarray) -> Found:
+        """Train a model for each row of counts (K, n); all later ones begin with the first of all."""
+        weights = [self.weight_of(own) for own in counts]
+        if self.first is None:
+            self.first = self._trained(weights[:1])
+            self.near = None if self.n_unfinished else Near.of(self.recipe, self.problem, self.model, self.first)
+            if self.near is None:
+                return learned(self.first)
+            self.n_models -= 1  # which is solved again, to as many digits as the others
+        if self.near is None:
+            return learned(self._trained(weights))
+        (coef, intercept), arrived = self.near.refit(np.stack(weights))
+        self.n_models += int(arrived.sum())
+        if not arrived.all():
+            rest = np.flatnonzero(~arrived)
+            coef[rest], intercept[rest] = learned(self._trained([weights[k] for k in rest]))
+        return coef, intercept
+
+    def _trained(self, weights: list[np.ndarray]) -> Linear:
+        """Train models with these weights (n,) as a stack like any other."""
+        recipe, problem, start = self.recipe, self.problem, self.first
+        members = [_member(self.model, weight) for weight in weights]
+        network = recipe.network(recipe, problem, members, False)
+        assert isinstance(network, Linear)
+        if start is not None and penalty_of(recipe, problem, members[:1]).alpha.any():
+            coef, constant = start.unscaled()
+            network.set_unscaled(coef.expand(len(members), -1, -1), constant.expand(len(members), -1))
+        elif start is not None and self._vary_as_all(network, members):
+            # without a penalty, a stack has one set of columns; models of several are solved one after the other
+            network = _in_columns_of(start, network.params)
+        solve(recipe, problem, network, members, recipe.epochs)
+        for member in members:
+            if member.progress.interrupted:
+                raise KeyboardInterrupt
+            if member.progress.error is not None:
+                raise divergence(member.progress.error)
+        self.n_models += len(members)
+        self.n_unfinished += sum(member.progress.stopped is None for member in members)
+        found = zip(*(member.progress.params or [] for member in members), strict=True)
+        params = [torch.cat(tensors) for tensors in found]
+        if recipe.loss.shift_invariant and len(params) > 1:  # of all shifts, a fit's: by the means of its own rows
+            params[1] = params[1] - params[1].mean(1, keepdim=True)
+        return network.with_params(params)
+
+    def _vary_as_all(self, network: Linear, members: list[Member]) -> bool:
+        """Tell whether the columns that vary in the rows of a model are those that vary in all rows, for each."""
+        columns = [member.state.columns for member in members]
+        if any(own is None for own in columns):
+            return True  # the user's, as they are, for all
+        (everywhere,) = Columns.of_models(self.problem.rows(), [self.problem.subset], [None])
+        centered = network.center is not None
+        return all((own.constant(centered) == everywhere.constant(centered)).all() for own in columns)
+
+    def weight_of(self, counts: np.ndarray) -> np.ndarray:
+        """Compute the weights of the rows in training, (n,)."""
+        problem, model = self.problem, self.model
+        weight = counts if problem.sample_weight is None else counts * problem.sample_weight
+        of_classes = model.class_weight, model.classes_, model._labels_of(problem), problem.codes
+        factor = class_weight_of_rows(*of_classes, weight)
+        return weight if factor is None else weight * factor
+
+    def warn(self) -> None:
+        """Warn of models that are on their way still."""
+        if self.n_unfinished:
+            warnings.warn(
+                f"{self.n_unfinished} of {self.n_models} models have not reached their optimum within "
+                f"max_iter={self.model.max_iter} iterations, and their coefficients vary with where they have stopped. "
+                "Increase max_iter.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+
+def _member(model: LinearClassifier, weight: np.ndarray | None = None) -> Member:
+    state = TrainingState(RandomSource(0))  # nothing is drawn
+    return Member(model, state, new_progress(model, False, False, state), weight=weight)
+
+
+def _in_columns_of(network: Linear, params: list[torch.Tensor]) -> Linear:
+    """Make a network of parameters in the columns of another."""
+    coef, *intercept = params
+    return Linear(coef, intercept[0] if intercept else None, network.center, network.scale, network.unit, network.frame)
+
+
+def learned(network: Linear) -> Found:
+    """Compute coefficients and intercepts of the models of a network."""
+    coef, intercept = map(to_numpy64, network.unscaled())
+    frame = network.frame
+    return (coef, intercept) if frame is None else (coef * frame.factor, intercept - coef @ frame.origin)
+
+
+@dataclass
+class Near:
+    """Solves for other weights of the rows, in the columns of a model that is at its optimum.
+
+    Attributes
+    ----------
+    recipe : Recipe
+    problem : Problem
+    member : Member
+        What the penalty asks for its hyper-parameters.
+    first : Linear
+    variables : Variables
+        Its columns.
+    loss : RowLoss
+    """
+
+    recipe: Recipe
+    problem: Problem
+    member: Member
+    first: Linear
+    variables: Variables
+    loss: RowLoss
+
+    @classmethod
+    def of(cls, recipe: Recipe, problem: Problem, model: LinearClassifier, first: Linear) -> Near | None:
+        """Look whether objectives are smooth, with a penalty that is a square; return None if they are not."""
+        member = _member(model)
+        known = has_exact_solver(recipe, problem, first) and problem.shard is None and first.frame is None
+        if not known or type(recipe.penalty([member], np.ones(1), np.ones(1))) not in (L2, NoPenalty):
+            return None
+        loss = row_loss(recipe.loss, problem.target, recipe.n_outputs)
+        return None if loss.piecewise else cls(recipe, problem, member, first, Variables.of(first), loss)
+
+    def refit(self, weights: np.ndarray) -> tuple[Found, np.ndarray]:
+        """Solve for weights (K, n); tell as well which models (K,) have come to their optimum."""
+        params, arrived = self.solved(weights)
+        return self.coefficients(params), arrived
+
+    def solved(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Compute the parameters (K, C, D) in the columns of the first model; tell which have come to their optimum."""
+        return refit(self.rows, self.loss, *self.objectives(weights), self.variables.forth(self.first)[0])
+
+    def objectives(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Compute what objectives differ in: shares (K, n) of the rows, and curvatures (K, D) of the penalty."""
+        total = weights.sum(1)
+        shares = weights / total[:, None]
+        units = self._units(weights, shares)
+        # least squares in closed form have a penalty that knows of no weights
+        mass = np.ones_like(total) if self.recipe.closed_form else total
+        penalty = self.recipe.penalty([self.member] * len(total), mass, mass)
+        rho = np.zeros((len(total), self.rows.shape[1]))
+        rho[:, : len(self.variables.scale)] = penalty.curvature()[:, None] * np.square(units * self.variables.scale)
+        return shares, rho
+
+    def coefficients(self, params: np.ndarray) -> Found:
+        """Compute coefficients and intercepts of parameters (K, C, D)."""
+        tensors = [torch.from_numpy(part) for part in self.variables.back(params)]
+        return learned(_in_columns_of(self.first, tensors))
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The rows in the columns of the first model."""
+        return rows_of(self.problem, self.first, None, self.variables)
+
+    @cached_property
+    def _squares(self) -> np.ndarray:
+        return np.square(self.rows.take(np.arange(self.rows.shape[0])))
+
+    def _units(self, weights: np.ndarray, shares: np.ndarray) -> np.ndarray | float:
+        """Find the units of the penalty in each model's columns: their sizes, if it is one of standardised columns."""
+        if self.first.unit is None:
+            return 1.0
+        d, centered = len(self.variables.scale), self.first.center is not None
+        square = (shares @ self._squares)[:, :d]
+        mean = self.rows.back(shares)[:, :d] if centered else 0.0
+        variance = square - np.square(mean)
+        if (variance > _CONSTANT * square).all():
+            sizes = np.sqrt(variance) / self.variables.scale
+        else:  # some may be constant
+            columns = Columns.of_models(self.problem.rows(), [None] * len(weights), list(weights))
+            sizes, _ = sizes_of(columns, centered)
+        sizes[:, self.problem.indicators] = 1.0
+        return sizes
