@@ -110,9 +110,9 @@ class TargetScale:
             unit = unit.max() * np.sqrt(np.square(unit / unit.max()).mean()) * ones
         if loss.log_link:
             return cls(zeros, unit, ones, np.log(unit), ones, zeros)
-        if positive:
+        if isinstance(loss, Positive):
             shift = loss.scores_of(torch.from_numpy(np.maximum(mean / unit, 1e-3))).numpy() if free else zeros
-            if loss.smooth:  # softplus
+            if loss.output == "softplus":
                 return cls(zeros, unit, ones, shift, unit, shift)
             return cls(zeros, unit, unit, shift * unit, ones, shift)
         return cls(level, unit, unit, level, ones, zeros)

@@ -264,8 +264,8 @@ def check_scores(scores: Any, rows: Tensor, n_outputs: int) -> None:
     shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
     if shape != (len(rows), n_outputs):
         raise ValueError(
-            f"module must return raw scores of shape (n, {n_outputs}), one column per class or label (a single one for "
-            f"two classes), without softmax or sigmoid, which are parts of the loss; for {len(rows)} rows of shape "
+            f"module must return raw scores of shape (n, {n_outputs}), one column per class, label or target (a "
+            f"single one for two classes), without softmax or sigmoid, which are parts of the loss; for {len(rows)} rows of shape "
             f"{tuple(rows.shape[1:])} it returned {shape}. A module that takes n_outputs is told the number of columns."
         )
     if not scores.is_floating_point():

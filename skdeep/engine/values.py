@@ -42,6 +42,8 @@ class ValueLoss(Loss):
     log_link = False
     degree = 1.0
     convex = True
+    #: How steep it is for large residuals, beside the steepest of losses in their unit.
+    slope = 1.0
 
     def of_each(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the loss of each value and its derivative, ``(..., C)``."""
@@ -61,6 +63,10 @@ class ValueLoss(Loss):
 
     def in_unit(self, unit: float) -> ValueLoss:
         """Make the same loss of values that are counted in a unit."""
+        return self
+
+    def with_delta(self, delta: float) -> ValueLoss:
+        """Make the same loss with a setting that follows from the targets, if it has one."""
         return self
 
     @property
@@ -132,7 +138,10 @@ class HuberValues(ValueLoss):
     degree = 2.0
 
     def __init__(self, delta: float = 1.0):
-        self.delta = delta
+        self.delta, self.slope = delta, min(1.0, delta)
+
+    def with_delta(self, delta: float) -> ValueLoss:
+        return HuberValues(delta)
 
     def in_unit(self, unit: float) -> ValueLoss:
         return HuberValues(self.delta / unit)
@@ -323,6 +332,9 @@ class Positive(ValueLoss):
 
     def in_unit(self, unit: float) -> ValueLoss:
         return Positive(self.loss.in_unit(unit), self.output, self.shift)
+
+    def with_delta(self, delta: float) -> ValueLoss:
+        return Positive(self.loss.with_delta(delta), self.output, self.shift)
 
     def shifted(self, shift: tuple[float, ...]) -> Positive:
         """Make the loss whose scores of zero stand for `shift`, one number for each column."""

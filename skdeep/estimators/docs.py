@@ -247,6 +247,8 @@ def _of_values(text: str) -> str:
 
 
 REGRESSION_ATTRIBUTES = """
+delta_ : float
+    What ``delta="auto"`` of Huber's loss is; only with that.
 output_scale_ : ndarray of shape (n_targets,)
     What predictions are multiplied by; only with ``output="softplus"``.
 """

@@ -15,7 +15,7 @@ from skdeep.data.problem import Problem
 from skdeep.estimators.docs import OUTPUT, REGRESSION_LOSS, deep_parameters, document_deep_regressor, without
 from skdeep.estimators.ensemble import _WITHOUT, PerceptronEnsemble
 from skdeep.estimators.mlp_regressor import MLPRegressorTorch, PerceptronRegressor
-from skdeep.fitting.losses import RegressionLoss, levels_of, value_loss
+from skdeep.fitting.losses import RegressionLoss, levels_of
 
 
 @document_deep_regressor(
@@ -79,7 +79,7 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
         The weights of its best epoch are kept in any case. The rows are its fold's, or ``X_val`` if ``fit`` is
         given that.
     scoring : str, callable or None, default=None
-        What ``oof_score_`` is: a scorer, "loss" (the negative loss), or None for R².
+        What ``oof_score_`` is: a scorer, "loss" (the negative loss), or None for R² (of several quantiles: the loss).
     {training}
 
     Attributes
@@ -137,7 +137,7 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
     }
 
     def _losses(self, scores: Tensor, part: Problem) -> Tensor:
-        loss, values = value_loss(self.loss, self.output), self._target_scale.back(part.target)
+        loss, values = self._loss_of_targets, self._target_scale.back(part.target)
         return loss.value(scores, part.tensor(values).to(scores))
 
     def _keep_out_of_fold(self, scores: Tensor, problem: Problem, weight: np.ndarray | None) -> None:
@@ -159,9 +159,9 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
         r"""Predict intervals that have the target in them with a probability.
 
         Around the prediction, they are as wide as the share `coverage` of the out-of-fold errors is at most
-        (cross-conformal prediction [3]_); with the loss `Quantile` of a list of levels, they go from the lowest
-        quantile to the highest, and so far beyond on both sides as out-of-fold targets were beyond theirs [4]_, so that
-        the width depends on x. Of n rows that are exchangeable with new ones, the quantile is the
+        (cross-conformal prediction; Vovk, 2015); with the loss `Quantile` of a list of levels, they go from the lowest
+        quantile to the highest, and so far beyond on both sides as out-of-fold targets were beyond theirs (Romano,
+        Patterson & Candès, 2019), so that the width depends on x. Of n rows that are exchangeable with new ones, the quantile is the
         :math:`\lceil (n + 1)\, coverage \rceil`-th smallest.
 
         Parameters

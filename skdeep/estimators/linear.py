@@ -276,16 +276,16 @@ def _check_objective(solver: str, penalty_name: str | None, loss: Loss, penalty:
     """Raise if a solver of full batches is given an objective that it cannot minimise."""
     if solver == "exact" and not is_certified(loss, penalty):
         raise ValueError(
-            "solver='exact' minimises hinges with penalty='l2', and smooth losses (loss='squared_hinge' with "
-            f"multi_class='weston_watkins' or 'ovr') with any penalty; not this loss with penalty={penalty_name!r}. "
-            "Use solver='sgd', 'adam' or 'adamw', or another penalty."
+            "solver='exact' minimises hinges with penalty='l2', smooth losses (loss='squared_hinge' with "
+            "multi_class='weston_watkins' or 'ovr') and losses of values with their own output, with any penalty; not "
+            f"this loss with penalty={penalty_name!r}. Use solver='sgd', 'adam' or 'adamw', or another penalty."
         )
     if solver == "exact" or (loss.smooth and penalty.smooth):
         return
     culprit = "this loss" if not loss.smooth else f"penalty={penalty_name!r}"
     raise ValueError(
         f"solver={solver!r} needs a smooth objective, and {culprit} has kinks. Use solver='sgd', 'adam' or "
-        "'adamw', or a smooth choice (loss='squared_hinge', penalty='l2'), or solver='exact'."
+        "'adamw', or a smooth choice (a squared loss, penalty='l2'), or solver='exact'."
     )
 
 

@@ -87,14 +87,15 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
         return float(unit[0] ** self._loss(1).degree) if (unit == unit[0]).all() else 1.0
 
     def _penalty(self, members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray) -> ElasticNet:
-        scale, degree = self._target_scale, self._loss(1).degree
+        scale, loss = self._target_scale, self._loss(1)
+        degree = loss.degree
         # the objective in targets of that unit, divided by the loss's: of scores that are logarithms, weights have none
         of_squares, of_norm = (2 - degree, 1 - degree) if scale.factor is scale.unit else (-degree, -degree)
         alpha, l1_ratio = values(members, "alpha"), values(members, "l1_ratio")
         if self.penalty != "elasticnet":
             l1_ratio = np.full_like(l1_ratio, float(self.penalty == "l1"))
         auto = np.isnan(alpha)
-        strength = np.where(auto, self._auto_alpha / total_weight, alpha)
+        strength = np.where(auto, loss.slope * self._auto_alpha / total_weight, alpha)
         unit, one = scale.unit, len(scale.unit) == 1 or self._is_alike(of_norm if self.penalty == "l1" else of_squares)
         if one:  # all targets have the same
             unit = unit[0]

@@ -27,9 +27,11 @@ from skdeep.fitting.losses import (
     Quantile,
     RegressionLoss,
     check_output,
+    is_to_be_suited,
     levels_of,
     predicts_positive,
     shown,
+    suited_delta,
     value_loss,
 )
 from skdeep.fitting.methods import available_unless
@@ -191,11 +193,17 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         return self._y_ndim == 1 and not levels_of(self.loss)
 
     def _loss(self, n_outputs: int) -> ValueLoss:
-        made, scale = value_loss(self.loss, self.output), getattr(self, "_target_scale", None)
+        made, scale = self._loss_of_targets, getattr(self, "_target_scale", None)
         if scale is None:
             return made
         made = made.in_unit(float(scale.unit[0]))
         return made.shifted(tuple(scale.shift.tolist())) if isinstance(made, Positive) and scale.shift.any() else made
+
+    @property
+    def _loss_of_targets(self) -> ValueLoss:
+        """Make the loss of targets as they are."""
+        made = value_loss(self.loss, self.output)
+        return made.with_delta(self.delta_) if hasattr(self, "delta_") else made
 
     @property
     def _prediction(self) -> Prediction:
@@ -244,7 +252,10 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         """Make the targets to train on."""
         if new or not hasattr(self, "_target_scale"):
             self._target_scale = self._measure_targets(table, weight)
-            self.__dict__.pop("output_scale_", None)
+            for name in {"output_scale_", "delta_"} & vars(self).keys():
+                delattr(self, name)
+            if is_to_be_suited(self.loss):
+                self.delta_ = suited_delta(table, weight)
             if (self._target_scale.predicted != 1).any():
                 self.output_scale_ = self._target_scale.predicted
         return self._target_scale.forth(table)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from skdeep.compat.sklearn import HasMethods, Interval, validate_parameter_constraints
+from skdeep.compat.sklearn import HasMethods, Interval, StrOptions, validate_parameter_constraints
 from skdeep.engine.values import (
     AbsoluteValues,
     HuberValues,
@@ -43,8 +43,9 @@ class Huber(RegressionLoss):
 
     Parameters
     ----------
-    delta : float, default=1.0
-        :math:`\delta`, in units of y. It is HuberRegressor's ``epsilon * scale_``.
+    delta : float or "auto", default="auto"
+        :math:`\delta`, in units of y: HuberRegressor's ``epsilon * scale_``. "auto" is the median absolute deviation of
+        y from its median (of several targets, their root mean square), which is kept as ``delta_``.
 
     References
     ----------
@@ -60,11 +61,13 @@ class Huber(RegressionLoss):
     True
     """
 
-    delta: float = 1.0
-    _parameter_constraints: ClassVar[dict] = {"delta": [Interval(Real, 0, None, closed="neither")]}
+    delta: float | str = "auto"
+    _parameter_constraints: ClassVar[dict] = {
+        "delta": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")]
+    }
 
     def make(self) -> ValueLoss:
-        return HuberValues(float(self.delta))
+        return HuberValues(1.0 if self.delta == "auto" else float(self.delta))
 
 
 @dataclass(eq=False, repr=False)
@@ -185,6 +188,27 @@ class Tweedie(RegressionLoss):
 
     def make(self) -> ValueLoss:
         return tweedie(float(self.power))
+
+
+def is_to_be_suited(loss: Any) -> bool:
+    """Tell whether a setting of a loss follows from the targets."""
+    return loss == "huber" or (isinstance(loss, Huber) and loss.delta == "auto")
+
+
+def suited_delta(values: np.ndarray, weight: np.ndarray | None) -> float:
+    """Compute the median absolute deviation of targets (n, C), their root mean square, with weights (n,)."""
+    deviation = np.abs(values - _medians(values, weight))
+    spread = _medians(deviation, weight)
+    spread = np.where(spread > 0, spread, np.average(deviation, axis=0, weights=weight))  # most are the same
+    return float(np.sqrt(np.square(spread).mean())) or 1.0
+
+
+def _medians(values: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+    """Compute the weighted median of each column, (C,): the least value that half of the weight does not exceed."""
+    order = np.argsort(values, axis=0)
+    reached = np.cumsum(np.ones(values.shape) if weight is None else weight[order], axis=0)
+    at = (reached < reached[-1] / 2).sum(0)
+    return np.take_along_axis(values, np.take_along_axis(order, at[None], axis=0), axis=0)[0]
 
 
 #: The losses by name, with their default settings.

@@ -101,6 +101,8 @@ def warn(estimator: Classifier, solver: str, progress: Progress) -> None:
         warnings.warn(f"Training interrupted by user {message}", stacklevel=7)
     elif progress.stopped is None and solver == "exact":
         message = f"The optimum was not reached within {progress.n_iter} iterations (max_iter={estimator.max_iter})"
+        if progress.n_iter < estimator.max_iter:
+            message = f"Rounding ended the search for the optimum after {progress.n_iter} iterations"
         gap = f"the relative duality gap is {progress.certificate:.2g}, more than tol / 100 = {GAP * estimator.tol:.2g}"
         warnings.warn(f"{message}: {gap}. Increase max_iter, or tol.", ConvergenceWarning, stacklevel=7)
     elif progress.stopped is None and (finding := _distance_from_convergence(estimator, solver, progress)):

@@ -160,8 +160,8 @@ class _Grid:
         if any(part.dtype.kind not in "iu" for split in splits for part in split):
             return None
         if isinstance(leader, BaseTorchRegressor):
-            if any(getattr(candidate, "alpha", None) == "auto" for candidate in self.candidates):
-                return None  # it is for targets in the unit of a split's
+            if hasattr(leader, "delta_") or any(candidate.alpha == "auto" for candidate in self.candidates):
+                return None  # these follow from a split's targets
         elif any(len(np.unique(problem.codes[train])) < len(leader.classes_) for train, _ in splits):
             return None
         n_models = len(splits) * len(self.candidates)
