@@ -265,8 +265,9 @@ def check_scores(scores: Any, rows: Tensor, n_outputs: int) -> None:
     if shape != (len(rows), n_outputs):
         raise ValueError(
             f"module must return raw scores of shape (n, {n_outputs}), one column per class, label or target (a "
-            f"single one for two classes), without softmax or sigmoid, which are parts of the loss; for {len(rows)} rows of shape "
-            f"{tuple(rows.shape[1:])} it returned {shape}. A module that takes n_outputs is told the number of columns."
+            "single one for two classes), without softmax or sigmoid, which are parts of the loss; for "
+            f"{len(rows)} rows of shape {tuple(rows.shape[1:])} it returned {shape}. A module that takes n_outputs is "
+            "told the number of columns."
         )
     if not scores.is_floating_point():
         raise ValueError(f"module must return raw scores as real floating-point numbers, it returned {scores.dtype}.")

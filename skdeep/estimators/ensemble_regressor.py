@@ -161,8 +161,8 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
         Around the prediction, they are as wide as the share `coverage` of the out-of-fold errors is at most
         (cross-conformal prediction; Vovk, 2015); with the loss `Quantile` of a list of levels, they go from the lowest
         quantile to the highest, and so far beyond on both sides as out-of-fold targets were beyond theirs (Romano,
-        Patterson & Candès, 2019), so that the width depends on x. Of n rows that are exchangeable with new ones, the quantile is the
-        :math:`\lceil (n + 1)\, coverage \rceil`-th smallest.
+        Patterson & Candès, 2019), so that the width depends on x. Of n rows that are exchangeable with new ones, the
+        quantile is the :math:`\lceil (n + 1)\, coverage \rceil`-th smallest.
 
         Parameters
         ----------

@@ -121,6 +121,8 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
             steps = 200 * 4 * self.n_outputs_ * d * 1500 * problem.density
             if 4 * n * d * min(n, d) <= max(_FREE, _WORTH * steps):
                 return "lbfgs" if self._solves_at_once(loss) else "exact"
+        if not loss.smooth and self._n_inputs >= _MAX_COLUMNS:
+            return "sgd"
         return super()._cheapest_solver(problem, loss, penalty, newton_params)
 
     def _max_newton_params(self, n_rows: int) -> int | None:
