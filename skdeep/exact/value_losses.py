@@ -136,7 +136,8 @@ class TweedieLoss(OfColumns):
         if self._zero is not None:  # what falls with the scores is of targets above zero only
             down[np.broadcast_to(self._zero, down.shape)] = 0
         gradient = self._a * up
-        gradient += self._b * down
+        if self._b:
+            gradient += self._b * down
         up -= down
         up *= self._unit
         gradient *= self._unit
@@ -220,4 +221,6 @@ def _summed(of_each: np.ndarray) -> np.ndarray:
 
 def _grown(rate: float, u: np.ndarray) -> np.ndarray:
     """Compute ``(exp(rate * u) - 1) / rate``, which is u at a rate of zero."""
-    return np.expm1(rate * u) / rate if rate else u.copy()
+    if rate in (0, 1):
+        return np.expm1(u) if rate else u.copy()
+    return np.expm1(rate * u) / rate
