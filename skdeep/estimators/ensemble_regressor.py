@@ -72,7 +72,7 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
         Strength of the L2 penalty; it is divided by the total weight of a batch.
     learning_rate : {"cosine", "constant", "invscaling", "adaptive"}, default="cosine"
         Schedule: half a cosine down to zero at ``max_iter``; or see :class:`MLPClassifierTorch`.
-    learning_rate_init : float, default=0.003
+    learning_rate_init : float, default=0.01
         Learning rate at the start.
     early_stopping : bool, default=True
         Whether a member stops when the loss of the rows it watches has not fallen for ``n_iter_no_change`` epochs.
@@ -125,6 +125,7 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
 
     loss: str | RegressionLoss = "squared_error"
     n_estimators: int = field(default=8, kw_only=False)
+    learning_rate_init: float | str = 0.01
 
     _member_class = MLPRegressorTorch
     _out_of_fold = "oof_prediction_", "oof_score_", "_nonconformity"
