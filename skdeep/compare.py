@@ -1,4 +1,4 @@
-"""Compare classifiers on a table, from the command line: ``python -m skdeep.compare data.csv --target y``."""
+"""Compare models on a table, from the command line: ``python -m skdeep.compare data.csv --target y``."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from typing import Any
 
 from skdeep.model_selection.comparison import Comparison
 from skdeep.model_selection.contest import compare
-from skdeep.model_selection.contestants import DEFAULTS
+from skdeep.model_selection.contestants import DEFAULTS, DEFAULTS_OF_VALUES, are_values
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m skdeep.compare", description="Compare classifiers on a table.")
+    parser = argparse.ArgumentParser("python -m skdeep.compare", description="Compare models on a table.")
     parser.add_argument("table", type=Path, help="a file of CSV or Parquet")
     parser.add_argument("--target", required=True, help="the column that is to be predicted")
     parser.add_argument("--cv", default="5x2", help="folds, or folds x repeats (default: 5x2)")
-    parser.add_argument("--scoring", default="accuracy,neg_log_loss", help="scikit-learn's names, with commas")
-    parser.add_argument("--contestants", default=",".join(DEFAULTS), help="some of these, with commas (default: all)")
+    parser.add_argument("--scoring", help="scikit-learn's names, with commas (default: two of classes, or of values)")
+    names = f"of classes {','.join(DEFAULTS)}; of values {','.join(DEFAULTS_OF_VALUES)}"
+    parser.add_argument("--contestants", help=f"some of these, with commas (default: all): {names}")
     parser.add_argument("--reference", help="the contestant that others are compared with (default: the first)")
     parser.add_argument("--rope", type=float, help="the largest difference that makes no difference")
     parser.add_argument("--n-jobs", type=int, help="processes")
@@ -61,29 +62,31 @@ def _split_off(table: Any, target: str) -> tuple[Any, Any]:
     return table.drop(columns=target), table[target]
 
 
-def _splitter(text: str, random_state: int) -> Any:
+def _splitter(text: str, random_state: int, of_values: bool) -> Any:
     """Make a splitter of "5" or "5x2"."""
-    from sklearn.model_selection import RepeatedStratifiedKFold
+    from sklearn.model_selection import RepeatedKFold, RepeatedStratifiedKFold
 
     folds, _, repeats = text.partition("x")
     if not folds.isdigit() or (repeats and not repeats.isdigit()) or int(folds) < 2 or repeats == "0":
         raise ValueError(f"--cv must be folds, such as 5, or folds x repeats, such as 5x2; got {text!r}.")
-    return RepeatedStratifiedKFold(n_splits=int(folds), n_repeats=int(repeats or 1), random_state=random_state)
+    form = RepeatedKFold if of_values else RepeatedStratifiedKFold
+    return form(n_splits=int(folds), n_repeats=int(repeats or 1), random_state=random_state)
 
 
 def _compared(options: argparse.Namespace) -> Comparison:
-    cv = _splitter(options.cv, options.random_state)
     X, y = _split_off(_read(options.table), options.target)
+    of_values = are_values(y)
+    cv = _splitter(options.cv, options.random_state, of_values)
     if not options.quiet:
-        print(
-            f"{len(X)} rows, {X.shape[1]} columns, {y.nunique()} classes, {cv.get_n_splits()} splits", file=sys.stderr
-        )
+        what = "values" if of_values else f"{y.nunique()} classes"
+        print(f"{len(X)} rows, {X.shape[1]} columns, {what}, {cv.get_n_splits()} splits", file=sys.stderr)
+    scoring = options.scoring or ("r2,neg_mean_absolute_error" if of_values else "accuracy,neg_log_loss")
     return compare(
-        options.contestants.split(","),
+        None if options.contestants is None else options.contestants.split(","),
         X,
         y,
         cv=cv,
-        scoring=options.scoring.split(","),
+        scoring=scoring.split(","),
         reference=options.reference,
         rope=options.rope,
         n_jobs=options.n_jobs,

@@ -324,7 +324,7 @@ def test_regressors_and_other_scorings():
         (({"a": 3}, X, Y), {}, TypeError, "must be an estimator"),
         (({}, X, Y), {}, ValueError, "no contestants"),
         ((["softmax", "svm"], X, Y), {}, ValueError, "no default contestant 'svm'"),
-        ((["softmax"], X, Y + 0.5), {}, ValueError, "y is continuous"),
+        ((["softmax"], X, Y + 0.5), {}, ValueError, "no default contestant 'softmax' for values"),
         (({"a": DummyClassifier()}, X, Y), {"reference": "b"}, ValueError, "'b' is no contestant; there are a"),
         (({"a": DummyClassifier()}, X, Y), {"rope": -1}, ValueError, "rope is the largest"),
         (({"a": DummyClassifier()}, X, Y), {"rope": {"f1": 1}}, ValueError, "rope names the metric 'f1'"),

@@ -543,6 +543,19 @@ def test_paths_and_comparisons():
     assert losses.best_params_["loss__delta"] in (1.0, 50.0)
 
 
+def test_baselines_of_values():
+    frame = pd.DataFrame(X[:, :4], columns=list("abcd"))
+    frame["size"] = pd.Categorical(np.where(Y > 150, "large", "small"))
+    names = ["ridge", "linear", "mlp", "dummy"]
+    found = compare(names, frame, Y + 0.5, scoring=["r2", "neg_mean_absolute_error"], cv=2).frame()
+    assert not found.error.any()
+    r2 = found[found.metric == "r2"].set_index("contestant")["mean"]
+    assert r2["ridge"] == pytest.approx(r2["linear"], abs=0.01)  # which do not scale indicators alike
+    assert r2["mlp"] > 0.5 > 0.1 > r2["dummy"]
+    with pytest.raises(ValueError, match="no default contestant 'logreg' for values"):
+        compare(["logreg"], frame, Y + 0.5)
+
+
 def test_pictures():
     pytest.importorskip("matplotlib").use("Agg")
     from sklearn.metrics import PredictionErrorDisplay

@@ -54,6 +54,8 @@ from skdeep.fitting.variables import Variables, rows_of, weights_of
 _MAX_VALUES = 2**25
 #: Unknowns of the largest system that is solved for a direction.
 _MAX_SYSTEM = 1024
+#: Most columns of losses of values with kinks, for which they are one system.
+_MAX_COLUMNS = 4096
 #: The relative duality gap that a tolerance of one asks for.
 GAP = 0.01
 
@@ -274,6 +276,11 @@ def _of_values(
     assert isinstance(loss, ValueLoss)
     values, parts = np.ascontiguousarray(target.T), []
     smooth = _loss_of_values(loss, values) if _is_known(loss) else None
+    if smooth is None and rows.shape[1] > _MAX_COLUMNS:
+        raise ValueError(
+            f"solver='exact' solves systems of all columns for losses with kinks, and {rows.shape[1]} are too many. "
+            "Use solver='sgd', 'adam' or 'adamw', or a smooth loss."
+        )
     for c in range(len(values)):
         rho, kappa = (part if part.ndim == 2 else np.ascontiguousarray(part[:, c]) for part in strengths)
         if smooth is not None:

@@ -144,14 +144,12 @@ def _models(contestants: Any, X: Data, y: Data) -> dict[str, BaseEstimator]:
 
     if X is None or y is None:
         raise ValueError("compare needs X and y, to train the contestants: compare({'name': estimator}, X, y).")
-    if contestants is None:
-        contestants = DEFAULTS
     if isinstance(contestants, str) or hasattr(contestants, "fit"):
         raise TypeError(
             f"contestants must be a dictionary of names and estimators, such as {{'softmax': SoftmaxClassifier()}}, or "
             f"a list of default contestants ({', '.join(DEFAULTS)}); got {contestants!r}."
         )
-    if not isinstance(contestants, Mapping):
+    if contestants is None or not isinstance(contestants, Mapping):
         contestants = default_contestants(X, y, contestants)
     if not contestants:
         raise ValueError("There are no contestants: pass a dictionary of names and estimators.")

@@ -10,9 +10,9 @@ import numpy as np
 from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.compose import make_column_transformer
-from sklearn.dummy import DummyClassifier
+from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.utils import check_array
@@ -21,8 +21,11 @@ from sklearn.utils.multiclass import type_of_target
 from skdeep.data.conversion import NotNumbersError, as_numbers, column_names, floats
 from skdeep.data.inputs import Data
 from skdeep.estimators.ensemble import MLPEnsembleClassifier
+from skdeep.estimators.ensemble_regressor import MLPEnsembleRegressor
 from skdeep.estimators.hinge import HingeClassifier
+from skdeep.estimators.linear_regressor import LinearRegressor
 from skdeep.estimators.mlp import MLPClassifierTorch
+from skdeep.estimators.mlp_regressor import MLPRegressorTorch
 from skdeep.estimators.softmax import SoftmaxClassifier
 
 #: Rarer categories of a column are one, from so many categories on.
@@ -35,9 +38,16 @@ _NUMBERS = ("int", "uint", "float", "double", "decimal", "bool")
 
 #: The names of the contestants; the first is who the others are compared with.
 DEFAULTS = ("logreg", "hgb", "softmax", "hinge", "mlp", "ensemble", "dummy")
+#: The same for targets that are values.
+DEFAULTS_OF_VALUES = ("ridge", "hgb", "linear", "mlp", "ensemble", "dummy")
 
 
-def default_contestants(X: Data, y: Data, names: Iterable[str] = DEFAULTS) -> dict[str, BaseEstimator]:
+def are_values(y: Data) -> bool:
+    """Tell whether a target is numbers that are no classes, for some are no whole ones."""
+    return type_of_target(y, input_name="y").startswith("continuous")
+
+
+def default_contestants(X: Data, y: Data, names: Iterable[str] | None = None) -> dict[str, BaseEstimator]:
     """Make baselines for a table: each gets the steps in front that it needs, and no others.
 
     Categories (text and categorical columns) become indicators, which skdeep's classifiers make themselves, or codes
@@ -48,9 +58,11 @@ def default_contestants(X: Data, y: Data, names: Iterable[str] = DEFAULTS) -> di
     ----------
     X : {array-like, sparse matrix} of shape (n_samples, n_features)
     y : array-like of shape (n_samples,)
-    names : iterable of str
+    names : iterable of str, default=None
         Which of them: "logreg", "hgb" (HistGradientBoostingClassifier), "softmax", "hinge", "mlp"
-        (MLPClassifierTorch), "ensemble" (MLPEnsembleClassifier), "dummy" (the classes' frequencies).
+        (MLPClassifierTorch), "ensemble" (MLPEnsembleClassifier), "dummy" (the classes' frequencies). For targets with
+        numbers that are not whole: "ridge", "hgb", "linear" (LinearRegressor), "mlp", "ensemble" and "dummy" (the
+        mean). None takes all.
 
     Returns
     -------
@@ -61,29 +73,45 @@ def default_contestants(X: Data, y: Data, names: Iterable[str] = DEFAULTS) -> di
     ValueError
         If the target is none of classes, a name is unknown, or a column holds dates.
     """
-    from sklearn.ensemble import HistGradientBoostingClassifier  # which takes a while to import
+    # which take a while to import
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-    names = list(names)
-    if unknown := [name for name in names if name not in DEFAULTS]:
-        raise ValueError(f"There is no default contestant {unknown[0]!r}. There are {', '.join(DEFAULTS)}.")
-    if (kind := type_of_target(y, input_name="y")) not in ("binary", "multiclass"):
+    of_values = are_values(y)
+    known = DEFAULTS_OF_VALUES if of_values else DEFAULTS
+    names = list(known if names is None else names)
+    if unknown := [name for name in names if name not in known]:
+        what = "values" if of_values else "classes"
+        raise ValueError(f"There is no default contestant {unknown[0]!r} for {what}. There are {', '.join(known)}.")
+    if (kind := type_of_target(y, input_name="y")) not in ("binary", "multiclass", "continuous"):
         raise ValueError(
-            f"The default contestants are classifiers, and y is {kind}, not classes. Pass contestants of your own: a "
-            "dictionary of names and estimators."
+            f"The default contestants learn classes or values, one for each row, and y is {kind}. Pass contestants of "
+            "your own: a dictionary of names and estimators."
         )
     table = _look_at(X)
     # sparse columns keep their zeros: nothing is subtracted from them
     scaler = MaxAbsScaler() if table.is_sparse else StandardScaler()
     own: dict[str, Any] = {"random_state": 0, "categorical_features": table.categories or "from_dtype"}
-    made: dict[str, Any] = {
-        "logreg": [*_front(table), *_imputer(table), scaler, LogisticRegression(max_iter=1000)],
-        "hgb": _histograms(HistGradientBoostingClassifier(random_state=0), table),
-        "softmax": _completed(SoftmaxClassifier(**own), table),
-        "hinge": _completed(HingeClassifier(**own), table),
-        "mlp": [MLPClassifierTorch(**own)],
-        "ensemble": [MLPEnsembleClassifier(**own)],
-        "dummy": [DummyClassifier(strategy="prior")],
-    }
+    front = [*_front(table), *_imputer(table), scaler]
+    made: dict[str, Any] = (
+        {
+            "ridge": [*front, Ridge()],
+            "hgb": _histograms(HistGradientBoostingRegressor(random_state=0), table),
+            "linear": _completed(LinearRegressor(**own), table),
+            "mlp": [MLPRegressorTorch(**own)],
+            "ensemble": [MLPEnsembleRegressor(**own)],
+            "dummy": [DummyRegressor()],
+        }
+        if of_values
+        else {
+            "logreg": [*front, LogisticRegression(max_iter=1000)],
+            "hgb": _histograms(HistGradientBoostingClassifier(random_state=0), table),
+            "softmax": _completed(SoftmaxClassifier(**own), table),
+            "hinge": _completed(HingeClassifier(**own), table),
+            "mlp": [MLPClassifierTorch(**own)],
+            "ensemble": [MLPEnsembleClassifier(**own)],
+            "dummy": [DummyClassifier(strategy="prior")],
+        }
+    )
     return {name: made[name][0] if len(made[name]) == 1 else make_pipeline(*made[name]) for name in names}
 
 
