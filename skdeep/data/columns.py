@@ -23,6 +23,8 @@ _CHUNK_VALUES = 1 << 24  # on an accelerator, for which the host waits after eac
 _FEW_VALUES = 2**18  # up to which all rows are one chunk, for all models at once
 _SAMPLE_ROWS = 2048  # rows that the step size is judged by
 _POWER_STEPS = 20
+#: Least variance, as a share of the squared distance from where it is measured, that keeps its digits.
+_NEAR = 0.01
 #: Resolution and smallest normal number of the dtypes that columns are measured in.
 _LIMITS = {np.dtype(t): (float(np.finfo(t).eps), float(np.finfo(t).tiny)) for t in (np.float32, np.float64)}
 _GRAM_COLUMNS = 512  # up to which the products of all columns cost less than so many passes over the rows
@@ -233,7 +235,8 @@ def sizes_of(columns: list[Columns], centered: bool) -> tuple[np.ndarray, np.nda
     order of one.
     """
     mean, deviation, largest = (
-        np.array([getattr(c, name) for c in columns]) for name in ("mean", "deviation", "largest")
+        getattr(columns[0], name)[None] if len(columns) == 1 else np.array([getattr(c, name) for c in columns])
+        for name in ("mean", "deviation", "largest")
     )
     magnitude = np.maximum(np.hypot(deviation, mean), largest)
     size = deviation if centered else magnitude
@@ -293,25 +296,25 @@ def _together(
         return [None] * len(subsets)
     share = np.array([weights_of_rows(n, *own) for own in zip(subsets, weights, strict=True)])
     mass = share.sum(1)
-    rows, rounding = _in_own_dtype(rows)
-    Z = rows.take(slice(None)).numpy()
+    if rows.kind is torch.float64:  # nothing is to be cast
+        Z, rounding = rows.as_they_are(slice(None)).numpy(), 10 * float(np.finfo(np.float64).eps)
+    else:
+        rows, rounding = _in_own_dtype(rows)
+        Z = rows.take(slice(None)).numpy()
     eps, tiny = _LIMITS[Z.dtype]
     with np.errstate(all="ignore"):
         share = (share / mass[:, None]).astype(Z.dtype, copy=False)
-        at = share @ Z
-        moved, square = np.empty_like(at), np.empty_like(at)
-        step = max(1, _FEW_VALUES // Z.size)
-        for start in range(0, len(at), step):  # what is centred is to stay in the cache
-            part = slice(start, start + step)
-            centred, own = Z - at[part, None], share[part, None]
-            moved[part] = (own @ centred)[:, 0]
-            square[part] = (own @ np.square(centred, out=centred))[:, 0]
+        at = share[0] @ Z  # near which the others are, too
+        centred = Z - at
+        moved = share @ centred
+        square = share @ np.square(centred, out=centred)
         at, moved, square = (values.astype(np.float64, copy=False) for values in (at, moved, square))
         variance = square - moved**2
-        rounded = np.maximum(tiny / eps, (eps * at) ** 2)
+        rounded = np.maximum(tiny / eps, np.maximum((eps * at) ** 2, _NEAR * moved**2))
         unsure = ~((variance > rounded) & (variance < np.inf))
         mean, deviation = at + moved, np.sqrt(variance)
-    if len(some := np.flatnonzero(unsure.any(0))):  # most are constant, whatever the rows
+    if unsure.any():  # most are constant, whatever the rows
+        some = np.flatnonzero(unsure.any(0))
         same = (Z[:, some] == Z[0, some]).all(0)
         some = some[same]
         mean[:, some], deviation[:, some], unsure[:, some] = Z[0, some], 0.0, False

@@ -90,10 +90,12 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         return n_outputs
 
     def _penalty(self, members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray) -> ElasticNet:
-        alpha = values(members, "alpha")
-        return PENALTIES[self.penalty](
-            np.where(np.isnan(alpha), self._auto_alpha / total_weight, alpha), values(members, "l1_ratio")
+        auto = (self._auto_alpha / total_weight).tolist()
+        given = [member.estimator.alpha for member in members]
+        alpha = np.array(
+            [of_rows if own == "auto" else own for of_rows, own in zip(auto, given, strict=True)], dtype=float
         )
+        return PENALTIES[self.penalty](alpha, np.array([member.estimator.l1_ratio for member in members], dtype=float))
 
     def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
         newton_params, solver = self._max_newton_params(problem.n_rows), solver_name(self)
@@ -180,6 +182,8 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
             exact = _LBFGS_STEPS * n * 4 * c * d * problem.density + n * c * d**2
         else:
             exact = _PLAIN_STEPS * n * 4 * c * d * problem.density
+        if exact <= _STEPS * _STEP_OVERHEAD:
+            return True
         # with steps of as few rows as dense ones: what they cost at least
         rows = batch_rows(self, problem, "sgd")
         return exact <= _STEPS * (rows * 4 * c * d * problem.density + _STEP_OVERHEAD)

@@ -16,13 +16,15 @@ import numpy as np
 from skdeep.exact.losses import At, RowLoss
 from skdeep.exact.rows import Rows
 
-_EPS = float(np.finfo(np.float64).eps)
+EPS = float(np.finfo(np.float64).eps)
 #: Trials of a step, and the share of those left that is tried where a step was much too large.
-_MAX_TRIALS, _MUCH_LESS = 40, 0.1
+MAX_TRIALS, MUCH_LESS = 40, 0.1
 #: Objective, as a share of one, below which the gradient is to be smaller by the same factor; and the least of these.
-_PER_LOSS, _LEAST = 30.0, 0.01
+PER_LOSS, LEAST = 30.0, 0.01
 #: Objectives below which a fall is told by its size alone.
-_LEAST_VALUE = 1e-3
+LEAST_VALUE = 1e-3
+#: Why a model stops that has come to its end.
+AT_REST = "The gradient is below tol={:g}."
 
 
 @dataclass
@@ -118,7 +120,7 @@ class Stack:
         self.n_evaluations += 1
         self.params, self.scores, self._gradient = params, scores, None
         self.at, self._pull, self._slope, self.value = _judged(self.loss, self.weight, self.rho, params, scores)
-        self.rounding = 4 * _EPS * np.maximum(self.value, _LEAST_VALUE)
+        self.rounding = _rounding(self.value)
 
     def _put_some(self, models: np.ndarray, params: np.ndarray, scores: np.ndarray) -> None:
         """Put some of the models at other parameters."""
@@ -133,7 +135,7 @@ class Stack:
             strict=True,
         ):
             mine[models] = new
-        self.rounding = 4 * _EPS * np.maximum(self.value, _LEAST_VALUE)
+        self.rounding = _rounding(self.value)
 
     def _weight_of(self, models: np.ndarray) -> np.ndarray:
         return self.weight if len(self.weight) == 1 else self.weight[models]
@@ -168,15 +170,15 @@ class Stack:
         rise = dot(along, self._pull) + dot(direction, self._slope)
         enough = (np.abs(rise) <= left * -slope) & (self.value <= level)
         self.left = rise / slope
-        if enough.all():  # the first step is the right one nearly always
+        if all(enough.tolist()):  # the first step is the right one nearly always
             return enough
         # for others, Newton's in one variable
         todo = np.flatnonzero(~enough)
         rise, step, low, high = rise[todo], np.ones(len(slope)), np.zeros(len(slope)), np.full(len(slope), np.inf)
-        for trial in range(1, _MAX_TRIALS + 1):
+        for trial in range(1, MAX_TRIALS + 1):
             short = (rise < 0) & (self.value[todo] <= level[todo])
             low[todo[short]], high[todo[~short]] = step[todo[short]], step[todo[~short]]
-            if trial < _MAX_TRIALS:
+            if trial < MAX_TRIALS:
                 wanted = step[todo] - rise / self._bend(direction, along, todo)
                 step[todo] = _next(low[todo], high[todo], wanted, self.value[todo] > level[todo])
             else:  # no step is low enough: stay, or nearly so
@@ -212,9 +214,16 @@ def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.vecdot(a.reshape(len(a), -1), b.reshape(len(b), -1))
 
 
+def _rounding(value: np.ndarray) -> np.ndarray:
+    """Compute by how much objectives (K,) are not told apart."""
+    found = np.maximum(value, LEAST_VALUE)
+    found *= 4 * EPS
+    return found
+
+
 def _largest(a: np.ndarray) -> np.ndarray:
     """Find the largest magnitude in an array (K, ...) of each model."""
-    return np.abs(a).reshape(len(a), -1).max(1)
+    return np.maximum.reduce(np.abs(a).reshape(len(a), -1), 1)
 
 
 def _mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -229,7 +238,7 @@ def _next(low: np.ndarray, high: np.ndarray, wanted: np.ndarray, is_worse: np.nd
     """
     between = np.where(np.isfinite(high), 0.5 * (low + high), np.maximum(4 * low, 1.0))
     found = np.where((wanted > low) & (wanted < high), wanted, between)
-    return np.where(is_worse & (wanted > between), low + _MUCH_LESS * (high - low), found)
+    return np.where(is_worse & (wanted > between), low + MUCH_LESS * (high - low), found)
 
 
 class Directions(Protocol):
@@ -269,11 +278,11 @@ def descend(
             largest = _largest(stack.gradient)
             fallen = before - stack.value > stack.rounding
             limit = iteration == max_iter or stack.n_evaluations >= max_evaluations
-            if limit or not (fallen & moved & (largest > tol)).all():
+            if limit or not all((fallen & moved & (largest > tol)).tolist()):
                 # of weights that a strong penalty keeps small, predictions depend on the last digits; and gradients are
                 # as small as the loss where rows are told apart, however far it still has to fall
                 unit = np.minimum(1.0, _largest(stack.params))
-                unit = np.clip(_PER_LOSS * stack.value, _LEAST, unit)
+                unit = np.clip(PER_LOSS * stack.value, LEAST, unit)
                 at_rest = largest <= tol * unit
                 # where the fall is lost in rounding, the gradient may still tell
                 stuck = ~moved | (~fallen & ~(largest < 0.5 * steepest))
@@ -283,7 +292,7 @@ def descend(
                     found.params[model], found.bound[model] = stack.params[k], largest[k]
                     found.curve[model] = found.curve[model] or [float(stack.value[k])]
                     if at_rest[k]:
-                        found.stopped[model] = f"The gradient is below tol={tol[k]:g}."
+                        found.stopped[model] = AT_REST.format(tol[k])
                     elif stuck[k]:
                         found.stopped[model] = "The objective cannot be lowered any further in this precision."
                 rest = np.flatnonzero(~done)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +17,8 @@ from skdeep.exact.rows import Rows, SparseRows, of_all, of_both, pairs
 _MAX_SYSTEM, _MAX_ROWS = 256, 4096
 #: Values up to which all terms' derivatives in the parameters are kept: products with them take one call.
 _FEW_VALUES = 2**15
+#: Systems of the same rows for which products of all columns pay that are used again in each step, as do many at once.
+_SEVERAL, _MANY = 3, 8
 #: Most terms of a batch of models.
 _BATCH = 2**15
 
@@ -44,6 +47,9 @@ class _Columns:
         return self.rows.back(slope * self._against)
 
     def hessians(self, second: np.ndarray) -> np.ndarray:
+        D = self.rows.shape[1]
+        if len(second) >= _SEVERAL and self.rows.keeps_products(_MANY):
+            return (second @ self.rows.products).take(of_both(D), axis=1).reshape(-1, D, D)
         return self.rows.gram(second)
 
     def duals(self, values: np.ndarray) -> np.ndarray:
@@ -64,25 +70,19 @@ class _Rivals:
         self.n_scores, self.n_terms, self._order = C, (C - 1) * n, loss.codes.argsort(kind="stable")
         self.rows, codes, each = rows.select(self._order), loss.codes[self._order], np.arange(n)
         slots = np.arange(C - 1)[:, None]
-        self._rival, self._own = ((slots + (slots >= codes)) * n + each).ravel(), codes * n + each
-        self._place = np.empty(C * n, dtype=np.intp)
-        self._place[self._rival], self._place[self._own] = np.arange(self.n_terms), self.n_terms + each
+        self._rival = ((slots + (slots >= codes)) * n + each).ravel()
         ends = codes.searchsorted(np.arange(C + 1))
         self._classes = [slice(*pair) for pair in pairwise(ends)]
         self._parts = [self.rows.select(part) for part in self._classes]
+        self._Z = [rows.Z for rows in self._parts]
+        self._to_scores, self._to_pairs = _sums(C)
         self._all, self.at_zero = None, np.ones((1, 1))
         self.share = self.at_zero
-        if C * self.n_terms * rows.shape[1] <= _FEW_VALUES and not isinstance(rows, SparseRows):
+        if C * self.n_terms * rows.shape[1] <= _FEW_VALUES:
             of_term = np.zeros((C - 1, n, C, 1))
             of_term.reshape(-1)[(slots * n + each) * C + codes] = -1
             of_term.reshape(-1)[(slots * n + each) * C + slots + (slots >= codes)] = 1
             self._all = (of_term * self.rows.Z[:, None]).reshape(self.n_terms, -1)
-        of_pair = of_both(C).reshape(C, C)
-        own, rival = (part.ravel() for part in np.broadcast_arrays(np.arange(C)[:, None], slots.T))
-        rival = rival + (rival >= own)
-        self._to_pairs, there = np.zeros((len(pairs(C)[0]), len(own))), np.arange(len(own))
-        for a, b, sign in ((own, own, 1), (rival, rival, 1), (own, rival, -1)):
-            self._to_pairs[of_pair[a, b], there] = sign
 
     def keep(self, systems: np.ndarray) -> _Rivals:
         return self
@@ -91,39 +91,55 @@ class _Rivals:
         return np.tile(values[:, self._order], self.n_scores - 1)
 
     def changes(self, params: np.ndarray) -> np.ndarray:
-        K, C = len(params), self.n_scores
         if self._all is not None:
             return params @ self._all.T
-        flat = self.rows.scores(params.reshape(K, C, -1)).reshape(K, -1)
-        found = flat.take(self._rival, axis=1)
-        by_slot = found.reshape(K, C - 1, -1)
-        by_slot -= flat.take(self._own, axis=1)[:, None]
-        return found
+        K, C = len(params), self.n_scores
+        of_rivals = (self._to_scores.T @ params.reshape(K, C, -1)).reshape(K, C, C - 1, -1)
+        found = np.empty((K, C - 1, len(self._order)))
+        for c, (part, Z) in enumerate(zip(self._classes, self._Z, strict=True)):
+            np.matmul(of_rivals[:, c], Z.T, out=found[:, :, part])
+        return found.reshape(K, -1)
 
     def back(self, slope: np.ndarray) -> np.ndarray:
         if self._all is not None:
             return slope @ self._all
-        K, C, n = len(slope), self.n_scores, len(self._own)
-        both = np.empty((K, C, n))
-        both[:, :-1] = slope.reshape(K, C - 1, n)
-        np.negative(both[:, :-1].sum(1), out=both[:, -1])
-        return self.rows.back(both.reshape(K, -1).take(self._place, axis=1).reshape(K, C, n)).reshape(K, -1)
+        K, C = len(slope), self.n_scores
+        by_slot, found = slope.reshape(K, C - 1, -1), np.empty((K, C, C - 1, self.rows.shape[1]))
+        for c, (part, Z) in enumerate(zip(self._classes, self._Z, strict=True)):
+            np.matmul(by_slot[:, :, part], Z, out=found[:, c])
+        return (self._to_scores @ found.reshape(K, C * (C - 1), -1)).reshape(K, -1)
 
     def hessians(self, second: np.ndarray) -> np.ndarray:
         K, C, D = len(second), self.n_scores, self.rows.shape[1]
         by_slot, found = second.reshape(K, C - 1, -1), np.empty((K, C, C - 1, D * (D + 1) // 2))
         for c, (part, rows) in enumerate(zip(self._classes, self._parts, strict=True)):
-            found[:, c] = rows.half_gram(by_slot[:, :, part].reshape(K * (C - 1), -1)).reshape(K, C - 1, -1)
+            if rows.keeps_products(C - 1):
+                np.matmul(by_slot[:, :, part], rows.products, out=found[:, c])
+            else:
+                found[:, c] = rows.half_gram(by_slot[:, :, part].reshape(K * (C - 1), -1)).reshape(K, C - 1, -1)
         of_pairs = self._to_pairs @ found.reshape(K, C * (C - 1), -1)
         return of_pairs.reshape(K, -1).take(of_all(C, D), axis=1).reshape(K, C * D, C * D)
 
     def duals(self, values: np.ndarray) -> np.ndarray:
-        found = np.zeros((len(values), self.n_scores * len(self._own)))
+        found = np.zeros((len(values), self.n_scores * len(self._order)))
         found[:, self._rival] = values
         sorted_ = found.reshape(len(values), self.n_scores, -1)
         found = np.empty_like(sorted_)
         found[:, :, self._order] = sorted_
         return found
+
+
+@lru_cache(maxsize=64)
+def _sums(C: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tell which derivatives of rivals (C (C - 1), by class and rival) add up to a score's, and to a pair's."""
+    of_pair = of_both(C).reshape(C, C)
+    own, rival = (part.ravel() for part in np.broadcast_arrays(np.arange(C)[:, None], np.arange(C - 1)))
+    rival = rival + (rival >= own)
+    first, second, there = np.zeros((C, len(own))), np.zeros((len(pairs(C)[0]), len(own))), np.arange(len(own))
+    first[rival, there], first[own, there] = 1, -1
+    for a, b, sign in ((own, own, 1), (rival, rival, 1), (own, rival, -1)):
+        second[of_pair[a, b], there] = sign
+    return first, second
 
 
 def suits(rows: Rows, loss: Hinges | WestonWatkins) -> bool:

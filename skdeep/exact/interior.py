@@ -23,7 +23,11 @@ from scipy.linalg.lapack import dpotrf, dpotrs
 _CENTRE, _MUCH, _MORE, _MAX_STARTS = 0.5, 5.0, 3.0, 12
 #: Share of complementarity that a step has left where the next one goes for no less than another share; else it goes
 #: for this power of the share that a trial leaves.
-_SLOW, _FIRM, _POWER = 0.5, 0.1, 4
+_SLOW, _FIRM, _POWER = 0.5, 0.1, 5
+#: Bounds of what a float is divided by, and of what is raised to a power, which raises where an array has infinities.
+_TINY, _MOST = float(np.finfo(float).tiny), 1e9
+#: Which way the duals of both bounds change.
+_SIGNS = np.array([[1.0], [-1.0]])
 #: Share of the way to the nearest bound that a step goes.
 _NEARLY = 0.995
 #: Most steps.
@@ -107,14 +111,14 @@ class Batch:
         self.least_value = np.zeros(len(goal)) if least_value is None else least_value
         K, C = len(weight), terms.n_scores
         self.rho = np.repeat(rho[:, None], C, 1).reshape(K, -1)
-        self.trained = None if weight.all() else (weight > 0).astype(float)[:, None]
+        self.trained = None if weight.all() else (weight > 0).astype(float)
         free = self.rho == 0
         self.free, self.linear = free if free.any() else None, free.all(1)
         self.count = 2 * (weight * terms.share).sum(1)  # of the products that are to be zero, beside a centre
         self.ended, self.system = np.zeros(K, dtype=bool), np.arange(K)
         self.begin(np.full(K, _CENTRE))
-        self.before, self.slow = np.full(K, np.inf), np.zeros(K, dtype=int)  # steps that were slow, one after the other
-        self.least, self.since = np.full(K, np.inf), np.zeros(K, dtype=int)  # steps since the gap was halved
+        self.before, self.slow = [np.inf] * K, [0] * K  # steps that were slow, one after the other
+        self.least, self.since = [np.inf] * K, [0] * K  # steps since the gap was halved
 
     def begin(self, centre: np.ndarray) -> None:
         """Begin where all products are about `centre` (K,), or where the gradient is too large, more."""
@@ -150,88 +154,119 @@ class Batch:
         while len(self.system):
             margin = self.slack[:, 1] - self.slack[:, 0]
             pulled = self.rho * self.params
-            primal = np.vecdot(np.maximum(margin, 0), self.weight)
+            primal = np.vecdot(np.maximum(margin, 0.0), self.weight)
             primal += 0.5 * np.vecdot(pulled, self.params)
             if self.terms.lean is not None:
                 primal -= np.vecdot(margin, self.terms.lean)
-            left = np.vecdot((self.dual * self.slack).sum(1), self.weight)
-            gap = left + self.stationary + self.loose
-            halved = gap < 0.5 * self.least
-            self.least = np.where(halved, gap, self.least)
-            self.since = np.where(halved, 0, self.since + 1)
-            done = self.ended | (self.since >= _PATIENCE) | ~(gap > self.goal * np.maximum(primal, self.least_value))
-            if steps >= max_iter:
-                done[:] = True
-            if done.any():
-                params[self.system[done]], duals[self.system[done]] = self.params[done], self.dual[done, 0]
-                self.keep(np.flatnonzero(~done))
+            products = self.dual * self.slack
+            products *= self.weight[:, None]
+            left = np.add.reduce(products.reshape(len(products), -1), 1)
+            goal = self.goal * np.maximum(primal, self.least_value)
+            done = self.judge((left + self.stationary + self.loose).tolist(), goal.tolist(), steps >= max_iter)
+            if done:
+                index = self.system[done]
+                params[index], duals[index] = self.params[done], self.dual[done, 0]
+                self.keep(np.delete(np.arange(len(self.system)), done))
                 continue
             for system, value in zip(self.system.tolist(), primal.tolist(), strict=True):
                 curve[system].append(value)
             steps += 1
-            self.step(margin, pulled, left)
+            self.step(margin, pulled, products, left)
         return Found(params, duals, curve)
+
+    def judge(self, gap: list[float], goal: list[float], is_last: bool) -> list[int]:
+        """Find the systems that are done."""
+        done = []
+        for k, (own, enough) in enumerate(zip(gap, goal, strict=True)):
+            if own < 0.5 * self.least[k]:
+                self.least[k], self.since[k] = own, 0
+            else:
+                self.since[k] += 1
+            if is_last or self.ended[k] or self.since[k] >= _PATIENCE or not own > enough:
+                done.append(k)
+        return done
 
     def keep(self, systems: np.ndarray) -> None:
         """Forget all systems but some."""
         for name in (
-            *("weight", "rho", "goal", "system", "ended", "before", "least", "since", "params", "dual", "slack"),
-            *("stationary", "loose", "count", "linear", "least_value", "slow"),
+            *("weight", "rho", "goal", "system", "ended", "params", "dual", "slack"),
+            *("stationary", "loose", "count", "linear", "least_value"),
         ):
             setattr(self, name, getattr(self, name)[systems])
+        for name in ("before", "slow", "least", "since"):
+            setattr(self, name, [getattr(self, name)[k] for k in systems.tolist()])
         self.terms = self.terms.keep(systems)
         self.free = None if self.free is None else self.free[systems]
         self.trained = None if self.trained is None else self.trained[systems]
 
-    def step(self, margin: np.ndarray, pulled: np.ndarray, left: np.ndarray) -> None:
-        """Take a step of Mehrotra's method."""
+    def step(self, margin: np.ndarray, pulled: np.ndarray, products: np.ndarray, left: np.ndarray) -> None:
+        """Take a step of Mehrotra's method, by the weighted products of duals and slacks, and what they add up to.
+
+        What one bound's dual gains, the other's loses: by signed inverses, both changes come of one.
+        """
         dual, slack, K = self.dual, self.slack, len(left)
-        inverse = 1 / dual
+        inverse = _SIGNS / dual
         ratio = slack * inverse
-        bend = ratio[:, 0] + ratio[:, 1]
-        np.divide(1, bend, out=bend)
+        bend = ratio[:, 0] - ratio[:, 1]
+        np.divide(1.0, bend, out=bend)
         factors = self.factors(bend * self.weight)
         # a trial, to no complementarity at all: duals change by up, relatively, and slacks by -1 - up
         _, change = self.direction(factors, pulled, bend, margin)
-        up = change * inverse
+        up = change[:, None] * inverse
         flat = up.reshape(K, -1)
         of_primal, of_dual = self.lengths(np.maximum.reduce(flat, 1) + 1, -np.minimum.reduce(flat, 1), 1.0)
         neglected = up + 1
         neglected *= up
-        neglected *= slack
-        after = (1 - of_primal) * left - of_primal * of_dual * np.vecdot((dual * neglected).sum(1), self.weight)
+        both = of_primal * of_dual
+        after = (1 - of_primal) * left - both * np.vecdot(products.reshape(K, -1), neglected.reshape(K, -1))
         if self.linear.any():
-            after += (of_dual - of_primal) * np.vecdot((slack * change).sum(1), self.weight)
-        self.slow = np.where(left > _SLOW * self.before, self.slow + 1, 0)
-        share = np.maximum(np.maximum(after / left, 0) ** _POWER, np.where(self.slow > 0, _FIRM, 0))
-        self.before, centre = left, share * left / self.count
-        # a trial that led not far says little of what it has neglected
-        neglected *= np.where(self.slow > 1, of_primal * of_dual, 1)[:, None, None]
+            after -= (of_dual - of_primal) * np.vecdot(margin * change, self.weight)
+        centre = self.centres(left.tolist(), after.tolist())
+        # a trial that led not far says little of what it has neglected; but by less of it, hinges take more steps
+        if max(self.slow) > 1 and self.linear.any():
+            neglected *= np.where(self.linear & (np.array(self.slow) > 1), both, 1)[:, None, None]
         # the step: to products of `centre`, with what the trial has neglected
-        neglected -= slack
-        neglected += centre[:, None, None] * (inverse * self.terms.share[:, None])
+        neglected -= 1
+        neglected *= slack
+        aim = centre * inverse
+        if self.terms.share.size > 1:
+            aim *= self.terms.share[:, None]
+        neglected += aim
         move, change = self.direction(factors, pulled, bend, neglected[:, 0] - neglected[:, 1])
-        ratio *= change
+        ratio *= change[:, None]
         of_slack = np.subtract(neglected, ratio, out=neglected)
         if self.trained is not None:
-            of_slack *= self.trained
+            of_slack *= self.trained[:, None]
         np.divide(of_slack, slack, out=ratio)
-        inverse *= change
+        inverse *= change[:, None]
         least = [np.minimum.reduce(part.reshape(K, -1), 1) for part in (ratio, inverse)]
         of_primal, of_dual = self.lengths(-least[0], -least[1], _NEARLY)
-        ended = ~((of_primal > 0) & (of_dual > 0))
-        if ended.any():
+        if not all(way > 0 for way in [*of_primal.tolist(), *of_dual.tolist()]):
+            ended = ~((of_primal > 0) & (of_dual > 0))
             self.ended |= ended
-            for part in (move, change, of_slack, of_primal, of_dual):
+            of_primal, of_dual = (np.where(ended, 0, way) for way in (of_primal, of_dual))
+            for part in (move, change, of_slack):
                 part[ended] = 0
         remains = 1 - of_dual
         self.stationary *= remains * remains
         self.loose *= remains
-        self.params += of_primal[:, None] * move
-        change *= of_dual[:, None, None]
+        move *= of_primal[:, None]
+        change *= of_dual[:, None]
         of_slack *= of_primal[:, None, None]
-        dual += change
+        self.params += move
+        dual[:, 0] += change
+        dual[:, 1] -= change
         slack += of_slack
+
+    def centres(self, left: list[float], after: list[float]) -> np.ndarray:
+        """Choose which products to aim at (K, 2, 1), signed, by how much is left of them now, and after a trial."""
+        found = []
+        for k, (now, then, count) in enumerate(zip(left, after, self.count.tolist(), strict=True)):
+            self.slow[k] = self.slow[k] + 1 if now > _SLOW * self.before[k] else 0
+            share = min(max(then / max(now, _TINY), 0.0), _MOST) ** _POWER
+            self.before[k], aim = now, max(share, _FIRM if self.slow[k] else 0.0) * now / count
+            found.append([[aim], [-aim]])
+        return np.array(found)
 
     def lengths(self, of_primal: np.ndarray, of_dual: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
         """Compute how long steps are, at most 1, that go a share of the way to the nearest bounds.
@@ -239,6 +274,9 @@ class Batch:
         These are ``1 / of_primal`` and ``1 / of_dual`` away. Only linear objectives let both go their own ways.
         """
         both = np.maximum(of_primal, of_dual)
+        if not self.linear.any():
+            both = share / np.maximum(both, share)
+            return both, both
         ways = (np.where(self.linear, own, both) for own in (of_primal, of_dual))
         of_primal, of_dual = (share / np.maximum(way, share) for way in ways)
         return of_primal, of_dual
@@ -252,7 +290,7 @@ class Batch:
         hessians = self.terms.hessians(second)
         K, size, _ = hessians.shape
         C, diagonal = self.terms.n_scores, hessians.reshape(K, -1)[:, :: size + 1]
-        largest = diagonal.max(1)
+        largest = np.maximum.reduce(diagonal, 1)
         if self.free is not None and self.intercept and C > 1:  # a common shift of the intercepts changes nothing
             hessians.reshape(K, C, -1, C, size // C)[:, :, -1, :, -1] += (largest / C)[:, None, None]
         diagonal += self.rho
@@ -270,18 +308,17 @@ class Batch:
     def direction(
         self, factors: list[np.ndarray | None], pulled: np.ndarray, bend: np.ndarray, toward: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Compute the step of the parameters, and of the duals of both bounds."""
+        """Compute the step of the parameters, and of the duals of the first bound."""
         slope = bend * toward
         slope += self.dual[:, 0]
         slope *= self.weight
         right = self.terms.back(self.pull(slope))
         right += pulled
-        move = -_solved(factors, right)
-        change = np.empty_like(self.dual)
-        ahead = self.terms.changes(move)
-        ahead += toward
-        np.multiply(ahead, bend, out=change[:, 0])
-        np.negative(change[:, 0], out=change[:, 1])
+        move = _solved(factors, right)
+        np.negative(move, out=move)
+        change = self.terms.changes(move)
+        change += toward
+        change *= bend
         if self.trained is not None:
             change *= self.trained
         return move, change
@@ -289,8 +326,5 @@ class Batch:
 
 def _solved(factors: list[np.ndarray | None], right: np.ndarray) -> np.ndarray:
     """Solve systems, each by its factors; zero where there are none."""
-    found = np.zeros_like(right)
-    for own, factor, of_system in zip(found, factors, right, strict=True):
-        if factor is not None:
-            own[:] = dpotrs(factor, of_system, lower=1)[0]
-    return found
+    each = zip(factors, right, strict=True)
+    return np.array([np.zeros_like(own) if factor is None else dpotrs(factor, own, lower=1)[0] for factor, own in each])

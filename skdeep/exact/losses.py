@@ -13,7 +13,7 @@ from scipy.special import xlogy
 from skdeep.exact.rows import of_both, pairs
 
 #: Steps lead to margins that are zero up to rounding, which must not decide on which side of a kink the next one is.
-_ROUNDING = 1.5e-8
+KINK = 1.5e-8
 
 
 class At(NamedTuple):
@@ -243,14 +243,20 @@ class SquaredHinges(OfColumns):
 
     piecewise = True
 
+    def __init__(self, target: np.ndarray):
+        super().__init__(target)
+        self._steepest = -2 * target
+
     def at(self, scores: np.ndarray) -> At:
-        violation = np.maximum(1 - self.target * scores, 0)
-        gradient = -2 * self.target * violation
+        violation = self.target * scores
+        np.subtract(1.0, violation, out=violation)
+        np.maximum(violation, 0.0, out=violation)
+        gradient = violation * self._steepest
         violation *= violation
         return At(violation[:, 0] if violation.shape[1] == 1 else violation.sum(1), gradient)
 
     def second(self, scores: np.ndarray, at: At) -> np.ndarray:
-        return 2.0 * (self.target * scores < 1 + _ROUNDING)
+        return 2.0 * (self.target * scores < 1 + KINK)
 
     def conjugate(self, dual: np.ndarray) -> np.ndarray:
         return (dual * (dual / 4 + self.target)).sum(1)
@@ -317,7 +323,7 @@ class SquaredWestonWatkins(RowLoss):
         return found + more * (missing[:, :, None] - own)
 
     def _active(self, scores: np.ndarray) -> np.ndarray:
-        active = 2.0 * (scores > (scores[:, self.codes, self._each] - 1 - _ROUNDING)[:, None])
+        active = 2.0 * (scores > (scores[:, self.codes, self._each] - 1 - KINK)[:, None])
         active[:, self.codes, self._each] = 0
         return active
 

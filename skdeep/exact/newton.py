@@ -17,13 +17,18 @@ from skdeep.exact.rows import of_all, of_both
 
 _EPS = float(np.finfo(np.float64).eps)
 #: Pivots below so many units of the last place may be all that rounding leaves of a direction without curvature.
-_SINGULAR = 1000
+SINGULAR = 1000
 #: Unknowns of a system whose entries are looked up in one go.
 _SMALL_SYSTEM = 200
 #: Systems, and unknowns below, for which two calls for all together take less time than two for each.
 _MANY_SYSTEMS, _FEW_UNKNOWNS = 8, 32
 #: Columns up to which a Hessian costs no more than some trials of a step.
 _FEW_COLUMNS = 32
+
+
+def slope_left(n_columns: int) -> float:
+    """Choose how much of its slope a step may leave; see `Stack.move`."""
+    return 0.5 if n_columns <= _FEW_COLUMNS else 0.1
 
 
 class Newton:
@@ -38,7 +43,7 @@ class Newton:
     """
 
     def __init__(self, n_columns: int, alike: bool = True):
-        self.slope_left = 0.5 if n_columns <= _FEW_COLUMNS else 0.1
+        self.slope_left = slope_left(n_columns)
         self.alike = alike
 
     def keep(self, models: np.ndarray) -> None:
@@ -68,8 +73,8 @@ class Newton:
             hessians = whole.reshape(K, C * D, C * D)
         size = hessians.shape[1]
         diagonal = hessians.reshape(len(hessians), -1)[:, :: size + 1]  # a view
-        unit = diagonal.max(1)
-        right = -stack.gradient.reshape(len(hessians), -1)
+        unit = np.maximum.reduce(diagonal, 1)
+        right = stack.gradient.reshape(len(hessians), -1)
         if not self.alike:
             largest = np.where(unit > 0, unit, 1.0)[:, None]
             scale = 1 / np.sqrt(np.where(diagonal > 0, diagonal, largest))
@@ -85,7 +90,7 @@ class Newton:
             found = _solve(hessians, right * scale, np.ones(len(right))) * scale
         direction = found.reshape(K, C, D)
         # far from the optimum, where the curvature falls along the way, one step after the other is too short
-        direction *= (1 + np.fmax(stack.left, 0.0))[:, None, None]
+        direction *= (-1 - np.fmax(stack.left, 0.0))[:, None, None]
         return direction
 
 
@@ -112,7 +117,7 @@ def _solve(hessians: np.ndarray, right: np.ndarray, unit: np.ndarray) -> np.ndar
     if len(hessians) >= _MANY_SYSTEMS and hessians.shape[1] < _FEW_UNKNOWNS:
         try:
             pivots = np.linalg.cholesky(hessians).diagonal(0, 1, 2).min(1)
-            if (pivots**2 >= _SINGULAR * _EPS * unit).all() and (unit > 0).all():
+            if (pivots**2 >= SINGULAR * _EPS * unit).all() and (unit > 0).all():
                 return np.linalg.solve(hessians, right[:, :, None])[:, :, 0]
         except np.linalg.LinAlgError:
             pass  # one by one
@@ -121,7 +126,7 @@ def _solve(hessians: np.ndarray, right: np.ndarray, unit: np.ndarray) -> np.ndar
         largest = largest if largest > 0 else 1.0
         # the transpose, which is the same, is in the order of LAPACK
         factor, found[k], info = dposv(hessians[k].T, right[k], lower=1)
-        if info or not factor.diagonal().min() ** 2 >= _SINGULAR * _EPS * largest:
+        if info or not np.minimum.reduce(factor.diagonal()) ** 2 >= SINGULAR * _EPS * largest:
             found[k] = _solve_singular(hessians[k], right[k], largest)
     return found
 

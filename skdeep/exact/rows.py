@@ -10,8 +10,8 @@ from scipy.linalg.blas import dsyrk
 
 #: Most products of two columns that are kept for all rows, and columns up to which some factors suffice for it.
 _MAX_PRODUCTS, _VERY_FEW = 2**21, 20
-#: Rows whose products are formed at a time.
-_PART = 1024
+#: Rows whose products are formed at a time, and values of them from which those without a factor are left out.
+_PART, _MANY_VALUES = 1024, 2**12
 #: Columns from which a symmetric product costs less than a general one.
 _FEW_COLUMNS = 48
 #: Rows that are made dense at a time.
@@ -90,15 +90,20 @@ class Rows:
         """Compute ``Z.T @ diag(f) @ Z``, (m, D, D), for each of some factors f of the rows, (m, n)."""
         D = self.shape[1]
         if self.keeps_products(len(factor)):
-            return self.half_gram(factor).take(of_both(D), axis=1).reshape(-1, D, D)
+            return (factor @ self.products).take(of_both(D), axis=1).reshape(-1, D, D)
         found = np.zeros((len(factor), D, D))
         if D < _FEW_COLUMNS:
             turned = self._columns if len(factor) > 1 or "_columns" in self.__dict__ else self.Z.T
             for start in range(0, len(self.Z), _PART):  # what is multiplied is to stay in the cache
                 part = slice(start, start + _PART)
                 columns, Z = turned[:, part], self.Z[part]
-                for own, f in zip(found, factor, strict=True):
-                    own += (columns * f[part]) @ Z
+                for own, f in zip(found, factor[:, part], strict=True):
+                    index = f.nonzero()[0] if Z.size > _MANY_VALUES else f
+                    if 2 * len(index) < len(f):
+                        some = Z.take(index, 0)
+                        own += (some.T * f.take(index)) @ some
+                    else:
+                        own += (columns * f) @ Z
             return found
         for own, f in zip(found, factor, strict=True):
             index = np.flatnonzero(f)
@@ -123,12 +128,12 @@ class Rows:
     def half_gram(self, factor: np.ndarray) -> np.ndarray:
         """Compute `gram` for each of the `pairs` of columns once, (m, D (D + 1) / 2)."""
         if self.keeps_products(len(factor)):
-            return factor @ self._products
+            return factor @ self.products
         i, j = pairs(self.shape[1])
         return self.gram(factor)[:, i, j]
 
     @cached_property
-    def _products(self) -> np.ndarray:
+    def products(self) -> np.ndarray:
         """Products (n, D (D + 1) / 2) of all pairs of columns."""
         columns, (n, D) = self._columns, self.shape
         products = np.empty((D * (D + 1) // 2, n))

@@ -30,7 +30,7 @@ from skdeep.engine.values import (
     TweedieValues,
     ValueLoss,
 )
-from skdeep.exact import elastic_net, hinge, piecewise
+from skdeep.exact import elastic_net, finite_newton, hinge, piecewise
 from skdeep.exact.descent import Solution, Stack, descend
 from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
 from skdeep.exact.lbfgs import LBFGS
@@ -186,7 +186,9 @@ def solve_exactly(
     kappa[..., : len(variables.scale)] = lasso[..., None] * unit
     tol = np.array([member.progress.tol for member in members])
     max_iter = int(max(min(epochs, member.progress.max_iter) for member in members))
-    start = variables.forth(network)
+    start = np.zeros((len(members), recipe.n_outputs, rows.shape[1]))
+    if any(to_numpy64(part).any() for part in network.params):
+        start = variables.forth(network)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if recipe.solver == "lbfgs":
             loss = row_loss(recipe.loss, target, recipe.n_outputs)
@@ -210,6 +212,13 @@ def _descend(
     """Minimise smooth objectives, of which `objectives` is what a `Stack` is; separable losses column by column."""
     rows, loss, weight, rho, params = objectives
     n_models, n_scores, n_columns = params.shape
+    max_fun = recipe.settings.max_fun
+    if alike and n_models == 1 and type(loss) is SquaredHinges and finite_newton.suits(rows):
+        own_rho, own_tol = (np.repeat(part, n_scores, axis=0) for part in (rho, tol))
+        limit = min(max_iter, max_fun)
+        found = finite_newton.solve(rows, loss.target, weight[0], own_rho, params[0], own_tol, limit)
+        if found is not None:
+            return found.together(n_scores)
     if isinstance(loss, OfColumns) and n_scores > 1:
         weight = weight if len(weight) == 1 else np.repeat(weight, n_scores, axis=0)
         rho = np.repeat(rho, n_scores, axis=0) if rho.ndim == 2 else rho.reshape(-1, n_columns)
@@ -226,7 +235,7 @@ def _descend(
         kind = np.arange(len(params)) % (len(params) // n_models)
         solution = follow(rows, loss, weight, rho, kind, directions, tol, max_iter)
     else:
-        stack, max_fun = Stack(rows, loss, weight, rho, params), recipe.settings.max_fun
+        stack = Stack(rows, loss, weight, rho, params)
         solution = descend(stack, directions(np.arange(len(params))), tol, max_iter, max_fun)
     return solution if len(solution.params) == n_models else solution.together(n_scores)
 
@@ -318,7 +327,7 @@ def _book(
             p.error = f"the training loss became {curve[-1]} in iteration {p.n_iter}"
         p.interrupted = solution.interrupted and solution.stopped[m] is None
         p.stopped, p.certificate = solution.stopped[m], float(solution.bound[m])
-        p.params = [part[m : m + 1] for part in params]
+        p.params = params if len(members) == 1 else [part[m : m + 1] for part in params]
         if observer is not None:
             observer.epoch_end(0, p, network, best)
     if observer is not None:
