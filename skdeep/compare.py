@@ -18,6 +18,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m skdeep.compare", description="Compare models on a table.")
     parser.add_argument("table", type=Path, help="a file of CSV or Parquet")
     parser.add_argument("--target", required=True, help="the column that is to be predicted")
+    parser.add_argument("--drop", default="", help="columns to leave out, with commas")
     parser.add_argument("--cv", default="5x2", help="folds, or folds x repeats (default: 5x2)")
     parser.add_argument("--scoring", help="scikit-learn's names, with commas (default: two of classes, or of values)")
     names = f"of classes {','.join(DEFAULTS)}; of values {','.join(DEFAULTS_OF_VALUES)}"
@@ -49,10 +50,25 @@ def _read(path: Path) -> Any:
     raise ValueError(f"{path} is named neither .csv, .tsv nor .parquet.")
 
 
-def _split_off(table: Any, target: str) -> tuple[Any, Any]:
+def _row_numbers(X: Any) -> list[str]:
+    """Name the columns that number the rows, or name each of them."""
+    found = []
+    for name in X.columns:
+        column = X[name]
+        if len(column) > 2 and column.is_unique:
+            kind = str(column.dtype).lower()
+            counts = kind.startswith(("int", "uint")) and column.diff().iloc[1:].gt(0).all()
+            if counts or not kind.startswith(("int", "uint", "float", "bool", "date")):
+                found.append(str(name))
+    return found
+
+
+def _split_off(table: Any, target: str, dropped: Sequence[str] = ()) -> tuple[Any, Any]:
     """Divide a table into columns and target; rows without a target are left out, with a word."""
-    if target not in table.columns:
-        raise ValueError(f"There is no column {target!r}; there are {', '.join(map(repr, table.columns))}.")
+    for name in (target, *dropped):
+        if name not in table.columns:
+            raise ValueError(f"There is no column {name!r}; there are {', '.join(map(repr, table.columns))}.")
+    table = table.drop(columns=[name for name in dropped if name != target])
     known = table[target].notna()
     if not known.all():
         print(f"{int((~known).sum())} rows without {target} are left out.", file=sys.stderr)
@@ -74,9 +90,15 @@ def _splitter(text: str, random_state: int, of_values: bool) -> Any:
 
 
 def _compared(options: argparse.Namespace) -> Comparison:
-    X, y = _split_off(_read(options.table), options.target)
+    X, y = _split_off(_read(options.table), options.target, [name for name in options.drop.split(",") if name])
     of_values = are_values(y)
     cv = _splitter(options.cv, options.random_state, of_values)
+    if names := _row_numbers(X):
+        print(
+            f"{', '.join(names)}: another value in each row, which says nothing of other rows. Leave such columns out: "
+            f"--drop {','.join(names)}",
+            file=sys.stderr,
+        )
     if not options.quiet:
         what = "values" if of_values else f"{y.nunique()} classes"
         print(f"{len(X)} rows, {X.shape[1]} columns, {what}, {cv.get_n_splits()} splits", file=sys.stderr)
@@ -90,7 +112,7 @@ def _compared(options: argparse.Namespace) -> Comparison:
         reference=options.reference,
         rope=options.rope,
         n_jobs=options.n_jobs,
-        verbose=0 if options.quiet else 10,
+        verbose=0 if options.quiet else 1,
     )
 
 

@@ -1,5 +1,6 @@
 """Comparisons: the statistics against formulas and simulation, who trains with whom, and what is refused."""
 
+import io
 import subprocess
 import sys
 from functools import cache
@@ -33,6 +34,7 @@ import skdeep.compare
 from skdeep import SoftmaxClassifier, compare
 from skdeep.display import ComparisonDisplay
 from skdeep.model_selection import Comparison, contestants, evaluation, paired_difference
+from skdeep.model_selection.counter import Counter
 from skdeep.model_selection.paired import holm
 
 X, Y = load_iris(return_X_y=True)
@@ -508,6 +510,31 @@ def test_the_command_line_says_what_is_wrong(name, options, message, tmp_path, c
         (tmp_path / given).write_text("a,y\n1,0\n2,1\n", encoding="utf-8")
     assert skdeep.compare.main([str(tmp_path / name), "--target", "y", "--quiet", *options]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_the_command_line_counts_and_names_columns_that_number_rows(tmp_path, capsys):
+    frame = table().assign(id=range(90), name=[f"row {i}" for i in range(90)])
+    frame.to_csv(tmp_path / "data.csv", index=False)
+    options = ["--target", "answer", "--cv", "5", "--contestants", "logreg,dummy"]
+    assert skdeep.compare.main([str(tmp_path / "data.csv"), *options]) == 0
+    printed = capsys.readouterr().err
+    assert "--drop id,name" in printed
+    counted = [line.partition(" models")[0] for line in printed.splitlines() if " models, " in line]
+    assert counted == [f"{i} of 10" for i in range(1, 11)]
+    assert skdeep.compare.main([str(tmp_path / "data.csv"), *options, "--drop", "id,name", "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_counter_rewrites_its_line_on_a_terminal(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    counter = Counter(30)
+    for _ in range(30):
+        counter.update()
+    counter.close()
+    lines = stream.getvalue().split("\r")
+    assert len(lines) == 31 and lines[-1].startswith("30 of 30 models") and lines[-1].endswith("\n")
 
 
 def test_the_module_stands_in_for_the_function():

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from joblib import effective_n_jobs
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier, is_regressor
 from sklearn.metrics import check_scoring
@@ -18,6 +19,7 @@ from skdeep.data.inputs import Data
 from skdeep.data.labels import unboxed
 from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.model_selection.comparison import Comparison
+from skdeep.model_selection.counter import Counter
 from skdeep.model_selection.evaluation import final_step
 from skdeep.model_selection.paired import check_rope_and_confidence
 from skdeep.model_selection.past_scores import compare_past, count_rows, is_past
@@ -82,7 +84,8 @@ def compare(
     n_jobs : int, default=None
         As in ``cross_validate``.
     verbose : int, default=0
-        As of :class:`joblib.Parallel`: with 10, each task that is done.
+        1 counts on stderr what is trained and judged, if that is by one process; more is as of
+        :class:`joblib.Parallel`: with 10, each task that is done.
 
     Returns
     -------
@@ -208,7 +211,18 @@ def _has_accuracy(model: Any) -> bool:
 
 
 class _Scorers(_MultimetricScorer):
-    """Several scorers, one of which may ask for a method that a contestant lacks: that is its failure alone."""
+    """Several scorers, one of which may ask for a method that a contestant lacks: that is its failure alone.
+
+    What has been judged is counted by `counter`, if there is one.
+    """
+
+    counter: Any = None
+
+    def __call__(self, estimator: Any, *args: Any, **options: Any) -> Any:
+        found = super().__call__(estimator, *args, **options)
+        if self.counter is not None:
+            self.counter.update()
+        return found
 
     def _use_cache(self, estimator: Any) -> bool:
         try:
@@ -235,7 +249,11 @@ def _cross_validated(
     X, y, groups = indexable(X, _complete(unboxed(y) if of_classes else y), groups)
     scorer, name = _scorer(models, scoring)
     splits: list[Split] = list(check_cv(cv, y, classifier=of_classes).split(X, y, groups))
-    entries = run(models, X, y, splits, scorer, n_jobs, verbose)
+    if verbose == 1 and isinstance(scorer, _Scorers) and effective_n_jobs(n_jobs) == 1:
+        scorer.counter, verbose = Counter(len(models) * len(splits)), 0
+    entries = list(run(models, X, y, splits, scorer, n_jobs, verbose))
+    if isinstance(scorer, _Scorers) and scorer.counter is not None:
+        scorer.counter.close()
     metrics = list(scorer._scorers) if isinstance(scorer, _MultimetricScorer) else [name]
     shape = len(splits)
     scores = {metric: {model: np.full(shape, np.nan) for model in models} for metric in metrics}

@@ -188,8 +188,8 @@ def _has_plain_front(contestant: Any) -> bool:
     """Say whether an estimator is a pipeline that does no more than fit and transform, step by step."""
     if type(contestant) is not Pipeline or len(contestant.steps) < 2:
         return False
-    if contestant.memory is not None or contestant.verbose or contestant.transform_input is not None:
-        return False
+    if contestant.memory is not None or contestant.verbose:
+        return False  # what `transform_input` names is passed by nobody here
     final = contestant.steps[-1][1]
     return isinstance(final, BaseEstimator) and not get_tags(final).input_tags.pairwise
 
