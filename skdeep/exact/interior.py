@@ -114,6 +114,7 @@ class Batch:
         self.trained = None if weight.all() else (weight > 0).astype(float)
         free = self.rho == 0
         self.free, self.linear = free if free.any() else None, free.all(1)
+        self.any_linear = bool(self.linear.any())
         self.count = 2 * (weight * terms.share).sum(1)  # of the products that are to be zero, beside a centre
         self.ended, self.system = np.zeros(K, dtype=bool), np.arange(K)
         self.begin(np.full(K, _CENTRE))
@@ -219,11 +220,11 @@ class Batch:
         neglected *= up
         both = of_primal * of_dual
         after = (1 - of_primal) * left - both * np.vecdot(products.reshape(K, -1), neglected.reshape(K, -1))
-        if self.linear.any():
+        if self.any_linear:
             after -= (of_dual - of_primal) * np.vecdot(margin * change, self.weight)
         centre = self.centres(left.tolist(), after.tolist())
         # a trial that led not far says little of what it has neglected; but by less of it, hinges take more steps
-        if max(self.slow) > 1 and self.linear.any():
+        if self.any_linear and max(self.slow) > 1:
             neglected *= np.where(self.linear & (np.array(self.slow) > 1), both, 1)[:, None, None]
         # the step: to products of `centre`, with what the trial has neglected
         neglected -= 1
@@ -274,7 +275,7 @@ class Batch:
         These are ``1 / of_primal`` and ``1 / of_dual`` away. Only linear objectives let both go their own ways.
         """
         both = np.maximum(of_primal, of_dual)
-        if not self.linear.any():
+        if not self.any_linear:
             both = share / np.maximum(both, share)
             return both, both
         ways = (np.where(self.linear, own, both) for own in (of_primal, of_dual))
@@ -295,9 +296,11 @@ class Batch:
             hessians.reshape(K, C, -1, C, size // C)[:, :, -1, :, -1] += (largest / C)[:, None, None]
         diagonal += self.rho
         found: list[np.ndarray | None] = []
-        for system, hessian in enumerate(hessians):
+        for system, (hessian, most) in enumerate(zip(hessians, np.maximum.reduce(diagonal, 1).tolist(), strict=True)):
             factor, info = dpotrf(hessian.T, lower=1)
-            if self.free is not None and (info or (factor.diagonal() ** 2 < _SINGULAR * diagonal[system]).any()):
+            pivots = factor.diagonal()
+            clear = not info and min(pivots.tolist()) ** 2 >= _SINGULAR * most  # which is soon said
+            if self.free is not None and not clear and (info or (pivots**2 < _SINGULAR * diagonal[system]).any()):
                 diagonal[system] += self.free[system] * (_HOLD * largest[system] + _LEAST)
                 factor, info = dpotrf(hessian.T, lower=1)
             found.append(None if info else factor)
