@@ -18,6 +18,7 @@ Nocedal & Wright, *Numerical Optimization*, 2nd edition, sections 3.3 and 11.1.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from scipy.linalg.lapack import spotrf, spotrs
@@ -74,21 +75,23 @@ def refit(
         each = [refit(rows, loss.one(c), weight, rho, start[c : c + 1]) for c in range(n_scores)]
         return np.concatenate([params for params, _ in each], axis=1), np.all([arrived for _, arrived in each], axis=0)
     few = (n_scores - loss.shift_invariant) * n_columns <= _FEW_UNKNOWNS
-    if few or isinstance(rows, SparseRows):
-        way: Callable[..., tuple[np.ndarray, np.ndarray]] = _by_newton if few else _by_conjugate_gradients
-        parts = np.array_split(np.arange(n_models), -(-n_models * n_scores * rows.shape[0] // _MAX_VALUES))
-        each = [way(rows, loss, weight[part], rho[part], start) for part in parts]
-        return np.concatenate([params for params, _ in each]), np.concatenate([arrived for _, arrived in each])
-    return np.repeat(start[None], n_models, axis=0), np.zeros(n_models, dtype=bool)
+    if few:
+        way: Callable[..., tuple[np.ndarray, np.ndarray]] = partial(_by_newton, _Hessians(rows, loss))
+    elif isinstance(rows, SparseRows):
+        way = partial(_by_conjugate_gradients, rows, loss)
+    else:
+        return np.repeat(start[None], n_models, axis=0), np.zeros(n_models, dtype=bool)
+    parts = np.array_split(np.arange(n_models), -(-n_models * n_scores * rows.shape[0] // _MAX_VALUES))
+    each = [way(weight[part], rho[part], start) for part in parts]
+    return np.concatenate([params for params, _ in each]), np.concatenate([arrived for _, arrived in each])
 
 
 def _by_newton(
-    rows: Rows, loss: RowLoss, weight: np.ndarray, rho: np.ndarray, start: np.ndarray
+    hessians: _Hessians, weight: np.ndarray, rho: np.ndarray, start: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Take Newton's steps, with Hessians that are kept as long as they serve."""
     n_models, n_rows = weight.shape
-    basis = contrasts(len(start)) if loss.shift_invariant else np.eye(len(start))
-    hessians = _Hessians(rows, loss, basis)
+    rows, loss, basis = hessians.rows, hessians.loss, hessians.basis
     params = np.repeat((basis.T @ start)[None], n_models, axis=0)
     factors: list[np.ndarray] = [np.empty(0)] * n_models
     left, arrived, alive = np.full(n_models, np.inf), np.zeros(n_models, dtype=bool), np.arange(n_models)
@@ -190,12 +193,16 @@ class _Hessians:
     ----------
     rows : Rows
     loss : RowLoss
+
+    Attributes
+    ----------
     basis : ndarray of shape (C, R)
         Of the scores.
     """
 
-    def __init__(self, rows: Rows, loss: RowLoss, basis: np.ndarray):
+    def __init__(self, rows: Rows, loss: RowLoss):
         self.rows, self.loss = rows, loss
+        self.basis = basis = contrasts(loss.n_scores) if loss.shift_invariant else np.eye(loss.n_scores)
         self.n_unknown = basis.shape[1], rows.shape[1]
         (i, j), (r, s) = pairs(len(basis)), pairs(basis.shape[1])
         # of the pairs of scores, each of which is there once, to those of the basis
@@ -209,15 +216,21 @@ class _Hessians:
         second = self.loss.second(scores, at)
         if n_scores > 1:
             second = np.matmul(self.onto.T, second)
-        index = np.flatnonzero(np.abs(second).max((0, 1)) > _FLAT * np.abs(second).max())
+        curved = np.flatnonzero(np.abs(second).max((0, 1)) > _FLAT * np.abs(second).max())
+        # to take most of the rows takes longer than to go on with all
+        index = slice(None) if 2 * len(curved) > second.shape[-1] else curved
         factor = second[:, :, index].astype(np.float32) * weight[:, None, index].astype(np.float32)
-        flat = factor.reshape(-1, len(index))
+        flat = factor.reshape(-1, factor.shape[-1])
         size = n_scores * n_columns
         if products_pay(self.rows.shape, len(flat)):
             half = flat @ self._products[index]
             found = half.reshape(n_models, -1).take(of_all(n_scores, n_columns), axis=1).reshape(n_models, size, size)
         else:
-            blocks = self.rows.select(index).gram(flat).reshape(n_models, -1, n_columns, n_columns)
+            blocks = (
+                (self.rows if index is None else self.rows.select(index))
+                .gram(flat)
+                .reshape(n_models, -1, n_columns, n_columns)
+            )
             shape = n_models, n_scores, n_scores, n_columns, n_columns
             found = blocks.take(of_both(n_scores), axis=1).reshape(shape).transpose(0, 1, 3, 2, 4)
             found = found.reshape(n_models, size, size).astype(np.float32)
@@ -228,6 +241,6 @@ class _Hessians:
     def _products(self) -> np.ndarray:
         if self._kept is None:
             Z = self.rows.take(np.arange(self.rows.shape[0])).astype(np.float32)
-            i, j = pairs(self.rows.shape[1])
-            self._kept = Z[:, i] * Z[:, j]
+            (i, j), columns = pairs(self.rows.shape[1]), np.ascontiguousarray(Z.T)
+            self._kept = (columns[i] * columns[j]).T
         return self._kept
