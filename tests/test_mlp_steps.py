@@ -70,10 +70,10 @@ def test_what_steps_leave_behind_suits_autograd():
 @pytest.mark.parametrize(
     ("params", "rate"),
     [
-        ({}, 0.02),
-        ({"hidden_layer_sizes": ()}, 0.02),
-        ({"hidden_layer_sizes": (4, 4)}, 0.01),
-        ({"hidden_layer_sizes": (4,) * 5, "solver": Adam()}, 0.004),
+        ({}, 0.08 / 10**0.5),
+        ({"hidden_layer_sizes": ()}, 0.08 / 10**0.5),
+        ({"hidden_layer_sizes": (4, 4)}, 0.04 / 10**0.5),
+        ({"hidden_layer_sizes": (4,) * 5, "solver": Adam()}, 0.016 / 10**0.5),
         ({"learning_rate": "constant"}, 0.003),
         ({"learning_rate": "cosine", "hidden_layer_sizes": (4, 4)}, 0.003),
         ({"learning_rate_init": 0.05}, 0.05),
@@ -97,10 +97,10 @@ def test_the_rate_at_the_start(params, rate):
 
 
 def test_the_default_schedule_is_epochs_or_steps():
-    assert MLPClassifierTorch((2,)).fit(X[:64], Y[:64]).n_iter_ == 125  # one batch
+    assert MLPClassifierTorch((2,)).fit(X[:64], Y[:64]).n_iter_ == 80  # one batch
     slower = MLPClassifierTorch((2,), learning_rate_init=0.003, max_iter=600)
     assert slower.fit(X[:64], Y[:64]).n_iter_ == 500
     many = np.tile(X, (6, 1)), np.tile(Y, 6)
-    assert MLPClassifierTorch((2,), random_state=0).fit(*many).n_iter_ == 15
+    assert MLPClassifierTorch((2,), random_state=0).fit(*many).n_iter_ == 10
     assert MLPClassifierTorch((2,), random_state=0, max_iter=7).fit(*many).n_iter_ == 7
     assert MLPEnsembleClassifier().learning_rate_init == 0.003

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skdeep.engine.averaging import Averages
 from skdeep.engine.batching import Batch
 from skdeep.engine.captured import Captured
 from skdeep.engine.gradients import clip_, loss_and_gradient
@@ -48,7 +49,8 @@ class Plan:
 
     ``max_iter`` is the number of epochs of this run; the schedule is laid out over ``horizon`` epochs (by default
     these), of which ``first_epoch`` have been done before. Beyond the horizon it starts anew. ``products`` is the dtype
-    of the matrix products, None for the parameters' own.
+    of the matrix products, None for the parameters' own. With ``averages``, the model is the average of what the steps
+    went through (see `averaging`), where anyone looks at it; the losses of epochs are of what they went through.
     """
 
     max_iter: int
@@ -60,6 +62,7 @@ class Plan:
     max_grad_norm: float | None = None
     proximal: bool = True
     products: torch.dtype | None = None
+    averages: bool = False
 
 
 class Observer:
@@ -101,7 +104,14 @@ class Observer:
 class _Stack:
     """The models still in training, with all that is theirs."""
 
-    def __init__(self, objective: Objective, optimizer: Optimizer, progress: list[Progress]):
+    def __init__(
+        self,
+        objective: Objective,
+        optimizer: Optimizer,
+        progress: list[Progress],
+        averages: Averages | None = None,
+    ):
+        self.averages = averages
         self.network, self.loss, self.batches = objective.network, objective.loss, objective.batches
         self.penalty = objective.penalty.scaled(self.network.coef_scale())
         self.mean_weight, self.optimizer, self.progress = objective.mean_weight, optimizer, progress
@@ -123,12 +133,20 @@ class _Stack:
         network, penalty = self.network.select(models), self.penalty.select(models)
         objective = Objective(network, self.loss, penalty, self.batches, self.mean_weight[models])
         optimizer = self.optimizer.select(models, network.params)
-        return _Stack(objective, optimizer, [self.progress[m] for m in models])
+        averages = None if self.averages is None else self.averages.select(models, network.tensors)
+        return _Stack(objective, optimizer, [self.progress[m] for m in models], averages)
 
     def put(self, models: np.ndarray, part: _Stack) -> None:
         """Take back some of the models."""
         self.network.put(models, part.network)
         self.optimizer.put(models, part.optimizer)
+        if self.averages is not None and part.averages is not None:
+            self.averages.put(models, part.averages)
+
+    def show(self, averages: bool) -> None:
+        """Have the network hold what a model is to be, averages if they are kept, or else what training moves."""
+        if self.averages is not None:
+            self.averages.show(averages)
 
     def step(
         self,
@@ -158,6 +176,8 @@ class _Stack:
         if plan.proximal:
             for i in range(self.network.n_coefs):
                 self.penalty.prox_(self.network.params[i], self.optimizer.prox_step(i))
+        if self.averages is not None:
+            self.averages.take_in()
         return losses
 
     def reconsider(self, m: int) -> None:
@@ -304,7 +324,8 @@ def train(
     list of Progress
         `progress`, with the final parameters in it. A keyboard interrupt ends training as `progress.end_early` says.
     """
-    network, stack = objective.network, _Stack(objective, optimizer, progress)
+    network = objective.network
+    stack = _Stack(objective, optimizer, progress, Averages(network.tensors) if plan.averages else None)
     network.products = plan.products
     alive = np.arange(len(progress))
     judge_start(network, progress, monitor)
@@ -315,15 +336,19 @@ def train(
         stack.capture(plan)
     try:
         for epoch in range(plan.max_iter):
+            stack.show(False)
             if observer is not None:
                 observer.epoch_begin(epoch)
             values = stack.epoch(plan, epoch, observer)
+            if monitor is not None or observer is not None:
+                stack.show(True)
             watched = None if monitor is None else monitor(stack.network, alive)
             halt = _end_of_epoch(stack, plan, epoch, values, watched, observer)
             done = [p.stopped is not None or p.error is not None for p in stack.progress]
             if halt or all(done):
                 break
             if any(done):
+                stack.show(True)
                 _finish(stack, np.flatnonzero(done))
                 rest = np.flatnonzero(np.logical_not(done))
                 alive = alive[rest]
@@ -334,6 +359,7 @@ def train(
     except KeyboardInterrupt as interrupt:
         end_early(interrupt, progress, stack.progress, stack.batches.group)
     stack._captured = None
+    stack.show(True)
     if observer is not None:
         stack.optimizer.settle()
         observer.train_end(network)

@@ -30,6 +30,7 @@ from skdeep.estimators.docs import (
     TRAINING_ATTRIBUTES,
     deep_parameters,
 )
+from skdeep.fitting import courses
 from skdeep.fitting.choices import batch_rows, choose, epochs_of
 from skdeep.fitting.document import document
 from skdeep.fitting.fitted import models_of
@@ -38,11 +39,6 @@ from skdeep.fitting.settings import settings_of, solver_name
 
 #: Rows per step of ``batch_size="auto"``: a hundredth of the data, within these bounds.
 _BATCH_ROWS = FEWEST_ROWS, 256
-#: Epochs of the one cosine that ``learning_rate="auto"`` is, and steps that it has at least, from a user's learning
-#: rate, which may be smaller than our own (`Perceptron._short`).
-_LONG = 60, 500
-#: Learning rate of ``learning_rate_init="auto"`` under any other schedule.
-_PATIENT_RATE = 0.003
 
 #: Learned attributes that no option makes go away.
 _ALWAYS = {"coefs_", "intercepts_"}
@@ -70,9 +66,6 @@ class Perceptron(NeuralNet):
     learning_rate_init: float | str = "auto"
 
     _coef_attribute = "coefs_"
-    #: The one cosine from our own learning rate: epochs, steps at least, and that rate, of one hidden layer.
-    _short: ClassVar[tuple[int, int]] = 15, 125
-    _rate: ClassVar[float] = 0.02
     stackable = NeuralNet.stackable | {"dropout", "stochastic_depth"}
     _nan_advice = (
         "MLPClassifierTorch takes them in dense X, with standardize=True, or where those that it was fitted on were "
@@ -125,21 +118,25 @@ class Perceptron(NeuralNet):
     def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
         solver, schedule = solver_name(self), getattr(settings_of(self), "learning_rate", "constant")
         rows = batch_rows(self, problem, solver, auto=int(np.clip(problem.n_rows // 100, *_BATCH_ROWS)))
-        decisions: dict[str, Any] = {"loss": smoothed(self._loss(self.n_outputs_), self.label_smoothing)}
+        loss = smoothed(self._loss(self.n_outputs_), self.label_smoothing)
+        decisions: dict[str, Any] = {"loss": loss, "auto_rate": courses.PATIENT_RATE}
         if schedule == "auto" and incremental:
             decisions["schedule"] = "constant"
         elif schedule == "auto":
-            epochs, steps = self._short if settings_of(self).learning_rate_init == "auto" else _LONG
-            horizon = min(max(epochs, epochs_of(steps, problem, rows)), self.max_iter)
-            decisions |= {"schedule": "cosine", "horizon": horizon, "to_end": True}
+            course = self._course(problem) if settings_of(self).learning_rate_init == "auto" else courses.PATIENT
+            horizon = min(max(course.epochs, epochs_of(course.steps, problem, rows)), self.max_iter)
+            decisions |= {"horizon": horizon, **course.decisions}
         if not self.standardize and not problem.has_missing and not (going_on and self._allow_nan):
             decisions["check"] = partial(_check_complete, advice=self._nan_advice)
         return choose(self, problem, solver, rows, **decisions)
 
+    def _course(self, problem: Problem) -> courses.Course:
+        """Choose how to train, where that is left to us."""
+        raise NotImplementedError
+
     def _rates(self, recipe: Recipe, problem: Problem, network: Network, members: list[Member]) -> np.ndarray:
         rates = super()._rates(recipe, problem, network, members)
-        n_hidden = len(self._layer_units(1, 1)) - 2
-        return np.where(np.isnan(rates), self._rate / max(1, n_hidden) if recipe.to_end else _PATIENT_RATE, rates)
+        return np.where(np.isnan(rates), recipe.auto_rate, rates)
 
     def _layer_units(self, n_features: int, n_outputs: int) -> list[int]:
         hidden = self.hidden_layer_sizes
@@ -295,6 +292,9 @@ class PerceptronClassifier(Perceptron, NeuralNetClassifier):
         "label_smoothing": [Interval(Real, 0, 1, closed="both")],
     }
 
+    def _course(self, problem: Problem) -> courses.Course:
+        return courses.of_classes(problem, self.n_outputs_, np.size(self.hidden_layer_sizes))
+
     def _output_name(self) -> str:
         return "softmax" if self._loss(self.n_outputs_).target == "codes" else "logistic"
 
@@ -363,12 +363,14 @@ class MLPClassifierTorch(PerceptronClassifier):
         and n rows to train on (in ``partial_fit``, so far; a row of weight 2 is two, unless all weights are small).
     learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
         Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
-        until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is one cosine over 15 epochs, or
-        as many as 125 steps take if these are more; over 60, or 500 steps, from a ``learning_rate_init`` of your own
-        (``max_iter`` at most). Training goes through to its end. In ``partial_fit`` it is constant.
+        until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is constant for
+        :math:`0.4 \sqrt{n C / d}` epochs (n rows, d columns, C classes), from 10 to 60, or as many as 80 steps take if
+        these are more, and the weights are averages over steps, of which the last quarter counts most [8]_; from a
+        ``learning_rate_init`` of your own, one cosine over 60 epochs, or 500 steps. Training goes through to its end,
+        ``max_iter`` at most. In ``partial_fit`` it is constant.
     learning_rate_init : float or "auto", default="auto"
-        Learning rate at the start. "auto" is 0.02, divided by the number of hidden layers, for the one cosine of
-        ``learning_rate="auto"``, else 0.003.
+        Learning rate at the start. "auto" is 0.003; for ``learning_rate="auto"`` and E epochs by size (10 to 60), it is
+        :math:`0.8 / \sqrt{E \max(d, 100)}`, divided by the number of hidden layers.
     {training}
     {label_smoothing}
     {calibration}
@@ -419,6 +421,7 @@ class MLPClassifierTorch(PerceptronClassifier):
     .. [6] G. Huang et al., *Deep networks with stochastic depth*, ECCV 2016.
     .. [7] D. Holzmüller, L. Grinsztajn & I. Steinwart, *Better by default: strong pre-tuned MLPs and boosted trees on
        tabular data*, NeurIPS 2024, section 4.
+    .. [8] O. Shamir & T. Zhang, *Stochastic gradient descent for non-smooth optimization*, ICML 2013, section 4.
 
     Examples
     --------

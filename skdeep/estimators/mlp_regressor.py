@@ -9,11 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from skdeep.compat.sklearn import Interval, StrOptions
+from skdeep.data.problem import Problem
 from skdeep.data.values import TargetScale
 from skdeep.estimators.deep import NeuralNet
 from skdeep.estimators.docs import OUTPUT, REGRESSION_LOSS, deep_parameters, document_deep_regressor
 from skdeep.estimators.mlp import Perceptron
 from skdeep.estimators.regression import BaseTorchRegressor
+from skdeep.fitting import courses
 from skdeep.fitting.losses import RegressionLoss, value_loss
 
 
@@ -35,12 +37,13 @@ class NeuralNetRegressor(BaseTorchRegressor, NeuralNet):
 class PerceptronRegressor(Perceptron, NeuralNetRegressor):
     """Common part of the perceptrons that learn values."""
 
-    _short = 50, 400
-    _rate = 0.03
     _parameter_constraints: ClassVar[dict] = {
         **NeuralNetRegressor._parameter_constraints,
         **Perceptron._parameter_constraints,
     }
+
+    def _course(self, problem: Problem) -> courses.Course:
+        return courses.of_values(np.size(self.hidden_layer_sizes))
 
     def _output_name(self) -> str:
         made = value_loss(self.loss, self.output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -68,6 +69,8 @@ def choose(estimator: Classifier, problem: Problem, solver: str, rows: int, **de
         "schedule": getattr(settings, "learning_rate", "constant"),
         "horizon": estimator.max_iter,
         "to_end": False,
+        "averages": False,
+        "auto_rate": math.nan,
         "proximal": solver == "adamw",
         "newton_params": None,
         "closed_form": False,

@@ -93,6 +93,10 @@ class Recipe:
         Laid out over `horizon` epochs.
     to_end : bool
         Whether training goes through the whole schedule, however still the loss stands on its way.
+    averages : bool
+        Whether the model is the average of what the steps went through, towards the end.
+    auto_rate : float
+        Learning rate of perceptrons whose own is "auto".
     proximal : bool
         Whether the penalty acts through its proximal map (else through its gradient).
     newton_params : int or None
@@ -122,6 +126,8 @@ class Recipe:
     schedule: str
     horizon: int
     to_end: bool
+    averages: bool
+    auto_rate: float
     proximal: bool
     newton_params: int | None
     closed_form: bool

@@ -132,13 +132,14 @@ def _by_steps(
         max_grad_norm=settings.max_grad_norm,
         proximal=recipe.proximal,
         products=recipe.products,
+        averages=recipe.averages,
     )
     penalty = penalty_of(recipe, problem, members)
     objective = Objective(network, recipe.loss, penalty, batches, mean_weight)
     train(objective, optimizer, plan, progress, monitor, observer)
     for state, p, rate, total in zip(states, progress, rates, mean_weight * n_rows, strict=True):
         if epochs == recipe.horizon < min(recipe.max_iter, p.max_iter):
-            p.stopped = p.stopped or f"The learning rate came to its end after {epochs} epochs."
+            p.stopped = p.stopped or f"The schedule came to its end after {epochs} epochs."
         state.reduction, state.loss_to_beat = p.optimizer_state["learning_rate"] / rate, p.loss_to_beat
         state.epochs += p.n_iter
         state.seen += total
