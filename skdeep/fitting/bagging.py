@@ -181,9 +181,9 @@ def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, 
         others = set(vars(estimator))
         assert progress.params is not None
         final = network.select(np.array([k])).with_params(progress.params)
-        set_attributes(estimator, shared)
-        learned = estimator._learned(final, 0, dtype, space)
-        set_attributes(estimator, learned | curves(estimator, progress))
+        own_curves = curves(estimator, progress)
+        set_attributes(estimator, shared)  # which says what its scores are of
+        set_attributes(estimator, estimator._learned(final, 0, dtype, space) | own_curves)
         end(estimator, others)
         ensemble.estimators_.append(estimator)
 
