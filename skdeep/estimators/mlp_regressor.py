@@ -51,7 +51,7 @@ class PerceptronRegressor(Perceptron, NeuralNetRegressor):
 
     def _auto_alpha(self, crowding: np.ndarray) -> np.ndarray:
         # values are learnt more closely than classes: what is free of noise wants less, what is not wants more
-        return np.minimum(2 * np.sqrt(self._n_inputs) * crowding, 2.0)
+        return np.minimum(crowding * np.maximum(80 * np.sqrt(crowding), 2 * np.sqrt(self._n_inputs)), 2.0)
 
     def _measure_targets(self, table: np.ndarray, weight: np.ndarray | None) -> TargetScale:
         return super()._measure_targets(table, weight) if self.standardize else TargetScale.none(table.shape[1])
@@ -101,9 +101,9 @@ class MLPRegressorTorch(PerceptronRegressor):
         object, such as ``SGD(0.01, momentum=0.8)``, has settings of its own.
     alpha : float or "auto", default="auto"
         Strength of the L2 penalty; it is divided by the total weight of a batch. "auto" is
-        :math:`2 \min(d^{3/2} / n, 1) \min(n / 64, 1)` of d columns and n rows.
+        :math:`2 \min(\max(40 / \sqrt n, 1)\, d^{3/2} / n, 1) \min(n / 64, 1)` of d columns and n rows.
     learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
-        Schedule; see :class:`MLPClassifierTorch`. "auto" is one cosine over 20 epochs, or as many as 800 steps take if
+        Schedule; see :class:`MLPClassifierTorch`. "auto" is one cosine over 30 epochs, or as many as 300 steps take if
         these are more; over 60, or 500 steps, from a ``learning_rate_init`` of your own.
     learning_rate_init : float or "auto", default="auto"
         Learning rate at the start. "auto" is 0.02, divided by the number of hidden layers, for the one cosine of

@@ -15,7 +15,7 @@ _EPOCHS_PER_ROOT, _EPOCHS, _STEPS = 0.4, (10, 60), 80
 _RATE, _FEW_COLUMNS = 0.8, 100
 
 #: The one cosine of regressors: epochs, least steps, and the learning rate at its start, of one hidden layer.
-_COSINE, _COSINE_RATE = (50, 400), 0.03
+_COSINE, _COSINE_RATE = (30, 300), 0.02
 
 #: Learning rate of schedules that a user has chosen, and of ``partial_fit``.
 PATIENT_RATE = 0.003
