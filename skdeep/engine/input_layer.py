@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skdeep.engine.embeddings import Bins
 from skdeep.engine.frame import Frame, kept
 from skdeep.engine.networks import as_shared
-from skdeep.engine.per_model import csr_tensor, fetched, index_of
+from skdeep.engine.per_model import csr_tensor, fetched, index_of, to_numpy64
 from skdeep.engine.rows import DenseRows, SparseRows
 from skdeep.engine.scratch import Scratch
 
@@ -40,7 +41,9 @@ class Standardization:
     frame : Frame or None
         In which the first d columns are; None for the user's.
     n_alike : int
-        How many models in turn have the same center and scale.
+        How many models in turn have the same center, scale and bins.
+    edges : ndarray of shape (K, e, T + 1) or (1, e, T + 1), optional
+        Edges of bins in the user's columns, for the first e of them: these `Bins` come after the d + i.
     """
 
     def __init__(
@@ -50,10 +53,23 @@ class Standardization:
         indicated: Tensor,
         frame: Frame | None = None,
         n_alike: int = 1,
+        edges: np.ndarray | None = None,
     ):
         self.frame, self.n_alike = frame, n_alike
         self.center, self.scale, self.indicated = as_shared(center), as_shared(scale), indicated
         self._scratch = Scratch()
+        self.bins = None if edges is None else self._bins(edges)
+
+    def _bins(self, edges: np.ndarray) -> Bins:
+        """Make bins of centred and scaled columns, of edges in the user's."""
+        moved, e = edges, edges.shape[1]
+        if self.frame is not None:
+            moved = moved * self.frame.factor[:e, None] - self.frame.origin[:e, None]
+        if self.center is not None:
+            moved = moved - to_numpy64(self.center)[:, 0, :e, None]
+        moved = moved * to_numpy64(self.scale)[:, 0, :e, None]
+        edges = np.broadcast_to(edges, moved.shape)
+        return Bins(edges, moved, device=self.scale.device, dtype=self.scale.dtype)
 
     def factors(self, X: Tensor, coef: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute rows, coefficients (K, h, d) and biases (K, h) that are the first layer on standardised rows."""
@@ -73,15 +89,24 @@ class Standardization:
 
     def all_at_once(self, rows: DenseRows | SparseRows) -> DenseRows | None:
         """Standardise rows that stay where they are computed with; None where that is better done batch by batch."""
-        own = any(len(columns) > 1 for columns in (self.center, self.scale) if columns is not None)
-        if own or not isinstance(rows, DenseRows) or not rows.has_room_for_all(self.scale.shape[-1]):
+        n_columns = self.scale.shape[-1] + self._n_bins
+        if self._n_own > 1 or not isinstance(rows, DenseRows) or not rows.has_room_for_all(n_columns):
             return None
         return rows.changed(lambda X: self._rows(X).clone())
+
+    @property
+    def _n_bins(self) -> int:
+        return 0 if self.bins is None else self.bins.n_columns
+
+    @property
+    def _n_own(self) -> int:
+        """How many models have a change of variables of their own; 1 where all have the same."""
+        return max(len(part) for part in (self.center, self.scale, self.bins) if part is not None)
 
     def _rows(self, X: Tensor) -> Tensor:
         if len(self.indicated):
             X = torch.cat([X, X.index_select(-1, self.indicated).isnan().to(X.dtype)], dim=-1)
-        n_own = max(len(c) for c in (self.center, self.scale) if c is not None)
+        n_own = self._n_own
         if X.ndim == 3 and n_own > len(X) > 1 and self.n_alike % (n_own // len(X)):  # groups of models that differ
             X = X.unsqueeze(1).expand(-1, n_own // len(X), -1, -1).flatten(0, 1)
         alike = 1 if n_own == 1 else n_own // len(X) if X.ndim == 3 and len(X) > 1 else self.n_alike
@@ -89,12 +114,17 @@ class Standardization:
         center = None if self.center is None else _of_rows(self.center, alike)
         n_own //= alike
         shape = X.shape if n_own == 1 else (n_own, *X.shape[-2:])  # torch.broadcast_shapes takes 30 us
-        room = self._scratch.empty("rows", shape, X)
+        d = shape[-1]
+        room = self._scratch.empty("rows", (*shape[:-1], d + self._n_bins), X)
+        rows = room if self.bins is None else room[..., :d]
         if center is None:
-            torch.mul(X, scale, out=room)
+            torch.mul(X.expand(shape), scale, out=rows)
         else:  # a product first would round a mean far above the deviation
-            torch.sub(X.expand(shape), center, out=room).mul_(scale)
-        return room.nan_to_num_(nan=0.0)
+            torch.sub(X.expand(shape), center, out=rows).mul_(scale)
+        rows.nan_to_num_(nan=0.0)
+        if self.bins is not None:
+            self.bins.encode(rows, room[..., d:], alike)
+        return room
 
     def folded(self, model: int, coef: np.ndarray, bias: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
         """Compute W (h, d) and b (h,) of a model on the user's columns, from V and c in float64; see `frame.kept`."""
@@ -113,18 +143,19 @@ class Standardization:
     def means(self, model: int) -> np.ndarray:
         """Compute the centers of a model's columns, as the user knows them, without the indicators; in float64."""
         scale, center = self._of(model)
-        center = center[: len(scale) - len(self.indicated)]
+        center = center[: len(scale) - len(self.indicated) - self._n_bins]
         return center if self.frame is None else (center + self.frame.origin) / self.frame.factor
 
     def _of(self, model: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return scale and center of a model, in float64."""
+        """Return scale and center of a model, in float64; bins stay where they are."""
         columns = (self.scale,) if self.center is None else (self.scale, self.center)
         own = fetched([c[model if len(c) > 1 else 0, 0] for c in columns])
         scale, *center = (values.astype(np.float64) for values in own)
-        return scale, center[0] if center else np.zeros_like(scale)
+        of_bins = np.zeros(self._n_bins)
+        return np.append(scale, of_bins + 1), np.append(center[0] if center else np.zeros_like(scale), of_bins)
 
     def _whole_frame(self, n_columns: int) -> Frame | None:
-        """Extend the frame to all columns; it leaves the indicators as they are."""
+        """Extend the frame to all columns; it leaves the indicators and the bins as they are."""
         if self.frame is None or n_columns == len(self.frame.factor):
             return self.frame
         more = n_columns - len(self.frame.factor)
@@ -133,22 +164,26 @@ class Standardization:
     @property
     def row_size(self) -> int:
         """Values of a row as it comes and as it becomes, which are in memory together."""
-        columns = (self.scale,) if self.center is None else (self.center, self.scale)
-        return 2 * max(c.numel() for c in columns) // self.n_alike
+        return 2 * self._n_own * (self.scale.shape[-1] + self._n_bins) // self.n_alike
 
     def select(self, models: np.ndarray) -> Standardization:
         """Select the change of variables of some of the models."""
         index = index_of(models, self.scale)
         center = self.center if self.center is None or len(self.center) == 1 else self.center[index]
         scale = self.scale if len(self.scale) == 1 else self.scale[index]
-        return Standardization(center, scale, self.indicated, self.frame)
+        part = Standardization(center, scale, self.indicated, self.frame)
+        part.bins = None if self.bins is None else self.bins.select(models)
+        return part
 
     @classmethod
     def stacked(cls, parts: Sequence[Standardization]) -> Standardization:
         """Join changes of variables of one model each into one of a stack; they have the same indicators."""
         centers = [part.center for part in parts if part.center is not None]
         scale = torch.cat([part.scale for part in parts])
-        return cls(torch.cat(centers) if centers else None, scale, parts[0].indicated, parts[0].frame)
+        stack = cls(torch.cat(centers) if centers else None, scale, parts[0].indicated, parts[0].frame)
+        bins = [part.bins for part in parts if part.bins is not None]
+        stack.bins = Bins.stacked(bins) if bins else None
+        return stack
 
 
 def _of_rows(columns: Tensor, n_alike: int) -> Tensor:

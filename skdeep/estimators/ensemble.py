@@ -141,6 +141,11 @@ class MLPEnsembleClassifier(PerceptronEnsemble, PerceptronClassifier):
         Whether to train in centred and scaled columns, each member by the statistics of its rows.
     column_learning_rate : float, default=15.0
         How fast a factor on each of these columns is learnt; see :class:`MLPClassifierTorch`.
+    numeric_embedding : {"auto", "piecewise"} or None, default="auto"
+        Bins of the columns beside these; see :class:`MLPClassifierTorch`. "auto" is "piecewise" for dense X of at most
+        128 numeric columns, else None.
+    n_bins : int or "auto", default="auto"
+        Bins of each column.
     solver : {"adamw", "adam", "sgd", "lbfgs"}, `AdamW`, `Adam`, `SGD` or `LBFGS`, default="adamw"
         Adam with decoupled weight decay, Adam, mini-batch gradient descent with momentum, or full-batch L-BFGS. An
         object has settings of its own; see :class:`MLPClassifierTorch`.
@@ -225,6 +230,7 @@ class MLPEnsembleClassifier(PerceptronEnsemble, PerceptronClassifier):
     (8, (178, 3))
     """
 
+    numeric_embedding: str | None = "auto"
     calibration: str | None = "temperature"
 
     _member_class = MLPClassifierTorch

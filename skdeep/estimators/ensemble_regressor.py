@@ -66,6 +66,10 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
         targets that are; see :class:`MLPRegressorTorch`.
     column_learning_rate : float, default=15.0
         How fast a factor on each of these columns is learnt.
+    numeric_embedding : {"auto", "piecewise"} or None, default=None
+        Bins of the columns beside these; see :class:`MLPClassifierTorch`.
+    n_bins : int or "auto", default="auto"
+        Bins of each column.
     solver : {"adamw", "adam", "sgd", "lbfgs"}, `AdamW`, `Adam`, `SGD` or `LBFGS`, default="adamw"
         Adam with decoupled weight decay, Adam, mini-batch gradient descent with momentum, or full-batch L-BFGS.
     alpha : float, default=1e-4

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from scipy.sparse import issparse
 from torch import Tensor
 
 from skdeep.compat.sklearn import Interval, StrOptions
@@ -19,7 +18,7 @@ from skdeep.engine.activations import ACTIVATIONS
 from skdeep.engine.input_layer import Standardization
 from skdeep.engine.losses import smoothed
 from skdeep.engine.networks import Network
-from skdeep.engine.per_model import fetched, run_length, to_device, to_numpy64
+from skdeep.engine.per_model import to_device, to_numpy64
 from skdeep.engine.perceptron import MLP
 from skdeep.engine.schedules import SCHEDULES
 from skdeep.estimators.deep import FEWEST_ROWS, NeuralNet, NeuralNetClassifier
@@ -34,7 +33,15 @@ from skdeep.fitting import courses
 from skdeep.fitting.choices import batch_rows, choose, epochs_of
 from skdeep.fitting.document import document
 from skdeep.fitting.fitted import models_of
-from skdeep.fitting.recipe import Member, Recipe, column_statistics, values
+from skdeep.fitting.input_columns import (
+    bins_for,
+    bins_of,
+    columns_for,
+    fitted_standardization,
+    learned_columns,
+    standardization_for,
+)
+from skdeep.fitting.recipe import Member, Recipe, values
 from skdeep.fitting.settings import settings_of, solver_name
 
 #: Rows per step of ``batch_size="auto"``: a hundredth of the data, within these bounds.
@@ -62,6 +69,8 @@ class Perceptron(NeuralNet):
     stochastic_depth: float | None = None
     standardize: bool = True
     column_learning_rate: float = 3.0
+    numeric_embedding: str | None = None
+    n_bins: int | str = "auto"
     learning_rate: str = "auto"
     learning_rate_init: float | str = "auto"
 
@@ -79,6 +88,8 @@ class Perceptron(NeuralNet):
         "learning_rate_init": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "standardize": ["boolean"],
         "column_learning_rate": [Interval(Real, 0, None, closed="left")],
+        "numeric_embedding": [StrOptions({"auto", "piecewise"}), None],
+        "n_bins": [StrOptions({"auto"}), Interval(Integral, 2, None, closed="left")],
         "normalization": [StrOptions({"batch", "layer"}), None],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "stochastic_depth": [Interval(Real, 0, 1, closed="left"), None],
@@ -94,7 +105,7 @@ class Perceptron(NeuralNet):
         "running_mean": "running_means_",
         "running_var": "running_vars_",
     }
-    _parameters = frozenset({*_attributes.values(), "missing_features_"})
+    _parameters = frozenset({*_attributes.values(), "missing_features_", "bin_edges_"})
 
     @property
     def _allow_nan(self) -> bool:
@@ -120,6 +131,7 @@ class Perceptron(NeuralNet):
         rows = batch_rows(self, problem, solver, auto=int(np.clip(problem.n_rows // 100, *_BATCH_ROWS)))
         loss = smoothed(self._loss(self.n_outputs_), self.label_smoothing)
         decisions: dict[str, Any] = {"loss": loss, "auto_rate": courses.PATIENT_RATE}
+        decisions["n_bins"] = bins_for(self, problem, going_on)
         if schedule == "auto" and incremental:
             decisions["schedule"] = "constant"
         elif schedule == "auto":
@@ -146,21 +158,18 @@ class Perceptron(NeuralNet):
         return [n_features, *map(int, hidden), n_outputs]
 
     def _n_params(self, n_features: int, n_outputs: int) -> int:
-        units = np.array(self._layer_units(n_features, n_outputs))
+        units = np.array(self._layer_units(n_features * (1 + bins_of(self, n_features)), n_outputs))
         return int((units[1:] * units[:-1]).sum())
 
     def _n_units(self, n_outputs: int) -> int:
         return sum(self._layer_units(1, n_outputs)[1:])
 
     def _network(self, recipe: Recipe, problem: Problem, members: list[Member], warm: bool) -> MLP:
-        known = hasattr(self, self._coef_attribute)  # also where folds, or a start that may be better, begin anew
-        none = np.empty(0, dtype=np.int64)
-        indicated = to_numpy(getattr(self, "missing_features_", none)) if known else problem.missing
-        centres = self.standardize or len(indicated) > 0 or problem.has_missing
-        if not centres:  # what earlier training with it has left
+        columns = columns_for(self, problem, recipe.n_bins)
+        if not columns.are_centred:  # what earlier training with it has left
             for name in {"means_", "missing_features_"} & vars(self).keys():
                 delattr(self, name)
-        units = self._layer_units(problem.source.shape[1] + len(indicated), self.n_outputs_)
+        units = self._layer_units(columns.n_inputs, self.n_outputs_)
         self.n_layers_ = len(units)
         self.out_activation_ = self._output_name()
         for what in ("dropout", "stochastic_depth", "normalization"):
@@ -172,7 +181,7 @@ class Perceptron(NeuralNet):
         tensor: dict[str, Any] = {"device": problem.device, "dtype": problem.dtype}
         if warm:
             self._check_layers(units)
-        noise["standardization"] = self._standardization(problem, indicated, members, warm) if centres else None
+        noise["standardization"] = standardization_for(self, problem, columns, members, warm)
         # a gradient step in u is r times as long already, where Adam's is as long as any
         noise["scaling"] = float(self.column_learning_rate) ** (0.5 if recipe.solver in ("sgd", "lbfgs") else 1.0)
         if warm:
@@ -183,32 +192,6 @@ class Perceptron(NeuralNet):
             return network
         generators = [member.state.generator for member in members]
         return MLP.initial(generators, units, self.activation, normalization=self.normalization, **noise, **tensor)
-
-    def _standardization(
-        self, problem: Problem, indicated: np.ndarray, members: list[Member], warm: bool
-    ) -> Standardization:
-        columns = column_statistics(problem, members)
-        place, centers = (problem.device, problem.dtype), not issparse(problem.source)
-        index = to_device(torch.from_numpy(np.array(indicated)), problem.device)  # a loaded one may be read-only
-        if not self.standardize:  # centred, so that a missing value is its mean; their scale is left as it is
-            mean = np.stack([np.append(c.mean, np.zeros(len(indicated))) for c in columns])
-            center = to_device(torch.from_numpy(mean).unsqueeze(1), *place) if centers else None
-            ones = torch.ones(1, 1, mean.shape[1], device=problem.device, dtype=problem.dtype)
-            return Standardization(center, ones, index)
-        frame = problem.see(columns[0], centers)
-        factor, origin = (1.0, 0.0) if frame is None else (frame.factor, frame.origin)
-        groups = [(c, c.indicators(indicated)) for c in columns]
-        sizes = np.stack([np.append(c.sizes(centers) * factor, i.sizes(centers)) for c, i in groups])
-        sizes[:, problem.indicators] = 1.0
-        mean = np.stack([np.append(c.mean * factor - origin, i.mean) for c, i in groups])
-        # of what has never been seen to vary, nothing is known: weights that no row has trained must not act
-        trained = to_numpy(self.coefs_[0])[: problem.source.shape[1]].any(1) if warm else np.False_
-        silent = np.stack([np.append(c.constant(centers) & ~trained, i.deviation == 0) for c, i in groups])
-        arrays = mean, np.where(silent, 0.0, 1 / sizes)
-        changes = [(array[1:] != array[:-1]).any(1) for array in arrays]
-        n_alike = run_length([0, *np.cumsum(changes[0] | changes[1]).tolist()])
-        center, scale = (to_device(torch.from_numpy(array).unsqueeze(1), *place) for array in arrays)
-        return Standardization(center if centers else None, scale, index, frame, n_alike)
 
     def _check_layers(self, units: list[int]) -> None:
         """Raise if the fitted attributes do not belong to such layers."""
@@ -222,10 +205,12 @@ class Perceptron(NeuralNet):
         if not same or known != list(zip(units[:-1], widths, strict=True)):
             raise ValueError(
                 "warm_start and partial_fit go on with the network of the previous fit, and hidden_layer_sizes, "
-                "activation, standardize, column_learning_rate or normalization has changed: "
+                "activation, standardize, numeric_embedding, n_bins, column_learning_rate or normalization has "
+                "changed: "
                 f"hidden_layer_sizes={self.hidden_layer_sizes!r}, activation={self.activation!r}, "
                 f"standardize={self.standardize!r}, column_learning_rate={self.column_learning_rate!r}, "
-                f"normalization={self.normalization!r} do not fit what was learnt, with weights of shape {known}. Put "
+                f"normalization={self.normalization!r}, numeric_embedding={self.numeric_embedding!r}, "
+                f"n_bins={self.n_bins!r} do not fit what was learnt, with weights of shape {known}. Put "
                 "them back, or fit with warm_start=False."
             )
 
@@ -240,11 +225,8 @@ class Perceptron(NeuralNet):
             return [to_device(torch.from_numpy(array).unsqueeze(0), device, dtype) for array in arrays]
 
         noise = {"stochastic_depth": self.stochastic_depth} | noise
-        if standardization is None and hasattr(self, "means_"):  # in prediction, which fills in the means
-            index = to_device(torch.from_numpy(np.array(to_numpy(self.missing_features_))), device)
-            center = to_device(torch.from_numpy(np.array(to_numpy(self.means_))), device, dtype)
-            center = torch.cat([center, center.new_zeros(len(index))]).view(1, 1, -1)
-            standardization = Standardization(center, torch.ones_like(center), index)
+        if standardization is None:
+            standardization = fitted_standardization(self, device, dtype)
         weights, biases, slopes, gammas, betas, factors, *averages = map(stack, self._attributes.values())
         if standardization is not None:
             first = (to_numpy(array).T.astype(np.float64) for array in (self.coefs_[0], self.intercepts_[0]))
@@ -273,10 +255,8 @@ class Perceptron(NeuralNet):
             (learned["column_factors_"],) = learned["column_factors_"]
         if network.standardization is not None:
             # as exact as the first layer: from there, a missing value is its mean
-            means = network.standardization.means(model).astype(groups["bias"][0].dtype)
-            indicated = network.standardization.indicated
-            index = fetched([indicated])[0] if len(indicated) else np.empty(0, dtype=np.int64)
-            learned |= {"means_": space.array(means), "missing_features_": space.array(index)}
+            are_raw = not self.standardize and network.standardization.center is None
+            learned |= learned_columns(network.standardization, model, groups["bias"][0].dtype, space, are_raw)
         return learned
 
 
@@ -352,6 +332,16 @@ class MLPClassifierTorch(PerceptronClassifier):
     column_learning_rate : float, default=3.0
         How fast a factor on each (standardised) column is learnt, as a multiple of the weights' learning rate [7]_. The
         factors begin at one; they are part of ``coefs_[0]``, and so of its penalty. 0 learns none.
+    numeric_embedding : {"auto", "piecewise"} or None, default=None
+        "piecewise" gives the first layer, beside each column, its bins [9]_: between two edges, which are quantiles of
+        the training rows, :math:`e_t(x) = h \min(\max((2 x - b_{t-1} - b_t) / (b_t - b_{t-1}), -1), 1)`, with
+        :math:`h = \min(1/2, 4 / e)` for e such columns. So a border at some value of a column need not be found by a
+        unit. Rows of weight 2 count twice; a missing value has the bins of the mean; indicators and categories have
+        none; of more than 16 384 rows, as many are looked at. Sparse X is an error. "auto" is "piecewise" for dense X
+        of at most 128 such columns, else None.
+    n_bins : int or "auto", default="auto"
+        Bins of each column. "auto" is one for every 128 rows, from 2 to 32, and no more than 256 of all columns. In
+        ``partial_fit``, and by ``warm_start``, they are the bins of the first call.
     solver : {"adam", "sgd", "adamw", "lbfgs"}, `Adam`, `SGD`, `AdamW` or `LBFGS`, default="adam"
         Adam, mini-batch gradient descent with momentum, Adam with decoupled weight decay, or full-batch L-BFGS. An
         object, such as ``SGD(0.01, momentum=0.8)``, has settings of its own. ``learning_rate`` to ``precision`` below
@@ -379,7 +369,7 @@ class MLPClassifierTorch(PerceptronClassifier):
     ----------
     coefs_ : list of ndarray of shape (fan_in, fan_out)
         Weights of each layer; with "maxout", two columns side by side for each hidden unit. After the rows for the
-        columns of X, the first has a row for each indicator of missing values.
+        columns of X, the first has a row for each indicator of missing values, then for each bin of each column.
     intercepts_ : list of ndarray of shape (fan_out,)
         Constant terms of each layer; before batch normalisation, where ``betas_`` take their place, zero (in the first
         layer: what centres the columns).
@@ -391,9 +381,12 @@ class MLPClassifierTorch(PerceptronClassifier):
     running_means_, running_vars_ : list of ndarray of shape (fan_out,)
         :math:`\mu` and v of predictions: running averages over batches, in which the last one counts a tenth; only
         with ``normalization="batch"``.
-    column_factors_ : ndarray of shape (n_features + n_indicators,)
+    column_factors_ : ndarray of shape (coefs_[0].shape[0],)
         Learnt factors on the (standardised) columns, which are in ``coefs_[0]`` already; only with
         ``column_learning_rate``.
+    bin_edges_ : ndarray of shape (n_embedded, n_bins + 1)
+        Edges of the bins of each column that is no category, ascending; equal ones have no bin between them, and its
+        weights do nothing. Only with ``numeric_embedding``.
     means_ : ndarray of shape (n_features,)
         Weighted means of the columns, by which missing values are replaced (zero for sparse ones); only with
         ``standardize`` or missing values.
@@ -422,6 +415,8 @@ class MLPClassifierTorch(PerceptronClassifier):
     .. [7] D. Holzmüller, L. Grinsztajn & I. Steinwart, *Better by default: strong pre-tuned MLPs and boosted trees on
        tabular data*, NeurIPS 2024, section 4.
     .. [8] O. Shamir & T. Zhang, *Stochastic gradient descent for non-smooth optimization*, ICML 2013, section 4.
+    .. [9] Y. Gorishniy, I. Rubachev & A. Babenko, *On embeddings for numerical features in tabular deep learning*,
+       NeurIPS 2022, section 3.2.
 
     Examples
     --------

@@ -96,6 +96,10 @@ class MLPRegressorTorch(PerceptronRegressor):
         indicator. With False, all is as in MLPRegressor.
     column_learning_rate : float, default=3.0
         How fast a factor on each column is learnt.
+    numeric_embedding : {"auto", "piecewise"} or None, default=None
+        Bins of the columns beside these; see :class:`MLPClassifierTorch`.
+    n_bins : int or "auto", default="auto"
+        Bins of each column.
     solver : {"adam", "sgd", "adamw", "lbfgs"}, `Adam`, `SGD`, `AdamW` or `LBFGS`, default="adam"
         Adam, mini-batch gradient descent with momentum, Adam with decoupled weight decay, or full-batch L-BFGS. An
         object, such as ``SGD(0.01, momentum=0.8)``, has settings of its own.

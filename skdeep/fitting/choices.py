@@ -74,6 +74,7 @@ def choose(estimator: Classifier, problem: Problem, solver: str, rows: int, **de
         "proximal": solver == "adamw",
         "newton_params": None,
         "closed_form": False,
+        "n_bins": 0,
         "penalty": estimator._penalty,
         "rates": estimator._rates,
         "network": estimator._network,

@@ -86,9 +86,16 @@ class Layers(nn.Module):
         columns = getattr(network, "standardization", None)
         self.means: Tensor | None
         self.indicated: Tensor
-        self.register_buffer("means", None if columns is None else columns.center.detach().clone())
+        center = None if columns is None else columns.center
+        self.register_buffer("means", None if center is None else center.detach().clone())
         self.register_buffer("indicated", torch.empty(0).long() if columns is None else columns.indicated.clone())
-        self.n_features = self.weights[0].shape[2] - len(self.indicated)
+        bins = None if columns is None else columns.bins
+        self.bin_slopes: Tensor | None
+        self.bin_offsets: Tensor
+        for name in ("slope", "offset"):  # in float64, where bins are narrow
+            self.register_buffer(f"bin_{name}s", None if bins is None else torch.from_numpy(getattr(bins, name)))
+        n_bins, self.largest = 0 if bins is None else bins.n_columns, 0.0 if bins is None else bins.largest
+        self.n_features = self.weights[0].shape[2] - len(self.indicated) - n_bins
         if columns is not None:  # the means are in it: of more digits than a dtype, where X has these
             self.biases[0] = nn.Parameter(groups["bias"][0].detach().clone())
 
@@ -115,13 +122,19 @@ class Layers(nn.Module):
         return affine(rows.to(last_dtype), weight.to(last_dtype), bias.to(last_dtype))
 
     def _filled(self, X: Tensor) -> Tensor:
-        """Center columns (K, n, d), with the mean for what is missing, and add the indicators."""
-        if self.means is None:
+        """Center columns (K, n, d), with the mean for what is missing, and add the indicators and bins."""
+        if self.means is None and self.bin_slopes is None:
             return X
         if len(self.indicated):
             X = torch.cat([X, X.index_select(1, self.indicated).isnan().to(X.dtype)], dim=1)
         # a product first would round a mean far above the deviation
-        return (X - self.means.to(X.dtype)).nan_to_num(nan=0.0)
+        X = X.unsqueeze(0) if self.means is None else (X - self.means.to(X.dtype)).nan_to_num(nan=0.0)
+        if self.bin_slopes is None:
+            return X
+        values = X[..., : self.bin_slopes.shape[1]].unsqueeze(-1)
+        bins = values * self.bin_slopes.unsqueeze(1).to(X.dtype) + self.bin_offsets.unsqueeze(1).to(X.dtype)
+        bins = bins.clamp(-self.largest, self.largest).flatten(2)
+        return torch.cat([X.expand(len(bins), -1, -1), bins], dim=-1)
 
     def _units(self, i: int, z: Tensor) -> Tensor:
         """Compute the units (K, n, h) of a hidden layer."""

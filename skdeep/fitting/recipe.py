@@ -103,6 +103,8 @@ class Recipe:
         Parameters up to which the exact solver takes Newton steps; None for what suits a tight tolerance.
     closed_form : bool
         Whether "exact" is least squares, in closed form.
+    n_bins : int
+        Of each column that a perceptron embeds.
     penalty, rates, network : callable
         ``penalty(members, total_weight, batch_weight)``, the penalty of each model, given the weight of its training
         rows and of a batch on average; ``rates(recipe, problem, network, members)``, the learning rates to begin with;
@@ -131,6 +133,7 @@ class Recipe:
     proximal: bool
     newton_params: int | None
     closed_form: bool
+    n_bins: int
     penalty: Callable[[list[Member], np.ndarray, np.ndarray], ElasticNet]
     rates: Callable[[Recipe, Problem, Network, list[Member]], np.ndarray]
     network: Callable[[Recipe, Problem, list[Member], bool], Network]

@@ -52,6 +52,8 @@ _OBJECTIVE = (
     "label_smoothing",
     "loss",
     "multi_class",
+    "n_bins",
+    "numeric_embedding",
     "penalty",
     "standardize",
     "stochastic_depth",

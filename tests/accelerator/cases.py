@@ -191,6 +191,7 @@ for name, model, options in [
     ("mlp two classes", MLP(), {"y": Y % 2}),
     ("mlp sgd", MLP(solver="sgd", column_learning_rate=0), {}),
     ("mlp lbfgs", MLP(solver="lbfgs"), {}),
+    ("mlp bins", MLP(numeric_embedding="piecewise"), {}),
     (
         "mlp all",
         MLP(

@@ -181,6 +181,8 @@ _PERCEPTRON = _DEEP | {
     "stochastic_depth": _of(0.12, None, 0.0, 0.3, 0.9),
     "standardize": _of(0.2, True, False),
     "column_learning_rate": _of(0.2, 3.0, 0.0, 15.0, 100.0),
+    "numeric_embedding": _of(0.2, None, "auto", "piecewise"),
+    "n_bins": _of(0.1, "auto", 2, 5),
     "label_smoothing": _of(0.08, 0.0, 0.1, 1.0),
     "learning_rate": _of(0.15, "auto", "constant", "invscaling", "adaptive", "cosine"),
 }

@@ -61,6 +61,10 @@ def _extreme_numbers(case, data):
     return sizes.min() < low or sizes.max() > high
 
 
+def _bins_of_zeros(case, data):
+    return parameters(case).get("numeric_embedding") == "piecewise" and data.container in SPARSE
+
+
 def _ill_conditioned(case, data):
     products = get(case, "solver") == "exact" and data.container in SPARSE  # of rows, which have half the digits
     mixed = get(case, "scale") == "very mixed" or (get(case, "scale") == "mixed" and products)

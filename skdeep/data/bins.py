@@ -1,0 +1,67 @@
+"""Edges of the bins that numeric columns are embedded by: weighted quantiles."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from skdeep.engine.per_model import numbered, to_numpy64
+from skdeep.engine.shards import AnyRows
+from skdeep.engine.stored import StoredRows
+
+#: Rows that quantiles are taken of at most, evenly spaced.
+_SAMPLE_ROWS = 1 << 14
+#: By how much, relative to all weights, a sum of weights may be off and still reach a quantile.
+_ROUNDING = 1e-12
+
+
+def bin_edges(
+    rows: AnyRows, subsets: list[np.ndarray | None], weights: list[np.ndarray | None], n_columns: int, n_bins: int
+) -> np.ndarray:
+    """Compute the edges (K, e, n_bins + 1) of the bins of the first e columns, alike in weight where values differ.
+
+    Parameters
+    ----------
+    rows : DenseRows, or shared ones
+    subsets, weights : list of (ndarray or None)
+        Rows of each model, and the weights of all rows in its training; None for all, and for ones.
+    n_columns, n_bins : int
+    """
+    first, number = numbered(subsets, weights)
+    rows = rows.at_home(torch.float64 if rows.home.type != "mps" else torch.float32)
+    found = []
+    for subset, weight in ((subsets[m], weights[m]) for m in first):
+        index, X = _sample(rows, subset)
+        found.append(_quantiles(X[:, :n_columns], np.ones(len(X)) if weight is None else weight[index], n_bins))
+    return np.stack([found[n] for n in number])
+
+
+def _sample(rows: AnyRows, subset: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Take evenly spaced rows in `subset` (None: all), with their numbers; all of them if there are few."""
+    if isinstance(rows, StoredRows) and not rows.array.is_kept_whole:  # some of which are in memory
+        index, found = rows.array.sample()
+        here = np.ones(len(index), dtype=bool) if subset is None else np.isin(index, subset)
+        if here.any():
+            return index[here], found[here].astype(np.float64)
+    n = len(rows) if subset is None else len(subset)
+    index = np.linspace(0, n - 1, min(n, _SAMPLE_ROWS)).astype(np.int64)
+    index = index if subset is None else subset[index]
+    return index, to_numpy64(rows.take(torch.from_numpy(index)))
+
+
+def _quantiles(X: np.ndarray, weight: np.ndarray, n_bins: int) -> np.ndarray:
+    """Compute the weighted quantiles (e, n_bins + 1) of columns (n, e): values that are there, from least to greatest.
+
+    A weight of 2 is a row given twice. A column without any value has zeros.
+    """
+    order = np.argsort(X, axis=0, kind="stable")  # missing values last
+    values = np.take_along_axis(X, order, axis=0)
+    known = np.where(np.isnan(values), 0.0, weight[order])
+    total = known.cumsum(axis=0)
+    wanted = np.linspace(0, 1, n_bins + 1)
+    edges = np.zeros((X.shape[1], n_bins + 1))
+    for column, (own, sums) in enumerate(zip(values.T, total.T, strict=True)):
+        if sums[-1] > 0:
+            reached = np.maximum(wanted - _ROUNDING, _ROUNDING) * sums[-1]
+            edges[column] = own[np.searchsorted(sums, reached)]
+    return edges

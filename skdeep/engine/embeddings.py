@@ -1,0 +1,90 @@
+r"""Numeric columns as piecewise linear functions of themselves, beside what they are.
+
+.. math:: e_t(x) = h \min\Big(\max\Big(\frac{2 x - b_{t-1} - b_t}{b_t - b_{t-1}}, -1\Big), 1\Big), \quad t = 1, \dots, T
+
+Each bin between two edges has a column of its own: -h below it, h above it, linear in it, with
+:math:`h = \min(1/2, 4 / e)` where e columns have bins: the more there are, the less each may say. So the first layer
+of a network can bend any column at any edge, which a unit alone has to learn to.
+
+References
+----------
+Y. Gorishniy, I. Rubachev & A. Babenko, *On embeddings for numerical features in tabular deep learning*, NeurIPS 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skdeep.engine.per_model import to_device
+
+#: Width of a bin, as a share of its larger edge, below which the rounding of single precision would be seen in it.
+_NARROWEST = 2.0**-12
+#: Largest value of a bin at most, and of one for each column together.
+_LARGEST, _TOGETHER = 0.5, 4.0
+
+
+class Bins:
+    """The bins of each model of a stack, for columns that are moved and scaled before.
+
+    Parameters
+    ----------
+    known : ndarray of shape (K, e, T + 1) or (1, e, T + 1)
+        Edges in the user's columns, ascending. Two that are equal, or nearly so, have no bin between them: a column of
+        zeros.
+    edges : ndarray of the shape of `known`
+        The same in the columns as they come to `encode`, of which the first e have bins.
+    **tensor
+        Where to compute, and in which dtype.
+    """
+
+    def __init__(self, known: np.ndarray, edges: np.ndarray, *, device: torch.device, dtype: torch.dtype):
+        if len(known) > 1 and all((part[1:] == part[:-1]).all() for part in (known, edges)):
+            known, edges = known[:1], edges[:1]
+        self.known, self.edges = known, edges
+        self._tensor: dict[str, Any] = {"device": device, "dtype": dtype}
+        low, high = edges[..., :-1], edges[..., 1:]
+        exists = high - low > _NARROWEST * np.maximum(np.abs(low), np.abs(high))
+        #: h.
+        self.largest = min(_LARGEST, _TOGETHER / known.shape[1])
+        #: Of the line that each bin is between its edges, (K, e, T) or (1, e, T) in float64.
+        self.slope = np.divide(2 * self.largest, high - low, out=np.zeros_like(low), where=exists)
+        self.offset = -0.5 * (low + high) * self.slope
+        parts = (torch.from_numpy(part).unsqueeze(1) for part in (self.slope, self.offset))
+        self._slope, self._offset = (to_device(part, device, dtype) for part in parts)
+
+    def __len__(self) -> int:
+        """Count the models that have bins of their own; 1 where all have the same."""
+        return len(self.known)
+
+    @property
+    def n_columns(self) -> int:
+        """How many columns the bins are, of a model."""
+        return self.slope[0].size
+
+    def encode(self, rows: Tensor, room: Tensor, n_alike: int) -> None:
+        """Put the bins of rows (B, d) or (G, B, d), without missing values, in a `room` (..., B, e T).
+
+        Models of which so many in turn are alike share their rows.
+        """
+        slope, offset = (part if len(part) == 1 else part[::n_alike] for part in (self._slope, self._offset))
+        if rows.ndim == 2:
+            slope, offset = slope[0], offset[0]
+        columns, bins = rows[..., : slope.shape[-2]].unsqueeze(-1), room.unflatten(-1, slope.shape[-2:])
+        torch.addcmul(offset, columns, slope, out=bins).clamp_(-self.largest, self.largest)
+
+    def select(self, models: np.ndarray) -> Bins:
+        """Select the bins of some of the models."""
+        if len(self) == 1:
+            return self
+        return Bins(self.known[models], self.edges[models], **self._tensor)
+
+    @classmethod
+    def stacked(cls, parts: Sequence[Bins]) -> Bins:
+        """Join the bins of one model each as one stack's; they have the same columns."""
+        known, edges = (np.concatenate([getattr(part, name) for part in parts]) for name in ("known", "edges"))
+        return cls(known, edges, **parts[0]._tensor)

@@ -1,0 +1,169 @@
+"""What a perceptron is trained in: centred and scaled columns, indicators of missing values, and bins of numbers."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.sparse import issparse
+
+from skdeep.data.bins import bin_edges
+from skdeep.data.inputs import Classifier, OutputSpace, to_numpy
+from skdeep.data.problem import Problem
+from skdeep.data.splits import unit_of
+from skdeep.engine.input_layer import Standardization
+from skdeep.engine.per_model import fetched, run_length, to_device
+from skdeep.fitting.recipe import Member, column_statistics
+
+#: Under ``n_bins="auto"``: bins of a column, and of all columns together, at most; and rows of a bin at least.
+_MOST_BINS, _ALL_BINS, _BIN_ROWS = 32, 256, 128
+#: Columns that ``numeric_embedding="auto"`` embeds at most.
+_MOST_COLUMNS = 128
+
+
+class InputColumns(NamedTuple):
+    """The columns of a perceptron's first layer.
+
+    Attributes
+    ----------
+    n_features : int
+        Columns of X.
+    indicated : ndarray of shape (i,)
+        Those that have an indicator of missing values.
+    n_embedded : int
+        The first so many have bins; after them come the indicators of categories.
+    n_bins : int
+        Bins of each.
+    are_centred : bool
+        Whether columns are centred, if they are dense.
+    """
+
+    n_features: int
+    indicated: np.ndarray
+    n_embedded: int
+    n_bins: int
+    are_centred: bool
+
+    @property
+    def n_inputs(self) -> int:
+        """Inputs of the first layer."""
+        return self.n_features + len(self.indicated) + self.n_embedded * self.n_bins
+
+
+def columns_for(estimator: Classifier, problem: Problem, n_bins: int) -> InputColumns:
+    """Choose the columns to train in."""
+    none = np.empty(0, dtype=np.int64)
+    known = hasattr(estimator, estimator._coef_attribute)  # also where folds, or a start that may be better, begin anew
+    indicated = to_numpy(getattr(estimator, "missing_features_", none)) if known else problem.missing
+    n_features = problem.source.shape[1]
+    centres = estimator.standardize or len(indicated) > 0 or problem.has_missing
+    return InputColumns(n_features, indicated, n_numbers(problem) if n_bins else 0, n_bins, centres)
+
+
+def n_numbers(problem: Problem) -> int:
+    """Count the columns before the indicators of categories."""
+    n_features = problem.source.shape[1]
+    return n_features - len(range(*problem.indicators.indices(n_features)))
+
+
+def bins_of(estimator: Classifier, n_columns: int, n_rows: float = np.inf) -> int:
+    """Choose how many bins each of so many dense columns has; none where they are not embedded."""
+    by_itself = estimator.numeric_embedding == "auto"
+    if estimator.numeric_embedding is None or not n_columns or (by_itself and n_columns > _MOST_COLUMNS):
+        return 0
+    if isinstance(estimator.n_bins, Integral):
+        return int(estimator.n_bins)
+    return int(max(2, min(_MOST_BINS, _ALL_BINS // n_columns, n_rows // _BIN_ROWS)))
+
+
+def bins_for(estimator: Classifier, problem: Problem, going_on: bool) -> int:
+    """Choose how many bins each column has that has any: as before, where training goes on.
+
+    Raises
+    ------
+    ValueError
+        If columns are to be embedded that cannot be.
+    """
+    if issparse(problem.source):
+        if estimator.numeric_embedding == "piecewise":
+            raise ValueError(
+                "numeric_embedding='piecewise' needs a dense X, and X is sparse: the bins of a zero are not zero. Use "
+                "X.toarray() where there is room for it, or numeric_embedding='auto', which leaves sparse columns as "
+                "they are."
+            )
+        return 0
+    if going_on and estimator.numeric_embedding and estimator.n_bins == "auto":
+        known = getattr(estimator, "bin_edges_", None)
+        return 0 if known is None else known.shape[1] - 1
+    n_rows, weight = float(problem.n_rows), problem.sample_weight
+    if weight is not None and n_rows:  # a row of weight 2 is two
+        n_rows = float(weight.sum() / unit_of(weight[weight > 0]))
+    return bins_of(estimator, n_numbers(problem), n_rows)
+
+
+def standardization_for(
+    estimator: Classifier, problem: Problem, columns: InputColumns, members: list[Member], warm: bool
+) -> Standardization | None:
+    """Measure the columns of each model's rows, and make the change of variables to train in; None for none."""
+    if not columns.are_centred and not columns.n_bins:
+        return None
+    indicated, statistics = columns.indicated, column_statistics(problem, members)
+    bins: dict[str, Any] = {}
+    if columns.n_bins:
+        samples = problem.rows(), [m.rows for m in members], [m.weight for m in members]
+        known = to_numpy(estimator.bin_edges_)[None] if warm else None
+        bins["edges"] = bin_edges(*samples, columns.n_embedded, columns.n_bins) if known is None else known
+    place, centers = (problem.device, problem.dtype), columns.are_centred and not issparse(problem.source)
+    index = to_device(torch.from_numpy(np.array(indicated)), problem.device)  # a loaded one may be read-only
+    if not estimator.standardize:  # centred, so that a missing value is its mean; their scale is left as it is
+        mean = np.stack([np.append(c.mean, np.zeros(len(indicated))) for c in statistics])
+        center = to_device(torch.from_numpy(mean).unsqueeze(1), *place) if centers else None
+        ones = torch.ones(1, 1, mean.shape[1], device=problem.device, dtype=problem.dtype)
+        return Standardization(center, ones, index, **bins)
+    frame = problem.see(statistics[0], centers)
+    factor, origin = (1.0, 0.0) if frame is None else (frame.factor, frame.origin)
+    groups = [(c, c.indicators(indicated)) for c in statistics]
+    sizes = np.stack([np.append(c.sizes(centers) * factor, i.sizes(centers)) for c, i in groups])
+    sizes[:, problem.indicators] = 1.0
+    mean = np.stack([np.append(c.mean * factor - origin, i.mean) for c, i in groups])
+    # of what has never been seen to vary, nothing is known: weights that no row has trained must not act
+    trained = to_numpy(estimator.coefs_[0])[: columns.n_features].any(1) if warm else np.False_
+    silent = np.stack([np.append(c.constant(centers) & ~trained, i.deviation == 0) for c, i in groups])
+    arrays = mean, np.where(silent, 0.0, 1 / sizes)
+    parts = [*arrays, *([bins["edges"].reshape(len(mean), -1)] if bins else [])]
+    changes = [(array[1:] != array[:-1]).any(1) for array in parts]
+    n_alike = run_length([0, *np.cumsum(np.any(changes, axis=0)).tolist()])
+    center, scale = (to_device(torch.from_numpy(array).unsqueeze(1), *place) for array in arrays)
+    return Standardization(center if centers else None, scale, index, frame, n_alike, **bins)
+
+
+def fitted_standardization(estimator: Classifier, device: torch.device, dtype: torch.dtype) -> Standardization | None:
+    """Make the change of variables of prediction, which fills in the means; None where training had none."""
+    bins, index, center = {}, torch.empty(0, dtype=torch.int64, device=device), None
+    if hasattr(estimator, "bin_edges_"):
+        bins["edges"] = to_numpy(estimator.bin_edges_)[None]
+    if hasattr(estimator, "means_"):
+        index = to_device(torch.from_numpy(np.array(to_numpy(estimator.missing_features_))), device)
+        center = to_device(torch.from_numpy(np.array(to_numpy(estimator.means_))), device, dtype)
+        center = torch.cat([center, center.new_zeros(len(index))]).view(1, 1, -1)
+    elif not bins:
+        return None
+    scale = torch.ones(1, 1, estimator.n_features_in_, device=device, dtype=dtype) if center is None else center
+    return Standardization(center, torch.ones_like(scale), index, **bins)
+
+
+def learned_columns(
+    standardization: Standardization, model: int, dtype: np.dtype, space: OutputSpace, are_raw: bool
+) -> dict[str, Any]:
+    """Make the fitted attributes of a model's change of variables; of columns that `are_raw`, they have no means."""
+    learned: dict[str, Any] = {}
+    if not are_raw:
+        means, indicated = standardization.means(model).astype(dtype), standardization.indicated
+        index = fetched([indicated])[0] if len(indicated) else np.empty(0, dtype=np.int64)
+        learned = {"means_": space.array(means), "missing_features_": space.array(index)}
+    if (bins := standardization.bins) is not None:
+        edges = bins.known[model if len(bins) > 1 else 0]
+        learned["bin_edges_"] = space.array(edges)
+    return learned

@@ -1,0 +1,259 @@
+"""Columns embedded as bins of themselves: the formula, the edges, and that nothing else of a model changes."""
+
+import pickle
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from helpers import reconfigured
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.datasets import load_wine
+
+from skdeep import MLPClassifierTorch, MLPEnsembleClassifier
+from skdeep.data import bins
+from skdeep.data.bins import bin_edges
+from skdeep.engine.input_layer import Standardization
+from skdeep.engine.rows import DenseRows
+from skdeep.model_selection import GridSearchCV
+from skdeep.model_selection.stacks import fit_stack
+
+X, Y = load_wine(return_X_y=True)
+HOLES = X.copy()
+HOLES[::7, 3] = HOLES[1::9, 5] = np.nan
+WEIGHT = np.random.default_rng(0).integers(0, 3, len(Y)).astype(float)
+BASE = MLPClassifierTorch(
+    (8,), batch_size=50, max_iter=5, learning_rate_init=0.01, numeric_embedding="piecewise", n_bins=4, random_state=0
+)
+NONE = torch.empty(0, dtype=torch.int64)
+
+
+def mlp(**options):
+    return reconfigured(clone(BASE), **options)
+
+
+def encoded(values, edges):
+    """The bins of rows (n, e), of edges (e, T + 1)."""
+    found = []
+    for column, own in zip(values.T, edges, strict=True):
+        for low, high in pairwise(own):
+            found.append(np.clip((2 * column - low - high) / (high - low), -1, 1) if high > low else 0 * column)
+    return min(0.5, 4 / values.shape[1]) * np.stack(found, axis=1)
+
+
+def edges_of(values, weight=None, n_bins=4):
+    weights = [None if weight is None else np.asarray(weight, dtype=float)]
+    rows = DenseRows(torch.from_numpy(values), torch.device("cpu"), torch.float32)
+    return bin_edges(rows, [None], weights, values.shape[1], n_bins)[0]
+
+
+def by_hand(model, data):
+    """The scores, from the fitted attributes alone."""
+    filled = np.where(np.isnan(data), getattr(model, "means_", 0.0), data)
+    missing = np.isnan(data)[:, getattr(model, "missing_features_", [])]
+    columns = np.hstack([filled, missing, encoded(filled[:, : len(model.bin_edges_)], model.bin_edges_)])
+    return np.maximum(columns @ model.coefs_[0] + model.intercepts_[0], 0) @ model.coefs_[1] + model.intercepts_[1]
+
+
+@pytest.mark.parametrize("data", [X, HOLES, X + 1e7, X * 1e-20], ids=["plain", "missing", "far", "tiny"])
+@pytest.mark.parametrize("options", [{}, {"standardize": False}, {"solver": "lbfgs"}], ids=["adam", "raw", "lbfgs"])
+def test_fitted_attributes_are_the_model(options, data):
+    if options.get("standardize") is False and data is not HOLES:
+        data = X / X.max(0)  # columns that a step as they are can bear
+    elif options.get("standardize") is False:
+        data = HOLES / X.max(0)
+    model = mlp(**options).fit(data, Y)
+    np.testing.assert_allclose(model.decision_function(data), by_hand(model, data), atol=1e-7)
+    n_missing = 2 * np.isnan(data).any()
+    assert hasattr(model, "means_") == (model.standardize or n_missing > 0) and model.bin_edges_.shape == (13, 5)
+    assert model.coefs_[0].shape == (*model.column_factors_.shape, 8) == (13 + n_missing + 13 * 4, 8)
+    restored = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(restored.predict_proba(data), model.predict_proba(data))
+
+
+@pytest.mark.parametrize("options", [{}, {"solver": "sgd"}, {"normalization": "layer"}, {"early_stopping": True}])
+def test_columns_prepared_by_hand(options):
+    """The same initial weights on the same columns: the same model."""
+    options = {"alpha": 0.1} | options  # "auto" goes by the number of columns
+    model = mlp(**options).fit(X, Y, X_val=X[::3], y_val=Y[::3])
+    mean, scale = X.mean(0), X.std(0)
+    Z = np.hstack([(X - mean) / scale, encoded(X, model.bin_edges_)])
+    plain = mlp(**options, numeric_embedding=None, standardize=False).fit(Z, Y, X_val=Z[::3], y_val=Y[::3])
+    np.testing.assert_allclose(model.loss_curve_, plain.loss_curve_, rtol=1e-9)
+    np.testing.assert_allclose(model.predict_proba(X), plain.predict_proba(Z), atol=1e-9)
+    np.testing.assert_allclose(model.coefs_[0][13:], plain.coefs_[0][13:], atol=1e-9)
+
+
+@pytest.mark.parametrize("data", [X.astype(np.float32), np.float32(X * 1000).astype(int)], ids=["single", "integers"])
+def test_other_dtypes(data):
+    model = mlp(max_iter=30).fit(data, Y)
+    assert model.bin_edges_.dtype == np.float64 and model.score(data, Y) > 0.95
+    np.testing.assert_allclose(model.decision_function(data), by_hand(model, data.astype(float)), atol=1e-3)
+
+
+def test_borders_that_units_find_late():
+    """Stripes along one column of three."""
+    rng = np.random.default_rng(0)
+    data = rng.uniform(size=(1200, 3))
+    stripes = (data[:, 1] * 8).astype(int) % 2
+    scores = [
+        mlp(max_iter=30, n_bins=16, numeric_embedding=kind).fit(data[:600], stripes[:600])
+        for kind in ("piecewise", None)
+    ]
+    with_bins, without = (model.score(data[600:], stripes[600:]) for model in scores)
+    assert with_bins > 0.9 > without + 0.1
+
+
+# ---- edges -----------------------------------------------------------------------------------------------------------
+
+
+def test_edges_are_quantiles():
+    values = np.random.default_rng(0).normal(size=(1001, 2))
+    expected = np.quantile(values, [0, 0.25, 0.5, 0.75, 1], axis=0, method="inverted_cdf").T
+    np.testing.assert_array_equal(edges_of(values), expected)
+    np.testing.assert_array_equal(edges_of(values, np.full(1001, 0.1)), expected)
+
+
+def test_weights_are_repetitions_in_the_edges():
+    repeated = np.repeat(X, WEIGHT.astype(int), axis=0)
+    np.testing.assert_array_equal(edges_of(X, WEIGHT), edges_of(repeated))
+
+
+def test_few_values_have_few_bins():
+    values = np.column_stack([np.arange(60) % 3, np.full(60, 5.0), np.r_[np.zeros(50), np.ones(10)]]).astype(float)
+    np.testing.assert_array_equal(edges_of(values), [[0, 0, 1, 2, 2], [5] * 5, [0, 0, 0, 0, 1]])
+    missing = np.where(np.arange(60)[:, None] % 2 == 0, np.nan, values)
+    np.testing.assert_array_equal(edges_of(missing)[:2], [[0, 0, 1, 2, 2], [5] * 5])
+    np.testing.assert_array_equal(edges_of(np.full((4, 1), np.nan)), np.zeros((1, 5)))
+
+
+def test_bins_too_narrow_for_single_precision_are_none():
+    edges = np.array([[[0.0, 1e-9, 1.0, 1.0 + 1e-6, 2.0]]])
+    columns = Standardization(None, torch.ones(1, 1, 1), NONE, edges=edges)
+    np.testing.assert_array_equal(columns.bins.slope[0, 0] > 0, [True, True, False, True])
+    rows = columns._rows(torch.tensor([[1.0 + 2e-7], [-3.0], [0.5], [5.0]]))
+    np.testing.assert_allclose(
+        rows[:, 1:], np.array([[1, 1, 0, -1], [-1, -1, 0, -1], [1, 0, 0, -1], [1, 1, 0, 1]]) / 2, atol=1e-6
+    )
+
+
+def test_of_many_rows_some_are_looked_at(monkeypatch):
+    monkeypatch.setattr(bins, "_SAMPLE_ROWS", 500)
+    values = np.random.default_rng(0).uniform(size=(20_000, 1))
+    assert np.abs(edges_of(values)[0] - [0, 0.25, 0.5, 0.75, 1]).max() < 0.06
+    assert len(np.intersect1d(edges_of(values), edges_of(values[:500]))) < 5
+
+
+# ---- stacks ----------------------------------------------------------------------------------------------------------
+
+
+def test_models_of_a_stack_are_what_they_are_alone():
+    members = [mlp(alpha=alpha, random_state=seed) for alpha, seed in ((0.01, 0), (1.0, 1), (0.1, 0))]
+    assert fit_stack(members, HOLES, Y, WEIGHT) == [None] * 3
+    for member in members:
+        alone = clone(member).fit(HOLES, Y, WEIGHT)
+        np.testing.assert_allclose(member.coefs_[0], alone.coefs_[0], atol=1e-10)
+        np.testing.assert_array_equal(member.bin_edges_, alone.bin_edges_)
+
+
+@pytest.mark.parametrize("data", [X, X.astype(np.float32)], ids=["double", "single"])
+def test_members_of_an_ensemble_have_edges_of_their_own(data):
+    ensemble = MLPEnsembleClassifier(
+        4, (8,), max_iter=4, batch_size=40, numeric_embedding="auto", n_bins=5, calibration=None, random_state=0
+    )
+    ensemble.fit(data, Y)
+    assert len({member.bin_edges_.tobytes() for member in ensemble.estimators_}) > 1
+    gaps = [np.abs(member.predict_proba(data) - ensemble.oof_proba_).max(1) for member in ensemble.estimators_]
+    fold, tolerance = np.argmin(gaps, 0), 1e-10 if data.dtype == np.float64 else 1e-4
+    for k, member in enumerate(ensemble.estimators_):
+        rest, own = fold != k, fold == k
+        alone = clone(member).fit(data[rest], Y[rest], X_val=data[own], y_val=Y[own])
+        np.testing.assert_array_equal(member.bin_edges_, alone.bin_edges_)
+        np.testing.assert_allclose(member.coefs_[0], alone.coefs_[0], atol=tolerance)
+    mean = np.mean([member.predict_proba(data) for member in ensemble.estimators_], axis=0)
+    np.testing.assert_allclose(ensemble.predict_proba(data), mean, atol=tolerance)
+
+
+def test_a_search_has_the_edges_of_each_split():
+    grid = {"alpha": [0.01, 1.0]}
+    search = GridSearchCV(mlp(), grid, cv=3, scoring="neg_log_loss").fit(X, Y)
+    for alpha, mean in zip(grid["alpha"], search.cv_results_["mean_test_score"], strict=True):
+        own = GridSearchCV(mlp(), {"alpha": [alpha]}, cv=3, scoring="neg_log_loss").fit(X, Y)
+        assert own.best_score_ == pytest.approx(mean, abs=1e-10)
+
+
+def test_weights_are_repetitions():
+    index = np.repeat(np.arange(len(Y)), WEIGHT.astype(int))
+    options = {"batch_size": 1000, "max_iter": 20}
+    weighted = mlp(**options).fit(X, Y, sample_weight=WEIGHT)
+    repeated = mlp(**options).fit(X[index], Y[index])
+    np.testing.assert_allclose(weighted.decision_function(X), repeated.decision_function(X), atol=1e-9)
+
+
+# ---- more training ---------------------------------------------------------------------------------------------------
+
+
+def test_training_goes_on_where_it_was():
+    params = {"learning_rate": "constant", "tol": 0.0, "n_iter_no_change": np.inf}
+    once = mlp(**params, max_iter=10).fit(HOLES, Y)
+    twice = mlp(**params, warm_start=True).fit(HOLES, Y).fit(HOLES, Y)
+    np.testing.assert_allclose(twice.coefs_[0], once.coefs_[0], rtol=1e-8)
+    for changed in ({"n_bins": 5}, {"numeric_embedding": None}):
+        with pytest.raises(ValueError, match="numeric_embedding, n_bins"):
+            clone(twice).set_params().fit(HOLES, Y).set_params(**changed).fit(HOLES, Y)
+    again = twice.set_params(warm_start=False, numeric_embedding=None).fit(HOLES, Y)
+    assert not hasattr(again, "bin_edges_") and again.coefs_[0].shape[0] == 15
+
+
+def test_parts_have_the_bins_of_the_first():
+    model, shuffled = mlp(learning_rate_init=0.03, alpha=0.01), np.random.default_rng(0).permutation(len(Y))
+    for k in range(24):
+        part = shuffled[k % 3 :: 3]
+        model.partial_fit(X[part], Y[part], classes=[0, 1, 2])
+        if k == 0:
+            first = model.bin_edges_
+    np.testing.assert_array_equal(model.bin_edges_, first)
+    np.testing.assert_allclose(model.decision_function(X), by_hand(model, X), atol=1e-9)
+    assert model.score(X, Y) > 0.9
+
+
+# ---- which columns ---------------------------------------------------------------------------------------------------
+
+
+def test_categories_have_no_bins():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": X[:, 0], "kind": np.array(["p", "q", "r"])[np.arange(len(Y)) % 3], "b": X[:, 6]})
+    model = mlp(categorical_features=["kind"]).fit(frame, Y)
+    np.testing.assert_array_equal(model.encoded_features_[: len(model.bin_edges_)], ["a", "b"])
+    assert model.coefs_[0].shape[0] == 2 + 3 + 2 * 4
+
+
+def test_sparse_columns_stay_as_they_are():
+    data = sparse.csr_array(np.where(np.median(X, 0) < X, X, 0))
+    with pytest.raises(ValueError, match="needs a dense X"):
+        mlp().fit(data, Y)
+    model = mlp(numeric_embedding="auto").fit(data, Y)
+    plain = mlp(numeric_embedding=None).fit(data, Y)
+    np.testing.assert_array_equal(model.coefs_[0], plain.coefs_[0])
+    assert not hasattr(model, "bin_edges_")
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_columns", "expected"),
+    [(30, 2, 2), (1023, 2, 7), (9000, 1, 32), (4000, 16, 16), (4000, 17, 15), (4000, 128, 2), (300, 129, 0)],
+)
+def test_as_many_bins_as_there_is_room_for(n_rows, n_columns, expected):
+    data = np.random.default_rng(0).normal(size=(n_rows, n_columns))
+    automatic = mlp(numeric_embedding="auto", n_bins="auto", max_iter=1, batch_size="auto")
+    model = automatic.fit(data, np.arange(n_rows) % 2)
+    assert model.coefs_[0].shape[0] == n_columns * (1 + expected)
+    half = slice(n_rows // 2)
+    weighted = clone(automatic).fit(data[half], np.arange(n_rows // 2) % 2, sample_weight=np.full(n_rows // 2, 2.0))
+    assert weighted.coefs_[0].shape == model.coefs_[0].shape
+
+
+@pytest.mark.parametrize("wrong", [{"numeric_embedding": "periodic"}, {"n_bins": 1}, {"n_bins": 2.5}])
+def test_what_is_no_embedding_is_an_error(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        mlp(**wrong).fit(X, Y)
