@@ -1,8 +1,8 @@
-"""ONNX files of Pipelines that end in these classifiers: converters for skl2onnx.
+"""ONNX files of Pipelines that end in these estimators: converters for skl2onnx.
 
 skl2onnx turns scikit-learn's scalers, encoders and Pipelines into ONNX operators. `register` tells it how to go on with
-a classifier of this package: by its module (``to_torch``), which torch exports, and whose operators become part of the
-file. It needs ``pip install skdeep[onnx]``. A single classifier needs no skl2onnx: ``torch.onnx.export`` takes its
+an estimator of this package: by its module (``to_torch``), which torch exports, and whose operators become part of the
+file. It needs ``pip install skdeep[onnx]``. A single estimator needs no skl2onnx: ``torch.onnx.export`` takes its
 module.
 """
 
@@ -25,18 +25,23 @@ from skl2onnx.common.data_types import (
 )
 from torch import Tensor, nn
 
-from skdeep.estimators.base import BaseTorchClassifier
+from skdeep.estimators.base import BaseTorchClassifier, BaseTorchEstimator
 from skdeep.estimators.ensemble import MLPEnsembleClassifier
+from skdeep.estimators.ensemble_regressor import MLPEnsembleRegressor
 from skdeep.estimators.hinge import HingeClassifier
 from skdeep.estimators.least_squares import LeastSquaresClassifier
+from skdeep.estimators.linear_regressor import LinearRegressor
 from skdeep.estimators.mlp import MLPClassifierTorch
+from skdeep.estimators.mlp_regressor import MLPRegressorTorch
+from skdeep.estimators.regression import BaseTorchRegressor
 from skdeep.estimators.sigmoid import SigmoidClassifier
 from skdeep.estimators.softmax import SoftmaxClassifier
 from skdeep.estimators.torch_module import TorchClassifier
+from skdeep.estimators.torch_regressor import TorchRegressor
 from skdeep.fitting.exported import ClassifierModule
 
 #: What `register` registers if it is not told what.
-CLASSIFIERS: tuple[type[BaseTorchClassifier], ...] = (
+ESTIMATORS: tuple[type[BaseTorchEstimator], ...] = (
     SoftmaxClassifier,
     SigmoidClassifier,
     HingeClassifier,
@@ -44,6 +49,10 @@ CLASSIFIERS: tuple[type[BaseTorchClassifier], ...] = (
     MLPClassifierTorch,
     MLPEnsembleClassifier,
     TorchClassifier,
+    LinearRegressor,
+    MLPRegressorTorch,
+    MLPEnsembleRegressor,
+    TorchRegressor,
 )
 #: Types of X, and what a module gets of such.
 _DTYPES = {
@@ -57,13 +66,14 @@ _LEAST_OPSET = 18
 _OPTIONS = {"zipmap": [True, False, "columns"], "output_class_labels": [False, True], "nocl": [True, False]}
 
 
-def register(*classes: type[BaseTorchClassifier]) -> None:
-    """Register converters of classifiers with skl2onnx, so that it converts them, in a Pipeline or alone.
+def register(*classes: type[BaseTorchEstimator]) -> None:
+    """Register converters of estimators with skl2onnx, so that it converts them, in a Pipeline or alone.
 
     The outputs are as of scikit-learn's classifiers: labels, and probabilities (n_samples, n_classes), with the
     option ``zipmap=False`` as an array. Classifiers without probabilities have their scores there, for two classes as
     two columns, of which the first is the negative. Labels that are strings stay strings, and numbers and booleans
-    become int64; of a multilabel target, they are indicators (n_samples, n_labels).
+    become int64; of a multilabel target, they are indicators (n_samples, n_labels). Regressors have one output,
+    predictions (n_samples, n_targets).
 
     Rows are computed with as in ``predict_proba`` of X in the same dtype. For X in float32 where the model is kept in
     float64, the file computes in float64, too.
@@ -71,7 +81,7 @@ def register(*classes: type[BaseTorchClassifier]) -> None:
     Parameters
     ----------
     *classes : type
-        Subclasses of your own; none stands for all classifiers of this package.
+        Subclasses of your own; none stands for all estimators of this package.
 
     Raises
     ------
@@ -80,20 +90,36 @@ def register(*classes: type[BaseTorchClassifier]) -> None:
     ValueError
         In the conversion: if ``target_opset`` is less than 18.
     """
-    for cls in classes or CLASSIFIERS:
+    for cls in classes or ESTIMATORS:
         alias = f"Skdeep{cls.__name__}"
-        update_registered_converter(cls, alias, _set_output_types, _convert, options=_OPTIONS)
+        if issubclass(cls, BaseTorchRegressor):
+            update_registered_converter(cls, alias, _set_type_of_values, _convert_regressor)
+        else:
+            update_registered_converter(cls, alias, _set_output_types, _convert, options=_OPTIONS)
 
 
-def _set_output_types(operator: Any) -> None:
-    """Say which types and shapes the outputs of a classifier have."""
-    (X,), (labels, probabilities) = operator.inputs, operator.outputs
+def _check_input(operator: Any) -> None:
+    """Raise if X is of a type that no module gets."""
+    (X,) = operator.inputs
     if type(X.type) not in _DTYPES:
         known = ", ".join(kind.__name__ for kind in _DTYPES)
         raise TypeError(
             f"{type(operator.raw_operator).__name__} gets {type(X.type).__name__} in this Pipeline, and can be "
             f"converted for {known}."
         )
+
+
+def _set_type_of_values(operator: Any) -> None:
+    """Say which type and shape the predictions of a regressor have."""
+    _check_input(operator)
+    (X,), (values,) = operator.inputs, operator.outputs
+    values.type.shape = [X.get_first_dimension(), operator.raw_operator.n_outputs_]
+
+
+def _set_output_types(operator: Any) -> None:
+    """Say which types and shapes the outputs of a classifier have."""
+    _check_input(operator)
+    (X,), (labels, probabilities) = operator.inputs, operator.outputs
     estimator, n_rows = operator.raw_operator, X.get_first_dimension()
     n_classes = len(estimator.classes_)
     numbers = estimator._fitted_multilabel or _label_kind(estimator, operator.scope_inst) is not str
@@ -130,16 +156,35 @@ class _Answers(nn.Module):
         return found, values.to(self.dtype)
 
 
-def _convert(scope: Any, operator: Any, container: Any) -> None:
-    """Add the operators of a classifier to a file."""
-    estimator, (X,), (labels, probabilities) = operator.raw_operator, operator.inputs, operator.outputs
+class _Values(nn.Module):
+    """Predictions (n, n_targets), in a dtype."""
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.module, self.dtype = module, dtype
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Predict rows."""
+        found = self.module(X)
+        return (found.unsqueeze(1) if found.ndim == 1 else found).to(self.dtype)
+
+
+def _convert_regressor(scope: Any, operator: Any, container: Any) -> None:
+    """Add the operators of a regressor to a file."""
+    (values,) = operator.outputs
+    (found,) = _add_operators(scope, operator, container, _Values, _DTYPES[type(values.type)])
+    container.add_node("Identity", [found], [values.full_name], op_version=1)
+
+
+def _add_operators(scope: Any, operator: Any, container: Any, form: Any, dtype: torch.dtype) -> list[str]:
+    """Add the operators of an estimator's module, in a `form` of answers, to a file; return the names of these."""
+    estimator, (X,) = operator.raw_operator, operator.inputs
     opset = container.target_opset
     if opset < _LEAST_OPSET:
         raise ValueError(
             f"{type(estimator).__name__} becomes operators of ONNX by torch, which writes none older than opset "
             f"{_LEAST_OPSET}, and target_opset is {opset}. Use target_opset={_LEAST_OPSET} or more."
         )
-    answers = _Answers(estimator.to_torch(), _DTYPES[type(probabilities.type)])
     if hasattr(estimator, "encoded_features_"):
         raise ValueError(
             f"{type(estimator).__name__} was fitted to categories, and its converter takes numbers. Put scikit-learn's "
@@ -147,8 +192,8 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
         )
     n_columns = math.prod(getattr(estimator, "input_shape_", (estimator.n_features_in_,)))  # images come as vectors
     example = torch.zeros(2, n_columns, dtype=_DTYPES[type(X.type)])
-    graph = _exported(answers, example, opset, scope.get_unique_operator_name("skdeep"))
-    (row,), (found, values) = ([part.name for part in parts] for parts in (graph.input, graph.output))
+    graph = _exported(form(estimator.to_torch(), dtype), example, opset, scope.get_unique_operator_name("skdeep"))
+    (row,), answers = ([part.name for part in parts] for parts in (graph.input, graph.output))
     container.add_node("Identity", [X.full_name], [row], op_version=1)
     for tensor in graph.initializer:
         raw = numpy_helper.from_array(numpy_helper.to_array(tensor))
@@ -157,6 +202,13 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         outputs = list(node.output)
         container.add_node(node.op_type, list(node.input), outputs, node.domain, None, node.name, **attributes)
+    return answers
+
+
+def _convert(scope: Any, operator: Any, container: Any) -> None:
+    """Add the operators of a classifier to a file."""
+    estimator, (labels, probabilities) = operator.raw_operator, operator.outputs
+    found, values = _add_operators(scope, operator, container, _Answers, _DTYPES[type(probabilities.type)])
     container.add_node("Identity", [values], [probabilities.full_name], op_version=1)
     if estimator._fitted_multilabel:
         container.add_node("Identity", [found], [labels.full_name], op_version=1)

@@ -12,7 +12,11 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from skdeep import (
     LeastSquaresClassifier,
+    LinearRegressor,
     MLPEnsembleClassifier,
+    MLPEnsembleRegressor,
+    MLPRegressorTorch,
+    Quantile,
     SigmoidClassifier,
     SoftmaxClassifier,
     TorchClassifier,
@@ -123,3 +127,23 @@ def test_what_cannot_be_converted():
     dates = SoftmaxClassifier().fit(IRIS, np.datetime64("2000-01-01") + IRIS_Y)
     with pytest.raises(TypeError, match="nocl=True"):
         to_onnx(dates, IRIS[:1], options={"zipmap": False})
+
+
+VALUES = IRIS[:, 0] * 3.0 + IRIS_Y
+REGRESSORS = {
+    "linear": (LinearRegressor("poisson"), VALUES, np.float64),
+    "quantiles": (MLPEnsembleRegressor(2, (5,), loss=Quantile([0.1, 0.9]), max_iter=5), VALUES, np.float32),
+    "targets": (MLPRegressorTorch(output="softplus", hidden_layer_sizes=(5,)), np.stack([VALUES] * 2, 1), np.float64),
+}
+
+
+@pytest.mark.parametrize("case", REGRESSORS)
+def test_pipelines_of_values(case):
+    model, y, dtype = REGRESSORS[case]
+    X = IRIS[:, 1:].astype(dtype)
+    model = make_pipeline(StandardScaler(), model).fit(X, y)
+    file = to_onnx(model, X[:1])
+    session = runtime.InferenceSession(file.SerializeToString(), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: X})
+    expected = model.predict(X)
+    np.testing.assert_allclose(found, expected.reshape(len(X), -1), rtol=1e-5 if dtype is np.float32 else 1e-10)

@@ -371,9 +371,14 @@ def _sent(known: dict[tuple, Tensor], values: tuple[float, ...], like: Tensor) -
     return known[key]
 
 
+def _softplus(scores: Tensor) -> Tensor:
+    """Compute log(1 + exp(s)) to all digits; torch's own leaves some out, and ONNX Runtime has it in float32 only."""
+    return scores.clamp(min=0) + (-scores.abs()).exp().log1p()
+
+
 #: What makes predictions of scores that are never negative, with derivatives, and the way back.
 OUTPUTS: dict[str, tuple[Callable[[Tensor], Tensor], ...]] = {
     "relu": (F.relu, lambda scores: (scores > 0).to(scores.dtype), lambda prediction: prediction),
-    "softplus": (F.softplus, torch.sigmoid, lambda prediction: prediction + (-(-prediction).expm1()).log()),
+    "softplus": (_softplus, torch.sigmoid, lambda prediction: prediction + (-(-prediction).expm1()).log()),
     "exp": (torch.exp, torch.exp, torch.log),
 }
