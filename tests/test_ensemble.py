@@ -368,7 +368,7 @@ def test_what_is_refused():
 
 @pytest.mark.parametrize("solver", ["adam", Adam(0.1, learning_rate="constant")], ids=["name", "object"])
 def test_each_candidate_has_its_own_patience_and_its_own_solver(solver):
-    model = MLPEnsembleClassifier(2, (4,), solver=solver, max_iter=8, random_state=0)
+    model = MLPEnsembleClassifier(2, (4,), solver=solver, max_iter=8, numeric_embedding=None, random_state=0)
     name = "n_iter_no_change" if isinstance(solver, str) else "solver__n_iter_no_change"
     grid = {name: [1, 2, 5]}
     iris, labels = load_iris(return_X_y=True)
