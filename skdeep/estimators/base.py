@@ -145,18 +145,6 @@ class BaseTorchEstimator(CallbackSupportMixin, Predictor, BaseEstimator):
     #: What is watched where ``scoring`` is None; None is accuracy.
     _default_scoring: str | None = None
 
-    def _fit(
-        self,
-        X: Data,
-        y: Data,
-        sample_weight: ArrayLike | str | None,
-        validation: tuple,
-        incremental: bool = False,
-    ) -> Self:
-        """Train, and put everything back as it was where that fails."""
-        with rollback(self), own_settings():
-            return fit_alone(self, X, y, sample_weight, validation, incremental)
-
     @property
     def _watched_scoring(self) -> str | Callable | None:
         """What is watched."""
@@ -376,7 +364,8 @@ class BaseTorchClassifier(PredictionMixin, ClassifierMixin, BaseTorchEstimator):
             loss becomes non-finite. What was learned before is kept.
         """
         y, y_val = (Probabilities.of(target, classes) for target in (y, y_val))
-        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
+        with rollback(self), own_settings():
+            return fit_alone(self, X, y, sample_weight, (X_val, y_val, sample_weight_val))
 
     @available_unless(no_partial_fit)
     def partial_fit(

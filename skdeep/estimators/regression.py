@@ -21,6 +21,7 @@ from skdeep.data.values import Prediction, TargetScale, ValueAnswers, check_doma
 from skdeep.engine.networks import OutputMap
 from skdeep.engine.values import Positive, ValueLoss
 from skdeep.estimators.base import BaseTorchEstimator, no_partial_fit
+from skdeep.fitting.fit import fit_alone
 from skdeep.fitting.losses import (
     REGRESSION_LOSSES,
     LossObject,
@@ -34,7 +35,8 @@ from skdeep.fitting.losses import (
     suited_delta,
     value_loss,
 )
-from skdeep.fitting.methods import available_unless
+from skdeep.fitting.methods import available_unless, rollback
+from skdeep.fitting.torch_settings import own_settings
 
 
 class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
@@ -106,7 +108,8 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
             If the data is malformed, targets are none that the loss is made for, the device is not there, or the loss
             becomes non-finite. What was learned before is kept.
         """
-        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
+        with rollback(self), own_settings():
+            return fit_alone(self, X, y, sample_weight, (X_val, y_val, sample_weight_val))
 
     @available_unless(no_partial_fit)
     def partial_fit(self, X: Data, y: Data = None, sample_weight: ArrayLike | None = None) -> Self:
@@ -131,7 +134,8 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
     # of a method that is called "partial_fit", the first call alone would validate parameters
     @_fit_context(prefer_skip_nested_validation=True)
     def _fit_part(self, X: Data, y: Data, sample_weight: ArrayLike | None) -> Self:
-        return self._fit(X, y, sample_weight, (None, None, None), incremental=True)
+        with rollback(self), own_settings():
+            return fit_alone(self, X, y, sample_weight, (None, None, None), incremental=True)
 
     def predict(self, X: Data) -> Any:
         """Predict values.
