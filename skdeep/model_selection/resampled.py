@@ -207,7 +207,7 @@ class Near:
     def of(cls, recipe: Recipe, problem: Problem, model: LinearClassifier, first: Linear) -> Near | None:
         """Look whether objectives are smooth, with a penalty that is a square; return None if they are not."""
         member = _member(model)
-        known = has_exact_solver(recipe, problem, first) and problem.shard is None and first.frame is None
+        known = has_exact_solver(recipe, problem, first) and first.frame is None
         if not known or type(recipe.penalty([member], np.ones(1), np.ones(1))) not in (L2, NoPenalty):
             return None
         loss = row_loss(recipe.loss, problem.target, recipe.n_outputs)
