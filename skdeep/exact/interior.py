@@ -23,7 +23,7 @@ from scipy.linalg.lapack import dpotrf, dpotrs
 _CENTRE, _MUCH, _MORE, _MAX_STARTS = 0.5, 5.0, 3.0, 12
 #: Share of complementarity that a step has left where the next one goes for no less than another share; else it goes
 #: for this power of the share that a trial leaves.
-_SLOW, _FIRM, _POWER = 0.5, 0.1, 5
+_SLOW, _FIRM, _POWER = 0.5, 0.1, 4
 #: Bounds of what a float is divided by, and of what is raised to a power, which raises where an array has infinities.
 _TINY, _MOST = float(np.finfo(float).tiny), 1e9
 #: Which way the duals of both bounds change.
