@@ -468,8 +468,6 @@ def test_quantiles_are_watched_by_their_loss():
 def test_tables(model):
     frame = pd.DataFrame(X, columns=list("abcdefghij"))
     frame["size"] = pd.Categorical(np.where(Y > 150, "large", "small"))
-    if isinstance(model, TorchRegressor):
-        return
     model = fitted(model, frame, pd.Series(Y))
     assert list(model.encoded_features_[-2:]) == ["size_large", "size_small"]
     shuffled = model.predict(frame.iloc[::-1])[::-1]

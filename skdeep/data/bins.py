@@ -1,4 +1,4 @@
-"""Edges of the bins that numeric columns are embedded by: weighted quantiles."""
+"""Weighted quantiles of columns, and the edges of the bins that numeric columns are embedded by."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def bin_edges(
     found = []
     for subset, weight in ((subsets[m], weights[m]) for m in first):
         index, X = _sample(rows, subset)
-        found.append(_quantiles(X[:, :n_columns], np.ones(len(X)) if weight is None else weight[index], n_bins))
+        found.append(quantiles(X[:, :n_columns], np.ones(len(X)) if weight is None else weight[index], n_bins))
     return np.stack([found[n] for n in number])
 
 
@@ -49,7 +49,7 @@ def _sample(rows: AnyRows, subset: np.ndarray | None) -> tuple[np.ndarray, np.nd
     return index, to_numpy64(rows.take(torch.from_numpy(index)))
 
 
-def _quantiles(X: np.ndarray, weight: np.ndarray, n_bins: int) -> np.ndarray:
+def quantiles(X: np.ndarray, weight: np.ndarray, n_bins: int) -> np.ndarray:
     """Compute the weighted quantiles (e, n_bins + 1) of columns (n, e): values that are there, from least to greatest.
 
     A weight of 2 is a row given twice. A column without any value has zeros.

@@ -96,13 +96,12 @@ class TargetScale:
         unit of its own, unless the loss has one.
         """
         ones, zeros = np.ones(values.shape[1]), np.zeros(values.shape[1])
-        positive, plain = isinstance(loss, Positive), not loss.log_link
         if loss.log_link and not free:
             return cls.none(values.shape[1])
         largest = np.abs(values).max(0, initial=0.0)
         largest = np.where(largest > 0, largest, 1.0)  # squares of what is huge or tiny have no number
         mean = largest * np.average(values / largest, axis=0, weights=weight)
-        level = mean if plain and free and not positive else zeros
+        level = mean if free and not (loss.log_link or isinstance(loss, Positive)) else zeros
         squares = np.average(np.square((values - level) / largest), axis=0, weights=weight)
         unit = mean if loss.log_link else largest * np.sqrt(squares)
         unit = np.where(unit > 1e-12 * largest, unit, np.where(np.abs(mean) > 0, np.abs(mean), 1.0))
@@ -122,6 +121,11 @@ class TargetScale:
         """Make the scale that leaves targets as they are."""
         ones, zeros = np.ones(n_columns), np.zeros(n_columns)
         return cls(zeros, ones, ones, zeros, ones, zeros)
+
+    @property
+    def is_of_scores(self) -> bool:
+        """Whether scores have the unit of the targets: logarithms have none, for example."""
+        return np.array_equal(self.factor, self.unit)
 
     def forth(self, values: np.ndarray) -> np.ndarray:
         """Make the targets (n, C) that are trained on."""

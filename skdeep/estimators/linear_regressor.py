@@ -90,7 +90,7 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
         scale, loss = self._target_scale, self._loss(1)
         degree = loss.degree
         # the objective in targets of that unit, divided by the loss's: of scores that are logarithms, weights have none
-        of_squares, of_norm = (2 - degree, 1 - degree) if scale.factor is scale.unit else (-degree, -degree)
+        of_squares, of_norm = (2 - degree, 1 - degree) if scale.is_of_scores else (-degree, -degree)
         alpha, l1_ratio = values(members, "alpha"), values(members, "l1_ratio")
         if self.penalty != "elasticnet":
             l1_ratio = np.full_like(l1_ratio, float(self.penalty == "l1"))

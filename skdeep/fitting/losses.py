@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from skdeep.compat.sklearn import HasMethods, Interval, StrOptions, validate_parameter_constraints
+from skdeep.data.bins import quantiles
 from skdeep.engine.values import (
     AbsoluteValues,
     HuberValues,
@@ -197,18 +198,11 @@ def is_to_be_suited(loss: Any) -> bool:
 
 def suited_delta(values: np.ndarray, weight: np.ndarray | None) -> float:
     """Compute the median absolute deviation of targets (n, C), their root mean square, with weights (n,)."""
-    deviation = np.abs(values - _medians(values, weight))
-    spread = _medians(deviation, weight)
+    of_rows = np.ones(len(values)) if weight is None else weight
+    deviation = np.abs(values - quantiles(values, of_rows, 2)[:, 1])  # from the medians
+    spread = quantiles(deviation, of_rows, 2)[:, 1]
     spread = np.where(spread > 0, spread, np.average(deviation, axis=0, weights=weight))  # most are the same
     return float(np.sqrt(np.square(spread).mean())) or 1.0
-
-
-def _medians(values: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
-    """Compute the weighted median of each column, (C,): the least value that half of the weight does not exceed."""
-    order = np.argsort(values, axis=0)
-    reached = np.cumsum(np.ones(values.shape) if weight is None else weight[order], axis=0)
-    at = (reached < reached[-1] / 2).sum(0)
-    return np.take_along_axis(values, np.take_along_axis(order, at[None], axis=0), axis=0)[0]
 
 
 #: The losses by name, with their default settings.
