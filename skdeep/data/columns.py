@@ -215,7 +215,7 @@ class Columns:
         sizes, mean = self.sizes(centered), self.mean if centered else np.zeros_like(self.mean)
         far = limits.eps**0.5 * np.abs(mean) > sizes
         largest = limits.max**0.25
-        if sizes.min() > 1 / largest and sizes.max() < largest and not far.any():
+        if not (far | (sizes >= largest) | (sizes <= 1 / largest)).any():
             return None
         exponent = np.round(np.log2(sizes))
         needs = far | (np.abs(exponent) > np.log2(limits.max) / 4)
@@ -235,8 +235,7 @@ def sizes_of(columns: list[Columns], centered: bool) -> tuple[np.ndarray, np.nda
     order of one.
     """
     mean, deviation, largest = (
-        getattr(columns[0], name)[None] if len(columns) == 1 else np.array([getattr(c, name) for c in columns])
-        for name in ("mean", "deviation", "largest")
+        np.array([getattr(c, name) for c in columns]) for name in ("mean", "deviation", "largest")
     )
     magnitude = np.maximum(np.hypot(deviation, mean), largest)
     size = deviation if centered else magnitude
@@ -297,7 +296,7 @@ def _together(
     share = np.array([weights_of_rows(n, *own) for own in zip(subsets, weights, strict=True)])
     mass = share.sum(1)
     if rows.kind is torch.float64:  # nothing is to be cast
-        Z, rounding = rows.as_they_are(slice(None)).numpy(), 10 * float(np.finfo(np.float64).eps)
+        Z, rounding = rows.as_they_are(slice(None)).numpy(), 10 * _LIMITS[np.dtype(np.float64)][0]
     else:
         rows, rounding = _in_own_dtype(rows)
         Z = rows.take(slice(None)).numpy()
@@ -309,20 +308,22 @@ def _together(
         moved = share @ centred
         square = share @ np.square(centred, out=centred)
         at, moved, square = (values.astype(np.float64, copy=False) for values in (at, moved, square))
-        variance = square - moved**2
-        rounded = np.maximum(tiny / eps, np.maximum((eps * at) ** 2, _NEAR * moved**2))
-        unsure = ~((variance > rounded) & (variance < np.inf))
+        near = np.square(moved)
+        variance = square - near
+        rounded = np.maximum(np.square(eps * at) + tiny / eps, _NEAR * near)
+        sure = (variance > rounded) & (variance < np.inf)
         mean, deviation = at + moved, np.sqrt(variance)
-    if unsure.any():  # most are constant, whatever the rows
-        some = np.flatnonzero(unsure.any(0))
+    sound = sure.all(1).tolist()
+    if not all(sound):  # most are constant, whatever the rows
+        some = np.flatnonzero(~sure.all(0))
         same = (Z[:, some] == Z[0, some]).all(0)
         some = some[same]
-        mean[:, some], deviation[:, some], unsure[:, some] = Z[0, some], 0.0, False
-    sound = ~unsure.any(1)
+        mean[:, some], deviation[:, some], sure[:, some] = Z[0, some], 0.0, True
+        sound = sure.all(1).tolist()
     zero = np.zeros(Z.shape[1])
     return [
         Columns(zero + total, zero, own_mean, own_deviation, zero, rounding) if is_sound else None
-        for total, is_sound, own_mean, own_deviation in zip(mass, sound.tolist(), mean, deviation, strict=True)
+        for total, is_sound, own_mean, own_deviation in zip(mass, sound, mean, deviation, strict=True)
     ]
 
 

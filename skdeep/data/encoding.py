@@ -51,8 +51,8 @@ def _seeds_of(seed: int) -> tuple[int, int]:
 
 
 def _drawn(generator: np.random.RandomState) -> tuple[int, int]:
-    first, second = generator.randint(np.iinfo(np.int32).max, size=2)
-    return int(first), int(second)
+    most = np.iinfo(np.int32).max
+    return int(generator.randint(most)), int(generator.randint(most))
 
 
 def encode(

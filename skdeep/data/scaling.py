@@ -81,7 +81,7 @@ def change_of_variables(
         return to_device(torch.from_numpy(values[:, None]), problem.device, problem.dtype)
 
     return {
-        "center": of_columns(np.stack([c.mean for c in columns]) * factor - origin) if centered else None,
+        "center": of_columns(np.array([c.mean for c in columns]) * factor - origin) if centered else None,
         # without the penalty's curvature, it would be the penalty that is badly scaled
         "scale": of_columns(1 / np.hypot(sizes, of_penalty)),
         "unit": of_columns(units) if own_units.any() or frame is not None else None,
@@ -95,8 +95,11 @@ def _check_penalty(sizes: np.ndarray, strengths: np.ndarray, varying: np.ndarray
     Because the column is small, that is, and not because the penalty is as large as that, as it may be in a search.
     """
     strengths = np.minimum(strengths, _LARGE)
-    lost = varying & (sizes < _NOTHING * strengths)
-    lost |= varying & (~varying | (sizes < _FLAT * strengths)).all(1, keepdims=True)
+    flat = varying & (sizes < _FLAT * strengths)
+    if not flat.any():  # nor less than that
+        return
+    lost = flat & (sizes < _NOTHING * strengths)
+    lost |= flat & (flat | ~varying).all(1, keepdims=True)
     if lost.any():
         raise ValueError(
             "The penalty is one on the coefficients of the columns as they are, and its strength, alpha, leaves "

@@ -85,6 +85,8 @@ class TargetScale:
     offset: np.ndarray
     predicted: np.ndarray
     shift: np.ndarray
+    #: Whether scores have the unit of the targets: logarithms have none, for example.
+    is_of_scores: bool
 
     @classmethod
     def of(
@@ -100,32 +102,27 @@ class TargetScale:
             return cls.none(values.shape[1])
         largest = np.abs(values).max(0, initial=0.0)
         largest = np.where(largest > 0, largest, 1.0)  # squares of what is huge or tiny have no number
-        mean = largest * np.average(values / largest, axis=0, weights=weight)
+        mean = largest * _mean(values / largest, weight)
         level = mean if free and not (loss.log_link or isinstance(loss, Positive)) else zeros
-        squares = np.average(np.square((values - level) / largest), axis=0, weights=weight)
+        squares = _mean(np.square((values - level) / largest), weight)
         unit = mean if loss.log_link else largest * np.sqrt(squares)
         unit = np.where(unit > 1e-12 * largest, unit, np.where(np.abs(mean) > 0, np.abs(mean), 1.0))
         if not per_column or loss.in_unit(2.0) is not loss:
             unit = unit.max() * np.sqrt(np.square(unit / unit.max()).mean()) * ones
         if loss.log_link:
-            return cls(zeros, unit, ones, np.log(unit), ones, zeros)
+            return cls(zeros, unit, ones, np.log(unit), ones, zeros, False)
         if isinstance(loss, Positive):
             shift = loss.scores_of(torch.from_numpy(np.maximum(mean / unit, 1e-3))).numpy() if free else zeros
             if loss.output == "softplus":
-                return cls(zeros, unit, ones, shift, unit, shift)
-            return cls(zeros, unit, unit, shift * unit, ones, shift)
-        return cls(level, unit, unit, level, ones, zeros)
+                return cls(zeros, unit, ones, shift, unit, shift, False)
+            return cls(zeros, unit, unit, shift * unit, ones, shift, True)
+        return cls(level, unit, unit, level, ones, zeros, True)
 
     @classmethod
     def none(cls, n_columns: int) -> TargetScale:
         """Make the scale that leaves targets as they are."""
         ones, zeros = np.ones(n_columns), np.zeros(n_columns)
-        return cls(zeros, ones, ones, zeros, ones, zeros)
-
-    @property
-    def is_of_scores(self) -> bool:
-        """Whether scores have the unit of the targets: logarithms have none, for example."""
-        return np.array_equal(self.factor, self.unit)
+        return cls(zeros, ones, ones, zeros, ones, zeros, True)
 
     def forth(self, values: np.ndarray) -> np.ndarray:
         """Make the targets (n, C) that are trained on."""
@@ -139,6 +136,11 @@ class TargetScale:
         """Make scores (..., C) of targets as they are of those in training."""
         factor, offset = (to_device(as_tensor(a), scores.device, scores.dtype) for a in (self.factor, self.offset))
         return scores * factor + offset
+
+
+def _mean(values: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+    """Compute the means of columns (n, C), by the rows' weights."""
+    return values.mean(0) if weight is None else weight @ values / weight.sum()
 
 
 @dataclass(frozen=True)

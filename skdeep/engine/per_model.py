@@ -122,7 +122,7 @@ def to_device(values: Tensor, device: torch.device, dtype: torch.dtype | None = 
 def to_numpy64(values: Tensor) -> np.ndarray:
     """Copy values of a device to the host, and cast them there to float64, which not every device has."""
     values = values.detach() if values.requires_grad else values
-    if values.device.type != "cpu":  # calls that do nothing take time as well
+    if not values.is_cpu:  # calls that do nothing take time as well
         values = values.cpu()
     return (values if values.dtype is torch.float64 else values.double()).numpy()
 

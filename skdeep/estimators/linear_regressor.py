@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -91,20 +91,23 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
         degree = loss.degree
         # the objective in targets of that unit, divided by the loss's: of scores that are logarithms, weights have none
         of_squares, of_norm = (2 - degree, 1 - degree) if scale.is_of_scores else (-degree, -degree)
-        alpha, l1_ratio = values(members, "alpha"), values(members, "l1_ratio")
-        if self.penalty != "elasticnet":
-            l1_ratio = np.full_like(l1_ratio, float(self.penalty == "l1"))
+        alpha = values(members, "alpha")
         auto = np.isnan(alpha)
         strength = np.where(auto, loss.slope * self._auto_alpha / total_weight, alpha)
-        unit, one = scale.unit, len(scale.unit) == 1 or self._is_alike(of_norm if self.penalty == "l1" else of_squares)
-        if one:  # all targets have the same
-            unit = unit[0]
+        unit: Any = scale.unit
+        if len(unit) == 1 or self._is_alike(of_norm if self.penalty == "l1" else of_squares):
+            unit = float(unit[0])  # all targets have the same
         else:
-            strength, l1_ratio, auto = strength[:, None], l1_ratio[:, None] * np.ones_like(unit), auto[:, None]
+            strength, auto = strength[:, None] * np.ones_like(unit), auto[:, None]
+        if self.penalty != "elasticnet":
+            power = of_norm if self.penalty == "l1" else of_squares
+            return PENALTIES[self.penalty](strength * np.where(auto, 1.0, unit**power), np.zeros_like(strength))
+        l1_ratio = values(members, "l1_ratio").reshape(auto.shape)
         lasso = strength * l1_ratio * np.where(auto, 1.0, unit**of_norm)
         ridge = strength * (1 - l1_ratio) * np.where(auto, 1.0, unit**of_squares)
         total = lasso + ridge
-        return PENALTIES[self.penalty](total, np.divide(lasso, total, out=l1_ratio, where=total > 0))
+        share = l1_ratio * np.ones_like(total)
+        return PENALTIES[self.penalty](total, np.divide(lasso, total, out=share, where=total > 0))
 
     def _is_alike(self, power: float) -> bool:
         """Tell whether a power of the targets' units is the same for all, so that a strength of one norm is."""

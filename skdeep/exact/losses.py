@@ -229,7 +229,10 @@ class SquaredLoss(OfColumns):
 
     def at(self, scores: np.ndarray) -> At:
         residual = scores - self.target
-        return At(np.einsum("kcn,kcn->kn", residual, residual) / 2, residual)
+        value = np.square(residual)
+        value = value[:, 0] if value.shape[1] == 1 else value.sum(1)
+        value *= 0.5
+        return At(value, residual)
 
     def second(self, scores: np.ndarray, at: At) -> np.ndarray:
         return np.ones_like(scores)

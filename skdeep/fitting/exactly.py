@@ -187,7 +187,7 @@ def solve_exactly(
     tol = np.array([member.progress.tol for member in members])
     max_iter = int(max(min(epochs, member.progress.max_iter) for member in members))
     start = np.zeros((len(members), recipe.n_outputs, rows.shape[1]))
-    if any(to_numpy64(part).any() for part in network.params):
+    if members[0].progress.warm:
         start = variables.forth(network)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if recipe.solver == "lbfgs":
@@ -316,7 +316,7 @@ def _book(
             mine.copy_(found)
     if monitor is not None:
         watched = list(zip(*(found.tolist() for found in monitor(network, np.arange(len(members)))), strict=True))
-    sound = np.isfinite(solution.params).all((1, 2)).tolist()
+    sound = np.isfinite(solution.params.reshape(len(members), -1)).all(1).tolist()
     for m, (member, at_end) in enumerate(zip(members, watched, strict=True)):
         # validation scores are of the end: it is the one epoch that there is
         p, curve = member.progress, solution.curve[m][-1 if monitor is not None else 0 :]

@@ -85,12 +85,13 @@ def _loss_of_zero(recipe: Recipe, problem: Problem, member: Member) -> float:
 
 def _are_huge(params: list[torch.Tensor], largest: float) -> bool:
     """Tell whether a step has made parameters so large that products with the rows may exceed the `largest` number."""
-    # a module may count batches, or have nothing of a kind
-    params = [param.detach() for param in params if param.is_floating_point() and param.numel()]
-    if all(param.device.type == "cpu" and param.dtype is not torch.bfloat16 for param in params):
-        found = [float(np.abs(param.numpy()).max()) for param in params]  # of a few numbers, a third of torch's time
+    if all(param.is_cpu and param.dtype is torch.float64 for param in params):
+        found = [float(np.abs(to_numpy64(param)).max(initial=0.0)) for param in params]  # a third of torch's time
     else:
-        found = list(to_numpy64(torch.stack([param.abs().max().to(torch.float32) for param in params])))
+        # a module may count batches, or have nothing of a kind
+        params = [param.detach() for param in params if param.is_floating_point() and param.numel()]
+        largest_ones = [param.abs().max().to(torch.float32) for param in params]
+        found = list(to_numpy64(torch.stack(largest_ones))) if params else []
     return any(value > largest**0.4 for value in found)
 
 

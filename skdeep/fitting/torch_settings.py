@@ -19,13 +19,14 @@ def own_settings() -> Iterator[None]:
     others: list[AbstractContextManager] = [
         torch.autocast(device, enabled=False) for device in _AUTOCAST_DEVICES if torch.is_autocast_enabled(device)
     ]
-    if torch.get_default_device().type != "cpu":
+    if torch.empty(0).device.type != "cpu":  # the default one, sooner said than torch.get_default_device says it
         others.append(torch.device("cpu"))
-    with torch.inference_mode(False):  # which puts gradients on, too
-        if not others:
-            yield
-            return
-        with ExitStack() as stack:
-            for setting in others:
-                stack.enter_context(setting)
-            yield
+    if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
+        others.append(torch.inference_mode(False))  # which puts gradients on, too
+    if not others:
+        yield
+        return
+    with ExitStack() as stack:
+        for setting in others:
+            stack.enter_context(setting)
+        yield

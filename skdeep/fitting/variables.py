@@ -45,10 +45,11 @@ class Variables:
             np.full((1, n_features), default) if values is None else to_numpy64(values)[:, 0]
             for values, default in ((network.center, 0.0), (network.scale, 1.0))
         )
-        largest = scale.max(0)
-        return cls(
-            center[0], np.where(scale[0] > 0.5 * largest, scale[0], largest), center, scale, len(network.params) > 1
-        )
+        shared = scale[0]
+        if len(scale) > 1:
+            largest = scale.max(0)
+            shared = np.where(shared > 0.5 * largest, shared, largest)
+        return cls(center[0], shared, center, scale, len(network.params) > 1)
 
     def suit(self, parts: list[list[int]]) -> bool:
         """Tell whether these columns are about as large as in each part of the models, which has its own rows."""
@@ -69,6 +70,8 @@ class Variables:
     def back(self, params: np.ndarray) -> list[np.ndarray]:
         """Compute the parameters of a network from parameters (K, C, D) in these columns."""
         coef = params[:, :, : len(self.scale)]
+        if len(self.own_scale) == len(self.own_center) == 1:  # which are these columns
+            return [np.ascontiguousarray(part) for part in (coef, params[:, :, -1])][: 1 + self.intercept]
         found = [coef * (self.scale / self.own_scale)[:, None]]
         if self.intercept:
             shift = (coef @ (self.scale * (self.own_center - self.center))[:, :, None])[:, :, 0]
