@@ -152,7 +152,7 @@ class Batch:
         params, duals = self.params.copy(), self.dual[:, 0].copy()
         curve: list[list[float]] = [[] for _ in range(K)]
         steps, max_iter = 0, min(max_iter, _MAX_STEPS)
-        while len(self.system):
+        while True:
             margin = self.slack[:, 1] - self.slack[:, 0]
             pulled = self.rho * self.params
             primal = np.vecdot(np.maximum(margin, 0.0), self.weight)
@@ -167,6 +167,8 @@ class Batch:
             if done:
                 index = self.system[done]
                 params[index], duals[index] = self.params[done], self.dual[done, 0]
+                if len(done) == len(self.system):
+                    break
                 self.keep(np.delete(np.arange(len(self.system)), done))
                 continue
             for system, value in zip(self.system.tolist(), primal.tolist(), strict=True):
