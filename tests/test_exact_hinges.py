@@ -245,7 +245,7 @@ def test_sparse_rows_are_rows(kind, intercept):
 
 @each_kind
 def test_a_start_saves_steps_and_changes_nothing_else(kind, monkeypatch):
-    monkeypatch.setattr(hinge_interior, "suits", lambda rows, loss: False)  # it begins without
+    monkeypatch.setattr(hinge_interior, "suits", lambda *_: False)  # it begins without
     Z = standardised(IRIS)
     w = np.full(len(IRIS_Y), 1 / len(IRIS_Y))
     cold = solved(kind, Z, IRIS_Y, w, penalty(0.02, 5), 3, gap=1e-6)
@@ -279,7 +279,7 @@ def test_an_interior_point_leads_to_the_optimum(kind, seed, n, C, alphas, interc
     assert found.converged.all()
     for own, model_rho, params in zip(weight, rho, found.params, strict=True):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(hinge_interior, "suits", lambda rows, loss: False)
+            patch.setattr(hinge_interior, "suits", lambda *_: False)
             best = solve(rows, loss, own[None], model_rho[None], 1e-8)
         assert best.converged[0]
         value = objective(kind, Z, y, own, model_rho, params)
@@ -300,9 +300,10 @@ def test_an_interior_point_is_near_in_few_steps(kind, alpha):
 
 def test_the_interior_point_leaves_large_problems_alone():
     Z, y, _ = random_problem(0, n=200, d=40, C=8)
-    assert hinge_interior.suits(Rows(Z[:, :5]), WestonWatkins(y, 8))
-    assert not hinge_interior.suits(Rows(Z), WestonWatkins(y, 8))
-    assert not hinge_interior.suits(SparseRows(sparse.csr_array(Z), True), Hinges(y[None] == 0))
+    assert hinge_interior.suits(Rows(Z[:, :5]), WestonWatkins(y, 8), lambda: 0.0)
+    assert not hinge_interior.suits(Rows(Z), WestonWatkins(y, 8), lambda: 0.1)
+    assert hinge_interior.suits(Rows(Z), WestonWatkins(y, 8), lambda: 0.9)
+    assert not hinge_interior.suits(SparseRows(sparse.csr_array(Z), True), Hinges(y[None] == 0), lambda: 0.9)
 
 
 # ---- what may come ---------------------------------------------------------------------------------------------------

@@ -15,13 +15,14 @@ where both sums are at least zero, if G is zero in the intercepts.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from skdeep.exact import hinge_interior
 from skdeep.exact.descent import summed
 from skdeep.exact.hinge_newton import Bends, directions
-from skdeep.exact.hinge_starts import least_squares, of_best_length, span_of
+from skdeep.exact.hinge_starts import begin, crowd, span_of
 from skdeep.exact.hinge_terms import Hinges, Terms, WestonWatkins
 from skdeep.exact.path import chained
 from skdeep.exact.rows import Rows
@@ -371,7 +372,7 @@ def solve(
         solution = solve(rows, loss, weight, rho, goal, max_iter, start)
         curve = [one[:-1] + other for one, other in zip(small.curve, solution.curve, strict=True)]
         return replace(solution, curve=curve)
-    if start is None and hinge_interior.suits(rows, loss):
+    if start is None and hinge_interior.suits(rows, loss, partial(crowd, rows, loss, weight, rho)):
         near = hinge_interior.approach(rows, loss, weight, rho, intercept, goal / 2, max_iter)
         problem, own = _problem(rows, loss, weight, rho, intercept)
         params, duals = (of_all.reshape(len(own), problem.terms.n_scores, -1) for of_all in (near.params, near.duals))
@@ -404,8 +405,7 @@ def solve(
                 ratio = ratio[:, None, None]
                 starts = [(params, duals), (params, ratio * duals), (params / ratio, duals)]
             else:
-                own_of, width = (rows, loss, weight[models], rho[models]), _WIDTH
-                params = of_best_length(least_squares(*own_of), *own_of)
+                params, width = begin(rows, loss, weight[models], rho[models]), _WIDTH
                 starts = [(params, np.zeros((len(models), C, n)))]
             problem, own = _problem(rows, loss, weight[models], rho[models], intercept)
             shape = len(own), problem.terms.n_scores, -1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -13,8 +14,10 @@ from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
 from skdeep.exact.interior import Batch, Found
 from skdeep.exact.rows import Rows, SparseRows, of_all, of_both, pairs
 
-#: Unknowns of a system, and rows, up to which it is cheaper than the method of multipliers.
+#: Unknowns of a system, and rows, up to which it is cheaper than the method of multipliers; and up to which it may be,
+#: where more than such a share of the rows is within the margins: those are what the other one's steps cost.
 _MAX_SYSTEM, _MAX_ROWS = 256, 4096
+_LARGER_SYSTEM, _MORE_ROWS, _CROWD = 1024, 16384, 0.5
 #: Values up to which all terms' derivatives in the parameters are kept: products with them take one call.
 _FEW_VALUES = 2**15
 #: Systems of the same rows for which products of all columns pay that are used again in each step, as do many at once.
@@ -142,14 +145,15 @@ def _sums(C: int) -> tuple[np.ndarray, np.ndarray]:
     return first, second
 
 
-def suits(rows: Rows, loss: Hinges | WestonWatkins) -> bool:
-    """Tell whether steps are cheap for a problem."""
+def suits(rows: Rows, loss: Hinges | WestonWatkins, crowd: Callable[[], float]) -> bool:
+    """Tell whether steps are cheap for a problem; `crowd` computes the share of its rows within the margins."""
     if isinstance(rows, SparseRows) or isinstance(loss, CrammerSinger):
         return False
-    n, D = rows.shape
-    if isinstance(loss, Hinges):
-        return n <= _MAX_ROWS and D <= _MAX_SYSTEM
-    return n <= _MAX_ROWS and D * loss.n_scores <= _MAX_SYSTEM
+    (n, D), apart = rows.shape, isinstance(loss, Hinges)
+    size = D if apart else D * loss.n_scores
+    if n <= _MAX_ROWS and size <= _MAX_SYSTEM:
+        return True
+    return not apart and n <= _MORE_ROWS and size <= _LARGER_SYSTEM and crowd() > _CROWD
 
 
 def approach(

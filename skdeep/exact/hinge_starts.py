@@ -91,3 +91,14 @@ def span_of(rows: Rows, rho: np.ndarray, intercept: bool) -> Span | None:
     if D <= 2 * n or n > _MAX_ROWS or (base := _common_factors(rho, intercept)) is None:
         return None
     return Span(rows, base, intercept)
+
+
+def begin(rows: Rows, loss: Hinges | WestonWatkins, weight: np.ndarray, rho: np.ndarray) -> np.ndarray:
+    """Compute parameters (K, C, D) to begin with, of a problem that is like no other."""
+    return of_best_length(least_squares(rows, loss, weight, rho), rows, loss, weight, rho)
+
+
+def crowd(rows: Rows, loss: Hinges | WestonWatkins, weight: np.ndarray, rho: np.ndarray) -> float:
+    """Compute the share of rows within the margins there."""
+    margins = loss.terms(len(weight)).margins(rows.scores(begin(rows, loss, weight, rho)))
+    return float((margins > 0).any(1).mean())
