@@ -23,7 +23,7 @@ from sklearn.linear_model import (
     Ridge,
     TweedieRegressor,
 )
-from sklearn.metrics import mean_pinball_loss, r2_score
+from sklearn.metrics import mean_pinball_loss, mean_tweedie_deviance, r2_score
 from sklearn.svm import LinearSVR
 from sklearn.utils.estimator_checks import check_array_api_input
 from torch import nn
@@ -328,6 +328,30 @@ def test_mini_batches_come_near(loss, penalty):
     l1_ratio = {"l1": 1, "l2": 0}.get(penalty, model.l1_ratio)
     best, reached = (objective(loss, m.coef_, m.intercept_, 0.05, l1_ratio, (rows, values)) for m in (optimum, near))
     assert best * (1 - 1e-6) <= reached <= 1.003 * best
+
+
+@pytest.mark.parametrize("loss", ["poisson", "gamma", "tweedie"])
+@pytest.mark.parametrize("size", [0.3, 1.0, 2.0])
+def test_steps_on_the_log_link_do_not_explode(loss, size):
+    generator = np.random.default_rng(1)
+    rows = generator.normal(size=(3000, 10))
+    mean = np.exp(size * rows @ generator.normal(size=10) / np.sqrt(10))  # of which some are a thousand times others
+    values = generator.poisson(mean) if loss == "poisson" else generator.gamma(2, mean / 2) + 1e-9
+    models = LinearRegressor(loss, solver="lbfgs"), LinearRegressor(loss, solver="sgd", random_state=0)
+    predicted = [fitted(model, rows, values).predict(rows) for model in models]
+    power = {"poisson": 1, "gamma": 2, "tweedie": 1.5}[loss]
+    of_optimum, of_steps = (mean_tweedie_deviance(values, of_mean, power=power) for of_mean in predicted)
+    assert of_steps <= 1.05 * of_optimum
+
+
+def test_many_rows_have_an_optimum_where_it_is_cheap():
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(60_000, 40)).astype(np.float32)
+    lasso = fitted(LinearRegressor(penalty="l1", alpha=0.1), rows, rows[:, 0] + generator.normal(size=60_000))
+    assert lasso.solver_ == "exact" and lasso.certificate_ <= 1e-6
+    other = LinearRegressor("absolute_error", max_iter=1, random_state=0)
+    assert fitted(other, rows[:, :2], rows[:, 0]).solver_ == "exact"
+    assert fitted(other, np.tile(rows[:30_000], 3), rows[:30_000, 0]).solver_ == "sgd"
 
 
 @pytest.mark.parametrize("penalty", ["l1", "l2"])

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -49,6 +50,10 @@ class Loss:
         :math:`\ell(s + h) \le \ell(s) + \nabla\ell^T h + \tfrac{c}{2}\|h\|^2`. It sets the step size of
         ``learning_rate_init="auto"``; a loss with kinks gives the bound of a smooth stand-in.
         """
+        return 1.0
+
+    def caution(self, target: np.ndarray) -> float:
+        """Return how many times shorter steps of mini-batches have to be than the bound says, for these targets."""
         return 1.0
 
     def value(self, scores: Tensor, target: Tensor) -> Tensor:

@@ -7,14 +7,19 @@ back as ``(...)``. What is predicted is `prediction` of the scores: themselves, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from skdeep.engine.losses import Loss
+
+#: How much shorter steps are on the log link, where all targets are alike.
+_CAUTION = 8.0
 
 
 class ValueLoss(Loss):
@@ -28,8 +33,6 @@ class ValueLoss(Loss):
         Which targets there may be.
     log_link : bool
         Whether the scores are logarithms of what is predicted.
-    convex : bool
-        Whether it is, in the scores, so that an optimum is the only one.
     convex : bool
         Whether it is, in the scores, so that an optimum is the only one.
     degree : float
@@ -60,6 +63,19 @@ class ValueLoss(Loss):
     def scores_of(self, prediction: Tensor) -> Tensor:
         """Compute the scores of what is predicted."""
         return prediction.log() if self.log_link else prediction
+
+    def caution(self, target: np.ndarray) -> float:
+        r"""Return how many times shorter steps have to be, see `Loss.caution`.
+
+        On the log link, second derivatives have no bound: where predictions are the targets, they are about
+        :math:`t^{degree}`, of which a batch may have some that are much larger than most. The constant was measured
+        (``docs/decisions/regression.rst``).
+        """
+        if not self.log_link:
+            return 1.0
+        bend = np.abs(target) ** self.degree
+        mean = float(bend.mean())
+        return _CAUTION * math.sqrt(float(np.square(bend).mean())) / mean if mean > 0 else _CAUTION
 
     def in_unit(self, unit: float) -> ValueLoss:
         """Make the same loss of values that are counted in a unit."""

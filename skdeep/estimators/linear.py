@@ -162,8 +162,12 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         unbounded = self.penalty is None and loss.target != "values"  # hinges that fall for ever
         if self.early_stopping or self.verbose or unbounded or not can_be:
             return "sgd"
+        return "exact" if self._is_certificate_cheap(problem, loss) else "sgd"
+
+    def _is_certificate_cheap(self, problem: Problem, loss: Loss) -> bool:
+        """Tell whether the optimum of an objective with kinks costs no more than mini-batch training."""
         values = problem.n_rows * (problem.source.shape[1] * problem.density + 1) * self.n_outputs_
-        return "exact" if values <= _CERTIFIED_VALUES else "sgd"
+        return values <= _CERTIFIED_VALUES
 
     def _is_certified(self, loss: Loss) -> bool:
         """Tell whether there is a solver with a certificate for the objective."""
@@ -305,4 +309,4 @@ def _derived_rates(recipe: Recipe, problem: Problem, network: Linear, members: l
     spread = [1.0 if m.weight is None else m.weight.max() / m.weight[m.weight > 0].mean() for m in members]
     size = int(np.minimum(recipe.batch_rows, n).max())
     noise = np.array(spread) * trace * (1 / size - 1 / n) / (1 - np.array([m.settings.momentum for m in members]))
-    return 1 / (curvature * (largest + np.maximum(noise, 0.0)))
+    return 1 / (curvature * recipe.judged_by.caution(problem.target) * (largest + np.maximum(noise, 0.0)))

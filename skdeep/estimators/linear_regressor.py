@@ -20,6 +20,9 @@ from skdeep.fitting.recipe import Member, values
 #: Floating-point operations of the closed form that are done sooner than an iteration of anything else begins; and
 #: how many times those of mini-batches it may take, being exact.
 _FREE, _WORTH = 2e9, 10.0
+#: Values of dense rows that may be copied, floating-point operations that the optimum of an objective with kinks may
+#: take, being exact (some two seconds), and steps that they are about.
+_DENSE_VALUES, _EXACT, _INTERIOR_STEPS = 2**24, 1e10, 15
 #: Columns of systems that are solved at once.
 _MAX_COLUMNS = 1024
 
@@ -127,6 +130,14 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
         if not loss.smooth and self._n_inputs >= _MAX_COLUMNS:
             return "sgd"
         return super()._cheapest_solver(problem, loss, penalty, newton_params)
+
+    def _is_certificate_cheap(self, problem: Problem, loss: Loss) -> bool:
+        if super()._is_certificate_cheap(problem, loss):
+            return True
+        # of dense rows, which are copied, some dozen products of all columns; of squared errors one
+        n, d = problem.n_rows, self._n_inputs + 1
+        steps = 1 if type(loss) is SquaredValues else _INTERIOR_STEPS
+        return problem.density == 1 and n * d <= _DENSE_VALUES and 2 * steps * n * d * d * self.n_outputs_ <= _EXACT
 
     def _max_newton_params(self, n_rows: int) -> int | None:
         return None if self._solves_at_once(self._loss(self.n_outputs_)) else super()._max_newton_params(n_rows)

@@ -68,7 +68,7 @@ def identify(problem: Problem, members: list[Member]) -> bool:
     content = problem.target if problem.is_soft else problem.codes
     parts = [*_sample(problem), content, *([] if problem.weight is None else [problem.weight])]
     # checksums: a cryptographic digest of the numbers would take five times as long
-    of_rows = [(part.shape, zlib.crc32(np.ascontiguousarray(part))) for part in parts]
+    of_rows = [(part.shape, zlib.crc32(np.ascontiguousarray(part).data)) for part in parts]
     before = members[0].state.problem
     for member in members:
         batch_size = getattr(member.settings, "batch_size", None)
