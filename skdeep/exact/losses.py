@@ -56,6 +56,10 @@ class RowLoss:
         """Compute values and gradients."""
         raise NotImplementedError
 
+    def gradient(self, scores: np.ndarray) -> np.ndarray:
+        """Compute gradients (K, C, n) alone."""
+        return self.at(scores).gradient
+
     @property
     def unit(self) -> float:
         """Size of the scores that the second derivatives say something of."""
@@ -165,6 +169,13 @@ class SoftmaxLoss(RowLoss):
         p -= self.target
         return At(np.log(total[:, 0]) - of_target, p)
 
+    def gradient(self, scores: np.ndarray) -> np.ndarray:
+        p = np.subtract(scores, scores.max(1, keepdims=True))
+        np.exp(p, out=p)
+        p /= p.sum(1, keepdims=True)
+        p -= self.target
+        return p
+
     def second(self, scores: np.ndarray, at: At) -> np.ndarray:
         p = at.gradient + self.target
         i, j = pairs(self.n_scores)
@@ -208,6 +219,15 @@ class LogisticLoss(OfColumns):
         p /= small
         p -= self.target
         return At(value[:, 0] if value.shape[1] == 1 else value.sum(1), p)
+
+    def gradient(self, scores: np.ndarray) -> np.ndarray:
+        p = np.negative(scores)
+        with np.errstate(over="ignore"):  # probabilities of zero
+            np.exp(p, out=p)
+        p += 1
+        np.divide(1, p, out=p)
+        p -= self.target
+        return p
 
     def second(self, scores: np.ndarray, at: At) -> np.ndarray:
         p = at.gradient + self.target

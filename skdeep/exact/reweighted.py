@@ -25,7 +25,7 @@ from scipy.linalg.lapack import spotrf, spotrs
 
 from skdeep.exact.descent import dot
 from skdeep.exact.losses import At, OfColumns, RowLoss
-from skdeep.exact.rows import Rows, SparseRows, of_all, of_both, pairs, products_pay
+from skdeep.exact.rows import Rows, SparseRows, of_all, of_both, pairs, products_of, products_pay
 
 #: Standard errors that may be left of the way.
 _ERROR = 5e-8
@@ -49,7 +49,7 @@ _MAX_VALUES = 2**16
 
 
 def refit(
-    rows: Rows, loss: RowLoss, weight: np.ndarray, rho: np.ndarray, start: np.ndarray
+    rows: Rows, loss: RowLoss, weight: np.ndarray, rho: np.ndarray, start: np.ndarray, only_a_step: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Minimise the objectives of `skdeep.exact.descent` for K weights of the same rows.
 
@@ -63,16 +63,18 @@ def refit(
     rho : ndarray of shape (K, D)
     start : ndarray of shape (C, D)
         The optimum for weights much like these.
+    only_a_step : bool, default=False
+        Whether to take Newton's first step towards the optimum, and no other.
 
     Returns
     -------
     params : ndarray of shape (K, C, D)
     arrived : ndarray of bool, of shape (K,)
-        Which models are at their optimum. The others are anywhere.
+        Which models are at their optimum, or have taken their step. The others are anywhere.
     """
     (n_scores, n_columns), n_models = start.shape, len(weight)
     if isinstance(loss, OfColumns) and n_scores > 1:  # as many problems of one score
-        each = [refit(rows, loss.one(c), weight, rho, start[c : c + 1]) for c in range(n_scores)]
+        each = [refit(rows, loss.one(c), weight, rho, start[c : c + 1], only_a_step) for c in range(n_scores)]
         return np.concatenate([params for params, _ in each], axis=1), np.all([arrived for _, arrived in each], axis=0)
     few = (n_scores - loss.shift_invariant) * n_columns <= _FEW_UNKNOWNS
     if few:
@@ -82,40 +84,44 @@ def refit(
     else:
         return np.repeat(start[None], n_models, axis=0), np.zeros(n_models, dtype=bool)
     parts = np.array_split(np.arange(n_models), -(-n_models * n_scores * rows.shape[0] // _MAX_VALUES))
-    each = [way(weight[part], rho[part], start) for part in parts]
-    return np.concatenate([params for params, _ in each]), np.concatenate([arrived for _, arrived in each])
+    n_steps = 1 if only_a_step else _MAX_STEPS
+    each = [way(weight[part], rho[part], start, n_steps) for part in parts]
+    params, arrived = (np.concatenate(values) for values in zip(*each, strict=True))
+    return params, np.isfinite(params).all((1, 2)) if only_a_step else arrived
 
 
 def _by_newton(
-    hessians: _Hessians, weight: np.ndarray, rho: np.ndarray, start: np.ndarray
+    hessians: _Hessians, weight: np.ndarray, rho: np.ndarray, start: np.ndarray, n_steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Take Newton's steps, with Hessians that are kept as long as they serve."""
     n_models, n_rows = weight.shape
     rows, loss, basis = hessians.rows, hessians.loss, hessians.basis
     params = np.repeat((basis.T @ start)[None], n_models, axis=0)
-    factors: list[np.ndarray] = [np.empty(0)] * n_models
+    factors = np.empty((n_models, params[0].size, params[0].size), dtype=np.float32)
     left, arrived, alive = np.full(n_models, np.inf), np.zeros(n_models, dtype=bool), np.arange(n_models)
-    for count in range(_MAX_STEPS):
-        here = params[alive] if count else params[:1]  # all are at one place in the beginning
-        scores = rows.scores(basis @ here)
-        at = loss.at(scores)
-        gradient = basis.T @ rows.back(weight[alive, None] * at.gradient) + rho[alive, None] * params[alive]
-        before, right = left[alive], gradient.reshape(len(alive), -1)
-        step, distance = (
-            _solve([factors[k] for k in alive], right) if count else (right.copy(), np.full(len(alive), np.nan))
-        )
-        old = np.flatnonzero(~(distance * np.sqrt(n_rows) <= _OLD * before))
+    for count in range(n_steps):
+        here = _some(params, alive)
+        scores = rows.scores(basis @ (here if count else here[:1]))  # all begin at one place
+        gradient, own = loss.gradient(scores), _some(weight, alive)
+        right = basis.T @ rows.back(own[:, None] * gradient) + rho[alive, None] * here
+        right, before = right.reshape(len(alive), -1), left[alive]
+        step = right.astype(np.float32)
+        if count:
+            _solve(factors, alive, step)
+        # the length of the way, in standard errors
+        distance = np.sqrt(n_rows * np.vecdot(step, right)) if count else np.full(len(alive), np.nan)
+        old = np.flatnonzero(~(distance <= _OLD * before))
         if len(old):
-            own = old if count else [0]
-            new = hessians(scores[own], At(at.value[own], at.gradient[own]), weight[alive[old]], rho[alive[old]])
-            for k, hessian in zip(alive[old], new, strict=True):
-                factors[k] = _factor(hessian)
-            step[old], distance[old] = _solve([factors[k] for k in alive[old]], right[old])
-        left[alive] = distance = distance * np.sqrt(n_rows)
+            at = (_some(scores, old), _some(gradient, old)) if count else (scores, gradient)
+            factors[alive[old]] = _factored(hessians(*at, _some(own, old), rho[alive[old]]))
+            again = right[old].astype(np.float32)
+            _solve(factors, alive[old], again)
+            step[old], distance[old] = again, np.sqrt(n_rows * np.vecdot(again, right[old]))
+        left[alive] = distance
         rate = distance / before if count else np.ones(n_models)
         if count > 1:  # to and fro: halfway
             step[rate > _FAR] /= 2
-        params[alive] -= step.reshape(gradient.shape)
+        params[alive] -= step.reshape(here.shape)
         arrived[alive] = (distance * rate / np.maximum(1 - rate, _OLD) <= _ERROR) & (rate < _SLOW)
         arrived[alive] |= (distance <= _ROUNDING) & (count < 3)  # where it has begun at its optimum
         # where classes can be told apart, a step leaves .6 of the way, without end
@@ -126,8 +132,13 @@ def _by_newton(
     return basis @ params, arrived
 
 
+def _some(values: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Take some of the models' values; of all, no copy is made."""
+    return values if len(index) == len(values) else values[index]
+
+
 def _by_conjugate_gradients(
-    rows: SparseRows, loss: RowLoss, weight: np.ndarray, rho: np.ndarray, start: np.ndarray
+    rows: SparseRows, loss: RowLoss, weight: np.ndarray, rho: np.ndarray, start: np.ndarray, n_steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Take Newton's steps, for which systems are solved about, by passes over the rows."""
     n_models, n_rows = weight.shape
@@ -135,7 +146,7 @@ def _by_conjugate_gradients(
     curvature = loss.diagonal(rows.scores(params[:1]), loss.at(rows.scores(params[:1]))).mean(1)[0] / n_rows
     squares = SparseRows(rows.X.power(2), rows.intercept).back(curvature)  # one for all scores, whose shift stays out
     left, arrived, alive = np.full(n_models, np.inf), np.zeros(n_models, dtype=bool), np.arange(n_models)
-    for count in range(_MAX_STEPS):
+    for count in range(n_steps):
         own, scores = weight[alive, None], rows.scores(params[alive])
         at, penalty = loss.at(scores), rho[alive, None]
         gradient = rows.back(own * at.gradient) + penalty * params[alive]
@@ -167,17 +178,20 @@ def _quotient(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide(a, b, out=np.zeros_like(a), where=b > 0)[:, None, None]
 
 
-def _factor(hessian: np.ndarray) -> np.ndarray:
-    """Factor a Hessian; NaN where it is singular."""
-    factor, info = spotrf(hessian.T, lower=1)
-    sound = info == 0 and (factor.diagonal() ** 2 >= _SINGULAR * hessian.diagonal()).all()
-    return factor if sound else np.full_like(factor, np.nan)
+def _factored(hessians: np.ndarray) -> np.ndarray:
+    """Factor Hessians (m, S, S) in place; NaN where they are singular."""
+    pivots = np.einsum("kii->ki", hessians)
+    least = _SINGULAR * pivots
+    failed = [spotrf(hessian.T, lower=1, clean=0, overwrite_a=1)[1] for hessian in hessians]
+    sound = (np.array(failed) == 0) & (pivots**2 >= least).all(1)
+    hessians[~sound] = np.nan
+    return hessians
 
 
-def _solve(factors: list[np.ndarray], right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Solve by triangular factors; return steps (m, .) and the lengths of the ways that they go."""
-    step = np.stack([spotrs(f, r, lower=1)[0] for f, r in zip(factors, right.astype(np.float32), strict=True)])
-    return step.astype(np.float64), np.sqrt(np.vecdot(step, right))
+def _solve(factors: np.ndarray, models: np.ndarray, right: np.ndarray) -> None:
+    """Solve in place for right sides (m, S), by the factors of some models."""
+    for k, own in zip(models.tolist(), right, strict=True):
+        spotrs(factors[k].T, own, lower=1, overwrite_b=1)
 
 
 def contrasts(n_scores: int) -> np.ndarray:
@@ -210,16 +224,17 @@ class _Hessians:
         self.onto = np.where((i == j)[:, None], both, both + basis[j][:, r] * basis[i][:, s])
         self._kept: np.ndarray | None = None
 
-    def __call__(self, scores: np.ndarray, at: At, weight: np.ndarray, rho: np.ndarray) -> np.ndarray:
-        """Compute Hessians (K, R D, R D) at scores (K or 1, C, n)."""
+    def __call__(self, scores: np.ndarray, gradient: np.ndarray, weight: np.ndarray, rho: np.ndarray) -> np.ndarray:
+        """Compute Hessians (K, R D, R D) at scores (K or 1, C, n), of which the gradient is known."""
         (n_scores, n_columns), n_models = self.n_unknown, len(weight)
-        second = self.loss.second(scores, at)
+        second = self.loss.second(scores, At(gradient[:, 0], gradient))  # which no smooth loss asks for its value
         if n_scores > 1:
             second = np.matmul(self.onto.T, second)
-        curved = np.flatnonzero(np.abs(second).max((0, 1)) > _FLAT * np.abs(second).max())
+        size = np.abs(second).max((0, 1))
+        curved = np.flatnonzero(size > _FLAT * size.max())
         # to take most of the rows takes longer than to go on with all
         index = slice(None) if 2 * len(curved) > second.shape[-1] else curved
-        factor = second[:, :, index].astype(np.float32) * weight[:, None, index].astype(np.float32)
+        factor = np.multiply(second[:, :, index], weight[:, None, index], dtype=np.float32)
         flat = factor.reshape(-1, factor.shape[-1])
         size = n_scores * n_columns
         if products_pay(self.rows.shape, len(flat)):
@@ -240,7 +255,6 @@ class _Hessians:
     @property
     def _products(self) -> np.ndarray:
         if self._kept is None:
-            Z = self.rows.take(np.arange(self.rows.shape[0])).astype(np.float32)
-            (i, j), columns = pairs(self.rows.shape[1]), np.ascontiguousarray(Z.T)
-            self._kept = (columns[i] * columns[j]).T
+            Z = self.rows.take(np.arange(self.rows.shape[0]))
+            self._kept = products_of(np.ascontiguousarray(Z.T, dtype=np.float32))
         return self._kept

@@ -47,6 +47,16 @@ def products_pay(shape: tuple[int, int], n_factors: int) -> bool:
     return n_factors >= (2 if D <= _VERY_FEW else 8) and n * D * (D + 1) <= 2 * _MAX_PRODUCTS
 
 
+def products_of(columns: np.ndarray) -> np.ndarray:
+    """Compute the products (n, D (D + 1) / 2) of all pairs of columns (D, n)."""
+    D, n = columns.shape
+    products = np.empty((D * (D + 1) // 2, n), dtype=columns.dtype)
+    for i in range(D):
+        start = i * (i + 1) // 2
+        np.multiply(columns[: i + 1], columns[i], out=products[start : start + i + 1])
+    return products.T
+
+
 class Rows:
     """Dense rows.
 
@@ -135,12 +145,7 @@ class Rows:
     @cached_property
     def products(self) -> np.ndarray:
         """Products (n, D (D + 1) / 2) of all pairs of columns."""
-        columns, (n, D) = self._columns, self.shape
-        products = np.empty((D * (D + 1) // 2, n))
-        for i in range(D):
-            start = i * (i + 1) // 2
-            np.multiply(columns[: i + 1], columns[i], out=products[start : start + i + 1])
-        return products.T
+        return products_of(self._columns)
 
 
 class SparseRows(Rows):

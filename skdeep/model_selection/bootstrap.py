@@ -116,7 +116,7 @@ def bootstrap_coefficients(
         draws = (draw_resamples(problem, n, generator, stratify) for n in _portions(n_resamples, size))
         coefs, intercepts = _joined([trainer.train(counts) for counts in draws])
         rests = _without_parts(problem, n_left_out, size, generator)
-        left_out = _joined([first, *(trainer.train(counts) for counts in rests)])
+        left_out = _joined([first, *(trainer.train(counts, only_a_step=True) for counts in rests)])
     coef, intercept = (values[0] for values in left_out)
     accelerated = (accelerations(values[1:]) for values in left_out)
     trainer.warn()
@@ -167,7 +167,8 @@ def _may_be_fitted(problem: Problem, counts: np.ndarray) -> np.ndarray:
     rows = _rows_of(problem)
     answers = problem.codes[rows].reshape(len(rows), -1).T
     kinds = [answer == kind for answer in answers for kind in np.unique(answer)]
-    return np.all(counts[:, rows] @ np.stack(kinds, axis=1).astype(np.float64) > 0, axis=1)
+    drawn = counts if problem.subset is None else counts[:, rows]
+    return np.all(drawn @ np.stack(kinds, axis=1).astype(np.float64) > 0, axis=1)
 
 
 def draw_resamples(
@@ -181,10 +182,9 @@ def draw_resamples(
     counts = np.zeros((n_resamples, len(codes)))
     todo = np.arange(n_resamples)
     for _ in range(_MAX_DRAWS):
-        for group in groups:
-            n = len(group)
-            drawn = generator.integers(n, size=(len(todo), n)) + n * np.arange(len(todo))[:, None]
-            counts[np.ix_(todo, group)] = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
+        parts = [group[generator.integers(len(group), size=(len(todo), len(group)))] for group in groups]
+        drawn = np.concatenate(parts, axis=1) + len(codes) * np.arange(len(todo))[:, None]
+        counts[todo] = np.bincount(drawn.ravel(), minlength=len(todo) * len(codes)).reshape(-1, len(codes))
         todo = todo[~_may_be_fitted(problem, counts[todo])]
         if not len(todo):
             return counts

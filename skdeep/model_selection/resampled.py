@@ -89,18 +89,22 @@ class Trainer:
         values = len(self.problem.codes) * n_outputs * (n_outputs + 1) // 2  # of second derivatives, for a model
         return max(1, _MAX_VALUES // values)
 
-    def train(self, counts: np.ndarray) -> Found:
-        """Train a model for each row of counts (K, n); all later ones begin with the first of all."""
+    def train(self, counts: np.ndarray, only_a_step: bool = False) -> Found:
+        """Train a model for each row of counts (K, n); all later ones begin with the first of all.
+
+        Newton's first step from there may be enough, where there is one.
+        """
         weights = [self.weight_of(own) for own in counts]
         if self.first is None:
             self.first = self._trained(weights[:1])
             self.near = None if self.n_unfinished else Near.of(self.recipe, self.problem, self.model, self.first)
             if self.near is None:
                 return learned(self.first)
-            self.n_models -= 1  # which is solved again, to as many digits as the others
+            self.n_models -= 1  # which is solved again, to as many digits as the others, which begin there
+            self.near.come_to_optimum(weights[0])
         if self.near is None:
             return learned(self._trained(weights))
-        (coef, intercept), arrived = self.near.refit(np.stack(weights))
+        (coef, intercept), arrived = self.near.refit(np.stack(weights), only_a_step)
         self.n_models += int(arrived.sum())
         if not arrived.all():
             rest = np.flatnonzero(~arrived)
@@ -194,6 +198,8 @@ class Near:
     variables : Variables
         Its columns.
     loss : RowLoss
+    start : ndarray of shape (C, D)
+        Where models begin.
     """
 
     recipe: Recipe
@@ -202,6 +208,7 @@ class Near:
     first: Linear
     variables: Variables
     loss: RowLoss
+    start: np.ndarray
 
     @classmethod
     def of(cls, recipe: Recipe, problem: Problem, model: LinearClassifier, first: Linear) -> Near | None:
@@ -211,16 +218,23 @@ class Near:
         if not known or type(recipe.penalty([member], np.ones(1), np.ones(1))) not in (L2, NoPenalty):
             return None
         loss = row_loss(recipe.loss, problem.target, recipe.n_outputs)
-        return None if loss.piecewise else cls(recipe, problem, member, first, Variables.of(first), loss)
+        variables = Variables.of(first)
+        return None if loss.piecewise else cls(recipe, problem, member, first, variables, loss, variables.forth(first)[0])
 
-    def refit(self, weights: np.ndarray) -> tuple[Found, np.ndarray]:
+    def refit(self, weights: np.ndarray, only_a_step: bool = False) -> tuple[Found, np.ndarray]:
         """Solve for weights (K, n); tell as well which models (K,) have come to their optimum."""
-        params, arrived = self.solved(weights)
+        params, arrived = self.solved(weights, only_a_step)
         return self.coefficients(params), arrived
 
-    def solved(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def solved(self, weights: np.ndarray, only_a_step: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Compute the parameters (K, C, D) in the columns of the first model; tell which have come to their optimum."""
-        return refit(self.rows, self.loss, *self.objectives(weights), self.variables.forth(self.first)[0])
+        return refit(self.rows, self.loss, *self.objectives(weights), self.start, only_a_step)
+
+    def come_to_optimum(self, weight: np.ndarray) -> None:
+        """Let models begin at the optimum for a weight (n,), if it is found."""
+        params, arrived = self.solved(weight[None])
+        if arrived[0]:
+            self.start = params[0]
 
     def objectives(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compute what objectives differ in: shares (K, n) of the rows, and curvatures (K, D) of the penalty."""

@@ -180,7 +180,7 @@ def _covariance(near: Near, weight: np.ndarray, kind: str) -> tuple[np.ndarray, 
     if not arrived[0]:
         if not rho.any():
             raise ValueError(_NO_CURVATURE)
-        params = near.variables.forth(near.first)  # of too many unknowns for Newton's steps
+        params = near.start[None]  # of too many unknowns for Newton's steps
     C, D = params[0].shape
     scores = rows.scores(params)
     at = loss.at(scores)
