@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 from helpers import CANCER, CANCER_Y, IRIS, IRIS_Y
 from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LinearRegression
 from sklearn.metrics import get_scorer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from skdeep import LeastSquaresClassifier, SoftmaxClassifier
-from skdeep.model_selection.quick_scores import _WAYS, quick_scorer
+from skdeep.model_selection.quick_scores import _WAYS, QuickScorers, quick_scores
 
 NAMES = np.array(["a", "b", "c"])
 THREE, TWO = SoftmaxClassifier(max_iter=2), SoftmaxClassifier(max_iter=2)
@@ -21,8 +24,17 @@ CASES = {
     "a class without a row": (THREE, IRIS, IRIS_Y, slice(0, 70)),
     "one class": (TWO, CANCER, CANCER_Y, np.flatnonzero(CANCER_Y)[:9]),
     "ties": (DummyClassifier(), CANCER, CANCER_Y, slice(0, 60)),
+    "drawn": (DummyClassifier(strategy="uniform", random_state=0), IRIS, IRIS_Y, slice(0, 60)),
     "single precision": (TWO, CANCER.astype(np.float32), CANCER_Y, slice(0, 60)),
+    "numbers": (TWO, CANCER, CANCER_Y * 1.0, slice(0, 60)),
+    "pipeline": (make_pipeline(StandardScaler(), TWO), CANCER, CANCER_Y, slice(0, 60)),
+    "regressor": (LinearRegression(), IRIS, IRIS_Y, slice(0, 60)),
+    "no probabilities": (LeastSquaresClassifier(), IRIS, IRIS_Y, slice(None, None, 3)),
 }
+
+
+def scorers_of(*names):
+    return QuickScorers({name: get_scorer(name) for name in names}, {name: name for name in names})
 
 
 @pytest.mark.filterwarnings("ignore")  # of a model that is not at its optimum, and of what scikit-learn warns of
@@ -30,32 +42,69 @@ CASES = {
 def test_scores_are_scikit_learns(case):
     model, X, y, test = CASES[case]
     model = model.fit(X, y)
-    for name in _WAYS:
-        outcomes = []
-        for scorer in (get_scorer(name), quick_scorer(name)):
-            try:
-                outcomes.append(scorer(model, X[test], y[test]))
-            except ValueError as error:
-                outcomes.append(str(error))
-        expected, found = outcomes
-        if isinstance(expected, str) or np.isnan(expected):
-            assert str(found) == str(expected), name
-        else:
-            assert found == pytest.approx(expected, rel=1e-13, abs=1e-13), name
+    together = scorers_of(*_WAYS, "f1_micro")(model, X[test], y[test])
+    assert list(together) == [*_WAYS, "f1_micro"]
+    for name, score in together.items():
+        try:
+            expected = get_scorer(name)(model, X[test], y[test])
+        except (ValueError, AttributeError) as error:
+            expected = str(error)
+        for found in (score, scorers_of(name)(model, X[test], y[test])[name]):
+            if isinstance(expected, str):
+                assert expected in found, name  # which is the error's traceback
+            else:
+                assert found == pytest.approx(expected, rel=1e-13, abs=1e-13, nan_ok=True), name
+
+
+@pytest.mark.parametrize("case", ["three", "two", "names", "objects", "booleans", "pipeline"])
+def test_plain_scores_take_the_short_way(case):
+    pd = pytest.importorskip("pandas")
+    model, X, y, _ = CASES[case]
+    model = model.fit(X, y)
+    names = {name: name for name in _WAYS if name != "roc_auc" or case not in ("three", "names", "objects")}
+    for labels in (y, pd.Series(y)):
+        assert quick_scores(names, model, X, labels).keys() == names.keys()
 
 
 def test_scores_of_many_ties_are_those_of_the_definition():
     rng = np.random.default_rng(0)
     y, values = rng.integers(2, size=80), rng.integers(5, size=80) / 4.0
+
+    class Given:
+        classes_ = np.arange(2)
+
+        def decision_function(self, X):
+            return X[:, 0]
+
     above = np.sign(values[y == 1][:, None] - values[y == 0]) / 2 + 0.5
-    assert _WAYS["roc_auc"][1](y, values) == pytest.approx(above.mean())
+    found = quick_scores({"area": "roc_auc", "share": "accuracy"}, Given(), values[:, None], y)
+    assert found == {"area": pytest.approx(above.mean())}  # and there are no predictions
+    values[3] = np.nan
+    assert quick_scores({"area": "roc_auc"}, Given(), values[:, None], y) == {}
 
 
-def test_what_there_is_no_short_way_for_is_left_to_scikit_learn():
-    assert quick_scorer("f1_weighted") is None
-    model = LeastSquaresClassifier().fit(IRIS, IRIS_Y)
-    scorer = quick_scorer("accuracy")
-    assert scorer(model, IRIS, IRIS_Y.tolist()) == get_scorer("accuracy")(model, IRIS, IRIS_Y)
-    nothing = np.where(np.arange(150) == 7, np.nan, model.decision_function(IRIS)[:, 0])
-    assert _WAYS["roc_auc"][1](IRIS_Y > 0, nothing) is None
-    assert _WAYS["neg_log_loss"][1](IRIS_Y, np.full((150, 3), 0.5)) is None
+def test_each_answer_is_asked_for_once():
+    class Counting(SoftmaxClassifier):
+        asked = ()
+
+        def predict(self, X):
+            Counting.asked += ("predict",)
+            return super().predict(X)
+
+        def predict_proba(self, X):
+            Counting.asked += ("predict_proba",)
+            return super().predict_proba(X)
+
+    model = Counting().fit(IRIS, IRIS_Y)
+    scorers_of("accuracy", "f1_macro", "roc_auc_ovr", "neg_log_loss", "balanced_accuracy")(model, IRIS, IRIS_Y)
+    assert sorted(Counting.asked) == ["predict", "predict_proba"]
+
+
+def test_weights_and_what_there_is_no_short_way_for_are_left_to_scikit_learn():
+    model = SoftmaxClassifier().fit(IRIS, IRIS_Y)
+    weight = np.arange(150.0)
+    found = scorers_of("accuracy", "jaccard_macro")(model, IRIS, IRIS_Y, sample_weight=weight)
+    for name, score in found.items():
+        assert score == get_scorer(name)(model, IRIS, IRIS_Y, sample_weight=weight)
+    assert quick_scores({"any": "accuracy"}, model, IRIS, IRIS_Y.tolist()) == {}
+    assert quick_scores({"any": "accuracy"}, model, IRIS, IRIS_Y + 1) == {}  # 3 is none of its classes

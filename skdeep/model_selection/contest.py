@@ -23,7 +23,7 @@ from skdeep.model_selection.counter import Counter
 from skdeep.model_selection.evaluation import final_step
 from skdeep.model_selection.paired import check_rope_and_confidence
 from skdeep.model_selection.past_scores import compare_past, count_rows, is_past
-from skdeep.model_selection.quick_scores import quick_scorer
+from skdeep.model_selection.quick_scores import QuickScorers
 from skdeep.model_selection.rounds import Split, run
 
 #: What makes no difference, in metrics whose scale is known (Benavoli et al. take a percentage point of accuracy).
@@ -184,9 +184,12 @@ def _rope_of(metric: str, rope: float | Mapping[str, float] | None, metrics: lis
     return float(rope)
 
 
-def _scorer(models: dict[str, BaseEstimator], scoring: Any) -> tuple[Callable, str]:
+def _scorer(models: dict[str, BaseEstimator], scoring: Any, y: Data) -> tuple[Callable, str]:
     """Make the scorer of all contestants, and the name of its metric if it has only one without a name."""
     first = next(iter(models.values()))
+    if scoring in (None, "accuracy", ["accuracy"]) and np.ndim(y) == 1:
+        if all(_has_accuracy(final_step(model)) for model in models.values()):
+            scoring = ["accuracy"]
     if scoring is None:
         kinds = {(is_classifier(model), is_regressor(model)) for model in models.values()}
         name = (
@@ -197,12 +200,9 @@ def _scorer(models: dict[str, BaseEstimator], scoring: Any) -> tuple[Callable, s
         scoring = {getattr(scoring, "__name__", "score"): scoring}
     elif not isinstance(scoring, Mapping):
         scoring = [scoring] if isinstance(scoring, str) else list(dict.fromkeys(scoring))
-    if scoring == ["accuracy"] and all(_has_accuracy(final_step(model)) for model in models.values()):
-        return check_scoring(first), "accuracy"
     scoring = dict(scoring) if isinstance(scoring, Mapping) else {name: name for name in scoring}
-    scoring = {name: (isinstance(one, str) and quick_scorer(one)) or one for name, one in scoring.items()}
-    scorers = check_scoring(first, scoring=scoring)._scorers
-    return _Scorers(scorers=scorers, raise_exc=False), "score"
+    names = {name: one for name, one in scoring.items() if isinstance(one, str)}
+    return _Scorers(check_scoring(first, scoring=scoring)._scorers, names), "score"
 
 
 def _has_accuracy(model: Any) -> bool:
@@ -210,11 +210,8 @@ def _has_accuracy(model: Any) -> bool:
     return type(model).score in (ClassifierMixin.score, BaseTorchClassifier.score)
 
 
-class _Scorers(_MultimetricScorer):
-    """Several scorers, one of which may ask for a method that a contestant lacks: that is its failure alone.
-
-    What has been judged is counted by `counter`, if there is one.
-    """
+class _Scorers(QuickScorers):
+    """Several scorers, which count by `counter` what has been judged, if there is one."""
 
     counter: Any = None
 
@@ -223,12 +220,6 @@ class _Scorers(_MultimetricScorer):
         if self.counter is not None:
             self.counter.update()
         return found
-
-    def _use_cache(self, estimator: Any) -> bool:
-        try:
-            return super()._use_cache(estimator)
-        except AttributeError:  # of that method; the scorer says so
-            return False
 
 
 # ---- what is found ---------------------------------------------------------------------------------------------------
@@ -247,7 +238,7 @@ def _cross_validated(
     """Train and judge all contestants on all splits."""
     of_classes = any(map(is_classifier, models.values()))
     X, y, groups = indexable(X, _complete(unboxed(y) if of_classes else y), groups)
-    scorer, name = _scorer(models, scoring)
+    scorer, name = _scorer(models, scoring, y)
     splits: list[Split] = list(check_cv(cv, y, classifier=of_classes).split(X, y, groups))
     if verbose == 1 and isinstance(scorer, _Scorers) and effective_n_jobs(n_jobs) == 1:
         scorer.counter, verbose = Counter(len(models) * len(splits)), 0

@@ -41,6 +41,7 @@ from skdeep.fitting.solving import solve
 from skdeep.fitting.starts import new_progress
 from skdeep.fitting.torch_settings import own_settings
 from skdeep.model_selection.evaluation import _Same, _Task, is_promised, share_seed
+from skdeep.model_selection.quick_scores import QuickScorers
 from skdeep.model_selection.stacks import _capacity, stackable_now, why_alone
 from skdeep.model_selection.trainees import only_asks
 
@@ -116,7 +117,7 @@ def _is_plain(tasks: list[_Task]) -> bool:
         return False
     if estimator.calibration == "sigmoid" or not only_asks(options["scorer"]):
         return False
-    if estimator.calibration is not None and type(options["scorer"]) is not _PassthroughScorer:
+    if estimator.calibration is not None and not _is_accuracy(options["scorer"], estimator):
         return False  # a temperature changes probabilities
     asked = ("fit_params", "score_params", "verbose", "return_train_score", "return_estimator")
     listens = getattr(options["caller"], "_skl_callbacks", None)
@@ -152,7 +153,7 @@ class _Grid:
 
         None where a fit would not be of the kind, or has failed.
         """
-        leader = clone(self.candidates[0])
+        leader = self.candidates[0]
         problem = encode([leader], X, y, None, going_on=False, incremental=False)
         if problem.codes.ndim != 1 or any(getattr(getattr(leader, "_categories", None), "pools", ())):
             return None  # which levels are rare, each split says for itself
@@ -171,7 +172,7 @@ class _Grid:
             return None
         n_params = n_models * leader._n_params(problem.source.shape[1], recipe.n_outputs)
         exact = recipe.solver in FULL_BATCH
-        if exact and not recipe.closed_form and type(scorer) is not _PassthroughScorer:
+        if exact and not recipe.closed_form and not _is_accuracy(scorer, leader):
             # where a solver stops within its tolerance, other models decide too: probabilities would show it
             return None
         if not (self._is_exact(recipe, leader, parts) if exact else self._steps(recipe, leader, parts, n_params)):
@@ -199,7 +200,7 @@ class _Grid:
             network = network.with_params([torch.cat(tensors) for tensors in found])
             tests = [test for _, test in splits]
             scores = scores_of(network, problem.rows(), np.arange(len(problem.codes)))
-            if type(scorer) is _PassthroughScorer and not isinstance(leader, BaseTorchRegressor):
+            if _is_accuracy(scorer, leader):
                 marks = _accuracies(scores, problem, tests)
             elif recipe.dtype is torch.float64:  # as predictions are
                 marks = _asked(leader, scorer, scores.cpu(), problem, tests)
@@ -234,6 +235,13 @@ class _Grid:
     ) -> None:
         for part, models in zip(parts, np.arange(len(members)).reshape(len(parts), -1), strict=True):
             look_at_end(recipe, part, network.select(models), [members[m] for m in models], judge_of([leader]))
+
+
+def _is_accuracy(scorer: Callable, estimator: Any) -> bool:
+    """Say whether a scorer asks for nothing but the accuracy."""
+    if type(scorer) is _PassthroughScorer:
+        return not isinstance(estimator, BaseTorchRegressor)
+    return isinstance(scorer, QuickScorers) and scorer.is_accuracy
 
 
 def _place(recipe: Recipe) -> tuple[torch.device, torch.dtype]:

@@ -182,8 +182,8 @@ def _answering(finals: list, is_fitted: list[bool], scorer: Any, X: Any) -> list
 
     Not where they lack a method that is asked for: it is of them that scikit-learn says so.
     """
-    fitted = list(compress(finals, is_fitted))
-    if len(fitted) < 2 or not all(_can_answer(fitted[0], one) for one in _scorers_of(scorer)):
+    fitted, scorers = list(compress(finals, is_fitted)), _scorers_of(scorer)
+    if len(fitted) * len(scorers) < 2 or not all(_can_answer(fitted[0], one) for one in scorers):
         return finals
     n_features, n_outputs = fitted[0]._n_inputs, fitted[0].n_outputs_
     if len(fitted) * max(_num_samples(X) * n_outputs, fitted[0]._n_params(n_features, n_outputs)) > MAX_VALUES:
