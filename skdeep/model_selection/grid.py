@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,15 +26,19 @@ from skdeep.compat.sklearn import _PassthroughScorer
 from skdeep.data.answers import own_methods
 from skdeep.data.encoding import encode
 from skdeep.data.inputs import float_dtype, to_numpy
+from skdeep.data.monitor import make_monitor
 from skdeep.data.problem import Problem, scores_of
-from skdeep.engine.networks import Network
+from skdeep.data.scoring import only_asks as asks_only
+from skdeep.engine.networks import Linear, Network
 from skdeep.engine.rows import MAX_VALUES
 from skdeep.engine.threads import at_most, threads_for
+from skdeep.engine.training import Monitor
 from skdeep.estimators.base import BaseTorchEstimator
 from skdeep.estimators.linear import LinearModel
 from skdeep.estimators.regression import BaseTorchRegressor
 from skdeep.fitting.exactly import has_exact_solver
-from skdeep.fitting.fit import judge_of, members_of
+from skdeep.fitting.fit import check_scoring, judge_of, members_of
+from skdeep.fitting.links import fitted_copy
 from skdeep.fitting.outcome import look_at_end, warn
 from skdeep.fitting.recipe import Member, Recipe
 from skdeep.fitting.settings import FULL_BATCH
@@ -113,7 +118,7 @@ def _is_plain(tasks: list[_Task]) -> bool:
         return False
     if not is_promised(first) or get_config()["enable_metadata_routing"] or get_config()["array_api_dispatch"]:
         return False
-    if estimator.early_stopping or estimator.class_weight is not None or estimator.warm_start:
+    if estimator.class_weight is not None or estimator.warm_start:
         return False
     if estimator.calibration == "sigmoid" or not only_asks(options["scorer"]):
         return False
@@ -172,6 +177,8 @@ class _Grid:
             return None
         n_params = n_models * leader._n_params(problem.source.shape[1], recipe.n_outputs)
         exact = recipe.solver in FULL_BATCH
+        if exact and leader.early_stopping:
+            return None  # what is held out, steps of all rows are looked at by
         if exact and not recipe.closed_form and not _is_accuracy(scorer, leader):
             # where a solver stops within its tolerance, other models decide too: probabilities would show it
             return None
@@ -184,11 +191,14 @@ class _Grid:
             for member in members_of(self.candidates, False, False):
                 member.rows, member.progress = rows, new_progress(member.estimator, False, False, member.state)
                 members.append(member)
+        watched = self._hold_out(problem, members, splits) if leader.early_stopping else []
+        if any(recipe.batch_rows >= member.n_rows(problem) for member in members) and not exact:
+            return None  # equal rows may be merged
         with at_most(1) if exact else threads_for(n_params * recipe.batch_rows):
             network = recipe.network(recipe, problem, members, False)
             if recipe.solver == "lbfgs" and not has_exact_solver(recipe, problem, network):
                 return None
-            solve(recipe, problem, network, members, recipe.epochs)
+            solve(recipe, problem, network, members, recipe.epochs, _monitor(recipe, members, watched))
             if any(member.progress.interrupted for member in members):
                 raise KeyboardInterrupt  # it is the search that the user wants to end
             if not exact:
@@ -199,11 +209,11 @@ class _Grid:
             found = zip(*(member.progress.params or [] for member in members), strict=True)
             network = network.with_params([torch.cat(tensors) for tensors in found])
             tests = [test for _, test in splits]
-            scores = scores_of(network, problem.rows(), np.arange(len(problem.codes)))
+            scores = _of_tests(network, problem, tests)
             if _is_accuracy(scorer, leader):
                 marks = _accuracies(scores, problem, tests)
             elif recipe.dtype is torch.float64:  # as predictions are
-                marks = _asked(leader, scorer, scores.cpu(), problem, tests)
+                marks = _asked(leader, scorer, scores, problem, tests)
             else:
                 return None
             return marks, members, recipe.solver, trained
@@ -226,15 +236,51 @@ class _Grid:
             return False
         if sparse.issparse(parts[0].source):
             return False
-        if any(recipe.batch_rows >= part.n_rows for part in parts) or len(parts[0].placed(*_place(recipe)).missing):
-            return False  # equal rows may be merged; columns are told apart by where values are missing
+        if len(parts[0].placed(*_place(recipe)).missing):
+            return False  # columns are told apart by where values are missing
         return len({_steps_of(leader._recipe(part, False, False)) for part in parts}) == 1
+
+    def _hold_out(
+        self, problem: Problem, members: list[Member], splits: list[tuple[np.ndarray, np.ndarray]]
+    ) -> list[Problem]:
+        """Take the rows to watch out of each split's; return those of each model."""
+        leader, watched = self.candidates[0], []
+        for train, own in zip((train for train, _ in splits), _by_split(members, splits), strict=True):
+            fraction, seed = leader.validation_fraction, own[0].state.split_seed
+            rows, weight, held_out = problem.take(train).split(seed, fraction, False, leader.classes_)
+            if weight is not None or held_out is None:
+                raise ValueError("Rows are divided by their weight.")
+            check_scoring(leader, held_out)
+            rows = train[rows]
+            for member in own:
+                member.rows = rows
+                if leader._watched_scoring in (None, "accuracy"):
+                    member.progress.grain = held_out.grain
+            watched += [held_out] * len(own)
+        return watched
 
     def _look_at_end(
         self, recipe: Recipe, leader: Any, network: Network, members: list[Member], parts: list[Problem]
     ) -> None:
         for part, models in zip(parts, np.arange(len(members)).reshape(len(parts), -1), strict=True):
             look_at_end(recipe, part, network.select(models), [members[m] for m in models], judge_of([leader]))
+
+
+def _by_split(members: list[Member], splits: list) -> list[list[Member]]:
+    """Group members, of one split after the other."""
+    n = len(members) // len(splits)
+    return [members[start : start + n] for start in range(0, len(members), n)]
+
+
+def _monitor(recipe: Recipe, members: list[Member], watched: list[Problem]) -> Monitor | None:
+    """Make what watches each model on rows of its own, if there are any."""
+    if not watched:
+        return None
+    estimators = [member.estimator for member in members]
+    leader = estimators[0]
+    scoring, fitted = leader._scoring_for(watched[0]), partial(fitted_copy, estimators)
+    asked = leader._answers if asks_only(scoring, leader) else None
+    return make_monitor(watched, recipe.judged_by, scoring, leader._labels_of, fitted, asked)
 
 
 def _is_accuracy(scorer: Callable, estimator: Any) -> bool:
@@ -254,19 +300,31 @@ def _steps_of(recipe: Recipe) -> tuple:
     return *how, recipe.schedule, recipe.horizon, recipe.epochs, recipe.to_end, recipe.averages, recipe.auto_rate
 
 
-def _accuracies(scores: Tensor, problem: Problem, tests: list[np.ndarray]) -> list[list[float]]:
+def _of_tests(network: Network, problem: Problem, tests: list[np.ndarray]) -> list[Tensor]:
+    """Compute the scores of each split's models on its test rows, (candidates, n_test, C)."""
+    rows, each = problem.rows(), np.arange(network.n_models).reshape(len(tests), -1)
+    if isinstance(network, Linear):  # one product of all costs less than several calls
+        scores = scores_of(network, rows, np.arange(len(problem.codes))).cpu()
+        of_splits = scores.view(*each.shape, *scores.shape[1:])
+        return [own[:, torch.from_numpy(test)] for own, test in zip(of_splits, tests, strict=True)]
+    return [scores_of(network.select(own), rows, test).cpu() for own, test in zip(each, tests, strict=True)]
+
+
+def _accuracies(scores: list[Tensor], problem: Problem, tests: list[np.ndarray]) -> list[list[float]]:
     """Compute the accuracies of models (splits, candidates), each on the test rows of its split."""
-    predicted = to_numpy(scores[:, :, 0] > 0 if scores.shape[2] == 1 else scores.argmax(2))
-    right = (predicted == problem.codes).reshape(len(tests), -1, len(problem.codes))
-    return [of_split[:, test].mean(1).tolist() for of_split, test in zip(right, tests, strict=True)]
+    marks = []
+    for own, test in zip(scores, tests, strict=True):
+        predicted = to_numpy(own[:, :, 0] > 0 if own.shape[2] == 1 else own.argmax(2))
+        marks.append((predicted == problem.codes[test]).mean(1).tolist())
+    return marks
 
 
-def _asked(leader: Any, scorer: Callable, scores: Tensor, problem: Problem, tests: list[np.ndarray]) -> list[list]:
+def _asked(leader: Any, scorer: Callable, scores: list[Tensor], problem: Problem, tests: list[np.ndarray]) -> list:
     """Ask a scorer about the answers of models (splits, candidates) about the test rows of their splits."""
     marks = []
-    for of_split, test in zip(scores.view(len(tests), -1, *scores.shape[1:]), tests, strict=True):
-        labels, rows, index = leader._labels_of(problem)[test], np.empty((len(test), 0)), torch.from_numpy(test)
-        found = [scorer(leader._answers(own[index]), rows, labels) for own in of_split]
+    for of_split, test in zip(scores, tests, strict=True):
+        labels, rows = leader._labels_of(problem)[test], np.empty((len(test), 0))
+        found = [scorer(leader._answers(own), rows, labels) for own in of_split]
         marks.append([_as_floats(mark) for mark in found])
     return marks
 

@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import joblib
@@ -20,15 +20,20 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from skdeep.compat.sklearn import _fit_and_score, _num_samples, _safe_indexing
 from skdeep.data.inputs import Data
+from skdeep.estimators.linear import LinearModel
 from skdeep.model_selection.backend import stacked
 from skdeep.model_selection.evaluation import StackingWarning, _alike, final_step
 from skdeep.model_selection.stacks import stackable_now, why_alone
 from skdeep.model_selection.trainees import only_asks
 
 #: Splits of a round, at least, where the rows that come out of shared steps are kept for a round.
-_SPLITS_OF_ROUND = 5
+_SPLITS_OF_ROUND = 10
+#: Values of the rows of all splits of a round, at most, that are put into one array for networks to share a stack.
+_MAX_VALUES = 1 << 24
 #: Rows and columns of what contestants are warmed up with.
 _WARM_UP_SHAPE = 40, 5
+#: Kinds of estimators that this process has warmed up, for so many classes at least.
+_WARM: dict[type, int] = {}
 
 Split = tuple[np.ndarray, np.ndarray]
 
@@ -94,6 +99,11 @@ def _round(
     through = {
         (name, number): outcome for (number, group), outcome in zip(wanted, passed, strict=True) for name in group
     }
+    for group in fronts if joblib.effective_n_jobs(workers["n_jobs"]) == 1 else []:
+        if networks := [name for name in group if _is_network(final_step(contestants[name]))]:
+            together = _in_one_array([through[group[0], number] for number in splits])
+            for name in networks:
+                through |= {(name, number): rows for number, rows in zip(splits, together, strict=True)}
     whole = _with_parameters(contestants)
     finals = _with_parameters({name: final_step(contestants[name]) for group in fronts for name in group})
     shared = {"scorer": scorer, "fit_params": {}, "score_params": {}, "verbose": 0}
@@ -181,7 +191,14 @@ def _shared_fronts(contestants: dict[str, BaseEstimator], scorer: Callable) -> l
                 break
         else:
             groups.append([name])
-    return [group for group in groups if len(group) > 1]
+    return [group for group in groups if len(group) > 1 or _is_network(final_step(contestants[group[0]]))]
+
+
+def _is_network(final: Any) -> bool:
+    """Say whether an estimator is a network of ours, whose models of all splits gain by being one stack."""
+    if why_alone(final) is not None or isinstance(final, LinearModel):
+        return False
+    return not final._averages_probabilities  # which is a stack itself
 
 
 def _has_plain_front(contestant: Any) -> bool:
@@ -218,6 +235,21 @@ def _pass_front(front: Pipeline, X: Data, y: Data, train: np.ndarray, test: np.n
     if len(labels) != n_rows:
         return None
     return _Passed(rows, labels, train_rows, np.arange(n_train, n_rows), fitted - start, transformed - fitted)
+
+
+def _in_one_array(passed: list[_Passed | None]) -> list[_Passed | None]:
+    """Put the rows of several splits into one array, if they are not too many; each split knows its own by number."""
+    known = [one for one in passed if one is not None and type(one.X) is np.ndarray]
+    if len(known) < len(passed) or len({(one.X.dtype, one.X.shape[1:]) for one in known}) > 1:
+        return passed
+    if sum(one.X.size for one in known) > _MAX_VALUES:
+        return passed
+    X, y = (np.concatenate([getattr(one, name) for one in known]) for name in ("X", "y"))
+    starts = np.cumsum([0] + [len(one.y) for one in known])
+    return [
+        replace(one, X=X, y=y, train=one.train + start, test=one.test + start)
+        for one, start in zip(known, starts.tolist(), strict=False)
+    ]
 
 
 def _joined(first: Any, second: Any) -> Any:
@@ -257,6 +289,8 @@ def _as_it_would_be_later(
 
 def _warm_up(estimators: list, n_classes: int) -> None:
     """Fit estimators to a few random rows, for what that sets up; what they make of these does not matter."""
+    estimators = [one for one in estimators if _WARM.get(type(one), 0) < n_classes]
+    _WARM.update({type(one): n_classes for one in estimators})
     X, y = np.random.default_rng(0).normal(size=_WARM_UP_SHAPE), np.arange(_WARM_UP_SHAPE[0]) % max(2, n_classes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
