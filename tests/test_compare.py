@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from helpers import set_constant
 from scipy import stats
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -31,9 +31,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 import skdeep.compare
-from skdeep import SoftmaxClassifier, compare
+from skdeep import MLPClassifierTorch, SoftmaxClassifier, compare
 from skdeep.display import ComparisonDisplay
-from skdeep.model_selection import Comparison, contestants, evaluation, paired_difference
+from skdeep.model_selection import Comparison, contestants, evaluation, grid, paired_difference
 from skdeep.model_selection.counter import Counter
 from skdeep.model_selection.paired import holm
 
@@ -252,6 +252,31 @@ def test_workers_find_the_same():
         again = compare(models, X, Y, cv=FOLDS, scoring=["accuracy", "neg_log_loss"], n_jobs=2)
     for name in ("logreg", "weak", "strong"):
         np.testing.assert_allclose(again.scores["neg_log_loss"][name], found.scores["neg_log_loss"][name], rtol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"early_stopping": True}])
+def test_networks_of_all_splits_are_one_stack_behind_steps_as_well(options, monkeypatch):
+    sizes, train = [], grid._Grid.train
+    monkeypatch.setattr(
+        grid._Grid, "train", lambda *args: [found := train(*args), sizes.append(found and len(found[1]))][0]
+    )
+    network = MLPClassifierTorch((5,), max_iter=3, batch_size=20, random_state=0, **options)
+    behind = {"logreg": make_pipeline(StandardScaler(), LogisticRegression())}
+    for name, alpha in {"weak": 1e-4, "strong": 10.0}.items():
+        behind[name] = make_pipeline(StandardScaler(), clone(network).set_params(alpha=alpha))
+    for models, expected in (({"mlp": network}, 3), ({"weak": behind["weak"]}, 3), (behind, 6)):
+        sizes.clear()
+        found = compare(models, X, Y, cv=FOLDS, scoring=["accuracy", "neg_log_loss"])
+        assert sizes == [expected]
+        for name, model in models.items():
+            alone = cross_validate(model, X, Y, cv=FOLDS, scoring=["accuracy", "neg_log_loss"])
+            for metric in found.metrics:
+                np.testing.assert_allclose(found.scores[metric][name], alone[f"test_{metric}"], rtol=1e-9)
+    set_constant(monkeypatch, "_MAX_IN_ONE_ARRAY", 100)  # too many rows for one array: each split has its own
+    sizes.clear()
+    again = compare(behind, X, Y, cv=FOLDS, scoring=["accuracy", "neg_log_loss"])
+    assert not sizes
+    np.testing.assert_allclose(again.scores["neg_log_loss"]["weak"], found.scores["neg_log_loss"]["weak"], rtol=1e-9)
 
 
 def test_rounds_of_few_splits_are_the_same(monkeypatch):

@@ -22,7 +22,8 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import FitFailedWarning
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import check_scoring, make_scorer
+from sklearn.metrics import check_scoring, log_loss, make_scorer
+from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.model_selection._validation import _fit_and_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -588,6 +589,13 @@ def test_a_change_of_what_is_private_is_told_at_import(monkeypatch):
 
 SHORT = {"random_state": 0, "max_iter": 4}
 DRAWS = {"dropout": 0.2, "stochastic_depth": 0.1, "normalization": "batch"}
+WATCHED = {"early_stopping": True, "n_iter_no_change": 1, "max_iter": 8, "learning_rate_init": 0.1, "random_state": 0}
+
+
+def brier_of(model, X, y):
+    return -np.square(model.predict_proba(X) - np.eye(10)[y]).sum(1).mean()
+
+
 MINI_BATCHES = {
     "mlp": (MLPClassifierTorch((6, 6), **SHORT), {"alpha": ALPHAS, "learning_rate_init": [0.01, 0.03]}),
     "dropout": (MLPClassifierTorch((6, 6), **SHORT, **DRAWS), {"alpha": ALPHAS}),
@@ -596,6 +604,10 @@ MINI_BATCHES = {
         {"alpha": ALPHAS, "solver__learning_rate_init": ["auto", 0.1]},
     ),
     "no seed": (MLPClassifierTorch((6,), max_iter=4), {"alpha": ALPHAS}),
+    "default penalty": (MLPClassifierTorch((6,), **SHORT), {"learning_rate_init": [0.01, 0.03]}),
+    "watched": (MLPClassifierTorch((6,), **WATCHED), {"alpha": [1e-4, 30.0]}),
+    "watched by a scorer": (MLPClassifierTorch((6,), scoring="f1_macro", **WATCHED), {"alpha": ALPHAS}),
+    "watched by a function": (MLPClassifierTorch((6,), scoring=brier_of, **WATCHED), {"alpha": ALPHAS}),
 }
 
 
@@ -660,14 +672,14 @@ def test_all_splits_in_one_stack(name, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "options"),
     [
-        ({"early_stopping": True}, {}),
+        ({"early_stopping": True, "class_weight": "balanced"}, {}),
         ({}, {"scoring": lambda model, X, y: model.score(X, y)}),
         ({}, {"return_train_score": True}),
         ({}, {"n_jobs": 2}),
         ({"hidden_layer_sizes": (8000,)}, {}),
         ({"max_iter": 2, "batch_size": 1000}, {}),
     ],
-    ids=["validation", "scorer", "training scores", "workers", "large", "one batch"],
+    ids=["class weights", "scorer", "training scores", "workers", "large", "one batch"],
 )
 def test_what_is_not_one_stack(change, options, sizes, monkeypatch):
     trained = []
@@ -678,6 +690,35 @@ def test_what_is_not_one_stack(change, options, sizes, monkeypatch):
         search = OwnGridSearchCV(model, {"alpha": ALPHAS}, cv=2, refit=False, **options).fit(X, Y)
     assert all(outcome is None for outcome in trained)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_models_of_a_stack_stop_where_each_would_alone():
+    model, grid = MINI_BATCHES["watched"]
+    X, y = (array[:200] for array in load_digits(return_X_y=True))
+    progress = grids.new_progress
+    with pytest.MonkeyPatch.context() as patch:
+        made = []
+        patch.setattr(grids, "new_progress", lambda *args: made.append(progress(*args)) or made[-1])
+        search = OwnGridSearchCV(model, grid, cv=3, scoring="neg_log_loss", refit=False).fit(X, y)
+        lengths = [one.n_iter for one in made]
+    for i, (train, test) in enumerate(StratifiedKFold(3).split(X, y)):
+        for j, params in enumerate(search.cv_results_["params"]):
+            alone = clone(model).set_params(**params).fit(X[train], y[train])
+            assert alone.n_iter_ == lengths[2 * i + j]
+            expected = -log_loss(y[test], alone.predict_proba(X[test]))
+            assert search.cv_results_[f"split{i}_test_score"][j] == pytest.approx(expected, rel=1e-9)
+    assert len(set(lengths)) > 1
+
+
+def test_rows_that_are_held_out_in_part_are_not_one_stack(monkeypatch):
+    """Copies of a few rows are divided by weight between both sides of a split."""
+    X, y = (np.repeat(array[45:55], 40, axis=0) for array in load_iris(return_X_y=True))
+    model = MLPClassifierTorch((4,), early_stopping=True, max_iter=3, random_state=0, batch_size=20)
+    options = {"cv": KFold(2, shuffle=True, random_state=0), "scoring": "neg_log_loss", "refit": False}
+    ours, theirs = (
+        kind(model, {"alpha": ALPHAS}, **options).fit(X, y) for kind in (OwnGridSearchCV, model_selection.GridSearchCV)
+    )
+    np.testing.assert_allclose(ours.cv_results_["mean_test_score"], theirs.cv_results_["mean_test_score"], rtol=1e-9)
 
 
 def test_a_model_that_diverges_is_only_its_own_fault():

@@ -209,7 +209,7 @@ def _roc_auc_ovr(rows: _Rows) -> float | None:
     if p is None:
         return None
     each: Iterable[int] = [1] if rows.n_classes == 2 else range(rows.n_classes)
-    return np.mean([_area(rows.codes == c, p[:, c]) for c in each])
+    return float(np.mean([_area(rows.codes == c, p[:, c]) for c in each]))
 
 
 def _neg_log_loss(rows: _Rows) -> float | None:

@@ -218,8 +218,10 @@ class Near:
         if not known or type(recipe.penalty([member], np.ones(1), np.ones(1))) not in (L2, NoPenalty):
             return None
         loss = row_loss(recipe.loss, problem.target, recipe.n_outputs)
+        if loss.piecewise:
+            return None
         variables = Variables.of(first)
-        return None if loss.piecewise else cls(recipe, problem, member, first, variables, loss, variables.forth(first)[0])
+        return cls(recipe, problem, member, first, variables, loss, variables.forth(first)[0])
 
     def refit(self, weights: np.ndarray, only_a_step: bool = False) -> tuple[Found, np.ndarray]:
         """Solve for weights (K, n); tell as well which models (K,) have come to their optimum."""

@@ -29,7 +29,7 @@ from skdeep.model_selection.trainees import only_asks
 #: Splits of a round, at least, where the rows that come out of shared steps are kept for a round.
 _SPLITS_OF_ROUND = 10
 #: Values of the rows of all splits of a round, at most, that are put into one array for networks to share a stack.
-_MAX_VALUES = 1 << 24
+_MAX_IN_ONE_ARRAY = 1 << 24
 #: Rows and columns of what contestants are warmed up with.
 _WARM_UP_SHAPE = 40, 5
 #: Kinds of estimators that this process has warmed up, for so many classes at least.
@@ -242,7 +242,7 @@ def _in_one_array(passed: list[_Passed | None]) -> list[_Passed | None]:
     known = [one for one in passed if one is not None and type(one.X) is np.ndarray]
     if len(known) < len(passed) or len({(one.X.dtype, one.X.shape[1:]) for one in known}) > 1:
         return passed
-    if sum(one.X.size for one in known) > _MAX_VALUES:
+    if sum(one.X.size for one in known) > _MAX_IN_ONE_ARRAY:
         return passed
     X, y = (np.concatenate([getattr(one, name) for one in known]) for name in ("X", "y"))
     starts = np.cumsum([0] + [len(one.y) for one in known])
