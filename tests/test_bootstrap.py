@@ -227,10 +227,8 @@ def test_accelerations_are_of_rows_left_out():
     p, alpha, steps = whole.predict_proba(X)[:, 1], np.r_[np.full(4, 0.1), 0], []
     for i in range(len(y)):  # a step of Newton's, for the objective of the other rows
         rest = np.arange(len(y)) != i
-        # standardised columns, whose penalty is of those of the other rows
-        rho = alpha * np.r_[X[rest].std(0) ** 2, 0]
-        gradient = ones[rest].T @ (p - (y == 2))[rest] / rest.sum() + rho * params
-        hessian = (ones[rest].T * (p * (1 - p))[rest]) @ ones[rest] / rest.sum() + np.diag(rho)
+        gradient = ones[rest].T @ (p - (y == 2))[rest] / rest.sum() + alpha * params
+        hessian = (ones[rest].T * (p * (1 - p))[rest]) @ ones[rest] / rest.sum() + np.diag(alpha)
         steps.append(params - np.linalg.solve(hessian, gradient))
     np.testing.assert_allclose(found.coef_acceleration[0], skewness(np.stack(steps))[:4], atol=1e-5)
     coefs = np.stack([clone(model).fit(np.delete(X, i, 0), np.delete(y, i)).coef_ for i in range(len(X))])

@@ -243,7 +243,7 @@ class _Grid:
     def _hold_out(
         self, problem: Problem, members: list[Member], splits: list[tuple[np.ndarray, np.ndarray]]
     ) -> list[Problem]:
-        """Take the rows to watch out of each split's; return those of each model."""
+        """Keep rows out of each split's training, to watch; return them for each model."""
         leader, watched = self.candidates[0], []
         for train, own in zip((train for train, _ in splits), _by_split(members, splits), strict=True):
             fraction, seed = leader.validation_fraction, own[0].state.split_seed
