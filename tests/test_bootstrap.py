@@ -52,6 +52,9 @@ CASES = {
     "labels": (SigmoidClassifier(), IRIS, LABELS, {}),
     "sparse": (SoftmaxClassifier(), sparse.csr_array(IRIS), IRIS_Y, {}),
     "lasso": (SoftmaxClassifier("l1", alpha=0.01), IRIS, IRIS_Y, {}),
+    "lasso of two classes": (SoftmaxClassifier("l1"), CANCER, CANCER_Y, {}),
+    "lasso of labels": (SigmoidClassifier("l1", alpha=0.01), IRIS, LABELS, {"sample_weight": WEIGHT}),
+    "elastic net": (LeastSquaresClassifier("elasticnet", alpha=0.01, l1_ratio=0.5), IRIS, IRIS_Y, {}),
     "hinge": (HingeClassifier(), IRIS[FEW], IRIS_Y[FEW], {}),
     "squared hinge": (HingeClassifier("squared_hinge"), IRIS, IRIS_Y, {}),
     "least squares": (LeastSquaresClassifier(), IRIS, IRIS_Y, {}),
@@ -72,12 +75,16 @@ def test_each_resample_is_as_if_fitted_alone(case):
     for weight, coef, intercept in zip(weights, coefs, intercepts, strict=True):
         alone = clone(model).set_params(calibration=None).fit(X, y, weight * options.get("sample_weight", 1))
         size = np.abs(found.coefs).max((0, 1))
+        size[size == 0] = 1
         np.testing.assert_allclose(coef / size, alone.coef_ / size, atol=1e-6)
         np.testing.assert_allclose(intercept, alone.intercept_, rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(found.coef_acceleration, 0)
 
 
-@pytest.mark.parametrize("case", ["softmax", "two classes", "no penalty", "labels", "least squares", "wide"])
+SMOOTH = ["softmax", "two classes", "no penalty", "labels", "least squares", "wide"]
+
+
+@pytest.mark.parametrize("case", [*SMOOTH, "lasso of two classes", "lasso of labels", "elastic net"])
 def test_resamples_are_solved_to_a_millionth_of_a_standard_error(case, monkeypatch):
     model, X, y, options = CASES[case]
     trained = []
@@ -87,9 +94,11 @@ def test_resamples_are_solved_to_a_millionth_of_a_standard_error(case, monkeypat
     assert trained == [1]  # all others are near it
     weights, error = resamples_of(X, y, 40, 0, **options), found.standard_error
     for k in (0, 1):  # the estimator's own tolerance is no matter
-        alone = clone(model).set_params(tol=1e-11, max_iter=10_000).fit(X, y, weights[k])
+        alone = clone(model).set_params(tol=1e-11, max_iter=10_000)
+        alone.fit(X, y, weights[k] * options.get("sample_weight", 1))
         left = np.abs(found.coefs[k] - alone.coef_)
         assert (left < 1e-6 * np.maximum(error, 1e-3 * error.max())).all()
+        np.testing.assert_array_equal(found.coefs[k] == 0, alone.coef_ == 0)
 
 
 def test_resamples_that_newton_does_not_solve_are_trained_as_any_other(monkeypatch):

@@ -78,7 +78,7 @@ def refit(
         return np.concatenate([params for params, _ in each], axis=1), np.all([arrived for _, arrived in each], axis=0)
     few = (n_scores - loss.shift_invariant) * n_columns <= _FEW_UNKNOWNS
     if few:
-        way: Callable[..., tuple[np.ndarray, np.ndarray]] = partial(_by_newton, _Hessians(rows, loss))
+        way: Callable[..., tuple[np.ndarray, np.ndarray]] = partial(_by_newton, Hessians(rows, loss))
     elif isinstance(rows, SparseRows):
         way = partial(_by_conjugate_gradients, rows, loss)
     else:
@@ -91,7 +91,7 @@ def refit(
 
 
 def _by_newton(
-    hessians: _Hessians, weight: np.ndarray, rho: np.ndarray, start: np.ndarray, n_steps: int
+    hessians: Hessians, weight: np.ndarray, rho: np.ndarray, start: np.ndarray, n_steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Take Newton's steps, with Hessians that are kept as long as they serve."""
     n_models, n_rows = weight.shape
@@ -100,22 +100,22 @@ def _by_newton(
     factors = np.empty((n_models, params[0].size, params[0].size), dtype=np.float32)
     left, arrived, alive = np.full(n_models, np.inf), np.zeros(n_models, dtype=bool), np.arange(n_models)
     for count in range(n_steps):
-        here = _some(params, alive)
+        here = some(params, alive)
         scores = rows.scores(basis @ (here if count else here[:1]))  # all begin at one place
-        gradient, own = loss.gradient(scores), _some(weight, alive)
+        gradient, own = loss.gradient(scores), some(weight, alive)
         right = basis.T @ rows.back(own[:, None] * gradient) + rho[alive, None] * here
         right, before = right.reshape(len(alive), -1), left[alive]
         step = right.astype(np.float32)
         if count:
-            _solve(factors, alive, step)
+            solve(factors, alive, step)
         # the length of the way, in standard errors
         distance = np.sqrt(n_rows * np.vecdot(step, right)) if count else np.full(len(alive), np.nan)
         old = np.flatnonzero(~(distance <= _OLD * before))
         if len(old):
-            at = (_some(scores, old), _some(gradient, old)) if count else (scores, gradient)
-            factors[alive[old]] = _factored(hessians(*at, _some(own, old), rho[alive[old]]))
+            at = (some(scores, old), some(gradient, old)) if count else (scores, gradient)
+            factors[alive[old]] = factored(hessians(*at, some(own, old), rho[alive[old]]))
             again = right[old].astype(np.float32)
-            _solve(factors, alive[old], again)
+            solve(factors, alive[old], again)
             step[old], distance[old] = again, np.sqrt(n_rows * np.vecdot(again, right[old]))
         left[alive] = distance
         rate = distance / before if count else np.ones(n_models)
@@ -132,7 +132,7 @@ def _by_newton(
     return basis @ params, arrived
 
 
-def _some(values: np.ndarray, index: np.ndarray) -> np.ndarray:
+def some(values: np.ndarray, index: np.ndarray) -> np.ndarray:
     """Take some of the models' values; of all, no copy is made."""
     return values if len(index) == len(values) else values[index]
 
@@ -178,7 +178,7 @@ def _quotient(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide(a, b, out=np.zeros_like(a), where=b > 0)[:, None, None]
 
 
-def _factored(hessians: np.ndarray) -> np.ndarray:
+def factored(hessians: np.ndarray) -> np.ndarray:
     """Factor Hessians (m, S, S) in place; NaN where they are singular."""
     pivots = np.einsum("kii->ki", hessians)
     least = _SINGULAR * pivots
@@ -188,7 +188,7 @@ def _factored(hessians: np.ndarray) -> np.ndarray:
     return hessians
 
 
-def _solve(factors: np.ndarray, models: np.ndarray, right: np.ndarray) -> None:
+def solve(factors: np.ndarray, models: np.ndarray, right: np.ndarray) -> None:
     """Solve in place for right sides (m, S), by the factors of some models."""
     for k, own in zip(models.tolist(), right, strict=True):
         spotrs(factors[k].T, own, lower=1, overwrite_b=1)
@@ -200,7 +200,7 @@ def contrasts(n_scores: int) -> np.ndarray:
     return np.linalg.qr(centred)[0]
 
 
-class _Hessians:
+class Hessians:
     """Computes Hessians in single precision, each of a model's own weights.
 
     Parameters
@@ -230,8 +230,8 @@ class _Hessians:
         second = self.loss.second(scores, At(gradient[:, 0], gradient))  # which no smooth loss asks for its value
         if n_scores > 1:
             second = np.matmul(self.onto.T, second)
-        size = np.abs(second).max((0, 1))
-        curved = np.flatnonzero(size > _FLAT * size.max())
+        steepest = np.abs(second).max((0, 1))
+        curved = np.flatnonzero(steepest > _FLAT * steepest.max())
         # to take most of the rows takes longer than to go on with all
         index = slice(None) if 2 * len(curved) > second.shape[-1] else curved
         factor = np.multiply(second[:, :, index], weight[:, None, index], dtype=np.float32)
@@ -241,11 +241,7 @@ class _Hessians:
             half = flat @ self._products[index]
             found = half.reshape(n_models, -1).take(of_all(n_scores, n_columns), axis=1).reshape(n_models, size, size)
         else:
-            blocks = (
-                (self.rows if index is None else self.rows.select(index))
-                .gram(flat)
-                .reshape(n_models, -1, n_columns, n_columns)
-            )
+            blocks = self.rows.select(index).gram(flat).reshape(n_models, -1, n_columns, n_columns)
             shape = n_models, n_scores, n_scores, n_columns, n_columns
             found = blocks.take(of_both(n_scores), axis=1).reshape(shape).transpose(0, 1, 3, 2, 4)
             found = found.reshape(n_models, size, size).astype(np.float32)
@@ -256,5 +252,6 @@ class _Hessians:
     def _products(self) -> np.ndarray:
         if self._kept is None:
             Z = self.rows.take(np.arange(self.rows.shape[0]))
-            self._kept = products_of(np.ascontiguousarray(Z.T, dtype=np.float32))
+            products = products_of(np.ascontiguousarray(Z.T, dtype=np.float32))
+            self._kept = np.ascontiguousarray(products)  # for some of the rows to be taken, and for the product
         return self._kept

@@ -103,7 +103,7 @@ class _Rows(NamedTuple):
 
 
 def quick_scores(names: dict[str, str], estimator: Any, X: Any, y: Any) -> dict[str, float]:
-    """Compute those of some scores that there is a short way for, of what scikit-learn calls by these names."""
+    """Compute scores that there is a short way for, of what scikit-learn calls by these names; leave out the others."""
     classes = getattr(estimator, "classes_", None)
     codes = _coded(y, classes)
     if codes is None:

@@ -17,12 +17,13 @@ from skdeep.data.inputs import Data
 from skdeep.data.problem import Problem
 from skdeep.data.state import RandomSource, TrainingState
 from skdeep.engine.networks import Linear
-from skdeep.engine.penalties import L2, NoPenalty
+from skdeep.engine.penalties import L1, L2, ElasticNet, NoPenalty
 from skdeep.engine.per_model import to_numpy64
 from skdeep.engine.rows import MAX_VALUES
 from skdeep.estimators.linear import LinearClassifier
 from skdeep.exact.losses import RowLoss
 from skdeep.exact.reweighted import refit
+from skdeep.exact.reweighted_lasso import refit_lasso
 from skdeep.exact.rows import Rows
 from skdeep.fitting.exactly import has_exact_solver, row_loss
 from skdeep.fitting.outcome import divergence
@@ -94,25 +95,23 @@ class Trainer:
 
         Newton's first step from there may be enough, where there is one.
         """
-        weights = [self.weight_of(own) for own in counts]
+        weights = self.weights_of(counts)
         if self.first is None:
             self.first = self._trained(weights[:1])
             self.near = None if self.n_unfinished else Near.of(self.recipe, self.problem, self.model, self.first)
-            if self.near is None:
-                return learned(self.first)
-            self.n_models -= 1  # which is solved again, to as many digits as the others, which begin there
-            self.near.come_to_optimum(weights[0])
+            # it is solved again, to as many digits as the others, which begin there
+            return learned(self.first) if self.near is None else self.near.come_to_optimum(weights[0])
         if self.near is None:
             return learned(self._trained(weights))
-        (coef, intercept), arrived = self.near.refit(np.stack(weights), only_a_step)
+        (coef, intercept), arrived = self.near.refit(weights, only_a_step)
         self.n_models += int(arrived.sum())
         if not arrived.all():
             rest = np.flatnonzero(~arrived)
-            coef[rest], intercept[rest] = learned(self._trained([weights[k] for k in rest]))
+            coef[rest], intercept[rest] = learned(self._trained(weights[rest]))
         return coef, intercept
 
-    def _trained(self, weights: list[np.ndarray]) -> Linear:
-        """Train models with these weights (n,) as a stack like any other."""
+    def _trained(self, weights: np.ndarray) -> Linear:
+        """Train models with these weights (K, n) as a stack like any other."""
         recipe, problem, start = self.recipe, self.problem, self.first
         members = [_member(self.model, weight) for weight in weights]
         network = recipe.network(recipe, problem, members, False)
@@ -146,13 +145,14 @@ class Trainer:
         centered = network.center is not None
         return all((own.constant(centered) == everywhere.constant(centered)).all() for own in columns)
 
-    def weight_of(self, counts: np.ndarray) -> np.ndarray:
-        """Compute the weights of the rows in training, (n,)."""
+    def weights_of(self, counts: np.ndarray) -> np.ndarray:
+        """Compute the weights of the rows in training, (K, n)."""
         problem, model = self.problem, self.model
-        weight = counts if problem.sample_weight is None else counts * problem.sample_weight
+        weights = counts if problem.sample_weight is None else counts * problem.sample_weight
+        if model.class_weight is None:
+            return weights
         of_classes = model.class_weight, model.classes_, model._labels_of(problem), problem.codes
-        factor = class_weight_of_rows(*of_classes, weight)
-        return weight if factor is None else weight * factor
+        return np.stack([own * class_weight_of_rows(*of_classes, own) for own in weights])
 
     def warn(self) -> None:
         """Warn of models that are on their way still."""
@@ -200,6 +200,8 @@ class Near:
     loss : RowLoss
     start : ndarray of shape (C, D)
         Where models begin.
+    smooth : bool
+        Whether the penalty is smooth as well.
     """
 
     recipe: Recipe
@@ -209,19 +211,21 @@ class Near:
     variables: Variables
     loss: RowLoss
     start: np.ndarray
+    smooth: bool
 
     @classmethod
     def of(cls, recipe: Recipe, problem: Problem, model: LinearClassifier, first: Linear) -> Near | None:
-        """Look whether objectives are smooth, with a penalty that is a square; return None if they are not."""
+        """Look whether losses are smooth, with a penalty that has a way here; return None if they are not."""
         member = _member(model)
         known = has_exact_solver(recipe, problem, first) and first.frame is None
-        if not known or type(recipe.penalty([member], np.ones(1), np.ones(1))) not in (L2, NoPenalty):
+        penalty = recipe.penalty([member], np.ones(1), np.ones(1))
+        if not known or type(penalty) not in (L1, L2, ElasticNet, NoPenalty):
             return None
         loss = row_loss(recipe.loss, problem.target, recipe.n_outputs)
-        if loss.piecewise:
+        if loss.piecewise or not (penalty.smooth or loss.separable):
             return None
         variables = Variables.of(first)
-        return cls(recipe, problem, member, first, variables, loss, variables.forth(first)[0])
+        return cls(recipe, problem, member, first, variables, loss, variables.forth(first)[0], penalty.smooth)
 
     def refit(self, weights: np.ndarray, only_a_step: bool = False) -> tuple[Found, np.ndarray]:
         """Solve for weights (K, n); tell as well which models (K,) have come to their optimum."""
@@ -230,25 +234,31 @@ class Near:
 
     def solved(self, weights: np.ndarray, only_a_step: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Compute the parameters (K, C, D) in the columns of the first model; tell which have come to their optimum."""
-        return refit(self.rows, self.loss, *self.objectives(weights), self.start, only_a_step)
+        shares, rho, kappa = self.objectives(weights)
+        if not self.smooth:  # for which a step is not defined
+            return refit_lasso(self.rows, self.loss, shares, rho, kappa, self.start)
+        return refit(self.rows, self.loss, shares, rho, self.start, only_a_step)
 
-    def come_to_optimum(self, weight: np.ndarray) -> None:
-        """Let models begin at the optimum for a weight (n,), if it is found."""
+    def come_to_optimum(self, weight: np.ndarray) -> Found:
+        """Let models begin at the optimum for a weight (n,), if it is found; return where they do."""
         params, arrived = self.solved(weight[None])
         if arrived[0]:
             self.start = params[0]
+        return self.coefficients(self.start[None])
 
-    def objectives(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Compute what objectives differ in: shares (K, n) of the rows, and curvatures (K, D) of the penalty."""
+    def objectives(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Compute what objectives differ in: shares (K, n) of the rows, and penalties (K, D), squares and L1 norms."""
         total = weights.sum(1)
         shares = weights / total[:, None]
         units = self._units(weights, shares)
         # least squares in closed form have a penalty that knows of no weights
         mass = np.ones_like(total) if self.recipe.closed_form else total
         penalty = self.recipe.penalty([self.member] * len(total), mass, mass)
-        rho = np.zeros((len(total), self.rows.shape[1]))
-        rho[:, : len(self.variables.scale)] = penalty.curvature()[:, None] * np.square(units * self.variables.scale)
-        return shares, rho
+        rho, kappa = np.zeros((2, len(total), self.rows.shape[1]))
+        units = units * self.variables.scale
+        rho[:, : len(self.variables.scale)] = penalty.curvature()[:, None] * np.square(units)
+        kappa[:, : len(self.variables.scale)] = (penalty.alpha * penalty.l1_ratio)[:, None] * units
+        return shares, rho, kappa
 
     def coefficients(self, params: np.ndarray) -> Found:
         """Compute coefficients and intercepts of parameters (K, C, D)."""

@@ -155,7 +155,7 @@ def standard_errors(
         trainer = Trainer.of(model, X, y, sample_weight)
         ones = np.ones((1, len(trainer.problem.codes)))
         trainer.train(ones)
-        if trainer.near is None and not trainer.n_unfinished:
+        if not trainer.n_unfinished and (trainer.near is None or not trainer.near.smooth):
             raise ValueError(
                 "Standard errors follow from the curvature of a smooth objective that is solved exactly on the CPU, "
                 "and this one has kinks (an L1 norm, a hinge) or is solved otherwise. Use bootstrap_coefficients."
@@ -168,7 +168,7 @@ def standard_errors(
             )
         if kind == "hessian" and not isinstance(trainer.near.loss, SoftmaxLoss | LogisticLoss):
             raise ValueError("kind='hessian' is for losses that are likelihoods: use kind='sandwich'.")
-        coef, intercept, covariance = _covariance(trainer.near, trainer.weight_of(ones[0]), kind)
+        coef, intercept, covariance = _covariance(trainer.near, trainer.weights_of(ones)[0], kind)
     return StandardErrors(coef, intercept, covariance, model.classes_, names_of(model, coef.shape[1]))
 
 
@@ -176,7 +176,7 @@ def _covariance(near: Near, weight: np.ndarray, kind: str) -> tuple[np.ndarray, 
     """Compute coefficients, intercepts and their covariance, for rows of these weights (n,)."""
     rows, loss = near.rows, near.loss
     params, arrived = near.solved(weight[None])
-    _, rho = near.objectives(weight[None])
+    _, rho, _ = near.objectives(weight[None])
     if not arrived[0]:
         if not rho.any():
             raise ValueError(_NO_CURVATURE)
