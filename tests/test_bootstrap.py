@@ -20,6 +20,9 @@ from skdeep import (
 )
 from skdeep.data.encoding import encode
 from skdeep.display import CoefficientsDisplay
+from skdeep.exact.losses import LogisticLoss
+from skdeep.exact.reweighted import Hessians
+from skdeep.exact.rows import Rows
 from skdeep.model_selection import BootstrapCoefficients, bootstrap_coefficients
 from skdeep.model_selection.bootstrap import draw_resamples
 from skdeep.model_selection.intervals import accelerations
@@ -343,3 +346,10 @@ def test_the_picture():
     np.testing.assert_allclose(np.sort(ends), np.sort(np.r_[low[0, order], high[0, order]]))
     of_three = CoefficientsDisplay.from_estimator(SoftmaxClassifier(), IRIS, IRIS_Y, n_resamples=5, random_state=0)
     assert [text.get_text() for text in of_three.ax_.get_legend().get_texts()] == ["0", "1", "2"]
+
+
+def test_scores_that_are_all_huge_leave_the_curvature_of_the_penalty():
+    target, scores = (IRIS_Y[None] > 0).astype(float), np.full((2, 1, 150), 1e4)
+    loss, rho = LogisticLoss(target), np.full((2, 4), 0.5)
+    found = Hessians(Rows(IRIS), loss)(scores, loss.gradient(scores), np.full((2, 150), 1 / 150), rho)
+    np.testing.assert_array_equal(found, np.broadcast_to(np.eye(4) / 2, (2, 4, 4)))

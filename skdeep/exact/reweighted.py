@@ -25,7 +25,7 @@ from scipy.linalg.lapack import spotrf, spotrs
 
 from skdeep.exact.descent import dot
 from skdeep.exact.losses import At, OfColumns, RowLoss
-from skdeep.exact.rows import Rows, SparseRows, of_all, of_both, pairs, products_of, products_pay
+from skdeep.exact.rows import Rows, SparseRows, of_all, of_both, pairs, products_pay
 
 #: Standard errors that may be left of the way.
 _ERROR = 5e-8
@@ -222,7 +222,6 @@ class Hessians:
         # of the pairs of scores, each of which is there once, to those of the basis
         both = basis[i][:, r] * basis[j][:, s]
         self.onto = np.where((i == j)[:, None], both, both + basis[j][:, r] * basis[i][:, s])
-        self._kept: np.ndarray | None = None
 
     def __call__(self, scores: np.ndarray, gradient: np.ndarray, weight: np.ndarray, rho: np.ndarray) -> np.ndarray:
         """Compute Hessians (K, R D, R D) at scores (K or 1, C, n), of which the gradient is known."""
@@ -232,13 +231,13 @@ class Hessians:
             second = np.matmul(self.onto.T, second)
         steepest = np.abs(second).max((0, 1))
         curved = np.flatnonzero(steepest > _FLAT * steepest.max())
-        # to take most of the rows takes longer than to go on with all
-        index = slice(None) if 2 * len(curved) > second.shape[-1] else curved
+        # to take most of the rows takes longer than to go on with all; of scores that are all huge, there may be none
+        index = slice(None) if not len(curved) or 2 * len(curved) > second.shape[-1] else curved
         factor = np.multiply(second[:, :, index], weight[:, None, index], dtype=np.float32)
         flat = factor.reshape(-1, factor.shape[-1])
         size = n_scores * n_columns
         if products_pay(self.rows.shape, len(flat)):
-            half = flat @ self._products[index]
+            half = flat @ self.rows.single_products[index]
             found = half.reshape(n_models, -1).take(of_all(n_scores, n_columns), axis=1).reshape(n_models, size, size)
         else:
             blocks = self.rows.select(index).gram(flat).reshape(n_models, -1, n_columns, n_columns)
@@ -247,11 +246,3 @@ class Hessians:
             found = found.reshape(n_models, size, size).astype(np.float32)
         found.reshape(n_models, -1)[:, :: size + 1] += np.tile(rho, n_scores)
         return found
-
-    @property
-    def _products(self) -> np.ndarray:
-        if self._kept is None:
-            Z = self.rows.take(np.arange(self.rows.shape[0]))
-            products = products_of(np.ascontiguousarray(Z.T, dtype=np.float32))
-            self._kept = np.ascontiguousarray(products)  # for some of the rows to be taken, and for the product
-        return self._kept

@@ -147,6 +147,12 @@ class Rows:
         """Products (n, D (D + 1) / 2) of all pairs of columns."""
         return products_of(self._columns)
 
+    @cached_property
+    def single_products(self) -> np.ndarray:
+        """`products` in single precision, in the order of the rows."""
+        Z = self.take(np.arange(self.shape[0]))
+        return np.ascontiguousarray(products_of(np.ascontiguousarray(Z.T, dtype=np.float32)))
+
 
 class SparseRows(Rows):
     """Sparse rows, whose columns are scaled but not centred.
