@@ -39,6 +39,7 @@ THEIRS = {
     "logreg": make_pipeline(StandardScaler(), LogisticRegression()),
     "lda": make_pipeline(StandardScaler(), LinearDiscriminantAnalysis()),
 }
+METRICS = ["accuracy", "balanced_accuracy", "roc_auc", "neg_log_loss"]
 COLUMNS = ["tool", "seconds", "loop of cross_validate, s", "ratio", "splits", "what it shows"]
 
 
@@ -53,9 +54,9 @@ def fastest(call: Callable, rounds: int) -> float:
     return min(found)
 
 
-def loop(models: dict) -> list:
+def loop(models: dict, scoring: list | None = None) -> list:
     """What the packages stand in for."""
-    return [cross_validate(model, X, Y, cv=CV) for model in models.values()]
+    return [cross_validate(model, X, Y, cv=CV, scoring=scoring) for model in models.values()]
 
 
 # ---- other packages: a call, and the columns of the table that comes of it -------------------------------------------
@@ -143,16 +144,22 @@ def ours(rounds: int) -> list[list]:
             "hinge": HingeClassifier(**seed),
             "least squares": LeastSquaresClassifier(**seed),
         },
+        "softmax behind a scaler": {"softmax": make_pipeline(StandardScaler(), SoftmaxClassifier(**seed))},
         "MLP": {"mlp": MLPClassifierTorch(**seed)},
+        "MLP, early stopping": {"mlp": MLPClassifierTorch(early_stopping=True, **seed)},
+        "MLP behind a scaler": {"mlp": make_pipeline(StandardScaler(), MLPClassifierTorch(**seed))},
         "scikit-learn's logreg, lda": THEIRS,
     }
+    of_several = ("softmax", "MLP", "scikit-learn's logreg, lda")
     rows = []
-    for name, models in lists.items():
-        seconds = fastest(partial(compare, models, X, Y, cv=CV), rounds)
-        reference = fastest(partial(loop, models), rounds)
+    for name, scoring in [(name, None) for name in lists] + [(name, METRICS) for name in of_several]:
+        models = lists[name]
+        seconds = fastest(partial(compare, models, X, Y, cv=CV, scoring=scoring), rounds)
+        reference = fastest(partial(loop, models, scoring), rounds)
         columns = map(str, compare(models, X, Y, cv=CV).frame().columns)
         shown = "the same" if rows else ", ".join(columns)
-        rows.append([f"skdeep.compare: {name}", seconds, reference, seconds / reference, "the same, paired", shown])
+        tool = f"skdeep.compare: {name}" + (", four metrics" if scoring else "")
+        rows.append([tool, seconds, reference, seconds / reference, "the same, paired", shown])
         print(*rows[-1][:4], flush=True)
     return rows
 
