@@ -11,13 +11,18 @@ from typing import Any
 
 from skdeep.model_selection.comparison import Comparison
 from skdeep.model_selection.contest import compare
-from skdeep.model_selection.contestants import DEFAULTS, DEFAULTS_OF_VALUES, are_values
+from skdeep.model_selection.contestants import DEFAULTS, DEFAULTS_OF_VALUES, are_values, default_contestants
+from skdeep.model_selection.table_files import notes_of_classes, notes_of_columns, read
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m skdeep.compare", description="Compare models on a table.")
-    parser.add_argument("table", type=Path, help="a file of CSV or Parquet")
+    parser.add_argument("table", type=Path, help="a file of CSV (with commas, semicolons or tabs) or Parquet")
     parser.add_argument("--target", required=True, help="the column that is to be predicted")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--classes", action="store_true", help="the target is classes, whatever it looks like")
+    kinds.add_argument("--values", action="store_true", help="the target is values, also if they are whole numbers")
+    parser.add_argument("--encoding", default="utf-8", help="of the text in CSV (default: utf-8)")
     parser.add_argument("--drop", default="", help="columns to leave out, with commas")
     parser.add_argument("--cv", default="5x2", help="folds, or folds x repeats (default: 5x2)")
     parser.add_argument("--scoring", help="scikit-learn's names, with commas (default: two of classes, or of values)")
@@ -30,37 +35,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="write the report as HTML")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     return parser
-
-
-def _read(path: Path) -> Any:
-    """Read a table; raise an error that says what is missing."""
-    try:
-        import pandas
-    except ImportError as error:
-        raise ImportError("Tables are read by pandas: pip install pandas.") from error
-    if not path.exists():
-        raise ValueError(f"There is no file {path}.")
-    suffixes = path.suffixes[-2:]
-    if ".parquet" in suffixes or ".pq" in suffixes:
-        return pandas.read_parquet(path)
-    if ".csv" in suffixes:
-        return pandas.read_csv(path)
-    if ".tsv" in suffixes:
-        return pandas.read_csv(path, sep="\t")
-    raise ValueError(f"{path} is named neither .csv, .tsv nor .parquet.")
-
-
-def _row_numbers(X: Any) -> list[str]:
-    """Name the columns that number the rows, or name each of them."""
-    found = []
-    for name in X.columns:
-        column = X[name]
-        if len(column) > 2 and column.is_unique:
-            kind = str(column.dtype).lower()
-            counts = kind.startswith(("int", "uint")) and column.diff().iloc[1:].gt(0).all()
-            if counts or not kind.startswith(("int", "uint", "float", "bool", "date")):
-                found.append(str(name))
-    return found
 
 
 def _split_off(table: Any, target: str, dropped: Sequence[str] = ()) -> tuple[Any, Any]:
@@ -89,22 +63,33 @@ def _splitter(text: str, random_state: int, of_values: bool) -> Any:
     return form(n_splits=int(folds), n_repeats=int(repeats or 1), random_state=random_state)
 
 
+def _target(y: Any, options: argparse.Namespace) -> tuple[Any, bool]:
+    """Take a target as what it is said to be, or looks like; tell whether it is values."""
+    if options.classes:
+        return (y.astype(str) if are_values(y) else y), False
+    if not options.values:
+        return y, are_values(y)
+    try:
+        return y.astype(float), True
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"--values, and {options.target!r} is not numbers: {error}.") from error
+
+
 def _compared(options: argparse.Namespace) -> Comparison:
-    X, y = _split_off(_read(options.table), options.target, [name for name in options.drop.split(",") if name])
-    of_values = are_values(y)
+    table = read(options.table, options.encoding)
+    X, y = _split_off(table, options.target, [name for name in options.drop.split(",") if name])
+    y, of_values = _target(y, options)
     cv = _splitter(options.cv, options.random_state, of_values)
-    if names := _row_numbers(X):
-        print(
-            f"{', '.join(names)}: another value in each row, which says nothing of other rows. Leave such columns out: "
-            f"--drop {','.join(names)}",
-            file=sys.stderr,
-        )
+    n_folds = cv.get_n_splits() // cv.n_repeats
+    for note in [*notes_of_columns(X), *([] if of_values else notes_of_classes(y, n_folds))]:
+        print(note, file=sys.stderr)
     if not options.quiet:
         what = "values" if of_values else f"{y.nunique()} classes"
         print(f"{len(X)} rows, {X.shape[1]} columns, {what}, {cv.get_n_splits()} splits", file=sys.stderr)
     scoring = options.scoring or ("r2,neg_mean_absolute_error" if of_values else "accuracy,neg_log_loss")
+    names = None if options.contestants is None else options.contestants.split(",")
     return compare(
-        None if options.contestants is None else options.contestants.split(","),
+        default_contestants(X, y, names, of_values),
         X,
         y,
         cv=cv,

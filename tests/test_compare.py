@@ -36,6 +36,7 @@ from skdeep.display import ComparisonDisplay
 from skdeep.model_selection import Comparison, contestants, evaluation, grid, paired_difference
 from skdeep.model_selection.counter import Counter
 from skdeep.model_selection.paired import holm
+from skdeep.model_selection.table_files import notes_of_classes, notes_of_columns, read
 
 X, Y = load_iris(return_X_y=True)
 FOLDS = StratifiedKFold(3, shuffle=True, random_state=0)
@@ -524,17 +525,83 @@ def test_the_command_line_reads_parquet_and_skips_rows_without_target(tmp_path, 
     ("name", "options", "message"),
     [
         ("none.csv", [], "There is no file"),
-        ("data.txt", [], "named neither .csv"),
-        ("data.csv", ["--target", "z"], "no column 'z'; there are 'a', 'y'"),
+        ("data.json", [], "named neither .csv"),
+        ("data.csv", ["--values", "--target", "word"], "--values, and 'word' is not numbers"),
+        ("data.csv", ["--target", "same"], "one value, 1, in all 2 rows"),
+        ("latin.csv", [], "--encoding latin-1"),
+        ("many.csv", [], "has 30 different numbers, taken as classes. If they are values: --values"),
+        ("data.csv", ["--target", "z"], "no column 'z'; there are 'a', 'word', 'same', 'y'"),
         ("data.csv", ["--cv", "5*2"], "--cv must be folds"),
         ("data.csv", ["--contestants", "svm"], "no default contestant 'svm'"),
     ],
 )
 def test_the_command_line_says_what_is_wrong(name, options, message, tmp_path, capsys):
-    for given in ("data.csv", "data.txt"):
-        (tmp_path / given).write_text("a,y\n1,0\n2,1\n", encoding="utf-8")
+    for given in ("data.csv", "data.json"):
+        (tmp_path / given).write_text("a,word,same,y\n1,b,1,0\n2,c,1,1\n", encoding="utf-8")
+    (tmp_path / "latin.csv").write_text("a,y\nä,0\nö,1\n", encoding="latin-1")
+    pd.DataFrame({"a": range(30), "y": range(30)}).to_csv(tmp_path / "many.csv", index=False)
     assert skdeep.compare.main([str(tmp_path / name), "--target", "y", "--quiet", *options]) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("semicolons.csv", {"sep": ";"}),
+        ("commas.csv", {"sep": ";", "decimal": ","}),
+        ("tabs.txt", {"sep": "\t"}),
+        ("letters.csv", {"encoding": "utf-16"}),
+    ],
+)
+def test_files_are_read_as_they_are_written(name, options, tmp_path):
+    expected = pd.DataFrame({"one": [0.5, -1.25, 3.0], "two": ["x", "y, or z", "ä"], "y": [1, 2, 3]})
+    expected.to_csv(tmp_path / name, index=False, **options)
+    pd.testing.assert_frame_equal(read(tmp_path / name, options.get("encoding", "utf-8")), expected)
+
+
+def test_columns_and_classes_that_are_not_meant_so_are_named():
+    frame = pd.DataFrame(
+        {
+            "day": ["2024-01-02", "2024-01-03"] * 5,
+            "price": ["1.5", "2", "n/a", "4", "5"] * 2,
+            "digits": ["01", "02"] * 5,
+            "word": list("ab") * 5,
+            "number": np.arange(10) // 2,
+            "a key": [f"k{i}" for i in range(10)],
+        }
+    )
+    key, day, price, digits = notes_of_columns(frame)
+    assert key.startswith("a key: another value in each row") and key.endswith("--drop 'a key'")
+    assert day.startswith("day: dates, taken as names")
+    assert price.startswith("price: text of numbers, but for 'n/a' and the like")
+    assert digits.startswith("digits: text of numbers, taken as names")
+    assert not notes_of_classes(pd.Series(list("ab") * 5), 5)
+    (rare,) = notes_of_classes(pd.Series(["a"] * 5 + ["b"] * 5 + ["c"]), 5)
+    assert rare.startswith("Fewer rows than folds (5) are of 1 of 3 classes, such as 'c'")
+    (many,) = notes_of_classes(pd.Series(np.arange(250) % 25), 5)
+    assert many.endswith("25 different numbers, taken as classes. If they are values: --values")
+
+
+def test_the_command_line_is_told_what_a_target_is(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.normal(size=60), "whole": rng.integers(30, size=60), "half": np.arange(60) % 2 / 2})
+    frame.to_csv(tmp_path / "data.csv", index=False)
+    for target, options, contestants, metric in (
+        ("whole", ["--values"], "ridge,dummy", "r2"),
+        ("half", ["--classes"], "logreg,dummy", "accuracy"),
+    ):
+        arguments = [str(tmp_path / "data.csv"), "--target", target, "--contestants", contestants, "--cv", "3"]
+        assert skdeep.compare.main([*arguments, "--quiet", *options]) == 0
+        assert f"\n{metric} (equal within" in capsys.readouterr().out
+
+
+def test_errors_of_several_lines_are_told_whole():
+    class Wordy(LogisticRegression):
+        def fit(self, X, y):
+            raise RuntimeError("no such luck.\nTry again.")
+
+    found = compare({"wordy": Wordy(), "dummy": DummyClassifier()}, X, Y, cv=2)
+    assert found.errors == {"wordy": "the fit failed on 2 of 2 splits: RuntimeError: no such luck. Try again."}
 
 
 def test_the_command_line_counts_and_names_columns_that_number_rows(tmp_path, capsys):

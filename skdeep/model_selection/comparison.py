@@ -159,7 +159,7 @@ class Comparison:
             return ""
         return (
             f"{metric} has no finite value on {n_lost} of {self.n_splits} splits. Does the contestant have the method "
-            "that it asks for, such as predict_proba? A warning above says more."
+            "that it asks for, such as predict_proba, and each split rows of all classes? A warning above says more."
         )
 
     def frame(self) -> Any:

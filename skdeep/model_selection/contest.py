@@ -253,7 +253,7 @@ def _cross_validated(
     for entry in entries:
         fit_seconds[entry.name][entry.split] = entry.result["fit_time"] + entry.fit_extra
         if (trace := entry.result["fit_error"]) is not None:
-            failures.setdefault(entry.name, []).append(trace.strip().splitlines()[-1])
+            failures.setdefault(entry.name, []).append(_message(trace))
             continue
         predict_seconds[entry.name][entry.split] = entry.result["score_time"] + entry.score_extra
         values = entry.result["test_scores"]
@@ -265,6 +265,13 @@ def _cross_validated(
     }
     ratio = sum(count_rows(test) for _, test in splits) / sum(count_rows(train) for train, _ in splits)
     return Comparison(list(models), "", scores, fit_seconds, predict_seconds, ratio, {}, errors=errors)
+
+
+def _message(trace: str) -> str:
+    """Take the error out of its traceback, whose other lines are indented: it may have several."""
+    lines = trace.strip().splitlines()
+    begins = max((i + 1 for i, line in enumerate(lines) if line.startswith("  ")), default=0)
+    return " ".join(line.strip() for line in lines[min(begins, len(lines) - 1) :])
 
 
 def _complete(y: Data) -> Data:

@@ -47,7 +47,9 @@ def are_values(y: Data) -> bool:
     return type_of_target(y, input_name="y").startswith("continuous")
 
 
-def default_contestants(X: Data, y: Data, names: Iterable[str] | None = None) -> dict[str, BaseEstimator]:
+def default_contestants(
+    X: Data, y: Data, names: Iterable[str] | None = None, of_values: bool | None = None
+) -> dict[str, BaseEstimator]:
     """Make baselines for a table: each gets the steps in front that it needs, and no others.
 
     Categories (text and categorical columns) become indicators, which skdeep's classifiers make themselves, or codes
@@ -63,6 +65,8 @@ def default_contestants(X: Data, y: Data, names: Iterable[str] | None = None) ->
         (MLPClassifierTorch), "ensemble" (MLPEnsembleClassifier), "dummy" (the classes' frequencies). For targets with
         numbers that are not whole: "ridge", "hgb", "linear" (LinearRegressor), "mlp", "ensemble" and "dummy" (the
         mean). None takes all.
+    of_values : bool, default=None
+        Whether y is values; None looks for numbers that are not whole.
 
     Returns
     -------
@@ -76,13 +80,14 @@ def default_contestants(X: Data, y: Data, names: Iterable[str] | None = None) ->
     # which take a while to import
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-    of_values = are_values(y)
+    kind = type_of_target(y, input_name="y")
+    of_values = kind.startswith("continuous") if of_values is None else of_values
     known = DEFAULTS_OF_VALUES if of_values else DEFAULTS
     names = list(known if names is None else names)
     if unknown := [name for name in names if name not in known]:
         what = "values" if of_values else "classes"
         raise ValueError(f"There is no default contestant {unknown[0]!r} for {what}. There are {', '.join(known)}.")
-    if (kind := type_of_target(y, input_name="y")) not in ("binary", "multiclass", "continuous"):
+    if kind not in ("binary", "multiclass", "continuous"):
         raise ValueError(
             f"The default contestants learn classes or values, one for each row, and y is {kind}. Pass contestants of "
             "your own: a dictionary of names and estimators."

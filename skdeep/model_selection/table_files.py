@@ -1,0 +1,114 @@
+"""Tables in files, as a command line gets them: how they are read, and what to say of their columns."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+#: What may stand between the columns of a text file.
+_SEPARATORS = ",;\t|"
+#: A number whose decimals come after a comma; a date; and how many values of a column are looked at.
+_DECIMAL_COMMA, _DATE = r"[+-]?\d+(,\d+)?", r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}).*"
+_LOOKED_AT = 1000
+#: Classes from which numbers may be values after all.
+_MANY_CLASSES = 20
+
+
+def read(path: Path, encoding: str = "utf-8") -> Any:
+    """Read a table; raise an error that says what is missing."""
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError("Tables are read by pandas: pip install pandas.") from error
+    if not path.exists():
+        raise ValueError(f"There is no file {path}.")
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    if ".parquet" in suffixes or ".pq" in suffixes:
+        return pandas.read_parquet(path)
+    if not {".csv", ".tsv", ".txt"} & set(suffixes):
+        raise ValueError(f"{path} is named neither .csv, .tsv, .txt nor .parquet.")
+    try:
+        (heading,) = pandas.read_csv(path, sep="\x00", header=None, nrows=1, encoding=encoding, dtype=str).iloc[0]
+        separator = max(_SEPARATORS, key=str(heading).count)
+        table = pandas.read_csv(path, sep=separator, encoding=encoding)
+        if separator != "," and any(_has_decimal_commas(table[name]) for name in table.columns):
+            table = pandas.read_csv(path, sep=separator, encoding=encoding, decimal=",")
+    except (UnicodeError, LookupError) as error:
+        raise ValueError(f"{path} is not text in {encoding} ({error}). Try --encoding latin-1, or utf-16.") from error
+    return table
+
+
+def _texts(column: Any) -> Any:
+    """Take the first texts of a column of texts; none of any other."""
+    found = column.dropna().iloc[:_LOOKED_AT]
+    return found[[isinstance(value, str) for value in found]] if _is_text(column) else found.iloc[:0]
+
+
+def _is_text(column: Any) -> bool:
+    return str(column.dtype).lower().startswith(("object", "str", "string"))
+
+
+def _has_decimal_commas(column: Any) -> bool:
+    texts = _texts(column)
+    return bool(len(texts) and texts.str.fullmatch(_DECIMAL_COMMA).all())
+
+
+def notes_of_columns(X: Any) -> list[str]:
+    """Say which columns are likely not meant as they are taken."""
+    import pandas
+
+    notes, numbers = [], row_numbers(X)
+    if numbers:
+        notes.append(
+            f"{', '.join(numbers)}: another value in each row, which says nothing of other rows. Leave such columns "
+            f"out: --drop {shlex.quote(','.join(numbers))}"
+        )
+    for name in X.columns:
+        texts = _texts(X[name])
+        if str(name) in numbers or not len(texts):
+            continue
+        if texts.str.fullmatch(_DATE).all():
+            notes.append(
+                f"{name}: dates, taken as names. Take what matters as numbers: the year, or days since a date."
+            )
+            continue
+        are_numbers = pandas.to_numeric(texts, errors="coerce").notna()
+        if are_numbers.mean() > 0.5:
+            other = "" if are_numbers.all() else f", but for {texts[~are_numbers].iloc[0]!r} and the like"
+            notes.append(f"{name}: text of numbers{other}, taken as names. Make numbers of it, if they are.")
+    return notes
+
+
+def row_numbers(X: Any) -> list[str]:
+    """Name the columns that number the rows, or name each of them."""
+    found = []
+    for name in X.columns:
+        column = X[name]
+        if len(column) > 2 and column.is_unique:
+            kind = str(column.dtype).lower()
+            counts = kind.startswith(("int", "uint")) and column.diff().iloc[1:].gt(0).all()
+            if counts or not kind.startswith(("int", "uint", "float", "bool", "date")):
+                found.append(str(name))
+    return found
+
+
+def notes_of_classes(y: Any, n_folds: int) -> list[str]:
+    """Say which classes are too few rows, or whether they may be none; raise an error if there is but one."""
+    counts, notes = y.value_counts(), []
+    if len(counts) < 2:
+        raise ValueError(
+            f"The target has one value, {y.iloc[:1].tolist()[0]!r}, in all {len(y)} rows: there is nothing to learn."
+        )
+    if len(counts) > _MANY_CLASSES and str(y.dtype).lower().startswith(("int", "uint", "float")):
+        notes.append(f"The target has {len(counts)} different numbers, taken as classes. If they are values: --values")
+        if counts.iloc[0] < n_folds:
+            raise ValueError(f"No class has a row for each of {n_folds} folds. {notes[0]}")
+    rare = counts[counts < n_folds]
+    if len(rare) and counts.iloc[0] >= n_folds:
+        notes.append(
+            f"Fewer rows than folds ({n_folds}) are of {len(rare)} of {len(counts)} classes, such as "
+            f"{rare.index.tolist()[0]!r}: some splits lack them, and scores of probabilities fail there. Leave out such rows, "
+            "or use fewer folds (--cv)."
+        )
+    return notes
