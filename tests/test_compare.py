@@ -492,6 +492,8 @@ def test_columns_that_nobody_takes_are_named():
         compare(None, dates, Y)
     with pytest.raises(ValueError, match="which columns hold categories"):
         compare(None, X.astype(str), Y)
+    with pytest.raises(ValueError, match="several columns named 'a'"):
+        compare(None, pd.DataFrame(X, columns=list("abca")), Y)
 
 
 def test_the_command_line_writes_a_report(tmp_path):
@@ -586,11 +588,11 @@ def test_the_command_line_is_told_what_a_target_is(tmp_path, capsys):
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"a": rng.normal(size=60), "whole": rng.integers(30, size=60), "half": np.arange(60) % 2 / 2})
     frame.to_csv(tmp_path / "data.csv", index=False)
-    for target, options, contestants, metric in (
+    for target, options, names, metric in (
         ("whole", ["--values"], "ridge,dummy", "r2"),
         ("half", ["--classes"], "logreg,dummy", "accuracy"),
     ):
-        arguments = [str(tmp_path / "data.csv"), "--target", target, "--contestants", contestants, "--cv", "3"]
+        arguments = [str(tmp_path / "data.csv"), "--target", target, "--contestants", names, "--cv", "3"]
         assert skdeep.compare.main([*arguments, "--quiet", *options]) == 0
         assert f"\n{metric} (equal within" in capsys.readouterr().out
 

@@ -146,6 +146,9 @@ def _look_at(X: Data) -> _Table:
         gaps = np.isnan(values) if values.dtype.kind in "fc" else np.zeros(np.shape(values), dtype=bool)
         empty = np.flatnonzero(gaps.all(axis=0)).tolist()
         return _Table([], empty, bool(np.delete(gaps, empty, axis=1).any()))
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"X has several columns named {twice!r}: a column is known by its name. Rename them.")
     table = _Table([])
     for name in names:
         column = X[name]

@@ -108,7 +108,7 @@ def notes_of_classes(y: Any, n_folds: int) -> list[str]:
     if len(rare) and counts.iloc[0] >= n_folds:
         notes.append(
             f"Fewer rows than folds ({n_folds}) are of {len(rare)} of {len(counts)} classes, such as "
-            f"{rare.index.tolist()[0]!r}: some splits lack them, and scores of probabilities fail there. Leave out such rows, "
-            "or use fewer folds (--cv)."
+            f"{rare.index.tolist()[0]!r}: some splits lack them, and scores of probabilities fail there. Leave out "
+            "such rows, or use fewer folds (--cv)."
         )
     return notes
