@@ -58,6 +58,7 @@ CASES = {
     "lasso of two classes": (SoftmaxClassifier("l1"), CANCER, CANCER_Y, {}),
     "lasso of labels": (SigmoidClassifier("l1", alpha=0.01), IRIS, LABELS, {"sample_weight": WEIGHT}),
     "elastic net": (LeastSquaresClassifier("elasticnet", alpha=0.01, l1_ratio=0.5), IRIS, IRIS_Y, {}),
+    "elastic net of classes": (SoftmaxClassifier("elasticnet", alpha=0.02, l1_ratio=0.7), IRIS, IRIS_Y, {}),
     "hinge": (HingeClassifier(), IRIS[FEW], IRIS_Y[FEW], {}),
     "squared hinge": (HingeClassifier("squared_hinge"), IRIS, IRIS_Y, {}),
     "least squares": (LeastSquaresClassifier(), IRIS, IRIS_Y, {}),
@@ -87,7 +88,10 @@ def test_each_resample_is_as_if_fitted_alone(case):
 SMOOTH = ["softmax", "two classes", "no penalty", "labels", "least squares", "wide"]
 
 
-@pytest.mark.parametrize("case", [*SMOOTH, "lasso of two classes", "lasso of labels", "elastic net"])
+WITH_ZEROS = ["lasso", "lasso of two classes", "lasso of labels", "elastic net", "elastic net of classes"]
+
+
+@pytest.mark.parametrize("case", SMOOTH + WITH_ZEROS)
 def test_resamples_are_solved_to_a_millionth_of_a_standard_error(case, monkeypatch):
     model, X, y, options = CASES[case]
     trained = []
@@ -351,5 +355,5 @@ def test_the_picture():
 def test_scores_that_are_all_huge_leave_the_curvature_of_the_penalty():
     target, scores = (IRIS_Y[None] > 0).astype(float), np.full((2, 1, 150), 1e4)
     loss, rho = LogisticLoss(target), np.full((2, 4), 0.5)
-    found = Hessians(Rows(IRIS), loss)(scores, loss.gradient(scores), np.full((2, 150), 1 / 150), rho)
+    found = Hessians(Rows(IRIS), loss, np.eye(1))(scores, loss.gradient(scores), np.full((2, 150), 1 / 150), rho)
     np.testing.assert_array_equal(found, np.broadcast_to(np.eye(4) / 2, (2, 4, 4)))

@@ -78,7 +78,8 @@ def refit(
         return np.concatenate([params for params, _ in each], axis=1), np.all([arrived for _, arrived in each], axis=0)
     few = (n_scores - loss.shift_invariant) * n_columns <= _FEW_UNKNOWNS
     if few:
-        way: Callable[..., tuple[np.ndarray, np.ndarray]] = partial(_by_newton, Hessians(rows, loss))
+        basis = contrasts(n_scores) if loss.shift_invariant else np.eye(n_scores)
+        way: Callable[..., tuple[np.ndarray, np.ndarray]] = partial(_by_newton, Hessians(rows, loss, basis))
     elif isinstance(rows, SparseRows):
         way = partial(_by_conjugate_gradients, rows, loss)
     else:
@@ -207,16 +208,12 @@ class Hessians:
     ----------
     rows : Rows
     loss : RowLoss
-
-    Attributes
-    ----------
     basis : ndarray of shape (C, R)
         Of the scores.
     """
 
-    def __init__(self, rows: Rows, loss: RowLoss):
-        self.rows, self.loss = rows, loss
-        self.basis = basis = contrasts(loss.n_scores) if loss.shift_invariant else np.eye(loss.n_scores)
+    def __init__(self, rows: Rows, loss: RowLoss, basis: np.ndarray):
+        self.rows, self.loss, self.basis = rows, loss, basis
         self.n_unknown = basis.shape[1], rows.shape[1]
         (i, j), (r, s) = pairs(len(basis)), pairs(basis.shape[1])
         # of the pairs of scores, each of which is there once, to those of the basis

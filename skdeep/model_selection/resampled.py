@@ -222,7 +222,7 @@ class Near:
         if not known or type(penalty) not in (L1, L2, ElasticNet, NoPenalty):
             return None
         loss = row_loss(recipe.loss, problem.target, recipe.n_outputs)
-        if loss.piecewise or not (penalty.smooth or loss.separable):
+        if loss.piecewise:
             return None
         variables = Variables.of(first)
         return cls(recipe, problem, member, first, variables, loss, variables.forth(first)[0], penalty.smooth)
@@ -236,7 +236,11 @@ class Near:
         """Compute the parameters (K, C, D) in the columns of the first model; tell which have come to their optimum."""
         shares, rho, kappa = self.objectives(weights)
         if not self.smooth:  # for which a step is not defined
-            return refit_lasso(self.rows, self.loss, shares, rho, kappa, self.start)
+            params, arrived = refit_lasso(self.rows, self.loss, shares, rho, kappa, self.start)
+            if self.loss.shift_invariant and self.variables.intercept:  # of all shifts, a fit's; see `Trainer._trained`
+                mean = self.rows.back(shares) if self.first.center is not None else np.eye(params.shape[2])[-1:]
+                params[:, :, -1] -= np.einsum("kcd,kd->kc", params, mean).mean(1, keepdims=True)
+            return params, arrived
         return refit(self.rows, self.loss, shares, rho, self.start, only_a_step)
 
     def come_to_optimum(self, weight: np.ndarray) -> Found:
