@@ -15,6 +15,8 @@ from skdeep.exact.rows import Rows
 
 #: Share of the curvature that is added where a common shift of all scores has none.
 _SHIFT = 1e-5
+#: Standard errors that a subgradient may be from zero.
+_FAILED = 1e-6
 
 
 def refit_lasso(
@@ -57,6 +59,7 @@ def _by_supports(
     if loss.shift_invariant:  # one of a column's coefficients is zero, if nothing else penalises them
         family = np.tile(np.where((kappa[0] > 0) & (rho[0] == 0), np.arange(n_columns), -1), n_scores)
     kappa = np.tile(kappa, n_scores)
+    curvature = np.ones_like(params)  # along each parameter alone
     left, arrived, alive = np.full(n_models, np.inf), np.zeros(n_models, dtype=bool), np.arange(n_models)
     for count in range(_MAX_STEPS):
         here, own, ridge, lasso = (some(values, alive) for values in (params, weight, rho, kappa))
@@ -66,6 +69,7 @@ def _by_supports(
         hessian = hessians(scores, gradient, own, ridge).astype(np.float64)
         if loss.shift_invariant:
             hessian[:, free, free] *= 1 + _SHIFT
+        curvature[alive] = np.einsum("kii->ki", hessian)
         step = np.empty_like(here)
         for k, matrix in enumerate(hessian):
             tol = _ERROR * float(np.abs(slope[k]).max())
@@ -80,4 +84,9 @@ def _by_supports(
         alive = alive[~(arrived[alive] | is_lost)]
         if not len(alive):
             break
-    return params.reshape(shape), arrived
+    # a step may have failed: what is left of the subgradient, in standard errors of each parameter alone
+    found = params.reshape(shape)
+    slope = rows.back(weight[:, None] * loss.gradient(rows.scores(found))) + rho[:, None] * found
+    beyond = np.abs(slope.reshape(params.shape) + kappa * np.sign(params)) - np.where(params == 0, kappa, 0)
+    arrived &= (np.sqrt(n_rows / curvature) * beyond <= _FAILED).all(1)
+    return found, arrived
