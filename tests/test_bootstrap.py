@@ -65,6 +65,9 @@ CASES = {
     "smoothed": (SoftmaxClassifier(label_smoothing=0.1), IRIS, IRIS_Y, {}),
     "wide": (SoftmaxClassifier(), WORDS, IRIS_Y, {}),
     "wide labels": (SigmoidClassifier(alpha=0.1), WORDS, LABELS, {"sample_weight": WEIGHT}),
+    "wide least squares": (LeastSquaresClassifier(), WORDS, IRIS_Y, {"sample_weight": WEIGHT}),
+    "wide without intercept": (LeastSquaresClassifier(fit_intercept=False, alpha=0.01), WORDS, IRIS_Y > 0, {}),
+    "wide balanced": (LeastSquaresClassifier(class_weight="balanced"), WORDS, IRIS_Y, {"sample_weight": WEIGHT + 1}),
     "far columns": (SoftmaxClassifier(), IRIS * [1e-20, 1, 1e20, 1] + [0, 1e9, 0, 0], IRIS_Y, {}),
 }
 
@@ -85,7 +88,7 @@ def test_each_resample_is_as_if_fitted_alone(case):
     np.testing.assert_array_equal(found.coef_acceleration, 0)
 
 
-SMOOTH = ["softmax", "two classes", "no penalty", "labels", "least squares", "wide"]
+SMOOTH = ["softmax", "two classes", "no penalty", "labels", "least squares", "wide", "wide least squares"]
 
 
 WITH_ZEROS = ["lasso", "lasso of two classes", "lasso of labels", "elastic net", "elastic net of classes"]
