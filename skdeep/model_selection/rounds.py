@@ -13,7 +13,7 @@ import joblib
 import numpy as np
 from scipy import sparse
 from sklearn import get_config
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.parallel import Parallel, delayed
@@ -195,8 +195,8 @@ def _shared_fronts(contestants: dict[str, BaseEstimator], scorer: Callable) -> l
 
 
 def _is_network(final: Any) -> bool:
-    """Say whether an estimator is a network of ours, whose models of all splits gain by being one stack."""
-    if why_alone(final) is not None or isinstance(final, LinearModel):
+    """Say whether an estimator is a network of classes, whose models of all splits gain by being one stack."""
+    if why_alone(final) is not None or isinstance(final, LinearModel) or not is_classifier(final):
         return False
     return not final._averages_probabilities  # which is a stack itself
 
