@@ -42,6 +42,8 @@ _MAX_SETTLING = 3
 _MIN_FOLLOWED = 128
 #: Columns up to which least squares are solved by their moments.
 _MAX_MOMENTS = 128
+#: Rounding of moments that leaves a duality gap as it is, as a part of it.
+_HIDDEN = 0.1
 #: Most coordinates of a curvature that is computed as a matrix, and most second derivatives of the loss.
 _MAX_MATRIX, _MAX_SECOND = 1500, 2**24
 #: Most values of all columns' products with one another with which all second derivatives are computed at once.
@@ -104,7 +106,9 @@ def solve(
     """
     K, C, D = len(weight), loss.n_scores, rows.shape[1]
     if isinstance(loss, SquaredLoss) and D <= _MAX_MOMENTS:
-        return _of_squares(rows, loss, weight, kappa, rho, gap, max_iter)
+        found = _of_squares(rows, loss, weight, kappa, rho, gap, max_iter)
+        if found is not None:
+            return found
     if loss.separable and C > 1:
         # Scores that nothing couples are models of their own.
         starts = [None if start is None else start[:, c : c + 1] for c in range(C)]
@@ -123,21 +127,21 @@ def solve(
 
 def _of_squares(
     rows: Rows, loss: SquaredLoss, weight: np.ndarray, kappa: np.ndarray, rho: np.ndarray, gap: float, max_iter: int
-) -> Solution:
-    """Fit squares of errors by the moments of rows, and again where rounding hides how near the minimum is."""
-    moments, parts, (K, D) = Moments(rows, weight), [], kappa.shape
+) -> Solution | None:
+    """Fit squares of errors by the moments of rows, and as others where rounding hides how near the minimum is."""
+    moments, parts = Moments(rows, weight), []
     for target in loss.target:
         found = moments.solve(target, kappa, rho)
-        at_zero = 0.5 * (weight @ (target * target))
-        enough = gap * np.maximum(found.value, _SMALLEST * at_zero)
-        reached = found.above / np.where(enough > 0, enough / gap, 1)
-        curve = [list(pair) for pair in zip(at_zero.tolist(), found.value.tolist(), strict=True)]
-        part = Solution(found.params[:, None], found.value.copy(), reached, curve, reached <= gap)
-        for k in np.flatnonzero(~part.converged | (found.rounding > 0.1 * enough)):
+        if found is None:
+            return None
+        unit = np.maximum(found.value, _SMALLEST * found.at_zero)
+        reached = found.above / np.where(unit > 0, unit, 1)
+        curve = [list(pair) for pair in zip(found.at_zero.tolist(), found.value.tolist(), strict=True)]
+        part = Solution(found.params[:, None], found.value, reached, curve, reached <= gap)
+        for k in np.flatnonzero(~part.converged | (found.rounding > _HIDDEN * gap * unit)):
             problem = _Problem(rows, loss.of(target[None]), weight[k], kappa[k], rho[k], gap)
-            part.params[k], reached[k], own = problem.solve(found.params[k], max_iter)
-            part.value[k], part.converged[k] = own[-1], reached[k] <= gap
-            curve[k] = [at_zero[k], *own]
+            part.params[k], reached[k], curve[k] = problem.solve(found.params[k], max_iter)
+            part.value[k], part.converged[k] = curve[k][-1], reached[k] <= gap
         parts.append(part)
     return parts[0] if len(parts) == 1 else joined(parts)
 

@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from skdeep.exact.descent import AT_REST, Solution, small_enough
+from skdeep.exact.losses import SquaredLoss
 from skdeep.exact.path import chained
 from skdeep.exact.quadratic import Matrix, Quadratic, minimise
 from skdeep.exact.rows import Rows
@@ -24,17 +26,67 @@ from skdeep.exact.rows import Rows
 _DAMPING = 1e-12
 #: What moments are off by, as a part of what is added up.
 _ROUNDING = 10 * float(np.finfo(float).eps)
+#: Share of a value that may be rounding, where it is not a duality gap that is asked for.
+_EXACT = 1e-9
+#: Slopes of norms that are less than this part of the steepest at zero leave most coordinates other than zero.
+_WEAK = 0.02
 #: Subgradients that are rounding, as a part of the largest at zero.
 _TOL = 1e-13
 
 
 class Found(NamedTuple):
-    """What K models were found: parameters (K, D), values, how far above the minimum at most, and rounding (K,)."""
+    """What K models have in the end.
+
+    Attributes
+    ----------
+    params : ndarray of shape (K, D)
+    value, above : ndarray of shape (K,)
+        Objectives, and how far they are above the minimum at most.
+    steepest : ndarray of shape (K,)
+        Largest entry of the gradient of all but the L1 norm.
+    at_zero : ndarray of shape (K,)
+        Objectives where all parameters are zero.
+    rounding : ndarray of shape (K,)
+        Of values.
+    """
 
     params: np.ndarray
     value: np.ndarray
     above: np.ndarray
+    steepest: np.ndarray
+    at_zero: np.ndarray
     rounding: np.ndarray
+
+
+def ridge(rows: Rows, loss: SquaredLoss, weight: np.ndarray, rho: np.ndarray, tol: np.ndarray) -> Solution | None:
+    """Minimise squares of errors with squared norms, to gradients of `tol` (K,); see `skdeep.exact.descent`.
+
+    Parameters
+    ----------
+    rows : Rows of shape (n, D)
+    loss : SquaredLoss
+    weight : ndarray of shape (K, n) or (1, n)
+    rho : ndarray of shape (K, D) or (K, C, D)
+    tol : ndarray of shape (K,)
+
+    Returns
+    -------
+    Solution or None
+        None where more than the last column has no penalty, or moments have lost too many digits.
+    """
+    K, moments, parts = len(rho), Moments(rows, weight), []
+    moments.number = moments.number if len(weight) == K else moments.number * K
+    for c, target in enumerate(loss.target):
+        own = rho if rho.ndim == 2 else rho[:, c]
+        found = moments.solve(target, None, own)
+        if found is None or (found.rounding > _EXACT * found.value).any():
+            return None
+        if (found.steepest > small_enough(tol, found.value, found.params)).any():
+            return None
+        parts.append(found)
+    value = np.sum([found.value for found in parts], axis=0)
+    params, bound = np.stack([found.params for found in parts], 1), np.max([found.steepest for found in parts], axis=0)
+    return Solution(params, bound, [[own] for own in value.tolist()], [AT_REST.format(own) for own in tol.tolist()])
 
 
 class Moments:
@@ -52,87 +104,93 @@ class Moments:
         self.rows, self.weight = rows, weight[first]
         self.gram = rows.gram(self.weight)
 
-    def solve(self, target: np.ndarray, kappa: np.ndarray, rho: np.ndarray) -> Found | None:
-        """Minimise half the mean squares of distances from targets (n,), with penalties of slopes and curvatures (K, D).
+    def solve(self, target: np.ndarray, kappa: np.ndarray | None, rho: np.ndarray) -> Found | None:
+        """Minimise half the mean squares of errors of targets (n,), with penalties of slopes and curvatures (K, D).
 
         None where more than the last column has no penalty.
         """
         weighted = self.weight * target
-        b, c = self.rows.back(weighted), weighted @ target
-        G, squares, (K, D) = self.gram, np.sqrt(self.gram.diagonal(0, 1, 2)), kappa.shape
-        is_free = (kappa == 0) & (rho == 0)
-        has_free, free = bool(is_free[:, -1].all()), None
-        if is_free.sum() != K * has_free or (has_free and not squares[:, -1].all()):
-            return None
-        total = c
-        if has_free:  # that column, with no penalty, follows from the others
-            of_free, unit = G[:, -1, :], G[:, -1, -1]
-            free = of_free / unit[:, None], b[:, -1] / unit
-            c = c - b[:, -1] * free[1]
-            G = G[:, :-1, :-1] - of_free[:, :-1, None] * free[0][:, None, :-1]
-            b = b[:, :-1] - of_free[:, :-1] * free[1][:, None]
-            kappa, rho = kappa[:, :-1], rho[:, :-1]
-        x = np.zeros_like(kappa)
-        pulled = np.empty_like(kappa)
-        for w, models in chained(self.number, (kappa + rho).sum(1)).items():
+        G, b, c, number = self.gram, self.rows.back(weighted), weighted @ target, self.number
+        squares, total, (K, D) = np.sqrt(G.diagonal(0, 1, 2)), c[number], rho.shape
+        penalty = rho if kappa is None else kappa + rho
+        n_free = K * D - np.count_nonzero(penalty)
+        has_free = n_free > 0
+        if has_free:  # the last column, which follows from the others
+            if n_free != K or penalty[:, -1].any() or not squares[:, -1].all():
+                return None
+            of_free, unit = G[:, -1], G[:, -1, -1:]
+            share, level = of_free[:, :-1] / unit, b[:, -1:] / unit
+            c = c - (b[:, -1:] * level)[:, 0]
+            G = G[:, :-1, :-1] - of_free[:, :-1, None] * share[:, None]
+            b = b[:, :-1] - of_free[:, :-1] * level
+            rho, kappa, penalty = rho[:, :-1], None if kappa is None else kappa[:, :-1], penalty[:, :-1]
+        x, slope = np.zeros_like(rho), np.empty_like(rho)
+        for w, models in chained(number, penalty.sum(1)).items():
             self._follow(G[w], b[w], kappa, rho, models, x)
-            pulled[models] = x[models] @ G[w]
-        pull = b[self.number]
-        slope = pulled - pull
-        loss = 0.5 * np.maximum(c[self.number] + np.vecdot(slope - pull, x), 0)
-        value = loss + np.vecdot(kappa, np.abs(x)) + 0.5 * np.vecdot(rho * x, x)
-        above = _above(loss, slope, x, kappa, rho)
+            slope[models] = x[models] @ G[w]
+        pull = b[number]
+        slope -= pull
+        loss = 0.5 * np.maximum(c[number] + np.vecdot(slope - pull, x), 0)
+        held = rho * x
+        value, above = loss + 0.5 * np.vecdot(held, x), np.zeros(K)
+        if kappa is not None:
+            value += np.vecdot(kappa, np.abs(x))
+            above = _above(loss, slope, x, kappa, rho, value - loss)
         params = x
-        if free is not None:
-            last = free[1][self.number] - np.vecdot(free[0][self.number, :-1], x)
-            params = np.concatenate([x, last[:, None]], axis=1)
-        size = np.vecdot(squares[self.number], np.abs(params))
-        return Found(params, value, above, _ROUNDING * (total[self.number] + size * size))
+        if has_free:
+            params = np.empty((K, D))
+            params[:, :-1], params[:, -1] = x, level[number, 0] - np.vecdot(share[number], x)
+        steepest = np.maximum.reduce(np.abs(slope + held), 1, initial=0.0)
+        size = np.vecdot(squares[number], np.abs(params))
+        return Found(params, value, above, steepest, 0.5 * total, _ROUNDING * (total + size * size))
 
     @staticmethod
     def _follow(
-        G: np.ndarray, b: np.ndarray, kappa: np.ndarray, rho: np.ndarray, models: np.ndarray, x: np.ndarray
+        G: np.ndarray, b: np.ndarray, kappa: np.ndarray | None, rho: np.ndarray, models: np.ndarray, x: np.ndarray
     ) -> None:
         """Find the coordinates `x` of models of one weight, by falling penalties."""
-        tol, size = _TOL * float(np.abs(b).max(initial=0.0)), len(b)
+        size, steepest = len(b), float(np.maximum.reduce(np.abs(b), initial=0.0))
         damping = G.diagonal()
         damping = _DAMPING * (damping + 1e-2 * damping.mean()) + np.finfo(float).tiny
-        now, hessian, before = np.zeros(size), G, None
+        everything, now, before = np.arange(size), np.zeros(size), None
         for k in models.tolist():
-            if before is None or (rho[k] != rho[before]).any():
+            if before is None or (len(models) > 1 and (rho[k] != rho[before]).any()):
                 hessian = G.copy()
                 hessian.reshape(-1)[:: size + 1] += rho[k] + damping
-            curvature, before = Matrix(hessian), k
-            x[k] = now = minimise(Quadratic(curvature, hessian @ now - b, now, kappa[k], tol))
+                curvature = Matrix(hessian)
+            if kappa is None:
+                x[k] = curvature.solve(everything, b)
+                continue
+            if before is None and np.maximum.reduce(kappa[k]) < _WEAK * steepest:
+                now = curvature.solve(everything, b)
+            x[k] = now = minimise(Quadratic(curvature, hessian @ now - b, now, kappa[k], _TOL * steepest))
+            before = k
 
 
 def distinct(weight: np.ndarray) -> tuple[list[int], list[int]]:
     """Find where each of some different weights (K, n) is first, and for every model the number of its own."""
     first: list[int] = []
     number: list[int] = []
-    mark = weight @ np.linspace(1, 2, weight.shape[1])  # which sorts most out
-    for k, own in enumerate(mark.tolist()):
-        for j, other in enumerate(first):
-            if abs(mark[other] - own) <= 1e-12 and np.array_equal(weight[other], weight[k]):
-                number.append(j)
-                break
-        else:
-            number.append(len(first))
+    mark = (weight @ np.linspace(1, 2, weight.shape[1])).tolist() if len(weight) > 1 else [0.0]  # sorts most out
+    for k, own in enumerate(mark):
+        same = [j for j, i in enumerate(first) if abs(mark[i] - own) <= 1e-12 and np.array_equal(weight[i], weight[k])]
+        number.append(same[0] if same else len(first))
+        if not same:
             first.append(k)
     return first, number
 
 
-def _above(loss: np.ndarray, slope: np.ndarray, x: np.ndarray, kappa: np.ndarray, rho: np.ndarray) -> np.ndarray:
+def _above(
+    loss: np.ndarray, slope: np.ndarray, x: np.ndarray, kappa: np.ndarray, rho: np.ndarray, norm: np.ndarray
+) -> np.ndarray:
     """Compute how far values are above what no parameters are below (K,)."""
-    size, ridged = np.abs(slope), rho > 0
-    over = size > kappa
-    ratio = np.divide(kappa, size, out=np.ones_like(size), where=over)
-    longest = np.where(ridged, 1.0, ratio).min(1, initial=1.0)
-    norm = np.vecdot(kappa, np.abs(x)) + 0.5 * np.vecdot(rho * x, x)
-    inverse = np.divide(0.5, rho, out=np.zeros_like(rho), where=ridged)
-    found = []
-    for length in (longest, np.minimum(longest, ratio.min(1, initial=1.0))):
+    size, along = np.abs(slope), np.vecdot(slope, x)
+    ratio = np.divide(kappa, size, out=np.ones_like(size), where=size > kappa)
+    shortest, ridged = np.minimum.reduce(ratio, 1, initial=1.0), rho > 0
+    found = norm + (1 - shortest) ** 2 * loss + shortest * along
+    if ridged.any():  # the norm asks nothing of the dual there, but it costs something
+        length = np.minimum.reduce(np.where(ridged, 1.0, ratio), 1, initial=1.0)
         excess = np.maximum(length[:, None] * size - kappa, 0)
-        of_dual = (1 - length) ** 2 * loss + length * np.vecdot(slope, x)
-        found.append(norm + of_dual + np.vecdot(excess * excess, inverse))
-    return np.maximum(np.minimum(*found), 0)
+        cost = np.vecdot(excess * excess, np.divide(0.5, rho, out=np.zeros_like(rho), where=ridged))
+        found = np.minimum(found, norm + (1 - length) ** 2 * loss + length * along + cost)
+    return np.maximum(found, 0)

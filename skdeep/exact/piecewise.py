@@ -6,9 +6,10 @@ Model k minimises, for each column c of scores :math:`s = V_c z`, between bounds
           + \sum_j \kappa_{kj} |V_{cj}| + \tfrac12 \rho_{kj} V_{cj}^2.
 
 An L1 norm is the same kind of loss, of one more row for each coefficient, and a loss with one kink is a hinge and a
-slope, whose kink may be as wide as Huber's loss has it: all of it goes to the interior point of `skdeep.exact.interior`. Where that ends, it is known which
-residuals and coefficients are zero, so that equations say what the others are (`_Settled`): zeros are exact. What ends
-a fit is proof: the duality gap of slopes of the losses, of which none pulls an intercept.
+slope, whose kink may be as wide as Huber's loss has it: all of it goes to the interior point of
+`skdeep.exact.interior`. Where that ends, it is known which residuals and coefficients are zero, so that equations say
+what the others are (`_settled`): zeros are exact. What ends a fit is proof: the duality gap of slopes of the losses, of
+which none pulls an intercept.
 
 References
 ----------
