@@ -128,7 +128,7 @@ def solve(
 def _of_squares(
     rows: Rows, loss: SquaredLoss, weight: np.ndarray, kappa: np.ndarray, rho: np.ndarray, gap: float, max_iter: int
 ) -> Solution | None:
-    """Fit squares of errors by the moments of rows, and as others where rounding hides how near the minimum is."""
+    """Fit squares by the moments of rows, and by errors themselves where rounding hides how near the minimum is."""
     moments, parts = Moments(rows, weight), []
     for target in loss.target:
         found = moments.solve(target, kappa, rho)
@@ -139,9 +139,14 @@ def _of_squares(
         curve = [list(pair) for pair in zip(found.at_zero.tolist(), found.value.tolist(), strict=True)]
         part = Solution(found.params[:, None], found.value, reached, curve, reached <= gap)
         for k in np.flatnonzero(~part.converged | (found.rounding > _HIDDEN * gap * unit)):
-            problem = _Problem(rows, loss.of(target[None]), weight[k], kappa[k], rho[k], gap)
-            part.params[k], reached[k], curve[k] = problem.solve(found.params[k], max_iter)
-            part.value[k], part.converged[k] = curve[k][-1], reached[k] <= gap
+            part.params[k, 0], part.value[k], above = moments.refine(target, k, found.params[k], kappa[k], rho[k], gap)
+            reached[k] = above / max(part.value[k], _SMALLEST * found.at_zero[k]) if above else 0.0
+            if reached[k] > gap:
+                problem = _Problem(rows, loss.of(target[None]), weight[k], kappa[k], rho[k], gap)
+                params, own, values = problem.solve(part.params[k, 0], max_iter)
+                if own < reached[k]:
+                    part.params[k], reached[k], part.value[k] = params, own, values[-1]
+            part.converged[k], curve[k][-1] = reached[k] <= gap, float(part.value[k])
         parts.append(part)
     return parts[0] if len(parts) == 1 else joined(parts)
 

@@ -30,6 +30,8 @@ _ROUNDING = 10 * float(np.finfo(float).eps)
 _EXACT = 1e-9
 #: Slopes of norms that are less than this part of the steepest at zero leave most coordinates other than zero.
 _WEAK = 0.02
+#: How often errors themselves are looked at, at most.
+_MAX_REFINEMENTS = 4
 #: Subgradients that are rounding, as a part of the largest at zero.
 _TOL = 1e-13
 
@@ -143,6 +145,35 @@ class Moments:
         steepest = np.maximum.reduce(np.abs(slope + held), 1, initial=0.0)
         size = np.vecdot(squares[number], np.abs(params))
         return Found(params, value, above, steepest, 0.5 * total, _ROUNDING * (total + size * size))
+
+    def refine(
+        self, target: np.ndarray, k: int, params: np.ndarray, kappa: np.ndarray, rho: np.ndarray, gap: float
+    ) -> tuple[np.ndarray, float, float]:
+        """Improve parameters (D,) of model k by the errors themselves; return them, the value, and what is above.
+
+        No digits are lost there, however much smaller errors are than targets.
+        """
+        G, weight, best = self.gram[self.number[k]], self.weight[self.number[k]], (params, np.inf, np.inf)
+        hessian, free = G + np.diag(rho + _DAMPING * G.diagonal()), np.flatnonzero((kappa == 0) & (rho == 0))
+        for _ in range(_MAX_REFINEMENTS):
+            error = self.rows.scores(params) - target
+            slope, loss = self.rows.back(weight * error), 0.5 * float(weight @ (error * error))
+            for j in free:
+                params[j] -= slope[j] / G[j, j]
+                loss -= 0.5 * slope[j] ** 2 / G[j, j]
+                slope -= slope[j] / G[j, j] * G[j]
+                slope[j] = 0
+            norm = float(kappa @ np.abs(params) + 0.5 * (rho * params) @ params)
+            above = float(
+                _above(np.array([loss]), slope[None], params[None], kappa[None], rho[None], np.array([norm]))[0]
+            )
+            if above < best[2]:
+                best = params.copy(), loss + norm, above
+            if above <= gap * best[1]:
+                break
+            tol = _TOL * float(np.abs(slope).max())
+            params = minimise(Quadratic(Matrix(hessian), slope + rho * params, params, kappa, tol))
+        return best
 
     @staticmethod
     def _follow(
