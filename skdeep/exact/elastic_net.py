@@ -138,7 +138,7 @@ def _of_squares(
         reached = found.above / np.where(unit > 0, unit, 1)
         curve = [list(pair) for pair in zip(found.at_zero.tolist(), found.value.tolist(), strict=True)]
         part = Solution(found.params[:, None], found.value, reached, curve, reached <= gap)
-        for k in np.flatnonzero(~part.converged | (found.rounding > _HIDDEN * gap * unit)):
+        for k in np.flatnonzero(~part.converged | (found.rounding > _HIDDEN * gap * unit)).tolist():
             part.params[k, 0], part.value[k], above = moments.refine(target, k, found.params[k], kappa[k], rho[k], gap)
             reached[k] = above / max(part.value[k], _SMALLEST * found.at_zero[k]) if above else 0.0
             if reached[k] > gap:
