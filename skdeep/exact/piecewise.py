@@ -208,13 +208,14 @@ def solve(
         )
         unit[~(unit > 0)] = 1.0
         start = starts[least, c]
-        found = problem.solve(unit, start, goal[systems], max_iter)
+        found = problem.solve(unit, start, lowest, goal[systems], max_iter)
         for _ in range(_MAX_RESTARTS):
             left = np.flatnonzero(found.gap > goal[systems])
             if not len(left):
                 break
             unit[left] *= _LARGER
-            found.improve(left, problem.select(left).solve(unit[left], start[left], goal[systems[left]], max_iter))
+            again = problem.select(left).solve(unit[left], start[left], lowest[left], goal[systems[left]], max_iter)
+            found.improve(left, again)
         params[systems], value[systems], reached[systems] = found.params, found.value, found.gap
         curves += found.curve
     value, reached = value.reshape(K, C), reached.reshape(K, C)
@@ -301,14 +302,14 @@ class _Problem:
         margin = self.terms.changes(params) + self.terms.at_zero
         return self.terms.loss(margin) + 0.5 * np.vecdot(self.rho * params, params)
 
-    def solve(self, unit: np.ndarray, start: np.ndarray, goal: np.ndarray, max_iter: int) -> _Found:
+    def solve(self, unit: np.ndarray, start: np.ndarray, first: np.ndarray, goal: np.ndarray, max_iter: int) -> _Found:
         """Find the optima, to relative gaps (S,), counting in units (S,) of scores, parameters and values.
 
-        The `start` (S, D) is one where it costs nothing.
+        The `start` (S, D), of values `first`, is one where it costs nothing.
         """
-        own = unit[:, None]
+        own, first = unit[:, None], first / unit
         scaled = _Problem(self.terms.in_unit(own), self.rho * own)
-        is_optimal = self.value(start) <= self.rounding
+        is_optimal = first <= scaled.rounding
         enough = np.where(is_optimal, np.inf, scaled.smallest)
         nearer = np.minimum(0.5 * goal, np.where(self.norm.any(1), _CLOSE, np.inf))
         near = Batch(scaled.terms, scaled.terms.weight, scaled.rho, False, nearer, enough).run(max_iter)
@@ -324,7 +325,6 @@ class _Problem:
                     params[one], value[one], gap[one] = candidate, of_candidate, its_gap
                     break
         gap[value <= scaled.rounding] = 0  # nothing is less
-        first = scaled.value(start / own)
         for s in np.flatnonzero(first < value):
             bound = value[s] - gap[s] * max(value[s], scaled.smallest[s])
             params[s], value[s] = start[s] / unit[s], first[s]
