@@ -40,8 +40,8 @@ _FARTHEST = 30.0
 _MAX_SETTLING = 3
 #: Coordinates that a step follows at least, if there are so many that may leave zero; else as many as are not zero.
 _MIN_FOLLOWED = 128
-#: Columns up to which least squares are solved by their moments.
-_MAX_MOMENTS = 128
+#: Columns up to which least squares are solved by their moments, and most columns where rows are more than these.
+_FEW_COLUMNS, _MAX_COLUMNS = 128, 512
 #: Rounding of moments that leaves a duality gap as it is, as a part of it.
 _HIDDEN = 0.1
 #: Most coordinates of a curvature that is computed as a matrix, and most second derivatives of the loss.
@@ -105,7 +105,7 @@ def solve(
     start : ndarray of shape (K, C, D), optional
     """
     K, C, D = len(weight), loss.n_scores, rows.shape[1]
-    if isinstance(loss, SquaredLoss) and D <= _MAX_MOMENTS:
+    if isinstance(loss, SquaredLoss) and D <= max(_FEW_COLUMNS, min(_MAX_COLUMNS, rows.shape[0])):
         found = _of_squares(rows, loss, weight, kappa, rho, gap, max_iter)
         if found is not None:
             return found

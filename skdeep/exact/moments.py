@@ -19,7 +19,7 @@ import numpy as np
 from skdeep.exact.descent import AT_REST, Solution, small_enough
 from skdeep.exact.losses import SquaredLoss
 from skdeep.exact.path import chained
-from skdeep.exact.quadratic import Matrix, Quadratic, minimise
+from skdeep.exact.quadratic import Matrix, Quadratic, exchange, minimise
 from skdeep.exact.rows import Rows
 
 #: Curvature that is added to each coordinate's own, as a part of it: where columns repeat, no other is left.
@@ -30,6 +30,8 @@ _ROUNDING = 10 * float(np.finfo(float).eps)
 _EXACT = 1e-9
 #: Slopes of norms that are less than this part of the steepest at zero leave most coordinates other than zero.
 _WEAK = 0.02
+#: Exchanges of signs after which a penalty is too far from the last one.
+_MAX_EXCHANGES = 8
 #: How often errors themselves are looked at, at most.
 _MAX_REFINEMENTS = 4
 #: Subgradients that are rounding, as a part of the largest at zero.
@@ -184,6 +186,7 @@ class Moments:
         damping = G.diagonal()
         damping = _DAMPING * (damping + 1e-2 * damping.mean()) + np.finfo(float).tiny
         everything, now, before = np.arange(size), np.zeros(size), None
+        last = np.full(size, steepest)
         for k in models.tolist():
             if before is None or (len(models) > 1 and (rho[k] != rho[before]).any()):
                 hessian = G.copy()
@@ -194,8 +197,27 @@ class Moments:
                 continue
             if before is None and np.maximum.reduce(kappa[k]) < _WEAK * steepest:
                 now = curvature.solve(everything, b)
-            x[k] = now = minimise(Quadratic(curvature, hessian @ now - b, now, kappa[k], _TOL * steepest))
-            before = k
+            x[k] = now = _along(curvature, b, (last, now), kappa[k], _TOL * steepest)
+            before, last = k, kappa[k]
+
+
+def _along(
+    curvature: Matrix,
+    b: np.ndarray,
+    start: tuple[np.ndarray, np.ndarray],
+    kappa: np.ndarray,
+    tol: float,
+    halvings: int = 6,
+) -> np.ndarray:
+    """Find the coordinates at a penalty from those at another, by penalties in between where it is too far."""
+    last, now = start
+    problem = Quadratic(curvature, curvature.matrix @ now - b, now, kappa, tol)
+    found = exchange(problem, _MAX_EXCHANGES)
+    if found is None and halvings:
+        half = np.sqrt(last * kappa)
+        now = _along(curvature, b, start, half, tol, halvings - 1)
+        return _along(curvature, b, (half, now), kappa, tol, halvings - 1)
+    return minimise(problem) if found is None else found
 
 
 def distinct(weight: np.ndarray) -> tuple[list[int], list[int]]:
