@@ -22,8 +22,9 @@ from skdeep.exact.path import chained
 from skdeep.exact.quadratic import Matrix, Quadratic, exchange, minimise
 from skdeep.exact.rows import Rows
 
-#: Curvature that is added to each coordinate's own, as a part of it: where columns repeat, no other is left.
-_DAMPING = 1e-12
+#: Curvature that is added to each coordinate's own, as a part of it: where columns repeat, no other is left. And where
+#: there is none.
+_DAMPING, _TINY = 1e-12, float(np.finfo(float).tiny)
 #: What moments are off by, as a part of what is added up.
 _ROUNDING = 10 * float(np.finfo(float).eps)
 #: Share of a value that may be rounding, where it is not a duality gap that is asked for.
@@ -184,7 +185,7 @@ class Moments:
         """Find the coordinates `x` of models of one weight, by falling penalties."""
         size, steepest = len(b), float(np.maximum.reduce(np.abs(b), initial=0.0))
         damping = G.diagonal()
-        damping = _DAMPING * (damping + 1e-2 * damping.mean()) + np.finfo(float).tiny
+        damping = _DAMPING * damping + (1e-2 * _DAMPING / size * float(np.add.reduce(damping)) + _TINY)
         everything, now, before = np.arange(size), np.zeros(size), None
         last = np.full(size, steepest)
         for k in models.tolist():
