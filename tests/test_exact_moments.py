@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy import sparse
+from sklearn.base import clone
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import ElasticNet, Ridge
 
+from skdeep import LinearRegressor, SoftmaxClassifier
 from skdeep.exact import elastic_net, moments
 from skdeep.exact.losses import SquaredLoss
 from skdeep.exact.rows import Rows
@@ -124,3 +127,27 @@ def test_ridges_that_are_left_to_others():
     assert moments.ridge(Rows(Z), SquaredLoss(Y[None]), weight, rho, tol) is None
     target = X @ np.ones(10)  # met but for what the penalty takes
     assert moments.ridge(Rows(Z), SquaredLoss(target[None]), weight, penalties([1e-12]), tol) is None
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        LinearRegressor(alpha=1e-3),
+        LinearRegressor(penalty="l1", alpha=0.02),
+        LinearRegressor("absolute_error", penalty="elasticnet", alpha=0.02),
+        LinearRegressor("huber", alpha=1e-3, warm_start=True),
+        SoftmaxClassifier(alpha=1e-3),
+    ],
+    ids=str,
+)
+def test_sparse_columns_far_from_zero_are_those_of_dense_rows(model):
+    """Their products have no digits left of how they vary; zeros, one constant column, and twice the same."""
+    far = np.column_stack([1e6 + X[:, :4], X[:, 4:], np.full(200, 1e6), np.where(X[:, 0] > 0, X[:, 1], 0)])
+    target = Y if isinstance(model, LinearRegressor) else Y > 0
+    both = [clone(model).set_params(tol=1e-7).fit(kind(far), target) for kind in (sparse.csr_array, np.asarray)]
+    np.testing.assert_allclose(both[0].coef_, both[1].coef_, atol=1e-4 * np.abs(both[1].coef_).max())
+    np.testing.assert_allclose(both[0].predict(far[:20]), both[1].predict(far[:20]), atol=1e-4)
+    if both[0].warm_start:  # begins at its end
+        coef = both[0].coef_.copy()
+        np.testing.assert_allclose(both[0].fit(sparse.csr_array(far), target).coef_, coef, atol=1e-6)
+        assert both[0].n_iter_ <= 1

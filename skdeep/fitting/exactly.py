@@ -45,7 +45,7 @@ from skdeep.exact.losses import (
 )
 from skdeep.exact.newton import Newton
 from skdeep.exact.path import follow
-from skdeep.exact.rows import Rows
+from skdeep.exact.rows import Rows, SparseRows
 from skdeep.exact.value_losses import HuberLoss, SquaredInsensitive, TweedieLoss
 from skdeep.fitting.recipe import Member, Recipe, total_weights
 from skdeep.fitting.variables import Variables, rows_of, weights_of
@@ -189,6 +189,13 @@ def solve_exactly(
     start = np.zeros((len(members), recipe.n_outputs, rows.shape[1]))
     if members[0].progress.warm:
         start = variables.forth(network)
+    centred = rows.centred() if isinstance(rows, SparseRows) else None
+    if centred is not None:
+        rows, mean, size = centred
+        start[:, :, -1] += start[:, :, :-1] @ mean
+        start[:, :, :-1] *= size
+        rho[..., :-1] /= size * size
+        kappa[..., :-1] /= size
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if recipe.solver == "lbfgs":
             loss = row_loss(recipe.loss, target, recipe.n_outputs)
@@ -196,6 +203,9 @@ def solve_exactly(
         else:
             weight = np.ascontiguousarray(np.broadcast_to(weight, (len(members), weight.shape[1])))
             solution = _certified(recipe, rows, target, weight, (rho, kappa), GAP * tol, max_iter, start)
+    if centred is not None:
+        solution.params[:, :, :-1] /= size
+        solution.params[:, :, -1] -= solution.params[:, :, :-1] @ mean
     dtype = network.params[0].dtype
     params = [torch.from_numpy(part) for part in variables.back(solution.params)]
     params = params if dtype is torch.float64 else [part.to(dtype) for part in params]
