@@ -85,3 +85,15 @@ def test_fits_and_searches_end_at_the_optimum(delta, penalty):
         for c in range(2):
             alone = clone(regressor).fit(X[train], targets[train, c])
             np.testing.assert_allclose(both.coef_[c], alone.coef_[0], atol=1e-3)
+
+
+def test_least_squares_that_a_penalty_forbids_are_no_unit():
+    """Rows that columns of almost nothing meet, with coefficients whose squares are beyond all else."""
+    rng = np.random.default_rng(0)
+    size = np.where(np.arange(30) < 15, 1.0, 1e-9)
+    rows, target = size * rng.normal(size=(27, 30)), rng.normal(size=27)
+    rho, weight = np.where(size < 1, 1.0, 1e-14)[None], np.full((1, 27), 1 / 27)
+    found = huber.solve(Rows(rows), HuberLoss(target[None], 1e-3), weight, 0 * rho, rho, 1e-8)
+    v = found.params[0, 0]
+    gradient = np.clip(rows @ v - target, -1e-3, 1e-3) @ rows / 27 + rho[0] * v
+    assert found.converged[0] and np.abs(gradient).max() < 1e-7

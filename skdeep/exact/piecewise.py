@@ -36,7 +36,7 @@ _SMALLEST = 1e-7
 _BATCH = 2**15
 #: Curvature that is added where there may be none, as a share of the largest.
 _HOLD = 1e-9
-#: Units are at least so much of the largest value that is known: what is rounding beside it has none.
+#: Units are at least so much of the value that zero has: what is rounding beside it has none.
 _LEAST_UNIT = 1e-6
 #: Gap from which it is clear which coefficients of an L1 norm are zero.
 _CLOSE = 1e-9
@@ -203,9 +203,7 @@ def solve(
         known = np.stack([problem.value(start[c]) for start in starts])
         least = known.argmin(0)
         lowest = np.take_along_axis(known, least[None], 0)[0]
-        unit = np.maximum(lowest, _LEAST_UNIT * known.max(0)) / (up + down)[c] + 0.5 * np.vecdot(
-            hi[c] - lo[c], weight[k]
-        )
+        unit = np.maximum(lowest, _LEAST_UNIT * known[-1]) / (up + down)[c] + 0.5 * np.vecdot(hi[c] - lo[c], weight[k])
         unit[~(unit > 0)] = 1.0
         start = starts[least, c]
         found = problem.solve(unit, start, lowest, goal[systems], max_iter)
