@@ -28,10 +28,16 @@ def suits(rows: Rows, loss: HuberLoss) -> bool:
 def starts(rows: Rows, loss: HuberLoss, weight: np.ndarray, rho: np.ndarray) -> np.ndarray:
     """Find parameters (K, 1, D) from which Newton's method takes a step or two, of models of one column each."""
     weight = np.broadcast_to(weight, (len(rho), weight.shape[1]))
-    if loss.target.ndim == 2:
-        return solve(rows, loss, weight, 0 * rho, rho, _NEAR).params
-    each = zip(loss.target, weight[:, None], rho[:, None], strict=True)
-    return np.concatenate([solve(rows, loss.of(target), own, 0 * of, of, _NEAR).params for target, own, of in each])
+    try:
+        if loss.target.ndim == 2:
+            found = solve(rows, loss, weight, 0 * rho, rho, _NEAR).params
+        else:
+            each = zip(loss.target, weight[:, None], rho[:, None], strict=True)
+            parts = [solve(rows, loss.of(target), own, 0 * of, of, _NEAR).params for target, own, of in each]
+            found = np.concatenate(parts)
+    except (ValueError, np.linalg.LinAlgError):  # numbers beyond floats, of which Newton's method says more
+        return np.zeros((len(rho), 1, rows.shape[1]))
+    return np.where(np.isfinite(found), found, 0)
 
 
 def solve(
