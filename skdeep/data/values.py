@@ -55,7 +55,7 @@ def check_values(estimator: Classifier, y: Data, X: Matrix, name: str = "y") -> 
     return values.astype(np.float64)
 
 
-def check_domain(values: np.ndarray, loss: ValueLoss, what: str, name: str = "y") -> None:
+def check_domain(values: np.ndarray, loss: ValueLoss, what: Any, name: str = "y") -> None:
     """Raise where targets are none that a loss, which the user knows as `what`, is made for."""
     if loss.domain not in _DOMAINS:
         return
@@ -64,7 +64,7 @@ def check_domain(values: np.ndarray, loss: ValueLoss, what: str, name: str = "y"
     if wrong.any():
         row = tuple(np.argwhere(wrong)[0].tolist())
         raise ValueError(
-            f"Some value(s) of {name} are out of the valid range of the loss {what}: targets are {words}, and "
+            f"Some value(s) of {name} are out of the valid range of the loss {what!r}: targets are {words}, and "
             f"{int(wrong.sum())} of {wrong.size} are not, the first ({values[row]:g}) in row {row[0]}. "
             "'squared_error', 'absolute_error', 'huber' and 'quantile' take all numbers."
         )

@@ -225,7 +225,7 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         y = check_values(self, target[0], X, name)
         table = y.reshape(len(y), -1)
-        check_domain(table, value_loss(self.loss, self.output), shown(self.loss), name)
+        check_domain(table, value_loss(self.loss, self.output), self.loss, name)
         levels = levels_of(self.loss)
         if levels and table.shape[1] > 1:
             raise ValueError(

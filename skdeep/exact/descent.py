@@ -226,6 +226,15 @@ def _largest(a: np.ndarray) -> np.ndarray:
     return np.maximum.reduce(np.abs(a).reshape(len(a), -1), 1)
 
 
+def small_enough(tol: np.ndarray, value: np.ndarray, params: np.ndarray) -> np.ndarray:
+    """Compute which gradients are within `tol` (K,), of objectives (K,) and parameters (K, ...).
+
+    Of weights that a strong penalty keeps small, predictions depend on the last digits; and gradients are as small as
+    the loss where rows are told apart, however far it still has to fall.
+    """
+    return tol * np.clip(PER_LOSS * value, LEAST, np.minimum(1.0, _largest(params)))
+
+
 def _mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Compute the weighted means of the rows, (K,)."""
     return values @ weight[0] if len(weight) == 1 else np.vecdot(values, weight)
@@ -279,11 +288,7 @@ def descend(
             fallen = before - stack.value > stack.rounding
             limit = iteration == max_iter or stack.n_evaluations >= max_evaluations
             if limit or not all((fallen & moved & (largest > tol)).tolist()):
-                # of weights that a strong penalty keeps small, predictions depend on the last digits; and gradients are
-                # as small as the loss where rows are told apart, however far it still has to fall
-                unit = np.minimum(1.0, _largest(stack.params))
-                unit = np.clip(PER_LOSS * stack.value, LEAST, unit)
-                at_rest = largest <= tol * unit
+                at_rest = largest <= small_enough(tol, stack.value, stack.params)
                 # where the fall is lost in rounding, the gradient may still tell
                 stuck = ~moved | (~fallen & ~(largest < 0.5 * steepest))
                 done = at_rest | stuck | limit

@@ -20,7 +20,8 @@ from typing import NamedTuple
 import numpy as np
 
 from skdeep.exact.descent import summed
-from skdeep.exact.losses import At, RowLoss
+from skdeep.exact.losses import At, RowLoss, SquaredLoss
+from skdeep.exact.moments import Moments
 from skdeep.exact.path import chained
 from skdeep.exact.quadratic import Curvature, Matrix, Quadratic, minimise
 from skdeep.exact.rows import Rows, of_both
@@ -39,6 +40,10 @@ _FARTHEST = 30.0
 _MAX_SETTLING = 3
 #: Coordinates that a step follows at least, if there are so many that may leave zero; else as many as are not zero.
 _MIN_FOLLOWED = 128
+#: Columns up to which least squares are solved by their moments, and most columns where rows are more than these.
+_FEW_COLUMNS, _MAX_COLUMNS = 128, 512
+#: Rounding of moments that leaves a duality gap as it is, as a part of it.
+_HIDDEN = 0.1
 #: Most coordinates of a curvature that is computed as a matrix, and most second derivatives of the loss.
 _MAX_MATRIX, _MAX_SECOND = 1500, 2**24
 #: Most values of all columns' products with one another with which all second derivatives are computed at once.
@@ -100,26 +105,50 @@ def solve(
     start : ndarray of shape (K, C, D), optional
     """
     K, C, D = len(weight), loss.n_scores, rows.shape[1]
+    if isinstance(loss, SquaredLoss) and D <= max(_FEW_COLUMNS, min(_MAX_COLUMNS, rows.shape[0])):
+        found = _of_squares(rows, loss, weight, kappa, rho, gap, max_iter)
+        if found is not None:
+            return found
     if loss.separable and C > 1:
         # Scores that nothing couples are models of their own.
         starts = [None if start is None else start[:, c : c + 1] for c in range(C)]
         return joined([solve(rows, loss.one(c), weight, kappa, rho, gap, max_iter, starts[c]) for c in range(C)])
     params, value, reached = np.zeros((K, C, D)), np.zeros(K), np.zeros(K)
     curve: list[list[float]] = [[] for _ in range(K)]
-    known: dict[bytes, np.ndarray] = {}
     for k, neighbour in _along(weight, kappa + rho):
         problem = _Problem(rows, loss, weight[k], kappa[k], rho[k], gap)
-        if loss.quadratic and D <= _MIN_FOLLOWED:  # one curvature for all penalties
-            key = weight[k].tobytes()
-            if key not in known:
-                known[key] = rows.gram(weight[k][None])[0]
-            problem.whole = known[key]
         begin = params[neighbour] if start is None else start[k]
         params[k], reached[k], curve[k] = problem.solve(begin.ravel(), max_iter)
         if reached[k] > gap and begin.any() and start is None:  # no model's end is to depend on others: as it is alone
             params[k], reached[k], curve[k] = problem.solve(np.zeros(C * D), max_iter)
         value[k] = curve[k][-1]
     return Solution(params, value, reached, curve, reached <= gap)
+
+
+def _of_squares(
+    rows: Rows, loss: SquaredLoss, weight: np.ndarray, kappa: np.ndarray, rho: np.ndarray, gap: float, max_iter: int
+) -> Solution | None:
+    """Fit squares by the moments of rows, and by errors themselves where rounding hides how near the minimum is."""
+    moments, parts = Moments(rows, weight), []
+    for target in loss.target:
+        found = moments.solve(target, kappa, rho)
+        if found is None:
+            return None
+        unit = np.maximum(found.value, _SMALLEST * found.at_zero)
+        reached = found.above / np.where(unit > 0, unit, 1)
+        curve = [list(pair) for pair in zip(found.at_zero.tolist(), found.value.tolist(), strict=True)]
+        part = Solution(found.params[:, None], found.value, reached, curve, reached <= gap)
+        for k in np.flatnonzero(~part.converged | (found.rounding > _HIDDEN * gap * unit)).tolist():
+            part.params[k, 0], part.value[k], above = moments.refine(target, k, found.params[k], kappa[k], rho[k], gap)
+            reached[k] = above / max(part.value[k], _SMALLEST * found.at_zero[k]) if above else 0.0
+            if reached[k] > gap:
+                problem = _Problem(rows, loss.of(target[None]), weight[k], kappa[k], rho[k], gap)
+                params, own, values = problem.solve(part.params[k, 0], max_iter)
+                if own < reached[k]:
+                    part.params[k], reached[k], part.value[k] = params, own, values[-1]
+            part.converged[k], curve[k][-1] = reached[k] <= gap, float(part.value[k])
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else joined(parts)
 
 
 def joined(parts: list[Solution]) -> Solution:
@@ -173,7 +202,6 @@ class _Problem:
             np.tile((kappa > 0) & (rho == 0), C) if loss.shift_invariant and C > 1 else np.zeros(C * D, dtype=bool)
         )
         self._family = np.where(is_shifted, np.tile(np.arange(D), C), -1) if is_shifted.any() else None
-        self.whole: np.ndarray | None = None
         self.unit = loss.unit
         if C > 1:
             self._of_pair = of_both(C).reshape(C, C)
@@ -191,8 +219,7 @@ class _Problem:
         if not state.x.any():
             over = np.abs(gradient)[self.kappa > 0] / self.kappa[self.kappa > 0]
             is_settled = not over.max(initial=0) > 1 and not gradient[self.is_free].any()
-            # a step to the minimum of what is quadratic needs no stronger norm before
-            ease = max(1.0, _FALL * float(over.max(initial=0))) if self.whole is None else 1.0
+            ease = max(1.0, _FALL * float(over.max(initial=0)))
         kappa, is_certified = self.kappa, False
         while True:
             enough = self._relative(state.value, bound) <= self.gap
@@ -211,15 +238,13 @@ class _Problem:
                 continue
             damping = max(_DAMPING, damping / 30) if length > 0.25 else min(max(30 * damping, 1e-6), 1e-1)
             if found is not None:
-                is_settled = length == 1 and (
-                    self.whole is not None or np.array_equal(np.sign(found.x), np.sign(state.x))
-                )
+                is_settled = length == 1 and np.array_equal(np.sign(found.x), np.sign(state.x))
                 value = found.value - (ease - 1) * float(kappa @ np.abs(found.x))
                 state = found._replace(value=value)
                 gradient, is_certified = self._gradient(state), False
                 curve.append(state.value)
             near = -slope <= 100 * self.gap * (state.value + self.smallest)
-            if ease == 1 and (near or (is_settled and self.whole is not None)):
+            if ease == 1 and near:
                 bound, is_certified = max(bound, self._bound(state, gradient)), True
             ease = max(1.0, _FALL * ease)
         if not is_certified:
@@ -291,9 +316,7 @@ class _Problem:
             return np.zeros_like(state.x), 0.0
         x, kappa, slope = state.x[followed], self.kappa[followed], gradient[followed]
         sign = np.sign(x)
-        tol = (1e-3 if self.whole is None else 1e-9) * max(
-            float((np.abs(slope + kappa * sign) - kappa * (sign == 0)).max(initial=0)), 0
-        )
+        tol = 1e-3 * max(float((np.abs(slope + kappa * sign) - kappa * (sign == 0)).max(initial=0)), 0)
         curvature = self._curvature(state, followed, damping)
         family = self._family[followed] if self._family is not None else None
         end = minimise(Quadratic(curvature, slope, x, kappa, tol, family, self.shape[0]))
@@ -303,8 +326,6 @@ class _Problem:
 
     def _followed(self, x: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         """Choose the coordinates of a step: all that are not zero, and of the others, some that may leave it."""
-        if self.whole is not None:
-            return np.arange(len(x))
         size = np.abs(gradient)
         is_followed = (x != 0) | (size > _NEAR * self.kappa)
         many = max(_MIN_FOLLOWED, 2 * int(np.count_nonzero(x)))
@@ -316,8 +337,6 @@ class _Problem:
     def _curvature(self, state: _State, index: np.ndarray, damping: float) -> Curvature:
         """Compute the second derivatives of some coordinates."""
         C, n = self.shape[0], len(self.weight)
-        if self.whole is not None:
-            return self._matrix(self.whole[index[:, None], index], index, damping)
         if len(index) > _MAX_MATRIX or C * (C + 1) // 2 * n > _MAX_SECOND:
             return _Products(self, state, index, damping)
         of_class, column = np.divmod(index, self.shape[1])

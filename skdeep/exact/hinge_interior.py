@@ -29,7 +29,7 @@ _BATCH = 2**15
 class _Columns:
     """Terms of columns of scores, which are systems of their own: one for each row."""
 
-    n_scores, lean = 1, None
+    n_scores, lean, give = 1, None, None
 
     def __init__(self, rows: Rows, against: np.ndarray):
         self.rows, self.n_terms, self._against = rows, rows.shape[0], against
@@ -66,7 +66,7 @@ class _Rivals:
     Hessian has D + D' of both in the two diagonal blocks, and what is off it is the same with the sign changed.
     """
 
-    lean = None
+    lean = give = None
 
     def __init__(self, rows: Rows, loss: WestonWatkins):
         C, n = loss.n_scores, rows.shape[0]

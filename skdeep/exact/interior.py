@@ -30,8 +30,8 @@ _TINY, _MOST = float(np.finfo(float).tiny), 1e9
 _SIGNS = np.array([[1.0], [-1.0]])
 #: Share of the way to the nearest bound that a step goes.
 _NEARLY = 0.995
-#: Most steps.
-_MAX_STEPS = 50
+#: Most steps, and most of those to the margins to begin with.
+_MAX_STEPS, _MAX_GIVEN = 50, 20
 #: Steps that may not halve the gap, one after the other: else they go round in a circle, or rounding is in the way.
 _PATIENCE = 6
 #: Pivots below so much of the curvature are rounding. What holds parameters then that no penalty holds, as a share of
@@ -60,12 +60,16 @@ class Terms(Protocol):
         Products of slacks and duals, beside each other, on the way to zero.
     lean : ndarray of shape (K, T) or None
         What falls with the margins, beside the hinges, at so much per margin.
+    give : ndarray of shape (K, T) or None
+        How far margins give way, for each unit of the dual beyond a half: what bends within half of it, as Huber's
+        loss does.
     """
 
     n_scores: int
     at_zero: np.ndarray
     share: np.ndarray
     lean: np.ndarray | None
+    give: np.ndarray | None
 
     def keep(self, systems: np.ndarray) -> Terms:
         """Take the terms of some of the systems."""
@@ -113,7 +117,7 @@ class Batch:
         self.rho = np.repeat(rho[:, None], C, 1).reshape(K, -1)
         self.trained = None if weight.all() else (weight > 0).astype(float)
         free = self.rho == 0
-        self.free, self.linear = free if free.any() else None, free.all(1)
+        self.free, self.linear = free if free.any() else None, free.all(1) & (terms.give is None)
         self.any_linear = bool(self.linear.any())
         self.count = 2 * (weight * terms.share).sum(1)  # of the products that are to be zero, beside a centre
         self.ended, self.system = np.zeros(K, dtype=bool), np.arange(K)
@@ -126,12 +130,12 @@ class Batch:
         for _ in range(_MAX_STARTS):
             # there, duals are about 1/2 + m / (8 centre): with these, parameters follow
             each = centre[:, None] * self.terms.share
-            second = self.weight / (8 * each)
+            second = self.weight / (8 * each if self.terms.give is None else 8 * each + self.terms.give)
             right = self.terms.back(self.pull(0.5 * self.weight + second * self.terms.at_zero))
             self.params = -_solved(self.factors(second), right)
             margin = self.terms.changes(self.params)
             margin += self.terms.at_zero
-            half = margin / (2 * each)
+            half = margin / (2 * each) if self.terms.give is None else _given(margin, each, self.terms.give)
             root = np.sqrt(half * half + 1)
             self.dual = 1 / np.stack([1 - half + root, 1 + half + root], 1)
             self.slack = each[:, None] / self.dual
@@ -159,6 +163,8 @@ class Batch:
             primal += 0.5 * np.vecdot(pulled, self.params)
             if self.terms.lean is not None:
                 primal -= np.vecdot(margin, self.terms.lean)
+            if self.terms.give is not None:
+                primal += 0.5 * np.vecdot(self.weight * self.terms.give, np.square(self.dual[:, 0] - 0.5))
             products = self.dual * self.slack
             products *= self.weight[:, None]
             left = np.add.reduce(products.reshape(len(products), -1), 1)
@@ -211,6 +217,8 @@ class Batch:
         inverse = _SIGNS / dual
         ratio = slack * inverse
         bend = ratio[:, 0] - ratio[:, 1]
+        if self.terms.give is not None:
+            bend += self.terms.give
         np.divide(1.0, bend, out=bend)
         factors = self.factors(bend * self.weight)
         # a trial, to no complementarity at all: duals change by up, relatively, and slacks by -1 - up
@@ -327,6 +335,20 @@ class Batch:
         if self.trained is not None:
             change *= self.trained
         return move, change
+
+
+def _given(margin: np.ndarray, each: np.ndarray, give: np.ndarray) -> np.ndarray:
+    """Find how many times two products, `each`, margins are that have given way: by Newton's method, from below."""
+    half, far, way = np.zeros_like(margin), np.abs(margin) / (2 * each), give / (4 * each)
+    for _ in range(_MAX_GIVEN):
+        root = np.sqrt(half * half + 1)
+        # the dual is one half and half of this
+        beyond = half / (1 + root)
+        step = (far - half - way * beyond) / (1 + way / (root * (1 + root)))
+        half += step
+        if not (step > 1e-14 * far).any():
+            break
+    return np.copysign(half, margin)
 
 
 def _solved(factors: list[np.ndarray | None], right: np.ndarray) -> np.ndarray:

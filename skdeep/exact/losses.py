@@ -42,15 +42,12 @@ class RowLoss:
         Whether a common shift of all scores of a row changes nothing.
     piecewise : bool
         Whether the second derivative jumps, and is zero or constant between: a Newton step may be cut short by a kink.
-    quadratic : bool
-        Whether it is one everywhere.
     """
 
     n_scores: int
     separable = True
     shift_invariant = False
     piecewise = False
-    quadratic = False
 
     def at(self, scores: np.ndarray) -> At:
         """Compute values and gradients."""
@@ -240,8 +237,6 @@ class LogisticLoss(OfColumns):
 
 class SquaredLoss(OfColumns):
     """Half the squared distance from targets (C, n)."""
-
-    quadratic = True
 
     @property
     def unit(self) -> float:

@@ -6,9 +6,10 @@ Model k minimises, for each column c of scores :math:`s = V_c z`, between bounds
           + \sum_j \kappa_{kj} |V_{cj}| + \tfrac12 \rho_{kj} V_{cj}^2.
 
 An L1 norm is the same kind of loss, of one more row for each coefficient, and a loss with one kink is a hinge and a
-slope: all of it goes to the interior point of `skdeep.exact.interior`. Where that ends, it is known which
-residuals and coefficients are zero, so that equations say what the others are (`_Settled`): zeros are exact. What ends
-a fit is proof: the duality gap of slopes of the losses, of which none pulls an intercept.
+slope, whose kink may be as wide as Huber's loss has it: all of it goes to the interior point of
+`skdeep.exact.interior`. Where that ends, it is known which residuals and coefficients are zero, so that equations say
+what the others are (`_settled`): zeros are exact. What ends a fit is proof: the duality gap of slopes of the losses, of
+which none pulls an intercept.
 
 References
 ----------
@@ -35,7 +36,7 @@ _SMALLEST = 1e-7
 _BATCH = 2**15
 #: Curvature that is added where there may be none, as a share of the largest.
 _HOLD = 1e-9
-#: Units are at least so much of the largest value that is known: what is rounding beside it has none.
+#: Units are at least so much of the value that zero has: what is rounding beside it has none.
 _LEAST_UNIT = 1e-6
 #: Gap from which it is clear which coefficients of an L1 norm are zero.
 _CLOSE = 1e-9
@@ -63,6 +64,8 @@ class _Terms:
         What falls with the margins, so much per margin.
     share : ndarray of shape (S, T)
         Of complementarity: the same for all rows in the end, whatever their weights.
+    give : ndarray of shape (S, T) or None
+        Width of the kinks.
     has_norm : bool
         Whether each column of the rows has a last term, whose margin is its coefficient.
     """
@@ -73,6 +76,7 @@ class _Terms:
     weight: np.ndarray
     lean: np.ndarray | None
     share: np.ndarray
+    give: np.ndarray | None
     has_norm: bool
 
     n_scores = 1
@@ -84,9 +88,13 @@ class _Terms:
 
     def keep(self, systems: np.ndarray) -> _Terms:
         """Take some of the systems."""
-        lean = None if self.lean is None else self.lean[systems]
+        lean, give = (None if part is None else part[systems] for part in (self.lean, self.give))
         at_zero, weight, share = self.at_zero[systems], self.weight[systems], self.share[systems]
-        return _Terms(self.rows, self.signs, at_zero, weight, lean, share, self.has_norm)
+        return _Terms(self.rows, self.signs, at_zero, weight, lean, share, give, self.has_norm)
+
+    def in_unit(self, unit: np.ndarray) -> _Terms:
+        """Count scores in units (S, 1)."""
+        return replace(self, at_zero=self.at_zero / unit, give=None if self.give is None else self.give / unit)
 
     def changes(self, params: np.ndarray) -> np.ndarray:
         """Compute how margins (S, T) change with parameters (S, D)."""
@@ -119,8 +127,17 @@ class _Terms:
 
     def loss(self, margin: np.ndarray) -> np.ndarray:
         """Compute the objective's part without a ridge, (S,)."""
+        if self.give is not None:
+            given, margin = self.given(margin)
         found = np.vecdot(np.maximum(margin, 0), self.weight)
-        return found if self.lean is None else found - np.vecdot(margin, self.lean)
+        found = found if self.lean is None else found - np.vecdot(margin, self.lean)
+        return found if self.give is None else found + 0.5 * np.vecdot(self.weight * self.give, given * given)
+
+    def given(self, margin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Compute which part of the width margins give way by, and what is left of them."""
+        assert self.give is not None
+        given = np.clip(margin, -0.5 * self.give, 0.5 * self.give)
+        return np.divide(given, self.give, out=np.zeros_like(given), where=self.give > 0), margin - given
 
 
 def solve(
@@ -134,8 +151,9 @@ def solve(
     kappa: np.ndarray,
     gap: float | np.ndarray = 1e-6,
     max_iter: int = 100,
+    width: float = 0.0,
 ) -> Solution:
-    """Minimise losses with kinks, for K models of C columns.
+    r"""Minimise losses with kinks, for K models of C columns.
 
     Parameters
     ----------
@@ -152,6 +170,10 @@ def solve(
         Relative duality gap to reach.
     max_iter : int
         Most steps of a model.
+    width : float
+        Of kinks where bounds meet: the loss is the least of what is left of errors, and of squares of what is taken
+        from them that have the same slopes at the ends. With costs of :math:`\delta` for either side and a width of
+        :math:`2 \delta` it is Huber's.
 
     Returns
     -------
@@ -173,25 +195,25 @@ def solve(
     starts = _starts(rows, (lo + hi) / 2, weight, rho, kappa)
     params, value, reached = np.zeros((K * C, D)), np.zeros(K * C), np.zeros(K * C)
     curves: list[list[float]] = []
-    for systems in np.split(np.arange(K * C), range(max(1, _BATCH // n), K * C, max(1, _BATCH // n))):
+    size = max(1, _BATCH // (n if np.array_equal(lo, hi) else 2 * n))
+    for systems in np.split(np.arange(K * C), range(size, K * C, size)):
         k, c = np.divmod(systems, C)
-        problem = _Problem(_terms(rows, lo[c], hi[c], up[c, None], down[c, None], weight[k], kappa[k]), rho[k])
+        problem = _Problem(_terms(rows, lo[c], hi[c], up[c, None], down[c, None], weight[k], kappa[k], width), rho[k])
         # in units of the least value that is known
         known = np.stack([problem.value(start[c]) for start in starts])
         least = known.argmin(0)
         lowest = np.take_along_axis(known, least[None], 0)[0]
-        unit = np.maximum(lowest, _LEAST_UNIT * known.max(0)) / (up + down)[c] + 0.5 * np.vecdot(
-            hi[c] - lo[c], weight[k]
-        )
+        unit = np.maximum(lowest, _LEAST_UNIT * known[-1]) / (up + down)[c] + 0.5 * np.vecdot(hi[c] - lo[c], weight[k])
         unit[~(unit > 0)] = 1.0
         start = starts[least, c]
-        found = problem.solve(unit, start, goal[systems], max_iter)
+        found = problem.solve(unit, start, lowest, goal[systems], max_iter)
         for _ in range(_MAX_RESTARTS):
             left = np.flatnonzero(found.gap > goal[systems])
             if not len(left):
                 break
             unit[left] *= _LARGER
-            found.improve(left, problem.select(left).solve(unit[left], start[left], goal[systems[left]], max_iter))
+            again = problem.select(left).solve(unit[left], start[left], lowest[left], goal[systems[left]], max_iter)
+            found.improve(left, again)
         params[systems], value[systems], reached[systems] = found.params, found.value, found.gap
         curves += found.curve
     value, reached = value.reshape(K, C), reached.reshape(K, C)
@@ -210,6 +232,7 @@ def _terms(
     down: np.ndarray,
     weight: np.ndarray,
     kappa: np.ndarray,
+    width: float,
 ) -> _Terms:
     """State losses of S systems as hinges: of all rows both sides, or where bounds meet, one side and a slope."""
     if np.array_equal(lo, hi):
@@ -221,9 +244,10 @@ def _terms(
     if has_norm := bool(kappa.any()):
         parts.append((np.zeros_like(kappa), 2 * kappa, kappa))
     at_zero, of_terms, lean = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
-    each = np.concatenate([weight] * len(signs) + [kappa] * has_norm, axis=1)
+    each = np.concatenate([weight] * len(signs) + [kappa / (up + down)] * has_norm, axis=1)
     share = np.divide(weight.mean(1, keepdims=True), each, out=np.ones_like(each), where=each > 0)
-    return _Terms(rows, signs, at_zero, of_terms, lean if lean.any() else None, share, has_norm)
+    give = np.where(np.arange(each.shape[1]) < weight.shape[1], width, np.zeros_like(each)) if width else None
+    return _Terms(rows, signs, at_zero, of_terms, lean if lean.any() else None, share, give, has_norm)
 
 
 def _starts(rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray, kappa: np.ndarray) -> np.ndarray:
@@ -276,14 +300,14 @@ class _Problem:
         margin = self.terms.changes(params) + self.terms.at_zero
         return self.terms.loss(margin) + 0.5 * np.vecdot(self.rho * params, params)
 
-    def solve(self, unit: np.ndarray, start: np.ndarray, goal: np.ndarray, max_iter: int) -> _Found:
+    def solve(self, unit: np.ndarray, start: np.ndarray, first: np.ndarray, goal: np.ndarray, max_iter: int) -> _Found:
         """Find the optima, to relative gaps (S,), counting in units (S,) of scores, parameters and values.
 
-        The `start` (S, D) is one where it costs nothing.
+        The `start` (S, D), of values `first`, is one where it costs nothing.
         """
-        own = unit[:, None]
-        scaled = _Problem(replace(self.terms, at_zero=self.terms.at_zero / own), self.rho * own)
-        is_optimal = self.value(start) <= self.rounding
+        own, first = unit[:, None], first / unit
+        scaled = _Problem(self.terms.in_unit(own), self.rho * own)
+        is_optimal = first <= scaled.rounding
         enough = np.where(is_optimal, np.inf, scaled.smallest)
         nearer = np.minimum(0.5 * goal, np.where(self.norm.any(1), _CLOSE, np.inf))
         near = Batch(scaled.terms, scaled.terms.weight, scaled.rho, False, nearer, enough).run(max_iter)
@@ -299,7 +323,6 @@ class _Problem:
                     params[one], value[one], gap[one] = candidate, of_candidate, its_gap
                     break
         gap[value <= scaled.rounding] = 0  # nothing is less
-        first = scaled.value(start / own)
         for s in np.flatnonzero(first < value):
             bound = value[s] - gap[s] * max(value[s], scaled.smallest[s])
             params[s], value[s] = start[s] / unit[s], first[s]
@@ -314,7 +337,11 @@ class _Problem:
         margin = terms.changes(params) + terms.at_zero
         value = terms.loss(margin) + 0.5 * np.vecdot(self.rho * params, params)
         dual = np.clip(dual[:, :n], 0, 1)
-        above = np.vecdot(np.maximum(margin[:, :n], 0) - dual * margin[:, :n], terms.weight[:, :n])
+        above = np.zeros(len(dual))
+        if terms.give is not None:
+            given, margin = terms.given(margin)
+            above = 0.5 * np.vecdot((terms.weight * terms.give)[:, :n], np.square(given[:, :n] - (dual - 0.5)))
+        above += np.vecdot(np.maximum(margin[:, :n], 0) - dual * margin[:, :n], terms.weight[:, :n])
         slope = terms.weight[:, :n] * dual
         if terms.lean is not None:
             slope -= terms.lean[:, :n]
@@ -322,8 +349,9 @@ class _Problem:
         beyond = np.maximum(np.abs(slope) - self.norm, 0)
         ridged, held = self.rho > 0, self.norm > 0
         # No optimum's coefficient is farther than its penalty alone allows; where there is none, this one's size is
-        # as good as known.
-        reach = np.where(held, value[:, None] / np.where(held, self.norm, 1), 2 * np.abs(params).max(1, keepdims=True))
+        # as good as known, or that of errors.
+        farthest = np.maximum(2 * np.abs(params).max(1, keepdims=True), 1.0)
+        reach = np.where(held, value[:, None] / np.where(held, self.norm, 1), farthest)
         of_ridge = 0.5 * (self.rho * params**2 + beyond**2 / np.where(ridged, self.rho, 1))
         each = slope * params + self.norm * np.abs(params) + np.where(ridged, of_ridge, beyond * reach)
         free = ~ridged & ~held
@@ -341,8 +369,13 @@ def _settled(problem: _Problem, params: np.ndarray, dual: np.ndarray) -> list[tu
     rows, D = terms.rows, len(params[0])
     weight, lean = terms.weight[0], 0.0 if terms.lean is None else terms.lean[0]
     sign = np.repeat(terms.signs, rows.shape[0])
-    margin = (terms.changes(params) + terms.at_zero)[0]
+    give = np.zeros_like(weight) if terms.give is None else terms.give[0]
+
+    def margins(v: np.ndarray, d: np.ndarray) -> np.ndarray:
+        return (terms.changes(v[None]) + terms.at_zero)[0] - give * (d - 0.5)
+
     v, d = params[0].copy(), dual[0].copy()
+    margin = margins(v, d)
     trained, price = weight > 0, np.ones_like(weight)  # residuals are about one; coefficients, the value by their price
     price[n:] = weight[n:] / max(float(problem.value(params)[0]), np.finfo(float).tiny)
     kink = trained & (price * np.abs(margin) < np.minimum(d, 1 - d))
@@ -359,11 +392,12 @@ def _settled(problem: _Problem, params: np.ndarray, dual: np.ndarray) -> list[tu
         v[zero] = 0
         near = terms.back((weight * d - lean)[None])[0] + problem.rho[0] * v
         Z = rows.take(at % rows.shape[0])[:, free]
-        away = sign[at] * (terms.changes(v[None]) + terms.at_zero)[0, at]
+        away = sign[at] * margins(v, d)[at]
         size_of = len(free)
         matrix = np.zeros((size_of + len(at),) * 2)
         matrix[:size_of, :size_of] = np.diag(problem.rho[0, free])
         matrix[size_of:, :size_of], matrix[:size_of, size_of:] = Z, Z.T
+        matrix[size_of:, size_of:] = np.diag(-give[at] / weight[at])
         step = lstsq(matrix, -np.r_[near[free], away], cond=1e-12, lapack_driver="gelsy")[0]
         v[free] += step[:size_of]
         d[at] += step[size_of:] * sign[at] / weight[at]
@@ -372,7 +406,7 @@ def _settled(problem: _Problem, params: np.ndarray, dual: np.ndarray) -> list[tu
             j = np.flatnonzero(zero)
             d[n + j] = 0.5 - slope[j] / weight[n + j]
         found.insert(0, (v[None].copy(), d[None].copy()))
-        margin = (terms.changes(v[None]) + terms.at_zero)[0]
+        margin = margins(v, d)
         wrong = kink & ((d < -rounding) | (d > 1 + rounding))
         passed = trained & ~kink & (np.where(d > 0.5, margin, -margin) < 0)
         if not wrong.any() and not passed.any():

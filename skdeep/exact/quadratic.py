@@ -73,14 +73,15 @@ class Quadratic(NamedTuple):
 
 def minimise(problem: Quadratic) -> np.ndarray:
     """Find the minimum, or, of problems that are hard, a point that is lower than x, if there is one."""
-    found = _exchange(problem)
+    found = exchange(problem)
     return _descend(problem) if found is None else found
 
 
-def _exchange(problem: Quadratic) -> np.ndarray | None:
+def exchange(problem: Quadratic, most: int = _MAX_EXCHANGES) -> np.ndarray | None:
     """Find the minimum by exchanging at a time all signs that turn out wrong, until none is: a few times, most often.
 
-    Block principal pivoting (Portugal, Júdice & Vicente 1994), where nothing descends, so that it may fail.
+    Block principal pivoting (Portugal, Júdice & Vicente 1994), where nothing descends, so that it may fail: None, after
+    so many exchanges at most.
     """
     curvature, gradient, x, kappa, tol, _, _ = problem
     sign = np.sign(x)
@@ -92,7 +93,7 @@ def _exchange(problem: Quadratic) -> np.ndarray | None:
         sign = -np.sign(gradient) * _entering(problem, sign, np.abs(gradient) - kappa)
         index = sign.nonzero()[0]
     fewest, patience = len(x) + 1, _PATIENCE
-    for _ in range(_MAX_EXCHANGES):
+    for _ in range(most):
         slopes = kappa[index] * sign[index]
         there = curvature.solve(index, offset[index] - slopes)
         slope = curvature.times(index, there) - offset

@@ -16,6 +16,8 @@ _PART, _MANY_VALUES = 1024, 2**12
 _FEW_COLUMNS = 48
 #: Rows that are made dense at a time.
 _CHUNK_VALUES = 2**20
+#: Variances of columns, as a part of the squares of their means, below which digits are lost, or all of them.
+_FAR, _CONSTANT = 1e-6, 1e-13
 
 
 @lru_cache(maxsize=64)
@@ -171,6 +173,27 @@ class SparseRows(Rows):
     @cached_property
     def _transposed(self) -> sparse.csr_array:
         return self.X.T.tocsr()
+
+    def centred(self) -> tuple[Rows, np.ndarray, np.ndarray] | None:
+        """Make dense rows of columns less their means (d,), divided by their deviations (d,).
+
+        None unless columns are so far from zero that digits would be lost.
+        """
+        n, d = self.X.shape
+        if not self.intercept or n * d > _MAX_PRODUCTS:
+            return None
+        mean, squares = self.X.mean(0), self.X.power(2).mean(0)
+        part = (squares - mean * mean) / np.where(mean == 0, 1, mean * mean)
+        if not ((mean != 0) & (part < _FAR) & (part > _CONSTANT)).any():
+            return None
+        Z = self.take(np.arange(n))
+        within = Z[:, :d]
+        within -= mean
+        within[:, np.abs(within).max(0) <= _CONSTANT * np.abs(mean)] = 0
+        size = within.std(0)
+        size[size == 0] = 1
+        within /= size
+        return Rows(Z), mean, size
 
     def scores(self, params: np.ndarray) -> np.ndarray:
         flat = params.reshape(-1, params.shape[-1])

@@ -30,7 +30,7 @@ from skdeep.engine.values import (
     TweedieValues,
     ValueLoss,
 )
-from skdeep.exact import elastic_net, finite_newton, hinge, piecewise
+from skdeep.exact import elastic_net, finite_newton, hinge, huber, moments, piecewise
 from skdeep.exact.descent import Solution, Stack, descend
 from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
 from skdeep.exact.lbfgs import LBFGS
@@ -45,7 +45,7 @@ from skdeep.exact.losses import (
 )
 from skdeep.exact.newton import Newton
 from skdeep.exact.path import follow
-from skdeep.exact.rows import Rows
+from skdeep.exact.rows import Rows, SparseRows
 from skdeep.exact.value_losses import HuberLoss, SquaredInsensitive, TweedieLoss
 from skdeep.fitting.recipe import Member, Recipe, total_weights
 from skdeep.fitting.variables import Variables, rows_of, weights_of
@@ -189,6 +189,13 @@ def solve_exactly(
     start = np.zeros((len(members), recipe.n_outputs, rows.shape[1]))
     if members[0].progress.warm:
         start = variables.forth(network)
+    centred = rows.centred() if isinstance(rows, SparseRows) else None
+    if centred is not None:
+        rows, mean, size = centred
+        start[:, :, -1] += start[:, :, :-1] @ mean
+        start[:, :, :-1] *= size
+        rho[..., :-1] /= size * size
+        kappa[..., :-1] /= size
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if recipe.solver == "lbfgs":
             loss = row_loss(recipe.loss, target, recipe.n_outputs)
@@ -196,6 +203,9 @@ def solve_exactly(
         else:
             weight = np.ascontiguousarray(np.broadcast_to(weight, (len(members), weight.shape[1])))
             solution = _certified(recipe, rows, target, weight, (rho, kappa), GAP * tol, max_iter, start)
+    if centred is not None:
+        solution.params[:, :, :-1] /= size
+        solution.params[:, :, -1] -= solution.params[:, :, :-1] @ mean
     dtype = network.params[0].dtype
     params = [torch.from_numpy(part) for part in variables.back(solution.params)]
     params = params if dtype is torch.float64 else [part.to(dtype) for part in params]
@@ -213,6 +223,10 @@ def _descend(
     rows, loss, weight, rho, params = objectives
     n_models, n_scores, n_columns = params.shape
     max_fun = recipe.settings.max_fun
+    if type(loss) is SquaredLoss:
+        solution = moments.ridge(rows, loss, weight, rho, tol)
+        if solution is not None:
+            return solution
     if alike and n_models == 1 and type(loss) is SquaredHinges and finite_newton.suits(rows):
         own_rho, own_tol = (np.repeat(part, n_scores, axis=0) for part in (rho, tol))
         limit = min(max_iter, max_fun)
@@ -224,6 +238,9 @@ def _descend(
         rho = np.repeat(rho, n_scores, axis=0) if rho.ndim == 2 else rho.reshape(-1, n_columns)
         tol = np.repeat(tol, n_scores)
         loss, params = loss.apart(n_models), params.reshape(-1, 1, n_columns)
+    if isinstance(loss, HuberLoss):
+        tol = min(1.0, loss.delta) * tol  # which no slope exceeds
+        params = huber.starts(rows, loss, weight, rho) if huber.suits(rows, loss) else params
     system = n_columns * (1 if loss.separable else n_scores)
     # Newton's where these are cheap, or wanted, or all that knows of the curvature
     newton = system <= _MAX_SYSTEM and (loss.piecewise or recipe.newton_params is None)
@@ -293,8 +310,11 @@ def _of_values(
     for c in range(len(values)):
         rho, kappa = (part if part.ndim == 2 else np.ascontiguousarray(part[:, c]) for part in strengths)
         if smooth is not None:
-            begin = start[:, c : c + 1] if start.any() else None
-            parts.append(elastic_net.solve(rows, smooth.one(c), weight, kappa, rho, gap.min(), max_iter, begin))
+            one, begin = smooth.one(c), start[:, c : c + 1] if start.any() else None
+            if isinstance(one, HuberLoss) and huber.suits(rows, one):
+                parts.append(huber.solve(rows, one, weight, kappa, rho, gap))
+            else:
+                parts.append(elastic_net.solve(rows, one, weight, kappa, rho, gap.min(), max_iter, begin))
         else:
             lo, hi, up, down = (part[c : c + 1] for part in _kinked(loss, values))
             parts.append(piecewise.solve(rows, lo, hi, up, down, weight, rho, kappa, gap, max_iter))

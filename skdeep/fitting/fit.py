@@ -188,8 +188,10 @@ def train_each(
     fraction = leader.validation_fraction if splits else None
     # equal rows are passed over once: in single precision, their order would be seen
     merge = recipe.batch_rows == problem.n_rows and not problem.is_stored
-    if merge and recipe.solver in FULL_BATCH:  # where there may be enough of them to matter, or each has unknowns
-        merge = problem.n_rows > _FEW_ROWS and not (problem.shard is None and surely_differ(problem.X))
+    # where there may be enough of them to matter, or each has unknowns, which ends elsewhere within a gap
+    if merge and recipe.solver in FULL_BATCH:
+        merge = problem.n_rows > _FEW_ROWS or not recipe.loss.smooth
+        merge = merge and not (problem.shard is None and surely_differ(problem.X))
     rows, weight, split_off = problem.split(first.split_seed, fraction, merge, getattr(leader, "classes_", np.empty(0)))
     held_out = held_out or split_off
     if held_out is not None:
