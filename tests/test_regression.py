@@ -405,6 +405,19 @@ def test_scales_of_targets(loss, free, per_column):
         assert (scale.unit == scale.unit[0]).all()
 
 
+@pytest.mark.parametrize("loss", ["huber", "absolute_error", "epsilon_insensitive", Quantile(0.4)], ids=str)
+def test_outliers_do_not_say_the_unit(loss):
+    """In the standard deviation of targets of which some are huge, all others are the same."""
+    model = LinearRegressor(loss, penalty=None, tol=1e-6)
+    clean = fitted(model).predict(X)
+    for far in (1e6, 1e10):
+        targets = np.where(np.arange(len(Y)) % 20 == 0, far, Y)
+        found = fitted(model, X, targets).predict(X)
+        assert np.abs(found - clean).max() < 0.5 * Y.std()
+        network = MLPRegressorTorch(loss, **SMALL).fit(X, targets)
+        assert np.corrcoef(network.predict(X), Y)[0, 1] > 0.5
+
+
 def test_targets_without_variance():
     for model in MODELS.values():
         found = fitted(model, X, np.full(len(Y), 7.0)).predict(X)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from skdeep.compat.sklearn import _check_y
 from skdeep.data.answers import check_asked
+from skdeep.data.bins import quantiles
 from skdeep.data.inputs import Classifier, Data, Matrix, OutputSpace, dense
 from skdeep.engine.per_model import to_device
 from skdeep.engine.rows import as_tensor
@@ -21,6 +22,8 @@ from skdeep.engine.values import Positive, ValueLoss
 
 #: What targets there may be, in words, and a condition of each.
 _DOMAINS = {"non-negative": ("at least zero", np.less), "positive": ("positive", np.less_equal)}
+#: Median absolute deviations from the median beyond which the size of a target is no matter to robust losses.
+_FAR = 10.0
 
 
 def check_values(estimator: Classifier, y: Data, X: Matrix, name: str = "y") -> np.ndarray:
@@ -70,6 +73,13 @@ def check_domain(values: np.ndarray, loss: ValueLoss, what: Any, name: str = "y"
         )
 
 
+def middle(values: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the medians of columns (n, C), and the median absolute deviations from them, with weights (n,)."""
+    of_rows = np.ones(len(values)) if weight is None else weight
+    median = quantiles(values, of_rows, 2)[:, 1]
+    return median, quantiles(np.abs(values - median), of_rows, 2)[:, 1]
+
+
 @dataclass(frozen=True)
 class TargetScale:
     r"""Ways from targets t to what is trained on, :math:`(t - level) / unit`, and from scores in training to others.
@@ -100,6 +110,10 @@ class TargetScale:
         ones, zeros = np.ones(values.shape[1]), np.zeros(values.shape[1])
         if loss.log_link and not free:
             return cls.none(values.shape[1])
+        if loss.robust:  # in units of outliers, all others would be the same
+            median, spread = middle(values, weight)
+            reach = np.where(spread > 0, _FAR * spread, np.inf)
+            values = np.clip(values, median - reach, median + reach)
         largest = np.abs(values).max(0, initial=0.0)
         largest = np.where(largest > 0, largest, 1.0)  # squares of what is huge or tiny have no number
         mean = largest * _mean(values / largest, weight)

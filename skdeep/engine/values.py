@@ -35,6 +35,8 @@ class ValueLoss(Loss):
         Whether the scores are logarithms of what is predicted.
     convex : bool
         Whether it is, in the scores, so that an optimum is the only one.
+    robust : bool
+        Whether it grows like a line, so that it matters little how far an outlier is.
     degree : float
         :math:`\ell` of predictions and targets in another unit, c times as large, is :math:`c^{degree}` times as large,
         if the loss itself has the unit (`in_unit`).
@@ -45,6 +47,7 @@ class ValueLoss(Loss):
     log_link = False
     degree = 1.0
     convex = True
+    robust = False
     #: How steep it is for large residuals, beside the steepest of losses in their unit.
     slope = 1.0
 
@@ -136,6 +139,7 @@ class AbsoluteValues(ValueLoss):
     """
 
     smooth = twice_smooth = False
+    robust = True
 
     def of_each(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         residual = scores - target
@@ -151,6 +155,7 @@ class HuberValues(ValueLoss):
     """
 
     twice_smooth = False
+    robust = True
     degree = 2.0
 
     def __init__(self, delta: float = 1.0):
@@ -183,7 +188,7 @@ class InsensitiveValues(ValueLoss):
 
     def __init__(self, epsilon: float = 0.1, squared: bool = False):
         self.epsilon, self.squared = epsilon, squared
-        self.smooth = squared
+        self.smooth, self.robust = squared, not squared
         self.degree = 2.0 if squared else 1.0
 
     def curvature(self, n_columns: int) -> float:
@@ -219,6 +224,7 @@ class QuantileValues(ValueLoss):
     """
 
     smooth = twice_smooth = False
+    robust = True
 
     def __init__(self, levels: tuple[float, ...] = (0.5,)):
         self.levels = levels
@@ -343,7 +349,7 @@ class Positive(ValueLoss):
     def __init__(self, loss: ValueLoss, output: str, shift: tuple[float, ...] = ()):
         self.loss, self.output, self.shift = loss, output, shift
         self.degree, self.smooth = loss.degree, loss.smooth and output != "relu"
-        self.log_link = output == "exp"
+        self.log_link, self.robust = output == "exp", loss.robust
         self._tensors: dict[tuple, Tensor] = {}
 
     def in_unit(self, unit: float) -> ValueLoss:

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from skdeep.compat.sklearn import HasMethods, Interval, StrOptions, validate_parameter_constraints
-from skdeep.data.bins import quantiles
+from skdeep.data.values import middle
 from skdeep.engine.values import (
     AbsoluteValues,
     HuberValues,
@@ -203,10 +203,9 @@ def is_to_be_suited(loss: Any) -> bool:
 
 def suited_delta(values: np.ndarray, weight: np.ndarray | None) -> float:
     """Compute the median absolute deviation of targets (n, C), their root mean square, with weights (n,)."""
-    of_rows = np.ones(len(values)) if weight is None else weight
-    deviation = np.abs(values - quantiles(values, of_rows, 2)[:, 1])  # from the medians
-    spread = quantiles(deviation, of_rows, 2)[:, 1]
-    spread = np.where(spread > 0, spread, np.average(deviation, axis=0, weights=weight))  # most are the same
+    median, spread = middle(values, weight)
+    mean = np.average(np.abs(values - median), axis=0, weights=weight)
+    spread = np.where(spread > 0, spread, mean)  # most are the same
     return float(np.sqrt(np.square(spread).mean())) or 1.0
 
 
