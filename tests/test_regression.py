@@ -651,6 +651,7 @@ def test_predictions_of_quantiles_do_not_cross():
         (LinearRegressor("poisson"), -Y, "targets are at least zero, and 200 of 200 are not, the first"),
         (MLPRegressorTorch("gamma"), Y * 0, "targets are positive"),
         (LinearRegressor(), np.where(Y > 100, np.nan, Y), "NaN"),
+        (LinearRegressor(), np.ma.masked_greater(Y, 100), "NaN"),
         (LinearRegressor(), np.where(Y > 100, np.inf, Y), "infinity"),
         (LinearRegressor(), Y.astype(str), "predicts numbers"),
         (LinearRegressor(), Y + 1j, "Complex"),

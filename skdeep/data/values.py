@@ -38,7 +38,10 @@ def check_values(estimator: Classifier, y: Data, X: Matrix, name: str = "y") -> 
         raise ValueError(
             f"This {type(estimator).__name__} estimator requires y to be passed, but the target {name} is None."
         )
-    values = np.asarray(dense(y))
+    values = dense(y)
+    if isinstance(values, np.ma.MaskedArray):  # what is masked is missing
+        values = values.astype(np.float64).filled(np.nan)
+    values = np.asarray(values)
     if values.ndim == 1 and values.dtype.kind == "f" and len(values) == X.shape[0] and np.isfinite(values.sum()):
         return values.astype(np.float64)  # nothing is left to ask, which takes longer than a small fit
     if values.ndim not in (1, 2) or (values.ndim == 2 and values.shape[1] == 0):
