@@ -482,6 +482,15 @@ def test_the_first_part_says_the_unit():
     assert model._target_scale.unit == unit
 
 
+@pytest.mark.parametrize("name", ["sgd", "network", "module"])
+def test_parts_have_one_output(name):
+    """Of another one, the level and unit of targets would be others."""
+    model = clone(MODELS[name]).partial_fit(X, Y).set_params(output="softplus")
+    with pytest.raises(ValueError, match="'identity' of the scores, and .* make them 'softplus'"):
+        model.partial_fit(X, Y)
+    assert (model.fit(X, Y).partial_fit(X, Y).predict(X) >= 0).all()
+
+
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in ("ensemble", "quantiles")])
 def test_early_stopping_watches_the_score(name):
     model = clone(MODELS[name]).set_params(early_stopping=True, max_iter=30)
@@ -652,6 +661,8 @@ def test_predictions_of_quantiles_do_not_cross():
         (MLPRegressorTorch("gamma"), Y * 0, "targets are positive"),
         (LinearRegressor(), np.where(Y > 100, np.nan, Y), "NaN"),
         (LinearRegressor(), np.ma.masked_greater(Y, 100), "NaN"),
+        (LinearRegressor(), [*Y[:-1], None], "1 of 200 targets are missing, the first in row 199"),
+        (LinearRegressor(), np.array([*Y[:-1], "x"], dtype=object), "'x', in row 199 of y"),
         (LinearRegressor(), np.where(Y > 100, np.inf, Y), "infinity"),
         (LinearRegressor(), Y.astype(str), "predicts numbers"),
         (LinearRegressor(), Y + 1j, "Complex"),

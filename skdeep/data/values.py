@@ -15,6 +15,7 @@ from torch import Tensor
 from skdeep.compat.sklearn import _check_y
 from skdeep.data.answers import check_asked
 from skdeep.data.bins import quantiles
+from skdeep.data.conversion import NotNumbersError, floats
 from skdeep.data.inputs import Classifier, Data, Matrix, OutputSpace, dense
 from skdeep.engine.per_model import to_device
 from skdeep.engine.rows import as_tensor
@@ -56,6 +57,19 @@ def check_values(estimator: Classifier, y: Data, X: Matrix, name: str = "y") -> 
         )
     if values.dtype.kind == "c":
         raise ValueError(f"Complex data not supported\n{name} holds complex numbers.")
+    if values.dtype.kind == "O":
+        try:
+            values = floats(values)
+        except NotNumbersError as error:
+            raise NotNumbersError(f"{error} of {name}. {type(estimator).__name__} predicts numbers.") from error
+    if values.dtype.kind == "f":
+        for wrong, what, they in ((np.isnan, "NaN", "missing"), (np.isinf, "infinity", "infinite")):
+            if (found := wrong(values)).any():
+                n, row = int(found.sum()), int(np.argwhere(found)[0, 0])
+                raise ValueError(
+                    f"Input {name} contains {what}: {n} of {values.size} targets are {they}, the first in row {row}. "
+                    "Drop those rows."
+                )
     values = _check_y(values, multi_output=True, y_numeric=True, estimator=estimator)
     check_consistent_length(X, values)
     return values.astype(np.float64)

@@ -16,7 +16,7 @@ from skdeep.estimators.docs import OUTPUT, REGRESSION_LOSS, deep_parameters, doc
 from skdeep.estimators.mlp import Perceptron
 from skdeep.estimators.regression import BaseTorchRegressor
 from skdeep.fitting import courses
-from skdeep.fitting.losses import RegressionLoss, value_loss
+from skdeep.fitting.losses import RegressionLoss, output_name
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -46,8 +46,7 @@ class PerceptronRegressor(Perceptron, NeuralNetRegressor):
         return courses.of_values(np.size(self.hidden_layer_sizes))
 
     def _output_name(self) -> str:
-        made = value_loss(self.loss, self.output)
-        return "exp" if made.log_link else getattr(made, "output", "identity")
+        return output_name(self.loss, self.output)
 
     def _auto_alpha(self, crowding: np.ndarray) -> np.ndarray:
         # values are learnt more closely than classes: what is free of noise wants less, what is not wants more

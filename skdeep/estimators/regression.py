@@ -30,6 +30,7 @@ from skdeep.fitting.losses import (
     check_output,
     is_to_be_suited,
     levels_of,
+    output_name,
     predicts_positive,
     shown,
     suited_delta,
@@ -254,8 +255,14 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
 
     def _scaled(self, table: np.ndarray, weight: np.ndarray | None, new: bool) -> np.ndarray:
         """Make the targets to train on."""
+        output = output_name(self.loss, self.output)
+        if not new and getattr(self, "_trained_output", output) != output:
+            raise ValueError(
+                f"partial_fit goes on with predictions that are {self._trained_output!r} of the scores, and "
+                f"loss={shown(self.loss)}, output={self.output!r} make them {output!r}. Put them back, or use fit."
+            )
         if new or not hasattr(self, "_target_scale"):
-            self._target_scale = self._measure_targets(table, weight)
+            self._target_scale, self._trained_output = self._measure_targets(table, weight), output
             for name in {"output_scale_", "delta_"} & vars(self).keys():
                 delattr(self, name)
             if is_to_be_suited(self.loss):

@@ -244,6 +244,12 @@ def value_loss(loss: str | RegressionLoss, output: str) -> ValueLoss:
     return Positive(made, output)
 
 
+def output_name(loss: str | RegressionLoss, output: str) -> str:
+    """Name what makes predictions of scores."""
+    made = value_loss(loss, output)
+    return "exp" if made.log_link else getattr(made, "output", "identity")
+
+
 def predicts_positive(loss: Any, output: Any) -> bool:
     """Tell whether predictions are never negative; not of what is no loss, which is said elsewhere."""
     known = loss in REGRESSION_LOSSES if isinstance(loss, str) else isinstance(loss, RegressionLoss)
