@@ -486,7 +486,7 @@ def test_the_first_part_says_the_unit():
 def test_parts_have_one_output(name):
     """Of another one, the level and unit of targets would be others."""
     model = clone(MODELS[name]).partial_fit(X, Y).set_params(output="softplus")
-    with pytest.raises(ValueError, match="'identity' of the scores, and .* make them 'softplus'"):
+    with pytest.raises(ValueError, match=r"'identity' of the scores, and .* make them 'softplus'"):
         model.partial_fit(X, Y)
     assert (model.fit(X, Y).partial_fit(X, Y).predict(X) >= 0).all()
 
