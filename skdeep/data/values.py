@@ -41,7 +41,7 @@ def check_values(estimator: Classifier, y: Data, X: Matrix, name: str = "y") -> 
         )
     values = dense(y)
     if isinstance(values, np.ma.MaskedArray):  # what is masked is missing
-        values = values.astype(np.float64).filled(np.nan)
+        values = np.ma.filled(values.astype(np.float64), np.nan)
     values = np.asarray(values)
     if values.ndim == 1 and values.dtype.kind == "f" and len(values) == X.shape[0] and np.isfinite(values.sum()):
         return values.astype(np.float64)  # nothing is left to ask, which takes longer than a small fit

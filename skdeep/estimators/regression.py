@@ -49,6 +49,8 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
     scoring: str | Callable | None
     #: Whether each column of targets has a unit of its own in training.
     _scales_columns = True
+    #: What made predictions of scores in the last fit.
+    _trained_output: str
     _parameter_constraints: ClassVar[dict] = {
         **BaseTorchEstimator._parameter_constraints,
         "loss": [StrOptions(set(REGRESSION_LOSSES)), LossObject()],
