@@ -352,6 +352,35 @@ def test_many_rows_have_an_optimum_where_it_is_cheap():
     other = LinearRegressor("absolute_error", max_iter=1, random_state=0)
     assert fitted(other, rows[:, :2], rows[:, 0]).solver_ == "exact"
     assert fitted(other, np.tile(rows[:30_000], 3), rows[:30_000, 0]).solver_ == "sgd"
+@pytest.mark.parametrize(
+    ("loss", "output", "way"),
+    [
+        ("poisson", "auto", "fit"),
+        ("poisson", "auto", "partial_fit"),
+        ("tweedie", "auto", "partial_fit"),
+        ("absolute_error", "exp", "fit"),
+    ],
+)
+def test_steps_suit_exponentials(loss, output, way):
+    """Where most of the counts are in few rows, their scores are as many times steeper than at the start."""
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(300, 3))
+    counts = generator.poisson(np.exp(rows @ [1.4, -1.4, 0.0])) + 0.0
+    model = LinearRegressor(loss, output=output, penalty=None, solver="sgd", random_state=0)
+    for _ in range(1 if way == "fit" else 30):
+        getattr(model, way)(rows, counts)
+    found, nothing = (float(np.abs(p - counts).mean()) for p in (model.predict(rows), np.median(counts)))
+    assert found < 0.6 * nothing
+
+
+@pytest.mark.parametrize("penalty", ["l2", None])
+def test_huber_of_a_small_delta_is_the_absolute_error(penalty):
+    """Its gradients are as many times smaller, and so is what is none."""
+    delta = 1e-7
+    model = LinearRegressor(Huber(delta * Y.std()), penalty=penalty, alpha=1e-3 * delta).fit(X, Y)
+    median = LinearRegressor("absolute_error", penalty=penalty, alpha=1e-3 / Y.std()).fit(X, Y)
+    found, best = (float(np.abs(m.predict(X) - Y).mean()) for m in (model, median))
+    assert found < 1.02 * best
 
 
 @pytest.mark.parametrize("penalty", ["l1", "l2"])

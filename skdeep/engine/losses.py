@@ -32,12 +32,16 @@ class Loss:
         Whether the second derivative is continuous, so that it tells of the curvature nearby.
     shift_invariant : bool
         Whether a common shift of all scores of a sample changes nothing.
+    slope : float
+        How steep it is far from its minimum, beside others in their unit: gradients, and what is small of them, are as
+        many times smaller.
     """
 
     target = "codes"
     smooth = True
     twice_smooth = True
     shift_invariant = False
+    slope = 1.0
 
     @property
     def asks_autograd(self) -> bool:

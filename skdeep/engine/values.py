@@ -48,8 +48,6 @@ class ValueLoss(Loss):
     degree = 1.0
     convex = True
     robust = False
-    #: How steep it is for large residuals, beside the steepest of losses in their unit.
-    slope = 1.0
 
     def of_each(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the loss of each value and its derivative, ``(..., C)``."""

@@ -199,7 +199,9 @@ def solve_exactly(
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if recipe.solver == "lbfgs":
             loss = row_loss(recipe.loss, target, recipe.n_outputs)
-            solution = _descend(recipe, (rows, loss, weight, rho, start), network.scale is not None, tol, max_iter)
+            own_tol, alike = tol * recipe.loss.slope, network.scale is not None
+            solution = _descend(recipe, (rows, loss, weight, rho, start), alike, own_tol, max_iter)
+            solution.bound /= recipe.loss.slope
         else:
             weight = np.ascontiguousarray(np.broadcast_to(weight, (len(members), weight.shape[1])))
             solution = _certified(recipe, rows, target, weight, (rho, kappa), GAP * tol, max_iter, start)

@@ -55,6 +55,7 @@ _OBJECTIVE = (
     "multi_class",
     "n_bins",
     "numeric_embedding",
+    "output",
     "penalty",
     "standardize",
     "stochastic_depth",
