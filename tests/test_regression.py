@@ -54,6 +54,7 @@ from skdeep.engine.values import (
     TweedieValues,
 )
 from skdeep.fitting.exactly import _is_known, row_loss
+from skdeep.fitting.losses import suited_delta
 from skdeep.model_selection import GridSearchCV, regularization_path
 
 pytestmark = [
@@ -445,6 +446,17 @@ def test_outliers_do_not_say_the_unit(loss):
         assert np.abs(found - clean).max() < 0.5 * Y.std()
         network = MLPRegressorTorch(loss, **SMALL).fit(X, targets)
         assert np.corrcoef(network.predict(X), Y)[0, 1] > 0.5
+
+
+def test_outliers_where_most_targets_are_the_same():
+    rows = np.arange(len(Y))
+    models = [
+        LinearRegressor("huber", tol=1e-6).fit(X, np.where(rows % 20 == 0, far, np.where(rows % 5 < 2, Y, 0.0)))
+        for far in (1e6, 1e10)
+    ]
+    assert models[0].delta_ == models[1].delta_ < Y.max()
+    np.testing.assert_allclose(models[0].predict(X), models[1].predict(X), atol=0.01 * Y.std())
+    assert suited_delta(np.full((5, 1), 3.0), None) == 1
 
 
 def test_targets_without_variance():

@@ -91,10 +91,18 @@ def check_domain(values: np.ndarray, loss: ValueLoss, what: Any, name: str = "y"
 
 
 def middle(values: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the medians of columns (n, C), and the median absolute deviations from them, with weights (n,)."""
+    """Compute the medians of columns (n, C), and the median absolute deviations from them, with weights (n,).
+
+    Where most values are the same, it is the median of the deviations of all others; zero where there are none.
+    """
     of_rows = np.ones(len(values)) if weight is None else weight
     median = quantiles(values, of_rows, 2)[:, 1]
-    return median, quantiles(np.abs(values - median), of_rows, 2)[:, 1]
+    deviation = np.abs(values - median)
+    spread = quantiles(deviation, of_rows, 2)[:, 1]
+    if not spread.all():
+        of_others = quantiles(np.where(deviation > 0, deviation, np.nan), of_rows, 2)[:, 1]
+        spread = np.where(spread > 0, spread, of_others)
+    return median, spread
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,8 @@ class Huber(RegressionLoss):
     ----------
     delta : float or "auto", default="auto"
         :math:`\delta`, in units of y: HuberRegressor's ``epsilon * scale_``. "auto" is the median absolute deviation of
-        y from its median (of several targets, their root mean square), which is kept as ``delta_``.
+        y from its median (where most of y is the same, of the rest; of several targets, their root mean square), which
+        is kept as ``delta_``.
 
     References
     ----------
@@ -203,9 +204,7 @@ def is_to_be_suited(loss: Any) -> bool:
 
 def suited_delta(values: np.ndarray, weight: np.ndarray | None) -> float:
     """Compute the median absolute deviation of targets (n, C), their root mean square, with weights (n,)."""
-    median, spread = middle(values, weight)
-    mean = np.average(np.abs(values - median), axis=0, weights=weight)
-    spread = np.where(spread > 0, spread, mean)  # most are the same
+    _, spread = middle(values, weight)
     return float(np.sqrt(np.square(spread).mean())) or 1.0
 
 
