@@ -426,7 +426,7 @@ def test_fits_in_single_precision(model):
 def test_scales_of_targets(loss, free, per_column):
     values = np.random.default_rng(0).gamma(2, [1.0, 1e3, 1e-3], (40, 3))
     weight = np.random.default_rng(1).integers(0, 3, 40).astype(float)
-    scale = TargetScale.of(values, weight, loss, free, per_column)
+    scale = TargetScale.of(np.where(weight[:, None] == 0, 1e20, values), weight, loss, free, per_column)
     repeated = TargetScale.of(np.repeat(values, weight.astype(int), axis=0), None, loss, free, per_column)
     for name in ("level", "unit", "factor", "offset", "predicted", "shift"):
         np.testing.assert_allclose(getattr(scale, name), getattr(repeated, name), rtol=1e-12, err_msg=name)
@@ -497,6 +497,22 @@ def test_weights_are_repetition(name):
     repeated = fitted(model, np.repeat(X, weight, axis=0), np.repeat(Y, weight)).predict(X)
     np.testing.assert_allclose(weighted, repeated, rtol=1e-6)
     assert np.abs(weighted - fitted(model).predict(X)).max() > 1
+
+
+@pytest.mark.parametrize("far", [0.0, 1e5, -3e9])
+@pytest.mark.parametrize("name", ["huber", "poisson", "network", "ensemble"])
+def test_which_rows_are_held_out_follows_from_them_alone(name, far):
+    """Not from the order in which their targets are added up to a mean, nor from rows without weight."""
+    model = clone(MODELS[name]).set_params(random_state=0, solver="lbfgs", max_iter=3, early_stopping=True)
+    generator = np.random.default_rng(0)
+    order, weight = generator.permutation(len(Y)), generator.integers(0, 3, len(Y))
+    targets = np.abs(Y + far)
+    expected = fitted(model, X, targets).predict(X)
+    tol = 1e-6 * Y.std()
+    np.testing.assert_allclose(fitted(model, X[order], targets[order]).predict(X), expected, rtol=0, atol=tol)
+    weighted = fitted(model, X, targets, sample_weight=weight).predict(X)
+    repeated = fitted(model, np.repeat(X, weight, axis=0), np.repeat(targets, weight)).predict(X)
+    np.testing.assert_allclose(weighted, repeated, rtol=0, atol=tol)
 
 
 @each_single

@@ -23,6 +23,9 @@ from skdeep.engine.values import Positive, ValueLoss
 
 #: What targets there may be, in words, and a condition of each.
 _DOMAINS = {"non-negative": ("at least zero", np.less), "positive": ("positive", np.less_equal)}
+#: Digits of levels and units, in powers of two. With more, the order in which rows are added up would decide on the
+#: last digits of all targets, and so on which rows are held out.
+_DIGITS = 36
 #: Median absolute deviations from the median beyond which the size of a target is no matter to robust losses.
 _FAR = 10.0
 
@@ -135,19 +138,25 @@ class TargetScale:
         ones, zeros = np.ones(values.shape[1]), np.zeros(values.shape[1])
         if loss.log_link and not free:
             return cls.none(values.shape[1])
+        if weight is not None and not weight.all():  # rows without weight may hold anything
+            values, weight = values[weight > 0], weight[weight > 0]
         if loss.robust:  # in units of outliers, all others would be the same
             median, spread = middle(values, weight)
             reach = np.where(spread > 0, _FAR * spread, np.inf)
             values = np.clip(values, median - reach, median + reach)
         largest = np.abs(values).max(0, initial=0.0)
         largest = np.where(largest > 0, largest, 1.0)  # squares of what is huge or tiny have no number
-        mean = largest * _mean(values / largest, weight)
+        shares = values / largest
+        low, high = shares.min(0), shares.max(0)
+        centre = low + (high - low) / 2
+        mean = largest * (centre + _rounded(_mean(shares - centre, weight), high - low))
         level = mean if free and not (loss.log_link or isinstance(loss, Positive)) else zeros
         squares = _mean(np.square((values - level) / largest), weight)
         unit = mean if loss.log_link else largest * np.sqrt(squares)
         unit = np.where(unit > 1e-12 * largest, unit, np.where(np.abs(mean) > 0, np.abs(mean), 1.0))
         if not per_column or loss.in_unit(2.0) is not loss:
             unit = unit.max() * np.sqrt(np.square(unit / unit.max()).mean()) * ones
+        unit = _rounded(unit, np.ldexp(1.0, np.frexp(unit)[1] - 1))
         if loss.log_link:
             return cls(zeros, unit, ones, np.log(unit), ones, zeros, False)
         if isinstance(loss, Positive):
@@ -180,6 +189,12 @@ class TargetScale:
 def _mean(values: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
     """Compute the means of columns (n, C), by the rows' weights."""
     return values.mean(0) if weight is None else weight @ values / weight.sum()
+
+
+def _rounded(values: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Round to the digits that are counted, of which the first are of this size."""
+    step = np.maximum(np.where(size > 0, size, 1.0) * 2.0**-_DIGITS, np.nextafter(0, 1))
+    return np.round(values / step) * step
 
 
 @dataclass(frozen=True)
