@@ -553,10 +553,23 @@ def test_early_stopping_watches_the_score(name):
     model = clone(MODELS[name]).set_params(early_stopping=True, max_iter=30)
     model.fit(X[:150], Y[:150], X_val=X[150:], y_val=Y[150:])
     tol = 1e-6 if name == "module" else 1e-9
-    assert model.best_validation_score_ == pytest.approx(model.score(X[150:], Y[150:]), abs=tol)
+    if model.loss == "squared_error":
+        assert model.best_validation_score_ == pytest.approx(model.score(X[150:], Y[150:]), abs=tol)
+    else:
+        assert model.best_validation_score_ == pytest.approx(-min(model.validation_loss_curve_), abs=tol)
     assert model.best_validation_score_ == max(model.validation_scores_)
     own = clone(model).set_params(scoring="neg_mean_absolute_error").fit(X, Y)
     assert own.best_validation_score_ < 0
+
+
+def test_one_quantile_is_watched_by_its_loss():
+    """The highest R² is had by the mean."""
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(600, 2))
+    values = rows[:, 0] + 3 * generator.exponential(size=600)
+    for model in (LinearRegressor(Quantile(0.05)), MLPRegressorTorch(Quantile(0.05), (8,))):
+        model.set_params(early_stopping=True, random_state=0).fit(rows, values)
+        assert 0.02 < (values < model.predict(rows)).mean() < 0.1
 
 
 def test_quantiles_are_watched_by_their_loss():

@@ -236,14 +236,20 @@ output : {"auto", "identity", "relu", "softplus", "exp"}, default="auto"
     have no certain optimum: training ends in the nearest one.
 """
 
+SCORING_OF_VALUES = """\
+scoring : str, callable or None, default=None
+    What is watched: a scorer, "loss" (the negative loss), or None: R² for the squared error, else the loss.
+    While the score stands still, a falling validation loss counts as improvement too.
+"""
+
 #: What only classifiers have.
 _OF_CLASSES = "class_weight", "classes_"
 
 
 def _of_values(text: str) -> str:
     """Return the documentation of what classifiers and regressors share, for regressors."""
-    found = without(text, *_OF_CLASSES)
-    return found.replace("or None for accuracy", "or None for R²").replace("classifiers", "models")
+    found = re.sub(r"scoring : .*\n( .*\n)+", SCORING_OF_VALUES, without(text, *_OF_CLASSES))
+    return found.replace("classifiers", "models")
 
 
 REGRESSION_ATTRIBUTES = """

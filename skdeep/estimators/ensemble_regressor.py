@@ -141,6 +141,10 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
         "learning_rate": [*PerceptronRegressor._parameter_constraints["learning_rate"], StrOptions({"auto"})],
     }
 
+    @property
+    def _default_scoring(self) -> str:  # type: ignore[override]
+        return "loss" if levels_of(self.loss) else "r2"  # of the whole; epochs are judged by the loss
+
     def _losses(self, scores: Tensor, part: Problem) -> Tensor:
         loss, values = self._loss_of_targets, self._target_scale.back(part.target)
         return loss.value(scores, part.tensor(values).to(scores))

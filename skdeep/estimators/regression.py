@@ -64,7 +64,8 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
 
     @property
     def _default_scoring(self) -> str:  # type: ignore[override]
-        return "loss" if levels_of(self.loss) else "r2"
+        # R² is of means, and of squares: the epoch with the highest one is not where a quantile is best
+        return "r2" if self.loss == "squared_error" else "loss"
 
     def _validate_params(self) -> None:
         super()._validate_params()
