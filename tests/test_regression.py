@@ -345,6 +345,13 @@ def test_steps_on_the_log_link_do_not_explode(loss, size):
     assert of_steps <= 1.05 * of_optimum
 
 
+def test_rows_without_weight_shorten_no_step():
+    weight, order = np.r_[np.zeros(9), np.ones(len(Y) - 9)], np.arange(len(Y))
+    model = LinearRegressor("poisson", solver=SGD(batch_size=len(Y)), max_iter=5, random_state=0)
+    found = fitted(model, X, np.where(order < 9, 1e9, Y), sample_weight=weight)
+    np.testing.assert_allclose(found.predict(X), fitted(model, X[9:], Y[9:]).predict(X), rtol=1e-9)
+
+
 def test_many_rows_have_an_optimum_where_it_is_cheap():
     generator = np.random.default_rng(0)
     rows = generator.normal(size=(60_000, 40)).astype(np.float32)
@@ -353,6 +360,8 @@ def test_many_rows_have_an_optimum_where_it_is_cheap():
     other = LinearRegressor("absolute_error", max_iter=1, random_state=0)
     assert fitted(other, rows[:, :2], rows[:, 0]).solver_ == "exact"
     assert fitted(other, np.tile(rows[:30_000], 3), rows[:30_000, 0]).solver_ == "sgd"
+
+
 @pytest.mark.parametrize(
     ("loss", "output", "way"),
     [

@@ -309,4 +309,5 @@ def _derived_rates(recipe: Recipe, problem: Problem, network: Linear, members: l
     spread = [1.0 if m.weight is None else m.weight.max() / m.weight[m.weight > 0].mean() for m in members]
     size = int(np.minimum(recipe.batch_rows, n).max())
     noise = np.array(spread) * trace * (1 / size - 1 / n) / (1 - np.array([m.settings.momentum for m in members]))
-    return 1 / (curvature * recipe.judged_by.caution(problem.target) * (largest + np.maximum(noise, 0.0)))
+    target = problem.target if problem.subset is None else problem.target[problem.subset]  # of rows with a weight
+    return 1 / (curvature * recipe.judged_by.caution(target) * (largest + np.maximum(noise, 0.0)))
