@@ -240,9 +240,8 @@ def _descend(
         rho = np.repeat(rho, n_scores, axis=0) if rho.ndim == 2 else rho.reshape(-1, n_columns)
         tol = np.repeat(tol, n_scores)
         loss, params = loss.apart(n_models), params.reshape(-1, 1, n_columns)
-    if isinstance(loss, HuberLoss):
-        tol = min(1.0, loss.delta) * tol  # which no slope exceeds
-        params = huber.starts(rows, loss, weight, rho) if huber.suits(rows, loss) else params
+    if isinstance(loss, HuberLoss) and huber.suits(rows, loss):
+        params = huber.starts(rows, loss, weight, rho)
     system = n_columns * (1 if loss.separable else n_scores)
     # Newton's where these are cheap, or wanted, or all that knows of the curvature
     newton = system <= _MAX_SYSTEM and (loss.piecewise or recipe.newton_params is None)
