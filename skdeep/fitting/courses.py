@@ -19,7 +19,8 @@ _CLEAN = 0.15
 #: Their learning rate, of one hidden layer, times the root of epochs and columns, which count as so many at least.
 _RATE, _FEW_COLUMNS = 0.8, 100
 
-#: The one cosine of regressors: epochs, least steps, epochs at most, and the learning rate at its start, of one hidden layer.
+#: The one cosine of regressors: epochs, least steps, epochs at most; and the learning rate at its start, of one hidden
+#: layer.
 _COSINE, _COSINE_RATE = (30, 300, 30), 0.02
 
 #: Learning rate of schedules that a user has chosen, and of ``partial_fit``.
