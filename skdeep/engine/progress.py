@@ -27,6 +27,8 @@ class Progress:
         Stop after more than `n_iter_no_change` epochs in a row that did not improve by `tol`.
     max_iter : float
         Epochs at most, where that is less than the run's.
+    due_iter, due_loss : float
+        Training ends after `due_iter` epochs, but where the training loss is below `due_loss` by then.
     warm : bool
         Whether the start is a model already: with `watch_score`, it is judged too, and kept if no epoch is better.
     watch_score : bool
@@ -69,6 +71,8 @@ class Progress:
     watch_score: bool = False
     grain: float = 0.0
     max_iter: float = math.inf
+    due_iter: float = math.inf
+    due_loss: float = 0.0
     warm: bool = False
     n_iter: int = 0
     kept_iter: int = 0
@@ -130,6 +134,11 @@ class Progress:
     def stalled(self) -> bool:
         """Whether the model has gone too long without improvement."""
         return self.no_improvement > self.n_iter_no_change
+
+    @property
+    def is_due(self) -> bool:
+        """Whether training ends here, as what it has learnt so far does not ask for more."""
+        return self.n_iter == self.due_iter and self.loss_curve[-1] >= self.due_loss
 
     def recent_gain(self) -> tuple[float, int]:
         """Compute how much the training loss fell over the last epochs, and over how many."""

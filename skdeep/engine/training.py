@@ -401,6 +401,8 @@ def _end_of_epoch(
                 p.stopped = reason
         elif p.n_iter >= p.max_iter:
             p.stopped = f"It has done its {p.max_iter} epochs."
+        elif p.is_due:
+            p.stopped = f"The schedule came to its end after {p.n_iter} epochs."
     if halt:
         for p in stack.progress:
             p.stopped = p.stopped or BY_CALLBACK

@@ -136,8 +136,9 @@ class Perceptron(NeuralNet):
             decisions["schedule"] = "constant"
         elif schedule == "auto":
             course = self._course(problem) if settings_of(self).learning_rate_init == "auto" else courses.PATIENT
-            horizon = min(max(course.epochs, epochs_of(course.steps, problem, rows)), self.max_iter)
-            decisions |= {"horizon": horizon, **course.decisions}
+            least = epochs_of(course.steps, problem, rows)
+            horizon, due = (min(max(epochs, least), self.max_iter) for epochs in (course.longest, course.epochs))
+            decisions |= {"horizon": horizon, **course.decisions} | ({"due": due} if due < horizon else {})
         if not self.standardize and not problem.has_missing and not (going_on and self._allow_nan):
             decisions["check"] = partial(_check_complete, advice=self._nan_advice)
         return choose(self, problem, solver, rows, **decisions)
@@ -354,8 +355,10 @@ class MLPClassifierTorch(PerceptronClassifier):
     learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
         Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
         until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is constant for
-        :math:`0.4 \sqrt{n C / d}` epochs (n rows, d columns, C classes), from 10 to 60, or as many as 80 steps take if
-        these are more, and the weights are averages over steps, of which the last quarter counts most [8]_; from a
+        :math:`0.4 \sqrt{n C / d}` epochs (n rows, d columns, C classes), from 10 to 60, or as many as 80 steps take
+        if these are more; for :math:`\sqrt C` times as many epochs, 60 at most, where the training loss is by then
+        below 0.15 of the entropy of the classes: the data is clean. The weights are averages over steps, of which the
+        last quarter counts most [8]_, while ``loss_curve_`` has the losses of the steps themselves; from a
         ``learning_rate_init`` of your own, one cosine over 60 epochs, or 500 steps. Training goes through to its end,
         ``max_iter`` at most. In ``partial_fit`` it is constant.
     learning_rate_init : float or "auto", default="auto"

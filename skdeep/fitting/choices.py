@@ -68,6 +68,7 @@ def choose(estimator: Classifier, problem: Problem, solver: str, rows: int, **de
         "max_iter": estimator.max_iter,
         "schedule": getattr(settings, "learning_rate", "constant"),
         "horizon": estimator.max_iter,
+        "due": math.inf,
         "to_end": False,
         "averages": False,
         "auto_rate": math.nan,

@@ -5,32 +5,39 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import entr
 
 from skdeep.data.problem import Problem
+from skdeep.engine.losses import Loss
+from skdeep.fitting.recipe import Member
 
 #: Epochs of classifiers: so many times the square root of classes times rows per column, within bounds; and their
 #: least steps.
 _EPOCHS_PER_ROOT, _EPOCHS, _STEPS = 0.4, (10, 60), 80
+#: Data is clean where the training loss is then below this share of the entropy of the classes.
+_CLEAN = 0.15
 #: Their learning rate, of one hidden layer, times the root of epochs and columns, which count as so many at least.
 _RATE, _FEW_COLUMNS = 0.8, 100
 
-#: The one cosine of regressors: epochs, least steps, and the learning rate at its start, of one hidden layer.
-_COSINE, _COSINE_RATE = (30, 300), 0.02
+#: The one cosine of regressors: epochs, least steps, epochs at most; and the learning rate at its start, of one hidden
+#: layer.
+_COSINE, _COSINE_RATE = (30, 300, 30), 0.02
 
 #: Learning rate of schedules that a user has chosen, and of ``partial_fit``.
 PATIENT_RATE = 0.003
 
 
 class Course(NamedTuple):
-    """A length, in epochs, and in steps at least; and what of a `Recipe` goes with it."""
+    """A length, in epochs, and in steps at least; that of clean data; and what of a `Recipe` goes with it."""
 
     epochs: int
     steps: int
+    longest: int
     decisions: dict[str, Any]
 
 
 #: From a learning rate of a user's, which may be smaller than ours.
-PATIENT = Course(60, 500, {"schedule": "cosine", "to_end": True})
+PATIENT = Course(60, 500, 60, {"schedule": "cosine", "to_end": True})
 
 
 def epochs_by_size(n_rows: int, n_columns: int, n_classes: int) -> int:
@@ -39,6 +46,14 @@ def epochs_by_size(n_rows: int, n_columns: int, n_classes: int) -> int:
     Many rows for each column, and many borders between classes, are learnt for longer before noise is.
     """
     return round(float(np.clip(_EPOCHS_PER_ROOT * np.sqrt(n_rows * max(2, n_classes) / max(1, n_columns)), *_EPOCHS)))
+
+
+def clean_epochs(epochs: int, n_classes: int) -> int:
+    r"""Choose the epochs of a classifier of clean data, :math:`\sqrt C` times as many, 60 at most.
+
+    Borders between classes that are free of noise are learnt more closely in more time, and many more so.
+    """
+    return round(min(epochs * max(2, n_classes) ** 0.5, _EPOCHS[1]))
 
 
 def of_values(n_hidden: int) -> Course:
@@ -51,4 +66,18 @@ def of_classes(problem: Problem, n_classes: int, n_hidden: int) -> Course:
     n_columns = problem.source.shape[1]
     epochs = epochs_by_size(problem.n_rows, n_columns, n_classes)
     rate = _RATE / ((epochs * max(n_columns, _FEW_COLUMNS)) ** 0.5 * max(1, n_hidden))
-    return Course(epochs, _STEPS, {"schedule": "constant", "to_end": True, "averages": True, "auto_rate": rate})
+    decisions = {"schedule": "constant", "to_end": True, "averages": True, "auto_rate": rate}
+    return Course(epochs, _STEPS, clean_epochs(epochs, n_classes), decisions)
+
+
+def clean_loss(loss: Loss, problem: Problem, member: Member) -> float:
+    """Compute the training loss of a classifier below which its data counts as clean."""
+    rows = slice(None) if member.rows is None else member.rows
+    target, weight = problem.target[rows], None if member.weight is None else member.weight[rows]
+    if target.ndim == 1:
+        counts = np.bincount(target, weight)
+        shares = counts / counts.sum()
+    else:
+        shares = np.clip(np.average(target, axis=0, weights=weight), 0, 1)
+    entropy = entr(shares).sum() + (entr(1 - shares).sum() if loss.target == "indicators" else 0)
+    return float(_CLEAN * entropy)

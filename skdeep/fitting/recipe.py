@@ -91,6 +91,8 @@ class Recipe:
         Epochs that were asked for.
     schedule : str
         Laid out over `horizon` epochs.
+    due : float
+        Epochs after which training ends before that, but for models that find their data clean (`courses.clean_loss`).
     to_end : bool
         Whether training goes through the whole schedule, however still the loss stands on its way.
     averages : bool
@@ -127,6 +129,7 @@ class Recipe:
     max_iter: int
     schedule: str
     horizon: int
+    due: float
     to_end: bool
     averages: bool
     auto_rate: float

@@ -18,6 +18,7 @@ from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import groups, to_device, to_numpy64
 from skdeep.engine.rows import DenseRows, as_tensor
 from skdeep.engine.training import Monitor, Observer, Plan, train
+from skdeep.fitting.courses import clean_loss
 from skdeep.fitting.exactly import has_exact_solver, solve_exactly
 from skdeep.fitting.recipe import Member, Recipe, common, mean_weights, total_weights, values
 from skdeep.solvers.closed_form import Ridge
@@ -122,6 +123,9 @@ def _by_steps(
     if recipe.to_end:  # it gains most at its end: to stand still before means nothing
         for p in progress:
             p.n_iter_no_change = p.n_iter_no_change if p.watch_score else np.inf
+    if np.isfinite(recipe.due):
+        for member in members:
+            member.progress.due_iter, member.progress.due_loss = recipe.due, clean_loss(recipe.loss, problem, member)
     plan = Plan(
         max_iter=epochs,
         horizon=recipe.horizon,

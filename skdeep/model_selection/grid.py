@@ -297,7 +297,16 @@ def _place(recipe: Recipe) -> tuple[torch.device, torch.dtype]:
 def _steps_of(recipe: Recipe) -> tuple:
     """Name what the steps of a fit follow from, beside its data and what candidates differ in."""
     how = recipe.solver, recipe.batch_rows, recipe.proximal, *_place(recipe), recipe.products, recipe.n_bins
-    return *how, recipe.schedule, recipe.horizon, recipe.epochs, recipe.to_end, recipe.averages, recipe.auto_rate
+    return (
+        *how,
+        recipe.schedule,
+        recipe.horizon,
+        recipe.due,
+        recipe.epochs,
+        recipe.to_end,
+        recipe.averages,
+        recipe.auto_rate,
+    )
 
 
 def _of_tests(network: Network, problem: Problem, tests: list[np.ndarray]) -> list[Tensor]:
