@@ -28,7 +28,7 @@ PATIENT_RATE = 0.003
 
 
 class Course(NamedTuple):
-    """A length, in epochs, and in steps at least; that of clean data; and what of a `Recipe` goes with it."""
+    """A length, in epochs, and in steps at least; epochs of clean data; and what of a `Recipe` goes with it."""
 
     epochs: int
     steps: int
