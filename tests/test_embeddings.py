@@ -15,6 +15,7 @@ from skdeep import MLPClassifierTorch, MLPEnsembleClassifier
 from skdeep.data import bins
 from skdeep.data.bins import bin_edges
 from skdeep.engine.input_layer import Standardization
+from skdeep.engine.perceptron import MLP
 from skdeep.engine.rows import DenseRows
 from skdeep.model_selection import GridSearchCV
 from skdeep.model_selection.stacks import fit_stack
@@ -39,7 +40,7 @@ def encoded(values, edges):
     for column, own in zip(values.T, edges, strict=True):
         for low, high in pairwise(own):
             found.append(np.clip((2 * column - low - high) / (high - low), -1, 1) if high > low else 0 * column)
-    return min(0.5, 4 / values.shape[1]) * np.stack(found, axis=1)
+    return min(0.5, 1 / values.shape[1]) * np.stack(found, axis=1)
 
 
 def edges_of(values, weight=None, n_bins=4):
@@ -67,18 +68,27 @@ def test_fitted_attributes_are_the_model(options, data):
     np.testing.assert_allclose(model.decision_function(data), by_hand(model, data), atol=1e-7)
     n_missing = 2 * np.isnan(data).any()
     assert hasattr(model, "means_") == (model.standardize or n_missing > 0) and model.bin_edges_.shape == (13, 5)
-    assert model.coefs_[0].shape == (*model.column_factors_.shape, 8) == (13 + n_missing + 13 * 4, 8)
+    assert model.coefs_[0].shape == (13 + n_missing + 13 * 4, 8)
+    assert model.column_factors_.shape == (13 + n_missing + 13,)
     restored = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(restored.predict_proba(data), model.predict_proba(data))
 
 
 @pytest.mark.parametrize("options", [{}, {"solver": "sgd"}, {"normalization": "layer"}, {"early_stopping": True}])
-def test_columns_prepared_by_hand(options):
+def test_columns_prepared_by_hand(options, monkeypatch):
     """The same initial weights on the same columns: the same model."""
-    options = {"alpha": 0.1} | options  # "auto" goes by the number of columns
+    options = {"alpha": 0.1, "column_learning_rate": 0.0} | options  # "auto" goes by the number of columns
     model = mlp(**options).fit(X, Y, X_val=X[::3], y_val=Y[::3])
     mean, scale = X.mean(0), X.std(0)
     Z = np.hstack([(X - mean) / scale, encoded(X, model.bin_edges_)])
+
+    def initial(*arguments, drawn=MLP.initial, **others):
+        network = drawn(*arguments, **others)
+        for group in ("weight", "bias"):  # in whose bounds bins do not count
+            network.groups[group][0].detach().mul_(np.sqrt((65 + 8) / (13 + 8)))
+        return network
+
+    monkeypatch.setattr(MLP, "initial", initial)
     plain = mlp(**options, numeric_embedding=None, standardize=False).fit(Z, Y, X_val=Z[::3], y_val=Y[::3])
     np.testing.assert_allclose(model.loss_curve_, plain.loss_curve_, rtol=1e-9)
     np.testing.assert_allclose(model.predict_proba(X), plain.predict_proba(Z), atol=1e-9)

@@ -3,8 +3,9 @@ r"""Numeric columns as piecewise linear functions of themselves, beside what the
 .. math:: e_t(x) = h \min\Big(\max\Big(\frac{2 x - b_{t-1} - b_t}{b_t - b_{t-1}}, -1\Big), 1\Big), \quad t = 1, \dots, T
 
 Each bin between two edges has a column of its own: -h below it, h above it, linear in it, with
-:math:`h = \min(1/2, 4 / e)` where e columns have bins: the more there are, the less each may say. So the first layer
-of a network can bend any column at any edge, which a unit alone has to learn to.
+:math:`h = \min(1/2, 1 / e)` where e columns have bins: the more there are, the less each says at first. So the first
+layer of a network can bend any column at any edge, which a unit alone has to learn to. Where factors on the columns are
+learnt, all bins of a column have one: how much its bends matter, beside how much it matters.
 
 References
 ----------
@@ -25,7 +26,7 @@ from skdeep.engine.per_model import to_device
 #: Width of a bin, as a share of its larger edge, below which the rounding of single precision would be seen in it.
 _NARROWEST = 2.0**-12
 #: Largest value of a bin at most, and of one for each column together.
-_LARGEST, _TOGETHER = 0.5, 4.0
+_LARGEST, _TOGETHER = 0.5, 1.0
 
 
 class Bins:
@@ -65,6 +66,23 @@ class Bins:
     def n_columns(self) -> int:
         """How many columns the bins are, of a model."""
         return self.slope[0].size
+
+    @property
+    def n_embedded(self) -> int:
+        """How many columns have bins."""
+        return self.slope.shape[-2]
+
+    def spread(self, factors: Tensor) -> Tensor:
+        """Repeat the last factors, of the columns that have bins, for each of their bins."""
+        n_own = factors.shape[-1] - self.n_embedded
+        own, of_bins = factors[..., :n_own], factors[..., n_own:, None]
+        return torch.cat([own, of_bins.expand(*of_bins.shape[:-1], self.slope.shape[-1]).flatten(-2)], dim=-1)
+
+    def gathered(self, gradient: Tensor) -> Tensor:
+        """Sum the gradient in factors that are `spread`."""
+        n_own = gradient.shape[-1] - self.n_columns
+        of_bins = gradient[..., n_own:].unflatten(-1, self.slope.shape[-2:])
+        return torch.cat([gradient[..., :n_own], of_bins.sum(-1)], dim=-1)
 
     def encode(self, rows: Tensor, room: Tensor, n_alike: int) -> None:
         """Put the bins of rows (B, d) or (G, B, d), without missing values, in a `room` (..., B, e T).

@@ -89,13 +89,19 @@ class Standardization:
 
     def all_at_once(self, rows: DenseRows | SparseRows) -> DenseRows | None:
         """Standardise rows that stay where they are computed with; None where that is better done batch by batch."""
-        n_columns = self.scale.shape[-1] + self._n_bins
+        n_columns = self.scale.shape[-1] + self.n_bins
         if self._n_own > 1 or not isinstance(rows, DenseRows) or not rows.has_room_for_all(n_columns):
             return None
         return rows.changed(lambda X: self._rows(X).clone())
 
     @property
-    def _n_bins(self) -> int:
+    def n_factors(self) -> int:
+        """How many factors on columns there are: one for each, and one for the bins of each that has any."""
+        return self.scale.shape[-1] + (0 if self.bins is None else self.bins.n_embedded)
+
+    @property
+    def n_bins(self) -> int:
+        """How many columns bins are."""
         return 0 if self.bins is None else self.bins.n_columns
 
     @property
@@ -115,7 +121,7 @@ class Standardization:
         n_own //= alike
         shape = X.shape if n_own == 1 else (n_own, *X.shape[-2:])  # torch.broadcast_shapes takes 30 us
         d = shape[-1]
-        room = self._scratch.empty("rows", (*shape[:-1], d + self._n_bins), X)
+        room = self._scratch.empty("rows", (*shape[:-1], d + self.n_bins), X)
         rows = room if self.bins is None else room[..., :d]
         if center is None:
             torch.mul(X.expand(shape), scale, out=rows)
@@ -143,7 +149,7 @@ class Standardization:
     def means(self, model: int) -> np.ndarray:
         """Compute the centers of a model's columns, as the user knows them, without the indicators; in float64."""
         scale, center = self._of(model)
-        center = center[: len(scale) - len(self.indicated) - self._n_bins]
+        center = center[: len(scale) - len(self.indicated) - self.n_bins]
         return center if self.frame is None else (center + self.frame.origin) / self.frame.factor
 
     def _of(self, model: int) -> tuple[np.ndarray, np.ndarray]:
@@ -151,7 +157,7 @@ class Standardization:
         columns = (self.scale,) if self.center is None else (self.scale, self.center)
         own = fetched([c[model if len(c) > 1 else 0, 0] for c in columns])
         scale, *center = (values.astype(np.float64) for values in own)
-        of_bins = np.zeros(self._n_bins)
+        of_bins = np.zeros(self.n_bins)
         return np.append(scale, of_bins + 1), np.append(center[0] if center else np.zeros_like(scale), of_bins)
 
     def _whole_frame(self, n_columns: int) -> Frame | None:
@@ -164,7 +170,7 @@ class Standardization:
     @property
     def row_size(self) -> int:
         """Values of a row as it comes and as it becomes, which are in memory together."""
-        return 2 * self._n_own * (self.scale.shape[-1] + self._n_bins) // self.n_alike
+        return 2 * self._n_own * (self.scale.shape[-1] + self.n_bins) // self.n_alike
 
     def select(self, models: np.ndarray) -> Standardization:
         """Select the change of variables of some of the models."""
