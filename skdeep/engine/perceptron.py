@@ -241,9 +241,7 @@ class MLP(Network):
         return changed or ACTIVATIONS[self.activation].pullback is None or bool(self._sizes["gamma"])
 
     def scores(self, X: Tensor) -> Tensor:
-        weights, biases = list(self.groups["weight"]), list(self.groups["bias"])
-        if self.groups["scale"]:
-            weights[0] = self._with_factors(weights[0], self.groups["scale"][0].unsqueeze(1))
+        weights, biases = self.penalised(), list(self.groups["bias"])
         if self.standardization is not None:
             X, weights[0], biases[0] = self.standardization.factors(X, weights[0], biases[0])
         return self._scores(X, [Affine(*pair) for pair in zip(weights, biases, strict=True)])
