@@ -209,6 +209,7 @@ class MLP(Network):
 
     def _settle(self) -> None:
         """Note what every step asks for."""
+        self._bins: Bins | None = None if self.standardization is None else self.standardization.bins
         self.draws = bool(self.dropout.any() or (self.blocks and self.stochastic_depth.any()))
         self._row_size = super().row_size
         if self.standardization is not None and not self._is_prepared:
@@ -296,12 +297,8 @@ class MLP(Network):
 
     def _with_factors(self, weight: Tensor, scale: Tensor, out: Tensor | None = None) -> Tensor:
         """Multiply numbers (K, h, d) by the factors on the columns, of `scale` (K, 1, f)."""
-        scale = scale if self._bins is None else self._bins.spread(scale)
+        scale = scale if self._bins is None else self._bins.spread(self._bins.sped(scale))
         return torch.addcmul(weight, weight, scale, value=self.scaling, out=out)
-
-    @property
-    def _bins(self) -> Bins | None:
-        return None if self.standardization is None else self.standardization.bins
 
     def _layers(self) -> list[Affine]:
         """Return the affine maps of this step: views of the parameters, which are seen once for all steps.
@@ -393,7 +390,7 @@ class MLP(Network):
             # those weights are no longer needed, only their memory
             products = torch.mul(gradients[0], self._first, out=self._kept[0].weight)
             of_columns = torch.bmm(self._speeds, products).squeeze(1)
-            gradients[-1] = of_columns if self._bins is None else self._bins.gathered(of_columns)
+            gradients[-1] = of_columns if self._bins is None else self._bins.sped(self._bins.gathered(of_columns))
             self._with_factors(gradients[0], scale, out=gradients[0])
 
     def _gates(self, noise: Noise) -> Tensor:
@@ -418,8 +415,10 @@ class MLP(Network):
             groups["weight"][-1], groups["bias"][-1] = weight * output[0][:, None], bias * output[0] + output[1]
         weight, bias = (groups[name][0].astype(np.float64) for name in ("weight", "bias"))
         if groups["scale"]:
-            factors = groups["scale"][0] = 1 + self.scaling * groups["scale"][0]
-            weight = weight * (factors if self._bins is None else self._bins.spread(torch.from_numpy(factors)).numpy())
+            scale = torch.from_numpy(groups["scale"][0])
+            factors = 1 + self.scaling * (scale if self._bins is None else self._bins.sped(scale))
+            groups["scale"] = [factors.numpy()]
+            weight = weight * (factors if self._bins is None else self._bins.spread(factors)).numpy()
         groups = {name: [array.astype(dtype) for array in group] for name, group in groups.items()}
         if self.standardization is None:
             weight, bias = weight.astype(dtype), bias.astype(dtype)

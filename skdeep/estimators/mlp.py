@@ -236,9 +236,9 @@ class Perceptron(NeuralNet):
         if noise.get("scaling"):
             # what is trained: the factors are in the weights of the columns as they are
             bins = None if standardization is None else standardization.bins
-            spread = factors[0] if bins is None else bins.spread(factors[0])
-            weights[0] = weights[0] / spread.unsqueeze(1)
-            noise["scales"] = [(factors[0] - 1) / noise["scaling"]]
+            weights[0] = weights[0] / (factors[0] if bins is None else bins.spread(factors[0])).unsqueeze(1)
+            scale = (factors[0] - 1) / noise["scaling"]
+            noise["scales"] = [scale if bins is None else bins.slowed(scale)]
         norms = gammas, betas, *averages
         return MLP(weights, biases, slopes, self.activation, *norms, standardization=standardization, **noise)
 
@@ -333,15 +333,15 @@ class MLPClassifierTorch(PerceptronClassifier):
         has met no missing value takes none later.
     column_learning_rate : float, default=3.0
         How fast a factor on each (standardised) column is learnt, as a multiple of the weights' learning rate [7]_. The
-        factors begin at one; they are part of ``coefs_[0]``, and so of its penalty. The bins of a column share one.
-        0 learns none.
+        factors begin at one; they are part of ``coefs_[0]``, and so of its penalty. The bins of a column share one,
+        learnt twice as fast. 0 learns none.
     numeric_embedding : {"auto", "piecewise"} or None, default=None
         "piecewise" gives the first layer, beside each column, its bins [9]_: between two edges, which are quantiles of
         the training rows, :math:`e_t(x) = h \min(\max((2 x - b_{t-1} - b_t) / (b_t - b_{t-1}), -1), 1)`, with
-        :math:`h = \min(1/2, 1 / e)` for e such columns. So a border at some value of a column need not be found by a
-        unit. Rows of weight 2 count twice; a missing value has the bins of the mean; indicators and categories have
-        none; of more than 16 384 rows, as many are looked at. Sparse X is an error. "auto" is "piecewise" for dense X
-        of at most 128 such columns, else None.
+        :math:`h = \min(1/2, 1 / e)` for e columns that have more than one. So a border at some value of a column need
+        not be found by a unit. Rows of weight 2 count twice; a missing value has the bins of the mean; indicators,
+        categories and columns with a single bin have none; of more than 16 384 rows, as many are looked at. Sparse X is
+        an error. "auto" is "piecewise" for dense X of at most 128 such columns, else None.
     n_bins : int or "auto", default="auto"
         Bins of each column. "auto" is one for every 128 rows, from 2 to 32, and no more than 256 of all columns. In
         ``partial_fit``, and by ``warm_start``, they are the bins of the first call.
