@@ -80,25 +80,15 @@ class Bins:
         """How many columns have bins."""
         return self.slope.shape[-2]
 
-    def sped(self, learnt: Tensor, times: float = _SPEED) -> Tensor:
-        """Multiply the last of what is learnt for each column, which its bins share."""
-        own, of_bins = learnt.tensor_split([learnt.shape[-1] - self.n_embedded], dim=-1)
-        return torch.cat([own, times * of_bins], dim=-1)
+    def sharing(self, n_own: int) -> np.ndarray:
+        """Make the matrix (f, d) that leads from factors on so many columns, then on all bins of each, to a layer's d.
 
-    def slowed(self, learnt: Tensor) -> Tensor:
-        """Undo what `sped` does."""
-        return self.sped(learnt, 1 / _SPEED)
-
-    def spread(self, factors: Tensor) -> Tensor:
-        """Repeat the last factors for each of the bins that share one."""
-        own, of_bins = factors.tensor_split([factors.shape[-1] - self.n_embedded], dim=-1)
-        of_bins = of_bins.unsqueeze(-1).expand(*of_bins.shape, self.slope.shape[-1])
-        return torch.cat([own, of_bins.flatten(-2)], dim=-1)
-
-    def gathered(self, gradient: Tensor) -> Tensor:
-        """Sum the gradient in factors that are `spread`."""
-        own, of_bins = gradient.tensor_split([gradient.shape[-1] - self.n_columns], dim=-1)
-        return torch.cat([own, of_bins.unflatten(-1, self.slope.shape[-2:]).sum(-1)], dim=-1)
+        Its entries are how fast they are learnt.
+        """
+        e, n_bins = self.slope.shape[-2:]
+        shared = np.eye(n_own + e, n_own + e * n_bins)
+        shared[n_own:, n_own:] = np.repeat(_SPEED * np.eye(e), n_bins, axis=1)
+        return shared
 
     def encode(self, rows: Tensor, room: Tensor, n_alike: int) -> None:
         """Put the bins of rows (B, d) or (G, B, d), without missing values, in a `room` (..., B, e T).

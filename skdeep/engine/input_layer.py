@@ -95,9 +95,9 @@ class Standardization:
         return rows.changed(lambda X: self._rows(X).clone())
 
     @property
-    def n_factors(self) -> int:
-        """How many factors on columns there are: one for each, and one for the bins of each that has any."""
-        return self.scale.shape[-1] + (0 if self.bins is None else self.bins.n_embedded)
+    def sharing(self) -> np.ndarray | None:
+        """Which factors on columns the inputs of a layer have (`Bins.sharing`); None where each has its own."""
+        return None if self.bins is None else self.bins.sharing(self.scale.shape[-1])
 
     @property
     def n_bins(self) -> int:
@@ -195,3 +195,13 @@ class Standardization:
 def _of_rows(columns: Tensor, n_alike: int) -> Tensor:
     """Shape numbers per column as they go with rows (B, d) or (G, B, d), for models of which some in turn are alike."""
     return columns[0] if len(columns) == 1 else columns[::n_alike]
+
+
+def unshared(factors: Tensor, standardization: Standardization | None) -> tuple[Tensor, Tensor]:
+    """Return what has been learnt of factors (1, f) on columns, and the factors (1, d) on a layer's inputs."""
+    sharing = None if standardization is None else standardization.sharing
+    if sharing is None:
+        return factors - 1, factors
+    shared = torch.from_numpy(sharing).to(factors)
+    scale = (factors - 1) / shared.amax(1)
+    return scale, 1 + scale @ shared

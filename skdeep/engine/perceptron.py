@@ -15,7 +15,6 @@ from skdeep.compat.torch import _foreach_copy_
 from skdeep.engine.activations import ACTIVATIONS
 from skdeep.engine.affine import Affine
 from skdeep.engine.dropout import Noise
-from skdeep.engine.embeddings import Bins
 from skdeep.engine.frame import Frame
 from skdeep.engine.input_layer import Standardization
 from skdeep.engine.networks import Network, OutputMap, pulled_back
@@ -84,7 +83,7 @@ class MLP(Network):
     scaling : float
         r, how fast factors on the columns are learnt; 0 for no factors.
     scales : list of Tensor (K, f)
-        u; empty for no factors. The bins of a column share one (`Bins.spread`).
+        u; empty for no factors. The bins of a column share one (`Bins.sharing`).
     """
 
     is_static = True
@@ -116,6 +115,9 @@ class MLP(Network):
         self.dropout = vector(dropout, self.n_models)
         self.stochastic_depth = vector(0.0 if stochastic_depth is None else stochastic_depth, self.n_models)
         self.standardization = standardization
+        shared = standardization.sharing if standardization is not None and scales else None
+        place = weights[0].device, weights[0].dtype
+        self._sharing = None if shared is None else to_device(torch.from_numpy(shared), *place)
         self._tape: list[_Layer] = []
         self._kept: list[Affine] = []
         self._cast: list[Affine] = []
@@ -152,7 +154,8 @@ class MLP(Network):
         form = ACTIVATIONS[activation]
         factor = 2.0 if activation == "logistic" else 6.0
         n_bins = 0 if standardization is None else standardization.n_bins
-        n_factors = layer_units[0] if standardization is None else standardization.n_factors
+        sharing = None if standardization is None else standardization.sharing
+        n_factors = layer_units[0] if sharing is None else len(sharing)
         first, shared = numbered(generators)  # models that share a generator share its draw
         drawn = []
         for generator in (generators[model] for model in first):
@@ -209,7 +212,6 @@ class MLP(Network):
 
     def _settle(self) -> None:
         """Note what every step asks for."""
-        self._bins: Bins | None = None if self.standardization is None else self.standardization.bins
         self.draws = bool(self.dropout.any() or (self.blocks and self.stochastic_depth.any()))
         self._row_size = super().row_size
         if self.standardization is not None and not self._is_prepared:
@@ -297,7 +299,7 @@ class MLP(Network):
 
     def _with_factors(self, weight: Tensor, scale: Tensor, out: Tensor | None = None) -> Tensor:
         """Multiply numbers (K, h, d) by the factors on the columns, of `scale` (K, 1, f)."""
-        scale = scale if self._bins is None else self._bins.spread(self._bins.sped(scale))
+        scale = scale if self._sharing is None else scale @ self._sharing
         return torch.addcmul(weight, weight, scale, value=self.scaling, out=out)
 
     def _layers(self) -> list[Affine]:
@@ -390,7 +392,7 @@ class MLP(Network):
             # those weights are no longer needed, only their memory
             products = torch.mul(gradients[0], self._first, out=self._kept[0].weight)
             of_columns = torch.bmm(self._speeds, products).squeeze(1)
-            gradients[-1] = of_columns if self._bins is None else self._bins.sped(self._bins.gathered(of_columns))
+            gradients[-1] = of_columns if self._sharing is None else of_columns @ self._sharing.mT
             self._with_factors(gradients[0], scale, out=gradients[0])
 
     def _gates(self, noise: Noise) -> Tensor:
@@ -415,10 +417,10 @@ class MLP(Network):
             groups["weight"][-1], groups["bias"][-1] = weight * output[0][:, None], bias * output[0] + output[1]
         weight, bias = (groups[name][0].astype(np.float64) for name in ("weight", "bias"))
         if groups["scale"]:
-            scale = torch.from_numpy(groups["scale"][0])
-            factors = 1 + self.scaling * (scale if self._bins is None else self._bins.sped(scale))
-            groups["scale"] = [factors.numpy()]
-            weight = weight * (factors if self._bins is None else self._bins.spread(factors)).numpy()
+            shared = None if self.standardization is None else self.standardization.sharing
+            scale = self.scaling * groups["scale"][0]
+            weight = weight * (1 + (scale if shared is None else scale @ shared))
+            groups["scale"] = [1 + (scale if shared is None else scale * shared.max(1))]
         groups = {name: [array.astype(dtype) for array in group] for name, group in groups.items()}
         if self.standardization is None:
             weight, bias = weight.astype(dtype), bias.astype(dtype)

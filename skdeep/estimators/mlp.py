@@ -15,7 +15,7 @@ from skdeep.compat.sklearn import Interval, StrOptions
 from skdeep.data.inputs import Matrix, OutputSpace, has_missing, to_numpy
 from skdeep.data.problem import Problem
 from skdeep.engine.activations import ACTIVATIONS
-from skdeep.engine.input_layer import Standardization
+from skdeep.engine.input_layer import Standardization, unshared
 from skdeep.engine.losses import smoothed
 from skdeep.engine.networks import Network
 from skdeep.engine.per_model import to_device, to_numpy64
@@ -235,10 +235,9 @@ class Perceptron(NeuralNet):
             weights[0], biases[0] = (to_device(part, device, dtype) for part in parts)
         if noise.get("scaling"):
             # what is trained: the factors are in the weights of the columns as they are
-            bins = None if standardization is None else standardization.bins
-            weights[0] = weights[0] / (factors[0] if bins is None else bins.spread(factors[0])).unsqueeze(1)
-            scale = (factors[0] - 1) / noise["scaling"]
-            noise["scales"] = [scale if bins is None else bins.slowed(scale)]
+            scale, spread = unshared(factors[0], standardization)
+            weights[0] = weights[0] / spread.unsqueeze(1)
+            noise["scales"] = [scale / noise["scaling"]]
         norms = gammas, betas, *averages
         return MLP(weights, biases, slopes, self.activation, *norms, standardization=standardization, **noise)
 
