@@ -18,7 +18,7 @@ from torch import Tensor
 from skdeep.engine.embeddings import Bins
 from skdeep.engine.frame import Frame, kept
 from skdeep.engine.networks import as_shared
-from skdeep.engine.per_model import csr_tensor, fetched, index_of, to_numpy64
+from skdeep.engine.per_model import csr_tensor, fetched, index_of
 from skdeep.engine.rows import DenseRows, SparseRows
 from skdeep.engine.scratch import Scratch
 
@@ -63,11 +63,12 @@ class Standardization:
     def _bins(self, edges: np.ndarray) -> Bins:
         """Make bins of centred and scaled columns, of edges in the user's."""
         moved, e = edges, edges.shape[1]
+        scale, *center = fetched([part for part in (self.scale, self.center) if part is not None])
         if self.frame is not None:
             moved = moved * self.frame.factor[:e, None] - self.frame.origin[:e, None]
-        if self.center is not None:
-            moved = moved - to_numpy64(self.center)[:, 0, :e, None]
-        moved = moved * to_numpy64(self.scale)[:, 0, :e, None]
+        for part in center:
+            moved = moved - part.astype(np.float64)[:, 0, :e, None]
+        moved = moved * scale.astype(np.float64)[:, 0, :e, None]
         edges = np.broadcast_to(edges, moved.shape)
         return Bins(edges, moved, device=self.scale.device, dtype=self.scale.dtype)
 
