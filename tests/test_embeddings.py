@@ -40,7 +40,7 @@ def encoded(values, edges):
     for column, own in zip(values.T, edges, strict=True):
         for low, high in pairwise(own):
             found.append(np.clip((2 * column - low - high) / (high - low), -1, 1) if high > low else 0 * column)
-    return min(0.5, 1 / values.shape[1]) * np.stack(found, axis=1)
+    return np.stack(found, axis=1)
 
 
 def edges_of(values, weight=None, n_bins=4):
@@ -80,7 +80,7 @@ def test_columns_prepared_by_hand(options, monkeypatch):
     options = {"alpha": 0.1, "column_learning_rate": 0.0} | options  # "auto" goes by the number of columns
     model = mlp(**options).fit(X, Y, X_val=X[::3], y_val=Y[::3])
     mean, scale = X.mean(0), X.std(0)
-    Z = np.hstack([(X - mean) / scale, encoded(X, model.bin_edges_)])
+    Z = np.hstack([(X - mean) / scale, 4 / 13 * encoded(X, model.bin_edges_)])
 
     def initial(*arguments, drawn=MLP.initial, **others):
         network = drawn(*arguments, **others)
@@ -92,7 +92,7 @@ def test_columns_prepared_by_hand(options, monkeypatch):
     plain = mlp(**options, numeric_embedding=None, standardize=False).fit(Z, Y, X_val=Z[::3], y_val=Y[::3])
     np.testing.assert_allclose(model.loss_curve_, plain.loss_curve_, rtol=1e-9)
     np.testing.assert_allclose(model.predict_proba(X), plain.predict_proba(Z), atol=1e-9)
-    np.testing.assert_allclose(model.coefs_[0][13:], plain.coefs_[0][13:], atol=1e-9)
+    np.testing.assert_allclose(model.coefs_[0][13:], 4 / 13 * plain.coefs_[0][13:], atol=1e-9)
 
 
 @pytest.mark.parametrize("data", [X.astype(np.float32), np.float32(X * 1000).astype(int)], ids=["single", "integers"])
@@ -144,7 +144,7 @@ def test_bins_too_narrow_for_single_precision_are_none():
     np.testing.assert_array_equal(columns.bins.slope[0, 0] > 0, [True, True, False, True])
     rows = columns._rows(torch.tensor([[1.0 + 2e-7], [-3.0], [0.5], [5.0]]))
     np.testing.assert_allclose(
-        rows[:, 1:], np.array([[1, 1, 0, -1], [-1, -1, 0, -1], [1, 0, 0, -1], [1, 1, 0, 1]]) / 2, atol=1e-6
+        rows[:, 1:], np.array([[1, 1, 0, -1], [-1, -1, 0, -1], [1, 0, 0, -1], [1, 1, 0, 1]]), atol=1e-6
     )
 
 

@@ -1,14 +1,14 @@
 r"""Numeric columns as piecewise linear functions of themselves, beside what they are.
 
-.. math:: e_t(x) = h \min\Big(\max\Big(\frac{2 x - b_{t-1} - b_t}{b_t - b_{t-1}}, -1\Big), 1\Big), \quad t = 1, \dots, T
+.. math:: e_t(x) = \min\Big(\max\Big(\frac{2 x - b_{t-1} - b_t}{b_t - b_{t-1}}, -1\Big), 1\Big), \quad t = 1, \dots, T
 
-Each bin between two edges has a column of its own: -h below it, h above it, linear in it, with
-:math:`h = \min(1/2, 1 / e)` where e columns have bins: the more there are, the less each says at first. So the first
-layer of a network can bend any column at any edge, which a unit alone has to learn to. A column with a single bin has
-none: it would be a line, as the column is.
+Each bin between two edges has a column of its own: -1 below it, 1 above it, linear in it. So the first layer of a
+network can bend any column at any edge, which a unit alone has to learn to. A column with a single bin has none: it
+would be a line, as the column is.
 
-Where factors on the columns are learnt, all bins of a column share one: how much its bends matter, beside how much the
-column does. It has further to go, and is learnt twice as fast.
+A network is trained in :math:`h e_t`, with :math:`h = \min(1/2, s / e)` where e columns have bins: the more there are,
+the less each says at first. Where factors on the columns are learnt, all bins of a column share one: how much its bends
+matter, beside how much the column does. It has further to go, and is learnt twice as fast.
 
 References
 ----------
@@ -28,8 +28,8 @@ from skdeep.engine.per_model import per_model, to_device
 
 #: Width of a bin, as a share of its larger edge, below which the rounding of single precision would be seen in it.
 _NARROWEST = 2.0**-12
-#: Largest value of a bin at most, and of one for each column together.
-_LARGEST, _TOGETHER = 0.5, 1.0
+#: h at most.
+_LARGEST = 0.5
 #: How fast the factors on bins are learnt, as a multiple of those on columns.
 _SPEED = 2.0
 
@@ -44,21 +44,31 @@ class Bins:
         zeros. So does a column with a single bin.
     edges : ndarray of the shape of `known`
         The same in the columns as they come to `encode`, of which the first e have bins.
+    start : float or None
+        s; None where h is 1, as in prediction.
     **tensor
         Where to compute, and in which dtype.
     """
 
-    def __init__(self, known: np.ndarray, edges: np.ndarray, *, device: torch.device, dtype: torch.dtype):
+    def __init__(
+        self,
+        known: np.ndarray,
+        edges: np.ndarray,
+        start: float | None = None,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+    ):
         if len(known) > 1 and all((part[1:] == part[:-1]).all() for part in (known, edges)):
             known, edges = known[:1], edges[:1]
-        self.known, self.edges = known, edges
+        self.known, self.edges, self.start = known, edges, start
         self._tensor: dict[str, Any] = {"device": device, "dtype": dtype}
         low, high = edges[..., :-1], edges[..., 1:]
         exists = high - low > _NARROWEST * np.maximum(np.abs(low), np.abs(high))
         exists &= exists.sum(-1, keepdims=True) > 1
         n_bent = exists.any(-1, keepdims=True).sum(-2, keepdims=True)
         #: h, (K, 1, 1) or (1, 1, 1).
-        self.limit = np.minimum(_LARGEST, _TOGETHER / np.maximum(n_bent, 1))
+        self.limit = np.ones(n_bent.shape) if start is None else np.minimum(_LARGEST, start / np.maximum(n_bent, 1))
         self._limit = per_model(self.limit[:, 0, 0], torch.empty(0, 1, 1, 1, device=device, dtype=dtype))
         #: Of the line that each bin is between its edges, (K, e, T) or (1, e, T) in float64.
         self.slope = np.divide(2 * self.limit, high - low, out=np.zeros_like(low), where=exists)
@@ -107,10 +117,10 @@ class Bins:
         """Select the bins of some of the models."""
         if len(self) == 1:
             return self
-        return Bins(self.known[models], self.edges[models], **self._tensor)
+        return Bins(self.known[models], self.edges[models], self.start, **self._tensor)
 
     @classmethod
     def stacked(cls, parts: Sequence[Bins]) -> Bins:
         """Join the bins of one model each as one stack's; they have the same columns."""
         known, edges = (np.concatenate([getattr(part, name) for part in parts]) for name in ("known", "edges"))
-        return cls(known, edges, **parts[0]._tensor)
+        return cls(known, edges, parts[0].start, **parts[0]._tensor)

@@ -44,6 +44,8 @@ class Standardization:
         How many models in turn have the same center, scale and bins.
     edges : ndarray of shape (K, e, T + 1) or (1, e, T + 1), optional
         Edges of bins in the user's columns, for the first e of them: these `Bins` come after the d + i.
+    start : float, optional
+        How large they are together (see `Bins`); the W of the user are of bins from -1 to 1 in any case.
     """
 
     def __init__(
@@ -54,13 +56,14 @@ class Standardization:
         frame: Frame | None = None,
         n_alike: int = 1,
         edges: np.ndarray | None = None,
+        start: float | None = None,
     ):
         self.frame, self.n_alike = frame, n_alike
         self.center, self.scale, self.indicated = as_shared(center), as_shared(scale), indicated
         self._scratch = Scratch()
-        self.bins = None if edges is None else self._bins(edges)
+        self.bins = None if edges is None else self._bins(edges, start)
 
-    def _bins(self, edges: np.ndarray) -> Bins:
+    def _bins(self, edges: np.ndarray, start: float | None) -> Bins:
         """Make bins of centred and scaled columns, of edges in the user's."""
         moved, e = edges, edges.shape[1]
         scale, *center = fetched([part for part in (self.scale, self.center) if part is not None])
@@ -70,7 +73,7 @@ class Standardization:
             moved = moved - part.astype(np.float64)[:, 0, :e, None]
         moved = moved * scale.astype(np.float64)[:, 0, :e, None]
         edges = np.broadcast_to(edges, moved.shape)
-        return Bins(edges, moved, device=self.scale.device, dtype=self.scale.dtype)
+        return Bins(edges, moved, start, device=self.scale.device, dtype=self.scale.dtype)
 
     def factors(self, X: Tensor, coef: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute rows, coefficients (K, h, d) and biases (K, h) that are the first layer on standardised rows."""
@@ -154,12 +157,15 @@ class Standardization:
         return center if self.frame is None else (center + self.frame.origin) / self.frame.factor
 
     def _of(self, model: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return scale and center of a model, in float64; bins stay where they are."""
+        """Return scale and center of a model, in float64; bins are scaled, too, and stay where they are."""
         columns = (self.scale,) if self.center is None else (self.scale, self.center)
         own = fetched([c[model if len(c) > 1 else 0, 0] for c in columns])
         scale, *center = (values.astype(np.float64) for values in own)
-        of_bins = np.zeros(self.n_bins)
-        return np.append(scale, of_bins + 1), np.append(center[0] if center else np.zeros_like(scale), of_bins)
+        origin = center[0] if center else np.zeros_like(scale)
+        if self.bins is None:
+            return scale, origin
+        limit = self.bins.limit[model if len(self.bins) > 1 else 0].item()
+        return np.append(scale, np.full(self.n_bins, limit)), np.append(origin, np.zeros(self.n_bins))
 
     def _whole_frame(self, n_columns: int) -> Frame | None:
         """Extend the frame to all columns; it leaves the indicators and the bins as they are."""

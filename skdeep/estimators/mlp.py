@@ -336,9 +336,10 @@ class MLPClassifierTorch(PerceptronClassifier):
         learnt twice as fast. 0 learns none.
     numeric_embedding : {"auto", "piecewise"} or None, default=None
         "piecewise" gives the first layer, beside each column, its bins [9]_: between two edges, which are quantiles of
-        the training rows, :math:`e_t(x) = h \min(\max((2 x - b_{t-1} - b_t) / (b_t - b_{t-1}), -1), 1)`, with
-        :math:`h = \min(1/2, 1 / e)` for e columns that have more than one. So a border at some value of a column need
-        not be found by a unit. Rows of weight 2 count twice; a missing value has the bins of the mean; indicators,
+        the training rows, :math:`e_t(x) = \min(\max((2 x - b_{t-1} - b_t) / (b_t - b_{t-1}), -1), 1)`. So a border at
+        some value of a column need not be found by a unit. Initial weights and ``alpha`` belong to :math:`h e_t`, with
+        :math:`h = \min(1/2, 4 / e, 15 / (r e))` for e columns that have more than one bin and the
+        ``column_learning_rate`` r. Rows of weight 2 count twice; a missing value has the bins of the mean; indicators,
         categories and columns with a single bin have none; of more than 16 384 rows, as many are looked at. Sparse X is
         an error. "auto" is "piecewise" for dense X of at most 128 such columns, else None.
     n_bins : int or "auto", default="auto"

@@ -92,8 +92,7 @@ class Layers(nn.Module):
         bins = None if columns is None else columns.bins
         self.bin_slopes: Tensor | None
         self.bin_offsets: Tensor
-        self.bin_limits: Tensor
-        for name in ("slope", "offset", "limit"):  # in float64, where bins are narrow
+        for name in ("slope", "offset"):  # in float64, where bins are narrow
             self.register_buffer(f"bin_{name}s", None if bins is None else torch.from_numpy(getattr(bins, name)))
         n_bins = 0 if bins is None else bins.n_columns
         self.n_features = self.weights[0].shape[2] - len(self.indicated) - n_bins
@@ -134,8 +133,7 @@ class Layers(nn.Module):
             return X
         values = X[..., : self.bin_slopes.shape[1]].unsqueeze(-1)
         bins = values * self.bin_slopes.unsqueeze(1).to(X.dtype) + self.bin_offsets.unsqueeze(1).to(X.dtype)
-        limits = self.bin_limits.unsqueeze(1).to(X.dtype)
-        bins = bins.clamp(-limits, limits).flatten(2)
+        bins = bins.clamp(-1, 1).flatten(2)
         return torch.cat([X.expand(len(bins), -1, -1), bins], dim=-1)
 
     def _units(self, i: int, z: Tensor) -> Tensor:
