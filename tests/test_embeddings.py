@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_wine
 
-from skdeep import MLPClassifierTorch, MLPEnsembleClassifier
+from skdeep import MLPClassifierTorch, MLPEnsembleClassifier, MLPEnsembleRegressor
 from skdeep.data import bins
 from skdeep.data.bins import bin_edges
 from skdeep.engine.input_layer import Standardization
@@ -146,6 +146,28 @@ def test_bins_too_narrow_for_single_precision_are_none():
     np.testing.assert_allclose(
         rows[:, 1:], np.array([[1, 1, 0, -1], [-1, -1, 0, -1], [1, 0, 0, -1], [1, 1, 0, 1]]), atol=1e-6
     )
+
+
+def test_columns_with_a_single_bin_have_none_and_do_not_count():
+    """Each model by its own edges: the first has bins in one column, the second in both."""
+    edges = np.array([[[0.0, 1.0, 2.0], [0.0, 0.0, 1.0]], [[0.0, 1.0, 2.0], [0.0, 0.5, 1.0]]])
+    columns = Standardization(None, torch.ones(1, 1, 2), NONE, edges=edges, start=0.8)
+    rows = torch.tensor([[0.5, 0.25], [3.0, 1.0]])
+    bins = columns._rows(rows.expand(2, -1, -1))[..., 2:]
+    expected = [[[0.0, -0.5, 0, 0], [0.5, 0.5, 0, 0]], [[0.0, -0.4, 0.0, -0.4], [0.4, 0.4, 0.4, 0.4]]]
+    np.testing.assert_allclose(bins, expected, atol=1e-7)
+    for model in range(2):
+        alone = columns.select(np.array([model]))
+        np.testing.assert_array_equal(alone._rows(rows)[..., 2:].reshape(2, 4), bins[model])
+        coef = np.ones((3, 6))
+        weight, _ = alone.folded(0, coef, np.zeros(3), np.float64)
+        np.testing.assert_allclose(weight[0], [1, 1, *[0.5 if model == 0 else 0.4] * 4])  # of bins from -1 to 1
+
+
+@pytest.mark.parametrize("make", [MLPEnsembleClassifier, MLPEnsembleRegressor])
+def test_ensembles_have_bins_by_default(make):
+    member = make(2, (4,), max_iter=1, random_state=0).fit(X, Y).estimators_[0]
+    assert member.bin_edges_.shape == (13, 3) and member.column_factors_.shape == (26,)
 
 
 def test_of_many_rows_some_are_looked_at(monkeypatch):
