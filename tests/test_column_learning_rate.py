@@ -22,14 +22,13 @@ WINE, Y = load_wine(return_X_y=True)
 BASE = MLPClassifierTorch((8,), batch_size=50, max_iter=10, precision="float64", random_state=0)
 
 
-def network_of(centers, **options):
+def network_of(centers, edges=None, **options):
     center = torch.from_numpy(RNG.normal(size=(K, 1, D))) if centers else None
     scale = torch.from_numpy(RNG.uniform(0.5, 2, (K, 1, D)))
-    standardization = Standardization(center, scale, torch.empty(0, dtype=torch.int64))
+    standardization = Standardization(center, scale, torch.empty(0, dtype=torch.int64), edges=edges)
     generators = [np.random.default_rng(k) for k in range(K)]
-    network = MLP.initial(
-        generators, [D, 5, 5, C], "tanh", scaling=3.0, standardization=standardization, **options, **TENSOR
-    )
+    units = [D + standardization.n_bins, 5, 5, C]
+    network = MLP.initial(generators, units, "tanh", scaling=3.0, standardization=standardization, **options, **TENSOR)
     with torch.no_grad():
         network.groups["scale"][0].normal_(0, 0.2, generator=torch.Generator().manual_seed(0))
     return network
@@ -63,10 +62,13 @@ def central_differences(network, function, step=1e-6):
     return found
 
 
-@pytest.mark.parametrize("layout", ["shared", "own", "shared sparse", "own sparse"])
+@pytest.mark.parametrize("layout", ["shared", "own", "shared sparse", "own sparse", "shared bins", "own bins"])
 @pytest.mark.parametrize("options", [{}, {"normalization": "layer", "stochastic_depth": 0.0}], ids=["plain", "layers"])
 def test_gradients_are_derivatives(layout, options):
+    if "bins" in layout:  # of three of the columns, which share a factor
+        layout, options = layout.split()[0], options | {"edges": np.sort(RNG.normal(2, 1, (K, 3, 5)))}
     network, batch = network_of("sparse" not in layout, **options), batch_of(layout)
+    assert network.groups["scale"][0].shape == (K, D + 3 * ("edges" in options))
     direction = torch.from_numpy(np.random.default_rng(1).normal(size=(K, B, C)))
     gradients = network.gradient(network.training_scores(batch), batch, direction)
     network.complete_(gradients, None)

@@ -11,10 +11,11 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_wine
 
-from skdeep import MLPClassifierTorch, MLPEnsembleClassifier
+from skdeep import MLPClassifierTorch, MLPEnsembleClassifier, MLPEnsembleRegressor
 from skdeep.data import bins
 from skdeep.data.bins import bin_edges
 from skdeep.engine.input_layer import Standardization
+from skdeep.engine.perceptron import MLP
 from skdeep.engine.rows import DenseRows
 from skdeep.model_selection import GridSearchCV
 from skdeep.model_selection.stacks import fit_stack
@@ -39,7 +40,7 @@ def encoded(values, edges):
     for column, own in zip(values.T, edges, strict=True):
         for low, high in pairwise(own):
             found.append(np.clip((2 * column - low - high) / (high - low), -1, 1) if high > low else 0 * column)
-    return min(0.5, 4 / values.shape[1]) * np.stack(found, axis=1)
+    return np.stack(found, axis=1)
 
 
 def edges_of(values, weight=None, n_bins=4):
@@ -67,22 +68,31 @@ def test_fitted_attributes_are_the_model(options, data):
     np.testing.assert_allclose(model.decision_function(data), by_hand(model, data), atol=1e-7)
     n_missing = 2 * np.isnan(data).any()
     assert hasattr(model, "means_") == (model.standardize or n_missing > 0) and model.bin_edges_.shape == (13, 5)
-    assert model.coefs_[0].shape == (*model.column_factors_.shape, 8) == (13 + n_missing + 13 * 4, 8)
+    assert model.coefs_[0].shape == (13 + n_missing + 13 * 4, 8)
+    assert model.column_factors_.shape == (13 + n_missing + 13,)
     restored = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(restored.predict_proba(data), model.predict_proba(data))
 
 
 @pytest.mark.parametrize("options", [{}, {"solver": "sgd"}, {"normalization": "layer"}, {"early_stopping": True}])
-def test_columns_prepared_by_hand(options):
+def test_columns_prepared_by_hand(options, monkeypatch):
     """The same initial weights on the same columns: the same model."""
-    options = {"alpha": 0.1} | options  # "auto" goes by the number of columns
+    options = {"alpha": 0.1, "column_learning_rate": 0.0} | options  # "auto" goes by the number of columns
     model = mlp(**options).fit(X, Y, X_val=X[::3], y_val=Y[::3])
     mean, scale = X.mean(0), X.std(0)
-    Z = np.hstack([(X - mean) / scale, encoded(X, model.bin_edges_)])
+    Z = np.hstack([(X - mean) / scale, 4 / 13 * encoded(X, model.bin_edges_)])
+
+    def initial(*arguments, drawn=MLP.initial, **others):
+        network = drawn(*arguments, **others)
+        for group in ("weight", "bias"):  # in whose bounds bins do not count
+            network.groups[group][0].detach().mul_(np.sqrt((65 + 8) / (13 + 8)))
+        return network
+
+    monkeypatch.setattr(MLP, "initial", initial)
     plain = mlp(**options, numeric_embedding=None, standardize=False).fit(Z, Y, X_val=Z[::3], y_val=Y[::3])
     np.testing.assert_allclose(model.loss_curve_, plain.loss_curve_, rtol=1e-9)
     np.testing.assert_allclose(model.predict_proba(X), plain.predict_proba(Z), atol=1e-9)
-    np.testing.assert_allclose(model.coefs_[0][13:], plain.coefs_[0][13:], atol=1e-9)
+    np.testing.assert_allclose(model.coefs_[0][13:], 4 / 13 * plain.coefs_[0][13:], atol=1e-9)
 
 
 @pytest.mark.parametrize("data", [X.astype(np.float32), np.float32(X * 1000).astype(int)], ids=["single", "integers"])
@@ -134,8 +144,30 @@ def test_bins_too_narrow_for_single_precision_are_none():
     np.testing.assert_array_equal(columns.bins.slope[0, 0] > 0, [True, True, False, True])
     rows = columns._rows(torch.tensor([[1.0 + 2e-7], [-3.0], [0.5], [5.0]]))
     np.testing.assert_allclose(
-        rows[:, 1:], np.array([[1, 1, 0, -1], [-1, -1, 0, -1], [1, 0, 0, -1], [1, 1, 0, 1]]) / 2, atol=1e-6
+        rows[:, 1:], np.array([[1, 1, 0, -1], [-1, -1, 0, -1], [1, 0, 0, -1], [1, 1, 0, 1]]), atol=1e-6
     )
+
+
+def test_columns_with_a_single_bin_have_none_and_do_not_count():
+    """Each model by its own edges: the first has bins in one column, the second in both."""
+    edges = np.array([[[0.0, 1.0, 2.0], [0.0, 0.0, 1.0]], [[0.0, 1.0, 2.0], [0.0, 0.5, 1.0]]])
+    columns = Standardization(None, torch.ones(1, 1, 2), NONE, edges=edges, start=0.8)
+    rows = torch.tensor([[0.5, 0.25], [3.0, 1.0]])
+    bins = columns._rows(rows.expand(2, -1, -1))[..., 2:]
+    expected = [[[0.0, -0.5, 0, 0], [0.5, 0.5, 0, 0]], [[0.0, -0.4, 0.0, -0.4], [0.4, 0.4, 0.4, 0.4]]]
+    np.testing.assert_allclose(bins, expected, atol=1e-7)
+    for model in range(2):
+        alone = columns.select(np.array([model]))
+        np.testing.assert_array_equal(alone._rows(rows)[..., 2:].reshape(2, 4), bins[model])
+        coef = np.ones((3, 6))
+        weight, _ = alone.folded(0, coef, np.zeros(3), np.float64)
+        np.testing.assert_allclose(weight[0], [1, 1, *[0.5 if model == 0 else 0.4] * 4])  # of bins from -1 to 1
+
+
+@pytest.mark.parametrize("make", [MLPEnsembleClassifier, MLPEnsembleRegressor])
+def test_ensembles_have_bins_by_default(make):
+    member = make(2, (4,), max_iter=1, random_state=0).fit(X, Y).estimators_[0]
+    assert member.bin_edges_.shape == (13, 3) and member.column_factors_.shape == (26,)
 
 
 def test_of_many_rows_some_are_looked_at(monkeypatch):

@@ -4,6 +4,7 @@ The large comparison is ``examples/benchmarks/quality/defaults.py``, whose proto
 fall, on bundled sets with margins that no seed reaches.
 """
 
+import json
 import runpy
 import sys
 import warnings
@@ -34,7 +35,7 @@ def measured(name: str) -> np.ndarray:
         warnings.simplefilter("ignore")
         data = [names["load"](s) for s in SETS]
         data = [(X[:: 1 + len(X) // 1000], y[:: 1 + len(X) // 1000]) for X, y in data]  # half of the digits are enough
-        rows = [names["measure"](names["ESTIMATORS"][name], names["split"](X, y, 0), 0) for X, y in data]
+        rows = [names["measure"](names["made"](name, 0), names["split"](X, y, 0)) for X, y in data]
     return np.array(rows)[:, :2]
 
 
@@ -62,3 +63,19 @@ def test_a_set_has_rows_on_both_sides_of_every_class():
     X, y, X_test, y_test = protocol()["split"](*protocol()["load"]("wine"), 0)
     assert len(X) + len(X_test) == 178
     assert set(y) == set(y_test) == {0, 1, 2}
+
+
+def test_a_log_is_gone_on_with_and_missing_packages_are_told_before_anything_is_fitted(tmp_path, monkeypatch, capsys):
+    log = tmp_path / "log"
+    key = ["iris", 0, "LogisticRegression + scaler"]
+    log.write_text(json.dumps([key, [0.5, 0.25, 1.0]]) + "\n")
+    arguments = ["--data", "iris", "--log", str(log), "--of"]
+    protocol()["main"]([*arguments, key[2], "softmax"])
+    found = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [of for (_, _, of), _ in found] == [key[2], "softmax"]
+    assert "| LogisticRegression + scaler | 0.5000 | 0.2500 | 1 |" in capsys.readouterr().out
+
+    monkeypatch.setitem(protocol()["PEERS"], "Nobody", ("no_such_package", "", "", {}))
+    with pytest.raises(SystemExit, match="pip install no_such_package"):
+        protocol()["main"]([*arguments, "softmax", "Nobody"])
+    assert len(log.read_text().splitlines()) == 2

@@ -1,10 +1,14 @@
 r"""Numeric columns as piecewise linear functions of themselves, beside what they are.
 
-.. math:: e_t(x) = h \min\Big(\max\Big(\frac{2 x - b_{t-1} - b_t}{b_t - b_{t-1}}, -1\Big), 1\Big), \quad t = 1, \dots, T
+.. math:: e_t(x) = \min\Big(\max\Big(\frac{2 x - b_{t-1} - b_t}{b_t - b_{t-1}}, -1\Big), 1\Big), \quad t = 1, \dots, T
 
-Each bin between two edges has a column of its own: -h below it, h above it, linear in it, with
-:math:`h = \min(1/2, 4 / e)` where e columns have bins: the more there are, the less each may say. So the first layer
-of a network can bend any column at any edge, which a unit alone has to learn to.
+Each bin between two edges has a column of its own: -1 below it, 1 above it, linear in it. So the first layer of a
+network can bend any column at any edge, which a unit alone has to learn to. A column with a single bin has none: it
+would be a line, as the column is.
+
+A network is trained in :math:`h e_t`, with :math:`h = \min(1/2, s / e)` where e columns have bins: the more there are,
+the less each says at first. Where factors on the columns are learnt, all bins of a column share one: how much its bends
+matter, beside how much the column does. It has further to go, and is learnt twice as fast.
 
 References
 ----------
@@ -20,12 +24,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep.engine.per_model import to_device
+from skdeep.engine.per_model import per_model, to_device
 
 #: Width of a bin, as a share of its larger edge, below which the rounding of single precision would be seen in it.
 _NARROWEST = 2.0**-12
-#: Largest value of a bin at most, and of one for each column together.
-_LARGEST, _TOGETHER = 0.5, 4.0
+#: h at most.
+_LARGEST = 0.5
+#: How fast the factors on bins are learnt, as a multiple of those on columns.
+_SPEED = 2.0
 
 
 class Bins:
@@ -35,24 +41,37 @@ class Bins:
     ----------
     known : ndarray of shape (K, e, T + 1) or (1, e, T + 1)
         Edges in the user's columns, ascending. Two that are equal, or nearly so, have no bin between them: a column of
-        zeros.
+        zeros. So does a column with a single bin.
     edges : ndarray of the shape of `known`
         The same in the columns as they come to `encode`, of which the first e have bins.
+    start : float or None
+        s; None where h is 1, as in prediction.
     **tensor
         Where to compute, and in which dtype.
     """
 
-    def __init__(self, known: np.ndarray, edges: np.ndarray, *, device: torch.device, dtype: torch.dtype):
+    def __init__(
+        self,
+        known: np.ndarray,
+        edges: np.ndarray,
+        start: float | None = None,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+    ):
         if len(known) > 1 and all((part[1:] == part[:-1]).all() for part in (known, edges)):
             known, edges = known[:1], edges[:1]
-        self.known, self.edges = known, edges
+        self.known, self.edges, self.start = known, edges, start
         self._tensor: dict[str, Any] = {"device": device, "dtype": dtype}
         low, high = edges[..., :-1], edges[..., 1:]
         exists = high - low > _NARROWEST * np.maximum(np.abs(low), np.abs(high))
-        #: h.
-        self.largest = min(_LARGEST, _TOGETHER / known.shape[1])
+        exists &= exists.sum(-1, keepdims=True) > 1
+        n_bent = exists.any(-1, keepdims=True).sum(-2, keepdims=True)
+        #: h, (K, 1, 1) or (1, 1, 1).
+        self.limit = np.ones(n_bent.shape) if start is None else np.minimum(_LARGEST, start / np.maximum(n_bent, 1))
+        self._limit = per_model(self.limit[:, 0, 0], torch.empty(0, 1, 1, 1, device=device, dtype=dtype))
         #: Of the line that each bin is between its edges, (K, e, T) or (1, e, T) in float64.
-        self.slope = np.divide(2 * self.largest, high - low, out=np.zeros_like(low), where=exists)
+        self.slope = np.divide(2 * self.limit, high - low, out=np.zeros_like(low), where=exists)
         self.offset = -0.5 * (low + high) * self.slope
         parts = (torch.from_numpy(part).unsqueeze(1) for part in (self.slope, self.offset))
         self._slope, self._offset = (to_device(part, device, dtype) for part in parts)
@@ -66,25 +85,42 @@ class Bins:
         """How many columns the bins are, of a model."""
         return self.slope[0].size
 
+    @property
+    def n_embedded(self) -> int:
+        """How many columns have bins."""
+        return self.slope.shape[-2]
+
+    def sharing(self, n_own: int) -> np.ndarray:
+        """Make the matrix (f, d) that leads from factors on so many columns, then on all bins of each, to a layer's d.
+
+        Its entries are how fast they are learnt.
+        """
+        e, n_bins = self.slope.shape[-2:]
+        shared = np.eye(n_own + e, n_own + e * n_bins)
+        shared[n_own:, n_own:] = np.repeat(_SPEED * np.eye(e), n_bins, axis=1)
+        return shared
+
     def encode(self, rows: Tensor, room: Tensor, n_alike: int) -> None:
         """Put the bins of rows (B, d) or (G, B, d), without missing values, in a `room` (..., B, e T).
 
         Models of which so many in turn are alike share their rows.
         """
         slope, offset = (part if len(part) == 1 else part[::n_alike] for part in (self._slope, self._offset))
+        limit: Any = self._limit if isinstance(self._limit, float) else self._limit[::n_alike]
         if rows.ndim == 2:
             slope, offset = slope[0], offset[0]
+            limit = limit if isinstance(limit, float) else limit[0]
         columns, bins = rows[..., : slope.shape[-2]].unsqueeze(-1), room.unflatten(-1, slope.shape[-2:])
-        torch.addcmul(offset, columns, slope, out=bins).clamp_(-self.largest, self.largest)
+        torch.addcmul(offset, columns, slope, out=bins).clamp_(-limit, limit)
 
     def select(self, models: np.ndarray) -> Bins:
         """Select the bins of some of the models."""
         if len(self) == 1:
             return self
-        return Bins(self.known[models], self.edges[models], **self._tensor)
+        return Bins(self.known[models], self.edges[models], self.start, **self._tensor)
 
     @classmethod
     def stacked(cls, parts: Sequence[Bins]) -> Bins:
         """Join the bins of one model each as one stack's; they have the same columns."""
         known, edges = (np.concatenate([getattr(part, name) for part in parts]) for name in ("known", "edges"))
-        return cls(known, edges, **parts[0]._tensor)
+        return cls(known, edges, parts[0].start, **parts[0]._tensor)

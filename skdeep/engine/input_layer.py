@@ -18,7 +18,7 @@ from torch import Tensor
 from skdeep.engine.embeddings import Bins
 from skdeep.engine.frame import Frame, kept
 from skdeep.engine.networks import as_shared
-from skdeep.engine.per_model import csr_tensor, fetched, index_of, to_numpy64
+from skdeep.engine.per_model import csr_tensor, fetched, index_of
 from skdeep.engine.rows import DenseRows, SparseRows
 from skdeep.engine.scratch import Scratch
 
@@ -44,6 +44,8 @@ class Standardization:
         How many models in turn have the same center, scale and bins.
     edges : ndarray of shape (K, e, T + 1) or (1, e, T + 1), optional
         Edges of bins in the user's columns, for the first e of them: these `Bins` come after the d + i.
+    start : float, optional
+        How large they are together (see `Bins`); the W of the user are of bins from -1 to 1 in any case.
     """
 
     def __init__(
@@ -54,22 +56,24 @@ class Standardization:
         frame: Frame | None = None,
         n_alike: int = 1,
         edges: np.ndarray | None = None,
+        start: float | None = None,
     ):
         self.frame, self.n_alike = frame, n_alike
         self.center, self.scale, self.indicated = as_shared(center), as_shared(scale), indicated
         self._scratch = Scratch()
-        self.bins = None if edges is None else self._bins(edges)
+        self.bins = None if edges is None else self._bins(edges, start)
 
-    def _bins(self, edges: np.ndarray) -> Bins:
+    def _bins(self, edges: np.ndarray, start: float | None) -> Bins:
         """Make bins of centred and scaled columns, of edges in the user's."""
         moved, e = edges, edges.shape[1]
+        scale, *center = fetched([part for part in (self.scale, self.center) if part is not None])
         if self.frame is not None:
             moved = moved * self.frame.factor[:e, None] - self.frame.origin[:e, None]
-        if self.center is not None:
-            moved = moved - to_numpy64(self.center)[:, 0, :e, None]
-        moved = moved * to_numpy64(self.scale)[:, 0, :e, None]
+        for part in center:
+            moved = moved - part.astype(np.float64)[:, 0, :e, None]
+        moved = moved * scale.astype(np.float64)[:, 0, :e, None]
         edges = np.broadcast_to(edges, moved.shape)
-        return Bins(edges, moved, device=self.scale.device, dtype=self.scale.dtype)
+        return Bins(edges, moved, start, device=self.scale.device, dtype=self.scale.dtype)
 
     def factors(self, X: Tensor, coef: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute rows, coefficients (K, h, d) and biases (K, h) that are the first layer on standardised rows."""
@@ -89,13 +93,19 @@ class Standardization:
 
     def all_at_once(self, rows: DenseRows | SparseRows) -> DenseRows | None:
         """Standardise rows that stay where they are computed with; None where that is better done batch by batch."""
-        n_columns = self.scale.shape[-1] + self._n_bins
+        n_columns = self.scale.shape[-1] + self.n_bins
         if self._n_own > 1 or not isinstance(rows, DenseRows) or not rows.has_room_for_all(n_columns):
             return None
         return rows.changed(lambda X: self._rows(X).clone())
 
     @property
-    def _n_bins(self) -> int:
+    def sharing(self) -> np.ndarray | None:
+        """Which factors on columns the inputs of a layer have (`Bins.sharing`); None where each has its own."""
+        return None if self.bins is None else self.bins.sharing(self.scale.shape[-1])
+
+    @property
+    def n_bins(self) -> int:
+        """How many columns bins are."""
         return 0 if self.bins is None else self.bins.n_columns
 
     @property
@@ -115,7 +125,7 @@ class Standardization:
         n_own //= alike
         shape = X.shape if n_own == 1 else (n_own, *X.shape[-2:])  # torch.broadcast_shapes takes 30 us
         d = shape[-1]
-        room = self._scratch.empty("rows", (*shape[:-1], d + self._n_bins), X)
+        room = self._scratch.empty("rows", (*shape[:-1], d + self.n_bins), X)
         rows = room if self.bins is None else room[..., :d]
         if center is None:
             torch.mul(X.expand(shape), scale, out=rows)
@@ -143,16 +153,19 @@ class Standardization:
     def means(self, model: int) -> np.ndarray:
         """Compute the centers of a model's columns, as the user knows them, without the indicators; in float64."""
         scale, center = self._of(model)
-        center = center[: len(scale) - len(self.indicated) - self._n_bins]
+        center = center[: len(scale) - len(self.indicated) - self.n_bins]
         return center if self.frame is None else (center + self.frame.origin) / self.frame.factor
 
     def _of(self, model: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return scale and center of a model, in float64; bins stay where they are."""
+        """Return scale and center of a model, in float64; bins are scaled, too, and stay where they are."""
         columns = (self.scale,) if self.center is None else (self.scale, self.center)
         own = fetched([c[model if len(c) > 1 else 0, 0] for c in columns])
         scale, *center = (values.astype(np.float64) for values in own)
-        of_bins = np.zeros(self._n_bins)
-        return np.append(scale, of_bins + 1), np.append(center[0] if center else np.zeros_like(scale), of_bins)
+        origin = center[0] if center else np.zeros_like(scale)
+        if self.bins is None:
+            return scale, origin
+        limit = self.bins.limit[model if len(self.bins) > 1 else 0].item()
+        return np.append(scale, np.full(self.n_bins, limit)), np.append(origin, np.zeros(self.n_bins))
 
     def _whole_frame(self, n_columns: int) -> Frame | None:
         """Extend the frame to all columns; it leaves the indicators and the bins as they are."""
@@ -164,7 +177,7 @@ class Standardization:
     @property
     def row_size(self) -> int:
         """Values of a row as it comes and as it becomes, which are in memory together."""
-        return 2 * self._n_own * (self.scale.shape[-1] + self._n_bins) // self.n_alike
+        return 2 * self._n_own * (self.scale.shape[-1] + self.n_bins) // self.n_alike
 
     def select(self, models: np.ndarray) -> Standardization:
         """Select the change of variables of some of the models."""
@@ -189,3 +202,13 @@ class Standardization:
 def _of_rows(columns: Tensor, n_alike: int) -> Tensor:
     """Shape numbers per column as they go with rows (B, d) or (G, B, d), for models of which some in turn are alike."""
     return columns[0] if len(columns) == 1 else columns[::n_alike]
+
+
+def unshared(factors: Tensor, standardization: Standardization | None) -> tuple[Tensor, Tensor]:
+    """Return what has been learnt of factors (1, f) on columns, and the factors (1, d) on a layer's inputs."""
+    sharing = None if standardization is None else standardization.sharing
+    if sharing is None:
+        return factors - 1, factors
+    shared = torch.from_numpy(sharing).to(factors)
+    scale = (factors - 1) / shared.amax(1)
+    return scale, 1 + scale @ shared

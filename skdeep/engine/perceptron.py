@@ -82,8 +82,8 @@ class MLP(Network):
         Change of variables of the first layer, whose weights and biases then are those on standardised columns.
     scaling : float
         r, how fast factors on the columns are learnt; 0 for no factors.
-    scales : list of Tensor (K, d)
-        u; empty for no factors.
+    scales : list of Tensor (K, f)
+        u; empty for no factors. The bins of a column share one (`Bins.sharing`).
     """
 
     is_static = True
@@ -115,6 +115,9 @@ class MLP(Network):
         self.dropout = vector(dropout, self.n_models)
         self.stochastic_depth = vector(0.0 if stochastic_depth is None else stochastic_depth, self.n_models)
         self.standardization = standardization
+        shared = standardization.sharing if standardization is not None and scales else None
+        place = weights[0].device, weights[0].dtype
+        self._sharing = None if shared is None else to_device(torch.from_numpy(shared), *place)
         self._tape: list[_Layer] = []
         self._kept: list[Affine] = []
         self._cast: list[Affine] = []
@@ -145,17 +148,20 @@ class MLP(Network):
         r"""Draw the initial weights of each model from its generator: Glorot & Bengio's uniform, AISTATS 2010.
 
         The bound is MLPClassifier's, :math:`\sqrt{6 / (n_{in} + n_{out})}` (2 instead of 6 for the logistic
-        activation), for weights and biases. Normalisation starts as the identity on standardised columns; biases that
-        batch normalisation makes superfluous stay zero.
+        activation), for weights and biases; bins do not count in :math:`n_{in}`. Normalisation starts as the identity
+        on standardised columns; biases that batch normalisation makes superfluous stay zero.
         """
         form = ACTIVATIONS[activation]
         factor = 2.0 if activation == "logistic" else 6.0
+        n_bins = 0 if standardization is None else standardization.n_bins
+        sharing = None if standardization is None else standardization.sharing
+        n_factors = layer_units[0] if sharing is None else len(sharing)
         first, shared = numbered(generators)  # models that share a generator share its draw
         drawn = []
         for generator in (generators[model] for model in first):
             weights, biases = [], []
             for i, (fan_in, fan_out) in enumerate(pairwise(layer_units), start=2):
-                bound = np.sqrt(factor / (fan_in + fan_out))
+                bound = np.sqrt(factor / (fan_in - (n_bins if i == 2 else 0) + fan_out))
                 width = fan_out * (form.n_pieces if i < len(layer_units) else 1)
                 weights.append(generator.uniform(-bound, bound, (width, fan_in)))
                 biases.append(generator.uniform(-bound, bound, width))
@@ -182,7 +188,7 @@ class MLP(Network):
             running_means=[torch.zeros_like(bias) for bias in averaged],
             running_vars=[torch.ones_like(bias) for bias in averaged],
             scaling=scaling,
-            scales=[torch.zeros(len(generators), layer_units[0], **tensor)] if scaling else [],
+            scales=[torch.zeros(len(generators), n_factors, **tensor)] if scaling else [],
             dropout=dropout,
             stochastic_depth=stochastic_depth,
             standardization=standardization,
@@ -238,9 +244,7 @@ class MLP(Network):
         return changed or ACTIVATIONS[self.activation].pullback is None or bool(self._sizes["gamma"])
 
     def scores(self, X: Tensor) -> Tensor:
-        weights, biases = list(self.groups["weight"]), list(self.groups["bias"])
-        if self.groups["scale"]:
-            weights[0] = self._with_factors(weights[0], self.groups["scale"][0].unsqueeze(1))
+        weights, biases = self.penalised(), list(self.groups["bias"])
         if self.standardization is not None:
             X, weights[0], biases[0] = self.standardization.factors(X, weights[0], biases[0])
         return self._scores(X, [Affine(*pair) for pair in zip(weights, biases, strict=True)])
@@ -294,7 +298,8 @@ class MLP(Network):
         return z.mT
 
     def _with_factors(self, weight: Tensor, scale: Tensor, out: Tensor | None = None) -> Tensor:
-        """Multiply numbers (K, h, d) by the factors on the columns, of `scale` (K, 1, d)."""
+        """Multiply numbers (K, h, d) by the factors on the columns, of `scale` (K, 1, f)."""
+        scale = scale if self._sharing is None else scale @ self._sharing
         return torch.addcmul(weight, weight, scale, value=self.scaling, out=out)
 
     def _layers(self) -> list[Affine]:
@@ -386,7 +391,8 @@ class MLP(Network):
         for scale in self._scale:
             # those weights are no longer needed, only their memory
             products = torch.mul(gradients[0], self._first, out=self._kept[0].weight)
-            gradients[-1] = torch.bmm(self._speeds, products).squeeze(1)
+            of_columns = torch.bmm(self._speeds, products).squeeze(1)
+            gradients[-1] = of_columns if self._sharing is None else of_columns @ self._sharing.mT
             self._with_factors(gradients[0], scale, out=gradients[0])
 
     def _gates(self, noise: Noise) -> Tensor:
@@ -411,8 +417,10 @@ class MLP(Network):
             groups["weight"][-1], groups["bias"][-1] = weight * output[0][:, None], bias * output[0] + output[1]
         weight, bias = (groups[name][0].astype(np.float64) for name in ("weight", "bias"))
         if groups["scale"]:
-            groups["scale"] = [1 + self.scaling * groups["scale"][0]]
-            weight = weight * groups["scale"][0]
+            shared = None if self.standardization is None else self.standardization.sharing
+            scale = self.scaling * groups["scale"][0]
+            weight = weight * (1 + (scale if shared is None else scale @ shared))
+            groups["scale"] = [1 + (scale if shared is None else scale * shared.max(1))]
         groups = {name: [array.astype(dtype) for array in group] for name, group in groups.items()}
         if self.standardization is None:
             weight, bias = weight.astype(dtype), bias.astype(dtype)

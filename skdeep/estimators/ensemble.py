@@ -48,6 +48,7 @@ class PerceptronEnsemble(Perceptron):
     hidden_layer_sizes: Any = field(default=(128, 128), kw_only=False)
     activation: str = field(default="silu", kw_only=False)
     column_learning_rate: float = 15.0
+    numeric_embedding: str | None = "auto"
     solver: str | Solver = "adamw"
     alpha: float = 0.0001
     learning_rate: str = "cosine"
@@ -230,7 +231,6 @@ class MLPEnsembleClassifier(PerceptronEnsemble, PerceptronClassifier):
     (8, (178, 3))
     """
 
-    numeric_embedding: str | None = "auto"
     calibration: str | None = "temperature"
 
     _member_class = MLPClassifierTorch

@@ -66,8 +66,9 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
         targets that are; see :class:`MLPRegressorTorch`.
     column_learning_rate : float, default=15.0
         How fast a factor on each of these columns is learnt.
-    numeric_embedding : {"auto", "piecewise"} or None, default=None
-        Bins of the columns beside these; see :class:`MLPClassifierTorch`.
+    numeric_embedding : {"auto", "piecewise"} or None, default="auto"
+        Bins of the columns beside these; see :class:`MLPClassifierTorch`. "auto" is "piecewise" for dense X of at most
+        128 numeric columns, else None.
     n_bins : int or "auto", default="auto"
         Bins of each column.
     solver : {"adamw", "adam", "sgd", "lbfgs"}, `AdamW`, `Adam`, `SGD` or `LBFGS`, default="adamw"

@@ -15,7 +15,7 @@ from skdeep.compat.sklearn import Interval, StrOptions
 from skdeep.data.inputs import Matrix, OutputSpace, has_missing, to_numpy
 from skdeep.data.problem import Problem
 from skdeep.engine.activations import ACTIVATIONS
-from skdeep.engine.input_layer import Standardization
+from skdeep.engine.input_layer import Standardization, unshared
 from skdeep.engine.losses import smoothed
 from skdeep.engine.networks import Network
 from skdeep.engine.per_model import to_device, to_numpy64
@@ -236,8 +236,9 @@ class Perceptron(NeuralNet):
             weights[0], biases[0] = (to_device(part, device, dtype) for part in parts)
         if noise.get("scaling"):
             # what is trained: the factors are in the weights of the columns as they are
-            weights[0] = weights[0] / factors[0].unsqueeze(1)
-            noise["scales"] = [(factors[0] - 1) / noise["scaling"]]
+            scale, spread = unshared(factors[0], standardization)
+            weights[0] = weights[0] / spread.unsqueeze(1)
+            noise["scales"] = [scale / noise["scaling"]]
         norms = gammas, betas, *averages
         return MLP(weights, biases, slopes, self.activation, *norms, standardization=standardization, **noise)
 
@@ -332,14 +333,16 @@ class MLPClassifierTorch(PerceptronClassifier):
         has met no missing value takes none later.
     column_learning_rate : float, default=3.0
         How fast a factor on each (standardised) column is learnt, as a multiple of the weights' learning rate [7]_. The
-        factors begin at one; they are part of ``coefs_[0]``, and so of its penalty. 0 learns none.
+        factors begin at one; they are part of ``coefs_[0]``, and so of its penalty. The bins of a column share one,
+        learnt twice as fast. 0 learns none.
     numeric_embedding : {"auto", "piecewise"} or None, default=None
         "piecewise" gives the first layer, beside each column, its bins [9]_: between two edges, which are quantiles of
-        the training rows, :math:`e_t(x) = h \min(\max((2 x - b_{t-1} - b_t) / (b_t - b_{t-1}), -1), 1)`, with
-        :math:`h = \min(1/2, 4 / e)` for e such columns. So a border at some value of a column need not be found by a
-        unit. Rows of weight 2 count twice; a missing value has the bins of the mean; indicators and categories have
-        none; of more than 16 384 rows, as many are looked at. Sparse X is an error. "auto" is "piecewise" for dense X
-        of at most 128 such columns, else None.
+        the training rows, :math:`e_t(x) = \min(\max((2 x - b_{t-1} - b_t) / (b_t - b_{t-1}), -1), 1)`. So a border at
+        some value of a column need not be found by a unit. Initial weights and ``alpha`` belong to :math:`h e_t`, with
+        :math:`h = \min(1/2, 4 / e, 15 / (r e))` for e columns that have more than one bin and the
+        ``column_learning_rate`` r. Rows of weight 2 count twice; a missing value has the bins of the mean; indicators,
+        categories and columns with a single bin have none; of more than 16 384 rows, as many are looked at. Sparse X is
+        an error. "auto" is "piecewise" for dense X of at most 128 such columns, else None.
     n_bins : int or "auto", default="auto"
         Bins of each column. "auto" is one for every 128 rows, from 2 to 32, and no more than 256 of all columns. In
         ``partial_fit``, and by ``warm_start``, they are the bins of the first call.
@@ -384,9 +387,9 @@ class MLPClassifierTorch(PerceptronClassifier):
     running_means_, running_vars_ : list of ndarray of shape (fan_out,)
         :math:`\mu` and v of predictions: running averages over batches, in which the last one counts a tenth; only
         with ``normalization="batch"``.
-    column_factors_ : ndarray of shape (coefs_[0].shape[0],)
-        Learnt factors on the (standardised) columns, which are in ``coefs_[0]`` already; only with
-        ``column_learning_rate``.
+    column_factors_ : ndarray of shape (n_factors,)
+        Learnt factors on the (standardised) columns, then on all bins of each column that has any, which are in
+        ``coefs_[0]`` already; only with ``column_learning_rate``.
     bin_edges_ : ndarray of shape (n_embedded, n_bins + 1)
         Edges of the bins of each column that is no category, ascending; equal ones have no bin between them, and its
         weights do nothing. Only with ``numeric_embedding``.

@@ -94,7 +94,7 @@ class Layers(nn.Module):
         self.bin_offsets: Tensor
         for name in ("slope", "offset"):  # in float64, where bins are narrow
             self.register_buffer(f"bin_{name}s", None if bins is None else torch.from_numpy(getattr(bins, name)))
-        n_bins, self.largest = 0 if bins is None else bins.n_columns, 0.0 if bins is None else bins.largest
+        n_bins = 0 if bins is None else bins.n_columns
         self.n_features = self.weights[0].shape[2] - len(self.indicated) - n_bins
         if columns is not None:  # the means are in it: of more digits than a dtype, where X has these
             self.biases[0] = nn.Parameter(groups["bias"][0].detach().clone())
@@ -133,7 +133,7 @@ class Layers(nn.Module):
             return X
         values = X[..., : self.bin_slopes.shape[1]].unsqueeze(-1)
         bins = values * self.bin_slopes.unsqueeze(1).to(X.dtype) + self.bin_offsets.unsqueeze(1).to(X.dtype)
-        bins = bins.clamp(-self.largest, self.largest).flatten(2)
+        bins = bins.clamp(-1, 1).flatten(2)
         return torch.cat([X.expand(len(bins), -1, -1), bins], dim=-1)
 
     def _units(self, i: int, z: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ from skdeep.fitting.recipe import Member, column_statistics
 
 #: Under ``n_bins="auto"``: bins of a column, and of all columns together, at most; and rows of a bin at least.
 _MOST_BINS, _ALL_BINS, _BIN_ROWS = 32, 256, 128
+#: How large bins are at the start (see `Bins`): the less, the faster a column learns how much its own matter.
+_START, _FAST = 4.0, 15.0
 #: Columns that ``numeric_embedding="auto"`` embeds at most.
 _MOST_COLUMNS = 128
 
@@ -114,6 +116,7 @@ def standardization_for(
     if columns.n_bins:
         samples = problem.rows(), [m.rows for m in members], [m.weight for m in members]
         known = to_numpy(estimator.bin_edges_)[None] if warm else None
+        bins["start"] = min(_START, _FAST / max(estimator.column_learning_rate, 1))
         bins["edges"] = bin_edges(*samples, columns.n_embedded, columns.n_bins) if known is None else known
     place, centers = (problem.device, problem.dtype), columns.are_centred and not issparse(problem.source)
     index = to_device(torch.from_numpy(np.array(indicated)), problem.device)  # a loaded one may be read-only

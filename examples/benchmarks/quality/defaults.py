@@ -1,8 +1,10 @@
 """Estimators as they come, on raw columns: test accuracy, log-loss and seconds, against peers, over real data sets.
 
-The protocol: at most 10 000 training rows, 30 % test rows, classes in proportion, categories one-hot, one thread. The
-sets are the tables of `common.SHARED` (25 of them), else those that scikit-learn bundles. ``--of`` takes names of
-`ESTIMATORS`, or expressions: ``--of softmax "SoftmaxClassifier(alpha=1e-3)"``.
+The protocol: at most ``--rows`` training rows, 30 % test rows, classes in proportion, categories one-hot, one thread,
+seconds of the process. The sets are the tables of `common.SHARED` (25 of them), else those that scikit-learn bundles.
+``--of`` takes names of `ESTIMATORS` and of `peers.PEERS`, or expressions: ``--of softmax RealMLP-TD
+"SoftmaxClassifier(alpha=1e-3)"``. With ``--log`` each result is a line of JSON, and what is there already is not done
+again.
 """
 
 import json
@@ -23,9 +25,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from threadpoolctl import threadpool_limits
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import SHARED, parser, report
+from peers import PEERS, check, peer
 
 import skdeep
 from skdeep import *  # noqa: F403  # for expressions
@@ -44,8 +48,13 @@ ESTIMATORS = {
 }
 
 
-def _seeded(estimator, seed: int):
-    """The estimator, or the last step of the pipeline, with a seed."""
+def made(name: str, seed: int):
+    """Make a contestant; of an expression, the estimator or the last step of the pipeline gets the seed."""
+    if name in ESTIMATORS:
+        return ESTIMATORS[name](seed)
+    if name in PEERS:
+        return peer(name, "Classifier", seed)
+    estimator = eval(name)
     getattr(estimator, "steps", [(None, estimator)])[-1][1].set_params(random_state=seed)
     return estimator
 
@@ -92,36 +101,56 @@ def split(X, y, seed: int, most: int = 10_000):
     return X, y, X_test[known], y_test[known]
 
 
-def measure(make, data, seed: int):
-    """Accuracy, log-loss and seconds of one fit."""
+def measure(estimator, data) -> list[float]:
+    """Accuracy, log-loss and the process's seconds of one fit."""
     X, y, X_test, y_test = data
-    start = time.perf_counter()
-    fitted = make(seed).fit(X, y)
-    taken = time.perf_counter() - start
-    probabilities = fitted.predict_proba(X_test)
-    return fitted.score(X_test, y_test), log_loss(y_test, probabilities, labels=fitted.classes_), taken
+    start = time.process_time()
+    with threadpool_limits(1):
+        fitted = estimator.fit(X, y)
+    taken = time.process_time() - start
+    probabilities = fitted.predict_proba(X_test).astype(np.float64)
+    probabilities /= probabilities.sum(1, keepdims=True)  # single precision leaves them beside one
+    return [fitted.score(X_test, y_test), log_loss(y_test, probabilities, labels=fitted.classes_), taken]
+
+
+def done(log: Path | None) -> dict:
+    """Read results: lists of numbers by set, split and contestant."""
+    lines = log.read_text().splitlines() if log is not None and log.exists() else []
+    return {tuple(key): values for key, values in map(json.loads, lines)}
+
+
+def run(options, results: dict) -> None:
+    """Add what `results` lacks."""
+    for name in options.data:
+        for seed in range(options.seeds):
+            open_ = [of for of in options.of if (name, seed, of) not in results]
+            data = split(*load(name), seed, options.rows) if open_ else ()
+            for of in open_:
+                found = measure(made(of, seed), data)
+                results[name, seed, of] = found
+                if options.log:
+                    with options.log.open("a") as file:
+                        file.write(json.dumps([(name, seed, of), found]) + "\n")
+                print(name, seed, of, "{:.4f}/{:.3f}/{:.1f}s".format(*found), file=sys.stderr, flush=True)
 
 
 def main(argv=None):
     arguments = parser(__doc__)
     arguments.add_argument("--of", nargs="+", default=list(ESTIMATORS), help="names of estimators, or expressions")
     arguments.add_argument("--data", nargs="+", default=names(), help="data sets")
+    arguments.add_argument("--rows", type=int, default=10_000, help="training rows at most")
     arguments.add_argument("--seeds", type=int, default=1, help="number of splits")
-    arguments.add_argument("--detail", action="store_true", help="print every data set")
+    arguments.add_argument("--log", type=Path, help="file of results, a line of JSON each")
     options = arguments.parse_args(argv)
+    check(options.of)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    makers = {n: ESTIMATORS.get(n) or (lambda seed, n=n: _seeded(eval(n), seed)) for n in options.of}
-    results = {name: np.full((len(options.data), options.seeds, 3), np.nan) for name in makers}
-    for i, data_name in enumerate(options.data):
-        X, y = load(data_name)
-        for seed in range(options.seeds):
-            data = split(X, y, seed)
-            for name, make in makers.items():
-                with threadpool_limits(1):
-                    results[name][i, seed] = measure(make, data, seed)
-        line = "  ".join("{:.4f}/{:.3f}/{:.1f}s".format(*results[name][i].mean(0)) for name in makers)
-        print(f"{i + 1}/{len(options.data)} {data_name:28} {line}", file=sys.stderr, flush=True)
+    found = done(options.log)
+    run(options, found)
+    results = {
+        of: np.array([[found[name, seed, of] for seed in range(options.seeds)] for name in options.data])
+        for of in options.of
+    }
     rows = []
     for name, values in results.items():
         mean = values.mean(1)

@@ -2,8 +2,9 @@
 
 The protocol: at most ``--rows`` training rows and 4000 test rows, categories one-hot, one thread, seconds of the
 process. The sets are in `regression_data`. Errors are divided by the mean error of the training rows' median.
-``--of`` takes names of `ESTIMATORS`, or expressions: ``--of mlp "MLPRegressorTorch(alpha=1e-3)"``; those in pytabkit
-are there if it is. With ``--log`` each result is a line of a CSV file, and what is there already is not done again.
+``--of`` takes names of `ESTIMATORS` and of `peers.PEERS`, or expressions: ``--of mlp RealMLP-TD
+"MLPRegressorTorch(alpha=1e-3)"``. With ``--log`` each result is a line of a CSV file, and what is there already is not
+done again.
 """
 
 import csv
@@ -28,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import SHARED, parser, report
+from peers import PEERS, check, peer
 from regression_data import load, names
 
 from skdeep import *  # noqa: F403  # for expressions
@@ -38,12 +40,6 @@ def _scaled(seed):
     return make_pipeline(StandardScaler(), MLPRegressor(random_state=seed))
 
 
-def _pytabkit(name, seed):
-    import pytabkit
-
-    return getattr(pytabkit, name)(random_state=seed, n_threads=1, device="cpu")
-
-
 ESTIMATORS = {
     "mlp": lambda seed: MLPRegressorTorch(random_state=seed),
     "ensemble": lambda seed: MLPEnsembleRegressor(random_state=seed),
@@ -51,11 +47,7 @@ ESTIMATORS = {
     "MLPRegressor + scaler": _scaled,
     "MLPRegressor + both scaled": lambda seed: TransformedTargetRegressor(_scaled(seed), transformer=StandardScaler()),
     "HistGradientBoosting": lambda seed: HistGradientBoostingRegressor(random_state=seed),
-    "RealMLP-TD": lambda seed: _pytabkit("RealMLP_TD_Regressor", seed),
-    "TabM-D": lambda seed: _pytabkit("TabM_D_Regressor", seed),
 }
-#: Those that need no other package.
-USUAL = [name for name in ESTIMATORS if name not in ("RealMLP-TD", "TabM-D")]
 FIELDS = ["set", "split", "of", "r2", "mae", "seconds", "coverage", "width"]
 
 
@@ -79,6 +71,8 @@ def made(name: str, seed: int):
     """Make a contestant."""
     if name in ESTIMATORS:
         return ESTIMATORS[name](seed)
+    if name in PEERS:
+        return peer(name, "Regressor", seed)
     estimator = eval(name)
     return estimator.set_params(random_state=seed)
 
@@ -114,7 +108,7 @@ def run(options, results: dict) -> None:
 def main(argv=None):
     arguments = parser(__doc__)
     arguments.add_argument("--folder", type=Path, default=SHARED, help="folder of data sets")
-    arguments.add_argument("--of", nargs="+", default=USUAL, help="names of estimators, or expressions")
+    arguments.add_argument("--of", nargs="+", default=list(ESTIMATORS), help="names of estimators, or expressions")
     arguments.add_argument("--data", nargs="+", help="data sets")
     arguments.add_argument("--rows", type=int, default=1500, help="training rows at most")
     arguments.add_argument("--splits", type=int, default=2, help="number of splits")
@@ -122,6 +116,7 @@ def main(argv=None):
     arguments.add_argument("--detail", action="store_true", help="show each set")
     options = arguments.parse_args(argv)
     options.data = options.data or names(options.folder)
+    check(options.of)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     results = done(options.log)
