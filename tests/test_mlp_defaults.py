@@ -4,11 +4,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from sklearn.model_selection import StratifiedKFold
 
 from skdeep import MLPClassifierTorch, MLPEnsembleClassifier
-from skdeep.fitting.courses import epochs_by_size, of_classes
+from skdeep.engine.losses import LOSSES
+from skdeep.fitting.courses import clean_loss, epochs_by_size, of_classes
 from skdeep.model_selection import GridSearchCV
+from skdeep.model_selection.stacks import fit_stack
 
 #: Rows, columns and classes, and the epochs that they are worth.
 SIZES = {
@@ -78,3 +81,38 @@ def test_a_search_trains_for_the_epochs_of_its_folds():
         alone = MLPClassifierTorch((2,), alpha=1.0, random_state=0).fit(X[train], y[train])
         assert alone.n_iter_ == 25  # 0.4 √4000
         assert alone.score(X[test], y[test]) == pytest.approx(search.cv_results_[f"split{k}_test_score"][1], abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["codes", "weights", "rows", "two classes", "labels", "probabilities"])
+def test_data_is_clean_by_what_class_shares_would_lose(kind):
+    rng = np.random.default_rng(0)
+    codes = rng.choice(3, 60, p=[0.2, 0.3, 0.5])
+    weight = rng.uniform(0.5, 2, 60) if kind == "weights" else None
+    rows = np.arange(40) if kind == "rows" else None
+    target, of_classes = codes, LOSSES["log_loss"]()
+    if kind in ("two classes", "labels"):
+        target, of_classes = np.eye(3)[codes][:, : 1 if kind == "two classes" else 3], LOSSES["binary_log_loss"]()
+    elif kind == "probabilities":
+        target = rng.dirichlet(np.ones(3), 60)
+    used = target if rows is None else target[rows]
+    table = np.eye(3)[used] if used.ndim == 1 else used
+    shares = np.average(table, axis=0, weights=weight)
+    # the best scores that are the same for all rows
+    scores = np.log(shares / (1 - shares)) if of_classes.target == "indicators" else np.log(shares)
+    value = of_classes.value(torch.from_numpy(np.tile(scores, (len(used), 1))), torch.from_numpy(used)).numpy()
+    found = clean_loss(of_classes, SimpleNamespace(target=target), SimpleNamespace(rows=rows, weight=weight))
+    assert found == pytest.approx(0.15 * np.average(value, weights=weight), rel=1e-12)
+
+
+def test_models_of_a_stack_find_out_for_themselves_whether_data_is_clean():
+    X, _ = table(800, 2, 3)
+    X[:, 0] += 3 * np.round(X[:, 0])
+    y = np.digitize(X[:, 0], [-2, 2])
+    alphas = [1e-3, 30.0, 1e-2, 100.0]  # strong penalties leave a loss
+    stack = [MLPClassifierTorch((16,), alpha=alpha, random_state=0) for alpha in alphas]
+    fit_stack(stack, X, y)
+    assert [model.n_iter_ for model in stack] == [24, 14, 24, 14]  # 0.4 √1200, and √3 times as many
+    for model in stack:
+        alone = MLPClassifierTorch((16,), alpha=model.alpha, random_state=0).fit(X, y)
+        assert alone.n_iter_ == model.n_iter_
+        assert np.allclose(alone.predict_proba(X), model.predict_proba(X), rtol=0, atol=1e-9)
