@@ -179,7 +179,8 @@ class _Grid:
         exact = recipe.solver in FULL_BATCH
         if exact and leader.early_stopping:
             return None  # what is held out, steps of all rows are looked at by
-        if exact and not recipe.closed_form and not _is_accuracy(scorer, leader):
+        own = type(scorer) is _PassthroughScorer  # the estimator's score
+        if exact and not recipe.closed_form and not (own or _is_accuracy(scorer, leader)):
             # where a solver stops within its tolerance, other models decide too: probabilities would show it
             return None
         if not (self._is_exact(recipe, leader, parts) if exact else self._steps(recipe, leader, parts, n_params)):
