@@ -733,3 +733,14 @@ def test_a_model_that_diverges_is_only_its_own_fault():
         search = OwnGridSearchCV(model, grid, cv=2, refit=False).fit(X, Y)
     score, failed = search.cv_results_["mean_test_score"]
     assert score > 0.3 and np.isnan(failed)
+
+
+def test_a_fault_of_ours_is_no_secret(monkeypatch):
+    def train(*args):
+        raise AttributeError("_forgotten")
+
+    expected = OwnGridSearchCV(SoftmaxClassifier(), {"alpha": ALPHAS}, cv=3).fit(X, Y)
+    monkeypatch.setattr(grids._Grid, "train", train)
+    with pytest.warns(RuntimeWarning, match="_forgotten"):
+        found = OwnGridSearchCV(SoftmaxClassifier(), {"alpha": ALPHAS}, cv=3).fit(X, Y)
+    np.testing.assert_allclose(of_search(found), of_search(expected))

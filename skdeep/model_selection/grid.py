@@ -10,6 +10,7 @@ stack for each split.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -54,6 +55,8 @@ from skdeep.model_selection.trainees import only_asks
 _FREE = frozenset({"alpha", "l1_ratio", "tol", "random_state"})
 #: Parameters of all models that are trained by mini-batches on a CPU at a time: those of few models stay in its cache.
 _MAX_PARAMS = 1 << 18
+#: Errors that no data should raise.
+_FAULTS = (AssertionError, AttributeError, LookupError, NameError)
 #: Values of scores that a grid may take at a time.
 _MAX_SCORES = 4 * MAX_VALUES
 
@@ -80,7 +83,14 @@ def evaluate_grid(tasks: list[_Task], seed: int, n_workers: int) -> list[dict] |
         grid = _Grid(list(candidates.values()), set().union(*(task.parameters for task in tasks)), n_workers)
         with own_settings():
             outcome = grid.train(first.X, first.y, list(splits.values()), first.scorer)
-    except Exception:  # a fit says better what is wrong
+    except Exception as error:  # a fit says better what is wrong with the data
+        if isinstance(error, _FAULTS):
+            warnings.warn(
+                f"A fault of skdeep's ({error!r}) keeps it from training the models of all splits together. Those of "
+                "each split are: the results are the same, and take longer. Please report it.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         return None
     if outcome is None:
         return None
