@@ -300,10 +300,10 @@ def test_an_interior_point_is_near_in_few_steps(kind, alpha):
 
 def test_the_interior_point_leaves_large_problems_alone():
     Z, y, _ = random_problem(0, n=200, d=40, C=8)
-    assert hinge_interior.suits(Rows(Z[:, :5]), WestonWatkins(y, 8), lambda: 0.0)
-    assert not hinge_interior.suits(Rows(Z), WestonWatkins(y, 8), lambda: 0.1)
-    assert hinge_interior.suits(Rows(Z), WestonWatkins(y, 8), lambda: 0.9)
-    assert not hinge_interior.suits(SparseRows(sparse.csr_array(Z), True), Hinges(y[None] == 0), lambda: 0.9)
+    assert hinge_interior.suits(Rows(Z[:, :5]), WestonWatkins(y, 8), 0.0)
+    assert not hinge_interior.suits(Rows(Z), WestonWatkins(y, 8), 0.1)
+    assert hinge_interior.suits(Rows(Z), WestonWatkins(y, 8), 0.9)
+    assert not hinge_interior.suits(SparseRows(sparse.csr_array(Z), True), Hinges(y[None] == 0), 0.9)
 
 
 # ---- what may come ---------------------------------------------------------------------------------------------------

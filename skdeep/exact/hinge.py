@@ -15,7 +15,6 @@ where both sums are at least zero, if G is zero in the intercepts.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
@@ -372,7 +371,10 @@ def solve(
         solution = solve(rows, loss, weight, rho, goal, max_iter, start)
         curve = [one[:-1] + other for one, other in zip(small.curve, solution.curve, strict=True)]
         return replace(solution, curve=curve)
-    if start is None and hinge_interior.suits(rows, loss, partial(crowd, rows, loss, weight, rho)):
+    begun = None
+    if start is None and hinge_interior.may_suit(rows, loss):
+        begun = begin(rows, loss, weight, rho)
+    if start is None and hinge_interior.suits(rows, loss, 0.0 if begun is None else crowd(rows, loss, begun)):
         near = hinge_interior.approach(rows, loss, weight, rho, intercept, goal / 2, max_iter)
         problem, own = _problem(rows, loss, weight, rho, intercept)
         params, duals = (of_all.reshape(len(own), problem.terms.n_scores, -1) for of_all in (near.params, near.duals))
@@ -405,7 +407,8 @@ def solve(
                 ratio = ratio[:, None, None]
                 starts = [(params, duals), (params, ratio * duals), (params / ratio, duals)]
             else:
-                params, width = begin(rows, loss, weight[models], rho[models]), _WIDTH
+                own_of = rows, loss, weight[models], rho[models]
+                params, width = begin(*own_of) if begun is None else begun[models], _WIDTH
                 starts = [(params, np.zeros((len(models), C, n)))]
             problem, own = _problem(rows, loss, weight[models], rho[models], intercept)
             shape = len(own), problem.terms.n_scores, -1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -145,15 +144,23 @@ def _sums(C: int) -> tuple[np.ndarray, np.ndarray]:
     return first, second
 
 
-def suits(rows: Rows, loss: Hinges | WestonWatkins, crowd: Callable[[], float]) -> bool:
-    """Tell whether steps are cheap for a problem; `crowd` computes the share of its rows within the margins."""
+def suits(rows: Rows, loss: Hinges | WestonWatkins, crowd: float) -> bool:
+    """Tell whether steps are cheap for a problem; `crowd` is the share of its rows within the margins."""
+    return _is_within(rows, loss, _MAX_ROWS, _MAX_SYSTEM) or (may_suit(rows, loss) and crowd > _CROWD)
+
+
+def may_suit(rows: Rows, loss: Hinges | WestonWatkins) -> bool:
+    """Tell whether that depends on the share of rows within the margins."""
+    small = _is_within(rows, loss, _MAX_ROWS, _MAX_SYSTEM)
+    return not (small or isinstance(loss, Hinges)) and _is_within(rows, loss, _MORE_ROWS, _LARGER_SYSTEM)
+
+
+def _is_within(rows: Rows, loss: Hinges | WestonWatkins, most_rows: int, most_unknowns: int) -> bool:
+    """Tell whether a problem that can be solved here has no more rows, and unknowns of a system, than that."""
     if isinstance(rows, SparseRows) or isinstance(loss, CrammerSinger):
         return False
     (n, D), apart = rows.shape, isinstance(loss, Hinges)
-    size = D if apart else D * loss.n_scores
-    if n <= _MAX_ROWS and size <= _MAX_SYSTEM:
-        return True
-    return not apart and n <= _MORE_ROWS and size <= _LARGER_SYSTEM and crowd() > _CROWD
+    return n <= most_rows and (D if apart else D * loss.n_scores) <= most_unknowns
 
 
 def approach(

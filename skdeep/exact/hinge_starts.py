@@ -98,7 +98,7 @@ def begin(rows: Rows, loss: Hinges | WestonWatkins, weight: np.ndarray, rho: np.
     return of_best_length(least_squares(rows, loss, weight, rho), rows, loss, weight, rho)
 
 
-def crowd(rows: Rows, loss: Hinges | WestonWatkins, weight: np.ndarray, rho: np.ndarray) -> float:
-    """Compute the share of rows within the margins there."""
-    margins = loss.terms(len(weight)).margins(rows.scores(begin(rows, loss, weight, rho)))
+def crowd(rows: Rows, loss: Hinges | WestonWatkins, params: np.ndarray) -> float:
+    """Compute the share of rows within the margins at parameters (K, C, D)."""
+    margins = loss.terms(len(params)).margins(rows.scores(params))
     return float((margins > 0).any(1).mean())

@@ -248,11 +248,18 @@ def judge_of(estimators: list[Classifier]) -> Judge:
     """Make what judges the models of estimators, of which the first one speaks for all."""
 
     def judge(data: Problem, loss: Loss, scoring: str | Callable | None) -> Monitor:
-        leader = estimators[0]
-        asked = leader._answers if only_asks(scoring, leader) else None
-        return make_monitor([data], loss, scoring, leader._labels_of, partial(fitted_copy, estimators), asked)
+        return monitor_of(estimators, [data], loss, scoring)
 
     return judge
+
+
+def monitor_of(
+    estimators: list[Classifier], parts: list[Problem], loss: Loss, scoring: str | Callable | None
+) -> Monitor:
+    """Make the monitor of estimators on some data, of all of them or of each."""
+    leader = estimators[0]
+    asked = leader._answers if only_asks(scoring, leader) else None
+    return make_monitor(parts, loss, scoring, leader._labels_of, partial(fitted_copy, estimators), asked)
 
 
 def check_scoring(estimator: Classifier, judged: Problem) -> None:

@@ -13,7 +13,6 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,9 +26,7 @@ from skdeep.compat.sklearn import _PassthroughScorer
 from skdeep.data.answers import own_methods
 from skdeep.data.encoding import encode
 from skdeep.data.inputs import float_dtype, to_numpy
-from skdeep.data.monitor import make_monitor
 from skdeep.data.problem import Problem, scores_of
-from skdeep.data.scoring import only_asks as asks_only
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.rows import MAX_VALUES
 from skdeep.engine.threads import at_most, threads_for
@@ -38,8 +35,7 @@ from skdeep.estimators.base import BaseTorchEstimator
 from skdeep.estimators.linear import LinearModel
 from skdeep.estimators.regression import BaseTorchRegressor
 from skdeep.fitting.exactly import has_exact_solver
-from skdeep.fitting.fit import check_scoring, judge_of, members_of
-from skdeep.fitting.links import fitted_copy
+from skdeep.fitting.fit import check_scoring, judge_of, members_of, monitor_of
 from skdeep.fitting.outcome import look_at_end, warn
 from skdeep.fitting.recipe import Member, Recipe
 from skdeep.fitting.settings import FULL_BATCH
@@ -288,10 +284,7 @@ def _monitor(recipe: Recipe, members: list[Member], watched: list[Problem]) -> M
     if not watched:
         return None
     estimators = [member.estimator for member in members]
-    leader = estimators[0]
-    scoring, fitted = leader._scoring_for(watched[0]), partial(fitted_copy, estimators)
-    asked = leader._answers if asks_only(scoring, leader) else None
-    return make_monitor(watched, recipe.judged_by, scoring, leader._labels_of, fitted, asked)
+    return monitor_of(estimators, watched, recipe.judged_by, estimators[0]._scoring_for(watched[0]))
 
 
 def _is_accuracy(scorer: Callable, estimator: Any) -> bool:
