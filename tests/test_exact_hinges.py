@@ -11,7 +11,7 @@ from scipy import sparse
 from scipy.optimize import LinearConstraint, minimize
 from sklearn.svm import LinearSVC
 
-from skdeep.exact import hinge_interior
+from skdeep.exact import hinge_interior, hinge_multipliers
 from skdeep.exact.hinge import solve
 from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
 from skdeep.exact.rows import Rows, SparseRows
@@ -307,6 +307,33 @@ def test_the_interior_point_leaves_large_problems_alone():
 
 
 # ---- what may come ---------------------------------------------------------------------------------------------------
+
+
+@each_kind
+def test_rows_far_from_margins_stay_out_and_come_back(kind, monkeypatch):
+    monkeypatch.setattr(hinge_interior, "_MAX_ROWS", 0)  # multipliers alone
+    monkeypatch.setattr(hinge_interior, "_MORE_ROWS", 0)
+    Z, y, w = random_problem(3, n=600, d=4, noise=0.7)
+    weight, rho, sizes, returned = np.tile(w, (3, 1)), penalty([1e-1, 1e-3, 1e-5], 5), [], []
+    measure = hinge_multipliers.Descent.measure
+
+    def watched(descent):
+        changes = measure(descent)
+        sizes.append(len(descent.near))
+        returned.append(descent.has_returned.sum())
+        return changes
+
+    monkeypatch.setattr(hinge_multipliers.Descent, "measure", watched)
+    few = solve(Rows(Z), loss_of(kind, y, 3), weight, rho, 1e-10)
+    assert few.converged.all() and min(sizes) < 300 and max(returned) > 0
+    monkeypatch.setattr(hinge_multipliers, "_MOST", 0.0)
+    sizes.clear()
+    all_ = solve(Rows(Z), loss_of(kind, y, 3), weight, rho, 1e-10)
+    assert set(sizes) == {600}
+    np.testing.assert_allclose(few.value, all_.value, rtol=2e-10)
+    for k in range(3):
+        own = objective(kind, Z, y, w, rho[k], few.params[k])
+        np.testing.assert_allclose(few.value[k], own, rtol=1e-12)
 
 
 @each_kind

@@ -40,6 +40,10 @@ class Terms:
         """Take some of the models."""
         return self
 
+    def of_rows(self, index: np.ndarray) -> Self:
+        """Take some rows."""
+        raise NotImplementedError
+
     def changes(self, scores: np.ndarray) -> np.ndarray:
         """Compute how margins change as scores do."""
         raise NotImplementedError
@@ -109,6 +113,9 @@ class OneScore(Terms):
     def select(self, models: np.ndarray | list[int]) -> OneScore:
         return OneScore(self.sign[models])
 
+    def of_rows(self, index: np.ndarray) -> OneScore:
+        return OneScore(self.sign[:, :, index])
+
     def changes(self, scores: np.ndarray) -> np.ndarray:
         return self._against * scores
 
@@ -158,9 +165,9 @@ class WestonWatkins(Terms):
         self.codes, self.n_scores = codes, n_scores
         self._own = codes * len(codes) + np.arange(len(codes))
 
-    def select_rows(self, index: np.ndarray) -> WestonWatkins:
+    def select_rows(self, index: np.ndarray) -> Self:
         """Take some rows."""
-        return WestonWatkins(self.codes[index], self.n_scores)
+        return type(self)(self.codes[index], self.n_scores)
 
     def target(self) -> np.ndarray:
         """Make what scores (C, n) should be like."""
@@ -169,6 +176,9 @@ class WestonWatkins(Terms):
     def terms(self, n_models: int) -> Terms:
         """Make the terms of so many models."""
         return self
+
+    def of_rows(self, index: np.ndarray) -> Self:
+        return self.select_rows(index)
 
     def changes(self, scores: np.ndarray) -> np.ndarray:
         return scores - _flat(scores).take(self._own, axis=1)[:, None]
@@ -213,8 +223,8 @@ class CrammerSinger(WestonWatkins):
         super().__init__(codes, n_scores)
         self.squared = squared
 
-    def select_rows(self, index: np.ndarray) -> CrammerSinger:
-        return CrammerSinger(self.codes[index], self.n_scores, self.squared)
+    def select_rows(self, index: np.ndarray) -> Self:
+        return type(self)(self.codes[index], self.n_scores, self.squared)
 
     def loss(self, margin: np.ndarray) -> np.ndarray:
         worst = np.maximum(margin.max(1), 0)
