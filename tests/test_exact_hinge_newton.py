@@ -1,9 +1,12 @@
-"""Newton's directions of smoothed hinges: those of many free terms come in single precision, where that suffices."""
+"""Newton's directions of smoothed hinges: of many free terms, in single precision where it suffices, or by class."""
 
 import numpy as np
 import pytest
 
 from skdeep.exact import hinge_newton
+from skdeep.exact.hinge_terms import WestonWatkins
+from skdeep.exact.rivals import ByClass
+from skdeep.exact.rows import Rows
 
 
 def system(n, rho, seed=0):
@@ -41,3 +44,24 @@ def test_a_step_that_is_none_of_newtons_is_told():
     for wrong in (-exact, 2 * exact, np.full_like(exact, np.nan), np.full_like(exact, np.inf)):
         with np.errstate(invalid="ignore"):
             assert not hinge_newton._is_newton(wrong, E, Z, factor, gradient)
+
+
+@pytest.mark.parametrize(("n", "d", "C"), [(300, 3, 4), (400, 25, 3)])
+def test_terms_added_up_by_class_give_the_same_direction(n, d, C, monkeypatch):
+    rng = np.random.default_rng(0)
+    rows, codes = Rows(np.hstack([rng.normal(size=(n, d)), np.ones((n, 1))])), rng.integers(0, C, n)
+    terms, gradient = WestonWatkins(codes, C), rng.normal(size=(2, C, d + 1))
+    free = terms.free(rng.uniform(-0.5, 1.5, size=(2, C, n)), np.ones(2))[0]
+    free[:, codes, np.arange(n)] = False
+    bends = hinge_newton.Bends(free, None, rng.uniform(size=(2, n)), rng.uniform(0.1, 1, size=(2, C, d + 1)))
+    known = hinge_newton.directions(rows, terms, bends, gradient, True)
+    calls = []
+
+    def by_class():
+        calls.append(1)
+        return ByClass(rows, codes, C)
+
+    monkeypatch.setattr(hinge_newton, "_CROWDED", 0)
+    found = hinge_newton.directions(rows, terms, bends, gradient, True, by_class)
+    assert calls
+    np.testing.assert_allclose(found, known, rtol=1e-9, atol=1e-12 * np.abs(known).max())

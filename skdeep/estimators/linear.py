@@ -35,8 +35,9 @@ from skdeep.solvers.preconditioner import Preconditioner
 #: Mini-batch steps that lead to the optimum's neighbourhood under one cosine, where they are at most so many epochs;
 #: and the floating-point operations that could be done in what a step takes beside its products.
 _STEPS, _EPOCHS, _STEP_OVERHEAD = 1500, 100, 4e6
-#: Rows times weights up to which optima of objectives with kinks are found sooner than mini-batches come near.
-_CERTIFIED_VALUES = 2**21
+#: Rows times weights up to which optima of objectives with kinks are found sooner than mini-batches come near: in
+#: general; and of so few columns, and weights, that second derivatives of many rows cost little.
+_CERTIFIED_VALUES, _MANY_CERTIFIED_VALUES, _FEW_COLUMNS, _FEW_WEIGHTS = 2**21, 2**22, 256, 700
 #: Of a model that is not trained.
 _NO_STATE = TrainingState(RandomSource(0))
 #: Iterations that the exact solver takes about: Newton's, those of L-BFGS, and those without a preconditioner; and
@@ -166,8 +167,10 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
 
     def _is_certificate_cheap(self, problem: Problem, loss: Loss) -> bool:
         """Tell whether the optimum of an objective with kinks costs no more than mini-batch training."""
-        values = problem.n_rows * (problem.source.shape[1] * problem.density + 1) * self.n_outputs_
-        return values <= _CERTIFIED_VALUES
+        n_columns, n_outputs = problem.source.shape[1] + 1, self.n_outputs_
+        is_small = n_columns <= _FEW_COLUMNS and n_columns * n_outputs <= _FEW_WEIGHTS
+        values = problem.n_rows * ((n_columns - 1) * problem.density + 1) * n_outputs
+        return values <= (_MANY_CERTIFIED_VALUES if is_small else _CERTIFIED_VALUES)
 
     def _is_certified(self, loss: Loss) -> bool:
         """Tell whether there is a solver with a certificate for the objective."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,7 +9,8 @@ import numpy as np
 from skdeep.exact.descent import summed
 from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
 from skdeep.exact.interior import Batch, Found
-from skdeep.exact.rows import Rows, SparseRows, of_all, of_both, pairs
+from skdeep.exact.rivals import ByClass
+from skdeep.exact.rows import Rows, SparseRows, of_both
 
 #: Unknowns of a system, and rows, up to which it is cheaper than the method of multipliers; and up to which it may be,
 #: where more than such a share of the rows is within the margins: those are what the other one's steps cost.
@@ -59,46 +58,35 @@ class _Columns:
 
 
 class _Rivals:
-    """Terms of Weston and Watkins' loss: of each row, one for each class that is not its own.
-
-    Rows are sorted by class. With D the products of rows of one class, weighted by one rival's second derivatives, the
-    Hessian has D + D' of both in the two diagonal blocks, and what is off it is the same with the sign changed.
-    """
+    """Terms of Weston and Watkins' loss: of each row, one for each class that is not its own; rows sorted by class."""
 
     lean = give = None
 
     def __init__(self, rows: Rows, loss: WestonWatkins):
         C, n = loss.n_scores, rows.shape[0]
-        self.n_scores, self.n_terms, self._order = C, (C - 1) * n, loss.codes.argsort(kind="stable")
-        self.rows, codes, each = rows.select(self._order), loss.codes[self._order], np.arange(n)
-        slots = np.arange(C - 1)[:, None]
-        self._rival = ((slots + (slots >= codes)) * n + each).ravel()
-        ends = codes.searchsorted(np.arange(C + 1))
-        self._classes = [slice(*pair) for pair in pairwise(ends)]
-        self._parts = [self.rows.select(part) for part in self._classes]
-        self._Z = [rows.Z for rows in self._parts]
-        self._to_scores, self._to_pairs = _sums(C)
+        self.n_scores, self.n_terms, self._sorted = C, (C - 1) * n, ByClass(rows, loss.codes, C)
+        self._parts = list(zip(self._sorted.classes, [part.Z for part in self._sorted.parts], strict=True))
         self._all, self.at_zero = None, np.ones((1, 1))
         self.share = self.at_zero
         if C * self.n_terms * rows.shape[1] <= _FEW_VALUES:
-            of_term = np.zeros((C - 1, n, C, 1))
-            of_term.reshape(-1)[(slots * n + each) * C + codes] = -1
-            of_term.reshape(-1)[(slots * n + each) * C + slots + (slots >= codes)] = 1
-            self._all = (of_term * self.rows.Z[:, None]).reshape(self.n_terms, -1)
+            first, of_term = np.arange(self.n_terms).reshape(C - 1, n) * C, np.zeros((C - 1, n, C, 1))
+            of_term.reshape(-1)[first + self._sorted.codes] = -1
+            of_term.reshape(-1)[first + self._sorted.rival] = 1
+            self._all = (of_term * self._sorted.rows.Z[:, None]).reshape(self.n_terms, -1)
 
     def keep(self, systems: np.ndarray) -> _Rivals:
         return self
 
     def of_rows(self, values: np.ndarray) -> np.ndarray:
-        return np.tile(values[:, self._order], self.n_scores - 1)
+        return np.tile(values[:, self._sorted.order], self.n_scores - 1)
 
     def changes(self, params: np.ndarray) -> np.ndarray:
         if self._all is not None:
             return params @ self._all.T
         K, C = len(params), self.n_scores
-        of_rivals = (self._to_scores.T @ params.reshape(K, C, -1)).reshape(K, C, C - 1, -1)
-        found = np.empty((K, C - 1, len(self._order)))
-        for c, (part, Z) in enumerate(zip(self._classes, self._Z, strict=True)):
+        of_rivals = (self._sorted.to_scores.T @ params.reshape(K, C, -1)).reshape(K, C, C - 1, -1)
+        found = np.empty((K, C - 1, len(self._sorted.order)))
+        for c, (part, Z) in enumerate(self._parts):
             np.matmul(of_rivals[:, c], Z.T, out=found[:, :, part])
         return found.reshape(K, -1)
 
@@ -106,42 +94,18 @@ class _Rivals:
         if self._all is not None:
             return slope @ self._all
         K, C = len(slope), self.n_scores
-        by_slot, found = slope.reshape(K, C - 1, -1), np.empty((K, C, C - 1, self.rows.shape[1]))
-        for c, (part, Z) in enumerate(zip(self._classes, self._Z, strict=True)):
+        by_slot, found = slope.reshape(K, C - 1, -1), np.empty((K, C, C - 1, self._sorted.rows.shape[1]))
+        for c, (part, Z) in enumerate(self._parts):
             np.matmul(by_slot[:, :, part], Z, out=found[:, c])
-        return (self._to_scores @ found.reshape(K, C * (C - 1), -1)).reshape(K, -1)
+        return (self._sorted.to_scores @ found.reshape(K, C * (C - 1), -1)).reshape(K, -1)
 
     def hessians(self, second: np.ndarray) -> np.ndarray:
-        K, C, D = len(second), self.n_scores, self.rows.shape[1]
-        by_slot, found = second.reshape(K, C - 1, -1), np.empty((K, C, C - 1, D * (D + 1) // 2))
-        for c, (part, rows) in enumerate(zip(self._classes, self._parts, strict=True)):
-            if rows.keeps_products(C - 1):
-                np.matmul(by_slot[:, :, part], rows.products, out=found[:, c])
-            else:
-                found[:, c] = rows.half_gram(by_slot[:, :, part].reshape(K * (C - 1), -1)).reshape(K, C - 1, -1)
-        of_pairs = self._to_pairs @ found.reshape(K, C * (C - 1), -1)
-        return of_pairs.reshape(K, -1).take(of_all(C, D), axis=1).reshape(K, C * D, C * D)
+        return self._sorted.hessians(second.reshape(len(second), self.n_scores - 1, -1))
 
     def duals(self, values: np.ndarray) -> np.ndarray:
-        found = np.zeros((len(values), self.n_scores * len(self._order)))
-        found[:, self._rival] = values
-        sorted_ = found.reshape(len(values), self.n_scores, -1)
-        found = np.empty_like(sorted_)
-        found[:, :, self._order] = sorted_
-        return found
-
-
-@lru_cache(maxsize=64)
-def _sums(C: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tell which derivatives of rivals (C (C - 1), by class and rival) add up to a score's, and to a pair's."""
-    of_pair = of_both(C).reshape(C, C)
-    own, rival = (part.ravel() for part in np.broadcast_arrays(np.arange(C)[:, None], np.arange(C - 1)))
-    rival = rival + (rival >= own)
-    first, second, there = np.zeros((C, len(own))), np.zeros((len(pairs(C)[0]), len(own))), np.arange(len(own))
-    first[rival, there], first[own, there] = 1, -1
-    for a, b, sign in ((own, own, 1), (rival, rival, 1), (own, rival, -1)):
-        second[of_pair[a, b], there] = sign
-    return first, second
+        found = np.zeros((len(values), self.n_scores * len(self._sorted.order)))
+        found[:, self._sorted.place.ravel()] = values
+        return found.reshape(len(values), self.n_scores, -1)
 
 
 def suits(rows: Rows, loss: Hinges | WestonWatkins, crowd: float) -> bool:

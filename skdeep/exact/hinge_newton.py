@@ -15,12 +15,15 @@ import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs, spotrf, spotrs
 
 from skdeep.exact.hinge_terms import Terms
+from skdeep.exact.rivals import ByClass
 from skdeep.exact.rows import Rows
 
 #: Largest systems that are solved without iterations; and those from which single precision is twice as fast.
 _DIRECT, _MANY = 600, 200
 #: Most values of rows that are made dense, and columns of the systems that precondition.
 _MAX_VALUES, _MAX_COLUMNS = 2**23, 300
+#: What must be more for second derivatives to be added up by class: free terms, times columns squared.
+_CROWDED = 2**16
 #: Share of the residual that conjugate gradients may leave, and most of their steps.
 _INEXACT, _MAX_STEPS = 0.1, 200
 
@@ -45,17 +48,26 @@ class Bends(NamedTuple):
     factor: np.ndarray
 
 
-def directions(rows: Rows, terms: Terms, bends: Bends, gradient: np.ndarray, intercept: bool) -> np.ndarray:
-    """Compute Newton's directions (K, C, D), each downhill."""
+def directions(
+    rows: Rows,
+    terms: Terms,
+    bends: Bends,
+    gradient: np.ndarray,
+    intercept: bool,
+    by_class: Callable[[], ByClass] | None = None,
+) -> np.ndarray:
+    """Compute Newton's directions (K, C, D), each downhill; `by_class` sorts rows, of rivals that nothing couples."""
     K, C, D = gradient.shape
     step = np.empty_like(gradient)
     index = bends.free.nonzero()
     ends = index[0].searchsorted(np.arange(K + 1)).tolist()
     counts = [after - before for before, after in pairwise(ends)]
+    crowded = [by_class is not None and C * D <= min(count, _DIRECT) and count * D * D > _CROWDED for count in counts]
     large = [min(count, C * D) > _DIRECT or count * D > _MAX_VALUES for count in counts]
-    if not all(large):
-        if any(large):
-            kept = ~np.array(large)[index[0]]
+    apart = [any(pair) for pair in zip(large, crowded, strict=True)]
+    if not all(apart):
+        if any(apart):
+            kept = ~np.array(apart)[index[0]]
             index = tuple(axis[kept] for axis in index)
             ends = index[0].searchsorted(np.arange(K + 1)).tolist()
         model, _, row = index
@@ -63,6 +75,11 @@ def directions(rows: Rows, terms: Terms, bends: Bends, gradient: np.ndarray, int
         E *= np.sqrt(bends.scale[model, row])[:, None]
         Z = rows.take(row)
     for k in range(K):
+        if crowded[k] and by_class is not None:
+            second = bends.free[k] * bends.scale[k]
+            H = by_class().hessians(second.take(by_class().place)[None])[0]
+            step[k] = _of_hessian(H, bends.factor[k], gradient[k], intercept)
+            continue
         if large[k]:
             coupling = None if bends.coupling is None else bends.coupling[k : k + 1]
             own = Bends(bends.free[k : k + 1], coupling, bends.scale[k : k + 1], bends.factor[k : k + 1])
@@ -82,6 +99,12 @@ def _primal(E: np.ndarray, Z: np.ndarray, factor: np.ndarray, gradient: np.ndarr
     for start in range(0, len(E), size):
         F = (E[start : start + size, :, None] * Z[start : start + size, None]).reshape(-1, C * D)
         H += F.T @ F
+    return _of_hessian(H, factor, gradient, intercept)
+
+
+def _of_hessian(H: np.ndarray, factor: np.ndarray, gradient: np.ndarray, intercept: bool) -> np.ndarray:
+    """Solve with the second derivatives of the hinges, which are changed."""
+    C, D = gradient.shape
     if intercept and C > 1:
         shift = np.s_[D - 1 :: D]
         H[shift, shift] += _pin(H[shift, shift])
