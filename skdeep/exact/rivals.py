@@ -44,14 +44,18 @@ class ByClass:
     def hessians(self, second: np.ndarray) -> np.ndarray:
         """Compute second derivatives (K, C D, C D) in the parameters from those in the margins (K, C - 1, n)."""
         K, C, D = len(second), self.n_scores, self.rows.shape[1]
-        found = np.empty((K, C, C - 1, D * (D + 1) // 2))
-        for c, (part, rows) in enumerate(zip(self.classes, self.parts, strict=True)):
-            if rows.keeps_products(C - 1):
-                np.matmul(second[:, :, part], rows.products, out=found[:, c])
-            else:
-                found[:, c] = rows.half_gram(second[:, :, part].reshape(K * (C - 1), -1)).reshape(K, C - 1, -1)
-        of_pairs = self._to_pairs @ found.reshape(K, C * (C - 1), -1)
-        return of_pairs.reshape(K, -1).take(of_all(C, D), axis=1).reshape(K, C * D, C * D)
+        each = list(enumerate(zip(self.classes, self.parts, strict=True)))
+        if all(rows.keeps_products(C - 1) for rows in self.parts):
+            half = np.empty((K, C, C - 1, D * (D + 1) // 2))
+            for c, (part, rows) in each:
+                np.matmul(second[:, :, part], rows.products, out=half[:, c])
+            of_pairs = self._to_pairs @ half.reshape(K, C * (C - 1), -1)
+            return of_pairs.reshape(K, -1).take(of_all(C, D), axis=1).reshape(K, C * D, C * D)
+        found = np.empty((K, C, C - 1, D * D))
+        for c, (part, rows) in each:
+            found[:, c] = rows.gram(second[:, :, part].reshape(K * (C - 1), -1)).reshape(K, C - 1, -1)
+        of_pairs = (self._to_pairs @ found.reshape(K, C * (C - 1), -1)).take(of_both(C), axis=1)
+        return of_pairs.reshape(K, C, C, D, D).swapaxes(2, 3).reshape(K, C * D, C * D)
 
 
 @lru_cache(maxsize=64)

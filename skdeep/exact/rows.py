@@ -10,8 +10,9 @@ from scipy.linalg.blas import dsyrk
 
 #: Most products of two columns that are kept for all rows, and columns up to which some factors suffice for it.
 _MAX_PRODUCTS, _VERY_FEW = 2**21, 20
-#: Rows whose products are formed at a time, and values of them from which those without a factor are left out.
-_PART, _MANY_VALUES = 1024, 2**12
+#: Rows whose products are formed at a time, and values of them from which those without a factor are left out; values
+#: up to which products of all factors are formed in one call.
+_PART, _MANY_VALUES, _FEW_VALUES = 1024, 2**12, 2**16
 #: Columns from which a symmetric product costs less than a general one.
 _FEW_COLUMNS = 48
 #: Rows that are made dense at a time.
@@ -103,6 +104,8 @@ class Rows:
         D = self.shape[1]
         if self.keeps_products(len(factor)):
             return (factor @ self.products).take(of_both(D), axis=1).reshape(-1, D, D)
+        if len(factor) * self.Z.size <= _FEW_VALUES:
+            return (self._columns * factor[:, None]) @ self.Z
         found = np.zeros((len(factor), D, D))
         if D < _FEW_COLUMNS:
             turned = self._columns if len(factor) > 1 or "_columns" in self.__dict__ else self.Z.T
