@@ -29,7 +29,7 @@ from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
 from skdeep.engine.rows import DenseRows, SparseRows
 from skdeep.engine.stored import StoredArray
-from skdeep.engine.threads import threads_for
+from skdeep.engine.threads import torch_threads_for
 from skdeep.fitting.exported import as_module
 from skdeep.fitting.fitted import able, any_coef, n_weights, needs_float64
 from skdeep.fitting.links import link_of
@@ -56,7 +56,7 @@ def _of_members(members: list[Classifier], X: Data, result: Callable[[Tensor], T
     step = chunk_rows(network, rows)
     wanted = prediction_dtype(X, device)
     results: list[Tensor] = []
-    with threads_for(min(len(rows), step) * sum(p.numel() for p in network.params)):
+    with torch_threads_for(min(len(rows), step) * sum(p.numel() for p in network.params)):
         for start in range(0, len(rows), step):
             of_models = network.scores(rows.take(slice(start, start + step))).split(sizes)
             own_scores = [m._combined(own).to(wanted) for m, own in zip(members, of_models, strict=True)]

@@ -19,7 +19,7 @@ from skdeep.engine.module_network import ModuleNetwork, first_tensor
 from skdeep.engine.networks import Network, affine
 from skdeep.engine.normalization import EPSILON, layer_norm
 from skdeep.engine.perceptron import MLP
-from skdeep.engine.threads import threads_for
+from skdeep.engine.threads import torch_threads_for
 from skdeep.fitting.fitted import needs_float64
 from skdeep.fitting.links import Average, average_of, link_of
 
@@ -108,7 +108,7 @@ class Layers(nn.Module):
             # another runtime adds up in an order of its own: of scores of 50, float32 keeps no six digits then
             return self._scores(X, dtype, torch.float64)
         # on as many threads as in prediction, since on more, too, the order is another
-        with threads_for(min(len(X), CHUNK_ROWS) * sum(p.numel() for p in self.parameters())):
+        with torch_threads_for(min(len(X), CHUNK_ROWS) * sum(p.numel() for p in self.parameters())):
             return self._scores(X, dtype, dtype)
 
     def _scores(self, X: Tensor, dtype: torch.dtype, last_dtype: torch.dtype) -> Tensor:

@@ -126,7 +126,9 @@ def fit(
     task = None if incremental or len(estimators) > 1 else _begin_task(leader, X, of_rows, metadata)
     if with_probabilities and not (going_on or incremental or held_out is not None or task is not None):
         members[0].dealt = deal_beside(recipe, problem, members, split_seed)
-    n_params = len(estimators) * leader._n_params(problem.source.shape[1], recipe.n_outputs)
+    # full batches go through models one after the other
+    n_params = leader._n_params(problem.source.shape[1], recipe.n_outputs)
+    n_params *= 1 if recipe.solver in FULL_BATCH else len(estimators)
     with threads_for(int(n_params * max(1.0, recipe.batch_rows * problem.density))):
         network, observer = leader._procedure.train(recipe, problem, held_out, members, going_on, incremental, task)
         progress = [member.progress for member in members]
