@@ -30,6 +30,7 @@ from skdeep.estimators.prediction import PredictionMixin, Predictor
 from skdeep.fitting.calibration import calibrate_each
 from skdeep.fitting.choices import batch_rows as rows_per_step
 from skdeep.fitting.choices import choose
+from skdeep.fitting.constraints import Constrained
 from skdeep.fitting.fit import Procedure, conclude, fit_alone, train_each
 from skdeep.fitting.links import combined, link_of, uncalibrated_link
 from skdeep.fitting.methods import available_unless, rollback
@@ -67,7 +68,7 @@ _VALID: dict[tuple, None] = {}
 _MANY = 256
 
 
-class BaseTorchEstimator(CallbackSupportMixin, Predictor, BaseEstimator):
+class BaseTorchEstimator(CallbackSupportMixin, Predictor, Constrained, BaseEstimator):
     """Base of the estimators. A subclass says what its loss, its network and its fitted attributes are."""
 
     #: Parameters in which the members of a stack may differ.
@@ -271,7 +272,6 @@ class BaseTorchClassifier(PredictionMixin, ClassifierMixin, BaseTorchEstimator):
     #: Whether indicator matrices are accepted as targets, and probabilities of all classes.
     _multilabel = _takes_probabilities = False
     _parameter_constraints: ClassVar[dict] = {
-        **BaseTorchEstimator._parameter_constraints,
         "class_weight": [None, dict, list, StrOptions({"balanced"})],
         "calibration": [StrOptions({"temperature", "sigmoid"}), None],
     }

@@ -55,7 +55,6 @@ class NeuralNet(BaseTorchEstimator):
 
     stackable = BaseTorchEstimator.stackable | {"learning_rate_init", "momentum", "n_iter_no_change"}
     _parameter_constraints: ClassVar[dict] = {
-        **BaseTorchEstimator._parameter_constraints,
         **{name: checks for cls in SOLVERS.values() for name, checks in cls._parameter_constraints.items()},
         "learning_rate": [StrOptions(set(SCHEDULES))],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
@@ -95,10 +94,6 @@ class NeuralNetClassifier(NeuralNet, BaseTorchClassifier):
     calibration: str | None = None
 
     _multilabel = _takes_probabilities = True
-    _parameter_constraints: ClassVar[dict] = {
-        **BaseTorchClassifier._parameter_constraints,
-        **NeuralNet._parameter_constraints,
-    }
 
     def _loss(self, n_outputs: int) -> Loss:
         # one class at all is a column that is never the other one

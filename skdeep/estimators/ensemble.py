@@ -40,6 +40,7 @@ class PerceptronEnsemble(Perceptron):
     _coef_attribute = "estimators_"
     _averages_probabilities = True
     _fewest_rows = 2
+    _dropped = _WITHOUT
     #: Options of a single network that an ensemble has no use for.
     validation_fraction, warm_start, callbacks, verbose = 0.1, False, None, False
     if TYPE_CHECKING:
@@ -59,7 +60,6 @@ class PerceptronEnsemble(Perceptron):
     n_iter_no_change: float = 16
 
     _parameter_constraints: ClassVar[dict] = {
-        **{k: v for k, v in Perceptron._parameter_constraints.items() if k not in _WITHOUT},
         "n_estimators": [Interval(Integral, 2, None, closed="left")],
     }
 
@@ -235,10 +235,6 @@ class MLPEnsembleClassifier(PerceptronEnsemble, PerceptronClassifier):
 
     _member_class = MLPClassifierTorch
     _out_of_fold = "oof_proba_", "oof_score_"
-    _parameter_constraints: ClassVar[dict] = {
-        **{k: v for k, v in PerceptronClassifier._parameter_constraints.items() if k not in _WITHOUT},
-        **PerceptronEnsemble._parameter_constraints,
-    }
 
     def _map_scores(self, matrix: np.ndarray, offsets: np.ndarray | float) -> None:
         for estimator in self.estimators_:

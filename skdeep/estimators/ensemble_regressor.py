@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skdeep.compat.sklearn import StrOptions
 from skdeep.data.inputs import Data, OutputSpace, to_numpy
 from skdeep.data.problem import Problem
 from skdeep.estimators.docs import OUTPUT, REGRESSION_LOSS, deep_parameters, document_deep_regressor, without
@@ -134,13 +133,6 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
 
     _member_class = MLPRegressorTorch
     _out_of_fold = "oof_prediction_", "oof_score_", "_nonconformity"
-    _parameter_constraints: ClassVar[dict] = {
-        **{k: v for k, v in PerceptronRegressor._parameter_constraints.items() if k not in _WITHOUT},
-        **PerceptronEnsemble._parameter_constraints,
-        "loss": PerceptronRegressor._parameter_constraints["loss"],
-        "scoring": PerceptronRegressor._parameter_constraints["scoring"],
-        "learning_rate": [*PerceptronRegressor._parameter_constraints["learning_rate"], StrOptions({"auto"})],
-    }
 
     @property
     def _default_scoring(self) -> str:  # type: ignore[override]

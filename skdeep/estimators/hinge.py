@@ -75,7 +75,6 @@ class HingeClassifier(ScoresMixin, LinearClassifier):
     calibration: str | None = "temperature"
 
     _parameter_constraints: ClassVar[dict] = {
-        **LinearClassifier._parameter_constraints,
         "loss": [StrOptions({"hinge", "squared_hinge"})],
         "multi_class": [StrOptions({"weston_watkins", "crammer_singer", "ovr"})],
     }

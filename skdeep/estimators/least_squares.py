@@ -78,7 +78,6 @@ class LeastSquaresClassifier(ScoresMixin, LinearClassifier):
     solver: str | Solver = "exact"
 
     _parameter_constraints: ClassVar[dict] = {
-        **LinearClassifier._parameter_constraints,
         "alpha": [Interval(Real, 0, None, closed="left")],
         "solver": [StrOptions({*SOLVERS, "exact"}), SolverObject()],
     }

@@ -75,7 +75,6 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
     _parameters = frozenset({"coef_", "intercept_"})
     _exact_solvers = FULL_BATCH
     _parameter_constraints: ClassVar[dict] = {
-        **BaseTorchEstimator._parameter_constraints,
         "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "penalty": [StrOptions({name for name in PENALTIES if name}), None],
         "l1_ratio": [Interval(Real, 0, 1, closed="both")],
@@ -277,10 +276,6 @@ class LinearClassifier(LinearModel, BaseTorchClassifier):
     calibration: str | None = None
 
     _needs_two_classes = True
-    _parameter_constraints: ClassVar[dict] = {
-        **BaseTorchClassifier._parameter_constraints,
-        **LinearModel._parameter_constraints,
-    }
 
 
 def _check_objective(solver: str, penalty_name: str | None, loss: Loss, penalty: ElasticNet) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -76,12 +76,6 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
 
     loss: str | RegressionLoss = field(default="squared_error", kw_only=False)
     output: str = "auto"
-
-    _parameter_constraints: ClassVar[dict] = {
-        **LinearModel._parameter_constraints,
-        **BaseTorchRegressor._parameter_constraints,
-        **{name: LinearModel._parameter_constraints[name] for name in ("alpha", "solver")},
-    }
 
     @property
     def _loss_unit(self) -> float:  # type: ignore[override]

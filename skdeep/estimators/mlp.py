@@ -81,7 +81,6 @@ class Perceptron(NeuralNet):
         "missing, too."
     )
     _parameter_constraints: ClassVar[dict] = {
-        **NeuralNet._parameter_constraints,
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "learning_rate": [StrOptions({*SCHEDULES, "auto"})],
@@ -269,8 +268,6 @@ class PerceptronClassifier(Perceptron, NeuralNetClassifier):
     label_smoothing: float = 0.0
 
     _parameter_constraints: ClassVar[dict] = {
-        **NeuralNetClassifier._parameter_constraints,
-        **Perceptron._parameter_constraints,
         "label_smoothing": [Interval(Real, 0, 1, closed="both")],
     }
 
@@ -444,6 +441,5 @@ class MLPClassifierTorch(PerceptronClassifier):
     verbose: bool | int = False
 
     _parameter_constraints: ClassVar[dict] = {
-        **PerceptronClassifier._parameter_constraints,
         "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
     }

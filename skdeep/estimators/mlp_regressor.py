@@ -26,21 +26,10 @@ class NeuralNetRegressor(BaseTorchRegressor, NeuralNet):
     loss: str | RegressionLoss = "squared_error"
     output: str = "auto"
 
-    _parameter_constraints: ClassVar[dict] = {
-        **NeuralNet._parameter_constraints,
-        **BaseTorchRegressor._parameter_constraints,
-        **{name: NeuralNet._parameter_constraints[name] for name in ("alpha", "solver")},
-    }
-
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class PerceptronRegressor(Perceptron, NeuralNetRegressor):
     """Common part of the perceptrons that learn values."""
-
-    _parameter_constraints: ClassVar[dict] = {
-        **NeuralNetRegressor._parameter_constraints,
-        **Perceptron._parameter_constraints,
-    }
 
     def _course(self, problem: Problem) -> courses.Course:
         return courses.of_values(np.size(self.hidden_layer_sizes))
@@ -154,6 +143,5 @@ class MLPRegressorTorch(PerceptronRegressor):
     verbose: bool | int = False
 
     _parameter_constraints: ClassVar[dict] = {
-        **PerceptronRegressor._parameter_constraints,
         "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
     }

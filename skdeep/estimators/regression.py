@@ -52,7 +52,6 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
     #: What made predictions of scores in the last fit.
     _trained_output: str
     _parameter_constraints: ClassVar[dict] = {
-        **BaseTorchEstimator._parameter_constraints,
         "loss": [StrOptions(set(REGRESSION_LOSSES)), LossObject()],
         "output": [StrOptions({"auto", "identity", "relu", "softplus", "exp"})],
         "scoring": [None, StrOptions({"loss", *get_scorer_names()}), callable],

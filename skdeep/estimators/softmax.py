@@ -20,7 +20,6 @@ class CrossEntropyClassifier(LinearClassifier):
     label_smoothing: float = 0.0
 
     _parameter_constraints: ClassVar[dict] = {
-        **LinearClassifier._parameter_constraints,
         "label_smoothing": [Interval(Real, 0, 1, closed="both")],
     }
 

@@ -113,7 +113,6 @@ class UserModule(NeuralNet):
     verbose: bool | int = False
 
     _parameter_constraints: ClassVar[dict] = {
-        **NeuralNet._parameter_constraints,
         "module": [callable],
         "module_params": [dict, None],
     }
@@ -374,7 +373,5 @@ class TorchClassifier(UserModule, NeuralNetClassifier):
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        **NeuralNetClassifier._parameter_constraints,
-        **UserModule._parameter_constraints,
         "calibration": [StrOptions({"temperature"}), None],
     }

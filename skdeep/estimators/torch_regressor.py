@@ -80,8 +80,6 @@ class TorchRegressor(UserModule, NeuralNetRegressor):
     standardize_targets: bool = True
 
     _parameter_constraints: ClassVar[dict] = {
-        **NeuralNetRegressor._parameter_constraints,
-        **UserModule._parameter_constraints,
         "standardize_targets": ["boolean"],
     }
 

@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator
 from skdeep.compat.sklearn import HasMethods, Interval, Options, StrOptions, validate_parameter_constraints
 from skdeep.data.inputs import Classifier
 from skdeep.engine.schedules import SCHEDULES
+from skdeep.fitting.constraints import Constrained
 from skdeep.fitting.document import document
 
 #: Solvers that look at all rows at once, and are used for the exact optimum.
@@ -25,7 +26,7 @@ _PATIENCE = 5
 
 
 @dataclass(eq=False, repr=False)
-class Solver(BaseEstimator):
+class Solver(Constrained, BaseEstimator):
     """Base of the settings of a solver: parameters as scikit-learn has them, so that searches can set each.
 
     The settings are the fields of the dataclass. A class of a user's may have an ``__init__`` that takes others, or
@@ -78,7 +79,6 @@ class _Steps(Solver):
     precision: str = "auto"
 
     _parameter_constraints: ClassVar[dict] = {
-        **Solver._parameter_constraints,
         "learning_rate_init": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "learning_rate": [StrOptions({*SCHEDULES, "auto"})],
         "power_t": [Interval(Real, 0, None, closed="left")],
@@ -190,7 +190,6 @@ class SGD(_Steps):
     nesterovs_momentum: bool = True
 
     _parameter_constraints: ClassVar[dict] = {
-        **_Steps._parameter_constraints,
         "momentum": [Interval(Real, 0, 1, closed="left")],
         "nesterovs_momentum": ["boolean"],
     }
@@ -240,7 +239,6 @@ class Adam(_Steps):
     epsilon: float = 1e-8
 
     _parameter_constraints: ClassVar[dict] = {
-        **_Steps._parameter_constraints,
         "beta_1": [Interval(Real, 0, 1, closed="left")],
         "beta_2": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="left")],
         "epsilon": [Interval(Real, 0, None, closed="neither")],
@@ -317,7 +315,6 @@ class LBFGS(Solver):
     precision: str = "auto"
 
     _parameter_constraints: ClassVar[dict] = {
-        **Solver._parameter_constraints,
         "max_fun": [Interval(Integral, 1, None, closed="left")],
     }
 
