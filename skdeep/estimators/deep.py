@@ -87,6 +87,16 @@ class NeuralNet(BaseTorchEstimator):
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
+class SingleNet(NeuralNet):
+    """Common part of the deep estimators that are one network: what an ensemble of networks has no use for."""
+
+    validation_fraction: float = 0.1
+    warm_start: bool = False
+    callbacks: Any = None
+    verbose: bool | int = False
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class NeuralNetClassifier(NeuralNet, BaseTorchClassifier):
     """Common part of the deep classifiers: cross-entropy."""
 

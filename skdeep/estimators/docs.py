@@ -23,6 +23,13 @@ alpha : float, default=1e-4
     Weight of the penalty. RidgeClassifier's ``alpha`` is ``alpha * n_samples``.
 """
 
+VALUES_ALPHA = """\
+alpha : float or "auto", default="auto"
+    Weight of the penalty. Ridge's ``alpha`` is ``alpha * n_samples``; Lasso's, ElasticNet's, QuantileRegressor's and
+    PoissonRegressor's are the same. "auto" is 1 / n_samples (of weights) for columns in units of their standard
+    deviations and targets in units of theirs: what Ridge does with ``alpha=1`` behind a StandardScaler, for squares.
+"""
+
 _PENALTY = """\
 penalty : {"l2", "l1", "elasticnet"} or None, default="l2"
     What is penalised: :math:`R = \\tfrac12\\|W\\|^2`, :math:`\\|W\\|_1`, or a mix of both by ``l1_ratio``. Intercepts
@@ -118,18 +125,41 @@ precision : {{"auto", "float64", "float32", "bfloat16"}}, default="auto"
 _FALLS = "training loss falls (or, with ``early_stopping``, the validation score rises)"
 
 
+def without(text: str, *names: str) -> str:
+    """Return the documentation of parameters or attributes, but for some of them."""
+    entries = re.split(r"\n(?=\S)", text)
+    return "\n".join(entry for entry in entries if entry.split(" : ")[0] not in names)
+
+
 def fit_parameters(max_iter: int = 200, falls: str = _FALLS) -> str:
     """Write how an estimator is trained, but for its solver's settings."""
     return FIT_PARAMETERS.format(max_iter=max_iter, falls=falls)
 
 
 def deep_parameters(
-    *, max_iter: int = 200, falls: str = _FALLS, n_iter_no_change: int = 10, beta_2: float = 0.999, batch_rows: str
+    *,
+    max_iter: int = 200,
+    falls: str = _FALLS,
+    n_iter_no_change: int = 10,
+    beta_2: float = 0.999,
+    batch_rows: str = "a hundredth of the rows, from 64 to 256",
 ) -> str:
     """Write how a deep classifier is trained."""
     settings = {"n_iter_no_change": n_iter_no_change, "beta_2": beta_2, "batch_rows": batch_rows}
     return FLAT_SETTINGS.format(**settings) + fit_parameters(max_iter, falls).lstrip()
 
+
+_LAYERS = """\
+normalization : {"batch", "layer"} or None, default=None
+    What is normalised before each activation.
+dropout : float, default=0.0
+    Probability that a hidden unit is left out of a training step.
+stochastic_depth : float or None, default=None
+    Probability that the last residual block is left out of a training step; None has no residual blocks.
+"""
+
+#: Parameters of a single network that an ensemble has no use for.
+ALONE = "validation_fraction", "warm_start", "callbacks", "verbose"
 
 TRAINING_ATTRIBUTES = """
 classes_ : ndarray of shape (n_classes,)
@@ -159,6 +189,48 @@ encoded_features_ : ndarray of str
 history_ : skorch.history.History
     What the callbacks recorded; only with ``callbacks``.
 """
+
+#: Sections of the ensembles, whose members are as :class:`MLPClassifierTorch` says.
+ENSEMBLE = {
+    "members": """\
+n_estimators : int, default=8
+    Members, and folds.
+hidden_layer_sizes : array-like of int, default=(128, 128)
+    Units of each hidden layer of a member.
+activation : str, default="silu"
+    See :class:`MLPClassifierTorch`, and there also for ``normalization``, ``dropout`` and ``stochastic_depth``.
+""",
+    "training": without(
+        deep_parameters(
+            max_iter=60,
+            n_iter_no_change=16,
+            beta_2=0.95,
+            falls="loss of the rows watched falls",
+        ),
+        "early_stopping",
+        "scoring",
+        *ALONE,
+    ),
+    "learned": without(TRAINING_ATTRIBUTES, "history_"),
+    "bins": """\
+numeric_embedding : {"auto", "piecewise"} or None, default="auto"
+    Bins of the columns beside these; see :class:`MLPClassifierTorch`. "auto" is "piecewise" for dense X of at most
+    128 numeric columns, else None.
+n_bins : int or "auto", default="auto"
+    Bins of each column.
+""",
+    "schedule": """\
+alpha : float, default=1e-4
+    Strength of the L2 penalty; it is divided by the total weight of a batch.
+learning_rate : {"cosine", "constant", "invscaling", "adaptive"}, default="cosine"
+    Schedule: half a cosine down to zero at ``max_iter``; or see :class:`MLPClassifierTorch`.
+""",
+    "bagging": """\
+.. [1] L. Breiman, *Bagging predictors*, Machine Learning 24, 1996; *Out-of-bag estimation*, 1996.
+.. [2] B. Lakshminarayanan, A. Pritzel & C. Blundell, *Simple and scalable predictive uncertainty estimation using
+   deep ensembles*, NeurIPS 2017.
+""",
+}
 
 LINEAR_ATTRIBUTES = """
 solver_ : str
@@ -242,16 +314,6 @@ scoring : str, callable or None, default=None
     While the score stands still, a falling validation loss counts as improvement too.
 """
 
-#: What only classifiers have.
-_OF_CLASSES = "class_weight", "classes_"
-
-
-def _of_values(text: str) -> str:
-    """Return the documentation of what classifiers and regressors share, for regressors."""
-    found = re.sub(r"scoring : .*\n( .*\n)+", SCORING_OF_VALUES, without(text, *_OF_CLASSES))
-    return found.replace("classifiers", "models")
-
-
 REGRESSION_ATTRIBUTES = """
 delta_ : float
     What ``delta="auto"`` of Huber's loss is; only with that.
@@ -259,42 +321,44 @@ output_scale_ : ndarray of shape (n_targets,)
     What predictions are multiplied by; only with ``output="softplus"``.
 """
 
+#: Sections that any docstring may name.
+_SHARED = {
+    "solvers": LINEAR_SOLVERS,
+    "layers": _LAYERS,
+    "label_smoothing": LABEL_SMOOTHING,
+    "calibration": CALIBRATION_PARAMETERS,
+    "loss": REGRESSION_LOSS,
+    "output": OUTPUT,
+}
 
-def document_regressor(**more: str) -> Callable[[type], type]:
-    """Decorate a linear regressor: write what is shared into its docstring, and some sections more."""
+
+def _of_values(text: str) -> str:
+    """Return the documentation of what classifiers and regressors share, for regressors."""
+    found = re.sub(r"scoring : .*\n( .*\n)+", SCORING_OF_VALUES, without(text, "class_weight", "classes_"))
+    return found.replace("classifiers", "models")
+
+
+def document_linear(**own: str) -> Callable[[type], type]:
+    """Decorate a linear classifier: write into its docstring what it shares with others, but for its `own` sections."""
+    learned = LINEAR_ATTRIBUTES + CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES
+    columns = _PENALTY + own.pop("alpha", ALPHA) + _COLUMNS
+    return document(**_SHARED | {"linear": columns, "training": fit_parameters(), "learned": learned} | own)
+
+
+def document_regressor() -> Callable[[type], type]:
+    """Decorate a linear regressor: write into its docstring what it shares with others."""
     learned = LINEAR_ATTRIBUTES.replace("n_classes", "n_targets").replace("two classes", "one target")
     learned = _of_values(learned + REGRESSION_ATTRIBUTES + TRAINING_ATTRIBUTES)
-    shared = {
-        "linear": _PENALTY + VALUES_ALPHA + _COLUMNS,
-        "training": _of_values(fit_parameters()),
-        "learned": learned,
-    }
-    return document(**shared, **more)
+    columns = _PENALTY + VALUES_ALPHA + _COLUMNS
+    return document(**_SHARED | {"linear": columns, "training": _of_values(fit_parameters()), "learned": learned})
 
 
-def document_deep_regressor(*, training: str, **more: str) -> Callable[[type], type]:
-    """Decorate a deep regressor: write what is shared into its docstring, and some sections more."""
-    return document(
-        training=_of_values(training), learned=_of_values(REGRESSION_ATTRIBUTES + TRAINING_ATTRIBUTES), **more
-    )
+def document_deep(**own: str) -> Callable[[type], type]:
+    """Decorate a deep classifier: write into its docstring what it shares with others, and its `own` sections."""
+    return document(**_SHARED | {"learned": CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES} | own)
 
 
-VALUES_ALPHA = """\
-alpha : float or "auto", default="auto"
-    Weight of the penalty. Ridge's ``alpha`` is ``alpha * n_samples``; Lasso's, ElasticNet's, QuantileRegressor's and
-    PoissonRegressor's are the same. "auto" is 1 / n_samples (of weights) for columns in units of their standard
-    deviations and targets in units of theirs: what Ridge does with ``alpha=1`` behind a StandardScaler, for squares.
-"""
-
-
-def without(text: str, *names: str) -> str:
-    """Return the documentation of parameters or attributes, but for some of them."""
-    entries = re.split(r"\n(?=\S)", text)
-    return "\n".join(entry for entry in entries if entry.split(" : ")[0] not in names)
-
-
-def document_linear(*, alpha: str = ALPHA, calibration: str, **more: str) -> Callable[[type], type]:
-    """Decorate a linear classifier: write what all of them share into its docstring, and some sections more."""
-    learned = LINEAR_ATTRIBUTES + CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES
-    shared = {"linear": _PENALTY + alpha + _COLUMNS, "training": fit_parameters(), "learned": learned}
-    return document(**shared, calibration=calibration, **more)
+def document_deep_regressor(*, training: str, learned: str = TRAINING_ATTRIBUTES, **own: str) -> Callable[[type], type]:
+    """Decorate a deep regressor: write into its docstring what it shares with others, and its `own` sections."""
+    of_values = {"training": _of_values(training), "learned": _of_values(REGRESSION_ATTRIBUTES + learned)}
+    return document(**_SHARED | of_values | own)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from numbers import Integral
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -17,16 +17,13 @@ from skdeep.data.problem import Problem
 from skdeep.engine.input_layer import Standardization
 from skdeep.engine.perceptron import MLP
 from skdeep.estimators.base import BaseTorchEstimator
-from skdeep.estimators.docs import LABEL_SMOOTHING, TRAINING_ATTRIBUTES, deep_parameters, without
+from skdeep.estimators.docs import ALONE, ENSEMBLE, document_deep
 from skdeep.estimators.mlp import MLPClassifierTorch, Perceptron, PerceptronClassifier
 from skdeep.fitting.bagging import conclude, judge_each, train_folds
-from skdeep.fitting.document import document
 from skdeep.fitting.fit import Procedure
 from skdeep.fitting.links import link_of
 from skdeep.fitting.methods import available_unless
 from skdeep.fitting.settings import Solver
-
-_WITHOUT = ("validation_fraction", "warm_start", "callbacks", "verbose")
 
 
 def _no_partial_fit(estimator: BaseTorchEstimator) -> str:
@@ -40,7 +37,7 @@ class PerceptronEnsemble(Perceptron):
     _coef_attribute = "estimators_"
     _averages_probabilities = True
     _fewest_rows = 2
-    _dropped = _WITHOUT
+    _dropped = ALONE
     #: Options of a single network that an ensemble has no use for.
     validation_fraction, warm_start, callbacks, verbose = 0.1, False, None, False
     if TYPE_CHECKING:
@@ -61,6 +58,7 @@ class PerceptronEnsemble(Perceptron):
 
     _parameter_constraints: ClassVar[dict] = {
         "n_estimators": [Interval(Integral, 2, None, closed="left")],
+        "alpha": [Interval(Real, 0, None, closed="left")],
     }
 
     @available_unless(_no_partial_fit)
@@ -97,22 +95,7 @@ class PerceptronEnsemble(Perceptron):
         return MLP.stacked(list(members))
 
 
-@document(
-    training=without(
-        deep_parameters(
-            max_iter=60,
-            n_iter_no_change=16,
-            beta_2=0.95,
-            batch_rows="a hundredth of the rows, from 64 to 256",
-            falls="loss of the rows watched falls",
-        ),
-        "early_stopping",
-        "scoring",
-        *_WITHOUT,
-    ),
-    label_smoothing=LABEL_SMOOTHING,
-    learned=without(TRAINING_ATTRIBUTES, "history_"),
-)
+@document_deep(**ENSEMBLE)
 @dataclass(eq=False, repr=False, kw_only=True)
 class MLPEnsembleClassifier(PerceptronEnsemble, PerceptronClassifier):
     r"""Ensemble of multilayer perceptrons, each trained on all folds of the data but one.
@@ -126,34 +109,17 @@ class MLPEnsembleClassifier(PerceptronEnsemble, PerceptronClassifier):
 
     Parameters
     ----------
-    n_estimators : int, default=8
-        Members, and folds.
-    hidden_layer_sizes : array-like of int, default=(128, 128)
-        Units of each hidden layer of a member.
-    activation : str, default="silu"
-        See :class:`MLPClassifierTorch`, and there also for ``normalization``, ``dropout`` and ``stochastic_depth``.
-    normalization : {"batch", "layer"} or None, default=None
-        What is normalised before each activation.
-    dropout : float, default=0.0
-        Probability that a hidden unit is left out of a training step.
-    stochastic_depth : float or None, default=None
-        Probability that the last residual block is left out of a training step; None has no residual blocks.
+    {members}
+    {layers}
     standardize : bool, default=True
         Whether to train in centred and scaled columns, each member by the statistics of its rows.
     column_learning_rate : float, default=15.0
         How fast a factor on each of these columns is learnt; see :class:`MLPClassifierTorch`.
-    numeric_embedding : {"auto", "piecewise"} or None, default="auto"
-        Bins of the columns beside these; see :class:`MLPClassifierTorch`. "auto" is "piecewise" for dense X of at most
-        128 numeric columns, else None.
-    n_bins : int or "auto", default="auto"
-        Bins of each column.
+    {bins}
     solver : {"adamw", "adam", "sgd", "lbfgs"}, `AdamW`, `Adam`, `SGD` or `LBFGS`, default="adamw"
         Adam with decoupled weight decay, Adam, mini-batch gradient descent with momentum, or full-batch L-BFGS. An
         object has settings of its own; see :class:`MLPClassifierTorch`.
-    alpha : float, default=1e-4
-        Strength of the L2 penalty; it is divided by the total weight of a batch.
-    learning_rate : {"cosine", "constant", "invscaling", "adaptive"}, default="cosine"
-        Schedule: half a cosine down to zero at ``max_iter``; or see :class:`MLPClassifierTorch`.
+    {schedule}
     learning_rate_init : float, default=0.003
         Learning rate at the start.
     early_stopping : bool, default=True
@@ -213,9 +179,7 @@ class MLPEnsembleClassifier(PerceptronEnsemble, PerceptronClassifier):
 
     References
     ----------
-    .. [1] L. Breiman, *Bagging predictors*, Machine Learning 24, 1996; *Out-of-bag estimation*, 1996.
-    .. [2] B. Lakshminarayanan, A. Pritzel & C. Blundell, *Simple and scalable predictive uncertainty estimation using
-       deep ensembles*, NeurIPS 2017.
+    {bagging}
     .. [3] E. Berta, D. Holzmüller, M. I. Jordan & F. Bach, *Rethinking early stopping: refine, then calibrate*, 2025.
     .. [4] C. Guo et al., *On calibration of modern neural networks*, ICML 2017.
 

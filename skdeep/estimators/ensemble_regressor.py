@@ -11,28 +11,13 @@ from torch import Tensor
 
 from skdeep.data.inputs import Data, OutputSpace, to_numpy
 from skdeep.data.problem import Problem
-from skdeep.estimators.docs import OUTPUT, REGRESSION_LOSS, deep_parameters, document_deep_regressor, without
-from skdeep.estimators.ensemble import _WITHOUT, PerceptronEnsemble
+from skdeep.estimators.docs import ENSEMBLE, document_deep_regressor
+from skdeep.estimators.ensemble import PerceptronEnsemble
 from skdeep.estimators.mlp_regressor import MLPRegressorTorch, PerceptronRegressor
 from skdeep.fitting.losses import RegressionLoss, levels_of
 
 
-@document_deep_regressor(
-    loss=REGRESSION_LOSS,
-    output=OUTPUT,
-    training=without(
-        deep_parameters(
-            max_iter=60,
-            n_iter_no_change=16,
-            beta_2=0.95,
-            batch_rows="a hundredth of the rows, from 64 to 256",
-            falls="loss of the rows watched falls",
-        ),
-        "early_stopping",
-        "scoring",
-        *_WITHOUT,
-    ),
-)
+@document_deep_regressor(**ENSEMBLE)
 @dataclass(eq=False, repr=False, kw_only=True)
 class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
     r"""Ensemble of multilayer perceptrons for values, each trained on all folds of the data but one.
@@ -46,36 +31,19 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
 
     Parameters
     ----------
-    n_estimators : int, default=8
-        Members, and folds.
-    hidden_layer_sizes : array-like of int, default=(128, 128)
-        Units of each hidden layer of a member.
-    activation : str, default="silu"
-        See :class:`MLPClassifierTorch`, and there also for ``normalization``, ``dropout`` and ``stochastic_depth``.
+    {members}
     {loss}
     {output}
-    normalization : {"batch", "layer"} or None, default=None
-        What is normalised before each activation.
-    dropout : float, default=0.0
-        Probability that a hidden unit is left out of a training step.
-    stochastic_depth : float or None, default=None
-        Probability that the last residual block is left out of a training step; None has no residual blocks.
+    {layers}
     standardize : bool, default=True
         Whether to train in columns that are centred and scaled, each member by the statistics of its rows, and for
         targets that are; see :class:`MLPRegressorTorch`.
     column_learning_rate : float, default=15.0
         How fast a factor on each of these columns is learnt.
-    numeric_embedding : {"auto", "piecewise"} or None, default="auto"
-        Bins of the columns beside these; see :class:`MLPClassifierTorch`. "auto" is "piecewise" for dense X of at most
-        128 numeric columns, else None.
-    n_bins : int or "auto", default="auto"
-        Bins of each column.
+    {bins}
     solver : {"adamw", "adam", "sgd", "lbfgs"}, `AdamW`, `Adam`, `SGD` or `LBFGS`, default="adamw"
         Adam with decoupled weight decay, Adam, mini-batch gradient descent with momentum, or full-batch L-BFGS.
-    alpha : float, default=1e-4
-        Strength of the L2 penalty; it is divided by the total weight of a batch.
-    learning_rate : {"cosine", "constant", "invscaling", "adaptive"}, default="cosine"
-        Schedule: half a cosine down to zero at ``max_iter``; or see :class:`MLPClassifierTorch`.
+    {schedule}
     learning_rate_init : float, default=0.01
         Learning rate at the start.
     early_stopping : bool, default=True
@@ -108,9 +76,7 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
 
     References
     ----------
-    .. [1] L. Breiman, *Bagging predictors*, Machine Learning 24, 1996; *Out-of-bag estimation*, 1996.
-    .. [2] B. Lakshminarayanan, A. Pritzel & C. Blundell, *Simple and scalable predictive uncertainty estimation using
-       deep ensembles*, NeurIPS 2017.
+    {bagging}
     .. [3] V. Vovk, *Cross-conformal predictors*, Annals of Mathematics and Artificial Intelligence 74, 2015.
     .. [4] Y. Romano, E. Patterson & E. Candès, *Conformalized quantile regression*, NeurIPS 2019.
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from skdeep.compat.sklearn import StrOptions
 from skdeep.engine.losses import LOSSES, Loss
-from skdeep.estimators.docs import HINGE_CALIBRATION_PARAMETERS, LINEAR_SOLVERS, document_linear
+from skdeep.estimators.docs import HINGE_CALIBRATION_PARAMETERS, document_linear
 from skdeep.estimators.linear import LinearClassifier
 from skdeep.estimators.scores import ScoresMixin
 
@@ -15,7 +15,7 @@ from skdeep.estimators.scores import ScoresMixin
 _AUTO_ALPHA = 5.0
 
 
-@document_linear(solvers=LINEAR_SOLVERS, calibration=HINGE_CALIBRATION_PARAMETERS)
+@document_linear(calibration=HINGE_CALIBRATION_PARAMETERS)
 @dataclass(eq=False, repr=False, kw_only=True)
 class HingeClassifier(ScoresMixin, LinearClassifier):
     r"""Linear support vector machine, trained by mini-batch gradient descent.

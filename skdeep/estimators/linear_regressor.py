@@ -11,7 +11,7 @@ from skdeep.data.problem import Problem
 from skdeep.engine.losses import Loss
 from skdeep.engine.penalties import PENALTIES, ElasticNet
 from skdeep.engine.values import SquaredValues
-from skdeep.estimators.docs import LINEAR_SOLVERS, OUTPUT, REGRESSION_LOSS, document_regressor
+from skdeep.estimators.docs import document_regressor
 from skdeep.estimators.linear import LinearModel
 from skdeep.estimators.regression import BaseTorchRegressor
 from skdeep.fitting.losses import RegressionLoss
@@ -27,7 +27,7 @@ _DENSE_VALUES, _EXACT, _INTERIOR_STEPS = 2**24, 1e10, 15
 _MAX_COLUMNS = 1024
 
 
-@document_regressor(loss=REGRESSION_LOSS, output=OUTPUT, solvers=LINEAR_SOLVERS)
+@document_regressor()
 @dataclass(eq=False, repr=False, kw_only=True)
 class LinearRegressor(BaseTorchRegressor, LinearModel):
     r"""Linear regression with any of many losses and penalties, to the exact optimum or by mini-batches.

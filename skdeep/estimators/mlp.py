@@ -21,17 +21,10 @@ from skdeep.engine.networks import Network
 from skdeep.engine.per_model import to_device, to_numpy64
 from skdeep.engine.perceptron import MLP
 from skdeep.engine.schedules import SCHEDULES
-from skdeep.estimators.deep import FEWEST_ROWS, NeuralNet, NeuralNetClassifier
-from skdeep.estimators.docs import (
-    CALIBRATION_ATTRIBUTES,
-    CALIBRATION_PARAMETERS,
-    LABEL_SMOOTHING,
-    TRAINING_ATTRIBUTES,
-    deep_parameters,
-)
+from skdeep.estimators.deep import FEWEST_ROWS, NeuralNet, NeuralNetClassifier, SingleNet
+from skdeep.estimators.docs import deep_parameters, document_deep
 from skdeep.fitting import courses
 from skdeep.fitting.choices import batch_rows, choose, epochs_of
-from skdeep.fitting.document import document
 from skdeep.fitting.fitted import models_of
 from skdeep.fitting.input_columns import (
     bins_for,
@@ -68,6 +61,7 @@ class Perceptron(NeuralNet):
     dropout: float = 0.0
     stochastic_depth: float | None = None
     standardize: bool = True
+    alpha: float | str = "auto"
     column_learning_rate: float = 3.0
     numeric_embedding: str | None = None
     n_bins: int | str = "auto"
@@ -83,6 +77,7 @@ class Perceptron(NeuralNet):
     _parameter_constraints: ClassVar[dict] = {
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
+        "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "learning_rate": [StrOptions({*SCHEDULES, "auto"})],
         "learning_rate_init": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "standardize": ["boolean"],
@@ -278,14 +273,9 @@ class PerceptronClassifier(Perceptron, NeuralNetClassifier):
         return "softmax" if self._loss(self.n_outputs_).target == "codes" else "logistic"
 
 
-@document(
-    training=deep_parameters(batch_rows="a hundredth of the rows, from 64 to 256"),
-    label_smoothing=LABEL_SMOOTHING,
-    calibration=CALIBRATION_PARAMETERS,
-    learned=CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES,
-)
+@document_deep(training=deep_parameters())
 @dataclass(eq=False, repr=False, kw_only=True)
-class MLPClassifierTorch(PerceptronClassifier):
+class MLPClassifierTorch(PerceptronClassifier, SingleNet):
     r"""Multilayer perceptron: linear layers with an activation after each but the last.
 
     .. math:: h_0 = x, \quad h_l = \phi(W_l h_{l-1} + b_l), \quad s = W_L h_{L-1} + b_L
@@ -434,12 +424,3 @@ class MLPClassifierTorch(PerceptronClassifier):
 
     hidden_layer_sizes: Any = field(default=(100,), kw_only=False)
     activation: str = field(default="relu", kw_only=False)
-    alpha: float | str = "auto"
-    validation_fraction: float = 0.1
-    warm_start: bool = False
-    callbacks: Any = None
-    verbose: bool | int = False
-
-    _parameter_constraints: ClassVar[dict] = {
-        "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
-    }

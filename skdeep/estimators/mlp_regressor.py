@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from numbers import Real
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from skdeep.compat.sklearn import Interval, StrOptions
 from skdeep.data.problem import Problem
 from skdeep.data.values import TargetScale
-from skdeep.estimators.deep import NeuralNet
-from skdeep.estimators.docs import OUTPUT, REGRESSION_LOSS, deep_parameters, document_deep_regressor
+from skdeep.estimators.deep import NeuralNet, SingleNet
+from skdeep.estimators.docs import deep_parameters, document_deep_regressor
 from skdeep.estimators.mlp import Perceptron
 from skdeep.estimators.regression import BaseTorchRegressor
 from skdeep.fitting import courses
@@ -45,13 +43,9 @@ class PerceptronRegressor(Perceptron, NeuralNetRegressor):
         return super()._measure_targets(table, weight) if self.standardize else TargetScale.none(table.shape[1])
 
 
-@document_deep_regressor(
-    loss=REGRESSION_LOSS,
-    output=OUTPUT,
-    training=deep_parameters(batch_rows="a hundredth of the rows, from 64 to 256"),
-)
+@document_deep_regressor(training=deep_parameters())
 @dataclass(eq=False, repr=False, kw_only=True)
-class MLPRegressorTorch(PerceptronRegressor):
+class MLPRegressorTorch(PerceptronRegressor, SingleNet):
     r"""Multilayer perceptron for values: linear layers with an activation after each but the last.
 
     .. math:: h_0 = x, \quad h_l = \phi(W_l h_{l-1} + b_l), \quad s = W_L h_{L-1} + b_L
@@ -71,12 +65,7 @@ class MLPRegressorTorch(PerceptronRegressor):
         See :class:`MLPClassifierTorch`, and there also for ``normalization``, ``dropout``, ``stochastic_depth`` and
         ``column_learning_rate``.
     {output}
-    normalization : {"batch", "layer"} or None, default=None
-        What is normalised before each activation.
-    dropout : float, default=0.0
-        Probability that a hidden unit is left out of a training step.
-    stochastic_depth : float or None, default=None
-        Probability that the last residual block is left out of a training step; None has no residual blocks.
+    {layers}
     standardize : bool, default=True
         Whether to train in columns that are centred and scaled, and for targets that are (of losses on the log link:
         divided by their mean), with weights of the rows. Then losses and curves are of those targets, each in its own
@@ -136,12 +125,3 @@ class MLPRegressorTorch(PerceptronRegressor):
     loss: str | RegressionLoss = field(default="squared_error", kw_only=False)
     hidden_layer_sizes: Any = field(default=(100,), kw_only=False)
     activation: str = field(default="relu", kw_only=False)
-    alpha: float | str = "auto"
-    validation_fraction: float = 0.1
-    warm_start: bool = False
-    callbacks: Any = None
-    verbose: bool | int = False
-
-    _parameter_constraints: ClassVar[dict] = {
-        "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
-    }

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from skdeep.engine.losses import LOSSES, Loss
-from skdeep.estimators.docs import CALIBRATION_PARAMETERS, LABEL_SMOOTHING, LINEAR_SOLVERS, document_linear
+from skdeep.estimators.docs import document_linear
 from skdeep.estimators.softmax import CrossEntropyClassifier
 
 
-@document_linear(solvers=LINEAR_SOLVERS, label_smoothing=LABEL_SMOOTHING, calibration=CALIBRATION_PARAMETERS)
+@document_linear()
 @dataclass(eq=False, repr=False, kw_only=True)
 class SigmoidClassifier(CrossEntropyClassifier):
     r"""Logistic regression with one sigmoid unit per class or label, trained by mini-batch gradient descent.

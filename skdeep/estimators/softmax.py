@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from skdeep.compat.sklearn import Interval
 from skdeep.engine.losses import LOSSES, Loss
-from skdeep.estimators.docs import CALIBRATION_PARAMETERS, LABEL_SMOOTHING, LINEAR_SOLVERS, document_linear
+from skdeep.estimators.docs import document_linear
 from skdeep.estimators.linear import LinearClassifier
 
 
@@ -24,7 +24,7 @@ class CrossEntropyClassifier(LinearClassifier):
     }
 
 
-@document_linear(solvers=LINEAR_SOLVERS, label_smoothing=LABEL_SMOOTHING, calibration=CALIBRATION_PARAMETERS)
+@document_linear()
 @dataclass(eq=False, repr=False, kw_only=True)
 class SoftmaxClassifier(CrossEntropyClassifier):
     r"""Softmax regression (multinomial logistic regression), trained by mini-batch gradient descent.

@@ -32,10 +32,9 @@ from skdeep.engine.networks import Network
 from skdeep.engine.random_numbers import OwnNumbers
 from skdeep.engine.rows import DenseRows, SparseRows, as_tensor
 from skdeep.engine.stored import StoredArray
-from skdeep.estimators.deep import NeuralNet, NeuralNetClassifier
-from skdeep.estimators.docs import CALIBRATION_ATTRIBUTES, TRAINING_ATTRIBUTES, deep_parameters, without
+from skdeep.estimators.deep import NeuralNetClassifier, SingleNet
+from skdeep.estimators.docs import CALIBRATION_ATTRIBUTES, TRAINING_ATTRIBUTES, deep_parameters, document_deep, without
 from skdeep.fitting.choices import batch_rows, choose
-from skdeep.fitting.document import document
 from skdeep.fitting.recipe import Member, Recipe
 from skdeep.fitting.settings import FULL_BATCH, settings_of, solver_name
 
@@ -97,7 +96,7 @@ def _cast(module: nn.Module, dtype: torch.dtype) -> None:
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class UserModule(NeuralNet):
+class UserModule(SingleNet):
     """Common part of the estimators around a module of the user's."""
 
     _coef_attribute = "module_"
@@ -107,10 +106,6 @@ class UserModule(NeuralNet):
     stackable = frozenset()
     module: Callable = field(kw_only=False)
     module_params: dict | None = field(default=None, kw_only=False)
-    validation_fraction: float = 0.1
-    warm_start: bool = False
-    callbacks: Any = None
-    verbose: bool | int = False
 
     _parameter_constraints: ClassVar[dict] = {
         "module": [callable],
@@ -265,7 +260,7 @@ class UserModule(NeuralNet):
         return {"module_": network.module, "_trained_names": names, "_any_coef": space.array(np.zeros(1))}
 
 
-@document(
+@document_deep(
     training=deep_parameters(batch_rows="min(200, n_samples)"),
     learned=without(CALIBRATION_ATTRIBUTES, "calibration_slopes_, calibration_offsets_") + TRAINING_ATTRIBUTES,
 )

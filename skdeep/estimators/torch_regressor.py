@@ -10,14 +10,12 @@ from torch import Tensor
 
 from skdeep.data.values import Prediction, TargetScale, ValueAnswers
 from skdeep.engine.networks import OutputMap
-from skdeep.estimators.docs import OUTPUT, REGRESSION_LOSS, deep_parameters, document_deep_regressor
+from skdeep.estimators.docs import deep_parameters, document_deep_regressor
 from skdeep.estimators.mlp_regressor import NeuralNetRegressor
 from skdeep.estimators.torch_module import UserModule
 
 
-@document_deep_regressor(
-    loss=REGRESSION_LOSS, output=OUTPUT, training=deep_parameters(batch_rows="min(200, n_samples)")
-)
+@document_deep_regressor(training=deep_parameters(batch_rows="min(200, n_samples)"))
 @dataclass(eq=False, repr=False, kw_only=True)
 class TorchRegressor(UserModule, NeuralNetRegressor):
     r"""A torch module of your own as a regressor, trained like :class:`MLPRegressorTorch`.
