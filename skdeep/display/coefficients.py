@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -17,6 +18,7 @@ from skdeep.model_selection.intervals import BootstrapCoefficients
 _MOST = 20
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class CoefficientsDisplay:
     """Coefficients with their intervals, a line for each column of X, the largest at the top.
 
@@ -58,22 +60,12 @@ class CoefficientsDisplay:
     'sepal length (cm)'
     """
 
-    def __init__(
-        self,
-        *,
-        coef: np.ndarray,
-        low: np.ndarray,
-        high: np.ndarray,
-        feature_names: list[str],
-        row_names: list[str] | None = None,
-        confidence: float = 0.95,
-    ) -> None:
-        self.coef = coef
-        self.low = low
-        self.high = high
-        self.feature_names = feature_names
-        self.row_names = row_names
-        self.confidence = confidence
+    coef: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    feature_names: list[str]
+    row_names: list[str] | None = None
+    confidence: float = 0.95
 
     @classmethod
     def from_estimator(

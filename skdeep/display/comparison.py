@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -17,6 +18,7 @@ _UNDECIDED = "0.35"
 _OFFSET = 0.28
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class ComparisonDisplay:
     """Differences from the reference: the mean, its interval, the splits as dots, and what makes no difference shaded.
 
@@ -60,24 +62,13 @@ class ComparisonDisplay:
     ['hinge', 'dummy']
     """
 
-    def __init__(
-        self,
-        *,
-        names: list[str],
-        differences: list[np.ndarray | None],
-        intervals: list[tuple[float, float]],
-        verdicts: list[str],
-        rope: float = 0.0,
-        metric: str = "score",
-        reference: str = "the reference",
-    ) -> None:
-        self.names = names
-        self.differences = differences
-        self.intervals = intervals
-        self.verdicts = verdicts
-        self.rope = rope
-        self.metric = metric
-        self.reference = reference
+    names: list[str]
+    differences: list[np.ndarray | None]
+    intervals: list[tuple[float, float]]
+    verdicts: list[str]
+    rope: float = 0.0
+    metric: str = "score"
+    reference: str = "the reference"
 
     @classmethod
     def from_comparison(cls, comparison: Comparison, metric: str | None = None, *, ax: Any = None) -> Self:

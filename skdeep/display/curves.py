@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -15,6 +16,7 @@ from skdeep.model_selection.evaluation import final_step
 _TRAIN_SCORES = ("train_acc", "train_score")
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class LossCurveDisplay:
     """Training and validation loss, and scores, of each epoch; several estimators overlaid.
 
@@ -51,22 +53,12 @@ class LossCurveDisplay:
     ['loss', 'accuracy']
     """
 
-    def __init__(
-        self,
-        *,
-        names: list[str],
-        losses: list[Any],
-        validation_losses: list[Any] | None = None,
-        train_scores: list[Any] | None = None,
-        validation_scores: list[Any] | None = None,
-        score_name: str = "score",
-    ) -> None:
-        self.names = names
-        self.losses = losses
-        self.validation_losses = validation_losses
-        self.train_scores = train_scores
-        self.validation_scores = validation_scores
-        self.score_name = score_name
+    names: list[str]
+    losses: list[Any]
+    validation_losses: list[Any] | None = None
+    train_scores: list[Any] | None = None
+    validation_scores: list[Any] | None = None
+    score_name: str = "score"
 
     @classmethod
     def from_estimator(cls, estimator: BaseEstimator, *, name: str | None = None, ax: Any = None) -> Self:

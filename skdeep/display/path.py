@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +17,7 @@ from skdeep.model_selection.evaluation import final_step
 from skdeep.model_selection.path import RegularizationPath, regularization_path
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class RegularizationPathDisplay:
     """Coefficients and cross-validated score against alpha; the best alpha, and the one by one standard error, marked.
 
@@ -58,26 +60,14 @@ class RegularizationPathDisplay:
     (12, 'log')
     """
 
-    def __init__(
-        self,
-        *,
-        alphas: np.ndarray,
-        coefs: np.ndarray | None,
-        mean_score: np.ndarray,
-        standard_error: np.ndarray,
-        best_index: int,
-        one_standard_error_index: int,
-        names: list[str] | None = None,
-        score_name: str = "score",
-    ) -> None:
-        self.alphas = alphas
-        self.coefs = coefs
-        self.mean_score = mean_score
-        self.standard_error = standard_error
-        self.best_index = best_index
-        self.one_standard_error_index = one_standard_error_index
-        self.names = names
-        self.score_name = score_name
+    alphas: np.ndarray
+    coefs: np.ndarray | None
+    mean_score: np.ndarray
+    standard_error: np.ndarray
+    best_index: int
+    one_standard_error_index: int
+    names: list[str] | None = None
+    score_name: str = "score"
 
     @classmethod
     def from_estimator(

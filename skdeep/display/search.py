@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ _MAX_LABELS, _MAX_NUMBERS = 12, 64
 _MAX_CHARACTERS = 40
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class SearchDisplay:
     """Cross-validated score over the values of one parameter (curve) or of two (heat map) of a search.
 
@@ -65,20 +67,11 @@ class SearchDisplay:
     ((2, 3), 'alpha')
     """
 
-    def __init__(
-        self,
-        *,
-        params: dict[str, list],
-        mean_score: np.ndarray,
-        standard_error: np.ndarray,
-        best_index: int,
-        score_name: str = "score",
-    ) -> None:
-        self.params = params
-        self.mean_score = mean_score
-        self.standard_error = standard_error
-        self.best_index = best_index
-        self.score_name = score_name
+    params: dict[str, list]
+    mean_score: np.ndarray
+    standard_error: np.ndarray
+    best_index: int
+    score_name: str = "score"
 
     @classmethod
     def from_estimator(

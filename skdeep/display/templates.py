@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -24,6 +25,7 @@ _SIDE, _CHARACTER, _LINE = (0.85, 1.6), 0.085, 0.17
 _FONT_SIZE, _WRAP, _MAX_COLUMNS = 10, 12, 10
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class TemplatesDisplay:
     r"""The rows of ``coef_`` as images, each above the mean image of its class.
 
@@ -73,20 +75,11 @@ class TemplatesDisplay:
     (10, 10)
     """
 
-    def __init__(
-        self,
-        *,
-        templates: np.ndarray,
-        names: list[str],
-        means: np.ndarray | None = None,
-        mean_names: list[str] | None = None,
-        scaled: str | None = None,
-    ) -> None:
-        self.templates = templates
-        self.names = names
-        self.means = means
-        self.mean_names = mean_names
-        self.scaled = scaled
+    templates: np.ndarray
+    names: list[str]
+    means: np.ndarray | None = None
+    mean_names: list[str] | None = None
+    scaled: str | None = None
 
     @classmethod
     def from_estimator(
