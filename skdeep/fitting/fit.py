@@ -119,7 +119,7 @@ def fit(
     if X_val is not None:
         held_out = encode_validation(estimators, X_val, y_val, weight_val).placed(recipe.device, recipe.dtype)
         recipe.check(held_out.source)
-    members = members_of(estimators, going_on, incremental)
+    members = members_of(estimators, incremental)
     split_seed = members[0].state.split_seed
     metadata = None if sample_weight is None else {"sample_weight": sample_weight}
     of_rows = y.table if isinstance(y, Probabilities) else y
@@ -165,7 +165,7 @@ def set_attributes(estimator: Classifier, attributes: dict[str, Any]) -> None:
         setattr(estimator, name, value)
 
 
-def members_of(estimators: list[Classifier], going_on: bool, incremental: bool) -> list[Member]:
+def members_of(estimators: list[Classifier], incremental: bool) -> list[Member]:
     """Make a model for each estimator; models of one seed share their generator, and with it their batches."""
     seeds = [draw_seeds(estimator.random_state) for estimator in estimators]
     sources = {seed: RandomSource(seed[0]) for seed in seeds}

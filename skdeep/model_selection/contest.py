@@ -22,7 +22,7 @@ from skdeep.model_selection.comparison import Comparison
 from skdeep.model_selection.counter import Counter
 from skdeep.model_selection.evaluation import final_step
 from skdeep.model_selection.paired import check_rope_and_confidence
-from skdeep.model_selection.past_scores import compare_past, count_rows, is_past
+from skdeep.model_selection.past_scores import compare_past, is_past, ratio_of
 from skdeep.model_selection.quick_scores import QuickScorers
 from skdeep.model_selection.rounds import Split, run
 
@@ -263,8 +263,7 @@ def _cross_validated(
         model: f"the fit failed on {len(texts)} of {len(splits)} splits: {texts[0]}"
         for model, texts in failures.items()
     }
-    ratio = sum(count_rows(test) for _, test in splits) / sum(count_rows(train) for train, _ in splits)
-    return Comparison(list(models), "", scores, fit_seconds, predict_seconds, ratio, {}, errors=errors)
+    return Comparison(list(models), "", scores, fit_seconds, predict_seconds, ratio_of(splits), {}, errors=errors)
 
 
 def _message(trace: str) -> str:

@@ -157,16 +157,14 @@ def _rows_key(task: _Task) -> tuple:
     )
 
 
-def of_one_kind(tasks: list[_Task]) -> list[list[int]]:
-    """Group tasks whose estimators are copies of one: of a search, all are."""
-    kinds: list[Any] = []
+def groups_of_alike(values: list) -> list[list[int]]:
+    """Group the indices of values, or of estimators, that are copies of each other."""
     groups: list[list[int]] = []
-    for i, task in enumerate(tasks):
-        kind = next((k for k, known in enumerate(kinds) if _alike(task.estimator, known)), len(kinds))
-        if kind == len(kinds):
-            kinds.append(task.estimator)
-            groups.append([])
-        groups[kind].append(i)
+    for i, value in enumerate(values):
+        group = next((group for group in groups if _alike(value, values[group[0]])), None)
+        if group is None:
+            groups.append(group := [])
+        group.append(i)
     return groups
 
 
@@ -175,7 +173,8 @@ def _stacks(tasks: list[_Task], n_workers: int) -> tuple[list[list[int]], set[st
     keys: dict[tuple, tuple | str] = {}
     stacks: dict[tuple, list[int]] = {}
     rows: dict[tuple, list[str | None]] = {}
-    kinds = {i: kind for kind, group in enumerate(of_one_kind(tasks)) for i in group}
+    groups = groups_of_alike([task.estimator for task in tasks])  # of a search, one
+    kinds = {i: kind for kind, group in enumerate(groups) for i in group}
     for i, task in enumerate(tasks):
         kind = kinds[i]
         candidate = kind, _Same(task.options["parameters"])

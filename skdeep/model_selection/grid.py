@@ -195,7 +195,7 @@ class _Grid:
         members = []
         for train, _ in splits:
             rows = None if np.array_equal(train, np.arange(len(problem.codes))) else train
-            for member in members_of(self.candidates, False, False):
+            for member in members_of(self.candidates, False):
                 member.rows, member.progress = rows, new_progress(member.estimator, False, False, member.state)
                 members.append(member)
         watched = self._hold_out(problem, members, splits) if leader.early_stopping else []

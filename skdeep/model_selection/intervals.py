@@ -98,12 +98,17 @@ class BootstrapCoefficients:
         return _interval(self.intercept, self.intercepts, self.intercept_acceleration, confidence, method)
 
 
+def check_confidence(confidence: float) -> None:
+    """Raise where this is no probability of an interval."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, both excluded, got {confidence!r}.")
+
+
 def _interval(
     estimate: np.ndarray, replicates: np.ndarray, acceleration: np.ndarray, confidence: float, method: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute the ends of intervals (...) by replicates (B, ...)."""
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, both excluded, got {confidence!r}.")
+    check_confidence(confidence)
     if method not in _METHODS:
         raise ValueError(f"method must be one of {_METHODS}, got {method!r}.")
     ends = (1 - confidence) / 2, (1 + confidence) / 2

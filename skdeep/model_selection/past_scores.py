@@ -32,12 +32,6 @@ def is_past(contestant: Any) -> bool:
     return isinstance(contestant, Mapping) or hasattr(contestant, "cv_results_")
 
 
-def count_rows(rows: np.ndarray) -> int:
-    """Count the rows that a split's indices, or mask, stand for."""
-    rows = np.asarray(rows)
-    return int(rows.sum()) if rows.dtype.kind == "b" else len(rows)
-
-
 def compare_past(
     contestants: Mapping[str, Any], reference: str, scoring: Any, cv: Any, data: tuple | None
 ) -> Comparison:
@@ -113,12 +107,12 @@ def _test_ratio(contestants: Mapping[str, Any], cv: Any, data: tuple | None, n_s
     """Find how many test rows there are per training row; raise an error if nothing tells."""
     splits = _common_indices(contestants)
     if splits is not None:
-        return _ratio_of(splits)
+        return ratio_of(splits)
     if cv is not None and data is not None and data[1] is not None:
         X, y, groups = data
-        splits = list(check_cv(cv, y, classifier=_has_classes(y)).split(X, y, groups))
+        splits = list(check_cv(cv, y, classifier=np.asarray(y).dtype.kind != "f").split(X, y, groups))
         _check_number(len(splits), n_splits)
-        return _ratio_of(splits)
+        return ratio_of(splits)
     known = [cv] if cv is not None else [one.cv for one in contestants.values() if hasattr(one, "cv_results_")]
     ratios = [_ratio_of_splitter(splitter, n_splits) for splitter in known]
     if not ratios or any(math.isnan(ratio) for ratio in ratios) or max(ratios) - min(ratios) > 1e-9:
@@ -129,13 +123,13 @@ def _test_ratio(contestants: Mapping[str, Any], cv: Any, data: tuple | None, n_s
     return ratios[0]
 
 
-def _has_classes(y: Any) -> bool:
-    return np.asarray(y).dtype.kind != "f"
-
-
-def _ratio_of(splits: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
-    splits = list(splits)
-    return sum(count_rows(test) for _, test in splits) / sum(count_rows(train) for train, _ in splits)
+def ratio_of(splits: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Count test rows per training row, of splits that are indices or masks."""
+    n_train, n_test = (
+        sum(int(rows.sum()) if rows.dtype.kind == "b" else len(rows) for rows in map(np.asarray, part))
+        for part in zip(*splits, strict=True)
+    )
+    return n_test / n_train
 
 
 def _common_indices(contestants: Mapping[str, Any]) -> list[tuple[np.ndarray, np.ndarray]] | None:
@@ -184,7 +178,7 @@ def _ratio_of_splitter(cv: Any, n_splits: int) -> float:
     elif isinstance(cv, Iterable):
         splits = list(cv)
         _check_number(len(splits), n_splits)
-        return _ratio_of(splits)
+        return ratio_of(splits)
     else:
         return math.nan
     _check_number(n_of_cv, n_splits)

@@ -7,6 +7,7 @@ scikit-learn's own, with its warnings and errors.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,6 +59,10 @@ class _Careful(_MultimetricScorer):
             return False
 
 
+class _NotPlainError(Exception):
+    """Something that is for scikit-learn to look at."""
+
+
 class _Rows(NamedTuple):
     """Rows that a classifier is asked about, each answer once.
 
@@ -84,102 +89,98 @@ class _Rows(NamedTuple):
             self.known[method] = getattr(self.classifier, method)(self.X)
         return self.known[method]
 
-    def predicted(self) -> np.ndarray | None:
+    def predicted(self) -> np.ndarray:
         """Number the classes that are predicted."""
         if "codes" not in self.known:
             self.known["codes"] = _coded(self.answer("predict"), self.classifier.classes_)
         return self.known["codes"]
 
-    def probabilities(self) -> np.ndarray | None:
+    def probabilities(self) -> np.ndarray:
         """Return probabilities (n, C) that are some."""
         p = self.answer("predict_proba")
-        if type(p) is not np.ndarray or p.dtype != np.float64 or p.shape != (len(self.codes), self.n_classes):
-            return None
-        whole = (np.abs(p.sum(1) - 1) < 1e-8).all()  # what is no number is not either
-        return p if whole and p.min() >= 0 and p.max() <= 1 else None
+        _demand(type(p) is np.ndarray and p.dtype == np.float64 and p.shape == (len(self.codes), self.n_classes))
+        # what is no number is not either
+        _demand((np.abs(p.sum(1) - 1) < 1e-8).all() and p.min() >= 0 and p.max() <= 1)
+        return p
 
-    def each_class_has_rows(self) -> bool:
-        return bool((np.bincount(self.codes, minlength=self.n_classes) > 0).all())
+    def check_classes(self) -> None:
+        """Raise where a class has no row."""
+        _demand((np.bincount(self.codes, minlength=self.n_classes) > 0).all())
+
+
+def _demand(is_plain: Any) -> None:
+    """Raise where something is not plain."""
+    if not is_plain:
+        raise _NotPlainError
 
 
 def quick_scores(names: dict[str, str], estimator: Any, X: Any, y: Any) -> dict[str, float]:
     """Compute scores that there is a short way for, of what scikit-learn calls by these names; leave out the others."""
-    classes = getattr(estimator, "classes_", None)
-    codes = _coded(y, classes)
-    if codes is None:
+    try:
+        rows = _Rows(estimator, X, _coded(y, getattr(estimator, "classes_", None)), {})
+    except _NotPlainError:
         return {}
-    rows, found = _Rows(estimator, X, codes, {}), {}
+    found: dict[str, float] = {}
     for metric, name in names.items():
-        try:
-            score = _WAYS[name](rows) if name in _WAYS else None
-        except Exception:  # of a method that fails, or is not there: scikit-learn's scorer says so
-            continue
-        if score is not None:
-            found[metric] = float(score)
+        with suppress(Exception):  # of a method that fails, or is not there, scikit-learn's scorer says so
+            found[metric] = float(_WAYS[name](rows))
     return found
 
 
-def _coded(labels: Any, classes: Any) -> np.ndarray | None:
-    """Number labels by a classifier's classes; None if either is not plain, or a label is none of them."""
+def _coded(labels: Any, classes: Any) -> np.ndarray:
+    """Number labels by a classifier's classes; raise if either is not plain, or a label is none of them."""
     labels, classes = _plain(labels), _plain(classes)
-    if labels is None or classes is None or labels.dtype.kind != classes.dtype.kind or not len(labels):
-        return None
+    _demand(labels.dtype.kind == classes.dtype.kind and len(labels))
     codes = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
-    return codes if (classes[codes] == labels).all() else None
+    _demand((classes[codes] == labels).all())
+    return codes
 
 
-def _plain(labels: Any) -> np.ndarray | None:
+def _plain(labels: Any) -> np.ndarray:
     """Make a plain vector of labels, of an array or a column of a frame."""
-    if type(labels) is not np.ndarray:
-        labels = labels.to_numpy() if type(labels).__name__ == "Series" and hasattr(labels, "to_numpy") else None
-    if labels is None or labels.ndim != 1:
-        return None
+    if type(labels).__name__ == "Series" and hasattr(labels, "to_numpy"):
+        labels = labels.to_numpy()
+    _demand(type(labels) is np.ndarray and labels.ndim == 1)
     if labels.dtype.kind == "O" and all(type(label) is str for label in labels):
         labels = labels.astype(np.str_)
-    return labels if labels.dtype.kind in _KINDS else None
+    _demand(labels.dtype.kind in _KINDS)
+    return labels
 
 
 # ---- the scores ------------------------------------------------------------------------------------------------------
 
 
-def _confusions(rows: _Rows) -> np.ndarray | None:
+def _confusions(rows: _Rows) -> np.ndarray:
     """Count rows by true and predicted class, (C, C)."""
-    found, n = rows.predicted(), rows.n_classes
-    return None if found is None else np.bincount(rows.codes * n + found, minlength=n * n).reshape(n, n)
+    n = rows.n_classes
+    return np.bincount(rows.codes * n + rows.predicted(), minlength=n * n).reshape(n, n)
 
 
-def _accuracy(rows: _Rows) -> float | None:
-    found = rows.predicted()
-    return None if found is None else (found == rows.codes).mean()
+def _accuracy(rows: _Rows) -> float:
+    return (rows.predicted() == rows.codes).mean()
 
 
-def _balanced_accuracy(rows: _Rows) -> float | None:
+def _balanced_accuracy(rows: _Rows) -> float:
     table = _confusions(rows)
-    if table is None:
-        return None
     true, found = table.sum(1), table.sum(0)
-    if (found[true == 0] > 0).any():  # a class that no row has is warned of
-        return None
+    _demand((found[true == 0] == 0).all())  # a class that no row has is warned of
     return np.mean(table.diagonal()[true > 0] / true[true > 0])
 
 
-def _f1s(rows: _Rows) -> tuple[np.ndarray, np.ndarray] | None:
+def _f1s(rows: _Rows) -> tuple[np.ndarray, np.ndarray]:
     """Compute the F1 score of each class that is there or predicted, with its number of rows."""
     table = _confusions(rows)
-    if table is None:
-        return None
     true, both = table.sum(1), table.sum(1) + table.sum(0)
     return 2 * table.diagonal()[both > 0] / both[both > 0], true[both > 0]
 
 
-def _f1_macro(rows: _Rows) -> float | None:
-    found = _f1s(rows)
-    return None if found is None else found[0].mean()
+def _f1_macro(rows: _Rows) -> float:
+    return _f1s(rows)[0].mean()
 
 
-def _f1_weighted(rows: _Rows) -> float | None:
-    found = _f1s(rows)
-    return None if found is None else np.average(found[0], weights=found[1])
+def _f1_weighted(rows: _Rows) -> float:
+    scores, counts = _f1s(rows)
+    return np.average(scores, weights=counts)
 
 
 def _area(positive: np.ndarray, values: np.ndarray) -> float:
@@ -190,32 +191,26 @@ def _area(positive: np.ndarray, values: np.ndarray) -> float:
     return (rank[positive].sum() - n * (n + 1) / 2) / (n * (len(values) - n))
 
 
-def _roc_auc(rows: _Rows) -> float | None:
-    if rows.n_classes != 2 or not rows.each_class_has_rows():
-        return None
-    if hasattr(rows.classifier, "decision_function"):
-        values = rows.answer("decision_function")
-    elif (p := rows.probabilities()) is not None:
-        values = p[:, 1]
-    else:
-        return None
-    if type(values) is not np.ndarray or values.shape != rows.codes.shape or values.dtype.kind != "f":
-        return None
-    return _area(rows.codes == 1, values) if np.isfinite(values.sum()) else None
+def _roc_auc(rows: _Rows) -> float:
+    _demand(rows.n_classes == 2)
+    rows.check_classes()
+    has_scores = hasattr(rows.classifier, "decision_function")
+    values = rows.answer("decision_function") if has_scores else rows.probabilities()[:, 1]
+    _demand(type(values) is np.ndarray and values.shape == rows.codes.shape and values.dtype.kind == "f")
+    _demand(np.isfinite(values.sum()))
+    return _area(rows.codes == 1, values)
 
 
-def _roc_auc_ovr(rows: _Rows) -> float | None:
-    p = rows.probabilities() if rows.each_class_has_rows() else None
-    if p is None:
-        return None
+def _roc_auc_ovr(rows: _Rows) -> float:
+    rows.check_classes()
+    p = rows.probabilities()
     each: Iterable[int] = [1] if rows.n_classes == 2 else range(rows.n_classes)
     return float(np.mean([_area(rows.codes == c, p[:, c]) for c in each]))
 
 
-def _neg_log_loss(rows: _Rows) -> float | None:
-    p = rows.probabilities() if rows.each_class_has_rows() else None
-    if p is None:
-        return None
+def _neg_log_loss(rows: _Rows) -> float:
+    rows.check_classes()
+    p = rows.probabilities()
     if rows.n_classes == 2:  # scikit-learn looks at the second one's alone
         own = np.where(rows.codes == 1, p[:, 1], 1 - p[:, 1])
     else:
@@ -224,7 +219,7 @@ def _neg_log_loss(rows: _Rows) -> float | None:
     return np.log(np.clip(own, least, 1 - least)).mean()
 
 
-_WAYS: dict[str, Callable[[_Rows], float | None]] = {
+_WAYS: dict[str, Callable[[_Rows], float]] = {
     "accuracy": _accuracy,
     "balanced_accuracy": _balanced_accuracy,
     "f1_macro": _f1_macro,

@@ -22,7 +22,7 @@ from skdeep.compat.sklearn import _fit_and_score, _num_samples, _safe_indexing
 from skdeep.data.inputs import Data
 from skdeep.estimators.linear import LinearModel
 from skdeep.model_selection.backend import stacked
-from skdeep.model_selection.evaluation import StackingWarning, _alike, final_step
+from skdeep.model_selection.evaluation import StackingWarning, _alike, final_step, groups_of_alike
 from skdeep.model_selection.stacks import stackable_now, why_alone
 from skdeep.model_selection.trainees import only_asks
 
@@ -180,17 +180,9 @@ def _shared_fronts(contestants: dict[str, BaseEstimator], scorer: Callable) -> l
     """Group the pipelines whose steps before the last are alike, wherever scorers ask for nothing but predictions."""
     if not only_asks(scorer) or get_config()["enable_metadata_routing"] or get_config()["array_api_dispatch"]:
         return []
-    groups: list[list[str]] = []
-    for name, contestant in contestants.items():
-        if not _has_plain_front(contestant):
-            continue
-        front = _front(contestant).steps
-        for group in groups:
-            if _alike(front, _front(contestants[group[0]]).steps):
-                group.append(name)
-                break
-        else:
-            groups.append([name])
+    names = [name for name, contestant in contestants.items() if _has_plain_front(contestant)]
+    alike = groups_of_alike([_front(contestants[name]).steps for name in names])
+    groups = [[names[i] for i in group] for group in alike]
     return [group for group in groups if len(group) > 1 or _is_network(final_step(contestants[group[0]]))]
 
 

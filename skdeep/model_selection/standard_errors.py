@@ -18,6 +18,7 @@ from skdeep.exact.reweighted import contrasts
 from skdeep.exact.rows import of_both, pairs
 from skdeep.fitting.torch_settings import own_settings
 from skdeep.model_selection.bootstrap import exact_clone, names_of
+from skdeep.model_selection.intervals import check_confidence
 from skdeep.model_selection.resampled import Near, Trainer
 
 _KINDS = ("sandwich", "hessian")
@@ -83,8 +84,7 @@ class StandardErrors:
         ValueError
             If `confidence` is not between 0 and 1.
         """
-        if not 0 < confidence < 1:
-            raise ValueError(f"confidence must be between 0 and 1, both excluded, got {confidence!r}.")
+        check_confidence(confidence)
         reach = ndtri((1 + confidence) / 2) * self.standard_error
         return self.coef - reach, self.coef + reach
 
