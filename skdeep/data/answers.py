@@ -131,15 +131,30 @@ def own_methods(classifier: Any) -> list[str]:
     return [name for name, method in found.items() if method and method.__module__.partition(".")[0] != package]
 
 
+class StandIn:
+    """Whoever answers about some rows in the place of a model, and asks that for all else (parameters, for example)."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # copies and pickles ask before there is a model
+            raise AttributeError(name)
+        return getattr(self.model, name)
+
+    def __sklearn_tags__(self) -> Any:
+        return self.model.__sklearn_tags__()
+
+
 def _if_classifier_has(method: str) -> Callable[[Answers], bool]:
     """Make a condition of the classifier's own ``method``, which raises where there is none."""
-    return lambda answers: bool(getattr(answers.classifier, method))
+    return lambda answers: bool(getattr(answers.model, method))
 
 
-class Answers(ClassifierMixin):
+class Answers(StandIn, ClassifierMixin):
     """The answers of a classifier about rows whose scores are known: whom a scorer asks in its place.
 
-    It has the methods that the classifier has, and asks it for all else (parameters, for example).
+    It has the methods that the classifier has.
 
     Parameters
     ----------
@@ -152,19 +167,11 @@ class Answers(ClassifierMixin):
     """
 
     def __init__(self, classifier: Any, scores: Tensor, link: Link, space: OutputSpace | None = None) -> None:
-        self.classifier = classifier
+        super().__init__(classifier)
         self.scores = scores
         self.link = link
         self.space = space or OutputSpace(np.empty(0))
         self.classes_: np.ndarray = classifier.classes_
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # copies and pickles ask before there is a classifier
-            raise AttributeError(name)
-        return getattr(self.classifier, name)
-
-    def __sklearn_tags__(self) -> Any:
-        return self.classifier.__sklearn_tags__()
 
     def decision_function(self, X: ArrayLike) -> Any:
         """See the classifier's."""
@@ -186,19 +193,19 @@ class Answers(ClassifierMixin):
 
     def score(self, X: ArrayLike, y: Any, sample_weight: ArrayLike | None = None) -> float:
         """See the classifier's."""
-        check_label_names(self.classifier, y, "y")
+        check_label_names(self.model, y, "y")
         return accuracy(unboxed(y) if self.space.is_numpy else y, self.predict(X), sample_weight)
 
     def _scores_of(self, X: Any) -> Tensor:
         """Return the scores; raise if these can be no rows to which they belong."""
-        check_asked(self.classifier, X, len(self.scores))
+        check_asked(self.model, X, len(self.scores))
         return self.scores
 
 
-class AssembledAnswers:
+class AssembledAnswers(StandIn):
     """The answers of several classifiers, each about some of the rows: whom a scorer asks in the place of one.
 
-    It has the methods that the one has, and asks it for all else. ``score`` is the mean of their scores.
+    It has the methods that the one has. ``score`` is the mean of their scores.
 
     Parameters
     ----------
@@ -208,13 +215,11 @@ class AssembledAnswers:
     """
 
     def __init__(self, classifier: Any, parts: list[tuple[np.ndarray, Any]]) -> None:
-        self.classifier = classifier
+        super().__init__(classifier)
         self.parts = parts
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # copies and pickles ask before there is a classifier
-            raise AttributeError(name)
-        found = getattr(self.classifier, name)
+        found = super().__getattr__(name)
         if name not in _METHODS:
             return found
 
@@ -225,9 +230,6 @@ class AssembledAnswers:
             return np.concatenate(each)[np.argsort(order)]
 
         return assembled
-
-    def __sklearn_tags__(self) -> Any:
-        return self.classifier.__sklearn_tags__()
 
     def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
         """See the classifier's."""
@@ -240,7 +242,7 @@ class AssembledAnswers:
         return float(np.average(self._of_parts(X, of_part), weights=[weight[rows].sum() for rows, _ in self.parts]))
 
     def _of_parts(self, X: Any, answer: Callable[[Any, np.ndarray], Any]) -> list:
-        check_asked(self.classifier, X, sum(len(rows) for rows, _ in self.parts))
+        check_asked(self.model, X, sum(len(rows) for rows, _ in self.parts))
         return [answer(part, rows) for rows, part in self.parts]
 
 

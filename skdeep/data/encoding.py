@@ -29,7 +29,6 @@ from skdeep.data.shares import Shares
 from skdeep.engine.frame import named
 from skdeep.engine.group import current
 from skdeep.engine.losses import Loss
-from skdeep.engine.shards import Shard
 
 #: Between which sizes columns can be trained on as they are; judged by about so many rows.
 _RAW_SIZES, _SAMPLE_ROWS = (1e-2, 1e4), 500
@@ -63,41 +62,38 @@ def encode(
     *,
     going_on: bool,
     incremental: bool,
+    suffix: str = "",
 ) -> Problem:
-    """Make the training problem of the arguments of ``fit``; the first estimator gets ``classes_``, ``n_outputs_``."""
+    """Make the training problem of the arguments of ``fit``; the first estimator gets ``classes_``, ``n_outputs_``.
+
+    `suffix` is what their names end in.
+    """
     leader, n_least = estimators[0], 1 if incremental else estimators[0]._fewest_rows
-    shares, new = Shares(current(), leader), not going_on
+    shares, new, name = Shares(current(), leader), not going_on, f"y{suffix}"
     table, classes = y if isinstance(y, Probabilities) else (y, None)
     with shares.checked():
         X = check_features(leader, X, reset=new, min_samples=n_least if shares.alone else 0)
-        check_label_names(leader, None if classes is not None else table, "y", new=new)
+        check_label_names(leader, None if classes is not None else table, name, new=new)
     table, sample_weight, all_rows, shard = shares.of_all(X, table, sample_weight, n_least)
     same = not new and not incremental
-    y, codes, soft = leader._coded((table, classes), all_rows, "y", new=new and not incremental, same=same)
-    sample_weight = check_weight(sample_weight, all_rows)
-    target = None if soft is None else leader._scaled(soft, sample_weight, not incremental)
-    problem = _problem(estimators, X, y, codes, sample_weight, shard, target)
-    for weight in _of_models(problem, "training"):
+    y, codes, soft = leader._coded((table, classes), all_rows, name, new=new and not incremental, same=same)
+    weight = check_weight(sample_weight, all_rows, f"sample_weight{suffix}")
+    if soft is not None:
+        target = leader._scaled(soft, weight, not incremental)
+    else:
+        target = _target(leader._loss(leader.n_outputs_), leader.n_outputs_, codes)
+    class_weight = _class_weights(estimators, y, codes, weight)
+    indicators = leader._categories.indicators if hasattr(leader, "_categories") else slice(0, 0)
+    problem = Problem(X, target, codes, weight, class_weight, shard=shard, indicators=indicators)
+    for own in _of_models(problem, "validation" if suffix else "training"):
         if soft is None and not incremental and leader._needs_two_classes and codes.ndim == 1:
-            _check_classes(leader, codes if weight is None else codes[weight > 0])
+            _check_classes(leader, codes if own is None else codes[own > 0])
     return problem
 
 
 def encode_validation(estimators: list[Classifier], X_val: Data, y_val: Data, weight_val: ArrayLike | None) -> Problem:
-    """Make a problem of the caller's own validation data."""
-    leader = estimators[0]
-    shares = Shares(current(), leader)
-    table, classes = y_val if isinstance(y_val, Probabilities) else (y_val, None)
-    with shares.checked():
-        X = check_features(leader, X_val, reset=False, min_samples=1 if shares.alone else 0)
-        check_label_names(leader, None if classes is not None else table, "y_val")
-    table, weight_val, all_rows, shard = shares.of_all(X, table, weight_val, 1)
-    y, codes, soft = leader._coded((table, classes), all_rows, "y_val", new=False)
-    weight = check_weight(weight_val, all_rows, "sample_weight_val")
-    target = None if soft is None else leader._scaled(soft, weight, False)
-    problem = _problem(estimators, X, y, codes, weight, shard, target)
-    _of_models(problem, "validation")
-    return problem
+    """Make a problem of the caller's own validation data: as of further rows, which change nothing."""
+    return encode(estimators, X_val, y_val, weight_val, going_on=True, incremental=True, suffix="_val")
 
 
 def coded_classes(
@@ -116,23 +112,6 @@ def coded_classes(
     many = codes.shape[1] if codes.ndim == 2 else len(estimator.classes_)
     estimator.n_outputs_ = many if codes.ndim == 2 or many > 2 else 1
     return y, codes, soft
-
-
-def _problem(
-    estimators: list[Classifier],
-    X: Matrix,
-    y: np.ndarray,
-    codes: np.ndarray,
-    sample_weight: np.ndarray | None,
-    shard: Shard | None,
-    target: np.ndarray | None,
-) -> Problem:
-    leader = estimators[0]
-    if target is None:
-        target = _target(leader._loss(leader.n_outputs_), leader.n_outputs_, codes)
-    class_weight = _class_weights(estimators, y, codes, sample_weight)
-    indicators = leader._categories.indicators if hasattr(leader, "_categories") else slice(0, 0)
-    return Problem(X, target, codes, sample_weight, class_weight, shard=shard, indicators=indicators)
 
 
 def _check_classes(estimator: Classifier, codes: np.ndarray) -> None:
@@ -236,9 +215,7 @@ def class_weight_of_rows(
 
 def _target(loss: Loss, n_outputs: int, codes: np.ndarray) -> np.ndarray:
     """Make the target that the loss takes for these codes."""
-    if loss.target == "codes":
-        return codes
-    if codes.ndim == 2:
+    if loss.target == "codes" or codes.ndim == 2:
         return codes
     # two classes: one column that asks for the second
     columns = [1] if n_outputs == 1 else np.arange(n_outputs)

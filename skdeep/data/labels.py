@@ -57,6 +57,14 @@ def check_label_names(estimator: Classifier, y: Data, name: str, *, new: bool = 
         )
 
 
+def check_given(estimator: Classifier, y: Data, name: str) -> None:
+    """Raise where there is no target."""
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but the target {name} is None."
+        )
+
+
 def check_target(estimator: Classifier, y: Data, X: Matrix, *, multilabel: bool, name: str = "y") -> np.ndarray:
     """Validate y: one class label per row, or a matrix of label indicators where `multilabel` allows it.
 
@@ -65,10 +73,7 @@ def check_target(estimator: Classifier, y: Data, X: Matrix, *, multilabel: bool,
     ValueError
         If labels are missing, of several types or no classes; if indicators are not 0 and 1.
     """
-    if y is None:
-        raise ValueError(
-            f"This {type(estimator).__name__} estimator requires y to be passed, but the target {name} is None."
-        )
+    check_given(estimator, y, name)
     y = _plain(y, name)
     if _are_classes(y):  # what scikit-learn would look at for longer than an epoch of a small fit takes
         check_consistent_length(X, y)

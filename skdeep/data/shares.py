@@ -99,11 +99,7 @@ class Shares:
             "numbers of columns": X.shape[1],
             "names of columns": tuple(getattr(self.estimator, "feature_names_in_", ())),
             "dtypes": dtype_name(X.dtype),
-            "kinds of X": "sparse"
-            if sparse.issparse(X)
-            else "not in memory"
-            if isinstance(X, StoredArray)
-            else "dense",
+            "kinds of X": _kind(X),
         }
 
     def _check_alike(self, form: dict[str, Any]) -> None:

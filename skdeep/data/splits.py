@@ -193,6 +193,12 @@ def _in_whole_cells(rows: DistinctRows, cells: _Cells) -> np.ndarray:
     return np.flatnonzero(~on_both_sides[rows.stratum])
 
 
+def _of_classes(rows: DistinctRows, some: np.ndarray) -> list[np.ndarray]:
+    """List the cells of some distinct rows, for each class."""
+    some = some[np.argsort(rows.stratum[some], kind="stable")]
+    return np.split(rows.cell[some], np.flatnonzero(np.diff(rows.stratum[some])) + 1)
+
+
 def fold_of_rows(rows: DistinctRows, n_folds: int) -> np.ndarray:
     """Deal the distinct rows into folds of about equal weight, classes in proportion.
 
@@ -205,9 +211,7 @@ def fold_of_rows(rows: DistinctRows, n_folds: int) -> np.ndarray:
     cells = _Cells.of(rows, 1 / n_folds)
     fold = np.minimum(cells.positions() * n_folds, n_folds - 1).astype(np.int64)
     # a class of which one fold would hold out all has a cell that none does
-    classes = _in_whole_cells(rows, cells)
-    classes = classes[np.argsort(rows.stratum[classes], kind="stable")]
-    for own in np.split(rows.cell[classes], np.flatnonzero(np.diff(rows.stratum[classes])) + 1):
+    for own in _of_classes(rows, _in_whole_cells(rows, cells)):
         if len(own) and (fold[own] == fold[own[0]]).all():
             fold[own[-1]] = KEPT
     fold[cells.divided] = DIVIDED
@@ -233,8 +237,7 @@ def validation_rows(rows: DistinctRows, fraction: float) -> np.ndarray:
     # out
     classes = _in_whole_cells(rows, cells)
     n_classes, free = np.bincount(rows.cell), ~cells.divided
-    of_class = classes[np.argsort(rows.stratum[classes], kind="stable")]
-    for own in np.split(rows.cell[of_class], np.flatnonzero(np.diff(rows.stratum[of_class])) + 1):
+    for own in _of_classes(rows, classes):
         if free[own].all() and len(own):
             free[own[::-1][n_classes[own[::-1]].argmax()]] = False
     # the classes' cells side by side, by their position: any start of this list is stratified

@@ -13,10 +13,11 @@ from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
 
 from skdeep.compat.sklearn import _check_y
-from skdeep.data.answers import check_asked
+from skdeep.data.answers import StandIn, check_asked
 from skdeep.data.bins import quantiles
 from skdeep.data.conversion import NotNumbersError, floats
 from skdeep.data.inputs import Classifier, Data, Matrix, OutputSpace, dense
+from skdeep.data.labels import check_given
 from skdeep.engine.per_model import to_device
 from skdeep.engine.rows import as_tensor
 from skdeep.engine.values import Positive, ValueLoss
@@ -38,10 +39,7 @@ def check_values(estimator: Classifier, y: Data, X: Matrix, name: str = "y") -> 
     ValueError
         If they are missing, no numbers or not finite, or the rows of X are not as many.
     """
-    if y is None:
-        raise ValueError(
-            f"This {type(estimator).__name__} estimator requires y to be passed, but the target {name} is None."
-        )
+    check_given(estimator, y, name)
     values = dense(y)
     if isinstance(values, np.ma.MaskedArray):  # what is masked is missing
         values = np.ma.filled(values.astype(np.float64), np.nan)
@@ -238,7 +236,7 @@ class Prediction:
         return found[:, 0] if self.is_column else found
 
 
-class ValueAnswers(RegressorMixin):
+class ValueAnswers(StandIn, RegressorMixin):
     """The answers of a regressor about rows whose scores are known: whom a scorer asks in its place.
 
     Parameters
@@ -251,22 +249,15 @@ class ValueAnswers(RegressorMixin):
     """
 
     def __init__(self, regressor: Any, scores: Tensor, space: OutputSpace | None = None) -> None:
-        self.regressor, self.scores = regressor, scores
+        super().__init__(regressor)
+        self.scores = scores
         self.space = space or OutputSpace(np.empty(0))
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # copies and pickles ask before there is a regressor
-            raise AttributeError(name)
-        return getattr(self.regressor, name)
-
-    def __sklearn_tags__(self) -> Any:
-        return self.regressor.__sklearn_tags__()
 
     def predict(self, X: ArrayLike) -> Any:
         """See the regressor's."""
-        check_asked(self.regressor, X, len(self.scores))
-        return self.space.array(self.regressor._predicted(self.scores).clone())
+        check_asked(self.model, X, len(self.scores))
+        return self.space.array(self.model._predicted(self.scores).clone())
 
     def score(self, X: ArrayLike, y: Any, sample_weight: ArrayLike | None = None) -> float:
         """See the regressor's."""
-        return self.regressor._score_of(y, self.predict(X), sample_weight)
+        return self.model._score_of(y, self.predict(X), sample_weight)

@@ -13,6 +13,7 @@ from sklearn.metrics import d2_pinball_score, get_scorer_names, r2_score
 from torch import Tensor
 
 from skdeep.compat.sklearn import StrOptions, _fit_context
+from skdeep.data.answers import StandIn
 from skdeep.data.inputs import Data, Matrix, OutputSpace
 from skdeep.data.labels import n_columns
 from skdeep.data.problem import Problem
@@ -307,21 +308,14 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         return tags
 
 
-class _Faultless(RegressorMixin):
+class _Faultless(StandIn, RegressorMixin):
     """Whose predictions are the targets."""
 
     def __init__(self, regressor: Any, values: np.ndarray) -> None:
-        self.regressor, self.values = regressor, values
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(self.regressor, name)
-
-    def __sklearn_tags__(self) -> Any:
-        return self.regressor.__sklearn_tags__()
+        super().__init__(regressor)
+        self.values = values
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Return the targets, but for their last digits: whole numbers may be taken for classes."""
-        levels, values = levels_of(self.regressor.loss), self.values * (1 + 1e-9)
+        levels, values = levels_of(self.model.loss), self.values * (1 + 1e-9)
         return np.repeat(values.reshape(len(values), 1), len(levels), axis=1) if levels else values

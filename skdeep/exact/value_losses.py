@@ -194,26 +194,6 @@ class TweedieLoss(OfColumns):
         return np.copysign(u, slope)
 
 
-class PoissonLoss(TweedieLoss):
-    """Half the deviance of Poisson's distribution on the log link, of targets of at least zero."""
-
-    def __init__(self, target: np.ndarray):
-        super().__init__(target, 1.0)
-
-    def of(self, target: np.ndarray) -> PoissonLoss:
-        return PoissonLoss(target)
-
-
-class GammaLoss(TweedieLoss):
-    """Half the deviance of the gamma distribution on the log link, of targets of more than zero."""
-
-    def __init__(self, target: np.ndarray):
-        super().__init__(target, 2.0)
-
-    def of(self, target: np.ndarray) -> GammaLoss:
-        return GammaLoss(target)
-
-
 def _summed(of_each: np.ndarray) -> np.ndarray:
     """Add up the losses (K, C, n) of each row, (K, n)."""
     return of_each[:, 0] if of_each.shape[1] == 1 else of_each.sum(1)
