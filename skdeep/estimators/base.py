@@ -36,7 +36,7 @@ from skdeep.fitting.links import combined, link_of, uncalibrated_link
 from skdeep.fitting.methods import available_unless, rollback
 from skdeep.fitting.recipe import Member, Recipe, as_numbers
 from skdeep.fitting.saved import packed, unpacked
-from skdeep.fitting.settings import FULL_BATCH, SOLVERS, Solver, SolverObject, check_settings, solver_name
+from skdeep.fitting.settings import FULL_BATCH, SOLVER_OBJECT, SOLVERS, Solver, check_settings, solver_name
 from skdeep.fitting.torch_settings import own_settings
 
 
@@ -94,7 +94,7 @@ class BaseTorchEstimator(CallbackSupportMixin, Predictor, Constrained, BaseEstim
 
     _parameter_constraints: ClassVar[dict] = {
         "alpha": [Interval(Real, 0, None, closed="left")],
-        "solver": [StrOptions(set(SOLVERS)), SolverObject()],
+        "solver": [StrOptions(set(SOLVERS)), SOLVER_OBJECT],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "early_stopping": ["boolean"],

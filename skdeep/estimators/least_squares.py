@@ -11,7 +11,7 @@ from skdeep.engine.losses import LOSSES, Loss
 from skdeep.estimators.docs import RIDGE_ALPHA, SCORES_CALIBRATION_PARAMETERS, document_linear
 from skdeep.estimators.linear import LinearClassifier
 from skdeep.estimators.scores import ScoresMixin
-from skdeep.fitting.settings import SOLVERS, Solver, SolverObject
+from skdeep.fitting.settings import SOLVER_OBJECT, SOLVERS, Solver
 
 
 @document_linear(alpha=RIDGE_ALPHA, calibration=SCORES_CALIBRATION_PARAMETERS)
@@ -79,7 +79,7 @@ class LeastSquaresClassifier(ScoresMixin, LinearClassifier):
 
     _parameter_constraints: ClassVar[dict] = {
         "alpha": [Interval(Real, 0, None, closed="left")],
-        "solver": [StrOptions({*SOLVERS, "exact"}), SolverObject()],
+        "solver": [StrOptions({*SOLVERS, "exact"}), SOLVER_OBJECT],
     }
 
     def _loss(self, n_outputs: int) -> Loss:

@@ -28,7 +28,7 @@ from skdeep.exact.rows import products_pay
 from skdeep.fitting.choices import batch_rows, choose, epochs_of
 from skdeep.fitting.exactly import fits_memory, is_certified, takes_targets
 from skdeep.fitting.recipe import Member, Recipe, as_numbers, column_statistics, total_weights, values
-from skdeep.fitting.settings import FULL_BATCH, SOLVERS, Solver, SolverObject, settings_of, solver_name
+from skdeep.fitting.settings import FULL_BATCH, SOLVER_OBJECT, SOLVERS, Solver, settings_of, solver_name
 from skdeep.solvers.newton import Newton
 from skdeep.solvers.preconditioner import Preconditioner
 
@@ -80,7 +80,7 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         "l1_ratio": [Interval(Real, 0, 1, closed="both")],
         "fit_intercept": ["boolean"],
         "standardize": ["boolean"],
-        "solver": [StrOptions({*SOLVERS, "auto", "exact"}), SolverObject()],
+        "solver": [StrOptions({*SOLVERS, "auto", "exact"}), SOLVER_OBJECT],
     }
 
     def _n_params(self, n_features: int, n_outputs: int) -> int:

@@ -24,8 +24,8 @@ from skdeep.engine.values import Positive, ValueLoss
 from skdeep.estimators.base import BaseTorchEstimator, no_partial_fit
 from skdeep.fitting.fit import fit_alone
 from skdeep.fitting.losses import (
+    LOSS_OBJECT,
     REGRESSION_LOSSES,
-    LossObject,
     Quantile,
     RegressionLoss,
     check_output,
@@ -33,7 +33,6 @@ from skdeep.fitting.losses import (
     levels_of,
     output_name,
     predicts_positive,
-    shown,
     suited_delta,
     value_loss,
 )
@@ -53,7 +52,7 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
     #: What made predictions of scores in the last fit.
     _trained_output: str
     _parameter_constraints: ClassVar[dict] = {
-        "loss": [StrOptions(set(REGRESSION_LOSSES)), LossObject()],
+        "loss": [StrOptions(set(REGRESSION_LOSSES)), LOSS_OBJECT],
         "output": [StrOptions({"auto", "identity", "relu", "softplus", "exp"})],
         "scoring": [None, StrOptions({"loss", *get_scorer_names()}), callable],
     }
@@ -233,7 +232,7 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         levels = levels_of(self.loss)
         if levels and table.shape[1] > 1:
             raise ValueError(
-                f"{shown(self.loss)} predicts a column for each level of one target, and {name} has {table.shape[1]} "
+                f"{self.loss!r} predicts a column for each level of one target, and {name} has {table.shape[1]} "
                 "columns. Fit a regressor to each."
             )
         table = np.repeat(table, max(1, len(levels)), axis=1)
@@ -262,7 +261,7 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         if not new and getattr(self, "_trained_output", output) != output:
             raise ValueError(
                 f"partial_fit goes on with predictions that are {self._trained_output!r} of the scores, and "
-                f"loss={shown(self.loss)}, output={self.output!r} make them {output!r}. Put them back, or use fit."
+                f"loss={self.loss!r}, output={self.output!r} make them {output!r}. Put them back, or use fit."
             )
         if new or not hasattr(self, "_target_scale"):
             self._target_scale, self._trained_output = self._measure_targets(table, weight), output

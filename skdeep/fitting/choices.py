@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -68,19 +67,11 @@ def choose(estimator: Classifier, problem: Problem, solver: str, rows: int, **de
         "max_iter": estimator.max_iter,
         "schedule": getattr(settings, "learning_rate", "constant"),
         "horizon": estimator.max_iter,
-        "due": math.inf,
-        "to_end": False,
-        "averages": False,
-        "auto_rate": math.nan,
         "proximal": solver == "adamw",
-        "newton_params": None,
-        "closed_form": False,
-        "n_bins": 0,
         "penalty": estimator._penalty,
         "rates": estimator._rates,
         "network": estimator._network,
         "settings": settings,
-        "check": lambda X: None,
     }
     return Recipe(**fields | decisions)
 

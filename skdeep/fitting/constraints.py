@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from skdeep.compat.sklearn import HasMethods
+
 
 class Constrained:
     """A class whose ``_parameter_constraints`` are its own, and for all other parameters the next base's."""
@@ -21,3 +23,17 @@ class Constrained:
             known = vars(base)
             together |= known.get("_own_constraints", known.get("_parameter_constraints", {}))
         cls._parameter_constraints = {name: value for name, value in together.items() if name not in cls._dropped}
+
+
+class ObjectOf(HasMethods):
+    """The constraint of a parameter that it is an object of a class; the class, which has its method too, is none."""
+
+    def __init__(self, form: type, method: str, example: str) -> None:
+        super().__init__(method)
+        self.form, self.example = form, example
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        return isinstance(val, self.form)
+
+    def __str__(self) -> str:
+        return f"an object such as {self.example}"

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from skdeep.compat.sklearn import HasMethods, Interval, StrOptions, validate_parameter_constraints
+from skdeep.compat.sklearn import Interval, StrOptions, validate_parameter_constraints
 from skdeep.data.values import middle
 from skdeep.engine.values import (
     AbsoluteValues,
@@ -22,6 +22,7 @@ from skdeep.engine.values import (
     ValueLoss,
     tweedie,
 )
+from skdeep.fitting.constraints import ObjectOf
 
 
 @dataclass(eq=False, repr=False)
@@ -222,17 +223,8 @@ REGRESSION_LOSSES: dict[str, Callable[[], ValueLoss]] = {
 }
 
 
-class LossObject(HasMethods):
-    """The constraint of a parameter that it is a loss with settings."""
-
-    def __init__(self) -> None:
-        super().__init__("make")
-
-    def is_satisfied_by(self, val: Any) -> bool:
-        return isinstance(val, RegressionLoss)
-
-    def __str__(self) -> str:
-        return "an object such as Huber()"
+#: The constraint of a parameter that it is a loss with settings.
+LOSS_OBJECT = ObjectOf(RegressionLoss, "make", "Huber()")
 
 
 def value_loss(loss: str | RegressionLoss, output: str) -> ValueLoss:
@@ -261,14 +253,9 @@ def check_output(loss: str | RegressionLoss, output: str) -> None:
         loss._validate_params()
     if output not in ("auto", "exp") and value_loss(loss, "auto").log_link:
         raise ValueError(
-            f"The loss {shown(loss)} is of predictions exp(s), and output={output!r} asks for others. Use "
+            f"The loss {loss!r} is of predictions exp(s), and output={output!r} asks for others. Use "
             "output='auto', or a loss such as 'squared_error'."
         )
-
-
-def shown(loss: str | RegressionLoss) -> str:
-    """Write a loss as the user did."""
-    return repr(loss)
 
 
 def levels_of(loss: Any) -> tuple[float, ...]:

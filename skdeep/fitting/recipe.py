@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -72,7 +73,7 @@ class Member:
         return float((self.weight if self.rows is None else self.weight[self.rows]).mean())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How the models of a stack are trained.
 
@@ -129,19 +130,19 @@ class Recipe:
     max_iter: int
     schedule: str
     horizon: int
-    due: float
-    to_end: bool
-    averages: bool
-    auto_rate: float
+    due: float = math.inf
+    to_end: bool = False
+    averages: bool = False
+    auto_rate: float = math.nan
     proximal: bool
-    newton_params: int | None
-    closed_form: bool
-    n_bins: int
+    newton_params: int | None = None
+    closed_form: bool = False
+    n_bins: int = 0
     penalty: Callable[[list[Member], np.ndarray, np.ndarray], ElasticNet]
     rates: Callable[[Recipe, Problem, Network, list[Member]], np.ndarray]
     network: Callable[[Recipe, Problem, list[Member], bool], Network]
     settings: Solver
-    check: Callable[[Any], None]
+    check: Callable[[Any], None] = lambda X: None
 
     @property
     def epochs(self) -> int:

@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from skdeep.compat.sklearn import HasMethods, Interval, Options, StrOptions, validate_parameter_constraints
+from skdeep.compat.sklearn import Interval, Options, StrOptions, validate_parameter_constraints
 from skdeep.data.inputs import Classifier
 from skdeep.engine.schedules import SCHEDULES
-from skdeep.fitting.constraints import Constrained
+from skdeep.fitting.constraints import Constrained, ObjectOf
 from skdeep.fitting.document import document
 
 #: Solvers that look at all rows at once, and are used for the exact optimum.
@@ -326,18 +326,8 @@ class _Exact(Solver):
     precision = "auto"
 
 
-class SolverObject(HasMethods):
-    """The constraint of a parameter that it is an object with settings; a class, which has the methods too, is none."""
-
-    def __init__(self) -> None:
-        super().__init__("options")
-
-    def is_satisfied_by(self, val: Any) -> bool:
-        return isinstance(val, Solver)
-
-    def __str__(self) -> str:
-        return "an object such as SGD()"
-
+#: The constraint of a parameter that it is an object with settings.
+SOLVER_OBJECT = ObjectOf(Solver, "options", "SGD()")
 
 #: The settings by the names of their solvers.
 SOLVERS: dict[str, type[Solver]] = {cls.name: cls for cls in (SGD, Adam, AdamW, LBFGS)}

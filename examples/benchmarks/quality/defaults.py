@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import SHARED, parser, report
-from peers import PEERS, check, peer
+from peers import check, made
 
 import skdeep
 from skdeep import *  # noqa: F403  # for expressions
@@ -46,17 +46,6 @@ ESTIMATORS = {
     "MLPClassifier": lambda seed: MLPClassifier(random_state=seed),
     "HistGradientBoosting": lambda seed: HistGradientBoostingClassifier(random_state=seed),
 }
-
-
-def made(name: str, seed: int):
-    """Make a contestant; of an expression, the estimator or the last step of the pipeline gets the seed."""
-    if name in ESTIMATORS:
-        return ESTIMATORS[name](seed)
-    if name in PEERS:
-        return peer(name, "Classifier", seed)
-    estimator = eval(name)
-    getattr(estimator, "steps", [(None, estimator)])[-1][1].set_params(random_state=seed)
-    return estimator
 
 
 BUNDLED = {f.__name__.removeprefix("load_"): f for f in (load_breast_cancer, load_digits, load_iris, load_wine)}
@@ -126,7 +115,7 @@ def run(options, results: dict) -> None:
             open_ = [of for of in options.of if (name, seed, of) not in results]
             data = split(*load(name), seed, options.rows) if open_ else ()
             for of in open_:
-                found = measure(made(of, seed), data)
+                found = measure(made(of, seed, ESTIMATORS, "Classifier", globals()), data)
                 results[name, seed, of] = found
                 if options.log:
                     with options.log.open("a") as file:

@@ -29,7 +29,17 @@ def check(names: Iterable[str]) -> None:
         raise SystemExit(f"These contestants need packages that are missing: pip install {' '.join(missing)}")
 
 
-def peer(name: str, kind: str, seed: int):
-    """Make a contestant of `PEERS` as it comes, a "Classifier" or a "Regressor"."""
-    package, form, seed_name, parameters = PEERS[name]
-    return getattr(import_module(package), form + kind)(**{seed_name: seed}, **parameters)
+def made(name: str, seed: int, estimators: dict, kind: str, names: dict):
+    """Make a contestant: one of some `estimators`, one of `PEERS` as it comes, or an expression of `names`.
+
+    A peer is a "Classifier" or a "Regressor"; of an expression, the estimator or the last step of the pipeline gets the
+    seed.
+    """
+    if name in estimators:
+        return estimators[name](seed)
+    if name in PEERS:
+        package, form, seed_name, parameters = PEERS[name]
+        return getattr(import_module(package), form + kind)(**{seed_name: seed}, **parameters)
+    estimator = eval(name, names)
+    getattr(estimator, "steps", [(None, estimator)])[-1][1].set_params(random_state=seed)
+    return estimator

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import SHARED, parser, report
-from peers import PEERS, check, peer
+from peers import check, made
 from regression_data import load, names
 
 from skdeep import *  # noqa: F403  # for expressions
@@ -67,16 +67,6 @@ def measure(estimator, X, y, X_test, y_test) -> list[float]:
     return [r2_score(y_test, predicted), error, taken, coverage, width]
 
 
-def made(name: str, seed: int):
-    """Make a contestant."""
-    if name in ESTIMATORS:
-        return ESTIMATORS[name](seed)
-    if name in PEERS:
-        return peer(name, "Regressor", seed)
-    estimator = eval(name)
-    return estimator.set_params(random_state=seed)
-
-
 def done(log: Path | None) -> dict:
     """Read results: lists of numbers by set, split and contestant."""
     if log is None or not log.exists():
@@ -96,7 +86,8 @@ def run(options, results: dict) -> None:
             n_test = min(4000, max(len(y) // 3, len(y) - options.rows))
             X, X_test, y, y_test = train_test_split(X, y, test_size=n_test, random_state=seed)
             for of in open_:
-                found = measure(made(of, seed), X[: options.rows], y[: options.rows], X_test, y_test)
+                estimator = made(of, seed, ESTIMATORS, "Regressor", globals())
+                found = measure(estimator, X[: options.rows], y[: options.rows], X_test, y_test)
                 results[name, seed, of] = found
                 if options.log:
                     new = not options.log.exists()
