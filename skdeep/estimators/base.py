@@ -32,7 +32,7 @@ from skdeep.fitting.choices import batch_rows as rows_per_step
 from skdeep.fitting.choices import choose
 from skdeep.fitting.constraints import Constrained
 from skdeep.fitting.fit import Procedure, conclude, fit_alone, train_each
-from skdeep.fitting.links import combined, link_of, uncalibrated_link
+from skdeep.fitting.links import average_of, link_of, uncalibrated_link
 from skdeep.fitting.methods import available_unless, rollback
 from skdeep.fitting.recipe import Member, Recipe, as_numbers
 from skdeep.fitting.saved import packed, unpacked
@@ -307,7 +307,8 @@ class BaseTorchClassifier(PredictionMixin, ClassifierMixin, BaseTorchEstimator):
         return self._answers(faultless_scores(problem.codes, self.n_outputs_))
 
     def _combined(self, scores: Tensor, say: Tensor | None = None) -> Tensor:
-        return combined(self, scores, say)
+        average = average_of(self)
+        return scores[0] if average is None else average.of(scores, say)
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)

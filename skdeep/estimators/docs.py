@@ -321,6 +321,21 @@ output_scale_ : ndarray of shape (n_targets,)
     What predictions are multiplied by; only with ``output="softplus"``.
 """
 
+#: Parameters and attributes of the linear classifiers that are trained on a cross-entropy.
+_CROSS_ENTROPY = """
+Parameters
+----------
+{linear}
+{solvers}
+{label_smoothing}
+{calibration}
+{training}
+
+Attributes
+----------
+{learned}
+"""
+
 #: Sections that any docstring may name.
 _SHARED = {
     "solvers": LINEAR_SOLVERS,
@@ -343,6 +358,11 @@ def document_linear(**own: str) -> Callable[[type], type]:
     learned = LINEAR_ATTRIBUTES + CALIBRATION_ATTRIBUTES + TRAINING_ATTRIBUTES
     columns = _PENALTY + own.pop("alpha", ALPHA) + _COLUMNS
     return document(**_SHARED | {"linear": columns, "training": fit_parameters(), "learned": learned} | own)
+
+
+def document_cross_entropy(cls: type) -> type:
+    """Decorate a linear classifier that is trained on a cross-entropy, whose parameters are the same as another's."""
+    return document_linear()(document(parameters=_CROSS_ENTROPY)(cls))
 
 
 def document_regressor() -> Callable[[type], type]:

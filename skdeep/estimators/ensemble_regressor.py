@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from skdeep.data.problem import Problem
 from skdeep.estimators.docs import ENSEMBLE, document_deep_regressor
 from skdeep.estimators.ensemble import PerceptronEnsemble
 from skdeep.estimators.mlp_regressor import MLPRegressorTorch, PerceptronRegressor
-from skdeep.fitting.losses import RegressionLoss, levels_of
+from skdeep.fitting.losses import levels_of
 
 
 @document_deep_regressor(**ENSEMBLE)
@@ -93,8 +93,6 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
     True
     """
 
-    loss: str | RegressionLoss = "squared_error"
-    n_estimators: int = field(default=8, kw_only=False)
     learning_rate_init: float | str = 0.01
 
     _member_class = MLPRegressorTorch

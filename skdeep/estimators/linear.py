@@ -99,10 +99,8 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
 
     def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
         newton_params, solver = self._max_newton_params(problem.n_rows), solver_name(self)
-        loss, penalty = (
-            self._training_loss(self.n_outputs_),
-            self._penalty([Member(self, _NO_STATE)], np.ones(1), np.ones(1)),
-        )
+        loss = self._training_loss(self.n_outputs_)
+        penalty = self._penalty([Member(self, _NO_STATE)], np.ones(1), np.ones(1))
         if solver == "auto":
             solver = "sgd" if incremental else self._cheapest_solver(problem, loss, penalty, newton_params)
         is_closed = solver == "exact" and type(loss) in (SquaredError, SquaredValues) and self._has_smooth_penalty

@@ -31,7 +31,7 @@ from skdeep.engine.rows import DenseRows, SparseRows
 from skdeep.engine.stored import StoredArray
 from skdeep.engine.threads import torch_threads_for
 from skdeep.fitting.exported import as_module
-from skdeep.fitting.fitted import able, any_coef, n_weights, needs_float64
+from skdeep.fitting.fitted import COEFS, able, arrays_of, models_of, n_weights, needs_float64
 from skdeep.fitting.links import link_of
 from skdeep.fitting.torch_settings import own_settings
 
@@ -173,7 +173,8 @@ class Predictor:
 
     @property
     def _any_coef(self) -> Any:
-        return any_coef(self)
+        """An array from where all fitted arrays are."""
+        return arrays_of(models_of(self)[0], COEFS)[0]
 
 
 class PredictionMixin:

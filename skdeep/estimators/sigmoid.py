@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from skdeep.engine.losses import LOSSES, Loss
-from skdeep.estimators.docs import document_linear
+from skdeep.estimators.docs import document_cross_entropy
 from skdeep.estimators.softmax import CrossEntropyClassifier
 
 
-@document_linear()
+@document_cross_entropy
 @dataclass(eq=False, repr=False, kw_only=True)
 class SigmoidClassifier(CrossEntropyClassifier):
     r"""Logistic regression with one sigmoid unit per class or label, trained by mini-batch gradient descent.
@@ -28,17 +28,7 @@ class SigmoidClassifier(CrossEntropyClassifier):
       the sigmoids divided by their sum;
     - two classes have one column of scores: the model is `SoftmaxClassifier`'s.
 
-    Parameters
-    ----------
-    {linear}
-    {solvers}
-    {label_smoothing}
-    {calibration}
-    {training}
-
-    Attributes
-    ----------
-    {learned}
+    {parameters}
 
     See Also
     --------

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from skdeep.compat.sklearn import Interval
 from skdeep.engine.losses import LOSSES, Loss
-from skdeep.estimators.docs import document_linear
+from skdeep.estimators.docs import document_cross_entropy
 from skdeep.estimators.linear import LinearClassifier
 
 
@@ -24,7 +24,7 @@ class CrossEntropyClassifier(LinearClassifier):
     }
 
 
-@document_linear()
+@document_cross_entropy
 @dataclass(eq=False, repr=False, kw_only=True)
 class SoftmaxClassifier(CrossEntropyClassifier):
     r"""Softmax regression (multinomial logistic regression), trained by mini-batch gradient descent.
@@ -37,17 +37,7 @@ class SoftmaxClassifier(CrossEntropyClassifier):
 
     with w the sample weight times the class weight. Two classes have one column of scores, with the logistic loss.
 
-    Parameters
-    ----------
-    {linear}
-    {solvers}
-    {label_smoothing}
-    {calibration}
-    {training}
-
-    Attributes
-    ----------
-    {learned}
+    {parameters}
 
     See Also
     --------

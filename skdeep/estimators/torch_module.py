@@ -132,10 +132,8 @@ class UserModule(SingleNet):
         return UNKNOWN_WORK
 
     def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
-        rows, dtype = (
-            batch_rows(self, problem, solver_name(self)),
-            torch.float32 if settings_of(self).precision == "auto" else None,
-        )
+        rows = batch_rows(self, problem, solver_name(self))
+        dtype = torch.float32 if settings_of(self).precision == "auto" else None
         recipe = choose(self, problem, solver_name(self), rows, dtype=dtype)
         waiting = []
         if not going_on:

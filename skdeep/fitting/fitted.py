@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 
@@ -12,7 +11,7 @@ from skdeep.engine.frame import exceeds_float32
 from skdeep.engine.module_network import UNKNOWN_WORK
 
 #: Of a linear model, and of the layers of a network.
-_COEFS, _INTERCEPTS = ("coef_", "coefs_"), ("intercept_", "intercepts_")
+COEFS, _INTERCEPTS = ("coef_", "coefs_"), ("intercept_", "intercepts_")
 
 
 def models_of(estimator: Classifier) -> list[Classifier]:
@@ -20,7 +19,7 @@ def models_of(estimator: Classifier) -> list[Classifier]:
     return getattr(estimator, "estimators_", [estimator])
 
 
-def _of_names(model: Classifier, names: tuple[str, ...]) -> list:
+def arrays_of(model: Classifier, names: tuple[str, ...]) -> list:
     """List the arrays of one of these attributes, layer by layer of a network; none of a module of a user's."""
     for name in names:
         if hasattr(model, name):
@@ -31,7 +30,7 @@ def _of_names(model: Classifier, names: tuple[str, ...]) -> list:
 
 def _first_layers(estimator: Classifier) -> list[list]:
     """List coefficients and intercepts on the columns of X, of each model."""
-    return [_of_names(model, _COEFS)[:1] + _of_names(model, _INTERCEPTS)[:1] for model in models_of(estimator)]
+    return [arrays_of(model, COEFS)[:1] + arrays_of(model, _INTERCEPTS)[:1] for model in models_of(estimator)]
 
 
 def needs_float64(estimator: Classifier) -> bool:
@@ -49,13 +48,8 @@ def able(device: torch.device, estimators: list[Classifier]) -> torch.device:
 
 def n_weights(estimator: Classifier) -> int:
     """Count the weights learnt, to judge how much work the scores of a row are."""
-    coefs = [coef for model in models_of(estimator) for coef in _of_names(model, _COEFS)]
+    coefs = [coef for model in models_of(estimator) for coef in arrays_of(model, COEFS)]
     return sum(math.prod(coef.shape) for coef in coefs) if coefs else UNKNOWN_WORK
-
-
-def any_coef(estimator: Classifier) -> Any:
-    """Get an array from where all fitted arrays are."""
-    return _of_names(models_of(estimator)[0], _COEFS)[0]
 
 
 def names_of_rows(model: Classifier, n_rows: int) -> list[str]:

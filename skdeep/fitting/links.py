@@ -100,12 +100,6 @@ def average_of(estimator: Classifier) -> Average | None:
     return Average(temperature_of(estimator), odds, sigmoids)
 
 
-def combined(estimator: Classifier, scores: Tensor, say: Tensor | None = None) -> Tensor:
-    """Combine the scores (K, n, C) of the models of a classifier: its own (n, C); see `Average.of`."""
-    average = average_of(estimator)
-    return scores[0] if average is None else average.of(scores, say)
-
-
 def calibrate(
     estimator: Classifier,
     scores: np.ndarray,

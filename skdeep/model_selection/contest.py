@@ -188,13 +188,12 @@ def _scorer(models: dict[str, BaseEstimator], scoring: Any, y: Data) -> tuple[Ca
     """Make the scorer of all contestants, and the name of its metric if it has only one without a name."""
     first = next(iter(models.values()))
     if scoring in (None, "accuracy", ["accuracy"]) and np.ndim(y) == 1:
-        if all(_has_accuracy(final_step(model)) for model in models.values()):
+        ways = {type(final_step(model)).score for model in models.values()}
+        if ways <= {ClassifierMixin.score, BaseTorchClassifier.score}:
             scoring = ["accuracy"]
     if scoring is None:
-        kinds = {(is_classifier(model), is_regressor(model)) for model in models.values()}
-        name = (
-            {(True, False): "accuracy", (False, True): "r2"}.get(kinds.pop(), "score") if len(kinds) == 1 else "score"
-        )
+        kinds = [is_classifier(model) - is_regressor(model) for model in models.values()]
+        name = {1: "accuracy", -1: "r2"}.get(kinds[0], "score") if len(set(kinds)) == 1 else "score"
         return check_scoring(first), name
     if callable(scoring):
         scoring = {getattr(scoring, "__name__", "score"): scoring}
@@ -203,11 +202,6 @@ def _scorer(models: dict[str, BaseEstimator], scoring: Any, y: Data) -> tuple[Ca
     scoring = dict(scoring) if isinstance(scoring, Mapping) else {name: name for name in scoring}
     names = {name: one for name, one in scoring.items() if isinstance(one, str)}
     return _Scorers(check_scoring(first, scoring=scoring)._scorers, names), "score"
-
-
-def _has_accuracy(model: Any) -> bool:
-    """Say whether what a classifier calls its score is its accuracy."""
-    return type(model).score in (ClassifierMixin.score, BaseTorchClassifier.score)
 
 
 class _Scorers(QuickScorers):

@@ -338,10 +338,8 @@ def _asked(leader: Any, scorer: Callable, scores: list[Tensor], problem: Problem
     for of_split, test in zip(scores, tests, strict=True):
         labels, rows = leader._labels_of(problem)[test], np.empty((len(test), 0))
         found = [scorer(leader._answers(own), rows, labels) for own in of_split]
-        marks.append([_as_floats(mark) for mark in found])
+        # plain numbers; of a scorer that has failed there is none
+        marks.append(
+            [{name: float(v) for name, v in mark.items()} if isinstance(mark, dict) else float(mark) for mark in found]
+        )
     return marks
-
-
-def _as_floats(mark: Any) -> Any:
-    """Make a plain number of a mark, or of each of several; raise where a scorer has failed."""
-    return {name: float(value) for name, value in mark.items()} if isinstance(mark, dict) else float(mark)

@@ -104,7 +104,7 @@ def paired_difference(
     differences, n = scores - reference, len(scores)
     smallest = _ROUNDINGS * np.finfo(float).eps * max(np.abs(scores).max(), np.abs(reference).max())
     if np.abs(differences).max() <= smallest:
-        return _all_zero(n)
+        return PairedDifference(0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0) if n > 1 else PairedDifference(0.0)
     mean = float(differences.mean())
     if n == 1 or np.ptp(differences) <= smallest:
         return PairedDifference(mean)
@@ -115,10 +115,6 @@ def paired_difference(
     p_equal = max(0.0, 1 - p_better - p_worse)
     p_value = 2 * float(stdtr(n - 1, -abs(mean) / scale))
     return PairedDifference(mean, mean - half, mean + half, p_better, p_equal, p_worse, p_value)
-
-
-def _all_zero(n: int) -> PairedDifference:
-    return PairedDifference(0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0) if n > 1 else PairedDifference(0.0)
 
 
 def check_rope_and_confidence(rope: float, confidence: float) -> None:

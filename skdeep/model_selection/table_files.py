@@ -42,11 +42,8 @@ def read(path: Path, encoding: str = "utf-8") -> Any:
 def _texts(column: Any) -> Any:
     """Take the first texts of a column of texts; none of any other."""
     found = column.dropna().iloc[:_LOOKED_AT]
-    return found[[isinstance(value, str) for value in found]] if _is_text(column) else found.iloc[:0]
-
-
-def _is_text(column: Any) -> bool:
-    return str(column.dtype).lower().startswith(("object", "str", "string"))
+    may_be = str(column.dtype).lower().startswith(("object", "str", "string"))
+    return found[[isinstance(value, str) for value in found]] if may_be else found.iloc[:0]
 
 
 def _has_decimal_commas(column: Any) -> bool:

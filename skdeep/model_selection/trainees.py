@@ -97,12 +97,10 @@ def _needs_probabilities(final: BaseEstimator, scorer: Callable) -> bool:
     """Say whether a score of a classifier (that also has a ``decision_function``) depends on ``predict_proba``."""
     if not _METHODS.isdisjoint(own_methods(final)):  # which may call any other
         return True
-    return not all(isinstance(one, _PassthroughScorer) or _prefers_scores(one) for one in _scorers_of(scorer))
-
-
-def _prefers_scores(scorer: Any) -> bool:
-    """Say whether a scorer asks for one of `_METHODS` before any other."""
-    return next(iter(_methods_of(scorer)), None) in _METHODS
+    first = (
+        next(iter(_methods_of(one)), None) for one in _scorers_of(scorer) if not isinstance(one, _PassthroughScorer)
+    )
+    return not all(method in _METHODS for method in first)
 
 
 def _methods_of(scorer: Any) -> list[str]:
