@@ -25,6 +25,12 @@ def get_axes(display: Any, ax: Any, n: int, figsize: tuple[float, float]) -> np.
     return axes
 
 
+def draw_means(ax: Any, places: np.ndarray, mean: np.ndarray, error: np.ndarray, linestyle: str = "-") -> Any:
+    """Draw means of scores with their standard errors."""
+    style: dict[str, Any] = {"color": COLORS[0], "marker": "o", "markersize": 4, "linestyle": linestyle}
+    return ax.errorbar(places, mean, yerr=error, capsize=3, label="mean ± standard error", **style)
+
+
 def spread_over_decades(values: np.ndarray) -> bool:
     """Say whether a logarithmic axis shows these values better."""
     values = np.asarray(values, dtype=float)

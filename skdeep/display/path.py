@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 
 from skdeep.compat.sklearn import check_matplotlib_support
 from skdeep.data.inputs import Data
-from skdeep.display._axes import COLORS, get_axes, set_scale
+from skdeep.display._axes import COLORS, draw_means, get_axes, set_scale
 from skdeep.fitting.fitted import names_of_rows
 from skdeep.model_selection.evaluation import final_step
 from skdeep.model_selection.path import RegularizationPath, regularization_path
@@ -153,16 +153,8 @@ class RegularizationPathDisplay:
         self.ax_, self.figure_ = self.axes_[-1], self.axes_[-1].figure
         order = np.argsort(self.alphas)
         self.coef_lines_ = self._draw_coefs(self.axes_[0], order) if len(self.axes_) == 2 else []
-        self.errorbar_ = self.ax_.errorbar(
-            np.asarray(self.alphas)[order],
-            np.asarray(self.mean_score)[order],
-            yerr=np.asarray(self.standard_error)[order],
-            color=COLORS[0],
-            marker="o",
-            markersize=4,
-            capsize=3,
-            label="mean ± standard error",
-        )
+        curve = (np.asarray(values)[order] for values in (self.alphas, self.mean_score, self.standard_error))
+        self.errorbar_ = draw_means(self.ax_, *curve)
         best, simplest = self.alphas[self.best_index], self.alphas[self.one_standard_error_index]
         marks: dict[str, list] = {"best": [], "simplest": []}
         for axes in self.axes_:

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.utils.validation import check_is_fitted
 
-from skdeep.display._axes import COLORS, get_axes, set_scale, spread_over_decades
+from skdeep.display._axes import COLORS, draw_means, get_axes, set_scale, spread_over_decades
 
 #: Labels of an axis at most; cells of a heat map at most for each to carry its number.
 _MAX_LABELS, _MAX_NUMBERS = 12, 64
@@ -204,17 +204,8 @@ class SearchDisplay:
 
     def _draw_curve(self, axis: _Axis) -> None:
         order = np.argsort(axis.place, kind="stable")
-        self.errorbar_ = self.ax_.errorbar(
-            axis.place[order],
-            self.mean_score[order],
-            yerr=self.standard_error[order],
-            color=COLORS[0],
-            marker="o",
-            markersize=4,
-            capsize=3,
-            linestyle="-" if axis.numeric else "none",
-            label="mean ± standard error",
-        )
+        curve = axis.place[order], self.mean_score[order], self.standard_error[order]
+        self.errorbar_ = draw_means(self.ax_, *curve, "-" if axis.numeric else "none")
         axis.label(self.ax_, "x")
         b = self.best_index
         (self.best_,) = self.ax_.plot(

@@ -1,1 +1,1 @@
-"""The classifiers, and the methods that they share."""
+"""The classifiers and regressors, and what they share."""

@@ -1,4 +1,4 @@
-"""What the linear classifiers share."""
+"""What the linear models share."""
 
 from __future__ import annotations
 
