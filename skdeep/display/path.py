@@ -153,8 +153,8 @@ class RegularizationPathDisplay:
         self.ax_, self.figure_ = self.axes_[-1], self.axes_[-1].figure
         order = np.argsort(self.alphas)
         self.coef_lines_ = self._draw_coefs(self.axes_[0], order) if len(self.axes_) == 2 else []
-        curve = (np.asarray(values)[order] for values in (self.alphas, self.mean_score, self.standard_error))
-        self.errorbar_ = draw_means(self.ax_, *curve)
+        alphas, mean, error = (np.asarray(v)[order] for v in (self.alphas, self.mean_score, self.standard_error))
+        self.errorbar_ = draw_means(self.ax_, alphas, mean, error)
         best, simplest = self.alphas[self.best_index], self.alphas[self.one_standard_error_index]
         marks: dict[str, list] = {"best": [], "simplest": []}
         for axes in self.axes_:
