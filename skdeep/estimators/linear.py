@@ -90,12 +90,9 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         return n_outputs
 
     def _penalty(self, members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray) -> ElasticNet:
-        auto = (self._auto_alpha / total_weight).tolist()
-        given = [member.estimator.alpha for member in members]
-        alpha = np.array(
-            [of_rows if own == "auto" else own for of_rows, own in zip(auto, given, strict=True)], dtype=float
-        )
-        return PENALTIES[self.penalty](alpha, np.array([member.estimator.l1_ratio for member in members], dtype=float))
+        given = values(members, "alpha")
+        alpha = np.where(np.isnan(given), self._auto_alpha / total_weight, given)
+        return PENALTIES[self.penalty](alpha, values(members, "l1_ratio"))
 
     def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
         newton_params, solver = self._max_newton_params(problem.n_rows), solver_name(self)
@@ -104,21 +101,8 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         if solver == "auto":
             solver = "sgd" if incremental else self._cheapest_solver(problem, loss, penalty, newton_params)
         is_closed = solver == "exact" and type(loss) in (SquaredError, SquaredValues) and self._has_smooth_penalty
-        if solver == "exact" and self.early_stopping:
-            raise ValueError(
-                "early_stopping=True has nothing to stop: solver='exact' has no epochs. Use early_stopping=False, or "
-                "solver='sgd', 'adam' or 'adamw'."
-            )
-        if solver == "exact" and problem.is_stored and not is_closed:
-            raise ValueError(
-                "solver='exact' needs all rows in memory, where X is not. Use solver='auto', 'sgd', 'adam' or 'adamw', "
-                "'lbfgs' for smooth objectives, or a LeastSquaresClassifier, whose rows are passed over once."
-            )
-        if solver == "exact" and not (is_closed or takes_targets(problem, loss)):
-            raise ValueError(
-                "solver='exact' takes one class for each row, and y holds probabilities. Use solver='auto', 'lbfgs', "
-                "'sgd', 'adam' or 'adamw'."
-            )
+        if solver == "exact":
+            _check_exact(problem, loss, is_closed, self.early_stopping)
         if solver in FULL_BATCH:
             _check_objective(solver, self.penalty, loss, penalty)
         rows, settings = batch_rows(self, problem, solver), settings_of(self, solver)
@@ -130,7 +114,7 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         # a penalty of one's own may be nothing but its map
         proximal = not (solver == "adam" and type(penalty) in (L2, NoPenalty))
         decisions: dict[str, Any] = {"proximal": proximal, "newton_params": newton_params, "closed_form": is_closed}
-        if solver in FULL_BATCH and not decisions["closed_form"] and fits_memory(problem):
+        if solver in FULL_BATCH and not is_closed and fits_memory(problem):
             decisions["device"] = torch.device("cpu")  # in NumPy, whatever the device: the model is to be the same
         if getattr(settings, "learning_rate", None) == "auto":
             epochs = epochs_of(_STEPS, problem, rows)
@@ -274,6 +258,25 @@ class LinearClassifier(LinearModel, BaseTorchClassifier):
     calibration: str | None = None
 
     _needs_two_classes = True
+
+
+def _check_exact(problem: Problem, loss: Loss, is_closed: bool, early_stopping: bool) -> None:
+    """Raise if ``solver="exact"`` is given what it cannot do with; in closed form it can with most."""
+    if early_stopping:
+        raise ValueError(
+            "early_stopping=True has nothing to stop: solver='exact' has no epochs. Use early_stopping=False, or "
+            "solver='sgd', 'adam' or 'adamw'."
+        )
+    if problem.is_stored and not is_closed:
+        raise ValueError(
+            "solver='exact' needs all rows in memory, where X is not. Use solver='auto', 'sgd', 'adam' or 'adamw', "
+            "'lbfgs' for smooth objectives, or a LeastSquaresClassifier, whose rows are passed over once."
+        )
+    if not (is_closed or takes_targets(problem, loss)):
+        raise ValueError(
+            "solver='exact' takes one class for each row, and y holds probabilities. Use solver='auto', 'lbfgs', "
+            "'sgd', 'adam' or 'adamw'."
+        )
 
 
 def _check_objective(solver: str, penalty_name: str | None, loss: Loss, penalty: ElasticNet) -> None:

@@ -134,15 +134,7 @@ def fit(
         progress = [member.progress for member in members]
         if in_stack and any(p.interrupted for p in progress):
             raise KeyboardInterrupt  # it is the search that the user wants to end
-        params = leader.get_params(deep=False) if len(members) > 1 else vars(leader)
-        shared = {k: v for k, v in vars(leader).items() if k not in params}
-        each = np.arange(network.n_models).reshape(len(members), -1)  # an ensemble has several models
-        for m, member in enumerate(members):
-            if m:
-                set_attributes(member.estimator, shared)
-            if member.progress.error is None:
-                own = network if len(members) == 1 else network.select(each[m])
-                leader._procedure.conclude(recipe, own, member, float_dtype(problem.source), OutputSpace(X))
+        _keep(recipe, network, members, float_dtype(problem.source), OutputSpace(X))
         if hasattr(leader, "history_"):
             del leader.history_
         if observer is not None and observer.history is not None:
@@ -163,6 +155,20 @@ def set_attributes(estimator: Classifier, attributes: dict[str, Any]) -> None:
     """Set several attributes of an estimator."""
     for name, value in attributes.items():
         setattr(estimator, name, value)
+
+
+def _keep(recipe: Recipe, network: Network, members: list[Member], dtype: np.dtype, space: OutputSpace) -> None:
+    """Make what each model has learnt attributes of its estimator, beside those that the first one has for all."""
+    leader = members[0].estimator
+    params = leader.get_params(deep=False) if len(members) > 1 else vars(leader)
+    shared = {k: v for k, v in vars(leader).items() if k not in params}
+    each = np.arange(network.n_models).reshape(len(members), -1)  # an ensemble has several models
+    for m, member in enumerate(members):
+        if m:
+            set_attributes(member.estimator, shared)
+        if member.progress.error is None:
+            own = network if len(members) == 1 else network.select(each[m])
+            leader._procedure.conclude(recipe, own, member, dtype, space)
 
 
 def members_of(estimators: list[Classifier], incremental: bool) -> list[Member]:
