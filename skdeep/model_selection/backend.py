@@ -34,8 +34,8 @@ from skdeep.model_selection.evaluation import (
     apart,
     draw_seed,
     final_step,
-    groups_of_alike,
     n_accelerators,
+    of_one_kind,
     on_card,
 )
 from skdeep.model_selection.grid import evaluate_grid
@@ -153,7 +153,7 @@ class _Keeper(ParallelBackendBase):
         is_here = self.door.is_local()  # workers elsewhere have their own cards and cores, and are to be used
         results: list[Any] = [None] * len(calls)
         if is_here:
-            for group in groups_of_alike([task.estimator for task in tasks]):
+            for group in of_one_kind(tasks):
                 of_grid = evaluate_grid([tasks[i] for i in group], seed, n_workers)
                 for i, outcome in zip(group, of_grid or [], strict=False):
                     results[numbers[i]] = outcome

@@ -168,13 +168,17 @@ def groups_of_alike(values: list) -> list[list[int]]:
     return groups
 
 
+def of_one_kind(tasks: list[_Task]) -> list[list[int]]:
+    """Group tasks whose estimators are copies of one: of a search, all are."""
+    return groups_of_alike([task.estimator for task in tasks])
+
+
 def _stacks(tasks: list[_Task], n_workers: int) -> tuple[list[list[int]], set[str]]:
     """Group tasks that train together: the indices of each stack, and the reasons why stacks are lost."""
     keys: dict[tuple, tuple | str] = {}
     stacks: dict[tuple, list[int]] = {}
     rows: dict[tuple, list[str | None]] = {}
-    groups = groups_of_alike([task.estimator for task in tasks])  # of a search, one
-    kinds = {i: kind for kind, group in enumerate(groups) for i in group}
+    kinds = {i: kind for kind, group in enumerate(of_one_kind(tasks)) for i in group}
     for i, task in enumerate(tasks):
         kind = kinds[i]
         candidate = kind, _Same(task.options["parameters"])
