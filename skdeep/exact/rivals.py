@@ -45,7 +45,7 @@ class ByClass:
         """Compute second derivatives (K, C D, C D) in the parameters from those in the margins (K, C - 1, n)."""
         K, C, D = len(second), self.n_scores, self.rows.shape[1]
         each = list(enumerate(zip(self.classes, self.parts, strict=True)))
-        if all(rows.keeps_products(C - 1) for rows in self.parts):
+        if all(rows.keeps_products(K * (C - 1)) for rows in self.parts):
             half = np.empty((K, C, C - 1, D * (D + 1) // 2))
             for c, (part, rows) in each:
                 np.matmul(second[:, :, part], rows.products, out=half[:, c])
