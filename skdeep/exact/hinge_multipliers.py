@@ -88,9 +88,8 @@ class Problem:
 
     def select(self, models: np.ndarray | list[int]) -> Problem:
         """Take some of the models."""
-        part = Problem(self.rows, self.terms.select(models), self.weight[models], self.rho[models], self.intercept)
-        part._by_class = self._by_class
-        return part
+        terms, weight, rho = self.terms.select(models), self.weight[models], self.rho[models]
+        return Problem(self.rows, terms, weight, rho, self.intercept, self._by_class)
 
     def of_rows(self, index: np.ndarray) -> Problem:
         """Take some of the rows."""
@@ -305,7 +304,7 @@ class Descent:
             returns[self.near] = False
             self.has_returned |= returns
         near = (is_near | self.has_returned).nonzero()[0]
-        near = near if len(near) <= _MOST * n else np.arange(n)
+        near = near if 0 < len(near) <= _MOST * n else np.arange(n)
         changes = not np.array_equal(near, self.near)
         if changes:
             self.near, self.problem = near, self.whole.of_rows(near) if len(near) < n else self.whole
