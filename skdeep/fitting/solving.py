@@ -200,7 +200,8 @@ def _ridge(recipe: Recipe, problem: Problem, network: Linear, members: list[Memb
         known = isinstance(rows.local, DenseRows) and rows.frame is None
         center = first.state.columns.mean if known else None
         own = None
-        if unit is not None and auto[models[0]]:
+        # others have units of one, or what a scaler has made of their columns
+        if unit is not None and (auto[models[0]] or network.frame is None):
             own = unit[models[0] if len(unit) > 1 else 0]
         ridge = Ridge(rows, first.rows, target, first.weight, len(network.params) > 1, center, own)
         index = torch.as_tensor(models, device=coef.device)

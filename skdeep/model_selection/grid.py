@@ -20,6 +20,7 @@ import torch
 from scipy import sparse
 from sklearn import get_config
 from sklearn.base import clone
+from sklearn.pipeline import Pipeline
 from torch import Tensor
 
 from skdeep.compat.sklearn import _PassthroughScorer
@@ -31,6 +32,7 @@ from skdeep.engine.networks import Linear, Network
 from skdeep.engine.rows import MAX_VALUES
 from skdeep.engine.threads import at_most, threads_for
 from skdeep.engine.training import Monitor
+from skdeep.engine.values import SquaredValues
 from skdeep.estimators.base import BaseTorchEstimator
 from skdeep.estimators.linear import LinearModel
 from skdeep.estimators.regression import BaseTorchRegressor
@@ -42,8 +44,9 @@ from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.solving import solve
 from skdeep.fitting.starts import new_progress
 from skdeep.fitting.torch_settings import own_settings
-from skdeep.model_selection.evaluation import _Same, _Task, is_promised, share_seed
+from skdeep.model_selection.evaluation import _Same, _Task, final_step, is_promised, share_seed
 from skdeep.model_selection.quick_scores import QuickScorers
+from skdeep.model_selection.scaled import Scaling
 from skdeep.model_selection.stacks import _capacity, stackable_now, why_alone
 from skdeep.model_selection.trainees import only_asks
 
@@ -72,11 +75,19 @@ def evaluate_grid(tasks: list[_Task], seed: int, n_workers: int) -> list[dict] |
         splits.setdefault(_split(task), (task.options["train"], task.options["test"]))
     try:
         for key in candidates:
-            candidates[key] = clone(first.estimator).set_params(**clone(key.value or {}, safe=False))
+            whole = clone(first.estimator).set_params(**clone(key.value or {}, safe=False))
+            candidates[key], scaling = final_step(whole), Scaling.of(whole)
             if not get_config()["skip_parameter_validation"]:
                 candidates[key]._validate_params()
         share_seed(list(candidates.values()), seed)
-        grid = _Grid(list(candidates.values()), set().union(*(task.parameters for task in tasks)), n_workers)
+        varied = set().union(*(task.parameters for task in tasks))
+        if isinstance(first.estimator, Pipeline):
+            prefix = f"{first.estimator.steps[-1][0]}__"
+            if not all(name.startswith(prefix) for name in varied):
+                return None  # steps differ
+            varied = {name.removeprefix(prefix) for name in varied}
+            scaling.check()
+        grid = _Grid(list(candidates.values()), varied, n_workers, scaling)
         with own_settings():
             outcome = grid.train(first.X, first.y, list(splits.values()), first.scorer)
     except Exception as error:  # a fit says better what is wrong with the data
@@ -117,7 +128,9 @@ def _split(task: _Task) -> tuple[_Same, _Same]:
 def _is_plain(tasks: list[_Task]) -> bool:
     """Tell whether tasks differ in split and candidate alone, and scorers for nothing but answers."""
     first = tasks[0]
-    estimator, options = first.estimator, first.options
+    estimator, options = final_step(first.estimator), first.options
+    if estimator is not first.estimator and Scaling.of(first.estimator) is None:
+        return False
     if not isinstance(estimator, BaseTorchEstimator) or why_alone(estimator) is not None or own_methods(estimator):
         return False
     if estimator._averages_probabilities:
@@ -136,7 +149,9 @@ def _is_plain(tasks: list[_Task]) -> bool:
         return False
     for task in tasks:
         same = all(task.options[name] is options[name] for name in ("scorer", "caller", "error_score"))
-        if not same or task.X is not first.X or task.y is not first.y or type(task.estimator) is not type(estimator):
+        if not same or task.X is not first.X or task.y is not first.y:
+            return False
+        if type(final_step(task.estimator)) is not type(estimator):
             return False
     return True
 
@@ -151,11 +166,14 @@ class _Grid:
     varied : set of str
         The parameters in which they may differ.
     n_workers : int
+    scaling : Scaling or None
+        What is in front of them.
     """
 
     candidates: list
     varied: set[str]
     n_workers: int
+    scaling: Scaling | None = None
 
     def train(
         self, X: Any, y: Any, splits: list[tuple[np.ndarray, np.ndarray]], scorer: Callable
@@ -172,7 +190,8 @@ class _Grid:
         if any(part.dtype.kind not in "iu" for split in splits for part in split):
             return None
         if isinstance(leader, BaseTorchRegressor):
-            if hasattr(leader, "delta_") or any(candidate.alpha == "auto" for candidate in self.candidates):
+            in_units = type(leader._loss(1)) is not SquaredValues or leader.penalty not in ("l2", None)
+            if hasattr(leader, "delta_") or (in_units and any(one.alpha == "auto" for one in self.candidates)):
                 return None  # these follow from a split's targets
         elif any(len(np.unique(problem.codes[train])) < len(leader.classes_) for train, _ in splits):
             return None
@@ -182,6 +201,8 @@ class _Grid:
         if n_models * recipe.n_outputs * len(problem.codes) > _MAX_SCORES or n_models > _capacity(leader, X, y):
             return None
         n_params = n_models * leader._n_params(problem.source.shape[1], recipe.n_outputs)
+        if self.scaling is not None and not self.scaling.suits(X, problem, leader, recipe):
+            return None
         exact = recipe.solver in FULL_BATCH
         if exact and leader.early_stopping:
             return None  # what is held out, steps of all rows are looked at by
@@ -203,6 +224,10 @@ class _Grid:
             return None  # equal rows may be merged
         with at_most(1) if exact else threads_for(n_params * recipe.batch_rows):
             network = recipe.network(recipe, problem, members, False)
+            if self.scaling is not None:
+                network = self.scaling.seen_through(recipe, problem, network, members, [train for train, _ in splits])
+            if network is None:
+                return None
             if recipe.solver == "lbfgs" and not has_exact_solver(recipe, problem, network):
                 return None
             solve(recipe, problem, network, members, recipe.epochs, _monitor(recipe, members, watched))

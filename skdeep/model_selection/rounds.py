@@ -21,8 +21,11 @@ from sklearn.utils.parallel import Parallel, delayed
 from skdeep.compat.sklearn import _fit_and_score, _num_samples, _safe_indexing
 from skdeep.data.inputs import Data
 from skdeep.estimators.linear import LinearModel
+from skdeep.model_selection._sklearn import task_arguments
 from skdeep.model_selection.backend import stacked
-from skdeep.model_selection.evaluation import StackingWarning, _alike, final_step, groups_of_alike
+from skdeep.model_selection.evaluation import StackingWarning, _alike, _Task, draw_seed, final_step, groups_of_alike, of_one_kind
+from skdeep.model_selection.grid import evaluate_grid
+from skdeep.model_selection.scaled import Scaling
 from skdeep.model_selection.stacks import stackable_now, why_alone
 from skdeep.model_selection.trainees import only_asks
 
@@ -72,14 +75,45 @@ def run(
 
     A failure is in the entry's result, as text; it is nobody else's.
     """
-    fronts = _shared_fronts(contestants, scorer)
     n_workers = joblib.effective_n_jobs(n_jobs)
-    size = len(splits) if not fronts else max(_SPLITS_OF_ROUND, n_workers)
     with _as_it_would_be_later(contestants, y, n_jobs, n_workers):
+        known = _scaled_at_once(contestants, X, y, splits, scorer, n_workers)
+        yield from known
+        done = {entry.name for entry in known}
+        contestants = {name: contestant for name, contestant in contestants.items() if name not in done}
+        fronts = _shared_fronts(contestants, scorer)
+        size = len(splits) if not fronts else max(_SPLITS_OF_ROUND, n_workers)
         for start in range(0, len(splits), size):
             numbers = range(start, min(start + size, len(splits)))
             some = {number: splits[number] for number in numbers}
             yield from _round(contestants, fronts, X, y, some, scorer, {"n_jobs": n_jobs, "verbose": verbose})
+
+
+def _scaled_at_once(
+    contestants: dict[str, BaseEstimator], X: Data, y: Data, splits: list[Split], scorer: Callable, n_workers: int
+) -> list[Entry]:
+    """Evaluate the linear models behind scalers, of which all splits are one stack; those that are not are left out."""
+    scaled = _with_parameters({name: one for name, one in contestants.items() if Scaling.of(one) is not None})
+    entries, tasks = [], []
+    for number, (train, test) in enumerate(splits):
+        for name, (estimator, parameters) in scaled.items():
+            call = _call(estimator, parameters, (X, y), (train, test), scorer)
+            tasks.append(_Task.of(task_arguments(*call) or {}))
+            entries.append(Entry(name, number))
+    seed, found = draw_seed(), []
+    for group in of_one_kind(tasks):
+        for i, result in zip(group, evaluate_grid([tasks[i] for i in group], seed, n_workers) or [], strict=False):
+            found.append(replace(entries[i], result=result))
+    return found
+
+
+def _call(estimator: Any, parameters: dict | None, data: tuple[Any, Any], split: Split, scorer: Callable) -> tuple:
+    """Make the call that fits and judges an estimator on a split."""
+    options = {"scorer": scorer, "fit_params": {}, "score_params": {}, "verbose": 0, "error_score": np.nan}
+    train, test = split
+    return delayed(_fit_and_score)(
+        clone(estimator), *data, train=train, test=test, parameters=parameters, return_times=True, **options
+    )
 
 
 def _round(
@@ -106,8 +140,6 @@ def _round(
                 through |= {(name, number): rows for number, rows in zip(splits, together, strict=True)}
     whole = _with_parameters(contestants)
     finals = _with_parameters({name: final_step(contestants[name]) for group in fronts for name in group})
-    shared = {"scorer": scorer, "fit_params": {}, "score_params": {}, "verbose": 0}
-    shared |= {"return_times": True, "error_score": np.nan}
     entries, calls = [], []
     for number, split in splits.items():
         for name in contestants:
@@ -118,8 +150,7 @@ def _round(
                 estimator, parameters = finals[name]
                 data, (train, test) = (outcome.X, outcome.y), (outcome.train, outcome.test)
                 entry.fit_extra, entry.score_extra = outcome.fit_seconds, outcome.transform_seconds
-            options = {**shared, "train": train, "test": test, "parameters": parameters}
-            calls.append(delayed(_fit_and_score)(clone(estimator), *data, **options))
+            calls.append(_call(estimator, parameters, data, (train, test), scorer))
             entries.append(entry)
     with stacked():
         results = Parallel(**workers)(calls)  # made here, it trains stacks
