@@ -273,7 +273,7 @@ def test_networks_of_all_splits_are_one_stack_behind_steps_as_well(options, monk
             alone = cross_validate(model, X, Y, cv=FOLDS, scoring=["accuracy", "neg_log_loss"])
             for metric in found.metrics:
                 np.testing.assert_allclose(found.scores[metric][name], alone[f"test_{metric}"], rtol=1e-9)
-    set_constant(monkeypatch, "_MAX_IN_ONE_ARRAY", 100)  # too many rows for one array: each split has its own
+    set_constant(monkeypatch, "MAX_IN_ONE_ARRAY", 100)  # too many rows for one array: each split has its own
     sizes.clear()
     again = compare(behind, X, Y, cv=FOLDS, scoring=["accuracy", "neg_log_loss"])
     assert not sizes

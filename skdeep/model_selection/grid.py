@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,7 @@ from skdeep.fitting.solving import solve
 from skdeep.fitting.starts import new_progress
 from skdeep.fitting.torch_settings import own_settings
 from skdeep.model_selection.evaluation import _Same, _Task, final_step, is_promised, share_seed
+from skdeep.model_selection.own_units import OwnUnits
 from skdeep.model_selection.quick_scores import QuickScorers
 from skdeep.model_selection.scaled import Scaling
 from skdeep.model_selection.stacks import _capacity, stackable_now, why_alone
@@ -190,14 +191,20 @@ class _Grid:
         if any(part.dtype.kind not in "iu" for split in splits for part in split):
             return None
         if isinstance(leader, BaseTorchRegressor):
-            in_units = type(leader._loss(1)) is not SquaredValues or leader.penalty not in ("l2", None)
-            if hasattr(leader, "delta_") or (in_units and any(one.alpha == "auto" for one in self.candidates)):
+            if hasattr(leader, "delta_") or (_has_units(leader) and any(one.alpha == "auto" for one in self.candidates)):
                 return None  # these follow from a split's targets
         elif any(len(np.unique(problem.codes[train])) < len(leader.classes_) for train, _ in splits):
             return None
         n_models = len(splits) * len(self.candidates)
         parts = [problem.take(train) for train, _ in splits]
         recipe: Recipe = leader._recipe(parts[0], False, False)
+        units = None
+        if isinstance(leader, BaseTorchRegressor) and recipe.solver not in FULL_BATCH:
+            units = OwnUnits.of(problem, leader, y, splits)
+            if units is None or leader.early_stopping:
+                return None
+            problem, splits = units.problem, units.splits
+            parts = [problem.take(train) for train, _ in splits]
         if n_models * recipe.n_outputs * len(problem.codes) > _MAX_SCORES or n_models > _capacity(leader, X, y):
             return None
         n_params = n_models * leader._n_params(problem.source.shape[1], recipe.n_outputs)
@@ -245,7 +252,7 @@ class _Grid:
             if _is_accuracy(scorer, leader):
                 marks = _accuracies(scores, problem, tests)
             elif recipe.dtype is torch.float64:  # as predictions are
-                marks = _asked(leader, scorer, scores, problem, tests)
+                marks = _asked(leader, scorer, scores, problem, tests, units)
             else:
                 return None
             return marks, members, recipe.solver, trained
@@ -260,8 +267,6 @@ class _Grid:
     def _steps(self, recipe: Recipe, leader: Any, parts: list[Problem], n_params: int) -> bool:
         """Say whether each fit would take the same steps of mini-batches, and all of them pay in one stack."""
         free = stackable_now(leader)
-        if isinstance(leader, BaseTorchRegressor):  # each split's targets have a unit of their own
-            return False
         if not self.varied <= free or any(stackable_now(candidate) != free for candidate in self.candidates):
             return False
         if recipe.device.type == "cpu" and (n_params > _MAX_PARAMS or self.n_workers > 1):
@@ -295,7 +300,15 @@ class _Grid:
         self, recipe: Recipe, leader: Any, network: Network, members: list[Member], parts: list[Problem]
     ) -> None:
         for part, models in zip(parts, np.arange(len(members)).reshape(len(parts), -1), strict=True):
-            look_at_end(recipe, part, network.select(models), [members[m] for m in models], judge_of([leader]))
+            own = [replace(members[m], rows=None) for m in models]  # all of the part
+            look_at_end(recipe, part, network.select(models), own, judge_of([leader]))
+
+
+def _has_units(leader: Any) -> bool:
+    """Say whether "auto" is a strength of penalties in the unit of a regressor's targets: squares have it in both."""
+    if not isinstance(leader, LinearModel):
+        return False
+    return type(leader._loss(1)) is not SquaredValues or leader.penalty not in ("l2", None)
 
 
 def _by_split(members: list[Member], splits: list) -> list[list[Member]]:
@@ -357,10 +370,19 @@ def _accuracies(scores: list[Tensor], problem: Problem, tests: list[np.ndarray])
     return marks
 
 
-def _asked(leader: Any, scorer: Callable, scores: list[Tensor], problem: Problem, tests: list[np.ndarray]) -> list:
+def _asked(
+    leader: Any,
+    scorer: Callable,
+    scores: list[Tensor],
+    problem: Problem,
+    tests: list[np.ndarray],
+    units: OwnUnits | None,
+) -> list:
     """Ask a scorer about the answers of models (splits, candidates) about the test rows of their splits."""
     marks = []
-    for of_split, test in zip(scores, tests, strict=True):
+    for number, (of_split, test) in enumerate(zip(scores, tests, strict=True)):
+        if units is not None:
+            units.take_on(leader, number)
         labels, rows = leader._labels_of(problem)[test], np.empty((len(test), 0))
         found = [scorer(leader._answers(own), rows, labels) for own in of_split]
         # plain numbers; of a scorer that has failed there is none

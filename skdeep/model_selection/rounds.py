@@ -13,7 +13,7 @@ import joblib
 import numpy as np
 from scipy import sparse
 from sklearn import get_config
-from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.parallel import Parallel, delayed
@@ -25,14 +25,13 @@ from skdeep.model_selection._sklearn import task_arguments
 from skdeep.model_selection.backend import stacked
 from skdeep.model_selection.evaluation import StackingWarning, _alike, _Task, draw_seed, final_step, groups_of_alike, of_one_kind
 from skdeep.model_selection.grid import evaluate_grid
+from skdeep.model_selection.own_units import MAX_IN_ONE_ARRAY
 from skdeep.model_selection.scaled import Scaling
 from skdeep.model_selection.stacks import stackable_now, why_alone
 from skdeep.model_selection.trainees import only_asks
 
 #: Splits of a round, at least, where the rows that come out of shared steps are kept for a round.
 _SPLITS_OF_ROUND = 10
-#: Values of the rows of all splits of a round, at most, that are put into one array for networks to share a stack.
-_MAX_IN_ONE_ARRAY = 1 << 24
 #: Rows and columns of what contestants are warmed up with.
 _WARM_UP_SHAPE = 40, 5
 #: Kinds of estimators that this process has warmed up, for so many classes at least.
@@ -218,8 +217,8 @@ def _shared_fronts(contestants: dict[str, BaseEstimator], scorer: Callable) -> l
 
 
 def _is_network(final: Any) -> bool:
-    """Say whether an estimator is a network of classes, whose models of all splits gain by being one stack."""
-    if why_alone(final) is not None or isinstance(final, LinearModel) or not is_classifier(final):
+    """Say whether an estimator is a network whose models of all splits gain by being one stack."""
+    if why_alone(final) is not None or isinstance(final, LinearModel):
         return False
     return not final._averages_probabilities  # which is a stack itself
 
@@ -265,7 +264,7 @@ def _in_one_array(passed: list[_Passed | None]) -> list[_Passed | None]:
     known = [one for one in passed if one is not None and type(one.X) is np.ndarray]
     if len(known) < len(passed) or len({(one.X.dtype, one.X.shape[1:]) for one in known}) > 1:
         return passed
-    if sum(one.X.size for one in known) > _MAX_IN_ONE_ARRAY:
+    if sum(one.X.size for one in known) > MAX_IN_ONE_ARRAY:
         return passed
     X, y = (np.concatenate([getattr(one, name) for one in known]) for name in ("X", "y"))
     starts = np.cumsum([0] + [len(one.y) for one in known])
