@@ -12,9 +12,12 @@ from typing import Any
 import joblib
 import numpy as np
 from scipy import sparse
-from sklearn import get_config
+from sklearn import config_context, get_config
 from sklearn.base import BaseEstimator, clone
+from sklearn.decomposition import PCA
+from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, QuantileTransformer, RobustScaler, StandardScaler
 from sklearn.utils import get_tags
 from sklearn.utils.parallel import Parallel, delayed
 
@@ -32,6 +35,10 @@ from skdeep.model_selection.trainees import only_asks
 
 #: Splits of a round, at least, where the rows that come out of shared steps are kept for a round.
 _SPLITS_OF_ROUND = 10
+#: No arguments of ``fit``, as one object: tasks with the same ones may share a stack.
+_NOTHING: dict[str, Any] = {}
+#: Steps that know columns by their place alone.
+_OF_NUMBERS = (StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, SimpleImputer, PCA, QuantileTransformer)
 #: Rows and columns of what contestants are warmed up with.
 _WARM_UP_SHAPE = 40, 5
 #: Kinds of estimators that this process has warmed up, for so many classes at least.
@@ -80,7 +87,7 @@ def run(
         yield from known
         done = {entry.name for entry in known}
         contestants = {name: contestant for name, contestant in contestants.items() if name not in done}
-        fronts = _shared_fronts(contestants, scorer)
+        fronts = _shared_fronts(contestants, scorer, X)
         size = len(splits) if not fronts else max(_SPLITS_OF_ROUND, n_workers)
         for start in range(0, len(splits), size):
             numbers = range(start, min(start + size, len(splits)))
@@ -106,11 +113,18 @@ def _scaled_at_once(
     return found
 
 
-def _call(estimator: Any, parameters: dict | None, data: tuple[Any, Any], split: Split, scorer: Callable) -> tuple:
-    """Make the call that fits and judges an estimator on a split."""
-    options = {"scorer": scorer, "fit_params": {}, "score_params": {}, "verbose": 0, "error_score": np.nan}
+def _call(
+    estimator: Any,
+    parameters: dict | None,
+    data: tuple[Any, Any],
+    split: Split,
+    scorer: Callable,
+    is_clean: bool = False,
+) -> tuple:
+    """Make the call that fits and judges an estimator on a split, of which it may be known that no value is to fear."""
+    options = {"scorer": scorer, "fit_params": _NOTHING, "score_params": _NOTHING, "verbose": 0, "error_score": np.nan}
     train, test = split
-    return delayed(_fit_and_score)(
+    return delayed(_fit_and_score_clean if is_clean else _fit_and_score)(
         clone(estimator), *data, train=train, test=test, parameters=parameters, return_times=True, **options
     )
 
@@ -149,13 +163,30 @@ def _round(
                 estimator, parameters = finals[name]
                 data, (train, test) = (outcome.X, outcome.y), (outcome.train, outcome.test)
                 entry.fit_extra, entry.score_extra = outcome.fit_seconds, outcome.transform_seconds
-            calls.append(_call(estimator, parameters, data, (train, test), scorer))
+            is_clean = _is_plain(estimator) and (_is_finite(X) if outcome is None else outcome.is_finite)
+            calls.append(_call(estimator, parameters, data, (train, test), scorer, is_clean))
             entries.append(entry)
     with stacked():
         results = Parallel(**workers)(calls)  # made here, it trains stacks
     for entry, result in zip(entries, results, strict=True):
         entry.result = result
     return entries
+
+
+def _fit_and_score_clean(*args: Any, **options: Any) -> dict[str, Any]:
+    """Call ``_fit_and_score`` about rows that have been looked at: scikit-learn need not do so in each fit."""
+    with config_context(assume_finite=True):
+        return _fit_and_score(*args, **options)
+
+
+def _is_plain(estimator: Any) -> bool:
+    """Say whether an estimator is one of scikit-learn's that hands its rows to no other."""
+    return type(estimator).__module__.startswith("sklearn.") and not any("__" in name for name in estimator.get_params())
+
+
+def _is_finite(X: Data) -> bool:
+    """Say whether X is an array of finite floating-point numbers."""
+    return type(X) is np.ndarray and X.dtype.kind == "f" and bool(np.isfinite(X.sum()))
 
 
 # ---- who trains together ---------------------------------------------------------------------------------------------
@@ -204,16 +235,41 @@ class _Passed:
     test: np.ndarray
     fit_seconds: float
     transform_seconds: float
+    is_finite: bool = False
 
 
-def _shared_fronts(contestants: dict[str, BaseEstimator], scorer: Callable) -> list[list[str]]:
-    """Group the pipelines whose steps before the last are alike, wherever scorers ask for nothing but predictions."""
+def _shared_fronts(contestants: dict[str, BaseEstimator], scorer: Callable, X: Data) -> list[list[str]]:
+    """Group the pipelines whose steps before the last are alike, wherever scorers ask for nothing but predictions.
+
+    One pipeline alone is such a group if it gains by that: a network, and what takes rows of a frame as an array.
+    """
     if not only_asks(scorer) or get_config()["enable_metadata_routing"] or get_config()["array_api_dispatch"]:
         return []
     names = [name for name, contestant in contestants.items() if _has_plain_front(contestant)]
     alike = groups_of_alike([_front(contestants[name]).steps for name in names])
     groups = [[names[i] for i in group] for group in alike]
-    return [group for group in groups if len(group) > 1 or _is_network(final_step(contestants[group[0]]))]
+    firsts = [(group, contestants[group[0]]) for group in groups]
+    return [
+        group
+        for group, first in firsts
+        if len(group) > 1 or _is_network(final_step(first)) or _takes_array(_front(first), X)
+    ]
+
+
+def _takes_array(front: Pipeline, X: Data) -> bool:
+    """Say whether rows of a data frame may come as the array that steps make of it, which takes them long to check."""
+    if not _is_array(X) or get_config()["transform_output"] != "default":
+        return False
+    # set_output() asks for frames
+    return all(type(step) in _OF_NUMBERS and not hasattr(step, "_sklearn_output_config") for _, step in front.steps)
+
+
+def _is_array(X: Data) -> bool:
+    """Say whether a data frame of pandas is an array of floating-point numbers with names."""
+    if not hasattr(X, "iloc") or not all(isinstance(name, str) for name in X.columns):
+        return False
+    kinds = set(X.dtypes)
+    return len(kinds) == 1 and isinstance(kind := kinds.pop(), np.dtype) and kind.kind == "f"
 
 
 def _is_network(final: Any) -> bool:
@@ -242,6 +298,8 @@ def _pass_front(front: Pipeline, X: Data, y: Data, train: np.ndarray, test: np.n
     """Fit the steps and transform all rows of a split; None where it fails, since a pipeline says better why."""
     try:
         X_train, X_test, y_train, y_test = (_safe_indexing(data, rows) for data in (X, y) for rows in (train, test))
+        if _takes_array(front, X):
+            X_train, X_test = X_train.to_numpy(), X_test.to_numpy()
         start = time.time()
         first = front.fit_transform(X_train, y_train)
         fitted = time.time()
@@ -256,7 +314,8 @@ def _pass_front(front: Pipeline, X: Data, y: Data, train: np.ndarray, test: np.n
     labels = np.concatenate([np.asarray(y_train), np.asarray(y_test)])
     if len(labels) != n_rows:
         return None
-    return _Passed(rows, labels, train_rows, np.arange(n_train, n_rows), fitted - start, transformed - fitted)
+    seconds = fitted - start, transformed - fitted
+    return _Passed(rows, labels, train_rows, np.arange(n_train, n_rows), *seconds, _is_finite(rows))
 
 
 def _in_one_array(passed: list[_Passed | None]) -> list[_Passed | None]:

@@ -1,0 +1,201 @@
+"""What a comparison does once for all splits, and that scores are those of one fit after the other."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_diabetes, load_iris
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV as Theirs
+from sklearn.model_selection import KFold, StratifiedKFold, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
+
+from skdeep import (
+    HingeClassifier,
+    LeastSquaresClassifier,
+    LinearRegressor,
+    MLPRegressorTorch,
+    SigmoidClassifier,
+    SoftmaxClassifier,
+    compare,
+)
+from skdeep.model_selection import GridSearchCV, grid
+
+X, Y = load_iris(return_X_y=True)
+X_VALUES, Y_VALUES = (part[:150] for part in load_diabetes(return_X_y=True))
+X_VALUES = X_VALUES * np.arange(1, 11)  # of several sizes
+FOLDS, FOLDS_OF_VALUES = StratifiedKFold(3, shuffle=True, random_state=0), KFold(3)
+SCALERS = {
+    "standard": StandardScaler(),
+    "range": MinMaxScaler((-1, 2)),
+    "largest": MaxAbsScaler(),
+    "quartiles": RobustScaler(),
+    "means": StandardScaler(with_std=False),
+}
+
+
+@pytest.fixture
+def sizes(monkeypatch):
+    """How many models each stack of all splits had, or None where there was none."""
+    found, train = [], grid._Grid.train
+
+    def listening(*args):
+        outcome = train(*args)
+        found.append(outcome and len(outcome[1]))
+        return outcome
+
+    monkeypatch.setattr(grid._Grid, "train", listening)
+    return found
+
+
+def alone(model, X, y, cv, scoring=None):
+    return cross_validate(model, X, y, cv=cv, scoring=scoring, error_score="raise")
+
+
+# ---- linear models behind scalers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scaler", SCALERS.values(), ids=SCALERS)
+@pytest.mark.parametrize("alpha", ["auto", 0.03])
+def test_values_behind_a_scaler_are_one_stack(scaler, alpha, sizes):
+    models = {"l2": LinearRegressor(alpha=alpha, tol=1e-10)}
+    if alpha != "auto":  # in whose unit a norm would be another one
+        models["l1"] = LinearRegressor(penalty="l1", alpha=alpha, tol=1e-10)
+        models["elasticnet"] = LinearRegressor(penalty="elasticnet", alpha=alpha, tol=1e-10)
+    models = {name: make_pipeline(scaler, model) for name, model in models.items()}
+    found = compare(models, X_VALUES, Y_VALUES, cv=FOLDS_OF_VALUES)
+    assert sizes == [3] * len(models)
+    for name, model in models.items():
+        expected = alone(model, X_VALUES, Y_VALUES, FOLDS_OF_VALUES)["test_score"]
+        np.testing.assert_allclose(found.scores["r2"][name], expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("scaler", SCALERS.values(), ids=SCALERS)
+def test_classes_behind_a_scaler_are_one_stack(scaler, sizes):
+    models = {
+        "softmax": SoftmaxClassifier(),
+        "strong": SoftmaxClassifier(alpha=0.5),
+        "sigmoid": SigmoidClassifier(alpha=0.1),
+        "hinge": HingeClassifier(alpha=0.2),
+        "squares": LeastSquaresClassifier(alpha=0.7),
+    }
+    models = {name: make_pipeline(SimpleImputer(), scaler, model) for name, model in models.items()}
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    found = compare(models, frame, Y, cv=FOLDS)
+    assert sorted(sizes) == [3, 3, 3, 6]
+    for name, model in models.items():
+        np.testing.assert_array_equal(found.scores["accuracy"][name], alone(model, frame, Y, FOLDS)["test_score"])
+        assert (found.fit_seconds[name] > 0).all()
+
+
+def test_a_search_behind_a_scaler_is_one_stack(sizes):
+    model = make_pipeline(MinMaxScaler(), LinearRegressor(tol=1e-10))
+    table = {"linearregressor__alpha": ["auto", 1e-3, 1e-1]}
+    found, expected = (
+        search(model, table, cv=FOLDS_OF_VALUES, refit=False).fit(X_VALUES, Y_VALUES).cv_results_["mean_test_score"]
+        for search in (GridSearchCV, Theirs)
+    )
+    assert sizes == [9]
+    np.testing.assert_allclose(found, expected, rtol=1e-8)
+    GridSearchCV(model, {"minmaxscaler__feature_range": [(0, 1), (0, 2)]}, cv=FOLDS_OF_VALUES).fit(X_VALUES, Y_VALUES)
+    assert len(sizes) == 1, "scalers that differ are no one front"
+
+
+def with_gaps():
+    table = X.copy()
+    table[::7, 1] = np.nan
+    return table
+
+
+ODD = {
+    "a column that is constant where it is trained": (np.c_[X, np.arange(150) == 3].astype(float), StandardScaler()),
+    "constant columns": (np.c_[X, np.full(150, 7.0)], MinMaxScaler()),
+    "missing values": (with_gaps(), SimpleImputer(), StandardScaler()),
+    "whole numbers": ((10 * X).astype(int), StandardScaler()),
+    "no intercept": (X, StandardScaler(), SoftmaxClassifier(alpha=0.1, fit_intercept=False)),
+    "columns as they are": (X, MinMaxScaler(), SoftmaxClassifier(alpha=0.1, standardize=False)),
+    "clipped": (X, MinMaxScaler(clip=True)),
+    "another step": (X, PCA(2), StandardScaler()),
+    "huge": (X * 1e9 + 1e15, StandardScaler()),
+    "single precision": (X.astype(np.float32), StandardScaler()),
+}
+
+
+@pytest.mark.parametrize("case", ODD.values(), ids=ODD)
+@pytest.mark.filterwarnings("ignore:columns of X differ", "ignore:Columns")
+def test_odd_rows_and_steps_make_no_difference(case):
+    rows, *steps = case
+    model = steps.pop() if isinstance(steps[-1], SoftmaxClassifier) else SoftmaxClassifier(alpha=0.05)
+    pipe = make_pipeline(*steps, model)
+    found = compare({"softmax": pipe}, rows, Y, cv=FOLDS).scores["accuracy"]["softmax"]
+    np.testing.assert_array_equal(found, alone(pipe, rows, Y, FOLDS)["test_score"])
+
+
+def test_categories_behind_a_scaler_fail_as_they_do_alone():
+    frame = pd.DataFrame(X).assign(kind=pd.Categorical(np.where(X[:, 0] > 5.8, "long", "short")))
+    frame.columns = frame.columns.astype(str)
+    found = compare({"softmax": make_pipeline(StandardScaler(), SoftmaxClassifier())}, frame, Y, cv=FOLDS)
+    assert "could not convert string to float" in found.errors["softmax"]
+
+
+# ---- networks of values ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"loss": "absolute_error"}, {"normalization": "layer"}])
+def test_networks_of_values_are_one_stack(options, sizes):
+    network = MLPRegressorTorch((5,), max_iter=4, random_state=0, **options)
+    y = 50 * Y_VALUES + 1000 * np.arange(150) % 7
+    for model in (network, make_pipeline(StandardScaler(), network)):
+        scoring = ["r2", "neg_mean_absolute_error"]
+        found = compare({"mlp": model}, X_VALUES, y, cv=FOLDS_OF_VALUES, scoring=scoring)
+        expected = alone(model, X_VALUES, y, FOLDS_OF_VALUES, scoring)
+        for metric in scoring:
+            np.testing.assert_allclose(found.scores[metric]["mlp"], expected[f"test_{metric}"], rtol=1e-8)
+    assert sizes == [3, 3]
+
+
+@pytest.mark.parametrize("options", [{"loss": "huber"}, {"loss": "poisson"}, {"early_stopping": True}])
+def test_networks_whose_units_are_more_are_trained_one_by_one(options, sizes):
+    network = MLPRegressorTorch((5,), max_iter=3, random_state=0, **options)
+    found = compare({"mlp": network}, X_VALUES, Y_VALUES, cv=FOLDS_OF_VALUES)
+    expected = alone(network, X_VALUES, Y_VALUES, FOLDS_OF_VALUES)["test_score"]
+    np.testing.assert_allclose(found.scores["r2"]["mlp"], expected, rtol=1e-8)
+    assert sizes == [None]
+
+
+def test_a_search_of_networks_with_several_targets_is_one_stack(sizes):
+    model, y = MLPRegressorTorch((4,), max_iter=3, random_state=0), np.c_[Y_VALUES, -100 * X_VALUES[:, 2]]
+    found, expected = (
+        search(clone(model), {"alpha": [1e-3, 1.0]}, cv=FOLDS_OF_VALUES, refit=False).fit(X_VALUES, y)
+        for search in (GridSearchCV, Theirs)
+    )
+    assert sizes == [6]
+    np.testing.assert_allclose(found.cv_results_["mean_test_score"], expected.cv_results_["mean_test_score"], rtol=1e-8)
+
+
+# ---- models of scikit-learn's ----------------------------------------------------------------------------------------
+
+
+def test_models_of_scikit_learn_see_the_numbers_of_a_frame():
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    models = {"logreg": LogisticRegression(C=3), "lda": LinearDiscriminantAnalysis()}
+    models = {name: make_pipeline(StandardScaler(), model) for name, model in models.items()}
+    for some in (models, {"logreg": models["logreg"]}):
+        found = compare(some, frame, Y, cv=FOLDS, scoring=["accuracy", "neg_log_loss"])
+        for name, model in some.items():
+            expected = alone(model, frame, Y, FOLDS, ["accuracy", "neg_log_loss"])
+            for metric in found.metrics:
+                np.testing.assert_allclose(found.scores[metric][name], expected[f"test_{metric}"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_values_that_are_none_are_refused_as_they_are_alone(wrong):
+    table = X_VALUES.copy()
+    table[3, 2] = wrong
+    models = {"ridge": Ridge(), "scaled": make_pipeline(StandardScaler(), Ridge())}
+    found = compare(models, table, Y_VALUES, cv=FOLDS_OF_VALUES)
+    assert all("infinity" in found.errors[name] or "NaN" in found.errors[name] for name in models)
