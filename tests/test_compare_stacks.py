@@ -147,7 +147,7 @@ def test_categories_behind_a_scaler_fail_as_they_do_alone():
 
 @pytest.mark.parametrize("options", [{}, {"loss": "absolute_error"}, {"normalization": "layer"}])
 def test_networks_of_values_are_one_stack(options, sizes):
-    network = MLPRegressorTorch((5,), max_iter=4, random_state=0, **options)
+    network = MLPRegressorTorch(hidden_layer_sizes=(5,), max_iter=4, random_state=0, **options)
     y = 50 * Y_VALUES + 1000 * np.arange(150) % 7
     for model in (network, make_pipeline(StandardScaler(), network)):
         scoring = ["r2", "neg_mean_absolute_error"]
@@ -160,7 +160,7 @@ def test_networks_of_values_are_one_stack(options, sizes):
 
 @pytest.mark.parametrize("options", [{"loss": "huber"}, {"loss": "poisson"}, {"early_stopping": True}])
 def test_networks_whose_units_are_more_are_trained_one_by_one(options, sizes):
-    network = MLPRegressorTorch((5,), max_iter=3, random_state=0, **options)
+    network = MLPRegressorTorch(hidden_layer_sizes=(5,), max_iter=3, random_state=0, **options)
     found = compare({"mlp": network}, X_VALUES, Y_VALUES, cv=FOLDS_OF_VALUES)
     expected = alone(network, X_VALUES, Y_VALUES, FOLDS_OF_VALUES)["test_score"]
     np.testing.assert_allclose(found.scores["r2"]["mlp"], expected, rtol=1e-8)
@@ -168,7 +168,7 @@ def test_networks_whose_units_are_more_are_trained_one_by_one(options, sizes):
 
 
 def test_a_search_of_networks_with_several_targets_is_one_stack(sizes):
-    model, y = MLPRegressorTorch((4,), max_iter=3, random_state=0), np.c_[Y_VALUES, -100 * X_VALUES[:, 2]]
+    model, y = MLPRegressorTorch(hidden_layer_sizes=(4,), max_iter=3, random_state=0), np.c_[Y_VALUES, -100 * X_VALUES[:, 2]]
     found, expected = (
         search(clone(model), {"alpha": [1e-3, 1.0]}, cv=FOLDS_OF_VALUES, refit=False).fit(X_VALUES, y)
         for search in (GridSearchCV, Theirs)
@@ -195,7 +195,7 @@ def test_models_of_scikit_learn_see_the_numbers_of_a_frame():
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 def test_values_that_are_none_are_refused_as_they_are_alone(wrong):
     table = X_VALUES.copy()
-    table[3, 2] = wrong
+    table[[3, 80], 2] = wrong
     models = {"ridge": Ridge(), "scaled": make_pipeline(StandardScaler(), Ridge())}
     found = compare(models, table, Y_VALUES, cv=FOLDS_OF_VALUES)
     assert all("infinity" in found.errors[name] or "NaN" in found.errors[name] for name in models)
