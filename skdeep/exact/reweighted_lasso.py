@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from skdeep.exact.losses import OfColumns, RowLoss
-from skdeep.exact.quadratic import Matrix, Quadratic, minimise
+from skdeep.exact.quadratic import _FIRST, Matrix, Quadratic, minimise
 from skdeep.exact.reweighted import _ERROR, _FEW_UNKNOWNS, _LONG, _MAX_STEPS, _MAX_VALUES, _OLD, _SLOW, Hessians, some
 from skdeep.exact.rows import Rows
 
@@ -17,6 +17,8 @@ from skdeep.exact.rows import Rows
 _SHIFT = 1e-5
 #: Standard errors that a subgradient may be from zero.
 _FAILED = 1e-6
+#: Exchanges of signs of all models at once, after which the few that want more are looked at one by one.
+_TOGETHER = 6
 
 
 def refit_lasso(
@@ -70,11 +72,12 @@ def _by_supports(
         if loss.shift_invariant:
             hessian[:, free, free] *= 1 + _SHIFT
         curvature[alive] = np.einsum("kii->ki", hessian)
-        step = np.empty_like(here)
-        for k, matrix in enumerate(hessian):
-            tol = _ERROR * float(np.abs(slope[k]).max())
-            of_model = slope[k], here[k], lasso[k], tol, family, n_scores
-            step[k] = minimise(Quadratic(Matrix(matrix), *of_model)) - here[k]
+        tol = _ERROR * np.abs(slope).max(1)
+        minima = _minima(hessian, slope, here, lasso, tol, family)
+        for k in np.flatnonzero(np.isnan(minima[:, 0])):
+            of_model = slope[k], here[k], lasso[k], float(tol[k]), family, n_scores
+            minima[k] = minimise(Quadratic(Matrix(hessian[k]), *of_model))
+        step = minima - here
         distance = np.sqrt(n_rows * np.einsum("ki,kij,kj->k", step, hessian, step, optimize=True))
         rate = distance / left[alive] if count else np.ones(n_models)
         left[alive] = distance
@@ -90,3 +93,66 @@ def _by_supports(
     beyond = np.abs(slope.reshape(params.shape) + kappa * np.sign(params)) - np.where(params == 0, kappa, 0)
     arrived &= (np.sqrt(n_rows / curvature) * beyond <= _FAILED).all(1)
     return found, arrived
+
+
+def _minima(
+    hessian: np.ndarray,
+    gradient: np.ndarray,
+    x: np.ndarray,
+    kappa: np.ndarray,
+    tol: np.ndarray,
+    family: np.ndarray | None,
+) -> np.ndarray:
+    """Find the minima (K, m) of quadratic functions with L1 norms, with few exchanges of signs of all models at once.
+
+    As `skdeep.exact.quadratic.exchange` does for one; NaN for models that want more.
+    """
+    found, alive, sign = np.full_like(x, np.nan), np.arange(len(x)), np.sign(x)
+    offset = _times(hessian, x) - gradient
+    known = np.unique(family[family >= 0]) if family is not None else np.empty(0)
+    families = np.array([np.flatnonzero(family == number) for number in known], dtype=np.intp)
+    for _ in range(_TOGETHER):
+        kept = sign != 0
+        slopes = kappa * sign
+        # of each model what is not zero comes first, and nothing else matters
+        order = np.argsort(~kept, axis=1, kind="stable")[:, : kept.sum(1).max()]
+        models, counts = np.arange(len(kept))[:, None], np.take_along_axis(kept, order, axis=1)
+        system = hessian[models[:, :, None], order[:, :, None], order[:, None]]
+        system *= counts[:, :, None] & counts[:, None]
+        np.einsum("kii->ki", system)[...] += ~counts
+        try:
+            part = np.linalg.solve(system, (counts * (offset - slopes)[models, order])[:, :, None])[:, :, 0]
+        except np.linalg.LinAlgError:
+            break
+        there = np.zeros_like(slopes)
+        there[models, order] = part
+        slope = _times(hessian, there) - offset
+        wrong = (there * slopes <= 0) & (slopes != 0)
+        beyond = np.where(kept, 0.0, np.abs(slope) - kappa)
+        entering = beyond > np.maximum(_FIRST * beyond.max(1), tol)[:, None]
+        is_done = ~(wrong | entering).any(1)
+        if len(families):
+            _without_whole(entering, np.where(wrong, 0.0, sign), beyond, families)
+        found[alive[is_done]] = there[is_done]
+        sign = np.where(wrong, 0.0, np.where(entering, -np.sign(slope), sign))
+        goes_on = (wrong | entering).any(1)
+        if not goes_on.any():
+            break
+        alive, sign, hessian, offset, kappa, tol = (
+            values[goes_on] for values in (alive, sign, hessian, offset, kappa, tol)
+        )
+    return found
+
+
+def _times(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Multiply matrices (K, m, m) by vectors (K, m)."""
+    return np.matmul(matrices, vectors[:, :, None])[:, :, 0]
+
+
+def _without_whole(entering: np.ndarray, sign: np.ndarray, beyond: np.ndarray, families: np.ndarray) -> None:
+    """Let none of a family (F, C) leave zero, in place, that would be the last of it to be zero: the least steep."""
+    of_families = entering[:, families]
+    models, numbers = np.nonzero((of_families | (sign != 0)[:, families]).all(2) & of_families.any(2))
+    own = families[numbers]
+    least = np.where(entering[models[:, None], own], beyond[models[:, None], own], np.inf).argmin(1)
+    entering[models, own[np.arange(len(own)), least]] = False
