@@ -12,7 +12,7 @@ from typing import Any
 from skdeep.model_selection.comparison import Comparison
 from skdeep.model_selection.contest import compare
 from skdeep.model_selection.contestants import DEFAULTS, DEFAULTS_OF_VALUES, are_values, default_contestants
-from skdeep.model_selection.table_files import notes_of_classes, notes_of_columns, read
+from skdeep.model_selection.table_files import notes_of_classes, notes_of_columns, read, refuse_dates
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,6 +78,7 @@ def _target(y: Any, options: argparse.Namespace) -> tuple[Any, bool]:
 def _compared(options: argparse.Namespace) -> Comparison:
     table = read(options.table, options.encoding)
     X, y = _split_off(table, options.target, [name for name in options.drop.split(",") if name])
+    refuse_dates(X)
     y, of_values = _target(y, options)
     cv = _splitter(options.cv, options.random_state, of_values)
     n_folds = cv.get_n_splits() // cv.n_repeats

@@ -519,7 +519,7 @@ def test_the_command_line_reads_parquet_and_skips_rows_without_target(tmp_path, 
     options = ["--target", "answer", "--cv", "2", "--contestants", "dummy", "--scoring", "accuracy", "--quiet"]
     assert skdeep.compare.main([str(tmp_path / "data.parquet"), *options]) == 0
     printed = capsys.readouterr()
-    assert "1 contestants on 2 splits" in printed.out
+    assert "1 contestant on 2 splits" in printed.out
     assert printed.err == "1 rows without answer are left out.\n"
 
 
@@ -544,6 +544,16 @@ def test_the_command_line_says_what_is_wrong(name, options, message, tmp_path, c
     pd.DataFrame({"a": range(30), "y": range(30)}).to_csv(tmp_path / "many.csv", index=False)
     assert skdeep.compare.main([str(tmp_path / name), "--target", "y", "--quiet", *options]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_columns_of_dates_are_to_be_left_out(tmp_path, capsys):
+    pd.DataFrame({"a": range(6), "day": pd.date_range("2024-01-01", periods=6), "y": [0, 1] * 3}).to_parquet(
+        tmp_path / "data.parquet"
+    )
+    options = ["--target", "y", "--contestants", "dummy", "--cv", "2", "--quiet"]
+    assert skdeep.compare.main([str(tmp_path / "data.parquet"), *options]) == 1
+    assert "dates or durations in 'day'" in (said := capsys.readouterr().err) and said.strip().endswith("--drop day")
+    assert skdeep.compare.main([str(tmp_path / "data.parquet"), *options, "--drop", "day"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -572,6 +582,10 @@ def test_columns_and_classes_that_are_not_meant_so_are_named():
             "a key": [f"k{i}" for i in range(10)],
         }
     )
+    (each_day,) = notes_of_columns(
+        pd.DataFrame({"day": [f"2024-01-0{i}" for i in range(1, 8)], "a": [1, 1, 2] * 2 + [1]})
+    )
+    assert each_day.startswith("day: dates, taken as names"), "other dates in all rows are dates still"
     key, day, price, digits = notes_of_columns(frame)
     assert key.startswith("a key: another value in each row") and key.endswith("--drop 'a key'")
     assert day.startswith("day: dates, taken as names")
@@ -594,7 +608,7 @@ def test_the_command_line_is_told_what_a_target_is(tmp_path, capsys):
     ):
         arguments = [str(tmp_path / "data.csv"), "--target", target, "--contestants", names, "--cv", "3"]
         assert skdeep.compare.main([*arguments, "--quiet", *options]) == 0
-        assert f"\n{metric} (equal within" in capsys.readouterr().out
+        assert f"\n{metric} ({'equal within 0.01, ' * (metric == 'accuracy')}95 % intervals)" in capsys.readouterr().out
 
 
 def test_errors_of_several_lines_are_told_whole():

@@ -168,7 +168,10 @@ def test_networks_whose_units_are_more_are_trained_one_by_one(options, sizes):
 
 
 def test_a_search_of_networks_with_several_targets_is_one_stack(sizes):
-    model, y = MLPRegressorTorch(hidden_layer_sizes=(4,), max_iter=3, random_state=0), np.c_[Y_VALUES, -100 * X_VALUES[:, 2]]
+    model, y = (
+        MLPRegressorTorch(hidden_layer_sizes=(4,), max_iter=3, random_state=0),
+        np.c_[Y_VALUES, -100 * X_VALUES[:, 2]],
+    )
     found, expected = (
         search(clone(model), {"alpha": [1e-3, 1.0]}, cv=FOLDS_OF_VALUES, refit=False).fit(X_VALUES, y)
         for search in (GridSearchCV, Theirs)

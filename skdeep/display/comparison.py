@@ -134,7 +134,8 @@ class ComparisonDisplay:
             self._draw(place, *found)
         self.ax_.set_yticks(range(len(self.names)), self.names)
         self.ax_.set_ylim(len(self.names) - 0.5, -0.5)  # the first is on top
-        self.ax_.set_xlabel(f"{self.metric}, difference from {self.reference} (right is better)")
+        shaded = f"; shaded: equal within {self.rope:g}" if self.rope else ""
+        self.ax_.set_xlabel(f"{self.metric}, difference from {self.reference} (right is better{shaded})")
         self.ax_.grid(axis="x", alpha=0.3)
         return self
 

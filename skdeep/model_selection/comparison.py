@@ -183,12 +183,14 @@ class Comparison:
     # ---- what is shown ------------------------------------------------------------------------------------------
 
     def _title(self) -> str:
-        plural = "" if self.n_splits == 1 else "s"
-        return f"{len(self.names)} contestants on {self.n_splits} split{plural}, compared with {self.reference}"
+        counts = {"contestant": len(self.names), "split": self.n_splits}
+        who, where = (f"{count} {what}{'s' if count > 1 else ''}" for what, count in counts.items())
+        return f"{who} on {where}, compared with {self.reference}"
 
     def _caption(self, metric: str) -> str:
-        interval = "" if self.n_splits == 1 else f", {100 * self.confidence:g} % intervals"
-        return f"{metric} (equal within {self.rope[metric]:g}{interval})"
+        parts = [f"equal within {self.rope[metric]:g}"] if self.rope[metric] else []
+        parts += [f"{100 * self.confidence:g} % intervals"] if self.n_splits > 1 else []
+        return f"{metric} ({', '.join(parts)})" if parts else metric
 
     def _remarks(self) -> list[str]:
         failed = {row["contestant"]: row["error"] for row in reversed(self.rows()) if row["error"]}

@@ -77,16 +77,18 @@ def evaluate_grid(tasks: list[_Task], seed: int, n_workers: int) -> list[dict] |
     try:
         for key in candidates:
             whole = clone(first.estimator).set_params(**clone(key.value or {}, safe=False))
-            candidates[key], scaling = final_step(whole), Scaling.of(whole)
+            candidates[key] = final_step(whole)
             if not get_config()["skip_parameter_validation"]:
                 candidates[key]._validate_params()
         share_seed(list(candidates.values()), seed)
-        varied = set().union(*(task.parameters for task in tasks))
+        varied, scaling = set().union(*(task.parameters for task in tasks)), None
         if isinstance(first.estimator, Pipeline):
             prefix = f"{first.estimator.steps[-1][0]}__"
             if not all(name.startswith(prefix) for name in varied):
                 return None  # steps differ
             varied = {name.removeprefix(prefix) for name in varied}
+            scaling = Scaling.of(first.estimator)
+            assert scaling is not None
             scaling.check()
         grid = _Grid(list(candidates.values()), varied, n_workers, scaling)
         with own_settings():
@@ -191,7 +193,9 @@ class _Grid:
         if any(part.dtype.kind not in "iu" for split in splits for part in split):
             return None
         if isinstance(leader, BaseTorchRegressor):
-            if hasattr(leader, "delta_") or (_has_units(leader) and any(one.alpha == "auto" for one in self.candidates)):
+            if hasattr(leader, "delta_") or (
+                _has_units(leader) and any(one.alpha == "auto" for one in self.candidates)
+            ):
                 return None  # these follow from a split's targets
         elif any(len(np.unique(problem.codes[train])) < len(leader.classes_) for train, _ in splits):
             return None
@@ -232,9 +236,11 @@ class _Grid:
         with at_most(1) if exact else threads_for(n_params * recipe.batch_rows):
             network = recipe.network(recipe, problem, members, False)
             if self.scaling is not None:
-                network = self.scaling.seen_through(recipe, problem, network, members, [train for train, _ in splits])
-            if network is None:
-                return None
+                assert isinstance(network, Linear)
+                seen = self.scaling.seen_through(recipe, problem, network, members, [train for train, _ in splits])
+                if seen is None:
+                    return None
+                network = seen
             if recipe.solver == "lbfgs" and not has_exact_solver(recipe, problem, network):
                 return None
             solve(recipe, problem, network, members, recipe.epochs, _monitor(recipe, members, watched))

@@ -181,7 +181,9 @@ def _fit_and_score_clean(*args: Any, **options: Any) -> dict[str, Any]:
 
 def _is_plain(estimator: Any) -> bool:
     """Say whether an estimator is one of scikit-learn's that hands its rows to no other."""
-    return type(estimator).__module__.startswith("sklearn.") and not any("__" in name for name in estimator.get_params())
+    return type(estimator).__module__.startswith("sklearn.") and not any(
+        "__" in name for name in estimator.get_params()
+    )
 
 
 def _is_finite(X: Data) -> bool:

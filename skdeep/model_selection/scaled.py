@@ -95,8 +95,10 @@ class Scaling:
         root = np.sqrt((ridge if ridge.ndim == 1 else ridge.max(1)) / recipe.judged_by.curvature(recipe.n_outputs))
         unit = np.where(fixed[:, None], 1 / factors, sizes)
         scale = 1 / np.hypot(sizes, unit * root[:, None])
-        columns = (to_device(torch.from_numpy(part[:, None]), problem.device, problem.dtype) for part in (scale, unit))
-        return Linear(*network.params, network.center, *columns)
+        coef, intercept = network.params
+        columns = torch.from_numpy(np.stack([scale, unit])[:, :, None])
+        of_scale, of_unit = to_device(columns, problem.device, problem.dtype)
+        return Linear(coef, intercept, network.center, of_scale, of_unit)
 
     def factors(self, X: np.ndarray) -> np.ndarray:
         """Fit the scaler to some rows; return the factors of the columns."""
@@ -118,5 +120,4 @@ def _are_numbers(X: Data) -> bool:
     """Say whether rows are numbers of one kind or another, in an array or a data frame of pandas."""
     if type(X) is np.ndarray:
         return X.dtype.kind in "fiu"
-    kinds = getattr(X, "dtypes", None)
-    return hasattr(X, "iloc") and all(isinstance(kind, np.dtype) and kind.kind in "fiub" for kind in kinds)
+    return hasattr(X, "iloc") and all(isinstance(kind, np.dtype) and kind.kind in "fiub" for kind in X.dtypes)

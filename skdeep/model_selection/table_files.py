@@ -55,7 +55,8 @@ def notes_of_columns(X: Any) -> list[str]:
     """Say which columns are likely not meant as they are taken."""
     import pandas
 
-    notes, numbers = [], row_numbers(X)
+    dates = [name for name in X.columns if len(texts := _texts(X[name])) and texts.str.fullmatch(_DATE).all()]
+    notes, numbers = [], row_numbers(X.drop(columns=dates))
     if numbers:
         notes.append(
             f"{', '.join(numbers)}: another value in each row, which says nothing of other rows. Leave such columns "
@@ -65,9 +66,11 @@ def notes_of_columns(X: Any) -> list[str]:
         texts = _texts(X[name])
         if str(name) in numbers or not len(texts):
             continue
-        if texts.str.fullmatch(_DATE).all():
+        if name in dates:
             notes.append(
-                f"{name}: dates, taken as names. Take what matters as numbers: the year, or days since a date."
+                f"{name}: dates, taken as names. Take what matters as numbers, the year or days since a date, or leave "
+                f"them out: --drop {shlex.quote(str(name))}. Splits are random: models see rows of later dates than "
+                "those that they are judged by."
             )
             continue
         are_numbers = pandas.to_numeric(texts, errors="coerce").notna()
@@ -75,6 +78,16 @@ def notes_of_columns(X: Any) -> list[str]:
             other = "" if are_numbers.all() else f", but for {texts[~are_numbers].iloc[0]!r} and the like"
             notes.append(f"{name}: text of numbers{other}, taken as names. Make numbers of it, if they are.")
     return notes
+
+
+def refuse_dates(X: Any) -> None:
+    """Raise where columns are dates or durations, and not text of these."""
+    found = [str(name) for name in X.columns if str(X[name].dtype).lower().startswith(("date", "time", "period"))]
+    if found:
+        raise ValueError(
+            f"There are dates or durations in {', '.join(map(repr, found))}. Take what matters as numbers, the year or "
+            f"days since a date, or leave them out: --drop {shlex.quote(','.join(found))}"
+        )
 
 
 def row_numbers(X: Any) -> list[str]:
