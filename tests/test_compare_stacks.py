@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import clone
+from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV as Theirs
@@ -193,6 +195,26 @@ def test_models_of_scikit_learn_see_the_numbers_of_a_frame():
             expected = alone(model, frame, Y, FOLDS, ["accuracy", "neg_log_loss"])
             for metric in found.metrics:
                 np.testing.assert_allclose(found.scores[metric][name], expected[f"test_{metric}"], rtol=1e-12)
+
+
+def test_frames_of_numbers_come_as_arrays_to_who_knows_no_names(monkeypatch):
+    seen = []
+    fit = LogisticRegression.fit
+    monkeypatch.setattr(LogisticRegression, "fit", lambda self, X, y: [seen.append(type(X)), fit(self, X, y)][1])
+    frame, labels = pd.DataFrame(X, columns=list("abcd")), pd.Series(Y)
+    models = {
+        "logreg": LogisticRegression(max_iter=500),
+        "named": HistGradientBoostingClassifier(max_iter=2, categorical_features=["d"]),
+        "nested": make_pipeline(make_column_transformer((StandardScaler(), ["a", "b"])), LogisticRegression()),
+    }
+    found = compare(models, frame, labels, cv=FOLDS)
+    assert seen[-6:] == [np.ndarray] * 6 and not found.errors
+    for name, model in models.items():
+        expected = alone(model, frame, labels, FOLDS)["test_score"]
+        np.testing.assert_allclose(found.scores["accuracy"][name], expected, rtol=1e-12)
+    seen.clear()
+    compare(models, frame, labels, cv=FOLDS, scoring=lambda model, X, y: float("a" in X.columns))
+    assert pd.DataFrame in seen, "a scorer of one's own gets the rows as they are"
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])

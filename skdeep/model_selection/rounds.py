@@ -153,6 +153,9 @@ def _round(
                 through |= {(name, number): rows for number, rows in zip(splits, together, strict=True)}
     whole = _with_parameters(contestants)
     finals = _with_parameters({name: final_step(contestants[name]) for group in fronts for name in group})
+    is_plain = {id(estimator): _is_plain(estimator) for estimator, _ in [*whole.values(), *finals.values()]}
+    numbers = _as_numbers(X, y, scorer)
+    is_finite = _is_finite(numbers[0])
     entries, calls = [], []
     for number, split in splits.items():
         for name in contestants:
@@ -163,7 +166,9 @@ def _round(
                 estimator, parameters = finals[name]
                 data, (train, test) = (outcome.X, outcome.y), (outcome.train, outcome.test)
                 entry.fit_extra, entry.score_extra = outcome.fit_seconds, outcome.transform_seconds
-            is_clean = _is_plain(estimator) and (_is_finite(X) if outcome is None else outcome.is_finite)
+            elif is_plain[id(estimator)]:
+                data = numbers
+            is_clean = is_plain[id(estimator)] and (is_finite if outcome is None else outcome.is_finite)
             calls.append(_call(estimator, parameters, data, (train, test), scorer, is_clean))
             entries.append(entry)
     with stacked():
@@ -180,10 +185,22 @@ def _fit_and_score_clean(*args: Any, **options: Any) -> dict[str, Any]:
 
 
 def _is_plain(estimator: Any) -> bool:
-    """Say whether an estimator is one of scikit-learn's that hands its rows to no other."""
-    return type(estimator).__module__.startswith("sklearn.") and not any(
-        "__" in name for name in estimator.get_params()
+    """Say whether an estimator is one of scikit-learn's that hands its rows to no other, and knows no column's name."""
+    if not type(estimator).__module__.startswith("sklearn."):
+        return False
+    params = estimator.get_params()
+    of_columns = [params.get(name) for name in ("categorical_features", "monotonic_cst", "interaction_cst")]
+    return not any("__" in name for name in params) and all(
+        value is None or (isinstance(value, str) and value == "from_dtype") for value in of_columns
     )
+
+
+def _as_numbers(X: Data, y: Data, scorer: Callable) -> tuple[Any, Any]:
+    """Make arrays of a data frame of numbers and its target, as each fit and each score would do again."""
+    if not _is_array(X) or not only_asks(scorer) or get_config()["enable_metadata_routing"]:
+        return X, y
+    is_column = hasattr(y, "iloc") and isinstance(getattr(y, "dtype", None), np.dtype) and y.dtype.kind in "iubf"
+    return X.to_numpy(), y.to_numpy() if is_column else y
 
 
 def _is_finite(X: Data) -> bool:
