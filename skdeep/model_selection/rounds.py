@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,24 +10,26 @@ from typing import Any
 
 import joblib
 import numpy as np
-from scipy import sparse
 from sklearn import config_context, get_config
 from sklearn.base import BaseEstimator, clone
-from sklearn.decomposition import PCA
-from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, QuantileTransformer, RobustScaler, StandardScaler
-from sklearn.utils import get_tags
 from sklearn.utils.parallel import Parallel, delayed
 
-from skdeep.compat.sklearn import _fit_and_score, _num_samples, _safe_indexing
+from skdeep.compat.sklearn import _fit_and_score
 from skdeep.data.inputs import Data
-from skdeep.estimators.linear import LinearModel
 from skdeep.model_selection._sklearn import task_arguments
 from skdeep.model_selection.backend import stacked
-from skdeep.model_selection.evaluation import StackingWarning, _alike, _Task, draw_seed, final_step, groups_of_alike, of_one_kind
+from skdeep.model_selection.evaluation import StackingWarning, _alike, _Task, draw_seed, final_step, of_one_kind
+from skdeep.model_selection.fronts import (
+    front_of,
+    in_one_array,
+    is_array,
+    is_finite,
+    is_network,
+    pass_front,
+    shared_fronts,
+)
 from skdeep.model_selection.grid import evaluate_grid
-from skdeep.model_selection.own_units import MAX_IN_ONE_ARRAY
 from skdeep.model_selection.scaled import Scaling
 from skdeep.model_selection.stacks import stackable_now, why_alone
 from skdeep.model_selection.trainees import only_asks
@@ -37,8 +38,6 @@ from skdeep.model_selection.trainees import only_asks
 _SPLITS_OF_ROUND = 10
 #: No arguments of ``fit``, as one object: tasks with the same ones may share a stack.
 _NOTHING: dict[str, Any] = {}
-#: Steps that know columns by their place alone.
-_OF_NUMBERS = (StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, SimpleImputer, PCA, QuantileTransformer)
 #: Rows and columns of what contestants are warmed up with.
 _WARM_UP_SHAPE = 40, 5
 #: Kinds of estimators that this process has warmed up, for so many classes at least.
@@ -87,7 +86,7 @@ def run(
         yield from known
         done = {entry.name for entry in known}
         contestants = {name: contestant for name, contestant in contestants.items() if name not in done}
-        fronts = _shared_fronts(contestants, scorer, X)
+        fronts = shared_fronts(contestants, scorer, X)
         size = len(splits) if not fronts else max(_SPLITS_OF_ROUND, n_workers)
         for start in range(0, len(splits), size):
             numbers = range(start, min(start + size, len(splits)))
@@ -141,21 +140,21 @@ def _round(
     """Evaluate all contestants on some splits."""
     wanted = [(number, group) for number in splits for group in fronts]
     passed = Parallel(**workers)(
-        delayed(_pass_front)(_front(contestants[group[0]]), X, y, *splits[number]) for number, group in wanted
+        delayed(pass_front)(front_of(contestants[group[0]]), X, y, *splits[number]) for number, group in wanted
     )
     through = {
         (name, number): outcome for (number, group), outcome in zip(wanted, passed, strict=True) for name in group
     }
     for group in fronts if joblib.effective_n_jobs(workers["n_jobs"]) == 1 else []:
-        if networks := [name for name in group if _is_network(final_step(contestants[name]))]:
-            together = _in_one_array([through[group[0], number] for number in splits])
+        if networks := [name for name in group if is_network(final_step(contestants[name]))]:
+            together = in_one_array([through[group[0], number] for number in splits])
             for name in networks:
                 through |= {(name, number): rows for number, rows in zip(splits, together, strict=True)}
     whole = _with_parameters(contestants)
     finals = _with_parameters({name: final_step(contestants[name]) for group in fronts for name in group})
     is_plain = {id(estimator): _is_plain(estimator) for estimator, _ in [*whole.values(), *finals.values()]}
     numbers = _as_numbers(X, y, scorer)
-    is_finite = _is_finite(numbers[0])
+    numbers_are_finite = is_finite(numbers[0])
     entries, calls = [], []
     for number, split in splits.items():
         for name in contestants:
@@ -168,7 +167,7 @@ def _round(
                 entry.fit_extra, entry.score_extra = outcome.fit_seconds, outcome.transform_seconds
             elif is_plain[id(estimator)]:
                 data = numbers
-            is_clean = is_plain[id(estimator)] and (is_finite if outcome is None else outcome.is_finite)
+            is_clean = is_plain[id(estimator)] and (numbers_are_finite if outcome is None else outcome.is_finite)
             calls.append(_call(estimator, parameters, data, (train, test), scorer, is_clean))
             entries.append(entry)
     with stacked():
@@ -197,15 +196,10 @@ def _is_plain(estimator: Any) -> bool:
 
 def _as_numbers(X: Data, y: Data, scorer: Callable) -> tuple[Any, Any]:
     """Make arrays of a data frame of numbers and its target, as each fit and each score would do again."""
-    if not _is_array(X) or not only_asks(scorer) or get_config()["enable_metadata_routing"]:
+    if not is_array(X) or not only_asks(scorer) or get_config()["enable_metadata_routing"]:
         return X, y
     is_column = hasattr(y, "iloc") and isinstance(getattr(y, "dtype", None), np.dtype) and y.dtype.kind in "iubf"
     return X.to_numpy(), y.to_numpy() if is_column else y
-
-
-def _is_finite(X: Data) -> bool:
-    """Say whether X is an array of finite floating-point numbers."""
-    return type(X) is np.ndarray and X.dtype.kind == "f" and bool(np.isfinite(X.sum()))
 
 
 # ---- who trains together ---------------------------------------------------------------------------------------------
@@ -239,128 +233,6 @@ def _parameters_from(kind: BaseEstimator, contestant: BaseEstimator) -> dict[str
     parameters = {name: own[name] for name in sorted(free) if not _alike(own[name], other[name])}
     same = _alike(clone(kind).set_params(**clone(parameters, safe=False)), clone(contestant))
     return parameters if same else None
-
-
-# ---- steps in front that contestants share ---------------------------------------------------------------------------
-
-
-@dataclass
-class _Passed:
-    """Rows of one split behind the steps that contestants share: training rows, then test rows."""
-
-    X: Any
-    y: Any
-    train: np.ndarray
-    test: np.ndarray
-    fit_seconds: float
-    transform_seconds: float
-    is_finite: bool = False
-
-
-def _shared_fronts(contestants: dict[str, BaseEstimator], scorer: Callable, X: Data) -> list[list[str]]:
-    """Group the pipelines whose steps before the last are alike, wherever scorers ask for nothing but predictions.
-
-    One pipeline alone is such a group if it gains by that: a network, and what takes rows of a frame as an array.
-    """
-    if not only_asks(scorer) or get_config()["enable_metadata_routing"] or get_config()["array_api_dispatch"]:
-        return []
-    names = [name for name, contestant in contestants.items() if _has_plain_front(contestant)]
-    alike = groups_of_alike([_front(contestants[name]).steps for name in names])
-    groups = [[names[i] for i in group] for group in alike]
-    firsts = [(group, contestants[group[0]]) for group in groups]
-    return [
-        group
-        for group, first in firsts
-        if len(group) > 1 or _is_network(final_step(first)) or _takes_array(_front(first), X)
-    ]
-
-
-def _takes_array(front: Pipeline, X: Data) -> bool:
-    """Say whether rows of a data frame may come as the array that steps make of it, which takes them long to check."""
-    if not _is_array(X) or get_config()["transform_output"] != "default":
-        return False
-    # set_output() asks for frames
-    return all(type(step) in _OF_NUMBERS and not hasattr(step, "_sklearn_output_config") for _, step in front.steps)
-
-
-def _is_array(X: Data) -> bool:
-    """Say whether a data frame of pandas is an array of floating-point numbers with names."""
-    if not hasattr(X, "iloc") or not all(isinstance(name, str) for name in X.columns):
-        return False
-    kinds = set(X.dtypes)
-    return len(kinds) == 1 and isinstance(kind := kinds.pop(), np.dtype) and kind.kind == "f"
-
-
-def _is_network(final: Any) -> bool:
-    """Say whether an estimator is a network whose models of all splits gain by being one stack."""
-    if why_alone(final) is not None or isinstance(final, LinearModel):
-        return False
-    return not final._averages_probabilities  # which is a stack itself
-
-
-def _has_plain_front(contestant: Any) -> bool:
-    """Say whether an estimator is a pipeline that does no more than fit and transform, step by step."""
-    if type(contestant) is not Pipeline or len(contestant.steps) < 2:
-        return False
-    if contestant.memory is not None or contestant.verbose:
-        return False  # what `transform_input` names is passed by nobody here
-    final = contestant.steps[-1][1]
-    return isinstance(final, BaseEstimator) and not get_tags(final).input_tags.pairwise
-
-
-def _front(pipeline: Any) -> Pipeline:
-    """Take the steps of a pipeline before the last, unfitted, with their random numbers."""
-    return clone(Pipeline(pipeline.steps[:-1]))
-
-
-def _pass_front(front: Pipeline, X: Data, y: Data, train: np.ndarray, test: np.ndarray) -> _Passed | None:
-    """Fit the steps and transform all rows of a split; None where it fails, since a pipeline says better why."""
-    try:
-        X_train, X_test, y_train, y_test = (_safe_indexing(data, rows) for data in (X, y) for rows in (train, test))
-        if _takes_array(front, X):
-            X_train, X_test = X_train.to_numpy(), X_test.to_numpy()
-        start = time.time()
-        first = front.fit_transform(X_train, y_train)
-        fitted = time.time()
-        second = front.transform(X_test)
-        transformed = time.time()
-        rows = _joined(first, second)
-    except Exception:
-        return None
-    if rows is None:
-        return None
-    n_train, n_rows = len(train_rows := np.arange(_num_samples(first))), _num_samples(rows)
-    labels = np.concatenate([np.asarray(y_train), np.asarray(y_test)])
-    if len(labels) != n_rows:
-        return None
-    seconds = fitted - start, transformed - fitted
-    return _Passed(rows, labels, train_rows, np.arange(n_train, n_rows), *seconds, _is_finite(rows))
-
-
-def _in_one_array(passed: list[_Passed | None]) -> list[_Passed | None]:
-    """Put the rows of several splits into one array, if they are not too many; each split knows its own by number."""
-    known = [one for one in passed if one is not None and type(one.X) is np.ndarray]
-    if len(known) < len(passed) or len({(one.X.dtype, one.X.shape[1:]) for one in known}) > 1:
-        return passed
-    if sum(one.X.size for one in known) > MAX_IN_ONE_ARRAY:
-        return passed
-    X, y = (np.concatenate([getattr(one, name) for one in known]) for name in ("X", "y"))
-    starts = np.cumsum([0] + [len(one.y) for one in known])
-    return [
-        replace(one, X=X, y=y, train=one.train + start, test=one.test + start)
-        for one, start in zip(known, starts.tolist(), strict=False)
-    ]
-
-
-def _joined(first: Any, second: Any) -> Any:
-    """Put training and test rows into one array; None for what is not certain to come out of it as it was."""
-    if type(first) is not type(second) or getattr(first, "dtype", None) != getattr(second, "dtype", None):
-        return None
-    if type(first) is np.ndarray:
-        return np.concatenate([first, second])
-    if sparse.issparse(first) and first.format == second.format == "csr":
-        return sparse.vstack([first, second], format="csr")
-    return None
 
 
 # ---- what only the first call costs ----------------------------------------------------------------------------------

@@ -1,0 +1,153 @@
+"""Steps in front that pipelines of a comparison share: fitted once for each split."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn import get_config
+from sklearn.base import BaseEstimator, clone
+from sklearn.decomposition import PCA
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, QuantileTransformer, RobustScaler, StandardScaler
+from sklearn.utils import get_tags
+
+from skdeep.compat.sklearn import _num_samples, _safe_indexing
+from skdeep.data.inputs import Data
+from skdeep.estimators.linear import LinearModel
+from skdeep.model_selection.evaluation import final_step, groups_of_alike
+from skdeep.model_selection.own_units import MAX_IN_ONE_ARRAY
+from skdeep.model_selection.stacks import why_alone
+from skdeep.model_selection.trainees import only_asks
+
+#: Steps that know columns by their place alone.
+_OF_NUMBERS = (StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, SimpleImputer, PCA, QuantileTransformer)
+
+
+def is_finite(X: Data) -> bool:
+    """Say whether X is an array of finite floating-point numbers."""
+    return type(X) is np.ndarray and X.dtype.kind == "f" and bool(np.isfinite(X.sum()))
+
+
+@dataclass
+class Passed:
+    """Rows of one split behind the steps that contestants share: training rows, then test rows."""
+
+    X: Any
+    y: Any
+    train: np.ndarray
+    test: np.ndarray
+    fit_seconds: float
+    transform_seconds: float
+    is_finite: bool = False
+
+
+def shared_fronts(contestants: dict[str, BaseEstimator], scorer: Callable, X: Data) -> list[list[str]]:
+    """Group the pipelines whose steps before the last are alike, wherever scorers ask for nothing but predictions.
+
+    One pipeline alone is such a group if it gains by that: a network, and what takes rows of a frame as an array.
+    """
+    if not only_asks(scorer) or get_config()["enable_metadata_routing"] or get_config()["array_api_dispatch"]:
+        return []
+    names = [name for name, contestant in contestants.items() if _has_plain_front(contestant)]
+    alike = groups_of_alike([front_of(contestants[name]).steps for name in names])
+    groups = [[names[i] for i in group] for group in alike]
+    firsts = [(group, contestants[group[0]]) for group in groups]
+    return [
+        group
+        for group, first in firsts
+        if len(group) > 1 or is_network(final_step(first)) or _takes_array(front_of(first), X)
+    ]
+
+
+def _takes_array(front: Pipeline, X: Data) -> bool:
+    """Say whether rows of a data frame may come as the array that steps make of it, which takes them long to check."""
+    if not is_array(X) or get_config()["transform_output"] != "default":
+        return False
+    # set_output() asks for frames
+    return all(type(step) in _OF_NUMBERS and not hasattr(step, "_sklearn_output_config") for _, step in front.steps)
+
+
+def is_array(X: Data) -> bool:
+    """Say whether a data frame of pandas is an array of floating-point numbers with names."""
+    if not hasattr(X, "iloc") or not all(isinstance(name, str) for name in X.columns):
+        return False
+    kinds = set(X.dtypes)
+    return len(kinds) == 1 and isinstance(kind := kinds.pop(), np.dtype) and kind.kind == "f"
+
+
+def is_network(final: Any) -> bool:
+    """Say whether an estimator is a network whose models of all splits gain by being one stack."""
+    if why_alone(final) is not None or isinstance(final, LinearModel):
+        return False
+    return not final._averages_probabilities  # which is a stack itself
+
+
+def _has_plain_front(contestant: Any) -> bool:
+    """Say whether an estimator is a pipeline that does no more than fit and transform, step by step."""
+    if type(contestant) is not Pipeline or len(contestant.steps) < 2:
+        return False
+    if contestant.memory is not None or contestant.verbose:
+        return False  # what `transform_input` names is passed by nobody here
+    final = contestant.steps[-1][1]
+    return isinstance(final, BaseEstimator) and not get_tags(final).input_tags.pairwise
+
+
+def front_of(pipeline: Any) -> Pipeline:
+    """Take the steps of a pipeline before the last, unfitted, with their random numbers."""
+    return clone(Pipeline(pipeline.steps[:-1]))
+
+
+def pass_front(front: Pipeline, X: Data, y: Data, train: np.ndarray, test: np.ndarray) -> Passed | None:
+    """Fit the steps and transform all rows of a split; None where it fails, since a pipeline says better why."""
+    try:
+        X_train, X_test, y_train, y_test = (_safe_indexing(data, rows) for data in (X, y) for rows in (train, test))
+        if _takes_array(front, X):
+            X_train, X_test = X_train.to_numpy(), X_test.to_numpy()
+        start = time.time()
+        first = front.fit_transform(X_train, y_train)
+        fitted = time.time()
+        second = front.transform(X_test)
+        transformed = time.time()
+        rows = _joined(first, second)
+    except Exception:
+        return None
+    if rows is None:
+        return None
+    n_train, n_rows = len(train_rows := np.arange(_num_samples(first))), _num_samples(rows)
+    labels = np.concatenate([np.asarray(y_train), np.asarray(y_test)])
+    if len(labels) != n_rows:
+        return None
+    seconds = fitted - start, transformed - fitted
+    return Passed(rows, labels, train_rows, np.arange(n_train, n_rows), *seconds, is_finite(rows))
+
+
+def in_one_array(passed: list[Passed | None]) -> list[Passed | None]:
+    """Put the rows of several splits into one array, if they are not too many; each split knows its own by number."""
+    known = [one for one in passed if one is not None and type(one.X) is np.ndarray]
+    if len(known) < len(passed) or len({(one.X.dtype, one.X.shape[1:]) for one in known}) > 1:
+        return passed
+    if sum(one.X.size for one in known) > MAX_IN_ONE_ARRAY:
+        return passed
+    X, y = (np.concatenate([getattr(one, name) for one in known]) for name in ("X", "y"))
+    starts = np.cumsum([0] + [len(one.y) for one in known])
+    return [
+        replace(one, X=X, y=y, train=one.train + start, test=one.test + start)
+        for one, start in zip(known, starts.tolist(), strict=False)
+    ]
+
+
+def _joined(first: Any, second: Any) -> Any:
+    """Put training and test rows into one array; None for what is not certain to come out of it as it was."""
+    if type(first) is not type(second) or getattr(first, "dtype", None) != getattr(second, "dtype", None):
+        return None
+    if type(first) is np.ndarray:
+        return np.concatenate([first, second])
+    if sparse.issparse(first) and first.format == second.format == "csr":
+        return sparse.vstack([first, second], format="csr")
+    return None
