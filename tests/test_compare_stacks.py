@@ -117,6 +117,7 @@ ODD = {
     "a column that is constant where it is trained": (np.c_[X, np.arange(150) == 3].astype(float), StandardScaler()),
     "constant columns": (np.c_[X, np.full(150, 7.0)], MinMaxScaler()),
     "missing values": (with_gaps(), SimpleImputer(), StandardScaler()),
+    "another sign of a gap": (np.round(X), SimpleImputer(missing_values=5.0, strategy="constant", fill_value=90.0)),
     "whole numbers": ((10 * X).astype(int), StandardScaler()),
     "no intercept": (X, StandardScaler(), SoftmaxClassifier(alpha=0.1, fit_intercept=False)),
     "columns as they are": (X, MinMaxScaler(), SoftmaxClassifier(alpha=0.1, standardize=False)),

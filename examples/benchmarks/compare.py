@@ -1,8 +1,9 @@
 """Comparisons of models beside a loop of ``cross_validate``, and beside what other packages have for it.
 
-The same contestants on the same splits (5 folds, twice, of breast_cancer), CPU seconds of one thread, the fastest of
-some rounds; a first call is made before. Other packages want other versions of scikit-learn: each is measured in an
-interpreter of its own, on contestants of scikit-learn's, beside a loop of ``cross_validate`` there ::
+The same contestants on the same splits (5 folds, twice, of breast_cancer; of values, of diabetes), CPU seconds of one
+thread, the fastest of some rounds; a first call is made before. Other packages want other versions of scikit-learn:
+each is measured in an interpreter of its own, on contestants of scikit-learn's, beside a loop of ``cross_validate``
+there ::
 
     python -m venv lazy && lazy/bin/pip install lazypredict
     python examples/benchmarks/compare.py --with lazypredict=lazy/bin/python --with skore=other/bin/python
@@ -24,11 +25,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from sklearn.datasets import load_breast_cancer
+from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import RepeatedStratifiedKFold, cross_validate
+from sklearn.model_selection import RepeatedKFold, RepeatedStratifiedKFold, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -54,9 +56,9 @@ def fastest(call: Callable, rounds: int) -> float:
     return min(found)
 
 
-def loop(models: dict, scoring: list | None = None) -> list:
+def loop(models: dict, X: Any = X, Y: Any = Y, cv: Any = CV, scoring: list | None = None) -> list:
     """What the packages stand in for."""
-    return [cross_validate(model, X, Y, cv=CV, scoring=scoring) for model in models.values()]
+    return [cross_validate(model, X, Y, cv=cv, scoring=scoring) for model in models.values()]
 
 
 # ---- other packages: a call, and the columns of the table that comes of it -------------------------------------------
@@ -128,7 +130,9 @@ def ours(rounds: int) -> list[list]:
     from skdeep import (
         HingeClassifier,
         LeastSquaresClassifier,
+        LinearRegressor,
         MLPClassifierTorch,
+        MLPRegressorTorch,
         SigmoidClassifier,
         SoftmaxClassifier,
         compare,
@@ -145,18 +149,26 @@ def ours(rounds: int) -> list[list]:
             "least squares": LeastSquaresClassifier(**seed),
         },
         "softmax behind a scaler": {"softmax": make_pipeline(StandardScaler(), SoftmaxClassifier(**seed))},
+        "linear models behind a scaler": {},
         "MLP": {"mlp": MLPClassifierTorch(**seed)},
         "MLP, early stopping": {"mlp": MLPClassifierTorch(early_stopping=True, **seed)},
         "MLP behind a scaler": {"mlp": make_pipeline(StandardScaler(), MLPClassifierTorch(**seed))},
         "scikit-learn's logreg, lda": THEIRS,
+        "linear model of values": {"linear": LinearRegressor(**seed)},
+        "linear model of values behind a scaler": {"linear": make_pipeline(StandardScaler(), LinearRegressor(**seed))},
+        "MLP of values": {"mlp": MLPRegressorTorch(**seed)},
     }
+    behind = lists["linear models behind a scaler"]
+    behind |= {name: make_pipeline(StandardScaler(), model) for name, model in lists["linear models"].items()}
     of_several = ("softmax", "MLP", "scikit-learn's logreg, lda")
+    of_values = (*load_diabetes(return_X_y=True), RepeatedKFold(n_splits=5, n_repeats=2, random_state=0))
     rows = []
     for name, scoring in [(name, None) for name in lists] + [(name, METRICS) for name in of_several]:
         models = lists[name]
-        seconds = fastest(partial(compare, models, X, Y, cv=CV, scoring=scoring), rounds)
-        reference = fastest(partial(loop, models, scoring), rounds)
-        columns = map(str, compare(models, X, Y, cv=CV).frame().columns)
+        x, y, cv = of_values if "values" in name else (X, Y, CV)
+        seconds = fastest(partial(compare, models, x, y, cv=cv, scoring=scoring), rounds)
+        reference = fastest(partial(loop, models, x, y, cv, scoring), rounds)
+        columns = map(str, compare(models, x, y, cv=cv).frame().columns)
         shown = "the same" if rows else ", ".join(columns)
         tool = f"skdeep.compare: {name}" + (", four metrics" if scoring else "")
         rows.append([tool, seconds, reference, seconds / reference, "the same, paired", shown])

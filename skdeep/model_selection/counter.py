@@ -32,6 +32,9 @@ class Counter:
         sys.stderr.flush()
 
     def close(self) -> None:
-        """End the line."""
+        """End the line, with all that have been trained without being asked for one by one."""
+        if self.done < self.total:
+            self.done = self.total
+            self._write()
         if self.is_live and self.done:
             sys.stderr.write("\n")

@@ -178,20 +178,26 @@ def _round(
 
 
 def _fit_and_score_clean(*args: Any, **options: Any) -> dict[str, Any]:
-    """Call ``_fit_and_score`` about rows that have been looked at: scikit-learn need not do so in each fit."""
-    with config_context(assume_finite=True):
+    """Call ``_fit_and_score`` about rows and parameters that have been looked at: not in each fit again."""
+    with config_context(assume_finite=True, skip_parameter_validation=True):
         return _fit_and_score(*args, **options)
 
 
 def _is_plain(estimator: Any) -> bool:
-    """Say whether an estimator is one of scikit-learn's that hands its rows to no other, and knows no column's name."""
+    """Say whether an estimator is a sound one of scikit-learn's that hands its rows to no other, and knows no names."""
     if not type(estimator).__module__.startswith("sklearn."):
         return False
     params = estimator.get_params()
     of_columns = [params.get(name) for name in ("categorical_features", "monotonic_cst", "interaction_cst")]
-    return not any("__" in name for name in params) and all(
+    if any("__" in name for name in params) or not all(
         value is None or (isinstance(value, str) and value == "from_dtype") for value in of_columns
-    )
+    ):
+        return False
+    try:
+        estimator._validate_params()
+    except Exception:  # a fit says so
+        return False
+    return True
 
 
 def _as_numbers(X: Data, y: Data, scorer: Callable) -> tuple[Any, Any]:

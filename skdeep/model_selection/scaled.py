@@ -52,13 +52,13 @@ class Scaling:
         if estimator.memory is not None or estimator.verbose or getattr(estimator, "transform_input", None):
             return None
         steps = [step for _, step in estimator.steps[:-1] if step not in (None, "passthrough")]
-        scalers = [step for step in steps if type(step) is not SimpleImputer]
+        scalers = [step for step in steps if not _is_imputer(step)]
         return cls(steps) if len(scalers) < 2 and all(map(_is_scaler, scalers)) else None
 
     @property
     def scaler(self) -> Any:
         """The scaler, if there is one."""
-        return next((step for step in self.steps if type(step) is not SimpleImputer), None)
+        return next((step for step in self.steps if not _is_imputer(step)), None)
 
     def check(self) -> None:
         """Raise where a parameter of a step is none."""
@@ -108,6 +108,13 @@ class Scaling:
         if scale is None:
             return np.ones(X.shape[1])
         return scale if type(fitted) is MinMaxScaler else 1 / scale
+
+
+def _is_imputer(step: Any) -> bool:
+    """Say whether a step does no more than to fill in what is not a number."""
+    if type(step) is not SimpleImputer:
+        return False
+    return isinstance(step.missing_values, float) and bool(np.isnan(step.missing_values))
 
 
 def _is_scaler(step: BaseEstimator) -> bool:
