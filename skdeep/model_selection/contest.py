@@ -100,8 +100,10 @@ def compare(
 
     Notes
     -----
-    Models that train as one stack have equal shares of its seconds. Steps that contestants share count for each of
-    them. Before the clock runs, each kind of estimator (of scikit-learn's and skdeep's) is fitted to a few random rows,
+    Models that train as one stack have equal shares of its seconds, in which a scaler in front of a linear model is
+    contained. Steps that contestants share count for each of them. A data frame of numbers is made an array once, and
+    known to be finite, for estimators of scikit-learn's that know columns by their place: their seconds are without
+    that. Before the clock runs, each kind of estimator (of scikit-learn's and skdeep's) is fitted to a few random rows,
     for imports and what libraries set up on their first call.
 
     References
