@@ -548,6 +548,41 @@ def test_the_first_part_says_the_unit():
     assert model._target_scale.unit == unit
 
 
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("least squares", {"output": "exp"}),
+        ("poisson", {"loss": "squared_error"}),
+        ("quantiles", {"loss": "absolute_error"}),
+        ("quantiles", {"loss__quantile": [0.9, 0.1, 0.5]}),
+        ("network", {"activation": "tanh"}),
+        ("poisson network", {"output": "auto", "loss": Quantile([0.5])}),
+        ("module", {"output": "softplus"}),
+        ("ensemble", {"loss": "poisson", "activation": "tanh"}),
+    ],
+)
+def test_parameters_that_are_set_after_a_fit_are_of_the_next_one(name, params):
+    short = clone(MODELS[name]).set_params(max_iter=10)
+    model = fitted(short)
+    before, score = model.predict(X), model.score(X, Y)
+    model.set_params(**params)
+    np.testing.assert_array_equal(model.predict(X), before)
+    assert model.score(X, Y) == score
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_allclose(again.to_torch()(torch.from_numpy(X)).detach(), before, rtol=1e-9)
+    expected = fitted(short.set_params(**params)).predict(X)
+    np.testing.assert_array_equal(model.fit(X, Y).predict(X), expected)
+
+
+@pytest.mark.parametrize("name", ["least squares", "median", "poisson network"])
+def test_numpy_may_raise_where_numbers_vanish(name):
+    """A caller who asks for floating-point errors does not mean numbers that are lost on purpose."""
+    short = clone(MODELS[name]).set_params(max_iter=10)
+    with np.errstate(all="raise"):
+        found = fitted(short).predict(X)
+    np.testing.assert_array_equal(found, fitted(short).predict(X))
+
+
 @pytest.mark.parametrize("name", ["sgd", "network", "module"])
 def test_parts_have_one_output(name):
     """Of another one, the level and unit of targets would be others."""

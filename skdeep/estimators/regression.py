@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import RegressorMixin
+from sklearn.base import RegressorMixin, clone
 from sklearn.callback import with_callbacks
 from sklearn.metrics import d2_pinball_score, get_scorer_names, r2_score
 from torch import Tensor
@@ -49,7 +49,8 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
     scoring: str | Callable | None
     #: Whether each column of targets has a unit of its own in training.
     _scales_columns = True
-    #: What made predictions of scores in the last fit.
+    #: The loss of the last fit, and what made predictions of scores there.
+    _trained_loss: str | RegressionLoss
     _trained_output: str
     _parameter_constraints: ClassVar[dict] = {
         "loss": [StrOptions(set(REGRESSION_LOSSES)), LOSS_OBJECT],
@@ -176,7 +177,7 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         return self._score_of(y, self.predict(X), sample_weight)
 
     def _score_of(self, y: Data, predicted: Data, sample_weight: ArrayLike | None) -> float:
-        if levels := levels_of(self.loss):
+        if levels := levels_of(self._fitted_loss):
             each = zip(predicted.T, levels, strict=True)
             return float(np.mean([d2_pinball_score(y, p, sample_weight=sample_weight, alpha=q) for p, q in each]))
         plain = all(type(part) is np.ndarray and part.ndim == 1 and part.dtype.kind == "f" for part in (y, predicted))
@@ -197,7 +198,12 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
     @property
     def _predicts_column(self) -> bool:
         """Whether predictions are a vector."""
-        return self._y_ndim == 1 and not levels_of(self.loss)
+        return self._y_ndim == 1 and not levels_of(self._fitted_loss)
+
+    @property
+    def _fitted_loss(self) -> str | RegressionLoss:
+        """The loss that predictions are of: another one that is set takes effect in the next fit."""
+        return getattr(self, "_trained_loss", self.loss)
 
     def _loss(self, n_outputs: int) -> ValueLoss:
         made, scale = self._loss_of_targets, getattr(self, "_target_scale", None)
@@ -215,9 +221,10 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
     @property
     def _prediction(self) -> Prediction:
         """Say how its scores become predictions."""
-        is_sorted = isinstance(self.loss, Quantile) and self.loss.non_crossing
-        unit = getattr(self, "output_scale_", None)
-        return Prediction(value_loss(self.loss, self.output), unit, None, self._predicts_column, is_sorted)
+        loss = self._fitted_loss
+        made = value_loss(loss, getattr(self, "_trained_output", self.output))
+        is_sorted = isinstance(loss, Quantile) and loss.non_crossing
+        return Prediction(made, getattr(self, "output_scale_", None), None, self._predicts_column, is_sorted)
 
     def _predicted(self, scores: Tensor) -> Tensor:
         """Make predictions of scores (n, C), of the targets as they are."""
@@ -263,6 +270,7 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
                 f"partial_fit goes on with predictions that are {self._trained_output!r} of the scores, and "
                 f"loss={self.loss!r}, output={self.output!r} make them {output!r}. Put them back, or use fit."
             )
+        self._trained_loss = clone(self.loss, safe=False)
         if new or not hasattr(self, "_target_scale"):
             self._target_scale, self._trained_output = self._measure_targets(table, weight), output
             for name in {"output_scale_", "delta_"} & vars(self).keys():
