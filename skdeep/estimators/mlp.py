@@ -233,8 +233,8 @@ class Perceptron(NeuralNet):
             scale, spread = unshared(factors[0], standardization)
             weights[0] = weights[0] / spread.unsqueeze(1)
             noise["scales"] = [scale / noise["scaling"]]
-        form = getattr(self, "_trained_activation", self.activation), gammas, betas, *averages
-        return MLP(weights, biases, slopes, *form, standardization=standardization, **noise)
+        form = getattr(self, "_trained_activation", self.activation)  # another one takes effect in the next fit
+        return MLP(weights, biases, slopes, form, gammas, betas, *averages, standardization=standardization, **noise)
 
     def _learned(self, network: Network, model: int, dtype: np.dtype, space: OutputSpace) -> dict[str, Any]:
         assert isinstance(network, MLP)

@@ -9,9 +9,6 @@ import numpy as np
 import torch
 
 _AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")
-#: What NumPy does about floating-point errors if it is told nothing: a caller may have it raise where a number is lost
-#: that is next to nothing.
-_FLOATING_POINT = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 
 
 @contextmanager
@@ -29,7 +26,8 @@ def own_settings() -> Iterator[None]:
         others.append(torch.device("cpu"))
     if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
         others.append(torch.inference_mode(False))  # which puts gradients on, too
-    with np.errstate(**_FLOATING_POINT):
+    # as NumPy does if it is told nothing: a caller may have it raise where a number is lost that is next to nothing
+    with np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):
         if not others:
             yield
             return
