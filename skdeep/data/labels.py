@@ -129,7 +129,7 @@ def check_probabilities(
         found = np.asarray(dense(table), dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"With `classes`, {name} is a table of the probabilities of each class, and this holds no numbers: {error}. "
+            f"With `classes`, {name} is a table of the probabilities of each class; this holds no numbers: {error}. "
             f"Where {name} are labels, (np.asarray({name})[:, None] == classes).astype(float) is such a table."
         ) from error
     if labels.ndim != 1 or len(labels) < 2 or len(np.unique(labels)) < len(labels):
