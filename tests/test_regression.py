@@ -574,6 +574,12 @@ def test_parameters_that_are_set_after_a_fit_are_of_the_next_one(name, params):
     np.testing.assert_array_equal(model.fit(X, Y).predict(X), expected)
 
 
+@pytest.mark.parametrize(("values", "dtype"), [(Y, np.float16), (Y + 1e6, np.float32)], ids=["half", "far from zero"])
+def test_scores_of_targets_of_few_digits(values, dtype):
+    model, few = fitted(MODELS["least squares"], X, values), values.astype(dtype)
+    assert model.score(X, few) == pytest.approx(r2_score(few.astype(float), model.predict(X)), abs=1e-12)
+
+
 @pytest.mark.parametrize("name", ["least squares", "median", "poisson network"])
 def test_numpy_may_raise_where_numbers_vanish(name):
     """A caller who asks for floating-point errors does not mean numbers that are lost on purpose."""

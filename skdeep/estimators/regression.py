@@ -183,6 +183,7 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         plain = all(type(part) is np.ndarray and part.ndim == 1 and part.dtype.kind == "f" for part in (y, predicted))
         if plain and sample_weight is None and len(y) == len(predicted):
             # scikit-learn looks at both for longer than it takes to predict the rows of a fold
+            y = y.astype(np.float64, copy=False)  # as it does: a mean far from zero has more digits than others
             total = float(np.square(y - y.mean()).sum())
             if 0 < total < np.inf:
                 return 1 - float(np.square(y - predicted).sum()) / total
