@@ -580,6 +580,21 @@ def test_scores_of_targets_of_few_digits(values, dtype):
     assert model.score(X, few) == pytest.approx(r2_score(few.astype(float), model.predict(X)), abs=1e-12)
 
 
+@pytest.mark.parametrize("before", ["squared_error", "huber"])
+@pytest.mark.parametrize("after", ["huber", Huber(5.0), "absolute_error"])
+def test_parts_go_on_with_another_loss(before, after):
+    """Where y decides on delta, it is y of the first part with such a loss; a delta that is given is taken."""
+    model = LinearRegressor(before, solver="sgd", random_state=0).partial_fit(X, Y)
+    part = model._loss_of_targets
+    model.set_params(loss=after).partial_fit(X, Y)
+    delta = getattr(model._loss_of_targets, "delta", None)
+    if after == "huber":
+        assert delta == suited_delta(Y[:, None], None)
+        assert getattr(part, "delta", delta) == delta
+    else:
+        assert delta == getattr(after, "delta", None)
+
+
 @pytest.mark.parametrize("name", ["least squares", "median", "poisson network"])
 def test_numpy_may_raise_where_numbers_vanish(name):
     """A caller who asks for floating-point errors does not mean numbers that are lost on purpose."""

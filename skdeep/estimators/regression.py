@@ -217,7 +217,7 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
     def _loss_of_targets(self) -> ValueLoss:
         """Make the loss of targets as they are."""
         made = value_loss(self.loss, self.output)
-        return made.with_delta(self.delta_) if hasattr(self, "delta_") else made
+        return made.with_delta(self.delta_) if is_to_be_suited(self.loss) and hasattr(self, "delta_") else made
 
     @property
     def _prediction(self) -> Prediction:
@@ -276,10 +276,10 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
             self._target_scale, self._trained_output = self._measure_targets(table, weight), output
             for name in {"output_scale_", "delta_"} & vars(self).keys():
                 delattr(self, name)
-            if is_to_be_suited(self.loss):
-                self.delta_ = suited_delta(table, weight)
             if (self._target_scale.predicted != 1).any():
                 self.output_scale_ = self._target_scale.predicted
+        if is_to_be_suited(self.loss) and not hasattr(self, "delta_"):  # of the first call of partial_fit that has it
+            self.delta_ = suited_delta(table, weight)
         return self._target_scale.forth(table)
 
     def _labels_of(self, problem: Problem) -> np.ndarray:
