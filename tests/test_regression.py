@@ -580,6 +580,34 @@ def test_scores_of_targets_of_few_digits(values, dtype):
     assert model.score(X, few) == pytest.approx(r2_score(few.astype(float), model.predict(X)), abs=1e-12)
 
 
+HALF_SQUARE = lambda y, p: ((y - p) ** 2).mean() / 2  # noqa: E731
+
+
+@pytest.mark.parametrize(
+    ("params", "value"),
+    [
+        ({}, HALF_SQUARE),
+        ({"output": "softplus"}, HALF_SQUARE),
+        ({"loss": "absolute_error"}, lambda y, p: abs(y - p).mean()),
+        ({"loss": Quantile(0.8)}, lambda y, p: mean_pinball_loss(y, p, alpha=0.8)),
+        ({"loss": "poisson"}, lambda y, p: mean_tweedie_deviance(y, p, power=1) / 2),
+        ({"loss": "gamma"}, lambda y, p: mean_tweedie_deviance(y, p, power=2) / 2),
+        ({"loss": Tweedie(1.4)}, lambda y, p: mean_tweedie_deviance(y, p, power=1.4) / 2),
+    ],
+)
+@pytest.mark.parametrize("name", ["sgd", "network", "module"])
+def test_losses_are_of_targets_as_they_are(name, params, value):
+    model = clone(MODELS[name]).set_params(max_iter=3, **params)
+    model.fit(X, Y, X_val=X, y_val=Y)
+    assert model.validation_loss_curve_[-1] == pytest.approx(value(Y, model.predict(X)), rel=1e-4)
+
+
+def test_losses_of_members_are_of_targets_as_they_are():
+    model = MLPEnsembleRegressor(2, (4,), max_iter=3, random_state=0).fit(X, Y, X_val=X, y_val=Y)
+    for member in model.estimators_:
+        assert min(member.validation_loss_curve_) == pytest.approx(HALF_SQUARE(Y, member.predict(X)), rel=1e-4)
+
+
 @pytest.mark.parametrize("before", ["squared_error", "huber"])
 @pytest.mark.parametrize("after", ["huber", Huber(5.0), "absolute_error"])
 def test_parts_go_on_with_another_loss(before, after):

@@ -220,6 +220,13 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         return made.with_delta(self.delta_) if is_to_be_suited(self.loss) and hasattr(self, "delta_") else made
 
     @property
+    def _loss_unit(self) -> float:  # type: ignore[override]
+        """The loss of targets in their unit, in units of the targets as they are; one where there are several."""
+        unit = self._target_scale.unit
+        with np.errstate(over="ignore", under="ignore"):  # of huge targets, it is infinite
+            return float(unit[0] ** self._loss(1).degree) if (unit == unit[0]).all() else 1.0
+
+    @property
     def _prediction(self) -> Prediction:
         """Say how its scores become predictions."""
         loss = self._fitted_loss
