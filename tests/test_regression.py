@@ -608,6 +608,14 @@ def test_losses_of_members_are_of_targets_as_they_are():
         assert min(member.validation_loss_curve_) == pytest.approx(HALF_SQUARE(Y, member.predict(X)), rel=1e-4)
 
 
+def test_training_goes_on_with_as_many_quantiles():
+    model = LinearRegressor(Quantile([0.1, 0.9]), solver="sgd", random_state=0).partial_fit(X, Y)
+    with pytest.raises(ValueError, match=r"y has 1 column\(s\), and the regressor was trained for 2"):
+        model.set_params(loss="huber").partial_fit(X, Y)
+    with pytest.raises(ValueError, match=r"Quantile\(quantile=\[0.5, 0.6, 0.7\]\) predicts 3 column"):
+        model.set_params(loss=Quantile([0.5, 0.6, 0.7])).partial_fit(X, Y)
+
+
 @pytest.mark.parametrize("before", ["squared_error", "huber"])
 @pytest.mark.parametrize("after", ["huber", Huber(5.0), "absolute_error"])
 def test_parts_go_on_with_another_loss(before, after):

@@ -254,8 +254,11 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         if new or not hasattr(self, "n_outputs_"):
             self.n_outputs_ = table.shape[1]
         elif table.shape[1] != self.n_outputs_:
+            asked = f"{self.loss!r} predicts" if levels else f"{name} has"
             raise ValueError(
-                f"{name} has {table.shape[1]} columns, but the regressor was trained on {self.n_outputs_}."
+                f"{asked} {table.shape[1]} column(s), and the regressor was trained for {self.n_outputs_}, "
+                "a column for each target, or for each level of a list of quantiles. Training goes on with as many columns; "
+                "for others, fit with warm_start=False."
             )
         if name == "y":
             self._y_ndim = y.ndim
