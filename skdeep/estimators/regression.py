@@ -257,8 +257,8 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
             asked = f"{self.loss!r} predicts" if levels else f"{name} has"
             raise ValueError(
                 f"{asked} {table.shape[1]} column(s), and the regressor was trained for {self.n_outputs_}, "
-                "a column for each target, or for each level of a list of quantiles. Training goes on with as many columns; "
-                "for others, fit with warm_start=False."
+                "a column for each target, or for each level of a list of quantiles. Training goes on with as many "
+                "columns; for others, fit with warm_start=False."
             )
         if name == "y":
             self._y_ndim = y.ndim
