@@ -616,6 +616,12 @@ def test_training_goes_on_with_as_many_quantiles():
         model.set_params(loss=Quantile([0.5, 0.6, 0.7])).partial_fit(X, Y)
 
 
+def test_advice_on_scorings_is_of_values():
+    model = MLPRegressorTorch(Quantile([0.1, 0.9]), early_stopping=True, scoring="r2")
+    with pytest.raises(ValueError, match=r"cannot judge these targets: .* Choose another scoring, None or 'loss'"):
+        model.fit(X, Y)
+
+
 @pytest.mark.parametrize("before", ["squared_error", "huber"])
 @pytest.mark.parametrize("after", ["huber", Huber(5.0), "absolute_error"])
 def test_parts_go_on_with_another_loss(before, after):
