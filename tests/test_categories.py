@@ -165,6 +165,17 @@ def test_levels_that_are_new_or_missing():
         SoftmaxClassifier().fit(gaps, Y)
 
 
+@pytest.mark.parametrize("convert", [lambda x: x.astype(str), lambda x: x.astype(str).astype("category")])
+def test_levels_of_another_type_give_a_warning(convert, recwarn):
+    """A table that was read anew may have words where numbers were: all its rows are unknown."""
+    model = SoftmaxClassifier().fit(FRAME, Y)
+    model.predict(FRAME.assign(grade=9, city="Wien"))  # unknown, and of the same type
+    model.predict(FRAME.assign(grade=FRAME["grade"].astype(float), city=None))
+    assert not recwarn
+    with pytest.warns(UserWarning, match=r"Column 'grade' .* another type \('.'\) than .* \(1\)"):
+        model.predict(FRAME.assign(grade=convert(FRAME["grade"])))
+
+
 def test_unused_categories_are_no_columns():
     wider = FRAME.assign(city=pd.Categorical(CITY, categories=["Paris", "Rome", "Oslo", "Bern"]))
     assert list(SoftmaxClassifier().fit(wider, Y).encoded_features_) == NAMES

@@ -31,7 +31,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 import skdeep.compare
-from skdeep import MLPClassifierTorch, SoftmaxClassifier, compare
+from skdeep import LinearRegressor, MLPClassifierTorch, Quantile, SoftmaxClassifier, compare
 from skdeep.display import ComparisonDisplay
 from skdeep.model_selection import Comparison, contestants, evaluation, grid, paired_difference
 from skdeep.model_selection.counter import Counter
@@ -340,6 +340,14 @@ def test_regressors_and_other_scorings():
 
     found = compare(models, X, y, cv=KFold(3), scoring=largest_error, rope={"largest_error": 1})
     assert (found.metrics, found.rope) == (["largest_error"], {"largest_error": 1})
+
+
+def test_scores_of_several_quantiles_are_named_and_compare_with_each_other():
+    data, values = load_diabetes(return_X_y=True)
+    wide, narrow = (LinearRegressor(Quantile([level, 1 - level])) for level in (0.1, 0.3))
+    assert list(compare({"wide": wide, "narrow": narrow}, data[:60], values[:60], cv=3).scores) == ["d2"]
+    with pytest.raises(ValueError, match="D² of these"):
+        compare({"wide": wide, "mean": Ridge()}, data[:60], values[:60], cv=3)
 
 
 @pytest.mark.parametrize(

@@ -271,6 +271,24 @@ def test_sparse_columns_stay_as_they_are():
     assert not hasattr(model, "bin_edges_")
 
 
+@pytest.mark.parametrize("data", [X, HOLES], ids=["plain", "missing"])
+@pytest.mark.parametrize(
+    "model", [BASE, MLPEnsembleClassifier(2, (4,), max_iter=2, random_state=0)], ids=["network", "ensemble"]
+)
+def test_sparse_rows_of_dense_columns(model, data):
+    """Whoever has trained on dense rows is asked about, and judged by, sparse ones."""
+    rows = sparse.csr_array(X)
+    by_dense, by_sparse = (clone(model).fit(data, Y, X_val=known, y_val=Y) for known in (X, rows))
+    np.testing.assert_allclose(by_sparse.validation_loss_curve_, by_dense.validation_loss_curve_, rtol=1e-12)
+    np.testing.assert_allclose(by_sparse.predict_proba(rows), by_dense.predict_proba(X), rtol=1e-12)
+
+
+def test_training_does_not_go_on_with_sparse_rows():
+    model = mlp(numeric_embedding="auto", n_bins="auto").fit(X, Y)
+    with pytest.raises(ValueError, match="goes on with bins of dense columns, and X is sparse"):
+        model.partial_fit(sparse.csr_array(X), Y)
+
+
 @pytest.mark.parametrize(
     ("n_rows", "n_columns", "expected"),
     [(30, 2, 2), (1023, 2, 7), (9000, 1, 32), (4000, 16, 16), (4000, 17, 15), (4000, 128, 2), (300, 129, 0)],

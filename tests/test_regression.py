@@ -548,6 +548,104 @@ def test_the_first_part_says_the_unit():
     assert model._target_scale.unit == unit
 
 
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("least squares", {"output": "exp"}),
+        ("poisson", {"loss": "squared_error"}),
+        ("quantiles", {"loss": "absolute_error"}),
+        ("quantiles", {"loss__quantile": [0.9, 0.1, 0.5]}),
+        ("network", {"activation": "tanh"}),
+        ("poisson network", {"output": "auto", "loss": Quantile([0.5])}),
+        ("module", {"output": "softplus"}),
+        ("ensemble", {"loss": "poisson", "activation": "tanh"}),
+    ],
+)
+def test_parameters_that_are_set_after_a_fit_are_of_the_next_one(name, params):
+    short = clone(MODELS[name]).set_params(max_iter=10)
+    model = fitted(short)
+    before, score = model.predict(X), model.score(X, Y)
+    model.set_params(**params)
+    np.testing.assert_array_equal(model.predict(X), before)
+    assert model.score(X, Y) == score
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_allclose(again.to_torch()(torch.from_numpy(X)).detach(), before, rtol=1e-9)
+    expected = fitted(short.set_params(**params)).predict(X)
+    np.testing.assert_array_equal(model.fit(X, Y).predict(X), expected)
+
+
+@pytest.mark.parametrize(("values", "dtype"), [(Y, np.float16), (Y + 1e6, np.float32)], ids=["half", "far from zero"])
+def test_scores_of_targets_of_few_digits(values, dtype):
+    model, few = fitted(MODELS["least squares"], X, values), values.astype(dtype)
+    assert model.score(X, few) == pytest.approx(r2_score(few.astype(float), model.predict(X)), abs=1e-12)
+
+
+HALF_SQUARE = lambda y, p: ((y - p) ** 2).mean() / 2  # noqa: E731
+
+
+@pytest.mark.parametrize(
+    ("params", "value"),
+    [
+        ({}, HALF_SQUARE),
+        ({"output": "softplus"}, HALF_SQUARE),
+        ({"loss": "absolute_error"}, lambda y, p: abs(y - p).mean()),
+        ({"loss": Quantile(0.8)}, lambda y, p: mean_pinball_loss(y, p, alpha=0.8)),
+        ({"loss": "poisson"}, lambda y, p: mean_tweedie_deviance(y, p, power=1) / 2),
+        ({"loss": "gamma"}, lambda y, p: mean_tweedie_deviance(y, p, power=2) / 2),
+        ({"loss": Tweedie(1.4)}, lambda y, p: mean_tweedie_deviance(y, p, power=1.4) / 2),
+    ],
+)
+@pytest.mark.parametrize("name", ["sgd", "network", "module"])
+def test_losses_are_of_targets_as_they_are(name, params, value):
+    model = clone(MODELS[name]).set_params(max_iter=3, **params)
+    model.fit(X, Y, X_val=X, y_val=Y)
+    assert model.validation_loss_curve_[-1] == pytest.approx(value(Y, model.predict(X)), rel=1e-4)
+
+
+def test_losses_of_members_are_of_targets_as_they_are():
+    model = MLPEnsembleRegressor(2, (4,), max_iter=3, random_state=0).fit(X, Y, X_val=X, y_val=Y)
+    for member in model.estimators_:
+        assert min(member.validation_loss_curve_) == pytest.approx(HALF_SQUARE(Y, member.predict(X)), rel=1e-4)
+
+
+def test_training_goes_on_with_as_many_quantiles():
+    model = LinearRegressor(Quantile([0.1, 0.9]), solver="sgd", random_state=0).partial_fit(X, Y)
+    with pytest.raises(ValueError, match=r"y has 1 column\(s\), and the regressor was trained for 2"):
+        model.set_params(loss="huber").partial_fit(X, Y)
+    with pytest.raises(ValueError, match=r"Quantile\(quantile=\[0.5, 0.6, 0.7\]\) predicts 3 column"):
+        model.set_params(loss=Quantile([0.5, 0.6, 0.7])).partial_fit(X, Y)
+
+
+def test_advice_on_scorings_is_of_values():
+    model = MLPRegressorTorch(Quantile([0.1, 0.9]), early_stopping=True, scoring="r2")
+    with pytest.raises(ValueError, match=r"cannot judge these targets: .* Choose another scoring, None or 'loss'"):
+        model.fit(X, Y)
+
+
+@pytest.mark.parametrize("before", ["squared_error", "huber"])
+@pytest.mark.parametrize("after", ["huber", Huber(5.0), "absolute_error"])
+def test_parts_go_on_with_another_loss(before, after):
+    """Where y decides on delta, it is y of the first part with such a loss; a delta that is given is taken."""
+    model = LinearRegressor(before, solver="sgd", random_state=0).partial_fit(X, Y)
+    part = model._loss_of_targets
+    model.set_params(loss=after).partial_fit(X, Y)
+    delta = getattr(model._loss_of_targets, "delta", None)
+    if after == "huber":
+        assert delta == suited_delta(Y[:, None], None)
+        assert getattr(part, "delta", delta) == delta
+    else:
+        assert delta == getattr(after, "delta", None)
+
+
+@pytest.mark.parametrize("name", ["least squares", "median", "poisson network"])
+def test_numpy_may_raise_where_numbers_vanish(name):
+    """A caller who asks for floating-point errors does not mean numbers that are lost on purpose."""
+    short = clone(MODELS[name]).set_params(max_iter=10)
+    with np.errstate(all="raise"):
+        found = fitted(short).predict(X)
+    np.testing.assert_array_equal(found, fitted(short).predict(X))
+
+
 @pytest.mark.parametrize("name", ["sgd", "network", "module"])
 def test_parts_have_one_output(name):
     """Of another one, the level and unit of targets would be others."""

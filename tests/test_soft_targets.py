@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn import model_selection
@@ -138,6 +139,8 @@ def test_searches_stack(front):
         (SoftmaxClassifier(), P, CLASSES[:9], r"shape \(300, 10\), expected \(300, 9\)"),
         (SoftmaxClassifier(), P, [0] * 10, "must be two different labels"),
         (SoftmaxClassifier(), Y, CLASSES, r"shape \(300,\)"),
+        (SoftmaxClassifier(), Y.astype("U1") + "th", CLASSES, "a table of the probabilities of each class; this"),
+        (SoftmaxClassifier(), pd.DataFrame(P), CLASSES[::-1], "the same labels in another order"),
         (SoftmaxClassifier(class_weight="balanced"), P, CLASSES, "class_weight='balanced' asks for the class"),
         (MLPEnsembleClassifier(), P, CLASSES, "calibration='temperature' asks for the class"),
         (SoftmaxClassifier("l1", solver="exact"), P, CLASSES, "takes one class for each row"),
@@ -146,3 +149,11 @@ def test_searches_stack(front):
 def test_what_is_refused(model, table, classes, said):
     with pytest.raises(ValueError, match=said):
         model.fit(X, table, classes=classes)
+
+
+def test_columns_may_have_names():
+    of_array = SoftmaxClassifier().fit(X, P, classes=CLASSES).coef_
+    frame = pd.DataFrame(P)
+    for table, classes in ((frame, CLASSES), (frame.add_prefix("p"), CLASSES), (frame[CLASSES[::-1]], CLASSES[::-1])):
+        coef = SoftmaxClassifier().fit(X, table, classes=classes).coef_
+        np.testing.assert_allclose(coef, of_array, rtol=1e-9, atol=1e-12)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Hashable
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,7 @@ class Categories:
         number: dict[Hashable, int] = {level: i for i, level in enumerate(levels)}
         unknown = len(levels) if pools else -1
         values, code = _levels(X, self.columns[at])
+        _warn_of_other_kinds(values, number, X, self.columns[at])
         of_values = np.array([number.get(v, -1 if v is None else unknown) for v in values] or [-1], dtype=np.int64)
         return of_values[code], len(levels) + pools
 
@@ -203,6 +205,23 @@ def _levels(X: Any, j: int) -> tuple[list, np.ndarray]:
         name = (column_names(X) or range(X.shape[1]))[j]
         raise ValueError(f"Column {name!r} of X is to be categorical, and holds what is no level: {error}.") from error
     return list(number), codes
+
+
+def _warn_of_other_kinds(values: list, known: dict[Hashable, int], X: Any, j: int) -> None:
+    """Warn where none of the values of a column is known, nor of a type of those that are: such as 1 and "1"."""
+    kinds, of_known = ({_kind(level) for level in levels if level is not None} for levels in (values, known))
+    if kinds and of_known and kinds.isdisjoint(of_known):
+        name = (column_names(X) or range(X.shape[1]))[j]
+        given, example = (next(level for level in levels if level is not None) for levels in (values, known))
+        warnings.warn(
+            f"Column {name!r} of X holds values of another type ({given!r}) than the levels that were trained on "
+            f"({example!r}), so that all of them count as unknown. Convert the column.",
+            stacklevel=2,
+        )
+
+
+def _kind(level: Any) -> str:
+    return "number" if isinstance(level, Real) else type(level).__name__
 
 
 def _plain(value: Any) -> Any:

@@ -125,7 +125,13 @@ def check_probabilities(
                 f"{what}={given!r} asks for the class of each row, and {name} holds probabilities. Use None."
             )
     labels = np.asarray(to_numpy(classes))
-    found = np.asarray(dense(table), dtype=np.float64)
+    try:
+        found = np.asarray(dense(table), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"With `classes`, {name} is a table of the probabilities of each class; this holds no numbers: {error}. "
+            f"Where {name} are labels, (np.asarray({name})[:, None] == classes).astype(float) is such a table."
+        ) from error
     if labels.ndim != 1 or len(labels) < 2 or len(np.unique(labels)) < len(labels):
         raise ValueError(
             f"`classes` must be two different labels or more, one for each column of {name}; got {classes!r}."
@@ -140,6 +146,12 @@ def check_probabilities(
         row = int(wrong.argmax())
         raise ValueError(
             f"Row {row} of {name} is {found[row]}: expected probabilities, at least zero, whose sum is one."
+        )
+    names = column_names(table)
+    if names is not None and names != labels.tolist() and set(names) == set(labels.tolist()):
+        raise ValueError(
+            f"The columns of {name} are {names}, and `classes` are {labels.tolist()}, one for each column: the same "
+            f"labels in another order. Pass classes={name}.columns, or {name}[classes]."
         )
     order = np.argsort(labels, kind="stable")
     return found[:, order] / found.sum(1, keepdims=True), labels[order]

@@ -109,9 +109,12 @@ def try_scoring(
                 raise ValueError("scikit-learn takes the probabilities of two labels for those of two classes")
             value = scorer(faultless, np.empty((len(codes), 0)), labels, **weight)
         except (ValueError, TypeError, UserWarning) as error:
+            of_values = codes.dtype.kind == "b"
+            instead = "None or 'loss', for example" if of_values else "'accuracy' or 'f1_macro' for example"
             raise ValueError(
-                f"scoring={scoring!r} cannot judge these labels: {str(error).rstrip('.')}. Choose another scoring, "
-                "'accuracy' or 'f1_macro' for example, or set what the metric needs with sklearn.metrics.make_scorer."
+                f"scoring={scoring!r} cannot judge these {'targets' if of_values else 'labels'}: "
+                f"{str(error).rstrip('.')}. Choose another scoring, {instead}, or set what the metric needs with "
+                "sklearn.metrics.make_scorer."
             ) from error
     as_score(value, scoring, codes)
 

@@ -79,6 +79,8 @@ class Standardization:
         """Compute rows, coefficients (K, h, d) and biases (K, h) that are the first layer on standardised rows."""
         if X.layout is not torch.sparse_csr:
             return self._rows(X), coef, bias
+        if self.bins is not None:  # as they are after training on dense rows: the bins of a zero are not zero
+            return self._rows(X.to_dense()), coef, bias
         n_models, _, d = coef.shape
         if self.center is not None or len(self.indicated):  # of rows that are never missing, where others were
             coef = coef * self.scale

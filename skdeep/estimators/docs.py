@@ -314,6 +314,9 @@ scoring : str, callable or None, default=None
     While the score stands still, a falling validation loss counts as improvement too.
 """
 
+#: What losses of values are of.
+_UNIT_OF_LOSSES = "of targets as they are (of several,\n    in units of their deviations)"
+
 REGRESSION_ATTRIBUTES = """
 delta_ : float
     What ``delta="auto"`` of Huber's loss is; only with that.
@@ -350,6 +353,7 @@ _SHARED = {
 def _of_values(text: str) -> str:
     """Return the documentation of what classifiers and regressors share, for regressors."""
     found = re.sub(r"scoring : .*\n( .*\n)+", SCORING_OF_VALUES, without(text, "class_weight", "classes_"))
+    found = found.replace("as met during it; grows", f"as met during it, {_UNIT_OF_LOSSES}; grows")
     return found.replace("classifiers", "models")
 
 

@@ -152,14 +152,14 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
         predicted = np.asarray(to_numpy(self.predict(X)))
         errors, weight = self._nonconformity
         width = np.array([_quantile(column, weight, coverage) for column in errors.T])
-        if levels_of(self.loss):
+        if levels_of(self._fitted_loss):
             low, high = predicted.min(1), predicted.max(1)
             middle = (low + high) / 2
             ends = np.stack([np.minimum(low - width, middle), np.maximum(high + width, middle)], axis=-1)
         else:
             width = width[0] if predicted.ndim == 1 else width
             ends = np.stack([predicted - width, predicted + width], axis=-1)
-            if self._output_name() != "identity":
+            if self.out_activation_ != "identity":
                 ends = np.maximum(ends, 0)
         return ends
 

@@ -77,13 +77,6 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
     loss: str | RegressionLoss = field(default="squared_error", kw_only=False)
     output: str = "auto"
 
-    @property
-    def _loss_unit(self) -> float:  # type: ignore[override]
-        """The loss of targets in their unit, in units of the targets as they are; one where there are several."""
-        unit = self._target_scale.unit
-        with np.errstate(over="ignore", under="ignore"):  # of huge targets, it is infinite
-            return float(unit[0] ** self._loss(1).degree) if (unit == unit[0]).all() else 1.0
-
     def _penalty(self, members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray) -> ElasticNet:
         scale, loss = self._target_scale, self._loss(1)
         degree = loss.degree

@@ -166,7 +166,7 @@ class Perceptron(NeuralNet):
                 delattr(self, name)
         units = self._layer_units(columns.n_inputs, self.n_outputs_)
         self.n_layers_ = len(units)
-        self.out_activation_ = self._output_name()
+        self.out_activation_, self._trained_activation = self._output_name(), self.activation
         for what in ("dropout", "stochastic_depth", "normalization"):
             if (value := getattr(self, what)) and value != "layer":
                 self._check_same_objective(f"{what}={value!r}")
@@ -233,8 +233,8 @@ class Perceptron(NeuralNet):
             scale, spread = unshared(factors[0], standardization)
             weights[0] = weights[0] / spread.unsqueeze(1)
             noise["scales"] = [scale / noise["scaling"]]
-        norms = gammas, betas, *averages
-        return MLP(weights, biases, slopes, self.activation, *norms, standardization=standardization, **noise)
+        form = getattr(self, "_trained_activation", self.activation)  # another one takes effect in the next fit
+        return MLP(weights, biases, slopes, form, gammas, betas, *averages, standardization=standardization, **noise)
 
     def _learned(self, network: Network, model: int, dtype: np.dtype, space: OutputSpace) -> dict[str, Any]:
         assert isinstance(network, MLP)

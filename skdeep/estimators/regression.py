@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import RegressorMixin
+from sklearn.base import RegressorMixin, clone
 from sklearn.callback import with_callbacks
 from sklearn.metrics import d2_pinball_score, get_scorer_names, r2_score
 from torch import Tensor
@@ -49,7 +49,8 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
     scoring: str | Callable | None
     #: Whether each column of targets has a unit of its own in training.
     _scales_columns = True
-    #: What made predictions of scores in the last fit.
+    #: The loss of the last fit, and what made predictions of scores there.
+    _trained_loss: str | RegressionLoss
     _trained_output: str
     _parameter_constraints: ClassVar[dict] = {
         "loss": [StrOptions(set(REGRESSION_LOSSES)), LOSS_OBJECT],
@@ -176,12 +177,13 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         return self._score_of(y, self.predict(X), sample_weight)
 
     def _score_of(self, y: Data, predicted: Data, sample_weight: ArrayLike | None) -> float:
-        if levels := levels_of(self.loss):
+        if levels := levels_of(self._fitted_loss):
             each = zip(predicted.T, levels, strict=True)
             return float(np.mean([d2_pinball_score(y, p, sample_weight=sample_weight, alpha=q) for p, q in each]))
         plain = all(type(part) is np.ndarray and part.ndim == 1 and part.dtype.kind == "f" for part in (y, predicted))
         if plain and sample_weight is None and len(y) == len(predicted):
             # scikit-learn looks at both for longer than it takes to predict the rows of a fold
+            y = y.astype(np.float64, copy=False)  # as it does: a mean far from zero has more digits than others
             total = float(np.square(y - y.mean()).sum())
             if 0 < total < np.inf:
                 return 1 - float(np.square(y - predicted).sum()) / total
@@ -197,7 +199,12 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
     @property
     def _predicts_column(self) -> bool:
         """Whether predictions are a vector."""
-        return self._y_ndim == 1 and not levels_of(self.loss)
+        return self._y_ndim == 1 and not levels_of(self._fitted_loss)
+
+    @property
+    def _fitted_loss(self) -> str | RegressionLoss:
+        """The loss that predictions are of: another one that is set takes effect in the next fit."""
+        return getattr(self, "_trained_loss", self.loss)
 
     def _loss(self, n_outputs: int) -> ValueLoss:
         made, scale = self._loss_of_targets, getattr(self, "_target_scale", None)
@@ -210,14 +217,22 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
     def _loss_of_targets(self) -> ValueLoss:
         """Make the loss of targets as they are."""
         made = value_loss(self.loss, self.output)
-        return made.with_delta(self.delta_) if hasattr(self, "delta_") else made
+        return made.with_delta(self.delta_) if is_to_be_suited(self.loss) and hasattr(self, "delta_") else made
+
+    @property
+    def _loss_unit(self) -> float:  # type: ignore[override]
+        """The loss of targets in their unit, in units of the targets as they are; one where there are several."""
+        unit = self._target_scale.unit
+        with np.errstate(over="ignore", under="ignore"):  # of huge targets, it is infinite
+            return float(unit[0] ** self._loss(1).degree) if (unit == unit[0]).all() else 1.0
 
     @property
     def _prediction(self) -> Prediction:
         """Say how its scores become predictions."""
-        is_sorted = isinstance(self.loss, Quantile) and self.loss.non_crossing
-        unit = getattr(self, "output_scale_", None)
-        return Prediction(value_loss(self.loss, self.output), unit, None, self._predicts_column, is_sorted)
+        loss = self._fitted_loss
+        made = value_loss(loss, getattr(self, "_trained_output", self.output))
+        is_sorted = isinstance(loss, Quantile) and loss.non_crossing
+        return Prediction(made, getattr(self, "output_scale_", None), None, self._predicts_column, is_sorted)
 
     def _predicted(self, scores: Tensor) -> Tensor:
         """Make predictions of scores (n, C), of the targets as they are."""
@@ -239,8 +254,11 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         if new or not hasattr(self, "n_outputs_"):
             self.n_outputs_ = table.shape[1]
         elif table.shape[1] != self.n_outputs_:
+            asked = f"{self.loss!r} predicts" if levels else f"{name} has"
             raise ValueError(
-                f"{name} has {table.shape[1]} columns, but the regressor was trained on {self.n_outputs_}."
+                f"{asked} {table.shape[1]} column(s), and the regressor was trained for {self.n_outputs_}, "
+                "a column for each target, or for each level of a list of quantiles. Training goes on with as many "
+                "columns; for others, fit with warm_start=False."
             )
         if name == "y":
             self._y_ndim = y.ndim
@@ -263,14 +281,15 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
                 f"partial_fit goes on with predictions that are {self._trained_output!r} of the scores, and "
                 f"loss={self.loss!r}, output={self.output!r} make them {output!r}. Put them back, or use fit."
             )
+        self._trained_loss = clone(self.loss, safe=False)
         if new or not hasattr(self, "_target_scale"):
             self._target_scale, self._trained_output = self._measure_targets(table, weight), output
             for name in {"output_scale_", "delta_"} & vars(self).keys():
                 delattr(self, name)
-            if is_to_be_suited(self.loss):
-                self.delta_ = suited_delta(table, weight)
             if (self._target_scale.predicted != 1).any():
                 self.output_scale_ = self._target_scale.predicted
+        if is_to_be_suited(self.loss) and not hasattr(self, "delta_"):  # of the first call of partial_fit that has it
+            self.delta_ = suited_delta(table, weight)
         return self._target_scale.forth(table)
 
     def _labels_of(self, problem: Problem) -> np.ndarray:

@@ -168,8 +168,8 @@ def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, 
         params |= own
     else:
         params = {name: params[name] for name in params.keys() - setting_names()}  # the object has them all
-    set_attributes(ensemble, curves(ensemble, runs))
-    not_theirs = {*form._get_param_names(), "n_estimators", *ensemble._out_of_fold, "_fitted"}
+    set_attributes(ensemble, told := curves(ensemble, runs))
+    not_theirs = {*form._get_param_names(), "n_estimators", *ensemble._out_of_fold, *told, "_fitted"}
     not_theirs.add(ensemble._coef_attribute)
     shared = {
         k: v for k, v in vars(ensemble).items() if k not in not_theirs and not k.startswith(("_skl_", "_callback_"))
@@ -182,9 +182,8 @@ def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, 
         others = set(vars(estimator))
         assert progress.params is not None
         final = network.select(np.array([k])).with_params(progress.params)
-        own_curves = curves(estimator, progress)
-        set_attributes(estimator, shared)  # which says what its scores are of
-        set_attributes(estimator, estimator._learned(final, 0, dtype, space) | own_curves)
+        set_attributes(estimator, shared)  # which says what its scores and losses are of
+        set_attributes(estimator, estimator._learned(final, 0, dtype, space) | curves(estimator, progress))
         end(estimator, others)
         ensemble.estimators_.append(estimator)
 

@@ -95,6 +95,11 @@ def bins_for(estimator: Classifier, problem: Problem, going_on: bool) -> int:
                 "X.toarray() where there is room for it, or numeric_embedding='auto', which leaves sparse columns as "
                 "they are."
             )
+        if going_on and estimator.numeric_embedding and hasattr(estimator, "bin_edges_"):
+            raise ValueError(
+                "Training goes on with bins of dense columns, and X is sparse: the bins of a zero are not zero. Use "
+                "X.toarray() where there is room for it, or fit with warm_start=False."
+            )
         return 0
     if going_on and estimator.numeric_embedding and estimator.n_bins == "auto":
         known = getattr(estimator, "bin_edges_", None)

@@ -18,6 +18,7 @@ from skdeep.data.conversion import is_missing
 from skdeep.data.inputs import Data
 from skdeep.data.labels import unboxed
 from skdeep.estimators.base import BaseTorchClassifier
+from skdeep.fitting.losses import levels_of
 from skdeep.model_selection.comparison import Comparison
 from skdeep.model_selection.counter import Counter
 from skdeep.model_selection.evaluation import final_step
@@ -196,7 +197,13 @@ def _scorer(models: dict[str, BaseEstimator], scoring: Any, y: Data) -> tuple[Ca
     if scoring is None:
         kinds = [is_classifier(model) - is_regressor(model) for model in models.values()]
         name = {1: "accuracy", -1: "r2"}.get(kinds[0], "score") if len(set(kinds)) == 1 else "score"
-        return check_scoring(first), name
+        of_quantiles = {bool(levels_of(getattr(final_step(model), "loss", None))) for model in models.values()}
+        if len(of_quantiles) == 2:
+            raise ValueError(
+                "Some contestants predict several quantiles, and their score is D² of these; that of the others is "
+                "another one, with which it does not compare. Leave some out, or pass a function as scoring."
+            )
+        return check_scoring(first), "d2" if True in of_quantiles else name
     if callable(scoring):
         scoring = {getattr(scoring, "__name__", "score"): scoring}
     elif not isinstance(scoring, Mapping):
