@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from skdeep.exact import normal
 from skdeep.exact.descent import AT_REST, Solution, small_enough
 from skdeep.exact.losses import SquaredLoss
 from skdeep.exact.path import chained
@@ -79,6 +80,10 @@ def ridge(rows: Rows, loss: SquaredLoss, weight: np.ndarray, rho: np.ndarray, to
     Solution or None
         None where more than the last column has no penalty, or moments have lost too many digits.
     """
+    if len(rho) == 1 and rho.ndim == 2:
+        alone = normal.solve(rows, loss.target, weight[0], rho[0])
+        if alone is not None and alone[2] <= small_enough(tol, np.array(alone[1]), alone[0][None])[0]:
+            return Solution(alone[0][None], np.array([alone[2]]), [[alone[1]]], [AT_REST.format(float(tol[0]))])
     K, moments, parts = len(rho), Moments(rows, weight), []
     moments.number = moments.number if len(weight) == K else moments.number * K
     for c, target in enumerate(loss.target):

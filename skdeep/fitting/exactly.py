@@ -30,7 +30,7 @@ from skdeep.engine.values import (
     TweedieValues,
     ValueLoss,
 )
-from skdeep.exact import elastic_net, finite_newton, hinge, huber, moments, piecewise
+from skdeep.exact import elastic_net, finite_newton, hinge, huber, moments, normal, piecewise
 from skdeep.exact.descent import Solution, Stack, descend
 from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
 from skdeep.exact.lbfgs import LBFGS
@@ -58,6 +58,8 @@ _MAX_SYSTEM = 1024
 _MAX_COLUMNS = 4096
 #: The relative duality gap that a tolerance of one asks for.
 GAP = 0.01
+#: Why a model stops that is solved in closed form.
+EXACT = "The solution is exact."
 
 
 def has_exact_solver(recipe: Recipe, problem: Problem, network: Network) -> bool:
@@ -175,7 +177,7 @@ def solve_exactly(
             assert isinstance(own, Linear)
             solve_exactly(recipe, problem, own, [members[m] for m in part], epochs)
         return
-    rows = rows_of(problem, network, index, variables)
+    rows = rows_of(problem, network, index, variables, recipe.loss.target == "values")
     target = problem.target if index is None else problem.target[index]
     unit = variables.scale if network.unit is None else variables.scale * to_numpy64(network.unit)[:, 0]
     # of each model, or of each of its scores
@@ -212,6 +214,34 @@ def solve_exactly(
     params = [torch.from_numpy(part) for part in variables.back(solution.params)]
     params = params if dtype is torch.float64 else [part.to(dtype) for part in params]
     _book(solution, params, network, members, monitor, observer)
+
+
+def solve_at_once(recipe: Recipe, problem: Problem, network: Linear, members: list[Member]) -> bool:
+    """Solve a model's least squares by its normal equations, unless they tell too little: see `skdeep.exact.normal`."""
+    n, D = problem.n_rows, problem.source.shape[1] + len(network.params) - 1
+    is_plain = type(problem.source) is np.ndarray and network.frame is None and problem.shard is None
+    is_here = recipe.device.type == "cpu" and recipe.dtype is torch.float64 and fits_memory(problem)
+    if len(members) > 1 or type(recipe.loss) is not SquaredValues or not (is_plain and is_here and n > D):
+        return False
+    index, weight = weights_of(problem, members)
+    total_weight = total_weights(problem, members)
+    curvature, variables = recipe.penalty(members, total_weight, total_weight).curvature(), Variables.of(network)
+    if curvature.ndim > 1:  # targets that are held differently
+        return False
+    rho = np.zeros(D)
+    if curvature[0]:
+        unit = variables.scale if network.unit is None else variables.scale * to_numpy64(network.unit)[0, 0]
+        rho[: len(unit)] = curvature[0] * np.square(unit)
+    target = (problem.target if index is None else problem.target[index]).T
+    found = normal.solve(rows_of(problem, network, index, variables, True), target, weight[0], rho)
+    if found is None:
+        return False
+    params, value, _ = found
+    p = members[0].progress
+    p.params = [torch.from_numpy(part) for part in variables.back(params[None])]
+    p.record(value, None, None)
+    p.samples, p.stopped = p.samples + n, EXACT
+    return True
 
 
 def _descend(
