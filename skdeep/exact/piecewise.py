@@ -25,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import lstsq
 
+from skdeep.exact import interior_one
 from skdeep.exact.descent import summed
 from skdeep.exact.elastic_net import Solution
 from skdeep.exact.interior import Batch
@@ -191,6 +192,12 @@ def solve(
     used = np.flatnonzero(weight.any(0))
     if len(used) < n:
         rows, lo, hi, weight, n = rows.select(used), lo[:, used], hi[:, used], weight[:, used], len(used)
+    if C == 1 and not width and interior_one.suits(rows, weight, rho, kappa):
+        bounds, costs = (lo[0], lo[0] if hi is lo else hi[0]), (float(up[0]), float(down[0]))
+        one = interior_one.solve(rows, *bounds, *costs, weight[0], rho[0], float(np.min(gap)), max_iter)
+        if one is not None:
+            reached = np.array([one.gap])
+            return Solution(one.params[None, None], np.array([one.value]), reached, [one.curve], reached <= gap)
     goal = np.repeat(np.broadcast_to(np.asarray(gap, dtype=float), K), C)
     starts = _starts(rows, (lo + hi) / 2, weight, rho, kappa)
     params, value, reached = np.zeros((K * C, D)), np.zeros(K * C), np.zeros(K * C)

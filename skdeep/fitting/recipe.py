@@ -157,7 +157,8 @@ def values(members: Sequence[Member], name: str) -> np.ndarray:
 
 def as_numbers(given: Iterable) -> np.ndarray:
     """Make an array of values of a hyper-parameter: float64, NaN for "auto"."""
-    return np.array([np.nan if value == "auto" else value for value in given], dtype=np.float64)
+    # by type first: NumPy's numbers take long to tell that they are no string
+    return np.array([np.nan if isinstance(value, str) else value for value in given], dtype=np.float64)
 
 
 def weights_by_model(weight: np.ndarray | None, n_models: int) -> list[np.ndarray | None]:
