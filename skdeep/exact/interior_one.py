@@ -17,7 +17,9 @@ from skdeep.exact.rows import Rows
 #: See `skdeep.exact.interior`.
 _CENTRE, _NEARLY, _SLOW, _FIRM, _POWER, _MAX_STEPS = 0.2, 0.995, 0.5, 0.1, 4, 30
 #: Objectives below this part of what no parameters have count as zero.
-_SMALLEST = 1e-7
+_SMALLEST, _EPS = 1e-7, float(np.finfo(float).eps)
+#: Half the distance of bounds, as a part of errors of least squares, from which few rows change sides.
+_APART = 0.25
 #: Gradients to begin with, as a part of complementarity, that are too far to seek.
 _MUCH = 5.0
 #: Which way the duals of both bounds change.
@@ -34,19 +36,31 @@ class Found(NamedTuple):
 
 
 class _System:
-    """Hinges of all rows: of one side and a slope where bounds meet, else of both.
+    """Hinges of all rows, and what falls with their margins: of one side each, or of both.
 
-    Everything is in units of scores that make the objective about one.
+    Where bounds meet, that is a hinge and a slope. Where they are far apart, rows are taken to be on the side that
+    `above` says; else both of their hinges are here, one after the other. Everything is in units of scores that make
+    the objective about one.
     """
 
     def __init__(
-        self, rows: Rows, lo: np.ndarray, hi: np.ndarray, up: float, down: float, weight: np.ndarray, rho: np.ndarray
+        self,
+        rows: Rows,
+        bounds: tuple[np.ndarray, np.ndarray],
+        costs: tuple[float, float],
+        weight: np.ndarray,
+        rho: np.ndarray,
+        above: np.ndarray | None,
     ):
+        (lo, hi), (up, down) = bounds, costs
         self.rows, self.Z, self.n, self.rho = rows, rows.Z, len(weight), rho
-        self.both = lo is not hi
+        self.both, self.sign, self.lean = lo is not hi and above is None, None, None
         if self.both:
             self.at_zero = np.concatenate([-hi, lo])
-            self.weight, self.lean = np.concatenate([weight * down, weight * up]), None
+            self.weight = np.concatenate([weight * down, weight * up])
+        elif above is not None:
+            self.sign = np.where(above, 1.0, -1.0)
+            self.at_zero, self.weight = np.where(above, -hi, lo), weight * np.where(above, down, up)
         else:
             self.at_zero, self.weight, self.lean = -hi, weight * (up + down), weight * up
         self.share = 1.0 if (weight == weight[0]).all() else weight.mean() / weight
@@ -57,11 +71,18 @@ class _System:
     def changes(self, params: np.ndarray) -> np.ndarray:
         """Compute how margins (T,) change with parameters (D,)."""
         scores = self.Z @ params
-        return np.concatenate([scores, -scores]) if self.both else scores
+        if self.both:
+            return np.concatenate([scores, -scores])
+        return scores if self.sign is None else scores * self.sign
 
     def back(self, slope: np.ndarray) -> np.ndarray:
         """Compute the gradient in the parameters (D,) from the hinges' in the margins (T,)."""
-        slope = slope[: self.n] - slope[self.n :] if self.both else slope - self.lean
+        if self.both:
+            slope = slope[: self.n] - slope[self.n :]
+        elif self.sign is not None:
+            slope = slope * self.sign
+        else:
+            slope = slope - self.lean
         return slope @ self.Z
 
     def factor(self, second: np.ndarray) -> np.ndarray | None:
@@ -76,6 +97,10 @@ class _System:
         """Compute the objective without the ridge."""
         found = float(np.maximum(margin, 0.0) @ self.weight)
         return found if self.lean is None else found - float(margin @ self.lean)
+
+    def value(self, params: np.ndarray) -> float:
+        """Compute the objective."""
+        return self.loss(self.changes(params) + self.at_zero) + 0.5 * float((self.rho * params) @ params)
 
     def certify(self, params: np.ndarray, dual: np.ndarray) -> tuple[float, float]:
         """Compute the objective, and how far it is above the dual's."""
@@ -123,39 +148,49 @@ def solve(
 
     None where the gap is not reached.
     """
-    unit = _unit(rows, lo, hi, up, down, weight, rho)
+    if np.array_equal(lo, hi):
+        lo = hi
+    middle = hi if lo is hi else 0.5 * (lo + hi)
+    errors = _least_squares(rows, middle, weight, rho)
+    if errors is None:
+        return None
+    apart, size = 0.5 * float((hi - lo) @ weight), float(np.abs(errors) @ weight)
+    unit = size / (up + down) + apart
     if not 0 < unit < np.inf:
         return None
-    same = np.array_equal(lo, hi)
-    hi = hi / unit
-    system = _System(rows, hi if same else lo / unit, hi, up, down, weight, rho * unit)
-    smallest = max(_SMALLEST * system.loss(system.at_zero), float(np.finfo(float).tiny))
-    found = _run(system, 0.5 * gap, smallest, min(max_iter, _MAX_STEPS))
-    if found is None:
-        return None
-    params, dual, curve = found
-    value, above = system.certify(params, dual)
-    above = max(above - 4 * np.finfo(float).eps * float(np.abs(system.at_zero) @ system.weight), 0.0)
-    reached = above / max(value, smallest)
-    if not reached <= gap:
-        return None
-    return Found(unit * params, unit * value, reached, [unit * own for own in [*curve, value]])
+    scaled = hi / unit
+    bounds = scaled if lo is hi else lo / unit, scaled
+    problem = rows, bounds, (up, down), weight, rho * unit
+    whole, found = _System(*problem, None), None
+    smallest = max(_SMALLEST * whole.loss(whole.at_zero), float(np.finfo(float).tiny))
+    # where bounds are apart, few rows pass from one side to the other
+    for above in (errors > 0, None) if apart > _APART * size else (None,):
+        system = whole if above is None else _System(*problem, above)
+        found = _run(system, 0.5 * gap, smallest, min(max_iter, _MAX_STEPS))
+        if found is None:
+            return None
+        params, dual, curve = found
+        value, above_least = system.certify(params, dual)
+        if system is not whole:
+            least, value = value - above_least, whole.value(params)
+            above_least = value - least
+        above_least = max(above_least - 4 * _EPS * float(np.abs(system.at_zero) @ system.weight), 0.0)
+        reached = above_least / max(value, smallest)
+        if reached <= gap:
+            return Found(unit * params, unit * value, reached, [unit * own for own in [*curve, value]])
+    return None
 
 
-def _unit(
-    rows: Rows, lo: np.ndarray, hi: np.ndarray, up: float, down: float, weight: np.ndarray, rho: np.ndarray
-) -> float:
-    """Choose the unit of scores: what errors of least squares cost, and half the bounds' distance."""
-    middle = hi if lo is hi else 0.5 * (lo + hi)
-    hessian, right = rows.gram(weight[None])[0], (weight * middle) @ rows.Z
+def _least_squares(rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray) -> np.ndarray | None:
+    """Compute the errors of least squares with the ridge."""
+    hessian, right = rows.gram(weight[None])[0], (weight * target) @ rows.Z
     hessian.reshape(-1)[:: len(rho) + 1] += rho
     factor, fault = dpotrf(hessian.T, lower=1, clean=0, overwrite_a=1)
     if fault:
-        return 0.0
-    scores = rows.Z @ dpotrs(factor, right, lower=1)[0]
-    scores -= middle
-    np.abs(scores, out=scores)
-    return 0.5 * float(scores @ weight) + 0.5 * float((hi - lo) @ weight)
+        return None
+    errors = rows.Z @ dpotrs(factor, right, lower=1)[0]
+    errors -= target
+    return errors
 
 
 def _run(

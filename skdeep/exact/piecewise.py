@@ -31,6 +31,10 @@ from skdeep.exact.elastic_net import Solution
 from skdeep.exact.interior import Batch
 from skdeep.exact.rows import Rows
 
+#: The sign of scores that margins grow with.
+_PLAIN = 1.0
+#: Half the distance of bounds, as a part of the least value known, from which few rows change sides.
+_APART = 0.25
 #: Values below this part of what no parameters have count as zero, as rounding hides how far from it they are.
 _SMALLEST = 1e-7
 #: Terms of a batch of models: as many as stay in the cache.
@@ -56,8 +60,8 @@ class _Terms:
     Attributes
     ----------
     rows : Rows
-    signs : tuple of float
-        Of the scores in the margins: for each side, all rows.
+    signs : tuple of float, or of one ndarray of shape (S, n)
+        Of the scores in the margins: for each side, all rows; or of each row the side that it is on.
     at_zero : ndarray of shape (S, T)
         Margins where all parameters are zero.
     weight : ndarray of shape (S, T)
@@ -72,7 +76,7 @@ class _Terms:
     """
 
     rows: Rows
-    signs: tuple[float, ...]
+    signs: tuple[float | np.ndarray, ...]
     at_zero: np.ndarray
     weight: np.ndarray
     lean: np.ndarray | None
@@ -91,16 +95,33 @@ class _Terms:
         """Take some of the systems."""
         lean, give = (None if part is None else part[systems] for part in (self.lean, self.give))
         at_zero, weight, share = self.at_zero[systems], self.weight[systems], self.share[systems]
-        return _Terms(self.rows, self.signs, at_zero, weight, lean, share, give, self.has_norm)
+        signs = tuple(sign[systems] if isinstance(sign, np.ndarray) else sign for sign in self.signs)
+        return _Terms(self.rows, signs, at_zero, weight, lean, share, give, self.has_norm)
 
     def in_unit(self, unit: np.ndarray) -> _Terms:
         """Count scores in units (S, 1)."""
         return replace(self, at_zero=self.at_zero / unit, give=None if self.give is None else self.give / unit)
 
+    def beside(self, params: np.ndarray) -> _Terms:
+        """Leave out, of two sides of each row, the one where it is not, by parameters (S, D)."""
+        n = self.rows.shape[0]
+        above = self.rows.scores(params) > 0.5 * (self.at_zero[:, n : 2 * n] - self.at_zero[:, :n])
+        kept = [np.where(above, of[:, :n], of[:, n : 2 * n]) for of in (self.at_zero, self.weight, self.share)]
+        if self.has_norm:
+            each = zip(kept, (self.at_zero, self.weight, self.share), strict=True)
+            kept = [np.concatenate([part, of[:, 2 * n :]], axis=1) for part, of in each]
+        lean = self.lean
+        if lean is not None:  # the norm's
+            lean = np.concatenate([np.where(above, lean[:, :n], lean[:, n : 2 * n]), lean[:, 2 * n :]], axis=1)
+        at_zero, weight, share = kept
+        return replace(
+            self, signs=(np.where(above, 1.0, -1.0),), at_zero=at_zero, weight=weight, lean=lean, share=share
+        )
+
     def changes(self, params: np.ndarray) -> np.ndarray:
         """Compute how margins (S, T) change with parameters (S, D)."""
         scores = self.rows.scores(params)
-        parts = [scores if sign == 1 else sign * scores for sign in self.signs]
+        parts = [scores if sign is _PLAIN else sign * scores for sign in self.signs]
         if self.has_norm:
             parts.append(params)
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
@@ -108,8 +129,10 @@ class _Terms:
     def of_scores(self, slope: np.ndarray) -> np.ndarray:
         """Compute slopes (S, n) in the scores from slopes (S, T) in the margins."""
         n = self.rows.shape[0]
-        found = slope[:, :n]
-        return found if len(self.signs) == 1 else found - slope[:, n : 2 * n]
+        if len(self.signs) == 2:
+            return slope[:, :n] - slope[:, n : 2 * n]
+        sign = self.signs[0]
+        return slope[:, :n] if sign is _PLAIN else sign * slope[:, :n]
 
     def back(self, slope: np.ndarray) -> np.ndarray:
         """Compute the gradient in the parameters (S, D) from a weighted one in the margins (S, T)."""
@@ -207,13 +230,17 @@ def solve(
         k, c = np.divmod(systems, C)
         problem = _Problem(_terms(rows, lo[c], hi[c], up[c, None], down[c, None], weight[k], kappa[k], width), rho[k])
         # in units of the least value that is known
-        known = np.stack([problem.value(start[c]) for start in starts])
+        known = np.stack([problem.value(start[k, c]) for start in starts])
         least = known.argmin(0)
         lowest = np.take_along_axis(known, least[None], 0)[0]
         unit = np.maximum(lowest, _LEAST_UNIT * known[-1]) / (up + down)[c] + 0.5 * np.vecdot(hi[c] - lo[c], weight[k])
         unit[~(unit > 0)] = 1.0
-        start = starts[least, c]
-        found = problem.solve(unit, start, lowest, goal[systems], max_iter)
+        start = starts[least, k, c]
+        found = None
+        if len(problem.terms.signs) > 1:
+            found = problem.solve_beside(unit, start, lowest, goal[systems], max_iter)
+        if found is None:
+            found = problem.solve(unit, start, lowest, goal[systems], max_iter)
         for _ in range(_MAX_RESTARTS):
             left = np.flatnonzero(found.gap > goal[systems])
             if not len(left):
@@ -243,10 +270,10 @@ def _terms(
 ) -> _Terms:
     """State losses of S systems as hinges: of all rows both sides, or where bounds meet, one side and a slope."""
     if np.array_equal(lo, hi):
-        signs: tuple[float, ...] = (1.0,)
+        signs: tuple[float, ...] = (_PLAIN,)
         parts = [(-hi, weight * (up + down), weight * up)]
     else:
-        signs, none = (1.0, -1.0), np.zeros_like(weight)
+        signs, none = (_PLAIN, -_PLAIN), np.zeros_like(weight)
         parts = [(-hi, weight * down, none), (lo, weight * up, none)]
     if has_norm := bool(kappa.any()):
         parts.append((np.zeros_like(kappa), 2 * kappa, kappa))
@@ -258,18 +285,20 @@ def _terms(
 
 
 def _starts(rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray, kappa: np.ndarray) -> np.ndarray:
-    """Compute parameters (3, C, D) that may be near: all models' least squares, without what is held, and zero."""
+    """Compute parameters (3, K, C, D) that may be near: least squares of all rows, without what is held, and zero."""
     mean, D = weight.mean(0), rows.shape[1]
     hessian, right = rows.gram(mean[None])[0], rows.back(target * mean)
     diagonal = hessian.reshape(-1)[:: D + 1]
-    diagonal += rho.min(0) + _HOLD * diagonal.max(initial=0.0) + np.finfo(float).tiny
-    found = np.zeros((3, *right.shape))
+    diagonal += _HOLD * diagonal.max(initial=0.0) + np.finfo(float).tiny
+    found = np.zeros((3, len(rho), *right.shape))
     if rows.shape[0] <= D:  # they may all be met
         found[0] = lstsq(rows.take(np.arange(rows.shape[0])), target.T, lapack_driver="gelsy")[0].T
     else:
-        found[0] = np.linalg.solve(hessian, right.T).T
+        each = np.repeat(hessian[None], len(rho), 0)
+        each.reshape(len(rho), -1)[:, :: D + 1] += rho
+        found[0] = np.linalg.solve(each, right.T[None]).swapaxes(1, 2)
     free = np.flatnonzero(~(rho + kappa).any(0))
-    found[1][:, free] = np.linalg.solve(hessian[np.ix_(free, free)], right[:, free].T).T
+    found[1][..., free] = np.linalg.solve(hessian[np.ix_(free, free)], right[:, free].T).T
     return found
 
 
@@ -338,6 +367,28 @@ class _Problem:
         curve = [[scale * one for one in of_one] for scale, of_one in zip(unit.tolist(), curve, strict=True)]
         return _Found(own * params, unit * value, gap, curve)
 
+    def solve_beside(
+        self, unit: np.ndarray, start: np.ndarray, first: np.ndarray, goal: np.ndarray, max_iter: int
+    ) -> _Found | None:
+        """Find the optima as if no row passed from one side to the other; None where bounds are too near for that.
+
+        What is left out is never below zero: no optimum is below what is found. Where it is above zero at the end, all
+        is solved for.
+        """
+        terms, n = self.terms, self.terms.rows.shape[0]
+        apart = np.vecdot(-terms.at_zero[:, :n] - terms.at_zero[:, n : 2 * n], terms.weight[:, :n])
+        if not (0.5 * apart >= _APART * first).all():
+            return None
+        found = _Problem(terms.beside(start), self.rho).solve(unit, start, first, goal, max_iter)
+        least = found.value * (1 - found.gap)
+        value = self.value(found.params)
+        gap = np.maximum(value - least, 0) / np.maximum(value, self.smallest)
+        found = found._replace(value=value, gap=np.where(value > found.value, gap, found.gap))
+        left = np.flatnonzero(found.gap > goal)
+        if len(left):
+            found.improve(left, self.select(left).solve(unit[left], start[left], first[left], goal[left], max_iter))
+        return found
+
     def certify(self, params: np.ndarray, dual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compute values, and how far they are above what no parameters are below: relatively, (S,)."""
         terms, n = self.terms, self.terms.n_of_rows
@@ -375,7 +426,7 @@ def _settled(problem: _Problem, params: np.ndarray, dual: np.ndarray) -> list[tu
     terms, n = problem.terms, problem.terms.n_of_rows
     rows, D = terms.rows, len(params[0])
     weight, lean = terms.weight[0], 0.0 if terms.lean is None else terms.lean[0]
-    sign = np.repeat(terms.signs, rows.shape[0])
+    sign = np.concatenate([np.broadcast_to(own, (1, rows.shape[0])) for own in terms.signs], axis=1)[0]
     give = np.zeros_like(weight) if terms.give is None else terms.give[0]
 
     def margins(v: np.ndarray, d: np.ndarray) -> np.ndarray:
