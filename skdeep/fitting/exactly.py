@@ -200,10 +200,14 @@ def solve_exactly(
         kappa[..., :-1] /= size
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if recipe.solver == "lbfgs":
-            loss = row_loss(recipe.loss, target, recipe.n_outputs)
-            own_tol, alike = tol * recipe.loss.slope, network.scale is not None
-            solution = _descend(recipe, (rows, loss, weight, rho, start), alike, own_tol, max_iter)
-            solution.bound /= recipe.loss.slope
+            loss, alike = row_loss(recipe.loss, target, recipe.n_outputs), network.scale is not None
+            stretch = np.array([member.stretch for member in members])
+            if isinstance(loss, HuberLoss) and (stretch != 1).any():
+                solution = _stretched(recipe, (rows, loss, weight, rho, start), stretch, alike, tol, max_iter)
+            else:
+                own_tol = tol * recipe.loss.slope
+                solution = _descend(recipe, (rows, loss, weight, rho, start), alike, own_tol, max_iter)
+                solution.bound /= recipe.loss.slope
         else:
             weight = np.ascontiguousarray(np.broadcast_to(weight, (len(members), weight.shape[1])))
             solution = _certified(recipe, rows, target, weight, (rho, kappa), GAP * tol, max_iter, start)
@@ -286,6 +290,31 @@ def _descend(
         stack = Stack(rows, loss, weight, rho, params)
         solution = descend(stack, directions(np.arange(len(params))), tol, max_iter, max_fun)
     return solution if len(solution.params) == n_models else solution.together(n_scores)
+
+
+def _stretched(
+    recipe: Recipe,
+    objectives: tuple[Rows, HuberLoss, np.ndarray, np.ndarray, np.ndarray],
+    stretch: np.ndarray,
+    alike: bool,
+    tol: np.ndarray,
+    max_iter: int,
+) -> Solution:
+    """Minimise Huber's losses whose deltas are some times (K,) as large: in targets so many times smaller.
+
+    There they are all the same, and objectives with squared norms are those squares smaller.
+    """
+    rows, loss, weight, rho, start = objectives
+    loss = loss.of(loss.target / stretch[:, None, None])
+    slope = np.minimum(1.0, stretch * loss.delta)
+    shorter = start / stretch[:, None, None]
+    solution = _descend(recipe, (rows, loss, weight, rho, shorter), alike, tol * slope / stretch, max_iter)
+    solution.params *= stretch[:, None, None]
+    solution.bound *= stretch / slope
+    solution.curve = [
+        [value * own * own for value in curve] for own, curve in zip(stretch.tolist(), solution.curve, strict=True)
+    ]
+    return solution
 
 
 def _certified(
