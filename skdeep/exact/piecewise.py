@@ -133,8 +133,9 @@ def solve(
             if not len(left):
                 break
             unit[left] *= _LARGER
-            again = problem.select(left).solve(unit[left], start[left], lowest[left], goal[systems[left]], max_iter)
-            found.improve(left, again)
+            part = problem.select(left)
+            again = part.solve(unit[left], start[left], lowest[left], goal[systems[left]], max_iter)
+            found.improve(left, again, part.smallest)
         params[systems], value[systems], reached[systems] = found.params, found.value, found.gap
         curves += found.curve
     value, reached = value.reshape(K, C), reached.reshape(K, C)
@@ -171,12 +172,15 @@ class _Found(NamedTuple):
     gap: np.ndarray
     curve: list[list[float]]
 
-    def improve(self, systems: np.ndarray, other: _Found) -> None:
-        """Take what was found for some systems, where it is better."""
+    def improve(self, systems: np.ndarray, other: _Found, smallest: np.ndarray) -> None:
+        """Take what was found for some systems: the lower value, and the higher of what none is below."""
         for own, s in enumerate(systems):
             self.curve[s].extend(other.curve[own])
-            if other.gap[own] < self.gap[s]:
-                self.params[s], self.value[s], self.gap[s] = other.params[own], other.value[own], other.gap[own]
+            each = [(self.value[s], self.gap[s]), (other.value[own], other.gap[own])]
+            least = max(value - gap * max(value, smallest[own]) for value, gap in each)
+            if other.value[own] < self.value[s]:
+                self.params[s], self.value[s] = other.params[own], other.value[own]
+            self.gap[s] = max(self.value[s] - least, 0.0) / max(self.value[s], smallest[own])
 
 
 class _Problem:
@@ -247,7 +251,9 @@ class _Problem:
         found = found._replace(value=value, gap=np.where(value > found.value, gap, found.gap))
         left = np.flatnonzero(found.gap > goal)
         if len(left):
-            found.improve(left, self.select(left).solve(unit[left], start[left], first[left], goal[left], max_iter))
+            part = self.select(left)
+            whole = part.solve(unit[left], start[left], first[left], goal[left], max_iter)
+            found.improve(left, whole, part.smallest)
         return found
 
     def certify(self, params: np.ndarray, dual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
