@@ -118,10 +118,15 @@ class BaseTorchEstimator(CallbackSupportMixin, Predictor, Constrained, BaseEstim
         key: list[Any] = [type(self)]
         plain = True
         for value in self.get_params(deep=False).values():
-            is_object = isinstance(value, Solver | RegressionLoss)
-            parts = [*vars(value).values()] if is_object else [value]
-            key += [type(value), *zip(map(type, parts), parts, strict=True)]
-            plain = plain and all(type(part) in _PLAIN for part in parts)
+            key.append(kind := type(value))
+            if kind in _PLAIN:
+                key.append(value)
+            elif isinstance(value, Solver | RegressionLoss):
+                parts = [*vars(value).values()]
+                key += [*map(type, parts), *parts]
+                plain = plain and all(type(part) in _PLAIN for part in parts)
+            else:
+                plain = False
         if plain and tuple(key) in _VALID:  # as in the folds of a search, or the next fit
             return
         super()._validate_params()

@@ -101,7 +101,7 @@ def exchange(problem: Quadratic, most: int = _MAX_EXCHANGES) -> np.ndarray | Non
         index = sign.nonzero()[0]
     fewest, patience = len(x) + 1, _PATIENCE
     for _ in range(most):
-        slopes = kappa[index] * sign[index]
+        slopes = (kappa * sign)[index]
         there = curvature.solve(index, offset[index] - slopes)
         slope = curvature.times(index, there) - offset
         # Where there is no L1 norm, no sign is wrong.

@@ -17,6 +17,8 @@ from skdeep.fitting.recipe import Member
 
 #: How many times a column may be larger than a model's own, and still suit its steps.
 _ALIKE = 30.0
+#: Values of rows from which the layout in memory makes a difference.
+_MANY_VALUES = 2**13
 
 
 @dataclass
@@ -113,7 +115,7 @@ def rows_of(
         of_columns = problem.rows().exactly(torch.float64, network.frame)
         X = of_columns.take(slice(0, len(of_columns)) if index is None else torch.from_numpy(index)).numpy()
     n, d = X.shape
-    if by_columns and d < FEW_COLUMNS:  # a few long loops, where rows are many short ones
+    if by_columns and d < FEW_COLUMNS and n * d >= _MANY_VALUES:  # a few long loops, where rows are many short ones
         columns = np.empty((d + variables.intercept, n))
         inside = columns[:d]
         np.subtract(X.T, variables.center[:, None], out=inside)
