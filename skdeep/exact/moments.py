@@ -229,6 +229,7 @@ class Moments:
         size, steepest = len(b), float(np.maximum.reduce(np.abs(b), initial=0.0))
         damping = G.diagonal()
         damping = _DAMPING * damping + (1e-2 * _DAMPING / size * float(np.add.reduce(damping)) + _TINY)
+        damping = 0 * damping if kappa is None else damping  # a ridge has curvature
         everything, now, before = np.arange(size), np.zeros(size), None
         last = np.full(size, steepest)
         for k in models.tolist():
