@@ -17,7 +17,7 @@ from skdeep.exact.rows import Rows
 #: See `skdeep.exact.interior`.
 _CENTRE, _NEARLY, _SLOW, _FIRM, _POWER, _MAX_STEPS = 0.2, 0.995, 0.5, 0.1, 4, 30
 #: Objectives below this part of what no parameters have count as zero.
-_SMALLEST, _EPS = 1e-7, float(np.finfo(float).eps)
+_SMALLEST, _EPS, _TINY = 1e-7, float(np.finfo(float).eps), float(np.finfo(float).tiny)
 #: Half the distance of bounds, as a part of errors of least squares, from which few rows change sides.
 _APART = 0.25
 #: Gradients to begin with, as a part of complementarity, that are too far to seek.
@@ -53,16 +53,18 @@ class _System:
         above: np.ndarray | None,
     ):
         (lo, hi), (up, down) = bounds, costs
-        self.rows, self.Z, self.n, self.rho = rows, rows.Z, len(weight), rho
-        self.both, self.sign, self.lean = lo is not hi and above is None, None, None
+        self.rows, self.n, self.rho = rows, len(weight), rho
+        self.both, self.lean = lo is not hi and above is None, None
         if self.both:
             self.at_zero = np.concatenate([-hi, lo])
             self.weight = np.concatenate([weight * down, weight * up])
         elif above is not None:
-            self.sign = np.where(above, 1.0, -1.0)
+            self.rows = Rows(rows.Z * np.where(above, 1.0, -1.0)[:, None])  # whose scores are the margins
             self.at_zero, self.weight = np.where(above, -hi, lo), weight * np.where(above, down, up)
         else:
             self.at_zero, self.weight, self.lean = -hi, weight * (up + down), weight * up
+            self.pull = self.lean @ rows.Z
+        self.Z = self.rows.Z
         self.share = 1.0 if (weight == weight[0]).all() else weight.mean() / weight
         if self.both and type(self.share) is not float:
             self.share = np.concatenate([self.share, self.share])
@@ -71,19 +73,14 @@ class _System:
     def changes(self, params: np.ndarray) -> np.ndarray:
         """Compute how margins (T,) change with parameters (D,)."""
         scores = self.Z @ params
-        if self.both:
-            return np.concatenate([scores, -scores])
-        return scores if self.sign is None else scores * self.sign
+        return np.concatenate([scores, -scores]) if self.both else scores
 
     def back(self, slope: np.ndarray) -> np.ndarray:
         """Compute the gradient in the parameters (D,) from the hinges' in the margins (T,)."""
         if self.both:
             slope = slope[: self.n] - slope[self.n :]
-        elif self.sign is not None:
-            slope = slope * self.sign
-        else:
-            slope = slope - self.lean
-        return slope @ self.Z
+        found = slope @ self.Z
+        return found if self.lean is None else found - self.pull
 
     def factor(self, second: np.ndarray) -> np.ndarray | None:
         """Factorise second derivatives in the parameters, of those in the margins (T,)."""
@@ -97,10 +94,6 @@ class _System:
         """Compute the objective without the ridge."""
         found = float(np.maximum(margin, 0.0) @ self.weight)
         return found if self.lean is None else found - float(margin @ self.lean)
-
-    def value(self, params: np.ndarray) -> float:
-        """Compute the objective."""
-        return self.loss(self.changes(params) + self.at_zero) + 0.5 * float((self.rho * params) @ params)
 
     def certify(self, params: np.ndarray, dual: np.ndarray) -> tuple[float, float]:
         """Compute the objective, and how far it is above the dual's."""
@@ -161,24 +154,37 @@ def solve(
     scaled = hi / unit
     bounds = scaled if lo is hi else lo / unit, scaled
     problem = rows, bounds, (up, down), weight, rho * unit
-    whole, found = _System(*problem, None), None
-    smallest = max(_SMALLEST * whole.loss(whole.at_zero), float(np.finfo(float).tiny))
+    smallest = max(_SMALLEST * _value(*problem[1:], np.zeros(1), np.zeros(len(rho))), _TINY)
     # where bounds are apart, few rows pass from one side to the other
     for above in (errors > 0, None) if apart > _APART * size else (None,):
-        system = whole if above is None else _System(*problem, above)
+        system = _System(*problem, above)
         found = _run(system, 0.5 * gap, smallest, min(max_iter, _MAX_STEPS))
         if found is None:
             return None
         params, dual, curve = found
         value, above_least = system.certify(params, dual)
-        if system is not whole:
-            least, value = value - above_least, whole.value(params)
+        if above is not None:
+            least, value = value - above_least, _value(*problem[1:], rows.Z @ params, params)
             above_least = value - least
         above_least = max(above_least - 4 * _EPS * float(np.abs(system.at_zero) @ system.weight), 0.0)
         reached = above_least / max(value, smallest)
         if reached <= gap:
             return Found(unit * params, unit * value, reached, [unit * own for own in [*curve, value]])
     return None
+
+
+def _value(
+    bounds: tuple[np.ndarray, np.ndarray],
+    costs: tuple[float, float],
+    weight: np.ndarray,
+    rho: np.ndarray,
+    scores: np.ndarray,
+    params: np.ndarray,
+) -> float:
+    """Compute the objective."""
+    (lo, hi), (up, down) = bounds, costs
+    each = up * np.maximum(lo - scores, 0.0) + down * np.maximum(scores - hi, 0.0)
+    return float(each @ weight) + 0.5 * float((rho * params) @ params)
 
 
 def _least_squares(rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray) -> np.ndarray | None:
@@ -240,13 +246,13 @@ def _run(
         ratio = slack * inverse
         bend = ratio[0] - ratio[1]
         np.divide(1.0, bend, out=bend)
-        factor = system.factor(bend * weight)
+        weighted, held = bend * weight, dual[0] * weight
+        factor = system.factor(weighted)
         if factor is None:
             return None
         # a trial, to no complementarity at all
-        slope = bend * margin
-        slope += dual[0]
-        slope *= weight
+        slope = weighted * margin
+        slope += held
         right = system.back(slope)
         right += pulled
         change = system.changes(dpotrs(factor, right, lower=1)[0])
@@ -265,9 +271,8 @@ def _run(
         neglected *= slack
         neglected += (centre * share * _SIGNS) * inverse
         toward = neglected[0] - neglected[1]
-        slope = bend * toward
-        slope += dual[0]
-        slope *= weight
+        slope = weighted * toward
+        slope += held
         right = system.back(slope)
         right += pulled
         move = dpotrs(factor, right, lower=1)[0]

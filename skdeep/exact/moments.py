@@ -182,15 +182,19 @@ class Moments:
         if rho.any():
             held = rho * v
             norm += 0.5 * float(held @ v)
-            above = _above(np.array([loss]), slope[None], x, kappa[None], rho[None], np.array([norm]))
             steepest = np.abs(slope + held)
-        else:
-            shortest = float((kappa[beyond] / size[beyond]).min()) if beyond.any() else 1.0
-            above = np.array([max(norm + (1 - shortest) ** 2 * loss + shortest * along, 0.0)])
+        shortest = float((kappa[beyond] / size[beyond]).min()) if beyond.any() else 1.0
+        above = norm + (1 - shortest) ** 2 * loss + shortest * along
+        if rho.all():  # the squared norm asks nothing of the dual, but it costs something
+            excess = np.maximum(size - kappa, 0)
+            above = min(above, norm + along + 0.5 * float(excess @ (excess / rho)))
+        elif rho.any():
+            above = _above(np.array([loss]), slope[None], x, kappa[None], rho[None], np.array([norm]))[0]
         params = np.append(v, level - float(share @ v))[None] if n_free else x
         rounding = _ROUNDING * (total + float(squares @ np.abs(params[0])) ** 2)
         largest = np.array([steepest.max(initial=0.0)])
-        return Found(params, np.array([loss + norm]), above, largest, np.array([0.5 * total]), np.array([rounding]))
+        gap = np.array([max(above, 0.0)])
+        return Found(params, np.array([loss + norm]), gap, largest, np.array([0.5 * total]), np.array([rounding]))
 
     def refine(
         self, target: np.ndarray, k: int, params: np.ndarray, kappa: np.ndarray, rho: np.ndarray, gap: float
