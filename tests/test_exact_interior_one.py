@@ -46,6 +46,19 @@ def test_optima_are_those_of_many_at_a_time(strength, epsilon, costs):
             assert objective(*problem, found.params + step) >= found.value * (1 - 1e-8)
 
 
+def test_the_end_is_an_equation(monkeypatch):
+    """What is left of a gap is rounding then, for absolute errors, and tubes on both sides and on one."""
+    for epsilon in (0.0, 0.02, 0.3):
+        problem = Rows(Z), Y - epsilon, Y + epsilon, 1.0, 1.0, EVEN, ridge(0.01), 1e-5, 100
+        with monkeypatch.context() as context:
+            set_constant(context, "_CLOSE", 0.0)
+            plain = interior_one.solve(*problem)
+        found = interior_one.solve(*problem)
+        assert found.gap < 1e-13 < plain.gap
+        residual = np.abs(np.abs(Z @ found.params - Y) - epsilon)
+        assert (residual < 1e-12).sum() == (residual < 1e-6).sum() > 0
+
+
 def test_optimum_of_linear_programs_with_hardly_any_ridge():
     costs, rho = (0.7, 0.3), ridge(1e-9)
     found = interior_one.solve(Rows(Z), Y, Y, *costs, EVEN, rho, 1e-7, 100)
