@@ -87,6 +87,67 @@ def test_rows_that_change_sides_are_found(monkeypatch, n_models):
     np.testing.assert_allclose(found.value, end.value, rtol=2e-8)
 
 
+def many_rows():
+    generator = np.random.default_rng(0)
+    rows = np.column_stack([generator.normal(size=(700, 3)), np.ones(700)])
+    target = rows @ [1.0, -1, 0.5, 2] + generator.standard_t(2, size=700)
+    return rows, target + 5 * (rows[:, 0] > 1.5), generator.uniform(0.1, 1, 700)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.05, 0.8])
+@pytest.mark.parametrize("by_columns", [False, True])
+def test_of_many_rows_those_near_kinks_suffice(epsilon, by_columns, monkeypatch):
+    rows, target, weight = many_rows()
+    rho, weight = np.array([0.1, 0.1, 0.1, 0]), weight / weight.sum()
+    seen, run = [], interior_one._run
+    monkeypatch.setattr(interior_one, "_run", lambda system, *args: seen.append(system.n) or run(system, *args))
+    problem = Rows(np.asfortranarray(rows) if by_columns else rows), target - epsilon, target + epsilon
+    found = interior_one.solve(*problem, 1.0, 1.0, weight, rho, 1e-9, 100)
+    assert max(seen) < 300 and found.gap <= 1e-9
+    set_constant(monkeypatch, "_MAX_BANDS", 0)
+    of_all = interior_one.solve(*problem, 1.0, 1.0, weight, rho, 1e-9, 100)
+    assert seen[-1] == 700 and found.value == pytest.approx(of_all.value, rel=2e-9)
+    assert found.value == pytest.approx(objective(rows, *problem[1:], (1, 1), weight, rho, found.params), rel=1e-12)
+
+
+def test_rows_that_come_near_kinks_come_in(monkeypatch):
+    """So few are looked at first that others turn out to be on another side."""
+    rows, target, weight = many_rows()
+    rho, weight = np.array([1.0, 1, 1, 0]), weight / weight.sum()
+    set_constant(monkeypatch, "_BAND", 0.05)
+    seen, run = [], interior_one._run
+    monkeypatch.setattr(interior_one, "_run", lambda system, *args: seen.append(system.n) or run(system, *args))
+    found = interior_one.solve(Rows(rows), target, target, 1.0, 1.0, weight, rho, 1e-9, 100)
+    assert seen[0] < seen[1] and found.gap <= 1e-9
+    set_constant(monkeypatch, "_MAX_BANDS", 0)
+    of_all = interior_one.solve(Rows(rows), target, target, 1.0, 1.0, weight, rho, 1e-9, 100)
+    assert found.value == pytest.approx(of_all.value, rel=2e-9)
+
+
+def test_models_of_many_rows_are_solved_one_by_one(monkeypatch):
+    rows, target, weight = many_rows()
+    weights = np.stack([weight * (np.arange(700) % 3 != fold) for fold in (0, 1, 0)])
+    weights /= weights.sum(1, keepdims=True)
+    rho = np.outer([0.1, 0.1, 1.0], [1.0, 1, 1, 0])
+    problem = (
+        Rows(rows),
+        (target - 0.5)[None],
+        (target + 0.5)[None],
+        np.ones(1),
+        np.ones(1),
+        weights,
+        rho,
+        0 * rho,
+        1e-9,
+    )
+    together = piecewise.solve(*problem)
+    set_constant(monkeypatch, "_MANY_ROWS", 500)
+    found = piecewise.solve(*problem)
+    assert found.converged.all() and together.converged.all()
+    np.testing.assert_allclose(found.value, together.value, rtol=2e-9)
+    np.testing.assert_allclose(found.params, together.params, atol=1e-4)
+
+
 @pytest.mark.parametrize("fault", ["few rows", "L1", "no ridge", "rows without weight", "several models"])
 def test_what_is_left_to_others(fault):
     rows, weight, rho, kappa = Z, EVEN[None], ridge(0.1)[None], np.zeros((1, 6))

@@ -29,8 +29,11 @@ from skdeep.exact.descent import summed
 from skdeep.exact.elastic_net import Solution
 from skdeep.exact.interior import Batch
 from skdeep.exact.kinked_terms import Terms, terms_of
+from skdeep.exact.moments import distinct
 from skdeep.exact.rows import Rows
 
+#: Rows from which models one by one take less time than together.
+_MANY_ROWS = 4000
 #: Half the distance of bounds, as a part of the least value known, from which few rows change sides.
 _APART = 0.25
 #: Values below this part of what no parameters have count as zero, as rounding hides how far from it they are.
@@ -108,6 +111,8 @@ def solve(
         if one is not None:
             reached = np.array([one.gap])
             return Solution(one.params[None, None], np.array([one.value]), reached, [one.curve], reached <= gap)
+    if K > 1 and C == 1 and n >= _MANY_ROWS and not width and interior_one.suits(rows, None, rho, kappa):
+        return _one_by_one(rows, lo, hi, up, down, weight, rho, np.broadcast_to(gap, K), max_iter)
     goal = np.repeat(np.broadcast_to(np.asarray(gap, dtype=float), K), C)
     starts = _starts(rows, (lo + hi) / 2, weight, rho, kappa)
     params, value, reached = np.zeros((K * C, D)), np.zeros(K * C), np.zeros(K * C)
@@ -144,6 +149,30 @@ def solve(
     converged = (reached <= goal.reshape(K, C)).all(1)
     curves = [summed(curves[k * C : (k + 1) * C]) for k in range(K)]
     return Solution(params.reshape(K, C, D), total, relative, curves, np.asarray(converged))
+
+
+def _one_by_one(
+    rows: Rows,
+    lo: np.ndarray,
+    hi: np.ndarray,
+    up: np.ndarray,
+    down: np.ndarray,
+    weight: np.ndarray,
+    rho: np.ndarray,
+    gap: np.ndarray,
+    max_iter: int,
+) -> Solution:
+    """Solve models of one column each on their own rows, of which few are looked at: see `interior_one`."""
+    first, number = distinct(weight)
+    own = [np.flatnonzero(weight[k]) for k in first]
+    parts = [(rows.select(used), lo[:, used], hi[:, used]) for used in own]
+    found = []
+    for k, which in enumerate(number):
+        one = weight[k : k + 1, own[which]], rho[k : k + 1], np.zeros_like(rho[k : k + 1])
+        part, below, above = parts[which]
+        found.append(solve(part, below, above, up, down, *one, gap[k], max_iter))
+    params, value, reached = (np.concatenate([of[i] for of in found]) for i in range(3))
+    return Solution(params, value, reached, [of.curve[0] for of in found], reached <= gap)
 
 
 def _starts(rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray, kappa: np.ndarray) -> np.ndarray:
