@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import QuantileRegressor
 from sklearn.model_selection import KFold
 
-from skdeep import Huber, LinearRegressor
+from skdeep import Huber, LinearRegressor, MLPRegressorTorch
 from skdeep.exact import huber
 from skdeep.exact.kinked_terms import terms_of
 from skdeep.exact.piecewise import _Problem
@@ -130,3 +131,13 @@ def test_deltas_of_several_targets_or_behind_an_l1_norm_are_each_splits():
         alone = clone(regressor).set_params(alpha=0.1).fit(X[75:], values[75:])
         expected = alone.score(X[:75], values[:75])
         assert search.cv_results_["split0_test_score"][1] == pytest.approx(expected, abs=1e-6)
+
+
+def test_deltas_of_networks_are_each_splits():
+    network = MLPRegressorTorch("huber", hidden_layer_sizes=(3,), max_iter=1, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # of a fault
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        search = GridSearchCV(network, {"alpha": [0.01, 0.1]}, cv=KFold(2), refit=False).fit(X, Y)
+        alone = clone(network).set_params(alpha=0.1).fit(X[75:], Y[75:])
+    assert search.cv_results_["split0_test_score"][1] == pytest.approx(alone.score(X[:75], Y[:75]), abs=1e-8)
