@@ -171,9 +171,9 @@ def solve(
     problem = rows, bounds, (up, down), weight, rho * unit
     smallest = max(_SMALLEST * _value(*problem[1:], np.zeros(1), np.zeros(len(rho))), _TINY)
     # where bounds are apart, few rows pass from one side to the other
-    sides = (errors > 0, None) if apart > _APART * size else (None,)
-    systems = (_System(*problem, above) for above in sides)
-    for system in itertools.chain(_bands(problem, errors / unit, sides[0]), systems):
+    is_apart = apart > _APART * size
+    systems = (_System(*problem, above) for above in ((errors > 0, None) if is_apart else (None,)))
+    for system in itertools.chain(_bands(problem, errors / unit, is_apart), systems):
         found = _run(system, 0.5 * gap, smallest, min(max_iter, _MAX_STEPS))
         if found is None:
             continue
@@ -191,11 +191,12 @@ def solve(
     return None
 
 
-def _bands(problem: tuple, errors: np.ndarray, above: np.ndarray | None) -> Iterator[_System]:
+def _bands(problem: tuple, errors: np.ndarray, is_apart: bool) -> Iterator[_System]:
     """Make smaller systems of many rows: of those whose errors of least squares are near kinks.
 
     The loss of others is linear, which is no more than it is; those that turn out to be on another side come in. Rows
-    near kinks suffice by far, as their number grows by the power of two thirds (Portnoy & Koenker 1997).
+    near kinks suffice by far, as their number grows by the power of two thirds (Portnoy & Koenker 1997). Where bounds
+    are apart, each row is on one side, and changes it between systems.
     """
     rows, (lo, hi), (up, down), weight, rho = problem
     n, D = rows.shape
@@ -204,29 +205,30 @@ def _bands(problem: tuple, errors: np.ndarray, above: np.ndarray | None) -> Iter
         return
     half = 0.5 * (hi - lo)
     away = np.abs(errors) - half
-    distance = np.abs(away)
-    near = distance <= np.partition(distance, many)[many]
-    side = np.where(errors > 0, down, -up)
+    near = np.abs(away)
+    near = near <= np.partition(near, many)[many]
     for _ in range(_MAX_BANDS):
-        slope = weight * side
+        above = errors > 0
+        slope = weight * np.where(above, down, -up)
         slope[near | (away < 0)] = 0.0
         index = near.nonzero()[0]
         within = hi[index]
         bounds = within if lo is hi else lo[index], within
-        system = _System(
-            rows.select(index), bounds, (up, down), weight[index], rho, None if above is None else above[index]
-        )
+        on_side = above[index] if is_apart else None
+        system = _System(rows.select(index), bounds, (up, down), weight[index], rho, on_side)
         system.is_part = True
-        system.add(slope @ rows.Z, -float(slope @ np.where(errors > 0, hi, lo)))
+        system.add(slope @ rows.Z, -float(slope @ np.where(above, hi, lo)))
         yield system
         if not len(system.scores):
             return
         now = system.scores - 0.5 * (lo + hi)
         outside = np.abs(now) > half
-        wrong = ~near & ((outside != (away > 0)) | (outside & (now * errors < 0)))
-        if not wrong.any():
+        passed = outside & (now * errors < 0)
+        wrong = ~near & ((outside != (away > 0)) | passed)
+        if not (wrong.any() or (is_apart and passed.any())):
             return
         near |= wrong
+        errors = np.where(passed, now, errors)
 
 
 def _value(
