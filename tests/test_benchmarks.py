@@ -27,6 +27,7 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "examples" / "benchmarks"
         ("time_to_quality.py", "--rounds 1 --models networks"),
         ("growth.py", "--rounds 1 --epochs 1"),
         ("quality/regression.py", "--data diabetes steps --of mlp HistGradientBoosting --rows 100 --splits 1"),
+        ("quality/regression_linear.py", "--models LinearRegression Lasso LinearSVR --rows 60 --rounds 1"),
         ("compare.py", f"--rounds 1 --with skore={sys.executable}"),  # which need not have it
     ],
 )

@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import QuantileRegressor
+from sklearn.model_selection import KFold
 
-from skdeep import Huber, LinearRegressor
+from skdeep import Huber, LinearRegressor, MLPRegressorTorch
 from skdeep.exact import huber
-from skdeep.exact.piecewise import _Problem, _terms
+from skdeep.exact.kinked_terms import terms_of
+from skdeep.exact.piecewise import _Problem
 from skdeep.exact.rows import Rows
 from skdeep.exact.value_losses import HuberLoss
-from skdeep.model_selection import GridSearchCV
+from skdeep.model_selection import GridSearchCV, grid
 
 X, Y = load_diabetes(return_X_y=True)
 X, Y = 20 * X[:150], (Y[:150] - 150) / 80
@@ -62,7 +65,7 @@ def test_least_absolute_errors_are_the_limit_with_an_l1_norm(strength):
 def test_zero_is_not_certified_because_it_is_zero(width):
     """Of an intercept without a penalty that should be one, but is zero as all else."""
     target, one, kappa = np.ones((1, 150)), np.ones((1, 1)), np.append(np.ones(10), 0)[None]
-    problem = _Problem(_terms(Rows(Z), target, target, one, one, WEIGHT, kappa, width), 0 * kappa)
+    problem = _Problem(terms_of(Rows(Z), target, target, one, one, WEIGHT, kappa, width), 0 * kappa)
     value, gap = problem.certify(np.zeros((1, 11)), np.zeros((1, 161)))
     assert value[0] == pytest.approx(1, abs=width) and gap[0] > 0.9
 
@@ -97,3 +100,44 @@ def test_least_squares_that_a_penalty_forbids_are_no_unit():
     v = found.params[0, 0]
     gradient = np.clip(rows @ v - target, -1e-3, 1e-3) @ rows / 27 + rho[0] * v
     assert found.converged[0] and np.abs(gradient).max() < 1e-7
+
+
+@pytest.mark.parametrize("penalty", ["l2", None])
+@pytest.mark.parametrize("targets", ["plain", "mostly the same"])
+def test_deltas_that_follow_from_each_splits_targets_are_one_stack(penalty, targets, monkeypatch):
+    """The scores are those of fits alone, which have a delta of their own."""
+    sizes, train = [], grid._Grid.train
+    monkeypatch.setattr(
+        grid._Grid, "train", lambda *args: [found := train(*args), sizes.append(found and len(found[1]))][0]
+    )
+    values = Y if targets == "plain" else np.where(np.arange(150) % 3, 2.0, 5 * Y)
+    regressor, alphas = LinearRegressor("huber", penalty=penalty, tol=1e-10), [1e-3, 0.1, 3.0]
+    search = GridSearchCV(regressor, {"alpha": alphas}, cv=KFold(3), refit=False).fit(X, values)
+    assert sizes == [9]
+    for s, (rows, test) in enumerate(KFold(3).split(X)):
+        for k, alpha in enumerate(alphas):
+            alone = clone(regressor).set_params(alpha=alpha).fit(X[rows], values[rows])
+            score = alone.score(X[test], values[test])
+            assert search.cv_results_[f"split{s}_test_score"][k] == pytest.approx(score, abs=1e-8)
+    assert alone.delta_ != clone(regressor).fit(X, values).delta_
+
+
+def test_deltas_of_several_targets_or_behind_an_l1_norm_are_each_splits():
+    for regressor, values in (
+        (LinearRegressor("huber", tol=1e-8), np.column_stack([Y, Y**2])),
+        (LinearRegressor("huber", penalty="l1", tol=1e-8), Y),
+    ):
+        search = GridSearchCV(regressor, {"alpha": [0.01, 0.1]}, cv=KFold(2), refit=False).fit(X, values)
+        alone = clone(regressor).set_params(alpha=0.1).fit(X[75:], values[75:])
+        expected = alone.score(X[:75], values[:75])
+        assert search.cv_results_["split0_test_score"][1] == pytest.approx(expected, abs=1e-6)
+
+
+def test_deltas_of_networks_are_each_splits():
+    network = MLPRegressorTorch("huber", hidden_layer_sizes=(3,), max_iter=1, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # of a fault
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        search = GridSearchCV(network, {"alpha": [0.01, 0.1]}, cv=KFold(2), refit=False).fit(X, Y)
+        alone = clone(network).set_params(alpha=0.1).fit(X[75:], Y[75:])
+    assert search.cv_results_["split0_test_score"][1] == pytest.approx(alone.score(X[:75], Y[:75]), abs=1e-8)

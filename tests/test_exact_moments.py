@@ -121,12 +121,15 @@ def test_ridges_of_a_search():
 
 
 def test_ridges_that_are_left_to_others():
-    weight, tol = np.full((1, 200), 1 / 200), np.array([1e-4])
-    rho = penalties([0.1])
+    weight, tol = np.full((1, 200), 1 / 200), np.array([1e-4, 1e-4])
+    rho = penalties([0.1, 0.1])
     rho[0, 3] = 0
     assert moments.ridge(Rows(Z), SquaredLoss(Y[None]), weight, rho, tol) is None
-    target = X @ np.ones(10)  # met but for what the penalty takes
-    assert moments.ridge(Rows(Z), SquaredLoss(target[None]), weight, penalties([1e-12]), tol) is None
+    target = X @ np.ones(10)  # met but for what the penalty takes, which one model's errors tell
+    weak = penalties([1e-12, 1e-12])
+    assert moments.ridge(Rows(Z), SquaredLoss(target[None]), weight, weak, tol) is None
+    found = moments.ridge(Rows(Z), SquaredLoss(target[None]), weight, weak[:1], tol[:1])
+    assert found.curve[0][0] == pytest.approx(0.5e-12 * 10, rel=1e-6)
 
 
 @pytest.mark.parametrize(

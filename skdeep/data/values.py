@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,8 @@ _DOMAINS = {"non-negative": ("at least zero", np.less), "positive": ("positive",
 #: Digits of levels and units, in powers of two. With more, the order in which rows are added up would decide on the
 #: last digits of all targets, and so on which rows are held out.
 _DIGITS = 36
+#: The least number beside zero.
+_LEAST_STEP = math.ulp(0.0)
 #: Median absolute deviations from the median beyond which the size of a target is no matter to robust losses.
 _FAR = 10.0
 
@@ -96,14 +99,22 @@ def middle(values: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, n
 
     Where most values are the same, it is the median of the deviations of all others; zero where there are none.
     """
-    of_rows = np.ones(len(values)) if weight is None else weight
-    median = quantiles(values, of_rows, 2)[:, 1]
+    median = _lower_median(values, weight)
     deviation = np.abs(values - median)
-    spread = quantiles(deviation, of_rows, 2)[:, 1]
+    spread = _lower_median(deviation, weight)
     if not spread.all():
+        of_rows = np.ones(len(values)) if weight is None else weight
         of_others = quantiles(np.where(deviation > 0, deviation, np.nan), of_rows, 2)[:, 1]
         spread = np.where(spread > 0, spread, of_others)
     return median, spread
+
+
+def _lower_median(values: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+    """Compute the medians of columns (n, C): of an even number of values, the lower of the two in the middle."""
+    if weight is not None:
+        return quantiles(values, weight, 2)[:, 1]
+    middle = (len(values) - 1) // 2
+    return np.partition(values, middle, axis=0)[middle]
 
 
 @dataclass(frozen=True)
@@ -142,19 +153,13 @@ class TargetScale:
             median, spread = middle(values, weight)
             reach = np.where(spread > 0, _FAR * spread, np.inf)
             values = np.clip(values, median - reach, median + reach)
-        largest = np.abs(values).max(0, initial=0.0)
-        largest = np.where(largest > 0, largest, 1.0)  # squares of what is huge or tiny have no number
-        shares = values / largest
-        low, high = shares.min(0), shares.max(0)
-        centre = low + (high - low) / 2
-        mean = largest * (centre + _rounded(_mean(shares - centre, weight), high - low))
-        level = mean if free and not (loss.log_link or isinstance(loss, Positive)) else zeros
-        squares = _mean(np.square((values - level) / largest), weight)
-        unit = mean if loss.log_link else largest * np.sqrt(squares)
-        unit = np.where(unit > 1e-12 * largest, unit, np.where(np.abs(mean) > 0, np.abs(mean), 1.0))
-        if not per_column or loss.in_unit(2.0) is not loss:
+        is_centred = free and not (loss.log_link or isinstance(loss, Positive))
+        each = [_measured(own, weight, is_centred, loss.log_link) for own in np.ascontiguousarray(values.T)]
+        mean, unit = (np.array(part) for part in zip(*each, strict=True))
+        level = mean if is_centred else zeros
+        if len(unit) > 1 and (not per_column or loss.in_unit(2.0) is not loss):
             unit = unit.max() * np.sqrt(np.square(unit / unit.max()).mean()) * ones
-        unit = _rounded(unit, np.ldexp(1.0, np.frexp(unit)[1] - 1))
+        unit = np.array([_rounded(own, math.ldexp(1.0, math.frexp(own)[1] - 1)) for own in unit.tolist()])
         if loss.log_link:
             return cls(zeros, unit, ones, np.log(unit), ones, zeros, False)
         if isinstance(loss, Positive):
@@ -184,15 +189,27 @@ class TargetScale:
         return scores * factor + offset
 
 
-def _mean(values: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
-    """Compute the means of columns (n, C), by the rows' weights."""
-    return values.mean(0) if weight is None else weight @ values / weight.sum()
+def _measured(values: np.ndarray, weight: np.ndarray | None, is_centred: bool, log_link: bool) -> tuple[float, float]:
+    """Compute the mean of a column (n,), and its unit, which is the mean on a log link."""
+    low, high = float(values.min()), float(values.max())
+    largest = max(high, -low) or 1.0  # squares of what is huge or tiny have no number
+    low, high = low / largest, high / largest
+    centre = low + (high - low) / 2
+    mean = largest * (centre + _rounded(_mean(values / largest - centre, weight), high - low))
+    away = ((values - mean) if is_centred else values) / largest
+    unit = mean if log_link else largest * math.sqrt(_mean(away * away, weight))
+    return mean, unit if unit > 1e-12 * largest else abs(mean) or 1.0
 
 
-def _rounded(values: np.ndarray, size: np.ndarray) -> np.ndarray:
+def _mean(values: np.ndarray, weight: np.ndarray | None) -> float:
+    """Compute the mean of a column (n,), by the rows' weights."""
+    return float(np.add.reduce(values) / len(values) if weight is None else weight @ values / weight.sum())
+
+
+def _rounded(value: float, size: float) -> float:
     """Round to the digits that are counted, of which the first are of this size."""
-    step = np.maximum(np.where(size > 0, size, 1.0) * 2.0**-_DIGITS, np.nextafter(0, 1))
-    return np.round(values / step) * step
+    step = max((size if size > 0 else 1.0) * 2.0**-_DIGITS, _LEAST_STEP)
+    return round(value / step) * step if math.isfinite(value) else value
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from torch import Tensor
 
 #: Error of a score, as a share of what scores vary by, that the rounding of kept coefficients may make.
 _TOLERANCE = 2.0**-12
+#: How many times larger than scores their parts may be, for which float64 has room in any case.
+_SURELY = 2.0**40
 
 
 class Frame:
@@ -81,6 +83,11 @@ def kept(
     ValueError
         Where float64 has no room for them either.
     """
+    if frame is None and dtype == np.float64 and coef.dtype == np.float64:
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            shift, largest = coef * center, max(np.abs(bias).max(initial=0.0), np.abs(coef * size).max(initial=0.0))
+            if np.abs(shift).max(initial=0.0) <= _SURELY * largest < np.inf:  # as it most often is
+                return coef, bias - shift.sum(1)
     factor, origin = (1.0, 0.0) if frame is None else (frame.factor, frame.origin)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # what is not finite is above any limit
         effect = np.sqrt(np.square(coef * size).sum(1).max(initial=0.0))

@@ -33,6 +33,7 @@ from skdeep.fitting.choices import choose
 from skdeep.fitting.constraints import Constrained
 from skdeep.fitting.fit import Procedure, conclude, fit_alone, train_each
 from skdeep.fitting.links import average_of, link_of, uncalibrated_link
+from skdeep.fitting.losses import RegressionLoss
 from skdeep.fitting.methods import available_unless, rollback
 from skdeep.fitting.recipe import Member, Recipe, as_numbers
 from skdeep.fitting.saved import packed, unpacked
@@ -63,7 +64,7 @@ def _param_names(cls: Any, init: Callable) -> tuple[str, ...]:
 
 
 #: Types of values that cannot change; parameters of such that have been found valid, and how many of these are kept.
-_PLAIN = frozenset({bool, int, float, str})
+_PLAIN = frozenset({type(None), bool, int, float, str, np.float64, np.int64})
 _VALID: dict[tuple, None] = {}
 _MANY = 256
 
@@ -114,17 +115,30 @@ class BaseTorchEstimator(CallbackSupportMixin, Predictor, Constrained, BaseEstim
         return False
 
     def _validate_params(self) -> None:
-        given = self.get_params(deep=False)
-        key = (type(self), *((type(value), value) for value in given.values()))
-        plain = all(value is None or type(value) in _PLAIN for value in given.values())
-        if plain and key in _VALID:  # as in the folds of a search, or the next fit
+        key: list[Any] = [type(self)]
+        plain = True
+        for value in self.get_params(deep=False).values():
+            key.append(kind := type(value))
+            if kind in _PLAIN:
+                key.append(value)
+            elif isinstance(value, Solver | RegressionLoss):
+                parts = [*vars(value).values()]
+                key += [*map(type, parts), *parts]
+                plain = plain and all(type(part) in _PLAIN for part in parts)
+            else:
+                plain = False
+        if plain and tuple(key) in _VALID:  # as in the folds of a search, or the next fit
             return
         super()._validate_params()
         check_settings(self)
+        self._check_together()
         if plain:
-            _VALID[key] = None
+            _VALID[tuple(key)] = None
             if len(_VALID) > _MANY:
                 del _VALID[next(iter(_VALID))]
+
+    def _check_together(self) -> None:
+        """Raise where parameters, which are valid, do not go together."""
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters of the estimator, and settings of a solver that is an object, as ``solver__name``."""

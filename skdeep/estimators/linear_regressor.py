@@ -84,18 +84,21 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
         of_squares, of_norm = (2 - degree, 1 - degree) if scale.is_of_scores else (-degree, -degree)
         alpha = values(members, "alpha")
         auto = np.isnan(alpha)
-        strength = np.where(auto, loss.slope * self._auto_alpha / total_weight, alpha)
+        strength = np.where(auto, loss.slope * self._auto_alpha / total_weight, alpha) if auto.any() else alpha
         unit: Any = scale.unit
         if len(unit) == 1 or self._is_alike(of_norm if self.penalty == "l1" else of_squares):
             unit = float(unit[0])  # all targets have the same
         else:
             strength, auto = strength[:, None] * np.ones_like(unit), auto[:, None]
+
+        def in_units(power: float) -> Any:
+            return np.where(auto, 1.0, unit**power) if auto.any() else unit**power
+
         if self.penalty != "elasticnet":
-            power = of_norm if self.penalty == "l1" else of_squares
-            return PENALTIES[self.penalty](strength * np.where(auto, 1.0, unit**power), np.zeros_like(strength))
+            strength = strength * in_units(of_norm if self.penalty == "l1" else of_squares)
+            return PENALTIES[self.penalty](strength, np.zeros_like(strength))
         l1_ratio = values(members, "l1_ratio").reshape(auto.shape)
-        lasso = strength * l1_ratio * np.where(auto, 1.0, unit**of_norm)
-        ridge = strength * (1 - l1_ratio) * np.where(auto, 1.0, unit**of_squares)
+        lasso, ridge = strength * l1_ratio * in_units(of_norm), strength * (1 - l1_ratio) * in_units(of_squares)
         total = lasso + ridge
         share = l1_ratio * np.ones_like(total)
         return PENALTIES[self.penalty](total, np.divide(lasso, total, out=share, where=total > 0))

@@ -67,8 +67,7 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         # R² is of means, and of squares: the epoch with the highest one is not where a quantile is best
         return "r2" if self.loss == "squared_error" else "loss"
 
-    def _validate_params(self) -> None:
-        super()._validate_params()
+    def _check_together(self) -> None:
         check_output(self.loss, self.output)
 
     @with_callbacks

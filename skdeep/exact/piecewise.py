@@ -19,17 +19,23 @@ R. Koenker, *Quantile Regression*, 2005, chapter 6.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import lstsq
 
+from skdeep.exact import interior_one
 from skdeep.exact.descent import summed
 from skdeep.exact.elastic_net import Solution
 from skdeep.exact.interior import Batch
+from skdeep.exact.kinked_terms import Terms, terms_of
+from skdeep.exact.moments import distinct
 from skdeep.exact.rows import Rows
 
+#: Rows from which models one by one take less time than together.
+_MANY_ROWS = 4000
+#: Half the distance of bounds, as a part of the least value known, from which few rows change sides.
+_APART = 0.25
 #: Values below this part of what no parameters have count as zero, as rounding hides how far from it they are.
 _SMALLEST = 1e-7
 #: Terms of a batch of models: as many as stay in the cache.
@@ -46,98 +52,6 @@ _MAX_RESTARTS, _LARGER = 2, 30.0
 _MAX_SYSTEM, _MAX_EXCHANGES = 1000, 10
 #: What duals may be beyond their bounds by rounding.
 _ROUNDING = 1e-9
-
-
-@dataclass
-class _Terms:
-    """The hinges of S systems, T of each: of all rows, on one side or both, and of coefficients with an L1 norm.
-
-    Attributes
-    ----------
-    rows : Rows
-    signs : tuple of float
-        Of the scores in the margins: for each side, all rows.
-    at_zero : ndarray of shape (S, T)
-        Margins where all parameters are zero.
-    weight : ndarray of shape (S, T)
-    lean : ndarray of shape (S, T) or None
-        What falls with the margins, so much per margin.
-    share : ndarray of shape (S, T)
-        Of complementarity: the same for all rows in the end, whatever their weights.
-    give : ndarray of shape (S, T) or None
-        Width of the kinks.
-    has_norm : bool
-        Whether each column of the rows has a last term, whose margin is its coefficient.
-    """
-
-    rows: Rows
-    signs: tuple[float, ...]
-    at_zero: np.ndarray
-    weight: np.ndarray
-    lean: np.ndarray | None
-    share: np.ndarray
-    give: np.ndarray | None
-    has_norm: bool
-
-    n_scores = 1
-
-    @property
-    def n_of_rows(self) -> int:
-        """Count the terms of rows."""
-        return len(self.signs) * self.rows.shape[0]
-
-    def keep(self, systems: np.ndarray) -> _Terms:
-        """Take some of the systems."""
-        lean, give = (None if part is None else part[systems] for part in (self.lean, self.give))
-        at_zero, weight, share = self.at_zero[systems], self.weight[systems], self.share[systems]
-        return _Terms(self.rows, self.signs, at_zero, weight, lean, share, give, self.has_norm)
-
-    def in_unit(self, unit: np.ndarray) -> _Terms:
-        """Count scores in units (S, 1)."""
-        return replace(self, at_zero=self.at_zero / unit, give=None if self.give is None else self.give / unit)
-
-    def changes(self, params: np.ndarray) -> np.ndarray:
-        """Compute how margins (S, T) change with parameters (S, D)."""
-        scores = self.rows.scores(params)
-        parts = [scores if sign == 1 else sign * scores for sign in self.signs]
-        if self.has_norm:
-            parts.append(params)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-
-    def of_scores(self, slope: np.ndarray) -> np.ndarray:
-        """Compute slopes (S, n) in the scores from slopes (S, T) in the margins."""
-        n = self.rows.shape[0]
-        found = slope[:, :n]
-        return found if len(self.signs) == 1 else found - slope[:, n : 2 * n]
-
-    def back(self, slope: np.ndarray) -> np.ndarray:
-        """Compute the gradient in the parameters (S, D) from a weighted one in the margins (S, T)."""
-        found = self.rows.back(self.of_scores(slope))
-        if self.has_norm:
-            found += slope[:, self.n_of_rows :]
-        return found
-
-    def hessians(self, second: np.ndarray) -> np.ndarray:
-        """Compute second derivatives (S, D, D) in the parameters from weighted ones in the margins (S, T)."""
-        n, D = self.rows.shape
-        found = self.rows.gram(second[:, :n] if len(self.signs) == 1 else second[:, :n] + second[:, n : 2 * n])
-        if self.has_norm:
-            found.reshape(len(found), -1)[:, :: D + 1] += second[:, self.n_of_rows :]
-        return found
-
-    def loss(self, margin: np.ndarray) -> np.ndarray:
-        """Compute the objective's part without a ridge, (S,)."""
-        if self.give is not None:
-            given, margin = self.given(margin)
-        found = np.vecdot(np.maximum(margin, 0), self.weight)
-        found = found if self.lean is None else found - np.vecdot(margin, self.lean)
-        return found if self.give is None else found + 0.5 * np.vecdot(self.weight * self.give, given * given)
-
-    def given(self, margin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Compute which part of the width margins give way by, and what is left of them."""
-        assert self.give is not None
-        given = np.clip(margin, -0.5 * self.give, 0.5 * self.give)
-        return np.divide(given, self.give, out=np.zeros_like(given), where=self.give > 0), margin - given
 
 
 def solve(
@@ -191,6 +105,14 @@ def solve(
     used = np.flatnonzero(weight.any(0))
     if len(used) < n:
         rows, lo, hi, weight, n = rows.select(used), lo[:, used], hi[:, used], weight[:, used], len(used)
+    if C == 1 and not width and interior_one.suits(rows, weight, rho, kappa):
+        bounds, costs = (lo[0], lo[0] if hi is lo else hi[0]), (float(up[0]), float(down[0]))
+        one = interior_one.solve(rows, *bounds, *costs, weight[0], rho[0], float(np.min(gap)), max_iter)
+        if one is not None:
+            reached = np.array([one.gap])
+            return Solution(one.params[None, None], np.array([one.value]), reached, [one.curve], reached <= gap)
+    if K > 1 and C == 1 and n >= _MANY_ROWS and not width and interior_one.suits(rows, None, rho, kappa):
+        return _one_by_one(rows, lo, hi, up, down, weight, rho, np.broadcast_to(gap, K), max_iter)
     goal = np.repeat(np.broadcast_to(np.asarray(gap, dtype=float), K), C)
     starts = _starts(rows, (lo + hi) / 2, weight, rho, kappa)
     params, value, reached = np.zeros((K * C, D)), np.zeros(K * C), np.zeros(K * C)
@@ -198,22 +120,27 @@ def solve(
     size = max(1, _BATCH // (n if np.array_equal(lo, hi) else 2 * n))
     for systems in np.split(np.arange(K * C), range(size, K * C, size)):
         k, c = np.divmod(systems, C)
-        problem = _Problem(_terms(rows, lo[c], hi[c], up[c, None], down[c, None], weight[k], kappa[k], width), rho[k])
+        problem = _Problem(terms_of(rows, lo[c], hi[c], up[c, None], down[c, None], weight[k], kappa[k], width), rho[k])
         # in units of the least value that is known
-        known = np.stack([problem.value(start[c]) for start in starts])
+        known = np.stack([problem.value(start[k, c]) for start in starts])
         least = known.argmin(0)
         lowest = np.take_along_axis(known, least[None], 0)[0]
         unit = np.maximum(lowest, _LEAST_UNIT * known[-1]) / (up + down)[c] + 0.5 * np.vecdot(hi[c] - lo[c], weight[k])
         unit[~(unit > 0)] = 1.0
-        start = starts[least, c]
-        found = problem.solve(unit, start, lowest, goal[systems], max_iter)
+        start = starts[least, k, c]
+        found = None
+        if len(problem.terms.signs) > 1:
+            found = problem.solve_beside(unit, start, lowest, goal[systems], max_iter)
+        if found is None:
+            found = problem.solve(unit, start, lowest, goal[systems], max_iter)
         for _ in range(_MAX_RESTARTS):
             left = np.flatnonzero(found.gap > goal[systems])
             if not len(left):
                 break
             unit[left] *= _LARGER
-            again = problem.select(left).solve(unit[left], start[left], lowest[left], goal[systems[left]], max_iter)
-            found.improve(left, again)
+            part = problem.select(left)
+            again = part.solve(unit[left], start[left], lowest[left], goal[systems[left]], max_iter)
+            found.improve(left, again, part.smallest)
         params[systems], value[systems], reached[systems] = found.params, found.value, found.gap
         curves += found.curve
     value, reached = value.reshape(K, C), reached.reshape(K, C)
@@ -224,45 +151,45 @@ def solve(
     return Solution(params.reshape(K, C, D), total, relative, curves, np.asarray(converged))
 
 
-def _terms(
+def _one_by_one(
     rows: Rows,
     lo: np.ndarray,
     hi: np.ndarray,
     up: np.ndarray,
     down: np.ndarray,
     weight: np.ndarray,
-    kappa: np.ndarray,
-    width: float,
-) -> _Terms:
-    """State losses of S systems as hinges: of all rows both sides, or where bounds meet, one side and a slope."""
-    if np.array_equal(lo, hi):
-        signs: tuple[float, ...] = (1.0,)
-        parts = [(-hi, weight * (up + down), weight * up)]
-    else:
-        signs, none = (1.0, -1.0), np.zeros_like(weight)
-        parts = [(-hi, weight * down, none), (lo, weight * up, none)]
-    if has_norm := bool(kappa.any()):
-        parts.append((np.zeros_like(kappa), 2 * kappa, kappa))
-    at_zero, of_terms, lean = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
-    each = np.concatenate([weight] * len(signs) + [kappa / (up + down)] * has_norm, axis=1)
-    share = np.divide(weight.mean(1, keepdims=True), each, out=np.ones_like(each), where=each > 0)
-    give = np.where(np.arange(each.shape[1]) < weight.shape[1], width, np.zeros_like(each)) if width else None
-    return _Terms(rows, signs, at_zero, of_terms, lean if lean.any() else None, share, give, has_norm)
+    rho: np.ndarray,
+    gap: np.ndarray,
+    max_iter: int,
+) -> Solution:
+    """Solve models of one column each on their own rows, of which few are looked at: see `interior_one`."""
+    first, number = distinct(weight)
+    own = [np.flatnonzero(weight[k]) for k in first]
+    parts = [(rows.select(used), lo[:, used], hi[:, used]) for used in own]
+    found = []
+    for k, which in enumerate(number):
+        one = weight[k : k + 1, own[which]], rho[k : k + 1], np.zeros_like(rho[k : k + 1])
+        part, below, above = parts[which]
+        found.append(solve(part, below, above, up, down, *one, gap[k], max_iter))
+    params, value, reached = (np.concatenate([of[i] for of in found]) for i in range(3))
+    return Solution(params, value, reached, [of.curve[0] for of in found], reached <= gap)
 
 
 def _starts(rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray, kappa: np.ndarray) -> np.ndarray:
-    """Compute parameters (3, C, D) that may be near: all models' least squares, without what is held, and zero."""
+    """Compute parameters (3, K, C, D) that may be near: least squares of all rows, without what is held, and zero."""
     mean, D = weight.mean(0), rows.shape[1]
     hessian, right = rows.gram(mean[None])[0], rows.back(target * mean)
     diagonal = hessian.reshape(-1)[:: D + 1]
-    diagonal += rho.min(0) + _HOLD * diagonal.max(initial=0.0) + np.finfo(float).tiny
-    found = np.zeros((3, *right.shape))
+    diagonal += _HOLD * diagonal.max(initial=0.0) + np.finfo(float).tiny
+    found = np.zeros((3, len(rho), *right.shape))
     if rows.shape[0] <= D:  # they may all be met
         found[0] = lstsq(rows.take(np.arange(rows.shape[0])), target.T, lapack_driver="gelsy")[0].T
     else:
-        found[0] = np.linalg.solve(hessian, right.T).T
+        each = np.repeat(hessian[None], len(rho), 0)
+        each.reshape(len(rho), -1)[:, :: D + 1] += rho
+        found[0] = np.linalg.solve(each, right.T[None]).swapaxes(1, 2)
     free = np.flatnonzero(~(rho + kappa).any(0))
-    found[1][:, free] = np.linalg.solve(hessian[np.ix_(free, free)], right[:, free].T).T
+    found[1][..., free] = np.linalg.solve(hessian[np.ix_(free, free)], right[:, free].T).T
     return found
 
 
@@ -274,18 +201,21 @@ class _Found(NamedTuple):
     gap: np.ndarray
     curve: list[list[float]]
 
-    def improve(self, systems: np.ndarray, other: _Found) -> None:
-        """Take what was found for some systems, where it is better."""
+    def improve(self, systems: np.ndarray, other: _Found, smallest: np.ndarray) -> None:
+        """Take what was found for some systems: the lower value, and the higher of what none is below."""
         for own, s in enumerate(systems):
             self.curve[s].extend(other.curve[own])
-            if other.gap[own] < self.gap[s]:
-                self.params[s], self.value[s], self.gap[s] = other.params[own], other.value[own], other.gap[own]
+            each = [(self.value[s], self.gap[s]), (other.value[own], other.gap[own])]
+            least = max(value - gap * max(value, smallest[own]) for value, gap in each)
+            if other.value[own] < self.value[s]:
+                self.params[s], self.value[s] = other.params[own], other.value[own]
+            self.gap[s] = max(self.value[s] - least, 0.0) / max(self.value[s], smallest[own])
 
 
 class _Problem:
     """What S systems minimise: terms, and a ridge of curvatures (S, D)."""
 
-    def __init__(self, terms: _Terms, rho: np.ndarray):
+    def __init__(self, terms: Terms, rho: np.ndarray):
         self.terms, self.rho = terms, rho
         self.norm = terms.weight[:, terms.n_of_rows :] / 2 if terms.has_norm else np.zeros_like(rho)
         self.smallest = np.maximum(_SMALLEST * terms.loss(terms.at_zero), np.finfo(float).tiny)
@@ -331,6 +261,30 @@ class _Problem:
         curve = [[scale * one for one in of_one] for scale, of_one in zip(unit.tolist(), curve, strict=True)]
         return _Found(own * params, unit * value, gap, curve)
 
+    def solve_beside(
+        self, unit: np.ndarray, start: np.ndarray, first: np.ndarray, goal: np.ndarray, max_iter: int
+    ) -> _Found | None:
+        """Find the optima as if no row passed from one side to the other; None where bounds are too near for that.
+
+        What is left out is never below zero: no optimum is below what is found. Where it is above zero at the end, all
+        is solved for.
+        """
+        terms, n = self.terms, self.terms.rows.shape[0]
+        apart = np.vecdot(-terms.at_zero[:, :n] - terms.at_zero[:, n : 2 * n], terms.weight[:, :n])
+        if not (0.5 * apart >= _APART * first).all():
+            return None
+        found = _Problem(terms.beside(start), self.rho).solve(unit, start, first, goal, max_iter)
+        least = found.value * (1 - found.gap)
+        value = self.value(found.params)
+        gap = np.maximum(value - least, 0) / np.maximum(value, self.smallest)
+        found = found._replace(value=value, gap=np.where(value > found.value, gap, found.gap))
+        left = np.flatnonzero(found.gap > goal)
+        if len(left):
+            part = self.select(left)
+            whole = part.solve(unit[left], start[left], first[left], goal[left], max_iter)
+            found.improve(left, whole, part.smallest)
+        return found
+
     def certify(self, params: np.ndarray, dual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compute values, and how far they are above what no parameters are below: relatively, (S,)."""
         terms, n = self.terms, self.terms.n_of_rows
@@ -368,7 +322,7 @@ def _settled(problem: _Problem, params: np.ndarray, dual: np.ndarray) -> list[tu
     terms, n = problem.terms, problem.terms.n_of_rows
     rows, D = terms.rows, len(params[0])
     weight, lean = terms.weight[0], 0.0 if terms.lean is None else terms.lean[0]
-    sign = np.repeat(terms.signs, rows.shape[0])
+    sign = np.concatenate([np.broadcast_to(own, (1, rows.shape[0])) for own in terms.signs], axis=1)[0]
     give = np.zeros_like(weight) if terms.give is None else terms.give[0]
 
     def margins(v: np.ndarray, d: np.ndarray) -> np.ndarray:

@@ -33,17 +33,24 @@ class Matrix:
 
     def __init__(self, matrix: np.ndarray):
         self.matrix = matrix
+        self._taken: tuple[np.ndarray | None, np.ndarray] = None, matrix
+
+    def _rows(self, index: np.ndarray) -> np.ndarray:
+        """Take some rows, once for an index."""
+        if self._taken[0] is not index:
+            self._taken = index, self.matrix.take(index, 0)
+        return self._taken[1]
 
     def solve(self, index: np.ndarray, right: np.ndarray) -> np.ndarray:
         if not len(index):
             return right
-        part = self.matrix[index[:, None], index]
+        part = self._rows(index).take(index, 1)
         # A symmetric matrix's transpose is what LAPACK, which counts along columns, need not copy.
         _, found, fault = dposv(part.T, right)
         return np.linalg.lstsq(part, right, rcond=1e-14)[0] if fault else found
 
     def times(self, index: np.ndarray, direction: np.ndarray) -> np.ndarray:
-        return direction @ self.matrix[index]
+        return direction @ self._rows(index)
 
 
 class Quadratic(NamedTuple):
@@ -94,7 +101,7 @@ def exchange(problem: Quadratic, most: int = _MAX_EXCHANGES) -> np.ndarray | Non
         index = sign.nonzero()[0]
     fewest, patience = len(x) + 1, _PATIENCE
     for _ in range(most):
-        slopes = kappa[index] * sign[index]
+        slopes = (kappa * sign)[index]
         there = curvature.solve(index, offset[index] - slopes)
         slope = curvature.times(index, there) - offset
         # Where there is no L1 norm, no sign is wrong.

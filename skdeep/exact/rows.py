@@ -13,8 +13,8 @@ _MAX_PRODUCTS, _VERY_FEW = 2**21, 20
 #: Rows whose products are formed at a time, and values of them from which those without a factor are left out; values
 #: up to which products of all factors are formed in one call.
 _PART, _MANY_VALUES, _FEW_VALUES = 1024, 2**12, 2**16
-#: Columns from which a symmetric product costs less than a general one.
-_FEW_COLUMNS = 48
+#: Columns from which a symmetric product costs less than a general one, and rows are best kept as they come.
+FEW_COLUMNS = 48
 #: Rows that are made dense at a time.
 _CHUNK_VALUES = 2**20
 #: Variances of columns, as a part of the squares of their means, below which digits are lost, or all of them.
@@ -66,7 +66,8 @@ class Rows:
     Parameters
     ----------
     Z : ndarray of shape (n, D)
-        Float64, contiguous; the last column is one if there is an intercept.
+        Float64, contiguous along rows, or along columns, where there are few; the last one is one if there is an
+        intercept.
     """
 
     def __init__(self, Z: np.ndarray):
@@ -88,7 +89,9 @@ class Rows:
         return self.Z[index]
 
     def select(self, index: np.ndarray | slice) -> Rows:
-        """Take some rows, as an operator."""
+        """Take some rows, as an operator, in the order in memory that all have."""
+        if isinstance(index, np.ndarray) and self.Z.flags.f_contiguous:
+            return Rows(self.Z.T.take(index, 1).T)
         return Rows(self.Z[index])
 
     def columns(self, index: np.ndarray, part: slice) -> np.ndarray:
@@ -107,7 +110,7 @@ class Rows:
         if len(factor) * self.Z.size <= _FEW_VALUES:
             return (self._columns * factor[:, None]) @ self.Z
         found = np.zeros((len(factor), D, D))
-        if D < _FEW_COLUMNS:
+        if D < FEW_COLUMNS:
             turned = self._columns if len(factor) > 1 or "_columns" in self.__dict__ else self.Z.T
             for start in range(0, len(self.Z), _PART):  # what is multiplied is to stay in the cache
                 part = slice(start, start + _PART)

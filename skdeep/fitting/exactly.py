@@ -30,7 +30,7 @@ from skdeep.engine.values import (
     TweedieValues,
     ValueLoss,
 )
-from skdeep.exact import elastic_net, finite_newton, hinge, huber, moments, piecewise
+from skdeep.exact import elastic_net, finite_newton, hinge, huber, moments, normal, piecewise
 from skdeep.exact.descent import Solution, Stack, descend
 from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
 from skdeep.exact.lbfgs import LBFGS
@@ -58,6 +58,8 @@ _MAX_SYSTEM = 1024
 _MAX_COLUMNS = 4096
 #: The relative duality gap that a tolerance of one asks for.
 GAP = 0.01
+#: Why a model stops that is solved in closed form.
+EXACT = "The solution is exact."
 
 
 def has_exact_solver(recipe: Recipe, problem: Problem, network: Network) -> bool:
@@ -175,7 +177,7 @@ def solve_exactly(
             assert isinstance(own, Linear)
             solve_exactly(recipe, problem, own, [members[m] for m in part], epochs)
         return
-    rows = rows_of(problem, network, index, variables)
+    rows = rows_of(problem, network, index, variables, recipe.loss.target == "values")
     target = problem.target if index is None else problem.target[index]
     unit = variables.scale if network.unit is None else variables.scale * to_numpy64(network.unit)[:, 0]
     # of each model, or of each of its scores
@@ -198,10 +200,14 @@ def solve_exactly(
         kappa[..., :-1] /= size
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if recipe.solver == "lbfgs":
-            loss = row_loss(recipe.loss, target, recipe.n_outputs)
-            own_tol, alike = tol * recipe.loss.slope, network.scale is not None
-            solution = _descend(recipe, (rows, loss, weight, rho, start), alike, own_tol, max_iter)
-            solution.bound /= recipe.loss.slope
+            loss, alike = row_loss(recipe.loss, target, recipe.n_outputs), network.scale is not None
+            stretch = np.array([member.stretch for member in members])
+            if isinstance(loss, HuberLoss) and (stretch != 1).any():
+                solution = _stretched(recipe, (rows, loss, weight, rho, start), stretch, alike, tol, max_iter)
+            else:
+                own_tol = tol * recipe.loss.slope
+                solution = _descend(recipe, (rows, loss, weight, rho, start), alike, own_tol, max_iter)
+                solution.bound /= recipe.loss.slope
         else:
             weight = np.ascontiguousarray(np.broadcast_to(weight, (len(members), weight.shape[1])))
             solution = _certified(recipe, rows, target, weight, (rho, kappa), GAP * tol, max_iter, start)
@@ -212,6 +218,34 @@ def solve_exactly(
     params = [torch.from_numpy(part) for part in variables.back(solution.params)]
     params = params if dtype is torch.float64 else [part.to(dtype) for part in params]
     _book(solution, params, network, members, monitor, observer)
+
+
+def solve_at_once(recipe: Recipe, problem: Problem, network: Linear, members: list[Member]) -> bool:
+    """Solve a model's least squares by its normal equations, unless they tell too little: see `skdeep.exact.normal`."""
+    n, D = problem.n_rows, problem.source.shape[1] + len(network.params) - 1
+    is_plain = type(problem.source) is np.ndarray and network.frame is None and problem.shard is None
+    is_here = recipe.device.type == "cpu" and recipe.dtype is torch.float64 and fits_memory(problem)
+    if len(members) > 1 or type(recipe.loss) is not SquaredValues or not (is_plain and is_here and n > D):
+        return False
+    index, weight = weights_of(problem, members)
+    total_weight = total_weights(problem, members)
+    curvature, variables = recipe.penalty(members, total_weight, total_weight).curvature(), Variables.of(network)
+    if curvature.ndim > 1:  # targets that are held differently
+        return False
+    rho = np.zeros(D)
+    if curvature[0]:
+        unit = variables.scale if network.unit is None else variables.scale * to_numpy64(network.unit)[0, 0]
+        rho[: len(unit)] = curvature[0] * np.square(unit)
+    target = (problem.target if index is None else problem.target[index]).T
+    found = normal.solve(rows_of(problem, network, index, variables, True), target, weight[0], rho)
+    if found is None:
+        return False
+    params, value, _ = found
+    p = members[0].progress
+    p.params = [torch.from_numpy(part) for part in variables.back(params[None])]
+    p.record(value, None, None)
+    p.samples, p.stopped = p.samples + n, EXACT
+    return True
 
 
 def _descend(
@@ -256,6 +290,31 @@ def _descend(
         stack = Stack(rows, loss, weight, rho, params)
         solution = descend(stack, directions(np.arange(len(params))), tol, max_iter, max_fun)
     return solution if len(solution.params) == n_models else solution.together(n_scores)
+
+
+def _stretched(
+    recipe: Recipe,
+    objectives: tuple[Rows, HuberLoss, np.ndarray, np.ndarray, np.ndarray],
+    stretch: np.ndarray,
+    alike: bool,
+    tol: np.ndarray,
+    max_iter: int,
+) -> Solution:
+    """Minimise Huber's losses whose deltas are some times (K,) as large: in targets so many times smaller.
+
+    There they are all the same, and objectives with squared norms are those squares smaller.
+    """
+    rows, loss, weight, rho, start = objectives
+    loss = loss.of(loss.target / stretch[:, None, None])
+    slope = np.minimum(1.0, stretch * loss.delta)
+    shorter = start / stretch[:, None, None]
+    solution = _descend(recipe, (rows, loss, weight, rho, shorter), alike, tol * slope / stretch, max_iter)
+    solution.params *= stretch[:, None, None]
+    solution.bound *= stretch / slope
+    solution.curve = [
+        [value * own * own for value in curve] for own, curve in zip(stretch.tolist(), solution.curve, strict=True)
+    ]
+    return solution
 
 
 def _certified(

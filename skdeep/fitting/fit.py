@@ -32,6 +32,7 @@ from skdeep.engine.networks import Network
 from skdeep.engine.schedules import SCHEDULES
 from skdeep.engine.threads import threads_for
 from skdeep.engine.training import Monitor, Observer, Progress, judge_start
+from skdeep.engine.values import SquaredValues
 from skdeep.fitting.calibration import deal_beside
 from skdeep.fitting.links import fitted_copy, learned
 from skdeep.fitting.outcome import Judge, divergence, look_at_end, warn
@@ -198,7 +199,9 @@ def train_each(
     merge = recipe.batch_rows == problem.n_rows and not problem.is_stored
     # where there may be enough of them to matter, or each has unknowns, which ends elsewhere within a gap
     if merge and recipe.solver in FULL_BATCH:
-        merge = problem.n_rows > _FEW_ROWS or not recipe.loss.smooth
+        # least squares pass over the rows about once, which is sooner done than finding which are equal
+        passes_once = type(recipe.loss) is SquaredValues
+        merge = (problem.n_rows > _FEW_ROWS and not passes_once) or not recipe.loss.smooth
         merge = merge and not (problem.shard is None and surely_differ(problem.X))
     rows, weight, split_off = problem.split(first.split_seed, fraction, merge, getattr(leader, "classes_", np.empty(0)))
     held_out = held_out or split_off

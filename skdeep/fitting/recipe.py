@@ -38,6 +38,8 @@ class Member:
         Indices of the rows that it is trained on, one object where members share them; None for all.
     weight : ndarray of shape (n,), or None
         Weight of each row of the problem in training, one object where members share them; None for ones.
+    stretch : float
+        How many times larger its setting of the loss is than the recipe's, where that follows from targets (Huber's).
     dealt : Dealt, or None
         What its calibration needs, where models of the folds train beside it.
     """
@@ -47,6 +49,7 @@ class Member:
     progress: Progress = field(default_factory=Progress)
     rows: np.ndarray | None = None
     weight: np.ndarray | None = None
+    stretch: float = 1.0
     dealt: Dealt | None = None
 
     @cached_property
@@ -157,7 +160,8 @@ def values(members: Sequence[Member], name: str) -> np.ndarray:
 
 def as_numbers(given: Iterable) -> np.ndarray:
     """Make an array of values of a hyper-parameter: float64, NaN for "auto"."""
-    return np.array([np.nan if value == "auto" else value for value in given], dtype=np.float64)
+    # by type first: NumPy's numbers take long to tell that they are no string
+    return np.array([np.nan if isinstance(value, str) else value for value in given], dtype=np.float64)
 
 
 def weights_by_model(weight: np.ndarray | None, n_models: int) -> list[np.ndarray | None]:

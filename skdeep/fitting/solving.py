@@ -19,7 +19,7 @@ from skdeep.engine.per_model import groups, to_device, to_numpy64
 from skdeep.engine.rows import DenseRows, as_tensor
 from skdeep.engine.training import Monitor, Observer, Plan, train
 from skdeep.fitting.courses import clean_loss
-from skdeep.fitting.exactly import has_exact_solver, solve_exactly
+from skdeep.fitting.exactly import EXACT, has_exact_solver, solve_at_once, solve_exactly
 from skdeep.fitting.recipe import Member, Recipe, common, mean_weights, total_weights, values
 from skdeep.solvers.closed_form import Ridge
 from skdeep.solvers.full_batch import Limits, minimise
@@ -161,6 +161,8 @@ def _in_closed_form(
     observer: Observer | None,
 ) -> None:
     """Solve least squares, of a linear network."""
+    if monitor is None and observer is None and solve_at_once(recipe, problem, network, members):
+        return
     weight = total_weights(problem, members)
     penalty = recipe.penalty(members, weight, weight)
     objective = _ridge(recipe, problem, network, members, penalty.curvature())
@@ -174,7 +176,7 @@ def _in_closed_form(
         p = member.progress
         best = p.record(value, score, loss)
         p.samples += problem.n_rows
-        p.stopped = "The solution is exact."
+        p.stopped = EXACT
         if observer is not None:
             observer.epoch_end(0, p, network, best)
     if observer is not None:

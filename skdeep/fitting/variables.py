@@ -12,11 +12,13 @@ from skdeep.data.columns import weights_of_rows
 from skdeep.data.problem import Problem
 from skdeep.engine.networks import Linear
 from skdeep.engine.per_model import numbered, to_numpy64
-from skdeep.exact.rows import Rows, SparseRows
+from skdeep.exact.rows import FEW_COLUMNS, Rows, SparseRows
 from skdeep.fitting.recipe import Member
 
 #: How many times a column may be larger than a model's own, and still suit its steps.
 _ALIKE = 30.0
+#: Values of rows from which the layout in memory makes a difference.
+_MANY_VALUES = 2**13
 
 
 @dataclass
@@ -93,8 +95,10 @@ def weights_of(problem: Problem, members: list[Member]) -> tuple[np.ndarray | No
     return index, table / table.sum(1, keepdims=True)
 
 
-def rows_of(problem: Problem, network: Linear, index: np.ndarray | None, variables: Variables) -> Rows:
-    """Make the rows in the columns of a stack."""
+def rows_of(
+    problem: Problem, network: Linear, index: np.ndarray | None, variables: Variables, by_columns: bool = False
+) -> Rows:
+    """Make the rows in the columns of a stack; `by_columns` if few columns are best in one piece each."""
     scale, source = variables.scale, problem.source
     if problem.shard is not None:  # fetched: the solver passes over them more often
         source = problem.X
@@ -111,6 +115,13 @@ def rows_of(problem: Problem, network: Linear, index: np.ndarray | None, variabl
         of_columns = problem.rows().exactly(torch.float64, network.frame)
         X = of_columns.take(slice(0, len(of_columns)) if index is None else torch.from_numpy(index)).numpy()
     n, d = X.shape
+    if by_columns and d < FEW_COLUMNS and n * d >= _MANY_VALUES:  # a few long loops, where rows are many short ones
+        columns = np.empty((d + variables.intercept, n))
+        inside = columns[:d]
+        np.subtract(X.T, variables.center[:, None], out=inside)
+        inside *= scale[:, None]
+        columns[d:] = 1.0
+        return Rows(columns.T)
     Z = np.empty((n, d + variables.intercept))
     within = Z[:, :d]
     np.subtract(X, variables.center, out=within)

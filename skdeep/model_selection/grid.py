@@ -38,6 +38,7 @@ from skdeep.estimators.linear import LinearModel
 from skdeep.estimators.regression import BaseTorchRegressor
 from skdeep.fitting.exactly import has_exact_solver
 from skdeep.fitting.fit import check_scoring, judge_of, members_of, monitor_of
+from skdeep.fitting.losses import suited_delta
 from skdeep.fitting.outcome import look_at_end, warn
 from skdeep.fitting.recipe import Member, Recipe
 from skdeep.fitting.settings import FULL_BATCH
@@ -192,11 +193,17 @@ class _Grid:
         splits = [(np.asarray(train), np.asarray(test)) for train, test in splits]
         if any(part.dtype.kind not in "iu" for split in splits for part in split):
             return None
+        stretch = [1.0] * len(splits)
         if isinstance(leader, BaseTorchRegressor):
-            if hasattr(leader, "delta_") or (
-                _has_units(leader) and any(one.alpha == "auto" for one in self.candidates)
-            ):
-                return None  # these follow from a split's targets
+            if _has_units(leader) and any(one.alpha == "auto" for one in self.candidates):
+                return None  # which follows from a split's targets
+            if hasattr(leader, "delta_"):  # which does so too
+                if not isinstance(leader, LinearModel) or leader.penalty not in ("l2", None):
+                    return None
+                if problem.target.shape[1] > 1:
+                    return None
+                values = leader._target_scale.back(problem.target)
+                stretch = [suited_delta(values[train], None) / leader.delta_ for train, _ in splits]
         elif any(len(np.unique(problem.codes[train])) < len(leader.classes_) for train, _ in splits):
             return None
         n_models = len(splits) * len(self.candidates)
@@ -217,6 +224,8 @@ class _Grid:
         exact = recipe.solver in FULL_BATCH
         if exact and leader.early_stopping:
             return None  # what is held out, steps of all rows are looked at by
+        if recipe.solver != "lbfgs" and hasattr(leader, "delta_"):
+            return None
         own = type(scorer) is _PassthroughScorer  # the estimator's score
         if exact and not recipe.closed_form and not (own or _is_accuracy(scorer, leader)):
             # where a solver stops within its tolerance, other models decide too: probabilities would show it
@@ -225,9 +234,10 @@ class _Grid:
             return None
         problem = problem.placed(recipe.device, recipe.dtype)
         members = []
-        for train, _ in splits:
+        for (train, _), own_stretch in zip(splits, stretch, strict=True):
             rows = None if np.array_equal(train, np.arange(len(problem.codes))) else train
             for member in members_of(self.candidates, False):
+                member.stretch = own_stretch
                 member.rows, member.progress = rows, new_progress(member.estimator, False, False, member.state)
                 members.append(member)
         watched = self._hold_out(problem, members, splits) if leader.early_stopping else []

@@ -1,0 +1,72 @@
+r"""Least squares of one model by its normal equations, and by the errors that they leave: few calls, for small fits.
+
+.. math:: (Z^T W Z + R)\, v = Z^T W t
+
+Cholesky's factor solves them twice: for the targets, and for the gradient of the errors there, which takes out what
+products of columns have rounded off. Where no pivot is small, that is as exact as a triangular factor of the rows
+[1]_. Where columns repeat, or there are more of them than rows, it is said that others are to be asked.
+
+References
+----------
+.. [1] Å. Björck, *Stability analysis of the method of seminormal equations for linear least squares problems*, Linear
+   Algebra and its Applications 88, 1987.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg.lapack import dpotrf, dpotrs
+
+from skdeep.exact.rows import Rows
+
+#: What others leave of a column's square, as a part of it, below which the products of columns do not tell enough.
+_SOUND = 1e-7
+#: How far the second solution may move the first, as a part of it.
+_FARTHEST = 1e-6
+
+
+def solve(
+    rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray
+) -> tuple[np.ndarray, float, float] | None:
+    """Minimise half the mean squares of errors with squared norms.
+
+    Parameters
+    ----------
+    rows : Rows of shape (n, D)
+    target : ndarray of shape (C, n)
+    weight : ndarray of shape (n,)
+        Of sum one.
+    rho : ndarray of shape (D,)
+        Curvatures of the penalty; zero where there is none.
+
+    Returns
+    -------
+    params : ndarray of shape (C, D)
+    value : float
+        The objective there.
+    bound : float
+        Largest entry of the gradient, or more than that.
+
+    None where there is another solution that is nearly as good, or rounding would tell which it is.
+    """
+    hessian = rows.gram(weight[None])[0]
+    hessian.reshape(-1)[:: len(rho) + 1] += rho
+    diagonal = hessian.diagonal().copy()
+    factor, fault = dpotrf(hessian.T, lower=1, clean=0, overwrite_a=1)
+    if fault or (np.square(factor.diagonal()) < _SOUND * diagonal).any():
+        return None
+    params = dpotrs(factor, rows.back(target * weight).T, lower=1)[0].T
+    errors = rows.scores(params)
+    errors -= target
+    weighted = errors * weight
+    gradient = rows.back(weighted)
+    value = float(np.vdot(weighted, errors))
+    if rho.any():
+        held = rho * params
+        gradient += held
+        value += float(np.vdot(held, params))
+    step = dpotrs(factor, gradient.T, lower=1)[0].T
+    found = params - step
+    if not np.abs(step).max() <= _FARTHEST * np.abs(found).max():  # also where a number is none
+        return None
+    return found, 0.5 * value, float(np.abs(gradient).max())
