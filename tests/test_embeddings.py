@@ -164,10 +164,35 @@ def test_columns_with_a_single_bin_have_none_and_do_not_count():
         np.testing.assert_allclose(weight[0], [1, 1, *[0.5 if model == 0 else 0.4] * 4])  # of bins from -1 to 1
 
 
+def table(n_rows, n_columns):
+    data = np.random.default_rng(0).normal(size=(n_rows, n_columns))
+    return data, (data[:, 0] > 0.3).astype(int)
+
+
 @pytest.mark.parametrize("make", [MLPEnsembleClassifier, MLPEnsembleRegressor])
 def test_ensembles_have_bins_by_default(make):
-    member = make(2, (4,), max_iter=1, random_state=0).fit(X, Y).estimators_[0]
-    assert member.bin_edges_.shape == (13, 3) and member.column_factors_.shape == (26,)
+    data, target = table(520, 3)
+    ensemble = make(2, (4,), max_iter=3, batch_size=20, random_state=0)
+    member = ensemble.fit(data, target).estimators_[0]
+    assert member.bin_edges_.shape == (3, 5) and member.column_factors_.shape == (6,)
+    assert clone(member).fit(data[:260], target[:260]).bin_edges_.shape == (3, 5)  # of as many bins alone
+    assert not hasattr(ensemble.fit(data[:500], target[:500]).estimators_[0], "bin_edges_")
+
+
+def test_a_classifier_has_bins_by_default_where_they_pay():
+    data, target = table(512, 3)
+    plain = MLPClassifierTorch((4,), max_iter=1, random_state=0)
+    assert plain.fit(data, target).bin_edges_.shape == (3, 5)
+    edges = plain.bin_edges_
+    going_on = plain.set_params(warm_start=True).fit(data[:100], target[:100])  # the model decides, not the rows
+    np.testing.assert_array_equal(going_on.bin_edges_, edges)
+    np.testing.assert_array_equal(going_on.partial_fit(data[:9], target[:9]).bin_edges_, edges)
+    with pytest.raises(ValueError, match="n_bins"):
+        going_on.set_params(n_bins=7).fit(data, target)
+    for without in ({"standardize": False}, {"hidden_layer_sizes": ()}):
+        assert not hasattr(clone(plain).set_params(**without).fit(data, target), "bin_edges_")
+    in_parts = clone(plain).set_params(n_bins=4).partial_fit(data, target, classes=[0, 1])
+    assert not hasattr(in_parts.partial_fit(data, target), "bin_edges_")
 
 
 def test_of_many_rows_some_are_looked_at(monkeypatch):
@@ -192,7 +217,7 @@ def test_models_of_a_stack_are_what_they_are_alone():
 @pytest.mark.parametrize("data", [X, X.astype(np.float32)], ids=["double", "single"])
 def test_members_of_an_ensemble_have_edges_of_their_own(data):
     ensemble = MLPEnsembleClassifier(
-        4, (8,), max_iter=4, batch_size=40, numeric_embedding="auto", n_bins=5, calibration=None, random_state=0
+        4, (8,), max_iter=4, batch_size=40, numeric_embedding="piecewise", n_bins=5, calibration=None, random_state=0
     )
     ensemble.fit(data, Y)
     assert len({member.bin_edges_.tobytes() for member in ensemble.estimators_}) > 1
@@ -291,10 +316,19 @@ def test_training_does_not_go_on_with_sparse_rows():
 
 @pytest.mark.parametrize(
     ("n_rows", "n_columns", "expected"),
-    [(30, 2, 2), (1023, 2, 7), (9000, 1, 32), (4000, 16, 16), (4000, 17, 15), (4000, 128, 2), (300, 129, 0)],
+    [
+        (510, 2, 0),
+        (512, 2, 4),
+        (1023, 2, 7),
+        (9000, 1, 32),
+        (4000, 16, 16),
+        (4000, 17, 15),
+        (4000, 63, 4),
+        (4000, 64, 0),
+    ],
 )
 def test_as_many_bins_as_there_is_room_for(n_rows, n_columns, expected):
-    data = np.random.default_rng(0).normal(size=(n_rows, n_columns))
+    data, _ = table(n_rows, n_columns)
     automatic = mlp(numeric_embedding="auto", n_bins="auto", max_iter=1, batch_size="auto")
     model = automatic.fit(data, np.arange(n_rows) % 2)
     assert model.coefs_[0].shape[0] == n_columns * (1 + expected)

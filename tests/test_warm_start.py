@@ -64,7 +64,8 @@ MODELS = {
     "hinge": configured(HingeClassifier, calibration=None, max_iter=100, **COMMON),
     "squares": configured(LeastSquaresClassifier, **COMMON),
     "squares by adamw": configured(LeastSquaresClassifier, solver=AdamW(learning_rate_init=0.05), **COMMON),
-    "mlp": MLPClassifierTorch((8,), normalization="batch", **STEPS, **COMMON),
+    # without bins, which a warm fit has as the first one had them
+    "mlp": MLPClassifierTorch((8,), normalization="batch", numeric_embedding=None, **STEPS, **COMMON),
     "mlp by sgd": MLPClassifierTorch((8,), solver="sgd", activation="prelu", **STEPS, **COMMON),
     "mlp by lbfgs": MLPClassifierTorch((8,), solver="lbfgs", max_iter=25, **COMMON),
     "module": TorchClassifier(small_net, solver="adam", batch_size=50, learning_rate="cosine", **STEPS, **COMMON),

@@ -125,7 +125,7 @@ class Perceptron(NeuralNet):
         rows = batch_rows(self, problem, solver, auto=int(np.clip(problem.n_rows // 100, *_BATCH_ROWS)))
         loss = smoothed(self._loss(self.n_outputs_), self.label_smoothing)
         decisions: dict[str, Any] = {"loss": loss, "auto_rate": courses.PATIENT_RATE}
-        decisions["n_bins"] = bins_for(self, problem, going_on)
+        decisions["n_bins"] = bins_for(self, problem, going_on, incremental)
         if schedule == "auto" and incremental:
             decisions["schedule"] = "constant"
         elif schedule == "auto":
@@ -200,8 +200,7 @@ class Perceptron(NeuralNet):
         if not same or known != list(zip(units[:-1], widths, strict=True)):
             raise ValueError(
                 "warm_start and partial_fit go on with the network of the previous fit, and hidden_layer_sizes, "
-                "activation, standardize, numeric_embedding, n_bins, column_learning_rate or normalization has "
-                "changed: "
+                "activation, standardize, numeric_embedding, n_bins, column_learning_rate or normalization changed: "
                 f"hidden_layer_sizes={self.hidden_layer_sizes!r}, activation={self.activation!r}, "
                 f"standardize={self.standardize!r}, column_learning_rate={self.column_learning_rate!r}, "
                 f"normalization={self.normalization!r}, numeric_embedding={self.numeric_embedding!r}, "
@@ -260,6 +259,7 @@ class Perceptron(NeuralNet):
 class PerceptronClassifier(Perceptron, NeuralNetClassifier):
     """Common part of the perceptrons that learn classes."""
 
+    numeric_embedding: str | None = "auto"
     label_smoothing: float = 0.0
 
     _parameter_constraints: ClassVar[dict] = {
@@ -322,17 +322,18 @@ class MLPClassifierTorch(PerceptronClassifier, SingleNet):
         How fast a factor on each (standardised) column is learnt, as a multiple of the weights' learning rate [7]_. The
         factors begin at one; they are part of ``coefs_[0]``, and so of its penalty. The bins of a column share one,
         learnt twice as fast. 0 learns none.
-    numeric_embedding : {"auto", "piecewise"} or None, default=None
+    numeric_embedding : {"auto", "piecewise"} or None, default="auto"
         "piecewise" gives the first layer, beside each column, its bins [9]_: between two edges, which are quantiles of
         the training rows, :math:`e_t(x) = \min(\max((2 x - b_{t-1} - b_t) / (b_t - b_{t-1}), -1), 1)`. So a border at
         some value of a column need not be found by a unit. Initial weights and ``alpha`` belong to :math:`h e_t`, with
         :math:`h = \min(1/2, 4 / e, 15 / (r e))` for e columns that have more than one bin and the
-        ``column_learning_rate`` r. Rows of weight 2 count twice; a missing value has the bins of the mean; indicators,
-        categories and columns with a single bin have none; of more than 16 384 rows, as many are looked at. Sparse X is
-        an error. "auto" is "piecewise" for dense X of at most 128 such columns, else None.
+        ``column_learning_rate`` r. A missing value has the bins of the mean; indicators, categories and columns with a
+        single bin have none; of more than 16 384 rows, as many are looked at. Sparse X is an error. "auto" is
+        "piecewise" for dense X of less than 64 columns to embed and of 512 rows or more, with ``standardize`` and a
+        hidden layer; else, and where training begins with ``partial_fit``, None.
     n_bins : int or "auto", default="auto"
-        Bins of each column. "auto" is one for every 128 rows, from 2 to 32, and no more than 256 of all columns. In
-        ``partial_fit``, and by ``warm_start``, they are the bins of the first call.
+        Bins of each column. "auto" is one for every 128 rows (a row of weight 2 is two), from 2 to 32, and no more than
+        256 of all columns. In ``partial_fit``, and by ``warm_start``, they are the bins of the first call.
     solver : {"adam", "sgd", "adamw", "lbfgs"}, `Adam`, `SGD`, `AdamW` or `LBFGS`, default="adam"
         Adam, mini-batch gradient descent with momentum, Adam with decoupled weight decay, or full-batch L-BFGS. An
         object, such as ``SGD(0.01, momentum=0.8)``, has settings of its own. ``learning_rate`` to ``precision`` below
@@ -363,7 +364,7 @@ class MLPClassifierTorch(PerceptronClassifier, SingleNet):
         Weights of each layer; with "maxout", two columns side by side for each hidden unit. After the rows for the
         columns of X, the first has a row for each indicator of missing values, then for each bin of each column.
     intercepts_ : list of ndarray of shape (fan_out,)
-        Constant terms of each layer; before batch normalisation, where ``betas_`` take their place, zero (in the first
+        Constant terms of each layer; zero before batch normalisation, whose ``betas_`` take their place (in the first
         layer: what centres the columns).
     slopes_ : list of float
         Learnt slope of each hidden layer; only with "prelu".
@@ -377,8 +378,8 @@ class MLPClassifierTorch(PerceptronClassifier, SingleNet):
         Learnt factors on the (standardised) columns, then on all bins of each column that has any, which are in
         ``coefs_[0]`` already; only with ``column_learning_rate``.
     bin_edges_ : ndarray of shape (n_embedded, n_bins + 1)
-        Edges of the bins of each column that is no category, ascending; equal ones have no bin between them, and its
-        weights do nothing. Only with ``numeric_embedding``.
+        Ascending edges of the bins of each column that is no category, if these are embedded; equal ones have no bin
+        between them, and its weights do nothing.
     means_ : ndarray of shape (n_features,)
         Weighted means of the columns, by which missing values are replaced (zero for sparse ones); only with
         ``standardize`` or missing values.

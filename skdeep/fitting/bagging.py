@@ -161,7 +161,8 @@ def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, 
     form = ensemble._member_class
     params = {name: getattr(ensemble, name) for name in form._get_param_names() if hasattr(ensemble, name)}
     params |= {"early_stopping": True, "scoring": _watched_score(ensemble)}
-    params |= {"n_bins": recipe.n_bins} if recipe.n_bins else {}
+    if recipe.n_bins:  # however few rows a member alone would choose by
+        params |= {"numeric_embedding": "piecewise", "n_bins": recipe.n_bins}
     own = {} if ensemble.early_stopping else {"n_iter_no_change": math.inf}
     own |= {"batch_size": recipe.batch_rows} if hasattr(recipe.settings, "batch_size") else {}
     if isinstance(ensemble.solver, str):

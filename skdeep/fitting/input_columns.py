@@ -21,8 +21,8 @@ from skdeep.fitting.recipe import Member, column_statistics
 _MOST_BINS, _ALL_BINS, _BIN_ROWS = 32, 256, 128
 #: How large bins are at the start (see `Bins`): the less, the faster a column learns how much its own matter.
 _START, _FAST = 4.0, 15.0
-#: Columns that ``numeric_embedding="auto"`` embeds at most.
-_MOST_COLUMNS = 128
+#: Columns that ``numeric_embedding="auto"`` embeds at most, and rows that it embeds at least.
+_MOST_COLUMNS, _FEWEST_ROWS = 63, 512
 
 
 class InputColumns(NamedTuple):
@@ -72,16 +72,22 @@ def n_numbers(problem: Problem) -> int:
 
 def bins_of(estimator: Classifier, n_columns: int, n_rows: float = np.inf) -> int:
     """Choose how many bins each of so many dense columns has; none where they are not embedded."""
-    by_itself = estimator.numeric_embedding == "auto"
-    if estimator.numeric_embedding is None or not n_columns or (by_itself and n_columns > _MOST_COLUMNS):
+    if estimator.numeric_embedding is None or not n_columns:
         return 0
+    if estimator.numeric_embedding == "auto":
+        # without a hidden layer it would be another model, and without scales the columns are to stay as they are
+        is_plain = np.size(estimator.hidden_layer_sizes) == 0 or not estimator.standardize
+        if is_plain or n_columns > _MOST_COLUMNS or n_rows < _FEWEST_ROWS:
+            return 0
     if isinstance(estimator.n_bins, Integral):
         return int(estimator.n_bins)
     return int(max(2, min(_MOST_BINS, _ALL_BINS // n_columns, n_rows // _BIN_ROWS)))
 
 
-def bins_for(estimator: Classifier, problem: Problem, going_on: bool) -> int:
+def bins_for(estimator: Classifier, problem: Problem, going_on: bool, incremental: bool) -> int:
     """Choose how many bins each column has that has any: as before, where training goes on.
+
+    The first part of the rows does not choose for the rest: an `incremental` fit has them only where it is asked to.
 
     Raises
     ------
@@ -101,9 +107,13 @@ def bins_for(estimator: Classifier, problem: Problem, going_on: bool) -> int:
                 "X.toarray() where there is room for it, or fit with warm_start=False."
             )
         return 0
-    if going_on and estimator.numeric_embedding and estimator.n_bins == "auto":
-        known = getattr(estimator, "bin_edges_", None)
-        return 0 if known is None else known.shape[1] - 1
+    by_itself, is_open = estimator.numeric_embedding == "auto", estimator.n_bins == "auto"
+    if going_on and (by_itself or (is_open and estimator.numeric_embedding)):
+        edges = getattr(estimator, "bin_edges_", None)
+        # a number that has changed since is found where layers are compared
+        return 0 if edges is None else edges.shape[1] - 1 if is_open else int(estimator.n_bins)
+    if by_itself and incremental:
+        return 0
     n_rows, weight = float(problem.n_rows), problem.sample_weight
     if weight is not None and n_rows:  # a row of weight 2 is two
         n_rows = float(weight.sum() / unit_of(weight[weight > 0]))
