@@ -199,8 +199,8 @@ class Perceptron(NeuralNet):
         same &= hasattr(self, "column_factors_") == bool(self.column_learning_rate)
         if not same or known != list(zip(units[:-1], widths, strict=True)):
             raise ValueError(
-                "warm_start and partial_fit go on with the network of the previous fit, and hidden_layer_sizes, "
-                "activation, standardize, numeric_embedding, n_bins, column_learning_rate or normalization changed: "
+                "warm_start and partial_fit go on with the network of the previous fit, and hidden_layer_sizes, activation, "
+                "standardize, numeric_embedding, n_bins, column_learning_rate or normalization has changed: "
                 f"hidden_layer_sizes={self.hidden_layer_sizes!r}, activation={self.activation!r}, "
                 f"standardize={self.standardize!r}, column_learning_rate={self.column_learning_rate!r}, "
                 f"normalization={self.normalization!r}, numeric_embedding={self.numeric_embedding!r}, "
@@ -378,8 +378,7 @@ class MLPClassifierTorch(PerceptronClassifier, SingleNet):
         Learnt factors on the (standardised) columns, then on all bins of each column that has any, which are in
         ``coefs_[0]`` already; only with ``column_learning_rate``.
     bin_edges_ : ndarray of shape (n_embedded, n_bins + 1)
-        Ascending edges of the bins of each column that is no category, if these are embedded; equal ones have no bin
-        between them, and its weights do nothing.
+        Ascending edges of the bins of embedded columns; between equal ones is no bin, and its weights do nothing.
     means_ : ndarray of shape (n_features,)
         Weighted means of the columns, by which missing values are replaced (zero for sparse ones); only with
         ``standardize`` or missing values.
