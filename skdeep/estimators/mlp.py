@@ -199,9 +199,9 @@ class Perceptron(NeuralNet):
         same &= hasattr(self, "column_factors_") == bool(self.column_learning_rate)
         if not same or known != list(zip(units[:-1], widths, strict=True)):
             raise ValueError(
-                "warm_start and partial_fit go on with the network of the previous fit, and hidden_layer_sizes, activation, "
-                "standardize, numeric_embedding, n_bins, column_learning_rate or normalization has changed: "
-                f"hidden_layer_sizes={self.hidden_layer_sizes!r}, activation={self.activation!r}, "
+                "warm_start and partial_fit go on with the network of the previous fit, and hidden_layer_sizes, "
+                "activation, standardize, numeric_embedding, n_bins, column_learning_rate or normalization has "
+                f"changed: hidden_layer_sizes={self.hidden_layer_sizes!r}, activation={self.activation!r}, "
                 f"standardize={self.standardize!r}, column_learning_rate={self.column_learning_rate!r}, "
                 f"normalization={self.normalization!r}, numeric_embedding={self.numeric_embedding!r}, "
                 f"n_bins={self.n_bins!r} do not fit what was learnt, with weights of shape {known}. Put "
