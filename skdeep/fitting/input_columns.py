@@ -21,8 +21,9 @@ from skdeep.fitting.recipe import Member, column_statistics
 _MOST_BINS, _ALL_BINS, _BIN_ROWS = 32, 256, 128
 #: How large bins are at the start (see `Bins`): the less, the faster a column learns how much its own matter.
 _START, _FAST = 4.0, 15.0
-#: Columns that ``numeric_embedding="auto"`` embeds at most, and rows that it embeds at least.
-_MOST_COLUMNS, _FEWEST_ROWS = 63, 512
+#: Columns that ``numeric_embedding="auto"`` embeds at most: in an ensemble, and in a network alone, of so many rows at
+#: least.
+_MOST_COLUMNS, _MOST_ALONE, _FEWEST_ALONE = 128, 63, 512
 
 
 class InputColumns(NamedTuple):
@@ -74,14 +75,20 @@ def bins_of(estimator: Classifier, n_columns: int, n_rows: float = np.inf) -> in
     """Choose how many bins each of so many dense columns has; none where they are not embedded."""
     if estimator.numeric_embedding is None or not n_columns:
         return 0
-    if estimator.numeric_embedding == "auto":
-        # without a hidden layer it would be another model, and without scales the columns are to stay as they are
-        is_plain = np.size(estimator.hidden_layer_sizes) == 0 or not estimator.standardize
-        if is_plain or n_columns > _MOST_COLUMNS or n_rows < _FEWEST_ROWS:
-            return 0
+    if estimator.numeric_embedding == "auto" and not _pay(estimator, n_columns, n_rows):
+        return 0
     if isinstance(estimator.n_bins, Integral):
         return int(estimator.n_bins)
     return int(max(2, min(_MOST_BINS, _ALL_BINS // n_columns, n_rows // _BIN_ROWS)))
+
+
+def _pay(estimator: Classifier, n_columns: int, n_rows: float) -> bool:
+    """Tell whether bins of so many columns are expected to pay."""
+    if estimator._averages_probabilities:  # members are stopped in time, and averaged
+        return n_columns <= _MOST_COLUMNS
+    # without a hidden layer it would be another model, and without scales the columns are to stay as they are
+    is_plain = np.size(estimator.hidden_layer_sizes) == 0 or not estimator.standardize
+    return not is_plain and n_columns <= _MOST_ALONE and n_rows >= _FEWEST_ALONE
 
 
 def bins_for(estimator: Classifier, problem: Problem, going_on: bool, incremental: bool) -> int:
