@@ -173,7 +173,7 @@ def table(n_rows, n_columns):
 def test_ensembles_have_bins_by_default(make):
     member = make(2, (4,), max_iter=1, random_state=0).fit(X, Y).estimators_[0]
     assert member.bin_edges_.shape == (13, 3) and member.column_factors_.shape == (26,)
-    assert clone(member).fit(X[::2], Y[::2]).bin_edges_.shape == (13, 3)  # of as many bins alone
+    assert (member.numeric_embedding, member.n_bins) == ("piecewise", 2)  # alone, it would have as many
 
 
 def test_a_classifier_has_bins_by_default_where_they_pay():
@@ -317,7 +317,7 @@ def test_training_does_not_go_on_with_sparse_rows():
         (510, 2, 0),
         (512, 2, 4),
         (1023, 2, 7),
-        (9000, 1, 32),
+        (9000, 1, 16),
         (4000, 16, 16),
         (4000, 17, 15),
         (4000, 63, 4),

@@ -17,13 +17,22 @@ from skdeep.engine.input_layer import Standardization
 from skdeep.engine.per_model import fetched, run_length, to_device
 from skdeep.fitting.recipe import Member, column_statistics
 
-#: Under ``n_bins="auto"``: bins of a column, and of all columns together, at most; and rows of a bin at least.
-_MOST_BINS, _ALL_BINS, _BIN_ROWS = 32, 256, 128
+#: Under ``n_bins="auto"``: bins of all columns together at most, and rows of a bin at least.
+_ALL_BINS, _BIN_ROWS = 256, 128
 #: How large bins are at the start (see `Bins`): the less, the faster a column learns how much its own matter.
 _START, _FAST = 4.0, 15.0
-#: Columns that ``numeric_embedding="auto"`` embeds at most: in an ensemble, and in a network alone, of so many rows at
-#: least.
-_MOST_COLUMNS, _MOST_ALONE, _FEWEST_ALONE = 128, 63, 512
+
+
+class _Bounds(NamedTuple):
+    """Bins of a column at most, if left to us; columns at most, and rows at least, that are embedded by themselves."""
+
+    bins: int
+    columns: int
+    rows: int
+
+
+#: Members are stopped in time, and averaged: bins do no harm there on few rows.
+_IN_ENSEMBLES, _ALONE = _Bounds(32, 128, 0), _Bounds(16, 63, 512)
 
 
 class InputColumns(NamedTuple):
@@ -75,20 +84,15 @@ def bins_of(estimator: Classifier, n_columns: int, n_rows: float = np.inf) -> in
     """Choose how many bins each of so many dense columns has; none where they are not embedded."""
     if estimator.numeric_embedding is None or not n_columns:
         return 0
-    if estimator.numeric_embedding == "auto" and not _pay(estimator, n_columns, n_rows):
-        return 0
+    bounds = _IN_ENSEMBLES if estimator._averages_probabilities else _ALONE
+    if estimator.numeric_embedding == "auto":
+        # without a hidden layer it would be another model, and without scales the columns are to stay as they are
+        is_plain = bounds is _ALONE and not (estimator.standardize and np.size(estimator.hidden_layer_sizes))
+        if is_plain or n_columns > bounds.columns or n_rows < bounds.rows:
+            return 0
     if isinstance(estimator.n_bins, Integral):
         return int(estimator.n_bins)
-    return int(max(2, min(_MOST_BINS, _ALL_BINS // n_columns, n_rows // _BIN_ROWS)))
-
-
-def _pay(estimator: Classifier, n_columns: int, n_rows: float) -> bool:
-    """Tell whether bins of so many columns are expected to pay."""
-    if estimator._averages_probabilities:  # members are stopped in time, and averaged
-        return n_columns <= _MOST_COLUMNS
-    # without a hidden layer it would be another model, and without scales the columns are to stay as they are
-    is_plain = np.size(estimator.hidden_layer_sizes) == 0 or not estimator.standardize
-    return not is_plain and n_columns <= _MOST_ALONE and n_rows >= _FEWEST_ALONE
+    return int(max(2, min(bounds.bins, _ALL_BINS // n_columns, n_rows // _BIN_ROWS)))
 
 
 def bins_for(estimator: Classifier, problem: Problem, going_on: bool, incremental: bool) -> int:
