@@ -333,7 +333,7 @@ class MLPClassifierTorch(PerceptronClassifier, SingleNet):
         hidden layer; else, and where training begins with ``partial_fit``, None.
     n_bins : int or "auto", default="auto"
         Bins of each column. "auto" is one for every 128 rows (a row of weight 2 is two), from 2 to 16, in ensembles 32,
-        and no more than 256 of all columns. In ``partial_fit``, and by ``warm_start``, they are the bins of the first call.
+        and no more than 256 of all columns. Where training goes on, they are the bins of the first call.
     solver : {"adam", "sgd", "adamw", "lbfgs"}, `Adam`, `SGD`, `AdamW` or `LBFGS`, default="adam"
         Adam, mini-batch gradient descent with momentum, Adam with decoupled weight decay, or full-batch L-BFGS. An
         object, such as ``SGD(0.01, momentum=0.8)``, has settings of its own. ``learning_rate`` to ``precision`` below
