@@ -138,7 +138,7 @@ def cases() -> dict[str, tuple[Any, str, bool]]:
         "mlp, sparse": (MLPClassifierTorch(solver=adam, **few), "sparse", True),
         "mlp, calibrated": (MLPClassifierTorch(calibration="temperature", solver=adam, **few), "digits", True),
         "mlp, bins": (MLPClassifierTorch(numeric_embedding="piecewise", solver=adam, **few), "missing", True),
-        "mlp, bins, stored": (MLPClassifierTorch(numeric_embedding="auto", solver=adam, **few), "stored", True),
+        "mlp, bins, stored": (MLPClassifierTorch(numeric_embedding="piecewise", solver=adam, **few), "stored", True),
         "ensemble": (MLPEnsembleClassifier(n_estimators=4, solver=adam, **few), "cells", True),
         "ensemble, sparse": (MLPEnsembleClassifier(n_estimators=3, dropout=0.2, solver=adam, **few), "sparse", False),
         "module": (TorchClassifier(Net, solver=adam, **short), "digits", True),
