@@ -306,9 +306,10 @@ def test_sparse_rows_of_dense_columns(model, data):
 
 
 def test_training_does_not_go_on_with_sparse_rows():
-    model = mlp(numeric_embedding="auto", n_bins="auto").fit(X, Y)
+    data, target = table(520, 3)
+    model = mlp(numeric_embedding="auto", n_bins="auto").fit(data, target)
     with pytest.raises(ValueError, match="goes on with bins of dense columns, and X is sparse"):
-        model.partial_fit(sparse.csr_array(X), Y)
+        model.partial_fit(sparse.csr_array(data), target)
 
 
 @pytest.mark.parametrize(
