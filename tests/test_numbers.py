@@ -34,7 +34,7 @@ from skdeep.data.columns import Columns
 from skdeep.engine.frame import kept
 from skdeep.engine.losses import LOSSES, LabelSmoothing
 from skdeep.engine.rows import DenseRows, SparseRows
-from skdeep.fitting.links import combined, link_of
+from skdeep.fitting.links import link_of
 
 WINE, Y = load_wine(return_X_y=True)
 Z = StandardScaler().fit_transform(WINE)
@@ -565,7 +565,7 @@ def test_logarithms_of_a_mixture():
     model = MLPEnsembleClassifier(2)
     model.out_activation_, model.temperature_ = "softmax", 1.0
     model.classes_, model.n_outputs_ = np.arange(3), 3
-    found = Fixed(model, combined(model, scores)).predict_log_proba()[0]
+    found = Fixed(model, model._combined(scores)).predict_log_proba()[0]
     with mpmath.workdps(2000):
         mean = [(mpmath.exp(a) + mpmath.exp(b)) / 2 for a, b in zip(*scores[:, 0].tolist(), strict=True)]
         expected = [float(mpmath.log(value / sum(mean))) for value in mean]
