@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skdeep import MLPClassifierTorch, SoftmaxClassifier, compare
 from skdeep.model_selection import GridSearchCV, one_standard_error
-from skdeep.model_selection.rounds import _shared_fronts
+from skdeep.model_selection.fronts import shared_fronts
 from skdeep.model_selection.search import _StackedSearch
 
 ALPHAS = {"alpha": np.logspace(-4, 2, 9)}
@@ -63,7 +63,7 @@ def test_pipelines_that_transform_validation_data_share_their_steps():
         for name, alpha in (("weak", 1e-3), ("strong", 1.0))
     }
     scorer = sklearn.metrics.get_scorer("accuracy")
-    assert _shared_fronts(models, scorer) == [["weak", "strong"]]
+    assert shared_fronts(models, scorer, IRIS) == [["weak", "strong"]]
     plain = {name: make_pipeline(*(clone(step) for _, step in model.steps)) for name, model in models.items()}
     for own, other in zip(*(compare(each, IRIS, IRIS_Y, cv=3).rows() for each in (models, plain)), strict=True):
         assert own["mean"] == other["mean"]

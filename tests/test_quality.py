@@ -35,7 +35,8 @@ def measured(name: str) -> np.ndarray:
         warnings.simplefilter("ignore")
         data = [names["load"](s) for s in SETS]
         data = [(X[:: 1 + len(X) // 1000], y[:: 1 + len(X) // 1000]) for X, y in data]  # half of the digits are enough
-        rows = [names["measure"](names["made"](name, 0), names["split"](X, y, 0)) for X, y in data]
+        models = [names["made"](name, 0, names["ESTIMATORS"], "Classifier", names) for _ in data]
+        rows = [names["measure"](own, names["split"](X, y, 0)) for own, (X, y) in zip(models, data, strict=True)]
     return np.array(rows)[:, :2]
 
 
@@ -75,7 +76,7 @@ def test_a_log_is_gone_on_with_and_missing_packages_are_told_before_anything_is_
     assert [of for (_, _, of), _ in found] == [key[2], "softmax"]
     assert "| LogisticRegression + scaler | 0.5000 | 0.2500 | 1 |" in capsys.readouterr().out
 
-    monkeypatch.setitem(protocol()["PEERS"], "Nobody", ("no_such_package", "", "", {}))
+    monkeypatch.setitem(protocol()["check"].__globals__["PEERS"], "Nobody", ("no_such_package", "", "", {}))
     with pytest.raises(SystemExit, match="pip install no_such_package"):
         protocol()["main"]([*arguments, "softmax", "Nobody"])
     assert len(log.read_text().splitlines()) == 2
