@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("quickstart.png"), help="the picture (default: %(default)s)"
     )
-    parser.add_argument("--jobs", type=int, default=2, help="worker processes of the searches (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=1, help="worker processes of the searches (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="fewer candidates and folds, for a first look")
     parser.add_argument("--results", type=Path, help="folder for the table, as a JSON and a Markdown file")
     options = parser.parse_args()
@@ -170,7 +170,7 @@ def main() -> None:
             results.append(tune(entry, data, n_folds, options.jobs))
             print(f"{results[-1]['seconds']:.2f} s", flush=True)
         rows = [row(result) for result in results]
-        what = f"digits, {sizes} in {options.jobs} processes"
+        what = f"digits, {sizes} in {options.jobs} process{'es' * (options.jobs > 1)}"
         report("quickstart", what, list(rows[0]), [list(r.values()) for r in rows], options.results)
     draw(results, options.output)
     print(f"\nPicture: {options.output}. {time.perf_counter() - start:.0f} s in all.")
