@@ -59,7 +59,7 @@ assert 0.86 < covered(lines.predict(X_test), y_test) < 0.94
 
 outside = np.array([[-4.0]])
 print("at x = -4:", lines.predict(outside).round(1), end=", ")
-lines.set_params(loss__non_crossing=True)
+lines.set_params(loss__non_crossing=True).fit(X, y)
 print("sorted:", lines.predict(outside).round(1))
 assert (np.diff(lines.predict(outside)) > 0).all()
 
