@@ -273,7 +273,7 @@ def test_an_interior_point_leads_to_the_optimum(kind, seed, n, C, alphas, interc
         weight[-1, : n // 3] = 0
     weight /= weight.sum(1, keepdims=True)
     rho, rows, loss = penalty(alphas, Z.shape[1], intercept), Rows(Z), loss_of(kind, y, C)
-    near = hinge_interior.approach(rows, loss, weight, rho, intercept, np.full(len(alphas), 1e-7), 100)
+    near = hinge_interior.approach(rows, loss, weight, rho, np.full(len(alphas), 1e-7), 100)
     assert (near.duals >= 0).all() and (near.duals <= 1).all()
     found = solve(rows, loss, weight, rho, 1e-7)  # goes on from there where steps went round in a circle
     assert found.converged.all()
@@ -292,7 +292,7 @@ def test_an_interior_point_is_near_in_few_steps(kind, alpha):
     for X, y in ((IRIS, IRIS_Y), (WINE, WINE_Y)):
         rows, loss, n = Rows(standardised(X)), loss_of(kind, y, 3), len(y)
         weight, rho = np.full((1, n), 1 / n), penalty([alpha], X.shape[1] + 1)
-        near = hinge_interior.approach(rows, loss, weight, rho, True, np.full(1, 5e-7), 100)
+        near = hinge_interior.approach(rows, loss, weight, rho, np.full(1, 5e-7), 100)
         assert len(near.curve[0]) <= 25
         certified = solve(rows, loss, weight, rho, 1e-6, max_iter=0, start=(near.params, near.duals))
         assert certified.converged[0]

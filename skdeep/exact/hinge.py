@@ -83,7 +83,7 @@ def solve(
     if start is None and hinge_interior.may_suit(rows, loss):
         begun = begin(rows, loss, weight, rho)
     if start is None and hinge_interior.suits(rows, loss, 0.0 if begun is None else crowd(rows, loss, begun)):
-        near = hinge_interior.approach(rows, loss, weight, rho, intercept, goal / 2, max_iter)
+        near = hinge_interior.approach(rows, loss, weight, rho, goal / 2, max_iter)
         problem, own = _problem(rows, loss, weight, rho, intercept)
         params, duals = (of_all.reshape(len(own), problem.terms.n_scores, -1) for of_all in (near.params, near.duals))
         part = problem.certify(params, duals, goal[own], [[] for _ in own])

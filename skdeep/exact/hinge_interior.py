@@ -56,6 +56,9 @@ class _Columns:
     def duals(self, values: np.ndarray) -> np.ndarray:
         return values[:, None]
 
+    def params(self, values: np.ndarray) -> np.ndarray:
+        return values[:, None]
+
 
 class _Rivals:
     """Terms of Weston and Watkins' loss: of each row, one for each class that is not its own; rows sorted by class."""
@@ -64,7 +67,7 @@ class _Rivals:
 
     def __init__(self, rows: Rows, loss: WestonWatkins):
         C, n = loss.n_scores, rows.shape[0]
-        self.n_scores, self.n_terms, self._sorted = C, (C - 1) * n, ByClass(rows, loss.codes, C)
+        self.n_scores, self.n_terms, self._sorted = C - 1, (C - 1) * n, ByClass(rows, loss.codes, C, centred=True)
         self._parts = list(zip(self._sorted.classes, [part.Z for part in self._sorted.parts], strict=True))
         self._all, self.at_zero = None, np.ones((1, 1))
         self.share = self.at_zero
@@ -72,19 +75,20 @@ class _Rivals:
             first, of_term = np.arange(self.n_terms).reshape(C - 1, n) * C, np.zeros((C - 1, n, C, 1))
             of_term.reshape(-1)[first + self._sorted.codes] = -1
             of_term.reshape(-1)[first + self._sorted.rival] = 1
-            self._all = (of_term * self._sorted.rows.Z[:, None]).reshape(self.n_terms, -1)
+            of_term = of_term.swapaxes(2, 3) @ self._sorted.basis
+            self._all = (of_term.swapaxes(2, 3) * self._sorted.rows.Z[:, None]).reshape(self.n_terms, -1)
 
     def keep(self, systems: np.ndarray) -> _Rivals:
         return self
 
     def of_rows(self, values: np.ndarray) -> np.ndarray:
-        return np.tile(values[:, self._sorted.order], self.n_scores - 1)
+        return np.tile(values[:, self._sorted.order], self.n_scores)
 
     def changes(self, params: np.ndarray) -> np.ndarray:
         if self._all is not None:
             return params @ self._all.T
-        K, C = len(params), self.n_scores
-        of_rivals = (self._sorted.to_scores.T @ params.reshape(K, C, -1)).reshape(K, C, C - 1, -1)
+        K, C = len(params), self.n_scores + 1
+        of_rivals = (self._sorted.to_scores.T @ params.reshape(K, C - 1, -1)).reshape(K, C, C - 1, -1)
         found = np.empty((K, C - 1, len(self._sorted.order)))
         for c, (part, Z) in enumerate(self._parts):
             np.matmul(of_rivals[:, c], Z.T, out=found[:, :, part])
@@ -93,19 +97,22 @@ class _Rivals:
     def back(self, slope: np.ndarray) -> np.ndarray:
         if self._all is not None:
             return slope @ self._all
-        K, C = len(slope), self.n_scores
+        K, C = len(slope), self.n_scores + 1
         by_slot, found = slope.reshape(K, C - 1, -1), np.empty((K, C, C - 1, self._sorted.rows.shape[1]))
         for c, (part, Z) in enumerate(self._parts):
             np.matmul(by_slot[:, :, part], Z, out=found[:, c])
         return (self._sorted.to_scores @ found.reshape(K, C * (C - 1), -1)).reshape(K, -1)
 
     def hessians(self, second: np.ndarray) -> np.ndarray:
-        return self._sorted.hessians(second.reshape(len(second), self.n_scores - 1, -1))
+        return self._sorted.hessians(second.reshape(len(second), self.n_scores, -1))
 
     def duals(self, values: np.ndarray) -> np.ndarray:
-        found = np.zeros((len(values), self.n_scores * len(self._sorted.order)))
+        found = np.zeros((len(values), (self.n_scores + 1) * len(self._sorted.order)))
         found[:, self._sorted.place.ravel()] = values
-        return found.reshape(len(values), self.n_scores, -1)
+        return found.reshape(len(values), self.n_scores + 1, -1)
+
+    def params(self, values: np.ndarray) -> np.ndarray:
+        return self._sorted.basis @ values.reshape(len(values), self.n_scores, -1)
 
 
 def suits(rows: Rows, loss: Hinges | WestonWatkins, crowd: float) -> bool:
@@ -132,7 +139,6 @@ def approach(
     loss: Hinges | WestonWatkins,
     weight: np.ndarray,
     rho: np.ndarray,
-    intercept: bool,
     goal: np.ndarray,
     max_iter: int,
 ) -> Found:
@@ -152,9 +158,9 @@ def approach(
         own = (models[:, None] * columns + np.arange(columns)).ravel()
         model = own // columns
         part = terms.keep(own)
-        batch = Batch(part, part.of_rows(weight[model]), rho[model], intercept, goal[model])
+        batch = Batch(part, part.of_rows(weight[model]), rho[model], goal[model])
         end = batch.run(max_iter)
-        found.append(end._replace(duals=part.duals(end.duals)))
+        found.append(end._replace(params=part.params(end.params), duals=part.duals(end.duals)))
     params, duals = (np.concatenate(parts) for parts in list(zip(*found, strict=True))[:2])
     curve = [one for part in found for one in part.curve]
     curve = [summed(curve[k : k + columns]) for k in range(0, len(curve), columns)]

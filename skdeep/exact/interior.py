@@ -96,7 +96,6 @@ class Batch:
     weight : ndarray of shape (K, T)
         Of each term.
     rho : ndarray of shape (K, D)
-    intercept : bool
     goal : ndarray of shape (K,)
     least_value : ndarray of shape (K,), optional
         Objectives below it are rounding.
@@ -107,11 +106,10 @@ class Batch:
         terms: Terms,
         weight: np.ndarray,
         rho: np.ndarray,
-        intercept: bool,
         goal: np.ndarray,
         least_value: np.ndarray | None = None,
     ):
-        self.terms, self.weight, self.intercept, self.goal = terms, weight, intercept, goal
+        self.terms, self.weight, self.goal = terms, weight, goal
         self.least_value = np.zeros(len(goal)) if least_value is None else least_value
         K, C = len(weight), terms.n_scores
         self.rho = np.repeat(rho[:, None], C, 1).reshape(K, -1)
@@ -300,10 +298,8 @@ class Batch:
         """Factorise the second derivatives in the parameters; None where rounding leaves no such factors."""
         hessians = self.terms.hessians(second)
         K, size, _ = hessians.shape
-        C, diagonal = self.terms.n_scores, hessians.reshape(K, -1)[:, :: size + 1]
+        diagonal = hessians.reshape(K, -1)[:, :: size + 1]
         largest = np.maximum.reduce(diagonal, 1)
-        if self.free is not None and self.intercept and C > 1:  # a common shift of the intercepts changes nothing
-            hessians.reshape(K, C, -1, C, size // C)[:, :, -1, :, -1] += (largest / C)[:, None, None]
         diagonal += self.rho
         found: list[np.ndarray | None] = []
         for system, (hessian, most) in enumerate(zip(hessians, np.maximum.reduce(diagonal, 1).tolist(), strict=True)):

@@ -240,7 +240,7 @@ class _Problem:
         is_optimal = first <= scaled.rounding
         enough = np.where(is_optimal, np.inf, scaled.smallest)
         nearer = np.minimum(0.5 * goal, np.where(self.norm.any(1), _CLOSE, np.inf))
-        near = Batch(scaled.terms, scaled.terms.weight, scaled.rho, False, nearer, enough).run(max_iter)
+        near = Batch(scaled.terms, scaled.terms.weight, scaled.rho, nearer, enough).run(max_iter)
         params = np.where(is_optimal[:, None], start / own, near.params)
         value, gap = scaled.certify(params, near.duals)
         # zeros of an L1 norm are to be exact; else what is near enough is left as it is
