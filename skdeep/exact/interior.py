@@ -31,7 +31,7 @@ _SIGNS = np.array([[1.0], [-1.0]])
 #: Share of the way to the nearest bound that a step goes.
 _NEARLY = 0.995
 #: Most steps, and most of those to the margins to begin with.
-_MAX_STEPS, _MAX_GIVEN = 50, 20
+_MAX_STEPS, _MAX_GIVEN = 100, 20
 #: Steps that may not halve the gap, one after the other: else they go round in a circle, or rounding is in the way.
 _PATIENCE = 6
 #: Pivots below so much of the curvature are rounding. What holds parameters then that no penalty holds, as a share of
