@@ -60,6 +60,13 @@ class Solution:
         params, bound = self.params.reshape(-1, n_scores, D), self.bound.reshape(-1, n_scores).max(1)
         return Solution(params, bound, curve, stopped, self.interrupted)
 
+    @classmethod
+    def joined(cls, parts: list[Solution]) -> Solution:
+        """Join the solutions of some models, and of others after them."""
+        params, bound = (np.concatenate([getattr(part, name) for part in parts]) for name in ("params", "bound"))
+        curve, stopped = ([one for part in parts for one in getattr(part, name)] for name in ("curve", "stopped"))
+        return cls(params, bound, curve, stopped, any(part.interrupted for part in parts))
+
 
 def summed(curves: list[list[float]]) -> list[float]:
     """Add up curves, which go on with their last values where they are shorter than others."""

@@ -16,8 +16,9 @@ from skdeep.exact.rows import Rows
 
 #: Steps of multipliers after which a model that a stack has brought near its optimum begins anew.
 _PATIENCE = 150
-#: Most terms of a batch of models: as many as stay in the cache.
-_BATCH = 2**16
+#: Most terms of a batch of models: as many as stay in the cache; and of the models of a fold, for which those of others
+#: are solved beside them: beyond, each fold is, without the rows that have no weight in it.
+_BATCH, _FOLD = 2**16, 2**15
 
 
 def _levels(keys: list[object], strength: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
@@ -72,6 +73,11 @@ def solve(
         duals[:, :, used] = solution.duals
         return replace(solution, duals=duals)
     goal, found = np.broadcast_to(np.asarray(gap, dtype=float), K), Solution.blank(K, C, D, n)
+    folds = chained([own.tobytes() for own in weight > 0], rho.max(1)).values()
+    if start is None and len(folds) > 1 and C * n * max(map(len, folds)) > _FOLD:
+        for fold in folds:
+            _put(solve(rows, loss, weight[fold], rho[fold], goal[fold], max_iter), fold, found)
+        return found
     intercept = bool((rho[:, -1] == 0).all() and (rows.scores(np.eye(1, D, D - 1)) == 1).all())
     if start is None and (span := span_of(rows, rho, intercept)) is not None:
         small = solve(span.rows, loss, weight, span.penalty(rho), goal / 2, max_iter)

@@ -54,6 +54,8 @@ from skdeep.fitting.variables import Variables, rows_of, weights_of
 _MAX_VALUES = 2**25
 #: Unknowns of the largest system that is solved for a direction.
 _MAX_SYSTEM = 1024
+#: Most scores of models that take Newton's steps at a time: they stay in the cache.
+_BATCH = 2**17
 #: Most columns of losses of values with kinks, for which they are one system.
 _MAX_COLUMNS = 4096
 #: The relative duality gap that a tolerance of one asks for.
@@ -287,8 +289,15 @@ def _descend(
         kind = np.arange(len(params)) % (len(params) // n_models)
         solution = follow(rows, loss, weight, rho, kind, directions, tol, max_iter)
     else:
-        stack = Stack(rows, loss, weight, rho, params)
-        solution = descend(stack, directions(np.arange(len(params))), tol, max_iter, max_fun)
+        parts = []
+        size = max(1, _BATCH // (params.shape[1] * rows.shape[0])) if newton else len(params)
+        for models in np.split(np.arange(len(params)), range(size, len(params), size)):
+            own = weight if len(weight) == 1 else weight[models]
+            stack = Stack(rows, loss.keep(models), own, rho[models], params[models])
+            parts.append(descend(stack, directions(models), tol[models], max_iter, max_fun))
+            if parts[-1].interrupted and len(parts[-1].params) < len(params):
+                raise KeyboardInterrupt
+        solution = Solution.joined(parts)
     return solution if len(solution.params) == n_models else solution.together(n_scores)
 
 

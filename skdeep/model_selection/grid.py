@@ -230,6 +230,8 @@ class _Grid:
         if exact and not recipe.closed_form and not (own or _is_accuracy(scorer, leader)):
             # where a solver stops within its tolerance, other models decide too: probabilities would show it
             return None
+        if exact and float_dtype(parts[0].source) != np.float64 and not _is_accuracy(scorer, leader):
+            return None  # other scores would show that predictions are rounded
         if not (self._is_exact(recipe, leader, parts) if exact else self._steps(recipe, leader, parts, n_params)):
             return None
         problem = problem.placed(recipe.device, recipe.dtype)
@@ -277,7 +279,7 @@ class _Grid:
         """Say whether each fit would be an exact solution in float64 on the CPU."""
         last = leader._recipe(parts[-1], False, False)
         same = (last.solver, last.newton_params) == (recipe.solver, recipe.newton_params)
-        is_double = float_dtype(parts[0].source) == np.float64 and recipe.device.type == "cpu"
+        is_double = recipe.dtype is torch.float64 and recipe.device.type == "cpu"
         return same and is_double and self.varied <= _FREE and isinstance(leader, LinearModel)
 
     def _steps(self, recipe: Recipe, leader: Any, parts: list[Problem], n_params: int) -> bool:
