@@ -21,7 +21,8 @@ from skdeep.exact.losses import LogisticLoss, SoftmaxLoss, SquaredHinges, Square
 from skdeep.exact.newton import Newton
 from skdeep.exact.path import follow, levels
 from skdeep.exact.rows import Rows, SparseRows
-from skdeep.fitting import solving
+from skdeep.fitting import exactly, solving
+from skdeep.model_selection import GridSearchCV
 
 RNG = np.random.default_rng(0)
 N, D, C = 40, 5, 3
@@ -329,3 +330,17 @@ def test_the_fold_models_of_a_calibration_are_near_enough():
         model = HingeClassifier(alpha=0.01, solver=solver, random_state=0).fit(X, y)
         found.append(model.temperature_)
     assert found[0] == pytest.approx(found[1], rel=0.1)
+
+
+def test_batches_of_a_stack_are_its_models(monkeypatch):
+    """However many take Newton's steps at a time."""
+    X, y = load_iris(return_X_y=True)
+    sizes, found, begin = [], [], Stack.__post_init__
+    monkeypatch.setattr(Stack, "__post_init__", lambda self, known: sizes.append(len(self.rho)) or begin(self, known))
+    search = GridSearchCV(SoftmaxClassifier(tol=1e-9), {"alpha": [1e-3, 1e-1, 1e-2]}, cv=4, scoring="neg_log_loss")
+    for batch in (exactly._BATCH, 3 * len(y)):
+        monkeypatch.setattr(exactly, "_BATCH", batch)
+        search.set_params(refit=False).fit(X, y)
+        found.append([search.cv_results_[f"split{i}_test_score"] for i in range(4)])
+    assert sizes == [12] + [1] * 12
+    np.testing.assert_allclose(*found, rtol=1e-9)

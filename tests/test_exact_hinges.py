@@ -11,7 +11,7 @@ from scipy import sparse
 from scipy.optimize import LinearConstraint, minimize
 from sklearn.svm import LinearSVC
 
-from skdeep.exact import hinge_interior, hinge_multipliers
+from skdeep.exact import hinge, hinge_interior, hinge_multipliers
 from skdeep.exact.hinge import solve
 from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
 from skdeep.exact.rows import Rows, SparseRows
@@ -209,8 +209,10 @@ def test_a_weight_is_a_repetition_and_none_is_an_absence(kind):
     assert (one.duals[0][:, times == 0] == 0).all()
 
 
+@pytest.mark.parametrize("fold", [hinge._FOLD, 0])
 @each_kind
-def test_a_stack_is_its_models_alone(kind):
+def test_a_stack_is_its_models_alone(kind, fold, monkeypatch):
+    monkeypatch.setattr(hinge, "_FOLD", fold)
     n, C = len(WINE_Y), 3
     Z = standardised(WINE)
     weight = np.ones((3, n))

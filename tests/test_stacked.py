@@ -635,12 +635,26 @@ def test_exact_models_of_all_splits_are_one_stack(model, monkeypatch):
     assert np.shape(marks) == (3, 3) and len(members) == 9
 
 
-@pytest.mark.parametrize("scoring", ["neg_log_loss", "f1_macro", ["accuracy", "roc_auc_ovr"]])
-@pytest.mark.parametrize("name", ["softmax", "mlp"])
+@pytest.mark.parametrize(("scoring", "is_one"), [(None, True), ("accuracy", True), ("neg_log_loss", False)])
+@pytest.mark.parametrize("model", [SoftmaxClassifier(tol=1e-8), HingeClassifier(calibration=None)])
+def test_exact_models_of_single_precision_are_one_stack_for_accuracies(model, scoring, is_one, monkeypatch):
+    outcomes, train = [], grids._Grid.train
+    monkeypatch.setattr(grids._Grid, "train", lambda *args: outcomes.append(train(*args)) or outcomes[-1])
+    single, options = X.astype(np.float32), {"cv": 3, "scoring": scoring, "refit": False}
+    if isinstance(model, HingeClassifier) and not is_one:
+        pytest.skip("has no probabilities")
+    found = OwnGridSearchCV(model, {"alpha": ALPHAS}, **options).fit(single, Y).cv_results_
+    assert [outcome is not None for outcome in outcomes] == [is_one]
+    expected = model_selection.GridSearchCV(model, {"alpha": ALPHAS}, **options).fit(single, Y).cv_results_
+    np.testing.assert_allclose(found["mean_test_score"], expected["mean_test_score"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("scoring", ["neg_log_loss", "f1_macro", "accuracy", ["accuracy", "roc_auc_ovr"]])
+@pytest.mark.parametrize("name", ["exact", "softmax", "mlp"])
 def test_scorers_that_only_ask_are_answered_for_all_splits(name, scoring, monkeypatch):
     outcomes, train = [], grids._Grid.train
     monkeypatch.setattr(grids._Grid, "train", lambda *args: outcomes.append(train(*args)) or outcomes[-1])
-    model, grid = MINI_BATCHES[name]
+    model, grid = MINI_BATCHES.get(name, (SoftmaxClassifier(tol=1e-9), {"alpha": ALPHAS}))
     X, y = (array[:300] for array in load_digits(return_X_y=True))
     options = {"cv": 3, "scoring": scoring, "refit": False}
     found = OwnGridSearchCV(model, grid, **options).fit(X, y).cv_results_

@@ -47,10 +47,10 @@ from skdeep.fitting.starts import new_progress
 from skdeep.fitting.torch_settings import own_settings
 from skdeep.model_selection.evaluation import _Same, _Task, final_step, is_promised, share_seed
 from skdeep.model_selection.own_units import OwnUnits
-from skdeep.model_selection.quick_scores import QuickScorers
+from skdeep.model_selection.quick_scores import QuickScorers, name_of, quickly
 from skdeep.model_selection.scaled import Scaling
 from skdeep.model_selection.stacks import _capacity, stackable_now, why_alone
-from skdeep.model_selection.trainees import only_asks
+from skdeep.model_selection.trainees import methods_of, only_asks, scorers_of
 
 #: Parameters in which the candidates of a grid of exact solutions may differ.
 _FREE = frozenset({"alpha", "l1_ratio", "tol", "random_state"})
@@ -145,7 +145,7 @@ def _is_plain(tasks: list[_Task]) -> bool:
         return False
     if estimator.calibration == "sigmoid" or not only_asks(options["scorer"]):
         return False
-    if estimator.calibration is not None and not _is_accuracy(options["scorer"], estimator):
+    if estimator.calibration is not None and not _asks_for_labels(options["scorer"], estimator):
         return False  # a temperature changes probabilities
     asked = ("fit_params", "score_params", "verbose", "return_train_score", "return_estimator")
     listens = getattr(options["caller"], "_skl_callbacks", None)
@@ -226,11 +226,7 @@ class _Grid:
             return None  # what is held out, steps of all rows are looked at by
         if recipe.solver != "lbfgs" and hasattr(leader, "delta_"):
             return None
-        own = type(scorer) is _PassthroughScorer  # the estimator's score
-        if exact and not recipe.closed_form and not (own or _is_accuracy(scorer, leader)):
-            # where a solver stops within its tolerance, other models decide too: probabilities would show it
-            return None
-        if exact and float_dtype(parts[0].source) != np.float64 and not _is_accuracy(scorer, leader):
+        if exact and float_dtype(parts[0].source) != np.float64 and not _asks_for_labels(scorer, leader):
             return None  # other scores would show that predictions are rounded
         if not (self._is_exact(recipe, leader, parts) if exact else self._steps(recipe, leader, parts, n_params)):
             return None
@@ -345,9 +341,17 @@ def _monitor(recipe: Recipe, members: list[Member], watched: list[Problem]) -> M
 
 def _is_accuracy(scorer: Callable, estimator: Any) -> bool:
     """Say whether a scorer asks for nothing but the accuracy."""
-    if type(scorer) is _PassthroughScorer:
-        return not isinstance(estimator, BaseTorchRegressor)
-    return isinstance(scorer, QuickScorers) and scorer.is_accuracy
+    if isinstance(scorer, QuickScorers):
+        return scorer.is_accuracy
+    is_plain = type(scorer) is _PassthroughScorer or name_of(scorer) == "accuracy"
+    return is_plain and not isinstance(estimator, BaseTorchRegressor)
+
+
+def _asks_for_labels(scorer: Callable, estimator: Any) -> bool:
+    """Say whether a scorer asks for nothing but the classes that are predicted."""
+    if isinstance(estimator, BaseTorchRegressor):
+        return False
+    return all(type(one) is _PassthroughScorer or methods_of(one) == ["predict"] for one in scorers_of(scorer))
 
 
 def _place(recipe: Recipe) -> tuple[torch.device, torch.dtype]:
@@ -397,7 +401,7 @@ def _asked(
     units: OwnUnits | None,
 ) -> list:
     """Ask a scorer about the answers of models (splits, candidates) about the test rows of their splits."""
-    marks = []
+    marks, scorer = [], quickly(scorer)
     for number, (of_split, test) in enumerate(zip(scores, tests, strict=True)):
         if units is not None:
             units.take_on(leader, number)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn import get_config
+from sklearn.metrics import get_scorer
 
 from skdeep.compat.sklearn import _MultimetricScorer
 
@@ -47,6 +48,21 @@ class QuickScorers(_MultimetricScorer):
         if rest:
             found |= _Careful(scorers=rest, raise_exc=False)(estimator, X, *y, **options)
         return {name: found[name] for name in self._scorers}
+
+
+def quickly(scorer: Callable) -> Callable:
+    """Make a scorer of scikit-learn's, or several, take the short ways that there are; others stay as they are."""
+    each = scorer._scorers if isinstance(scorer, _MultimetricScorer) else {"score": scorer}
+    names = {key: name for key, one in each.items() if (name := name_of(one)) in _WAYS}
+    if isinstance(scorer, QuickScorers) or not names:
+        return scorer
+    quick = QuickScorers(each, names)
+    return quick if isinstance(scorer, _MultimetricScorer) else lambda *args: quick(*args)["score"]
+
+
+def name_of(scorer: Callable) -> str | None:
+    """Find what scikit-learn calls a scorer, of those that there is a short way for."""
+    return next((name for name in _WAYS if vars(get_scorer(name)) == getattr(scorer, "__dict__", None)), None)
 
 
 class _Careful(_MultimetricScorer):

@@ -71,14 +71,14 @@ def _transformed(pipeline: Pipeline, X: Data) -> Any:
 _METHODS = {"predict", "decision_function", "score"}
 
 
-def _scorers_of(scorer: Callable) -> list:
+def scorers_of(scorer: Callable) -> list:
     """List the scorers of a search."""
     return list(scorer._scorers.values()) if isinstance(scorer, _MultimetricScorer) else [scorer]
 
 
 def only_asks(scorer: Callable) -> bool:
     """Say whether a scorer does nothing to an estimator but call its methods; a user's own may do anything."""
-    return all(isinstance(one, _BaseScorer | _PassthroughScorer) for one in _scorers_of(scorer))
+    return all(isinstance(one, _BaseScorer | _PassthroughScorer) for one in scorers_of(scorer))
 
 
 def _shares_rows(estimator: BaseEstimator, scorer: Callable) -> bool:
@@ -97,13 +97,11 @@ def _needs_probabilities(final: BaseEstimator, scorer: Callable) -> bool:
     """Say whether a score of a classifier (that also has a ``decision_function``) depends on ``predict_proba``."""
     if not _METHODS.isdisjoint(own_methods(final)):  # which may call any other
         return True
-    first = (
-        next(iter(_methods_of(one)), None) for one in _scorers_of(scorer) if not isinstance(one, _PassthroughScorer)
-    )
+    first = (next(iter(methods_of(one)), None) for one in scorers_of(scorer) if not isinstance(one, _PassthroughScorer))
     return not all(method in _METHODS for method in first)
 
 
-def _methods_of(scorer: Any) -> list[str]:
+def methods_of(scorer: Any) -> list[str]:
     """Name the methods that a scorer asks for, in its order; none if it does not say."""
     methods = getattr(scorer, "_response_method", [])
     return [methods] if isinstance(methods, str) else list(methods)
@@ -111,7 +109,7 @@ def _methods_of(scorer: Any) -> list[str]:
 
 def _can_answer(final: Any, scorer: Any) -> bool:
     """Say whether a classifier has one of the methods that a scorer asks for."""
-    methods = _methods_of(scorer)
+    methods = methods_of(scorer)
     return not methods or any(hasattr(final, method) for method in methods)
 
 
@@ -180,7 +178,7 @@ def _answering(finals: list, is_fitted: list[bool], scorer: Any, X: Any) -> list
 
     Not where they lack a method that is asked for: it is of them that scikit-learn says so.
     """
-    fitted, scorers = list(compress(finals, is_fitted)), _scorers_of(scorer)
+    fitted, scorers = list(compress(finals, is_fitted)), scorers_of(scorer)
     if len(fitted) * len(scorers) < 2 or not all(_can_answer(fitted[0], one) for one in scorers):
         return finals
     n_features, n_outputs = fitted[0]._n_inputs, fitted[0].n_outputs_
