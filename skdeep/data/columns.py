@@ -197,22 +197,14 @@ class Columns:
         """The square of the deviation, as far as there are such numbers."""
         return self.deviation**2
 
-    def sizes(self, centered: bool) -> np.ndarray:
-        """Measure how large each column is, (d,); see `sizes_of`."""
-        return sizes_of([self], centered)[0][0]
-
-    def constant(self, centered: bool) -> np.ndarray:
-        """Find the columns that say nothing, (d,); see `sizes_of`."""
-        return sizes_of([self], centered)[1][0]
-
-    def frame(self, dtype: torch.dtype, centered: bool, same_factor: bool = False) -> Frame | None:
-        """Choose the frame to see the columns in, where `dtype` would lose something of them as they are; else None.
+    def frame(self, dtype: torch.dtype, sizes: np.ndarray, centered: bool, same_factor: bool = False) -> Frame | None:
+        """Choose the frame to see columns of these sizes in; None where `dtype` loses nothing of them as they are.
 
         Columns are moved whose means would leave half of the digits to their deviations, and scaled where their squares
         would be near the end of the numbers; with `same_factor`, all alike.
         """
         limits = torch.finfo(dtype)
-        sizes, mean = self.sizes(centered), self.mean if centered else np.zeros_like(self.mean)
+        mean = self.mean if centered else np.zeros_like(self.mean)
         far = limits.eps**0.5 * np.abs(mean) > sizes
         largest = limits.max**0.25
         if not (far | (sizes >= largest) | (sizes <= 1 / largest)).any():

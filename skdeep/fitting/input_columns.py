@@ -10,6 +10,7 @@ import torch
 from scipy.sparse import issparse
 
 from skdeep.data.bins import bin_edges
+from skdeep.data.columns import sizes_of
 from skdeep.data.inputs import Classifier, OutputSpace, to_numpy
 from skdeep.data.problem import Problem
 from skdeep.data.splits import unit_of
@@ -151,15 +152,16 @@ def standardization_for(
         center = to_device(torch.from_numpy(mean).unsqueeze(1), *place) if centers else None
         ones = torch.ones(1, 1, mean.shape[1], device=problem.device, dtype=problem.dtype)
         return Standardization(center, ones, index, **bins)
-    frame = problem.see(statistics[0], centers)
+    indicators = [c.indicators(indicated) for c in statistics]
+    sizes, constant = sizes_of(statistics, centers)
+    frame = problem.see(statistics[0], sizes[0], centers)
     factor, origin = (1.0, 0.0) if frame is None else (frame.factor, frame.origin)
-    groups = [(c, c.indicators(indicated)) for c in statistics]
-    sizes = np.stack([np.append(c.sizes(centers) * factor, i.sizes(centers)) for c, i in groups])
+    sizes = np.hstack([sizes * factor, sizes_of(indicators, centers)[0]])
     sizes[:, problem.indicators] = 1.0
-    mean = np.stack([np.append(c.mean * factor - origin, i.mean) for c, i in groups])
+    mean = np.stack([np.append(c.mean * factor - origin, i.mean) for c, i in zip(statistics, indicators, strict=True)])
     # of what has never been seen to vary, nothing is known: weights that no row has trained must not act
     trained = to_numpy(estimator.coefs_[0])[: columns.n_features].any(1) if warm else np.False_
-    silent = np.stack([np.append(c.constant(centers) & ~trained, i.deviation == 0) for c, i in groups])
+    silent = np.hstack([constant & ~trained, np.array([i.deviation == 0 for i in indicators])])
     arrays = mean, np.where(silent, 0.0, 1 / sizes)
     parts = [*arrays, *([bins["edges"].reshape(len(mean), -1)] if bins else [])]
     changes = [(array[1:] != array[:-1]).any(1) for array in parts]
