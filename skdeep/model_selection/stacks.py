@@ -32,6 +32,10 @@ _HISTORY_COPIES = 4 * HISTORY
 _ACTIVATION_COPIES = 3
 
 
+class Apart(Exception):
+    """Raised where models cannot be one stack; its message says why."""
+
+
 def why_alone(estimator: BaseEstimator) -> str | None:
     """Say why an estimator cannot train in a stack with others; None if it can."""
     if not isinstance(estimator, BaseTorchEstimator):
