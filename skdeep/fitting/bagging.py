@@ -16,7 +16,7 @@ from torch import Tensor
 from skdeep.data.answers import AssembledAnswers, own_methods
 from skdeep.data.encoding import draw_seeds
 from skdeep.data.inputs import Classifier, OutputSpace, to_numpy
-from skdeep.data.monitor import make_monitor
+from skdeep.data.monitor import Watch
 from skdeep.data.problem import Problem, scores_of
 from skdeep.data.scoring import as_score
 from skdeep.data.splits import DIVIDED, KEPT, Folds, dealt_shares, fold_of_rows
@@ -124,7 +124,7 @@ def train_folds(
     fitted = partial(fitted_copy, [model.estimator for model in models])
     watched = _watched(len(members), problem, held_out, folds)
     labels, scoring = leader._labels_of, _watched_score(leader)
-    monitor = make_monitor(watched, recipe.judged_by, scoring, labels, fitted)
+    monitor = Watch(watched, recipe.judged_by, scoring, labels, fitted)
     solve(recipe, problem, network, models, recipe.epochs, monitor)
     for i, (member, own) in enumerate(zip(members, seeds, strict=True)):
         parts = [model.progress for model in models[i * len(numbers) : (i + 1) * len(numbers)]]

@@ -20,7 +20,7 @@ from skdeep.callbacks.run import Run
 from skdeep.data.encoding import draw_seeds, encode, encode_validation, warn_of_raw_columns
 from skdeep.data.inputs import Classifier, Data, OutputSpace, float_dtype
 from skdeep.data.labels import Probabilities
-from skdeep.data.monitor import make_monitor
+from skdeep.data.monitor import Watch
 from skdeep.data.problem import Problem
 from skdeep.data.scoring import only_asks, try_scoring
 from skdeep.data.splits import surely_differ
@@ -270,7 +270,7 @@ def monitor_of(
     """Make the monitor of estimators on some data, of all of them or of each."""
     leader = estimators[0]
     asked = leader._answers if only_asks(scoring, leader) else None
-    return make_monitor(parts, loss, scoring, leader._labels_of, partial(fitted_copy, estimators), asked)
+    return Watch(parts, loss, scoring, leader._labels_of, partial(fitted_copy, estimators), asked)
 
 
 def check_scoring(estimator: Classifier, judged: Problem) -> None:
