@@ -123,7 +123,7 @@ class Watch:
         return accuracy / of_rows, objective / of_losses, calibrated / of_losses, scores_of_all
 
     def _chunks(self, network: Network) -> list[slice]:
-        """Divide the rows, of which a batch has those of every model where each has its own."""
+        """Divide the rows; a batch has rows of every model where each has its own."""
         step = chunk_rows(network, self.rows)
         if len(self.parts) > 1:
             step = max(1, min(step, MAX_VALUES // (network.n_models * self.rows.row_values)))

@@ -6,7 +6,6 @@ hinges, and penalties with an L1 norm, are solved to a relative duality gap of `
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -47,6 +46,7 @@ from skdeep.exact.newton import Newton
 from skdeep.exact.path import follow
 from skdeep.exact.rows import Rows, SparseRows
 from skdeep.exact.value_losses import HuberLoss, SquaredInsensitive, TweedieLoss
+from skdeep.fitting.at_once import EXACT, begin, book
 from skdeep.fitting.recipe import Member, Recipe, total_weights
 from skdeep.fitting.variables import Variables, rows_of, weights_of
 
@@ -60,8 +60,6 @@ _BATCH = 2**17
 _MAX_COLUMNS = 4096
 #: The relative duality gap that a tolerance of one asks for.
 GAP = 0.01
-#: Why a model stops that is solved in closed form.
-EXACT = "The solution is exact."
 
 
 def has_exact_solver(recipe: Recipe, problem: Problem, network: Network) -> bool:
@@ -164,9 +162,7 @@ def solve_exactly(
     observer: Observer | None = None,
 ) -> None:
     """Train a stack; see `skdeep.fitting.solving.solve`. For who watches, it is one epoch."""
-    if observer is not None:
-        observer.train_begin(network, None)
-        observer.epoch_begin(0)
+    begin(network, observer)
     index, weight = weights_of(problem, members)
     total_weight = total_weights(problem, members)
     variables, penalty = Variables.of(network), recipe.penalty(members, total_weight, total_weight)
@@ -219,7 +215,7 @@ def solve_exactly(
     dtype = network.params[0].dtype
     params = [torch.from_numpy(part) for part in variables.back(solution.params)]
     params = params if dtype is torch.float64 else [part.to(dtype) for part in params]
-    _book(solution, params, network, members, monitor, observer)
+    book(solution, params, network, members, monitor, observer)
 
 
 def solve_at_once(recipe: Recipe, problem: Problem, network: Linear, members: list[Member]) -> bool:
@@ -388,36 +384,3 @@ def _of_values(
             lo, hi, up, down = (part[c : c + 1] for part in _kinked(loss, values))
             parts.append(piecewise.solve(rows, lo, hi, up, down, weight, rho, kappa, gap, max_iter))
     return parts[0] if len(parts) == 1 else elastic_net.joined(parts)
-
-
-def _book(
-    solution: Solution,
-    params: list[torch.Tensor],
-    network: Linear,
-    members: list[Member],
-    monitor: Monitor | None,
-    observer: Observer | None,
-) -> None:
-    """Hand what was found to the `Progress` of each model, and to who watches."""
-    watched: list[tuple[Any, Any]] = [(None, None)] * len(members)
-    if monitor is not None or observer is not None:
-        for mine, found in zip(network.params, params, strict=True):
-            mine.copy_(found)
-    if monitor is not None:
-        watched = list(zip(*(found.tolist() for found in monitor(network, np.arange(len(members)))), strict=True))
-    sound = np.isfinite(solution.params.reshape(len(members), -1)).all(1).tolist()
-    for m, (member, at_end) in enumerate(zip(members, watched, strict=True)):
-        # validation scores are of the end: it is the one epoch that there is
-        p, curve = member.progress, solution.curve[m][-1 if monitor is not None else 0 :]
-        for value in curve[:-1]:
-            p.record(value, None, None)
-        best = p.record(curve[-1], *at_end)
-        if not (sound[m] and math.isfinite(curve[-1])):
-            p.error = f"the training loss became {curve[-1]} in iteration {p.n_iter}"
-        p.interrupted = solution.interrupted and solution.stopped[m] is None
-        p.stopped, p.certificate = solution.stopped[m], float(solution.bound[m])
-        p.params = params if len(members) == 1 else [part[m : m + 1] for part in params]
-        if observer is not None:
-            observer.epoch_end(0, p, network, best)
-    if observer is not None:
-        observer.train_end(network)

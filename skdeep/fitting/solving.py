@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,10 @@ from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import groups, to_device, to_numpy64
 from skdeep.engine.rows import DenseRows, as_tensor
 from skdeep.engine.training import Monitor, Observer, Plan, train
+from skdeep.exact.descent import Solution
+from skdeep.fitting.at_once import EXACT, begin, book
 from skdeep.fitting.courses import clean_loss
-from skdeep.fitting.exactly import EXACT, has_exact_solver, solve_at_once, solve_exactly
+from skdeep.fitting.exactly import has_exact_solver, solve_at_once, solve_exactly
 from skdeep.fitting.recipe import Member, Recipe, common, mean_weights, total_weights, values
 from skdeep.solvers.closed_form import Ridge
 from skdeep.solvers.full_batch import Limits, minimise
@@ -165,24 +167,14 @@ def _in_closed_form(
         return
     weight = total_weights(problem, members)
     penalty = recipe.penalty(members, weight, weight)
+    begin(network, observer)
     objective = _ridge(recipe, problem, network, members, penalty.curvature())
-    if observer is not None:
-        observer.train_begin(network, None)
-        observer.epoch_begin(0)
-    watched: Iterable[tuple[float | None, float | None]] = [(None, None)] * len(members)
-    if monitor is not None:
-        watched = zip(*(found.tolist() for found in monitor(network, np.arange(len(members)))), strict=True)
-    for member, value, (score, loss) in zip(members, objective.tolist(), watched, strict=True):
-        p = member.progress
-        best = p.record(value, score, loss)
-        p.samples += problem.n_rows
-        p.stopped = EXACT
-        if observer is not None:
-            observer.epoch_end(0, p, network, best)
-    if observer is not None:
-        observer.train_end(network)
-    for m, member in enumerate(members):
-        member.progress.params = [param[m : m + 1].clone() for param in network.params]
+    for member in members:
+        member.progress.samples += problem.n_rows
+    n_models, params = len(members), [param.clone() for param in network.params]
+    curves = [[value] for value in objective.tolist()]
+    found = Solution(to_numpy64(params[0]), np.full(n_models, np.nan), curves, [EXACT] * n_models)
+    book(found, params, network, members, monitor, observer)
 
 
 def _ridge(recipe: Recipe, problem: Problem, network: Linear, members: list[Member], alphas: np.ndarray) -> np.ndarray:
