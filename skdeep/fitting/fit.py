@@ -98,11 +98,7 @@ def fit(
     """
     leader = estimators[0]
     going_on = goes_on(leader, incremental)
-    X_val, y_val, weight_val = validation
-    if (X_val is None) != (y_val is None):
-        raise ValueError("X_val and y_val belong together; pass both or neither.")
-    if X_val is None and weight_val is not None:
-        raise ValueError("sample_weight_val was given without X_val and y_val.")
+    X_val, y_val, weight_val = _whole(validation)
     if not in_stack:
         names = getattr(leader, "feature_names_in_", None) if going_on else None
         X, y, sample_weight = opened_with_targets(X, y, sample_weight, names)
@@ -122,9 +118,9 @@ def fit(
         recipe.check(held_out.source)
     members = members_of(estimators, incremental)
     split_seed = members[0].state.split_seed
-    metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-    of_rows = y.table if isinstance(y, Probabilities) else y
-    task = None if incremental or len(estimators) > 1 else _begin_task(leader, X, of_rows, metadata)
+    data = {"estimator": leader, "X": X, "y": y.table if isinstance(y, Probabilities) else y}
+    data["metadata"] = None if sample_weight is None else {"sample_weight": sample_weight}
+    task = None if incremental or len(estimators) > 1 else _begin_task(leader, data)
     if with_probabilities and not (going_on or incremental or held_out is not None or task is not None):
         members[0].dealt = deal_beside(recipe, problem, members, split_seed)
     # full batches go through models one after the other
@@ -148,8 +144,18 @@ def fit(
         if member.progress.error is None and not incremental:
             warn(member.estimator, recipe.solver, member.progress)
     if task is not None:
-        task.call_on_fit_task_end(estimator=leader, X=X, y=of_rows, metadata=metadata, reconstruction_attributes={})
+        task.call_on_fit_task_end(**data, reconstruction_attributes={})
     return [None if p.error is None else divergence(p.error) for p in progress]
+
+
+def _whole(validation: tuple) -> tuple:
+    """Return ``X_val``, ``y_val`` and ``sample_weight_val``; raise where one of them lacks another."""
+    X_val, y_val, weight_val = validation
+    if (X_val is None) != (y_val is None):
+        raise ValueError("X_val and y_val belong together; pass both or neither.")
+    if X_val is None and weight_val is not None:
+        raise ValueError("sample_weight_val was given without X_val and y_val.")
+    return validation
 
 
 def set_attributes(estimator: Classifier, attributes: dict[str, Any]) -> None:
@@ -195,15 +201,8 @@ def train_each(
     first = members[0].state
     splits = leader.early_stopping and held_out is None
     fraction = leader.validation_fraction if splits else None
-    # equal rows are passed over once: in single precision, their order would be seen
-    merge = recipe.batch_rows == problem.n_rows and not problem.is_stored
-    # where there may be enough of them to matter, or each has unknowns, which ends elsewhere within a gap
-    if merge and recipe.solver in FULL_BATCH:
-        # least squares pass over the rows about once, which is sooner done than finding which are equal
-        passes_once = type(recipe.loss) is SquaredValues
-        merge = (problem.n_rows > _FEW_ROWS and not passes_once) or not recipe.loss.smooth
-        merge = merge and not (problem.shard is None and surely_differ(problem.X))
-    rows, weight, split_off = problem.split(first.split_seed, fraction, merge, getattr(leader, "classes_", np.empty(0)))
+    merge, classes = _merges_rows(recipe, problem), getattr(leader, "classes_", np.empty(0))
+    rows, weight, split_off = problem.split(first.split_seed, fraction, merge, classes)
     held_out = held_out or split_off
     if held_out is not None:
         check_scoring(leader, held_out)
@@ -237,6 +236,23 @@ def train_each(
         dealt.network, network = network, network.select(np.arange(1))
     look_at_end(recipe, problem, network, members, judge)
     return network, observer
+
+
+def _merges_rows(recipe: Recipe, problem: Problem) -> bool:
+    """Tell whether equal rows are passed over once: in single precision, their order would be seen.
+
+    By exact solvers, only where there may be enough of them to matter, or each has unknowns, which ends elsewhere
+    within a gap.
+    """
+    if recipe.batch_rows < problem.n_rows or problem.is_stored:
+        return False
+    if recipe.solver not in FULL_BATCH:
+        return True
+    # least squares pass over the rows about once, which is sooner done than finding which are equal
+    passes_often = problem.n_rows > _FEW_ROWS and type(recipe.loss) is not SquaredValues
+    if recipe.loss.smooth and not passes_often:
+        return False
+    return problem.shard is not None or not surely_differ(problem.X)
 
 
 def _better_start(recipe: Recipe, problem: Problem, known: Network, members: list[Member], judge: Judge) -> Network:
@@ -310,15 +326,15 @@ def _observer(
     return observer or Observer()  # in every process: what is decided by it is decided alike
 
 
-def _begin_task(estimator: Classifier, X: Data, y: Data, metadata: dict[str, Any] | None) -> Any:
-    """Begin scikit-learn's context of the whole fit; None when no callback listens."""
+def _begin_task(estimator: Classifier, data: dict[str, Any]) -> Any:
+    """Begin scikit-learn's context of the whole fit, on this data; None when no callback listens."""
     listens = getattr(estimator, "_skl_callbacks", None)  # those of a search that listen to fits are there, too
     if not listens and not hasattr(estimator, "_parent_callback_ctx"):
         return None
     context = estimator._init_callback_context(max_subtasks=estimator.max_iter)
     if not listens:
         return None
-    return context.call_on_fit_task_begin(estimator=estimator, X=X, y=y, metadata=metadata)
+    return context.call_on_fit_task_begin(**data)
 
 
 def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, space: OutputSpace) -> None:
