@@ -12,7 +12,7 @@ import torch
 from scipy.sparse import issparse
 
 from skdeep.compat.sklearn import Interval, SparseCoefMixin, StrOptions
-from skdeep.data.columns import gram_extents
+from skdeep.data.extents import gram_extents
 from skdeep.data.inputs import OutputSpace, dense
 from skdeep.data.problem import Problem
 from skdeep.data.scaling import change_of_variables
