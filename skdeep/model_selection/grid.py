@@ -67,28 +67,13 @@ def evaluate_grid(tasks: list[_Task], seed: int, n_workers: int) -> list[dict] |
     if len(tasks) < 2 or not _is_plain(tasks):
         return None
     first, start = tasks[0], time.time()
-    candidates: dict[_Same, Any] = {}
+    candidates = {_Same(task.options["parameters"]): task.parameters for task in tasks}
     splits: dict[tuple[_Same, _Same], Split] = {}
     for task in tasks:
-        candidates.setdefault(_Same(task.options["parameters"]), None)
         splits.setdefault(_split(task), (task.options["train"], task.options["test"]))
     try:
-        for key in candidates:
-            whole = clone(first.estimator).set_params(**clone(key.value or {}, safe=False))
-            candidates[key] = final_step(whole)
-            if not get_config()["skip_parameter_validation"]:
-                candidates[key]._validate_params()
-        share_seed(list(candidates.values()), seed)
-        varied, scaling = set().union(*(task.parameters for task in tasks)), None
-        if isinstance(first.estimator, Pipeline):
-            prefix = f"{first.estimator.steps[-1][0]}__"
-            if not all(name.startswith(prefix) for name in varied):
-                return None  # steps differ
-            varied = {name.removeprefix(prefix) for name in varied}
-            scaling = Scaling.of(first.estimator)
-            assert scaling is not None
-            scaling.check()
-        grid = _Grid(list(candidates.values()), varied, n_workers, scaling)
+        varied = set().union(*(task.parameters for task in tasks))
+        grid = _Grid.of(first.estimator, list(candidates.values()), varied, seed, n_workers)
         with own_settings():
             outcome = grid.train(first.X, first.y, list(splits.values()), first.scorer)
     except Exception as error:  # a fit says better what is wrong with the data
@@ -105,20 +90,23 @@ def evaluate_grid(tasks: list[_Task], seed: int, n_workers: int) -> list[dict] |
     marks, members, solver, trained = outcome
     for member in members:
         warn(member.estimator, solver, member.progress)
-    row, column = ({key: i for i, key in enumerate(keys)} for keys in (list(splits), list(candidates)))
-    results = []
+    row, column = ({key: i for i, key in enumerate(keys)} for keys in (splits, candidates))
     fit_time, score_time = ((b - a) / len(tasks) for a, b in ((start, trained), (trained, time.time())))
-    for task in tasks:
-        mark = marks[row[_split(task)]][column[_Same(task.options["parameters"])]]
-        result = {"fit_error": None, "test_scores": mark}
-        if task.options["return_n_test_samples"]:
-            result["n_test_samples"] = len(task.options["test"])
-        if task.options["return_times"]:
-            result |= {"fit_time": fit_time, "score_time": score_time}
-        if task.options["return_parameters"]:
-            result["parameters"] = task.options["parameters"]
-        results.append(result)
-    return results
+    times = {"fit_time": fit_time, "score_time": score_time}
+    own = [marks[row[_split(task)]][column[_Same(task.options["parameters"])]] for task in tasks]
+    return [_result(task, mark, times) for task, mark in zip(tasks, own, strict=True)]
+
+
+def _result(task: _Task, mark: Any, times: dict[str, float]) -> dict[str, Any]:
+    """Make what ``_fit_and_score`` returns for a task, given its score and how long it has taken."""
+    result = {"fit_error": None, "test_scores": mark}
+    if task.options["return_n_test_samples"]:
+        result["n_test_samples"] = len(task.options["test"])
+    if task.options["return_times"]:
+        result |= times
+    if task.options["return_parameters"]:
+        result["parameters"] = task.options["parameters"]
+    return result
 
 
 def _split(task: _Task) -> tuple[_Same, _Same]:
@@ -175,6 +163,25 @@ class _Grid:
     varied: set[str]
     n_workers: int
     scaling: Scaling | None = None
+
+    @classmethod
+    def of(cls, estimator: Any, each: list[dict[str, Any]], varied: set[str], seed: int, n_workers: int) -> _Grid:
+        """Make the candidates of an estimator, with the parameters of each; raise what is wrong with any of these."""
+        scaling = None
+        if isinstance(estimator, Pipeline):
+            prefix = f"{estimator.steps[-1][0]}__"
+            if not all(name.startswith(prefix) for name in varied):
+                raise Apart("Steps before the model differ.")
+            varied = {name.removeprefix(prefix) for name in varied}
+            scaling = Scaling.of(estimator)
+            assert scaling is not None
+            scaling.check()
+        candidates = [final_step(clone(estimator).set_params(**clone(own, safe=False))) for own in each]
+        if not get_config()["skip_parameter_validation"]:
+            for candidate in candidates:
+                candidate._validate_params()
+        share_seed(candidates, seed)
+        return cls(candidates, varied, n_workers, scaling)
 
     def train(
         self, X: Any, y: Any, splits: list[Split], scorer: Callable
