@@ -126,6 +126,14 @@ class Progress:
         self.no_improvement = 0 if improved else self.no_improvement + 1
         return best
 
+    def has_diverged(self, loss: float, validation_loss: float | None = None, step: str = "epoch") -> bool:
+        """Tell whether the coming epoch, or other step, has made a loss no number; note it as an error."""
+        for what, value in (("training", loss), ("validation", validation_loss)):
+            if value is not None and not math.isfinite(value):
+                self.error = f"the {what} loss became {value} in {step} {self.n_iter + 1}"
+                return True
+        return False
+
     def has_led_past(self, loss: float) -> bool:
         """Tell whether training has led past a loss that was clearly lower, as momentum does."""
         return loss > 1.05 * self.best_loss + self.tol

@@ -16,7 +16,7 @@ from skdeep.engine import losses
 from skdeep.engine.losses import LabelSmoothing, Loss
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.penalties import L1, L2, ElasticNet, NoPenalty
-from skdeep.engine.per_model import groups, to_numpy64
+from skdeep.engine.per_model import groups
 from skdeep.engine.training import Monitor, Observer
 from skdeep.engine.values import (
     AbsoluteValues,
@@ -48,7 +48,7 @@ from skdeep.exact.rows import Rows, SparseRows
 from skdeep.exact.value_losses import HuberLoss, SquaredInsensitive, TweedieLoss
 from skdeep.fitting.at_once import EXACT, begin, book
 from skdeep.fitting.recipe import Member, Recipe, total_weights
-from skdeep.fitting.variables import Variables, rows_of, weights_of
+from skdeep.fitting.variables import Centring, Variables, rows_of, weights_of
 
 #: Values of rows up to which these are kept in float64 while a solver runs.
 _MAX_VALUES = 2**25
@@ -177,25 +177,16 @@ def solve_exactly(
         return
     rows = rows_of(problem, network, index, variables, recipe.loss.target == "values")
     target = problem.target if index is None else problem.target[index]
-    unit = variables.scale if network.unit is None else variables.scale * to_numpy64(network.unit)[:, 0]
-    # of each model, or of each of its scores
-    ridge, lasso = penalty.curvature(), penalty.alpha * penalty.l1_ratio
-    rho, kappa = (np.zeros((*ridge.shape, rows.shape[1])) for _ in range(2))
-    unit = unit if ridge.ndim == 1 else np.atleast_2d(unit)[:, None]
-    rho[..., : len(variables.scale)] = ridge[..., None] * np.square(unit)
-    kappa[..., : len(variables.scale)] = lasso[..., None] * unit
+    rho, kappa = variables.strengths(penalty, network.unit)
     tol = np.array([member.progress.tol for member in members])
     max_iter = int(max(min(epochs, member.progress.max_iter) for member in members))
     start = np.zeros((len(members), recipe.n_outputs, rows.shape[1]))
     if members[0].progress.warm:
         start = variables.forth(network)
-    centred = rows.centred() if isinstance(rows, SparseRows) else None
-    if centred is not None:
-        rows, mean, size = centred
-        start[:, :, -1] += start[:, :, :-1] @ mean
-        start[:, :, :-1] *= size
-        rho[..., :-1] /= size * size
-        kappa[..., :-1] /= size
+    moved = rows.centred() if isinstance(rows, SparseRows) else None
+    if moved is not None:
+        rows, centring = moved[0], Centring(*moved[1:])
+        centring.forth_(start, rho, kappa)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if recipe.solver == "lbfgs":
             loss, alike = row_loss(recipe.loss, target, recipe.n_outputs), network.scale is not None
@@ -209,9 +200,8 @@ def solve_exactly(
         else:
             weight = np.ascontiguousarray(np.broadcast_to(weight, (len(members), weight.shape[1])))
             solution = _certified(recipe, rows, target, weight, (rho, kappa), GAP * tol, max_iter, start)
-    if centred is not None:
-        solution.params[:, :, :-1] /= size
-        solution.params[:, :, -1] -= solution.params[:, :, :-1] @ mean
+    if moved is not None:
+        centring.back_(solution.params)
     dtype = network.params[0].dtype
     params = [torch.from_numpy(part) for part in variables.back(solution.params)]
     params = params if dtype is torch.float64 else [part.to(dtype) for part in params]
@@ -227,13 +217,10 @@ def solve_at_once(recipe: Recipe, problem: Problem, network: Linear, members: li
         return False
     index, weight = weights_of(problem, members)
     total_weight = total_weights(problem, members)
-    curvature, variables = recipe.penalty(members, total_weight, total_weight).curvature(), Variables.of(network)
-    if curvature.ndim > 1:  # targets that are held differently
+    penalty, variables = recipe.penalty(members, total_weight, total_weight), Variables.of(network)
+    (rho,), _ = variables.strengths(penalty, network.unit)
+    if rho.ndim > 1:  # targets that are held differently
         return False
-    rho = np.zeros(D)
-    if curvature[0]:
-        unit = variables.scale if network.unit is None else variables.scale * to_numpy64(network.unit)[0, 0]
-        rho[: len(unit)] = curvature[0] * np.square(unit)
     target = (problem.target if index is None else problem.target[index]).T
     found = normal.solve(rows_of(problem, network, index, variables, True), target, weight[0], rho)
     if found is None:
