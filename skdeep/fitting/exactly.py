@@ -47,7 +47,7 @@ from skdeep.exact.path import follow
 from skdeep.exact.rows import Rows, SparseRows
 from skdeep.exact.value_losses import HuberLoss, SquaredInsensitive, TweedieLoss
 from skdeep.fitting.at_once import EXACT, begin, book
-from skdeep.fitting.recipe import Member, Recipe, total_weights
+from skdeep.fitting.recipe import Member, Recipe, rows_and_weights, total_weights
 from skdeep.fitting.variables import Centring, Variables, rows_of, weights_of
 
 #: Values of rows up to which these are kept in float64 while a solver runs.
@@ -166,7 +166,7 @@ def solve_exactly(
     index, weight = weights_of(problem, members)
     total_weight = total_weights(problem, members)
     variables, penalty = Variables.of(network), recipe.penalty(members, total_weight, total_weight)
-    parts = groups([member.rows for member in members], [member.weight for member in members])
+    parts = groups(*rows_and_weights(members))
     same = len(variables.own_scale) == len(variables.own_center) == 1
     if len(parts) > 1 and not (variables.suit(parts) and (same or (penalty.alpha > 0).all())):
         # without a penalty, which of many optima it is depends on the columns

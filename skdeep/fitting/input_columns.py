@@ -16,7 +16,7 @@ from skdeep.data.problem import Problem
 from skdeep.data.splits import unit_of
 from skdeep.engine.input_layer import Standardization
 from skdeep.engine.per_model import fetched, run_length, to_device
-from skdeep.fitting.recipe import Member, column_statistics
+from skdeep.fitting.recipe import Member, column_statistics, rows_and_weights
 
 #: Under ``n_bins="auto"``: bins of all columns together at most, and rows of a bin at least.
 _ALL_BINS, _BIN_ROWS = 256, 128
@@ -141,7 +141,7 @@ def standardization_for(
     indicated, statistics = columns.indicated, column_statistics(problem, members)
     bins: dict[str, Any] = {}
     if columns.n_bins:
-        samples = problem.rows(), [m.rows for m in members], [m.weight for m in members]
+        samples = problem.rows(), *rows_and_weights(members)
         known = to_numpy(estimator.bin_edges_)[None] if warm else None
         bins["start"] = min(_START, _FAST / max(estimator.column_learning_rate, 1))
         bins["edges"] = bin_edges(*samples, columns.n_embedded, columns.n_bins) if known is None else known

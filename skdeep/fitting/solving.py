@@ -22,7 +22,7 @@ from skdeep.exact.descent import Solution
 from skdeep.fitting.at_once import EXACT, begin, book
 from skdeep.fitting.courses import clean_loss
 from skdeep.fitting.exactly import has_exact_solver, solve_at_once, solve_exactly
-from skdeep.fitting.recipe import Member, Recipe, common, mean_weights, total_weights, values
+from skdeep.fitting.recipe import Member, Recipe, common, mean_weights, rows_and_weights, total_weights, values
 from skdeep.solvers.closed_form import Ridge
 from skdeep.solvers.full_batch import Limits, minimise
 
@@ -69,10 +69,10 @@ def penalty_of(recipe: Recipe, problem: Problem, members: list[Member]) -> Elast
 def _batches(
     problem: Problem, members: list[Member], generators: list, size: int, shuffle: bool = False, draws: bool = False
 ) -> Batches:
-    weight = common([member.weight for member in members])
+    rows, weight = map(common, rows_and_weights(members))
     weight = np.stack(weight) if isinstance(weight, list) else weight
     data = problem.rows(), problem.tensor(problem.target), None if weight is None else problem.tensor(weight)
-    return Batches(*data, common([member.rows for member in members]), generators, size, shuffle, draws)
+    return Batches(*data, rows, generators, size, shuffle, draws)
 
 
 def _by_full_batches(
@@ -89,7 +89,7 @@ def _by_full_batches(
         assert isinstance(network, Linear)
         return solve_exactly(recipe, problem, network, members, epochs)
     penalty = penalty_of(recipe, problem, members)
-    alike = not isinstance(common([member.rows for member in members]), list)
+    alike = not isinstance(common(rows_and_weights(members)[0]), list)
     chunk = max(1, chunk_rows(network, problem.rows()) // (1 if alike else len(members)))
     # nothing is drawn: one generator for all, so that models of the same rows share their passes
     batches = _batches(problem, members, [members[0].state.generator] * len(members), chunk)
@@ -188,7 +188,7 @@ def _ridge(recipe: Recipe, problem: Problem, network: Linear, members: list[Memb
     # in the frame's columns, all of which have one factor
     factor = 1.0 if network.frame is None else network.frame.factor[0]
     alphas = np.where(auto, alphas, alphas * factor * factor)
-    for models in groups([member.rows for member in members], [member.weight for member in members], auto.tolist()):
+    for models in groups(*rows_and_weights(members), auto.tolist()):
         first = members[models[0]]
         # means of columns so far from zero that they have a frame are exact to more digits when taken in it
         known = isinstance(rows.local, DenseRows) and rows.frame is None

@@ -14,7 +14,7 @@ from skdeep.engine.networks import Linear
 from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import numbered, to_numpy64
 from skdeep.exact.rows import FEW_COLUMNS, Rows, SparseRows
-from skdeep.fitting.recipe import Member
+from skdeep.fitting.recipe import Member, rows_and_weights
 
 #: How many times a column may be larger than a model's own, and still suit its steps.
 _ALIKE = 30.0
@@ -117,7 +117,7 @@ class Centring:
 
 def weights_of(problem: Problem, members: list[Member]) -> tuple[np.ndarray | None, np.ndarray]:
     """Find the rows that any member is trained on, and their weights (K or 1, m), which add up to one."""
-    first, number = numbered([m.weight for m in members], [m.rows for m in members])
+    first, number = numbered(*rows_and_weights(members))
     n, own = len(problem.codes), [members[m] for m in first]
     if len(own) == 1:
         index, weight = own[0].rows, own[0].weight

@@ -29,7 +29,6 @@ from skdeep.model_selection._sklearn import task_arguments
 from skdeep.model_selection.choice import check_refit
 from skdeep.model_selection.evaluation import (
     StackingWarning,
-    _stacks,
     _Task,
     apart,
     draw_seed,
@@ -37,6 +36,7 @@ from skdeep.model_selection.evaluation import (
     n_accelerators,
     of_one_kind,
     on_card,
+    stacks_of,
 )
 from skdeep.model_selection.grid import evaluate_grid
 from skdeep.model_selection.trainees import evaluate_stack, with_whole_validation
@@ -177,7 +177,7 @@ class _Keeper(ParallelBackendBase):
     def _stacked(self, tasks: dict[int, _Task], n_workers: int, n_cards: int) -> list[list[int]]:
         """Group tasks that train together, on so many accelerators, if any; warn of those that do not."""
         too_many = 0 < n_cards < n_workers
-        stacks, reasons = _stacks(list(tasks.values()), n_cards if too_many else n_workers)
+        stacks, reasons = stacks_of(list(tasks.values()), n_cards if too_many else n_workers)
         if reasons:
             _warn(
                 f"Some candidates are trained one by one, as scikit-learn does it: {'; '.join(sorted(reasons))}. "

@@ -41,12 +41,12 @@ from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.solving import solve
 from skdeep.fitting.starts import new_progress
 from skdeep.fitting.torch_settings import own_settings
-from skdeep.model_selection.evaluation import _Same, _Task, final_step, is_promised, share_seed
+from skdeep.model_selection.evaluation import Same, _Task, final_step, is_promised, share_seed
 from skdeep.model_selection.grid_rows import Apart, GridRows
 from skdeep.model_selection.own_units import Split
 from skdeep.model_selection.quick_scores import QuickScorers
 from skdeep.model_selection.scaled import Scaling
-from skdeep.model_selection.stacks import _capacity, stackable_now, why_alone
+from skdeep.model_selection.stacks import capacity, stackable_now, why_alone
 from skdeep.model_selection.trainees import only_asks
 
 #: Parameters in which the candidates of a grid of exact solutions may differ.
@@ -67,8 +67,8 @@ def evaluate_grid(tasks: list[_Task], seed: int, n_workers: int) -> list[dict] |
     if len(tasks) < 2 or not _is_plain(tasks):
         return None
     first, start = tasks[0], time.time()
-    candidates = {_Same(task.options["parameters"]): task.parameters for task in tasks}
-    splits: dict[tuple[_Same, _Same], Split] = {}
+    candidates = {Same(task.options["parameters"]): task.parameters for task in tasks}
+    splits: dict[tuple[Same, Same], Split] = {}
     for task in tasks:
         splits.setdefault(_split(task), (task.options["train"], task.options["test"]))
     try:
@@ -93,7 +93,7 @@ def evaluate_grid(tasks: list[_Task], seed: int, n_workers: int) -> list[dict] |
     row, column = ({key: i for i, key in enumerate(keys)} for keys in (splits, candidates))
     fit_time, score_time = ((b - a) / len(tasks) for a, b in ((start, trained), (trained, time.time())))
     times = {"fit_time": fit_time, "score_time": score_time}
-    own = [marks[row[_split(task)]][column[_Same(task.options["parameters"])]] for task in tasks]
+    own = [marks[row[_split(task)]][column[Same(task.options["parameters"])]] for task in tasks]
     return [_result(task, mark, times) for task, mark in zip(tasks, own, strict=True)]
 
 
@@ -109,9 +109,9 @@ def _result(task: _Task, mark: Any, times: dict[str, float]) -> dict[str, Any]:
     return result
 
 
-def _split(task: _Task) -> tuple[_Same, _Same]:
+def _split(task: _Task) -> tuple[Same, Same]:
     """Make the key of a task's split: several may have the same rows to train on."""
-    return _Same(task.options["train"]), _Same(task.options["test"])
+    return Same(task.options["train"]), Same(task.options["test"])
 
 
 def _is_plain(tasks: list[_Task]) -> bool:
@@ -243,7 +243,7 @@ class _Grid:
         """Raise `Apart` where the models are too many."""
         n_models = len(rows.splits) * len(self.candidates)
         n_scores = n_models * recipe.n_outputs * len(rows.problem.codes)
-        if n_scores > _MAX_SCORES or n_models > _capacity(self.candidates[0], X, y):
+        if n_scores > _MAX_SCORES or n_models > capacity(self.candidates[0], X, y):
             raise Apart("The memory does not hold all models.")
 
     def _check_solver(self, X: Any, rows: GridRows, recipe: Recipe, scorer: Callable) -> None:
