@@ -13,7 +13,7 @@ from skdeep.data.state import RandomSource
 from skdeep.engine.batching import Batches
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.objective import Objective
-from skdeep.engine.optimizers import OPTIMIZERS
+from skdeep.engine.optimizers import OPTIMIZERS, Optimizer
 from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import groups, to_device, to_numpy64
 from skdeep.engine.rows import DenseRows, as_tensor
@@ -108,41 +108,20 @@ def _by_steps(
     observer: Observer | None,
 ) -> None:
     """Train by mini-batch steps of an optimizer."""
-    settings, states = recipe.settings, [member.state for member in members]
+    states, progress = [member.state for member in members], [member.progress for member in members]
     n_rows = np.array([member.n_rows(problem) for member in members])
     rates, mean_weight = recipe.rates(recipe, problem, network, members), mean_weights(members)
-    optimizer = OPTIMIZERS[recipe.solver](
-        network.params,
-        rates * [state.reduction for state in states],
-        **settings.options([member.settings for member in members]),
-    )
-    if (known := states[0].optimizer) is not None and states[0].solver == recipe.solver and optimizer.fits(known):
-        optimizer.load(known)
+    optimizer = _optimizer(recipe, network, members, rates)
     size = int(np.minimum(recipe.batch_rows, n_rows).max())
     generators = [state.generator for state in states]
-    batches = _batches(problem, members, generators, size, settings.shuffle, network.draws)
-    progress = [member.progress for member in members]
-    if recipe.to_end:  # it gains most at its end: to stand still before means nothing
-        for p in progress:
-            p.n_iter_no_change = p.n_iter_no_change if p.watch_score else np.inf
-    if np.isfinite(recipe.due):
-        for member in members:
-            member.progress.due_iter, member.progress.due_loss = recipe.due, clean_loss(recipe.loss, problem, member)
-    plan = Plan(
-        max_iter=epochs,
-        horizon=recipe.horizon,
-        first_epoch=states[0].epochs,
-        schedule=recipe.schedule,
-        power_t=settings.power_t,
-        warmup_epochs=settings.warmup_epochs,
-        max_grad_norm=settings.max_grad_norm,
-        proximal=recipe.proximal,
-        products=recipe.products,
-        averages=recipe.averages,
-    )
-    penalty = penalty_of(recipe, problem, members)
-    objective = Objective(network, recipe.loss, penalty, batches, mean_weight)
-    train(objective, optimizer, plan, progress, monitor, observer)
+    batches = _batches(problem, members, generators, size, recipe.settings.shuffle, network.draws)
+    for p, member in zip(progress, members, strict=True):
+        if recipe.to_end and not p.watch_score:  # it gains most at its end: to stand still before means nothing
+            p.n_iter_no_change = np.inf
+        if np.isfinite(recipe.due):
+            p.due_iter, p.due_loss = recipe.due, clean_loss(recipe.loss, problem, member)
+    objective = Objective(network, recipe.loss, penalty_of(recipe, problem, members), batches, mean_weight)
+    train(objective, optimizer, _plan(recipe, epochs, states[0].epochs), progress, monitor, observer)
     for state, p, rate, total in zip(states, progress, rates, mean_weight * n_rows, strict=True):
         if epochs == recipe.horizon < min(recipe.max_iter, p.max_iter):
             p.stopped = p.stopped or f"The schedule came to its end after {epochs} epochs."
@@ -151,6 +130,36 @@ def _by_steps(
         state.seen += total
         assert p.generator is not None
         state.source = RandomSource(p.generator)
+
+
+def _optimizer(recipe: Recipe, network: Network, members: list[Member], rates: np.ndarray) -> Optimizer:
+    """Make the optimizer of a stack, which goes on where an earlier one of the first model has stopped."""
+    first = members[0].state
+    optimizer = OPTIMIZERS[recipe.solver](
+        network.params,
+        rates * [member.state.reduction for member in members],
+        **recipe.settings.options([member.settings for member in members]),
+    )
+    if first.optimizer is not None and first.solver == recipe.solver and optimizer.fits(first.optimizer):
+        optimizer.load(first.optimizer)
+    return optimizer
+
+
+def _plan(recipe: Recipe, epochs: int, first_epoch: int) -> Plan:
+    """Say how the steps go."""
+    settings: Any = recipe.settings
+    return Plan(
+        max_iter=epochs,
+        horizon=recipe.horizon,
+        first_epoch=first_epoch,
+        schedule=recipe.schedule,
+        power_t=settings.power_t,
+        warmup_epochs=settings.warmup_epochs,
+        max_grad_norm=settings.max_grad_norm,
+        proximal=recipe.proximal,
+        products=recipe.products,
+        averages=recipe.averages,
+    )
 
 
 def _in_closed_form(
