@@ -172,17 +172,19 @@ def standardization_for(
 
 def fitted_standardization(estimator: Classifier, device: torch.device, dtype: torch.dtype) -> Standardization | None:
     """Make the change of variables of prediction, which fills in the means; None where training had none."""
-    bins, index, center = {}, torch.empty(0, dtype=torch.int64, device=device), None
-    if hasattr(estimator, "bin_edges_"):
-        bins["edges"] = to_numpy(estimator.bin_edges_)[None]
-    if hasattr(estimator, "means_"):
-        index = to_device(torch.from_numpy(np.array(to_numpy(estimator.missing_features_))), device)
-        center = to_device(torch.from_numpy(np.array(to_numpy(estimator.means_))), device, dtype)
-        center = torch.cat([center, center.new_zeros(len(index))]).view(1, 1, -1)
-    elif not bins:
+    has_means = hasattr(estimator, "means_")
+    bins = {"edges": to_numpy(estimator.bin_edges_)[None]} if hasattr(estimator, "bin_edges_") else {}
+    if not has_means and not bins:
         return None
-    scale = torch.ones(1, 1, estimator.n_features_in_, device=device, dtype=dtype) if center is None else center
-    return Standardization(center, torch.ones_like(scale), index, **bins)
+    index = np.array(to_numpy(estimator.missing_features_)) if has_means else np.empty(0, dtype=np.int64)
+    n_columns = (len(estimator.means_) if has_means else estimator.n_features_in_) + len(index)
+    center, scale = np.zeros((1, 1, n_columns)), np.ones((1, 1, n_columns))
+    if has_means:
+        center[0, 0, : n_columns - len(index)] = to_numpy(estimator.means_)
+    of_columns, of_scale = (to_device(torch.from_numpy(part), device, dtype) for part in (center, scale))
+    return Standardization(
+        of_columns if has_means else None, of_scale, to_device(torch.from_numpy(index), device), **bins
+    )
 
 
 def learned_columns(
