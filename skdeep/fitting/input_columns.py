@@ -181,10 +181,9 @@ def fitted_standardization(estimator: Classifier, device: torch.device, dtype: t
     center, scale = np.zeros((1, 1, n_columns)), np.ones((1, 1, n_columns))
     if has_means:
         center[0, 0, : n_columns - len(index)] = to_numpy(estimator.means_)
-    of_columns, of_scale = (to_device(torch.from_numpy(part), device, dtype) for part in (center, scale))
-    return Standardization(
-        of_columns if has_means else None, of_scale, to_device(torch.from_numpy(index), device), **bins
-    )
+    of_center, of_scale = (to_device(torch.from_numpy(part), device, dtype) for part in (center, scale))
+    indicated = to_device(torch.from_numpy(index), device)
+    return Standardization(of_center if has_means else None, of_scale, indicated, **bins)
 
 
 def learned_columns(
