@@ -219,18 +219,17 @@ def train_each(
         if held_out is not None and leader._watched_scoring in (None, "accuracy"):
             member.progress.grain = held_out.grain
 
-    judge, epochs = judge_of(estimators), 1 if incremental else recipe.epochs
+    judge, epochs = partial(monitor_of, estimators), 1 if incremental else recipe.epochs
     observer = None
     if len(members) == 1 and (leader.verbose or leader.callbacks or task is not None):
         part = problem if rows is None or not splits else problem.take(rows)
         observer = _observer(recipe, leader, part, held_out, 1 if incremental else recipe.max_iter, task)
-    monitor = None if held_out is None else judge(held_out, recipe.judged_by, leader._scoring_for(held_out))
+    monitor = None if held_out is None else judge([held_out], recipe.judged_by, leader._scoring_for(held_out))
     if going_on and (is_new or first.solver != recipe.solver):
         first.trained = 0
     if going_on and not incremental:
         judge_start(network, [member.progress for member in members], monitor)
-        if is_new:
-            network = _better_start(recipe, problem, network, members, judge)
+        network = _better_start(recipe, problem, network, members, judge) if is_new else network
     solve(recipe, problem, network, stack, epochs, monitor, observer)
     if dealt is not None:
         dealt.network, network = network, network.select(np.arange(1))
@@ -263,7 +262,7 @@ def _better_start(recipe: Recipe, problem: Problem, known: Network, members: lis
     (member,) = members
     member.state.optimizer = member.state.columns = None
     new = recipe.network(recipe, problem, members, False)
-    monitor, penalty = judge(problem.counted(), recipe.loss, "loss"), penalty_of(recipe, problem, members)
+    monitor, penalty = judge([problem.counted()], recipe.loss, "loss"), penalty_of(recipe, problem, members)
     of_known, of_new = (
         float((monitor(network, np.arange(1))[1] + penalty.value(network.penalised()))[0]) for network in (known, new)
     )
@@ -271,19 +270,10 @@ def _better_start(recipe: Recipe, problem: Problem, known: Network, members: lis
     return known if member.progress.warm else new
 
 
-def judge_of(estimators: list[Classifier]) -> Judge:
-    """Make what judges the models of estimators, of which the first one speaks for all."""
-
-    def judge(data: Problem, loss: Loss, scoring: str | Callable | None) -> Monitor:
-        return monitor_of(estimators, [data], loss, scoring)
-
-    return judge
-
-
 def monitor_of(
     estimators: list[Classifier], parts: list[Problem], loss: Loss, scoring: str | Callable | None
 ) -> Monitor:
-    """Make the monitor of estimators on some data, of all of them or of each."""
+    """Make what judges the models of estimators, of which the first one speaks for all, by data of all or of each."""
     leader = estimators[0]
     asked = leader._answers if only_asks(scoring, leader) else None
     return Watch(parts, loss, scoring, leader._labels_of, partial(fitted_copy, estimators), asked)

@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from skdeep.estimators.base import BaseTorchEstimator
 from skdeep.estimators.linear import LinearModel
 from skdeep.estimators.regression import BaseTorchRegressor
 from skdeep.fitting.exactly import has_exact_solver
-from skdeep.fitting.fit import check_scoring, judge_of, members_of, monitor_of
+from skdeep.fitting.fit import check_scoring, members_of, monitor_of
 from skdeep.fitting.outcome import look_at_end, warn
 from skdeep.fitting.recipe import Member, Recipe
 from skdeep.fitting.settings import FULL_BATCH
@@ -330,7 +331,7 @@ class _Grid:
 
     def _look_at_end(self, recipe: Recipe, network: Network, members: list[Member], parts: list[Problem]) -> None:
         """Note which models their steps have led away from the optimum."""
-        judge = judge_of(self.candidates[:1])
+        judge = partial(monitor_of, self.candidates[:1])
         for part, models in zip(parts, np.arange(len(members)).reshape(len(parts), -1), strict=True):
             own = [replace(members[m], rows=None) for m in models]  # all of the part
             look_at_end(recipe, part.placed(*_place(recipe)), network.select(models), own, judge)
