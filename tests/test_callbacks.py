@@ -123,7 +123,7 @@ class RecordBatches(Record):
 class StandIn:
     """As much of an estimator as callbacks need."""
 
-    _watched_scoring, _loss_unit, _score_unit = None, 1.0, 1.0
+    _watched_scoring, _loss_unit = None, 1.0
 
     def __init__(self, classes):
         self.classes_ = classes

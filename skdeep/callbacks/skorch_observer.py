@@ -68,7 +68,7 @@ class SkorchObserver(Observer):
         if hasattr(run.estimator, "classes_"):
             self.form = ClassifierHost
             self.settings |= {"classes": run.estimator.classes_, "criterion": torch.nn.CrossEntropyLoss}
-        self.loss_unit, self.score_unit = run.estimator._loss_unit, run.estimator._score_unit
+        self.loss_unit = run.estimator._loss_unit
         self.score_name = "valid_acc" if run.estimator._watched_scoring in (None, "accuracy") else "valid_score"
         self.best = dict.fromkeys(("train_loss", "valid_loss", self.score_name), math.inf)
 
@@ -203,7 +203,8 @@ class SkorchObserver(Observer):
             self._as_one_batch("valid", self.run.validation, loss, like)
             self.history.record("valid_batch_count", 1)
             self._record("valid_loss", loss, lower_is_better=True)
-            self._record(self.score_name, self.score_unit * progress.validation_scores[-1], lower_is_better=False)
+            score_unit = self.loss_unit if progress.scores_are_losses else 1.0
+            self._record(self.score_name, score_unit * progress.validation_scores[-1], lower_is_better=False)
         self.history.record("dur", time.perf_counter() - self.start)
         self._notify_in_training("on_epoch_end", **self.datasets)
 

@@ -14,7 +14,7 @@ class EpochTable(Observer):
     """Print a line per epoch: iteration, loss, validation score if there is one, "+" for the best so far, seconds."""
 
     def __init__(self, run: Run):
-        self.loss_unit, self.score_unit = run.estimator._loss_unit, run.estimator._score_unit
+        self.loss_unit = run.estimator._loss_unit
 
     def epoch_begin(self, epoch: int) -> None:
         self.start = time.perf_counter()
@@ -24,7 +24,8 @@ class EpochTable(Observer):
         if epoch == 0:
             print(f"Iteration          loss{'  validation score' if scores else ''}  best   seconds")
         loss = _decimals(self.loss_unit * progress.loss_curve[-1])
-        score = f"  {_decimals(self.score_unit * scores[-1]):>16}" if scores else ""
+        score_unit = self.loss_unit if progress.scores_are_losses else 1.0
+        score = f"  {_decimals(score_unit * scores[-1]):>16}" if scores else ""
         print(f"{epoch + 1:9d}  {loss:>12}{score}  {'+' if is_best else '':>4}  {seconds:8.3f}", flush=True)
         return False
 

@@ -33,6 +33,8 @@ class Progress:
         Whether the start is a model already: with `watch_score`, it is judged too, and kept if no epoch is better.
     watch_score : bool
         Whether "improve" means the validation score (early stopping) or the training loss.
+    scores_are_losses : bool
+        Whether validation scores are negative losses, in the unit of these.
     grain : float
         By how little scores may differ and be the same: among these, the lower validation loss is the better one.
     n_iter : int
@@ -69,6 +71,7 @@ class Progress:
     tol: float = 1e-4
     n_iter_no_change: float = 10
     watch_score: bool = False
+    scores_are_losses: bool = False
     grain: float = 0.0
     max_iter: float = math.inf
     due_iter: float = math.inf

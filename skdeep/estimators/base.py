@@ -226,11 +226,6 @@ class BaseTorchEstimator(CallbackSupportMixin, Predictor, Constrained, BaseEstim
     #: What losses are counted in, as users are told of them.
     _loss_unit = 1.0
 
-    @property
-    def _score_unit(self) -> float:
-        """What scores of validation data are counted in, as users are told of them."""
-        return self._loss_unit if self._watched_scoring == "loss" else 1.0
-
     def _combined(self, scores: Tensor, say: Tensor | None = None) -> Tensor:
         """Combine scores (K, n, C) of the models that it consists of; `say` (K, n) is the weight of each."""
         raise NotImplementedError

@@ -56,6 +56,7 @@ class _Runs(Progress):
         errors = [f"in member {k}, {p.error}" for k, p in enumerate(members) if p.error is not None]
         return cls(
             watch_score=True,
+            scores_are_losses=True,
             stopped="Each member keeps its best epoch.",  # how many there are is a choice
             n_iter=max(p.n_iter for p in members),
             samples=sum(p.samples for p in members),
@@ -117,7 +118,7 @@ def train_folds(
     for m, (member, own) in enumerate(zip(members, seeds, strict=True)):
         patience = member.settings.patience if leader.early_stopping else math.inf
         for f, seed in zip(numbers, own, strict=True):
-            progress = Progress(member.estimator.tol, patience, watch_score=True)
+            progress = Progress(member.estimator.tol, patience, watch_score=True, scores_are_losses=True)
             rows, weights = rest[f]
             models.append(Member(member.estimator, TrainingState(of_seed[seed]), progress, rows, weights[m]))
     network = recipe.network(recipe, problem, models, False)

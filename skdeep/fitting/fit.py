@@ -204,8 +204,10 @@ def train_each(
     merge, classes = _merges_rows(recipe, problem), getattr(leader, "classes_", np.empty(0))
     rows, weight, split_off = problem.split(first.split_seed, fraction, merge, classes)
     held_out = held_out or split_off
+    scoring = None
     if held_out is not None:
         check_scoring(leader, held_out)
+        scoring = leader._scoring_for(held_out)
     for member, own in zip(members, weights_by_model(weight, len(members)), strict=True):
         member.rows, member.weight = rows, own
     is_new = identify(problem, members)
@@ -216,6 +218,7 @@ def train_each(
         first.seen_before = getattr(leader, "t_", 0)
     for member in members:
         member.progress = new_progress(member.estimator, going_on, incremental, member.state)
+        member.progress.scores_are_losses = scoring == "loss"
         if held_out is not None and leader._watched_scoring in (None, "accuracy"):
             member.progress.grain = held_out.grain
 
@@ -224,7 +227,7 @@ def train_each(
     if len(members) == 1 and (leader.verbose or leader.callbacks or task is not None):
         part = problem if rows is None or not splits else problem.take(rows)
         observer = _observer(recipe, leader, part, held_out, 1 if incremental else recipe.max_iter, task)
-    monitor = None if held_out is None else judge([held_out], recipe.judged_by, leader._scoring_for(held_out))
+    monitor = None if held_out is None else judge([held_out], recipe.judged_by, scoring)
     if going_on and (is_new or first.solver != recipe.solver):
         first.trained = 0
     if going_on and not incremental:
