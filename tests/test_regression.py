@@ -667,6 +667,12 @@ def test_early_stopping_watches_the_score(name):
     assert model.best_validation_score_ == max(model.validation_scores_)
 
 
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_no_strength_is_none_on_columns_of_any_size(size):
+    free = LinearRegressor(alpha=0.0).fit(X * size, Y)
+    np.testing.assert_allclose(free.predict(X * size), LinearRegressor(penalty=None).fit(X, Y).predict(X), rtol=1e-6)
+
+
 def test_scores_that_are_losses_are_in_their_unit():
     """Those of the epochs of ensembles, and of rows whose targets have one value, of which there is no R²."""
     ensemble = MLPEnsembleRegressor(2, hidden_layer_sizes=(4,), max_iter=2, random_state=0).fit(X, Y)

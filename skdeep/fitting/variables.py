@@ -63,7 +63,8 @@ class Variables:
         ridge, lasso = penalty.curvature(), penalty.alpha * penalty.l1_ratio
         own = own if ridge.ndim == 1 else np.atleast_2d(own)[:, None]
         rho, kappa = (np.zeros((*ridge.shape, len(self.scale) + self.intercept)) for _ in range(2))
-        rho[..., : len(self.scale)] = ridge[..., None] * np.square(own)
+        # of no strength at all, there is none on tiny columns, whose squares have no number
+        rho[..., : len(self.scale)] = ridge[..., None] * np.square(np.where(ridge[..., None] > 0, own, 0.0))
         kappa[..., : len(self.scale)] = lasso[..., None] * own
         return rho, kappa
 
