@@ -323,7 +323,7 @@ def test_models_that_are_not_at_their_optimum_are_warned_of():
 
 
 def test_large_data_is_solved_exactly_as_well(monkeypatch):
-    for name in ("_STEPS", "_STEP_OVERHEAD"):  # of mini-batches, which then are always cheaper
+    for name in ("STEPS", "_STEP_OVERHEAD"):  # of mini-batches, which then are always cheaper
         set_constant(monkeypatch, name, 1)
     assert SoftmaxClassifier(random_state=0).fit(IRIS, IRIS_Y).solver_ == "sgd"
     found = bootstrap_coefficients(SoftmaxClassifier(tol=1e-8), IRIS, IRIS_Y, n_resamples=2, random_state=0)

@@ -41,7 +41,7 @@ from skorch.callbacks import (
     TrainEndCheckpoint,
 )
 
-from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
+from skdeep import HingeClassifier, LinearRegressor, MLPClassifierTorch, SoftmaxClassifier
 from skdeep.callbacks.observers import make_observer
 from skdeep.callbacks.run import Run
 from skdeep.callbacks.stand_ins import ModuleStandIn
@@ -123,7 +123,7 @@ class RecordBatches(Record):
 class StandIn:
     """As much of an estimator as callbacks need."""
 
-    _watched_scoring = None
+    _watched_scoring, _loss_unit = None, 1.0
 
     def __init__(self, classes):
         self.classes_ = classes
@@ -906,6 +906,22 @@ def test_verbose_table(params, capsys):
     assert len(lines) == 4 and {len(line) for line in lines} == {len(header)}
     assert [float(line.split()[1]) for line in lines] == pytest.approx(model.loss_curve_, abs=1e-6)
     assert lines[0].split()[-2] == "+"
+
+
+@pytest.mark.parametrize("params", [{}, {"scoring": "loss"}, {"callbacks": [EpochTimer]}])
+def test_verbose_table_of_values_is_in_their_unit(params, capsys):
+    """Targets of thousands are trained on in units of their own."""
+    y = 1e5 * X[:, 0] + 1e4 * X[:, 1]
+    model = LinearRegressor(solver="adam", max_iter=3, early_stopping=True, verbose=True, random_state=0, **params)
+    _, *lines = capsys.readouterr().out.splitlines() if model.fit(X, y) else []
+    table = np.array([[float(number) for number in line.replace("+", "").split()] for line in lines])
+    np.testing.assert_allclose(table[:, 1], model.loss_curve_, rtol=1e-5)
+    np.testing.assert_allclose(table[:, 2], model.validation_scores_, rtol=1e-5, atol=1e-6)
+    assert model.loss_curve_[0] > 1e5
+    if "callbacks" in params:
+        assert model.history_[:, "train_loss"] == model.loss_curve_
+        assert model.history_[:, "valid_loss"] == model.validation_loss_curve_
+        assert model.history_[:, "valid_score"] == model.validation_scores_
 
 
 @pytest.fixture

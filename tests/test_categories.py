@@ -137,6 +137,24 @@ def test_array_of_codes():
     assert not hasattr(SoftmaxClassifier(random_state=0).fit(X, Y), "encoded_features_")
 
 
+def test_columns_whose_names_would_be_the_same_say_more():
+    two = np.where(SIZE > 0, "b_c", "d")
+    columns = {"a": two, "a_b": np.where(GRADE > 1, "c", "d"), "a_d": SIZE}
+    columns["n"] = np.array([1, "1", None, "missing"], dtype=object)[np.arange(N) % 4]
+    model = SoftmaxClassifier(random_state=0, categorical_features=["a", "a_b", "n"]).fit(pd.DataFrame(columns), Y)
+    assert list(model.encoded_features_) == [
+        "a_d",
+        "a_'b_c' (column 0)",
+        "a_'d' (column 0)",
+        "a_b_'c' (column 1)",
+        "a_b_d",
+        "n_1 (column 3)",
+        "n_'1' (column 3)",
+        "n_'missing' (column 3)",
+        "n_missing (column 3)",
+    ]
+
+
 def test_lists_and_sparse_matrices():
     rows = [[city, float(size)] for city, size in zip(CITY, SIZE, strict=True)]
     model = SoftmaxClassifier(random_state=0, categorical_features=[0]).fit(rows, Y)

@@ -7,6 +7,7 @@ from helpers import CPU, set_constant
 from scipy import sparse
 
 from skdeep.data import columns
+from skdeep.data.extents import gram_extents
 from skdeep.engine.rows import DenseRows, SparseRows
 
 
@@ -24,7 +25,7 @@ def test_extents_are_those_of_the_columns_as_each_model_sees_them(kind, n_gram, 
     if kind == "dense":
         rows = DenseRows(torch.from_numpy(X), CPU, torch.float64)
     given = torch.from_numpy(center) if kind == "dense" else None
-    largest, trace = columns.gram_extents(rows, subsets, given, torch.from_numpy(scale))
+    largest, trace = gram_extents(rows, subsets, given, torch.from_numpy(scale))
     for m, own in enumerate(subsets):
         Z = X if own is None else X[own]
         Z = np.c_[(Z - center[m]) * scale[m], np.ones(len(Z))]

@@ -93,4 +93,5 @@ def test_sections_take_the_place_of_their_names():
 
 @pytest.mark.parametrize("cls", PUBLIC, ids=lambda cls: cls.__name__)
 def test_no_section_is_left_out(cls):
-    assert cls.__doc__ and not re.search(r"^\s*\{\w+\}$", cls.__doc__, re.MULTILINE)
+    for doc in (cls.__doc__, getattr(cls, "fit", cls).__doc__):
+        assert doc and not re.search(r"^\s*\{\w+\}$", doc, re.MULTILINE)

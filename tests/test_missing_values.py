@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from skdeep import MLPClassifierTorch, SoftmaxClassifier
-from skdeep.data.columns import Columns
+from skdeep.data.columns import Columns, sizes_of
 from skdeep.engine.rows import DenseRows
 from skdeep.model_selection import GridSearchCV
 from skdeep.model_selection.stacks import fit_stack
@@ -246,4 +246,5 @@ def test_indicators_of_columns_that_are_whole_in_some_rows():
     indicators = columns.indicators(np.arange(3))
     assert indicators.variance[0] > 0 and indicators.mean[0] > 0
     np.testing.assert_array_equal(indicators.mean[1:], 0)
-    np.testing.assert_array_equal(indicators.sizes(True), [np.sqrt(indicators.variance[0]), 1, 1])
+    (sizes,), _ = sizes_of([indicators], centered=True)
+    np.testing.assert_array_equal(sizes, [np.sqrt(indicators.variance[0]), 1, 1])

@@ -41,8 +41,8 @@ from skdeep.estimators import prediction
 from skdeep.fitting.fit import fit
 from skdeep.model_selection import StackingWarning, one_standard_error, regularization_path
 from skdeep.model_selection import stacks as stacking
-from skdeep.model_selection.evaluation import _stacks, _Task
-from skdeep.model_selection.stacks import _capacity, fit_stack, stackable_now
+from skdeep.model_selection.evaluation import _Task, stacks_of
+from skdeep.model_selection.stacks import capacity, fit_stack, stackable_now
 
 #: Of models that are trained for a few epochs.
 pytestmark = pytest.mark.filterwarnings("ignore:The scores of rows that a model was not trained on")
@@ -488,7 +488,7 @@ def test_only_stacks_of_the_last_round_are_cut():
         ]
 
     def sizes(n_splits, n_candidates, n_workers):
-        return [len(stack) for stack in _stacks(tasks(n_splits, n_candidates), n_workers)[0]]
+        return [len(stack) for stack in stacks_of(tasks(n_splits, n_candidates), n_workers)[0]]
 
     assert sizes(5, 9, 1) == [9] * 5
     assert sizes(5, 9, 2) == [9] * 4 + [5, 4]
@@ -721,7 +721,7 @@ def test_stacks_are_cut_to_the_memory(monkeypatch):
 def test_the_history_of_lbfgs_takes_memory(monkeypatch):
     monkeypatch.setattr("skdeep.model_selection.stacks._memory", lambda device: 2**30)
     X, y = np.zeros((2, 1000)), np.arange(2)
-    sizes = [_capacity(MLPClassifierTorch((8,), solver=solver), X, y) for solver in ("adam", "lbfgs")]
+    sizes = [capacity(MLPClassifierTorch((8,), solver=solver), X, y) for solver in ("adam", "lbfgs")]
     assert sizes[0] > 7 * sizes[1]
 
 

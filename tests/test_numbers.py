@@ -30,7 +30,7 @@ from skdeep import (
     TorchClassifier,
 )
 from skdeep.data.answers import Answers
-from skdeep.data.columns import Columns
+from skdeep.data.columns import Columns, sizes_of
 from skdeep.engine.frame import kept
 from skdeep.engine.losses import LOSSES, LabelSmoothing
 from skdeep.engine.rows import DenseRows, SparseRows
@@ -394,11 +394,14 @@ def test_statistics_where_values_are_missing_and_sums_overflow():
 
 
 def test_columns_that_nothing_is_lost_of_have_no_frame():
-    values = np.c_[WINE, np.zeros(len(WINE)), np.full(len(WINE), 255.0)]
-    columns = Columns.measure(DenseRows(torch.from_numpy(values), CPU, torch.float32), None, None)
-    assert columns.frame(torch.float32, True) is None and columns.frame(torch.float64, True) is None
-    far = Columns.measure(DenseRows(torch.from_numpy(Z + 1e5), CPU, torch.float32), None, None)
-    assert far.frame(torch.float32, True) is not None and far.frame(torch.float64, True) is None
+    def frames(values):
+        columns = Columns.measure(DenseRows(torch.from_numpy(values), CPU, torch.float32), None, None)
+        (sizes,), _ = sizes_of([columns], centered=True)
+        return [columns.frame(dtype, sizes, True) for dtype in (torch.float32, torch.float64)]
+
+    assert frames(np.c_[WINE, np.zeros(len(WINE)), np.full(len(WINE), 255.0)]) == [None, None]
+    of_single, of_double = frames(Z + 1e5)
+    assert of_single is not None and of_double is None
 
 
 # ---- columns without values ---------------------------------------------------------------------------------------

@@ -665,6 +665,21 @@ def test_early_stopping_watches_the_score(name):
     else:
         assert model.best_validation_score_ == pytest.approx(-min(model.validation_loss_curve_), abs=tol)
     assert model.best_validation_score_ == max(model.validation_scores_)
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_no_strength_is_none_on_columns_of_any_size(size):
+    free = LinearRegressor(alpha=0.0).fit(X * size, Y)
+    np.testing.assert_allclose(free.predict(X * size), LinearRegressor(penalty=None).fit(X, Y).predict(X), rtol=1e-6)
+
+
+def test_scores_that_are_losses_are_in_their_unit():
+    """Those of the epochs of ensembles, and of rows whose targets have one value, of which there is no R²."""
+    ensemble = MLPEnsembleRegressor(2, hidden_layer_sizes=(4,), max_iter=2, random_state=0).fit(X, Y)
+    rare = LinearRegressor(solver="adam", early_stopping=True, max_iter=2, random_state=0, validation_fraction=0.02)
+    rare.fit(X, np.where(np.arange(len(X)) < 20, Y, 0.0))
+    for model in (ensemble, *ensemble.estimators_, rare):
+        np.testing.assert_allclose(model.validation_scores_, np.negative(model.validation_loss_curve_), rtol=1e-5)
     own = clone(model).set_params(scoring="neg_mean_absolute_error").fit(X, Y)
     assert own.best_validation_score_ < 0
 

@@ -671,13 +671,13 @@ def test_all_splits_in_one_stack(name, monkeypatch):
     X, y = load_digits(return_X_y=True)
     X, y = X[:400], y[:400]
     found, stacks = [], []
-    accuracies = grids._accuracies
+    accuracies = grids.GridRows.accuracies
 
-    def note(scores, *args):
+    def note(rows, scores):
         stacks.append(scores)
-        return accuracies(scores, *args)
+        return accuracies(rows, scores)
 
-    monkeypatch.setattr(grids, "_accuracies", note)
+    monkeypatch.setattr(grids.GridRows, "accuracies", note)
     monkeypatch.setattr("skdeep.model_selection.backend.draw_seed", lambda: 3)  # of candidates that have none
     for together in (True, False):
         if not together:

@@ -38,7 +38,7 @@ def make_observer(run: Run, callbacks: Any, verbose: bool | int, context: Any) -
         observers = [of_skorch := SkorchObserver(run, given, verbose)]
         prints = prints and not of_skorch.prints
     if prints:
-        observers.insert(0, EpochTable())
+        observers.insert(0, EpochTable(run))
     if context is not None:
         observers.append(ScikitLearnObserver(run, context))
     return Group(observers) if len(observers) > 1 else observers[0] if observers else None

@@ -68,6 +68,7 @@ class SkorchObserver(Observer):
         if hasattr(run.estimator, "classes_"):
             self.form = ClassifierHost
             self.settings |= {"classes": run.estimator.classes_, "criterion": torch.nn.CrossEntropyLoss}
+        self.loss_unit = run.estimator._loss_unit
         self.score_name = "valid_acc" if run.estimator._watched_scoring in (None, "accuracy") else "valid_score"
         self.best = dict.fromkeys(("train_loss", "valid_loss", self.score_name), math.inf)
 
@@ -162,7 +163,7 @@ class SkorchObserver(Observer):
             param.detach().copy_(value)
         self.host.optimizer_.step()
         assert isinstance(batch.size, int)  # of one model
-        self._end_batch("train", self.batch, batch.size, loss[0])
+        self._end_batch("train", self.batch, batch.size, self.loss_unit * loss[0])
 
     def _end_batch(self, part: str, batch: tuple[Any, Any], size: int, loss: Tensor) -> None:
         """Record a batch and tell of its end."""
@@ -191,17 +192,19 @@ class SkorchObserver(Observer):
 
     def _end_epoch(self, progress: Progress, like: Tensor) -> None:
         """Record an epoch and tell of its end."""
-        n_batches = len(self.history[-1]["batches"])
+        n_batches, loss = len(self.history[-1]["batches"]), self.loss_unit * progress.loss_curve[-1]
         if n_batches == 0:
-            self._as_one_batch("train", (self.run.X, self.y), progress.loss_curve[-1], like)
+            self._as_one_batch("train", (self.run.X, self.y), loss, like)
             n_batches = math.ceil(len(self.y) / self.run.batch_size)
         self.history.record("train_batch_count", n_batches)
-        self._record("train_loss", progress.loss_curve[-1], lower_is_better=True)
+        self._record("train_loss", loss, lower_is_better=True)
         if self.run.validation is not None:
-            self._as_one_batch("valid", self.run.validation, progress.validation_losses[-1], like)
+            loss = self.loss_unit * progress.validation_losses[-1]
+            self._as_one_batch("valid", self.run.validation, loss, like)
             self.history.record("valid_batch_count", 1)
-            self._record("valid_loss", progress.validation_losses[-1], lower_is_better=True)
-            self._record(self.score_name, progress.validation_scores[-1], lower_is_better=False)
+            self._record("valid_loss", loss, lower_is_better=True)
+            score_unit = self.loss_unit if progress.scores_are_losses else 1.0
+            self._record(self.score_name, score_unit * progress.validation_scores[-1], lower_is_better=False)
         self.history.record("dur", time.perf_counter() - self.start)
         self._notify_in_training("on_epoch_end", **self.datasets)
 

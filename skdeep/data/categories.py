@@ -37,7 +37,8 @@ class Categories:
     rest : list of int
         The other columns, which come first.
     names : ndarray of str
-        Of the columns that the table becomes.
+        Of the columns that the table becomes, such as "city_Rome". Indicators whose names others have as well say more:
+        "city_'Rome' (column 2)".
     """
 
     def __init__(self, columns: list[int], counts: list[Counter], names: list[str]):
@@ -51,12 +52,7 @@ class Categories:
                 levels = _sorted(sorted(levels, key=lambda level: -own[level])[: MOST_LEVELS - 1])
             self.levels.append(levels + [None] * (None in own))
             self.pools.append(pools)
-        indicated = [
-            f"{names[j]}_{_MISSING if level is None else level}"
-            for j, levels, pools in zip(columns, self.levels, self.pools, strict=True)
-            for level in [*levels, *[_RARE] * pools]
-        ]
-        self.names = np.array([*(names[j] for j in self.rest), *indicated], dtype=object)
+        self.names = np.array(_encoded_names(self, names), dtype=object)
 
     @property
     def indicators(self) -> slice:
@@ -94,6 +90,18 @@ class Categories:
             table[known, start + code[known]] = 1
             start += size
         return table
+
+
+def _encoded_names(categories: Categories, names: list[str]) -> list[str]:
+    """Name the columns that a table becomes, given the names of its own."""
+    found, longer = [names[j] for j in categories.rest], [""] * len(categories.rest)
+    for j, levels, pools in zip(categories.columns, categories.levels, categories.pools, strict=True):
+        texts = [(str(level), repr(level)) if level is not None else (_MISSING, _MISSING) for level in levels]
+        texts += [(_RARE, _RARE)] * pools
+        found += [f"{names[j]}_{text}" for text, _ in texts]
+        longer += [f"{names[j]}_{text} (column {j})" for _, text in texts]
+    count = Counter(found)
+    return [more if more and count[name] > 1 else name for name, more in zip(found, longer, strict=True)]
 
 
 def categories_for(estimator: Any, X: Any, reset: bool) -> Categories | None:

@@ -1,8 +1,9 @@
-"""Column statistics, for training in centred and scaled columns, and for the step size that they allow."""
+"""Column statistics, for training in centred and scaled columns."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -12,8 +13,7 @@ import torch
 from torch import Tensor
 
 from skdeep.engine.frame import Frame
-from skdeep.engine.networks import transposed_product
-from skdeep.engine.per_model import groups, index_of, numbered, to_device, to_numpy64
+from skdeep.engine.per_model import index_of, numbered, to_device, to_numpy64
 from skdeep.engine.rows import MAX_VALUES, DenseRows, SparseRows
 from skdeep.engine.scratch import Scratch
 from skdeep.engine.shards import AnyRows, SharedRows
@@ -21,13 +21,10 @@ from skdeep.engine.shards import AnyRows, SharedRows
 _CHUNK_ROWS = 1024  # small enough for a chunk to stay in the cache between its two passes
 _CHUNK_VALUES = 1 << 24  # on an accelerator, for which the host waits after each
 _FEW_VALUES = 2**18  # up to which all rows are one chunk, for all models at once
-_SAMPLE_ROWS = 2048  # rows that the step size is judged by
-_POWER_STEPS = 20
 #: Least variance, as a share of the squared distance from where it is measured, that keeps its digits.
 _NEAR = 0.01
 #: Resolution and smallest normal number of the dtypes that columns are measured in.
 _LIMITS = {np.dtype(t): (float(np.finfo(t).eps), float(np.finfo(t).tiny)) for t in (np.float32, np.float64)}
-_GRAM_COLUMNS = 512  # up to which the products of all columns cost less than so many passes over the rows
 
 
 @dataclass
@@ -61,71 +58,50 @@ class Columns:
     @classmethod
     def measure(cls, rows: DenseRows | SparseRows, subset: np.ndarray | None, weight: np.ndarray | None) -> Columns:
         """Measure the rows in `subset` (None: all), a chunk at a time."""
-        n = len(rows) if subset is None else len(subset)
         rows, rounding = _in_own_dtype(rows)
-        zero = np.zeros(rows.n_features)
         if isinstance(rows, SparseRows):
-            largest = torch.zeros(rows.n_features, dtype=rows.dtype, device=rows.device)
-            step = max(1, MAX_VALUES // rows.row_values)
-            for start in range(0, n, step):
-                part = slice(start, start + step)
-                X = rows.take(part if subset is None else torch.from_numpy(subset[part]))
-                if X.layout is torch.sparse_csr:
-                    largest.scatter_reduce_(0, X.col_indices().long(), X.values().abs(), "amax")
-                else:
-                    torch.maximum(largest, X.abs().amax(0), out=largest)
-            return cls(zero + n, zero, zero, zero, to_numpy64(largest), rounding)
+            n, zero = len(rows) if subset is None else len(subset), np.zeros(rows.n_features)
+            return cls(zero + n, zero, zero, zero, _largest_of(rows, subset), rounding)
         total = shift = room = None
-        chunk_rows = _CHUNK_ROWS if rows.home.type == "cpu" else max(_CHUNK_ROWS, _CHUNK_VALUES // rows.n_features)
-        limits = torch.finfo(rows.dtype)
-        xp: Any = np if rows.home.type == "cpu" else torch  # NumPy's functions cost a third as much to call
-        for start in range(0, n, chunk_rows):
-            part = slice(start, start + chunk_rows)
-            X = rows.take(part if subset is None else torch.from_numpy(subset[part]))
-            if weight is None:
-                w = np.ones(len(X))
-            else:
-                w = weight[part] if subset is None else weight[subset[part]]
-                if not w.any():
-                    continue
-            mass = w.sum()
-            of_rows = w / mass
-            Z: Any = X.numpy() if xp is np else X
-            share: Any = of_rows.astype(Z.dtype, copy=False) if xp is np else torch.from_numpy(of_rows)
-            share = share if xp is np else to_device(share, X.device, X.dtype)
-            # nothing may be known of a column; a square may overflow or vanish, or be that of a rounding
-            with np.errstate(all="ignore"):
-                if shift is None or room is None:
-                    # near the mean, so that the variance is no small difference of large sums
-                    shift, room = share @ Z, xp.empty_like(Z)
-                    if not math.isfinite(shift.sum()):
-                        shift = X.nanmean(0)
-                        if not shift.isfinite().all():  # no value is known, or their sum overflows
-                            shift = X.div(chunk_rows).nanmean(0).mul_(chunk_rows).nan_to_num_(nan=0.0)
-                        shift = shift.numpy() if xp is np else shift
-                at, mean, square, *counts = _moments(xp, Z, share, shift, room[: len(X)])
-                known, gone = counts or (zero + 1, zero)
-                if counts:
-                    mean, square = mean / known, square / known
-                variance = square - mean**2
-                mean, deviation = mean + at, np.sqrt(np.maximum(variance, 0.0))
-                rounded = np.maximum(limits.tiny / limits.eps, (limits.eps * at) ** 2)
-                unsure = np.flatnonzero(~((variance > rounded) & (variance < np.inf)))
-            if len(unsure):  # of those, most are constant
-                values = to_numpy64(X.index_select(1, index_of(unsure, X)))
-                varies = (values != values[0]).any(0)
-                mean[unsure], deviation[unsure] = values[0], 0.0
-                unsure, values = unsure[varies], values[:, varies]
-            if len(unsure):
-                mean[unsure], deviation[unsure] = _scaled_moments(
-                    torch.from_numpy(values), torch.from_numpy(at[unsure]), torch.from_numpy(of_rows)
-                )
-            if counts:
-                mean, deviation = (np.where(known > 0, moment, 0.0) for moment in (mean, deviation))
-            chunk = cls(mass * known, mass * gone, mean, deviation, zero, rounding)
+        step = _CHUNK_ROWS if rows.home.type == "cpu" else max(_CHUNK_ROWS, _CHUNK_VALUES // rows.n_features)
+        for X, w in _chunks(rows, subset, weight, step):
+            share = w / w.sum()
+            if shift is None or room is None:
+                shift = _near_mean(X, share, step)
+                room = torch.empty_like(X)
+            chunk = cls._of_chunk(X, w.sum(), share, shift, room[: len(X)], rounding)
             total = chunk if total is None else total.merged(chunk)
         assert total is not None  # there is at least one row
         return total
+
+    @classmethod
+    def _of_chunk(
+        cls, X: Tensor, mass: float, of_rows: np.ndarray, shift: Any, room: Tensor, rounding: float
+    ) -> Columns:
+        """Measure some rows (n, d), whose shares `of_rows` (n,) of the weight add up to one; near a `shift` (d,)."""
+        zero, limits = np.zeros(X.shape[1]), torch.finfo(X.dtype)
+        # nothing may be known of a column; a square may overflow or vanish, or be that of a rounding
+        with np.errstate(all="ignore"):
+            at, mean, square, *counts = _moments(*_as_arrays(X, of_rows), shift, room.numpy() if X.is_cpu else room)
+            known, gone = counts or (zero + 1, zero)
+            if counts:
+                mean, square = mean / known, square / known
+            variance = square - mean**2
+            mean, deviation = mean + at, np.sqrt(np.maximum(variance, 0.0))
+            rounded = np.maximum(limits.tiny / limits.eps, (limits.eps * at) ** 2)
+            unsure = np.flatnonzero(~((variance > rounded) & (variance < np.inf)))
+        if len(unsure):  # of those, most are constant
+            values = to_numpy64(X.index_select(1, index_of(unsure, X)))
+            varies = (values != values[0]).any(0)
+            mean[unsure], deviation[unsure] = values[0], 0.0
+            unsure, values = unsure[varies], values[:, varies]
+        if len(unsure):
+            mean[unsure], deviation[unsure] = _scaled_moments(
+                torch.from_numpy(values), torch.from_numpy(at[unsure]), torch.from_numpy(of_rows)
+            )
+        if counts:
+            mean, deviation = (np.where(known > 0, moment, 0.0) for moment in (mean, deviation))
+        return cls(mass * known, mass * gone, mean, deviation, zero, rounding)
 
     @classmethod
     def of_models(
@@ -197,22 +173,14 @@ class Columns:
         """The square of the deviation, as far as there are such numbers."""
         return self.deviation**2
 
-    def sizes(self, centered: bool) -> np.ndarray:
-        """Measure how large each column is, (d,); see `sizes_of`."""
-        return sizes_of([self], centered)[0][0]
-
-    def constant(self, centered: bool) -> np.ndarray:
-        """Find the columns that say nothing, (d,); see `sizes_of`."""
-        return sizes_of([self], centered)[1][0]
-
-    def frame(self, dtype: torch.dtype, centered: bool, same_factor: bool = False) -> Frame | None:
-        """Choose the frame to see the columns in, where `dtype` would lose something of them as they are; else None.
+    def frame(self, dtype: torch.dtype, sizes: np.ndarray, centered: bool, same_factor: bool = False) -> Frame | None:
+        """Choose the frame to see columns of these sizes in; None where `dtype` loses nothing of them as they are.
 
         Columns are moved whose means would leave half of the digits to their deviations, and scaled where their squares
         would be near the end of the numbers; with `same_factor`, all alike.
         """
         limits = torch.finfo(dtype)
-        sizes, mean = self.sizes(centered), self.mean if centered else np.zeros_like(self.mean)
+        mean = self.mean if centered else np.zeros_like(self.mean)
         far = limits.eps**0.5 * np.abs(mean) > sizes
         largest = limits.max**0.25
         if not (far | (sizes >= largest) | (sizes <= 1 / largest)).any():
@@ -253,6 +221,54 @@ def _in_own_dtype(rows: DenseRows | SparseRows) -> tuple[DenseRows | SparseRows,
     rows = rows.at_home(torch.float32 if single else torch.float64)
     rows.scratch = Scratch()
     return rows, rounding
+
+
+def _chunks(
+    rows: DenseRows, subset: np.ndarray | None, weight: np.ndarray | None, step: int
+) -> Iterator[tuple[Tensor, np.ndarray]]:
+    """Take rows, so many at a time, and their weights, which are not all zero."""
+    n = len(rows) if subset is None else len(subset)
+    for start in range(0, n, step):
+        part = slice(start, start + step)
+        index = part if subset is None else subset[part]
+        w = np.ones(min(step, n - start)) if weight is None else weight[index]
+        if weight is None or w.any():
+            yield rows.take(index if isinstance(index, slice) else torch.from_numpy(index)), w
+
+
+def _largest_of(rows: SparseRows, subset: np.ndarray | None) -> np.ndarray:
+    """Find the largest magnitude in each column of sparse rows."""
+    largest = torch.zeros(rows.n_features, dtype=rows.dtype, device=rows.device)
+    n, step = len(rows) if subset is None else len(subset), max(1, MAX_VALUES // rows.row_values)
+    for start in range(0, n, step):
+        part = slice(start, start + step)
+        X = rows.take(part if subset is None else torch.from_numpy(subset[part]))
+        if X.layout is torch.sparse_csr:
+            largest.scatter_reduce_(0, X.col_indices().long(), X.values().abs(), "amax")
+        else:
+            torch.maximum(largest, X.abs().amax(0), out=largest)
+    return to_numpy64(largest)
+
+
+def _as_arrays(X: Tensor, of_rows: np.ndarray) -> tuple[Any, Any, Any]:
+    """Choose who computes: NumPy on the CPU, whose functions cost a third as much to call; and its rows and shares."""
+    if X.is_cpu:
+        Z = X.numpy()
+        return np, Z, of_rows.astype(Z.dtype, copy=False)
+    return torch, X, to_device(torch.from_numpy(of_rows), X.device, X.dtype)
+
+
+def _near_mean(X: Tensor, of_rows: np.ndarray, most_rows: int) -> Any:
+    """Find where the variance is no small difference of large sums: near the mean of each column (d,)."""
+    with np.errstate(all="ignore"):
+        _, Z, share = _as_arrays(X, of_rows)
+        shift = share @ Z
+    if math.isfinite(shift.sum()):
+        return shift
+    known = X.nanmean(0)
+    if not known.isfinite().all():  # no value is known, or their sum overflows
+        known = X.div(most_rows).nanmean(0).mul_(most_rows).nan_to_num_(nan=0.0)
+    return known.numpy() if X.is_cpu else known
 
 
 def _moments(xp: Any, Z: Any, share: Any, shift: Any, room: Any) -> list[np.ndarray]:
@@ -366,71 +382,3 @@ def _power_of_two(values: Tensor) -> Tensor:
     """Find the power of two next to each value from below, where numbers have all digits; one for zero."""
     exponent = np.frexp(values.numpy())[1] - 1
     return torch.where(values > 0, torch.from_numpy(np.ldexp(1.0, np.clip(exponent, -1022, 1022))), 1.0)
-
-
-def gram_extents(
-    rows: AnyRows,
-    subsets: list[np.ndarray | None],
-    center: Tensor | None,
-    scale: Tensor | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    r"""Estimate the largest eigenvalue, and the trace, of :math:`\frac1n \tilde X^T \tilde X` for each model's columns.
-
-    These are the columns :math:`(x - \mu) s` and one of ones; from an evenly spaced sample of rows, by power iteration.
-
-    Parameters
-    ----------
-    rows : DenseRows or SparseRows
-    subsets : list of (ndarray or None)
-        Rows of each model.
-    center, scale : Tensor of shape (K, 1, d) or (1, 1, d), or None
-        :math:`\mu` and s of each model, or of all; None for zeros, or ones.
-
-    Returns
-    -------
-    largest, trace : ndarray of shape (K,)
-    """
-    largest, trace = np.empty(len(subsets)), np.empty(len(subsets))
-    for models in groups(subsets):
-        of_models = (None if c is None else (c if len(c) == 1 else c[models]).squeeze(1).T for c in (center, scale))
-        largest[models], trace[models] = _gram_extent(rows, subsets[models[0]], *of_models)
-    return largest, trace
-
-
-def _gram_extent(
-    rows: AnyRows, subset: np.ndarray | None, center: Tensor | None, scale: Tensor | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Compute `gram_extents` of models that share their rows; center and scale are (d, K)."""
-    X = rows.spread(subset, _SAMPLE_ROWS)
-    m, d = X.shape
-    like = X.values() if X.layout is torch.sparse_csr else X
-    mu = like.new_zeros(d, 1) if center is None else center
-    s = like.new_ones(d, 1) if scale is None else scale
-    n_models = max(mu.shape[1], s.shape[1])
-    if X.layout is torch.sparse_csr:
-        squares = like.new_zeros(d).index_add_(0, X.col_indices(), like.square()).unsqueeze(1)  # sparse: no center
-        total = transposed_product(X, like.new_ones(m, 1))
-    else:
-        X, mu = X - mu[:, 0], mu - mu[:, :1]  # from here on, as the first model has them
-        total = X.sum(0).unsqueeze(1)
-        squares = X.square().sum(0).unsqueeze(1) - 2 * mu * total + m * mu.square()
-    square = (squares * s.square()).sum(0)
-    gram = X.t() @ X if X.layout is torch.strided and d <= _GRAM_COLUMNS else None
-
-    def product(w: Tensor) -> Tensor:
-        """Compute X.T @ X @ w."""
-        if X.layout is torch.sparse_csr:
-            return transposed_product(X, X @ w)
-        return X.t() @ (X @ w) if gram is None else gram @ w
-
-    v = s.new_full((d, n_models), d**-0.5)
-    c = v.new_ones(n_models)
-    norm = c
-    for _ in range(_POWER_STEPS):
-        w = s * v
-        offset = c - (mu * w).sum(0)
-        of_one = (total * w).sum(0) + m * offset
-        v, c = s * (product(w) + total * offset - mu * of_one) / m, of_one / m
-        norm = torch.sqrt(v.square().sum(0) + c * c)
-        v, c = v / norm, c / norm
-    return to_numpy64(norm), to_numpy64(square) / m + 1.0

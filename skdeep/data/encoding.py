@@ -14,7 +14,7 @@ from scipy import sparse
 from sklearn.utils import check_random_state, compute_class_weight
 from sklearn.utils.multiclass import unique_labels
 
-from skdeep.data.columns import Columns
+from skdeep.data.columns import Columns, sizes_of
 from skdeep.data.inputs import Classifier, Data, Matrix, check_features, check_weight, rows_of
 from skdeep.data.labels import (
     Probabilities,
@@ -239,7 +239,8 @@ def warn_of_raw_columns(problem: Problem) -> None:
     part = problem.take(rows[:: max(1, len(rows) // _SAMPLE_ROWS)]).X
     columns = Columns.measure(rows_of(part, problem.device, torch.float64), None, None)
     centered = not sparse.issparse(part)
-    varies, sizes = ~columns.constant(centered), columns.sizes(centered)
+    (sizes,), (constant,) = sizes_of([columns], centered)
+    varies = ~constant
     fault, at_fault = f"vary by less than {_RAW_SIZES[0]:g}", varies & (sizes < _RAW_SIZES[0])
     if not varies.any() or (varies & ~at_fault).any():  # there are others to learn from
         fault = f"have values beyond {_RAW_SIZES[1]:g}"

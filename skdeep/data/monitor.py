@@ -18,21 +18,13 @@ from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
 from skdeep.engine.per_model import index_of, to_numpy64
 from skdeep.engine.rows import MAX_VALUES
-from skdeep.engine.training import Monitor
 
 #: Inverse temperatures at which "calibrated_loss" looks for the lowest loss: log-loss is flat enough between them.
 _SHARPNESS = np.geomspace(0.05, 3.0, 22)
 
 
-def make_monitor(
-    held_out: list[Problem],
-    loss: Loss,
-    scoring: str | Callable | None,
-    labels: Callable[[Problem], np.ndarray],
-    fitted: Callable[[Network, int, int], Any],
-    answers: Callable[[Tensor], Any] | None = None,
-) -> Monitor:
-    """Make the function that the training loop calls after each epoch.
+class Watch:
+    """The `Monitor` of some data, which the training loop calls after each epoch.
 
     Parameters
     ----------
@@ -51,92 +43,113 @@ def make_monitor(
         ``answers(scores)`` answers in the place of that estimator, where a scorer does no more than ask: then no
         parameters and rows have to go from one device to another.
     """
-    parts, group = [part.here() for part in held_out], Group() if (shard := held_out[0].shard) is None else shard.group
-    first, own, n_rows = parts[0], len(parts) > 1, max(1, *(len(part.codes) for part in parts))
-    rows = first.rows().in_scratch()
-    index = None
-    if first.index is not None:
-        index = torch.from_numpy(_filled_up([part.index for part in parts], n_rows))
-    codes = first.tensor(_filled_up([part.codes for part in parts], n_rows))
-    target = first.tensor(_filled_up([part.target for part in parts], n_rows))
-    weights = [np.ones(len(part.codes)) if part.sample_weight is None else part.sample_weight for part in parts]
-    of_class = [1.0 if part.class_weight is None else part.class_weight for part in parts]
-    # accuracy counts samples as they are; the loss weighs them as in training (one row for all models, or one for each)
-    weight = first.tensor(_padded(weights, n_rows))
-    loss_weight = first.tensor(_padded([w * c for w, c in zip(weights, of_class, strict=True)], n_rows))
-    group.sum_(totals := [weight.sum(1), loss_weight.sum(1)])
-    if not bool((totals[1] > 0).all()):
-        raise ValueError(
-            "All rows of a validation set have weight zero by class_weight, so that no epoch can be judged. Pass X_val "
-            "and y_val with other classes, use early_stopping=False, or give the classes a weight."
-        )
-    scorer = None if scoring in BUILT_IN else get_scorer(scoring)
 
-    def monitor(network: Network, models: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        accuracy = torch.zeros(network.n_models, dtype=first.dtype, device=first.device)
+    def __init__(
+        self,
+        held_out: list[Problem],
+        loss: Loss,
+        scoring: str | Callable | None,
+        labels: Callable[[Problem], np.ndarray],
+        fitted: Callable[[Network, int, int], Any],
+        answers: Callable[[Tensor], Any] | None = None,
+    ):
+        self.held_out, self.loss, self.scoring = held_out, loss, scoring
+        self.labels, self.fitted, self.answers = labels, fitted, answers
+        self.scorer: Any = None if scoring in BUILT_IN else get_scorer(scoring)
+        self.parts = parts = [part.here() for part in held_out]
+        self.group = Group() if (shard := held_out[0].shard) is None else shard.group
+        self.rows = parts[0].rows().in_scratch()
+        self.n_rows = n_rows = max(1, *(len(part.codes) for part in parts))
+        tensor = parts[0].tensor
+        self.index = None
+        if parts[0].index is not None:
+            self.index = torch.from_numpy(_filled_up([part.index for part in parts], n_rows))
+        self.codes = tensor(_filled_up([part.codes for part in parts], n_rows))
+        self.target = tensor(_filled_up([part.target for part in parts], n_rows))
+        weights = [np.ones(len(part.codes)) if part.sample_weight is None else part.sample_weight for part in parts]
+        of_class = [1.0 if part.class_weight is None else part.class_weight for part in parts]
+        # accuracy counts samples as they are; the loss weighs them as in training (one row for all models, or one each)
+        self.weight = tensor(_padded(weights, n_rows))
+        self.loss_weight = tensor(_padded([w * c for w, c in zip(weights, of_class, strict=True)], n_rows))
+        self.totals = [self.weight.sum(1), self.loss_weight.sum(1)]
+        self.group.sum_(self.totals)
+        if not bool((self.totals[1] > 0).all()):
+            raise ValueError(
+                "All rows of a validation set have weight zero by class_weight, so that no epoch can be judged. Pass "
+                "X_val and y_val with other classes, use early_stopping=False, or give the classes a weight."
+            )
+
+    def __call__(self, network: Network, models: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        accuracy, objective, calibrated, known = self._means(network, models)
+        watched = accuracy if self.scoring is None else -objective if self.scoring == "loss" else -calibrated.amin(0)
+        marks, losses = to_numpy64(torch.stack([watched, objective]))
+        if self.scorer is not None:
+            with config_context(array_api_dispatch=False):  # labels, answers and scores are NumPy, wherever X is
+                for m, model in enumerate(models):
+                    # a model that has diverged is no fault of the scorer
+                    marks[m] = self._mark(network, m, model, known) if np.isfinite(losses[m]) else np.nan
+        if any(part.divided for part in self.held_out):
+            # of parts of weights, scores that differ by rounding are equal: which epoch is best depends on it
+            marks = np.round(marks, 12 if self.parts[0].dtype is torch.float64 else 6)
+        return marks, losses
+
+    def _means(self, network: Network, models: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Compute the accuracy (K,), the loss (K,), losses at several temperatures (T, K); and scores to answer by."""
+        accuracy = torch.zeros(network.n_models, dtype=self.parts[0].dtype, device=self.parts[0].device)
         objective, calibrated = torch.zeros_like(accuracy), accuracy.new_zeros(len(_SHARPNESS), network.n_models)
         known: list[Tensor] = []
 
         def of_models(values: Tensor) -> Tensor:
             return values[index_of(models, values)] if len(values) > len(models) else values
 
-        rows.frame = network.frame  # the caller's own validation data is seen as the training data is
-        step = chunk_rows(network, rows)
-        if own:  # a batch has the rows of every model
-            step = max(1, min(step, MAX_VALUES // (network.n_models * rows.row_values)))
-        for start in range(0, n_rows, step):
-            part = slice(start, min(start + step, n_rows))
-            batch = rows.take(part if index is None else of_models(index)[:, part] if own else index[0, part])
-            scores, right_code = network.scores(batch).detach(), of_models(codes)[:, part]
-            if answers is not None:
+        self.rows.frame = network.frame  # the caller's own validation data is seen as the training data is
+        for part in self._chunks(network):
+            index = None if self.index is None else of_models(self.index)[:, part]
+            if index is not None and len(self.parts) == 1:
+                index = index[0]
+            scores = network.scores(self.rows.take(part if index is None else index)).detach()
+            if self.answers is not None:
                 known.append(scores)
-            if codes.ndim == 3:
-                right = ((scores > 0) == right_code.bool()).all(-1)
-            elif scores.shape[-1] == 1:
-                right = (scores[..., 0] > 0) == right_code.bool()
-            else:
-                right = scores.argmax(-1) == right_code
-            accuracy += (right * of_models(weight)[:, part]).sum(1)
-            wanted = of_models(target)[:, part]
-            wanted = wanted if wanted.dtype is torch.int64 else wanted.to(first.dtype)
-            own_weight = of_models(loss_weight)[:, part]
-            objective += (loss.value(scores, wanted) * own_weight).sum(1)
-            if scoring == "calibrated_loss":
+            accuracy += (_are_right(scores, of_models(self.codes)[:, part]) * of_models(self.weight)[:, part]).sum(1)
+            target, weight = of_models(self.target)[:, part], of_models(self.loss_weight)[:, part]
+            target = target if target.dtype is torch.int64 else target.to(accuracy.dtype)
+            objective += (self.loss.value(scores, target) * weight).sum(1)
+            if self.scoring == "calibrated_loss":
                 for at, factor in zip(calibrated, _SHARPNESS, strict=True):
-                    at += (loss.value(scores * factor, wanted) * own_weight).sum(1)
-        group.sum_([accuracy, objective, calibrated])
-        accuracy /= of_models(totals[0])
-        objective, calibrated = (total / of_models(totals[1]) for total in (objective, calibrated))
-        watched = accuracy if scoring is None else -objective if scoring == "loss" else -calibrated.amin(0)
-        marks, losses = to_numpy64(torch.stack([watched, objective]))
-        if scorer is None:
-            return without_rounding(marks), losses
-        of_rows = torch.cat(known, dim=1).cpu() if known else None
-        with config_context(array_api_dispatch=False):  # labels, predictions and scores are NumPy, wherever X is
-            for m, model in enumerate(models):
-                if not np.isfinite(losses[m]):  # a model that has diverged is no fault of the scorer
-                    marks[m] = np.nan
-                    continue
-                data = held_out[model if own else 0]
-                argument = {} if data.sample_weight is None else {"sample_weight": data.sample_weight}
-                if data.divided and not takes_weight(scorer):  # of the user's own, who has not asked for weights
-                    argument = {}
-                if answers is None or of_rows is None:
-                    asked, X = fitted(network, m, model), data.X
-                else:
-                    found = of_rows[m, : len(parts[model if own else 0].codes)]
-                    found = found if data.shard is None else torch.from_numpy(data.assembled(found.numpy()))
-                    asked, X = answers(found), np.empty((len(data.codes), 0))
-                mark = scorer(asked, X, labels(data), **argument)
-                marks[m] = as_score(mark, scoring, data.codes)
-        return without_rounding(marks), losses
+                    at += (self.loss.value(scores * factor, target) * weight).sum(1)
+        self.group.sum_([accuracy, objective, calibrated])
+        of_rows, of_losses = map(of_models, self.totals)
+        scores_of_all = torch.cat(known, dim=1).cpu() if known and self.scorer is not None else None
+        return accuracy / of_rows, objective / of_losses, calibrated / of_losses, scores_of_all
 
-    def without_rounding(marks: np.ndarray) -> np.ndarray:
-        """Make scores equal that differ by the rounding of parts of weights: which epoch is best depends on it."""
-        digits = 12 if first.dtype is torch.float64 else 6
-        return np.round(marks, digits) if any(part.divided for part in held_out) else marks
+    def _chunks(self, network: Network) -> list[slice]:
+        """Divide the rows; a batch has rows of every model where each has its own."""
+        step = chunk_rows(network, self.rows)
+        if len(self.parts) > 1:
+            step = max(1, min(step, MAX_VALUES // (network.n_models * self.rows.row_values)))
+        return [slice(start, min(start + step, self.n_rows)) for start in range(0, self.n_rows, step)]
 
-    return monitor
+    def _mark(self, network: Network, at: int, model: int, known: Tensor | None) -> float:
+        """Ask the scorer about a model; `known` are the scores to answer by."""
+        number = model if len(self.parts) > 1 else 0
+        data, part = self.held_out[number], self.parts[number]
+        weight = {} if data.sample_weight is None else {"sample_weight": data.sample_weight}
+        if data.divided and not takes_weight(self.scorer):  # of the user's own, who has not asked for weights
+            weight = {}
+        if self.answers is None or known is None:
+            asked, X = self.fitted(network, at, model), data.X
+        else:
+            scores = known[at, : len(part.codes)]
+            scores = scores if data.shard is None else torch.from_numpy(data.assembled(scores.numpy()))
+            asked, X = self.answers(scores), np.empty((len(data.codes), 0))
+        return as_score(self.scorer(asked, X, self.labels(data), **weight), self.scoring, data.codes)
+
+
+def _are_right(scores: Tensor, codes: Tensor) -> Tensor:
+    """Tell about which rows scores (K, n, C) are right."""
+    if codes.ndim == 3:
+        return ((scores > 0) == codes.bool()).all(-1)
+    return (scores[..., 0] > 0) == codes.bool() if scores.shape[-1] == 1 else scores.argmax(-1) == codes
 
 
 def _filled_up(arrays: list, n_rows: int) -> np.ndarray:

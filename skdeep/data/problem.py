@@ -181,14 +181,19 @@ class Problem:
         return rows if self.shard is None else SharedRows(rows, self.source, self.shard)
 
     def see(
-        self, columns: Columns, centered: bool, products: torch.dtype | None = None, same_factor: bool = False
+        self,
+        columns: Columns,
+        sizes: np.ndarray,
+        centered: bool,
+        products: torch.dtype | None = None,
+        same_factor: bool = False,
     ) -> Frame | None:
-        """Decide once, by the statistics of the columns, in which frame all rows of this problem are seen.
+        """Decide once, by the statistics of the columns and their sizes, in which frame all rows are seen.
 
         `products` is the dtype of what they are multiplied in, if it is not the problem's.
         """
         if not self._seen:
-            self.rows().frame, self._seen = columns.frame(products or self.dtype, centered, same_factor), True
+            self.rows().frame, self._seen = columns.frame(products or self.dtype, sizes, centered, same_factor), True
         return self.rows().frame
 
     def tensor(self, array: np.ndarray) -> Tensor:

@@ -59,9 +59,9 @@ def change_of_variables(
     """
     sparse = issparse(problem.source)
     centered = fit_intercept and not sparse
-    frame = problem.see(columns[0], centered, products, same_factor=exact)
-    factor, origin = (1.0, 0.0) if frame is None else (frame.factor, frame.origin)
     sizes, constant = sizes_of(columns, centered)
+    frame = problem.see(columns[0], sizes[0], centered, products, same_factor=exact)
+    factor, origin = (1.0, 0.0) if frame is None else (frame.factor, frame.origin)
     sizes *= factor
     own_units = auto & (not sparse)
     of_penalty_units = sizes.copy()

@@ -33,6 +33,8 @@ class Progress:
         Whether the start is a model already: with `watch_score`, it is judged too, and kept if no epoch is better.
     watch_score : bool
         Whether "improve" means the validation score (early stopping) or the training loss.
+    scores_are_losses : bool
+        Whether validation scores are negative losses, in the unit of these.
     grain : float
         By how little scores may differ and be the same: among these, the lower validation loss is the better one.
     n_iter : int
@@ -69,6 +71,7 @@ class Progress:
     tol: float = 1e-4
     n_iter_no_change: float = 10
     watch_score: bool = False
+    scores_are_losses: bool = False
     grain: float = 0.0
     max_iter: float = math.inf
     due_iter: float = math.inf
@@ -125,6 +128,14 @@ class Progress:
             self.best_loss, self.loss_to_beat = min(self.best_loss, loss), min(self.loss_to_beat, loss)
         self.no_improvement = 0 if improved else self.no_improvement + 1
         return best
+
+    def has_diverged(self, loss: float, validation_loss: float | None = None, step: str = "epoch") -> bool:
+        """Tell whether the coming epoch, or other step, has made a loss no number; note it as an error."""
+        for what, value in (("training", loss), ("validation", validation_loss)):
+            if value is not None and not math.isfinite(value):
+                self.error = f"the {what} loss became {value} in {step} {self.n_iter + 1}"
+                return True
+        return False
 
     def has_led_past(self, loss: float) -> bool:
         """Tell whether training has led past a loss that was clearly lower, as momentum does."""

@@ -376,16 +376,14 @@ def _end_of_epoch(
     observer: Observer | None,
 ) -> bool:
     """Book the epoch for each model, decide who stops; return whether a callback ends the whole run."""
-    halt, (scores, losses) = False, watched or (None, None)
-    for m, p in enumerate(stack.progress):
-        if not math.isfinite(objective[m]):
-            p.error = f"the training loss became {objective[m]} in epoch {p.n_iter + 1}"
+    halt, known = False, [(None, None)] * len(stack.progress)
+    if watched is not None:
+        known = list(zip(*(found.tolist() for found in watched), strict=True))
+    each = zip(stack.progress, objective.tolist(), known, strict=True)
+    for m, (p, loss, (score, validation_loss)) in enumerate(each):
+        if p.has_diverged(loss, validation_loss):
             continue
-        if losses is not None and not math.isfinite(losses[m]):
-            p.error = f"the validation loss became {losses[m]} in epoch {p.n_iter + 1}"
-            continue
-        score = None if scores is None else float(scores[m])
-        best = p.record(float(objective[m]), score, None if losses is None else float(losses[m]))
+        best = p.record(loss, score, validation_loss)
         if best and (p.watch_score or plan.schedule == "adaptive"):
             p.params = stack.network.copy_of(m)
         if observer is not None:

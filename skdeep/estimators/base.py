@@ -26,11 +26,13 @@ from skdeep.data.scoring import faultless_scores
 from skdeep.data.stored import opened_with_targets
 from skdeep.engine.networks import Network, OutputMap
 from skdeep.engine.penalties import ElasticNet
+from skdeep.estimators.docs import FIT_ARGUMENTS
 from skdeep.estimators.prediction import PredictionMixin, Predictor
 from skdeep.fitting.calibration import calibrate_each
 from skdeep.fitting.choices import batch_rows as rows_per_step
 from skdeep.fitting.choices import choose
 from skdeep.fitting.constraints import Constrained
+from skdeep.fitting.document import document
 from skdeep.fitting.fit import Procedure, conclude, fit_alone, train_each
 from skdeep.fitting.links import average_of, link_of, uncalibrated_link
 from skdeep.fitting.losses import RegressionLoss
@@ -325,6 +327,7 @@ class BaseTorchClassifier(PredictionMixin, ClassifierMixin, BaseTorchEstimator):
         return scores[0] if average is None else average.of(scores, say)
 
     @with_callbacks
+    @document(**FIT_ARGUMENTS)
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,
@@ -341,26 +344,13 @@ class BaseTorchClassifier(PredictionMixin, ClassifierMixin, BaseTorchEstimator):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
-            Training data. Sparse data is never made dense as a whole. An array in a file (Zarr, h5py, Dask: what has
-            ``shape`` and ``dtype`` and is read by slices) is read by blocks. Chunks may come in passes: a function that
-            returns an iterator of pairs (X, y) or (X, y, sample_weight), an object whose ``__iter__`` begins a new
-            pass, torch's Dataset or DataLoader, a data set of pyarrow.
+        {rows}
         y : array-like of shape (n_samples,), or str
             None where X gives chunks that have it; the name of a column where these are tables. Class labels: strings,
             integers, booleans or dates, none of them missing. `SigmoidClassifier`, the MLPs and `TorchClassifier` also
             take (n_samples, n_labels) label indicators, zeros and ones.
-        sample_weight : array-like of shape (n_samples,), or str, default=None
-            Weight of each sample, or the name of a column, as for y; None counts each once. A weight of 2 is the same
-            sample given twice, 0 none at all.
-        X_val, y_val : array-like, default=None
-            Validation data to watch after each epoch, instead of a part of the training data. Without
-            ``early_stopping`` it is only recorded. The steps of a Pipeline do not transform it, unless the Pipeline is
-            told to: ``transform_input=["X_val"]``, with metadata routing. The searches of `skdeep.model_selection`
-            pass it on as it is; scikit-learn's searches, and its ``cross_validate``, do so inside ``skdeep.stacked()``,
-            and else take a part of it for each fold if it happens to have as many rows as X.
-        sample_weight_val : array-like, default=None
-            Weights of the validation samples.
+        {weight}
+        {validation}
         classes : array-like of shape (n_classes,), default=None
             The labels of the columns of y, where y (and ``y_val``) holds probabilities (n_samples, n_classes), such as
             a slow model gives, which is to be distilled into this one. Of `SoftmaxClassifier` and the networks, with

@@ -185,7 +185,8 @@ n_features_in_ : int
 feature_names_in_ : ndarray of shape (n_features,)
     Names of the columns of X, if it had any.
 encoded_features_ : ndarray of str
-    Names of the columns that the model is trained in, such as "city_Rome"; only where some are categories.
+    Names of the columns that the model is trained in, such as "city_Rome"; only where some are categories. Those that
+    would be the same are longer: "city_'Rome' (column 2)".
 history_ : skorch.history.History
     What the callbacks recorded; only with ``callbacks``.
 """
@@ -338,6 +339,32 @@ Attributes
 ----------
 {learned}
 """
+
+#: Arguments of ``fit`` that classifiers and regressors share.
+FIT_ARGUMENTS = {
+    "rows": """\
+X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
+    Training data. Sparse data is never made dense as a whole. An array in a file (Zarr, h5py, Dask: what has
+    ``shape`` and ``dtype`` and is read by slices) is read by blocks. Chunks may come in passes: a function that
+    returns an iterator of pairs (X, y) or (X, y, sample_weight), an object whose ``__iter__`` begins a new
+    pass, torch's Dataset or DataLoader, a data set of pyarrow.
+""",
+    "weight": """\
+sample_weight : array-like of shape (n_samples,), or str, default=None
+    Weight of each sample, or the name of a column, as for y; None counts each once. A weight of 2 is the same
+    sample given twice, 0 none at all.
+""",
+    "validation": """\
+X_val, y_val : array-like, default=None
+    Validation data to watch after each epoch, instead of a part of the training data. Without
+    ``early_stopping`` it is only recorded. The steps of a Pipeline do not transform it, unless the Pipeline is
+    told to: ``transform_input=["X_val"]``, with metadata routing. The searches of `skdeep.model_selection`
+    pass it on as it is; scikit-learn's searches, and its ``cross_validate``, do so inside ``skdeep.stacked()``,
+    and else take a part of it for each fold if it happens to have as many rows as X.
+sample_weight_val : array-like, default=None
+    Weights of the validation samples.
+""",
+}
 
 #: Sections that any docstring may name.
 _SHARED = {

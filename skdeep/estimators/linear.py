@@ -12,7 +12,7 @@ import torch
 from scipy.sparse import issparse
 
 from skdeep.compat.sklearn import Interval, SparseCoefMixin, StrOptions
-from skdeep.data.columns import gram_extents
+from skdeep.data.extents import gram_extents
 from skdeep.data.inputs import OutputSpace, dense
 from skdeep.data.problem import Problem
 from skdeep.data.scaling import change_of_variables
@@ -34,7 +34,7 @@ from skdeep.solvers.preconditioner import Preconditioner
 
 #: Mini-batch steps that lead to the optimum's neighbourhood under one cosine, where they are at most so many epochs;
 #: and the floating-point operations that could be done in what a step takes beside its products.
-_STEPS, _EPOCHS, _STEP_OVERHEAD = 1500, 100, 4e6
+STEPS, _EPOCHS, _STEP_OVERHEAD = 1500, 100, 4e6
 #: Rows times weights up to which optima of objectives with kinks are found sooner than mini-batches come near: in
 #: general; and of so few columns, and weights, that second derivatives of many rows cost little.
 _CERTIFIED_VALUES, _MANY_CERTIFIED_VALUES, _FEW_COLUMNS, _FEW_WEIGHTS = 2**21, 2**22, 256, 700
@@ -117,7 +117,7 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         if solver in FULL_BATCH and not is_closed and fits_memory(problem):
             decisions["device"] = torch.device("cpu")  # in NumPy, whatever the device: the model is to be the same
         if getattr(settings, "learning_rate", None) == "auto":
-            epochs = epochs_of(_STEPS, problem, rows)
+            epochs = epochs_of(STEPS, problem, rows)
             one_run = not incremental and epochs <= _EPOCHS
             decisions["schedule"] = "cosine" if one_run else "adaptive"
             decisions |= {"horizon": min(epochs, self.max_iter), "to_end": True} if one_run else {}
@@ -170,11 +170,11 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
             exact = _LBFGS_STEPS * n * 4 * c * d * problem.density + n * c * d**2
         else:
             exact = _PLAIN_STEPS * n * 4 * c * d * problem.density
-        if exact <= _STEPS * _STEP_OVERHEAD:
+        if exact <= STEPS * _STEP_OVERHEAD:
             return True
         # with steps of as few rows as dense ones: what they cost at least
         rows = batch_rows(self, problem, "sgd")
-        return exact <= _STEPS * (rows * 4 * c * d * problem.density + _STEP_OVERHEAD)
+        return exact <= STEPS * (rows * 4 * c * d * problem.density + _STEP_OVERHEAD)
 
     def _has_preconditioner(self) -> bool:
         return Preconditioner.fits(self._training_loss(self.n_outputs_), self.n_outputs_, self._n_inputs + 1)

@@ -12,8 +12,9 @@ from skdeep.engine.losses import Loss
 from skdeep.engine.penalties import PENALTIES, ElasticNet
 from skdeep.engine.values import SquaredValues
 from skdeep.estimators.docs import document_regressor
-from skdeep.estimators.linear import LinearModel
+from skdeep.estimators.linear import STEPS, LinearModel
 from skdeep.estimators.regression import BaseTorchRegressor
+from skdeep.fitting.choices import BATCH_ROWS
 from skdeep.fitting.losses import RegressionLoss
 from skdeep.fitting.recipe import Member, values
 
@@ -115,7 +116,7 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
     def _cheapest_solver(self, problem: Problem, loss: Loss, penalty: ElasticNet, newton_params: int | None) -> str:
         if type(loss) is SquaredValues and self._has_smooth_penalty and not (self.callbacks or self.early_stopping):
             n, d = problem.n_rows, problem.source.shape[1]
-            steps = 200 * 4 * self.n_outputs_ * d * 1500 * problem.density
+            steps = STEPS * BATCH_ROWS * 4 * self.n_outputs_ * d * problem.density
             if 4 * n * d * min(n, d) <= max(_FREE, _WORTH * steps):
                 return "lbfgs" if self._solves_at_once(loss) else "exact"
         if not loss.smooth and self._n_inputs >= _MAX_COLUMNS:

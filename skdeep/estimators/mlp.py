@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from skdeep.compat.sklearn import Interval, StrOptions
 from skdeep.data.inputs import Matrix, OutputSpace, has_missing, to_numpy
@@ -42,6 +41,10 @@ _BATCH_ROWS = FEWEST_ROWS, 256
 
 #: Learned attributes that no option makes go away.
 _ALWAYS = {"coefs_", "intercepts_"}
+
+
+def _as_list(value: Any) -> list:
+    return value if isinstance(value, list) else [value]
 
 
 def _check_complete(X: Matrix, advice: str) -> None:
@@ -211,22 +214,19 @@ class Perceptron(NeuralNet):
     def _trained_network(
         self, device: torch.device, dtype: torch.dtype, standardization: Standardization | None = None, **noise: Any
     ) -> MLP:
-        def stack(name: str) -> list[Tensor]:
-            known = getattr(self, name, [])
-            known = known if isinstance(known, list) else [known]
-            # copies: a model that was loaded as a memory map is read-only
-            arrays = (np.atleast_1d(to_numpy(array)).T.copy() for array in known)
-            return [to_device(torch.from_numpy(array).unsqueeze(0), device, dtype) for array in arrays]
-
         noise = {"stochastic_depth": self.stochastic_depth} | noise
         if standardization is None:
             standardization = fitted_standardization(self, device, dtype)
-        weights, biases, slopes, gammas, betas, factors, *averages = map(stack, self._attributes.values())
+        learned = {kind: _as_list(getattr(self, name, [])) for kind, name in self._attributes.items()}
+        arrays = {kind: [np.atleast_1d(to_numpy(array)).T for array in group] for kind, group in learned.items()}
         if standardization is not None:
-            first = (to_numpy(array).T.astype(np.float64) for array in (self.coefs_[0], self.intercepts_[0]))
-            unfolded = standardization.unfolded(*first)
-            parts = (torch.from_numpy(array.copy()).unsqueeze(0) for array in unfolded)
-            weights[0], biases[0] = (to_device(part, device, dtype) for part in parts)
+            first = (arrays[kind][0].astype(np.float64) for kind in ("weight", "bias"))
+            arrays["weight"][0], arrays["bias"][0] = standardization.unfolded(*first)
+        # copies: a model that was loaded as a memory map is read-only
+        weights, biases, slopes, gammas, betas, factors, *averages = (
+            [to_device(torch.from_numpy(array.copy()).unsqueeze(0), device, dtype) for array in group]
+            for group in arrays.values()
+        )
         if noise.get("scaling"):
             # what is trained: the factors are in the weights of the columns as they are
             scale, spread = unshared(factors[0], standardization)

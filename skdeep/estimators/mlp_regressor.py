@@ -68,9 +68,8 @@ class MLPRegressorTorch(PerceptronRegressor, SingleNet):
     {layers}
     standardize : bool, default=True
         Whether to train in columns that are centred and scaled, and for targets that are (of losses on the log link:
-        divided by their mean), with weights of the rows. Then losses and curves are of those targets, each in its own
-        standard deviation, and dense X may have missing values (NaN), which count as the mean of their column, with an
-        indicator. With False, all is as in MLPRegressor.
+        divided by their mean), with weights of the rows. Then dense X may have missing values (NaN), which count as
+        the mean of their column, with an indicator. With False, all is as in MLPRegressor.
     column_learning_rate : float, default=3.0
         How fast a factor on each column is learnt.
     numeric_embedding : {"auto", "piecewise"} or None, default=None

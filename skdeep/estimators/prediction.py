@@ -49,11 +49,12 @@ def _of_members(members: list[Classifier], X: Data, result: Callable[[Tensor], T
     work, precise = min(X.shape[0], CHUNK_ROWS) * n_weights(leader), any(map(needs_float64, members))
     dtype = torch.float64 if precise else prediction_dtype(X)
     device = able(resolve_device(leader.device, X, work, dtype, fallback=True), members)
-    rows = leader._rows(X, device, precise).in_scratch()
+    rows = leader._rows(X, device, precise)
     networks = [member._trained_network(device, rows.dtype) for member in members]
     network = networks[0] if len(networks) == 1 else type(networks[0]).stacked(networks)
     sizes = [part.n_models for part in networks]
     step = chunk_rows(network, rows)
+    rows = rows if step >= len(rows) else rows.in_scratch()
     wanted = prediction_dtype(X, device)
     results: list[Tensor] = []
     with torch_threads_for(min(len(rows), step) * sum(p.numel() for p in network.params)):

@@ -22,6 +22,8 @@ from skdeep.data.values import Prediction, TargetScale, ValueAnswers, check_doma
 from skdeep.engine.networks import OutputMap
 from skdeep.engine.values import Positive, ValueLoss
 from skdeep.estimators.base import BaseTorchEstimator, no_partial_fit
+from skdeep.estimators.docs import FIT_ARGUMENTS
+from skdeep.fitting.document import document
 from skdeep.fitting.fit import fit_alone
 from skdeep.fitting.losses import (
     LOSS_OBJECT,
@@ -71,6 +73,7 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         check_output(self.loss, self.output)
 
     @with_callbacks
+    @document(**FIT_ARGUMENTS)
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
         self,
@@ -86,19 +89,12 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix, Tensor} of shape (n_samples, n_features)
-            Training data, also in files or in passes of chunks: see the classifiers.
+        {rows}
         y : array-like of shape (n_samples,) or (n_samples, n_targets), or str
             Values, finite numbers; None where X gives chunks that have them, the name of a column where these are
             tables.
-        sample_weight : array-like of shape (n_samples,), or str, default=None
-            Weight of each sample, or the name of a column; None counts each once. A weight of 2 is the same sample
-            given twice, 0 none at all.
-        X_val, y_val : array-like, default=None
-            Validation data to watch after each epoch, instead of a part of the training data. Without
-            ``early_stopping`` it is only recorded.
-        sample_weight_val : array-like, default=None
-            Weights of the validation samples.
+        {weight}
+        {validation}
 
         Returns
         -------

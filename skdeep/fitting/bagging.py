@@ -16,7 +16,7 @@ from torch import Tensor
 from skdeep.data.answers import AssembledAnswers, own_methods
 from skdeep.data.encoding import draw_seeds
 from skdeep.data.inputs import Classifier, OutputSpace, to_numpy
-from skdeep.data.monitor import make_monitor
+from skdeep.data.monitor import Watch
 from skdeep.data.problem import Problem, scores_of
 from skdeep.data.scoring import as_score
 from skdeep.data.splits import DIVIDED, KEPT, Folds, dealt_shares, fold_of_rows
@@ -56,6 +56,7 @@ class _Runs(Progress):
         errors = [f"in member {k}, {p.error}" for k, p in enumerate(members) if p.error is not None]
         return cls(
             watch_score=True,
+            scores_are_losses=True,
             stopped="Each member keeps its best epoch.",  # how many there are is a choice
             n_iter=max(p.n_iter for p in members),
             samples=sum(p.samples for p in members),
@@ -117,14 +118,14 @@ def train_folds(
     for m, (member, own) in enumerate(zip(members, seeds, strict=True)):
         patience = member.settings.patience if leader.early_stopping else math.inf
         for f, seed in zip(numbers, own, strict=True):
-            progress = Progress(member.estimator.tol, patience, watch_score=True)
+            progress = Progress(member.estimator.tol, patience, watch_score=True, scores_are_losses=True)
             rows, weights = rest[f]
             models.append(Member(member.estimator, TrainingState(of_seed[seed]), progress, rows, weights[m]))
     network = recipe.network(recipe, problem, models, False)
     fitted = partial(fitted_copy, [model.estimator for model in models])
     watched = _watched(len(members), problem, held_out, folds)
     labels, scoring = leader._labels_of, _watched_score(leader)
-    monitor = make_monitor(watched, recipe.judged_by, scoring, labels, fitted)
+    monitor = Watch(watched, recipe.judged_by, scoring, labels, fitted)
     solve(recipe, problem, network, models, recipe.epochs, monitor)
     for i, (member, own) in enumerate(zip(members, seeds, strict=True)):
         parts = [model.progress for model in models[i * len(numbers) : (i + 1) * len(numbers)]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -11,6 +11,8 @@ from skdeep.data.inputs import Classifier, to_numpy
 from skdeep.data.problem import Problem, scores_of
 from skdeep.data.splits import dealt_shares, fold_of_rows
 from skdeep.data.state import RandomSource, TrainingState
+from skdeep.engine.networks import Network
+from skdeep.engine.shards import AnyRows
 from skdeep.engine.training import Progress
 from skdeep.fitting.calibrators import doubt
 from skdeep.fitting.fitted import able, needs_float64
@@ -108,8 +110,7 @@ def _out_of_fold_scores(
     The folds of a single member train as one stack, and so do several members on the rows they share; models that
     cannot be stacked train one by one.
     """
-    leader, folds = members[0].estimator, dealt.folds
-    numbers = folds.numbers
+    leader, numbers = members[0].estimator, dealt.folds.numbers
     stacks = [[(m, f) for f in numbers] for m in trained]
     if len(trained) > 1:
         stacks = [[(m, f) for m in trained] for f in numbers]
@@ -117,34 +118,48 @@ def _out_of_fold_scores(
         stacks = [[(m, f)] for m in trained for f in numbers]
     # those of earlier fits too, which a warm start has behind it
     epochs = max(recipe.epochs, len(leader.loss_curve_)) if members[0].progress.warm else recipe.epochs
-    scores: dict[int, dict[Any, np.ndarray]] = {m: {} for m in trained}
+    scores: dict[int, list[np.ndarray]] = {m: [] for m in trained}
     done: dict[int, list[Progress]] = {m: [] for m in trained}
     data = problem.rows().in_scratch()  # of one memory for all: blocks that come and go leave holes
-    at_once = None
     for stack in stacks:
         models = dealt.models
-        if dealt.network is not None:  # a few rows: one call for all folds costs less than one for each
-            params = [torch.cat(parts) for parts in zip(*map(_params_of, [members[0], *models]), strict=True)]
-            every = np.arange(len(problem.codes))
-            at_once = to_numpy(scores_of(dealt.network.with_params(params), data, every))[1:]
-        else:
+        if dealt.network is None:
             of_fold = {f: RandomSource(seed) for f in numbers}
             models = [_fold_model(members[m], *dealt.rest[f], m, of_fold[f]) for m, f in stack]
             network = recipe.network(recipe, problem, models, False)
             solve(recipe, problem, network, models, epochs)
         if any(model.progress.interrupted for model in models):
             raise KeyboardInterrupt
-        for k, ((m, f), model) in enumerate(zip(stack, models, strict=True)):
+        held_out = [dealt.folds.held_out(f) for _, f in stack]
+        if dealt.network is None:
+            found = _scores_each(network, data, models, held_out)
+        else:
+            found = _scores_at_once(dealt.network, data, [members[0], *models], held_out)
+        for (m, _), model, own in zip(stack, models, found, strict=True):
             done[m].append(model.progress)
-            if at_once is not None:
-                scores[m][f] = at_once[k, folds.held_out(f)]
-            else:
-                own = network.select(np.array([k])).with_params(_params_of(model))
-                scores[m][f] = to_numpy(scores_of(own, data, folds.held_out(f))[0])
+            scores[m].append(own)
             with np.errstate(over="ignore"):
-                if model.progress.error is None and not np.isfinite(np.abs(scores[m][f]).sum()):
+                if model.progress.error is None and not np.isfinite(np.abs(own).sum()):
                     model.progress.error = "scores of rows that it was not trained on overflow"
-    return {m: np.concatenate([of_fold[f] for f in numbers]) for m, of_fold in scores.items()}, done
+    return {m: np.concatenate(of_folds) for m, of_folds in scores.items()}, done
+
+
+def _scores_each(
+    network: Network, data: AnyRows, models: list[Member], held_out: list[np.ndarray]
+) -> Iterator[np.ndarray]:
+    """Compute the scores that each of some models has of the rows held out of its training."""
+    for k, (model, rows) in enumerate(zip(models, held_out, strict=True)):
+        own = network.select(np.array([k])).with_params(_params_of(model))
+        yield to_numpy(scores_of(own, data, rows)[0])
+
+
+def _scores_at_once(
+    network: Network, data: AnyRows, models: list[Member], held_out: list[np.ndarray]
+) -> Iterator[np.ndarray]:
+    """Compute them of few rows, of which one call for all models costs less than one for each; the first has none."""
+    params = [torch.cat(parts) for parts in zip(*map(_params_of, models), strict=True)]
+    of_all = to_numpy(scores_of(network.with_params(params), data, np.arange(len(data))))
+    yield from (own[rows] for own, rows in zip(of_all[1:], held_out, strict=True))
 
 
 def _params_of(member: Member) -> list[torch.Tensor]:

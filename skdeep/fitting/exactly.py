@@ -6,7 +6,6 @@ hinges, and penalties with an L1 norm, are solved to a relative duality gap of `
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from skdeep.engine import losses
 from skdeep.engine.losses import LabelSmoothing, Loss
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.penalties import L1, L2, ElasticNet, NoPenalty
-from skdeep.engine.per_model import groups, to_numpy64
+from skdeep.engine.per_model import groups
 from skdeep.engine.training import Monitor, Observer
 from skdeep.engine.values import (
     AbsoluteValues,
@@ -47,8 +46,9 @@ from skdeep.exact.newton import Newton
 from skdeep.exact.path import follow
 from skdeep.exact.rows import Rows, SparseRows
 from skdeep.exact.value_losses import HuberLoss, SquaredInsensitive, TweedieLoss
-from skdeep.fitting.recipe import Member, Recipe, total_weights
-from skdeep.fitting.variables import Variables, rows_of, weights_of
+from skdeep.fitting.at_once import EXACT, begin, book
+from skdeep.fitting.recipe import Member, Recipe, rows_and_weights, total_weights
+from skdeep.fitting.variables import Centring, Variables, rows_of, weights_of
 
 #: Values of rows up to which these are kept in float64 while a solver runs.
 _MAX_VALUES = 2**25
@@ -60,8 +60,6 @@ _BATCH = 2**17
 _MAX_COLUMNS = 4096
 #: The relative duality gap that a tolerance of one asks for.
 GAP = 0.01
-#: Why a model stops that is solved in closed form.
-EXACT = "The solution is exact."
 
 
 def has_exact_solver(recipe: Recipe, problem: Problem, network: Network) -> bool:
@@ -164,13 +162,11 @@ def solve_exactly(
     observer: Observer | None = None,
 ) -> None:
     """Train a stack; see `skdeep.fitting.solving.solve`. For who watches, it is one epoch."""
-    if observer is not None:
-        observer.train_begin(network, None)
-        observer.epoch_begin(0)
+    begin(network, observer)
     index, weight = weights_of(problem, members)
     total_weight = total_weights(problem, members)
     variables, penalty = Variables.of(network), recipe.penalty(members, total_weight, total_weight)
-    parts = groups([member.rows for member in members], [member.weight for member in members])
+    parts = groups(*rows_and_weights(members))
     same = len(variables.own_scale) == len(variables.own_center) == 1
     if len(parts) > 1 and not (variables.suit(parts) and (same or (penalty.alpha > 0).all())):
         # without a penalty, which of many optima it is depends on the columns
@@ -181,25 +177,16 @@ def solve_exactly(
         return
     rows = rows_of(problem, network, index, variables, recipe.loss.target == "values")
     target = problem.target if index is None else problem.target[index]
-    unit = variables.scale if network.unit is None else variables.scale * to_numpy64(network.unit)[:, 0]
-    # of each model, or of each of its scores
-    ridge, lasso = penalty.curvature(), penalty.alpha * penalty.l1_ratio
-    rho, kappa = (np.zeros((*ridge.shape, rows.shape[1])) for _ in range(2))
-    unit = unit if ridge.ndim == 1 else np.atleast_2d(unit)[:, None]
-    rho[..., : len(variables.scale)] = ridge[..., None] * np.square(unit)
-    kappa[..., : len(variables.scale)] = lasso[..., None] * unit
+    rho, kappa = variables.strengths(penalty, network.unit)
     tol = np.array([member.progress.tol for member in members])
     max_iter = int(max(min(epochs, member.progress.max_iter) for member in members))
     start = np.zeros((len(members), recipe.n_outputs, rows.shape[1]))
     if members[0].progress.warm:
         start = variables.forth(network)
-    centred = rows.centred() if isinstance(rows, SparseRows) else None
-    if centred is not None:
-        rows, mean, size = centred
-        start[:, :, -1] += start[:, :, :-1] @ mean
-        start[:, :, :-1] *= size
-        rho[..., :-1] /= size * size
-        kappa[..., :-1] /= size
+    moved = rows.centred() if isinstance(rows, SparseRows) else None
+    if moved is not None:
+        rows, centring = moved[0], Centring(*moved[1:])
+        centring.forth_(start, rho, kappa)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if recipe.solver == "lbfgs":
             loss, alike = row_loss(recipe.loss, target, recipe.n_outputs), network.scale is not None
@@ -213,13 +200,12 @@ def solve_exactly(
         else:
             weight = np.ascontiguousarray(np.broadcast_to(weight, (len(members), weight.shape[1])))
             solution = _certified(recipe, rows, target, weight, (rho, kappa), GAP * tol, max_iter, start)
-    if centred is not None:
-        solution.params[:, :, :-1] /= size
-        solution.params[:, :, -1] -= solution.params[:, :, :-1] @ mean
+    if moved is not None:
+        centring.back_(solution.params)
     dtype = network.params[0].dtype
     params = [torch.from_numpy(part) for part in variables.back(solution.params)]
     params = params if dtype is torch.float64 else [part.to(dtype) for part in params]
-    _book(solution, params, network, members, monitor, observer)
+    book(solution, params, network, members, monitor, observer)
 
 
 def solve_at_once(recipe: Recipe, problem: Problem, network: Linear, members: list[Member]) -> bool:
@@ -231,13 +217,10 @@ def solve_at_once(recipe: Recipe, problem: Problem, network: Linear, members: li
         return False
     index, weight = weights_of(problem, members)
     total_weight = total_weights(problem, members)
-    curvature, variables = recipe.penalty(members, total_weight, total_weight).curvature(), Variables.of(network)
-    if curvature.ndim > 1:  # targets that are held differently
+    penalty, variables = recipe.penalty(members, total_weight, total_weight), Variables.of(network)
+    (rho,), _ = variables.strengths(penalty, network.unit)
+    if rho.ndim > 1:  # targets that are held differently
         return False
-    rho = np.zeros(D)
-    if curvature[0]:
-        unit = variables.scale if network.unit is None else variables.scale * to_numpy64(network.unit)[0, 0]
-        rho[: len(unit)] = curvature[0] * np.square(unit)
     target = (problem.target if index is None else problem.target[index]).T
     found = normal.solve(rows_of(problem, network, index, variables, True), target, weight[0], rho)
     if found is None:
@@ -388,36 +371,3 @@ def _of_values(
             lo, hi, up, down = (part[c : c + 1] for part in _kinked(loss, values))
             parts.append(piecewise.solve(rows, lo, hi, up, down, weight, rho, kappa, gap, max_iter))
     return parts[0] if len(parts) == 1 else elastic_net.joined(parts)
-
-
-def _book(
-    solution: Solution,
-    params: list[torch.Tensor],
-    network: Linear,
-    members: list[Member],
-    monitor: Monitor | None,
-    observer: Observer | None,
-) -> None:
-    """Hand what was found to the `Progress` of each model, and to who watches."""
-    watched: list[tuple[Any, Any]] = [(None, None)] * len(members)
-    if monitor is not None or observer is not None:
-        for mine, found in zip(network.params, params, strict=True):
-            mine.copy_(found)
-    if monitor is not None:
-        watched = list(zip(*(found.tolist() for found in monitor(network, np.arange(len(members)))), strict=True))
-    sound = np.isfinite(solution.params.reshape(len(members), -1)).all(1).tolist()
-    for m, (member, at_end) in enumerate(zip(members, watched, strict=True)):
-        # validation scores are of the end: it is the one epoch that there is
-        p, curve = member.progress, solution.curve[m][-1 if monitor is not None else 0 :]
-        for value in curve[:-1]:
-            p.record(value, None, None)
-        best = p.record(curve[-1], *at_end)
-        if not (sound[m] and math.isfinite(curve[-1])):
-            p.error = f"the training loss became {curve[-1]} in iteration {p.n_iter}"
-        p.interrupted = solution.interrupted and solution.stopped[m] is None
-        p.stopped, p.certificate = solution.stopped[m], float(solution.bound[m])
-        p.params = params if len(members) == 1 else [part[m : m + 1] for part in params]
-        if observer is not None:
-            observer.epoch_end(0, p, network, best)
-    if observer is not None:
-        observer.train_end(network)

@@ -20,7 +20,7 @@ from skdeep.callbacks.run import Run
 from skdeep.data.encoding import draw_seeds, encode, encode_validation, warn_of_raw_columns
 from skdeep.data.inputs import Classifier, Data, OutputSpace, float_dtype
 from skdeep.data.labels import Probabilities
-from skdeep.data.monitor import make_monitor
+from skdeep.data.monitor import Watch
 from skdeep.data.problem import Problem
 from skdeep.data.scoring import only_asks, try_scoring
 from skdeep.data.splits import surely_differ
@@ -98,11 +98,7 @@ def fit(
     """
     leader = estimators[0]
     going_on = goes_on(leader, incremental)
-    X_val, y_val, weight_val = validation
-    if (X_val is None) != (y_val is None):
-        raise ValueError("X_val and y_val belong together; pass both or neither.")
-    if X_val is None and weight_val is not None:
-        raise ValueError("sample_weight_val was given without X_val and y_val.")
+    X_val, y_val, weight_val = _whole(validation)
     if not in_stack:
         names = getattr(leader, "feature_names_in_", None) if going_on else None
         X, y, sample_weight = opened_with_targets(X, y, sample_weight, names)
@@ -122,9 +118,9 @@ def fit(
         recipe.check(held_out.source)
     members = members_of(estimators, incremental)
     split_seed = members[0].state.split_seed
-    metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-    of_rows = y.table if isinstance(y, Probabilities) else y
-    task = None if incremental or len(estimators) > 1 else _begin_task(leader, X, of_rows, metadata)
+    data = {"estimator": leader, "X": X, "y": y.table if isinstance(y, Probabilities) else y}
+    data["metadata"] = None if sample_weight is None else {"sample_weight": sample_weight}
+    task = None if incremental or len(estimators) > 1 else _begin_task(leader, data)
     if with_probabilities and not (going_on or incremental or held_out is not None or task is not None):
         members[0].dealt = deal_beside(recipe, problem, members, split_seed)
     # full batches go through models one after the other
@@ -148,8 +144,18 @@ def fit(
         if member.progress.error is None and not incremental:
             warn(member.estimator, recipe.solver, member.progress)
     if task is not None:
-        task.call_on_fit_task_end(estimator=leader, X=X, y=of_rows, metadata=metadata, reconstruction_attributes={})
+        task.call_on_fit_task_end(**data, reconstruction_attributes={})
     return [None if p.error is None else divergence(p.error) for p in progress]
+
+
+def _whole(validation: tuple) -> tuple:
+    """Return ``X_val``, ``y_val`` and ``sample_weight_val``; raise where one of them lacks another."""
+    X_val, y_val, weight_val = validation
+    if (X_val is None) != (y_val is None):
+        raise ValueError("X_val and y_val belong together; pass both or neither.")
+    if X_val is None and weight_val is not None:
+        raise ValueError("sample_weight_val was given without X_val and y_val.")
+    return validation
 
 
 def set_attributes(estimator: Classifier, attributes: dict[str, Any]) -> None:
@@ -195,18 +201,13 @@ def train_each(
     first = members[0].state
     splits = leader.early_stopping and held_out is None
     fraction = leader.validation_fraction if splits else None
-    # equal rows are passed over once: in single precision, their order would be seen
-    merge = recipe.batch_rows == problem.n_rows and not problem.is_stored
-    # where there may be enough of them to matter, or each has unknowns, which ends elsewhere within a gap
-    if merge and recipe.solver in FULL_BATCH:
-        # least squares pass over the rows about once, which is sooner done than finding which are equal
-        passes_once = type(recipe.loss) is SquaredValues
-        merge = (problem.n_rows > _FEW_ROWS and not passes_once) or not recipe.loss.smooth
-        merge = merge and not (problem.shard is None and surely_differ(problem.X))
-    rows, weight, split_off = problem.split(first.split_seed, fraction, merge, getattr(leader, "classes_", np.empty(0)))
+    merge, classes = _merges_rows(recipe, problem), getattr(leader, "classes_", np.empty(0))
+    rows, weight, split_off = problem.split(first.split_seed, fraction, merge, classes)
     held_out = held_out or split_off
+    scoring = None
     if held_out is not None:
         check_scoring(leader, held_out)
+        scoring = leader._scoring_for(held_out)
     for member, own in zip(members, weights_by_model(weight, len(members)), strict=True):
         member.rows, member.weight = rows, own
     is_new = identify(problem, members)
@@ -217,26 +218,43 @@ def train_each(
         first.seen_before = getattr(leader, "t_", 0)
     for member in members:
         member.progress = new_progress(member.estimator, going_on, incremental, member.state)
+        member.progress.scores_are_losses = scoring == "loss"
         if held_out is not None and leader._watched_scoring in (None, "accuracy"):
             member.progress.grain = held_out.grain
 
-    judge, epochs = judge_of(estimators), 1 if incremental else recipe.epochs
+    judge, epochs = partial(monitor_of, estimators), 1 if incremental else recipe.epochs
     observer = None
     if len(members) == 1 and (leader.verbose or leader.callbacks or task is not None):
         part = problem if rows is None or not splits else problem.take(rows)
         observer = _observer(recipe, leader, part, held_out, 1 if incremental else recipe.max_iter, task)
-    monitor = None if held_out is None else judge(held_out, recipe.judged_by, leader._scoring_for(held_out))
+    monitor = None if held_out is None else judge([held_out], recipe.judged_by, scoring)
     if going_on and (is_new or first.solver != recipe.solver):
         first.trained = 0
     if going_on and not incremental:
         judge_start(network, [member.progress for member in members], monitor)
-        if is_new:
-            network = _better_start(recipe, problem, network, members, judge)
+        network = _better_start(recipe, problem, network, members, judge) if is_new else network
     solve(recipe, problem, network, stack, epochs, monitor, observer)
     if dealt is not None:
         dealt.network, network = network, network.select(np.arange(1))
     look_at_end(recipe, problem, network, members, judge)
     return network, observer
+
+
+def _merges_rows(recipe: Recipe, problem: Problem) -> bool:
+    """Tell whether equal rows are passed over once: in single precision, their order would be seen.
+
+    By exact solvers, only where there may be enough of them to matter, or each has unknowns, which ends elsewhere
+    within a gap.
+    """
+    if recipe.batch_rows < problem.n_rows or problem.is_stored:
+        return False
+    if recipe.solver not in FULL_BATCH:
+        return True
+    # least squares pass over the rows about once, which is sooner done than finding which are equal
+    passes_often = problem.n_rows > _FEW_ROWS and type(recipe.loss) is not SquaredValues
+    if recipe.loss.smooth and not passes_often:
+        return False
+    return problem.shard is not None or not surely_differ(problem.X)
 
 
 def _better_start(recipe: Recipe, problem: Problem, known: Network, members: list[Member], judge: Judge) -> Network:
@@ -247,7 +265,7 @@ def _better_start(recipe: Recipe, problem: Problem, known: Network, members: lis
     (member,) = members
     member.state.optimizer = member.state.columns = None
     new = recipe.network(recipe, problem, members, False)
-    monitor, penalty = judge(problem.counted(), recipe.loss, "loss"), penalty_of(recipe, problem, members)
+    monitor, penalty = judge([problem.counted()], recipe.loss, "loss"), penalty_of(recipe, problem, members)
     of_known, of_new = (
         float((monitor(network, np.arange(1))[1] + penalty.value(network.penalised()))[0]) for network in (known, new)
     )
@@ -255,22 +273,13 @@ def _better_start(recipe: Recipe, problem: Problem, known: Network, members: lis
     return known if member.progress.warm else new
 
 
-def judge_of(estimators: list[Classifier]) -> Judge:
-    """Make what judges the models of estimators, of which the first one speaks for all."""
-
-    def judge(data: Problem, loss: Loss, scoring: str | Callable | None) -> Monitor:
-        return monitor_of(estimators, [data], loss, scoring)
-
-    return judge
-
-
 def monitor_of(
     estimators: list[Classifier], parts: list[Problem], loss: Loss, scoring: str | Callable | None
 ) -> Monitor:
-    """Make the monitor of estimators on some data, of all of them or of each."""
+    """Make what judges the models of estimators, of which the first one speaks for all, by data of all or of each."""
     leader = estimators[0]
     asked = leader._answers if only_asks(scoring, leader) else None
-    return make_monitor(parts, loss, scoring, leader._labels_of, partial(fitted_copy, estimators), asked)
+    return Watch(parts, loss, scoring, leader._labels_of, partial(fitted_copy, estimators), asked)
 
 
 def check_scoring(estimator: Classifier, judged: Problem) -> None:
@@ -310,15 +319,15 @@ def _observer(
     return observer or Observer()  # in every process: what is decided by it is decided alike
 
 
-def _begin_task(estimator: Classifier, X: Data, y: Data, metadata: dict[str, Any] | None) -> Any:
-    """Begin scikit-learn's context of the whole fit; None when no callback listens."""
+def _begin_task(estimator: Classifier, data: dict[str, Any]) -> Any:
+    """Begin scikit-learn's context of the whole fit, on this data; None when no callback listens."""
     listens = getattr(estimator, "_skl_callbacks", None)  # those of a search that listen to fits are there, too
     if not listens and not hasattr(estimator, "_parent_callback_ctx"):
         return None
     context = estimator._init_callback_context(max_subtasks=estimator.max_iter)
     if not listens:
         return None
-    return context.call_on_fit_task_begin(estimator=estimator, X=X, y=y, metadata=metadata)
+    return context.call_on_fit_task_begin(**data)
 
 
 def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, space: OutputSpace) -> None:

@@ -10,12 +10,14 @@ import torch
 from scipy.sparse import issparse
 
 from skdeep.data.bins import bin_edges
+from skdeep.data.columns import Columns, sizes_of
 from skdeep.data.inputs import Classifier, OutputSpace, to_numpy
 from skdeep.data.problem import Problem
 from skdeep.data.splits import unit_of
+from skdeep.engine.frame import Frame
 from skdeep.engine.input_layer import Standardization
 from skdeep.engine.per_model import fetched, run_length, to_device
-from skdeep.fitting.recipe import Member, column_statistics
+from skdeep.fitting.recipe import Member, column_statistics, rows_and_weights
 
 #: Under ``n_bins="auto"``: bins of all columns together at most, and rows of a bin at least.
 _ALL_BINS, _BIN_ROWS = 256, 128
@@ -138,49 +140,72 @@ def standardization_for(
     if not columns.are_centred and not columns.n_bins:
         return None
     indicated, statistics = columns.indicated, column_statistics(problem, members)
+    centers = columns.are_centred and not issparse(problem.source)
     bins: dict[str, Any] = {}
     if columns.n_bins:
-        samples = problem.rows(), [m.rows for m in members], [m.weight for m in members]
-        known = to_numpy(estimator.bin_edges_)[None] if warm else None
+        bins["edges"] = to_numpy(estimator.bin_edges_)[None] if warm else _edges(problem, columns, members)
         bins["start"] = min(_START, _FAST / max(estimator.column_learning_rate, 1))
-        bins["edges"] = bin_edges(*samples, columns.n_embedded, columns.n_bins) if known is None else known
-    place, centers = (problem.device, problem.dtype), columns.are_centred and not issparse(problem.source)
-    index = to_device(torch.from_numpy(np.array(indicated)), problem.device)  # a loaded one may be read-only
-    if not estimator.standardize:  # centred, so that a missing value is its mean; their scale is left as it is
+    frame, n_alike = None, 1
+    if estimator.standardize:
+        trained = np.zeros(columns.n_features, dtype=bool)
+        if warm:
+            trained = to_numpy(estimator.coefs_[0])[: columns.n_features].any(1)
+        mean, scale, frame = _means_and_scales(problem, statistics, indicated, centers, trained)
+        n_alike = _n_alike(mean, scale, *([bins["edges"].reshape(len(mean), -1)] if bins else []))
+    else:  # centred, so that a missing value is its mean; their scale is left as it is
         mean = np.stack([np.append(c.mean, np.zeros(len(indicated))) for c in statistics])
-        center = to_device(torch.from_numpy(mean).unsqueeze(1), *place) if centers else None
-        ones = torch.ones(1, 1, mean.shape[1], device=problem.device, dtype=problem.dtype)
-        return Standardization(center, ones, index, **bins)
-    frame = problem.see(statistics[0], centers)
+        scale = np.ones((1, mean.shape[1]))
+    index = to_device(torch.from_numpy(np.array(indicated)), problem.device)  # a loaded one may be read-only
+    of_mean, of_scale = (
+        to_device(torch.from_numpy(array).unsqueeze(1), problem.device, problem.dtype) for array in (mean, scale)
+    )
+    return Standardization(of_mean if centers else None, of_scale, index, frame, n_alike, **bins)
+
+
+def _edges(problem: Problem, columns: InputColumns, members: list[Member]) -> np.ndarray:
+    """Compute the edges of the bins of each model's columns, (K, e, n_bins + 1)."""
+    return bin_edges(problem.rows(), *rows_and_weights(members), columns.n_embedded, columns.n_bins)
+
+
+def _means_and_scales(
+    problem: Problem, statistics: list[Columns], indicated: np.ndarray, centers: bool, trained: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, Frame | None]:
+    """Compute means and factors (K, d + i) of columns and of indicators, and the frame that they are seen in.
+
+    `trained` says which columns have weights that an earlier fit has trained.
+    """
+    indicators = [c.indicators(indicated) for c in statistics]
+    sizes, constant = sizes_of(statistics, centers)
+    frame = problem.see(statistics[0], sizes[0], centers)
     factor, origin = (1.0, 0.0) if frame is None else (frame.factor, frame.origin)
-    groups = [(c, c.indicators(indicated)) for c in statistics]
-    sizes = np.stack([np.append(c.sizes(centers) * factor, i.sizes(centers)) for c, i in groups])
+    sizes = np.hstack([sizes * factor, sizes_of(indicators, centers)[0]])
     sizes[:, problem.indicators] = 1.0
-    mean = np.stack([np.append(c.mean * factor - origin, i.mean) for c, i in groups])
+    mean = np.stack([np.append(c.mean * factor - origin, i.mean) for c, i in zip(statistics, indicators, strict=True)])
     # of what has never been seen to vary, nothing is known: weights that no row has trained must not act
-    trained = to_numpy(estimator.coefs_[0])[: columns.n_features].any(1) if warm else np.False_
-    silent = np.stack([np.append(c.constant(centers) & ~trained, i.deviation == 0) for c, i in groups])
-    arrays = mean, np.where(silent, 0.0, 1 / sizes)
-    parts = [*arrays, *([bins["edges"].reshape(len(mean), -1)] if bins else [])]
-    changes = [(array[1:] != array[:-1]).any(1) for array in parts]
-    n_alike = run_length([0, *np.cumsum(np.any(changes, axis=0)).tolist()])
-    center, scale = (to_device(torch.from_numpy(array).unsqueeze(1), *place) for array in arrays)
-    return Standardization(center if centers else None, scale, index, frame, n_alike, **bins)
+    silent = np.hstack([constant & ~trained, np.array([i.deviation == 0 for i in indicators])])
+    return mean, np.where(silent, 0.0, 1 / sizes), frame
+
+
+def _n_alike(*of_models: np.ndarray) -> int:
+    """Count how many models in turn have the same numbers (K, ...) in all of some tables."""
+    changes = [(table[1:] != table[:-1]).any(1) for table in of_models]
+    return run_length([0, *np.cumsum(np.any(changes, axis=0)).tolist()])
 
 
 def fitted_standardization(estimator: Classifier, device: torch.device, dtype: torch.dtype) -> Standardization | None:
     """Make the change of variables of prediction, which fills in the means; None where training had none."""
-    bins, index, center = {}, torch.empty(0, dtype=torch.int64, device=device), None
-    if hasattr(estimator, "bin_edges_"):
-        bins["edges"] = to_numpy(estimator.bin_edges_)[None]
-    if hasattr(estimator, "means_"):
-        index = to_device(torch.from_numpy(np.array(to_numpy(estimator.missing_features_))), device)
-        center = to_device(torch.from_numpy(np.array(to_numpy(estimator.means_))), device, dtype)
-        center = torch.cat([center, center.new_zeros(len(index))]).view(1, 1, -1)
-    elif not bins:
+    has_means = hasattr(estimator, "means_")
+    bins = {"edges": to_numpy(estimator.bin_edges_)[None]} if hasattr(estimator, "bin_edges_") else {}
+    if not has_means and not bins:
         return None
-    scale = torch.ones(1, 1, estimator.n_features_in_, device=device, dtype=dtype) if center is None else center
-    return Standardization(center, torch.ones_like(scale), index, **bins)
+    index = np.array(to_numpy(estimator.missing_features_)) if has_means else np.empty(0, dtype=np.int64)
+    n_columns = (len(estimator.means_) if has_means else estimator.n_features_in_) + len(index)
+    center, scale = np.zeros((1, 1, n_columns)), np.ones((1, 1, n_columns))
+    if has_means:
+        center[0, 0, : n_columns - len(index)] = to_numpy(estimator.means_)
+    of_center, of_scale = (to_device(torch.from_numpy(part), device, dtype) for part in (center, scale))
+    indicated = to_device(torch.from_numpy(index), device)
+    return Standardization(of_center if has_means else None, of_scale, indicated, **bins)
 
 
 def learned_columns(

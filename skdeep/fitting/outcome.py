@@ -19,8 +19,8 @@ from skdeep.fitting.exactly import GAP
 from skdeep.fitting.recipe import Member, Recipe
 from skdeep.fitting.settings import FULL_BATCH, settings_of
 
-#: Makes the monitor of some data, by a loss and a score.
-Judge = Callable[[Problem, Loss, str | Callable | None], Monitor]
+#: Makes the monitor of some data, of all models or of each, by a loss and a score.
+Judge = Callable[[list[Problem], Loss, str | Callable | None], Monitor]
 
 #: Share of the loss of scores of zero that a training loss may be above it: a plateau at it is no accident.
 _SLACK = 0.05
@@ -60,7 +60,9 @@ def look_at_end(recipe: Recipe, problem: Problem, network: Network, members: lis
         if on_its_way and _distance_from_convergence(member.estimator, recipe.solver, p):
             continue  # the user is told that
         own = np.array([m])
-        (reached,) = judge(problem.counted(), loss, "loss")(network.select(own).with_params(p.params), own)[1].tolist()
+        (reached,) = judge([problem.counted()], loss, "loss")(network.select(own).with_params(p.params), own)[
+            1
+        ].tolist()
         if not reached <= largest:  # predictions would overflow
             p.error = f"the training loss became {reached:.3g} after epoch {p.n_iter}"
         elif reached > limit:

@@ -153,6 +153,11 @@ class Recipe:
         return self.max_iter if self.solver in FULL_BATCH else min(self.max_iter, self.horizon)
 
 
+def rows_and_weights(members: Sequence[Member]) -> tuple[list[np.ndarray | None], list[np.ndarray | None]]:
+    """List what each model is trained on: the same objects for models that share it."""
+    return [member.rows for member in members], [member.weight for member in members]
+
+
 def values(members: Sequence[Member], name: str) -> np.ndarray:
     """List a hyper-parameter of each model of a stack: float64, NaN where it is "auto"."""
     return as_numbers(getattr(member.estimator, name) for member in members)
@@ -205,7 +210,7 @@ def mean_weights(members: Sequence[Member]) -> np.ndarray:
     """Compute the mean weight of each model's rows."""
     if all(m.weight is None for m in members):
         return np.ones(len(members))
-    first, number = numbered([m.weight for m in members], [m.rows for m in members])
+    first, number = numbered(*rows_and_weights(members))
     return np.array([members[m].mean_weight for m in first])[number]
 
 
@@ -216,8 +221,7 @@ def total_weights(problem: Problem, members: Sequence[Member]) -> np.ndarray:
 
 def column_statistics(problem: Problem, members: Sequence[Member]) -> list[Columns]:
     """Measure the columns of each model's rows, with what its state has measured before, and keep it there."""
-    rows, weights = [m.rows for m in members], [m.weight for m in members]
-    columns = Columns.of_models(problem.rows(), rows, weights, members[0].state.columns)
+    columns = Columns.of_models(problem.rows(), *rows_and_weights(members), members[0].state.columns)
     for member, own in zip(members, columns, strict=True):
         member.state.columns = own
     return columns

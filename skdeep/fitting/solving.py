@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,16 @@ from skdeep.data.state import RandomSource
 from skdeep.engine.batching import Batches
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.objective import Objective
-from skdeep.engine.optimizers import OPTIMIZERS
+from skdeep.engine.optimizers import OPTIMIZERS, Optimizer
 from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import groups, to_device, to_numpy64
 from skdeep.engine.rows import DenseRows, as_tensor
 from skdeep.engine.training import Monitor, Observer, Plan, train
+from skdeep.exact.descent import Solution
+from skdeep.fitting.at_once import EXACT, begin, book
 from skdeep.fitting.courses import clean_loss
-from skdeep.fitting.exactly import EXACT, has_exact_solver, solve_at_once, solve_exactly
-from skdeep.fitting.recipe import Member, Recipe, common, mean_weights, total_weights, values
+from skdeep.fitting.exactly import has_exact_solver, solve_at_once, solve_exactly
+from skdeep.fitting.recipe import Member, Recipe, common, mean_weights, rows_and_weights, total_weights, values
 from skdeep.solvers.closed_form import Ridge
 from skdeep.solvers.full_batch import Limits, minimise
 
@@ -67,10 +69,10 @@ def penalty_of(recipe: Recipe, problem: Problem, members: list[Member]) -> Elast
 def _batches(
     problem: Problem, members: list[Member], generators: list, size: int, shuffle: bool = False, draws: bool = False
 ) -> Batches:
-    weight = common([member.weight for member in members])
+    rows, weight = map(common, rows_and_weights(members))
     weight = np.stack(weight) if isinstance(weight, list) else weight
     data = problem.rows(), problem.tensor(problem.target), None if weight is None else problem.tensor(weight)
-    return Batches(*data, common([member.rows for member in members]), generators, size, shuffle, draws)
+    return Batches(*data, rows, generators, size, shuffle, draws)
 
 
 def _by_full_batches(
@@ -87,7 +89,7 @@ def _by_full_batches(
         assert isinstance(network, Linear)
         return solve_exactly(recipe, problem, network, members, epochs)
     penalty = penalty_of(recipe, problem, members)
-    alike = not isinstance(common([member.rows for member in members]), list)
+    alike = not isinstance(common(rows_and_weights(members)[0]), list)
     chunk = max(1, chunk_rows(network, problem.rows()) // (1 if alike else len(members)))
     # nothing is drawn: one generator for all, so that models of the same rows share their passes
     batches = _batches(problem, members, [members[0].state.generator] * len(members), chunk)
@@ -106,41 +108,20 @@ def _by_steps(
     observer: Observer | None,
 ) -> None:
     """Train by mini-batch steps of an optimizer."""
-    settings, states = recipe.settings, [member.state for member in members]
+    states, progress = [member.state for member in members], [member.progress for member in members]
     n_rows = np.array([member.n_rows(problem) for member in members])
     rates, mean_weight = recipe.rates(recipe, problem, network, members), mean_weights(members)
-    optimizer = OPTIMIZERS[recipe.solver](
-        network.params,
-        rates * [state.reduction for state in states],
-        **settings.options([member.settings for member in members]),
-    )
-    if (known := states[0].optimizer) is not None and states[0].solver == recipe.solver and optimizer.fits(known):
-        optimizer.load(known)
+    optimizer = _optimizer(recipe, network, members, rates)
     size = int(np.minimum(recipe.batch_rows, n_rows).max())
     generators = [state.generator for state in states]
-    batches = _batches(problem, members, generators, size, settings.shuffle, network.draws)
-    progress = [member.progress for member in members]
-    if recipe.to_end:  # it gains most at its end: to stand still before means nothing
-        for p in progress:
-            p.n_iter_no_change = p.n_iter_no_change if p.watch_score else np.inf
-    if np.isfinite(recipe.due):
-        for member in members:
-            member.progress.due_iter, member.progress.due_loss = recipe.due, clean_loss(recipe.loss, problem, member)
-    plan = Plan(
-        max_iter=epochs,
-        horizon=recipe.horizon,
-        first_epoch=states[0].epochs,
-        schedule=recipe.schedule,
-        power_t=settings.power_t,
-        warmup_epochs=settings.warmup_epochs,
-        max_grad_norm=settings.max_grad_norm,
-        proximal=recipe.proximal,
-        products=recipe.products,
-        averages=recipe.averages,
-    )
-    penalty = penalty_of(recipe, problem, members)
-    objective = Objective(network, recipe.loss, penalty, batches, mean_weight)
-    train(objective, optimizer, plan, progress, monitor, observer)
+    batches = _batches(problem, members, generators, size, recipe.settings.shuffle, network.draws)
+    for p, member in zip(progress, members, strict=True):
+        if recipe.to_end and not p.watch_score:  # it gains most at its end: to stand still before means nothing
+            p.n_iter_no_change = np.inf
+        if np.isfinite(recipe.due):
+            p.due_iter, p.due_loss = recipe.due, clean_loss(recipe.loss, problem, member)
+    objective = Objective(network, recipe.loss, penalty_of(recipe, problem, members), batches, mean_weight)
+    train(objective, optimizer, _plan(recipe, epochs, states[0].epochs), progress, monitor, observer)
     for state, p, rate, total in zip(states, progress, rates, mean_weight * n_rows, strict=True):
         if epochs == recipe.horizon < min(recipe.max_iter, p.max_iter):
             p.stopped = p.stopped or f"The schedule came to its end after {epochs} epochs."
@@ -149,6 +130,36 @@ def _by_steps(
         state.seen += total
         assert p.generator is not None
         state.source = RandomSource(p.generator)
+
+
+def _optimizer(recipe: Recipe, network: Network, members: list[Member], rates: np.ndarray) -> Optimizer:
+    """Make the optimizer of a stack, which goes on where an earlier one of the first model has stopped."""
+    first = members[0].state
+    optimizer = OPTIMIZERS[recipe.solver](
+        network.params,
+        rates * [member.state.reduction for member in members],
+        **recipe.settings.options([member.settings for member in members]),
+    )
+    if first.optimizer is not None and first.solver == recipe.solver and optimizer.fits(first.optimizer):
+        optimizer.load(first.optimizer)
+    return optimizer
+
+
+def _plan(recipe: Recipe, epochs: int, first_epoch: int) -> Plan:
+    """Say how the steps go."""
+    settings: Any = recipe.settings
+    return Plan(
+        max_iter=epochs,
+        horizon=recipe.horizon,
+        first_epoch=first_epoch,
+        schedule=recipe.schedule,
+        power_t=settings.power_t,
+        warmup_epochs=settings.warmup_epochs,
+        max_grad_norm=settings.max_grad_norm,
+        proximal=recipe.proximal,
+        products=recipe.products,
+        averages=recipe.averages,
+    )
 
 
 def _in_closed_form(
@@ -165,24 +176,14 @@ def _in_closed_form(
         return
     weight = total_weights(problem, members)
     penalty = recipe.penalty(members, weight, weight)
+    begin(network, observer)
     objective = _ridge(recipe, problem, network, members, penalty.curvature())
-    if observer is not None:
-        observer.train_begin(network, None)
-        observer.epoch_begin(0)
-    watched: Iterable[tuple[float | None, float | None]] = [(None, None)] * len(members)
-    if monitor is not None:
-        watched = zip(*(found.tolist() for found in monitor(network, np.arange(len(members)))), strict=True)
-    for member, value, (score, loss) in zip(members, objective.tolist(), watched, strict=True):
-        p = member.progress
-        best = p.record(value, score, loss)
-        p.samples += problem.n_rows
-        p.stopped = EXACT
-        if observer is not None:
-            observer.epoch_end(0, p, network, best)
-    if observer is not None:
-        observer.train_end(network)
-    for m, member in enumerate(members):
-        member.progress.params = [param[m : m + 1].clone() for param in network.params]
+    for member in members:
+        member.progress.samples += problem.n_rows
+    n_models, params = len(members), [param.clone() for param in network.params]
+    curves = [[value] for value in objective.tolist()]
+    found = Solution(to_numpy64(params[0]), np.full(n_models, np.nan), curves, [EXACT] * n_models)
+    book(found, params, network, members, monitor, observer)
 
 
 def _ridge(recipe: Recipe, problem: Problem, network: Linear, members: list[Member], alphas: np.ndarray) -> np.ndarray:
@@ -196,7 +197,7 @@ def _ridge(recipe: Recipe, problem: Problem, network: Linear, members: list[Memb
     # in the frame's columns, all of which have one factor
     factor = 1.0 if network.frame is None else network.frame.factor[0]
     alphas = np.where(auto, alphas, alphas * factor * factor)
-    for models in groups([member.rows for member in members], [member.weight for member in members], auto.tolist()):
+    for models in groups(*rows_and_weights(members), auto.tolist()):
         first = members[models[0]]
         # means of columns so far from zero that they have a frame are exact to more digits when taken in it
         known = isinstance(rows.local, DenseRows) and rows.frame is None

@@ -152,7 +152,7 @@ def new_progress(estimator: Classifier, going_on: bool, incremental: bool, state
 def curves(estimator: Classifier, progress: Progress) -> dict[str, Any]:
     """Make the fitted attributes that tell how training went."""
     unit = estimator._loss_unit
-    of_score = unit if estimator._watched_scoring == "loss" else 1.0
+    of_score = unit if progress.scores_are_losses else 1.0
 
     def grown(name: str, values: list[float], unit: float) -> list[float] | None:
         known, values = getattr(estimator, name, None) or [], [unit * value for value in values]

@@ -11,9 +11,10 @@ from scipy import sparse
 from skdeep.data.columns import weights_of_rows
 from skdeep.data.problem import Problem
 from skdeep.engine.networks import Linear
+from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import numbered, to_numpy64
 from skdeep.exact.rows import FEW_COLUMNS, Rows, SparseRows
-from skdeep.fitting.recipe import Member
+from skdeep.fitting.recipe import Member, rows_and_weights
 
 #: How many times a column may be larger than a model's own, and still suit its steps.
 _ALIKE = 30.0
@@ -53,6 +54,20 @@ class Variables:
             shared = np.where(shared > 0.5 * largest, shared, largest)
         return cls(center[0], shared, center, scale, len(network.params) > 1)
 
+    def strengths(self, penalty: ElasticNet, unit: torch.Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+        """Compute how strong squared norms and L1 norms are in each column (K, D), or (K, C, D) of scores of their own.
+
+        `unit` are the units (K or 1, 1, d) of the penalty in the columns that each model's network has.
+        """
+        own = self.scale if unit is None else self.scale * to_numpy64(unit)[:, 0]
+        ridge, lasso = penalty.curvature(), penalty.alpha * penalty.l1_ratio
+        own = own if ridge.ndim == 1 else np.atleast_2d(own)[:, None]
+        rho, kappa = (np.zeros((*ridge.shape, len(self.scale) + self.intercept)) for _ in range(2))
+        # of no strength at all, there is none on tiny columns, whose squares have no number
+        rho[..., : len(self.scale)] = ridge[..., None] * np.square(np.where(ridge[..., None] > 0, own, 0.0))
+        kappa[..., : len(self.scale)] = lasso[..., None] * own
+        return rho, kappa
+
     def suit(self, parts: list[list[int]]) -> bool:
         """Tell whether these columns are about as large as in each part of the models, which has its own rows."""
         if len(self.own_scale) == 1:
@@ -81,9 +96,29 @@ class Variables:
         return found
 
 
+@dataclass
+class Centring:
+    """Columns of sparse rows, moved by their `mean` and divided by their `size` (d,); an intercept comes last."""
+
+    mean: np.ndarray
+    size: np.ndarray
+
+    def forth_(self, params: np.ndarray, rho: np.ndarray, kappa: np.ndarray) -> None:
+        """Change parameters (K, C, D) and strengths of norms, in place, to those that mean the same here."""
+        params[:, :, -1] += params[:, :, :-1] @ self.mean
+        params[:, :, :-1] *= self.size
+        rho[..., :-1] /= self.size * self.size
+        kappa[..., :-1] /= self.size
+
+    def back_(self, params: np.ndarray) -> None:
+        """Change parameters back, in place."""
+        params[:, :, :-1] /= self.size
+        params[:, :, -1] -= params[:, :, :-1] @ self.mean
+
+
 def weights_of(problem: Problem, members: list[Member]) -> tuple[np.ndarray | None, np.ndarray]:
     """Find the rows that any member is trained on, and their weights (K or 1, m), which add up to one."""
-    first, number = numbered([m.weight for m in members], [m.rows for m in members])
+    first, number = numbered(*rows_and_weights(members))
     n, own = len(problem.codes), [members[m] for m in first]
     if len(own) == 1:
         index, weight = own[0].rows, own[0].weight

@@ -29,7 +29,6 @@ from skdeep.model_selection._sklearn import task_arguments
 from skdeep.model_selection.choice import check_refit
 from skdeep.model_selection.evaluation import (
     StackingWarning,
-    _stacks,
     _Task,
     apart,
     draw_seed,
@@ -37,6 +36,7 @@ from skdeep.model_selection.evaluation import (
     n_accelerators,
     of_one_kind,
     on_card,
+    stacks_of,
 )
 from skdeep.model_selection.grid import evaluate_grid
 from skdeep.model_selection.trainees import evaluate_stack, with_whole_validation
@@ -142,27 +142,42 @@ class _Keeper(ParallelBackendBase):
 
     def _run(self, calls: list[tuple]) -> list[Any]:
         """Return the results of some calls, in their order; calls of `_fit_and_score` that can train together do."""
-        found = {i: _Task.of(given) for i, call in enumerate(calls) if (given := task_arguments(*call)) is not None}
-        if not found:
+        tasks = {i: _Task.of(given) for i, call in enumerate(calls) if (given := task_arguments(*call)) is not None}
+        if not tasks:
             _warn_of_other_functions(calls)
             return self._parallel(calls, joblib.Parallel, joblib.delayed, self.settings)
-        numbers, tasks = list(found), list(found.values())
-        check_refit(getattr(tasks[0].options["caller"], "refit", None), [t.parameters for t in tasks], tasks[0].scorer)
-        n_workers, settings = self.door.effective_n_jobs(self.settings["n_jobs"]), self.settings
-        seed = draw_seed()
+        first = next(iter(tasks.values()))
+        candidates = [task.parameters for task in tasks.values()]
+        check_refit(getattr(first.options["caller"], "refit", None), candidates, first.scorer)
+        n_workers, seed = self.door.effective_n_jobs(self.settings["n_jobs"]), draw_seed()
         is_here = self.door.is_local()  # workers elsewhere have their own cards and cores, and are to be used
-        results: list[Any] = [None] * len(calls)
-        if is_here:
-            for group in of_one_kind(tasks):
-                of_grid = evaluate_grid([tasks[i] for i in group], seed, n_workers)
-                for i, outcome in zip(group, of_grid or [], strict=False):
-                    results[numbers[i]] = outcome
-        numbers = [i for i in numbers if results[i] is None]
-        tasks = [found[i] for i in numbers]
-        n_cards = n_accelerators(tasks) if is_here and tasks else 0
+        results: dict[int, Any] = _of_grids(tasks, seed, n_workers) if is_here else {}
+        alone = {i: call for i, call in enumerate(calls) if i not in tasks}
+        tasks = {i: task for i, task in tasks.items() if i not in results}
+        n_cards = n_accelerators(list(tasks.values())) if is_here and tasks else 0
+        groups, settings = self._stacked(tasks, n_workers, n_cards), self.settings
+        if 0 < n_cards < n_workers:
+            n_workers, settings = n_cards, {**settings, "n_jobs": n_cards} if groups else settings
+        jobs: list[tuple] = []
+        for number, group in enumerate(groups):
+            large, shared = apart([tasks[i] for i in group])
+            job, args = evaluate_stack, (seed, n_workers if is_here else 1, *large)
+            on_cards = n_cards > 1 and n_workers > 1
+            jobs.append((on_card, (number % n_cards, job, *args), shared) if on_cards else (job, args, shared))
+        for i in sorted(tasks.keys() - {i for group in groups for i in group}):
+            alone[i] = with_whole_validation(calls[i], tasks[i])
+        rest = sorted(alone)
+        jobs += [alone[i] for i in rest]
+        outcomes = self._parallel(jobs, Parallel, delayed, settings) if jobs else []
+        of_stacks, of_rest = outcomes[: len(groups)], outcomes[len(groups) :]
+        for group, outcome in zip([*groups, rest], [*of_stacks, of_rest], strict=True):
+            results |= zip(group, outcome, strict=True)
+        return [results[i] for i in range(len(calls))]
+
+    def _stacked(self, tasks: dict[int, _Task], n_workers: int, n_cards: int) -> list[list[int]]:
+        """Group tasks that train together, on so many accelerators, if any; warn of those that do not."""
         too_many = 0 < n_cards < n_workers
-        n_workers = n_cards if too_many else n_workers
-        stacks, reasons = _stacks(tasks, n_workers)
+        stacks, reasons = stacks_of(list(tasks.values()), n_cards if too_many else n_workers)
         if reasons:
             _warn(
                 f"Some candidates are trained one by one, as scikit-learn does it: {'; '.join(sorted(reasons))}. "
@@ -171,24 +186,12 @@ class _Keeper(ParallelBackendBase):
             )
         if too_many and stacks:
             _warn(
-                f"n_jobs={settings['n_jobs']} is more than there are accelerators, {n_cards}: the workers would queue "
-                "for them, each with a copy of the data. As many stacks train at a time as there are accelerators."
+                f"n_jobs={self.settings['n_jobs']} is more than there are accelerators, {n_cards}: the workers would "
+                "queue for them, each with a copy of the data. As many stacks train at a time as there are "
+                "accelerators."
             )
-            settings = {**settings, "n_jobs": n_workers}
-        groups = [[numbers[i] for i in stack] for stack in stacks]
-        rest = sorted({i for i, result in enumerate(results) if result is None}.difference(*groups))
-        parts = [apart([found[i] for i in group]) for group in groups]
-        sharers = n_workers if is_here else 1
-        jobs: list[tuple] = [(evaluate_stack, (seed, sharers, *large), shared) for large, shared in parts]
-        if n_cards > 1 and n_workers > 1:
-            jobs = [(on_card, (i % n_cards, job, *args), shared) for i, (job, args, shared) in enumerate(jobs)]
-        jobs += [with_whole_validation(calls[i], found[i]) if i in found else calls[i] for i in rest]
-        outcomes = self._parallel(jobs, Parallel, delayed, settings) if jobs else []
-        of_stacks, of_rest = outcomes[: len(groups)], outcomes[len(groups) :]
-        for group, outcome in zip([*groups, rest], [*of_stacks, of_rest], strict=True):
-            for i, result in zip(group, outcome, strict=True):
-                results[i] = result
-        return results
+        numbers = list(tasks)
+        return [[numbers[i] for i in stack] for stack in stacks]
 
     def _parallel(self, jobs: list[tuple], parallel: Any, delay: Callable, settings: dict[str, Any]) -> list[Any]:
         """Run the jobs on the workers that there are outside."""
@@ -241,6 +244,16 @@ class StackingBackend(ParallelBackendBase):
 
     def submit(self, func: Any, callback: Any = None) -> _Kept:
         raise RuntimeError("Each call of joblib.Parallel has a back end of its own inside skdeep.stacked().")
+
+
+def _of_grids(tasks: dict[int, _Task], seed: int, n_workers: int) -> dict[int, dict]:
+    """Evaluate the tasks of which all splits are one stack; see `evaluate_grid`."""
+    numbers, results = list(tasks), dict[int, dict]()
+    for group in of_one_kind(list(tasks.values())):
+        own = [numbers[i] for i in group]
+        if (found := evaluate_grid([tasks[i] for i in own], seed, n_workers)) is not None:
+            results |= zip(own, found, strict=True)
+    return results
 
 
 def _inside(function: Callable, /, *args: Any, **options: Any) -> Any:

@@ -80,7 +80,7 @@ def final_step(estimator: BaseEstimator) -> Any:
     return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
 
 
-class _Same:
+class Same:
     """An object as a key of dictionaries: equal to itself alone, whatever it holds.
 
     The tasks of a call share their data, splits and candidates, which are long to compare, or cannot be compared. A key
@@ -91,7 +91,7 @@ class _Same:
         self.value = value
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.value is other.value
+        return isinstance(other, Same) and self.value is other.value
 
     def __hash__(self) -> int:
         return object.__hash__(self.value)
@@ -102,7 +102,7 @@ def _token(value: Any) -> Hashable:
     try:
         hash(value)
     except TypeError:
-        return _Same(value)
+        return Same(value)
     return type(value), value
 
 
@@ -153,7 +153,7 @@ def _rows_key(task: _Task) -> tuple:
     """Make the key of tasks that are about the same rows of the same data, judged in the same way."""
     shared = [value for name, value in task.options.items() if name not in _OF_ONE_TASK]
     return tuple(
-        value if isinstance(value, str | int | float | tuple) else _Same(value) for value in (task.X, task.y, *shared)
+        value if isinstance(value, str | int | float | tuple) else Same(value) for value in (task.X, task.y, *shared)
     )
 
 
@@ -173,7 +173,7 @@ def of_one_kind(tasks: list[_Task]) -> list[list[int]]:
     return groups_of_alike([task.estimator for task in tasks])
 
 
-def _stacks(tasks: list[_Task], n_workers: int) -> tuple[list[list[int]], set[str]]:
+def stacks_of(tasks: list[_Task], n_workers: int) -> tuple[list[list[int]], set[str]]:
     """Group tasks that train together: the indices of each stack, and the reasons why stacks are lost."""
     keys: dict[tuple, tuple | str] = {}
     stacks: dict[tuple, list[int]] = {}
@@ -181,7 +181,7 @@ def _stacks(tasks: list[_Task], n_workers: int) -> tuple[list[list[int]], set[st
     kinds = {i: kind for kind, group in enumerate(of_one_kind(tasks)) for i in group}
     for i, task in enumerate(tasks):
         kind = kinds[i]
-        candidate = kind, _Same(task.options["parameters"])
+        candidate = kind, Same(task.options["parameters"])
         if candidate not in keys:
             keys[candidate] = _stack_key(task)
         key, of_rows = keys[candidate], _rows_key(task)

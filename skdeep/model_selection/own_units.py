@@ -15,6 +15,7 @@ from skdeep.data.inputs import Data
 from skdeep.data.problem import Problem
 from skdeep.data.values import TargetScale
 from skdeep.engine.values import AbsoluteValues, QuantileValues, SquaredValues
+from skdeep.model_selection.stacks import Apart
 
 Split = tuple[np.ndarray, np.ndarray]
 
@@ -39,16 +40,15 @@ class OwnUnits:
     scales: list[TargetScale]
 
     @classmethod
-    def of(cls, problem: Problem, leader: Any, y: Data, splits: list[Split]) -> OwnUnits | None:
-        """Put the rows of splits one after the other; None if units matter to more than the targets."""
+    def of(cls, problem: Problem, leader: Any, y: Data, splits: list[Split]) -> OwnUnits:
+        """Put the rows of splits one after the other; raise `Apart` if units matter to more than the targets."""
         if type(problem.source) is not np.ndarray or problem.sample_weight is not None or problem.index is not None:
-            return None
-        # a loss that knows of a unit, or a scale that knows of an output, is another one for each split
+            raise Apart("Rows are no array, or have weights.")
         if type(leader._loss(1)) not in (SquaredValues, AbsoluteValues, QuantileValues) or hasattr(leader, "delta_"):
-            return None
+            raise Apart("A loss that knows of a unit, or of an output, is another one for each split.")
         index = np.concatenate([rows for split in splits for rows in split])
         if index.size * problem.source.shape[1] > MAX_IN_ONE_ARRAY:
-            return None
+            raise Apart("The rows of all splits are too many.")
         values = leader._coded((y, None), problem.source, "y", new=False)[2]
         scales = [leader._measure_targets(values[train], None) for train, _ in splits]
         target = [scale.forth(values[np.concatenate(split)]) for scale, split in zip(scales, splits, strict=True)]

@@ -141,9 +141,9 @@ class Trainer:
         columns = [member.state.columns for member in members]
         if any(own is None for own in columns):
             return True  # the user's, as they are, for all
-        (everywhere,) = Columns.of_models(self.problem.rows(), [self.problem.subset], [None])
-        centered = network.center is not None
-        return all((own.constant(centered) == everywhere.constant(centered)).all() for own in columns)
+        everywhere = Columns.of_models(self.problem.rows(), [self.problem.subset], [None])
+        _, constant = sizes_of([*everywhere, *columns], network.center is not None)
+        return bool((constant[1:] == constant[0]).all())
 
     def weights_of(self, counts: np.ndarray) -> np.ndarray:
         """Compute the weights of the rows in training, (K, n)."""

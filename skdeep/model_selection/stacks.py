@@ -32,6 +32,10 @@ _HISTORY_COPIES = 4 * HISTORY
 _ACTIVATION_COPIES = 3
 
 
+class Apart(Exception):
+    """Raised where models cannot be one stack; its message says why."""
+
+
 def why_alone(estimator: BaseEstimator) -> str | None:
     """Say why an estimator cannot train in a stack with others; None if it can."""
     if not isinstance(estimator, BaseTorchEstimator):
@@ -94,7 +98,7 @@ def fit_stack(
     if not valid:
         return failures
     try:
-        size = _capacity(members[valid[0]], X, y)
+        size = capacity(members[valid[0]], X, y)
     except Exception:  # malformed data: a fit says better what is wrong
         size = 1
     waiting = [list(part) for part in np.array_split(valid, -(-len(valid) // size))]
@@ -149,7 +153,7 @@ def device_of(leader: BaseTorchEstimator, X: Data, y: Data) -> torch.device:
     return resolve_device(leader.device, X, batch_rows * n_params, dtype)
 
 
-def _capacity(leader: BaseTorchEstimator, X: Data, y: Data) -> int:
+def capacity(leader: BaseTorchEstimator, X: Data, y: Data) -> int:
     """Estimate how many models of this kind fit into the memory at a time."""
     batch_rows, _, n_outputs, n_params = _shape_of(leader, X, y)
     copies = _PARAMETER_COPIES + (_HISTORY_COPIES if solver_name(leader) in ("lbfgs", "auto") else 0)

@@ -205,11 +205,8 @@ def _end_of_iteration(
     observer: Observer | None,
 ) -> None:
     """Book an iteration of the models that have ended one, and decide which of them stop."""
-    for m in ended:
-        if not np.isfinite(stack.value[m]):
-            p = stack.progress[m]
-            p.error = f"the training loss became {stack.value[m]} in iteration {p.n_iter + 1}"
-    ended = np.array([m for m in ended if stack.progress[m].error is None], dtype=int)
+    alright = [m for m in ended if not stack.progress[m].has_diverged(float(stack.value[m]), step="iteration")]
+    ended = np.array(alright, dtype=int)
     if not len(ended):
         return
     watched: Iterable[tuple[float | None, float | None]] = [(None, None)] * len(ended)
@@ -220,8 +217,7 @@ def _end_of_iteration(
     at_rest = stack.at_rest
     for m, (score, validation_loss) in zip(ended, watched, strict=True):
         p, before, value = stack.progress[m], float(stack.search.value[m]), float(stack.value[m])
-        if validation_loss is not None and not np.isfinite(validation_loss):
-            p.error = f"the validation loss became {validation_loss} in iteration {p.n_iter + 1}"
+        if p.has_diverged(value, validation_loss, "iteration"):
             continue
         best = p.record(value, score, validation_loss)
         if p.watch_score and best:

@@ -1,0 +1,131 @@
+"""The rows of all splits of a grid: what its models are trained on, and asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skdeep.data.encoding import encode
+from skdeep.data.inputs import Data, to_numpy
+from skdeep.data.problem import Problem, scores_of
+from skdeep.engine.networks import Linear, Network
+from skdeep.engine.values import SquaredValues
+from skdeep.estimators.linear import LinearModel
+from skdeep.estimators.regression import BaseTorchRegressor
+from skdeep.fitting.losses import suited_delta
+from skdeep.fitting.recipe import Recipe
+from skdeep.model_selection.own_units import OwnUnits, Split
+from skdeep.model_selection.quick_scores import quickly
+from skdeep.model_selection.stacks import Apart
+
+
+@dataclass(frozen=True)
+class GridRows:
+    """The rows of all splits.
+
+    Attributes
+    ----------
+    problem : Problem
+    splits : list of (ndarray, ndarray)
+        Training and test rows of the problem.
+    stretch : list of float
+        How many times as large each split's setting of the loss is as the leader's, where it follows from targets.
+    units : OwnUnits, or None
+        Where the targets of each split are in a unit of their own.
+    """
+
+    problem: Problem
+    splits: list[Split]
+    stretch: list[float]
+    units: OwnUnits | None = None
+
+    @classmethod
+    def of(cls, candidates: list, X: Data, y: Data, splits: Sequence[Split]) -> GridRows:
+        """Validate the rows once for all splits; raise `Apart` where a split would find something else in them."""
+        leader = candidates[0]
+        problem = encode([leader], X, y, None, going_on=False, incremental=False)
+        if problem.codes.ndim != 1:
+            raise Apart("Labels are several.")
+        if any(getattr(getattr(leader, "_categories", None), "pools", ())):
+            raise Apart("Which levels are rare, each split says for itself.")
+        splits = [(np.asarray(train), np.asarray(test)) for train, test in splits]
+        if any(part.dtype.kind not in "iu" for split in splits for part in split):
+            raise Apart("Splits are masks.")
+        if isinstance(leader, BaseTorchRegressor):
+            if _has_units(leader) and any(one.alpha == "auto" for one in candidates):
+                raise Apart("The strength of the penalty follows from a split's targets.")
+        elif any(len(np.unique(problem.codes[train])) < len(leader.classes_) for train, _ in splits):
+            raise Apart("A split lacks a class.")
+        return cls(problem, splits, _stretches(leader, problem, splits))
+
+    def in_own_units(self, leader: BaseTorchRegressor, y: Data) -> GridRows:
+        """Put the rows of the splits one after the other, each split's targets in their own unit."""
+        if leader.early_stopping:
+            raise Apart("The unit of targets matters to what is watched.")
+        units = OwnUnits.of(self.problem, leader, y, self.splits)
+        return replace(self, problem=units.problem, splits=units.splits, units=units)
+
+    def placed(self, recipe: Recipe) -> GridRows:
+        """Place the problem where a recipe computes."""
+        return replace(self, problem=self.problem.placed(recipe.device, recipe.dtype))
+
+    @property
+    def parts(self) -> list[Problem]:
+        """The problem of each split's training rows."""
+        return [self.problem.take(train) for train, _ in self.splits]
+
+    def scores(self, network: Network) -> list[Tensor]:
+        """Compute the scores of each split's models on its test rows, (candidates, n_test, C)."""
+        rows, each = self.problem.rows(), np.arange(network.n_models).reshape(len(self.splits), -1)
+        tests = [test for _, test in self.splits]
+        if isinstance(network, Linear):  # one product of all costs less than several calls
+            scores = scores_of(network, rows, np.arange(len(self.problem.codes))).cpu()
+            of_splits = scores.view(*each.shape, *scores.shape[1:])
+            return [own[:, torch.from_numpy(test)] for own, test in zip(of_splits, tests, strict=True)]
+        return [scores_of(network.select(own), rows, test).cpu() for own, test in zip(each, tests, strict=True)]
+
+    def accuracies(self, scores: list[Tensor]) -> list[list[float]]:
+        """Compute the accuracies of models (splits, candidates), each on the test rows of its split."""
+        marks = []
+        for own, (_, test) in zip(scores, self.splits, strict=True):
+            predicted = to_numpy(own[:, :, 0] > 0 if own.shape[2] == 1 else own.argmax(2))
+            marks.append((predicted == self.problem.codes[test]).mean(1).tolist())
+        return marks
+
+    def asked(self, leader: Any, scorer: Callable, scores: list[Tensor]) -> list:
+        """Ask a scorer about the answers of models (splits, candidates) about the test rows of their splits."""
+        marks, scorer = [], quickly(scorer)
+        for number, (of_split, (_, test)) in enumerate(zip(scores, self.splits, strict=True)):
+            if self.units is not None:
+                self.units.take_on(leader, number)
+            labels, rows = leader._labels_of(self.problem)[test], np.empty((len(test), 0))
+            found = [scorer(leader._answers(own), rows, labels) for own in of_split]
+            marks.append(list(map(_plain, found)))
+        return marks
+
+
+def _has_units(leader: Any) -> bool:
+    """Say whether "auto" is a strength of penalties in the unit of a regressor's targets: squares have it in both."""
+    if not isinstance(leader, LinearModel):
+        return False
+    return type(leader._loss(1)) is not SquaredValues or leader.penalty not in ("l2", None)
+
+
+def _stretches(leader: Any, problem: Problem, splits: list[Split]) -> list[float]:
+    """Compute how many times as large the delta of Huber's loss is in each split as the leader's, if it is "auto"."""
+    if not hasattr(leader, "delta_"):
+        return [1.0] * len(splits)
+    if not isinstance(leader, LinearModel) or leader.penalty not in ("l2", None) or problem.target.shape[1] > 1:
+        raise Apart("The loss follows from a split's targets.")
+    values = leader._target_scale.back(problem.target)
+    return [suited_delta(values[train], None) / leader.delta_ for train, _ in splits]
+
+
+def _plain(mark: Any) -> Any:
+    """Make plain numbers of what a scorer gives; one that has failed gives none, which raises."""
+    return {name: float(value) for name, value in mark.items()} if isinstance(mark, dict) else float(mark)
