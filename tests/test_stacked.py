@@ -635,6 +635,26 @@ def test_exact_models_of_all_splits_are_one_stack(model, monkeypatch):
     assert np.shape(marks) == (3, 3) and len(members) == 9
 
 
+@pytest.mark.parametrize("setting", ["balanced", {0: 3.0, 1: 0.5, 2: 1.0}, "varied", {0: 0.0, 1: 1.0, 2: 1.0}], ids=str)
+@pytest.mark.parametrize("model", [SoftmaxClassifier(tol=1e-9), HingeClassifier(tol=1e-6), LeastSquaresClassifier()])
+def test_exact_models_with_weights_of_classes_are_one_stack(model, setting, monkeypatch):
+    """Balanced ones are each split's own; a class of weight zero, each fit sees for itself."""
+    outcomes, train = [], grids._Grid.train
+    monkeypatch.setattr(grids._Grid, "train", lambda *args: outcomes.append(train(*args)) or outcomes[-1])
+    X, y = load_iris(return_X_y=True)
+    X, y = X[20:], y[20:]
+    grid = {"alpha": [1e-3, 0.1]} | ({"class_weight": [None, "balanced"]} if setting == "varied" else {})
+    model = model if setting == "varied" else clone(model).set_params(class_weight=setting)
+    scoring = ["accuracy", "neg_log_loss"] if isinstance(model, SoftmaxClassifier) else ["accuracy", "f1_macro"]
+    options = {"cv": KFold(3, shuffle=True, random_state=0), "scoring": scoring, "refit": False}
+    ours, theirs = (
+        kind(model, grid, **options).fit(X, y).cv_results_ for kind in (OwnGridSearchCV, model_selection.GridSearchCV)
+    )
+    assert (outcomes[0] is not None) == (setting != {0: 0.0, 1: 1.0, 2: 1.0})
+    for name in scoring:
+        np.testing.assert_allclose(ours[f"mean_test_{name}"], theirs[f"mean_test_{name}"], rtol=1e-6)
+
+
 @pytest.mark.parametrize(("scoring", "is_one"), [(None, True), ("accuracy", True), ("neg_log_loss", False)])
 @pytest.mark.parametrize("model", [SoftmaxClassifier(tol=1e-8), HingeClassifier(calibration=None)])
 def test_exact_models_of_single_precision_are_one_stack_for_accuracies(model, scoring, is_one, monkeypatch):

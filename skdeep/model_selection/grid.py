@@ -51,7 +51,7 @@ from skdeep.model_selection.stacks import capacity, stackable_now, why_alone
 from skdeep.model_selection.trainees import methods_of, only_asks, scorers_of
 
 #: Parameters in which the candidates of a grid of exact solutions may differ.
-_FREE = frozenset({"alpha", "l1_ratio", "tol", "random_state"})
+_FREE = frozenset({"alpha", "l1_ratio", "tol", "class_weight", "random_state"})
 #: Parameters of all models that are trained by mini-batches on a CPU at a time: those of few models stay in its cache.
 _MAX_PARAMS = 1 << 18
 #: Errors that no data should raise.
@@ -127,7 +127,7 @@ def _is_plain(tasks: list[_Task]) -> bool:
         return False
     if not is_promised(first) or get_config()["enable_metadata_routing"] or get_config()["array_api_dispatch"]:
         return False
-    if estimator.class_weight is not None or estimator.warm_start:
+    if estimator.warm_start:
         return False
     if estimator.calibration == "sigmoid" or not only_asks(options["scorer"]):
         return False
@@ -278,6 +278,8 @@ class _Grid:
         free = stackable_now(leader)
         if not self.varied <= free or any(stackable_now(candidate) != free for candidate in self.candidates):
             raise Apart("Candidates differ in more than models of a stack may.")
+        if any(candidate.class_weight is not None for candidate in self.candidates):
+            raise Apart("Classes have weights, which follow from a split's rows.")
         if recipe.device.type == "cpu" and (n_params > _MAX_PARAMS or self.n_workers > 1):
             raise Apart("Stacks of each split take less time.")
         if sparse.issparse(parts[0].source) or len(parts[0].placed(*_place(recipe)).missing):
@@ -292,8 +294,9 @@ class _Grid:
         members, every = [], np.arange(len(rows.problem.codes))
         for (train, _), stretch in zip(rows.splits, rows.stretch, strict=True):
             own_rows = None if np.array_equal(train, every) else train
-            for member in members_of(self.candidates, False):
-                member.rows, member.stretch = own_rows, stretch
+            weights = rows.class_weights(self.candidates, train)
+            for member, weight in zip(members_of(self.candidates, False), weights, strict=True):
+                member.rows, member.weight, member.stretch = own_rows, weight, stretch
                 member.progress = new_progress(member.estimator, False, False, member.state)
                 members.append(member)
         return members

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep.data.encoding import encode
+from skdeep.data.encoding import class_weight_of_rows, encode
 from skdeep.data.inputs import Data, to_numpy
 from skdeep.data.problem import Problem, scores_of
 from skdeep.engine.networks import Linear, Network
@@ -49,6 +49,7 @@ class GridRows:
         """Validate the rows once for all splits; raise `Apart` where a split would find something else in them."""
         leader = candidates[0]
         problem = encode([leader], X, y, None, going_on=False, incremental=False)
+        problem = replace(problem, class_weight=None)  # which follows from a split's rows
         if problem.codes.ndim != 1:
             raise Apart("Labels are several.")
         if any(getattr(getattr(leader, "_categories", None), "pools", ())):
@@ -78,6 +79,23 @@ class GridRows:
     def parts(self) -> list[Problem]:
         """The problem of each split's training rows."""
         return [self.problem.take(train) for train, _ in self.splits]
+
+    def class_weights(self, candidates: list, train: np.ndarray) -> list[np.ndarray | None]:
+        """Weigh the training rows of a split by their classes, for each candidate: (n,), or None for ones."""
+        first = [
+            next(j for j, one in enumerate(candidates) if one.class_weight == own.class_weight) for own in candidates
+        ]
+        labels, codes = candidates[0]._labels_of(self.problem), self.problem.codes
+        found: dict[int, np.ndarray | None] = {}
+        for j in set(first):
+            setting, weight = candidates[j].class_weight, None
+            if setting is not None:
+                weight = np.zeros(len(codes))
+                weight[train] = class_weight_of_rows(setting, candidates[0].classes_, labels[train], codes[train], None)
+                if not weight[train].all():
+                    raise Apart("A class counts for nothing.")
+            found[j] = weight
+        return [found[j] for j in first]
 
     def scores(self, network: Network) -> list[Tensor]:
         """Compute the scores of each split's models on its test rows, (candidates, n_test, C)."""
