@@ -73,8 +73,8 @@ def sizes(monkeypatch):
         seen.append(len(members) if options.get("in_stack") else 0)
         return original(members, *args, **options)
 
-    def note_grid(self, X, y, splits, scorer):
-        outcome = train(self, X, y, splits, scorer)
+    def note_grid(self, X, y, splits, *args):
+        outcome = train(self, X, y, splits, *args)
         seen.extend([len(self.candidates)] * len(splits) if outcome is not None else [])
         return outcome
 
@@ -655,6 +655,31 @@ def test_exact_models_with_weights_of_classes_are_one_stack(model, setting, monk
         np.testing.assert_allclose(ours[f"mean_test_{name}"], theirs[f"mean_test_{name}"], rtol=1e-6)
 
 
+@pytest.mark.parametrize("is_behind", [False, True])
+@pytest.mark.parametrize(("model", "scoring"), [
+    (SoftmaxClassifier(tol=1e-9), ["accuracy", "neg_log_loss"]),
+    (SoftmaxClassifier(tol=1e-9, class_weight="balanced"), "neg_log_loss"),
+    (HingeClassifier(tol=1e-6), None),
+    (LinearRegressor(), None),
+    (LinearRegressor(penalty="l1"), "neg_mean_absolute_error"),
+], ids=["several", "balanced", "hinge", "values", "l1"])  # fmt: skip
+def test_exact_models_with_weights_of_rows_are_one_stack(model, scoring, is_behind, monkeypatch):
+    """scikit-learn weighs scores as well, unless a Pipeline is in between."""
+    outcomes, train = [], grids._Grid.train
+    monkeypatch.setattr(grids._Grid, "train", lambda *args: outcomes.append(train(*args)) or outcomes[-1])
+    weight = np.random.default_rng(0).uniform(0.1, 3, len(Y))
+    whole = make_pipeline(StandardScaler(), model) if is_behind else model
+    prefix = f"{whole.steps[-1][0]}__" if is_behind else ""
+    grid, options = {f"{prefix}alpha": [1e-3, 0.1]}, {"cv": 3, "scoring": scoring, "refit": False}
+    ours, theirs = (
+        kind(whole, grid, **options).fit(X, Y, **{f"{prefix}sample_weight": weight}).cv_results_
+        for kind in (OwnGridSearchCV, model_selection.GridSearchCV)
+    )
+    assert [outcome is not None for outcome in outcomes] == [True]
+    for name in (column for column in theirs if column.startswith("mean_test")):
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-6)
+
+
 @pytest.mark.parametrize(("scoring", "is_one"), [(None, True), ("accuracy", True), ("neg_log_loss", False)])
 @pytest.mark.parametrize("model", [SoftmaxClassifier(tol=1e-8), HingeClassifier(calibration=None)])
 def test_exact_models_of_single_precision_are_one_stack_for_accuracies(model, scoring, is_one, monkeypatch):
@@ -693,9 +718,9 @@ def test_all_splits_in_one_stack(name, monkeypatch):
     found, stacks = [], []
     accuracies = grids.GridRows.accuracies
 
-    def note(rows, scores):
+    def note(rows, scores, *args):
         stacks.append(scores)
-        return accuracies(rows, scores)
+        return accuracies(rows, scores, *args)
 
     monkeypatch.setattr(grids.GridRows, "accuracies", note)
     monkeypatch.setattr("skdeep.model_selection.backend.draw_seed", lambda: 3)  # of candidates that have none

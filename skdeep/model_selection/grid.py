@@ -76,7 +76,8 @@ def evaluate_grid(tasks: list[_Task], seed: int, n_workers: int) -> list[dict] |
         varied = set().union(*(task.parameters for task in tasks))
         grid = _Grid.of(first.estimator, list(candidates.values()), varied, seed, n_workers)
         with own_settings():
-            outcome = grid.train(first.X, first.y, list(splits.values()), first.scorer)
+            target, weighs = (first.y, _weight(first)), bool(first.options["score_params"])
+            outcome = grid.train(first.X, target, list(splits.values()), first.scorer, weighs)
     except Exception as error:  # a fit says better what is wrong with the data
         if isinstance(error, _FAULTS):
             warnings.warn(
@@ -115,6 +116,17 @@ def _split(task: _Task) -> tuple[Same, Same]:
     return Same(task.options["train"]), Same(task.options["test"])
 
 
+def _name_of_weight(task: _Task) -> str:
+    """Name the parameter of ``fit`` that weights of rows are."""
+    whole = task.estimator
+    return f"{whole.steps[-1][0]}__sample_weight" if isinstance(whole, Pipeline) else "sample_weight"
+
+
+def _weight(task: _Task) -> Any:
+    """Find the weights of all rows; None if there are none."""
+    return (task.options["fit_params"] or {}).get(_name_of_weight(task))
+
+
 def _is_plain(tasks: list[_Task]) -> bool:
     """Tell whether tasks differ in split and candidate alone, and scorers for nothing but answers."""
     first = tasks[0]
@@ -133,12 +145,17 @@ def _is_plain(tasks: list[_Task]) -> bool:
         return False
     if estimator.calibration is not None and not _asks_for_labels(options["scorer"], estimator):
         return False  # a temperature changes probabilities
-    asked = ("fit_params", "score_params", "verbose", "return_train_score", "return_estimator")
     listens = getattr(options["caller"], "_skl_callbacks", None)
-    if listens or any(options[name] for name in asked):
+    if listens or any(options[name] for name in ("verbose", "return_train_score", "return_estimator")):
         return False
+    if set(options["fit_params"] or {}) - {_name_of_weight(first)}:
+        return False
+    of_scores = options["score_params"] or {}
+    if set(of_scores) - {"sample_weight"} or any(value is not _weight(first) for value in of_scores.values()):
+        return False
+    shared = ("scorer", "caller", "error_score", "fit_params", "score_params")
     for task in tasks:
-        same = all(task.options[name] is options[name] for name in ("scorer", "caller", "error_score"))
+        same = all(task.options[name] is options[name] for name in shared)
         if not same or task.X is not first.X or task.y is not first.y:
             return False
         if type(final_step(task.estimator)) is not type(estimator):
@@ -185,15 +202,16 @@ class _Grid:
         return cls(candidates, varied, n_workers, scaling)
 
     def train(
-        self, X: Any, y: Any, splits: list[Split], scorer: Callable
+        self, X: Any, target: tuple[Any, Any], splits: list[Split], scorer: Callable, weighs: bool = False
     ) -> tuple[list[list], list[Member], str, float] | None:
         """Train all candidates without each split's test rows: marks (splits, candidates), models, solver, when.
 
-        None where a fit would not be of the kind, or has failed.
+        A target is y and the weights of all rows, if there are any, which a scorer may weigh by as well. None where a
+        fit would not be of the kind, or has failed.
         """
-        leader = self.candidates[0]
+        leader, (y, _) = self.candidates[0], target
         try:
-            rows = GridRows.of(self.candidates, X, y, splits)
+            rows = GridRows.of(self.candidates, X, target, splits)
             parts = rows.parts
             recipe: Recipe = leader._recipe(parts[0], False, False)
             if isinstance(leader, BaseTorchRegressor) and recipe.solver not in FULL_BATCH:
@@ -205,7 +223,7 @@ class _Grid:
             if exact:
                 self._check_exact(recipe, parts)
             else:
-                self._check_steps(recipe, parts, n_params)
+                self._check_steps(recipe, rows, n_params)
             rows = rows.placed(recipe)
             members = self._members(rows)
             watched = self._hold_out(rows, members) if leader.early_stopping else []
@@ -224,9 +242,9 @@ class _Grid:
                 found = zip(*(member.progress.params or [] for member in members), strict=True)
                 scores = rows.scores(network.with_params([torch.cat(tensors) for tensors in found]))
                 if _is_accuracy(scorer, leader):
-                    marks = rows.accuracies(scores)
+                    marks = rows.accuracies(scores, weighs)
                 elif recipe.dtype is torch.float64:  # as predictions are
-                    marks = rows.asked(leader, scorer, scores)
+                    marks = rows.asked(leader, scorer, scores, weighs)
                 else:
                     raise Apart("Predictions are more exact than scores in training.")
                 return marks, members, recipe.solver, trained
@@ -269,17 +287,17 @@ class _Grid:
         if not (same and is_double and self.varied <= _FREE and isinstance(leader, LinearModel)):
             raise Apart("Not each fit is an exact solution of a linear model.")
 
-    def _check_steps(self, recipe: Recipe, parts: list[Problem], n_params: int) -> None:
+    def _check_steps(self, recipe: Recipe, rows: GridRows, n_params: int) -> None:
         """Raise `Apart` where not each fit would take the same steps of mini-batches, or these do not pay in one stack.
 
         Columns are told apart by where values are missing.
         """
-        leader = self.candidates[0]
+        leader, parts = self.candidates[0], rows.parts
         free = stackable_now(leader)
         if not self.varied <= free or any(stackable_now(candidate) != free for candidate in self.candidates):
             raise Apart("Candidates differ in more than models of a stack may.")
-        if any(candidate.class_weight is not None for candidate in self.candidates):
-            raise Apart("Classes have weights, which follow from a split's rows.")
+        if rows.weight is not None or any(candidate.class_weight is not None for candidate in self.candidates):
+            raise Apart("Rows have weights, by which they are divided and drawn.")
         if recipe.device.type == "cpu" and (n_params > _MAX_PARAMS or self.n_workers > 1):
             raise Apart("Stacks of each split take less time.")
         if sparse.issparse(parts[0].source) or len(parts[0].placed(*_place(recipe)).missing):
@@ -294,7 +312,7 @@ class _Grid:
         members, every = [], np.arange(len(rows.problem.codes))
         for (train, _), stretch in zip(rows.splits, rows.stretch, strict=True):
             own_rows = None if np.array_equal(train, every) else train
-            weights = rows.class_weights(self.candidates, train)
+            weights = rows.weights(self.candidates, train)
             for member, weight in zip(members_of(self.candidates, False), weights, strict=True):
                 member.rows, member.weight, member.stretch = own_rows, weight, stretch
                 member.progress = new_progress(member.estimator, False, False, member.state)

@@ -35,6 +35,8 @@ class GridRows:
         Training and test rows of the problem.
     stretch : list of float
         How many times as large each split's setting of the loss is as the leader's, where it follows from targets.
+    weight : ndarray of shape (n,), or None
+        Of each row, beside its class's.
     units : OwnUnits, or None
         Where the targets of each split are in a unit of their own.
     """
@@ -42,14 +44,16 @@ class GridRows:
     problem: Problem
     splits: list[Split]
     stretch: list[float]
+    weight: np.ndarray | None = None
     units: OwnUnits | None = None
 
     @classmethod
-    def of(cls, candidates: list, X: Data, y: Data, splits: Sequence[Split]) -> GridRows:
+    def of(cls, candidates: list, X: Data, target: tuple[Data, Any], splits: Sequence[Split]) -> GridRows:
         """Validate the rows once for all splits; raise `Apart` where a split would find something else in them."""
         leader = candidates[0]
-        problem = encode([leader], X, y, None, going_on=False, incremental=False)
-        problem = replace(problem, class_weight=None)  # which follows from a split's rows
+        problem = encode([leader], X, *target, going_on=False, incremental=False)
+        weight = problem.sample_weight
+        problem = replace(problem, sample_weight=None, class_weight=None)  # which follow from a split's rows
         if problem.codes.ndim != 1:
             raise Apart("Labels are several.")
         if any(getattr(getattr(leader, "_categories", None), "pools", ())):
@@ -62,7 +66,9 @@ class GridRows:
                 raise Apart("The strength of the penalty follows from a split's targets.")
         elif any(len(np.unique(problem.codes[train])) < len(leader.classes_) for train, _ in splits):
             raise Apart("A split lacks a class.")
-        return cls(problem, splits, _stretches(leader, problem, splits))
+        if weight is not None and (hasattr(leader, "delta_") or not weight.all()):
+            raise Apart("The loss follows from a split's weights, or some rows count for nothing.")
+        return cls(problem, splits, _stretches(leader, problem, splits), weight)
 
     def in_own_units(self, leader: BaseTorchRegressor, y: Data) -> GridRows:
         """Put the rows of the splits one after the other, each split's targets in their own unit."""
@@ -80,22 +86,21 @@ class GridRows:
         """The problem of each split's training rows."""
         return [self.problem.take(train) for train, _ in self.splits]
 
-    def class_weights(self, candidates: list, train: np.ndarray) -> list[np.ndarray | None]:
-        """Weigh the training rows of a split by their classes, for each candidate: (n,), or None for ones."""
-        first = [
-            next(j for j, one in enumerate(candidates) if one.class_weight == own.class_weight) for own in candidates
-        ]
-        labels, codes = candidates[0]._labels_of(self.problem), self.problem.codes
+    def weights(self, candidates: list, train: np.ndarray) -> list[np.ndarray | None]:
+        """Weigh the training rows of a split, for each candidate, by its classes too: (n,), or None for ones."""
+        settings, leader = [one.class_weight for one in candidates], candidates[0]
+        own = None if self.weight is None else self.weight[train]
+        labels, codes = leader._labels_of(self.problem)[train], self.problem.codes
         found: dict[int, np.ndarray | None] = {}
-        for j in set(first):
-            setting, weight = candidates[j].class_weight, None
-            if setting is not None:
-                weight = np.zeros(len(codes))
-                weight[train] = class_weight_of_rows(setting, candidates[0].classes_, labels[train], codes[train], None)
-                if not weight[train].all():
-                    raise Apart("A class counts for nothing.")
-            found[j] = weight
-        return [found[j] for j in first]
+        for j in {settings.index(setting) for setting in settings}:
+            of_class = None
+            if settings[j] is not None:
+                of_class = class_weight_of_rows(settings[j], leader.classes_, labels, codes[train], own)
+            product = of_class if own is None else own if of_class is None else own * of_class
+            if product is not None and not product.all():
+                raise Apart("A class counts for nothing.")
+            found[j] = product if product is None else _spread(product, train, len(codes))
+        return [found[settings.index(setting)] for setting in settings]
 
     def scores(self, network: Network) -> list[Tensor]:
         """Compute the scores of each split's models on its test rows, (candidates, n_test, C)."""
@@ -107,24 +112,33 @@ class GridRows:
             return [own[:, torch.from_numpy(test)] for own, test in zip(of_splits, tests, strict=True)]
         return [scores_of(network.select(own), rows, test).cpu() for own, test in zip(each, tests, strict=True)]
 
-    def accuracies(self, scores: list[Tensor]) -> list[list[float]]:
+    def accuracies(self, scores: list[Tensor], weighs: bool = False) -> list[list[float]]:
         """Compute the accuracies of models (splits, candidates), each on the test rows of its split."""
         marks = []
         for own, (_, test) in zip(scores, self.splits, strict=True):
             predicted = to_numpy(own[:, :, 0] > 0 if own.shape[2] == 1 else own.argmax(2))
-            marks.append((predicted == self.problem.codes[test]).mean(1).tolist())
+            weight = self.weight[test] if weighs and self.weight is not None else None
+            marks.append(np.average(predicted == self.problem.codes[test], axis=1, weights=weight).tolist())
         return marks
 
-    def asked(self, leader: Any, scorer: Callable, scores: list[Tensor]) -> list:
+    def asked(self, leader: Any, scorer: Callable, scores: list[Tensor], weighs: bool = False) -> list:
         """Ask a scorer about the answers of models (splits, candidates) about the test rows of their splits."""
         marks, scorer = [], quickly(scorer)
         for number, (of_split, (_, test)) in enumerate(zip(scores, self.splits, strict=True)):
             if self.units is not None:
                 self.units.take_on(leader, number)
             labels, rows = leader._labels_of(self.problem)[test], np.empty((len(test), 0))
-            found = [scorer(leader._answers(own), rows, labels) for own in of_split]
+            options = {"sample_weight": self.weight[test]} if weighs and self.weight is not None else {}
+            found = [scorer(leader._answers(own), rows, labels, **options) for own in of_split]
             marks.append(list(map(_plain, found)))
         return marks
+
+
+def _spread(values: np.ndarray, index: np.ndarray, n: int) -> np.ndarray:
+    """Put values of some rows where they are among all n."""
+    found = np.zeros(n)
+    found[index] = values
+    return found
 
 
 def _has_units(leader: Any) -> bool:

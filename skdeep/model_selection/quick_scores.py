@@ -57,7 +57,9 @@ def quickly(scorer: Callable) -> Callable:
     if isinstance(scorer, QuickScorers) or not names:
         return scorer
     quick = QuickScorers(each, names)
-    return quick if isinstance(scorer, _MultimetricScorer) else lambda *args: quick(*args)["score"]
+    return (
+        quick if isinstance(scorer, _MultimetricScorer) else lambda *args, **options: quick(*args, **options)["score"]
+    )
 
 
 def name_of(scorer: Callable) -> str | None:
