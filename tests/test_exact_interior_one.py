@@ -99,8 +99,8 @@ def many_rows():
 def test_of_many_rows_those_near_kinks_suffice(epsilon, by_columns, monkeypatch):
     rows, target, weight = many_rows()
     rho, weight = np.array([0.1, 0.1, 0.1, 0]), weight / weight.sum()
-    seen, run = [], interior_one._run
-    monkeypatch.setattr(interior_one, "_run", lambda system, *args: seen.append(system.n) or run(system, *args))
+    seen, find = [], interior_one._One.find
+    monkeypatch.setattr(interior_one._One, "find", lambda self, most: seen.append(self.terms.n) or find(self, most))
     problem = Rows(np.asfortranarray(rows) if by_columns else rows), target - epsilon, target + epsilon
     found = interior_one.solve(*problem, 1.0, 1.0, weight, rho, 1e-9, 100)
     assert max(seen) < 300 and found.gap <= 1e-9
@@ -115,8 +115,8 @@ def test_rows_that_come_near_kinks_come_in(monkeypatch):
     rows, target, weight = many_rows()
     rho, weight = np.array([1.0, 1, 1, 0]), weight / weight.sum()
     set_constant(monkeypatch, "_BAND", 0.05)
-    seen, run = [], interior_one._run
-    monkeypatch.setattr(interior_one, "_run", lambda system, *args: seen.append(system.n) or run(system, *args))
+    seen, find = [], interior_one._One.find
+    monkeypatch.setattr(interior_one._One, "find", lambda self, most: seen.append(self.terms.n) or find(self, most))
     found = interior_one.solve(Rows(rows), target, target, 1.0, 1.0, weight, rho, 1e-9, 100)
     assert seen[0] < seen[1] and found.gap <= 1e-9
     set_constant(monkeypatch, "_MAX_BANDS", 0)
