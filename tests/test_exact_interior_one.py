@@ -33,7 +33,7 @@ def test_optima_are_those_of_many_at_a_time(strength, epsilon, costs):
     """To the gap that is said, whatever the weights; and no step from there leads down."""
     generator = np.random.default_rng(0)
     for weight in (EVEN, generator.uniform(0.01, 1, 120) ** 3):
-        weight, rho = weight / weight.sum(), ridge(strength)
+        weight, rho = weight / weight.sum(), ridge(strength, intercept=False)
         lo, hi = Y - epsilon, Y + epsilon
         found = interior_one.solve(Rows(Z), lo, hi, *costs, weight, rho, 1e-8, 100)
         assert found is not None and found.gap <= 1e-8
@@ -57,6 +57,39 @@ def test_the_end_is_an_equation(monkeypatch):
         assert found.gap < 1e-13 < plain.gap
         residual = np.abs(np.abs(Z @ found.params - Y) - epsilon)
         assert (residual < 1e-12).sum() == (residual < 1e-6).sum() > 0
+
+
+@pytest.mark.parametrize("costs", [(1.0, 1.0), (0.9, 0.1)])
+@pytest.mark.parametrize("epsilon", [0.0, 0.3])
+@pytest.mark.parametrize("wrong", ["none", "left out", "one too many", "two", "all left out"])
+@pytest.mark.parametrize("strength", [1e-3, 0.1])
+def test_kinks_are_exchanged_until_none_is_wrong(wrong, epsilon, costs, strength, monkeypatch):
+    """From the optimum's, of which some are left out, and to which others come."""
+    weight, rho = np.random.default_rng(0).uniform(0.5, 2, 120), ridge(strength, intercept=False)
+    weight /= weight.sum()
+    hi = Y + epsilon
+    problem = interior_one._Problem(Rows(Z), (hi if epsilon == 0 else Y - epsilon, hi), costs, weight, rho)
+    found = interior_one.solve(Rows(Z), Y - epsilon, hi, *costs, weight, rho, 1e-9, 100)
+    error = Z @ found.params - Y
+    slope = np.where(error > epsilon, costs[1], np.where(error < -epsilon, -costs[0], 0.0))
+    away = np.abs(np.abs(error) - epsilon)
+    order, kink = np.argsort(away), away < 1e-9
+    m = np.count_nonzero(kink)
+    assert 2 <= m <= 6
+    if wrong == "all left out":
+        kink[:] = False
+    if wrong in ("left out", "two"):
+        kink[order[0]] = False
+    if wrong in ("one too many", "two"):
+        kink[order[m]] = True
+    set_constant(monkeypatch, "_FEW", 120)  # where more are wrong, steps take less time
+    set_constant(monkeypatch, "_MAX_EXCHANGES", 100)
+    params, slopes = problem.settle(kink, (error > 0) | (epsilon == 0), slope)
+    np.testing.assert_allclose(params, found.params, atol=1e-9)
+    value, above, _ = problem.certify(params, slopes)
+    assert value == pytest.approx(found.value, rel=1e-12) and above < 1e-12
+    again, _ = problem.resume(slopes)
+    np.testing.assert_allclose(again, found.params, atol=1e-9)
 
 
 def test_optimum_of_linear_programs_with_hardly_any_ridge():

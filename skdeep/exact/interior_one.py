@@ -62,7 +62,7 @@ class _Problem:
         costs: tuple[float, float],
         weight: np.ndarray,
         rho: np.ndarray,
-        tilt: np.ndarray | None = None,
+        tilt: np.ndarray | float = 0.0,
         level: float = 0.0,
     ):
         self.rows, (self.lo, self.hi), (self.up, self.down), self.weight, self.rho = rows, bounds, costs, weight, rho
@@ -120,9 +120,7 @@ class _Problem:
             diagonal = matrix.reshape(-1)[:: D + m + 1]
             diagonal[:D], diagonal[D:] = self.rho, 0.0 if m <= D else -_SOFT
             matrix[D:, :D], matrix[:D, D:] = rows, rows.T
-            np.negative(fixed.dot(Z), out=right[:D])
-            if self.tilt is not None:
-                right[:D] -= self.tilt
+            np.subtract(-self.tilt, fixed.dot(Z), out=right[:D])
             right[D:] = np.where(upper, hi.take(at), lo.take(at))
             _, _, found, fault = dgesv(matrix.T, right, overwrite_a=1, overwrite_b=1)
             if fault:
@@ -148,9 +146,9 @@ class _Problem:
             wrong = np.where(slope > 0, -above, np.where(slope < 0, -below, np.maximum(above, below)))
             wrong[at] = 0.0
             worst = wrong.argmax()
-            if not wrong[worst] > _ROUNDING:
+            if wrong[worst] <= _ROUNDING:
                 return params, slope
-            if np.count_nonzero(wrong > _ROUNDING) > _FEW:
+            if not 0 < np.count_nonzero(wrong > _ROUNDING) <= _FEW:
                 return None
             kink[worst] = True
             is_upper[worst] = self.meet or slope[worst] > 0 or (slope[worst] == 0 and above[worst] > 0)
@@ -177,7 +175,7 @@ class _System:
         lo, hi, up, down, weight = problem.lo, problem.hi, problem.up, problem.down, problem.weight
         self.problem, self.above, self.rows, self.n = problem, above, problem.rows, len(weight)
         self.both, self.level = not problem.meet and above is None, problem.level
-        self.tilt = np.zeros(len(problem.rho)) if problem.tilt is None else problem.tilt
+        self.tilt = np.zeros(len(problem.rho)) + problem.tilt
         self.share = np.float64(1.0) if (weight == weight[0]).all() else weight.mean() / weight
         if self.both:
             self.at_zero, self.weight = np.concatenate([-hi, lo]), np.concatenate([weight * down, weight * up])
@@ -186,7 +184,7 @@ class _System:
         elif above is None:
             self.at_zero, self.weight = -hi, weight * (up + down)
             self.level += up * float(weight.dot(hi))
-            self.tilt = self.tilt - up * weight.dot(self.rows.Z)
+            self.tilt -= up * weight.dot(self.rows.Z)
         else:
             self.rows = Rows(self.rows.Z * np.where(above, 1.0, -1.0)[:, None])  # whose scores are the margins
             self.at_zero, self.weight = np.where(above, -hi, lo), weight * np.where(above, down, up)
