@@ -19,8 +19,8 @@ import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
 #: How many times more than products of slacks and duals the gradient may count to begin with, or else they are made
-#: larger, by what, and how often.
-_MUCH, _MORE, _MAX_STARTS = 5.0, 3.0, 12
+#: larger; and by what.
+MUCH, _MORE = 5.0, 3.0
 #: Share of complementarity that a step has left where the next one goes for no less than another share; else it goes
 #: for this power of the share that a trial leaves.
 SLOW, _FIRM, _POWER = 0.5, 0.1, 4
@@ -102,8 +102,10 @@ class Batch:
         Objectives below it are rounding.
     """
 
-    #: Products of slacks and duals to begin with; and what bounds and terms of a system are added up along.
+    #: Products of slacks and duals to begin with, how often larger ones are tried, and what bounds and terms of a system
+    #: are added up along.
     centre: float = 0.5
+    max_starts = 12
     along: tuple[int, ...] | None = (0, 2)
     terms: Any
     before: Any
@@ -139,7 +141,7 @@ class Batch:
         terms, centre = self.terms, np.full(systems, self.centre)[()]
         free = self.rho == 0
         held = np.where(free, 0, 0.5 / np.where(free, 1, self.rho))
-        for _ in range(_MAX_STARTS):
+        for _ in range(self.max_starts):
             # there, duals are about 1/2 + m / (8 centre): with these, parameters follow
             share = self.each(centre) * terms.share
             second = self.weight / (8 * share if terms.give is None else 8 * share + terms.give)
@@ -160,7 +162,7 @@ class Batch:
             # what is left of a gap by the gradient: of parameters with a penalty, and without, which may be far to seek
             self.stationary = np.vecdot(gradient * gradient, held)
             self.loose = np.vecdot(np.abs(gradient), free) * np.maximum(np.abs(self.params).max(-1), 1)
-            much = self.loose > _MUCH * centre * self.count
+            much = self.loose > MUCH * centre * self.count
             if not much.any():
                 break
             centre = np.where(much, _MORE * centre, centre)[()]

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.linalg.lapack import dgesv, dpotrf, dpotrs
 
-from skdeep.exact.interior import SLOW, Batch, centre
+from skdeep.exact.interior import MUCH, SLOW, Batch, centre
 from skdeep.exact.rows import Rows
 
 #: Most steps, and values of rows whose products are formed at once.
@@ -37,7 +37,7 @@ _CLOSE, _VAGUE = 3e-3, 0.2
 _MAX_EXCHANGES, _FEW, _ROUNDING, _SOFT = 12, 6, 1e-10, 1e-12
 #: Rows near kinks that are looked at first, in units of two thirds' power, and at most, as a part of all; and how often
 #: others come in.
-_BAND, _SHARE, _MAX_BANDS = 0.65, 0.6, 4
+_BAND, _SHARE, _MAX_BANDS = 0.72, 0.6, 4
 
 
 class Found(NamedTuple):
@@ -189,6 +189,7 @@ class _System:
             self.rows = Rows(self.rows.Z * np.where(above, 1.0, -1.0)[:, None])  # whose scores are the margins
             self.at_zero, self.weight = np.where(above, -hi, lo), weight * np.where(above, down, up)
         self.Z = self.rows.Z
+        self.tried = np.zeros(0)
 
     def changes(self, params: np.ndarray) -> np.ndarray:
         """Compute how margins (T,) change with parameters (D,)."""
@@ -235,13 +236,17 @@ class _System:
         if self.both:
             is_upper, lower = kink[: self.n], kink[self.n :]
             kink = is_upper | lower
+        slope[kink] = np.inf  # which is known later
+        if np.array_equal(slope, self.tried):
+            return None
+        self.tried = slope.copy()
         return self.problem.settle(kink, is_upper, slope)
 
 
 class _One(Batch):
     """Hinges of one system on their way to the optimum; `end` has parameters and slopes of rows."""
 
-    centre, along = 0.2, None
+    centre, along, max_starts = 0.2, None, 1
 
     def __init__(self, system: Any, rho: np.ndarray, goal: float, least_value: float):
         self.end: tuple[np.ndarray, np.ndarray] | None = None
@@ -293,6 +298,7 @@ class _One(Batch):
         """Step to the `end`, which is left out where it is not found; return objectives by step."""
         curve: list[float] = []
         self.before = np.inf
+        self.ended = bool(self.loose > MUCH * self.centre * self.count)  # nothing holds these rows
         while self.end is None and not self.ended and len(curve) < max_iter:
             margin = self.slack[1] - self.slack[0]
             pulled = self.rho * self.params
