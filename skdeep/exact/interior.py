@@ -102,8 +102,8 @@ class Batch:
         Objectives below it are rounding.
     """
 
-    #: Products of slacks and duals to begin with, how often larger ones are tried, and what bounds and terms of a system
-    #: are added up along.
+    #: Products of slacks and duals to begin with, how often larger ones are tried, and what terms of a system
+    #: are added up along, bounds first.
     centre: float = 0.5
     max_starts = 12
     along: tuple[int, ...] | None = (0, 2)
