@@ -16,11 +16,12 @@ SIAM Review 36, 1994.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy.linalg.lapack import dgesv, dpotrf, dpotrs
 
+from skdeep.exact.elastic_net import Solution
 from skdeep.exact.interior import MUCH, SLOW, Batch, centre
 from skdeep.exact.rows import Rows
 
@@ -38,15 +39,6 @@ _MAX_EXCHANGES, _FEW, _ROUNDING, _SOFT = 12, 6, 1e-10, 1e-12
 #: Rows near kinks that are looked at first, in units of two thirds' power, and at most, as a part of all; and how often
 #: others come in.
 _BAND, _SHARE, _MAX_BANDS = 0.72, 0.6, 4
-
-
-class Found(NamedTuple):
-    """Parameters (D,), the objective, the relative duality gap, and objectives by step."""
-
-    params: np.ndarray
-    value: float
-    gap: float
-    curve: list[float]
 
 
 class _Problem:
@@ -333,7 +325,7 @@ def solve(
     rho: np.ndarray,
     gap: float,
     max_iter: int,
-) -> Found | None:
+) -> Solution | None:
     """Minimise a loss with kinks and a ridge; see `skdeep.exact.piecewise.solve`, of whose arguments these are one's.
 
     None where the gap is not reached.
@@ -371,7 +363,8 @@ def solve(
             value, above_least, scores = problem.certify(*end)
             reached = above_least / max(value, smallest)
             if reached <= gap:
-                return Found(unit * end[0], unit * value, reached, [unit * own for own in [*curve, value]])
+                curves, done = [[unit * own for own in [*curve, value]]], np.array([True])
+                return Solution(unit * end[0][None, None], np.array([unit * value]), np.array([reached]), curves, done)
             np.subtract(scores, 0.5 * (problem.lo + problem.hi), out=errors)
             end = problem.resume(slope) if index is not None else None
     return None
