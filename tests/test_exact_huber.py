@@ -47,6 +47,17 @@ def test_gradients_are_zero_with_a_ridge(delta, strength):
     np.testing.assert_allclose(start[1, 0], v, atol=1e-6)
 
 
+@pytest.mark.parametrize("intercept", [False, True])
+def test_no_target_within_delta(intercept):
+    """Newton's method would know no curvature where it begins; columns far from zero need it most."""
+    columns = 1000 + np.random.default_rng(0).normal(size=(20, 30))
+    target = 50 + 0.1 * np.random.default_rng(1).normal(size=20)
+    model = LinearRegressor(Huber(1.35), alpha=0.01, fit_intercept=intercept, tol=1e-8).fit(columns, target)
+    residual = model.predict(columns) - target
+    gradient = np.clip(residual, -1.35, 1.35) @ columns / 20 + 0.01 * model.coef_.ravel()
+    assert np.abs(residual).max() < 1.35 and np.abs(gradient).max() < 1e-7
+
+
 @pytest.mark.parametrize("strength", [1e-3, 0.03, 0.3, 10.0])
 def test_least_absolute_errors_are_the_limit_with_an_l1_norm(strength):
     """Of delta: divided by it, the loss is at most half of it below the absolute error."""

@@ -1,5 +1,7 @@
 """One system of a loss with kinks: the optimum of many at a time, its own certificate, and rows that change sides."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from helpers import set_constant
@@ -14,6 +16,14 @@ X, Y = load_diabetes(return_X_y=True)
 X, Y = 20 * X[:120, :5], (Y[:120] - 150) / 80
 Z = np.column_stack([X, np.ones(120)])
 EVEN = np.full(120, 1 / 120)
+
+
+def solve(*problem):
+    """Solve for the parameters (D,) and all else of one model; None where it is left to others."""
+    found = interior_one.solve(*problem)
+    if found is None:
+        return None
+    return SimpleNamespace(params=found.params[0, 0], value=found.value[0], gap=found.gap[0])
 
 
 def objective(Z, lo, hi, costs, weight, rho, v):
@@ -33,9 +43,9 @@ def test_optima_are_those_of_many_at_a_time(strength, epsilon, costs):
     """To the gap that is said, whatever the weights; and no step from there leads down."""
     generator = np.random.default_rng(0)
     for weight in (EVEN, generator.uniform(0.01, 1, 120) ** 3):
-        weight, rho = weight / weight.sum(), ridge(strength)
+        weight, rho = weight / weight.sum(), ridge(strength, intercept=False)
         lo, hi = Y - epsilon, Y + epsilon
-        found = interior_one.solve(Rows(Z), lo, hi, *costs, weight, rho, 1e-8, 100)
+        found = solve(Rows(Z), lo, hi, *costs, weight, rho, 1e-8, 100)
         assert found is not None and found.gap <= 1e-8
         problem = Z, lo, hi, costs, weight, rho
         assert found.value == pytest.approx(objective(*problem, found.params), rel=1e-12)
@@ -52,16 +62,49 @@ def test_the_end_is_an_equation(monkeypatch):
         problem = Rows(Z), Y - epsilon, Y + epsilon, 1.0, 1.0, EVEN, ridge(0.01), 1e-5, 100
         with monkeypatch.context() as context:
             set_constant(context, "_CLOSE", 0.0)
-            plain = interior_one.solve(*problem)
-        found = interior_one.solve(*problem)
+            plain = solve(*problem)
+        found = solve(*problem)
         assert found.gap < 1e-13 < plain.gap
         residual = np.abs(np.abs(Z @ found.params - Y) - epsilon)
         assert (residual < 1e-12).sum() == (residual < 1e-6).sum() > 0
 
 
+@pytest.mark.parametrize("costs", [(1.0, 1.0), (0.9, 0.1)])
+@pytest.mark.parametrize("epsilon", [0.0, 0.3])
+@pytest.mark.parametrize("wrong", ["none", "left out", "one too many", "two", "all left out"])
+@pytest.mark.parametrize("strength", [1e-3, 0.1])
+def test_kinks_are_exchanged_until_none_is_wrong(wrong, epsilon, costs, strength, monkeypatch):
+    """From the optimum's, of which some are left out, and to which others come."""
+    weight, rho = np.random.default_rng(0).uniform(0.5, 2, 120), ridge(strength, intercept=False)
+    weight /= weight.sum()
+    hi = Y + epsilon
+    problem = interior_one._Problem(Rows(Z), (hi if epsilon == 0 else Y - epsilon, hi), costs, weight, rho)
+    found = solve(Rows(Z), Y - epsilon, hi, *costs, weight, rho, 1e-9, 100)
+    error = Z @ found.params - Y
+    slope = np.where(error > epsilon, costs[1], np.where(error < -epsilon, -costs[0], 0.0))
+    away = np.abs(np.abs(error) - epsilon)
+    order, kink = np.argsort(away), away < 1e-9
+    m = np.count_nonzero(kink)
+    assert 2 <= m <= 6
+    if wrong == "all left out":
+        kink[:] = False
+    if wrong in ("left out", "two"):
+        kink[order[0]] = False
+    if wrong in ("one too many", "two"):
+        kink[order[m]] = True
+    set_constant(monkeypatch, "_FEW", 120)  # where more are wrong, steps take less time
+    set_constant(monkeypatch, "_MAX_EXCHANGES", 100)
+    params, slopes = problem.settle(kink, (error > 0) | (epsilon == 0), slope)
+    np.testing.assert_allclose(params, found.params, atol=1e-9)
+    value, above, _ = problem.certify(params, slopes)
+    assert value == pytest.approx(found.value, rel=1e-12) and above < 1e-12
+    again, _ = problem.resume(slopes)
+    np.testing.assert_allclose(again, found.params, atol=1e-9)
+
+
 def test_optimum_of_linear_programs_with_hardly_any_ridge():
     costs, rho = (0.7, 0.3), ridge(1e-9)
-    found = interior_one.solve(Rows(Z), Y, Y, *costs, EVEN, rho, 1e-7, 100)
+    found = solve(Rows(Z), Y, Y, *costs, EVEN, rho, 1e-7, 100)
     n, D = Z.shape
     equations = np.hstack([Z, -Z, np.eye(n), -np.eye(n)])
     slopes = np.r_[np.zeros(2 * D), np.full(n, 0.7 / n), np.full(n, 0.3 / n)]
@@ -75,7 +118,7 @@ def test_rows_that_change_sides_are_found(monkeypatch, n_models):
     target = 2 * np.sin(7 * np.arange(41.0))
     target[-1] = 60.0
     lo, hi, weight, rho = target - 1, target + 1, np.full(41, 1 / 41), np.array([1e-6, 0])
-    end = interior_one.solve(Rows(rows), lo, hi, 1.0, 1.0, weight, rho, 1e-8, 100)
+    end = solve(Rows(rows), lo, hi, 1.0, 1.0, weight, rho, 1e-8, 100)
     errors = interior_one._least_squares(Rows(rows), target, weight, rho)
     at_end = rows @ end.params - target
     assert ((errors * at_end < 0) & (np.abs(at_end) > 1)).any()
@@ -99,13 +142,13 @@ def many_rows():
 def test_of_many_rows_those_near_kinks_suffice(epsilon, by_columns, monkeypatch):
     rows, target, weight = many_rows()
     rho, weight = np.array([0.1, 0.1, 0.1, 0]), weight / weight.sum()
-    seen, run = [], interior_one._run
-    monkeypatch.setattr(interior_one, "_run", lambda system, *args: seen.append(system.n) or run(system, *args))
+    seen, find = [], interior_one._One.find
+    monkeypatch.setattr(interior_one._One, "find", lambda self, most: seen.append(self.terms.n) or find(self, most))
     problem = Rows(np.asfortranarray(rows) if by_columns else rows), target - epsilon, target + epsilon
-    found = interior_one.solve(*problem, 1.0, 1.0, weight, rho, 1e-9, 100)
+    found = solve(*problem, 1.0, 1.0, weight, rho, 1e-9, 100)
     assert max(seen) < 300 and found.gap <= 1e-9
     set_constant(monkeypatch, "_MAX_BANDS", 0)
-    of_all = interior_one.solve(*problem, 1.0, 1.0, weight, rho, 1e-9, 100)
+    of_all = solve(*problem, 1.0, 1.0, weight, rho, 1e-9, 100)
     assert seen[-1] == 700 and found.value == pytest.approx(of_all.value, rel=2e-9)
     assert found.value == pytest.approx(objective(rows, *problem[1:], (1, 1), weight, rho, found.params), rel=1e-12)
 
@@ -115,12 +158,12 @@ def test_rows_that_come_near_kinks_come_in(monkeypatch):
     rows, target, weight = many_rows()
     rho, weight = np.array([1.0, 1, 1, 0]), weight / weight.sum()
     set_constant(monkeypatch, "_BAND", 0.05)
-    seen, run = [], interior_one._run
-    monkeypatch.setattr(interior_one, "_run", lambda system, *args: seen.append(system.n) or run(system, *args))
-    found = interior_one.solve(Rows(rows), target, target, 1.0, 1.0, weight, rho, 1e-9, 100)
+    seen, find = [], interior_one._One.find
+    monkeypatch.setattr(interior_one._One, "find", lambda self, most: seen.append(self.terms.n) or find(self, most))
+    found = solve(Rows(rows), target, target, 1.0, 1.0, weight, rho, 1e-9, 100)
     assert seen[0] < seen[1] and found.gap <= 1e-9
     set_constant(monkeypatch, "_MAX_BANDS", 0)
-    of_all = interior_one.solve(Rows(rows), target, target, 1.0, 1.0, weight, rho, 1e-9, 100)
+    of_all = solve(Rows(rows), target, target, 1.0, 1.0, weight, rho, 1e-9, 100)
     assert found.value == pytest.approx(of_all.value, rel=2e-9)
 
 
@@ -166,7 +209,7 @@ def test_what_is_left_to_others(fault):
 
 def test_targets_that_are_met_are_left_to_others():
     """Errors are what scores are counted in."""
-    assert interior_one.solve(Rows(Z), 0 * Y, 0 * Y, 1.0, 1.0, EVEN, ridge(0.1), 1e-6, 100) is None
+    assert solve(Rows(Z), 0 * Y, 0 * Y, 1.0, 1.0, EVEN, ridge(0.1), 1e-6, 100) is None
     met = LinearRegressor("absolute_error", alpha=1e-9).fit(X, X @ np.arange(5.0))
     np.testing.assert_allclose(met.predict(X), X @ np.arange(5.0), atol=1e-4)
 

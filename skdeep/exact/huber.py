@@ -12,8 +12,9 @@ from skdeep.exact import elastic_net, piecewise
 from skdeep.exact.rows import Rows
 from skdeep.exact.value_losses import HuberLoss
 
-#: Deltas below this, of targets of about one, are solved here.
-_SMALL = 0.02
+#: Deltas below this, of targets of about one, are solved here, and others that no more than a share of the targets are
+#: within: where all errors are beyond delta, Newton's method knows no curvature to begin with.
+_SMALL, _WITHIN = 0.02, 0.1
 #: Most unknowns of a system.
 _MAX_SYSTEM = 1024
 #: Relative gap at which the rows within delta are known.
@@ -22,7 +23,9 @@ _NEAR = 1e-10
 
 def suits(rows: Rows, loss: HuberLoss) -> bool:
     """Tell whether the interior point takes less time than Newton's method."""
-    return loss.delta < _SMALL and rows.shape[1] <= _MAX_SYSTEM
+    if rows.shape[1] > _MAX_SYSTEM:
+        return False
+    return loss.delta < _SMALL or bool(np.mean(np.abs(loss.target) <= loss.delta) < _WITHIN)
 
 
 def starts(rows: Rows, loss: HuberLoss, weight: np.ndarray, rho: np.ndarray) -> np.ndarray:

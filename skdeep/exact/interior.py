@@ -13,17 +13,17 @@ Nocedal & Wright, *Numerical Optimization*, 2nd edition, section 16.6.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
-#: Products of slacks and duals to begin with; how many times more the gradient may count, or else they are made larger,
-#: by what, and how often.
-_CENTRE, _MUCH, _MORE, _MAX_STARTS = 0.5, 5.0, 3.0, 12
+#: How many times more than products of slacks and duals the gradient may count to begin with, or else they are made
+#: larger; and by what.
+MUCH, _MORE = 5.0, 3.0
 #: Share of complementarity that a step has left where the next one goes for no less than another share; else it goes
 #: for this power of the share that a trial leaves.
-_SLOW, _FIRM, _POWER = 0.5, 0.1, 4
+SLOW, _FIRM, _POWER = 0.5, 0.1, 4
 #: Bounds of what a float is divided by, and of what is raised to a power, which raises where an array has infinities.
 _TINY, _MOST = float(np.finfo(float).tiny), 1e9
 #: Which way the duals of both bounds change.
@@ -87,8 +87,9 @@ class Terms(Protocol):
 class Batch:
     """Systems that are solved together, until each is near its optimum.
 
-    Duals of both bounds, and what these are to be multiplied with, are `dual` and `slack` (K, 2, T): a and 1 - a; and
-    xi - m and xi. Terms of no weight stay where they are, so that a system steps as it would alone.
+    Duals of both bounds, and what these are to be multiplied with, are `dual` and `slack` (2, K, T): a and 1 - a; and
+    xi - m and xi. Terms of no weight stay where they are, so that a system steps as it would alone. One system may do
+    without the axis of systems: whatever is (K,) is a number then.
 
     Parameters
     ----------
@@ -101,76 +102,97 @@ class Batch:
         Objectives below it are rounding.
     """
 
+    #: Products of slacks and duals to begin with, how often larger ones are tried, and what terms of a system
+    #: are added up along, bounds first.
+    centre: float = 0.5
+    max_starts = 12
+    along: tuple[int, ...] | None = (0, 2)
+    terms: Any
+    before: Any
+    ended: Any
+
     def __init__(
         self,
         terms: Terms,
         weight: np.ndarray,
         rho: np.ndarray,
-        goal: np.ndarray,
-        least_value: np.ndarray | None = None,
+        goal: Any,
+        least_value: Any = None,
     ):
         self.terms, self.weight, self.goal = terms, weight, goal
-        self.least_value = np.zeros(len(goal)) if least_value is None else least_value
-        K, C = len(weight), terms.n_scores
-        self.rho = np.repeat(rho[:, None], C, 1).reshape(K, -1)
+        systems = weight.shape[:-1]
+        self.least_value = np.zeros(systems) if least_value is None else least_value
+        self.rho = rho if terms.n_scores == 1 else np.tile(rho, terms.n_scores)
         self.trained = None if weight.all() else (weight > 0).astype(float)
         free = self.rho == 0
-        self.free, self.linear = free if free.any() else None, free.all(1) & (terms.give is None)
+        self.free, self.linear = free if free.any() else None, free.all(-1) & (terms.give is None)
         self.any_linear = bool(self.linear.any())
-        self.count = 2 * (weight * terms.share).sum(1)  # of the products that are to be zero, beside a centre
-        self.ended, self.system = np.zeros(K, dtype=bool), np.arange(K)
-        self.begin(np.full(K, _CENTRE))
-        self.before, self.slow = [np.inf] * K, [0] * K  # steps that were slow, one after the other
-        self.least, self.since = [np.inf] * K, [0] * K  # steps since the gap was halved
+        self.count = 2 * (weight * terms.share).sum(-1)  # of the products that are to be zero, beside a centre
+        self.signs = _SIGNS if weight.ndim == 1 else _SIGNS[:, None]
+        self.ended = np.zeros(systems, dtype=bool)
+        self.begin(systems)
 
-    def begin(self, centre: np.ndarray) -> None:
-        """Begin where all products are about `centre` (K,), or where the gradient is too large, more."""
-        for _ in range(_MAX_STARTS):
+    def each(self, values: Any) -> Any:
+        """Lay out values of systems (K,) along their terms."""
+        return values[:, None]
+
+    def begin(self, systems: tuple[int, ...]) -> None:
+        """Begin where all products are about `centre`, or where the gradient is too large, more."""
+        terms, centre = self.terms, np.full(systems, self.centre)[()]
+        free = self.rho == 0
+        held = np.where(free, 0, 0.5 / np.where(free, 1, self.rho))
+        for _ in range(self.max_starts):
             # there, duals are about 1/2 + m / (8 centre): with these, parameters follow
-            each = centre[:, None] * self.terms.share
-            second = self.weight / (8 * each if self.terms.give is None else 8 * each + self.terms.give)
-            right = self.terms.back(self.pull(0.5 * self.weight + second * self.terms.at_zero))
-            self.params = -_solved(self.factors(second), right)
-            margin = self.terms.changes(self.params)
-            margin += self.terms.at_zero
-            half = margin / (2 * each) if self.terms.give is None else _given(margin, each, self.terms.give)
+            share = self.each(centre) * terms.share
+            second = self.weight / (8 * share if terms.give is None else 8 * share + terms.give)
+            right = terms.back(self.pull(0.5 * self.weight + second * terms.at_zero))
+            self.params = -self.solved(self.factors(second), right)
+            margin = terms.changes(self.params)
+            margin += terms.at_zero
+            half = margin / (2 * share) if terms.give is None else _given(margin, share, terms.give)
             root = np.sqrt(half * half + 1)
-            self.dual = 1 / np.stack([1 - half + root, 1 + half + root], 1)
-            self.slack = each[:, None] / self.dual
-            gradient = self.terms.back(self.pull(self.dual[:, 0] * self.weight))
+            self.dual = np.empty((2, *half.shape))
+            root += 1
+            np.subtract(root, half, out=self.dual[0])
+            np.add(root, half, out=self.dual[1])
+            np.divide(1, self.dual, out=self.dual)
+            self.slack = share / self.dual
+            gradient = terms.back(self.pull(self.dual[0] * self.weight))
             gradient += self.rho * self.params
             # what is left of a gap by the gradient: of parameters with a penalty, and without, which may be far to seek
-            free = self.rho == 0
-            self.stationary = np.vecdot(gradient * gradient, np.where(free, 0, 0.5 / np.where(free, 1, self.rho)))
-            self.loose = np.vecdot(np.abs(gradient), free) * np.maximum(np.abs(self.params).max(1), 1)
-            much = self.loose > _MUCH * centre * self.count
+            self.stationary = np.vecdot(gradient * gradient, held)
+            self.loose = np.vecdot(np.abs(gradient), free) * np.maximum(np.abs(self.params).max(-1), 1)
+            much = self.loose > MUCH * centre * self.count
             if not much.any():
                 break
-            centre = np.where(much, _MORE * centre, centre)
+            centre = np.where(much, _MORE * centre, centre)[()]
 
     def run(self, max_iter: int) -> Found:
         """Step until all systems are done, or so many times."""
         K = len(self.goal)
-        params, duals = self.params.copy(), self.dual[:, 0].copy()
+        self.system = np.arange(K)
+        self.before, self.slow = [np.inf] * K, [0] * K  # steps that were slow, one after the other
+        self.least, self.since = [np.inf] * K, [0] * K  # steps since the gap was halved
+        params, duals = self.params.copy(), self.dual[0].copy()
         curve: list[list[float]] = [[] for _ in range(K)]
         steps, max_iter = 0, min(max_iter, _MAX_STEPS)
         while True:
-            margin = self.slack[:, 1] - self.slack[:, 0]
+            margin = self.slack[1] - self.slack[0]
             pulled = self.rho * self.params
             primal = np.vecdot(np.maximum(margin, 0.0), self.weight)
             primal += 0.5 * np.vecdot(pulled, self.params)
             if self.terms.lean is not None:
                 primal -= np.vecdot(margin, self.terms.lean)
             if self.terms.give is not None:
-                primal += 0.5 * np.vecdot(self.weight * self.terms.give, np.square(self.dual[:, 0] - 0.5))
+                primal += 0.5 * np.vecdot(self.weight * self.terms.give, np.square(self.dual[0] - 0.5))
             products = self.dual * self.slack
-            products *= self.weight[:, None]
-            left = np.add.reduce(products.reshape(len(products), -1), 1)
+            products *= self.weight
+            left = np.add.reduce(products, self.along)
             goal = self.goal * np.maximum(primal, self.least_value)
             done = self.judge((left + self.stationary + self.loose).tolist(), goal.tolist(), steps >= max_iter)
             if done:
                 index = self.system[done]
-                params[index], duals[index] = self.params[done], self.dual[done, 0]
+                params[index], duals[index] = self.params[done], self.dual[0, done]
                 if len(done) == len(self.system):
                     break
                 self.keep(np.delete(np.arange(len(self.system)), done))
@@ -196,10 +218,11 @@ class Batch:
     def keep(self, systems: np.ndarray) -> None:
         """Forget all systems but some."""
         for name in (
-            *("weight", "rho", "goal", "system", "ended", "params", "dual", "slack"),
+            *("weight", "rho", "goal", "system", "ended", "params"),
             *("stationary", "loose", "count", "linear", "least_value"),
         ):
             setattr(self, name, getattr(self, name)[systems])
+        self.dual, self.slack = self.dual[:, systems], self.slack[:, systems]
         for name in ("before", "slow", "least", "since"):
             setattr(self, name, [getattr(self, name)[k] for k in systems.tolist()])
         self.terms = self.terms.keep(systems)
@@ -211,73 +234,72 @@ class Batch:
 
         What one bound's dual gains, the other's loses: by signed inverses, both changes come of one.
         """
-        dual, slack, K = self.dual, self.slack, len(left)
-        inverse = _SIGNS / dual
+        dual, slack = self.dual, self.slack
+        inverse = self.signs / dual
         ratio = slack * inverse
-        bend = ratio[:, 0] - ratio[:, 1]
+        bend = ratio[0] - ratio[1]
         if self.terms.give is not None:
             bend += self.terms.give
         np.divide(1.0, bend, out=bend)
-        factors = self.factors(bend * self.weight)
+        weighted, held = bend * self.weight, self.pull(dual[0] * self.weight)
+        system = self.factors(weighted), weighted, held, pulled, bend
         # a trial, to no complementarity at all: duals change by up, relatively, and slacks by -1 - up
-        _, change = self.direction(factors, pulled, bend, margin)
-        up = change[:, None] * inverse
-        flat = up.reshape(K, -1)
-        of_primal, of_dual = self.lengths(np.maximum.reduce(flat, 1) + 1, -np.minimum.reduce(flat, 1), 1.0)
+        _, change = self.direction(*system, margin)
+        up = change * inverse
+        if self.is_clear(up, left):
+            return
+        of_primal, of_dual = self.lengths(up.max(self.along) + 1, -up.min(self.along), 1.0)
         neglected = up + 1
         neglected *= up
         both = of_primal * of_dual
-        after = (1 - of_primal) * left - both * np.vecdot(products.reshape(K, -1), neglected.reshape(K, -1))
+        after = (1 - of_primal) * left - both * self.total(products, neglected)
         if self.any_linear:
             after -= (of_dual - of_primal) * np.vecdot(margin * change, self.weight)
-        centre = self.centres(left.tolist(), after.tolist())
+        centre = self.centres(left, after)
         # a trial that led not far says little of what it has neglected; but by less of it, hinges take more steps
         if self.any_linear and max(self.slow) > 1:
-            neglected *= np.where(self.linear & (np.array(self.slow) > 1), both, 1)[:, None, None]
+            neglected *= np.where(self.linear & (np.array(self.slow) > 1), both, 1)[:, None]
         # the step: to products of `centre`, with what the trial has neglected
         neglected -= 1
         neglected *= slack
-        aim = centre * inverse
+        aim = centre * self.signs * inverse
         if self.terms.share.size > 1:
-            aim *= self.terms.share[:, None]
+            aim *= self.terms.share
         neglected += aim
-        move, change = self.direction(factors, pulled, bend, neglected[:, 0] - neglected[:, 1])
-        ratio *= change[:, None]
+        move, change = self.direction(*system, neglected[0] - neglected[1])
+        ratio *= change
         of_slack = np.subtract(neglected, ratio, out=neglected)
         if self.trained is not None:
-            of_slack *= self.trained[:, None]
+            of_slack *= self.trained
         np.divide(of_slack, slack, out=ratio)
-        inverse *= change[:, None]
-        least = [np.minimum.reduce(part.reshape(K, -1), 1) for part in (ratio, inverse)]
-        of_primal, of_dual = self.lengths(-least[0], -least[1], _NEARLY)
-        if not all(way > 0 for way in [*of_primal.tolist(), *of_dual.tolist()]):
-            ended = ~((of_primal > 0) & (of_dual > 0))
-            self.ended |= ended
-            of_primal, of_dual = (np.where(ended, 0, way) for way in (of_primal, of_dual))
-            for part in (move, change, of_slack):
-                part[ended] = 0
+        inverse *= change
+        of_primal, of_dual = self.lengths(-ratio.min(self.along), -inverse.min(self.along), _NEARLY)
+        of_primal, of_dual = self.halted(of_primal, of_dual, (move, change, of_slack))
         remains = 1 - of_dual
         self.stationary *= remains * remains
         self.loose *= remains
-        move *= of_primal[:, None]
-        change *= of_dual[:, None]
-        of_slack *= of_primal[:, None, None]
-        self.params += move
-        dual[:, 0] += change
-        dual[:, 1] -= change
+        move *= self.each(of_primal)
+        change *= self.each(of_dual)
+        of_slack *= self.each(of_primal)
+        self.params -= move
+        dual[0] += change
+        dual[1] -= change
         slack += of_slack
 
-    def centres(self, left: list[float], after: list[float]) -> np.ndarray:
-        """Choose which products to aim at (K, 2, 1), signed, by how much is left of them now, and after a trial."""
+    def is_clear(self, up: np.ndarray, left: Any) -> bool:
+        """Tell whether a trial's relative changes of duals say where the end is."""
+        return False
+
+    def centres(self, left: Any, after: Any) -> Any:
+        """Choose which products to aim at, by how much is left of them now, and after a trial."""
         found = []
-        for k, (now, then, count) in enumerate(zip(left, after, self.count.tolist(), strict=True)):
-            self.slow[k] = self.slow[k] + 1 if now > _SLOW * self.before[k] else 0
-            share = min(max(then / max(now, _TINY), 0.0), _MOST) ** _POWER
-            self.before[k], aim = now, max(share, _FIRM if self.slow[k] else 0.0) * now / count
-            found.append([[aim], [-aim]])
+        for k, each in enumerate(zip(left.tolist(), after.tolist(), self.count.tolist(), strict=True)):
+            self.slow[k] = self.slow[k] + 1 if each[0] > SLOW * self.before[k] else 0
+            self.before[k] = each[0]
+            found.append([centre(*each, self.slow[k] > 0)])
         return np.array(found)
 
-    def lengths(self, of_primal: np.ndarray, of_dual: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+    def lengths(self, of_primal: Any, of_dual: Any, share: float) -> tuple[Any, Any]:
         """Compute how long steps are, at most 1, that go a share of the way to the nearest bounds.
 
         These are ``1 / of_primal`` and ``1 / of_dual`` away. Only linear objectives let both go their own ways.
@@ -290,11 +312,25 @@ class Batch:
         of_primal, of_dual = (share / np.maximum(way, share) for way in ways)
         return of_primal, of_dual
 
+    def halted(self, of_primal: Any, of_dual: Any, parts: tuple[np.ndarray, ...]) -> tuple[Any, Any]:
+        """End systems whose step has no length, and where these are."""
+        go = (of_primal > 0) & (of_dual > 0)
+        if not go.all():
+            self.ended |= ~go
+            of_primal, of_dual = (np.where(go, way, 0) for way in (of_primal, of_dual))
+            for part in parts:
+                part[..., ~go, :] = 0
+        return of_primal, of_dual
+
+    def total(self, products: np.ndarray, factors: np.ndarray) -> Any:
+        """Add up products (2, K, T) times factors."""
+        return np.add.reduce(np.vecdot(products, factors))
+
     def pull(self, slope: np.ndarray) -> np.ndarray:
         """Add the slopes of what falls with the margins to the hinges' (K, T)."""
         return slope if self.terms.lean is None else slope - self.terms.lean
 
-    def factors(self, second: np.ndarray) -> list[np.ndarray | None]:
+    def factors(self, second: np.ndarray) -> Any:
         """Factorise the second derivatives in the parameters; None where rounding leaves no such factors."""
         hessians = self.terms.hessians(second)
         K, size, _ = hessians.shape
@@ -314,23 +350,40 @@ class Batch:
                 self.ended[system] = True
         return found
 
+    def solved(self, factors: Any, right: np.ndarray) -> np.ndarray:
+        """Solve systems, each by its factors; zero where there are none."""
+        each = zip(factors, right, strict=True)
+        return np.array(
+            [np.zeros_like(own) if factor is None else dpotrs(factor, own, lower=1)[0] for factor, own in each]
+        )
+
     def direction(
-        self, factors: list[np.ndarray | None], pulled: np.ndarray, bend: np.ndarray, toward: np.ndarray
+        self,
+        factors: Any,
+        weighted: np.ndarray,
+        held: np.ndarray,
+        pulled: np.ndarray,
+        bend: np.ndarray,
+        toward: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Compute the step of the parameters, and of the duals of the first bound."""
-        slope = bend * toward
-        slope += self.dual[:, 0]
-        slope *= self.weight
-        right = self.terms.back(self.pull(slope))
+        """Compute the step of the parameters, negative, and of the duals of the first bound."""
+        slope = weighted * toward
+        slope += held
+        right = self.terms.back(slope)
         right += pulled
-        move = _solved(factors, right)
-        np.negative(move, out=move)
+        move = self.solved(factors, right)
         change = self.terms.changes(move)
-        change += toward
+        np.subtract(toward, change, out=change)
         change *= bend
         if self.trained is not None:
             change *= self.trained
         return move, change
+
+
+def centre(left: float, after: float, count: float, is_slow: bool) -> float:
+    """Choose which products to aim at, by what is left of `count` of them now, and after a trial."""
+    share = min(max(after / max(left, _TINY), 0.0), _MOST) ** _POWER
+    return max(share, _FIRM if is_slow else 0.0) * left / count
 
 
 def _given(margin: np.ndarray, each: np.ndarray, give: np.ndarray) -> np.ndarray:
@@ -345,9 +398,3 @@ def _given(margin: np.ndarray, each: np.ndarray, give: np.ndarray) -> np.ndarray
         if not (step > 1e-14 * far).any():
             break
     return np.copysign(half, margin)
-
-
-def _solved(factors: list[np.ndarray | None], right: np.ndarray) -> np.ndarray:
-    """Solve systems, each by its factors; zero where there are none."""
-    each = zip(factors, right, strict=True)
-    return np.array([np.zeros_like(own) if factor is None else dpotrs(factor, own, lower=1)[0] for factor, own in each])

@@ -109,10 +109,9 @@ def solve(
         bounds, costs = (lo[0], lo[0] if hi is lo else hi[0]), (float(up[0]), float(down[0]))
         one = interior_one.solve(rows, *bounds, *costs, weight[0], rho[0], float(np.min(gap)), max_iter)
         if one is not None:
-            reached = np.array([one.gap])
-            return Solution(one.params[None, None], np.array([one.value]), reached, [one.curve], reached <= gap)
+            return one
     if K > 1 and C == 1 and n >= _MANY_ROWS and not width and interior_one.suits(rows, None, rho, kappa):
-        return _one_by_one(rows, lo, hi, up, down, weight, rho, np.broadcast_to(gap, K), max_iter)
+        return _one_by_one(rows, (lo, hi), (up, down), weight, rho, np.broadcast_to(gap, K), max_iter)
     goal = np.repeat(np.broadcast_to(np.asarray(gap, dtype=float), K), C)
     starts = _starts(rows, (lo + hi) / 2, weight, rho, kappa)
     params, value, reached = np.zeros((K * C, D)), np.zeros(K * C), np.zeros(K * C)
@@ -153,10 +152,8 @@ def solve(
 
 def _one_by_one(
     rows: Rows,
-    lo: np.ndarray,
-    hi: np.ndarray,
-    up: np.ndarray,
-    down: np.ndarray,
+    bounds: tuple[np.ndarray, np.ndarray],
+    costs: tuple[np.ndarray, np.ndarray],
     weight: np.ndarray,
     rho: np.ndarray,
     gap: np.ndarray,
@@ -165,12 +162,11 @@ def _one_by_one(
     """Solve models of one column each on their own rows, of which few are looked at: see `interior_one`."""
     first, number = distinct(weight)
     own = [np.flatnonzero(weight[k]) for k in first]
-    parts = [(rows.select(used), lo[:, used], hi[:, used]) for used in own]
+    parts = [(rows.select(used), bounds[0][:, used], bounds[1][:, used]) for used in own]
     found = []
     for k, which in enumerate(number):
         one = weight[k : k + 1, own[which]], rho[k : k + 1], np.zeros_like(rho[k : k + 1])
-        part, below, above = parts[which]
-        found.append(solve(part, below, above, up, down, *one, gap[k], max_iter))
+        found.append(solve(*parts[which], *costs, *one, gap[k], max_iter))
     params, value, reached = (np.concatenate([of[i] for of in found]) for i in range(3))
     return Solution(params, value, reached, [of.curve[0] for of in found], reached <= gap)
 
