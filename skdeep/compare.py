@@ -11,7 +11,13 @@ from typing import Any
 
 from skdeep.model_selection.comparison import Comparison
 from skdeep.model_selection.contest import compare
-from skdeep.model_selection.contestants import DEFAULTS, DEFAULTS_OF_VALUES, are_values, default_contestants
+from skdeep.model_selection.contestants import (
+    DEFAULTS,
+    DEFAULTS_OF_VALUES,
+    are_like_values,
+    are_values,
+    default_contestants,
+)
 from skdeep.model_selection.table_files import notes_of_classes, notes_of_columns, read, refuse_dates
 
 
@@ -84,6 +90,9 @@ def _compared(options: argparse.Namespace) -> Comparison:
     n_folds = cv.get_n_splits() // cv.n_repeats
     for note in [*notes_of_columns(X), *([] if of_values else notes_of_classes(y, n_folds))]:
         print(note, file=sys.stderr)
+    if of_values and not options.values and are_like_values(y):
+        what = f"The target has {y.nunique()} different whole numbers, taken as values. If they are classes: --classes"
+        print(what, file=sys.stderr)
     if not options.quiet:
         what = "values" if of_values else f"{y.nunique()} classes"
         print(f"{len(X)} rows, {X.shape[1]} columns, {what}, {cv.get_n_splits()} splits", file=sys.stderr)

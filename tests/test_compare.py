@@ -460,6 +460,20 @@ def test_default_contestants_take_a_table_as_it_comes():
     assert means["dummy"] < 0.75
 
 
+@pytest.mark.parametrize(
+    ("kind", "names", "metric", "n_notes"),
+    [(np.int64, ["ridge", "dummy"], "r2", 1), (np.float64, None, "r2", 1), (str, ["logreg", "dummy"], "accuracy", 0)],
+)
+def test_many_whole_numbers_are_values_and_a_note_says_so(kind, names, metric, n_notes, monkeypatch):
+    monkeypatch.setattr(contestants, "DEFAULTS_OF_VALUES", ("ridge", "dummy"))
+    y = (X[:, 0] * 10).round().astype(int).astype(kind)  # 35 different ones in 150 rows
+    found = compare(names, X, y, cv=KFold(2))
+    assert found.metrics == [metric]
+    assert len(found.notes) == n_notes
+    assert all(note.startswith("y has 35 different whole numbers, taken as values") for note in found.notes)
+    assert not contestants.are_values(Y * 1.0)
+
+
 def test_each_default_contestant_has_the_steps_that_it_needs():
     def lengths(X):
         return {name: len(getattr(m, "steps", [m])) for name, m in contestants.default_contestants(X, Y).items()}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from joblib import effective_n_jobs
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier, is_regressor
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier, is_regressor
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 from sklearn.utils import indexable
@@ -63,7 +63,9 @@ def compare(
         Any estimators of scikit-learn's interface, or scores that are there: what ``cross_validate`` returned, and
         fitted searches, of which the split scores of the best candidate are taken. A list names some of the default
         contestants, None takes them all: "logreg", "hgb" (HistGradientBoostingClassifier), "softmax", "hinge", "mlp",
-        "ensemble" and "dummy", each with the steps that missing values and categories make necessary.
+        "ensemble" and "dummy", each with the steps that missing values and categories make necessary. Of values, they
+        are "ridge", "hgb", "linear", "mlp", "ensemble" and "dummy"; whole numbers are values if more than 30 differ,
+        with fewer than ten rows to each.
     X : {array-like, sparse matrix} of shape (n_samples, n_features)
         Not needed for scores that are there.
     y : array-like of shape (n_samples,)
@@ -134,6 +136,8 @@ def compare(
         models = _models(contestants, X, y)
         reference = _named(list(models), reference)
         found = _cross_validated(models, X, y, cv, groups, scoring, n_jobs, verbose)
+        if not isinstance(contestants, Mapping):
+            found.notes += _notes_of_target(y)
     found.reference, found.confidence = reference, confidence
     found.rope = {metric: _rope_of(metric, rope, found.metrics) for metric in found.metrics}
     if found.n_splits == 1:
@@ -166,6 +170,16 @@ def _models(contestants: Any, X: Data, y: Data) -> dict[str, BaseEstimator]:
     return {str(name): model for name, model in contestants.items()}
 
 
+def _notes_of_target(y: Data) -> list[str]:
+    """Say what default contestants take a target for, if it could be something else."""
+    from skdeep.model_selection.contestants import are_like_values
+
+    if not are_like_values(y):
+        return []
+    n = len(np.unique(np.asarray(y)))
+    return [f"y has {n} different whole numbers, taken as values. If they are classes, pass text: y.astype(str)."]
+
+
 def _named(names: list[str], reference: str | None) -> str:
     """Find the reference among the contestants."""
     if reference is None:
@@ -190,10 +204,11 @@ def _rope_of(metric: str, rope: float | Mapping[str, float] | None, metrics: lis
 def _scorer(models: dict[str, BaseEstimator], scoring: Any, y: Data) -> tuple[Callable, str]:
     """Make the scorer of all contestants, and the name of its metric if it has only one without a name."""
     first = next(iter(models.values()))
-    if scoring in (None, "accuracy", ["accuracy"]) and np.ndim(y) == 1:
-        ways = {type(final_step(model)).score for model in models.values()}
-        if ways <= {ClassifierMixin.score, BaseTorchClassifier.score}:
-            scoring = ["accuracy"]
+    ways = {getattr(type(final_step(model)), "score", None) for model in models.values()}
+    if scoring in (None, "accuracy", ["accuracy"]) and np.ndim(y) == 1 and all(map(_is_accuracy, ways)):
+        scoring = ["accuracy"]
+    if scoring is None and ways == {RegressorMixin.score}:
+        scoring = ["r2"]
     if scoring is None:
         kinds = [is_classifier(model) - is_regressor(model) for model in models.values()]
         name = {1: "accuracy", -1: "r2"}.get(kinds[0], "score") if len(set(kinds)) == 1 else "score"
@@ -211,6 +226,15 @@ def _scorer(models: dict[str, BaseEstimator], scoring: Any, y: Data) -> tuple[Ca
     scoring = dict(scoring) if isinstance(scoring, Mapping) else {name: name for name in scoring}
     names = {name: one for name, one in scoring.items() if isinstance(one, str)}
     return _Scorers(check_scoring(first, scoring=scoring)._scorers, names), "score"
+
+
+def _is_accuracy(score: Any) -> bool:
+    """Say whether a method of a classifier computes the accuracy."""
+    if score in (ClassifierMixin.score, BaseTorchClassifier.score):
+        return True
+    # which take None for rows that are known, and hand on all others
+    names = ("DummyClassifier.score", "KNeighborsClassifier.score", "RadiusNeighborsClassifier.score")
+    return getattr(score, "__module__", "").startswith("sklearn.") and score.__qualname__ in names
 
 
 class _Scorers(QuickScorers):

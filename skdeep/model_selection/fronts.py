@@ -22,16 +22,12 @@ from skdeep.data.inputs import Data
 from skdeep.estimators.linear import LinearModel
 from skdeep.model_selection.evaluation import final_step, groups_of_alike
 from skdeep.model_selection.own_units import MAX_IN_ONE_ARRAY
+from skdeep.model_selection.plain import is_array, is_finite
 from skdeep.model_selection.stacks import why_alone
 from skdeep.model_selection.trainees import only_asks
 
 #: Steps that know columns by their place alone.
 _OF_NUMBERS = (StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, SimpleImputer, PCA, QuantileTransformer)
-
-
-def is_finite(X: Data) -> bool:
-    """Say whether X is an array of finite floating-point numbers."""
-    return type(X) is np.ndarray and X.dtype.kind == "f" and bool(np.isfinite(X.sum()))
 
 
 @dataclass
@@ -71,14 +67,6 @@ def _takes_array(front: Pipeline, X: Data) -> bool:
         return False
     # set_output() asks for frames
     return all(type(step) in _OF_NUMBERS and not hasattr(step, "_sklearn_output_config") for _, step in front.steps)
-
-
-def is_array(X: Data) -> bool:
-    """Say whether a data frame of pandas is an array of floating-point numbers with names."""
-    if not hasattr(X, "iloc") or not all(isinstance(name, str) for name in X.columns):
-        return False
-    kinds = set(X.dtypes)
-    return len(kinds) == 1 and isinstance(kind := kinds.pop(), np.dtype) and kind.kind == "f"
 
 
 def is_network(final: Any) -> bool:
