@@ -33,7 +33,7 @@ from sklearn.svm import LinearSVC
 import skdeep.compare
 from skdeep import LinearRegressor, MLPClassifierTorch, Quantile, SoftmaxClassifier, compare
 from skdeep.display import ComparisonDisplay
-from skdeep.model_selection import Comparison, contestants, evaluation, grid, paired_difference
+from skdeep.model_selection import Comparison, contestants, evaluation, grid, paired_difference, rounds
 from skdeep.model_selection.counter import Counter
 from skdeep.model_selection.paired import holm
 from skdeep.model_selection.table_files import notes_of_classes, notes_of_columns, read
@@ -281,12 +281,17 @@ def test_networks_of_all_splits_are_one_stack_behind_steps_as_well(options, monk
 
 
 def test_rounds_of_few_splits_are_the_same(monkeypatch):
-    models = {name: make_pipeline(StandardScaler(), softmax(alpha=alpha)) for name, alpha in {"a": 1, "b": 2}.items()}
+    models = {name: softmax(alpha=alpha) for name, alpha in {"a": 1, "b": 2}.items()}
+    models = {name: make_pipeline(Counting(), model) for name, model in models.items()}  # by no change of variables
     whole = compare(models, X, Y, cv=FOLDS)
-    set_constant(monkeypatch, "_SPLITS_OF_ROUND", 2)
-    np.testing.assert_array_equal(
-        compare(models, X, Y, cv=FOLDS).scores["accuracy"]["b"], whole.scores["accuracy"]["b"]
-    )
+    sizes, one_round = [], rounds._round
+    monkeypatch.setattr(rounds, "_round", lambda *args: [sizes.append(len(args[4])), one_round(*args)][1])
+    for name, value, expected in (("_SPLITS_OF_ROUND", 2, [2, 1]), ("_MAX_KEPT", X.size, [1, 1, 1])):
+        sizes.clear()
+        set_constant(monkeypatch, name, value)
+        found = compare(models, X, Y, cv=FOLDS)
+        assert sizes == expected
+        np.testing.assert_array_equal(found.scores["accuracy"]["b"], whole.scores["accuracy"]["b"])
 
 
 class Fragile(Counting):

@@ -31,8 +31,8 @@ from skdeep.model_selection.plain import as_numbers, fit_and_score_plain, is_fin
 from skdeep.model_selection.scaled import Scaling
 from skdeep.model_selection.stacks import stackable_now, why_alone
 
-#: Splits of a round, at least, where the rows that come out of shared steps are kept for a round.
-_SPLITS_OF_ROUND = 10
+#: Splits of a round, where the rows that come out of shared steps are kept for a round; and values of these, about.
+_SPLITS_OF_ROUND, _MAX_KEPT = 10, 1 << 27
 #: No arguments of ``fit``, as one object: tasks with the same ones may share a stack.
 _NOTHING: dict[str, Any] = {}
 #: Rows and columns of what contestants are warmed up with.
@@ -84,7 +84,9 @@ def run(
         done = {entry.name for entry in known}
         contestants = {name: contestant for name, contestant in contestants.items() if name not in done}
         fronts = shared_fronts(contestants, scorer, X)
-        size = len(splits) if not fronts else max(_SPLITS_OF_ROUND, n_workers)
+        # many rows are not kept for more splits than there are workers
+        few = min(_SPLITS_OF_ROUND, _MAX_KEPT // max(1, getattr(X, "size", 1)))
+        size = max(few, n_workers) if fronts else len(splits)
         for start in range(0, len(splits), size):
             numbers = range(start, min(start + size, len(splits)))
             some = {number: splits[number] for number in numbers}
