@@ -1,6 +1,7 @@
 """Comparisons: the statistics against formulas and simulation, who trains with whom, and what is refused."""
 
 import io
+import pickle
 import subprocess
 import sys
 from functools import cache
@@ -33,7 +34,7 @@ from sklearn.svm import LinearSVC
 import skdeep.compare
 from skdeep import LinearRegressor, MLPClassifierTorch, Quantile, SoftmaxClassifier, compare
 from skdeep.display import ComparisonDisplay
-from skdeep.model_selection import Comparison, contestants, evaluation, grid, paired_difference, rounds
+from skdeep.model_selection import Comparison, contest, contestants, evaluation, grid, paired_difference, rounds
 from skdeep.model_selection.counter import Counter
 from skdeep.model_selection.paired import holm
 from skdeep.model_selection.table_files import notes_of_classes, notes_of_columns, read
@@ -234,6 +235,17 @@ def test_frame_is_the_rows(monkeypatch):
         found.frame()
 
 
+def test_an_interval_without_zero_that_decides_nothing_is_explained():
+    scores = {"a": [0.8, 0.82, 0.79, 0.81, 0.8], "b": [0.86, 0.83, 0.83, 0.86, 0.83], "c": [0.8, 0.83, 0.77, 0.81, 0.8]}
+    past = {name: {"test_score": np.array(values)} for name, values in scores.items()}
+    for names, n_remarks in ((["a", "b"], 0), (["a", "b", "c"], 1)):
+        found = compare({name: past[name] for name in names}, cv=KFold(5), rope=0.0)
+        row = found.rows()[1]
+        assert row["low"] > 0
+        assert row["verdict"] == ("undecided" if n_remarks else "better")
+        assert repr(found).count("b: an interval leaves out zero, and the verdict is undecided") == n_remarks
+
+
 def test_whoever_the_reference_is_the_differences_turn_around():
     found, *_ = compared()
     turned = Comparison(**{**vars(found), "reference": "dummy"})
@@ -315,10 +327,15 @@ def test_a_step_that_fails_in_one_split_is_said_to():
 
 def test_a_metric_that_a_contestant_cannot_have_is_its_own():
     models = {"dummy": DummyClassifier(), "svc": LinearSVC()}
-    with pytest.warns(UserWarning, match="Scoring failed"):
-        found = compare(models, X, Y, cv=2, scoring=["accuracy", "neg_log_loss"])
-    assert [row["verdict"] for row in found.rows()] == ["reference", "better", "reference", "failed"]
-    assert "neg_log_loss has no finite value on 2 of 2 splits" in repr(found)
+    for n_jobs in (1, 2):
+        with joblib.parallel_config("threading"):
+            found = compare(models, X, Y, cv=2, scoring=["accuracy", "neg_log_loss"], n_jobs=n_jobs)
+        assert [row["verdict"] for row in found.rows()] == ["reference", "better", "reference", "failed"]
+        assert "svc: neg_log_loss has no finite value on 2 of 2 splits: AttributeError: " in repr(found)
+        assert "has none of the following attributes: predict_proba" in repr(found)
+    why = pickle.loads(pickle.dumps(contest.Failure("no such luck")))  # as workers send it
+    assert np.isnan(why)
+    assert why.trace == "no such luck"
 
 
 def test_one_split_has_no_interval():
@@ -335,7 +352,7 @@ def test_regressors_and_other_scorings():
     X, y = load_diabetes(return_X_y=True)
     models = {"mean": DummyRegressor(), "ridge": Ridge()}
     found = compare(models, X, y, cv=KFold(3))
-    assert (found.metrics, found.rope) == (["r2"], {"r2": 0.0})
+    assert (found.metrics, found.rope) == (["r2"], {"r2": 0.01})
     assert found.rows()[1]["verdict"] == "better"
     found = compare(models, X, y, cv=KFold(3), scoring="neg_root_mean_squared_error", rope=100)
     assert found.rows()[1]["verdict"] == "equal"
@@ -635,7 +652,7 @@ def test_the_command_line_is_told_what_a_target_is(tmp_path, capsys):
     ):
         arguments = [str(tmp_path / "data.csv"), "--target", target, "--contestants", names, "--cv", "3"]
         assert skdeep.compare.main([*arguments, "--quiet", *options]) == 0
-        assert f"\n{metric} ({'equal within 0.01, ' * (metric == 'accuracy')}95 % intervals)" in capsys.readouterr().out
+        assert f"\n{metric} (equal within 0.01, 95 % intervals)" in capsys.readouterr().out
 
 
 def test_errors_of_several_lines_are_told_whole():

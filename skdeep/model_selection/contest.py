@@ -32,7 +32,7 @@ _ROPE = 0.01
 #: Beginnings of the names of these metrics: shares, and logarithms of shares.
 _SHARES = (
     *("accuracy", "balanced_accuracy", "top_k_accuracy", "f1", "precision", "recall", "jaccard"),
-    *("roc_auc", "average_precision", "neg_log_loss"),
+    *("roc_auc", "average_precision", "neg_log_loss", "r2", "d2", "explained_variance"),
 )
 
 
@@ -64,8 +64,8 @@ def compare(
         fitted searches, of which the split scores of the best candidate are taken. A list names some of the default
         contestants, None takes them all: "logreg", "hgb" (HistGradientBoostingClassifier), "softmax", "hinge", "mlp",
         "ensemble" and "dummy", each with the steps that missing values and categories make necessary. Of values, they
-        are "ridge", "hgb", "linear", "mlp", "ensemble" and "dummy"; whole numbers are values if more than 30 differ,
-        with fewer than ten rows to each.
+        are "ridge", "hgb", "linear", "mlp", "ensemble" and "dummy"; whole numbers are values if more than 30 differ, of
+        which more than a tenth have fewer than five rows.
     X : {array-like, sparse matrix} of shape (n_samples, n_features)
         Not needed for scores that are there.
     y : array-like of shape (n_samples,)
@@ -78,8 +78,8 @@ def compare(
         Name of the contestant that the others are compared with; None is the first.
     rope : float or dict of str to float, default=None
         The region of practical equivalence: the largest difference that makes no difference, for all metrics or by
-        metric. None is 0.01 for accuracies, areas under curves and the like, and the log-loss, and 0 for metrics of an
-        unknown scale.
+        metric. None is 0.01 for accuracies, areas under curves, R² and the like, and the log-loss, and 0 for metrics of
+        an unknown scale.
     confidence : float, default=0.95
         Of intervals and verdicts.
     groups : array-like of shape (n_samples,), default=None
@@ -246,7 +246,21 @@ class _Scorers(QuickScorers):
         found = super().__call__(estimator, *args, **options)
         if self.counter is not None:
             self.counter.update()
-        return found
+        return {name: Failure(mark) if isinstance(mark, str) else mark for name, mark in found.items()}
+
+
+class Failure(float):
+    """A score that is none, and why."""
+
+    trace: str
+
+    def __new__(cls, trace: str) -> Failure:
+        none = super().__new__(cls, "nan")
+        none.trace = trace
+        return none
+
+    def __reduce__(self) -> tuple:
+        return Failure, (self.trace,)
 
 
 # ---- what is found ---------------------------------------------------------------------------------------------------
@@ -277,6 +291,7 @@ def _cross_validated(
     scores = {metric: {model: np.full(shape, np.nan) for model in models} for metric in metrics}
     fit_seconds, predict_seconds = ({model: np.full(shape, np.nan) for model in models} for _ in range(2))
     failures: dict[str, list[str]] = {}
+    of_metrics: dict[tuple[str, str], str] = {}
     for entry in entries:
         fit_seconds[entry.name][entry.split] = entry.result["fit_time"] + entry.fit_extra
         if (trace := entry.result["fit_error"]) is not None:
@@ -285,12 +300,15 @@ def _cross_validated(
         predict_seconds[entry.name][entry.split] = entry.result["score_time"] + entry.score_extra
         values = entry.result["test_scores"]
         for metric in metrics:
-            scores[metric][entry.name][entry.split] = values[metric] if isinstance(values, dict) else values
+            scores[metric][entry.name][entry.split] = mark = values[metric] if isinstance(values, dict) else values
+            if isinstance(mark, Failure):
+                of_metrics.setdefault((metric, entry.name), _message(mark.trace))
     errors = {
         model: f"the fit failed on {len(texts)} of {len(splits)} splits: {texts[0]}"
         for model, texts in failures.items()
     }
-    return Comparison(list(models), "", scores, fit_seconds, predict_seconds, ratio_of(splits), {}, errors=errors)
+    seconds = fit_seconds, predict_seconds
+    return Comparison(list(models), "", scores, *seconds, ratio_of(splits), {}, errors=errors, score_errors=of_metrics)
 
 
 def _message(trace: str) -> str:

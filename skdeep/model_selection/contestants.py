@@ -36,8 +36,8 @@ _MAX_CODES = 254
 #: Beginnings of the names of types of columns that hold numbers.
 _NUMBERS = ("int", "uint", "float", "double", "decimal", "bool")
 
-#: Whole numbers are values, unless told otherwise, if more differ than so many, with fewer rows to each than these.
-_MANY_CLASSES, _FEW_ROWS = 30, 10
+#: Whole numbers are values, unless told otherwise, if more differ than so many, a tenth with fewer rows than these.
+_MANY_CLASSES, _FEW_ROWS = 30, 5
 
 #: The names of the contestants; the first is who the others are compared with.
 DEFAULTS = ("logreg", "hgb", "softmax", "hinge", "mlp", "ensemble", "dummy")
@@ -55,8 +55,8 @@ def are_like_values(y: Data) -> bool:
     values = np.asarray(y)
     if values.ndim != 1 or values.dtype.kind not in "iuf" or type_of_target(y, input_name="y") != "multiclass":
         return False
-    n_different = len(np.unique(values))
-    return n_different > _MANY_CLASSES and len(values) < _FEW_ROWS * n_different
+    counts = np.unique(values, return_counts=True)[1]
+    return len(counts) > _MANY_CLASSES and int(np.count_nonzero(counts < _FEW_ROWS)) > len(counts) / 10
 
 
 def default_contestants(
@@ -78,8 +78,8 @@ def default_contestants(
         numbers that are not whole: "ridge", "hgb", "linear" (LinearRegressor), "mlp", "ensemble" and "dummy" (the
         mean). None takes all.
     of_values : bool, default=None
-        Whether y is values; None looks for numbers that are not whole, or so many that they are hardly classes (more
-        than 30, with fewer than ten rows to each).
+        Whether y is values; None looks for numbers that are not whole, or so many that they are hardly classes: more
+        than 30 differ, and more than a tenth of them have fewer than five rows.
 
     Returns
     -------
