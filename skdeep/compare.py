@@ -6,6 +6,7 @@ import argparse
 import sys
 import types
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rope", type=float, help="the largest difference that makes no difference")
     parser.add_argument("--n-jobs", type=int, help="processes")
     parser.add_argument("--random-state", type=int, default=0, help="seed of the splits (default: 0)")
-    parser.add_argument("--out", type=Path, help="write the report as HTML")
+    parser.add_argument("--out", type=Path, help="write the report as HTML, with pictures if there is matplotlib")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     return parser
 
@@ -111,6 +112,17 @@ def _compared(options: argparse.Namespace) -> Comparison:
     )
 
 
+def _report(found: Comparison) -> str:
+    """Write tables and, where there is matplotlib, a picture of the differences in each metric."""
+    page = found.to_html()
+    if len(found.names) < 2 or find_spec("matplotlib") is None:
+        return page
+    from skdeep.display.comparison import as_svg
+
+    body, end = page.rsplit("</body>", 1)
+    return f"{body}{''.join(as_svg(found, metric) for metric in found.metrics)}</body>{end}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -129,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = _compared(options)
         print(found)
         if options.out is not None:
-            options.out.write_text(found.to_html(), encoding="utf-8")
+            options.out.write_text(_report(found), encoding="utf-8")
     except (ValueError, TypeError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

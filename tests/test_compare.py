@@ -552,7 +552,10 @@ def test_the_command_line_writes_a_report(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "2 contestants on 4 splits, compared with logreg" in done.stdout
     assert "90 rows, 4 columns, 2 classes, 4 splits" in done.stderr
-    assert "<td" in out.read_text(encoding="utf-8")
+    page = out.read_text(encoding="utf-8")
+    assert "<td" in page
+    assert page.count("<svg") == page.count("</svg>") == 2, "a picture of each metric"
+    assert page.rstrip().endswith("</html>")
 
 
 def test_the_command_line_reads_parquet_and_skips_rows_without_target(tmp_path, capsys):
