@@ -8,14 +8,14 @@ import pytest
 from sklearn import get_config
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
-from sklearn.datasets import load_diabetes, load_iris
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV as Theirs
-from sklearn.model_selection import KFold, StratifiedKFold, cross_validate
+from sklearn.model_selection import KFold, RepeatedStratifiedKFold, StratifiedKFold, cross_validate
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
@@ -25,6 +25,7 @@ from skdeep import (
     HingeClassifier,
     LeastSquaresClassifier,
     LinearRegressor,
+    MLPClassifierTorch,
     MLPRegressorTorch,
     SigmoidClassifier,
     SoftmaxClassifier,
@@ -186,6 +187,14 @@ def test_a_search_of_networks_with_several_targets_is_one_stack(sizes):
     )
     assert sizes == [6]
     np.testing.assert_allclose(found.cv_results_["mean_test_score"], expected.cv_results_["mean_test_score"], rtol=1e-8)
+
+
+def test_networks_on_bins_are_one_stack_with_default_parameters(sizes):
+    """Ten of breast_cancer have more weights than any others of such data."""
+    rows = load_breast_cancer(return_X_y=True)
+    cv = RepeatedStratifiedKFold(n_splits=5, n_repeats=2, random_state=0)
+    compare({"mlp": MLPClassifierTorch(max_iter=1, random_state=0)}, *rows, cv=cv)
+    assert sizes == [10]
 
 
 # ---- models of scikit-learn's ----------------------------------------------------------------------------------------
