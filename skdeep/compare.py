@@ -6,12 +6,19 @@ import argparse
 import sys
 import types
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from skdeep.model_selection.comparison import Comparison
 from skdeep.model_selection.contest import compare
-from skdeep.model_selection.contestants import DEFAULTS, DEFAULTS_OF_VALUES, are_values, default_contestants
+from skdeep.model_selection.contestants import (
+    DEFAULTS,
+    DEFAULTS_OF_VALUES,
+    are_like_values,
+    are_values,
+    default_contestants,
+)
 from skdeep.model_selection.table_files import notes_of_classes, notes_of_columns, read, refuse_dates
 
 
@@ -32,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rope", type=float, help="the largest difference that makes no difference")
     parser.add_argument("--n-jobs", type=int, help="processes")
     parser.add_argument("--random-state", type=int, default=0, help="seed of the splits (default: 0)")
-    parser.add_argument("--out", type=Path, help="write the report as HTML")
+    parser.add_argument("--out", type=Path, help="write the report as HTML, with pictures if there is matplotlib")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     return parser
 
@@ -84,6 +91,9 @@ def _compared(options: argparse.Namespace) -> Comparison:
     n_folds = cv.get_n_splits() // cv.n_repeats
     for note in [*notes_of_columns(X), *([] if of_values else notes_of_classes(y, n_folds))]:
         print(note, file=sys.stderr)
+    if of_values and not options.values and are_like_values(y):
+        what = f"The target has {y.nunique()} different whole numbers, taken as values. If they are classes: --classes"
+        print(what, file=sys.stderr)
     if not options.quiet:
         what = "values" if of_values else f"{y.nunique()} classes"
         print(f"{len(X)} rows, {X.shape[1]} columns, {what}, {cv.get_n_splits()} splits", file=sys.stderr)
@@ -100,6 +110,17 @@ def _compared(options: argparse.Namespace) -> Comparison:
         n_jobs=options.n_jobs,
         verbose=0 if options.quiet else 1,
     )
+
+
+def _report(found: Comparison) -> str:
+    """Write tables and, where there is matplotlib, a picture of the differences in each metric."""
+    page = found.to_html()
+    if len(found.names) < 2 or find_spec("matplotlib") is None:
+        return page
+    from skdeep.display.comparison import as_svg
+
+    body, end = page.rsplit("</body>", 1)
+    return f"{body}{''.join(as_svg(found, metric) for metric in found.metrics)}</body>{end}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = _compared(options)
         print(found)
         if options.out is not None:
-            options.out.write_text(found.to_html(), encoding="utf-8")
+            options.out.write_text(_report(found), encoding="utf-8")
     except (ValueError, TypeError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

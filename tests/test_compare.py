@@ -1,6 +1,7 @@
 """Comparisons: the statistics against formulas and simulation, who trains with whom, and what is refused."""
 
 import io
+import pickle
 import subprocess
 import sys
 from functools import cache
@@ -33,7 +34,7 @@ from sklearn.svm import LinearSVC
 import skdeep.compare
 from skdeep import LinearRegressor, MLPClassifierTorch, Quantile, SoftmaxClassifier, compare
 from skdeep.display import ComparisonDisplay
-from skdeep.model_selection import Comparison, contestants, evaluation, grid, paired_difference
+from skdeep.model_selection import Comparison, contest, contestants, evaluation, grid, paired_difference, rounds
 from skdeep.model_selection.counter import Counter
 from skdeep.model_selection.paired import holm
 from skdeep.model_selection.table_files import notes_of_classes, notes_of_columns, read
@@ -234,6 +235,17 @@ def test_frame_is_the_rows(monkeypatch):
         found.frame()
 
 
+def test_an_interval_without_zero_that_decides_nothing_is_explained():
+    scores = {"a": [0.8, 0.82, 0.79, 0.81, 0.8], "b": [0.86, 0.83, 0.83, 0.86, 0.83], "c": [0.8, 0.83, 0.77, 0.81, 0.8]}
+    past = {name: {"test_score": np.array(values)} for name, values in scores.items()}
+    for names, n_remarks in ((["a", "b"], 0), (["a", "b", "c"], 1)):
+        found = compare({name: past[name] for name in names}, cv=KFold(5), rope=0.0)
+        row = found.rows()[1]
+        assert row["low"] > 0
+        assert row["verdict"] == ("undecided" if n_remarks else "better")
+        assert repr(found).count("b: an interval leaves out zero, and the verdict is undecided") == n_remarks
+
+
 def test_whoever_the_reference_is_the_differences_turn_around():
     found, *_ = compared()
     turned = Comparison(**{**vars(found), "reference": "dummy"})
@@ -281,12 +293,17 @@ def test_networks_of_all_splits_are_one_stack_behind_steps_as_well(options, monk
 
 
 def test_rounds_of_few_splits_are_the_same(monkeypatch):
-    models = {name: make_pipeline(StandardScaler(), softmax(alpha=alpha)) for name, alpha in {"a": 1, "b": 2}.items()}
+    models = {name: softmax(alpha=alpha) for name, alpha in {"a": 1, "b": 2}.items()}
+    models = {name: make_pipeline(Counting(), model) for name, model in models.items()}  # by no change of variables
     whole = compare(models, X, Y, cv=FOLDS)
-    set_constant(monkeypatch, "_SPLITS_OF_ROUND", 2)
-    np.testing.assert_array_equal(
-        compare(models, X, Y, cv=FOLDS).scores["accuracy"]["b"], whole.scores["accuracy"]["b"]
-    )
+    sizes, one_round = [], rounds._round
+    monkeypatch.setattr(rounds, "_round", lambda *args: [sizes.append(len(args[4])), one_round(*args)][1])
+    for name, value, expected in (("_SPLITS_OF_ROUND", 2, [2, 1]), ("_MAX_KEPT", X.size, [1, 1, 1])):
+        sizes.clear()
+        set_constant(monkeypatch, name, value)
+        found = compare(models, X, Y, cv=FOLDS)
+        assert sizes == expected
+        np.testing.assert_array_equal(found.scores["accuracy"]["b"], whole.scores["accuracy"]["b"])
 
 
 class Fragile(Counting):
@@ -310,10 +327,15 @@ def test_a_step_that_fails_in_one_split_is_said_to():
 
 def test_a_metric_that_a_contestant_cannot_have_is_its_own():
     models = {"dummy": DummyClassifier(), "svc": LinearSVC()}
-    with pytest.warns(UserWarning, match="Scoring failed"):
-        found = compare(models, X, Y, cv=2, scoring=["accuracy", "neg_log_loss"])
-    assert [row["verdict"] for row in found.rows()] == ["reference", "better", "reference", "failed"]
-    assert "neg_log_loss has no finite value on 2 of 2 splits" in repr(found)
+    for n_jobs in (1, 2):
+        with joblib.parallel_config("threading"):
+            found = compare(models, X, Y, cv=2, scoring=["accuracy", "neg_log_loss"], n_jobs=n_jobs)
+        assert [row["verdict"] for row in found.rows()] == ["reference", "better", "reference", "failed"]
+        assert "svc: neg_log_loss has no finite value on 2 of 2 splits: AttributeError: " in repr(found)
+        assert "has none of the following attributes: predict_proba" in repr(found)
+    why = pickle.loads(pickle.dumps(contest.Failure("no such luck")))  # as workers send it
+    assert np.isnan(why)
+    assert why.trace == "no such luck"
 
 
 def test_one_split_has_no_interval():
@@ -330,7 +352,7 @@ def test_regressors_and_other_scorings():
     X, y = load_diabetes(return_X_y=True)
     models = {"mean": DummyRegressor(), "ridge": Ridge()}
     found = compare(models, X, y, cv=KFold(3))
-    assert (found.metrics, found.rope) == (["r2"], {"r2": 0.0})
+    assert (found.metrics, found.rope) == (["r2"], {"r2": 0.01})
     assert found.rows()[1]["verdict"] == "better"
     found = compare(models, X, y, cv=KFold(3), scoring="neg_root_mean_squared_error", rope=100)
     assert found.rows()[1]["verdict"] == "equal"
@@ -460,6 +482,20 @@ def test_default_contestants_take_a_table_as_it_comes():
     assert means["dummy"] < 0.75
 
 
+@pytest.mark.parametrize(
+    ("kind", "names", "metric", "n_notes"),
+    [(np.int64, ["ridge", "dummy"], "r2", 1), (np.float64, None, "r2", 1), (str, ["logreg", "dummy"], "accuracy", 0)],
+)
+def test_many_whole_numbers_are_values_and_a_note_says_so(kind, names, metric, n_notes, monkeypatch):
+    monkeypatch.setattr(contestants, "DEFAULTS_OF_VALUES", ("ridge", "dummy"))
+    y = (X[:, 0] * 10).round().astype(int).astype(kind)  # 35 different ones in 150 rows
+    found = compare(names, X, y, cv=KFold(2))
+    assert found.metrics == [metric]
+    assert len(found.notes) == n_notes
+    assert all(note.startswith("y has 35 different whole numbers, taken as values") for note in found.notes)
+    assert not contestants.are_values(Y * 1.0)
+
+
 def test_each_default_contestant_has_the_steps_that_it_needs():
     def lengths(X):
         return {name: len(getattr(m, "steps", [m])) for name, m in contestants.default_contestants(X, Y).items()}
@@ -516,7 +552,10 @@ def test_the_command_line_writes_a_report(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "2 contestants on 4 splits, compared with logreg" in done.stdout
     assert "90 rows, 4 columns, 2 classes, 4 splits" in done.stderr
-    assert "<td" in out.read_text(encoding="utf-8")
+    page = out.read_text(encoding="utf-8")
+    assert "<td" in page
+    assert page.count("<svg") == page.count("</svg>") == 2, "a picture of each metric"
+    assert page.rstrip().endswith("</html>")
 
 
 def test_the_command_line_reads_parquet_and_skips_rows_without_target(tmp_path, capsys):
@@ -616,7 +655,7 @@ def test_the_command_line_is_told_what_a_target_is(tmp_path, capsys):
     ):
         arguments = [str(tmp_path / "data.csv"), "--target", target, "--contestants", names, "--cv", "3"]
         assert skdeep.compare.main([*arguments, "--quiet", *options]) == 0
-        assert f"\n{metric} ({'equal within 0.01, ' * (metric == 'accuracy')}95 % intervals)" in capsys.readouterr().out
+        assert f"\n{metric} (equal within 0.01, 95 % intervals)" in capsys.readouterr().out
 
 
 def test_errors_of_several_lines_are_told_whole():

@@ -1,25 +1,31 @@
 """What a comparison does once for all splits, and that scores are those of one fit after the other."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn import get_config
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
-from sklearn.datasets import load_diabetes, load_iris
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV as Theirs
-from sklearn.model_selection import KFold, StratifiedKFold, cross_validate
+from sklearn.model_selection import KFold, RepeatedStratifiedKFold, StratifiedKFold, cross_validate
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
 from skdeep import (
     HingeClassifier,
     LeastSquaresClassifier,
     LinearRegressor,
+    MLPClassifierTorch,
     MLPRegressorTorch,
     SigmoidClassifier,
     SoftmaxClassifier,
@@ -183,6 +189,14 @@ def test_a_search_of_networks_with_several_targets_is_one_stack(sizes):
     np.testing.assert_allclose(found.cv_results_["mean_test_score"], expected.cv_results_["mean_test_score"], rtol=1e-8)
 
 
+def test_networks_on_bins_are_one_stack_with_default_parameters(sizes):
+    """Ten of breast_cancer have more weights than any others of such data."""
+    rows = load_breast_cancer(return_X_y=True)
+    cv = RepeatedStratifiedKFold(n_splits=5, n_repeats=2, random_state=0)
+    compare({"mlp": MLPClassifierTorch(max_iter=1, random_state=0)}, *rows, cv=cv)
+    assert sizes == [10]
+
+
 # ---- models of scikit-learn's ----------------------------------------------------------------------------------------
 
 
@@ -190,12 +204,40 @@ def test_models_of_scikit_learn_see_the_numbers_of_a_frame():
     frame = pd.DataFrame(X, columns=list("abcd"))
     models = {"logreg": LogisticRegression(C=3), "lda": LinearDiscriminantAnalysis()}
     models = {name: make_pipeline(StandardScaler(), model) for name, model in models.items()}
-    for some in (models, {"logreg": models["logreg"]}):
-        found = compare(some, frame, Y, cv=FOLDS, scoring=["accuracy", "neg_log_loss"])
+    for some, rows in product((models, {"logreg": models["logreg"]}), (frame, X)):
+        found = compare(some, rows, Y, cv=FOLDS, scoring=["accuracy", "neg_log_loss"])
         for name, model in some.items():
-            expected = alone(model, frame, Y, FOLDS, ["accuracy", "neg_log_loss"])
+            expected = alone(model, rows, Y, FOLDS, ["accuracy", "neg_log_loss"])
             for metric in found.metrics:
                 np.testing.assert_allclose(found.scores[metric][name], expected[f"test_{metric}"], rtol=1e-12)
+
+
+def test_what_is_looked_at_once_is_not_again(monkeypatch):
+    seen, transform = [], StandardScaler.transform
+    monkeypatch.setattr(
+        StandardScaler,
+        "transform",
+        lambda self, *args, **options: [
+            seen.append(get_config()["assume_finite"]),
+            transform(self, *args, **options),
+        ][1],
+    )
+    scaled = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
+    for rows, expected in ((X, {True}), (pd.DataFrame(X, columns=list("abcd")), {True}), (X.tolist(), {False})):
+        seen.clear()
+        assert not compare({"scaled": scaled, "tree": DecisionTreeClassifier()}, rows, Y, cv=FOLDS).errors
+        assert set(seen) == expected
+    wrong = make_pipeline(StandardScaler(with_mean="no"), LogisticRegression())
+    found = compare({"scaled": scaled, "wrong": wrong, "tree": DecisionTreeClassifier(max_depth="two")}, X, Y, cv=FOLDS)
+    assert "'with_mean' parameter of StandardScaler" in found.errors["wrong"]
+    assert "'max_depth' parameter of DecisionTreeClassifier" in found.errors["tree"]
+    assert "scaled" not in found.errors
+    nearest = KNeighborsClassifier(metric="precomputed")  # columns are rows
+    distances = np.linalg.norm(X[:, None] - X, axis=-1)
+    np.testing.assert_array_equal(
+        compare({"nearest": nearest}, distances, Y, cv=FOLDS).scores["accuracy"]["nearest"],
+        alone(nearest, distances, Y, FOLDS)["test_score"],
+    )
 
 
 def test_frames_of_numbers_come_as_arrays_to_who_knows_no_names(monkeypatch):

@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skdeep import LeastSquaresClassifier, SoftmaxClassifier
-from skdeep.model_selection.quick_scores import _WAYS, QuickScorers, quick_scores
+from skdeep.model_selection.quick_scores import _WAYS, _WAYS_OF_VALUES, QuickScorers, quick_scores
 
 NAMES = np.array(["a", "b", "c"])
 THREE, TWO = SoftmaxClassifier(max_iter=2), SoftmaxClassifier(max_iter=2)
@@ -108,3 +108,42 @@ def test_weights_and_what_there_is_no_short_way_for_are_left_to_scikit_learn():
         assert score == get_scorer(name)(model, IRIS, IRIS_Y, sample_weight=weight)
     assert quick_scores({"any": "accuracy"}, model, IRIS, IRIS_Y.tolist()) == {}
     assert quick_scores({"any": "accuracy"}, model, IRIS, IRIS_Y + 1) == {}  # 3 is none of its classes
+
+
+NAMES_OF_VALUES = [*_WAYS_OF_VALUES, "neg_median_absolute_error"]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        CANCER[:, 0],
+        CANCER[:, 0].astype(np.float32) + 1e4,
+        np.arange(569),
+        np.ones(569),
+        np.stack([CANCER[:, 0], CANCER[:, 2]], 1),
+    ],
+)
+def test_scores_of_values_are_scikit_learns(target):
+    pd = pytest.importorskip("pandas")
+    model = LinearRegression().fit(CANCER[:, 3:9], target)
+    frame = pd.Series(target) if target.ndim == 1 else target
+    for y in (target[:90], frame[:90]):
+        for name, score in scorers_of(*NAMES_OF_VALUES)(model, CANCER[:90, 3:9], y).items():
+            assert score == pytest.approx(get_scorer(name)(model, CANCER[:90, 3:9], y), rel=1e-13)
+        names = {name: name for name in _WAYS_OF_VALUES}
+        quick = quick_scores(names, model, CANCER[:90, 3:9], y)
+        plain = [name for name in names if target.ndim == 1 and (name != "r2" or np.ptp(target))]
+        assert list(quick) == plain, "what has no plain answer is left to scikit-learn"
+
+
+def test_a_regressor_is_asked_once_for_all_scores():
+    asked = []
+
+    class Counting(LinearRegression):
+        def predict(self, X):
+            asked.append(len(X))
+            return super().predict(X)
+
+    model = Counting().fit(CANCER[:, 1:], CANCER[:, 0])
+    scorers_of(*_WAYS_OF_VALUES)(model, CANCER[:50, 1:], CANCER[:50, 0])
+    assert asked == [50]

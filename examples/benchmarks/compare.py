@@ -29,8 +29,10 @@ from typing import Any
 
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import Lasso, LogisticRegression, Ridge
 from sklearn.model_selection import RepeatedKFold, RepeatedStratifiedKFold, cross_validate
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -137,8 +139,10 @@ def ours(rounds: int) -> list[list]:
         SoftmaxClassifier,
         compare,
     )
+    from skdeep.model_selection.contestants import DEFAULTS, default_contestants
 
     seed = {"random_state": 0}
+    defaults = default_contestants(X, Y, [name for name in DEFAULTS if name != "ensemble"])
     lists = {
         "softmax": {"softmax": SoftmaxClassifier(**seed)},
         "softmax, 3 penalties": {str(a): SoftmaxClassifier(alpha=a, **seed) for a in (1e-4, 1e-3, 1e-2)},
@@ -154,6 +158,13 @@ def ours(rounds: int) -> list[list]:
         "MLP, early stopping": {"mlp": MLPClassifierTorch(early_stopping=True, **seed)},
         "MLP behind a scaler": {"mlp": make_pipeline(StandardScaler(), MLPClassifierTorch(**seed))},
         "scikit-learn's logreg, lda": THEIRS,
+        "scikit-learn's naive Bayes, neighbours, lda": {
+            "bayes": GaussianNB(),
+            "neighbours": KNeighborsClassifier(),
+            "lda": LinearDiscriminantAnalysis(),
+        },
+        "scikit-learn's ridge, lasso of values": {"ridge": Ridge(), "lasso": Lasso(0.1)},
+        "default contestants, but the ensemble": defaults,
         "linear model of values": {"linear": LinearRegressor(**seed)},
         "linear model of values behind a scaler": {"linear": make_pipeline(StandardScaler(), LinearRegressor(**seed))},
         "MLP of values": {"mlp": MLPRegressorTorch(**seed)},
@@ -161,16 +172,18 @@ def ours(rounds: int) -> list[list]:
     behind = lists["linear models behind a scaler"]
     behind |= {name: make_pipeline(StandardScaler(), model) for name, model in lists["linear models"].items()}
     of_several = ("softmax", "MLP", "scikit-learn's logreg, lda")
+    of_arrays = [name for name in lists if "values" not in name and "default" not in name]
     of_values = (*load_diabetes(return_X_y=True), RepeatedKFold(n_splits=5, n_repeats=2, random_state=0))
     rows = []
-    for name, scoring in [(name, None) for name in lists] + [(name, METRICS) for name in of_several]:
+    cases: list[tuple] = [(name, None, False) for name in lists] + [(name, METRICS, False) for name in of_several]
+    for name, scoring, as_array in [*cases, *((name, None, True) for name in of_arrays)]:
         models = lists[name]
-        x, y, cv = of_values if "values" in name else (X, Y, CV)
+        x, y, cv = of_values if "values" in name else (X.to_numpy(), Y.to_numpy(), CV) if as_array else (X, Y, CV)
         seconds = fastest(partial(compare, models, x, y, cv=cv, scoring=scoring), rounds)
         reference = fastest(partial(loop, models, x, y, cv, scoring), rounds)
         columns = map(str, compare(models, x, y, cv=cv).frame().columns)
         shown = "the same" if rows else ", ".join(columns)
-        tool = f"skdeep.compare: {name}" + (", four metrics" if scoring else "")
+        tool = f"skdeep.compare: {name}" + (", four metrics" * bool(scoring)) + ", of an array" * as_array
         rows.append([tool, seconds, reference, seconds / reference, "the same, paired", shown])
         print(*rows[-1][:4], flush=True)
     return rows

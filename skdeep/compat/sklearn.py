@@ -21,8 +21,8 @@ with private_names("scikit-learn", KNOWN):
     # how a scorer is to be asked, and which scorers do nothing to an estimator but ask it
     from sklearn.metrics._scorer import _BaseScorer, _MultimetricScorer, _PassthroughScorer
 
-    # the task that searches, cross_validate, validation_curve and learning_curve are made of
-    from sklearn.model_selection._validation import _fit_and_score
+    # the task that searches, cross_validate, validation_curve and learning_curve are made of, and its scores
+    from sklearn.model_selection._validation import _fit_and_score, _score
 
     # rows of data, and what arguments of a method become where only some rows are fitted
     from sklearn.utils import _safe_indexing
@@ -82,6 +82,7 @@ __all__ = [
     "_fit_context",
     "_num_samples",
     "_safe_indexing",
+    "_score",
     "check_matplotlib_support",
     "check_same_namespace",
     "get_namespace_and_device",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import dataclass
 from typing import Any, Self
@@ -157,3 +158,13 @@ class ComparisonDisplay:
         self.interval_lines_.append(line)
         (mean,) = self.ax_.plot(differences.mean(), place, "o", color=color, markersize=7)
         self.means_.append(mean)
+
+
+def as_svg(comparison: Comparison, metric: str) -> str:
+    """Draw what `compare` has found of a metric as an element of HTML, on no screen."""
+    from matplotlib.figure import Figure
+
+    figure, text = Figure(figsize=(6.5, 1 + 0.5 * len(comparison.names)), layout="constrained"), io.StringIO()
+    ComparisonDisplay.from_comparison(comparison, metric, ax=figure.subplots())
+    figure.savefig(text, format="svg")
+    return text.getvalue()[text.getvalue().index("<svg") :]

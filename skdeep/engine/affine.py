@@ -58,4 +58,6 @@ class Affine:
 
     def input_gradient(self, gradient: Tensor) -> Tensor:
         """Compute the gradient in a hidden layer, from that in the map's value."""
+        if gradient.shape[1] == 1 and gradient.dtype is self._transposed.dtype:
+            return self._transposed * gradient  # the same numbers, at several times the speed of a batch of products
         return torch.bmm(self._transposed, gradient)

@@ -69,6 +69,8 @@ class Comparison:
         What went wrong, by contestant.
     notes : list of str
         What to know when reading the table.
+    score_errors : dict of (str, str) to str
+        Why there is no score, by metric and contestant, where a scorer has said so.
 
     Examples
     --------
@@ -91,6 +93,7 @@ class Comparison:
     confidence: float = 0.95
     errors: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    score_errors: dict[tuple[str, str], str] = field(default_factory=dict)
 
     @property
     def metrics(self) -> list[str]:
@@ -157,9 +160,12 @@ class Comparison:
         n_lost = np.count_nonzero(~np.isfinite(self.scores[metric][name]))
         if not n_lost:
             return ""
+        where = f"{metric} has no finite value on {n_lost} of {self.n_splits} splits"
+        if why := self.score_errors.get((metric, name)):
+            return f"{where}: {why}"
         return (
-            f"{metric} has no finite value on {n_lost} of {self.n_splits} splits. Does the contestant have the method "
-            "that it asks for, such as predict_proba, and each split rows of all classes? A warning above says more."
+            f"{where}. Does the contestant have the method that it asks for, such as predict_proba, and each split "
+            "rows of all classes? A warning above says more."
         )
 
     def frame(self) -> Any:
@@ -194,7 +200,18 @@ class Comparison:
 
     def _remarks(self) -> list[str]:
         failed = {row["contestant"]: row["error"] for row in reversed(self.rows()) if row["error"]}
-        return [f"{name}: {error}" for name, error in reversed(failed.items())] + self.notes
+        return [f"{name}: {error}" for name, error in reversed(failed.items())] + self._of_intervals() + self.notes
+
+    def _of_intervals(self) -> list[str]:
+        """Explain why a verdict may be "undecided" where an interval leaves out zero."""
+        undecided = [row for row in self.rows() if row["verdict"] == "undecided"]
+        names = dict.fromkeys(row["contestant"] for row in undecided if row["low"] > 0 or row["high"] < 0)
+        if not names:
+            return []
+        return [
+            f"{', '.join(names)}: an interval leaves out zero, and the verdict is undecided: an interval is about one "
+            "contestant alone, and Holm's adjustment allows for chance among all of them. More splits may decide."
+        ]
 
     def _cells(self, metric: str) -> list[list[str]]:
         return [list(_SHOWN), *([write(row) for write in _SHOWN.values()] for row in self._rows_of(metric))]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from joblib import effective_n_jobs
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier, is_regressor
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier, is_regressor
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 from sklearn.utils import indexable
@@ -32,7 +32,7 @@ _ROPE = 0.01
 #: Beginnings of the names of these metrics: shares, and logarithms of shares.
 _SHARES = (
     *("accuracy", "balanced_accuracy", "top_k_accuracy", "f1", "precision", "recall", "jaccard"),
-    *("roc_auc", "average_precision", "neg_log_loss"),
+    *("roc_auc", "average_precision", "neg_log_loss", "r2", "d2", "explained_variance"),
 )
 
 
@@ -63,7 +63,9 @@ def compare(
         Any estimators of scikit-learn's interface, or scores that are there: what ``cross_validate`` returned, and
         fitted searches, of which the split scores of the best candidate are taken. A list names some of the default
         contestants, None takes them all: "logreg", "hgb" (HistGradientBoostingClassifier), "softmax", "hinge", "mlp",
-        "ensemble" and "dummy", each with the steps that missing values and categories make necessary.
+        "ensemble" and "dummy", each with the steps that missing values and categories make necessary. Of values, they
+        are "ridge", "hgb", "linear", "mlp", "ensemble" and "dummy"; whole numbers are values if more than 30 differ, of
+        which more than a tenth have fewer than five rows.
     X : {array-like, sparse matrix} of shape (n_samples, n_features)
         Not needed for scores that are there.
     y : array-like of shape (n_samples,)
@@ -76,8 +78,8 @@ def compare(
         Name of the contestant that the others are compared with; None is the first.
     rope : float or dict of str to float, default=None
         The region of practical equivalence: the largest difference that makes no difference, for all metrics or by
-        metric. None is 0.01 for accuracies, areas under curves and the like, and the log-loss, and 0 for metrics of an
-        unknown scale.
+        metric. None is 0.01 for accuracies, areas under curves, R² and the like, and the log-loss, and 0 for metrics of
+        an unknown scale.
     confidence : float, default=0.95
         Of intervals and verdicts.
     groups : array-like of shape (n_samples,), default=None
@@ -134,6 +136,8 @@ def compare(
         models = _models(contestants, X, y)
         reference = _named(list(models), reference)
         found = _cross_validated(models, X, y, cv, groups, scoring, n_jobs, verbose)
+        if not isinstance(contestants, Mapping):
+            found.notes += _notes_of_target(y)
     found.reference, found.confidence = reference, confidence
     found.rope = {metric: _rope_of(metric, rope, found.metrics) for metric in found.metrics}
     if found.n_splits == 1:
@@ -166,6 +170,16 @@ def _models(contestants: Any, X: Data, y: Data) -> dict[str, BaseEstimator]:
     return {str(name): model for name, model in contestants.items()}
 
 
+def _notes_of_target(y: Data) -> list[str]:
+    """Say what default contestants take a target for, if it could be something else."""
+    from skdeep.model_selection.contestants import are_like_values
+
+    if not are_like_values(y):
+        return []
+    n = len(np.unique(np.asarray(y)))
+    return [f"y has {n} different whole numbers, taken as values. If they are classes, pass text: y.astype(str)."]
+
+
 def _named(names: list[str], reference: str | None) -> str:
     """Find the reference among the contestants."""
     if reference is None:
@@ -190,10 +204,11 @@ def _rope_of(metric: str, rope: float | Mapping[str, float] | None, metrics: lis
 def _scorer(models: dict[str, BaseEstimator], scoring: Any, y: Data) -> tuple[Callable, str]:
     """Make the scorer of all contestants, and the name of its metric if it has only one without a name."""
     first = next(iter(models.values()))
-    if scoring in (None, "accuracy", ["accuracy"]) and np.ndim(y) == 1:
-        ways = {type(final_step(model)).score for model in models.values()}
-        if ways <= {ClassifierMixin.score, BaseTorchClassifier.score}:
-            scoring = ["accuracy"]
+    ways = {getattr(type(final_step(model)), "score", None) for model in models.values()}
+    if scoring in (None, "accuracy", ["accuracy"]) and np.ndim(y) == 1 and all(map(_is_accuracy, ways)):
+        scoring = ["accuracy"]
+    if scoring is None and ways == {RegressorMixin.score}:
+        scoring = ["r2"]
     if scoring is None:
         kinds = [is_classifier(model) - is_regressor(model) for model in models.values()]
         name = {1: "accuracy", -1: "r2"}.get(kinds[0], "score") if len(set(kinds)) == 1 else "score"
@@ -213,6 +228,15 @@ def _scorer(models: dict[str, BaseEstimator], scoring: Any, y: Data) -> tuple[Ca
     return _Scorers(check_scoring(first, scoring=scoring)._scorers, names), "score"
 
 
+def _is_accuracy(score: Any) -> bool:
+    """Say whether a method of a classifier computes the accuracy."""
+    if score in (ClassifierMixin.score, BaseTorchClassifier.score):
+        return True
+    # which take None for rows that are known, and hand on all others
+    names = ("DummyClassifier.score", "KNeighborsClassifier.score", "RadiusNeighborsClassifier.score")
+    return getattr(score, "__module__", "").startswith("sklearn.") and score.__qualname__ in names
+
+
 class _Scorers(QuickScorers):
     """Several scorers, which count by `counter` what has been judged, if there is one."""
 
@@ -222,7 +246,21 @@ class _Scorers(QuickScorers):
         found = super().__call__(estimator, *args, **options)
         if self.counter is not None:
             self.counter.update()
-        return found
+        return {name: Failure(mark) if isinstance(mark, str) else mark for name, mark in found.items()}
+
+
+class Failure(float):
+    """A score that is none, and why."""
+
+    trace: str
+
+    def __new__(cls, trace: str) -> Failure:
+        none = super().__new__(cls, "nan")
+        none.trace = trace
+        return none
+
+    def __reduce__(self) -> tuple:
+        return Failure, (self.trace,)
 
 
 # ---- what is found ---------------------------------------------------------------------------------------------------
@@ -253,6 +291,7 @@ def _cross_validated(
     scores = {metric: {model: np.full(shape, np.nan) for model in models} for metric in metrics}
     fit_seconds, predict_seconds = ({model: np.full(shape, np.nan) for model in models} for _ in range(2))
     failures: dict[str, list[str]] = {}
+    of_metrics: dict[tuple[str, str], str] = {}
     for entry in entries:
         fit_seconds[entry.name][entry.split] = entry.result["fit_time"] + entry.fit_extra
         if (trace := entry.result["fit_error"]) is not None:
@@ -261,12 +300,15 @@ def _cross_validated(
         predict_seconds[entry.name][entry.split] = entry.result["score_time"] + entry.score_extra
         values = entry.result["test_scores"]
         for metric in metrics:
-            scores[metric][entry.name][entry.split] = values[metric] if isinstance(values, dict) else values
+            scores[metric][entry.name][entry.split] = mark = values[metric] if isinstance(values, dict) else values
+            if isinstance(mark, Failure):
+                of_metrics.setdefault((metric, entry.name), _message(mark.trace))
     errors = {
         model: f"the fit failed on {len(texts)} of {len(splits)} splits: {texts[0]}"
         for model, texts in failures.items()
     }
-    return Comparison(list(models), "", scores, fit_seconds, predict_seconds, ratio_of(splits), {}, errors=errors)
+    seconds = fit_seconds, predict_seconds
+    return Comparison(list(models), "", scores, *seconds, ratio_of(splits), {}, errors=errors, score_errors=of_metrics)
 
 
 def _message(trace: str) -> str:

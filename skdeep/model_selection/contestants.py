@@ -36,6 +36,9 @@ _MAX_CODES = 254
 #: Beginnings of the names of types of columns that hold numbers.
 _NUMBERS = ("int", "uint", "float", "double", "decimal", "bool")
 
+#: Whole numbers are values, unless told otherwise, if more differ than so many, a tenth with fewer rows than these.
+_MANY_CLASSES, _FEW_ROWS = 30, 5
+
 #: The names of the contestants; the first is who the others are compared with.
 DEFAULTS = ("logreg", "hgb", "softmax", "hinge", "mlp", "ensemble", "dummy")
 #: The same for targets that are values.
@@ -43,8 +46,17 @@ DEFAULTS_OF_VALUES = ("ridge", "hgb", "linear", "mlp", "ensemble", "dummy")
 
 
 def are_values(y: Data) -> bool:
-    """Tell whether a target is numbers that are no classes, for some are no whole ones."""
-    return type_of_target(y, input_name="y").startswith("continuous")
+    """Tell whether a target is numbers that are no classes: some are no whole ones, or there are too many."""
+    return type_of_target(y, input_name="y").startswith("continuous") or are_like_values(y)
+
+
+def are_like_values(y: Data) -> bool:
+    """Tell whether a target is whole numbers of which so many differ that they are hardly classes."""
+    values = np.asarray(y)
+    if values.ndim != 1 or values.dtype.kind not in "iuf" or type_of_target(y, input_name="y") != "multiclass":
+        return False
+    counts = np.unique(values, return_counts=True)[1]
+    return len(counts) > _MANY_CLASSES and int(np.count_nonzero(counts < _FEW_ROWS)) > len(counts) / 10
 
 
 def default_contestants(
@@ -66,7 +78,8 @@ def default_contestants(
         numbers that are not whole: "ridge", "hgb", "linear" (LinearRegressor), "mlp", "ensemble" and "dummy" (the
         mean). None takes all.
     of_values : bool, default=None
-        Whether y is values; None looks for numbers that are not whole.
+        Whether y is values; None looks for numbers that are not whole, or so many that they are hardly classes: more
+        than 30 differ, and more than a tenth of them have fewer than five rows.
 
     Returns
     -------
@@ -81,7 +94,7 @@ def default_contestants(
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     kind = type_of_target(y, input_name="y")
-    of_values = kind.startswith("continuous") if of_values is None else of_values
+    of_values = are_values(y) if of_values is None else of_values
     known = DEFAULTS_OF_VALUES if of_values else DEFAULTS
     names = list(known if names is None else names)
     if unknown := [name for name in names if name not in known]:

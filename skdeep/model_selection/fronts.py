@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy import sparse
-from sklearn import get_config
+from sklearn import config_context, get_config
 from sklearn.base import BaseEstimator, clone
 from sklearn.decomposition import PCA
 from sklearn.impute import SimpleImputer
@@ -22,16 +23,12 @@ from skdeep.data.inputs import Data
 from skdeep.estimators.linear import LinearModel
 from skdeep.model_selection.evaluation import final_step, groups_of_alike
 from skdeep.model_selection.own_units import MAX_IN_ONE_ARRAY
+from skdeep.model_selection.plain import is_array, is_finite, is_plain
 from skdeep.model_selection.stacks import why_alone
 from skdeep.model_selection.trainees import only_asks
 
 #: Steps that know columns by their place alone.
 _OF_NUMBERS = (StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, SimpleImputer, PCA, QuantileTransformer)
-
-
-def is_finite(X: Data) -> bool:
-    """Say whether X is an array of finite floating-point numbers."""
-    return type(X) is np.ndarray and X.dtype.kind == "f" and bool(np.isfinite(X.sum()))
 
 
 @dataclass
@@ -50,7 +47,8 @@ class Passed:
 def shared_fronts(contestants: dict[str, BaseEstimator], scorer: Callable, X: Data) -> list[list[str]]:
     """Group the pipelines whose steps before the last are alike, wherever scorers ask for nothing but predictions.
 
-    One pipeline alone is such a group if it gains by that: a network, and what takes rows of a frame as an array.
+    One pipeline alone is such a group if it gains by that: a network, and what takes rows as an array of numbers, which
+    are looked at once.
     """
     if not only_asks(scorer) or get_config()["enable_metadata_routing"] or get_config()["array_api_dispatch"]:
         return []
@@ -61,24 +59,18 @@ def shared_fronts(contestants: dict[str, BaseEstimator], scorer: Callable, X: Da
     return [
         group
         for group, first in firsts
-        if len(group) > 1 or is_network(final_step(first)) or _takes_array(front_of(first), X)
+        if len(group) > 1 or is_network(final := final_step(first)) or _takes_array(front_of(first), X, final)
     ]
 
 
-def _takes_array(front: Pipeline, X: Data) -> bool:
-    """Say whether rows of a data frame may come as the array that steps make of it, which takes them long to check."""
-    if not is_array(X) or get_config()["transform_output"] != "default":
+def _takes_array(front: Pipeline, X: Data, final: Any = None) -> bool:
+    """Say whether rows may come as an array of numbers, which steps take long to check, or to make of a frame."""
+    if get_config()["transform_output"] != "default":
+        return False
+    if not is_array(X) and not (is_finite(X) and (final is None or is_plain(final))):
         return False
     # set_output() asks for frames
     return all(type(step) in _OF_NUMBERS and not hasattr(step, "_sklearn_output_config") for _, step in front.steps)
-
-
-def is_array(X: Data) -> bool:
-    """Say whether a data frame of pandas is an array of floating-point numbers with names."""
-    if not hasattr(X, "iloc") or not all(isinstance(name, str) for name in X.columns):
-        return False
-    kinds = set(X.dtypes)
-    return len(kinds) == 1 and isinstance(kind := kinds.pop(), np.dtype) and kind.kind == "f"
 
 
 def is_network(final: Any) -> bool:
@@ -106,14 +98,19 @@ def front_of(pipeline: Any) -> Pipeline:
 def pass_front(front: Pipeline, X: Data, y: Data, train: np.ndarray, test: np.ndarray) -> Passed | None:
     """Fit the steps and transform all rows of a split; None where it fails, since a pipeline says better why."""
     try:
-        X_train, X_test, y_train, y_test = (_safe_indexing(data, rows) for data in (X, y) for rows in (train, test))
+        y_train, y_test = (_safe_indexing(y, rows) for rows in (train, test))
         if _takes_array(front, X):
-            X_train, X_test = X_train.to_numpy(), X_test.to_numpy()
-        start = time.time()
-        first = front.fit_transform(X_train, y_train)
-        fitted = time.time()
-        second = front.transform(X_test)
-        transformed = time.time()
+            array = np.asarray(X)
+            X_train, X_test = array[train], array[test]
+            known = _without_checks(front) if is_finite(array) else nullcontext()
+        else:
+            X_train, X_test, known = _safe_indexing(X, train), _safe_indexing(X, test), nullcontext()
+        with known:
+            start = time.time()
+            first = front.fit_transform(X_train, y_train)
+            fitted = time.time()
+            second = front.transform(X_test)
+            transformed = time.time()
         rows = _joined(first, second)
     except Exception:
         return None
@@ -125,6 +122,13 @@ def pass_front(front: Pipeline, X: Data, y: Data, train: np.ndarray, test: np.nd
         return None
     seconds = fitted - start, transformed - fitted
     return Passed(rows, labels, train_rows, np.arange(n_train, n_rows), *seconds, is_finite(rows))
+
+
+def _without_checks(front: Pipeline) -> AbstractContextManager:
+    """Make a context in which steps do not look at finite rows, nor at their parameters, which are looked at here."""
+    for _, step in front.steps:
+        step._validate_params()
+    return config_context(assume_finite=True, skip_parameter_validation=True)
 
 
 def in_one_array(passed: list[Passed | None]) -> list[Passed | None]:

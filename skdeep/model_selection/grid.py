@@ -52,8 +52,8 @@ from skdeep.model_selection.trainees import methods_of, only_asks, scorers_of
 
 #: Parameters in which the candidates of a grid of exact solutions may differ.
 _FREE = frozenset({"alpha", "l1_ratio", "tol", "class_weight", "random_state"})
-#: Parameters of all models that are trained by mini-batches on a CPU at a time: those of few models stay in its cache.
-_MAX_PARAMS = 1 << 18
+#: Parameters of all models that are trained by mini-batches on a CPU at a time: with more, nothing is gained.
+_MAX_PARAMS = 1 << 20
 #: Errors that no data should raise.
 _FAULTS = (AssertionError, AttributeError, LookupError, NameError)
 #: Values of scores that a grid may take at a time.

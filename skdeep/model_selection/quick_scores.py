@@ -1,7 +1,7 @@
 """Common scores without the checks that scikit-learn's repeat for each: a model of few rows is fitted in less time.
 
-They are for the plain case: a classifier, labels of one kind, finite answers. Whatever is not plain is left to
-scikit-learn's own, with its warnings and errors.
+They are for the plain case: labels of one kind, or one target of values, and finite answers. Whatever is not plain is
+left to scikit-learn's own, with its warnings and errors.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn import get_config
+from sklearn.base import is_regressor
 from sklearn.metrics import get_scorer
 
 from skdeep.compat.sklearn import _MultimetricScorer
@@ -134,8 +135,10 @@ def _demand(is_plain: Any) -> None:
 
 def quick_scores(names: dict[str, str], estimator: Any, X: Any, y: Any) -> dict[str, float]:
     """Compute scores that there is a short way for, of what scikit-learn calls by these names; leave out the others."""
+    if not hasattr(estimator, "classes_"):
+        return _of_values(names, estimator, X, y)
     try:
-        rows = _Rows(estimator, X, _coded(y, getattr(estimator, "classes_", None)), {})
+        rows = _Rows(estimator, X, _coded(y, estimator.classes_), {})
     except _NotPlainError:
         return {}
     found: dict[str, float] = {}
@@ -245,4 +248,46 @@ _WAYS: dict[str, Callable[[_Rows], float]] = {
     "roc_auc": _roc_auc,
     "roc_auc_ovr": _roc_auc_ovr,
     "neg_log_loss": _neg_log_loss,
+}
+
+
+# ---- of values -------------------------------------------------------------------------------------------------------
+
+
+def _of_values(names: dict[str, str], regressor: Any, X: Any, y: Any) -> dict[str, float]:
+    """Compute scores of a regressor with one target, of those that there is a short way for."""
+    known = {metric: _WAYS_OF_VALUES[name] for metric, name in names.items() if name in _WAYS_OF_VALUES}
+    if not known or not is_regressor(regressor):
+        return {}
+    try:
+        values, predicted = (_plain_values(part) for part in (y, regressor.predict(X)))
+        _demand(len(values) == len(predicted) > 1)
+    except Exception:  # which scikit-learn's scorers say in their own way
+        return {}
+    found = {metric: way(values, predicted) for metric, way in known.items()}
+    return {metric: float(score) for metric, score in found.items() if np.isfinite(score)}
+
+
+def _plain_values(values: Any) -> np.ndarray:
+    """Make a plain vector of numbers in float64, of an array or a column of a frame."""
+    if type(values).__name__ == "Series" and hasattr(values, "to_numpy"):
+        values = values.to_numpy()
+    _demand(type(values) is np.ndarray and values.ndim == 1 and values.dtype.kind in "iuf")
+    return values.astype(np.float64, copy=False)
+
+
+def _r2(values: np.ndarray, predicted: np.ndarray) -> float:
+    total = np.square(values - values.mean()).sum()
+    return 1 - np.square(values - predicted).sum() / total if total > 0 else np.nan  # constant ones are warned of
+
+
+def _neg_mean_squared_error(values: np.ndarray, predicted: np.ndarray) -> float:
+    return -np.square(values - predicted).mean()
+
+
+_WAYS_OF_VALUES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "r2": _r2,
+    "neg_mean_squared_error": _neg_mean_squared_error,
+    "neg_root_mean_squared_error": lambda values, predicted: -np.sqrt(-_neg_mean_squared_error(values, predicted)),
+    "neg_mean_absolute_error": lambda values, predicted: -np.abs(values - predicted).mean(),
 }

@@ -10,7 +10,6 @@ from typing import Any
 
 import joblib
 import numpy as np
-from sklearn import config_context, get_config
 from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils.parallel import Parallel, delayed
@@ -23,19 +22,17 @@ from skdeep.model_selection.evaluation import StackingWarning, _alike, _Task, dr
 from skdeep.model_selection.fronts import (
     front_of,
     in_one_array,
-    is_array,
-    is_finite,
     is_network,
     pass_front,
     shared_fronts,
 )
 from skdeep.model_selection.grid import evaluate_grid
+from skdeep.model_selection.plain import as_numbers, fit_and_score_plain, is_finite, is_plain
 from skdeep.model_selection.scaled import Scaling
 from skdeep.model_selection.stacks import stackable_now, why_alone
-from skdeep.model_selection.trainees import only_asks
 
-#: Splits of a round, at least, where the rows that come out of shared steps are kept for a round.
-_SPLITS_OF_ROUND = 10
+#: Splits of a round, where the rows that come out of shared steps are kept for a round; and values of these, about.
+_SPLITS_OF_ROUND, _MAX_KEPT = 10, 1 << 27
 #: No arguments of ``fit``, as one object: tasks with the same ones may share a stack.
 _NOTHING: dict[str, Any] = {}
 #: Rows and columns of what contestants are warmed up with.
@@ -87,7 +84,9 @@ def run(
         done = {entry.name for entry in known}
         contestants = {name: contestant for name, contestant in contestants.items() if name not in done}
         fronts = shared_fronts(contestants, scorer, X)
-        size = len(splits) if not fronts else max(_SPLITS_OF_ROUND, n_workers)
+        # many rows are not kept for more splits than there are workers
+        few = min(_SPLITS_OF_ROUND, _MAX_KEPT // max(1, getattr(X, "size", 1)))
+        size = max(few, n_workers) if fronts else len(splits)
         for start in range(0, len(splits), size):
             numbers = range(start, min(start + size, len(splits)))
             some = {number: splits[number] for number in numbers}
@@ -123,7 +122,7 @@ def _call(
     """Make the call that fits and judges an estimator on a split, of which it may be known that no value is to fear."""
     options = {"scorer": scorer, "fit_params": _NOTHING, "score_params": _NOTHING, "verbose": 0, "error_score": np.nan}
     train, test = split
-    return delayed(_fit_and_score_clean if is_clean else _fit_and_score)(
+    return delayed(fit_and_score_plain if is_clean else _fit_and_score)(
         clone(estimator), *data, train=train, test=test, parameters=parameters, return_times=True, **options
     )
 
@@ -152,8 +151,8 @@ def _round(
                 through |= {(name, number): rows for number, rows in zip(splits, together, strict=True)}
     whole = _with_parameters(contestants)
     finals = _with_parameters({name: final_step(contestants[name]) for group in fronts for name in group})
-    is_plain = {id(estimator): _is_plain(estimator) for estimator, _ in [*whole.values(), *finals.values()]}
-    numbers = _as_numbers(X, y, scorer)
+    are_plain = {id(estimator): is_plain(estimator) for estimator, _ in [*whole.values(), *finals.values()]}
+    numbers = as_numbers(X, y, scorer)
     numbers_are_finite = is_finite(numbers[0])
     entries, calls = [], []
     for number, split in splits.items():
@@ -165,9 +164,9 @@ def _round(
                 estimator, parameters = finals[name]
                 data, (train, test) = (outcome.X, outcome.y), (outcome.train, outcome.test)
                 entry.fit_extra, entry.score_extra = outcome.fit_seconds, outcome.transform_seconds
-            elif is_plain[id(estimator)]:
+            elif are_plain[id(estimator)]:
                 data = numbers
-            is_clean = is_plain[id(estimator)] and (numbers_are_finite if outcome is None else outcome.is_finite)
+            is_clean = are_plain[id(estimator)] and (numbers_are_finite if outcome is None else outcome.is_finite)
             calls.append(_call(estimator, parameters, data, (train, test), scorer, is_clean))
             entries.append(entry)
     with stacked():
@@ -175,37 +174,6 @@ def _round(
     for entry, result in zip(entries, results, strict=True):
         entry.result = result
     return entries
-
-
-def _fit_and_score_clean(*args: Any, **options: Any) -> dict[str, Any]:
-    """Call ``_fit_and_score`` about rows and parameters that have been looked at: not in each fit again."""
-    with config_context(assume_finite=True, skip_parameter_validation=True):
-        return _fit_and_score(*args, **options)
-
-
-def _is_plain(estimator: Any) -> bool:
-    """Say whether an estimator is a sound one of scikit-learn's that hands its rows to no other, and knows no names."""
-    if not type(estimator).__module__.startswith("sklearn."):
-        return False
-    params = estimator.get_params()
-    of_columns = [params.get(name) for name in ("categorical_features", "monotonic_cst", "interaction_cst")]
-    if any("__" in name for name in params) or not all(
-        value is None or (isinstance(value, str) and value == "from_dtype") for value in of_columns
-    ):
-        return False
-    try:
-        estimator._validate_params()
-    except Exception:  # a fit says so
-        return False
-    return True
-
-
-def _as_numbers(X: Data, y: Data, scorer: Callable) -> tuple[Any, Any]:
-    """Make arrays of a data frame of numbers and its target, as each fit and each score would do again."""
-    if not is_array(X) or not only_asks(scorer) or get_config()["enable_metadata_routing"]:
-        return X, y
-    is_column = hasattr(y, "iloc") and isinstance(getattr(y, "dtype", None), np.dtype) and y.dtype.kind in "iubf"
-    return X.to_numpy(), y.to_numpy() if is_column else y
 
 
 # ---- who trains together ---------------------------------------------------------------------------------------------
