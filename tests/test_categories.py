@@ -297,12 +297,12 @@ def test_as_a_module_it_takes_the_encoded_columns():
 @pytest.mark.parametrize(
     "network", [MLPClassifierTorch((4,), **SHORT), MLPRegressorTorch(hidden_layer_sizes=(4,), **SHORT)]
 )
-def test_levels_of_a_split_are_those_of_its_training_rows(network):
+def test_levels_of_a_split_are_those_of_its_training_rows(make):
     """Weights are drawn for levels that there are: of all rows, networks of a search would be others."""
     rng = np.random.default_rng(0)
-    town = pd.Categorical([f"town {i}" for i in rng.integers(40, size=150)])
-    X, y = pd.DataFrame({"size": rng.normal(size=150), "town": town}), rng.integers(2, size=150)
-    grid = {"alpha": [1e-3, 1.0], "max_iter": [5], "random_state": [0]}
+    town = pd.Categorical([f"town {i}" for i in rng.integers(60, size=300)])
+    X, y = pd.DataFrame({"size": rng.normal(size=300), "town": town}), rng.integers(2, size=300)
+    network, grid = make(hidden_layer_sizes=(4,), **SHORT), {"alpha": [1e-3, 1.0]}
     ours, expected = (search(network, grid, cv=3).fit(X, y) for search in (GridSearchCV, theirs.GridSearchCV))
     for name in ("split0_test_score", "split1_test_score", "split2_test_score"):
         np.testing.assert_allclose(ours.cv_results_[name], expected.cv_results_[name], atol=1e-6)
