@@ -294,9 +294,7 @@ def test_as_a_module_it_takes_the_encoded_columns():
     np.testing.assert_allclose(model.to_torch()(encoded).detach(), model.predict_proba(FRAME), atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    "network", [MLPClassifierTorch((4,), **SHORT), MLPRegressorTorch(hidden_layer_sizes=(4,), **SHORT)]
-)
+@pytest.mark.parametrize("make", [MLPClassifierTorch, MLPRegressorTorch])
 def test_levels_of_a_split_are_those_of_its_training_rows(make):
     """Weights are drawn for levels that there are: of all rows, networks of a search would be others."""
     rng = np.random.default_rng(0)
