@@ -356,3 +356,15 @@ def test_weights_of_any_size(calibration):
             warnings.simplefilter("ignore", UserWarning)
             found = fit(scores, codes, weight, (scores, weight))
         assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("penalty", ["l2", None])
+def test_folds_of_models_that_stop_early_are_those_of_each_alone(penalty):
+    """They end before the optimum, so that it matters where they begin: with an exact solver, too."""
+    model = HingeClassifier("squared_hinge", penalty=penalty, early_stopping=True, random_state=0)
+    alone = [clone(model).set_params(alpha=alpha) for alpha in (1.0, 10.0, 1e-3)]
+    together = [clone(one) for one in alone]
+    assert fit_stack(together, CANCER[:150], CANCER_Y[:150]) == [None] * 3
+    for one, other in zip(alone, together, strict=True):
+        one.fit(CANCER[:150], CANCER_Y[:150])
+        assert other.temperature_ == pytest.approx(one.temperature_, rel=1e-6)

@@ -22,6 +22,7 @@ from skdeep import (
     LeastSquaresClassifier,
     MLPClassifierTorch,
     MLPEnsembleClassifier,
+    MLPRegressorTorch,
     SigmoidClassifier,
     SoftmaxClassifier,
     TorchClassifier,
@@ -291,3 +292,28 @@ def test_as_a_module_it_takes_the_encoded_columns():
     encoder = make_column_transformer(("passthrough", ["size", "flag"]), (OneHotEncoder(), ["city", "grade"]))
     encoded = torch.from_numpy(np.asarray(encoder.fit_transform(FRAME), dtype=float))
     np.testing.assert_allclose(model.to_torch()(encoded).detach(), model.predict_proba(FRAME), atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [MLPClassifierTorch, MLPRegressorTorch])
+def test_levels_of_a_split_are_those_of_its_training_rows(make):
+    """Weights are drawn for levels that there are: of all rows, networks of a search would be others."""
+    rng = np.random.default_rng(0)
+    town = pd.Categorical([f"town {i}" for i in rng.integers(60, size=300)])
+    X, y = pd.DataFrame({"size": rng.normal(size=300), "town": town}), rng.integers(2, size=300)
+    network, grid = make(hidden_layer_sizes=(4,), **SHORT), {"alpha": [1e-3, 1.0]}
+    ours, expected = (search(network, grid, cv=3).fit(X, y) for search in (GridSearchCV, theirs.GridSearchCV))
+    for name in ("split0_test_score", "split1_test_score", "split2_test_score"):
+        np.testing.assert_allclose(ours.cv_results_[name], expected.cv_results_[name], atol=1e-6)
+
+
+def test_dictionaries_of_an_arrow_table_are_categories():
+    table = pa.table({"city": pa.array(CITY.tolist()).dictionary_encode(), "size": SIZE})
+    frame = pd.DataFrame({"city": pd.Categorical(CITY), "size": SIZE})
+    ours, expected = SoftmaxClassifier().fit(table, Y), SoftmaxClassifier().fit(frame, Y)
+    np.testing.assert_array_equal(ours.predict_proba(table), expected.predict_proba(frame))
+    assert list(ours.encoded_features_) == list(expected.encoded_features_)
+    words = pa.table({"city": CITY.tolist(), "size": SIZE})
+    with pytest.raises(ValueError, match="no numbers: 'city'"):
+        SoftmaxClassifier().fit(words, Y)
+    declared = SoftmaxClassifier(categorical_features=["city"]).fit(words, Y)
+    np.testing.assert_array_equal(declared.predict_proba(words), expected.predict_proba(frame))

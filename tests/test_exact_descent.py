@@ -13,7 +13,14 @@ from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.exceptions import ConvergenceWarning
 
-from skdeep import HingeClassifier, LeastSquaresClassifier, SigmoidClassifier, SoftmaxClassifier
+from skdeep import (
+    HingeClassifier,
+    Huber,
+    LeastSquaresClassifier,
+    LinearRegressor,
+    SigmoidClassifier,
+    SoftmaxClassifier,
+)
 from skdeep.engine.losses import LOSSES, LabelSmoothing
 from skdeep.exact.descent import Stack, descend
 from skdeep.exact.lbfgs import LBFGS
@@ -23,6 +30,7 @@ from skdeep.exact.path import follow, levels
 from skdeep.exact.rows import Rows, SparseRows
 from skdeep.fitting import exactly, solving
 from skdeep.model_selection import GridSearchCV
+from skdeep.model_selection.stacks import fit_stack
 
 RNG = np.random.default_rng(0)
 N, D, C = 40, 5, 3
@@ -344,3 +352,33 @@ def test_batches_of_a_stack_are_its_models(monkeypatch):
         found.append([search.cv_results_[f"split{i}_test_score"] for i in range(4)])
     assert sizes == [12] + [1] * 12
     np.testing.assert_allclose(*found, rtol=1e-9)
+
+
+@pytest.mark.parametrize("alpha", [1e-8, 1e-4, 1e-2])
+@pytest.mark.parametrize("tiny", [1e-3, 1e-6])
+def test_a_tiny_column_keeps_no_other_from_its_optimum(tiny, alpha):
+    """All errors are beyond delta, where the penalty alone has curvature: of a huge column, next to none."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(12, 2)) * [1e5, tiny], np.sign(rng.normal(size=12)) * 2
+    reg = LinearRegressor(Huber(0.3), alpha=alpha, fit_intercept=False)
+
+    def objective(coef):
+        residual = np.abs(X @ coef - y)
+        losses = np.where(residual < 0.3, residual**2 / 2, 0.3 * residual - 0.045)
+        return losses.mean() + alpha * (coef @ coef) / 2
+
+    first = min(objective(np.array([share * 1e-5, 0.0])) for share in np.linspace(-5, 5, 1001))
+    assert first < 0.999 * objective(np.zeros(2))
+    assert objective(reg.fit(X, y).coef_[0]) <= first + 1e-6
+
+
+def test_a_limit_of_iterations_is_one_for_models_of_a_stack_too():
+    X, y = load_breast_cancer(return_X_y=True)
+    alone = [HingeClassifier("squared_hinge", calibration=None, alpha=alpha, max_iter=3) for alpha in (10.0, 0.1, 1e-3)]
+    together = [clone(one) for one in alone]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fit_stack(together, X, y)
+        for one, other in zip(alone, together, strict=True):
+            one.fit(X, y)
+            np.testing.assert_allclose(other.decision_function(X), one.decision_function(X), rtol=1e-8, atol=1e-10)

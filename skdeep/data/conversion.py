@@ -13,6 +13,8 @@ _ENCODE = (
     "skrub.TableVectorizer for a whole table. Convert those whose values are numbers with astype(float)."
 )
 _DATES = "Of dates and durations, take what matters as numbers: the year, or days since a date; skrub's encoders do so."
+#: Beginnings of the names of Arrow's types of numbers.
+_ARROW_NUMBERS = ("int", "uint", "float", "double", "halffloat", "bool", "decimal", "null")
 #: Columns at fault that a message lists.
 _AT_MOST = 10
 
@@ -33,6 +35,14 @@ def column_names(X: Any) -> list | None:
     # the shape first: of a lazy frame, to ask for the rest is expensive
     is_table = len(getattr(X, "shape", ())) == 2 and hasattr(X, "dtypes") and hasattr(X, "columns")
     return list(X.columns) if is_table else None
+
+
+def framed(X: Any, categorical_features: Any) -> Any:
+    """Make a frame of pandas of a table of Arrow's that may have categories; anything else is returned as it is."""
+    if type(X).__module__ != "pyarrow.lib" or not hasattr(X, "schema"):
+        return X
+    named = categorical_features is not None and not isinstance(categorical_features, str)
+    return X.to_pandas() if named or not all(str(kind).startswith(_ARROW_NUMBERS) for kind in X.schema.types) else X
 
 
 def place(at: tuple, names: list | None = None) -> str:

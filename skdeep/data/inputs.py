@@ -18,7 +18,7 @@ from torch import Tensor
 
 from skdeep.compat.sklearn import _check_feature_names, _check_n_features, get_namespace_and_device, move_to
 from skdeep.data.categories import Categories, as_table, categories_for, others
-from skdeep.data.conversion import NotNumbersError, as_numbers, column_names, floats, place
+from skdeep.data.conversion import NotNumbersError, as_numbers, column_names, floats, framed, place
 from skdeep.data.stored import TORCH_KINDS, is_mapped, opened
 from skdeep.engine.rows import MAX_VALUES, DenseRows, SparseRows, as_tensor
 from skdeep.engine.stored import StoredArray, rows_of_stored
@@ -69,6 +69,7 @@ def check_features(estimator: Classifier, X: Data, *, reset: bool, min_samples: 
         If X is not a finite, real matrix with the expected columns.
     """
     X = opened(X, None if reset else getattr(estimator, "feature_names_in_", None))
+    X = framed(X, estimator.categorical_features)
     categories = categories_for(estimator, X, reset)
     if categories is not None:
         return _check_table(estimator, X, categories, reset, min_samples)

@@ -250,11 +250,12 @@ def _mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
 def _next(low: np.ndarray, high: np.ndarray, wanted: np.ndarray, is_worse: np.ndarray) -> np.ndarray:
     """Choose the next steps to try: those wanted, if they are between the largest too small and the least too large.
 
-    From where it is worse than at the start, exponentials want steps that fall by the same little amount each time.
+    From where it is worse than at the start, exponentials want steps that fall by the same little amount each time, and
+    losses that are lines there tell nothing of a step that is many orders of magnitude too long.
     """
     between = np.where(np.isfinite(high), 0.5 * (low + high), np.maximum(4 * low, 1.0))
     found = np.where((wanted > low) & (wanted < high), wanted, between)
-    return np.where(is_worse & (wanted > between), low + MUCH_LESS * (high - low), found)
+    return np.where(is_worse & ~((wanted > low) & (wanted <= between)), low + MUCH_LESS * (high - low), found)
 
 
 class Directions(Protocol):

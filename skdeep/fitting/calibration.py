@@ -18,6 +18,7 @@ from skdeep.fitting.calibrators import doubt
 from skdeep.fitting.fitted import able, needs_float64
 from skdeep.fitting.links import calibrate
 from skdeep.fitting.recipe import Dealt, Member, Recipe, trained_on
+from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.solving import solve
 
 #: Folds whose out-of-fold scores a calibration is fitted on.
@@ -114,6 +115,10 @@ def _out_of_fold_scores(
     stacks = [[(m, f) for f in numbers] for m in trained]
     if len(trained) > 1:
         stacks = [[(m, f) for m in trained] for f in numbers]
+    # exact solvers go from one penalty to the next, so that models that end before the optimum depend on others
+    limited = recipe.solver in FULL_BATCH and (leader.early_stopping or members[0].progress.warm)
+    if limited:
+        stacks = [[(m, f) for f in numbers] for m in trained]
     if not leader.stackable or problem.is_stored:  # each would need other rows of those that are read
         stacks = [[(m, f)] for m in trained for f in numbers]
     # those of earlier fits too, which a warm start has behind it

@@ -58,6 +58,8 @@ _MAX_SYSTEM = 1024
 _BATCH = 2**17
 #: Most columns of losses of values with kinks, for which they are one system.
 _MAX_COLUMNS = 4096
+#: Iterations that are enough to come to an optimum from anywhere: where fewer are allowed, a model may end before.
+_ENOUGH = 50
 #: The relative duality gap that a tolerance of one asks for.
 GAP = 0.01
 
@@ -268,7 +270,7 @@ def _descend(
     def directions(group: np.ndarray) -> Newton | LBFGS:
         return Newton(n_columns, alike) if newton else LBFGS(group)
 
-    if n_models > 1 and not params.any() and (loss.piecewise or not newton):
+    if n_models > 1 and not params.any() and (loss.piecewise or not newton) and max_iter >= _ENOUGH:
         kind = np.arange(len(params)) % (len(params) // n_models)
         solution = follow(rows, loss, weight, rho, kind, directions, tol, max_iter)
     else:

@@ -199,7 +199,7 @@ def fitted_standardization(estimator: Classifier, device: torch.device, dtype: t
     if not has_means and not bins:
         return None
     index = np.array(to_numpy(estimator.missing_features_)) if has_means else np.empty(0, dtype=np.int64)
-    n_columns = (len(estimator.means_) if has_means else estimator.n_features_in_) + len(index)
+    n_columns = (estimator.means_.shape[0] if has_means else estimator.n_features_in_) + len(index)
     center, scale = np.zeros((1, 1, n_columns)), np.ones((1, 1, n_columns))
     if has_means:
         center[0, 0, : n_columns - len(index)] = to_numpy(estimator.means_)

@@ -61,6 +61,8 @@ class GridRows:
         splits = [(np.asarray(train), np.asarray(test)) for train, test in splits]
         if any(part.dtype.kind not in "iu" for split in splits for part in split):
             raise Apart("Splits are masks.")
+        if not isinstance(leader, LinearModel) and not _have_all_levels(leader, problem, splits):
+            raise Apart("Networks draw weights for levels that there are; a linear model's of others are zero.")
         if isinstance(leader, BaseTorchRegressor):
             if _has_units(leader) and any(one.alpha == "auto" for one in candidates):
                 raise Apart("The strength of the penalty follows from a split's targets.")
@@ -139,6 +141,14 @@ def _spread(values: np.ndarray, index: np.ndarray, n: int) -> np.ndarray:
     found = np.zeros(n)
     found[index] = values
     return found
+
+
+def _have_all_levels(leader: Any, problem: Problem, splits: list[Split]) -> bool:
+    """Say whether each split's training rows have all levels of categorical columns that there are in any rows."""
+    if (categories := getattr(leader, "_categories", None)) is None:
+        return True
+    indicated = problem.source[:, categories.indicators]
+    return all(np.asarray(indicated[train].sum(0)).all() for train, _ in splits)
 
 
 def _has_units(leader: Any) -> bool:
