@@ -368,3 +368,16 @@ def test_folds_of_models_that_stop_early_are_those_of_each_alone(penalty):
     for one, other in zip(alone, together, strict=True):
         one.fit(CANCER[:150], CANCER_Y[:150])
         assert other.temperature_ == pytest.approx(one.temperature_, rel=1e-6)
+
+
+def test_folds_have_the_same_shift_of_intercepts_in_any_stack():
+    """An L1 norm leaves a common part in the scores of all classes, which depends on where columns are centred."""
+    X, y = load_wine(return_X_y=True)
+    X, y = X[::3], y[::3]
+    settings = {"solver": "exact", "tol": 1e-9, "random_state": 0}
+    model = SoftmaxClassifier("elasticnet", l1_ratio=0.9, calibration="sigmoid", **settings)
+    alone = [clone(model).set_params(alpha=alpha) for alpha in (1e-2, 1e-3)]
+    together = [clone(one) for one in alone]
+    assert fit_stack(together, X, y) == [None] * 2
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(other.predict_proba(X), one.fit(X, y).predict_proba(X), atol=1e-5)
