@@ -102,11 +102,9 @@ class Batch:
         Objectives below it are rounding.
     """
 
-    #: Products of slacks and duals to begin with, how often larger ones are tried, and what terms of a system
-    #: are added up along, bounds first.
+    #: Products of slacks and duals to begin with, and how often larger ones are tried.
     centre: float = 0.5
     max_starts = 12
-    along: tuple[int, ...] | None = (0, 2)
     terms: Any
     before: Any
     ended: Any
@@ -131,6 +129,10 @@ class Batch:
         self.signs = _SIGNS if weight.ndim == 1 else _SIGNS[:, None]
         self.ended = np.zeros(systems, dtype=bool)
         self.begin(systems)
+
+    def reduced(self, ufunc: np.ufunc, values: np.ndarray) -> Any:
+        """Reduce values (2, K, T) to one for each system: first along the terms, which are next to each other."""
+        return ufunc.reduce(ufunc.reduce(values, -1))
 
     def each(self, values: Any) -> Any:
         """Lay out values of systems (K,) along their terms."""
@@ -187,7 +189,7 @@ class Batch:
                 primal += 0.5 * np.vecdot(self.weight * self.terms.give, np.square(self.dual[0] - 0.5))
             products = self.dual * self.slack
             products *= self.weight
-            left = np.add.reduce(products, self.along)
+            left = self.reduced(np.add, products)
             goal = self.goal * np.maximum(primal, self.least_value)
             done = self.judge((left + self.stationary + self.loose).tolist(), goal.tolist(), steps >= max_iter)
             if done:
@@ -222,7 +224,7 @@ class Batch:
             *("stationary", "loose", "count", "linear", "least_value"),
         ):
             setattr(self, name, getattr(self, name)[systems])
-        self.dual, self.slack = self.dual[:, systems], self.slack[:, systems]
+        self.dual, self.slack = (part.take(systems, axis=1) for part in (self.dual, self.slack))
         for name in ("before", "slow", "least", "since"):
             setattr(self, name, [getattr(self, name)[k] for k in systems.tolist()])
         self.terms = self.terms.keep(systems)
@@ -248,7 +250,7 @@ class Batch:
         up = change * inverse
         if self.is_clear(up, left):
             return
-        of_primal, of_dual = self.lengths(up.max(self.along) + 1, -up.min(self.along), 1.0)
+        of_primal, of_dual = self.lengths(self.reduced(np.maximum, up) + 1, -self.reduced(np.minimum, up), 1.0)
         neglected = up + 1
         neglected *= up
         both = of_primal * of_dual
@@ -273,7 +275,7 @@ class Batch:
             of_slack *= self.trained
         np.divide(of_slack, slack, out=ratio)
         inverse *= change
-        of_primal, of_dual = self.lengths(-ratio.min(self.along), -inverse.min(self.along), _NEARLY)
+        of_primal, of_dual = self.lengths(-self.reduced(np.minimum, ratio), -self.reduced(np.minimum, inverse), _NEARLY)
         of_primal, of_dual = self.halted(of_primal, of_dual, (move, change, of_slack))
         remains = 1 - of_dual
         self.stationary *= remains * remains

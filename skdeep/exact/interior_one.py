@@ -238,11 +238,15 @@ class _System:
 class _One(Batch):
     """Hinges of one system on their way to the optimum; `end` has parameters and slopes of rows."""
 
-    centre, along, max_starts = 0.2, None, 1
+    centre, max_starts = 0.2, 1
 
     def __init__(self, system: Any, rho: np.ndarray, goal: float, least_value: float):
         self.end: tuple[np.ndarray, np.ndarray] | None = None
         super().__init__(system, system.weight, rho, np.float64(goal), np.float64(least_value))
+
+    def reduced(self, ufunc: np.ufunc, values: np.ndarray) -> Any:
+        """Reduce values (2, T) to one."""
+        return ufunc.reduce(values, None)
 
     def each(self, values: Any) -> Any:
         """Lay out a number along the terms."""
