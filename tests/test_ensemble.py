@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skdeep import SGD, Adam, AdamW, MLPClassifierTorch, MLPEnsembleClassifier
-from skdeep.fitting.calibrators import DOUBT, doubt, fit_temperature
+from skdeep.fitting.calibrators import DOUBT, doubt, fit_temperature, for_average
 from skdeep.model_selection import GridSearchCV
 from skdeep.model_selection.stacks import fit_stack
 
@@ -62,8 +62,8 @@ def log_odds(p):
 
 
 def of_members(scores, codes):
-    """The temperature of four members, of which each has a quarter of the further observation."""
-    return fit_temperature(scores, codes, own=doubt(scores, np.ones(len(codes)), DOUBT / 4))
+    """The temperature of an ensemble, of whose four members each has a quarter of the further observation."""
+    return for_average(fit_temperature(scores, codes, own=doubt(scores, np.ones(len(codes)), DOUBT / 4)))
 
 
 def left_out_by(clf, X):

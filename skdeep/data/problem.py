@@ -13,7 +13,7 @@ from torch import Tensor
 
 from skdeep.data.columns import Columns
 from skdeep.data.inputs import Matrix, has_missing, rows_of
-from skdeep.data.splits import DIVIDED, KEPT, DistinctRows, Folds, distinct_rows, index_dtype, validation_rows
+from skdeep.data.splits import DIVIDED, KEPT, DistinctRows, Folds, distinct_rows, index_dtype, unit_of, validation_rows
 from skdeep.engine.frame import Frame
 from skdeep.engine.networks import Network
 from skdeep.engine.per_model import to_device
@@ -139,6 +139,12 @@ class Problem:
     def n_rows(self) -> int:
         """Number of rows of non-zero weight."""
         return len(self.codes) if self.subset is None else len(self.subset)
+
+    @property
+    def n_observations(self) -> float:
+        """Number of rows, where one of weight 2 is two."""
+        weight = self.sample_weight
+        return self.n_rows if weight is None or not self.n_rows else float(weight.sum() / unit_of(weight))
 
     @cached_property
     def density(self) -> float:

@@ -133,7 +133,8 @@ class MLPEnsembleClassifier(PerceptronEnsemble, PerceptronClassifier):
     {label_smoothing}
     calibration : {"temperature", "sigmoid"} or None, default="temperature"
         How the scores of the members become probabilities, before these are averaged: see
-        :class:`MLPClassifierTorch`. Fitted on the out-of-fold scores; no further models are trained.
+        :class:`MLPClassifierTorch`. Fitted on the out-of-fold scores; no further models are trained. A temperature
+        above one counts with the power 0.7, since the mean of the members is surer than each may be.
 
     Attributes
     ----------
@@ -150,7 +151,7 @@ class MLPEnsembleClassifier(PerceptronEnsemble, PerceptronClassifier):
         own, it is the score of what these say, in an ensemble of the one member that has not seen a row (of all
         members for rows of which each has left out a part). ``oof_proba_`` does not ask them.
     temperature_ : float or ndarray of shape (n_labels,)
-        T of ``calibration="temperature"``.
+        T of ``calibration="temperature"``, which the probabilities are of.
     calibration_slopes_, calibration_offsets_ : ndarray of shape (n_outputs,)
         Platt's slopes and offsets, which are part of the members' weights already; only with
         ``calibration="sigmoid"``.

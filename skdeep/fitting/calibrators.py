@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
@@ -41,6 +42,8 @@ def _chunks(n: int) -> list[slice]:
 
 #: Weight of the observation of any label that is added to the rows.
 DOUBT = 0.5
+#: To which power a temperature above one counts (`for_average`).
+_POWER = 0.7
 
 
 def doubt(scores: np.ndarray, weight: np.ndarray, amount: float = DOUBT) -> tuple[np.ndarray, np.ndarray]:
@@ -152,6 +155,15 @@ def fit_temperature(
     else:
         best = brentq(slope, low, high, xtol=1e-13, rtol=1e-14)
     return unit / float(np.exp(best))
+
+
+def for_average(temperature: Any) -> Any:
+    """Lower a temperature of members that have each left rows out, for the mean of their probabilities.
+
+    A mean is less sure than each of them: of how much a temperature is above one, the power 0.7 is left. One below it
+    stays.
+    """
+    return np.minimum(temperature, temperature**_POWER)
 
 
 def fit_sigmoid(

@@ -13,7 +13,6 @@ from skdeep.data.bins import bin_edges
 from skdeep.data.columns import Columns, sizes_of
 from skdeep.data.inputs import Classifier, OutputSpace, to_numpy
 from skdeep.data.problem import Problem
-from skdeep.data.splits import unit_of
 from skdeep.engine.frame import Frame
 from skdeep.engine.input_layer import Standardization
 from skdeep.engine.per_model import fetched, run_length, to_device
@@ -127,10 +126,7 @@ def bins_for(estimator: Classifier, problem: Problem, going_on: bool, incrementa
         return 0 if edges is None else edges.shape[1] - 1 if is_open else int(estimator.n_bins)
     if by_itself and incremental:
         return 0
-    n_rows, weight = float(problem.n_rows), problem.sample_weight
-    if weight is not None and n_rows:  # a row of weight 2 is two
-        n_rows = float(weight.sum() / unit_of(weight[weight > 0]))
-    return bins_of(estimator, n_numbers(problem), n_rows)
+    return bins_of(estimator, n_numbers(problem), problem.n_observations)
 
 
 def standardization_for(

@@ -16,7 +16,7 @@ from skdeep.data.answers import Link, tempered
 from skdeep.data.inputs import Classifier, OutputSpace, to_numpy
 from skdeep.engine.losses import LOSSES
 from skdeep.engine.networks import Network
-from skdeep.fitting.calibrators import fit_sigmoid, fit_temperature
+from skdeep.fitting.calibrators import fit_sigmoid, fit_temperature, for_average
 
 #: The loss whose probabilities a calibration's are; scores of independent labels are sigmoids in any case.
 _LINKS = {"temperature": LOSSES["log_loss"], "sigmoid": LOSSES["binary_log_loss"]}
@@ -119,12 +119,15 @@ def calibrate(
         estimator._map_scores(np.diag(slopes), offsets)
         space = OutputSpace(estimator._any_coef)
         estimator.calibration_slopes_, estimator.calibration_offsets_ = space.array(slopes), space.array(offsets)
-    elif codes.ndim == 1:
+        return
+    if codes.ndim == 1:
         estimator.temperature_ = fit_temperature(scores, codes, weight, own)
     else:
         labels = zip(scores.T[..., None], codes.T, own[0].T[..., None], strict=True)
         temperatures = [fit_temperature(s, answers, weight, (o, own[1])) for s, answers, o in labels]
         estimator.temperature_ = np.array(temperatures)
+    if estimator._averages_probabilities:
+        estimator.temperature_ = for_average(estimator.temperature_)
 
 
 def undo_calibration(estimator: Classifier) -> None:
