@@ -1,5 +1,8 @@
-"""Small work runs on one thread, of PyTorch and of linear algebra, and settings are as they were afterwards."""
+"""Small work runs on one thread, of PyTorch and of linear algebra, and on memory that is there."""
 
+import platform
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -79,3 +82,20 @@ def test_a_small_fit_takes_one(monkeypatch):
     monkeypatch.setattr(hinge, "solve", watched)
     HingeClassifier(random_state=0).fit(IRIS, IRIS_Y)
     assert during and all(set(each) == {1} for each in during)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="is about glibc's malloc")
+def test_memory_that_is_freed_is_there_for_the_next_step():
+    """Sixteen arrays of a quarter of a megabyte, which come and go."""
+    code = """
+import resource, skdeep, numpy as np
+def step():
+    parts = [np.ones(2**15) for _ in range(16)]
+step(), step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(found.stdout) < 100  # each step's pages are 1024

@@ -73,11 +73,12 @@ def solve(
         duals[:, :, used] = solution.duals
         return replace(solution, duals=duals)
     goal, found = np.broadcast_to(np.asarray(gap, dtype=float), K), Solution.blank(K, C, D, n)
-    folds = chained([own.tobytes() for own in weight > 0], rho.max(1)).values()
-    if start is None and len(folds) > 1 and C * n * max(map(len, folds)) > _FOLD:
-        for fold in folds:
-            _put(solve(rows, loss, weight[fold], rho[fold], goal[fold], max_iter), fold, found)
-        return found
+    if start is None and K > 1:
+        folds = chained([own.tobytes() for own in weight > 0], rho.max(1)).values()
+        if len(folds) > 1 and C * n * max(map(len, folds)) > _FOLD:
+            for fold in folds:
+                _put(solve(rows, loss, weight[fold], rho[fold], goal[fold], max_iter), fold, found)
+            return found
     intercept = bool((rho[:, -1] == 0).all() and (rows.scores(np.eye(1, D, D - 1)) == 1).all())
     if start is None and (span := span_of(rows, rho, intercept)) is not None:
         small = solve(span.rows, loss, weight, span.penalty(rho), goal / 2, max_iter)
