@@ -58,7 +58,7 @@ for case in sys.stdin:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="RssAnon is Linux's")
 def test_a_memory_map_is_not_copied(tmp_path):
-    n_bytes, d = 48 << 20, 500
+    n_bytes, d = 64 << 20, 500
     cases = [
         ("uint8", "C", "SoftmaxClassifier", {}),
         ("uint8", "F", "SoftmaxClassifier", {"early_stopping": True}),
@@ -79,8 +79,8 @@ def test_a_memory_map_is_not_copied(tmp_path):
     assert done.returncode == 0, done.stderr
     added = [float(line) for line in done.stdout.splitlines()]
     assert len(added) == len(cases)
-    # chunks and buffers take up to 35 MB, whatever the size of the data
-    assert not {lines[i]: megabytes for i, megabytes in enumerate(added) if megabytes >= 46}
+    # chunks and buffers take up to 35 MB, whatever the size of the data, and up to 16 MiB of freed ones are kept
+    assert not {lines[i]: megabytes for i, megabytes in enumerate(added) if megabytes >= 62}
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
