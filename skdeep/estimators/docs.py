@@ -185,8 +185,8 @@ n_features_in_ : int
 feature_names_in_ : ndarray of shape (n_features,)
     Names of the columns of X, if it had any.
 encoded_features_ : ndarray of str
-    Names of the columns that the model is trained in, such as "city_Rome"; only where some are categories. Those that
-    would be the same are longer: "city_'Rome' (column 2)".
+    Names of the columns that the model is trained in, such as ``"city_Rome"``; only where some are categories. Those
+    that would be the same are longer: ``"city_'Rome' (column 2)"``.
 history_ : skorch.history.History
     What the callbacks recorded; only with ``callbacks``.
 """
