@@ -726,7 +726,7 @@ def test_all_splits_in_one_stack(name, monkeypatch):
     monkeypatch.setattr("skdeep.model_selection.backend.draw_seed", lambda: 3)  # of candidates that have none
     for together in (True, False):
         if not together:
-            monkeypatch.setattr("skdeep.model_selection.backend.evaluate_grid", lambda *args: None)
+            monkeypatch.setattr("skdeep.model_selection.backend.evaluate_grids", lambda *args: {})
         search = OwnGridSearchCV(model, grid, cv=4, refit=False).fit(X, y)
         found.append([search.cv_results_[f"split{i}_test_score"] for i in range(4)])
     assert len(stacks) == 1 and sum(map(len, stacks[0])) == 4 * len(search.cv_results_["params"])

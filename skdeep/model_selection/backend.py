@@ -34,11 +34,10 @@ from skdeep.model_selection.evaluation import (
     draw_seed,
     final_step,
     n_accelerators,
-    of_one_kind,
     on_card,
     stacks_of,
 )
-from skdeep.model_selection.grid import evaluate_grid
+from skdeep.model_selection.grid import evaluate_grids
 from skdeep.model_selection.trainees import evaluate_stack, with_whole_validation
 
 #: Back ends whose workers are of this machine.
@@ -151,7 +150,7 @@ class _Keeper(ParallelBackendBase):
         check_refit(getattr(first.options["caller"], "refit", None), candidates, first.scorer)
         n_workers, seed = self.door.effective_n_jobs(self.settings["n_jobs"]), draw_seed()
         is_here = self.door.is_local()  # workers elsewhere have their own cards and cores, and are to be used
-        results: dict[int, Any] = _of_grids(tasks, seed, n_workers) if is_here else {}
+        results: dict[int, Any] = evaluate_grids(tasks, seed, n_workers) if is_here else {}
         alone = {i: call for i, call in enumerate(calls) if i not in tasks}
         tasks = {i: task for i, task in tasks.items() if i not in results}
         n_cards = n_accelerators(list(tasks.values())) if is_here and tasks else 0
@@ -244,16 +243,6 @@ class StackingBackend(ParallelBackendBase):
 
     def submit(self, func: Any, callback: Any = None) -> _Kept:
         raise RuntimeError("Each call of joblib.Parallel has a back end of its own inside skdeep.stacked().")
-
-
-def _of_grids(tasks: dict[int, _Task], seed: int, n_workers: int) -> dict[int, dict]:
-    """Evaluate the tasks of which all splits are one stack; see `evaluate_grid`."""
-    numbers, results = list(tasks), dict[int, dict]()
-    for group in of_one_kind(list(tasks.values())):
-        own = [numbers[i] for i in group]
-        if (found := evaluate_grid([tasks[i] for i in own], seed, n_workers)) is not None:
-            results |= zip(own, found, strict=True)
-    return results
 
 
 def _inside(function: Callable, /, *args: Any, **options: Any) -> Any:

@@ -42,12 +42,12 @@ from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.solving import solve
 from skdeep.fitting.starts import new_progress
 from skdeep.fitting.torch_settings import own_settings
-from skdeep.model_selection.evaluation import Same, _Task, final_step, is_promised, share_seed
-from skdeep.model_selection.grid_rows import Apart, GridRows
+from skdeep.model_selection.evaluation import Same, _Task, final_step, is_promised, of_one_kind, share_seed
+from skdeep.model_selection.grid_rows import GridRows
 from skdeep.model_selection.own_units import Split
 from skdeep.model_selection.quick_scores import QuickScorers, name_of
 from skdeep.model_selection.scaled import Scaling
-from skdeep.model_selection.stacks import capacity, stackable_now, why_alone
+from skdeep.model_selection.stacks import Apart, capacity, stackable_now, why_alone
 from skdeep.model_selection.trainees import methods_of, only_asks, scorers_of
 
 #: Parameters in which the candidates of a grid of exact solutions may differ.
@@ -60,11 +60,21 @@ _FAULTS = (AssertionError, AttributeError, LookupError, NameError)
 _MAX_SCORES = 4 * MAX_VALUES
 
 
-def evaluate_grid(tasks: list[_Task], seed: int, n_workers: int) -> list[dict] | None:
-    """Return the results of ``_fit_and_score`` for all tasks of a search; None if they do not make a grid.
+def evaluate_grids(tasks: dict[int, _Task], seed: int, n_workers: int) -> dict[int, dict]:
+    """Evaluate the tasks, by their numbers, of which all splits are one stack; leave out the others.
 
     `seed` is of candidates that have none; where the CPU trains by mini-batches, several workers do so in less time.
     """
+    numbers, results = list(tasks), dict[int, dict]()
+    for group in of_one_kind(list(tasks.values())):
+        own = [numbers[i] for i in group]
+        if (found := _evaluate_grid([tasks[i] for i in own], seed, n_workers)) is not None:
+            results |= zip(own, found, strict=True)
+    return results
+
+
+def _evaluate_grid(tasks: list[_Task], seed: int, n_workers: int) -> list[dict] | None:
+    """Return the results of ``_fit_and_score`` for all tasks of a search; None if they do not make a grid."""
     if len(tasks) < 2 or not _is_plain(tasks):
         return None
     first, start = tasks[0], time.time()
@@ -116,10 +126,14 @@ def _split(task: _Task) -> tuple[Same, Same]:
     return Same(task.options["train"]), Same(task.options["test"])
 
 
+def _prefix(estimator: Any) -> str:
+    """Name what parameters of a pipeline's last step begin with."""
+    return f"{estimator.steps[-1][0]}__" if isinstance(estimator, Pipeline) else ""
+
+
 def _name_of_weight(task: _Task) -> str:
     """Name the parameter of ``fit`` that weights of rows are."""
-    whole = task.estimator
-    return f"{whole.steps[-1][0]}__sample_weight" if isinstance(whole, Pipeline) else "sample_weight"
+    return f"{_prefix(task.estimator)}sample_weight"
 
 
 def _weight(task: _Task) -> Any:
@@ -187,7 +201,7 @@ class _Grid:
         """Make the candidates of an estimator, with the parameters of each; raise what is wrong with any of these."""
         scaling = None
         if isinstance(estimator, Pipeline):
-            prefix = f"{estimator.steps[-1][0]}__"
+            prefix = _prefix(estimator)
             if not all(name.startswith(prefix) for name in varied):
                 raise Apart("Steps before the model differ.")
             varied = {name.removeprefix(prefix) for name in varied}

@@ -92,11 +92,11 @@ class GridRows:
         """Weigh the training rows of a split, for each candidate, by its classes too: (n,), or None for ones."""
         settings, leader = [one.class_weight for one in candidates], candidates[0]
         own = None if self.weight is None else self.weight[train]
-        labels, codes = leader._labels_of(self.problem)[train], self.problem.codes
-        found: dict[int, np.ndarray | None] = {}
+        codes, found = self.problem.codes, dict[int, np.ndarray | None]()
         for j in {settings.index(setting) for setting in settings}:
             of_class = None
             if settings[j] is not None:
+                labels = leader._labels_of(self.problem)[train]
                 of_class = class_weight_of_rows(settings[j], leader.classes_, labels, codes[train], own)
             product = of_class if own is None else own if of_class is None else own * of_class
             if product is not None and not product.all():

@@ -18,7 +18,7 @@ from skdeep.compat.sklearn import _fit_and_score
 from skdeep.data.inputs import Data
 from skdeep.model_selection._sklearn import task_arguments
 from skdeep.model_selection.backend import stacked
-from skdeep.model_selection.evaluation import StackingWarning, _alike, _Task, draw_seed, final_step, of_one_kind
+from skdeep.model_selection.evaluation import StackingWarning, _alike, _Task, draw_seed, final_step
 from skdeep.model_selection.fronts import (
     front_of,
     in_one_array,
@@ -26,7 +26,7 @@ from skdeep.model_selection.fronts import (
     pass_front,
     shared_fronts,
 )
-from skdeep.model_selection.grid import evaluate_grid
+from skdeep.model_selection.grid import evaluate_grids
 from skdeep.model_selection.plain import as_numbers, fit_and_score_plain, is_finite, is_plain
 from skdeep.model_selection.scaled import Scaling
 from skdeep.model_selection.stacks import stackable_now, why_alone
@@ -98,17 +98,15 @@ def _scaled_at_once(
 ) -> list[Entry]:
     """Evaluate the linear models behind scalers, of which all splits are one stack; those that are not are left out."""
     scaled = _with_parameters({name: one for name, one in contestants.items() if Scaling.of(one) is not None})
-    entries, tasks = [], []
+    entries: list[Entry] = []
+    tasks: dict[int, _Task] = {}
     for number, (train, test) in enumerate(splits):
         for name, (estimator, parameters) in scaled.items():
             call = _call(estimator, parameters, (X, y), (train, test), scorer)
-            tasks.append(_Task.of(task_arguments(*call) or {}))
+            tasks[len(entries)] = _Task.of(task_arguments(*call) or {})
             entries.append(Entry(name, number))
-    seed, found = draw_seed(), []
-    for group in of_one_kind(tasks):
-        for i, result in zip(group, evaluate_grid([tasks[i] for i in group], seed, n_workers) or [], strict=False):
-            found.append(replace(entries[i], result=result))
-    return found
+    found = evaluate_grids(tasks, draw_seed(), n_workers)
+    return [replace(entries[i], result=result) for i, result in found.items()]
 
 
 def _call(
