@@ -144,6 +144,24 @@ def test_descent_ends_at_the_minimum(name, direction):
         np.testing.assert_allclose(found.params[k], alone.params[0], atol=1e-9)
 
 
+@pytest.mark.parametrize("rows", [Rows(Z), SparseRows(sparse.csr_array(COLUMNS), True)])
+def test_diagonals_are_of_the_products(rows):
+    factor = RNG.random((2, N))
+    np.testing.assert_allclose(rows.diagonal(factor), np.diagonal(rows.gram(factor), axis1=1, axis2=2), rtol=1e-13)
+
+
+def test_of_many_columns_no_products_are_formed(monkeypatch):
+    """Text of a thousand words took seconds: its matrices cost more than all iterations."""
+    X = sparse.random(60, 1000, 0.02, format="csr", random_state=0)
+    monkeypatch.setattr(SparseRows, "gram", lambda *of: pytest.fail("a matrix of all columns"))
+    loss, weight, rho = SoftmaxLoss(np.arange(60) % C, C), np.full((1, 60), 1 / 60), np.r_[np.full(1000, 0.01), 0.0]
+    stack = Stack(SparseRows(X, True), loss, weight, rho[None], np.zeros((1, C, 1001)))
+    found = descend(stack, LBFGS(np.zeros(1, dtype=int)), np.full(1, 1e-9), 500)
+    dense = Rows(np.hstack([X.toarray(), np.ones((60, 1))]))
+    gradient = dense.back(loss.at(dense.scores(found.params)).gradient / 60)[0] + rho * found.params[0]
+    assert np.abs(gradient).max() < 2e-9
+
+
 @pytest.mark.parametrize("name", ["logistic", "squared", "ovr"])
 def test_columns_apart_are_columns_together(name):
     loss = PAIRS[name][0]

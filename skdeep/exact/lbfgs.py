@@ -6,7 +6,9 @@ penalty along each column,
 
 .. math:: H_0 = P\, \mathrm{diag}(B_1, \ldots, B_C)^{-1} P + (I - P)\, \mathrm{diag}(\rho)^{-1}
 
-for a loss that a common shift of all scores leaves as it is; for other losses, :math:`P = I`.
+for a loss that a common shift of all scores leaves as it is; for other losses, :math:`P = I`. Blocks are computed when
+about as much work has been done without them. At first all are alike: products of the average row, or of wide rows the
+diagonal of it only.
 
 References
 ----------
@@ -15,6 +17,8 @@ Nocedal & Wright, *Numerical Optimization*, 2nd edition, algorithm 7.4.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotri
 
@@ -22,14 +26,18 @@ from skdeep.exact.descent import Stack, dot
 from skdeep.exact.rows import Rows
 
 _EPS = float(np.finfo(np.float64).eps)
+#: Least curvature, as a share of the largest.
+_LEAST = _EPS**0.4
 #: Pairs of steps and gradient changes that are remembered.
 _HISTORY = 10
 #: Rows, for each column, that the curvature is looked at by.
 _ROWS_PER_COLUMN = 4
 #: How many times the mean weight the largest is, for the average row to be about the same without weights.
 _ALIKE = 2.0
-#: Directions before which the curvature is looked at anew.
-_LOOKS = frozenset(6 * 4**i for i in range(16))
+#: Directions after which the curvature of each score is looked at first, and how many times as many later.
+_FIRST_LOOK, _NEXT_LOOK = 10, 4
+#: Directions' work that the average row's curvature is worth, and how much sooner done the same work is with matrices.
+_WORTH, _SOONER = 64.0, 2.0
 
 
 class LBFGS:
@@ -48,7 +56,7 @@ class LBFGS:
         self._pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self._last: tuple[np.ndarray, np.ndarray] | None = None
         self._inverse = self._of_shift = np.empty(0)
-        self._n_calls = 0
+        self._n_calls, self._next_look = 0, math.inf
 
     def again(self, group: np.ndarray) -> LBFGS:
         """Make directions for similar objectives: what is known of the curvature, they begin with."""
@@ -69,16 +77,19 @@ class LBFGS:
         """Compute the directions (K, C, D)."""
         params, gradient = stack.params, stack.gradient
         if self._last is None:
+            work = self._work(stack, average=False)
             if not len(self._inverse):
-                self._look(stack, average=not params.any())
+                self._look(stack, average=work > _WORTH or not params.any())
+            self._next_look = max(_FIRST_LOOK, work / _SOONER)
         else:
             step, change = params - self._last[0], gradient - self._last[1]
             along = dot(step, change)
             sound = along > _EPS * dot(change, change)
             share = np.where(sound, 1 / np.where(sound, along, 1.0), 0.0)
             self._pairs = [*self._pairs[1 - _HISTORY :], (step, change, share)]
-            if self._n_calls in _LOOKS:
+            if self._n_calls >= self._next_look:
                 self._look(stack, average=False)
+                self._next_look *= _NEXT_LOOK
         self._last = params, gradient
         self._n_calls += 1
         direction, factors = -gradient, []
@@ -97,13 +108,25 @@ class LBFGS:
             direction += (factor - (share * dot(change, direction))[:, None, None]) * step
         return direction
 
+    def _work(self, stack: Stack, average: bool) -> float:
+        """Count the directions whose products with the rows are as much work as a look at the curvature."""
+        (n, D), (K, C, _), groups = stack.rows.shape, stack.params.shape, len(np.unique(self._group))
+        seen, matrices = (n, groups) if average else (min(n, _ROWS_PER_COLUMN * D), groups * C)
+        return matrices * D * D * (seen + D) / (4 * K * C * stack.rows.n_values)
+
     def _look(self, stack: Stack, average: bool) -> None:
         """Compute the curvature where models are: of the average row and score, or of each score's own."""
+        only_diagonal = average and self._work(stack, average) > _WORTH
         _, first, self._group = np.unique(self._group, return_index=True, return_inverse=True)
         weight = stack.weight if len(stack.weight) == 1 else stack.weight[first]
         at = type(stack.at)(*(part[first] for part in stack.at))
         second = stack.loss.diagonal(stack.scores[first], at) * weight[:, None]
-        D = stack.params.shape[2]
+        rho, D = stack.rho[first], stack.params.shape[2]
+        self._of_shift = np.where(rho > 0, 1 / np.where(rho > 0, rho, 1.0), 0.0)[:, None]
+        if only_diagonal:
+            diagonal = stack.rows.diagonal(second.mean(1)) + rho
+            self._inverse = 1 / (diagonal + _LEAST * diagonal.max(1, keepdims=True))[:, None]
+            return
         if average:
             total = weight.sum(1)
             mean = second.sum((1, 2)) / stack.loss.n_scores / total
@@ -114,23 +137,22 @@ class LBFGS:
             blocks = (gram * mean[:, None, None])[:, None]
         else:
             blocks = _grams(stack.rows, second.reshape(-1, second.shape[-1])).reshape(len(first), -1, D, D)
-        rho = stack.rho[first]
         each = np.arange(D)
         blocks[:, :, each, each] += rho[:, None]
         largest = blocks[:, :, each, each].max((1, 2))
         # columns that others determine, and scores that have no curvature left
-        blocks[:, :, each, each] += (_EPS**0.4 * largest)[:, None, None]
+        blocks[:, :, each, each] += (_LEAST * largest)[:, None, None]
         self._inverse = np.stack([[_inverse(block) for block in of_model] for of_model in blocks])
-        self._of_shift = np.where(rho > 0, 1 / np.where(rho > 0, rho, 1.0), 0.0)[:, None]
 
     def _precondition(self, vectors: np.ndarray, shift_invariant: bool) -> np.ndarray:
         """Multiply vectors (m, K, C, D), m of each model, by the curvature's inverse."""
         alike, n_scores = len(self._inverse) == 1, vectors.shape[2]
         inverse = self._inverse[0] if alike else self._inverse[self._group]
+        times = np.multiply if self._inverse.ndim == 3 else _products  # a diagonal, or matrices
         if not shift_invariant:
-            return _products(vectors, inverse)
+            return times(vectors, inverse)
         shift = vectors.sum(2, keepdims=True) / n_scores
-        found = _products(vectors - shift, inverse)
+        found = times(vectors - shift, inverse)
         found -= found.sum(2, keepdims=True) / n_scores
         found += shift * (self._of_shift if alike else self._of_shift[self._group])
         return found

@@ -134,6 +134,15 @@ class Rows:
                 np.matmul(Z.T * f, Z, out=own)
         return found
 
+    def diagonal(self, factor: np.ndarray) -> np.ndarray:
+        """Compute the diagonals (m, D) of `gram`."""
+        return np.stack([np.einsum("i,ij,ij->j", f, self.Z, self.Z) for f in factor])
+
+    @property
+    def n_values(self) -> int:
+        """Values that a product with the rows passes over."""
+        return self.shape[0] * self.shape[1]
+
     @cached_property
     def average(self) -> np.ndarray:
         """`gram` of the average row, (D, D)."""
@@ -224,6 +233,17 @@ class SparseRows(Rows):
 
     def select(self, index: np.ndarray | slice) -> SparseRows:
         return SparseRows(self.X[index], self.intercept)
+
+    def diagonal(self, factor: np.ndarray) -> np.ndarray:
+        found = np.empty((len(factor), self.shape[1]))
+        found[:, : self.X.shape[1]] = (self._transposed.power(2) @ factor.T).T
+        if self.intercept:
+            found[:, -1] = factor.sum(1)
+        return found
+
+    @property
+    def n_values(self) -> int:
+        return self.X.nnz + self.shape[0]
 
     def keeps_products(self, n_factors: int) -> bool:
         return False
