@@ -109,16 +109,17 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
         unit = self._target_scale.unit
         return self.penalty is None or (self.penalty != "elasticnet" and power == 0) or bool((unit == unit[0]).all())
 
-    def _solves_at_once(self, loss: Loss) -> bool:
-        """Tell whether one step of Newton's is the solution, and the only one."""
-        return type(loss) is SquaredValues and self.penalty == "l2" and self._n_inputs < _MAX_COLUMNS
+    def _solves_at_once(self, loss: Loss, n_rows: int) -> bool:
+        """Tell whether one system, of columns or of rows, has the solution, and the only one."""
+        is_system = self._n_inputs < _MAX_COLUMNS or n_rows < self._n_inputs
+        return type(loss) is SquaredValues and self.penalty == "l2" and is_system
 
     def _cheapest_solver(self, problem: Problem, loss: Loss, penalty: ElasticNet, newton_params: int | None) -> str:
         if type(loss) is SquaredValues and self._has_smooth_penalty and not (self.callbacks or self.early_stopping):
             n, d = problem.n_rows, problem.source.shape[1]
             steps = STEPS * BATCH_ROWS * 4 * self.n_outputs_ * d * problem.density
             if 4 * n * d * min(n, d) <= max(_FREE, _WORTH * steps):
-                return "lbfgs" if self._solves_at_once(loss) else "exact"
+                return "lbfgs" if self._solves_at_once(loss, n) else "exact"
         if not loss.smooth and self._n_inputs >= _MAX_COLUMNS:
             return "sgd"
         return super()._cheapest_solver(problem, loss, penalty, newton_params)
@@ -132,4 +133,5 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
         return problem.density == 1 and n * d <= _DENSE_VALUES and 2 * steps * n * d * d * self.n_outputs_ <= _EXACT
 
     def _max_newton_params(self, n_rows: int) -> int | None:
-        return None if self._solves_at_once(self._loss(self.n_outputs_)) else super()._max_newton_params(n_rows)
+        at_once = self._solves_at_once(self._loss(self.n_outputs_), n_rows)
+        return None if at_once else super()._max_newton_params(n_rows)

@@ -36,6 +36,8 @@ _WEAK = 0.02
 _MAX_EXCHANGES = 8
 #: How often errors themselves are looked at, at most.
 _MAX_REFINEMENTS = 4
+#: Products that are always formed, and passes over the rows that moments are worth.
+_FEW_PRODUCTS, _WORTH = 2**28, 2048
 #: Subgradients that are rounding, as a part of the largest at zero.
 _TOL = 1e-13
 
@@ -62,6 +64,13 @@ class Found(NamedTuple):
     steepest: np.ndarray
     at_zero: np.ndarray
     rounding: np.ndarray
+
+
+def suits(rows: Rows) -> bool:
+    """Tell whether moments of all columns are not far more work than to pass over the rows again and again."""
+    n, D = rows.shape
+    work = D * D * (n + D)
+    return work <= max(_FEW_PRODUCTS, 4 * _WORTH * rows.n_values)
 
 
 def ridge(rows: Rows, loss: SquaredLoss, weight: np.ndarray, rho: np.ndarray, tol: np.ndarray) -> Solution | None:

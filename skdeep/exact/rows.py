@@ -138,6 +138,11 @@ class Rows:
         """Compute the diagonals (m, D) of `gram`."""
         return np.stack([np.einsum("i,ij,ij->j", f, self.Z, self.Z) for f in factor])
 
+    def products_of_rows(self, factor: np.ndarray) -> np.ndarray:
+        """Compute ``Z @ diag(f) @ Z.T``, (n, n), for factors f of the columns (D,)."""
+        half = self.Z * np.sqrt(factor)
+        return half @ half.T
+
     @property
     def n_values(self) -> int:
         """Values that a product with the rows passes over."""
@@ -240,6 +245,10 @@ class SparseRows(Rows):
         if self.intercept:
             found[:, -1] = factor.sum(1)
         return found
+
+    def products_of_rows(self, factor: np.ndarray) -> np.ndarray:
+        found = (self.X * factor[: self.X.shape[1]] @ self._transposed).toarray()
+        return found + factor[-1] if self.intercept else found
 
     @property
     def n_values(self) -> int:

@@ -29,7 +29,7 @@ from skdeep.engine.values import (
     TweedieValues,
     ValueLoss,
 )
-from skdeep.exact import elastic_net, finite_newton, hinge, huber, moments, normal, piecewise
+from skdeep.exact import elastic_net, finite_newton, hinge, huber, moments, normal, piecewise, wide
 from skdeep.exact.descent import Solution, Stack, descend
 from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
 from skdeep.exact.lbfgs import LBFGS
@@ -250,8 +250,8 @@ def _descend(
     rows, loss, weight, rho, params = objectives
     n_models, n_scores, n_columns = params.shape
     max_fun = recipe.settings.max_fun
-    if type(loss) is SquaredLoss:
-        solution = moments.ridge(rows, loss, weight, rho, tol)
+    if type(loss) is SquaredLoss and (at_once := next((way for way in (wide, moments) if way.suits(rows)), None)):
+        solution = at_once.ridge(rows, loss, weight, rho, tol)
         if solution is not None:
             return solution
     if alike and n_models == 1 and type(loss) is SquaredHinges and finite_newton.suits(rows):
