@@ -46,6 +46,8 @@ class Columns:
     rounding : float
         By how much, relative to its size, a column may vary and still be taken for constant: a unit of the last place
         of X's dtype, and ten of float64's, in which numbers are computed more often than stored.
+    square : float
+        Mean squared length of sparse rows; zero for dense ones.
     """
 
     weight: np.ndarray
@@ -54,14 +56,15 @@ class Columns:
     deviation: np.ndarray
     largest: np.ndarray
     rounding: float
+    square: float = 0.0
 
     @classmethod
     def measure(cls, rows: DenseRows | SparseRows, subset: np.ndarray | None, weight: np.ndarray | None) -> Columns:
         """Measure the rows in `subset` (None: all), a chunk at a time."""
         rows, rounding = _in_own_dtype(rows)
         if isinstance(rows, SparseRows):
-            n, zero = len(rows) if subset is None else len(subset), np.zeros(rows.n_features)
-            return cls(zero + n, zero, zero, zero, _largest_of(rows, subset), rounding)
+            zero, (mass, square) = np.zeros(rows.n_features), _squares_of(rows, subset, weight)
+            return cls(zero + mass, zero, zero, zero, _largest_of(rows, subset), rounding, square)
         total = shift = room = None
         step = _CHUNK_ROWS if rows.home.type == "cpu" else max(_CHUNK_ROWS, _CHUNK_VALUES // rows.n_features)
         for X, w in _chunks(rows, subset, weight, step):
@@ -159,6 +162,7 @@ class Columns:
             ),
             np.maximum(self.largest, other.largest),
             max(self.rounding, other.rounding),
+            self.square + float(share[0]) * (other.square - self.square) if len(share) else 0.0,
         )
 
     def indicators(self, index: np.ndarray) -> Columns:
@@ -236,18 +240,39 @@ def _chunks(
             yield rows.take(index if isinstance(index, slice) else torch.from_numpy(index)), w
 
 
-def _largest_of(rows: SparseRows, subset: np.ndarray | None) -> np.ndarray:
-    """Find the largest magnitude in each column of sparse rows."""
-    largest = torch.zeros(rows.n_features, dtype=rows.dtype, device=rows.device)
+def _parts_of(rows: SparseRows, subset: np.ndarray | None) -> Iterator[tuple[Tensor, slice | np.ndarray]]:
+    """Take sparse rows, so many at a time, and say which these are."""
     n, step = len(rows) if subset is None else len(subset), max(1, MAX_VALUES // rows.row_values)
     for start in range(0, n, step):
         part = slice(start, start + step)
-        X = rows.take(part if subset is None else torch.from_numpy(subset[part]))
+        index = part if subset is None else subset[part]
+        yield rows.take(index if isinstance(index, slice) else torch.from_numpy(index)), index
+
+
+def _largest_of(rows: SparseRows, subset: np.ndarray | None) -> np.ndarray:
+    """Find the largest magnitude in each column of sparse rows."""
+    largest = torch.zeros(rows.n_features, dtype=rows.dtype, device=rows.device)
+    for X, _ in _parts_of(rows, subset):
         if X.layout is torch.sparse_csr:
             largest.scatter_reduce_(0, X.col_indices().long(), X.values().abs(), "amax")
         else:
             torch.maximum(largest, X.abs().amax(0), out=largest)
     return to_numpy64(largest)
+
+
+def _squares_of(rows: SparseRows, subset: np.ndarray | None, weight: np.ndarray | None) -> tuple[float, float]:
+    """Compute the weight of sparse rows, and their mean squared length."""
+    mass = total = 0.0
+    for X, index in _parts_of(rows, subset):
+        w = np.ones(len(X)) if weight is None else weight[index]
+        if X.layout is torch.sparse_csr:
+            w_of_values = np.repeat(w, np.diff(X.crow_indices().cpu().numpy()))
+            values = to_numpy64(X.values())
+        else:
+            w_of_values, values = np.repeat(w, X.shape[1]), to_numpy64(X).ravel()
+        with np.errstate(over="ignore", invalid="ignore"):  # what has no number is not short
+            mass, total = mass + float(w.sum()), total + float(w_of_values @ np.square(values))
+    return mass, total / mass
 
 
 def _as_arrays(X: Tensor, of_rows: np.ndarray) -> tuple[Any, Any, Any]:

@@ -26,7 +26,7 @@ def change_of_variables(
     problem: Problem,
     columns: list[Columns],
     penalty: ElasticNet,
-    auto: np.ndarray,
+    full: np.ndarray,
     curvature: float,
     *,
     fit_intercept: bool,
@@ -41,8 +41,9 @@ def change_of_variables(
     columns : list of Columns
         As each model of the stack has them.
     penalty : ElasticNet
-    auto : ndarray of bool, of shape (K,)
-        Which models have a penalty in the units of dense columns.
+    full : ndarray of shape (K,)
+        Of models whose penalty is in units of the columns: the mean squared length of sparse rows from which these
+        units are one. NaN for models whose penalty is on the columns as they are.
     curvature : float
         Of the loss.
     fit_intercept : bool
@@ -63,9 +64,14 @@ def change_of_variables(
     frame = problem.see(columns[0], sizes[0], centered, products, same_factor=exact)
     factor, origin = (1.0, 0.0) if frame is None else (frame.factor, frame.origin)
     sizes *= factor
-    own_units = auto & (not sparse)
+    own_units = ~np.isnan(full)
     of_penalty_units = sizes.copy()
     of_penalty_units[:, problem.indicators] = 1.0  # a rare level is to be worth no more than a frequent one
+    if sparse:  # as they are, unless rows are short
+        square = np.array([c.square for c in columns])
+        own_units &= (0 < square) & (square < full) & (problem.indicators.start == problem.indicators.stop)
+        length = np.sqrt(np.divide(square, full, out=np.ones_like(full), where=own_units))
+        of_penalty_units[...] = factor * length[:, None]
     units = np.where(own_units[:, None], of_penalty_units, factor)
     ridge, slopes = penalty.curvature(), penalty.alpha * penalty.l1_ratio
     if ridge.ndim == 2:  # of each score: the columns are the same for all

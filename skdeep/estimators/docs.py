@@ -14,8 +14,10 @@ alpha : float or "auto", default="auto"
     SGDClassifier is the same. "auto" is what these do with ``C=1`` behind a StandardScaler:
     :math:`\\frac{1}{\\sum_i w_i} R(W \\,\\mathrm{diag}(\\sigma))` with the columns' standard deviations :math:`\\sigma`
     (weighted; root mean squares if ``fit_intercept=False``). Sparse columns, whose scale is information, and those with
-    ``standardize=False`` count as they are. In ``partial_fit``, the sums run over all rows so far. For plain hinges
-    it is five times as much: with less, their optimum predicts worse.
+    ``standardize=False`` count as they are; but sparse rows that are short need larger coefficients: where their mean
+    squared length q is below 10 (tf-idf: 1), :math:`\\sigma = \\sqrt{q / 10}`, except for squared hinges. In
+    ``partial_fit``, the sums run over all rows so far. For plain hinges it is five times as much: with less, their
+    optimum predicts worse.
 """
 
 RIDGE_ALPHA = """\

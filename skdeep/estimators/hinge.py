@@ -84,5 +84,10 @@ class HingeClassifier(ScoresMixin, LinearClassifier):
         # the optimum of hinges predicts best under a stronger penalty than mini-batches that end near it
         return _AUTO_ALPHA if self.loss == "hinge" else 1.0
 
+    @property
+    def _full_rows(self) -> float:  # type: ignore[override]
+        # squared ones gain nothing by it
+        return super()._full_rows if self.loss == "hinge" else 0.0
+
     def _loss(self, n_outputs: int) -> Loss:
         return LOSSES["ovr" if n_outputs == 1 else self.multi_class](squared=self.loss == "squared_hinge")
