@@ -101,10 +101,12 @@ def test_texts_are_told_apart():
         given = clone(model).set_params(alpha=times / 80)
         auto, given = (m.fit(rows[train], labels[train]) for m in (clone(model), given))
         of_auto, of_given = (log_loss(labels[test], m.predict_proba(rows[test])) for m in (auto, given))
-        assert of_auto < of_given - 0.02 and auto.score(rows[test], labels[test]) > given.score(rows[test], labels[test])
+        assert of_auto < of_given - 0.02 and auto.score(rows[test], labels[test]) > given.score(
+            rows[test], labels[test]
+        )
     counts = CountVectorizer(binary=True).fit_transform(texts + [" ".join(words)] * 30)  # long rows
     labels = np.r_[labels, np.ones(30, dtype=int)]
     same(
         SoftmaxClassifier(tol=1e-10).fit(counts, labels),
-        SoftmaxClassifier(alpha=1 / 150, tol=1e-10).fit(counts, labels),
+        SoftmaxClassifier(alpha=1 / len(labels), tol=1e-10).fit(counts, labels),
     )
