@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from skdeep.exact import hinge_newton
 from skdeep.exact.hinge_terms import WestonWatkins
 from skdeep.exact.rivals import ByClass
-from skdeep.exact.rows import Rows
+from skdeep.exact.rows import Rows, SparseRows
 
 
 def system(n, rho, seed=0):
@@ -15,7 +16,7 @@ def system(n, rho, seed=0):
     E, Z = rng.normal(size=(n, 4)), np.hstack([rng.normal(size=(n, 90)), np.ones((n, 1))])
     factor = np.full((4, 91), rho)
     factor[:, -1] = 1e-6 * rho
-    return E, Z, factor, rng.normal(size=(4, 91))
+    return E, Rows(Z), factor, rng.normal(size=(4, 91))
 
 
 @pytest.mark.parametrize("rho", [1e-2, 1.0, 1e3])
@@ -30,20 +31,37 @@ def test_single_precision_is_near(rho):
 
 @pytest.mark.parametrize("rho", [1e-12, 1e-30, 1e-45])
 def test_where_it_does_not_suffice_double_precision_does(rho):
-    E, Z, factor, gradient = system(300, rho)
-    E, Z = np.vstack([E, E]), np.vstack([Z, Z])  # twice the same rows: nothing but the identity tells them apart
-    step = hinge_newton._dual(E, Z, factor, gradient, True)
-    exact = hinge_newton._of_terms(E, Z, factor, gradient, True)
+    E, rows, factor, gradient = system(300, rho)
+    # twice the same rows: nothing but the identity tells them apart
+    E, rows = np.vstack([E, E]), Rows(np.vstack([rows.Z, rows.Z]))
+    step = hinge_newton._dual(E, rows, factor, gradient, True)
+    exact = hinge_newton._of_terms(E, rows, factor, gradient, True)
     known = -gradient / (factor + 1) if exact is None else exact
     np.testing.assert_allclose(step, known, rtol=1e-3, atol=1e-2 * np.abs(known).max())
 
 
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("n", [40, 300])
+def test_sparse_rows_have_the_same_directions(n, intercept):
+    E, dense, factor, gradient = system(n, 0.5)
+    columns = dense.Z[:, :90]
+    columns[np.abs(columns) < 1] = 0.0
+    if not intercept:
+        factor, gradient, dense = factor[:, :90], gradient[:, :90], Rows(columns)
+    rows = SparseRows(sparse.csr_array(columns), intercept)
+    exact = hinge_newton._of_terms(E, dense, factor, gradient, intercept)
+    found = hinge_newton._of_terms(E, rows, factor, gradient, intercept)
+    np.testing.assert_allclose(found, exact, atol=1e-10 * np.abs(exact).max())
+    near = hinge_newton._dual(E, rows, factor, gradient, intercept)
+    assert np.abs(near - exact).max() < 1e-2 * np.abs(exact).max()
+
+
 def test_a_step_that_is_none_of_newtons_is_told():
-    E, Z, factor, gradient = system(50, 1.0)
-    exact = hinge_newton._of_terms(E, Z, factor, gradient, True)
+    E, rows, factor, gradient = system(50, 1.0)
+    exact = hinge_newton._of_terms(E, rows, factor, gradient, True)
     for wrong in (-exact, 2 * exact, np.full_like(exact, np.nan), np.full_like(exact, np.inf)):
         with np.errstate(invalid="ignore"):
-            assert not hinge_newton._is_newton(wrong, E, Z, factor, gradient)
+            assert not hinge_newton._is_newton(wrong, E, rows, factor, gradient)
 
 
 @pytest.mark.parametrize(("n", "d", "C"), [(300, 3, 4), (400, 25, 3)])

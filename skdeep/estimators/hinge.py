@@ -13,6 +13,8 @@ from skdeep.estimators.scores import ScoresMixin
 
 #: What alpha="auto" is for plain hinges, times the weight of the rows.
 _AUTO_ALPHA = 5.0
+#: Mean squared length from which sparse rows count as they are: below, it is 1/n for rows of length one.
+_FULL_ROWS = 5.0
 
 
 @document_linear(calibration=HINGE_CALIBRATION_PARAMETERS)
@@ -87,7 +89,7 @@ class HingeClassifier(ScoresMixin, LinearClassifier):
     @property
     def _full_rows(self) -> float:  # type: ignore[override]
         # squared ones gain nothing by it
-        return super()._full_rows if self.loss == "hinge" else 0.0
+        return _FULL_ROWS if self.loss == "hinge" else 0.0
 
     def _loss(self, n_outputs: int) -> Loss:
         return LOSSES["ovr" if n_outputs == 1 else self.multi_class](squared=self.loss == "squared_hinge")

@@ -63,7 +63,7 @@ def directions(
     ends = index[0].searchsorted(np.arange(K + 1)).tolist()
     counts = [after - before for before, after in pairwise(ends)]
     crowded = [by_class is not None and C * D <= min(count, _DIRECT) and count * D * D > _CROWDED for count in counts]
-    large = [min(count, C * D) > _DIRECT or count * D > _MAX_VALUES for count in counts]
+    large = [min(count, C * D) > _DIRECT or count * rows.n_values > _MAX_VALUES * rows.shape[0] for count in counts]
     apart = [any(pair) for pair in zip(large, crowded, strict=True)]
     if not all(apart):
         if any(apart):
@@ -73,7 +73,6 @@ def directions(
         model, _, row = index
         E = terms.directions(bends.free, index, bends.coupling)
         E *= np.sqrt(bends.scale[model, row])[:, None]
-        Z = rows.take(row)
     for k in range(K):
         if crowded[k] and by_class is not None:
             second = bends.free[k] * bends.scale[k]
@@ -85,9 +84,11 @@ def directions(
             own = Bends(bends.free[k : k + 1], coupling, bends.scale[k : k + 1], bends.factor[k : k + 1])
             step[k] = _conjugate_gradients(rows, terms.select([k]), own, gradient[k], intercept)
             continue
-        solve = _primal if counts[k] > C * D or C * D <= 64 else _dual
         part = slice(ends[k], ends[k + 1])
-        step[k] = solve(E[part], Z[part], bends.factor[k], gradient[k], intercept)
+        if counts[k] > C * D or C * D <= 64:
+            step[k] = _primal(E[part], rows.take(row[part]), bends.factor[k], gradient[k], intercept)
+        else:
+            step[k] = _dual(E[part], rows.select(row[part]), bends.factor[k], gradient[k], intercept)
     return step
 
 
@@ -113,35 +114,36 @@ def _of_hessian(H: np.ndarray, factor: np.ndarray, gradient: np.ndarray, interce
     return -gradient / (factor + 1) if found is None else -found.reshape(C, D)
 
 
-def _dual(E: np.ndarray, Z: np.ndarray, factor: np.ndarray, gradient: np.ndarray, intercept: bool) -> np.ndarray:
+def _dual(E: np.ndarray, rows: Rows, factor: np.ndarray, gradient: np.ndarray, intercept: bool) -> np.ndarray:
     """Solve a system as large as there are free terms, in single precision if these are many and it suffices."""
     if len(E) > _MANY:
-        single = E.astype(np.float32), Z.astype(np.float32)
         with np.errstate(all="ignore"):  # what overflows is found out
-            step = _of_terms(*single, factor, gradient, intercept)
-            if step is not None and _is_newton(step, E, Z, factor, gradient):
+            step = _of_terms(E.astype(np.float32), rows.in_single(), factor, gradient, intercept)
+            if step is not None and _is_newton(step, E, rows, factor, gradient):
                 return step
-    step = _of_terms(E, Z, factor, gradient, intercept)
+    step = _of_terms(E, rows, factor, gradient, intercept)
     return -gradient / (factor + 1) if step is None else step
 
 
-def _is_newton(step: np.ndarray, E: np.ndarray, Z: np.ndarray, factor: np.ndarray, gradient: np.ndarray) -> bool:
+def _is_newton(step: np.ndarray, E: np.ndarray, rows: Rows, factor: np.ndarray, gradient: np.ndarray) -> bool:
     """Tell whether the slope along a step is about the curvature along it, as it is along Newton's."""
-    ahead = np.vecdot(Z @ step.T, E)
+    ahead = np.vecdot(rows.scores(step).T, E)
     curvature = float(ahead @ ahead) + float((factor * step * step).sum())
     return abs(float(np.vdot(step, gradient)) + curvature) <= _INEXACT * curvature < np.inf
 
 
 def _of_terms(
-    E: np.ndarray, Z: np.ndarray, factor: np.ndarray, gradient: np.ndarray, intercept: bool
+    E: np.ndarray, rows: Rows, factor: np.ndarray, gradient: np.ndarray, intercept: bool
 ) -> np.ndarray | None:
-    """Solve for the free terms, in the precision of E; intercepts, whose factors are tiny, apart."""
-    (C, D), step = gradient.shape, np.empty_like(gradient)
-    last = D - intercept
-    root = np.sqrt(factor[0, :last]).astype(E.dtype)
-    g, Z = (gradient[:, :last] / root).astype(E.dtype), Z[:, :last] / root
-    right = np.vecdot(Z @ g.T, E)
-    T = Z @ Z.T
+    """Solve for the free terms, of which `rows` are the rows, in the precision of E; intercepts apart.
+
+    The factors of these are tiny.
+    """
+    (C, D), kind = gradient.shape, E.dtype
+    inverse = (1 / factor[0]).astype(kind)
+    inverse[D - intercept :] = 0
+    right = np.vecdot(rows.scores(gradient.astype(kind) * inverse).T, E)
+    T = rows.products_of_rows(inverse)
     T *= E @ E.T
     T.reshape(-1)[:: len(T) + 1] += 1
     solution = _solved(T, np.column_stack([E, right]))
@@ -152,9 +154,11 @@ def _of_terms(
         S = (E.T @ of_shift).astype(float)
         S += _pin(S)
         S.reshape(-1)[:: C + 1] += factor[:, -1]
-        step[:, -1] = np.linalg.solve(S, -(E.T @ y) - gradient[:, -1])
-        y = y + of_shift @ step[:, -1].astype(E.dtype)
-    step[:, :last] = -(g + (E * y[:, None]).T @ Z) / root
+        shift = np.linalg.solve(S, -(E.T @ y) - gradient[:, -1])
+        y = y + of_shift @ shift.astype(kind)
+    step = -(gradient + rows.back((E * y[:, None]).T)) * inverse
+    if intercept:
+        step[:, -1] = shift
     return step
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -81,7 +82,7 @@ class Rows:
 
     def back(self, gradient: np.ndarray) -> np.ndarray:
         """Compute the gradient in the parameters (..., D) from one in scores (..., n)."""
-        flat = gradient.reshape(-1, gradient.shape[-1]) @ self.Z
+        flat = gradient.reshape(math.prod(gradient.shape[:-1]), gradient.shape[-1]) @ self.Z
         return flat.reshape(*gradient.shape[:-1], -1)
 
     def take(self, index: np.ndarray) -> np.ndarray:
@@ -137,6 +138,10 @@ class Rows:
     def diagonal(self, factor: np.ndarray) -> np.ndarray:
         """Compute the diagonals (m, D) of `gram`."""
         return np.stack([np.einsum("i,ij,ij->j", f, self.Z, self.Z) for f in factor])
+
+    def in_single(self) -> Rows:
+        """Round the rows to single precision."""
+        return Rows(self.Z.astype(np.float32))
 
     def products_of_rows(self, factor: np.ndarray) -> np.ndarray:
         """Compute ``Z @ diag(f) @ Z.T``, (n, n), for factors f of the columns (D,)."""
@@ -224,7 +229,7 @@ class SparseRows(Rows):
         return found.reshape(*params.shape[:-1], -1)
 
     def back(self, gradient: np.ndarray) -> np.ndarray:
-        flat = gradient.reshape(-1, gradient.shape[-1])
+        flat = gradient.reshape(math.prod(gradient.shape[:-1]), gradient.shape[-1])
         found = np.empty((len(flat), self.shape[1]))
         found[:, : self.X.shape[1]] = (self._transposed @ flat.T).T
         if self.intercept:
@@ -245,6 +250,9 @@ class SparseRows(Rows):
         if self.intercept:
             found[:, -1] = factor.sum(1)
         return found
+
+    def in_single(self) -> SparseRows:
+        return SparseRows(self.X.astype(np.float32), self.intercept)
 
     def products_of_rows(self, factor: np.ndarray) -> np.ndarray:
         found = (self.X * factor[: self.X.shape[1]] @ self._transposed).toarray()
