@@ -19,11 +19,12 @@ N, D = 60, 25
 X = sparse.random(N, D, 0.2, format="csr", random_state=0)
 Y = np.argmax(X @ RNG.normal(size=(D, 3)) + 0.2 * RNG.normal(size=(N, 3)), axis=1)
 WEIGHT = RNG.integers(0, 4, N).astype(float)
+#: With the strength of the penalty, times the rows, and the squared length of full rows.
 MODELS = {
-    "softmax": (SoftmaxClassifier(tol=1e-10), 1.0),
-    "l1": (SoftmaxClassifier("l1", tol=1e-6), 1.0),
-    "sigmoid": (SigmoidClassifier(tol=1e-10), 1.0),
-    "hinge": (HingeClassifier(calibration=None, tol=1e-6), 5.0),
+    "softmax": (SoftmaxClassifier(tol=1e-10), 1.0, 10.0),
+    "l1": (SoftmaxClassifier("l1", tol=1e-6), 1.0, 10.0),
+    "sigmoid": (SigmoidClassifier(tol=1e-10), 1.0, 10.0),
+    "hinge": (HingeClassifier(calibration=None, tol=1e-6), 5.0, 5.0),
 }
 
 
@@ -41,10 +42,10 @@ def same(a, b, atol=1e-5):
 @pytest.mark.parametrize("scale", [0.3, 1.0, 30.0])
 @pytest.mark.parametrize("name", MODELS)
 def test_the_penalty_follows_the_length_of_rows(name, scale, weight):
-    model, times = MODELS[name]
+    model, times, full = MODELS[name]
     rows = X * scale
     total = N if weight is None else weight.sum()
-    part = min(1.0, square(rows, weight) / 10)
+    part = min(1.0, square(rows, weight) / full)
     alpha = times / total * (np.sqrt(part) if name == "l1" else part)
     assert (part == 1) == (scale == 30)
     found, given = clone(model).fit(rows, Y, weight), clone(model).set_params(alpha=alpha).fit(rows, Y, weight)

@@ -38,6 +38,8 @@ STEPS, _EPOCHS, _STEP_OVERHEAD = 1500, 100, 4e6
 #: Rows times weights up to which optima of objectives with kinks are found sooner than mini-batches come near: in
 #: general; and of so few columns, and weights, that second derivatives of many rows cost little.
 _CERTIFIED_VALUES, _MANY_CERTIFIED_VALUES, _FEW_COLUMNS, _FEW_WEIGHTS = 2**21, 2**22, 256, 700
+#: Values that a sparse row costs there at least, of so many columns.
+_SYSTEM = 128
 #: Of a model that is not trained.
 _NO_STATE = TrainingState(RandomSource(0))
 #: Iterations that the exact solver takes about: Newton's, those of L-BFGS, and those without a preconditioner; and
@@ -152,7 +154,8 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         """Tell whether the optimum of an objective with kinks costs no more than mini-batch training."""
         n_columns, n_outputs = problem.source.shape[1] + 1, self.n_outputs_
         is_small = n_columns <= _FEW_COLUMNS and n_columns * n_outputs <= _FEW_WEIGHTS
-        values = problem.n_rows * ((n_columns - 1) * problem.density + 1) * n_outputs
+        # of sparse rows with few values each, it is the systems of rows that take time
+        values = problem.n_rows * max((n_columns - 1) * problem.density + 1, min(n_columns, _SYSTEM)) * n_outputs
         return values <= (_MANY_CERTIFIED_VALUES if is_small else _CERTIFIED_VALUES)
 
     def _is_certified(self, loss: Loss) -> bool:
