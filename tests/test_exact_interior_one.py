@@ -9,7 +9,7 @@ from scipy import optimize
 from sklearn.datasets import load_diabetes
 
 from skdeep import EpsilonInsensitive, LinearRegressor
-from skdeep.exact import interior_one, piecewise
+from skdeep.exact import interior_one, kinked_rows, piecewise
 from skdeep.exact.rows import Rows
 
 X, Y = load_diabetes(return_X_y=True)
@@ -18,9 +18,9 @@ Z = np.column_stack([X, np.ones(120)])
 EVEN = np.full(120, 1 / 120)
 
 
-def solve(*problem):
+def solve(rows, lo, hi, up, down, weight, *ridge_and_limits):
     """Solve for the parameters (D,) and all else of one model; None where it is left to others."""
-    found = interior_one.solve(*problem)
+    found = interior_one.Alike(rows, lo, hi, up, down, weight).solve(*ridge_and_limits)
     if found is None:
         return None
     return SimpleNamespace(params=found.params[0, 0], value=found.value[0], gap=found.gap[0])
@@ -78,7 +78,7 @@ def test_kinks_are_exchanged_until_none_is_wrong(wrong, epsilon, costs, strength
     weight, rho = np.random.default_rng(0).uniform(0.5, 2, 120), ridge(strength, intercept=False)
     weight /= weight.sum()
     hi = Y + epsilon
-    problem = interior_one._Problem(Rows(Z), (hi if epsilon == 0 else Y - epsilon, hi), costs, weight, rho)
+    problem = kinked_rows.KinkedRows(Rows(Z), (hi if epsilon == 0 else Y - epsilon, hi), costs, weight, rho)
     found = solve(Rows(Z), Y - epsilon, hi, *costs, weight, rho, 1e-9, 100)
     error = Z @ found.params - Y
     slope = np.where(error > epsilon, costs[1], np.where(error < -epsilon, -costs[0], 0.0))
@@ -92,7 +92,7 @@ def test_kinks_are_exchanged_until_none_is_wrong(wrong, epsilon, costs, strength
         kink[order[0]] = False
     if wrong in ("one too many", "two"):
         kink[order[m]] = True
-    set_constant(monkeypatch, "_FEW", 120)  # where more are wrong, steps take less time
+    set_constant(monkeypatch, "FEW", 120)  # where more are wrong, steps take less time
     set_constant(monkeypatch, "_MAX_EXCHANGES", 100)
     params, slopes = problem.settle(kink, (error > 0) | (epsilon == 0), slope)
     np.testing.assert_allclose(params, found.params, atol=1e-9)
@@ -119,10 +119,10 @@ def test_rows_that_change_sides_are_found(monkeypatch, n_models):
     target[-1] = 60.0
     lo, hi, weight, rho = target - 1, target + 1, np.full(41, 1 / 41), np.array([1e-6, 0])
     end = solve(Rows(rows), lo, hi, 1.0, 1.0, weight, rho, 1e-8, 100)
-    errors = interior_one._least_squares(Rows(rows), target, weight, rho)
+    _, errors = interior_one.Alike(Rows(rows), lo, hi, 1.0, 1.0, weight).least_squares(rho)
     at_end = rows @ end.params - target
     assert ((errors * at_end < 0) & (np.abs(at_end) > 1)).any()
-    set_constant(monkeypatch, "_APART", 0.0)
+    set_constant(monkeypatch, "APART", 0.0)
     weights, rhos = np.tile(weight, (n_models, 1)), np.tile(rho, (n_models, 1))
     ones = np.ones(1)
     found = piecewise.solve(Rows(rows), lo[None], hi[None], ones, ones, weights, rhos, 0 * rhos, 1e-8)

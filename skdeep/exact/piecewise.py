@@ -19,25 +19,21 @@ R. Koenker, *Quantile Regression*, 2005, chapter 6.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.linalg import lstsq
 
 from skdeep.exact import interior_one
 from skdeep.exact.descent import summed
-from skdeep.exact.elastic_net import Solution
+from skdeep.exact.elastic_net import SMALLEST, Solution
 from skdeep.exact.interior import Batch
-from skdeep.exact.kinked_terms import Terms, terms_of
+from skdeep.exact.kinked_terms import Terms, above_by_parameters, terms_of
 from skdeep.exact.moments import distinct
 from skdeep.exact.rows import Rows
 
 #: Rows from which models one by one take less time than together.
-_MANY_ROWS = 4000
-#: Half the distance of bounds, as a part of the least value known, from which few rows change sides.
-_APART = 0.25
-#: Values below this part of what no parameters have count as zero, as rounding hides how far from it they are.
-_SMALLEST = 1e-7
+_MANY_ROWS = 1000
 #: Terms of a batch of models: as many as stay in the cache.
 _BATCH = 2**15
 #: Curvature that is added where there may be none, as a share of the largest.
@@ -106,8 +102,8 @@ def solve(
     if len(used) < n:
         rows, lo, hi, weight, n = rows.select(used), lo[:, used], hi[:, used], weight[:, used], len(used)
     if C == 1 and not width and interior_one.suits(rows, weight, rho, kappa):
-        bounds, costs = (lo[0], lo[0] if hi is lo else hi[0]), (float(up[0]), float(down[0]))
-        one = interior_one.solve(rows, *bounds, *costs, weight[0], rho[0], float(np.min(gap)), max_iter)
+        alike = interior_one.Alike(rows, lo[0], lo[0] if hi is lo else hi[0], float(up[0]), float(down[0]), weight[0])
+        one = alike.solve(rho[0], float(np.min(gap)), max_iter)
         if one is not None:
             return one
     if K > 1 and C == 1 and n >= _MANY_ROWS and not width and interior_one.suits(rows, None, rho, kappa):
@@ -161,12 +157,16 @@ def _one_by_one(
 ) -> Solution:
     """Solve models of one column each on their own rows, of which few are looked at: see `interior_one`."""
     first, number = distinct(weight)
-    own = [np.flatnonzero(weight[k]) for k in first]
-    parts = [(rows.select(used), bounds[0][:, used], bounds[1][:, used]) for used in own]
-    found = []
-    for k, which in enumerate(number):
-        one = weight[k : k + 1, own[which]], rho[k : k + 1], np.zeros_like(rho[k : k + 1])
-        found.append(solve(*parts[which], *costs, *one, gap[k], max_iter))
+    found: list[Any] = [None] * len(weight)
+    for which, model in enumerate(first):
+        used = np.flatnonzero(weight[model])
+        part, own, ends = rows.select(used), weight[model, used], (bounds[0][:, used], bounds[1][:, used])
+        alike = interior_one.Alike(part, ends[0][0], ends[1][0], float(costs[0][0]), float(costs[1][0]), own)
+        for k in [k for k, same in enumerate(number) if same == which]:
+            found[k] = alike.solve(rho[k], float(gap[k]), max_iter)
+            if found[k] is None:
+                alone = own[None], rho[k : k + 1], np.zeros((1, rows.shape[1]))
+                found[k] = solve(part, *ends, *costs, *alone, gap[k], max_iter)
     params, value, reached = (np.concatenate([of[i] for of in found]) for i in range(3))
     return Solution(params, value, reached, [of.curve[0] for of in found], reached <= gap)
 
@@ -214,7 +214,7 @@ class _Problem:
     def __init__(self, terms: Terms, rho: np.ndarray):
         self.terms, self.rho = terms, rho
         self.norm = terms.weight[:, terms.n_of_rows :] / 2 if terms.has_norm else np.zeros_like(rho)
-        self.smallest = np.maximum(_SMALLEST * terms.loss(terms.at_zero), np.finfo(float).tiny)
+        self.smallest = np.maximum(SMALLEST * terms.loss(terms.at_zero), np.finfo(float).tiny)
         self.rounding = 4 * np.finfo(float).eps * np.vecdot(np.abs(terms.at_zero), terms.weight)
 
     def select(self, systems: np.ndarray) -> _Problem:
@@ -267,7 +267,7 @@ class _Problem:
         """
         terms, n = self.terms, self.terms.rows.shape[0]
         apart = np.vecdot(-terms.at_zero[:, :n] - terms.at_zero[:, n : 2 * n], terms.weight[:, :n])
-        if not (0.5 * apart >= _APART * first).all():
+        if not (0.5 * apart >= interior_one.APART * first).all():
             return None
         found = _Problem(terms.beside(start), self.rho).solve(unit, start, first, goal, max_iter)
         least = found.value * (1 - found.gap)
@@ -296,16 +296,7 @@ class _Problem:
         if terms.lean is not None:
             slope -= terms.lean[:, :n]
         slope = terms.rows.back(terms.of_scores(slope))
-        beyond = np.maximum(np.abs(slope) - self.norm, 0)
-        ridged, held = self.rho > 0, self.norm > 0
-        # No optimum's coefficient is farther than its penalty alone allows; where there is none, this one's size is
-        # as good as known, or that of errors.
-        farthest = np.maximum(2 * np.abs(params).max(1, keepdims=True), 1.0)
-        reach = np.where(held, value[:, None] / np.where(held, self.norm, 1), farthest)
-        of_ridge = 0.5 * (self.rho * params**2 + beyond**2 / np.where(ridged, self.rho, 1))
-        each = slope * params + self.norm * np.abs(params) + np.where(ridged, of_ridge, beyond * reach)
-        free = ~ridged & ~held
-        above += np.where(free, beyond * reach, each).sum(1)
+        above += above_by_parameters(slope, params, self.rho, self.norm, value[:, None])
         return value, np.maximum(above - self.rounding, 0) / np.maximum(value, self.smallest)
 
 
