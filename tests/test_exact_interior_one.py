@@ -137,20 +137,38 @@ def many_rows():
     return rows, target + 5 * (rows[:, 0] > 1.5), generator.uniform(0.1, 1, 700)
 
 
+@pytest.mark.parametrize("costs", [(1.0, 1.0), (0.95, 0.05)])
 @pytest.mark.parametrize("epsilon", [0.0, 0.05, 0.8])
 @pytest.mark.parametrize("by_columns", [False, True])
-def test_of_many_rows_those_near_kinks_suffice(epsilon, by_columns, monkeypatch):
+def test_of_many_rows_those_near_kinks_suffice(epsilon, by_columns, costs, monkeypatch):
     rows, target, weight = many_rows()
     rho, weight = np.array([0.1, 0.1, 0.1, 0]), weight / weight.sum()
     seen, find = [], interior_one._One.find
     monkeypatch.setattr(interior_one._One, "find", lambda self, most: seen.append(self.terms.n) or find(self, most))
     problem = Rows(np.asfortranarray(rows) if by_columns else rows), target - epsilon, target + epsilon
-    found = solve(*problem, 1.0, 1.0, weight, rho, 1e-9, 100)
-    assert max(seen) < 300 and found.gap <= 1e-9
+    found = solve(*problem, *costs, weight, rho, 1e-9, 100)
+    assert max(seen) < 120 and found.gap <= 1e-9
+    set_constant(monkeypatch, "_MAX_APPROACHES", 0)
     set_constant(monkeypatch, "_MAX_BANDS", 0)
-    of_all = solve(*problem, 1.0, 1.0, weight, rho, 1e-9, 100)
+    of_all = solve(*problem, *costs, weight, rho, 1e-9, 100)
     assert seen[-1] == 700 and found.value == pytest.approx(of_all.value, rel=2e-9)
-    assert found.value == pytest.approx(objective(rows, *problem[1:], (1, 1), weight, rho, found.params), rel=1e-12)
+    assert found.value == pytest.approx(objective(rows, *problem[1:], costs, weight, rho, found.params), rel=1e-12)
+
+
+@pytest.mark.parametrize("target", ["integers", "mostly one", "two"])
+def test_steps_towards_the_optimum_of_many_rows_that_are_alike(target):
+    """Where many errors are the same, rows near kinks say little of the second derivative."""
+    generator = np.random.default_rng(0)
+    rows = np.column_stack([generator.integers(3, size=(900, 2)), np.ones(900)]).astype(float)
+    values = {"integers": generator.poisson(2, 900), "mostly one": generator.random(900) < 0.02, "two": rows[:, 0] > 0}
+    y, weight, rho = values[target].astype(float), np.full(900, 1 / 900), np.array([0.01, 0.01, 0])
+    for lo, hi in ((y, y), (y - 0.5, y + 0.5)):
+        ones, one = np.ones(1), (weight[None], rho[None], 0 * rho[None])
+        found = piecewise.solve(Rows(rows), lo[None], hi[None], ones, ones, *one, 1e-8)
+        two = (np.repeat(part, 2, 0) for part in one)
+        others = piecewise.solve(Rows(rows), lo[None], hi[None], ones, ones, *two, 1e-8)
+        assert found.converged.all()
+        np.testing.assert_allclose(found.value[0], others.value[0], rtol=2e-8, atol=1e-12)
 
 
 def test_rows_that_come_near_kinks_come_in(monkeypatch):

@@ -198,7 +198,8 @@ def _approach(problem: KinkedRows, params: np.ndarray, errors: np.ndarray, half:
         radius = max(_nearest(size, many), _TINY)
         near = (size <= radius).nonzero()[0]
         slope = np.where(errors > 0, problem.down, -problem.up)
-        bend = problem.up + problem.down if problem.meet else np.abs(slope.take(near))
+        bend = np.abs(slope.take(near))
+        bend += (problem.up + problem.down - bend) * ((away + 2 * half).take(near) <= radius)  # of the other kink
         hessian = problem.rows.select(near).gram((bend * weight.take(near) / (2 * radius))[None])[0]
         hessian.reshape(-1)[:: len(params) + 1] += problem.rho
         slope *= weight

@@ -33,7 +33,7 @@ from skdeep.exact.moments import distinct
 from skdeep.exact.rows import Rows
 
 #: Rows from which models one by one take less time than together.
-_MANY_ROWS = 1000
+_MANY_ROWS = 1500
 #: Terms of a batch of models: as many as stay in the cache.
 _BATCH = 2**15
 #: Curvature that is added where there may be none, as a share of the largest.
