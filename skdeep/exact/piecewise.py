@@ -112,8 +112,10 @@ def solve(
     starts = _starts(rows, (lo + hi) / 2, weight, rho, kappa)
     params, value, reached = np.zeros((K * C, D)), np.zeros(K * C), np.zeros(K * C)
     curves: list[list[float]] = []
-    size = max(1, _BATCH // (n if np.array_equal(lo, hi) else 2 * n))
-    for systems in np.split(np.arange(K * C), range(size, K * C, size)):
+    size = max(1, _BATCH // n)
+    pending = np.split(np.arange(K * C), range(size, K * C, size))
+    while pending:
+        systems = pending.pop(0)
         k, c = np.divmod(systems, C)
         problem = _Problem(terms_of(rows, lo[c], hi[c], up[c, None], down[c, None], weight[k], kappa[k], width), rho[k])
         # in units of the least value that is known
@@ -123,11 +125,12 @@ def solve(
         unit = np.maximum(lowest, _LEAST_UNIT * known[-1]) / (up + down)[c] + 0.5 * np.vecdot(hi[c] - lo[c], weight[k])
         unit[~(unit > 0)] = 1.0
         start = starts[least, k, c]
-        found = None
-        if len(problem.terms.signs) > 1:
-            found = problem.solve_beside(unit, start, lowest, goal[systems], max_iter)
-        if found is None:
-            found = problem.solve(unit, start, lowest, goal[systems], max_iter)
+        is_apart = problem.is_apart(lowest)
+        if 2 * len(systems) > size > 1 and not is_apart and len(problem.terms.signs) > 1:  # twice as many terms
+            pending[:0] = np.array_split(systems, 2)
+            continue
+        way = problem.solve_beside if is_apart else problem.solve
+        found = way(unit, start, lowest, goal[systems], max_iter)
         for _ in range(_MAX_RESTARTS):
             left = np.flatnonzero(found.gap > goal[systems])
             if not len(left):
@@ -257,19 +260,23 @@ class _Problem:
         curve = [[scale * one for one in of_one] for scale, of_one in zip(unit.tolist(), curve, strict=True)]
         return _Found(own * params, unit * value, gap, curve)
 
+    def is_apart(self, value: np.ndarray) -> bool:
+        """Tell whether bounds are so far apart, beside values (S,), that few rows pass from one side to the other."""
+        terms, n = self.terms, self.terms.rows.shape[0]
+        if len(terms.signs) == 1:
+            return False
+        apart = np.vecdot(-terms.at_zero[:, :n] - terms.at_zero[:, n : 2 * n], terms.weight[:, :n])
+        return bool((0.5 * apart >= interior_one.APART * value).all())
+
     def solve_beside(
         self, unit: np.ndarray, start: np.ndarray, first: np.ndarray, goal: np.ndarray, max_iter: int
-    ) -> _Found | None:
-        """Find the optima as if no row passed from one side to the other; None where bounds are too near for that.
+    ) -> _Found:
+        """Find the optima as if no row passed from one side to the other.
 
         What is left out is never below zero: no optimum is below what is found. Where it is above zero at the end, all
         is solved for.
         """
-        terms, n = self.terms, self.terms.rows.shape[0]
-        apart = np.vecdot(-terms.at_zero[:, :n] - terms.at_zero[:, n : 2 * n], terms.weight[:, :n])
-        if not (0.5 * apart >= interior_one.APART * first).all():
-            return None
-        found = _Problem(terms.beside(start), self.rho).solve(unit, start, first, goal, max_iter)
+        found = _Problem(self.terms.beside(start), self.rho).solve(unit, start, first, goal, max_iter)
         least = found.value * (1 - found.gap)
         value = self.value(found.params)
         gap = np.maximum(value - least, 0) / np.maximum(value, self.smallest)
