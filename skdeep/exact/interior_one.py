@@ -29,7 +29,7 @@ _MAX_STEPS, _FEW_VALUES = 30, 2**13
 #: Half the distance of bounds, as a part of errors of least squares, from which few rows change sides.
 APART = 0.25
 #: Gap from which it may be clear which rows are at their kinks, and how near to a half what duals lose is vague.
-_CLOSE, _VAGUE = 3e-3, 0.2
+_CLOSE, _VAGUE = 0.03, 0.2
 #: Products of slacks and duals to begin with, in units of how far from their kinks rows are.
 _CENTRE = 0.2
 _TINY = float(np.finfo(float).tiny)
@@ -212,7 +212,7 @@ def suits(rows: Rows, weight: np.ndarray | None, rho: np.ndarray, kappa: np.ndar
 class Alike:
     """Models of one loss with kinks, of the same rows and targets, which differ in their ridges.
 
-    Arguments are those of `skdeep.exact.piecewise.solve`, of one model.
+    The arguments are as in `skdeep.exact.piecewise.solve`, for one model.
     """
 
     def __init__(self, rows: Rows, lo: np.ndarray, hi: np.ndarray, up: float, down: float, weight: np.ndarray):

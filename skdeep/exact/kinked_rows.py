@@ -21,7 +21,7 @@ from skdeep.exact.rows import Rows
 _EPS, _TINY = float(np.finfo(float).eps), float(np.finfo(float).tiny)
 #: How often rows go to their kinks or leave them, how many there may be to do so, what rounding may be, and how much
 #: kinks give way that are too many.
-_MAX_EXCHANGES, FEW, _ROUNDING, _SOFT = 12, 6, 1e-10, 1e-12
+_MAX_EXCHANGES, FEW, _ROUNDING, _SOFT = 12, 10, 1e-10, 1e-12
 #: Rows near kinks that are looked at first, in units of two thirds' power, and at most, as a part of all; and how often
 #: others come in.
 _BAND, _SHARE, _MAX_BANDS = 0.72, 0.6, 4
