@@ -156,7 +156,7 @@ def above_by_parameters(
     """Compute what parameters (..., D) add to a duality gap, by slopes of the loss in them, and their penalties.
 
     No optimum's coefficient is farther than its own penalty alone allows, of an objective's `value` (..., 1); where
-    there is none, this one's size is as good as known, or that of errors.
+    there is none, it is as good as known by this one, or by the size of errors.
     """
     farthest = np.maximum(2 * np.abs(params).max(-1, keepdims=True), 1.0)
     ridged = rho > 0
