@@ -719,6 +719,15 @@ def test_sparse_rows(model):
     np.testing.assert_allclose(kept.predict(few), kept.predict(sparse.csc_matrix(few)), rtol=1e-6)
 
 
+@pytest.mark.parametrize("loss", ["squared_error", "absolute_error", "huber", Quantile(0.8)], ids=str)
+def test_sparse_columns_that_are_far_from_zero(loss):
+    """However far: deviations of 1e-8 of the mean have digits left, and a constant column has none."""
+    far = X[:, :4] + [1e8, 0, 3e8, 0]
+    far[:, 3] = 1e9
+    dense, kept = (LinearRegressor(loss, alpha=1e-6, tol=1e-6).fit(rows, Y) for rows in (far, sparse.csr_array(far)))
+    np.testing.assert_allclose(kept.predict(far), dense.predict(far), atol=1e-3 * Y.std())
+
+
 @pytest.mark.parametrize("name", ["network", "ensemble"])
 def test_missing_values(name):
     holes = X.copy()
