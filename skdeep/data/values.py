@@ -32,6 +32,8 @@ _DIGITS = 36
 _LEAST_STEP = math.ulp(0.0)
 #: Median absolute deviations from the median beyond which the size of a target is no matter to robust losses.
 _FAR = 10.0
+#: Unit of targets that are all the same, as a part of them: what a network says beside zero is as good as nothing then.
+_OF_CONSTANTS = 2.0**-26
 
 
 def check_values(estimator: Classifier, y: Data, X: Matrix, name: str = "y") -> np.ndarray:
@@ -198,7 +200,9 @@ def _measured(values: np.ndarray, weight: np.ndarray | None, is_centred: bool, l
     mean = largest * (centre + _rounded(_mean(values / largest - centre, weight), high - low))
     away = ((values - mean) if is_centred else values) / largest
     unit = mean if log_link else largest * math.sqrt(_mean(away * away, weight))
-    return mean, unit if unit > 1e-12 * largest else abs(mean) or 1.0
+    if unit > 1e-12 * largest:
+        return mean, unit
+    return mean, (abs(mean) or 1.0) * (_OF_CONSTANTS if is_centred else 1.0)
 
 
 def _mean(values: np.ndarray, weight: np.ndarray | None) -> float:
