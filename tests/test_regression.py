@@ -479,6 +479,15 @@ def test_targets_without_variance(value):
         np.testing.assert_allclose(found, value, rtol=within, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.parametrize("first", ["fit", "partial_fit"])
+def test_training_goes_on_where_targets_were_all_the_same(first):
+    model = MLPRegressorTorch(hidden_layer_sizes=8, learning_rate_init=0.02, random_state=0)
+    getattr(model, first)(X[:5], np.full(5, Y.mean()))
+    for _ in range(30):
+        model.partial_fit(X, Y)
+    assert model.score(X, Y) > 0.3
+
+
 # ---- the estimator's contract ----------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,8 @@ _DIGITS = 36
 _LEAST_STEP = math.ulp(0.0)
 #: Median absolute deviations from the median beyond which the size of a target is no matter to robust losses.
 _FAR = 10.0
-#: Unit of targets that are all the same, as a part of them: what a network says beside zero is as good as nothing then.
-_OF_CONSTANTS = 2.0**-26
+#: How much smaller units of targets that are all the same are: what a network says beside zero is next to nothing then.
+_CLOSER = 2.0**-26
 
 
 def check_values(estimator: Classifier, y: Data, X: Matrix, name: str = "y") -> np.ndarray:
@@ -136,6 +136,8 @@ class TargetScale:
     shift: np.ndarray
     #: Whether scores have the unit of the targets: logarithms have none, for example.
     is_of_scores: bool
+    #: Whether all targets were the same.
+    is_of_constants: bool = False
 
     @classmethod
     def of(
@@ -177,6 +179,16 @@ class TargetScale:
         ones, zeros = np.ones(n_columns), np.zeros(n_columns)
         return cls(zeros, ones, ones, zeros, ones, zeros, True)
 
+    def closer(self, values: np.ndarray) -> TargetScale:
+        """Make the unit of targets (n, C) small beside them where they are all the same, and the level is theirs."""
+        if not ((values[:1] == self.level).all() and (values == self.level).all()):
+            return self
+        return replace(self, unit=_CLOSER * self.unit, factor=_CLOSER * self.factor, is_of_constants=True)
+
+    def suits(self, values: np.ndarray) -> bool:
+        """Tell whether targets (n, C) may be trained on in this unit: others than before, if these were the same."""
+        return not self.is_of_constants or bool((values == self.level).all())
+
     def forth(self, values: np.ndarray) -> np.ndarray:
         """Make the targets (n, C) that are trained on."""
         return (values - self.level) / self.unit
@@ -200,9 +212,7 @@ def _measured(values: np.ndarray, weight: np.ndarray | None, is_centred: bool, l
     mean = largest * (centre + _rounded(_mean(values / largest - centre, weight), high - low))
     away = ((values - mean) if is_centred else values) / largest
     unit = mean if log_link else largest * math.sqrt(_mean(away * away, weight))
-    if unit > 1e-12 * largest:
-        return mean, unit
-    return mean, (abs(mean) or 1.0) * (_OF_CONSTANTS if is_centred else 1.0)
+    return mean, unit if unit > 1e-12 * largest else abs(mean) or 1.0
 
 
 def _mean(values: np.ndarray, weight: np.ndarray | None) -> float:
