@@ -164,16 +164,16 @@ def parts_of(problem: KinkedRows, params: np.ndarray, errors: np.ndarray, is_apa
         above, away = errors > 0, np.abs(errors) - half
         near = np.abs(away)
         radius = _nearest(near, many)
-        near = near <= radius
+        near, has_sides = near <= radius, is_apart or radius < float(half.min())
         for _ in range(_MAX_BANDS):
             slope = np.where(above, problem.down, -problem.up)
             slope[near | (away < 0)] = 0.0
             before, index = errors.copy(), near.nonzero()[0]
-            yield problem.part(index, slope), above[index] if is_apart else None, index, slope, radius
+            yield problem.part(index, slope), above[index] if has_sides else None, index, slope, radius
             outside = np.abs(errors) > half
             passed = outside & (errors * before < 0)
             wrong = ~near & ((outside != (away > 0)) | passed)
-            if not (wrong.any() or (is_apart and passed.any())):
+            if not (wrong.any() or (has_sides and passed.any())):
                 break
             near |= wrong
             np.copyto(errors, before, where=~passed)
