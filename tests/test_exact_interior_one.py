@@ -9,7 +9,7 @@ from scipy import optimize
 from sklearn.datasets import load_diabetes
 
 from skdeep import EpsilonInsensitive, LinearRegressor
-from skdeep.exact import interior_one, piecewise
+from skdeep.exact import interior_one, kinked_rows, piecewise
 from skdeep.exact.rows import Rows
 
 X, Y = load_diabetes(return_X_y=True)
@@ -18,9 +18,9 @@ Z = np.column_stack([X, np.ones(120)])
 EVEN = np.full(120, 1 / 120)
 
 
-def solve(*problem):
+def solve(rows, lo, hi, up, down, weight, *ridge_and_limits):
     """Solve for the parameters (D,) and all else of one model; None where it is left to others."""
-    found = interior_one.solve(*problem)
+    found = interior_one.Alike(rows, lo, hi, up, down, weight).solve(*ridge_and_limits)
     if found is None:
         return None
     return SimpleNamespace(params=found.params[0, 0], value=found.value[0], gap=found.gap[0])
@@ -78,7 +78,7 @@ def test_kinks_are_exchanged_until_none_is_wrong(wrong, epsilon, costs, strength
     weight, rho = np.random.default_rng(0).uniform(0.5, 2, 120), ridge(strength, intercept=False)
     weight /= weight.sum()
     hi = Y + epsilon
-    problem = interior_one._Problem(Rows(Z), (hi if epsilon == 0 else Y - epsilon, hi), costs, weight, rho)
+    problem = kinked_rows.KinkedRows(Rows(Z), (hi if epsilon == 0 else Y - epsilon, hi), costs, weight, rho)
     found = solve(Rows(Z), Y - epsilon, hi, *costs, weight, rho, 1e-9, 100)
     error = Z @ found.params - Y
     slope = np.where(error > epsilon, costs[1], np.where(error < -epsilon, -costs[0], 0.0))
@@ -92,7 +92,7 @@ def test_kinks_are_exchanged_until_none_is_wrong(wrong, epsilon, costs, strength
         kink[order[0]] = False
     if wrong in ("one too many", "two"):
         kink[order[m]] = True
-    set_constant(monkeypatch, "_FEW", 120)  # where more are wrong, steps take less time
+    set_constant(monkeypatch, "FEW", 120)  # where more are wrong, steps take less time
     set_constant(monkeypatch, "_MAX_EXCHANGES", 100)
     params, slopes = problem.settle(kink, (error > 0) | (epsilon == 0), slope)
     np.testing.assert_allclose(params, found.params, atol=1e-9)
@@ -119,10 +119,10 @@ def test_rows_that_change_sides_are_found(monkeypatch, n_models):
     target[-1] = 60.0
     lo, hi, weight, rho = target - 1, target + 1, np.full(41, 1 / 41), np.array([1e-6, 0])
     end = solve(Rows(rows), lo, hi, 1.0, 1.0, weight, rho, 1e-8, 100)
-    errors = interior_one._least_squares(Rows(rows), target, weight, rho)
+    _, errors = interior_one.Alike(Rows(rows), lo, hi, 1.0, 1.0, weight).least_squares(rho)
     at_end = rows @ end.params - target
     assert ((errors * at_end < 0) & (np.abs(at_end) > 1)).any()
-    set_constant(monkeypatch, "_APART", 0.0)
+    set_constant(monkeypatch, "APART", 0.0)
     weights, rhos = np.tile(weight, (n_models, 1)), np.tile(rho, (n_models, 1))
     ones = np.ones(1)
     found = piecewise.solve(Rows(rows), lo[None], hi[None], ones, ones, weights, rhos, 0 * rhos, 1e-8)
@@ -137,20 +137,38 @@ def many_rows():
     return rows, target + 5 * (rows[:, 0] > 1.5), generator.uniform(0.1, 1, 700)
 
 
+@pytest.mark.parametrize("costs", [(1.0, 1.0), (0.95, 0.05)])
 @pytest.mark.parametrize("epsilon", [0.0, 0.05, 0.8])
 @pytest.mark.parametrize("by_columns", [False, True])
-def test_of_many_rows_those_near_kinks_suffice(epsilon, by_columns, monkeypatch):
+def test_of_many_rows_those_near_kinks_suffice(epsilon, by_columns, costs, monkeypatch):
     rows, target, weight = many_rows()
     rho, weight = np.array([0.1, 0.1, 0.1, 0]), weight / weight.sum()
     seen, find = [], interior_one._One.find
     monkeypatch.setattr(interior_one._One, "find", lambda self, most: seen.append(self.terms.n) or find(self, most))
     problem = Rows(np.asfortranarray(rows) if by_columns else rows), target - epsilon, target + epsilon
-    found = solve(*problem, 1.0, 1.0, weight, rho, 1e-9, 100)
-    assert max(seen) < 300 and found.gap <= 1e-9
+    found = solve(*problem, *costs, weight, rho, 1e-9, 100)
+    assert max(seen) < 120 and found.gap <= 1e-9
+    set_constant(monkeypatch, "_MAX_APPROACHES", 0)
     set_constant(monkeypatch, "_MAX_BANDS", 0)
-    of_all = solve(*problem, 1.0, 1.0, weight, rho, 1e-9, 100)
+    of_all = solve(*problem, *costs, weight, rho, 1e-9, 100)
     assert seen[-1] == 700 and found.value == pytest.approx(of_all.value, rel=2e-9)
-    assert found.value == pytest.approx(objective(rows, *problem[1:], (1, 1), weight, rho, found.params), rel=1e-12)
+    assert found.value == pytest.approx(objective(rows, *problem[1:], costs, weight, rho, found.params), rel=1e-12)
+
+
+@pytest.mark.parametrize("target", ["integers", "mostly one", "two"])
+def test_steps_towards_the_optimum_of_many_rows_that_are_alike(target):
+    """Where many errors are the same, rows near kinks say little of the second derivative."""
+    generator = np.random.default_rng(0)
+    rows = np.column_stack([generator.integers(3, size=(900, 2)), np.ones(900)]).astype(float)
+    values = {"integers": generator.poisson(2, 900), "mostly one": generator.random(900) < 0.02, "two": rows[:, 0] > 0}
+    y, weight, rho = values[target].astype(float), np.full(900, 1 / 900), np.array([0.01, 0.01, 0])
+    for lo, hi in ((y, y), (y - 0.5, y + 0.5)):
+        ones, one = np.ones(1), (weight[None], rho[None], 0 * rho[None])
+        found = piecewise.solve(Rows(rows), lo[None], hi[None], ones, ones, *one, 1e-8)
+        two = (np.repeat(part, 2, 0) for part in one)
+        others = piecewise.solve(Rows(rows), lo[None], hi[None], ones, ones, *two, 1e-8)
+        assert found.converged.all()
+        np.testing.assert_allclose(found.value[0], others.value[0], rtol=2e-8, atol=1e-12)
 
 
 def test_rows_that_come_near_kinks_come_in(monkeypatch):

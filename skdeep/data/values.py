@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,8 @@ _DIGITS = 36
 _LEAST_STEP = math.ulp(0.0)
 #: Median absolute deviations from the median beyond which the size of a target is no matter to robust losses.
 _FAR = 10.0
+#: How much smaller units of targets that are all the same are: what a network says beside zero is next to nothing then.
+_CLOSER = 2.0**-26
 
 
 def check_values(estimator: Classifier, y: Data, X: Matrix, name: str = "y") -> np.ndarray:
@@ -134,6 +136,8 @@ class TargetScale:
     shift: np.ndarray
     #: Whether scores have the unit of the targets: logarithms have none, for example.
     is_of_scores: bool
+    #: Whether all targets were the same.
+    is_of_constants: bool = False
 
     @classmethod
     def of(
@@ -174,6 +178,16 @@ class TargetScale:
         """Make the scale that leaves targets as they are."""
         ones, zeros = np.ones(n_columns), np.zeros(n_columns)
         return cls(zeros, ones, ones, zeros, ones, zeros, True)
+
+    def closer(self, values: np.ndarray) -> TargetScale:
+        """Make the unit of targets (n, C) small beside them where they are all the same, and the level is theirs."""
+        if not ((values[:1] == self.level).all() and (values == self.level).all()):
+            return self
+        return replace(self, unit=_CLOSER * self.unit, factor=_CLOSER * self.factor, is_of_constants=True)
+
+    def suits(self, values: np.ndarray) -> bool:
+        """Tell whether targets (n, C) may be trained on in this unit: others than before, if these were the same."""
+        return not self.is_of_constants or bool((values == self.level).all())
 
     def forth(self, values: np.ndarray) -> np.ndarray:
         """Make the targets (n, C) that are trained on."""

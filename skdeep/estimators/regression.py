@@ -54,6 +54,7 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
     #: The loss of the last fit, and what made predictions of scores there.
     _trained_loss: str | RegressionLoss
     _trained_output: str
+    _target_scale: TargetScale
     _parameter_constraints: ClassVar[dict] = {
         "loss": [StrOptions(set(REGRESSION_LOSSES)), LOSS_OBJECT],
         "output": [StrOptions({"auto", "identity", "relu", "softplus", "exp"})],
@@ -277,8 +278,10 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
                 f"loss={self.loss!r}, output={self.output!r} make them {output!r}. Put them back, or use fit."
             )
         self._trained_loss = clone(self.loss, safe=False)
-        if new or not hasattr(self, "_target_scale"):
-            self._target_scale, self._trained_output = self._measure_targets(table, weight), output
+        if new or not hasattr(self, "_target_scale") or not self._target_scale.suits(table):
+            scale = self._measure_targets(table, weight)
+            # in parts, what is the same now may not be later
+            self._target_scale, self._trained_output = scale.closer(table) if new else scale, output
             for name in {"output_scale_", "delta_"} & vars(self).keys():
                 delattr(self, name)
             if (self._target_scale.predicted != 1).any():

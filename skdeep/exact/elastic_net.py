@@ -31,7 +31,7 @@ _NEAR = 0.8
 #: Curvature that is added to each coordinate's own, as a part of it: where columns repeat, no other is left.
 _DAMPING = 1e-12
 #: Values below this part of what no parameters have count as zero, as rounding hides how far from it they are.
-_SMALLEST = 1e-7
+SMALLEST = 1e-7
 #: The norm of the first iteration, as a part of what leaves all zero, and of each next one, as a part of the last.
 _FALL = 0.2
 #: Scores move by this much at most in an iteration, in the loss's unit, and twice what they are.
@@ -134,13 +134,13 @@ def _of_squares(
         found = moments.solve(target, kappa, rho)
         if found is None:
             return None
-        unit = np.maximum(found.value, _SMALLEST * found.at_zero)
+        unit = np.maximum(found.value, SMALLEST * found.at_zero)
         reached = found.above / np.where(unit > 0, unit, 1)
         curve = [list(pair) for pair in zip(found.at_zero.tolist(), found.value.tolist(), strict=True)]
         part = Solution(found.params[:, None], found.value, reached, curve, reached <= gap)
         for k in np.flatnonzero(~part.converged | (found.rounding > _HIDDEN * gap * unit)).tolist():
             part.params[k, 0], part.value[k], above = moments.refine(target, k, found.params[k], kappa[k], rho[k], gap)
-            reached[k] = above / max(part.value[k], _SMALLEST * found.at_zero[k]) if above else 0.0
+            reached[k] = above / max(part.value[k], SMALLEST * found.at_zero[k]) if above else 0.0
             if reached[k] > gap:
                 problem = _Problem(rows, loss.of(target[None]), weight[k], kappa[k], rho[k], gap)
                 params, own, values = problem.solve(part.params[k, 0], max_iter)
@@ -209,7 +209,7 @@ class _Problem:
     def solve(self, x: np.ndarray, max_iter: int) -> tuple[np.ndarray, float, list[float]]:
         """Find coordinates, the gap they have and the values on the way."""
         state = self._at(np.zeros_like(x))
-        self.smallest = _SMALLEST * state.value
+        self.smallest = SMALLEST * state.value
         if x.any():
             begin = self._at(self._shifted(x))
             state = begin if begin.value < state.value else state

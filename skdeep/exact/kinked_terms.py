@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -147,3 +148,24 @@ def terms_of(
     share = np.divide(weight.mean(1, keepdims=True), each, out=np.ones_like(each), where=each > 0)
     give = np.where(np.arange(each.shape[1]) < weight.shape[1], width, np.zeros_like(each)) if width else None
     return Terms(rows, signs, at_zero, of_terms, lean if lean.any() else None, share, give, has_norm)
+
+
+def above_by_parameters(
+    slope: np.ndarray, params: np.ndarray, rho: np.ndarray, norm: np.ndarray | None = None, value: Any = None
+) -> np.ndarray:
+    """Compute what parameters (..., D) add to a duality gap, by slopes of the loss in them, and their penalties.
+
+    No optimum's coefficient is farther than its own penalty alone allows, of an objective's `value` (..., 1); where
+    there is none, it is as good as known by this one, or by the size of errors.
+    """
+    farthest = np.maximum(2 * np.abs(params).max(-1, keepdims=True), 1.0)
+    ridged = rho > 0
+    divisor = np.where(ridged, rho, 1.0)
+    if norm is None:
+        pulled = slope + rho * params
+        return np.where(ridged, 0.5 * pulled * (pulled / divisor), farthest * np.abs(pulled)).sum(-1)
+    beyond, held = np.maximum(np.abs(slope) - norm, 0), norm > 0
+    reach = np.where(held, value / np.where(held, norm, 1), farthest)
+    of_ridge = 0.5 * (rho * params**2 + beyond**2 / divisor)
+    each = slope * params + norm * np.abs(params) + np.where(ridged, of_ridge, beyond * reach)
+    return np.where(ridged | held, each, beyond * reach).sum(-1)

@@ -19,25 +19,21 @@ R. Koenker, *Quantile Regression*, 2005, chapter 6.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.linalg import lstsq
 
 from skdeep.exact import interior_one
 from skdeep.exact.descent import summed
-from skdeep.exact.elastic_net import Solution
+from skdeep.exact.elastic_net import SMALLEST, Solution
 from skdeep.exact.interior import Batch
-from skdeep.exact.kinked_terms import Terms, terms_of
+from skdeep.exact.kinked_terms import Terms, above_by_parameters, terms_of
 from skdeep.exact.moments import distinct
 from skdeep.exact.rows import Rows
 
 #: Rows from which models one by one take less time than together.
-_MANY_ROWS = 4000
-#: Half the distance of bounds, as a part of the least value known, from which few rows change sides.
-_APART = 0.25
-#: Values below this part of what no parameters have count as zero, as rounding hides how far from it they are.
-_SMALLEST = 1e-7
+_MANY_ROWS = 1500
 #: Terms of a batch of models: as many as stay in the cache.
 _BATCH = 2**15
 #: Curvature that is added where there may be none, as a share of the largest.
@@ -106,8 +102,8 @@ def solve(
     if len(used) < n:
         rows, lo, hi, weight, n = rows.select(used), lo[:, used], hi[:, used], weight[:, used], len(used)
     if C == 1 and not width and interior_one.suits(rows, weight, rho, kappa):
-        bounds, costs = (lo[0], lo[0] if hi is lo else hi[0]), (float(up[0]), float(down[0]))
-        one = interior_one.solve(rows, *bounds, *costs, weight[0], rho[0], float(np.min(gap)), max_iter)
+        alike = interior_one.Alike(rows, lo[0], lo[0] if hi is lo else hi[0], float(up[0]), float(down[0]), weight[0])
+        one = alike.solve(rho[0], float(np.min(gap)), max_iter)
         if one is not None:
             return one
     if K > 1 and C == 1 and n >= _MANY_ROWS and not width and interior_one.suits(rows, None, rho, kappa):
@@ -116,8 +112,10 @@ def solve(
     starts = _starts(rows, (lo + hi) / 2, weight, rho, kappa)
     params, value, reached = np.zeros((K * C, D)), np.zeros(K * C), np.zeros(K * C)
     curves: list[list[float]] = []
-    size = max(1, _BATCH // (n if np.array_equal(lo, hi) else 2 * n))
-    for systems in np.split(np.arange(K * C), range(size, K * C, size)):
+    size = max(1, _BATCH // n)
+    pending = np.split(np.arange(K * C), range(size, K * C, size))
+    while pending:
+        systems = pending.pop(0)
         k, c = np.divmod(systems, C)
         problem = _Problem(terms_of(rows, lo[c], hi[c], up[c, None], down[c, None], weight[k], kappa[k], width), rho[k])
         # in units of the least value that is known
@@ -127,11 +125,12 @@ def solve(
         unit = np.maximum(lowest, _LEAST_UNIT * known[-1]) / (up + down)[c] + 0.5 * np.vecdot(hi[c] - lo[c], weight[k])
         unit[~(unit > 0)] = 1.0
         start = starts[least, k, c]
-        found = None
-        if len(problem.terms.signs) > 1:
-            found = problem.solve_beside(unit, start, lowest, goal[systems], max_iter)
-        if found is None:
-            found = problem.solve(unit, start, lowest, goal[systems], max_iter)
+        is_apart = problem.is_apart(lowest)
+        if 2 * len(systems) > size > 1 and not is_apart and len(problem.terms.signs) > 1:  # twice as many terms
+            pending[:0] = np.array_split(systems, 2)
+            continue
+        way = problem.solve_beside if is_apart else problem.solve
+        found = way(unit, start, lowest, goal[systems], max_iter)
         for _ in range(_MAX_RESTARTS):
             left = np.flatnonzero(found.gap > goal[systems])
             if not len(left):
@@ -161,12 +160,16 @@ def _one_by_one(
 ) -> Solution:
     """Solve models of one column each on their own rows, of which few are looked at: see `interior_one`."""
     first, number = distinct(weight)
-    own = [np.flatnonzero(weight[k]) for k in first]
-    parts = [(rows.select(used), bounds[0][:, used], bounds[1][:, used]) for used in own]
-    found = []
-    for k, which in enumerate(number):
-        one = weight[k : k + 1, own[which]], rho[k : k + 1], np.zeros_like(rho[k : k + 1])
-        found.append(solve(*parts[which], *costs, *one, gap[k], max_iter))
+    found: list[Any] = [None] * len(weight)
+    for which, model in enumerate(first):
+        used = np.flatnonzero(weight[model])
+        part, own, ends = rows.select(used), weight[model, used], (bounds[0][:, used], bounds[1][:, used])
+        alike = interior_one.Alike(part, ends[0][0], ends[1][0], float(costs[0][0]), float(costs[1][0]), own)
+        for k in [k for k, same in enumerate(number) if same == which]:
+            found[k] = alike.solve(rho[k], float(gap[k]), max_iter)
+            if found[k] is None:
+                alone = own[None], rho[k : k + 1], np.zeros((1, rows.shape[1]))
+                found[k] = solve(part, *ends, *costs, *alone, gap[k], max_iter)
     params, value, reached = (np.concatenate([of[i] for of in found]) for i in range(3))
     return Solution(params, value, reached, [of.curve[0] for of in found], reached <= gap)
 
@@ -214,7 +217,7 @@ class _Problem:
     def __init__(self, terms: Terms, rho: np.ndarray):
         self.terms, self.rho = terms, rho
         self.norm = terms.weight[:, terms.n_of_rows :] / 2 if terms.has_norm else np.zeros_like(rho)
-        self.smallest = np.maximum(_SMALLEST * terms.loss(terms.at_zero), np.finfo(float).tiny)
+        self.smallest = np.maximum(SMALLEST * terms.loss(terms.at_zero), np.finfo(float).tiny)
         self.rounding = 4 * np.finfo(float).eps * np.vecdot(np.abs(terms.at_zero), terms.weight)
 
     def select(self, systems: np.ndarray) -> _Problem:
@@ -257,19 +260,23 @@ class _Problem:
         curve = [[scale * one for one in of_one] for scale, of_one in zip(unit.tolist(), curve, strict=True)]
         return _Found(own * params, unit * value, gap, curve)
 
+    def is_apart(self, value: np.ndarray) -> bool:
+        """Tell whether bounds are so far apart, beside values (S,), that few rows pass from one side to the other."""
+        terms, n = self.terms, self.terms.rows.shape[0]
+        if len(terms.signs) == 1:
+            return False
+        apart = np.vecdot(-terms.at_zero[:, :n] - terms.at_zero[:, n : 2 * n], terms.weight[:, :n])
+        return bool((0.5 * apart >= interior_one.APART * value).all())
+
     def solve_beside(
         self, unit: np.ndarray, start: np.ndarray, first: np.ndarray, goal: np.ndarray, max_iter: int
-    ) -> _Found | None:
-        """Find the optima as if no row passed from one side to the other; None where bounds are too near for that.
+    ) -> _Found:
+        """Find the optima as if no row passed from one side to the other.
 
         What is left out is never below zero: no optimum is below what is found. Where it is above zero at the end, all
         is solved for.
         """
-        terms, n = self.terms, self.terms.rows.shape[0]
-        apart = np.vecdot(-terms.at_zero[:, :n] - terms.at_zero[:, n : 2 * n], terms.weight[:, :n])
-        if not (0.5 * apart >= _APART * first).all():
-            return None
-        found = _Problem(terms.beside(start), self.rho).solve(unit, start, first, goal, max_iter)
+        found = _Problem(self.terms.beside(start), self.rho).solve(unit, start, first, goal, max_iter)
         least = found.value * (1 - found.gap)
         value = self.value(found.params)
         gap = np.maximum(value - least, 0) / np.maximum(value, self.smallest)
@@ -296,16 +303,7 @@ class _Problem:
         if terms.lean is not None:
             slope -= terms.lean[:, :n]
         slope = terms.rows.back(terms.of_scores(slope))
-        beyond = np.maximum(np.abs(slope) - self.norm, 0)
-        ridged, held = self.rho > 0, self.norm > 0
-        # No optimum's coefficient is farther than its penalty alone allows; where there is none, this one's size is
-        # as good as known, or that of errors.
-        farthest = np.maximum(2 * np.abs(params).max(1, keepdims=True), 1.0)
-        reach = np.where(held, value[:, None] / np.where(held, self.norm, 1), farthest)
-        of_ridge = 0.5 * (self.rho * params**2 + beyond**2 / np.where(ridged, self.rho, 1))
-        each = slope * params + self.norm * np.abs(params) + np.where(ridged, of_ridge, beyond * reach)
-        free = ~ridged & ~held
-        above += np.where(free, beyond * reach, each).sum(1)
+        above += above_by_parameters(slope, params, self.rho, self.norm, value[:, None])
         return value, np.maximum(above - self.rounding, 0) / np.maximum(value, self.smallest)
 
 

@@ -18,8 +18,8 @@ _PART, _MANY_VALUES, _FEW_VALUES = 1024, 2**12, 2**16
 FEW_COLUMNS = 48
 #: Rows that are made dense at a time.
 _CHUNK_VALUES = 2**20
-#: Variances of columns, as a part of the squares of their means, below which digits are lost, or all of them.
-_FAR, _CONSTANT = 1e-6, 1e-13
+#: Deviations of columns, as a part of their means, below which digits are lost, or all of them.
+_FAR, _CONSTANT = 1e-3, 1e-13
 
 
 @lru_cache(maxsize=64)
@@ -207,8 +207,11 @@ class SparseRows(Rows):
         n, d = self.X.shape
         if not self.intercept or n * d > _MAX_PRODUCTS:
             return None
-        mean, squares = self.X.mean(0), self.X.power(2).mean(0)
-        part = (squares - mean * mean) / np.where(mean == 0, 1, mean * mean)
+        mean = self.X.mean(0)
+        from_mean = self.X.data - mean[self.X.indices]  # of zeros, the mean itself
+        squares = np.bincount(self.X.indices, from_mean * from_mean, d) / n
+        squares += (1 - np.bincount(self.X.indices, minlength=d) / n) * mean * mean
+        part = np.sqrt(squares) / np.where(mean == 0, 1, np.abs(mean))
         if not ((mean != 0) & (part < _FAR) & (part > _CONSTANT)).any():
             return None
         Z = self.take(np.arange(n))
