@@ -19,10 +19,11 @@ from skdeep.data.state import RandomSource, TrainingState
 from skdeep.engine.networks import Linear
 from skdeep.engine.penalties import L1, L2, ElasticNet, NoPenalty
 from skdeep.engine.per_model import to_numpy64
-from skdeep.engine.rows import MAX_VALUES
+from skdeep.engine.rows import MAX_VALUES, DenseRows
 from skdeep.estimators.linear import LinearClassifier
 from skdeep.exact.losses import RowLoss
 from skdeep.exact.reweighted import refit
+from skdeep.exact.reweighted_large import Neighbourhood, is_large
 from skdeep.exact.reweighted_lasso import refit_lasso
 from skdeep.exact.rows import Rows
 from skdeep.fitting.exactly import has_exact_solver, row_loss
@@ -202,6 +203,8 @@ class Near:
         Where models begin.
     smooth : bool
         Whether the penalty is smooth as well.
+    around : Neighbourhood or None
+        What the optimum's surroundings are like, if models have too many unknowns for Hessians of their own.
     """
 
     recipe: Recipe
@@ -212,6 +215,7 @@ class Near:
     loss: RowLoss
     start: np.ndarray
     smooth: bool
+    around: Neighbourhood | None = None
 
     @classmethod
     def of(cls, recipe: Recipe, problem: Problem, model: LinearClassifier, first: Linear) -> Near | None:
@@ -241,10 +245,16 @@ class Near:
                 mean = self.rows.back(shares) if self.first.center is not None else np.eye(params.shape[2])[-1:]
                 params[:, :, -1] -= np.einsum("kcd,kd->kc", params, mean).mean(1, keepdims=True)
             return params, arrived
+        if self.around is not None:
+            return self.around.refit(shares, rho, finer=only_a_step)
         return refit(self.rows, self.loss, shares, rho, self.start, only_a_step)
 
     def come_to_optimum(self, weight: np.ndarray) -> Found:
         """Let models begin at the optimum for a weight (n,), if it is found; return where they do."""
+        if self.smooth and is_large(self.rows, self.loss):
+            (share,), (rho,), _ = self.objectives(weight[None])
+            tol = self.member.progress.tol * self.recipe.loss.slope
+            self.around = Neighbourhood(self.rows, self.loss, share, rho, self.start, tol)
         params, arrived = self.solved(weight[None])
         if arrived[0]:
             self.start = params[0]
@@ -286,10 +296,21 @@ class Near:
         square = (shares @ self._squares)[:, :d]
         mean = self.rows.back(shares)[:, :d] if centered else 0.0
         variance = square - np.square(mean)
-        if (variance > _CONSTANT * square).all():
-            sizes = np.sqrt(variance) / self.variables.scale
-        else:  # some may be constant
-            columns = Columns.of_models(self.problem.rows(), [None] * len(weights), list(weights))
-            sizes, _ = sizes_of(columns, centered)
+        sizes, sure = np.sqrt(np.maximum(variance, 0)) / self.variables.scale, variance > _CONSTANT * square
+        if not sure.all():  # some may be constant: most of these in all models
+            always = ~sure.any(0)
+            self._measure(sizes, weights, np.full(len(weights), always.any()), always)
+            unsure = ~(sure | always)
+            self._measure(sizes, weights, unsure.any(1), unsure.any(0))
         sizes[:, self.problem.indicators] = 1.0
         return sizes
+
+    def _measure(self, sizes: np.ndarray, weights: np.ndarray, models: np.ndarray, columns: np.ndarray) -> None:
+        """Put into `sizes` (K, d), for some models (K,) and columns (d,), what a fit would measure."""
+        if models.any():
+            rows = self.problem.rows()
+            if isinstance(rows, DenseRows):
+                rows = DenseRows(rows.X[:, torch.from_numpy(columns)], rows.device, rows.dtype)
+            found = Columns.of_models(rows, [None] * int(models.sum()), list(weights[models]))
+            own, _ = sizes_of(found, self.first.center is not None)
+            sizes[np.ix_(models, columns)] = own if isinstance(rows, DenseRows) else own[:, columns]
