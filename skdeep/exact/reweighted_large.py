@@ -15,18 +15,18 @@ import copy
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg.lapack import dpotrf, dpotri
+from scipy.linalg.lapack import spotrf, spotri
 
-from skdeep.exact.descent import Stack, descend, small_enough
+from skdeep.exact.descent import AT_REST, Stack, descend, small_enough
 from skdeep.exact.lbfgs import LBFGS
 from skdeep.exact.losses import OfColumns, RowLoss
-from skdeep.exact.reweighted import Hessians, contrasts, is_small
-from skdeep.exact.rows import Rows, SparseRows
+from skdeep.exact.reweighted import is_small
+from skdeep.exact.rows import Rows, SparseRows, of_both
 
 #: Unknowns up to which the inverse is no more work than what follows.
 _MAX_UNKNOWNS = 2048
 #: Scores of rows that are computed at a time.
-_MAX_VALUES = 2**19
+_MAX_VALUES = 2**18
 #: Iterations after which models are left to others.
 _MAX_ITER = 100
 #: Share of the tolerance for models that lack few rows: what they tell is a small difference.
@@ -35,6 +35,8 @@ _FINER = 0.1
 _ROUNDING = 0.1
 #: Share of its curvature below which a column has no rows in a resample.
 _GONE = 0.02
+#: Share of the largest curvature that makes an inverse possible where columns determine others.
+_LITTLE = 1e-6
 
 
 def is_large(rows: Rows, loss: RowLoss) -> bool:
@@ -62,19 +64,18 @@ class Neighbourhood:
     def __init__(self, rows: Rows, loss: RowLoss, weight: np.ndarray, rho: np.ndarray, start: np.ndarray, tol: float):
         scores = rows.scores(start[None])
         at = loss.at(scores)
-        basis = contrasts(len(start)) if loss.shift_invariant else np.eye(len(start))
-        hessian = Hessians(rows, loss, basis)(scores, at.gradient, weight[None], rho[None])[0]
         pull, allowed = at.gradient[0] * weight, small_enough(np.array([tol]), at.value @ weight, start[None])[0]
         single = Rows(np.asfortranarray(rows.Z, dtype=np.float32))
         rounding = np.abs(single.back(pull.astype(np.float32)) - rows.back(pull)).max()
         self.dtype = np.dtype(np.float32 if rounding <= _ROUNDING * _FINER * allowed else np.float64)
         self.rows, self.loss = (single, _in(loss, self.dtype)) if self.dtype == np.float32 else (rows, loss)
-        self.inverse = _inverse(hessian, basis).astype(self.dtype)
         self.start, self.rho, self.tol = start.astype(self.dtype), rho, tol
-        # of columns, on the average of scores
+        # of each row along each column, on the average of scores
         self._curvatures = np.square(single.Z) * loss.diagonal(scores, at)[0].mean(0).astype(np.float32)[:, None]
         self._curvature = weight.astype(np.float32) @ self._curvatures
-        self._taken_out: dict[bytes, np.ndarray] = {}
+        factor = (loss.second(scores, at)[0] * weight).astype(np.float32)
+        self.inverse = _inverse(single.Z, factor, rho, loss.shift_invariant).astype(self.dtype)
+        self._known: dict[bytes, np.ndarray] = {}
 
     def refit(self, weight: np.ndarray, rho: np.ndarray, finer: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Minimise the objectives for weights (K, n) and rho (K, D), within the tolerance, or a tenth of it.
@@ -85,37 +86,34 @@ class Neighbourhood:
         arrived : ndarray of bool, of shape (K,)
             Which models are at their optimum. The others are anywhere.
         """
+        params, arrived = np.repeat(self.start[None], len(weight), axis=0), np.zeros(len(weight), dtype=bool)
         if not np.isfinite(self.inverse).all():
-            return np.repeat(self.start[None], len(weight), axis=0), np.zeros(len(weight), dtype=bool)
-        n_values = len(weight) * len(self.start) * self.rows.shape[0]
-        parts = np.array_split(np.arange(len(weight)), -(-n_values // _MAX_VALUES))
-        bound = self.tol * (_FINER if finer else 1.0)
-        found = [self._refit_some(weight[part].astype(self.dtype), rho[part], bound) for part in parts]
-        params, arrived = (np.concatenate(values) for values in zip(*found, strict=True))
+            return params.astype(np.float64), arrived
+        gone, bound = self._columns_gone(weight, rho), self.tol * (_FINER if finer else 1.0)
+        n_values = len(weight) * self.start.shape[0] * self.rows.shape[0]
+        for part in np.array_split(np.arange(len(weight)), -(-n_values // _MAX_VALUES)):
+            own, own_rho = weight[part].astype(self.dtype), rho[part].astype(self.dtype)
+            stack = Stack(self.rows, self.loss, own, own_rho, params[part])
+            directions = _Directions(self.inverse, [gone[k] for k in part])
+            found = descend(stack, directions, np.full(len(part), bound), _MAX_ITER)
+            params[part] = found.params
+            arrived[part] = np.array(found.stopped) == AT_REST.format(bound)
         return params.astype(np.float64), arrived
-
-    def _refit_some(self, weight: np.ndarray, rho: np.ndarray, bound: float) -> tuple[np.ndarray, np.ndarray]:
-        start = np.repeat(self.start[None], len(weight), axis=0)
-        directions = _Directions(self.inverse, self._columns_gone(weight, rho))
-        stack = Stack(self.rows, self.loss, weight, rho.astype(self.dtype), start)
-        found = descend(stack, directions, np.full(len(weight), bound), _MAX_ITER)
-        return found.params, np.array([reason is not None for reason in found.stopped]) & (found.bound <= bound)
 
     def _columns_gone(self, weight: np.ndarray, rho: np.ndarray) -> list[_Gone | None]:
         """Find the columns that models have no rows of."""
         curvature = weight.astype(np.float32) @ self._curvatures
         gone = (curvature < _GONE * self._curvature) | (_GONE * rho > self.rho)
-        total = np.where(curvature + rho > 0, curvature + rho, np.inf).astype(self.dtype)
-        each: list[_Gone | None] = [None] * len(weight)
+        own = np.where(curvature + rho > 0, curvature + rho, np.inf).astype(self.dtype)
+        numbers = np.arange(self.start.size).reshape(self.start.shape)
+        found: list[_Gone | None] = [None] * len(weight)
         for k in np.flatnonzero(gone.any(1)):
-            index = np.arange(gone.shape[1] * len(self.start)).reshape(-1, gone.shape[1])[:, gone[k]].ravel()
-            across = self._taken_out.get(index.tobytes())
-            if across is None:
-                block = self.inverse[index[:, None], index].astype(np.float64)
-                across = (np.linalg.pinv(block, hermitian=True) @ self.inverse[index]).astype(self.dtype)
-                self._taken_out[index.tobytes()] = across
-            each[k] = _Gone(index, np.tile(total[k, gone[k]], len(self.start)), across)
-        return each
+            index = numbers[:, gone[k]].ravel()
+            if index.tobytes() not in self._known:
+                block = np.linalg.pinv(self.inverse[index[:, None], index].astype(np.float64), hermitian=True)
+                self._known[index.tobytes()] = (block @ self.inverse[index]).astype(self.dtype)
+            found[k] = _Gone(index, np.tile(own[k, gone[k]], len(self.start)), self._known[index.tobytes()])
+        return found
 
 
 class _Gone(NamedTuple):
@@ -165,21 +163,33 @@ class _Directions(LBFGS):
         return found.reshape(direction.shape)
 
 
-def _inverse(hessian: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """Invert a Hessian (R D, R D) of scores in a basis (C, R), as one of all scores; NaN if it is singular."""
-    factor, info = dpotrf(hessian.T.astype(np.float64), lower=1)
+def _inverse(Z: np.ndarray, factor: np.ndarray, rho: np.ndarray, shift_invariant: bool) -> np.ndarray:
+    """Invert a Hessian: of rows (n, D), and second derivatives by pairs of scores (P, n); NaN if it is singular."""
+    D, C = Z.shape[1], int(np.sqrt(2 * len(factor)))
+    blocks = np.empty((len(factor), D, D), dtype=np.float32)
+    for own, block in zip(factor, blocks, strict=True):
+        np.matmul(Z.T * own, Z, out=block)
+    hessian = blocks[of_both(C)].reshape(C, C, D, D)
+    of_score, of_column = np.arange(C), np.arange(D)
+    hessian[of_score[:, None], of_score[:, None], of_column, of_column] += rho.astype(np.float32)
+    if shift_invariant:  # along the shift, where no model moves, any curvature will do
+        hessian += hessian[of_score, of_score].mean(0) / C
+    whole = hessian.swapaxes(1, 2).reshape(C * D, C * D)
+    diagonal = whole.reshape(-1)[:: len(whole) + 1]
+    diagonal += _LITTLE * diagonal.max()
+    factored, info = spotrf(whole.T, lower=1)  # above its diagonal, it has zeros
     if info:
-        return np.full((1, 1), np.nan)
-    half, _ = dpotri(factor, lower=1)
-    whole = np.tril(half) + np.tril(half, -1).T
-    n_scores, n_basis = basis.shape
-    n_columns = len(whole) // n_basis
-    half = (basis @ whole.reshape(n_basis, -1)).reshape(-1, n_basis, n_columns)
-    return (basis @ half).reshape(n_scores * n_columns, -1)
+        return np.full_like(whole, np.nan)
+    half, _ = spotri(factored, lower=1)
+    inverse = half + half.T
+    inverse.reshape(-1)[:: len(whole) + 1] /= 2
+    return inverse
 
 
 def _in(loss: RowLoss, dtype: np.dtype) -> RowLoss:
-    """Make the same loss of targets in another precision."""
+    """Make the same loss in another precision."""
     other = copy.copy(loss)
-    other.target = loss.target.astype(dtype)  # type: ignore[attr-defined]
+    for name, value in vars(loss).items():
+        if isinstance(value, np.ndarray) and value.dtype == np.float64:
+            setattr(other, name, value.astype(dtype))
     return other

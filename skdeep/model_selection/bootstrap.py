@@ -112,8 +112,9 @@ def bootstrap_coefficients(
     generator = np.random.default_rng(current().first(seed))  # one for all processes that share the rows
     with own_settings(), torch.no_grad(), at_most(1):
         trainer = Trainer.of(model, X, y, sample_weight)
-        problem, size = trainer.problem, trainer.capacity
+        problem = trainer.problem
         first = trainer.train(np.ones((1, len(problem.codes))))
+        size = trainer.capacity
         draws = (draw_resamples(problem, n, generator, stratify) for n in _portions(n_resamples, size))
         coefs, intercepts = _joined([trainer.train(counts) for counts in draws])
         rests = _without_parts(problem, n_left_out, size, generator)

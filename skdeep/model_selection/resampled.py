@@ -87,6 +87,8 @@ class Trainer:
     @property
     def capacity(self) -> int:
         """How many models may train at a time."""
+        if self.near is not None and self.near.around is not None:  # by itself, it takes some at a time
+            return max(1, MAX_VALUES // len(self.problem.codes))
         n_outputs = self.recipe.n_outputs
         values = len(self.problem.codes) * n_outputs * (n_outputs + 1) // 2  # of second derivatives, for a model
         return max(1, _MAX_VALUES // values)
@@ -297,20 +299,19 @@ class Near:
         mean = self.rows.back(shares)[:, :d] if centered else 0.0
         variance = square - np.square(mean)
         sizes, sure = np.sqrt(np.maximum(variance, 0)) / self.variables.scale, variance > _CONSTANT * square
-        if not sure.all():  # some may be constant: most of these in all models
-            always = ~sure.any(0)
-            self._measure(sizes, weights, np.full(len(weights), always.any()), always)
-            unsure = ~(sure | always)
-            self._measure(sizes, weights, unsure.any(1), unsure.any(0))
+        if not sure.all():  # some may be constant
+            unsure = ~sure.all(0)
+            sizes[:, unsure] = self._measured(weights, unsure)
         sizes[:, self.problem.indicators] = 1.0
         return sizes
 
-    def _measure(self, sizes: np.ndarray, weights: np.ndarray, models: np.ndarray, columns: np.ndarray) -> None:
-        """Put into `sizes` (K, d), for some models (K,) and columns (d,), what a fit would measure."""
-        if models.any():
-            rows = self.problem.rows()
-            if isinstance(rows, DenseRows):
-                rows = DenseRows(rows.X[:, torch.from_numpy(columns)], rows.device, rows.dtype)
-            found = Columns.of_models(rows, [None] * int(models.sum()), list(weights[models]))
-            own, _ = sizes_of(found, self.first.center is not None)
-            sizes[np.ix_(models, columns)] = own if isinstance(rows, DenseRows) else own[:, columns]
+    def _measured(self, weights: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Measure some columns (d,) as a fit does, for each model (K, m)."""
+        rows = self.problem.rows()
+        if isinstance(rows, DenseRows):
+            rows = DenseRows(rows.X[:, torch.from_numpy(columns)], rows.device, rows.dtype)
+            columns = np.ones(rows.n_features, dtype=bool)
+        sizes, _ = sizes_of(
+            Columns.of_models(rows, [None] * len(weights), list(weights)), self.first.center is not None
+        )
+        return sizes[:, columns]
