@@ -67,14 +67,15 @@ class Neighbourhood:
         pull, allowed = at.gradient[0] * weight, small_enough(np.array([tol]), at.value @ weight, start[None])[0]
         single = Rows(np.asfortranarray(rows.Z, dtype=np.float32))
         rounding = np.abs(single.back(pull.astype(np.float32)) - rows.back(pull)).max()
-        self.dtype = np.dtype(np.float32 if rounding <= _ROUNDING * _FINER * allowed else np.float64)
-        self.rows, self.loss = (single, _in(loss, self.dtype)) if self.dtype == np.float32 else (rows, loss)
-        self.start, self.rho, self.tol = start.astype(self.dtype), rho, tol
+        is_enough = rounding <= _ROUNDING * _FINER * allowed
+        #: Single precision, if it is enough; and double, for models that it is not enough for.
+        self.precisions = [(single, _in(loss, np.float32))] * bool(is_enough) + [(rows, loss)]
+        self.start, self.rho, self.tol = start, rho, tol
         # of each row along each column, on the average of scores
         self._curvatures = np.square(single.Z) * loss.diagonal(scores, at)[0].mean(0).astype(np.float32)[:, None]
         self._curvature = weight.astype(np.float32) @ self._curvatures
         factor = (loss.second(scores, at)[0] * weight).astype(np.float32)
-        self.inverse = _inverse(single.Z, factor, rho, loss.shift_invariant).astype(self.dtype)
+        self.inverse = _inverse(single.Z, factor, rho, loss.shift_invariant)
         self._known: dict[bytes, np.ndarray] = {}
 
     def refit(self, weight: np.ndarray, rho: np.ndarray, finer: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -88,30 +89,32 @@ class Neighbourhood:
         """
         params, arrived = np.repeat(self.start[None], len(weight), axis=0), np.zeros(len(weight), dtype=bool)
         if not np.isfinite(self.inverse).all():
-            return params.astype(np.float64), arrived
+            return params, arrived
         gone, bound = self._columns_gone(weight, rho), self.tol * (_FINER if finer else 1.0)
-        n_values = len(weight) * self.start.shape[0] * self.rows.shape[0]
-        for part in np.array_split(np.arange(len(weight)), -(-n_values // _MAX_VALUES)):
-            own, own_rho = weight[part].astype(self.dtype), rho[part].astype(self.dtype)
-            stack = Stack(self.rows, self.loss, own, own_rho, params[part])
-            directions = _Directions(self.inverse, [gone[k] for k in part])
-            found = descend(stack, directions, np.full(len(part), bound), _MAX_ITER)
-            params[part] = found.params
-            arrived[part] = np.array(found.stopped) == AT_REST.format(bound)
-        return params.astype(np.float64), arrived
+        size = max(1, _MAX_VALUES // (len(self.start) * weight.shape[1]))
+        for rows, loss in self.precisions:
+            left, dtype = np.flatnonzero(~arrived), rows.Z.dtype
+            for part in np.split(left, range(size, len(left), size)) if len(left) else []:
+                own, own_rho, own_params = (values[part].astype(dtype) for values in (weight, rho, params))
+                directions = _Directions(self.inverse, [gone[k] for k in part])
+                stack = Stack(rows, loss, own, own_rho, own_params)
+                found = descend(stack, directions, np.full(len(part), bound), _MAX_ITER)
+                params[part] = found.params
+                arrived[part] = np.array(found.stopped) == AT_REST.format(bound)
+        return params, arrived
 
     def _columns_gone(self, weight: np.ndarray, rho: np.ndarray) -> list[_Gone | None]:
         """Find the columns that models have no rows of."""
         curvature = weight.astype(np.float32) @ self._curvatures
         gone = (curvature < _GONE * self._curvature) | (_GONE * rho > self.rho)
-        own = np.where(curvature + rho > 0, curvature + rho, np.inf).astype(self.dtype)
+        own = np.where(curvature + rho > 0, curvature + rho, np.inf).astype(np.float32)
         numbers = np.arange(self.start.size).reshape(self.start.shape)
         found: list[_Gone | None] = [None] * len(weight)
         for k in np.flatnonzero(gone.any(1)):
             index = numbers[:, gone[k]].ravel()
             if index.tobytes() not in self._known:
                 block = np.linalg.pinv(self.inverse[index[:, None], index].astype(np.float64), hermitian=True)
-                self._known[index.tobytes()] = (block @ self.inverse[index]).astype(self.dtype)
+                self._known[index.tobytes()] = block.astype(np.float32) @ self.inverse[index]
             found[k] = _Gone(index, np.tile(own[k, gone[k]], len(self.start)), self._known[index.tobytes()])
         return found
 
@@ -121,14 +124,14 @@ class _Gone(NamedTuple):
 
     Attributes
     ----------
-    index : ndarray of shape (m,)
+    unknowns : ndarray of shape (m,)
     curvature : ndarray of shape (m,)
         Their own; infinite where there is none.
     across : ndarray of shape (m, S)
         ``inv(inverse[J, J]) @ inverse[J]``, which takes them out of the inverse.
     """
 
-    index: np.ndarray
+    unknowns: np.ndarray
     curvature: np.ndarray
     across: np.ndarray
 
@@ -152,15 +155,15 @@ class _Directions(LBFGS):
         self._each = [self._each[k] for k in models]
 
     def _of_last_size(self, direction: np.ndarray, shift_invariant: bool) -> np.ndarray:
-        flat = direction.reshape(len(direction), -1)
-        own = [flat[k, gone.index] / gone.curvature for k, gone in self._gone]
+        flat = direction.reshape(len(direction), -1).astype(np.float32)
+        own = [flat[k, gone.unknowns] / gone.curvature for k, gone in self._gone]
         for k, gone in self._gone:
-            flat[k, gone.index] = 0
+            flat[k, gone.unknowns] = 0
         found = flat @ self._inverse
         for (k, gone), values in zip(self._gone, own, strict=True):
-            found[k] -= found[k, gone.index] @ gone.across
-            found[k, gone.index] = values
-        return found.reshape(direction.shape)
+            found[k] -= found[k, gone.unknowns] @ gone.across
+            found[k, gone.unknowns] = values
+        return found.reshape(direction.shape).astype(direction.dtype, copy=False)
 
 
 def _inverse(Z: np.ndarray, factor: np.ndarray, rho: np.ndarray, shift_invariant: bool) -> np.ndarray:
@@ -186,7 +189,7 @@ def _inverse(Z: np.ndarray, factor: np.ndarray, rho: np.ndarray, shift_invariant
     return inverse
 
 
-def _in(loss: RowLoss, dtype: np.dtype) -> RowLoss:
+def _in(loss: RowLoss, dtype: type[np.floating]) -> RowLoss:
     """Make the same loss in another precision."""
     other = copy.copy(loss)
     for name, value in vars(loss).items():
