@@ -156,7 +156,9 @@ def _round(
     are_plain = {id(estimator): is_plain(estimator) for estimator, _ in [*whole.values(), *finals.values()]}
     numbers = as_numbers(X, y, scorer)
     numbers_are_finite = is_finite(numbers[0])
-    entries, here, calls = [], [], []
+    entries: list[Entry] = []
+    here: list[tuple[Entry, tuple]] = []
+    calls: list[tuple[Entry, tuple]] = []
     for number, split in splits.items():
         for name in contestants:
             train, test = split
