@@ -37,6 +37,9 @@ _ROUNDING = 0.1
 _GONE = 0.02
 #: Share of the largest curvature that makes an inverse possible where columns determine others.
 _LITTLE = 1e-6
+#: Models by which it is known what the curvature is on average, where they are. With weak penalties it is far more than
+#: at the optimum of all rows.
+_TYPICAL = 8
 
 
 def is_large(rows: Rows, loss: RowLoss) -> bool:
@@ -74,9 +77,16 @@ class Neighbourhood:
         # of each row along each column, on the average of scores
         self._curvatures = np.square(single.Z) * loss.diagonal(scores, at)[0].mean(0).astype(np.float32)[:, None]
         self._curvature = weight.astype(np.float32) @ self._curvatures
-        factor = (loss.second(scores, at)[0] * weight).astype(np.float32)
-        self.inverse = _inverse(single.Z, factor, rho, loss.shift_invariant)
-        self._known: dict[bytes, np.ndarray] = {}
+        self._here = _Curvature(self._inverse(scores, weight[None]))
+        self._around: _Curvature | None = None
+
+    def _inverse(self, scores: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Invert the average Hessian of models with these scores (K, C, n) and weights (K, n)."""
+        (rows, loss), *_ = self.precisions
+        second = loss.second(scores, loss.at(scores))
+        second *= weight[:, None]
+        Z = rows.Z.astype(np.float32, copy=False)
+        return _inverse(Z, second.mean(0, dtype=np.float32), self.rho, loss.shift_invariant)
 
     def refit(self, weight: np.ndarray, rho: np.ndarray, finer: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Minimise the objectives for weights (K, n) and rho (K, D), within the tolerance, or a tenth of it.
@@ -88,7 +98,7 @@ class Neighbourhood:
             Which models are at their optimum. The others are anywhere.
         """
         params, arrived = np.repeat(self.start[None], len(weight), axis=0), np.zeros(len(weight), dtype=bool)
-        if not np.isfinite(self.inverse).all():
+        if not self._here.is_known:
             return params, arrived
         gone, bound = self._columns_gone(weight, rho), self.tol * (_FINER if finer else 1.0)
         size = max(1, _MAX_VALUES // (len(self.start) * weight.shape[1]))
@@ -96,11 +106,16 @@ class Neighbourhood:
             left, dtype = np.flatnonzero(~arrived), rows.Z.dtype
             for part in np.split(left, range(size, len(left), size)) if len(left) else []:
                 own, own_rho, own_params = (values[part].astype(dtype) for values in (weight, rho, params))
-                directions = _Directions(self.inverse, [gone[k] for k in part])
-                stack = Stack(rows, loss, own, own_rho, own_params)
-                found = descend(stack, directions, np.full(len(part), bound), _MAX_ITER)
+                curvature = self._here if finer or self._around is None else self._around
+                directions = _Directions(curvature, [gone[k] for k in part])
+                stack, bounds = Stack(rows, loss, own, own_rho, own_params), np.full(len(part), bound)
+                found = descend(stack, directions, bounds, _MAX_ITER)
                 params[part] = found.params
                 arrived[part] = np.array(found.stopped) == AT_REST.format(bound)
+                if curvature is self._here and not finer and len(part) >= _TYPICAL:
+                    some = slice(0, _TYPICAL)
+                    around = _Curvature(self._inverse(rows.scores(found.params[some]), own[some]))
+                    self._around = around if around.is_known else self._here
         return params, arrived
 
     def _columns_gone(self, weight: np.ndarray, rho: np.ndarray) -> list[_Gone | None]:
@@ -108,15 +123,11 @@ class Neighbourhood:
         curvature = weight.astype(np.float32) @ self._curvatures
         gone = (curvature < _GONE * self._curvature) | (_GONE * rho > self.rho)
         own = np.where(curvature + rho > 0, curvature + rho, np.inf).astype(np.float32)
-        numbers = np.arange(self.start.size).reshape(self.start.shape)
-        found: list[_Gone | None] = [None] * len(weight)
-        for k in np.flatnonzero(gone.any(1)):
-            index = numbers[:, gone[k]].ravel()
-            if index.tobytes() not in self._known:
-                block = np.linalg.pinv(self.inverse[index[:, None], index].astype(np.float64), hermitian=True)
-                self._known[index.tobytes()] = block.astype(np.float32) @ self.inverse[index]
-            found[k] = _Gone(index, np.tile(own[k, gone[k]], len(self.start)), self._known[index.tobytes()])
-        return found
+        numbers, n_scores = np.arange(self.start.size).reshape(self.start.shape), len(self.start)
+        return [
+            _Gone(numbers[:, which].ravel(), np.tile(total[which], n_scores)) if which.any() else None
+            for which, total in zip(gone, own, strict=True)
+        ]
 
 
 class _Gone(NamedTuple):
@@ -127,42 +138,60 @@ class _Gone(NamedTuple):
     unknowns : ndarray of shape (m,)
     curvature : ndarray of shape (m,)
         Their own; infinite where there is none.
-    across : ndarray of shape (m, S)
-        ``inv(inverse[J, J]) @ inverse[J]``, which takes them out of the inverse.
     """
 
     unknowns: np.ndarray
     curvature: np.ndarray
-    across: np.ndarray
+
+
+class _Curvature:
+    """The inverse (S, S) of a Hessian; NaN if there is none.
+
+    Parameters
+    ----------
+    inverse : ndarray of shape (S, S)
+    """
+
+    def __init__(self, inverse: np.ndarray):
+        self.inverse, self.is_known = inverse, bool(np.isfinite(inverse[0, 0]))
+        self._across: dict[bytes, np.ndarray] = {}
+
+    def across(self, unknowns: np.ndarray) -> np.ndarray:
+        """Compute what takes unknowns J out of the inverse, ``inv(inverse[J, J]) @ inverse[J]``, once."""
+        key = unknowns.tobytes()
+        if key not in self._across:
+            block = self.inverse[unknowns[:, None], unknowns].astype(np.float64)
+            self._across[key] = np.linalg.pinv(block, hermitian=True).astype(np.float32) @ self.inverse[unknowns]
+        return self._across[key]
+
+    def solve(self, right: np.ndarray, gone: list[_Gone | None]) -> np.ndarray:
+        """Multiply right sides (K, S), which are overwritten, by the inverse, without what each model lacks."""
+        apart = [(k, own, right[k, own.unknowns] / own.curvature) for k, own in enumerate(gone) if own is not None]
+        for k, own, _ in apart:
+            right[k, own.unknowns] = 0
+        found = right @ self.inverse
+        for k, own, values in apart:
+            found[k] -= found[k, own.unknowns] @ self.across(own.unknowns)
+            found[k, own.unknowns] = values
+        return found
 
 
 class _Directions(LBFGS):
-    """Directions of L-BFGS from the inverse Hessian (S, S) of all models."""
+    """Directions of L-BFGS from a curvature of all models."""
 
-    def __init__(self, inverse: np.ndarray, gone: list[_Gone | None]):
+    def __init__(self, curvature: _Curvature, gone: list[_Gone | None]):
         super().__init__(np.zeros(len(gone), dtype=np.intp))
-        self._inverse, self._each = inverse, gone
-
-    @property
-    def _gone(self) -> list[tuple[int, _Gone]]:
-        return [(k, gone) for k, gone in enumerate(self._each) if gone is not None]
+        self.curvature, self.gone = curvature, gone
 
     def _look(self, stack: Stack, average: bool) -> None:
-        """Keep the inverse."""
+        """Keep the curvature."""
 
     def keep(self, models: np.ndarray) -> None:
         super().keep(models)
-        self._each = [self._each[k] for k in models]
+        self.gone = [self.gone[k] for k in models]
 
     def _of_last_size(self, direction: np.ndarray, shift_invariant: bool) -> np.ndarray:
-        flat = direction.reshape(len(direction), -1).astype(np.float32)
-        own = [flat[k, gone.unknowns] / gone.curvature for k, gone in self._gone]
-        for k, gone in self._gone:
-            flat[k, gone.unknowns] = 0
-        found = flat @ self._inverse
-        for (k, gone), values in zip(self._gone, own, strict=True):
-            found[k] -= found[k, gone.unknowns] @ gone.across
-            found[k, gone.unknowns] = values
+        found = self.curvature.solve(direction.reshape(len(direction), -1).astype(np.float32), self.gone)
         return found.reshape(direction.shape).astype(direction.dtype, copy=False)
 
 
