@@ -20,7 +20,9 @@ from skdeep.data.inputs import Data, OutputSpace, float_dtype
 from skdeep.data.problem import Problem
 from skdeep.engine.networks import Network
 from skdeep.engine.threads import threads_for
-from skdeep.estimators.base import BaseTorchClassifier
+from skdeep.engine.values import AbsoluteValues, QuantileValues, SquaredValues
+from skdeep.estimators.base import BaseTorchEstimator
+from skdeep.estimators.regression import BaseTorchRegressor
 from skdeep.fitting.bagging import Dealt, deal, train_dealt
 from skdeep.fitting.fit import keep, members_of, set_attributes
 from skdeep.fitting.outcome import warn
@@ -29,12 +31,14 @@ from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.starts import begin, end
 from skdeep.fitting.torch_settings import own_settings
 from skdeep.model_selection.evaluation import _Task, of_one_kind, share_seed
-from skdeep.model_selection.grid import is_plain_call, result_of, steps_of
+from skdeep.model_selection.grid import is_plain_call, result_of, steps_of, warn_of_fault
 from skdeep.model_selection.own_units import MAX_IN_ONE_ARRAY
-from skdeep.model_selection.stacks import Apart, why_alone
+from skdeep.model_selection.stacks import Apart, stackable_now, why_alone
 
 #: Weights of all members of a stack: with more, nothing is gained.
 _MAX_PARAMS = 1 << 21
+#: Losses of values that are the same in any unit.
+_WITHOUT_UNIT = (SquaredValues, AbsoluteValues, QuantileValues)
 
 
 def evaluate_ensembles(tasks: dict[int, _Task], seed: int, n_workers: int) -> dict[int, dict]:
@@ -51,9 +55,9 @@ def evaluate_ensembles(tasks: dict[int, _Task], seed: int, n_workers: int) -> di
 
 
 def _is_ensemble(task: _Task) -> bool:
-    """Tell whether a task is an ensemble of classifiers that may be trained with others."""
+    """Tell whether a task is an ensemble that may be trained with others."""
     estimator, options = task.estimator, task.options
-    if not isinstance(estimator, BaseTorchClassifier) or not estimator._averages_probabilities:
+    if not isinstance(estimator, BaseTorchEstimator) or not estimator._averages_probabilities:
         return False
     if why_alone(estimator) is not None or estimator.warm_start:
         return False
@@ -62,8 +66,8 @@ def _is_ensemble(task: _Task) -> bool:
 
 def _evaluate(tasks: list[_Task], seed: int) -> list[dict] | None:
     """Return the results of ``_fit_and_score`` for all tasks; None if their fits are not of one kind."""
-    first, found = tasks[0], dict[int, dict]()
-    by_split = [list(group) for _, group in groupby(sorted(enumerate(tasks), key=_place), key=_place)]
+    found: dict[int, dict] = {}
+    by_split = [list(group) for _, group in groupby(sorted(enumerate(tasks), key=_rows_of), key=_rows_of)]
     if len(by_split) < 2:
         return None
     try:
@@ -71,11 +75,14 @@ def _evaluate(tasks: list[_Task], seed: int) -> list[dict] | None:
             candidates = [[_candidate(task) for _, task in own] for own in by_split]
             for own in candidates:
                 share_seed(own, seed)
-                for candidate in own:
-                    candidate._validate_params()
-            start = time.time()
-            rows = [own[0][1].options["train"] for own in by_split]
-            _fit([_Split.of(own, first.X, first.y, train) for own, train in zip(candidates, rows, strict=True)])
+            start, firsts = time.time(), [own[0][1] for own in by_split]
+            _check_alike(tasks, candidates)
+            _fit(
+                [
+                    _Split.of(own, task.X, task.y, task.options["train"])
+                    for own, task in zip(candidates, firsts, strict=True)
+                ]
+            )
             fit_time = (time.time() - start) / len(tasks)
         for own, estimators in zip(by_split, candidates, strict=True):
             for (number, task), estimator in zip(own, estimators, strict=True):
@@ -83,7 +90,8 @@ def _evaluate(tasks: list[_Task], seed: int) -> list[dict] | None:
                 data = _safe_indexing(task.X, test), _safe_indexing(task.y, test)
                 mark = _score(estimator, *data, task.scorer, {}, task.options["error_score"])
                 found[number] = result_of(task, mark, {"fit_time": fit_time, "score_time": time.time() - start})
-    except Exception:  # a fit says better what is wrong
+    except Exception as error:  # a fit says better what is wrong with the data
+        warn_of_fault(error)
         return None
     return [found[number] for number in range(len(tasks))]
 
@@ -92,8 +100,21 @@ def _candidate(task: _Task) -> Any:
     return clone(task.estimator).set_params(**clone(task.parameters, safe=False))
 
 
-def _place(numbered: tuple[int, _Task]) -> Any:
-    return id(numbered[1].options["train"])
+def _rows_of(numbered: tuple[int, _Task]) -> tuple[int, ...]:
+    """Make the key of a task's rows."""
+    _, task = numbered
+    return tuple(map(id, (task.X, task.y, task.options["train"], task.options["test"])))
+
+
+def _check_alike(tasks: list[_Task], candidates: list[list]) -> None:
+    """Raise where candidates differ in more than models of a stack may, or their parameters are none."""
+    free = stackable_now(candidates[0][0])
+    if any(not task.parameters.keys() <= free for task in tasks):
+        raise Apart("Candidates differ in more than models of a stack may.")
+    for candidate in (one for own in candidates for one in own):
+        candidate._validate_params()
+        if stackable_now(candidate) != free:
+            raise Apart("Candidates differ in what models of a stack may differ in.")
 
 
 @dataclass
@@ -118,8 +139,10 @@ class _Split:
         problem = problem.placed(recipe.device, recipe.dtype)
         leader.solver_ = recipe.solver
         recipe.check(problem.source)
-        if type(problem.source) is not np.ndarray or problem.weight is not None or problem.codes.ndim > 1:
-            raise Apart("Rows are no array, have weights, or several labels.")
+        if type(problem.source) is not np.ndarray or problem.weight is not None:
+            raise Apart("Rows are no array, or have weights.")
+        if isinstance(leader, BaseTorchRegressor) and type(recipe.loss) not in _WITHOUT_UNIT:
+            raise Apart("A loss that knows of a unit is another one for each split.")
         if recipe.solver in FULL_BATCH or recipe.device.type != "cpu" or recipe.batch_rows >= problem.n_rows:
             raise Apart("Steps are of all rows, or on an accelerator.")
         if len(problem.missing):
@@ -132,7 +155,8 @@ class _Split:
         """What splits of one stack have in common."""
         problem, leader = self.problem, self.estimators[0]
         shape = problem.source.shape[1], problem.source.dtype, problem.indicators.start, problem.indicators.stop
-        return steps_of(self.recipe), *shape, tuple(leader.classes_.tolist()), self.recipe.n_outputs
+        classes = leader.classes_.tolist() if hasattr(leader, "classes_") else ()
+        return steps_of(self.recipe), *shape, tuple(classes), self.recipe.n_outputs
 
     @property
     def n_params(self) -> int:

@@ -89,13 +89,7 @@ def _evaluate_grid(tasks: list[_Task], seed: int, n_workers: int) -> list[dict] 
             target, weighs = (first.y, _weight(first)), bool(first.options["score_params"])
             outcome = grid.train(first.X, target, list(splits.values()), first.scorer, weighs)
     except Exception as error:  # a fit says better what is wrong with the data
-        if isinstance(error, _FAULTS):
-            warnings.warn(
-                f"A fault of skdeep's ({error!r}) keeps it from training the models of all splits together. Those of "
-                "each split are: the results are the same, and take longer. Please report it.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+        warn_of_fault(error)
         return None
     if outcome is None:
         return None
@@ -107,6 +101,17 @@ def _evaluate_grid(tasks: list[_Task], seed: int, n_workers: int) -> list[dict] 
     times = {"fit_time": fit_time, "score_time": score_time}
     own = [marks[row[_split(task)]][column[Same(task.options["parameters"])]] for task in tasks]
     return [result_of(task, mark, times) for task, mark in zip(tasks, own, strict=True)]
+
+
+def warn_of_fault(error: Exception) -> None:
+    """Warn of an error that no data should raise, which has kept models of several splits apart."""
+    if isinstance(error, _FAULTS):
+        warnings.warn(
+            f"A fault of skdeep's ({error!r}) keeps it from training the models of all splits together. Those of "
+            "each split are: the results are the same, and take longer. Please report it.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def result_of(task: _Task, mark: Any, times: dict[str, float]) -> dict[str, Any]:
