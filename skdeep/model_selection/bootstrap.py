@@ -62,9 +62,10 @@ def bootstrap_coefficients(
         Enough for standard errors; for 95 % intervals, 1000 or more are usual.
     n_left_out : int, default=50
         Parts of the rows that are left out in turn (each is a row, if there are no more rows than that), for the
-        acceleration of the BCa interval. Where the objective is smooth, what leaving them out does is known from a
-        step of Newton's method; else, that many more models are trained. 0 leaves the acceleration at zero, and the
-        interval corrected for bias alone.
+        acceleration of the BCa interval. Where the objective is smooth, and coefficients are few, what leaving them out
+        does is known from a step of Newton's method; else, that many more models are trained (of many coefficients to a
+        tenth of ``tol``, since they differ by little). 0 leaves the acceleration at zero, and the interval corrected
+        for bias alone.
     stratify : bool, default=False
         Whether each class keeps its number of rows. Otherwise, resamples without a row of some class (or, of a label,
         with no row that has it or none that lacks it) are drawn again. Not for label indicators.
