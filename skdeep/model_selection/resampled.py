@@ -9,12 +9,14 @@ from functools import cached_property
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
 from skdeep.data.columns import Columns, sizes_of
 from skdeep.data.encoding import class_weight_of_rows, encode
 from skdeep.data.inputs import Data
 from skdeep.data.problem import Problem
+from skdeep.data.scaling import unit_of_short_rows
 from skdeep.data.state import RandomSource, TrainingState
 from skdeep.engine.networks import Linear
 from skdeep.engine.penalties import L1, L2, ElasticNet, NoPenalty
@@ -292,6 +294,13 @@ class Near:
 
     def _units(self, weights: np.ndarray, shares: np.ndarray) -> np.ndarray | float:
         """Find the units of the penalty in each model's columns: their sizes, if it is one of standardised columns."""
+        source, indicators = self.problem.source, self.problem.indicators
+        if sparse.issparse(source):
+            estimator = self.member.estimator
+            if not isinstance(estimator.alpha, str) or indicators.start < indicators.stop:
+                return 1.0
+            lengths = np.asarray(source.power(2).sum(1), dtype=np.float64).ravel()
+            return unit_of_short_rows(shares @ lengths, estimator._full_rows)[:, None]
         if self.first.unit is None:
             return 1.0
         d, centered = len(self.variables.scale), self.first.center is not None
@@ -302,7 +311,7 @@ class Near:
         if not sure.all():  # some may be constant
             unsure = ~sure.all(0)
             sizes[:, unsure] = self._measured(weights, unsure)
-        sizes[:, self.problem.indicators] = 1.0
+        sizes[:, indicators] = 1.0
         return sizes
 
     def _measured(self, weights: np.ndarray, columns: np.ndarray) -> np.ndarray:
