@@ -56,7 +56,8 @@ def _split_off(table: Any, target: str, dropped: Sequence[str] = ()) -> tuple[An
         table = table[known]
     if table.shape[1] < 2 or not len(table):
         raise ValueError(f"Beside {target!r}, the table has {table.shape[1] - 1} columns, and {len(table)} rows.")
-    return table.drop(columns=target), table[target]
+    y = table[target]
+    return table.drop(columns=target), y.infer_objects()  # without its gaps, it may be booleans
 
 
 def _splitter(text: str, random_state: int, of_values: bool) -> Any:
@@ -82,25 +83,28 @@ def _target(y: Any, options: argparse.Namespace) -> tuple[Any, bool]:
         raise ValueError(f"--values, and {options.target!r} is not numbers: {error}.") from error
 
 
-def _compared(options: argparse.Namespace) -> Comparison:
-    table = read(options.table, options.encoding)
+def _compared(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
+    """Compare what is asked for; say as well what is to be known of the table."""
+    table, notes = read(options.table, options.encoding)
     X, y = _split_off(table, options.target, [name for name in options.drop.split(",") if name])
     refuse_dates(X)
     y, of_values = _target(y, options)
     cv = _splitter(options.cv, options.random_state, of_values)
-    n_folds = cv.get_n_splits() // cv.n_repeats
-    for note in [*notes_of_columns(X), *([] if of_values else notes_of_classes(y, n_folds))]:
-        print(note, file=sys.stderr)
+    names = None if options.contestants is None else options.contestants.split(",")
+    contestants = default_contestants(X, y, names, of_values)
+    notes += [*notes_of_columns(X), *([] if of_values else notes_of_classes(y, cv.get_n_splits() // cv.n_repeats))]
     if of_values and not options.values and are_like_values(y):
-        what = f"The target has {y.nunique()} different whole numbers, taken as values. If they are classes: --classes"
-        print(what, file=sys.stderr)
+        notes.append(
+            f"The target has {y.nunique()} different whole numbers, taken as values. If they are classes: --classes"
+        )
+    for note in notes:
+        print(note, file=sys.stderr)
     if not options.quiet:
         what = "values" if of_values else f"{y.nunique()} classes"
         print(f"{len(X)} rows, {X.shape[1]} columns, {what}, {cv.get_n_splits()} splits", file=sys.stderr)
     scoring = options.scoring or ("r2,neg_mean_absolute_error" if of_values else "accuracy,neg_log_loss")
-    names = None if options.contestants is None else options.contestants.split(",")
-    return compare(
-        default_contestants(X, y, names, of_values),
+    found = compare(
+        contestants,
         X,
         y,
         cv=cv,
@@ -110,6 +114,7 @@ def _compared(options: argparse.Namespace) -> Comparison:
         n_jobs=options.n_jobs,
         verbose=0 if options.quiet else 1,
     )
+    return found, notes
 
 
 def _report(found: Comparison) -> str:
@@ -138,9 +143,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        found = _compared(options)
+        found, notes = _compared(options)
         print(found)
         if options.out is not None:
+            found.notes += notes  # which stand in the terminal already
             options.out.write_text(_report(found), encoding="utf-8")
     except (ValueError, TypeError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

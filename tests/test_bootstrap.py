@@ -20,6 +20,7 @@ from skdeep import (
 )
 from skdeep.data.encoding import encode
 from skdeep.display import CoefficientsDisplay
+from skdeep.exact import reweighted_large
 from skdeep.exact.losses import LogisticLoss
 from skdeep.exact.reweighted import Hessians
 from skdeep.exact.rows import Rows
@@ -35,6 +36,7 @@ LOGIT_Y = (RNG.random(len(ODDS)) < 1 / (1 + np.exp(-ODDS))).astype(int)
 LABELS = np.column_stack([IRIS_Y == 0, IRIS[:, 0] > 6]).astype(int)
 WEIGHT = RNG.integers(0, 4, len(IRIS_Y)) / 2.0
 FEW = np.r_[0:150:3]
+MANY = np.column_stack([np.random.default_rng(1).normal(size=(150, 70)), np.arange(150) == 7, np.arange(150) % 75 == 3])
 WORDS = sparse.random_array((150, 200), density=0.1, rng=np.random.default_rng(0), format="csr")
 
 
@@ -63,6 +65,8 @@ CASES = {
     "squared hinge": (HingeClassifier("squared_hinge"), IRIS, IRIS_Y, {}),
     "least squares": (LeastSquaresClassifier(), IRIS, IRIS_Y, {}),
     "smoothed": (SoftmaxClassifier(label_smoothing=0.1), IRIS, IRIS_Y, {}),
+    "many columns": (SoftmaxClassifier(alpha=0.02), MANY, IRIS_Y, {"sample_weight": WEIGHT + 1}),
+    "many columns of a label": (SigmoidClassifier(), MANY.repeat(2, 1), LABELS[:, 0], {}),
     "wide": (SoftmaxClassifier(), WORDS, IRIS_Y, {}),
     "wide labels": (SigmoidClassifier(alpha=0.1), WORDS, LABELS, {"sample_weight": WEIGHT}),
     "wide least squares": (LeastSquaresClassifier(), WORDS, IRIS_Y, {"sample_weight": WEIGHT}),
@@ -109,6 +113,38 @@ def test_resamples_are_solved_to_a_millionth_of_a_standard_error(case, monkeypat
         left = np.abs(found.coefs[k] - alone.coef_)
         assert (left < 1e-6 * np.maximum(error, 1e-3 * error.max())).all()
         np.testing.assert_array_equal(found.coefs[k] == 0, alone.coef_ == 0)
+
+
+@pytest.mark.parametrize("case", ["many columns", "many columns of a label"])
+def test_resamples_of_many_unknowns_are_as_near_to_their_optimum_as_fits(case, monkeypatch):
+    model, X, y, _ = CASES[case]
+    trained, dtypes = [], []
+    way, descend = Trainer._trained, reweighted_large.descend
+    monkeypatch.setattr(Trainer, "_trained", lambda self, weights: trained.append(len(weights)) or way(self, weights))
+    monkeypatch.setattr(
+        reweighted_large, "descend", lambda stack, *args: dtypes.append(stack.params.dtype) or descend(stack, *args)
+    )
+    found = bootstrap_coefficients(model, X, y, n_resamples=20, n_left_out=10, random_state=0)
+    assert trained == [1] and np.float32 in dtypes
+    weights = resamples_of(X, y, 20, 0)
+    assert (weights[:, X[:, -1] != 0].sum(1) == 0).any()  # a column that some have no rows of
+    optima = np.stack([clone(model).set_params(tol=1e-9, max_iter=10_000).fit(X, y, own).coef_ for own in weights])
+    fits = np.stack([clone(model).fit(X, y, own).coef_ for own in weights])
+    unit = optima.std(0)
+    assert (np.abs(found.coefs - optima) / unit).max() < max(0.02, 2 * (np.abs(fits - optima) / unit).max())
+    model = clone(model).set_params(tol=1e-6)
+    exact = bootstrap_coefficients(model, X, y, n_resamples=20, n_left_out=10, random_state=0)
+    np.testing.assert_allclose(found.coef_acceleration, exact.coef_acceleration, atol=0.01)
+
+
+def test_a_hessian_that_has_no_inverse_leaves_resamples_to_others(monkeypatch):
+    model, X, y, _ = CASES["many columns"]
+    model = clone(model).set_params(tol=1e-6)
+    near = bootstrap_coefficients(model, X, y, n_resamples=4, n_left_out=0, random_state=0)
+    monkeypatch.setattr(reweighted_large, "spotrf", lambda matrix, **options: (matrix, 1))
+    alone = bootstrap_coefficients(model, X, y, n_resamples=4, n_left_out=0, random_state=0)
+    np.testing.assert_allclose(near.coefs, alone.coefs, atol=1e-4)
+    assert (near.coefs != alone.coefs).any()
 
 
 def test_resamples_that_newton_does_not_solve_are_trained_as_any_other(monkeypatch):

@@ -615,7 +615,7 @@ def test_columns_of_dates_are_to_be_left_out(tmp_path, capsys):
 def test_files_are_read_as_they_are_written(name, options, tmp_path):
     expected = pd.DataFrame({"one": [0.5, -1.25, 3.0], "two": ["x", "y, or z", "ä"], "y": [1, 2, 3]})
     expected.to_csv(tmp_path / name, index=False, **options)
-    pd.testing.assert_frame_equal(read(tmp_path / name, options.get("encoding", "utf-8")), expected)
+    pd.testing.assert_frame_equal(read(tmp_path / name, options.get("encoding", "utf-8"))[0], expected)
 
 
 def test_columns_and_classes_that_are_not_meant_so_are_named():

@@ -362,6 +362,10 @@ def _together(
         same = (Z[:, some] == Z[0, some]).all(0)
         some = some[same]
         mean[:, some], deviation[:, some], sure[:, some] = Z[0, some], 0.0, True
+        for model, column in zip(*np.nonzero(~sure), strict=True):  # or in the rows of one model
+            values = Z[share[model] > 0, column]
+            if (values == values[0]).all():
+                mean[model, column], deviation[model, column], sure[model, column] = values[0], 0.0, True
         sound = sure.all(1).tolist()
     zero = np.zeros(Z.shape[1])
     return [

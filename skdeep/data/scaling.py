@@ -70,8 +70,7 @@ def change_of_variables(
     if sparse:  # as they are, unless rows are short
         square = np.array([c.square for c in columns])
         own_units &= (0 < square) & (square < full) & (problem.indicators.start == problem.indicators.stop)
-        length = np.sqrt(np.divide(square, full, out=np.ones_like(full), where=own_units))
-        of_penalty_units[...] = factor * length[:, None]
+        of_penalty_units[...] = factor * unit_of_short_rows(square, np.where(own_units, full, 0.0))[:, None]
     units = np.where(own_units[:, None], of_penalty_units, factor)
     ridge, slopes = penalty.curvature(), penalty.alpha * penalty.l1_ratio
     if ridge.ndim == 2:  # of each score: the columns are the same for all
@@ -93,6 +92,12 @@ def change_of_variables(
         "unit": of_columns(units) if own_units.any() or frame is not None else None,
         "frame": frame,
     }
+
+
+def unit_of_short_rows(square: np.ndarray, full: float | np.ndarray) -> np.ndarray:
+    """Compute the unit of the penalty on sparse rows of mean squared lengths (K,): one, unless they are short."""
+    short = (square > 0) & (square < full)
+    return np.sqrt(np.divide(square, full, out=np.ones_like(square), where=short))
 
 
 def _check_penalty(sizes: np.ndarray, strengths: np.ndarray, varying: np.ndarray) -> None:

@@ -181,7 +181,7 @@ class Stack:
             return enough
         # for others, Newton's in one variable
         todo = np.flatnonzero(~enough)
-        rise, step, low, high = rise[todo], np.ones(len(slope)), np.zeros(len(slope)), np.full(len(slope), np.inf)
+        rise, step, low, high = rise[todo], np.ones_like(slope), np.zeros_like(slope), np.full_like(slope, np.inf)
         for trial in range(1, MAX_TRIALS + 1):
             short = (rise < 0) & (self.value[todo] <= level[todo])
             low[todo[short]], high[todo[~short]] = step[todo[short]], step[todo[~short]]
@@ -224,7 +224,7 @@ def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _rounding(value: np.ndarray) -> np.ndarray:
     """Compute by how much objectives (K,) are not told apart."""
     found = np.maximum(value, LEAST_VALUE)
-    found *= 4 * EPS
+    found *= 4 * np.finfo(value.dtype).eps
     return found
 
 

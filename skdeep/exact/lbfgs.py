@@ -97,13 +97,7 @@ class LBFGS:
             factor = (share * dot(step, direction))[:, None, None]
             direction -= factor * change
             factors.append(factor)
-        if self._pairs:  # of the size that the last step has shown
-            _, change, share = self._pairs[-1]
-            direction, of_change = self._precondition(np.stack([direction, change]), stack.loss.shift_invariant)
-            size = share * dot(change, of_change)
-            direction /= np.where(size > 0, size, 1.0)[:, None, None]
-        else:
-            direction = self._precondition(direction[None], stack.loss.shift_invariant)[0]
+        direction = self._of_last_size(direction, stack.loss.shift_invariant)
         for (step, change, share), factor in zip(self._pairs, reversed(factors), strict=True):
             direction += (factor - (share * dot(change, direction))[:, None, None]) * step
         return direction
@@ -113,6 +107,16 @@ class LBFGS:
         (n, D), (K, C, _), groups = stack.rows.shape, stack.params.shape, len(np.unique(self._group))
         seen, matrices = (n, groups) if average else (min(n, _ROWS_PER_COLUMN * D), groups * C)
         return matrices * D * D * (seen + D) / (4 * K * C * stack.rows.n_values)
+
+    def _of_last_size(self, direction: np.ndarray, shift_invariant: bool) -> np.ndarray:
+        """Multiply directions by the curvature's inverse, of the size that the last step has shown."""
+        if not self._pairs:
+            return self._precondition(direction[None], shift_invariant)[0]
+        _, change, share = self._pairs[-1]
+        direction, of_change = self._precondition(np.stack([direction, change]), shift_invariant)
+        size = share * dot(change, of_change)
+        direction /= np.where(size > 0, size, 1.0)[:, None, None]
+        return direction
 
     def _look(self, stack: Stack, average: bool) -> None:
         """Compute the curvature where models are: of the average row and score, or of each score's own."""

@@ -81,8 +81,7 @@ def refit(
     if isinstance(loss, OfColumns) and n_scores > 1:  # as many problems of one score
         each = [refit(rows, loss.one(c), weight, rho, start[c : c + 1], only_a_step) for c in range(n_scores)]
         return np.concatenate([params for params, _ in each], axis=1), np.all([arrived for _, arrived in each], axis=0)
-    few = (n_scores - loss.shift_invariant) * n_columns <= _FEW_UNKNOWNS
-    if few:
+    if is_small(rows, loss):
         basis = contrasts(n_scores) if loss.shift_invariant else np.eye(n_scores)
         way: Callable[..., tuple[np.ndarray, np.ndarray]] = partial(_by_newton, Hessians(rows, loss, basis))
     elif isinstance(rows, SparseRows):
@@ -136,6 +135,11 @@ def _by_newton(
         if not len(alive):
             break
     return basis @ params, arrived
+
+
+def is_small(rows: Rows, loss: RowLoss) -> bool:
+    """Tell whether models have so few unknowns that each has a Hessian of its own."""
+    return (loss.n_scores - loss.shift_invariant) * rows.shape[1] <= _FEW_UNKNOWNS
 
 
 def some(values: np.ndarray, index: np.ndarray) -> np.ndarray:

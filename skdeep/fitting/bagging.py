@@ -76,6 +76,34 @@ def _mean_curve(curves: list[list[float]]) -> list[float]:
     return [float(np.mean([c[i] for c in curves if i < len(c)])) for i in range(max(map(len, curves)))]
 
 
+@dataclass
+class Dealt:
+    """The members of some ensembles, before training.
+
+    Attributes
+    ----------
+    models : list of Member
+        Those of one ensemble after the other.
+    folds : Folds
+    seeds : list of list of int
+        The ``random_state`` of each member, for each ensemble.
+    watched : list of Problem
+        What judges each of `models` after an epoch; or one for all.
+    """
+
+    models: list[Member]
+    folds: Folds
+    seeds: list[list[int]]
+    watched: list[Problem]
+
+    def hand_back(self, ensembles: list[Member]) -> None:
+        """Tell ensembles of their members' runs."""
+        n = len(self.folds.numbers)
+        for i, (ensemble, own) in enumerate(zip(ensembles, self.seeds, strict=True)):
+            parts = [model.progress for model in self.models[i * n : (i + 1) * n]]
+            ensemble.progress = _Runs.of(parts, self.folds, own)
+
+
 def train_folds(
     recipe: Recipe,
     problem: Problem,
@@ -86,6 +114,24 @@ def train_folds(
     task: Any,
 ) -> tuple[Network, None]:
     """Train the members of all ensembles as one stack; see `skdeep.fitting.fit.train_each`."""
+    dealt = deal(recipe, problem, held_out, members)
+    network = train_dealt(recipe, problem, dealt.models, dealt.watched)
+    dealt.hand_back(members)
+    return network, None
+
+
+def train_dealt(recipe: Recipe, problem: Problem, models: list[Member], watched: list[Problem]) -> Network:
+    """Train members, each of which is watched on rows that it is not trained on."""
+    leader = models[0].estimator
+    network = recipe.network(recipe, problem, models, False)
+    fitted = partial(fitted_copy, [model.estimator for model in models])
+    monitor = Watch(watched, recipe.judged_by, _watched_score(leader), leader._labels_of, fitted)
+    solve(recipe, problem, network, models, recipe.epochs, monitor)
+    return network
+
+
+def deal(recipe: Recipe, problem: Problem, held_out: Problem | None, members: list[Member]) -> Dealt:
+    """Make the members of ensembles, each of which leaves out a fold."""
     leader = members[0].estimator
     if problem.is_stored:  # each member would need other rows of those that are read
         raise ValueError(
@@ -121,16 +167,7 @@ def train_folds(
             progress = Progress(member.estimator.tol, patience, watch_score=True, scores_are_losses=True)
             rows, weights = rest[f]
             models.append(Member(member.estimator, TrainingState(of_seed[seed]), progress, rows, weights[m]))
-    network = recipe.network(recipe, problem, models, False)
-    fitted = partial(fitted_copy, [model.estimator for model in models])
-    watched = _watched(len(members), problem, held_out, folds)
-    labels, scoring = leader._labels_of, _watched_score(leader)
-    monitor = Watch(watched, recipe.judged_by, scoring, labels, fitted)
-    solve(recipe, problem, network, models, recipe.epochs, monitor)
-    for i, (member, own) in enumerate(zip(members, seeds, strict=True)):
-        parts = [model.progress for model in models[i * len(numbers) : (i + 1) * len(numbers)]]
-        member.progress = _Runs.of(parts, folds, own)
-    return network, None
+    return Dealt(models, folds, seeds, _watched(len(members), problem, held_out, folds))
 
 
 def _watched_score(ensemble: Classifier) -> str:

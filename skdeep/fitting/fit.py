@@ -131,7 +131,7 @@ def fit(
         progress = [member.progress for member in members]
         if in_stack and any(p.interrupted for p in progress):
             raise KeyboardInterrupt  # it is the search that the user wants to end
-        _keep(recipe, network, members, float_dtype(problem.source), OutputSpace(X))
+        keep(recipe, network, members, float_dtype(problem.source), OutputSpace(X))
         if hasattr(leader, "history_"):
             del leader.history_
         if observer is not None and observer.history is not None:
@@ -164,7 +164,7 @@ def set_attributes(estimator: Classifier, attributes: dict[str, Any]) -> None:
         setattr(estimator, name, value)
 
 
-def _keep(recipe: Recipe, network: Network, members: list[Member], dtype: np.dtype, space: OutputSpace) -> None:
+def keep(recipe: Recipe, network: Network, members: list[Member], dtype: np.dtype, space: OutputSpace) -> None:
     """Make what each model has learnt attributes of its estimator, beside those that the first one has for all."""
     leader = members[0].estimator
     params = leader.get_params(deep=False) if len(members) > 1 else vars(leader)

@@ -27,6 +27,7 @@ from skdeep.engine.group import current
 from skdeep.estimators.base import BaseTorchEstimator
 from skdeep.model_selection._sklearn import task_arguments
 from skdeep.model_selection.choice import check_refit
+from skdeep.model_selection.ensembles import evaluate_ensembles
 from skdeep.model_selection.evaluation import (
     StackingWarning,
     _Task,
@@ -152,6 +153,8 @@ class _Keeper(ParallelBackendBase):
         is_here = self.door.is_local()  # workers elsewhere have their own cards and cores, and are to be used
         results: dict[int, Any] = evaluate_grids(tasks, seed, n_workers) if is_here else {}
         alone = {i: call for i, call in enumerate(calls) if i not in tasks}
+        tasks = {i: task for i, task in tasks.items() if i not in results}
+        results |= evaluate_ensembles(tasks, seed, n_workers) if is_here else {}
         tasks = {i: task for i, task in tasks.items() if i not in results}
         n_cards = n_accelerators(list(tasks.values())) if is_here and tasks else 0
         groups, settings = self._stacked(tasks, n_workers, n_cards), self.settings

@@ -42,7 +42,8 @@ def bootstrap_coefficients(
 
     Of n rows, a resample is n draws with replacement: row i was drawn :math:`m_i` times, and the classifier is trained
     with the weights :math:`m_i w_i`. Each ends where ``fit`` with these weights and a small ``tol`` would end: the
-    classifier is solved to its optimum, so that nothing but the rows makes coefficients vary.
+    classifier is solved to its optimum, so that nothing but the rows makes coefficients vary. With more than 128 free
+    coefficients on dense rows, it is solved to the estimator's own ``tol``.
 
     The intervals are about what the classifier estimates, penalty included: with a strong one, coefficients are near
     zero and vary little. Those of an L1 norm are often exactly zero, about which a bootstrap says little. For the
@@ -61,9 +62,10 @@ def bootstrap_coefficients(
         Enough for standard errors; for 95 % intervals, 1000 or more are usual.
     n_left_out : int, default=50
         Parts of the rows that are left out in turn (each is a row, if there are no more rows than that), for the
-        acceleration of the BCa interval. Where the objective is smooth, what leaving them out does is known from a
-        step of Newton's method; else, that many more models are trained. 0 leaves the acceleration at zero, and the
-        interval corrected for bias alone.
+        acceleration of the BCa interval. Where the objective is smooth, and coefficients are few, what leaving them out
+        does is known from a step of Newton's method; else, that many more models are trained (of many coefficients to a
+        tenth of ``tol``, since they differ by little). 0 leaves the acceleration at zero, and the interval corrected
+        for bias alone.
     stratify : bool, default=False
         Whether each class keeps its number of rows. Otherwise, resamples without a row of some class (or, of a label,
         with no row that has it or none that lacks it) are drawn again. Not for label indicators.
@@ -112,8 +114,9 @@ def bootstrap_coefficients(
     generator = np.random.default_rng(current().first(seed))  # one for all processes that share the rows
     with own_settings(), torch.no_grad(), at_most(1):
         trainer = Trainer.of(model, X, y, sample_weight)
-        problem, size = trainer.problem, trainer.capacity
+        problem = trainer.problem
         first = trainer.train(np.ones((1, len(problem.codes))))
+        size = trainer.capacity
         draws = (draw_resamples(problem, n, generator, stratify) for n in _portions(n_resamples, size))
         coefs, intercepts = _joined([trainer.train(counts) for counts in draws])
         rests = _without_parts(problem, n_left_out, size, generator)

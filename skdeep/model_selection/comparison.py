@@ -61,7 +61,7 @@ class Comparison:
     fit_seconds, predict_seconds : dict of str to ndarray of shape (n_splits,)
         What each contestant has taken: to fit, and to predict and compute the metrics. Of a search, only the mean.
     test_ratio : float
-        Test rows per training row, the mean over the splits.
+        Test rows per training row, of all splits together.
     rope : dict of str to float
         Of each metric, the largest difference that makes no difference.
     confidence : float
@@ -200,7 +200,12 @@ class Comparison:
 
     def _remarks(self) -> list[str]:
         failed = {row["contestant"]: row["error"] for row in reversed(self.rows()) if row["error"]}
-        return [f"{name}: {error}" for name, error in reversed(failed.items())] + self._of_intervals() + self.notes
+        remarks = [f"{name}: {error}" for name, error in reversed(failed.items())]
+        if self.reference in failed and len(self.names) > 1:
+            remarks.append(
+                f"Where the reference, {self.reference}, has failed, no differences are known: name another."
+            )
+        return remarks + self._of_intervals() + self.notes
 
     def _of_intervals(self) -> list[str]:
         """Explain why a verdict may be "undecided" where an interval leaves out zero."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from skdeep.model_selection.counter import Counter
 from skdeep.model_selection.evaluation import final_step
 from skdeep.model_selection.paired import check_rope_and_confidence
 from skdeep.model_selection.past_scores import compare_past, is_past, ratio_of
-from skdeep.model_selection.quick_scores import QuickScorers
+from skdeep.model_selection.quick_scores import QuickScorers, neg_log_loss_of_known
 from skdeep.model_selection.rounds import Split, run
 
 #: What makes no difference, in metrics whose scale is known (Benavoli et al. take a percentage point of accuracy).
@@ -246,6 +247,10 @@ class _Scorers(QuickScorers):
         found = super().__call__(estimator, *args, **options)
         if self.counter is not None:
             self.counter.update()
+        for name, mark in found.items():
+            if isinstance(mark, str) and self.names.get(name) == "neg_log_loss" and len(args) == 2:
+                with suppress(Exception):  # of which the mark tells
+                    found[name] = neg_log_loss_of_known(estimator, *args)
         return {name: Failure(mark) if isinstance(mark, str) else mark for name, mark in found.items()}
 
 

@@ -89,13 +89,7 @@ def _evaluate_grid(tasks: list[_Task], seed: int, n_workers: int) -> list[dict] 
             target, weighs = (first.y, _weight(first)), bool(first.options["score_params"])
             outcome = grid.train(first.X, target, list(splits.values()), first.scorer, weighs)
     except Exception as error:  # a fit says better what is wrong with the data
-        if isinstance(error, _FAULTS):
-            warnings.warn(
-                f"A fault of skdeep's ({error!r}) keeps it from training the models of all splits together. Those of "
-                "each split are: the results are the same, and take longer. Please report it.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+        warn_of_fault(error)
         return None
     if outcome is None:
         return None
@@ -106,10 +100,21 @@ def _evaluate_grid(tasks: list[_Task], seed: int, n_workers: int) -> list[dict] 
     fit_time, score_time = ((b - a) / len(tasks) for a, b in ((start, trained), (trained, time.time())))
     times = {"fit_time": fit_time, "score_time": score_time}
     own = [marks[row[_split(task)]][column[Same(task.options["parameters"])]] for task in tasks]
-    return [_result(task, mark, times) for task, mark in zip(tasks, own, strict=True)]
+    return [result_of(task, mark, times) for task, mark in zip(tasks, own, strict=True)]
 
 
-def _result(task: _Task, mark: Any, times: dict[str, float]) -> dict[str, Any]:
+def warn_of_fault(error: Exception) -> None:
+    """Warn of an error that no data should raise, which has kept models of several splits apart."""
+    if isinstance(error, _FAULTS):
+        warnings.warn(
+            f"A fault of skdeep's ({error!r}) keeps it from training the models of all splits together. Those of "
+            "each split are: the results are the same, and take longer. Please report it.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+def result_of(task: _Task, mark: Any, times: dict[str, float]) -> dict[str, Any]:
     """Make what ``_fit_and_score`` returns for a task, given its score and how long it has taken."""
     result = {"fit_error": None, "test_scores": mark}
     if task.options["return_n_test_samples"]:
@@ -151,7 +156,7 @@ def _is_plain(tasks: list[_Task]) -> bool:
         return False
     if estimator._averages_probabilities:
         return False
-    if not is_promised(first) or get_config()["enable_metadata_routing"] or get_config()["array_api_dispatch"]:
+    if not is_plain_call(first):
         return False
     if estimator.warm_start:
         return False
@@ -159,9 +164,6 @@ def _is_plain(tasks: list[_Task]) -> bool:
         return False
     if estimator.calibration is not None and not _asks_for_labels(options["scorer"], estimator):
         return False  # a temperature changes probabilities
-    listens = getattr(options["caller"], "_skl_callbacks", None)
-    if listens or any(options[name] for name in ("verbose", "return_train_score", "return_estimator")):
-        return False
     if set(options["fit_params"] or {}) - {_name_of_weight(first)}:
         return False
     of_scores = options["score_params"] or {}
@@ -175,6 +177,15 @@ def _is_plain(tasks: list[_Task]) -> bool:
         if type(final_step(task.estimator)) is not type(estimator):
             return False
     return True
+
+
+def is_plain_call(task: _Task) -> bool:
+    """Tell whether a call of ``_fit_and_score`` is for a score and nothing else, with rows as they are."""
+    options = task.options
+    if not is_promised(task) or get_config()["enable_metadata_routing"] or get_config()["array_api_dispatch"]:
+        return False
+    listens = getattr(options["caller"], "_skl_callbacks", None)
+    return not (listens or any(options[name] for name in ("verbose", "return_train_score", "return_estimator")))
 
 
 @dataclass
@@ -316,7 +327,7 @@ class _Grid:
             raise Apart("Stacks of each split take less time.")
         if sparse.issparse(parts[0].source) or len(parts[0].placed(*_place(recipe)).missing):
             raise Apart("Rows are sparse, or have missing values.")
-        if len({_steps_of(leader._recipe(part, False, False)) for part in parts}) > 1:
+        if len({steps_of(leader._recipe(part, False, False)) for part in parts}) > 1:
             raise Apart("Steps follow from a split's rows.")
 
     # ---- the training ---------------------------------------------------------------------------------------------
@@ -402,7 +413,7 @@ def _place(recipe: Recipe) -> tuple[torch.device, torch.dtype]:
     return recipe.device, recipe.dtype
 
 
-def _steps_of(recipe: Recipe) -> tuple:
+def steps_of(recipe: Recipe) -> tuple:
     """Name what the steps of a fit follow from, beside its data and what candidates differ in."""
     how = recipe.solver, recipe.batch_rows, recipe.proximal, *_place(recipe), recipe.products, recipe.n_bins
     return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -56,16 +57,25 @@ def as_numbers(X: Data, y: Data, scorer: Any) -> tuple[Any, Any]:
     return X.to_numpy(), y.to_numpy() if is_column else y
 
 
+def without_checks() -> AbstractContextManager:
+    """Make a context in which plain estimators look neither at finite rows nor at their parameters."""
+    return config_context(assume_finite=True, skip_parameter_validation=True)
+
+
 def fit_and_score_plain(estimator: Any, X: np.ndarray, y: Data, **options: Any) -> dict[str, Any]:
     """Do what ``_fit_and_score`` does with a plain estimator and finite rows, none of which is checked again."""
-    with config_context(assume_finite=True, skip_parameter_validation=True):
-        own, train, test = clone(estimator), options["train"], options["test"]
+    train, test = options["train"], options["test"]
+    if type(y) is np.ndarray:
+        y_train, y_test = y[train], y[test]
+    else:
+        y_train, y_test = _safe_indexing(y, train), _safe_indexing(y, test)
+    with nullcontext() if get_config()["assume_finite"] else without_checks():
         start = time.time()
         try:
-            own.fit(X[train], _safe_indexing(y, train))
+            estimator.fit(X[train], y_train)
         except Exception:  # which it says in its own way
-            return _fit_and_score(estimator, X, y, **options)
+            return _fit_and_score(clone(estimator), X, y, **options)
         fitted = time.time()
-        marks = _score(own, X[test], _safe_indexing(y, test), options["scorer"], {}, options["error_score"])
+        marks = _score(estimator, X[test], y_test, options["scorer"], {}, options["error_score"])
         times = {"fit_time": fitted - start, "score_time": time.time() - fitted}
     return {"fit_error": None, "test_scores": marks, **times}

@@ -231,6 +231,15 @@ def _roc_auc_ovr(rows: _Rows) -> float:
 
 def _neg_log_loss(rows: _Rows) -> float:
     rows.check_classes()
+    return _mean_log(rows)
+
+
+def neg_log_loss_of_known(classifier: Any, X: Any, y: Any) -> float:
+    """Compute minus the log-loss of rows that need not have all classes of a classifier, as scikit-learn demands."""
+    return float(_mean_log(_Rows(classifier, X, _coded(y, classifier.classes_), {})))
+
+
+def _mean_log(rows: _Rows) -> float:
     p = rows.probabilities()
     if rows.n_classes == 2:  # scikit-learn looks at the second one's alone
         own = np.where(rows.codes == 1, p[:, 1], 1 - p[:, 1])

@@ -9,20 +9,23 @@ from functools import cached_property
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 
 from skdeep.data.columns import Columns, sizes_of
 from skdeep.data.encoding import class_weight_of_rows, encode
 from skdeep.data.inputs import Data
 from skdeep.data.problem import Problem
+from skdeep.data.scaling import unit_of_short_rows
 from skdeep.data.state import RandomSource, TrainingState
 from skdeep.engine.networks import Linear
 from skdeep.engine.penalties import L1, L2, ElasticNet, NoPenalty
 from skdeep.engine.per_model import to_numpy64
-from skdeep.engine.rows import MAX_VALUES
+from skdeep.engine.rows import MAX_VALUES, DenseRows
 from skdeep.estimators.linear import LinearClassifier
 from skdeep.exact.losses import RowLoss
 from skdeep.exact.reweighted import refit
+from skdeep.exact.reweighted_large import Neighbourhood, is_large
 from skdeep.exact.reweighted_lasso import refit_lasso
 from skdeep.exact.rows import Rows
 from skdeep.fitting.exactly import has_exact_solver, row_loss
@@ -86,6 +89,8 @@ class Trainer:
     @property
     def capacity(self) -> int:
         """How many models may train at a time."""
+        if self.near is not None and self.near.around is not None:  # by itself, it takes some at a time
+            return max(1, MAX_VALUES // len(self.problem.codes))
         n_outputs = self.recipe.n_outputs
         values = len(self.problem.codes) * n_outputs * (n_outputs + 1) // 2  # of second derivatives, for a model
         return max(1, _MAX_VALUES // values)
@@ -202,6 +207,8 @@ class Near:
         Where models begin.
     smooth : bool
         Whether the penalty is smooth as well.
+    around : Neighbourhood or None
+        What the optimum's surroundings are like, if models have too many unknowns for Hessians of their own.
     """
 
     recipe: Recipe
@@ -212,6 +219,7 @@ class Near:
     loss: RowLoss
     start: np.ndarray
     smooth: bool
+    around: Neighbourhood | None = None
 
     @classmethod
     def of(cls, recipe: Recipe, problem: Problem, model: LinearClassifier, first: Linear) -> Near | None:
@@ -241,10 +249,16 @@ class Near:
                 mean = self.rows.back(shares) if self.first.center is not None else np.eye(params.shape[2])[-1:]
                 params[:, :, -1] -= np.einsum("kcd,kd->kc", params, mean).mean(1, keepdims=True)
             return params, arrived
+        if self.around is not None:
+            return self.around.refit(shares, rho, finer=only_a_step)
         return refit(self.rows, self.loss, shares, rho, self.start, only_a_step)
 
     def come_to_optimum(self, weight: np.ndarray) -> Found:
         """Let models begin at the optimum for a weight (n,), if it is found; return where they do."""
+        if self.smooth and is_large(self.rows, self.loss):
+            (share,), (rho,), _ = self.objectives(weight[None])
+            tol = self.member.progress.tol * self.recipe.loss.slope
+            self.around = Neighbourhood(self.rows, self.loss, share, rho, self.start, tol)
         params, arrived = self.solved(weight[None])
         if arrived[0]:
             self.start = params[0]
@@ -280,16 +294,33 @@ class Near:
 
     def _units(self, weights: np.ndarray, shares: np.ndarray) -> np.ndarray | float:
         """Find the units of the penalty in each model's columns: their sizes, if it is one of standardised columns."""
+        source, indicators = self.problem.source, self.problem.indicators
+        if sparse.issparse(source):
+            estimator = self.member.estimator
+            if not isinstance(estimator.alpha, str) or indicators.start < indicators.stop:
+                return 1.0
+            lengths = np.asarray(source.power(2).sum(1), dtype=np.float64).ravel()
+            return unit_of_short_rows(shares @ lengths, estimator._full_rows)[:, None]
         if self.first.unit is None:
             return 1.0
         d, centered = len(self.variables.scale), self.first.center is not None
         square = (shares @ self._squares)[:, :d]
         mean = self.rows.back(shares)[:, :d] if centered else 0.0
         variance = square - np.square(mean)
-        if (variance > _CONSTANT * square).all():
-            sizes = np.sqrt(variance) / self.variables.scale
-        else:  # some may be constant
-            columns = Columns.of_models(self.problem.rows(), [None] * len(weights), list(weights))
-            sizes, _ = sizes_of(columns, centered)
-        sizes[:, self.problem.indicators] = 1.0
+        sizes, sure = np.sqrt(np.maximum(variance, 0)) / self.variables.scale, variance > _CONSTANT * square
+        if not sure.all():  # some may be constant
+            unsure = ~sure.all(0)
+            sizes[:, unsure] = self._measured(weights, unsure)
+        sizes[:, indicators] = 1.0
         return sizes
+
+    def _measured(self, weights: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Measure some columns (d,) as a fit does, for each model (K, m)."""
+        rows = self.problem.rows()
+        if isinstance(rows, DenseRows):
+            rows = DenseRows(rows.X[:, torch.from_numpy(columns)], rows.device, rows.dtype)
+            columns = np.ones(rows.n_features, dtype=bool)
+        sizes, _ = sizes_of(
+            Columns.of_models(rows, [None] * len(weights), list(weights)), self.first.center is not None
+        )
+        return sizes[:, columns]

@@ -27,7 +27,7 @@ from skdeep.model_selection.fronts import (
     shared_fronts,
 )
 from skdeep.model_selection.grid import evaluate_grids
-from skdeep.model_selection.plain import as_numbers, fit_and_score_plain, is_finite, is_plain
+from skdeep.model_selection.plain import as_numbers, fit_and_score_plain, is_finite, is_plain, without_checks
 from skdeep.model_selection.scaled import Scaling
 from skdeep.model_selection.stacks import stackable_now, why_alone
 
@@ -136,9 +136,13 @@ def _round(
 ) -> list[Entry]:
     """Evaluate all contestants on some splits."""
     wanted = [(number, group) for number in splits for group in fronts]
-    passed = Parallel(**workers)(
-        delayed(pass_front)(front_of(contestants[group[0]]), X, y, *splits[number]) for number, group in wanted
-    )
+    # of one worker, without joblib, a call of which takes half as long as some fits
+    is_here = joblib.effective_n_jobs(workers["n_jobs"]) == 1 and not workers["verbose"]
+    ways = [(front_of(contestants[group[0]]), X, y, *splits[number]) for number, group in wanted]
+    if is_here:
+        passed = [pass_front(*way) for way in ways]
+    else:
+        passed = Parallel(**workers)(delayed(pass_front)(*way) for way in ways)
     through = {
         (name, number): outcome for (number, group), outcome in zip(wanted, passed, strict=True) for name in group
     }
@@ -152,7 +156,9 @@ def _round(
     are_plain = {id(estimator): is_plain(estimator) for estimator, _ in [*whole.values(), *finals.values()]}
     numbers = as_numbers(X, y, scorer)
     numbers_are_finite = is_finite(numbers[0])
-    entries, calls = [], []
+    entries: list[Entry] = []
+    here: list[tuple[Entry, tuple]] = []
+    calls: list[tuple[Entry, tuple]] = []
     for number, split in splits.items():
         for name in contestants:
             train, test = split
@@ -165,12 +171,16 @@ def _round(
             elif are_plain[id(estimator)]:
                 data = numbers
             is_clean = are_plain[id(estimator)] and (numbers_are_finite if outcome is None else outcome.is_finite)
-            calls.append(_call(estimator, parameters, data, (train, test), scorer, is_clean))
+            call = _call(estimator, parameters, data, (train, test), scorer, is_clean)
+            (here if is_here and is_clean else calls).append((entry, call))
             entries.append(entry)
     with stacked():
-        results = Parallel(**workers)(calls)  # made here, it trains stacks
-    for entry, result in zip(entries, results, strict=True):
+        results = Parallel(**workers)([call for _, call in calls])  # made here, it trains stacks
+    for (entry, _), result in zip(calls, results, strict=True):
         entry.result = result
+    with without_checks():
+        for entry, (_, args, options) in here:
+            entry.result = fit_and_score_plain(*args, **options)
     return entries
 
 
@@ -224,8 +234,10 @@ def _as_it_would_be_later(
             kinds.setdefault(type(final), final)
     plain = [clone(final) for final in kinds.values() if why_alone(final) is None or not hasattr(final, "callbacks")]
     n_classes = min(len(np.unique(np.asarray(y))), _WARM_UP_SHAPE[0] // 4) if np.asarray(y).dtype.kind != "f" else 2
-    # twice as many tasks as workers: each is likely to get one
-    Parallel(n_jobs=n_jobs)(delayed(_warm_up)(plain, n_classes) for _ in range(1 if n_workers == 1 else 2 * n_workers))
+    if n_workers == 1:
+        _warm_up(plain, n_classes)
+    else:  # twice as many tasks as workers: each is likely to get one
+        Parallel(n_jobs=n_jobs)(delayed(_warm_up)(plain, n_classes) for _ in range(2 * n_workers))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", StackingWarning)  # what trains alone is no mistake here
         yield

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from pathlib import Path
 from typing import Any
 
 #: What may stand between the columns of a text file.
 _SEPARATORS = ",;\t|"
-#: A number whose decimals come after a comma; a date; and how many values of a column are looked at.
-_DECIMAL_COMMA, _DATE = r"[+-]?\d+(,\d+)?", r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}).*"
+#: Numbers by their decimal sign: what parts thousands, what decimals, and what both look like together.
+_WRITTEN = {
+    "comma": (".", ",", r"[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?"),
+    "point": (",", ".", r"[+-]?(\d+|\d{1,3}(,\d{3})+)(\.\d+)?"),
+}
+#: What may stand around a number, or part its thousands, and says nothing of it; a date.
+_AROUND = r"^[$€£¥]\s?|\s?[$€£¥%]$|(?<=\d)[ '\u00a0\u202f](?=\d{3})"
+_DATE = r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}).*"
+#: How many values of a column are looked at.
 _LOOKED_AT = 1000
 #: Classes from which numbers may be values after all.
 _MANY_CLASSES = 20
 
 
-def read(path: Path, encoding: str = "utf-8") -> Any:
-    """Read a table; raise an error that says what is missing."""
+def read(path: Path, encoding: str = "utf-8") -> tuple[Any, list[str]]:
+    """Read a table, and say which texts were taken as numbers; raise an error that says what is missing."""
     try:
         import pandas
     except ImportError as error:
@@ -25,7 +33,7 @@ def read(path: Path, encoding: str = "utf-8") -> Any:
         raise ValueError(f"There is no file {path}.")
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     if ".parquet" in suffixes or ".pq" in suffixes:
-        return pandas.read_parquet(path)
+        return pandas.read_parquet(path), []
     if not {".csv", ".tsv", ".txt"} & set(suffixes):
         raise ValueError(f"{path} is named neither .csv, .tsv, .txt nor .parquet.")
     try:
@@ -36,7 +44,23 @@ def read(path: Path, encoding: str = "utf-8") -> Any:
             table = pandas.read_csv(path, sep=separator, encoding=encoding, decimal=",")
     except (UnicodeError, LookupError) as error:
         raise ValueError(f"{path} is not text in {encoding} ({error}). Try --encoding latin-1, or utf-16.") from error
-    return table
+    except pandas.errors.ParserError as error:
+        raise ValueError(
+            f"{path} is not read as a table: {str(error).strip()}. Its first line must be the heading, and each line "
+            "below have as many fields. Remove lines above the heading, such as titles and comments."
+        ) from error
+    notes = []
+    for name in table.columns:
+        texts = _texts(table[name])
+        found = _numbers_of(table[name], separator != ",") if len(texts) else None
+        if found is not None:
+            shown = max(texts, key=len)
+            number = found[texts.index[texts == shown][0]]
+            notes.append(f"{name}: numbers, of text such as {shown!r}, which is {number:.12g}.")
+            table[name] = found
+    if all(_is_number(str(name)) for name in table.columns):
+        notes.append("All headings are numbers: if the first line of the file is data, put a line of names above it.")
+    return table, notes
 
 
 def _texts(column: Any) -> Any:
@@ -48,7 +72,26 @@ def _texts(column: Any) -> Any:
 
 def _has_decimal_commas(column: Any) -> bool:
     texts = _texts(column)
-    return bool(len(texts) and texts.str.fullmatch(_DECIMAL_COMMA).all())
+    return bool(len(texts) and texts.str.fullmatch(_WRITTEN["comma"][2]).all())
+
+
+def _numbers_of(column: Any, are_commas_decimal: bool) -> Any:
+    """Make numbers of a column of texts, if all are written in one way, the likelier one first; None if not."""
+    texts = column.str.strip().str.replace(_AROUND, "", regex=True)
+    known, kinds = texts.dropna(), ("comma", "point") if are_commas_decimal else ("point", "comma")
+    for thousands, decimal, pattern in (_WRITTEN[kind] for kind in kinds):
+        if known.str.fullmatch(pattern).all():
+            plain = known.str.replace(thousands, "", regex=False).str.replace(decimal, ".", regex=False)
+            return plain.astype(float).reindex(column.index)
+    return None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def notes_of_columns(X: Any) -> list[str]:
@@ -63,6 +106,8 @@ def notes_of_columns(X: Any) -> list[str]:
             f"out: --drop {shlex.quote(','.join(numbers))}"
         )
     for name in X.columns:
+        if str(X[name].dtype).lower().startswith("float") and (n_infinite := int(X[name].abs().eq(math.inf).sum())):
+            notes.append(f"{name}: infinite in {n_infinite} rows, which most contestants refuse. Leave it empty there.")
         texts = _texts(X[name])
         if str(name) in numbers or not len(texts):
             continue
@@ -112,13 +157,18 @@ def notes_of_classes(y: Any, n_folds: int) -> list[str]:
         )
     if len(counts) > _MANY_CLASSES and str(y.dtype).lower().startswith(("int", "uint", "float")):
         notes.append(f"The target has {len(counts)} different numbers, taken as classes. If they are values: --values")
-        if counts.iloc[0] < n_folds:
-            raise ValueError(f"No class has a row for each of {n_folds} folds. {notes[0]}")
+    if counts.iloc[0] < n_folds:
+        first = counts.index.tolist()[0]
+        what = notes[0] if notes else f"The target has {len(counts)} different values, such as {first!r}."
+        raise ValueError(f"No class has a row for each of {n_folds} folds. {what}")
     rare = counts[counts < n_folds]
-    if len(rare) and counts.iloc[0] >= n_folds:
+    if len(rare):
+        lost = "areas under curves have no value there"
+        if rare.iloc[-1] == 1:
+            lost += ", and log-losses none where the only row of one is left out"
         notes.append(
             f"Fewer rows than folds ({n_folds}) are of {len(rare)} of {len(counts)} classes, such as "
-            f"{rare.index.tolist()[0]!r}: some splits lack them, and scores of probabilities fail there. Leave out "
-            "such rows, or use fewer folds (--cv)."
+            f"{rare.index.tolist()[-1]!r}: some splits lack them, and {lost}. Leave out such rows, or use fewer folds "
+            "(--cv)."
         )
     return notes

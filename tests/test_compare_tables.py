@@ -1,0 +1,117 @@
+"""Odd tables, as the command line of comparisons gets them."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+import skdeep.compare
+from skdeep import compare
+from skdeep.model_selection.table_files import notes_of_classes, notes_of_columns, read
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(60, 3))
+NUMBERS = [1234.5, -0.25, np.nan, 1234567.0, 12.0]
+
+
+def written(tmp_path, text, **options):
+    (tmp_path / "data.csv").write_text(text, **options)
+    return tmp_path / "data.csv"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'a,n\nx,"1,234.50"\nx,-0.25\nx,\nx,"1,234,567"\nx,12\n',
+        "a;n\nx;1.234,50\nx;-0,25\nx;\nx;1.234.567\nx;12\n",
+        "a\tn\nx\t1 234,50\nx\t-0,25\nx\t\nx\t1 234 567\nx\t12\n",
+        "a,n\nx,$1234.5\nx,-0.25\nx,\nx,1234567 €\nx,12 %\n",
+        'a,n\nx,"1234,5"\nx,"-0,25"\nx,\nx,"1234567,0"\nx,12\n',
+    ],
+)
+def test_text_that_is_numbers_in_all_rows_is_taken_so(text, tmp_path):
+    table, (note,) = read(written(tmp_path, text, encoding="utf-8"))
+    np.testing.assert_array_equal(table["n"], NUMBERS)
+    assert note.startswith("n: numbers, of text such as '1") and note.endswith("which is 1234567.")
+    assert list(table["a"]) == ["x"] * 5
+
+
+@pytest.mark.parametrize(
+    "values", [["1,234", "12,34,5", "1"], ["1.5", "2", "?"], ["01.02.2021", "11.12.2020", "1"], ["$", "%", "1"]]
+)
+def test_text_that_is_no_number_somewhere_stays(values, tmp_path):
+    pd.DataFrame({"a": values, "b": 1}).to_csv(tmp_path / "data.csv", index=False)
+    table, notes = read(tmp_path / "data.csv")
+    assert list(table["a"]) == values and not notes
+
+
+def test_a_heading_of_numbers_may_be_data(tmp_path):
+    table, (note,) = read(written(tmp_path, "1,2.5,0\n3,4,1\n"))
+    assert note.startswith("All headings are numbers") and len(table) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("# title\n# more\na,b,y\n1,2,0\n1,2,1\n", "is not read as a table: "),
+        (
+            "a,y\n" + "".join(f"{i},name {i}\n" for i in range(9)),
+            "No class has a row for each of 5 folds. The target has 9",
+        ),
+    ],
+)
+def test_the_command_line_says_what_is_wrong_with_a_table(text, message, tmp_path, capsys):
+    assert skdeep.compare.main([str(written(tmp_path, text)), "--target", "y", "--quiet"]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_booleans_with_gaps_are_classes_and_notes_are_in_the_report(tmp_path, capsys):
+    frame = pd.DataFrame({"x": X[:, 0], "price": [f"{10 + v:.2f} €" for v in X[:, 1]], "y": X[:, 0] > 0})
+    frame["y"] = frame["y"].astype(object).where(np.arange(60) % 9 > 0, None)
+    frame.to_csv(tmp_path / "data.csv", index=False)
+    options = ["--target", "y", "--contestants", "logreg,dummy", "--cv", "3", "--out", str(tmp_path / "report.html")]
+    assert skdeep.compare.main([str(tmp_path / "data.csv"), *options]) == 0
+    printed = capsys.readouterr()
+    assert "price: numbers, of text such as" in printed.err and "price" not in printed.out
+    assert "53 rows, 2 columns, 2 classes" in printed.err
+    assert "price: numbers, of text such as" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_infinite_values_and_rare_classes_are_named():
+    (infinite,) = notes_of_columns(pd.DataFrame({"a": [1.0, np.inf, -np.inf], "b": [0.0, 0.0, np.nan]}))
+    assert infinite.startswith("a: infinite in 2 rows")
+    (one,) = notes_of_classes(pd.Series(["a"] * 5 + ["b"]), 5)
+    (two,) = notes_of_classes(pd.Series(["a"] * 5 + ["b"] * 2), 5)
+    assert "log-losses" in one and "'b'" in one and "log-losses" not in two
+
+
+def test_a_reference_that_has_failed_is_named():
+    class Failing(LogisticRegression):
+        def fit(self, X, y):
+            raise RuntimeError("no.")
+
+    y = np.arange(60) % 2
+    found = compare({"failing": Failing(), "dummy": DummyClassifier()}, X, y, cv=3)
+    assert "Where the reference, failing, has failed, no differences are known: name another." in repr(found)
+    found = compare({"dummy": DummyClassifier(), "failing": Failing()}, X, y, cv=3)
+    assert "name another" not in repr(found)
+
+
+def test_a_log_loss_is_known_where_test_rows_lack_a_class():
+    y = np.where(X[:, 0] > 0, 1, 0)
+    y[[4, 9, 14]] = 2
+    model = LogisticRegression()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of the class of few rows
+        splits = list(skdeep.compare._splitter("5", 0, False).split(X, y))
+    assert sum((y[test] == 2).any() for _, test in splits) == 3
+    found = compare({"logreg": model}, X, y, cv=splits, scoring=["neg_log_loss", "accuracy"])
+    expected = [
+        -log_loss(y[test], model.fit(X[train], y[train]).predict_proba(X[test]), labels=model.classes_)
+        for train, test in splits
+    ]
+    np.testing.assert_allclose(found.scores["neg_log_loss"]["logreg"], expected, rtol=1e-12)
