@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from skdeep.data.conversion import as_plain
 from skdeep.model_selection.comparison import Comparison
 from skdeep.model_selection.contest import compare
 from skdeep.model_selection.contestants import (
@@ -73,6 +74,7 @@ def _splitter(text: str, random_state: int, of_values: bool) -> Any:
 
 def _target(y: Any, options: argparse.Namespace) -> tuple[Any, bool]:
     """Take a target as what it is said to be, or looks like; tell whether it is values."""
+    y = as_plain(y)  # where a value was missing, pandas has objects
     if options.classes:
         return (y.astype(str) if are_values(y) else y), False
     if not options.values:

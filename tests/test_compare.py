@@ -4,6 +4,7 @@ import io
 import pickle
 import subprocess
 import sys
+from decimal import Decimal
 from functools import cache
 
 import joblib
@@ -496,6 +497,27 @@ def test_many_whole_numbers_are_values_and_a_note_says_so(kind, names, metric, n
     assert not contestants.are_values(Y * 1.0)
 
 
+@pytest.mark.parametrize(
+    ("y", "metric"),
+    [
+        ((Y > 0).astype(object), "accuracy"),
+        (Y.astype(object), "accuracy"),
+        (X[:, 0].astype(object), "r2"),
+        (np.array([Decimal(str(value)) for value in X[:, 0]]), "r2"),
+    ],
+    ids=["booleans", "integers", "floats", "decimals"],
+)
+def test_numbers_may_be_objects_in_targets(y, metric):
+    names = {"accuracy": ["logreg", "dummy"], "r2": ["ridge", "dummy"]}[metric]
+    plain = np.array([float(value) for value in y]) if metric == "r2" else y.astype(int)
+    cv = KFold(2, shuffle=True, random_state=0)
+    expected = compare(names, X, plain, cv=cv).scores
+    for given in (y, pd.Series(y, index=range(5, 5 + len(y)))):
+        found = compare(names, X, given, cv=cv)
+        assert found.metrics == [metric]
+        np.testing.assert_allclose(found.scores[metric][names[0]], expected[metric][names[0]])
+
+
 def test_each_default_contestant_has_the_steps_that_it_needs():
     def lengths(X):
         return {name: len(getattr(m, "steps", [m])) for name, m in contestants.default_contestants(X, Y).items()}
@@ -624,6 +646,7 @@ def test_columns_and_classes_that_are_not_meant_so_are_named():
             "day": ["2024-01-02", "2024-01-03"] * 5,
             "price": ["1.5", "2", "n/a", "4", "5"] * 2,
             "digits": ["01", "02"] * 5,
+            "share": ["12.5%", "1,000%"] * 5,
             "word": list("ab") * 5,
             "number": np.arange(10) // 2,
             "a key": [f"k{i}" for i in range(10)],
@@ -633,11 +656,12 @@ def test_columns_and_classes_that_are_not_meant_so_are_named():
         pd.DataFrame({"day": [f"2024-01-0{i}" for i in range(1, 8)], "a": [1, 1, 2] * 2 + [1]})
     )
     assert each_day.startswith("day: dates, taken as names"), "other dates in all rows are dates still"
-    key, day, price, digits = notes_of_columns(frame)
+    key, day, price, digits, share = notes_of_columns(frame)
     assert key.startswith("a key: another value in each row") and key.endswith("--drop 'a key'")
     assert day.startswith("day: dates, taken as names")
     assert price.startswith("price: text of numbers, but for 'n/a' and the like")
     assert digits.startswith("digits: text of numbers, taken as names")
+    assert share.startswith("share: text of numbers, taken as names")
     assert not notes_of_classes(pd.Series(list("ab") * 5), 5)
     (rare,) = notes_of_classes(pd.Series(["a"] * 5 + ["b"] * 5 + ["c"]), 5)
     assert rare.startswith("Fewer rows than folds (5) are of 1 of 3 classes, such as 'c'")
@@ -648,10 +672,12 @@ def test_columns_and_classes_that_are_not_meant_so_are_named():
 def test_the_command_line_is_told_what_a_target_is(tmp_path, capsys):
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"a": rng.normal(size=60), "whole": rng.integers(30, size=60), "half": np.arange(60) % 2 / 2})
+    frame["known"] = (frame["half"] > 0).astype(object).where(np.arange(60) % 7 > 0)
     frame.to_csv(tmp_path / "data.csv", index=False)
     for target, options, names, metric in (
         ("whole", ["--values"], "ridge,dummy", "r2"),
         ("half", ["--classes"], "logreg,dummy", "accuracy"),
+        ("known", ["--drop", "half"], "logreg,dummy", "accuracy"),
     ):
         arguments = [str(tmp_path / "data.csv"), "--target", target, "--contestants", names, "--cv", "3"]
         assert skdeep.compare.main([*arguments, "--quiet", *options]) == 0

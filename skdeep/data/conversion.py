@@ -77,6 +77,28 @@ def floats(objects: np.ndarray) -> np.ndarray:
     return result
 
 
+def are_numbers(column: Any) -> bool:
+    """Say whether all objects of a column are numbers or missing; digits that are text are names."""
+    objects = np.asarray(column, dtype=object)
+    if any(isinstance(value, str) for value in objects):
+        return False
+    try:
+        floats(objects)
+    except NotNumbersError:
+        return False
+    return True
+
+
+def as_plain(y: Any) -> Any:
+    """Make booleans, integers or floats of the objects in a target, where all are numbers; else leave it as it is."""
+    objects = np.asarray(y)
+    if objects.dtype.kind != "O" or objects.ndim != 1 or any(map(is_missing, objects)) or not are_numbers(objects):
+        return y
+    plain = np.array(objects.tolist())
+    plain = plain if plain.dtype.kind in "biuf" else floats(objects)
+    return type(y)(plain, index=y.index, name=y.name) if hasattr(y, "iloc") else plain
+
+
 def as_numbers(X: Any) -> Any:
     """Make numbers of the objects in X; plain numbers are returned as they are.
 

@@ -15,7 +15,7 @@ from sklearn.model_selection import check_cv
 from sklearn.utils import indexable
 
 from skdeep.compat.sklearn import _MultimetricScorer, _num_samples
-from skdeep.data.conversion import is_missing
+from skdeep.data.conversion import as_plain, is_missing
 from skdeep.data.inputs import Data
 from skdeep.data.labels import unboxed
 from skdeep.estimators.base import BaseTorchClassifier
@@ -134,6 +134,8 @@ def compare(
         reference = _named(list(contestants), reference)
         found = compare_past(contestants, reference, scoring, cv, None if X is None else (X, y, groups))
     else:
+        if y is not None:
+            y = as_plain(y)
         models = _models(contestants, X, y)
         reference = _named(list(models), reference)
         found = _cross_validated(models, X, y, cv, groups, scoring, n_jobs, verbose)

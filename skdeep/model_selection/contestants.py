@@ -18,7 +18,7 @@ from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, OneHotEncod
 from sklearn.utils import check_array
 from sklearn.utils.multiclass import type_of_target
 
-from skdeep.data.conversion import NotNumbersError, as_numbers, column_names, floats
+from skdeep.data.conversion import are_numbers, as_numbers, column_names
 from skdeep.data.inputs import Data
 from skdeep.estimators.ensemble import MLPEnsembleClassifier
 from skdeep.estimators.ensemble_regressor import MLPEnsembleRegressor
@@ -174,7 +174,7 @@ def _look_at(X: Data) -> _Table:
         n_gaps = _count_gaps(column)
         if n_gaps == len(column):
             table.empty.append(name)
-        elif kind.lower().startswith(_NUMBERS) or (kind == "object" and _are_numbers(column)):
+        elif kind.lower().startswith(_NUMBERS) or (kind == "object" and are_numbers(column)):
             table.is_missing |= n_gaps > 0
             # pandas' own types begin with a capital, and have missing values of their own
             table.has_objects |= kind == "object" or (hasattr(column, "iloc") and kind[0].isupper())
@@ -182,18 +182,6 @@ def _look_at(X: Data) -> _Table:
         else:
             table.categories.append(name)
     return table
-
-
-def _are_numbers(column: Any) -> bool:
-    """Say whether all objects of a column are numbers or missing; digits that are text are names."""
-    objects = np.asarray(column, dtype=object)
-    if any(isinstance(value, str) for value in objects):
-        return False
-    try:
-        floats(objects)
-    except NotNumbersError:
-        return False
-    return True
 
 
 def _count_gaps(column: Any) -> int:

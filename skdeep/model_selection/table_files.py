@@ -19,6 +19,8 @@ _AROUND = r"^[$€£¥]\s?|\s?[$€£¥%]$|(?<=\d)[ '\u00a0\u202f](?=\d{3})"
 _DATE = r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}).*"
 #: How many values of a column are looked at.
 _LOOKED_AT = 1000
+#: What stands beside the digits of numbers: thousands, shares, money.
+_MARKS = r"[\s,'%$€£]"
 #: Classes from which numbers may be values after all.
 _MANY_CLASSES = 20
 
@@ -118,7 +120,7 @@ def notes_of_columns(X: Any) -> list[str]:
                 "those that they are judged by."
             )
             continue
-        are_numbers = pandas.to_numeric(texts, errors="coerce").notna()
+        are_numbers = pandas.to_numeric(texts.str.replace(_MARKS, "", regex=True), errors="coerce").notna()
         if are_numbers.mean() > 0.5:
             other = "" if are_numbers.all() else f", but for {texts[~are_numbers].iloc[0]!r} and the like"
             notes.append(f"{name}: text of numbers{other}, taken as names. Make numbers of it, if they are.")
