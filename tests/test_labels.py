@@ -343,6 +343,7 @@ KINDS = {
     "Polars categories": (pl.Series(WORDS).cast(pl.Enum(["yes", "maybe", "no"])), str),
     "a Polars frame": (pl.DataFrame({"y": THREE}), int),
     "bfloat16": (torch.tensor(THREE).bfloat16(), float),
+    "a gradient": (torch.tensor(THREE, dtype=torch.float64, requires_grad=True), float),
     "masked, nothing missing": (masked(THREE, at=()), int),
 }
 

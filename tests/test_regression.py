@@ -586,6 +586,17 @@ def test_parameters_that_are_set_after_a_fit_are_of_the_next_one(name, params):
     np.testing.assert_array_equal(model.fit(X, Y).predict(X), expected)
 
 
+@pytest.mark.parametrize("loss", ["squared_error", Quantile([0.2, 0.7])], ids=str)
+def test_tensors_that_numpy_cannot_read_are_scored(loss):
+    values = torch.from_numpy(np.round(Y))
+    model = LinearRegressor(loss).fit(X, values)
+    expected = model.score(X, values.numpy())
+    for given in (values.bfloat16(), values.clone().requires_grad_()):
+        assert model.score(X, given) == pytest.approx(expected, abs=1e-3)
+        found = GridSearchCV(model, {"alpha": [0.1]}, cv=2, error_score="raise").fit(X, given).best_score_
+        assert np.isfinite(found)
+
+
 @pytest.mark.parametrize(("values", "dtype"), [(Y, np.float16), (Y + 1e6, np.float32)], ids=["half", "far from zero"])
 def test_scores_of_targets_of_few_digits(values, dtype):
     model, few = fitted(MODELS["least squares"], X, values), values.astype(dtype)

@@ -166,6 +166,13 @@ def check_classes(classes: Any) -> np.ndarray | None:
     return labels
 
 
+def readable(y: Data) -> Any:
+    """Detach a tensor from its gradient, and from a dtype that NumPy does not have; leave all else as it is."""
+    if not isinstance(y, Tensor):
+        return y
+    return y.detach().float() if y.dtype is torch.bfloat16 else y.detach()
+
+
 def unboxed(y: Data) -> Any:
     """Convert a target to what scikit-learn's metrics and splits take: objects become what they are, all else stays.
 
@@ -175,7 +182,7 @@ def unboxed(y: Data) -> Any:
         If some of the objects are missing, or they are no labels of one kind.
     """
     if isinstance(y, Tensor):
-        return y.float() if y.dtype is torch.bfloat16 else y
+        return readable(y)
     if hasattr(y, "__array_namespace__") and not isinstance(y, np.ndarray):
         return y
     kind = getattr(getattr(y, "dtype", None), "kind", "O")

@@ -15,7 +15,7 @@ from torch import Tensor
 from skdeep.compat.sklearn import StrOptions, _fit_context
 from skdeep.data.answers import StandIn
 from skdeep.data.inputs import Data, Matrix, OutputSpace
-from skdeep.data.labels import n_columns
+from skdeep.data.labels import n_columns, readable
 from skdeep.data.problem import Problem
 from skdeep.data.stored import opened_with_targets
 from skdeep.data.values import Prediction, TargetScale, ValueAnswers, check_domain, check_values
@@ -173,6 +173,7 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         return self._score_of(y, self.predict(X), sample_weight)
 
     def _score_of(self, y: Data, predicted: Data, sample_weight: ArrayLike | None) -> float:
+        y = readable(y)
         if levels := levels_of(self._fitted_loss):
             each = zip(predicted.T, levels, strict=True)
             return float(np.mean([d2_pinball_score(y, p, sample_weight=sample_weight, alpha=q) for p, q in each]))
