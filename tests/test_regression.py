@@ -466,6 +466,7 @@ def test_outliers_where_most_targets_are_the_same():
     assert models[0].delta_ == models[1].delta_ < Y.max()
     np.testing.assert_allclose(models[0].predict(X), models[1].predict(X), atol=0.01 * Y.std())
     assert suited_delta(np.full((5, 1), 3.0), None) == 1
+    assert suited_delta(np.c_[Y, np.full_like(Y, 1e6)], None) == suited_delta(Y[:, None], None)
 
 
 @pytest.mark.parametrize("value", [7.0, 0.0, -1e9])

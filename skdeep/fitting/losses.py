@@ -52,8 +52,8 @@ class Huber(RegressionLoss):
     ----------
     delta : float or "auto", default="auto"
         :math:`\delta`, in units of y: HuberRegressor's ``epsilon * scale_``. "auto" is the median absolute deviation of
-        y from its median (where most of y is the same, of the rest; of several targets, their root mean square), which
-        is kept as ``delta_``.
+        y from its median (where most of y is the same, of the rest; of several targets that vary, their root mean
+        square), which is kept as ``delta_``.
 
     References
     ----------
@@ -204,9 +204,10 @@ def is_to_be_suited(loss: Any) -> bool:
 
 
 def suited_delta(values: np.ndarray, weight: np.ndarray | None) -> float:
-    """Compute the median absolute deviation of targets (n, C), their root mean square, with weights (n,)."""
+    """Compute the median absolute deviation of targets (n, C) that vary, their root mean square, with weights (n,)."""
     _, spread = middle(values, weight)
-    return float(np.sqrt(np.square(spread).mean())) or 1.0
+    varies = spread > 0
+    return float(np.sqrt(np.square(spread[varies]).mean())) if varies.any() else 1.0
 
 
 #: The losses by name, with their default settings.
