@@ -23,6 +23,7 @@ from skdeep import (
     AdamW,
     HingeClassifier,
     LeastSquaresClassifier,
+    LinearRegressor,
     MLPClassifierTorch,
     MLPEnsembleClassifier,
     SigmoidClassifier,
@@ -596,3 +597,26 @@ def test_label_indicators_are_those_of_before(name, frame):
             go_on()
     cold = clone(model).set_params(warm_start=False).fit(FRAME, ANSWERS).fit(FRAME, ANSWERS[["high", "low"]])
     assert cold.score(FRAME, ANSWERS[["high", "low"]]) > 0
+
+
+@pytest.mark.parametrize("form", [SoftmaxClassifier, SigmoidClassifier, LinearRegressor])
+def test_parts_after_a_fit_have_a_learning_rate(form):
+    """A fit ends where "adaptive" has left next to nothing of it, and other rows are to be learnt none the less."""
+    table = np.random.default_rng(0).normal(size=(200, 3))
+    first, second = (table[:, i] > 0 for i in (0, 1))
+    model = form(solver="sgd", random_state=0).fit(table, first)
+    before = model.score(table, second)
+    for _ in range(30):
+        model.partial_fit(table, second)
+    assert model.score(table, second) > before + 0.3
+
+
+def test_a_stream_of_parts_goes_on_learning():
+    """The losses of parts differ by their rows, which "adaptive" must not take for the end."""
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(8000, 20))
+    values = table.sum(axis=1) + 10 * rng.normal(size=len(table))
+    model = LinearRegressor(random_state=0)
+    for start in range(0, len(table), 32):
+        model.partial_fit(table[start : start + 32], values[start : start + 32])
+    assert model.score(table, table.sum(axis=1)) > 0.9

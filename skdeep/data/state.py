@@ -29,11 +29,12 @@ class RandomSource:
 class TrainingState:
     """What partial_fit and warm_start need to go on exactly where training stopped; NumPy only.
 
-    ``split_seed`` chooses the rows held out. ``trained`` is how many epochs of one solver and problem are behind the
-    parameters, 0 if that is not known; ``problem`` tells problems apart, and ``seen_before`` rows were seen on others.
-    ``epochs`` have been done of the present schedule, ``reduction`` is what "adaptive" has multiplied the learning rate
-    by, ``learning_rate`` is the rate of the next step, ``seen`` the weight of the rows of earlier calls of partial_fit;
-    ``loss_to_beat`` is what an epoch must improve on.
+    ``split_seed`` chooses the rows held out. ``trained`` is how many epochs of one solver and problem are behind
+    the parameters, 0 if that is not known; ``problem`` tells problems apart, and ``seen_before`` rows were seen on
+    others. ``epochs`` have been done of the present schedule, ``reduction`` is what "adaptive" has multiplied the
+    learning rate by (never less than the root of the rows seen would), ``learning_rate`` is the rate of the next
+    step, ``seen`` the weight of the rows of earlier calls of partial_fit; ``loss_to_beat`` is what an epoch must
+    improve on.
     """
 
     source: RandomSource
@@ -54,6 +55,10 @@ class TrainingState:
     def generator(self) -> np.random.Generator:
         """What all that is random in training is drawn from."""
         return self.source.generator
+
+    def begin_parts(self) -> None:
+        """Restore the whole learning rate for calls of partial_fit, of which "adaptive" leaves nothing at a fit's end."""
+        self.reduction, self.loss_to_beat = 1.0, math.inf
 
     def renewed(self) -> TrainingState:
         """Keep what a warm fit takes over: the schedule, and what was measured of the data, begin anew."""

@@ -142,6 +142,7 @@ def fit(
         end(estimator, names)
     for member in members:
         if member.progress.error is None and not incremental:
+            member.state.begin_parts()
             warn(member.estimator, recipe.solver, member.progress)
     if task is not None:
         task.call_on_fit_task_end(**data, reconstruction_attributes={})

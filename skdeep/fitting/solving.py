@@ -125,7 +125,9 @@ def _by_steps(
     for state, p, rate, total in zip(states, progress, rates, mean_weight * n_rows, strict=True):
         if epochs == recipe.horizon < min(recipe.max_iter, p.max_iter):
             p.stopped = p.stopped or f"The schedule came to its end after {epochs} epochs."
-        state.reduction, state.loss_to_beat = p.optimizer_state["learning_rate"] / rate, p.loss_to_beat
+        # the losses of parts differ by their rows: "adaptive" ends no sooner than a stream wants it (Robbins & Monro)
+        state.reduction = max(p.optimizer_state["learning_rate"] / rate, (p.samples + 1.0) ** -0.5)
+        state.loss_to_beat = p.loss_to_beat
         state.epochs += p.n_iter
         state.seen += total
         assert p.generator is not None
