@@ -12,6 +12,7 @@ from sklearn import model_selection
 from sklearn._loss import loss as theirs
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, make_friedman1
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import (
     ElasticNet,
     GammaRegressor,
@@ -487,6 +488,33 @@ def test_training_goes_on_where_targets_were_all_the_same(first):
     for _ in range(30):
         model.partial_fit(X, Y)
     assert model.score(X, Y) > 0.3
+
+
+@pytest.mark.parametrize("loss", ["huber", "epsilon_insensitive"])
+@pytest.mark.parametrize("form", [LinearRegressor, MLPRegressorTorch])
+def test_targets_that_do_not_vary_say_no_unit_of_others(form, loss):
+    """A loss that knows of a unit has the same one for all columns."""
+    model = form(loss, solver="adam", max_iter=100, random_state=0)
+    alone = model.fit(X, np.c_[Y, np.zeros_like(Y)]).predict(X)
+    beside = model.fit(X, np.c_[Y, np.full_like(Y, 1e6)]).predict(X)
+    assert r2_score(Y, alone[:, 0]) > 0.4
+    np.testing.assert_allclose(beside[:, 0], alone[:, 0], atol=1e-6)
+    np.testing.assert_allclose(beside[:, 1], 1e6, rtol=1e-3)
+
+
+@pytest.mark.parametrize("form", [MLPRegressorTorch, TorchRegressor])
+def test_targets_that_are_nothing_beside_others_are_named(form):
+    params = {"module": nn.Linear, "module_params": {"in_features": X.shape[1], "out_features": 3}}
+    model = form("huber") if form is MLPRegressorTorch else form(loss="huber", **params)
+    model.set_params(max_iter=1, tol=0)
+    table = np.c_[Y, 1e4 * Y[::-1], np.full_like(Y, 3.0)]
+    with pytest.warns(UserWarning, match=r"loss='huber' has the same unit .* less than 0.01: column 0 \(.* of y\."):
+        model.fit(X, table)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(X, table / table.max(axis=0))
+        model.set_params(loss="squared_error").fit(X, table)  # of which each column has a unit of its own
 
 
 # ---- the estimator's contract ----------------------------------------------------------------------------------------

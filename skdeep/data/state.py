@@ -57,7 +57,7 @@ class TrainingState:
         return self.source.generator
 
     def begin_parts(self) -> None:
-        """Restore the whole learning rate for calls of partial_fit, of which "adaptive" leaves nothing at a fit's end."""
+        """Restore the whole learning rate for calls of partial_fit: "adaptive" leaves nothing at the end of a fit."""
         self.reduction, self.loss_to_beat = 1.0, math.inf
 
     def renewed(self) -> TrainingState:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from skdeep.data.bins import quantiles
 from skdeep.data.conversion import NotNumbersError, floats
 from skdeep.data.inputs import Classifier, Data, Matrix, OutputSpace, dense
 from skdeep.data.labels import check_given
+from skdeep.engine.frame import named
 from skdeep.engine.per_model import to_device
 from skdeep.engine.rows import as_tensor
 from skdeep.engine.values import Positive, ValueLoss
@@ -30,6 +32,8 @@ _DOMAINS = {"non-negative": ("at least zero", np.less), "positive": ("positive",
 _DIGITS = 36
 #: The least number beside zero.
 _LEAST_STEP = math.ulp(0.0)
+#: The size, in the unit of all targets, below which a network learns next to nothing of some.
+_SMALL = 1e-2
 #: Median absolute deviations from the median beyond which the size of a target is no matter to robust losses.
 _FAR = 10.0
 #: How much smaller units of targets that are all the same are: what a network says beside zero is next to nothing then.
@@ -161,8 +165,11 @@ class TargetScale:
         each = [_measured(own, weight, is_centred, loss.log_link) for own in np.ascontiguousarray(values.T)]
         mean, unit = (np.array(part) for part in zip(*each, strict=True))
         level = mean if is_centred else zeros
+        varies = unit > 0
+        unit = np.where(varies, unit, np.where(mean != 0, np.abs(mean), 1.0))
         if len(unit) > 1 and (not per_column or loss.in_unit(2.0) is not loss):
-            unit = unit.max() * np.sqrt(np.square(unit / unit.max()).mean()) * ones
+            counted = unit[varies] if varies.any() else unit  # beside the level of others, these would be nothing
+            unit = counted.max() * np.sqrt(np.square(counted / counted.max()).mean()) * ones
         unit = np.array([_rounded(own, math.ldexp(1.0, math.frexp(own)[1] - 1)) for own in unit.tolist()])
         if loss.log_link:
             return cls(zeros, unit, ones, np.log(unit), ones, zeros, False)
@@ -203,8 +210,22 @@ class TargetScale:
         return scores * factor + offset
 
 
+def warn_of_small_targets(scale: TargetScale, values: np.ndarray, loss: Any) -> None:
+    """Warn of columns of targets (n, C) that are next to nothing in the unit of all, by a loss as the user knows it."""
+    with np.errstate(over="ignore", under="ignore"):
+        away = np.abs(values - scale.level).max(axis=0)
+        small = (away > 1e-12 * np.abs(values).max(axis=0)) & (away < _SMALL * scale.unit)
+    if small.any():
+        warnings.warn(
+            f"loss={loss!r} has the same unit for all targets, in which some vary by less than {_SMALL:g}: "
+            f"{named(small)} of y. Beside the others they count for next to nothing, and predictions may be worse than "
+            "their means. Scale y (TransformedTargetRegressor with a StandardScaler), or fit a regressor to each.",
+            stacklevel=2,
+        )
+
+
 def _measured(values: np.ndarray, weight: np.ndarray | None, is_centred: bool, log_link: bool) -> tuple[float, float]:
-    """Compute the mean of a column (n,), and its unit, which is the mean on a log link."""
+    """Compute the mean of a column (n,), and its unit, which is the mean on a log link; zero of what does not vary."""
     low, high = float(values.min()), float(values.max())
     largest = max(high, -low) or 1.0  # squares of what is huge or tiny have no number
     low, high = low / largest, high / largest
@@ -212,7 +233,7 @@ def _measured(values: np.ndarray, weight: np.ndarray | None, is_centred: bool, l
     mean = largest * (centre + _rounded(_mean(values / largest - centre, weight), high - low))
     away = ((values - mean) if is_centred else values) / largest
     unit = mean if log_link else largest * math.sqrt(_mean(away * away, weight))
-    return mean, unit if unit > 1e-12 * largest else abs(mean) or 1.0
+    return mean, unit if unit > 1e-12 * largest else 0.0
 
 
 def _mean(values: np.ndarray, weight: np.ndarray | None) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from skdeep.data.problem import Problem
-from skdeep.data.values import TargetScale
+from skdeep.data.values import TargetScale, warn_of_small_targets
 from skdeep.estimators.deep import NeuralNet, SingleNet
 from skdeep.estimators.docs import deep_parameters, document_deep_regressor
 from skdeep.estimators.mlp import Perceptron
@@ -40,7 +40,11 @@ class PerceptronRegressor(Perceptron, NeuralNetRegressor):
         return np.minimum(crowding * np.maximum(80 * np.sqrt(crowding), 2 * np.sqrt(self._n_inputs)), 2.0)
 
     def _measure_targets(self, table: np.ndarray, weight: np.ndarray | None) -> TargetScale:
-        return super()._measure_targets(table, weight) if self.standardize else TargetScale.none(table.shape[1])
+        if not self.standardize:
+            return TargetScale.none(table.shape[1])
+        scale = super()._measure_targets(table, weight)
+        warn_of_small_targets(scale, table, self.loss)
+        return scale
 
 
 @document_deep_regressor(training=deep_parameters())

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
-from skdeep.data.values import Prediction, TargetScale, ValueAnswers
+from skdeep.data.values import Prediction, TargetScale, ValueAnswers, warn_of_small_targets
 from skdeep.engine.networks import OutputMap
 from skdeep.estimators.docs import deep_parameters, document_deep_regressor
 from skdeep.estimators.mlp_regressor import NeuralNetRegressor
@@ -86,9 +86,11 @@ class TorchRegressor(UserModule, NeuralNetRegressor):
         return None
 
     def _measure_targets(self, table: np.ndarray, weight: np.ndarray | None) -> TargetScale:
-        if self.standardize_targets:
-            return super()._measure_targets(table, weight)
-        return TargetScale.none(table.shape[1])
+        if not self.standardize_targets:
+            return TargetScale.none(table.shape[1])
+        scale = super()._measure_targets(table, weight)
+        warn_of_small_targets(scale, table, self.loss)
+        return scale
 
     @property
     def _prediction(self) -> Prediction:
