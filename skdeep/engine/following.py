@@ -13,9 +13,11 @@ from __future__ import annotations
 from typing import Self
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from skdeep.engine.penalties import L2, kind_of
+from skdeep.engine.per_model import to_device
 
 
 class FollowingL2(L2):
@@ -56,7 +58,7 @@ class FollowingL2(L2):
 
     def _column(self, like: Tensor) -> Tensor:
         """Lay the strengths out, one for each model of coefficients (K, ...)."""
-        return like.new_tensor(self.alpha).view(-1, *[1] * (like.ndim - 1))
+        return to_device(torch.from_numpy(self.alpha), like.device, like.dtype).view(-1, *[1] * (like.ndim - 1))
 
     def _strengths(self, coef: Tensor) -> tuple[float | Tensor, float | Tensor]:
         if coef.is_cpu:
