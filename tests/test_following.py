@@ -60,6 +60,14 @@ def test_each_epoch_has_the_strength_that_the_loss_before_asks_for(kind, strengt
     assert len(known) == 5 and base < known[-1] < known[1]
 
 
+@pytest.mark.parametrize(("n_bins", "times"), [(8, 1), (12, 1.5), (4, 1), ("auto", 1)])
+def test_many_bins_make_it_stronger(n_bins, times, strengths):
+    MLPClassifierTorch((4,), max_iter=1, numeric_embedding="piecewise", n_bins=n_bins, random_state=0).fit(X, Y)
+    np.testing.assert_allclose(strengths[0][0], 4 * times * BASE, rtol=1e-12)
+    MLPClassifierTorch((4,), max_iter=1, n_bins=12, random_state=0).fit(X, Y)  # so few rows have none
+    np.testing.assert_allclose(strengths[1][0], 4 * BASE, rtol=1e-12)
+
+
 def test_the_loss_that_is_reported_has_the_penalty_of_its_epoch(strengths):
     model = MLPClassifierTorch((8,), max_iter=3, random_state=0).fit(X, Y)
     for value, (alpha, loss) in zip(model.loss_curve_, strengths, strict=True):
@@ -78,6 +86,7 @@ def test_more_training_begins_with_what_a_model_that_explains_its_data_has(stren
         {"alpha": 0.05},
         {"learning_rate_init": 0.01},
         {"learning_rate": "cosine"},
+        {"solver": "sgd"},
         {"solver": "adamw"},
         {"solver": "lbfgs"},
     ],

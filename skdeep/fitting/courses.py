@@ -20,6 +20,8 @@ _EPOCHS_PER_ROOT, _EPOCHS, _STEPS = 0.4, (10, 60), 80
 _CLEAN = 0.15
 #: Their penalty follows the loss: it is so many times as strong while nothing is explained.
 _FOLLOWS = 4.0
+#: Bins of each column that make it no stronger; more do so in proportion, for they learn more by heart.
+_FEW_BINS = 8
 #: Their learning rate, of one hidden layer, times the root of epochs and columns, which count as so many at least.
 _RATE, _FEW_COLUMNS = 0.8, 100
 
@@ -79,8 +81,10 @@ def clean_loss(loss: Loss, problem: Problem, member: Member) -> float:
     return _CLEAN * unexplained(loss, problem, member)
 
 
-def following(penalty: ElasticNet, loss: Loss, problem: Problem, members: list[Member]) -> ElasticNet:
+def following(penalty: ElasticNet, loss: Loss, problem: Problem, members: list[Member], n_bins: int) -> ElasticNet:
     """Have the penalty of each classifier whose strength is left to us follow its training loss.
+
+    With so many bins of each column, it is the stronger in any case.
 
     Not where targets are probabilities: their entropy is in the loss, and is no noise.
     """
@@ -90,7 +94,8 @@ def following(penalty: ElasticNet, loss: Loss, problem: Problem, members: list[M
     entropies = np.array([unexplained(loss, problem, member) for member in members])
     slope = np.where(open_, _FOLLOWS, 0.0)
     is_new = np.array([not member.progress.warm for member in members], dtype=float)  # a model has explained something
-    return FollowingL2(penalty.alpha, slope, entropies, is_new)
+    base = penalty.alpha * np.where(open_, max(1, n_bins / _FEW_BINS), 1)
+    return FollowingL2(base, slope, entropies, is_new)
 
 
 def unexplained(loss: Loss, problem: Problem, member: Member) -> float:

@@ -121,8 +121,8 @@ def _by_steps(
         if np.isfinite(recipe.due):
             p.due_iter, p.due_loss = recipe.due, clean_loss(recipe.loss, problem, member)
     penalty = penalty_of(recipe, problem, members)
-    if recipe.follows and not recipe.proximal:  # decay is no part of an objective that a loss could be set against
-        penalty = following(penalty, recipe.loss, problem, members)
+    if recipe.follows and recipe.solver == "adam":  # where a loss that stays high is noise, not a way that is long
+        penalty = following(penalty, recipe.loss, problem, members, recipe.n_bins)
     objective = Objective(network, recipe.loss, penalty, batches, mean_weight)
     train(objective, optimizer, _plan(recipe, epochs, states[0].epochs), progress, monitor, observer)
     for state, p, rate, total in zip(states, progress, rates, mean_weight * n_rows, strict=True):

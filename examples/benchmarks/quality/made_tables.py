@@ -101,6 +101,27 @@ def _teacher(rng):
     return X, _drawn(rng, 5 * _network(rng, X, 50, 10))
 
 
+def _borders(rng):
+    """Five classes with smooth borders, by a network without noise."""
+    X = rng.normal(size=(50_000, 10))
+    return X, np.argmax(_network(rng, X, 20, 5), axis=1)
+
+
+def _spirals(rng):
+    """Three spirals in the plane, little noise."""
+    y, turn = rng.integers(3, size=45_000), rng.uniform(0.5, 3, 45_000)
+    angle = 2 * np.pi * (turn + y / 3)
+    return np.c_[np.cos(angle), np.sin(angle)] * turn[:, None] + 0.05 * rng.normal(size=(45_000, 2)), y
+
+
+def _clusters(rng):
+    """Ten classes of two clusters each, two in a hundred labels wrong, 20 columns."""
+    seed = int(rng.integers(2**31))
+    return make_classification(
+        50_000, 20, n_informative=12, n_classes=10, n_clusters_per_class=2, flip_y=0.02, random_state=seed
+    )
+
+
 def _noisy(rng):
     """Clusters, a fifth of the labels wrong, 5 classes, 50 columns."""
     seed = int(rng.integers(2**31))
@@ -128,6 +149,9 @@ _MAKERS = (
     _products,
     _rare,
     _teacher,
+    _borders,
+    _spirals,
+    _clusters,
     _noisy,
     _wide,
 )
