@@ -88,6 +88,7 @@ LAUNCHES = {
     "mlp early stopping": 34,
     "mlp 9 alphas": 36,
     "mlp 9 rates": 103,
+    "mlp following": 47,
     "mlp 3 seeds": 34,
     "ensemble": 59,
     "softmax sgd": 16,

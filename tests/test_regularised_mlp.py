@@ -211,13 +211,15 @@ def test_bad_values(name, value):
 
 @pytest.mark.parametrize("scale", [1.0, 1 / 90])
 def test_the_automatic_penalty_counts_columns_and_rows(scale):
+    """From a learning rate of a user's, for with ours it follows the loss."""
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((90, 5)), np.arange(90) % 3
-    auto = MLPClassifierTorch((4,), max_iter=3, random_state=0).fit(X, y, np.full(90, scale))
+    common = {"hidden_layer_sizes": (4,), "max_iter": 3, "learning_rate_init": 0.01, "random_state": 0}
+    auto = MLPClassifierTorch(**common).fit(X, y, np.full(90, scale))
     alpha = 0.5 * np.sqrt(5 / 90)
-    asked = MLPClassifierTorch((4,), max_iter=3, alpha=alpha, random_state=0).fit(X, y, np.full(90, scale))
+    asked = MLPClassifierTorch(alpha=alpha, **common).fit(X, y, np.full(90, scale))
     np.testing.assert_allclose(auto.coefs_[0], asked.coefs_[0], rtol=1e-10)
-    few = MLPClassifierTorch((4,), max_iter=3, random_state=0).fit(X[:16], y[:16])
+    few = MLPClassifierTorch(**common).fit(X[:16], y[:16])
     alpha = 0.5 * np.sqrt(5 / 16) * 16 / 64
-    asked = MLPClassifierTorch((4,), max_iter=3, alpha=alpha, random_state=0).fit(X[:16], y[:16])
+    asked = MLPClassifierTorch(alpha=alpha, **common).fit(X[:16], y[:16])
     np.testing.assert_allclose(few.coefs_[0], asked.coefs_[0], rtol=1e-10)

@@ -53,7 +53,7 @@ class ElasticNet:
         self.l1_ratio = l1_ratio
         self.scale: Tensor | None = None
         self._known: dict[tuple, tuple[float | Tensor, float | Tensor]] = {}
-        #: By `_kind`: the strength of the smooth part in coefficients of the scale, and the map of the last step, if
+        #: By `kind_of`: the strength of the smooth part in coefficients of the scale, and the map of the last step, if
         #: that was a number, or one per model.
         self._ridges: dict[tuple, Tensor] = {}
         self._maps: dict[tuple, tuple[float | Tensor, _Map]] = {}
@@ -85,6 +85,10 @@ class ElasticNet:
     def select(self, models: np.ndarray) -> ElasticNet:
         """Select the penalty of some of the models."""
         return type(self)(self.alpha[models], self.l1_ratio[models])
+
+    def after(self, losses: np.ndarray) -> ElasticNet:
+        """Return the penalty of the next epoch, given the data terms (K,) of this one: the same, but of some."""
+        return self
 
     def value(self, coefs: list[Tensor]) -> np.ndarray:
         """Compute ``alpha * R(W)`` of each model, over all coefficient tensors (K, ...)."""
@@ -121,7 +125,7 @@ class ElasticNet:
 
     def _strengths(self, coef: Tensor) -> tuple[float | Tensor, float | Tensor]:
         """Compute the strengths of the L1 part and of the smooth part, as factors for coefficients (K, ...)."""
-        kind = _kind(coef)
+        kind = kind_of(coef)
         if kind not in self._known:
             most = torch.finfo(coef.dtype).max  # as good as infinite
             lasso, ridge = (np.minimum(part, most) for part in (self.alpha * self.l1_ratio, self.curvature()))
@@ -156,7 +160,7 @@ class ElasticNet:
 
     def prox_(self, coef: Tensor, step: float | Tensor) -> None:
         """Apply, in place, the proximal map of ``step * alpha * R(scale * coef)``; `step` may differ per coordinate."""
-        kind = _kind(coef)
+        kind = kind_of(coef)
         known = self._maps.get(kind)
         if known is None or not _is_same(known[0], step):
             known = step, self._map(coef, step)
@@ -180,7 +184,7 @@ class ElasticNet:
             high = high * self.scale
         if not isinstance(l2, Tensor) and (not l2 or (self.scale is None and not isinstance(step, Tensor))):
             return -high, high, 1 + l2 * step if l2 else 1.0
-        kind, one = _kind(coef), number(1.0, coef)
+        kind, one = kind_of(coef), number(1.0, coef)
         if kind not in self._ridges:
             ridge = l2 if isinstance(l2, Tensor) else number(l2, coef)
             self._ridges[kind] = ridge if self.scale is None else self.scale.square() * ridge
@@ -198,7 +202,7 @@ def _is_same(known: float | Tensor, step: float | Tensor) -> bool:
     return not isinstance(known, Tensor) and not isinstance(step, Tensor) and known == step
 
 
-def _kind(coef: Tensor) -> tuple[int, torch.dtype, torch.device]:
+def kind_of(coef: Tensor) -> tuple[int, torch.dtype, torch.device]:
     """Tell what the numbers that go with coefficients depend on, beside their values."""
     return coef.ndim, coef.dtype, coef.device
 

@@ -278,7 +278,9 @@ class _Stack:
         # the only time that the host waits
         values = to_numpy64(torch.cat([*losses, *(norm.unsqueeze(1) for norm in norms)], dim=1))
         n = values.shape[1] - len(norms)
-        return values[:, :n].sum(1) / self.batches.n_rows + self.penalty.of_norms(values[:, n:].T)
+        data, penalty = values[:, :n].sum(1) / self.batches.n_rows, self.penalty.of_norms(values[:, n:].T)
+        self.penalty = self.penalty.after(data)
+        return data + penalty
 
 
 def judge_start(network: Network, progress: list[Progress], monitor: Monitor | None) -> None:

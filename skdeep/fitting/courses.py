@@ -8,14 +8,20 @@ import numpy as np
 from scipy.special import entr
 
 from skdeep.data.problem import Problem
+from skdeep.engine.following import FollowingL2
 from skdeep.engine.losses import Loss
-from skdeep.fitting.recipe import Member
+from skdeep.engine.penalties import ElasticNet
+from skdeep.fitting.recipe import Member, values
 
 #: Epochs of classifiers: so many times the square root of classes times rows per column, within bounds; and their
 #: least steps.
 _EPOCHS_PER_ROOT, _EPOCHS, _STEPS = 0.4, (10, 60), 80
 #: Data is clean where the training loss is then below this share of the entropy of the classes.
 _CLEAN = 0.15
+#: Their penalty follows the loss: it is so many times as strong while nothing is explained.
+_FOLLOWS = 4.0
+#: Bins of each column that make it no stronger; more do so in proportion, for they learn more by heart.
+_FEW_BINS = 8
 #: Their learning rate, of one hidden layer, times the root of epochs and columns, which count as so many at least.
 _RATE, _FEW_COLUMNS = 0.8, 100
 
@@ -66,12 +72,34 @@ def of_classes(problem: Problem, n_classes: int, n_hidden: int) -> Course:
     n_columns = problem.source.shape[1]
     epochs = epochs_by_size(problem.n_rows, n_columns, n_classes)
     rate = _RATE / ((epochs * max(n_columns, _FEW_COLUMNS)) ** 0.5 * max(1, n_hidden))
-    decisions = {"schedule": "constant", "to_end": True, "averages": True, "auto_rate": rate}
+    decisions = {"schedule": "constant", "to_end": True, "averages": True, "follows": True, "auto_rate": rate}
     return Course(epochs, _STEPS, clean_epochs(epochs, n_classes), decisions)
 
 
 def clean_loss(loss: Loss, problem: Problem, member: Member) -> float:
     """Compute the training loss of a classifier below which its data counts as clean."""
+    return _CLEAN * unexplained(loss, problem, member)
+
+
+def following(penalty: ElasticNet, loss: Loss, problem: Problem, members: list[Member], n_bins: int) -> ElasticNet:
+    """Have the penalty of each classifier whose strength is left to us follow its training loss.
+
+    With so many bins of each column, it is the stronger in any case.
+
+    Not where targets are probabilities: their entropy is in the loss, and is no noise.
+    """
+    open_, target = np.isnan(values(members, "alpha")), problem.target
+    if not open_.any() or (target.ndim > 1 and ((target > 0) & (target < 1)).any()):
+        return penalty
+    entropies = np.array([unexplained(loss, problem, member) for member in members])
+    slope = np.where(open_, _FOLLOWS, 0.0)
+    is_new = np.array([not member.progress.warm for member in members], dtype=float)  # a model has explained something
+    base = penalty.alpha * np.where(open_, max(1, n_bins / _FEW_BINS), 1)
+    return FollowingL2(base, slope, entropies, is_new)
+
+
+def unexplained(loss: Loss, problem: Problem, member: Member) -> float:
+    """Compute the training loss of who knows the shares of the classes only: their entropy."""
     rows = slice(None) if member.rows is None else member.rows
     target, weight = problem.target[rows], None if member.weight is None else member.weight[rows]
     if target.ndim == 1:
@@ -80,4 +108,4 @@ def clean_loss(loss: Loss, problem: Problem, member: Member) -> float:
     else:
         shares = np.clip(np.average(target, axis=0, weights=weight), 0, 1)
     entropy = entr(shares).sum() + (entr(1 - shares).sum() if loss.target == "indicators" else 0)
-    return float(_CLEAN * entropy)
+    return float(entropy)

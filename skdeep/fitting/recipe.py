@@ -101,6 +101,8 @@ class Recipe:
         Whether training goes through the whole schedule, however still the loss stands on its way.
     averages : bool
         Whether the model is the average of what the steps went through, towards the end.
+    follows : bool
+        Whether a penalty whose strength is left to us follows the training loss.
     auto_rate : float
         Learning rate of perceptrons whose own is "auto".
     proximal : bool
@@ -136,6 +138,7 @@ class Recipe:
     due: float = math.inf
     to_end: bool = False
     averages: bool = False
+    follows: bool = False
     auto_rate: float = math.nan
     proximal: bool
     newton_params: int | None = None

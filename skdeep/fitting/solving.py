@@ -20,7 +20,7 @@ from skdeep.engine.rows import DenseRows, as_tensor
 from skdeep.engine.training import Monitor, Observer, Plan, train
 from skdeep.exact.descent import Solution
 from skdeep.fitting.at_once import EXACT, begin, book
-from skdeep.fitting.courses import clean_loss
+from skdeep.fitting.courses import clean_loss, following
 from skdeep.fitting.exactly import has_exact_solver, solve_at_once, solve_exactly
 from skdeep.fitting.recipe import Member, Recipe, common, mean_weights, rows_and_weights, total_weights, values
 from skdeep.solvers.closed_form import Ridge
@@ -120,7 +120,10 @@ def _by_steps(
             p.n_iter_no_change = np.inf
         if np.isfinite(recipe.due):
             p.due_iter, p.due_loss = recipe.due, clean_loss(recipe.loss, problem, member)
-    objective = Objective(network, recipe.loss, penalty_of(recipe, problem, members), batches, mean_weight)
+    penalty = penalty_of(recipe, problem, members)
+    if recipe.follows and recipe.solver == "adam":  # where a loss that stays high is noise, not a way that is long
+        penalty = following(penalty, recipe.loss, problem, members, recipe.n_bins)
+    objective = Objective(network, recipe.loss, penalty, batches, mean_weight)
     train(objective, optimizer, _plan(recipe, epochs, states[0].epochs), progress, monitor, observer)
     for state, p, rate, total in zip(states, progress, rates, mean_weight * n_rows, strict=True):
         if epochs == recipe.horizon < min(recipe.max_iter, p.max_iter):

@@ -52,6 +52,7 @@ SETTINGS = {
     "mlp early stopping": [mlp(early_stopping=True)],
     "mlp 9 alphas": [mlp(alpha=10.0**-k) for k in range(9)],
     "mlp 9 rates": [mlp(learning_rate_init=0.001 * k) for k in range(1, 10)],
+    "mlp following": [MLPClassifierTorch((16, 16), **COMMON)],
     "mlp 3 seeds": [clone(mlp()).set_params(random_state=k) for k in range(3)],
     "ensemble": [MLPEnsembleClassifier(3, (16, 16), calibration=None, early_stopping=False, **COMMON)],
     "softmax sgd": [softmax()],

@@ -1,7 +1,8 @@
 """Estimators as they come, on raw columns: test accuracy, log-loss and seconds, against peers, over real data sets.
 
 The protocol: at most ``--rows`` training rows, 30 % test rows, classes in proportion, categories one-hot, one thread,
-seconds of the process. The sets are the tables of `common.SHARED` (25 of them), else those that scikit-learn bundles.
+seconds of the process. The sets are the tables of `common.SHARED` (25 of them), else those that scikit-learn bundles;
+``--data`` takes the large ones of ``made_tables.py``, too, for which ``--rows`` is to be larger.
 ``--of`` takes names of `ESTIMATORS` and of `peers.PEERS`, or expressions: ``--of softmax RealMLP-TD
 "SoftmaxClassifier(alpha=1e-3)"``. With ``--log`` each result is a line of JSON, and what is there already is not done
 again.
@@ -29,6 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import SHARED, parser, report
+from made_tables import TABLES
+from made_tables import load as load_made
 from peers import check, made
 
 import skdeep
@@ -68,6 +71,8 @@ def load(name: str):
     """Columns, the one-hot categories behind them, and class codes."""
     if name in BUNDLED:
         return BUNDLED[name](return_X_y=True)
+    if name in TABLES:
+        return load_made(name)
     sys.path.insert(0, str(SHARED))
     from loaddata import load
 
