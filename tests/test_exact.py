@@ -1,5 +1,7 @@
 """The exact solver: optimum, stacks, chunks, and everything that can end a run."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from scipy import sparse
 from scipy.special import logsumexp
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
@@ -21,6 +24,7 @@ from skdeep.engine.perceptron import MLP
 from skdeep.engine.rows import DenseRows, SparseRows
 from skdeep.engine.training import Progress
 from skdeep.exact import newton as exact_newton
+from skdeep.exact import rivals
 from skdeep.model_selection.stacks import fit_stack
 from skdeep.solvers.full_batch import Limits, minimise
 from skdeep.solvers.line_search import LineSearch
@@ -399,3 +403,20 @@ def test_columns_of_zeros_without_a_penalty():
     clf = SoftmaxClassifier(alpha=0.0, fit_intercept=False, solver="lbfgs").fit(np.zeros((6, 2)), [0, 1, 0, 1, 2, 2])
     assert not clf.coef_.any()
     np.testing.assert_allclose(clf.predict_proba(np.zeros((1, 2))), 1 / 3)
+
+
+def test_what_takes_long_is_left_to_steps(monkeypatch):
+    """Hinges of many rivals, and of many classes on text; neither forms the pairs of all pairs of classes."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(240, 4)), np.arange(240) % 60
+    fast = {"calibration": None, "max_iter": 3, "tol": 1.0}
+    assert HingeClassifier(**fast).fit(X, y).solver_ == "sgd"
+    assert HingeClassifier(multi_class="ovr", **fast).fit(X, y).solver_ == "exact"
+    assert HingeClassifier(**fast).fit(X, y % 40).solver_ == "exact"
+    words = sparse.random(1000, 3000, 0.004, format="csr", random_state=0)
+    assert HingeClassifier(**fast).fit(words, np.arange(1000) % 40).solver_ == "sgd"
+    assert HingeClassifier(**fast).fit(words, np.arange(1000) % 4).solver_ == "exact"
+    monkeypatch.setattr(rivals, "_directions", lambda *of: pytest.fail("pairs of pairs"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        HingeClassifier(solver="exact", calibration=None, max_iter=2).fit(X, y)

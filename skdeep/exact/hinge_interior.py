@@ -9,7 +9,7 @@ import numpy as np
 from skdeep.exact.descent import summed
 from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
 from skdeep.exact.interior import Batch, Found
-from skdeep.exact.rivals import ByClass
+from skdeep.exact.rivals import MAX_CLASSES, ByClass
 from skdeep.exact.rows import Rows, SparseRows, of_both
 
 #: Unknowns of a system, and rows, up to which it is cheaper than the method of multipliers; and up to which it may be,
@@ -129,6 +129,8 @@ def may_suit(rows: Rows, loss: Hinges | WestonWatkins) -> bool:
 def _is_within(rows: Rows, loss: Hinges | WestonWatkins, most_rows: int, most_unknowns: int) -> bool:
     """Tell whether a problem that can be solved here has no more rows, and unknowns of a system, than that."""
     if isinstance(rows, SparseRows) or isinstance(loss, CrammerSinger):
+        return False
+    if isinstance(loss, WestonWatkins) and loss.n_scores > MAX_CLASSES:
         return False
     (n, D), apart = rows.shape, isinstance(loss, Hinges)
     return n <= most_rows and (D if apart else D * loss.n_scores) <= most_unknowns

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs, spotrf, spotrs
 
 from skdeep.exact.hinge_terms import Terms
-from skdeep.exact.rivals import ByClass
+from skdeep.exact.rivals import MAX_CLASSES, ByClass
 from skdeep.exact.rows import Rows
 
 #: Largest systems that are solved without iterations; and those from which single precision is twice as fast.
@@ -62,7 +62,8 @@ def directions(
     index = bends.free.nonzero()
     ends = index[0].searchsorted(np.arange(K + 1)).tolist()
     counts = [after - before for before, after in pairwise(ends)]
-    crowded = [by_class is not None and C * D <= min(count, _DIRECT) and count * D * D > _CROWDED for count in counts]
+    has_classes = by_class is not None and C <= MAX_CLASSES
+    crowded = [has_classes and C * D <= min(count, _DIRECT) and count * D * D > _CROWDED for count in counts]
     large = [min(count, C * D) > _DIRECT or count * rows.n_values > _MAX_VALUES * rows.shape[0] for count in counts]
     apart = [any(pair) for pair in zip(large, crowded, strict=True)]
     if not all(apart):

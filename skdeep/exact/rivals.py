@@ -10,6 +10,9 @@ from scipy.linalg import helmert
 
 from skdeep.exact.rows import Rows, of_all, of_both, pairs
 
+#: Most classes: there are half as many pairs of directions of terms as their fourth power.
+MAX_CLASSES = 48
+
 
 class ByClass:
     """Rows sorted by class, with a term for each class that is not a row's own.
