@@ -35,7 +35,7 @@ _ROWS_PER_COLUMN = 4
 #: How many times the mean weight the largest is, for the average row to be about the same without weights.
 _ALIKE = 2.0
 #: Directions after which the curvature of each score is looked at first, and how many times as many later.
-_FIRST_LOOK, _NEXT_LOOK = 10, 4
+_FIRST_LOOK, _NEXT_LOOK = 6, 4
 #: Directions' work that the average row's curvature is worth, and how much sooner done the same work is with matrices.
 _WORTH, _SOONER = 64.0, 2.0
 
