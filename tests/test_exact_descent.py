@@ -150,6 +150,22 @@ def test_diagonals_are_of_the_products(rows):
     np.testing.assert_allclose(rows.diagonal(factor), np.diagonal(rows.gram(factor), axis1=1, axis2=2), rtol=1e-13)
 
 
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("density", [0.02, 0.3])
+def test_products_of_sparse_columns(density, intercept):
+    """All of them, and some, with the intercept or without."""
+    X = sparse.random(50, 30, density, format="csr", random_state=0)
+    rows, dense = SparseRows(X, intercept), X.toarray()
+    Z = np.hstack([dense, np.ones((50, 1))]) if intercept else dense
+    factor = RNG.normal(size=(2, 50))
+    np.testing.assert_allclose(rows.gram(factor), [Z.T @ (f[:, None] * Z) for f in factor], atol=1e-13)
+    for index in (np.array([0, 3, 4, Z.shape[1] - 1]), np.array([2, 7])):
+        for some in (rows.narrow(index), Rows(Z).narrow(index)):
+            assert some.shape == (50, len(index))
+            np.testing.assert_allclose(some.gram(factor), rows.gram(factor)[:, index][:, :, index], atol=1e-13)
+            np.testing.assert_allclose(some.scores(factor[:, : len(index)]), factor[:, : len(index)] @ Z[:, index].T)
+
+
 def test_of_many_columns_no_products_are_formed(monkeypatch):
     """Text of a thousand words took seconds: its matrices cost more than all iterations."""
     X = sparse.random(60, 1000, 0.02, format="csr", random_state=0)

@@ -24,7 +24,7 @@ from skdeep.exact.losses import At, RowLoss, SquaredLoss
 from skdeep.exact.moments import Moments
 from skdeep.exact.path import chained
 from skdeep.exact.quadratic import Curvature, Matrix, Quadratic, minimise
-from skdeep.exact.rows import Rows, of_both
+from skdeep.exact.rows import Rows, SparseRows, of_both
 
 #: Coordinates at zero whose gradient is this part of what would move them are followed too.
 _NEAR = 0.8
@@ -345,6 +345,8 @@ class _Problem:
             gram = self.rows.gram(second)
             of_pair = self._of_pair[of_class[:, None], of_class]
             return self._matrix(gram[of_pair, column[:, None], column], index, damping)
+        if C == 1 and isinstance(self.rows, SparseRows):
+            return self._matrix(self.rows.narrow(column).gram(second)[0], index, damping)
         found = np.zeros((len(index), len(index)))
         bounds = of_class.searchsorted(np.arange(C + 1)).tolist()
         step = max(1, _CHUNK_VALUES // len(index))
@@ -383,6 +385,7 @@ class _Products:
 
     def __init__(self, problem: _Problem, state: _State, index: np.ndarray, damping: float):
         self._problem, self._state, self._index = problem, state, index
+        self._rows = problem.rows.narrow(index) if problem.shape[0] == 1 else None
         second = problem.loss.diagonal(state.scores, state.at)[0] @ problem.weight
         self._diagonal = second[index // problem.shape[1]] + problem.rho[index]
         self._ridge = problem.rho[index] + damping * self._diagonal + _TINY
@@ -390,6 +393,11 @@ class _Products:
 
     def times(self, index: np.ndarray, direction: np.ndarray) -> np.ndarray:
         problem, state = self._problem, self._state
+        if self._rows is not None:
+            of_index = np.zeros(len(self._index))
+            of_index[index] = direction
+            product = problem.loss.times_second(state.scores, state.at, self._rows.scores(of_index[None, None]))
+            return self._rows.back(product * problem.weight).ravel() + self._ridge * of_index
         params = np.zeros(problem.shape[0] * problem.shape[1])
         params[self._index[index]] = direction
         scores = problem.rows.scores(params.reshape(1, *problem.shape))

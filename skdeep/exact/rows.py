@@ -20,6 +20,8 @@ FEW_COLUMNS = 48
 _CHUNK_VALUES = 2**20
 #: Deviations of columns, as a part of their means, below which digits are lost, or all of them.
 _FAR, _CONSTANT = 1e-3, 1e-13
+#: Share of values that are stored up to which products of sparse columns are the cheaper ones.
+_SPARSE = 0.05
 
 
 @lru_cache(maxsize=64)
@@ -98,6 +100,10 @@ class Rows:
     def columns(self, index: np.ndarray, part: slice) -> np.ndarray:
         """Take some columns, (m, part of n), dense."""
         return self._columns[index, part]
+
+    def narrow(self, index: np.ndarray) -> Rows:
+        """Take some columns, in rising order, as an operator."""
+        return Rows(self.Z[:, index])
 
     @cached_property
     def _columns(self) -> np.ndarray:
@@ -275,8 +281,21 @@ class SparseRows(Rows):
         found[of_X] = taken
         return found
 
+    def narrow(self, index: np.ndarray) -> SparseRows:
+        of_X = index[index < self.X.shape[1]]
+        return SparseRows(self.X[:, of_X], len(of_X) < len(index))
+
     def gram(self, factor: np.ndarray) -> np.ndarray:
         D, found = self.shape[1], np.zeros((len(factor), self.shape[1], self.shape[1]))
+        if self.n_values <= _SPARSE * self.shape[0] * D:
+            d = self.X.shape[1]
+            for own, f in zip(found, factor, strict=True):
+                weighted = self._transposed * f
+                own[:d, :d] = (weighted @ self.X).toarray()
+                if self.intercept:
+                    own[d, :d] = own[:d, d] = weighted.sum(1)
+                    own[d, d] = f.sum()
+            return found
         step = max(1, _CHUNK_VALUES // D)
         for start in range(0, self.shape[0], step):
             index = np.arange(start, min(start + step, self.shape[0]))
