@@ -360,6 +360,17 @@ def test_any_problem_has_a_certified_optimum(kind, seed, n, d, C, alpha, noise, 
     assert np.isfinite(found.params).all() and np.isfinite(found.duals).all()
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_that_stayed_out_come_back(seed):
+    """Where all rows near the margins had none left, the parameters shrank to nothing, and no other row was looked at."""
+    rng = np.random.default_rng(seed)
+    for alpha in 10 ** rng.uniform(-2, 0, 12):
+        n, d = rng.integers(30, 41), rng.integers(40, 51)
+        Z, y, _ = random_problem(seed, int(n), int(d), 2, 0.1, True)
+        w = 10 ** -np.random.default_rng(seed).uniform(0, 1, n)
+        solved("crammer_singer", Z, y, w / w.sum(), penalty(alpha, Z.shape[1], True)[0], 2, gap=1e-6)
+
+
 @each_kind
 @pytest.mark.parametrize("intercept", [True, False])
 def test_without_a_penalty(kind, intercept):

@@ -262,9 +262,11 @@ class Descent:
         of_model = zip(at.primal.tolist(), at.complementary.tolist(), at.stationary.tolist(), strict=True)
         for k, (primal, complementary, stationary) in enumerate(of_model):
             self.found.curve[self.model[k]].append(primal)
-            if complementary + stationary <= self.target[k] * primal + _ROUNDING:
+            seems_done = complementary + stationary <= self.target[k] * primal + _ROUNDING
+            if seems_done:
                 done.append(k)
-            if stationary <= _SHARE * complementary:
+            # what is no optimum of all rows may be one of those near the margins, which are chosen anew then
+            if seems_done or stationary <= _SHARE * complementary:
                 replaced.append(k)
         return done, replaced
 
