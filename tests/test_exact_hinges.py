@@ -362,7 +362,7 @@ def test_any_problem_has_a_certified_optimum(kind, seed, n, d, C, alpha, noise, 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_rows_that_stayed_out_come_back(seed):
-    """Where all rows near the margins had none left, the parameters shrank to nothing, and no other row was looked at."""
+    """Where rows near the margins had none left, parameters shrank to nothing, and no other row was looked at."""
     rng = np.random.default_rng(seed)
     for alpha in 10 ** rng.uniform(-2, 0, 12):
         n, d = rng.integers(30, 41), rng.integers(40, 51)
