@@ -16,8 +16,8 @@ alpha : float or "auto", default="auto"
     (weighted; root mean squares if ``fit_intercept=False``). Sparse columns, whose scale is information, and those with
     ``standardize=False`` count as they are; but sparse rows that are short need larger coefficients: where their mean
     squared length q is below 10 (tf-idf: 1), :math:`\\sigma = \\sqrt{q / 10}`, except for squared hinges. In
-    ``partial_fit``, the sums run over all rows so far. For plain hinges it is five times as much: with less, their
-    optimum predicts worse.
+    ``partial_fit``, the sums run over all rows so far. For plain hinges it is five times as much, as with less their
+    optimum predicts worse; and 5 takes the place of 10.
 """
 
 RIDGE_ALPHA = """\
