@@ -68,9 +68,9 @@ def change_of_variables(
     of_penalty_units = sizes.copy()
     of_penalty_units[:, problem.indicators] = 1.0  # a rare level is to be worth no more than a frequent one
     if sparse:  # as they are, unless rows are short
-        square = np.array([c.square for c in columns])
-        own_units &= (0 < square) & (square < full) & (problem.indicators.start == problem.indicators.stop)
-        of_penalty_units[...] = factor * unit_of_short_rows(square, np.where(own_units, full, 0.0))[:, None]
+        unit = unit_of_short_rows(np.array([c.square for c in columns]), full)
+        own_units &= (unit < 1) & (problem.indicators.start == problem.indicators.stop)
+        of_penalty_units[...] = factor * unit[:, None]
     units = np.where(own_units[:, None], of_penalty_units, factor)
     ridge, slopes = penalty.curvature(), penalty.alpha * penalty.l1_ratio
     if ridge.ndim == 2:  # of each score: the columns are the same for all

@@ -23,9 +23,9 @@ from functools import partial
 import numpy as np
 from scipy.linalg.lapack import spotrf, spotrs
 
+from skdeep.exact import wide
 from skdeep.exact.descent import dot
 from skdeep.exact.losses import At, OfColumns, RowLoss, SquaredLoss
-from skdeep.exact.reweighted_duals import duals_pay, refit_by_duals
 from skdeep.exact.rows import Rows, SparseRows, of_all, of_both, pairs, products_pay
 
 #: Standard errors that may be left of the way.
@@ -74,10 +74,11 @@ def refit(
         Which models are at their optimum, or have taken their step. The others are anywhere.
     """
     (n_scores, n_columns), n_models = start.shape, len(weight)
-    if isinstance(rows, SparseRows) and isinstance(loss, SquaredLoss) and n_columns > _FEW_UNKNOWNS:
-        if duals_pay(rows, loss, rho):
-            params = refit_by_duals(rows, loss, weight, rho)
-            return params, np.isfinite(params).all((1, 2))
+    is_many = n_columns > _FEW_UNKNOWNS and isinstance(rows, SparseRows) and rho.any()
+    if is_many and isinstance(loss, SquaredLoss) and wide.suits(rows):
+        found = wide.ridge(rows, loss, weight, rho, np.full(n_models, np.inf))
+        if found is not None:
+            return found.params, np.isfinite(found.params).all((1, 2))
     if isinstance(loss, OfColumns) and n_scores > 1:  # as many problems of one score
         each = [refit(rows, loss.one(c), weight, rho, start[c : c + 1], only_a_step) for c in range(n_scores)]
         return np.concatenate([params for params, _ in each], axis=1), np.all([arrived for _, arrived in each], axis=0)
