@@ -46,7 +46,7 @@ from skdeep.exact.newton import Newton
 from skdeep.exact.path import follow
 from skdeep.exact.rows import Rows, SparseRows
 from skdeep.exact.value_losses import HuberLoss, SquaredInsensitive, TweedieLoss
-from skdeep.fitting.at_once import EXACT, begin, book
+from skdeep.fitting.at_once import begin, book
 from skdeep.fitting.recipe import Member, Recipe, rows_and_weights, total_weights
 from skdeep.fitting.variables import Centring, Variables, rows_of, weights_of
 
@@ -60,6 +60,8 @@ _BATCH = 2**17
 _MAX_COLUMNS = 4096
 #: Iterations that are enough to come to an optimum from anywhere: where fewer are allowed, a model may end before.
 _ENOUGH = 50
+#: Gradients of least squares in closed form, in the unit of `small_enough`.
+_ROUNDING = 1e-9
 #: The relative duality gap that a tolerance of one asks for.
 GAP = 0.01
 
@@ -165,43 +167,61 @@ def solve_exactly(
 ) -> None:
     """Train a stack; see `skdeep.fitting.solving.solve`. For who watches, it is one epoch."""
     begin(network, observer)
-    index, weight = weights_of(problem, members)
-    total_weight = total_weights(problem, members)
-    variables, penalty = Variables.of(network), recipe.penalty(members, total_weight, total_weight)
-    parts = groups(*rows_and_weights(members))
-    same = len(variables.own_scale) == len(variables.own_center) == 1
-    if len(parts) > 1 and not (variables.suit(parts) and (same or (penalty.alpha > 0).all())):
-        # without a penalty, which of many optima it is depends on the columns
+    parts = _parts(recipe, problem, network, members)
+    if len(parts) > 1:
         for part in parts:
             own = network.select(np.array(part))
             assert isinstance(own, Linear)
             solve_exactly(recipe, problem, own, [members[m] for m in part], epochs)
         return
+    found = _found(recipe, problem, network, members, epochs)
+    assert found is not None
+    book(*found, network, members, monitor, observer)
+
+
+def solve_by_products(
+    recipe: Recipe, problem: Problem, network: Linear, members: list[Member]
+) -> tuple[Solution, list[torch.Tensor]] | None:
+    """Solve least squares with squared norms by products of columns or rows; None where these tell too little."""
+    here = problem.shard is None and network.frame is None and has_exact_solver(recipe, problem, network)
+    if not here or len(_parts(recipe, problem, network, members)) > 1:
+        return None
+    return _found(recipe, problem, network, members, 1)
+
+
+def _parts(recipe: Recipe, problem: Problem, network: Linear, members: list[Member]) -> list[list[int]]:
+    """Find which models are to be apart, since what their columns are like differs."""
+    total_weight, variables = total_weights(problem, members), Variables.of(network)
+    parts, penalty = groups(*rows_and_weights(members)), recipe.penalty(members, total_weight, total_weight)
+    same = len(variables.own_scale) == len(variables.own_center) == 1
+    # without a penalty, which of many optima it is depends on the columns
+    together = variables.suit(parts) and (same or (penalty.alpha > 0).all())
+    return [list(range(len(members)))] if together else parts
+
+
+def _found(
+    recipe: Recipe, problem: Problem, network: Linear, members: list[Member], epochs: int
+) -> tuple[Solution, list[torch.Tensor]] | None:
+    """Find the optima of models, and the parameters of their network; None where a closed form tells too little."""
+    index, weight = weights_of(problem, members)
+    total_weight = total_weights(problem, members)
+    variables, penalty = Variables.of(network), recipe.penalty(members, total_weight, total_weight)
     rows = rows_of(problem, network, index, variables, recipe.loss.target == "values")
     target = problem.target if index is None else problem.target[index]
     rho, kappa = variables.strengths(penalty, network.unit)
     tol = np.array([member.progress.tol for member in members])
     max_iter = int(max(min(epochs, member.progress.max_iter) for member in members))
     start = np.zeros((len(members), recipe.n_outputs, rows.shape[1]))
-    if members[0].progress.warm:
+    if members[0].progress.warm and not recipe.closed_form:
         start = variables.forth(network)
     moved = rows.centred() if isinstance(rows, SparseRows) else None
     if moved is not None:
         rows, centring = moved[0], Centring(*moved[1:])
         centring.forth_(start, rho, kappa)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        if recipe.solver == "lbfgs":
-            loss, alike = row_loss(recipe.loss, target, recipe.n_outputs), network.scale is not None
-            stretch = np.array([member.stretch for member in members])
-            if isinstance(loss, HuberLoss) and (stretch != 1).any():
-                solution = _stretched(recipe, (rows, loss, weight, rho, start), stretch, alike, tol, max_iter)
-            else:
-                own_tol = tol * recipe.loss.slope
-                solution = _descend(recipe, (rows, loss, weight, rho, start), alike, own_tol, max_iter)
-                solution.bound /= recipe.loss.slope
-        else:
-            weight = np.ascontiguousarray(np.broadcast_to(weight, (len(members), weight.shape[1])))
-            solution = _certified(recipe, rows, target, weight, (rho, kappa), GAP * tol, max_iter, start)
+        solution = _solution(recipe, network, members, (rows, target, weight, rho, kappa, start), tol, max_iter)
+    if solution is None:
+        return None
     if moved is not None:
         centring.back_(solution.params)
     dtype = network.params[0].dtype
@@ -210,33 +230,44 @@ def solve_exactly(
         # of all shifts, the one that a model has alone: calibrations by class look at scores of several models
         found[1] -= found[1].mean(1, keepdims=True)
     params = [torch.from_numpy(part) for part in found]
-    params = params if dtype is torch.float64 else [part.to(dtype) for part in params]
-    book(solution, params, network, members, monitor, observer)
+    return solution, params if dtype is torch.float64 else [part.to(dtype) for part in params]
 
 
-def solve_at_once(recipe: Recipe, problem: Problem, network: Linear, members: list[Member]) -> bool:
-    """Solve a model's least squares by its normal equations, unless they tell too little: see `skdeep.exact.normal`."""
-    n, D = problem.n_rows, problem.source.shape[1] + len(network.params) - 1
-    is_plain = type(problem.source) is np.ndarray and network.frame is None and problem.shard is None
-    is_here = recipe.device.type == "cpu" and recipe.dtype is torch.float64 and fits_memory(problem)
-    if len(members) > 1 or type(recipe.loss) is not SquaredValues or not (is_plain and is_here and n > D):
-        return False
-    index, weight = weights_of(problem, members)
-    total_weight = total_weights(problem, members)
-    penalty, variables = recipe.penalty(members, total_weight, total_weight), Variables.of(network)
-    (rho,), _ = variables.strengths(penalty, network.unit)
-    if rho.ndim > 1:  # targets that are held differently
-        return False
-    target = (problem.target if index is None else problem.target[index]).T
-    found = normal.solve(rows_of(problem, network, index, variables, True), target, weight[0], rho)
-    if found is None:
-        return False
-    params, value, _ = found
-    p = members[0].progress
-    p.params = [torch.from_numpy(part) for part in variables.back(params[None])]
-    p.record(value, None, None)
-    p.samples, p.stopped = p.samples + n, EXACT
-    return True
+def _solution(
+    recipe: Recipe,
+    network: Linear,
+    members: list[Member],
+    stack: tuple[Rows, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    tol: np.ndarray,
+    max_iter: int,
+) -> Solution | None:
+    """Solve a stack of rows, targets, weights, strengths of the ridge and of the L1 norm, and where to start."""
+    rows, target, weight, rho, kappa, start = stack
+    if recipe.closed_form:
+        loss = row_loss(recipe.loss, target, recipe.n_outputs)
+        assert isinstance(loss, SquaredLoss)
+        return _closed_form(rows, loss, weight, rho)
+    if recipe.solver != "lbfgs":
+        weight = np.ascontiguousarray(np.broadcast_to(weight, (len(members), weight.shape[1])))
+        return _certified(recipe, rows, target, weight, (rho, kappa), GAP * tol, max_iter, start)
+    loss, alike = row_loss(recipe.loss, target, recipe.n_outputs), network.scale is not None
+    stretch = np.array([member.stretch for member in members])
+    if isinstance(loss, HuberLoss) and (stretch != 1).any():
+        return _stretched(recipe, (rows, loss, weight, rho, start), stretch, alike, tol, max_iter)
+    solution = _descend(recipe, (rows, loss, weight, rho, start), alike, tol * recipe.loss.slope, max_iter)
+    solution.bound /= recipe.loss.slope
+    return solution
+
+
+def _closed_form(rows: Rows, loss: SquaredLoss, weight: np.ndarray, rho: np.ndarray) -> Solution | None:
+    """Solve least squares with squared norms by products of columns or of rows; None where they tell too little."""
+    if rho.ndim > 2:  # targets that are held differently
+        return None
+    if rows.shape[0] > rows.shape[1]:
+        return normal.stacked(rows, loss.target, weight, rho) if moments.suits(rows) else None
+    if not wide.suits(rows) or not rho.any(1).all():  # without a penalty, there are many solutions
+        return None
+    return wide.ridge(rows, loss, weight, rho, np.full(len(rho), _ROUNDING))
 
 
 def _descend(

@@ -21,7 +21,7 @@ from skdeep.engine.training import Monitor, Observer, Plan, train
 from skdeep.exact.descent import Solution
 from skdeep.fitting.at_once import EXACT, begin, book
 from skdeep.fitting.courses import clean_loss, following
-from skdeep.fitting.exactly import has_exact_solver, solve_at_once, solve_exactly
+from skdeep.fitting.exactly import has_exact_solver, solve_by_products, solve_exactly
 from skdeep.fitting.recipe import Member, Recipe, common, mean_weights, rows_and_weights, total_weights, values
 from skdeep.solvers.closed_form import Ridge
 from skdeep.solvers.full_batch import Limits, minimise
@@ -177,18 +177,19 @@ def _in_closed_form(
     observer: Observer | None,
 ) -> None:
     """Solve least squares, of a linear network."""
-    if monitor is None and observer is None and solve_at_once(recipe, problem, network, members):
-        return
-    weight = total_weights(problem, members)
-    penalty = recipe.penalty(members, weight, weight)
     begin(network, observer)
-    objective = _ridge(recipe, problem, network, members, penalty.curvature())
+    found = solve_by_products(recipe, problem, network, members)
+    if found is None:
+        weight = total_weights(problem, members)
+        penalty = recipe.penalty(members, weight, weight)
+        objective = _ridge(recipe, problem, network, members, penalty.curvature())
+        params, curves = [param.clone() for param in network.params], [[value] for value in objective.tolist()]
+        found = Solution(to_numpy64(params[0]), np.empty(0), curves, []), params
+    solution, params = found
+    solution.bound, solution.stopped = np.full(len(members), np.nan), [EXACT] * len(members)
     for member in members:
         member.progress.samples += problem.n_rows
-    n_models, params = len(members), [param.clone() for param in network.params]
-    curves = [[value] for value in objective.tolist()]
-    found = Solution(to_numpy64(params[0]), np.full(n_models, np.nan), curves, [EXACT] * n_models)
-    book(found, params, network, members, monitor, observer)
+    book(solution, params, network, members, monitor, observer)
 
 
 def _ridge(recipe: Recipe, problem: Problem, network: Linear, members: list[Member], alphas: np.ndarray) -> np.ndarray:
