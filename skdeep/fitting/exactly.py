@@ -47,6 +47,7 @@ from skdeep.exact.path import follow
 from skdeep.exact.rows import Rows, SparseRows
 from skdeep.exact.value_losses import HuberLoss, SquaredInsensitive, TweedieLoss
 from skdeep.fitting.at_once import begin, book
+from skdeep.fitting.coordinates import Arrays, solve_by_rows
 from skdeep.fitting.recipe import Member, Recipe, rows_and_weights, total_weights
 from skdeep.fitting.variables import Centring, Variables, rows_of, weights_of
 
@@ -218,8 +219,18 @@ def _found(
     if moved is not None:
         rows, centring = moved[0], Centring(*moved[1:])
         centring.forth_(start, rho, kappa)
+
+    def some(models: np.ndarray, arrays: Arrays, max_iter: int) -> Solution:
+        solution = _solved(recipe, network, [members[m] for m in models], arrays, max_iter)
+        assert solution is not None
+        return solution
+
+    by_gradient = recipe.solver == "lbfgs"
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        solution = _solution(recipe, network, members, (rows, target, weight, rho, kappa, start), tol, max_iter)
+        arrays = Arrays(rows, target, weight, rho, kappa, start, tol)
+        solution = None if recipe.closed_form else solve_by_rows(some, arrays, recipe.loss, max_iter, by_gradient)
+        if solution is None:
+            solution = _solved(recipe, network, members, arrays, max_iter)
     if solution is None:
         return None
     if moved is not None:
@@ -233,24 +244,17 @@ def _found(
     return solution, params if dtype is torch.float64 else [part.to(dtype) for part in params]
 
 
-def _solution(
-    recipe: Recipe,
-    network: Linear,
-    members: list[Member],
-    stack: tuple[Rows, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray],
-    tol: np.ndarray,
-    max_iter: int,
-) -> Solution | None:
-    """Solve a stack of rows, targets, weights, strengths of the ridge and of the L1 norm, and where to start."""
-    rows, target, weight, rho, kappa, start = stack
+def _solved(recipe: Recipe, network: Linear, members: list[Member], arrays: Arrays, max_iter: int) -> Solution | None:
+    """Solve a stack; None where a closed form tells too little."""
+    rows, weight, rho, start, tol = arrays.rows, arrays.weight, arrays.rho, arrays.start, arrays.tol
     if recipe.closed_form:
-        loss = row_loss(recipe.loss, target, recipe.n_outputs)
+        loss = row_loss(recipe.loss, arrays.target, recipe.n_outputs)
         assert isinstance(loss, SquaredLoss)
         return _closed_form(rows, loss, weight, rho)
     if recipe.solver != "lbfgs":
         weight = np.ascontiguousarray(np.broadcast_to(weight, (len(members), weight.shape[1])))
-        return _certified(recipe, rows, target, weight, (rho, kappa), GAP * tol, max_iter, start)
-    loss, alike = row_loss(recipe.loss, target, recipe.n_outputs), network.scale is not None
+        return _certified(recipe, rows, arrays.target, weight, (rho, arrays.kappa), GAP * tol, max_iter, start)
+    loss, alike = row_loss(recipe.loss, arrays.target, recipe.n_outputs), network.scale is not None
     stretch = np.array([member.stretch for member in members])
     if isinstance(loss, HuberLoss) and (stretch != 1).any():
         return _stretched(recipe, (rows, loss, weight, rho, start), stretch, alike, tol, max_iter)
