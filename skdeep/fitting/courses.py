@@ -14,8 +14,8 @@ from skdeep.engine.penalties import ElasticNet
 from skdeep.fitting.recipe import Member, values
 
 #: Epochs of classifiers: so many times the square root of classes times rows per column, within bounds; and their
-#: least steps.
-_EPOCHS_PER_ROOT, _EPOCHS, _STEPS = 0.4, (10, 60), 80
+#: least steps. Rows that a class has to have to count.
+_EPOCHS_PER_ROOT, _EPOCHS, _STEPS, _ROWS_PER_CLASS = 0.4, (10, 60), 80, 200
 #: Data is clean where the training loss is then below this share of the entropy of the classes.
 _CLEAN = 0.15
 #: Their penalty follows the loss: it is so many times as strong while nothing is explained.
@@ -47,11 +47,13 @@ PATIENT = Course(60, 500, 60, {"schedule": "cosine", "to_end": True})
 
 
 def epochs_by_size(n_rows: int, n_columns: int, n_classes: int) -> int:
-    r"""Choose the epochs of a classifier, :math:`0.4 \sqrt{n C / d}`, from 10 to 60.
+    r"""Choose the epochs of a classifier, :math:`0.4 \sqrt{n \min(C, n / 200) / d}`, from 10 to 60.
 
-    Many rows for each column, and many borders between classes, are learnt for longer before noise is.
+    Many rows for each column, and many borders between classes, are learnt for longer before noise is; unless a class
+    has few rows, which are learnt by heart.
     """
-    return round(float(np.clip(_EPOCHS_PER_ROOT * np.sqrt(n_rows * max(2, n_classes) / max(1, n_columns)), *_EPOCHS)))
+    n_told = max(2, min(n_classes, n_rows / _ROWS_PER_CLASS))
+    return round(float(np.clip(_EPOCHS_PER_ROOT * np.sqrt(n_rows * n_told / max(1, n_columns)), *_EPOCHS)))
 
 
 def clean_epochs(epochs: int, n_classes: int) -> int:
