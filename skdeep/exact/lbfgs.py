@@ -124,7 +124,7 @@ class LBFGS:
         _, first, self._group = np.unique(self._group, return_index=True, return_inverse=True)
         weight = stack.weight if len(stack.weight) == 1 else stack.weight[first]
         at = type(stack.at)(*(part[first] for part in stack.at))
-        second = stack.loss.diagonal(stack.scores[first], at) * weight[:, None]
+        second = stack.loss.keep(first).diagonal(stack.scores[first], at) * weight[:, None]
         rho, D = stack.rho[first], stack.params.shape[2]
         self._of_shift = np.where(rho > 0, 1 / np.where(rho > 0, rho, 1.0), 0.0)[:, None]
         if only_diagonal:
