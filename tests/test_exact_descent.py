@@ -201,6 +201,16 @@ def test_columns_of_one_kind_have_the_curvature_of_the_first():
         assert found.curve[k][-1] == pytest.approx(optimum(loss, weight[k], rho[k]).fun, abs=1e-12)
 
 
+def test_what_is_known_of_models_that_have_left_is_not_used_again():
+    loss, rho, way = PAIRS["logistic"][0], np.stack([RHO, 0.1 * RHO, 0.01 * RHO]), LBFGS(np.arange(3))
+    for least in (1e3, 1e-9):  # the first leaves before the curvature is looked at
+        stack = Stack(Rows(Z), loss, np.full((3, N), 1 / N), rho, np.zeros((3, C, D)))
+        found = descend(stack, way, np.array([least, 1e-9, 1e-9]), 500)
+        way = way.again(np.arange(3))
+    for k in range(3):
+        assert found.curve[k][-1] == pytest.approx(optimum(loss, np.full(N, 1 / N), rho[k]).fun, abs=1e-12)
+
+
 def test_the_slowest_column_speaks_for_all():
     loss, weight = PAIRS["logistic"][0].apart(1), np.full((1, N), 1 / N)
     rho = np.stack([1e3 * RHO, RHO, RHO])

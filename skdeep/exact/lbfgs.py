@@ -61,9 +61,10 @@ class LBFGS:
     def again(self, group: np.ndarray) -> LBFGS:
         """Make directions for similar objectives: what is known of the curvature, they begin with."""
         other = LBFGS(group)
-        if len(self._inverse) and np.array_equal(group, self._all):
-            other._inverse, other._of_shift = self._inverse, self._of_shift
-            other._group = np.unique(group, return_inverse=True)[1]
+        kinds, own = np.unique(group, return_inverse=True)
+        # of models that have left, it is not known any more where the others have been looked at since
+        if len(self._inverse) == len(kinds) and np.array_equal(group, self._all):
+            other._inverse, other._of_shift, other._group = self._inverse, self._of_shift, own
         return other
 
     def keep(self, models: np.ndarray) -> None:
