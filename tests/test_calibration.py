@@ -381,3 +381,14 @@ def test_folds_have_the_same_shift_of_intercepts_in_any_stack():
     assert fit_stack(together, X, y) == [None] * 2
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_allclose(other.predict_proba(X), one.fit(X, y).predict_proba(X), atol=1e-5)
+
+
+def test_folds_of_many_columns_and_labels_are_those_of_a_column_each():
+    """Their directions are by L-BFGS, each column's with the curvature of its own."""
+    rng = np.random.default_rng(0)
+    y = np.arange(90) % 3
+    X = rng.normal(size=(90, 60)) + 0.5 * rng.normal(size=(3, 60))[y]
+    together = SigmoidClassifier(calibration="temperature", tol=1e-8, random_state=0).fit(X, np.eye(3, dtype=int)[y])
+    for c in range(3):
+        alone = SigmoidClassifier(calibration="temperature", tol=1e-8, random_state=0).fit(X, y == c)
+        np.testing.assert_allclose(together.coef_[c], alone.coef_[0], atol=1e-6)

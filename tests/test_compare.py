@@ -444,6 +444,12 @@ def test_a_search_is_its_best_candidate():
     [
         (lambda: past(indices=False), {}, ValueError, "Pass cv, the splitter"),
         (lambda: past(indices=False), {"cv": TimeSeriesSplit(3)}, ValueError, "Pass cv, the splitter"),
+        (
+            lambda: past(indices=False),
+            {"cv": ShuffleSplit(3, test_size=0.2, train_size=50)},
+            ValueError,
+            "Pass cv, the splitter",
+        ),
         (lambda: past(indices=False), {"cv": 5}, ValueError, "cv has 5 splits, and the scores are of 3"),
         (lambda: {**past(), "c": past(cv=StratifiedKFold(3))["dummy"]}, {}, ValueError, "different splits"),
         (lambda: {**past(), "c": {"test_score": [1.0]}}, {}, ValueError, "different numbers of splits"),

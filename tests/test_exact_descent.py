@@ -192,6 +192,25 @@ def test_columns_apart_are_columns_together(name):
         assert "tol" in apart.stopped[k] and apart.bound[k] <= 1e-9
 
 
+def test_columns_of_one_kind_have_the_curvature_of_the_first():
+    """Of several models, whose targets are the columns' own."""
+    loss, weight, rho = PAIRS["logistic"][0], np.full((2, N), 1 / N), np.stack([RHO, 0.1 * RHO])
+    apart = Stack(Rows(Z), loss.apart(2), np.repeat(weight, C, 0), np.repeat(rho, C, 0), np.zeros((2 * C, 1, D)))
+    found = descend(apart, LBFGS(np.tile(np.arange(C), 2)), np.full(2 * C, 1e-9), 99).together(C)
+    for k in range(2):
+        assert found.curve[k][-1] == pytest.approx(optimum(loss, weight[k], rho[k]).fun, abs=1e-12)
+
+
+def test_what_is_known_of_models_that_have_left_is_not_used_again():
+    loss, rho, way = PAIRS["logistic"][0], np.stack([RHO, 0.1 * RHO, 0.01 * RHO]), LBFGS(np.arange(3))
+    for least in (1e3, 1e-9):  # the first leaves before the curvature is looked at
+        stack = Stack(Rows(Z), loss, np.full((3, N), 1 / N), rho, np.zeros((3, C, D)))
+        found = descend(stack, way, np.array([least, 1e-9, 1e-9]), 500)
+        way = way.again(np.arange(3))
+    for k in range(3):
+        assert found.curve[k][-1] == pytest.approx(optimum(loss, np.full(N, 1 / N), rho[k]).fun, abs=1e-12)
+
+
 def test_the_slowest_column_speaks_for_all():
     loss, weight = PAIRS["logistic"][0].apart(1), np.full((1, N), 1 / N)
     rho = np.stack([1e3 * RHO, RHO, RHO])

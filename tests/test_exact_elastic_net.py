@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from skdeep.exact.elastic_net import solve
 from skdeep.exact.losses import LogisticLoss, SoftmaxLoss, SquaredHinges, SquaredLoss, SquaredWestonWatkins
 from skdeep.exact.rows import Rows, SparseRows
+from skdeep.exact.value_losses import HuberLoss
 
 LOSSES = ["softmax", "smoothed softmax", "logistic", "smoothed logistic", "squared", "squared hinges", "weston watkins"]
 
@@ -297,6 +298,18 @@ def test_classes_that_are_rare_or_absent_saturate_no_step(name):
     kappa = np.array([[0.001] * 4 + [0.0]])
     found = solve(Rows(Z), make_loss(name, codes, 30), weight, kappa, 0 * kappa)
     assert found.converged.all()
+
+
+def test_more_coordinates_than_rows_have_curvature_for():
+    """Where they all leave zero together, the first that is back ended their steps, and the fit 2 % above its end."""
+    rng = np.random.default_rng(0)
+    Z = rng.normal(size=(120, 1200)) * (rng.random((120, 1200)) < 0.15)
+    target = Z[:, :6] @ rng.normal(size=6) + 0.5 * rng.normal(size=120)
+    Z -= Z.mean(0)
+    weight, kappa = np.full((1, 120), 1 / 120), np.r_[np.full(1200, 1e-3 / target.std()), 0]
+    target = (target - np.median(target)) / target.std()
+    rows, loss = Rows(np.column_stack([Z, np.ones(120)])), HuberLoss(target[None], 0.5)
+    assert solve(rows, loss, weight, kappa[None], 0 * kappa[None]).gap[0] <= 1e-6
 
 
 def test_models_of_many_classes_and_columns_need_no_matrix(monkeypatch):

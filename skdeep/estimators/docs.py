@@ -13,11 +13,11 @@ alpha : float or "auto", default="auto"
     Weight of the penalty. ``C`` of LogisticRegression and LinearSVC is ``1 / (alpha * n_samples)``; ``alpha`` of
     SGDClassifier is the same. "auto" is what these do with ``C=1`` behind a StandardScaler:
     :math:`\\frac{1}{\\sum_i w_i} R(W \\,\\mathrm{diag}(\\sigma))` with the columns' standard deviations :math:`\\sigma`
-    (weighted; root mean squares if ``fit_intercept=False``). Sparse columns, whose scale is information, and those with
-    ``standardize=False`` count as they are; but sparse rows that are short need larger coefficients: where their mean
-    squared length q is below 10 (tf-idf: 1), :math:`\\sigma = \\sqrt{q / 10}`, except for squared hinges. In
-    ``partial_fit``, the sums run over all rows so far. For plain hinges it is five times as much, as with less their
-    optimum predicts worse; and 5 takes the place of 10.
+    (weighted; root mean squares if ``fit_intercept=False``). With ``standardize=False``, all columns count as they are.
+    With True, so do sparse ones, whose scale is information, unless rows are short, which need larger coefficients:
+    where their mean squared length q is below 10 (tf-idf: 1), :math:`\\sigma = \\sqrt{q / 10}`, except for squared
+    hinges. In ``partial_fit``, the sums run over all rows so far. For plain hinges it is five times as much, as with
+    less their optimum predicts worse; and 5 takes the place of 10.
 """
 
 RIDGE_ALPHA = """\

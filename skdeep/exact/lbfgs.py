@@ -61,9 +61,10 @@ class LBFGS:
     def again(self, group: np.ndarray) -> LBFGS:
         """Make directions for similar objectives: what is known of the curvature, they begin with."""
         other = LBFGS(group)
-        if len(self._inverse) and np.array_equal(group, self._all):
-            other._inverse, other._of_shift = self._inverse, self._of_shift
-            other._group = np.unique(group, return_inverse=True)[1]
+        kinds, own = np.unique(group, return_inverse=True)
+        # of models that have left, it is not known any more where the others have been looked at since
+        if len(self._inverse) == len(kinds) and np.array_equal(group, self._all):
+            other._inverse, other._of_shift, other._group = self._inverse, self._of_shift, own
         return other
 
     def keep(self, models: np.ndarray) -> None:
@@ -124,7 +125,7 @@ class LBFGS:
         _, first, self._group = np.unique(self._group, return_index=True, return_inverse=True)
         weight = stack.weight if len(stack.weight) == 1 else stack.weight[first]
         at = type(stack.at)(*(part[first] for part in stack.at))
-        second = stack.loss.diagonal(stack.scores[first], at) * weight[:, None]
+        second = stack.loss.keep(first).diagonal(stack.scores[first], at) * weight[:, None]
         rho, D = stack.rho[first], stack.params.shape[2]
         self._of_shift = np.where(rho > 0, 1 / np.where(rho > 0, rho, 1.0), 0.0)[:, None]
         if only_diagonal:

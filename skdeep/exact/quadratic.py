@@ -5,6 +5,7 @@ Minimise over u ``g'(u - x) + (u - x)' H (u - x) / 2 + sum_j kappa_j |u_j|``, wi
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -14,8 +15,8 @@ from scipy.linalg.lapack import dposv
 _FIRST = 0.3
 #: Exchanges that need not make less wrong than before, and exchanges in all.
 _PATIENCE, _MAX_EXCHANGES = 3, 40
-#: Steps of the method that cannot fail, of which any number leads down.
-_MAX_DESCENTS = 10
+#: Sweeps and steps of the methods that cannot fail, of which any number leads down.
+_MAX_SWEEPS = _MAX_DESCENTS = 10
 
 
 class Curvature(Protocol):
@@ -81,7 +82,7 @@ class Quadratic(NamedTuple):
 def minimise(problem: Quadratic) -> np.ndarray:
     """Find the minimum, or, of problems that are hard, a point that is lower than x, if there is one."""
     found = exchange(problem)
-    return _descend(problem) if found is None else found
+    return _descend(_swept(problem)) if found is None else found
 
 
 def exchange(problem: Quadratic, most: int = _MAX_EXCHANGES) -> np.ndarray | None:
@@ -148,6 +149,28 @@ def _entering(problem: Quadratic, sign: np.ndarray, beyond: np.ndarray) -> np.nd
         members = np.flatnonzero((family == whole) & entering)
         entering[members[np.argmin(beyond[members])] if len(members) else members] = False
     return entering
+
+
+def _swept(problem: Quadratic) -> Quadratic:
+    """Go down along one coordinate after the other, and state the problem from there.
+
+    Where more of them leave zero than rows have curvature for, all together are cut short by the first that is back.
+    """
+    if not isinstance(problem.curvature, Matrix):
+        return problem
+    matrix, gradient, x = problem.curvature.matrix, problem.gradient.copy(), problem.x.tolist()
+    own, kappa = matrix.diagonal().tolist(), problem.kappa.tolist()
+    for _ in range(_MAX_SWEEPS):
+        farthest = 0.0
+        for j, here in enumerate(x):
+            wanted = here * own[j] - float(gradient[j])
+            x[j] = math.copysign(max(abs(wanted) - kappa[j], 0.0), wanted) / own[j]
+            if x[j] != here:
+                gradient += (x[j] - here) * matrix[j]
+                farthest = max(farthest, abs(x[j] - here) * own[j])
+        if farthest <= problem.tol:
+            break
+    return problem._replace(gradient=gradient, x=np.array(x))
 
 
 def _descend(problem: Quadratic) -> np.ndarray:

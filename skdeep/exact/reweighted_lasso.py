@@ -10,7 +10,18 @@ import numpy as np
 
 from skdeep.exact.losses import OfColumns, RowLoss
 from skdeep.exact.quadratic import _FIRST, Matrix, Quadratic, minimise
-from skdeep.exact.reweighted import _ERROR, _FEW_UNKNOWNS, _LONG, _MAX_STEPS, _MAX_VALUES, _OLD, _SLOW, Hessians, some
+from skdeep.exact.reweighted import (
+    _ERROR,
+    _FEW_UNKNOWNS,
+    _LONG,
+    _MAX_STEPS,
+    _MAX_VALUES,
+    _OLD,
+    _ROUNDING,
+    _SLOW,
+    Hessians,
+    some,
+)
 from skdeep.exact.rows import Rows
 
 #: Share of the curvature that is added where a common shift of all scores has none.
@@ -83,6 +94,7 @@ def _by_supports(
         left[alive] = distance
         params[alive] += step
         arrived[alive] = (distance * rate / np.maximum(1 - rate, _OLD) <= _ERROR) & (rate < _SLOW)
+        arrived[alive] |= distance <= _ROUNDING  # where it has begun at its optimum, as where all is zero
         is_lost = ~np.isfinite(distance) | ((rate >= _SLOW) & (count >= _LONG))
         alive = alive[~(arrived[alive] | is_lost)]
         if not len(alive):

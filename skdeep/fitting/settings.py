@@ -254,9 +254,9 @@ class Adam(_Steps):
 class AdamW(Adam):
     r"""Settings of Adam with decoupled weight decay: the penalty acts with the bare learning rate.
 
-    ``alpha`` is then the decay per unit of learning rate, :math:`\theta \leftarrow \theta - \epsilon\alpha\theta`, and
-    no longer the weight of a penalty in an objective. To be passed as ``solver`` of a classifier, in place of the name
-    "adamw"; see `SGD`.
+    ``alpha`` is then the decay per unit of learning rate, :math:`\theta \leftarrow \theta / (1 + \epsilon\alpha)` after
+    each step, and no longer the weight of a penalty in an objective. To be passed as ``solver`` of a classifier, in
+    place of the name "adamw"; see `SGD`.
 
     Parameters
     ----------

@@ -164,8 +164,8 @@ def _ratio_of_splitter(cv: Any, n_splits: int) -> float:
     """Find the ratio of a splitter of which no rows need be known; NaN if it takes these."""
     if isinstance(cv, ShuffleSplit | StratifiedShuffleSplit):
         test = 0.1 if cv.test_size is None and cv.train_size is None else cv.test_size
-        if not isinstance(test, float):
-            return math.nan
+        if not (isinstance(test, float) and isinstance(cv.train_size, float | None)):
+            return math.nan  # numbers of rows
         _check_number(cv.get_n_splits(), n_splits)
         return test / (1 - test if cv.train_size is None else cv.train_size)
     if cv is None or isinstance(cv, int | np.integer):

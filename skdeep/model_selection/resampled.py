@@ -297,7 +297,8 @@ class Near:
         source, indicators = self.problem.source, self.problem.indicators
         if sparse.issparse(source):
             estimator = self.member.estimator
-            if not isinstance(estimator.alpha, str) or indicators.start < indicators.stop:
+            are_as_they_are = not (isinstance(estimator.alpha, str) and estimator.standardize)
+            if are_as_they_are or indicators.start < indicators.stop:
                 return 1.0
             lengths = np.asarray(source.power(2).sum(1), dtype=np.float64).ravel()
             return unit_of_short_rows(shares @ lengths, estimator._full_rows)[:, None]

@@ -106,6 +106,7 @@ def standard_errors(
 
     The sandwich holds whether or not the model is the right one, and is what `bootstrap_coefficients` tends to; without
     a penalty it is HC0. The inverse Hessian is for probabilities that are the right ones. Both take few rows for many.
+    Classes of a softmax add up to zero: a common shift of their scores, which no row tells of, has no part in either.
     With a penalty they are of what the classifier estimates, which is drawn towards zero.
 
     Parameters
