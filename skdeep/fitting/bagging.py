@@ -19,7 +19,7 @@ from skdeep.data.inputs import Classifier, OutputSpace, to_numpy
 from skdeep.data.monitor import Watch
 from skdeep.data.problem import Problem, scores_of
 from skdeep.data.scoring import as_score
-from skdeep.data.splits import DIVIDED, KEPT, Folds, dealt_shares, fold_of_rows
+from skdeep.data.splits import DIVIDED, KEPT, Folds
 from skdeep.data.state import RandomSource, TrainingState
 from skdeep.engine.networks import Network
 from skdeep.engine.per_model import index_of, numbered, to_device
@@ -28,7 +28,7 @@ from skdeep.fitting.calibrators import DOUBT, doubt
 from skdeep.fitting.fit import check_scoring, set_attributes
 from skdeep.fitting.fitted import able, needs_float64
 from skdeep.fitting.links import CALIBRATED, calibrate, fitted_copy
-from skdeep.fitting.recipe import Member, Recipe, trained_on, weights_by_model
+from skdeep.fitting.recipe import Member, Recipe, Stack, trained_on, weights_by_model
 from skdeep.fitting.settings import changed, setting_names
 from skdeep.fitting.solving import solve
 from skdeep.fitting.starts import curves, end
@@ -126,7 +126,7 @@ def train_dealt(recipe: Recipe, problem: Problem, models: list[Member], watched:
     network = recipe.network(recipe, problem, models, False)
     fitted = partial(fitted_copy, [model.estimator for model in models])
     monitor = Watch(watched, recipe.judged_by, _watched_score(leader), leader._labels_of, fitted)
-    solve(recipe, problem, network, models, recipe.epochs, monitor)
+    solve(Stack(recipe, problem, network, models, recipe.epochs, monitor))
     return network
 
 
@@ -140,21 +140,16 @@ def deal(recipe: Recipe, problem: Problem, held_out: Problem | None, members: li
         )
     check_scoring(leader, problem)
     split_seed = members[0].state.split_seed
-    distinct = problem.distinct(split_seed)
-    fold = fold_of_rows(distinct, leader.n_estimators)
-    share = dealt_shares(distinct, fold, leader.n_estimators, split_seed)
-    folds = problem.folds(distinct, fold, share, merge=False)
+    merges = recipe.batch_rows == problem.n_rows  # see Problem.merged
+    dealt = problem.dealt(leader.n_estimators, split_seed, {False, merges})
+    folds = dealt[False]
     numbers = folds.numbers  # on tiny data, some are empty
     if len(numbers) == 0:
         raise ValueError(
             f"{type(leader).__name__} needs at least 2 distinct rows of a class, to leave some out; use "
             f"{leader._member_class.__name__}."
         )
-    merged = folds
-    if recipe.batch_rows == problem.n_rows:  # see Problem.folds
-        merged = problem.folds(distinct, fold, share, merge=True)
-    del distinct
-    rest = trained_on(merged, len(members))
+    rest = trained_on(dealt[merges], len(members))
     generators = [member.state.generator for member in members]
     first, number = numbered(generators)  # ensembles of one seed share their draws
     drawn = [generators[m].integers(2**31 - 1, size=len(numbers)).tolist() for m in first]

@@ -17,7 +17,6 @@ from skdeep.engine.losses import LabelSmoothing, Loss
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.penalties import L1, L2, ElasticNet, NoPenalty
 from skdeep.engine.per_model import groups
-from skdeep.engine.training import Monitor, Observer
 from skdeep.engine.values import (
     AbsoluteValues,
     GammaValues,
@@ -29,8 +28,8 @@ from skdeep.engine.values import (
     TweedieValues,
     ValueLoss,
 )
-from skdeep.exact import elastic_net, finite_newton, hinge, huber, moments, normal, piecewise, wide
-from skdeep.exact.descent import Solution, Stack, descend
+from skdeep.exact import descent, elastic_net, finite_newton, hinge, huber, moments, normal, piecewise, wide
+from skdeep.exact.descent import Solution
 from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
 from skdeep.exact.lbfgs import LBFGS
 from skdeep.exact.losses import (
@@ -47,7 +46,7 @@ from skdeep.exact.path import follow
 from skdeep.exact.rows import Rows, SparseRows
 from skdeep.exact.value_losses import HuberLoss, SquaredInsensitive, TweedieLoss
 from skdeep.fitting.at_once import EXACT, begin, book
-from skdeep.fitting.recipe import Member, Recipe, rows_and_weights, total_weights
+from skdeep.fitting.recipe import Recipe, Stack, rows_and_weights
 from skdeep.fitting.variables import Centring, Variables, rows_of, weights_of
 
 #: Values of rows up to which these are kept in float64 while a solver runs.
@@ -154,34 +153,25 @@ def _indicators(target: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(target.reshape(len(target), -1).T, dtype=np.float64)
 
 
-def solve_exactly(
-    recipe: Recipe,
-    problem: Problem,
-    network: Linear,
-    members: list[Member],
-    epochs: int,
-    monitor: Monitor | None = None,
-    observer: Observer | None = None,
-) -> None:
-    """Train a stack; see `skdeep.fitting.solving.solve`. For who watches, it is one epoch."""
-    begin(network, observer)
+def solve_exactly(stack: Stack) -> None:
+    """Train a stack of linear models. For who watches, it is one epoch."""
+    begin(stack)
+    recipe, problem, network, members = stack.recipe, stack.problem, stack.network, stack.members
     index, weight = weights_of(problem, members)
-    total_weight = total_weights(problem, members)
-    variables, penalty = Variables.of(network), recipe.penalty(members, total_weight, total_weight)
+    variables, penalty = Variables.of(network), stack.penalty()
     parts = groups(*rows_and_weights(members))
     same = len(variables.own_scale) == len(variables.own_center) == 1
     if len(parts) > 1 and not (variables.suit(parts) and (same or (penalty.alpha > 0).all())):
         # without a penalty, which of many optima it is depends on the columns
         for part in parts:
-            own = network.select(np.array(part))
-            assert isinstance(own, Linear)
-            solve_exactly(recipe, problem, own, [members[m] for m in part], epochs)
+            own = [members[m] for m in part]
+            solve_exactly(Stack(recipe, problem, network.select(np.array(part)), own, stack.epochs))
         return
     rows = rows_of(problem, network, index, variables, recipe.loss.target == "values")
     target = problem.target if index is None else problem.target[index]
     rho, kappa = variables.strengths(penalty, network.unit)
     tol = np.array([member.progress.tol for member in members])
-    max_iter = int(max(min(epochs, member.progress.max_iter) for member in members))
+    max_iter = int(max(min(stack.epochs, member.progress.max_iter) for member in members))
     start = np.zeros((len(members), recipe.n_outputs, rows.shape[1]))
     if members[0].progress.warm:
         start = variables.forth(network)
@@ -211,20 +201,19 @@ def solve_exactly(
         found[1] -= found[1].mean(1, keepdims=True)
     params = [torch.from_numpy(part) for part in found]
     params = params if dtype is torch.float64 else [part.to(dtype) for part in params]
-    book(solution, params, network, members, monitor, observer)
+    book(stack, solution, params)
 
 
-def solve_at_once(recipe: Recipe, problem: Problem, network: Linear, members: list[Member]) -> bool:
+def solve_at_once(stack: Stack) -> bool:
     """Solve a model's least squares by its normal equations, unless they tell too little: see `skdeep.exact.normal`."""
+    recipe, problem, network, members = stack.recipe, stack.problem, stack.network, stack.members
     n, D = problem.n_rows, problem.source.shape[1] + len(network.params) - 1
     is_plain = type(problem.source) is np.ndarray and network.frame is None and problem.shard is None
     is_here = recipe.device.type == "cpu" and recipe.dtype is torch.float64 and fits_memory(problem)
     if len(members) > 1 or type(recipe.loss) is not SquaredValues or not (is_plain and is_here and n > D):
         return False
-    index, weight = weights_of(problem, members)
-    total_weight = total_weights(problem, members)
-    penalty, variables = recipe.penalty(members, total_weight, total_weight), Variables.of(network)
-    (rho,), _ = variables.strengths(penalty, network.unit)
+    (index, weight), variables = weights_of(problem, members), Variables.of(network)
+    (rho,), _ = variables.strengths(stack.penalty(), network.unit)
     if rho.ndim > 1:  # targets that are held differently
         return False
     target = (problem.target if index is None else problem.target[index]).T
@@ -241,13 +230,13 @@ def solve_at_once(recipe: Recipe, problem: Problem, network: Linear, members: li
 
 def _descend(
     recipe: Recipe,
-    objectives: tuple[Rows, RowLoss, np.ndarray, np.ndarray, np.ndarray],
+    smooth: tuple[Rows, RowLoss, np.ndarray, np.ndarray, np.ndarray],
     alike: bool,
     tol: np.ndarray,
     max_iter: int,
 ) -> Solution:
-    """Minimise smooth objectives, of which `objectives` is what a `Stack` is; separable losses column by column."""
-    rows, loss, weight, rho, params = objectives
+    """Minimise `smooth` objectives, given as a `descent.Stack` is; separable losses column by column."""
+    rows, loss, weight, rho, params = smooth
     n_models, n_scores, n_columns = params.shape
     max_fun = recipe.settings.max_fun
     if type(loss) is SquaredLoss and (at_once := next((way for way in (wide, moments) if way.suits(rows)), None)):
@@ -282,8 +271,8 @@ def _descend(
         size = max(1, _BATCH // (params.shape[1] * rows.shape[0])) if newton else len(params)
         for models in np.split(np.arange(len(params)), range(size, len(params), size)):
             own = weight if len(weight) == 1 else weight[models]
-            stack = Stack(rows, loss.keep(models), own, rho[models], params[models])
-            parts.append(descend(stack, directions(models), tol[models], max_iter, max_fun))
+            objectives = descent.Stack(rows, loss.keep(models), own, rho[models], params[models])
+            parts.append(descent.descend(objectives, directions(models), tol[models], max_iter, max_fun))
             if parts[-1].interrupted and len(parts[-1].params) < len(params):
                 raise KeyboardInterrupt
         solution = Solution.joined(parts)

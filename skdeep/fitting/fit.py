@@ -36,7 +36,7 @@ from skdeep.engine.values import SquaredValues
 from skdeep.fitting.calibration import deal_beside
 from skdeep.fitting.links import fitted_copy, learned
 from skdeep.fitting.outcome import Judge, divergence, look_at_end, warn
-from skdeep.fitting.recipe import Member, Recipe, weights_by_model
+from skdeep.fitting.recipe import Member, Recipe, Stack, weights_by_model
 from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.solving import penalty_of, solve
 from skdeep.fitting.starts import begin, curves, end, goes_on, identify, known_state, new_progress
@@ -122,7 +122,7 @@ def fit(
     data["metadata"] = None if sample_weight is None else {"sample_weight": sample_weight}
     task = None if incremental or len(estimators) > 1 else _begin_task(leader, data)
     if with_probabilities and not (going_on or incremental or held_out is not None or task is not None):
-        members[0].dealt = deal_beside(recipe, problem, members, split_seed)
+        members[0].beside = deal_beside(recipe, problem, members, split_seed)
     # full batches go through models one after the other
     n_params = leader._n_params(problem.source.shape[1], recipe.n_outputs)
     n_params *= 1 if recipe.solver in FULL_BATCH else len(estimators)
@@ -212,9 +212,9 @@ def train_each(
     for member, own in zip(members, weights_by_model(weight, len(members)), strict=True):
         member.rows, member.weight = rows, own
     is_new = identify(problem, members)
-    dealt = members[0].dealt
-    stack = members if dealt is None else [*members, *dealt.models]
-    network = recipe.network(recipe, problem, stack, going_on)
+    beside = members[0].beside
+    everyone = members if beside is None else [*members, *beside.models]
+    network = recipe.network(recipe, problem, everyone, going_on)
     if going_on and not incremental and is_new:
         first.seen_before = getattr(leader, "t_", 0)
     for member in members:
@@ -234,9 +234,9 @@ def train_each(
     if going_on and not incremental:
         judge_start(network, [member.progress for member in members], monitor)
         network = _better_start(recipe, problem, network, members, judge) if is_new else network
-    solve(recipe, problem, network, stack, epochs, monitor, observer)
-    if dealt is not None:
-        dealt.network, network = network, network.select(np.arange(1))
+    solve(Stack(recipe, problem, network, everyone, epochs, monitor, observer))
+    if beside is not None:
+        beside.network, network = network, network.select(np.arange(1))
     look_at_end(recipe, problem, network, members, judge)
     return network, observer
 

@@ -20,7 +20,7 @@ from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
 from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import numbered
-from skdeep.engine.training import Progress
+from skdeep.engine.training import Monitor, Observer, Progress
 from skdeep.fitting.settings import FULL_BATCH, Solver, settings_of
 
 
@@ -40,7 +40,7 @@ class Member:
         Weight of each row of the problem in training, one object where members share them; None for ones.
     stretch : float
         How many times larger its setting of the loss is than the recipe's, where that follows from targets (Huber's).
-    dealt : Dealt, or None
+    beside : FoldModels, or None
         What its calibration needs, where models of the folds train beside it.
     """
 
@@ -50,7 +50,7 @@ class Member:
     rows: np.ndarray | None = None
     weight: np.ndarray | None = None
     stretch: float = 1.0
-    dealt: Dealt | None = None
+    beside: FoldModels | None = None
 
     @cached_property
     def settings(self) -> Any:
@@ -184,12 +184,46 @@ def trained_on(folds: Folds, n_models: int) -> dict[int, tuple[np.ndarray, list[
 
 
 @dataclass
-class Dealt:
+class Stack:
+    """Models that are trained together.
+
+    Attributes
+    ----------
+    network : Network
+        Of one model for each member; consumed.
+    members : list of Member
+        Their `progress` receives the result, their `state` what training can go on with.
+    epochs : int
+        At most; beyond the end of a schedule, it begins anew.
+    monitor, observer
+        See `skdeep.engine.training.train`.
+    """
+
+    recipe: Recipe
+    problem: Problem
+    network: Any
+    members: list[Member]
+    epochs: int
+    monitor: Monitor | None = None
+    observer: Observer | None = None
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody looks at epochs."""
+        return self.monitor is not None or self.observer is not None
+
+    def penalty(self) -> ElasticNet:
+        """Make the penalty of each model, for steps of all its rows."""
+        weight = total_weights(self.problem, self.members)
+        return self.recipe.penalty(self.members, weight, weight)
+
+
+@dataclass
+class FoldModels:
     """Rows in folds, and models that are each trained without one.
 
     Attributes
     ----------
-    folds : Folds
     rest : dict of int to tuple
         See `trained_on`.
     models : list of Member

@@ -37,7 +37,7 @@ from skdeep.estimators.regression import BaseTorchRegressor
 from skdeep.fitting.exactly import has_exact_solver
 from skdeep.fitting.fit import check_scoring, members_of, monitor_of
 from skdeep.fitting.outcome import look_at_end, warn
-from skdeep.fitting.recipe import Member, Recipe
+from skdeep.fitting.recipe import Member, Recipe, Stack
 from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.solving import solve
 from skdeep.fitting.starts import new_progress
@@ -256,7 +256,8 @@ class _Grid:
                 raise Apart("Equal rows may be merged.")
             with at_most(1) if exact else threads_for(n_params * recipe.batch_rows):
                 network = self._network(rows, recipe, members)
-                solve(recipe, rows.problem, network, members, recipe.epochs, _monitor(recipe, members, watched))
+                monitor = _monitor(recipe, members, watched)
+                solve(Stack(recipe, rows.problem, network, members, recipe.epochs, monitor))
                 if any(member.progress.interrupted for member in members):
                     raise KeyboardInterrupt  # it is the search that the user wants to end
                 if not exact:

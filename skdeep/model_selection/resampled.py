@@ -30,7 +30,7 @@ from skdeep.exact.reweighted_lasso import refit_lasso
 from skdeep.exact.rows import Rows
 from skdeep.fitting.exactly import has_exact_solver, row_loss
 from skdeep.fitting.outcome import divergence
-from skdeep.fitting.recipe import Member, Recipe
+from skdeep.fitting.recipe import Member, Recipe, Stack
 from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.solving import penalty_of, solve
 from skdeep.fitting.starts import new_progress
@@ -127,7 +127,7 @@ class Trainer:
         elif start is not None and self._vary_as_all(network, members):
             # without a penalty, a stack has one set of columns; models of several are solved one after the other
             network = _in_columns_of(start, network.params)
-        solve(recipe, problem, network, members, recipe.epochs)
+        solve(Stack(recipe, problem, network, members, recipe.epochs))
         for member in members:
             if member.progress.interrupted:
                 raise KeyboardInterrupt
