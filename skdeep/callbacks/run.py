@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from skdeep.data.inputs import Classifier
-from skdeep.engine.networks import Network
-from skdeep.engine.progress import Progress
-
-
-class Snapshot(Protocol):
-    """Return the fitted attributes for a network's present parameters; with `progress`, the curves of training too."""
-
-    def __call__(self, network: Network, progress: Progress | None = None) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,8 +17,9 @@ class Run:
     ----------
     estimator : object
         The classifier being fitted, whose ``classes_`` are known.
-    snapshot : Snapshot
-        Called only where a callback asks for it.
+    snapshot : callable
+        ``snapshot(network, progress=None)`` makes the fitted attributes for a network's present parameters; with
+        `progress`, the curves of training too. Called only where a callback asks for it.
     X, y, sample_weight
         The rows trained on, their original labels, their weights or None.
     validation : tuple or None
@@ -35,7 +29,7 @@ class Run:
     """
 
     estimator: Classifier
-    snapshot: Snapshot
+    snapshot: Callable[..., dict[str, Any]]
     X: Any
     y: Any
     sample_weight: Any

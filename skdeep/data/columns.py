@@ -67,7 +67,10 @@ class Columns:
             return cls(zero + mass, zero, zero, zero, _largest_of(rows, subset), rounding, square)
         total = shift = room = None
         step = _CHUNK_ROWS if rows.home.type == "cpu" else max(_CHUNK_ROWS, _CHUNK_VALUES // rows.n_features)
-        for X, w in _chunks(rows, subset, weight, step):
+        for X, index in _parts_of(rows, subset, step):
+            w = np.ones(len(X)) if weight is None else weight[index]
+            if not w.any():
+                continue
             share = w / w.sum()
             if shift is None or room is None:
                 shift = _near_mean(X, share, step)
@@ -172,11 +175,6 @@ class Columns:
         zero = np.zeros_like(share)
         return Columns(weight + missing, zero, share, np.sqrt(share * (1 - share)), zero, self.rounding)
 
-    @property
-    def variance(self) -> np.ndarray:
-        """The square of the deviation, as far as there are such numbers."""
-        return self.deviation**2
-
     def frame(self, dtype: torch.dtype, sizes: np.ndarray, centered: bool, same_factor: bool = False) -> Frame | None:
         """Choose the frame to see columns of these sizes in; None where `dtype` loses nothing of them as they are.
 
@@ -227,32 +225,24 @@ def _in_own_dtype(rows: DenseRows | SparseRows) -> tuple[DenseRows | SparseRows,
     return rows, rounding
 
 
-def _chunks(
-    rows: DenseRows, subset: np.ndarray | None, weight: np.ndarray | None, step: int
-) -> Iterator[tuple[Tensor, np.ndarray]]:
-    """Take rows, so many at a time, and their weights, which are not all zero."""
-    n = len(rows) if subset is None else len(subset)
-    for start in range(0, n, step):
-        part = slice(start, start + step)
-        index = part if subset is None else subset[part]
-        w = np.ones(min(step, n - start)) if weight is None else weight[index]
-        if weight is None or w.any():
-            yield rows.take(index if isinstance(index, slice) else torch.from_numpy(index)), w
-
-
-def _parts_of(rows: SparseRows, subset: np.ndarray | None) -> Iterator[tuple[Tensor, slice | np.ndarray]]:
-    """Take sparse rows, so many at a time, and say which these are."""
-    n, step = len(rows) if subset is None else len(subset), max(1, MAX_VALUES // rows.row_values)
-    for start in range(0, n, step):
+def _parts_of(
+    rows: DenseRows | SparseRows, subset: np.ndarray | None, step: int
+) -> Iterator[tuple[Tensor, slice | np.ndarray]]:
+    """Take rows, so many at a time, and say which these are."""
+    for start in range(0, len(rows) if subset is None else len(subset), step):
         part = slice(start, start + step)
         index = part if subset is None else subset[part]
         yield rows.take(index if isinstance(index, slice) else torch.from_numpy(index)), index
 
 
+def _parts_of_sparse(rows: SparseRows, subset: np.ndarray | None) -> Iterator[tuple[Tensor, slice | np.ndarray]]:
+    return _parts_of(rows, subset, max(1, MAX_VALUES // rows.row_values))
+
+
 def _largest_of(rows: SparseRows, subset: np.ndarray | None) -> np.ndarray:
     """Find the largest magnitude in each column of sparse rows."""
     largest = torch.zeros(rows.n_features, dtype=rows.dtype, device=rows.device)
-    for X, _ in _parts_of(rows, subset):
+    for X, _ in _parts_of_sparse(rows, subset):
         if X.layout is torch.sparse_csr:
             largest.scatter_reduce_(0, X.col_indices().long(), X.values().abs(), "amax")
         else:
@@ -263,7 +253,7 @@ def _largest_of(rows: SparseRows, subset: np.ndarray | None) -> np.ndarray:
 def _squares_of(rows: SparseRows, subset: np.ndarray | None, weight: np.ndarray | None) -> tuple[float, float]:
     """Compute the weight of sparse rows, and their mean squared length."""
     mass = total = 0.0
-    for X, index in _parts_of(rows, subset):
+    for X, index in _parts_of_sparse(rows, subset):
         w = np.ones(len(X)) if weight is None else weight[index]
         if X.layout is torch.sparse_csr:
             w_of_values = np.repeat(w, np.diff(X.crow_indices().cpu().numpy()))
@@ -334,8 +324,6 @@ def _together(
     n = len(rows)
     if isinstance(rows, SparseRows) or n * rows.n_features > _FEW_VALUES or rows.home.type != "cpu":
         return [None] * len(subsets)
-    if len(subsets) == 1 and rows.kind is torch.float64 and (one := _of_one(rows, subsets[0], weights[0])):
-        return [one]
     share = np.array([weights_of_rows(n, *own) for own in zip(subsets, weights, strict=True)])
     mass = share.sum(1)
     if rows.kind is torch.float64:  # nothing is to be cast
@@ -372,26 +360,6 @@ def _together(
         Columns(zero + total, zero, own_mean, own_deviation, zero, rounding) if is_sound else None
         for total, is_sound, own_mean, own_deviation in zip(mass, sound, mean, deviation, strict=True)
     ]
-
-
-def _of_one(rows: DenseRows, subset: np.ndarray | None, weight: np.ndarray | None) -> Columns | None:
-    """Measure a few rows in float64 for one model; None where a column may be constant, or without such numbers."""
-    Z, (eps, tiny) = rows.as_they_are(slice(None)).numpy(), _LIMITS[np.dtype(np.float64)]
-    share = weights_of_rows(len(Z), subset, weight)
-    mass = float(share.sum())
-    share = share / mass
-    with np.errstate(all="ignore"):
-        at = share @ Z
-        centred = Z - at
-        moved = share @ centred
-        variance = share @ np.square(centred, out=centred)
-        near = moved * moved
-        variance -= near
-        rounded = np.maximum(np.square(eps * at) + tiny / eps, _NEAR * near)
-        if not ((variance > rounded) & (variance < np.inf)).all():
-            return None
-    zero = np.zeros(Z.shape[1])
-    return Columns(zero + mass, zero, at + moved, np.sqrt(variance), zero, 10 * eps)
 
 
 def _scaled_moments(X: Tensor, shift: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:

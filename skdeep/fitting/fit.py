@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from skdeep.callbacks.observers import make_observer
 from skdeep.callbacks.run import Run
-from skdeep.data.encoding import draw_seeds, encode, encode_validation, warn_of_raw_columns
+from skdeep.data.encoding import draw_seeds, encode, warn_of_raw_columns
 from skdeep.data.inputs import Classifier, Data, OutputSpace, float_dtype
 from skdeep.data.labels import Probabilities
 from skdeep.data.monitor import Watch
@@ -114,7 +114,8 @@ def fit(
     recipe.check(problem.source)
     held_out = None
     if X_val is not None:
-        held_out = encode_validation(estimators, X_val, y_val, weight_val).placed(recipe.device, recipe.dtype)
+        further: Any = {"going_on": True, "incremental": True, "suffix": "_val"}  # rows, which change nothing
+        held_out = encode(estimators, X_val, y_val, weight_val, **further).placed(recipe.device, recipe.dtype)
         recipe.check(held_out.source)
     members = members_of(estimators, incremental)
     split_seed = members[0].state.split_seed

@@ -24,7 +24,7 @@ from skdeep.fitting.courses import clean_loss, following
 from skdeep.fitting.exactly import has_exact_solver, solve_at_once, solve_exactly
 from skdeep.fitting.recipe import Member, Recipe, Stack, common, mean_weights, rows_and_weights, total_weights, values
 from skdeep.solvers.closed_form import Ridge
-from skdeep.solvers.full_batch import Limits, minimise
+from skdeep.solvers.full_batch import minimise
 
 
 def solve(stack: Stack) -> None:
@@ -64,8 +64,8 @@ def _by_full_batches(stack: Stack) -> None:
     # nothing is drawn: one generator for all, so that models of the same rows share their passes
     batches = _batches(problem, members, [members[0].state.generator] * len(members), chunk)
     objective = Objective(network, recipe.loss, penalty, batches, mean_weights(members))
-    limits = Limits(stack.epochs, recipe.settings.max_fun, recipe.newton_params)
-    minimise(objective, limits, [member.progress for member in members], stack.monitor, stack.observer)
+    progress, limits = [member.progress for member in members], (stack.epochs, recipe.settings.max_fun)
+    minimise(objective, *limits, progress, stack.monitor, stack.observer, recipe.newton_params)
 
 
 def _by_steps(stack: Stack) -> None:

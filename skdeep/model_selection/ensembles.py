@@ -20,7 +20,6 @@ from skdeep.data.inputs import Data, OutputSpace, float_dtype
 from skdeep.data.problem import Problem
 from skdeep.engine.networks import Network
 from skdeep.engine.threads import threads_for
-from skdeep.engine.values import AbsoluteValues, QuantileValues, SquaredValues
 from skdeep.estimators.base import BaseTorchEstimator
 from skdeep.estimators.regression import BaseTorchRegressor
 from skdeep.fitting.bagging import Dealt, deal, train_dealt
@@ -32,13 +31,11 @@ from skdeep.fitting.starts import begin, end
 from skdeep.fitting.torch_settings import own_settings
 from skdeep.model_selection.evaluation import _Task, of_one_kind, share_seed
 from skdeep.model_selection.grid import is_plain_call, result_of, steps_of, warn_of_fault
-from skdeep.model_selection.own_units import MAX_IN_ONE_ARRAY
-from skdeep.model_selection.stacks import Apart, stackable_now, why_alone
+from skdeep.model_selection.grid_rows import WITHOUT_UNIT
+from skdeep.model_selection.stacks import MAX_IN_ONE_ARRAY, Apart, stackable_now, why_alone
 
 #: Weights of all members of a stack: with more, nothing is gained.
 _MAX_PARAMS = 1 << 21
-#: Losses of values that are the same in any unit.
-_WITHOUT_UNIT = (SquaredValues, AbsoluteValues, QuantileValues)
 
 
 def evaluate_ensembles(tasks: dict[int, _Task], seed: int, n_workers: int) -> dict[int, dict]:
@@ -141,7 +138,7 @@ class _Split:
         recipe.check(problem.source)
         if type(problem.source) is not np.ndarray or problem.weight is not None:
             raise Apart("Rows are no array, or have weights.")
-        if isinstance(leader, BaseTorchRegressor) and type(recipe.loss) not in _WITHOUT_UNIT:
+        if isinstance(leader, BaseTorchRegressor) and type(recipe.loss) not in WITHOUT_UNIT:
             raise Apart("A loss that knows of a unit is another one for each split.")
         if recipe.solver in FULL_BATCH or recipe.device.type != "cpu" or recipe.batch_rows >= problem.n_rows:
             raise Apart("Steps are of all rows, or on an accelerator.")

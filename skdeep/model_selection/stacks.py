@@ -30,6 +30,8 @@ _PARAMETER_COPIES = 6
 _HISTORY_COPIES = 4 * HISTORY
 #: Tensors of the size of a layer's activations: forward, backward, and one in passing.
 _ACTIVATION_COPIES = 3
+#: Values of the rows of all splits, at most, that are put into one array.
+MAX_IN_ONE_ARRAY = 1 << 24
 
 
 class Apart(Exception):

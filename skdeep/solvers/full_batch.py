@@ -111,30 +111,15 @@ class _Stack:
         return torch.addcmul(self.point, self.direction, length.unsqueeze(1))
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How far the solver goes at most.
-
-    Attributes
-    ----------
-    iterations, evaluations : int
-        Of each model, and of its objective.
-    newton_params : int or None
-        Parameters of a linear model up to which directions are Newton's; None for ``Newton.max_params``.
-    """
-
-    iterations: int
-    evaluations: int
-    newton_params: int | None = None
-
-
 @torch.no_grad()
 def minimise(
     objective: Objective,
-    limits: Limits,
+    max_iter: int,
+    max_fun: int,
     progress: list[Progress],
     monitor: Monitor | None = None,
     observer: Observer | None = None,
+    newton_params: int | None = None,
 ) -> list[Progress]:
     """Minimise the objective of each model of a stack until its gradient's largest entry is at most its ``tol``.
 
@@ -142,11 +127,14 @@ def minimise(
     ----------
     objective : Objective
         Its ``batches`` are chunks of the data, summed into one gradient.
-    limits : Limits
+    max_iter, max_fun : int
+        Iterations at most, of each model, and evaluations of its objective.
     progress : list of Progress
         One per model. ``tol`` bounds the gradient; with ``watch_score``, the validation score can stop it as well.
     monitor, observer
         As in `skdeep.engine.training.train`.
+    newton_params : int, optional
+        Parameters of a linear model up to which directions are Newton's; None for ``Newton.max_params``.
 
     Returns
     -------
@@ -159,14 +147,14 @@ def minimise(
     if observer is not None:
         observer.train_begin(network, None)
     try:
-        stack = _Stack.begin(objective, progress, limits.newton_params)
+        stack = _Stack.begin(objective, progress, newton_params)
         n_evaluations, ended = 1, alive
         while True:
             if len(ended):
                 if observer is not None:
                     observer.epoch_begin(progress[0].n_iter)
                 stack.aim(ended)
-            spent = n_evaluations >= limits.evaluations
+            spent = n_evaluations >= max_fun
             stuck = stack.search.hopeless | stack.at_rest
             if spent or stuck.any():
                 ended = np.arange(len(alive)) if spent else np.flatnonzero(stuck)
@@ -175,10 +163,10 @@ def minimise(
                 ended = stack.step()
                 n_evaluations += 1
             _end_of_iteration(stack, ended, alive, stuck, spent, monitor, observer)
-            spent = n_evaluations >= limits.evaluations
+            spent = n_evaluations >= max_fun
             done = np.array([p.stopped is not None or p.error is not None for p in stack.progress])
             own = (stack.progress[m] for m in ended)
-            done[ended] |= spent | np.array([p.n_iter >= min(limits.iterations, p.max_iter) for p in own], dtype=bool)
+            done[ended] |= spent | np.array([p.n_iter >= min(max_iter, p.max_iter) for p in own], dtype=bool)
             if done.all():
                 break
             if done.any():
