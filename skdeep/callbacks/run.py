@@ -11,28 +11,15 @@ from skdeep.data.inputs import Classifier
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run of one model.
+    """A run of one model: the rows trained on, with their original labels, and how."""
 
-    Attributes
-    ----------
-    estimator : object
-        The classifier being fitted, whose ``classes_`` are known.
-    snapshot : callable
-        ``snapshot(network, progress=None)`` makes the fitted attributes for a network's present parameters; with
-        `progress`, the curves of training too. Called only where a callback asks for it.
-    X, y, sample_weight
-        The rows trained on, their original labels, their weights or None.
-    validation : tuple or None
-        ``(X_val, y_val)``.
-    max_iter, batch_size : int
-        Epochs at most, rows of a batch.
-    """
-
-    estimator: Classifier
+    estimator: Classifier  # whose ``classes_`` are known
+    #: ``snapshot(network, progress=None)`` makes the fitted attributes for a network's present parameters; with
+    #: `progress`, the curves of training too. Called only where a callback asks for it.
     snapshot: Callable[..., dict[str, Any]]
     X: Any
     y: Any
     sample_weight: Any
-    validation: tuple[Any, Any] | None
+    validation: tuple[Any, Any] | None  # ``X_val, y_val``
     max_iter: int
     batch_size: int

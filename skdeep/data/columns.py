@@ -31,32 +31,19 @@ _LIMITS = {np.dtype(t): (float(np.finfo(t).eps), float(np.finfo(t).tiny)) for t 
 class Columns:
     """Weighted mean and deviation of each column, to which further data can be added (Chan et al. 1983).
 
-    They describe the user's columns, to the digits of the user's dtype, whatever is computed with later.
-
-    Attributes
-    ----------
-    weight : ndarray of shape (d,)
-        Total weight of the rows seen, where they are not missing (NaN).
-    missing : ndarray of shape (d,)
-        Total weight of the rows where they are.
-    mean, deviation : ndarray of shape (d,)
-        Of dense columns; zero for sparse ones. The deviation, since its square may overflow.
-    largest : ndarray of shape (d,)
-        Largest magnitude in sparse columns; zero for dense ones.
-    rounding : float
-        By how much, relative to its size, a column may vary and still be taken for constant: a unit of the last place
-        of X's dtype, and ten of float64's, in which numbers are computed more often than stored.
-    square : float
-        Mean squared length of sparse rows; zero for dense ones.
+    They describe the user's columns, to the digits of the user's dtype, whatever is computed with later. All arrays are
+    (d,).
     """
 
-    weight: np.ndarray
-    missing: np.ndarray
-    mean: np.ndarray
-    deviation: np.ndarray
-    largest: np.ndarray
+    weight: np.ndarray  # total, of the rows seen, where they are not missing (NaN)
+    missing: np.ndarray  # total weight of the rows where they are
+    mean: np.ndarray  # of dense columns; zero for sparse ones
+    deviation: np.ndarray  # the like: no variance, for a square may overflow
+    largest: np.ndarray  # magnitude in sparse columns; zero for dense ones
+    #: By how much, relative to its size, a column may vary and still be taken for constant: a unit of the last place
+    #: of X's dtype, and ten of float64's, in which numbers are computed more often than stored.
     rounding: float
-    square: float = 0.0
+    square: float = 0.0  # mean squared length of sparse rows; zero for dense ones
 
     @classmethod
     def measure(cls, rows: DenseRows | SparseRows, subset: np.ndarray | None, weight: np.ndarray | None) -> Columns:
@@ -287,12 +274,10 @@ def _near_mean(X: Tensor, of_rows: np.ndarray, most_rows: int) -> Any:
 
 
 def _moments(xp: Any, Z: Any, share: Any, shift: Any, room: Any) -> list[np.ndarray]:
-    """Compute sums over rows (n, d), by their `share` (n,), in float64: see below.
+    """Compute sums over rows (n, d), by their `share` (n,), in float64.
 
-    Returns
-    -------
-    list of ndarray of shape (d,)
-        The `shift`; the moved values' mean and their mean square; where some are missing, the shares known and missing.
+    Returned are, each (d,), the `shift`, the moved values' mean and their mean square; where some are missing, the
+    shares known and missing.
     """
     centred = xp.subtract(Z, shift, out=room)
     # products with a vector: ten times faster than reductions along the columns

@@ -118,17 +118,9 @@ def _check_classes(estimator: Classifier, codes: np.ndarray) -> None:
 
 
 def _encode(estimator: Classifier, y: np.ndarray, name: str, *, new: bool, same: bool = False) -> np.ndarray:
-    """Encode a validated target as class codes (n,), or indicators (n, C).
+    """Encode a validated target, which the caller calls `name`, as class codes (n,), or indicators (n, C).
 
-    Parameters
-    ----------
-    y : ndarray of shape (n,) or (n, C)
-    name : str
-        What the caller calls it.
-    new : bool
-        Whether it sets ``classes_``, or must not go beyond them.
-    same : bool
-        Whether it must have all of them.
+    It sets ``classes_`` if it is `new`; else it must not go beyond them, or must have all of them if it is the `same`.
     """
     find = unique_labels if y.dtype.kind == "O" else np.unique  # objects become an array of their own dtype
     labels = np.arange(y.shape[1]) if y.ndim == 2 else find(y)

@@ -42,24 +42,11 @@ def hash_rows(
     subset: np.ndarray | None = None,
     shard: Shard | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Hash each row's content to 64 bits, its values alone and with its target.
+    """Hash each row's content to 64 bits, its values alone and with its target: two arrays (m,) of uint64.
 
     A sum over the columns of mixed bits times odd random factors, so that zeros do not count and a sparse row hashes
-    like the same row written out.
-
-    Parameters
-    ----------
-    X : ndarray, Tensor or scipy.sparse CSR of shape (n, d)
-    target : ndarray of shape (n,) or (n, C)
-    generator : numpy.random.Generator
-    subset : ndarray of shape (m,), default=None
-        Indices of the rows to hash; None for all.
-    shard : Shard, default=None
-        Which of the rows X has, where processes share them.
-
-    Returns
-    -------
-    of_values, of_rows : ndarray of shape (m,), uint64
+    like the same row written out. X is dense, CSR or a Tensor, targets are (n,) or (n, C); `subset` (m,) are the rows
+    to hash (None: all), `shard` says which of them X has, where processes share them.
     """
     target = target.reshape(len(target), -1)
     factors = generator.integers(0, 1 << 64, X.shape[1] + target.shape[1], dtype=np.uint64) | np.uint64(1)

@@ -36,20 +36,11 @@ from skdeep.fitting.starts import curves, end
 
 @dataclass
 class _Runs(Progress):
-    """The runs of an ensemble's members, and what they amount to together.
-
-    Attributes
-    ----------
-    members : list of Progress
-    folds : Folds
-        Which rows each member has not seen.
-    seeds : list of int
-        The ``random_state`` of each member.
-    """
+    """The runs of an ensemble's members, and what they amount to together."""
 
     members: list[Progress] = field(default_factory=list)
-    folds: Folds | None = None
-    seeds: list[int] = field(default_factory=list)
+    folds: Folds | None = None  # which rows each member has not seen
+    seeds: list[int] = field(default_factory=list)  # the ``random_state`` of each member
 
     @classmethod
     def of(cls, members: list[Progress], folds: Folds, seeds: list[int]) -> _Runs:
@@ -78,23 +69,12 @@ def _mean_curve(curves: list[list[float]]) -> list[float]:
 
 @dataclass
 class Dealt:
-    """The members of some ensembles, before training.
+    """The members of some ensembles, before training."""
 
-    Attributes
-    ----------
-    models : list of Member
-        Those of one ensemble after the other.
-    folds : Folds
-    seeds : list of list of int
-        The ``random_state`` of each member, for each ensemble.
-    watched : list of Problem
-        What judges each of `models` after an epoch; or one for all.
-    """
-
-    models: list[Member]
+    models: list[Member]  # of one ensemble after the other
     folds: Folds
-    seeds: list[list[int]]
-    watched: list[Problem]
+    seeds: list[list[int]]  # the ``random_state`` of each member, for each ensemble
+    watched: list[Problem]  # what judges each of `models` after an epoch; or one for all
 
     def hand_back(self, ensembles: list[Member]) -> None:
         """Tell ensembles of their members' runs."""

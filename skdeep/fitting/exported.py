@@ -57,16 +57,10 @@ def _parameters(tensors: Sequence[Tensor], dtype: torch.dtype) -> nn.ParameterLi
 
 
 class Layers(nn.Module):
-    """Compute the scores of a stack of linear models or perceptrons, as they are in prediction.
+    """Compute the scores of a stack of linear models or perceptrons, as they are in prediction: (n, d) to (K, n, C).
 
-    **Shape.** (n, d) to (K, n, C).
-
-    Parameters
-    ----------
-    network : Linear or MLP
-        From fitted attributes, in float64: what its columns are changed by is a mean, if anything.
-    dtype : dtype
-        In which the model keeps its parameters.
+    The network is one of fitted attributes, in float64: what its columns are changed by is a mean, if anything. The
+    module keeps its parameters in `dtype`.
     """
 
     def __init__(self, network: Network, dtype: torch.dtype) -> None:

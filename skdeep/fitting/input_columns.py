@@ -37,27 +37,13 @@ _IN_ENSEMBLES, _ALONE = _Bounds(32, 128, 0), _Bounds(16, 63, 512)
 
 
 class InputColumns(NamedTuple):
-    """The columns of a perceptron's first layer.
+    """The columns of a perceptron's first layer."""
 
-    Attributes
-    ----------
-    n_features : int
-        Columns of X.
-    indicated : ndarray of shape (i,)
-        Those that have an indicator of missing values.
-    n_embedded : int
-        The first so many have bins; after them come the indicators of categories.
-    n_bins : int
-        Bins of each.
-    are_centred : bool
-        Whether columns are centred, if they are dense.
-    """
-
-    n_features: int
-    indicated: np.ndarray
-    n_embedded: int
-    n_bins: int
-    are_centred: bool
+    n_features: int  # columns of X
+    indicated: np.ndarray  # those (i,) that have an indicator of missing values
+    n_embedded: int  # the first so many have bins; after them come the indicators of categories
+    n_bins: int  # of each
+    are_centred: bool  # if they are dense
 
     @property
     def n_inputs(self) -> int:
@@ -100,11 +86,7 @@ def bins_for(estimator: Classifier, problem: Problem, going_on: bool, incrementa
     """Choose how many bins each column has that has any: as before, where training goes on.
 
     The first part of the rows does not choose for the rest: an `incremental` fit has them only where it is asked to.
-
-    Raises
-    ------
-    ValueError
-        If columns are to be embedded that cannot be.
+    Raise where columns are to be embedded that cannot be.
     """
     if issparse(problem.source):
         if estimator.numeric_embedding == "piecewise":

@@ -67,20 +67,11 @@ class Average:
     """How the scores of the models of an ensemble become its own.
 
     They are the logarithm of its averaged probabilities, or of their odds where an answer is yes or no.
-
-    Attributes
-    ----------
-    temperature : float, ndarray of shape (C,), or None
-        Of the models.
-    odds : bool
-        Whether an answer is yes or no.
-    sigmoids : bool
-        Whether probabilities of classes are sigmoids that are divided by their sum.
     """
 
-    temperature: float | np.ndarray | None
-    odds: bool
-    sigmoids: bool
+    temperature: float | np.ndarray | None  # of the models
+    odds: bool  # whether an answer is yes or no
+    sigmoids: bool  # whether probabilities of classes are sigmoids that are divided by their sum
 
     def of(self, scores: Tensor, say: Tensor | None = None) -> Tensor:
         """Average scores (K, n, C) to (n, C); `say` (K, n) is the weight of each model, None for the same."""

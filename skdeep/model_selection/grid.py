@@ -187,22 +187,12 @@ def is_plain_call(task: _Task) -> bool:
 
 @dataclass
 class _Grid:
-    """Candidates that are trained on all splits at a time.
-
-    Attributes
-    ----------
-    candidates : list of estimator
-    varied : set of str
-        The parameters in which they may differ.
-    n_workers : int
-    scaling : Scaling or None
-        What is in front of them.
-    """
+    """Candidates that are trained on all splits at a time."""
 
     candidates: list
-    varied: set[str]
+    varied: set[str]  # the parameters in which they may differ
     n_workers: int
-    scaling: Scaling | None = None
+    scaling: Scaling | None = None  # what is in front of them
 
     @classmethod
     def of(cls, estimator: Any, each: list[dict[str, Any]], varied: set[str], seed: int, n_workers: int) -> _Grid:

@@ -34,26 +34,14 @@ WITHOUT_UNIT = (SquaredValues, AbsoluteValues, QuantileValues)
 
 @dataclass(frozen=True)
 class GridRows:
-    """The rows of all splits.
-
-    Attributes
-    ----------
-    problem : Problem
-    splits : list of (ndarray, ndarray)
-        Training and test rows of the problem.
-    stretch : list of float
-        How many times as large each split's setting of the loss is as the leader's, where it follows from targets.
-    weight : ndarray of shape (n,), or None
-        Of each row, beside its class's.
-    scales : list of TargetScale, or None
-        Of each split, where its targets are in a unit of their own.
-    """
+    """The rows of all splits."""
 
     problem: Problem
-    splits: list[Split]
+    splits: list[Split]  # of rows of the problem
+    #: How many times as large each split's setting of the loss is as the leader's, where it follows from targets.
     stretch: list[float]
-    weight: np.ndarray | None = None
-    scales: list[TargetScale] | None = None
+    weight: np.ndarray | None = None  # of each row, beside its class's, (n,)
+    scales: list[TargetScale] | None = None  # of each split, where its targets are in a unit of their own
 
     @classmethod
     def of(cls, candidates: list, X: Data, target: tuple[Data, Any], splits: Sequence[Split]) -> GridRows:

@@ -24,13 +24,8 @@ _KINDS = "iubU"
 class QuickScorers(_MultimetricScorer):
     """Several scorers, which ask for each answer once, and need not ask scikit-learn for most of the scores.
 
-    One of them may ask for a method that an estimator lacks: that is its failure alone.
-
-    Parameters
-    ----------
-    scorers : dict of str to scorer
-    names : dict of str to str
-        What scikit-learn calls these scores, of those that it has a name for.
+    One of them may ask for a method that an estimator lacks: that is its failure alone. Of those that scikit-learn has
+    a name for, `names` says which.
     """
 
     def __init__(self, scorers: dict[str, Callable], names: dict[str, str]) -> None:
@@ -83,21 +78,12 @@ class _NotPlainError(Exception):
 
 
 class _Rows(NamedTuple):
-    """Rows that a classifier is asked about, each answer once.
-
-    Attributes
-    ----------
-    classifier : estimator
-    X : array-like
-    codes : ndarray of shape (n,)
-        The number of each row's class.
-    known : dict of str to ndarray
-    """
+    """Rows that a classifier is asked about, each answer once."""
 
     classifier: Any
     X: Any
-    codes: np.ndarray
-    known: dict[str, Any]
+    codes: np.ndarray  # the number of each row's class, (n,)
+    known: dict[str, Any]  # answers, by method
 
     @property
     def n_classes(self) -> int:

@@ -45,22 +45,12 @@ Split = tuple[np.ndarray, np.ndarray]
 
 @dataclass
 class Entry:
-    """One contestant in one split.
-
-    Attributes
-    ----------
-    name : str
-    split : int
-    result : dict
-        What ``_fit_and_score`` returned.
-    fit_extra, score_extra : float
-        Seconds of shared steps, which it would have taken as well.
-    """
+    """One contestant in one split."""
 
     name: str
     split: int
-    result: dict[str, Any] = field(default_factory=dict)
-    fit_extra: float = 0.0
+    result: dict[str, Any] = field(default_factory=dict)  # what ``_fit_and_score`` returned
+    fit_extra: float = 0.0  # seconds of shared steps, which it would have taken as well
     score_extra: float = 0.0
 
 

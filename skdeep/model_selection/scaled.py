@@ -35,15 +35,9 @@ _SMALL = 1e-3
 
 @dataclass
 class Scaling:
-    """What a pipeline does to its rows before a linear model, if it is no more than to move and scale columns.
+    """What a pipeline does to its rows before a linear model, if it is no more than to move and scale columns."""
 
-    Attributes
-    ----------
-    steps : list of estimator
-        Unfitted: at most one scaler, and imputers, which do nothing to rows that are complete.
-    """
-
-    steps: list[Any]
+    steps: list[Any]  # unfitted: at most one scaler, and imputers, which do nothing to rows that are complete
 
     @classmethod
     def of(cls, estimator: Any) -> Scaling | None:

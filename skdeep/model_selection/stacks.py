@@ -79,21 +79,10 @@ def fit_stack(
     *,
     with_probabilities: bool = True,
 ) -> list[Exception | None]:
-    """Fit several estimators to the same data, as one stack as far as the memory allows.
+    """Fit several estimators of one class to the same data, as one stack as far as the memory allows.
 
-    Parameters
-    ----------
-    members : sequence of estimators
-        Of one class, with the same parameters but for those in ``stackable``.
-    X, y, sample_weight, X_val, y_val, sample_weight_val
-        See ``fit``.
-    with_probabilities : bool
-        Whether anybody will ask for them; else no temperature is fitted.
-
-    Returns
-    -------
-    list of (Exception or None)
-        What each member's ``fit`` would have raised; those without an exception are fitted.
+    Their parameters are the same but for those in ``stackable``. Without probabilities, for which nobody will ask, no
+    temperature is fitted. Returned is what each member's ``fit`` would have raised; those with None are fitted.
     """
     failures = [_invalid_parameters(member) for member in members]
     valid = [m for m, failure in enumerate(failures) if failure is None]

@@ -184,15 +184,7 @@ class Ridge:
         return U, S, U * root.unsqueeze(1) / S, (Y - self.level) * root.unsqueeze(1)
 
     def solve(self, alphas: np.ndarray) -> tuple[Tensor, Tensor, np.ndarray]:
-        """Compute the solutions for K values of alpha.
-
-        Returns
-        -------
-        coef : Tensor of shape (K, C, d)
-        intercept : Tensor of shape (K, C)
-        value : ndarray of shape (K,)
-            The objective there.
-        """
+        """Compute solutions for K values of alpha: coefficients (K, C, d), intercepts (K, C) and objectives (K,)."""
         alpha = self._exact(torch.as_tensor(alphas)).view(-1, 1, 1)
         S = self.singular.unsqueeze(1)
         shrunk = S + alpha / S  # written so that no square overflows

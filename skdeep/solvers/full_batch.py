@@ -123,24 +123,11 @@ def minimise(
 ) -> list[Progress]:
     """Minimise the objective of each model of a stack until its gradient's largest entry is at most its ``tol``.
 
-    Parameters
-    ----------
-    objective : Objective
-        Its ``batches`` are chunks of the data, summed into one gradient.
-    max_iter, max_fun : int
-        Iterations at most, of each model, and evaluations of its objective.
-    progress : list of Progress
-        One per model. ``tol`` bounds the gradient; with ``watch_score``, the validation score can stop it as well.
-    monitor, observer
-        As in `skdeep.engine.training.train`.
-    newton_params : int, optional
-        Parameters of a linear model up to which directions are Newton's; None for ``Newton.max_params``.
-
-    Returns
-    -------
-    list of Progress
-        `progress`, with the final parameters in it. A keyboard interrupt ends training as
-        `skdeep.engine.progress.end_early` says.
+    The objective's ``batches`` are chunks of the data, summed into one gradient; `max_fun` bounds its evaluations. With
+    ``watch_score``, the validation score can stop a model as well; `monitor` and `observer` are as in
+    `skdeep.engine.training.train`. Directions are Newton's for linear models of up to `newton_params` parameters (None:
+    ``Newton.max_params``). Returned is `progress`, with the final parameters in it. A keyboard interrupt ends training
+    as `skdeep.engine.progress.end_early` says.
     """
     network, alive = objective.network, np.arange(len(progress))
     judge_start(network, progress, monitor)
