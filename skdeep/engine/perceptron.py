@@ -28,26 +28,13 @@ Pullback = Callable[[Tensor], Sequence[Tensor]]
 
 
 class _Layer(NamedTuple):
-    """A layer's pass forward, as far as the way back needs it.
-
-    Attributes
-    ----------
-    affine : Affine
-    rows : Tensor
-        Of which the map was taken, (..., B, in).
-    pullback : callable or None
-        None for the last layer, which has no units.
-    factors : list of Tensor or float
-        Of dropout and stochastic depth.
-    is_block : bool
-        Whether the rows were added to the units.
-    """
+    """A layer's pass forward, as far as the way back needs it."""
 
     affine: Affine
-    rows: Tensor
-    pullback: Pullback | None = None
-    factors: Sequence[Tensor | float] = ()
-    is_block: bool = False
+    rows: Tensor  # of which the map was taken, (..., B, in)
+    pullback: Pullback | None = None  # None for the last layer, which has no units
+    factors: Sequence[Tensor | float] = ()  # of dropout and stochastic depth
+    is_block: bool = False  # whether the rows were added to the units
 
 
 class MLP(Network):

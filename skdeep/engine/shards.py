@@ -19,17 +19,10 @@ from skdeep.engine.stored import StoredRows
 
 @dataclass(frozen=True)
 class Shard:
-    """The rows of this process among all rows, which are counted in the order of the ranks.
-
-    Attributes
-    ----------
-    group : Group
-    starts : ndarray of shape (size + 1,)
-        Where the rows of each process begin, and the number of all.
-    """
+    """The rows of this process among all rows, which are counted in the order of the ranks."""
 
     group: Group
-    starts: np.ndarray
+    starts: np.ndarray  # where the rows of each process begin, and the number of all, (size + 1,)
 
     @classmethod
     def of(cls, group: Group, n_rows: int) -> Shard:
