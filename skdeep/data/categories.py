@@ -28,14 +28,12 @@ class Categories:
 
     Attributes
     ----------
-    columns : list of int
-        Where they are.
+    columns, rest : list of int
+        Where they are; and the other columns, which come first.
     levels : list of list
         The levels of each that are known, sorted; None, at the end, stands for a missing value.
     pools : list of bool
         Of each, whether its rare levels share an indicator, which comes last; levels that are new do then, too.
-    rest : list of int
-        The other columns, which come first.
     names : ndarray of str
         Of the columns that the table becomes, such as "city_Rome". Indicators whose names others have as well say more:
         "city_'Rome' (column 2)".

@@ -11,20 +11,10 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from skdeep.data import splits
 from skdeep.data.columns import Columns
 from skdeep.data.inputs import Matrix, has_missing, rows_of
-from skdeep.data.splits import (
-    DIVIDED,
-    KEPT,
-    DistinctRows,
-    Folds,
-    dealt_shares,
-    distinct_rows,
-    fold_of_rows,
-    index_dtype,
-    unit_of,
-    validation_rows,
-)
+from skdeep.data.splits import DIVIDED, KEPT, DistinctRows, Folds, index_dtype, unit_of
 from skdeep.engine.frame import Frame
 from skdeep.engine.networks import Network
 from skdeep.engine.per_model import to_device
@@ -240,13 +230,12 @@ class Problem:
         strata = self.codes if self.codes.ndim == 1 else None
         shared = self.shard is not None and self.index is None
         X, shard = (self.source, self.shard) if shared else (self.X, None)
-        return distinct_rows(X, content, self.sample_weight, generator, strata, self.subset, shard)
+        return splits.distinct_rows(X, content, self.sample_weight, generator, strata, self.subset, shard)
 
     def dealt(self, n_folds: int, seed: int, merges: set[bool]) -> dict[bool, Folds]:
         """Deal the rows of non-zero weight into folds, with equal rows merged, or not, or both; see `merged`."""
         distinct = self.distinct(seed)
-        fold = fold_of_rows(distinct, n_folds)
-        share = dealt_shares(distinct, fold, n_folds, seed)
+        fold, share = splits.deal(distinct, n_folds, seed)
         return {merge: self.folds(distinct, fold, share, merge) for merge in merges}
 
     def folds(self, distinct: DistinctRows, fold: np.ndarray, share: float | np.ndarray, merge: bool) -> Folds:
@@ -292,7 +281,7 @@ class Problem:
         distinct = self.distinct(seed)
         if fraction is None:
             return *self.merged(distinct), None
-        fold = validation_rows(distinct, fraction)
+        fold = splits.validation_rows(distinct, fraction)
         _check_parts(distinct, fold, self.codes, classes)
         folds = self.folds(distinct, fold, fraction, merge=False)
         held_out = self.take(folds.held_out(0), folds.held_out_factor(0))

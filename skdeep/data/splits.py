@@ -233,6 +233,12 @@ def validation_rows(rows: DistinctRows, fraction: float) -> np.ndarray:
     return fold[rows.cell]
 
 
+def deal(rows: DistinctRows, n_folds: int, seed: int) -> tuple[np.ndarray, float | np.ndarray]:
+    """Deal the distinct rows into folds; return the fold of each, and the shares of those that are divided."""
+    fold = fold_of_rows(rows, n_folds)
+    return fold, dealt_shares(rows, fold, n_folds, seed)
+
+
 def dealt_shares(rows: DistinctRows, fold: np.ndarray, n_folds: int, seed: int) -> float | np.ndarray:
     """Deal the observations that divided rows stand for into folds, at random, classes in proportion.
 

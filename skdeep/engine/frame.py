@@ -67,21 +67,11 @@ def kept(
     """Cast coefficients (C, d) and biases (C,) on the user's columns to the dtype to keep them in.
 
     That is `dtype`, unless it would change scores by more than a rounding, as where columns are far from zero; then it
-    is float64. The biases follow from the coefficients as these are kept, so that only their own rounding counts.
+    is float64. The biases follow from the coefficients as these are kept, so that only their own rounding counts. Raise
+    where float64 has no room for them either.
 
-    Parameters
-    ----------
-    coef, bias : ndarray of shape (C, d), (C,)
-        On the columns of the frame, in float64; `bias` is the score at the center.
-    size, center : ndarray of shape (d,)
-        Of these columns.
-    frame : Frame or None
-    dtype : dtype
-
-    Raises
-    ------
-    ValueError
-        Where float64 has no room for them either.
+    Given are both on the columns of the frame, in float64, with the score at the center for a bias; and the size and
+    center (d,) of these columns.
     """
     if frame is None and dtype == np.float64 and coef.dtype == np.float64:
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):

@@ -233,14 +233,7 @@ class LoadedRows(_OfArray):
 
 
 class StoredRows(_OfArray):
-    """Rows of an array that is not in memory.
-
-    Parameters
-    ----------
-    array : StoredArray of shape (n, d)
-    device, dtype : torch.device, torch.dtype
-        Where and in which precision batches are wanted.
-    """
+    """Rows of an array that is not in memory; batches are wanted on a device, in a dtype."""
 
     def __init__(self, array: StoredArray, device: torch.device, dtype: torch.dtype):
         self.array, self.device, self.dtype = array, device, dtype

@@ -13,21 +13,11 @@ import torch
 
 from skdeep.data.problem import Problem
 from skdeep.engine import losses
+from skdeep.engine import values as of_values
 from skdeep.engine.losses import LabelSmoothing, Loss
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.penalties import L1, L2, ElasticNet, NoPenalty
 from skdeep.engine.per_model import groups
-from skdeep.engine.values import (
-    AbsoluteValues,
-    GammaValues,
-    HuberValues,
-    InsensitiveValues,
-    PoissonValues,
-    QuantileValues,
-    SquaredValues,
-    TweedieValues,
-    ValueLoss,
-)
 from skdeep.exact import descent, elastic_net, finite_newton, hinge, huber, moments, normal, piecewise, wide
 from skdeep.exact.descent import Solution
 from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
@@ -89,16 +79,16 @@ def is_certified(loss: Loss, penalty: ElasticNet) -> bool:
 
 #: Losses known here; the hinges among them are smooth where they are squared (but for Crammer and Singer's).
 _HINGES = (losses.CrammerSingerHinge, losses.WestonWatkinsHinge, losses.BinaryHinge)
-_DEVIANCES = (PoissonValues, GammaValues, TweedieValues)
+_DEVIANCES = (of_values.PoissonValues, of_values.GammaValues, of_values.TweedieValues)
 _KNOWN = (losses.Softmax, losses.Logistic, losses.SquaredError, *_HINGES)
-_KNOWN_OF_VALUES = (SquaredValues, HuberValues, InsensitiveValues, *_DEVIANCES)
+_KNOWN_OF_VALUES = (of_values.SquaredValues, of_values.HuberValues, of_values.InsensitiveValues, *_DEVIANCES)
 #: Losses of values that have kinks, or may have.
-_KINKED = (AbsoluteValues, QuantileValues, InsensitiveValues)
+_KINKED = (of_values.AbsoluteValues, of_values.QuantileValues, of_values.InsensitiveValues)
 
 
 def _is_known(loss: Loss) -> bool:
     """Tell whether a loss is smooth, and known here."""
-    if isinstance(loss, ValueLoss):
+    if isinstance(loss, of_values.ValueLoss):
         return loss.smooth and loss.convex and type(loss) in _KNOWN_OF_VALUES
     return loss.smooth and type(loss.loss if type(loss) is LabelSmoothing else loss) in _KNOWN
 
@@ -112,18 +102,18 @@ def row_loss(loss: Loss, target: np.ndarray, n_outputs: int) -> RowLoss:
         return SquaredWestonWatkins(target.astype(np.intp), n_outputs)
     if type(base) is losses.Logistic:
         return LogisticLoss(_indicators(target) * (1 - amount) + amount / 2)
-    if isinstance(base, ValueLoss):
+    if isinstance(base, of_values.ValueLoss):
         return _loss_of_values(base, np.ascontiguousarray(target.T))
     if type(base) is losses.SquaredError:
         return SquaredLoss(2 * _indicators(target) - 1)
     return SquaredHinges(2 * _indicators(target) - 1)
 
 
-def _loss_of_values(loss: ValueLoss, values: np.ndarray) -> RowLoss:
+def _loss_of_values(loss: of_values.ValueLoss, values: np.ndarray) -> RowLoss:
     """Make the smooth loss of rows with these values (C, n)."""
-    if isinstance(loss, HuberValues):
+    if isinstance(loss, of_values.HuberValues):
         return HuberLoss(values, loss.delta)
-    if isinstance(loss, InsensitiveValues):
+    if isinstance(loss, of_values.InsensitiveValues):
         return SquaredInsensitive(values, loss.epsilon)
     if isinstance(loss, _DEVIANCES):
         return TweedieLoss(values, loss.power)
@@ -133,10 +123,10 @@ def _loss_of_values(loss: ValueLoss, values: np.ndarray) -> RowLoss:
 def _kinked(loss: Loss, values: np.ndarray) -> tuple[np.ndarray, ...]:
     """Say between which bounds (C, n) a loss is zero, and its slopes (C,) below and above."""
     ones = np.ones(len(values))
-    if isinstance(loss, QuantileValues):
+    if isinstance(loss, of_values.QuantileValues):
         level = np.array(loss.levels) * ones
         return values, values, level, 1 - level
-    room = loss.epsilon if isinstance(loss, InsensitiveValues) else 0.0
+    room = loss.epsilon if isinstance(loss, of_values.InsensitiveValues) else 0.0
     return values - room, values + room, ones, ones
 
 
@@ -210,7 +200,7 @@ def solve_at_once(stack: Stack) -> bool:
     n, D = problem.n_rows, problem.source.shape[1] + len(network.params) - 1
     is_plain = type(problem.source) is np.ndarray and network.frame is None and problem.shard is None
     is_here = recipe.device.type == "cpu" and recipe.dtype is torch.float64 and fits_memory(problem)
-    if len(members) > 1 or type(recipe.loss) is not SquaredValues or not (is_plain and is_here and n > D):
+    if len(members) > 1 or type(recipe.loss) is not of_values.SquaredValues or not (is_plain and is_here and n > D):
         return False
     (index, weight), variables = weights_of(problem, members), Variables.of(network)
     (rho,), _ = variables.strengths(stack.penalty(), network.unit)
@@ -346,7 +336,7 @@ def _of_values(
     start: np.ndarray,
 ) -> elastic_net.Solution:
     """Minimise losses of values to relative duality gaps, column by column."""
-    assert isinstance(loss, ValueLoss)
+    assert isinstance(loss, of_values.ValueLoss)
     values, parts = np.ascontiguousarray(target.T), []
     smooth = _loss_of_values(loss, values) if _is_known(loss) else None
     if smooth is None and rows.shape[1] > _MAX_COLUMNS:

@@ -19,13 +19,7 @@ from skdeep.data.inputs import Data
 from skdeep.model_selection._sklearn import task_arguments
 from skdeep.model_selection.backend import stacked
 from skdeep.model_selection.evaluation import StackingWarning, _alike, _Task, draw_seed, final_step
-from skdeep.model_selection.fronts import (
-    front_of,
-    in_one_array,
-    is_network,
-    pass_front,
-    shared_fronts,
-)
+from skdeep.model_selection.fronts import front_of, in_one_array, is_network, pass_front, shared_fronts
 from skdeep.model_selection.grid import evaluate_grids
 from skdeep.model_selection.plain import as_numbers, fit_and_score_plain, is_finite, is_plain, without_checks
 from skdeep.model_selection.scaled import Scaling
