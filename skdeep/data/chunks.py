@@ -125,7 +125,8 @@ class Chunks:
         if labelled and y is None and _batches_of(X) is not None:
             raise ValueError(f"X is a {type(X).__name__} of pyarrow; pass the name of the target's column as y.")
         anywhere = isinstance(X, Dataset) and hasattr(X, "__len__")
-        passes = _items(X) if anywhere else _passes(X)
+        whole = _batches_of(X) or (X.__iter__ if hasattr(X, "__iter__") else X)
+        passes = _items(X) if anywhere else lambda row: iter(whole())
 
         def begin(row: int) -> Iterator[Chunk]:
             return (_chunk(part, y, sample_weight, names) for part in passes(row))
@@ -186,12 +187,6 @@ def _same(known: np.ndarray, now: np.ndarray | None) -> bool:
         return False
     different = known != now
     return not bool((different & ~((known != known) & (now != now))).any())
-
-
-def _passes(X: Any) -> Callable[[int], Iterator]:
-    """Find what begins a pass."""
-    begin = _batches_of(X) or (X.__iter__ if hasattr(X, "__iter__") else X)
-    return lambda row: iter(begin())
 
 
 def _items(X: Any) -> Callable[[int], Iterator]:

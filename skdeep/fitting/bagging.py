@@ -25,7 +25,7 @@ from skdeep.engine.networks import Network
 from skdeep.engine.per_model import index_of, numbered, to_device
 from skdeep.engine.training import Progress
 from skdeep.fitting.calibrators import DOUBT, doubt
-from skdeep.fitting.fit import check_scoring, set_attributes
+from skdeep.fitting.fit import check_scoring
 from skdeep.fitting.fitted import able, needs_float64
 from skdeep.fitting.links import CALIBRATED, calibrate, fitted_copy
 from skdeep.fitting.recipe import Member, Recipe, Stack, trained_on, weights_by_model
@@ -182,7 +182,7 @@ def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, 
         params |= own
     else:
         params = {name: params[name] for name in params.keys() - setting_names()}  # the object has them all
-    set_attributes(ensemble, told := curves(ensemble, runs))
+    vars(ensemble).update(told := curves(ensemble, runs))
     not_theirs = {*form._get_param_names(), "n_estimators", *ensemble._out_of_fold, *told, "_fitted"}
     not_theirs.add(ensemble._coef_attribute)
     shared = {
@@ -196,8 +196,8 @@ def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, 
         others = set(vars(estimator))
         assert progress.params is not None
         final = network.select(np.array([k])).with_params(progress.params)
-        set_attributes(estimator, shared)  # which says what its scores and losses are of
-        set_attributes(estimator, estimator._learned(final, 0, dtype, space) | curves(estimator, progress))
+        vars(estimator).update(shared)  # which says what its scores and losses are of
+        vars(estimator).update(estimator._learned(final, 0, dtype, space) | curves(estimator, progress))
         end(estimator, others)
         ensemble.estimators_.append(estimator)
 
@@ -236,8 +236,9 @@ def _judge(ensemble: Classifier, problem: Problem, weight: np.ndarray | None, fo
             (np.ones(len(folds.kept)) if weight is None else weight[folds.kept]) / folds.unit,
         )
         calibrate(ensemble, scores, problem.codes[rows], counts, own, unseen)
+    calibration = {name: value for name, value in vars(ensemble).items() if name in CALIBRATED}
     for estimator in ensemble.estimators_:
-        set_attributes(estimator, {name: getattr(ensemble, name) for name in CALIBRATED if hasattr(ensemble, name)})
+        vars(estimator).update(calibration)
     # other networks, where the calibration is in their weights now
     networks = [estimator._trained_network(*tensor) for estimator in ensemble.estimators_]
     everywhere = networks[0].params[0].new_full((len(problem.codes), n_outputs), math.nan)
@@ -286,7 +287,6 @@ def _new_to_rows(ensemble: Classifier, folds: Folds) -> list[tuple[np.ndarray, C
     for f, own in [*members, (DIVIDED, ensemble.estimators_)]:
         part = copy.copy(ensemble)
         part.estimators_ = own
-        if hasattr(part, "feature_names_in_"):  # validated arrays have no names
-            del part.feature_names_in_
+        vars(part).pop("feature_names_in_", None)  # validated arrays have none
         parts.append((np.flatnonzero(fold == f), part))
     return [(rows, part) for rows, part in parts if len(rows)]

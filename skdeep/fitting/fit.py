@@ -160,12 +160,6 @@ def _whole(validation: tuple) -> tuple:
     return validation
 
 
-def set_attributes(estimator: Classifier, attributes: dict[str, Any]) -> None:
-    """Set several attributes of an estimator."""
-    for name, value in attributes.items():
-        setattr(estimator, name, value)
-
-
 def keep(recipe: Recipe, network: Network, members: list[Member], dtype: np.dtype, space: OutputSpace) -> None:
     """Make what each model has learnt attributes of its estimator, beside those that the first one has for all."""
     leader = members[0].estimator
@@ -174,7 +168,7 @@ def keep(recipe: Recipe, network: Network, members: list[Member], dtype: np.dtyp
     each = np.arange(network.n_models).reshape(len(members), -1)  # an ensemble has several models
     for m, member in enumerate(members):
         if m:
-            set_attributes(member.estimator, shared)
+            vars(member.estimator).update(shared)
         if member.progress.error is None:
             own = network if len(members) == 1 else network.select(each[m])
             leader._procedure.conclude(recipe, own, member, dtype, space)
@@ -338,7 +332,7 @@ def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, 
     assert progress.params is not None
     final = network.with_params(progress.params)
     final.settle()
-    set_attributes(estimator, learned(estimator, final, 0, dtype, space) | curves(estimator, progress))
+    vars(estimator).update(learned(estimator, final, 0, dtype, space) | curves(estimator, progress))
     state.optimizer = progress.optimizer_state or None
     state.solver = recipe.solver
     epochs = progress.kept_iter if progress.watch_score else progress.n_iter

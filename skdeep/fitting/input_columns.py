@@ -121,7 +121,9 @@ def standardization_for(
     centers = columns.are_centred and not issparse(problem.source)
     bins: dict[str, Any] = {}
     if columns.n_bins:
-        bins["edges"] = to_numpy(estimator.bin_edges_)[None] if warm else _edges(problem, columns, members)
+        of_each = rows_and_weights(members)
+        edges = bin_edges(problem.rows(), *of_each, columns.n_embedded, columns.n_bins) if not warm else None
+        bins["edges"] = to_numpy(estimator.bin_edges_)[None] if edges is None else edges
         bins["start"] = min(_START, _FAST / max(estimator.column_learning_rate, 1))
     frame, n_alike = None, 1
     if estimator.standardize:
@@ -138,11 +140,6 @@ def standardization_for(
         to_device(torch.from_numpy(array).unsqueeze(1), problem.device, problem.dtype) for array in (mean, scale)
     )
     return Standardization(of_mean if centers else None, of_scale, index, frame, n_alike, **bins)
-
-
-def _edges(problem: Problem, columns: InputColumns, members: list[Member]) -> np.ndarray:
-    """Compute the edges of the bins of each model's columns, (K, e, n_bins + 1)."""
-    return bin_edges(problem.rows(), *rows_and_weights(members), columns.n_embedded, columns.n_bins)
 
 
 def _means_and_scales(

@@ -155,8 +155,6 @@ def fitted_copy(estimators: list[Classifier], network: Network, at: int, model: 
     attributes = estimators[model].get_params(deep=False) | learned(estimator, network, at, np.dtype("f8"), _NUMPY)
     if estimator.calibration is not None:
         attributes |= {"calibration": "temperature", "temperature_": 1.0}
-    for name, value in attributes.items():
-        setattr(estimator, name, value)
-    if hasattr(estimator, "feature_names_in_"):  # validated arrays have no names
-        del estimator.feature_names_in_
+    vars(estimator).update(attributes)
+    vars(estimator).pop("feature_names_in_", None)  # validated arrays have none
     return estimator

@@ -23,7 +23,7 @@ from skdeep.engine.threads import threads_for
 from skdeep.estimators.base import BaseTorchEstimator
 from skdeep.estimators.regression import BaseTorchRegressor
 from skdeep.fitting.bagging import Dealt, deal, train_dealt
-from skdeep.fitting.fit import keep, members_of, set_attributes
+from skdeep.fitting.fit import keep, members_of
 from skdeep.fitting.outcome import warn
 from skdeep.fitting.recipe import Member, Recipe
 from skdeep.fitting.settings import FULL_BATCH
@@ -225,7 +225,7 @@ def _fit_together(splits: list[_Split]) -> None:
         network = train_dealt(recipe, together, models, watched)
         leader, *others = (split.estimators[0] for split in splits)
         for other in others:  # what the network's form is called
-            set_attributes(other, {name: value for name, value in vars(leader).items() if name not in vars(other)})
+            vars(other).update({k: v for k, v in vars(leader).items() if k not in vars(other)})
         ends = np.cumsum([len(own) for own, _ in placed])
         for split, own in zip(splits, np.split(np.arange(len(models)), ends[:-1]), strict=True):
             split.conclude(network.select(own))

@@ -80,6 +80,11 @@ def final_step(estimator: BaseEstimator) -> Any:
     return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
 
 
+def prefix_of(estimator: BaseEstimator) -> str:
+    """Name what parameters of a pipeline's last step begin with; nothing, if it is none."""
+    return f"{estimator.steps[-1][0]}__" if isinstance(estimator, Pipeline) else ""
+
+
 class Same:
     """An object as a key of dictionaries: equal to itself alone, whatever it holds.
 
@@ -129,8 +134,8 @@ def _alike(one: Any, other: Any) -> bool:
 def _stack_key(task: _Task) -> tuple | str:
     """Make the key that the candidates of a stack have in common; or say why this one cannot be in a stack, as text."""
     candidate, parameters = task.estimator, task.parameters
-    last = candidate.steps[-1][0] if isinstance(candidate, Pipeline) else ""
-    if last in parameters or (reason := why_alone(final_step(candidate))) is None:
+    prefix = prefix_of(candidate)
+    if prefix.removesuffix("__") in parameters or (reason := why_alone(final_step(candidate))) is None:
         try:
             candidate = clone(candidate).set_params(**clone(parameters, safe=False))
         except Exception:  # scikit-learn's own code raises it where the user expects it
@@ -142,7 +147,6 @@ def _stack_key(task: _Task) -> tuple | str:
         reason = "callbacks listen to one model at a time"
     if reason is not None:
         return reason
-    prefix = f"{last}__" if last else ""
     free = {prefix + name for name in stackable_now(final_step(candidate))}
     common = sorted((name, _token(value)) for name, value in parameters.items() if name not in free)
     # a parameter that another candidate of a list of grids leaves at its default is free for one, and not for the other

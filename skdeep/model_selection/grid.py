@@ -30,7 +30,6 @@ from skdeep.data.problem import Problem
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.rows import MAX_VALUES
 from skdeep.engine.threads import at_most, threads_for
-from skdeep.engine.training import Monitor
 from skdeep.estimators.base import BaseTorchEstimator
 from skdeep.estimators.linear import LinearModel
 from skdeep.estimators.regression import BaseTorchRegressor
@@ -42,7 +41,7 @@ from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.solving import solve
 from skdeep.fitting.starts import new_progress
 from skdeep.fitting.torch_settings import own_settings
-from skdeep.model_selection.evaluation import Same, _Task, final_step, is_promised, of_one_kind, share_seed
+from skdeep.model_selection.evaluation import Same, _Task, final_step, is_promised, of_one_kind, prefix_of, share_seed
 from skdeep.model_selection.grid_rows import GridRows, Split
 from skdeep.model_selection.quick_scores import QuickScorers, name_of
 from skdeep.model_selection.scaled import Scaling
@@ -128,19 +127,9 @@ def _split(task: _Task) -> tuple[Same, Same]:
     return Same(task.options["train"]), Same(task.options["test"])
 
 
-def _prefix(estimator: Any) -> str:
-    """Name what parameters of a pipeline's last step begin with."""
-    return f"{estimator.steps[-1][0]}__" if isinstance(estimator, Pipeline) else ""
-
-
-def _name_of_weight(task: _Task) -> str:
-    """Name the parameter of ``fit`` that weights of rows are."""
-    return f"{_prefix(task.estimator)}sample_weight"
-
-
 def _weight(task: _Task) -> Any:
     """Find the weights of all rows; None if there are none."""
-    return (task.options["fit_params"] or {}).get(_name_of_weight(task))
+    return (task.options["fit_params"] or {}).get(f"{prefix_of(task.estimator)}sample_weight")
 
 
 def _is_plain(tasks: list[_Task]) -> bool:
@@ -153,15 +142,13 @@ def _is_plain(tasks: list[_Task]) -> bool:
         return False
     if estimator._averages_probabilities:
         return False
-    if not is_plain_call(first):
-        return False
-    if estimator.warm_start:
+    if not is_plain_call(first) or estimator.warm_start:
         return False
     if estimator.calibration == "sigmoid" or not only_asks(options["scorer"]):
         return False
     if estimator.calibration is not None and not _asks_for_labels(options["scorer"], estimator):
         return False  # a temperature changes probabilities
-    if set(options["fit_params"] or {}) - {_name_of_weight(first)}:
+    if set(options["fit_params"] or {}) - {f"{prefix_of(first.estimator)}sample_weight"}:
         return False
     of_scores = options["score_params"] or {}
     if set(of_scores) - {"sample_weight"} or any(value is not _weight(first) for value in of_scores.values()):
@@ -199,7 +186,7 @@ class _Grid:
         """Make the candidates of an estimator, with the parameters of each; raise what is wrong with any of these."""
         scaling = None
         if isinstance(estimator, Pipeline):
-            prefix = _prefix(estimator)
+            prefix = prefix_of(estimator)
             if not all(name.startswith(prefix) for name in varied):
                 raise Apart("Steps before the model differ.")
             varied = {name.removeprefix(prefix) for name in varied}
@@ -242,7 +229,10 @@ class _Grid:
             raise Apart("Equal rows may be merged.")
         with at_most(1) if exact else threads_for(n_params * recipe.batch_rows):
             network = self._network(rows, recipe, members)
-            monitor = _monitor(recipe, members, watched)
+            monitor = None
+            if watched:
+                estimators = [member.estimator for member in members]
+                monitor = monitor_of(estimators, watched, recipe.judged_by, leader._scoring_for(watched[0]))
             solve(Stack(recipe, rows.problem, network, members, recipe.epochs, monitor))
             if any(member.progress.interrupted for member in members):
                 raise KeyboardInterrupt  # it is the search that the user wants to end
@@ -366,14 +356,6 @@ class _Grid:
             look_at_end(recipe, part.placed(*_place(recipe)), network.select(models), own, judge)
 
 
-def _monitor(recipe: Recipe, members: list[Member], watched: list[Problem]) -> Monitor | None:
-    """Make what watches each model on rows of its own, if there are any."""
-    if not watched:
-        return None
-    estimators = [member.estimator for member in members]
-    return monitor_of(estimators, watched, recipe.judged_by, estimators[0]._scoring_for(watched[0]))
-
-
 def _is_accuracy(scorer: Callable, estimator: Any) -> bool:
     """Say whether a scorer asks for nothing but the accuracy."""
     if isinstance(scorer, QuickScorers):
@@ -401,13 +383,5 @@ def _place(recipe: Recipe) -> tuple[torch.device, torch.dtype]:
 def steps_of(recipe: Recipe) -> tuple:
     """Name what the steps of a fit follow from, beside its data and what candidates differ in."""
     how = recipe.solver, recipe.batch_rows, recipe.proximal, *_place(recipe), recipe.products, recipe.n_bins
-    return (
-        *how,
-        recipe.schedule,
-        recipe.horizon,
-        recipe.due,
-        recipe.epochs,
-        recipe.to_end,
-        recipe.averages,
-        recipe.auto_rate,
-    )
+    course = recipe.schedule, recipe.horizon, recipe.due, recipe.epochs, recipe.to_end, recipe.averages
+    return *how, *course, recipe.auto_rate

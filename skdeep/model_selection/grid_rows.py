@@ -68,7 +68,7 @@ class GridRows:
             raise Apart("The loss follows from a split's weights, or some rows count for nothing.")
         return cls(problem, splits, _stretches(leader, problem, splits), weight)
 
-    def in_own_units(self, leader: BaseTorchRegressor, y: Data) -> GridRows:
+    def in_own_units(self, leader: Any, y: Data) -> GridRows:
         """Put the rows of the splits one after the other, each split's targets in their own unit."""
         problem, splits = self.problem, self.splits
         if leader.early_stopping:

@@ -11,14 +11,13 @@ from typing import Any
 import joblib
 import numpy as np
 from sklearn.base import BaseEstimator, clone
-from sklearn.pipeline import Pipeline
 from sklearn.utils.parallel import Parallel, delayed
 
 from skdeep.compat.sklearn import _fit_and_score
 from skdeep.data.inputs import Data
 from skdeep.model_selection._sklearn import task_arguments
 from skdeep.model_selection.backend import stacked
-from skdeep.model_selection.evaluation import StackingWarning, _alike, _Task, draw_seed, final_step
+from skdeep.model_selection.evaluation import StackingWarning, _alike, _Task, draw_seed, final_step, prefix_of
 from skdeep.model_selection.fronts import front_of, in_one_array, is_network, pass_front, shared_fronts
 from skdeep.model_selection.grid import evaluate_grids
 from skdeep.model_selection.plain import as_numbers, fit_and_score_plain, is_finite, is_plain, without_checks
@@ -193,7 +192,7 @@ def _parameters_from(kind: BaseEstimator, contestant: BaseEstimator) -> dict[str
         return None
     if why_alone(final) is not None or why_alone(final_step(contestant)) is not None:
         return None
-    prefix = f"{contestant.steps[-1][0]}__" if isinstance(contestant, Pipeline) else ""
+    prefix = prefix_of(contestant)
     own, other = contestant.get_params(), kind.get_params()
     free = [name for part in stackable_now(final) if (name := prefix + part) in own and name in other]
     parameters = {name: own[name] for name in sorted(free) if not _alike(own[name], other[name])}
