@@ -21,12 +21,8 @@ _SURELY = 2.0**40
 class Frame:
     """Move and scale columns by the change of variables above; a fit has one for all its rows, or none.
 
-    Parameters
-    ----------
-    factor : ndarray of shape (d,)
-        Powers of two, so that a product with them is exact.
-    origin : ndarray of shape (d,)
-        In units of the columns as they become; zero for sparse ones.
+    Factors (d,) are powers of two, so that a product with them is exact. The origin (d,) is in units of the columns as
+    they become; zero for sparse ones.
     """
 
     def __init__(self, factor: np.ndarray, origin: np.ndarray):

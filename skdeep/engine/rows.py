@@ -62,18 +62,11 @@ def _home(values: Tensor, device: torch.device, n_bytes: int) -> torch.device:
 
 
 class _Rows:
-    """What both kinds of rows share.
+    """What both kinds of rows share."""
 
-    Attributes
-    ----------
-    frame : Frame or None
-        Change of variables before the cast to the compute dtype, where that would lose something of the columns.
-    scratch : Scratch or None
-        What dense rows are taken into, if any.
-    """
-
+    #: Change of variables before the cast to the compute dtype, where that would lose something of the columns.
     frame: Frame | None = None
-    scratch: Scratch | None = None
+    scratch: Scratch | None = None  # what dense rows are taken into, if any
     device: torch.device
     dtype: torch.dtype
 

@@ -121,9 +121,10 @@ def standardization_for(
     centers = columns.are_centred and not issparse(problem.source)
     bins: dict[str, Any] = {}
     if columns.n_bins:
-        of_each = rows_and_weights(members)
-        edges = bin_edges(problem.rows(), *of_each, columns.n_embedded, columns.n_bins) if not warm else None
-        bins["edges"] = to_numpy(estimator.bin_edges_)[None] if edges is None else edges
+        if warm:
+            bins["edges"] = to_numpy(estimator.bin_edges_)[None]
+        else:
+            bins["edges"] = bin_edges(problem.rows(), *rows_and_weights(members), columns.n_embedded, columns.n_bins)
         bins["start"] = min(_START, _FAST / max(estimator.column_learning_rate, 1))
     frame, n_alike = None, 1
     if estimator.standardize:

@@ -84,7 +84,7 @@ def fit_stack(
     Their parameters are the same but for those in ``stackable``. Without probabilities, for which nobody will ask, no
     temperature is fitted. Returned is what each member's ``fit`` would have raised; those with None are fitted.
     """
-    validation = X_val, y_val, sample_weight_val
+    validation, how = (X_val, y_val, sample_weight_val), {"in_stack": True, "with_probabilities": with_probabilities}
     failures = [_invalid_parameters(member) for member in members]
     valid = [m for m, failure in enumerate(failures) if failure is None]
     if not valid:
@@ -99,7 +99,9 @@ def fit_stack(
         stack = [members[m] for m in part]
         try:
             with own_settings():
-                outcome = fit(stack, X, y, sample_weight, validation, False, True, with_probabilities)
+                outcome = fit(
+                    stack, X, y, sample_weight, validation, in_stack=True, with_probabilities=with_probabilities
+                )
         except Exception as error:  # one member's fault, or a lack of memory: halves find out
             if len(part) > 1:
                 half = len(part) // 2
