@@ -89,6 +89,8 @@ def _evaluate_grid(tasks: list[_Task], seed: int, n_workers: int) -> list[dict] 
     except Exception as error:  # a fit says better what is wrong with the data
         warn_of_fault(error)
         return None
+    if found is None:
+        return None
     marks, members, solver, trained = found
     for member in members:
         warn(member.estimator, solver, member.progress)
@@ -202,54 +204,57 @@ class _Grid:
 
     def train(
         self, X: Any, target: tuple[Any, Any], splits: list[Split], scorer: Callable, weighs: bool = False
-    ) -> tuple[list[list], list[Member], str, float]:
+    ) -> tuple[list[list], list[Member], str, float] | None:
         """Train all candidates without each split's test rows: marks (splits, candidates), models, solver, when.
 
-        A target is y and the weights of all rows, if there are any, which a scorer may weigh by as well. Raise `Apart`
-        where a fit would not be of the kind, or has failed.
+        A target is y and the weights of all rows, if there are any, which a scorer may weigh by as well. None where a
+        fit would not be of the kind, or has failed.
         """
         leader, (y, _) = self.candidates[0], target
-        rows = GridRows.of(self.candidates, X, target, splits)
-        parts = rows.parts
-        recipe: Recipe = leader._recipe(parts[0], False, False)
-        if isinstance(leader, BaseTorchRegressor) and recipe.solver not in FULL_BATCH:
-            rows = rows.in_own_units(leader, y)
+        try:
+            rows = GridRows.of(self.candidates, X, target, splits)
             parts = rows.parts
-        self._check_size(X, y, rows, recipe)
-        self._check_solver(X, rows, recipe, scorer)
-        exact, n_params = _is_exact(recipe), self._n_params(rows, recipe)
-        if exact:
-            self._check_exact(recipe, parts)
-        else:
-            self._check_steps(recipe, rows, n_params)
-        rows = replace(rows, problem=rows.problem.placed(*_place(recipe)))
-        members = self._members(rows)
-        watched = self._hold_out(rows, members) if leader.early_stopping else []
-        if not exact and any(recipe.batch_rows >= member.n_rows(rows.problem) for member in members):
-            raise Apart("Equal rows may be merged.")
-        with at_most(1) if exact else threads_for(n_params * recipe.batch_rows):
-            network = self._network(rows, recipe, members)
-            monitor = None
-            if watched:
-                estimators = [member.estimator for member in members]
-                monitor = monitor_of(estimators, watched, recipe.judged_by, leader._scoring_for(watched[0]))
-            solve(Stack(recipe, rows.problem, network, members, recipe.epochs, monitor))
-            if any(member.progress.interrupted for member in members):
-                raise KeyboardInterrupt  # it is the search that the user wants to end
-            if not exact:
-                self._look_at_end(recipe, network, members, parts)
-            if any(member.progress.error is not None for member in members):
-                raise Apart("A model has failed.")
-            trained = time.time()
-            found = zip(*(member.progress.params or [] for member in members), strict=True)
-            scores = rows.scores(network.with_params([torch.cat(tensors) for tensors in found]))
-            if _is_accuracy(scorer, leader):
-                marks = rows.accuracies(scores, weighs)
-            elif recipe.dtype is torch.float64:  # as predictions are
-                marks = rows.asked(leader, scorer, scores, weighs)
+            recipe: Recipe = leader._recipe(parts[0], False, False)
+            if isinstance(leader, BaseTorchRegressor) and recipe.solver not in FULL_BATCH:
+                rows = rows.in_own_units(leader, y)
+                parts = rows.parts
+            self._check_size(X, y, rows, recipe)
+            self._check_solver(X, rows, recipe, scorer)
+            exact, n_params = _is_exact(recipe), self._n_params(rows, recipe)
+            if exact:
+                self._check_exact(recipe, parts)
             else:
-                raise Apart("Predictions are more exact than scores in training.")
-            return marks, members, recipe.solver, trained
+                self._check_steps(recipe, rows, n_params)
+            rows = replace(rows, problem=rows.problem.placed(*_place(recipe)))
+            members = self._members(rows)
+            watched = self._hold_out(rows, members) if leader.early_stopping else []
+            if not exact and any(recipe.batch_rows >= member.n_rows(rows.problem) for member in members):
+                raise Apart("Equal rows may be merged.")
+            with at_most(1) if exact else threads_for(n_params * recipe.batch_rows):
+                network = self._network(rows, recipe, members)
+                monitor = None
+                if watched:
+                    estimators = [member.estimator for member in members]
+                    monitor = monitor_of(estimators, watched, recipe.judged_by, leader._scoring_for(watched[0]))
+                solve(Stack(recipe, rows.problem, network, members, recipe.epochs, monitor))
+                if any(member.progress.interrupted for member in members):
+                    raise KeyboardInterrupt  # it is the search that the user wants to end
+                if not exact:
+                    self._look_at_end(recipe, network, members, parts)
+                if any(member.progress.error is not None for member in members):
+                    raise Apart("A model has failed.")
+                trained = time.time()
+                found = zip(*(member.progress.params or [] for member in members), strict=True)
+                scores = rows.scores(network.with_params([torch.cat(tensors) for tensors in found]))
+                if _is_accuracy(scorer, leader):
+                    marks = rows.accuracies(scores, weighs)
+                elif recipe.dtype is torch.float64:  # as predictions are
+                    marks = rows.asked(leader, scorer, scores, weighs)
+                else:
+                    raise Apart("Predictions are more exact than scores in training.")
+                return marks, members, recipe.solver, trained
+        except Apart:
+            return None
 
     # ---- whether the fits of all splits are of one kind -----------------------------------------------------------
 

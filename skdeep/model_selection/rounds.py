@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import joblib
@@ -15,11 +15,9 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from skdeep.compat.sklearn import _fit_and_score
 from skdeep.data.inputs import Data
-from skdeep.model_selection._sklearn import task_arguments
 from skdeep.model_selection.backend import stacked
-from skdeep.model_selection.evaluation import StackingWarning, _alike, _Task, draw_seed, final_step, prefix_of
+from skdeep.model_selection.evaluation import StackingWarning, _alike, final_step, prefix_of
 from skdeep.model_selection.fronts import front_of, in_one_array, is_network, pass_front, shared_fronts
-from skdeep.model_selection.grid import evaluate_grids
 from skdeep.model_selection.plain import as_numbers, fit_and_score_plain, is_finite, is_plain, without_checks
 from skdeep.model_selection.scaled import Scaling
 from skdeep.model_selection.stacks import stackable_now, why_alone
@@ -62,11 +60,9 @@ def run(
     """
     n_workers = joblib.effective_n_jobs(n_jobs)
     with _as_it_would_be_later(contestants, y, n_jobs, n_workers):
-        known = _scaled_at_once(contestants, X, y, splits, scorer, n_workers)
-        yield from known
-        done = {entry.name for entry in known}
-        contestants = {name: contestant for name, contestant in contestants.items() if name not in done}
-        fronts = shared_fronts(contestants, scorer, X)
+        # a scaler in front of a linear model is none of its steps: all splits are one stack with it
+        several = {name: contestant for name, contestant in contestants.items() if Scaling.of(contestant) is None}
+        fronts = shared_fronts(several, scorer, X)
         # many rows are not kept for more splits than there are workers
         few = min(_SPLITS_OF_ROUND, _MAX_KEPT // max(1, getattr(X, "size", 1)))
         size = max(few, n_workers) if fronts else len(splits)
@@ -74,22 +70,6 @@ def run(
             numbers = range(start, min(start + size, len(splits)))
             some = {number: splits[number] for number in numbers}
             yield from _round(contestants, fronts, X, y, some, scorer, {"n_jobs": n_jobs, "verbose": verbose})
-
-
-def _scaled_at_once(
-    contestants: dict[str, BaseEstimator], X: Data, y: Data, splits: list[Split], scorer: Callable, n_workers: int
-) -> list[Entry]:
-    """Evaluate the linear models behind scalers, of which all splits are one stack; those that are not are left out."""
-    scaled = _with_parameters({name: one for name, one in contestants.items() if Scaling.of(one) is not None})
-    entries: list[Entry] = []
-    tasks: dict[int, _Task] = {}
-    for number, (train, test) in enumerate(splits):
-        for name, (estimator, parameters) in scaled.items():
-            call = _call(estimator, parameters, (X, y), (train, test), scorer)
-            tasks[len(entries)] = _Task.of(task_arguments(*call) or {})
-            entries.append(Entry(name, number))
-    found = evaluate_grids(tasks, draw_seed(), n_workers)
-    return [replace(entries[i], result=result) for i, result in found.items()]
 
 
 def _call(

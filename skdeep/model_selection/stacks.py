@@ -99,9 +99,7 @@ def fit_stack(
         stack = [members[m] for m in part]
         try:
             with own_settings():
-                outcome = fit(
-                    stack, X, y, sample_weight, validation, in_stack=True, with_probabilities=with_probabilities
-                )
+                outcome = fit(stack, X, y, sample_weight, validation, **how)
         except Exception as error:  # one member's fault, or a lack of memory: halves find out
             if len(part) > 1:
                 half = len(part) // 2
