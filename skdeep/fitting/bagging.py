@@ -85,13 +85,7 @@ class Dealt:
 
 
 def train_folds(
-    recipe: Recipe,
-    problem: Problem,
-    held_out: Problem | None,
-    members: list[Member],
-    going_on: bool,
-    incremental: bool,
-    task: Any,
+    recipe: Recipe, problem: Problem, held_out: Problem | None, members: list[Member], *_: Any
 ) -> tuple[Network, None]:
     """Train the members of all ensembles as one stack; see `skdeep.fitting.fit.train_each`."""
     dealt = deal(recipe, problem, held_out, members)
@@ -182,7 +176,7 @@ def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, 
         params |= own
     else:
         params = {name: params[name] for name in params.keys() - setting_names()}  # the object has them all
-    vars(ensemble).update(told := curves(ensemble, runs))
+    ensemble.__dict__.update(told := curves(ensemble, runs))
     not_theirs = {*form._get_param_names(), "n_estimators", *ensemble._out_of_fold, *told, "_fitted"}
     not_theirs.add(ensemble._coef_attribute)
     shared = {
@@ -196,8 +190,8 @@ def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, 
         others = set(vars(estimator))
         assert progress.params is not None
         final = network.select(np.array([k])).with_params(progress.params)
-        vars(estimator).update(shared)  # which says what its scores and losses are of
-        vars(estimator).update(estimator._learned(final, 0, dtype, space) | curves(estimator, progress))
+        estimator.__dict__.update(shared)  # which says what its scores and losses are of
+        estimator.__dict__.update(estimator._learned(final, 0, dtype, space) | curves(estimator, progress))
         end(estimator, others)
         ensemble.estimators_.append(estimator)
 
@@ -238,7 +232,7 @@ def _judge(ensemble: Classifier, problem: Problem, weight: np.ndarray | None, fo
         calibrate(ensemble, scores, problem.codes[rows], counts, own, unseen)
     calibration = {name: value for name, value in vars(ensemble).items() if name in CALIBRATED}
     for estimator in ensemble.estimators_:
-        vars(estimator).update(calibration)
+        estimator.__dict__.update(calibration)
     # other networks, where the calibration is in their weights now
     networks = [estimator._trained_network(*tensor) for estimator in ensemble.estimators_]
     everywhere = networks[0].params[0].new_full((len(problem.codes), n_outputs), math.nan)

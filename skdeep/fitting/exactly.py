@@ -6,7 +6,7 @@ hinges, and penalties with an L1 norm, are solved to a relative duality gap of `
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -143,6 +143,19 @@ def _indicators(target: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(target.reshape(len(target), -1).T, dtype=np.float64)
 
 
+class _Objectives(NamedTuple):
+    """What the models of a stack minimise, in the same columns of the same rows, and how closely."""
+
+    rows: Rows
+    target: np.ndarray
+    weight: np.ndarray  # (K or 1, n)
+    rho: np.ndarray  # strengths of squared norms, (K, D) or (K, C, D)
+    kappa: np.ndarray  # of L1 norms
+    start: np.ndarray  # (K, C, D)
+    tol: np.ndarray  # (K,)
+    max_iter: int
+
+
 def solve_exactly(stack: Stack) -> None:
     """Train a stack of linear models. For who watches, it is one epoch."""
     begin(stack)
@@ -169,19 +182,18 @@ def solve_exactly(stack: Stack) -> None:
     if moved is not None:
         rows, centring = moved[0], Centring(*moved[1:])
         centring.forth_(start, rho, kappa)
+    objectives = _Objectives(rows, target, weight, rho, kappa, start, tol, max_iter)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if recipe.solver == "lbfgs":
             loss, alike = row_loss(recipe.loss, target, recipe.n_outputs), network.scale is not None
             stretch = np.array([member.stretch for member in members])
             if isinstance(loss, HuberLoss) and (stretch != 1).any():
-                solution = _stretched(recipe, (rows, loss, weight, rho, start), stretch, alike, tol, max_iter)
+                solution = _stretched(recipe, objectives, loss, stretch, alike)
             else:
-                own_tol = tol * recipe.loss.slope
-                solution = _descend(recipe, (rows, loss, weight, rho, start), alike, own_tol, max_iter)
+                solution = _descend(recipe, objectives._replace(tol=tol * recipe.loss.slope), loss, alike)
                 solution.bound /= recipe.loss.slope
         else:
-            weight = np.ascontiguousarray(np.broadcast_to(weight, (len(members), weight.shape[1])))
-            solution = _certified(recipe, rows, target, weight, (rho, kappa), GAP * tol, max_iter, start)
+            solution = _certified(recipe, objectives)
     if moved is not None:
         centring.back_(solution.params)
     dtype = network.params[0].dtype
@@ -218,15 +230,9 @@ def solve_at_once(stack: Stack) -> bool:
     return True
 
 
-def _descend(
-    recipe: Recipe,
-    smooth: tuple[Rows, RowLoss, np.ndarray, np.ndarray, np.ndarray],
-    alike: bool,
-    tol: np.ndarray,
-    max_iter: int,
-) -> Solution:
-    """Minimise `smooth` objectives, given as a `descent.Stack` is; separable losses column by column."""
-    rows, loss, weight, rho, params = smooth
+def _descend(recipe: Recipe, objectives: _Objectives, loss: RowLoss, alike: bool) -> Solution:
+    """Minimise smooth objectives; separable losses column by column."""
+    rows, _, weight, rho, _, params, tol, max_iter = objectives
     n_models, n_scores, n_columns = params.shape
     max_fun = recipe.settings.max_fun
     if type(loss) is SquaredLoss and (at_once := next((way for way in (wide, moments) if way.suits(rows)), None)):
@@ -261,32 +267,23 @@ def _descend(
         size = max(1, _BATCH // (params.shape[1] * rows.shape[0])) if newton else len(params)
         for models in np.split(np.arange(len(params)), range(size, len(params), size)):
             own = weight if len(weight) == 1 else weight[models]
-            objectives = descent.Stack(rows, loss.keep(models), own, rho[models], params[models])
-            parts.append(descent.descend(objectives, directions(models), tol[models], max_iter, max_fun))
+            part = descent.Stack(rows, loss.keep(models), own, rho[models], params[models])
+            parts.append(descent.descend(part, directions(models), tol[models], max_iter, max_fun))
             if parts[-1].interrupted and len(parts[-1].params) < len(params):
                 raise KeyboardInterrupt
         solution = Solution.joined(parts)
     return solution if len(solution.params) == n_models else solution.together(n_scores)
 
 
-def _stretched(
-    recipe: Recipe,
-    objectives: tuple[Rows, HuberLoss, np.ndarray, np.ndarray, np.ndarray],
-    stretch: np.ndarray,
-    alike: bool,
-    tol: np.ndarray,
-    max_iter: int,
-) -> Solution:
+def _stretched(recipe: Recipe, objectives: _Objectives, loss: HuberLoss, stretch: np.ndarray, alike: bool) -> Solution:
     """Minimise Huber's losses whose deltas are some times (K,) as large: in targets so many times smaller.
 
     There they are all the same, and objectives with squared norms are those squares smaller.
     """
-    rows, loss, weight, rho, start = objectives
-    loss = loss.of(loss.target / stretch[:, None, None])
-    slope = np.minimum(1.0, stretch * loss.delta)
-    shorter = start / stretch[:, None, None]
-    solution = _descend(recipe, (rows, loss, weight, rho, shorter), alike, tol * slope / stretch, max_iter)
-    solution.params *= stretch[:, None, None]
+    factor, slope = stretch[:, None, None], np.minimum(1.0, stretch * loss.delta)
+    shorter = objectives._replace(start=objectives.start / factor, tol=objectives.tol * slope / stretch)
+    solution = _descend(recipe, shorter, loss.of(loss.target / factor), alike)
+    solution.params *= factor
     solution.bound *= stretch / slope
     solution.curve = [
         [value * own * own for value in curve] for own, curve in zip(stretch.tolist(), solution.curve, strict=True)
@@ -294,21 +291,13 @@ def _stretched(
     return solution
 
 
-def _certified(
-    recipe: Recipe,
-    rows: Rows,
-    target: np.ndarray,
-    weight: np.ndarray,
-    strengths: tuple[np.ndarray, np.ndarray],
-    gap: np.ndarray,
-    max_iter: int,
-    start: np.ndarray,
-) -> Solution:
-    """Minimise objectives with kinks, to relative duality gaps; `strengths` of the ridge and of the L1 norm (K, D)."""
-    rho, kappa = strengths
+def _certified(recipe: Recipe, objectives: _Objectives) -> Solution:
+    """Minimise objectives with kinks, to relative duality gaps."""
+    rows, target, weight, rho, kappa, start, tol, max_iter = objectives
+    weight, gap = np.ascontiguousarray(np.broadcast_to(weight, (len(tol), weight.shape[1]))), GAP * tol
     found: Any
     if recipe.loss.target == "values":
-        found = _of_values(recipe.loss, rows, target, weight, strengths, gap, max_iter, start)
+        found = _by_columns(recipe.loss, objectives._replace(weight=weight), gap)
     elif not _is_known(recipe.loss):
         found = hinge.solve(rows, _hinge(recipe.loss, target, recipe.n_outputs), weight, rho, gap, max_iter)
     else:
@@ -325,18 +314,10 @@ def _certified(
     return Solution(found.params, found.gap, [curve[1:] or curve for curve in found.curve], stopped)
 
 
-def _of_values(
-    loss: Loss,
-    rows: Rows,
-    target: np.ndarray,
-    weight: np.ndarray,
-    strengths: tuple[np.ndarray, np.ndarray],
-    gap: np.ndarray,
-    max_iter: int,
-    start: np.ndarray,
-) -> elastic_net.Solution:
+def _by_columns(loss: Loss, objectives: _Objectives, gap: np.ndarray) -> elastic_net.Solution:
     """Minimise losses of values to relative duality gaps, column by column."""
     assert isinstance(loss, of_values.ValueLoss)
+    rows, target, weight, *strengths, start, _, max_iter = objectives
     values, parts = np.ascontiguousarray(target.T), []
     smooth = _loss_of_values(loss, values) if _is_known(loss) else None
     if smooth is None and rows.shape[1] > _MAX_COLUMNS:

@@ -168,7 +168,7 @@ def keep(recipe: Recipe, network: Network, members: list[Member], dtype: np.dtyp
     each = np.arange(network.n_models).reshape(len(members), -1)  # an ensemble has several models
     for m, member in enumerate(members):
         if m:
-            vars(member.estimator).update(shared)
+            member.estimator.__dict__.update(shared)
         if member.progress.error is None:
             own = network if len(members) == 1 else network.select(each[m])
             leader._procedure.conclude(recipe, own, member, dtype, space)
@@ -332,7 +332,7 @@ def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, 
     assert progress.params is not None
     final = network.with_params(progress.params)
     final.settle()
-    vars(estimator).update(learned(estimator, final, 0, dtype, space) | curves(estimator, progress))
+    estimator.__dict__.update(learned(estimator, final, 0, dtype, space) | curves(estimator, progress))
     state.optimizer = progress.optimizer_state or None
     state.solver = recipe.solver
     epochs = progress.kept_iter if progress.watch_score else progress.n_iter

@@ -155,6 +155,6 @@ def fitted_copy(estimators: list[Classifier], network: Network, at: int, model: 
     attributes = estimators[model].get_params(deep=False) | learned(estimator, network, at, np.dtype("f8"), _NUMPY)
     if estimator.calibration is not None:
         attributes |= {"calibration": "temperature", "temperature_": 1.0}
-    vars(estimator).update(attributes)
+    estimator.__dict__.update(attributes)
     vars(estimator).pop("feature_names_in_", None)  # validated arrays have none
     return estimator

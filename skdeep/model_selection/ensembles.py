@@ -225,7 +225,7 @@ def _fit_together(splits: list[_Split]) -> None:
         network = train_dealt(recipe, together, models, watched)
         leader, *others = (split.estimators[0] for split in splits)
         for other in others:  # what the network's form is called
-            vars(other).update({k: v for k, v in vars(leader).items() if k not in vars(other)})
+            other.__dict__.update({k: v for k, v in vars(leader).items() if k not in vars(other)})
         ends = np.cumsum([len(own) for own, _ in placed])
         for split, own in zip(splits, np.split(np.arange(len(models)), ends[:-1]), strict=True):
             split.conclude(network.select(own))
