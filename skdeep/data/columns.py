@@ -106,34 +106,26 @@ class Columns:
     ) -> list[Columns]:
         """Measure the rows of each model of a stack, and add what is `known`; models with the same rows share it."""
         first, number = numbered(subsets, weights)
-        each = cls._of_each(rows, [subsets[m] for m in first], [weights[m] for m in first])
-        together = each if known is None else [known.merged(columns) for columns in each]
-        return [together[n] for n in number]
-
-    @classmethod
-    def _of_each(
-        cls,
-        rows: AnyRows,
-        subsets: list[np.ndarray | None],
-        weights: list[np.ndarray | None],
-    ) -> list[Columns]:
-        """Measure several sets of rows; of rows that processes share, each measures its own."""
+        parts = [subsets[m] for m in first], [weights[m] for m in first]
         if isinstance(rows, SharedRows):
-            return cls._of_shares(rows, subsets, weights)
-        together = _together(rows, subsets, weights)
-        parts = zip(together, subsets, weights, strict=True)
-        return [found or cls.measure(rows, subset, weight) for found, subset, weight in parts]
+            each = cls._of_shares(rows, *parts)
+        else:
+            several = zip(_together(rows, *parts), *parts, strict=True)
+            each = [found or cls.measure(rows, subset, weight) for found, subset, weight in several]
+        each = each if known is None else [known.merged(columns) for columns in each]
+        return [each[n] for n in number]
 
     @classmethod
     def _of_shares(
         cls, rows: SharedRows, subsets: list[np.ndarray | None], weights: list[np.ndarray | None]
     ) -> list[Columns]:
+        """Measure rows that processes share: each its own."""
         shard, found = rows.shard, []
         for subset, weight in zip(subsets, weights, strict=True):
             own = np.arange(shard.part.start, shard.part.stop) if subset is None else subset[shard.own(subset)]
             here, of_rows = own - shard.start, None if weight is None else weight[shard.part]
             counts = len(here) > 0 and (of_rows is None or of_rows[here].any())
-            found.append(cls._of_each(rows.local, [here], [of_rows])[0] if counts else None)
+            found.append(cls.of_models(rows.local, [here], [of_rows])[0] if counts else None)
         of_ranks = zip(*shard.group.gather(found), strict=True)
         return [reduce(cls.merged, [part for part in parts if part is not None]) for parts in of_ranks]
 
@@ -222,14 +214,10 @@ def _parts_of(
         yield rows.take(index if isinstance(index, slice) else torch.from_numpy(index)), index
 
 
-def _parts_of_sparse(rows: SparseRows, subset: np.ndarray | None) -> Iterator[tuple[Tensor, slice | np.ndarray]]:
-    return _parts_of(rows, subset, max(1, MAX_VALUES // rows.row_values))
-
-
 def _largest_of(rows: SparseRows, subset: np.ndarray | None) -> np.ndarray:
     """Find the largest magnitude in each column of sparse rows."""
     largest = torch.zeros(rows.n_features, dtype=rows.dtype, device=rows.device)
-    for X, _ in _parts_of_sparse(rows, subset):
+    for X, _ in _parts_of(rows, subset, max(1, MAX_VALUES // rows.row_values)):
         if X.layout is torch.sparse_csr:
             largest.scatter_reduce_(0, X.col_indices().long(), X.values().abs(), "amax")
         else:
@@ -240,7 +228,7 @@ def _largest_of(rows: SparseRows, subset: np.ndarray | None) -> np.ndarray:
 def _squares_of(rows: SparseRows, subset: np.ndarray | None, weight: np.ndarray | None) -> tuple[float, float]:
     """Compute the weight of sparse rows, and their mean squared length."""
     mass = total = 0.0
-    for X, index in _parts_of_sparse(rows, subset):
+    for X, index in _parts_of(rows, subset, max(1, MAX_VALUES // rows.row_values)):
         w = np.ones(len(X)) if weight is None else weight[index]
         if X.layout is torch.sparse_csr:
             w_of_values = np.repeat(w, np.diff(X.crow_indices().cpu().numpy()))

@@ -335,12 +335,6 @@ class Folds:
         weight[..., self.rows[divided]] *= 1 - self._part(number)[divided]
         return weight
 
-    def training_weights(self, numbers: np.ndarray) -> dict[int, np.ndarray | None]:
-        """Compute the weights of all rows in training without each fold: one array where these are the same."""
-        alike = not self.divides or isinstance(self.share, float)
-        shared = self.training_weight(numbers[0]) if alike else None
-        return {f: shared if alike else self.training_weight(f) for f in numbers}
-
     @property
     def parts_of_divided(self) -> np.ndarray:
         """The part of each divided row that each fold of `numbers` holds out, (k, d)."""

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -98,7 +99,11 @@ def fit(
     """
     leader = estimators[0]
     going_on = goes_on(leader, incremental)
-    X_val, y_val, weight_val = _whole(validation)
+    X_val, y_val, weight_val = validation
+    if (X_val is None) != (y_val is None):
+        raise ValueError("X_val and y_val belong together; pass both or neither.")
+    if X_val is None and weight_val is not None:
+        raise ValueError("sample_weight_val was given without X_val and y_val.")
     if not in_stack:
         names = getattr(leader, "feature_names_in_", None) if going_on else None
         X, y, sample_weight = opened_with_targets(X, y, sample_weight, names)
@@ -133,8 +138,7 @@ def fit(
         if in_stack and any(p.interrupted for p in progress):
             raise KeyboardInterrupt  # it is the search that the user wants to end
         keep(recipe, network, members, float_dtype(problem.source), OutputSpace(X))
-        if hasattr(leader, "history_"):
-            del leader.history_
+        vars(leader).pop("history_", None)
         if observer is not None and observer.history is not None:
             leader.history_ = observer.history
         if with_probabilities:
@@ -143,21 +147,12 @@ def fit(
         end(estimator, names)
     for member in members:
         if member.progress.error is None and not incremental:
-            member.state.begin_parts()
+            # for calls of partial_fit: "adaptive" leaves nothing of the learning rate at the end of a fit
+            member.state.reduction, member.state.loss_to_beat = 1.0, math.inf
             warn(member.estimator, recipe.solver, member.progress)
     if task is not None:
         task.call_on_fit_task_end(**data, reconstruction_attributes={})
     return [None if p.error is None else divergence(p.error) for p in progress]
-
-
-def _whole(validation: tuple) -> tuple:
-    """Return ``X_val``, ``y_val`` and ``sample_weight_val``; raise where one of them lacks another."""
-    X_val, y_val, weight_val = validation
-    if (X_val is None) != (y_val is None):
-        raise ValueError("X_val and y_val belong together; pass both or neither.")
-    if X_val is None and weight_val is not None:
-        raise ValueError("sample_weight_val was given without X_val and y_val.")
-    return validation
 
 
 def keep(recipe: Recipe, network: Network, members: list[Member], dtype: np.dtype, space: OutputSpace) -> None:

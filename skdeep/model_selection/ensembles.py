@@ -69,7 +69,10 @@ def _evaluate(tasks: list[_Task], seed: int) -> list[dict] | None:
         return None
     try:
         with own_settings():
-            candidates = [[_candidate(task) for _, task in own] for own in by_split]
+            candidates = [
+                [clone(task.estimator).set_params(**clone(task.parameters, safe=False)) for _, task in own]
+                for own in by_split
+            ]
             for own in candidates:
                 share_seed(own, seed)
             start, firsts = time.time(), [own[0][1] for own in by_split]
@@ -91,10 +94,6 @@ def _evaluate(tasks: list[_Task], seed: int) -> list[dict] | None:
         warn_of_fault(error)
         return None
     return [found[number] for number in range(len(tasks))]
-
-
-def _candidate(task: _Task) -> Any:
-    return clone(task.estimator).set_params(**clone(task.parameters, safe=False))
 
 
 def _rows_of(numbered: tuple[int, _Task]) -> tuple[int, ...]:

@@ -163,10 +163,6 @@ def _confusions(rows: _Rows) -> np.ndarray:
     return np.bincount(rows.codes * n + rows.predicted(), minlength=n * n).reshape(n, n)
 
 
-def _accuracy(rows: _Rows) -> float:
-    return (rows.predicted() == rows.codes).mean()
-
-
 def _balanced_accuracy(rows: _Rows) -> float:
     table = _confusions(rows)
     true, found = table.sum(1), table.sum(0)
@@ -179,10 +175,6 @@ def _f1s(rows: _Rows) -> tuple[np.ndarray, np.ndarray]:
     table = _confusions(rows)
     true, both = table.sum(1), table.sum(1) + table.sum(0)
     return 2 * table.diagonal()[both > 0] / both[both > 0], true[both > 0]
-
-
-def _f1_macro(rows: _Rows) -> float:
-    return _f1s(rows)[0].mean()
 
 
 def _f1_weighted(rows: _Rows) -> float:
@@ -236,9 +228,9 @@ def _mean_log(rows: _Rows) -> float:
 
 
 _WAYS: dict[str, Callable[[_Rows], float]] = {
-    "accuracy": _accuracy,
+    "accuracy": lambda rows: (rows.predicted() == rows.codes).mean(),
     "balanced_accuracy": _balanced_accuracy,
-    "f1_macro": _f1_macro,
+    "f1_macro": lambda rows: _f1s(rows)[0].mean(),
     "f1_weighted": _f1_weighted,
     "roc_auc": _roc_auc,
     "roc_auc_ovr": _roc_auc_ovr,

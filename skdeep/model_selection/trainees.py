@@ -144,10 +144,6 @@ class _Stack:
         plain = final.calibration == "temperature" and not final._averages_probabilities
         return not plain or _needs_probabilities(final, self.scorer)
 
-    @property
-    def _is_fitted(self) -> list[bool]:
-        return [failure is None for failure, _ in self._failures]
-
     def score(self, number: int, part: int, X: Data, *y: Data, **params: Any) -> Any:
         """Score one candidate on the test rows (part 0) or the training rows (1)."""
         if not _shares_rows(self.candidates[0], self.scorer):
@@ -170,7 +166,7 @@ class _Stack:
             except Exception:  # of a step that cannot transform these rows: scoring raises it as well
                 return self.candidates, X
         finals = [final_step(candidate) for candidate in self.candidates]
-        return _answering(finals, self._is_fitted, self.scorer, X), X
+        return _answering(finals, [failure is None for failure, _ in self._failures], self.scorer, X), X
 
 
 def _answering(finals: list, is_fitted: list[bool], scorer: Any, X: Any) -> list:

@@ -28,10 +28,6 @@ from skdeep.solvers.line_search import LineSearch
 from skdeep.solvers.newton import Newton
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return torch.linalg.vecdot(a, b)
-
-
 @dataclass
 class _Stack:
     """The models still on their way: where each is, where it is going, and how far along it has tried to go."""
@@ -80,14 +76,14 @@ class _Stack:
         gradient = self.gradient[index]
         direction = self.directions(models, self.point[index], gradient)
         self.direction[index] = direction
-        slope = to_numpy64(_dot(direction, gradient))
+        slope = to_numpy64(torch.linalg.vecdot(direction, gradient))
         self.search.put(models, LineSearch.begin(self.value[models], slope))
 
     def step(self) -> np.ndarray:
         """Pass over the rows: try each model's step; return the models that took theirs."""
         trial = self._ahead(self.search.step)
         value, gradient = self.objective(trial)
-        slope = to_numpy64(_dot(gradient, self.direction))
+        slope = to_numpy64(torch.linalg.vecdot(gradient, self.direction))
         taken = np.flatnonzero(self.search.judge(value, slope, self.rounding))
         index = index_of(taken, trial)
         self.point[index], self.gradient[index], self.value[taken] = trial[index], gradient[index], value[taken]
