@@ -189,12 +189,9 @@ def class_weight_of_rows(
     counted = slice(None) if sample_weight is None else sample_weight > 0
     weights = np.ones(len(classes))
     present = np.unique(codes[counted])
-    weights[present] = compute_class_weight(
-        class_weight,
-        classes=classes[present],
-        y=y[counted],
-        sample_weight=None if sample_weight is None else sample_weight[counted],
-    )
+    given = None if sample_weight is None else sample_weight[counted]
+    known = {"classes": classes[present], "y": y[counted], "sample_weight": given}
+    weights[present] = compute_class_weight(class_weight, **known)
     return weights[codes]
 
 

@@ -214,7 +214,7 @@ def _plain(y: Data, name: str) -> np.ndarray:
     if isinstance(y, np.ma.MaskedArray):
         missing = np.ma.getmaskarray(y)
     else:
-        missing = np.zeros(y_objects.shape, dtype=bool) if words else _missing(y_objects)
+        missing = np.zeros(y_objects.shape, dtype=bool) if words else missing_of(y_objects)
     if missing.any():
         first = tuple(np.argwhere(missing)[0])
         raise ValueError(
@@ -236,7 +236,7 @@ def _are_classes(y: np.ndarray) -> bool:
     return y.ndim == 1 and y.dtype.kind in "biu" and len(y) > 0 and int(y.max()) - int(y.min()) < len(y) // 2
 
 
-def _missing(y: np.ndarray) -> np.ndarray:
+def missing_of(y: np.ndarray) -> np.ndarray:
     """Find the entries that stand for no label."""
     if y.dtype.kind == "f":
         return np.isnan(y)

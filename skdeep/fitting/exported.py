@@ -181,17 +181,6 @@ class ClassifierModule(nn.Module):
     **Shape.** (n, n_features) to (n, n_classes); without probabilities, to what ``decision_function`` gives, (n,) or
     (n, n_classes).
 
-    Parameters
-    ----------
-    stack : Module
-        Scores (K, n, C) of rows.
-    average : Average or None
-        How these become one (n, C); None for one model.
-    link : Link
-        How scores become probabilities.
-    classes : ndarray of shape (n_classes,)
-    has_probabilities : bool
-
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
@@ -236,13 +225,6 @@ class RegressorModule(nn.Module):
     Beyond the shape of X nothing of it is checked. It is made by ``to_torch`` of a regressor.
 
     **Shape.** (n, n_features) to (n,) or (n, n_targets), as y was; of several quantiles, (n, n_quantiles).
-
-    Parameters
-    ----------
-    stack : Module
-        Scores (K, n, C) of rows.
-    prediction : Prediction
-        How these become one, and predictions.
     """
 
     def __init__(self, stack: nn.Module, prediction: Prediction) -> None:

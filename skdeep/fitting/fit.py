@@ -138,7 +138,7 @@ def fit(
         if in_stack and any(p.interrupted for p in progress):
             raise KeyboardInterrupt  # it is the search that the user wants to end
         keep(recipe, network, members, float_dtype(problem.source), OutputSpace(X))
-        vars(leader).pop("history_", None)
+        leader.__dict__.pop("history_", None)
         if observer is not None and observer.history is not None:
             leader.history_ = observer.history
         if with_probabilities:
@@ -296,16 +296,8 @@ def _observer(
     watched = None
     if held_out is not None:
         watched = held_out.X if asks else held_out.source, estimator._labels_of(held_out)
-    run = Run(
-        estimator,
-        snapshot,
-        X=problem.X if asks else problem.source,
-        y=estimator._labels_of(problem),
-        sample_weight=problem.sample_weight,
-        validation=watched,
-        max_iter=max_iter,
-        batch_size=recipe.batch_rows,
-    )
+    rows = problem.X if asks else problem.source, estimator._labels_of(problem), problem.sample_weight
+    run = Run(estimator, snapshot, *rows, validation=watched, max_iter=max_iter, batch_size=recipe.batch_rows)
     observer = make_observer(run, estimator.callbacks, estimator.verbose if talks else 0, task)
     return observer or Observer()  # in every process: what is decided by it is decided alike
 

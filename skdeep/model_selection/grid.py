@@ -142,9 +142,7 @@ def _is_plain(tasks: list[_Task]) -> bool:
         return False
     if not isinstance(estimator, BaseTorchEstimator) or why_alone(estimator) is not None or own_methods(estimator):
         return False
-    if estimator._averages_probabilities:
-        return False
-    if not is_plain_call(first) or estimator.warm_start:
+    if estimator._averages_probabilities or estimator.warm_start or not is_plain_call(first):
         return False
     if estimator.calibration == "sigmoid" or not only_asks(options["scorer"]):
         return False
@@ -156,13 +154,13 @@ def _is_plain(tasks: list[_Task]) -> bool:
     if set(of_scores) - {"sample_weight"} or any(value is not _weight(first) for value in of_scores.values()):
         return False
     shared = ("scorer", "caller", "error_score", "fit_params", "score_params")
-    for task in tasks:
-        same = all(task.options[name] is options[name] for name in shared)
-        if not same or task.X is not first.X or task.y is not first.y:
-            return False
-        if type(final_step(task.estimator)) is not type(estimator):
-            return False
-    return True
+    return all(
+        task.X is first.X
+        and task.y is first.y
+        and type(final_step(task.estimator)) is type(estimator)
+        and all(task.options[name] is options[name] for name in shared)
+        for task in tasks
+    )
 
 
 def is_plain_call(task: _Task) -> bool:
