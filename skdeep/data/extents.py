@@ -17,10 +17,7 @@ _GRAM_COLUMNS = 512
 
 
 def gram_extents(
-    rows: AnyRows,
-    subsets: list[np.ndarray | None],
-    center: Tensor | None,
-    scale: Tensor | None,
+    rows: AnyRows, subsets: list[np.ndarray | None], center: Tensor | None, scale: Tensor | None
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""Estimate the largest eigenvalue, and the trace, (K,) of :math:`\frac1n \tilde X^T \tilde X` for each model.
 

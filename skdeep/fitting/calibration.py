@@ -95,12 +95,7 @@ def _fold_model(
 
 
 def _out_of_fold_scores(
-    recipe: Recipe,
-    problem: Problem,
-    members: list[Member],
-    trained: list[int],
-    dealt: FoldModels,
-    seed: int,
+    recipe: Recipe, problem: Problem, members: list[Member], trained: list[int], dealt: FoldModels, seed: int
 ) -> tuple[dict[int, np.ndarray], dict[int, list[Progress]]]:
     """Compute scores of the rows held out, fold by fold, by each trained member's models; and their progress.
 

@@ -82,20 +82,9 @@ def fit(
 ) -> list[Exception | None]:
     """Train estimators as one stack and set their fitted attributes; return what went wrong, for each.
 
-    Parameters
-    ----------
-    estimators : list
-        They differ in `stackable` parameters only: the first one speaks for all in everything else.
-    X, y, sample_weight
-        See ``fit`` of the estimators.
-    validation : tuple
-        ``X_val``, ``y_val`` and ``sample_weight_val``, or None for each.
-    incremental : bool
-        Whether it is a call of ``partial_fit``: one epoch.
-    in_stack : bool
-        Whether the call is of a search.
-    with_probabilities : bool
-        Whether anybody will ask for them: else no temperature is fitted.
+    They differ in `stackable` parameters only: the first one speaks for all in everything else. `validation` is
+    ``X_val``, ``y_val`` and ``sample_weight_val``, or None for each. A call of ``partial_fit`` is `incremental`, one
+    epoch; one of a search is `in_stack`. Without probabilities, for which nobody will ask, no temperature is fitted.
     """
     leader = estimators[0]
     going_on = goes_on(leader, incremental)

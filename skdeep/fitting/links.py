@@ -21,7 +21,7 @@ from skdeep.fitting.calibrators import fit_sigmoid, fit_temperature, for_average
 #: The loss whose probabilities a calibration's are; scores of independent labels are sigmoids in any case.
 _LINKS = {"temperature": LOSSES["log_loss"], "sigmoid": LOSSES["binary_log_loss"]}
 #: The fitted attributes of a calibration.
-CALIBRATED = ("temperature_", "calibration_slopes_", "calibration_offsets_")
+CALIBRATED = frozenset({"temperature_", "calibration_slopes_", "calibration_offsets_"})
 #: Where results go that only we look at.
 _NUMPY = OutputSpace(np.empty(0))
 

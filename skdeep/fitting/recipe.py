@@ -180,8 +180,6 @@ def common(items: list) -> Any:
 
 def mean_weights(members: Sequence[Member]) -> np.ndarray:
     """Compute the mean weight of each model's rows."""
-    if all(m.weight is None for m in members):
-        return np.ones(len(members))
     first, number = numbered(*rows_and_weights(members))
     return np.array([members[m].mean_weight for m in first])[number]
 

@@ -35,11 +35,7 @@ class Solver(Constrained, BaseEstimator):
     #: The name by which the solver goes without settings, as in ``solver="sgd"``.
     name: ClassVar[str]
     _parameter_constraints: ClassVar[dict] = {
-        "n_iter_no_change": [
-            StrOptions({"auto"}),
-            Interval(Integral, 1, None, closed="left"),
-            Options(Real, {np.inf}),
-        ],
+        "n_iter_no_change": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
         "precision": [StrOptions(set(PRECISIONS))],
     }
 
@@ -313,9 +309,7 @@ class LBFGS(Solver):
     n_iter_no_change: float | str = "auto"
     precision: str = "auto"
 
-    _parameter_constraints: ClassVar[dict] = {
-        "max_fun": [Interval(Integral, 1, None, closed="left")],
-    }
+    _parameter_constraints: ClassVar[dict] = {"max_fun": [Interval(Integral, 1, None, closed="left")]}
 
 
 class _Exact(Solver):

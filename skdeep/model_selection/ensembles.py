@@ -29,7 +29,7 @@ from skdeep.fitting.recipe import Member, Recipe
 from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.starts import begin, end
 from skdeep.fitting.torch_settings import own_settings
-from skdeep.model_selection.evaluation import _Task, of_one_kind, share_seed
+from skdeep.model_selection.evaluation import Task, of_one_kind, share_seed
 from skdeep.model_selection.grid import is_plain_call, result_of, steps_of, warn_of_fault
 from skdeep.model_selection.grid_rows import WITHOUT_UNIT
 from skdeep.model_selection.stacks import MAX_IN_ONE_ARRAY, Apart, stackable_now, why_alone
@@ -38,7 +38,7 @@ from skdeep.model_selection.stacks import MAX_IN_ONE_ARRAY, Apart, stackable_now
 _MAX_PARAMS = 1 << 21
 
 
-def evaluate_ensembles(tasks: dict[int, _Task], seed: int, n_workers: int) -> dict[int, dict]:
+def evaluate_ensembles(tasks: dict[int, Task], seed: int, n_workers: int) -> dict[int, dict]:
     """Evaluate the tasks, by their numbers, that are ensembles of one kind on several splits; leave out the others."""
     results: dict[int, dict] = {}
     if n_workers > 1:  # which train those of several splits in less time
@@ -51,7 +51,7 @@ def evaluate_ensembles(tasks: dict[int, _Task], seed: int, n_workers: int) -> di
     return results
 
 
-def _is_ensemble(task: _Task) -> bool:
+def _is_ensemble(task: Task) -> bool:
     """Tell whether a task is an ensemble that may be trained with others."""
     estimator, options = task.estimator, task.options
     if not isinstance(estimator, BaseTorchEstimator) or not estimator._averages_probabilities:
@@ -61,7 +61,7 @@ def _is_ensemble(task: _Task) -> bool:
     return not (options["fit_params"] or options["score_params"]) and is_plain_call(task)
 
 
-def _evaluate(tasks: list[_Task], seed: int) -> list[dict] | None:
+def _evaluate(tasks: list[Task], seed: int) -> list[dict] | None:
     """Return the results of ``_fit_and_score`` for all tasks; None if their fits are not of one kind."""
     found: dict[int, dict] = {}
     by_split = [list(group) for _, group in groupby(sorted(enumerate(tasks), key=_rows_of), key=_rows_of)]
@@ -96,13 +96,13 @@ def _evaluate(tasks: list[_Task], seed: int) -> list[dict] | None:
     return [found[number] for number in range(len(tasks))]
 
 
-def _rows_of(numbered: tuple[int, _Task]) -> tuple[int, ...]:
+def _rows_of(numbered: tuple[int, Task]) -> tuple[int, ...]:
     """Make the key of a task's rows."""
     _, task = numbered
     return tuple(map(id, (task.X, task.y, task.options["train"], task.options["test"])))
 
 
-def _check_alike(tasks: list[_Task], candidates: list[list]) -> None:
+def _check_alike(tasks: list[Task], candidates: list[list]) -> None:
     """Raise where candidates differ in more than models of a stack may, or their parameters are none."""
     free = stackable_now(candidates[0][0])
     if any(not task.parameters.keys() <= free for task in tasks):

@@ -41,7 +41,7 @@ from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.solving import solve
 from skdeep.fitting.starts import new_progress
 from skdeep.fitting.torch_settings import own_settings
-from skdeep.model_selection.evaluation import Same, _Task, final_step, is_promised, of_one_kind, prefix_of, share_seed
+from skdeep.model_selection.evaluation import Same, Task, final_step, is_promised, of_one_kind, prefix_of, share_seed
 from skdeep.model_selection.grid_rows import GridRows, Split
 from skdeep.model_selection.quick_scores import QuickScorers, name_of
 from skdeep.model_selection.scaled import Scaling
@@ -58,7 +58,7 @@ _FAULTS = (AssertionError, AttributeError, LookupError, NameError)
 _MAX_SCORES = 4 * MAX_VALUES
 
 
-def evaluate_grids(tasks: dict[int, _Task], seed: int, n_workers: int) -> dict[int, dict]:
+def evaluate_grids(tasks: dict[int, Task], seed: int, n_workers: int) -> dict[int, dict]:
     """Evaluate the tasks, by their numbers, of which all splits are one stack; leave out the others.
 
     `seed` is of candidates that have none; where the CPU trains by mini-batches, several workers do so in less time.
@@ -71,7 +71,7 @@ def evaluate_grids(tasks: dict[int, _Task], seed: int, n_workers: int) -> dict[i
     return results
 
 
-def _evaluate_grid(tasks: list[_Task], seed: int, n_workers: int) -> list[dict] | None:
+def _evaluate_grid(tasks: list[Task], seed: int, n_workers: int) -> list[dict] | None:
     """Return the results of ``_fit_and_score`` for all tasks of a search; None if they do not make a grid."""
     if len(tasks) < 2 or not _is_plain(tasks):
         return None
@@ -112,7 +112,7 @@ def warn_of_fault(error: Exception) -> None:
         )
 
 
-def result_of(task: _Task, mark: Any, times: dict[str, float]) -> dict[str, Any]:
+def result_of(task: Task, mark: Any, times: dict[str, float]) -> dict[str, Any]:
     """Make what ``_fit_and_score`` returns for a task, given its score and how long it has taken."""
     result = {"fit_error": None, "test_scores": mark}
     if task.options["return_n_test_samples"]:
@@ -124,17 +124,17 @@ def result_of(task: _Task, mark: Any, times: dict[str, float]) -> dict[str, Any]
     return result
 
 
-def _split(task: _Task) -> tuple[Same, Same]:
+def _split(task: Task) -> tuple[Same, Same]:
     """Make the key of a task's split: several may have the same rows to train on."""
     return Same(task.options["train"]), Same(task.options["test"])
 
 
-def _weight(task: _Task) -> Any:
+def _weight(task: Task) -> Any:
     """Find the weights of all rows; None if there are none."""
     return (task.options["fit_params"] or {}).get(f"{prefix_of(task.estimator)}sample_weight")
 
 
-def _is_plain(tasks: list[_Task]) -> bool:
+def _is_plain(tasks: list[Task]) -> bool:
     """Tell whether tasks differ in split and candidate alone, and scorers for nothing but answers."""
     first = tasks[0]
     estimator, options = final_step(first.estimator), first.options
@@ -163,7 +163,7 @@ def _is_plain(tasks: list[_Task]) -> bool:
     )
 
 
-def is_plain_call(task: _Task) -> bool:
+def is_plain_call(task: Task) -> bool:
     """Tell whether a call of ``_fit_and_score`` is for a score and nothing else, with rows as they are."""
     options = task.options
     if not is_promised(task) or get_config()["enable_metadata_routing"] or get_config()["array_api_dispatch"]:

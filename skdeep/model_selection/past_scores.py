@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -135,12 +136,7 @@ def _common_indices(contestants: Mapping[str, Any]) -> list[tuple[np.ndarray, np
         own = list(zip(one["indices"]["train"], one["indices"]["test"], strict=True))
         if found is None:
             found, first = own, name
-        same = len(own) == len(found) and all(
-            np.array_equal(a, b)
-            for pair, other in zip(own, found, strict=True)
-            for a, b in zip(pair, other, strict=True)
-        )
-        if not same:
+        if len(own) != len(found) or not all(map(np.array_equal, chain(*own), chain(*found))):
             raise ValueError(
                 f"The scores of {first!r} and {name!r} come from different splits, so that they are no pairs. Pass the "
                 "same splitter with an integer random_state to both."

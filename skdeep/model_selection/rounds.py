@@ -16,8 +16,8 @@ from sklearn.utils.parallel import Parallel, delayed
 from skdeep.compat.sklearn import _fit_and_score
 from skdeep.data.inputs import Data
 from skdeep.model_selection.backend import stacked
-from skdeep.model_selection.evaluation import StackingWarning, _alike, final_step, prefix_of
-from skdeep.model_selection.fronts import front_of, in_one_array, is_network, pass_front, shared_fronts
+from skdeep.model_selection.evaluation import StackingWarning, are_alike, final_step, prefix_of
+from skdeep.model_selection.fronts import Passed, front_of, in_one_array, is_network, pass_front, shared_fronts
 from skdeep.model_selection.plain import as_numbers, fit_and_score_plain, is_finite, is_plain, without_checks
 from skdeep.model_selection.scaled import Scaling
 from skdeep.model_selection.stacks import stackable_now, why_alone
@@ -72,14 +72,7 @@ def run(
             yield from _round(contestants, fronts, X, y, some, scorer, {"n_jobs": n_jobs, "verbose": verbose})
 
 
-def _call(
-    estimator: Any,
-    parameters: dict | None,
-    data: tuple[Any, Any],
-    split: Split,
-    scorer: Callable,
-    is_clean: bool = False,
-) -> tuple:
+def _call(estimator: Any, parameters: dict | None, data: tuple, split: Split, scorer: Any, is_clean: bool) -> tuple:
     """Make the call that fits and judges an estimator on a split, of which it may be known that no value is to fear."""
     options = {"scorer": scorer, "fit_params": _NOTHING, "score_params": _NOTHING, "verbose": 0, "error_score": np.nan}
     train, test = split
@@ -98,22 +91,9 @@ def _round(
     workers: dict[str, Any],
 ) -> list[Entry]:
     """Evaluate all contestants on some splits."""
-    wanted = [(number, group) for number in splits for group in fronts]
     # of one worker, without joblib, a call of which takes half as long as some fits
     is_here = joblib.effective_n_jobs(workers["n_jobs"]) == 1 and not workers["verbose"]
-    ways = [(front_of(contestants[group[0]]), X, y, *splits[number]) for number, group in wanted]
-    if is_here:
-        passed = [pass_front(*way) for way in ways]
-    else:
-        passed = Parallel(**workers)(delayed(pass_front)(*way) for way in ways)
-    through = {
-        (name, number): outcome for (number, group), outcome in zip(wanted, passed, strict=True) for name in group
-    }
-    for group in fronts if joblib.effective_n_jobs(workers["n_jobs"]) == 1 else []:
-        if networks := [name for name in group if is_network(final_step(contestants[name]))]:
-            together = in_one_array([through[group[0], number] for number in splits])
-            for name in networks:
-                through |= {(name, number): rows for number, rows in zip(splits, together, strict=True)}
+    through = _behind_fronts(contestants, fronts, X, y, splits, {} if is_here else workers)
     whole = _with_parameters(contestants)
     finals = _with_parameters({name: final_step(contestants[name]) for group in fronts for name in group})
     are_plain = {id(estimator): is_plain(estimator) for estimator, _ in [*whole.values(), *finals.values()]}
@@ -147,6 +127,32 @@ def _round(
     return entries
 
 
+def _behind_fronts(
+    contestants: dict[str, BaseEstimator],
+    fronts: list[list[str]],
+    X: Data,
+    y: Data,
+    splits: dict[int, Split],
+    workers: dict[str, Any],
+) -> dict[tuple[str, int], Passed | None]:
+    """Pass the rows of some splits through the steps that contestants share, by workers if there are any."""
+    wanted = [(number, group) for number in splits for group in fronts]
+    ways = [(front_of(contestants[group[0]]), X, y, *splits[number]) for number, group in wanted]
+    if workers:
+        passed = Parallel(**workers)(delayed(pass_front)(*way) for way in ways)
+    else:
+        passed = [pass_front(*way) for way in ways]
+    through = {
+        (name, number): outcome for (number, group), outcome in zip(wanted, passed, strict=True) for name in group
+    }
+    for group in fronts if joblib.effective_n_jobs(workers.get("n_jobs", 1)) == 1 else []:
+        if networks := [name for name in group if is_network(final_step(contestants[name]))]:
+            together = in_one_array([through[group[0], number] for number in splits])
+            for name in networks:
+                through |= {(name, number): rows for number, rows in zip(splits, together, strict=True)}
+    return through
+
+
 # ---- who trains together ---------------------------------------------------------------------------------------------
 
 
@@ -175,8 +181,8 @@ def _parameters_from(kind: BaseEstimator, contestant: BaseEstimator) -> dict[str
     prefix = prefix_of(contestant)
     own, other = contestant.get_params(), kind.get_params()
     free = [name for part in stackable_now(final) if (name := prefix + part) in own and name in other]
-    parameters = {name: own[name] for name in sorted(free) if not _alike(own[name], other[name])}
-    same = _alike(clone(kind).set_params(**clone(parameters, safe=False)), clone(contestant))
+    parameters = {name: own[name] for name in sorted(free) if not are_alike(own[name], other[name])}
+    same = are_alike(clone(kind).set_params(**clone(parameters, safe=False)), clone(contestant))
     return parameters if same else None
 
 
