@@ -8,7 +8,7 @@ from sklearn.datasets import load_diabetes
 from sklearn.linear_model import ElasticNet, Ridge
 
 from skdeep import LinearRegressor, SoftmaxClassifier
-from skdeep.exact import elastic_net, moments
+from skdeep.exact import elastic_net, moments, normal
 from skdeep.exact.losses import SquaredLoss
 from skdeep.exact.rows import Rows
 
@@ -38,7 +38,7 @@ def test_weights_are_told_apart_by_all_their_values():
     weight = folds()
     weight[5] = np.sort(weight[4])
     weight[6, [0, 1]] += 1e-15, -1e-15
-    first, number = moments.distinct(weight)
+    first, number = normal.distinct(weight)
     assert first == [0, 4, 5, 6, 8] and number == [0] * 4 + [1, 2, 3, 1] + [4] * 4
 
 

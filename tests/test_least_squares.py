@@ -12,6 +12,7 @@ from skorch.callbacks import EpochTimer
 
 from skdeep import LeastSquaresClassifier
 from skdeep.engine.rows import DenseRows
+from skdeep.exact.rows import Rows
 from skdeep.fitting import solving
 from skdeep.model_selection import GridSearchCV
 from skdeep.model_selection.stacks import fit_stack
@@ -134,6 +135,7 @@ def test_rows_are_streamed(layout, monkeypatch):
     rows = X if layout == "dense" else sparse.csr_array(X)
     whole = LeastSquaresClassifier().fit(rows, IRIS_Y)
     set_constant(monkeypatch, "MAX_VALUES", 100)
+    set_constant(monkeypatch, "_MAX_VALUES", 100)
     set_constant(monkeypatch, "_CHUNK_ROWS", 100)
     set_constant(monkeypatch, "_FEW_VALUES", 100)
     taken = []
@@ -170,8 +172,35 @@ def test_one_factorisation_per_fold(monkeypatch):
     built = []
     ridge = solving.Ridge
     monkeypatch.setattr(solving, "Ridge", lambda *args: built.append(1) or ridge(*args))
+    monkeypatch.setattr(solving, "solve_by_products", lambda *args: None)
     GridSearchCV(LeastSquaresClassifier(), {"alpha": np.logspace(-5, 1, 7)}, cv=3).fit(IRIS, IRIS_Y)
     assert len(built) == 3 + 1  # and the refit
+
+
+def test_products_are_formed_once_per_fold(monkeypatch):
+    formed = []
+    gram = Rows.gram
+    monkeypatch.setattr(Rows, "gram", lambda self, factor: formed.append(len(factor)) or gram(self, factor))
+    GridSearchCV(LeastSquaresClassifier(), {"alpha": np.logspace(-5, 1, 7)}, cv=3).fit(IRIS, IRIS_Y)
+    assert sum(formed) == 3 + 1
+
+
+@pytest.mark.parametrize("layout", ["dense", "sparse"])
+@pytest.mark.parametrize("n_columns", [20, 149, 150, 151, 400])
+def test_products_find_what_singular_values_find(n_columns, layout, monkeypatch):
+    """Two ways to the same solutions, with weights, alone and in a stack."""
+    X = RNG.normal(size=(150, n_columns)) * (RNG.random((150, n_columns)) < 0.3) * np.geomspace(1, 100, n_columns)
+    X, weight = X if layout == "dense" else sparse.csr_array(X), RNG.integers(0, 4, 150).astype(float)
+    base = LeastSquaresClassifier()
+    models = {by: [clone(base).set_params(alpha=alpha) for alpha in (1e-3, 1.0, 1e3)] for by in ("products", "values")}
+    assert fit_stack(models["products"], X, IRIS_Y, weight) == [None] * 3
+    alone = clone(base).set_params(alpha=1.0).fit(X, IRIS_Y, weight)
+    monkeypatch.setattr(solving, "solve_by_products", lambda *args: None)
+    assert fit_stack(models["values"], X, IRIS_Y, weight) == [None] * 3
+    for found, known in zip([*models["products"], alone], [*models["values"], models["values"][1]], strict=True):
+        np.testing.assert_allclose(found.coef_, known.coef_, rtol=1e-9, atol=1e-9 * abs(known.coef_).max())
+        np.testing.assert_allclose(found.intercept_, known.intercept_, rtol=1e-9, atol=1e-9)
+        assert found.loss_ == pytest.approx(known.loss_, rel=1e-10)
 
 
 # ---- the other solvers -----------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from skdeep.data.inputs import OutputSpace, to_numpy
 from skdeep.data.labels import accuracy, check_label_names, unboxed
+from skdeep.engine.classes import winners
 from skdeep.engine.losses import Loss
 from skdeep.engine.per_model import to_device
 
@@ -58,7 +59,7 @@ def codes(scores: Tensor, multilabel: bool) -> Tensor:
     """Find the number of the class of each row (n,), or which labels it has (n, C)."""
     if multilabel:
         return (scores > 0).long()
-    return (scores[:, 0] > 0).long() if scores.shape[1] == 1 else scores.argmax(1)
+    return (scores[:, 0] > 0).long() if scores.shape[1] == 1 else winners(scores)
 
 
 def labels(codes: Tensor, classes: np.ndarray, space: OutputSpace) -> Any:
@@ -102,8 +103,8 @@ def log_probabilities(scores: Tensor, classes: np.ndarray, link: Link) -> Tensor
 
 def _with_winner(values: Tensor, scores: Tensor, higher: Callable[[Tensor], Tensor]) -> Tensor:
     """Put something `higher` than the rest for the class that is predicted, where rounding made a tie."""
-    winner = (scores > 0).long() if scores.shape[1] == 1 else scores.argmax(1, keepdim=True)
-    is_leading = values.argmax(1, keepdim=True) == winner
+    winner = (scores > 0).long() if scores.shape[1] == 1 else winners(scores)[:, None]
+    is_leading = winners(values)[:, None] == winner
     if not torch.compiler.is_compiling() and is_leading.all():  # a program has no way that depends on values
         return values
     top = values.amax(1, keepdim=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from skdeep.data.problem import Problem, chunk_rows
 from skdeep.data.scoring import BUILT_IN, as_score, takes_weight
+from skdeep.engine.classes import winners
 from skdeep.engine.group import Group
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
@@ -145,7 +146,7 @@ def _are_right(scores: Tensor, codes: Tensor) -> Tensor:
     """Tell about which rows scores (K, n, C) are right."""
     if codes.ndim == 3:
         return ((scores > 0) == codes.bool()).all(-1)
-    return (scores[..., 0] > 0) == codes.bool() if scores.shape[-1] == 1 else scores.argmax(-1) == codes
+    return (scores[..., 0] > 0) == codes.bool() if scores.shape[-1] == 1 else winners(scores) == codes
 
 
 def _filled_up(arrays: list, n_rows: int) -> np.ndarray:

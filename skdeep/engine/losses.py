@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from skdeep.engine.classes import log_softmax, softmax, winners
+
 
 class Loss:
     """Base of all losses; see the module's docstring for the shapes."""
@@ -76,13 +78,13 @@ class Loss:
         """Compute class probabilities: softmax, or for one column the pair ``(1 - sigmoid(s), sigmoid(s))``."""
         if scores.shape[-1] == 1:
             return torch.sigmoid(torch.cat([-scores, scores], dim=-1))
-        return torch.softmax(scores, dim=-1)
+        return softmax(scores)
 
     def log_probabilities(self, scores: Tensor) -> Tensor:
         """Compute log-probabilities in one step: exact where a probability is too small for any number."""
         if scores.shape[-1] == 1:
             return F.logsigmoid(torch.cat([-scores, scores], dim=-1))
-        return torch.log_softmax(scores, dim=-1)
+        return log_softmax(scores)
 
 
 def _column_of(target: Tensor, scores: Tensor) -> Tensor:
@@ -116,12 +118,11 @@ class Softmax(Loss):
 
     def value(self, scores: Tensor, target: Tensor) -> Tensor:
         if target.is_floating_point():
-            return -(target * torch.log_softmax(scores, -1)).sum(-1)
-        return -torch.log_softmax(scores, -1).gather(-1, _column_of(target, scores)).squeeze(-1)
+            return -(target * log_softmax(scores)).sum(-1)
+        return -log_softmax(scores).gather(-1, _column_of(target, scores)).squeeze(-1)
 
     def value_and_gradient(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        # in memory, the classes come before the samples: the exponentials run over whole vectors of samples
-        log_p = torch.log_softmax(scores.mT, -2).mT
+        log_p = log_softmax(scores)
         if target.is_floating_point():
             return -(target * log_p).sum(-1), log_p.exp_().sub_(target)
         column = _column_of(target, scores)
@@ -132,11 +133,11 @@ class Softmax(Loss):
         return value, log_p.exp_().scatter_(-1, column, -1.0, reduce="add")
 
     def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
-        p = torch.softmax(scores, -1)
+        p = softmax(scores)
         return torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2)
 
     def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
-        p = torch.softmax(scores, -1)
+        p = softmax(scores)
         return torch.addcmul(p, p, p, value=-1)
 
 
@@ -179,12 +180,12 @@ class Logistic(Loss):
         """Compute sigmoids, divided by their sum if there are several classes."""
         if scores.shape[-1] == 1:
             return super().probabilities(scores)
-        return torch.softmax(F.logsigmoid(scores), dim=-1)
+        return softmax(F.logsigmoid(scores))
 
     def log_probabilities(self, scores: Tensor) -> Tensor:
         if scores.shape[-1] == 1:
             return super().log_probabilities(scores)
-        return torch.log_softmax(F.logsigmoid(scores), dim=-1)
+        return log_softmax(F.logsigmoid(scores))
 
 
 class LabelSmoothing(Loss):
@@ -380,7 +381,8 @@ class CrammerSingerHinge(_Hinge):
     def value_and_gradient(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         column = _column_of(target, scores)
         others = scores.scatter(-1, column, -torch.inf)
-        rival_score, rival = others.max(-1, keepdim=True)
+        rival = winners(others).unsqueeze(-1)
+        rival_score = others.gather(-1, rival)
         value, slope = self._violation(rival_score - scores.gather(-1, column) + 1)
         gradient = torch.zeros_like(scores).scatter_(-1, rival, slope).scatter_add_(-1, column, -slope)
         return value.squeeze(-1), gradient

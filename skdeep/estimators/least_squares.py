@@ -27,10 +27,11 @@ class LeastSquaresClassifier(ScoresMixin, LinearClassifier):
     with w the sample weight times the class weight, and :math:`t_{ij} = 1` for the true class and -1 elsewhere. Two
     classes have one column of scores. The predicted class has the highest score.
 
-    ``solver="exact"`` takes the singular values of the data, which serve all values of ``alpha`` of a search. It needs
-    no inverse of :math:`X^T X`: with ``alpha=0``, of all solutions (there are many if columns are collinear or more
-    than the rows) it is the one with the smallest weights. It takes time in proportion to n d min(n, d) and memory in
-    proportion to min(n, d)² (dense rows with n <= d: n d); more rows are streamed.
+    ``solver="exact"`` solves systems of the columns, or of the rows where these are fewer, and of the errors that are
+    left. Where these are near singular, it takes the singular values of the data instead: with ``alpha=0``, of all
+    solutions (there are many if columns are collinear or more than the rows) it is the one with the smallest weights. It
+    takes time in proportion to n d min(n, d) and memory in proportion to min(n, d)² and n d; of rows that do not fit
+    memory, parts are read one after the other.
 
     Parameters
     ----------

@@ -119,7 +119,7 @@ class Moments:
     """
 
     def __init__(self, rows: Rows, weight: np.ndarray):
-        first, self.number = distinct(weight)
+        first, self.number = normal.distinct(weight)
         self.rows, self.weight = rows, weight if len(first) == len(weight) else weight[first]
         self.gram = rows.gram(self.weight)
 
@@ -276,21 +276,6 @@ def _along(
         now = _along(curvature, b, start, half, tol, halvings - 1)
         return _along(curvature, b, (half, now), kappa, tol, halvings - 1)
     return minimise(problem) if found is None else found
-
-
-def distinct(weight: np.ndarray) -> tuple[list[int], list[int]]:
-    """Find where each of some different weights (K, n) is first, and for every model the number of its own."""
-    if len(weight) == 1:
-        return [0], [0]
-    first: list[int] = []
-    number: list[int] = []
-    mark = (weight @ np.linspace(1, 2, weight.shape[1])).tolist()  # sorts most out
-    for k, own in enumerate(mark):
-        same = [j for j, i in enumerate(first) if abs(mark[i] - own) <= 1e-12 and np.array_equal(weight[i], weight[k])]
-        number.append(same[0] if same else len(first))
-        if not same:
-            first.append(k)
-    return first, number
 
 
 def _above(

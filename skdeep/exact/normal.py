@@ -17,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
+from skdeep.exact.descent import Solution
 from skdeep.exact.rows import Rows
 
 #: What others leave of a column's square, as a part of it, below which the products of columns do not tell enough.
@@ -25,8 +26,36 @@ _SOUND = 1e-7
 _FARTHEST = 1e-6
 
 
+def stacked(rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray) -> Solution | None:
+    """Do as `solve` does for K models, of weights (K or 1, n) and curvatures (K, D); None where one is not found."""
+    first, number = distinct(weight)
+    grams, found = rows.gram(weight[first]), []
+    for k, own in enumerate(rho):
+        w = number[k % len(number)]
+        found.append(solve(rows, target, weight[first[w]], own, grams[w] if len(rho) == 1 else grams[w].copy()))
+        if found[-1] is None:
+            return None
+    params, value, bound = zip(*found, strict=True)
+    return Solution(np.stack(params), np.array(bound), [[own] for own in value], [None] * len(rho))
+
+
+def distinct(weight: np.ndarray) -> tuple[list[int], list[int]]:
+    """Find where each of some different weights (K, n) is first, and for every model the number of its own."""
+    if len(weight) == 1:
+        return [0], [0]
+    first: list[int] = []
+    number: list[int] = []
+    mark = (weight @ np.linspace(1, 2, weight.shape[1])).tolist()  # sorts most out
+    for k, own in enumerate(mark):
+        same = [j for j, i in enumerate(first) if abs(mark[i] - own) <= 1e-12 and np.array_equal(weight[i], weight[k])]
+        number.append(same[0] if same else len(first))
+        if not same:
+            first.append(k)
+    return first, number
+
+
 def solve(
-    rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray
+    rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray, gram: np.ndarray | None = None
 ) -> tuple[np.ndarray, float, float] | None:
     """Minimise half the mean squares of errors with squared norms.
 
@@ -38,6 +67,8 @@ def solve(
         Of sum one.
     rho : ndarray of shape (D,)
         Curvatures of the penalty; zero where there is none.
+    gram : ndarray of shape (D, D), optional
+        Products of the columns where they are known; overwritten.
 
     Returns
     -------
@@ -49,7 +80,7 @@ def solve(
 
     None where there is another solution that is nearly as good, or rounding would tell which it is.
     """
-    hessian = rows.gram(weight[None])[0]
+    hessian = rows.gram(weight[None])[0] if gram is None else gram
     hessian.reshape(-1)[:: len(rho) + 1] += rho
     diagonal = hessian.diagonal().copy()
     factor, fault = dpotrf(hessian.T, lower=1, clean=0, overwrite_a=1)

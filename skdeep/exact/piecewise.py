@@ -29,7 +29,7 @@ from skdeep.exact.descent import summed
 from skdeep.exact.elastic_net import SMALLEST, Solution
 from skdeep.exact.interior import Batch
 from skdeep.exact.kinked_terms import Terms, above_by_parameters, terms_of
-from skdeep.exact.moments import distinct
+from skdeep.exact.normal import distinct
 from skdeep.exact.rows import Rows
 
 #: Rows from which models one by one take less time than together.

@@ -35,7 +35,7 @@ from skdeep.exact.newton import Newton
 from skdeep.exact.path import follow
 from skdeep.exact.rows import Rows, SparseRows
 from skdeep.exact.value_losses import HuberLoss, SquaredInsensitive, TweedieLoss
-from skdeep.fitting.at_once import EXACT, begin, book
+from skdeep.fitting.at_once import begin, book
 from skdeep.fitting.recipe import Recipe, Stack, rows_and_weights
 from skdeep.fitting.variables import Centring, Variables, rows_of, weights_of
 
@@ -49,6 +49,8 @@ _BATCH = 2**17
 _MAX_COLUMNS = 4096
 #: Iterations that are enough to come to an optimum from anywhere: where fewer are allowed, a model may end before.
 _ENOUGH = 50
+#: Gradients of least squares in closed form, in the unit of `small_enough`.
+_ROUNDING = 1e-9
 #: The relative duality gap that a tolerance of one asks for.
 GAP = 0.01
 
@@ -159,41 +161,53 @@ class _Objectives(NamedTuple):
 def solve_exactly(stack: Stack) -> None:
     """Train a stack of linear models. For who watches, it is one epoch."""
     begin(stack)
-    recipe, problem, network, members = stack.recipe, stack.problem, stack.network, stack.members
-    index, weight = weights_of(problem, members)
-    variables, penalty = Variables.of(network), stack.penalty()
-    parts = groups(*rows_and_weights(members))
-    same = len(variables.own_scale) == len(variables.own_center) == 1
-    if len(parts) > 1 and not (variables.suit(parts) and (same or (penalty.alpha > 0).all())):
-        # without a penalty, which of many optima it is depends on the columns
+    parts = _parts(stack)
+    if len(parts) > 1:
         for part in parts:
-            own = [members[m] for m in part]
-            solve_exactly(Stack(recipe, problem, network.select(np.array(part)), own, stack.epochs))
+            own = stack.network.select(np.array(part)), [stack.members[m] for m in part]
+            solve_exactly(Stack(stack.recipe, stack.problem, *own, stack.epochs))
         return
+    found = _found(stack)
+    assert found is not None
+    book(stack, *found)
+
+
+def solve_by_products(stack: Stack) -> tuple[Solution, list[torch.Tensor]] | None:
+    """Solve least squares with squared norms by products of columns or rows; None where these tell too little."""
+    recipe, problem, network = stack.recipe, stack.problem, stack.network
+    here = problem.shard is None and network.frame is None and has_exact_solver(recipe, problem, network)
+    return _found(stack) if here and len(_parts(stack)) == 1 else None
+
+
+def _parts(stack: Stack) -> list[list[int]]:
+    """Find which models are to be apart, since what their columns are like differs."""
+    variables, parts = Variables.of(stack.network), groups(*rows_and_weights(stack.members))
+    same = len(variables.own_scale) == len(variables.own_center) == 1
+    # without a penalty, which of many optima it is depends on the columns
+    together = variables.suit(parts) and (same or (stack.penalty().alpha > 0).all())
+    return [list(range(len(stack.members)))] if together else parts
+
+
+def _found(stack: Stack) -> tuple[Solution, list[torch.Tensor]] | None:
+    """Find the optima of models, and the parameters of their network; None where a closed form tells too little."""
+    recipe, problem, network, members = stack.recipe, stack.problem, stack.network, stack.members
+    (index, weight), variables = weights_of(problem, members), Variables.of(network)
     rows = rows_of(problem, network, index, variables, recipe.loss.target == "values")
     target = problem.target if index is None else problem.target[index]
-    rho, kappa = variables.strengths(penalty, network.unit)
+    rho, kappa = variables.strengths(stack.penalty(), network.unit)
     tol = np.array([member.progress.tol for member in members])
     max_iter = int(max(min(stack.epochs, member.progress.max_iter) for member in members))
     start = np.zeros((len(members), recipe.n_outputs, rows.shape[1]))
-    if members[0].progress.warm:
+    if members[0].progress.warm and not recipe.closed_form:
         start = variables.forth(network)
     moved = rows.centred() if isinstance(rows, SparseRows) else None
     if moved is not None:
         rows, centring = moved[0], Centring(*moved[1:])
         centring.forth_(start, rho, kappa)
-    objectives = _Objectives(rows, target, weight, rho, kappa, start, tol, max_iter)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        if recipe.solver == "lbfgs":
-            loss, alike = row_loss(recipe.loss, target, recipe.n_outputs), network.scale is not None
-            stretch = np.array([member.stretch for member in members])
-            if isinstance(loss, HuberLoss) and (stretch != 1).any():
-                solution = _stretched(recipe, objectives, loss, stretch, alike)
-            else:
-                solution = _descend(recipe, objectives._replace(tol=tol * recipe.loss.slope), loss, alike)
-                solution.bound /= recipe.loss.slope
-        else:
-            solution = _certified(recipe, objectives)
+        solution = _solution(stack, _Objectives(rows, target, weight, rho, kappa, start, tol, max_iter))
+    if solution is None:
+        return None
     if moved is not None:
         centring.back_(solution.params)
     dtype = network.params[0].dtype
@@ -202,32 +216,36 @@ def solve_exactly(stack: Stack) -> None:
         # of all shifts, the one that a model has alone: calibrations by class look at scores of several models
         found[1] -= found[1].mean(1, keepdims=True)
     params = [torch.from_numpy(part) for part in found]
-    params = params if dtype is torch.float64 else [part.to(dtype) for part in params]
-    book(stack, solution, params)
+    return solution, params if dtype is torch.float64 else [part.to(dtype) for part in params]
 
 
-def solve_at_once(stack: Stack) -> bool:
-    """Solve a model's least squares by its normal equations, unless they tell too little: see `skdeep.exact.normal`."""
-    recipe, problem, network, members = stack.recipe, stack.problem, stack.network, stack.members
-    n, D = problem.n_rows, problem.source.shape[1] + len(network.params) - 1
-    is_plain = type(problem.source) is np.ndarray and network.frame is None and problem.shard is None
-    is_here = recipe.device.type == "cpu" and recipe.dtype is torch.float64 and fits_memory(problem)
-    if len(members) > 1 or type(recipe.loss) is not of_values.SquaredValues or not (is_plain and is_here and n > D):
-        return False
-    (index, weight), variables = weights_of(problem, members), Variables.of(network)
-    (rho,), _ = variables.strengths(stack.penalty(), network.unit)
-    if rho.ndim > 1:  # targets that are held differently
-        return False
-    target = (problem.target if index is None else problem.target[index]).T
-    found = normal.solve(rows_of(problem, network, index, variables, True), target, weight[0], rho)
-    if found is None:
-        return False
-    params, value, _ = found
-    p = members[0].progress
-    p.params = [torch.from_numpy(part) for part in variables.back(params[None])]
-    p.record(value, None, None)
-    p.samples, p.stopped = p.samples + n, EXACT
-    return True
+def _solution(stack: Stack, objectives: _Objectives) -> Solution | None:
+    """Minimise objectives; None where a closed form tells too little."""
+    recipe = stack.recipe
+    if recipe.solver != "lbfgs" and not recipe.closed_form:
+        return _certified(recipe, objectives)
+    loss, alike = row_loss(recipe.loss, objectives.target, recipe.n_outputs), stack.network.scale is not None
+    if recipe.closed_form:
+        assert isinstance(loss, SquaredLoss)
+        return _closed_form(objectives, loss)
+    stretch = np.array([member.stretch for member in stack.members])
+    if isinstance(loss, HuberLoss) and (stretch != 1).any():
+        return _stretched(recipe, objectives, loss, stretch, alike)
+    solution = _descend(recipe, objectives._replace(tol=objectives.tol * recipe.loss.slope), loss, alike)
+    solution.bound /= recipe.loss.slope
+    return solution
+
+
+def _closed_form(objectives: _Objectives, loss: SquaredLoss) -> Solution | None:
+    """Solve least squares with squared norms by products of columns or of rows; None where they tell too little."""
+    rows, weight, rho = objectives.rows, objectives.weight, objectives.rho
+    if rho.ndim > 2:  # targets that are held differently
+        return None
+    if rows.shape[0] > rows.shape[1]:
+        return normal.stacked(rows, loss.target, weight, rho) if moments.suits(rows) else None
+    if not wide.suits(rows) or not rho.any(1).all():  # without a penalty, there are many solutions
+        return None
+    return wide.ridge(rows, loss, weight, rho, np.full(len(rho), _ROUNDING))
 
 
 def _descend(recipe: Recipe, objectives: _Objectives, loss: RowLoss, alike: bool) -> Solution:

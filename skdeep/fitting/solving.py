@@ -21,7 +21,7 @@ from skdeep.engine.training import Plan, train
 from skdeep.exact.descent import Solution
 from skdeep.fitting.at_once import EXACT, begin, book
 from skdeep.fitting.courses import clean_loss, following
-from skdeep.fitting.exactly import has_exact_solver, solve_at_once, solve_exactly
+from skdeep.fitting.exactly import has_exact_solver, solve_by_products, solve_exactly
 from skdeep.fitting.recipe import Member, Recipe, Stack, common, mean_weights, rows_and_weights, total_weights, values
 from skdeep.solvers.closed_form import Ridge
 from skdeep.solvers.full_batch import minimise
@@ -133,15 +133,18 @@ def _plan(recipe: Recipe, epochs: int, first_epoch: int) -> Plan:
 
 def _in_closed_form(stack: Stack) -> None:
     """Solve least squares, of a linear network."""
-    if not stack.is_watched and solve_at_once(stack):
-        return
     begin(stack)
-    curves = [[value] for value in _ridge(stack).tolist()]
+    found = solve_by_products(stack)
+    if found is None:
+        curves = [[value] for value in _ridge(stack).tolist()]
+        params = [param.clone() for param in stack.network.params]
+        found = Solution(to_numpy64(params[0]), np.empty(0), curves, []), params
+    solution, params = found
+    n_models = len(stack.members)
+    solution.bound, solution.stopped = np.full(n_models, np.nan), [EXACT] * n_models
     for member in stack.members:
         member.progress.samples += stack.problem.n_rows
-    n_models, params = len(stack.members), [param.clone() for param in stack.network.params]
-    found = Solution(to_numpy64(params[0]), np.full(n_models, np.nan), curves, [EXACT] * n_models)
-    book(stack, found, params)
+    book(stack, solution, params)
 
 
 def _ridge(stack: Stack) -> np.ndarray:

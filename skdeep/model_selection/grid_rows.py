@@ -18,6 +18,7 @@ from skdeep.data.encoding import class_weight_of_rows, encode
 from skdeep.data.inputs import Data, to_numpy
 from skdeep.data.problem import Problem, scores_of
 from skdeep.data.values import TargetScale
+from skdeep.engine.classes import winners
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.values import AbsoluteValues, QuantileValues, SquaredValues
 from skdeep.estimators.linear import LinearModel
@@ -133,7 +134,7 @@ class GridRows:
         """Compute the accuracies of models (splits, candidates), each on the test rows of its split."""
         marks = []
         for own, (_, test) in zip(scores, self.splits, strict=True):
-            predicted = to_numpy(own[:, :, 0] > 0 if own.shape[2] == 1 else own.argmax(2))
+            predicted = to_numpy(own[:, :, 0] > 0 if own.shape[2] == 1 else winners(own))
             weight = self.weight[test] if weighs and self.weight is not None else None
             marks.append(np.average(predicted == self.problem.codes[test], axis=1, weights=weight).tolist())
         return marks

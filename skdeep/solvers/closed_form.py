@@ -8,7 +8,8 @@ alike, the minimum of :math:`\tfrac12 \|A W - B\|^2 + \tfrac\alpha2 \|W\|^2` is
 over the singular values that are not zero up to the rounding of A and X; for :math:`\alpha = 0` this is the solution
 of the smallest norm. Rows are passed over in chunks, each folded into a triangular factor that has the same singular
 values, so that :math:`A^T A`, whose condition is the square of A's, is never formed. Only sparse data with more columns
-than rows goes by :math:`A A^T`, since A would be dense.
+than rows goes by :math:`A A^T`, since A would be dense. It is the way where products of columns or rows tell too little
+(`skdeep.fitting.exactly`), or do not fit memory.
 
 References
 ----------
