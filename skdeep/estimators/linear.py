@@ -26,6 +26,7 @@ from skdeep.engine.values import SquaredValues
 from skdeep.estimators.base import BaseTorchClassifier, BaseTorchEstimator
 from skdeep.exact.rows import products_pay
 from skdeep.fitting.choices import batch_rows, choose, epochs_of
+from skdeep.fitting.coordinates import by_rows
 from skdeep.fitting.exactly import fits_memory, is_certified, takes_targets
 from skdeep.fitting.recipe import Member, Recipe, as_numbers, column_statistics, total_weights, values
 from skdeep.fitting.settings import FULL_BATCH, SOLVER_OBJECT, SOLVERS, Solver, settings_of, solver_name
@@ -99,8 +100,8 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         return PENALTIES[self.penalty](alpha, values(members, "l1_ratio"))
 
     def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
-        newton_params, solver = self._max_newton_params(problem.n_rows), solver_name(self)
-        loss = self._training_loss(self.n_outputs_)
+        solver, loss = solver_name(self), self._training_loss(self.n_outputs_)
+        newton_params = self._max_newton_params(problem, loss)
         penalty = self._penalty([Member(self, _NO_STATE)], np.ones(1), np.ones(1))
         if solver == "auto":
             solver = "sgd" if incremental else self._cheapest_solver(problem, loss, penalty, newton_params)
@@ -152,11 +153,17 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
 
     def _is_certificate_cheap(self, problem: Problem, loss: Loss) -> bool:
         """Tell whether the optimum of an objective with kinks costs no more than mini-batch training."""
-        n_columns, n_outputs = problem.source.shape[1] + 1, self.n_outputs_
+        n_columns, n_outputs = self._n_coordinates(problem, loss) + 1, self.n_outputs_
         is_small = n_columns <= _FEW_COLUMNS and n_columns * n_outputs <= _FEW_WEIGHTS
         # of sparse rows with few values each, it is the systems of rows that take time
         values = problem.n_rows * max((n_columns - 1) * problem.density + 1, min(n_columns, _SYSTEM)) * n_outputs
         return values <= (_MANY_CERTIFIED_VALUES if is_small else _CERTIFIED_VALUES)
+
+    def _n_coordinates(self, problem: Problem, loss: Loss) -> int:
+        """Count the columns that an optimum is looked for in, or the rows, where they stand in for these."""
+        n, d = problem.n_rows, problem.source.shape[1]
+        n_values = n * (d * problem.density + 1)
+        return n if self.penalty == "l2" and by_rows(loss, (n, d), n_values, self.n_outputs_) else d
 
     def _is_certified(self, loss: Loss) -> bool:
         """Tell whether there is a solver with a certificate for the objective."""
@@ -166,15 +173,16 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
 
     def _is_exact_cheap(self, problem: Problem, loss: Loss, newton_params: int | None) -> bool:
         """Tell whether the optimum of a smooth objective costs no more than mini-batch training."""
-        n, d, c = problem.n_rows, problem.source.shape[1], self.n_outputs_
+        n, d, c = problem.n_rows, self._n_coordinates(problem, loss), self.n_outputs_
         # scores that no second derivative couples are systems of their own
         n_pairs, system = (c * (c + 1) // 2, c * (d + 1)) if loss.target == "codes" else (c, d + 1)
         if (newton_params is None or not loss.twice_smooth) and system <= Newton.max_params:
-            exact = _NEWTON_STEPS * n * 2 * n_pairs * d**2
+            exact: float = _NEWTON_STEPS * n * 2 * n_pairs * d**2
         elif self._has_preconditioner():
             exact = _LBFGS_STEPS * n * 4 * c * d * problem.density + n * c * d**2
         else:
             exact = _PLAIN_STEPS * n * 4 * c * d * problem.density
+        exact += n * n * problem.source.shape[1] if d < problem.source.shape[1] else 0
         if exact <= STEPS * _STEP_OVERHEAD:
             return True
         # with steps of as few rows as dense ones: what they cost at least
@@ -184,10 +192,10 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
     def _has_preconditioner(self) -> bool:
         return Preconditioner.fits(self._training_loss(self.n_outputs_), self.n_outputs_, self._n_inputs + 1)
 
-    def _max_newton_params(self, n_rows: int) -> int | None:
+    def _max_newton_params(self, problem: Problem, loss: Loss) -> int | None:
         """Choose the most parameters with which the exact solver takes Newton steps; None for a tight tolerance's."""
         # a Hessian is the work of (C + 1) d / 4 gradients, but for calls, which are what few rows cost
-        n_scores, d = self.n_outputs_, self._n_inputs
+        n_rows, n_scores, d = problem.n_rows, self.n_outputs_, self._n_coordinates(problem, loss)
         limit = _NEWTON_SIZE if self._has_preconditioner() else _PLAIN_NEWTON_SIZE
         many = n_rows > _FEW_ROWS and n_scores > 1
         many = many and not products_pay((n_rows, d + 1), n_scores * (n_scores + 1) // 2)

@@ -120,7 +120,7 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
             steps = STEPS * BATCH_ROWS * 4 * self.n_outputs_ * d * problem.density
             if 4 * n * d * min(n, d) <= max(_FREE, _WORTH * steps):
                 return "lbfgs" if self._solves_at_once(loss, n) else "exact"
-        if not loss.smooth and self._n_inputs >= _MAX_COLUMNS:
+        if not loss.smooth and self._n_coordinates(problem, loss) >= _MAX_COLUMNS:
             return "sgd"
         return super()._cheapest_solver(problem, loss, penalty, newton_params)
 
@@ -128,10 +128,10 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
         if super()._is_certificate_cheap(problem, loss):
             return True
         # of dense rows, which are copied, some dozen products of all columns; of squared errors one
-        n, d = problem.n_rows, self._n_inputs + 1
+        n, d = problem.n_rows, self._n_coordinates(problem, loss) + 1
         steps = 1 if type(loss) is SquaredValues else _INTERIOR_STEPS
         return problem.density == 1 and n * d <= _DENSE_VALUES and 2 * steps * n * d * d * self.n_outputs_ <= _EXACT
 
-    def _max_newton_params(self, n_rows: int) -> int | None:
-        at_once = self._solves_at_once(self._loss(self.n_outputs_), n_rows)
-        return None if at_once else super()._max_newton_params(n_rows)
+    def _max_newton_params(self, problem: Problem, loss: Loss) -> int | None:
+        at_once = self._solves_at_once(self._loss(self.n_outputs_), problem.n_rows)
+        return None if at_once else super()._max_newton_params(problem, loss)

@@ -20,6 +20,7 @@ from scipy.linalg.lapack import dpotrf, dpotrs
 
 from skdeep.exact.descent import AT_REST, Solution, small_enough
 from skdeep.exact.losses import SquaredLoss
+from skdeep.exact.row_space import has_free_column
 from skdeep.exact.rows import Rows
 
 #: Passes over the rows that a triangular factor is worth.
@@ -43,7 +44,7 @@ def ridge(rows: Rows, loss: SquaredLoss, weight: np.ndarray, rho: np.ndarray, to
     (n, D), K, C = rows.shape, len(rho), len(loss.target)
     rho = np.broadcast_to(rho if rho.ndim == 3 else rho[:, None], (K, C, D))
     size = rows.diagonal(np.full((1, n), 1 / n))[0]
-    free = bool((rho[..., -1] == 0).all() and (rows.scores(np.eye(1, D, D - 1)) == 1).all())  # an intercept
+    free = has_free_column(rows, rho)  # an intercept
     inside = np.arange(D) < D - free
     weak = ~np.any(rho[..., inside], axis=2, keepdims=True)
     curvature = np.where(weak, _NONE * size.max() * inside, rho)

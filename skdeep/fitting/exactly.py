@@ -6,7 +6,8 @@ hinges, and penalties with an L1 norm, are solved to a relative duality gap of `
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,10 +34,11 @@ from skdeep.exact.losses import (
 )
 from skdeep.exact.newton import Newton
 from skdeep.exact.path import follow
-from skdeep.exact.rows import Rows, SparseRows
+from skdeep.exact.rows import SparseRows
 from skdeep.exact.value_losses import HuberLoss, SquaredInsensitive, TweedieLoss
 from skdeep.fitting.at_once import begin, book
-from skdeep.fitting.recipe import Recipe, Stack, rows_and_weights
+from skdeep.fitting.coordinates import Arrays, solve_by_rows
+from skdeep.fitting.recipe import Member, Recipe, Stack, rows_and_weights
 from skdeep.fitting.variables import Centring, Variables, rows_of, weights_of
 
 #: Values of rows up to which these are kept in float64 while a solver runs.
@@ -145,19 +147,6 @@ def _indicators(target: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(target.reshape(len(target), -1).T, dtype=np.float64)
 
 
-class _Objectives(NamedTuple):
-    """What the models of a stack minimise, in the same columns of the same rows, and how closely."""
-
-    rows: Rows
-    target: np.ndarray
-    weight: np.ndarray  # (K or 1, n)
-    rho: np.ndarray  # strengths of squared norms, (K, D) or (K, C, D)
-    kappa: np.ndarray  # of L1 norms
-    start: np.ndarray  # (K, C, D)
-    tol: np.ndarray  # (K,)
-    max_iter: int
-
-
 def solve_exactly(stack: Stack) -> None:
     """Train a stack of linear models. For who watches, it is one epoch."""
     begin(stack)
@@ -204,8 +193,17 @@ def _found(stack: Stack) -> tuple[Solution, list[torch.Tensor]] | None:
     if moved is not None:
         rows, centring = moved[0], Centring(*moved[1:])
         centring.forth_(start, rho, kappa)
+
+    def some(models: np.ndarray, arrays: Arrays, max_iter: int) -> Solution:
+        solution = _solved(recipe, network, [members[m] for m in models], arrays, max_iter)
+        assert solution is not None
+        return solution
+
+    by_gradient, arrays = recipe.solver == "lbfgs", Arrays(rows, target, weight, rho, kappa, start, tol)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        solution = _solution(stack, _Objectives(rows, target, weight, rho, kappa, start, tol, max_iter))
+        solution = None if recipe.closed_form else solve_by_rows(some, arrays, recipe.loss, max_iter, by_gradient)
+        if solution is None:
+            solution = _solved(recipe, network, members, arrays, max_iter)
     if solution is None:
         return None
     if moved is not None:
@@ -219,26 +217,25 @@ def _found(stack: Stack) -> tuple[Solution, list[torch.Tensor]] | None:
     return solution, params if dtype is torch.float64 else [part.to(dtype) for part in params]
 
 
-def _solution(stack: Stack, objectives: _Objectives) -> Solution | None:
-    """Minimise objectives; None where a closed form tells too little."""
-    recipe = stack.recipe
+def _solved(recipe: Recipe, network: Linear, members: list[Member], arrays: Arrays, max_iter: int) -> Solution | None:
+    """Solve a stack; None where a closed form tells too little."""
     if recipe.solver != "lbfgs" and not recipe.closed_form:
-        return _certified(recipe, objectives)
-    loss, alike = row_loss(recipe.loss, objectives.target, recipe.n_outputs), stack.network.scale is not None
+        return _certified(recipe, arrays, max_iter)
+    loss, alike = row_loss(recipe.loss, arrays.target, recipe.n_outputs), network.scale is not None
     if recipe.closed_form:
         assert isinstance(loss, SquaredLoss)
-        return _closed_form(objectives, loss)
-    stretch = np.array([member.stretch for member in stack.members])
+        return _closed_form(arrays, loss)
+    stretch = np.array([member.stretch for member in members])
     if isinstance(loss, HuberLoss) and (stretch != 1).any():
-        return _stretched(recipe, objectives, loss, stretch, alike)
-    solution = _descend(recipe, objectives._replace(tol=objectives.tol * recipe.loss.slope), loss, alike)
+        return _stretched(recipe, arrays, loss, stretch, alike, max_iter)
+    solution = _descend(recipe, replace(arrays, tol=arrays.tol * recipe.loss.slope), loss, alike, max_iter)
     solution.bound /= recipe.loss.slope
     return solution
 
 
-def _closed_form(objectives: _Objectives, loss: SquaredLoss) -> Solution | None:
+def _closed_form(arrays: Arrays, loss: SquaredLoss) -> Solution | None:
     """Solve least squares with squared norms by products of columns or of rows; None where they tell too little."""
-    rows, weight, rho = objectives.rows, objectives.weight, objectives.rho
+    rows, weight, rho = arrays.rows, arrays.weight, arrays.rho
     if rho.ndim > 2:  # targets that are held differently
         return None
     if rows.shape[0] > rows.shape[1]:
@@ -248,9 +245,9 @@ def _closed_form(objectives: _Objectives, loss: SquaredLoss) -> Solution | None:
     return wide.ridge(rows, loss, weight, rho, np.full(len(rho), _ROUNDING))
 
 
-def _descend(recipe: Recipe, objectives: _Objectives, loss: RowLoss, alike: bool) -> Solution:
+def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, alike: bool, max_iter: int) -> Solution:
     """Minimise smooth objectives; separable losses column by column."""
-    rows, _, weight, rho, _, params, tol, max_iter = objectives
+    rows, weight, rho, params, tol = arrays.rows, arrays.weight, arrays.rho, arrays.start, arrays.tol
     n_models, n_scores, n_columns = params.shape
     max_fun = recipe.settings.max_fun
     if type(loss) is SquaredLoss and (at_once := next((way for way in (wide, moments) if way.suits(rows)), None)):
@@ -293,14 +290,16 @@ def _descend(recipe: Recipe, objectives: _Objectives, loss: RowLoss, alike: bool
     return solution if len(solution.params) == n_models else solution.together(n_scores)
 
 
-def _stretched(recipe: Recipe, objectives: _Objectives, loss: HuberLoss, stretch: np.ndarray, alike: bool) -> Solution:
+def _stretched(
+    recipe: Recipe, arrays: Arrays, loss: HuberLoss, stretch: np.ndarray, alike: bool, max_iter: int
+) -> Solution:
     """Minimise Huber's losses whose deltas are some times (K,) as large: in targets so many times smaller.
 
     There they are all the same, and objectives with squared norms are those squares smaller.
     """
     factor, slope = stretch[:, None, None], np.minimum(1.0, stretch * loss.delta)
-    shorter = objectives._replace(start=objectives.start / factor, tol=objectives.tol * slope / stretch)
-    solution = _descend(recipe, shorter, loss.of(loss.target / factor), alike)
+    shorter = replace(arrays, start=arrays.start / factor, tol=arrays.tol * slope / stretch)
+    solution = _descend(recipe, shorter, loss.of(loss.target / factor), alike, max_iter)
     solution.params *= factor
     solution.bound *= stretch / slope
     solution.curve = [
@@ -309,13 +308,14 @@ def _stretched(recipe: Recipe, objectives: _Objectives, loss: HuberLoss, stretch
     return solution
 
 
-def _certified(recipe: Recipe, objectives: _Objectives) -> Solution:
+def _certified(recipe: Recipe, arrays: Arrays, max_iter: int) -> Solution:
     """Minimise objectives with kinks, to relative duality gaps."""
-    rows, target, weight, rho, kappa, start, tol, max_iter = objectives
-    weight, gap = np.ascontiguousarray(np.broadcast_to(weight, (len(tol), weight.shape[1]))), GAP * tol
+    weight = np.ascontiguousarray(np.broadcast_to(arrays.weight, (len(arrays.tol), arrays.weight.shape[1])))
+    rows, target, rho, kappa, start = arrays.rows, arrays.target, arrays.rho, arrays.kappa, arrays.start
+    gap = GAP * arrays.tol
     found: Any
     if recipe.loss.target == "values":
-        found = _by_columns(recipe.loss, objectives._replace(weight=weight), gap)
+        found = _by_columns(recipe.loss, replace(arrays, weight=weight), gap, max_iter)
     elif not _is_known(recipe.loss):
         found = hinge.solve(rows, _hinge(recipe.loss, target, recipe.n_outputs), weight, rho, gap, max_iter)
     else:
@@ -332,10 +332,10 @@ def _certified(recipe: Recipe, objectives: _Objectives) -> Solution:
     return Solution(found.params, found.gap, [curve[1:] or curve for curve in found.curve], stopped)
 
 
-def _by_columns(loss: Loss, objectives: _Objectives, gap: np.ndarray) -> elastic_net.Solution:
+def _by_columns(loss: Loss, arrays: Arrays, gap: np.ndarray, max_iter: int) -> elastic_net.Solution:
     """Minimise losses of values to relative duality gaps, column by column."""
     assert isinstance(loss, of_values.ValueLoss)
-    rows, target, weight, *strengths, start, _, max_iter = objectives
+    rows, target, weight, start = arrays.rows, arrays.target, arrays.weight, arrays.start
     values, parts = np.ascontiguousarray(target.T), []
     smooth = _loss_of_values(loss, values) if _is_known(loss) else None
     if smooth is None and rows.shape[1] > _MAX_COLUMNS:
@@ -344,7 +344,9 @@ def _by_columns(loss: Loss, objectives: _Objectives, gap: np.ndarray) -> elastic
             "Use solver='sgd', 'adam' or 'adamw', or a smooth loss."
         )
     for c in range(len(values)):
-        rho, kappa = (part if part.ndim == 2 else np.ascontiguousarray(part[:, c]) for part in strengths)
+        rho, kappa = (
+            part if part.ndim == 2 else np.ascontiguousarray(part[:, c]) for part in (arrays.rho, arrays.kappa)
+        )
         if smooth is not None:
             one, begin = smooth.one(c), start[:, c : c + 1] if start.any() else None
             if isinstance(one, HuberLoss) and huber.suits(rows, one):

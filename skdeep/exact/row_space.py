@@ -1,0 +1,121 @@
+r"""Coordinates of rows that are fewer than their columns, for objectives with squared norms.
+
+An optimum is a combination of the rows Z (Kimeldorf and Wahba's theorem): with curvatures of the penalty in the same
+proportions R for all models, and the triangular factor L (n, r) of the rows' products,
+
+.. math:: Z R^{-1} Z^T = L L^T, \qquad v = R^{-1} Z^T L^{-T} u, \qquad Z v = L u, \qquad v^T R v = \|u\|^2
+
+so that a model of Z's columns is one of L's. The factor is pivoted: of rows that others determine, it has no column.
+
+References
+----------
+Kimeldorf & Wahba, *Some results on Tchebycheffian spline functions*, Journal of Mathematical Analysis and Applications
+33, 1971. Hastie & Tibshirani, *Efficient quadratic regularization for expression arrays*, Biostatistics 5, 2004.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.linalg.lapack import dpstrf
+
+from skdeep.exact.rows import Rows
+
+#: Curvatures that are in the same proportions.
+_ALIKE = 1e-12
+#: Squares that rounding may have left, as a part of the largest for each row.
+_ROUNDING = float(np.finfo(float).eps)
+
+
+class RowSpace:
+    """Coordinates of rows.
+
+    Parameters
+    ----------
+    rows : Rows of shape (n, D)
+    rho : ndarray of shape (..., D)
+        Curvatures of penalties, in the same proportions.
+    free : bool
+        Whether the last column is of ones, without a penalty.
+
+    Attributes
+    ----------
+    rank : int
+        r, of the rows.
+    coordinates : Rows of shape (n, r + free)
+    rho : ndarray of shape (..., r + free)
+        Curvatures of the penalties in them.
+    """
+
+    def __init__(self, rows: Rows, rho: np.ndarray, free: bool):
+        n, r = rows.shape[0], 0
+        size = rho.max(-1, keepdims=True)
+        proportions = (rho / size).reshape(-1, rho.shape[-1])[0]
+        self._rows, self._free = rows, free
+        self._inverse = np.divide(1.0, proportions, out=np.zeros_like(proportions), where=proportions > 0)
+        products = rows.products_of_rows(self._inverse)
+        largest = products.diagonal().max()
+        factor, pivots, r, _ = dpstrf(products, lower=1, tol=n * _ROUNDING * largest, overwrite_a=1)
+        factor, self._pivots = np.tril(factor[:, :r]), pivots[:r] - 1
+        self._factor, self.rank = factor[:r], r
+        Z = np.ones((n, r + free))
+        Z[pivots - 1, :r] = factor
+        self.coordinates = Rows(Z)
+        self.rho = np.where(np.arange(r + free) < r, size, 0.0)
+
+    def forth(self, params: np.ndarray) -> np.ndarray:
+        """Compute the coordinates (K, C, r + free) of parameters (K, C, D): of what is a combination of the rows."""
+        inside = params.copy()
+        if self._free:
+            inside[..., -1] = 0
+        scores = self._rows.scores(inside)[..., self._pivots]
+        found = np.zeros((*params.shape[:-1], self.coordinates.shape[1]))
+        flat = solve_triangular(self._factor, scores.reshape(-1, len(self._factor)).T, lower=True)
+        found[..., : len(self._factor)] = flat.T.reshape(scores.shape)
+        if self._free:
+            found[..., -1] = params[..., -1]
+        return found
+
+    def back(self, found: np.ndarray) -> np.ndarray:
+        """Compute parameters (K, C, D) from coordinates (K, C, r + free)."""
+        (*shape, _), r = found.shape, len(self._factor)
+        pull = np.zeros((*shape, self._rows.shape[0]))
+        flat = solve_triangular(self._factor, found[..., :r].reshape(-1, r).T, lower=True, trans=1)
+        pull[..., self._pivots] = flat.T.reshape(*shape, r)
+        params = self._rows.back(pull) * self._inverse
+        if self._free:
+            params[..., -1] = found[..., -1]
+        return params
+
+
+def has_free_column(rows: Rows, rho: np.ndarray) -> bool:
+    """Tell whether the last column is of ones, without a penalty (..., D)."""
+    return bool((rho[..., -1] == 0).all() and (rows.scores(np.eye(1, rho.shape[-1], rho.shape[-1] - 1)) == 1).all())
+
+
+def proportions(rho: np.ndarray) -> list[np.ndarray]:
+    """Group models whose penalties (K, ..., D) are in the same proportions."""
+    relative = rho.reshape(len(rho), -1)
+    relative = relative / np.maximum(relative.max(1, keepdims=True), np.finfo(float).tiny)
+    left, groups = np.arange(len(rho)), []
+    while len(left):
+        alike = np.isclose(relative[left], relative[left[0]], rtol=_ALIKE, atol=0).all(1)
+        groups.append(left[alike])
+        left = left[~alike]
+    return groups
+
+
+def row_space(rows: Rows, rho: np.ndarray) -> RowSpace | None:
+    """Make coordinates of rows, if penalties (..., D) suit them."""
+    flat, free = rho.reshape(-1, rho.shape[-1]), has_free_column(rows, rho)
+    size = flat.max(1, keepdims=True)
+    if not (size > 0).all() or not np.allclose(flat / size, flat[0] / size[0], rtol=_ALIKE, atol=0):
+        return None
+    held = flat[0] > 0
+    held[-1] |= free
+    if (
+        not held.all() and rows.diagonal(np.ones((1, rows.shape[0])))[0, ~held].any()
+    ):  # columns of zeros need no penalty
+        return None
+    space = RowSpace(rows, rho, free)
+    return space if space.rank else None

@@ -1,0 +1,95 @@
+"""Stacks of rows that are fewer than their columns: solved in coordinates of the rows (`skdeep.exact.row_space`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from skdeep.engine.losses import Loss, SquaredError
+from skdeep.engine.values import SquaredValues
+from skdeep.exact.descent import Solution
+from skdeep.exact.row_space import proportions, row_space
+from skdeep.exact.rows import Rows
+
+#: How many times as many values rows have as their products, at least; columns that are few enough as they are.
+_WIDE, _MANY_COLUMNS = 2.0, 100
+#: Rows at most, since their factor takes the time of many passes; and for each score, of losses whose steps are few.
+_MAX_ROWS, _FEW_ROWS = 4096, 300
+
+
+@dataclass
+class Arrays:
+    """What a stack of K models is solved from.
+
+    Attributes
+    ----------
+    rows : Rows of shape (n, D)
+    target : ndarray of shape (n, ...)
+    weight : ndarray of shape (K or 1, n)
+    rho, kappa : ndarray of shape (K, D) or (K, C, D)
+        Strengths of the ridge and of the L1 norm.
+    start : ndarray of shape (K, C, D)
+    tol : ndarray of shape (K,)
+    """
+
+    rows: Rows
+    target: np.ndarray
+    weight: np.ndarray
+    rho: np.ndarray
+    kappa: np.ndarray
+    start: np.ndarray
+    tol: np.ndarray
+
+    def of(self, models: np.ndarray) -> Arrays:
+        """Take some of the models."""
+        per_model = {name: getattr(self, name)[models] for name in ("rho", "kappa", "start", "tol")}
+        return replace(self, weight=self.weight if len(self.weight) == 1 else self.weight[models], **per_model)
+
+
+#: Solves some of the models (indices), from arrays, in so many iterations.
+Solver = Callable[[np.ndarray, Arrays, int], Solution]
+
+
+def by_rows(loss: Loss, shape: tuple[int, int], n_values: float, n_scores: int) -> bool:
+    """Tell whether rows (n, D) of some values are few enough for an optimum to be found in their coordinates."""
+    n, D = shape
+    if D < _MANY_COLUMNS or isinstance(loss, SquaredValues | SquaredError):  # which have systems of rows
+        return False
+    most = min(_MAX_ROWS, _FEW_ROWS * n_scores) if loss.twice_smooth else _MAX_ROWS
+    return n <= most and n_values >= _WIDE * n * n
+
+
+def solve_by_rows(solver: Solver, arrays: Arrays, loss: Loss, max_iter: int, by_gradient: bool) -> Solution | None:
+    """Solve a stack in coordinates of its rows; None where its columns are the better ones.
+
+    What ends `by_gradient` goes on from there in the columns, whose gradients are to be small.
+    """
+    rows, n_scores = arrays.rows, arrays.start.shape[1]
+    if arrays.kappa.any() or not by_rows(loss, rows.shape, rows.n_values, len(arrays.rho) * n_scores):
+        return None
+    # folds may have units of their own
+    groups, parts = proportions(arrays.rho), []
+    if not by_rows(loss, rows.shape, rows.n_values, min(map(len, groups)) * n_scores):
+        return None
+    for models in groups:
+        own = arrays.of(models)
+        space = row_space(rows, own.rho)
+        if space is None:
+            return None
+        start = space.forth(own.start)
+        inside = replace(own, rows=space.coordinates, rho=space.rho, kappa=np.zeros_like(space.rho), start=start)
+        found = solver(models, inside, max_iter)
+        found.params = space.back(found.params)
+        if by_gradient and not found.interrupted:
+            at_end = solver(models, replace(own, start=found.params), max(0, max_iter - max(map(len, found.curve))))
+            at_end.curve = [before[:-1] + after for before, after in zip(found.curve, at_end.curve, strict=True)]
+            found = at_end
+        parts.append(found)
+        if found.interrupted and len(parts) < len(groups):
+            raise KeyboardInterrupt
+    joined, place = Solution.joined(parts), np.argsort(np.concatenate(groups))
+    joined.params, joined.bound = joined.params[place], joined.bound[place]
+    joined.curve, joined.stopped = [joined.curve[k] for k in place], [joined.stopped[k] for k in place]
+    return joined
