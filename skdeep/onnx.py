@@ -16,13 +16,7 @@ import numpy as np
 import torch
 from onnx import GraphProto, TensorProto, compose, helper, inliner, numpy_helper
 from skl2onnx import update_registered_converter
-from skl2onnx.common.data_types import (
-    BooleanTensorType,
-    DoubleTensorType,
-    FloatTensorType,
-    Int64TensorType,
-    StringTensorType,
-)
+from skl2onnx.common import data_types as kinds
 from torch import Tensor, nn
 
 from skdeep.estimators.base import BaseTorchClassifier, BaseTorchEstimator
@@ -56,10 +50,10 @@ ESTIMATORS: tuple[type[BaseTorchEstimator], ...] = (
 )
 #: Types of X, and what a module gets of such.
 _DTYPES = {
-    FloatTensorType: torch.float32,
-    DoubleTensorType: torch.float64,
-    Int64TensorType: torch.int64,
-    BooleanTensorType: torch.bool,
+    kinds.FloatTensorType: torch.float32,
+    kinds.DoubleTensorType: torch.float64,
+    kinds.Int64TensorType: torch.int64,
+    kinds.BooleanTensorType: torch.bool,
 }
 #: The oldest operators that torch writes.
 _LEAST_OPSET = 18
@@ -124,7 +118,7 @@ def _set_output_types(operator: Any) -> None:
     n_classes = len(estimator.classes_)
     numbers = estimator._fitted_multilabel or _label_kind(estimator, operator.scope_inst) is not str
     shape = [n_rows, n_classes] if estimator._fitted_multilabel else [n_rows]
-    labels.set_type((Int64TensorType if numbers else StringTensorType)(shape=shape))
+    labels.set_type((kinds.Int64TensorType if numbers else kinds.StringTensorType)(shape=shape))
     probabilities.type.shape = [n_rows, n_classes]
 
 

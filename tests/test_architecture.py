@@ -121,7 +121,7 @@ def test_the_design_names_every_file():
     named = re.findall(r"`(\w+)\.py`", text)
     files = [path.stem for path in FILES if path.name != "__init__.py"]
     assert sorted(named) == sorted(files)
-    headings = re.findall(r"^\| `(\w+)/?", text, re.MULTILINE)
+    headings = re.findall(r"^### `(\w+)/`", text, re.MULTILINE)
     assert headings == [room for room in ROOMS if (PACKAGE / room).is_dir()]
 
 

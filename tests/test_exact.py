@@ -26,7 +26,7 @@ from skdeep.engine.training import Progress
 from skdeep.exact import newton as exact_newton
 from skdeep.exact import rivals
 from skdeep.model_selection.stacks import fit_stack
-from skdeep.solvers.full_batch import Limits, minimise
+from skdeep.solvers.full_batch import minimise
 from skdeep.solvers.line_search import LineSearch
 from skdeep.solvers.newton import Newton
 
@@ -195,11 +195,8 @@ def run(
     batches = Batches(source, target, weight, subset, generators, chunk, shuffle=False)
     if progress is None:
         progress = [Progress(1e-7) for _ in models]
-    options = {"max_iter": 300, "max_evaluations": 1000} | options
-    limits = Limits(*(options.pop(name, None) for name in ("max_iter", "max_evaluations", "max_newton_params")))
-    return minimise(
-        Objective(network, loss, L2(ALPHAS[models], np.zeros(k)), batches, mean), limits, progress, **options
-    )
+    objective = Objective(network, loss, L2(ALPHAS[models], np.zeros(k)), batches, mean)
+    return minimise(objective, progress=progress, **{"max_iter": 300, "max_fun": 1000} | options)
 
 
 def assert_same(stacked, alone, atol=1e-10):
@@ -238,7 +235,7 @@ def test_a_stack_of_networks(rows, chunk):
     check_exactness(kind="tanh", rows=rows, chunk=chunk, max_iter=15)
 
 
-@pytest.mark.parametrize("limits", [{"max_iter": 2}, {"max_evaluations": 1}, {"max_evaluations": 3}])
+@pytest.mark.parametrize("limits", [{"max_iter": 2}, {"max_fun": 1}, {"max_fun": 3}])
 def test_a_stack_keeps_its_limits(limits, directions):
     assert all(p.stopped is None for p in check_exactness(**limits))
 

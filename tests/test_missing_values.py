@@ -244,7 +244,7 @@ def test_indicators_of_columns_that_are_whole_in_some_rows():
         DenseRows(torch.from_numpy(values), torch.device("cpu"), torch.float64), np.arange(20), generator.random(29)
     )
     indicators = columns.indicators(np.arange(3))
-    assert indicators.variance[0] > 0 and indicators.mean[0] > 0
+    assert indicators.deviation[0] > 0 and indicators.mean[0] > 0
     np.testing.assert_array_equal(indicators.mean[1:], 0)
     (sizes,), _ = sizes_of([indicators], centered=True)
-    np.testing.assert_array_equal(sizes, [np.sqrt(indicators.variance[0]), 1, 1])
+    np.testing.assert_array_equal(sizes, [indicators.deviation[0], 1, 1])

@@ -41,7 +41,7 @@ from skdeep.estimators import prediction
 from skdeep.fitting.fit import fit
 from skdeep.model_selection import StackingWarning, one_standard_error, regularization_path
 from skdeep.model_selection import stacks as stacking
-from skdeep.model_selection.evaluation import _Task, stacks_of
+from skdeep.model_selection.evaluation import Task, stacks_of
 from skdeep.model_selection.stacks import capacity, fit_stack, stackable_now
 
 #: Of models that are trained for a few epochs.
@@ -482,7 +482,7 @@ def test_only_stacks_of_the_last_round_are_cut():
     def tasks(n_splits, n_candidates):
         parameters = [{"alpha": alpha} for alpha in range(1, 1 + n_candidates)]
         return [
-            _Task(clone(SOFTMAX), None, None, {"parameters": p, "split_progress": (split, n_splits)})
+            Task(clone(SOFTMAX), None, None, {"parameters": p, "split_progress": (split, n_splits)})
             for p in parameters
             for split in range(n_splits)
         ]

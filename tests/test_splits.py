@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-import torch
 from helpers import set_constant, with_explicit_zeros
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from skdeep.data.hashing import _mix, hash_rows
+from skdeep.data.hashing import hash_rows
 from skdeep.data.splits import (
     DIVIDED,
     dealt_shares,
@@ -17,7 +16,6 @@ from skdeep.data.splits import (
     surely_differ,
     validation_rows,
 )
-from skdeep.engine.hashing import mix_
 
 
 def seeded(seed=0):
@@ -60,12 +58,6 @@ SAME = {
 def test_hash_is_that_of_the_values(make):
     X = integers()
     np.testing.assert_array_equal(hashes(make(X)), hashes(X.astype(np.float64)))
-
-
-def test_words_are_mixed_on_the_host_as_on_devices():
-    words = seeded(0).integers(0, 1 << 64, (50, 3), dtype=np.uint64)
-    of_torch = mix_(torch.from_numpy(words.view(np.int64).copy())).numpy().view(np.uint64)
-    np.testing.assert_array_equal(_mix(words), of_torch)
 
 
 def test_hash_of_unsigned_pixels_and_booleans():

@@ -46,7 +46,7 @@ from skdeep.model_selection import GridSearchCV as OwnGridSearchCV
 from skdeep.model_selection import StackingWarning, _sklearn, one_standard_error
 from skdeep.model_selection import grid as grids
 from skdeep.model_selection import stacks as stacking
-from skdeep.model_selection.evaluation import _alike
+from skdeep.model_selection.evaluation import are_alike
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -361,11 +361,11 @@ def test_copies_are_alike_and_others_are_not(name):
     model = OURS[name]
     pipeline = make_pipeline(FunctionTransformer(np.log1p), StandardScaler(), clone(model))
     for estimator in (model, pipeline):
-        assert _alike(estimator, clone(estimator))
+        assert are_alike(estimator, clone(estimator))
         for key, value in estimator.get_params().items():
             other = object() if value is None or isinstance(value, BaseEstimator) else None
-            assert not _alike(estimator, reconfigured(clone(estimator), **{key: other})), key
-    assert not _alike(model, pipeline)
+            assert not are_alike(estimator, reconfigured(clone(estimator), **{key: other})), key
+    assert not are_alike(model, pipeline)
 
 
 # ---- validation data -------------------------------------------------------------------------------------------------

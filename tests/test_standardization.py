@@ -124,7 +124,7 @@ def test_partial_fit_merges_the_statistics_and_keeps_the_function():
             np.testing.assert_allclose(model.decision_function(X), before, atol=1e-8)
     columns = model._optimizer.columns
     np.testing.assert_allclose(columns.mean, X.mean(0), rtol=1e-10)
-    np.testing.assert_allclose(np.sqrt(columns.variance), X.std(0), rtol=1e-10)
+    np.testing.assert_allclose(columns.deviation, X.std(0), rtol=1e-10)
 
 
 def test_statistics_where_a_class_has_no_weight():

@@ -23,7 +23,7 @@ from skdeep.engine.perceptron import MLP
 from skdeep.engine.rows import DenseRows, SparseRows, as_tensor
 from skdeep.engine.schedules import SCHEDULES
 from skdeep.engine.training import Observer, Plan, Progress, train
-from skdeep.solvers.full_batch import Limits, minimise
+from skdeep.solvers.full_batch import minimise
 from skdeep.solvers.newton import Newton
 
 N, D, C = 66, 5, 3
@@ -679,9 +679,8 @@ def quasi_newton(loss, alpha=0.05, weight=None, batch_size=1000, columns=True, k
     batches = Batches(rows, target_of(loss), own, None, [np.random.default_rng(0)], batch_size, shuffle=False)
     mean = np.ones(1) if weight is None else weight.mean(keepdims=True)
     penalty = PENALTIES["l2"](vector(alpha, 1), np.zeros(1))
-    options = {"max_iter": 200, "max_evaluations": 1000, "progress": [Progress(1e-9)]} | options
-    limits = Limits(options.pop("max_iter"), options.pop("max_evaluations"))
-    (progress,) = minimise(Objective(network, counting, penalty, batches, mean), limits, **options)
+    options = {"max_iter": 200, "max_fun": 1000, "progress": [Progress(1e-9)]} | options
+    (progress,) = minimise(Objective(network, counting, penalty, batches, mean), **options)
     return progress, network.with_params(progress.params), counting.n
 
 
@@ -741,13 +740,11 @@ def test_quasi_newton_respects_max_iter(max_iter):
 
 
 @pytest.mark.parametrize("units", [1e-6, 1.0, 1e5])
-@pytest.mark.parametrize("max_evaluations", [3, 6, 10, 12])
-def test_quasi_newton_respects_max_evaluations(max_evaluations, units, no_newton):
+@pytest.mark.parametrize("max_fun", [3, 6, 10, 12])
+def test_quasi_newton_respects_max_fun(max_fun, units, no_newton):
     """Also where one line search takes several, because the columns are in odd units."""
-    progress, _, n = quasi_newton(
-        LOSSES["log_loss"](), alpha=0.0, columns=False, data=units * X, max_evaluations=max_evaluations
-    )
-    assert n <= max_evaluations
+    progress, _, n = quasi_newton(LOSSES["log_loss"](), alpha=0.0, columns=False, data=units * X, max_fun=max_fun)
+    assert n <= max_fun
     assert progress.stopped is None
     assert progress.n_iter >= 1
     assert progress.loss_curve[-1] <= math.log(C) * (1 + 1e-12)  # the value at the start

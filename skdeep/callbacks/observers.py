@@ -19,15 +19,9 @@ from skdeep.engine.training import Observer
 def make_observer(run: Run, callbacks: Any, verbose: bool | int, context: Any) -> Observer | None:
     """Make the observer of a run; None if nobody listens.
 
-    Parameters
-    ----------
-    run : Run
-    callbacks : None, skorch callback, or list of callbacks
-        Instances, classes or ``(name, callback)`` pairs. Anything else raises a TypeError.
-    verbose : bool or int
-        Whether to print a table (unless a PrintLog is among the callbacks), and whether callbacks may print.
-    context : sklearn.callback.CallbackContext or None
-        Context of the whole fit, whose task has begun; None without callbacks of scikit-learn.
+    Callbacks are None, one of skorch or a list: instances, classes or ``(name, callback)`` pairs. Anything else raises
+    a TypeError. If `verbose`, a table is printed (unless a PrintLog is among them), and callbacks may print. The
+    context is of scikit-learn's callbacks, for the whole fit, whose task has begun; None without these.
     """
     observers: list[Observer] = []
     given = [] if callbacks is None else list(callbacks) if hasattr(callbacks, "__len__") else [callbacks]

@@ -2,43 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from skdeep.data.inputs import Classifier
-from skdeep.engine.networks import Network
-from skdeep.engine.progress import Progress
-
-
-class Snapshot(Protocol):
-    """Return the fitted attributes for a network's present parameters; with `progress`, the curves of training too."""
-
-    def __call__(self, network: Network, progress: Progress | None = None) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run of one model.
+    """A run of one model: the rows trained on, with their original labels, and how."""
 
-    Attributes
-    ----------
-    estimator : object
-        The classifier being fitted, whose ``classes_`` are known.
-    snapshot : Snapshot
-        Called only where a callback asks for it.
-    X, y, sample_weight
-        The rows trained on, their original labels, their weights or None.
-    validation : tuple or None
-        ``(X_val, y_val)``.
-    max_iter, batch_size : int
-        Epochs at most, rows of a batch.
-    """
-
-    estimator: Classifier
-    snapshot: Snapshot
+    estimator: Classifier  # whose ``classes_`` are known
+    #: ``snapshot(network, progress=None)`` makes the fitted attributes for a network's present parameters; with
+    #: `progress`, the curves of training too. Called only where a callback asks for it.
+    snapshot: Callable[..., dict[str, Any]]
     X: Any
     y: Any
     sample_weight: Any
-    validation: tuple[Any, Any] | None
+    validation: tuple[Any, Any] | None  # ``X_val, y_val``
     max_iter: int
     batch_size: int

@@ -12,16 +12,10 @@ from skdeep.engine.training import Observer
 
 
 class ScikitLearnObserver(Observer):
-    """Make each epoch a subtask of the fit.
+    """Make each epoch a subtask of the fit, whose context this is, and whose task has begun.
 
     The fitted copies of the estimator that callbacks get also have ``learning_rate_``, the rate of the last step (None
     if the solver makes none).
-
-    Parameters
-    ----------
-    run : Run
-    context : sklearn.callback.CallbackContext
-        Context of the whole fit, whose task has begun.
     """
 
     def __init__(self, run: Run, context: Any):

@@ -36,18 +36,10 @@ def _rows(X: Any) -> Any:
 
 
 class Host:
-    """Mixin of a skorch net that does not train; what it predicts is what its estimator would.
+    """Mixin of a skorch net that does not train; what it predicts is what its estimator would."""
 
-    Attributes
-    ----------
-    estimator_ : object
-        The estimator being fitted.
-    snapshot_ : callable
-        Returns the fitted attributes of the estimator for the present parameters.
-    """
-
-    estimator_: Any
-    snapshot_: Callable[[], dict[str, Any]]
+    estimator_: Any  # the one being fitted
+    snapshot_: Callable[[], dict[str, Any]]  # makes its fitted attributes for the present parameters
 
     def get_default_callbacks(self) -> list[Any]:
         """Return none of skorch's own, which would measure what is not done here."""

@@ -34,16 +34,7 @@ from skdeep.engine.training import Observer
 
 
 class SkorchObserver(Observer):
-    """Let a host notify skorch's callbacks, and take over what they change.
-
-    Parameters
-    ----------
-    run : Run
-    callbacks : list
-        Instances, classes or ``(name, callback)`` pairs. Anything else raises a TypeError.
-    verbose : bool or int
-        Whether callbacks may print.
-    """
+    """Let a host notify skorch's callbacks, and take over what they change; see `make_observer` for the arguments."""
 
     def __init__(self, run: Run, callbacks: list[Any], verbose: bool | int):
         bare = [item[1] if isinstance(item, tuple | list) else item for item in callbacks]

@@ -34,15 +34,8 @@ class ModuleStandIn(torch.nn.Module):
 class OptimizerStandIn(torch.optim.Optimizer):
     """The optimizer of the loop as torch's schedulers and checkpoints see it; updates and memory are the loop's.
 
-    Parameters
-    ----------
-    loop : Optimizer or None
-        None if the solver makes no steps.
-    leaves : list of Parameter
-        What the loop trains, in its order: a module may have other parameters, which are not trained.
-    params : iterable
-        What skorch takes for them.
-    lr : float
+    The loop is None if the solver makes no steps; `leaves` are what it trains, in its order: a module may have other
+    parameters, which are not trained. `params` are what skorch takes for them.
     """
 
     def __init__(self, loop: Optimizer | None, leaves: list[torch.nn.Parameter], params: Any, lr: float):

@@ -24,20 +24,13 @@ from skdeep.engine.per_model import to_device
 
 @dataclass(frozen=True)
 class Link:
-    """How the scores of a classifier become probabilities.
+    """How the scores of a classifier become probabilities."""
 
-    Attributes
-    ----------
-    loss : Loss
-        Whose probabilities they are, if each row has one class.
-    multilabel : bool
-        Whether each column of scores answers a question of its own; its probabilities are sigmoids then.
-    temperature : float, ndarray of shape (C,), or None
-        What scores are divided by first; None for one.
-    """
-
+    #: Whose probabilities they are, if each row has one class.
     loss: Loss
+    #: Whether each column of scores answers a question of its own; its probabilities are sigmoids then.
     multilabel: bool
+    #: What scores are divided by first, (C,) or one number; None for one.
     temperature: float | np.ndarray | None = None
 
     def linked(self, scores: Tensor) -> Tensor:
@@ -153,18 +146,10 @@ def _if_classifier_has(method: str) -> Callable[[Answers], bool]:
 
 
 class Answers(StandIn, ClassifierMixin):
-    """The answers of a classifier about rows whose scores are known: whom a scorer asks in its place.
+    """The answers of a classifier about rows whose scores (n, C) are known: whom a scorer asks in its place.
 
-    It has the methods that the classifier has.
-
-    Parameters
-    ----------
-    classifier : estimator
-    scores : Tensor of shape (n, C)
-        Of all rows that it will be asked about, in their order.
-    link : Link
-    space : OutputSpace, default=None
-        Where answers go; None for NumPy.
+    It has the methods that the classifier has. The scores are of all rows that it will be asked about, in their order;
+    answers go to a `space`, None for NumPy.
     """
 
     def __init__(self, classifier: Any, scores: Tensor, link: Link, space: OutputSpace | None = None) -> None:
@@ -206,13 +191,8 @@ class Answers(StandIn, ClassifierMixin):
 class AssembledAnswers(StandIn):
     """The answers of several classifiers, each about some of the rows: whom a scorer asks in the place of one.
 
-    It has the methods that the one has. ``score`` is the mean of their scores.
-
-    Parameters
-    ----------
-    classifier : estimator
-    parts : list of (ndarray, estimator)
-        Numbers of rows, and who is asked about these; all rows that it will be asked about are in one of them.
+    It has the methods that the one has; ``score`` is the mean of their scores. Parts are numbers of rows, and who is
+    asked about these; all rows that it will be asked about are in one of them.
     """
 
     def __init__(self, classifier: Any, parts: list[tuple[np.ndarray, Any]]) -> None:

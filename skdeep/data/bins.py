@@ -20,12 +20,7 @@ def bin_edges(
 ) -> np.ndarray:
     """Compute the edges (K, e, n_bins + 1) of the bins of the first e columns, alike in weight where values differ.
 
-    Parameters
-    ----------
-    rows : DenseRows, or shared ones
-    subsets, weights : list of (ndarray or None)
-        Rows of each model, and the weights of all rows in its training; None for all, and for ones.
-    n_columns, n_bins : int
+    Subsets are the rows of each model, weights of all rows in its training; None for all, and for ones.
     """
     first, number = numbered(subsets, weights)
     rows = rows.at_home(torch.float64 if rows.home.type != "mps" else torch.float32)

@@ -28,14 +28,12 @@ class Categories:
 
     Attributes
     ----------
-    columns : list of int
-        Where they are.
+    columns, rest : list of int
+        Where they are; and the other columns, which come first.
     levels : list of list
         The levels of each that are known, sorted; None, at the end, stands for a missing value.
     pools : list of bool
         Of each, whether its rare levels share an indicator, which comes last; levels that are new do then, too.
-    rest : list of int
-        The other columns, which come first.
     names : ndarray of str
         Of the columns that the table becomes, such as "city_Rome". Indicators whose names others have as well say more:
         "city_'Rome' (column 2)".
@@ -115,17 +113,9 @@ def categories_for(estimator: Any, X: Any, reset: bool) -> Categories | None:
 def categories_of(X: Any, categorical_features: Any) -> Categories | None:
     """Find the categorical columns of a table, and their levels; None where there are none.
 
-    Parameters
-    ----------
-    X : table
-    categorical_features : "from_dtype", array-like or None
-        "from_dtype" takes the columns of a data frame whose dtype says so; a list has names or positions, or is a mask;
-        None takes none.
-
-    Raises
-    ------
-    ValueError
-        If a list names columns that are not there, or a column holds what cannot be a level.
+    Of `categorical_features`, "from_dtype" takes the columns of a data frame whose dtype says so; a list has names or
+    positions, or is a mask; None takes none. Raise where it names columns that are not there, or a column holds what
+    cannot be a level.
     """
     names = column_names(X)
     if categorical_features is None or (isinstance(categorical_features, str) and names is None):

@@ -41,13 +41,7 @@ class Chunk(NamedTuple):
 
 
 def are_chunks(X: Any) -> bool:
-    """Tell whether something gives chunks, pass after pass.
-
-    Raises
-    ------
-    ValueError
-        If it is an iterator, of which there is but one pass.
-    """
+    """Tell whether something gives chunks, pass after pass; raise for an iterator, of which there is but one pass."""
     if isinstance(X, np.ndarray | Tensor | list | tuple) or sparse.issparse(X):
         return False
     if hasattr(X, "__next__"):
@@ -83,21 +77,9 @@ def _batches_of(X: Any) -> Callable[[], Iterator] | None:
 class Chunks:
     """Chunks of rows as an array that is read in order.
 
-    Parameters
-    ----------
-    begin : callable
-        ``begin(row)`` begins a pass at that row (at 0, where `can_begin_anywhere` is False): an iterator of `Chunk`.
-    can_begin_anywhere : bool
-
-    Attributes
-    ----------
-    shape : tuple
-    dtype : numpy.dtype
-    finite : bool
-        Whether all values are known to be finite.
-    names : tuple of str, or None
-        Names of the columns.
-    labels, weights : ndarray of shape (n,) or None
+    ``begin(row)`` begins a pass at that row (at 0, where `can_begin_anywhere` is False): an iterator of `Chunk`. A
+    first pass finds `shape`, `dtype`, whether all values are `finite`, the `names` of the columns, `labels` and
+    `weights`.
     """
 
     def __init__(self, begin: Callable[[int], Iterator[Chunk]], can_begin_anywhere: bool):
@@ -129,19 +111,8 @@ class Chunks:
     def of(cls, X: Any, y: Any, sample_weight: Any, names: np.ndarray | None = None, labelled: bool = False) -> Self:
         """Make chunks of what users pass; y and sample_weight may name columns of it.
 
-        Parameters
-        ----------
-        X : object
-        y, sample_weight : str or None
-        names : ndarray of str, optional
-            Columns to take where it is tables; None for all others.
-        labelled : bool
-            Whether there must be targets.
-
-        Raises
-        ------
-        ValueError
-            If targets are missing, or are given beside the chunks.
+        Of tables, `names` are the columns to take; None takes all others. Raise where targets are given beside the
+        chunks, or are missing and must be there (`labelled`).
         """
         for name, value in (("y", y), ("sample_weight", sample_weight)):
             if value is not None and not isinstance(value, str):
@@ -154,7 +125,8 @@ class Chunks:
         if labelled and y is None and _batches_of(X) is not None:
             raise ValueError(f"X is a {type(X).__name__} of pyarrow; pass the name of the target's column as y.")
         anywhere = isinstance(X, Dataset) and hasattr(X, "__len__")
-        passes = _items(X) if anywhere else _passes(X)
+        whole = _batches_of(X) or (X.__iter__ if hasattr(X, "__iter__") else X)
+        passes = _items(X) if anywhere else lambda row: iter(whole())
 
         def begin(row: int) -> Iterator[Chunk]:
             return (_chunk(part, y, sample_weight, names) for part in passes(row))
@@ -215,12 +187,6 @@ def _same(known: np.ndarray, now: np.ndarray | None) -> bool:
         return False
     different = known != now
     return not bool((different & ~((known != known) & (now != now))).any())
-
-
-def _passes(X: Any) -> Callable[[int], Iterator]:
-    """Find what begins a pass."""
-    begin = _batches_of(X) or (X.__iter__ if hasattr(X, "__iter__") else X)
-    return lambda row: iter(begin())
 
 
 def _items(X: Any) -> Callable[[int], Iterator]:

@@ -31,32 +31,19 @@ _LIMITS = {np.dtype(t): (float(np.finfo(t).eps), float(np.finfo(t).tiny)) for t 
 class Columns:
     """Weighted mean and deviation of each column, to which further data can be added (Chan et al. 1983).
 
-    They describe the user's columns, to the digits of the user's dtype, whatever is computed with later.
-
-    Attributes
-    ----------
-    weight : ndarray of shape (d,)
-        Total weight of the rows seen, where they are not missing (NaN).
-    missing : ndarray of shape (d,)
-        Total weight of the rows where they are.
-    mean, deviation : ndarray of shape (d,)
-        Of dense columns; zero for sparse ones. The deviation, since its square may overflow.
-    largest : ndarray of shape (d,)
-        Largest magnitude in sparse columns; zero for dense ones.
-    rounding : float
-        By how much, relative to its size, a column may vary and still be taken for constant: a unit of the last place
-        of X's dtype, and ten of float64's, in which numbers are computed more often than stored.
-    square : float
-        Mean squared length of sparse rows; zero for dense ones.
+    They describe the user's columns, to the digits of the user's dtype, whatever is computed with later. All arrays are
+    (d,).
     """
 
-    weight: np.ndarray
-    missing: np.ndarray
-    mean: np.ndarray
-    deviation: np.ndarray
-    largest: np.ndarray
+    weight: np.ndarray  # total, of the rows seen, where they are not missing (NaN)
+    missing: np.ndarray  # total weight of the rows where they are
+    mean: np.ndarray  # of dense columns; zero for sparse ones
+    deviation: np.ndarray  # the like: no variance, for a square may overflow
+    largest: np.ndarray  # magnitude in sparse columns; zero for dense ones
+    #: By how much, relative to its size, a column may vary and still be taken for constant: a unit of the last place
+    #: of X's dtype, and ten of float64's, in which numbers are computed more often than stored.
     rounding: float
-    square: float = 0.0
+    square: float = 0.0  # mean squared length of sparse rows; zero for dense ones
 
     @classmethod
     def measure(cls, rows: DenseRows | SparseRows, subset: np.ndarray | None, weight: np.ndarray | None) -> Columns:
@@ -67,7 +54,10 @@ class Columns:
             return cls(zero + mass, zero, zero, zero, _largest_of(rows, subset), rounding, square)
         total = shift = room = None
         step = _CHUNK_ROWS if rows.home.type == "cpu" else max(_CHUNK_ROWS, _CHUNK_VALUES // rows.n_features)
-        for X, w in _chunks(rows, subset, weight, step):
+        for X, index in _parts_of(rows, subset, step):
+            w = np.ones(len(X)) if weight is None else weight[index]
+            if not w.any():
+                continue
             share = w / w.sum()
             if shift is None or room is None:
                 shift = _near_mean(X, share, step)
@@ -116,34 +106,26 @@ class Columns:
     ) -> list[Columns]:
         """Measure the rows of each model of a stack, and add what is `known`; models with the same rows share it."""
         first, number = numbered(subsets, weights)
-        each = cls._of_each(rows, [subsets[m] for m in first], [weights[m] for m in first])
-        together = each if known is None else [known.merged(columns) for columns in each]
-        return [together[n] for n in number]
-
-    @classmethod
-    def _of_each(
-        cls,
-        rows: AnyRows,
-        subsets: list[np.ndarray | None],
-        weights: list[np.ndarray | None],
-    ) -> list[Columns]:
-        """Measure several sets of rows; of rows that processes share, each measures its own."""
+        parts = [subsets[m] for m in first], [weights[m] for m in first]
         if isinstance(rows, SharedRows):
-            return cls._of_shares(rows, subsets, weights)
-        together = _together(rows, subsets, weights)
-        parts = zip(together, subsets, weights, strict=True)
-        return [found or cls.measure(rows, subset, weight) for found, subset, weight in parts]
+            each = cls._of_shares(rows, *parts)
+        else:
+            several = zip(_together(rows, *parts), *parts, strict=True)
+            each = [found or cls.measure(rows, subset, weight) for found, subset, weight in several]
+        each = each if known is None else [known.merged(columns) for columns in each]
+        return [each[n] for n in number]
 
     @classmethod
     def _of_shares(
         cls, rows: SharedRows, subsets: list[np.ndarray | None], weights: list[np.ndarray | None]
     ) -> list[Columns]:
+        """Measure rows that processes share: each its own."""
         shard, found = rows.shard, []
         for subset, weight in zip(subsets, weights, strict=True):
             own = np.arange(shard.part.start, shard.part.stop) if subset is None else subset[shard.own(subset)]
             here, of_rows = own - shard.start, None if weight is None else weight[shard.part]
             counts = len(here) > 0 and (of_rows is None or of_rows[here].any())
-            found.append(cls._of_each(rows.local, [here], [of_rows])[0] if counts else None)
+            found.append(cls.of_models(rows.local, [here], [of_rows])[0] if counts else None)
         of_ranks = zip(*shard.group.gather(found), strict=True)
         return [reduce(cls.merged, [part for part in parts if part is not None]) for parts in of_ranks]
 
@@ -171,11 +153,6 @@ class Columns:
         share = missing / (weight + missing)
         zero = np.zeros_like(share)
         return Columns(weight + missing, zero, share, np.sqrt(share * (1 - share)), zero, self.rounding)
-
-    @property
-    def variance(self) -> np.ndarray:
-        """The square of the deviation, as far as there are such numbers."""
-        return self.deviation**2
 
     def frame(self, dtype: torch.dtype, sizes: np.ndarray, centered: bool, same_factor: bool = False) -> Frame | None:
         """Choose the frame to see columns of these sizes in; None where `dtype` loses nothing of them as they are.
@@ -227,23 +204,11 @@ def _in_own_dtype(rows: DenseRows | SparseRows) -> tuple[DenseRows | SparseRows,
     return rows, rounding
 
 
-def _chunks(
-    rows: DenseRows, subset: np.ndarray | None, weight: np.ndarray | None, step: int
-) -> Iterator[tuple[Tensor, np.ndarray]]:
-    """Take rows, so many at a time, and their weights, which are not all zero."""
-    n = len(rows) if subset is None else len(subset)
-    for start in range(0, n, step):
-        part = slice(start, start + step)
-        index = part if subset is None else subset[part]
-        w = np.ones(min(step, n - start)) if weight is None else weight[index]
-        if weight is None or w.any():
-            yield rows.take(index if isinstance(index, slice) else torch.from_numpy(index)), w
-
-
-def _parts_of(rows: SparseRows, subset: np.ndarray | None) -> Iterator[tuple[Tensor, slice | np.ndarray]]:
-    """Take sparse rows, so many at a time, and say which these are."""
-    n, step = len(rows) if subset is None else len(subset), max(1, MAX_VALUES // rows.row_values)
-    for start in range(0, n, step):
+def _parts_of(
+    rows: DenseRows | SparseRows, subset: np.ndarray | None, step: int
+) -> Iterator[tuple[Tensor, slice | np.ndarray]]:
+    """Take rows, so many at a time, and say which these are."""
+    for start in range(0, len(rows) if subset is None else len(subset), step):
         part = slice(start, start + step)
         index = part if subset is None else subset[part]
         yield rows.take(index if isinstance(index, slice) else torch.from_numpy(index)), index
@@ -252,7 +217,7 @@ def _parts_of(rows: SparseRows, subset: np.ndarray | None) -> Iterator[tuple[Ten
 def _largest_of(rows: SparseRows, subset: np.ndarray | None) -> np.ndarray:
     """Find the largest magnitude in each column of sparse rows."""
     largest = torch.zeros(rows.n_features, dtype=rows.dtype, device=rows.device)
-    for X, _ in _parts_of(rows, subset):
+    for X, _ in _parts_of(rows, subset, max(1, MAX_VALUES // rows.row_values)):
         if X.layout is torch.sparse_csr:
             largest.scatter_reduce_(0, X.col_indices().long(), X.values().abs(), "amax")
         else:
@@ -263,7 +228,7 @@ def _largest_of(rows: SparseRows, subset: np.ndarray | None) -> np.ndarray:
 def _squares_of(rows: SparseRows, subset: np.ndarray | None, weight: np.ndarray | None) -> tuple[float, float]:
     """Compute the weight of sparse rows, and their mean squared length."""
     mass = total = 0.0
-    for X, index in _parts_of(rows, subset):
+    for X, index in _parts_of(rows, subset, max(1, MAX_VALUES // rows.row_values)):
         w = np.ones(len(X)) if weight is None else weight[index]
         if X.layout is torch.sparse_csr:
             w_of_values = np.repeat(w, np.diff(X.crow_indices().cpu().numpy()))
@@ -297,12 +262,10 @@ def _near_mean(X: Tensor, of_rows: np.ndarray, most_rows: int) -> Any:
 
 
 def _moments(xp: Any, Z: Any, share: Any, shift: Any, room: Any) -> list[np.ndarray]:
-    """Compute sums over rows (n, d), by their `share` (n,), in float64: see below.
+    """Compute sums over rows (n, d), by their `share` (n,), in float64.
 
-    Returns
-    -------
-    list of ndarray of shape (d,)
-        The `shift`; the moved values' mean and their mean square; where some are missing, the shares known and missing.
+    Returned are, each (d,), the `shift`, the moved values' mean and their mean square; where some are missing, the
+    shares known and missing.
     """
     centred = xp.subtract(Z, shift, out=room)
     # products with a vector: ten times faster than reductions along the columns
@@ -334,8 +297,6 @@ def _together(
     n = len(rows)
     if isinstance(rows, SparseRows) or n * rows.n_features > _FEW_VALUES or rows.home.type != "cpu":
         return [None] * len(subsets)
-    if len(subsets) == 1 and rows.kind is torch.float64 and (one := _of_one(rows, subsets[0], weights[0])):
-        return [one]
     share = np.array([weights_of_rows(n, *own) for own in zip(subsets, weights, strict=True)])
     mass = share.sum(1)
     if rows.kind is torch.float64:  # nothing is to be cast
@@ -372,26 +333,6 @@ def _together(
         Columns(zero + total, zero, own_mean, own_deviation, zero, rounding) if is_sound else None
         for total, is_sound, own_mean, own_deviation in zip(mass, sound, mean, deviation, strict=True)
     ]
-
-
-def _of_one(rows: DenseRows, subset: np.ndarray | None, weight: np.ndarray | None) -> Columns | None:
-    """Measure a few rows in float64 for one model; None where a column may be constant, or without such numbers."""
-    Z, (eps, tiny) = rows.as_they_are(slice(None)).numpy(), _LIMITS[np.dtype(np.float64)]
-    share = weights_of_rows(len(Z), subset, weight)
-    mass = float(share.sum())
-    share = share / mass
-    with np.errstate(all="ignore"):
-        at = share @ Z
-        centred = Z - at
-        moved = share @ centred
-        variance = share @ np.square(centred, out=centred)
-        near = moved * moved
-        variance -= near
-        rounded = np.maximum(np.square(eps * at) + tiny / eps, _NEAR * near)
-        if not ((variance > rounded) & (variance < np.inf)).all():
-            return None
-    zero = np.zeros(Z.shape[1])
-    return Columns(zero + mass, zero, at + moved, np.sqrt(variance), zero, 10 * eps)
 
 
 def _scaled_moments(X: Tensor, shift: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:

@@ -59,10 +59,7 @@ def place(at: tuple, names: list | None = None) -> str:
 def floats(objects: np.ndarray) -> np.ndarray:
     """Convert an array of objects to float64, with NaN where a value is missing.
 
-    Raises
-    ------
-    NotNumbersError
-        Naming the first object that is no number, and its place.
+    Raise where one is no number, and say which.
     """
     try:
         return objects.astype(np.float64)
@@ -102,10 +99,7 @@ def as_plain(y: Any) -> Any:
 def as_numbers(X: Any) -> Any:
     """Make numbers of the objects in X; plain numbers are returned as they are.
 
-    Raises
-    ------
-    ValueError
-        Naming the columns of a data frame, or the value of an array, that are no numbers.
+    Raise where columns of a data frame, or a value of an array, are no numbers, and say which.
     """
     if isinstance(X, np.ma.MaskedArray):
         return np.ma.filled(X.astype(np.result_type(X.dtype, np.float32)), np.nan) if X.mask.any() else X.data

@@ -25,7 +25,7 @@ from skdeep.data.labels import (
     weights_of_labels,
 )
 from skdeep.data.problem import Problem
-from skdeep.data.shares import Shares
+from skdeep.data.shares import of_all
 from skdeep.engine.frame import named
 from skdeep.engine.group import current
 from skdeep.engine.losses import Loss
@@ -37,21 +37,19 @@ _RAW_SIZES, _SAMPLE_ROWS = (1e-2, 1e4), 500
 def draw_seeds(random_state: int | np.random.RandomState | None) -> tuple[int, int]:
     """Draw two seeds by a ``random_state``: one for initial weights and the order of rows, and one for splits."""
     if isinstance(random_state, Integral):
-        own = _seeds_of(int(random_state))
+        own = _drawn_once(int(random_state))
     else:
-        own = _drawn(check_random_state(random_state))
+        own = _drawn(random_state)
     return current().first(own)  # every time: other processes may not have met this number before
 
 
-@lru_cache(maxsize=256)  # such a generator takes as long to make as an epoch of a small fit
-def _seeds_of(seed: int) -> tuple[int, int]:
-    """Draw the seeds of a number, which are always the same."""
-    return _drawn(check_random_state(seed))
-
-
-def _drawn(generator: np.random.RandomState) -> tuple[int, int]:
-    most = np.iinfo(np.int32).max
+def _drawn(random_state: int | np.random.RandomState | None) -> tuple[int, int]:
+    generator, most = check_random_state(random_state), np.iinfo(np.int32).max
     return int(generator.randint(most)), int(generator.randint(most))
+
+
+#: Of a number: such a generator takes as long to make as an epoch of a small fit.
+_drawn_once = lru_cache(maxsize=256)(_drawn)
 
 
 def encode(
@@ -69,12 +67,12 @@ def encode(
     `suffix` is what their names end in.
     """
     leader, n_least = estimators[0], 1 if incremental else estimators[0]._fewest_rows
-    shares, new, name = Shares(current(), leader), not going_on, f"y{suffix}"
+    group, new, name = current(), not going_on, f"y{suffix}"
     table, classes = y if isinstance(y, Probabilities) else (y, None)
-    with shares.checked():
-        X = check_features(leader, X, reset=new, min_samples=n_least if shares.alone else 0)
+    with group.agreeing():
+        X = check_features(leader, X, reset=new, min_samples=n_least if group.size == 1 else 0)
         check_label_names(leader, None if classes is not None else table, name, new=new)
-    table, sample_weight, all_rows, shard = shares.of_all(X, table, sample_weight, n_least)
+    table, sample_weight, all_rows, shard = of_all(group, leader, X, table, sample_weight, n_least)
     same = not new and not incremental
     y, codes, soft = leader._coded((table, classes), all_rows, name, new=new and not incremental, same=same)
     weight = check_weight(sample_weight, all_rows, f"sample_weight{suffix}")
@@ -89,11 +87,6 @@ def encode(
         if soft is None and not incremental and leader._needs_two_classes and codes.ndim == 1:
             _check_classes(leader, codes if own is None else codes[own > 0])
     return problem
-
-
-def encode_validation(estimators: list[Classifier], X_val: Data, y_val: Data, weight_val: ArrayLike | None) -> Problem:
-    """Make a problem of the caller's own validation data: as of further rows, which change nothing."""
-    return encode(estimators, X_val, y_val, weight_val, going_on=True, incremental=True, suffix="_val")
 
 
 def coded_classes(
@@ -125,17 +118,9 @@ def _check_classes(estimator: Classifier, codes: np.ndarray) -> None:
 
 
 def _encode(estimator: Classifier, y: np.ndarray, name: str, *, new: bool, same: bool = False) -> np.ndarray:
-    """Encode a validated target as class codes (n,), or indicators (n, C).
+    """Encode a validated target, which the caller calls `name`, as class codes (n,), or indicators (n, C).
 
-    Parameters
-    ----------
-    y : ndarray of shape (n,) or (n, C)
-    name : str
-        What the caller calls it.
-    new : bool
-        Whether it sets ``classes_``, or must not go beyond them.
-    same : bool
-        Whether it must have all of them.
+    It sets ``classes_`` if it is `new`; else it must not go beyond them, or must have all of them if it is the `same`.
     """
     find = unique_labels if y.dtype.kind == "O" else np.unique  # objects become an array of their own dtype
     labels = np.arange(y.shape[1]) if y.ndim == 2 else find(y)
@@ -204,12 +189,9 @@ def class_weight_of_rows(
     counted = slice(None) if sample_weight is None else sample_weight > 0
     weights = np.ones(len(classes))
     present = np.unique(codes[counted])
-    weights[present] = compute_class_weight(
-        class_weight,
-        classes=classes[present],
-        y=y[counted],
-        sample_weight=None if sample_weight is None else sample_weight[counted],
-    )
+    given = None if sample_weight is None else sample_weight[counted]
+    known = {"classes": classes[present], "y": y[counted], "sample_weight": given}
+    weights[present] = compute_class_weight(class_weight, **known)
     return weights[codes]
 
 

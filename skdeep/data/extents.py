@@ -17,26 +17,13 @@ _GRAM_COLUMNS = 512
 
 
 def gram_extents(
-    rows: AnyRows,
-    subsets: list[np.ndarray | None],
-    center: Tensor | None,
-    scale: Tensor | None,
+    rows: AnyRows, subsets: list[np.ndarray | None], center: Tensor | None, scale: Tensor | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    r"""Estimate the largest eigenvalue, and the trace, of :math:`\frac1n \tilde X^T \tilde X` for each model's columns.
+    r"""Estimate the largest eigenvalue, and the trace, (K,) of :math:`\frac1n \tilde X^T \tilde X` for each model.
 
-    These are the columns :math:`(x - \mu) s` and one of ones; from an evenly spaced sample of rows, by power iteration.
-
-    Parameters
-    ----------
-    rows : DenseRows or SparseRows
-    subsets : list of (ndarray or None)
-        Rows of each model.
-    center, scale : Tensor of shape (K, 1, d) or (1, 1, d), or None
-        :math:`\mu` and s of each model, or of all; None for zeros, or ones.
-
-    Returns
-    -------
-    largest, trace : ndarray of shape (K,)
+    These are the columns :math:`(x - \mu) s` and one of ones; from an evenly spaced sample of the rows of each model,
+    by power iteration. The center :math:`\mu` and the scale s are (K, 1, d), or (1, 1, d) of all models; None is zeros,
+    or ones.
     """
     largest, trace = np.empty(len(subsets)), np.empty(len(subsets))
     for models in groups(subsets):

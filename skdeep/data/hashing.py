@@ -8,23 +8,17 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from skdeep.engine.hashing import FACTORS, mix_
+from skdeep.engine.hashing import mix_
 from skdeep.engine.per_model import index_of, to_device
 from skdeep.engine.shards import Shard
 
 #: Values hashed at a time: they stay in the cache, and the memory is bounded; and on an accelerator.
 CHUNK_VALUES, _DEVICE_VALUES = 1 << 18, 1 << 24
-#: The factors of the hash, as words without a sign.
-_FACTORS = np.array(FACTORS).astype(np.uint64)
 
 
 def _mix(bits: np.ndarray) -> np.ndarray:
-    """Mix 64-bit words as `mix_` does, in place and in half of torch's time."""
-    bits ^= bits >> np.uint64(30)
-    bits *= _FACTORS[0]
-    bits ^= bits >> np.uint64(27)
-    bits *= _FACTORS[1]
-    bits ^= bits >> np.uint64(31)
+    """Mix 64-bit words in place."""
+    mix_(torch.from_numpy(bits.view(np.int64)))
     return bits
 
 
@@ -42,24 +36,11 @@ def hash_rows(
     subset: np.ndarray | None = None,
     shard: Shard | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Hash each row's content to 64 bits, its values alone and with its target.
+    """Hash each row's content to 64 bits, its values alone and with its target: two arrays (m,) of uint64.
 
     A sum over the columns of mixed bits times odd random factors, so that zeros do not count and a sparse row hashes
-    like the same row written out.
-
-    Parameters
-    ----------
-    X : ndarray, Tensor or scipy.sparse CSR of shape (n, d)
-    target : ndarray of shape (n,) or (n, C)
-    generator : numpy.random.Generator
-    subset : ndarray of shape (m,), default=None
-        Indices of the rows to hash; None for all.
-    shard : Shard, default=None
-        Which of the rows X has, where processes share them.
-
-    Returns
-    -------
-    of_values, of_rows : ndarray of shape (m,), uint64
+    like the same row written out. X is dense, CSR or a Tensor, targets are (n,) or (n, C); `subset` (m,) are the rows
+    to hash (None: all), `shard` says which of them X has, where processes share them.
     """
     target = target.reshape(len(target), -1)
     factors = generator.integers(0, 1 << 64, X.shape[1] + target.shape[1], dtype=np.uint64) | np.uint64(1)

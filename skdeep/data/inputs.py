@@ -57,16 +57,9 @@ def dense(array: Any) -> np.ndarray:
 def check_features(estimator: Classifier, X: Data, *, reset: bool, min_samples: int = 1) -> Matrix:
     """Validate X and record, or compare, its number of columns and their names (for images: the shape of a row).
 
-    Returns
-    -------
-    ndarray, CSR array or Tensor
-        In the user's dtype where torch can work with it (integers stay integers), else float64. A tensor that is not
-        on the CPU stays where it lies.
-
-    Raises
-    ------
-    ValueError
-        If X is not a finite, real matrix with the expected columns.
+    Returned is an ndarray, a CSR array or a Tensor, in the user's dtype where torch can work with it (integers stay
+    integers), else float64; a tensor that is not on the CPU stays where it lies. Raise where X is no finite, real
+    matrix with the expected columns.
     """
     X = opened(X, None if reset else getattr(estimator, "feature_names_in_", None))
     X = framed(X, estimator.categorical_features)
@@ -319,22 +312,12 @@ def available_devices() -> list[str]:
 def resolve_device(
     device: str | torch.device, X: Matrix, work: float, dtype: torch.dtype, *, fallback: bool = False
 ) -> torch.device:
-    """Choose the torch device to compute on.
+    """Choose the torch device to compute on: for so many multiply-adds of a step (`work`), in a dtype.
 
-    Parameters
-    ----------
-    device : str or torch.device
-        "auto" takes the device X lies on if it is a tensor on an accelerator; else an accelerator where a step is work
-        enough for it to gain, and where it can do that work: CUDA, or MPS in single precision and on dense X. Else it
-        is the CPU.
-    X : matrix
-    work : float
-        Multiply-adds of a step.
-    dtype : torch.dtype
-        What is to be computed in.
-    fallback : bool
-        Whether to use the CPU, instead of raising, if the device is not there (prediction; the model may have been
-        trained elsewhere).
+    "auto" takes the device X lies on if it is a tensor on an accelerator; else an accelerator where a step is work
+    enough for it to gain, and where it can do that work: CUDA, or MPS in single precision and on dense X. Else it is
+    the CPU. Where the device is not there, raise, or with `fallback` take the CPU: for prediction, by a model that may
+    have been trained elsewhere.
     """
     if isinstance(device, str) and device == "auto":
         if isinstance(X, Tensor) and X.device.type != "cpu":

@@ -68,10 +68,7 @@ def check_given(estimator: Classifier, y: Data, name: str) -> None:
 def check_target(estimator: Classifier, y: Data, X: Matrix, *, multilabel: bool, name: str = "y") -> np.ndarray:
     """Validate y: one class label per row, or a matrix of label indicators where `multilabel` allows it.
 
-    Raises
-    ------
-    ValueError
-        If labels are missing, of several types or no classes; if indicators are not 0 and 1.
+    Raise where labels are missing, of several types or no classes, or indicators are not 0 and 1.
     """
     check_given(estimator, y, name)
     y = _plain(y, name)
@@ -108,10 +105,8 @@ def check_probabilities(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Validate targets that are probabilities; return them (n, C), by classes in their order, and these (C,).
 
-    Raises
-    ------
-    ValueError
-        If rows are no probabilities of these classes, or the estimator's loss, weights or calibration ask for a class.
+    Raise where rows are no probabilities of these classes, or the estimator's loss, weights or calibration ask for a
+    class.
     """
     who = type(estimator).__name__
     if not estimator._takes_probabilities:
@@ -176,10 +171,7 @@ def readable(y: Data) -> Any:
 def unboxed(y: Data) -> Any:
     """Convert a target to what scikit-learn's metrics and splits take: objects become what they are, all else stays.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If some of the objects are missing, or they are no labels of one kind.
+    Raise where some of the objects are missing, or they are no labels of one kind.
     """
     if isinstance(y, Tensor):
         return readable(y)
@@ -222,7 +214,7 @@ def _plain(y: Data, name: str) -> np.ndarray:
     if isinstance(y, np.ma.MaskedArray):
         missing = np.ma.getmaskarray(y)
     else:
-        missing = np.zeros(y_objects.shape, dtype=bool) if words else _missing(y_objects)
+        missing = np.zeros(y_objects.shape, dtype=bool) if words else missing_of(y_objects)
     if missing.any():
         first = tuple(np.argwhere(missing)[0])
         raise ValueError(
@@ -244,7 +236,7 @@ def _are_classes(y: np.ndarray) -> bool:
     return y.ndim == 1 and y.dtype.kind in "biu" and len(y) > 0 and int(y.max()) - int(y.min()) < len(y) // 2
 
 
-def _missing(y: np.ndarray) -> np.ndarray:
+def missing_of(y: np.ndarray) -> np.ndarray:
     """Find the entries that stand for no label."""
     if y.dtype.kind == "f":
         return np.isnan(y)
@@ -311,10 +303,7 @@ def _values(y: np.ndarray) -> np.ndarray:
 def weights_of_classes(class_weight: dict, classes: np.ndarray, of: str = "class_weight") -> np.ndarray:
     """Look up the weight of each class in a dictionary; one for classes that it leaves out.
 
-    Raises
-    ------
-    ValueError
-        If a weight is no finite number of at least zero, or a key is no label while some label has no weight.
+    Raise where a weight is no finite number of at least zero, or a key is no label while some label has no weight.
     """
     for key, weight in class_weight.items():
         if not isinstance(weight, numbers.Real) or not np.isfinite(float(weight)) or weight < 0:

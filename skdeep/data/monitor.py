@@ -31,18 +31,14 @@ class Watch:
     ----------
     held_out : list of Problem
         Validation data: the same for all models, or of each model its own rows of one source.
-    loss : Loss
     scoring : str, callable or None
         A scorer; None is accuracy, "loss" the negative loss, "calibrated_loss" the negative loss at the temperature
         that makes it lowest (all three computed on the device).
-    labels : callable
-        ``labels(problem)`` are the labels of its rows as the user knows them, for a scorer.
-    fitted : callable
-        ``fitted(network, at, model)`` is an estimator with the parameters of model `at` of a network, for a scorer; in
-        the original stack it was number `model`.
-    answers : callable, optional
-        ``answers(scores)`` answers in the place of that estimator, where a scorer does no more than ask: then no
-        parameters and rows have to go from one device to another.
+    labels, fitted, answers : callable
+        What a scorer asks for. ``labels(problem)`` are the labels of its rows as the user knows them.
+        ``fitted(network, at, model)`` is an estimator with the parameters of model `at` of a network; in the original
+        stack it was number `model`. ``answers(scores)``, if any, answers in its place, where a scorer does no more than
+        ask: then no parameters and rows have to go from one device to another.
     """
 
     def __init__(

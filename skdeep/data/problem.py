@@ -11,9 +11,10 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from skdeep.data import splits
 from skdeep.data.columns import Columns
 from skdeep.data.inputs import Matrix, has_missing, rows_of
-from skdeep.data.splits import DIVIDED, KEPT, DistinctRows, Folds, distinct_rows, index_dtype, unit_of, validation_rows
+from skdeep.data.splits import DIVIDED, KEPT, DistinctRows, Folds, index_dtype, unit_of
 from skdeep.engine.frame import Frame
 from skdeep.engine.networks import Network
 from skdeep.engine.per_model import to_device
@@ -37,39 +38,20 @@ def chunk_rows(network: Network, rows: AnyRows) -> int:
 
 @dataclass
 class Problem:
-    """Rows, what to learn of them, and where to compute.
+    """Rows, what to learn of them, and where to compute."""
 
-    Attributes
-    ----------
-    source : matrix
-        The rows are all of it, or the ones in `index`.
-    target : ndarray of shape (n,) or (n, C)
-        What the loss takes.
-    codes : ndarray of shape (n,), or (n, C) for multilabel targets
-        Class codes, or label indicators; False where targets are values.
-    sample_weight : ndarray of shape (n,), or None
-        The caller's weights; None for ones.
-    class_weight : ndarray of shape (n,) or (K, n), or None
-        Each row's factor by its class, the same for all models of a stack or each model's own; None for ones.
-    device, dtype
-        Where, and in which precision, to compute: nowhere before that is chosen ("meta").
-    index : ndarray of shape (n,), or None
-        Which rows of `source` these are; None for all.
-    shard : Shard, or None
-        Which rows `source` has, where processes share them: labels and weights are of all rows, numbered across them.
-    indicators : slice
-        Columns that are indicators of categories: as they are, whatever else is scaled.
-    """
-
-    source: Matrix
-    target: np.ndarray
-    codes: np.ndarray
-    sample_weight: np.ndarray | None
+    source: Matrix  # the rows are all of it, or the ones in `index`
+    target: np.ndarray  # what the loss takes, (n,) or (n, C)
+    codes: np.ndarray  # class codes (n,), or label indicators (n, C); False where targets are values
+    sample_weight: np.ndarray | None  # the caller's (n,); None for ones
+    #: Each row's factor by its class, (n,) for all models of a stack or (K, n) for each; None for ones.
     class_weight: np.ndarray | None
-    device: torch.device = _NOWHERE
+    device: torch.device = _NOWHERE  # where to compute, once that is chosen, and in which precision
     dtype: torch.dtype = torch.float64
-    index: np.ndarray | None = None
+    index: np.ndarray | None = None  # which rows of `source` these are, (n,); None for all
+    #: Which rows `source` has, where processes share them: labels and weights are of all rows, numbered across them.
     shard: Shard | None = None
+    #: Columns that are indicators of categories: as they are, whatever else is scaled.
     indicators: slice = field(default_factory=lambda: slice(0, 0))
 
     def __post_init__(self) -> None:
@@ -248,21 +230,16 @@ class Problem:
         strata = self.codes if self.codes.ndim == 1 else None
         shared = self.shard is not None and self.index is None
         X, shard = (self.source, self.shard) if shared else (self.X, None)
-        return distinct_rows(X, content, self.sample_weight, generator, strata, self.subset, shard)
+        return splits.distinct_rows(X, content, self.sample_weight, generator, strata, self.subset, shard)
+
+    def dealt(self, n_folds: int, seed: int, merges: set[bool]) -> dict[bool, Folds]:
+        """Deal the rows of non-zero weight into folds, with equal rows merged, or not, or both; see `merged`."""
+        distinct = self.distinct(seed)
+        fold, share = splits.deal(distinct, n_folds, seed)
+        return {merge: self.folds(distinct, fold, share, merge) for merge in merges}
 
     def folds(self, distinct: DistinctRows, fold: np.ndarray, share: float | np.ndarray, merge: bool) -> Folds:
-        """Put the rows of non-zero weight in folds.
-
-        Parameters
-        ----------
-        distinct : DistinctRows
-        fold : ndarray of shape (m,)
-            Of each distinct row.
-        share : float, or ndarray of shape (d, k)
-            Part of each divided, distinct row's weight that is held out at a time; see `Folds`.
-        merge : bool
-            See `merged`.
-        """
+        """Put the rows of non-zero weight in folds, by the fold of each distinct row and the shares of divided ones."""
         if merge:
             representatives, total = self.merged(distinct)
             if self.is_stored:  # by their hashes, they would be anywhere
@@ -282,13 +259,8 @@ class Problem:
     def merged(self, distinct: DistinctRows) -> tuple[np.ndarray, np.ndarray]:
         """Keep one row for all that are equal to it, with their total weight, in the order of their hashes.
 
-        Where one batch holds all rows, neither their order nor their repetition can then make a difference.
-
-        Returns
-        -------
-        rows : ndarray of shape (m,)
-        weight : ndarray of shape (n,) or (K, n)
-            Of all rows.
+        Where one batch holds all rows, neither their order nor their repetition can then make a difference. Returned
+        are indices (m,), and weights of all rows, (n,) or (K, n).
         """
         rows = distinct.first if self.subset is None else self.subset[distinct.first]
         weight = np.zeros(len(self.codes))
@@ -298,33 +270,18 @@ class Problem:
     def split(
         self, seed: int, fraction: float | None, merge: bool, classes: np.ndarray
     ) -> tuple[np.ndarray | None, np.ndarray | None, Problem | None]:
-        """Choose the rows to train on, and those to watch.
+        """Choose the rows to train on, and those to watch: a `fraction` of the weight, if any, in an order by a `seed`.
 
-        Parameters
-        ----------
-        seed : int
-            For the order of the rows.
-        fraction : float or None
-            Share of the weight to hold out for validation; None holds out nothing.
-        merge : bool
-            See `merged`; what is held out is never merged.
-        classes : ndarray
-            Class labels, for the error message.
-
-        Returns
-        -------
-        subset : ndarray or None
-            Rows to train on; None for all.
-        weight : ndarray of shape (n,) or (K, n), or None
-            Weight of each row of X in training.
-        held_out : Problem or None
+        Equal rows are merged in training if asked for (see `merged`), never where they are held out; `classes` are for
+        an error message. Returned are the indices of the rows to train on (None: all), the weight of each row in
+        training, (n,) or (K, n), and the problem that is held out.
         """
         if fraction is None and not merge:
             return self.subset, self.weight, None
         distinct = self.distinct(seed)
         if fraction is None:
             return *self.merged(distinct), None
-        fold = validation_rows(distinct, fraction)
+        fold = splits.validation_rows(distinct, fraction)
         _check_parts(distinct, fold, self.codes, classes)
         folds = self.folds(distinct, fold, fraction, merge=False)
         held_out = self.take(folds.held_out(0), folds.held_out_factor(0))

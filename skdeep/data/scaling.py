@@ -33,14 +33,12 @@ def change_of_variables(
     exact: bool,
     products: torch.dtype | None = None,
 ) -> dict[str, Any]:
-    """Choose center, scale, unit and frame of `skdeep.engine.networks.Linear`.
+    """Choose center, scale, unit and frame of `skdeep.engine.networks.Linear`, by the columns of each model.
+
+    Raise where nothing is left of a column beside the penalty, or in closed form beside the others.
 
     Parameters
     ----------
-    problem : Problem
-    columns : list of Columns
-        As each model of the stack has them.
-    penalty : ElasticNet
     full : ndarray of shape (K,)
         Of models whose penalty is in units of the columns: the mean squared length of sparse rows from which these
         units are one. NaN for models whose penalty is on the columns as they are.
@@ -52,11 +50,6 @@ def change_of_variables(
         Whether the solution is one in closed form: all columns have one factor, and only their penalty has a unit.
     products : dtype, optional
         Of the matrix products, if it is not the problem's.
-
-    Raises
-    ------
-    ValueError
-        If nothing is left of a column beside the penalty, or in closed form beside the others.
     """
     sparse = issparse(problem.source)
     centered = fit_intercept and not sparse

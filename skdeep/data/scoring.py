@@ -27,13 +27,7 @@ _SURE = 10.0
 
 
 def as_score(value: Any, scoring: str | Callable | None, codes: np.ndarray) -> float:
-    """Take what a scorer has returned, for rows of these codes, as a finite number.
-
-    Raises
-    ------
-    ValueError
-        If it is no number, or not finite: nothing compares with that.
-    """
+    """Take what a scorer has returned, for rows of these codes, as a finite number; raise where it is none."""
     if hasattr(value, "item"):
         with suppress(ValueError, RuntimeError):  # of several values
             value = value.item()
@@ -74,21 +68,9 @@ def try_scoring(
 ) -> None:
     """Raise what a metric of scikit-learn's will say of these labels, before any training.
 
-    It is asked about a classifier without fault, so that the labels alone can be the reason. Other scorers, and
-    classifiers with methods of their own, are first asked after an epoch.
-
-    Parameters
-    ----------
-    scoring : str, callable or None
-    estimator : classifier
-        With ``classes_`` and what else follows from the labels; not trained yet.
-    faultless : object
-        What answers without fault about these rows in its place.
-    codes : ndarray of shape (n,) or (n, C)
-        Class codes, or label indicators, of the rows to judge by.
-    labels : ndarray
-        The same as the user knows them.
-    sample_weight : ndarray of shape (n,), or None
+    It is asked about answers without fault, so that the labels alone can be the reason. Other scorers, and classifiers
+    with methods of their own, are first asked after an epoch. The estimator is not trained yet, but has ``classes_``
+    and what else follows from the labels; these are given as codes, (n,) or (n, C), and as the user knows them.
     """
     if not only_asks(scoring, estimator):
         return

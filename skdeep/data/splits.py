@@ -65,27 +65,13 @@ def unit_of(weight: np.ndarray) -> float:
 
 @dataclass
 class DistinctRows:
-    """The distinct rows of a data set (values and target), in the order of their hashes.
+    """The distinct rows of a data set (values and target), in the order of their hashes."""
 
-    Attributes
-    ----------
-    first : ndarray of shape (m,)
-        Index of one representative of each distinct row.
-    group : ndarray of shape (n,)
-        For each row, the number of its distinct row.
-    weight : ndarray of shape (m,)
-        Total weight of each distinct row.
-    stratum : ndarray of shape (m,)
-        Class code of each distinct row (0 where classes play no role).
-    values : ndarray of shape (m,), uint64
-        Hash of the values of each distinct row.
-    """
-
-    first: np.ndarray
-    group: np.ndarray
-    weight: np.ndarray
-    stratum: np.ndarray
-    values: np.ndarray
+    first: np.ndarray  # index of one representative of each, (m,)
+    group: np.ndarray  # for each row, the number of its distinct row, (n,)
+    weight: np.ndarray  # total weight of each, (m,)
+    stratum: np.ndarray  # class code of each, (m,); 0 where classes play no role
+    values: np.ndarray  # hash of the values of each, (m,), uint64
 
     @cached_property
     def cell(self) -> np.ndarray:
@@ -135,26 +121,13 @@ def distinct_rows(
 
 @dataclass
 class _Cells:
-    """The cells of a data set.
-
-    Attributes
-    ----------
-    weight : ndarray of shape (k,)
-    stratum : ndarray of shape (k,)
-        The class of most weight in each.
-    is_heavy : ndarray of shape (k,)
-        Whether a cell is heavy beside the smaller side of the split.
-    n_rows : ndarray of shape (k,)
-        How many rows a cell stands for, by its weight.
-    divided : ndarray of shape (k,)
-        Whether a cell is divided: of several rows, and heavy or with all rows of a class.
-    """
+    """The cells of a data set; all arrays are (k,)."""
 
     weight: np.ndarray
-    stratum: np.ndarray
-    is_heavy: np.ndarray
-    n_rows: np.ndarray
-    divided: np.ndarray
+    stratum: np.ndarray  # the class of most weight
+    is_heavy: np.ndarray  # beside the smaller side of the split
+    n_rows: np.ndarray  # that a cell stands for, by its weight
+    divided: np.ndarray  # of several rows, and heavy or with all rows of a class
 
     @classmethod
     def of(cls, rows: DistinctRows, share: float) -> _Cells:
@@ -200,13 +173,10 @@ def _of_classes(rows: DistinctRows, some: np.ndarray) -> list[np.ndarray]:
 
 
 def fold_of_rows(rows: DistinctRows, n_folds: int) -> np.ndarray:
-    """Deal the distinct rows into folds of about equal weight, classes in proportion.
+    """Deal the distinct rows (m,) into folds of about equal weight, classes in proportion.
 
-    Returns
-    -------
-    ndarray of shape (m,), int
-        Fold of each distinct row, 0 to ``n_folds - 1`` (some may be empty on tiny data); DIVIDED for rows of which each
-        fold holds out a part; KEPT for a cell that all models need, such as the only one of a class.
+    Folds are numbered from 0 (some may be empty on tiny data); DIVIDED are rows of which each fold holds out a part,
+    KEPT is a cell that all models need, such as the only one of a class.
     """
     cells = _Cells.of(rows, 1 / n_folds)
     fold = np.minimum(cells.positions() * n_folds, n_folds - 1).astype(np.int64)
@@ -221,14 +191,10 @@ def fold_of_rows(rows: DistinctRows, n_folds: int) -> np.ndarray:
 
 
 def validation_rows(rows: DistinctRows, fraction: float) -> np.ndarray:
-    """Pick rows for validation: a share `fraction` of the total weight, classes in proportion.
+    """Pick distinct rows (m,) for validation: a share `fraction` of the total weight, classes in proportion.
 
-    A class of at least two cells is on both sides; one of a single cell is only trained on.
-
-    Returns
-    -------
-    ndarray of shape (m,), int
-        0 for distinct rows that are held out, KEPT for those that are not, DIVIDED for those held out in part.
+    A class of at least two cells is on both sides; one of a single cell is only trained on. Rows held out are 0, others
+    KEPT, or DIVIDED where a part is held out.
     """
     cells = _Cells.of(rows, fraction)
     fold = np.full(len(cells.weight), KEPT)
@@ -267,6 +233,12 @@ def validation_rows(rows: DistinctRows, fraction: float) -> np.ndarray:
     return fold[rows.cell]
 
 
+def deal(rows: DistinctRows, n_folds: int, seed: int) -> tuple[np.ndarray, float | np.ndarray]:
+    """Deal the distinct rows into folds; return the fold of each, and the shares of those that are divided."""
+    fold = fold_of_rows(rows, n_folds)
+    return fold, dealt_shares(rows, fold, n_folds, seed)
+
+
 def dealt_shares(rows: DistinctRows, fold: np.ndarray, n_folds: int, seed: int) -> float | np.ndarray:
     """Deal the observations that divided rows stand for into folds, at random, classes in proportion.
 
@@ -274,19 +246,9 @@ def dealt_shares(rows: DistinctRows, fold: np.ndarray, n_folds: int, seed: int) 
     follows the few observations of a cell would not show. (A hypergeometric draw: what a random split of the rows
     leaves on either side.)
 
-    Parameters
-    ----------
-    rows : DistinctRows
-    fold : ndarray of shape (m,)
-        Of each distinct row; those that are DIVIDED are dealt.
-    n_folds : int
-    seed : int
-
-    Returns
-    -------
-    float, or ndarray of shape (d, n_folds)
-        The part of each divided row that a fold holds out; rows sum to one. A class that has a single observation there
-        is held out in equal parts, as no fold can do without; so is everything where there are very many.
+    Given the `fold` of each distinct row, return the part of each divided one that a fold holds out, (d, n_folds), with
+    rows that sum to one. A class that has a single observation there is held out in equal parts, as no fold can do
+    without; so is everything where there are very many (a number then).
     """
     divided = np.flatnonzero(fold == DIVIDED)
     n_observations = rows.weight[divided] / rows.unit
@@ -313,27 +275,14 @@ def dealt_shares(rows: DistinctRows, fold: np.ndarray, n_folds: int, seed: int) 
 
 @dataclass
 class Folds:
-    """Which of some rows each fold holds out, and with which weight.
+    """Which of some rows each fold holds out, and with which weight."""
 
-    Attributes
-    ----------
-    rows : ndarray of shape (m,)
-        Indices of the rows.
-    fold : ndarray of shape (m,)
-        The fold of each; DIVIDED or KEPT.
-    share : float, or ndarray of shape (d, k)
-        Part of a divided row's weight that a fold holds out: the same of all, or of each divided row by each fold.
-    weight : ndarray of shape (n,) or (K, n), or None
-        Of all rows of the data set, whole; None for ones.
-    unit : float
-        The weight that counts as one row.
-    """
-
-    rows: np.ndarray
-    fold: np.ndarray
+    rows: np.ndarray  # indices, (m,)
+    fold: np.ndarray  # of each, (m,); DIVIDED or KEPT
+    #: Part of a divided row's weight that a fold holds out: the same of all, or (d, k) of each by each fold.
     share: float | np.ndarray
-    weight: np.ndarray | None
-    unit: float
+    weight: np.ndarray | None  # of all rows of the data set, whole, (n,) or (K, n); None for ones
+    unit: float  # the weight that counts as one row
 
     @cached_property
     def divides(self) -> bool:
@@ -385,12 +334,6 @@ class Folds:
         weight, divided = self.weight.copy(), self.fold == DIVIDED
         weight[..., self.rows[divided]] *= 1 - self._part(number)[divided]
         return weight
-
-    def training_weights(self, numbers: np.ndarray) -> dict[int, np.ndarray | None]:
-        """Compute the weights of all rows in training without each fold: one array where these are the same."""
-        alike = not self.divides or isinstance(self.share, float)
-        shared = self.training_weight(numbers[0]) if alike else None
-        return {f: shared if alike else self.training_weight(f) for f in numbers}
 
     @property
     def parts_of_divided(self) -> np.ndarray:

@@ -56,10 +56,6 @@ class TrainingState:
         """What all that is random in training is drawn from."""
         return self.source.generator
 
-    def begin_parts(self) -> None:
-        """Restore the whole learning rate for calls of partial_fit: "adaptive" leaves nothing at the end of a fit."""
-        self.reduction, self.loss_to_beat = 1.0, math.inf
-
     def renewed(self) -> TrainingState:
         """Keep what a warm fit takes over: the schedule, and what was measured of the data, begin anew."""
         return TrainingState(

@@ -35,16 +35,8 @@ def is_stored(X: Any) -> bool:
 def opened(X: Any, names: np.ndarray | None = None) -> Any:
     """Make a `StoredArray` of data that is not in memory; anything else is returned as it is.
 
-    Parameters
-    ----------
-    X : object
-    names : ndarray of str, optional
-        Columns to take where the data is tables.
-
-    Raises
-    ------
-    ValueError
-        If it has no numbers, an unknown length, or can be passed over but once.
+    Of tables, `names` are the columns to take. Raise where it has no numbers or an unknown length, or can be passed
+    over but once.
     """
     if are_chunks(X):
         return _of_chunks(Chunks.of(X, None, None, names))

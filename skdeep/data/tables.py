@@ -28,10 +28,7 @@ def as_array(given: Any) -> np.ndarray:
 def rows_of_part(given: Any, names: np.ndarray | None = None) -> tuple[np.ndarray, tuple[str, ...] | None]:
     """Make rows of an array or a table, with the names of a table's columns.
 
-    Raises
-    ------
-    ValueError
-        If it is sparse, or a column is missing or holds no numbers.
+    Raise where it is sparse, or a column is missing or holds no numbers.
     """
     if sparse.issparse(given):
         raise ValueError("A chunk of X is sparse; pass chunks that are dense (chunk.toarray()), or one sparse matrix.")
@@ -49,21 +46,10 @@ def _names_of(given: Any) -> list:
 def taken_apart(
     given: Any, names: np.ndarray | None, *others: str | None
 ) -> tuple[np.ndarray, tuple[str, ...] | None, list[np.ndarray | None]]:
-    """Take a table apart into rows and some columns.
+    """Take a table apart into rows (n, d) of the columns of some names, and `others`, each (n,) or None.
 
-    Parameters
-    ----------
-    given : table
-    names : ndarray of str or None
-        Columns of the rows; None for all but the others.
-    *others : str or None
-        Columns to take out.
-
-    Returns
-    -------
-    rows : ndarray of shape (n, d)
-    names : tuple of str, or None where they are no words
-    columns : list of (ndarray of shape (n,) or None)
+    No names take all columns but the others. Returned between rows and others are the names, None where they are no
+    words.
     """
     known = _names_of(given)
     wanted = [name for name in known if name not in others] if names is None else list(names)

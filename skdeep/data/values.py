@@ -43,10 +43,7 @@ _CLOSER = 2.0**-26
 def check_values(estimator: Classifier, y: Data, X: Matrix, name: str = "y") -> np.ndarray:
     """Validate targets that are finite numbers, (n,) or (n, T); return them in float64, as they are shaped.
 
-    Raises
-    ------
-    ValueError
-        If they are missing, no numbers or not finite, or the rows of X are not as many.
+    Raise where they are missing, no numbers or not finite, or the rows of X are not as many.
     """
     check_given(estimator, y, name)
     values = dense(y)
@@ -249,27 +246,13 @@ def _rounded(value: float, size: float) -> float:
 
 @dataclass(frozen=True)
 class Prediction:
-    """How the scores of a regressor become predictions.
+    """How the scores of a regressor become predictions."""
 
-    Attributes
-    ----------
-    loss : ValueLoss
-        Whose predictions they are.
-    unit : ndarray of shape (C,), or None
-        What these are multiplied by.
-    scale : TargetScale, or None
-        Of scores that are as in training.
-    is_column : bool
-        Whether predictions are a vector.
-    is_sorted : bool
-        Whether columns are sorted.
-    """
-
-    loss: ValueLoss
-    unit: np.ndarray | None
-    scale: TargetScale | None
-    is_column: bool
-    is_sorted: bool
+    loss: ValueLoss  # whose predictions they are
+    unit: np.ndarray | None  # what these are multiplied by, (C,)
+    scale: TargetScale | None  # of scores that are as in training
+    is_column: bool  # whether predictions are a vector
+    is_sorted: bool  # whether columns are sorted
 
     def combined(self, scores: Tensor, say: Tensor | None = None) -> Tensor:
         """Combine scores (K, n, C) of models to one's (n, C): their mean prediction, by weights `say` (K, n)."""
@@ -289,15 +272,9 @@ class Prediction:
 
 
 class ValueAnswers(StandIn, RegressorMixin):
-    """The answers of a regressor about rows whose scores are known: whom a scorer asks in its place.
+    """The answers of a regressor about rows whose scores (n, C) are known: whom a scorer asks in its place.
 
-    Parameters
-    ----------
-    regressor : estimator
-    scores : Tensor of shape (n, C)
-        Of all rows that it will be asked about, in their order.
-    space : OutputSpace, default=None
-        Where answers go; None for NumPy.
+    The scores are of all rows that it will be asked about, in their order; answers go to a `space`, None for NumPy.
     """
 
     def __init__(self, regressor: Any, scores: Tensor, space: OutputSpace | None = None) -> None:

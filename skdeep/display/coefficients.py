@@ -127,14 +127,8 @@ class CoefficientsDisplay:
         """
         low, high = found.interval(confidence, method)
         rows = [str(label) for label in found.classes] if len(found.coef) > 1 else None
-        display = cls(
-            coef=found.coef,
-            low=low,
-            high=high,
-            feature_names=found.feature_names,
-            row_names=rows,
-            confidence=confidence,
-        )
+        names: dict[str, Any] = {"feature_names": found.feature_names, "row_names": rows}
+        display = cls(coef=found.coef, low=low, high=high, confidence=confidence, **names)
         return display.plot(ax=ax, max_columns=max_columns)
 
     def plot(self, ax: Any = None, *, max_columns: int = _MOST) -> Self:

@@ -23,52 +23,26 @@ def _store(host: str, port: int, keeps: bool) -> dist.TCPStore:
     return dist.TCPStore(host, port, is_master=keeps, timeout=_ANSWER, wait_for_workers=False)
 
 
-class NoSigns:
-    """What is known of others before there are signs of life: nothing."""
+class Heartbeats:
+    """Signs of life of several processes; before they `start`, nothing is known of others."""
 
-    def begin(self) -> None:
-        """Begin a piece of work."""
+    def __init__(self, rank: int, size: int):
+        self.rank, self.size, self._work = rank, size, 0
+        self._store: Any = None
 
-    def error(self) -> str | None:
-        """Report no error."""
-        return None
-
-    def lost(self) -> list[int]:
-        """List nobody."""
-        return []
-
-    def tell(self, error: str, lost: Sequence[int] = ()) -> None:
-        """Tell nobody."""
-
-    def hear(self) -> None:
-        """Tell nobody."""
-
-    def end(self) -> None:
-        """Do nothing."""
-
-
-class Heartbeats(NoSigns):
-    """Signs of life of several processes.
-
-    Parameters
-    ----------
-    rank, size : int
-    gather : callable
-        ``gather(value)`` lists the value of each process.
-    """
-
-    def __init__(self, rank: int, size: int, gather: Callable[[Any], list[Any]]):
-        self.rank, self.size = rank, size
+    def start(self, gather: Callable[[Any], list[Any]]) -> None:
+        """Begin to give signs; ``gather(value)`` lists the value of each process."""
         host = os.environ.get("MASTER_ADDR") or socket.gethostname()
-        master = _store(host, 0, keeps=True) if rank == 0 else None
+        master = _store(host, 0, keeps=True) if self.rank == 0 else None
         (address, *_) = gather(None if master is None else (host, master.port))
         # a client for each thread: what one waits for holds up the other
         self._master = master
         host, port = address
-        self._store, self._own = (_store(host, port, keeps=False) for _ in range(2))
-        self._work, self._ended = 0, threading.Event()
+        store, self._own = (_store(host, port, keeps=False) for _ in range(2))
+        self._ended = threading.Event()
         self._beat(0)
         gather(None)  # from here on, all have given one
+        self._store = store
         self._thread = threading.Thread(target=self._go_on, name="skdeep heartbeat", daemon=True)
         self._thread.start()
 
@@ -117,6 +91,8 @@ class Heartbeats(NoSigns):
 
     def lost(self) -> list[int]:
         """Find the processes that give no signs of life, which takes some seconds."""
+        if self._store is None:
+            return []
         before = self._counts()
         if before is not None:
             time.sleep(_SILENCE)

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from skdeep.distributed.heartbeats import Heartbeats, NoSigns
+from skdeep.distributed.heartbeats import Heartbeats
 from skdeep.engine.group import Group, current, joined
 
 #: Seconds between two looks at what has become of the others, while this process waits for them.
@@ -49,8 +49,8 @@ class Processes(Group):
             self._host_group = dist.new_group(ranks, backend="gloo")
         self._timeout, self._is_broken = timeout, False
         self.n_messages = self.n_bytes = 0
-        self._beats: Heartbeats | NoSigns = NoSigns()
-        self._beats = Heartbeats(self.rank, self.size, self.gather)
+        self._beats = Heartbeats(self.rank, self.size)
+        self._beats.start(self.gather)
 
     def end(self) -> None:
         """Stop giving signs of life."""

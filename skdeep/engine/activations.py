@@ -20,26 +20,15 @@ from skdeep.compat import torch as private
 
 @dataclass(frozen=True)
 class Activation:
-    """A function of the pre-activations.
-
-    Attributes
-    ----------
-    function : callable
-    pullback : callable or None
-        Gradient with respect to the pre-activations, of that with respect to the activations, the pre-activations and
-        the activations; None leaves it to autograd.
-    n_pieces : int
-        Linear pieces to a unit.
-    slope : float or None
-        Initial value of the parameter that is learnt, if there is one.
-    in_place : callable or None
-        The function in the memory of the pre-activations, if the pullback does not ask for these.
-    """
+    """A function of the pre-activations."""
 
     function: Callable[..., Tensor]
+    #: Gradient with respect to the pre-activations, given the one with respect to the activations, the pre-activations
+    #: and the activations; None leaves it to autograd.
     pullback: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
-    n_pieces: int = 1
-    slope: float | None = None
+    n_pieces: int = 1  # linear pieces to a unit
+    slope: float | None = None  # initial value of the parameter that is learnt, if there is one
+    #: The function in the memory of the pre-activations, if the pullback does not ask for these.
     in_place: Callable[[Tensor], Tensor] | None = None
 
 

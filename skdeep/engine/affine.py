@@ -16,11 +16,7 @@ from skdeep.engine.networks import affine, weight_gradient
 class Affine:
     """The map ``x -> W x + b`` of each model, with the views of its weights that the products of all steps need.
 
-    Parameters
-    ----------
-    weight : Tensor of shape (K, out, in)
-    bias : Tensor of shape (K, out)
-        Neither asks for gradients; both may change in place.
+    Weights are (K, out, in), biases (K, out). Neither asks for gradients; both may change in place.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor):

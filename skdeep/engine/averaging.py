@@ -23,12 +23,9 @@ _ETA = 3
 
 
 class Averages:
-    """Keep the averages of tensors that training moves.
+    """Keep the averages of tensors (K, ...) that training moves.
 
-    Parameters
-    ----------
-    tensors : list of Tensor, each (K, ...)
-        Of a network, which holds either what training moves, or (while `shown`) the averages.
+    They are of a network, which holds either what training moves, or (while `shown`) the averages.
     """
 
     def __init__(self, tensors: list[Tensor]):

@@ -89,22 +89,10 @@ class Batches:
     rows, every model still sees exactly the batches it would see alone: shorter ones are filled up with rows of no
     weight, and a model whose epoch is over takes no part in the last batches.
 
-    Parameters
-    ----------
-    rows : DenseRows, SparseRows or SharedRows
-        The data. Of shared rows, each batch has the part of this process.
-    target : Tensor of shape (n,) or (n, C)
-        Class codes (int64) or indicators (uint8), on the device.
-    weight : Tensor of shape (n,) or (K, n), or None
-        Sample weights, the same for all models or one row per model.
-    subset : ndarray, list of ndarray, or None
-        Indices of the rows to train on: shared by all models, each model's own, or None for all rows.
-    generators : list of numpy.random.Generator
-        One per model, for the order and the seeds; the same object where models share rows and order.
-    batch_size : int
-    shuffle : bool
-    draws : bool
-        Whether each batch has seeds.
+    Of shared rows, each batch has the part of this process. Targets are codes (n,) in int64 or indicators (n, C) in
+    uint8, on the device; weights are (n,) for all models, (K, n), or None. The `subset` are indices of the rows to
+    train on: shared by all models, a list of each model's own, or None for all rows. Generators are one per model, for
+    the order and, if it `draws`, the seeds of each batch; the same object where models share rows and order.
     """
 
     def __init__(

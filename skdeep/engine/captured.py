@@ -58,14 +58,7 @@ def _tensors(values: Iterable) -> list[Tensor]:
 
 
 class Captured:
-    """The steps of each epoch in which all models of a stack have a full batch.
-
-    Parameters
-    ----------
-    batches : Batches
-    step : callable
-        ``step(batch, numbers)`` trains by a batch.
-    """
+    """The steps ``step(batch, numbers)`` of each epoch in which all models of a stack have a full batch."""
 
     def __init__(self, batches: Batches, step: Step):
         self.batches, self._step = batches, step
@@ -91,13 +84,8 @@ class Captured:
     def epoch(self, drawn: Draw, numbers: np.ndarray, form: Hashable) -> Tensor:
         """Do the steps of an epoch; return the losses of their rows, (T, K, B), in memory that is kept.
 
-        Parameters
-        ----------
-        drawn : Draw
-        numbers : ndarray of shape (T, m, K)
-            What the optimizer has laid out, in the dtype of the parameters.
-        form : hashable
-            What the host decides by, beside the shapes: for another one, a step is recorded anew.
+        Numbers (T, m, K) are what the optimizer has laid out, in the dtype of the parameters. The `form` is what the
+        host decides by, beside the shapes: for another one, a step is recorded anew.
         """
         if form != self._form:
             self._form, self._is_warm, self._graph = form, False, None

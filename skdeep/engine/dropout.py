@@ -41,12 +41,9 @@ def _words(seeds: Tensor, layer: int, n_words: int) -> Tensor:
 class Noise:
     """The random numbers of one step.
 
-    Parameters
-    ----------
-    seeds : Tensor of shape (S,), int64
-        One for all models, if they share it, else one for each; on the device of the numbers.
-    places : Tensor of shape (G, B), default=None
-        Where in the batch the rows are, of which S / G models in turn have the same; None for one after the other.
+    Seeds are (S,), int64, on the device of the numbers: one for all models, if they share it, else one for each. Places
+    (G, B) say where in the batch the rows are, of which S / G models in turn have the same; None for one after the
+    other.
     """
 
     def __init__(self, seeds: Tensor, places: Tensor | None = None):

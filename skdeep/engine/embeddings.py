@@ -37,17 +37,9 @@ _SPEED = 2.0
 class Bins:
     """The bins of each model of a stack, for columns that are moved and scaled before.
 
-    Parameters
-    ----------
-    known : ndarray of shape (K, e, T + 1) or (1, e, T + 1)
-        Edges in the user's columns, ascending. Two that are equal, or nearly so, have no bin between them: a column of
-        zeros. So does a column with a single bin.
-    edges : ndarray of the shape of `known`
-        The same in the columns as they come to `encode`, of which the first e have bins.
-    start : float or None
-        s; None where h is 1, as in prediction.
-    **tensor
-        Where to compute, and in which dtype.
+    Edges are (K, e, T + 1) or (1, e, T + 1), ascending: `known` in the user's columns, and in the columns as they come
+    to `encode`, of which the first e have bins. Two that are equal, or nearly so, have no bin between them: a column of
+    zeros. So does a column with a single bin. `start` is s; None where h is 1, as in prediction.
     """
 
     def __init__(

@@ -21,18 +21,10 @@ from skdeep.engine.per_model import to_device
 
 
 class FollowingL2(L2):
-    """Ridge whose strength follows each model's loss.
+    """Ridge whose strength follows each model's loss; all arrays are (K,).
 
-    Parameters
-    ----------
-    base : ndarray of shape (K,)
-        Strength of a model that explains its data.
-    slope : ndarray of shape (K,)
-        s; below one, the strength stays what it is.
-    unexplained : ndarray of shape (K,)
-        H.
-    share : ndarray of shape (K,), optional
-        L / H as it is now; by default 1: nothing is explained.
+    `base` is the strength of a model that explains its data, `slope` is s (below one, the strength stays what it is),
+    `unexplained` is H, and `share` L / H as it is now; by default 1: nothing is explained.
     """
 
     def __init__(self, base: np.ndarray, slope: np.ndarray, unexplained: np.ndarray, share: np.ndarray | None = None):

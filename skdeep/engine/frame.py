@@ -21,12 +21,8 @@ _SURELY = 2.0**40
 class Frame:
     """Move and scale columns by the change of variables above; a fit has one for all its rows, or none.
 
-    Parameters
-    ----------
-    factor : ndarray of shape (d,)
-        Powers of two, so that a product with them is exact.
-    origin : ndarray of shape (d,)
-        In units of the columns as they become; zero for sparse ones.
+    Factors (d,) are powers of two, so that a product with them is exact. The origin (d,) is in units of the columns as
+    they become; zero for sparse ones.
     """
 
     def __init__(self, factor: np.ndarray, origin: np.ndarray):
@@ -67,21 +63,11 @@ def kept(
     """Cast coefficients (C, d) and biases (C,) on the user's columns to the dtype to keep them in.
 
     That is `dtype`, unless it would change scores by more than a rounding, as where columns are far from zero; then it
-    is float64. The biases follow from the coefficients as these are kept, so that only their own rounding counts.
+    is float64. The biases follow from the coefficients as these are kept, so that only their own rounding counts. Raise
+    where float64 has no room for them either.
 
-    Parameters
-    ----------
-    coef, bias : ndarray of shape (C, d), (C,)
-        On the columns of the frame, in float64; `bias` is the score at the center.
-    size, center : ndarray of shape (d,)
-        Of these columns.
-    frame : Frame or None
-    dtype : dtype
-
-    Raises
-    ------
-    ValueError
-        Where float64 has no room for them either.
+    Given are both on the columns of the frame, in float64, with the score at the center for a bias; and the size and
+    center (d,) of these columns.
     """
     if frame is None and dtype == np.float64 and coef.dtype == np.float64:
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):

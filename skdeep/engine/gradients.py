@@ -23,16 +23,10 @@ def clip_(gradients: list[Tensor], max_norm: float) -> None:
 def loss_and_gradient(
     network: Network, loss: Loss, batch: Batch, mean_weight: np.ndarray, products: torch.dtype | None = None
 ) -> tuple[Tensor, list[Tensor]]:
-    r"""Compute the losses of a batch's rows, :math:`w_i L_i / \bar w`, and the gradient of their mean.
+    r"""Compute the losses (K, B) of a batch's rows, :math:`w_i L_i / \bar w`, and the gradients of their mean.
 
-    :math:`\bar w` is the mean weight of the whole training set: the batch's own mean would be biased.
-
-    Returns
-    -------
-    losses : Tensor of shape (K, B)
-        To be added up with other batches' losses, all at once.
-    gradients : list of Tensor
-        One per parameter.
+    :math:`\bar w` is the mean weight of the whole training set: the batch's own mean would be biased. Losses are to be
+    added up with other batches', all at once.
     """
     if products is not None:
         with torch.autocast(network.params[0].device.type, products):

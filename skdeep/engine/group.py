@@ -15,15 +15,9 @@ from torch import Tensor
 
 
 class Group:
-    """One process.
+    """One process."""
 
-    Attributes
-    ----------
-    rank, size : int
-        The number of this process, and how many there are.
-    """
-
-    rank, size = 0, 1
+    rank, size = 0, 1  # the number of this process, and how many there are
 
     def sum_(self, tensors: list[Tensor]) -> None:
         """Add up tensors over the processes, in place: afterwards, all have the same bits."""

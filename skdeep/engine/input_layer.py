@@ -31,11 +31,9 @@ class Standardization:
 
     Parameters
     ----------
-    center : Tensor of shape (K, 1, d + i) or (1, 1, d + i), or None
-        :math:`\mu`, of the indicators as well; None leaves columns where they are, as sparse ones must be.
-    scale : Tensor of shape (K, 1, d + i) or (1, 1, d + i)
-        :math:`1 / \sigma`.
-        Zero for columns that are to have no influence.
+    center, scale : Tensor of shape (K, 1, d + i) or (1, 1, d + i)
+        :math:`\mu`, of the indicators as well, and :math:`1 / \sigma`, which is zero for columns that are to have no
+        influence. Without a center, columns stay where they are, as sparse ones must.
     indicated : Tensor of shape (i,)
         Columns that have an indicator.
     frame : Frame or None

@@ -22,27 +22,14 @@ from skdeep.engine.classes import log_softmax, softmax, winners
 
 
 class Loss:
-    r"""Base of all losses; see the module's docstring for the shapes.
+    """Base of all losses; see the module's docstring for the shapes."""
 
-    Attributes
-    ----------
-    target : {"codes", "indicators"}
-        What `value` expects as target.
-    smooth : bool
-        Whether the gradient is continuous, so that a quasi-Newton method applies.
-    twice_smooth : bool
-        Whether the second derivative is continuous, so that it tells of the curvature nearby.
-    shift_invariant : bool
-        Whether a common shift of all scores of a sample changes nothing.
-    slope : float
-        How steep it is far from its minimum, beside others in their unit: gradients, and what is small of them, are as
-        many times smaller.
-    """
-
-    target = "codes"
-    smooth = True
-    twice_smooth = True
-    shift_invariant = False
+    target = "codes"  # what `value` expects: "codes" or "indicators"
+    smooth = True  # whether the gradient is continuous, so that a quasi-Newton method applies
+    twice_smooth = True  # whether the second derivative is continuous, so that it tells of the curvature nearby
+    shift_invariant = False  # whether a common shift of all scores of a sample changes nothing
+    #: How steep it is far from its minimum, beside others in their unit: gradients, and what is small of them, are as
+    #: many times smaller.
     slope = 1.0
 
     @property
@@ -206,13 +193,8 @@ class LabelSmoothing(Loss):
 
     Of C classes, the true one has :math:`1 - \epsilon + \epsilon / C` and the others :math:`\epsilon / C`; an
     indicator t becomes :math:`(1 - \epsilon) t + \epsilon / 2`. Cross-entropies are linear in the target, so that this
-    is the plain loss plus :math:`\epsilon \langle t - u, s \rangle`, with u the even target.
-
-    Parameters
-    ----------
-    loss : Softmax or Logistic
-    amount : float
-        :math:`\epsilon`, from 0 to 1.
+    is the plain loss, a `Softmax` or `Logistic`, plus :math:`\epsilon \langle t - u, s \rangle`, with u the even target
+    and :math:`\epsilon` the amount, from 0 to 1.
 
     References
     ----------

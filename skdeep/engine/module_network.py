@@ -39,24 +39,10 @@ _AWAY = threading.RLock()
 class ModuleNetwork(Network):
     """A module as a stack of one: its parameters and buffers, where the module has them, with an axis of length one.
 
-    It has no copies: `select` is the network itself, and `with_params` writes into the module.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Maps (B, *shape) to scores (B, C).
-    shape : tuple of int
-        Of a row; batches come as (B, d) with d the product of these.
-    n_outputs : int
-        C.
-    n_values : int
-        Values computed of a row.
-    indices : bool
-        Whether the module wants int64.
-    generator : numpy.random.Generator, optional
-        Seeds the module's random numbers for each training step.
-    may_draw : bool
-        Whether there may be any.
+    It has no copies: `select` is the network itself, and `with_params` writes into the module. That maps (B, *shape) to
+    scores (B, n_outputs), and batches come as (B, d) with d the product of `shape`, as int64 if it wants `indices`;
+    `n_values` are computed of a row. A generator seeds the module's random numbers for each training step, if there
+    may be any (`may_draw`).
     """
 
     module: nn.Module
@@ -281,29 +267,12 @@ def _n_values(output: Any) -> int:
 
 
 def tried(module: nn.Module, rows: Tensor, n_outputs: int) -> tuple[int, bool, str | None]:
-    """Try a module on two rows; lazy parts of it get their parameters.
+    """Try a module on two rows, in the user's dtype; lazy parts of it get their parameters.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-    rows : Tensor of shape (2, ...)
-        In the user's dtype. Integers are tried as floating-point numbers first: that is what pixels and counts are; a
-        module that does not take them, such as an embedding, gets them as int64.
-    n_outputs : int
-
-    Returns
-    -------
-    n_values : int
-        How many values it computes of a row.
-    indices : bool
-        Whether it wants int64.
-    normalised : str or None
-        Name of a part that normalises a column by the rows of a batch, if there is one.
-
-    Raises
-    ------
-    ValueError
-        If it does not give `n_outputs` finite scores for each row.
+    Integers are tried as floating-point numbers first: that is what pixels and counts are; a module that does not take
+    them, such as an embedding, gets them as int64. Returned are how many values it computes of a row, whether it wants
+    int64, and the name of a part that normalises a column by the rows of a batch, if there is one. Raise where it does
+    not give `n_outputs` finite scores for each row.
     """
     tensor = first_tensor(module)
     dtype = tensor.dtype if tensor is not None and tensor.is_floating_point() else torch.get_default_dtype()

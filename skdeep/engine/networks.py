@@ -270,14 +270,11 @@ class Linear(Network):
 
     Parameters
     ----------
-    coef : Tensor of shape (K, C, d)
-    intercept : Tensor of shape (K, C) or None
+    coef, intercept : Tensor of shape (K, C, d), and (K, C) or None
         None fixes the intercept at zero; columns are then not centred.
-    center, scale : Tensor of shape (K, 1, d) or (1, 1, d), or None
-        :math:`\mu` and :math:`1 / \sigma`, per model or shared (kept as shared where all models have the same); None
-        leaves the columns as they are.
-    unit : Tensor of shape (K, 1, d) or (1, 1, d), or None
-        Factor on the coefficients W in the penalty; None for ones.
+    center, scale, unit : Tensor of shape (K, 1, d) or (1, 1, d), or None
+        :math:`\mu` and :math:`1 / \sigma`, per model or shared (kept as shared where all models have the same), and the
+        factor on the coefficients W in the penalty; None leaves the columns as they are, and is a factor of one.
     frame : Frame or None
         In which the columns above are; None for the user's.
     """

@@ -36,15 +36,11 @@ def batch_norm(
     *,
     training: bool = False,
 ) -> Tensor:
-    """Normalise each column by its mean and variance over the rows, where each row counts by its weight.
+    """Normalise each column by its mean and variance over the rows, where each row counts by its weight, (1 or K, B).
 
     In training these are the batch's, and `mean` and `var` move towards them (the variance with n - 1 for n rows); in
-    evaluation they are `mean` and `var`. One row has no variance: a batch of one is treated as in evaluation.
-
-    Parameters
-    ----------
-    weight : Tensor of shape (1 or K, B), or None
-        None counts each row once. Rows of no weight are normalised, and have no influence.
+    evaluation they are `mean` and `var`. One row has no variance: a batch of one is treated as in evaluation. Rows of
+    no weight are normalised, and have no influence; None counts each row once.
     """
     z, n_rows = z.to(gamma.dtype), z.shape[1]
     if training and weight is not None:

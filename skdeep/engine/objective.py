@@ -18,26 +18,13 @@ from skdeep.engine.per_model import add_scaled_, index_of, per_model, to_numpy64
 
 @dataclass
 class Objective:
-    """The penalised objectives of a stack; a point is ``(K, P)``, all parameters of a model in one row.
+    """The penalised objectives of a stack; a point is ``(K, P)``, all parameters of a model in one row."""
 
-    Attributes
-    ----------
-    network : Network
-        The models, with their parameters.
-    loss : Loss
-    penalty : ElasticNet
-        On the network's coefficients.
-    batches : Batches
-        The data, in mini-batches or in chunks of a full batch.
-    mean_weight : ndarray of shape (K,)
-        Mean sample weight of each model's training rows.
-    """
-
-    network: Network
+    network: Network  # the models, with their parameters
     loss: Loss
-    penalty: ElasticNet
-    batches: Batches
-    mean_weight: np.ndarray
+    penalty: ElasticNet  # on the network's coefficients
+    batches: Batches  # the data, in mini-batches or in chunks of a full batch
+    mean_weight: np.ndarray  # sample weight of each model's training rows, (K,)
 
     def select(self, models: np.ndarray) -> Objective:
         """Select the objectives of some of the models."""

@@ -32,20 +32,10 @@ Numbers = np.ndarray | Tensor
 
 
 class Optimizer:
-    """Base of the update rules.
+    """Base of the update rules, which change the parameters, each (K, ...), in place.
 
-    Parameters
-    ----------
-    params : list of Tensor, each (K, ...)
-        The parameters, updated in place.
-    learning_rate : ndarray of shape (K,)
-        Step size of each model; may be changed between steps.
-    momentum : ndarray of shape (K,)
-        Momentum of each model (SGD only).
-    nesterov : bool
-        Whether momentum is Nesterov's (SGD only).
-    betas, epsilon : tuple of float, float
-        Decay rates of Adam's averages and its denominator's offset (Adam only).
+    The learning rate of each model, (K,), may be changed between steps. Momentum (K,), Nesterov's or not, is SGD's;
+    betas, the decay rates of averages, and epsilon, the offset of the denominator, are Adam's.
     """
 
     #: Names of the attributes that hold one tensor per parameter, kept between calls of `fit`.

@@ -36,12 +36,8 @@ _Map = tuple[float | Tensor, float | Tensor, float | Tensor]
 class ElasticNet:
     r"""A mix of both norms: :math:`R(W) = \tfrac{1 - r}{2} \|W\|_2^2 + r \|W\|_1` with r = ``l1_ratio``.
 
-    Parameters
-    ----------
-    alpha : ndarray of shape (K,) or (K, C)
-        Strength of the penalty, per model, or per row of its coefficients (K, C, ...).
-    l1_ratio : ndarray of the same shape
-        Share of L1, from 0 (L2 only) to 1 (L1 only).
+    The strength alpha and r, from 0 (L2 only) to 1 (L1 only), are (K,), per model, or (K, C), per row of its
+    coefficients (K, C, ...).
 
     References
     ----------

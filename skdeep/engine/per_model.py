@@ -57,14 +57,8 @@ def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
 def numbered(*lists: Sequence[Any]) -> tuple[list[int], list[int]]:
     """Number the distinct objects of a list, or of several the distinct rows.
 
-    Objects are the same if they are one object, as a generator that models share is.
-
-    Returns
-    -------
-    first : list of int
-        Where each of the distinct ones is first.
-    number : list of int
-        For every place, the number of the one that is there.
+    Objects are the same if they are one object, as a generator that models share is. Returned are where each is first,
+    and for every place the number of the one that is there.
 
     Examples
     --------

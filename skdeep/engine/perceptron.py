@@ -28,26 +28,13 @@ Pullback = Callable[[Tensor], Sequence[Tensor]]
 
 
 class _Layer(NamedTuple):
-    """A layer's pass forward, as far as the way back needs it.
-
-    Attributes
-    ----------
-    affine : Affine
-    rows : Tensor
-        Of which the map was taken, (..., B, in).
-    pullback : callable or None
-        None for the last layer, which has no units.
-    factors : list of Tensor or float
-        Of dropout and stochastic depth.
-    is_block : bool
-        Whether the rows were added to the units.
-    """
+    """A layer's pass forward, as far as the way back needs it."""
 
     affine: Affine
-    rows: Tensor
-    pullback: Pullback | None = None
-    factors: Sequence[Tensor | float] = ()
-    is_block: bool = False
+    rows: Tensor  # of which the map was taken, (..., B, in)
+    pullback: Pullback | None = None  # None for the last layer, which has no units
+    factors: Sequence[Tensor | float] = ()  # of dropout and stochastic depth
+    is_block: bool = False  # whether the rows were added to the units
 
 
 class MLP(Network):
@@ -63,27 +50,20 @@ class MLP(Network):
 
     Parameters
     ----------
-    weights : list of Tensor, each (K, out, in)
-    biases : list of Tensor, each (K, out)
+    weights, biases : list of Tensor, each (K, out, in), and (K, out)
     slopes : list of Tensor, each (K, 1)
-        The activation's learnt parameter, one per hidden layer; empty for activations without one.
-    activation : str
-        A key of `skdeep.engine.activations.ACTIVATIONS`.
-    gammas, betas : list of Tensor, each (K, out)
-        Factor and summand of each hidden layer's normalisation; empty for none.
-    running_means, running_vars : list of Tensor, each (K, out)
-        Averages over batches; empty for layer normalisation, which has none.
-    dropout : ndarray of shape (K,), or float
-        Probability that a hidden unit is left out of a step.
-    stochastic_depth : ndarray of shape (K,), float or None
-        Probability that the last residual block is left out of a step; block l of L has l / L of it. Hidden
-        layers whose input has the same width are residual blocks, unless this is None.
+        The learnt parameter of the `activation`, one per hidden layer; empty for those without one.
+    gammas, betas, running_means, running_vars : list of Tensor, each (K, out)
+        Factor and summand of each hidden layer's normalisation, and averages over batches; empty for none, and
+        averages for layer normalisation, too.
+    dropout, stochastic_depth : ndarray of shape (K,), float or None
+        Probability that a hidden unit, or the last residual block, is left out of a step; block l of L has l / L of
+        it. Hidden layers whose input has the same width are residual blocks, unless there is no stochastic depth.
     standardization : Standardization, optional
         Change of variables of the first layer, whose weights and biases then are those on standardised columns.
-    scaling : float
-        r, how fast factors on the columns are learnt; 0 for no factors.
-    scales : list of Tensor (K, f)
-        u; empty for no factors. The bins of a column share one (`Bins.sharing`).
+    scaling, scales : float, and list of Tensor (K, f)
+        r, how fast factors on the columns are learnt, and u; 0 and empty for no factors. The bins of a column share
+        one (`Bins.sharing`).
     """
 
     is_static = True

@@ -19,89 +19,49 @@ BY_CALLBACK = "A callback ended training."
 
 @dataclass
 class Progress:
-    """What one model has been through so far, and when it stops.
+    """What one model has been through so far, and when it stops."""
 
-    Attributes
-    ----------
-    tol, n_iter_no_change : float
-        Stop after more than `n_iter_no_change` epochs in a row that did not improve by `tol`.
-    max_iter : float
-        Epochs at most, where that is less than the run's.
-    due_iter, due_loss : float
-        Training ends after `due_iter` epochs, but where the training loss is below `due_loss` by then.
-    warm : bool
-        Whether the start is a model already: with `watch_score`, it is judged too, and kept if no epoch is better.
-    watch_score : bool
-        Whether "improve" means the validation score (early stopping) or the training loss.
-    scores_are_losses : bool
-        Whether validation scores are negative losses, in the unit of these.
-    grain : float
-        By how little scores may differ and be the same: among these, the lower validation loss is the better one.
-    n_iter : int
-        Epochs of this run.
-    kept_iter : int
-        The epoch of this run that `params` are of, if a score is watched; 0 is the start.
-    samples, earlier : int
-        Rows seen, over all runs on this problem, and on others before.
-    best_loss, loss_to_beat : float
-        The lowest training loss, and the lowest since "adaptive" last divided the learning rate.
-    went_back_to : float
-        The lowest training loss when "adaptive" last went back to it.
-    best_score, best_validation_loss : float
-        Of the model that is kept: the best epoch, or the start.
-    run_score, run_validation_loss : float
-        Of the best epoch.
-    top_score : float
-        The highest validation score of an epoch.
-    start_score : float
-        The validation score of a warm start, if it is watched.
-    certificate : float
-        How far the parameters may be from the optimum, where a solver knows: the largest entry of the gradient, or the
-        relative duality gap.
-    stopped : str or None
-        Why training ended before ``max_iter``; None if it did not.
-    error, astray : str or None
-        Why the model cannot be used, or should not, if so.
-    params : list of Tensor or None
-        The parameters (and the network's buffers) at the end, the best ones if a score was watched; each (1, ...).
-    generator : numpy.random.Generator
-        The generator of the order of rows, as the model left it.
-    """
-
-    tol: float = 1e-4
-    n_iter_no_change: float = 10
+    tol: float = 1e-4  # how much a loss or score has to improve, to count
+    n_iter_no_change: float = 10  # epochs in a row without, at most
+    #: Whether "improve" means the validation score (early stopping) or the training loss.
     watch_score: bool = False
-    scores_are_losses: bool = False
+    scores_are_losses: bool = False  # whether validation scores are negative losses, in the unit of these
+    #: By how little scores may differ and be the same: among these, the lower validation loss is the better one.
     grain: float = 0.0
-    max_iter: float = math.inf
+    max_iter: float = math.inf  # epochs at most, where that is less than the run's
+    #: Training ends after `due_iter` epochs, but where the training loss is below `due_loss` by then.
     due_iter: float = math.inf
     due_loss: float = 0.0
+    #: Whether the start is a model already: with `watch_score`, it is judged too, and kept if no epoch is better.
     warm: bool = False
-    n_iter: int = 0
-    kept_iter: int = 0
-    samples: int = 0
-    earlier: int = 0
-    start_score: float = -math.inf
+    n_iter: int = 0  # epochs of this run
+    kept_iter: int = 0  # the epoch of this run that `params` are of, if a score is watched; 0 is the start
+    samples: int = 0  # rows seen, over all runs on this problem
+    earlier: int = 0  # the like, on others before
+    start_score: float = -math.inf  # the validation score of a warm start, if it is watched
     no_improvement: int = 0
-    best_loss: float = math.inf
-    loss_to_beat: float = math.inf
-    went_back_to: float = math.inf
-    best_score: float = -math.inf
+    best_loss: float = math.inf  # in training
+    loss_to_beat: float = math.inf  # the lowest since "adaptive" last divided the learning rate
+    went_back_to: float = math.inf  # the lowest when "adaptive" last went back to it
+    best_score: float = -math.inf  # of the model that is kept: the best epoch, or the start
     best_validation_loss: float = math.inf
-    top_score: float = -math.inf
-    run_score: float = -math.inf
+    top_score: float = -math.inf  # the highest of an epoch
+    run_score: float = -math.inf  # of the best epoch
     run_validation_loss: float = math.inf
     loss_curve: list[float] = field(default_factory=list)
     validation_scores: list[float] = field(default_factory=list)
     validation_losses: list[float] = field(default_factory=list)
+    #: How far the parameters may be from the optimum, where a solver knows: the largest entry of the gradient, or the
+    #: relative duality gap.
     certificate: float = math.nan
-    stopped: str | None = None
+    stopped: str | None = None  # why training ended before ``max_iter``; None if it did not
     interrupted: bool = False
-    error: str | None = None
-    astray: str | None = None
+    error: str | None = None  # why the model cannot be used
+    astray: str | None = None  # why it should not
+    #: The parameters (and the network's buffers) at the end, the best ones if a score was watched; each (1, ...).
     params: list[Tensor] | None = None
     optimizer_state: dict = field(default_factory=dict)
-    generator: np.random.Generator | None = None
+    generator: np.random.Generator | None = None  # of the order of rows, as the model left it
 
     def record(self, loss: float, score: float | None, validation_loss: float | None) -> bool:
         """Note an epoch; return whether it is the best so far by what is watched."""

@@ -53,12 +53,7 @@ def _with_generator(operation: Any) -> Any:
 
 
 class OwnNumbers(TorchDispatchMode):
-    """Within ``with``, torch's random numbers in this thread follow from a seed; where a generator is given, it stays.
-
-    Parameters
-    ----------
-    seed : int
-    """
+    """Let torch's random numbers in this thread follow from a seed; where a generator is given, it stays."""
 
     def __init__(self, seed: int = 0):
         super().__init__()

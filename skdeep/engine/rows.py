@@ -62,18 +62,11 @@ def _home(values: Tensor, device: torch.device, n_bytes: int) -> torch.device:
 
 
 class _Rows:
-    """What both kinds of rows share.
+    """What both kinds of rows share."""
 
-    Attributes
-    ----------
-    frame : Frame or None
-        Change of variables before the cast to the compute dtype, where that would lose something of the columns.
-    scratch : Scratch or None
-        What dense rows are taken into, if any.
-    """
-
+    #: Change of variables before the cast to the compute dtype, where that would lose something of the columns.
     frame: Frame | None = None
-    scratch: Scratch | None = None
+    scratch: Scratch | None = None  # what dense rows are taken into, if any
     device: torch.device
     dtype: torch.dtype
 
@@ -137,14 +130,9 @@ class _Rows:
 
 
 class DenseRows(_Rows):
-    """Rows of a dense matrix.
+    """Rows of a dense matrix (n, d), of any real dtype, on any device; batches are wanted on another one, in a dtype.
 
-    Parameters
-    ----------
-    X : Tensor of shape (n, d)
-        Any real dtype, on any device; rows are gathered faster if it is contiguous.
-    device, dtype : torch.device, torch.dtype
-        Where and in which precision batches are wanted.
+    Rows are gathered faster if it is contiguous.
     """
 
     def __init__(self, X: Tensor, device: torch.device, dtype: torch.dtype):
@@ -228,12 +216,6 @@ class SparseRows(_Rows):
     """Rows of a CSR matrix; batches are CSR tensors, block-diagonal where each model has its own rows.
 
     On MPS, which has no sparse products, batches are dense.
-
-    Parameters
-    ----------
-    X : scipy.sparse CSR array or matrix of shape (n, d)
-    device, dtype : torch.device, torch.dtype
-        Where and in which precision batches are wanted.
     """
 
     def __init__(self, X: sparse.csr_array, device: torch.device, dtype: torch.dtype):

@@ -19,17 +19,10 @@ from skdeep.engine.stored import StoredRows
 
 @dataclass(frozen=True)
 class Shard:
-    """The rows of this process among all rows, which are counted in the order of the ranks.
-
-    Attributes
-    ----------
-    group : Group
-    starts : ndarray of shape (size + 1,)
-        Where the rows of each process begin, and the number of all.
-    """
+    """The rows of this process among all rows, which are counted in the order of the ranks."""
 
     group: Group
-    starts: np.ndarray
+    starts: np.ndarray  # where the rows of each process begin, and the number of all, (size + 1,)
 
     @classmethod
     def of(cls, group: Group, n_rows: int) -> Shard:
@@ -77,17 +70,10 @@ class Shard:
 
 
 class SharedRows(_Rows):
-    """Rows of all processes.
+    """Rows of all processes, of which `local` are the ones here (where there are none, some that count for nothing).
 
-    To take them is right, and slow: they are fetched. Who passes over all rows passes over `local` ones, and adds up.
-
-    Parameters
-    ----------
-    local : DenseRows or SparseRows
-        The rows of this process or, where it has none, some that count for nothing.
-    source : ndarray, CSR array or Tensor
-        What they are made of.
-    shard : Shard
+    To take them is right, and slow: they are fetched from `source`, what they are made of. Who passes over all rows
+    passes over `local` ones, and adds up.
     """
 
     def __init__(self, local: DenseRows | SparseRows, source: Any, shard: Shard):

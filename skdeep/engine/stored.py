@@ -28,16 +28,9 @@ _SAMPLE_ROWS = 2048
 class StoredArray:
     """An array of which only some blocks of rows are in memory, with as much of NumPy's interface as is needed here.
 
-    Parameters
-    ----------
-    source : object
-        It has a ``shape``, and ``source[start:stop]`` is something that NumPy can convert.
-    dtype : numpy.dtype
-        Of what is read.
-    unit : int, default=1
-        Rows that the source reads at once, whoever asks for fewer.
-    in_order : bool, default=False
-        Whether rows are best read in the order they have: then windows are, too.
+    The source has a ``shape``, and ``source[start:stop]`` is something that NumPy can convert to the dtype. It reads
+    `unit` rows at once, whoever asks for fewer; where rows are best read in the order they have (`in_order`), windows
+    are, too.
     """
 
     def __init__(self, source: Any, dtype: np.dtype, unit: int = 1, in_order: bool = False):
@@ -233,14 +226,7 @@ class LoadedRows(_OfArray):
 
 
 class StoredRows(_OfArray):
-    """Rows of an array that is not in memory.
-
-    Parameters
-    ----------
-    array : StoredArray of shape (n, d)
-    device, dtype : torch.device, torch.dtype
-        Where and in which precision batches are wanted.
-    """
+    """Rows of an array that is not in memory; batches are wanted on a device, in a dtype."""
 
     def __init__(self, array: StoredArray, device: torch.device, dtype: torch.dtype):
         self.array, self.device, self.dtype = array, device, dtype

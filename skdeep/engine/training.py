@@ -307,24 +307,10 @@ def train(
 ) -> list[Progress]:
     """Train a stack of K models until each has stopped or has done ``plan.max_iter`` epochs.
 
-    Parameters
-    ----------
-    objective : Objective
-        What the models minimise: network, loss, penalty and data; consumed by the call.
-    optimizer : Optimizer
-        Of the network's parameters; consumed as well.
-    plan : Plan
-    progress : list of Progress
-        One per model: fresh, or from an earlier run to go on with.
-    monitor : callable, optional
-        ``monitor(network, models) -> (scores, losses)`` on validation data, called once an epoch.
-    observer : Observer, optional
-        Speaks to callbacks (one model only).
-
-    Returns
-    -------
-    list of Progress
-        `progress`, with the final parameters in it. A keyboard interrupt ends training as `progress.end_early` says.
+    The objective (network, loss, penalty and data) and the optimizer are consumed by the call. `progress` is one per
+    model: fresh, or from an earlier run to go on with; it is returned, with the final parameters in it. A keyboard
+    interrupt ends training as `progress.end_early` says. ``monitor(network, models) -> (scores, losses)`` is called
+    once an epoch, on validation data; the observer speaks to callbacks (one model only).
     """
     network = objective.network
     stack = _Stack(objective, optimizer, progress, Averages(network.tensors) if plan.averages else None)

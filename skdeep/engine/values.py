@@ -26,28 +26,16 @@ class ValueLoss(Loss):
     r"""Base of the losses of values, :math:`\ell(s, t) = \sum_c \ell_c(s_c, t_c)`.
 
     A subclass defines `of_each`, the loss of each value with its derivative, and `bends`, the second derivative.
-
-    Attributes
-    ----------
-    domain : {"real", "non-negative", "positive"}
-        Which targets there may be.
-    log_link : bool
-        Whether the scores are logarithms of what is predicted.
-    convex : bool
-        Whether it is, in the scores, so that an optimum is the only one.
-    robust : bool
-        Whether it grows like a line, so that it matters little how far an outlier is.
-    degree : float
-        :math:`\ell` of predictions and targets in another unit, c times as large, is :math:`c^{degree}` times as large,
-        if the loss itself has the unit (`in_unit`).
     """
 
     target = "values"
-    domain: ClassVar[str] = "real"
-    log_link = False
+    domain: ClassVar[str] = "real"  # which targets there may be: "real", "non-negative" or "positive"
+    log_link = False  # whether the scores are logarithms of what is predicted
+    #: The loss of predictions and targets in another unit, c times as large, is c ** degree times as large, if it has
+    #: the unit itself (`in_unit`).
     degree = 1.0
-    convex = True
-    robust = False
+    convex = True  # whether it is, in the scores, so that an optimum is the only one
+    robust = False  # whether it grows like a line, so that it matters little how far an outlier is
 
     def of_each(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the loss of each value and its derivative, ``(..., C)``."""

@@ -8,36 +8,28 @@ from typing import Any
 import numpy as np
 import torch
 
-from skdeep.engine.networks import Linear
-from skdeep.engine.training import Monitor, Observer
 from skdeep.exact.descent import Solution
-from skdeep.fitting.recipe import Member
+from skdeep.fitting.recipe import Stack
 
 #: Why a model stops that is solved in closed form.
 EXACT = "The solution is exact."
 
 
-def begin(network: Linear, observer: Observer | None) -> None:
+def begin(stack: Stack) -> None:
     """Tell of the beginning."""
-    if observer is not None:
-        observer.train_begin(network, None)
-        observer.epoch_begin(0)
+    if stack.observer is not None:
+        stack.observer.train_begin(stack.network, None)
+        stack.observer.epoch_begin(0)
 
 
-def book(
-    solution: Solution,
-    params: list[torch.Tensor],
-    network: Linear,
-    members: list[Member],
-    monitor: Monitor | None,
-    observer: Observer | None,
-) -> None:
+def book(stack: Stack, solution: Solution, params: list[torch.Tensor]) -> None:
     """Hand solutions to the `Progress` of each model, and to who watches.
 
     `params` are the parameters of the network, and `solution` says how they were found.
     """
+    network, members, monitor, observer = stack.network, stack.members, stack.monitor, stack.observer
     watched: list[tuple[Any, Any]] = [(None, None)] * len(members)
-    if monitor is not None or observer is not None:
+    if stack.is_watched:
         for mine, found in zip(network.params, params, strict=True):
             mine.copy_(found)
     if monitor is not None:

@@ -19,16 +19,16 @@ from skdeep.data.inputs import Classifier, OutputSpace, to_numpy
 from skdeep.data.monitor import Watch
 from skdeep.data.problem import Problem, scores_of
 from skdeep.data.scoring import as_score
-from skdeep.data.splits import DIVIDED, KEPT, Folds, dealt_shares, fold_of_rows
+from skdeep.data.splits import DIVIDED, KEPT, Folds
 from skdeep.data.state import RandomSource, TrainingState
 from skdeep.engine.networks import Network
 from skdeep.engine.per_model import index_of, numbered, to_device
 from skdeep.engine.training import Progress
 from skdeep.fitting.calibrators import DOUBT, doubt
-from skdeep.fitting.fit import check_scoring, set_attributes
+from skdeep.fitting.fit import check_scoring
 from skdeep.fitting.fitted import able, needs_float64
 from skdeep.fitting.links import CALIBRATED, calibrate, fitted_copy
-from skdeep.fitting.recipe import Member, Recipe, trained_on, weights_by_model
+from skdeep.fitting.recipe import Member, Recipe, Stack, trained_on, weights_by_model
 from skdeep.fitting.settings import changed, setting_names
 from skdeep.fitting.solving import solve
 from skdeep.fitting.starts import curves, end
@@ -36,20 +36,11 @@ from skdeep.fitting.starts import curves, end
 
 @dataclass
 class _Runs(Progress):
-    """The runs of an ensemble's members, and what they amount to together.
-
-    Attributes
-    ----------
-    members : list of Progress
-    folds : Folds
-        Which rows each member has not seen.
-    seeds : list of int
-        The ``random_state`` of each member.
-    """
+    """The runs of an ensemble's members, and what they amount to together."""
 
     members: list[Progress] = field(default_factory=list)
-    folds: Folds | None = None
-    seeds: list[int] = field(default_factory=list)
+    folds: Folds | None = None  # which rows each member has not seen
+    seeds: list[int] = field(default_factory=list)  # the ``random_state`` of each member
 
     @classmethod
     def of(cls, members: list[Progress], folds: Folds, seeds: list[int]) -> _Runs:
@@ -78,23 +69,12 @@ def _mean_curve(curves: list[list[float]]) -> list[float]:
 
 @dataclass
 class Dealt:
-    """The members of some ensembles, before training.
+    """The members of some ensembles, before training."""
 
-    Attributes
-    ----------
-    models : list of Member
-        Those of one ensemble after the other.
-    folds : Folds
-    seeds : list of list of int
-        The ``random_state`` of each member, for each ensemble.
-    watched : list of Problem
-        What judges each of `models` after an epoch; or one for all.
-    """
-
-    models: list[Member]
+    models: list[Member]  # of one ensemble after the other
     folds: Folds
-    seeds: list[list[int]]
-    watched: list[Problem]
+    seeds: list[list[int]]  # the ``random_state`` of each member, for each ensemble
+    watched: list[Problem]  # what judges each of `models` after an epoch; or one for all
 
     def hand_back(self, ensembles: list[Member]) -> None:
         """Tell ensembles of their members' runs."""
@@ -105,13 +85,7 @@ class Dealt:
 
 
 def train_folds(
-    recipe: Recipe,
-    problem: Problem,
-    held_out: Problem | None,
-    members: list[Member],
-    going_on: bool,
-    incremental: bool,
-    task: Any,
+    recipe: Recipe, problem: Problem, held_out: Problem | None, members: list[Member], *_: Any
 ) -> tuple[Network, None]:
     """Train the members of all ensembles as one stack; see `skdeep.fitting.fit.train_each`."""
     dealt = deal(recipe, problem, held_out, members)
@@ -126,7 +100,7 @@ def train_dealt(recipe: Recipe, problem: Problem, models: list[Member], watched:
     network = recipe.network(recipe, problem, models, False)
     fitted = partial(fitted_copy, [model.estimator for model in models])
     monitor = Watch(watched, recipe.judged_by, _watched_score(leader), leader._labels_of, fitted)
-    solve(recipe, problem, network, models, recipe.epochs, monitor)
+    solve(Stack(recipe, problem, network, models, recipe.epochs, monitor))
     return network
 
 
@@ -140,21 +114,16 @@ def deal(recipe: Recipe, problem: Problem, held_out: Problem | None, members: li
         )
     check_scoring(leader, problem)
     split_seed = members[0].state.split_seed
-    distinct = problem.distinct(split_seed)
-    fold = fold_of_rows(distinct, leader.n_estimators)
-    share = dealt_shares(distinct, fold, leader.n_estimators, split_seed)
-    folds = problem.folds(distinct, fold, share, merge=False)
+    merges = recipe.batch_rows == problem.n_rows  # see Problem.merged
+    dealt = problem.dealt(leader.n_estimators, split_seed, {False, merges})
+    folds = dealt[False]
     numbers = folds.numbers  # on tiny data, some are empty
     if len(numbers) == 0:
         raise ValueError(
             f"{type(leader).__name__} needs at least 2 distinct rows of a class, to leave some out; use "
             f"{leader._member_class.__name__}."
         )
-    merged = folds
-    if recipe.batch_rows == problem.n_rows:  # see Problem.folds
-        merged = problem.folds(distinct, fold, share, merge=True)
-    del distinct
-    rest = trained_on(merged, len(members))
+    rest = trained_on(dealt[merges], len(members))
     generators = [member.state.generator for member in members]
     first, number = numbered(generators)  # ensembles of one seed share their draws
     drawn = [generators[m].integers(2**31 - 1, size=len(numbers)).tolist() for m in first]
@@ -207,7 +176,7 @@ def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, 
         params |= own
     else:
         params = {name: params[name] for name in params.keys() - setting_names()}  # the object has them all
-    set_attributes(ensemble, told := curves(ensemble, runs))
+    ensemble.__dict__.update(told := curves(ensemble, runs))
     not_theirs = {*form._get_param_names(), "n_estimators", *ensemble._out_of_fold, *told, "_fitted"}
     not_theirs.add(ensemble._coef_attribute)
     shared = {
@@ -221,8 +190,8 @@ def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, 
         others = set(vars(estimator))
         assert progress.params is not None
         final = network.select(np.array([k])).with_params(progress.params)
-        set_attributes(estimator, shared)  # which says what its scores and losses are of
-        set_attributes(estimator, estimator._learned(final, 0, dtype, space) | curves(estimator, progress))
+        estimator.__dict__.update(shared)  # which says what its scores and losses are of
+        estimator.__dict__.update(estimator._learned(final, 0, dtype, space) | curves(estimator, progress))
         end(estimator, others)
         ensemble.estimators_.append(estimator)
 
@@ -261,8 +230,9 @@ def _judge(ensemble: Classifier, problem: Problem, weight: np.ndarray | None, fo
             (np.ones(len(folds.kept)) if weight is None else weight[folds.kept]) / folds.unit,
         )
         calibrate(ensemble, scores, problem.codes[rows], counts, own, unseen)
+    calibration = {name: value for name, value in vars(ensemble).items() if name in CALIBRATED}
     for estimator in ensemble.estimators_:
-        set_attributes(estimator, {name: getattr(ensemble, name) for name in CALIBRATED if hasattr(ensemble, name)})
+        estimator.__dict__.update(calibration)
     # other networks, where the calibration is in their weights now
     networks = [estimator._trained_network(*tensor) for estimator in ensemble.estimators_]
     everywhere = networks[0].params[0].new_full((len(problem.codes), n_outputs), math.nan)
@@ -311,7 +281,6 @@ def _new_to_rows(ensemble: Classifier, folds: Folds) -> list[tuple[np.ndarray, C
     for f, own in [*members, (DIVIDED, ensemble.estimators_)]:
         part = copy.copy(ensemble)
         part.estimators_ = own
-        if hasattr(part, "feature_names_in_"):  # validated arrays have no names
-            del part.feature_names_in_
+        vars(part).pop("feature_names_in_", None)  # validated arrays have none
         parts.append((np.flatnonzero(fold == f), part))
     return [(rows, part) for rows, part in parts if len(rows)]

@@ -9,7 +9,6 @@ import torch
 
 from skdeep.data.inputs import Classifier, to_numpy
 from skdeep.data.problem import Problem, scores_of
-from skdeep.data.splits import dealt_shares, fold_of_rows
 from skdeep.data.state import RandomSource, TrainingState
 from skdeep.engine.networks import Network
 from skdeep.engine.shards import AnyRows
@@ -17,7 +16,7 @@ from skdeep.engine.training import Progress
 from skdeep.fitting.calibrators import doubt
 from skdeep.fitting.fitted import able, needs_float64
 from skdeep.fitting.links import calibrate
-from skdeep.fitting.recipe import Dealt, Member, Recipe, trained_on
+from skdeep.fitting.recipe import FoldModels, Member, Recipe, Stack, trained_on
 from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.solving import solve
 
@@ -31,7 +30,7 @@ def calibrate_each(recipe: Recipe, problem: Problem, members: list[Member], seed
     """Fit each trained estimator's calibration on scores of models that have not seen the row."""
     if not _is_calibrated(members[0].estimator):
         return
-    dealt = members[0].dealt or _deal(recipe, problem, members, seed)
+    dealt = members[0].beside or _deal(recipe, problem, members, seed)
     trained = [m for m, member in enumerate(members) if member.progress.error is None]
     scores, runs = _out_of_fold_scores(recipe, problem, members, trained, dealt, seed)
     folds = dealt.folds
@@ -58,24 +57,21 @@ def _is_calibrated(estimator: Classifier) -> bool:
     return estimator.calibration is not None and len(estimator.classes_) > 1
 
 
-def _deal(recipe: Recipe, problem: Problem, members: list[Member], seed: int) -> Dealt:
+def _deal(recipe: Recipe, problem: Problem, members: list[Member], seed: int) -> FoldModels:
     """Deal the rows into folds."""
-    distinct = problem.distinct(seed)
-    fold = fold_of_rows(distinct, N_FOLDS)
-    share = dealt_shares(distinct, fold, N_FOLDS, seed)
     # what is held out is scored once for all rows that are equal; training is that of the model on all rows
-    folds = unmerged = problem.folds(distinct, fold, share, merge=True)
-    if recipe.batch_rows < problem.n_rows:
-        unmerged = problem.folds(distinct, fold, share, merge=False)
+    merges = recipe.batch_rows == problem.n_rows
+    dealt = problem.dealt(N_FOLDS, seed, {True, merges})
+    folds = dealt[True]
     if len(folds.numbers) < 2:
         raise ValueError(
             f"calibration={members[0].estimator.calibration!r} needs at least 2 distinct rows of a class, to hold some "
             "out; pass calibration=None."
         )
-    return Dealt(folds, trained_on(unmerged, len(members)))
+    return FoldModels(folds, trained_on(dealt[merges], len(members)))
 
 
-def deal_beside(recipe: Recipe, problem: Problem, members: list[Member], seed: int) -> Dealt | None:
+def deal_beside(recipe: Recipe, problem: Problem, members: list[Member], seed: int) -> FoldModels | None:
     """Make the folds' models of a single small one that is solved exactly, to train in its stack.
 
     None where they train after it: nobody may watch, and nothing be known before.
@@ -99,12 +95,7 @@ def _fold_model(
 
 
 def _out_of_fold_scores(
-    recipe: Recipe,
-    problem: Problem,
-    members: list[Member],
-    trained: list[int],
-    dealt: Dealt,
-    seed: int,
+    recipe: Recipe, problem: Problem, members: list[Member], trained: list[int], dealt: FoldModels, seed: int
 ) -> tuple[dict[int, np.ndarray], dict[int, list[Progress]]]:
     """Compute scores of the rows held out, fold by fold, by each trained member's models; and their progress.
 
@@ -113,14 +104,12 @@ def _out_of_fold_scores(
     """
     leader, numbers = members[0].estimator, dealt.folds.numbers
     stacks = [[(m, f) for f in numbers] for m in trained]
-    if len(trained) > 1:
-        stacks = [[(m, f) for m in trained] for f in numbers]
     # exact solvers go from one penalty to the next, so that models that end before the optimum depend on others
     limited = recipe.solver in FULL_BATCH and (leader.early_stopping or members[0].progress.warm)
-    if limited:
-        stacks = [[(m, f) for f in numbers] for m in trained]
     if not leader.stackable or problem.is_stored:  # each would need other rows of those that are read
-        stacks = [[(m, f)] for m in trained for f in numbers]
+        stacks = [[model] for stack in stacks for model in stack]
+    elif len(trained) > 1 and not limited:
+        stacks = [list(of_fold) for of_fold in zip(*stacks, strict=True)]
     # those of earlier fits too, which a warm start has behind it
     epochs = max(recipe.epochs, len(leader.loss_curve_)) if members[0].progress.warm else recipe.epochs
     scores: dict[int, list[np.ndarray]] = {m: [] for m in trained}
@@ -132,7 +121,7 @@ def _out_of_fold_scores(
             of_fold = {f: RandomSource(seed) for f in numbers}
             models = [_fold_model(members[m], *dealt.rest[f], m, of_fold[f]) for m, f in stack]
             network = recipe.network(recipe, problem, models, False)
-            solve(recipe, problem, network, models, epochs)
+            solve(Stack(recipe, problem, network, models, epochs))
         if any(model.progress.interrupted for model in models):
             raise KeyboardInterrupt
         held_out = [dealt.folds.held_out(f) for _, f in stack]

@@ -90,28 +90,19 @@ def fit_temperature(
 ) -> float:
     r"""Find the temperature that minimises the log-loss of scores / T, with half an observation more, of any label.
 
-    Of separable scores, the log-loss alone would be lowest at T = 0, where a wrong answer costs without bound.
+    Of separable scores, the log-loss alone would be lowest at T = 0, where a wrong answer costs without bound. T is
+    kept within a factor of 10⁴ of one over the mean magnitude of the scores; where these speak against the classes, so
+    that no temperature is high enough, a warning says so.
 
     Parameters
     ----------
     scores : ndarray of shape (n, C)
         One column for two classes; of models that have not seen the row.
-    codes : ndarray of shape (n,)
-    weight : ndarray of shape (n,), default=None
-        In numbers of observations.
+    codes, weight : ndarray of shape (n,)
+        Weights are in numbers of observations; None for ones.
     own : tuple of ndarray (m, C) and ndarray (m,), default=None
         The further observation (`doubt`), with scores by the model that is to be calibrated. They keep T from being too
         low where the other models' scores happen to be much smaller. None for the one by `scores`.
-
-    Returns
-    -------
-    float
-        T, kept within a factor of 10⁴ of one over the mean magnitude of the scores.
-
-    Warns
-    -----
-    UserWarning
-        If the scores speak against the classes, so that no temperature is high enough.
     """
     weight = np.ones(len(codes)) if weight is None else weight
     own_scores, share = doubt(scores, weight) if own is None else own
@@ -173,18 +164,16 @@ def fit_sigmoid(
     own: tuple[np.ndarray, np.ndarray] | None = None,
     kept: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find Platt's slope and offset for each column of scores, against "is it this class".
+    """Find Platt's slopes and offsets (C,), for each column of scores, against "is it this class".
 
-    With Platt's smoothed targets, (n₊ + 1) / (n₊ + 2) and 1 / (n₋ + 2).
+    The probability of class c before normalisation is ``expit(slopes[c] * scores[:, c] + offsets[c])``. Targets are
+    Platt's, smoothed: (n₊ + 1) / (n₊ + 2) and 1 / (n₋ + 2). Where scores speak against a class, so that its slope would
+    be negative, it is as good as zero, and a warning says so.
 
     Parameters
     ----------
-    scores : ndarray of shape (n, C)
-        One column for two classes; of models that have not seen the row.
-    codes : ndarray of shape (n,) or (n, C)
-        Class codes, or label indicators.
-    weight : ndarray of shape (n,), default=None
-        In numbers of observations.
+    scores, weight, codes
+        As for `fit_temperature`; codes may be label indicators (n, C).
     own : tuple of ndarray (m, C) and ndarray (m,), default=None
         The further observation (`doubt`), with scores by the model that is to be calibrated. Its answer is the class's
         frequency, which scores that say nothing should give wherever they lie. It keeps slopes from being too large
@@ -192,17 +181,6 @@ def fit_sigmoid(
     kept : tuple of ndarray (k,) or (k, C) and ndarray (k,), default=None
         Codes and weights of the rows that every model has seen, as the only ones of their class. They count as answers
         to the scores of `own`, of which nothing is known.
-
-    Returns
-    -------
-    slopes, offsets : ndarray of shape (C,)
-        Probability of class c before normalisation: ``expit(slopes[c] * scores[:, c] + offsets[c])``. Slopes are
-        positive.
-
-    Warns
-    -----
-    UserWarning
-        If the scores speak against a class, so that its slope would be negative: it is as good as zero then.
     """
     weight = np.ones(len(codes)) if weight is None else weight
     own_scores, share = (scores[:0], weight[:0]) if own is None else own

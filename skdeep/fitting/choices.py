@@ -35,19 +35,10 @@ def epochs_of(steps: int, problem: Problem, rows: int) -> int:
 
 
 def choose(estimator: Classifier, problem: Problem, solver: str, rows: int, **decisions: Any) -> Recipe:
-    """Make the recipe of an estimator's fit.
+    """Make the recipe of an estimator's fit, with so many rows per step.
 
-    Parameters
-    ----------
-    estimator : classifier
-        With ``classes_`` and ``n_outputs_``.
-    problem : Problem
-        Not placed yet.
-    solver : str
-    rows : int
-        Rows per step.
-    **decisions
-        Fields of the `Recipe`, where they are not the plain ones.
+    The estimator has ``classes_`` and ``n_outputs_``, and the problem is not placed yet. Decisions are fields of the
+    `Recipe`, where they are not the plain ones.
     """
     n_outputs, settings = estimator.n_outputs_, settings_of(estimator, solver)
     loss = estimator._loss(n_outputs)

@@ -6,6 +6,7 @@ hinges, and penalties with an L1 norm, are solved to a relative duality gap of `
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,24 +14,13 @@ import torch
 
 from skdeep.data.problem import Problem
 from skdeep.engine import losses
+from skdeep.engine import values as of_values
 from skdeep.engine.losses import LabelSmoothing, Loss
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.penalties import L1, L2, ElasticNet, NoPenalty
 from skdeep.engine.per_model import groups
-from skdeep.engine.training import Monitor, Observer
-from skdeep.engine.values import (
-    AbsoluteValues,
-    GammaValues,
-    HuberValues,
-    InsensitiveValues,
-    PoissonValues,
-    QuantileValues,
-    SquaredValues,
-    TweedieValues,
-    ValueLoss,
-)
-from skdeep.exact import elastic_net, finite_newton, hinge, huber, moments, normal, piecewise, wide
-from skdeep.exact.descent import Solution, Stack, descend
+from skdeep.exact import descent, elastic_net, finite_newton, hinge, huber, moments, normal, piecewise, wide
+from skdeep.exact.descent import Solution
 from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
 from skdeep.exact.lbfgs import LBFGS
 from skdeep.exact.losses import (
@@ -44,11 +34,11 @@ from skdeep.exact.losses import (
 )
 from skdeep.exact.newton import Newton
 from skdeep.exact.path import follow
-from skdeep.exact.rows import Rows, SparseRows
+from skdeep.exact.rows import SparseRows
 from skdeep.exact.value_losses import HuberLoss, SquaredInsensitive, TweedieLoss
 from skdeep.fitting.at_once import begin, book
 from skdeep.fitting.coordinates import Arrays, solve_by_rows
-from skdeep.fitting.recipe import Member, Recipe, rows_and_weights, total_weights
+from skdeep.fitting.recipe import Member, Recipe, Stack, rows_and_weights
 from skdeep.fitting.variables import Centring, Variables, rows_of, weights_of
 
 #: Values of rows up to which these are kept in float64 while a solver runs.
@@ -93,16 +83,16 @@ def is_certified(loss: Loss, penalty: ElasticNet) -> bool:
 
 #: Losses known here; the hinges among them are smooth where they are squared (but for Crammer and Singer's).
 _HINGES = (losses.CrammerSingerHinge, losses.WestonWatkinsHinge, losses.BinaryHinge)
-_DEVIANCES = (PoissonValues, GammaValues, TweedieValues)
+_DEVIANCES = (of_values.PoissonValues, of_values.GammaValues, of_values.TweedieValues)
 _KNOWN = (losses.Softmax, losses.Logistic, losses.SquaredError, *_HINGES)
-_KNOWN_OF_VALUES = (SquaredValues, HuberValues, InsensitiveValues, *_DEVIANCES)
+_KNOWN_OF_VALUES = (of_values.SquaredValues, of_values.HuberValues, of_values.InsensitiveValues, *_DEVIANCES)
 #: Losses of values that have kinks, or may have.
-_KINKED = (AbsoluteValues, QuantileValues, InsensitiveValues)
+_KINKED = (of_values.AbsoluteValues, of_values.QuantileValues, of_values.InsensitiveValues)
 
 
 def _is_known(loss: Loss) -> bool:
     """Tell whether a loss is smooth, and known here."""
-    if isinstance(loss, ValueLoss):
+    if isinstance(loss, of_values.ValueLoss):
         return loss.smooth and loss.convex and type(loss) in _KNOWN_OF_VALUES
     return loss.smooth and type(loss.loss if type(loss) is LabelSmoothing else loss) in _KNOWN
 
@@ -116,18 +106,18 @@ def row_loss(loss: Loss, target: np.ndarray, n_outputs: int) -> RowLoss:
         return SquaredWestonWatkins(target.astype(np.intp), n_outputs)
     if type(base) is losses.Logistic:
         return LogisticLoss(_indicators(target) * (1 - amount) + amount / 2)
-    if isinstance(base, ValueLoss):
+    if isinstance(base, of_values.ValueLoss):
         return _loss_of_values(base, np.ascontiguousarray(target.T))
     if type(base) is losses.SquaredError:
         return SquaredLoss(2 * _indicators(target) - 1)
     return SquaredHinges(2 * _indicators(target) - 1)
 
 
-def _loss_of_values(loss: ValueLoss, values: np.ndarray) -> RowLoss:
+def _loss_of_values(loss: of_values.ValueLoss, values: np.ndarray) -> RowLoss:
     """Make the smooth loss of rows with these values (C, n)."""
-    if isinstance(loss, HuberValues):
+    if isinstance(loss, of_values.HuberValues):
         return HuberLoss(values, loss.delta)
-    if isinstance(loss, InsensitiveValues):
+    if isinstance(loss, of_values.InsensitiveValues):
         return SquaredInsensitive(values, loss.epsilon)
     if isinstance(loss, _DEVIANCES):
         return TweedieLoss(values, loss.power)
@@ -137,10 +127,10 @@ def _loss_of_values(loss: ValueLoss, values: np.ndarray) -> RowLoss:
 def _kinked(loss: Loss, values: np.ndarray) -> tuple[np.ndarray, ...]:
     """Say between which bounds (C, n) a loss is zero, and its slopes (C,) below and above."""
     ones = np.ones(len(values))
-    if isinstance(loss, QuantileValues):
+    if isinstance(loss, of_values.QuantileValues):
         level = np.array(loss.levels) * ones
         return values, values, level, 1 - level
-    room = loss.epsilon if isinstance(loss, InsensitiveValues) else 0.0
+    room = loss.epsilon if isinstance(loss, of_values.InsensitiveValues) else 0.0
     return values - room, values + room, ones, ones
 
 
@@ -157,61 +147,45 @@ def _indicators(target: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(target.reshape(len(target), -1).T, dtype=np.float64)
 
 
-def solve_exactly(
-    recipe: Recipe,
-    problem: Problem,
-    network: Linear,
-    members: list[Member],
-    epochs: int,
-    monitor: Monitor | None = None,
-    observer: Observer | None = None,
-) -> None:
-    """Train a stack; see `skdeep.fitting.solving.solve`. For who watches, it is one epoch."""
-    begin(network, observer)
-    parts = _parts(recipe, problem, network, members)
+def solve_exactly(stack: Stack) -> None:
+    """Train a stack of linear models. For who watches, it is one epoch."""
+    begin(stack)
+    parts = _parts(stack)
     if len(parts) > 1:
         for part in parts:
-            own = network.select(np.array(part))
-            assert isinstance(own, Linear)
-            solve_exactly(recipe, problem, own, [members[m] for m in part], epochs)
+            own = stack.network.select(np.array(part)), [stack.members[m] for m in part]
+            solve_exactly(Stack(stack.recipe, stack.problem, *own, stack.epochs))
         return
-    found = _found(recipe, problem, network, members, epochs)
+    found = _found(stack)
     assert found is not None
-    book(*found, network, members, monitor, observer)
+    book(stack, *found)
 
 
-def solve_by_products(
-    recipe: Recipe, problem: Problem, network: Linear, members: list[Member]
-) -> tuple[Solution, list[torch.Tensor]] | None:
+def solve_by_products(stack: Stack) -> tuple[Solution, list[torch.Tensor]] | None:
     """Solve least squares with squared norms by products of columns or rows; None where these tell too little."""
+    recipe, problem, network = stack.recipe, stack.problem, stack.network
     here = problem.shard is None and network.frame is None and has_exact_solver(recipe, problem, network)
-    if not here or len(_parts(recipe, problem, network, members)) > 1:
-        return None
-    return _found(recipe, problem, network, members, 1)
+    return _found(stack) if here and len(_parts(stack)) == 1 else None
 
 
-def _parts(recipe: Recipe, problem: Problem, network: Linear, members: list[Member]) -> list[list[int]]:
+def _parts(stack: Stack) -> list[list[int]]:
     """Find which models are to be apart, since what their columns are like differs."""
-    total_weight, variables = total_weights(problem, members), Variables.of(network)
-    parts, penalty = groups(*rows_and_weights(members)), recipe.penalty(members, total_weight, total_weight)
+    variables, parts = Variables.of(stack.network), groups(*rows_and_weights(stack.members))
     same = len(variables.own_scale) == len(variables.own_center) == 1
     # without a penalty, which of many optima it is depends on the columns
-    together = variables.suit(parts) and (same or (penalty.alpha > 0).all())
-    return [list(range(len(members)))] if together else parts
+    together = variables.suit(parts) and (same or (stack.penalty().alpha > 0).all())
+    return [list(range(len(stack.members)))] if together else parts
 
 
-def _found(
-    recipe: Recipe, problem: Problem, network: Linear, members: list[Member], epochs: int
-) -> tuple[Solution, list[torch.Tensor]] | None:
+def _found(stack: Stack) -> tuple[Solution, list[torch.Tensor]] | None:
     """Find the optima of models, and the parameters of their network; None where a closed form tells too little."""
-    index, weight = weights_of(problem, members)
-    total_weight = total_weights(problem, members)
-    variables, penalty = Variables.of(network), recipe.penalty(members, total_weight, total_weight)
+    recipe, problem, network, members = stack.recipe, stack.problem, stack.network, stack.members
+    (index, weight), variables = weights_of(problem, members), Variables.of(network)
     rows = rows_of(problem, network, index, variables, recipe.loss.target == "values")
     target = problem.target if index is None else problem.target[index]
-    rho, kappa = variables.strengths(penalty, network.unit)
+    rho, kappa = variables.strengths(stack.penalty(), network.unit)
     tol = np.array([member.progress.tol for member in members])
-    max_iter = int(max(min(epochs, member.progress.max_iter) for member in members))
+    max_iter = int(max(min(stack.epochs, member.progress.max_iter) for member in members))
     start = np.zeros((len(members), recipe.n_outputs, rows.shape[1]))
     if members[0].progress.warm and not recipe.closed_form:
         start = variables.forth(network)
@@ -225,9 +199,8 @@ def _found(
         assert solution is not None
         return solution
 
-    by_gradient = recipe.solver == "lbfgs"
+    by_gradient, arrays = recipe.solver == "lbfgs", Arrays(rows, target, weight, rho, kappa, start, tol)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        arrays = Arrays(rows, target, weight, rho, kappa, start, tol)
         solution = None if recipe.closed_form else solve_by_rows(some, arrays, recipe.loss, max_iter, by_gradient)
         if solution is None:
             solution = _solved(recipe, network, members, arrays, max_iter)
@@ -246,25 +219,23 @@ def _found(
 
 def _solved(recipe: Recipe, network: Linear, members: list[Member], arrays: Arrays, max_iter: int) -> Solution | None:
     """Solve a stack; None where a closed form tells too little."""
-    rows, weight, rho, start, tol = arrays.rows, arrays.weight, arrays.rho, arrays.start, arrays.tol
-    if recipe.closed_form:
-        loss = row_loss(recipe.loss, arrays.target, recipe.n_outputs)
-        assert isinstance(loss, SquaredLoss)
-        return _closed_form(rows, loss, weight, rho)
-    if recipe.solver != "lbfgs":
-        weight = np.ascontiguousarray(np.broadcast_to(weight, (len(members), weight.shape[1])))
-        return _certified(recipe, rows, arrays.target, weight, (rho, arrays.kappa), GAP * tol, max_iter, start)
+    if recipe.solver != "lbfgs" and not recipe.closed_form:
+        return _certified(recipe, arrays, max_iter)
     loss, alike = row_loss(recipe.loss, arrays.target, recipe.n_outputs), network.scale is not None
+    if recipe.closed_form:
+        assert isinstance(loss, SquaredLoss)
+        return _closed_form(arrays, loss)
     stretch = np.array([member.stretch for member in members])
     if isinstance(loss, HuberLoss) and (stretch != 1).any():
-        return _stretched(recipe, (rows, loss, weight, rho, start), stretch, alike, tol, max_iter)
-    solution = _descend(recipe, (rows, loss, weight, rho, start), alike, tol * recipe.loss.slope, max_iter)
+        return _stretched(recipe, arrays, loss, stretch, alike, max_iter)
+    solution = _descend(recipe, replace(arrays, tol=arrays.tol * recipe.loss.slope), loss, alike, max_iter)
     solution.bound /= recipe.loss.slope
     return solution
 
 
-def _closed_form(rows: Rows, loss: SquaredLoss, weight: np.ndarray, rho: np.ndarray) -> Solution | None:
+def _closed_form(arrays: Arrays, loss: SquaredLoss) -> Solution | None:
     """Solve least squares with squared norms by products of columns or of rows; None where they tell too little."""
+    rows, weight, rho = arrays.rows, arrays.weight, arrays.rho
     if rho.ndim > 2:  # targets that are held differently
         return None
     if rows.shape[0] > rows.shape[1]:
@@ -274,15 +245,9 @@ def _closed_form(rows: Rows, loss: SquaredLoss, weight: np.ndarray, rho: np.ndar
     return wide.ridge(rows, loss, weight, rho, np.full(len(rho), _ROUNDING))
 
 
-def _descend(
-    recipe: Recipe,
-    objectives: tuple[Rows, RowLoss, np.ndarray, np.ndarray, np.ndarray],
-    alike: bool,
-    tol: np.ndarray,
-    max_iter: int,
-) -> Solution:
-    """Minimise smooth objectives, of which `objectives` is what a `Stack` is; separable losses column by column."""
-    rows, loss, weight, rho, params = objectives
+def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, alike: bool, max_iter: int) -> Solution:
+    """Minimise smooth objectives; separable losses column by column."""
+    rows, weight, rho, params, tol = arrays.rows, arrays.weight, arrays.rho, arrays.start, arrays.tol
     n_models, n_scores, n_columns = params.shape
     max_fun = recipe.settings.max_fun
     if type(loss) is SquaredLoss and (at_once := next((way for way in (wide, moments) if way.suits(rows)), None)):
@@ -317,8 +282,8 @@ def _descend(
         size = max(1, _BATCH // (params.shape[1] * rows.shape[0])) if newton else len(params)
         for models in np.split(np.arange(len(params)), range(size, len(params), size)):
             own = weight if len(weight) == 1 else weight[models]
-            stack = Stack(rows, loss.keep(models), own, rho[models], params[models])
-            parts.append(descend(stack, directions(models), tol[models], max_iter, max_fun))
+            part = descent.Stack(rows, loss.keep(models), own, rho[models], params[models])
+            parts.append(descent.descend(part, directions(models), tol[models], max_iter, max_fun))
             if parts[-1].interrupted and len(parts[-1].params) < len(params):
                 raise KeyboardInterrupt
         solution = Solution.joined(parts)
@@ -326,23 +291,16 @@ def _descend(
 
 
 def _stretched(
-    recipe: Recipe,
-    objectives: tuple[Rows, HuberLoss, np.ndarray, np.ndarray, np.ndarray],
-    stretch: np.ndarray,
-    alike: bool,
-    tol: np.ndarray,
-    max_iter: int,
+    recipe: Recipe, arrays: Arrays, loss: HuberLoss, stretch: np.ndarray, alike: bool, max_iter: int
 ) -> Solution:
     """Minimise Huber's losses whose deltas are some times (K,) as large: in targets so many times smaller.
 
     There they are all the same, and objectives with squared norms are those squares smaller.
     """
-    rows, loss, weight, rho, start = objectives
-    loss = loss.of(loss.target / stretch[:, None, None])
-    slope = np.minimum(1.0, stretch * loss.delta)
-    shorter = start / stretch[:, None, None]
-    solution = _descend(recipe, (rows, loss, weight, rho, shorter), alike, tol * slope / stretch, max_iter)
-    solution.params *= stretch[:, None, None]
+    factor, slope = stretch[:, None, None], np.minimum(1.0, stretch * loss.delta)
+    shorter = replace(arrays, start=arrays.start / factor, tol=arrays.tol * slope / stretch)
+    solution = _descend(recipe, shorter, loss.of(loss.target / factor), alike, max_iter)
+    solution.params *= factor
     solution.bound *= stretch / slope
     solution.curve = [
         [value * own * own for value in curve] for own, curve in zip(stretch.tolist(), solution.curve, strict=True)
@@ -350,21 +308,14 @@ def _stretched(
     return solution
 
 
-def _certified(
-    recipe: Recipe,
-    rows: Rows,
-    target: np.ndarray,
-    weight: np.ndarray,
-    strengths: tuple[np.ndarray, np.ndarray],
-    gap: np.ndarray,
-    max_iter: int,
-    start: np.ndarray,
-) -> Solution:
-    """Minimise objectives with kinks, to relative duality gaps; `strengths` of the ridge and of the L1 norm (K, D)."""
-    rho, kappa = strengths
+def _certified(recipe: Recipe, arrays: Arrays, max_iter: int) -> Solution:
+    """Minimise objectives with kinks, to relative duality gaps."""
+    weight = np.ascontiguousarray(np.broadcast_to(arrays.weight, (len(arrays.tol), arrays.weight.shape[1])))
+    rows, target, rho, kappa, start = arrays.rows, arrays.target, arrays.rho, arrays.kappa, arrays.start
+    gap = GAP * arrays.tol
     found: Any
     if recipe.loss.target == "values":
-        found = _of_values(recipe.loss, rows, target, weight, strengths, gap, max_iter, start)
+        found = _by_columns(recipe.loss, replace(arrays, weight=weight), gap, max_iter)
     elif not _is_known(recipe.loss):
         found = hinge.solve(rows, _hinge(recipe.loss, target, recipe.n_outputs), weight, rho, gap, max_iter)
     else:
@@ -381,18 +332,10 @@ def _certified(
     return Solution(found.params, found.gap, [curve[1:] or curve for curve in found.curve], stopped)
 
 
-def _of_values(
-    loss: Loss,
-    rows: Rows,
-    target: np.ndarray,
-    weight: np.ndarray,
-    strengths: tuple[np.ndarray, np.ndarray],
-    gap: np.ndarray,
-    max_iter: int,
-    start: np.ndarray,
-) -> elastic_net.Solution:
+def _by_columns(loss: Loss, arrays: Arrays, gap: np.ndarray, max_iter: int) -> elastic_net.Solution:
     """Minimise losses of values to relative duality gaps, column by column."""
-    assert isinstance(loss, ValueLoss)
+    assert isinstance(loss, of_values.ValueLoss)
+    rows, target, weight, start = arrays.rows, arrays.target, arrays.weight, arrays.start
     values, parts = np.ascontiguousarray(target.T), []
     smooth = _loss_of_values(loss, values) if _is_known(loss) else None
     if smooth is None and rows.shape[1] > _MAX_COLUMNS:
@@ -401,7 +344,9 @@ def _of_values(
             "Use solver='sgd', 'adam' or 'adamw', or a smooth loss."
         )
     for c in range(len(values)):
-        rho, kappa = (part if part.ndim == 2 else np.ascontiguousarray(part[:, c]) for part in strengths)
+        rho, kappa = (
+            part if part.ndim == 2 else np.ascontiguousarray(part[:, c]) for part in (arrays.rho, arrays.kappa)
+        )
         if smooth is not None:
             one, begin = smooth.one(c), start[:, c : c + 1] if start.any() else None
             if isinstance(one, HuberLoss) and huber.suits(rows, one):

@@ -57,16 +57,10 @@ def _parameters(tensors: Sequence[Tensor], dtype: torch.dtype) -> nn.ParameterLi
 
 
 class Layers(nn.Module):
-    """Compute the scores of a stack of linear models or perceptrons, as they are in prediction.
+    """Compute the scores of a stack of linear models or perceptrons, as they are in prediction: (n, d) to (K, n, C).
 
-    **Shape.** (n, d) to (K, n, C).
-
-    Parameters
-    ----------
-    network : Linear or MLP
-        From fitted attributes, in float64: what its columns are changed by is a mean, if anything.
-    dtype : dtype
-        In which the model keeps its parameters.
+    The network is one of fitted attributes, in float64: what its columns are changed by is a mean, if anything. The
+    module keeps its parameters in `dtype`.
     """
 
     def __init__(self, network: Network, dtype: torch.dtype) -> None:
@@ -187,17 +181,6 @@ class ClassifierModule(nn.Module):
     **Shape.** (n, n_features) to (n, n_classes); without probabilities, to what ``decision_function`` gives, (n,) or
     (n, n_classes).
 
-    Parameters
-    ----------
-    stack : Module
-        Scores (K, n, C) of rows.
-    average : Average or None
-        How these become one (n, C); None for one model.
-    link : Link
-        How scores become probabilities.
-    classes : ndarray of shape (n_classes,)
-    has_probabilities : bool
-
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
@@ -242,13 +225,6 @@ class RegressorModule(nn.Module):
     Beyond the shape of X nothing of it is checked. It is made by ``to_torch`` of a regressor.
 
     **Shape.** (n, n_features) to (n,) or (n, n_targets), as y was; of several quantiles, (n, n_quantiles).
-
-    Parameters
-    ----------
-    stack : Module
-        Scores (K, n, C) of rows.
-    prediction : Prediction
-        How these become one, and predictions.
     """
 
     def __init__(self, stack: nn.Module, prediction: Prediction) -> None:

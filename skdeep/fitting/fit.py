@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from skdeep.callbacks.observers import make_observer
 from skdeep.callbacks.run import Run
-from skdeep.data.encoding import draw_seeds, encode, encode_validation, warn_of_raw_columns
+from skdeep.data.encoding import draw_seeds, encode, warn_of_raw_columns
 from skdeep.data.inputs import Classifier, Data, OutputSpace, float_dtype
 from skdeep.data.labels import Probabilities
 from skdeep.data.monitor import Watch
@@ -36,7 +37,7 @@ from skdeep.engine.values import SquaredValues
 from skdeep.fitting.calibration import deal_beside
 from skdeep.fitting.links import fitted_copy, learned
 from skdeep.fitting.outcome import Judge, divergence, look_at_end, warn
-from skdeep.fitting.recipe import Member, Recipe, weights_by_model
+from skdeep.fitting.recipe import Member, Recipe, Stack, weights_by_model
 from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.solving import penalty_of, solve
 from skdeep.fitting.starts import begin, curves, end, goes_on, identify, known_state, new_progress
@@ -81,24 +82,17 @@ def fit(
 ) -> list[Exception | None]:
     """Train estimators as one stack and set their fitted attributes; return what went wrong, for each.
 
-    Parameters
-    ----------
-    estimators : list
-        They differ in `stackable` parameters only: the first one speaks for all in everything else.
-    X, y, sample_weight
-        See ``fit`` of the estimators.
-    validation : tuple
-        ``X_val``, ``y_val`` and ``sample_weight_val``, or None for each.
-    incremental : bool
-        Whether it is a call of ``partial_fit``: one epoch.
-    in_stack : bool
-        Whether the call is of a search.
-    with_probabilities : bool
-        Whether anybody will ask for them: else no temperature is fitted.
+    They differ in `stackable` parameters only: the first one speaks for all in everything else. `validation` is
+    ``X_val``, ``y_val`` and ``sample_weight_val``, or None for each. A call of ``partial_fit`` is `incremental`, one
+    epoch; one of a search is `in_stack`. Without probabilities, for which nobody will ask, no temperature is fitted.
     """
     leader = estimators[0]
     going_on = goes_on(leader, incremental)
-    X_val, y_val, weight_val = _whole(validation)
+    X_val, y_val, weight_val = validation
+    if (X_val is None) != (y_val is None):
+        raise ValueError("X_val and y_val belong together; pass both or neither.")
+    if X_val is None and weight_val is not None:
+        raise ValueError("sample_weight_val was given without X_val and y_val.")
     if not in_stack:
         names = getattr(leader, "feature_names_in_", None) if going_on else None
         X, y, sample_weight = opened_with_targets(X, y, sample_weight, names)
@@ -114,7 +108,8 @@ def fit(
     recipe.check(problem.source)
     held_out = None
     if X_val is not None:
-        held_out = encode_validation(estimators, X_val, y_val, weight_val).placed(recipe.device, recipe.dtype)
+        further: Any = {"going_on": True, "incremental": True, "suffix": "_val"}  # rows, which change nothing
+        held_out = encode(estimators, X_val, y_val, weight_val, **further).placed(recipe.device, recipe.dtype)
         recipe.check(held_out.source)
     members = members_of(estimators, incremental)
     split_seed = members[0].state.split_seed
@@ -122,7 +117,7 @@ def fit(
     data["metadata"] = None if sample_weight is None else {"sample_weight": sample_weight}
     task = None if incremental or len(estimators) > 1 else _begin_task(leader, data)
     if with_probabilities and not (going_on or incremental or held_out is not None or task is not None):
-        members[0].dealt = deal_beside(recipe, problem, members, split_seed)
+        members[0].beside = deal_beside(recipe, problem, members, split_seed)
     # full batches go through models one after the other
     n_params = leader._n_params(problem.source.shape[1], recipe.n_outputs)
     n_params *= 1 if recipe.solver in FULL_BATCH else len(estimators)
@@ -132,8 +127,7 @@ def fit(
         if in_stack and any(p.interrupted for p in progress):
             raise KeyboardInterrupt  # it is the search that the user wants to end
         keep(recipe, network, members, float_dtype(problem.source), OutputSpace(X))
-        if hasattr(leader, "history_"):
-            del leader.history_
+        leader.__dict__.pop("history_", None)
         if observer is not None and observer.history is not None:
             leader.history_ = observer.history
         if with_probabilities:
@@ -142,27 +136,12 @@ def fit(
         end(estimator, names)
     for member in members:
         if member.progress.error is None and not incremental:
-            member.state.begin_parts()
+            # for calls of partial_fit: "adaptive" leaves nothing of the learning rate at the end of a fit
+            member.state.reduction, member.state.loss_to_beat = 1.0, math.inf
             warn(member.estimator, recipe.solver, member.progress)
     if task is not None:
         task.call_on_fit_task_end(**data, reconstruction_attributes={})
     return [None if p.error is None else divergence(p.error) for p in progress]
-
-
-def _whole(validation: tuple) -> tuple:
-    """Return ``X_val``, ``y_val`` and ``sample_weight_val``; raise where one of them lacks another."""
-    X_val, y_val, weight_val = validation
-    if (X_val is None) != (y_val is None):
-        raise ValueError("X_val and y_val belong together; pass both or neither.")
-    if X_val is None and weight_val is not None:
-        raise ValueError("sample_weight_val was given without X_val and y_val.")
-    return validation
-
-
-def set_attributes(estimator: Classifier, attributes: dict[str, Any]) -> None:
-    """Set several attributes of an estimator."""
-    for name, value in attributes.items():
-        setattr(estimator, name, value)
 
 
 def keep(recipe: Recipe, network: Network, members: list[Member], dtype: np.dtype, space: OutputSpace) -> None:
@@ -173,7 +152,7 @@ def keep(recipe: Recipe, network: Network, members: list[Member], dtype: np.dtyp
     each = np.arange(network.n_models).reshape(len(members), -1)  # an ensemble has several models
     for m, member in enumerate(members):
         if m:
-            set_attributes(member.estimator, shared)
+            member.estimator.__dict__.update(shared)
         if member.progress.error is None:
             own = network if len(members) == 1 else network.select(each[m])
             leader._procedure.conclude(recipe, own, member, dtype, space)
@@ -212,9 +191,9 @@ def train_each(
     for member, own in zip(members, weights_by_model(weight, len(members)), strict=True):
         member.rows, member.weight = rows, own
     is_new = identify(problem, members)
-    dealt = members[0].dealt
-    stack = members if dealt is None else [*members, *dealt.models]
-    network = recipe.network(recipe, problem, stack, going_on)
+    beside = members[0].beside
+    everyone = members if beside is None else [*members, *beside.models]
+    network = recipe.network(recipe, problem, everyone, going_on)
     if going_on and not incremental and is_new:
         first.seen_before = getattr(leader, "t_", 0)
     for member in members:
@@ -234,9 +213,9 @@ def train_each(
     if going_on and not incremental:
         judge_start(network, [member.progress for member in members], monitor)
         network = _better_start(recipe, problem, network, members, judge) if is_new else network
-    solve(recipe, problem, network, stack, epochs, monitor, observer)
-    if dealt is not None:
-        dealt.network, network = network, network.select(np.arange(1))
+    solve(Stack(recipe, problem, network, everyone, epochs, monitor, observer))
+    if beside is not None:
+        beside.network, network = network, network.select(np.arange(1))
     look_at_end(recipe, problem, network, members, judge)
     return network, observer
 
@@ -306,16 +285,8 @@ def _observer(
     watched = None
     if held_out is not None:
         watched = held_out.X if asks else held_out.source, estimator._labels_of(held_out)
-    run = Run(
-        estimator,
-        snapshot,
-        X=problem.X if asks else problem.source,
-        y=estimator._labels_of(problem),
-        sample_weight=problem.sample_weight,
-        validation=watched,
-        max_iter=max_iter,
-        batch_size=recipe.batch_rows,
-    )
+    rows = problem.X if asks else problem.source, estimator._labels_of(problem), problem.sample_weight
+    run = Run(estimator, snapshot, *rows, validation=watched, max_iter=max_iter, batch_size=recipe.batch_rows)
     observer = make_observer(run, estimator.callbacks, estimator.verbose if talks else 0, task)
     return observer or Observer()  # in every process: what is decided by it is decided alike
 
@@ -337,7 +308,7 @@ def conclude(recipe: Recipe, network: Network, member: Member, dtype: np.dtype, 
     assert progress.params is not None
     final = network.with_params(progress.params)
     final.settle()
-    set_attributes(estimator, learned(estimator, final, 0, dtype, space) | curves(estimator, progress))
+    estimator.__dict__.update(learned(estimator, final, 0, dtype, space) | curves(estimator, progress))
     state.optimizer = progress.optimizer_state or None
     state.solver = recipe.solver
     epochs = progress.kept_iter if progress.watch_score else progress.n_iter

@@ -37,27 +37,13 @@ _IN_ENSEMBLES, _ALONE = _Bounds(32, 128, 0), _Bounds(16, 63, 512)
 
 
 class InputColumns(NamedTuple):
-    """The columns of a perceptron's first layer.
+    """The columns of a perceptron's first layer."""
 
-    Attributes
-    ----------
-    n_features : int
-        Columns of X.
-    indicated : ndarray of shape (i,)
-        Those that have an indicator of missing values.
-    n_embedded : int
-        The first so many have bins; after them come the indicators of categories.
-    n_bins : int
-        Bins of each.
-    are_centred : bool
-        Whether columns are centred, if they are dense.
-    """
-
-    n_features: int
-    indicated: np.ndarray
-    n_embedded: int
-    n_bins: int
-    are_centred: bool
+    n_features: int  # columns of X
+    indicated: np.ndarray  # those (i,) that have an indicator of missing values
+    n_embedded: int  # the first so many have bins; after them come the indicators of categories
+    n_bins: int  # of each
+    are_centred: bool  # if they are dense
 
     @property
     def n_inputs(self) -> int:
@@ -100,11 +86,7 @@ def bins_for(estimator: Classifier, problem: Problem, going_on: bool, incrementa
     """Choose how many bins each column has that has any: as before, where training goes on.
 
     The first part of the rows does not choose for the rest: an `incremental` fit has them only where it is asked to.
-
-    Raises
-    ------
-    ValueError
-        If columns are to be embedded that cannot be.
+    Raise where columns are to be embedded that cannot be.
     """
     if issparse(problem.source):
         if estimator.numeric_embedding == "piecewise":
@@ -139,7 +121,10 @@ def standardization_for(
     centers = columns.are_centred and not issparse(problem.source)
     bins: dict[str, Any] = {}
     if columns.n_bins:
-        bins["edges"] = to_numpy(estimator.bin_edges_)[None] if warm else _edges(problem, columns, members)
+        if warm:
+            bins["edges"] = to_numpy(estimator.bin_edges_)[None]
+        else:
+            bins["edges"] = bin_edges(problem.rows(), *rows_and_weights(members), columns.n_embedded, columns.n_bins)
         bins["start"] = min(_START, _FAST / max(estimator.column_learning_rate, 1))
     frame, n_alike = None, 1
     if estimator.standardize:
@@ -156,11 +141,6 @@ def standardization_for(
         to_device(torch.from_numpy(array).unsqueeze(1), problem.device, problem.dtype) for array in (mean, scale)
     )
     return Standardization(of_mean if centers else None, of_scale, index, frame, n_alike, **bins)
-
-
-def _edges(problem: Problem, columns: InputColumns, members: list[Member]) -> np.ndarray:
-    """Compute the edges of the bins of each model's columns, (K, e, n_bins + 1)."""
-    return bin_edges(problem.rows(), *rows_and_weights(members), columns.n_embedded, columns.n_bins)
 
 
 def _means_and_scales(

@@ -21,7 +21,7 @@ from skdeep.fitting.calibrators import fit_sigmoid, fit_temperature, for_average
 #: The loss whose probabilities a calibration's are; scores of independent labels are sigmoids in any case.
 _LINKS = {"temperature": LOSSES["log_loss"], "sigmoid": LOSSES["binary_log_loss"]}
 #: The fitted attributes of a calibration.
-CALIBRATED = ("temperature_", "calibration_slopes_", "calibration_offsets_")
+CALIBRATED = frozenset({"temperature_", "calibration_slopes_", "calibration_offsets_"})
 #: Where results go that only we look at.
 _NUMPY = OutputSpace(np.empty(0))
 
@@ -67,20 +67,11 @@ class Average:
     """How the scores of the models of an ensemble become its own.
 
     They are the logarithm of its averaged probabilities, or of their odds where an answer is yes or no.
-
-    Attributes
-    ----------
-    temperature : float, ndarray of shape (C,), or None
-        Of the models.
-    odds : bool
-        Whether an answer is yes or no.
-    sigmoids : bool
-        Whether probabilities of classes are sigmoids that are divided by their sum.
     """
 
-    temperature: float | np.ndarray | None
-    odds: bool
-    sigmoids: bool
+    temperature: float | np.ndarray | None  # of the models
+    odds: bool  # whether an answer is yes or no
+    sigmoids: bool  # whether probabilities of classes are sigmoids that are divided by their sum
 
     def of(self, scores: Tensor, say: Tensor | None = None) -> Tensor:
         """Average scores (K, n, C) to (n, C); `say` (K, n) is the weight of each model, None for the same."""
@@ -164,8 +155,6 @@ def fitted_copy(estimators: list[Classifier], network: Network, at: int, model: 
     attributes = estimators[model].get_params(deep=False) | learned(estimator, network, at, np.dtype("f8"), _NUMPY)
     if estimator.calibration is not None:
         attributes |= {"calibration": "temperature", "temperature_": 1.0}
-    for name, value in attributes.items():
-        setattr(estimator, name, value)
-    if hasattr(estimator, "feature_names_in_"):  # validated arrays have no names
-        del estimator.feature_names_in_
+    estimator.__dict__.update(attributes)
+    vars(estimator).pop("feature_names_in_", None)  # validated arrays have none
     return estimator

@@ -20,37 +20,26 @@ from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
 from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import numbered
-from skdeep.engine.training import Progress
+from skdeep.engine.training import Monitor, Observer, Progress
 from skdeep.fitting.settings import FULL_BATCH, Solver, settings_of
 
 
 @dataclass
 class Member:
-    """A model of a stack: whose hyper-parameters it has, what it is trained on, and how far it has come.
+    """A model of a stack: whose hyper-parameters it has, what it is trained on, and how far it has come."""
 
-    Attributes
-    ----------
-    estimator : classifier
-        Members of a stack differ in its `stackable` parameters only. Several may have the same one, as folds do.
-    state : TrainingState
-    progress : Progress
-    rows : ndarray of shape (m,), or None
-        Indices of the rows that it is trained on, one object where members share them; None for all.
-    weight : ndarray of shape (n,), or None
-        Weight of each row of the problem in training, one object where members share them; None for ones.
-    stretch : float
-        How many times larger its setting of the loss is than the recipe's, where that follows from targets (Huber's).
-    dealt : Dealt, or None
-        What its calibration needs, where models of the folds train beside it.
-    """
-
+    #: Members of a stack differ in its `stackable` parameters only. Several may have the same one, as folds do.
     estimator: Classifier
     state: TrainingState
     progress: Progress = field(default_factory=Progress)
+    #: Indices (m,) of the rows that it is trained on, one object where members share them; None for all.
     rows: np.ndarray | None = None
+    #: Weight (n,) of each row of the problem in training, one object where members share it; None for ones.
     weight: np.ndarray | None = None
+    #: How many times larger its setting of the loss is than the recipe's, where that follows from targets (Huber's).
     stretch: float = 1.0
-    dealt: Dealt | None = None
+    #: What its calibration needs, where models of the folds train beside it.
+    beside: FoldModels | None = None
 
     @cached_property
     def settings(self) -> Any:
@@ -78,77 +67,42 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How the models of a stack are trained.
+    """How the models of a stack are trained."""
 
-    Attributes
-    ----------
-    loss, judged_by : Loss
-        What is minimised, and what validation data is judged by.
-    n_outputs : int
-        Columns of scores.
-    solver : str
-    batch_rows : int
-        Rows per step.
-    device, dtype
-        Where, and in which precision, to compute; `products` is the dtype of the matrix products, None for that.
-    max_iter : int
-        Epochs that were asked for.
-    schedule : str
-        Laid out over `horizon` epochs.
-    due : float
-        Epochs after which training ends before that, but for models that find their data clean (`courses.clean_loss`).
-    to_end : bool
-        Whether training goes through the whole schedule, however still the loss stands on its way.
-    averages : bool
-        Whether the model is the average of what the steps went through, towards the end.
-    follows : bool
-        Whether a penalty whose strength is left to us follows the training loss.
-    auto_rate : float
-        Learning rate of perceptrons whose own is "auto".
-    proximal : bool
-        Whether the penalty acts through its proximal map (else through its gradient).
-    newton_params : int or None
-        Parameters up to which the exact solver takes Newton steps; None for what suits a tight tolerance.
-    closed_form : bool
-        Whether "exact" is least squares, in closed form.
-    n_bins : int
-        Of each column that a perceptron embeds.
-    penalty, rates, network : callable
-        ``penalty(members, total_weight, batch_weight)``, the penalty of each model, given the weight of its training
-        rows and of a batch on average; ``rates(recipe, problem, network, members)``, the learning rates to begin with;
-        ``network(recipe, problem, members, warm)``, the network before training: initial, or (`warm`, one model) of
-        the fitted attributes.
-    check : callable
-        ``check(X)`` raises where rows cannot be computed with.
-    settings : Solver
-        The solver's, of all members but for what is stackable.
-    """
-
-    loss: Loss
-    judged_by: Loss
-    n_outputs: int
+    loss: Loss  # that is minimised
+    judged_by: Loss  # what validation data is judged by
+    n_outputs: int  # columns of scores
     solver: str
-    batch_rows: int
+    batch_rows: int  # rows per step
     device: torch.device
     dtype: torch.dtype
-    products: torch.dtype | None
-    max_iter: int
-    schedule: str
+    products: torch.dtype | None  # of the matrix products; None for `dtype`
+    max_iter: int  # epochs that were asked for
+    schedule: str  # laid out over `horizon` epochs
     horizon: int
+    #: Epochs after which training ends before that, but for models that find their data clean (`courses.clean_loss`).
     due: float = math.inf
+    #: Whether training goes through the whole schedule, however still the loss stands on its way.
     to_end: bool = False
+    #: Whether the model is the average of what the steps went through, towards the end.
     averages: bool = False
+    #: Whether a penalty whose strength is left to us follows the training loss.
     follows: bool = False
-    auto_rate: float = math.nan
-    proximal: bool
+    auto_rate: float = math.nan  # learning rate of perceptrons whose own is "auto"
+    proximal: bool  # whether the penalty acts through its proximal map (else through its gradient)
+    #: Parameters up to which the exact solver takes Newton steps; None for what suits a tight tolerance.
     newton_params: int | None = None
-    closed_form: bool = False
-    n_bins: int = 0
+    closed_form: bool = False  # whether "exact" is least squares, in closed form
+    n_bins: int = 0  # of each column that a perceptron embeds
+    #: ``penalty(members, total_weight, batch_weight)``, of each model, given the weight of its training rows and of a
+    #: batch on average.
     penalty: Callable[[list[Member], np.ndarray, np.ndarray], ElasticNet]
+    #: ``rates(recipe, problem, network, members)``, the learning rates to begin with.
     rates: Callable[[Recipe, Problem, Network, list[Member]], np.ndarray]
+    #: ``network(recipe, problem, members, warm)``, before training: initial, or (`warm`, one model) of attributes.
     network: Callable[[Recipe, Problem, list[Member], bool], Network]
-    settings: Solver
-    check: Callable[[Any], None] = lambda X: None
+    settings: Solver  # of all members but for what is stackable
+    check: Callable[[Any], None] = lambda X: None  # raises where rows X cannot be computed with
 
     @property
     def epochs(self) -> int:
@@ -179,29 +133,44 @@ def weights_by_model(weight: np.ndarray | None, n_models: int) -> list[np.ndarra
 
 def trained_on(folds: Folds, n_models: int) -> dict[int, tuple[np.ndarray, list[np.ndarray | None]]]:
     """Find what to train on without each fold: the rows, and the weights (n,) of all rows for each of some models."""
-    weights = folds.training_weights(folds.numbers)
-    return {f: (folds.training(f), weights_by_model(weights[f], n_models)) for f in folds.numbers}
+    alike = not folds.divides or isinstance(folds.share, float)
+    shared = folds.training_weight(folds.numbers[0]) if alike else None  # one object
+    weights = [shared if alike else folds.training_weight(f) for f in folds.numbers]
+    found = zip(folds.numbers, weights, strict=True)
+    return {f: (folds.training(f), weights_by_model(weight, n_models)) for f, weight in found}
 
 
 @dataclass
-class Dealt:
-    """Rows in folds, and models that are each trained without one.
+class Stack:
+    """Models that are trained together."""
 
-    Attributes
-    ----------
-    folds : Folds
-    rest : dict of int to tuple
-        See `trained_on`.
-    models : list of Member
-        Those that train beside a model of all rows; empty where they train after it.
-    network : Network, or None
-        Of the model of all rows, and those beside it.
-    """
+    recipe: Recipe
+    problem: Problem
+    network: Any  # of one model for each member; consumed
+    members: list[Member]  # their `progress` receives the result, their `state` what training can go on with
+    epochs: int  # at most; beyond the end of a schedule, it begins anew
+    monitor: Monitor | None = None  # see `skdeep.engine.training.train`
+    observer: Observer | None = None
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody looks at epochs."""
+        return self.monitor is not None or self.observer is not None
+
+    def penalty(self) -> ElasticNet:
+        """Make the penalty of each model, for steps of all its rows."""
+        weight = total_weights(self.problem, self.members)
+        return self.recipe.penalty(self.members, weight, weight)
+
+
+@dataclass
+class FoldModels:
+    """Rows in folds, and models that are each trained without one."""
 
     folds: Folds
-    rest: dict[int, tuple[np.ndarray, list[np.ndarray | None]]]
-    models: list[Member] = field(default_factory=list)
-    network: Network | None = None
+    rest: dict[int, tuple[np.ndarray, list[np.ndarray | None]]]  # see `trained_on`
+    models: list[Member] = field(default_factory=list)  # that train beside a model of all rows, if any do
+    network: Network | None = None  # of the model of all rows, and those beside it
 
 
 def common(items: list) -> Any:
@@ -211,8 +180,6 @@ def common(items: list) -> Any:
 
 def mean_weights(members: Sequence[Member]) -> np.ndarray:
     """Compute the mean weight of each model's rows."""
-    if all(m.weight is None for m in members):
-        return np.ones(len(members))
     first, number = numbered(*rows_and_weights(members))
     return np.array([members[m].mean_weight for m in first])[number]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import KW_ONLY, dataclass, fields
-from functools import cache
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -36,11 +35,7 @@ class Solver(Constrained, BaseEstimator):
     #: The name by which the solver goes without settings, as in ``solver="sgd"``.
     name: ClassVar[str]
     _parameter_constraints: ClassVar[dict] = {
-        "n_iter_no_change": [
-            StrOptions({"auto"}),
-            Interval(Integral, 1, None, closed="left"),
-            Options(Real, {np.inf}),
-        ],
+        "n_iter_no_change": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
         "precision": [StrOptions(set(PRECISIONS))],
     }
 
@@ -314,9 +309,7 @@ class LBFGS(Solver):
     n_iter_no_change: float | str = "auto"
     precision: str = "auto"
 
-    _parameter_constraints: ClassVar[dict] = {
-        "max_fun": [Interval(Integral, 1, None, closed="left")],
-    }
+    _parameter_constraints: ClassVar[dict] = {"max_fun": [Interval(Integral, 1, None, closed="left")]}
 
 
 class _Exact(Solver):
@@ -341,18 +334,9 @@ def solver_name(estimator: Classifier) -> str:
     return solver.name if isinstance(solver, Solver) else ""
 
 
-def _names(cls: type[Solver]) -> tuple[str, ...]:
-    return _names_once(cls)  # type: ignore[arg-type]  # a class has a hash
-
-
-@cache
-def _names_once(cls: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(cls))
-
-
 def _values(solver: Solver) -> dict[str, Any]:
     """Look up the settings of an object by name."""
-    return {name: getattr(solver, name) for name in _names(type(solver))}
+    return {field.name: getattr(solver, field.name) for field in fields(solver)}
 
 
 def changed(solver: Solver, settings: dict[str, Any]) -> Solver:
@@ -365,7 +349,7 @@ def changed(solver: Solver, settings: dict[str, Any]) -> Solver:
 
 def setting_names() -> set[str]:
     """Name the settings of all solvers."""
-    return {name for cls in SOLVERS.values() for name in _names(cls)}
+    return {field.name for cls in SOLVERS.values() for field in fields(cls)}
 
 
 def settings_of(estimator: Classifier, chosen: str = "sgd") -> Any:
@@ -379,17 +363,10 @@ def settings_of(estimator: Classifier, chosen: str = "sgd") -> Any:
     if isinstance(solver, str):
         name = chosen if solver == "auto" else solver
         cls = _Exact if name == "exact" else SOLVERS[name]
-        return cls(**{name: getattr(estimator, name) for name in _own_names((type(estimator), cls))})
+        own = [field.name for field in fields(cls) if hasattr(estimator, field.name)]
+        return cls(**{name: getattr(estimator, name) for name in own})
     free = [name for name, value in _values(solver).items() if value == "auto" and hasattr(estimator, name)]
     return changed(solver, {name: getattr(estimator, name) for name in free}) if free else solver
-
-
-@cache
-def _own_names(classes: tuple[Any, Any]) -> tuple[str, ...]:
-    """List the settings of a solver that a class of estimators has as parameters of its own."""
-    estimator, cls = classes
-    own = estimator._get_param_names()
-    return tuple(name for name in _names(cls) if name in own or hasattr(estimator, name))
 
 
 def check_settings(estimator: Classifier) -> None:

@@ -1,4 +1,4 @@
-"""The solvers: how a stack of models is trained by a recipe. No estimator is touched."""
+"""The solvers: how a stack of models is trained by its recipe. No estimator is touched."""
 
 from __future__ import annotations
 
@@ -11,53 +11,31 @@ import torch
 from skdeep.data.problem import Problem, chunk_rows
 from skdeep.data.state import RandomSource
 from skdeep.engine.batching import Batches
-from skdeep.engine.networks import Linear, Network
+from skdeep.engine.networks import Network
 from skdeep.engine.objective import Objective
 from skdeep.engine.optimizers import OPTIMIZERS, Optimizer
 from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import groups, to_device, to_numpy64
 from skdeep.engine.rows import DenseRows, as_tensor
-from skdeep.engine.training import Monitor, Observer, Plan, train
+from skdeep.engine.training import Plan, train
 from skdeep.exact.descent import Solution
 from skdeep.fitting.at_once import EXACT, begin, book
 from skdeep.fitting.courses import clean_loss, following
 from skdeep.fitting.exactly import has_exact_solver, solve_by_products, solve_exactly
-from skdeep.fitting.recipe import Member, Recipe, common, mean_weights, rows_and_weights, total_weights, values
+from skdeep.fitting.recipe import Member, Recipe, Stack, common, mean_weights, rows_and_weights, total_weights, values
 from skdeep.solvers.closed_form import Ridge
-from skdeep.solvers.full_batch import Limits, minimise
+from skdeep.solvers.full_batch import minimise
 
 
-def solve(
-    recipe: Recipe,
-    problem: Problem,
-    network: Network,
-    members: list[Member],
-    epochs: int,
-    monitor: Monitor | None = None,
-    observer: Observer | None = None,
-) -> None:
-    """Train the models of a stack.
-
-    Parameters
-    ----------
-    recipe : Recipe
-    problem : Problem
-    network : Network
-        Of one model for each member; consumed.
-    members : list of Member
-        Their `progress` receives the result, their `state` what training can go on with.
-    epochs : int
-        At most; beyond the end of a schedule, it begins anew.
-    monitor, observer
-        See `skdeep.engine.training.train`.
-    """
-    if problem.shard is not None and network.couples_rows:
+def solve(stack: Stack) -> None:
+    """Train the models of a stack."""
+    if stack.problem.shard is not None and stack.network.couples_rows:
         raise ValueError(
             "Batch normalisation takes the averages of whole batches, and inside shards() each process has a part of "
             "them. Use normalization='layer' (in a module: LayerNorm, GroupNorm or SyncBatchNorm)."
         )
-    way: Callable[..., Any] = _in_closed_form if recipe.closed_form else _SOLVERS.get(recipe.solver, _by_steps)
-    way(recipe, problem, network, members, epochs, monitor, observer)
+    recipe = stack.recipe
+    (_in_closed_form if recipe.closed_form else _SOLVERS.get(recipe.solver, _by_steps))(stack)
 
 
 def penalty_of(recipe: Recipe, problem: Problem, members: list[Member]) -> ElasticNet:
@@ -75,39 +53,24 @@ def _batches(
     return Batches(*data, rows, generators, size, shuffle, draws)
 
 
-def _by_full_batches(
-    recipe: Recipe,
-    problem: Problem,
-    network: Network,
-    members: list[Member],
-    epochs: int,
-    monitor: Monitor | None,
-    observer: Observer | None,
-) -> None:
+def _by_full_batches(stack: Stack) -> None:
     """Train by steps of Newton or L-BFGS over all rows."""
-    if monitor is None and observer is None and has_exact_solver(recipe, problem, network):
-        assert isinstance(network, Linear)
-        return solve_exactly(recipe, problem, network, members, epochs)
+    recipe, problem, network, members = stack.recipe, stack.problem, stack.network, stack.members
+    if not stack.is_watched and has_exact_solver(recipe, problem, network):
+        return solve_exactly(stack)
     penalty = penalty_of(recipe, problem, members)
     alike = not isinstance(common(rows_and_weights(members)[0]), list)
     chunk = max(1, chunk_rows(network, problem.rows()) // (1 if alike else len(members)))
     # nothing is drawn: one generator for all, so that models of the same rows share their passes
     batches = _batches(problem, members, [members[0].state.generator] * len(members), chunk)
-    progress, max_fun = [member.progress for member in members], recipe.settings.max_fun
     objective = Objective(network, recipe.loss, penalty, batches, mean_weights(members))
-    minimise(objective, Limits(epochs, max_fun, recipe.newton_params), progress, monitor, observer)
+    progress, limits = [member.progress for member in members], (stack.epochs, recipe.settings.max_fun)
+    minimise(objective, *limits, progress, stack.monitor, stack.observer, recipe.newton_params)
 
 
-def _by_steps(
-    recipe: Recipe,
-    problem: Problem,
-    network: Network,
-    members: list[Member],
-    epochs: int,
-    monitor: Monitor | None,
-    observer: Observer | None,
-) -> None:
+def _by_steps(stack: Stack) -> None:
     """Train by mini-batch steps of an optimizer."""
+    recipe, problem, network, members = stack.recipe, stack.problem, stack.network, stack.members
     states, progress = [member.state for member in members], [member.progress for member in members]
     n_rows = np.array([member.n_rows(problem) for member in members])
     rates, mean_weight = recipe.rates(recipe, problem, network, members), mean_weights(members)
@@ -124,10 +87,11 @@ def _by_steps(
     if recipe.follows and recipe.solver == "adam":  # where a loss that stays high is noise, not a way that is long
         penalty = following(penalty, recipe.loss, problem, members, recipe.n_bins)
     objective = Objective(network, recipe.loss, penalty, batches, mean_weight)
-    train(objective, optimizer, _plan(recipe, epochs, states[0].epochs), progress, monitor, observer)
+    plan = _plan(recipe, stack.epochs, states[0].epochs)
+    train(objective, optimizer, plan, progress, stack.monitor, stack.observer)
     for state, p, rate, total in zip(states, progress, rates, mean_weight * n_rows, strict=True):
-        if epochs == recipe.horizon < min(recipe.max_iter, p.max_iter):
-            p.stopped = p.stopped or f"The schedule came to its end after {epochs} epochs."
+        if stack.epochs == recipe.horizon < min(recipe.max_iter, p.max_iter):
+            p.stopped = p.stopped or f"The schedule came to its end after {stack.epochs} epochs."
         # the losses of parts differ by their rows: "adaptive" ends no sooner than a stream wants it (Robbins & Monro)
         state.reduction = max(p.optimizer_state["learning_rate"] / rate, (p.samples + 1.0) ** -0.5)
         state.loss_to_beat = p.loss_to_beat
@@ -167,33 +131,25 @@ def _plan(recipe: Recipe, epochs: int, first_epoch: int) -> Plan:
     )
 
 
-def _in_closed_form(
-    recipe: Recipe,
-    problem: Problem,
-    network: Linear,
-    members: list[Member],
-    epochs: int,
-    monitor: Monitor | None,
-    observer: Observer | None,
-) -> None:
+def _in_closed_form(stack: Stack) -> None:
     """Solve least squares, of a linear network."""
-    begin(network, observer)
-    found = solve_by_products(recipe, problem, network, members)
+    begin(stack)
+    found = solve_by_products(stack)
     if found is None:
-        weight = total_weights(problem, members)
-        penalty = recipe.penalty(members, weight, weight)
-        objective = _ridge(recipe, problem, network, members, penalty.curvature())
-        params, curves = [param.clone() for param in network.params], [[value] for value in objective.tolist()]
+        curves = [[value] for value in _ridge(stack).tolist()]
+        params = [param.clone() for param in stack.network.params]
         found = Solution(to_numpy64(params[0]), np.empty(0), curves, []), params
     solution, params = found
-    solution.bound, solution.stopped = np.full(len(members), np.nan), [EXACT] * len(members)
-    for member in members:
-        member.progress.samples += problem.n_rows
-    book(solution, params, network, members, monitor, observer)
+    n_models = len(stack.members)
+    solution.bound, solution.stopped = np.full(n_models, np.nan), [EXACT] * n_models
+    for member in stack.members:
+        member.progress.samples += stack.problem.n_rows
+    book(stack, solution, params)
 
 
-def _ridge(recipe: Recipe, problem: Problem, network: Linear, members: list[Member], alphas: np.ndarray) -> np.ndarray:
+def _ridge(stack: Stack) -> np.ndarray:
     """Put the network at the solutions; return the objective of each model."""
+    problem, network, members, alphas = stack.problem, stack.network, stack.members, stack.penalty().curvature()
     coef, intercept = (torch.empty_like(t, dtype=torch.float64) for t in network.unscaled())
     objective = np.empty(len(alphas))
     target = to_device(as_tensor(problem.target), problem.device)
@@ -220,4 +176,4 @@ def _ridge(recipe: Recipe, problem: Problem, network: Linear, members: list[Memb
     return objective
 
 
-_SOLVERS: dict[str, Callable[..., Any]] = {"lbfgs": _by_full_batches, "exact": solve_exactly}
+_SOLVERS: dict[str, Callable[[Stack], None]] = {"lbfgs": _by_full_batches, "exact": solve_exactly}

@@ -41,8 +41,6 @@ _FORM = {"n_features_in_", "feature_names_in_", "input_shape_", "_categories", "
 _FORM |= {"classes_", "n_outputs_", "_target_is_multilabel", "_label_names"}
 #: What tells of all fits so far.
 _RECORD = {"loss_curve_", "validation_scores_", "validation_loss_curve_", "t_"}
-#: What a calibration has made of a model.
-_CALIBRATION = frozenset(CALIBRATED)
 
 #: Parameters that make another objective of the same rows, weights and classes.
 _OBJECTIVE = (
@@ -109,11 +107,11 @@ def goes_on(estimator: Classifier, incremental: bool) -> bool:
 
 def begin(estimator: Classifier, incremental: bool) -> set[str]:
     """Forget what training does not go on with; return the names of the attributes that are no fit's."""
-    fitted = getattr(estimator, "_fitted", frozenset()) | _CALIBRATION
+    fitted = getattr(estimator, "_fitted", frozenset()) | CALIBRATED
     kept: set[str] | frozenset[str] = frozenset()
     if goes_on(estimator, incremental):
         undo_calibration(estimator)
-        kept = fitted - _CALIBRATION if incremental else carried(estimator)
+        kept = fitted - CALIBRATED if incremental else carried(estimator)
     others = set(vars(estimator)) - fitted
     for name in (fitted - kept) & vars(estimator).keys():
         delattr(estimator, name)

@@ -24,20 +24,12 @@ _MANY_VALUES = 2**13
 
 @dataclass
 class Variables:
-    """The columns in which all models of a stack are trained.
+    """The columns in which all models of a stack are trained, and those that each model's network has."""
 
-    Attributes
-    ----------
-    center, scale : ndarray of shape (d,)
-    own_center, own_scale : ndarray of shape (K or 1, d)
-        Of the columns that each model's network has.
-    intercept : bool
-    """
-
-    center: np.ndarray
-    scale: np.ndarray
-    own_center: np.ndarray
-    own_scale: np.ndarray
+    center: np.ndarray  # (d,)
+    scale: np.ndarray  # (d,)
+    own_center: np.ndarray  # (K or 1, d)
+    own_scale: np.ndarray  # (K or 1, d)
     intercept: bool
 
     @classmethod

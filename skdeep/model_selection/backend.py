@@ -30,7 +30,7 @@ from skdeep.model_selection.choice import check_refit
 from skdeep.model_selection.ensembles import evaluate_ensembles
 from skdeep.model_selection.evaluation import (
     StackingWarning,
-    _Task,
+    Task,
     apart,
     draw_seed,
     final_step,
@@ -142,7 +142,7 @@ class _Keeper(ParallelBackendBase):
 
     def _run(self, calls: list[tuple]) -> list[Any]:
         """Return the results of some calls, in their order; calls of `_fit_and_score` that can train together do."""
-        tasks = {i: _Task.of(given) for i, call in enumerate(calls) if (given := task_arguments(*call)) is not None}
+        tasks = {i: Task.of(given) for i, call in enumerate(calls) if (given := task_arguments(*call)) is not None}
         if not tasks:
             _warn_of_other_functions(calls)
             return self._parallel(calls, joblib.Parallel, joblib.delayed, self.settings)
@@ -176,7 +176,7 @@ class _Keeper(ParallelBackendBase):
             results |= zip(group, outcome, strict=True)
         return [results[i] for i in range(len(calls))]
 
-    def _stacked(self, tasks: dict[int, _Task], n_workers: int, n_cards: int) -> list[list[int]]:
+    def _stacked(self, tasks: dict[int, Task], n_workers: int, n_cards: int) -> list[list[int]]:
         """Group tasks that train together, on so many accelerators, if any; warn of those that do not."""
         too_many = 0 < n_cards < n_workers
         stacks, reasons = stacks_of(list(tasks.values()), n_cards if too_many else n_workers)

@@ -15,9 +15,9 @@ from sklearn.model_selection import check_cv
 from sklearn.utils import indexable
 
 from skdeep.compat.sklearn import _MultimetricScorer, _num_samples
-from skdeep.data.conversion import as_plain, is_missing
+from skdeep.data.conversion import as_plain
 from skdeep.data.inputs import Data
-from skdeep.data.labels import unboxed
+from skdeep.data.labels import missing_of, unboxed
 from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.fitting.losses import levels_of
 from skdeep.model_selection.comparison import Comparison
@@ -327,11 +327,7 @@ def _message(trace: str) -> str:
 
 def _complete(y: Data) -> Data:
     """Raise an error where targets are missing."""
-    values = np.asarray(y)
-    if values.dtype.kind == "f":
-        gaps = np.isnan(values)
-    else:
-        gaps = np.array([is_missing(value) for value in values.ravel()]) if values.dtype.kind == "O" else np.zeros(1)
+    gaps = missing_of(np.asarray(y))
     if gaps.any():
         raise ValueError(f"y has no value in {int(gaps.sum())} of {_num_samples(y)} rows; leave these rows out.")
     return y

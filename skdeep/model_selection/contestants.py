@@ -68,27 +68,8 @@ def default_contestants(
     that histograms take as categories. Missing numbers become means, with indicators, for what cannot take them.
     Columns without any value are left out. Logistic regression is behind a StandardScaler.
 
-    Parameters
-    ----------
-    X : {array-like, sparse matrix} of shape (n_samples, n_features)
-    y : array-like of shape (n_samples,)
-    names : iterable of str, default=None
-        Which of them: "logreg", "hgb" (HistGradientBoostingClassifier), "softmax", "hinge", "mlp"
-        (MLPClassifierTorch), "ensemble" (MLPEnsembleClassifier), "dummy" (the classes' frequencies). For targets with
-        numbers that are not whole: "ridge", "hgb", "linear" (LinearRegressor), "mlp", "ensemble" and "dummy" (the
-        mean). None takes all.
-    of_values : bool, default=None
-        Whether y is values; None looks for numbers that are not whole, or so many that they are hardly classes: more
-        than 30 differ, and more than a tenth of them have fewer than five rows.
-
-    Returns
-    -------
-    dict of str to estimator
-
-    Raises
-    ------
-    ValueError
-        If the target is none of classes, a name is unknown, or a column holds dates.
+    `names` are some of DEFAULTS, or of DEFAULTS_OF_VALUES; None takes all. Whether y is values, `are_values` tells,
+    unless `of_values` does. Raise where the target is none of classes, a name is unknown, or a column holds dates.
     """
     # which take a while to import
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor

@@ -7,12 +7,7 @@ import time
 
 
 class Counter:
-    """Counts up to a total: on a terminal in one line, elsewhere in a line for each tenth.
-
-    Parameters
-    ----------
-    total : int
-    """
+    """Counts up to a total: on a terminal in one line, elsewhere in a line for each tenth."""
 
     def __init__(self, total: int) -> None:
         self.total, self.done, self.start = total, 0, time.time()

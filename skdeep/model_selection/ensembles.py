@@ -20,28 +20,25 @@ from skdeep.data.inputs import Data, OutputSpace, float_dtype
 from skdeep.data.problem import Problem
 from skdeep.engine.networks import Network
 from skdeep.engine.threads import threads_for
-from skdeep.engine.values import AbsoluteValues, QuantileValues, SquaredValues
 from skdeep.estimators.base import BaseTorchEstimator
 from skdeep.estimators.regression import BaseTorchRegressor
 from skdeep.fitting.bagging import Dealt, deal, train_dealt
-from skdeep.fitting.fit import keep, members_of, set_attributes
+from skdeep.fitting.fit import keep, members_of
 from skdeep.fitting.outcome import warn
 from skdeep.fitting.recipe import Member, Recipe
 from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.starts import begin, end
 from skdeep.fitting.torch_settings import own_settings
-from skdeep.model_selection.evaluation import _Task, of_one_kind, share_seed
+from skdeep.model_selection.evaluation import Task, of_one_kind, share_seed
 from skdeep.model_selection.grid import is_plain_call, result_of, steps_of, warn_of_fault
-from skdeep.model_selection.own_units import MAX_IN_ONE_ARRAY
-from skdeep.model_selection.stacks import Apart, stackable_now, why_alone
+from skdeep.model_selection.grid_rows import WITHOUT_UNIT
+from skdeep.model_selection.stacks import MAX_IN_ONE_ARRAY, Apart, stackable_now, why_alone
 
 #: Weights of all members of a stack: with more, nothing is gained.
 _MAX_PARAMS = 1 << 21
-#: Losses of values that are the same in any unit.
-_WITHOUT_UNIT = (SquaredValues, AbsoluteValues, QuantileValues)
 
 
-def evaluate_ensembles(tasks: dict[int, _Task], seed: int, n_workers: int) -> dict[int, dict]:
+def evaluate_ensembles(tasks: dict[int, Task], seed: int, n_workers: int) -> dict[int, dict]:
     """Evaluate the tasks, by their numbers, that are ensembles of one kind on several splits; leave out the others."""
     results: dict[int, dict] = {}
     if n_workers > 1:  # which train those of several splits in less time
@@ -54,7 +51,7 @@ def evaluate_ensembles(tasks: dict[int, _Task], seed: int, n_workers: int) -> di
     return results
 
 
-def _is_ensemble(task: _Task) -> bool:
+def _is_ensemble(task: Task) -> bool:
     """Tell whether a task is an ensemble that may be trained with others."""
     estimator, options = task.estimator, task.options
     if not isinstance(estimator, BaseTorchEstimator) or not estimator._averages_probabilities:
@@ -64,7 +61,7 @@ def _is_ensemble(task: _Task) -> bool:
     return not (options["fit_params"] or options["score_params"]) and is_plain_call(task)
 
 
-def _evaluate(tasks: list[_Task], seed: int) -> list[dict] | None:
+def _evaluate(tasks: list[Task], seed: int) -> list[dict] | None:
     """Return the results of ``_fit_and_score`` for all tasks; None if their fits are not of one kind."""
     found: dict[int, dict] = {}
     by_split = [list(group) for _, group in groupby(sorted(enumerate(tasks), key=_rows_of), key=_rows_of)]
@@ -72,7 +69,10 @@ def _evaluate(tasks: list[_Task], seed: int) -> list[dict] | None:
         return None
     try:
         with own_settings():
-            candidates = [[_candidate(task) for _, task in own] for own in by_split]
+            candidates = [
+                [clone(task.estimator).set_params(**clone(task.parameters, safe=False)) for _, task in own]
+                for own in by_split
+            ]
             for own in candidates:
                 share_seed(own, seed)
             start, firsts = time.time(), [own[0][1] for own in by_split]
@@ -96,17 +96,13 @@ def _evaluate(tasks: list[_Task], seed: int) -> list[dict] | None:
     return [found[number] for number in range(len(tasks))]
 
 
-def _candidate(task: _Task) -> Any:
-    return clone(task.estimator).set_params(**clone(task.parameters, safe=False))
-
-
-def _rows_of(numbered: tuple[int, _Task]) -> tuple[int, ...]:
+def _rows_of(numbered: tuple[int, Task]) -> tuple[int, ...]:
     """Make the key of a task's rows."""
     _, task = numbered
     return tuple(map(id, (task.X, task.y, task.options["train"], task.options["test"])))
 
 
-def _check_alike(tasks: list[_Task], candidates: list[list]) -> None:
+def _check_alike(tasks: list[Task], candidates: list[list]) -> None:
     """Raise where candidates differ in more than models of a stack may, or their parameters are none."""
     free = stackable_now(candidates[0][0])
     if any(not task.parameters.keys() <= free for task in tasks):
@@ -141,7 +137,7 @@ class _Split:
         recipe.check(problem.source)
         if type(problem.source) is not np.ndarray or problem.weight is not None:
             raise Apart("Rows are no array, or have weights.")
-        if isinstance(leader, BaseTorchRegressor) and type(recipe.loss) not in _WITHOUT_UNIT:
+        if isinstance(leader, BaseTorchRegressor) and type(recipe.loss) not in WITHOUT_UNIT:
             raise Apart("A loss that knows of a unit is another one for each split.")
         if recipe.solver in FULL_BATCH or recipe.device.type != "cpu" or recipe.batch_rows >= problem.n_rows:
             raise Apart("Steps are of all rows, or on an accelerator.")
@@ -228,7 +224,7 @@ def _fit_together(splits: list[_Split]) -> None:
         network = train_dealt(recipe, together, models, watched)
         leader, *others = (split.estimators[0] for split in splits)
         for other in others:  # what the network's form is called
-            set_attributes(other, {name: value for name, value in vars(leader).items() if name not in vars(other)})
+            other.__dict__.update({k: v for k, v in vars(leader).items() if k not in vars(other)})
         ends = np.cumsum([len(own) for own, _ in placed])
         for split, own in zip(splits, np.split(np.arange(len(models)), ends[:-1]), strict=True):
             split.conclude(network.select(own))

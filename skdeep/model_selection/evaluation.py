@@ -22,7 +22,7 @@ class StackingWarning(UserWarning):
     """Candidates of a search are trained one by one."""
 
 
-class _Task(NamedTuple):
+class Task(NamedTuple):
     """The arguments of scikit-learn's ``_fit_and_score`` for one candidate and split."""
 
     estimator: Any
@@ -31,7 +31,7 @@ class _Task(NamedTuple):
     options: dict[str, Any]
 
     @classmethod
-    def of(cls, arguments: dict[str, Any]) -> _Task:
+    def of(cls, arguments: dict[str, Any]) -> Task:
         options = dict(arguments)
         return cls(options.pop("estimator"), options.pop("X"), options.pop("y"), options)
 
@@ -53,7 +53,7 @@ _OF_ONE_TASK = ("parameters", "candidate_progress", "callback_ctx")
 _OF_PARTS = ("fit_params", "score_params")
 
 
-def apart(tasks: list[_Task]) -> tuple[tuple, dict[str, Any]]:
+def apart(tasks: list[Task]) -> tuple[tuple, dict[str, Any]]:
     """Take the tasks of a stack apart: large things are arguments of their own, which workers are sent once."""
     first, own = tasks[0], [{name: task.options.get(name) for name in _OF_ONE_TASK} for task in tasks]
     shared = {name: value for name, value in first.options.items() if name not in (*_OF_ONE_TASK, *_OF_PARTS)}
@@ -63,13 +63,13 @@ def apart(tasks: list[_Task]) -> tuple[tuple, dict[str, Any]]:
     return (first.X, first.y, [task.estimator for task in tasks], own), shared
 
 
-def together(X: Data, y: Data, estimators: list, own: list[dict[str, Any]], shared: dict[str, Any]) -> list[_Task]:
+def together(X: Data, y: Data, estimators: list, own: list[dict[str, Any]], shared: dict[str, Any]) -> list[Task]:
     """Make the tasks of a stack again."""
     options: dict[str, Any] = {kind: {} for kind in _OF_PARTS}
     for key, value in shared.items():
         kind, _, name = key.partition(":")
         (options[kind] if name else options)[name or kind] = value
-    return [_Task(estimator, X, y, options | its_own) for estimator, its_own in zip(estimators, own, strict=True)]
+    return [Task(estimator, X, y, options | its_own) for estimator, its_own in zip(estimators, own, strict=True)]
 
 
 # ---- which candidates share a stack ----------------------------------------------------------------------------------
@@ -78,6 +78,11 @@ def together(X: Data, y: Data, estimators: list, own: list[dict[str, Any]], shar
 def final_step(estimator: BaseEstimator) -> Any:
     """Find the classifier at the end of a pipeline; it is the estimator itself, if that is none."""
     return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
+
+
+def prefix_of(estimator: BaseEstimator) -> str:
+    """Name what parameters of a pipeline's last step begin with; nothing, if it is none."""
+    return f"{estimator.steps[-1][0]}__" if isinstance(estimator, Pipeline) else ""
 
 
 class Same:
@@ -106,31 +111,31 @@ def _token(value: Any) -> Hashable:
     return type(value), value
 
 
-def _alike(one: Any, other: Any) -> bool:
+def are_alike(one: Any, other: Any) -> bool:
     """Say whether two values of parameters, or two estimators, are copies of each other."""
     if one is other:
         return True
     if type(one) is not type(other):
         return False
     if hasattr(one, "get_params"):
-        return _alike(vars(one), vars(other))
+        return are_alike(vars(one), vars(other))
     if isinstance(one, dict):
         if one.keys() != other.keys():
             return False
-        return all(value is other[name] or _alike(value, other[name]) for name, value in one.items())
+        return all(value is other[name] or are_alike(value, other[name]) for name, value in one.items())
     if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(_alike, one, other))
+        return len(one) == len(other) and all(map(are_alike, one, other))
     try:
         return joblib.hash(one) == joblib.hash(other)
     except Exception:  # what cannot be pickled is like nothing else
         return False
 
 
-def _stack_key(task: _Task) -> tuple | str:
+def _stack_key(task: Task) -> tuple | str:
     """Make the key that the candidates of a stack have in common; or say why this one cannot be in a stack, as text."""
     candidate, parameters = task.estimator, task.parameters
-    last = candidate.steps[-1][0] if isinstance(candidate, Pipeline) else ""
-    if last in parameters or (reason := why_alone(final_step(candidate))) is None:
+    prefix = prefix_of(candidate)
+    if prefix.removesuffix("__") in parameters or (reason := why_alone(final_step(candidate))) is None:
         try:
             candidate = clone(candidate).set_params(**clone(parameters, safe=False))
         except Exception:  # scikit-learn's own code raises it where the user expects it
@@ -142,14 +147,13 @@ def _stack_key(task: _Task) -> tuple | str:
         reason = "callbacks listen to one model at a time"
     if reason is not None:
         return reason
-    prefix = f"{last}__" if last else ""
     free = {prefix + name for name in stackable_now(final_step(candidate))}
     common = sorted((name, _token(value)) for name, value in parameters.items() if name not in free)
     # a parameter that another candidate of a list of grids leaves at its default is free for one, and not for the other
     return *sorted(free), *common
 
 
-def _rows_key(task: _Task) -> tuple:
+def _rows_key(task: Task) -> tuple:
     """Make the key of tasks that are about the same rows of the same data, judged in the same way."""
     shared = [value for name, value in task.options.items() if name not in _OF_ONE_TASK]
     return tuple(
@@ -161,19 +165,19 @@ def groups_of_alike(values: list) -> list[list[int]]:
     """Group the indices of values, or of estimators, that are copies of each other."""
     groups: list[list[int]] = []
     for i, value in enumerate(values):
-        group = next((group for group in groups if _alike(value, values[group[0]])), None)
+        group = next((group for group in groups if are_alike(value, values[group[0]])), None)
         if group is None:
             groups.append(group := [])
         group.append(i)
     return groups
 
 
-def of_one_kind(tasks: list[_Task]) -> list[list[int]]:
+def of_one_kind(tasks: list[Task]) -> list[list[int]]:
     """Group tasks whose estimators are copies of one: of a search, all are."""
     return groups_of_alike([task.estimator for task in tasks])
 
 
-def stacks_of(tasks: list[_Task], n_workers: int) -> tuple[list[list[int]], set[str]]:
+def stacks_of(tasks: list[Task], n_workers: int) -> tuple[list[list[int]], set[str]]:
     """Group tasks that train together: the indices of each stack, and the reasons why stacks are lost."""
     keys: dict[tuple, tuple | str] = {}
     stacks: dict[tuple, list[int]] = {}
@@ -198,13 +202,13 @@ def stacks_of(tasks: list[_Task], n_workers: int) -> tuple[list[list[int]], set[
     return [part.tolist() for stack in parts for part in stack], reasons
 
 
-def is_promised(task: _Task) -> bool:
+def is_promised(task: Task) -> bool:
     """Say whether a task is ours to care for: of our estimators, or of our searches; else it runs as it is."""
     ours = isinstance(final_step(task.estimator), BaseTorchEstimator)
     return ours or getattr(task.options.get("caller"), "_promises_stacks", False)
 
 
-def n_accelerators(tasks: list[_Task]) -> int:
+def n_accelerators(tasks: list[Task]) -> int:
     """Count the accelerators that the models may train on; none if they train on the CPU."""
     estimator, X, y, _ = tasks[0]
     final = final_step(estimator)

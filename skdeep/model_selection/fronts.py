@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
 import numpy as np
 from scipy import sparse
-from sklearn import config_context, get_config
+from sklearn import get_config
 from sklearn.base import BaseEstimator, clone
 from sklearn.decomposition import PCA
 from sklearn.impute import SimpleImputer
@@ -23,9 +23,8 @@ from skdeep.compat.sklearn import _num_samples, _safe_indexing
 from skdeep.data.inputs import Data
 from skdeep.estimators.linear import LinearModel
 from skdeep.model_selection.evaluation import final_step, groups_of_alike
-from skdeep.model_selection.own_units import MAX_IN_ONE_ARRAY
-from skdeep.model_selection.plain import is_array, is_finite, is_plain
-from skdeep.model_selection.stacks import why_alone
+from skdeep.model_selection.plain import is_array, is_finite, is_plain, without_checks
+from skdeep.model_selection.stacks import MAX_IN_ONE_ARRAY, why_alone
 from skdeep.model_selection.trainees import only_asks
 
 #: Steps that know columns by their place alone.
@@ -104,8 +103,10 @@ def pass_front(front: Pipeline, X: Data, y: Data, train: np.ndarray, test: np.nd
         if _takes_array(front, X):
             array = np.asarray(X)
             X_train, X_test = array[train], array[test]
-            known = _without_checks(front) if is_finite(array) else nullcontext()
             steps = [step for _, step in front.steps]  # what a Pipeline does beside takes as long as they do
+            for step in steps:
+                step._validate_params()  # here, once
+            known = without_checks() if is_finite(array) else nullcontext()
         else:
             X_train, X_test, known = _safe_indexing(X, train), _safe_indexing(X, test), nullcontext()
         with known:
@@ -125,13 +126,6 @@ def pass_front(front: Pipeline, X: Data, y: Data, train: np.ndarray, test: np.nd
         return None
     seconds = fitted - start, transformed - fitted
     return Passed(rows, labels, train_rows, np.arange(n_train, n_rows), *seconds, is_finite(rows))
-
-
-def _without_checks(front: Pipeline) -> AbstractContextManager:
-    """Make a context in which steps do not look at finite rows, nor at their parameters, which are looked at here."""
-    for _, step in front.steps:
-        step._validate_params()
-    return config_context(assume_finite=True, skip_parameter_validation=True)
 
 
 def in_one_array(passed: list[Passed | None]) -> list[Passed | None]:

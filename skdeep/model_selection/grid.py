@@ -30,21 +30,19 @@ from skdeep.data.problem import Problem
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.rows import MAX_VALUES
 from skdeep.engine.threads import at_most, threads_for
-from skdeep.engine.training import Monitor
 from skdeep.estimators.base import BaseTorchEstimator
 from skdeep.estimators.linear import LinearModel
 from skdeep.estimators.regression import BaseTorchRegressor
 from skdeep.fitting.exactly import has_exact_solver
 from skdeep.fitting.fit import check_scoring, members_of, monitor_of
 from skdeep.fitting.outcome import look_at_end, warn
-from skdeep.fitting.recipe import Member, Recipe
+from skdeep.fitting.recipe import Member, Recipe, Stack
 from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.solving import solve
 from skdeep.fitting.starts import new_progress
 from skdeep.fitting.torch_settings import own_settings
-from skdeep.model_selection.evaluation import Same, _Task, final_step, is_promised, of_one_kind, share_seed
-from skdeep.model_selection.grid_rows import GridRows
-from skdeep.model_selection.own_units import Split
+from skdeep.model_selection.evaluation import Same, Task, final_step, is_promised, of_one_kind, prefix_of, share_seed
+from skdeep.model_selection.grid_rows import GridRows, Split
 from skdeep.model_selection.quick_scores import QuickScorers, name_of
 from skdeep.model_selection.scaled import Scaling
 from skdeep.model_selection.stacks import Apart, capacity, stackable_now, why_alone
@@ -60,7 +58,7 @@ _FAULTS = (AssertionError, AttributeError, LookupError, NameError)
 _MAX_SCORES = 4 * MAX_VALUES
 
 
-def evaluate_grids(tasks: dict[int, _Task], seed: int, n_workers: int) -> dict[int, dict]:
+def evaluate_grids(tasks: dict[int, Task], seed: int, n_workers: int) -> dict[int, dict]:
     """Evaluate the tasks, by their numbers, of which all splits are one stack; leave out the others.
 
     `seed` is of candidates that have none; where the CPU trains by mini-batches, several workers do so in less time.
@@ -73,7 +71,7 @@ def evaluate_grids(tasks: dict[int, _Task], seed: int, n_workers: int) -> dict[i
     return results
 
 
-def _evaluate_grid(tasks: list[_Task], seed: int, n_workers: int) -> list[dict] | None:
+def _evaluate_grid(tasks: list[Task], seed: int, n_workers: int) -> list[dict] | None:
     """Return the results of ``_fit_and_score`` for all tasks of a search; None if they do not make a grid."""
     if len(tasks) < 2 or not _is_plain(tasks):
         return None
@@ -87,13 +85,13 @@ def _evaluate_grid(tasks: list[_Task], seed: int, n_workers: int) -> list[dict] 
         grid = _Grid.of(first.estimator, list(candidates.values()), varied, seed, n_workers)
         with own_settings():
             target, weighs = (first.y, _weight(first)), bool(first.options["score_params"])
-            outcome = grid.train(first.X, target, list(splits.values()), first.scorer, weighs)
+            found = grid.train(first.X, target, list(splits.values()), first.scorer, weighs)
     except Exception as error:  # a fit says better what is wrong with the data
         warn_of_fault(error)
         return None
-    if outcome is None:
+    if found is None:
         return None
-    marks, members, solver, trained = outcome
+    marks, members, solver, trained = found
     for member in members:
         warn(member.estimator, solver, member.progress)
     row, column = ({key: i for i, key in enumerate(keys)} for keys in (splits, candidates))
@@ -114,7 +112,7 @@ def warn_of_fault(error: Exception) -> None:
         )
 
 
-def result_of(task: _Task, mark: Any, times: dict[str, float]) -> dict[str, Any]:
+def result_of(task: Task, mark: Any, times: dict[str, float]) -> dict[str, Any]:
     """Make what ``_fit_and_score`` returns for a task, given its score and how long it has taken."""
     result = {"fit_error": None, "test_scores": mark}
     if task.options["return_n_test_samples"]:
@@ -126,27 +124,17 @@ def result_of(task: _Task, mark: Any, times: dict[str, float]) -> dict[str, Any]
     return result
 
 
-def _split(task: _Task) -> tuple[Same, Same]:
+def _split(task: Task) -> tuple[Same, Same]:
     """Make the key of a task's split: several may have the same rows to train on."""
     return Same(task.options["train"]), Same(task.options["test"])
 
 
-def _prefix(estimator: Any) -> str:
-    """Name what parameters of a pipeline's last step begin with."""
-    return f"{estimator.steps[-1][0]}__" if isinstance(estimator, Pipeline) else ""
-
-
-def _name_of_weight(task: _Task) -> str:
-    """Name the parameter of ``fit`` that weights of rows are."""
-    return f"{_prefix(task.estimator)}sample_weight"
-
-
-def _weight(task: _Task) -> Any:
+def _weight(task: Task) -> Any:
     """Find the weights of all rows; None if there are none."""
-    return (task.options["fit_params"] or {}).get(_name_of_weight(task))
+    return (task.options["fit_params"] or {}).get(f"{prefix_of(task.estimator)}sample_weight")
 
 
-def _is_plain(tasks: list[_Task]) -> bool:
+def _is_plain(tasks: list[Task]) -> bool:
     """Tell whether tasks differ in split and candidate alone, and scorers for nothing but answers."""
     first = tasks[0]
     estimator, options = final_step(first.estimator), first.options
@@ -154,32 +142,28 @@ def _is_plain(tasks: list[_Task]) -> bool:
         return False
     if not isinstance(estimator, BaseTorchEstimator) or why_alone(estimator) is not None or own_methods(estimator):
         return False
-    if estimator._averages_probabilities:
-        return False
-    if not is_plain_call(first):
-        return False
-    if estimator.warm_start:
+    if estimator._averages_probabilities or estimator.warm_start or not is_plain_call(first):
         return False
     if estimator.calibration == "sigmoid" or not only_asks(options["scorer"]):
         return False
     if estimator.calibration is not None and not _asks_for_labels(options["scorer"], estimator):
         return False  # a temperature changes probabilities
-    if set(options["fit_params"] or {}) - {_name_of_weight(first)}:
+    if set(options["fit_params"] or {}) - {f"{prefix_of(first.estimator)}sample_weight"}:
         return False
     of_scores = options["score_params"] or {}
     if set(of_scores) - {"sample_weight"} or any(value is not _weight(first) for value in of_scores.values()):
         return False
     shared = ("scorer", "caller", "error_score", "fit_params", "score_params")
-    for task in tasks:
-        same = all(task.options[name] is options[name] for name in shared)
-        if not same or task.X is not first.X or task.y is not first.y:
-            return False
-        if type(final_step(task.estimator)) is not type(estimator):
-            return False
-    return True
+    return all(
+        task.X is first.X
+        and task.y is first.y
+        and type(final_step(task.estimator)) is type(estimator)
+        and all(task.options[name] is options[name] for name in shared)
+        for task in tasks
+    )
 
 
-def is_plain_call(task: _Task) -> bool:
+def is_plain_call(task: Task) -> bool:
     """Tell whether a call of ``_fit_and_score`` is for a score and nothing else, with rows as they are."""
     options = task.options
     if not is_promised(task) or get_config()["enable_metadata_routing"] or get_config()["array_api_dispatch"]:
@@ -190,29 +174,19 @@ def is_plain_call(task: _Task) -> bool:
 
 @dataclass
 class _Grid:
-    """Candidates that are trained on all splits at a time.
-
-    Attributes
-    ----------
-    candidates : list of estimator
-    varied : set of str
-        The parameters in which they may differ.
-    n_workers : int
-    scaling : Scaling or None
-        What is in front of them.
-    """
+    """Candidates that are trained on all splits at a time."""
 
     candidates: list
-    varied: set[str]
+    varied: set[str]  # the parameters in which they may differ
     n_workers: int
-    scaling: Scaling | None = None
+    scaling: Scaling | None = None  # what is in front of them
 
     @classmethod
     def of(cls, estimator: Any, each: list[dict[str, Any]], varied: set[str], seed: int, n_workers: int) -> _Grid:
         """Make the candidates of an estimator, with the parameters of each; raise what is wrong with any of these."""
         scaling = None
         if isinstance(estimator, Pipeline):
-            prefix = _prefix(estimator)
+            prefix = prefix_of(estimator)
             if not all(name.startswith(prefix) for name in varied):
                 raise Apart("Steps before the model differ.")
             varied = {name.removeprefix(prefix) for name in varied}
@@ -249,14 +223,18 @@ class _Grid:
                 self._check_exact(recipe, parts)
             else:
                 self._check_steps(recipe, rows, n_params)
-            rows = rows.placed(recipe)
+            rows = replace(rows, problem=rows.problem.placed(*_place(recipe)))
             members = self._members(rows)
             watched = self._hold_out(rows, members) if leader.early_stopping else []
             if not exact and any(recipe.batch_rows >= member.n_rows(rows.problem) for member in members):
                 raise Apart("Equal rows may be merged.")
             with at_most(1) if exact else threads_for(n_params * recipe.batch_rows):
                 network = self._network(rows, recipe, members)
-                solve(recipe, rows.problem, network, members, recipe.epochs, _monitor(recipe, members, watched))
+                monitor = None
+                if watched:
+                    estimators = [member.estimator for member in members]
+                    monitor = monitor_of(estimators, watched, recipe.judged_by, leader._scoring_for(watched[0]))
+                solve(Stack(recipe, rows.problem, network, members, recipe.epochs, monitor))
                 if any(member.progress.interrupted for member in members):
                     raise KeyboardInterrupt  # it is the search that the user wants to end
                 if not exact:
@@ -381,14 +359,6 @@ class _Grid:
             look_at_end(recipe, part.placed(*_place(recipe)), network.select(models), own, judge)
 
 
-def _monitor(recipe: Recipe, members: list[Member], watched: list[Problem]) -> Monitor | None:
-    """Make what watches each model on rows of its own, if there are any."""
-    if not watched:
-        return None
-    estimators = [member.estimator for member in members]
-    return monitor_of(estimators, watched, recipe.judged_by, estimators[0]._scoring_for(watched[0]))
-
-
 def _is_accuracy(scorer: Callable, estimator: Any) -> bool:
     """Say whether a scorer asks for nothing but the accuracy."""
     if isinstance(scorer, QuickScorers):
@@ -416,13 +386,5 @@ def _place(recipe: Recipe) -> tuple[torch.device, torch.dtype]:
 def steps_of(recipe: Recipe) -> tuple:
     """Name what the steps of a fit follow from, beside its data and what candidates differ in."""
     how = recipe.solver, recipe.batch_rows, recipe.proximal, *_place(recipe), recipe.products, recipe.n_bins
-    return (
-        *how,
-        recipe.schedule,
-        recipe.horizon,
-        recipe.due,
-        recipe.epochs,
-        recipe.to_end,
-        recipe.averages,
-        recipe.auto_rate,
-    )
+    course = recipe.schedule, recipe.horizon, recipe.due, recipe.epochs, recipe.to_end, recipe.averages
+    return *how, *course, recipe.auto_rate

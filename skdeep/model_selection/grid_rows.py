@@ -1,4 +1,8 @@
-"""The rows of all splits of a grid: what its models are trained on, and asked about."""
+"""The rows of all splits of a grid: what its models are trained on, and asked about.
+
+A regressor trains on targets in a unit of their own, so that no two splits agree on what the target of a row is. In one
+array, which has the rows of each split, they can be trained as one stack.
+"""
 
 from __future__ import annotations
 
@@ -13,40 +17,32 @@ from torch import Tensor
 from skdeep.data.encoding import class_weight_of_rows, encode
 from skdeep.data.inputs import Data, to_numpy
 from skdeep.data.problem import Problem, scores_of
+from skdeep.data.values import TargetScale
 from skdeep.engine.classes import winners
 from skdeep.engine.networks import Linear, Network
-from skdeep.engine.values import SquaredValues
+from skdeep.engine.values import AbsoluteValues, QuantileValues, SquaredValues
 from skdeep.estimators.linear import LinearModel
 from skdeep.estimators.regression import BaseTorchRegressor
 from skdeep.fitting.losses import suited_delta
-from skdeep.fitting.recipe import Recipe
-from skdeep.model_selection.own_units import OwnUnits, Split
 from skdeep.model_selection.quick_scores import quickly
-from skdeep.model_selection.stacks import Apart
+from skdeep.model_selection.stacks import MAX_IN_ONE_ARRAY, Apart
+
+#: Rows to train on, and to test.
+Split = tuple[np.ndarray, np.ndarray]
+#: Losses of values that are the same in any unit.
+WITHOUT_UNIT = (SquaredValues, AbsoluteValues, QuantileValues)
 
 
 @dataclass(frozen=True)
 class GridRows:
-    """The rows of all splits.
-
-    Attributes
-    ----------
-    problem : Problem
-    splits : list of (ndarray, ndarray)
-        Training and test rows of the problem.
-    stretch : list of float
-        How many times as large each split's setting of the loss is as the leader's, where it follows from targets.
-    weight : ndarray of shape (n,), or None
-        Of each row, beside its class's.
-    units : OwnUnits, or None
-        Where the targets of each split are in a unit of their own.
-    """
+    """The rows of all splits."""
 
     problem: Problem
-    splits: list[Split]
+    splits: list[Split]  # of rows of the problem
+    #: How many times as large each split's setting of the loss is as the leader's, where it follows from targets.
     stretch: list[float]
-    weight: np.ndarray | None = None
-    units: OwnUnits | None = None
+    weight: np.ndarray | None = None  # of each row, beside its class's, (n,)
+    scales: list[TargetScale] | None = None  # of each split, where its targets are in a unit of their own
 
     @classmethod
     def of(cls, candidates: list, X: Data, target: tuple[Data, Any], splits: Sequence[Split]) -> GridRows:
@@ -73,16 +69,35 @@ class GridRows:
             raise Apart("The loss follows from a split's weights, or some rows count for nothing.")
         return cls(problem, splits, _stretches(leader, problem, splits), weight)
 
-    def in_own_units(self, leader: BaseTorchRegressor, y: Data) -> GridRows:
+    def in_own_units(self, leader: Any, y: Data) -> GridRows:
         """Put the rows of the splits one after the other, each split's targets in their own unit."""
+        problem, splits = self.problem, self.splits
         if leader.early_stopping:
             raise Apart("The unit of targets matters to what is watched.")
-        units = OwnUnits.of(self.problem, leader, y, self.splits)
-        return replace(self, problem=units.problem, splits=units.splits, units=units)
+        if type(problem.source) is not np.ndarray or self.weight is not None:
+            raise Apart("Rows are no array, or have weights.")
+        if type(leader._loss(1)) not in WITHOUT_UNIT or hasattr(leader, "delta_"):
+            raise Apart("A loss that knows of a unit, or of an output, is another one for each split.")
+        index = np.concatenate([rows for split in splits for rows in split])
+        if index.size * problem.source.shape[1] > MAX_IN_ONE_ARRAY:
+            raise Apart("The rows of all splits are too many.")
+        values = leader._coded((y, None), problem.source, "y", new=False)[2]
+        scales = [leader._measure_targets(values[train], None) for train, _ in splits]
+        target = [scale.forth(values[np.concatenate(split)]) for scale, split in zip(scales, splits, strict=True)]
+        parts = np.split(np.arange(len(index)), np.cumsum([len(rows) for split in splits for rows in split])[:-1])
+        together = replace(
+            problem, source=problem.source[index], target=np.concatenate(target), codes=problem.codes[index]
+        )
+        return replace(self, problem=together, splits=list(zip(parts[::2], parts[1::2], strict=True)), scales=scales)
 
-    def placed(self, recipe: Recipe) -> GridRows:
-        """Place the problem where a recipe computes."""
-        return replace(self, problem=self.problem.placed(recipe.device, recipe.dtype))
+    def _take_on_unit(self, leader: Any, number: int) -> None:
+        """Let a regressor speak of the targets of a split."""
+        if self.scales is None:
+            return
+        leader._target_scale = scale = self.scales[number]
+        vars(leader).pop("output_scale_", None)
+        if (scale.predicted != 1).any():
+            leader.output_scale_ = scale.predicted
 
     @property
     def parts(self) -> list[Problem]:
@@ -128,8 +143,7 @@ class GridRows:
         """Ask a scorer about the answers of models (splits, candidates) about the test rows of their splits."""
         marks, scorer = [], quickly(scorer)
         for number, (of_split, (_, test)) in enumerate(zip(scores, self.splits, strict=True)):
-            if self.units is not None:
-                self.units.take_on(leader, number)
+            self._take_on_unit(leader, number)
             labels, rows = leader._labels_of(self.problem)[test], np.empty((len(test), 0))
             options = {"sample_weight": self.weight[test]} if weighs and self.weight is not None else {}
             found = [scorer(leader._answers(own), rows, labels, **options) for own in of_split]

@@ -143,15 +143,8 @@ def _quantiles(replicates: np.ndarray, shares: np.ndarray) -> np.ndarray:
 def accelerations(left_out: np.ndarray) -> np.ndarray:
     r"""Compute a sixth of the skewness of influences, :math:`\sum u_i^3 / 6 (\sum u_i^2)^{3/2}`.
 
-    Parameters
-    ----------
-    left_out : ndarray of shape (m, ...)
-        Estimates without each of m parts of the rows; what a part has moved is u.
-
-    Returns
-    -------
-    ndarray of shape (...)
-        Zero where nothing has moved, or there are fewer than two parts.
+    They are of estimates (m, ...) without each of m parts of the rows; what a part has moved is u. Zero where nothing
+    has moved, or there are fewer than two parts.
     """
     if len(left_out) < 2:
         return np.zeros(left_out.shape[1:])

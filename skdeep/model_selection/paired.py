@@ -128,16 +128,8 @@ def check_rope_and_confidence(rope: float, confidence: float) -> None:
 def holm(p_values: ArrayLike) -> np.ndarray:
     r"""Adjust p-values of several hypotheses so that any of them is rejected wrongly as rarely as one alone.
 
-    Of m p-values in ascending order, the i-th becomes :math:`\max_{j \le i} \min(1, (m - j + 1) p_j)`.
-
-    Parameters
-    ----------
-    p_values : array-like of shape (m,)
-        NaN stands for a hypothesis that is not tested, and stays.
-
-    Returns
-    -------
-    ndarray of shape (m,)
+    Of m p-values in ascending order, the i-th becomes :math:`\max_{j \le i} \min(1, (m - j + 1) p_j)`. NaN stands for a
+    hypothesis that is not tested, and stays.
 
     References
     ----------

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import (
-    GroupKFold,
-    KFold,
-    RepeatedKFold,
-    RepeatedStratifiedKFold,
-    ShuffleSplit,
-    StratifiedGroupKFold,
-    StratifiedKFold,
-    StratifiedShuffleSplit,
-    check_cv,
-)
+from sklearn import model_selection as splitters
+from sklearn.model_selection import check_cv
 
 from skdeep.model_selection.comparison import Comparison
 
+#: Splitters whose test sets are all rows.
+_FOLDS = splitters.KFold, splitters.StratifiedKFold, splitters.GroupKFold, splitters.StratifiedGroupKFold
 _HOW = (
     "Pass cv, the splitter that the scores come from (and X and y, if its splits depend on them), or compute them with "
     "cross_validate(..., return_indices=True)."
@@ -142,12 +136,7 @@ def _common_indices(contestants: Mapping[str, Any]) -> list[tuple[np.ndarray, np
         own = list(zip(one["indices"]["train"], one["indices"]["test"], strict=True))
         if found is None:
             found, first = own, name
-        same = len(own) == len(found) and all(
-            np.array_equal(a, b)
-            for pair, other in zip(own, found, strict=True)
-            for a, b in zip(pair, other, strict=True)
-        )
-        if not same:
+        if len(own) != len(found) or not all(map(np.array_equal, chain(*own), chain(*found))):
             raise ValueError(
                 f"The scores of {first!r} and {name!r} come from different splits, so that they are no pairs. Pass the "
                 "same splitter with an integer random_state to both."
@@ -162,7 +151,7 @@ def _check_number(known: int, n_splits: int) -> None:
 
 def _ratio_of_splitter(cv: Any, n_splits: int) -> float:
     """Find the ratio of a splitter of which no rows need be known; NaN if it takes these."""
-    if isinstance(cv, ShuffleSplit | StratifiedShuffleSplit):
+    if isinstance(cv, splitters.ShuffleSplit | splitters.StratifiedShuffleSplit):
         test = 0.1 if cv.test_size is None and cv.train_size is None else cv.test_size
         if not (isinstance(test, float) and isinstance(cv.train_size, float | None)):
             return math.nan  # numbers of rows
@@ -170,10 +159,10 @@ def _ratio_of_splitter(cv: Any, n_splits: int) -> float:
         return test / (1 - test if cv.train_size is None else cv.train_size)
     if cv is None or isinstance(cv, int | np.integer):
         n_folds = n_of_cv = 5 if cv is None else int(cv)
-    elif isinstance(cv, RepeatedKFold | RepeatedStratifiedKFold):
+    elif isinstance(cv, splitters.RepeatedKFold | splitters.RepeatedStratifiedKFold):
         n_of_cv = cv.get_n_splits()
         n_folds = n_of_cv // cv.n_repeats
-    elif isinstance(cv, KFold | StratifiedKFold | GroupKFold | StratifiedGroupKFold):
+    elif isinstance(cv, _FOLDS):
         n_folds = n_of_cv = cv.get_n_splits()
     elif isinstance(cv, Iterable):
         splits = list(cv)

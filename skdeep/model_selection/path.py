@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone
-from sklearn.pipeline import Pipeline
 
 from skdeep.compat.sklearn import _check_method_params
 from skdeep.data.inputs import Data, dense
 from skdeep.model_selection.choice import one_standard_error
-from skdeep.model_selection.evaluation import draw_seed, final_step, fit_candidates, share_seed
+from skdeep.model_selection.evaluation import draw_seed, final_step, fit_candidates, prefix_of, share_seed
 from skdeep.model_selection.search import GridSearchCV
 
 
@@ -114,7 +113,7 @@ def regularization_path(
         raise ValueError(f"A path is judged by one score; choose one of scoring={scoring!r}.")
     if alphas.ndim != 1 or not len(alphas):
         raise ValueError(f"alphas must be a list of at least one number, got an array of shape {alphas.shape}.")
-    name = f"{estimator.steps[-1][0]}__alpha" if isinstance(estimator, Pipeline) else "alpha"
+    name = f"{prefix_of(estimator)}alpha"
     search = GridSearchCV(
         estimator, {name: alphas}, cv=cv, scoring=scoring, n_jobs=n_jobs, refit=False, error_score="raise"
     )

@@ -24,13 +24,8 @@ _KINDS = "iubU"
 class QuickScorers(_MultimetricScorer):
     """Several scorers, which ask for each answer once, and need not ask scikit-learn for most of the scores.
 
-    One of them may ask for a method that an estimator lacks: that is its failure alone.
-
-    Parameters
-    ----------
-    scorers : dict of str to scorer
-    names : dict of str to str
-        What scikit-learn calls these scores, of those that it has a name for.
+    One of them may ask for a method that an estimator lacks: that is its failure alone. Of those that scikit-learn has
+    a name for, `names` says which.
     """
 
     def __init__(self, scorers: dict[str, Callable], names: dict[str, str]) -> None:
@@ -83,21 +78,12 @@ class _NotPlainError(Exception):
 
 
 class _Rows(NamedTuple):
-    """Rows that a classifier is asked about, each answer once.
-
-    Attributes
-    ----------
-    classifier : estimator
-    X : array-like
-    codes : ndarray of shape (n,)
-        The number of each row's class.
-    known : dict of str to ndarray
-    """
+    """Rows that a classifier is asked about, each answer once."""
 
     classifier: Any
     X: Any
-    codes: np.ndarray
-    known: dict[str, Any]
+    codes: np.ndarray  # the number of each row's class, (n,)
+    known: dict[str, Any]  # answers, by method
 
     @property
     def n_classes(self) -> int:
@@ -177,10 +163,6 @@ def _confusions(rows: _Rows) -> np.ndarray:
     return np.bincount(rows.codes * n + rows.predicted(), minlength=n * n).reshape(n, n)
 
 
-def _accuracy(rows: _Rows) -> float:
-    return (rows.predicted() == rows.codes).mean()
-
-
 def _balanced_accuracy(rows: _Rows) -> float:
     table = _confusions(rows)
     true, found = table.sum(1), table.sum(0)
@@ -193,10 +175,6 @@ def _f1s(rows: _Rows) -> tuple[np.ndarray, np.ndarray]:
     table = _confusions(rows)
     true, both = table.sum(1), table.sum(1) + table.sum(0)
     return 2 * table.diagonal()[both > 0] / both[both > 0], true[both > 0]
-
-
-def _f1_macro(rows: _Rows) -> float:
-    return _f1s(rows)[0].mean()
 
 
 def _f1_weighted(rows: _Rows) -> float:
@@ -250,9 +228,9 @@ def _mean_log(rows: _Rows) -> float:
 
 
 _WAYS: dict[str, Callable[[_Rows], float]] = {
-    "accuracy": _accuracy,
+    "accuracy": lambda rows: (rows.predicted() == rows.codes).mean(),
     "balanced_accuracy": _balanced_accuracy,
-    "f1_macro": _f1_macro,
+    "f1_macro": lambda rows: _f1s(rows)[0].mean(),
     "f1_weighted": _f1_weighted,
     "roc_auc": _roc_auc,
     "roc_auc_ovr": _roc_auc_ovr,

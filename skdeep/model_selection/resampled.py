@@ -30,7 +30,7 @@ from skdeep.exact.reweighted_lasso import refit_lasso
 from skdeep.exact.rows import Rows
 from skdeep.fitting.exactly import has_exact_solver, row_loss
 from skdeep.fitting.outcome import divergence
-from skdeep.fitting.recipe import Member, Recipe
+from skdeep.fitting.recipe import Member, Recipe, Stack
 from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.solving import penalty_of, solve
 from skdeep.fitting.starts import new_progress
@@ -47,28 +47,15 @@ Found = tuple[np.ndarray, np.ndarray]
 
 @dataclass
 class Trainer:
-    """Trains an estimator with different weights of the same rows, all as stacks in one frame.
-
-    Attributes
-    ----------
-    model : LinearClassifier
-    problem : Problem
-    recipe : Recipe
-    n_models, n_unfinished : int
-        Models trained so far, and those that have not reached their optimum.
-    first : Linear or None
-        The model that was trained first, where the others begin.
-    near : Near or None
-        What solves for models that are near it, if anything does.
-    """
+    """Trains an estimator with different weights of the same rows, all as stacks in one frame."""
 
     model: LinearClassifier
     problem: Problem
     recipe: Recipe
-    n_models: int = 0
-    n_unfinished: int = 0
-    first: Linear | None = None
-    near: Near | None = None
+    n_models: int = 0  # trained so far
+    n_unfinished: int = 0  # that have not reached their optimum
+    first: Linear | None = None  # the model that was trained first, where the others begin
+    near: Near | None = None  # what solves for models that are near it, if anything does
 
     @classmethod
     def of(cls, model: LinearClassifier, X: Data, y: Data, sample_weight: ArrayLike | None) -> Trainer:
@@ -127,7 +114,7 @@ class Trainer:
         elif start is not None and self._vary_as_all(network, members):
             # without a penalty, a stack has one set of columns; models of several are solved one after the other
             network = _in_columns_of(start, network.params)
-        solve(recipe, problem, network, members, recipe.epochs)
+        solve(Stack(recipe, problem, network, members, recipe.epochs))
         for member in members:
             if member.progress.interrupted:
                 raise KeyboardInterrupt
@@ -191,34 +178,17 @@ def learned(network: Linear) -> Found:
 
 @dataclass
 class Near:
-    """Solves for other weights of the rows, in the columns of a model that is at its optimum.
-
-    Attributes
-    ----------
-    recipe : Recipe
-    problem : Problem
-    member : Member
-        What the penalty asks for its hyper-parameters.
-    first : Linear
-    variables : Variables
-        Its columns.
-    loss : RowLoss
-    start : ndarray of shape (C, D)
-        Where models begin.
-    smooth : bool
-        Whether the penalty is smooth as well.
-    around : Neighbourhood or None
-        What the optimum's surroundings are like, if models have too many unknowns for Hessians of their own.
-    """
+    """Solves for other weights of the rows, in the columns of a model that is at its optimum."""
 
     recipe: Recipe
     problem: Problem
-    member: Member
+    member: Member  # what the penalty asks for its hyper-parameters
     first: Linear
-    variables: Variables
+    variables: Variables  # its columns
     loss: RowLoss
-    start: np.ndarray
-    smooth: bool
+    start: np.ndarray  # where models begin, (C, D)
+    smooth: bool  # whether the penalty is smooth as well
+    #: What the optimum's surroundings are like, if models have too many unknowns for Hessians of their own.
     around: Neighbourhood | None = None
 
     @classmethod

@@ -5,28 +5,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import joblib
 import numpy as np
 from sklearn.base import BaseEstimator, clone
-from sklearn.pipeline import Pipeline
 from sklearn.utils.parallel import Parallel, delayed
 
 from skdeep.compat.sklearn import _fit_and_score
 from skdeep.data.inputs import Data
-from skdeep.model_selection._sklearn import task_arguments
 from skdeep.model_selection.backend import stacked
-from skdeep.model_selection.evaluation import StackingWarning, _alike, _Task, draw_seed, final_step
-from skdeep.model_selection.fronts import (
-    front_of,
-    in_one_array,
-    is_network,
-    pass_front,
-    shared_fronts,
-)
-from skdeep.model_selection.grid import evaluate_grids
+from skdeep.model_selection.evaluation import StackingWarning, are_alike, final_step, prefix_of
+from skdeep.model_selection.fronts import Passed, front_of, in_one_array, is_network, pass_front, shared_fronts
 from skdeep.model_selection.plain import as_numbers, fit_and_score_plain, is_finite, is_plain, without_checks
 from skdeep.model_selection.scaled import Scaling
 from skdeep.model_selection.stacks import stackable_now, why_alone
@@ -45,22 +36,12 @@ Split = tuple[np.ndarray, np.ndarray]
 
 @dataclass
 class Entry:
-    """One contestant in one split.
-
-    Attributes
-    ----------
-    name : str
-    split : int
-    result : dict
-        What ``_fit_and_score`` returned.
-    fit_extra, score_extra : float
-        Seconds of shared steps, which it would have taken as well.
-    """
+    """One contestant in one split."""
 
     name: str
     split: int
-    result: dict[str, Any] = field(default_factory=dict)
-    fit_extra: float = 0.0
+    result: dict[str, Any] = field(default_factory=dict)  # what ``_fit_and_score`` returned
+    fit_extra: float = 0.0  # seconds of shared steps, which it would have taken as well
     score_extra: float = 0.0
 
 
@@ -79,11 +60,9 @@ def run(
     """
     n_workers = joblib.effective_n_jobs(n_jobs)
     with _as_it_would_be_later(contestants, y, n_jobs, n_workers):
-        known = _scaled_at_once(contestants, X, y, splits, scorer, n_workers)
-        yield from known
-        done = {entry.name for entry in known}
-        contestants = {name: contestant for name, contestant in contestants.items() if name not in done}
-        fronts = shared_fronts(contestants, scorer, X)
+        # a scaler in front of a linear model is none of its steps: all splits are one stack with it
+        several = {name: contestant for name, contestant in contestants.items() if Scaling.of(contestant) is None}
+        fronts = shared_fronts(several, scorer, X)
         # many rows are not kept for more splits than there are workers
         few = min(_SPLITS_OF_ROUND, _MAX_KEPT // max(1, getattr(X, "size", 1)))
         size = max(few, n_workers) if fronts else len(splits)
@@ -93,30 +72,7 @@ def run(
             yield from _round(contestants, fronts, X, y, some, scorer, {"n_jobs": n_jobs, "verbose": verbose})
 
 
-def _scaled_at_once(
-    contestants: dict[str, BaseEstimator], X: Data, y: Data, splits: list[Split], scorer: Callable, n_workers: int
-) -> list[Entry]:
-    """Evaluate the linear models behind scalers, of which all splits are one stack; those that are not are left out."""
-    scaled = _with_parameters({name: one for name, one in contestants.items() if Scaling.of(one) is not None})
-    entries: list[Entry] = []
-    tasks: dict[int, _Task] = {}
-    for number, (train, test) in enumerate(splits):
-        for name, (estimator, parameters) in scaled.items():
-            call = _call(estimator, parameters, (X, y), (train, test), scorer)
-            tasks[len(entries)] = _Task.of(task_arguments(*call) or {})
-            entries.append(Entry(name, number))
-    found = evaluate_grids(tasks, draw_seed(), n_workers)
-    return [replace(entries[i], result=result) for i, result in found.items()]
-
-
-def _call(
-    estimator: Any,
-    parameters: dict | None,
-    data: tuple[Any, Any],
-    split: Split,
-    scorer: Callable,
-    is_clean: bool = False,
-) -> tuple:
+def _call(estimator: Any, parameters: dict | None, data: tuple, split: Split, scorer: Any, is_clean: bool) -> tuple:
     """Make the call that fits and judges an estimator on a split, of which it may be known that no value is to fear."""
     options = {"scorer": scorer, "fit_params": _NOTHING, "score_params": _NOTHING, "verbose": 0, "error_score": np.nan}
     train, test = split
@@ -135,22 +91,9 @@ def _round(
     workers: dict[str, Any],
 ) -> list[Entry]:
     """Evaluate all contestants on some splits."""
-    wanted = [(number, group) for number in splits for group in fronts]
     # of one worker, without joblib, a call of which takes half as long as some fits
     is_here = joblib.effective_n_jobs(workers["n_jobs"]) == 1 and not workers["verbose"]
-    ways = [(front_of(contestants[group[0]]), X, y, *splits[number]) for number, group in wanted]
-    if is_here:
-        passed = [pass_front(*way) for way in ways]
-    else:
-        passed = Parallel(**workers)(delayed(pass_front)(*way) for way in ways)
-    through = {
-        (name, number): outcome for (number, group), outcome in zip(wanted, passed, strict=True) for name in group
-    }
-    for group in fronts if joblib.effective_n_jobs(workers["n_jobs"]) == 1 else []:
-        if networks := [name for name in group if is_network(final_step(contestants[name]))]:
-            together = in_one_array([through[group[0], number] for number in splits])
-            for name in networks:
-                through |= {(name, number): rows for number, rows in zip(splits, together, strict=True)}
+    through = _behind_fronts(contestants, fronts, X, y, splits, {} if is_here else workers)
     whole = _with_parameters(contestants)
     finals = _with_parameters({name: final_step(contestants[name]) for group in fronts for name in group})
     are_plain = {id(estimator): is_plain(estimator) for estimator, _ in [*whole.values(), *finals.values()]}
@@ -184,6 +127,32 @@ def _round(
     return entries
 
 
+def _behind_fronts(
+    contestants: dict[str, BaseEstimator],
+    fronts: list[list[str]],
+    X: Data,
+    y: Data,
+    splits: dict[int, Split],
+    workers: dict[str, Any],
+) -> dict[tuple[str, int], Passed | None]:
+    """Pass the rows of some splits through the steps that contestants share, by workers if there are any."""
+    wanted = [(number, group) for number in splits for group in fronts]
+    ways = [(front_of(contestants[group[0]]), X, y, *splits[number]) for number, group in wanted]
+    if workers:
+        passed = Parallel(**workers)(delayed(pass_front)(*way) for way in ways)
+    else:
+        passed = [pass_front(*way) for way in ways]
+    through = {
+        (name, number): outcome for (number, group), outcome in zip(wanted, passed, strict=True) for name in group
+    }
+    for group in fronts if joblib.effective_n_jobs(workers.get("n_jobs", 1)) == 1 else []:
+        if networks := [name for name in group if is_network(final_step(contestants[name]))]:
+            together = in_one_array([through[group[0], number] for number in splits])
+            for name in networks:
+                through |= {(name, number): rows for number, rows in zip(splits, together, strict=True)}
+    return through
+
+
 # ---- who trains together ---------------------------------------------------------------------------------------------
 
 
@@ -209,11 +178,11 @@ def _parameters_from(kind: BaseEstimator, contestant: BaseEstimator) -> dict[str
         return None
     if why_alone(final) is not None or why_alone(final_step(contestant)) is not None:
         return None
-    prefix = f"{contestant.steps[-1][0]}__" if isinstance(contestant, Pipeline) else ""
+    prefix = prefix_of(contestant)
     own, other = contestant.get_params(), kind.get_params()
     free = [name for part in stackable_now(final) if (name := prefix + part) in own and name in other]
-    parameters = {name: own[name] for name in sorted(free) if not _alike(own[name], other[name])}
-    same = _alike(clone(kind).set_params(**clone(parameters, safe=False)), clone(contestant))
+    parameters = {name: own[name] for name in sorted(free) if not are_alike(own[name], other[name])}
+    same = are_alike(clone(kind).set_params(**clone(parameters, safe=False)), clone(contestant))
     return parameters if same else None
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn import config_context
 from sklearn.base import BaseEstimator, clone
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
@@ -27,6 +26,7 @@ from skdeep.engine.per_model import to_device
 from skdeep.estimators.linear import LinearModel
 from skdeep.fitting.recipe import Member, Recipe, total_weights, values
 from skdeep.fitting.settings import FULL_BATCH
+from skdeep.model_selection.plain import without_checks
 from skdeep.model_selection.stacks import Apart
 
 #: Sizes of scaled columns below which a penalty might take them for nothing.
@@ -35,15 +35,9 @@ _SMALL = 1e-3
 
 @dataclass
 class Scaling:
-    """What a pipeline does to its rows before a linear model, if it is no more than to move and scale columns.
+    """What a pipeline does to its rows before a linear model, if it is no more than to move and scale columns."""
 
-    Attributes
-    ----------
-    steps : list of estimator
-        Unfitted: at most one scaler, and imputers, which do nothing to rows that are complete.
-    """
-
-    steps: list[Any]
+    steps: list[Any]  # unfitted: at most one scaler, and imputers, which do nothing to rows that are complete
 
     @classmethod
     def of(cls, estimator: Any) -> Scaling | None:
@@ -103,7 +97,7 @@ class Scaling:
 
     def factors(self, X: np.ndarray) -> np.ndarray:
         """Fit the scaler to some rows; return the factors of the columns."""
-        with config_context(assume_finite=True, skip_parameter_validation=True):
+        with without_checks():
             fitted = clone(self.scaler).fit(X)
         scale = fitted.scale_
         if scale is None:

@@ -30,6 +30,8 @@ _PARAMETER_COPIES = 6
 _HISTORY_COPIES = 4 * HISTORY
 #: Tensors of the size of a layer's activations: forward, backward, and one in passing.
 _ACTIVATION_COPIES = 3
+#: Values of the rows of all splits, at most, that are put into one array.
+MAX_IN_ONE_ARRAY = 1 << 24
 
 
 class Apart(Exception):
@@ -77,22 +79,12 @@ def fit_stack(
     *,
     with_probabilities: bool = True,
 ) -> list[Exception | None]:
-    """Fit several estimators to the same data, as one stack as far as the memory allows.
+    """Fit several estimators of one class to the same data, as one stack as far as the memory allows.
 
-    Parameters
-    ----------
-    members : sequence of estimators
-        Of one class, with the same parameters but for those in ``stackable``.
-    X, y, sample_weight, X_val, y_val, sample_weight_val
-        See ``fit``.
-    with_probabilities : bool
-        Whether anybody will ask for them; else no temperature is fitted.
-
-    Returns
-    -------
-    list of (Exception or None)
-        What each member's ``fit`` would have raised; those without an exception are fitted.
+    Their parameters are the same but for those in ``stackable``. Without probabilities, for which nobody will ask, no
+    temperature is fitted. Returned is what each member's ``fit`` would have raised; those with None are fitted.
     """
+    validation, how = (X_val, y_val, sample_weight_val), {"in_stack": True, "with_probabilities": with_probabilities}
     failures = [_invalid_parameters(member) for member in members]
     valid = [m for m, failure in enumerate(failures) if failure is None]
     if not valid:
@@ -107,15 +99,7 @@ def fit_stack(
         stack = [members[m] for m in part]
         try:
             with own_settings():
-                outcome = fit(
-                    stack,
-                    X,
-                    y,
-                    sample_weight,
-                    (X_val, y_val, sample_weight_val),
-                    in_stack=True,
-                    with_probabilities=with_probabilities,
-                )
+                outcome = fit(stack, X, y, sample_weight, validation, **how)
         except Exception as error:  # one member's fault, or a lack of memory: halves find out
             if len(part) > 1:
                 half = len(part) // 2

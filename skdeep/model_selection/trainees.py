@@ -19,7 +19,7 @@ from skdeep.engine.rows import MAX_VALUES
 from skdeep.engine.threads import at_most, threads_of_worker
 from skdeep.estimators.prediction import scores_of_members
 from skdeep.model_selection._sklearn import Taken, Whole, copied
-from skdeep.model_selection.evaluation import _Task, final_step, fit_candidates, is_promised, share_seed, together
+from skdeep.model_selection.evaluation import Task, final_step, fit_candidates, is_promised, share_seed, together
 
 # ---- validation data -------------------------------------------------------------------------------------------------
 
@@ -36,7 +36,7 @@ def _names_of_validation(final: BaseEstimator) -> frozenset[str]:
     return _VALIDATION | {alias for name in _VALIDATION if isinstance(alias := requests.get(name), str)}
 
 
-def _with_whole(task: _Task) -> dict[str, Any]:
+def _with_whole(task: Task) -> dict[str, Any]:
     """Wrap the arguments of ``fit`` so that scikit-learn takes parts of all but the validation data.
 
     Else it would do so wherever they happen to have as many rows as X.
@@ -48,7 +48,7 @@ def _with_whole(task: _Task) -> dict[str, Any]:
     }
 
 
-def with_whole_validation(call: tuple, task: _Task) -> tuple:
+def with_whole_validation(call: tuple, task: Task) -> tuple:
     """Change a call of ``_fit_and_score`` so that an estimator of ours gets its validation data whole."""
     if not is_promised(task):
         return call
@@ -144,10 +144,6 @@ class _Stack:
         plain = final.calibration == "temperature" and not final._averages_probabilities
         return not plain or _needs_probabilities(final, self.scorer)
 
-    @property
-    def _is_fitted(self) -> list[bool]:
-        return [failure is None for failure, _ in self._failures]
-
     def score(self, number: int, part: int, X: Data, *y: Data, **params: Any) -> Any:
         """Score one candidate on the test rows (part 0) or the training rows (1)."""
         if not _shares_rows(self.candidates[0], self.scorer):
@@ -170,7 +166,7 @@ class _Stack:
             except Exception:  # of a step that cannot transform these rows: scoring raises it as well
                 return self.candidates, X
         finals = [final_step(candidate) for candidate in self.candidates]
-        return _answering(finals, self._is_fitted, self.scorer, X), X
+        return _answering(finals, [failure is None for failure, _ in self._failures], self.scorer, X), X
 
 
 def _answering(finals: list, is_fitted: list[bool], scorer: Any, X: Any) -> list:
@@ -269,7 +265,7 @@ def evaluate_stack(seed: int, n_workers: int, *parts: Any, **shared: Any) -> lis
     return results
 
 
-def _taken_once(task: _Task) -> tuple:
+def _taken_once(task: Task) -> tuple:
     """Wrap X and y, for candidates to share their rows; of labels, which any metric may write to, each gets a copy."""
     X, y = task.X, task.y
     if get_config()["array_api_dispatch"] or get_tags(task.estimator).input_tags.pairwise:

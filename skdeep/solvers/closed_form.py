@@ -40,21 +40,11 @@ def rounding(n_rows: int, n_features: int, sparse: bool) -> float:
 class Ridge:
     r"""Least squares on some rows, to be solved for any alpha.
 
-    Parameters
-    ----------
-    rows : DenseRows, SparseRows or SharedRows
-        Of shared rows, each process has its own factor, and all are folded into one.
-    subset : ndarray of shape (m,), or None
-        Indices of the rows to learn from; None for all.
-    target : Tensor of shape (n, C)
-        Values, or indicators of 0 and 1, which stand for -1 and 1.
-    weight : ndarray of shape (n,), or None
-        Weight of each row; None for ones.
-    fit_intercept : bool
-    center : ndarray of shape (d,), optional
-        Means of the columns where they are known: of constant columns, without any rounding.
-    unit : ndarray of shape (d,), optional
-        What the penalty counts each column in, of dense rows; zero for a column that is constant. None for one.
+    Of shared rows, each process has its own factor, and all are folded into one. `subset` (m,) are the rows to learn
+    from, None for all. Targets (n, C) are values, or indicators of 0 and 1, which stand for -1 and 1; weights are (n,),
+    None for ones. `center` (d,) are the means of the columns where they are known: of constant columns, without any
+    rounding. `unit` (d,) is what the penalty counts each column in, of dense rows: zero for a column that is constant,
+    None for one.
     """
 
     def __init__(
@@ -185,15 +175,7 @@ class Ridge:
         return U, S, U * root.unsqueeze(1) / S, (Y - self.level) * root.unsqueeze(1)
 
     def solve(self, alphas: np.ndarray) -> tuple[Tensor, Tensor, np.ndarray]:
-        """Compute the solutions for K values of alpha.
-
-        Returns
-        -------
-        coef : Tensor of shape (K, C, d)
-        intercept : Tensor of shape (K, C)
-        value : ndarray of shape (K,)
-            The objective there.
-        """
+        """Compute solutions for K values of alpha: coefficients (K, C, d), intercepts (K, C) and objectives (K,)."""
         alpha = self._exact(torch.as_tensor(alphas)).view(-1, 1, 1)
         S = self.singular.unsqueeze(1)
         shrunk = S + alpha / S  # written so that no square overflows

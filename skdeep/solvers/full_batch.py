@@ -28,10 +28,6 @@ from skdeep.solvers.line_search import LineSearch
 from skdeep.solvers.newton import Newton
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return torch.linalg.vecdot(a, b)
-
-
 @dataclass
 class _Stack:
     """The models still on their way: where each is, where it is going, and how far along it has tried to go."""
@@ -80,14 +76,14 @@ class _Stack:
         gradient = self.gradient[index]
         direction = self.directions(models, self.point[index], gradient)
         self.direction[index] = direction
-        slope = to_numpy64(_dot(direction, gradient))
+        slope = to_numpy64(torch.linalg.vecdot(direction, gradient))
         self.search.put(models, LineSearch.begin(self.value[models], slope))
 
     def step(self) -> np.ndarray:
         """Pass over the rows: try each model's step; return the models that took theirs."""
         trial = self._ahead(self.search.step)
         value, gradient = self.objective(trial)
-        slope = to_numpy64(_dot(gradient, self.direction))
+        slope = to_numpy64(torch.linalg.vecdot(gradient, self.direction))
         taken = np.flatnonzero(self.search.judge(value, slope, self.rounding))
         index = index_of(taken, trial)
         self.point[index], self.gradient[index], self.value[taken] = trial[index], gradient[index], value[taken]
@@ -111,62 +107,37 @@ class _Stack:
         return torch.addcmul(self.point, self.direction, length.unsqueeze(1))
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How far the solver goes at most.
-
-    Attributes
-    ----------
-    iterations, evaluations : int
-        Of each model, and of its objective.
-    newton_params : int or None
-        Parameters of a linear model up to which directions are Newton's; None for ``Newton.max_params``.
-    """
-
-    iterations: int
-    evaluations: int
-    newton_params: int | None = None
-
-
 @torch.no_grad()
 def minimise(
     objective: Objective,
-    limits: Limits,
+    max_iter: int,
+    max_fun: int,
     progress: list[Progress],
     monitor: Monitor | None = None,
     observer: Observer | None = None,
+    newton_params: int | None = None,
 ) -> list[Progress]:
     """Minimise the objective of each model of a stack until its gradient's largest entry is at most its ``tol``.
 
-    Parameters
-    ----------
-    objective : Objective
-        Its ``batches`` are chunks of the data, summed into one gradient.
-    limits : Limits
-    progress : list of Progress
-        One per model. ``tol`` bounds the gradient; with ``watch_score``, the validation score can stop it as well.
-    monitor, observer
-        As in `skdeep.engine.training.train`.
-
-    Returns
-    -------
-    list of Progress
-        `progress`, with the final parameters in it. A keyboard interrupt ends training as
-        `skdeep.engine.progress.end_early` says.
+    The objective's ``batches`` are chunks of the data, summed into one gradient; `max_fun` bounds its evaluations. With
+    ``watch_score``, the validation score can stop a model as well; `monitor` and `observer` are as in
+    `skdeep.engine.training.train`. Directions are Newton's for linear models of up to `newton_params` parameters (None:
+    ``Newton.max_params``). Returned is `progress`, with the final parameters in it. A keyboard interrupt ends training
+    as `skdeep.engine.progress.end_early` says.
     """
     network, alive = objective.network, np.arange(len(progress))
     judge_start(network, progress, monitor)
     if observer is not None:
         observer.train_begin(network, None)
     try:
-        stack = _Stack.begin(objective, progress, limits.newton_params)
+        stack = _Stack.begin(objective, progress, newton_params)
         n_evaluations, ended = 1, alive
         while True:
             if len(ended):
                 if observer is not None:
                     observer.epoch_begin(progress[0].n_iter)
                 stack.aim(ended)
-            spent = n_evaluations >= limits.evaluations
+            spent = n_evaluations >= max_fun
             stuck = stack.search.hopeless | stack.at_rest
             if spent or stuck.any():
                 ended = np.arange(len(alive)) if spent else np.flatnonzero(stuck)
@@ -175,10 +146,10 @@ def minimise(
                 ended = stack.step()
                 n_evaluations += 1
             _end_of_iteration(stack, ended, alive, stuck, spent, monitor, observer)
-            spent = n_evaluations >= limits.evaluations
+            spent = n_evaluations >= max_fun
             done = np.array([p.stopped is not None or p.error is not None for p in stack.progress])
             own = (stack.progress[m] for m in ended)
-            done[ended] |= spent | np.array([p.n_iter >= min(limits.iterations, p.max_iter) for p in own], dtype=bool)
+            done[ended] |= spent | np.array([p.n_iter >= min(max_iter, p.max_iter) for p in own], dtype=bool)
             if done.all():
                 break
             if done.any():

@@ -41,33 +41,18 @@ _OWN = ("point", "memory", "filled", "size", "n_calls")
 
 @dataclass
 class LBFGS:
-    """The directions of models that have come differently far.
-
-    Attributes
-    ----------
-    objective : Objective
-    preconditioner : Preconditioner or None
-        What H_0 is but for its size; None for the identity.
-    point : Tensor of shape (K, P)
-        Where each model was last.
-    memory : Tensor of shape (K, 3 * HISTORY + 2, P)
-        Slots of S, of H_0 Y but for the size of H_0, with the last H_0 g, and of Y, with the last gradient g; what is
-        zero adds nothing.
-    filled : ndarray of shape (K, HISTORY)
-        In which iteration a slot was filled.
-    size : Tensor of shape (K,)
-        The size of H_0: before there is a pair, half a step to where the curvature of the start leads.
-    n_calls : ndarray of shape (K,)
-        Directions so far.
-    """
+    """The directions of models that have come differently far."""
 
     objective: Objective
-    preconditioner: Preconditioner | None
-    point: Tensor
+    preconditioner: Preconditioner | None  # what H_0 is but for its size; None for the identity
+    point: Tensor  # where each model was last, (K, P)
+    #: Slots (K, 3 * HISTORY + 2, P) of S, of H_0 Y but for the size of H_0, with the last H_0 g, and of Y, with the
+    #: last gradient g; what is zero adds nothing.
     memory: Tensor
-    filled: np.ndarray
+    filled: np.ndarray  # in which iteration a slot was filled, (K, HISTORY)
+    #: The size (K,) of H_0: before there is a pair, half a step to where the curvature of the start leads.
     size: Tensor
-    n_calls: np.ndarray
+    n_calls: np.ndarray  # directions so far, (K,)
 
     @classmethod
     def begin(cls, objective: Objective, point: Tensor) -> LBFGS:

@@ -30,28 +30,15 @@ _INSIDE = (0.12, 0.88)
 
 @dataclass
 class LineSearch:
-    """State of the searches: one entry per model in each array.
+    """State of the searches: one entry per model in each array, (K,)."""
 
-    Attributes
-    ----------
-    value, slope : ndarray of shape (K,)
-        At the start.
-    step : ndarray of shape (K,)
-        The next trial.
-    low, low_value, low_slope : ndarray of shape (K,)
-        The longest step known to be too short, which lowers the value (0: the start).
-    high, high_value, high_slope : ndarray of shape (K,)
-        The shortest step known to be too long (infinite: none).
-    n_trials : ndarray of shape (K,)
-    """
-
-    value: np.ndarray
+    value: np.ndarray  # at the start
     slope: np.ndarray
-    step: np.ndarray
-    low: np.ndarray
+    step: np.ndarray  # the next trial
+    low: np.ndarray  # the longest step known to be too short, which lowers the value (0: the start)
     low_value: np.ndarray
     low_slope: np.ndarray
-    high: np.ndarray
+    high: np.ndarray  # the shortest step known to be too long (infinite: none)
     high_value: np.ndarray
     high_slope: np.ndarray
     n_trials: np.ndarray

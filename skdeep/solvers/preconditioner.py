@@ -26,23 +26,14 @@ from skdeep.solvers.curvature import curvature, ridge, to_blocks, to_flat, width
 
 @dataclass
 class Preconditioner:
-    """Inverse Hessians of a stack of linear models, as the blocks above: the identity before they are computed.
-
-    Attributes
-    ----------
-    objective : Objective
-    inverse : Tensor of shape (K, C, D, D)
-        Inverses of the blocks.
-    of_shift : Tensor of shape (K, 1, D)
-        Inverse curvature along a common shift of the scores.
-    """
+    """Inverse Hessians of a stack of linear models, as the blocks above: the identity before they are computed."""
 
     #: Most entries of the blocks of one model.
     max_entries: ClassVar[int] = 2**20
 
     objective: Objective
-    inverse: Tensor
-    of_shift: Tensor
+    inverse: Tensor  # of the blocks, (K, C, D, D)
+    of_shift: Tensor  # inverse curvature along a common shift of the scores, (K, 1, D)
 
     @classmethod
     def of(cls, objective: Objective) -> Preconditioner | None:
