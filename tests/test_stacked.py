@@ -47,6 +47,7 @@ from skdeep.model_selection import StackingWarning, _sklearn, one_standard_error
 from skdeep.model_selection import grid as grids
 from skdeep.model_selection import stacks as stacking
 from skdeep.model_selection.evaluation import are_alike
+from skdeep.model_selection.stacks import fit_stack
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -803,3 +804,20 @@ def test_a_fault_of_ours_is_no_secret(monkeypatch):
     with pytest.warns(RuntimeWarning, match="_forgotten"):
         found = OwnGridSearchCV(SoftmaxClassifier(), {"alpha": ALPHAS}, cv=3).fit(X, Y)
     np.testing.assert_allclose(of_search(found), of_search(expected))
+
+
+def test_a_fault_of_a_stack_is_told(monkeypatch):
+    """Models apart have the same results; that the stack failed is not to go unnoticed."""
+    solve, (X, y) = fitting.solve, load_iris(return_X_y=True)
+
+    def broken(stack):
+        if len(stack.members) > 1:
+            raise IndexError("too far")
+        return solve(stack)
+
+    monkeypatch.setattr(fitting, "solve", broken)
+    models = [SoftmaxClassifier(alpha=alpha) for alpha in (0.01, 0.1)]
+    with pytest.warns(RuntimeWarning, match="A fault of skdeep's .*too far"):
+        assert fit_stack(models, X, y) == [None, None]
+    alone = SoftmaxClassifier(alpha=0.1).fit(X, y)
+    np.testing.assert_allclose(models[1].coef_, alone.coef_, atol=1e-10)

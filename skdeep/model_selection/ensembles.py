@@ -30,9 +30,9 @@ from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.starts import begin, end
 from skdeep.fitting.torch_settings import own_settings
 from skdeep.model_selection.evaluation import Task, of_one_kind, share_seed
-from skdeep.model_selection.grid import is_plain_call, result_of, steps_of, warn_of_fault
+from skdeep.model_selection.grid import is_plain_call, result_of, steps_of
 from skdeep.model_selection.grid_rows import WITHOUT_UNIT
-from skdeep.model_selection.stacks import MAX_IN_ONE_ARRAY, Apart, stackable_now, why_alone
+from skdeep.model_selection.stacks import MAX_IN_ONE_ARRAY, Apart, stackable_now, warn_of_fault, why_alone
 
 #: Weights of all members of a stack: with more, nothing is gained.
 _MAX_PARAMS = 1 << 21

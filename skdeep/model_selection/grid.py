@@ -10,7 +10,6 @@ stack for each split.
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -45,15 +44,13 @@ from skdeep.model_selection.evaluation import Same, Task, final_step, is_promise
 from skdeep.model_selection.grid_rows import GridRows, Split
 from skdeep.model_selection.quick_scores import QuickScorers, name_of
 from skdeep.model_selection.scaled import Scaling
-from skdeep.model_selection.stacks import Apart, capacity, stackable_now, why_alone
+from skdeep.model_selection.stacks import Apart, capacity, stackable_now, warn_of_fault, why_alone
 from skdeep.model_selection.trainees import methods_of, only_asks, scorers_of
 
 #: Parameters in which the candidates of a grid of exact solutions may differ.
 _FREE = frozenset({"alpha", "l1_ratio", "tol", "class_weight", "random_state"})
 #: Parameters of all models that are trained by mini-batches on a CPU at a time: with more, nothing is gained.
 _MAX_PARAMS = 1 << 20
-#: Errors that no data should raise.
-_FAULTS = (AssertionError, AttributeError, LookupError, NameError)
 #: Values of scores that a grid may take at a time.
 _MAX_SCORES = 4 * MAX_VALUES
 
@@ -99,17 +96,6 @@ def _evaluate_grid(tasks: list[Task], seed: int, n_workers: int) -> list[dict] |
     times = {"fit_time": fit_time, "score_time": score_time}
     own = [marks[row[_split(task)]][column[Same(task.options["parameters"])]] for task in tasks]
     return [result_of(task, mark, times) for task, mark in zip(tasks, own, strict=True)]
-
-
-def warn_of_fault(error: Exception) -> None:
-    """Warn of an error that no data should raise, which has kept models of several splits apart."""
-    if isinstance(error, _FAULTS):
-        warnings.warn(
-            f"A fault of skdeep's ({error!r}) keeps it from training the models of all splits together. Those of "
-            "each split are: the results are the same, and take longer. Please report it.",
-            RuntimeWarning,
-            stacklevel=3,
-        )
 
 
 def result_of(task: Task, mark: Any, times: dict[str, float]) -> dict[str, Any]:

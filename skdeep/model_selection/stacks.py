@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,8 +35,23 @@ _ACTIVATION_COPIES = 3
 MAX_IN_ONE_ARRAY = 1 << 24
 
 
+#: Errors that no data should raise.
+_FAULTS = (AssertionError, AttributeError, LookupError, NameError)
+
+
 class Apart(Exception):
     """Raised where models cannot be one stack; its message says why."""
+
+
+def warn_of_fault(error: Exception) -> None:
+    """Warn of an error that no data should raise, which has kept models apart."""
+    if isinstance(error, _FAULTS):
+        warnings.warn(
+            f"A fault of skdeep's ({error!r}) keeps it from training models together. They are trained apart: the "
+            "results are the same, and take longer. Please report it.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def why_alone(estimator: BaseEstimator) -> str | None:
@@ -102,6 +118,7 @@ def fit_stack(
                 outcome = fit(stack, X, y, sample_weight, validation, **how)
         except Exception as error:  # one member's fault, or a lack of memory: halves find out
             if len(part) > 1:
+                warn_of_fault(error)
                 half = len(part) // 2
                 waiting[:0] = [part[:half], part[half:]]
                 continue
