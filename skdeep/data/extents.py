@@ -12,8 +12,8 @@ from skdeep.engine.shards import AnyRows
 
 #: Rows that the step size is judged by, and steps of the power iteration.
 _SAMPLE_ROWS, _POWER_STEPS = 2048, 20
-#: Columns up to which the products of all cost less than so many passes over the rows.
-_GRAM_COLUMNS = 512
+#: Columns up to which the products of all cost less than so many passes over the rows; and values of all models'.
+_GRAM_COLUMNS, _MAX_PRODUCTS = 512, 1 << 22
 
 
 def gram_extents(
@@ -41,7 +41,6 @@ def _gram_extent(
     like = X.values() if X.layout is torch.sparse_csr else X
     mu = like.new_zeros(d, 1) if center is None else center
     s = like.new_ones(d, 1) if scale is None else scale
-    n_models = max(mu.shape[1], s.shape[1])
     if X.layout is torch.sparse_csr:
         squares = like.new_zeros(d).index_add_(0, X.col_indices(), like.square()).unsqueeze(1)  # sparse: no center
         total = transposed_product(X, like.new_ones(m, 1))
@@ -50,14 +49,33 @@ def _gram_extent(
         total = X.sum(0).unsqueeze(1)
         squares = X.square().sum(0).unsqueeze(1) - 2 * mu * total + m * mu.square()
     square = (squares * s.square()).sum(0)
-    gram = X.t() @ X if X.layout is torch.strided and d <= _GRAM_COLUMNS else None
+    norm = _by_products(X, total, mu, s) if X.layout is torch.strided and d <= _GRAM_COLUMNS else None
+    return to_numpy64(_by_passes(X, total, mu, s) if norm is None else norm), to_numpy64(square) / m + 1.0
 
-    def product(w: Tensor) -> Tensor:
-        """Compute X.T @ X @ w."""
-        if X.layout is torch.sparse_csr:
-            return transposed_product(X, X @ w)
-        return X.t() @ (X @ w) if gram is None else gram @ w
 
+def _by_products(X: Tensor, total: Tensor, mu: Tensor, s: Tensor) -> Tensor | None:
+    """Find the largest eigenvalues (K,) from the products of all columns; None where these are too many."""
+    (m, d), n_models = X.shape, max(mu.shape[1], s.shape[1])
+    if n_models * (d + 1) ** 2 > _MAX_PRODUCTS:
+        return None
+    gram = X.new_empty(d + 1, d + 1)
+    gram[:d, :d], gram[:d, d], gram[d, :d], gram[d, d] = X.t() @ X, total[:, 0], total[:, 0], m
+    # (x - mu) s and one, from x and one
+    change = torch.diag_embed(torch.cat([s.t(), s.new_ones(s.shape[1], 1)], dim=1)).expand(n_models, -1, -1).clone()
+    change[:, :d, d] = -(mu * s).t()
+    products = change @ gram @ change.mT / m
+    v = products.new_full((n_models, d + 1, 1), d**-0.5)
+    v[:, d] = 1
+    for _ in range(_POWER_STEPS):
+        w = products @ v
+        norm = torch.linalg.vector_norm(w, dim=1, keepdim=True)
+        v = w / norm
+    return norm[:, 0, 0]
+
+
+def _by_passes(X: Tensor, total: Tensor, mu: Tensor, s: Tensor) -> Tensor:
+    """Find the largest eigenvalues (K,) by passes over the rows."""
+    (m, d), n_models = X.shape, max(mu.shape[1], s.shape[1])
     v = s.new_full((d, n_models), d**-0.5)
     c = v.new_ones(n_models)
     norm = c
@@ -65,7 +83,9 @@ def _gram_extent(
         w = s * v
         offset = c - (mu * w).sum(0)
         of_one = (total * w).sum(0) + m * offset
-        v, c = s * (product(w) + total * offset - mu * of_one) / m, of_one / m
+        of_rows = X @ w
+        product = transposed_product(X, of_rows) if X.layout is torch.sparse_csr else X.t() @ of_rows
+        v, c = s * (product + total * offset - mu * of_one) / m, of_one / m
         norm = torch.sqrt(v.square().sum(0) + c * c)
         v, c = v / norm, c / norm
-    return to_numpy64(norm), to_numpy64(square) / m + 1.0
+    return norm
