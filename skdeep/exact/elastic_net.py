@@ -46,7 +46,9 @@ _FEW_COLUMNS, _MAX_COLUMNS = 128, 512
 #: Rounding of moments that leaves a duality gap as it is, as a part of it.
 _HIDDEN = 0.1
 #: Most coordinates of a curvature that is computed as a matrix, and most second derivatives of the loss.
-_MAX_MATRIX, _MAX_SECOND = 600, 2**24
+_MAX_MATRIX, _MAX_SECOND = 400, 2**24
+#: Share of the longest subgradient that a step leaves: where conjugate gradients take it, and else.
+_ROUGHLY, _NEARLY = 1e-2, 1e-3
 #: Most values of all columns' products with one another with which all second derivatives are computed at once.
 _MAX_GRAM = 2**16
 #: Values of columns that are taken at a time.
@@ -308,7 +310,8 @@ class _Problem:
             followed = np.arange(len(state.x))
         x, kappa, slope = state.x[followed], self.kappa[followed], gradient[followed]
         sign = np.sign(x)
-        tol = 1e-2 * max(float((np.abs(slope + kappa * sign) - kappa * (sign == 0)).max(initial=0)), 0)
+        longest = float((np.abs(slope + kappa * sign) - kappa * (sign == 0)).max(initial=0))
+        tol = (_ROUGHLY if is_large else _NEARLY) * max(longest, 0)
         family = self._family[followed] if self._family is not None else None
         problem = Quadratic(slope, x, kappa, tol, family, self.shape[0])
         if is_large:

@@ -178,8 +178,11 @@ def _solved(H: np.ndarray, right: np.ndarray) -> np.ndarray | None:
 
 
 def _conjugate_gradients(rows: Rows, terms: Terms, bends: Bends, gradient: np.ndarray, intercept: bool) -> np.ndarray:
-    """Solve a system roughly, by products with the rows only."""
+    """Solve a system roughly, by products with the rows that have free terms only."""
     free, coupling, scale, factor = bends
+    there = free[0].any(0).nonzero()[0]
+    rows, terms, free, scale = rows.select(there), terms.of_rows(there), free[:, :, there], scale[:, there]
+    coupling = None if coupling is None else coupling[:, there]
     C, D = gradient.shape
     F = free * scale[:, None]
     q = None if coupling is None else coupling[:, None]
@@ -220,10 +223,10 @@ _PIN = 1e-3
 
 
 def _preconditioner(rows: Rows, second: np.ndarray, factor: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Make a function that solves with each class's block, or with an estimate of the diagonal."""
+    """Make a function that solves with each class's block, or with the diagonal."""
     C, D = factor.shape
     if D > _MAX_COLUMNS:
-        diagonal = factor + second.sum(1, keepdims=True)  # columns are scaled: the mean of their squares is one
+        diagonal = factor + rows.diagonal(second)
         return lambda residual: residual / diagonal
     blocks = []
     for bend, own in zip(second, factor, strict=True):

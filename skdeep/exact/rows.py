@@ -99,11 +99,11 @@ class Rows:
 
     def columns(self, index: np.ndarray, part: slice) -> np.ndarray:
         """Take some columns, (m, part of n), dense."""
-        return self._columns[index, part]
+        return self.Z[part].take(index, 1).T
 
     def narrow(self, index: np.ndarray) -> Rows:
         """Take some columns, in rising order, as an operator."""
-        return Rows(self._columns[index].T)
+        return Rows(self.Z.take(index, 1))
 
     @cached_property
     def _columns(self) -> np.ndarray:
