@@ -198,7 +198,7 @@ def _conjugate_gradients(rows: Rows, terms: Terms, bends: Bends, gradient: np.nd
             found[:, -1] += pin * step[:, -1].sum()
         return found
 
-    precondition = _preconditioner(rows, terms.second(free, coupling)[0] * scale, factor[0])
+    precondition = _preconditioner(rows, terms.second(free, coupling)[0] * scale, factor[0], intercept)
     step, residual = np.zeros_like(gradient), -gradient
     conditioned = precondition(residual)
     direction, length = conditioned, np.vdot(residual, conditioned)
@@ -222,11 +222,14 @@ def _conjugate_gradients(rows: Rows, terms: Terms, bends: Bends, gradient: np.nd
 _PIN = 1e-3
 
 
-def _preconditioner(rows: Rows, second: np.ndarray, factor: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Make a function that solves with each class's block, or with the diagonal."""
+def _preconditioner(
+    rows: Rows, second: np.ndarray, factor: np.ndarray, intercept: bool
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Make a function that solves with each class's block, or with the penalty."""
     C, D = factor.shape
     if D > _MAX_COLUMNS:
-        diagonal = factor + rows.diagonal(second)
+        diagonal = factor.copy()  # free terms add as many other eigenvalues as they are, fewer than there are columns
+        diagonal[:, D - intercept :] += second.sum(1, keepdims=True)
         return lambda residual: residual / diagonal
     blocks = []
     for bend, own in zip(second, factor, strict=True):
