@@ -83,3 +83,35 @@ def test_terms_added_up_by_class_give_the_same_direction(n, d, C, monkeypatch):
     found = hinge_newton.directions(rows, terms, bends, gradient, True, by_class)
     assert calls
     np.testing.assert_allclose(found, known, rtol=1e-9, atol=1e-12 * np.abs(known).max())
+
+
+@pytest.mark.parametrize("ridge", [1e-3, 1e-1])
+def test_conjugate_gradients_take_few_products_of_rows_with_free_terms(ridge, monkeypatch):
+    """As if columns were equally common there, they took 90 and 45 products with all rows."""
+    rng = np.random.default_rng(0)
+    n, d, C = 300, 400, 3
+    X = (rng.random((n, d)) < 0.005 + 0.5 / np.arange(1, d + 1)).astype(float)  # a few common words, and many rare ones
+    X /= np.maximum(np.sqrt((X * X).mean(0)), 1e-3)
+    terms = WestonWatkins(rng.integers(0, C, n), C).terms(1)
+    free = np.zeros((1, C, n), dtype=bool)
+    free[:, :, :60] = rng.random((1, C, 60)) < 0.5
+    free[:, terms.codes, np.arange(n)] = False
+    rows, scale = SparseRows(sparse.csr_array(X), False), np.full((1, n), 1 / n)
+    gradient = rng.normal(size=(C, d))
+    bends = hinge_newton.Bends(free, None, scale, np.full((1, C, d), ridge))
+    monkeypatch.setattr(hinge_newton, "_INEXACT", 1e-6)
+    sizes, scores = [], SparseRows.scores
+
+    def counted(self, params):
+        sizes.append(self.shape[0])
+        return scores(self, params)
+
+    monkeypatch.setattr(SparseRows, "scores", counted)
+    step = hinge_newton._conjugate_gradients(rows, terms, bends, gradient, False)
+    assert set(sizes) == {np.count_nonzero(free.any((0, 1)))}
+    assert len(sizes) < (60 if ridge < 1e-2 else 40)
+
+    index = free.nonzero()
+    E = terms.directions(free, index, None) * np.sqrt(scale[0, index[2]])[:, None]
+    exact = hinge_newton._of_terms(E, rows.select(index[2]), bends.factor[0], gradient, False)
+    np.testing.assert_allclose(step, exact, atol=1e-4 * np.abs(exact).max())

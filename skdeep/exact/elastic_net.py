@@ -19,11 +19,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from skdeep.exact import projected
 from skdeep.exact.descent import summed
 from skdeep.exact.losses import At, RowLoss, SquaredLoss
 from skdeep.exact.moments import Moments
 from skdeep.exact.path import chained
-from skdeep.exact.quadratic import Curvature, Matrix, Quadratic, minimise
+from skdeep.exact.quadratic import Matrix, Quadratic, minimise
 from skdeep.exact.rows import Rows, SparseRows, of_both
 
 #: Coordinates at zero whose gradient is this part of what would move them are followed too.
@@ -45,13 +46,13 @@ _FEW_COLUMNS, _MAX_COLUMNS = 128, 512
 #: Rounding of moments that leaves a duality gap as it is, as a part of it.
 _HIDDEN = 0.1
 #: Most coordinates of a curvature that is computed as a matrix, and most second derivatives of the loss.
-_MAX_MATRIX, _MAX_SECOND = 1500, 2**24
+_MAX_MATRIX, _MAX_SECOND = 400, 2**24
+#: Share of the longest subgradient that a step leaves: where conjugate gradients take it, and else.
+_ROUGHLY, _NEARLY = 1e-2, 1e-3
 #: Most values of all columns' products with one another with which all second derivatives are computed at once.
 _MAX_GRAM = 2**16
 #: Values of columns that are taken at a time.
 _CHUNK_VALUES = 2**21
-#: Conjugate gradients: how far residuals fall, and most steps.
-_CG_TOL, _MAX_CG = 1e-8, 500
 #: What leaves no curvature zero.
 _TINY = 1e-200
 
@@ -198,10 +199,9 @@ class _Problem:
         self.is_ridged = self.rho > 0
         C, D = self.shape
         # A common shift of a column's coefficients changes only the norm, which is least where their median is zero.
-        is_shifted = (
-            np.tile((kappa > 0) & (rho == 0), C) if loss.shift_invariant and C > 1 else np.zeros(C * D, dtype=bool)
-        )
-        self._family = np.where(is_shifted, np.tile(np.arange(D), C), -1) if is_shifted.any() else None
+        self._has_shift = (kappa > 0) & (rho == 0) & (loss.shift_invariant and C > 1)
+        family = np.where(self._has_shift, np.arange(D), -1)
+        self._family = np.tile(family, C) if self._has_shift.any() else None
         self.unit = loss.unit
         if C > 1:
             self._of_pair = of_both(C).reshape(C, C)
@@ -211,7 +211,7 @@ class _Problem:
         state = self._at(np.zeros_like(x))
         self.smallest = SMALLEST * state.value
         if x.any():
-            begin = self._at(self._shifted(x))
+            begin = self._at(projected.shifted(x.reshape(self.shape), self._has_shift).ravel())
             state = begin if begin.value < state.value else state
         curve, bound, settling, is_settled = [state.value], -np.inf, 0, False
         gradient, damping = self._gradient(state), _DAMPING
@@ -254,15 +254,6 @@ class _Problem:
             # Of all intercepts with the same loss, those of least norm.
             params[:, self._is_free_column] -= params[:, self._is_free_column].mean(0)
         return params, self._relative(state.value, bound), curve
-
-    def _shifted(self, x: np.ndarray) -> np.ndarray:
-        """Shift coefficients so that no column's are all other than zero without need."""
-        if self._family is None:
-            return x
-        params = x.reshape(self.shape)
-        median = np.sort(params, axis=0)[(self.shape[0] - 1) // 2]
-        median[(params == 0).any(0) | (self._family[: self.shape[1]] < 0)] = 0
-        return (params - median).ravel()
 
     def _relative(self, value: float, bound: float) -> float:
         if value == 0:  # nothing is below it
@@ -314,12 +305,19 @@ class _Problem:
         followed = self._followed(state.x, gradient)
         if not len(followed):
             return np.zeros_like(state.x), 0.0
+        is_large = self._is_large(len(followed))
+        if is_large:
+            followed = np.arange(len(state.x))
         x, kappa, slope = state.x[followed], self.kappa[followed], gradient[followed]
         sign = np.sign(x)
-        tol = 1e-3 * max(float((np.abs(slope + kappa * sign) - kappa * (sign == 0)).max(initial=0)), 0)
-        curvature = self._curvature(state, followed, damping)
+        longest = float((np.abs(slope + kappa * sign) - kappa * (sign == 0)).max(initial=0))
+        tol = (_ROUGHLY if is_large else _NEARLY) * max(longest, 0)
         family = self._family[followed] if self._family is not None else None
-        end = minimise(Quadratic(curvature, slope, x, kappa, tol, family, self.shape[0]))
+        problem = Quadratic(slope, x, kappa, tol, family, self.shape[0])
+        if is_large:
+            end = projected.minimise(self._products(state, damping), problem)
+        else:
+            end = minimise(self._curvature(state, followed, damping), problem)
         step = np.zeros_like(state.x)
         step[followed] = end - x
         return step, float(slope @ (end - x) + kappa @ (np.abs(end) - np.abs(x)))
@@ -334,11 +332,28 @@ class _Problem:
         beyond = np.where((x != 0) | self.is_free, np.inf, size - self.kappa)
         return np.sort(np.argpartition(-beyond, many)[:many])
 
-    def _curvature(self, state: _State, index: np.ndarray, damping: float) -> Curvature:
+    def _is_large(self, n_followed: int) -> bool:
+        """Tell whether second derivatives of some coordinates are too many for a matrix."""
+        C = self.shape[0]
+        return n_followed > _MAX_MATRIX or C * (C + 1) // 2 * len(self.weight) > _MAX_SECOND
+
+    def _products(self, state: _State, damping: float) -> projected.Curvature:
+        """State what products with the second derivatives of all coordinates are."""
+        loss, weight = self.loss, self.weight
+        diagonal = self.rows.diagonal(loss.diagonal(state.scores, state.at)[0] * weight)
+        ridge = self.rho.reshape(self.shape) + damping * diagonal + _TINY
+        if loss.separable:
+            second = loss.second(state.scores, state.at)[0] * weight
+            return projected.Curvature(self.rows, lambda moved: second * moved, ridge, diagonal + ridge)
+
+        def times(moved: np.ndarray) -> np.ndarray:
+            return loss.times_second(state.scores, state.at, moved[None])[0] * weight
+
+        return projected.Curvature(self.rows, times, ridge, diagonal + ridge)
+
+    def _curvature(self, state: _State, index: np.ndarray, damping: float) -> Matrix:
         """Compute the second derivatives of some coordinates."""
         C, n = self.shape[0], len(self.weight)
-        if len(index) > _MAX_MATRIX or C * (C + 1) // 2 * n > _MAX_SECOND:
-            return _Products(self, state, index, damping)
         of_class, column = np.divmod(index, self.shape[1])
         second = self.loss.second(state.scores, state.at)[0] * self.weight
         if C > 1 and n * self.shape[1] ** 2 <= _MAX_GRAM:
@@ -378,48 +393,3 @@ class _Problem:
                 return found, length
             length /= 2
         return None, length
-
-
-class _Products:
-    """A curvature that is too large for a matrix, by its products."""
-
-    def __init__(self, problem: _Problem, state: _State, index: np.ndarray, damping: float):
-        self._problem, self._state, self._index = problem, state, index
-        self._rows = problem.rows.narrow(index) if problem.shape[0] == 1 else None
-        second = problem.loss.diagonal(state.scores, state.at)[0] @ problem.weight
-        self._diagonal = second[index // problem.shape[1]] + problem.rho[index]
-        self._ridge = problem.rho[index] + damping * self._diagonal + _TINY
-        self._diagonal += _TINY
-
-    def times(self, index: np.ndarray, direction: np.ndarray) -> np.ndarray:
-        problem, state = self._problem, self._state
-        if self._rows is not None:
-            of_index = np.zeros(len(self._index))
-            of_index[index] = direction
-            product = problem.loss.times_second(state.scores, state.at, self._rows.scores(of_index[None, None]))
-            return self._rows.back(product * problem.weight).ravel() + self._ridge * of_index
-        params = np.zeros(problem.shape[0] * problem.shape[1])
-        params[self._index[index]] = direction
-        scores = problem.rows.scores(params.reshape(1, *problem.shape))
-        product = problem.loss.times_second(state.scores, state.at, scores)
-        return problem.rows.back(product * problem.weight).ravel()[self._index] + self._ridge * params[self._index]
-
-    def solve(self, index: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """Solve the equations by conjugate gradients, each step of which is lower for the quadratic function."""
-        found, residual = np.zeros_like(right), right.copy()
-        scaled = residual / self._diagonal[index]
-        direction, size = scaled, scaled @ residual
-        enough = _CG_TOL**2 * size
-        for _ in range(_MAX_CG):
-            if not size > enough:
-                break
-            product = self.times(index, direction)[index]
-            curvature = direction @ product
-            if not curvature > 0:
-                break
-            found += size / curvature * direction
-            residual -= size / curvature * product
-            scaled = residual / self._diagonal[index]
-            size, before = scaled @ residual, size
-            direction = scaled + size / before * direction
-        return found

@@ -178,8 +178,11 @@ def _solved(H: np.ndarray, right: np.ndarray) -> np.ndarray | None:
 
 
 def _conjugate_gradients(rows: Rows, terms: Terms, bends: Bends, gradient: np.ndarray, intercept: bool) -> np.ndarray:
-    """Solve a system roughly, by products with the rows only."""
+    """Solve a system roughly, by products with the rows that have free terms only."""
     free, coupling, scale, factor = bends
+    there = free[0].any(0).nonzero()[0]
+    rows, terms, free, scale = rows.select(there), terms.of_rows(there), free[:, :, there], scale[:, there]
+    coupling = None if coupling is None else coupling[:, there]
     C, D = gradient.shape
     F = free * scale[:, None]
     q = None if coupling is None else coupling[:, None]
@@ -195,7 +198,7 @@ def _conjugate_gradients(rows: Rows, terms: Terms, bends: Bends, gradient: np.nd
             found[:, -1] += pin * step[:, -1].sum()
         return found
 
-    precondition = _preconditioner(rows, terms.second(free, coupling)[0] * scale, factor[0])
+    precondition = _preconditioner(rows, terms.second(free, coupling)[0] * scale, factor[0], intercept)
     step, residual = np.zeros_like(gradient), -gradient
     conditioned = precondition(residual)
     direction, length = conditioned, np.vdot(residual, conditioned)
@@ -219,11 +222,14 @@ def _conjugate_gradients(rows: Rows, terms: Terms, bends: Bends, gradient: np.nd
 _PIN = 1e-3
 
 
-def _preconditioner(rows: Rows, second: np.ndarray, factor: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Make a function that solves with each class's block, or with an estimate of the diagonal."""
+def _preconditioner(
+    rows: Rows, second: np.ndarray, factor: np.ndarray, intercept: bool
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Make a function that solves with each class's block, or with the penalty."""
     C, D = factor.shape
     if D > _MAX_COLUMNS:
-        diagonal = factor + second.sum(1, keepdims=True)  # columns are scaled: the mean of their squares is one
+        diagonal = factor.copy()  # free terms add as many other eigenvalues as they are, fewer than there are columns
+        diagonal[:, D - intercept :] += second.sum(1, keepdims=True)
         return lambda residual: residual / diagonal
     blocks = []
     for bend, own in zip(second, factor, strict=True):

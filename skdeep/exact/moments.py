@@ -231,7 +231,7 @@ class Moments:
             if above <= gap * best[1]:
                 break
             tol = _TOL * float(np.abs(slope).max())
-            params = minimise(Quadratic(Matrix(hessian), slope + rho * params, params, kappa, tol))
+            params = minimise(Matrix(hessian), Quadratic(slope + rho * params, params, kappa, tol))
         return best
 
     @staticmethod
@@ -269,13 +269,13 @@ def _along(
 ) -> np.ndarray:
     """Find the coordinates at a penalty from those at another, by penalties in between where it is too far."""
     last, now = start
-    problem = Quadratic(curvature, curvature.matrix @ now - b, now, kappa, tol)
-    found = exchange(problem, _MAX_EXCHANGES)
+    problem = Quadratic(curvature.matrix @ now - b, now, kappa, tol)
+    found = exchange(curvature, problem, _MAX_EXCHANGES)
     if found is None and halvings:
         half = np.sqrt(last * kappa)
         now = _along(curvature, b, start, half, tol, halvings - 1)
         return _along(curvature, b, (half, now), kappa, tol, halvings - 1)
-    return minimise(problem) if found is None else found
+    return minimise(curvature, problem) if found is None else found
 
 
 def _above(

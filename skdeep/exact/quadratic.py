@@ -6,31 +6,21 @@ Minimise over u ``g'(u - x) + (u - x)' H (u - x) / 2 + sum_j kappa_j |u_j|``, wi
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg.lapack import dposv
 
 #: Of coordinates that should leave zero, those go first whose slope is at least this part of the steepest's.
-_FIRST = 0.3
+FIRST = 0.3
 #: Exchanges that need not make less wrong than before, and exchanges in all.
 _PATIENCE, _MAX_EXCHANGES = 3, 40
 #: Sweeps and steps of the methods that cannot fail, of which any number leads down.
 _MAX_SWEEPS = _MAX_DESCENTS = 10
 
 
-class Curvature(Protocol):
-    """A positive definite matrix H."""
-
-    def solve(self, index: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """Solve the equations of some coordinates."""
-
-    def times(self, index: np.ndarray, direction: np.ndarray) -> np.ndarray:
-        """Multiply all rows of some columns by a direction."""
-
-
 class Matrix:
-    """A curvature as a matrix."""
+    """A curvature, a positive definite matrix H."""
 
     def __init__(self, matrix: np.ndarray):
         self.matrix = matrix
@@ -43,6 +33,7 @@ class Matrix:
         return self._taken[1]
 
     def solve(self, index: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Solve the equations of some coordinates."""
         if not len(index):
             return right
         part = self._rows(index).take(index, 1)
@@ -51,6 +42,7 @@ class Matrix:
         return np.linalg.lstsq(part, right, rcond=1e-14)[0] if fault else found
 
     def times(self, index: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        """Multiply all rows of some columns by a direction."""
         return direction @ self._rows(index)
 
 
@@ -59,7 +51,6 @@ class Quadratic(NamedTuple):
 
     Attributes
     ----------
-    curvature : Curvature
     gradient, x : ndarrays of shape (m,)
     kappa : ndarray of shape (m,)
     tol : float
@@ -70,7 +61,6 @@ class Quadratic(NamedTuple):
         Coordinates of a family.
     """
 
-    curvature: Curvature
     gradient: np.ndarray
     x: np.ndarray
     kappa: np.ndarray
@@ -79,19 +69,19 @@ class Quadratic(NamedTuple):
     size: int = 0
 
 
-def minimise(problem: Quadratic) -> np.ndarray:
+def minimise(curvature: Matrix, problem: Quadratic) -> np.ndarray:
     """Find the minimum, or, of problems that are hard, a point that is lower than x, if there is one."""
-    found = exchange(problem)
-    return _descend(_swept(problem)) if found is None else found
+    found = exchange(curvature, problem)
+    return _descend(curvature, _swept(curvature, problem)) if found is None else found
 
 
-def exchange(problem: Quadratic, most: int = _MAX_EXCHANGES) -> np.ndarray | None:
+def exchange(curvature: Matrix, problem: Quadratic, most: int = _MAX_EXCHANGES) -> np.ndarray | None:
     """Find the minimum by exchanging at a time all signs that turn out wrong, until none is: a few times, most often.
 
     Block principal pivoting (Portugal, Júdice & Vicente 1994), where nothing descends, so that it may fail: None, after
     so many exchanges at most.
     """
-    curvature, gradient, x, kappa, tol, _, _ = problem
+    gradient, x, kappa, tol, _, _ = problem
     sign = np.sign(x)
     index = sign.nonzero()[0]
     if len(index):
@@ -109,8 +99,8 @@ def exchange(problem: Quadratic, most: int = _MAX_EXCHANGES) -> np.ndarray | Non
         wrong = index[(there * slopes <= 0) & (slopes != 0)]
         beyond = np.abs(slope) - kappa
         beyond[index] = 0
-        entering = beyond > tol
-        n_wrong = len(wrong) + int(np.count_nonzero(entering))
+        leaves = beyond > tol
+        n_wrong = len(wrong) + int(np.count_nonzero(leaves))
         if not n_wrong:
             u = np.zeros_like(x)
             u[index] = there
@@ -121,7 +111,7 @@ def exchange(problem: Quadratic, most: int = _MAX_EXCHANGES) -> np.ndarray | Non
             patience -= 1
         if patience < 0:
             # One at a time, always the last: what cannot go round for ever.
-            enter = entering.nonzero()[0]
+            enter = leaves.nonzero()[0]
             if len(wrong) and (not len(enter) or wrong[-1] > enter[-1]):
                 wrong, enter = wrong[-1:], enter[:0]
             else:
@@ -131,8 +121,8 @@ def exchange(problem: Quadratic, most: int = _MAX_EXCHANGES) -> np.ndarray | Non
             sign[wrong] = 0
             if len(wrong) < n_wrong:
                 chosen = _entering(problem, sign, beyond)
-                entering = chosen if len(wrong) or chosen.any() else entering
-            enter = entering.nonzero()[0]
+                leaves = chosen if len(wrong) or chosen.any() else leaves
+            enter = leaves.nonzero()[0]
         sign[enter] = -np.sign(slope[enter])
         index = sign.nonzero()[0]
     return None
@@ -140,7 +130,7 @@ def exchange(problem: Quadratic, most: int = _MAX_EXCHANGES) -> np.ndarray | Non
 
 def _entering(problem: Quadratic, sign: np.ndarray, beyond: np.ndarray) -> np.ndarray:
     """Choose which coordinates leave zero, of those whose slope is beyond kappa: the steepest, and no whole family."""
-    entering = beyond > max(_FIRST * beyond.max(initial=0.0), problem.tol)
+    entering = beyond > max(FIRST * beyond.max(initial=0.0), problem.tol)
     if problem.family is None:
         return entering
     family, size = problem.family, problem.size
@@ -151,14 +141,12 @@ def _entering(problem: Quadratic, sign: np.ndarray, beyond: np.ndarray) -> np.nd
     return entering
 
 
-def _swept(problem: Quadratic) -> Quadratic:
+def _swept(curvature: Matrix, problem: Quadratic) -> Quadratic:
     """Go down along one coordinate after the other, and state the problem from there.
 
     Where more of them leave zero than rows have curvature for, all together are cut short by the first that is back.
     """
-    if not isinstance(problem.curvature, Matrix):
-        return problem
-    matrix, gradient, x = problem.curvature.matrix, problem.gradient.copy(), problem.x.tolist()
+    matrix, gradient, x = curvature.matrix, problem.gradient.copy(), problem.x.tolist()
     own, kappa = matrix.diagonal().tolist(), problem.kappa.tolist()
     for _ in range(_MAX_SWEEPS):
         farthest = 0.0
@@ -173,12 +161,12 @@ def _swept(problem: Quadratic) -> Quadratic:
     return problem._replace(gradient=gradient, x=np.array(x))
 
 
-def _descend(problem: Quadratic) -> np.ndarray:
+def _descend(curvature: Matrix, problem: Quadratic) -> np.ndarray:
     """Go down towards the minimum: all that is not zero, or should not be, moves as if its sign were known.
 
     The way is cut where the function, which bends wherever one of them passes zero, is least.
     """
-    curvature, gradient, x, kappa, tol, _, _ = problem
+    gradient, x, kappa, tol, _, _ = problem
     u = x.copy()
     for _ in range(_MAX_DESCENTS):
         sign = np.sign(u)
@@ -199,7 +187,7 @@ def _descend(problem: Quadratic) -> np.ndarray:
 
 
 def _direction(
-    curvature: Curvature, slope: np.ndarray, is_zero: np.ndarray, entering: np.ndarray, tol: float
+    curvature: Matrix, slope: np.ndarray, is_zero: np.ndarray, entering: np.ndarray, tol: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the coordinates that move, and how: those that leave zero only to the side that their slope says."""
     index = np.flatnonzero(~is_zero | entering)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from skdeep.exact.losses import OfColumns, RowLoss
-from skdeep.exact.quadratic import _FIRST, Matrix, Quadratic, minimise
+from skdeep.exact.quadratic import FIRST, Matrix, Quadratic, minimise
 from skdeep.exact.reweighted import (
     _ERROR,
     _FEW_UNKNOWNS,
@@ -87,7 +87,7 @@ def _by_supports(
         minima = _minima(hessian, slope, here, lasso, tol, family)
         for k in np.flatnonzero(np.isnan(minima[:, 0])):
             of_model = slope[k], here[k], lasso[k], float(tol[k]), family, n_scores
-            minima[k] = minimise(Quadratic(Matrix(hessian[k]), *of_model))
+            minima[k] = minimise(Matrix(hessian[k]), Quadratic(*of_model))
         step = minima - here
         distance = np.sqrt(n_rows * np.einsum("ki,kij,kj->k", step, hessian, step, optimize=True))
         rate = distance / left[alive] if count else np.ones(n_models)
@@ -141,7 +141,7 @@ def _minima(
         slope = _times(hessian, there) - offset
         wrong = (there * slopes <= 0) & (slopes != 0)
         beyond = np.where(kept, 0.0, np.abs(slope) - kappa)
-        entering = beyond > np.maximum(_FIRST * beyond.max(1), tol)[:, None]
+        entering = beyond > np.maximum(FIRST * beyond.max(1), tol)[:, None]
         is_done = ~(wrong | entering).any(1)
         if len(families):
             _without_whole(entering, np.where(wrong, 0.0, sign), beyond, families)

@@ -99,11 +99,11 @@ class Rows:
 
     def columns(self, index: np.ndarray, part: slice) -> np.ndarray:
         """Take some columns, (m, part of n), dense."""
-        return self._columns[index, part]
+        return self.Z[part].take(index, 1).T
 
     def narrow(self, index: np.ndarray) -> Rows:
         """Take some columns, in rising order, as an operator."""
-        return Rows(self.Z[:, index])
+        return Rows(self.Z.take(index, 1))
 
     @cached_property
     def _columns(self) -> np.ndarray:
@@ -283,7 +283,10 @@ class SparseRows(Rows):
 
     def narrow(self, index: np.ndarray) -> SparseRows:
         of_X = index[index < self.X.shape[1]]
-        return SparseRows(self.X[:, of_X], len(of_X) < len(index))
+        transposed = self._transposed[of_X]
+        found = SparseRows(transposed.T, len(of_X) < len(index))
+        found._transposed = transposed
+        return found
 
     def gram(self, factor: np.ndarray) -> np.ndarray:
         D, found = self.shape[1], np.zeros((len(factor), self.shape[1], self.shape[1]))
