@@ -16,9 +16,14 @@ _ROUNDING = 1e-12
 
 
 def bin_edges(
-    rows: AnyRows, subsets: list[np.ndarray | None], weights: list[np.ndarray | None], n_columns: int, n_bins: int
-) -> np.ndarray:
-    """Compute the edges (K, e, n_bins + 1) of the bins of the first e columns, alike in weight where values differ.
+    rows: AnyRows,
+    subsets: list[np.ndarray | None],
+    weights: list[np.ndarray | None],
+    n_columns: int,
+    n_bins: int,
+    known: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the edges of the bins of the first e columns: all values, if there is room, or alike in weight.
 
     Parameters
     ----------
@@ -26,14 +31,33 @@ def bin_edges(
     subsets, weights : list of (ndarray or None)
         Rows of each model, and the weights of all rows in its training; None for all, and for ones.
     n_columns, n_bins : int
+    known : ndarray of shape (e, n_bins + 1), optional
+        Edges of an earlier fit, to stay as they are.
+
+    Returns
+    -------
+    edges : ndarray of shape (K, e, n_bins + 1)
+    are_values : ndarray of shape (K, e)
+        Whether all values of the column are edges.
     """
     first, number = numbered(subsets, weights)
     rows = rows.at_home(torch.float64 if rows.home.type != "mps" else torch.float32)
     found = []
     for subset, weight in ((subsets[m], weights[m]) for m in first):
         index, X = _sample(rows, subset)
-        found.append(quantiles(X[:, :n_columns], np.ones(len(X)) if weight is None else weight[index], n_bins))
-    return np.stack([found[n] for n in number])
+        found.append(_edges(X[:, :n_columns], np.ones(len(X)) if weight is None else weight[index], n_bins, known))
+    edges, are_values = zip(*(found[n] for n in number), strict=True)
+    return np.stack(edges), np.stack(are_values)
+
+
+def _edges(X: np.ndarray, weight: np.ndarray, n_bins: int, known: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the edges of the columns of rows (n, e), and whether these are all their values."""
+    edges = quantiles(X, weight, n_bins) if known is None else known
+    values = [np.unique(column[~np.isnan(column)]) for column in X[weight > 0].T]
+    for own, column in zip(edges, values, strict=True):
+        if known is None and 0 < len(column) <= n_bins + 1:
+            own[:] = np.pad(column, (0, n_bins + 1 - len(column)), mode="edge")
+    return edges, np.array([np.isin(column, own).all() for own, column in zip(edges, values, strict=True)])
 
 
 def _sample(rows: AnyRows, subset: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

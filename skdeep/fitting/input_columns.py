@@ -139,15 +139,19 @@ def standardization_for(
     centers = columns.are_centred and not issparse(problem.source)
     bins: dict[str, Any] = {}
     if columns.n_bins:
-        bins["edges"] = to_numpy(estimator.bin_edges_)[None] if warm else _edges(problem, columns, members)
-        bins["start"] = min(_START, _FAST / max(estimator.column_learning_rate, 1))
+        subsets, weights = rows_and_weights(members)
+        known = to_numpy(estimator.bin_edges_) if warm else None
+        bins["edges"], are_values = bin_edges(
+            problem.rows(), subsets, weights, columns.n_embedded, columns.n_bins, known
+        )
+        bins["start"] = np.where(are_values, np.inf, min(_START, _FAST / max(estimator.column_learning_rate, 1)))
     frame, n_alike = None, 1
     if estimator.standardize:
         trained = np.zeros(columns.n_features, dtype=bool)
         if warm:
             trained = to_numpy(estimator.coefs_[0])[: columns.n_features].any(1)
         mean, scale, frame = _means_and_scales(problem, statistics, indicated, centers, trained)
-        n_alike = _n_alike(mean, scale, *([bins["edges"].reshape(len(mean), -1)] if bins else []))
+        n_alike = _n_alike(mean, scale, *(part.reshape(len(mean), -1) for part in bins.values()))
     else:  # centred, so that a missing value is its mean; their scale is left as it is
         mean = np.stack([np.append(c.mean, np.zeros(len(indicated))) for c in statistics])
         scale = np.ones((1, mean.shape[1]))
@@ -156,11 +160,6 @@ def standardization_for(
         to_device(torch.from_numpy(array).unsqueeze(1), problem.device, problem.dtype) for array in (mean, scale)
     )
     return Standardization(of_mean if centers else None, of_scale, index, frame, n_alike, **bins)
-
-
-def _edges(problem: Problem, columns: InputColumns, members: list[Member]) -> np.ndarray:
-    """Compute the edges of the bins of each model's columns, (K, e, n_bins + 1)."""
-    return bin_edges(problem.rows(), *rows_and_weights(members), columns.n_embedded, columns.n_bins)
 
 
 def _means_and_scales(
