@@ -324,13 +324,15 @@ class MLPClassifierTorch(PerceptronClassifier, SingleNet):
         learnt twice as fast. 0 learns none.
     numeric_embedding : {"auto", "piecewise"} or None, default="auto"
         "piecewise" gives the first layer, beside each column, its bins [9]_: between two edges, which are quantiles of
-        the training rows, :math:`e_t(x) = \min(\max((2 x - b_{t-1} - b_t) / (b_t - b_{t-1}), -1), 1)`. So a border at
-        some value of a column need not be found by a unit. Initial weights and ``alpha`` belong to :math:`h e_t`, with
+        the training rows, or all values where these are not more than edges,
+        :math:`e_t(x) = \min(\max((2 x - b_{t-1} - b_t) / (b_t - b_{t-1}), -1), 1)`. So a border at some value of a
+        column need not be found by a unit. Initial weights and ``alpha`` belong to :math:`h e_t`, with
         :math:`h = \min(1/2, 4 / e, 15 / (r e))` for e columns that have more than one bin and the
-        ``column_learning_rate`` r. A missing value has the bins of the mean; indicators, categories and columns with a
-        single bin have none; of more than 16 384 rows, as many are looked at. Sparse X is an error. "auto" is
-        "piecewise" for dense X of less than 64 columns to embed and of 512 rows or more, with ``standardize`` and a
-        hidden layer; else, and where training begins with ``partial_fit``, None.
+        ``column_learning_rate`` r; where all values are edges, as of categories that are numbered, h is 1/2. A missing
+        value has the bins of the mean; indicators, categories and columns with a single bin have none; of more than
+        16 384 rows, as many are looked at. Sparse X is an error. "auto" is "piecewise" for dense X of less than 64
+        columns to embed and of 512 rows or more, with ``standardize`` and a hidden layer; else, and where training
+        begins with ``partial_fit``, None.
     n_bins : int or "auto", default="auto"
         Bins of each column. "auto" is one for every 128 rows (a row of weight 2 is two), from 2 to 16, in ensembles 32,
         and no more than 256 of all columns. Where training goes on, they are the bins of the first call.
