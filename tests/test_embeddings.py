@@ -43,11 +43,11 @@ def encoded(values, edges):
     return np.stack(found, axis=1)
 
 
-def bins_of(values, weight=None, n_bins=4, known=None):
+def bins_of(values, weight=None, n_bins=4):
     """Edges of columns, and whether they are all values."""
     weights = [None if weight is None else np.asarray(weight, dtype=float)]
     rows = DenseRows(torch.from_numpy(values), torch.device("cpu"), torch.float32)
-    return tuple(part[0] for part in bin_edges(rows, [None], weights, values.shape[1], n_bins, known))
+    return tuple(part[0] for part in bin_edges(rows, [None], weights, values.shape[1], n_bins))
 
 
 def edges_of(*values, **options):
@@ -155,9 +155,21 @@ def test_which_edges_are_all_values():
     edges, are_values = bins_of(values, weight)
     np.testing.assert_array_equal(edges, [[0, 1, 2, 3, 3], np.arange(5), [0, 1, 2, 3, 3]])
     assert are_values.all()
-    same, are_values = bins_of(values, known=edges)  # of an earlier fit, which did not see the last row
-    np.testing.assert_array_equal(same, edges)
-    assert not are_values.any()
+
+
+def test_bins_start_as_they_did_where_training_goes_on():
+    """Later parts have other values, or none: that changes no size."""
+    rng = np.random.default_rng(0)
+    data = np.column_stack([rng.integers(4, size=600), rng.normal(size=600), rng.normal(size=600)]).astype(float)
+    target = (data[:, 0] == 1) ^ (data[:, 1] > 0)
+    model = mlp(max_iter=3).fit(data, target)
+    assert model.bin_starts_.tolist() == [np.inf, 4.0, 4.0] and model.bin_edges_.shape == (3, 5)
+    fifth = np.array([[4.5, model.bin_edges_[1, 0], np.nan], [0.0, 0.0, 0.0]])
+    coef = model.coefs_[0].copy()
+    model.partial_fit(fifth, [0, 1])
+    assert model.bin_starts_.tolist() == [np.inf, 4.0, 4.0] and np.abs(model.coefs_[0] - coef).max() < 0.1
+    del model.bin_starts_  # as one that was saved by an earlier version
+    assert model.partial_fit(fifth, [0, 1]).bin_starts_.tolist() == [4.0] * 3
 
 
 def test_codes_of_categories_are_told_apart():

@@ -21,7 +21,6 @@ def bin_edges(
     weights: list[np.ndarray | None],
     n_columns: int,
     n_bins: int,
-    known: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute the edges of the bins of the first e columns: all values, if there is room, or alike in weight.
 
@@ -31,8 +30,6 @@ def bin_edges(
     subsets, weights : list of (ndarray or None)
         Rows of each model, and the weights of all rows in its training; None for all, and for ones.
     n_columns, n_bins : int
-    known : ndarray of shape (e, n_bins + 1), optional
-        Edges of an earlier fit, to stay as they are.
 
     Returns
     -------
@@ -45,19 +42,20 @@ def bin_edges(
     found = []
     for subset, weight in ((subsets[m], weights[m]) for m in first):
         index, X = _sample(rows, subset)
-        found.append(_edges(X[:, :n_columns], np.ones(len(X)) if weight is None else weight[index], n_bins, known))
+        found.append(_edges(X[:, :n_columns], np.ones(len(X)) if weight is None else weight[index], n_bins))
     edges, are_values = zip(*(found[n] for n in number), strict=True)
     return np.stack(edges), np.stack(are_values)
 
 
-def _edges(X: np.ndarray, weight: np.ndarray, n_bins: int, known: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _edges(X: np.ndarray, weight: np.ndarray, n_bins: int) -> tuple[np.ndarray, np.ndarray]:
     """Compute the edges of the columns of rows (n, e), and whether these are all their values."""
-    edges = quantiles(X, weight, n_bins) if known is None else known
-    values = [np.unique(column[~np.isnan(column)]) for column in X[weight > 0].T]
-    for own, column in zip(edges, values, strict=True):
-        if known is None and 0 < len(column) <= n_bins + 1:
-            own[:] = np.pad(column, (0, n_bins + 1 - len(column)), mode="edge")
-    return edges, np.array([np.isin(column, own).all() for own, column in zip(edges, values, strict=True)])
+    edges, are_values = quantiles(X, weight, n_bins), np.zeros(X.shape[1], dtype=bool)
+    for column, found in enumerate(X[weight > 0].T):
+        values = np.unique(found[~np.isnan(found)])
+        are_values[column] = 0 < len(values) <= n_bins + 1
+        if are_values[column]:
+            edges[column] = np.pad(values, (0, n_bins + 1 - len(values)), mode="edge")
+    return edges, are_values
 
 
 def _sample(rows: AnyRows, subset: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

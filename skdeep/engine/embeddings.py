@@ -113,7 +113,7 @@ class Bins:
         columns, bins = rows[..., : slope.shape[-2]].unsqueeze(-1), room.unflatten(-1, slope.shape[-2:])
         torch.addcmul(offset, columns, slope, out=bins).clamp_(-1, 1)
         if self.start is not None:
-            bins.mul_(limit)  # in a fifth of the time of bounds that differ
+            bins.mul_(limit)  # in a quarter of the time of bounds that differ
 
     def select(self, models: np.ndarray) -> Bins:
         """Select the bins of some of the models."""

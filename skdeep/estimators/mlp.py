@@ -102,7 +102,7 @@ class Perceptron(NeuralNet):
         "running_mean": "running_means_",
         "running_var": "running_vars_",
     }
-    _parameters = frozenset({*_attributes.values(), "missing_features_", "bin_edges_"})
+    _parameters = frozenset({*_attributes.values(), "missing_features_", "bin_edges_", "bin_starts_"})
 
     @property
     def _allow_nan(self) -> bool:
@@ -385,6 +385,8 @@ class MLPClassifierTorch(PerceptronClassifier, SingleNet):
         ``coefs_[0]`` already; only with ``column_learning_rate``.
     bin_edges_ : ndarray of shape (n_embedded, n_bins + 1)
         Ascending edges of the bins of embedded columns; between equal ones is no bin, and its weights do nothing.
+    bin_starts_ : ndarray of shape (n_embedded,)
+        :math:`e h` of the bins of each, where that is below 1/2; infinite if its values are all edges.
     means_ : ndarray of shape (n_features,)
         Weighted means of the columns, by which missing values are replaced (zero for sparse ones); only with
         ``standardize`` or missing values.
