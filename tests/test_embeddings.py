@@ -43,10 +43,15 @@ def encoded(values, edges):
     return np.stack(found, axis=1)
 
 
-def edges_of(values, weight=None, n_bins=4):
+def bins_of(values, weight=None, n_bins=4):
+    """Edges of columns, and whether they are all values."""
     weights = [None if weight is None else np.asarray(weight, dtype=float)]
     rows = DenseRows(torch.from_numpy(values), torch.device("cpu"), torch.float32)
-    return bin_edges(rows, [None], weights, values.shape[1], n_bins)[0]
+    return tuple(part[0] for part in bin_edges(rows, [None], weights, values.shape[1], n_bins))
+
+
+def edges_of(*values, **options):
+    return bins_of(*values, **options)[0]
 
 
 def by_hand(model, data):
@@ -132,10 +137,49 @@ def test_weights_are_repetitions_in_the_edges():
 
 def test_few_values_have_few_bins():
     values = np.column_stack([np.arange(60) % 3, np.full(60, 5.0), np.r_[np.zeros(50), np.ones(10)]]).astype(float)
-    np.testing.assert_array_equal(edges_of(values), [[0, 0, 1, 2, 2], [5] * 5, [0, 0, 0, 0, 1]])
+    np.testing.assert_array_equal(edges_of(values), [[0, 1, 2, 2, 2], [5] * 5, [0, 1, 1, 1, 1]])
     missing = np.where(np.arange(60)[:, None] % 2 == 0, np.nan, values)
-    np.testing.assert_array_equal(edges_of(missing)[:2], [[0, 0, 1, 2, 2], [5] * 5])
+    np.testing.assert_array_equal(edges_of(missing)[:2], [[0, 1, 2, 2, 2], [5] * 5])
     np.testing.assert_array_equal(edges_of(np.full((4, 1), np.nan)), np.zeros((1, 5)))
+
+
+def test_which_edges_are_all_values():
+    """Five values in four bins, however rare; six; six of which one has no weight; and five with missing ones."""
+    five, six = np.r_[np.zeros(50), np.arange(5)], np.r_[np.zeros(49), np.arange(6)]
+    holes = np.where(np.arange(55) < 9, np.nan, five)
+    values, weight = np.column_stack([five, six, holes]), np.ones(55)
+    edges, are_values = bins_of(values)
+    np.testing.assert_array_equal(edges[[0, 2]], [np.arange(5)] * 2)
+    assert are_values.tolist() == [True, False, True]
+    weight[-1] = 0
+    edges, are_values = bins_of(values, weight)
+    np.testing.assert_array_equal(edges, [[0, 1, 2, 3, 3], np.arange(5), [0, 1, 2, 3, 3]])
+    assert are_values.all()
+
+
+def test_bins_start_as_they_did_where_training_goes_on():
+    """Later parts have other values, or none: that changes no size."""
+    rng = np.random.default_rng(0)
+    data = np.column_stack([rng.integers(4, size=600), rng.normal(size=600), rng.normal(size=600)]).astype(float)
+    target = (data[:, 0] == 1) ^ (data[:, 1] > 0)
+    model = mlp(max_iter=3).fit(data, target)
+    assert model.bin_starts_.tolist() == [np.inf, 4.0, 4.0] and model.bin_edges_.shape == (3, 5)
+    fifth = np.array([[4.5, model.bin_edges_[1, 0], np.nan], [0.0, 0.0, 0.0]])
+    coef = model.coefs_[0].copy()
+    model.partial_fit(fifth, [0, 1])
+    assert model.bin_starts_.tolist() == [np.inf, 4.0, 4.0] and np.abs(model.coefs_[0] - coef).max() < 0.1
+    del model.bin_starts_  # as one that was saved by an earlier version
+    assert model.partial_fit(fifth, [0, 1]).bin_starts_.tolist() == [4.0] * 3
+
+
+def test_codes_of_categories_are_told_apart():
+    """Which code a column has matters, and the order of codes does not."""
+    rng = np.random.default_rng(0)
+    data = rng.integers(6, size=(3000, 30))
+    effects = rng.permuted(np.tile(np.arange(6.0), (30, 1)), axis=1)
+    target = effects[np.arange(30), data].sum(1) > 75
+    model = MLPClassifierTorch(random_state=0).fit(data[:1000], target[:1000])
+    assert model.score(data[1000:], target[1000:]) > 0.75  # .66 where bins began small
 
 
 def test_bins_too_narrow_for_single_precision_are_none():
@@ -151,7 +195,7 @@ def test_bins_too_narrow_for_single_precision_are_none():
 def test_columns_with_a_single_bin_have_none_and_do_not_count():
     """Each model by its own edges: the first has bins in one column, the second in both."""
     edges = np.array([[[0.0, 1.0, 2.0], [0.0, 0.0, 1.0]], [[0.0, 1.0, 2.0], [0.0, 0.5, 1.0]]])
-    columns = Standardization(None, torch.ones(1, 1, 2), NONE, edges=edges, start=0.8)
+    columns = Standardization(None, torch.ones(1, 1, 2), NONE, edges=edges, start=np.full((2, 2), 0.8))
     rows = torch.tensor([[0.5, 0.25], [3.0, 1.0]])
     bins = columns._rows(rows.expand(2, -1, -1))[..., 2:]
     expected = [[[0.0, -0.5, 0, 0], [0.5, 0.5, 0, 0]], [[0.0, -0.4, 0.0, -0.4], [0.4, 0.4, 0.4, 0.4]]]
@@ -162,6 +206,19 @@ def test_columns_with_a_single_bin_have_none_and_do_not_count():
         coef = np.ones((3, 6))
         weight, _ = alone.folded(0, coef, np.zeros(3), np.float64)
         np.testing.assert_allclose(weight[0], [1, 1, *[0.5 if model == 0 else 0.4] * 4])  # of bins from -1 to 1
+
+
+def test_bins_of_all_values_are_of_full_size():
+    """In the second model those of the first column, with the same edges."""
+    edges, start = np.array([[[0.0, 1.0, 2.0], [0.0, 0.5, 1.0]]] * 2), np.array([[0.2, 0.2], [np.inf, 0.2]])
+    columns = Standardization(None, torch.ones(1, 1, 2), NONE, edges=edges, start=start)
+    bins = columns._rows(torch.tensor([[3.0, -1.0]]).expand(2, -1, -1))[:, 0, 2:]
+    np.testing.assert_allclose(bins, [[0.1, 0.1, -0.1, -0.1], [0.5, 0.5, -0.1, -0.1]])
+    for model in range(2):
+        alone = columns.select(np.array([model]))
+        np.testing.assert_array_equal(alone._rows(torch.tensor([[3.0, -1.0]]))[..., 2:].flatten(), bins[model])
+        weight, _ = alone.folded(0, np.ones((1, 6)), np.zeros(1), np.float64)
+        np.testing.assert_allclose(weight[0], [1, 1, *bins[model].abs().tolist()])
 
 
 def table(n_rows, n_columns):

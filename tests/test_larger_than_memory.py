@@ -25,7 +25,8 @@ each_model = pytest.mark.parametrize("name", MAKE)
 def test_data_of_one_window_gives_the_model_of_memory(name):
     X, y = data()
     ours, other = MAKE[name]().fit(InFile(X), y), MAKE[name]().fit(X, y)
-    rounding = 1e-3 if name == "L-BFGS" else 1e-6 if "calibrated" in name else 0
+    # solved another way: by other steps, by triangular factors in place of products
+    rounding = {"L-BFGS": 1e-3, "least squares": 1e-12}.get(name, 1e-6 if "calibrated" in name else 0)
     np.testing.assert_allclose(ours.decision_function(X), other.decision_function(X), rtol=0, atol=rounding)
 
 

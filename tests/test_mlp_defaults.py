@@ -17,11 +17,11 @@ from skdeep.model_selection.stacks import fit_stack
 SIZES = {
     "a hundred rows": ((100, 4, 3), 10),
     "digits": ((1_797, 64, 10), 10),
-    "many letters": ((20_000, 16, 26), 60),
+    "many letters": ((20_000, 16, 26), 45),
     "two classes": ((20_000, 10, 2), 25),
     "one score for two classes": ((20_000, 10, 1), 25),
     "images": ((20_000, 784, 10), 10),
-    "many rows of few columns": ((200_000, 3, 2), 60),
+    "many rows of few columns": ((200_000, 3, 2), 45),
     "many rows of many columns": ((200_000, 300, 2), 15),
     "many images": ((200_000, 784, 10), 20),
     "no column": ((50, 0, 2), 10),
@@ -48,7 +48,7 @@ def test_epochs_by_size(size, epochs):
         ((100, 4, 3), 1, 0.08 / 10**0.5),
         ((100, 4, 3), 0, 0.08 / 10**0.5),  # softmax regression
         ((100, 4, 3), 2, 0.04 / 10**0.5),
-        ((200_000, 3, 2), 1, 0.08 / 60**0.5),
+        ((200_000, 3, 2), 1, 0.08 / 45**0.5),
         ((1_000, 400, 2), 1, 0.04 / 10**0.5),
     ],
 )

@@ -64,6 +64,8 @@ def test_a_set_has_rows_on_both_sides_of_every_class():
     X, y, X_test, y_test = protocol()["split"](*protocol()["load"]("wine"), 0)
     assert len(X) + len(X_test) == 178
     assert set(y) == set(y_test) == {0, 1, 2}
+    X, y, X_test, y_test = protocol()["split"](*protocol()["load"]("wine"), 0, 60, 20)
+    assert len(X) == 60 and len(X_test) == len(y_test) == 20 and set(y_test) == {0, 1, 2}
 
 
 def test_a_log_is_gone_on_with_and_missing_packages_are_told_before_anything_is_fitted(tmp_path, monkeypatch, capsys):
@@ -74,7 +76,7 @@ def test_a_log_is_gone_on_with_and_missing_packages_are_told_before_anything_is_
     protocol()["main"]([*arguments, key[2], "softmax"])
     found = [json.loads(line) for line in log.read_text().splitlines()]
     assert [of for (_, _, of), _ in found] == [key[2], "softmax"]
-    assert "| LogisticRegression + scaler | 0.5000 | 0.2500 | 1 |" in capsys.readouterr().out
+    assert "| LogisticRegression + scaler | 0.5000 | 0.2500 | 0.2500 | 1 |" in capsys.readouterr().out
 
     monkeypatch.setitem(protocol()["check"].__globals__["PEERS"], "Nobody", ("no_such_package", "", "", {}))
     with pytest.raises(SystemExit, match="pip install no_such_package"):

@@ -16,19 +16,36 @@ _ROUNDING = 1e-12
 
 
 def bin_edges(
-    rows: AnyRows, subsets: list[np.ndarray | None], weights: list[np.ndarray | None], n_columns: int, n_bins: int
-) -> np.ndarray:
-    """Compute the edges (K, e, n_bins + 1) of the bins of the first e columns, alike in weight where values differ.
+    rows: AnyRows,
+    subsets: list[np.ndarray | None],
+    weights: list[np.ndarray | None],
+    n_columns: int,
+    n_bins: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the edges of the bins of the first e columns: all values, if there is room, or alike in weight.
 
-    Subsets are the rows of each model, weights of all rows in its training; None for all, and for ones.
+    Subsets are the rows of each model, weights of all rows in its training; None for all, and for ones. Returned are
+    edges (K, e, n_bins + 1), and whether all values of a column are edges (K, e).
     """
     first, number = numbered(subsets, weights)
     rows = rows.at_home(torch.float64 if rows.home.type != "mps" else torch.float32)
     found = []
     for subset, weight in ((subsets[m], weights[m]) for m in first):
         index, X = _sample(rows, subset)
-        found.append(quantiles(X[:, :n_columns], np.ones(len(X)) if weight is None else weight[index], n_bins))
-    return np.stack([found[n] for n in number])
+        found.append(_edges(X[:, :n_columns], np.ones(len(X)) if weight is None else weight[index], n_bins))
+    edges, are_values = zip(*(found[n] for n in number), strict=True)
+    return np.stack(edges), np.stack(are_values)
+
+
+def _edges(X: np.ndarray, weight: np.ndarray, n_bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the edges of the columns of rows (n, e), and whether these are all their values."""
+    edges, are_values = quantiles(X, weight, n_bins), np.zeros(X.shape[1], dtype=bool)
+    for column, found in enumerate(X[weight > 0].T):
+        values = np.unique(found[~np.isnan(found)])
+        are_values[column] = 0 < len(values) <= n_bins + 1
+        if are_values[column]:
+            edges[column] = np.pad(values, (0, n_bins + 1 - len(values)), mode="edge")
+    return edges, are_values
 
 
 def _sample(rows: AnyRows, subset: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -7,8 +7,9 @@ network can bend any column at any edge, which a unit alone has to learn to. A c
 would be a line, as the column is.
 
 A network is trained in :math:`h e_t`, with :math:`h = \min(1/2, s / e)` where e columns have bins: the more there are,
-the less each says at first. Where factors on the columns are learnt, all bins of a column share one: how much its bends
-matter, beside how much the column does. It has further to go, and is learnt twice as fast.
+the less each says at first. For columns whose values are all edges, s is infinite: they may well be codes of
+categories, whose order says nothing. Where factors on the columns are learnt, all bins of a column share one: how much
+its bends matter, beside how much the column does. It has further to go, and is learnt twice as fast.
 
 References
 ----------
@@ -24,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep.engine.per_model import per_model, to_device
+from skdeep.engine.per_model import to_device
 
 #: Width of a bin, as a share of its larger edge, below which the rounding of single precision would be seen in it.
 _NARROWEST = 2.0**-12
@@ -39,34 +40,37 @@ class Bins:
 
     Edges are (K, e, T + 1) or (1, e, T + 1), ascending: `known` in the user's columns, and in the columns as they come
     to `encode`, of which the first e have bins. Two that are equal, or nearly so, have no bin between them: a column of
-    zeros. So does a column with a single bin. `start` is s; None where h is 1, as in prediction.
+    zeros. So does a column with a single bin. `start` (K or 1, e) is s of each column; None where h is 1, as in
+    prediction.
     """
 
     def __init__(
         self,
         known: np.ndarray,
         edges: np.ndarray,
-        start: float | None = None,
+        start: np.ndarray | None = None,
         *,
         device: torch.device,
         dtype: torch.dtype,
     ):
-        if len(known) > 1 and all((part[1:] == part[:-1]).all() for part in (known, edges)):
-            known, edges = known[:1], edges[:1]
+        parts = [known, edges] if start is None else [known, edges, start]
+        if len(known) > 1 and all((part[1:] == part[:-1]).all() for part in parts):
+            known, edges, start = known[:1], edges[:1], None if start is None else start[:1]
         self.known, self.edges, self.start = known, edges, start
         self._tensor: dict[str, Any] = {"device": device, "dtype": dtype}
         low, high = edges[..., :-1], edges[..., 1:]
         exists = high - low > _NARROWEST * np.maximum(np.abs(low), np.abs(high))
         exists &= exists.sum(-1, keepdims=True) > 1
-        n_bent = exists.any(-1, keepdims=True).sum(-2, keepdims=True)
-        #: h, (K, 1, 1) or (1, 1, 1).
-        self.limit = np.ones(n_bent.shape) if start is None else np.minimum(_LARGEST, start / np.maximum(n_bent, 1))
-        self._limit = per_model(self.limit[:, 0, 0], torch.empty(0, 1, 1, 1, device=device, dtype=dtype))
+        #: h, (K, e, 1) or (1, e, 1).
+        self.limit = np.ones((*low.shape[:-1], 1))
+        if start is not None:
+            n_bent = exists.any(-1, keepdims=True).sum(-2, keepdims=True)
+            self.limit = np.minimum(_LARGEST, start[..., None] / np.maximum(n_bent, 1))
         #: Of the line that each bin is between its edges, (K, e, T) or (1, e, T) in float64.
-        self.slope = np.divide(2 * self.limit, high - low, out=np.zeros_like(low), where=exists)
+        self.slope = np.divide(2, high - low, out=np.zeros_like(low), where=exists)
         self.offset = -0.5 * (low + high) * self.slope
-        parts = (torch.from_numpy(part).unsqueeze(1) for part in (self.slope, self.offset))
-        self._slope, self._offset = (to_device(part, device, dtype) for part in parts)
+        columns = (torch.from_numpy(part).unsqueeze(1) for part in (self.slope, self.offset, self.limit))
+        self._slope, self._offset, self._limit = (to_device(part, device, dtype) for part in columns)
 
     def __len__(self) -> int:
         """Count the models that have bins of their own; 1 where all have the same."""
@@ -97,19 +101,19 @@ class Bins:
 
         Models of which so many in turn are alike share their rows.
         """
-        slope, offset = (part if len(part) == 1 else part[::n_alike] for part in (self._slope, self._offset))
-        limit: Any = self._limit if isinstance(self._limit, float) else self._limit[::n_alike]
-        if rows.ndim == 2:
-            slope, offset = slope[0], offset[0]
-            limit = limit if isinstance(limit, float) else limit[0]
+        parts = (part if len(part) == 1 else part[::n_alike] for part in (self._slope, self._offset, self._limit))
+        slope, offset, limit = (part[0] for part in parts) if rows.ndim == 2 else parts
         columns, bins = rows[..., : slope.shape[-2]].unsqueeze(-1), room.unflatten(-1, slope.shape[-2:])
-        torch.addcmul(offset, columns, slope, out=bins).clamp_(-limit, limit)
+        torch.addcmul(offset, columns, slope, out=bins).clamp_(-1, 1)
+        if self.start is not None:
+            bins.mul_(limit)  # in a quarter of the time of bounds that differ
 
     def select(self, models: np.ndarray) -> Bins:
         """Select the bins of some of the models."""
         if len(self) == 1:
             return self
-        return Bins(self.known[models], self.edges[models], self.start, **self._tensor)
+        start = self.start if self.start is None else self.start[models]
+        return Bins(self.known[models], self.edges[models], start, **self._tensor)
 
     @classmethod
     def stacked(cls, parts: Sequence[Bins]) -> Bins:

@@ -42,8 +42,8 @@ class Standardization:
         How many models in turn have the same center, scale and bins.
     edges : ndarray of shape (K, e, T + 1) or (1, e, T + 1), optional
         Edges of bins in the user's columns, for the first e of them: these `Bins` come after the d + i.
-    start : float, optional
-        How large they are together (see `Bins`); the W of the user are of bins from -1 to 1 in any case.
+    start : ndarray of shape (K, e) or (1, e), optional
+        How large they are (see `Bins`); the W of the user are of bins from -1 to 1 in any case.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class Standardization:
         frame: Frame | None = None,
         n_alike: int = 1,
         edges: np.ndarray | None = None,
-        start: float | None = None,
+        start: np.ndarray | None = None,
     ):
         self.frame, self.n_alike = frame, n_alike
         self.center, self.scale, self.indicated = as_shared(center), as_shared(scale), indicated
         self._scratch = Scratch()
         self.bins = None if edges is None else self._bins(edges, start)
 
-    def _bins(self, edges: np.ndarray, start: float | None) -> Bins:
+    def _bins(self, edges: np.ndarray, start: np.ndarray | None) -> Bins:
         """Make bins of centred and scaled columns, of edges in the user's."""
         moved, e = edges, edges.shape[1]
         scale, *center = fetched([part for part in (self.scale, self.center) if part is not None])
@@ -164,8 +164,9 @@ class Standardization:
         origin = center[0] if center else np.zeros_like(scale)
         if self.bins is None:
             return scale, origin
-        limit = self.bins.limit[model if len(self.bins) > 1 else 0].item()
-        return np.append(scale, np.full(self.n_bins, limit)), np.append(origin, np.zeros(self.n_bins))
+        limit = self.bins.limit[model if len(self.bins) > 1 else 0]
+        of_bins = np.repeat(limit, self.n_bins // len(limit))
+        return np.append(scale, of_bins), np.append(origin, np.zeros(self.n_bins))
 
     def _whole_frame(self, n_columns: int) -> Frame | None:
         """Extend the frame to all columns; it leaves the indicators and the bins as they are."""

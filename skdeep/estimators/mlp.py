@@ -102,7 +102,7 @@ class Perceptron(NeuralNet):
         "running_mean": "running_means_",
         "running_var": "running_vars_",
     }
-    _parameters = frozenset({*_attributes.values(), "missing_features_", "bin_edges_"})
+    _parameters = frozenset({*_attributes.values(), "missing_features_", "bin_edges_", "bin_starts_"})
 
     @property
     def _allow_nan(self) -> bool:
@@ -324,13 +324,15 @@ class MLPClassifierTorch(PerceptronClassifier, SingleNet):
         learnt twice as fast. 0 learns none.
     numeric_embedding : {"auto", "piecewise"} or None, default="auto"
         "piecewise" gives the first layer, beside each column, its bins [9]_: between two edges, which are quantiles of
-        the training rows, :math:`e_t(x) = \min(\max((2 x - b_{t-1} - b_t) / (b_t - b_{t-1}), -1), 1)`. So a border at
-        some value of a column need not be found by a unit. Initial weights and ``alpha`` belong to :math:`h e_t`, with
+        the training rows, or all values where these are not more than edges,
+        :math:`e_t(x) = \min(\max((2 x - b_{t-1} - b_t) / (b_t - b_{t-1}), -1), 1)`. So a border at some value of a
+        column need not be found by a unit. Initial weights and ``alpha`` belong to :math:`h e_t`, with
         :math:`h = \min(1/2, 4 / e, 15 / (r e))` for e columns that have more than one bin and the
-        ``column_learning_rate`` r. A missing value has the bins of the mean; indicators, categories and columns with a
-        single bin have none; of more than 16 384 rows, as many are looked at. Sparse X is an error. "auto" is
-        "piecewise" for dense X of less than 64 columns to embed and of 512 rows or more, with ``standardize`` and a
-        hidden layer; else, and where training begins with ``partial_fit``, None.
+        ``column_learning_rate`` r; where all values are edges, as of categories that are numbered, h is 1/2. A missing
+        value has the bins of the mean; indicators, categories and columns with a single bin have none; of more than
+        16 384 rows, as many are looked at. Sparse X is an error. "auto" is "piecewise" for dense X of less than 64
+        columns to embed and of 512 rows or more, with ``standardize`` and a hidden layer; else, and where training
+        begins with ``partial_fit``, None.
     n_bins : int or "auto", default="auto"
         Bins of each column. "auto" is one for every 128 rows (a row of weight 2 is two), from 2 to 16, in ensembles 32,
         and no more than 256 of all columns. Where training goes on, they are the bins of the first call.
@@ -350,13 +352,13 @@ class MLPClassifierTorch(PerceptronClassifier, SingleNet):
     learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
         Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
         until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is constant for :math:`0.4 \sqrt{n
-        \min(C, n / 200) / d}` epochs (n rows, d columns, C classes), from 10 to 60, or as many as 80 steps take if
+        \min(C, n / 200) / d}` epochs (n rows, d columns, C classes), from 10 to 45, or as many as 80 steps take if
         these are more; on clean data, whose training loss is by then below 0.15 of the entropy of the classes, for
-        :math:`\sqrt C` times as many epochs, 60 at most. Weights are averages over steps, of which the last quarter
+        :math:`\sqrt C` times as many epochs, 45 at most. Weights are averages over steps, of which the last quarter
         counts most [8]_ (``loss_curve_`` is of the steps); from a ``learning_rate_init`` of your own, it is one cosine
         over 60 epochs, or 500 steps. ``max_iter`` is the most in any case. In ``partial_fit`` it is constant.
     learning_rate_init : float or "auto", default="auto"
-        Learning rate at the start. "auto" is 0.003; for ``learning_rate="auto"`` and E epochs by size (10 to 60), it is
+        Learning rate at the start. "auto" is 0.003; for ``learning_rate="auto"`` and E epochs by size (10 to 45), it is
         :math:`0.8 / \sqrt{E \max(d, 100)}`, divided by the number of hidden layers.
     {training}
     {label_smoothing}
@@ -383,6 +385,8 @@ class MLPClassifierTorch(PerceptronClassifier, SingleNet):
         ``coefs_[0]`` already; only with ``column_learning_rate``.
     bin_edges_ : ndarray of shape (n_embedded, n_bins + 1)
         Ascending edges of the bins of embedded columns; between equal ones is no bin, and its weights do nothing.
+    bin_starts_ : ndarray of shape (n_embedded,)
+        :math:`e h` of the bins of each, where that is below 1/2; infinite if its values are all edges.
     means_ : ndarray of shape (n_features,)
         Weighted means of the columns, by which missing values are replaced (zero for sparse ones); only with
         ``standardize`` or missing values.

@@ -15,7 +15,7 @@ from skdeep.fitting.recipe import Member, values
 
 #: Epochs of classifiers: so many times the square root of classes times rows per column, within bounds; and their
 #: least steps. Rows that a class has to have to count.
-_EPOCHS_PER_ROOT, _EPOCHS, _STEPS, _ROWS_PER_CLASS = 0.4, (10, 60), 80, 200
+_EPOCHS_PER_ROOT, _EPOCHS, _STEPS, _ROWS_PER_CLASS = 0.4, (10, 45), 80, 200
 #: Data is clean where the training loss is then below this share of the entropy of the classes.
 _CLEAN = 0.15
 #: Their penalty follows the loss: it is so many times as strong while nothing is explained.
@@ -47,7 +47,7 @@ PATIENT = Course(60, 500, 60, {"schedule": "cosine", "to_end": True})
 
 
 def epochs_by_size(n_rows: int, n_columns: int, n_classes: int) -> int:
-    r"""Choose the epochs of a classifier, :math:`0.4 \sqrt{n \min(C, n / 200) / d}`, from 10 to 60.
+    r"""Choose the epochs of a classifier, :math:`0.4 \sqrt{n \min(C, n / 200) / d}`, from 10 to 45.
 
     Many rows for each column, and many borders between classes, are learnt for longer before noise is; unless a class
     has few rows, which are learnt by heart.
@@ -57,7 +57,7 @@ def epochs_by_size(n_rows: int, n_columns: int, n_classes: int) -> int:
 
 
 def clean_epochs(epochs: int, n_classes: int) -> int:
-    r"""Choose the epochs of a classifier of clean data, :math:`\sqrt C` times as many, 60 at most.
+    r"""Choose the epochs of a classifier of clean data, :math:`\sqrt C` times as many, 45 at most.
 
     Borders between classes that are free of noise are learnt more closely in more time, and many more so.
     """

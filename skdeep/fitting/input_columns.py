@@ -121,18 +121,14 @@ def standardization_for(
     centers = columns.are_centred and not issparse(problem.source)
     bins: dict[str, Any] = {}
     if columns.n_bins:
-        if warm:
-            bins["edges"] = to_numpy(estimator.bin_edges_)[None]
-        else:
-            bins["edges"] = bin_edges(problem.rows(), *rows_and_weights(members), columns.n_embedded, columns.n_bins)
-        bins["start"] = min(_START, _FAST / max(estimator.column_learning_rate, 1))
+        bins = _bins(estimator, problem, columns, members, warm)
     frame, n_alike = None, 1
     if estimator.standardize:
         trained = np.zeros(columns.n_features, dtype=bool)
         if warm:
             trained = to_numpy(estimator.coefs_[0])[: columns.n_features].any(1)
         mean, scale, frame = _means_and_scales(problem, statistics, indicated, centers, trained)
-        n_alike = _n_alike(mean, scale, *([bins["edges"].reshape(len(mean), -1)] if bins else []))
+        n_alike = _n_alike(mean, scale, *(part.reshape(len(mean), -1) for part in bins.values()))
     else:  # centred, so that a missing value is its mean; their scale is left as it is
         mean = np.stack([np.append(c.mean, np.zeros(len(indicated))) for c in statistics])
         scale = np.ones((1, mean.shape[1]))
@@ -141,6 +137,20 @@ def standardization_for(
         to_device(torch.from_numpy(array).unsqueeze(1), problem.device, problem.dtype) for array in (mean, scale)
     )
     return Standardization(of_mean if centers else None, of_scale, index, frame, n_alike, **bins)
+
+
+def _bins(
+    estimator: Classifier, problem: Problem, columns: InputColumns, members: list[Member], warm: bool
+) -> dict[str, np.ndarray]:
+    """Choose the edges of the bins of each model's columns, (K, e, n_bins + 1), and how large they start, (K, e)."""
+    start = min(_START, _FAST / max(estimator.column_learning_rate, 1))
+    if warm:
+        edges = to_numpy(estimator.bin_edges_)
+        starts = to_numpy(getattr(estimator, "bin_starts_", np.full(len(edges), start)))  # a saved one may lack them
+        return {"edges": edges[None], "start": starts[None].astype(np.float64)}
+    subsets, weights = rows_and_weights(members)
+    edges, are_values = bin_edges(problem.rows(), subsets, weights, columns.n_embedded, columns.n_bins)
+    return {"edges": edges, "start": np.where(are_values, np.inf, start)}
 
 
 def _means_and_scales(
@@ -194,6 +204,8 @@ def learned_columns(
         index = fetched([indicated])[0] if len(indicated) else np.empty(0, dtype=np.int64)
         learned = {"means_": space.array(means), "missing_features_": space.array(index)}
     if (bins := standardization.bins) is not None:
-        edges = bins.known[model if len(bins) > 1 else 0]
-        learned["bin_edges_"] = space.array(edges)
+        own = model if len(bins) > 1 else 0
+        learned["bin_edges_"] = space.array(bins.known[own])
+        if bins.start is not None:
+            learned["bin_starts_"] = space.array(bins.start[own])
     return learned

@@ -1,8 +1,8 @@
 """Estimators as they come, on raw columns: test accuracy, log-loss and seconds, against peers, over real data sets.
 
-The protocol: at most ``--rows`` training rows, 30 % test rows, classes in proportion, categories one-hot, one thread,
-seconds of the process. The sets are the tables of `common.SHARED` (25 of them), else those that scikit-learn bundles;
-``--data`` takes the large ones of ``made_tables.py``, too, for which ``--rows`` is to be larger.
+The protocol: at most ``--rows`` training rows, 30 % test rows or ``--test-rows``, classes in proportion, categories
+one-hot, one thread, seconds of the process. The sets are the tables of `common.SHARED` (25 of them), else those that
+scikit-learn bundles; ``--data`` takes the large ones of ``made_tables.py``, too, for which ``--rows`` is to be larger.
 ``--of`` takes names of `ESTIMATORS` and of `peers.PEERS`, or expressions: ``--of softmax RealMLP-TD
 "SoftmaxClassifier(alpha=1e-3)"``. With ``--log`` each result is a line of JSON, and what is there already is not done
 again.
@@ -83,14 +83,22 @@ def load(name: str):
     return X, np.unique(y, return_inverse=True)[1]
 
 
-def split(X, y, seed: int, most: int = 10_000):
-    """Training rows, so many at most, and 30 % test rows."""
+def _some(X, y, seed: int, most: int):
+    """So many rows at most, classes in proportion."""
+    if len(y) <= most:
+        return X, y
+    X, _, y, _ = train_test_split(X, y, train_size=most, random_state=seed, stratify=y)
+    return X, y
+
+
+def split(X, y, seed: int, most: int = 10_000, most_tests: int = 10**9):
+    """Training rows, so many at most, and 30 % test rows, or so many."""
     counts = np.bincount(y)
     keep = counts[y] > 2  # a class of two rows cannot be on both sides
     X, y = X[keep], np.unique(y[keep], return_inverse=True)[1]
     X, X_test, y, y_test = train_test_split(X, y, test_size=0.3, random_state=seed, stratify=y)
-    if len(y) > most:
-        X, _, y, _ = train_test_split(X, y, train_size=most, random_state=seed, stratify=y)
+    X, y = _some(X, y, seed, most)
+    X_test, y_test = _some(X_test, y_test, seed, most_tests)
     known = np.isin(y_test, y)
     return X, y, X_test[known], y_test[known]
 
@@ -118,7 +126,7 @@ def run(options, results: dict) -> None:
     for name in options.data:
         for seed in range(options.seeds):
             open_ = [of for of in options.of if (name, seed, of) not in results]
-            data = split(*load(name), seed, options.rows) if open_ else ()
+            data = split(*load(name), seed, options.rows, options.test_rows) if open_ else ()
             for of in open_:
                 found = measure(made(of, seed, ESTIMATORS, "Classifier", globals()), data)
                 results[name, seed, of] = found
@@ -133,6 +141,7 @@ def main(argv=None):
     arguments.add_argument("--of", nargs="+", default=list(ESTIMATORS), help="names of estimators, or expressions")
     arguments.add_argument("--data", nargs="+", default=names(), help="data sets")
     arguments.add_argument("--rows", type=int, default=10_000, help="training rows at most")
+    arguments.add_argument("--test-rows", type=int, default=10**9, help="test rows at most")
     arguments.add_argument("--seeds", type=int, default=1, help="number of splits")
     arguments.add_argument("--log", type=Path, help="file of results, a line of JSON each")
     options = arguments.parse_args(argv)
@@ -147,12 +156,12 @@ def main(argv=None):
     }
     rows = []
     for name, values in results.items():
-        mean = values.mean(1)
-        rows.append([name, *(f"{v:.4f}" for v in mean[:, :2].mean(0)), float(mean[:, 2].sum())])
+        mean, geometric = values.mean(1), np.exp(np.log(values[..., 1]).mean())
+        rows.append([name, *(f"{v:.4f}" for v in (*mean[:, :2].mean(0), geometric)), float(mean[:, 2].sum())])
     report(
         "defaults",
         f"{len(options.data)} data sets, {options.seeds} splits each, 1 thread",
-        ["estimator on raw columns", "mean accuracy", "mean log-loss", "total seconds"],
+        ["estimator on raw columns", "mean accuracy", "mean log-loss", "geometric mean", "total seconds"],
         rows,
         options.output,
         sets=json.loads(json.dumps({n: dict(zip(options.data, v.tolist(), strict=True)) for n, v in results.items()})),
