@@ -26,8 +26,8 @@ SIZES = {
     "many images": ((200_000, 784, 10), 20),
     "no column": ((50, 0, 2), 10),
     "few rows of many classes": ((1000, 10, 50), 10),
-    "some rows of many classes": ((5000, 10, 50), 45),
-    "many rows of many classes": ((10_000, 10, 50), 60),
+    "some rows of many classes": ((3000, 10, 50), 27),
+    "many rows of many classes": ((10_000, 10, 50), 45),
 }
 
 
