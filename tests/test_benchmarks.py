@@ -9,6 +9,7 @@ import time
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import few_images
 
@@ -146,7 +147,8 @@ def test_all_parts_of_the_benchmark_of_a_device_run_on_the_cpu(gpu, monkeypatch,
     assert not [row for row in rows.values() if row["value"] == "failed"]
     assert rows["tests", "tests passed"]["value"] > 0 and rows["tests", "tests failed"]["value"] == 0
     assert rows["agreement", "largest difference, float64"]["note"].endswith("0 NOT, 0 failed")
-    assert rows["epochs", "MLPClassifierTorch (256, 256) / skorch (256, 256), batch 64"]["value"] > 0
+    # of some milliseconds, less what a fit takes beside its epochs: any number, where a machine is busy
+    assert np.isfinite(rows["epochs", "MLPClassifierTorch (256, 256) / skorch (256, 256), batch 64"]["value"])
     assert result["about"]["device"] == "cpu" and markdown.count("\n| ") == len(rows) + 2
 
 

@@ -90,7 +90,7 @@ LAUNCHES = {
     "mlp 9 rates": 103,
     "mlp following": 47,
     "mlp 3 seeds": 34,
-    "ensemble": 59,
+    "ensemble": 60,
     "softmax sgd": 16,
     "softmax adam": 18,
     "softmax l1": 19,

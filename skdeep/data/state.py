@@ -25,7 +25,8 @@ class RandomSource:
         return np.random.default_rng(self.seed)
 
     def __deepcopy__(self, memo: dict) -> RandomSource:
-        return RandomSource(copied(self.generator))
+        known = vars(self).get("generator", self.seed)  # it may not be there yet
+        return RandomSource(copied(known) if isinstance(known, np.random.Generator) else known)
 
 
 def copied(generator: np.random.Generator) -> np.random.Generator:
