@@ -170,3 +170,35 @@ def test_folds_with_units_of_their_own_have_coordinates_of_their_own(name, monke
 def test_proportions():
     rho = np.array([[1.0, 2.0, 0.0], [3.0, 6.0, 0.0], [1.0, 3.0, 0.0], [2.0, 4.0, 0.0], [2.0, 6.0, 0.0]])
     assert [group.tolist() for group in proportions(rho)] == [[0, 1, 3], [2, 4]]
+
+
+def test_large_rows_leave_others_their_coordinates():
+    table = np.hstack([RNG.normal(size=(N, D)), np.ones((N, 1))])
+    table[7, :D] *= 1e9
+    space = row_space(Rows(table), np.append(np.ones(D), 0.0)[None])
+    assert space.rank == N and space.is_whole()
+    u = RNG.normal(size=(1, 1, N + 1))
+    known, found = space.coordinates.scores(u), Rows(table).scores(space.back(u))
+    np.testing.assert_allclose(np.delete(found, 7), np.delete(known, 7), atol=1e-8)
+
+
+@pytest.mark.parametrize("size", [1e4, 1e8])
+def test_a_gap_is_one_in_the_columns(size):
+    """Products of rows have half their digits: beside a large column they do not tell the others apart."""
+    table, values = RNG.normal(size=(50, D)), RNG.normal(size=50)
+    table[:, 7] *= size
+    fit = LinearRegressor("absolute_error", alpha=0.1, solver="exact").fit(table, values)
+    least = lower_bound(table, values, 0.1)
+    reached = np.abs(fit.predict(table) - values).mean() + 0.05 * np.square(fit.coef_).sum()
+    assert reached <= least * (1 + 1e-5)
+    assert fit.loss_ == pytest.approx(reached, rel=1e-5)
+
+
+def lower_bound(table, values, alpha):
+    """Bound absolute errors with a squared norm from below: by the multipliers of what interpolates the values."""
+    n, moved = len(values), table - table.mean(0)
+    coef = np.linalg.lstsq(moved, values - values.mean(), rcond=None)[0]
+    pull = np.linalg.lstsq(moved.T, coef * alpha * n, rcond=None)[0]
+    pull -= pull.mean()
+    pull /= max(1, np.abs(pull).max())
+    return pull @ values / n - np.square(table.T @ pull / n).sum() / (2 * alpha)

@@ -5,7 +5,9 @@ proportions R for all models, and the triangular factor L (n, r) of the rows' pr
 
 .. math:: Z R^{-1} Z^T = L L^T, \qquad v = R^{-1} Z^T L^{-T} u, \qquad Z v = L u, \qquad v^T R v = \|u\|^2
 
-so that a model of Z's columns is one of L's. The factor is pivoted: of rows that others determine, it has no column.
+so that a model of Z's columns is one of L's. The factor is pivoted, by squares as parts of each row's own: of rows that
+others determine, it has no column. Products of rows have half the digits of the rows, so that it has none either of
+rows that nearly are; who needs the optimum itself asks for that (`RowSpace.is_whole`).
 
 References
 ----------
@@ -23,8 +25,9 @@ from skdeep.exact.rows import Rows
 
 #: Curvatures that are in the same proportions.
 _ALIKE = 1e-12
-#: Squares that rounding may have left, as a part of the largest for each row.
-_ROUNDING = float(np.finfo(float).eps)
+#: What others leave of a row's square, as a part of it, below which products of rows do not tell enough: it has to be
+#: nothing; and what rounding leaves of a row that is nothing beside others, as a part of its length.
+_SOUND, _NOTHING = 1e-7, 1e-8
 
 
 class RowSpace:
@@ -50,18 +53,30 @@ class RowSpace:
     def __init__(self, rows: Rows, rho: np.ndarray, free: bool):
         n, r = rows.shape[0], 0
         size = rho.max(-1, keepdims=True)
-        proportions = (rho / size).reshape(-1, rho.shape[-1])[0]
+        self._proportions = (rho / size).reshape(-1, rho.shape[-1])[0]
         self._rows, self._free = rows, free
-        self._inverse = np.divide(1.0, proportions, out=np.zeros_like(proportions), where=proportions > 0)
+        self._inverse = np.divide(1.0, self._proportions, out=np.zeros(rho.shape[-1]), where=self._proportions > 0)
         products = rows.products_of_rows(self._inverse)
-        largest = products.diagonal().max()
-        factor, pivots, r, _ = dpstrf(products, lower=1, tol=n * _ROUNDING * largest, overwrite_a=1)
-        factor, self._pivots = np.tril(factor[:, :r]), pivots[:r] - 1
-        self._factor, self.rank = factor[:r], r
+        length = np.sqrt(products.diagonal())
+        length[length == 0] = 1
+        products /= length
+        products /= length[:, None]
+        factor, pivots, r, _ = dpstrf(products, lower=1, tol=_SOUND, overwrite_a=1)
+        pivots -= 1
+        factor = np.tril(factor[:, :r]) * length[pivots, None]
+        self._pivots, self._factor, self.rank = pivots[:r], factor[:r], r
         Z = np.ones((n, r + free))
-        Z[pivots - 1, :r] = factor
+        Z[pivots, :r] = factor
+        self._others = np.zeros((1, 1, n))
+        self._others[..., pivots[r:]] = np.linspace(1, 2, n - r) / length[pivots[r:]]
         self.coordinates = Rows(Z)
         self.rho = np.where(np.arange(r + free) < r, size, 0.0)
+
+    def is_whole(self) -> bool:
+        """Tell whether rows without a column in the factor are indeed combinations of the others."""
+        of_others = self._rows.back(self._others) * self._inverse
+        left = of_others - self.back(self.forth(of_others))
+        return float(self._proportions @ np.square(left).ravel()) <= _NOTHING**2
 
     def forth(self, params: np.ndarray) -> np.ndarray:
         """Compute the coordinates (K, C, r + free) of parameters (K, C, D): of what is a combination of the rows."""
@@ -78,6 +93,10 @@ class RowSpace:
 
     def back(self, found: np.ndarray) -> np.ndarray:
         """Compute parameters (K, C, D) from coordinates (K, C, r + free)."""
+        params = self._back(found)
+        return params + self._back(found - self.forth(params))  # what products of rows have rounded off
+
+    def _back(self, found: np.ndarray) -> np.ndarray:
         (*shape, _), r = found.shape, len(self._factor)
         pull = np.zeros((*shape, self._rows.shape[0]))
         flat = solve_triangular(self._factor, found[..., :r].reshape(-1, r).T, lower=True, trans=1)
