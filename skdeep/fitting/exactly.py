@@ -170,7 +170,10 @@ def solve_by_products(stack: Stack) -> tuple[Solution, list[torch.Tensor]] | Non
 
 def _parts(stack: Stack) -> list[list[int]]:
     """Find which models are to be apart, since what their columns are like differs."""
-    variables, parts = Variables.of(stack.network), groups(*rows_and_weights(stack.members))
+    parts = groups(*rows_and_weights(stack.members))
+    if len(parts) == 1:
+        return parts
+    variables = Variables.of(stack.network)
     same = len(variables.own_scale) == len(variables.own_center) == 1
     # without a penalty, which of many optima it is depends on the columns
     together = variables.suit(parts) and (same or (stack.penalty().alpha > 0).all())

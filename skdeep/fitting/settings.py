@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import KW_ONLY, dataclass, fields
+from functools import cache
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -334,9 +335,19 @@ def solver_name(estimator: Classifier) -> str:
     return solver.name if isinstance(solver, Solver) else ""
 
 
+def _names(cls: type[Solver]) -> tuple[str, ...]:
+    """Name the settings of a solver: asked for some times in every fit."""
+    return _names_once(cls)  # type: ignore[arg-type]  # a class has a hash
+
+
+@cache
+def _names_once(cls: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(cls))
+
+
 def _values(solver: Solver) -> dict[str, Any]:
     """Look up the settings of an object by name."""
-    return {field.name: getattr(solver, field.name) for field in fields(solver)}
+    return {name: getattr(solver, name) for name in _names(type(solver))}
 
 
 def changed(solver: Solver, settings: dict[str, Any]) -> Solver:
@@ -349,7 +360,7 @@ def changed(solver: Solver, settings: dict[str, Any]) -> Solver:
 
 def setting_names() -> set[str]:
     """Name the settings of all solvers."""
-    return {field.name for cls in SOLVERS.values() for field in fields(cls)}
+    return {name for cls in SOLVERS.values() for name in _names(cls)}
 
 
 def settings_of(estimator: Classifier, chosen: str = "sgd") -> Any:
@@ -363,7 +374,7 @@ def settings_of(estimator: Classifier, chosen: str = "sgd") -> Any:
     if isinstance(solver, str):
         name = chosen if solver == "auto" else solver
         cls = _Exact if name == "exact" else SOLVERS[name]
-        own = [field.name for field in fields(cls) if hasattr(estimator, field.name)]
+        own = [name for name in _names(cls) if hasattr(estimator, name)]
         return cls(**{name: getattr(estimator, name) for name in own})
     free = [name for name, value in _values(solver).items() if value == "auto" and hasattr(estimator, name)]
     return changed(solver, {name: getattr(estimator, name) for name in free}) if free else solver
