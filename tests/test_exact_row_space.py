@@ -176,7 +176,7 @@ def test_large_rows_leave_others_their_coordinates():
     table = np.hstack([RNG.normal(size=(N, D)), np.ones((N, 1))])
     table[7, :D] *= 1e9
     space = row_space(Rows(table), np.append(np.ones(D), 0.0)[None])
-    assert space.rank == N and space.is_whole()
+    assert space.rank == N and space.suffices(False)
     u = RNG.normal(size=(1, 1, N + 1))
     known, found = space.coordinates.scores(u), Rows(table).scores(space.back(u))
     np.testing.assert_allclose(np.delete(found, 7), np.delete(known, 7), atol=1e-8)

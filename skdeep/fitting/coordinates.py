@@ -76,7 +76,7 @@ def solve_by_rows(solver: Solver, arrays: Arrays, loss: Loss, max_iter: int, by_
     for models in groups:
         own = arrays.of(models)
         space = row_space(rows, own.rho)
-        if space is None or not (by_gradient or space.is_whole()):
+        if space is None or not space.suffices(by_gradient):
             return None
         start = space.forth(own.start)
         inside = replace(own, rows=space.coordinates, rho=space.rho, kappa=np.zeros_like(space.rho), start=start)
