@@ -202,3 +202,13 @@ def lower_bound(table, values, alpha):
     pull -= pull.mean()
     pull /= max(1, np.abs(pull).max())
     return pull @ values / n - np.square(table.T @ pull / n).sum() / (2 * alpha)
+
+
+def test_coordinates_of_rows_of_different_lengths():
+    """Columns of the factor are as large as the rows: Newton's steps do not take small curvature for none."""
+    rng = np.random.default_rng(1)
+    table = np.where(rng.random((6, 120)) < 0.3, rng.normal(size=(6, 120)), 0.0)
+    table[0] *= 1e-6
+    table = sparse.csr_array(table)
+    model = HingeClassifier("squared_hinge", alpha=1e-12, calibration=None).fit(table, [0, 1, 0, 1, 1, 0])
+    assert model.loss_ < 1e-9
