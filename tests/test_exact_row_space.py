@@ -176,7 +176,7 @@ def test_large_rows_leave_others_their_coordinates():
     table = np.hstack([RNG.normal(size=(N, D)), np.ones((N, 1))])
     table[7, :D] *= 1e9
     space = row_space(Rows(table), np.append(np.ones(D), 0.0)[None])
-    assert space.rank == N and space.is_whole()
+    assert space.rank == N and space.suffices(False)
     u = RNG.normal(size=(1, 1, N + 1))
     known, found = space.coordinates.scores(u), Rows(table).scores(space.back(u))
     np.testing.assert_allclose(np.delete(found, 7), np.delete(known, 7), atol=1e-8)
@@ -202,3 +202,13 @@ def lower_bound(table, values, alpha):
     pull -= pull.mean()
     pull /= max(1, np.abs(pull).max())
     return pull @ values / n - np.square(table.T @ pull / n).sum() / (2 * alpha)
+
+
+def test_coordinates_of_rows_of_different_lengths():
+    """Columns of the factor are as large as the rows: Newton's steps do not take small curvature for none."""
+    rng = np.random.default_rng(1)
+    table = np.where(rng.random((6, 120)) < 0.3, rng.normal(size=(6, 120)), 0.0)
+    table[0] *= 1e-6
+    table = sparse.csr_array(table)
+    model = HingeClassifier("squared_hinge", alpha=1e-12, calibration=None).fit(table, [0, 1, 0, 1, 1, 0])
+    assert model.loss_ < 1e-9

@@ -6,8 +6,8 @@ proportions R for all models, and the triangular factor L (n, r) of the rows' pr
 .. math:: Z R^{-1} Z^T = L L^T, \qquad v = R^{-1} Z^T L^{-T} u, \qquad Z v = L u, \qquad v^T R v = \|u\|^2
 
 so that a model of Z's columns is one of L's. The factor is pivoted, by squares as parts of each row's own: of rows that
-others determine, it has no column. Products of rows have half the digits of the rows, so that it has none either of
-rows that nearly are; who needs the optimum itself asks for that (`RowSpace.is_whole`).
+others determine, it has no column. Products of rows have half the digits of the rows: where optima are not looked at
+once more in the columns, that is to be enough (`RowSpace.suffices`).
 
 References
 ----------
@@ -25,9 +25,11 @@ from skdeep.exact.rows import Rows
 
 #: Curvatures that are in the same proportions.
 _ALIKE = 1e-12
-#: What others leave of a row's square, as a part of it, below which products of rows do not tell enough: it has to be
-#: nothing; and what rounding leaves of a row that is nothing beside others, as a part of its length.
-_SOUND, _NOTHING = 1e-7, 1e-8
+#: What others leave of a row's square, as a part of it: what rounding may have left, for each row; and below which
+#: products of rows do not tell enough.
+_ROUNDING, _SOUND = float(np.finfo(float).eps), 1e-7
+#: How far scores may be off in coordinates, of parameters whose penalty is one: for a start, and for an optimum.
+_ROUGHLY, _CLOSELY = 1.0, 1e-6
 
 
 class RowSpace:
@@ -61,22 +63,23 @@ class RowSpace:
         length[length == 0] = 1
         products /= length
         products /= length[:, None]
-        factor, pivots, r, _ = dpstrf(products, lower=1, tol=_SOUND, overwrite_a=1)
-        pivots -= 1
+        factor, pivots, r, _ = dpstrf(products, lower=1, tol=n * _ROUNDING, overwrite_a=1)
+        pivots, self._least = pivots - 1, np.square(factor.diagonal()[:r]).min(initial=1.0)
         factor = np.tril(factor[:, :r]) * length[pivots, None]
         self._pivots, self._factor, self.rank = pivots[:r], factor[:r], r
         Z = np.ones((n, r + free))
         Z[pivots, :r] = factor
-        self._others = np.zeros((1, 1, n))
+        self._others, self._longest = np.zeros((1, 1, n)), length.max()
         self._others[..., pivots[r:]] = np.linspace(1, 2, n - r) / length[pivots[r:]]
         self.coordinates = Rows(Z)
         self.rho = np.where(np.arange(r + free) < r, size, 0.0)
 
-    def is_whole(self) -> bool:
-        """Tell whether rows without a column in the factor are indeed combinations of the others."""
+    def suffices(self, for_start: bool) -> bool:
+        """Tell whether rows that have no column are combinations of the others, and products have told these apart."""
         of_others = self._rows.back(self._others) * self._inverse
         left = of_others - self.back(self.forth(of_others))
-        return float(self._proportions @ np.square(left).ravel()) <= _NOTHING**2
+        lost = self._longest * np.sqrt(self._proportions @ np.square(left).ravel() / self.rho.max(-1).min())
+        return bool(lost <= _ROUGHLY if for_start else lost <= _CLOSELY and self._least >= _SOUND)
 
     def forth(self, params: np.ndarray) -> np.ndarray:
         """Compute the coordinates (K, C, r + free) of parameters (K, C, D): of what is a combination of the rows."""

@@ -32,6 +32,8 @@ class Arrays:
         Strengths of the ridge and of the L1 norm.
     start : ndarray of shape (K, C, D)
     tol : ndarray of shape (K,)
+    alike : bool
+        Whether columns were brought to the same size.
     """
 
     rows: Rows
@@ -41,6 +43,7 @@ class Arrays:
     kappa: np.ndarray
     start: np.ndarray
     tol: np.ndarray
+    alike: bool
 
     def of(self, models: np.ndarray) -> Arrays:
         """Take some of the models."""
@@ -76,10 +79,11 @@ def solve_by_rows(solver: Solver, arrays: Arrays, loss: Loss, max_iter: int, by_
     for models in groups:
         own = arrays.of(models)
         space = row_space(rows, own.rho)
-        if space is None or not (by_gradient or space.is_whole()):
+        if space is None or not space.suffices(by_gradient):
             return None
         start = space.forth(own.start)
-        inside = replace(own, rows=space.coordinates, rho=space.rho, kappa=np.zeros_like(space.rho), start=start)
+        kappa = np.zeros_like(space.rho)
+        inside = Arrays(space.coordinates, own.target, own.weight, space.rho, kappa, start, own.tol, alike=False)
         found = solver(models, inside, max_iter)
         found.params = space.back(found.params)
         if by_gradient and not found.interrupted:

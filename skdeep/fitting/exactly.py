@@ -198,15 +198,16 @@ def _found(stack: Stack) -> tuple[Solution, list[torch.Tensor]] | None:
         centring.forth_(start, rho, kappa)
 
     def some(models: np.ndarray, arrays: Arrays, max_iter: int) -> Solution:
-        solution = _solved(recipe, network, [members[m] for m in models], arrays, max_iter)
+        solution = _solved(recipe, [members[m] for m in models], arrays, max_iter)
         assert solution is not None
         return solution
 
-    by_gradient, arrays = recipe.solver == "lbfgs", Arrays(rows, target, weight, rho, kappa, start, tol)
+    by_gradient, alike = recipe.solver == "lbfgs", network.scale is not None
+    arrays = Arrays(rows, target, weight, rho, kappa, start, tol, alike)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         solution = None if recipe.closed_form else solve_by_rows(some, arrays, recipe.loss, max_iter, by_gradient)
         if solution is None:
-            solution = _solved(recipe, network, members, arrays, max_iter)
+            solution = _solved(recipe, members, arrays, max_iter)
     if solution is None:
         return None
     if moved is not None:
@@ -220,18 +221,18 @@ def _found(stack: Stack) -> tuple[Solution, list[torch.Tensor]] | None:
     return solution, params if dtype is torch.float64 else [part.to(dtype) for part in params]
 
 
-def _solved(recipe: Recipe, network: Linear, members: list[Member], arrays: Arrays, max_iter: int) -> Solution | None:
+def _solved(recipe: Recipe, members: list[Member], arrays: Arrays, max_iter: int) -> Solution | None:
     """Solve a stack; None where a closed form tells too little."""
     if recipe.solver != "lbfgs" and not recipe.closed_form:
         return _certified(recipe, arrays, max_iter)
-    loss, alike = row_loss(recipe.loss, arrays.target, recipe.n_outputs), network.scale is not None
+    loss = row_loss(recipe.loss, arrays.target, recipe.n_outputs)
     if recipe.closed_form:
         assert isinstance(loss, SquaredLoss)
         return _closed_form(arrays, loss)
     stretch = np.array([member.stretch for member in members])
     if isinstance(loss, HuberLoss) and (stretch != 1).any():
-        return _stretched(recipe, arrays, loss, stretch, alike, max_iter)
-    solution = _descend(recipe, replace(arrays, tol=arrays.tol * recipe.loss.slope), loss, alike, max_iter)
+        return _stretched(recipe, arrays, loss, stretch, max_iter)
+    solution = _descend(recipe, replace(arrays, tol=arrays.tol * recipe.loss.slope), loss, max_iter)
     solution.bound /= recipe.loss.slope
     return solution
 
@@ -248,7 +249,7 @@ def _closed_form(arrays: Arrays, loss: SquaredLoss) -> Solution | None:
     return wide.ridge(rows, loss, weight, rho, np.full(len(rho), _ROUNDING))
 
 
-def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, alike: bool, max_iter: int) -> Solution:
+def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> Solution:
     """Minimise smooth objectives; separable losses column by column."""
     rows, weight, rho, params, tol = arrays.rows, arrays.weight, arrays.rho, arrays.start, arrays.tol
     n_models, n_scores, n_columns = params.shape
@@ -257,7 +258,7 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, alike: bool, max_ite
         solution = at_once.ridge(rows, loss, weight, rho, tol)
         if solution is not None:
             return solution
-    if alike and n_models == 1 and type(loss) is SquaredHinges and finite_newton.suits(rows):
+    if arrays.alike and n_models == 1 and type(loss) is SquaredHinges and finite_newton.suits(rows):
         own_rho, own_tol = (np.repeat(part, n_scores, axis=0) for part in (rho, tol))
         limit = min(max_iter, max_fun)
         found = finite_newton.solve(rows, loss.target, weight[0], own_rho, params[0], own_tol, limit)
@@ -275,7 +276,7 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, alike: bool, max_ite
     newton = system <= _MAX_SYSTEM and (loss.piecewise or recipe.newton_params is None)
 
     def directions(group: np.ndarray) -> Newton | LBFGS:
-        return Newton(n_columns, alike) if newton else LBFGS(group)
+        return Newton(n_columns, arrays.alike) if newton else LBFGS(group)
 
     if n_models > 1 and not params.any() and (loss.piecewise or not newton) and max_iter >= _ENOUGH:
         kind = np.arange(len(params)) % (len(params) // n_models)
@@ -293,16 +294,14 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, alike: bool, max_ite
     return solution if len(solution.params) == n_models else solution.together(n_scores)
 
 
-def _stretched(
-    recipe: Recipe, arrays: Arrays, loss: HuberLoss, stretch: np.ndarray, alike: bool, max_iter: int
-) -> Solution:
+def _stretched(recipe: Recipe, arrays: Arrays, loss: HuberLoss, stretch: np.ndarray, max_iter: int) -> Solution:
     """Minimise Huber's losses whose deltas are some times (K,) as large: in targets so many times smaller.
 
     There they are all the same, and objectives with squared norms are those squares smaller.
     """
     factor, slope = stretch[:, None, None], np.minimum(1.0, stretch * loss.delta)
     shorter = replace(arrays, start=arrays.start / factor, tol=arrays.tol * slope / stretch)
-    solution = _descend(recipe, shorter, loss.of(loss.target / factor), alike, max_iter)
+    solution = _descend(recipe, shorter, loss.of(loss.target / factor), max_iter)
     solution.params *= factor
     solution.bound *= stretch / slope
     solution.curve = [
