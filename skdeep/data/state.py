@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from skdeep.engine.batching import copy_of
+
 
 @dataclass
 class RandomSource:
@@ -26,14 +28,7 @@ class RandomSource:
 
     def __deepcopy__(self, memo: dict) -> RandomSource:
         known = vars(self).get("generator", self.seed)  # it may not be there yet
-        return RandomSource(copied(known) if isinstance(known, np.random.Generator) else known)
-
-
-def copied(generator: np.random.Generator) -> np.random.Generator:
-    """Copy a generator, in a third of the time of `copy.deepcopy`."""
-    bits = type(generator.bit_generator)(0)
-    bits.state = generator.bit_generator.state
-    return np.random.Generator(bits)
+        return RandomSource(copy_of(known) if isinstance(known, np.random.Generator) else known)
 
 
 @dataclass

@@ -22,6 +22,13 @@ from skdeep.engine.shards import AnyRows, SharedRows
 _AT_ONCE = 1 << 15
 
 
+def copy_of(generator: np.random.Generator) -> np.random.Generator:
+    """Copy a generator, in a third of the time of `copy.deepcopy`."""
+    bits = type(generator.bit_generator)(0)
+    bits.state = generator.bit_generator.state
+    return np.random.Generator(bits)
+
+
 class Batch(NamedTuple):
     """A mini-batch for all models of a stack, or for some of them.
 

@@ -8,7 +8,6 @@ over models, so no model feels another; a model that has stopped leaves the stac
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from skdeep.engine.averaging import Averages
-from skdeep.engine.batching import Batch
+from skdeep.engine.batching import Batch, copy_of
 from skdeep.engine.captured import Captured
 from skdeep.engine.gradients import clip_, loss_and_gradient
 from skdeep.engine.networks import Network
@@ -408,4 +407,4 @@ def _finish(stack: _Stack, models: np.ndarray) -> None:
         averages = (array for slot in stack.optimizer.slots for array in p.optimizer_state[slot])
         if p.error is None and not all(np.isfinite(array).all() for array in averages):
             p.error = f"averages of gradients became non-finite in epoch {p.n_iter}"  # which stops any learning
-        p.generator = copy.deepcopy(stack.batches.generators[m])  # others may go on drawing from it
+        p.generator = copy_of(stack.batches.generators[m])  # others may go on drawing from it

@@ -130,14 +130,12 @@ def proportions(rho: np.ndarray) -> list[np.ndarray]:
 def row_space(rows: Rows, rho: np.ndarray) -> RowSpace | None:
     """Make coordinates of rows, if penalties (..., D) suit them."""
     flat, free = rho.reshape(-1, rho.shape[-1]), has_free_column(rows, rho)
-    size = flat.max(1, keepdims=True)
-    if not (size > 0).all() or not np.allclose(flat / size, flat[0] / size[0], rtol=_ALIKE, atol=0):
+    if not flat.any(1).all() or len(proportions(flat)) > 1:
         return None
-    held = flat[0] > 0
-    held[-1] |= free
-    if (
-        not held.all() and rows.diagonal(np.ones((1, rows.shape[0])))[0, ~held].any()
-    ):  # columns of zeros need no penalty
+    without = flat[0] == 0
+    without[-1] &= not free
+    # columns of zeros need no penalty
+    if without.any() and rows.diagonal(np.ones((1, rows.shape[0])))[0, without].any():
         return None
     space = RowSpace(rows, rho, free)
     return space if space.rank else None
