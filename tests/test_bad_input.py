@@ -165,9 +165,12 @@ BAD_X = {
     "1d": (X[:, 0], "Expected 2D array, got 1D array instead"),
     "3d": (X.reshape(N, 2, 2), "Found array with dim 3"),
     "3d tensor": (torch.tensor(X.reshape(N, 2, 2)), "Found array with dim 3"),
-    "ragged": ([[1.0, 2.0], [1.0]] * (N // 2), "inhomogeneous|sequence"),
+    "ragged": ([[1.0, 2.0], [1.0]] * (N // 2), "rows of one length"),
     "no columns": (X[:, :0], r"0 feature\(s\)"),
     "no rows": (X[:0], r"0 sample\(s\)"),
+    "structured": (np.array([*map(tuple, X)], dtype=[(name, float) for name in "abcd"]), "fields .* pandas.DataFrame"),
+    "dictionary": ({"a": X[:, :2], "b": X[:, 2:]}, r"dictionary, with the keys \['a', 'b'\].* side by side"),
+    "name of a file": ("rows.csv", "a name, 'rows.csv'"),
     "one number": (3.0, "Expected 2D array, got scalar array instead"),
 }
 
@@ -526,8 +529,8 @@ def test_invalid_parameters(cls, params, no_training):
 
 BAD_LATER = [
     ({"solver": "sdg"}, "The 'solver' parameter"),
-    ({"solver": None}, "or an object such as SGD"),
-    ({"solver": SGD}, "or an object such as SGD"),
+    ({"solver": None}, "or an object such as skdeep.SGD"),
+    ({"solver": SGD}, "or an object such as skdeep.SGD"),
     ({"solver": SGD(momentum=5)}, "The 'momentum' parameter of SGD"),
     ({"solver": SGD(learning_rate="linear")}, "The 'learning_rate' parameter of SGD"),
     ({"solver": Adam(beta_1=1.0)}, "The 'beta_1' parameter of Adam"),

@@ -108,6 +108,8 @@ def _check_matrix(estimator: Classifier, X: Data, reset: bool, min_samples: int)
         _check_finite(estimator, X, X.names)
         return X
     if isinstance(X, Tensor):
+        if X.layout is not torch.strided:
+            raise TypeError("X is a sparse tensor; pass X.to_dense(), or a sparse array of SciPy, which stays sparse.")
         X = X.detach()
         if X.device.type != "cpu":
             return _check_device_tensor(estimator, X, reset, min_samples)
