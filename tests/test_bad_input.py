@@ -352,11 +352,12 @@ def test_sample_weight(cls, name, model_of, no_training):
 @each_estimator
 @pytest.mark.parametrize(
     "weight",
-    [{0: -1.0, 1: 1.0, 2: 1.0}, {0: np.nan, 1: 1.0, 2: 1.0}, {0: 0.0, 1: 0.0, 2: 0.0}, {0: 1.0, 9: 1.0}],
+    [{0: -1.0, 1: 1.0, 2: 1.0}, {0: np.nan, 1: 1.0, 2: 1.0}, {0: 0.0, 1: 0.0, 2: 0.0}, {0: 1.0, 9: 1.0}, [1, 2, 3]],
     ids=repr,
 )
 def test_class_weight(cls, weight, no_training):
-    refuses(make(cls, class_weight=weight), lambda model: model.fit(X, Y), ValueError, "class")
+    match = "one dictionary .* by class, such as {0: 2.0}" if isinstance(weight, list) else "class"
+    refuses(make(cls, class_weight=weight), lambda model: model.fit(X, Y), ValueError, match)
 
 
 # ---- validation data -------------------------------------------------------------------------------------------------
@@ -406,7 +407,8 @@ def test_unknown_validation_label_is_named(cls, no_training):
 def test_nothing_to_validate_on(cls, no_training):
     model = make(cls, early_stopping=True)
     y = np.r_[0, np.ones(99)].astype(int)
-    refuses(model, lambda model: model.fit(X[:100], y), ValueError, "least populated class.* 1 member.*X_val and y_val")
+    match = r"least populated class.* 1 member \(class 0\).*X_val and y_val"
+    refuses(model, lambda model: model.fit(X[:100], y), ValueError, match)
     # the same flower twice is no more than one
     X_twice, y_twice = np.r_[X[:1], X[:100]], np.r_[0, y]
     refuses(model, lambda model: model.fit(X_twice, y_twice), ValueError, "least populated class.* 1 member")

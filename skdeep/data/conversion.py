@@ -113,7 +113,7 @@ def as_numbers(X: Any) -> Any:
     names = column_names(X)
     if names is not None:
         return _frame(X, names)
-    X = _as_one_array(X)
+    X = one_array(X)
     kind = X.dtype.kind if isinstance(X, np.ndarray) else ""
     if kind == "V" and X.dtype.names:
         raise NotNumbersError(f"X is a structured array, with the fields {X.dtype.names}; pass pandas.DataFrame(X).")
@@ -128,7 +128,7 @@ def as_numbers(X: Any) -> Any:
     return numbers if kind == "O" else X  # words for numbers are refused, as scikit-learn does it
 
 
-def _as_one_array(X: Any) -> Any:
+def one_array(X: Any) -> Any:
     """Make an array of a list; raise where X is several arrays, or the name of a file."""
     if isinstance(X, str | PathLike):
         raise ValueError(f"X is a name, {str(X)!r}. Pass what it names: pandas.read_csv(X), for example.")

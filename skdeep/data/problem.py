@@ -300,11 +300,12 @@ def _check_parts(distinct: DistinctRows, fold: np.ndarray, codes: np.ndarray, cl
         for code in range(2):
             own = watched[distinct.stratum == code]  # none where the class has no weight
             if len(own) and not own.any():
+                names = classes.tolist()
                 raise ValueError(
-                    f"The least populated classes in y have only 1 member (class {classes[code]!r}), and a split for "
+                    f"The least populated classes in y have only 1 member (class {names[code]!r}), and a split for "
                     "early stopping needs one for training and one for validation. Pass X_val and y_val, or use "
                     f"early_stopping=False. Classes with too few members are: ['{bool(code)}'] as answers to 'is it "
-                    f"{classes[1]!r}?'"
+                    f"{names[1]!r}?'"
                 )
     if not watched.any():
         raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")
