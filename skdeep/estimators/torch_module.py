@@ -195,6 +195,8 @@ class UserModule(SingleNet):
             if not isinstance(module, nn.Module):
                 raise TypeError(f"module must make a torch.nn.Module, got {type(module).__name__}.")
             check_ordinary(module)
+            if any(tensor.device.type != "cpu" for tensor in (*module.parameters(), *module.buffers())):
+                module.cpu()
             _cast(module, self._own_dtype(recipe, module))
             found = tried(module, X.reshape(-1, *self.input_shape_), self.n_outputs_)
         self._n_values, self._takes_indices, normalised, bounded = found

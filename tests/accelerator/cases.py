@@ -300,6 +300,14 @@ def on(place, make, **params):
     return make(device=str(place.device), **params)
 
 
+@case("use")
+def torch_module_made_there(place):
+    def made(n_outputs, n_features):
+        return net(n_outputs, n_features).to(place.device)
+
+    return [*answers(on(place, Torch, module=made).fit(X, Y), X), *answers(Torch(module=made).fit(X, Y), X)]
+
+
 @case("use", dispatched)
 def dispatch(place):
     data = place(SINGLE), place(Y)
