@@ -305,7 +305,7 @@ def torch_module_made_there(place):
     def made(n_outputs, n_features):
         return net(n_outputs, n_features).to(place.device)
 
-    return [*answers(on(place, Torch, module=made).fit(X, Y), X), *answers(Torch(module=made).fit(X, Y), X)]
+    return [*answers(on(place, Torch, module=made).fit(X, Y), X), *answers(on(CPU, Torch, module=made).fit(X, Y), X)]
 
 
 @case("use", dispatched)
