@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers import configured, reconfigured
 from joblib import Parallel, delayed
+from sklearn.base import clone
 from skorch import NeuralNetClassifier
 from torch import nn
 from torch.nn import functional as F
@@ -386,6 +387,48 @@ def test_a_last_batch_of_one_row_is_normalised_by_running_averages():
             steps.step()
     for found, expected in zip(clf.module_.state_dict().values(), plain.state_dict().values(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+NORMALISED = {
+    "columns": ((4,), lambda: dense(nn.BatchNorm1d(6))),
+    "not affine": ((4,), lambda: dense(nn.BatchNorm1d(6, affine=False))),
+    "sequences": ((4, 5), lambda: nn.Sequential(nn.BatchNorm1d(4), nn.Flatten(), nn.Linear(20, 3))),
+    "images, all batches": (
+        (1, 4, 4),
+        lambda: nn.Sequential(nn.Conv2d(1, 2, 2), nn.BatchNorm2d(2, momentum=None), nn.Flatten(), nn.Linear(18, 3)),
+    ),
+    "no averages": ((4,), lambda: dense(nn.BatchNorm1d(6, track_running_stats=False))),
+}
+
+
+@pytest.mark.parametrize("batch_rows", [60, 25])
+@pytest.mark.parametrize("name", NORMALISED)
+def test_batch_normalisation_counts_rows_as_often_as_they_are_there(name, batch_rows):
+    """As a loop of torch's does it, where equal rows are one with their weight, or the user has weighted it."""
+    shape, new = NORMALISED[name]
+    few, labels = data(shape, 30)
+    count = np.repeat([7, 1], [5, 25])
+    X, y = np.repeat(few, count, axis=0), np.repeat(labels, count)
+
+    def make():
+        with OwnNumbers(0):
+            return new().double()
+
+    module, inputs, target = make().train(), torch.from_numpy(X), torch.from_numpy(y)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.02, momentum=0.9)
+    for _ in range(3):
+        for start in range(0, len(y), batch_rows):
+            part = slice(start, start + batch_rows)
+            optimizer.zero_grad()
+            F.cross_entropy(module(inputs[part]), target[part]).backward()
+            optimizer.step()
+    clf = TorchClassifier(make, **{**PLAIN, **STEPS, "batch_size": batch_rows}, max_iter=3)
+    fits = [clone(clf).fit(X, y)]
+    if batch_rows == len(y):
+        fits.append(clone(clf).set_params(batch_size=len(few)).fit(few, labels, sample_weight=count))
+    for fitted in fits:
+        for key, value in module.state_dict().items():
+            torch.testing.assert_close(fitted.module_.state_dict()[key], value, rtol=1e-10, atol=1e-12)
 
 
 def test_batches_of_one_row():

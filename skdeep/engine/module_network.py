@@ -118,7 +118,7 @@ class ModuleNetwork(Network):
             if len(rows) == 1:
                 scores = self._scores_of_one_row(rows)
             else:
-                with self._numbers if self._draws else nullcontext():
+                with self._numbers if self._draws else nullcontext(), self._counting(weight):
                     scores = self._scored(rows)
         if not scores.requires_grad:
             raise ValueError(
@@ -135,6 +135,22 @@ class ModuleNetwork(Network):
                 "training. Use solver='sgd', 'adam' or 'adamw'."
             )
         return scores
+
+    @contextmanager
+    def _counting(self, weight: Tensor | None) -> Iterator[None]:
+        """Have batch normalisation count each row by its weight, (1, B): torch's knows none."""
+        parts = [p for p in self.module.modules() if type(p).forward is _BatchNorm.forward]
+        if weight is None or not parts:
+            yield
+            return
+        before, after = (partial(hook, weight[0]) for hook in (_leave_to_weights, _by_weights))
+        hooks = [part.register_forward_pre_hook(before) for part in parts]
+        hooks += [part.register_forward_hook(after) for part in parts]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _scores_of_one_row(self, rows: Tensor) -> Tensor:
         """Compute scores of one row; it has no variance, so that batch normalisation is by the running averages."""
@@ -222,6 +238,35 @@ class ModuleNetwork(Network):
 def _by_running_averages(part: nn.Module, inputs: tuple) -> None:
     if inputs[0].numel() == inputs[0].shape[1]:  # one value per channel
         part.training = False
+
+
+def _leave_to_weights(weight: Tensor, part: _BatchNorm, inputs: tuple) -> None:
+    if len(inputs[0]) == len(weight):  # else these are no rows
+        part.training = False
+
+
+def _by_weights(weight: Tensor, part: _BatchNorm, inputs: tuple, output: Tensor) -> Tensor | None:
+    """Normalise by the means and variances of rows that count by their weight; the least stands for one row."""
+    if part.training:
+        return None
+    part.training = True
+    z = inputs[0].to(torch.promote_types(inputs[0].dtype, torch.float32))
+    axes, form = [0, *range(2, z.ndim)], (1, -1, *[1] * (z.ndim - 2))
+    n_places = z[0, 0].numel()
+    share = (weight / (n_places * weight.sum())).to(z.dtype).view(-1, *[1] * (z.ndim - 1))
+    mean = (share * z).sum(axes)
+    centred = z - mean.view(form)
+    var = (share * centred.square()).sum(axes)
+    if part.running_mean is not None and part.running_var is not None and part.num_batches_tracked is not None:
+        with torch.no_grad():
+            part.num_batches_tracked += 1
+            rate = 1 / float(part.num_batches_tracked) if part.momentum is None else part.momentum
+            n_values = n_places * weight.sum() / weight[weight > 0].min()
+            part.running_mean.lerp_(mean, rate)
+            part.running_var.lerp_(var * (n_values / (n_values - 1).clamp(min=1)), rate)
+    factor = (var + part.eps).rsqrt() if part.weight is None else (var + part.eps).rsqrt() * part.weight
+    normalised = centred * factor.view(form)
+    return (normalised if part.bias is None else normalised + part.bias.view(form)).to(output.dtype)
 
 
 def check_ordinary(module: nn.Module) -> None:

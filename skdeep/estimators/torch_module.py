@@ -142,17 +142,19 @@ class UserModule(SingleNet):
         waiting = []
         if not going_on:
             generator = np.random.default_rng([1, draw_seeds(self.random_state)[0]])
-            module, bounded = self._new_module(recipe, problem, generator)
-            waiting.append(module)
+            new, bounded = self._new_module(recipe, problem, generator)
+            waiting.append(new)
             if bounded is not None and self._why_unbounded:
                 warnings.warn(
                     f"module ends in {bounded}, so that its scores have bounds. {self._why_unbounded}", stacklevel=7
                 )
         # the module says in which dtype all else is
-        dtype = self._own_dtype(recipe, waiting[0] if waiting else self.module_)
+        module = waiting[0] if waiting else self.module_
+        dtype = self._own_dtype(recipe, module)
         check_some_left(problem.source, dtype)
         check = partial(check_numbers, dtype=dtype, indices=self._takes_indices)
-        return replace(recipe, dtype=dtype, check=check, network=partial(self._network, waiting=waiting))
+        network = partial(self._network, waiting=waiting)
+        return replace(recipe, dtype=dtype, check=check, network=network)
 
     def _own_dtype(self, recipe: Recipe, module: nn.Module) -> torch.dtype:
         """Choose what to train a module in: its own dtype, unless the user has decided; float32 for shorter ones."""
@@ -365,8 +367,10 @@ class TorchClassifier(UserModule, NeuralNetClassifier):
     A module takes one array. Inputs of several kinds are columns side by side, which its ``forward`` takes apart.
 
     Early stopping restores the parameters and buffers of the best epoch (running averages included); other tensors that
-    a module keeps are not restored. A batch of one row is normalised by the running averages of batch normalisation, as
-    in :class:`MLPClassifierTorch`. Random numbers that a module draws in prediction are torch's own.
+    a module keeps are not restored. Batch normalisation counts each row by its weight, as in
+    :class:`MLPClassifierTorch`; equal rows are one row with their weight where a batch holds all. A batch of one row is
+    normalised by the running averages of batch normalisation, as in :class:`MLPClassifierTorch`. Random numbers that a
+    module draws in prediction are torch's own.
 
     A parameter that a batch makes no use of, as an expert that got none of its rows, has a gradient of zero there, and
     the penalty's: like the rows of an ``nn.Embedding`` that do not occur, it goes on by momentum and penalty. Torch's
