@@ -409,6 +409,8 @@ def test_nothing_to_validate_on(cls, no_training):
     y = np.r_[0, np.ones(99)].astype(int)
     match = r"least populated class.* 1 member \(class 0\).*X_val and y_val"
     refuses(model, lambda model: model.fit(X[:100], y), ValueError, match)
+    match = "validation set is too small. Increase 'validation_fraction'"
+    refuses(make(cls, early_stopping=True, validation_fraction=0), lambda model: model.fit(X, Y), ValueError, match)
     # the same flower twice is no more than one
     X_twice, y_twice = np.r_[X[:1], X[:100]], np.r_[0, y]
     refuses(model, lambda model: model.fit(X_twice, y_twice), ValueError, "least populated class.* 1 member")

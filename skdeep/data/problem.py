@@ -23,6 +23,7 @@ from skdeep.engine.shards import AnyRows, Shard, SharedRows
 from skdeep.engine.stored import StoredArray
 
 _NOWHERE = torch.device("meta")
+_TOO_FEW = "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
 
 #: Rows per chunk where the data is passed over outside mini-batch training, and how many times as many an accelerator
 #: takes, which the host has to launch each for.
@@ -281,6 +282,8 @@ class Problem:
         distinct = self.distinct(seed)
         if fraction is None:
             return *self.merged(distinct), None
+        if not fraction:
+            raise ValueError(_TOO_FEW)
         fold = splits.validation_rows(distinct, fraction)
         _check_parts(distinct, fold, self.codes, classes)
         folds = self.folds(distinct, fold, fraction, merge=False)
@@ -308,7 +311,7 @@ def _check_parts(distinct: DistinctRows, fold: np.ndarray, codes: np.ndarray, cl
                     f"{names[1]!r}?'"
                 )
     if not watched.any():
-        raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")
+        raise ValueError(_TOO_FEW)
 
 
 def scores_of(network: Network, rows: AnyRows, index: np.ndarray) -> Tensor:
