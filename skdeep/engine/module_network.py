@@ -260,8 +260,9 @@ def _by_weights(weight: Tensor, part: _BatchNorm, inputs: tuple, output: Tensor)
     if part.running_mean is not None and part.running_var is not None and part.num_batches_tracked is not None:
         with torch.no_grad():
             part.num_batches_tracked += 1
-            rate = 1 / float(part.num_batches_tracked) if part.momentum is None else part.momentum
-            n_values = n_places * weight.sum() / weight[weight > 0].min()
+            all_alike = part.num_batches_tracked.to(mean.dtype).reciprocal()
+            rate = all_alike if part.momentum is None else torch.full_like(all_alike, part.momentum)
+            n_values = n_places * weight.sum() / weight.masked_fill(weight <= 0, torch.inf).min()
             part.running_mean.lerp_(mean, rate)
             part.running_var.lerp_(var * (n_values / (n_values - 1).clamp(min=1)), rate)
     factor = (var + part.eps).rsqrt() if part.weight is None else (var + part.eps).rsqrt() * part.weight

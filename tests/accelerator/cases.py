@@ -233,6 +233,7 @@ for name, model, options in [
     ("mlp of values, early", MLPOfValues(loss="huber", early_stopping=True), {"y": VALUES, "sample_weight": WEIGHT}),
     ("ensemble of values", EnsembleOfValues(), {"y": VALUES}),
     ("torch of values", TorchOfValues(), {"y": VALUES}),
+    ("torch weights", Torch(), {"sample_weight": WEIGHT}),
     ("torch", Torch(), {}),
     ("torch sgd early", Torch(solver="sgd", early_stopping=True, calibration="temperature"), {}),
 ]:
