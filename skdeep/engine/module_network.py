@@ -140,7 +140,8 @@ class ModuleNetwork(Network):
     def _counting(self, weight: Tensor | None) -> Iterator[None]:
         """Have batch normalisation count each row by its weight, (1, B): torch's knows none."""
         parts = [p for p in self.module.modules() if type(p).forward is _BatchNorm.forward]
-        if weight is None or not parts:
+        # where all weigh the same, torch's own is quicker; whether they do, a device would have to be waited for
+        if weight is None or not parts or (weight.is_cpu and bool((weight == weight[:, :1]).all())):
             yield
             return
         before, after = (partial(hook, weight[0]) for hook in (_leave_to_weights, _by_weights))
