@@ -209,7 +209,7 @@ def _items(X: Any) -> Callable[[int], Iterator]:
 
 def _chunk(given: Any, y: str | None, sample_weight: str | None, names: np.ndarray | None) -> Chunk:
     """Take a chunk apart: rows, targets and weights, of which a table has these in columns that are named."""
-    if isinstance(given, Mapping):
+    if isinstance(given, Mapping) and not sparse.issparse(given):
         raise ValueError(f"X gives dictionaries, with the keys {list(given)}. {_EXPECTED}; of a Dataset, each item.")
     if y is not None or sample_weight is not None or hasattr(given, "schema"):
         rows, own, (labels, weights) = taken_apart(given, names, y, sample_weight)

@@ -132,7 +132,8 @@ def one_array(X: Any) -> Any:
     """Make an array of a list; raise where X is several arrays, or the name of a file."""
     if isinstance(X, str | PathLike):
         raise ValueError(f"X is a name, {str(X)!r}. Pass what it names: pandas.read_csv(X), for example.")
-    fault = f"a dictionary, with the keys {list(X)[:_AT_MOST]}" if isinstance(X, Mapping) else ""
+    is_dictionary = isinstance(X, Mapping) and not hasattr(X, "shape")  # which one of SciPy's sparse formats has
+    fault = f"a dictionary, with the keys {list(X)[:_AT_MOST]}" if is_dictionary else ""
     try:
         X = np.asarray(X) if isinstance(X, list | tuple) else X
     except ValueError:
