@@ -297,8 +297,6 @@ def _together(
     n = len(rows)
     if isinstance(rows, SparseRows) or n * rows.n_features > _FEW_VALUES or rows.home.type != "cpu":
         return [None] * len(subsets)
-    if len(subsets) == 1 and rows.kind is torch.float64 and (one := _of_one(rows, subsets[0], weights[0])):
-        return [one]
     share = np.array([weights_of_rows(n, *own) for own in zip(subsets, weights, strict=True)])
     mass = share.sum(1)
     if rows.kind is torch.float64:  # nothing is to be cast
@@ -335,26 +333,6 @@ def _together(
         Columns(zero + total, zero, own_mean, own_deviation, zero, rounding) if is_sound else None
         for total, is_sound, own_mean, own_deviation in zip(mass, sound, mean, deviation, strict=True)
     ]
-
-
-def _of_one(rows: DenseRows, subset: np.ndarray | None, weight: np.ndarray | None) -> Columns | None:
-    """Measure a few rows in float64 for one model; None where a column may be constant, or without such numbers."""
-    Z, (eps, tiny) = rows.as_they_are(slice(None)).numpy(), _LIMITS[np.dtype(np.float64)]
-    share = weights_of_rows(len(Z), subset, weight)
-    mass = float(share.sum())
-    share = share / mass
-    with np.errstate(all="ignore"):
-        at = share @ Z
-        centred = Z - at
-        moved = share @ centred
-        variance = share @ np.square(centred, out=centred)
-        near = moved * moved
-        variance -= near
-        rounded = np.maximum(np.square(eps * at) + tiny / eps, _NEAR * near)
-        if not ((variance > rounded) & (variance < np.inf)).all():
-            return None
-    zero = np.zeros(Z.shape[1])
-    return Columns(zero + mass, zero, at + moved, np.sqrt(variance), zero, 10 * eps)
 
 
 def _scaled_moments(X: Tensor, shift: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
