@@ -11,6 +11,7 @@ import numpy as np
 from sklearn import model_selection as splitters
 from sklearn.model_selection import check_cv
 
+from skdeep.model_selection.choice import metrics_of, split_scores
 from skdeep.model_selection.comparison import Comparison
 
 #: Splitters whose test sets are all rows.
@@ -79,11 +80,7 @@ def _scores_of(name: str, past: Any) -> dict[str, np.ndarray]:
         if not hasattr(past, "best_index_"):
             raise ValueError(f"The search {name!r} has no best candidate; fit it with refit, the name of a metric.")
         results = past.cv_results_
-        metrics = [key.removeprefix("mean_test_") for key in results if key.startswith("mean_test_")]
-        scores = {
-            metric: [results[f"split{i}_test_{metric}"][past.best_index_] for i in range(past.n_splits_)]
-            for metric in metrics
-        }
+        scores = {metric: split_scores(results, metric)[:, past.best_index_] for metric in metrics_of(results)}
     return {metric: np.atleast_1d(np.asarray(values, dtype=float)) for metric, values in scores.items()}
 
 
