@@ -232,10 +232,10 @@ class AssembledAnswers(StandIn):
     def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
         """See the classifier's."""
         weight = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight)
-        known = {} if sample_weight is None else {"sample_weight": weight}
 
         def of_part(part: Any, rows: np.ndarray) -> float:
-            return part.score(X[rows], y[rows], **{name: value[rows] for name, value in known.items()})
+            given = {} if sample_weight is None else {"sample_weight": weight[rows]}
+            return part.score(X[rows], y[rows], **given)
 
         return float(np.average(self._of_parts(X, of_part), weights=[weight[rows].sum() for rows, _ in self.parts]))
 

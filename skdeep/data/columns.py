@@ -160,12 +160,8 @@ class Columns:
         """
         limits = torch.finfo(dtype)
         mean = self.mean if centered else np.zeros_like(self.mean)
-        far = limits.eps**0.5 * np.abs(mean) > sizes
-        largest = limits.max**0.25
-        if not (far | (sizes >= largest) | (sizes <= 1 / largest)).any():
-            return None
         exponent = np.round(np.log2(sizes))
-        needs = far | (np.abs(exponent) > np.log2(limits.max) / 4)
+        needs = (limits.eps**0.5 * np.abs(mean) > sizes) | (np.abs(exponent) > np.log2(limits.max) / 4)
         if not needs.any():
             return None
         exponent = np.full_like(exponent, exponent.max()) if same_factor else np.where(needs, exponent, 0.0)

@@ -151,11 +151,11 @@ class _Keeper(ParallelBackendBase):
         check_refit(getattr(first.options["caller"], "refit", None), candidates, first.scorer)
         n_workers, seed = self.door.effective_n_jobs(self.settings["n_jobs"]), draw_seed()
         is_here = self.door.is_local()  # workers elsewhere have their own cards and cores, and are to be used
-        results: dict[int, Any] = evaluate_grids(tasks, seed, n_workers) if is_here else {}
+        results: dict[int, Any] = {}
         alone = {i: call for i, call in enumerate(calls) if i not in tasks}
-        tasks = {i: task for i, task in tasks.items() if i not in results}
-        results |= evaluate_ensembles(tasks, seed, n_workers) if is_here else {}
-        tasks = {i: task for i, task in tasks.items() if i not in results}
+        for evaluate in (evaluate_grids, evaluate_ensembles) if is_here else ():
+            results |= evaluate(tasks, seed, n_workers)
+            tasks = {i: task for i, task in tasks.items() if i not in results}
         n_cards = n_accelerators(list(tasks.values())) if is_here and tasks else 0
         groups, settings = self._stacked(tasks, n_workers, n_cards), self.settings
         if 0 < n_cards < n_workers:
