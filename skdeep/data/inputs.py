@@ -146,7 +146,7 @@ def _check_matrix(estimator: Classifier, X: Data, reset: bool, min_samples: int)
     return X
 
 
-def _suspicious_parts(values: np.ndarray | Tensor | StoredArray) -> Iterator[tuple[int, Any]]:
+def suspicious_parts(values: np.ndarray | Tensor | StoredArray) -> Iterator[tuple[int, Any]]:
     """Find the parts of some rows whose sum is not finite, and where each begins: it may still be the sum alone."""
     if isinstance(values, StoredArray) and values.finite:
         return
@@ -170,14 +170,14 @@ def has_missing(X: Matrix) -> bool:
     """Tell whether a value is missing (NaN)."""
     values = X.data if sparse.issparse(X) else X
     # which alone is not itself
-    return any(bool((part != part).any()) for _, part in _suspicious_parts(values))
+    return any(bool((part != part).any()) for _, part in suspicious_parts(values))
 
 
 def _check_finite(estimator: Classifier, X: Matrix, names: list | None) -> None:
     """Refuse infinities and NaN, in parts of X: where a sum overflows, each of their values is looked at."""
     values = X.data if sparse.issparse(X) else X
     allow_nan = estimator._allow_nan and not sparse.issparse(X)
-    for start, part in _suspicious_parts(values):
+    for start, part in suspicious_parts(values):
         part = to_numpy(part)
         try:
             assert_all_finite(part, allow_nan=allow_nan, estimator_name=type(estimator).__name__, input_name="X")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from skdeep.data import splits
 from skdeep.data.columns import Columns
-from skdeep.data.inputs import Matrix, has_missing, rows_of
+from skdeep.data.inputs import Matrix, has_missing, rows_of, suspicious_parts
 from skdeep.data.splits import DIVIDED, KEPT, DistinctRows, Folds, index_dtype, unit_of
 from skdeep.engine.frame import Frame
 from skdeep.engine.networks import Network
@@ -85,20 +85,15 @@ class Problem:
     @cached_property
     def missing(self) -> np.ndarray:
         """Columns in which a row of non-zero weight has no value (NaN)."""
-        missing = np.zeros(self.source.shape[1], dtype=bool)
-        rows, weight = self.rows().local, self.sample_weight
+        missing, weight = np.zeros(self.source.shape[1], dtype=bool), self.sample_weight
         if weight is not None and self.shard is not None:
             weight = weight[self.shard.part]
-        finite = self.is_stored and self.source.finite
-        if isinstance(rows, DenseRows) and rows.kind.is_floating_point and not finite:
-            step = max(1, MAX_VALUES // rows.row_values)
-            parts = [slice(start, start + step) for start in range(0, len(rows), step)]
-            sums = torch.stack([rows.as_they_are(part).sum() for part in parts])  # 20 times faster than to look at each
-            for part in np.array(parts)[sums.isnan().cpu().numpy()].tolist():
-                found = rows.as_they_are(part).isnan()
-                if weight is not None:
-                    found &= torch.from_numpy(weight[part] > 0).to(found.device).unsqueeze(1)
-                missing |= found.any(0).cpu().numpy()
+        for start, part in () if sparse.issparse(self.source) else suspicious_parts(self.source):
+            found = (part if isinstance(part, Tensor) else as_tensor(part)).isnan()
+            if weight is not None:
+                counts = torch.from_numpy(weight[start : start + len(part)] > 0)
+                found &= counts.to(found.device).unsqueeze(1)
+            missing |= found.any(0).cpu().numpy()
         return np.flatnonzero(missing if self.shard is None else np.any(self.shard.group.gather(missing), axis=0))
 
     @cached_property
