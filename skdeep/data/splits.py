@@ -201,17 +201,17 @@ def validation_rows(rows: DistinctRows, fraction: float) -> np.ndarray:
     position = cells.positions()
     # a cell of each class stays in training (the last of those that most classes share), and one of the others is held
     # out
-    classes = _in_whole_cells(rows, cells)
-    n_classes, free = np.bincount(rows.cell), ~cells.divided
-    for own in _of_classes(rows, classes):
+    in_whole_cells = _in_whole_cells(rows, cells)
+    n_labels, free = np.bincount(rows.cell), ~cells.divided
+    for own in _of_classes(rows, in_whole_cells):
         if free[own].all() and len(own):
-            free[own[::-1][n_classes[own[::-1]].argmax()]] = False
+            free[own[::-1][n_labels[own[::-1]].argmax()]] = False
     # the classes' cells side by side, by their position: any start of this list is stratified
     candidates = np.flatnonzero(free)
     candidates = candidates[np.argsort(position[candidates], kind="stable")]
     rank = np.full(len(fold), len(fold))
     rank[candidates] = np.arange(len(candidates))
-    movable = classes[free[rows.cell[classes]]]
+    movable = in_whole_cells[free[rows.cell[in_whole_cells]]]
     movable = movable[np.argsort(rank[rows.cell[movable]], kind="stable")]
     _, first = np.unique(rows.stratum[movable], return_index=True)
     fold[rows.cell[movable[first]]] = 0
