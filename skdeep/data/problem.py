@@ -233,22 +233,20 @@ class Problem:
         fold, share = splits.deal(distinct, n_folds, seed)
         return {merge: self.folds(distinct, fold, share, merge) for merge in merges}
 
-    def folds(self, distinct: DistinctRows, fold: np.ndarray, share: float | np.ndarray, merge: bool) -> Folds:
+    def folds(self, distinct: DistinctRows, fold: np.ndarray, share: np.ndarray, merge: bool) -> Folds:
         """Put the rows of non-zero weight in folds, by the fold of each distinct row and the shares of divided ones."""
         if merge:
             representatives, total = self.merged(distinct)
             if self.is_stored:  # by their hashes, they would be anywhere
                 order = np.argsort(representatives)
-                if not isinstance(share, float):
-                    share = share[np.argsort(representatives[fold == DIVIDED])]
+                share = share[np.argsort(representatives[fold == DIVIDED])]
                 representatives, fold = representatives[order], fold[order]
             return Folds(representatives, fold, share, total, distinct.unit)
         n, weight = len(self.codes), self.weight
         rows = np.arange(n, dtype=index_dtype(n)) if self.subset is None else self.subset
         divided, of_rows = fold == DIVIDED, fold[distinct.group]
         weight = np.ones(n) if weight is None and divided.any() else weight
-        if not isinstance(share, float):
-            share = share[(np.cumsum(divided) - 1)[distinct.group[of_rows == DIVIDED]]]
+        share = share[(np.cumsum(divided) - 1)[distinct.group[of_rows == DIVIDED]]]
         return Folds(rows, of_rows, share, weight, distinct.unit)
 
     def merged(self, distinct: DistinctRows) -> tuple[np.ndarray, np.ndarray]:
@@ -278,13 +276,14 @@ class Problem:
             return *self.merged(distinct), None
         fold = splits.validation_rows(distinct, fraction)
         _check_parts(distinct, fold, self.codes, classes)
-        folds = self.folds(distinct, fold, fraction, merge=False)
+        share = np.full(((fold == DIVIDED).sum(), 1), fraction)
+        folds = self.folds(distinct, fold, share, merge=False)
         held_out = self.take(folds.held_out(0), folds.held_out_factor(0))
         part = np.where(fold == DIVIDED, fraction, fold == 0)
         cells = np.bincount(distinct.cell, weights=distinct.weight * part)
         held_out.grain = max(0.0, float((cells.max() - distinct.unit) / cells.sum())) * (1 + 1e-6)
         if merge:
-            folds = self.folds(distinct, fold, fraction, merge)
+            folds = self.folds(distinct, fold, share, merge)
         return folds.training(0), folds.training_weight(0), held_out
 
 
