@@ -26,6 +26,7 @@ from skdeep import (
     LeastSquaresClassifier,
     LinearRegressor,
     MLPClassifierTorch,
+    MLPEnsembleClassifier,
     MLPRegressorTorch,
     SigmoidClassifier,
     SoftmaxClassifier,
@@ -238,6 +239,24 @@ def test_what_is_looked_at_once_is_not_again(monkeypatch):
         compare({"nearest": nearest}, distances, Y, cv=FOLDS).scores["accuracy"]["nearest"],
         alone(nearest, distances, Y, FOLDS)["test_score"],
     )
+
+
+@pytest.mark.filterwarnings("ignore")  # models are trained too little to be good
+@pytest.mark.parametrize("rows", [pd.DataFrame(X), pd.DataFrame(dict(enumerate(X.T))), np.asfortranarray(X)])
+def test_rows_behind_a_scaler_are_a_frames_to_the_last_bit(rows):
+    if hasattr(rows, "columns"):
+        rows.columns = list("abcd")
+    own = {"hidden_layer_sizes": (8,), "max_iter": 5, "random_state": 0}
+    models = {
+        # whose splits go by hashes of the rows
+        "stopped": MLPClassifierTorch(early_stopping=True, validation_fraction=0.3, **own),
+        "ensemble": MLPEnsembleClassifier(n_estimators=3, **own),
+    }
+    models = {name: make_pipeline(StandardScaler(), model) for name, model in models.items()}
+    found = compare(models, rows, Y, cv=FOLDS, scoring=["neg_log_loss"])
+    for name, model in models.items():
+        expected = alone(model, rows, Y, FOLDS, "neg_log_loss")["test_score"]
+        np.testing.assert_allclose(found.scores["neg_log_loss"][name], expected, rtol=1e-9)
 
 
 def test_frames_of_numbers_come_as_arrays_to_who_knows_no_names(monkeypatch):
