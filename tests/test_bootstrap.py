@@ -178,6 +178,43 @@ def test_a_column_that_a_resample_has_nothing_of_has_no_coefficient_there():
         np.testing.assert_allclose(coef, clone(model).fit(X, LOGIT_Y[:100], own).coef_, rtol=1e-4, atol=1e-9)
 
 
+SURE = np.column_stack([LOGIT[:200, 0], np.arange(200) < 40])
+NEARLY = np.column_stack([LOGIT[:60, 0], np.arange(60) < 9])
+APART = {
+    "two classes": (SoftmaxClassifier(penalty=None), CANCER, CANCER_Y),
+    "one class of three": (SoftmaxClassifier(penalty=None), IRIS, IRIS_Y),
+    "columns of scores": (SigmoidClassifier(penalty=None), IRIS, IRIS_Y),
+    "some rows": (SoftmaxClassifier(penalty=None), SURE, LOGIT_Y[:200] | (SURE[:, 1] > 0)),
+    "many columns": (SoftmaxClassifier(penalty=None), MANY, IRIS_Y),
+    "wide": (SoftmaxClassifier(penalty=None), WORDS, IRIS_Y),
+}
+
+
+@pytest.mark.parametrize("case", APART)
+def test_classes_that_are_told_apart_leave_no_optimum(case):
+    model, X, y = APART[case]
+    with pytest.warns(ConvergenceWarning, match="In all rows, columns tell some classes apart"):
+        bootstrap_coefficients(model, X, y, n_resamples=3, n_left_out=0, random_state=0)
+
+
+def test_resamples_in_which_classes_are_told_apart_are_counted():
+    y = LOGIT_Y[:60] | (NEARLY[:, 1] > 0)
+    y[0] = 0  # without this row, a column tells a class
+    model = SoftmaxClassifier(penalty=None)
+    lacking = (resamples_of(NEARLY, y, 30, 0)[:, 0] == 0).sum()
+    assert 5 < lacking < 20
+    with pytest.warns(ConvergenceWarning, match=f"In {lacking} of 31 resamples"):
+        bootstrap_coefficients(model, NEARLY, y, n_resamples=30, n_left_out=0, random_state=0)
+
+
+def test_columns_that_follow_from_others_leave_an_optimum():
+    X, y = LOGIT[:200] * [1, 1, 1000], LOGIT_Y[:200]
+    model, options = SoftmaxClassifier(penalty=None, tol=1e-9), {"n_resamples": 5, "n_left_out": 0, "random_state": 0}
+    without = bootstrap_coefficients(model, X, y, **options)
+    found = bootstrap_coefficients(model, np.column_stack([X, X[:, 0] + X[:, 2]]), y, **options)
+    np.testing.assert_allclose(found.coefs @ [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1]], without.coefs, atol=1e-5)
+
+
 def test_resamples():
     counts = resamples_of(IRIS, IRIS_Y, 30, 0)
     np.testing.assert_array_equal(counts.sum(1), 150)

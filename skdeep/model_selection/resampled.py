@@ -35,6 +35,7 @@ from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.solving import penalty_of, solve
 from skdeep.fitting.starts import new_progress
 from skdeep.fitting.variables import Variables, rows_of
+from skdeep.model_selection.separation import lack_optimum
 
 #: Values of all models' second derivatives of the loss that are computed at a time.
 _MAX_VALUES = 4 * MAX_VALUES
@@ -54,6 +55,8 @@ class Trainer:
     recipe: Recipe
     n_models: int = 0  # trained so far
     n_unfinished: int = 0  # that have not reached their optimum
+    n_endless: int = 0  # that have none
+    has_optimum: bool = True  # whether the first one has
     first: Linear | None = None  # the model that was trained first, where the others begin
     near: Near | None = None  # what solves for models that are near it, if anything does
 
@@ -91,8 +94,14 @@ class Trainer:
         if self.first is None:
             self.first = self._trained(weights[:1])
             self.near = None if self.n_unfinished else Near.of(self.recipe, self.problem, self.model, self.first)
+            if self.near is None:
+                return learned(self.first)
             # it is solved again, to as many digits as the others, which begin there
-            return learned(self.first) if self.near is None else self.near.come_to_optimum(weights[0])
+            found, arrived = self.near.come_to_optimum(weights[0])
+            self.n_endless = self.near.count_endless(found, weights, arrived)
+            if self.n_endless:  # as has each part of the rows
+                self.near, self.has_optimum = None, False
+            return found
         if self.near is None:
             return learned(self._trained(weights))
         (coef, intercept), arrived = self.near.refit(weights, only_a_step)
@@ -100,6 +109,7 @@ class Trainer:
         if not arrived.all():
             rest = np.flatnonzero(~arrived)
             coef[rest], intercept[rest] = learned(self._trained(weights[rest]))
+        self.n_endless += self.near.count_endless((coef, intercept), weights, arrived)
         return coef, intercept
 
     def _trained(self, weights: np.ndarray) -> Linear:
@@ -147,7 +157,16 @@ class Trainer:
         return np.stack([own * class_weight_of_rows(*of_classes, own) for own in weights])
 
     def warn(self) -> None:
-        """Warn of models that are on their way still."""
+        """Warn of models that are on their way still, or that have nowhere to arrive at."""
+        if self.n_endless:
+            which = f"{self.n_endless} of {self.n_models} resamples" if self.has_optimum else "all rows"
+            warnings.warn(
+                f"In {which}, columns tell some classes apart without an error, so that without a penalty there is no "
+                "optimum: coefficients grow for as long as they are trained, and intervals of them mean nothing. Use a "
+                "penalty, or leave out such columns.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
         if self.n_unfinished:
             warnings.warn(
                 f"{self.n_unfinished} of {self.n_models} models have not reached their optimum within "
@@ -223,8 +242,8 @@ class Near:
             return self.around.refit(shares, rho, finer=only_a_step)
         return refit(self.rows, self.loss, shares, rho, self.start, only_a_step)
 
-    def come_to_optimum(self, weight: np.ndarray) -> Found:
-        """Let models begin at the optimum for a weight (n,), if it is found; return where they do."""
+    def come_to_optimum(self, weight: np.ndarray) -> tuple[Found, np.ndarray]:
+        """Let models begin at the optimum for a weight (n,), if it is found; return where they do, and whether."""
         if self.smooth and is_large(self.rows, self.loss):
             (share,), (rho,), _ = self.objectives(weight[None])
             tol = self.member.progress.tol * self.recipe.loss.slope
@@ -232,7 +251,21 @@ class Near:
         params, arrived = self.solved(weight[None])
         if arrived[0]:
             self.start = params[0]
-        return self.coefficients(self.start[None])
+        return self.coefficients(self.start[None]), arrived
+
+    def count_endless(self, found: Found, weights: np.ndarray, arrived: np.ndarray) -> int:
+        """Count the models of weights (K, n) that have no optimum, of those that may not have arrived at one."""
+        unsure = np.flatnonzero(~arrived | (self.around is not None))
+        if not len(unsure):
+            return 0
+        shares, rho, kappa = self.objectives(weights[unsure])
+        if rho.any() or kappa.any():
+            return 0
+        (coef, intercept), variables = (values[unsure] for values in found), self.variables
+        params = [coef / variables.scale]
+        if variables.intercept:
+            params.append((intercept + coef @ variables.center)[:, :, None])
+        return int(lack_optimum(self.rows, self.loss, shares, np.concatenate(params, axis=2)).sum())
 
     def objectives(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Compute what objectives differ in: shares (K, n) of the rows, and penalties (K, D), squares and L1 norms."""
