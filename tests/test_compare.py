@@ -610,6 +610,7 @@ def test_the_command_line_reads_parquet_and_skips_rows_without_target(tmp_path, 
         ("data.csv", ["--target", "z"], "no column 'z'; there are 'a', 'word', 'same', 'y'"),
         ("data.csv", ["--cv", "5*2"], "--cv must be folds"),
         ("data.csv", ["--contestants", "svm"], "no default contestant 'svm'"),
+        ("data.csv", ["--out", "no such folder/report.html"], "no folder no such folder for the report"),
     ],
 )
 def test_the_command_line_says_what_is_wrong(name, options, message, tmp_path, capsys):
@@ -669,7 +670,7 @@ def test_columns_and_classes_that_are_not_meant_so_are_named():
     assert digits.startswith("digits: text of numbers, taken as names")
     assert share.startswith("share: text of numbers, taken as names")
     assert not notes_of_classes(pd.Series(list("ab") * 5), 5)
-    (rare,) = notes_of_classes(pd.Series(["a"] * 5 + ["b"] * 5 + ["c"]), 5)
+    (rare,) = notes_of_classes(pd.Series(["a"] * 5 + ["b"] * 5 + ["c"] * 2), 5)
     assert rare.startswith("Fewer rows than folds (5) are of 1 of 3 classes, such as 'c'")
     (many,) = notes_of_classes(pd.Series(np.arange(250) % 25), 5)
     assert many.endswith("25 different numbers, taken as classes. If they are values: --values")
