@@ -241,6 +241,14 @@ def test_what_is_looked_at_once_is_not_again(monkeypatch):
     )
 
 
+def test_why_a_stack_has_no_score_is_said_as_it_is_alone(sizes):
+    names, rows = np.where(Y > 0, "yes", "no"), X[:, :2]
+    models = {"stack": SoftmaxClassifier(), "alone": LogisticRegression()}
+    found = compare(models, rows, names, cv=FOLDS, scoring=["f1", "accuracy"])
+    assert sizes == [3] and np.isfinite(found.scores["accuracy"]["stack"]).all()
+    assert found.score_errors["f1", "stack"] == found.score_errors["f1", "alone"]
+
+
 @pytest.mark.filterwarnings("ignore")  # models are trained too little to be good
 @pytest.mark.parametrize("rows", [pd.DataFrame(X), pd.DataFrame(dict(enumerate(X.T))), np.asfortranarray(X)])
 def test_rows_behind_a_scaler_are_a_frames_to_the_last_bit(rows):
