@@ -18,6 +18,7 @@ from skdeep.data.inputs import Data
 from skdeep.data.problem import Problem
 from skdeep.data.scaling import unit_of_short_rows
 from skdeep.data.state import RandomSource, TrainingState
+from skdeep.engine.losses import SquaredError
 from skdeep.engine.networks import Linear
 from skdeep.engine.penalties import L1, L2, ElasticNet, NoPenalty
 from skdeep.engine.per_model import to_numpy64
@@ -54,6 +55,7 @@ class Trainer:
     recipe: Recipe
     n_models: int = 0  # trained so far
     n_unfinished: int = 0  # that have not reached their optimum
+    n_without: int = 0  # that have none
     first: Linear | None = None  # the model that was trained first, where the others begin
     near: Near | None = None  # what solves for models that are near it, if anything does
 
@@ -122,6 +124,8 @@ class Trainer:
                 raise divergence(member.progress.error)
         self.n_models += len(members)
         self.n_unfinished += sum(member.progress.stopped is None for member in members)
+        if type(recipe.loss) is not SquaredError and not penalty_of(recipe, problem, members).alpha.any():
+            self.n_without += sum(map(_are_told_apart, members))
         found = zip(*(member.progress.params or [] for member in members), strict=True)
         params = [torch.cat(tensors) for tensors in found]
         if recipe.loss.shift_invariant and len(params) > 1:  # of all shifts, a fit's: by the means of its own rows
@@ -156,6 +160,20 @@ class Trainer:
                 ConvergenceWarning,
                 stacklevel=3,
             )
+        if self.n_without:
+            warnings.warn(
+                f"In {self.n_without} of {self.n_models} models the classes can be told apart without an error. They "
+                "have no one optimum without a penalty, and coefficients vary with where these stopped. Use a penalty.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+
+def _are_told_apart(member: Member) -> bool:
+    """Tell whether the loss is less than that of any single row on the wrong side."""
+    assert member.weight is not None
+    least = member.weight[member.weight > 0].min() / member.weight.sum()
+    return member.progress.loss_curve[-1] < np.log(2) * least
 
 
 def _member(model: LinearClassifier, weight: np.ndarray | None = None) -> Member:
