@@ -187,6 +187,7 @@ APART = {
     "some rows": (SoftmaxClassifier(penalty=None), SURE, LOGIT_Y[:200] | (SURE[:, 1] > 0)),
     "many columns": (SoftmaxClassifier(penalty=None), MANY, IRIS_Y),
     "wide": (SoftmaxClassifier(penalty=None), WORDS, IRIS_Y),
+    "hinge": (HingeClassifier(penalty=None), IRIS[FEW], IRIS_Y[FEW] > 0),
 }
 
 
@@ -435,3 +436,18 @@ def test_scores_that_are_all_huge_leave_the_curvature_of_the_penalty():
     loss, rho = LogisticLoss(target), np.full((2, 4), 0.5)
     found = Hessians(Rows(IRIS), loss, np.eye(1))(scores, loss.gradient(scores), np.full((2, 150), 1 / 150), rho)
     np.testing.assert_array_equal(found, np.broadcast_to(np.eye(4) / 2, (2, 4, 4)))
+
+
+@pytest.mark.parametrize("clf", [SoftmaxClassifier(penalty=None), HingeClassifier("squared_hinge", penalty=None)])
+def test_resamples_without_an_optimum_are_told_of(clf, monkeypatch):
+    """Where few rows are on the wrong side, many resamples have none of them: their coefficients have no limit."""
+    X = np.linspace(-1, 1, 30)
+    y = (X > 0).astype(int)
+    y[12] = 1
+    drawn, train = [], Trainer.train
+    monkeypatch.setattr(Trainer, "train", lambda trainer, counts: drawn.append(counts) or train(trainer, counts))
+    with pytest.warns(ConvergenceWarning, match="tell some classes apart without an error") as caught:
+        bootstrap_coefficients(clf, X[:, None], y, n_resamples=40, n_left_out=0, random_state=0)
+    apart = sum(X[(own > 0) & (y == 0)].max() < X[(own > 0) & (y == 1)].min() for own in np.concatenate(drawn))
+    assert 0 < apart < 40
+    assert str(caught[0].message).startswith(f"In {apart} of 41 resamples")

@@ -18,6 +18,7 @@ from skdeep.data.inputs import Data
 from skdeep.data.problem import Problem
 from skdeep.data.scaling import unit_of_short_rows
 from skdeep.data.state import RandomSource, TrainingState
+from skdeep.engine.losses import SquaredError
 from skdeep.engine.networks import Linear
 from skdeep.engine.penalties import L1, L2, ElasticNet, NoPenalty
 from skdeep.engine.per_model import to_numpy64
@@ -94,11 +95,10 @@ class Trainer:
         if self.first is None:
             self.first = self._trained(weights[:1])
             self.near = None if self.n_unfinished else Near.of(self.recipe, self.problem, self.model, self.first)
-            if self.near is None:
-                return learned(self.first)
-            # it is solved again, to as many digits as the others, which begin there
-            found, arrived = self.near.come_to_optimum(weights[0])
-            self.n_endless = self.near.count_endless(found, weights, arrived)
+            found = learned(self.first)
+            if self.near is not None:  # it is solved again, to as many digits as the others, which begin there
+                found, arrived = self.near.come_to_optimum(weights[0])
+                self.n_endless = self.near.count_endless(found, weights, arrived)
             if self.n_endless:  # as has each part of the rows
                 self.near, self.has_optimum = None, False
             return found
@@ -132,6 +132,8 @@ class Trainer:
                 raise divergence(member.progress.error)
         self.n_models += len(members)
         self.n_unfinished += sum(member.progress.stopped is None for member in members)
+        if self.near is None and not penalty_of(recipe, problem, members).alpha.any():
+            self.n_endless += sum(map(_are_told_apart, members)) if type(recipe.loss) is not SquaredError else 0
         found = zip(*(member.progress.params or [] for member in members), strict=True)
         params = [torch.cat(tensors) for tensors in found]
         if recipe.loss.shift_invariant and len(params) > 1:  # of all shifts, a fit's: by the means of its own rows
@@ -161,9 +163,9 @@ class Trainer:
         if self.n_endless:
             which = f"{self.n_endless} of {self.n_models} resamples" if self.has_optimum else "all rows"
             warnings.warn(
-                f"In {which}, columns tell some classes apart without an error, so that without a penalty there is no "
-                "optimum: coefficients grow for as long as they are trained, and intervals of them mean nothing. Use a "
-                "penalty, or leave out such columns.",
+                f"In {which}, columns tell some classes apart without an error, so that there is no one optimum "
+                "without a penalty: coefficients are where training has ended, and intervals of them mean nothing. Use "
+                "a penalty, or leave out such columns.",
                 ConvergenceWarning,
                 stacklevel=3,
             )
@@ -175,6 +177,13 @@ class Trainer:
                 ConvergenceWarning,
                 stacklevel=3,
             )
+
+
+def _are_told_apart(member: Member) -> bool:
+    """Tell whether the loss is less than that of any single row on the wrong side."""
+    assert member.weight is not None
+    least = member.weight[member.weight > 0].min() / member.weight.sum()
+    return member.progress.loss_curve[-1] < np.log(2) * least
 
 
 def _member(model: LinearClassifier, weight: np.ndarray | None = None) -> Member:
