@@ -74,10 +74,8 @@ def _takes_array(front: Pipeline, X: Data, final: Any = None) -> bool:
 
 
 def is_network(final: Any) -> bool:
-    """Say whether an estimator is a network whose models of all splits gain by being one stack."""
-    if why_alone(final) is not None or isinstance(final, LinearModel):
-        return False
-    return not final._averages_probabilities  # which is a stack itself
+    """Say whether an estimator is a network, or several, whose models of all splits gain by being one stack."""
+    return why_alone(final) is None and not isinstance(final, LinearModel)
 
 
 def _has_plain_front(contestant: Any) -> bool:
