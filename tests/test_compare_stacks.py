@@ -241,6 +241,19 @@ def test_what_is_looked_at_once_is_not_again(monkeypatch):
     )
 
 
+def test_penalties_are_each_alone_where_a_score_would_show_it(sizes):
+    models = {str(alpha): SoftmaxClassifier(alpha=alpha) for alpha in (0.5, 1e-3)}
+    data = load_breast_cancer(return_X_y=True)
+    found = compare(models, *data, cv=FOLDS, scoring=["neg_log_loss", "roc_auc"])
+    assert sizes == [3, 3]
+    for name, model in models.items():
+        for metric in found.metrics:
+            expected = alone(model, *data, FOLDS, metric)["test_score"]
+            np.testing.assert_allclose(found.scores[metric][name], expected, rtol=1e-12)
+    compare(models, *data, cv=FOLDS)
+    assert sizes == [3, 3, 6]
+
+
 def test_why_a_stack_has_no_score_is_said_as_it_is_alone(sizes):
     names, rows = np.where(Y > 0, "yes", "no"), X[:, :2]
     models = {"stack": SoftmaxClassifier(), "alone": LogisticRegression()}
