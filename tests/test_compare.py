@@ -259,7 +259,7 @@ def test_a_failing_reference_leaves_means():
 
 
 def test_workers_find_the_same():
-    found, _, _, models = compared()
+    found, _, models = compared()
     with joblib.parallel_config("threading"):
         again = compare(models, X, Y, cv=FOLDS, scoring=["accuracy", "neg_log_loss"], n_jobs=2)
     for name in ("logreg", "weak", "strong"):
