@@ -37,6 +37,8 @@ _ACCELERATOR_WORK = 1e7
 
 #: Up to this size, even column-major data in a file is copied.
 _SMALL_BYTES = 1 << 26
+#: Weights of all rows that penalties, up to a hundred, can be divided by.
+_LEAST_WEIGHT = 1e-306
 
 
 def to_numpy(array: Any) -> Any:
@@ -260,7 +262,14 @@ def check_weight(weight: ArrayLike | None, X: Matrix, name: str = "sample_weight
         total = weight.sum()
     if not np.isfinite(total):
         raise ValueError(f"The sum of `{name}` overflows; divide the weights by their maximum.")
+    if total < _LEAST_WEIGHT:  # penalties are divided by it
+        raise ValueError(f"The sum of `{name}`, {total:.3g}, is too small; divide the weights by their maximum.")
     return weight
+
+
+def power_of_two(weight: np.ndarray) -> float:
+    """Find the power of two below the largest weight: divided by it, weights fit any dtype, and keep their digits."""
+    return math.ldexp(1.0, math.frexp(float(weight.max()))[1] - 1)
 
 
 def rows_of(X: Matrix, device: torch.device, dtype: torch.dtype) -> DenseRows | SparseRows:

@@ -132,7 +132,7 @@ def _is_plain(tasks: list[Task]) -> bool:
         return False
     if estimator.calibration == "sigmoid" or not only_asks(options["scorer"]):
         return False
-    if estimator.calibration is not None and not _asks_for_labels(options["scorer"], estimator):
+    if estimator.calibration is not None and not asks_for_labels(options["scorer"], estimator):
         return False  # a temperature changes probabilities
     if set(options["fit_params"] or {}) - {f"{prefix_of(first.estimator)}sample_weight"}:
         return False
@@ -264,7 +264,7 @@ class _Grid:
         if recipe.solver != "lbfgs" and hasattr(leader, "delta_"):
             raise CannotStack("The loss follows from a split's targets.")
         is_double = float_dtype(rows.problem.source) == np.float64
-        if _is_exact(recipe) and not (is_double or _asks_for_labels(scorer, leader)):
+        if _is_exact(recipe) and not (is_double or asks_for_labels(scorer, leader)):
             raise CannotStack("Predictions are rounded, which scores of more than labels show.")
 
     def _check_exact(self, recipe: Recipe, parts: list[Problem]) -> None:
@@ -353,7 +353,7 @@ def _is_accuracy(scorer: Callable, estimator: Any) -> bool:
     return is_plain and not isinstance(estimator, BaseTorchRegressor)
 
 
-def _asks_for_labels(scorer: Callable, estimator: Any) -> bool:
+def asks_for_labels(scorer: Callable, estimator: Any) -> bool:
     """Say whether a scorer asks for nothing but the classes that are predicted."""
     if isinstance(estimator, BaseTorchRegressor):
         return False

@@ -184,5 +184,7 @@ def _stretches(leader: Any, problem: Problem, splits: list[Split]) -> list[float
 
 
 def _plain(mark: Any) -> Any:
-    """Make plain numbers of what a scorer gives; one that has failed gives none, which raises."""
-    return {name: float(value) for name, value in mark.items()} if isinstance(mark, dict) else float(mark)
+    """Make numbers of what a scorer gives, some of which know why they are none; what has failed otherwise raises."""
+    if isinstance(mark, dict):
+        return {name: _plain(value) for name, value in mark.items()}
+    return mark if isinstance(mark, float) else float(mark)
