@@ -45,8 +45,9 @@ _MIN_FOLLOWED = 128
 _FEW_COLUMNS, _MAX_COLUMNS = 128, 512
 #: Rounding of moments that leaves a duality gap as it is, as a part of it.
 _HIDDEN = 0.1
-#: Most coordinates of a curvature that is computed as a matrix, and most second derivatives of the loss.
-_MAX_MATRIX, _MAX_SECOND = 400, 2**24
+#: Most coordinates of a curvature that is computed as a matrix, and of losses in pieces, many of which are flat, which
+#: slows conjugate gradients; and most second derivatives of the loss.
+_MAX_MATRIX, _MAX_PIECEWISE, _MAX_SECOND = 400, 700, 2**24
 #: Share of the longest subgradient that a step leaves: where conjugate gradients take it, and else.
 _ROUGHLY, _NEARLY = 1e-2, 1e-3
 #: Most values of all columns' products with one another with which all second derivatives are computed at once.
@@ -335,7 +336,8 @@ class _Problem:
     def _is_large(self, n_followed: int) -> bool:
         """Tell whether second derivatives of some coordinates are too many for a matrix."""
         C = self.shape[0]
-        return n_followed > _MAX_MATRIX or C * (C + 1) // 2 * len(self.weight) > _MAX_SECOND
+        most = _MAX_PIECEWISE if self.loss.piecewise else _MAX_MATRIX
+        return n_followed > most or C * (C + 1) // 2 * len(self.weight) > _MAX_SECOND
 
     def _products(self, state: _State, damping: float) -> projected.Curvature:
         """State what products with the second derivatives of all coordinates are."""
