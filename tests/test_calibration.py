@@ -392,3 +392,16 @@ def test_folds_of_many_columns_and_labels_are_those_of_a_column_each():
     for c in range(3):
         alone = SigmoidClassifier(calibration="temperature", tol=1e-8, random_state=0).fit(X, y == c)
         np.testing.assert_allclose(together.coef_[c], alone.coef_[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("clf", [HingeClassifier(), SoftmaxClassifier(calibration="temperature")])
+def test_folds_of_a_warm_fit_come_to_their_optimum(clf):
+    """However few iterations the model of all rows has needed, from where it was."""
+    X, y = load_wine(return_X_y=True)
+    clf = clone(clf).set_params(random_state=0)
+    warm = clone(clf).set_params(alpha=10.0, warm_start=True).fit(X, y)
+    for alpha in (1e-2, 1e-2):
+        cold = clone(clf).set_params(alpha=alpha).fit(X, y)
+        warm.set_params(alpha=alpha).fit(X, y)
+        assert warm.n_iter_ <= cold.n_iter_
+        np.testing.assert_allclose(warm.temperature_, cold.temperature_, rtol=1e-4)

@@ -54,6 +54,8 @@ _ROUGHLY, _NEARLY = 1e-2, 1e-3
 _MAX_GRAM = 2**16
 #: Values of columns that are taken at a time.
 _CHUNK_VALUES = 2**21
+#: By how much values rise in rounding, as a part of them.
+_ROUNDING = 1e-14
 #: What leaves no curvature zero.
 _TINY = 1e-200
 
@@ -114,7 +116,8 @@ def solve(
     if loss.separable and C > 1:
         # Scores that nothing couples are models of their own.
         starts = [None if start is None else start[:, c : c + 1] for c in range(C)]
-        return joined([solve(rows, loss.one(c), weight, kappa, rho, gap, max_iter, starts[c]) for c in range(C)])
+        found = joined([solve(rows, loss.one(c), weight, kappa, rho, gap, max_iter, starts[c]) for c in range(C)])
+        return found._replace(converged=found.converged | (found.gap <= gap))
     params, value, reached = np.zeros((K, C, D)), np.zeros(K), np.zeros(K)
     curve: list[list[float]] = [[] for _ in range(K)]
     for k, neighbour in _along(weight, kappa + rho):
@@ -391,7 +394,7 @@ class _Problem:
         length = min(1.0, farthest / max(float(np.abs(towards).max()), _TINY))
         for _ in range(30):
             found = self._with(state.x + length * step, state.scores + length * towards)
-            if found.value <= state.value + 1e-4 * length * slope + 4e-16 * state.value:
+            if found.value <= state.value + 1e-4 * length * slope + _ROUNDING * state.value:
                 return found, length
             length /= 2
         return None, length

@@ -170,7 +170,7 @@ class Trainer:
 
 
 def _are_told_apart(member: Member) -> bool:
-    """Tell whether the loss is less than that of any single row on the wrong side."""
+    """Tell whether the loss is less than a single row on the wrong side would have, whichever it is."""
     assert member.weight is not None
     least = member.weight[member.weight > 0].min() / member.weight.sum()
     return member.progress.loss_curve[-1] < np.log(2) * least
