@@ -254,7 +254,7 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> So
     """Minimise smooth objectives; separable losses column by column."""
     rows, weight, rho, params, tol = arrays.rows, arrays.weight, arrays.rho, arrays.start, arrays.tol
     n_models, n_scores, n_columns = params.shape
-    max_fun = recipe.settings.max_fun
+    max_fun = recipe.settings.max_fun - arrays.spent
     if type(loss) is SquaredLoss and (at_once := next((way for way in (wide, moments) if way.suits(rows)), None)):
         solution = at_once.ridge(rows, loss, weight, rho, tol)
         if solution is not None:
