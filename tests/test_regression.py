@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import set_constant
 from scipy import sparse
 from sklearn import model_selection
 from sklearn._loss import loss as theirs
@@ -361,6 +362,34 @@ def test_many_rows_have_an_optimum_where_it_is_cheap():
     other = LinearRegressor("absolute_error", max_iter=1, random_state=0)
     assert fitted(other, rows[:, :2], rows[:, 0]).solver_ == "exact"
     assert fitted(other, np.tile(rows, 3), rows[:, 0]).solver_ == "sgd"
+
+
+@pytest.mark.parametrize("loss", ["huber", "squared_epsilon_insensitive"])
+def test_squares_in_pieces_have_an_optimum_where_it_is_cheap(loss):
+    """Newton's steps are few, and sooner done than mini-batches."""
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(5000, 300))
+    values = rows[:, 0] + generator.standard_t(3, size=5000)
+    model = fitted(LinearRegressor(loss, alpha=0.1, random_state=0), rows, values)
+    assert model.solver_ == "lbfgs" and model.n_iter_ <= 5
+    steps = fitted(LinearRegressor(loss, alpha=0.1, solver="sgd", max_iter=5, random_state=0), rows, values)
+    assert model.loss_ < steps.loss_
+
+
+@pytest.mark.parametrize("small", [0, 2**16], ids=["sparse", "dense"])
+@pytest.mark.parametrize("penalty", ["l2", "l1"])
+@pytest.mark.parametrize("loss", ["squared_error", "absolute_error", "huber", Quantile([0.2, 0.7]), "poisson"], ids=str)
+def test_rows_that_are_sparse_have_the_same_optimum(loss, penalty, small, monkeypatch):
+    """Whether they are made dense to be solved for, or not."""
+    set_constant(monkeypatch, "_SMALL_VALUES", small)
+    set_constant(monkeypatch, "_FILLED", np.inf)
+    generator = np.random.default_rng(0)
+    rows = np.where(generator.random((200, 12)) < 0.2, generator.normal(size=(200, 12)) + 1, 0.0)
+    values = np.abs(rows[:, 0] + generator.standard_t(3, size=200))
+    model = LinearRegressor(loss, penalty=penalty, alpha=0.02, standardize=False, tol=1e-7)
+    found = [fitted(clone(model), given, values) for given in (rows, sparse.csr_array(rows))]
+    np.testing.assert_allclose(found[0].coef_, found[1].coef_, atol=2e-4)
+    assert found[0].loss_ == pytest.approx(found[1].loss_, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -882,6 +911,21 @@ def test_intervals_cover(loss):
     assert np.isinf(model.predict_interval(rows[:2], coverage=1 - 1e-6)).all()
     with pytest.raises(ValueError, match="coverage must be between 0 and 1"):
         model.predict_interval(rows, coverage=90)
+
+
+def test_intervals_of_few_rows_do_not_rest_on_luck():
+    """A member keeps the epoch that is best for the very rows that say how much it errs."""
+    covered = []
+    for seed in range(8):
+        generator = np.random.default_rng(seed)
+        rows = generator.normal(size=(1060, 4))
+        values = 2 * rows[:, 0] - rows[:, 1] + 0.7 * generator.normal(size=1060)
+        model = MLPEnsembleRegressor(random_state=0).fit(rows[:60], values[:60])
+        low, high = model.predict_interval(rows[60:]).T
+        covered.append(((low <= values[60:]) & (values[60:] <= high)).mean())
+    assert 0.88 < np.mean(covered) < 0.94
+    model.fit(rows[:60], values[:60], X_val=rows[60:], y_val=values[60:])  # which these rows do not choose
+    np.testing.assert_allclose(model._nonconformity[0][:, 0], np.abs(values[:60] - model.oof_prediction_), rtol=1e-9)
 
 
 def test_rows_left_out_are_new():

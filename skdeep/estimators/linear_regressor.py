@@ -10,7 +10,7 @@ import numpy as np
 from skdeep.data.problem import Problem
 from skdeep.engine.losses import Loss
 from skdeep.engine.penalties import PENALTIES, ElasticNet
-from skdeep.engine.values import SquaredValues
+from skdeep.engine.values import HuberValues, InsensitiveValues, SquaredValues
 from skdeep.estimators.docs import document_regressor
 from skdeep.estimators.linear import STEPS, LinearModel
 from skdeep.estimators.regression import BaseTorchRegressor
@@ -21,9 +21,9 @@ from skdeep.fitting.recipe import Member, values
 #: Floating-point operations of the closed form that are done sooner than an iteration of anything else begins; and
 #: how many times those of mini-batches it may take, being exact.
 _FREE, _WORTH = 2e9, 10.0
-#: Values of dense rows that may be copied, floating-point operations that the optimum of an objective with kinks may
-#: take, being exact (some two seconds), and steps that they are about.
-_DENSE_VALUES, _EXACT, _INTERIOR_STEPS = 2**24, 1e10, 15
+#: Values of dense rows that may be copied, floating-point operations that the optimum of an objective with kinks, or of
+#: squares in pieces, may take, being exact (some two seconds), and steps that they are about.
+_DENSE_VALUES, _EXACT, _INTERIOR_STEPS, _FEW_STEPS = 2**24, 1e10, 15, 5
 #: Columns of systems that are solved at once.
 _MAX_COLUMNS = 1024
 
@@ -131,6 +131,13 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
         n, d = problem.n_rows, self._n_coordinates(problem, loss) + 1
         steps = 1 if type(loss) is SquaredValues else _INTERIOR_STEPS
         return problem.density == 1 and n * d <= _DENSE_VALUES and 2 * steps * n * d * d * self.n_outputs_ <= _EXACT
+
+    def _is_exact_cheap(self, problem: Problem, loss: Loss, newton_params: int | None) -> bool:
+        n, d = problem.n_rows, self._n_coordinates(problem, loss)
+        # Newton's steps of squares in pieces are few, and a matrix of second derivatives is half a product
+        in_pieces = isinstance(loss, HuberValues | InsensitiveValues) and d < _MAX_COLUMNS
+        steps_are_few = in_pieces and _FEW_STEPS * n * d * d * self.n_outputs_ <= _EXACT
+        return steps_are_few or super()._is_exact_cheap(problem, loss, newton_params)
 
     def _max_newton_params(self, problem: Problem, loss: Loss) -> int | None:
         at_once = self._solves_at_once(self._loss(self.n_outputs_), problem.n_rows)
