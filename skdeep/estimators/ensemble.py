@@ -81,7 +81,7 @@ class PerceptronEnsemble(Perceptron):
     def _keep_out_of_fold(self, scores: Tensor, problem: Problem, weight: np.ndarray | None, luck: float) -> None:
         """Set the fitted attributes that tell of all rows what the members that have not seen them say.
 
-        On other rows, losses of members are `luck` times as large.
+        On other rows, squares of their errors are `luck` times as large.
         """
         raise NotImplementedError
 

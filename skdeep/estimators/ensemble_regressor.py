@@ -115,7 +115,7 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
             low, high, values = predicted.min(1), predicted.max(1), values[:, 0]
             found = np.maximum(low - values, values - high)[:, None]
         else:
-            found = np.abs(values - predicted) * (np.sqrt(luck) if self._loss_of_targets.smooth else luck)
+            found = np.abs(values - predicted) * np.sqrt(luck)
         counted = np.isfinite(found).all(1)
         weight = np.ones(len(found)) if weight is None else weight
         counted &= weight > 0
@@ -125,9 +125,8 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
         r"""Predict intervals that have the target in them with a probability.
 
         Around the prediction, they are as wide as the share `coverage` of the out-of-fold errors is at most
-        (cross-conformal prediction; Vovk, 2015). These are made larger first, by how much higher losses of the folds
-        are where all members have the epoch that is best for all, not each the one that is best for its own: a tenth of
-        80 rows' errors, next to nothing of many. With the loss `Quantile` of a list of levels, they go from the lowest
+        (cross-conformal prediction; Vovk, 2015), times :math:`\sqrt{1 + 2 / m}` of folds of m rows each, since a member
+        keeps the epoch that is best for its own fold. With the loss `Quantile` of a list of levels, they go from the lowest
         quantile to the highest, and so far beyond on both sides as out-of-fold targets were beyond theirs (Romano,
         Patterson & Candès, 2019), so that the width depends on x. Of n rows that are exchangeable with new ones, the
         quantile is the :math:`\lceil (n + 1)\, coverage \rceil`-th smallest.
