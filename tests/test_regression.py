@@ -364,6 +364,20 @@ def test_many_rows_have_an_optimum_where_it_is_cheap():
     assert fitted(other, np.tile(rows, 3), rows[:, 0]).solver_ == "sgd"
 
 
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_squares_of_many_columns_are_one_system(is_sparse):
+    """Mini-batches took longer, and ended some thousandths above; of sparse rows a tenth."""
+    generator = np.random.default_rng(0)
+    n, d = (3000, 500) if is_sparse else (20_000, 200)
+    rows = generator.normal(size=(n, d))
+    rows = sparse.csr_array(rows * (generator.random(rows.shape) < 0.03)) if is_sparse else rows
+    values = rows @ generator.normal(size=d) + generator.normal(size=n)
+    model = fitted(LinearRegressor(alpha=1e-3, standardize=False), rows, values)
+    assert model.solver_ == "lbfgs"
+    ridge = Ridge(n * 1e-3, solver="sparse_cg" if is_sparse else "cholesky", tol=1e-12).fit(rows, values)
+    np.testing.assert_allclose(model.coef_[0], ridge.coef_, atol=1e-6)
+
+
 @pytest.mark.parametrize("loss", ["huber", "squared_epsilon_insensitive"])
 def test_squares_in_pieces_have_an_optimum_where_it_is_cheap(loss):
     """Newton's steps are few, and sooner done than mini-batches."""

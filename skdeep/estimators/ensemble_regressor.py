@@ -79,6 +79,8 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
     {bagging}
     .. [3] V. Vovk, *Cross-conformal predictors*, Annals of Mathematics and Artificial Intelligence 74, 2015.
     .. [4] Y. Romano, E. Patterson & E. Candès, *Conformalized quantile regression*, NeurIPS 2019.
+    .. [5] H. Akaike, *A new look at the statistical model identification*, IEEE Transactions on Automatic Control 19,
+       1974.
 
     Examples
     --------
@@ -126,10 +128,10 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
 
         Around the prediction, they are as wide as the share `coverage` of the out-of-fold errors is at most
         (cross-conformal prediction; Vovk, 2015), times :math:`\sqrt{1 + 2 / m}` of folds of m rows each, since a member
-        keeps the epoch that is best for its own fold. With the loss `Quantile` of a list of levels, they go from the lowest
-        quantile to the highest, and so far beyond on both sides as out-of-fold targets were beyond theirs (Romano,
-        Patterson & Candès, 2019), so that the width depends on x. Of n rows that are exchangeable with new ones, the
-        quantile is the :math:`\lceil (n + 1)\, coverage \rceil`-th smallest.
+        keeps the epoch that is best for its own fold (Akaike, 1974). With the loss `Quantile` of a list of levels, they
+        go from the lowest quantile to the highest, and so far beyond on both sides as out-of-fold targets were beyond
+        theirs (Romano, Patterson & Candès, 2019), so that the width depends on x. Of n rows that are exchangeable with
+        new ones, the quantile is the :math:`\lceil (n + 1)\, coverage \rceil`-th smallest.
 
         Parameters
         ----------

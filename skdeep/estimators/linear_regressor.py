@@ -15,14 +15,15 @@ from skdeep.estimators.docs import document_regressor
 from skdeep.estimators.linear import STEPS, LinearModel
 from skdeep.estimators.regression import BaseTorchRegressor
 from skdeep.fitting.choices import BATCH_ROWS
+from skdeep.fitting.exactly import fits_memory
 from skdeep.fitting.losses import RegressionLoss
 from skdeep.fitting.recipe import Member, values
 
-#: Floating-point operations of the closed form that are done sooner than an iteration of anything else begins; and
-#: how many times those of mini-batches it may take, being exact.
-_FREE, _WORTH = 2e9, 10.0
-#: Values of dense rows that may be copied, floating-point operations that the optimum of an objective with kinks, or of
-#: squares in pieces, may take, being exact (some two seconds), and steps that they are about.
+#: Floating-point operations of the closed form that are done sooner than an iteration of anything else begins; how many
+#: times those of mini-batches it may take, being exact; and how many times as long one of sparse rows takes.
+_FREE, _WORTH, _PER_STORED = 2e9, 10.0, 10.0
+#: Values of dense rows that may be copied, floating-point operations that the optimum of an objective may take,
+#: being exact (some two seconds), and steps that they are about.
 _DENSE_VALUES, _EXACT, _INTERIOR_STEPS, _FEW_STEPS = 2**24, 1e10, 15, 5
 #: Columns of systems that are solved at once.
 _MAX_COLUMNS = 1024
@@ -117,8 +118,12 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
     def _cheapest_solver(self, problem: Problem, loss: Loss, penalty: ElasticNet, newton_params: int | None) -> str:
         if type(loss) is SquaredValues and self._has_smooth_penalty and not (self.callbacks or self.early_stopping):
             n, d = problem.n_rows, problem.source.shape[1]
-            steps = STEPS * BATCH_ROWS * 4 * self.n_outputs_ * d * problem.density
-            if 4 * n * d * min(n, d) <= max(_FREE, _WORTH * steps):
+            few, steps = min(n, d), STEPS * BATCH_ROWS * 4 * self.n_outputs_ * d * problem.density
+            if self._solves_at_once(loss, n) and fits_memory(problem):
+                work = 2 * n * d * few * min(1.0, _PER_STORED * problem.density) + few**3
+                if work <= max(_EXACT, _WORTH * steps):
+                    return "lbfgs"
+            elif 4 * n * d * few <= max(_FREE, _WORTH * steps):
                 return "lbfgs" if self._solves_at_once(loss, n) else "exact"
         if not loss.smooth and self._n_coordinates(problem, loss) >= _MAX_COLUMNS:
             return "sgd"

@@ -296,7 +296,7 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
             scale = self._measure_targets(table, weight)
             # in parts, what is the same now may not be later
             self._target_scale, self._trained_output = scale.closer(table) if new else scale, output
-            vars(self).pop("delta_", None)
+            self.__dict__.pop("delta_", None)
         if is_to_be_suited(self.loss) and not hasattr(self, "delta_"):  # of the first call of partial_fit that has it
             self.delta_ = suited_delta(table, weight)
         return self._target_scale.forth(table)
