@@ -19,7 +19,7 @@ from skdeep.engine.losses import LabelSmoothing, Loss
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.penalties import L1, L2, ElasticNet, NoPenalty
 from skdeep.engine.per_model import groups
-from skdeep.exact import descent, elastic_net, finite_newton, hinge, huber, moments, normal, piecewise, wide
+from skdeep.exact import conjugate, descent, elastic_net, finite_newton, hinge, huber, moments, normal, piecewise, wide
 from skdeep.exact.descent import Solution
 from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
 from skdeep.exact.lbfgs import LBFGS
@@ -245,10 +245,14 @@ def _closed_form(arrays: Arrays, loss: SquaredLoss) -> Solution | None:
     if rho.ndim > 2:  # targets that are held differently
         return None
     if rows.shape[0] > rows.shape[1]:
-        return normal.stacked(rows, loss.target, weight, rho) if moments.suits(rows) else None
-    if not wide.suits(rows) or not rho.any(1).all():  # without a penalty, there are many solutions
+        if moments.suits(rows):
+            return normal.stacked(rows, loss.target, weight, rho)
+    if not rho.any(1).all():  # without a penalty, there may be many solutions
         return None
-    return wide.ridge(rows, loss, weight, rho, np.full(len(rho), _ROUNDING))
+    tol = np.full(len(rho), _ROUNDING)
+    if wide.suits(rows):
+        return wide.ridge(rows, loss, weight, rho, tol)
+    return conjugate.ridge(rows, loss, weight, rho, tol) if isinstance(rows, SparseRows) else None
 
 
 def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> Solution:
