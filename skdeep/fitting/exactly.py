@@ -34,6 +34,7 @@ from skdeep.exact.losses import (
 )
 from skdeep.exact.newton import Newton
 from skdeep.exact.path import follow
+from skdeep.exact.row_space import has_free_column
 from skdeep.exact.rows import SparseRows
 from skdeep.exact.value_losses import HuberLoss, SquaredInsensitive, TweedieLoss
 from skdeep.fitting.at_once import begin, book
@@ -259,7 +260,7 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> So
     """Minimise smooth objectives; separable losses column by column."""
     rows, weight, rho, params, tol = arrays.rows, arrays.weight, arrays.rho, arrays.start, arrays.tol
     n_models, n_scores, n_columns = params.shape
-    max_fun = recipe.settings.max_fun
+    max_fun = recipe.settings.max_fun - arrays.spent
     if type(loss) is SquaredLoss and (at_once := next((way for way in (wide, moments) if way.suits(rows)), None)):
         solution = at_once.ridge(rows, loss, weight, rho, tol)
         if solution is not None:
@@ -364,4 +365,6 @@ def _by_columns(loss: Loss, arrays: Arrays, gap: np.ndarray, max_iter: int) -> e
         else:
             lo, hi, up, down = (part[c : c + 1] for part in _kinked(loss, values))
             parts.append(piecewise.solve(rows, lo, hi, up, down, weight, rho, kappa, gap, max_iter))
+            if has_free_column(rows, rho + kappa):
+                piecewise.centre_(parts[-1].params, rows, (lo, hi), (up[0], down[0]), weight)
     return parts[0] if len(parts) == 1 else elastic_net.joined(parts)
