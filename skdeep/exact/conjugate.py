@@ -1,7 +1,7 @@
 r"""Least squares with squared norms by conjugate gradients: of sparse rows, whose products would be dense.
 
 The errors move along with the parameters, and gradients follow from them (CGLS): the condition of the rows is not
-squared. Each column is divided by its own curvature.
+squared. Steps are taken where the penalty counts all parameters alike, so that what no row tells of is one eigenvalue.
 
 References
 ----------
@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from skdeep.exact.descent import Solution, small_enough
+from skdeep.exact.descent import AT_REST, Solution, small_enough
 from skdeep.exact.losses import SquaredLoss
-from skdeep.exact.rows import Rows
+from skdeep.exact.rows import Rows, SparseRows
 
 #: What is left of the gradient at the end, as a part of the first one; and most passes over the rows.
 _LEFT, _MOST = 1e-12, 2000
@@ -23,53 +23,47 @@ _LEFT, _MOST = 1e-12, 2000
 _MAX_VALUES = 2**20
 
 
+def suits(rows: Rows) -> bool:
+    """Tell whether products of rows or columns would take more memory than these."""
+    return isinstance(rows, SparseRows)
+
+
 def ridge(rows: Rows, loss: SquaredLoss, weight: np.ndarray, rho: np.ndarray, tol: np.ndarray) -> Solution | None:
-    """Minimise squares of errors with squared norms.
+    """Minimise squares of errors with squared norms; see `skdeep.exact.moments.ridge`.
 
-    Parameters
-    ----------
-    rows : Rows of shape (n, D)
-    loss : SquaredLoss
-    weight : ndarray of shape (K, n) or (1, n)
-        The sum of each model's is one.
-    rho : ndarray of shape (K, D)
-        Curvatures of the penalty; zero where there is none.
-    tol : ndarray of shape (K,)
-        Largest gradients of solutions.
-
-    Returns
-    -------
-    Solution or None
-        None where gradients stay larger.
+    None where a model has no penalty, and where gradients are not within `tol` (K,).
     """
     (n, D), K, C = rows.shape, len(rho), len(loss.target)
-    curvature = rows.diagonal(weight) + rho
-    curvature[curvature <= 0] = 1
+    rho = np.broadcast_to(rho if rho.ndim == 3 else rho[:, None], (K, C, D))
+    if not rho.any(2).all():
+        return None
+    curvature = np.broadcast_to(rows.diagonal(weight), (K, D))
     weight = np.broadcast_to(weight, (K, n))
-    flat = np.empty((K * C, D))
+    params = np.empty((K, C, D))
     size = max(1, _MAX_VALUES // (n + D))
     for systems in np.split(np.arange(K * C), range(size, K * C, size)):
-        model, c = np.divmod(systems, C)
-        flat[systems] = _solve(rows, loss.target[c], weight[model], rho[model], curvature[model])
-    params = flat.reshape(K, C, D)
-    slope = rho[:, None] * params
+        k, c = np.divmod(systems, C)
+        params[k, c] = _solve(rows, loss.target[c], weight[k], rho[k, c], curvature[k])
+    slope = rho * params
     value = 0.5 * np.vecdot(slope, params).sum(1)
-    for k in range(K):
-        errors = rows.scores(params[k]) - loss.target
-        pull = errors * weight[k]
-        value[k] += 0.5 * np.vdot(pull, errors)
-        slope[k] += rows.back(pull)
+    for model, own in enumerate(weight):
+        errors = rows.scores(params[model]) - loss.target
+        pull = errors * own
+        value[model] += 0.5 * np.vdot(pull, errors)
+        slope[model] += rows.back(pull)
     bound = np.abs(slope).max((1, 2))
     if not (bound <= small_enough(tol, value, params)).all():
         return None
-    return Solution(params, bound, [[own] for own in value.tolist()], [None] * K)
+    return Solution(params, bound, [[own] for own in value.tolist()], [AT_REST.format(own) for own in tol.tolist()])
 
 
 def _solve(rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray, curvature: np.ndarray) -> np.ndarray:
     """Find the parameters (M, D) of systems, each by steps of its own, until little is left of its gradient.
 
-    Targets and weights are (M, n), of the penalty and of the columns (M, D).
+    Targets and weights are (M, n); the curvatures of the penalty, and of the columns without it, (M, D).
     """
+    curvature = np.where(rho > 0, rho, curvature)
+    curvature[curvature == 0] = 1
     found, left = np.zeros_like(rho), np.arange(len(rho))
     params, errors = found.copy(), target.copy()
     slope = rows.back(errors * weight)

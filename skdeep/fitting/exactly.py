@@ -253,7 +253,7 @@ def _closed_form(arrays: Arrays, loss: SquaredLoss) -> Solution | None:
     tol = np.full(len(rho), _ROUNDING)
     if wide.suits(rows):
         return wide.ridge(rows, loss, weight, rho, tol)
-    return conjugate.ridge(rows, loss, weight, rho, tol) if isinstance(rows, SparseRows) else None
+    return conjugate.ridge(rows, loss, weight, rho, tol) if conjugate.suits(rows) else None
 
 
 def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> Solution:
@@ -261,8 +261,9 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> So
     rows, weight, rho, params, tol = arrays.rows, arrays.weight, arrays.rho, arrays.start, arrays.tol
     n_models, n_scores, n_columns = params.shape
     max_fun = recipe.settings.max_fun - arrays.spent
-    if type(loss) is SquaredLoss and (at_once := next((way for way in (wide, moments) if way.suits(rows)), None)):
-        solution = at_once.ridge(rows, loss, weight, rho, tol)
+    if type(loss) is SquaredLoss:
+        at_once = next((way for way in (wide, moments, conjugate) if way.suits(rows)), None)
+        solution = None if at_once is None else at_once.ridge(rows, loss, weight, rho, tol)
         if solution is not None:
             return solution
     if arrays.alike and n_models == 1 and type(loss) is SquaredHinges and finite_newton.suits(rows):
