@@ -126,7 +126,7 @@ def test_predictions_are_as_exact_as_training_was(data):
 def test_values_far_from_zero_are_not_rounded_in_single_precision():
     y = np.sin(X[:, 0]) + 1e7
     options = {"precision": "float32", "numeric_embedding": "piecewise", "max_iter": 5, "random_state": 0}
-    model = MLPRegressorTorch((8,), **options).fit(X, y)
+    model = MLPRegressorTorch(hidden_layer_sizes=(8,), **options).fit(X, y)
     assert np.abs(model.predict(X) - by_hand(model, X)[:, 0]).max() < 1e-5
 
 
