@@ -147,7 +147,7 @@ class TargetScale:
         """Measure targets (n, C) with weights (n,).
 
         `free` says whether an intercept takes what all scores have in common, `per_column` whether each column has a
-        unit of its own, unless the loss has one.
+        unit of its own.
         """
         ones, zeros = np.ones(values.shape[1]), np.zeros(values.shape[1])
         if loss.log_link and not free:
@@ -164,7 +164,7 @@ class TargetScale:
         level = mean if is_centred else zeros
         varies = unit > 0
         unit = np.where(varies, unit, np.where(mean != 0, np.abs(mean), 1.0))
-        if len(unit) > 1 and (not per_column or loss.in_unit(2.0) is not loss):
+        if len(unit) > 1 and not per_column:
             counted = unit[varies] if varies.any() else unit  # beside the level of others, these would be nothing
             unit = counted.max() * np.sqrt(np.square(counted / counted.max()).mean()) * ones
         unit = np.array([_rounded(own, math.ldexp(1.0, math.frexp(own)[1] - 1)) for own in unit.tolist()])

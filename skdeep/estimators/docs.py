@@ -322,8 +322,8 @@ scoring : str, callable or None, default=None
 _UNIT_OF_LOSSES = "of targets as they are (of several,\n    in units of their deviations)"
 
 REGRESSION_ATTRIBUTES = """
-delta_ : float
-    What ``delta="auto"`` of Huber's loss is; only with that.
+delta_ : float, or ndarray of shape (n_targets,)
+    What ``delta="auto"`` of Huber's loss is; only with that. Of several targets, a network has one for each.
 output_scale_ : ndarray of shape (n_targets,)
     What predictions are multiplied by; only with ``output="softplus"``.
 """

@@ -65,7 +65,7 @@ def _of_members(members: list[Classifier], X: Data, result: Callable[[Tensor], T
             of_models = evaluated(rows.take(slice(start, start + step))).split(sizes)
             own_scores = [m._combined(own).to(wanted) for m, own in zip(members, of_models, strict=True)]
             if network.module is None:  # whose infinities may be meant
-                _check_finite(own_scores, start)
+                _check_finite(own_scores, start, form["dtype"])
             parts = [result(scores) for scores in own_scores]
             if step >= len(rows):
                 return parts
@@ -75,13 +75,13 @@ def _of_members(members: list[Classifier], X: Data, result: Callable[[Tensor], T
     return results
 
 
-def _check_finite(of_members: list[Tensor], start: int) -> None:
-    """Raise where a score is no number, which no probability could follow from."""
+def _check_finite(of_members: list[Tensor], start: int, dtype: torch.dtype) -> None:
+    """Raise where a score, computed in a dtype, is no number, which no probability could follow from."""
     for scores in of_members:
         # one number is soon looked at; of numbers that are finite, it may overflow
         if not math.isfinite(scores.sum()) and not scores.isfinite().all():
             row = start + int((~scores.isfinite()).any(-1).nonzero()[0])
-            kind = str(scores.dtype).removeprefix("torch.")
+            kind = str(dtype).removeprefix("torch.")
             raise ValueError(
                 f"The scores of row {row} of X (counted from 0) overflow in {kind}: "
                 "its values are too large for a model that was fitted on much smaller ones. Check the units of X."

@@ -18,7 +18,7 @@ _SMALLEST, _LARGEST = 2.0**-80, 2.0**80
 
 
 def fits_float32(first: np.ndarray, last: np.ndarray) -> bool:
-    """Tell whether weights (out, in) on the user's columns, and those of the user's scores, fit single precision."""
+    """Tell whether weights (out, in) of the first and of the last layer fit single precision, in the user's units."""
     sizes = np.append(np.abs(first).max(0), np.abs(last).max(1))
     return bool(((sizes == 0) | (sizes > _SMALLEST) & (sizes < _LARGEST)).all())
 
