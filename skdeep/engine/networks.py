@@ -7,8 +7,8 @@ that on shared rows a whole stack is one matrix product ``(K * out, in) @ (in, B
 
 **Memory.** Scores and hidden layers of dense rows lie in memory as ``(K, out, B)``, which is what that product gives:
 every model has a block of its own, what runs over classes runs over whole vectors of rows, and with few outputs the
-product is twice as fast as ``(B, in) @ (in, out)`` on a CPU. Products with shared sparse rows take and give weights as
-``(in, K, out)``: in that memory (`sparse_weight`), nothing is copied.
+product is twice as fast as ``(B, in) @ (in, out)`` on a CPU. Products with sparse rows take and give weights as
+``(in, K, out)`` where these are shared, else as ``(K, in, out)``: in that memory (`sparse_weight`), nothing is copied.
 """
 
 from __future__ import annotations
@@ -56,9 +56,11 @@ class _SparseProduct(torch.autograd.Function):
         return None, transposed_product(ctx.X, gradient.contiguous())
 
 
-def sparse_weight(n_models: int, n_out: int, n_in: int, **tensor: Any) -> Tensor:
-    """Make zeros (K, out, in), in the memory that suits sparse rows."""
-    return torch.zeros(n_in, n_models, n_out, **tensor).permute(1, 2, 0)
+def sparse_weight(n_models: int, n_out: int, n_in: int, shared: bool, **tensor: Any) -> Tensor:
+    """Make zeros (K, out, in), in the memory that suits sparse rows, which models share or not."""
+    if shared:
+        return torch.zeros(n_in, n_models, n_out, **tensor).permute(1, 2, 0)
+    return torch.zeros(n_models, n_in, n_out, **tensor).transpose(1, 2)
 
 
 def affine(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -89,7 +91,7 @@ def weight_gradient(X: Tensor, G: Tensor) -> Tensor:
             flat = G.transpose(0, 1).reshape(n_rows, n_models * n_out)
             return transposed_product(X, flat).view(-1, n_models, n_out).permute(1, 2, 0)
         blocks = transposed_product(X, G.reshape(n_rows, n_out))
-        return blocks.view(n_models, -1, n_out).transpose(1, 2).contiguous()
+        return blocks.view(n_models, -1, n_out).transpose(1, 2)
     if X.ndim == 2 or n_models == 1:
         rows = X if X.ndim == 2 else X[0]
         return torch.mm(G.mT.reshape(n_models * n_out, -1), rows).view(n_models, n_out, -1)

@@ -20,7 +20,7 @@ from skdeep.data.state import RandomSource, TrainingState
 from skdeep.engine.losses import Loss, SquaredError, smoothed
 from skdeep.engine.networks import Linear, Network, sparse_weight
 from skdeep.engine.penalties import L2, PENALTIES, ElasticNet, NoPenalty
-from skdeep.engine.per_model import to_device
+from skdeep.engine.per_model import groups, to_device
 from skdeep.engine.rows import as_tensor
 from skdeep.engine.values import SquaredValues
 from skdeep.estimators.base import BaseTorchClassifier, BaseTorchEstimator
@@ -220,8 +220,12 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
                 exact=exact,
                 products=recipe.products,
             )
-        zeros = sparse_weight if issparse(problem.source) else torch.zeros
-        coef = zeros(n_models, n_outputs, problem.source.shape[1], **tensor)
+        shape = n_models, n_outputs, problem.source.shape[1]
+        if issparse(problem.source):
+            shared = len(groups([m.rows for m in members], [m.state.generator for m in members])) == 1
+            coef = sparse_weight(*shape, shared, **tensor)
+        else:
+            coef = torch.zeros(*shape, **tensor)
         intercept = torch.zeros(n_models, n_outputs, **tensor) if self.fit_intercept else None
         network = Linear(coef, intercept, **variables)
         if warm:
