@@ -61,3 +61,13 @@ def test_each_target_has_a_delta_in_its_own_unit(form):
     np.testing.assert_allclose(of_units, of_units[0], rtol=0.01)  # units have few digits
     assert r2_score(y[300:], both.predict(X[300:]), multioutput="raw_values").min() > 0.7
     assert np.ndim(model.fit(X[:300], y[:300, 0]).delta_) == 0
+
+
+@pytest.mark.parametrize(("n", "rows"), [(100, 16), (240, 30), (700, 64)])
+def test_steps_of_few_rows_are_small_in_ensembles(n, rows):
+    X, y = _data(n, 3)
+    auto, given = (
+        MLPEnsembleRegressor(2, 4, max_iter=2, batch_size=size, random_state=0).fit(X, y).predict(X)
+        for size in ("auto", rows)
+    )
+    np.testing.assert_array_equal(auto, given)

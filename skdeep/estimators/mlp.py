@@ -118,9 +118,13 @@ class Perceptron(NeuralNet):
             space.array((intercept @ matrix + offsets).astype(coef.dtype)),
         ]
 
+    def _rows_per_step(self, n_rows: int) -> int:
+        """Choose the rows of a step, of so many."""
+        return int(np.clip(n_rows // 100, *_BATCH_ROWS))
+
     def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
         solver, schedule = solver_name(self), getattr(settings_of(self), "learning_rate", "constant")
-        rows = batch_rows(self, problem, solver, auto=int(np.clip(problem.n_rows // 100, *_BATCH_ROWS)))
+        rows = batch_rows(self, problem, solver, auto=self._rows_per_step(problem.n_rows))
         loss = smoothed(self._loss(self.n_outputs_), self.label_smoothing)
         decisions: dict[str, Any] = {"loss": loss, "auto_rate": courses.PATIENT_RATE}
         decisions["n_bins"] = bins_for(self, problem, going_on, incremental)
