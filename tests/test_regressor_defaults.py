@@ -63,7 +63,7 @@ def test_each_target_has_a_delta_in_its_own_unit(form):
     assert np.ndim(model.fit(X[:300], y[:300, 0]).delta_) == 0
 
 
-@pytest.mark.parametrize(("n", "rows"), [(100, 16), (240, 30), (700, 64)])
+@pytest.mark.parametrize(("n", "rows"), [(60, 64), (100, 16), (240, 30), (700, 64)])
 def test_steps_of_few_rows_are_small_in_ensembles(n, rows):
     X, y = _data(n, 3)
     auto, given = (

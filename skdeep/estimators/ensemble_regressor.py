@@ -16,11 +16,11 @@ from skdeep.estimators.ensemble import PerceptronEnsemble
 from skdeep.estimators.mlp_regressor import MLPRegressorTorch, PerceptronRegressor
 from skdeep.fitting.losses import levels_of
 
-#: Rows per step of few rows: an eighth, or so many.
-_FEW_BATCH_ROWS = 16
+#: Of so many rows, a step takes an eighth, or so many; fewer are one batch, by which weights are repetitions.
+_FEW_ROWS, _FEW_BATCH_ROWS = (65, 511), 16
 
 _TRAINING = ENSEMBLE["training"].replace(
-    "from 64 to 256", f"from 64 to 256; of less than 512, an eighth, or {_FEW_BATCH_ROWS}"
+    "from 64 to 256", "from 64 to 256; of {} to {} rows, an eighth, or {}".format(*_FEW_ROWS, _FEW_BATCH_ROWS)
 )
 
 
@@ -111,7 +111,8 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
 
     def _rows_per_step(self, n_rows: int) -> int:
         # values that are free of noise are learnt more closely in more steps, and the best epoch is kept in any case
-        return min(super()._rows_per_step(n_rows), max(_FEW_BATCH_ROWS, n_rows // 8))
+        are_few = _FEW_ROWS[0] <= n_rows <= _FEW_ROWS[1]
+        return max(_FEW_BATCH_ROWS, n_rows // 8) if are_few else super()._rows_per_step(n_rows)
 
     def _losses(self, scores: Tensor, part: Problem) -> Tensor:
         loss, values = self._loss_of_targets, self._target_scale.back(part.target)
