@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 import types
+import warnings
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,16 @@ from skdeep.model_selection.contestants import (
     are_values,
     default_contestants,
 )
-from skdeep.model_selection.table_files import notes_of_classes, notes_of_columns, read, refuse_dates
+from skdeep.model_selection.table_files import (
+    notes_of_classes,
+    notes_of_columns,
+    read,
+    refuse_dates,
+    without_single_rows,
+)
+
+#: Columns of which not all are named, where one is wanted that there is not.
+_MANY_COLUMNS = 30
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,7 +60,10 @@ def _split_off(table: Any, target: str, dropped: Sequence[str] = ()) -> tuple[An
     """Divide a table into columns and target; rows without a target are left out, with a word."""
     for name in (target, *dropped):
         if name not in table.columns:
-            raise ValueError(f"There is no column {name!r}; there are {', '.join(map(repr, table.columns))}.")
+            names = list(map(str, table.columns))
+            shown = names if len(names) <= _MANY_COLUMNS else get_close_matches(name, names, 5, 0)
+            which = "there are" if shown is names else f"of {len(names)}, the likest are"
+            raise ValueError(f"There is no column {name!r}; {which} {', '.join(map(repr, shown))}.")
     table = table.drop(columns=[name for name in dropped if name != target])
     known = table[target].notna()
     if not known.all():
@@ -87,12 +101,17 @@ def _target(y: Any, options: argparse.Namespace) -> tuple[Any, bool]:
 
 def _compared(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
     """Compare what is asked for; say as well what is to be known of the table."""
+    if options.out is not None and not options.out.parent.is_dir():
+        raise ValueError(f"There is no folder {options.out.parent} for the report.")
     table, notes = read(options.table, options.encoding)
     X, y = _split_off(table, options.target, [name for name in options.drop.split(",") if name])
     refuse_dates(X)
     y, of_values = _target(y, options)
     cv = _splitter(options.cv, options.random_state, of_values)
     names = None if options.contestants is None else options.contestants.split(",")
+    if not of_values:
+        X, y, left_out = without_single_rows(X, y)
+        notes += left_out
     contestants = default_contestants(X, y, names, of_values)
     notes += [*notes_of_columns(X), *([] if of_values else notes_of_classes(y, cv.get_n_splits() // cv.n_repeats))]
     if of_values and not options.values and are_like_values(y):
@@ -105,17 +124,19 @@ def _compared(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
         what = "values" if of_values else f"{y.nunique()} classes"
         print(f"{len(X)} rows, {X.shape[1]} columns, {what}, {cv.get_n_splits()} splits", file=sys.stderr)
     scoring = options.scoring or ("r2,neg_mean_absolute_error" if of_values else "accuracy,neg_log_loss")
-    found = compare(
-        contestants,
-        X,
-        y,
-        cv=cv,
-        scoring=scoring.split(","),
-        reference=options.reference,
-        rope=options.rope,
-        n_jobs=options.n_jobs,
-        verbose=0 if options.quiet else 1,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")  # of which a note tells
+        found = compare(
+            contestants,
+            X,
+            y,
+            cv=cv,
+            scoring=scoring.split(","),
+            reference=options.reference,
+            rope=options.rope,
+            n_jobs=options.n_jobs,
+            verbose=0 if options.quiet else 1,
+        )
     return found, notes
 
 

@@ -328,6 +328,7 @@ BAD_WEIGHT = {
     "too short": (ONES[:-1], r"sample_weight.*\(149,\), expected \(150,\)"),
     "too long": (np.ones(N + 1), r"sample_weight.*\(151,\), expected \(150,\)"),
     "matrix": (np.ones((N, 2)), r"sample_weight.*\(150, 2\)"),
+    "next to nothing": (1e-320 * ONES, "sum of `sample_weight.*too small"),
     "words": (["much"] * N, "could not convert string to float"),
     "nan in a tensor": (torch.tensor(with_value(np.nan, 5, ONES)), "sample_weight.*NaN"),
     "negative series": (pd.Series(-ONES), "Negative values in data passed to `sample_weight"),

@@ -178,6 +178,44 @@ def test_a_column_that_a_resample_has_nothing_of_has_no_coefficient_there():
         np.testing.assert_allclose(coef, clone(model).fit(X, LOGIT_Y[:100], own).coef_, rtol=1e-4, atol=1e-9)
 
 
+SURE = np.column_stack([LOGIT[:200, 0], np.arange(200) < 40])
+NEARLY = np.column_stack([LOGIT[:60, 0], np.arange(60) < 9])
+APART = {
+    "two classes": (SoftmaxClassifier(penalty=None), CANCER, CANCER_Y),
+    "one class of three": (SoftmaxClassifier(penalty=None), IRIS, IRIS_Y),
+    "columns of scores": (SigmoidClassifier(penalty=None), IRIS, IRIS_Y),
+    "some rows": (SoftmaxClassifier(penalty=None), SURE, LOGIT_Y[:200] | (SURE[:, 1] > 0)),
+    "many columns": (SoftmaxClassifier(penalty=None), MANY, IRIS_Y),
+    "wide": (SoftmaxClassifier(penalty=None), WORDS, IRIS_Y),
+    "hinge": (HingeClassifier(penalty=None), IRIS[FEW], IRIS_Y[FEW] > 0),
+}
+
+
+@pytest.mark.parametrize("case", APART)
+def test_classes_that_are_told_apart_leave_no_optimum(case):
+    model, X, y = APART[case]
+    with pytest.warns(ConvergenceWarning, match="In all rows, columns tell some classes apart"):
+        bootstrap_coefficients(model, X, y, n_resamples=3, n_left_out=0, random_state=0)
+
+
+def test_resamples_in_which_classes_are_told_apart_are_counted():
+    y = LOGIT_Y[:60] | (NEARLY[:, 1] > 0)
+    y[0] = 0  # without this row, a column tells a class
+    model = SoftmaxClassifier(penalty=None)
+    lacking = (resamples_of(NEARLY, y, 30, 0)[:, 0] == 0).sum()
+    assert 5 < lacking < 20
+    with pytest.warns(ConvergenceWarning, match=f"In {lacking} of 31 resamples"):
+        bootstrap_coefficients(model, NEARLY, y, n_resamples=30, n_left_out=0, random_state=0)
+
+
+def test_columns_that_follow_from_others_leave_an_optimum():
+    X, y = LOGIT[:200] * [1, 1, 1000], LOGIT_Y[:200]
+    model, options = SoftmaxClassifier(penalty=None, tol=1e-9), {"n_resamples": 5, "n_left_out": 0, "random_state": 0}
+    without = bootstrap_coefficients(model, X, y, **options)
+    found = bootstrap_coefficients(model, np.column_stack([X, X[:, 0] + X[:, 2]]), y, **options)
+    np.testing.assert_allclose(found.coefs @ [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1]], without.coefs, atol=1e-5)
+
+
 def test_resamples():
     counts = resamples_of(IRIS, IRIS_Y, 30, 0)
     np.testing.assert_array_equal(counts.sum(1), 150)
@@ -398,3 +436,18 @@ def test_scores_that_are_all_huge_leave_the_curvature_of_the_penalty():
     loss, rho = LogisticLoss(target), np.full((2, 4), 0.5)
     found = Hessians(Rows(IRIS), loss, np.eye(1))(scores, loss.gradient(scores), np.full((2, 150), 1 / 150), rho)
     np.testing.assert_array_equal(found, np.broadcast_to(np.eye(4) / 2, (2, 4, 4)))
+
+
+@pytest.mark.parametrize("clf", [SoftmaxClassifier(penalty=None), HingeClassifier("squared_hinge", penalty=None)])
+def test_resamples_without_an_optimum_are_told_of(clf, monkeypatch):
+    """Where few rows are on the wrong side, many resamples have none of them: their coefficients have no limit."""
+    X = np.linspace(-1, 1, 30)
+    y = (X > 0).astype(int)
+    y[12] = 1
+    drawn, train = [], Trainer.train
+    monkeypatch.setattr(Trainer, "train", lambda trainer, counts: drawn.append(counts) or train(trainer, counts))
+    with pytest.warns(ConvergenceWarning, match="tell some classes apart without an error") as caught:
+        bootstrap_coefficients(clf, X[:, None], y, n_resamples=40, n_left_out=0, random_state=0)
+    apart = sum(X[(own > 0) & (y == 0)].max() < X[(own > 0) & (y == 1)].min() for own in np.concatenate(drawn))
+    assert 0 < apart < 40
+    assert str(caught[0].message).startswith(f"In {apart} of 41 resamples")

@@ -392,3 +392,13 @@ def test_folds_of_many_columns_and_labels_are_those_of_a_column_each():
     for c in range(3):
         alone = SigmoidClassifier(calibration="temperature", tol=1e-8, random_state=0).fit(X, y == c)
         np.testing.assert_allclose(together.coef_[c], alone.coef_[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("clf", [HingeClassifier(), SoftmaxClassifier(calibration="temperature")])
+def test_folds_of_a_warm_fit_come_to_their_optimum(clf):
+    """However few iterations the model of all rows has needed, from where it was."""
+    X, y = load_wine(return_X_y=True)
+    warm = clone(clf).set_params(random_state=0, warm_start=True)
+    first = warm.fit(X, y).temperature_
+    for _ in range(2):
+        np.testing.assert_allclose(warm.fit(X, y).temperature_, first, rtol=1e-4)

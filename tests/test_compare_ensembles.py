@@ -9,6 +9,7 @@ from sklearn.decomposition import PCA
 from sklearn.model_selection import GridSearchCV as Theirs
 from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from skdeep import MLPEnsembleClassifier, MLPEnsembleRegressor, compare
 from skdeep.model_selection import GridSearchCV, ensembles, stacked
@@ -87,6 +88,18 @@ def test_candidates_of_several_forms_are_not(stacks):
     ours = GridSearchCV(MLPEnsembleClassifier(**OWN), grid, **options).fit(X, Y)
     assert stacks == []
     np.testing.assert_allclose(ours.cv_results_["mean_test_score"], theirs.cv_results_["mean_test_score"], atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "target", "cv"),
+    [(MLPEnsembleClassifier(**OWN), X, Y, FOLDS), (MLPEnsembleRegressor(batch_size=16, **OWN), *VALUES, KFold(3))],
+)
+def test_one_ensemble_behind_a_scaler_is_a_stack(model, data, target, cv, stacks):
+    model = make_pipeline(StandardScaler(), model)
+    found = compare({"ensemble": model}, data, target, cv=cv)
+    assert stacks == [9]
+    (scores,) = found.scores.values()
+    np.testing.assert_allclose(scores["ensemble"], cross_val_score(model, data, target, cv=cv), atol=1e-10)
 
 
 def test_rows_behind_steps_are_each_splits_own(stacks):

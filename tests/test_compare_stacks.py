@@ -26,6 +26,7 @@ from skdeep import (
     LeastSquaresClassifier,
     LinearRegressor,
     MLPClassifierTorch,
+    MLPEnsembleClassifier,
     MLPRegressorTorch,
     SigmoidClassifier,
     SoftmaxClassifier,
@@ -238,6 +239,45 @@ def test_what_is_looked_at_once_is_not_again(monkeypatch):
         compare({"nearest": nearest}, distances, Y, cv=FOLDS).scores["accuracy"]["nearest"],
         alone(nearest, distances, Y, FOLDS)["test_score"],
     )
+
+
+def test_penalties_are_each_alone_where_a_score_would_show_it(sizes):
+    models = {str(alpha): SoftmaxClassifier(alpha=alpha) for alpha in (0.5, 1e-3)}
+    data = load_breast_cancer(return_X_y=True)
+    found = compare(models, *data, cv=FOLDS, scoring=["neg_log_loss", "roc_auc"])
+    assert sizes == [3, 3]
+    for name, model in models.items():
+        for metric in found.metrics:
+            expected = alone(model, *data, FOLDS, metric)["test_score"]
+            np.testing.assert_allclose(found.scores[metric][name], expected, rtol=1e-12)
+    compare(models, *data, cv=FOLDS)
+    assert sizes == [3, 3, 6]
+
+
+def test_why_a_stack_has_no_score_is_said_as_it_is_alone(sizes):
+    names, rows = np.where(Y > 0, "yes", "no"), X[:, :2]
+    models = {"stack": SoftmaxClassifier(), "alone": LogisticRegression()}
+    found = compare(models, rows, names, cv=FOLDS, scoring=["f1", "accuracy"])
+    assert sizes == [3] and np.isfinite(found.scores["accuracy"]["stack"]).all()
+    assert found.score_errors["f1", "stack"] == found.score_errors["f1", "alone"]
+
+
+@pytest.mark.filterwarnings("ignore")  # models are trained too little to be good
+@pytest.mark.parametrize("rows", [pd.DataFrame(X), pd.DataFrame(dict(enumerate(X.T))), np.asfortranarray(X)])
+def test_rows_behind_a_scaler_are_a_frames_to_the_last_bit(rows):
+    if hasattr(rows, "columns"):
+        rows.columns = list("abcd")
+    own = {"hidden_layer_sizes": (8,), "max_iter": 5, "random_state": 0}
+    models = {
+        # whose splits go by hashes of the rows
+        "stopped": MLPClassifierTorch(early_stopping=True, validation_fraction=0.3, **own),
+        "ensemble": MLPEnsembleClassifier(n_estimators=3, **own),
+    }
+    models = {name: make_pipeline(StandardScaler(), model) for name, model in models.items()}
+    found = compare(models, rows, Y, cv=FOLDS, scoring=["neg_log_loss"])
+    for name, model in models.items():
+        expected = alone(model, rows, Y, FOLDS, "neg_log_loss")["test_score"]
+        np.testing.assert_allclose(found.scores["neg_log_loss"][name], expected, rtol=1e-9)
 
 
 def test_frames_of_numbers_come_as_arrays_to_who_knows_no_names(monkeypatch):

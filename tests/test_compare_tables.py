@@ -31,6 +31,9 @@ def written(tmp_path, text, **options):
         "a\tn\nx\t1 234,50\nx\t-0,25\nx\t\nx\t1 234 567\nx\t12\n",
         "a,n\nx,$1234.5\nx,-0.25\nx,\nx,1234567 €\nx,12 %\n",
         'a,n\nx,"1234,5"\nx,"-0,25"\nx,\nx,"1234567,0"\nx,12\n',
+        "a,n\nx,1234.5 kg\nx,-0.25 kg\nx,\nx,1234567.0kg\nx, 12 KG\n",
+        'a,n\nx,"1,234.5 m2"\nx,-0.25 m2\nx,\nx,"1,234,567 m2"\nx,12m2\n',
+        "a , n\n x, 1234.5 °C\nx, -0.25 °C\nx,\nx, 1234567 °C\nx, 12 °C\n",
     ],
 )
 def test_text_that_is_numbers_in_all_rows_is_taken_so(text, tmp_path):
@@ -41,7 +44,14 @@ def test_text_that_is_numbers_in_all_rows_is_taken_so(text, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "values", [["1,234", "12,34,5", "1"], ["1.5", "2", "?"], ["01.02.2021", "11.12.2020", "1"], ["$", "%", "1"]]
+    "values",
+    [
+        ["1,234", "12,34,5", "1"],
+        ["1.5", "2", "?"],
+        ["01.02.2021", "11.12.2020", "1"],
+        ["$", "%", "1"],
+        ["1 kg", "2 g", "3 kg"],
+    ],
 )
 def test_text_that_is_no_number_somewhere_stays(values, tmp_path):
     pd.DataFrame({"a": values, "b": 1}).to_csv(tmp_path / "data.csv", index=False)
@@ -62,6 +72,9 @@ def test_a_heading_of_numbers_may_be_data(tmp_path):
             "a,y\n" + "".join(f"{i},name {i}\n" for i in range(9)),
             "No class has a row for each of 5 folds. The target has 9",
         ),
+        ("a,b,a ,y\n1,2,3,0\n1,2,3,1\n", "Several columns of "),
+        ("", "is empty"),
+        (",".join(f"column{i}" for i in range(40)) + "\n" + "1," * 39 + "1\n", "of 40, the likest are "),
     ],
 )
 def test_the_command_line_says_what_is_wrong_with_a_table(text, message, tmp_path, capsys):
@@ -81,12 +94,28 @@ def test_booleans_with_gaps_are_classes_and_notes_are_in_the_report(tmp_path, ca
     assert "price: numbers, of text such as" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+def test_the_only_row_of_a_class_is_left_out(tmp_path, capsys):
+    frame = pd.DataFrame({"x": X[:, 0], "y": np.where(np.arange(60) == 7, "none", np.where(X[:, 0] > 0, "yes", "no"))})
+    frame.to_csv(tmp_path / "data.csv", index=False)
+    options = ["--target", "y", "--contestants", "logreg,dummy", "--cv", "3"]
+    assert skdeep.compare.main([str(tmp_path / "data.csv"), *options]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.startswith("1 row is left out, the only one of a class, such as 'none'")
+    assert "59 rows, 1 columns, 2 classes" in printed.err and "failed" not in printed.out
+
+
+def test_numbers_of_several_units_are_named():
+    (note,) = notes_of_columns(pd.DataFrame({"weight": ["1 kg", "20 g", "3 kg"] * 2}))
+    assert note.startswith("weight: text of numbers, taken as names")
+
+
 def test_infinite_values_and_rare_classes_are_named():
     (infinite,) = notes_of_columns(pd.DataFrame({"a": [1.0, np.inf, -np.inf], "b": [0.0, 0.0, np.nan]}))
     assert infinite.startswith("a: infinite in 2 rows")
-    (one,) = notes_of_classes(pd.Series(["a"] * 5 + ["b"]), 5)
-    (two,) = notes_of_classes(pd.Series(["a"] * 5 + ["b"] * 2), 5)
-    assert "log-losses" in one and "'b'" in one and "log-losses" not in two
+    (rare,) = notes_of_classes(pd.Series(["a"] * 5 + ["b"] * 2), 5)
+    assert "'b'" in rare and "areas under curves" in rare
+    with pytest.raises(ValueError, match="Only one class of the target, 'a', has more than one row"):
+        notes_of_classes(pd.Series(["a"] * 5 + ["b"]), 5)
 
 
 def test_a_reference_that_has_failed_is_named():

@@ -376,12 +376,16 @@ def test_parts_have_the_bins_of_the_first():
 # ---- which columns ---------------------------------------------------------------------------------------------------
 
 
-def test_categories_have_no_bins():
+@pytest.mark.parametrize("standardize", [True, False])
+def test_categories_have_no_bins(standardize):
     pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame({"a": X[:, 0], "kind": np.array(["p", "q", "r"])[np.arange(len(Y)) % 3], "b": X[:, 6]})
-    model = mlp(categorical_features=["kind"]).fit(frame, Y)
+    kinds = np.array(["p", "q", "r"])[np.arange(len(Y)) % 3]
+    frame = pandas.DataFrame({"a": X[:, 0], "kind": kinds, "b": X[:, 6]})
+    model = mlp(categorical_features=["kind"], standardize=standardize).fit(frame, Y)
     np.testing.assert_array_equal(model.encoded_features_[: len(model.bin_edges_)], ["a", "b"])
     assert model.coefs_[0].shape[0] == 2 + 3 + 2 * 4
+    columns = np.column_stack([X[:, 0], X[:, 6], *(kinds == kind for kind in "pqr")])
+    np.testing.assert_allclose(model.decision_function(frame), by_hand(model, columns), atol=1e-6)
 
 
 def test_sparse_columns_stay_as_they_are():

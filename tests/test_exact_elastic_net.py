@@ -9,6 +9,7 @@ from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.linear_model import ElasticNet, Lasso, LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from skdeep import SigmoidClassifier
 from skdeep.exact.elastic_net import solve
 from skdeep.exact.losses import LogisticLoss, SoftmaxLoss, SquaredHinges, SquaredLoss, SquaredWestonWatkins
 from skdeep.exact.rows import Rows, SparseRows
@@ -333,3 +334,12 @@ def test_where_the_iterations_end_nothing_is_raised_or_nan():
         found = solve(Rows(Z), make_loss(name, np.zeros(5, dtype=int), 2), np.full((1, 5), 0.2), kappa, 0 * kappa)
         assert np.isfinite(found.params).all() and np.isfinite(found.gap).all()
         assert not found.params[:, :, :-1].any()
+
+
+def test_steps_whose_gain_is_rounding_are_taken():
+    """Near the optimum, values rise and fall by rounding, and searches would cut every step to nothing."""
+    rng = np.random.default_rng(0)
+    X, _, y = rng.normal(size=(30, 60)), rng.normal(size=30), rng.integers(0, 3, 30)
+    for alpha in (1e-4, 1e-3):
+        clf = SigmoidClassifier(penalty="l1", alpha=alpha, tol=1e-7).fit(X, y)  # without a warning
+        assert clf.n_iter_ < 50

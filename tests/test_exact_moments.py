@@ -154,3 +154,14 @@ def test_sparse_columns_far_from_zero_are_those_of_dense_rows(model):
         coef = both[0].coef_.copy()
         np.testing.assert_allclose(both[0].fit(sparse.csr_array(far), target).coef_, coef, atol=1e-6)
         assert both[0].n_iter_ <= 1
+
+
+@pytest.mark.parametrize("alphas", [[0.0], [0.0, 0.0]])
+def test_one_column_without_a_penalty(alphas):
+    """It is the last one, which follows from the others: none."""
+    rng = np.random.default_rng(0)
+    Z, target, weight = rng.normal(size=(20, 1)), rng.normal(size=20), np.full((1, 20), 0.05)
+    none = np.array(alphas)[:, None]
+    found = moments.Moments(Rows(Z), np.repeat(weight, len(none), axis=0)).solve(target, none, none)
+    np.testing.assert_allclose(found.params, Z[:, 0] @ target / (Z[:, 0] @ Z[:, 0]), rtol=1e-12)
+    np.testing.assert_allclose(found.above, 0, atol=1e-12)

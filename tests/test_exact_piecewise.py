@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 from scipy import optimize, sparse
+from sklearn.base import clone
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import QuantileRegressor
 from sklearn.svm import LinearSVR
 
+from skdeep import EpsilonInsensitive, LinearRegressor, Quantile
 from skdeep.exact.piecewise import solve
 from skdeep.exact.rows import Rows, SparseRows
+from skdeep.model_selection.stacks import fit_stack
 
 X_DIABETES, Y_DIABETES = load_diabetes(return_X_y=True)
 X_DIABETES = X_DIABETES * 20
@@ -184,3 +187,23 @@ def test_the_gap_is_honest():
 def test_bounds_the_wrong_way_round():
     with pytest.raises(ValueError, match="lower bound is above"):
         one_column(Rows(DIABETES), Y_DIABETES, -1.0)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("penalty", ["l2", "l1"])
+def test_of_optimal_intercepts_it_is_the_one_in_the_middle(penalty, weighted):
+    """Of a quantile that lies between two rows, as NumPy has it; and of all that a distance leaves equal."""
+    rng = np.random.default_rng(0)
+    X, y, levels = rng.normal(size=(40, 3)), rng.normal(size=40), [0.25, 0.5, 0.9]
+    counts = np.repeat([1.0, 3.0], 20) if weighted else None
+    repeated = y if counts is None else np.repeat(y, counts.astype(int))
+    between = np.quantile(repeated, levels, method="averaged_inverted_cdf")
+    strong, weak = (LinearRegressor(Quantile(levels), penalty=penalty, alpha=alpha) for alpha in (1e4, 1e-2))
+    other = clone(strong)
+    assert fit_stack([weak, other], X, y, counts) == [None, None]
+    for reg in (strong.fit(X, y, counts), other):
+        np.testing.assert_allclose(reg.predict(X), np.tile(between, (40, 1)), atol=1e-3)
+
+    far = np.array([0.0, 1.0, 5.0, 5.5])  # within .5 of both ends of the middle: from 1.5 to 4.5
+    reg = LinearRegressor(EpsilonInsensitive(0.5), penalty=penalty, alpha=1e4).fit(np.eye(4), far)
+    np.testing.assert_allclose(reg.intercept_, 3.0, atol=1e-3)

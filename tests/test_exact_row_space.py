@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, PoissonRegressor
 from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import LinearSVC
 
-from skdeep import HingeClassifier, LinearRegressor, SigmoidClassifier, SoftmaxClassifier
+from skdeep import LBFGS, HingeClassifier, LinearRegressor, SigmoidClassifier, SoftmaxClassifier
+from skdeep.exact import descent
 from skdeep.exact.row_space import RowSpace, proportions, row_space
 from skdeep.exact.rows import Rows, SparseRows
 from skdeep.fitting import coordinates
@@ -212,3 +214,15 @@ def test_coordinates_of_rows_of_different_lengths():
     table = sparse.csr_array(table)
     model = HingeClassifier("squared_hinge", alpha=1e-12, calibration=None).fit(table, [0, 1, 0, 1, 1, 0])
     assert model.loss_ < 1e-9
+
+
+@pytest.mark.parametrize("max_fun", [3, 5, 8])
+def test_evaluations_are_counted_once(max_fun, monkeypatch):
+    """Those in coordinates of rows, and those in the columns afterwards, are of one limit."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(40, 400)), rng.integers(0, 2, 40)
+    counts, evaluate = [0], descent._judged
+    monkeypatch.setattr(descent, "_judged", lambda *args: counts.append(0) or evaluate(*args))
+    with pytest.warns(ConvergenceWarning, match=f"max_fun={max_fun}"):
+        SoftmaxClassifier(solver=LBFGS(max_fun=max_fun), alpha=1e-6, tol=1e-12).fit(X, y)
+    assert len(counts) - 1 <= max_fun + 2  # each search begins with one, and ends the step that it is at

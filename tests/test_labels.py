@@ -939,6 +939,13 @@ def test_one_standard_error_with_infinite_scores():
     assert one_standard_error(results) == 0
 
 
+def test_one_standard_error_is_of_the_score_alone_whose_name_ends_anothers():
+    results = {"params": [{"alpha": 1}, {"alpha": 2}], "mean_test_a": [0.5, 0.4], "mean_test_b_test_a": [5.0, 0.0]}
+    results |= {f"split{i}_test_a": np.array([0.5, 0.4]) for i in range(2)}
+    results |= {f"split{i}_test_b_test_a": np.array([10.0 * i, 0.0]) for i in range(2)}
+    assert one_standard_error(results, metric="a") == 0
+
+
 def test_the_path_goes_by_numbers(seen):
     with pytest.raises(ValueError, match="alphas must be numbers"):
         stacked.regularization_path(Watched(max_iter=2), X, BINARY, ["auto", 0.1])

@@ -8,6 +8,7 @@ import pytest
 from helpers import linear_module, reconfigured
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import roc_auc_score
 
 from skdeep import (
     Adam,
@@ -129,3 +130,16 @@ def test_coefficients_of_one_row_have_the_strides_of_their_pickle(sparse):
 
     model = SoftmaxClassifier(max_iter=2).fit(csr_array(X) if sparse else X, Y)
     assert pickle.loads(pickle.dumps(model)).coef_.strides == model.coef_.strides
+
+
+@pytest.mark.parametrize("calibration", [None, "temperature"])
+def test_hinges_that_take_no_notice_of_a_rare_class(calibration):
+    """A constant is their optimum, however well squares of them tell the classes apart."""
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], [950, 50])
+    X = rng.normal(size=(1000, 2)) + 2 * y[:, None] * [1, 0]
+    with pytest.warns(UserWarning, match="All coefficients are zero at the optimum.*class_weight='balanced'"):
+        HingeClassifier(calibration=calibration).fit(X, y)
+    for other in ({"loss": "squared_hinge"}, {"class_weight": "balanced"}):
+        clf = HingeClassifier(calibration=calibration, **other).fit(X, y)  # without a warning
+        assert roc_auc_score(y, clf.decision_function(X)) > 0.85

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import minimize_scalar
 from sklearn.datasets import load_iris
+from sklearn.metrics import r2_score
 
-from skdeep import SoftmaxClassifier
+from skdeep import LinearRegressor, SoftmaxClassifier
 from skdeep.engine.penalties import L2, PENALTIES
 from skdeep.engine.training import Observer
 from skdeep.fitting import fit as fitting
@@ -230,3 +231,15 @@ def test_adam_has_the_gradient_of_a_ridge_and_the_map_of_all_else(solver, penalt
         clf.set_params(verbose=True).fit(X, y)
         seen.append(observer.first[0][0].numpy())
     np.testing.assert_allclose(seen[1] - seen[0], share * 0.5 * np.arange(12.0).reshape(3, 4), atol=1e-6)
+
+
+@pytest.mark.parametrize("penalty", [name for name in PENALTIES if name])
+@pytest.mark.parametrize("solver", ["auto", "sgd"])
+def test_no_strength_of_any_of_several_targets(penalty, solver):
+    """A strength of each target, all of which are zero, has no norms to look at."""
+    X = np.random.default_rng(0).normal(size=(30, 3))
+    y = np.stack([X[:, 0], 7 * X[:, 1] + X[:, 2]], axis=1)
+    reg = LinearRegressor(penalty=penalty, alpha=0.0, solver=solver, warm_start=True, random_state=0)
+    for target in (y, -y):  # the second objective judges the first one's model
+        reg.fit(X, target)
+    assert r2_score(-y, reg.predict(X)) > 0.999

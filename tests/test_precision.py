@@ -151,3 +151,18 @@ def test_predictions_do_not_depend_on_the_parameter(cls):
     scores = model.decision_function(X)
     for precision in DTYPES:
         np.testing.assert_array_equal(reconfigured(model, precision=precision).decision_function(X), scores)
+
+
+@pytest.mark.parametrize("factor", [2.0**130, 2.0**-200])
+@pytest.mark.parametrize("cls", [SoftmaxClassifier, MLPClassifierTorch])
+@pytest.mark.parametrize("early_stopping", [True, False])
+def test_weights_that_float32_has_no_room_for(cls, factor, early_stopping):
+    """The same model as of weights with a common factor."""
+    X, y = load_digits(n_class=3, return_X_y=True)
+    weight = np.random.default_rng(0).uniform(0.5, 2, len(y))
+    params = {"solver": "sgd", "precision": "float32", "alpha": 0, "max_iter": 3, "tol": 1}
+    params |= {"early_stopping": early_stopping, "random_state": 0}
+    plain, other = (configured(cls, **params).fit(X, y, weight * own) for own in (1.0, factor))
+    np.testing.assert_array_equal(other.predict_proba(X), plain.predict_proba(X))
+    if early_stopping:
+        assert other.validation_scores_ == plain.validation_scores_

@@ -481,6 +481,22 @@ def test_targets_without_variance(value):
         np.testing.assert_allclose(found, value, rtol=within, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.parametrize("solver", ["lbfgs", "exact", "sgd"])
+@pytest.mark.parametrize("loss", ["poisson", "tweedie"])
+def test_counts_that_are_all_zero_are_predicted(loss, solver):
+    """Scores fall without end, and are not brought closer to zero, which would predict one."""
+    reg = LinearRegressor(loss, solver=solver, random_state=0).fit(X, np.zeros(len(Y)))
+    assert reg.predict(X).max() < 0.02
+    assert LinearRegressor(output="exp", random_state=0).fit(X, np.zeros(len(Y))).predict(X).max() < 0.02
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e300])
+def test_the_default_of_huber_has_room_for_any_targets(size):
+    plain, other = (LinearRegressor("huber").fit(X, Y * own) for own in (1.0, size))
+    np.testing.assert_allclose(other.delta_ / size, plain.delta_, rtol=1e-12)
+    np.testing.assert_allclose(other.predict(X) / size, plain.predict(X), rtol=1e-6)
+
+
 @pytest.mark.parametrize("first", ["fit", "partial_fit"])
 def test_training_goes_on_where_targets_were_all_the_same(first):
     model = MLPRegressorTorch(hidden_layer_sizes=8, learning_rate_init=0.02, random_state=0)

@@ -315,7 +315,7 @@ def test_what_is_dealt_in_equal_parts():
     rows, shares, divided = dealt(X[:3], np.array([0, 0, 1]), 5, np.array([45.0, 5, 1]))
     assert len(divided)
     assert (shares[rows.stratum[divided] == 1] == 0.2).all()
-    assert dealt(X, y, 5, 1e5 * weight)[1] == 0.2
+    assert (dealt(X, y, 5, 1e5 * weight)[1] == 0.2).all()
 
 
 @pytest.mark.parametrize("weight", [None, 1e-3, np.linspace(0.9, 1.1, 10)], ids=["none", "small", "uneven"])

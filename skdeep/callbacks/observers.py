@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
-
 from skdeep.callbacks.run import Run
 from skdeep.callbacks.scikit_learn_observer import ScikitLearnObserver
 from skdeep.callbacks.table import EpochTable
-from skdeep.engine.batching import Batch
 from skdeep.engine.networks import Network
-from skdeep.engine.optimizers import Optimizer
 from skdeep.engine.progress import Progress
 from skdeep.engine.training import Observer
 
@@ -38,8 +34,21 @@ def make_observer(run: Run, callbacks: Any, verbose: bool | int, context: Any) -
     return Group(observers) if len(observers) > 1 else observers[0] if observers else None
 
 
+def _passed_on(name: str) -> Any:
+    """Make a method that calls the one of each observer."""
+
+    def tell(group: Group, *told: Any) -> None:
+        for observer in group.observers:
+            getattr(observer, name)(*told)
+
+    return tell
+
+
 class Group(Observer):
     """Pass everything on to several observers, in order; any of them can end training."""
+
+    train_begin, epoch_begin, train_end = map(_passed_on, ("train_begin", "epoch_begin", "train_end"))
+    batch_begin, gradients, batch_end = map(_passed_on, ("batch_begin", "gradients", "batch_end"))
 
     def __init__(self, observers: list[Observer]):
         self.observers = observers
@@ -52,29 +61,5 @@ class Group(Observer):
     def history(self) -> Any:
         return next((observer.history for observer in self.observers if observer.history is not None), None)
 
-    def train_begin(self, network: Network, optimizer: Optimizer | None) -> None:
-        for observer in self.observers:
-            observer.train_begin(network, optimizer)
-
-    def epoch_begin(self, epoch: int) -> None:
-        for observer in self.observers:
-            observer.epoch_begin(epoch)
-
-    def batch_begin(self, batch: Batch) -> None:
-        for observer in self.observers:
-            observer.batch_begin(batch)
-
-    def gradients(self, batch: Batch, gradients: list[Tensor]) -> None:
-        for observer in self.observers:
-            observer.gradients(batch, gradients)
-
-    def batch_end(self, batch: Batch, loss: Tensor) -> None:
-        for observer in self.observers:
-            observer.batch_end(batch, loss)
-
     def epoch_end(self, epoch: int, progress: Progress, network: Network, is_best: bool) -> bool:
         return any([observer.epoch_end(epoch, progress, network, is_best) for observer in self.observers])
-
-    def train_end(self, network: Network) -> None:
-        for observer in self.observers:
-            observer.train_end(network)

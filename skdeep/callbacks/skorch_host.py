@@ -25,14 +25,15 @@ from skorch import NeuralNetClassifier, NeuralNetRegressor
 from skorch.dataset import Dataset
 
 
-def _if_estimator_has(name: str) -> Callable[[Callable[..., Any]], Any]:
-    """Make a decorator: the host has a method only if the estimator has it."""
-    return available_if(lambda host: hasattr(host.estimator_, name))
+def _asked_of_copy(name: str) -> Any:
+    """Make a method, where the estimator has it, that asks a fitted copy about rows or a data set of skorch's."""
 
+    def ask(host: Host, X: Any, *others: Any, **options: Any) -> Any:
+        rows = X.X if isinstance(X, Dataset) else X
+        return getattr(host.fitted(rows), name)(rows, *others, **options)
 
-def _rows(X: Any) -> Any:
-    """Take the rows out of a data set of skorch's."""
-    return X.X if isinstance(X, Dataset) else X
+    ask.__name__ = name
+    return available_if(lambda host: hasattr(host.estimator_, name))(ask)
 
 
 class Host:
@@ -54,25 +55,9 @@ class Host:
             vars(fitted).pop(name, None)
         return fitted
 
-    @_if_estimator_has("predict")
-    def predict(self, X: Any) -> Any:
-        """Predict labels."""
-        return self.fitted(_rows(X)).predict(_rows(X))
-
-    @_if_estimator_has("predict_proba")
-    def predict_proba(self, X: Any) -> Any:
-        """Predict probabilities."""
-        return self.fitted(_rows(X)).predict_proba(_rows(X))
-
-    @_if_estimator_has("decision_function")
-    def decision_function(self, X: Any) -> Any:
-        """Compute scores."""
-        return self.fitted(_rows(X)).decision_function(_rows(X))
-
-    @_if_estimator_has("score")
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Compute the estimator's score."""
-        return self.fitted(_rows(X)).score(_rows(X), y, sample_weight)
+    predict, predict_proba, decision_function, score = map(
+        _asked_of_copy, ("predict", "predict_proba", "decision_function", "score")
+    )
 
     def __reduce__(self) -> Any:
         return copy.copy, (self.fitted(),)

@@ -139,24 +139,46 @@ class StandIn:
     def __sklearn_tags__(self) -> Any:
         return self.model.__sklearn_tags__()
 
+    def _check_asked(self, X: Any, n_known: int) -> None:
+        """Raise if these can be no rows about which the answers are known."""
+        n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
+        if n_rows != n_known:
+            raise ValueError(
+                f"A scorer has asked {type(self.model).__name__} about {n_rows} rows, where the answers about "
+                f"{n_known} are known. It must ask about the rows that it is given, all of them."
+            )
+
+
+class KnownScores(StandIn):
+    """A model of which the scores (n, C) of all rows that it will be asked about, in their order, are known.
+
+    Answers go to a `space`, None for NumPy.
+    """
+
+    def __init__(self, model: Any, scores: Tensor, space: OutputSpace | None = None) -> None:
+        super().__init__(model)
+        self.scores = scores
+        self.space = space or OutputSpace(np.empty(0))
+
+    def _scores_of(self, X: Any) -> Tensor:
+        self._check_asked(X, len(self.scores))
+        return self.scores
+
 
 def _if_classifier_has(method: str) -> Callable[[Answers], bool]:
     """Make a condition of the classifier's own ``method``, which raises where there is none."""
     return lambda answers: bool(getattr(answers.model, method))
 
 
-class Answers(StandIn, ClassifierMixin):
-    """The answers of a classifier about rows whose scores (n, C) are known: whom a scorer asks in its place.
+class Answers(KnownScores, ClassifierMixin):
+    """The answers of a classifier about rows whose scores are known: whom a scorer asks in its place.
 
-    It has the methods that the classifier has. The scores are of all rows that it will be asked about, in their order;
-    answers go to a `space`, None for NumPy.
+    It has the methods that the classifier has.
     """
 
     def __init__(self, classifier: Any, scores: Tensor, link: Link, space: OutputSpace | None = None) -> None:
-        super().__init__(classifier)
-        self.scores = scores
+        super().__init__(classifier, scores, space)
         self.link = link
-        self.space = space or OutputSpace(np.empty(0))
         self.classes_: np.ndarray = classifier.classes_
 
     def decision_function(self, X: ArrayLike) -> Any:
@@ -181,11 +203,6 @@ class Answers(StandIn, ClassifierMixin):
         """See the classifier's."""
         check_label_names(self.model, y, "y")
         return accuracy(unboxed(y) if self.space.is_numpy else y, self.predict(X), sample_weight)
-
-    def _scores_of(self, X: Any) -> Tensor:
-        """Return the scores; raise if these can be no rows to which they belong."""
-        check_asked(self.model, X, len(self.scores))
-        return self.scores
 
 
 class AssembledAnswers(StandIn):
@@ -215,23 +232,13 @@ class AssembledAnswers(StandIn):
     def score(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> float:
         """See the classifier's."""
         weight = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight)
-        known = {} if sample_weight is None else {"sample_weight": weight}
 
         def of_part(part: Any, rows: np.ndarray) -> float:
-            return part.score(X[rows], y[rows], **{name: value[rows] for name, value in known.items()})
+            given = {} if sample_weight is None else {"sample_weight": weight[rows]}
+            return part.score(X[rows], y[rows], **given)
 
         return float(np.average(self._of_parts(X, of_part), weights=[weight[rows].sum() for rows, _ in self.parts]))
 
     def _of_parts(self, X: Any, answer: Callable[[Any, np.ndarray], Any]) -> list:
-        check_asked(self.model, X, sum(len(rows) for rows, _ in self.parts))
+        self._check_asked(X, sum(len(rows) for rows, _ in self.parts))
         return [answer(part, rows) for rows, part in self.parts]
-
-
-def check_asked(classifier: Any, X: Any, n_known: int) -> None:
-    """Raise if these can be no rows about which the answers are known."""
-    n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
-    if n_rows != n_known:
-        raise ValueError(
-            f"A scorer has asked {type(classifier).__name__} about {n_rows} rows, where the answers about {n_known} "
-            "are known. It must ask about the rows that it is given, all of them."
-        )

@@ -104,10 +104,7 @@ def _encoded_names(categories: Categories, names: list[str]) -> list[str]:
 
 def categories_for(estimator: Any, X: Any, reset: bool) -> Categories | None:
     """Find what an estimator has learnt of categorical columns, or is to learn; None where there are none."""
-    if not reset:
-        return getattr(estimator, "_categories", None)
-    by_dtype = isinstance(estimator.categorical_features, str)
-    return None if by_dtype and isinstance(X, np.ndarray) else categories_of(X, estimator.categorical_features)
+    return categories_of(X, estimator.categorical_features) if reset else getattr(estimator, "_categories", None)
 
 
 def categories_of(X: Any, categorical_features: Any) -> Categories | None:
@@ -124,7 +121,7 @@ def categories_of(X: Any, categorical_features: Any) -> Categories | None:
     if len(X.shape) != 2:
         return None
     if isinstance(categorical_features, str):
-        columns = [] if names is None else [j for j, dtype in enumerate(X.dtypes) if is_categorical(dtype)]
+        columns = [j for j, dtype in enumerate(X.dtypes) if is_categorical(dtype)]
     else:
         columns = _chosen(categorical_features, names, X.shape[1])
         if columns and isinstance(X, StoredArray):

@@ -23,8 +23,6 @@ _CHUNK_VALUES = 1 << 24  # on an accelerator, for which the host waits after eac
 _FEW_VALUES = 2**18  # up to which all rows are one chunk, for all models at once
 #: Least variance, as a share of the squared distance from where it is measured, that keeps its digits.
 _NEAR = 0.01
-#: Resolution and smallest normal number of the dtypes that columns are measured in.
-_LIMITS = {np.dtype(t): (float(np.finfo(t).eps), float(np.finfo(t).tiny)) for t in (np.float32, np.float64)}
 
 
 @dataclass
@@ -50,51 +48,49 @@ class Columns:
         """Measure the rows in `subset` (None: all), a chunk at a time."""
         rows, rounding = _in_own_dtype(rows)
         if isinstance(rows, SparseRows):
-            zero, (mass, square) = np.zeros(rows.n_features), _squares_of(rows, subset, weight)
-            return cls(zero + mass, zero, zero, zero, _largest_of(rows, subset), rounding, square)
-        total = shift = room = None
+            mass, largest, square = _sizes_of_sparse(rows, subset, weight)
+            zero = np.zeros(rows.n_features)
+            return cls(zero + mass, zero, zero, zero, largest, rounding, square)
+        total: Columns | None = None
         step = _CHUNK_ROWS if rows.home.type == "cpu" else max(_CHUNK_ROWS, _CHUNK_VALUES // rows.n_features)
         for X, index in _parts_of(rows, subset, step):
             w = np.ones(len(X)) if weight is None else weight[index]
-            if not w.any():
-                continue
-            share = w / w.sum()
-            if shift is None or room is None:
-                shift = _near_mean(X, share, step)
-                room = torch.empty_like(X)
-            chunk = cls._of_chunk(X, w.sum(), share, shift, room[: len(X)], rounding)
-            total = chunk if total is None else total.merged(chunk)
+            if w.any():
+                (chunk,) = cls._of_chunk(X, w[None], rounding)
+                total = chunk if total is None else total.merged(chunk)
         assert total is not None  # there is at least one row
         return total
 
     @classmethod
-    def _of_chunk(
-        cls, X: Tensor, mass: float, of_rows: np.ndarray, shift: Any, room: Tensor, rounding: float
-    ) -> Columns:
-        """Measure some rows (n, d), whose shares `of_rows` (n,) of the weight add up to one; near a `shift` (d,)."""
-        zero, limits = np.zeros(X.shape[1]), torch.finfo(X.dtype)
+    def _of_chunk(cls, X: Tensor, weights: np.ndarray, rounding: float) -> list[Columns]:
+        """Measure some rows (n, d) for models that weigh them by `weights` (K, n)."""
+        mass, zero, limits = weights.sum(1, keepdims=True), np.zeros(X.shape[1]), torch.finfo(X.dtype)
+        share = weights / mass
         # nothing may be known of a column; a square may overflow or vanish, or be that of a rounding
         with np.errstate(all="ignore"):
-            at, mean, square, *counts = _moments(*_as_arrays(X, of_rows), shift, room.numpy() if X.is_cpu else room)
-            known, gone = counts or (zero + 1, zero)
+            at, moved, square, *counts = _moments(X, share)
+            known, missing = counts or (1 + zero, zero)
             if counts:
-                mean, square = mean / known, square / known
-            variance = square - mean**2
-            mean, deviation = mean + at, np.sqrt(np.maximum(variance, 0.0))
-            rounded = np.maximum(limits.tiny / limits.eps, (limits.eps * at) ** 2)
-            unsure = np.flatnonzero(~((variance > rounded) & (variance < np.inf)))
-        if len(unsure):  # of those, most are constant
+                moved, square = moved / known, square / known
+            near = moved * moved
+            variance = square - near
+            mean, deviation = at + moved, np.sqrt(variance)
+            rounded = np.maximum(np.square(limits.eps * at) + limits.tiny / limits.eps, _NEAR * near)
+            sure = (variance > rounded) & (variance < np.inf)
+        if not sure.all():  # most of these columns are constant, whatever the rows
+            unsure = np.flatnonzero(~sure.all(0))
             values = to_numpy64(X.index_select(1, index_of(unsure, X)))
-            varies = (values != values[0]).any(0)
-            mean[unsure], deviation[unsure] = values[0], 0.0
-            unsure, values = unsure[varies], values[:, varies]
-        if len(unsure):
-            mean[unsure], deviation[unsure] = _scaled_moments(
-                torch.from_numpy(values), torch.from_numpy(at[unsure]), torch.from_numpy(of_rows)
-            )
+            same = (values == values[0]).all(0)
+            mean[:, unsure[same]], deviation[:, unsure[same]] = values[0, same], 0.0
+            unsure, values = unsure[~same], values[:, ~same]
+            for model in np.flatnonzero(~sure[:, unsure].all(1)):
+                own, counted = ~sure[model, unsure], share[model] > 0
+                moments = _scaled_moments(values[counted][:, own], share[model, counted])
+                mean[model, unsure[own]], deviation[model, unsure[own]] = moments
         if counts:
             mean, deviation = (np.where(known > 0, moment, 0.0) for moment in (mean, deviation))
-        return cls(mass * known, mass * gone, mean, deviation, zero, rounding)
+        each = zip(mass * known, mass * missing, mean, deviation, strict=True)
+        return [cls(*own, zero, rounding) for own in each]
 
     @classmethod
     def of_models(
@@ -109,9 +105,11 @@ class Columns:
         parts = [subsets[m] for m in first], [weights[m] for m in first]
         if isinstance(rows, SharedRows):
             each = cls._of_shares(rows, *parts)
+        elif isinstance(rows, SparseRows) or len(rows) * rows.n_features > _FEW_VALUES or rows.home.type != "cpu":
+            each = [cls.measure(rows, *own) for own in zip(*parts, strict=True)]
         else:
-            several = zip(_together(rows, *parts), *parts, strict=True)
-            each = [found or cls.measure(rows, subset, weight) for found, subset, weight in several]
+            of_rows = np.array([weights_of_rows(len(rows), *own) for own in zip(*parts, strict=True)])
+            each = cls._of_chunk(rows.as_they_are(slice(None)).double(), of_rows, _rounding_of(rows.kind))
         each = each if known is None else [known.merged(columns) for columns in each]
         return [each[n] for n in number]
 
@@ -162,12 +160,8 @@ class Columns:
         """
         limits = torch.finfo(dtype)
         mean = self.mean if centered else np.zeros_like(self.mean)
-        far = limits.eps**0.5 * np.abs(mean) > sizes
-        largest = limits.max**0.25
-        if not (far | (sizes >= largest) | (sizes <= 1 / largest)).any():
-            return None
         exponent = np.round(np.log2(sizes))
-        needs = far | (np.abs(exponent) > np.log2(limits.max) / 4)
+        needs = (limits.eps**0.5 * np.abs(mean) > sizes) | (np.abs(exponent) > np.log2(limits.max) / 4)
         if not needs.any():
             return None
         exponent = np.full_like(exponent, exponent.max()) if same_factor else np.where(needs, exponent, 0.0)
@@ -195,13 +189,18 @@ def sizes_of(columns: list[Columns], centered: bool) -> tuple[np.ndarray, np.nda
 def _in_own_dtype(rows: DenseRows | SparseRows) -> tuple[DenseRows | SparseRows, float]:
     """Cast rows to a dtype that holds all of their values; with `Columns.rounding`."""
     kind = rows.kind
-    narrow = kind.is_floating_point and kind is not torch.float64
-    rounding = torch.finfo(kind).eps if narrow else 10 * torch.finfo(torch.float64).eps
-    single = narrow or kind.itemsize == 1  # sums of a chunk of bytes are exact
+    # sums of a chunk of bytes are exact
+    single = (kind.is_floating_point and kind is not torch.float64) or kind.itemsize == 1
     single = (single and rows.dtype is torch.float32) or rows.home.type == "mps"
     rows = rows.at_home(torch.float32 if single else torch.float64)
     rows.scratch = Scratch()
-    return rows, rounding
+    return rows, _rounding_of(kind)
+
+
+def _rounding_of(kind: torch.dtype) -> float:
+    """Compute `Columns.rounding` of values of a dtype."""
+    narrow = kind.is_floating_point and kind is not torch.float64
+    return torch.finfo(kind).eps if narrow else 10 * torch.finfo(torch.float64).eps
 
 
 def _parts_of(
@@ -214,70 +213,58 @@ def _parts_of(
         yield rows.take(index if isinstance(index, slice) else torch.from_numpy(index)), index
 
 
-def _largest_of(rows: SparseRows, subset: np.ndarray | None) -> np.ndarray:
-    """Find the largest magnitude in each column of sparse rows."""
+def _sizes_of_sparse(
+    rows: SparseRows, subset: np.ndarray | None, weight: np.ndarray | None
+) -> tuple[float, np.ndarray, float]:
+    """Compute the weight of sparse rows, the largest magnitude in each column, and the mean squared length of rows."""
     largest = torch.zeros(rows.n_features, dtype=rows.dtype, device=rows.device)
-    for X, _ in _parts_of(rows, subset, max(1, MAX_VALUES // rows.row_values)):
-        if X.layout is torch.sparse_csr:
-            largest.scatter_reduce_(0, X.col_indices().long(), X.values().abs(), "amax")
-        else:
-            torch.maximum(largest, X.abs().amax(0), out=largest)
-    return to_numpy64(largest)
-
-
-def _squares_of(rows: SparseRows, subset: np.ndarray | None, weight: np.ndarray | None) -> tuple[float, float]:
-    """Compute the weight of sparse rows, and their mean squared length."""
     mass = total = 0.0
     for X, index in _parts_of(rows, subset, max(1, MAX_VALUES // rows.row_values)):
         w = np.ones(len(X)) if weight is None else weight[index]
         if X.layout is torch.sparse_csr:
-            w_of_values = np.repeat(w, np.diff(X.crow_indices().cpu().numpy()))
-            values = to_numpy64(X.values())
+            columns, values = X.col_indices().long(), X.values()
+            of_values = np.repeat(w, np.diff(X.crow_indices().cpu().numpy()))
         else:
-            w_of_values, values = np.repeat(w, X.shape[1]), to_numpy64(X).ravel()
+            columns, values = torch.arange(X.shape[1], device=X.device).expand_as(X).flatten(), X.flatten()
+            of_values = np.repeat(w, X.shape[1])
+        largest.scatter_reduce_(0, columns, values.abs(), "amax")
         with np.errstate(over="ignore", invalid="ignore"):  # what has no number is not short
-            mass, total = mass + float(w.sum()), total + float(w_of_values @ np.square(values))
-    return mass, total / mass
+            total += float(of_values @ np.square(to_numpy64(values)))
+        mass += float(w.sum())
+    return mass, to_numpy64(largest), total / mass
 
 
-def _as_arrays(X: Tensor, of_rows: np.ndarray) -> tuple[Any, Any, Any]:
+def _as_arrays(X: Tensor, share: np.ndarray) -> tuple[Any, Any, Any]:
     """Choose who computes: NumPy on the CPU, whose functions cost a third as much to call; and its rows and shares."""
     if X.is_cpu:
         Z = X.numpy()
-        return np, Z, of_rows.astype(Z.dtype, copy=False)
-    return torch, X, to_device(torch.from_numpy(of_rows), X.device, X.dtype)
+        return np, Z, share.astype(Z.dtype, copy=False)
+    return torch, X, to_device(torch.from_numpy(share), X.device, X.dtype)
 
 
-def _near_mean(X: Tensor, of_rows: np.ndarray, most_rows: int) -> Any:
-    """Find where the variance is no small difference of large sums: near the mean of each column (d,)."""
-    with np.errstate(all="ignore"):
-        _, Z, share = _as_arrays(X, of_rows)
-        shift = share @ Z
-    if math.isfinite(shift.sum()):
-        return shift
-    known = X.nanmean(0)
-    if not known.isfinite().all():  # no value is known, or their sum overflows
-        known = X.div(most_rows).nanmean(0).mul_(most_rows).nan_to_num_(nan=0.0)
-    return known.numpy() if X.is_cpu else known
+def _moments(X: Tensor, share: np.ndarray) -> list[np.ndarray]:
+    """Compute sums over rows (n, d), by their shares (K, n) for each model, in float64.
 
-
-def _moments(xp: Any, Z: Any, share: Any, shift: Any, room: Any) -> list[np.ndarray]:
-    """Compute sums over rows (n, d), by their `share` (n,), in float64.
-
-    Returned are, each (d,), the `shift`, the moved values' mean and their mean square; where some are missing, the
-    shares known and missing.
+    Returned are where the columns are measured from (d,), and of values from there, each (K, d), the mean and the mean
+    square; where some are missing, the shares known and missing.
     """
-    centred = xp.subtract(Z, shift, out=room)
-    # products with a vector: ten times faster than reductions along the columns
-    moved, counts = share @ centred, []
-    if math.isnan(moved.sum()):  # two counts: a column without missing values has exactly none
-        missing, one = xp.isnan(Z), xp.ones_like(share[:1])
-        counts = [share @ xp.where(missing, 0 * one, one), share @ xp.where(missing, one, 0 * one)]
-        centred = xp.nan_to_num(centred, nan=0.0)
-        moved = share @ centred
-    found = [shift, moved, share @ xp.square(centred, out=centred), *counts]
+    xp, Z, part = _as_arrays(X, share)
+    # near the mean, where the variance is no small difference of large sums
+    at = part[0] @ Z  # ten times faster than a reduction along the columns
+    centred = Z - at
+    moved, counts = part @ centred, []
+    if math.isnan(moved.sum()):
+        missing, one = xp.isnan(Z), xp.ones_like(part[:1, :1])
+        # two counts: a column without missing values has exactly none
+        counts = [part @ xp.where(missing, 0 * one, one), part @ xp.where(missing, one, 0 * one)]
+        at = xp.nan_to_num(part[0] @ xp.where(missing, 0 * one, Z) / counts[0][0], nan=0.0)
+        centred = xp.where(missing, 0 * one, Z - at)
+        moved = part @ centred
+    found = [moved, part @ xp.square(centred, out=centred), *counts]
     # in float64 only here: a sum in X's dtype would round the mean to a multiple of X's last place
-    return [part.astype(np.float64) for part in found] if xp is np else list(to_numpy64(torch.stack(found)))
+    if X.is_cpu:
+        return [values.astype(np.float64, copy=False) for values in (at, *found)]
+    return list(to_numpy64(torch.stack([at.expand_as(moved), *found])))  # for which the host waits once
 
 
 def weights_of_rows(n: int, subset: np.ndarray | None, weight: np.ndarray | None) -> np.ndarray:
@@ -287,90 +274,22 @@ def weights_of_rows(n: int, subset: np.ndarray | None, weight: np.ndarray | None
     return np.bincount(subset, None if weight is None else weight[subset], n).astype(np.float64)
 
 
-def _together(
-    rows: DenseRows | SparseRows, subsets: list[np.ndarray | None], weights: list[np.ndarray | None]
-) -> list[Columns | None]:
-    """Measure a few dense rows for all models at once; None for models that have to be looked at one by one.
-
-    A call costs more than what it does, and these are as few for several models as for one.
-    """
-    n = len(rows)
-    if isinstance(rows, SparseRows) or n * rows.n_features > _FEW_VALUES or rows.home.type != "cpu":
-        return [None] * len(subsets)
-    if len(subsets) == 1 and rows.kind is torch.float64 and (one := _of_one(rows, subsets[0], weights[0])):
-        return [one]
-    share = np.array([weights_of_rows(n, *own) for own in zip(subsets, weights, strict=True)])
-    mass = share.sum(1)
-    if rows.kind is torch.float64:  # nothing is to be cast
-        Z, rounding = rows.as_they_are(slice(None)).numpy(), 10 * _LIMITS[np.dtype(np.float64)][0]
-    else:
-        rows, rounding = _in_own_dtype(rows)
-        Z = rows.take(slice(None)).numpy()
-    eps, tiny = _LIMITS[Z.dtype]
-    with np.errstate(all="ignore"):
-        share = (share / mass[:, None]).astype(Z.dtype, copy=False)
-        at = share[0] @ Z  # near which the others are, too
-        centred = Z - at
-        moved = share @ centred
-        square = share @ np.square(centred, out=centred)
-        at, moved, square = (values.astype(np.float64, copy=False) for values in (at, moved, square))
-        near = np.square(moved)
-        variance = square - near
-        rounded = np.maximum(np.square(eps * at) + tiny / eps, _NEAR * near)
-        sure = (variance > rounded) & (variance < np.inf)
-        mean, deviation = at + moved, np.sqrt(variance)
-    sound = sure.all(1).tolist()
-    if not all(sound):  # most are constant, whatever the rows
-        some = np.flatnonzero(~sure.all(0))
-        same = (Z[:, some] == Z[0, some]).all(0)
-        some = some[same]
-        mean[:, some], deviation[:, some], sure[:, some] = Z[0, some], 0.0, True
-        for model, column in zip(*np.nonzero(~sure), strict=True):  # or in the rows of one model
-            values = Z[share[model] > 0, column]
-            if (values == values[0]).all():
-                mean[model, column], deviation[model, column], sure[model, column] = values[0], 0.0, True
-        sound = sure.all(1).tolist()
-    zero = np.zeros(Z.shape[1])
-    return [
-        Columns(zero + total, zero, own_mean, own_deviation, zero, rounding) if is_sound else None
-        for total, is_sound, own_mean, own_deviation in zip(mass, sound, mean, deviation, strict=True)
-    ]
-
-
-def _of_one(rows: DenseRows, subset: np.ndarray | None, weight: np.ndarray | None) -> Columns | None:
-    """Measure a few rows in float64 for one model; None where a column may be constant, or without such numbers."""
-    Z, (eps, tiny) = rows.as_they_are(slice(None)).numpy(), _LIMITS[np.dtype(np.float64)]
-    share = weights_of_rows(len(Z), subset, weight)
-    mass = float(share.sum())
-    share = share / mass
-    with np.errstate(all="ignore"):
-        at = share @ Z
-        centred = Z - at
-        moved = share @ centred
-        variance = share @ np.square(centred, out=centred)
-        near = moved * moved
-        variance -= near
-        rounded = np.maximum(np.square(eps * at) + tiny / eps, _NEAR * near)
-        if not ((variance > rounded) & (variance < np.inf)).all():
-            return None
-    zero = np.zeros(Z.shape[1])
-    return Columns(zero + mass, zero, at + moved, np.sqrt(variance), zero, 10 * eps)
-
-
-def _scaled_moments(X: Tensor, shift: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+def _scaled_moments(X: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Compute means and deviations of columns (n, d), where no square may overflow or vanish; NaN for unknown ones."""
-    known = ~X.isnan()
-    unit = _power_of_two(torch.maximum(X.abs().nan_to_num(nan=0.0).amax(0), shift.abs()))
-    Z = torch.where(known, X / unit - shift / unit, 0.0)
-    spread = _power_of_two(Z.abs().amax(0))
-    Z = Z / spread
-    weight = share @ known.double()
-    mean = share @ Z / weight
-    deviation = (share @ torch.where(known, Z - mean, 0.0).square() / weight).sqrt()
-    return mean * spread * unit + shift, deviation * spread * unit
+    known = ~np.isnan(X)
+    at = np.nan_to_num(np.take_along_axis(X, known.argmax(0)[None], axis=0)[0])  # the first value that is known
+    with np.errstate(invalid="ignore", divide="ignore"):
+        unit = _power_of_two(np.maximum(np.abs(np.where(known, X, 0.0)).max(0), np.abs(at)))
+        Z = np.where(known, X / unit - at / unit, 0.0)
+        spread = _power_of_two(np.abs(Z).max(0))
+        Z = Z / spread
+        weight = share @ known
+        mean = share @ Z / weight
+        deviation = np.sqrt(share @ np.square(np.where(known, Z - mean, 0.0)) / weight)
+        return mean * spread * unit + at, deviation * spread * unit
 
 
-def _power_of_two(values: Tensor) -> Tensor:
+def _power_of_two(values: np.ndarray) -> np.ndarray:
     """Find the power of two next to each value from below, where numbers have all digits; one for zero."""
-    exponent = np.frexp(values.numpy())[1] - 1
-    return torch.where(values > 0, torch.from_numpy(np.ldexp(1.0, np.clip(exponent, -1022, 1022))), 1.0)
+    exponent = np.frexp(values)[1] - 1
+    return np.where(values > 0, np.ldexp(1.0, np.clip(exponent, -1022, 1022)), 1.0)

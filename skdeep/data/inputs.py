@@ -37,6 +37,8 @@ _ACCELERATOR_WORK = 1e7
 
 #: Up to this size, even column-major data in a file is copied.
 _SMALL_BYTES = 1 << 26
+#: Weights of all rows that penalties, up to a hundred, can be divided by.
+_LEAST_WEIGHT = 1e-306
 
 
 def to_numpy(array: Any) -> Any:
@@ -146,16 +148,20 @@ def _check_matrix(estimator: Classifier, X: Data, reset: bool, min_samples: int)
     return X
 
 
-def _suspicious_parts(values: np.ndarray | Tensor | StoredArray) -> Iterator[tuple[int, Any]]:
+def suspicious_parts(values: np.ndarray | Tensor | StoredArray) -> Iterator[tuple[int, Any]]:
     """Find the parts of some rows whose sum is not finite, and where each begins: it may still be the sum alone."""
     if isinstance(values, StoredArray) and values.finite:
         return
     step, all_finite = max(1, MAX_VALUES // math.prod(values.shape[1:])), True
-    floating = values.is_floating_point() if isinstance(values, Tensor) else values.dtype.kind == "f"
+    wide: dict[str, Any] = {}
+    if isinstance(values, Tensor):  # of which few sums may overflow: a part that is looked at is moved to the host
+        floating, wide["dtype"] = values.is_floating_point(), torch.promote_types(values.dtype, torch.float32)
+    else:
+        floating = values.dtype.kind == "f"
     for start in range(0, len(values), step) if floating else ():
         part = values[start : start + step]
         with np.errstate(over="ignore", invalid="ignore"):
-            if not math.isfinite(part.sum()):  # which is soon said
+            if not math.isfinite(part.sum(**wide)):  # which is soon said
                 all_finite = False
                 yield start, part
     if isinstance(values, StoredArray):
@@ -166,14 +172,15 @@ def has_missing(X: Matrix) -> bool:
     """Tell whether a value is missing (NaN)."""
     values = X.data if sparse.issparse(X) else X
     # which alone is not itself
-    return any(bool((part != part).any()) for _, part in _suspicious_parts(values))
+    return any(bool((part != part).any()) for _, part in suspicious_parts(values))
 
 
 def _check_finite(estimator: Classifier, X: Matrix, names: list | None) -> None:
     """Refuse infinities and NaN, in parts of X: where a sum overflows, each of their values is looked at."""
     values = X.data if sparse.issparse(X) else X
     allow_nan = estimator._allow_nan and not sparse.issparse(X)
-    for start, part in _suspicious_parts(values):
+    for start, part in suspicious_parts(values):
+        part = to_numpy(part)
         try:
             assert_all_finite(part, allow_nan=allow_nan, estimator_name=type(estimator).__name__, input_name="X")
         except ValueError as error:
@@ -192,18 +199,7 @@ def _check_device_tensor(estimator: Classifier, X: Tensor, reset: bool, min_samp
     _check_form(estimator, X, reset, min_samples)
     if X.is_complex():
         raise ValueError("Complex data not supported")
-    if X.is_floating_point():
-        parts = X.split(max(1, MAX_VALUES // math.prod(X.shape[1:])))  # a byte for each value of these
-        found = torch.stack([(part.isinf() if estimator._allow_nan else ~part.isfinite()).any() for part in parts])
-        if bool(found.any()):
-            at_fault = int(found.nonzero()[0])
-            part = parts[at_fault]
-            first = (part.isinf() if estimator._allow_nan else ~part.isfinite()).nonzero()[0].tolist()
-            first[0] += at_fault * len(parts[0])
-            raise ValueError(
-                f"Input X contains NaN or infinity.\n{type(estimator).__name__} does not accept them here, "
-                f"{place(tuple(first))}."
-            )
+    _check_finite(estimator, X, None)
     return X
 
 
@@ -266,7 +262,14 @@ def check_weight(weight: ArrayLike | None, X: Matrix, name: str = "sample_weight
         total = weight.sum()
     if not np.isfinite(total):
         raise ValueError(f"The sum of `{name}` overflows; divide the weights by their maximum.")
+    if total < _LEAST_WEIGHT:  # penalties are divided by it
+        raise ValueError(f"The sum of `{name}`, {total:.3g}, is too small; divide the weights by their maximum.")
     return weight
+
+
+def power_of_two(weight: np.ndarray) -> float:
+    """Find the power of two below the largest weight: divided by it, weights fit any dtype, and keep their digits."""
+    return math.ldexp(1.0, math.frexp(float(weight.max()))[1] - 1)
 
 
 def rows_of(X: Matrix, device: torch.device, dtype: torch.dtype) -> DenseRows | SparseRows:

@@ -11,6 +11,7 @@ from sklearn import config_context
 from sklearn.metrics import get_scorer
 from torch import Tensor
 
+from skdeep.data.inputs import power_of_two
 from skdeep.data.problem import Problem, chunk_rows
 from skdeep.data.scoring import BUILT_IN, as_score, takes_weight
 from skdeep.engine.classes import winners
@@ -63,11 +64,13 @@ class Watch:
             self.index = torch.from_numpy(_filled_up([part.index for part in parts], n_rows))
         self.codes = tensor(_filled_up([part.codes for part in parts], n_rows))
         self.target = tensor(_filled_up([part.target for part in parts], n_rows))
-        weights = [np.ones(len(part.codes)) if part.sample_weight is None else part.sample_weight for part in parts]
-        of_class = [1.0 if part.class_weight is None else part.class_weight for part in parts]
         # accuracy counts samples as they are; the loss weighs them as in training (one row for all models, or one each)
-        self.weight = tensor(_padded(weights, n_rows))
-        self.loss_weight = tensor(_padded([w * c for w, c in zip(weights, of_class, strict=True)], n_rows))
+        self.weight, self.loss_weight = (
+            tensor(
+                _padded([_weight_of(part, whole, name) for part, whole in zip(parts, held_out, strict=True)], n_rows)
+            )
+            for name in ("sample_weight", "weight")
+        )
         self.totals = [self.weight.sum(1), self.loss_weight.sum(1)]
         self.group.sum_(self.totals)
         if not bool((self.totals[1] > 0).all()):
@@ -158,6 +161,12 @@ def _filled_up(arrays: list, n_rows: int) -> np.ndarray:
         return np.concatenate([array, np.repeat(other, n_rows - len(array), axis=0)])
 
     return np.stack([filled(array) for array in arrays])
+
+
+def _weight_of(part: Problem, whole: Problem, name: str) -> np.ndarray:
+    """Take the weights of a part of some rows, in a unit that is the same for all parts."""
+    weight = getattr(part, name)
+    return np.ones(len(part.codes)) if weight is None else weight / power_of_two(getattr(whole, name))
 
 
 def _padded(weights: list[np.ndarray], n_rows: int) -> np.ndarray:

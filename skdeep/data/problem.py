@@ -13,7 +13,7 @@ from torch import Tensor
 
 from skdeep.data import splits
 from skdeep.data.columns import Columns
-from skdeep.data.inputs import Matrix, has_missing, rows_of
+from skdeep.data.inputs import Matrix, has_missing, rows_of, suspicious_parts
 from skdeep.data.splits import DIVIDED, KEPT, DistinctRows, Folds, index_dtype, unit_of
 from skdeep.engine.frame import Frame
 from skdeep.engine.networks import Network
@@ -85,20 +85,15 @@ class Problem:
     @cached_property
     def missing(self) -> np.ndarray:
         """Columns in which a row of non-zero weight has no value (NaN)."""
-        missing = np.zeros(self.source.shape[1], dtype=bool)
-        rows, weight = self.rows().local, self.sample_weight
+        missing, weight = np.zeros(self.source.shape[1], dtype=bool), self.sample_weight
         if weight is not None and self.shard is not None:
             weight = weight[self.shard.part]
-        finite = self.is_stored and self.source.finite
-        if isinstance(rows, DenseRows) and rows.kind.is_floating_point and not finite:
-            step = max(1, MAX_VALUES // rows.row_values)
-            parts = [slice(start, start + step) for start in range(0, len(rows), step)]
-            sums = torch.stack([rows.as_they_are(part).sum() for part in parts])  # 20 times faster than to look at each
-            for part in np.array(parts)[sums.isnan().cpu().numpy()].tolist():
-                found = rows.as_they_are(part).isnan()
-                if weight is not None:
-                    found &= torch.from_numpy(weight[part] > 0).to(found.device).unsqueeze(1)
-                missing |= found.any(0).cpu().numpy()
+        for start, part in () if sparse.issparse(self.source) else suspicious_parts(self.source):
+            found = (part if isinstance(part, Tensor) else as_tensor(part)).isnan()
+            if weight is not None:
+                counts = torch.from_numpy(weight[start : start + len(part)] > 0)
+                found &= counts.to(found.device).unsqueeze(1)
+            missing |= found.any(0).cpu().numpy()
         return np.flatnonzero(missing if self.shard is None else np.any(self.shard.group.gather(missing), axis=0))
 
     @cached_property
@@ -238,22 +233,20 @@ class Problem:
         fold, share = splits.deal(distinct, n_folds, seed)
         return {merge: self.folds(distinct, fold, share, merge) for merge in merges}
 
-    def folds(self, distinct: DistinctRows, fold: np.ndarray, share: float | np.ndarray, merge: bool) -> Folds:
+    def folds(self, distinct: DistinctRows, fold: np.ndarray, share: np.ndarray, merge: bool) -> Folds:
         """Put the rows of non-zero weight in folds, by the fold of each distinct row and the shares of divided ones."""
         if merge:
             representatives, total = self.merged(distinct)
             if self.is_stored:  # by their hashes, they would be anywhere
                 order = np.argsort(representatives)
-                if not isinstance(share, float):
-                    share = share[np.argsort(representatives[fold == DIVIDED])]
+                share = share[np.argsort(representatives[fold == DIVIDED])]
                 representatives, fold = representatives[order], fold[order]
             return Folds(representatives, fold, share, total, distinct.unit)
         n, weight = len(self.codes), self.weight
         rows = np.arange(n, dtype=index_dtype(n)) if self.subset is None else self.subset
         divided, of_rows = fold == DIVIDED, fold[distinct.group]
         weight = np.ones(n) if weight is None and divided.any() else weight
-        if not isinstance(share, float):
-            share = share[(np.cumsum(divided) - 1)[distinct.group[of_rows == DIVIDED]]]
+        share = share[(np.cumsum(divided) - 1)[distinct.group[of_rows == DIVIDED]]]
         return Folds(rows, of_rows, share, weight, distinct.unit)
 
     def merged(self, distinct: DistinctRows) -> tuple[np.ndarray, np.ndarray]:
@@ -283,13 +276,14 @@ class Problem:
             return *self.merged(distinct), None
         fold = splits.validation_rows(distinct, fraction)
         _check_parts(distinct, fold, self.codes, classes)
-        folds = self.folds(distinct, fold, fraction, merge=False)
+        share = np.full(((fold == DIVIDED).sum(), 1), fraction)
+        folds = self.folds(distinct, fold, share, merge=False)
         held_out = self.take(folds.held_out(0), folds.held_out_factor(0))
         part = np.where(fold == DIVIDED, fraction, fold == 0)
         cells = np.bincount(distinct.cell, weights=distinct.weight * part)
         held_out.grain = max(0.0, float((cells.max() - distinct.unit) / cells.sum())) * (1 + 1e-6)
         if merge:
-            folds = self.folds(distinct, fold, fraction, merge)
+            folds = self.folds(distinct, fold, share, merge)
         return folds.training(0), folds.training_weight(0), held_out
 
 

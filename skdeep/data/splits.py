@@ -201,17 +201,17 @@ def validation_rows(rows: DistinctRows, fraction: float) -> np.ndarray:
     position = cells.positions()
     # a cell of each class stays in training (the last of those that most classes share), and one of the others is held
     # out
-    classes = _in_whole_cells(rows, cells)
-    n_classes, free = np.bincount(rows.cell), ~cells.divided
-    for own in _of_classes(rows, classes):
+    in_whole_cells = _in_whole_cells(rows, cells)
+    n_labels, free = np.bincount(rows.cell), ~cells.divided
+    for own in _of_classes(rows, in_whole_cells):
         if free[own].all() and len(own):
-            free[own[::-1][n_classes[own[::-1]].argmax()]] = False
+            free[own[::-1][n_labels[own[::-1]].argmax()]] = False
     # the classes' cells side by side, by their position: any start of this list is stratified
     candidates = np.flatnonzero(free)
     candidates = candidates[np.argsort(position[candidates], kind="stable")]
     rank = np.full(len(fold), len(fold))
     rank[candidates] = np.arange(len(candidates))
-    movable = classes[free[rows.cell[classes]]]
+    movable = in_whole_cells[free[rows.cell[in_whole_cells]]]
     movable = movable[np.argsort(rank[rows.cell[movable]], kind="stable")]
     _, first = np.unique(rows.stratum[movable], return_index=True)
     fold[rows.cell[movable[first]]] = 0
@@ -233,13 +233,13 @@ def validation_rows(rows: DistinctRows, fraction: float) -> np.ndarray:
     return fold[rows.cell]
 
 
-def deal(rows: DistinctRows, n_folds: int, seed: int) -> tuple[np.ndarray, float | np.ndarray]:
+def deal(rows: DistinctRows, n_folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Deal the distinct rows into folds; return the fold of each, and the shares of those that are divided."""
     fold = fold_of_rows(rows, n_folds)
     return fold, dealt_shares(rows, fold, n_folds, seed)
 
 
-def dealt_shares(rows: DistinctRows, fold: np.ndarray, n_folds: int, seed: int) -> float | np.ndarray:
+def dealt_shares(rows: DistinctRows, fold: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
     """Deal the observations that divided rows stand for into folds, at random, classes in proportion.
 
     Folds that all held out the same part of each would hold out nothing that the others do not know: how far a model
@@ -248,15 +248,15 @@ def dealt_shares(rows: DistinctRows, fold: np.ndarray, n_folds: int, seed: int) 
 
     Given the `fold` of each distinct row, return the part of each divided one that a fold holds out, (d, n_folds), with
     rows that sum to one. A class that has a single observation there is held out in equal parts, as no fold can do
-    without; so is everything where there are very many (a number then).
+    without; so is everything where there are very many.
     """
     divided = np.flatnonzero(fold == DIVIDED)
     n_observations = rows.weight[divided] / rows.unit
+    shares = np.full((len(divided), n_folds), 1 / n_folds)
     if not len(divided) or n_observations.sum() > _MOST_DEALT:
-        return 1 / n_folds
+        return shares
     generator = np.random.default_rng([seed, n_folds])
     left = np.maximum(np.round(n_observations), 1).astype(np.int64)
-    shares = np.full((len(divided), n_folds), 1 / n_folds)
     before = 0  # where a class does not fill all folds alike, the next one begins with those that have less
     for stratum in np.unique(rows.stratum[divided]):
         own = np.flatnonzero(rows.stratum[divided] == stratum)
@@ -279,8 +279,7 @@ class Folds:
 
     rows: np.ndarray  # indices, (m,)
     fold: np.ndarray  # of each, (m,); DIVIDED or KEPT
-    #: Part of a divided row's weight that a fold holds out: the same of all, or (d, k) of each by each fold.
-    share: float | np.ndarray
+    share: np.ndarray  # part of each divided row's weight that each fold holds out, (d, k)
     weight: np.ndarray | None  # of all rows of the data set, whole, (n,) or (K, n); None for ones
     unit: float  # the weight that counts as one row
 
@@ -294,13 +293,12 @@ class Folds:
         """The folds that hold out something."""
         if not self.divides:
             return np.unique(self.fold[self.fold >= 0])
-        n_folds = round(1 / self.share) if isinstance(self.share, float) else self.share.shape[1]
-        return np.array([f for f in range(n_folds) if self._part(f).any()])
+        return np.array([f for f in range(self.share.shape[1]) if self._part(f).any()])
 
     def _part(self, number: int) -> np.ndarray:
         """Compute the part of each row that a fold holds out, (m,)."""
         part = (self.fold == number).astype(np.float64)
-        part[self.fold == DIVIDED] = self.share if isinstance(self.share, float) else self.share[:, number]
+        part[self.fold == DIVIDED] = self.share[:, number]
         return part
 
     def training(self, number: int) -> np.ndarray:

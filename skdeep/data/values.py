@@ -15,10 +15,10 @@ from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
 
 from skdeep.compat.sklearn import _check_y
-from skdeep.data.answers import StandIn, check_asked
+from skdeep.data.answers import KnownScores
 from skdeep.data.bins import quantiles
 from skdeep.data.conversion import NotNumbersError, floats
-from skdeep.data.inputs import Classifier, Data, Matrix, OutputSpace, dense
+from skdeep.data.inputs import Classifier, Data, Matrix, dense
 from skdeep.data.labels import check_given
 from skdeep.engine.frame import named
 from skdeep.engine.per_model import to_device
@@ -271,21 +271,12 @@ class Prediction:
         return found[:, 0] if self.is_column else found
 
 
-class ValueAnswers(StandIn, RegressorMixin):
-    """The answers of a regressor about rows whose scores (n, C) are known: whom a scorer asks in its place.
-
-    The scores are of all rows that it will be asked about, in their order; answers go to a `space`, None for NumPy.
-    """
-
-    def __init__(self, regressor: Any, scores: Tensor, space: OutputSpace | None = None) -> None:
-        super().__init__(regressor)
-        self.scores = scores
-        self.space = space or OutputSpace(np.empty(0))
+class ValueAnswers(KnownScores, RegressorMixin):
+    """The answers of a regressor about rows whose scores are known: whom a scorer asks in its place."""
 
     def predict(self, X: ArrayLike) -> Any:
         """See the regressor's."""
-        check_asked(self.model, X, len(self.scores))
-        return self.space.array(self.model._predicted(self.scores).clone())
+        return self.space.array(self.model._predicted(self._scores_of(X)).clone())
 
     def score(self, X: ArrayLike, y: Any, sample_weight: ArrayLike | None = None) -> float:
         """See the regressor's."""

@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, is_classifier
 from sklearn.utils.validation import check_is_fitted
 
 from skdeep.display._axes import COLORS, draw_means, get_axes, set_scale, spread_over_decades
+from skdeep.model_selection.choice import metrics_of, split_scores, standard_error
 
 #: Labels of an axis at most; cells of a heat map at most for each to carry its number.
 _MAX_LABELS, _MAX_NUMBERS = 12, 64
@@ -144,15 +145,11 @@ class SearchDisplay:
         ValueError
             If there is no such score or parameter, or not one or two parameters vary.
         """
-        if f"mean_test_{metric}" not in cv_results:
-            known = [key.removeprefix("mean_test_") for key in cv_results if key.startswith("mean_test_")]
+        if metric not in (known := metrics_of(cv_results)):
             raise ValueError(f"The search has no score {metric!r}, only {known}. Choose one: metric={known[0]!r}.")
         names = _varying(cv_results) if params is None else _named(cv_results, params)
         mean = np.asarray(cv_results[f"mean_test_{metric}"], dtype=float)
-        splits = np.array(
-            [v for k, v in cv_results.items() if k.startswith("split") and k.endswith(f"_test_{metric}")], dtype=float
-        )
-        error = splits.std(axis=0, ddof=1) / np.sqrt(len(splits)) if len(splits) > 1 else np.zeros(len(mean))
+        error = standard_error(split_scores(cv_results, metric))
         if best_index is None:
             best_index = int(np.nanargmax(mean)) if not np.isnan(mean).all() else 0
         iteration = np.asarray(cv_results.get("iter", np.zeros(len(mean))))

@@ -90,7 +90,7 @@ def fit(
             [client.compute(list(part), workers=[name], allow_other_workers=True) for part in run]
             for name, run in zip(names, runs, strict=True)
         ]
-        futures = [each for run in held for part in run for each in part if each is not None]
+        futures = [each for run in held for part in run for each in part]
         try:
             _await(client, names, futures)
             return _fit_together(client, model, names, held, timeout)
@@ -163,38 +163,32 @@ def _free_port(host: str) -> int:
         return server.getsockname()[1]
 
 
-def _parts(*collections: Any) -> list[tuple]:
-    """List the partitions of X, y and weights, side by side, as delayed objects; None for no weights."""
-    X, *others = collections
-    for name, given in zip(("X", "y", "sample_weight"), collections, strict=True):
-        if not (hasattr(given, "to_delayed") and hasattr(given, "ndim")) and (
-            name != "sample_weight" or given is not None
-        ):
+def _parts(X: Any, y: Any, sample_weight: Any) -> list[tuple]:
+    """List the partitions of X, y and weights, if there are any, side by side, as delayed objects."""
+    collections = {"X": X, "y": y} | ({} if sample_weight is None else {"sample_weight": sample_weight})
+    for name, given in collections.items():
+        if not (hasattr(given, "to_delayed") and hasattr(given, "ndim")):
             raise ValueError(
                 f"{name} must be a Dask array or data frame, got {type(given).__name__}. If it is in memory, so may "
                 f"the rest be: model.fit; else dask.array.from_array({name}, chunks=...) makes one of it."
             )
     if hasattr(X, "chunks"):
-        X = X.rechunk({1: -1})
-        others = [_cut_like(X, other) for other in others]
-    columns = [X.to_delayed(), *(None if other is None else other.to_delayed() for other in others)]
-    first, *lists = [
-        None if column is None else np.ravel(np.array(column, dtype=object)).tolist() for column in columns
-    ]
-    assert first is not None
-    n_parts = len(first)
-    for name, own in zip(("y", "sample_weight"), lists, strict=True):
-        if own is not None and len(own) != n_parts:
+        collections["X"] = X = X.rechunk({1: -1})
+        collections |= {name: _cut_like(X, given) for name, given in collections.items() if name != "X"}
+    lists = {name: np.ravel(np.array(given.to_delayed(), dtype=object)) for name, given in collections.items()}
+    n_parts = len(lists["X"])
+    for name, own in lists.items():
+        if len(own) != n_parts:
             raise ValueError(
                 f"X has {n_parts} partitions, and {name} {len(own)}. Repartition them alike: {name}.repartition("
                 "divisions=X.divisions), or make both of one frame."
             )
-    return list(zip(first, *([None] * n_parts if own is None else own for own in lists), strict=True))
+    return list(zip(*lists.values(), strict=True))
 
 
 def _cut_like(X: Any, other: Any) -> Any:
     """Cut an array along its rows as X is."""
-    if other is None or not hasattr(other, "rechunk"):
+    if not hasattr(other, "rechunk"):
         return other
     known = all(np.isfinite(size) for size in (*X.chunks[0], *other.chunks[0]))
     if known and X.shape[0] != other.shape[0]:
@@ -207,16 +201,16 @@ def _fit_run(
 ) -> BaseTorchEstimator | None:
     """Fit, in a worker, with its partitions; the first worker returns the model."""
     host, port, size = meeting
-    X, y, weight = (None if column[0] is None else _joined(column) for column in zip(*parts, strict=True))
+    data = [_joined(column) for column in zip(*parts, strict=True)]
     if size == 1:
-        return model.fit(X, y, sample_weight=weight)
+        return model.fit(*data)
     if dist.is_initialized():  # by a fit that was cut off
         dist.destroy_process_group()
     dist.init_process_group("gloo", f"tcp://{host}:{port}", timedelta(seconds=timeout), size, rank)
     before, os.environ["MASTER_ADDR"] = os.environ.get("MASTER_ADDR"), host
     try:
         with shards(timeout=timeout):
-            model.fit(X, y, sample_weight=weight)
+            model.fit(*data)
     finally:
         os.environ.pop("MASTER_ADDR")
         os.environ |= {} if before is None else {"MASTER_ADDR": before}

@@ -107,6 +107,8 @@ class ElasticNet:
 
     def of_norms(self, norms: np.ndarray) -> np.ndarray:
         """Compute the value of each model, from its `norms` (m, K)."""
+        if not self._is_penalty:
+            return np.zeros(len(self.alpha))
         n_l2 = len(norms) // 2 if self._has_l1 else len(norms)
         if self.alpha.ndim == 2:
             squares, lasso = self.curvature().T / 2 * np.square(norms[:n_l2]), (self.alpha * self.l1_ratio).T

@@ -28,10 +28,10 @@ class LeastSquaresClassifier(ScoresMixin, LinearClassifier):
     classes have one column of scores. The predicted class has the highest score.
 
     ``solver="exact"`` solves systems of the columns, or of the rows where these are fewer, and of the errors that are
-    left. Where these are near singular, it takes the singular values of the data instead: with ``alpha=0``, of all
-    solutions (there are many if columns are collinear or more than the rows) it is the one with the smallest weights.
-    It takes time in proportion to n d min(n, d) and memory in proportion to min(n, d)² and n d; of rows that do not
-    fit memory, parts are read one after the other.
+    left; on sparse rows with many columns, by conjugate gradients. Where these are near singular, it takes the singular
+    values of the data instead: with ``alpha=0``, of all solutions (there are many if columns are collinear or more than
+    the rows) it is the one with the smallest weights. But for conjugate gradients, time is in proportion to
+    n d min(n, d) and memory to min(n, d)² and n d; of rows that do not fit memory, parts are read one after the other.
 
     Parameters
     ----------

@@ -287,8 +287,9 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         self._trained_loss = clone(self.loss, safe=False)
         if new or not hasattr(self, "_target_scale") or not self._target_scale.suits(table):
             scale = self._measure_targets(table, weight)
-            # in parts, what is the same now may not be later
-            self._target_scale, self._trained_output = scale.closer(table) if new else scale, output
+            # in parts, what is the same now may not be later; and scores have the unit of targets if these are they
+            closer = new and output == "identity"
+            self._target_scale, self._trained_output = scale.closer(table) if closer else scale, output
             for name in {"output_scale_", "delta_"} & vars(self).keys():
                 delattr(self, name)
             if (self._target_scale.predicted != 1).any():

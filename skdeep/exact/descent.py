@@ -42,6 +42,8 @@ class Solution:
         Why the solver ended; None where a limit came first.
     interrupted : bool
         Whether Ctrl-C has ended it, for all that had not stopped.
+    n_evaluations : int
+        Of the objectives, where these are limited.
     """
 
     params: np.ndarray
@@ -49,6 +51,7 @@ class Solution:
     curve: list[list[float]]
     stopped: list[str | None]
     interrupted: bool = False
+    n_evaluations: int = 0
 
     def together(self, n_scores: int) -> Solution:
         """Join models of one column each, `n_scores` after the other, to models of so many."""
@@ -58,14 +61,15 @@ class Solution:
         # the first reason that is not the plain one speaks for all
         stopped = [min(self.stopped[part], key=lambda reason: (reason is not None, reason or "")) for part in parts]
         params, bound = self.params.reshape(-1, n_scores, D), self.bound.reshape(-1, n_scores).max(1)
-        return Solution(params, bound, curve, stopped, self.interrupted)
+        return Solution(params, bound, curve, stopped, self.interrupted, self.n_evaluations)
 
     @classmethod
     def joined(cls, parts: list[Solution]) -> Solution:
         """Join the solutions of some models, and of others after them."""
         params, bound = (np.concatenate([getattr(part, name) for part in parts]) for name in ("params", "bound"))
         curve, stopped = ([one for part in parts for one in getattr(part, name)] for name in ("curve", "stopped"))
-        return cls(params, bound, curve, stopped, any(part.interrupted for part in parts))
+        interrupted, n_evaluations = any(part.interrupted for part in parts), max(part.n_evaluations for part in parts)
+        return cls(params, bound, curve, stopped, interrupted, n_evaluations)
 
 
 def summed(curves: list[list[float]]) -> list[float]:
@@ -324,4 +328,5 @@ def descend(
             raise
         found.params[alive], found.bound[alive] = stack.params, _largest(stack.gradient)
         found.interrupted = True
+    found.n_evaluations = stack.n_evaluations
     return found

@@ -45,14 +45,17 @@ _MIN_FOLLOWED = 128
 _FEW_COLUMNS, _MAX_COLUMNS = 128, 512
 #: Rounding of moments that leaves a duality gap as it is, as a part of it.
 _HIDDEN = 0.1
-#: Most coordinates of a curvature that is computed as a matrix, and most second derivatives of the loss.
-_MAX_MATRIX, _MAX_SECOND = 400, 2**24
+#: Most coordinates of a curvature that is computed as a matrix, and of losses in pieces, many of which are flat, which
+#: slows conjugate gradients; and most second derivatives of the loss.
+_MAX_MATRIX, _MAX_PIECEWISE, _MAX_SECOND = 400, 700, 2**24
 #: Share of the longest subgradient that a step leaves: where conjugate gradients take it, and else.
 _ROUGHLY, _NEARLY = 1e-2, 1e-3
 #: Most values of all columns' products with one another with which all second derivatives are computed at once.
 _MAX_GRAM = 2**16
 #: Values of columns that are taken at a time.
 _CHUNK_VALUES = 2**21
+#: By how much values rise in rounding, as a part of them.
+_ROUNDING = 1e-14
 #: What leaves no curvature zero.
 _TINY = 1e-200
 
@@ -113,7 +116,8 @@ def solve(
     if loss.separable and C > 1:
         # Scores that nothing couples are models of their own.
         starts = [None if start is None else start[:, c : c + 1] for c in range(C)]
-        return joined([solve(rows, loss.one(c), weight, kappa, rho, gap, max_iter, starts[c]) for c in range(C)])
+        found = joined([solve(rows, loss.one(c), weight, kappa, rho, gap, max_iter, starts[c]) for c in range(C)])
+        return found._replace(converged=found.converged | (found.gap <= gap))
     params, value, reached = np.zeros((K, C, D)), np.zeros(K), np.zeros(K)
     curve: list[list[float]] = [[] for _ in range(K)]
     for k, neighbour in _along(weight, kappa + rho):
@@ -335,7 +339,8 @@ class _Problem:
     def _is_large(self, n_followed: int) -> bool:
         """Tell whether second derivatives of some coordinates are too many for a matrix."""
         C = self.shape[0]
-        return n_followed > _MAX_MATRIX or C * (C + 1) // 2 * len(self.weight) > _MAX_SECOND
+        most = _MAX_PIECEWISE if self.loss.piecewise else _MAX_MATRIX
+        return n_followed > most or C * (C + 1) // 2 * len(self.weight) > _MAX_SECOND
 
     def _products(self, state: _State, damping: float) -> projected.Curvature:
         """State what products with the second derivatives of all coordinates are."""
@@ -389,7 +394,7 @@ class _Problem:
         length = min(1.0, farthest / max(float(np.abs(towards).max()), _TINY))
         for _ in range(30):
             found = self._with(state.x + length * step, state.scores + length * towards)
-            if found.value <= state.value + 1e-4 * length * slope + 4e-16 * state.value:
+            if found.value <= state.value + 1e-4 * length * slope + _ROUNDING * state.value:
                 return found, length
             length /= 2
         return None, length

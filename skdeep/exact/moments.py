@@ -240,6 +240,8 @@ class Moments:
     ) -> None:
         """Find the coordinates `x` of models of one weight, by falling penalties."""
         size, steepest = len(b), float(np.maximum.reduce(np.abs(b), initial=0.0))
+        if not size:  # no column but the one that has no penalty
+            return
         damping = G.diagonal()
         damping = _DAMPING * damping + (1e-2 * _DAMPING / size * float(np.add.reduce(damping)) + _TINY)
         damping = 0 * damping if kappa is None else damping  # a ridge has curvature

@@ -192,6 +192,24 @@ def _starts(rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray,
     return found
 
 
+def centre_(
+    params: np.ndarray, rows: Rows, bounds: tuple[np.ndarray, ...], costs: tuple[float, float], weight: np.ndarray
+) -> None:
+    """Put the intercepts of models (K, 1, D) of one column, in place, in the middle of those that are optimal.
+
+    Medians of an even number of rows are any number between two of them, for example.
+    """
+    (up, down), K = costs, len(params)
+    scores = rows.scores(params)[:, 0]
+    kinks = np.concatenate([bound - scores for bound in bounds], axis=1)
+    order = np.argsort(kinks, axis=1)
+    kinks = np.take_along_axis(kinks, order, 1)
+    rise = np.take_along_axis(np.concatenate([up * weight, down * weight], axis=1), order, 1)
+    slope = np.cumsum(rise, axis=1) - up * weight.sum(1, keepdims=True)
+    first, last = (slope >= -_ROUNDING).argmax(1), (slope > _ROUNDING).argmax(1)
+    params[:, 0, -1] += (kinks[np.arange(K), first] + kinks[np.arange(K), last]) / 2
+
+
 class _Found(NamedTuple):
     """What systems have in the end: parameters (S, D), values and relative gaps (S,), and values by step."""
 

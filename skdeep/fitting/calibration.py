@@ -165,7 +165,8 @@ def _params_of(member: Member) -> list[torch.Tensor]:
 def _fold_progress(member: Member) -> Progress:
     """Make the stopping rule of a fold's model."""
     estimator, progress = member.estimator, member.progress
-    if member.state.trained and (estimator.early_stopping or progress.warm):
+    goes_on = progress.warm and estimator.solver_ not in FULL_BATCH  # which come to the optimum from anywhere
+    if member.state.trained and (estimator.early_stopping or goes_on):
         # the folds have neither validation data nor a model to begin with: they train as long as was best, or was
         # done, for all rows
         return Progress(0.0, np.inf, max_iter=member.state.trained)

@@ -34,6 +34,8 @@ class Arrays:
     tol : ndarray of shape (K,)
     alike : bool
         Whether columns were brought to the same size.
+    spent : int
+        Evaluations of the objectives on the way to the start.
     """
 
     rows: Rows
@@ -44,6 +46,7 @@ class Arrays:
     start: np.ndarray
     tol: np.ndarray
     alike: bool
+    spent: int = 0
 
     def of(self, models: np.ndarray) -> Arrays:
         """Take some of the models."""
@@ -87,7 +90,8 @@ def solve_by_rows(solver: Solver, arrays: Arrays, loss: Loss, max_iter: int, by_
         found = solver(models, inside, max_iter)
         found.params = space.back(found.params)
         if by_gradient and not found.interrupted:
-            at_end = solver(models, replace(own, start=found.params), max(0, max_iter - max(map(len, found.curve))))
+            own = replace(own, start=found.params, spent=found.n_evaluations)
+            at_end = solver(models, own, max(0, max_iter - max(map(len, found.curve))))
             at_end.curve = [before[:-1] + after for before, after in zip(found.curve, at_end.curve, strict=True)]
             found = at_end
         parts.append(found)

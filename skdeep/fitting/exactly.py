@@ -19,7 +19,7 @@ from skdeep.engine.losses import LabelSmoothing, Loss
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.penalties import L1, L2, ElasticNet, NoPenalty
 from skdeep.engine.per_model import groups
-from skdeep.exact import descent, elastic_net, finite_newton, hinge, huber, moments, normal, piecewise, wide
+from skdeep.exact import conjugate, descent, elastic_net, finite_newton, hinge, huber, moments, normal, piecewise, wide
 from skdeep.exact.descent import Solution
 from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
 from skdeep.exact.lbfgs import LBFGS
@@ -34,6 +34,7 @@ from skdeep.exact.losses import (
 )
 from skdeep.exact.newton import Newton
 from skdeep.exact.path import follow
+from skdeep.exact.row_space import has_free_column
 from skdeep.exact.rows import SparseRows
 from skdeep.exact.value_losses import HuberLoss, SquaredInsensitive, TweedieLoss
 from skdeep.fitting.at_once import begin, book
@@ -243,17 +244,21 @@ def _closed_form(arrays: Arrays, loss: SquaredLoss) -> Solution | None:
     if rho.ndim > 2:  # targets that are held differently
         return None
     if rows.shape[0] > rows.shape[1]:
-        return normal.stacked(rows, loss.target, weight, rho) if moments.suits(rows) else None
-    if not wide.suits(rows) or not rho.any(1).all():  # without a penalty, there are many solutions
+        if moments.suits(rows):
+            return normal.stacked(rows, loss.target, weight, rho)
+    if not rho.any(1).all():  # without a penalty, there may be many solutions
         return None
-    return wide.ridge(rows, loss, weight, rho, np.full(len(rho), _ROUNDING))
+    tol = np.full(len(rho), _ROUNDING)
+    if wide.suits(rows):
+        return wide.ridge(rows, loss, weight, rho, tol)
+    return conjugate.ridge(rows, loss, weight, rho, tol) if isinstance(rows, SparseRows) else None
 
 
 def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> Solution:
     """Minimise smooth objectives; separable losses column by column."""
     rows, weight, rho, params, tol = arrays.rows, arrays.weight, arrays.rho, arrays.start, arrays.tol
     n_models, n_scores, n_columns = params.shape
-    max_fun = recipe.settings.max_fun
+    max_fun = recipe.settings.max_fun - arrays.spent
     if type(loss) is SquaredLoss and (at_once := next((way for way in (wide, moments) if way.suits(rows)), None)):
         solution = at_once.ridge(rows, loss, weight, rho, tol)
         if solution is not None:
@@ -358,4 +363,6 @@ def _by_columns(loss: Loss, arrays: Arrays, gap: np.ndarray, max_iter: int) -> e
         else:
             lo, hi, up, down = (part[c : c + 1] for part in _kinked(loss, values))
             parts.append(piecewise.solve(rows, lo, hi, up, down, weight, rho, kappa, gap, max_iter))
+            if has_free_column(rows, rho + kappa):
+                piecewise.centre_(parts[-1].params, rows, (lo, hi), (up[0], down[0]), weight)
     return parts[0] if len(parts) == 1 else elastic_net.joined(parts)

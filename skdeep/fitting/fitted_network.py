@@ -69,18 +69,20 @@ def _standardization(
 ) -> Standardization | None:
     """Make the change of variables of prediction, which fills in the means; None where training had none."""
     leader = models[0]
-    has_means, has_bins = hasattr(leader, "means_"), hasattr(leader, "bin_edges_")
-    if not has_means and not has_bins:
+    has_means = hasattr(leader, "means_")
+    edges = np.stack([to_numpy(model.bin_edges_) for model in models]) if hasattr(leader, "bin_edges_") else None
+    if not has_means and edges is None:
         return None
     index = np.array(to_numpy(leader.missing_features_)) if has_means else np.empty(0, dtype=np.int64)
-    n_columns = (leader.means_.shape[0] if has_means else leader.n_features_in_) + len(index)
+    # of indicators, of categories as well, there are no bins
+    n_bins = 0 if edges is None else edges.shape[1] * (edges.shape[2] - 1)
+    n_columns = to_numpy(leader.coefs_[0]).shape[0] - n_bins
     center = None
     if has_means:
         means = np.zeros((len(models), 1, n_columns))
         means[:, 0, : n_columns - len(index)] = [to_numpy(model.means_) for model in models]
         center = to_device(torch.from_numpy(means), device, of_rows)
     indicated = to_device(torch.from_numpy(index), device)
-    edges = np.stack([to_numpy(model.bin_edges_) for model in models]) if has_bins else None
     return Standardization(center, torch.ones(1, 1, n_columns, device=device, dtype=dtype), indicated, edges=edges)
 
 

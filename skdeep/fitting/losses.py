@@ -206,8 +206,9 @@ def is_to_be_suited(loss: Any) -> bool:
 def suited_delta(values: np.ndarray, weight: np.ndarray | None) -> float:
     """Compute the median absolute deviation of targets (n, C) that vary, their root mean square, with weights (n,)."""
     _, spread = middle(values, weight)
+    largest = float(spread.max()) or 1.0  # squares of what is huge or tiny have no number
     varies = spread > 0
-    return float(np.sqrt(np.square(spread[varies]).mean())) if varies.any() else 1.0
+    return largest * float(np.sqrt(np.square(spread[varies] / largest).mean())) if varies.any() else 1.0
 
 
 #: The losses by name, with their default settings.

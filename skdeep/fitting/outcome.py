@@ -26,6 +26,8 @@ Judge = Callable[[list[Problem], Loss, str | Callable | None], Monitor]
 _SLACK = 0.05
 #: A loss of values, in units of their own, that is as good as none.
 _NOTHING = 1e-3
+#: Coefficients that are zero, within a duality gap.
+_NO_WEIGHT = 1e-5
 #: Epochs whose losses say whether the last step may have been one too many.
 _RECENT = 3
 
@@ -126,6 +128,20 @@ def warn(estimator: Classifier, solver: str, progress: Progress) -> None:
             steps = "lower learning_rate_init" if risen else "increase max_iter, change learning_rate_init"
             advice = f"{advice}, or {steps} (of the solver)"
         warnings.warn(f"Training came to nothing: {progress.astray}. {advice}.", ConvergenceWarning, stacklevel=7)
+    elif solver == "exact" and getattr(estimator, "loss", "") == "hinge" and _tells_nothing_apart(estimator, progress):
+        warnings.warn(
+            "All coefficients are zero at the optimum, so that all rows have the same answer: of a rare class that "
+            "overlaps with others, hinges do best to take no notice. Use loss='squared_hinge', class_weight='balanced' "
+            "or a SoftmaxClassifier.",
+            stacklevel=7,
+        )
+
+
+def _tells_nothing_apart(estimator: Classifier, progress: Progress) -> bool:
+    """Tell whether columns of the order of one have no weight, and nobody has asked for a penalty that strong."""
+    assert progress.params is not None
+    coef = progress.params[0]
+    return estimator.standardize and estimator.alpha == "auto" and float(coef.abs().max()) < _NO_WEIGHT
 
 
 def divergence(error: str) -> ValueError:

@@ -133,7 +133,7 @@ def weights_by_model(weight: np.ndarray | None, n_models: int) -> list[np.ndarra
 
 def trained_on(folds: Folds, n_models: int) -> dict[int, tuple[np.ndarray, list[np.ndarray | None]]]:
     """Find what to train on without each fold: the rows, and the weights (n,) of all rows for each of some models."""
-    alike = not folds.divides or isinstance(folds.share, float)
+    alike = (folds.share == folds.share[:, :1]).all()
     shared = folds.training_weight(folds.numbers[0]) if alike else None  # one object
     weights = [shared if alike else folds.training_weight(f) for f in folds.numbers]
     found = zip(folds.numbers, weights, strict=True)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from skdeep.data.inputs import power_of_two
 from skdeep.data.problem import Problem, chunk_rows
 from skdeep.data.state import RandomSource
 from skdeep.engine.batching import Batches
@@ -46,11 +47,13 @@ def penalty_of(recipe: Recipe, problem: Problem, members: list[Member]) -> Elast
 
 def _batches(
     problem: Problem, members: list[Member], generators: list, size: int, shuffle: bool = False, draws: bool = False
-) -> Batches:
+) -> tuple[Batches, np.ndarray]:
+    """Make the batches, and the mean weight of each model's rows, in one unit."""
     rows, weight = map(common, rows_and_weights(members))
     weight = np.stack(weight) if isinstance(weight, list) else weight
-    data = problem.rows(), problem.tensor(problem.target), None if weight is None else problem.tensor(weight)
-    return Batches(*data, rows, generators, size, shuffle, draws)
+    unit = 1.0 if weight is None else power_of_two(weight)
+    data = problem.rows(), problem.tensor(problem.target), None if weight is None else problem.tensor(weight / unit)
+    return Batches(*data, rows, generators, size, shuffle, draws), mean_weights(members) / unit
 
 
 def _by_full_batches(stack: Stack) -> None:
@@ -62,8 +65,8 @@ def _by_full_batches(stack: Stack) -> None:
     alike = not isinstance(common(rows_and_weights(members)[0]), list)
     chunk = max(1, chunk_rows(network, problem.rows()) // (1 if alike else len(members)))
     # nothing is drawn: one generator for all, so that models of the same rows share their passes
-    batches = _batches(problem, members, [members[0].state.generator] * len(members), chunk)
-    objective = Objective(network, recipe.loss, penalty, batches, mean_weights(members))
+    batches, mean_weight = _batches(problem, members, [members[0].state.generator] * len(members), chunk)
+    objective = Objective(network, recipe.loss, penalty, batches, mean_weight)
     progress, limits = [member.progress for member in members], (stack.epochs, recipe.settings.max_fun)
     minimise(objective, *limits, progress, stack.monitor, stack.observer, recipe.newton_params)
 
@@ -73,11 +76,11 @@ def _by_steps(stack: Stack) -> None:
     recipe, problem, network, members = stack.recipe, stack.problem, stack.network, stack.members
     states, progress = [member.state for member in members], [member.progress for member in members]
     n_rows = np.array([member.n_rows(problem) for member in members])
-    rates, mean_weight = recipe.rates(recipe, problem, network, members), mean_weights(members)
+    rates = recipe.rates(recipe, problem, network, members)
     optimizer = _optimizer(recipe, network, members, rates)
     size = int(np.minimum(recipe.batch_rows, n_rows).max())
     generators = [state.generator for state in states]
-    batches = _batches(problem, members, generators, size, recipe.settings.shuffle, network.draws)
+    batches, mean_weight = _batches(problem, members, generators, size, recipe.settings.shuffle, network.draws)
     for p, member in zip(progress, members, strict=True):
         if recipe.to_end and not p.watch_score:  # it gains most at its end: to stand still before means nothing
             p.n_iter_no_change = np.inf
@@ -89,7 +92,7 @@ def _by_steps(stack: Stack) -> None:
     objective = Objective(network, recipe.loss, penalty, batches, mean_weight)
     plan = _plan(recipe, stack.epochs, states[0].epochs)
     train(objective, optimizer, plan, progress, stack.monitor, stack.observer)
-    for state, p, rate, total in zip(states, progress, rates, mean_weight * n_rows, strict=True):
+    for state, p, rate, total in zip(states, progress, rates, mean_weights(members) * n_rows, strict=True):
         if stack.epochs == recipe.horizon < min(recipe.max_iter, p.max_iter):
             p.stopped = p.stopped or f"The schedule came to its end after {stack.epochs} epochs."
         # the losses of parts differ by their rows: "adaptive" ends no sooner than a stream wants it (Robbins & Monro)

@@ -1,4 +1,4 @@
-"""The door to searches that stack: a joblib back end which keeps the tasks until it has all of them."""
+"""Searches that stack: a joblib back end which defers the tasks until it has all of them."""
 
 from __future__ import annotations
 
@@ -89,13 +89,13 @@ def stacked() -> Iterator[None]:
         yield
         return
     backend = StackingBackend(outside)
-    backend.opened = parallel_config(backend=backend)
-    with backend.opened:
+    backend.context = parallel_config(backend=backend)
+    with backend.context:
         yield
 
 
 @dataclass
-class _Kept:
+class _DeferredBatch:
     """Some calls that wait, and then their results."""
 
     batch: Any
@@ -103,16 +103,16 @@ class _Kept:
     results: list | None = None
 
 
-class _Keeper(ParallelBackendBase):
+class _DeferringBackend(ParallelBackendBase):
     """The back end of one Parallel: `submit` keeps the tasks, and the first look at a result runs all, as stacks."""
 
     supports_retrieve_callback = False
     uses_threads = supports_sharedmem = True
 
-    def __init__(self, door: StackingBackend, parallel: Any, settings: dict[str, Any]) -> None:
-        super().__init__(nesting_level=door.nesting_level)
-        self.door = door
-        self.waiting: list[_Kept] = []
+    def __init__(self, stacking: StackingBackend, parallel: Any, settings: dict[str, Any]) -> None:
+        super().__init__(nesting_level=stacking.nesting_level)
+        self.stacking = stacking
+        self.waiting: list[_DeferredBatch] = []
         names = ("n_jobs", "pre_dispatch", "batch_size", "verbose")
         self.settings = {**settings, **{name: getattr(parallel, name) for name in names}}
         # all tasks are to come before any result; who works on them says how far they are
@@ -121,11 +121,11 @@ class _Keeper(ParallelBackendBase):
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         return 2  # or more: of one worker, joblib would run the tasks itself
 
-    def submit(self, func: Any, callback: Any = None) -> _Kept:
-        self.waiting.append(_Kept(func, callback))
+    def submit(self, func: Any, callback: Any = None) -> _DeferredBatch:
+        self.waiting.append(_DeferredBatch(func, callback))
         return self.waiting[-1]
 
-    def retrieve_result(self, out: _Kept, timeout: float | None = None) -> list:
+    def retrieve_result(self, out: _DeferredBatch, timeout: float | None = None) -> list:
         if out.results is None:
             waiting, self.waiting = self.waiting, []
             results = iter(self._run([call for kept in waiting for call in kept.batch.items]))
@@ -149,13 +149,13 @@ class _Keeper(ParallelBackendBase):
         first = next(iter(tasks.values()))
         candidates = [task.parameters for task in tasks.values()]
         check_refit(getattr(first.options["caller"], "refit", None), candidates, first.scorer)
-        n_workers, seed = self.door.effective_n_jobs(self.settings["n_jobs"]), draw_seed()
-        is_here = self.door.is_local()  # workers elsewhere have their own cards and cores, and are to be used
-        results: dict[int, Any] = evaluate_grids(tasks, seed, n_workers) if is_here else {}
+        n_workers, seed = self.stacking.effective_n_jobs(self.settings["n_jobs"]), draw_seed()
+        is_here = self.stacking.is_local()  # workers elsewhere have their own cards and cores, and are to be used
+        results: dict[int, Any] = {}
         alone = {i: call for i, call in enumerate(calls) if i not in tasks}
-        tasks = {i: task for i, task in tasks.items() if i not in results}
-        results |= evaluate_ensembles(tasks, seed, n_workers) if is_here else {}
-        tasks = {i: task for i, task in tasks.items() if i not in results}
+        for evaluate in (evaluate_grids, evaluate_ensembles) if is_here else ():
+            results |= evaluate(tasks, seed, n_workers)
+            tasks = {i: task for i, task in tasks.items() if i not in results}
         n_cards = n_accelerators(list(tasks.values())) if is_here and tasks else 0
         groups, settings = self._stacked(tasks, n_workers, n_cards), self.settings
         if 0 < n_cards < n_workers:
@@ -197,27 +197,27 @@ class _Keeper(ParallelBackendBase):
 
     def _parallel(self, jobs: list[tuple], parallel: Any, delay: Callable, settings: dict[str, Any]) -> list[Any]:
         """Run the jobs on the workers that there are outside."""
-        with self.door.outside():
+        with self.stacking.outside():
             return parallel(**settings)(delay(_inside)(job, *args, **options) for job, args, options in jobs)
 
 
 class StackingBackend(ParallelBackendBase):
-    """What joblib finds inside `stacked`: it knows the workers outside, and gives each call of Parallel a `_Keeper`."""
+    """What joblib finds inside `stacked`: it knows the workers outside, and defers each call of Parallel."""
 
-    keeper = _Keeper
+    deferring = _DeferringBackend
     supports_retrieve_callback = True
     uses_threads = supports_sharedmem = True
 
     def __init__(self, outside: ParallelBackendBase) -> None:
         super().__init__()
         self.default_n_jobs = outside.default_n_jobs
-        self.opened: parallel_config
+        self.context: parallel_config
 
     @contextmanager
     def outside(self) -> Iterator[None]:
         """Run the block as if `stacked` had not been opened."""
         here = parallel_config()  # of nothing new: it knows what to go back to
-        self.opened.unregister()
+        self.context.unregister()
         try:
             yield
         finally:
@@ -238,13 +238,13 @@ class StackingBackend(ParallelBackendBase):
 
     def configure(self, n_jobs: int | None = 1, parallel: Any = None, **settings: Any) -> NoReturn:
         if parallel.return_as == "list" and parallel.timeout is None:
-            raise FallbackToBackend(self.keeper(self, parallel, settings))
+            raise FallbackToBackend(self.deferring(self, parallel, settings))
         # who wants results one by one, or gives up waiting, cannot have them all at once
         with self.outside():
             plain, _ = get_active_backend(prefer=settings.get("prefer"), require=settings.get("require"))
         raise FallbackToBackend(plain)
 
-    def submit(self, func: Any, callback: Any = None) -> _Kept:
+    def submit(self, func: Any, callback: Any = None) -> _DeferredBatch:
         raise RuntimeError("Each call of joblib.Parallel has a back end of its own inside skdeep.stacked().")
 
 
@@ -278,21 +278,21 @@ def _warn(message: str, category: type[Warning] = UserWarning) -> None:
 
 
 def _all_tasks_arrive() -> bool:
-    """Say whether joblib gives a keeper all tasks of a call, whatever its ``pre_dispatch``, and takes its results."""
+    """Say whether joblib hands over all tasks of a call, whatever its ``pre_dispatch``, and takes their results."""
     arrived = []
 
-    class Noting(_Keeper):
+    class Noting(_DeferringBackend):
         def _run(self, calls: list[tuple]) -> list:
             arrived.append(len(calls))
             return [function(*args, **options) for function, args, options in calls]
 
-    class Door(StackingBackend):
-        keeper = Noting
+    class NotingStacks(StackingBackend):
+        deferring = Noting
 
     try:
-        door = Door(get_active_backend()[0])
-        door.opened = parallel_config(backend=door)
-        with door.opened:
+        backend = NotingStacks(get_active_backend()[0])
+        backend.context = parallel_config(backend=backend)
+        with backend.context:
             values = joblib.Parallel(n_jobs=1, pre_dispatch=1)(joblib.delayed(abs)(-i) for i in range(3))
     except Exception:  # where a back end is something else
         return False

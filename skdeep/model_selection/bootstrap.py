@@ -87,7 +87,8 @@ def bootstrap_coefficients(
     Warns
     -----
     ConvergenceWarning
-        If some of the models have not reached their optimum.
+        If some of the models have not reached their optimum; or have none, without a penalty, since columns tell some
+        classes apart without an error.
 
     References
     ----------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from itertools import count, takewhile
 from numbers import Real
 from typing import Any
 
@@ -57,20 +58,34 @@ def one_standard_error(cv_results: dict[str, Any], *, metric: str = "score", com
     >>> bool(search.best_params_["alpha"] >= 1e-3)
     True
     """
-    if f"mean_test_{metric}" not in cv_results:
-        known = [key.removeprefix("mean_test_") for key in cv_results if key.startswith("mean_test_")]
+    if metric not in (known := metrics_of(cv_results)):
         raise ValueError(_no_such_score(metric, known))
     mean = np.asarray(cv_results[f"mean_test_{metric}"], dtype=float)
     if np.isnan(mean).all():
         return 0
     best = int(np.nanargmax(mean))
-    splits = [
-        cv_results[key][best] for key in cv_results if key.startswith("split") and key.endswith(f"_test_{metric}")
-    ]
-    error = np.std(splits, ddof=1) / np.sqrt(len(splits)) if len(splits) > 1 and np.isfinite(splits).all() else 0.0
+    error = standard_error(split_scores(cv_results, metric)[:, [best]])[0]
+    error = error if np.isfinite(error) else 0.0
     strength = _strengths(cv_results["params"], complexity)
     good = np.flatnonzero(mean >= mean[best] - error)
     return int(good[np.lexsort((mean[good], strength[good]))[-1]])
+
+
+def metrics_of(cv_results: dict[str, Any]) -> list[str]:
+    """Name the scores of a search's ``cv_results_``."""
+    return [key.removeprefix("mean_test_") for key in cv_results if key.startswith("mean_test_")]
+
+
+def split_scores(cv_results: dict[str, Any], metric: str) -> np.ndarray:
+    """Take the scores (n_splits, n_candidates) of a search's ``cv_results_``."""
+    keys = takewhile(cv_results.__contains__, (f"split{i}_test_{metric}" for i in count()))
+    return np.array([cv_results[key] for key in keys], dtype=float).reshape(-1, len(cv_results[f"mean_test_{metric}"]))
+
+
+def standard_error(scores: np.ndarray) -> np.ndarray:
+    """Compute the standard error of mean scores (n_splits, ...) over the splits; zero where there is one."""
+    with np.errstate(invalid="ignore"):  # of what is infinite
+        return scores.std(axis=0, ddof=1) / np.sqrt(len(scores)) if len(scores) > 1 else np.zeros(scores.shape[1:])
 
 
 def check_refit(refit: Any, params: list[dict], scorer: Callable) -> None:

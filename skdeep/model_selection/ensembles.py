@@ -32,7 +32,7 @@ from skdeep.fitting.torch_settings import own_settings
 from skdeep.model_selection.evaluation import Task, of_one_kind, share_seed
 from skdeep.model_selection.grid import is_plain_call, result_of, steps_of
 from skdeep.model_selection.grid_rows import WITHOUT_UNIT
-from skdeep.model_selection.stacks import MAX_IN_ONE_ARRAY, Apart, stackable_now, warn_of_fault, why_alone
+from skdeep.model_selection.stacks import MAX_IN_ONE_ARRAY, CannotStack, stackable_now, warn_of_fault, why_alone
 
 #: Weights of all members of a stack: with more, nothing is gained.
 _MAX_PARAMS = 1 << 21
@@ -106,11 +106,11 @@ def _check_alike(tasks: list[Task], candidates: list[list]) -> None:
     """Raise where candidates differ in more than models of a stack may, or their parameters are none."""
     free = stackable_now(candidates[0][0])
     if any(not task.parameters.keys() <= free for task in tasks):
-        raise Apart("Candidates differ in more than models of a stack may.")
+        raise CannotStack("Candidates differ in more than models of a stack may.")
     for candidate in (one for own in candidates for one in own):
         candidate._validate_params()
         if stackable_now(candidate) != free:
-            raise Apart("Candidates differ in what models of a stack may differ in.")
+            raise CannotStack("Candidates differ in what models of a stack may differ in.")
 
 
 @dataclass
@@ -136,13 +136,13 @@ class _Split:
         leader.solver_ = recipe.solver
         recipe.check(problem.source)
         if type(problem.source) is not np.ndarray or problem.weight is not None:
-            raise Apart("Rows are no array, or have weights.")
+            raise CannotStack("Rows are no array, or have weights.")
         if isinstance(leader, BaseTorchRegressor) and type(recipe.loss) not in WITHOUT_UNIT:
-            raise Apart("A loss that knows of a unit is another one for each split.")
+            raise CannotStack("A loss that knows of a unit is another one for each split.")
         if recipe.solver in FULL_BATCH or recipe.device.type != "cpu" or recipe.batch_rows >= problem.n_rows:
-            raise Apart("Steps are of all rows, or on an accelerator.")
+            raise CannotStack("Steps are of all rows, or on an accelerator.")
         if len(problem.missing):
-            raise Apart("Columns are told apart by where values are missing.")
+            raise CannotStack("Columns are told apart by where values are missing.")
         members = members_of(estimators, False)
         return cls(estimators, others, X, problem, recipe, members, deal(recipe, problem, None, members))
 
@@ -186,7 +186,7 @@ class _Split:
         if any(member.progress.interrupted for member in self.members):
             raise KeyboardInterrupt  # it is the search that the user wants to end
         if any(member.progress.error is not None for member in self.members):
-            raise Apart("A model has failed.")
+            raise CannotStack("A model has failed.")
         keep(self.recipe, network, self.members, float_dtype(self.problem.source), OutputSpace(self.X))
         leader = self.estimators[0]
         leader._procedure.finish(self.recipe, self.problem, self.members, self.members[0].state.split_seed)
@@ -197,14 +197,14 @@ class _Split:
 
 
 def _fit(splits: list[_Split]) -> None:
-    """Train the ensembles of all splits, as few stacks; raise `Apart` if their steps are not of one kind."""
+    """Train the ensembles of all splits, as few stacks; raise `CannotStack` if their steps are not of one kind."""
     if len({split.kind for split in splits}) > 1:
-        raise Apart("Steps follow from a split's rows.")
+        raise CannotStack("Steps follow from a split's rows.")
     if sum(split.problem.source.size for split in splits) > MAX_IN_ONE_ARRAY:
-        raise Apart("The rows of all splits are too many.")
+        raise CannotStack("The rows of all splits are too many.")
     each = max(1, min(_MAX_PARAMS // splits[0].n_params, len(splits)))
     if each < 2:
-        raise Apart("One ensemble is a large stack itself.")
+        raise CannotStack("One ensemble is a large stack itself.")
     for part in np.array_split(np.arange(len(splits)), -(-len(splits) // each)):
         _fit_together([splits[i] for i in part])
 

@@ -74,10 +74,8 @@ def _takes_array(front: Pipeline, X: Data, final: Any = None) -> bool:
 
 
 def is_network(final: Any) -> bool:
-    """Say whether an estimator is a network whose models of all splits gain by being one stack."""
-    if why_alone(final) is not None or isinstance(final, LinearModel):
-        return False
-    return not final._averages_probabilities  # which is a stack itself
+    """Say whether an estimator is a network, or several, whose models of all splits gain by being one stack."""
+    return why_alone(final) is None and not isinstance(final, LinearModel)
 
 
 def _has_plain_front(contestant: Any) -> bool:
@@ -102,7 +100,10 @@ def pass_front(front: Pipeline, X: Data, y: Data, train: np.ndarray, test: np.nd
         steps = [front]
         if _takes_array(front, X):
             array = np.asarray(X)
-            X_train, X_test = array[train], array[test]
+            # as a frame does, in its own layout: in another one, sums over rows are rounded in another way, and splits
+            # inside a fit go by hashes of what comes of that, to the last bit
+            is_turned = array is not X and array.flags.f_contiguous
+            X_train, X_test = (array.T.take(rows, axis=1).T if is_turned else array[rows] for rows in (train, test))
             steps = [step for _, step in front.steps]  # what a Pipeline does beside takes as long as they do
             for step in steps:
                 step._validate_params()  # here, once

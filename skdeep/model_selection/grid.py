@@ -44,7 +44,7 @@ from skdeep.model_selection.evaluation import Same, Task, final_step, is_promise
 from skdeep.model_selection.grid_rows import GridRows, Split
 from skdeep.model_selection.quick_scores import QuickScorers, name_of
 from skdeep.model_selection.scaled import Scaling
-from skdeep.model_selection.stacks import Apart, capacity, stackable_now, warn_of_fault, why_alone
+from skdeep.model_selection.stacks import CannotStack, capacity, stackable_now, warn_of_fault, why_alone
 from skdeep.model_selection.trainees import methods_of, only_asks, scorers_of
 
 #: Parameters in which the candidates of a grid of exact solutions may differ.
@@ -132,7 +132,7 @@ def _is_plain(tasks: list[Task]) -> bool:
         return False
     if estimator.calibration == "sigmoid" or not only_asks(options["scorer"]):
         return False
-    if estimator.calibration is not None and not _asks_for_labels(options["scorer"], estimator):
+    if estimator.calibration is not None and not asks_for_labels(options["scorer"], estimator):
         return False  # a temperature changes probabilities
     if set(options["fit_params"] or {}) - {f"{prefix_of(first.estimator)}sample_weight"}:
         return False
@@ -174,7 +174,7 @@ class _Grid:
         if isinstance(estimator, Pipeline):
             prefix = prefix_of(estimator)
             if not all(name.startswith(prefix) for name in varied):
-                raise Apart("Steps before the model differ.")
+                raise CannotStack("Steps before the model differ.")
             varied = {name.removeprefix(prefix) for name in varied}
             scaling = Scaling.of(estimator)
             assert scaling is not None
@@ -213,7 +213,7 @@ class _Grid:
             members = self._members(rows)
             watched = self._hold_out(rows, members) if leader.early_stopping else []
             if not exact and any(recipe.batch_rows >= member.n_rows(rows.problem) for member in members):
-                raise Apart("Equal rows may be merged.")
+                raise CannotStack("Equal rows may be merged.")
             with at_most(1) if exact else threads_for(n_params * recipe.batch_rows):
                 network = self._network(rows, recipe, members)
                 monitor = None
@@ -226,7 +226,7 @@ class _Grid:
                 if not exact:
                     self._look_at_end(recipe, network, members, parts)
                 if any(member.progress.error is not None for member in members):
-                    raise Apart("A model has failed.")
+                    raise CannotStack("A model has failed.")
                 trained = time.time()
                 found = zip(*(member.progress.params or [] for member in members), strict=True)
                 scores = rows.scores(network.with_params([torch.cat(tensors) for tensors in found]))
@@ -235,9 +235,9 @@ class _Grid:
                 elif recipe.dtype is torch.float64:  # as predictions are
                     marks = rows.asked(leader, scorer, scores, weighs)
                 else:
-                    raise Apart("Predictions are more exact than scores in training.")
+                    raise CannotStack("Predictions are more exact than scores in training.")
                 return marks, members, recipe.solver, trained
-        except Apart:
+        except CannotStack:
             return None
 
     # ---- whether the fits of all splits are of one kind -----------------------------------------------------------
@@ -248,51 +248,51 @@ class _Grid:
         return n_models * self.candidates[0]._n_params(rows.problem.source.shape[1], recipe.n_outputs)
 
     def _check_size(self, X: Any, y: Any, rows: GridRows, recipe: Recipe) -> None:
-        """Raise `Apart` where the models are too many."""
+        """Raise `CannotStack` where the models are too many."""
         n_models = len(rows.splits) * len(self.candidates)
         n_scores = n_models * recipe.n_outputs * len(rows.problem.codes)
         if n_scores > _MAX_SCORES or n_models > capacity(self.candidates[0], X, y):
-            raise Apart("The memory does not hold all models.")
+            raise CannotStack("The memory does not hold all models.")
 
     def _check_solver(self, X: Any, rows: GridRows, recipe: Recipe, scorer: Callable) -> None:
-        """Raise `Apart` where the solver would be told something else by each split, or by what is asked of its end."""
+        """Raise `CannotStack` where the solver would be told something else by each split, or by what scorers ask."""
         leader = self.candidates[0]
         if self.scaling is not None and not self.scaling.suits(X, rows.problem, leader, recipe):
-            raise Apart("Steps before the model change more than its variables.")
+            raise CannotStack("Steps before the model change more than its variables.")
         if _is_exact(recipe) and leader.early_stopping:
-            raise Apart("What is held out, steps of all rows are looked at by.")
+            raise CannotStack("What is held out, steps of all rows are looked at by.")
         if recipe.solver != "lbfgs" and hasattr(leader, "delta_"):
-            raise Apart("The loss follows from a split's targets.")
+            raise CannotStack("The loss follows from a split's targets.")
         is_double = float_dtype(rows.problem.source) == np.float64
-        if _is_exact(recipe) and not (is_double or _asks_for_labels(scorer, leader)):
-            raise Apart("Predictions are rounded, which scores of more than labels show.")
+        if _is_exact(recipe) and not (is_double or asks_for_labels(scorer, leader)):
+            raise CannotStack("Predictions are rounded, which scores of more than labels show.")
 
     def _check_exact(self, recipe: Recipe, parts: list[Problem]) -> None:
-        """Raise `Apart` where not each fit would be an exact solution in float64 on the CPU."""
+        """Raise `CannotStack` where not each fit would be an exact solution in float64 on the CPU."""
         leader = self.candidates[0]
         last = leader._recipe(parts[-1], False, False)
         same = (last.solver, last.newton_params) == (recipe.solver, recipe.newton_params)
         is_double = recipe.dtype is torch.float64 and recipe.device.type == "cpu"
         if not (same and is_double and self.varied <= _FREE and isinstance(leader, LinearModel)):
-            raise Apart("Not each fit is an exact solution of a linear model.")
+            raise CannotStack("Not each fit is an exact solution of a linear model.")
 
     def _check_steps(self, recipe: Recipe, rows: GridRows, n_params: int) -> None:
-        """Raise `Apart` where not each fit would take the same steps of mini-batches, or these do not pay in one stack.
+        """Raise `CannotStack` where fits would take other steps of mini-batches, or these do not pay in one stack.
 
         Columns are told apart by where values are missing.
         """
         leader, parts = self.candidates[0], rows.parts
         free = stackable_now(leader)
         if not self.varied <= free or any(stackable_now(candidate) != free for candidate in self.candidates):
-            raise Apart("Candidates differ in more than models of a stack may.")
+            raise CannotStack("Candidates differ in more than models of a stack may.")
         if rows.weight is not None or any(candidate.class_weight is not None for candidate in self.candidates):
-            raise Apart("Rows have weights, by which they are divided and drawn.")
+            raise CannotStack("Rows have weights, by which they are divided and drawn.")
         if recipe.device.type == "cpu" and (n_params > _MAX_PARAMS or self.n_workers > 1):
-            raise Apart("Stacks of each split take less time.")
+            raise CannotStack("Stacks of each split take less time.")
         if sparse.issparse(parts[0].source) or len(parts[0].placed(*_place(recipe)).missing):
-            raise Apart("Rows are sparse, or have missing values.")
+            raise CannotStack("Rows are sparse, or have missing values.")
         if len({steps_of(leader._recipe(part, False, False)) for part in parts}) > 1:
-            raise Apart("Steps follow from a split's rows.")
+            raise CannotStack("Steps follow from a split's rows.")
 
     # ---- the training ---------------------------------------------------------------------------------------------
 
@@ -316,7 +316,7 @@ class _Grid:
             training = [train for train, _ in rows.splits]
             network = self.scaling.seen_through(recipe, rows.problem, network, members, training)
         if recipe.solver == "lbfgs" and not has_exact_solver(recipe, rows.problem, network):
-            raise Apart("These rows, or this objective, have no exact solver.")
+            raise CannotStack("These rows, or this objective, have no exact solver.")
         return network
 
     def _hold_out(self, rows: GridRows, members: list[Member]) -> list[Problem]:
@@ -327,7 +327,7 @@ class _Grid:
             fraction, seed = leader.validation_fraction, own[0].state.split_seed
             index, weight, held_out = rows.problem.take(train).split(seed, fraction, False, leader.classes_)
             if weight is not None or held_out is None:
-                raise Apart("Rows are divided by their weight.")
+                raise CannotStack("Rows are divided by their weight.")
             check_scoring(leader, held_out)
             index = train[index]
             for member in own:
@@ -353,7 +353,7 @@ def _is_accuracy(scorer: Callable, estimator: Any) -> bool:
     return is_plain and not isinstance(estimator, BaseTorchRegressor)
 
 
-def _asks_for_labels(scorer: Callable, estimator: Any) -> bool:
+def asks_for_labels(scorer: Callable, estimator: Any) -> bool:
     """Say whether a scorer asks for nothing but the classes that are predicted."""
     if isinstance(estimator, BaseTorchRegressor):
         return False

@@ -25,7 +25,7 @@ from skdeep.estimators.linear import LinearModel
 from skdeep.estimators.regression import BaseTorchRegressor
 from skdeep.fitting.losses import suited_delta
 from skdeep.model_selection.quick_scores import quickly
-from skdeep.model_selection.stacks import MAX_IN_ONE_ARRAY, Apart
+from skdeep.model_selection.stacks import MAX_IN_ONE_ARRAY, CannotStack
 
 #: Rows to train on, and to test.
 Split = tuple[np.ndarray, np.ndarray]
@@ -46,41 +46,41 @@ class GridRows:
 
     @classmethod
     def of(cls, candidates: list, X: Data, target: tuple[Data, Any], splits: Sequence[Split]) -> GridRows:
-        """Validate the rows once for all splits; raise `Apart` where a split would find something else in them."""
+        """Validate the rows once for all splits; raise `CannotStack` where a split would find others in them."""
         leader = candidates[0]
         problem = encode([leader], X, *target, going_on=False, incremental=False)
         weight = problem.sample_weight
         problem = replace(problem, sample_weight=None, class_weight=None)  # which follow from a split's rows
         if problem.codes.ndim != 1:
-            raise Apart("Labels are several.")
+            raise CannotStack("Labels are several.")
         if any(getattr(getattr(leader, "_categories", None), "pools", ())):
-            raise Apart("Which levels are rare, each split says for itself.")
+            raise CannotStack("Which levels are rare, each split says for itself.")
         splits = [(np.asarray(train), np.asarray(test)) for train, test in splits]
         if any(part.dtype.kind not in "iu" for split in splits for part in split):
-            raise Apart("Splits are masks.")
+            raise CannotStack("Splits are masks.")
         if not isinstance(leader, LinearModel) and not _have_all_levels(leader, problem, splits):
-            raise Apart("Networks draw weights for levels that there are; a linear model's of others are zero.")
+            raise CannotStack("Networks draw weights for levels that there are; a linear model's of others are zero.")
         if isinstance(leader, BaseTorchRegressor):
             if _has_units(leader) and any(one.alpha == "auto" for one in candidates):
-                raise Apart("The strength of the penalty follows from a split's targets.")
+                raise CannotStack("The strength of the penalty follows from a split's targets.")
         elif any(len(np.unique(problem.codes[train])) < len(leader.classes_) for train, _ in splits):
-            raise Apart("A split lacks a class.")
+            raise CannotStack("A split lacks a class.")
         if weight is not None and (hasattr(leader, "delta_") or not weight.all()):
-            raise Apart("The loss follows from a split's weights, or some rows count for nothing.")
+            raise CannotStack("The loss follows from a split's weights, or some rows count for nothing.")
         return cls(problem, splits, _stretches(leader, problem, splits), weight)
 
     def in_own_units(self, leader: Any, y: Data) -> GridRows:
         """Put the rows of the splits one after the other, each split's targets in their own unit."""
         problem, splits = self.problem, self.splits
         if leader.early_stopping:
-            raise Apart("The unit of targets matters to what is watched.")
+            raise CannotStack("The unit of targets matters to what is watched.")
         if type(problem.source) is not np.ndarray or self.weight is not None:
-            raise Apart("Rows are no array, or have weights.")
+            raise CannotStack("Rows are no array, or have weights.")
         if type(leader._loss(1)) not in WITHOUT_UNIT or hasattr(leader, "delta_"):
-            raise Apart("A loss that knows of a unit, or of an output, is another one for each split.")
+            raise CannotStack("A loss that knows of a unit, or of an output, is another one for each split.")
         index = np.concatenate([rows for split in splits for rows in split])
         if index.size * problem.source.shape[1] > MAX_IN_ONE_ARRAY:
-            raise Apart("The rows of all splits are too many.")
+            raise CannotStack("The rows of all splits are too many.")
         values = leader._coded((y, None), problem.source, "y", new=False)[2]
         scales = [leader._measure_targets(values[train], None) for train, _ in splits]
         target = [scale.forth(values[np.concatenate(split)]) for scale, split in zip(scales, splits, strict=True)]
@@ -116,7 +116,7 @@ class GridRows:
                 of_class = class_weight_of_rows(settings[j], leader.classes_, labels, codes[train], own)
             product = of_class if own is None else own if of_class is None else own * of_class
             if product is not None and not product.all():
-                raise Apart("A class counts for nothing.")
+                raise CannotStack("A class counts for nothing.")
             found[j] = product if product is None else _spread(product, train, len(codes))
         return [found[settings.index(setting)] for setting in settings]
 
@@ -178,11 +178,13 @@ def _stretches(leader: Any, problem: Problem, splits: list[Split]) -> list[float
     if not hasattr(leader, "delta_"):
         return [1.0] * len(splits)
     if not isinstance(leader, LinearModel) or leader.penalty not in ("l2", None) or problem.target.shape[1] > 1:
-        raise Apart("The loss follows from a split's targets.")
+        raise CannotStack("The loss follows from a split's targets.")
     values = leader._target_scale.back(problem.target)
     return [suited_delta(values[train], None) / leader.delta_ for train, _ in splits]
 
 
 def _plain(mark: Any) -> Any:
-    """Make plain numbers of what a scorer gives; one that has failed gives none, which raises."""
-    return {name: float(value) for name, value in mark.items()} if isinstance(mark, dict) else float(mark)
+    """Make numbers of what a scorer gives, some of which know why they are none; what has failed otherwise raises."""
+    if isinstance(mark, dict):
+        return {name: _plain(value) for name, value in mark.items()}
+    return mark if isinstance(mark, float) else float(mark)

@@ -11,6 +11,7 @@ import numpy as np
 from sklearn import model_selection as splitters
 from sklearn.model_selection import check_cv
 
+from skdeep.model_selection.choice import metrics_of, split_scores
 from skdeep.model_selection.comparison import Comparison
 
 #: Splitters whose test sets are all rows.
@@ -35,7 +36,8 @@ def compare_past(
             f"Contestant {strangers[0]!r} is to be trained, and others are scores that are there. Pass scores of all: "
             f"cross_validate(estimator, X, y, cv=...) for {strangers[0]!r}."
         )
-    found = {str(name): _scores_of(str(name), one) for name, one in contestants.items()}
+    contestants = {str(name): one for name, one in contestants.items()}
+    found = {name: _scores_of(name, one) for name, one in contestants.items()}
     metrics = [metric for metric in found[reference] if all(metric in scores for scores in found.values())]
     if scoring is not None:
         asked = [scoring] if isinstance(scoring, str) else list(scoring)
@@ -48,8 +50,11 @@ def compare_past(
     lengths = {name: len(scores[metrics[0]]) for name, scores in found.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"The contestants have scores of different numbers of splits: {lengths}. Use the same splits.")
-    seconds = {key: {str(n): _seconds(one, key, lengths[str(n)]) for n, one in contestants.items()} for key in _SECONDS}
-    ratio = _test_ratio(contestants, cv, data, lengths[reference])
+    n_splits = lengths[reference]
+    fit_time, score_time = (
+        {name: _seconds(one, key, n_splits) for name, one in contestants.items()} for key in ("fit_time", "score_time")
+    )
+    ratio = _test_ratio(contestants, cv, data, n_splits)
     scores = {metric: {name: found[name][metric] for name in found} for metric in metrics}
     notes = [
         f"The scores of {name} are of the best of {len(one.cv_results_['params'])} candidates, which was chosen by "
@@ -59,11 +64,7 @@ def compare_past(
     ]
     if not all("indices" in one for one in contestants.values() if isinstance(one, Mapping)) or notes:
         notes.append("That all scores come from the same splits could not be checked; pairs depend on it.")
-    return Comparison(list(found), reference, scores, seconds["fit"], seconds["score"], ratio, {}, notes=notes)
-
-
-#: What seconds are kept of.
-_SECONDS = ("fit", "score")
+    return Comparison(list(found), reference, scores, fit_time, score_time, ratio, {}, notes=notes)
 
 
 def _scores_of(name: str, past: Any) -> dict[str, np.ndarray]:
@@ -79,19 +80,15 @@ def _scores_of(name: str, past: Any) -> dict[str, np.ndarray]:
         if not hasattr(past, "best_index_"):
             raise ValueError(f"The search {name!r} has no best candidate; fit it with refit, the name of a metric.")
         results = past.cv_results_
-        metrics = [key.removeprefix("mean_test_") for key in results if key.startswith("mean_test_")]
-        scores = {
-            metric: [results[f"split{i}_test_{metric}"][past.best_index_] for i in range(past.n_splits_)]
-            for metric in metrics
-        }
+        scores = {metric: split_scores(results, metric)[:, past.best_index_] for metric in metrics_of(results)}
     return {metric: np.atleast_1d(np.asarray(values, dtype=float)) for metric, values in scores.items()}
 
 
 def _seconds(past: Any, key: str, n_splits: int) -> np.ndarray:
     """Take the seconds of all splits; of a search, which keeps no more of them, their mean."""
     if isinstance(past, Mapping):
-        return np.asarray(past.get(f"{key}_time", np.full(n_splits, np.nan)), dtype=float)
-    return np.asarray(past.cv_results_[f"mean_{key}_time"][past.best_index_], dtype=float).reshape(1)
+        return np.asarray(past.get(key, np.full(n_splits, np.nan)), dtype=float)
+    return np.asarray(past.cv_results_[f"mean_{key}"][past.best_index_], dtype=float).reshape(1)
 
 
 # ---- how large the test sets are -------------------------------------------------------------------------------------
@@ -128,20 +125,21 @@ def ratio_of(splits: list[tuple[np.ndarray, np.ndarray]]) -> float:
 
 def _common_indices(contestants: Mapping[str, Any]) -> list[tuple[np.ndarray, np.ndarray]] | None:
     """Take the splits' indices from results that have them; raise an error if these are not the same."""
-    found: list[tuple[np.ndarray, np.ndarray]] | None = None
-    first = ""
-    for name, one in contestants.items():
-        if not (isinstance(one, Mapping) and "indices" in one):
-            continue
-        own = list(zip(one["indices"]["train"], one["indices"]["test"], strict=True))
-        if found is None:
-            found, first = own, name
-        if len(own) != len(found) or not all(map(np.array_equal, chain(*own), chain(*found))):
+    known = {
+        name: list(zip(one["indices"]["train"], one["indices"]["test"], strict=True))
+        for name, one in contestants.items()
+        if isinstance(one, Mapping) and "indices" in one
+    }
+    if not known:
+        return None
+    first, splits = next(iter(known.items()))
+    for name, own in known.items():
+        if len(own) != len(splits) or not all(map(np.array_equal, chain(*own), chain(*splits))):
             raise ValueError(
                 f"The scores of {first!r} and {name!r} come from different splits, so that they are no pairs. Pass the "
                 "same splitter with an integer random_state to both."
             )
-    return found
+    return splits
 
 
 def _check_number(known: int, n_splits: int) -> None:

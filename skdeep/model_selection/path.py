@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, clone
 
 from skdeep.compat.sklearn import _check_method_params
 from skdeep.data.inputs import Data, dense
-from skdeep.model_selection.choice import one_standard_error
+from skdeep.model_selection.choice import one_standard_error, split_scores, standard_error
 from skdeep.model_selection.evaluation import draw_seed, final_step, fit_candidates, prefix_of, share_seed
 from skdeep.model_selection.search import GridSearchCV
 
@@ -54,7 +54,7 @@ class RegularizationPath:
     @property
     def standard_error(self) -> np.ndarray:
         """Standard error of the mean over the splits, (n_alphas,)."""
-        return self.scores.std(axis=1, ddof=1) / np.sqrt(self.scores.shape[1])
+        return standard_error(self.scores.T)
 
 
 def regularization_path(
@@ -118,7 +118,7 @@ def regularization_path(
         estimator, {name: alphas}, cv=cv, scoring=scoring, n_jobs=n_jobs, refit=False, error_score="raise"
     )
     search.fit(X, y, **({} if groups is None else {"groups": groups}), **fit_params)
-    results, n_splits = search.cv_results_, search.n_splits_
+    results = search.cv_results_
     candidates = [clone(estimator).set_params(**{name: alpha}) for alpha in alphas]
     share_seed(candidates, draw_seed())
     routed = search._get_routed_params_for_fit(_check_method_params(X, params=fit_params))
@@ -132,7 +132,7 @@ def regularization_path(
         candidates,
         np.stack([dense(final.coef_) for final in finals]) if linear else None,
         np.stack([dense(final.intercept_) for final in finals]) if linear else None,
-        np.column_stack([results[f"split{i}_test_score"] for i in range(n_splits)]),
+        split_scores(results, "score").T,
         int(results["rank_test_score"].argmin()),
         one_standard_error(results, complexity=name),
     )

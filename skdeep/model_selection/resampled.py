@@ -18,6 +18,7 @@ from skdeep.data.inputs import Data
 from skdeep.data.problem import Problem
 from skdeep.data.scaling import unit_of_short_rows
 from skdeep.data.state import RandomSource, TrainingState
+from skdeep.engine.losses import SquaredError
 from skdeep.engine.networks import Linear
 from skdeep.engine.penalties import L1, L2, ElasticNet, NoPenalty
 from skdeep.engine.per_model import to_numpy64
@@ -35,6 +36,7 @@ from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.solving import penalty_of, solve
 from skdeep.fitting.starts import new_progress
 from skdeep.fitting.variables import Variables, rows_of
+from skdeep.model_selection.separation import lack_optimum
 
 #: Values of all models' second derivatives of the loss that are computed at a time.
 _MAX_VALUES = 4 * MAX_VALUES
@@ -54,6 +56,8 @@ class Trainer:
     recipe: Recipe
     n_models: int = 0  # trained so far
     n_unfinished: int = 0  # that have not reached their optimum
+    n_endless: int = 0  # that have none
+    has_optimum: bool = True  # whether the first one has
     first: Linear | None = None  # the model that was trained first, where the others begin
     near: Near | None = None  # what solves for models that are near it, if anything does
 
@@ -91,8 +95,13 @@ class Trainer:
         if self.first is None:
             self.first = self._trained(weights[:1])
             self.near = None if self.n_unfinished else Near.of(self.recipe, self.problem, self.model, self.first)
-            # it is solved again, to as many digits as the others, which begin there
-            return learned(self.first) if self.near is None else self.near.come_to_optimum(weights[0])
+            found = learned(self.first)
+            if self.near is not None:  # it is solved again, to as many digits as the others, which begin there
+                found, arrived = self.near.come_to_optimum(weights[0])
+                self.n_endless = self.near.count_endless(found, weights, arrived)
+            if self.n_endless:  # as has each part of the rows
+                self.near, self.has_optimum = None, False
+            return found
         if self.near is None:
             return learned(self._trained(weights))
         (coef, intercept), arrived = self.near.refit(weights, only_a_step)
@@ -100,6 +109,7 @@ class Trainer:
         if not arrived.all():
             rest = np.flatnonzero(~arrived)
             coef[rest], intercept[rest] = learned(self._trained(weights[rest]))
+        self.n_endless += self.near.count_endless((coef, intercept), weights, arrived)
         return coef, intercept
 
     def _trained(self, weights: np.ndarray) -> Linear:
@@ -122,6 +132,8 @@ class Trainer:
                 raise divergence(member.progress.error)
         self.n_models += len(members)
         self.n_unfinished += sum(member.progress.stopped is None for member in members)
+        if self.near is None and not penalty_of(recipe, problem, members).alpha.any():
+            self.n_endless += sum(map(_are_told_apart, members)) if type(recipe.loss) is not SquaredError else 0
         found = zip(*(member.progress.params or [] for member in members), strict=True)
         params = [torch.cat(tensors) for tensors in found]
         if recipe.loss.shift_invariant and len(params) > 1:  # of all shifts, a fit's: by the means of its own rows
@@ -147,7 +159,16 @@ class Trainer:
         return np.stack([own * class_weight_of_rows(*of_classes, own) for own in weights])
 
     def warn(self) -> None:
-        """Warn of models that are on their way still."""
+        """Warn of models that are on their way still, or that have nowhere to arrive at."""
+        if self.n_endless:
+            which = f"{self.n_endless} of {self.n_models} resamples" if self.has_optimum else "all rows"
+            warnings.warn(
+                f"In {which}, columns tell some classes apart without an error, so that there is no one optimum "
+                "without a penalty: coefficients are where training has ended, and intervals of them mean nothing. Use "
+                "a penalty, or leave out such columns.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
         if self.n_unfinished:
             warnings.warn(
                 f"{self.n_unfinished} of {self.n_models} models have not reached their optimum within "
@@ -156,6 +177,13 @@ class Trainer:
                 ConvergenceWarning,
                 stacklevel=3,
             )
+
+
+def _are_told_apart(member: Member) -> bool:
+    """Tell whether the loss is less than any single row on the wrong side would cost."""
+    assert member.weight is not None
+    least = member.weight[member.weight > 0].min() / member.weight.sum()
+    return member.progress.loss_curve[-1] < np.log(2) * least
 
 
 def _member(model: LinearClassifier, weight: np.ndarray | None = None) -> Member:
@@ -223,8 +251,8 @@ class Near:
             return self.around.refit(shares, rho, finer=only_a_step)
         return refit(self.rows, self.loss, shares, rho, self.start, only_a_step)
 
-    def come_to_optimum(self, weight: np.ndarray) -> Found:
-        """Let models begin at the optimum for a weight (n,), if it is found; return where they do."""
+    def come_to_optimum(self, weight: np.ndarray) -> tuple[Found, np.ndarray]:
+        """Let models begin at the optimum for a weight (n,), if it is found; return where they do, and whether."""
         if self.smooth and is_large(self.rows, self.loss):
             (share,), (rho,), _ = self.objectives(weight[None])
             tol = self.member.progress.tol * self.recipe.loss.slope
@@ -232,7 +260,21 @@ class Near:
         params, arrived = self.solved(weight[None])
         if arrived[0]:
             self.start = params[0]
-        return self.coefficients(self.start[None])
+        return self.coefficients(self.start[None]), arrived
+
+    def count_endless(self, found: Found, weights: np.ndarray, arrived: np.ndarray) -> int:
+        """Count the models of weights (K, n) that have no optimum, of those that may not have arrived at one."""
+        unsure = np.flatnonzero(~arrived | (self.around is not None))
+        if not len(unsure):
+            return 0
+        shares, rho, kappa = self.objectives(weights[unsure])
+        if rho.any() or kappa.any():
+            return 0
+        (coef, intercept), variables = (values[unsure] for values in found), self.variables
+        params = [coef / variables.scale]
+        if variables.intercept:
+            params.append((intercept + coef @ variables.center)[:, :, None])
+        return int(lack_optimum(self.rows, self.loss, shares, np.concatenate(params, axis=2)).sum())
 
     def objectives(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Compute what objectives differ in: shares (K, n) of the rows, and penalties (K, D), squares and L1 norms."""

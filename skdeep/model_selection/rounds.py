@@ -15,9 +15,11 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from skdeep.compat.sklearn import _fit_and_score
 from skdeep.data.inputs import Data
+from skdeep.estimators.linear import LinearModel
 from skdeep.model_selection.backend import stacked
 from skdeep.model_selection.evaluation import StackingWarning, are_alike, final_step, prefix_of
 from skdeep.model_selection.fronts import Passed, front_of, in_one_array, is_network, pass_front, shared_fronts
+from skdeep.model_selection.grid import asks_for_labels
 from skdeep.model_selection.plain import as_numbers, fit_and_score_plain, is_finite, is_plain, without_checks
 from skdeep.model_selection.scaled import Scaling
 from skdeep.model_selection.stacks import stackable_now, why_alone
@@ -94,8 +96,8 @@ def _round(
     # of one worker, without joblib, a call of which takes half as long as some fits
     is_here = joblib.effective_n_jobs(workers["n_jobs"]) == 1 and not workers["verbose"]
     through = _behind_fronts(contestants, fronts, X, y, splits, {} if is_here else workers)
-    whole = _with_parameters(contestants)
-    finals = _with_parameters({name: final_step(contestants[name]) for group in fronts for name in group})
+    whole = _with_parameters(contestants, scorer)
+    finals = _with_parameters({name: final_step(contestants[name]) for group in fronts for name in group}, scorer)
     are_plain = {id(estimator): is_plain(estimator) for estimator, _ in [*whole.values(), *finals.values()]}
     numbers = as_numbers(X, y, scorer)
     numbers_are_finite = is_finite(numbers[0])
@@ -156,12 +158,18 @@ def _behind_fronts(
 # ---- who trains together ---------------------------------------------------------------------------------------------
 
 
-def _with_parameters(contestants: dict[str, Any]) -> dict[str, tuple[Any, dict | None]]:
-    """Express contestants that may share a stack as one estimator and the parameters in which they differ from it."""
+def _with_parameters(contestants: dict[str, Any], scorer: Callable) -> dict[str, tuple[Any, dict | None]]:
+    """Express contestants that may share a stack as one estimator and the parameters in which they differ from it.
+
+    Of several penalties, each of a linear model begins where a stronger one ended, and ends elsewhere within its
+    tolerance than alone: labels hardly show it, other scores do.
+    """
     found: dict[str, tuple[Any, dict | None]] = {}
     kinds: list[Any] = []
     for name, contestant in contestants.items():
-        for kind in kinds:
+        final = final_step(contestant)
+        shows = isinstance(final, LinearModel) and not asks_for_labels(scorer, final)
+        for kind in [] if shows else kinds:
             parameters = _parameters_from(kind, contestant)
             if parameters is not None:
                 found[name] = kind, parameters

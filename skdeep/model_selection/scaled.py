@@ -27,7 +27,7 @@ from skdeep.estimators.linear import LinearModel
 from skdeep.fitting.recipe import Member, Recipe, total_weights, values
 from skdeep.fitting.settings import FULL_BATCH
 from skdeep.model_selection.plain import without_checks
-from skdeep.model_selection.stacks import Apart
+from skdeep.model_selection.stacks import CannotStack
 
 #: Sizes of scaled columns below which a penalty might take them for nothing.
 _SMALL = 1e-3
@@ -73,10 +73,10 @@ class Scaling:
     ) -> Linear:
         """Put the steps, fitted to the training rows of each split, in front of a network of models on the rows as are.
 
-        Raise `Apart` where what the penalty says of columns is lost.
+        Raise `CannotStack` where what the penalty says of columns is lost.
         """
         if network.frame is not None or network.center is None or network.scale is None:
-            raise Apart("Columns are not centred and scaled, or lose digits.")
+            raise CannotStack("Columns are not centred and scaled, or lose digits.")
         fixed = ~np.isnan(values(members, "alpha"))
         if not fixed.any() or self.scaler is None:
             return network
@@ -84,7 +84,7 @@ class Scaling:
         factors = np.repeat(factors, len(members) // len(splits), axis=0)
         sizes, constant = sizes_of([member.state.columns for member in members], True)
         if (np.where(constant, 1.0, sizes * factors) < _SMALL).any():
-            raise Apart("The penalty might take a scaled column for nothing.")
+            raise CannotStack("The penalty might take a scaled column for nothing.")
         total = total_weights(problem, members)
         ridge = recipe.penalty(members, total, total).curvature()
         root = np.sqrt((ridge if ridge.ndim == 1 else ridge.max(1)) / recipe.judged_by.curvature(recipe.n_outputs))

@@ -39,7 +39,7 @@ MAX_IN_ONE_ARRAY = 1 << 24
 _FAULTS = (AssertionError, AttributeError, LookupError, NameError)
 
 
-class Apart(Exception):
+class CannotStack(Exception):
     """Raised where models cannot be one stack; its message says why."""
 
 

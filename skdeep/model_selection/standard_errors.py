@@ -20,6 +20,7 @@ from skdeep.fitting.torch_settings import own_settings
 from skdeep.model_selection.bootstrap import exact_clone, names_of
 from skdeep.model_selection.intervals import check_confidence
 from skdeep.model_selection.resampled import Near, Trainer
+from skdeep.model_selection.separation import flat, flat_hessian
 
 _KINDS = ("sandwich", "hessian")
 #: The gradient at the optimum that errors are taken at, at most.
@@ -156,6 +157,8 @@ def standard_errors(
         trainer = Trainer.of(model, X, y, sample_weight)
         ones = np.ones((1, len(trainer.problem.codes)))
         trainer.train(ones)
+        if not trainer.has_optimum:
+            raise ValueError(_NO_CURVATURE)
         if not trainer.n_unfinished and (trainer.near is None or not trainer.near.smooth):
             raise ValueError(
                 "Standard errors follow from the curvature of a smooth objective that is solved exactly on the CPU, "
@@ -185,30 +188,19 @@ def _covariance(near: Near, weight: np.ndarray, kind: str) -> tuple[np.ndarray, 
     C, D = params[0].shape
     scores = rows.scores(params)
     at = loss.at(scores)
-    second, (i, j) = loss.second(scores, at)[0] * weight, pairs(C)
-    hessian = np.zeros((C, C, D, D))
-    if loss.separable:
-        hessian[np.arange(C), np.arange(C)] = rows.gram(second)
-    else:
-        hessian[...] = rows.gram(second)[of_both(C)].reshape(C, C, D, D)
-    hessian[np.arange(C), np.arange(C)] += np.diag(weight.sum() * rho[0])
+    hessian = flat_hessian(rows, loss, loss.second(scores, at)[0] * weight)
+    hessian += np.diag(np.tile(weight.sum() * rho[0], C))
     basis = np.kron(contrasts(C) if loss.shift_invariant else np.eye(C), np.eye(D))
-    inverse = basis @ _inverse(basis.T @ _flat(hessian) @ basis) @ basis.T
+    inverse = basis @ _inverse(basis.T @ hessian @ basis) @ basis.T
     if kind == "sandwich":
-        pull, n = at.gradient[0] * weight, np.count_nonzero(weight)
+        (i, j), pull, n = pairs(C), at.gradient[0] * weight, np.count_nonzero(weight)
         spread = rows.gram(pull[i] * pull[j])[of_both(C)].reshape(C, C, D, D)
         mean = rows.back(pull) / n
         spread = spread - n * mean[:, None, :, None] * mean[None, :, None, :]
-        inverse = inverse @ _flat(spread) @ inverse
+        inverse = inverse @ flat(spread) @ inverse
     coef, intercept = near.coefficients(params)
     onto = _onto_columns(near, C, D)
     return coef[0], intercept[0], np.einsum("ij,cjdk,lk->cidl", onto, inverse.reshape(C, D, C, D), onto)
-
-
-def _flat(blocks: np.ndarray) -> np.ndarray:
-    """Make a matrix (C D, C D) of blocks (C, C, D, D)."""
-    C, _, D, _ = blocks.shape
-    return blocks.transpose(0, 2, 1, 3).reshape(C * D, C * D)
 
 
 _NO_CURVATURE = (

@@ -14,8 +14,9 @@ _WRITTEN = {
     "comma": (".", ",", r"[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?"),
     "point": (",", ".", r"[+-]?(\d+|\d{1,3}(,\d{3})+)(\.\d+)?"),
 }
-#: What may stand around a number, or part its thousands, and says nothing of it; a date.
+#: What may stand around a number, or part its thousands, and says nothing of it; a unit, if it is one for all; a date.
 _AROUND = r"^[$€£¥]\s?|\s?[$€£¥%]$|(?<=\d)[ '\u00a0\u202f](?=\d{3})"
+_UNIT = r"(?<=[\d.,])\s?([^\W\d_]\D*\d?|°.*)$"
 _DATE = r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}).*"
 #: How many values of a column are looked at.
 _LOOKED_AT = 1000
@@ -41,9 +42,13 @@ def read(path: Path, encoding: str = "utf-8") -> tuple[Any, list[str]]:
     try:
         (heading,) = pandas.read_csv(path, sep="\x00", header=None, nrows=1, encoding=encoding, dtype=str).iloc[0]
         separator = max(_SEPARATORS, key=str(heading).count)
-        table = pandas.read_csv(path, sep=separator, encoding=encoding)
+        options: dict[str, Any] = {"sep": separator, "encoding": encoding, "skipinitialspace": True}
+        headings = pandas.read_csv(path, header=None, nrows=1, dtype=str, **options).iloc[0].str.strip()
+        table = pandas.read_csv(path, **options)
         if separator != "," and any(_has_decimal_commas(table[name]) for name in table.columns):
-            table = pandas.read_csv(path, sep=separator, encoding=encoding, decimal=",")
+            table = pandas.read_csv(path, decimal=",", **options)
+    except pandas.errors.EmptyDataError as error:
+        raise ValueError(f"{path} is empty.") from error
     except (UnicodeError, LookupError) as error:
         raise ValueError(f"{path} is not text in {encoding} ({error}). Try --encoding latin-1, or utf-16.") from error
     except pandas.errors.ParserError as error:
@@ -51,6 +56,11 @@ def read(path: Path, encoding: str = "utf-8") -> tuple[Any, list[str]]:
             f"{path} is not read as a table: {str(error).strip()}. Its first line must be the heading, and each line "
             "below have as many fields. Remove lines above the heading, such as titles and comments."
         ) from error
+    if twice := headings[headings.duplicated() & headings.notna()].tolist():
+        raise ValueError(
+            f"Several columns of {path} are named {twice[0]!r}: a column is known by its name. Rename them."
+        )
+    table.columns = table.columns.astype(str).str.strip()
     notes = []
     for name in table.columns:
         texts = _texts(table[name])
@@ -80,6 +90,9 @@ def _has_decimal_commas(column: Any) -> bool:
 def _numbers_of(column: Any, are_commas_decimal: bool) -> Any:
     """Make numbers of a column of texts, if all are written in one way, the likelier one first; None if not."""
     texts = column.str.strip().str.replace(_AROUND, "", regex=True)
+    units = texts.str.extract(_UNIT, expand=False).str.strip()
+    if units.notna().sum() == texts.notna().sum() and units.str.lower().nunique() == 1:
+        texts = texts.str.replace(_UNIT, "", regex=True)
     known, kinds = texts.dropna(), ("comma", "point") if are_commas_decimal else ("point", "comma")
     for thousands, decimal, pattern in (_WRITTEN[kind] for kind in kinds):
         if known.str.fullmatch(pattern).all():
@@ -120,7 +133,8 @@ def notes_of_columns(X: Any) -> list[str]:
                 "those that they are judged by."
             )
             continue
-        are_numbers = pandas.to_numeric(texts.str.replace(_MARKS, "", regex=True), errors="coerce").notna()
+        bare = texts.str.strip().str.replace(_UNIT, "", regex=True).str.replace(_MARKS, "", regex=True)
+        are_numbers = pandas.to_numeric(bare, errors="coerce").notna()
         if are_numbers.mean() > 0.5:
             other = "" if are_numbers.all() else f", but for {texts[~are_numbers].iloc[0]!r} and the like"
             notes.append(f"{name}: text of numbers{other}, taken as names. Make numbers of it, if they are.")
@@ -150,6 +164,18 @@ def row_numbers(X: Any) -> list[str]:
     return found
 
 
+def without_single_rows(X: Any, y: Any) -> tuple[Any, Any, list[str]]:
+    """Leave out rows that are the only ones of their class, with a word, if there are two other classes."""
+    single = y.map(y.value_counts()) == 1
+    if not single.any() or y[~single].nunique() < 2:
+        return X, y, []
+    rows = "1 row is" if single.sum() == 1 else f"{single.sum()} rows are"
+    note = (
+        f"{rows} left out, the only one of a class, such as {y[single].iloc[0]!r}: what is learnt of it is not judged."
+    )
+    return X[~single], y[~single], [note]
+
+
 def notes_of_classes(y: Any, n_folds: int) -> list[str]:
     """Say which classes are too few rows, or whether they may be none; raise an error if there is but one."""
     counts, notes = y.value_counts(), []
@@ -163,14 +189,16 @@ def notes_of_classes(y: Any, n_folds: int) -> list[str]:
         first = counts.index.tolist()[0]
         what = notes[0] if notes else f"The target has {len(counts)} different values, such as {first!r}."
         raise ValueError(f"No class has a row for each of {n_folds} folds. {what}")
+    if counts.iloc[1] == 1:
+        raise ValueError(
+            f"Only one class of the target, {counts.index.tolist()[0]!r}, has more than one row: what is learnt of "
+            "others cannot be judged."
+        )
     rare = counts[counts < n_folds]
     if len(rare):
-        lost = "areas under curves have no value there"
-        if rare.iloc[-1] == 1:
-            lost += ", and log-losses none where the only row of one is left out"
         notes.append(
             f"Fewer rows than folds ({n_folds}) are of {len(rare)} of {len(counts)} classes, such as "
-            f"{rare.index.tolist()[-1]!r}: some splits lack them, and {lost}. Leave out such rows, or use fewer folds "
-            "(--cv)."
+            f"{rare.index.tolist()[-1]!r}: some splits lack them, and areas under curves have no value there. Leave "
+            "out such rows, or use fewer folds (--cv)."
         )
     return notes

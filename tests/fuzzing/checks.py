@@ -34,6 +34,7 @@ _KNOWN_WARNINGS = (
     "invalid value encountered in cast",
     "overflow encountered in cast",
     "Initializing zero-element tensors is a no-op",
+    "All coefficients are zero at the optimum",
     "The scores of rows that a model was not trained on do not rise",
     "standardize=False trains on the columns of X as they are",
 )
