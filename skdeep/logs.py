@@ -166,8 +166,8 @@ class TensorBoardLogger(Callback):
         _summary_writer()
         if not isinstance(estimator, BaseTorchEstimator):
             raise TypeError(
-                f"TensorBoardLogger logs the epochs of skdeep's classifiers, got {estimator!r}. Set it on the "
-                "classifier itself: inside a pipeline, pipeline[-1].set_callbacks(logger)."
+                f"TensorBoardLogger logs the epochs of skdeep's estimators, got {estimator!r}. Set it on the "
+                "estimator itself: inside a pipeline, pipeline[-1].set_callbacks(logger)."
             )
         if self.image_shape is None:
             return

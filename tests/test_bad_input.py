@@ -165,9 +165,12 @@ BAD_X = {
     "1d": (X[:, 0], "Expected 2D array, got 1D array instead"),
     "3d": (X.reshape(N, 2, 2), "Found array with dim 3"),
     "3d tensor": (torch.tensor(X.reshape(N, 2, 2)), "Found array with dim 3"),
-    "ragged": ([[1.0, 2.0], [1.0]] * (N // 2), "inhomogeneous|sequence"),
+    "ragged": ([[1.0, 2.0], [1.0]] * (N // 2), "rows of one length"),
     "no columns": (X[:, :0], r"0 feature\(s\)"),
     "no rows": (X[:0], r"0 sample\(s\)"),
+    "structured": (np.array([*map(tuple, X)], dtype=[(name, float) for name in "abcd"]), "fields .* pandas.DataFrame"),
+    "dictionary": ({"a": X[:, :2], "b": X[:, 2:]}, r"dictionary, with the keys \['a', 'b'\].* side by side"),
+    "name of a file": ("rows.csv", "a name, 'rows.csv'"),
     "one number": (3.0, "Expected 2D array, got scalar array instead"),
 }
 
@@ -350,11 +353,12 @@ def test_sample_weight(cls, name, model_of, no_training):
 @each_estimator
 @pytest.mark.parametrize(
     "weight",
-    [{0: -1.0, 1: 1.0, 2: 1.0}, {0: np.nan, 1: 1.0, 2: 1.0}, {0: 0.0, 1: 0.0, 2: 0.0}, {0: 1.0, 9: 1.0}],
+    [{0: -1.0, 1: 1.0, 2: 1.0}, {0: np.nan, 1: 1.0, 2: 1.0}, {0: 0.0, 1: 0.0, 2: 0.0}, {0: 1.0, 9: 1.0}, [1, 2, 3]],
     ids=repr,
 )
 def test_class_weight(cls, weight, no_training):
-    refuses(make(cls, class_weight=weight), lambda model: model.fit(X, Y), ValueError, "class")
+    match = "one dictionary .* by class, such as {0: 2.0}" if isinstance(weight, list) else "class"
+    refuses(make(cls, class_weight=weight), lambda model: model.fit(X, Y), ValueError, match)
 
 
 # ---- validation data -------------------------------------------------------------------------------------------------
@@ -404,7 +408,10 @@ def test_unknown_validation_label_is_named(cls, no_training):
 def test_nothing_to_validate_on(cls, no_training):
     model = make(cls, early_stopping=True)
     y = np.r_[0, np.ones(99)].astype(int)
-    refuses(model, lambda model: model.fit(X[:100], y), ValueError, "least populated class.* 1 member.*X_val and y_val")
+    match = r"least populated class.* 1 member \(class 0\).*X_val and y_val"
+    refuses(model, lambda model: model.fit(X[:100], y), ValueError, match)
+    match = "validation set is too small. Increase 'validation_fraction'"
+    refuses(make(cls, early_stopping=True, validation_fraction=0), lambda model: model.fit(X, Y), ValueError, match)
     # the same flower twice is no more than one
     X_twice, y_twice = np.r_[X[:1], X[:100]], np.r_[0, y]
     refuses(model, lambda model: model.fit(X_twice, y_twice), ValueError, "least populated class.* 1 member")
@@ -527,8 +534,8 @@ def test_invalid_parameters(cls, params, no_training):
 
 BAD_LATER = [
     ({"solver": "sdg"}, "The 'solver' parameter"),
-    ({"solver": None}, "or an object such as SGD"),
-    ({"solver": SGD}, "or an object such as SGD"),
+    ({"solver": None}, "or an object such as skdeep.SGD"),
+    ({"solver": SGD}, "or an object such as skdeep.SGD"),
     ({"solver": SGD(momentum=5)}, "The 'momentum' parameter of SGD"),
     ({"solver": SGD(learning_rate="linear")}, "The 'learning_rate' parameter of SGD"),
     ({"solver": Adam(beta_1=1.0)}, "The 'beta_1' parameter of Adam"),

@@ -30,6 +30,7 @@ from skorch.callbacks import (
     Freezer,
     GradientNormClipping,
     Initializer,
+    InputShapeSetter,
     LoadInitState,
     LRScheduler,
     MlflowLogger,
@@ -637,6 +638,23 @@ def test_a_callback_that_raises_leaves_the_estimator_as_it_was():
     with pytest.raises(RuntimeError, match="no more"):
         model.fit(X[:, :5], Y % 2)
     assert {**vars(model), "callbacks": None} == before
+
+
+def test_scores_come_to_who_takes_all_that_comes():
+    shapes = []
+
+    class Looks(Callback):
+        def on_batch_end(self, net, **kwargs):
+            shapes.append((kwargs["y_pred"].shape, kwargs["training"]))
+
+    make(callbacks=[Looks()], max_iter=1).fit(X, Y, X_val=X_VAL, y_val=Y_VAL)
+    assert shapes[-1] == ((len(X_VAL), 10), False) and len(shapes) > 2
+    assert sum(shape[0] for shape, training in shapes if training) == len(X)
+
+
+def test_the_module_is_not_made_anew_for_a_callback():
+    with pytest.raises(ValueError, match=r"sets module__input_dim, and .* told n_features and n_outputs"):
+        make(callbacks=[InputShapeSetter()]).fit(X, Y)
 
 
 def test_how_callbacks_are_given():

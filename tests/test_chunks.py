@@ -39,6 +39,16 @@ class Items(Dataset):
         return torch.from_numpy(self.X[i]), self.y[i]
 
 
+class Dictionaries(Items):
+    def __getitem__(self, i):
+        return {"x": self.X[i], "y": self.y[i]}
+
+
+class Endless(Dataset):
+    def __getitem__(self, i):
+        return np.zeros(3), 0
+
+
 def parquet(X, y, folder):
     pa = pytest.importorskip("pyarrow")
     table = pa.table({**{f"x{j}": X[:, j] for j in range(D)}, "label": y, "weight": np.ones(len(X))})
@@ -87,6 +97,20 @@ def test_chunks(source, tmp_path, monkeypatch):
         del windowed.feature_names_in_
     np.testing.assert_array_equal(predicted, windowed.predict(X))
     assert score == windowed.score(X, y) > 0.6
+
+
+@quiet
+@pytest.mark.parametrize("source", SOURCES)
+def test_validation_data_in_chunks(source, tmp_path):
+    X, y = data()
+    given, target = SOURCES[source](X[:500], y[:500], tmp_path)
+    ours, other = (MAKE["MLP, validation"]().set_params(early_stopping=True, max_iter=3) for _ in range(2))
+    weights = {"sample_weight_val": "weight"} if source in ("pyarrow data set", "ParquetFile") else {}
+    ours.fit(X[500:], y[500:], X_val=given, y_val=target, **weights)
+    other.fit(X[500:], y[500:], X_val=X[:500], y_val=y[:500])
+    np.testing.assert_allclose(ours.validation_loss_curve_, other.validation_loss_curve_, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"[Cc]hunks" if target is None else "no column 'nothing'"):
+        ours.fit(X[500:], y[500:], X_val=given, y_val=y if target is None else "nothing")
 
 
 @quiet
@@ -153,6 +177,9 @@ def test_what_cannot_be_read_is_refused_and_named(small_windows):
         (lambda: model.fit(lambda: iter([(X, y[1:])])), "has 1500 rows, and targets or weights of shape"),
         (lambda: model.fit(lambda: iter([(X, y), (X, y, y)])), "not as many parts"),
         (lambda: model.fit(lambda: iter([(y, y)])), "rows of numbers were expected"),
+        (lambda: model.fit(lambda: iter([{"X": X, "y": y}])), "X gives dictionaries, with the keys ['X', 'y']"),
+        (lambda: model.fit(Dictionaries(X, y)), "X gives dictionaries, with the keys ['x', 'y']"),
+        (lambda: model.fit(Endless()), "X is a Dataset (Endless) without __len__"),
         (lambda: model.fit(chunks_of(X, y), y), "`y` was passed beside an X that gives chunks"),
         (lambda: model.fit(InFile(X)), "requires y to be passed"),
         (lambda: model.fit(InFile(X.astype(complex)), y), "dtype complex128"),

@@ -144,6 +144,16 @@ def test_descent_ends_at_the_minimum(name, direction):
         np.testing.assert_allclose(found.params[k], alone.params[0], atol=1e-9)
 
 
+def test_sparse_rows_are_dense_where_that_is_cheaper():
+    """Few, or such as have many values; others stay as they are."""
+    for shape, density, is_dense in (((300, 100), 0.01, True), ((9000, 20), 0.3, True), ((3000, 200), 0.02, False)):
+        X = sparse.random_array(shape, density=density, format="csr", rng=np.random.default_rng(0))
+        rows = SparseRows(X, True)
+        found = rows.cheapest()
+        assert (type(found) is Rows) == is_dense and (is_dense or found is rows)
+        np.testing.assert_array_equal(found.take(np.arange(9)), rows.take(np.arange(9)))
+
+
 @pytest.mark.parametrize("rows", [Rows(Z), SparseRows(sparse.csr_array(COLUMNS), True)])
 def test_diagonals_are_of_the_products(rows):
     factor = RNG.random((2, N))

@@ -130,6 +130,20 @@ def test_rows_that_change_sides_are_found(monkeypatch, n_models):
     np.testing.assert_allclose(found.value, end.value, rtol=2e-8)
 
 
+@pytest.mark.parametrize("seed", [0, 2])
+def test_a_step_too_far_is_taken_in_part(seed, monkeypatch):
+    """Of columns with heavy tails, full steps to where few rows matter lead away: up to all of them did in the end."""
+    generator = np.random.default_rng(seed)
+    rows = generator.standard_t(1.5, size=(400, 8))
+    target = rows @ generator.normal(size=8) + 0.5 * generator.standard_t(2.5, size=400)
+    rows, target = (rows - rows.mean(0)) / rows.std(0), target / target.std()
+    rows = Rows(np.column_stack([rows, np.ones(400)]))
+    seen, find = [], interior_one._One.find
+    monkeypatch.setattr(interior_one._One, "find", lambda self, most: seen.append(self.terms.n) or find(self, most))
+    found = solve(rows, target - 0.02, target + 0.02, 1.0, 1.0, np.full(400, 1 / 400), ridge(0.1, 9), 1e-9, 100)
+    assert max(seen) < 200 and found.gap <= 1e-9
+
+
 def many_rows():
     generator = np.random.default_rng(0)
     rows = np.column_stack([generator.normal(size=(700, 3)), np.ones(700)])

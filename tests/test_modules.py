@@ -227,7 +227,7 @@ def test_modules_that_do_not_fit(module, error, message):
 
 def test_rows_of_another_shape():
     clf = clone(SMALL).fit(IMAGES, Y)
-    for rows in (IMAGES[:, :, :4], DIGITS[:, :32].reshape(-1, 1, 32)):
+    for rows in (IMAGES[:, :, :4], IMAGES[:, 0], IMAGES[0], IMAGES[0].tolist(), DIGITS[:, :32].reshape(-1, 1, 32)):
         with pytest.raises(ValueError, match=r"expecting rows of shape \(1, 8, 8\)"):
             clf.predict(rows)
     with pytest.raises(ValueError, match="contains NaN"):

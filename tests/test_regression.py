@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import set_constant
 from scipy import sparse
 from sklearn import model_selection
 from sklearn._loss import loss as theirs
@@ -363,6 +364,48 @@ def test_many_rows_have_an_optimum_where_it_is_cheap():
     assert fitted(other, np.tile(rows, 3), rows[:, 0]).solver_ == "sgd"
 
 
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_squares_of_many_columns_are_one_system(is_sparse):
+    """Mini-batches took longer, and ended some thousandths above; of sparse rows a tenth."""
+    generator = np.random.default_rng(0)
+    n, d = (3000, 500) if is_sparse else (20_000, 200)
+    rows = generator.normal(size=(n, d))
+    rows = sparse.csr_array(rows * (generator.random(rows.shape) < 0.03)) if is_sparse else rows
+    values = rows @ generator.normal(size=d) + generator.normal(size=n)
+    model = fitted(LinearRegressor(alpha=1e-3, standardize=False), rows, values)
+    assert model.solver_ == "lbfgs"
+    ridge = Ridge(n * 1e-3, solver="sparse_cg" if is_sparse else "cholesky", tol=1e-12).fit(rows, values)
+    np.testing.assert_allclose(model.coef_[0], ridge.coef_, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["huber", "squared_epsilon_insensitive"])
+def test_squares_in_pieces_have_an_optimum_where_it_is_cheap(loss):
+    """Newton's steps are few, and sooner done than mini-batches."""
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(5000, 300))
+    values = rows[:, 0] + generator.standard_t(3, size=5000)
+    model = fitted(LinearRegressor(loss, alpha=0.1, random_state=0), rows, values)
+    assert model.solver_ == "lbfgs" and model.n_iter_ <= 5
+    steps = fitted(LinearRegressor(loss, alpha=0.1, solver="sgd", max_iter=5, random_state=0), rows, values)
+    assert model.loss_ < steps.loss_
+
+
+@pytest.mark.parametrize("small", [0, 2**16], ids=["sparse", "dense"])
+@pytest.mark.parametrize("penalty", ["l2", "l1"])
+@pytest.mark.parametrize("loss", ["squared_error", "absolute_error", "huber", Quantile([0.2, 0.7]), "poisson"], ids=str)
+def test_rows_that_are_sparse_have_the_same_optimum(loss, penalty, small, monkeypatch):
+    """Whether they are made dense to be solved for, or not."""
+    set_constant(monkeypatch, "_SMALL_VALUES", small)
+    set_constant(monkeypatch, "_FILLED", np.inf)
+    generator = np.random.default_rng(0)
+    rows = np.where(generator.random((200, 12)) < 0.2, generator.normal(size=(200, 12)) + 1, 0.0)
+    values = np.abs(rows[:, 0] + generator.standard_t(3, size=200))
+    model = LinearRegressor(loss, penalty=penalty, alpha=0.02, standardize=False, tol=1e-7)
+    found = [fitted(clone(model), given, values) for given in (rows, sparse.csr_array(rows))]
+    np.testing.assert_allclose(found[0].coef_, found[1].coef_, atol=2e-4)
+    assert found[0].loss_ == pytest.approx(found[1].loss_, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("loss", "output", "way"),
     [
@@ -536,7 +579,16 @@ def test_targets_that_are_nothing_beside_others_are_named(form):
 # ---- the estimator's contract ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("estimator", [LinearRegressor(), MLPRegressorTorch(**SMALL)], ids=str)
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        LinearRegressor(),
+        LinearRegressor(output="softplus", solver="lbfgs"),
+        LinearRegressor(Quantile([0.2, 0.8])),
+        MLPRegressorTorch(**SMALL),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("namespace", ["torch", "array_api_strict"])
 def test_array_api(estimator, namespace):
     check_array_api_input(
@@ -898,6 +950,23 @@ def test_intervals_cover(loss):
     assert np.isinf(model.predict_interval(rows[:2], coverage=1 - 1e-6)).all()
     with pytest.raises(ValueError, match="coverage must be between 0 and 1"):
         model.predict_interval(rows, coverage=90)
+
+
+def test_intervals_of_few_rows_do_not_rest_on_luck():
+    """A member keeps the epoch that is best for the very rows that say how much it errs."""
+    covered = []
+    for seed in range(8):
+        generator = np.random.default_rng(seed)
+        rows = generator.normal(size=(1060, 4))
+        values = 2 * rows[:, 0] - rows[:, 1] + 0.7 * generator.normal(size=1060)
+        model = MLPEnsembleRegressor(random_state=0).fit(rows[:60], values[:60])
+        low, high = model.predict_interval(rows[60:]).T
+        covered.append(((low <= values[60:]) & (values[60:] <= high)).mean())
+    assert 0.865 < np.mean(covered) < 0.94
+    wider = model._nonconformity[0][:, 0] / np.abs(values[:60] - model.oof_prediction_)
+    np.testing.assert_allclose(wider, np.sqrt(1 + 2 * 8 / 60), rtol=1e-9)
+    model.fit(rows[:60], values[:60], X_val=rows[60:], y_val=values[60:])  # which these rows do not choose
+    np.testing.assert_allclose(model._nonconformity[0][:, 0], np.abs(values[:60] - model.oof_prediction_), rtol=1e-9)
 
 
 def test_rows_left_out_are_new():

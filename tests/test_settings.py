@@ -153,7 +153,7 @@ def test_what_a_solver_of_a_users_makes_of_its_settings_is_looked_at():
 @in_one_test("solver", [SGD, None, 5, "sdg", SGD.options])
 @pytest.mark.parametrize("model", [*LINEAR, *DEEP], ids=NAMES)
 def test_what_is_no_solver_is_refused_in_public_words(model, solver):
-    told = rf"'solver' parameter of {type(model).__name__} must be a str among .* or an object such as SGD\(\)\. Got"
+    told = rf"'solver' parameter of {type(model).__name__} must be a str .* or an object such as skdeep.SGD\(\)\. Got"
     with pytest.raises(ValueError, match=told):
         clone(model).set_params(solver=solver).fit(X, Y)
 

@@ -151,6 +151,13 @@ def test_what_is_refused(model, table, classes, said):
         model.fit(X, table, classes=classes)
 
 
+def test_probabilities_need_classes_and_chunks_cannot_have_them():
+    with pytest.raises(ValueError, match="pass the labels of the columns as `classes`"):
+        SoftmaxClassifier().fit(X, P)
+    with pytest.raises(ValueError, match="it is None: chunks have labels"):
+        SoftmaxClassifier().fit(lambda: iter([(X, P)]), classes=CLASSES)
+
+
 def test_columns_may_have_names():
     of_array = SoftmaxClassifier().fit(X, P, classes=CLASSES).coef_
     frame = pd.DataFrame(P)

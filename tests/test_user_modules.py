@@ -3,6 +3,7 @@
 import copy
 import pickle
 import threading
+import warnings
 from contextlib import contextmanager
 from functools import cache
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from helpers import configured, reconfigured
 from joblib import Parallel, delayed
+from sklearn.base import clone
 from skorch import NeuralNetClassifier
 from torch import nn
 from torch.nn import functional as F
@@ -26,6 +28,7 @@ from skdeep import (
     SigmoidClassifier,
     SoftmaxClassifier,
     TorchClassifier,
+    TorchRegressor,
 )
 from skdeep.data.inputs import OutputSpace
 from skdeep.engine.random_numbers import OwnNumbers
@@ -148,6 +151,31 @@ def test_indices_reach_a_module_that_wants_them(dtype):
     np.testing.assert_array_equal(clf.predict_proba(X.astype(float)), expected)
     with pytest.raises(ValueError, match="whole numbers"):
         clf.predict(X + 0.5)
+
+
+def test_whole_numbers_of_any_dtype_are_indices():
+    """As OrdinalEncoder makes them: floating-point numbers."""
+    X, y = data(None)
+    clf = TorchClassifier(Words, **PLAIN, max_iter=2).fit(X, y)
+    for given in (X.astype(float), X.astype(np.float32), X.astype(object)):
+        other = TorchClassifier(Words, **PLAIN, max_iter=2).fit(given, y)
+        np.testing.assert_allclose(other.predict_proba(X), clf.predict_proba(X), rtol=1e-6)
+    with pytest.raises(ValueError, match="must have whole numbers"):
+        TorchClassifier(Words, **PLAIN).fit(np.vstack([X[:-1], X[-1:] + 0.5]), y)
+    with pytest.raises(ValueError, match=r"as torch.float32, .*\. Reshape X .* int64 where it takes no other"):
+        TorchClassifier(Words, **PLAIN).fit(X + 0.5, y)
+
+
+def test_indices_that_are_not_there():
+    X, y = data(None)
+    clf = TorchClassifier(Words, **PLAIN, max_iter=2).fit(X, y)
+    for call in (lambda X: clf.predict(X), lambda X: TorchClassifier(Words, **PLAIN, max_iter=2).fit(X, y)):
+        far = X.copy()
+        far[-1, 0] = N_WORDS + 5
+        with pytest.raises(ValueError, match=rf"from 0 to {N_WORDS + 5} here; an nn.Embedding"):
+            call(far)
+    with pytest.raises(ValueError, match=r"as torch.int64, index out of range"):
+        TorchClassifier(Words, **PLAIN).fit(X - 1, y)
 
 
 class Buckets(nn.Module):
@@ -359,6 +387,48 @@ def test_a_last_batch_of_one_row_is_normalised_by_running_averages():
             steps.step()
     for found, expected in zip(clf.module_.state_dict().values(), plain.state_dict().values(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+NORMALISED = {
+    "columns": ((4,), lambda: dense(nn.BatchNorm1d(6))),
+    "not affine": ((4,), lambda: dense(nn.BatchNorm1d(6, affine=False))),
+    "sequences": ((4, 5), lambda: nn.Sequential(nn.BatchNorm1d(4), nn.Flatten(), nn.Linear(20, 3))),
+    "images, all batches": (
+        (1, 4, 4),
+        lambda: nn.Sequential(nn.Conv2d(1, 2, 2), nn.BatchNorm2d(2, momentum=None), nn.Flatten(), nn.Linear(18, 3)),
+    ),
+    "no averages": ((4,), lambda: dense(nn.BatchNorm1d(6, track_running_stats=False))),
+}
+
+
+@pytest.mark.parametrize("batch_rows", [60, 25])
+@pytest.mark.parametrize("name", NORMALISED)
+def test_batch_normalisation_counts_rows_as_often_as_they_are_there(name, batch_rows):
+    """As a loop of torch's does it, where equal rows are one with their weight, or the user has weighted it."""
+    shape, new = NORMALISED[name]
+    few, labels = data(shape, 30)
+    count = np.repeat([7, 1], [5, 25])
+    X, y = np.repeat(few, count, axis=0), np.repeat(labels, count)
+
+    def make():
+        with OwnNumbers(0):
+            return new().double()
+
+    module, inputs, target = make().train(), torch.from_numpy(X), torch.from_numpy(y)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.02, momentum=0.9)
+    for _ in range(3):
+        for start in range(0, len(y), batch_rows):
+            part = slice(start, start + batch_rows)
+            optimizer.zero_grad()
+            F.cross_entropy(module(inputs[part]), target[part]).backward()
+            optimizer.step()
+    clf = TorchClassifier(make, **{**PLAIN, **STEPS, "batch_size": batch_rows}, max_iter=3)
+    fits = [clone(clf).fit(X, y)]
+    if batch_rows == len(y):
+        fits.append(clone(clf).set_params(batch_size=len(few)).fit(few, labels, sample_weight=count))
+    for fitted in fits:
+        for key, value in module.state_dict().items():
+            torch.testing.assert_close(fitted.module_.state_dict()[key], value, rtol=1e-10, atol=1e-12)
 
 
 def test_batches_of_one_row():
@@ -574,6 +644,55 @@ def test_parts_that_a_batch_does_not_use_go_on_by_momentum_and_penalty(solver):
     for found, expected in zip(clf.module_.parameters(), module.parameters(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
     assert not torch.equal(clf.module_.unused.weight, make().unused.weight)
+
+
+class Softmaxed(nn.Module):
+    def forward(self, x):
+        return x.softmax(1)
+
+
+@pytest.mark.parametrize(
+    ("end", "name"),
+    [
+        (nn.Softmax(1), "Softmax"),
+        (nn.Sigmoid(), "Sigmoid"),
+        (nn.ReLU(inplace=True), "ReLU"),
+        (Softmaxed(), "a softmax"),
+        (nn.LogSoftmax(1), None),
+        (nn.LeakyReLU(), None),
+    ],
+)
+def test_scores_with_bounds_are_warned_of(end, name):
+    """Softmax and sigmoid are in the loss: where a module has them, too, no probability comes near one."""
+    X, y = data((4,))
+
+    def ends(values):
+        return nn.Sequential(nn.Linear(4, values), copy.deepcopy(end))
+
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        TorchClassifier(ends, {"values": 3}, **PLAIN, max_iter=1).fit(X, y)
+        TorchRegressor(ends, {"values": 3}, **PLAIN, max_iter=1, standardize_targets=False).fit(X, X[:, :3])
+        TorchRegressor(ends, {"values": 3}, **PLAIN, max_iter=1).fit(X, X[:, :3])
+    told = [str(w.message) for w in heard if "module ends in" in str(w.message)]
+    assert all(w.filename == __file__ for w in heard if "module ends in" in str(w.message))
+    if name is None:
+        assert told == []
+    else:
+        assert len(told) == 2 and all(f"module ends in {name}, so" in text for text in told)
+        assert "raw scores" in told[0] and "standardize_targets=False" in told[1]
+
+
+def test_how_a_module_is_called_is_told():
+    X, y = data((4,))
+    shape = {"in_features": 4, "out_features": 3}
+    for params, fault in ((None, "missing a required argument: 'in_features'"), ({**shape, "width": 3}, "'width'")):
+        with pytest.raises(TypeError, match=rf"{fault}.* module__name\), .*\(in_features: int"):
+            TorchClassifier(nn.Linear, params).fit(X, y)
+    with pytest.raises(ValueError, match=r"negative dimension.* arguments, \{'in_features': 4, 'out_features': -3\}"):
+        TorchClassifier(nn.Linear, {"in_features": 4, "out_features": -3}).fit(X, y)
+    with pytest.raises(ValueError, match=r"returned \(2,\)\. scores.unsqueeze\(1\) has that shape"):
+        TorchClassifier(lambda: nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))).fit(X, y > 0)
 
 
 def test_modules_without_anything_to_train():

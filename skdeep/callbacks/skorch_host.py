@@ -46,6 +46,15 @@ class Host:
         """Return none of skorch's own, which would measure what is not done here."""
         return []
 
+    def set_params(self, **kwargs: Any) -> Any:
+        """Set what a callback changes; raise where that is the module, which is there before callbacks are."""
+        if of_module := [name for name in kwargs if name.startswith(("module", "criterion"))]:
+            raise ValueError(
+                f"A callback sets {of_module[0]}, and module and loss are there before callbacks run. A module is told "
+                "n_features and n_outputs where its signature names them, and all else by module_params."
+            )
+        return super().set_params(**kwargs)  # type: ignore[misc]
+
     def fitted(self, X: Any = None) -> Any:
         """Make a fitted copy of the estimator, for rows X with or without names."""
         fitted = copy.copy(self.estimator_)

@@ -9,7 +9,6 @@ there is no finished epoch yet, ``fit`` raises the KeyboardInterrupt.
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 import time
 from typing import Any
@@ -24,7 +23,7 @@ from torch import Tensor
 from skdeep.callbacks.run import Run
 from skdeep.callbacks.skorch_host import ClassifierHost, RegressorHost
 from skdeep.callbacks.stand_ins import ModuleStandIn, OptimizerStandIn
-from skdeep.compat.skorch import acts_at_batches, overridden, score_of_validation
+from skdeep.compat.skorch import acts_at_batches, overridden, score_of_validation, takes_scores
 from skdeep.data.inputs import rows_of, to_numpy
 from skdeep.engine.batching import Batch
 from skdeep.engine.networks import Network
@@ -99,8 +98,7 @@ class SkorchObserver(Observer):
         callbacks = [callback for _, callback in host.initialize().callbacks_]
         self._refuse_idle(callbacks)
         self.listeners = [callback for callback in callbacks if acts_at_batches(callback)]
-        ends = [inspect.signature(callback.on_batch_end) for callback in self.listeners]
-        self.wants_scores = any("y_pred" in end.parameters for end in ends)
+        self.wants_scores = any(map(takes_scores, self.listeners))
         self._notify("on_train_begin", X=self.run.X, y=self.y)
 
     def _refuse_idle(self, callbacks: list[Any]) -> None:

@@ -59,6 +59,17 @@ def acts_at_batches(callback: Any) -> bool:
     return any((end, overridden(callback, "on_batch_begin"), overridden(callback, "on_grad_computed")))
 
 
+def takes_scores(callback: Any) -> bool:
+    """Tell whether a callback may look at the scores of a batch: by their name, or among all that comes.
+
+    skorch's own callbacks name them where they do.
+    """
+    end = overridden(callback, "on_batch_end")
+    parameters = inspect.signature(end).parameters.values() if end else ()
+    of_users = getattr(end, "__module__", "").partition(".")[0] != "skorch"
+    return any(p.name == "y_pred" or (of_users and p.kind is p.VAR_KEYWORD) for p in parameters)
+
+
 def score_of_validation(callback: Any) -> str | None:
     """Name what a callback records of validation data; None if it records nothing of it."""
     return callback.name_ if isinstance(callback, EpochScoring) and not callback.on_train else None

@@ -6,7 +6,7 @@ pass that has other targets than the first is refused: its rows would be taken f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib import import_module
 from itertools import islice
@@ -124,6 +124,8 @@ class Chunks:
             raise ValueError(f"X is a DataLoader that shuffles. {_AGAIN}")
         if labelled and y is None and _batches_of(X) is not None:
             raise ValueError(f"X is a {type(X).__name__} of pyarrow; pass the name of the target's column as y.")
+        if isinstance(X, Dataset) and not (hasattr(X, "__len__") or hasattr(X, "__iter__")):
+            raise ValueError(f"X is a Dataset ({type(X).__name__}) without __len__, which says how many rows it has.")
         anywhere = isinstance(X, Dataset) and hasattr(X, "__len__")
         whole = _batches_of(X) or (X.__iter__ if hasattr(X, "__iter__") else X)
         passes = _items(X) if anywhere else lambda row: iter(whole())
@@ -197,6 +199,8 @@ def _items(X: Any) -> Callable[[int], Iterator]:
         while some := list(islice(items, _ITEMS)):
             if isinstance(some[0], tuple | list):
                 yield tuple(np.stack([as_array(part) for part in parts]) for parts in zip(*some, strict=True))
+            elif isinstance(some[0], Mapping):
+                yield some[0]  # which is refused
             else:
                 yield np.stack([as_array(item) for item in some])
 
@@ -205,6 +209,8 @@ def _items(X: Any) -> Callable[[int], Iterator]:
 
 def _chunk(given: Any, y: str | None, sample_weight: str | None, names: np.ndarray | None) -> Chunk:
     """Take a chunk apart: rows, targets and weights, of which a table has these in columns that are named."""
+    if isinstance(given, Mapping) and not sparse.issparse(given):
+        raise ValueError(f"X gives dictionaries, with the keys {list(given)}. {_EXPECTED}; of a Dataset, each item.")
     if y is not None or sample_weight is not None or hasattr(given, "schema"):
         rows, own, (labels, weights) = taken_apart(given, names, y, sample_weight)
         return Chunk(rows, labels, weights, own)

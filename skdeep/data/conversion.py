@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -111,8 +113,10 @@ def as_numbers(X: Any) -> Any:
     names = column_names(X)
     if names is not None:
         return _frame(X, names)
-    X = np.asarray(X) if isinstance(X, list | tuple) else X
+    X = one_array(X)
     kind = X.dtype.kind if isinstance(X, np.ndarray) else ""
+    if kind == "V" and X.dtype.names:
+        raise NotNumbersError(f"X is a structured array, with the fields {X.dtype.names}; pass pandas.DataFrame(X).")
     if kind in ("M", "m"):
         raise NotNumbersError(f"X has dtype {X.dtype}, which are no numbers. {_DATES}")
     if kind not in ("O", "U", "S"):
@@ -122,6 +126,24 @@ def as_numbers(X: Any) -> Any:
     except NotNumbersError as error:
         raise NotNumbersError(f"{error} of X. {_ENCODE}") from error
     return numbers if kind == "O" else X  # words for numbers are refused, as scikit-learn does it
+
+
+def one_array(X: Any) -> Any:
+    """Make an array of a list; raise where X is several arrays, or the name of a file."""
+    if isinstance(X, str | PathLike):
+        raise ValueError(f"X is a name, {str(X)!r}. Pass what it names: pandas.read_csv(X), for example.")
+    is_dictionary = isinstance(X, Mapping) and not hasattr(X, "shape")  # which one of SciPy's sparse formats has
+    fault = f"a dictionary, with the keys {list(X)[:_AT_MOST]}" if is_dictionary else ""
+    try:
+        X = np.asarray(X) if isinstance(X, list | tuple) else X
+    except ValueError:
+        fault = "a list of rows, or of arrays, of several shapes"
+    if fault:
+        raise ValueError(
+            f"X is {fault}; expected one array, or a data frame of columns, with rows of one length. Put inputs of "
+            "several kinds side by side (np.column_stack); a module of your own takes them apart: x[:, :2], x[:, 2:]."
+        )
+    return X
 
 
 def check_names(names: list) -> None:

@@ -183,7 +183,10 @@ def class_weight_of_rows(
     if codes.ndim == 2:
         return weights_of_labels(class_weight, codes, sample_weight)
     if isinstance(class_weight, list):
-        raise ValueError("class_weight is a list, one dictionary per label, for label indicators only.")
+        raise ValueError(
+            "class_weight is a list, which is for label indicators, a dictionary per label. Of classes, pass one "
+            f"dictionary of weights by class, such as {{{classes.tolist()[0]!r}: 2.0}}."
+        )
     if not isinstance(class_weight, str):
         return weights_of_classes(class_weight, classes)[codes]
     counted = slice(None) if sample_weight is None else sample_weight > 0

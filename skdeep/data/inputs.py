@@ -18,7 +18,7 @@ from torch import Tensor
 
 from skdeep.compat.sklearn import _check_feature_names, _check_n_features, get_namespace_and_device, move_to
 from skdeep.data.categories import Categories, as_table, categories_for, others
-from skdeep.data.conversion import NotNumbersError, as_numbers, column_names, floats, framed, place
+from skdeep.data.conversion import NotNumbersError, as_numbers, column_names, floats, framed, one_array, place
 from skdeep.data.stored import TORCH_KINDS, is_mapped, opened
 from skdeep.engine.rows import MAX_VALUES, DenseRows, SparseRows, as_tensor
 from skdeep.engine.stored import StoredArray, rows_of_stored
@@ -73,12 +73,14 @@ def check_features(estimator: Classifier, X: Data, *, reset: bool, min_samples: 
     shape = None if reset else estimator.input_shape_
     if shape is not None and isinstance(X, np.ndarray | Tensor | StoredArray) and X.shape[1:] == (math.prod(shape),):
         X = X.reshape(-1, *shape)  # as vectors, which is what callbacks and scorers are given
-    X = _check_matrix(estimator, X, reset, min_samples)
-    if shape is not None and tuple(X.shape[1:]) != shape:
+    of_vectors = shape is None or len(shape) == 1  # else the number of columns alone would say little
+    X = _check_matrix(estimator, X, reset, min_samples) if of_vectors else one_array(X)
+    if shape is not None and tuple(np.shape(X)[1:]) != shape:
         raise ValueError(
-            f"X has rows of shape {tuple(X.shape[1:])}, but {type(estimator).__name__} is expecting rows of shape "
-            f"{shape} as input."
+            f"X has rows of shape {tuple(np.shape(X)[1:])}, but {type(estimator).__name__} is expecting rows of shape "
+            f"{shape} as input. One row alone is X[None]."
         )
+    X = X if of_vectors else _check_matrix(estimator, X, reset, min_samples)
     estimator.input_shape_ = tuple(X.shape[1:])
     return X if X.ndim == 2 else X.reshape(len(X), -1)
 
@@ -110,6 +112,8 @@ def _check_matrix(estimator: Classifier, X: Data, reset: bool, min_samples: int)
         _check_finite(estimator, X, X.names)
         return X
     if isinstance(X, Tensor):
+        if X.layout is not torch.strided:
+            raise TypeError("X is a sparse tensor; pass X.to_dense(), or a sparse array of SciPy, which stays sparse.")
         X = X.detach()
         if X.device.type != "cpu":
             return _check_device_tensor(estimator, X, reset, min_samples)

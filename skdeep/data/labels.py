@@ -282,6 +282,10 @@ def _indicators(estimator: Classifier, y: np.ndarray, name: str, allowed: bool) 
     if not allowed and are_indicators:
         advice = "Label indicators are for SigmoidClassifier and MLPClassifierTorch; of one-hot classes, pass "
         raise ValueError(f"{message} {advice}y.argmax(axis=1).")
+    if estimator._takes_probabilities and y.dtype.kind == "f" and (np.abs(y.sum(axis=1) - 1) <= 1e-4).all():
+        raise ValueError(
+            f"{message} If these are probabilities of classes, pass the labels of the columns as `classes`."
+        )
     if len(values) <= 2:
         raise ValueError(f"{message} Code the value v that means yes: (y == v).astype(int). {_SEVERAL}")
     raise ValueError(

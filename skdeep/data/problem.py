@@ -23,6 +23,7 @@ from skdeep.engine.shards import AnyRows, Shard, SharedRows
 from skdeep.engine.stored import StoredArray
 
 _NOWHERE = torch.device("meta")
+_TOO_FEW = "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
 
 #: Rows per chunk where the data is passed over outside mini-batch training, and how many times as many an accelerator
 #: takes, which the host has to launch each for.
@@ -274,6 +275,8 @@ class Problem:
         distinct = self.distinct(seed)
         if fraction is None:
             return *self.merged(distinct), None
+        if not fraction:
+            raise ValueError(_TOO_FEW)
         fold = splits.validation_rows(distinct, fraction)
         _check_parts(distinct, fold, self.codes, classes)
         share = np.full(((fold == DIVIDED).sum(), 1), fraction)
@@ -294,14 +297,15 @@ def _check_parts(distinct: DistinctRows, fold: np.ndarray, codes: np.ndarray, cl
         for code in range(2):
             own = watched[distinct.stratum == code]  # none where the class has no weight
             if len(own) and not own.any():
+                names = classes.tolist()
                 raise ValueError(
-                    f"The least populated classes in y have only 1 member (class {classes[code]!r}), and a split for "
+                    f"The least populated classes in y have only 1 member (class {names[code]!r}), and a split for "
                     "early stopping needs one for training and one for validation. Pass X_val and y_val, or use "
                     f"early_stopping=False. Classes with too few members are: ['{bool(code)}'] as answers to 'is it "
-                    f"{classes[1]!r}?'"
+                    f"{names[1]!r}?'"
                 )
     if not watched.any():
-        raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")
+        raise ValueError(_TOO_FEW)
 
 
 def scores_of(network: Network, rows: AnyRows, index: np.ndarray) -> Tensor:

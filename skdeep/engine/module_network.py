@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ UNKNOWN_WORK = 2**21
 #: Fewer rows than this take other algorithms of the matrix product, and so have other last digits than among many. They
 #: are filled up, in prediction, as far as that makes no more than so many values (and a single row to two).
 _ALIKE_ROWS, _FREE_VALUES = 16, 2**16
+
+#: Activations that cannot have any value; one that ends a module bounds its scores.
+_BOUNDED = (nn.Sigmoid, nn.Softmax, nn.Softmin, nn.Tanh, nn.ReLU, nn.ReLU6, nn.Hardsigmoid, nn.Hardtanh, nn.Softplus)
 
 #: What to do about programs, which cannot be hooked, pickled, or switched between training and prediction.
 ORDINARY = (
@@ -115,7 +118,7 @@ class ModuleNetwork(Network):
             if len(rows) == 1:
                 scores = self._scores_of_one_row(rows)
             else:
-                with self._numbers if self._draws else nullcontext():
+                with self._numbers if self._draws else nullcontext(), self._counting(weight):
                     scores = self._scored(rows)
         if not scores.requires_grad:
             raise ValueError(
@@ -132,6 +135,23 @@ class ModuleNetwork(Network):
                 "training. Use solver='sgd', 'adam' or 'adamw'."
             )
         return scores
+
+    @contextmanager
+    def _counting(self, weight: Tensor | None) -> Iterator[None]:
+        """Have batch normalisation count each row by its weight, (1, B): torch's knows none."""
+        parts = [p for p in self.module.modules() if type(p).forward is _BatchNorm.forward]
+        # where all weigh the same, torch's own is quicker; whether they do, a device would have to be waited for
+        if weight is None or not parts or (weight.is_cpu and bool((weight == weight[:, :1]).all())):
+            yield
+            return
+        before, after = (partial(hook, weight[0]) for hook in (_leave_to_weights, _by_weights))
+        hooks = [part.register_forward_pre_hook(before) for part in parts]
+        hooks += [part.register_forward_hook(after) for part in parts]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _scores_of_one_row(self, rows: Tensor) -> Tensor:
         """Compute scores of one row; it has no variance, so that batch normalisation is by the running averages."""
@@ -152,9 +172,19 @@ class ModuleNetwork(Network):
                 hook.remove()
 
     def _scored(self, rows: Tensor) -> Tensor:
-        # what the module makes of its own accord lies where it computes
-        with nullcontext() if rows.device.type == "cpu" else rows.device:
-            scores = self.module(rows)
+        try:
+            # what the module makes of its own accord lies where it computes
+            with nullcontext() if rows.device.type == "cpu" else rows.device:
+                scores = self.module(rows)
+        except IndexError as error:
+            if not self.indices:
+                raise
+            least, most = (int(end) for end in rows.aminmax())
+            raise ValueError(
+                f"module: {error}. X has whole numbers from {least} to {most} here; an nn.Embedding takes those from 0 "
+                "to num_embeddings - 1. Keep one for what was not there in training (OrdinalEncoder with "
+                "handle_unknown='use_encoded_value')."
+            ) from error
         check_scores(scores, rows, self.n_outputs)
         return scores.unsqueeze(0)
 
@@ -211,6 +241,36 @@ def _by_running_averages(part: nn.Module, inputs: tuple) -> None:
         part.training = False
 
 
+def _leave_to_weights(weight: Tensor, part: _BatchNorm, inputs: tuple) -> None:
+    if len(inputs[0]) == len(weight):  # else these are no rows
+        part.training = False
+
+
+def _by_weights(weight: Tensor, part: _BatchNorm, inputs: tuple, output: Tensor) -> Tensor | None:
+    """Normalise by the means and variances of rows that count by their weight; the least stands for one row."""
+    if part.training:
+        return None
+    part.training = True
+    z = inputs[0].to(torch.promote_types(inputs[0].dtype, torch.float32))
+    axes, form = [0, *range(2, z.ndim)], (1, -1, *[1] * (z.ndim - 2))
+    n_places = z[0, 0].numel()
+    share = (weight / (n_places * weight.sum())).to(z.dtype).view(-1, *[1] * (z.ndim - 1))
+    mean = (share * z).sum(axes)
+    centred = z - mean.view(form)
+    var = (share * centred.square()).sum(axes)
+    if part.running_mean is not None and part.running_var is not None and part.num_batches_tracked is not None:
+        with torch.no_grad():
+            part.num_batches_tracked += 1
+            all_alike = part.num_batches_tracked.to(mean.dtype).reciprocal()
+            rate = all_alike if part.momentum is None else torch.full_like(all_alike, part.momentum)
+            n_values = n_places * weight.sum() / weight.masked_fill(weight <= 0, torch.inf).min()
+            part.running_mean.lerp_(mean, rate)
+            part.running_var.lerp_(var * (n_values / (n_values - 1).clamp(min=1)), rate)
+    factor = (var + part.eps).rsqrt() if part.weight is None else (var + part.eps).rsqrt() * part.weight
+    normalised = centred * factor.view(form)
+    return (normalised if part.bias is None else normalised + part.bias.view(form)).to(output.dtype)
+
+
 def check_ordinary(module: nn.Module) -> None:
     """Raise a ValueError if a module, or a part of it, is a program compiled from one."""
     script = next((part for part in module.modules() if isinstance(part, torch.jit.ScriptModule)), None)
@@ -249,11 +309,12 @@ def check_scores(scores: Any, rows: Tensor, n_outputs: int) -> None:
     """Raise a ValueError if these are no scores of the rows."""
     shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
     if shape != (len(rows), n_outputs):
+        vector = n_outputs == 1 and shape == (len(rows),)
         raise ValueError(
             f"module must return raw scores of shape (n, {n_outputs}), one column per class, label or target (a "
             "single one for two classes), without softmax or sigmoid, which are parts of the loss; for "
-            f"{len(rows)} rows of shape {tuple(rows.shape[1:])} it returned {shape}. A module that takes n_outputs is "
-            "told the number of columns."
+            f"{len(rows)} rows of shape {tuple(rows.shape[1:])} it returned {shape}. "
+            + ("scores.unsqueeze(1) has that shape." if vector else "A module that takes n_outputs is told the number.")
         )
     if not scores.is_floating_point():
         raise ValueError(f"module must return raw scores as real floating-point numbers, it returned {scores.dtype}.")
@@ -266,25 +327,34 @@ def _n_values(output: Any) -> int:
     return output.numel() if isinstance(output, Tensor) else 0
 
 
-def tried(module: nn.Module, rows: Tensor, n_outputs: int) -> tuple[int, bool, str | None]:
+class Trial(NamedTuple):
+    """What two rows have shown of a module."""
+
+    #: How many values it computes of a row.
+    n_values: int
+    #: Whether it wants int64.
+    indices: bool
+    #: The name of a part that normalises a column by the rows of a batch, if there is one.
+    normalised: str | None
+    #: The activation that it ends in, if that cannot have any value.
+    bounded: str | None
+
+
+def tried(module: nn.Module, rows: Tensor, n_outputs: int) -> Trial:
     """Try a module on two rows, in the user's dtype; lazy parts of it get their parameters.
 
-    Integers are tried as floating-point numbers first: that is what pixels and counts are; a module that does not take
-    them, such as an embedding, gets them as int64. Returned are how many values it computes of a row, whether it wants
-    int64, and the name of a part that normalises a column by the rows of a batch, if there is one. Raise where it does
-    not give `n_outputs` finite scores for each row.
+    Whole numbers are tried as floating-point ones first: that is what pixels and counts are; a module that does not
+    take them, such as an embedding, gets them as int64. Raise where it does not give `n_outputs` finite scores for each
+    row.
     """
     tensor = first_tensor(module)
     dtype = tensor.dtype if tensor is not None and tensor.is_floating_point() else torch.get_default_dtype()
-    kinds = [dtype] if rows.dtype.is_floating_point else [dtype, torch.int64]
-    sizes: list[int] = []
-    normalised = None
+    whole = not rows.is_floating_point() or bool((rows % 1 == 0).all())
+    kinds = [dtype, torch.int64] if whole else [dtype]
+    calls: list[tuple[nn.Module, Any]] = []
 
     def note(part: nn.Module, inputs: Any, output: Any) -> None:
-        nonlocal normalised
-        sizes.append(_n_values(output))
-        if isinstance(part, _BatchNorm) and output.numel() == 2 * output.shape[1]:
-            normalised = type(part).__name__
+        calls.append((part, output))
 
     hooks = [part.register_forward_hook(note) for part in module.modules()]
     failures: list[Exception] = []
@@ -292,7 +362,7 @@ def tried(module: nn.Module, rows: Tensor, n_outputs: int) -> tuple[int, bool, s
     try:
         for kind in kinds:
             module.eval()
-            sizes.clear()
+            calls.clear()
             try:
                 with torch.no_grad():
                     scores = module(rows.to(kind, copy=True))
@@ -303,9 +373,12 @@ def tried(module: nn.Module, rows: Tensor, n_outputs: int) -> tuple[int, bool, s
         for hook in hooks:
             hook.remove()
     if len(failures) == len(kinds):
+        found = "; ".join(f"as {kind}, {error}" for kind, error in zip(kinds, failures, strict=True))
         raise ValueError(
-            f"module cannot compute scores of rows of shape {tuple(rows.shape[1:])} as {dtype}: {failures[0]}. It is "
-            "run in the dtype of its parameters, or in the one that `precision` names."
+            f"module cannot compute scores of rows of shape {tuple(rows.shape[1:])}: {found}. Reshape X so that "
+            "a row has the shape that the module takes, (channels, height, width) of an image for example. X comes in "
+            "the dtype of the module's parameters, or the one that `precision` names; as int64 where it takes no other "
+            "and X is whole numbers."
         ) from failures[0]
     check_scores(scores, rows, n_outputs)
     if not bool(scores.isfinite().all()):
@@ -313,7 +386,16 @@ def tried(module: nn.Module, rows: Tensor, n_outputs: int) -> tuple[int, bool, s
             "module returns scores that are not finite before any training. Look at its forward and at its initial "
             "parameters (torch.empty leaves whatever was in the memory), and at the scale of X."
         )
-    return -(-sum(sizes) // 2), kind is torch.int64, normalised
+    norms = [part for part, output in calls if isinstance(part, _BatchNorm) and output.numel() == 2 * output.shape[1]]
+    ends = [type(part).__name__ for part, output in calls if output is scores and isinstance(part, _BOUNDED)]
+    if not ends and n_outputs > 1 and bool((scores >= 0).all() & ((scores.sum(1) - 1).abs() < 1e-3).all()):
+        ends = ["a softmax"]
+    return Trial(
+        -(-sum(_n_values(output) for _, output in calls) // 2),
+        kind is torch.int64,
+        type(norms[-1]).__name__ if norms else None,
+        ends[0] if ends else None,
+    )
 
 
 def release(module: nn.Module) -> None:

@@ -368,6 +368,8 @@ class BaseTorchClassifier(PredictionMixin, ClassifierMixin, BaseTorchEstimator):
             solver; if the device is not there, ``scoring`` is not defined on the validation data, or the
             loss becomes non-finite. What was learned before is kept.
         """
+        if classes is not None and y is None:
+            raise ValueError("With `classes`, y is a table of probabilities beside X; it is None: chunks have labels.")
         y, y_val = (Probabilities.of(target, classes) for target in (y, y_val))
         with rollback(self), own_settings():
             return fit_alone(self, X, y, sample_weight, (X_val, y_val, sample_weight_val))

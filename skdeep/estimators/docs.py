@@ -359,11 +359,11 @@ sample_weight : array-like of shape (n_samples,), or str, default=None
 """,
     "validation": """\
 X_val, y_val : array-like, default=None
-    Validation data to watch after each epoch, instead of a part of the training data. Without
-    ``early_stopping`` it is only recorded. The steps of a Pipeline do not transform it, unless the Pipeline is
-    told to: ``transform_input=["X_val"]``, with metadata routing. The searches of `skdeep.model_selection`
-    pass it on as it is; scikit-learn's searches, and its ``cross_validate``, do so inside ``skdeep.stacked()``,
-    and else take a part of it for each fold if it happens to have as many rows as X.
+    Validation data to watch after each epoch, instead of a part of the training data; of any kind that X and y may
+    be. Without ``early_stopping`` it is only recorded. The steps of a Pipeline do not transform it, unless the
+    Pipeline is told to: ``transform_input=["X_val"]``, with metadata routing. The searches of
+    `skdeep.model_selection` pass it on as it is; scikit-learn's searches, and its ``cross_validate``, do so inside
+    ``skdeep.stacked()``, and else take a part of it for each fold if it happens to have as many rows as X.
 sample_weight_val : array-like, default=None
     Weights of the validation samples.
 """,

@@ -76,8 +76,11 @@ class PerceptronEnsemble(Perceptron):
     def _n_units(self, n_outputs: int) -> int:
         return self.n_estimators * super()._n_units(n_outputs)
 
-    def _keep_out_of_fold(self, scores: Tensor, problem: Problem, weight: np.ndarray | None) -> None:
-        """Set the fitted attributes that tell of all rows what the members that have not seen them say."""
+    def _keep_out_of_fold(self, scores: Tensor, problem: Problem, weight: np.ndarray | None, luck: float) -> None:
+        """Set the fitted attributes that tell of all rows what the members that have not seen them say.
+
+        On other rows, squares of their errors are `luck` times as large.
+        """
         raise NotImplementedError
 
     def _losses(self, scores: Tensor, part: Problem) -> Tensor:
@@ -195,7 +198,7 @@ class MLPEnsembleClassifier(PerceptronEnsemble, PerceptronClassifier):
         for estimator in self.estimators_:
             estimator._map_scores(matrix, offsets)
 
-    def _keep_out_of_fold(self, scores: Tensor, problem: Problem, weight: np.ndarray | None) -> None:
+    def _keep_out_of_fold(self, scores: Tensor, problem: Problem, weight: np.ndarray | None, luck: float) -> None:
         self.oof_proba_ = OutputSpace(self._any_coef).array(probabilities(scores, self.classes_, link_of(self)))
 
     def _losses(self, scores: Tensor, part: Problem) -> Tensor:

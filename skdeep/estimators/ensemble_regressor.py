@@ -86,6 +86,8 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
     {bagging}
     .. [3] V. Vovk, *Cross-conformal predictors*, Annals of Mathematics and Artificial Intelligence 74, 2015.
     .. [4] Y. Romano, E. Patterson & E. Candès, *Conformalized quantile regression*, NeurIPS 2019.
+    .. [5] H. Akaike, *A new look at the statistical model identification*, IEEE Transactions on Automatic Control 19,
+       1974.
 
     Examples
     --------
@@ -118,7 +120,7 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
         loss, values = self._loss_of_targets, self._target_scale.back(part.target)
         return loss.value(scores, part.tensor(values).to(scores))
 
-    def _keep_out_of_fold(self, scores: Tensor, problem: Problem, weight: np.ndarray | None) -> None:
+    def _keep_out_of_fold(self, scores: Tensor, problem: Problem, weight: np.ndarray | None, luck: float) -> None:
         self.oof_prediction_ = OutputSpace(self._any_coef).array(self._predicted(scores))
         predicted = to_numpy(self._predicted(scores)).astype(np.float64)
         predicted = predicted.reshape(len(predicted), -1)
@@ -127,7 +129,7 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
             low, high, values = predicted.min(1), predicted.max(1), values[:, 0]
             found = np.maximum(low - values, values - high)[:, None]
         else:
-            found = np.abs(values - predicted)
+            found = np.abs(values - predicted) * np.sqrt(luck)
         counted = np.isfinite(found).all(1)
         weight = np.ones(len(found)) if weight is None else weight
         counted &= weight > 0
@@ -137,10 +139,11 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
         r"""Predict intervals that have the target in them with a probability.
 
         Around the prediction, they are as wide as the share `coverage` of the out-of-fold errors is at most
-        (cross-conformal prediction; Vovk, 2015); with the loss `Quantile` of a list of levels, they go from the lowest
-        quantile to the highest, and so far beyond on both sides as out-of-fold targets were beyond theirs (Romano,
-        Patterson & Candès, 2019), so that the width depends on x. Of n rows that are exchangeable with new ones, the
-        quantile is the :math:`\lceil (n + 1)\, coverage \rceil`-th smallest.
+        (cross-conformal prediction; Vovk, 2015), times :math:`\sqrt{1 + 2 / m}` of folds of m rows each, since a member
+        keeps the epoch that is best for its own fold (Akaike, 1974). With the loss `Quantile` of a list of levels, they
+        go from the lowest quantile to the highest, and so far beyond on both sides as out-of-fold targets were beyond
+        theirs (Romano, Patterson & Candès, 2019), so that the width depends on x. Of n rows that are exchangeable with
+        new ones, the quantile is the :math:`\lceil (n + 1)\, coverage \rceil`-th smallest.
 
         Parameters
         ----------

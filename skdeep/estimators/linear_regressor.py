@@ -10,20 +10,21 @@ import numpy as np
 from skdeep.data.problem import Problem
 from skdeep.engine.losses import Loss
 from skdeep.engine.penalties import PENALTIES, ElasticNet
-from skdeep.engine.values import SquaredValues
+from skdeep.engine.values import HuberValues, InsensitiveValues, SquaredValues
 from skdeep.estimators.docs import document_regressor
 from skdeep.estimators.linear import STEPS, LinearModel
 from skdeep.estimators.regression import BaseTorchRegressor
 from skdeep.fitting.choices import BATCH_ROWS
+from skdeep.fitting.exactly import fits_memory
 from skdeep.fitting.losses import RegressionLoss
 from skdeep.fitting.recipe import Member, values
 
-#: Floating-point operations of the closed form that are done sooner than an iteration of anything else begins; and
-#: how many times those of mini-batches it may take, being exact.
-_FREE, _WORTH = 2e9, 10.0
-#: Values of dense rows that may be copied, floating-point operations that the optimum of an objective with kinks may
-#: take, being exact (some two seconds), and steps that they are about.
-_DENSE_VALUES, _EXACT, _INTERIOR_STEPS = 2**24, 1e10, 15
+#: Floating-point operations of the closed form that are done sooner than an iteration of anything else begins; how many
+#: times those of mini-batches it may take, being exact; and how many times as long one of sparse rows takes.
+_FREE, _WORTH, _PER_STORED = 2e9, 10.0, 10.0
+#: Values of dense rows that may be copied, floating-point operations that the optimum of an objective may take,
+#: being exact (some two seconds), and steps that they are about.
+_DENSE_VALUES, _EXACT, _INTERIOR_STEPS, _FEW_STEPS = 2**24, 1e10, 15, 5
 #: Columns of systems that are solved at once.
 _MAX_COLUMNS = 1024
 
@@ -117,8 +118,12 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
     def _cheapest_solver(self, problem: Problem, loss: Loss, penalty: ElasticNet, newton_params: int | None) -> str:
         if type(loss) is SquaredValues and self._has_smooth_penalty and not (self.callbacks or self.early_stopping):
             n, d = problem.n_rows, problem.source.shape[1]
-            steps = STEPS * BATCH_ROWS * 4 * self.n_outputs_ * d * problem.density
-            if 4 * n * d * min(n, d) <= max(_FREE, _WORTH * steps):
+            few, steps = min(n, d), STEPS * BATCH_ROWS * 4 * self.n_outputs_ * d * problem.density
+            if self._solves_at_once(loss, n) and fits_memory(problem):
+                work = 2 * n * d * few * min(1.0, _PER_STORED * problem.density) + few**3
+                if work <= max(_EXACT, _WORTH * steps):
+                    return "lbfgs"
+            elif 4 * n * d * few <= max(_FREE, _WORTH * steps):
                 return "lbfgs" if self._solves_at_once(loss, n) else "exact"
         if not loss.smooth and self._n_coordinates(problem, loss) >= _MAX_COLUMNS:
             return "sgd"
@@ -131,6 +136,13 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
         n, d = problem.n_rows, self._n_coordinates(problem, loss) + 1
         steps = 1 if type(loss) is SquaredValues else _INTERIOR_STEPS
         return problem.density == 1 and n * d <= _DENSE_VALUES and 2 * steps * n * d * d * self.n_outputs_ <= _EXACT
+
+    def _is_exact_cheap(self, problem: Problem, loss: Loss, newton_params: int | None) -> bool:
+        n, d = problem.n_rows, self._n_coordinates(problem, loss)
+        # Newton's steps of squares in pieces are few, and a matrix of second derivatives is half a product
+        in_pieces = isinstance(loss, HuberValues | InsensitiveValues) and d < _MAX_COLUMNS
+        steps_are_few = in_pieces and _FEW_STEPS * n * d * d * self.n_outputs_ <= _EXACT
+        return steps_are_few or super()._is_exact_cheap(problem, loss, newton_params)
 
     def _max_newton_params(self, problem: Problem, loss: Loss) -> int | None:
         at_once = self._solves_at_once(self._loss(self.n_outputs_), problem.n_rows)

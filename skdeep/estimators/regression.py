@@ -14,7 +14,7 @@ from torch import Tensor
 
 from skdeep.compat.sklearn import StrOptions, _fit_context
 from skdeep.data.answers import StandIn
-from skdeep.data.inputs import Data, Matrix, OutputSpace
+from skdeep.data.inputs import Data, Matrix, OutputSpace, to_numpy
 from skdeep.data.labels import n_columns, readable
 from skdeep.data.problem import Problem
 from skdeep.data.stored import opened_with_targets
@@ -173,7 +173,8 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
     def _score_of(self, y: Data, predicted: Data, sample_weight: ArrayLike | None) -> float:
         y = readable(y)
         if levels := levels_of(self._fitted_loss):
-            each = zip(predicted.T, levels, strict=True)
+            y, sample_weight = (part if part is None else to_numpy(part) for part in (y, sample_weight))
+            each = zip(to_numpy(predicted).T, levels, strict=True)
             return float(np.mean([d2_pinball_score(y, p, sample_weight=sample_weight, alpha=q) for p, q in each]))
         plain = all(type(part) is np.ndarray and part.ndim == 1 and part.dtype.kind == "f" for part in (y, predicted))
         if plain and sample_weight is None and len(y) == len(predicted):
@@ -229,7 +230,19 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         loss = self._fitted_loss
         made = value_loss(loss, getattr(self, "_trained_output", self.output))
         is_sorted = isinstance(loss, Quantile) and loss.non_crossing
-        return Prediction(made, getattr(self, "output_scale_", None), None, self._predicts_column, is_sorted)
+        return Prediction(made, self._multiplier, None, self._predicts_column, is_sorted)
+
+    @property
+    def _multiplier(self) -> np.ndarray | None:
+        scale = getattr(self, "_target_scale", None)
+        return None if scale is None or (scale.predicted == 1).all() else scale.predicted
+
+    @property
+    def output_scale_(self) -> Any:
+        """What predictions are multiplied by, (n_targets,); only with ``output="softplus"``."""
+        if self._multiplier is None:
+            raise AttributeError(f"Predictions of {self!r} are as they come: there is no output_scale_.")
+        return OutputSpace(self._any_coef).array(self._multiplier)
 
     def _predicted(self, scores: Tensor) -> Tensor:
         """Make predictions of scores (n, C), of the targets as they are."""
@@ -290,10 +303,7 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
             # in parts, what is the same now may not be later; and scores have the unit of targets if these are they
             closer = new and output == "identity"
             self._target_scale, self._trained_output = scale.closer(table) if closer else scale, output
-            for name in {"output_scale_", "delta_"} & vars(self).keys():
-                delattr(self, name)
-            if (self._target_scale.predicted != 1).any():
-                self.output_scale_ = self._target_scale.predicted
+            self.__dict__.pop("delta_", None)
         if is_to_be_suited(self.loss) and not hasattr(self, "delta_"):  # of the first call of partial_fit that has it
             self.delta_: Any = suited_delta(table, weight)
             if self._scales_columns and table.shape[1] > 1:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
+import reprlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -57,7 +59,7 @@ def check_numbers(X: Matrix, dtype: torch.dtype, indices: bool) -> None:
     if values.numel() == 0 or values.dtype in (torch.bool, torch.uint8, torch.int8, torch.int16):
         return
     if indices and values.is_floating_point() and bool((values % 1 != 0).any()):
-        raise ValueError("X must have whole numbers: the module takes indices, and was trained on integers.")
+        raise ValueError("X must have whole numbers: the module takes indices, not fractions.")
     least, most = torch.aminmax(values)  # of all values, ten times as fast as of each column
     if bool((least >= -limit) & (most <= limit)):
         return
@@ -104,6 +106,8 @@ class UserModule(SingleNet):
     _any_coef = None
     _allow_nd = True
     stackable = frozenset()
+    #: Why scores must be free to have any value; empty if they need not.
+    _why_unbounded = ""
     module: Callable = field(kw_only=False)
     module_params: dict | None = field(default=None, kw_only=False)
 
@@ -138,12 +142,19 @@ class UserModule(SingleNet):
         waiting = []
         if not going_on:
             generator = np.random.default_rng([1, draw_seeds(self.random_state)[0]])
-            waiting.append(self._new_module(recipe, problem, generator))
+            new, bounded = self._new_module(recipe, problem, generator)
+            waiting.append(new)
+            if bounded is not None and self._why_unbounded:
+                warnings.warn(
+                    f"module ends in {bounded}, so that its scores have bounds. {self._why_unbounded}", stacklevel=7
+                )
         # the module says in which dtype all else is
-        dtype = self._own_dtype(recipe, waiting[0] if waiting else self.module_)
+        module = waiting[0] if waiting else self.module_
+        dtype = self._own_dtype(recipe, module)
         check_some_left(problem.source, dtype)
         check = partial(check_numbers, dtype=dtype, indices=self._takes_indices)
-        return replace(recipe, dtype=dtype, check=check, network=partial(self._network, waiting=waiting))
+        network = partial(self._network, waiting=waiting)
+        return replace(recipe, dtype=dtype, check=check, network=network)
 
     def _own_dtype(self, recipe: Recipe, module: nn.Module) -> torch.dtype:
         """Choose what to train a module in: its own dtype, unless the user has decided; float32 for shorter ones."""
@@ -152,8 +163,10 @@ class UserModule(SingleNet):
         doubled = settings_of(self).precision == "auto" and own is torch.float64 and recipe.device.type != "mps"
         return torch.float64 if doubled else recipe.dtype
 
-    def _new_module(self, recipe: Recipe, problem: Problem, generator: np.random.Generator) -> nn.Module:
-        """Make a module of the user's, with initial parameters; the same on all devices."""
+    def _new_module(
+        self, recipe: Recipe, problem: Problem, generator: np.random.Generator
+    ) -> tuple[nn.Module, str | None]:
+        """Make a module of the user's, with initial parameters; the same on all devices. Say what bounds its scores."""
         if isinstance(self.module, nn.Module):
             raise TypeError(
                 f"module must be a class or function that makes a module, got the module {type(self.module).__name__}. "
@@ -162,21 +175,33 @@ class UserModule(SingleNet):
             )
         shape = {"n_outputs": self.n_outputs_, "n_features": self._n_inputs}
         self._made_by = self.module, self.module_params
-        named = shape.keys() & inspect.signature(self.module).parameters
+        signature = inspect.signature(self.module)
+        arguments = {name: shape[name] for name in shape.keys() & signature.parameters} | (self.module_params or {})
+        try:
+            signature.bind(**arguments)
+        except TypeError as error:
+            raise TypeError(
+                f"module does not take these arguments: {error}. It is called with module_params (a search sets each "
+                f"as module__name), and with n_features and n_outputs where its signature names them: {signature}."
+            ) from error
         X = problem.take(np.arange(min(2, len(problem.codes)))).X[:2]
         X = as_tensor(X.toarray() if sparse.issparse(X) else X) if not isinstance(X, torch.Tensor) else X.cpu()
         X = X if len(X) > 1 else X.expand(2, -1)
         with OwnNumbers(int(generator.integers(2**63))):
             try:
-                module = self.module(**{name: shape[name] for name in named} | (self.module_params or {}))
-            except RuntimeError as error:  # as of torch.jit.trace, which sees the operations that watch it
-                raise ValueError(f"module cannot be made: {error}. {ORDINARY}") from error
+                module = self.module(**arguments)
+            except RuntimeError as error:  # as of torch.jit.trace, too, which sees the operations that watch it
+                raise ValueError(
+                    f"module cannot be made: {error}. Look at its arguments, {reprlib.repr(arguments)}. {ORDINARY}"
+                ) from error
             if not isinstance(module, nn.Module):
                 raise TypeError(f"module must make a torch.nn.Module, got {type(module).__name__}.")
             check_ordinary(module)
+            if any(tensor.device.type != "cpu" for tensor in (*module.parameters(), *module.buffers())):
+                module.cpu()
             _cast(module, self._own_dtype(recipe, module))
             found = tried(module, X.reshape(-1, *self.input_shape_), self.n_outputs_)
-        self._n_values, self._takes_indices, normalised = found
+        self._n_values, self._takes_indices, normalised, bounded = found
         self._check_parameters(module)
         earlier = {id(p) for p in self.module_.parameters()} if hasattr(self, "module_") else set()
         if any(p.requires_grad and id(p) in earlier for p in module.parameters()):
@@ -189,7 +214,7 @@ class UserModule(SingleNet):
                 f"batch_size=1 is not enough for a module with {normalised}, which normalises by the rows of a batch. "
                 "Use larger batches, or a normalisation of each row (LayerNorm, GroupNorm)."
             )
-        return module
+        return module, bounded
 
     def _check_module(self) -> None:
         """Raise if the fitted module is not what these parameters make."""
@@ -228,7 +253,7 @@ class UserModule(SingleNet):
             if self._trained_names != [name for name, p in module.named_parameters() if p.requires_grad]:
                 state.optimizer = None  # the user has frozen some, or others: its averages are of those before
         else:
-            module = waiting.pop() if waiting else self._new_module(recipe, problem, state.generator)
+            module = waiting.pop() if waiting else self._new_module(recipe, problem, state.generator)[0]
         if unstable := [part for part in module.modules() if isinstance(part, _RANDOM)]:
             self._check_same_objective(type(unstable[0]).__name__)
         _cast(module, problem.dtype)
@@ -334,12 +359,18 @@ class TorchClassifier(UserModule, NeuralNetClassifier):
     of float32 from the results of the same row among others.
 
     Integers reach the module in that dtype as well; where it does not take floating-point numbers (``nn.Embedding``,
-    ``one_hot``), as int64. Columns of whole numbers that the dtype cannot tell apart (beyond 2 ** 24 in float32) raise
-    a ValueError: no ids are ever merged.
+    ``one_hot``), whole numbers of any dtype, such as OrdinalEncoder's, reach it as int64. Columns of whole numbers that
+    the dtype cannot tell apart (beyond 2 ** 24 in float32) raise a ValueError: no ids are ever merged. Columns whose
+    dtype says that they are categories are zeros and ones by then (``encoded_features_``): for an embedding, number
+    them first.
+
+    A module takes one array. Inputs of several kinds are columns side by side, which its ``forward`` takes apart.
 
     Early stopping restores the parameters and buffers of the best epoch (running averages included); other tensors that
-    a module keeps are not restored. A batch of one row is normalised by the running averages of batch normalisation, as
-    in :class:`MLPClassifierTorch`. Random numbers that a module draws in prediction are torch's own.
+    a module keeps are not restored. Batch normalisation counts each row by its weight, as in
+    :class:`MLPClassifierTorch`; equal rows are one row with their weight where a batch holds all. A batch of one row is
+    normalised by the running averages of batch normalisation, as in :class:`MLPClassifierTorch`. Random numbers that a
+    module draws in prediction are torch's own.
 
     A parameter that a batch makes no use of, as an expert that got none of its rows, has a gradient of zero there, and
     the penalty's: like the rows of an ``nn.Embedding`` that do not occur, it goes on by momentum and penalty. Torch's
@@ -364,6 +395,11 @@ class TorchClassifier(UserModule, NeuralNetClassifier):
     >>> clf.fit(images[:1000], y[:1000]).score(images[1000:], y[1000:]) > 0.9
     True
     """
+
+    _why_unbounded = (
+        "Softmax and sigmoid are parts of the loss, which takes raw scores: of such ones, no probabilities come near 0 "
+        "and 1. Leave out that last part."
+    )
 
     _parameter_constraints: ClassVar[dict] = {
         "calibration": [StrOptions({"temperature"}), None],

@@ -82,6 +82,15 @@ class TorchRegressor(UserModule, NeuralNetRegressor):
     }
 
     @property
+    def _why_unbounded(self) -> str:  # type: ignore[override]
+        return (
+            "Targets are centred and scaled (standardize_targets=True): it cannot reach all of them. Leave out that "
+            "last part (`output` keeps predictions from being negative), or use standardize_targets=False."
+            if self.standardize_targets
+            else ""
+        )
+
+    @property
     def _output_map(self) -> OutputMap:
         return None
 

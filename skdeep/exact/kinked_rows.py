@@ -207,15 +207,24 @@ def _approach(problem: KinkedRows, params: np.ndarray, errors: np.ndarray, half:
         factor, fault = dpotrf(hessian.T, lower=1, clean=0, overwrite_a=1)
         if fault:
             break
-        step = dpotrs(factor, slope @ Z + problem.rho * params, lower=1)[0]
+        gradient = slope @ Z + problem.rho * params
+        step = dpotrs(factor, gradient, lower=1)[0]
         change = Z @ step
         farthest = float(np.abs(change).max())
         if not farthest < np.inf:
             break
-        params -= step
-        errors -= change
         if farthest <= radius:
             many = max(many // _FEWER, fewest)
+        else:  # where the objective rises, as far as its slopes say that it falls
+            left, value = errors - change, np.abs(slope) @ away + 0.5 * (problem.rho * params) @ params
+            slope = np.where(left > half, problem.down, np.where(left < -half, -problem.up, 0.0)) * problem.weight
+            pull = problem.rho * (params - step)
+            if np.abs(slope) @ (np.abs(left) - half) + 0.5 * pull @ (params - step) > value:
+                share = 1 / (1 - (slope @ change + pull @ step) / (gradient @ step))
+                step *= share
+                change *= share
+        params -= step
+        errors -= change
     return many
 
 

@@ -20,8 +20,9 @@ FEW_COLUMNS = 48
 _CHUNK_VALUES = 2**20
 #: Deviations of columns, as a part of their means, below which digits are lost, or all of them.
 _FAR, _CONSTANT = 1e-3, 1e-13
-#: Share of values that are stored up to which products of sparse columns are the cheaper ones.
-_SPARSE = 0.05
+#: Share of values that are stored up to which products of sparse columns are the cheaper ones; share from which dense
+#: rows of so many values at most are cheaper for all else, and values of rows up to which their calls alone are.
+_SPARSE, _FILLED, _DENSE_VALUES, _SMALL_VALUES = 0.05, 0.1, 2**24, 2**16
 
 
 @lru_cache(maxsize=64)
@@ -204,6 +205,12 @@ class SparseRows(Rows):
     @cached_property
     def _transposed(self) -> sparse.csr_array:
         return self.X.T.tocsr()
+
+    def cheapest(self) -> Rows:
+        """Make dense rows where passing over these takes longer."""
+        n, D = self.shape
+        filled = n * D <= _DENSE_VALUES and self.n_values >= _FILLED * n * D
+        return Rows(self.take(np.arange(n))) if filled or n * D <= _SMALL_VALUES else self
 
     def centred(self) -> tuple[Rows, np.ndarray, np.ndarray] | None:
         """Make dense rows of columns less their means (d,), divided by their deviations (d,).

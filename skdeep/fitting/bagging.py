@@ -41,9 +41,10 @@ class _Runs(Progress):
     members: list[Progress] = field(default_factory=list)
     folds: Folds | None = None  # which rows each member has not seen
     seeds: list[int] = field(default_factory=list)  # the ``random_state`` of each member
+    watched_own: bool = True  # whether each was judged by the rows that it has not seen
 
     @classmethod
-    def of(cls, members: list[Progress], folds: Folds, seeds: list[int]) -> _Runs:
+    def of(cls, members: list[Progress], **dealt: Any) -> _Runs:
         errors = [f"in member {k}, {p.error}" for k, p in enumerate(members) if p.error is not None]
         return cls(
             watch_score=True,
@@ -57,9 +58,18 @@ class _Runs(Progress):
             interrupted=any(p.interrupted for p in members),
             error=errors[0] if errors else None,
             members=members,
-            folds=folds,
-            seeds=seeds,
+            **dealt,
         )
+
+    @property
+    def luck(self) -> float:
+        """How many times as large as out of fold squares of errors are on other rows, about.
+
+        A member keeps the epoch that is best for the very rows that it is judged by: one number, chosen by so many
+        (Akaike, 1974).
+        """
+        assert self.folds is not None
+        return 1 + 2 * len(self.folds.numbers) / len(self.folds.rows) if self.watched_own else 1.0
 
 
 def _mean_curve(curves: list[list[float]]) -> list[float]:
@@ -81,7 +91,7 @@ class Dealt:
         n = len(self.folds.numbers)
         for i, (ensemble, own) in enumerate(zip(ensembles, self.seeds, strict=True)):
             parts = [model.progress for model in self.models[i * n : (i + 1) * n]]
-            ensemble.progress = _Runs.of(parts, self.folds, own)
+            ensemble.progress = _Runs.of(parts, folds=self.folds, seeds=own, watched_own=len(self.watched) > 1)
 
 
 def train_folds(
@@ -204,13 +214,15 @@ def judge_each(recipe: Recipe, problem: Problem, members: list[Member], seed: in
     weights = weights_by_model(problem.weight, len(members))
     for member, weight in zip(members, weights, strict=True):
         runs = member.progress
-        if isinstance(runs, _Runs) and runs.error is None and runs.folds is not None:
-            _judge(member.estimator, problem, weight, runs.folds)
+        if isinstance(runs, _Runs) and runs.error is None:
+            _judge(member.estimator, problem, weight, runs)
 
 
 @torch.no_grad()
-def _judge(ensemble: Classifier, problem: Problem, weight: np.ndarray | None, folds: Folds) -> None:
+def _judge(ensemble: Classifier, problem: Problem, weight: np.ndarray | None, runs: _Runs) -> None:
     """Calibrate on the out-of-fold scores, and keep what the ensemble says of rows that are new to it."""
+    folds = runs.folds
+    assert folds is not None
     data = problem.shared(ensemble._rows(problem.some_rows, able(problem.device, [ensemble]), needs_float64(ensemble)))
     tensor = data.device, data.dtype
     n_outputs = ensemble.n_outputs_
@@ -255,7 +267,7 @@ def _judge(ensemble: Classifier, problem: Problem, weight: np.ndarray | None, fo
     if problem.subset is not None:
         rest = np.flatnonzero(problem.sample_weight == 0)
         put(rest, scores_of(ensemble._trained_network(*tensor), data, rest))
-    ensemble._keep_out_of_fold(everywhere, problem, weight)
+    ensemble._keep_out_of_fold(everywhere, problem, weight, runs.luck)
 
 
 def _score_of(ensemble: Classifier, scores: Tensor, part: Problem, weight: np.ndarray | None, folds: Folds) -> float:

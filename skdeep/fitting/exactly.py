@@ -197,6 +197,8 @@ def _found(stack: Stack) -> tuple[Solution, list[torch.Tensor]] | None:
     if moved is not None:
         rows, centring = moved[0], Centring(*moved[1:])
         centring.forth_(start, rho, kappa)
+    elif isinstance(rows, SparseRows):
+        rows = rows.cheapest()
 
     def some(models: np.ndarray, arrays: Arrays, max_iter: int) -> Solution:
         solution = _solved(recipe, [members[m] for m in models], arrays, max_iter)

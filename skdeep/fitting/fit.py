@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from skdeep.callbacks.observers import make_observer
 from skdeep.callbacks.run import Run
+from skdeep.data.chunks import are_chunks
 from skdeep.data.encoding import draw_seeds, encode, warn_of_raw_columns
 from skdeep.data.inputs import Classifier, Data, OutputSpace, float_dtype
 from skdeep.data.labels import Probabilities
@@ -89,7 +90,7 @@ def fit(
     leader = estimators[0]
     going_on = goes_on(leader, incremental)
     X_val, y_val, weight_val = validation
-    if (X_val is None) != (y_val is None):
+    if (X_val is None) != (y_val is None) and not are_chunks(X_val):
         raise ValueError("X_val and y_val belong together; pass both or neither.")
     if X_val is None and weight_val is not None:
         raise ValueError("sample_weight_val was given without X_val and y_val.")
@@ -108,6 +109,8 @@ def fit(
     recipe.check(problem.source)
     held_out = None
     if X_val is not None:
+        names = getattr(leader, "feature_names_in_", None)
+        X_val, y_val, weight_val = opened_with_targets(X_val, y_val, weight_val, names)
         further: Any = {"going_on": True, "incremental": True, "suffix": "_val"}  # rows, which change nothing
         held_out = encode(estimators, X_val, y_val, weight_val, **further).placed(recipe.device, recipe.dtype)
         recipe.check(held_out.source)

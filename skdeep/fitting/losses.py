@@ -226,7 +226,7 @@ REGRESSION_LOSSES: dict[str, Callable[[], ValueLoss]] = {
 
 
 #: The constraint of a parameter that it is a loss with settings.
-LOSS_OBJECT = ObjectOf(RegressionLoss, "make", "Huber()")
+LOSS_OBJECT = ObjectOf(RegressionLoss, "make", "skdeep.Huber()")
 
 
 def value_loss(loss: str | RegressionLoss, output: str) -> ValueLoss:

@@ -321,7 +321,7 @@ class _Exact(Solver):
 
 
 #: The constraint of a parameter that it is an object with settings.
-SOLVER_OBJECT = ObjectOf(Solver, "options", "SGD()")
+SOLVER_OBJECT = ObjectOf(Solver, "options", "skdeep.SGD()")
 
 #: The settings by the names of their solvers.
 SOLVERS: dict[str, type[Solver]] = {cls.name: cls for cls in (SGD, Adam, AdamW, LBFGS)}

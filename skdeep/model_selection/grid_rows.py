@@ -92,12 +92,8 @@ class GridRows:
 
     def _take_on_unit(self, leader: Any, number: int) -> None:
         """Let a regressor speak of the targets of a split."""
-        if self.scales is None:
-            return
-        leader._target_scale = scale = self.scales[number]
-        vars(leader).pop("output_scale_", None)
-        if (scale.predicted != 1).any():
-            leader.output_scale_ = scale.predicted
+        if self.scales is not None:
+            leader._target_scale = self.scales[number]
 
     @property
     def parts(self) -> list[Problem]:

@@ -233,6 +233,7 @@ for name, model, options in [
     ("mlp of values, early", MLPOfValues(loss="huber", early_stopping=True), {"y": VALUES, "sample_weight": WEIGHT}),
     ("ensemble of values", EnsembleOfValues(), {"y": VALUES}),
     ("torch of values", TorchOfValues(), {"y": VALUES}),
+    ("torch weights", Torch(), {"sample_weight": WEIGHT}),
     ("torch", Torch(), {}),
     ("torch sgd early", Torch(solver="sgd", early_stopping=True, calibration="temperature"), {}),
 ]:
@@ -298,6 +299,14 @@ def dispatched(function: Case) -> Case:
 def on(place, make, **params):
     """An estimator that computes in a place."""
     return make(device=str(place.device), **params)
+
+
+@case("use")
+def torch_module_made_there(place):
+    def made(n_outputs, n_features):
+        return net(n_outputs, n_features).to(place.device)
+
+    return [*answers(on(place, Torch, module=made).fit(X, Y), X), *answers(on(CPU, Torch, module=made).fit(X, Y), X)]
 
 
 @case("use", dispatched)
