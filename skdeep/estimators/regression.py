@@ -302,7 +302,10 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
             scale = self._measure_targets(table, weight)
             # in parts, what is the same now may not be later; and scores have the unit of targets if these are they
             closer = new and output == "identity"
-            self._target_scale, self._trained_output = scale.closer(table) if closer else scale, output
+            self._target_scale, self._trained_output = (
+                scale.closer(table, self._scales_columns) if closer else scale,
+                output,
+            )
             self.__dict__.pop("delta_", None)
         if is_to_be_suited(self.loss) and not hasattr(self, "delta_"):  # of the first call of partial_fit that has it
             self.delta_: Any = suited_delta(table, weight)
