@@ -11,9 +11,10 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_wine
 
-from skdeep import MLPClassifierTorch, MLPEnsembleClassifier, MLPEnsembleRegressor
+from skdeep import MLPClassifierTorch, MLPEnsembleClassifier, MLPEnsembleRegressor, MLPRegressorTorch
 from skdeep.data import bins
 from skdeep.data.bins import bin_edges
+from skdeep.engine.embeddings import BinnedAffine
 from skdeep.engine.input_layer import Standardization
 from skdeep.engine.perceptron import MLP
 from skdeep.engine.rows import DenseRows
@@ -105,6 +106,49 @@ def test_other_dtypes(data):
     model = mlp(max_iter=30).fit(data, Y)
     assert model.bin_edges_.dtype == np.float64 and model.score(data, Y) > 0.95
     np.testing.assert_allclose(model.decision_function(data), by_hand(model, data.astype(float)), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "data", [X, HOLES, X + 1e7, X * 1e-20, X * (X > np.median(X, 0))], ids=["", "missing", "far", "tiny", "ties"]
+)
+def test_predictions_are_as_exact_as_training_was(data):
+    """Of many rows in single precision what bins add is looked up, and columns are centred before they are rounded."""
+    many, labels = np.repeat(data, 2, axis=0), np.repeat(Y, 2)
+    for model in (mlp(precision="float32"), mlp(precision="float64")):
+        exact = by_hand(model.fit(many, labels), many)
+        found = model.decision_function(many)
+        assert found.dtype == np.float64 and len(many) >= BinnedAffine.fewest
+        assert np.abs(found - exact).max() < (1e-5 if model.precision == "float32" else 1e-7) * np.abs(exact).max()
+        single = model.decision_function(many) == np.float32(model.decision_function(many))
+        assert single.all() == (model.precision == "float32")
+
+
+def test_values_far_from_zero_are_not_rounded_in_single_precision():
+    y = np.sin(X[:, 0]) + 1e7
+    options = {"precision": "float32", "numeric_embedding": "piecewise", "max_iter": 5, "random_state": 0}
+    model = MLPRegressorTorch(hidden_layer_sizes=(8,), **options).fit(X, y)
+    assert np.abs(model.predict(X) - by_hand(model, X)[:, 0]).max() < 1e-5
+
+
+@pytest.mark.parametrize("n_own", [1, 2, 4])
+@pytest.mark.parametrize("n_groups", [0, 1, 2, 4])
+def test_what_bins_add_is_looked_up(n_own, n_groups, monkeypatch):
+    """By models with bins of their own or in common, on rows in common or of groups: as the product with all bins."""
+    generator = np.random.default_rng(0)
+    edges = np.sort(generator.normal(size=(n_own, 3, 6)))
+    edges[:, 1, 2] = edges[:, 1, 3]  # a bin that is none, between others
+    edges[:, 2, 0] = edges[:, 2, 1]  # and before them
+    own = {"edges": edges.repeat(4 // n_own, 0), "start": np.full((4, 3), 1.2)}
+    center, scale = (torch.from_numpy(generator.uniform(0.5, 2, (4, 1, 5))).float() for _ in range(2))
+    columns = Standardization(center, scale, NONE, **own)
+    place = {"device": torch.device("cpu"), "dtype": torch.float32}
+    network = MLP.initial([*map(np.random.default_rng, range(4))], [20, 7, 2], "relu", standardization=columns, **place)
+    rows = torch.from_numpy(generator.standard_t(2, (300, 5))).float()
+    rows[::7, 1] = torch.nan
+    rows = rows if n_groups == 0 else rows * torch.arange(1, n_groups + 1).view(-1, 1, 1)
+    found = network.scores(rows)
+    monkeypatch.setattr(BinnedAffine, "fewest", 1000)
+    torch.testing.assert_close(found, network.scores(rows), rtol=1e-5, atol=1e-5)
 
 
 def test_borders_that_units_find_late():

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from sklearn.base import clone
+from sklearn.metrics import r2_score
 
 from skdeep import MLPEnsembleRegressor, MLPRegressorTorch
 
@@ -46,3 +48,26 @@ def test_intervals_cover_new_rows():
     X, y = _data(4000, 5)
     low, high = MLPEnsembleRegressor(random_state=0).fit(X[:600], y[:600]).predict_interval(X[600:]).T
     assert 0.87 < ((low <= y[600:]) & (y[600:] <= high)).mean() < 0.93
+
+
+@pytest.mark.parametrize("form", [MLPRegressorTorch, MLPEnsembleRegressor])
+def test_each_target_has_a_delta_in_its_own_unit(form):
+    """Of targets that differ a thousandfold each is learnt, without a warning."""
+    X = np.random.default_rng(0).normal(size=(400, 3))
+    y = np.c_[np.sin(X[:, 0]) + X[:, 1], 1000 * X[:, 1] * X[:, 2]]
+    model = form(loss="huber", max_iter=20, random_state=0)
+    both = clone(model).fit(X[:300], y[:300])
+    of_units = both.delta_ / y[:300].std(0)
+    np.testing.assert_allclose(of_units, of_units[0], rtol=0.01)  # units have few digits
+    assert r2_score(y[300:], both.predict(X[300:]), multioutput="raw_values").min() > 0.7
+    assert np.ndim(model.fit(X[:300], y[:300, 0]).delta_) == 0
+
+
+@pytest.mark.parametrize(("n", "rows"), [(60, 64), (100, 16), (240, 30), (700, 64)])
+def test_steps_of_few_rows_are_small_in_ensembles(n, rows):
+    X, y = _data(n, 3)
+    auto, given = (
+        MLPEnsembleRegressor(2, 4, max_iter=2, batch_size=size, random_state=0).fit(X, y).predict(X)
+        for size in ("auto", rows)
+    )
+    np.testing.assert_array_equal(auto, given)

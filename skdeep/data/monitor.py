@@ -103,11 +103,12 @@ class Watch:
             return values[index_of(models, values)] if len(values) > len(models) else values
 
         self.rows.frame = network.frame  # the caller's own validation data is seen as the training data is
+        evaluated = network.evaluator()
         for part in self._chunks(network):
             index = None if self.index is None else of_models(self.index)[:, part]
             if index is not None and len(self.parts) == 1:
                 index = index[0]
-            scores = network.scores(self.rows.take(part if index is None else index)).detach()
+            scores = evaluated(self.rows.take(part if index is None else index)).detach()
             if self.answers is not None:
                 known.append(scores)
             accuracy += (_are_right(scores, of_models(self.codes)[:, part]) * of_models(self.weight)[:, part]).sum(1)

@@ -316,13 +316,13 @@ def scores_of(network: Network, rows: AnyRows, index: np.ndarray) -> Tensor:
         of_all = rows.shard.assembled(index, found.transpose(0, 1).cpu().numpy())
         return torch.from_numpy(of_all).to(found.device).transpose(0, 1)
     rows = rows if rows.scratch is not None else rows.in_scratch()
-    step = chunk_rows(network, rows)
-    scores = network.scores(rows.take(torch.from_numpy(index[:step]))).detach()
+    step, evaluated = chunk_rows(network, rows), network.evaluator()
+    scores = evaluated(rows.take(torch.from_numpy(index[:step]))).detach()
     if len(index) > step:
         # in one piece from the start: parts that are kept between batches would scatter over the memory
         first, scores = scores, scores.new_empty((scores.shape[0], len(index), *scores.shape[2:]))
         scores[:, :step] = first
         for start in range(step, len(index), step):
             part = index[start : start + step]
-            scores[:, start : start + step] = network.scores(rows.take(torch.from_numpy(part))).detach()
+            scores[:, start : start + step] = evaluated(rows.take(torch.from_numpy(part))).detach()
     return scores

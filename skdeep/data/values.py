@@ -137,8 +137,8 @@ class TargetScale:
     shift: np.ndarray
     #: Whether scores have the unit of the targets: logarithms have none, for example.
     is_of_scores: bool
-    #: Whether all targets were the same.
-    is_of_constants: bool = False
+    #: Which targets (C,) were all the same.
+    is_of_constants: np.ndarray | bool = False
 
     @classmethod
     def of(
@@ -147,7 +147,7 @@ class TargetScale:
         """Measure targets (n, C) with weights (n,).
 
         `free` says whether an intercept takes what all scores have in common, `per_column` whether each column has a
-        unit of its own, unless the loss has one.
+        unit of its own.
         """
         ones, zeros = np.ones(values.shape[1]), np.zeros(values.shape[1])
         if loss.log_link and not free:
@@ -164,7 +164,7 @@ class TargetScale:
         level = mean if is_centred else zeros
         varies = unit > 0
         unit = np.where(varies, unit, np.where(mean != 0, np.abs(mean), 1.0))
-        if len(unit) > 1 and (not per_column or loss.in_unit(2.0) is not loss):
+        if len(unit) > 1 and not per_column:
             counted = unit[varies] if varies.any() else unit  # beside the level of others, these would be nothing
             unit = counted.max() * np.sqrt(np.square(counted / counted.max()).mean()) * ones
         unit = np.array([_rounded(own, math.ldexp(1.0, math.frexp(own)[1] - 1)) for own in unit.tolist()])
@@ -183,15 +183,21 @@ class TargetScale:
         ones, zeros = np.ones(n_columns), np.zeros(n_columns)
         return cls(zeros, ones, ones, zeros, ones, zeros, True)
 
-    def closer(self, values: np.ndarray) -> TargetScale:
-        """Make the unit of targets (n, C) small beside them where they are all the same, and the level is theirs."""
-        if not ((values[:1] == self.level).all() and (values == self.level).all()):
+    def closer(self, values: np.ndarray, each: bool) -> TargetScale:
+        """Make the unit of targets (n, C) small beside them where they are all the same, and the level is theirs.
+
+        Of columns that have each a unit of their own, this is asked of each; else of all together.
+        """
+        if not (values[:1] == self.level).any():
             return self
-        return replace(self, unit=_CLOSER * self.unit, factor=_CLOSER * self.factor, is_of_constants=True)
+        constant = (values == self.level).all(0)
+        constant = constant if each else np.full_like(constant, constant.all())
+        smaller = np.where(constant, _CLOSER, 1.0)
+        return replace(self, unit=smaller * self.unit, factor=smaller * self.factor, is_of_constants=constant)
 
     def suits(self, values: np.ndarray) -> bool:
-        """Tell whether targets (n, C) may be trained on in this unit: others than before, if these were the same."""
-        return not self.is_of_constants or bool((values == self.level).all())
+        """Tell whether targets (n, C) may be trained on in these units: others than before, if some were the same."""
+        return not (self.is_of_constants & (values != self.level).any(0)).any()
 
     def forth(self, values: np.ndarray) -> np.ndarray:
         """Make the targets (n, C) that are trained on."""

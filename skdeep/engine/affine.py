@@ -21,6 +21,7 @@ class Affine:
 
     def __init__(self, weight: Tensor, bias: Tensor):
         self.weight, self.bias, self._n_models = weight, bias, weight.shape[0]
+        self._is_finer = bias.dtype is torch.float64 and weight.dtype is not torch.float64
         self._transposed, self._column = weight.mT, bias.unsqueeze(2)
         self._all_weights, self._all_biases = weight.flatten(0, 1), bias.reshape(-1, 1)
 
@@ -37,8 +38,9 @@ class Affine:
         return torch.addmm(self._all_biases, self._all_weights, X.t()).view(*self.bias.shape, -1)
 
     def of_hidden(self, hidden: Tensor) -> Tensor:
-        """Compute the map of a hidden layer (K, in, B), (K, out, B)."""
-        return torch.bmm(self.weight, hidden).add_(self._column)
+        """Compute the map of a hidden layer (K, in, B), (K, out, B); in float64 if biases are."""
+        found = torch.bmm(self.weight, hidden)
+        return found + self._column if self._is_finer else found.add_(self._column)
 
     def weight_gradient(self, rows: Tensor, gradient: Tensor) -> Tensor:
         """Compute the gradient in the weights, from that in the map's value, of a batch or a hidden layer's rows."""

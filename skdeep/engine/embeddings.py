@@ -6,6 +6,9 @@ Each bin between two edges has a column of its own: -1 below it, 1 above it, lin
 network can bend any column at any edge, which a unit alone has to learn to. A column with a single bin has none: it
 would be a line, as the column is.
 
+A sum of the bins of a column is a piecewise linear function of it: between two edges, a mean of its values there, by
+which `BinnedAffine` predicts.
+
 A network is trained in :math:`h e_t`, with :math:`h = \min(1/2, s / e)` where e columns have bins: the more there are,
 the less each says at first. For columns whose values are all edges, s is infinite: they may well be codes of
 categories, whose order says nothing. Where factors on the columns are learnt, all bins of a column share one: how much
@@ -24,7 +27,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from skdeep.engine.affine import Affine
 from skdeep.engine.per_model import to_device
 
 #: Width of a bin, as a share of its larger edge, below which the rounding of single precision would be seen in it.
@@ -120,3 +125,54 @@ class Bins:
         """Join the bins of one model each as one stack's; they have the same columns."""
         known, edges = (np.concatenate([getattr(part, name) for part in parts]) for name in ("known", "edges"))
         return cls(known, edges, parts[0].start, **parts[0]._tensor)
+
+
+class BinnedAffine:
+    """The map of a first layer on columns and their bins, which are not made: what they add is looked up.
+
+    Each column that has bins adds a mean of two rows of a table, for the edges that its value is between. So any number
+    of bins costs as much as two, in single precision on a CPU: elsewhere a product with all of them is as fast.
+    """
+
+    #: Rows that pay for the table.
+    fewest = 256
+
+    def __init__(self, bins: Bins, affine: Affine, n_groups: int):
+        e, n_bins = bins.slope.shape[-2:]
+        own, of_bins = affine.weight.split([affine.weight.shape[2] - e * n_bins, e * n_bins], dim=2)
+        self._n_units = n_units = own.shape[1]
+        self._own = own.reshape(n_groups, -1, own.shape[2]).mT
+        # from 0 to 1 each, and those that are none after all others, where no value comes to
+        order = np.argsort(bins.slope == 0, axis=-1, kind="stable")
+        slope, offset = (np.take_along_axis(part, order, axis=-1) for part in (bins.slope, bins.offset))
+        line = slope / 2, np.where(slope > 0, (offset + 1) / 2, 0)
+        of_groups = slice(None, None, max(1, len(slope) // n_groups))
+        self._slope, self._offset = (torch.from_numpy(part[of_groups]).unsqueeze(1).to(own) for part in line)
+        size, place = (torch.from_numpy(part).unsqueeze(1) for part in ((slope > 0) * bins.limit, order))
+        sorted_bins = of_bins.unflatten(2, (e, n_bins)).take_along_dim(place, dim=-1) * size.to(own)
+        signs = 1 - 2 * own.new_ones(n_bins, n_bins + 1).tril_()  # bin t is at its end from edge t + 1 on
+        at_edges = (sorted_bins @ signs).view(n_groups, -1, n_units, e, n_bins + 1)
+        self._table = own.new_zeros(n_groups * e * (n_bins + 1) + 1, at_edges.shape[1] * n_units)  # one, to weigh zero
+        table = self._table[:-1].view(n_groups, e, n_bins + 1, -1, n_units)
+        table.copy_(at_edges.permute(0, 3, 4, 1, 2))
+        table[:, 0] += affine.bias.view(n_groups, 1, -1, n_units)
+        self._first = torch.arange(0, n_groups * e * (n_bins + 1), n_bins + 1, dtype=torch.int32).view(-1, 1, e)
+        self._ones = own.new_ones(n_bins)
+
+    @staticmethod
+    def suits(weight: Tensor) -> bool:
+        """Tell whether looking up is quicker than a product where such weights are."""
+        return weight.device.type == "cpu" and weight.dtype is torch.float32
+
+    def of_batch(self, rows: Tensor) -> Tensor:
+        """Compute the map of rows (B, d) or (G, B, d) without missing values, (K, h, B)."""
+        rows = rows if rows.ndim == 3 else rows.unsqueeze(0)
+        columns = rows[..., : self._slope.shape[-2]].unsqueeze(-1)
+        place = torch.addcmul(self._offset, columns, self._slope).clamp_(0, 1) @ self._ones
+        edge = place.int()
+        place -= edge
+        edge += self._first
+        index, share = torch.cat([edge, edge + 1], dim=-1), torch.cat([1 - place, place], dim=-1)
+        found = F.embedding_bag(index.flatten(0, 1), self._table, per_sample_weights=share.flatten(0, 1), mode="sum")
+        found = torch.baddbmm(found.view(*rows.shape[:2], -1), rows, self._own)
+        return found.unflatten(-1, (-1, self._n_units)).permute(0, 2, 3, 1).flatten(0, 1)

@@ -113,7 +113,18 @@ class Standardization:
         """How many models have a change of variables of their own; 1 where all have the same."""
         return max(len(part) for part in (self.center, self.scale, self.bins) if part is not None)
 
+    def columns(self, X: Tensor) -> Tensor:
+        """Centre and scale the columns of dense rows, which may be more precise; without their bins."""
+        return self._standardised(X, 0)[0]
+
     def _rows(self, X: Tensor) -> Tensor:
+        room, rows, alike = self._standardised(X, self.n_bins)
+        if self.bins is not None:
+            self.bins.encode(rows, room[..., rows.shape[-1] :], alike)
+        return room
+
+    def _standardised(self, X: Tensor, n_more: int) -> tuple[Tensor, Tensor, int]:
+        """Standardise rows, in memory with so many more columns; and tell how many models in turn have the same."""
         if len(self.indicated):
             X = torch.cat([X, X.index_select(-1, self.indicated).isnan().to(X.dtype)], dim=-1)
         n_own = self._n_own
@@ -125,16 +136,14 @@ class Standardization:
         n_own //= alike
         shape = X.shape if n_own == 1 else (n_own, *X.shape[-2:])  # torch.broadcast_shapes takes 30 us
         d = shape[-1]
-        room = self._scratch.empty("rows", (*shape[:-1], d + self.n_bins), X)
-        rows = room if self.bins is None else room[..., :d]
+        room = self._scratch.empty("rows", (*shape[:-1], d + n_more), X, self.scale.dtype)
+        rows = room[..., :d] if n_more else room
         if center is None:
             torch.mul(X.expand(shape), scale, out=rows)
         else:  # a product first would round a mean far above the deviation
             torch.sub(X.expand(shape), center, out=rows).mul_(scale)
         rows.nan_to_num_(nan=0.0)
-        if self.bins is not None:
-            self.bins.encode(rows, room[..., d:], alike)
-        return room
+        return room, rows, alike
 
     def folded(self, model: int, coef: np.ndarray, bias: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
         """Compute W (h, d) and b (h,) of a model on the user's columns, from V and c in float64; see `frame.kept`."""

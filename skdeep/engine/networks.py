@@ -14,7 +14,7 @@ product is twice as fast as ``(B, in) @ (in, out)`` on a CPU. Products with spar
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, overload
 
 import numpy as np
@@ -195,6 +195,10 @@ class Network:
     def scores(self, X: Tensor) -> Tensor:
         """Compute scores ``(K, B, C)`` of a batch."""
         raise NotImplementedError
+
+    def evaluator(self) -> Callable[[Tensor], Tensor]:
+        """Make what computes `scores` of one batch after the other, of parameters that stay as they are."""
+        return self.scores
 
     def training_scores(self, X: Tensor, weight: Tensor | None = None, noise: Noise | None = None) -> Tensor:
         """Compute the scores in training; `weight` (1 or K, B) of the rows, `noise` what is drawn."""

@@ -15,6 +15,7 @@ from skdeep.compat.torch import _foreach_copy_
 from skdeep.engine.activations import ACTIVATIONS
 from skdeep.engine.affine import Affine
 from skdeep.engine.dropout import Noise
+from skdeep.engine.embeddings import BinnedAffine
 from skdeep.engine.frame import Frame
 from skdeep.engine.input_layer import Standardization
 from skdeep.engine.networks import Network, OutputMap, pulled_back
@@ -224,10 +225,26 @@ class MLP(Network):
         return changed or ACTIVATIONS[self.activation].pullback is None or bool(self._sizes["gamma"])
 
     def scores(self, X: Tensor) -> Tensor:
-        weights, biases = self.penalised(), list(self.groups["bias"])
-        if self.standardization is not None:
-            X, weights[0], biases[0] = self.standardization.factors(X, weights[0], biases[0])
-        return self._scores(X, [Affine(*pair) for pair in zip(weights, biases, strict=True)])
+        return self.evaluator()(X)
+
+    def evaluator(self) -> Callable[[Tensor], Tensor]:
+        layers = [Affine(*pair) for pair in zip(self.penalised(), self.groups["bias"], strict=True)]
+        columns, first = self.standardization, layers[0]
+        bins = None if columns is None or not BinnedAffine.suits(first.weight) else columns.bins
+        table: list[BinnedAffine] = []
+
+        def scores(X: Tensor) -> Tensor:
+            if columns is None:
+                return self._scores(X, first.of_batch(X.to(first.weight.dtype)), layers)
+            if bins is not None and X.layout is torch.strided and X.shape[-2] >= BinnedAffine.fewest:
+                X = columns.columns(X)
+                if not table:
+                    table.append(BinnedAffine(bins, first, 1 if X.ndim == 2 else len(X)))
+                return self._scores(X, table[0].of_batch(X), layers)
+            X, *changed = columns.factors(X, first.weight, first.bias)
+            return self._scores(X, Affine(*changed).of_batch(X), layers)
+
+        return scores
 
     def training_scores(self, X: Tensor, weight: Tensor | None = None, noise: Noise | None = None) -> Tensor:
         layers, self._change = self._layers(), None
@@ -246,19 +263,22 @@ class MLP(Network):
         self._tape = []
         if len(self._first) == 1 and X.ndim == 2 and X.layout is not torch.sparse_csr:
             X = X.unsqueeze(0)  # rows of its own: the products of all layers are of one kind
-        return self._scores(X, layers, self._tape, weight, noise)
+        return self._scores(X, layers[0].of_batch(X), layers, self._tape, weight, noise)
 
     def _scores(
         self,
-        X: Tensor,
+        rows: Tensor,
+        z: Tensor,
         layers: list[Affine],
         tape: list[_Layer] | None = None,
         weight: Tensor | None = None,
         noise: Noise | None = None,
     ) -> Tensor:
-        """Compute scores; in training, each layer leaves on the `tape` what `gradient` needs of it."""
+        """Compute scores of rows, whose map by the first layer is z.
+
+        In training, each layer leaves on the `tape` what `gradient` needs of it.
+        """
         gates = self._gates(noise) if noise is not None and self.blocks else None
-        rows, z = X, layers[0].of_batch(X)
         for i, layer in enumerate(layers[:-1]):
             hidden, pullback = self._units(i, z, weight, tape is not None)
             factors: list[Tensor | float] = []

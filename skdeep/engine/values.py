@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -70,7 +70,7 @@ class ValueLoss(Loss):
         """Make the same loss of values that are counted in a unit."""
         return self
 
-    def with_delta(self, delta: float) -> ValueLoss:
+    def with_delta(self, delta: float | np.ndarray) -> ValueLoss:
         """Make the same loss with a setting that follows from the targets, if it has one."""
         return self
 
@@ -144,10 +144,11 @@ class HuberValues(ValueLoss):
     robust = True
     degree = 2.0
 
-    def __init__(self, delta: float = 1.0):
-        self.delta, self.slope = delta, min(1.0, delta)
+    def __init__(self, delta: float | np.ndarray = 1.0):  # of all columns, or (C,)
+        self.delta: Any = torch.from_numpy(delta) if isinstance(delta, np.ndarray) else delta
+        self.slope = min(1.0, float(np.min(delta)))
 
-    def with_delta(self, delta: float) -> ValueLoss:
+    def with_delta(self, delta: float | np.ndarray) -> ValueLoss:
         return HuberValues(delta)
 
     def in_unit(self, unit: float) -> ValueLoss:
@@ -341,7 +342,7 @@ class Positive(ValueLoss):
     def in_unit(self, unit: float) -> ValueLoss:
         return Positive(self.loss.in_unit(unit), self.output, self.shift)
 
-    def with_delta(self, delta: float) -> ValueLoss:
+    def with_delta(self, delta: float | np.ndarray) -> ValueLoss:
         return Positive(self.loss.with_delta(delta), self.output, self.shift)
 
     def shifted(self, shift: tuple[float, ...]) -> Positive:

@@ -115,12 +115,13 @@ max_fun : int, default=15000
 shuffle : bool, default=True
     Whether to draw a new order of the rows in each epoch.
 precision : {{"auto", "float64", "float32", "bfloat16"}}, default="auto"
-    Of the arithmetic in training. "auto" is float64 where the work is so small that it costs no time (up to 2²⁷
+    Of the arithmetic in training. "auto" is float64 where the work is so small that it costs no time (up to 2²⁴
     multiply-adds per epoch), else float32. "bfloat16" computes the matrix products in 8 binary digits, all else in
     float32 (not for "lbfgs"), for hardware that has such products (AMX, AVX512_BF16, recent GPUs; not measured there)
     and slower elsewhere. It rounds X as well: scaled columns lose least.
-    Predictions are float32 for float32 and float16 input, else float64, in any case. Columns that the computation would
-    round off, being far from zero, huge or tiny, are centred and scaled in float64 first.
+    Predictions are float32 for float32 and float16 input, else float64, in any case; those of a perceptron are computed
+    in the precision of its training. Columns that the computation would round off, being far from zero, huge or tiny,
+    are centred and scaled in float64 first.
 """
 )
 
@@ -321,8 +322,8 @@ scoring : str, callable or None, default=None
 _UNIT_OF_LOSSES = "of targets as they are (of several,\n    in units of their deviations)"
 
 REGRESSION_ATTRIBUTES = """
-delta_ : float
-    What ``delta="auto"`` of Huber's loss is; only with that.
+delta_ : float, or ndarray of shape (n_targets,)
+    What ``delta="auto"`` of Huber's loss is; only with that. Of several targets, a network has one for each.
 output_scale_ : ndarray of shape (n_targets,)
     What predictions are multiplied by; only with ``output="softplus"``.
 """

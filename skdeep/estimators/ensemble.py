@@ -14,8 +14,6 @@ from skdeep.compat.sklearn import Interval
 from skdeep.data.answers import probabilities
 from skdeep.data.inputs import Data, OutputSpace
 from skdeep.data.problem import Problem
-from skdeep.engine.input_layer import Standardization
-from skdeep.engine.perceptron import MLP
 from skdeep.estimators.base import BaseTorchEstimator
 from skdeep.estimators.docs import ALONE, ENSEMBLE, document_deep
 from skdeep.estimators.mlp import MLPClassifierTorch, Perceptron, PerceptronClassifier
@@ -88,14 +86,6 @@ class PerceptronEnsemble(Perceptron):
     def _losses(self, scores: Tensor, part: Problem) -> Tensor:
         """Compute the losses (n,) of scores (n, C) of rows."""
         raise NotImplementedError
-
-    # ---- prediction -----------------------------------------------------------------------------------------------
-
-    def _trained_network(
-        self, device: torch.device, dtype: torch.dtype, standardization: Standardization | None = None, **noise: Any
-    ) -> MLP:
-        members = (e._trained_network(device, dtype, standardization, **noise) for e in self.estimators_)
-        return MLP.stacked(list(members))
 
 
 @document_deep(**ENSEMBLE)

@@ -14,10 +14,9 @@ from skdeep.compat.sklearn import Interval, StrOptions
 from skdeep.data.inputs import Matrix, OutputSpace, has_missing, to_numpy
 from skdeep.data.problem import Problem
 from skdeep.engine.activations import ACTIVATIONS
-from skdeep.engine.input_layer import Standardization, unshared
 from skdeep.engine.losses import smoothed
 from skdeep.engine.networks import Network
-from skdeep.engine.per_model import to_device, to_numpy64
+from skdeep.engine.per_model import to_numpy64
 from skdeep.engine.perceptron import MLP
 from skdeep.engine.schedules import SCHEDULES
 from skdeep.estimators.deep import FEWEST_ROWS, NeuralNet, NeuralNetClassifier, SingleNet
@@ -25,11 +24,11 @@ from skdeep.estimators.docs import deep_parameters, document_deep
 from skdeep.fitting import courses
 from skdeep.fitting.choices import batch_rows, choose, epochs_of
 from skdeep.fitting.fitted import models_of
+from skdeep.fitting.fitted_network import fits_float32, network_of
 from skdeep.fitting.input_columns import (
     bins_for,
     bins_of,
     columns_for,
-    fitted_standardization,
     learned_columns,
     standardization_for,
 )
@@ -41,10 +40,6 @@ _BATCH_ROWS = FEWEST_ROWS, 256
 
 #: Learned attributes that no option makes go away.
 _ALWAYS = {"coefs_", "intercepts_"}
-
-
-def _as_list(value: Any) -> list:
-    return value if isinstance(value, list) else [value]
 
 
 def _check_complete(X: Matrix, advice: str) -> None:
@@ -123,9 +118,13 @@ class Perceptron(NeuralNet):
             space.array((intercept @ matrix + offsets).astype(coef.dtype)),
         ]
 
+    def _rows_per_step(self, n_rows: int) -> int:
+        """Choose the rows of a step, of so many."""
+        return int(np.clip(n_rows // 100, *_BATCH_ROWS))
+
     def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
         solver, schedule = solver_name(self), getattr(settings_of(self), "learning_rate", "constant")
-        rows = batch_rows(self, problem, solver, auto=int(np.clip(problem.n_rows // 100, *_BATCH_ROWS)))
+        rows = batch_rows(self, problem, solver, auto=self._rows_per_step(problem.n_rows))
         loss = smoothed(self._loss(self.n_outputs_), self.label_smoothing)
         decisions: dict[str, Any] = {"loss": loss, "auto_rate": courses.PATIENT_RATE}
         decisions["n_bins"] = bins_for(self, problem, going_on, incremental)
@@ -211,34 +210,13 @@ class Perceptron(NeuralNet):
                 "them back, or fit with warm_start=False."
             )
 
-    def _trained_network(
-        self, device: torch.device, dtype: torch.dtype, standardization: Standardization | None = None, **noise: Any
-    ) -> MLP:
-        noise = {"stochastic_depth": self.stochastic_depth} | noise
-        if standardization is None:
-            standardization = fitted_standardization(self, device, dtype)
-        learned = {kind: _as_list(getattr(self, name, [])) for kind, name in self._attributes.items()}
-        arrays = {kind: [np.atleast_1d(to_numpy(array)).T for array in group] for kind, group in learned.items()}
-        if standardization is not None:
-            first = (arrays[kind][0].astype(np.float64) for kind in ("weight", "bias"))
-            arrays["weight"][0], arrays["bias"][0] = standardization.unfolded(*first)
-        # copies: a model that was loaded as a memory map is read-only
-        weights, biases, slopes, gammas, betas, factors, *averages = (
-            [to_device(torch.from_numpy(array.copy()).unsqueeze(0), device, dtype) for array in group]
-            for group in arrays.values()
-        )
-        if noise.get("scaling"):
-            # what is trained: the factors are in the weights of the columns as they are
-            scale, spread = unshared(factors[0], standardization)
-            weights[0] = weights[0] / spread.unsqueeze(1)
-            noise["scales"] = [scale / noise["scaling"]]
-        form = getattr(self, "_trained_activation", self.activation)  # another one takes effect in the next fit
-        return MLP(weights, biases, slopes, form, gammas, betas, *averages, standardization=standardization, **noise)
+    def _trained_network(self, device: torch.device, dtype: torch.dtype, **more: Any) -> MLP:
+        return network_of(models_of(self), device, dtype, **more)
 
     def _learned(self, network: Network, model: int, dtype: np.dtype, space: OutputSpace) -> dict[str, Any]:
         assert isinstance(network, MLP)
-        learned: dict[str, Any] = {}
         groups = network.learned(model, dtype, self._output_map)
+        learned: dict[str, Any] = {}
         for name, arrays in groups.items():
             if name == "slope":
                 learned[self._attributes[name]] = [float(array[0]) for array in arrays]
@@ -246,6 +224,8 @@ class Perceptron(NeuralNet):
                 # copies: "contiguous" leaves the stride of an axis of one as it is, and products round by strides
                 learned[self._attributes[name]] = [space.array(array.T.copy()) for array in arrays]
         learned = {name: value for name, value in learned.items() if value or name in _ALWAYS}
+        is_single = network.params[0].dtype is torch.float32 and self.n_layers_ > 2
+        learned["_is_single"] = is_single and fits_float32(groups["weight"][0], groups["weight"][-1])
         if "column_factors_" in learned:
             (learned["column_factors_"],) = learned["column_factors_"]
         if network.standardization is not None:

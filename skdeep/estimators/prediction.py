@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -31,7 +32,7 @@ from skdeep.engine.rows import DenseRows, SparseRows
 from skdeep.engine.stored import StoredArray
 from skdeep.engine.threads import torch_threads_for
 from skdeep.fitting.exported import as_module
-from skdeep.fitting.fitted import COEFS, able, arrays_of, models_of, n_weights, needs_float64
+from skdeep.fitting.fitted import COEFS, able, arrays_of, is_single, models_of, n_weights, needs_float64
 from skdeep.fitting.links import link_of
 from skdeep.fitting.torch_settings import own_settings
 
@@ -50,19 +51,21 @@ def _of_members(members: list[Classifier], X: Data, result: Callable[[Tensor], T
     dtype = torch.float64 if precise else prediction_dtype(X)
     device = able(resolve_device(leader.device, X, work, dtype, fallback=True), members)
     rows = leader._rows(X, device, precise)
-    networks = [member._trained_network(device, rows.dtype) for member in members]
+    in_single = {"dtype": torch.float32, "of_rows": rows.dtype}
+    form = in_single if not issparse(X) and all(map(is_single, members)) else {"dtype": rows.dtype}
+    networks = [member._trained_network(device, **form) for member in members]
     network = networks[0] if len(networks) == 1 else type(networks[0]).stacked(networks)
     sizes = [part.n_models for part in networks]
-    step = chunk_rows(network, rows)
+    step, evaluated = chunk_rows(network, rows), network.evaluator()
     rows = rows if step >= len(rows) else rows.in_scratch()
     wanted = prediction_dtype(X, device)
     results: list[Tensor] = []
     with torch_threads_for(min(len(rows), step) * sum(p.numel() for p in network.params)):
         for start in range(0, len(rows), step):
-            of_models = network.scores(rows.take(slice(start, start + step))).split(sizes)
+            of_models = evaluated(rows.take(slice(start, start + step))).split(sizes)
             own_scores = [m._combined(own).to(wanted) for m, own in zip(members, of_models, strict=True)]
             if network.module is None:  # whose infinities may be meant
-                _check_finite(own_scores, start)
+                _check_finite(own_scores, start, form["dtype"])
             parts = [result(scores) for scores in own_scores]
             if step >= len(rows):
                 return parts
@@ -72,13 +75,13 @@ def _of_members(members: list[Classifier], X: Data, result: Callable[[Tensor], T
     return results
 
 
-def _check_finite(of_members: list[Tensor], start: int) -> None:
-    """Raise where a score is no number, which no probability could follow from."""
+def _check_finite(of_members: list[Tensor], start: int, dtype: torch.dtype) -> None:
+    """Raise where a score, computed in a dtype, is no number, which no probability could follow from."""
     for scores in of_members:
         # one number is soon looked at; of numbers that are finite, it may overflow
         if not math.isfinite(scores.sum()) and not scores.isfinite().all():
             row = start + int((~scores.isfinite()).any(-1).nonzero()[0])
-            kind = str(scores.dtype).removeprefix("torch.")
+            kind = str(dtype).removeprefix("torch.")
             raise ValueError(
                 f"The scores of row {row} of X (counted from 0) overflow in {kind}: "
                 "its values are too large for a model that was fitted on much smaller ones. Check the units of X."

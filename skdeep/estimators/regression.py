@@ -49,8 +49,6 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
     output: str
     early_stopping: bool
     scoring: str | Callable | None
-    #: Whether each column of targets has a unit of its own in training.
-    _scales_columns = True
     #: The loss of the last fit, and what made predictions of scores there.
     _trained_loss: str | RegressionLoss
     _trained_output: str
@@ -208,6 +206,8 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         made, scale = self._loss_of_targets, getattr(self, "_target_scale", None)
         if scale is None:
             return made
+        if is_to_be_suited(self.loss) and hasattr(self, "delta_"):  # of all targets it is the same, each in its unit
+            made = made.with_delta(float(np.ravel(self.delta_)[0]))
         made = made.in_unit(float(scale.unit[0]))
         return made.shifted(tuple(scale.shift.tolist())) if isinstance(made, Positive) and scale.shift.any() else made
 
@@ -283,6 +283,12 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         free = getattr(self, "fit_intercept", True)
         return TargetScale.of(table, weight, value_loss(self.loss, self.output), free, self._scales_columns)
 
+    @property
+    def _scales_columns(self) -> bool:
+        """Whether each of several targets has a unit of its own in training: where the loss knows of none."""
+        loss = value_loss(self.loss, self.output)
+        return loss.in_unit(2.0) is loss
+
     def _scaled(self, table: np.ndarray, weight: np.ndarray | None, new: bool) -> np.ndarray:
         """Make the targets to train on."""
         output = output_name(self.loss, self.output)
@@ -296,10 +302,15 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
             scale = self._measure_targets(table, weight)
             # in parts, what is the same now may not be later; and scores have the unit of targets if these are they
             closer = new and output == "identity"
-            self._target_scale, self._trained_output = scale.closer(table) if closer else scale, output
+            self._target_scale, self._trained_output = (
+                scale.closer(table, self._scales_columns) if closer else scale,
+                output,
+            )
             self.__dict__.pop("delta_", None)
         if is_to_be_suited(self.loss) and not hasattr(self, "delta_"):  # of the first call of partial_fit that has it
-            self.delta_ = suited_delta(table, weight)
+            self.delta_: Any = suited_delta(table, weight)
+            if self._scales_columns and table.shape[1] > 1:
+                self.delta_ = suited_delta(self._target_scale.forth(table), weight) * self._target_scale.unit
         return self._target_scale.forth(table)
 
     def _labels_of(self, problem: Problem) -> np.ndarray:

@@ -12,7 +12,7 @@ from skdeep.fitting.recipe import Recipe
 from skdeep.fitting.settings import FULL_BATCH, Solver, settings_of
 
 #: Up to this many multiply-adds per epoch, float64 costs no time worth mentioning.
-_FREE_FLOAT64 = 2**27
+_FREE_FLOAT64 = 2**24
 
 #: dtype of parameters and losses for each `precision`.
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.float32}

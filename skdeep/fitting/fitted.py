@@ -38,6 +38,11 @@ def needs_float64(estimator: Classifier) -> bool:
     return any("float64" in [dtype_name(array.dtype) for array in layer] for layer in _first_layers(estimator))
 
 
+def is_single(estimator: Classifier) -> bool:
+    """Tell whether a model has been trained in single precision, which its predictions then are as exact as."""
+    return all(getattr(model, "_is_single", False) for model in models_of(estimator))
+
+
 def able(device: torch.device, estimators: list[Classifier]) -> torch.device:
     """Choose the device, or the CPU in its place where scores need float64, which MPS does not have."""
     if device.type != "mps":

@@ -178,24 +178,6 @@ def _n_alike(*of_models: np.ndarray) -> int:
     return run_length([0, *np.cumsum(np.any(changes, axis=0)).tolist()])
 
 
-def fitted_standardization(estimator: Classifier, device: torch.device, dtype: torch.dtype) -> Standardization | None:
-    """Make the change of variables of prediction, which fills in the means; None where training had none."""
-    has_means = hasattr(estimator, "means_")
-    edges = to_numpy(estimator.bin_edges_)[None] if hasattr(estimator, "bin_edges_") else None
-    if not has_means and edges is None:
-        return None
-    index = np.array(to_numpy(estimator.missing_features_)) if has_means else np.empty(0, dtype=np.int64)
-    # of indicators, of categories as well, there are no bins
-    n_bins = 0 if edges is None else edges.shape[1] * (edges.shape[2] - 1)
-    n_columns = to_numpy(estimator.coefs_[0]).shape[0] - n_bins
-    center, scale = np.zeros((1, 1, n_columns)), np.ones((1, 1, n_columns))
-    if has_means:
-        center[0, 0, : n_columns - len(index)] = to_numpy(estimator.means_)
-    of_center, of_scale = (to_device(torch.from_numpy(part), device, dtype) for part in (center, scale))
-    indicated = to_device(torch.from_numpy(index), device)
-    return Standardization(of_center if has_means else None, of_scale, indicated, edges=edges)
-
-
 def learned_columns(
     standardization: Standardization, model: int, dtype: np.dtype, space: OutputSpace, are_raw: bool
 ) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Huber(RegressionLoss):
     delta : float or "auto", default="auto"
         :math:`\delta`, in units of y: HuberRegressor's ``epsilon * scale_``. "auto" is the median absolute deviation of
         y from its median (where most of y is the same, of the rest; of several targets that vary, their root mean
-        square), which is kept as ``delta_``.
+        square; a network has one for each, the same in units of its deviation), which is kept as ``delta_``.
 
     References
     ----------

@@ -133,7 +133,7 @@ n_iter_no_change : int, inf or "auto", default="auto"
     Stop after more than this many epochs in a row without improvement (the estimator's ``tol``). "auto" is the
     estimator's default: 5 for the linear classifiers.
 precision : {"auto", "float64", "float32", "bfloat16"}, default="auto"
-    Of the arithmetic in training. "auto" is float64 where the work is so small that it costs no time (up to 2²⁷
+    Of the arithmetic in training. "auto" is float64 where the work is so small that it costs no time (up to 2²⁴
     multiply-adds per epoch) and for the linear classifiers' `LBFGS`, else float32. "bfloat16" computes the matrix
     products in 8 binary digits, all else in float32 (not for `LBFGS`), for hardware that has such products; it is
     slower elsewhere, and rounds X as well.

@@ -399,9 +399,9 @@ def auto(place):
     device = {"device": "cpu" if place is CPU else "auto"}
     wide = {"hidden_layer_sizes": (512, 512), "max_iter": 1, **device}
     models = [(make(**device), X, 0) for make in (Softmax, Hinge, Squares, MLP, Ensemble)]
-    models += [(MLP(**wide), X, 1 if emulator.KIND == "cuda" else 0)]
+    models += [(MLP(**wide), data, 1) for data in (X, FRAME, pl.from_pandas(FRAME))]
     models += [(MLP(**wide), ROWS, 1 if emulator.KIND == "cuda" else 0)]
-    models += [(MLP(**wide, precision="float32"), data, 1) for data in (X, FRAME, pl.from_pandas(FRAME))]
+    models += [(MLP(**wide, precision="float64"), X, 1 if emulator.KIND == "cuda" else 0)]
     found = []
     for model, data, uses_it in models:
         before = emulator.LOG.launches.total()
