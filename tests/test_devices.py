@@ -64,10 +64,11 @@ def fault(kind: str, outcome: dict) -> str | None:
         return outcome["error"]
     if outcome["hazards"]:
         return f"memory was overwritten while a copy of it may have been under way: {outcome['hazards']}"
-    modules = {"in_parts", "warm_and_pickled", "callbacks"}  # of torch: in single precision
+    # of torch: in single precision, with batches normalised by formulas that round differently
+    modules = {"in_parts", "warm_and_pickled", "callbacks"}
     rounded = kind == "mps" or "float32" in outcome["name"]
     single = outcome["name"].startswith("torch") or outcome["name"] in modules
-    limit = 5e-2 if "bfloat16" in outcome["name"] else 1e-3 if rounded else 1e-4 if single else 1e-6
+    limit = 5e-2 if "bfloat16" in outcome["name"] else 1e-3 if rounded else 5e-4 if single else 1e-6
     if (
         outcome["name"].startswith("hinge") or " far" in outcome["name"]
     ):  # what a duality gap, or lost digits, leave open

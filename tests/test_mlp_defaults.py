@@ -5,10 +5,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import StratifiedKFold
 
-from skdeep import MLPClassifierTorch, MLPEnsembleClassifier
+from skdeep import MLPClassifierTorch, MLPEnsembleClassifier, MLPRegressorTorch
 from skdeep.engine.losses import LOSSES
+from skdeep.estimators import deep
 from skdeep.fitting.courses import clean_loss, epochs_by_size, of_classes
 from skdeep.model_selection import GridSearchCV
 from skdeep.model_selection.stacks import fit_stack
@@ -119,3 +122,45 @@ def test_models_of_a_stack_find_out_for_themselves_whether_data_is_clean():
         alone = MLPClassifierTorch((16,), alpha=model.alpha, random_state=0).fit(X, y)
         assert alone.n_iter_ == model.n_iter_
         assert np.allclose(alone.predict_proba(X), model.predict_proba(X), rtol=0, atol=1e-9)
+
+
+def _text(n_rows, n_columns=900, n_classes=80, n_words=8, seed=0):
+    """Rows with few of many columns, a third of which speak of the class."""
+    rng = np.random.default_rng(seed)
+    topics, y = np.random.default_rng(1).integers(0, n_columns, (n_classes, 12)), rng.integers(0, n_classes, n_rows)
+    of_topic = topics[y[:, None], rng.integers(0, 12, (n_rows, n_words))]
+    words = np.where(rng.random(of_topic.shape) < 0.35, of_topic, rng.integers(0, n_columns, of_topic.shape))
+    starts, values = np.arange(0, words.size + 1, n_words), np.full(words.size, n_words**-0.5)
+    X = sparse.csr_array((values, words.ravel(), starts), shape=(n_rows, n_columns))
+    X.sum_duplicates()
+    return X, y
+
+
+def test_few_words_of_many_are_learnt():
+    """A penalty for as many columns as there are words kept all weights at zero: an accuracy of .015."""
+    (X, y), (X_test, y_test) = _text(2000), _text(1000, seed=5)
+    of_lines = LogisticRegression(max_iter=300).fit(X, y).score(X_test, y_test)
+    assert MLPClassifierTorch(random_state=0).fit(X, y).score(X_test, y_test) > 0.8 * of_lines
+
+
+def test_values_of_few_words_are_learnt():
+    (X, _), (X_test, _) = _text(2000), _text(1000, seed=5)
+    coef = np.random.default_rng(2).standard_normal(X.shape[1])
+    of_lines = Ridge().fit(X, X @ coef).score(X_test, X_test @ coef)
+    assert MLPRegressorTorch(random_state=0).fit(X, X @ coef).score(X_test, X_test @ coef) > of_lines
+
+
+@pytest.mark.filterwarnings("ignore:Maximum iterations")
+def test_sparse_rows_that_are_filled_have_the_penalty_of_dense_ones(monkeypatch):
+    rng, n_columns = np.random.default_rng(0), set()
+
+    def seen(members, total_weight, columns):
+        n_columns.add(columns)
+        return alphas(members, total_weight, columns)
+
+    alphas = deep.alphas
+    monkeypatch.setattr(deep, "alphas", seen)
+    X, y = rng.random((200, 6)) * (rng.random((200, 6)) < 0.5), rng.integers(0, 2, 200)
+    for rows in (X, sparse.csr_array(X)):
+        MLPClassifierTorch(max_iter=2, random_state=0).fit(rows, y)
+    assert n_columns == {6}

@@ -175,6 +175,7 @@ def test_the_accuracy_of_few_cells_is_no_reason_to_stop(counts):
     assert losses[0] < 1.05 * losses[1]
 
 
+@pytest.mark.filterwarnings("ignore:All coefficients are zero at the optimum")
 @pytest.mark.parametrize("calibration", ["temperature", "sigmoid"])
 @pytest.mark.parametrize("cls", [HingeClassifier, SoftmaxClassifier])
 @pytest.mark.parametrize("count", [3, 1000])

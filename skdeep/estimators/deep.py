@@ -62,10 +62,12 @@ class NeuralNet(BaseTorchEstimator):
         "momentum": [Interval(Real, 0, 1, closed="both")],
     }
 
-    def _penalty(self, members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray) -> ElasticNet:
+    def _penalty(
+        self, members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray, n_columns: float = 0.0
+    ) -> ElasticNet:
         # MLPClassifier's alpha is per batch
         with np.errstate(over="ignore"):
-            strength = alphas(members, total_weight) / batch_weight
+            strength = alphas(members, total_weight, n_columns) / batch_weight
         if strength.max() > _LARGEST:
             raise ValueError(
                 f"alpha is divided by the weight of a batch, and sample_weight makes that {batch_weight.min():.3g}, "
@@ -73,8 +75,8 @@ class NeuralNet(BaseTorchEstimator):
             )
         return L2(strength, np.zeros(len(members)))
 
-    def _auto_alpha(self, crowding: np.ndarray) -> np.ndarray:
-        """Choose the strengths of ``alpha="auto"``, given columns per row."""
+    def _auto_alpha(self, crowding: np.ndarray, n_columns: float) -> np.ndarray:
+        """Choose the strengths of ``alpha="auto"``, given columns per row, and their number."""
         return 0.5 * np.sqrt(crowding)
 
     def _check_same_objective(self, what: str) -> None:
@@ -111,7 +113,7 @@ class NeuralNetClassifier(NeuralNet, BaseTorchClassifier):
         return LOSSES["log_loss" if multiclass else "binary_log_loss"]()
 
 
-def alphas(members: list[Member], total_weight: np.ndarray) -> np.ndarray:
+def alphas(members: list[Member], total_weight: np.ndarray, n_columns: float) -> np.ndarray:
     """List the strength of each network's penalty, given the weight of its training rows."""
     alpha = values(members, "alpha")
     if not (unknown := np.isnan(alpha)).any():
@@ -120,5 +122,5 @@ def alphas(members: list[Member], total_weight: np.ndarray) -> np.ndarray:
     # what there is to learn by heart, beside what there is to learn it from; and a batch of few rows is not divided by
     # many
     estimator = members[0].estimator
-    auto = estimator._auto_alpha(np.minimum(estimator._n_inputs / n_rows, 1.0))
+    auto = estimator._auto_alpha(np.minimum(n_columns / n_rows, 1.0), n_columns)
     return np.where(unknown, auto * np.minimum(n_rows / FEWEST_ROWS, 1.0), alpha)

@@ -40,6 +40,9 @@ _BATCH_ROWS = FEWEST_ROWS, 256
 
 #: Learned attributes that no option makes go away.
 _ALWAYS = {"coefs_", "intercepts_"}
+#: One by the share of values that sparse rows store, from which on all columns count where there is much to learn by
+#: heart: of a text, a row has few words.
+_FULL = 4.0
 
 
 def _check_complete(X: Matrix, advice: str) -> None:
@@ -128,6 +131,8 @@ class Perceptron(NeuralNet):
         loss = smoothed(self._loss(self.n_outputs_), self.label_smoothing)
         decisions: dict[str, Any] = {"loss": loss, "auto_rate": courses.PATIENT_RATE}
         decisions["n_bins"] = bins_for(self, problem, going_on, incremental)
+        n_columns = problem.source.shape[1] * min(1.0, _FULL * problem.density)
+        decisions["penalty"] = partial(self._penalty, n_columns=n_columns)
         if schedule == "auto" and incremental:
             decisions["schedule"] = "constant"
         elif schedule == "auto":
@@ -324,7 +329,8 @@ class MLPClassifierTorch(PerceptronClassifier, SingleNet):
     alpha : float or "auto", default="auto"
         Strength of the L2 penalty; it is divided by the total weight of a batch. With ``standardize`` it acts on the
         weights of standardised columns. "auto" is :math:`\frac12 \sqrt{\min(d / n, 1)} \min(n / 64, 1)` of d columns
-        and n rows to train on (in ``partial_fit``, so far; a row of weight 2 is two, unless all weights are small).
+        and n rows to train on (in ``partial_fit``, so far; a row of weight 2 is two, unless all weights are small); of
+        sparse rows, d is at most four times the values that a row stores on average.
         With "adam", ``learning_rate`` and ``learning_rate_init`` "auto" as well, and labels as targets, it follows the
         loss: in each epoch it is :math:`\max(1, T / 8) \max(1, 4 \min(L / H, 1))` times that, with T bins of each
         column, L the mean loss of the epoch before (at first, H; 0 where training goes on) and H the entropy of the
