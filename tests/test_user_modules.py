@@ -16,6 +16,7 @@ from sklearn.base import clone
 from skorch import NeuralNetClassifier
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from user_modules import MODULES, N_WORDS, Keeps, OwnTensors, Words, dense
 
 from skdeep import (
@@ -340,8 +341,6 @@ def test_dropout_learns_what_skorch_does():
 
 
 def test_checkpoints_around_dropout_are_refused():
-    from torch.utils.checkpoint import checkpoint
-
     class Checkpointed(nn.Module):
         def __init__(self, p):
             super().__init__()
@@ -389,7 +388,56 @@ def test_a_last_batch_of_one_row_is_normalised_by_running_averages():
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
+class Around(nn.Module):
+    """Normalises hidden values by a function, of which some rows may be other things."""
+
+    def __init__(self, normalise, part):
+        super().__init__()
+        self.first, self.part, self.last = nn.Linear(4, 6), part, nn.Linear(6, 3)
+        self.normalise = normalise
+
+    def forward(self, x):
+        return self.last(self.normalise(self.part, self.first(x)))
+
+
+class Frozen(nn.BatchNorm1d):
+    """Keeps the averages that it has been given, as parts of a trained network do."""
+
+    def reset_running_stats(self):
+        super().reset_running_stats()
+        self.running_mean += 0.3
+        self.running_var *= 2
+
+    def train(self, mode=True):
+        return super().train(False)
+
+
+class OfItsOwn(nn.BatchNorm1d):
+    def forward(self, input):
+        return super().forward(input.contiguous())
+
+
+def doubled():
+    part = nn.BatchNorm1d(6)
+    part.register_forward_hook(lambda part, inputs, output: 2 * output)
+    return part
+
+
+def of_no_averages():
+    part = nn.BatchNorm1d(6)
+    part.track_running_stats = False
+    return part
+
+
 NORMALISED = {
+    "frozen": ((4,), lambda: dense(Frozen(6))),
+    "another class": ((4,), lambda: dense(OfItsOwn(6))),
+    "a hook": ((4,), lambda: dense(doubled())),
+    "no averages any more": ((4,), lambda: dense(of_no_averages())),
+    "by keyword": ((4,), lambda: Around(lambda part, h: part(input=h), nn.BatchNorm1d(6))),
+    "twice": ((4,), lambda: Around(lambda part, h: part(part(h).tanh()), nn.BatchNorm1d(6))),
+    "function": ((4,), lambda: Around(lambda part, h: F.batch_norm(h, None, None, training=True), nn.ReLU())),
+    "compiled": ((4,), lambda: torch.compile(dense(nn.BatchNorm1d(6)), backend="eager")),
     "columns": ((4,), lambda: dense(nn.BatchNorm1d(6))),
     "not affine": ((4,), lambda: dense(nn.BatchNorm1d(6, affine=False))),
     "sequences": ((4, 5), lambda: nn.Sequential(nn.BatchNorm1d(4), nn.Flatten(), nn.Linear(20, 3))),
@@ -431,6 +479,16 @@ def test_batch_normalisation_counts_rows_as_often_as_they_are_there(name, batch_
             torch.testing.assert_close(fitted.module_.state_dict()[key], value, rtol=1e-10, atol=1e-12)
 
 
+def test_checkpoints_know_of_no_weights():
+    def normalise(part, hidden):
+        return checkpoint(part, hidden, use_reentrant=False)
+
+    (X, y), clf = data((4,), 20), TorchClassifier(lambda: Around(normalise, nn.BatchNorm1d(6)), max_iter=1)
+    clf.fit(X, y)
+    with pytest.raises(ValueError, match=r"a torch.utils.checkpoint, .* or without weights and equal rows"):
+        clf.fit(X, y, sample_weight=np.arange(20) + 1)
+
+
 def test_batches_of_one_row():
     X, y = data((4,), 20)
     with pytest.raises(ValueError, match=r"batch_size=1 is not enough for a module with BatchNorm1d.*LayerNorm"):
@@ -439,9 +497,10 @@ def test_batches_of_one_row():
     images = X.reshape(-1, 1, 2, 2)  # a channel has four values in a row
     conv = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3))
     TorchClassifier(lambda: copy.deepcopy(conv), batch_size=1, max_iter=1).fit(images, y)
-    clf = TorchClassifier(lambda: dense(nn.BatchNorm1d(6)), random_state=0)
-    for row in range(3):
-        clf.partial_fit(X[row : row + 1], y[row : row + 1], classes=range(3))
+    for new in (lambda: dense(nn.BatchNorm1d(6)), NORMALISED["by keyword"][1]):
+        clf = TorchClassifier(new, random_state=0)
+        for row in range(3):
+            clf.partial_fit(X[row : row + 1], y[row : row + 1], classes=range(3))
     with pytest.raises(ValueError, match="cannot train on a batch of one row"):
         no_averages = TorchClassifier(lambda: dense(nn.BatchNorm1d(6, track_running_stats=False)), batch_size=19)
         no_averages.fit(X, y)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import CheckpointError
 
 from skdeep.compat.torch import _BatchNorm
 from skdeep.engine.dropout import Noise
@@ -112,13 +115,14 @@ class ModuleNetwork(Network):
         self._numbers.reseed(int(self.generator.integers(2**63)))
         self.module.train()
         self._watched, self._unknown = self._unknown, False
+        self._norms = self._counting(weight)
         rows, before = self._rows(X, self._writes), torch.get_rng_state()
         version = rows._version
         with torch.enable_grad():
             if len(rows) == 1:
                 scores = self._scores_of_one_row(rows)
             else:
-                with self._numbers if self._draws else nullcontext(), self._counting(weight):
+                with self._numbers if self._draws else nullcontext(), self._norms:
                     scores = self._scored(rows)
         if not scores.requires_grad:
             raise ValueError(
@@ -136,27 +140,17 @@ class ModuleNetwork(Network):
             )
         return scores
 
-    @contextmanager
-    def _counting(self, weight: Tensor | None) -> Iterator[None]:
-        """Have batch normalisation count each row by its weight, (1, B): torch's knows none."""
-        parts = [p for p in self.module.modules() if type(p).forward is _BatchNorm.forward]
+    def _counting(self, weight: Tensor | None) -> AbstractContextManager:
+        """Have batch normalisation count each row by its weight, (1, B), of which torch's knows nothing."""
         # where all weigh the same, torch's own is quicker; whether they do, a device would have to be waited for
-        if weight is None or not parts or (weight.is_cpu and bool((weight == weight[:, :1]).all())):
-            yield
-            return
-        before, after = (partial(hook, weight[0]) for hook in (_leave_to_weights, _by_weights))
-        hooks = [part.register_forward_pre_hook(before) for part in parts]
-        hooks += [part.register_forward_hook(after) for part in parts]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+        if weight is None or (weight.is_cpu and bool((weight == weight[:, :1]).all())):
+            return nullcontext()
+        return _Counting(weight[0])
 
     def _scores_of_one_row(self, rows: Tensor) -> Tensor:
         """Compute scores of one row; it has no variance, so that batch normalisation is by the running averages."""
         parts = [part for part in self.module.modules() if isinstance(part, _BatchNorm)]
-        hooks = [part.register_forward_pre_hook(_by_running_averages) for part in parts]
+        hooks = [part.register_forward_pre_hook(_by_running_averages, with_kwargs=True) for part in parts]
         try:
             with self._numbers if self._draws else nullcontext():
                 return self._scored(rows)
@@ -191,7 +185,15 @@ class ModuleNetwork(Network):
     def gradient(self, scores: Tensor, X: Tensor, score_gradient: Tensor) -> list[Tensor]:
         moving = [p for p in self.leaves if p.requires_grad]  # a callback may have frozen some
         back = partial(pulled_back, [scores], [score_gradient], moving)
-        found = self._went_back(back) if self._watched else back()
+        try:
+            found = self._went_back(back) if self._watched else back()
+        except CheckpointError as error:
+            if isinstance(self._norms, nullcontext):
+                raise
+            raise ValueError(
+                "module has batch normalisation in a torch.utils.checkpoint, which goes the way forth once more and "
+                "knows of no weights then. Do without checkpoints there, or without weights and equal rows."
+            ) from error
         gradients = dict(zip(map(id, moving), found, strict=True))
         return [gradients.get(id(p), torch.zeros_like(p)).unsqueeze(0) for p in self.leaves]
 
@@ -236,39 +238,43 @@ class ModuleNetwork(Network):
         return [t for t, any_number in zip(self.tensors, free, strict=True) if not any_number]
 
 
-def _by_running_averages(part: nn.Module, inputs: tuple) -> None:
-    if inputs[0].numel() == inputs[0].shape[1]:  # one value per channel
+def _by_running_averages(part: nn.Module, args: tuple, kwargs: dict) -> None:
+    (inputs,) = (*args, *kwargs.values())
+    if inputs.numel() == inputs.shape[1]:  # one value per channel
         part.training = False
 
 
-def _leave_to_weights(weight: Tensor, part: _BatchNorm, inputs: tuple) -> None:
-    if len(inputs[0]) == len(weight):  # else these are no rows
-        part.training = False
+class _Counting(TorchFunctionMode):
+    """Batch normalisation by the means and variances of rows that count by their weight; the least stands for one row.
 
+    It is the function that is another one, whichever modules and hooks are around it.
+    """
 
-def _by_weights(weight: Tensor, part: _BatchNorm, inputs: tuple, output: Tensor) -> Tensor | None:
-    """Normalise by the means and variances of rows that count by their weight; the least stands for one row."""
-    if part.training:
-        return None
-    part.training = True
-    z = inputs[0].to(torch.promote_types(inputs[0].dtype, torch.float32))
-    axes, form = [0, *range(2, z.ndim)], (1, -1, *[1] * (z.ndim - 2))
-    n_places = z[0, 0].numel()
-    share = (weight / (n_places * weight.sum())).to(z.dtype).view(-1, *[1] * (z.ndim - 1))
-    mean = (share * z).sum(axes)
-    centred = z - mean.view(form)
-    var = (share * centred.square()).sum(axes)
-    if part.running_mean is not None and part.running_var is not None and part.num_batches_tracked is not None:
-        with torch.no_grad():
-            part.num_batches_tracked += 1
-            all_alike = part.num_batches_tracked.to(mean.dtype).reciprocal()
-            rate = all_alike if part.momentum is None else torch.full_like(all_alike, part.momentum)
-            n_values = n_places * weight.sum() / weight.masked_fill(weight <= 0, torch.inf).min()
-            part.running_mean.lerp_(mean, rate)
-            part.running_var.lerp_(var * (n_values / (n_values - 1).clamp(min=1)), rate)
-    factor = (var + part.eps).rsqrt() if part.weight is None else (var + part.eps).rsqrt() * part.weight
-    normalised = centred * factor.view(form)
-    return (normalised if part.bias is None else normalised + part.bias.view(form)).to(output.dtype)
+    def __init__(self, weight: Tensor):
+        super().__init__()
+        self.weight = weight
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        # averages that are kept as they are need no weights, and what has another length is no rows
+        if func is not F.batch_norm or not kwargs["training"] or len(args[0]) != len(self.weight):
+            return func(*args, **kwargs)
+        (inputs, *running), factor, shift = args, kwargs["weight"], kwargs["bias"]
+        z = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
+        axes, form = [0, *range(2, z.ndim)], (1, -1, *[1] * (z.ndim - 2))
+        n_places, total = z[0, 0].numel(), self.weight.sum()
+        share = (self.weight / (n_places * total)).to(z.dtype).view(-1, *[1] * (z.ndim - 1))
+        mean = (share * z).sum(axes)
+        centred = z - mean.view(form)
+        var = (share * centred.square()).sum(axes)
+        n_values = n_places * total / self.weight.masked_fill(self.weight <= 0, torch.inf).min()
+        news = mean.detach(), var.detach() * (n_values / (n_values - 1).clamp(min=1))
+        for average, new in zip(running, news, strict=True):
+            if average is not None:
+                average.lerp_(new.to(average.dtype), kwargs["momentum"])
+        scale = (var + kwargs["eps"]).rsqrt()
+        normalised = centred * (scale if factor is None else scale * factor).view(form)
+        return (normalised if shift is None else normalised + shift.view(form)).to(inputs.dtype)
 
 
 def check_ordinary(module: nn.Module) -> None:
