@@ -705,18 +705,22 @@ def test_parts_that_a_batch_does_not_use_go_on_by_momentum_and_penalty(solver):
     assert not torch.equal(clf.module_.unused.weight, make().unused.weight)
 
 
-class Softmaxed(nn.Module):
-    def forward(self, x):
-        return x.softmax(1)
+class By(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.forward = function
 
 
 @pytest.mark.parametrize(
     ("end", "name"),
     [
-        (nn.Softmax(1), "Softmax"),
-        (nn.Sigmoid(), "Sigmoid"),
+        (nn.Softmax(1), "a softmax"),
         (nn.ReLU(inplace=True), "ReLU"),
-        (Softmaxed(), "a softmax"),
+        (By(lambda x: x.softmax(1)), "a softmax"),
+        (By(lambda x: F.sigmoid(x).reshape(-1, 3)), "a sigmoid"),
+        (By(torch.tanh), "tanh"),
+        (By(lambda x: F.hardtanh(x).add_(x)), None),
+        (By(lambda x: 0 * x + 1 / 3), None),
         (nn.LogSoftmax(1), None),
         (nn.LeakyReLU(), None),
     ],

@@ -29,8 +29,18 @@ UNKNOWN_WORK = 2**21
 #: are filled up, in prediction, as far as that makes no more than so many values (and a single row to two).
 _ALIKE_ROWS, _FREE_VALUES = 16, 2**16
 
-#: Activations that cannot have any value; one that ends a module bounds its scores.
-_BOUNDED = (nn.Sigmoid, nn.Softmax, nn.Softmin, nn.Tanh, nn.ReLU, nn.ReLU6, nn.Hardsigmoid, nn.Hardtanh, nn.Softplus)
+#: Operations that cannot have any value, by autograd's names; one that ends a module bounds its scores.
+_BOUNDED = {
+    "SigmoidBackward0": "a sigmoid",
+    "SoftmaxBackward0": "a softmax",
+    "TanhBackward0": "tanh",
+    "ReluBackward0": "ReLU",
+    "HardtanhBackward0": "hardtanh",
+    "HardsigmoidBackward0": "a hard sigmoid",
+    "SoftplusBackward0": "softplus",
+}
+#: Operations that only give values another shape or dtype.
+_SHAPING = ("Squeeze", "Unsqueeze", "View", "UnsafeView", "Reshape", "ToCopy")
 
 #: What to do about programs, which cannot be hooked, pickled, or switched between training and prediction.
 ORDINARY = (
@@ -342,7 +352,7 @@ class Trial(NamedTuple):
     indices: bool
     #: The name of a part that normalises a column by the rows of a batch, if there is one.
     normalised: str | None
-    #: The activation that it ends in, if that cannot have any value.
+    #: What it ends in, if that cannot have any value.
     bounded: str | None
 
 
@@ -370,7 +380,7 @@ def tried(module: nn.Module, rows: Tensor, n_outputs: int) -> Trial:
             module.eval()
             calls.clear()
             try:
-                with torch.no_grad():
+                with torch.enable_grad():
                     scores = module(rows.to(kind, copy=True))
                 break
             except Exception as error:  # whatever a forward of the user's raises
@@ -393,14 +403,15 @@ def tried(module: nn.Module, rows: Tensor, n_outputs: int) -> Trial:
             "parameters (torch.empty leaves whatever was in the memory), and at the scale of X."
         )
     norms = [part for part, output in calls if isinstance(part, _BatchNorm) and output.numel() == 2 * output.shape[1]]
-    ends = [type(part).__name__ for part, output in calls if output is scores and isinstance(part, _BOUNDED)]
-    if not ends and n_outputs > 1 and bool((scores >= 0).all() & ((scores.sum(1) - 1).abs() < 1e-3).all()):
-        ends = ["a softmax"]
+    end = scores.grad_fn
+    while end is not None and end.name().startswith(_SHAPING):
+        end = end.next_functions[0][0]
+    release(module)
     return Trial(
         -(-sum(_n_values(output) for _, output in calls) // 2),
         kind is torch.int64,
         type(norms[-1]).__name__ if norms else None,
-        ends[0] if ends else None,
+        None if end is None else _BOUNDED.get(end.name()),
     )
 
 
