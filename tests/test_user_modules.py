@@ -167,10 +167,18 @@ def test_whole_numbers_of_any_dtype_are_indices():
         TorchClassifier(Words, **PLAIN).fit(X + 0.5, y)
 
 
-def test_indices_that_are_not_there():
+class WordsInPart(Words):
+    """Makes indices of columns itself, beside which there may be numbers."""
+
+    def forward(self, x):
+        return super().forward(x.long())
+
+
+@pytest.mark.parametrize("module", [Words, WordsInPart])
+def test_indices_that_are_not_there(module):
     X, y = data(None)
-    clf = TorchClassifier(Words, **PLAIN, max_iter=2).fit(X, y)
-    for call in (lambda X: clf.predict(X), lambda X: TorchClassifier(Words, **PLAIN, max_iter=2).fit(X, y)):
+    clf = TorchClassifier(module, **PLAIN, max_iter=2).fit(X, y)
+    for call in (lambda X: clf.predict(X), lambda X: clone(clf).fit(X, y)):
         far = X.copy()
         far[-1, 0] = N_WORDS + 5
         with pytest.raises(ValueError, match=rf"from 0 to {N_WORDS + 5} here; an nn.Embedding"):
