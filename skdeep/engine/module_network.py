@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointError
 
 from skdeep.compat.torch import _BatchNorm
 from skdeep.engine.dropout import Noise
 from skdeep.engine.networks import Network, pulled_back
+from skdeep.engine.normalization import WeightedBatchNorm
 from skdeep.engine.random_numbers import OwnNumbers
 
 #: What a module costs is not known before it is there: enough for it to deserve all threads.
@@ -155,7 +154,7 @@ class ModuleNetwork(Network):
         # where all weigh the same, torch's own is quicker; whether they do, a device would have to be waited for
         if weight is None or (weight.is_cpu and bool((weight == weight[:, :1]).all())):
             return nullcontext()
-        return _Counting(weight[0])
+        return WeightedBatchNorm(weight[0])
 
     def _scores_of_one_row(self, rows: Tensor) -> Tensor:
         """Compute scores of one row; it has no variance, so that batch normalisation is by the running averages."""
@@ -252,39 +251,6 @@ def _by_running_averages(part: nn.Module, args: tuple, kwargs: dict) -> None:
     (inputs,) = (*args, *kwargs.values())
     if inputs.numel() == inputs.shape[1]:  # one value per channel
         part.training = False
-
-
-class _Counting(TorchFunctionMode):
-    """Batch normalisation by the means and variances of rows that count by their weight; the least stands for one row.
-
-    It is the function that is another one, whichever modules and hooks are around it.
-    """
-
-    def __init__(self, weight: Tensor):
-        super().__init__()
-        self.weight = weight
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        # averages that are kept as they are need no weights, and what has another length is no rows
-        if func is not F.batch_norm or not kwargs["training"] or len(args[0]) != len(self.weight):
-            return func(*args, **kwargs)
-        (inputs, *running), factor, shift = args, kwargs["weight"], kwargs["bias"]
-        z = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
-        axes, form = [0, *range(2, z.ndim)], (1, -1, *[1] * (z.ndim - 2))
-        n_places, total = z[0, 0].numel(), self.weight.sum()
-        share = (self.weight / (n_places * total)).to(z.dtype).view(-1, *[1] * (z.ndim - 1))
-        mean = (share * z).sum(axes)
-        centred = z - mean.view(form)
-        var = (share * centred.square()).sum(axes)
-        n_values = n_places * total / self.weight.masked_fill(self.weight <= 0, torch.inf).min()
-        news = mean.detach(), var.detach() * (n_values / (n_values - 1).clamp(min=1))
-        for average, new in zip(running, news, strict=True):
-            if average is not None:
-                average.lerp_(new.to(average.dtype), kwargs["momentum"])
-        scale = (var + kwargs["eps"]).rsqrt()
-        normalised = centred * (scale if factor is None else scale * factor).view(form)
-        return (normalised if shift is None else normalised + shift.view(form)).to(inputs.dtype)
 
 
 def check_ordinary(module: nn.Module) -> None:
