@@ -80,7 +80,7 @@ class ModuleNetwork(Network):
         self._numbers = OwnNumbers()
         self._may_be_infinite = [not bool(b.isfinite().all()) for b in module.buffers()]  # as masks of attention are
         # until a step has shown what the module does; such a step is watched
-        self._draws = self._writes = self._unknown = self._watched = True
+        self._draws = self._writes = self._normalises = self._unknown = self._watched = True
 
     @property
     def buffers(self) -> list[Tensor]:  # type: ignore[override]
@@ -133,6 +133,8 @@ class ModuleNetwork(Network):
             else:
                 with self._numbers if self._draws else nullcontext(), self._norms:
                     scores = self._scored(rows)
+        if isinstance(self._norms, WeightedBatchNorm):
+            self._normalises = self._norms.met or any(isinstance(part, _BatchNorm) for part in self.module.modules())
         if not scores.requires_grad:
             raise ValueError(
                 "module returns scores that do not depend on any of its trainable parameters (requires_grad=True), so "
@@ -152,7 +154,7 @@ class ModuleNetwork(Network):
     def _counting(self, weight: Tensor | None) -> AbstractContextManager:
         """Have batch normalisation count each row by its weight, (1, B), of which torch's knows nothing."""
         # where all weigh the same, torch's own is quicker; whether they do, a device would have to be waited for
-        if weight is None or (weight.is_cpu and bool((weight == weight[:, :1]).all())):
+        if weight is None or not self._normalises or (weight.is_cpu and bool((weight == weight[:, :1]).all())):
             return nullcontext()
         return WeightedBatchNorm(weight[0])
 

@@ -78,9 +78,10 @@ class WeightedBatchNorm(TorchFunctionMode):
     def __init__(self, weight: Tensor):
         super().__init__()
         self.weight = weight
+        self.met = False  # whether there was any
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        kwargs, self.met = kwargs or {}, self.met or func is F.batch_norm
         # averages that are kept as they are need no weights, and what has another length is no rows
         if func is not F.batch_norm or not kwargs["training"] or len(args[0]) != len(self.weight):
             return func(*args, **kwargs)
