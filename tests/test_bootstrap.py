@@ -204,7 +204,7 @@ def test_resamples_in_which_classes_are_told_apart_are_counted():
     model = SoftmaxClassifier(penalty=None)
     lacking = (resamples_of(NEARLY, y, 30, 0)[:, 0] == 0).sum()
     assert 5 < lacking < 20
-    with pytest.warns(ConvergenceWarning, match=f"In {lacking} of 31 resamples"):
+    with pytest.warns(ConvergenceWarning, match=f"In the rows of {lacking} of 31 models"):
         bootstrap_coefficients(model, NEARLY, y, n_resamples=30, n_left_out=0, random_state=0)
 
 
@@ -450,4 +450,4 @@ def test_resamples_without_an_optimum_are_told_of(clf, monkeypatch):
         bootstrap_coefficients(clf, X[:, None], y, n_resamples=40, n_left_out=0, random_state=0)
     apart = sum(X[(own > 0) & (y == 0)].max() < X[(own > 0) & (y == 1)].min() for own in np.concatenate(drawn))
     assert 0 < apart < 40
-    assert str(caught[0].message).startswith(f"In {apart} of 41 resamples")
+    assert str(caught[0].message).startswith(f"In the rows of {apart} of 41 models")

@@ -101,6 +101,16 @@ def test_false_alarms_are_rare_among_several_contestants():
     assert 0 < alarms / n <= 0.05
 
 
+def test_equal_seconds_have_no_spread():
+    """A stack's time is divided among its models, so that their deviation is rounding."""
+    scores, seconds = {"a": np.arange(3.0), "b": np.arange(3.0) ** 2}, {"a": np.full(3, 0.1), "b": np.full(3, 0.1)}
+    assert 0 < np.std(seconds["a"], ddof=1) < 1e-16
+    assert (
+        str(Comparison(["a", "b"], "a", {"score": scores}, seconds, seconds, 0.5, {"score": 0.0})).count("0.1 ± 0 ")
+        == 4
+    )
+
+
 def test_holm():
     np.testing.assert_allclose(holm([0.01, 0.04, np.nan, 0.03]), [0.03, 0.06, np.nan, 0.06])
     np.testing.assert_allclose(holm([0.6, 0.7]), [1, 1])

@@ -11,7 +11,7 @@ from sklearn.metrics import log_loss
 
 import skdeep.compare
 from skdeep import compare
-from skdeep.model_selection.table_files import notes_of_classes, notes_of_columns, read
+from skdeep.model_selection.table_files import notes_of_classes, notes_of_columns, read, without_single_rows
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 3))
@@ -51,6 +51,7 @@ def test_text_that_is_numbers_in_all_rows_is_taken_so(text, tmp_path):
         ["01.02.2021", "11.12.2020", "1"],
         ["$", "%", "1"],
         ["1 kg", "2 g", "3 kg"],
+        ["1 MW", "2 mW", "3 mW"],
     ],
 )
 def test_text_that_is_no_number_somewhere_stays(values, tmp_path):
@@ -102,6 +103,15 @@ def test_the_only_row_of_a_class_is_left_out(tmp_path, capsys):
     printed = capsys.readouterr()
     assert printed.err.startswith("1 row is left out, the only one of a class, such as 'none'")
     assert "59 rows, 1 columns, 2 classes" in printed.err and "failed" not in printed.out
+
+
+def test_only_classes_that_have_rows_are_spoken_of():
+    y = pd.Series([1.0, 2.0] * 20 + [3.0, 4.0])
+    for target in (y, y.astype(pd.CategoricalDtype([1.0, 2.0, 3.0, 4.0, 5.0]))):
+        X, left, (note,) = without_single_rows(pd.DataFrame({"x": np.arange(42)}), target)
+        assert note.startswith("2 rows are left out, each the only one of a class, such as 3.0")
+        assert len(X) == len(left) == 40
+        assert notes_of_classes(left, 5) == []
 
 
 def test_numbers_of_several_units_are_named():

@@ -16,6 +16,7 @@ from sklearn.base import clone
 from skorch import NeuralNetClassifier
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from user_modules import MODULES, N_WORDS, Keeps, OwnTensors, Words, dense
 
 from skdeep import (
@@ -166,10 +167,18 @@ def test_whole_numbers_of_any_dtype_are_indices():
         TorchClassifier(Words, **PLAIN).fit(X + 0.5, y)
 
 
-def test_indices_that_are_not_there():
+class WordsInPart(Words):
+    """Makes indices of columns itself, beside which there may be numbers."""
+
+    def forward(self, x):
+        return super().forward(x.long())
+
+
+@pytest.mark.parametrize("module", [Words, WordsInPart])
+def test_indices_that_are_not_there(module):
     X, y = data(None)
-    clf = TorchClassifier(Words, **PLAIN, max_iter=2).fit(X, y)
-    for call in (lambda X: clf.predict(X), lambda X: TorchClassifier(Words, **PLAIN, max_iter=2).fit(X, y)):
+    clf = TorchClassifier(module, **PLAIN, max_iter=2).fit(X, y)
+    for call in (lambda X: clf.predict(X), lambda X: clone(clf).fit(X, y)):
         far = X.copy()
         far[-1, 0] = N_WORDS + 5
         with pytest.raises(ValueError, match=rf"from 0 to {N_WORDS + 5} here; an nn.Embedding"):
@@ -340,8 +349,6 @@ def test_dropout_learns_what_skorch_does():
 
 
 def test_checkpoints_around_dropout_are_refused():
-    from torch.utils.checkpoint import checkpoint
-
     class Checkpointed(nn.Module):
         def __init__(self, p):
             super().__init__()
@@ -389,7 +396,56 @@ def test_a_last_batch_of_one_row_is_normalised_by_running_averages():
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
+class Around(nn.Module):
+    """Normalises hidden values by a function, of which some rows may be other things."""
+
+    def __init__(self, normalise, part):
+        super().__init__()
+        self.first, self.part, self.last = nn.Linear(4, 6), part, nn.Linear(6, 3)
+        self.normalise = normalise
+
+    def forward(self, x):
+        return self.last(self.normalise(self.part, self.first(x)))
+
+
+class Frozen(nn.BatchNorm1d):
+    """Keeps the averages that it has been given, as parts of a trained network do."""
+
+    def reset_running_stats(self):
+        super().reset_running_stats()
+        self.running_mean += 0.3
+        self.running_var *= 2
+
+    def train(self, mode=True):
+        return super().train(False)
+
+
+class OfItsOwn(nn.BatchNorm1d):
+    def forward(self, input):
+        return super().forward(input.contiguous())
+
+
+def doubled():
+    part = nn.BatchNorm1d(6)
+    part.register_forward_hook(lambda part, inputs, output: 2 * output)
+    return part
+
+
+def of_no_averages():
+    part = nn.BatchNorm1d(6)
+    part.track_running_stats = False
+    return part
+
+
 NORMALISED = {
+    "frozen": ((4,), lambda: dense(Frozen(6))),
+    "another class": ((4,), lambda: dense(OfItsOwn(6))),
+    "a hook": ((4,), lambda: dense(doubled())),
+    "no averages any more": ((4,), lambda: dense(of_no_averages())),
+    "by keyword": ((4,), lambda: Around(lambda part, h: part(input=h), nn.BatchNorm1d(6))),
+    "twice": ((4,), lambda: Around(lambda part, h: part(part(h).tanh()), nn.BatchNorm1d(6))),
+    "function": ((4,), lambda: Around(lambda part, h: F.batch_norm(h, None, None, training=True), nn.ReLU())),
+    "compiled": ((4,), lambda: torch.compile(dense(nn.BatchNorm1d(6)), backend="eager")),
     "columns": ((4,), lambda: dense(nn.BatchNorm1d(6))),
     "not affine": ((4,), lambda: dense(nn.BatchNorm1d(6, affine=False))),
     "sequences": ((4, 5), lambda: nn.Sequential(nn.BatchNorm1d(4), nn.Flatten(), nn.Linear(20, 3))),
@@ -431,6 +487,16 @@ def test_batch_normalisation_counts_rows_as_often_as_they_are_there(name, batch_
             torch.testing.assert_close(fitted.module_.state_dict()[key], value, rtol=1e-10, atol=1e-12)
 
 
+def test_checkpoints_know_of_no_weights():
+    def normalise(part, hidden):
+        return checkpoint(part, hidden, use_reentrant=False)
+
+    (X, y), clf = data((4,), 20), TorchClassifier(lambda: Around(normalise, nn.BatchNorm1d(6)), max_iter=1)
+    clf.fit(X, y)
+    with pytest.raises(ValueError, match=r"a torch.utils.checkpoint, .* or without weights and equal rows"):
+        clf.fit(X, y, sample_weight=np.arange(20) + 1)
+
+
 def test_batches_of_one_row():
     X, y = data((4,), 20)
     with pytest.raises(ValueError, match=r"batch_size=1 is not enough for a module with BatchNorm1d.*LayerNorm"):
@@ -439,9 +505,10 @@ def test_batches_of_one_row():
     images = X.reshape(-1, 1, 2, 2)  # a channel has four values in a row
     conv = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3))
     TorchClassifier(lambda: copy.deepcopy(conv), batch_size=1, max_iter=1).fit(images, y)
-    clf = TorchClassifier(lambda: dense(nn.BatchNorm1d(6)), random_state=0)
-    for row in range(3):
-        clf.partial_fit(X[row : row + 1], y[row : row + 1], classes=range(3))
+    for new in (lambda: dense(nn.BatchNorm1d(6)), NORMALISED["by keyword"][1]):
+        clf = TorchClassifier(new, random_state=0)
+        for row in range(3):
+            clf.partial_fit(X[row : row + 1], y[row : row + 1], classes=range(3))
     with pytest.raises(ValueError, match="cannot train on a batch of one row"):
         no_averages = TorchClassifier(lambda: dense(nn.BatchNorm1d(6, track_running_stats=False)), batch_size=19)
         no_averages.fit(X, y)
@@ -646,18 +713,22 @@ def test_parts_that_a_batch_does_not_use_go_on_by_momentum_and_penalty(solver):
     assert not torch.equal(clf.module_.unused.weight, make().unused.weight)
 
 
-class Softmaxed(nn.Module):
-    def forward(self, x):
-        return x.softmax(1)
+class By(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.forward = function
 
 
 @pytest.mark.parametrize(
     ("end", "name"),
     [
-        (nn.Softmax(1), "Softmax"),
-        (nn.Sigmoid(), "Sigmoid"),
+        (nn.Softmax(1), "a softmax"),
         (nn.ReLU(inplace=True), "ReLU"),
-        (Softmaxed(), "a softmax"),
+        (By(lambda x: x.softmax(1)), "a softmax"),
+        (By(lambda x: F.sigmoid(x).reshape(-1, 3)), "a sigmoid"),
+        (By(torch.tanh), "tanh"),
+        (By(lambda x: F.hardtanh(x).add_(x)), None),
+        (By(lambda x: 0 * x + 1 / 3), None),
         (nn.LogSoftmax(1), None),
         (nn.LeakyReLU(), None),
     ],

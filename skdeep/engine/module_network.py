@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 
 from skdeep.compat.torch import _BatchNorm
 from skdeep.engine.dropout import Noise
 from skdeep.engine.networks import Network, pulled_back
+from skdeep.engine.normalization import WeightedBatchNorm
 from skdeep.engine.random_numbers import OwnNumbers
 
 #: What a module costs is not known before it is there: enough for it to deserve all threads.
@@ -26,8 +28,18 @@ UNKNOWN_WORK = 2**21
 #: are filled up, in prediction, as far as that makes no more than so many values (and a single row to two).
 _ALIKE_ROWS, _FREE_VALUES = 16, 2**16
 
-#: Activations that cannot have any value; one that ends a module bounds its scores.
-_BOUNDED = (nn.Sigmoid, nn.Softmax, nn.Softmin, nn.Tanh, nn.ReLU, nn.ReLU6, nn.Hardsigmoid, nn.Hardtanh, nn.Softplus)
+#: Operations that cannot have any value, by autograd's names; one that ends a module bounds its scores.
+_BOUNDED = {
+    "SigmoidBackward0": "a sigmoid",
+    "SoftmaxBackward0": "a softmax",
+    "TanhBackward0": "tanh",
+    "ReluBackward0": "ReLU",
+    "HardtanhBackward0": "hardtanh",
+    "HardsigmoidBackward0": "a hard sigmoid",
+    "SoftplusBackward0": "softplus",
+}
+#: Operations that only give values another shape or dtype.
+_SHAPING = ("Squeeze", "Unsqueeze", "View", "UnsafeView", "Reshape", "ToCopy")
 
 #: What to do about programs, which cannot be hooked, pickled, or switched between training and prediction.
 ORDINARY = (
@@ -68,7 +80,7 @@ class ModuleNetwork(Network):
         self._numbers = OwnNumbers()
         self._may_be_infinite = [not bool(b.isfinite().all()) for b in module.buffers()]  # as masks of attention are
         # until a step has shown what the module does; such a step is watched
-        self._draws = self._writes = self._unknown = self._watched = True
+        self._draws = self._writes = self._normalises = self._unknown = self._watched = True
 
     @property
     def buffers(self) -> list[Tensor]:  # type: ignore[override]
@@ -112,14 +124,17 @@ class ModuleNetwork(Network):
         self._numbers.reseed(int(self.generator.integers(2**63)))
         self.module.train()
         self._watched, self._unknown = self._unknown, False
+        self._norms = self._counting(weight)
         rows, before = self._rows(X, self._writes), torch.get_rng_state()
         version = rows._version
         with torch.enable_grad():
             if len(rows) == 1:
                 scores = self._scores_of_one_row(rows)
             else:
-                with self._numbers if self._draws else nullcontext(), self._counting(weight):
+                with self._numbers if self._draws else nullcontext(), self._norms:
                     scores = self._scored(rows)
+        if isinstance(self._norms, WeightedBatchNorm):
+            self._normalises = self._norms.met or any(isinstance(part, _BatchNorm) for part in self.module.modules())
         if not scores.requires_grad:
             raise ValueError(
                 "module returns scores that do not depend on any of its trainable parameters (requires_grad=True), so "
@@ -136,27 +151,17 @@ class ModuleNetwork(Network):
             )
         return scores
 
-    @contextmanager
-    def _counting(self, weight: Tensor | None) -> Iterator[None]:
-        """Have batch normalisation count each row by its weight, (1, B): torch's knows none."""
-        parts = [p for p in self.module.modules() if type(p).forward is _BatchNorm.forward]
+    def _counting(self, weight: Tensor | None) -> AbstractContextManager:
+        """Have batch normalisation count each row by its weight, (1, B), of which torch's knows nothing."""
         # where all weigh the same, torch's own is quicker; whether they do, a device would have to be waited for
-        if weight is None or not parts or (weight.is_cpu and bool((weight == weight[:, :1]).all())):
-            yield
-            return
-        before, after = (partial(hook, weight[0]) for hook in (_leave_to_weights, _by_weights))
-        hooks = [part.register_forward_pre_hook(before) for part in parts]
-        hooks += [part.register_forward_hook(after) for part in parts]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+        if weight is None or not self._normalises or (weight.is_cpu and bool((weight == weight[:, :1]).all())):
+            return nullcontext()
+        return WeightedBatchNorm(weight[0])
 
     def _scores_of_one_row(self, rows: Tensor) -> Tensor:
         """Compute scores of one row; it has no variance, so that batch normalisation is by the running averages."""
         parts = [part for part in self.module.modules() if isinstance(part, _BatchNorm)]
-        hooks = [part.register_forward_pre_hook(_by_running_averages) for part in parts]
+        hooks = [part.register_forward_pre_hook(_by_running_averages, with_kwargs=True) for part in parts]
         try:
             with self._numbers if self._draws else nullcontext():
                 return self._scored(rows)
@@ -177,12 +182,12 @@ class ModuleNetwork(Network):
             with nullcontext() if rows.device.type == "cpu" else rows.device:
                 scores = self.module(rows)
         except IndexError as error:
-            if not self.indices:
+            if not self.indices and "out of range in self" not in str(error):  # as embeddings say it
                 raise
-            least, most = (int(end) for end in rows.aminmax())
+            least, most = (float(end) for end in rows.aminmax())
             raise ValueError(
-                f"module: {error}. X has whole numbers from {least} to {most} here; an nn.Embedding takes those from 0 "
-                "to num_embeddings - 1. Keep one for what was not there in training (OrdinalEncoder with "
+                f"module: {error}. X has numbers from {least:.9g} to {most:.9g} here; an nn.Embedding takes those from "
+                "0 to num_embeddings - 1. Keep one for what was not there in training (OrdinalEncoder with "
                 "handle_unknown='use_encoded_value')."
             ) from error
         check_scores(scores, rows, self.n_outputs)
@@ -191,7 +196,15 @@ class ModuleNetwork(Network):
     def gradient(self, scores: Tensor, X: Tensor, score_gradient: Tensor) -> list[Tensor]:
         moving = [p for p in self.leaves if p.requires_grad]  # a callback may have frozen some
         back = partial(pulled_back, [scores], [score_gradient], moving)
-        found = self._went_back(back) if self._watched else back()
+        try:
+            found = self._went_back(back) if self._watched else back()
+        except CheckpointError as error:
+            if isinstance(self._norms, nullcontext):
+                raise
+            raise ValueError(
+                "module has batch normalisation in a torch.utils.checkpoint, which goes the way forth once more and "
+                "knows of no weights then. Do without checkpoints there, or without weights and equal rows."
+            ) from error
         gradients = dict(zip(map(id, moving), found, strict=True))
         return [gradients.get(id(p), torch.zeros_like(p)).unsqueeze(0) for p in self.leaves]
 
@@ -236,39 +249,10 @@ class ModuleNetwork(Network):
         return [t for t, any_number in zip(self.tensors, free, strict=True) if not any_number]
 
 
-def _by_running_averages(part: nn.Module, inputs: tuple) -> None:
-    if inputs[0].numel() == inputs[0].shape[1]:  # one value per channel
+def _by_running_averages(part: nn.Module, args: tuple, kwargs: dict) -> None:
+    (inputs,) = (*args, *kwargs.values())
+    if inputs.numel() == inputs.shape[1]:  # one value per channel
         part.training = False
-
-
-def _leave_to_weights(weight: Tensor, part: _BatchNorm, inputs: tuple) -> None:
-    if len(inputs[0]) == len(weight):  # else these are no rows
-        part.training = False
-
-
-def _by_weights(weight: Tensor, part: _BatchNorm, inputs: tuple, output: Tensor) -> Tensor | None:
-    """Normalise by the means and variances of rows that count by their weight; the least stands for one row."""
-    if part.training:
-        return None
-    part.training = True
-    z = inputs[0].to(torch.promote_types(inputs[0].dtype, torch.float32))
-    axes, form = [0, *range(2, z.ndim)], (1, -1, *[1] * (z.ndim - 2))
-    n_places = z[0, 0].numel()
-    share = (weight / (n_places * weight.sum())).to(z.dtype).view(-1, *[1] * (z.ndim - 1))
-    mean = (share * z).sum(axes)
-    centred = z - mean.view(form)
-    var = (share * centred.square()).sum(axes)
-    if part.running_mean is not None and part.running_var is not None and part.num_batches_tracked is not None:
-        with torch.no_grad():
-            part.num_batches_tracked += 1
-            all_alike = part.num_batches_tracked.to(mean.dtype).reciprocal()
-            rate = all_alike if part.momentum is None else torch.full_like(all_alike, part.momentum)
-            n_values = n_places * weight.sum() / weight.masked_fill(weight <= 0, torch.inf).min()
-            part.running_mean.lerp_(mean, rate)
-            part.running_var.lerp_(var * (n_values / (n_values - 1).clamp(min=1)), rate)
-    factor = (var + part.eps).rsqrt() if part.weight is None else (var + part.eps).rsqrt() * part.weight
-    normalised = centred * factor.view(form)
-    return (normalised if part.bias is None else normalised + part.bias.view(form)).to(output.dtype)
 
 
 def check_ordinary(module: nn.Module) -> None:
@@ -336,7 +320,7 @@ class Trial(NamedTuple):
     indices: bool
     #: The name of a part that normalises a column by the rows of a batch, if there is one.
     normalised: str | None
-    #: The activation that it ends in, if that cannot have any value.
+    #: What it ends in, if that cannot have any value.
     bounded: str | None
 
 
@@ -364,7 +348,7 @@ def tried(module: nn.Module, rows: Tensor, n_outputs: int) -> Trial:
             module.eval()
             calls.clear()
             try:
-                with torch.no_grad():
+                with torch.enable_grad():
                     scores = module(rows.to(kind, copy=True))
                 break
             except Exception as error:  # whatever a forward of the user's raises
@@ -387,14 +371,15 @@ def tried(module: nn.Module, rows: Tensor, n_outputs: int) -> Trial:
             "parameters (torch.empty leaves whatever was in the memory), and at the scale of X."
         )
     norms = [part for part, output in calls if isinstance(part, _BatchNorm) and output.numel() == 2 * output.shape[1]]
-    ends = [type(part).__name__ for part, output in calls if output is scores and isinstance(part, _BOUNDED)]
-    if not ends and n_outputs > 1 and bool((scores >= 0).all() & ((scores.sum(1) - 1).abs() < 1e-3).all()):
-        ends = ["a softmax"]
+    end = scores.grad_fn
+    while end is not None and end.name().startswith(_SHAPING):
+        end = end.next_functions[0][0]
+    release(module)
     return Trial(
         -(-sum(_n_values(output) for _, output in calls) // 2),
         kind is torch.int64,
         type(norms[-1]).__name__ if norms else None,
-        ends[0] if ends else None,
+        None if end is None else _BOUNDED.get(end.name()),
     )
 
 

@@ -11,9 +11,12 @@ Ioffe & Szegedy, *Batch normalization*, ICML 2015. Ba, Kiros & Hinton, *Layer no
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 EPSILON = 1e-5
 #: Share of a batch in the running averages, as in torch.nn.BatchNorm1d.
@@ -64,3 +67,37 @@ def _weighted(z: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor,
         var.lerp_(torch.where(single, var, batch_var * (n_rows / (n_rows - 1).clamp(min=1))), MOMENTUM)
     factor = gamma * (used_var + EPSILON).rsqrt()
     return torch.addcmul(beta.unsqueeze(1), z - used_mean.unsqueeze(1), factor.unsqueeze(1))
+
+
+class WeightedBatchNorm(TorchFunctionMode):
+    """Batch normalisation by the means and variances of rows that count by their weight; the least stands for one row.
+
+    It is the function that is another one, whichever modules and hooks are around it.
+    """
+
+    def __init__(self, weight: Tensor):
+        super().__init__()
+        self.weight = weight
+        self.met = False  # whether there was any
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, self.met = kwargs or {}, self.met or func is F.batch_norm
+        # averages that are kept as they are need no weights, and what has another length is no rows
+        if func is not F.batch_norm or not kwargs["training"] or len(args[0]) != len(self.weight):
+            return func(*args, **kwargs)
+        (inputs, *running), factor, shift = args, kwargs["weight"], kwargs["bias"]
+        z = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
+        axes, form = [0, *range(2, z.ndim)], (1, -1, *[1] * (z.ndim - 2))
+        n_places, total = z[0, 0].numel(), self.weight.sum()
+        share = (self.weight / (n_places * total)).to(z.dtype).view(-1, *[1] * (z.ndim - 1))
+        mean = (share * z).sum(axes)
+        centred = z - mean.view(form)
+        var = (share * centred.square()).sum(axes)
+        n_values = n_places * total / self.weight.masked_fill(self.weight <= 0, torch.inf).min()
+        news = mean.detach(), var.detach() * (n_values / (n_values - 1).clamp(min=1))
+        for average, new in zip(running, news, strict=True):
+            if average is not None:
+                average.lerp_(new.to(average.dtype), kwargs["momentum"])
+        scale = (var + kwargs["eps"]).rsqrt()
+        normalised = centred * (scale if factor is None else scale * factor).view(form)
+        return (normalised if shift is None else normalised + shift.view(form)).to(inputs.dtype)

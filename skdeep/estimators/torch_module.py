@@ -367,10 +367,9 @@ class TorchClassifier(UserModule, NeuralNetClassifier):
     A module takes one array. Inputs of several kinds are columns side by side, which its ``forward`` takes apart.
 
     Early stopping restores the parameters and buffers of the best epoch (running averages included); other tensors that
-    a module keeps are not restored. Batch normalisation counts each row by its weight, as in
-    :class:`MLPClassifierTorch`; equal rows are one row with their weight where a batch holds all. A batch of one row is
-    normalised by the running averages of batch normalisation, as in :class:`MLPClassifierTorch`. Random numbers that a
-    module draws in prediction are torch's own.
+    a module keeps are not restored. Where a batch holds all rows, equal ones are one row with their weight. Batch
+    normalisation counts each row by its weight, and normalises a batch of one row by its running averages, as in
+    :class:`MLPClassifierTorch`. Random numbers that a module draws in prediction are torch's own.
 
     A parameter that a batch makes no use of, as an expert that got none of its rows, has a gradient of zero there, and
     the penalty's: like the rows of an ``nn.Embedding`` that do not occur, it goes on by momentum and penalty. Torch's

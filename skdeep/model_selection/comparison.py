@@ -35,6 +35,7 @@ def _number(value: float, form: str) -> str:
 
 def _seconds(row: dict[str, Any], name: str) -> str:
     mean, spread = row[name], row[f"{name}_std"]
+    spread = 0.0 if spread < 1e-9 * mean else spread  # equal shares of a stack's time, to rounding
     return "" if math.isnan(mean) else f"{mean:.3g}" + ("" if math.isnan(spread) else f" ± {spread:.1g}")
 
 

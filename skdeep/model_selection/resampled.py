@@ -161,7 +161,7 @@ class Trainer:
     def warn(self) -> None:
         """Warn of models that are on their way still, or that have nowhere to arrive at."""
         if self.n_endless:
-            which = f"{self.n_endless} of {self.n_models} resamples" if self.has_optimum else "all rows"
+            which = f"the rows of {self.n_endless} of {self.n_models} models" if self.has_optimum else "all rows"
             warnings.warn(
                 f"In {which}, columns tell some classes apart without an error, so that there is no one optimum "
                 "without a penalty: coefficients are where training has ended, and intervals of them mean nothing. Use "

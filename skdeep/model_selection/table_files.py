@@ -91,7 +91,8 @@ def _numbers_of(column: Any, are_commas_decimal: bool) -> Any:
     """Make numbers of a column of texts, if all are written in one way, the likelier one first; None if not."""
     texts = column.str.strip().str.replace(_AROUND, "", regex=True)
     units = texts.str.extract(_UNIT, expand=False).str.strip()
-    if units.notna().sum() == texts.notna().sum() and units.str.lower().nunique() == 1:
+    kinds_of_units = units.str.replace("M", "mega").str.lower().nunique()  # "KG" is "kg", and "MW" is not "mW"
+    if units.notna().sum() == texts.notna().sum() and kinds_of_units == 1:
         texts = texts.str.replace(_UNIT, "", regex=True)
     known, kinds = texts.dropna(), ("comma", "point") if are_commas_decimal else ("point", "comma")
     for thousands, decimal, pattern in (_WRITTEN[kind] for kind in kinds):
@@ -169,16 +170,16 @@ def without_single_rows(X: Any, y: Any) -> tuple[Any, Any, list[str]]:
     single = y.map(y.value_counts()) == 1
     if not single.any() or y[~single].nunique() < 2:
         return X, y, []
-    rows = "1 row is" if single.sum() == 1 else f"{single.sum()} rows are"
-    note = (
-        f"{rows} left out, the only one of a class, such as {y[single].iloc[0]!r}: what is learnt of it is not judged."
-    )
+    rows = "1 row is left out," if single.sum() == 1 else f"{single.sum()} rows are left out, each"
+    name = y[single].tolist()[0]
+    note = f"{rows} the only one of a class, such as {name!r}: what is learnt of it is not judged."
     return X[~single], y[~single], [note]
 
 
 def notes_of_classes(y: Any, n_folds: int) -> list[str]:
     """Say which classes are too few rows, or whether they may be none; raise an error if there is but one."""
     counts, notes = y.value_counts(), []
+    counts = counts[counts > 0]  # categories may have no rows
     if len(counts) < 2:
         raise ValueError(
             f"The target has one value, {y.iloc[:1].tolist()[0]!r}, in all {len(y)} rows: there is nothing to learn."
