@@ -1,7 +1,8 @@
 r"""Least squares with squared norms by conjugate gradients: of sparse rows, whose products would be dense.
 
 The errors move along with the parameters, and gradients follow from them (CGLS): the condition of the rows is not
-squared. Steps are taken where the penalty counts all parameters alike, so that what no row tells of is one eigenvalue.
+squared. Steps are taken where all columns have the same curvature, whatever their sizes; of many more columns than
+rows, where the penalty counts all parameters alike, so that what no row tells of is one eigenvalue.
 
 References
 ----------
@@ -19,6 +20,8 @@ from skdeep.exact.rows import Rows, SparseRows
 
 #: What is left of the gradient at the end, as a part of the first one; and most passes over the rows.
 _LEFT, _MOST = 1e-12, 2000
+#: Columns for each row from which the penalty says in which units steps are taken, instead of what rows add to it.
+_MANY = 2
 #: Most values of all systems that are solved together, by rows and by columns.
 _MAX_VALUES = 2**20
 
@@ -62,7 +65,9 @@ def _solve(rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray, 
 
     Targets and weights are (M, n); the curvatures of the penalty, and of the columns without it, (M, D).
     """
-    curvature = np.where(rho > 0, rho, curvature)
+    # where columns are many more than rows, most of these are what no row tells of
+    alone = rho * (len(target[0]) * _MANY < rho.shape[1])
+    curvature = np.where(alone > 0, alone, rho + curvature)
     curvature[curvature == 0] = 1
     found, left = np.zeros_like(rho), np.arange(len(rho))
     params, errors = found.copy(), target.copy()
