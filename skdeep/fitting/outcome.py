@@ -138,10 +138,10 @@ def warn(estimator: Classifier, solver: str, progress: Progress) -> None:
 
 
 def _tells_nothing_apart(estimator: Classifier, progress: Progress) -> bool:
-    """Tell whether columns of the order of one have no weight, and nobody has asked for a penalty that strong."""
+    """Tell whether columns of the order of one have no weight, and nobody has asked for it by penalties or weights."""
     assert progress.params is not None
-    coef = progress.params[0]
-    return estimator.standardize and estimator.alpha == "auto" and float(coef.abs().max()) < _NO_WEIGHT
+    is_asked = estimator.alpha != "auto" or estimator.class_weight is not None
+    return estimator.standardize and not is_asked and float(progress.params[0].abs().max()) < _NO_WEIGHT
 
 
 def divergence(error: str) -> ValueError:
