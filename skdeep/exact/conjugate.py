@@ -19,7 +19,7 @@ from skdeep.exact.losses import SquaredLoss
 from skdeep.exact.rows import Rows, SparseRows
 
 #: What is left of the gradient at the end, as a part of the first one; and most passes over the rows in either units.
-_LEFT, _MOST = 1e-12, 1000
+_LEFT, _MOST = 1e-12, 2000
 #: Most values of all systems that are solved together, by rows and by columns.
 _MAX_VALUES = 2**20
 
