@@ -61,6 +61,33 @@ def test_targets_of_zeros_and_columns_of_zeros():
     assert_allclose(found.params[0], [[0] * 6, [0] * 5 + [3]], atol=1e-9)
 
 
+@pytest.mark.parametrize("strength", [1e-2, 1e-8])
+def test_columns_of_many_sizes(strength):
+    rng, rows, Z = problem(300, 150)
+    size = np.append(10.0 ** rng.uniform(-3, 3, 150), 1.0)
+    rows, Z = SparseRows(sparse.csr_array(rows.X * size[:-1]), True), Z * size
+    target, weight = rng.standard_normal((1, 300)), np.full((1, 300), 1 / 300)
+    rho = np.append(np.full(150, strength), 0.0)[None]
+    found = conjugate.ridge(rows, SquaredLoss(target), weight, rho, np.full(1, 1e-4))
+    root = np.diag(np.sqrt(rho[0] * 300))
+    expected = np.linalg.lstsq(np.vstack([Z, root]) / size, np.append(target[0], np.zeros(151)))[0] / size
+    assert_allclose(found.params[0, 0] @ Z.T, expected @ Z.T, rtol=0, atol=1e-6)
+    # beside one that is solved for in other units, a model ends as alone
+    strong = np.append(np.full(150, 1e6), 0.0)[None]
+    both = conjugate.ridge(rows, SquaredLoss(target), weight, np.concatenate([strong, rho]), np.full(2, 1e-4))
+    alone = conjugate.ridge(rows, SquaredLoss(target), weight, strong, np.full(1, 1e-4))
+    assert_allclose(both.params[0], alone.params[0], rtol=1e-12)
+
+
+def test_weak_penalties_choose_the_smallest_of_all_solutions():
+    rng, rows, Z = problem(60, 150, intercept=False)
+    target = rng.standard_normal((1, 60))
+    found = conjugate.ridge(
+        rows, SquaredLoss(target), np.full((1, 60), 1 / 60), np.full((1, 150), 1e-13), np.full(1, 1e-9)
+    )
+    assert_allclose(found.params[0, 0], np.linalg.pinv(Z) @ target[0], rtol=0, atol=1e-8)
+
+
 def test_what_does_not_converge_is_told():
     rng, rows, _ = problem(40, 20)
     target = rng.standard_normal((1, 40))

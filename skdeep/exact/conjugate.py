@@ -1,7 +1,8 @@
 r"""Least squares with squared norms by conjugate gradients: of sparse rows, whose products would be dense.
 
 The errors move along with the parameters, and gradients follow from them (CGLS): the condition of the rows is not
-squared. Steps are taken where the penalty counts all parameters alike, so that what no row tells of is one eigenvalue.
+squared. Steps are taken where the penalty counts all parameters alike, so that what no row tells of is one eigenvalue,
+and stays zero; where that takes too many, since columns differ in size, where they have the same curvature.
 
 References
 ----------
@@ -17,7 +18,7 @@ from skdeep.exact.descent import AT_REST, Solution, small_enough
 from skdeep.exact.losses import SquaredLoss
 from skdeep.exact.rows import Rows, SparseRows
 
-#: What is left of the gradient at the end, as a part of the first one; and most passes over the rows.
+#: What is left of the gradient at the end, as a part of the first one; and most passes over the rows in either units.
 _LEFT, _MOST = 1e-12, 2000
 #: Most values of all systems that are solved together, by rows and by columns.
 _MAX_VALUES = 2**20
@@ -37,13 +38,26 @@ def ridge(rows: Rows, loss: SquaredLoss, weight: np.ndarray, rho: np.ndarray, to
     rho = np.broadcast_to(rho if rho.ndim == 3 else rho[:, None], (K, C, D))
     if not rho.any(2).all():
         return None
-    curvature = np.broadcast_to(rows.diagonal(weight), (K, D))
+    curvature = np.broadcast_to(rows.diagonal(weight), (K, D))[:, None]
     weight = np.broadcast_to(weight, (K, n))
-    params = np.empty((K, C, D))
-    size = max(1, _MAX_VALUES // (n + D))
-    for systems in np.split(np.arange(K * C), range(size, K * C, size)):
-        k, c = np.divmod(systems, C)
-        params[k, c] = _solve(rows, loss.target[c], weight[k], rho[k, c], curvature[k])
+    params, left, size = np.empty((K, C, D)), np.arange(K), max(1, _MAX_VALUES // (n + D))
+    for unit in (np.where(rho > 0, rho, curvature), rho + curvature):
+        systems = (left[:, None] * C + np.arange(C)).ravel()
+        for some in np.split(systems, range(size, len(systems), size)):
+            k, c = np.divmod(some, C)
+            params[k, c] = _solve(rows, loss.target[c], weight[k], rho[k, c], unit[k, c])
+        value, bound = _judged(rows, loss, weight, rho, params)
+        left = np.flatnonzero(~(bound <= small_enough(tol, value, params)))
+        if not len(left):
+            stopped: list[str | None] = [AT_REST.format(own) for own in tol.tolist()]
+            return Solution(params, bound, [[own] for own in value.tolist()], stopped)
+    return None
+
+
+def _judged(
+    rows: Rows, loss: SquaredLoss, weight: np.ndarray, rho: np.ndarray, params: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the objectives of models (K,), and the largest entries of their gradients."""
     slope = rho * params
     value = 0.5 * np.vecdot(slope, params).sum(1)
     for model, own in enumerate(weight):
@@ -51,18 +65,14 @@ def ridge(rows: Rows, loss: SquaredLoss, weight: np.ndarray, rho: np.ndarray, to
         pull = errors * own
         value[model] += 0.5 * np.vdot(pull, errors)
         slope[model] += rows.back(pull)
-    bound = np.abs(slope).max((1, 2))
-    if not (bound <= small_enough(tol, value, params)).all():
-        return None
-    return Solution(params, bound, [[own] for own in value.tolist()], [AT_REST.format(own) for own in tol.tolist()])
+    return value, np.abs(slope).max((1, 2))
 
 
 def _solve(rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray, curvature: np.ndarray) -> np.ndarray:
     """Find the parameters (M, D) of systems, each by steps of its own, until little is left of its gradient.
 
-    Targets and weights are (M, n); the curvatures of the penalty, and of the columns without it, (M, D).
+    Targets and weights are (M, n); the curvatures of the penalty, and those that say in which units, (M, D).
     """
-    curvature = np.where(rho > 0, rho, curvature)
     curvature[curvature == 0] = 1
     found, left = np.zeros_like(rho), np.arange(len(rho))
     params, errors = found.copy(), target.copy()
