@@ -36,6 +36,9 @@ from skdeep.fitting.fitted import COEFS, able, arrays_of, is_single, models_of, 
 from skdeep.fitting.links import link_of
 from skdeep.fitting.torch_settings import own_settings
 
+#: Rows from which single precision pays, where a model was trained in it: of few, no digit depends on which they are.
+_MANY_ROWS = 256
+
 
 def prediction_dtype(X: Data, device: torch.device | None = None) -> torch.dtype:
     """Choose the precision of scores, however the model was trained; on a device, which may have no float64."""
@@ -52,7 +55,8 @@ def _of_members(members: list[Classifier], X: Data, result: Callable[[Tensor], T
     device = able(resolve_device(leader.device, X, work, dtype, fallback=True), members)
     rows = leader._rows(X, device, precise)
     in_single = {"dtype": torch.float32, "of_rows": rows.dtype}
-    form = in_single if not issparse(X) and all(map(is_single, members)) else {"dtype": rows.dtype}
+    single = X.shape[0] >= _MANY_ROWS and not issparse(X) and all(map(is_single, members))
+    form = in_single if single else {"dtype": rows.dtype}
     networks = [member._trained_network(device, **form) for member in members]
     network = networks[0] if len(networks) == 1 else type(networks[0]).stacked(networks)
     sizes = [part.n_models for part in networks]
