@@ -120,8 +120,8 @@ precision : {{"auto", "float64", "float32", "bfloat16"}}, default="auto"
     float32 (not for "lbfgs"), for hardware that has such products (AMX, AVX512_BF16, recent GPUs; not measured there)
     and slower elsewhere. It rounds X as well: scaled columns lose least.
     Predictions are float32 for float32 and float16 input, else float64, in any case; those of a perceptron are computed
-    in the precision of its training. Columns that the computation would round off, being far from zero, huge or tiny,
-    are centred and scaled in float64 first.
+    in the precision of its training where X has 256 rows or more. Columns that the computation would round off, being
+    far from zero, huge or tiny, are centred and scaled in float64 first.
 """
 )
 

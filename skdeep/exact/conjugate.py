@@ -38,14 +38,16 @@ def ridge(rows: Rows, loss: SquaredLoss, weight: np.ndarray, rho: np.ndarray, to
     rho = np.broadcast_to(rho if rho.ndim == 3 else rho[:, None], (K, C, D))
     if not rho.any(2).all():
         return None
-    curvature = np.broadcast_to(rows.diagonal(weight), (K, D))[:, None]
+    curvature = np.broadcast_to(rows.diagonal(weight), (K, D))
     weight = np.broadcast_to(weight, (K, n))
     params, left, size = np.empty((K, C, D)), np.arange(K), max(1, _MAX_VALUES // (n + D))
-    for unit in (np.where(rho > 0, rho, curvature), rho + curvature):
+    for of_all in (False, True):
         systems = (left[:, None] * C + np.arange(C)).ravel()
         for some in np.split(systems, range(size, len(systems), size)):
             k, c = np.divmod(some, C)
-            params[k, c] = _solve(rows, loss.target[c], weight[k], rho[k, c], unit[k, c])
+            own, of_rows = rho[k, c], curvature[k]
+            unit = own + of_rows if of_all else np.where(own > 0, own, of_rows)
+            params[k, c] = _solve(rows, loss.target[c], weight[k], own, np.where(unit == 0, 1.0, unit))
         value, bound = _judged(rows, loss, weight, rho, params)
         left = np.flatnonzero(~(bound <= small_enough(tol, value, params)))
         if not len(left):
@@ -71,9 +73,8 @@ def _judged(
 def _solve(rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray, curvature: np.ndarray) -> np.ndarray:
     """Find the parameters (M, D) of systems, each by steps of its own, until little is left of its gradient.
 
-    Targets and weights are (M, n); the curvatures of the penalty, and those that say in which units, (M, D).
+    Targets and weights are (M, n); the curvatures of the penalty, and positive ones that say in which units, (M, D).
     """
-    curvature[curvature == 0] = 1
     found, left = np.zeros_like(rho), np.arange(len(rho))
     params, errors = found.copy(), target.copy()
     slope = rows.back(errors * weight)

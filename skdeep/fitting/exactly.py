@@ -245,9 +245,8 @@ def _closed_form(arrays: Arrays, loss: SquaredLoss) -> Solution | None:
     rows, weight, rho = arrays.rows, arrays.weight, arrays.rho
     if rho.ndim > 2:  # targets that are held differently
         return None
-    if rows.shape[0] > rows.shape[1]:
-        if moments.suits(rows):
-            return normal.stacked(rows, loss.target, weight, rho)
+    if rows.shape[0] > rows.shape[1] and moments.suits(rows):
+        return normal.stacked(rows, loss.target, weight, rho)
     if not rho.any(1).all():  # without a penalty, there may be many solutions
         return None
     tol = np.full(len(rho), _ROUNDING)
