@@ -292,3 +292,19 @@ def test_adamw_is_torchs_to_first_order():
     gap = [(ours - theirs).abs().max().item() for ours, theirs, _ in (adamw_step(r, 0.5) for r in (1e-3, 5e-4))]
     assert 0 < gap[0] < 5e-6
     assert gap[0] / gap[1] == pytest.approx(4, rel=0.01)
+
+
+@pytest.mark.parametrize("momenta", [[0.9, 0.9], [0.9, 0.8]], ids=["fused", "each its own"])
+def test_momentum_forgets_a_gradient_before_it_is_less_than_normal(momenta):
+    """Less than normal, it would stay: nine tenths of the least number are rounded to that."""
+    params = [torch.ones(2, 3)]
+    optimizer = OPTIMIZERS["sgd"](params, np.full(2, 0.1), np.array(momenta))
+    optimizer.step([torch.ones(2, 3)])
+    for _ in range(900):
+        optimizer.step([torch.zeros(2, 3)])
+        (velocity,) = optimizer.velocity
+        assert ((velocity == 0) | (velocity >= torch.finfo(torch.float32).tiny)).all()
+    assert (velocity == 0).all()
+    # all that a gradient of one adds up to
+    expected = [1 - 0.1 / (1 - rho) for rho in momenta]
+    np.testing.assert_allclose(params[0], np.repeat(expected, 3).reshape(2, 3), atol=1e-5)

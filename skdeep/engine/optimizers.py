@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from skdeep.compat.torch import _fused_adam_, _fused_sgd_
+from skdeep.engine.gradients import least
 from skdeep.engine.per_model import add_scaled_, fetched, index_of, per_model, select, to_device, uniform
 from skdeep.engine.scratch import Scratch
 
@@ -28,6 +29,9 @@ from skdeep.engine.scratch import Scratch
 _FUSED_DEVICES = {"cpu", "cuda"}
 #: Bytes that a processor computes with at a time, at most.
 _REGISTER = 64
+
+#: Steps between which what momentum leaves of a gradient does not come near the least normal number.
+_STEPS_TO_NOTHING = 64
 
 #: What a step takes of each model, (m, K): with the host, or where the parameters are.
 Numbers = np.ndarray | Tensor
@@ -240,6 +244,7 @@ class SGD(Optimizer):
         self._unit, self._is_plain = np.ones(len(learning_rate)), True
         #: What the rates that are laid out have more than the first model's, if one kernel does the steps.
         self._relative = self._unit
+        self._n_moves = 0
 
     def rest(self, model: int) -> None:
         for velocity in self.velocity:
@@ -266,7 +271,18 @@ class SGD(Optimizer):
         self._relative = self.learning_rate / self.learning_rate[0] if alike else np.ones(len(self.learning_rate))
         return np.stack([self._rates, self._rates / self._resistance], axis=1)
 
+    def _forget(self) -> None:
+        """Forget velocities that are next to nothing: a column's that no row had a value in for hundreds of steps.
+
+        With numbers below the least normal one, a processor takes a hundred times as long.
+        """
+        self._n_moves += 1
+        if self._n_moves % _STEPS_TO_NOTHING == 0 and self.params[0].device.type == "cpu":
+            for velocity in self.velocity:
+                torch.hardshrink(velocity, least(velocity.dtype), out=velocity)
+
     def _update(self, gradients: list[Tensor], numbers: Numbers) -> None:
+        self._forget()
         if self._fuses:
             if uniform(self._relative):
                 self._express_plainly()
