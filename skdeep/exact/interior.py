@@ -134,10 +134,6 @@ class Batch:
         """Reduce values (2, K, T) to one for each system: first along the terms, which are next to each other."""
         return ufunc.reduce(ufunc.reduce(values, -1))
 
-    def each(self, values: Any) -> Any:
-        """Lay out values of systems (K,) along their terms."""
-        return values[:, None]
-
     def begin(self, systems: tuple[int, ...]) -> None:
         """Begin where all products are about `centre`, or where the gradient is too large, more."""
         terms, centre = self.terms, np.full(systems, self.centre)[()]
@@ -145,7 +141,7 @@ class Batch:
         held = np.where(free, 0, 0.5 / np.where(free, 1, self.rho))
         for _ in range(self.max_starts):
             # there, duals are about 1/2 + m / (8 centre): with these, parameters follow
-            share = self.each(centre) * terms.share
+            share = centre[..., None] * terms.share
             second = self.weight / (8 * share if terms.give is None else 8 * share + terms.give)
             right = terms.back(self.pull(0.5 * self.weight + second * terms.at_zero))
             self.params = -self.solved(self.factors(second), right)
@@ -254,7 +250,7 @@ class Batch:
         neglected = up + 1
         neglected *= up
         both = of_primal * of_dual
-        after = (1 - of_primal) * left - both * self.total(products, neglected)
+        after = (1 - of_primal) * left - both * np.add.reduce(np.vecdot(products, neglected))
         if self.any_linear:
             after -= (of_dual - of_primal) * np.vecdot(margin * change, self.weight)
         centre = self.centres(left, after)
@@ -280,9 +276,10 @@ class Batch:
         remains = 1 - of_dual
         self.stationary *= remains * remains
         self.loose *= remains
-        move *= self.each(of_primal)
-        change *= self.each(of_dual)
-        of_slack *= self.each(of_primal)
+        of_primal, of_dual = of_primal[..., None], of_dual[..., None]
+        move *= of_primal
+        change *= of_dual
+        of_slack *= of_primal
         self.params -= move
         dual[0] += change
         dual[1] -= change
@@ -323,10 +320,6 @@ class Batch:
             for part in parts:
                 part[..., ~go, :] = 0
         return of_primal, of_dual
-
-    def total(self, products: np.ndarray, factors: np.ndarray) -> Any:
-        """Add up products (2, K, T) times factors."""
-        return np.add.reduce(np.vecdot(products, factors))
 
     def pull(self, slope: np.ndarray) -> np.ndarray:
         """Add the slopes of what falls with the margins to the hinges' (K, T)."""
