@@ -128,8 +128,6 @@ class Moments:
 
         None where more than the last column has no penalty.
         """
-        if len(rho) == 1 and kappa is not None:
-            return self._one(target, kappa[0], rho[0])
         weighted = self.weight * target
         G, b, c, number = self.gram, self.rows.back(weighted), weighted @ target, self.number
         squares, total, (K, D) = np.sqrt(G.diagonal(0, 1, 2)), c[number], rho.shape
@@ -164,46 +162,6 @@ class Moments:
         steepest = np.maximum.reduce(np.abs(slope + held), 1, initial=0.0)
         size = np.vecdot(squares[number], np.abs(params))
         return Found(params, value, above, steepest, 0.5 * total, _ROUNDING * (total + size * size))
-
-    def _one(self, target: np.ndarray, kappa: np.ndarray, rho: np.ndarray) -> Found | None:
-        """Do the same for one model with an L1 norm, in half the calls."""
-        G, weighted = self.gram[0], self.weight[0] * target
-        b, c, penalty = self.rows.back(weighted), float(weighted @ target), kappa + rho
-        squares, total, n_free = np.sqrt(G.diagonal()), c, len(rho) - np.count_nonzero(penalty)
-        share, level = np.zeros(0), 0.0
-        if n_free:
-            unit = float(G[-1, -1])
-            if n_free > 1 or penalty[-1] or not unit:
-                return None
-            of_free, level = G[-1, :-1], float(b[-1]) / unit
-            share = of_free / unit
-            c -= float(b[-1]) * level
-            G, b = G[:-1, :-1] - of_free[:, None] * share, b[:-1] - of_free * level
-            kappa, rho = kappa[:-1], rho[:-1]
-        x = np.zeros((1, len(rho)))
-        self._follow(G, b, kappa[None], rho[None], np.zeros(1, dtype=int), x)
-        v = x[0]
-        slope = v @ G - b
-        loss, along = 0.5 * max(c + float((slope - b) @ v), 0.0), float(slope @ v)
-        size, norm = np.abs(slope), float(kappa @ np.abs(v))
-        beyond = size > kappa
-        steepest = size
-        if rho.any():
-            held = rho * v
-            norm += 0.5 * float(held @ v)
-            steepest = np.abs(slope + held)
-        shortest = float((kappa[beyond] / size[beyond]).min()) if beyond.any() else 1.0
-        above = norm + (1 - shortest) ** 2 * loss + shortest * along
-        if rho.all():  # the squared norm asks nothing of the dual, but it costs something
-            excess = np.maximum(size - kappa, 0)
-            above = min(above, norm + along + 0.5 * float(excess @ (excess / rho)))
-        elif rho.any():
-            above = _above(np.array([loss]), slope[None], x, kappa[None], rho[None], np.array([norm]))[0]
-        params = np.append(v, level - float(share @ v))[None] if n_free else x
-        rounding = _ROUNDING * (total + float(squares @ np.abs(params[0])) ** 2)
-        largest = np.array([steepest.max(initial=0.0)])
-        gap = np.array([max(above, 0.0)])
-        return Found(params, np.array([loss + norm]), gap, largest, np.array([0.5 * total]), np.array([rounding]))
 
     def refine(
         self, target: np.ndarray, k: int, params: np.ndarray, kappa: np.ndarray, rho: np.ndarray, gap: float
