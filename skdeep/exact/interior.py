@@ -48,27 +48,13 @@ class Found(NamedTuple):
 
 
 class Terms(Protocol):
-    """The terms of all rows, T of each system, in one line.
+    """The terms of all rows, T of each system, in one line."""
 
-    Attributes
-    ----------
-    n_scores : int
-        Of a system.
-    at_zero : ndarray of shape (K or 1, T)
-        Margins where all parameters are zero.
-    share : ndarray of shape (K or 1, T)
-        Products of slacks and duals, beside each other, on the way to zero.
-    lean : ndarray of shape (K, T) or None
-        What falls with the margins, beside the hinges, at so much per margin.
-    give : ndarray of shape (K, T) or None
-        How far margins give way, for each unit of the dual beyond a half: what bends within half of it, as Huber's
-        loss does.
-    """
-
-    n_scores: int
-    at_zero: np.ndarray
-    share: np.ndarray
-    lean: np.ndarray | None
+    n_scores: int  # of a system
+    at_zero: np.ndarray  # margins where all parameters are zero, (K or 1, T)
+    share: np.ndarray  # products of slacks and duals, beside each other, on the way to zero, (K or 1, T)
+    lean: np.ndarray | None  # what falls with the margins, beside the hinges, at so much per margin, (K, T)
+    #: How far margins give way, for each unit of the dual beyond a half: what bends within half of it, as Huber's loss.
     give: np.ndarray | None
 
     def keep(self, systems: np.ndarray) -> Terms:
@@ -88,18 +74,8 @@ class Batch:
     """Systems that are solved together, until each is near its optimum.
 
     Duals of both bounds, and what these are to be multiplied with, are `dual` and `slack` (2, K, T): a and 1 - a; and
-    xi - m and xi. Terms of no weight stay where they are, so that a system steps as it would alone. One system may do
-    without the axis of systems: whatever is (K,) is a number then.
-
-    Parameters
-    ----------
-    terms : Terms
-    weight : ndarray of shape (K, T)
-        Of each term.
-    rho : ndarray of shape (K, D)
-    goal : ndarray of shape (K,)
-    least_value : ndarray of shape (K,), optional
-        Objectives below it are rounding.
+    xi - m and xi. Terms of no weight stay where they are, so that a system steps as it would alone. Objectives below
+    `least_value` are rounding. One system may do without the axis of systems: whatever is (K,) is a number then.
     """
 
     #: Products of slacks and duals to begin with, and how often larger ones are tried.

@@ -17,36 +17,19 @@ KINK = 1.5e-8
 
 
 class At(NamedTuple):
-    """A loss at some scores.
+    """A loss at some scores."""
 
-    Attributes
-    ----------
-    value : ndarray of shape (K, n)
-    gradient : ndarray of shape (K, C, n)
-    """
-
-    value: np.ndarray
-    gradient: np.ndarray
+    value: np.ndarray  # (K, n)
+    gradient: np.ndarray  # (K, C, n)
 
 
 class RowLoss:
-    """Base of the losses of a problem's rows.
+    """Base of the losses of a problem's rows."""
 
-    Attributes
-    ----------
-    n_scores : int
-        C.
-    separable : bool
-        Whether no second derivative couples two scores.
-    shift_invariant : bool
-        Whether a common shift of all scores of a row changes nothing.
-    piecewise : bool
-        Whether the second derivative jumps, and is zero or constant between: a Newton step may be cut short by a kink.
-    """
-
-    n_scores: int
-    separable = True
-    shift_invariant = False
+    n_scores: int  # C
+    separable = True  # whether no second derivative couples two scores
+    shift_invariant = False  # whether a common shift of all scores of a row changes nothing
+    #: Whether the second derivative jumps, and is zero or constant between: a Newton step may be cut short by a kink.
     piecewise = False
 
     def at(self, scores: np.ndarray) -> At:
@@ -109,10 +92,7 @@ class RowLoss:
 class OfColumns(RowLoss):
     """Base of the losses that are a sum over columns of scores: as many problems, which know nothing of each other.
 
-    Parameters
-    ----------
-    target : ndarray of shape (C, n), or of each model's own (K, 1, n)
-        What scores, or their probabilities, are to be.
+    Targets (C, n), or each model's own (K, 1, n), are what scores, or their probabilities, are to be.
     """
 
     def __init__(self, target: np.ndarray):

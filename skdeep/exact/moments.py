@@ -43,27 +43,14 @@ _TOL = 1e-13
 
 
 class Found(NamedTuple):
-    """What K models have in the end.
+    """What K models have in the end."""
 
-    Attributes
-    ----------
-    params : ndarray of shape (K, D)
-    value, above : ndarray of shape (K,)
-        Objectives, and how far they are above the minimum at most.
-    steepest : ndarray of shape (K,)
-        Largest entry of the gradient of all but the L1 norm.
-    at_zero : ndarray of shape (K,)
-        Objectives where all parameters are zero.
-    rounding : ndarray of shape (K,)
-        Of values.
-    """
-
-    params: np.ndarray
-    value: np.ndarray
-    above: np.ndarray
-    steepest: np.ndarray
-    at_zero: np.ndarray
-    rounding: np.ndarray
+    params: np.ndarray  # (K, D)
+    value: np.ndarray  # of the objectives, (K,)
+    above: np.ndarray  # how far they are above the minimum at most, (K,)
+    steepest: np.ndarray  # largest entry of the gradient of all but the L1 norm, (K,)
+    at_zero: np.ndarray  # objectives where all parameters are zero, (K,)
+    rounding: np.ndarray  # of values, (K,)
 
 
 def suits(rows: Rows) -> bool:
@@ -76,18 +63,8 @@ def suits(rows: Rows) -> bool:
 def ridge(rows: Rows, loss: SquaredLoss, weight: np.ndarray, rho: np.ndarray, tol: np.ndarray) -> Solution | None:
     """Minimise squares of errors with squared norms, to gradients of `tol` (K,); see `skdeep.exact.descent`.
 
-    Parameters
-    ----------
-    rows : Rows of shape (n, D)
-    loss : SquaredLoss
-    weight : ndarray of shape (K, n) or (1, n)
-    rho : ndarray of shape (K, D) or (K, C, D)
-    tol : ndarray of shape (K,)
-
-    Returns
-    -------
-    Solution or None
-        None where more than the last column has no penalty, or moments have lost too many digits.
+    Weights are (K, n) or (1, n), curvatures `rho` (K, D) or (K, C, D). None where more than the last column has no
+    penalty, or moments have lost too many digits.
     """
     if len(rho) == 1 and rho.ndim == 2:
         alone = normal.solve(rows, loss.target, weight[0], rho[0])
@@ -109,14 +86,7 @@ def ridge(rows: Rows, loss: SquaredLoss, weight: np.ndarray, rho: np.ndarray, to
 
 
 class Moments:
-    """Moments of rows under the weights of K models.
-
-    Parameters
-    ----------
-    rows : Rows of shape (n, D)
-    weight : ndarray of shape (K, n)
-        The sum of each model's is one.
-    """
+    """Moments of rows under the weights (K, n) of models, each of sum one."""
 
     def __init__(self, rows: Rows, weight: np.ndarray):
         first, self.number = normal.distinct(weight)

@@ -26,17 +26,8 @@ def chained(keys: Sequence[Any], strength: np.ndarray) -> dict[Any, np.ndarray]:
 def levels(weight: np.ndarray, strength: np.ndarray, kind: np.ndarray) -> list[np.ndarray]:
     """Put models in an order to be solved in: chains of one kind and the same rows by falling strength, in parallel.
 
-    Parameters
-    ----------
-    weight : ndarray of shape (K, n) or (1, n)
-    strength : ndarray of shape (K,)
-        Of the penalty.
-    kind : ndarray of shape (K,)
-
-    Returns
-    -------
-    list of ndarray
-        The models of each level, each of its own chain; -1 where a chain has ended.
+    Weights are (K, n) or (1, n), strengths of the penalty and kinds (K,). Listed are the models of each level, each of
+    its own chain; -1 where a chain has ended.
     """
     known: dict[bytes, int] = {}
     number = [known.setdefault(one.tobytes(), len(known)) for one in weight]

@@ -26,14 +26,7 @@ _MAX_STEPS = 100
 
 
 class HuberLoss(OfColumns):
-    r"""Huber's loss: :math:`r^2 / 2` of residuals r up to :math:`\delta`, beyond :math:`\delta |r| - \delta^2 / 2`.
-
-    Parameters
-    ----------
-    target : ndarray of shape (C, n), or of each model's own (K, 1, n)
-    delta : float
-        More than zero.
-    """
+    r"""Huber's loss: :math:`r^2 / 2` of residuals r up to :math:`\delta`, beyond :math:`\delta |r| - \delta^2 / 2`."""
 
     piecewise = True
 
@@ -65,14 +58,7 @@ class HuberLoss(OfColumns):
 
 
 class SquaredInsensitive(OfColumns):
-    r"""The square of what a residual r is beyond :math:`\epsilon`, :math:`\max(0, |r| - \epsilon)^2`.
-
-    Parameters
-    ----------
-    target : ndarray of shape (C, n), or of each model's own (K, 1, n)
-    epsilon : float
-        At least zero.
-    """
+    r"""The square of what a residual r is beyond :math:`\epsilon`, :math:`\max(0, |r| - \epsilon)^2`."""
 
     piecewise = True
 
@@ -102,14 +88,9 @@ class SquaredInsensitive(OfColumns):
 
 
 class TweedieLoss(OfColumns):
-    """Half the deviance of Tweedie's family on the log link.
+    """Half the deviance of Tweedie's family on the log link, whose variance is a power of the mean, from 1 to 2.
 
-    Parameters
-    ----------
-    target : ndarray of shape (C, n), or of each model's own (K, 1, n)
-        At least zero; more than zero if the power is 2.
-    power : float
-        Of the mean, that the variance is: from 1 to 2.
+    Targets are at least zero; more than zero if the power is 2.
     """
 
     def __init__(self, target: np.ndarray, power: float):

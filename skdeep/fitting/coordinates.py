@@ -21,32 +21,17 @@ _MAX_ROWS, _FEW_ROWS = 4096, 300
 
 @dataclass
 class Arrays:
-    """What a stack of K models is solved from.
-
-    Attributes
-    ----------
-    rows : Rows of shape (n, D)
-    target : ndarray of shape (n, ...)
-    weight : ndarray of shape (K or 1, n)
-    rho, kappa : ndarray of shape (K, D) or (K, C, D)
-        Strengths of the ridge and of the L1 norm.
-    start : ndarray of shape (K, C, D)
-    tol : ndarray of shape (K,)
-    alike : bool
-        Whether columns were brought to the same size.
-    spent : int
-        Evaluations of the objectives on the way to the start.
-    """
+    """What a stack of K models is solved from."""
 
     rows: Rows
-    target: np.ndarray
-    weight: np.ndarray
-    rho: np.ndarray
-    kappa: np.ndarray
-    start: np.ndarray
-    tol: np.ndarray
-    alike: bool
-    spent: int = 0
+    target: np.ndarray  # (n, ...)
+    weight: np.ndarray  # (K or 1, n)
+    rho: np.ndarray  # strengths of the ridge, (K, D) or (K, C, D)
+    kappa: np.ndarray  # of the L1 norm
+    start: np.ndarray  # (K, C, D)
+    tol: np.ndarray  # (K,)
+    alike: bool  # whether columns were brought to the same size
+    spent: int = 0  # evaluations of the objectives on the way to the start
 
     def of(self, models: np.ndarray) -> Arrays:
         """Take some of the models."""
