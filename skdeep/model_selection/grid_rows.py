@@ -90,11 +90,6 @@ class GridRows:
         )
         return replace(self, problem=together, splits=list(zip(parts[::2], parts[1::2], strict=True)), scales=scales)
 
-    def _take_on_unit(self, leader: Any, number: int) -> None:
-        """Let a regressor speak of the targets of a split."""
-        if self.scales is not None:
-            leader._target_scale = self.scales[number]
-
     @property
     def parts(self) -> list[Problem]:
         """The problem of each split's training rows."""
@@ -139,7 +134,8 @@ class GridRows:
         """Ask a scorer about the answers of models (splits, candidates) about the test rows of their splits."""
         marks, scorer = [], quickly(scorer)
         for number, (of_split, (_, test)) in enumerate(zip(scores, self.splits, strict=True)):
-            self._take_on_unit(leader, number)
+            if self.scales is not None:  # the leader is to speak of the targets of this split
+                leader._target_scale = self.scales[number]
             labels, rows = leader._labels_of(self.problem)[test], np.empty((len(test), 0))
             options = {"sample_weight": self.weight[test]} if weighs and self.weight is not None else {}
             found = [scorer(leader._answers(own), rows, labels, **options) for own in of_split]
