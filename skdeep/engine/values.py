@@ -200,7 +200,10 @@ class InsensitiveValues(ValueLoss):
 class QuantileValues(ValueLoss):
     r"""The pinball loss, :math:`\tau \max(0, t - s) + (1 - \tau) \max(0, s - t)`: its minimum is the quantile τ.
 
-    Each column of scores has a level τ.
+    Parameters
+    ----------
+    levels : tuple of float
+        τ of each column of scores.
 
     References
     ----------
