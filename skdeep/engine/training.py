@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from skdeep.engine.averaging import Averages
-from skdeep.engine.batching import Batch, copy_of
+from skdeep.engine.batching import Batch, copy_of, sent_ahead
 from skdeep.engine.captured import Captured
 from skdeep.engine.gradients import clip_, loss_and_gradient
 from skdeep.engine.networks import Network
@@ -28,7 +28,6 @@ from skdeep.engine.optimizers import Numbers, Optimizer
 from skdeep.engine.per_model import index_of, to_numpy64
 from skdeep.engine.progress import BY_CALLBACK, Progress, end_early
 from skdeep.engine.schedules import SCHEDULES, warm_up
-from skdeep.engine.streaming import sent_ahead
 
 #: Factors that are computed at once, and losses that are kept to be added up at once: small steps take as long as their
 #: calls.
