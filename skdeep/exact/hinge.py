@@ -9,7 +9,7 @@ import numpy as np
 from skdeep.exact import hinge_interior
 from skdeep.exact.descent import summed
 from skdeep.exact.hinge_multipliers import WIDTH, Descent, Problem, Solution
-from skdeep.exact.hinge_starts import begin, crowd, span_of
+from skdeep.exact.hinge_starts import begin, crowd
 from skdeep.exact.hinge_terms import Hinges, WestonWatkins
 from skdeep.exact.path import chained
 from skdeep.exact.rows import Rows
@@ -80,12 +80,6 @@ def solve(
                 _put(solve(rows, loss, weight[fold], rho[fold], goal[fold], max_iter), fold, found)
             return found
     intercept = bool((rho[:, -1] == 0).all() and (rows.scores(np.eye(1, D, D - 1)) == 1).all())
-    if start is None and (span := span_of(rows, rho, intercept)) is not None:
-        small = solve(span.rows, loss, weight, span.penalty(rho), goal / 2, max_iter)
-        start = span.params(small.params), small.duals
-        solution = solve(rows, loss, weight, rho, goal, max_iter, start)
-        curve = [one[:-1] + other for one, other in zip(small.curve, solution.curve, strict=True)]
-        return replace(solution, curve=curve)
     begun = None
     if start is None and hinge_interior.may_suit(rows, loss):
         begun = begin(rows, loss, weight, rho)

@@ -17,6 +17,8 @@ from skdeep.exact.rows import Rows
 _WIDE, _MANY_COLUMNS = 2.0, 100
 #: Rows at most, since their factor takes the time of many passes; and for each score, of losses whose steps are few.
 _MAX_ROWS, _FEW_ROWS = 4096, 300
+#: Rows up to which hinges are solved so in any case, if there are so many times as many columns.
+_HINGES = 400
 
 
 @dataclass
@@ -46,6 +48,8 @@ Solver = Callable[[np.ndarray, Arrays, int], Solution]
 def by_rows(loss: Loss, shape: tuple[int, int], n_values: float, n_scores: int) -> bool:
     """Tell whether rows (n, D) of some values are few enough for an optimum to be found in their coordinates."""
     n, D = shape
+    if not loss.smooth and loss.target != "values" and n <= _HINGES and D > _WIDE * n:
+        return True
     if D < _MANY_COLUMNS or isinstance(loss, SquaredValues | SquaredError):  # which have systems of rows
         return False
     most = min(_MAX_ROWS, _FEW_ROWS * n_scores) if loss.twice_smooth else _MAX_ROWS
