@@ -12,6 +12,7 @@ from skdeep.exact.hinge_multipliers import WIDTH, Descent, Problem, Solution
 from skdeep.exact.hinge_starts import begin, crowd
 from skdeep.exact.hinge_terms import Hinges, WestonWatkins
 from skdeep.exact.path import chained
+from skdeep.exact.row_space import has_free_column
 from skdeep.exact.rows import Rows
 
 #: Steps of multipliers after which a model that a stack has brought near its optimum begins anew.
@@ -42,26 +43,11 @@ def solve(
     max_iter: int = 1000,
     start: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Solution:
-    """Minimise hinges with a ridge penalty, for K models.
+    """Minimise hinges with a ridge penalty, for K models, to a relative duality `gap`, one or (K,).
 
-    Parameters
-    ----------
-    rows : Rows
-    loss : Hinges, WestonWatkins or CrammerSinger
-    weight : ndarray of shape (K, n)
-        The sum of each model's is one; zero where it is not trained on a row.
-    rho : ndarray of shape (K, D)
-        Factors of the penalty, ``rho * params ** 2 / 2``; zero for an intercept, which is the last column.
-    gap : float or ndarray of shape (K,)
-        Relative duality gap to reach.
-    max_iter : int
-        Most steps of a model.
-    start : tuple of ndarray of shape (K, C, D) and (K, C, n), optional
-        Parameters and duals to begin with: of a similar problem's solution.
-
-    Returns
-    -------
-    Solution
+    Weights (K, n) are of sum one for each; zero where it is not trained on a row. Factors `rho` (K, D) are of the
+    penalty ``rho * params ** 2 / 2``; zero for an intercept, which is the last column. The `start` is parameters (K, C,
+    D) and duals (K, C, n) of a similar problem's solution; `max_iter` are a model's steps.
     """
     weight, rho = np.asarray(weight, dtype=float), np.asarray(rho, dtype=float)
     (K, n), C, D = weight.shape, loss.n_scores, rows.shape[1]
@@ -79,7 +65,7 @@ def solve(
             for fold in folds:
                 _put(solve(rows, loss, weight[fold], rho[fold], goal[fold], max_iter), fold, found)
             return found
-    intercept = bool((rho[:, -1] == 0).all() and (rows.scores(np.eye(1, D, D - 1)) == 1).all())
+    intercept = has_free_column(rows, rho)
     begun = None
     if start is None and hinge_interior.may_suit(rows, loss):
         begun = begin(rows, loss, weight, rho)
