@@ -160,7 +160,7 @@ class _FitOfSplit:
         return own * len(self.estimators)  # an ensemble's are those of its members
 
     def placed_in(self, together: Problem, start: int) -> tuple[list[Member], list[Problem]]:
-        """Make the models of rows that begin at a place among those of all splits, and what they watch."""
+        """Make the models of rows that begin at a place in the rows of all splits, and what they watch."""
         n, known = len(self.problem.codes), dict[int, np.ndarray]()  # one object where models share it
 
         def among(rows: np.ndarray | None) -> np.ndarray:
