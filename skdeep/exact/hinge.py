@@ -11,7 +11,7 @@ from skdeep.exact.descent import summed
 from skdeep.exact.hinge_multipliers import WIDTH, Descent, Problem, Solution
 from skdeep.exact.hinge_starts import begin, crowd
 from skdeep.exact.hinge_terms import Hinges, WestonWatkins
-from skdeep.exact.path import chained
+from skdeep.exact.path import chained, levels
 from skdeep.exact.row_space import has_free_column
 from skdeep.exact.rows import Rows
 
@@ -20,18 +20,6 @@ _PATIENCE = 150
 #: Most terms of a batch of models: as many as stay in the cache; and of the models of a fold, for which those of others
 #: are solved beside them: beyond, each fold is, without the rows that have no weight in it.
 _BATCH, _FOLD = 2**16, 2**15
-
-
-def _levels(keys: list[object], strength: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """Decide which models are solved together, and after which others (-1: after none).
-
-    Models of equal keys, which differ in their penalties only, follow each other from the strongest to the weakest, so
-    that each begins where the one before it ended.
-    """
-    chains, before = list(chained(keys, strength).values()), np.full(len(keys), -1)
-    for chain in chains:
-        before[chain[1:]] = chain[:-1]
-    return [np.array([c[i] for c in chains if len(c) > i]) for i in range(max(map(len, chains)))], before
 
 
 def solve(
@@ -88,9 +76,9 @@ def solve(
             for name in ("params", "duals", "value", "gap", "converged"):
                 getattr(found, name)[model] = getattr(end, name)
         return found
-    levels, before = _levels([one.tobytes() for one in weight] if start is None else list(range(K)), rho.max(1))
+    each, before = levels([one.tobytes() for one in weight] if start is None else list(range(K)), rho.max(1))
     size = max(1, _BATCH // (C * n))
-    for level in levels:
+    for level in each:
         for models in np.split(level, range(size, len(level), size)):
             width = None
             if start is not None:
