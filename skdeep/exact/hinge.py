@@ -9,7 +9,6 @@ import numpy as np
 from skdeep.exact import hinge_interior
 from skdeep.exact.descent import summed
 from skdeep.exact.hinge_multipliers import WIDTH, Descent, Problem, Solution
-from skdeep.exact.hinge_starts import begin, crowd
 from skdeep.exact.hinge_terms import Hinges, WestonWatkins
 from skdeep.exact.path import chained, levels
 from skdeep.exact.row_space import has_free_column
@@ -20,6 +19,8 @@ _PATIENCE = 150
 #: Most terms of a batch of models: as many as stay in the cache; and of the models of a fold, for which those of others
 #: are solved beside them: beyond, each fold is, without the rows that have no weight in it.
 _BATCH, _FOLD = 2**16, 2**15
+#: Most columns for which least squares are computed; what their penalty is multiplied by, and their scores.
+_MAX_COLUMNS, _FIRM, _LENGTHS = 300, 5, (0.5, 1.0, 2.0, 4.0)
 
 
 def solve(
@@ -121,3 +122,41 @@ def _put(part: Solution, models: np.ndarray, found: Solution) -> None:
     found.converged[models] = part.converged.reshape(k, columns).all(1)
     for i, model in enumerate(models.tolist()):
         found.curve[model] = summed(part.curve[i * columns : (i + 1) * columns])
+
+
+# ---- where it begins -------------------------------------------------------------------------------------------------
+
+
+def least_squares(rows: Rows, loss: Hinges | WestonWatkins, weight: np.ndarray, rho: np.ndarray) -> np.ndarray:
+    """Compute the parameters of least squares, of firmer penalties."""
+    K, C, D = len(weight), loss.n_scores, rows.shape[1]
+    if D > _MAX_COLUMNS:
+        return np.zeros((K, C, D))
+    H = rows.gram(weight)
+    H.reshape(K, -1)[:, :: D + 1] += _FIRM * rho + 1e-10
+    return np.linalg.solve(H, rows.back(loss.target() * weight[:, None]).mT).mT
+
+
+def of_best_length(
+    params: np.ndarray, rows: Rows, loss: Hinges | WestonWatkins, weight: np.ndarray, rho: np.ndarray
+) -> np.ndarray:
+    """Multiply parameters (K, C, D) by what makes the hinges least."""
+    terms, (K, n) = loss.terms(len(weight)), weight.shape
+    scores = rows.scores(params).reshape(-1, terms.n_scores, n)
+    columns = len(scores) // K
+    loss_of = [terms.loss(terms.margins(length * scores)) for length in _LENGTHS]
+    data = [np.vecdot(values, np.repeat(weight, columns, 0)) for values in loss_of]
+    penalty = 0.5 * (rho[:, None] * params * params).reshape(K * columns, -1).sum(1)
+    values = np.array(data) + np.square(_LENGTHS)[:, None] * penalty
+    return params * np.take(_LENGTHS, values.argmin(0)).reshape(K, -1, 1)
+
+
+def begin(rows: Rows, loss: Hinges | WestonWatkins, weight: np.ndarray, rho: np.ndarray) -> np.ndarray:
+    """Compute parameters (K, C, D) to begin with, of a problem that is like no other."""
+    return of_best_length(least_squares(rows, loss, weight, rho), rows, loss, weight, rho)
+
+
+def crowd(rows: Rows, loss: Hinges | WestonWatkins, params: np.ndarray) -> float:
+    """Compute the share of rows within the margins at parameters (K, C, D)."""
+    margins = loss.terms(len(params)).margins(rows.scores(params))
+    return float((margins > 0).any(1).mean())
