@@ -26,6 +26,8 @@ from skdeep.engine.scratch import Scratch
 
 # torch's fused kernels do a whole update in one pass over memory on these devices
 _FUSED_DEVICES = {"cpu", "cuda"}
+#: Bytes that a processor computes with at a time, at most.
+_REGISTER = 64
 
 #: What a step takes of each model, (m, K): with the host, or where the parameters are.
 Numbers = np.ndarray | Tensor
@@ -138,10 +140,10 @@ class Optimizer:
         """
         if self._memory is None:
             lists = [self.params, *(getattr(self, slot) for slot in self.slots)]
-            self._memory = lists if self._contiguous else [_flat(tensors) for tensors in lists]
+            self._memory = [_apart(tensors) if self._contiguous else _flat(tensors) for tensors in lists]
         params, *slots = self._memory
         if self._contiguous:
-            return [params, [g.contiguous() for g in gradients], *slots]
+            return [params, _apart([g.contiguous() for g in gradients]), *slots]
         pairs = zip(gradients, self.params, strict=True)
         aligned = [g if g.stride() == p.stride() else torch.empty_like(p).copy_(g) for g, p in pairs]
         return [params, _flat(aligned), *slots]
@@ -194,6 +196,18 @@ class Optimizer:
         for slot in self.slots:
             for tensor, array in zip(getattr(self, slot), state[slot], strict=True):
                 tensor[0] = torch.tensor(array).to(tensor)
+
+
+def _apart(tensors: list[Tensor]) -> list[Tensor]:
+    """Divide tensors (K, ...) among models where the values of one do not fill whole registers of the processor.
+
+    What is left over at the end of memory, kernels round in another way: a model's place would show.
+    """
+    parts: list[Tensor] = []
+    for tensor in tensors:
+        is_whole = tensor.shape[0] == 1 or tensor.stride(0) * tensor.itemsize % _REGISTER == 0
+        parts += [tensor] if is_whole or tensor.device.type != "cpu" else tensor.unbind()
+    return parts
 
 
 def _flat(tensors: list[Tensor]) -> list[Tensor]:
@@ -344,7 +358,7 @@ class Adam(Optimizer):
                 means,
                 squares,
                 [],
-                [count] * len(self.params),
+                [count] * len(params),
                 lr=_of_kernel(numbers),  # type: ignore[arg-type]  # a number as well
                 beta1=self.betas[0],
                 beta2=self.betas[1],

@@ -137,9 +137,8 @@ class MLP(Network):
                 weights.append(generator.uniform(-bound, bound, (width, fan_in)))
                 biases.append(generator.uniform(-bound, bound, width))
             drawn.append(weights + biases)
-        models = [drawn[n] for n in shared]
         place = torch.empty(0, **tensor)
-        stacks = [torch.from_numpy(np.stack(arrays)) for arrays in zip(*models, strict=True)]
+        stacks = [torch.from_numpy(np.stack(arrays)) for arrays in zip(*(drawn[n] for n in shared), strict=True)]
         params = [to_device(stack, place.device, place.dtype) for stack in stacks]
         n_layers = len(layer_units) - 1
         shape = (len(generators), 1)
@@ -168,9 +167,8 @@ class MLP(Network):
     @classmethod
     def stacked(cls, parts: Sequence[MLP]) -> MLP:
         """Join networks of one model each and of the same form as one, for evaluation."""
-        stack = parts[0].with_params(
-            [torch.cat(tensors).detach() for tensors in zip(*(p.tensors for p in parts), strict=True)]
-        )
+        tensors = zip(*(part.tensors for part in parts), strict=True)
+        stack = parts[0].with_params([torch.cat(own).detach() for own in tensors])
         standardizations = [part.standardization for part in parts if part.standardization is not None]
         stack.standardization = Standardization.stacked(standardizations) if standardizations else None
         stack._settle()
@@ -340,7 +338,9 @@ class MLP(Network):
 
     def gradient(self, scores: Tensor, X: Tensor, score_gradient: Tensor) -> list[Tensor]:
         found: dict[str, list[Tensor]] = {"weight": [], "bias": [], **{name: [] for name in self._between}}
-        dtype, gradient, tape = score_gradient.dtype, score_gradient.mT, self._tape
+        dtype, tape = score_gradient.dtype, self._tape
+        # of one output, strides that choose the same kernel for one model as for several
+        gradient = score_gradient.mT if score_gradient.shape[2] > 1 else score_gradient.squeeze(2).unsqueeze(1)
         while tape:
             layer, above = tape.pop(), gradient  # the memory of a layer that is done is free
             if layer.pullback is not None:
@@ -381,8 +381,10 @@ class MLP(Network):
         for scale in self._scale:
             # those weights are no longer needed, only their memory
             products = torch.mul(gradients[0], self._first, out=self._kept[0].weight)
-            of_columns = torch.bmm(self._speeds, products).squeeze(1)
-            gradients[-1] = of_columns if self._sharing is None else of_columns @ self._sharing.mT
+            of_columns = torch.bmm(self._speeds, products)
+            if self._sharing is not None:  # one model's by the kernel of several
+                of_columns = torch.bmm(of_columns, self._sharing.mT.expand(len(products), -1, -1))
+            gradients[-1] = of_columns.squeeze(1)
             self._with_factors(gradients[0], scale, out=gradients[0])
 
     def _gates(self, noise: Noise) -> Tensor:
@@ -399,9 +401,8 @@ class MLP(Network):
 
         In the place of u are the factors on the columns.
         """
-        groups: dict[str, list[np.ndarray]]
         found = iter(fetched([tensor[model] for tensor in self.tensors]))
-        groups = {name: list(islice(found, size)) for name, size in self._sizes.items()}
+        groups: dict[str, list[np.ndarray]] = {n: list(islice(found, size)) for n, size in self._sizes.items()}
         if output is not None:
             weight, bias = (groups[name][-1].astype(np.float64) for name in ("weight", "bias"))
             groups["weight"][-1], groups["bias"][-1] = weight * output[0][:, None], bias * output[0] + output[1]
@@ -431,8 +432,7 @@ class MLP(Network):
     def select(self, models: np.ndarray) -> MLP:
         part = super().select(models)
         assert isinstance(part, MLP)
-        part.dropout = self.dropout[models]
-        part.stochastic_depth = self.stochastic_depth[models]
+        part.dropout, part.stochastic_depth = self.dropout[models], self.stochastic_depth[models]
         if self.standardization is not None:
             part.standardization = self.standardization.select(models)
         part._settle()

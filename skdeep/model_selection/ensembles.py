@@ -140,8 +140,6 @@ class _FitOfSplit:
             raise CannotStack("A loss that knows of a unit is another one for each split.")
         if recipe.solver in FULL_BATCH or recipe.device.type != "cpu" or recipe.batch_rows >= problem.n_rows:
             raise CannotStack("Steps are of all rows, or on an accelerator.")
-        if len(problem.missing):
-            raise CannotStack("Columns are told apart by where values are missing.")
         members = members_of(estimators, False)
         return cls(estimators, others, X, problem, recipe, members, deal(recipe, problem, None, members))
 
@@ -151,7 +149,8 @@ class _FitOfSplit:
         problem, leader = self.problem, self.estimators[0]
         shape = problem.source.shape[1], problem.source.dtype, problem.indicators.start, problem.indicators.stop
         classes = leader.classes_.tolist() if hasattr(leader, "classes_") else ()
-        return steps_of(self.recipe), *shape, tuple(classes), self.recipe.n_outputs
+        missing = problem.missing.tolist()  # by which columns are told apart
+        return steps_of(self.recipe), *shape, tuple(classes), tuple(missing), self.recipe.n_outputs
 
     @property
     def n_params(self) -> int:

@@ -230,13 +230,11 @@ class _Grid:
                     raise CannotStack("A model has failed.")
                 trained = time.time()
                 found = zip(*(member.progress.params or [] for member in members), strict=True)
-                scores = rows.scores(network.with_params([torch.cat(tensors) for tensors in found]))
+                network = network.with_params([torch.cat(tensors) for tensors in found])
                 if _is_accuracy(scorer, leader):
-                    marks = rows.accuracies(scores, weighs)
-                elif recipe.dtype is torch.float64:  # as predictions are
-                    marks = rows.asked(leader, scorer, scores, weighs)
+                    marks = rows.accuracies(network, weighs)
                 else:
-                    raise CannotStack("Predictions are more exact than scores in training.")
+                    marks = rows.asked(self.candidates, scorer, network, weighs)
                 return marks, members, recipe.solver, trained
         except CannotStack:
             return None
@@ -278,10 +276,7 @@ class _Grid:
             raise CannotStack("Not each fit is an exact solution of a linear model.")
 
     def _check_steps(self, recipe: Recipe, rows: GridRows, n_params: int) -> None:
-        """Raise `CannotStack` where fits would take other steps of mini-batches, or these do not pay in one stack.
-
-        Columns are told apart by where values are missing.
-        """
+        """Raise `CannotStack` where fits would take other steps of mini-batches, or these do not pay in one stack."""
         leader, parts = self.candidates[0], rows.parts
         free = stackable_now(leader)
         if not self.varied <= free or any(stackable_now(candidate) != free for candidate in self.candidates):
@@ -290,8 +285,10 @@ class _Grid:
             raise CannotStack("Rows have weights, by which they are divided and drawn.")
         if recipe.device.type == "cpu" and (n_params > _MAX_PARAMS or self.n_workers > 1):
             raise CannotStack("Stacks of each split take less time.")
-        if sparse.issparse(parts[0].source) or len(parts[0].placed(*_place(recipe)).missing):
-            raise CannotStack("Rows are sparse, or have missing values.")
+        if sparse.issparse(rows.problem.source) or not rows.have_all_gaps:
+            raise CannotStack(
+                "Rows are sparse, or columns have gaps in some splits only, by which they are told apart."
+            )
         if len({steps_of(leader._recipe(part, False, False)) for part in parts}) > 1:
             raise CannotStack("Steps follow from a split's rows.")
 

@@ -14,7 +14,7 @@ from sklearn.utils.metadata_routing import get_routing_for_object
 
 from skdeep.compat.sklearn import _fit_and_score, _MultimetricScorer, _num_samples, _PassthroughScorer
 from skdeep.data.answers import own_methods
-from skdeep.data.inputs import Data, OutputSpace
+from skdeep.data.inputs import Data, OutputSpace, check_features
 from skdeep.data.scoring import only_asks, scorers_of
 from skdeep.engine.rows import MAX_VALUES
 from skdeep.engine.threads import at_most, threads_of_worker
@@ -172,7 +172,7 @@ def _answering(finals: list, is_fitted: list[bool], scorer: Any, X: Any) -> list
     if len(fitted) * max(_num_samples(X) * n_outputs, fitted[0]._n_params(n_features, n_outputs)) > MAX_VALUES:
         return finals
     try:
-        scores, space = scores_of_members(fitted, X), OutputSpace(X)
+        scores, space = scores_of_members(fitted, check_features(fitted[0], X, reset=False)), OutputSpace(X)
         answers = iter([model._answers_of_fitted(own, space) for model, own in zip(fitted, scores, strict=True)])
     except Exception:  # scoring raises it as well, for each of them
         return finals
