@@ -115,7 +115,7 @@ def test_rows_behind_steps_are_each_splits_own(stacks):
 def test_stacks_are_no_larger_than_pays(stacks, monkeypatch):
     model = MLPEnsembleClassifier(**OWN)
     whole = compare({"ensemble": model}, X, Y, cv=FOLDS)
-    n_params = ensembles._Split.of([clone(model)], X, Y, np.arange(0, 150, 2)).n_params
+    n_params = ensembles._FitOfSplit.of([clone(model)], X, Y, np.arange(0, 150, 2)).n_params
     monkeypatch.setattr(ensembles, "_MAX_PARAMS", 2 * n_params)
     parts = compare({"ensemble": model}, X, Y, cv=FOLDS)
     monkeypatch.setattr(ensembles, "_MAX_PARAMS", n_params)

@@ -28,18 +28,12 @@ _SHARPNESS = np.geomspace(0.05, 3.0, 22)
 class Watch:
     """The `Monitor` of some data, which the training loop calls after each epoch.
 
-    Parameters
-    ----------
-    held_out : list of Problem
-        Validation data: the same for all models, or of each model its own rows of one source.
-    scoring : str, callable or None
-        A scorer; None is accuracy, "loss" the negative loss, "calibrated_loss" the negative loss at the temperature
-        that makes it lowest (all three computed on the device).
-    labels, fitted, answers : callable
-        What a scorer asks for. ``labels(problem)`` are the labels of its rows as the user knows them.
-        ``fitted(network, at, model)`` is an estimator with the parameters of model `at` of a network; in the original
-        stack it was number `model`. ``answers(scores)``, if any, answers in its place, where a scorer does no more than
-        ask: then no parameters and rows have to go from one device to another.
+    Validation data is the same for all models, or of each model its own rows of one source. All but scorers (accuracy,
+    "loss", "calibrated_loss" at the temperature that makes it lowest) is computed on the device. What a scorer asks
+    for: ``labels(problem)`` are the labels of its rows as the user knows them; ``fitted(network, at, model)`` is an
+    estimator with the parameters of model `at` of a network, which in the original stack was number `model`;
+    ``answers(scores)``, if any, answers in its place, where a scorer does no more than ask: then no parameters and rows
+    have to go from one device to another.
     """
 
     def __init__(

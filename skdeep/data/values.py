@@ -124,21 +124,17 @@ def _lower_median(values: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
 class TargetScale:
     r"""Ways from targets t to what is trained on, :math:`(t - level) / unit`, and from scores in training to others.
 
-    Scores s in training are :math:`s \cdot factor + offset` of the targets as they are, all of shape (C,). Where the
-    unit is in no function of the scores (softplus), predictions have the unit `predicted`. Of outputs that are never
-    negative, scores of zero in training stand for `shift`, which predicts the mean.
+    Scores s in training are :math:`s \cdot factor + offset` of the targets as they are; all are (C,).
     """
 
     level: np.ndarray
     unit: np.ndarray
     factor: np.ndarray
     offset: np.ndarray
-    predicted: np.ndarray
-    shift: np.ndarray
-    #: Whether scores have the unit of the targets: logarithms have none, for example.
-    is_of_scores: bool
-    #: Which targets (C,) were all the same.
-    is_of_constants: np.ndarray | bool = False
+    predicted: np.ndarray  # the unit of predictions, where it is in no function of the scores (softplus)
+    shift: np.ndarray  # what scores of zero stand for, of outputs that are never negative: it predicts the mean
+    is_of_scores: bool = True  # whether scores have the unit of the targets: logarithms have none, for example
+    is_of_constants: np.ndarray | bool = False  # which targets were all the same
 
     @classmethod
     def of(
@@ -149,9 +145,9 @@ class TargetScale:
         `free` says whether an intercept takes what all scores have in common, `per_column` whether each column has a
         unit of its own.
         """
-        ones, zeros = np.ones(values.shape[1]), np.zeros(values.shape[1])
+        plain = cls.none(values.shape[1])
         if loss.log_link and not free:
-            return cls.none(values.shape[1])
+            return plain
         if weight is not None and not weight.all():  # rows without weight may hold anything
             values, weight = values[weight > 0], weight[weight > 0]
         if loss.robust:  # in units of outliers, all others would be the same
@@ -161,27 +157,27 @@ class TargetScale:
         is_centred = free and not (loss.log_link or isinstance(loss, Positive))
         each = [_measured(own, weight, is_centred, loss.log_link) for own in np.ascontiguousarray(values.T)]
         mean, unit = (np.array(part) for part in zip(*each, strict=True))
-        level = mean if is_centred else zeros
         varies = unit > 0
         unit = np.where(varies, unit, np.where(mean != 0, np.abs(mean), 1.0))
         if len(unit) > 1 and not per_column:
             counted = unit[varies] if varies.any() else unit  # beside the level of others, these would be nothing
-            unit = counted.max() * np.sqrt(np.square(counted / counted.max()).mean()) * ones
+            unit = counted.max() * np.sqrt(np.square(counted / counted.max()).mean()) * plain.unit
         unit = np.array([_rounded(own, math.ldexp(1.0, math.frexp(own)[1] - 1)) for own in unit.tolist()])
         if loss.log_link:
-            return cls(zeros, unit, ones, np.log(unit), ones, zeros, False)
+            return replace(plain, unit=unit, offset=np.log(unit), is_of_scores=False)
         if isinstance(loss, Positive):
-            shift = loss.scores_of(torch.from_numpy(np.maximum(mean / unit, 1e-3))).numpy() if free else zeros
+            shift = loss.scores_of(torch.from_numpy(np.maximum(mean / unit, 1e-3))).numpy() if free else plain.shift
             if loss.output == "softplus":
-                return cls(zeros, unit, ones, shift, unit, shift, False)
-            return cls(zeros, unit, unit, shift * unit, ones, shift, True)
-        return cls(level, unit, unit, level, ones, zeros, True)
+                return replace(plain, unit=unit, offset=shift, predicted=unit, shift=shift, is_of_scores=False)
+            return replace(plain, unit=unit, factor=unit, offset=shift * unit, shift=shift)
+        level = mean if is_centred else plain.level
+        return replace(plain, level=level, unit=unit, factor=unit, offset=level)
 
     @classmethod
     def none(cls, n_columns: int) -> TargetScale:
         """Make the scale that leaves targets as they are."""
         ones, zeros = np.ones(n_columns), np.zeros(n_columns)
-        return cls(zeros, ones, ones, zeros, ones, zeros, True)
+        return cls(level=zeros, unit=ones, factor=ones, offset=zeros, predicted=ones, shift=zeros)
 
     def closer(self, values: np.ndarray, each: bool) -> TargetScale:
         """Make the unit of targets (n, C) small beside them where they are all the same, and the level is theirs.

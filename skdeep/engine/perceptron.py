@@ -43,28 +43,18 @@ class MLP(Network):
 
     .. math:: h_l = d_l \odot \phi(N(W_l h_{l-1} + b_l)), \quad h_l = h_{l-1} + g_l\, d_l \odot \phi(\ldots)
 
-    In the first layer, :math:`W_1 = V\, \mathrm{diag}(1 + r u)` where factors on the columns are learnt: u starts at
-    zero, and an optimizer that moves all parameters alike moves the factors r times as fast as the weights V.
+    Residual blocks have the second form: hidden layers whose input has the same width, unless `stochastic_depth` is
+    None. The random factors :math:`d_l` (dropout, per row and unit) and :math:`g_l` (stochastic depth, per batch and
+    block) have expectation one, and are one in evaluation. Their probabilities are (K,); block l of L has l / L of its.
 
-    Residual blocks have the second form. The random factors :math:`d_l` (dropout, per row and unit) and
-    :math:`g_l` (stochastic depth, per batch and block) have expectation one, and are one in evaluation.
+    In the first layer, :math:`W_1 = V\, \mathrm{diag}(1 + r u)` where factors on the columns are learnt: u, the
+    `scales` (K, f), starts at zero, and an optimizer that moves all parameters alike moves the factors r, the
+    `scaling`, times as fast as the weights V. The bins of a column share one (`Bins.sharing`). With a
+    `standardization`, weights and biases are those on standardised columns.
 
-    Parameters
-    ----------
-    weights, biases : list of Tensor, each (K, out, in), and (K, out)
-    slopes : list of Tensor, each (K, 1)
-        The learnt parameter of the `activation`, one per hidden layer; empty for those without one.
-    gammas, betas, running_means, running_vars : list of Tensor, each (K, out)
-        Factor and summand of each hidden layer's normalisation, and averages over batches; empty for none, and
-        averages for layer normalisation, too.
-    dropout, stochastic_depth : ndarray of shape (K,), float or None
-        Probability that a hidden unit, or the last residual block, is left out of a step; block l of L has l / L of
-        it. Hidden layers whose input has the same width are residual blocks, unless there is no stochastic depth.
-    standardization : Standardization, optional
-        Change of variables of the first layer, whose weights and biases then are those on standardised columns.
-    scaling, scales : float, and list of Tensor (K, f)
-        r, how fast factors on the columns are learnt, and u; 0 and empty for no factors. The bins of a column share
-        one (`Bins.sharing`).
+    There is a tensor for each layer: weights (K, out, in) and biases (K, out); of hidden layers, slopes (K, 1), what
+    the `activation` learns, if anything; and gammas, betas, running means and variances (K, out), factor and summand of
+    a normalisation, if any, and its averages over batches.
     """
 
     is_static = True
@@ -202,7 +192,7 @@ class MLP(Network):
 
     @property
     def whole_batches(self) -> bool:
-        return self.draws or bool(self.buffers)
+        return self.draws or self.couples_rows
 
     @property
     def couples_rows(self) -> bool:

@@ -34,6 +34,7 @@ from skdeep.engine.threads import torch_threads_for
 from skdeep.fitting.exported import as_module
 from skdeep.fitting.fitted import COEFS, able, arrays_of, is_single, models_of, n_weights, needs_float64
 from skdeep.fitting.links import link_of
+from skdeep.fitting.methods import available_unless
 from skdeep.fitting.torch_settings import own_settings
 
 #: Rows from which single precision pays, where a model was trained in it: of few, no digit depends on which they are.
@@ -259,3 +260,22 @@ class PredictionMixin:
     @property
     def _fitted_multilabel(self) -> bool:
         return getattr(self, "_target_is_multilabel", False)
+
+
+def _uncalibrated(estimator: Classifier) -> str | None:
+    if estimator.calibration is None:
+        name = type(estimator).__name__
+        return f"calibration=None: the scores of {name} are no probabilities. Use calibration='temperature'."
+    return None
+
+
+class ScoresMixin:
+    """A classifier whose scores are no logarithms of odds: it has probabilities only with ``calibration``."""
+
+    @available_unless(_uncalibrated)
+    def predict_proba(self, X: Data) -> Any:
+        return super().predict_proba(X)  # type: ignore[misc]
+
+    @available_unless(_uncalibrated)
+    def predict_log_proba(self, X: Data) -> Any:
+        return super().predict_log_proba(X)  # type: ignore[misc]

@@ -61,26 +61,13 @@ _TINY = 1e-200
 
 
 class Solution(NamedTuple):
-    """What models were found.
+    """What models were found."""
 
-    Attributes
-    ----------
-    params : ndarray of shape (K, C, D)
-    value : ndarray of shape (K,)
-        Loss and penalty.
-    gap : ndarray of shape (K,)
-        Most that the value can be above its minimum, as a part of it.
-    curve : list of K lists of float
-        Values at the start and after each iteration.
-    converged : ndarray of shape (K,), of bool
-        Whether the gap is as small as it was to be.
-    """
-
-    params: np.ndarray
-    value: np.ndarray
-    gap: np.ndarray
-    curve: list[list[float]]
-    converged: np.ndarray
+    params: np.ndarray  # (K, C, D)
+    value: np.ndarray  # loss and penalty, (K,)
+    gap: np.ndarray  # most that the value can be above its minimum, as a part of it, (K,)
+    curve: list[list[float]]  # values at the start and after each iteration, of each
+    converged: np.ndarray  # whether the gap is as small as it was to be, (K,)
 
 
 def solve(
@@ -93,20 +80,10 @@ def solve(
     max_iter: int = 100,
     start: np.ndarray | None = None,
 ) -> Solution:
-    """Fit K models with L1 or elastic-net penalties.
+    """Fit K models with L1 or elastic-net penalties, to a relative duality `gap`.
 
-    Parameters
-    ----------
-    rows : Rows of shape (n, D)
-    loss : RowLoss
-    weight : ndarray of shape (K, n)
-        Of sum one per model.
-    kappa, rho : ndarrays of shape (K, D)
-        Slopes and curvatures of the penalties, which are both zero for the intercept, and nowhere else.
-    gap : float
-        Relative duality gap.
-    max_iter : int
-    start : ndarray of shape (K, C, D), optional
+    Weights (K, n) are of sum one for each; the slopes `kappa` and curvatures `rho` of the penalties (K, D) are both
+    zero for the intercept, and nowhere else. The `start` is (K, C, D).
     """
     K, C, D = len(weight), loss.n_scores, rows.shape[1]
     if isinstance(loss, SquaredLoss) and D <= max(_FEW_COLUMNS, min(_MAX_COLUMNS, rows.shape[0])):

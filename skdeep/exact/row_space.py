@@ -35,21 +35,9 @@ _ROUGHLY, _CLOSELY = 1.0, 1e-6
 class RowSpace:
     """Coordinates of rows.
 
-    Parameters
-    ----------
-    rows : Rows of shape (n, D)
-    rho : ndarray of shape (..., D)
-        Curvatures of penalties, in the same proportions.
-    free : bool
-        Whether the last column is of ones, without a penalty.
-
-    Attributes
-    ----------
-    rank : int
-        r, of the rows.
-    coordinates : Rows of shape (n, r + free)
-    rho : ndarray of shape (..., r + free)
-        Curvatures of the penalties in them.
+    Curvatures `rho` (..., D) of penalties are in the same proportions; `free` says whether the last column is of ones,
+    without a penalty. The `coordinates` are rows (n, r + free) with the curvatures `rho` (..., r + free), and r is the
+    `rank`.
     """
 
     def __init__(self, rows: Rows, rho: np.ndarray, free: bool):

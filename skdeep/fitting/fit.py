@@ -24,7 +24,7 @@ from skdeep.data.inputs import Classifier, Data, OutputSpace, float_dtype
 from skdeep.data.labels import Probabilities
 from skdeep.data.monitor import Watch
 from skdeep.data.problem import Problem
-from skdeep.data.scoring import only_asks, try_scoring
+from skdeep.data.scoring import scores_suffice, try_scoring
 from skdeep.data.splits import surely_differ
 from skdeep.data.state import RandomSource, TrainingState
 from skdeep.data.stored import opened_with_targets, warn_of_sorted_rows
@@ -261,7 +261,7 @@ def monitor_of(
 ) -> Monitor:
     """Make what judges the models of estimators, of which the first one speaks for all, by data of all or of each."""
     leader = estimators[0]
-    asked = leader._answers if only_asks(scoring, leader) else None
+    asked = leader._answers if scores_suffice(scoring, leader) else None
     return Watch(parts, loss, scoring, leader._labels_of, partial(fitted_copy, estimators), asked)
 
 

@@ -21,12 +21,12 @@ from sklearn.utils import get_tags
 
 from skdeep.compat.sklearn import _num_samples, _safe_indexing
 from skdeep.data.inputs import Data
+from skdeep.data.scoring import only_asks
 from skdeep.estimators.linear import LinearModel
 from skdeep.model_selection._sklearn import copied
 from skdeep.model_selection.evaluation import are_alike, final_step, groups_of_alike
 from skdeep.model_selection.plain import is_array, is_finite, is_plain, without_checks
 from skdeep.model_selection.stacks import MAX_IN_ONE_ARRAY, why_alone
-from skdeep.model_selection.trainees import only_asks
 
 #: Steps that know columns by their place alone.
 _OF_NUMBERS = (StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, SimpleImputer, PCA, QuantileTransformer)

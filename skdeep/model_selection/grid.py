@@ -26,6 +26,7 @@ from skdeep.compat.sklearn import _PassthroughScorer
 from skdeep.data.answers import own_methods
 from skdeep.data.inputs import float_dtype
 from skdeep.data.problem import Problem
+from skdeep.data.scoring import only_asks, scorers_of
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.rows import MAX_VALUES
 from skdeep.engine.threads import at_most, threads_for
@@ -45,7 +46,7 @@ from skdeep.model_selection.grid_rows import GridRows, Split
 from skdeep.model_selection.quick_scores import QuickScorers, name_of
 from skdeep.model_selection.scaled import Scaling
 from skdeep.model_selection.stacks import CannotStack, capacity, stackable_now, warn_of_fault, why_alone
-from skdeep.model_selection.trainees import methods_of, only_asks, scorers_of
+from skdeep.model_selection.trainees import methods_of
 
 #: Parameters in which the candidates of a grid of exact solutions may differ.
 _FREE = frozenset({"alpha", "l1_ratio", "tol", "class_weight", "random_state"})

@@ -92,11 +92,6 @@ class GridRows:
         )
         return replace(self, problem=together, splits=list(zip(parts[::2], parts[1::2], strict=True)), scales=scales)
 
-    def _take_on_unit(self, leader: Any, number: int) -> None:
-        """Let a regressor speak of the targets of a split."""
-        if self.scales is not None:
-            leader._target_scale = self.scales[number]
-
     @property
     def parts(self) -> list[Problem]:
         """The problem of each split's training rows."""
@@ -149,7 +144,8 @@ class GridRows:
         # else predictions are more exact than scores in training
         known = self._scores(network) if network.params[0].dtype is torch.float64 else None
         for number, (_, test) in enumerate(self.splits):
-            self._take_on_unit(leader, number)
+            if self.scales is not None:  # the leader is to speak of the targets of this split
+                leader._target_scale = self.scales[number]
             labels, rows = leader._labels_of(self.problem)[test], np.empty((len(test), 0))
             options = {"sample_weight": self.weight[test]} if weighs and self.weight is not None else {}
             if known is not None:

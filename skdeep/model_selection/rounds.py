@@ -114,17 +114,17 @@ def _round(
     calls: list[tuple[Entry, tuple]] = []
     for number, split in splits.items():
         for name in contestants:
-            train, test = split
-            data, entry, outcome = (X, y), Entry(name, number), through.get((name, number))
-            estimator, parameters = whole[name]
-            if outcome is not None:
-                estimator, parameters = finals[name]
-                data, (train, test) = (outcome.X, outcome.y), (outcome.train, outcome.test)
-                entry.fit_extra, entry.score_extra = outcome.fit_seconds, outcome.transform_seconds
-            elif are_plain[id(estimator)]:
-                data = numbers
-            is_clean = are_plain[id(estimator)] and (numbers_are_finite if outcome is None else outcome.is_finite)
-            call = _call(estimator, parameters, data, (train, test), scorer, is_clean)
+            entry, passed = Entry(name, number), through.get((name, number))
+            estimator, parameters = whole[name] if passed is None else finals[name]
+            is_clean = are_plain[id(estimator)]
+            if passed is None:
+                data, own = (numbers if is_clean else (X, y)), split
+                is_clean &= numbers_are_finite
+            else:
+                data, own = (passed.X, passed.y), (passed.train, passed.test)
+                is_clean &= passed.is_finite
+                entry.fit_extra, entry.score_extra = passed.fit_seconds, passed.transform_seconds
+            call = _call(estimator, parameters, data, own, scorer, is_clean)
             (here if is_here and is_clean else calls).append((entry, call))
             entries.append(entry)
     with stacked():
