@@ -448,6 +448,18 @@ def test_several_targets_are_fitted_each_by_itself(loss, penalty):
         np.testing.assert_allclose(together / targets.std(0), apart / targets.std(0), atol=1e-5)
 
 
+@pytest.mark.parametrize("penalty", ["l1", "l2"])
+def test_targets_that_say_delta_are_fitted_each_in_its_unit(penalty):
+    """In a common unit, nothing was learnt of small ones with an L1 norm, and outliers among them counted in full."""
+    model = LinearRegressor("huber", penalty=penalty, tol=1e-7)
+    targets = np.c_[Y, np.where(np.arange(len(Y)) % 20 == 0, 1e6, Y)]
+    expected = fitted(model, X, targets).predict(X)
+    assert np.abs(expected[:, 1] - expected[:, 0]).max() < Y.std()
+    found = fitted(model, X, targets * [1e4, 1e-4])
+    np.testing.assert_allclose(found.predict(X) / [1e4, 1e-4], expected, rtol=1e-5)
+    assert found.delta_.shape == (2,)
+
+
 # ---- units of targets ------------------------------------------------------------------------------------------------
 
 
@@ -522,6 +534,23 @@ def test_targets_without_variance(value):
         found = fitted(model, X, np.full(len(Y), value)).predict(X)
         within = 0.1 if name == "poisson network" else 1e-3 if name == "softplus" else 1e-6
         np.testing.assert_allclose(found, value, rtol=within, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "huber", "quantile"])
+def test_targets_are_the_same_up_to_their_last_digits(loss):
+    """Beside 100, rounding is no spread that says how large errors are; nor are rows that do not count."""
+    last_digits = 100 + np.spacing(100.0) * np.random.default_rng(0).integers(-2, 3, len(Y))
+    counts = np.arange(len(Y)) % 9 > 0
+    model = MLPRegressorTorch(loss, max_iter=20, tol=0, random_state=0)
+    for targets, weight in ((last_digits, None), (np.where(counts, 100.0, 0.0), counts.astype(float))):
+        np.testing.assert_allclose(model.fit(X, targets, weight).predict(X), 100, rtol=1e-8)
+
+
+@pytest.mark.parametrize("model", [LinearRegressor(penalty="l1"), MLPRegressorTorch(random_state=0)], ids=str)
+def test_targets_that_differ_in_their_last_digits_alone_are_learnt(model):
+    near = 4 * (Y - Y.mean()) / Y.std()
+    expected = r2_score(near, clone(model).fit(X, near).predict(X))
+    assert r2_score(near, clone(model).fit(X, 1e14 + near).predict(X) - 1e14) > expected - 0.01
 
 
 @pytest.mark.parametrize("solver", ["lbfgs", "exact", "sgd"])

@@ -285,9 +285,9 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
 
     @property
     def _scales_columns(self) -> bool:
-        """Whether each of several targets has a unit of its own in training: where the loss knows of none."""
+        """Whether each of several targets has a unit of its own in training: the loss knows of none, or follows it."""
         loss = value_loss(self.loss, self.output)
-        return loss.in_unit(2.0) is loss
+        return loss.in_unit(2.0) is loss or is_to_be_suited(self.loss)
 
     def _scaled(self, table: np.ndarray, weight: np.ndarray | None, new: bool) -> np.ndarray:
         """Make the targets to train on."""
@@ -303,7 +303,7 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
             # in parts, what is the same now may not be later; and scores have the unit of targets if these are they
             closer = new and output == "identity"
             self._target_scale, self._trained_output = (
-                scale.closer(table, self._scales_columns) if closer else scale,
+                scale.closer(table, weight, self._scales_columns) if closer else scale,
                 output,
             )
             self.__dict__.pop("delta_", None)
