@@ -553,6 +553,28 @@ def test_targets_that_differ_in_their_last_digits_alone_are_learnt(model):
     assert r2_score(near, clone(model).fit(X, 1e14 + near).predict(X) - 1e14) > expected - 0.01
 
 
+def test_digits_that_single_precision_has_not_are_missed():
+    model = LinearRegressor()
+    for far, says in ((1e5, False), (1e10, True)):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            model.fit(X.astype("f4"), np.c_[Y, Y + far])
+            model.fit(X, np.c_[Y, Y + far])  # which has them
+        assert ["column 1 " in str(one.message) for one in said] == [True] * says
+
+
+@pytest.mark.parametrize("model", [LinearRegressor(penalty="l1"), MLPRegressorTorch(max_iter=5)], ids=str)
+def test_weights_that_are_shares_make_a_penalty_strong(model):
+    share = np.full(len(Y), 1 / len(Y))
+    with pytest.warns(UserWarning, match="all 200 rows together weigh as much as 1, and alpha='auto'"):
+        model.fit(X, Y, share)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted(model, X, Y, 0.3 * len(Y) * share)
+        fitted(model.set_params(alpha=0.1), X, Y, share)
+
+
 @pytest.mark.parametrize("solver", ["lbfgs", "exact", "sgd"])
 @pytest.mark.parametrize("loss", ["poisson", "tweedie"])
 def test_counts_that_are_all_zero_are_predicted(loss, solver):

@@ -34,6 +34,8 @@ _DIGITS = 36
 _LEAST_STEP = math.ulp(0.0)
 #: The size, in the unit of all targets, below which a network learns next to nothing of some.
 _SMALL = 1e-2
+#: The least difference of targets, in units of the last digit of what predicts them, of which something is left.
+_FEW_DIGITS = 64
 #: Median absolute deviations from the median beyond which the size of a target is no matter to robust losses.
 _FAR = 10.0
 #: How far from their mean targets may be, as a part of it, that are all the same but for rounding; and how much smaller
@@ -229,6 +231,19 @@ def warn_of_small_targets(scale: TargetScale, values: np.ndarray, loss: Any) -> 
             f"loss={loss!r} has the same unit for all targets, in which some vary by less than {_SMALL:g}: "
             f"{named(small)} of y. Beside the others they count for next to nothing, and predictions may be worse than "
             "their means. Scale y (TransformedTargetRegressor with a StandardScaler), or fit a regressor to each.",
+            stacklevel=2,
+        )
+
+
+def warn_of_lost_digits(values: np.ndarray, kind: np.dtype) -> None:
+    """Warn of columns of targets (n, C) that predictions of a dtype cannot tell apart, so far from zero they are."""
+    low, high = values.min(axis=0), values.max(axis=0)
+    digit = np.finfo(kind).eps * np.maximum(np.abs(low), np.abs(high))
+    lost = (low < high) & (high / _FEW_DIGITS - low / _FEW_DIGITS < digit)
+    if kind != np.float64 and lost.any():
+        warnings.warn(
+            f"Predictions have X's dtype, {kind}, which has few digits or none for what makes targets differ, so far "
+            f"from zero they are: {named(lost)} of y. Pass X in float64.",
             stacklevel=2,
         )
 

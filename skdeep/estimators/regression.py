@@ -14,11 +14,18 @@ from torch import Tensor
 
 from skdeep.compat.sklearn import StrOptions, _fit_context
 from skdeep.data.answers import StandIn
-from skdeep.data.inputs import Data, Matrix, OutputSpace, to_numpy
+from skdeep.data.inputs import Data, Matrix, OutputSpace, float_dtype, to_numpy
 from skdeep.data.labels import n_columns, readable
 from skdeep.data.problem import Problem
 from skdeep.data.stored import opened_with_targets
-from skdeep.data.values import Prediction, TargetScale, ValueAnswers, check_domain, check_values
+from skdeep.data.values import (
+    Prediction,
+    TargetScale,
+    ValueAnswers,
+    check_domain,
+    check_values,
+    warn_of_lost_digits,
+)
 from skdeep.engine.networks import OutputMap
 from skdeep.engine.values import Positive, ValueLoss
 from skdeep.estimators.base import BaseTorchEstimator, no_partial_fit
@@ -254,6 +261,7 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         y = check_values(self, target[0], X, name)
         table = y.reshape(len(y), -1)
         check_domain(table, value_loss(self.loss, self.output), self.loss, name)
+        warn_of_lost_digits(table, float_dtype(X))
         levels = levels_of(self.loss)
         if levels and table.shape[1] > 1:
             raise ValueError(
