@@ -243,7 +243,7 @@ def warn_of_raw_columns(problem: Problem) -> None:
 
 
 def warn_of_light_rows(problem: Problem) -> None:
-    """Warn of weights that add up to those of a few rows, as a penalty counts them that is left to us."""
+    """Warn of weights that add up to a few rows, for a penalty that is left to us and counts them."""
     weight = problem.sample_weight
     if weight is not None and (total := float(weight.sum())) < min(_FEW_ROWS, _LIGHT * problem.n_rows):
         warnings.warn(
