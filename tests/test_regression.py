@@ -591,6 +591,12 @@ def test_the_default_of_huber_has_room_for_any_targets(size):
     np.testing.assert_allclose(other.predict(X) / size, plain.predict(X), rtol=1e-6)
 
 
+@pytest.mark.parametrize("model", [LinearRegressor(output="softplus"), LinearRegressor(penalty="l1")], ids=str)
+def test_the_default_penalty_has_room_for_tiny_targets(model):
+    """A given strength would be infinite in their unit."""
+    np.testing.assert_allclose(fitted(model, X, 1e-310 * Y).predict(X) / 1e-310, fitted(model).predict(X), rtol=1e-6)
+
+
 @pytest.mark.parametrize("first", ["fit", "partial_fit"])
 def test_training_goes_on_where_targets_were_all_the_same(first):
     model = MLPRegressorTorch(hidden_layer_sizes=8, learning_rate_init=0.02, random_state=0)

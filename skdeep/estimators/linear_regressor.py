@@ -89,12 +89,13 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
         strength = np.where(auto, loss.slope * self._auto_alpha / total_weight, alpha) if auto.any() else alpha
         unit: Any = scale.unit
         if len(unit) == 1 or self._is_alike(of_norm if self.penalty == "l1" else of_squares):
-            unit = float(unit[0])  # all targets have the same
+            unit = unit[0]  # all targets have the same
         else:
             strength, auto = strength[:, None] * np.ones_like(unit), auto[:, None]
 
         def in_units(power: float) -> Any:
-            return np.where(auto, 1.0, unit**power) if auto.any() else unit**power
+            with np.errstate(over="ignore"):  # of tiny targets, any penalty is infinite
+                return np.where(auto, 1.0, unit**power) if auto.any() else unit**power
 
         if self.penalty != "elasticnet":
             strength = strength * in_units(of_norm if self.penalty == "l1" else of_squares)
