@@ -1033,10 +1033,26 @@ def test_intervals_of_few_rows_do_not_rest_on_luck():
         low, high = model.predict_interval(rows[60:]).T
         covered.append(((low <= values[60:]) & (values[60:] <= high)).mean())
     assert 0.865 < np.mean(covered) < 0.94
-    wider = model._nonconformity[0][:, 0] / np.abs(values[:60] - model.oof_prediction_)
-    np.testing.assert_allclose(wider, np.sqrt(1 + 2 * 8 / 60), rtol=1e-9)
+    errors = np.abs(values[:60] - model.oof_prediction_)
+    each = np.stack([member.predict(rows[:60]) for member in model.estimators_])
+    averaged_out = (np.quantile(np.abs(each - each.mean(0)), 0.9) / np.quantile(errors, 0.9)) ** 2
+    assert 0.01 < averaged_out < 0.5
+    expected = errors * np.sqrt((1 + 8 * 8 / 60) * (1 - averaged_out))
+    np.testing.assert_allclose(model._nonconformity[0][:, 0], expected, rtol=1e-6)
     model.fit(rows[:60], values[:60], X_val=rows[60:], y_val=values[60:])  # which these rows do not choose
-    np.testing.assert_allclose(model._nonconformity[0][:, 0], np.abs(values[:60] - model.oof_prediction_), rtol=1e-9)
+    assert model._nonconformity[0][:, 0].max() < np.abs(values[:60] - model.oof_prediction_).max()
+
+
+def test_intervals_are_of_the_mean_of_members():
+    """Where there is no noise, members err by what they differ in, of which the mean has next to nothing."""
+    covered = []
+    for seed in (1, 3):
+        rows = np.random.default_rng(seed).uniform(-2, 2, (3000, 3))
+        values = np.sin(2 * rows[:, 0]) * rows[:, 1] + rows[:, 2] ** 2
+        model = MLPEnsembleRegressor(random_state=seed).fit(rows[:1000], values[:1000])
+        low, high = model.predict_interval(rows[1000:]).T
+        covered.append(((low <= values[1000:]) & (values[1000:] <= high)).mean())
+    assert 0.87 < np.mean(covered) < 0.92
 
 
 def test_rows_left_out_are_new():
