@@ -448,6 +448,15 @@ def test_several_targets_are_fitted_each_by_itself(loss, penalty):
         np.testing.assert_allclose(together / targets.std(0), apart / targets.std(0), atol=1e-5)
 
 
+@pytest.mark.parametrize("loss", ["squared_error", "huber", "poisson"])
+def test_an_optimum_without_penalty_or_intercept_is_proven(loss):
+    """The certificate had slopes pull no intercept, where there was none to pull."""
+    found = LinearRegressor(loss, penalty="l1", alpha=0, fit_intercept=False).fit(X + 1, Y)
+    assert found.certificate_ < 1e-6
+    expected = LinearRegressor(loss, penalty=None, fit_intercept=False, tol=1e-9).fit(X + 1, Y)
+    np.testing.assert_allclose(found.coef_, expected.coef_, rtol=1e-3)
+
+
 @pytest.mark.parametrize("penalty", ["l1", "l2"])
 def test_targets_that_say_delta_are_fitted_each_in_its_unit(penalty):
     """In a common unit, nothing was learnt of small ones with an L1 norm, and outliers among them counted in full."""
