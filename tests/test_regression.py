@@ -530,6 +530,11 @@ def test_outliers_where_most_targets_are_the_same():
     ]
     assert models[0].delta_ == models[1].delta_ < Y.max()
     np.testing.assert_allclose(models[0].predict(X), models[1].predict(X), atol=0.01 * Y.std())
+    last_digits = np.spacing(300.0) * np.random.default_rng(0).integers(-1, 2, len(Y))
+    same, nearly = (np.where(rows % 5 < 2, Y, 300 + digits) for digits in (0.0, last_digits))
+    for loss in ("huber", Quantile(0.3)):
+        found, expected = (LinearRegressor(loss, tol=1e-6).fit(X, targets).predict(X) for targets in (nearly, same))
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
     assert suited_delta(np.full((5, 1), 3.0), None) == 1
     assert suited_delta(np.c_[Y, np.full_like(Y, 1e6)], None) == suited_delta(Y[:, None], None)
 

@@ -107,6 +107,7 @@ def middle(values: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, n
     """
     median = _lower_median(values, weight)
     deviation = np.abs(values - median)
+    deviation[deviation <= _SAME * np.abs(median)] = 0.0  # which rounding alone tells apart
     spread = _lower_median(deviation, weight)
     if not spread.all():
         of_rows = np.ones(len(values)) if weight is None else weight
