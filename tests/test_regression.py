@@ -660,6 +660,17 @@ def test_targets_that_are_nothing_beside_others_are_named(form):
             model.set_params(loss=loss).fit(X, table)
 
 
+def test_targets_of_which_an_l1_norm_leaves_nothing_are_named():
+    table, loss = np.c_[Y, 1e3 * Y], "squared_epsilon_insensitive"
+    with pytest.warns(UserWarning, match=r"has the same unit for all targets, .* less than 0.01: column 0 \("):
+        assert not LinearRegressor(loss, penalty="l1").fit(X, table).coef_[0].any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for model in (LinearRegressor(loss), LinearRegressor(loss, penalty="l1", alpha=1e-3)):
+            assert model.fit(X, table).coef_[0].any()
+        LinearRegressor(Huber(10.0), penalty="l1").fit(X, table)
+
+
 # ---- the estimator's contract ----------------------------------------------------------------------------------------
 
 
