@@ -103,7 +103,7 @@ def solve(
     weight : ndarray of shape (K, n)
         Of sum one per model.
     kappa, rho : ndarrays of shape (K, D)
-        Slopes and curvatures of the penalties, which are both zero for the intercept.
+        Slopes and curvatures of the penalties, which are both zero for the intercept, and nowhere else.
     gap : float
         Relative duality gap.
     max_iter : int
