@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,6 +23,9 @@ from skdeep.fitting.fit import Procedure
 from skdeep.fitting.links import link_of
 from skdeep.fitting.methods import available_unless
 from skdeep.fitting.settings import Solver
+
+#: Computes the scores (K, m, C) of all members for some rows (m,).
+OfMembers = Callable[[np.ndarray], Tensor]
 
 
 def _no_partial_fit(estimator: BaseTorchEstimator) -> str:
@@ -76,7 +80,9 @@ class PerceptronEnsemble(Perceptron):
     def _n_units(self, n_outputs: int) -> int:
         return self.n_estimators * super()._n_units(n_outputs)
 
-    def _keep_out_of_fold(self, scores: Tensor, problem: Problem, weight: np.ndarray | None, luck: float) -> None:
+    def _keep_out_of_fold(
+        self, scores: Tensor, problem: Problem, weight: np.ndarray | None, luck: float, of_members: OfMembers
+    ) -> None:
         """Set the fitted attributes that tell of all rows what the members that have not seen them say.
 
         On other rows, squares of their errors are `luck` times as large.
@@ -198,7 +204,9 @@ class MLPEnsembleClassifier(PerceptronEnsemble, PerceptronClassifier):
         for estimator in self.estimators_:
             estimator._map_scores(matrix, offsets)
 
-    def _keep_out_of_fold(self, scores: Tensor, problem: Problem, weight: np.ndarray | None, luck: float) -> None:
+    def _keep_out_of_fold(
+        self, scores: Tensor, problem: Problem, weight: np.ndarray | None, luck: float, of_members: OfMembers
+    ) -> None:
         self.oof_proba_ = OutputSpace(self._any_coef).array(probabilities(scores, self.classes_, link_of(self)))
 
     def _losses(self, scores: Tensor, part: Problem) -> Tensor:

@@ -25,6 +25,7 @@ from skdeep.exact.losses import At, RowLoss, SquaredLoss
 from skdeep.exact.moments import Moments
 from skdeep.exact.path import chained
 from skdeep.exact.quadratic import Matrix, Quadratic, minimise
+from skdeep.exact.row_space import has_free_column
 from skdeep.exact.rows import Rows, SparseRows, of_both
 
 #: Coordinates at zero whose gradient is this part of what would move them are followed too.
@@ -177,6 +178,7 @@ class _Problem:
         self.kappa, self.rho = np.tile(kappa, loss.n_scores), np.tile(rho, loss.n_scores)
         self.is_free = (self.kappa == 0) & (self.rho == 0)
         self._is_free_column = self.is_free[: len(kappa)]
+        self._has_intercept = has_free_column(rows, kappa + rho)
         self.is_ridged = self.rho > 0
         C, D = self.shape
         # A common shift of a column's coefficients changes only the norm, which is least where their median is zero.
@@ -258,11 +260,11 @@ class _Problem:
     def _bound(self, state: _State, gradient: np.ndarray) -> float:
         """Compute a value that no parameters have less than."""
         dual, slope = state.at.gradient, gradient - self.rho * state.x
-        if self.is_free.any():
+        if self._has_intercept:
             dual = self.loss.balanced(dual, self.weight[None])
             slope = self.rows.back(dual * self.weight).ravel()
         slope = np.abs(slope)
-        # Only the column of ones is free; what is left there is rounding, or else only zero is known to be feasible.
+        # What is left where nothing is held is rounding, or else only zero is known to be feasible.
         rounding = max(1e-12 * float((np.abs(dual) @ self.weight).sum()), 1e-14)
         strict = ~self.is_ridged & ~self.is_free
         longest = 1.0

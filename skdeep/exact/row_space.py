@@ -100,7 +100,8 @@ class RowSpace:
 
 def has_free_column(rows: Rows, rho: np.ndarray) -> bool:
     """Tell whether the last column is of ones, without a penalty (..., D)."""
-    return bool((rho[..., -1] == 0).all() and (rows.scores(np.eye(1, rho.shape[-1], rho.shape[-1] - 1)) == 1).all())
+    last = np.array([rho.shape[-1] - 1])
+    return bool((rho[..., -1] == 0).all() and (rows.columns(last, slice(None)) == 1).all())
 
 
 def proportions(rho: np.ndarray) -> list[np.ndarray]:

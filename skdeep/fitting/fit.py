@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from skdeep.callbacks.observers import make_observer
 from skdeep.callbacks.run import Run
 from skdeep.data.chunks import are_chunks
-from skdeep.data.encoding import draw_seeds, encode, warn_of_raw_columns
+from skdeep.data.encoding import draw_seeds, encode, warn_of_light_rows, warn_of_raw_columns
 from skdeep.data.inputs import Classifier, Data, OutputSpace, float_dtype
 from skdeep.data.labels import Probabilities
 from skdeep.data.monitor import Watch
@@ -104,6 +104,8 @@ def fit(
     leader.solver_ = recipe.solver
     if not (incremental or recipe.closed_form or getattr(leader, "standardize", True)):
         warn_of_raw_columns(problem)  # a module of the user's may scale them
+    if getattr(leader, "alpha", None) == "auto":
+        warn_of_light_rows(problem)
     if problem.is_stored and problem.shard is None and recipe.solver not in FULL_BATCH:
         warn_of_sorted_rows(problem.source, problem.codes)
     recipe.check(problem.source)
