@@ -218,6 +218,15 @@ def test_networks_of_tables_with_gaps_are_one_stack_and_the_same_to_the_last_bit
         np.testing.assert_allclose(found.scores[metric]["mlp"], expected[f"test_{metric}"], rtol=1e-12)
 
 
+def test_networks_whose_digits_would_be_others_are_not_trained_twice(sizes, monkeypatch):
+    monkeypatch.setattr(grid, "solve", None)  # a call of which would fail
+    network = MLPClassifierTorch((5,), max_iter=3, random_state=0, solver="sgd", precision="float32")
+    found = compare({"mlp": network}, X, Y, cv=FOLDS, scoring=["neg_log_loss"])
+    assert sizes == [None]
+    expected = alone(network, X, Y, FOLDS, "neg_log_loss")["test_score"]
+    np.testing.assert_allclose(found.scores["neg_log_loss"]["mlp"], expected, rtol=1e-12)
+
+
 def test_networks_of_splits_with_gaps_in_other_columns_are_trained_apart(sizes):
     table = np.where(np.arange(150)[:, None] == 3, np.nan, X)  # a gap in two of three
     network = MLPClassifierTorch((5,), max_iter=3, random_state=0)

@@ -70,17 +70,16 @@ def test_each_model_moves_as_by_torch(name, options, reference, rates, momenta):
                 np.testing.assert_allclose(ours[k], p[0].detach(), rtol=1e-12, atol=1e-14)
 
 
-@each_optimizer
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_models_place_in_a_stack_does_not_show(name, dtype):
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_a_models_place_in_a_stack_does_not_show(name):
     """Kernels round what is left over at the end of memory in another way."""
-    params = [torch.randn(3, n, dtype=dtype, generator=torch.Generator().manual_seed(n)) for n in (1, 7, 16, 37, 101)]
+    params = [torch.randn(3, n, generator=torch.Generator().manual_seed(n)) for n in (1, 7, 16, 37, 101)]
     rates, momenta = np.full(3, 0.02), np.full(3, 0.9)
     apart = [optimizer_of(name, model(params, k), rates, momenta) for k in range(3)]
     together = optimizer_of(name, params, rates, momenta)
     for seed in range(20):
         generator = torch.Generator().manual_seed(seed)
-        step = [torch.randn(p.shape, dtype=dtype, generator=generator) for p in params]
+        step = [torch.randn(p.shape, generator=generator) for p in params]
         for k, one in enumerate(apart):
             one.step(model(step, k))
         together.step(step)

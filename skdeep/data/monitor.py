@@ -23,6 +23,8 @@ from skdeep.engine.rows import MAX_VALUES
 
 #: Inverse temperatures at which "calibrated_loss" looks for the lowest loss: log-loss is flat enough between them.
 _SHARPNESS = np.geomspace(0.05, 3.0, 22)
+#: Scores of which losses are computed at once: few enough to be still in a core's own memory.
+_AT_ONCE = 1 << 16
 
 
 class Watch:
@@ -110,8 +112,10 @@ class Watch:
             target = target if target.dtype is torch.int64 else target.to(accuracy.dtype)
             objective += (self.loss.value(scores, target) * weight).sum(1)
             if self.scoring == "calibrated_loss":
-                for at, factor in zip(calibrated, _SHARPNESS, strict=True):
-                    at += (self.loss.value(scores * factor, target) * weight).sum(1)
+                n_at_once = max(1, _AT_ONCE // scores.numel())
+                factors = scores.new_tensor(_SHARPNESS).view(-1, 1, 1, 1).split(n_at_once)
+                for at, some in zip(calibrated.split(n_at_once), factors, strict=True):
+                    at += (self.loss.value(scores * some, target) * weight).sum(2)
         self.group.sum_([accuracy, objective, calibrated])
         of_rows, of_losses = map(of_models, self.totals)
         scores_of_all = torch.cat(known, dim=1).cpu() if known and self.scorer is not None else None

@@ -144,13 +144,17 @@ class Optimizer:
         """
         if self._memory is None:
             lists = [self.params, *(getattr(self, slot) for slot in self.slots)]
-            self._memory = [_apart(tensors) if self._contiguous else _flat(tensors) for tensors in lists]
+            self._memory = [self._apart(tensors) if self._contiguous else _flat(tensors) for tensors in lists]
         params, *slots = self._memory
         if self._contiguous:
-            return [params, _apart([g.contiguous() for g in gradients]), *slots]
+            return [params, self._apart([g.contiguous() for g in gradients]), *slots]
         pairs = zip(gradients, self.params, strict=True)
         aligned = [g if g.stride() == p.stride() else torch.empty_like(p).copy_(g) for g, p in pairs]
         return [params, _flat(aligned), *slots]
+
+    def _apart(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Divide tensors (K, ...) among models, where it would show in their digits which place one has in a stack."""
+        return tensors
 
     def rest(self, model: int) -> None:
         """Begin the momentum of one model anew."""
@@ -200,18 +204,6 @@ class Optimizer:
         for slot in self.slots:
             for tensor, array in zip(getattr(self, slot), state[slot], strict=True):
                 tensor[0] = torch.tensor(array).to(tensor)
-
-
-def _apart(tensors: list[Tensor]) -> list[Tensor]:
-    """Divide tensors (K, ...) among models where the values of one do not fill whole registers of the processor.
-
-    What is left over at the end of memory, kernels round in another way: a model's place would show.
-    """
-    parts: list[Tensor] = []
-    for tensor in tensors:
-        is_whole = tensor.shape[0] == 1 or tensor.stride(0) * tensor.itemsize % _REGISTER == 0
-        parts += [tensor] if is_whole or tensor.device.type != "cpu" else tensor.unbind()
-    return parts
 
 
 def _flat(tensors: list[Tensor]) -> list[Tensor]:
@@ -389,6 +381,16 @@ class Adam(Optimizer):
             self.square[i].mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
             direction = (self.mean[i] / per_model(numbers[1], param)).div_(self._denominator(i))
             add_scaled_(param, direction, per_model(-numbers[0], param))
+
+    def _apart(self, tensors: list[Tensor]) -> list[Tensor]:
+        # what does not fill a register of the processor, at the end of memory, the kernel rounds in another way; in
+        # single precision, networks are soon far apart by that
+        parts: list[Tensor] = []
+        for tensor in tensors:
+            fills = tensor.shape[0] == 1 or tensor.stride(0) * tensor.itemsize % _REGISTER == 0
+            is_single = tensor.dtype is torch.float32 and tensor.device.type == "cpu"
+            parts += tensor.unbind() if is_single and not fills else [tensor]
+        return parts
 
     def _denominator(self, index: int) -> Tensor:
         """Compute what a parameter's gradients are divided by; valid until the next call for it."""

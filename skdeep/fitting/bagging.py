@@ -248,8 +248,8 @@ def _judge(ensemble: Classifier, problem: Problem, weight: np.ndarray | None, ru
     calibration = {name: value for name, value in vars(ensemble).items() if name in CALIBRATED}
     for estimator in ensemble.estimators_:
         estimator.__dict__.update(calibration)
-    # other networks, where the calibration is in their weights now
-    networks = [estimator._trained_network(*tensor) for estimator in ensemble.estimators_]
+    if ensemble.calibration == "sigmoid":  # which is in their weights now
+        networks = [estimator._trained_network(*tensor) for estimator in ensemble.estimators_]
     everywhere = networks[0].params[0].new_full((len(problem.codes), n_outputs), math.nan)
 
     def of_members(rows: np.ndarray) -> Tensor:

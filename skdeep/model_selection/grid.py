@@ -262,9 +262,13 @@ class _Grid:
             raise CannotStack("What is held out, steps of all rows are looked at by.")
         if recipe.solver != "lbfgs" and hasattr(leader, "delta_"):
             raise CannotStack("The loss follows from a split's targets.")
-        is_double = float_dtype(rows.problem.source) == np.float64
-        if _is_exact(recipe) and not (is_double or asks_for_labels(scorer, leader)):
+        if asks_for_labels(scorer, leader):
+            return
+        if _is_exact(recipe) and float_dtype(rows.problem.source) != np.float64:
             raise CannotStack("Predictions are rounded, which scores of more than labels show.")
+        is_even = recipe.device.type == "cpu" and recipe.solver != "sgd" and not isinstance(leader, LinearModel)
+        if not (_is_exact(recipe) or is_even or recipe.dtype is torch.float64):
+            raise CannotStack("Steps are rounded in another way, which scores of more than labels show.")
 
     def _check_exact(self, recipe: Recipe, parts: list[Problem]) -> None:
         """Raise `CannotStack` where not each fit would be an exact solution in float64 on the CPU."""
