@@ -140,11 +140,9 @@ class Optimizer:
             lists = [self.params, *(getattr(self, slot) for slot in self.slots)]
             self._memory = lists if self._contiguous else [_flat(tensors) for tensors in lists]
         params, *slots = self._memory
-        if self._contiguous:
-            return [params, [g.contiguous() for g in gradients], *slots]
-        pairs = zip(gradients, self.params, strict=True)
+        pairs = zip(gradients, self.params, strict=True)  # an axis of one may have any stride, which kernels compare
         aligned = [g if g.stride() == p.stride() else torch.empty_like(p).copy_(g) for g, p in pairs]
-        return [params, _flat(aligned), *slots]
+        return [params, aligned if self._contiguous else _flat(aligned), *slots]
 
     def rest(self, model: int) -> None:
         """Begin the momentum of one model anew."""

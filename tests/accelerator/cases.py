@@ -270,6 +270,7 @@ fits("data", "torch frame", Torch(), FRAME)
 fits("data", "squares frame", Squares(), FRAME, X_val=FRAME, y_val=pd.Series(Y))
 fits("data", "mlp Polars frame", MLP(), pl.from_pandas(FRAME), pl.Series(Y), sample_weight=pd.Series(WEIGHT))
 fits("data", "squares sparse, n < d", Squares(), ROWS[:30], Y[:30])
+fits("data", "mlp sparse, one unit", MLP(hidden_layer_sizes=()), ROWS, Y > 4)
 fits("data", "mlp wide indices", MLP(), sparse.csr_array((ROWS.data, ROWS.indices.astype(np.int64), ROWS.indptr)))
 fits("data", "mlp holes", MLP(), HOLES)
 fits("data", "mlp holes of the device", MLP(), there(HOLES.astype(np.float32)))
@@ -448,6 +449,7 @@ for name, model, options in [
     ("softmax large batch", Softmax(batch_size=60), {}),
     ("softmax bytes", Softmax(), {"X": X.astype(np.uint8)}),
     ("softmax sparse", Softmax(early_stopping=True), {"X": ROWS}),
+    ("softmax sparse, small batches", Softmax(batch_size=7), {"X": ROWS}),
     ("hinge", Hinge(calibration=None), {"X": SINGLE}),
     ("hinge sparse", Hinge(), {"X": ROWS}),
     ("squares", Squares(), {}),
