@@ -310,6 +310,15 @@ def torch_module_made_there(place):
     return [*answers(on(place, Torch, module=made).fit(X, Y), X), *answers(on(CPU, Torch, module=made).fit(X, Y), X)]
 
 
+@case("use")
+def scores(place):
+    """Where all lies on the device, and predictions are NumPy's."""
+    values, lines = VALUES.astype(np.float32), (Line(), Line(loss=Quantile([0.1, 0.9])))
+    fits = [(Softmax(), Y), (MLP(), TABLE.astype(np.uint8)), *((line, values) for line in lines)]
+    data = place(SINGLE), place(WEIGHT.astype(np.float32))
+    return [[m.fit(data[0], place(y)).score(data[0], place(y), sample_weight=data[1])] for m, y in fits]
+
+
 @case("use", dispatched)
 def dispatch(place):
     data = place(SINGLE), place(Y)
