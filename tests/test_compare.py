@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import torch
 from helpers import set_constant
 from scipy import stats
 from sklearn.base import BaseEstimator, TransformerMixin, clone
@@ -608,6 +609,14 @@ def test_the_command_line_writes_a_report(tmp_path):
     assert "<td" in page
     assert page.count("<svg") == page.count("</svg>") == 2, "a picture of each metric"
     assert page.rstrip().endswith("</html>")
+
+
+def test_tensors_are_compared_as_arrays_are():
+    X, y = load_iris(return_X_y=True)
+    models = {"softmax": SoftmaxClassifier(), "scaled": make_pipeline(StandardScaler(), LogisticRegression())}
+    expected, found = (compare(models, *data, cv=3) for data in ((X, y), (torch.from_numpy(X), torch.from_numpy(y))))
+    for name, scores in expected.scores["accuracy"].items():
+        np.testing.assert_array_equal(found.scores["accuracy"][name], scores)
 
 
 def test_the_command_line_reads_parquet_and_skips_rows_without_target(tmp_path, capsys):

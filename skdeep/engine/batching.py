@@ -298,13 +298,22 @@ def sent_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch
     while True:
         with torch.cuda.stream(side):
             batch = next(batches, None)
+            parts = [] if batch is None else _parts_of(batch)
             arrived = side.record_event()
         if waiting is not None:
             main.wait_event(waiting[1])
             yield waiting[0]
         if batch is None:
             return
-        for value in batch:
-            if isinstance(value, Tensor) and value.device.type == "cuda":
-                value.record_stream(main)  # whose kernels read it when it is gone from here
+        for part in parts:
+            if part.device.type == "cuda":
+                part.record_stream(main)  # whose kernels read it when it is gone from here
         waiting = batch, arrived
+
+
+def _parts_of(batch: Batch) -> list[Tensor]:
+    """List the tensors of a batch that have memory: of sparse rows, three."""
+    tensors = [value for value in batch if isinstance(value, Tensor)]
+    rows = [value for value in tensors if value.layout is torch.sparse_csr]
+    inside = [part for value in rows for part in (value.crow_indices(), value.col_indices(), value.values())]
+    return [value for value in tensors if value.layout is torch.strided] + inside

@@ -146,11 +146,9 @@ class Optimizer:
             lists = [self.params, *(getattr(self, slot) for slot in self.slots)]
             self._memory = [self._apart(tensors) if self._contiguous else _flat(tensors) for tensors in lists]
         params, *slots = self._memory
-        if self._contiguous:
-            return [params, self._apart([g.contiguous() for g in gradients]), *slots]
-        pairs = zip(gradients, self.params, strict=True)
+        pairs = zip(gradients, self.params, strict=True)  # an axis of one may have any stride, which kernels compare
         aligned = [g if g.stride() == p.stride() else torch.empty_like(p).copy_(g) for g, p in pairs]
-        return [params, _flat(aligned), *slots]
+        return [params, self._apart(aligned) if self._contiguous else _flat(aligned), *slots]
 
     def _apart(self, tensors: list[Tensor]) -> list[Tensor]:
         """Divide tensors (K, ...) among models, where it would show in their digits which place one has in a stack."""

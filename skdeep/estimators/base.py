@@ -427,7 +427,9 @@ class BaseTorchClassifier(PredictionMixin, ClassifierMixin, BaseTorchEstimator):
         """
         X, y, sample_weight = opened_with_targets(X, y, sample_weight, getattr(self, "feature_names_in_", None))
         check_label_names(self, y, "y")
-        return accuracy(unboxed(y) if OutputSpace(X).is_numpy else y, self.predict(X), sample_weight)
+        if OutputSpace(X).is_numpy:  # as predictions are, wherever X and y lie
+            y, sample_weight = unboxed(to_numpy(y)), to_numpy(sample_weight)
+        return accuracy(y, self.predict(X), sample_weight)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

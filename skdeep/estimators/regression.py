@@ -178,9 +178,10 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         return self._score_of(y, self.predict(X), sample_weight)
 
     def _score_of(self, y: Data, predicted: Data, sample_weight: ArrayLike | None) -> float:
-        y = readable(y)
-        if levels := levels_of(self._fitted_loss):
-            y, sample_weight = (part if part is None else to_numpy(part) for part in (y, sample_weight))
+        y, levels = readable(y), levels_of(self._fitted_loss)
+        if levels or isinstance(predicted, np.ndarray):
+            y, sample_weight = to_numpy(y), to_numpy(sample_weight)
+        if levels:
             each = zip(to_numpy(predicted).T, levels, strict=True)
             return float(np.mean([d2_pinball_score(y, p, sample_weight=sample_weight, alpha=q) for p, q in each]))
         plain = all(type(part) is np.ndarray and part.ndim == 1 and part.dtype.kind == "f" for part in (y, predicted))

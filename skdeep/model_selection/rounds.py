@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+from scipy import sparse
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.parallel import Parallel, delayed
 
@@ -74,7 +76,8 @@ def run(
         several = {name: contestant for name, contestant in contestants.items() if Scaling.of(contestant) is None}
         fronts = shared_fronts(several, scorer, X)
         # many rows are not kept for more splits than there are workers
-        few = min(_SPLITS_OF_ROUND, _MAX_KEPT // max(1, getattr(X, "size", 1)))
+        n_values = X.nnz if sparse.issparse(X) else math.prod(getattr(X, "shape", ()))
+        few = min(_SPLITS_OF_ROUND, _MAX_KEPT // max(1, n_values))
         size = max(few, n_workers) if fronts else len(splits)
         for start in range(0, len(splits), size):
             numbers = range(start, min(start + size, len(splits)))

@@ -270,6 +270,7 @@ fits("data", "torch frame", Torch(), FRAME)
 fits("data", "squares frame", Squares(), FRAME, X_val=FRAME, y_val=pd.Series(Y))
 fits("data", "mlp Polars frame", MLP(), pl.from_pandas(FRAME), pl.Series(Y), sample_weight=pd.Series(WEIGHT))
 fits("data", "squares sparse, n < d", Squares(), ROWS[:30], Y[:30])
+fits("data", "mlp sparse, one unit", MLP(hidden_layer_sizes=()), ROWS, Y > 4)
 fits("data", "mlp wide indices", MLP(), sparse.csr_array((ROWS.data, ROWS.indices.astype(np.int64), ROWS.indptr)))
 fits("data", "mlp holes", MLP(), HOLES)
 fits("data", "mlp holes of the device", MLP(), there(HOLES.astype(np.float32)))
@@ -307,6 +308,15 @@ def torch_module_made_there(place):
         return net(n_outputs, n_features).to(place.device)
 
     return [*answers(on(place, Torch, module=made).fit(X, Y), X), *answers(on(CPU, Torch, module=made).fit(X, Y), X)]
+
+
+@case("use")
+def scores(place):
+    """Where all lies on the device, and predictions are NumPy's."""
+    values, lines = VALUES.astype(np.float32), (Line(), Line(loss=Quantile([0.1, 0.9])))
+    fits = [(Softmax(), Y), (MLP(), TABLE.astype(np.uint8)), *((line, values) for line in lines)]
+    data = place(SINGLE), place(WEIGHT.astype(np.float32))
+    return [[m.fit(data[0], place(y)).score(data[0], place(y), sample_weight=data[1])] for m, y in fits]
 
 
 @case("use", dispatched)
@@ -448,6 +458,7 @@ for name, model, options in [
     ("softmax large batch", Softmax(batch_size=60), {}),
     ("softmax bytes", Softmax(), {"X": X.astype(np.uint8)}),
     ("softmax sparse", Softmax(early_stopping=True), {"X": ROWS}),
+    ("softmax sparse, small batches", Softmax(batch_size=7), {"X": ROWS}),
     ("hinge", Hinge(calibration=None), {"X": SINGLE}),
     ("hinge sparse", Hinge(), {"X": ROWS}),
     ("squares", Squares(), {}),

@@ -293,7 +293,14 @@ class Stream:
 
 def is_shared(value) -> bool:
     """Whether the memory of a value stays until another stream has read it."""
-    return value.held.untyped_storage().data_ptr() in _shared
+    return all(part.untyped_storage().data_ptr() in _shared for part in _parts(value.held))
+
+
+def _parts(held) -> list:
+    """The tensors that have the memory of a value: of sparse rows, three."""
+    if held.layout is torch.sparse_csr:
+        return [held.crow_indices(), held.col_indices(), held.values()]
+    return [held]
 
 
 _main = _stream = Stream()
@@ -313,6 +320,8 @@ def _on(stream):
 
 def _record_stream(tensor, stream) -> None:
     """`torch.Tensor.record_stream`: for as long as the tensor lives, which it does here to the end."""
+    if tensor.layout is torch.sparse_csr:
+        raise NotImplementedError("Could not run 'aten::record_stream' with arguments from the 'SparseCsrCUDA' backend")
     _shared.add(tensor.held.untyped_storage().data_ptr())
     _pinned.append(tensor.held)
 
