@@ -1,6 +1,6 @@
 """Linear classifiers and multilayer perceptrons for scikit-learn, trained by torch mini-batches."""
 
-from skdeep.engine.heap import keep_freed_memory
+from skdeep.engine.scratch import keep_freed_memory
 from skdeep.estimators.ensemble import MLPEnsembleClassifier
 from skdeep.estimators.ensemble_regressor import MLPEnsembleRegressor
 from skdeep.estimators.hinge import HingeClassifier

@@ -29,7 +29,7 @@ from sklearn.model_selection import (
     cross_validate,
 )
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import LinearSVC
 
 import skdeep.compare
@@ -206,6 +206,22 @@ def test_what_contestants_have_in_common_is_done_once(monkeypatch):
     )
     compare({name: models[name] for name in ("weak", "strong")}, X, Y, cv=FOLDS)
     assert sizes == [2, 2, 2], "the two strengths of each fold are a stack"
+
+
+def test_longer_fronts_go_on_where_shorter_ones_end():
+    Counting.fits = 0
+    models = {
+        "long": make_pipeline(Counting(), StandardScaler(copy=False), LogisticRegression()),
+        "longer": make_pipeline(Counting(), StandardScaler(copy=False), Counting(), LogisticRegression()),
+        "other": make_pipeline(Counting(), MinMaxScaler(), LogisticRegression()),
+        "weak": make_pipeline(Counting(), softmax(alpha=1e-3)),
+        "strong": make_pipeline(Counting(), softmax(alpha=10.0)),
+    }
+    found = compare(models, X, Y, cv=FOLDS, scoring=["neg_log_loss"])
+    assert Counting.fits == 6, "one in front of all, and one more of the longer front"
+    for name, model in models.items():
+        expected = cross_validate(model, X, Y, cv=FOLDS, scoring="neg_log_loss")["test_score"]
+        np.testing.assert_allclose(found.scores["neg_log_loss"][name], expected, rtol=1e-9)
 
 
 def test_scores_are_those_of_cross_validate():

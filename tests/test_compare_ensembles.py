@@ -38,6 +38,7 @@ CASES = {
     "numbers": (MLPEnsembleClassifier(**OWN), X, Y, FOLDS, ["accuracy", "neg_log_loss"]),
     "text": (MLPEnsembleClassifier(calibration="sigmoid", **OWN), X, NAMES, FOLDS, ["accuracy", "neg_log_loss"]),
     "table": (MLPEnsembleClassifier(**OWN), TABLE, pd.Series(NAMES), FOLDS, ["f1_macro"]),
+    "gaps": (MLPEnsembleClassifier(**OWN), np.where(X > 6, np.nan, X), Y, FOLDS, ["neg_log_loss"]),
     "repeated rows": (MLPEnsembleClassifier(**OWN), X.round(0), Y, FOLDS, ["neg_log_loss"]),
     "to the end": (MLPEnsembleClassifier(early_stopping=False, **OWN), X, Y, FOLDS, ["neg_log_loss"]),
     "single precision": (MLPEnsembleClassifier(**OWN), X.astype(np.float32), Y, FOLDS, ["accuracy"]),
@@ -114,7 +115,7 @@ def test_rows_behind_steps_are_each_splits_own(stacks):
 def test_stacks_are_no_larger_than_pays(stacks, monkeypatch):
     model = MLPEnsembleClassifier(**OWN)
     whole = compare({"ensemble": model}, X, Y, cv=FOLDS)
-    n_params = ensembles._Split.of([clone(model)], X, Y, np.arange(0, 150, 2)).n_params
+    n_params = ensembles._FitOfSplit.of([clone(model)], X, Y, np.arange(0, 150, 2)).n_params
     monkeypatch.setattr(ensembles, "_MAX_PARAMS", 2 * n_params)
     parts = compare({"ensemble": model}, X, Y, cv=FOLDS)
     monkeypatch.setattr(ensembles, "_MAX_PARAMS", n_params)
@@ -128,7 +129,11 @@ def test_stacks_are_no_larger_than_pays(stacks, monkeypatch):
     ("model", "data", "target"),
     [
         (MLPEnsembleClassifier(batch_size=200, **OWN), X, Y),  # equal rows may be merged
-        (MLPEnsembleClassifier(**OWN), np.where(X > 6.5, np.nan, X), Y),
+        (
+            MLPEnsembleClassifier(**OWN),
+            np.where(np.arange(150)[:, None] == 3, np.nan, X),
+            Y,
+        ),  # in one split's test rows
         (MLPEnsembleClassifier(class_weight="balanced", **OWN), X, Y),
         (MLPEnsembleRegressor(loss="huber", batch_size=16, **OWN), *VALUES),
         (MLPEnsembleClassifier(solver="lbfgs", **OWN), X, Y),

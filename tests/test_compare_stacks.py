@@ -198,6 +198,44 @@ def test_networks_on_bins_are_one_stack_with_default_parameters(sizes):
     assert sizes == [10]
 
 
+GAPS = np.random.default_rng(0).random(X.shape) < 0.1
+TABLE = pd.DataFrame(np.where(GAPS, np.nan, X), columns=list("abcd")).assign(
+    size=np.where(X[:, 0] > 5.8, "large", None)
+)
+
+
+@pytest.mark.parametrize("labels", [Y, np.where(Y > 0, "yes", "no")], ids=["three", "two"])
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_networks_of_tables_with_gaps_are_one_stack_and_the_same_to_the_last_bit(labels, precision, sizes):
+    """In single precision as well, where what is rounded in another way grows with each step."""
+    options = {"precision": precision, "batch_size": 32, "numeric_embedding": "piecewise", "max_iter": 40}
+    network = MLPClassifierTorch((9,), random_state=0, categorical_features=["size"], **options)
+    scoring = ["accuracy", "neg_log_loss"]
+    found = compare({"mlp": network}, TABLE, labels, cv=FOLDS, scoring=scoring)
+    assert sizes == [3]
+    expected = alone(network, TABLE, labels, FOLDS, scoring)
+    for metric in scoring:
+        np.testing.assert_allclose(found.scores[metric]["mlp"], expected[f"test_{metric}"], rtol=1e-12)
+
+
+def test_networks_whose_digits_would_be_others_are_not_trained_twice(sizes, monkeypatch):
+    monkeypatch.setattr(grid, "solve", None)  # a call of which would fail
+    network = MLPClassifierTorch((5,), max_iter=3, random_state=0, solver="sgd", precision="float32")
+    found = compare({"mlp": network}, X, Y, cv=FOLDS, scoring=["neg_log_loss"])
+    assert sizes == [None]
+    expected = alone(network, X, Y, FOLDS, "neg_log_loss")["test_score"]
+    np.testing.assert_allclose(found.scores["neg_log_loss"]["mlp"], expected, rtol=1e-12)
+
+
+def test_networks_of_splits_with_gaps_in_other_columns_are_trained_apart(sizes):
+    table = np.where(np.arange(150)[:, None] == 3, np.nan, X)  # a gap in two of three
+    network = MLPClassifierTorch((5,), max_iter=3, random_state=0)
+    found = compare({"mlp": network}, table, Y, cv=FOLDS, scoring=["neg_log_loss"])
+    assert sizes == [None]
+    expected = alone(network, table, Y, FOLDS, "neg_log_loss")["test_score"]
+    np.testing.assert_allclose(found.scores["neg_log_loss"]["mlp"], expected, rtol=1e-12)
+
+
 # ---- models of scikit-learn's ----------------------------------------------------------------------------------------
 
 

@@ -243,9 +243,9 @@ def test_a_path_is_the_models_alone():
 
 
 def test_the_order_of_a_path():
-    weight = np.array([[0.5, 0.5], [1.0, 0.0], [0.5, 0.5], [0.5, 0.5]])
-    found = levels(weight, np.array([1.0, 2.0, 3.0, 2.0]), np.array([0, 0, 0, 1]))
-    assert [level.tolist() for level in found] == [[2, 3, 1], [0, -1, -1]]
+    found, before = levels(["a", "b", "a", "c"], np.array([1.0, 2.0, 3.0, 2.0]))
+    assert [level.tolist() for level in found] == [[2, 1, 3], [0]]
+    assert before.tolist() == [2, -1, -1, -1]
 
 
 # ---- estimators ------------------------------------------------------------------------------------------------------

@@ -137,6 +137,7 @@ def test_rows_are_streamed(layout, monkeypatch):
     set_constant(monkeypatch, "MAX_VALUES", 100)
     set_constant(monkeypatch, "_MAX_VALUES", 100)
     set_constant(monkeypatch, "_CHUNK_ROWS", 100)
+    set_constant(monkeypatch, "_CACHED_VALUES", 100)
     set_constant(monkeypatch, "_FEW_VALUES", 100)
     taken = []
     take = DenseRows.take

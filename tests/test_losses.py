@@ -179,6 +179,23 @@ def test_softmax_jacobian_and_gradient():
     np.testing.assert_allclose(gradient, loss.probabilities(SCORES) - torch.eye(3), atol=1e-14)
 
 
+@pytest.mark.parametrize("name, n_columns", [("log_loss", 3), ("binary_log_loss", 1), ("binary_log_loss", 4)])
+def test_the_gradient_vanishes_at_the_level_of_the_mean_target(name, n_columns):
+    generator = torch.Generator().manual_seed(0)
+    target = torch.rand(7, n_columns, generator=generator, dtype=torch.float64)
+    target = target / target.sum(-1, keepdim=True) if name == "log_loss" else target
+    weight = torch.rand(7, generator=generator, dtype=torch.float64)
+    loss, mean = LOSSES[name](), torch.einsum("n,nc->c", weight, target) / weight.sum()
+    level = torch.from_numpy(loss.level(mean.numpy(), 1e-9)).requires_grad_()
+    (gradient,) = torch.autograd.grad((weight * loss.value(level.expand(7, -1), target)).sum(), level)
+    np.testing.assert_allclose(gradient, 0, atol=1e-12)
+
+
+def test_no_class_begins_below_one_row():
+    np.testing.assert_allclose(np.diff(LOSSES["log_loss"]().level(np.array([1.0, 0.0]), 0.01)), np.log(0.01))
+    np.testing.assert_allclose(LOSSES["binary_log_loss"]().level(np.array([0.0, 1.0]), 0.01), np.log([0.01, 100]))
+
+
 def test_probabilities_of_one_column_are_the_sigmoid():
     scores = torch.tensor([[-800.0], [-1.0], [0.0], [2.0], [800.0]], dtype=torch.float64)
     p = LOSSES["binary_log_loss"]().probabilities(scores)

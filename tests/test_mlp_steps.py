@@ -9,7 +9,11 @@ from sklearn.datasets import load_iris
 
 from skdeep import Adam, MLPClassifierTorch, MLPEnsembleClassifier
 from skdeep.engine import training
+from skdeep.engine.batching import Batch
+from skdeep.engine.gradients import loss_and_gradient
 from skdeep.engine.input_layer import Standardization
+from skdeep.engine.losses import Logistic
+from skdeep.engine.networks import Linear
 from skdeep.engine.per_model import number, per_model
 
 X, Y = load_iris(return_X_y=True)
@@ -106,3 +110,17 @@ def test_the_default_schedule_is_epochs_or_steps():
     assert MLPClassifierTorch((2,), random_state=0).fit(*noisy).n_iter_ == 10
     assert MLPClassifierTorch((2,), random_state=0, max_iter=7).fit(*many).n_iter_ == 7
     assert MLPEnsembleClassifier().learning_rate_init == 0.003
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows_that_a_model_is_sure_of_have_no_gradient(dtype, monkeypatch):
+    """Numbers below the least normal one, which come of them, take a hundred times as long."""
+    passed = []
+    known = Linear.gradient
+    monkeypatch.setattr(Linear, "gradient", lambda self, s, X, g: passed.append(g) or known(self, s, X, g))
+    network = Linear(torch.ones(1, 1, 1, dtype=dtype), torch.zeros(1, 1, dtype=dtype))
+    far = np.log(torch.finfo(dtype).tiny)  # where the sigmoid is next to nothing
+    X = torch.tensor([[far], [0.9 * far], [0.7 * far], [1.0], [np.nan]], dtype=dtype)
+    loss_and_gradient(network, Logistic(), Batch(X, torch.zeros(1, 5, 1, dtype=dtype), None, 5, None), np.ones(1))
+    sure, _, less, unsure, none = passed[0].ravel().tolist()
+    assert sure == 0 and 0 < less < 1e-20 and unsure == pytest.approx(torch.sigmoid(X[3]).item() / 5) and none != none

@@ -70,6 +70,24 @@ def test_each_model_moves_as_by_torch(name, options, reference, rates, momenta):
                 np.testing.assert_allclose(ours[k], p[0].detach(), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_a_models_place_in_a_stack_does_not_show(name):
+    """Kernels round what is left over at the end of memory in another way."""
+    params = [torch.randn(3, n, generator=torch.Generator().manual_seed(n)) for n in (1, 7, 16, 37, 101)]
+    rates, momenta = np.full(3, 0.02), np.full(3, 0.9)
+    apart = [optimizer_of(name, model(params, k), rates, momenta) for k in range(3)]
+    together = optimizer_of(name, params, rates, momenta)
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        step = [torch.randn(p.shape, generator=generator) for p in params]
+        for k, one in enumerate(apart):
+            one.step(model(step, k))
+        together.step(step)
+    for k, one in enumerate(apart):
+        for ours, own in zip(params, one.params, strict=True):
+            assert torch.equal(ours[k], own[0])
+
+
 @each_optimizer
 def test_equal_rates_take_a_fast_path_to_the_same_place(name):
     """A model moves by the same numbers whether the others in its stack have its rate (fused kernel) or not."""
@@ -273,3 +291,19 @@ def test_adamw_is_torchs_to_first_order():
     gap = [(ours - theirs).abs().max().item() for ours, theirs, _ in (adamw_step(r, 0.5) for r in (1e-3, 5e-4))]
     assert 0 < gap[0] < 5e-6
     assert gap[0] / gap[1] == pytest.approx(4, rel=0.01)
+
+
+@pytest.mark.parametrize("momenta", [[0.9, 0.9], [0.9, 0.8]], ids=["fused", "each its own"])
+def test_momentum_forgets_a_gradient_before_it_is_less_than_normal(momenta):
+    """Less than normal, it would stay: nine tenths of the least number are rounded to that."""
+    params = [torch.ones(2, 3)]
+    optimizer = OPTIMIZERS["sgd"](params, np.full(2, 0.1), np.array(momenta))
+    optimizer.step([torch.ones(2, 3)])
+    for _ in range(900):
+        optimizer.step([torch.zeros(2, 3)])
+        (velocity,) = optimizer.velocity
+        assert ((velocity == 0) | (velocity >= torch.finfo(torch.float32).tiny)).all()
+    assert (velocity == 0).all()
+    # all that a gradient of one adds up to
+    expected = [1 - 0.1 / (1 - rho) for rho in momenta]
+    np.testing.assert_allclose(params[0], np.repeat(expected, 3).reshape(2, 3), atol=1e-5)

@@ -8,16 +8,19 @@ import pytest
 from helpers import DATA, configured, covering
 from scipy.optimize import minimize
 from scipy.special import logsumexp
+from sklearn.base import clone
 from sklearn.datasets import load_wine, make_moons
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from skdeep import SGD, HingeClassifier, MLPClassifierTorch, SigmoidClassifier, SoftmaxClassifier
 from skdeep.engine.activations import ACTIVATIONS
+from skdeep.model_selection import GridSearchCV
 
 
 def load(name, scaled=False):
@@ -256,6 +259,32 @@ def test_momentum_past_a_rare_class_is_taken_back(cls, n_rare, n):
     frequency = y.mean()
     entropy = -frequency * np.log(frequency) - (1 - frequency) * np.log(1 - frequency)
     assert log_loss(y, model.predict_proba(X)) < 1.05 * entropy
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("cls", [SoftmaxClassifier, SigmoidClassifier])
+def test_a_rare_class_has_its_share_of_the_probability(cls, solver):
+    """The intercepts that tell of it are a thousand of Adam's steps away from zero."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(20_000, 3)), np.repeat([0, 1, 2], [19_980, 10, 10])
+    share = cls(solver=solver, random_state=0).fit(X, y).predict_proba(X).mean(0)[1:] / 5e-4
+    np.testing.assert_allclose(share, 1, atol=0.25)
+
+
+def test_a_search_begins_at_the_shares_of_each_fold_and_weight():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(600, 3)), np.repeat([0, 1, 2], [560, 20, 20])
+    weight = rng.integers(1, 4, 600)
+    model = SoftmaxClassifier(solver="adam", max_iter=3, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        search = GridSearchCV(model, {"alpha": [1e-3, 1e-1]}, cv=3, scoring="neg_log_loss", refit=False)
+        search.fit(X, y, sample_weight=weight)
+        for m, alpha in enumerate((1e-3, 1e-1)):
+            for f, (train, test) in enumerate(StratifiedKFold(3).split(X, y)):
+                alone = clone(model).set_params(alpha=alpha).fit(X[train], y[train], weight[train])
+                score = -log_loss(y[test], alone.predict_proba(X[test]), sample_weight=weight[test])
+                assert search.cv_results_[f"split{f}_test_score"][m] == pytest.approx(score, rel=1e-10)
 
 
 @pytest.mark.parametrize("split", range(3))

@@ -448,6 +448,27 @@ def test_several_targets_are_fitted_each_by_itself(loss, penalty):
         np.testing.assert_allclose(together / targets.std(0), apart / targets.std(0), atol=1e-5)
 
 
+@pytest.mark.parametrize("loss", ["squared_error", "huber", "poisson"])
+def test_an_optimum_without_penalty_or_intercept_is_proven(loss):
+    """The certificate had slopes pull no intercept, where there was none to pull."""
+    found = LinearRegressor(loss, penalty="l1", alpha=0, fit_intercept=False).fit(X + 1, Y)
+    assert found.certificate_ < 1e-6
+    expected = LinearRegressor(loss, penalty=None, fit_intercept=False, tol=1e-9).fit(X + 1, Y)
+    np.testing.assert_allclose(found.coef_, expected.coef_, rtol=1e-3)
+
+
+@pytest.mark.parametrize("penalty", ["l1", "l2"])
+def test_targets_that_say_delta_are_fitted_each_in_its_unit(penalty):
+    """In a common unit, nothing was learnt of small ones with an L1 norm, and outliers among them counted in full."""
+    model = LinearRegressor("huber", penalty=penalty, tol=1e-7)
+    targets = np.c_[Y, np.where(np.arange(len(Y)) % 20 == 0, 1e6, Y)]
+    expected = fitted(model, X, targets).predict(X)
+    assert np.abs(expected[:, 1] - expected[:, 0]).max() < Y.std()
+    found = fitted(model, X, targets * [1e4, 1e-4])
+    np.testing.assert_allclose(found.predict(X) / [1e4, 1e-4], expected, rtol=1e-5)
+    assert found.delta_.shape == (2,)
+
+
 # ---- units of targets ------------------------------------------------------------------------------------------------
 
 
@@ -509,6 +530,11 @@ def test_outliers_where_most_targets_are_the_same():
     ]
     assert models[0].delta_ == models[1].delta_ < Y.max()
     np.testing.assert_allclose(models[0].predict(X), models[1].predict(X), atol=0.01 * Y.std())
+    last_digits = np.spacing(300.0) * np.random.default_rng(0).integers(-1, 2, len(Y))
+    same, nearly = (np.where(rows % 5 < 2, Y, 300 + digits) for digits in (0.0, last_digits))
+    for loss in ("huber", Quantile(0.3)):
+        found, expected = (LinearRegressor(loss, tol=1e-6).fit(X, targets).predict(X) for targets in (nearly, same))
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
     assert suited_delta(np.full((5, 1), 3.0), None) == 1
     assert suited_delta(np.c_[Y, np.full_like(Y, 1e6)], None) == suited_delta(Y[:, None], None)
 
@@ -522,6 +548,45 @@ def test_targets_without_variance(value):
         found = fitted(model, X, np.full(len(Y), value)).predict(X)
         within = 0.1 if name == "poisson network" else 1e-3 if name == "softplus" else 1e-6
         np.testing.assert_allclose(found, value, rtol=within, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "huber", "quantile"])
+def test_targets_are_the_same_up_to_their_last_digits(loss):
+    """Beside 100, rounding is no spread that says how large errors are; nor are rows that do not count."""
+    last_digits = 100 + np.spacing(100.0) * np.random.default_rng(0).integers(-2, 3, len(Y))
+    counts = np.arange(len(Y)) % 9 > 0
+    model = MLPRegressorTorch(loss, max_iter=20, tol=0, random_state=0)
+    for targets, weight in ((last_digits, None), (np.where(counts, 100.0, 0.0), counts.astype(float))):
+        np.testing.assert_allclose(model.fit(X, targets, weight).predict(X), 100, rtol=1e-8)
+
+
+@pytest.mark.parametrize("model", [LinearRegressor(penalty="l1"), MLPRegressorTorch(random_state=0)], ids=str)
+def test_targets_that_differ_in_their_last_digits_alone_are_learnt(model):
+    near = 4 * (Y - Y.mean()) / Y.std()
+    expected = r2_score(near, clone(model).fit(X, near).predict(X))
+    assert r2_score(near, clone(model).fit(X, 1e14 + near).predict(X) - 1e14) > expected - 0.01
+
+
+def test_digits_that_single_precision_has_not_are_missed():
+    model = LinearRegressor()
+    for far, says in ((1e5, False), (1e10, True)):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            model.fit(X.astype("f4"), np.c_[Y, Y + far])
+            model.fit(X, np.c_[Y, Y + far])  # which has them
+        assert ["column 1 " in str(one.message) for one in said] == [True] * says
+
+
+@pytest.mark.parametrize("model", [LinearRegressor(penalty="l1"), MLPRegressorTorch(max_iter=5)], ids=str)
+def test_weights_that_are_shares_make_a_penalty_strong(model):
+    share = np.full(len(Y), 1 / len(Y))
+    with pytest.warns(UserWarning, match="all 200 rows together weigh as much as 1, and alpha='auto'"):
+        model.fit(X, Y, share)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted(model, X, Y, 0.3 * len(Y) * share)
+        fitted(model.set_params(alpha=0.1), X, Y, share)
 
 
 @pytest.mark.parametrize("solver", ["lbfgs", "exact", "sgd"])
@@ -538,6 +603,12 @@ def test_the_default_of_huber_has_room_for_any_targets(size):
     plain, other = (LinearRegressor("huber").fit(X, Y * own) for own in (1.0, size))
     np.testing.assert_allclose(other.delta_ / size, plain.delta_, rtol=1e-12)
     np.testing.assert_allclose(other.predict(X) / size, plain.predict(X), rtol=1e-6)
+
+
+@pytest.mark.parametrize("model", [LinearRegressor(output="softplus"), LinearRegressor(penalty="l1")], ids=str)
+def test_the_default_penalty_has_room_for_tiny_targets(model):
+    """A given strength would be infinite in their unit."""
+    np.testing.assert_allclose(fitted(model, X, 1e-310 * Y).predict(X) / 1e-310, fitted(model).predict(X), rtol=1e-6)
 
 
 @pytest.mark.parametrize("first", ["fit", "partial_fit"])
@@ -587,6 +658,17 @@ def test_targets_that_are_nothing_beside_others_are_named(form):
         model.fit(X, table / table.max(axis=0))
         for loss in ("squared_error", "huber"):  # of which each column has a unit of its own
             model.set_params(loss=loss).fit(X, table)
+
+
+def test_targets_of_which_an_l1_norm_leaves_nothing_are_named():
+    table, loss = np.c_[Y, 1e3 * Y], "squared_epsilon_insensitive"
+    with pytest.warns(UserWarning, match=r"has the same unit for all targets, .* less than 0.01: column 0 \("):
+        assert not LinearRegressor(loss, penalty="l1").fit(X, table).coef_[0].any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for model in (LinearRegressor(loss), LinearRegressor(loss, penalty="l1", alpha=1e-3)):
+            assert model.fit(X, table).coef_[0].any()
+        LinearRegressor(Huber(10.0), penalty="l1").fit(X, table)
 
 
 # ---- the estimator's contract ----------------------------------------------------------------------------------------
@@ -976,10 +1058,26 @@ def test_intervals_of_few_rows_do_not_rest_on_luck():
         low, high = model.predict_interval(rows[60:]).T
         covered.append(((low <= values[60:]) & (values[60:] <= high)).mean())
     assert 0.865 < np.mean(covered) < 0.94
-    wider = model._nonconformity[0][:, 0] / np.abs(values[:60] - model.oof_prediction_)
-    np.testing.assert_allclose(wider, np.sqrt(1 + 2 * 8 / 60), rtol=1e-9)
+    errors = np.abs(values[:60] - model.oof_prediction_)
+    each = np.stack([member.predict(rows[:60]) for member in model.estimators_])
+    averaged_out = (np.quantile(np.abs(each - each.mean(0)), 0.9) / np.quantile(errors, 0.9)) ** 2
+    assert 0.01 < averaged_out < 0.5
+    expected = errors * np.sqrt((1 + 8 * 8 / 60) * (1 - averaged_out))
+    np.testing.assert_allclose(model._nonconformity[0][:, 0], expected, rtol=1e-6)
     model.fit(rows[:60], values[:60], X_val=rows[60:], y_val=values[60:])  # which these rows do not choose
-    np.testing.assert_allclose(model._nonconformity[0][:, 0], np.abs(values[:60] - model.oof_prediction_), rtol=1e-9)
+    assert model._nonconformity[0][:, 0].max() < np.abs(values[:60] - model.oof_prediction_).max()
+
+
+def test_intervals_are_of_the_mean_of_members():
+    """Where there is no noise, members err by what they differ in, of which the mean has next to nothing."""
+    covered = []
+    for seed in (1, 3):
+        rows = np.random.default_rng(seed).uniform(-2, 2, (3000, 3))
+        values = np.sin(2 * rows[:, 0]) * rows[:, 1] + rows[:, 2] ** 2
+        model = MLPEnsembleRegressor(random_state=seed).fit(rows[:1000], values[:1000])
+        low, high = model.predict_interval(rows[1000:]).T
+        covered.append(((low <= values[1000:]) & (values[1000:] <= high)).mean())
+    assert 0.87 < np.mean(covered) < 0.92
 
 
 def test_rows_left_out_are_new():

@@ -20,15 +20,7 @@ def _message(library: str, known: str, what: str) -> str:
 
 @contextmanager
 def private_names(library: str, known: str) -> Iterator[None]:
-    """Have an import, or a look at an attribute, that fails say what is gone, and which versions have it.
-
-    Parameters
-    ----------
-    library : str
-        The name by which it is installed.
-    known : str
-        The versions that are known to work.
-    """
+    """Have an import, or a look at an attribute, that fails say what is gone, and which `known` versions have it."""
     try:
         yield
     except MissingPrivateName:

@@ -24,25 +24,16 @@ _DENSE_VALUES = 1 << 27
 
 
 class Categories:
-    """The categorical columns of the table that an estimator is fitted to.
-
-    Attributes
-    ----------
-    columns, rest : list of int
-        Where they are; and the other columns, which come first.
-    levels : list of list
-        The levels of each that are known, sorted; None, at the end, stands for a missing value.
-    pools : list of bool
-        Of each, whether its rare levels share an indicator, which comes last; levels that are new do then, too.
-    names : ndarray of str
-        Of the columns that the table becomes, such as "city_Rome". Indicators whose names others have as well say more:
-        "city_'Rome' (column 2)".
-    """
+    """The categorical columns of the table that an estimator is fitted to."""
 
     def __init__(self, columns: list[int], counts: list[Counter], names: list[str]):
         self.columns = columns
+        #: The other columns, which come first.
         self.rest = [j for j in range(len(names)) if j not in set(columns)]
-        self.levels, self.pools = [], []
+        #: The levels of each that are known, sorted; None, at the end, stands for a missing value.
+        self.levels: list[list] = []
+        #: Whether its rare levels share an indicator, which comes last; levels that are new do then, too.
+        self.pools: list[bool] = []
         for own in counts:
             levels = _sorted([level for level in own if level is not None])
             pools = len(levels) > MOST_LEVELS
@@ -50,6 +41,7 @@ class Categories:
                 levels = _sorted(sorted(levels, key=lambda level: -own[level])[: MOST_LEVELS - 1])
             self.levels.append(levels + [None] * (None in own))
             self.pools.append(pools)
+        #: Of the columns that the table becomes; where others would have one as well, it says more.
         self.names = np.array(_encoded_names(self, names), dtype=object)
 
     @property

@@ -18,8 +18,9 @@ from skdeep.engine.rows import MAX_VALUES, DenseRows, SparseRows
 from skdeep.engine.scratch import Scratch
 from skdeep.engine.shards import AnyRows, SharedRows
 
-_CHUNK_ROWS = 1024  # small enough for a chunk to stay in the cache between its two passes
-_CHUNK_VALUES = 1 << 24  # on an accelerator, for which the host waits after each
+#: Rows of a chunk at least, and values: few enough to stay in the cache between its two passes; and more on an
+#: accelerator, for which the host waits after each.
+_CHUNK_ROWS, _CACHED_VALUES, _CHUNK_VALUES = 1024, 2**17, 2**24
 _FEW_VALUES = 2**18  # up to which all rows are one chunk, for all models at once
 #: Least variance, as a share of the squared distance from where it is measured, that keeps its digits.
 _NEAR = 0.01
@@ -52,7 +53,8 @@ class Columns:
             zero = np.zeros(rows.n_features)
             return cls(zero + mass, zero, zero, zero, largest, rounding, square)
         total: Columns | None = None
-        step = _CHUNK_ROWS if rows.home.type == "cpu" else max(_CHUNK_ROWS, _CHUNK_VALUES // rows.n_features)
+        of_chunk = _CACHED_VALUES if rows.home.type == "cpu" else _CHUNK_VALUES
+        step = max(_CHUNK_ROWS, of_chunk // rows.n_features)
         for X, index in _parts_of(rows, subset, step):
             w = np.ones(len(X)) if weight is None else weight[index]
             if w.any():

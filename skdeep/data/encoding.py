@@ -32,6 +32,8 @@ from skdeep.engine.losses import Loss
 
 #: Between which sizes columns can be trained on as they are; judged by about so many rows.
 _RAW_SIZES, _SAMPLE_ROWS = (1e-2, 1e4), 500
+#: The least weight of rows on average, and of all, that are not light for how many they are.
+_LIGHT, _FEW_ROWS = 0.1, 10
 
 
 def draw_seeds(random_state: int | np.random.RandomState | None) -> tuple[int, int]:
@@ -236,5 +238,17 @@ def warn_of_raw_columns(problem: Problem) -> None:
             "Steps and tolerances are made for columns of the order of one: next to nothing may be learnt of "
             "these, or of others beside them. Use standardize=True, or scale the columns (StandardScaler, or "
             "MaxAbsScaler for sparse X).",
+            stacklevel=7,
+        )
+
+
+def warn_of_light_rows(problem: Problem) -> None:
+    """Warn of weights that add up to a few rows, for a penalty that is left to us and counts them."""
+    weight = problem.sample_weight
+    if weight is not None and (total := float(weight.sum())) < min(_FEW_ROWS, _LIGHT * problem.n_rows):
+        warnings.warn(
+            f"sample_weight makes all {problem.n_rows} rows together weigh as much as {total:.3g}, and alpha='auto' is "
+            "as strong as so few rows ask for: predictions may be next to constant. If weights are shares, multiply "
+            "them by the number of rows, or give alpha.",
             stacklevel=7,
         )

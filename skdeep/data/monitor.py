@@ -23,23 +23,19 @@ from skdeep.engine.rows import MAX_VALUES
 
 #: Inverse temperatures at which "calibrated_loss" looks for the lowest loss: log-loss is flat enough between them.
 _SHARPNESS = np.geomspace(0.05, 3.0, 22)
+#: Scores of which losses are computed at once: few enough to be still in a core's own memory.
+_AT_ONCE = 1 << 16
 
 
 class Watch:
     """The `Monitor` of some data, which the training loop calls after each epoch.
 
-    Parameters
-    ----------
-    held_out : list of Problem
-        Validation data: the same for all models, or of each model its own rows of one source.
-    scoring : str, callable or None
-        A scorer; None is accuracy, "loss" the negative loss, "calibrated_loss" the negative loss at the temperature
-        that makes it lowest (all three computed on the device).
-    labels, fitted, answers : callable
-        What a scorer asks for. ``labels(problem)`` are the labels of its rows as the user knows them.
-        ``fitted(network, at, model)`` is an estimator with the parameters of model `at` of a network; in the original
-        stack it was number `model`. ``answers(scores)``, if any, answers in its place, where a scorer does no more than
-        ask: then no parameters and rows have to go from one device to another.
+    Validation data is the same for all models, or of each model its own rows of one source. All but scorers (accuracy,
+    "loss", "calibrated_loss" at the temperature that makes it lowest) is computed on the device. What a scorer asks
+    for: ``labels(problem)`` are the labels of its rows as the user knows them; ``fitted(network, at, model)`` is an
+    estimator with the parameters of model `at` of a network, which in the original stack was number `model`;
+    ``answers(scores)``, if any, answers in its place, where a scorer does no more than ask: then no parameters and rows
+    have to go from one device to another.
     """
 
     def __init__(
@@ -116,8 +112,10 @@ class Watch:
             target = target if target.dtype is torch.int64 else target.to(accuracy.dtype)
             objective += (self.loss.value(scores, target) * weight).sum(1)
             if self.scoring == "calibrated_loss":
-                for at, factor in zip(calibrated, _SHARPNESS, strict=True):
-                    at += (self.loss.value(scores * factor, target) * weight).sum(1)
+                n_at_once = max(1, _AT_ONCE // scores.numel())
+                factors = scores.new_tensor(_SHARPNESS).view(-1, 1, 1, 1).split(n_at_once)
+                for at, some in zip(calibrated.split(n_at_once), factors, strict=True):
+                    at += (self.loss.value(scores * some, target) * weight).sum(2)
         self.group.sum_([accuracy, objective, calibrated])
         of_rows, of_losses = map(of_models, self.totals)
         scores_of_all = torch.cat(known, dim=1).cpu() if known and self.scorer is not None else None

@@ -37,19 +37,10 @@ def change_of_variables(
 
     Raise where nothing is left of a column beside the penalty, or in closed form beside the others.
 
-    Parameters
-    ----------
-    full : ndarray of shape (K,)
-        Of models whose penalty is in units of the columns: the mean squared length of sparse rows from which these
-        units are one. NaN for models whose penalty is on the columns as they are.
-    curvature : float
-        Of the loss.
-    fit_intercept : bool
-        Whether dense columns are centred.
-    exact : bool
-        Whether the solution is one in closed form: all columns have one factor, and only their penalty has a unit.
-    products : dtype, optional
-        Of the matrix products, if it is not the problem's.
+    Of models whose penalty is in units of the columns, `full` (K,) is the mean squared length of sparse rows from which
+    these units are one; NaN for models whose penalty is on the columns as they are. The `curvature` is the loss's. With
+    `fit_intercept`, dense columns are centred. In an `exact`, closed form, all columns have one factor, and only their
+    penalty has a unit.
     """
     sparse = issparse(problem.source)
     centered = fit_intercept and not sparse

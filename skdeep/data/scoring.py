@@ -15,7 +15,7 @@ import torch
 from sklearn.metrics import get_scorer
 from torch import Tensor
 
-from skdeep.compat.sklearn import _BaseScorer, _check_response_method
+from skdeep.compat.sklearn import _BaseScorer, _check_response_method, _MultimetricScorer, _PassthroughScorer
 from skdeep.data.answers import own_methods
 from skdeep.data.inputs import Classifier
 
@@ -53,9 +53,19 @@ def takes_weight(scorer: Callable) -> bool:
     return any(p.name == "sample_weight" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
-def only_asks(scoring: str | Callable | None, estimator: Classifier) -> bool:
-    """Say whether a scorer does no more than ask a classifier for answers that follow from its scores."""
-    return scoring not in BUILT_IN and isinstance(get_scorer(scoring), _BaseScorer) and not own_methods(estimator)
+def scorers_of(scorer: Callable) -> list:
+    """List the scorers that one consists of."""
+    return list(scorer._scorers.values()) if isinstance(scorer, _MultimetricScorer) else [scorer]
+
+
+def only_asks(scorer: Callable) -> bool:
+    """Say whether a scorer does nothing to an estimator but call its methods; a user's own may do anything."""
+    return all(isinstance(one, _BaseScorer | _PassthroughScorer) for one in scorers_of(scorer))
+
+
+def scores_suffice(scoring: str | Callable | None, estimator: Classifier) -> bool:
+    """Say whether all that is asked for follows from scores: by a scorer that only asks, of no methods of a user's."""
+    return scoring not in BUILT_IN and only_asks(get_scorer(scoring)) and not own_methods(estimator)
 
 
 def try_scoring(
@@ -72,7 +82,7 @@ def try_scoring(
     with methods of their own, are first asked after an epoch. The estimator is not trained yet, but has ``classes_``
     and what else follows from the labels; these are given as codes, (n,) or (n, C), and as the user knows them.
     """
-    if not only_asks(scoring, estimator):
+    if not scores_suffice(scoring, estimator):
         return
     scorer = get_scorer(scoring)
     if not (inspect.unwrap(scorer._score_func).__module__ or "").startswith("sklearn.metrics"):

@@ -197,40 +197,54 @@ def validation_rows(rows: DistinctRows, fraction: float) -> np.ndarray:
     KEPT, or DIVIDED where a part is held out.
     """
     cells = _Cells.of(rows, fraction)
-    fold = np.full(len(cells.weight), KEPT)
-    position = cells.positions()
-    # a cell of each class stays in training (the last of those that most classes share), and one of the others is held
-    # out
-    in_whole_cells = _in_whole_cells(rows, cells)
-    n_labels, free = np.bincount(rows.cell), ~cells.divided
-    for own in _of_classes(rows, in_whole_cells):
-        if free[own].all() and len(own):
-            free[own[::-1][n_labels[own[::-1]].argmax()]] = False
-    # the classes' cells side by side, by their position: any start of this list is stratified
-    candidates = np.flatnonzero(free)
-    candidates = candidates[np.argsort(position[candidates], kind="stable")]
-    rank = np.full(len(fold), len(fold))
-    rank[candidates] = np.arange(len(candidates))
-    movable = in_whole_cells[free[rows.cell[in_whole_cells]]]
-    movable = movable[np.argsort(rank[rows.cell[movable]], kind="stable")]
-    _, first = np.unique(rows.stratum[movable], return_index=True)
-    fold[rows.cell[movable[first]]] = 0
-    wanted = fraction * cells.weight[~cells.divided].sum() * (1 - 1e-12) - cells.weight[fold == 0].sum()
-    candidates = candidates[fold[candidates] != 0]
-    while len(candidates):
-        weight = cells.weight[candidates]
-        before = np.cumsum(weight) - weight
-        too_many = before + (weight - rows.unit) / 2 >= wanted
-        n = int(too_many.argmax()) if too_many.any() else len(candidates)
-        fold[candidates[:n]] = 0
-        wanted -= weight[:n].sum()
-        if wanted <= 0 or n == len(candidates) or not cells.is_heavy[candidates[n]]:
-            break
-        candidates = candidates[n + 1 :]  # a heavy cell that would be too much: perhaps the next one is not
-    fold[cells.divided] = DIVIDED
-    if not (fold != KEPT).any():
+    whole = _in_whole_cells(rows, cells)
+    order = _in_proportion(rows, cells, whole)
+    is_held_out = np.zeros(len(cells.weight), dtype=bool)
+    # one cell of each class in any case: the first of those that are not needed in training
+    rank = np.full(len(is_held_out), len(is_held_out))
+    rank[order] = np.arange(len(order))
+    whole = whole[np.argsort(rank[rows.cell[whole]], kind="stable")]
+    whole = whole[rank[rows.cell[whole]] < len(order)]
+    _, first = np.unique(rows.stratum[whole], return_index=True)
+    is_held_out[rows.cell[whole[first]]] = True
+    wanted = fraction * cells.weight[~cells.divided].sum() * (1 - 1e-12) - cells.weight[is_held_out].sum()
+    rest = order[~is_held_out[order]]
+    is_held_out[rest[_up_to(wanted, cells.weight[rest], cells.is_heavy[rest], rows.unit)]] = True
+    fold = np.where(cells.divided, DIVIDED, np.where(is_held_out, 0, KEPT))
+    if (fold == KEPT).all():
         fold[cells.n_rows >= 2] = DIVIDED
     return fold[rows.cell]
+
+
+def _in_proportion(rows: DistinctRows, cells: _Cells, whole: np.ndarray) -> np.ndarray:
+    """List the whole cells that may be held out, so that any start of the list has the classes in proportion.
+
+    A cell of each class stays in training: the last of those that most classes share.
+    """
+    n_labels, free = np.bincount(rows.cell), ~cells.divided
+    for own in _of_classes(rows, whole):
+        if free[own].all() and len(own):
+            free[own[::-1][n_labels[own[::-1]].argmax()]] = False
+    candidates = np.flatnonzero(free)
+    return candidates[np.argsort(cells.positions()[candidates], kind="stable")]
+
+
+def _up_to(wanted: float, weight: np.ndarray, is_heavy: np.ndarray, unit: float) -> np.ndarray:
+    """Choose cells (k,) from the first one on, until their weight is about what is wanted.
+
+    A heavy one that would be too much is passed over: perhaps the next one is not.
+    """
+    left, chosen = np.arange(len(weight)), np.zeros(len(weight), dtype=bool)
+    while len(left):
+        own = weight[left]
+        too_many = np.cumsum(own) - own + (own - unit) / 2 >= wanted
+        n = int(too_many.argmax()) if too_many.any() else len(left)
+        chosen[left[:n]] = True
+        wanted -= own[:n].sum()
+        if wanted <= 0 or n == len(left) or not is_heavy[left[n]]:
+            break
+        left = left[n + 1 :]
+    return np.flatnonzero(chosen)
 
 
 def deal(rows: DistinctRows, n_folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

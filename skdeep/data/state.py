@@ -33,29 +33,22 @@ class RandomSource:
 
 @dataclass
 class TrainingState:
-    """What partial_fit and warm_start need to go on exactly where training stopped; NumPy only.
-
-    ``split_seed`` chooses the rows held out. ``trained`` is how many epochs of one solver and problem are behind
-    the parameters, 0 if that is not known; ``problem`` tells problems apart, and ``seen_before`` rows were seen on
-    others. ``epochs`` have been done of the present schedule, ``reduction`` is what "adaptive" has multiplied the
-    learning rate by (never less than the root of the rows seen would), ``learning_rate`` is the rate of the next
-    step, ``seen`` the weight of the rows of earlier calls of partial_fit; ``loss_to_beat`` is what an epoch must
-    improve on.
-    """
+    """What partial_fit and warm_start need to go on exactly where training stopped; NumPy only."""
 
     source: RandomSource
-    split_seed: int = 0
+    split_seed: int = 0  # chooses the rows held out
     solver: str = ""
     optimizer: dict | None = None
-    trained: int = 0
-    problem: bytes = b""
-    seen_before: int = 0
+    trained: int = 0  # epochs of one solver and problem that are behind the parameters; 0 if that is not known
+    problem: bytes = b""  # tells problems apart
+    seen_before: int = 0  # rows seen on others
     columns: Any = None
-    epochs: int = 0
+    epochs: int = 0  # done of the present schedule
+    #: What "adaptive" has multiplied the learning rate by (never less than the root of the rows seen would).
     reduction: float = 1.0
-    learning_rate: float = 0.0
-    seen: float = 0.0
-    loss_to_beat: float = math.inf
+    learning_rate: float = 0.0  # of the next step
+    seen: float = 0.0  # weight of the rows of earlier calls of partial_fit
+    loss_to_beat: float = math.inf  # what an epoch must improve on
 
     @property
     def generator(self) -> np.random.Generator:

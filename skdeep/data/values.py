@@ -34,10 +34,13 @@ _DIGITS = 36
 _LEAST_STEP = math.ulp(0.0)
 #: The size, in the unit of all targets, below which a network learns next to nothing of some.
 _SMALL = 1e-2
+#: The least difference of targets, in units of the last digit of what predicts them, of which something is left.
+_FEW_DIGITS = 64
 #: Median absolute deviations from the median beyond which the size of a target is no matter to robust losses.
 _FAR = 10.0
-#: How much smaller units of targets that are all the same are: what a network says beside zero is next to nothing then.
-_CLOSER = 2.0**-26
+#: How far from their mean targets may be, as a part of it, that are all the same but for rounding; and how much smaller
+#: their unit is: what a network says beside zero is next to nothing then.
+_SAME, _CLOSER = 2.0**-50, 2.0**-26
 
 
 def check_values(estimator: Classifier, y: Data, X: Matrix, name: str = "y") -> np.ndarray:
@@ -104,6 +107,7 @@ def middle(values: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, n
     """
     median = _lower_median(values, weight)
     deviation = np.abs(values - median)
+    deviation[deviation <= _SAME * np.abs(median)] = 0.0  # which rounding alone tells apart
     spread = _lower_median(deviation, weight)
     if not spread.all():
         of_rows = np.ones(len(values)) if weight is None else weight
@@ -124,21 +128,17 @@ def _lower_median(values: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
 class TargetScale:
     r"""Ways from targets t to what is trained on, :math:`(t - level) / unit`, and from scores in training to others.
 
-    Scores s in training are :math:`s \cdot factor + offset` of the targets as they are, all of shape (C,). Where the
-    unit is in no function of the scores (softplus), predictions have the unit `predicted`. Of outputs that are never
-    negative, scores of zero in training stand for `shift`, which predicts the mean.
+    Scores s in training are :math:`s \cdot factor + offset` of the targets as they are; all are (C,).
     """
 
     level: np.ndarray
     unit: np.ndarray
     factor: np.ndarray
     offset: np.ndarray
-    predicted: np.ndarray
-    shift: np.ndarray
-    #: Whether scores have the unit of the targets: logarithms have none, for example.
-    is_of_scores: bool
-    #: Which targets (C,) were all the same.
-    is_of_constants: np.ndarray | bool = False
+    predicted: np.ndarray  # the unit of predictions, where it is in no function of the scores (softplus)
+    shift: np.ndarray  # what scores of zero stand for, of outputs that are never negative: it predicts the mean
+    is_of_scores: bool = True  # whether scores have the unit of the targets: logarithms have none, for example
+    is_of_constants: np.ndarray | bool = False  # which targets were all the same
 
     @classmethod
     def of(
@@ -149,9 +149,9 @@ class TargetScale:
         `free` says whether an intercept takes what all scores have in common, `per_column` whether each column has a
         unit of its own.
         """
-        ones, zeros = np.ones(values.shape[1]), np.zeros(values.shape[1])
+        plain = cls.none(values.shape[1])
         if loss.log_link and not free:
-            return cls.none(values.shape[1])
+            return plain
         if weight is not None and not weight.all():  # rows without weight may hold anything
             values, weight = values[weight > 0], weight[weight > 0]
         if loss.robust:  # in units of outliers, all others would be the same
@@ -161,43 +161,48 @@ class TargetScale:
         is_centred = free and not (loss.log_link or isinstance(loss, Positive))
         each = [_measured(own, weight, is_centred, loss.log_link) for own in np.ascontiguousarray(values.T)]
         mean, unit = (np.array(part) for part in zip(*each, strict=True))
-        level = mean if is_centred else zeros
         varies = unit > 0
         unit = np.where(varies, unit, np.where(mean != 0, np.abs(mean), 1.0))
         if len(unit) > 1 and not per_column:
             counted = unit[varies] if varies.any() else unit  # beside the level of others, these would be nothing
-            unit = counted.max() * np.sqrt(np.square(counted / counted.max()).mean()) * ones
+            unit = counted.max() * np.sqrt(np.square(counted / counted.max()).mean()) * plain.unit
         unit = np.array([_rounded(own, math.ldexp(1.0, math.frexp(own)[1] - 1)) for own in unit.tolist()])
         if loss.log_link:
-            return cls(zeros, unit, ones, np.log(unit), ones, zeros, False)
+            return replace(plain, unit=unit, offset=np.log(unit), is_of_scores=False)
         if isinstance(loss, Positive):
-            shift = loss.scores_of(torch.from_numpy(np.maximum(mean / unit, 1e-3))).numpy() if free else zeros
+            shift = loss.scores_of(torch.from_numpy(np.maximum(mean / unit, 1e-3))).numpy() if free else plain.shift
             if loss.output == "softplus":
-                return cls(zeros, unit, ones, shift, unit, shift, False)
-            return cls(zeros, unit, unit, shift * unit, ones, shift, True)
-        return cls(level, unit, unit, level, ones, zeros, True)
+                return replace(plain, unit=unit, offset=shift, predicted=unit, shift=shift, is_of_scores=False)
+            return replace(plain, unit=unit, factor=unit, offset=shift * unit, shift=shift)
+        level = mean if is_centred else plain.level
+        return replace(plain, level=level, unit=unit, factor=unit, offset=level)
 
     @classmethod
     def none(cls, n_columns: int) -> TargetScale:
         """Make the scale that leaves targets as they are."""
         ones, zeros = np.ones(n_columns), np.zeros(n_columns)
-        return cls(zeros, ones, ones, zeros, ones, zeros, True)
+        return cls(level=zeros, unit=ones, factor=ones, offset=zeros, predicted=ones, shift=zeros)
 
-    def closer(self, values: np.ndarray, each: bool) -> TargetScale:
+    def closer(self, values: np.ndarray, weight: np.ndarray | None, each: bool) -> TargetScale:
         """Make the unit of targets (n, C) small beside them where they are all the same, and the level is theirs.
 
-        Of columns that have each a unit of their own, this is asked of each; else of all together.
+        Of columns that have each a unit of their own, this is asked of each; else of all together. Rows whose weight
+        (n,) is zero may hold anything.
         """
-        if not (values[:1] == self.level).any():
+        constant = ~self._differ(values if weight is None or weight.all() else values[weight > 0])
+        if not constant.any():
             return self
-        constant = (values == self.level).all(0)
         constant = constant if each else np.full_like(constant, constant.all())
         smaller = np.where(constant, _CLOSER, 1.0)
         return replace(self, unit=smaller * self.unit, factor=smaller * self.factor, is_of_constants=constant)
 
     def suits(self, values: np.ndarray) -> bool:
         """Tell whether targets (n, C) may be trained on in these units: others than before, if some were the same."""
-        return not (self.is_of_constants & (values != self.level).any(0)).any()
+        return not (self.is_of_constants & self._differ(values)).any()
+
+    def _differ(self, values: np.ndarray) -> np.ndarray:
+        """Tell in which columns (n, C) some are farther from the level than by rounding."""
+        return np.abs(values - self.level).max(axis=0) > _SAME * np.abs(self.level)
 
     def forth(self, values: np.ndarray) -> np.ndarray:
         """Make the targets (n, C) that are trained on."""
@@ -217,12 +222,25 @@ def warn_of_small_targets(scale: TargetScale, values: np.ndarray, loss: Any) -> 
     """Warn of columns of targets (n, C) that are next to nothing in the unit of all, by a loss as the user knows it."""
     with np.errstate(over="ignore", under="ignore"):
         away = np.abs(values - scale.level).max(axis=0)
-        small = (away > 1e-12 * np.abs(values).max(axis=0)) & (away < _SMALL * scale.unit)
+        small = (away > _SAME * np.abs(values).max(axis=0)) & (away < _SMALL * scale.unit)
     if small.any():
         warnings.warn(
             f"loss={loss!r} has the same unit for all targets, in which some vary by less than {_SMALL:g}: "
             f"{named(small)} of y. Beside the others they count for next to nothing, and predictions may be worse than "
             "their means. Scale y (TransformedTargetRegressor with a StandardScaler), or fit a regressor to each.",
+            stacklevel=2,
+        )
+
+
+def warn_of_lost_digits(values: np.ndarray, kind: np.dtype) -> None:
+    """Warn of columns of targets (n, C) that predictions of a dtype cannot tell apart, so far from zero they are."""
+    low, high = values.min(axis=0), values.max(axis=0)
+    digit = np.finfo(kind).eps * np.maximum(np.abs(low), np.abs(high))
+    lost = (low < high) & (high / _FEW_DIGITS - low / _FEW_DIGITS < digit)
+    if kind != np.float64 and lost.any():
+        warnings.warn(
+            f"Predictions have X's dtype, {kind}, which has few digits or none for what makes targets differ, so far "
+            f"from zero they are: {named(lost)} of y. Pass X in float64.",
             stacklevel=2,
         )
 
@@ -236,7 +254,7 @@ def _measured(values: np.ndarray, weight: np.ndarray | None, is_centred: bool, l
     mean = largest * (centre + _rounded(_mean(values / largest - centre, weight), high - low))
     away = ((values - mean) if is_centred else values) / largest
     unit = mean if log_link else largest * math.sqrt(_mean(away * away, weight))
-    return mean, unit if unit > 1e-12 * largest else 0.0
+    return mean, unit if max(away.max(), -away.min()) > _SAME else 0.0
 
 
 def _mean(values: np.ndarray, weight: np.ndarray | None) -> float:

@@ -284,3 +284,27 @@ def _table(parts: list[np.ndarray], others: list[np.ndarray]) -> np.ndarray:
         row[:] = other
         row[: len(part)] = part
     return table
+
+
+def sent_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """Yield batches of the host, each when a CUDA device has been told to wait for it; the next one is on its way then.
+
+    A batch is taken, and sent from pinned memory, on a stream of its own, before the step of the last one is launched;
+    the stream that computes waits for it alone. torch's allocator hands pinned memory out again when it has been read.
+    """
+    main, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    side.wait_stream(main)  # for what the batches are made of
+    waiting: tuple[Batch, torch.cuda.Event] | None = None
+    while True:
+        with torch.cuda.stream(side):
+            batch = next(batches, None)
+            arrived = side.record_event()
+        if waiting is not None:
+            main.wait_event(waiting[1])
+            yield waiting[0]
+        if batch is None:
+            return
+        for value in batch:
+            if isinstance(value, Tensor) and value.device.type == "cuda":
+                value.record_stream(main)  # whose kernels read it when it is gone from here
+        waiting = batch, arrived

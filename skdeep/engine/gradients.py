@@ -20,6 +20,15 @@ def clip_(gradients: list[Tensor], max_norm: float) -> None:
         gradient.mul_(factor.view(-1, *[1] * (gradient.ndim - 1)))
 
 
+def least(dtype: torch.dtype) -> float:
+    """Return what is nothing beside other rows' gradients, though far from the least number of a dtype.
+
+    A row that a model is sure of has a gradient of e^-80, say, and products of it are numbers below the least normal
+    one, with which a processor takes a hundred times as long.
+    """
+    return torch.finfo(dtype).tiny / torch.finfo(dtype).eps
+
+
 def loss_and_gradient(
     network: Network, loss: Loss, batch: Batch, mean_weight: np.ndarray, products: torch.dtype | None = None
 ) -> tuple[Tensor, list[Tensor]]:
@@ -53,4 +62,6 @@ def _of_part(network: Network, loss: Loss, batch: Batch, mean_weight: np.ndarray
         factor = weight / per_model(mean_weight, value)
         value = value * factor
         gradient.mul_((factor / per_model(np.broadcast_to(batch.size, mean_weight.shape), value)).unsqueeze(-1))
+    if gradient.device.type == "cpu":
+        gradient = torch.hardshrink(gradient, least(dtype))
     return value, network.gradient(scores, batch.X, gradient)

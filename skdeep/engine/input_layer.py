@@ -27,23 +27,13 @@ class Standardization:
     r"""The change of variables of each model of a stack.
 
     A missing value (NaN) is its column's mean, which is zero in standardised columns. That it was missing is told by an
-    *indicator*, a further column that is 1 there and else 0.
+    *indicator*, a further column that is 1 there and else 0; ``indicated`` (i,) are the columns that have one.
 
-    Parameters
-    ----------
-    center, scale : Tensor of shape (K, 1, d + i) or (1, 1, d + i)
-        :math:`\mu`, of the indicators as well, and :math:`1 / \sigma`, which is zero for columns that are to have no
-        influence. Without a center, columns stay where they are, as sparse ones must.
-    indicated : Tensor of shape (i,)
-        Columns that have an indicator.
-    frame : Frame or None
-        In which the first d columns are; None for the user's.
-    n_alike : int
-        How many models in turn have the same center, scale and bins.
-    edges : ndarray of shape (K, e, T + 1) or (1, e, T + 1), optional
-        Edges of bins in the user's columns, for the first e of them: these `Bins` come after the d + i.
-    start : ndarray of shape (K, e) or (1, e), optional
-        How large they are (see `Bins`); the W of the user are of bins from -1 to 1 in any case.
+    The center :math:`\mu`, of the indicators as well, and the scale :math:`1 / \sigma`, which is zero for columns that
+    are to have no influence, are (K or 1, 1, d + i), in a frame. Without a center, columns stay where they are, as
+    sparse ones must. ``n_alike`` models in turn have the same ones, and the same bins: of ``edges`` (K or 1, e, T + 1)
+    in the user's columns, for the first e of them. These `Bins` come after the d + i; ``start`` (K or 1, e) is how
+    large they are, where the W of the user are of bins from -1 to 1 in any case.
     """
 
     def __init__(

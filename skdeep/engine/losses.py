@@ -49,6 +49,14 @@ class Loss:
         """Return how many times shorter steps of mini-batches have to be than the bound says, for these targets."""
         return 1.0
 
+    def level(self, mean: np.ndarray, least: float) -> np.ndarray:
+        """Compute the scores (..., C) to begin with, the same for all samples, by their mean target (..., C).
+
+        Zero, unless the best ones may be so far away that small steps would not get there: of a probability, which
+        counts as `least` at least.
+        """
+        return np.zeros_like(mean)
+
     def value(self, scores: Tensor, target: Tensor) -> Tensor:
         """Compute the loss of each sample."""
         raise NotImplementedError
@@ -116,6 +124,10 @@ class Softmax(Loss):
     def curvature(self, n_columns: int) -> float:
         return 0.5
 
+    def level(self, mean: np.ndarray, least: float) -> np.ndarray:
+        log_p = np.log(np.maximum(mean, least))
+        return log_p - log_p.mean(-1, keepdims=True)
+
     def value(self, scores: Tensor, target: Tensor) -> Tensor:
         if target.is_floating_point():
             return -(target * log_softmax(scores)).sum(-1)
@@ -161,6 +173,9 @@ class Logistic(Loss):
 
     def curvature(self, n_columns: int) -> float:
         return 0.25
+
+    def level(self, mean: np.ndarray, least: float) -> np.ndarray:
+        return np.log(np.maximum(mean, least) / np.maximum(1 - mean, least))
 
     def value(self, scores: Tensor, target: Tensor) -> Tensor:
         target = target.expand(scores.shape)

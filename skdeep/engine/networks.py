@@ -274,15 +274,10 @@ class Linear(Network):
     The change of variables costs nothing on the data: :math:`W = V / \sigma` is applied to the raw columns, with the
     intercept :math:`b = c - W\mu`. W and b are what the penalty, the user and `unscaled` speak of.
 
-    Parameters
-    ----------
-    coef, intercept : Tensor of shape (K, C, d), and (K, C) or None
-        None fixes the intercept at zero; columns are then not centred.
-    center, scale, unit : Tensor of shape (K, 1, d) or (1, 1, d), or None
-        :math:`\mu` and :math:`1 / \sigma`, per model or shared (kept as shared where all models have the same), and the
-        factor on the coefficients W in the penalty; None leaves the columns as they are, and is a factor of one.
-    frame : Frame or None
-        In which the columns above are; None for the user's.
+    Coefficients are (K, C, d), and intercepts (K, C), or fixed at zero, in columns that are not centred. The center
+    :math:`\mu`, the scale :math:`1 / \sigma` and the unit, the factor on the coefficients W in the penalty, are (K, 1,
+    d), or (1, 1, d) where all models have the same; None leaves the columns as they are, and is a factor of one. They
+    are of columns in the frame.
     """
 
     n_coefs = 1

@@ -21,11 +21,17 @@ import torch
 from torch import Tensor
 
 from skdeep.compat.torch import _fused_adam_, _fused_sgd_
+from skdeep.engine.gradients import least
 from skdeep.engine.per_model import add_scaled_, fetched, index_of, per_model, select, to_device, uniform
 from skdeep.engine.scratch import Scratch
 
 # torch's fused kernels do a whole update in one pass over memory on these devices
 _FUSED_DEVICES = {"cpu", "cuda"}
+#: Bytes that a processor computes with at a time, at most.
+_REGISTER = 64
+
+#: Steps between which what momentum leaves of a gradient does not come near the least normal number.
+_STEPS_TO_NOTHING = 64
 
 #: What a step takes of each model, (m, K): with the host, or where the parameters are.
 Numbers = np.ndarray | Tensor
@@ -138,13 +144,17 @@ class Optimizer:
         """
         if self._memory is None:
             lists = [self.params, *(getattr(self, slot) for slot in self.slots)]
-            self._memory = lists if self._contiguous else [_flat(tensors) for tensors in lists]
+            self._memory = [self._apart(tensors) if self._contiguous else _flat(tensors) for tensors in lists]
         params, *slots = self._memory
         if self._contiguous:
-            return [params, [g.contiguous() for g in gradients], *slots]
+            return [params, self._apart([g.contiguous() for g in gradients]), *slots]
         pairs = zip(gradients, self.params, strict=True)
         aligned = [g if g.stride() == p.stride() else torch.empty_like(p).copy_(g) for g, p in pairs]
         return [params, _flat(aligned), *slots]
+
+    def _apart(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Divide tensors (K, ...) among models, where it would show in their digits which place one has in a stack."""
+        return tensors
 
     def rest(self, model: int) -> None:
         """Begin the momentum of one model anew."""
@@ -226,6 +236,7 @@ class SGD(Optimizer):
         self._unit, self._is_plain = np.ones(len(learning_rate)), True
         #: What the rates that are laid out have more than the first model's, if one kernel does the steps.
         self._relative = self._unit
+        self._n_moves = 0
 
     def rest(self, model: int) -> None:
         for velocity in self.velocity:
@@ -252,7 +263,18 @@ class SGD(Optimizer):
         self._relative = self.learning_rate / self.learning_rate[0] if alike else np.ones(len(self.learning_rate))
         return np.stack([self._rates, self._rates / self._resistance], axis=1)
 
+    def _forget(self) -> None:
+        """Forget velocities that are next to nothing: a column's that no row had a value in for hundreds of steps.
+
+        With numbers below the least normal one, a processor takes a hundred times as long.
+        """
+        self._n_moves += 1
+        if self._n_moves % _STEPS_TO_NOTHING == 0 and self.params[0].device.type == "cpu":
+            for velocity in self.velocity:
+                torch.hardshrink(velocity, least(velocity.dtype), out=velocity)
+
     def _update(self, gradients: list[Tensor], numbers: Numbers) -> None:
+        self._forget()
         if self._fuses:
             if uniform(self._relative):
                 self._express_plainly()
@@ -344,7 +366,7 @@ class Adam(Optimizer):
                 means,
                 squares,
                 [],
-                [count] * len(self.params),
+                [count] * len(params),
                 lr=_of_kernel(numbers),  # type: ignore[arg-type]  # a number as well
                 beta1=self.betas[0],
                 beta2=self.betas[1],
@@ -359,6 +381,16 @@ class Adam(Optimizer):
             self.square[i].mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
             direction = (self.mean[i] / per_model(numbers[1], param)).div_(self._denominator(i))
             add_scaled_(param, direction, per_model(-numbers[0], param))
+
+    def _apart(self, tensors: list[Tensor]) -> list[Tensor]:
+        # what does not fill a register of the processor, at the end of memory, the kernel rounds in another way; in
+        # single precision, networks are soon far apart by that
+        parts: list[Tensor] = []
+        for tensor in tensors:
+            fills = tensor.shape[0] == 1 or tensor.stride(0) * tensor.itemsize % _REGISTER == 0
+            is_single = tensor.dtype is torch.float32 and tensor.device.type == "cpu"
+            parts += tensor.unbind() if is_single and not fills else [tensor]
+        return parts
 
     def _denominator(self, index: int) -> Tensor:
         """Compute what a parameter's gradients are divided by; valid until the next call for it."""

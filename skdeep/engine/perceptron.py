@@ -43,28 +43,18 @@ class MLP(Network):
 
     .. math:: h_l = d_l \odot \phi(N(W_l h_{l-1} + b_l)), \quad h_l = h_{l-1} + g_l\, d_l \odot \phi(\ldots)
 
-    In the first layer, :math:`W_1 = V\, \mathrm{diag}(1 + r u)` where factors on the columns are learnt: u starts at
-    zero, and an optimizer that moves all parameters alike moves the factors r times as fast as the weights V.
+    Residual blocks have the second form: hidden layers whose input has the same width, unless `stochastic_depth` is
+    None. The random factors :math:`d_l` (dropout, per row and unit) and :math:`g_l` (stochastic depth, per batch and
+    block) have expectation one, and are one in evaluation. Their probabilities are (K,); block l of L has l / L of its.
 
-    Residual blocks have the second form. The random factors :math:`d_l` (dropout, per row and unit) and
-    :math:`g_l` (stochastic depth, per batch and block) have expectation one, and are one in evaluation.
+    In the first layer, :math:`W_1 = V\, \mathrm{diag}(1 + r u)` where factors on the columns are learnt: u, the
+    `scales` (K, f), starts at zero, and an optimizer that moves all parameters alike moves the factors r, the
+    `scaling`, times as fast as the weights V. The bins of a column share one (`Bins.sharing`). With a
+    `standardization`, weights and biases are those on standardised columns.
 
-    Parameters
-    ----------
-    weights, biases : list of Tensor, each (K, out, in), and (K, out)
-    slopes : list of Tensor, each (K, 1)
-        The learnt parameter of the `activation`, one per hidden layer; empty for those without one.
-    gammas, betas, running_means, running_vars : list of Tensor, each (K, out)
-        Factor and summand of each hidden layer's normalisation, and averages over batches; empty for none, and
-        averages for layer normalisation, too.
-    dropout, stochastic_depth : ndarray of shape (K,), float or None
-        Probability that a hidden unit, or the last residual block, is left out of a step; block l of L has l / L of
-        it. Hidden layers whose input has the same width are residual blocks, unless there is no stochastic depth.
-    standardization : Standardization, optional
-        Change of variables of the first layer, whose weights and biases then are those on standardised columns.
-    scaling, scales : float, and list of Tensor (K, f)
-        r, how fast factors on the columns are learnt, and u; 0 and empty for no factors. The bins of a column share
-        one (`Bins.sharing`).
+    There is a tensor for each layer: weights (K, out, in) and biases (K, out); of hidden layers, slopes (K, 1), what
+    the `activation` learns, if anything; and gammas, betas, running means and variances (K, out), factor and summand of
+    a normalisation, if any, and its averages over batches.
     """
 
     is_static = True
@@ -147,9 +137,8 @@ class MLP(Network):
                 weights.append(generator.uniform(-bound, bound, (width, fan_in)))
                 biases.append(generator.uniform(-bound, bound, width))
             drawn.append(weights + biases)
-        models = [drawn[n] for n in shared]
         place = torch.empty(0, **tensor)
-        stacks = [torch.from_numpy(np.stack(arrays)) for arrays in zip(*models, strict=True)]
+        stacks = [torch.from_numpy(np.stack(arrays)) for arrays in zip(*(drawn[n] for n in shared), strict=True)]
         params = [to_device(stack, place.device, place.dtype) for stack in stacks]
         n_layers = len(layer_units) - 1
         shape = (len(generators), 1)
@@ -178,9 +167,8 @@ class MLP(Network):
     @classmethod
     def stacked(cls, parts: Sequence[MLP]) -> MLP:
         """Join networks of one model each and of the same form as one, for evaluation."""
-        stack = parts[0].with_params(
-            [torch.cat(tensors).detach() for tensors in zip(*(p.tensors for p in parts), strict=True)]
-        )
+        tensors = zip(*(part.tensors for part in parts), strict=True)
+        stack = parts[0].with_params([torch.cat(own).detach() for own in tensors])
         standardizations = [part.standardization for part in parts if part.standardization is not None]
         stack.standardization = Standardization.stacked(standardizations) if standardizations else None
         stack._settle()
@@ -204,7 +192,7 @@ class MLP(Network):
 
     @property
     def whole_batches(self) -> bool:
-        return self.draws or bool(self.buffers)
+        return self.draws or self.couples_rows
 
     @property
     def couples_rows(self) -> bool:
@@ -350,7 +338,9 @@ class MLP(Network):
 
     def gradient(self, scores: Tensor, X: Tensor, score_gradient: Tensor) -> list[Tensor]:
         found: dict[str, list[Tensor]] = {"weight": [], "bias": [], **{name: [] for name in self._between}}
-        dtype, gradient, tape = score_gradient.dtype, score_gradient.mT, self._tape
+        dtype, tape = score_gradient.dtype, self._tape
+        # of one output, strides that choose the same kernel for one model as for several
+        gradient = score_gradient.mT if score_gradient.shape[2] > 1 else score_gradient.squeeze(2).unsqueeze(1)
         while tape:
             layer, above = tape.pop(), gradient  # the memory of a layer that is done is free
             if layer.pullback is not None:
@@ -391,8 +381,10 @@ class MLP(Network):
         for scale in self._scale:
             # those weights are no longer needed, only their memory
             products = torch.mul(gradients[0], self._first, out=self._kept[0].weight)
-            of_columns = torch.bmm(self._speeds, products).squeeze(1)
-            gradients[-1] = of_columns if self._sharing is None else of_columns @ self._sharing.mT
+            of_columns = torch.bmm(self._speeds, products)
+            if self._sharing is not None:  # one model's by the kernel of several
+                of_columns = torch.bmm(of_columns, self._sharing.mT.expand(len(products), -1, -1))
+            gradients[-1] = of_columns.squeeze(1)
             self._with_factors(gradients[0], scale, out=gradients[0])
 
     def _gates(self, noise: Noise) -> Tensor:
@@ -409,9 +401,8 @@ class MLP(Network):
 
         In the place of u are the factors on the columns.
         """
-        groups: dict[str, list[np.ndarray]]
         found = iter(fetched([tensor[model] for tensor in self.tensors]))
-        groups = {name: list(islice(found, size)) for name, size in self._sizes.items()}
+        groups: dict[str, list[np.ndarray]] = {n: list(islice(found, size)) for n, size in self._sizes.items()}
         if output is not None:
             weight, bias = (groups[name][-1].astype(np.float64) for name in ("weight", "bias"))
             groups["weight"][-1], groups["bias"][-1] = weight * output[0][:, None], bias * output[0] + output[1]
@@ -441,8 +432,7 @@ class MLP(Network):
     def select(self, models: np.ndarray) -> MLP:
         part = super().select(models)
         assert isinstance(part, MLP)
-        part.dropout = self.dropout[models]
-        part.stochastic_depth = self.stochastic_depth[models]
+        part.dropout, part.stochastic_depth = self.dropout[models], self.stochastic_depth[models]
         if self.standardization is not None:
             part.standardization = self.standardization.select(models)
         part._settle()

@@ -44,10 +44,6 @@ class Shard:
         """How many rows there are."""
         return int(self.starts[-1])
 
-    def owners(self, index: np.ndarray) -> np.ndarray:
-        """Find the rank that has each row of an index."""
-        return np.searchsorted(self.starts, index, side="right") - 1
-
     def own(self, index: np.ndarray) -> np.ndarray:
         """Find the positions in an index at which there are own rows."""
         part = self.part
@@ -56,7 +52,8 @@ class Shard:
     def assembled(self, index: np.ndarray, part: np.ndarray) -> np.ndarray:
         """Put together what the processes have for their rows of an index, each in its order: the same everywhere."""
         parts = self.group.gather(part)
-        place = np.argsort(np.argsort(self.owners(index), kind="stable"))
+        rank = np.searchsorted(self.starts, index, side="right")  # that has each row, counted from one
+        place = np.argsort(np.argsort(rank, kind="stable"))
         if sparse.issparse(part):
             return sparse.csr_array(sparse.vstack(parts))[place]
         return np.concatenate(parts)[place]

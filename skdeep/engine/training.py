@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from skdeep.engine.averaging import Averages
-from skdeep.engine.batching import Batch, copy_of
+from skdeep.engine.batching import Batch, copy_of, sent_ahead
 from skdeep.engine.captured import Captured
 from skdeep.engine.gradients import clip_, loss_and_gradient
 from skdeep.engine.networks import Network
@@ -28,7 +28,6 @@ from skdeep.engine.optimizers import Numbers, Optimizer
 from skdeep.engine.per_model import index_of, to_numpy64
 from skdeep.engine.progress import BY_CALLBACK, Progress, end_early
 from skdeep.engine.schedules import SCHEDULES, warm_up
-from skdeep.engine.streaming import sent_ahead
 
 #: Factors that are computed at once, and losses that are kept to be added up at once: small steps take as long as their
 #: calls.
@@ -44,23 +43,19 @@ Monitor = Callable[[Network, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train: everything that all models of a stack have in common.
+    """How to train: everything that all models of a stack have in common."""
 
-    ``max_iter`` is the number of epochs of this run; the schedule is laid out over ``horizon`` epochs (by default
-    these), of which ``first_epoch`` have been done before. Beyond the horizon it starts anew. ``products`` is the dtype
-    of the matrix products, None for the parameters' own. With ``averages``, the model is the average of what the steps
-    went through (see `averaging`), where anyone looks at it; the losses of epochs are of what they went through.
-    """
-
-    max_iter: int
-    horizon: int | None = None
-    first_epoch: int = 0
+    max_iter: int  # epochs of this run
+    horizon: int | None = None  # epochs that the schedule is laid out over, None for these; beyond, it starts anew
+    first_epoch: int = 0  # how many of them have been done before
     schedule: str = "constant"
     power_t: float = 0.5
     warmup_epochs: float = 0.0
     max_grad_norm: float | None = None
     proximal: bool = True
-    products: torch.dtype | None = None
+    products: torch.dtype | None = None  # of the matrix products; None for the parameters' own
+    #: Whether the model is the average of what the steps went through (see `averaging`), where anyone looks at it; the
+    #: losses of epochs are of what they went through.
     averages: bool = False
 
 

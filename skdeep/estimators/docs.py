@@ -324,7 +324,7 @@ _UNIT_OF_LOSSES = "of targets as they are (of several,\n    in units of their de
 
 REGRESSION_ATTRIBUTES = """
 delta_ : float, or ndarray of shape (n_targets,)
-    What ``delta="auto"`` of Huber's loss is; only with that. Of several targets, a network has one for each.
+    What ``delta="auto"`` of Huber's loss is, of several targets for each; only with that.
 output_scale_ : ndarray of shape (n_targets,)
     What predictions are multiplied by; only with ``output="softplus"``.
 """

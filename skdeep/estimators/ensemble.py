@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,6 +26,8 @@ from skdeep.fitting.settings import Solver
 
 #: Of so many rows, a step takes an eighth, or so many; fewer are one batch, by which weights are repetitions.
 _FEW_ROWS, _FEW_BATCH_ROWS = (65, 511), 16
+#: Computes the scores (K, m, C) of all members for some rows (m,).
+OfMembers = Callable[[np.ndarray], Tensor]
 
 
 def _no_partial_fit(estimator: BaseTorchEstimator) -> str:
@@ -84,7 +87,9 @@ class PerceptronEnsemble(Perceptron):
     def _n_units(self, n_outputs: int) -> int:
         return self.n_estimators * super()._n_units(n_outputs)
 
-    def _keep_out_of_fold(self, scores: Tensor, problem: Problem, weight: np.ndarray | None, luck: float) -> None:
+    def _keep_out_of_fold(
+        self, scores: Tensor, problem: Problem, weight: np.ndarray | None, luck: float, of_members: OfMembers
+    ) -> None:
         """Set the fitted attributes that tell of all rows what the members that have not seen them say.
 
         On other rows, squares of their errors are `luck` times as large.
@@ -206,7 +211,9 @@ class MLPEnsembleClassifier(PerceptronEnsemble, PerceptronClassifier):
         for estimator in self.estimators_:
             estimator._map_scores(matrix, offsets)
 
-    def _keep_out_of_fold(self, scores: Tensor, problem: Problem, weight: np.ndarray | None, luck: float) -> None:
+    def _keep_out_of_fold(
+        self, scores: Tensor, problem: Problem, weight: np.ndarray | None, luck: float, of_members: OfMembers
+    ) -> None:
         self.oof_proba_ = OutputSpace(self._any_coef).array(probabilities(scores, self.classes_, link_of(self)))
 
     def _losses(self, scores: Tensor, part: Problem) -> Tensor:

@@ -12,9 +12,13 @@ from torch import Tensor
 from skdeep.data.inputs import Data, OutputSpace, to_numpy
 from skdeep.data.problem import Problem
 from skdeep.estimators.docs import ENSEMBLE, document_deep_regressor
-from skdeep.estimators.ensemble import PerceptronEnsemble
+from skdeep.estimators.ensemble import OfMembers, PerceptronEnsemble
 from skdeep.estimators.mlp_regressor import MLPRegressorTorch, PerceptronRegressor
 from skdeep.fitting.losses import levels_of
+
+#: Rows that say by how much members differ; the quantile of errors, and of differences, that is compared; and the
+#: largest part of squared errors that differences are taken for.
+_SPREAD_ROWS, _LARGE, _MOST_AVERAGED = 1000, 0.9, 0.5
 
 
 @document_deep_regressor(**ENSEMBLE)
@@ -81,6 +85,7 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
     .. [4] Y. Romano, E. Patterson & E. Candès, *Conformalized quantile regression*, NeurIPS 2019.
     .. [5] H. Akaike, *A new look at the statistical model identification*, IEEE Transactions on Automatic Control 19,
        1974.
+    .. [6] A. Krogh & J. Vedelsby, *Neural network ensembles, cross validation, and active learning*, NIPS 7, 1995.
 
     Examples
     --------
@@ -108,7 +113,9 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
         loss, values = self._loss_of_targets, self._target_scale.back(part.target)
         return loss.value(scores, part.tensor(values).to(scores))
 
-    def _keep_out_of_fold(self, scores: Tensor, problem: Problem, weight: np.ndarray | None, luck: float) -> None:
+    def _keep_out_of_fold(
+        self, scores: Tensor, problem: Problem, weight: np.ndarray | None, luck: float, of_members: OfMembers
+    ) -> None:
         self.oof_prediction_ = OutputSpace(self._any_coef).array(self._predicted(scores))
         predicted = to_numpy(self._predicted(scores)).astype(np.float64)
         predicted = predicted.reshape(len(predicted), -1)
@@ -117,21 +124,39 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
             low, high, values = predicted.min(1), predicted.max(1), values[:, 0]
             found = np.maximum(low - values, values - high)[:, None]
         else:
-            found = np.abs(values - predicted) * np.sqrt(luck)
+            found = np.abs(values - predicted)
         counted = np.isfinite(found).all(1)
         weight = np.ones(len(found)) if weight is None else weight
         counted &= weight > 0
-        self._nonconformity = found[counted], weight[counted]
+        found = found[counted]
+        if len(found) and not levels_of(self.loss):
+            found *= np.sqrt(luck * (1 - self._averaged_out(found, of_members, np.flatnonzero(counted))))
+        self._nonconformity = found, weight[counted]
+
+    def _averaged_out(self, errors: np.ndarray, of_members: OfMembers, rows: np.ndarray) -> np.ndarray:
+        """Compute which share of a member's squared errors (n, C) the mean of all is without: by what members differ.
+
+        By quantiles, for a few errors may be as large as all others together.
+        """
+        some = rows[:: max(1, len(rows) // _SPREAD_ROWS)]
+        each = np.stack([to_numpy(self._predicted(scores)).reshape(len(some), -1) for scores in of_members(some)])
+        each = each.astype(np.float64)
+        differ = np.abs(each - each.mean(0)).reshape(-1, errors.shape[1])
+        differ, errors = (np.quantile(part, _LARGE, axis=0) for part in (differ, errors))
+        share = np.square(np.divide(differ, errors, out=np.zeros_like(errors), where=errors > 0))
+        return np.minimum(share, _MOST_AVERAGED)
 
     def predict_interval(self, X: Data, coverage: float = 0.9) -> Any:
         r"""Predict intervals that have the target in them with a probability.
 
         Around the prediction, they are as wide as the share `coverage` of the out-of-fold errors is at most
-        (cross-conformal prediction; Vovk, 2015), times :math:`\sqrt{1 + 2 / m}` of folds of m rows each, since a member
-        keeps the epoch that is best for its own fold (Akaike, 1974). With the loss `Quantile` of a list of levels, they
-        go from the lowest quantile to the highest, and so far beyond on both sides as out-of-fold targets were beyond
-        theirs (Romano, Patterson & Candès, 2019), so that the width depends on x. Of n rows that are exchangeable with
-        new ones, the quantile is the :math:`\lceil (n + 1)\, coverage \rceil`-th smallest.
+        (cross-conformal prediction; Vovk, 2015), times :math:`\sqrt{1 + 8 / m}` of folds of m rows each, since a member
+        keeps the epoch that is best for its own fold (Akaike, 1974), and :math:`\sqrt{1 - a}`, as the mean prediction
+        is without the share a of squared errors by which members differ (Krogh & Vedelsby, 1995). With the loss
+        `Quantile` of a list of levels, they go from the lowest quantile to the highest, and so far beyond on both sides
+        as out-of-fold targets were beyond theirs (Romano, Patterson & Candès, 2019), so that the width depends on x. Of
+        n rows that are exchangeable with new ones, the quantile is the :math:`\lceil (n + 1)\, coverage \rceil`-th
+        smallest.
 
         Parameters
         ----------

@@ -10,7 +10,7 @@ from skdeep.data.problem import Problem
 from skdeep.engine.losses import LOSSES, Loss
 from skdeep.estimators.docs import HINGE_CALIBRATION_PARAMETERS, document_linear
 from skdeep.estimators.linear import LinearClassifier
-from skdeep.estimators.scores import ScoresMixin
+from skdeep.estimators.prediction import ScoresMixin
 
 #: What alpha="auto" is for plain hinges, times the weight of the rows.
 _AUTO_ALPHA = 5.0

@@ -10,7 +10,7 @@ from skdeep.compat.sklearn import Interval, StrOptions
 from skdeep.engine.losses import LOSSES, Loss
 from skdeep.estimators.docs import RIDGE_ALPHA, SCORES_CALIBRATION_PARAMETERS, document_linear
 from skdeep.estimators.linear import LinearClassifier
-from skdeep.estimators.scores import ScoresMixin
+from skdeep.estimators.prediction import ScoresMixin
 from skdeep.fitting.settings import SOLVER_OBJECT, SOLVERS, Solver
 
 

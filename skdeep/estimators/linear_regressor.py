@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from skdeep.data.problem import Problem
+from skdeep.data.values import TargetScale, warn_of_small_targets
 from skdeep.engine.losses import Loss
 from skdeep.engine.penalties import PENALTIES, ElasticNet
 from skdeep.engine.values import HuberValues, InsensitiveValues, SquaredValues
@@ -89,12 +90,13 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
         strength = np.where(auto, loss.slope * self._auto_alpha / total_weight, alpha) if auto.any() else alpha
         unit: Any = scale.unit
         if len(unit) == 1 or self._is_alike(of_norm if self.penalty == "l1" else of_squares):
-            unit = float(unit[0])  # all targets have the same
+            unit = unit[0]  # all targets have the same
         else:
             strength, auto = strength[:, None] * np.ones_like(unit), auto[:, None]
 
         def in_units(power: float) -> Any:
-            return np.where(auto, 1.0, unit**power) if auto.any() else unit**power
+            with np.errstate(over="ignore"):  # of tiny targets, any penalty is infinite
+                return np.where(auto, 1.0, unit**power) if auto.any() else unit**power
 
         if self.penalty != "elasticnet":
             strength = strength * in_units(of_norm if self.penalty == "l1" else of_squares)
@@ -104,6 +106,14 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
         total = lasso + ridge
         share = l1_ratio * np.ones_like(total)
         return PENALTIES[self.penalty](total, np.divide(lasso, total, out=share, where=total > 0))
+
+    def _measure_targets(self, table: np.ndarray, weight: np.ndarray | None) -> TargetScale:
+        scale = super()._measure_targets(table, weight)
+        # beside squares, a norm of one strength leaves nothing of small targets
+        in_squares = not (self._loss_of_targets.robust or self._scales_columns)
+        if in_squares and self.alpha == "auto" and not self._has_smooth_penalty:
+            warn_of_small_targets(scale, table, self.loss)
+        return scale
 
     def _is_alike(self, power: float) -> bool:
         """Tell whether a power of the targets' units is the same for all, so that a strength of one norm is."""

@@ -14,7 +14,7 @@ from skdeep.estimators.docs import deep_parameters, document_deep_regressor
 from skdeep.estimators.mlp import Perceptron
 from skdeep.estimators.regression import BaseTorchRegressor
 from skdeep.fitting import courses
-from skdeep.fitting.losses import RegressionLoss, is_to_be_suited, output_name
+from skdeep.fitting.losses import RegressionLoss, output_name
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -23,10 +23,6 @@ class NeuralNetRegressor(BaseTorchRegressor, NeuralNet):
 
     loss: str | RegressionLoss = "squared_error"
     output: str = "auto"
-
-    @property
-    def _scales_columns(self) -> bool:
-        return super()._scales_columns or is_to_be_suited(self.loss)  # each target has a delta, in its unit
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

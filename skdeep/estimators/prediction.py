@@ -34,6 +34,7 @@ from skdeep.engine.threads import torch_threads_for
 from skdeep.fitting.exported import as_module
 from skdeep.fitting.fitted import COEFS, able, arrays_of, is_single, models_of, n_weights, needs_float64
 from skdeep.fitting.links import link_of
+from skdeep.fitting.methods import available_unless
 from skdeep.fitting.torch_settings import own_settings
 
 #: Rows from which single precision pays, where a model was trained in it: of few, no digit depends on which they are.
@@ -46,10 +47,9 @@ def prediction_dtype(X: Data, device: torch.device | None = None) -> torch.dtype
     return torch.float32 if single else torch.float64
 
 
-def _of_members(members: list[Classifier], X: Data, result: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """Apply `result` to the scores (n, C) of each of some estimators of one form, in one pass over the rows."""
+def _of_members(members: list[Classifier], X: Matrix, result: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """Apply `result` to the scores (n, C) of each of some estimators of one form, in one pass over validated rows."""
     leader = members[0]
-    X = check_features(leader, X, reset=False)
     work, precise = min(X.shape[0], CHUNK_ROWS) * n_weights(leader), any(map(needs_float64, members))
     dtype = torch.float64 if precise else prediction_dtype(X)
     device = able(resolve_device(leader.device, X, work, dtype, fallback=True), members)
@@ -94,8 +94,8 @@ def _check_finite(of_members: list[Tensor], start: int, dtype: torch.dtype) -> N
 
 @own_settings()
 @torch.no_grad()
-def scores_of_members(members: list[Classifier], X: Data) -> list[Tensor]:
-    """Compute the scores (n, C) of X of all members of a stack, in one pass over its rows."""
+def scores_of_members(members: list[Classifier], X: Matrix) -> list[Tensor]:
+    """Compute the scores (n, C) of validated rows of all members of a stack, in one pass over them."""
     return _of_members(members, X, lambda scores: scores)
 
 
@@ -176,8 +176,8 @@ class Predictor:
         X = opened(X, getattr(self, "feature_names_in_", None))
         if not isinstance(X, StoredArray):
             check_same_namespace(X, self, attribute="_any_coef", method=method)
-        space, (results,) = OutputSpace(X), _of_members([self], X, result)
-        return results, space
+        (results,) = _of_members([self], check_features(self, X, reset=False), result)
+        return results, OutputSpace(X)
 
     @property
     def _any_coef(self) -> Any:
@@ -260,3 +260,22 @@ class PredictionMixin:
     @property
     def _fitted_multilabel(self) -> bool:
         return getattr(self, "_target_is_multilabel", False)
+
+
+def _uncalibrated(estimator: Classifier) -> str | None:
+    if estimator.calibration is None:
+        name = type(estimator).__name__
+        return f"calibration=None: the scores of {name} are no probabilities. Use calibration='temperature'."
+    return None
+
+
+class ScoresMixin:
+    """A classifier whose scores are no logarithms of odds: it has probabilities only with ``calibration``."""
+
+    @available_unless(_uncalibrated)
+    def predict_proba(self, X: Data) -> Any:
+        return super().predict_proba(X)  # type: ignore[misc]
+
+    @available_unless(_uncalibrated)
+    def predict_log_proba(self, X: Data) -> Any:
+        return super().predict_log_proba(X)  # type: ignore[misc]

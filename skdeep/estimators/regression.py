@@ -14,11 +14,18 @@ from torch import Tensor
 
 from skdeep.compat.sklearn import StrOptions, _fit_context
 from skdeep.data.answers import StandIn
-from skdeep.data.inputs import Data, Matrix, OutputSpace, to_numpy
+from skdeep.data.inputs import Data, Matrix, OutputSpace, float_dtype, to_numpy
 from skdeep.data.labels import n_columns, readable
 from skdeep.data.problem import Problem
 from skdeep.data.stored import opened_with_targets
-from skdeep.data.values import Prediction, TargetScale, ValueAnswers, check_domain, check_values
+from skdeep.data.values import (
+    Prediction,
+    TargetScale,
+    ValueAnswers,
+    check_domain,
+    check_values,
+    warn_of_lost_digits,
+)
 from skdeep.engine.networks import OutputMap
 from skdeep.engine.values import Positive, ValueLoss
 from skdeep.estimators.base import BaseTorchEstimator, no_partial_fit
@@ -254,6 +261,7 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         y = check_values(self, target[0], X, name)
         table = y.reshape(len(y), -1)
         check_domain(table, value_loss(self.loss, self.output), self.loss, name)
+        warn_of_lost_digits(table, float_dtype(X))
         levels = levels_of(self.loss)
         if levels and table.shape[1] > 1:
             raise ValueError(
@@ -285,9 +293,9 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
 
     @property
     def _scales_columns(self) -> bool:
-        """Whether each of several targets has a unit of its own in training: where the loss knows of none."""
+        """Whether each of several targets has a unit of its own in training: the loss knows of none, or follows it."""
         loss = value_loss(self.loss, self.output)
-        return loss.in_unit(2.0) is loss
+        return loss.in_unit(2.0) is loss or is_to_be_suited(self.loss)
 
     def _scaled(self, table: np.ndarray, weight: np.ndarray | None, new: bool) -> np.ndarray:
         """Make the targets to train on."""
@@ -303,7 +311,7 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
             # in parts, what is the same now may not be later; and scores have the unit of targets if these are they
             closer = new and output == "identity"
             self._target_scale, self._trained_output = (
-                scale.closer(table, self._scales_columns) if closer else scale,
+                scale.closer(table, weight, self._scales_columns) if closer else scale,
                 output,
             )
             self.__dict__.pop("delta_", None)

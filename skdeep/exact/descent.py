@@ -29,29 +29,14 @@ AT_REST = "The gradient is below tol={:g}."
 
 @dataclass
 class Solution:
-    """What a solver has found, of each model.
+    """What a solver has found, of each model."""
 
-    Attributes
-    ----------
-    params : ndarray of shape (K, C, D)
-    bound : ndarray of shape (K,)
-        What the solver bounds by its tolerance: the largest entry of the gradient, or the relative duality gap.
-    curve : list of list of float
-        The objective after each iteration.
-    stopped : list of str or None
-        Why the solver ended; None where a limit came first.
-    interrupted : bool
-        Whether Ctrl-C has ended it, for all that had not stopped.
-    n_evaluations : int
-        Of the objectives, where these are limited.
-    """
-
-    params: np.ndarray
-    bound: np.ndarray
-    curve: list[list[float]]
-    stopped: list[str | None]
-    interrupted: bool = False
-    n_evaluations: int = 0
+    params: np.ndarray  # (K, C, D)
+    bound: np.ndarray  # what the tolerance bounds: the largest entry of the gradient, or the relative gap, (K,)
+    curve: list[list[float]]  # the objective after each iteration
+    stopped: list[str | None]  # why the solver ended; None where a limit came first
+    interrupted: bool = False  # whether Ctrl-C has ended it, for all that had not stopped
+    n_evaluations: int = 0  # of the objectives, where these are limited
 
     def together(self, n_scores: int) -> Solution:
         """Join models of one column each, `n_scores` after the other, to models of so many."""
@@ -80,48 +65,26 @@ def summed(curves: list[list[float]]) -> list[float]:
 
 @dataclass
 class Stack:
-    """The models still on their way.
-
-    Attributes
-    ----------
-    rows : Rows
-    loss : RowLoss
-    weight : ndarray of shape (K, n) or (1, n)
-    rho : ndarray of shape (K, D)
-        Curvature of the penalty along each column.
-    params : ndarray of shape (K, C, D)
-    known : ndarray of shape (K, C, n), optional
-        The scores to begin with, where they are known.
-    scores : ndarray of shape (K, C, n)
-    at : At
-        The loss at the scores.
-    value, rounding : ndarray of shape (K,)
-        Of the objectives, and by how much they are not told apart.
-    left : ndarray of shape (K,)
-        Share of the slope at the start of the last step that was there at its end.
-    n_evaluations : int
-        Of the objectives, so far.
-    all_but_last : bool
-        Whether a penalty holds all columns but the last, of all models.
-    """
+    """The models still on their way."""
 
     rows: Rows
     loss: RowLoss
-    weight: np.ndarray
-    rho: np.ndarray
-    params: np.ndarray
-    known: InitVar[np.ndarray | None] = None
-    scores: np.ndarray = field(init=False)
-    at: At = field(init=False)
-    value: np.ndarray = field(init=False)
-    left: np.ndarray = field(init=False)
-    rounding: np.ndarray = field(init=False)
-    n_evaluations: int = 0
+    weight: np.ndarray  # (K, n) or (1, n)
+    rho: np.ndarray  # curvature of the penalty along each column, (K, D)
+    params: np.ndarray  # (K, C, D)
+    known: InitVar[np.ndarray | None] = None  # the scores to begin with, where they are known
+    scores: np.ndarray = field(init=False)  # (K, C, n)
+    at: At = field(init=False)  # the loss there
+    value: np.ndarray = field(init=False)  # of the objectives, (K,)
+    left: np.ndarray = field(init=False)  # share of the slope at the start of the last step that was there at its end
+    rounding: np.ndarray = field(init=False)  # by how much values are not told apart, (K,)
+    n_evaluations: int = 0  # of the objectives, so far
     _pull: np.ndarray = field(init=False)
     _slope: np.ndarray = field(init=False)
     _gradient: np.ndarray | None = field(init=False)
 
     def __post_init__(self, known: np.ndarray | None) -> None:
+        #: Whether a penalty holds all columns but the last, of all models.
         self.all_but_last = bool(self.rho[:, :-1].all())
         self.left = np.zeros(len(self.params))
         self._put(self.params, self.rows.scores(self.params) if known is None else known)
@@ -263,15 +226,9 @@ def _next(low: np.ndarray, high: np.ndarray, wanted: np.ndarray, is_worse: np.nd
 
 
 class Directions(Protocol):
-    """Directions downhill, of all models of a stack.
+    """Directions downhill, of all models of a stack."""
 
-    Attributes
-    ----------
-    slope_left : float
-        See `Stack.move`.
-    """
-
-    slope_left: float
+    slope_left: float  # see `Stack.move`
 
     def __call__(self, stack: Stack) -> np.ndarray:
         """Compute directions (K, C, D)."""

@@ -25,6 +25,7 @@ from skdeep.exact.losses import At, RowLoss, SquaredLoss
 from skdeep.exact.moments import Moments
 from skdeep.exact.path import chained
 from skdeep.exact.quadratic import Matrix, Quadratic, minimise
+from skdeep.exact.row_space import has_free_column
 from skdeep.exact.rows import Rows, SparseRows, of_both
 
 #: Coordinates at zero whose gradient is this part of what would move them are followed too.
@@ -61,26 +62,13 @@ _TINY = 1e-200
 
 
 class Solution(NamedTuple):
-    """What models were found.
+    """What models were found."""
 
-    Attributes
-    ----------
-    params : ndarray of shape (K, C, D)
-    value : ndarray of shape (K,)
-        Loss and penalty.
-    gap : ndarray of shape (K,)
-        Most that the value can be above its minimum, as a part of it.
-    curve : list of K lists of float
-        Values at the start and after each iteration.
-    converged : ndarray of shape (K,), of bool
-        Whether the gap is as small as it was to be.
-    """
-
-    params: np.ndarray
-    value: np.ndarray
-    gap: np.ndarray
-    curve: list[list[float]]
-    converged: np.ndarray
+    params: np.ndarray  # (K, C, D)
+    value: np.ndarray  # loss and penalty, (K,)
+    gap: np.ndarray  # most that the value can be above its minimum, as a part of it, (K,)
+    curve: list[list[float]]  # values at the start and after each iteration, of each
+    converged: np.ndarray  # whether the gap is as small as it was to be, (K,)
 
 
 def solve(
@@ -93,20 +81,10 @@ def solve(
     max_iter: int = 100,
     start: np.ndarray | None = None,
 ) -> Solution:
-    """Fit K models with L1 or elastic-net penalties.
+    """Fit K models with L1 or elastic-net penalties, to a relative duality `gap`.
 
-    Parameters
-    ----------
-    rows : Rows of shape (n, D)
-    loss : RowLoss
-    weight : ndarray of shape (K, n)
-        Of sum one per model.
-    kappa, rho : ndarrays of shape (K, D)
-        Slopes and curvatures of the penalties, which are both zero for the intercept, and nowhere else.
-    gap : float
-        Relative duality gap.
-    max_iter : int
-    start : ndarray of shape (K, C, D), optional
+    Weights (K, n) are of sum one for each; the slopes `kappa` and curvatures `rho` of the penalties (K, D) are both
+    zero for the intercept, and nowhere else. The `start` is (K, C, D).
     """
     K, C, D = len(weight), loss.n_scores, rows.shape[1]
     if isinstance(loss, SquaredLoss) and D <= max(_FEW_COLUMNS, min(_MAX_COLUMNS, rows.shape[0])):
@@ -200,6 +178,7 @@ class _Problem:
         self.kappa, self.rho = np.tile(kappa, loss.n_scores), np.tile(rho, loss.n_scores)
         self.is_free = (self.kappa == 0) & (self.rho == 0)
         self._is_free_column = self.is_free[: len(kappa)]
+        self._has_intercept = has_free_column(rows, kappa + rho)
         self.is_ridged = self.rho > 0
         C, D = self.shape
         # A common shift of a column's coefficients changes only the norm, which is least where their median is zero.
@@ -281,11 +260,11 @@ class _Problem:
     def _bound(self, state: _State, gradient: np.ndarray) -> float:
         """Compute a value that no parameters have less than."""
         dual, slope = state.at.gradient, gradient - self.rho * state.x
-        if self.is_free.any():
+        if self._has_intercept:
             dual = self.loss.balanced(dual, self.weight[None])
             slope = self.rows.back(dual * self.weight).ravel()
         slope = np.abs(slope)
-        # Only the column of ones is free; what is left there is rounding, or else only zero is known to be feasible.
+        # What is left where nothing is held is rounding, or else only zero is known to be feasible.
         rounding = max(1e-12 * float((np.abs(dual) @ self.weight).sum()), 1e-14)
         strict = ~self.is_ridged & ~self.is_free
         longest = 1.0

@@ -42,17 +42,8 @@ def solve(
 ) -> Solution | None:
     """Minimise squared hinges of K scores, each until no entry of its gradient is larger than its `tol` (K,).
 
-    None where a step is no plain one, or `max_evaluations` are not enough: `skdeep.exact.descent` knows what to do.
-
-    Parameters
-    ----------
-    rows : Rows
-    sign : ndarray of shape (K, n)
-    weight : ndarray of shape (n,)
-    rho : ndarray of shape (K, D)
-        Curvature of the penalty along each column of the rows.
-    params : ndarray of shape (K, D)
-        To begin with.
+    Signs are (K, n), weights (n,), curvatures `rho` of the penalty (K, D), and parameters to begin with (K, D). None
+    where a step is no plain one, or `max_evaluations` are not enough: `skdeep.exact.descent` knows what to do.
     """
     K, models = len(sign), _Models(rows, sign, weight, rho, params)
     found = Solution(np.empty((K, 1, rows.shape[1])), np.empty(K), [[] for _ in range(K)], [None] * K)
@@ -145,14 +136,9 @@ class _Models:
 
 
 class _Line:
-    """A model's objective along a direction.
+    """A model's objective along a direction: M (n,), what a step of one changes it by, and beyond what it is curved.
 
-    Parameters
-    ----------
-    margin, along, edge : ndarray of shape (n,)
-        M, what a step of one changes it by, and beyond what it counts for its second derivative.
-    penalty : tuple of float
-        Its value at the start, its slope there, and its second derivative.
+    The `penalty` is its value at the start, its slope there, and its second derivative.
     """
 
     def __init__(self, margin: np.ndarray, along: np.ndarray, edge: np.ndarray, penalty: tuple[float, float, float]):

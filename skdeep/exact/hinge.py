@@ -9,9 +9,9 @@ import numpy as np
 from skdeep.exact import hinge_interior
 from skdeep.exact.descent import summed
 from skdeep.exact.hinge_multipliers import WIDTH, Descent, Problem, Solution
-from skdeep.exact.hinge_starts import begin, crowd, span_of
 from skdeep.exact.hinge_terms import Hinges, WestonWatkins
-from skdeep.exact.path import chained
+from skdeep.exact.path import chained, levels
+from skdeep.exact.row_space import has_free_column
 from skdeep.exact.rows import Rows
 
 #: Steps of multipliers after which a model that a stack has brought near its optimum begins anew.
@@ -19,18 +19,8 @@ _PATIENCE = 150
 #: Most terms of a batch of models: as many as stay in the cache; and of the models of a fold, for which those of others
 #: are solved beside them: beyond, each fold is, without the rows that have no weight in it.
 _BATCH, _FOLD = 2**16, 2**15
-
-
-def _levels(keys: list[object], strength: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """Decide which models are solved together, and after which others (-1: after none).
-
-    Models of equal keys, which differ in their penalties only, follow each other from the strongest to the weakest, so
-    that each begins where the one before it ended.
-    """
-    chains, before = list(chained(keys, strength).values()), np.full(len(keys), -1)
-    for chain in chains:
-        before[chain[1:]] = chain[:-1]
-    return [np.array([c[i] for c in chains if len(c) > i]) for i in range(max(map(len, chains)))], before
+#: Most columns for which least squares are computed; what their penalty is multiplied by, and their scores.
+_MAX_COLUMNS, _FIRM, _LENGTHS = 300, 5, (0.5, 1.0, 2.0, 4.0)
 
 
 def solve(
@@ -42,26 +32,11 @@ def solve(
     max_iter: int = 1000,
     start: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Solution:
-    """Minimise hinges with a ridge penalty, for K models.
+    """Minimise hinges with a ridge penalty, for K models, to a relative duality `gap`, one or (K,).
 
-    Parameters
-    ----------
-    rows : Rows
-    loss : Hinges, WestonWatkins or CrammerSinger
-    weight : ndarray of shape (K, n)
-        The sum of each model's is one; zero where it is not trained on a row.
-    rho : ndarray of shape (K, D)
-        Factors of the penalty, ``rho * params ** 2 / 2``; zero for an intercept, which is the last column.
-    gap : float or ndarray of shape (K,)
-        Relative duality gap to reach.
-    max_iter : int
-        Most steps of a model.
-    start : tuple of ndarray of shape (K, C, D) and (K, C, n), optional
-        Parameters and duals to begin with: of a similar problem's solution.
-
-    Returns
-    -------
-    Solution
+    Weights (K, n) are of sum one for each; zero where it is not trained on a row. Factors `rho` (K, D) are of the
+    penalty ``rho * params ** 2 / 2``; zero for an intercept, which is the last column. The `start` is parameters (K, C,
+    D) and duals (K, C, n) of a similar problem's solution; `max_iter` are a model's steps.
     """
     weight, rho = np.asarray(weight, dtype=float), np.asarray(rho, dtype=float)
     (K, n), C, D = weight.shape, loss.n_scores, rows.shape[1]
@@ -79,13 +54,7 @@ def solve(
             for fold in folds:
                 _put(solve(rows, loss, weight[fold], rho[fold], goal[fold], max_iter), fold, found)
             return found
-    intercept = bool((rho[:, -1] == 0).all() and (rows.scores(np.eye(1, D, D - 1)) == 1).all())
-    if start is None and (span := span_of(rows, rho, intercept)) is not None:
-        small = solve(span.rows, loss, weight, span.penalty(rho), goal / 2, max_iter)
-        start = span.params(small.params), small.duals
-        solution = solve(rows, loss, weight, rho, goal, max_iter, start)
-        curve = [one[:-1] + other for one, other in zip(small.curve, solution.curve, strict=True)]
-        return replace(solution, curve=curve)
+    intercept = has_free_column(rows, rho)
     begun = None
     if start is None and hinge_interior.may_suit(rows, loss):
         begun = begin(rows, loss, weight, rho)
@@ -108,9 +77,9 @@ def solve(
             for name in ("params", "duals", "value", "gap", "converged"):
                 getattr(found, name)[model] = getattr(end, name)
         return found
-    levels, before = _levels([one.tobytes() for one in weight] if start is None else list(range(K)), rho.max(1))
+    each, before = levels([one.tobytes() for one in weight] if start is None else list(range(K)), rho.max(1))
     size = max(1, _BATCH // (C * n))
-    for level in levels:
+    for level in each:
         for models in np.split(level, range(size, len(level), size)):
             width = None
             if start is not None:
@@ -153,3 +122,41 @@ def _put(part: Solution, models: np.ndarray, found: Solution) -> None:
     found.converged[models] = part.converged.reshape(k, columns).all(1)
     for i, model in enumerate(models.tolist()):
         found.curve[model] = summed(part.curve[i * columns : (i + 1) * columns])
+
+
+# ---- where it begins -------------------------------------------------------------------------------------------------
+
+
+def least_squares(rows: Rows, loss: Hinges | WestonWatkins, weight: np.ndarray, rho: np.ndarray) -> np.ndarray:
+    """Compute the parameters of least squares, of firmer penalties."""
+    K, C, D = len(weight), loss.n_scores, rows.shape[1]
+    if D > _MAX_COLUMNS:
+        return np.zeros((K, C, D))
+    H = rows.gram(weight)
+    H.reshape(K, -1)[:, :: D + 1] += _FIRM * rho + 1e-10
+    return np.linalg.solve(H, rows.back(loss.target() * weight[:, None]).mT).mT
+
+
+def of_best_length(
+    params: np.ndarray, rows: Rows, loss: Hinges | WestonWatkins, weight: np.ndarray, rho: np.ndarray
+) -> np.ndarray:
+    """Multiply parameters (K, C, D) by what makes the hinges least."""
+    terms, (K, n) = loss.terms(len(weight)), weight.shape
+    scores = rows.scores(params).reshape(-1, terms.n_scores, n)
+    columns = len(scores) // K
+    loss_of = [terms.loss(terms.margins(length * scores)) for length in _LENGTHS]
+    data = [np.vecdot(values, np.repeat(weight, columns, 0)) for values in loss_of]
+    penalty = 0.5 * (rho[:, None] * params * params).reshape(K * columns, -1).sum(1)
+    values = np.array(data) + np.square(_LENGTHS)[:, None] * penalty
+    return params * np.take(_LENGTHS, values.argmin(0)).reshape(K, -1, 1)
+
+
+def begin(rows: Rows, loss: Hinges | WestonWatkins, weight: np.ndarray, rho: np.ndarray) -> np.ndarray:
+    """Compute parameters (K, C, D) to begin with, of a problem that is like no other."""
+    return of_best_length(least_squares(rows, loss, weight, rho), rows, loss, weight, rho)
+
+
+def crowd(rows: Rows, loss: Hinges | WestonWatkins, params: np.ndarray) -> float:
+    """Compute the share of rows within the margins at parameters (K, C, D)."""
+    margins = loss.terms(len(params)).margins(rows.scores(params))
+    return float((margins > 0).any(1).mean())

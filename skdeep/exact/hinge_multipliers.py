@@ -40,26 +40,14 @@ _FLAT, _MAX_TRIALS = 0.1, 40
 
 @dataclass
 class Solution:
-    """What is known of a stack's optimum.
+    """What is known of a stack's optimum."""
 
-    Attributes
-    ----------
-    params : ndarray of shape (K, C, D)
-    duals : ndarray of shape (K, C, n)
-    value : ndarray of shape (K,)
-    gap : ndarray of shape (K,)
-        How far the value is above a lower bound of all, as a share of itself.
-    converged : ndarray of shape (K,) of bool
-    curve : list of list of float
-        Values by iteration, for each model.
-    """
-
-    params: np.ndarray
-    duals: np.ndarray
-    value: np.ndarray
-    gap: np.ndarray
-    converged: np.ndarray
-    curve: list[list[float]]
+    params: np.ndarray  # (K, C, D)
+    duals: np.ndarray  # (K, C, n)
+    value: np.ndarray  # (K,)
+    gap: np.ndarray  # how far the value is above a lower bound of all, as a share of itself, (K,)
+    converged: np.ndarray  # (K,)
+    curve: list[list[float]]  # values by iteration, for each model
 
     @classmethod
     def blank(cls, K: int, C: int, D: int, n: int) -> Solution:

@@ -29,23 +29,12 @@ _INEXACT, _MAX_STEPS = 0.1, 200
 
 
 class Bends(NamedTuple):
-    """What the second derivative is made of.
+    """What the second derivative is made of."""
 
-    Attributes
-    ----------
-    free : ndarray of shape (K, J, n) of bool
-    coupling : ndarray of shape (K, n) or None
-        See `skdeep.exact.hinge_terms`.
-    scale : ndarray of shape (K, n)
-        Weights of the rows, over the width of smoothing.
-    factor : ndarray of shape (K, C, D)
-        The penalty's second derivative, with some more where there is none.
-    """
-
-    free: np.ndarray
-    coupling: np.ndarray | None
-    scale: np.ndarray
-    factor: np.ndarray
+    free: np.ndarray  # (K, J, n); see `skdeep.exact.hinge_terms`, as for the coupling
+    coupling: np.ndarray | None  # (K, n)
+    scale: np.ndarray  # weights of the rows, over the width of smoothing, (K, n)
+    factor: np.ndarray  # the penalty's second derivative, with some more where there is none, (K, C, D)
 
 
 def directions(

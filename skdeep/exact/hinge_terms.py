@@ -26,13 +26,7 @@ Index = tuple[np.ndarray, ...]
 
 
 class Terms:
-    """Base of the hinges, whose duals are in a box unless a subclass says otherwise.
-
-    Attributes
-    ----------
-    n_scores : int
-        C.
-    """
+    """Base of the hinges of C scores, whose duals are in a box unless a subclass says otherwise."""
 
     n_scores: int
 
@@ -97,13 +91,7 @@ class Terms:
 
 
 class OneScore(Terms):
-    """Hinges of one score, as a column has in a one-vs-rest scheme.
-
-    Parameters
-    ----------
-    sign : ndarray of shape (K, 1, n)
-        1 and -1.
-    """
+    """Hinges of one score, as a column has in a one-vs-rest scheme, of signs (K, 1, n)."""
 
     n_scores = 1
 

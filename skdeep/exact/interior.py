@@ -48,27 +48,13 @@ class Found(NamedTuple):
 
 
 class Terms(Protocol):
-    """The terms of all rows, T of each system, in one line.
+    """The terms of all rows, T of each system, in one line."""
 
-    Attributes
-    ----------
-    n_scores : int
-        Of a system.
-    at_zero : ndarray of shape (K or 1, T)
-        Margins where all parameters are zero.
-    share : ndarray of shape (K or 1, T)
-        Products of slacks and duals, beside each other, on the way to zero.
-    lean : ndarray of shape (K, T) or None
-        What falls with the margins, beside the hinges, at so much per margin.
-    give : ndarray of shape (K, T) or None
-        How far margins give way, for each unit of the dual beyond a half: what bends within half of it, as Huber's
-        loss does.
-    """
-
-    n_scores: int
-    at_zero: np.ndarray
-    share: np.ndarray
-    lean: np.ndarray | None
+    n_scores: int  # of a system
+    at_zero: np.ndarray  # margins where all parameters are zero, (K or 1, T)
+    share: np.ndarray  # products of slacks and duals, beside each other, on the way to zero, (K or 1, T)
+    lean: np.ndarray | None  # what falls with the margins, beside the hinges, at so much per margin, (K, T)
+    #: How far margins give way, for each unit of the dual beyond a half: what bends within half of it, as Huber's loss.
     give: np.ndarray | None
 
     def keep(self, systems: np.ndarray) -> Terms:
@@ -88,18 +74,8 @@ class Batch:
     """Systems that are solved together, until each is near its optimum.
 
     Duals of both bounds, and what these are to be multiplied with, are `dual` and `slack` (2, K, T): a and 1 - a; and
-    xi - m and xi. Terms of no weight stay where they are, so that a system steps as it would alone. One system may do
-    without the axis of systems: whatever is (K,) is a number then.
-
-    Parameters
-    ----------
-    terms : Terms
-    weight : ndarray of shape (K, T)
-        Of each term.
-    rho : ndarray of shape (K, D)
-    goal : ndarray of shape (K,)
-    least_value : ndarray of shape (K,), optional
-        Objectives below it are rounding.
+    xi - m and xi. Terms of no weight stay where they are, so that a system steps as it would alone. Objectives below
+    `least_value` are rounding. One system may do without the axis of systems: whatever is (K,) is a number then.
     """
 
     #: Products of slacks and duals to begin with, and how often larger ones are tried.
@@ -134,10 +110,6 @@ class Batch:
         """Reduce values (2, K, T) to one for each system: first along the terms, which are next to each other."""
         return ufunc.reduce(ufunc.reduce(values, -1))
 
-    def each(self, values: Any) -> Any:
-        """Lay out values of systems (K,) along their terms."""
-        return values[:, None]
-
     def begin(self, systems: tuple[int, ...]) -> None:
         """Begin where all products are about `centre`, or where the gradient is too large, more."""
         terms, centre = self.terms, np.full(systems, self.centre)[()]
@@ -145,7 +117,7 @@ class Batch:
         held = np.where(free, 0, 0.5 / np.where(free, 1, self.rho))
         for _ in range(self.max_starts):
             # there, duals are about 1/2 + m / (8 centre): with these, parameters follow
-            share = self.each(centre) * terms.share
+            share = centre[..., None] * terms.share
             second = self.weight / (8 * share if terms.give is None else 8 * share + terms.give)
             right = terms.back(self.pull(0.5 * self.weight + second * terms.at_zero))
             self.params = -self.solved(self.factors(second), right)
@@ -254,7 +226,7 @@ class Batch:
         neglected = up + 1
         neglected *= up
         both = of_primal * of_dual
-        after = (1 - of_primal) * left - both * self.total(products, neglected)
+        after = (1 - of_primal) * left - both * np.add.reduce(np.vecdot(products, neglected))
         if self.any_linear:
             after -= (of_dual - of_primal) * np.vecdot(margin * change, self.weight)
         centre = self.centres(left, after)
@@ -280,9 +252,10 @@ class Batch:
         remains = 1 - of_dual
         self.stationary *= remains * remains
         self.loose *= remains
-        move *= self.each(of_primal)
-        change *= self.each(of_dual)
-        of_slack *= self.each(of_primal)
+        of_primal, of_dual = of_primal[..., None], of_dual[..., None]
+        move *= of_primal
+        change *= of_dual
+        of_slack *= of_primal
         self.params -= move
         dual[0] += change
         dual[1] -= change
@@ -323,10 +296,6 @@ class Batch:
             for part in parts:
                 part[..., ~go, :] = 0
         return of_primal, of_dual
-
-    def total(self, products: np.ndarray, factors: np.ndarray) -> Any:
-        """Add up products (2, K, T) times factors."""
-        return np.add.reduce(np.vecdot(products, factors))
 
     def pull(self, slope: np.ndarray) -> np.ndarray:
         """Add the slopes of what falls with the margins to the hinges' (K, T)."""

@@ -134,14 +134,6 @@ class _One(Batch):
         self.end: tuple[np.ndarray, np.ndarray] | None = None
         super().__init__(system, system.weight, rho, np.float64(goal), np.float64(least_value))
 
-    def reduced(self, ufunc: np.ufunc, values: np.ndarray) -> Any:
-        """Reduce values (2, T) to one."""
-        return ufunc.reduce(values, None)
-
-    def each(self, values: Any) -> Any:
-        """Lay out a number along the terms."""
-        return values
-
     def factors(self, second: np.ndarray) -> Any:
         """Factorise the second derivatives in the parameters."""
         hessian = self.terms.hessians(second)
@@ -165,20 +157,6 @@ class _One(Batch):
         """Choose which products to aim at, by how much is left of them now, and after a trial."""
         is_slow, self.before = left > SLOW * self.before, left
         return centre(left, after, self.count, is_slow)
-
-    def lengths(self, of_primal: Any, of_dual: Any, share: float) -> tuple[Any, Any]:
-        """Compute how long a step is, at most 1, that goes a share of the way to the nearest bound."""
-        way = share / max(of_primal, of_dual, share)
-        return way, way
-
-    def halted(self, of_primal: Any, of_dual: Any, parts: tuple[np.ndarray, ...]) -> tuple[Any, Any]:
-        """End where a step has no length."""
-        self.ended = not of_primal > 0
-        return of_primal, of_dual
-
-    def total(self, products: np.ndarray, factors: np.ndarray) -> Any:
-        """Add up products (2, T) times factors."""
-        return np.vdot(products, factors)
 
     def find(self, max_iter: int) -> list[float]:
         """Step to the `end`, which is left out where it is not found; return objectives by step."""

@@ -73,14 +73,8 @@ class KinkedRows:
     def settle(self, kink: np.ndarray, is_upper: np.ndarray, slope: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """Solve for parameters and slopes, as if it were clear which rows are at their kinks; None where it is not.
 
-        Parameters
-        ----------
-        kink : ndarray of bool of shape (n,)
-            Rows at their kinks: there, scores are known and slopes are not.
-        is_upper : ndarray of bool of shape (n,)
-            Whether these kinks are upper bounds.
-        slope : ndarray of shape (n,)
-            Of all other rows.
+        Of rows at a `kink` (n,), scores are known and slopes are not; `is_upper` says whether it is the upper bound.
+        The `slope` (n,) is of all other rows.
         """
         Z, D, lo, hi, is_dual = self.rows.Z, len(self.rho), self.lo, self.hi, False
         for _ in range(_MAX_EXCHANGES):
@@ -144,17 +138,8 @@ def parts_of(problem: KinkedRows, params: np.ndarray, errors: np.ndarray, is_apa
     (Portnoy & Koenker 1997), and fewer do after some steps (`_approach`). Where bounds are apart, each row is on one
     side, and changes it between parts.
 
-    Yields
-    ------
-    part : KinkedRows
-    above : ndarray of bool, or None
-        Sides of its rows, where they have one.
-    index : ndarray or None
-        Which rows these are, if not all.
-    slope : ndarray of shape (n,)
-        Of the losses of all others.
-    radius : float
-        How far from their kinks rows are.
+    Yielded are the part; the sides of its rows (`above`), where they have one; which rows these are, if not all; the
+    slopes (n,) of the losses of all others; and how far from their kinks rows are.
     """
     n, D = problem.rows.shape
     many, sides = int(_BAND * (n * D) ** (2 / 3)), errors > 0

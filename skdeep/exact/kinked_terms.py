@@ -15,34 +15,17 @@ _PLAIN = 1.0
 
 @dataclass
 class Terms:
-    """The hinges of S systems, T of each: of all rows, on one side or both, and of coefficients with an L1 norm.
-
-    Attributes
-    ----------
-    rows : Rows
-    signs : tuple of float, or of one ndarray of shape (S, n)
-        Of the scores in the margins: for each side, all rows; or of each row the side that it is on.
-    at_zero : ndarray of shape (S, T)
-        Margins where all parameters are zero.
-    weight : ndarray of shape (S, T)
-    lean : ndarray of shape (S, T) or None
-        What falls with the margins, so much per margin.
-    share : ndarray of shape (S, T)
-        Of complementarity: the same for all rows in the end, whatever their weights.
-    give : ndarray of shape (S, T) or None
-        Width of the kinks.
-    has_norm : bool
-        Whether each column of the rows has a last term, whose margin is its coefficient.
-    """
+    """The hinges of S systems, T of each: of all rows, on one side or both, and of coefficients with an L1 norm."""
 
     rows: Rows
+    #: Of the scores in the margins: for each side, all rows; or of each row the side that it is on, (S, n).
     signs: tuple[float | np.ndarray, ...]
-    at_zero: np.ndarray
-    weight: np.ndarray
-    lean: np.ndarray | None
-    share: np.ndarray
-    give: np.ndarray | None
-    has_norm: bool
+    at_zero: np.ndarray  # margins where all parameters are zero, (S, T)
+    weight: np.ndarray  # (S, T)
+    lean: np.ndarray | None  # what falls with the margins, so much per margin, (S, T)
+    share: np.ndarray  # of complementarity: the same for all rows in the end, whatever their weights, (S, T)
+    give: np.ndarray | None  # width of the kinks, (S, T)
+    has_norm: bool  # whether each column of the rows has a last term, whose margin is its coefficient
 
     n_scores = 1
 

@@ -41,13 +41,7 @@ _WORTH, _SOONER = 64.0, 2.0
 
 
 class LBFGS:
-    """Directions of L-BFGS.
-
-    Parameters
-    ----------
-    group : ndarray of shape (K,)
-        Models of one number have about the same curvature, which is computed of the first of them.
-    """
+    """Directions of L-BFGS: models of one number in `group` (K,) have about the same curvature."""
 
     slope_left = 0.9
 

@@ -5,7 +5,7 @@ The mathematics are said in `skdeep.engine.losses`, where the same losses are fo
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from scipy.special import xlogy
@@ -17,36 +17,19 @@ KINK = 1.5e-8
 
 
 class At(NamedTuple):
-    """A loss at some scores.
+    """A loss at some scores."""
 
-    Attributes
-    ----------
-    value : ndarray of shape (K, n)
-    gradient : ndarray of shape (K, C, n)
-    """
-
-    value: np.ndarray
-    gradient: np.ndarray
+    value: np.ndarray  # (K, n)
+    gradient: np.ndarray  # (K, C, n)
 
 
 class RowLoss:
-    """Base of the losses of a problem's rows.
+    """Base of the losses of a problem's rows."""
 
-    Attributes
-    ----------
-    n_scores : int
-        C.
-    separable : bool
-        Whether no second derivative couples two scores.
-    shift_invariant : bool
-        Whether a common shift of all scores of a row changes nothing.
-    piecewise : bool
-        Whether the second derivative jumps, and is zero or constant between: a Newton step may be cut short by a kink.
-    """
-
-    n_scores: int
-    separable = True
-    shift_invariant = False
+    n_scores: int  # C
+    separable = True  # whether no second derivative couples two scores
+    shift_invariant = False  # whether a common shift of all scores of a row changes nothing
+    #: Whether the second derivative jumps, and is zero or constant between: a Newton step may be cut short by a kink.
     piecewise = False
 
     def at(self, scores: np.ndarray) -> At:
@@ -109,24 +92,21 @@ class RowLoss:
 class OfColumns(RowLoss):
     """Base of the losses that are a sum over columns of scores: as many problems, which know nothing of each other.
 
-    Parameters
-    ----------
-    target : ndarray of shape (C, n), or of each model's own (K, 1, n)
-        What scores, or their probabilities, are to be.
+    Targets (C, n), or each model's own (K, 1, n), are what scores, or their probabilities, are to be.
     """
 
-    def __init__(self, target: np.ndarray):
-        self.target, self.n_scores = target, target.shape[-2]
+    def __init__(self, target: np.ndarray, *settings: float):
+        self.target, self.n_scores, self._settings = target, target.shape[-2], settings
 
-    def of(self, target: np.ndarray) -> OfColumns:
+    def of(self, target: np.ndarray) -> Self:
         """Make the same loss of other targets."""
-        return type(self)(target)
+        return type(self)(target, *self._settings)
 
-    def apart(self, n_models: int) -> OfColumns:
+    def apart(self, n_models: int) -> Self:
         """Make the loss of models of one column each: for each of some models, one after the other, all columns."""
         return self.of(np.tile(self.target, (n_models, 1))[:, None])
 
-    def one(self, c: int) -> OfColumns:
+    def one(self, c: int) -> Self:
         """Make the loss of one column."""
         return self.of(self.target[c : c + 1])
 
@@ -134,9 +114,12 @@ class OfColumns(RowLoss):
         return self if self.target.ndim == 2 else self.of(self.target[models])
 
 
-def size_of(target: np.ndarray) -> float:
-    """Compute how large values are, at least 1."""
-    return max(1.0, float(np.abs(target).max(initial=0.0)))
+class OfResiduals(OfColumns):
+    """Base of the losses of differences between scores and targets."""
+
+    @property
+    def unit(self) -> float:
+        return max(1.0, float(np.abs(self.target).max(initial=0.0)))
 
 
 class SoftmaxLoss(RowLoss):
@@ -235,12 +218,8 @@ class LogisticLoss(OfColumns):
         return (xlogy(p, p) + xlogy(1 - p, 1 - p)).sum(1)
 
 
-class SquaredLoss(OfColumns):
+class SquaredLoss(OfResiduals):
     """Half the squared distance from targets (C, n)."""
-
-    @property
-    def unit(self) -> float:
-        return size_of(self.target)
 
     def at(self, scores: np.ndarray) -> At:
         residual = scores - self.target

@@ -43,27 +43,14 @@ _TOL = 1e-13
 
 
 class Found(NamedTuple):
-    """What K models have in the end.
+    """What K models have in the end."""
 
-    Attributes
-    ----------
-    params : ndarray of shape (K, D)
-    value, above : ndarray of shape (K,)
-        Objectives, and how far they are above the minimum at most.
-    steepest : ndarray of shape (K,)
-        Largest entry of the gradient of all but the L1 norm.
-    at_zero : ndarray of shape (K,)
-        Objectives where all parameters are zero.
-    rounding : ndarray of shape (K,)
-        Of values.
-    """
-
-    params: np.ndarray
-    value: np.ndarray
-    above: np.ndarray
-    steepest: np.ndarray
-    at_zero: np.ndarray
-    rounding: np.ndarray
+    params: np.ndarray  # (K, D)
+    value: np.ndarray  # of the objectives, (K,)
+    above: np.ndarray  # how far they are above the minimum at most, (K,)
+    steepest: np.ndarray  # largest entry of the gradient of all but the L1 norm, (K,)
+    at_zero: np.ndarray  # objectives where all parameters are zero, (K,)
+    rounding: np.ndarray  # of values, (K,)
 
 
 def suits(rows: Rows) -> bool:
@@ -76,18 +63,8 @@ def suits(rows: Rows) -> bool:
 def ridge(rows: Rows, loss: SquaredLoss, weight: np.ndarray, rho: np.ndarray, tol: np.ndarray) -> Solution | None:
     """Minimise squares of errors with squared norms, to gradients of `tol` (K,); see `skdeep.exact.descent`.
 
-    Parameters
-    ----------
-    rows : Rows of shape (n, D)
-    loss : SquaredLoss
-    weight : ndarray of shape (K, n) or (1, n)
-    rho : ndarray of shape (K, D) or (K, C, D)
-    tol : ndarray of shape (K,)
-
-    Returns
-    -------
-    Solution or None
-        None where more than the last column has no penalty, or moments have lost too many digits.
+    Weights are (K, n) or (1, n), curvatures `rho` (K, D) or (K, C, D). None where more than the last column has no
+    penalty, or moments have lost too many digits.
     """
     if len(rho) == 1 and rho.ndim == 2:
         alone = normal.solve(rows, loss.target, weight[0], rho[0])
@@ -109,14 +86,7 @@ def ridge(rows: Rows, loss: SquaredLoss, weight: np.ndarray, rho: np.ndarray, to
 
 
 class Moments:
-    """Moments of rows under the weights of K models.
-
-    Parameters
-    ----------
-    rows : Rows of shape (n, D)
-    weight : ndarray of shape (K, n)
-        The sum of each model's is one.
-    """
+    """Moments of rows under the weights (K, n) of models, each of sum one."""
 
     def __init__(self, rows: Rows, weight: np.ndarray):
         first, self.number = normal.distinct(weight)
@@ -128,8 +98,6 @@ class Moments:
 
         None where more than the last column has no penalty.
         """
-        if len(rho) == 1 and kappa is not None:
-            return self._one(target, kappa[0], rho[0])
         weighted = self.weight * target
         G, b, c, number = self.gram, self.rows.back(weighted), weighted @ target, self.number
         squares, total, (K, D) = np.sqrt(G.diagonal(0, 1, 2)), c[number], rho.shape
@@ -164,46 +132,6 @@ class Moments:
         steepest = np.maximum.reduce(np.abs(slope + held), 1, initial=0.0)
         size = np.vecdot(squares[number], np.abs(params))
         return Found(params, value, above, steepest, 0.5 * total, _ROUNDING * (total + size * size))
-
-    def _one(self, target: np.ndarray, kappa: np.ndarray, rho: np.ndarray) -> Found | None:
-        """Do the same for one model with an L1 norm, in half the calls."""
-        G, weighted = self.gram[0], self.weight[0] * target
-        b, c, penalty = self.rows.back(weighted), float(weighted @ target), kappa + rho
-        squares, total, n_free = np.sqrt(G.diagonal()), c, len(rho) - np.count_nonzero(penalty)
-        share, level = np.zeros(0), 0.0
-        if n_free:
-            unit = float(G[-1, -1])
-            if n_free > 1 or penalty[-1] or not unit:
-                return None
-            of_free, level = G[-1, :-1], float(b[-1]) / unit
-            share = of_free / unit
-            c -= float(b[-1]) * level
-            G, b = G[:-1, :-1] - of_free[:, None] * share, b[:-1] - of_free * level
-            kappa, rho = kappa[:-1], rho[:-1]
-        x = np.zeros((1, len(rho)))
-        self._follow(G, b, kappa[None], rho[None], np.zeros(1, dtype=int), x)
-        v = x[0]
-        slope = v @ G - b
-        loss, along = 0.5 * max(c + float((slope - b) @ v), 0.0), float(slope @ v)
-        size, norm = np.abs(slope), float(kappa @ np.abs(v))
-        beyond = size > kappa
-        steepest = size
-        if rho.any():
-            held = rho * v
-            norm += 0.5 * float(held @ v)
-            steepest = np.abs(slope + held)
-        shortest = float((kappa[beyond] / size[beyond]).min()) if beyond.any() else 1.0
-        above = norm + (1 - shortest) ** 2 * loss + shortest * along
-        if rho.all():  # the squared norm asks nothing of the dual, but it costs something
-            excess = np.maximum(size - kappa, 0)
-            above = min(above, norm + along + 0.5 * float(excess @ (excess / rho)))
-        elif rho.any():
-            above = _above(np.array([loss]), slope[None], x, kappa[None], rho[None], np.array([norm]))[0]
-        params = np.append(v, level - float(share @ v))[None] if n_free else x
-        rounding = _ROUNDING * (total + float(squares @ np.abs(params[0])) ** 2)
-        largest = np.array([steepest.max(initial=0.0)])
-        gap = np.array([max(above, 0.0)])
-        return Found(params, np.array([loss + norm]), gap, largest, np.array([0.5 * total]), np.array([rounding]))
 
     def refine(
         self, target: np.ndarray, k: int, params: np.ndarray, kappa: np.ndarray, rho: np.ndarray, gap: float

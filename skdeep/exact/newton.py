@@ -32,14 +32,9 @@ def slope_left(n_columns: int) -> float:
 
 
 class Newton:
-    """Newton directions.
+    """Newton directions of D columns.
 
-    Parameters
-    ----------
-    n_columns : int
-        D.
-    alike : bool
-        Whether columns were brought to the same size: curvature that is small beside the largest is then none.
+    Where columns were brought to the same size (`alike`), curvature that is small beside the largest is none.
     """
 
     def __init__(self, n_columns: int, alike: bool = True):

@@ -57,28 +57,12 @@ def distinct(weight: np.ndarray) -> tuple[list[int], list[int]]:
 def solve(
     rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray, gram: np.ndarray | None = None
 ) -> tuple[np.ndarray, float, float] | None:
-    """Minimise half the mean squares of errors with squared norms.
+    """Minimise half the mean squares of errors of targets (C, n) with squared norms.
 
-    Parameters
-    ----------
-    rows : Rows of shape (n, D)
-    target : ndarray of shape (C, n)
-    weight : ndarray of shape (n,)
-        Of sum one.
-    rho : ndarray of shape (D,)
-        Curvatures of the penalty; zero where there is none.
-    gram : ndarray of shape (D, D), optional
-        Products of the columns where they are known; overwritten.
-
-    Returns
-    -------
-    params : ndarray of shape (C, D)
-    value : float
-        The objective there.
-    bound : float
-        Largest entry of the gradient, or more than that.
-
-    None where there is another solution that is nearly as good, or rounding would tell which it is.
+    Weights (n,) are of sum one, `rho` (D,) are the curvatures of the penalty; `gram` (D, D), the products of the
+    columns where they are known, is overwritten. Returned are the parameters (C, D), the objective, and the largest
+    entry of its gradient or more than that; None where there is another solution that is nearly as good, or rounding
+    would tell which it is.
     """
     hessian = rows.gram(weight[None])[0] if gram is None else gram
     hessian.reshape(-1)[:: len(rho) + 1] += rho

@@ -23,30 +23,16 @@ def chained(keys: Sequence[Any], strength: np.ndarray) -> dict[Any, np.ndarray]:
     return {key: np.array(chain) for key, chain in chains.items()}
 
 
-def levels(weight: np.ndarray, strength: np.ndarray, kind: np.ndarray) -> list[np.ndarray]:
-    """Put models in an order to be solved in: chains of one kind and the same rows by falling strength, in parallel.
+def levels(keys: Sequence[Any], strength: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """Decide which models are solved together, and after which others (-1: after none).
 
-    Parameters
-    ----------
-    weight : ndarray of shape (K, n) or (1, n)
-    strength : ndarray of shape (K,)
-        Of the penalty.
-    kind : ndarray of shape (K,)
-
-    Returns
-    -------
-    list of ndarray
-        The models of each level, each of its own chain; -1 where a chain has ended.
+    Models of equal keys, which differ in their penalties only, follow each other from the strongest to the weakest, so
+    that each begins where the one before it ended.
     """
-    known: dict[bytes, int] = {}
-    number = [known.setdefault(one.tobytes(), len(known)) for one in weight]
-    number = number if len(weight) > 1 else number * len(kind)
-    by_key = chained(list(zip(number, kind.tolist(), strict=True)), strength)
-    chains = [by_key[key] for key in sorted(by_key)]
-    table = np.full((max(map(len, chains)), len(chains)), -1)
-    for column, chain in zip(table.T, chains, strict=True):
-        column[: len(chain)] = chain
-    return list(table)
+    chains, before = list(chained(keys, strength).values()), np.full(len(keys), -1)
+    for chain in chains:
+        before[chain[1:]] = chain[:-1]
+    return [np.array([c[i] for c in chains if len(c) > i]) for i in range(max(map(len, chains)))], before
 
 
 def follow(
@@ -68,14 +54,15 @@ def follow(
     params, bound = np.zeros((K, C, D)), np.zeros(K)
     curve: list[list[float]] = [[] for _ in range(K)]
     stopped: list[str | None] = [None] * K
-    before = last = way = None
-    for level in levels(weight, rho.max(1), kind):
-        there = np.flatnonzero(level >= 0)
-        models = level[there]
+    rows_of = [one.tobytes() for one in weight] * (1 if len(weight) > 1 else K)
+    each, before = levels(list(zip(rows_of, kind.tolist(), strict=True)), rho.max(1))
+    way: Directions | None = None
+    for models in each:
         own, own_loss = weight if len(weight) == 1 else weight[models], loss.keep(models)
-        starts = [np.zeros((len(models), C, D))] if last is None else [last[there]]
-        if last is not None and before is not None:
-            starts.append(2 * last[there] - before[there])
+        last = before[models]
+        starts = [params[last] if last[0] >= 0 else np.zeros((len(models), C, D))]
+        if last[0] >= 0 and before[last[0]] >= 0:
+            starts.append(2 * starts[0] - params[before[last]])
         stacks = [Stack(rows, own_loss, own, rho[models], start) for start in starts]
         stack = stacks[-1] if all((stacks[-1].value <= other.value).all() for other in stacks) else stacks[0]
         way = directions(kind[models]) if way is None else way.again(kind[models])
@@ -85,7 +72,4 @@ def follow(
         params[models], bound[models] = solution.params, solution.bound
         for k, model in enumerate(models):
             curve[model], stopped[model] = solution.curve[k], solution.stopped[k]
-        found = np.zeros((len(level), C, D))
-        found[there] = solution.params
-        before, last = last, found
     return Solution(params, bound, curve, stopped)

@@ -67,7 +67,6 @@ def solve(
 
     Parameters
     ----------
-    rows : Rows of shape (n, D)
     lo, hi : ndarray of shape (C, n)
         Bounds between which scores cost nothing: no lower one is above its upper one.
     up, down : ndarray of shape (C,)
@@ -78,16 +77,10 @@ def solve(
         Curvatures and slopes of the penalties, all at least zero.
     gap : float or ndarray of shape (K,)
         Relative duality gap to reach.
-    max_iter : int
-        Most steps of a model.
     width : float
         Of kinks where bounds meet: the loss is the least of what is left of errors, and of squares of what is taken
         from them that have the same slopes at the ends. With costs of :math:`\delta` for either side and a width of
         :math:`2 \delta` it is Huber's.
-
-    Returns
-    -------
-    Solution
 
     Raises
     ------

@@ -29,21 +29,12 @@ _MAX_HALVINGS = 40
 
 
 class Curvature(NamedTuple):
-    """Second derivatives along coordinates (C, D).
-
-    Attributes
-    ----------
-    rows : Rows
-    second : callable
-        Multiplies scores (C, n) by the second derivatives of the loss, with the weights of rows.
-    ridge, diagonal : ndarrays of shape (C, D)
-        What is added to the diagonal, and the diagonal with it.
-    """
+    """Second derivatives along coordinates (C, D)."""
 
     rows: Rows
-    second: Callable[[np.ndarray], np.ndarray]
-    ridge: np.ndarray
-    diagonal: np.ndarray
+    second: Callable[[np.ndarray], np.ndarray]  # multiplies scores (C, n) by the loss's, with the weights of rows
+    ridge: np.ndarray  # what is added to the diagonal, (C, D)
+    diagonal: np.ndarray  # with that, (C, D)
 
     def narrow(self, columns: np.ndarray) -> Curvature:
         """Take some columns."""
@@ -102,12 +93,8 @@ class _Part(NamedTuple):
     def descend(self, has_shift: np.ndarray, leaves: bool) -> tuple[np.ndarray, np.ndarray]:
         """Take a round; return how it moves scores (C, n), and its end.
 
-        Parameters
-        ----------
-        has_shift : ndarray of bool, of shape (D,)
-            Columns of which a common shift of all classes' parameters changes only the norm.
-        leaves : bool
-            Whether coordinates should leave zero.
+        In columns that `has_shift` (D,) names, a common shift of all classes' parameters changes only the norm;
+        `leaves` says whether coordinates should leave zero.
         """
         moved = np.zeros((len(self.x), self.curvature.rows.shape[0]))
         here = self

@@ -47,26 +47,14 @@ class Matrix:
 
 
 class Quadratic(NamedTuple):
-    """What is minimised.
-
-    Attributes
-    ----------
-    gradient, x : ndarrays of shape (m,)
-    kappa : ndarray of shape (m,)
-    tol : float
-        How long subgradients may be at the end.
-    family : ndarray of shape (m,), of int
-        Coordinates of the same family need not all be other than zero at once (negative: of none).
-    size : int
-        Coordinates of a family.
-    """
+    """What is minimised, in m coordinates."""
 
     gradient: np.ndarray
     x: np.ndarray
     kappa: np.ndarray
-    tol: float
-    family: np.ndarray | None = None
-    size: int = 0
+    tol: float  # how long subgradients may be at the end
+    family: np.ndarray | None = None  # coordinates of the same one need not all be other than zero (negative: none)
+    size: int = 0  # coordinates of a family
 
 
 def minimise(curvature: Matrix, problem: Quadratic) -> np.ndarray:

@@ -54,24 +54,9 @@ def refit(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Minimise the objectives of `skdeep.exact.descent` for K weights of the same rows.
 
-    Parameters
-    ----------
-    rows : Rows
-    loss : RowLoss
-        Not a `piecewise` one.
-    weight : ndarray of shape (K, n)
-        Each model's add up to one.
-    rho : ndarray of shape (K, D)
-    start : ndarray of shape (C, D)
-        The optimum for weights much like these.
-    only_a_step : bool, default=False
-        Whether to take Newton's first step towards the optimum, and no other.
-
-    Returns
-    -------
-    params : ndarray of shape (K, C, D)
-    arrived : ndarray of bool, of shape (K,)
-        Which models are at their optimum, or have taken their step. The others are anywhere.
+    The loss is no `piecewise` one; each model's weights (K, n) add up to one; the `start` (C, D) is the optimum for
+    weights much like these. With `only_a_step`, Newton's first step is taken, and no other. Returned are parameters (K,
+    C, D), and which models (K,) are at their optimum, or have taken their step; the others are anywhere.
     """
     (n_scores, n_columns), n_models = start.shape, len(weight)
     is_many = n_columns > _FEW_UNKNOWNS and isinstance(rows, SparseRows) and rho.any()
@@ -212,15 +197,7 @@ def contrasts(n_scores: int) -> np.ndarray:
 
 
 class Hessians:
-    """Computes Hessians in single precision, each of a model's own weights.
-
-    Parameters
-    ----------
-    rows : Rows
-    loss : RowLoss
-    basis : ndarray of shape (C, R)
-        Of the scores.
-    """
+    """Computes Hessians in single precision, each of a model's own weights, in a basis (C, R) of the scores."""
 
     def __init__(self, rows: Rows, loss: RowLoss, basis: np.ndarray):
         self.rows, self.loss, self.basis = rows, loss, basis

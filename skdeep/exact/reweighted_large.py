@@ -131,26 +131,14 @@ class Neighbourhood:
 
 
 class _Gone(NamedTuple):
-    """Unknowns of columns that a model has no rows of.
-
-    Attributes
-    ----------
-    unknowns : ndarray of shape (m,)
-    curvature : ndarray of shape (m,)
-        Their own; infinite where there is none.
-    """
+    """Unknowns (m,) of columns that a model has no rows of, and their own curvature, infinite where there is none."""
 
     unknowns: np.ndarray
     curvature: np.ndarray
 
 
 class _Curvature:
-    """The inverse (S, S) of a Hessian; NaN if there is none.
-
-    Parameters
-    ----------
-    inverse : ndarray of shape (S, S)
-    """
+    """The inverse (S, S) of a Hessian; NaN if there is none."""
 
     def __init__(self, inverse: np.ndarray):
         self.inverse, self.is_known = inverse, bool(np.isfinite(inverse[0, 0]))

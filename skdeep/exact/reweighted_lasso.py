@@ -35,19 +35,9 @@ _TOGETHER = 6
 def refit_lasso(
     rows: Rows, loss: RowLoss, weight: np.ndarray, rho: np.ndarray, kappa: np.ndarray, start: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Minimise objectives with an L1 norm for K weights of the same rows; see `skdeep.exact.reweighted.refit`.
+    """Minimise objectives with L1 norms of strengths `kappa` (K, D) for K weights of the same rows.
 
-    Parameters
-    ----------
-    rows, loss, weight, rho, start
-        Of smooth parts.
-    kappa : ndarray of shape (K, D)
-        Strengths of the L1 norm.
-
-    Returns
-    -------
-    params : ndarray of shape (K, C, D)
-    arrived : ndarray of bool, of shape (K,)
+    All else is as in `skdeep.exact.reweighted.refit`, of the smooth parts.
     """
     n_models, (n_scores, n_columns) = len(weight), start.shape
     if isinstance(loss, OfColumns) and n_scores > 1:

@@ -20,21 +20,8 @@ class ByClass:
     A term is a direction e in the scores, 1 of the rival and -1 of its own class. With P the products of rows of one
     class, weighted by one rival's second derivatives, it adds ``e_a e_b P`` to the Hessian's block of scores a and b.
 
-    Parameters
-    ----------
-    rows : Rows
-    codes : ndarray of shape (n,), of int
-    n_scores : int
-        C, of classes.
-    centred : bool
-        Scores that add up to zero, as an optimum's do, by S = C - 1 numbers; otherwise S is C.
-
-    Attributes
-    ----------
-    basis : ndarray of shape (C, S)
-        What scores are multiples of.
-    to_scores : ndarray of shape (S, C (C - 1))
-        Directions of terms, by class and rival.
+    Scores are multiples of a `basis` (C, S): where they are `centred`, adding up to zero as an optimum's do, of S = C -
+    1 numbers; otherwise S is C. The directions of terms, by class and rival, are `to_scores` (S, C (C - 1)).
     """
 
     def __init__(self, rows: Rows, codes: np.ndarray, n_scores: int, centred: bool = False):

@@ -35,21 +35,9 @@ _ROUGHLY, _CLOSELY = 1.0, 1e-6
 class RowSpace:
     """Coordinates of rows.
 
-    Parameters
-    ----------
-    rows : Rows of shape (n, D)
-    rho : ndarray of shape (..., D)
-        Curvatures of penalties, in the same proportions.
-    free : bool
-        Whether the last column is of ones, without a penalty.
-
-    Attributes
-    ----------
-    rank : int
-        r, of the rows.
-    coordinates : Rows of shape (n, r + free)
-    rho : ndarray of shape (..., r + free)
-        Curvatures of the penalties in them.
+    Curvatures `rho` (..., D) of penalties are in the same proportions; `free` says whether the last column is of ones,
+    without a penalty. The `coordinates` are rows (n, r + free) with the curvatures `rho` (..., r + free), and r is the
+    `rank`.
     """
 
     def __init__(self, rows: Rows, rho: np.ndarray, free: bool):
@@ -112,7 +100,8 @@ class RowSpace:
 
 def has_free_column(rows: Rows, rho: np.ndarray) -> bool:
     """Tell whether the last column is of ones, without a penalty (..., D)."""
-    return bool((rho[..., -1] == 0).all() and (rows.scores(np.eye(1, rho.shape[-1], rho.shape[-1] - 1)) == 1).all())
+    last = np.array([rho.shape[-1] - 1])
+    return bool((rho[..., -1] == 0).all() and (rows.columns(last, slice(None)) == 1).all())
 
 
 def proportions(rho: np.ndarray) -> list[np.ndarray]:

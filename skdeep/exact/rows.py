@@ -65,13 +65,9 @@ def products_of(columns: np.ndarray) -> np.ndarray:
 
 
 class Rows:
-    """Dense rows.
+    """Dense rows Z (n, D) in float64, contiguous along rows, or along columns, where there are few.
 
-    Parameters
-    ----------
-    Z : ndarray of shape (n, D)
-        Float64, contiguous along rows, or along columns, where there are few; the last one is one if there is an
-        intercept.
+    The last one is of ones if there is an intercept.
     """
 
     def __init__(self, Z: np.ndarray):
@@ -189,14 +185,7 @@ class Rows:
 
 
 class SparseRows(Rows):
-    """Sparse rows, whose columns are scaled but not centred.
-
-    Parameters
-    ----------
-    X : csr_array of shape (n, d)
-        Float64, in scaled columns.
-    intercept : bool
-    """
+    """Sparse rows X (n, d) in float64, whose columns are scaled but not centred."""
 
     def __init__(self, X: sparse.csr_array, intercept: bool):
         self.X, self.intercept = X, intercept

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import xlogy
 
-from skdeep.exact.losses import At, OfColumns, size_of
+from skdeep.exact.losses import At, OfColumns, OfResiduals
 
 #: Residuals are zero, or at a kink, up to rounding only, which must not decide on which side the next one is.
 _ROUNDING = 1.5e-8
@@ -25,30 +25,16 @@ _FARTHEST, _LEAST_RATE, _TINY = 500.0, 1e-3, 1e-300
 _MAX_STEPS = 100
 
 
-class HuberLoss(OfColumns):
-    r"""Huber's loss: :math:`r^2 / 2` of residuals r up to :math:`\delta`, beyond :math:`\delta |r| - \delta^2 / 2`.
-
-    Parameters
-    ----------
-    target : ndarray of shape (C, n), or of each model's own (K, 1, n)
-    delta : float
-        More than zero.
-    """
+class HuberLoss(OfResiduals):
+    r"""Huber's loss: :math:`r^2 / 2` of residuals r up to :math:`\delta`, beyond :math:`\delta |r| - \delta^2 / 2`."""
 
     piecewise = True
 
     def __init__(self, target: np.ndarray, delta: float):
-        super().__init__(target)
+        super().__init__(target, delta)
         if not delta > 0:
             raise ValueError(f"delta={delta!r} is not more than 0: for the absolute error, see skdeep.exact.piecewise.")
         self.delta = delta
-
-    @property
-    def unit(self) -> float:
-        return size_of(self.target)
-
-    def of(self, target: np.ndarray) -> HuberLoss:
-        return HuberLoss(target, self.delta)
 
     def at(self, scores: np.ndarray) -> At:
         residual = scores - self.target
@@ -64,30 +50,16 @@ class HuberLoss(OfColumns):
         return (dual * (dual / 2 + self.target)).sum(1)
 
 
-class SquaredInsensitive(OfColumns):
-    r"""The square of what a residual r is beyond :math:`\epsilon`, :math:`\max(0, |r| - \epsilon)^2`.
-
-    Parameters
-    ----------
-    target : ndarray of shape (C, n), or of each model's own (K, 1, n)
-    epsilon : float
-        At least zero.
-    """
+class SquaredInsensitive(OfResiduals):
+    r"""The square of what a residual r is beyond :math:`\epsilon`, :math:`\max(0, |r| - \epsilon)^2`."""
 
     piecewise = True
 
     def __init__(self, target: np.ndarray, epsilon: float):
-        super().__init__(target)
+        super().__init__(target, epsilon)
         if not epsilon >= 0:
             raise ValueError(f"epsilon={epsilon!r} is not at least 0.")
         self.epsilon = epsilon
-
-    @property
-    def unit(self) -> float:
-        return size_of(self.target)
-
-    def of(self, target: np.ndarray) -> SquaredInsensitive:
-        return SquaredInsensitive(target, self.epsilon)
 
     def at(self, scores: np.ndarray) -> At:
         residual = scores - self.target
@@ -102,18 +74,13 @@ class SquaredInsensitive(OfColumns):
 
 
 class TweedieLoss(OfColumns):
-    """Half the deviance of Tweedie's family on the log link.
+    """Half the deviance of Tweedie's family on the log link, whose variance is a power of the mean, from 1 to 2.
 
-    Parameters
-    ----------
-    target : ndarray of shape (C, n), or of each model's own (K, 1, n)
-        At least zero; more than zero if the power is 2.
-    power : float
-        Of the mean, that the variance is: from 1 to 2.
+    Targets are at least zero; more than zero if the power is 2.
     """
 
     def __init__(self, target: np.ndarray, power: float):
-        super().__init__(target)
+        super().__init__(target, power)
         if not 1 <= power <= 2:
             raise ValueError(
                 f"power={power!r} is not between 1 and 2, where half the deviance is convex in the scores."
@@ -126,9 +93,6 @@ class TweedieLoss(OfColumns):
         self._zero = is_zero if is_zero.any() else None
         positive = np.where(is_zero, 1.0, target)
         self._log, self._unit = np.log(positive), positive**self._a
-
-    def of(self, target: np.ndarray) -> TweedieLoss:
-        return TweedieLoss(target, self.power)
 
     def at(self, scores: np.ndarray) -> At:
         u = self._from_target(scores)

@@ -69,14 +69,7 @@ def ridge(rows: Rows, loss: SquaredLoss, weight: np.ndarray, rho: np.ndarray, to
 
 
 class _Systems:
-    """Products of rows, and what is solved by them.
-
-    Parameters
-    ----------
-    rows : Rows of shape (n, D)
-    free : bool
-        Whether the last column is of ones, without a penalty.
-    """
+    """Products of rows, and what is solved by them; the last column may be `free`: of ones, without a penalty."""
 
     def __init__(self, rows: Rows, free: bool):
         self.rows, self.free = rows, free

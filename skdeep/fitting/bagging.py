@@ -33,6 +33,9 @@ from skdeep.fitting.settings import changed, setting_names
 from skdeep.fitting.solving import solve
 from skdeep.fitting.starts import curves, end
 
+#: Numbers that rows choose by the epoch that is best for them: so many were measured (docs/decisions/regression.rst).
+_CHOSEN = 4
+
 
 @dataclass
 class _Runs(Progress):
@@ -65,11 +68,11 @@ class _Runs(Progress):
     def luck(self) -> float:
         """How many times as large as out of fold squares of errors are on other rows, about.
 
-        A member keeps the epoch that is best for the very rows that it is judged by: one number, chosen by so many
-        (Akaike, 1974).
+        A member keeps the epoch that is best for the very rows that it is judged by: as if these had chosen some
+        numbers (Akaike, 1974).
         """
         assert self.folds is not None
-        return 1 + 2 * len(self.folds.numbers) / len(self.folds.rows) if self.watched_own else 1.0
+        return 1 + 2 * _CHOSEN * len(self.folds.numbers) / len(self.folds.rows) if self.watched_own else 1.0
 
 
 def _mean_curve(curves: list[list[float]]) -> list[float]:
@@ -245,9 +248,12 @@ def _judge(ensemble: Classifier, problem: Problem, weight: np.ndarray | None, ru
     calibration = {name: value for name, value in vars(ensemble).items() if name in CALIBRATED}
     for estimator in ensemble.estimators_:
         estimator.__dict__.update(calibration)
-    # other networks, where the calibration is in their weights now
-    networks = [estimator._trained_network(*tensor) for estimator in ensemble.estimators_]
+    if ensemble.calibration == "sigmoid":  # which is in their weights now
+        networks = [estimator._trained_network(*tensor) for estimator in ensemble.estimators_]
     everywhere = networks[0].params[0].new_full((len(problem.codes), n_outputs), math.nan)
+
+    def of_members(rows: np.ndarray) -> Tensor:
+        return torch.cat([scores_of(network, data, rows) for network in networks])
 
     def put(rows: np.ndarray, scores: Tensor, say: np.ndarray | None = None) -> None:
         own = None if say is None else to_device(torch.from_numpy(say), scores.device, scores.dtype)
@@ -258,7 +264,7 @@ def _judge(ensemble: Classifier, problem: Problem, weight: np.ndarray | None, ru
             put(rows, scores_of(network, data, rows))
     if folds.divides:  # each observation is judged by the member that has not seen it
         rows = folds.rows[folds.fold == DIVIDED]
-        put(rows, torch.cat([scores_of(network, data, rows) for network in networks]), folds.parts_of_divided)
+        put(rows, of_members(rows), folds.parts_of_divided)
     new = folds.rows[folds.fold != KEPT]
     scores = everywhere[torch.from_numpy(new).to(everywhere.device)]
     ensemble.oof_score_ = _score_of(
@@ -267,7 +273,7 @@ def _judge(ensemble: Classifier, problem: Problem, weight: np.ndarray | None, ru
     if problem.subset is not None:
         rest = np.flatnonzero(problem.sample_weight == 0)
         put(rest, scores_of(ensemble._trained_network(*tensor), data, rest))
-    ensemble._keep_out_of_fold(everywhere, problem, weight, runs.luck)
+    ensemble._keep_out_of_fold(everywhere, problem, weight, runs.luck, of_members)
 
 
 def _score_of(ensemble: Classifier, scores: Tensor, part: Problem, weight: np.ndarray | None, folds: Folds) -> float:

@@ -17,36 +17,23 @@ from skdeep.exact.rows import Rows
 _WIDE, _MANY_COLUMNS = 2.0, 100
 #: Rows at most, since their factor takes the time of many passes; and for each score, of losses whose steps are few.
 _MAX_ROWS, _FEW_ROWS = 4096, 300
+#: Rows up to which hinges are solved so in any case, if there are so many times as many columns.
+_HINGES = 400
 
 
 @dataclass
 class Arrays:
-    """What a stack of K models is solved from.
-
-    Attributes
-    ----------
-    rows : Rows of shape (n, D)
-    target : ndarray of shape (n, ...)
-    weight : ndarray of shape (K or 1, n)
-    rho, kappa : ndarray of shape (K, D) or (K, C, D)
-        Strengths of the ridge and of the L1 norm.
-    start : ndarray of shape (K, C, D)
-    tol : ndarray of shape (K,)
-    alike : bool
-        Whether columns were brought to the same size.
-    spent : int
-        Evaluations of the objectives on the way to the start.
-    """
+    """What a stack of K models is solved from."""
 
     rows: Rows
-    target: np.ndarray
-    weight: np.ndarray
-    rho: np.ndarray
-    kappa: np.ndarray
-    start: np.ndarray
-    tol: np.ndarray
-    alike: bool
-    spent: int = 0
+    target: np.ndarray  # (n, ...)
+    weight: np.ndarray  # (K or 1, n)
+    rho: np.ndarray  # strengths of the ridge, (K, D) or (K, C, D)
+    kappa: np.ndarray  # of the L1 norm
+    start: np.ndarray  # (K, C, D)
+    tol: np.ndarray  # (K,)
+    alike: bool  # whether columns were brought to the same size
+    spent: int = 0  # evaluations of the objectives on the way to the start
 
     def of(self, models: np.ndarray) -> Arrays:
         """Take some of the models."""
@@ -61,6 +48,8 @@ Solver = Callable[[np.ndarray, Arrays, int], Solution]
 def by_rows(loss: Loss, shape: tuple[int, int], n_values: float, n_scores: int) -> bool:
     """Tell whether rows (n, D) of some values are few enough for an optimum to be found in their coordinates."""
     n, D = shape
+    if not loss.smooth and loss.target != "values" and n <= _HINGES and D > _WIDE * n:
+        return True
     if D < _MANY_COLUMNS or isinstance(loss, SquaredValues | SquaredError):  # which have systems of rows
         return False
     most = min(_MAX_ROWS, _FEW_ROWS * n_scores) if loss.twice_smooth else _MAX_ROWS

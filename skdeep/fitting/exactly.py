@@ -319,7 +319,7 @@ def _stretched(recipe: Recipe, arrays: Arrays, loss: HuberLoss, stretch: np.ndar
 
 def _certified(recipe: Recipe, arrays: Arrays, max_iter: int) -> Solution:
     """Minimise objectives with kinks, to relative duality gaps."""
-    weight = np.ascontiguousarray(np.broadcast_to(arrays.weight, (len(arrays.tol), arrays.weight.shape[1])))
+    weight = np.repeat(arrays.weight, len(arrays.tol) // len(arrays.weight), axis=0)
     rows, target, rho, kappa, start = arrays.rows, arrays.target, arrays.rho, arrays.kappa, arrays.start
     gap = GAP * arrays.tol
     found: Any

@@ -19,12 +19,12 @@ from numpy.typing import ArrayLike
 from skdeep.callbacks.observers import make_observer
 from skdeep.callbacks.run import Run
 from skdeep.data.chunks import are_chunks
-from skdeep.data.encoding import draw_seeds, encode, warn_of_raw_columns
+from skdeep.data.encoding import draw_seeds, encode, warn_of_light_rows, warn_of_raw_columns
 from skdeep.data.inputs import Classifier, Data, OutputSpace, float_dtype
 from skdeep.data.labels import Probabilities
 from skdeep.data.monitor import Watch
 from skdeep.data.problem import Problem
-from skdeep.data.scoring import only_asks, try_scoring
+from skdeep.data.scoring import scores_suffice, try_scoring
 from skdeep.data.splits import surely_differ
 from skdeep.data.state import RandomSource, TrainingState
 from skdeep.data.stored import opened_with_targets, warn_of_sorted_rows
@@ -104,6 +104,8 @@ def fit(
     leader.solver_ = recipe.solver
     if not (incremental or recipe.closed_form or getattr(leader, "standardize", True)):
         warn_of_raw_columns(problem)  # a module of the user's may scale them
+    if getattr(leader, "alpha", None) == "auto":
+        warn_of_light_rows(problem)
     if problem.is_stored and problem.shard is None and recipe.solver not in FULL_BATCH:
         warn_of_sorted_rows(problem.source, problem.codes)
     recipe.check(problem.source)
@@ -261,7 +263,7 @@ def monitor_of(
 ) -> Monitor:
     """Make what judges the models of estimators, of which the first one speaks for all, by data of all or of each."""
     leader = estimators[0]
-    asked = leader._answers if only_asks(scoring, leader) else None
+    asked = leader._answers if scores_suffice(scoring, leader) else None
     return Watch(parts, loss, scoring, leader._labels_of, partial(fitted_copy, estimators), asked)
 
 

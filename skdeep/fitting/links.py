@@ -147,13 +147,13 @@ def learned(estimator: Classifier, network: Network, model: int, dtype: np.dtype
     return attributes
 
 
-def fitted_copy(estimators: list[Classifier], network: Network, at: int, model: int) -> Any:
+def fitted_copy(estimators: list[Classifier], network: Network, at: int, model: int, dtype: Any = np.float64) -> Any:
     """Make an estimator to score: number `model` of some, with the parameters of number `at` of a network.
 
-    Its probabilities are at temperature 1, whatever the calibration that is still to come.
+    They are kept in a dtype. Its probabilities are at temperature 1, whatever the calibration that is still to come.
     """
     estimator = copy.copy(estimators[0])
-    attributes = estimators[model].get_params(deep=False) | learned(estimator, network, at, np.dtype("f8"), _NUMPY)
+    attributes = estimators[model].get_params(deep=False) | learned(estimator, network, at, np.dtype(dtype), _NUMPY)
     if estimator.calibration is not None:
         attributes |= {"calibration": "temperature", "temperature_": 1.0}
     estimator.__dict__.update(attributes)

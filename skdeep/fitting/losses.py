@@ -52,8 +52,8 @@ class Huber(RegressionLoss):
     ----------
     delta : float or "auto", default="auto"
         :math:`\delta`, in units of y: HuberRegressor's ``epsilon * scale_``. "auto" is the median absolute deviation of
-        y from its median (where most of y is the same, of the rest; of several targets that vary, their root mean
-        square; a network has one for each, the same in units of its deviation), which is kept as ``delta_``.
+        y from its median (where most of y is the same, of the rest), which is kept as ``delta_``; of several targets,
+        each has one, the same in units of its deviation.
 
     References
     ----------

@@ -92,6 +92,8 @@ class Recipe:
     proximal: bool  # whether the penalty acts through its proximal map (else through its gradient)
     #: Parameters up to which the exact solver takes Newton steps; None for what suits a tight tolerance.
     newton_params: int | None = None
+    #: Whether a linear model begins at scores that suit the shares of the classes, where steps would take long to them.
+    begins_level: bool = False
     closed_form: bool = False  # whether "exact" is least squares, in closed form
     n_bins: int = 0  # of each column that a perceptron embeds
     #: ``penalty(members, total_weight, batch_weight)``, of each model, given the weight of its training rows and of a
@@ -187,6 +189,22 @@ def mean_weights(members: Sequence[Member]) -> np.ndarray:
 def total_weights(problem: Problem, members: Sequence[Member]) -> np.ndarray:
     """Compute the weight of all rows that each model has seen, also in earlier calls of ``partial_fit``."""
     return mean_weights(members) * [m.n_rows(problem) for m in members] + [m.state.seen for m in members]
+
+
+def levels(problem: Problem, members: Sequence[Member], loss: Loss, n_outputs: int) -> np.ndarray:
+    """Compute the scores (K, C) with which models begin, by the mean targets of their rows."""
+    first, number = numbered(*rows_and_weights(members))
+    found = []
+    for member in (members[m] for m in first):
+        rows = slice(None) if member.rows is None else member.rows
+        target, weight = problem.target[rows], None if member.weight is None else member.weight[rows]
+        if target.ndim == 1:
+            sums = np.bincount(target, weight, n_outputs)
+            mean = sums / sums.sum()
+        else:
+            mean = np.average(target, axis=0, weights=weight)
+        found.append(loss.level(mean, 1 / len(target)))
+    return np.array(found)[number]
 
 
 def column_statistics(problem: Problem, members: Sequence[Member]) -> list[Columns]:

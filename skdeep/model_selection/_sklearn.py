@@ -80,7 +80,7 @@ class Taken(_Rows):
 def copied(values: Data) -> Any:
     """Copy the rows of some data."""
     if isinstance(values, np.ndarray):
-        return values.copy()
+        return values.copy(order="K")
     return _safe_indexing(values, np.arange(_num_samples(values)))
 
 

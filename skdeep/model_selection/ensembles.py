@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 from sklearn.base import clone
@@ -79,7 +78,7 @@ def _evaluate(tasks: list[Task], seed: int) -> list[dict] | None:
             _check_alike(tasks, candidates)
             _fit(
                 [
-                    _Split.of(own, task.X, task.y, task.options["train"])
+                    _FitOfSplit.of(own, task.X, task.y, task.options["train"])
                     for own, task in zip(candidates, firsts, strict=True)
                 ]
             )
@@ -114,19 +113,19 @@ def _check_alike(tasks: list[Task], candidates: list[list]) -> None:
 
 
 @dataclass
-class _Split:
-    """The ensembles of one split, as a fit has them before and after training."""
+class _FitOfSplit:
+    """The fit of the ensembles of one split: all but the training, which is of all splits."""
 
     estimators: list
-    others: list[set[str]]
-    X: Data
+    others: list[set[str]]  # names of their attributes that are no fit's
+    X: Data  # the split's training rows, and what they are encoded to
     problem: Problem
     recipe: Recipe
-    members: list[Member]
-    dealt: Dealt
+    members: list[Member]  # the ensembles
+    dealt: Dealt  # the models that they consist of, and what these watch
 
     @classmethod
-    def of(cls, estimators: list, X: Data, y: Data, train: np.ndarray) -> _Split:
+    def of(cls, estimators: list, X: Data, y: Data, train: np.ndarray) -> _FitOfSplit:
         """Encode a split's training rows, and deal them among the members; see `skdeep.fitting.fit.fit`."""
         leader, (X, y) = estimators[0], (_safe_indexing(X, train), _safe_indexing(y, train))
         others = [begin(estimator, False) for estimator in estimators]
@@ -141,8 +140,6 @@ class _Split:
             raise CannotStack("A loss that knows of a unit is another one for each split.")
         if recipe.solver in FULL_BATCH or recipe.device.type != "cpu" or recipe.batch_rows >= problem.n_rows:
             raise CannotStack("Steps are of all rows, or on an accelerator.")
-        if len(problem.missing):
-            raise CannotStack("Columns are told apart by where values are missing.")
         members = members_of(estimators, False)
         return cls(estimators, others, X, problem, recipe, members, deal(recipe, problem, None, members))
 
@@ -152,7 +149,8 @@ class _Split:
         problem, leader = self.problem, self.estimators[0]
         shape = problem.source.shape[1], problem.source.dtype, problem.indicators.start, problem.indicators.stop
         classes = leader.classes_.tolist() if hasattr(leader, "classes_") else ()
-        return steps_of(self.recipe), *shape, tuple(classes), self.recipe.n_outputs
+        missing = problem.missing.tolist()  # by which columns are told apart
+        return steps_of(self.recipe), *shape, tuple(classes), tuple(missing), self.recipe.n_outputs
 
     @property
     def n_params(self) -> int:
@@ -161,20 +159,15 @@ class _Split:
         return own * len(self.estimators)  # an ensemble's are those of its members
 
     def placed_in(self, together: Problem, start: int) -> tuple[list[Member], list[Problem]]:
-        """Make the members of rows that begin at a place among others, and what they watch."""
-        n = len(together.codes)
-        index: dict[int, Any] = {}  # one object where members share it
+        """Make the models of rows that begin at a place in the rows of all splits, and what they watch."""
+        n, known = len(self.problem.codes), dict[int, np.ndarray]()  # one object where models share it
 
-        def among(rows: np.ndarray | None) -> Any:
-            rows = np.arange(len(self.problem.codes)) if rows is None else rows
-            return index.setdefault(id(rows), (rows, start + rows))[1]
+        def among(rows: np.ndarray | None) -> np.ndarray:
+            return known.setdefault(id(rows), start + (np.arange(n) if rows is None else rows))
 
-        def spread(weight: np.ndarray | None) -> Any:
-            if weight is None:
-                return None
-            whole = np.zeros(n)
-            whole[start : start + len(weight)] = weight
-            return index.setdefault(id(weight), (weight, whole))[1]
+        def spread(weight: np.ndarray | None) -> np.ndarray | None:
+            room = start, len(together.codes) - start - n
+            return None if weight is None else known.setdefault(id(weight), np.pad(weight, room))
 
         models = [replace(model, rows=among(model.rows), weight=spread(model.weight)) for model in self.dealt.models]
         watched = [together.take(among(part.index), part.sample_weight) for part in self.dealt.watched]
@@ -196,7 +189,7 @@ class _Split:
             warn(member.estimator, self.recipe.solver, member.progress)
 
 
-def _fit(splits: list[_Split]) -> None:
+def _fit(splits: list[_FitOfSplit]) -> None:
     """Train the ensembles of all splits, as few stacks; raise `CannotStack` if their steps are not of one kind."""
     if len({split.kind for split in splits}) > 1:
         raise CannotStack("Steps follow from a split's rows.")
@@ -209,7 +202,7 @@ def _fit(splits: list[_Split]) -> None:
         _fit_together([splits[i] for i in part])
 
 
-def _fit_together(splits: list[_Split]) -> None:
+def _fit_together(splits: list[_FitOfSplit]) -> None:
     """Train the ensembles of some splits as one stack."""
     recipe, first = splits[0].recipe, splits[0].problem
     source, target, codes = (

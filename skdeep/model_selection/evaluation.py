@@ -131,26 +131,26 @@ def are_alike(one: Any, other: Any) -> bool:
         return False
 
 
-def _stack_key(task: Task) -> tuple | str:
-    """Make the key that the candidates of a stack have in common; or say why this one cannot be in a stack, as text."""
+def _stack_key(task: Task) -> tuple[tuple | None, str | None]:
+    """Make the key that the candidates of a stack have in common; or None, and why this one cannot be in a stack."""
     candidate, parameters = task.estimator, task.parameters
     prefix = prefix_of(candidate)
     if prefix.removesuffix("__") in parameters or (reason := why_alone(final_step(candidate))) is None:
         try:
             candidate = clone(candidate).set_params(**clone(parameters, safe=False))
         except Exception:  # scikit-learn's own code raises it where the user expects it
-            return "its parameters cannot be set"
+            return None, "its parameters cannot be set"
         reason = why_alone(final_step(candidate))
     if task.options.get("return_estimator"):
-        return "the fitted estimators are to be kept"  # those of a stack are trained for their scores alone
-    if getattr(candidate, "_skl_callbacks", None):
+        reason = "the fitted estimators are to be kept"  # those of a stack are trained for their scores alone
+    elif getattr(candidate, "_skl_callbacks", None):
         reason = "callbacks listen to one model at a time"
     if reason is not None:
-        return reason
+        return None, reason
     free = {prefix + name for name in stackable_now(final_step(candidate))}
     common = sorted((name, _token(value)) for name, value in parameters.items() if name not in free)
     # a parameter that another candidate of a list of grids leaves at its default is free for one, and not for the other
-    return *sorted(free), *common
+    return (*sorted(free), *common), None
 
 
 def _rows_key(task: Task) -> tuple:
@@ -179,22 +179,20 @@ def of_one_kind(tasks: list[Task]) -> list[list[int]]:
 
 def stacks_of(tasks: list[Task], n_workers: int) -> tuple[list[list[int]], set[str]]:
     """Group tasks that train together: the indices of each stack, and the reasons why stacks are lost."""
-    keys: dict[tuple, tuple | str] = {}
+    known: dict[tuple, tuple[tuple | None, str | None]] = {}  # by candidate
     stacks: dict[tuple, list[int]] = {}
-    rows: dict[tuple, list[str | None]] = {}
-    kinds = {i: kind for kind, group in enumerate(of_one_kind(tasks)) for i in group}
-    for i, task in enumerate(tasks):
-        kind = kinds[i]
-        candidate = kind, Same(task.options["parameters"])
-        if candidate not in keys:
-            keys[candidate] = _stack_key(task)
-        key, of_rows = keys[candidate], _rows_key(task)
-        reason = key if isinstance(key, str) else None
-        rows.setdefault(of_rows, []).append(reason if is_promised(task) else None)
-        if reason is None:
-            stacks.setdefault((of_rows, kind, key), []).append(i)
+    lost: dict[tuple, list[str | None]] = {}  # why each of some rows' candidates is in no stack, if it should be
+    for kind, group in enumerate(of_one_kind(tasks)):
+        for i in group:
+            candidate, rows = (kind, Same(tasks[i].options["parameters"])), _rows_key(tasks[i])
+            if candidate not in known:
+                known[candidate] = _stack_key(tasks[i])
+            key, reason = known[candidate]
+            lost.setdefault(rows, []).append(reason if is_promised(tasks[i]) else None)
+            if key is not None:
+                stacks.setdefault((rows, kind, key), []).append(i)
     # of one candidate, nothing is lost
-    reasons = {reason for found in rows.values() if len(found) > 1 for reason in found if reason is not None}
+    reasons = {reason for found in lost.values() if len(found) > 1 for reason in found if reason is not None}
     # those that the workers have left in their last round are cut, for none to stand idle
     n_left = len(stacks) % n_workers
     pieces = [1] * (len(stacks) - n_left) + [n_workers // max(1, n_left)] * n_left

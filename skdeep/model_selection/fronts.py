@@ -21,11 +21,12 @@ from sklearn.utils import get_tags
 
 from skdeep.compat.sklearn import _num_samples, _safe_indexing
 from skdeep.data.inputs import Data
+from skdeep.data.scoring import only_asks
 from skdeep.estimators.linear import LinearModel
-from skdeep.model_selection.evaluation import final_step, groups_of_alike
+from skdeep.model_selection._sklearn import copied
+from skdeep.model_selection.evaluation import are_alike, final_step, groups_of_alike
 from skdeep.model_selection.plain import is_array, is_finite, is_plain, without_checks
 from skdeep.model_selection.stacks import MAX_IN_ONE_ARRAY, why_alone
-from skdeep.model_selection.trainees import only_asks
 
 #: Steps that know columns by their place alone.
 _OF_NUMBERS = (StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, SimpleImputer, PCA, QuantileTransformer)
@@ -47,20 +48,21 @@ class Passed:
 def shared_fronts(contestants: dict[str, BaseEstimator], scorer: Callable, X: Data) -> list[list[str]]:
     """Group the pipelines whose steps before the last are alike, wherever scorers ask for nothing but predictions.
 
-    One pipeline alone is such a group if it gains by that: a network, and what takes rows as an array of numbers, which
-    are looked at once.
+    One pipeline alone is such a group if it gains by that: a network, what takes rows as an array of numbers, which are
+    looked at once, and what begins with the steps of others. Groups with fewer steps come first.
     """
     if not only_asks(scorer) or get_config()["enable_metadata_routing"] or get_config()["array_api_dispatch"]:
         return []
     names = [name for name, contestant in contestants.items() if _has_plain_front(contestant)]
     alike = groups_of_alike([front_of(contestants[name]).steps for name in names])
-    groups = [[names[i] for i in group] for group in alike]
-    firsts = [(group, contestants[group[0]]) for group in groups]
-    return [
-        group
-        for group, first in firsts
-        if len(group) > 1 or is_network(final := final_step(first)) or _takes_array(front_of(first), X, final)
-    ]
+    groups = sorted(([names[i] for i in group] for group in alike), key=lambda group: len(contestants[group[0]].steps))
+    found: list[list[str]] = []
+    for group in groups:
+        first, final = contestants[group[0]], final_step(contestants[group[0]])
+        gains = len(group) > 1 or is_network(final) or _takes_array(front_of(first), X, final)
+        if gains or beginnings([front_of(contestants[own[0]]) for own in (*found, group)])[-1] is not None:
+            found.append(group)
+    return found
 
 
 def _takes_array(front: Pipeline, X: Data, final: Any = None) -> bool:
@@ -93,40 +95,92 @@ def front_of(pipeline: Any) -> Pipeline:
     return clone(Pipeline(pipeline.steps[:-1]))
 
 
-def pass_front(front: Pipeline, X: Data, y: Data, train: np.ndarray, test: np.ndarray) -> Passed | None:
-    """Fit the steps and transform all rows of a split; None where it fails, since a pipeline says better why."""
-    try:
-        y_train, y_test = (_safe_indexing(y, rows) for rows in (train, test))
-        steps = [front]
-        if _takes_array(front, X):
-            array = np.asarray(X)
-            # as a frame does, in its own layout: in another one, sums over rows are rounded in another way, and splits
-            # inside a fit go by hashes of what comes of that, to the last bit
-            is_turned = array is not X and array.flags.f_contiguous
-            X_train, X_test = (array.T.take(rows, axis=1).T if is_turned else array[rows] for rows in (train, test))
+def beginnings(fronts: list[Pipeline]) -> list[int | None]:
+    """Say for each of some fronts, shorter ones first, with which other one it begins, if it does with any."""
+    steps = [[step for _, step in front.steps] for front in fronts]
+    begun = [[j for j in range(i) if are_alike(steps[j], own[: len(steps[j])])] for i, own in enumerate(steps)]
+    return [each[-1] if each else None for each in begun]
+
+
+@dataclass
+class _End:
+    """Training rows and test rows of a split, and the seconds to make each of them."""
+
+    first: Any
+    second: Any
+    fit_seconds: float = 0.0
+    transform_seconds: float = 0.0
+
+    @classmethod
+    def of(cls, X: Data, train: np.ndarray, test: np.ndarray, are_numbers: bool) -> _End:
+        """Take the rows of a split, as arrays if they are numbers."""
+        if not are_numbers:
+            return cls(_safe_indexing(X, train), _safe_indexing(X, test))
+        array = np.asarray(X)
+        # as a frame does, in its own layout: in another one, sums over rows are rounded in another way, and splits
+        # inside a fit go by hashes of what comes of that, to the last bit
+        is_turned = array is not X and array.flags.f_contiguous
+        first, second = (array.T.take(rows, axis=1).T if is_turned else array[rows] for rows in (train, test))
+        return cls(first, second)
+
+    def through(self, front: Pipeline, y: Any, are_numbers: bool) -> _End:
+        """Fit steps to the training rows, and transform both."""
+        steps: list[Any] = [front]
+        if are_numbers:
             steps = [step for _, step in front.steps]  # what a Pipeline does beside takes as long as they do
             for step in steps:
                 step._validate_params()  # here, once
-            known = without_checks() if is_finite(array) else nullcontext()
-        else:
-            X_train, X_test, known = _safe_indexing(X, train), _safe_indexing(X, test), nullcontext()
-        with known:
+        is_known = are_numbers and is_finite(self.first) and is_finite(self.second)
+        with without_checks() if is_known else nullcontext():
             start = time.time()
-            first = reduce(lambda rows, step: step.fit_transform(rows, y_train), steps, X_train)
+            first = reduce(lambda rows, step: step.fit_transform(rows, y), steps, self.first)
             fitted = time.time()
-            second = reduce(lambda rows, step: step.transform(rows), steps, X_test)
+            second = reduce(lambda rows, step: step.transform(rows), steps, self.second)
             transformed = time.time()
-        rows = _joined(first, second)
-    except Exception:
-        return None
-    if rows is None:
-        return None
-    n_train, n_rows = len(train_rows := np.arange(_num_samples(first))), _num_samples(rows)
-    labels = np.concatenate([np.asarray(y_train), np.asarray(y_test)])
-    if len(labels) != n_rows:
-        return None
-    seconds = fitted - start, transformed - fitted
-    return Passed(rows, labels, train_rows, np.arange(n_train, n_rows), *seconds, is_finite(rows))
+        seconds = self.fit_seconds + fitted - start, self.transform_seconds + transformed - fitted
+        return _End(first, second, *seconds)
+
+    def passed(self, y_train: Any, y_test: Any) -> Passed | None:
+        """Put the rows together; None if they do not make one array."""
+        rows = _joined(self.first, self.second)
+        labels = np.concatenate([np.asarray(y_train), np.asarray(y_test)])
+        if rows is None or len(labels) != (n_rows := _num_samples(rows)):
+            return None
+        n_train = _num_samples(self.first)
+        parts, seconds = (np.arange(n_train), np.arange(n_train, n_rows)), (self.fit_seconds, self.transform_seconds)
+        return Passed(rows, labels, *parts, *seconds, is_finite(rows))
+
+
+def pass_fronts(
+    fronts: list[Pipeline], begin: list[int | None], X: Data, y: Data, train: np.ndarray, test: np.ndarray
+) -> list[Passed | None]:
+    """Fit the steps of fronts, each from where the one ends that it begins with, and transform all rows of a split.
+
+    None where that fails, since a pipeline says better why.
+    """
+    y_train, y_test = (_safe_indexing(y, rows) for rows in (train, test))
+    ends: list[_End | None] = []
+    passed: list[Passed | None] = []
+    for front, number in zip(fronts, begin, strict=True):
+        end, outcome, steps = None, None, front.steps
+        try:
+            if number is None:
+                are_numbers = _takes_array(front, X)
+                start: _End | None = _End.of(X, train, test, are_numbers)
+            elif (start := ends[number]) is not None:
+                steps = steps[len(fronts[number].steps) :]
+                are_numbers = _takes_array(Pipeline(steps), start.first)
+                start = replace(
+                    start, first=copied(start.first), second=copied(start.second)
+                )  # steps may write to them
+            if start is not None:
+                end = start.through(clone(Pipeline(steps)), y_train, are_numbers)
+                outcome = end.passed(y_train, y_test)
+        except Exception:
+            end = outcome = None
+        ends.append(end)
+        passed.append(outcome)
+    return passed
 
 
 def in_one_array(passed: list[Passed | None]) -> list[Passed | None]:

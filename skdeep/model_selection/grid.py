@@ -26,6 +26,7 @@ from skdeep.compat.sklearn import _PassthroughScorer
 from skdeep.data.answers import own_methods
 from skdeep.data.inputs import float_dtype
 from skdeep.data.problem import Problem
+from skdeep.data.scoring import only_asks, scorers_of
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.rows import MAX_VALUES
 from skdeep.engine.threads import at_most, threads_for
@@ -45,7 +46,7 @@ from skdeep.model_selection.grid_rows import GridRows, Split
 from skdeep.model_selection.quick_scores import QuickScorers, name_of
 from skdeep.model_selection.scaled import Scaling
 from skdeep.model_selection.stacks import CannotStack, capacity, stackable_now, warn_of_fault, why_alone
-from skdeep.model_selection.trainees import methods_of, only_asks, scorers_of
+from skdeep.model_selection.trainees import methods_of
 
 #: Parameters in which the candidates of a grid of exact solutions may differ.
 _FREE = frozenset({"alpha", "l1_ratio", "tol", "class_weight", "random_state"})
@@ -229,13 +230,11 @@ class _Grid:
                     raise CannotStack("A model has failed.")
                 trained = time.time()
                 found = zip(*(member.progress.params or [] for member in members), strict=True)
-                scores = rows.scores(network.with_params([torch.cat(tensors) for tensors in found]))
+                network = network.with_params([torch.cat(tensors) for tensors in found])
                 if _is_accuracy(scorer, leader):
-                    marks = rows.accuracies(scores, weighs)
-                elif recipe.dtype is torch.float64:  # as predictions are
-                    marks = rows.asked(leader, scorer, scores, weighs)
+                    marks = rows.accuracies(network, weighs)
                 else:
-                    raise CannotStack("Predictions are more exact than scores in training.")
+                    marks = rows.asked(self.candidates, scorer, network, weighs)
                 return marks, members, recipe.solver, trained
         except CannotStack:
             return None
@@ -263,9 +262,13 @@ class _Grid:
             raise CannotStack("What is held out, steps of all rows are looked at by.")
         if recipe.solver != "lbfgs" and hasattr(leader, "delta_"):
             raise CannotStack("The loss follows from a split's targets.")
-        is_double = float_dtype(rows.problem.source) == np.float64
-        if _is_exact(recipe) and not (is_double or asks_for_labels(scorer, leader)):
+        if asks_for_labels(scorer, leader):
+            return
+        if _is_exact(recipe) and float_dtype(rows.problem.source) != np.float64:
             raise CannotStack("Predictions are rounded, which scores of more than labels show.")
+        is_even = recipe.device.type == "cpu" and recipe.solver != "sgd" and not isinstance(leader, LinearModel)
+        if not (_is_exact(recipe) or is_even or recipe.dtype is torch.float64):
+            raise CannotStack("Steps are rounded in another way, which scores of more than labels show.")
 
     def _check_exact(self, recipe: Recipe, parts: list[Problem]) -> None:
         """Raise `CannotStack` where not each fit would be an exact solution in float64 on the CPU."""
@@ -277,10 +280,7 @@ class _Grid:
             raise CannotStack("Not each fit is an exact solution of a linear model.")
 
     def _check_steps(self, recipe: Recipe, rows: GridRows, n_params: int) -> None:
-        """Raise `CannotStack` where fits would take other steps of mini-batches, or these do not pay in one stack.
-
-        Columns are told apart by where values are missing.
-        """
+        """Raise `CannotStack` where fits would take other steps of mini-batches, or these do not pay in one stack."""
         leader, parts = self.candidates[0], rows.parts
         free = stackable_now(leader)
         if not self.varied <= free or any(stackable_now(candidate) != free for candidate in self.candidates):
@@ -289,8 +289,10 @@ class _Grid:
             raise CannotStack("Rows have weights, by which they are divided and drawn.")
         if recipe.device.type == "cpu" and (n_params > _MAX_PARAMS or self.n_workers > 1):
             raise CannotStack("Stacks of each split take less time.")
-        if sparse.issparse(parts[0].source) or len(parts[0].placed(*_place(recipe)).missing):
-            raise CannotStack("Rows are sparse, or have missing values.")
+        if sparse.issparse(rows.problem.source) or not rows.have_all_gaps:
+            raise CannotStack(
+                "Rows are sparse, or columns have gaps in some splits only, by which they are told apart."
+            )
         if len({steps_of(leader._recipe(part, False, False)) for part in parts}) > 1:
             raise CannotStack("Steps follow from a split's rows.")
 

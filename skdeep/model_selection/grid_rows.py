@@ -15,14 +15,16 @@ import torch
 from torch import Tensor
 
 from skdeep.data.encoding import class_weight_of_rows, encode
-from skdeep.data.inputs import Data, to_numpy
+from skdeep.data.inputs import Data, float_dtype, to_numpy
 from skdeep.data.problem import Problem, scores_of
 from skdeep.data.values import TargetScale
 from skdeep.engine.classes import winners
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.values import AbsoluteValues, QuantileValues, SquaredValues
 from skdeep.estimators.linear import LinearModel
+from skdeep.estimators.prediction import scores_of_members
 from skdeep.estimators.regression import BaseTorchRegressor
+from skdeep.fitting.links import fitted_copy
 from skdeep.fitting.losses import suited_delta
 from skdeep.model_selection.quick_scores import quickly
 from skdeep.model_selection.stacks import MAX_IN_ONE_ARRAY, CannotStack
@@ -90,15 +92,16 @@ class GridRows:
         )
         return replace(self, problem=together, splits=list(zip(parts[::2], parts[1::2], strict=True)), scales=scales)
 
-    def _take_on_unit(self, leader: Any, number: int) -> None:
-        """Let a regressor speak of the targets of a split."""
-        if self.scales is not None:
-            leader._target_scale = self.scales[number]
-
     @property
     def parts(self) -> list[Problem]:
         """The problem of each split's training rows."""
         return [self.problem.take(train) for train, _ in self.splits]
+
+    @property
+    def have_all_gaps(self) -> bool:
+        """Whether each split's training rows lack values in all columns of which any rows do."""
+        gapped = self.problem.source[:, self.problem.missing]
+        return all(np.isnan(gapped[train]).any(0).all() for train, _ in self.splits)
 
     def weights(self, candidates: list, train: np.ndarray) -> list[np.ndarray | None]:
         """Weigh the training rows of a split, for each candidate, by its classes too: (n,), or None for ones."""
@@ -116,7 +119,7 @@ class GridRows:
             found[j] = product if product is None else _spread(product, train, len(codes))
         return [found[settings.index(setting)] for setting in settings]
 
-    def scores(self, network: Network) -> list[Tensor]:
+    def _scores(self, network: Network) -> list[Tensor]:
         """Compute the scores of each split's models on its test rows, (candidates, n_test, C)."""
         rows, each = self.problem.rows(), np.arange(network.n_models).reshape(len(self.splits), -1)
         tests = [test for _, test in self.splits]
@@ -126,25 +129,38 @@ class GridRows:
             return [own[:, torch.from_numpy(test)] for own, test in zip(of_splits, tests, strict=True)]
         return [scores_of(network.select(own), rows, test).cpu() for own, test in zip(each, tests, strict=True)]
 
-    def accuracies(self, scores: list[Tensor], weighs: bool = False) -> list[list[float]]:
+    def accuracies(self, network: Network, weighs: bool = False) -> list[list[float]]:
         """Compute the accuracies of models (splits, candidates), each on the test rows of its split."""
         marks = []
-        for own, (_, test) in zip(scores, self.splits, strict=True):
+        for own, (_, test) in zip(self._scores(network), self.splits, strict=True):
             predicted = to_numpy(own[:, :, 0] > 0 if own.shape[2] == 1 else winners(own))
             weight = self.weight[test] if weighs and self.weight is not None else None
             marks.append(np.average(predicted == self.problem.codes[test], axis=1, weights=weight).tolist())
         return marks
 
-    def asked(self, leader: Any, scorer: Callable, scores: list[Tensor], weighs: bool = False) -> list:
+    def asked(self, candidates: list, scorer: Callable, network: Network, weighs: bool = False) -> list:
         """Ask a scorer about the answers of models (splits, candidates) about the test rows of their splits."""
-        marks, scorer = [], quickly(scorer)
-        for number, (of_split, (_, test)) in enumerate(zip(scores, self.splits, strict=True)):
-            self._take_on_unit(leader, number)
+        marks, scorer, leader = [], quickly(scorer), candidates[0]
+        # else predictions are more exact than scores in training
+        known = self._scores(network) if network.params[0].dtype is torch.float64 else None
+        for number, (_, test) in enumerate(self.splits):
+            if self.scales is not None:  # the leader is to speak of the targets of this split
+                leader._target_scale = self.scales[number]
             labels, rows = leader._labels_of(self.problem)[test], np.empty((len(test), 0))
             options = {"sample_weight": self.weight[test]} if weighs and self.weight is not None else {}
-            found = [scorer(leader._answers(own), rows, labels, **options) for own in of_split]
-            marks.append(list(map(_plain, found)))
+            if known is not None:
+                answers = [leader._answers(own) for own in known[number]]
+            else:
+                answers = self._answers_of_fitted(candidates, network, number)
+            marks.append([_plain(scorer(own, rows, labels, **options)) for own in answers])
         return marks
+
+    def _answers_of_fitted(self, candidates: list, network: Network, number: int) -> list:
+        """Make what answers about a split's test rows for each of its models, as a fitted estimator does."""
+        n, source, dtype = len(candidates), self.problem.source, float_dtype(self.problem.source)
+        fitted = [fitted_copy(candidates, network, number * n + model, model, dtype) for model in range(n)]
+        scores = scores_of_members(fitted, source[self.splits[number][1]])
+        return [one._answers_of_fitted(own) for one, own in zip(fitted, scores, strict=True)]
 
 
 def _spread(values: np.ndarray, index: np.ndarray, n: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from sklearn.utils import get_tags
 
 from skdeep.compat.sklearn import _fit_and_score, _safe_indexing, _score
 from skdeep.data.inputs import Data
-from skdeep.model_selection.trainees import only_asks
+from skdeep.data.scoring import only_asks
 
 #: Parameters by which an estimator knows columns.
 _OF_COLUMNS = ("categorical_features", "monotonic_cst", "interaction_cst")

@@ -18,7 +18,15 @@ from skdeep.data.inputs import Data
 from skdeep.estimators.linear import LinearModel
 from skdeep.model_selection.backend import stacked
 from skdeep.model_selection.evaluation import StackingWarning, are_alike, final_step, prefix_of
-from skdeep.model_selection.fronts import Passed, front_of, in_one_array, is_network, pass_front, shared_fronts
+from skdeep.model_selection.fronts import (
+    Passed,
+    beginnings,
+    front_of,
+    in_one_array,
+    is_network,
+    pass_fronts,
+    shared_fronts,
+)
 from skdeep.model_selection.grid import asks_for_labels
 from skdeep.model_selection.plain import as_numbers, fit_and_score_plain, is_finite, is_plain, without_checks
 from skdeep.model_selection.scaled import Scaling
@@ -106,17 +114,17 @@ def _round(
     calls: list[tuple[Entry, tuple]] = []
     for number, split in splits.items():
         for name in contestants:
-            train, test = split
-            data, entry, outcome = (X, y), Entry(name, number), through.get((name, number))
-            estimator, parameters = whole[name]
-            if outcome is not None:
-                estimator, parameters = finals[name]
-                data, (train, test) = (outcome.X, outcome.y), (outcome.train, outcome.test)
-                entry.fit_extra, entry.score_extra = outcome.fit_seconds, outcome.transform_seconds
-            elif are_plain[id(estimator)]:
-                data = numbers
-            is_clean = are_plain[id(estimator)] and (numbers_are_finite if outcome is None else outcome.is_finite)
-            call = _call(estimator, parameters, data, (train, test), scorer, is_clean)
+            entry, passed = Entry(name, number), through.get((name, number))
+            estimator, parameters = whole[name] if passed is None else finals[name]
+            is_clean = are_plain[id(estimator)]
+            if passed is None:
+                data, own = (numbers if is_clean else (X, y)), split
+                is_clean &= numbers_are_finite
+            else:
+                data, own = (passed.X, passed.y), (passed.train, passed.test)
+                is_clean &= passed.is_finite
+                entry.fit_extra, entry.score_extra = passed.fit_seconds, passed.transform_seconds
+            call = _call(estimator, parameters, data, own, scorer, is_clean)
             (here if is_here and is_clean else calls).append((entry, call))
             entries.append(entry)
     with stacked():
@@ -138,14 +146,17 @@ def _behind_fronts(
     workers: dict[str, Any],
 ) -> dict[tuple[str, int], Passed | None]:
     """Pass the rows of some splits through the steps that contestants share, by workers if there are any."""
-    wanted = [(number, group) for number in splits for group in fronts]
-    ways = [(front_of(contestants[group[0]]), X, y, *splits[number]) for number, group in wanted]
+    steps = [front_of(contestants[group[0]]) for group in fronts]
+    ways = [(steps, beginnings(steps), X, y, *split) for split in (splits.values() if fronts else ())]
     if workers:
-        passed = Parallel(**workers)(delayed(pass_front)(*way) for way in ways)
+        passed = Parallel(**workers)(delayed(pass_fronts)(*way) for way in ways)
     else:
-        passed = [pass_front(*way) for way in ways]
+        passed = [pass_fronts(*way) for way in ways]
     through = {
-        (name, number): outcome for (number, group), outcome in zip(wanted, passed, strict=True) for name in group
+        (name, number): outcome
+        for number, of_split in zip(splits if fronts else (), passed, strict=True)
+        for group, outcome in zip(fronts, of_split, strict=True)
+        for name in group
     }
     for group in fronts if joblib.effective_n_jobs(workers.get("n_jobs", 1)) == 1 else []:
         if networks := [name for name in group if is_network(final_step(contestants[name]))]:

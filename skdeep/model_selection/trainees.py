@@ -12,9 +12,10 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import get_routing_for_object
 
-from skdeep.compat.sklearn import _BaseScorer, _fit_and_score, _MultimetricScorer, _num_samples, _PassthroughScorer
+from skdeep.compat.sklearn import _fit_and_score, _MultimetricScorer, _num_samples, _PassthroughScorer
 from skdeep.data.answers import own_methods
-from skdeep.data.inputs import Data, OutputSpace
+from skdeep.data.inputs import Data, OutputSpace, check_features
+from skdeep.data.scoring import only_asks, scorers_of
 from skdeep.engine.rows import MAX_VALUES
 from skdeep.engine.threads import at_most, threads_of_worker
 from skdeep.estimators.prediction import scores_of_members
@@ -69,16 +70,6 @@ def _transformed(pipeline: Pipeline, X: Data) -> Any:
 
 #: Methods of a classifier that a score may come from without its probabilities.
 _METHODS = {"predict", "decision_function", "score"}
-
-
-def scorers_of(scorer: Callable) -> list:
-    """List the scorers of a search."""
-    return list(scorer._scorers.values()) if isinstance(scorer, _MultimetricScorer) else [scorer]
-
-
-def only_asks(scorer: Callable) -> bool:
-    """Say whether a scorer does nothing to an estimator but call its methods; a user's own may do anything."""
-    return all(isinstance(one, _BaseScorer | _PassthroughScorer) for one in scorers_of(scorer))
 
 
 def _shares_rows(estimator: BaseEstimator, scorer: Callable) -> bool:
@@ -181,7 +172,7 @@ def _answering(finals: list, is_fitted: list[bool], scorer: Any, X: Any) -> list
     if len(fitted) * max(_num_samples(X) * n_outputs, fitted[0]._n_params(n_features, n_outputs)) > MAX_VALUES:
         return finals
     try:
-        scores, space = scores_of_members(fitted, X), OutputSpace(X)
+        scores, space = scores_of_members(fitted, check_features(fitted[0], X, reset=False)), OutputSpace(X)
         answers = iter([model._answers_of_fitted(own, space) for model, own in zip(fitted, scores, strict=True)])
     except Exception:  # scoring raises it as well, for each of them
         return finals

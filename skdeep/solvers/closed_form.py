@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skdeep.engine.frame import Frame
 from skdeep.engine.group import Group
 from skdeep.engine.networks import transposed_product
 from skdeep.engine.rows import MAX_VALUES, SparseRows
@@ -57,36 +58,30 @@ class Ridge:
         center: np.ndarray | None = None,
         unit: np.ndarray | None = None,
     ):
-        self.rows, self.subset = rows.in_scratch(), subset
+        self.rows, self.subset, self.device, self.group = rows.in_scratch(), subset, rows.device, Group()
+        self.n_rows, self.shape = len(rows) if subset is None else len(subset), (rows.n_features, target.shape[1])
         self.target = target if subset is None else target[torch.from_numpy(subset).to(target.device)]
-        self.n_rows, self.group = len(rows) if subset is None else len(subset), Group()
-        self.device = rows.device  # with float64
         share = np.ones(len(rows)) if weight is None else weight
         share = share if subset is None else share[subset]
         self.root = torch.from_numpy(np.sqrt(share / share.sum())).to(self.device)
-        self.shape = rows.n_features, target.shape[1]
         self.center, self.level = (self._exact(torch.zeros(size)) for size in self.shape)
         self.scale = None
         if unit is not None:
             self.scale = self._exact(torch.from_numpy(np.divide(1.0, unit, out=np.zeros_like(unit), where=unit > 0)))
-        limit = rounding(self.n_rows, rows.n_features, isinstance(rows.local, SparseRows))
-        self._by_rows = isinstance(rows.local, SparseRows) and self.n_rows <= rows.n_features
-        wants_means = fit_intercept and center is None
-        shift = self._first_row() if wants_means and not self._by_rows else self.center
-        if isinstance(rows, SharedRows) and not self._by_rows:  # products of rows are of different processes' rows
-            self._keep_own(rows.shard)
+        is_sparse = isinstance(rows.local, SparseRows)
+        limit = rounding(self.n_rows, rows.n_features, is_sparse)
+        self._by_rows = is_sparse and self.n_rows <= rows.n_features
+        if not self._by_rows:
+            first = self._first_row() if fit_intercept and center is None else self.center
+            if isinstance(rows, SharedRows):
+                self._keep_own(rows.shard)
         if fit_intercept:
+            shift = self.center if self._by_rows else first
             self.center = self._means(shift) if center is None else self._exact(torch.from_numpy(center))
             self.level = self._level()
-        left, self.singular, self.right, B = (self._factors_by_rows if self._by_rows else self._factors)()
-        least = limit * self.singular.max() if len(self.singular) else 0.0
-        if not self._by_rows:  # of columns far from zero, the last digits are what X itself has lost
-            size = self.center if rows.frame is None else self.center + self._exact(torch.as_tensor(rows.frame.origin))
-            size = size if self.scale is None else size * self.scale
-            noise = 2 * torch.finfo(torch.float64).eps * torch.linalg.vector_norm(self.right * size[:, None], dim=0)
-            least = noise.clamp(min=least)
-        kept = self.singular > least
-        self.singular, self.right, self.along = self.singular[kept], self.right[:, kept], left[:, kept].T @ B
+        left, singular, right, B = (self._factors_by_rows if self._by_rows else self._factors)()
+        kept = singular > self._rounding(singular, right, limit, rows.frame)
+        self.singular, self.right, self.along = singular[kept], right[:, kept], left[:, kept].T @ B
         #: Squared norm of what no weights can explain.
         self.rest = max(0.0, (B.square().sum() - self.along.square().sum()).item())
 
@@ -173,6 +168,17 @@ class Ridge:
         values, U = torch.linalg.eigh(products.mul_(root).mul_(root.unsqueeze(1)))
         S = values.clamp(min=0).sqrt()
         return U, S, U * root.unsqueeze(1) / S, (Y - self.level) * root.unsqueeze(1)
+
+    def _rounding(self, singular: Tensor, right: Tensor, limit: float, frame: Frame | None) -> Tensor:
+        """Compute up to which size each singular value may be rounding, as some share of the largest surely is."""
+        least = limit * singular.max() if len(singular) else singular
+        if self._by_rows:
+            return least
+        # of columns far from zero, the last digits are what X itself has lost
+        size = self.center if frame is None else self.center + self._exact(torch.as_tensor(frame.origin))
+        size = size if self.scale is None else size * self.scale
+        noise = 2 * torch.finfo(torch.float64).eps * torch.linalg.vector_norm(right * size[:, None], dim=0)
+        return noise.clamp(min=least)
 
     def solve(self, alphas: np.ndarray) -> tuple[Tensor, Tensor, np.ndarray]:
         """Compute solutions for K values of alpha: coefficients (K, C, d), intercepts (K, C) and objectives (K,)."""

@@ -34,6 +34,7 @@ class _Stack:
 
     objective: Objective
     progress: list[Progress]
+    number: np.ndarray  # of each model among all that there were
     directions: Newton | LBFGS
     search: LineSearch
     point: Tensor
@@ -49,16 +50,16 @@ class _Stack:
         limit = Newton.max_params if max_newton_params is None else max_newton_params
         newton = isinstance(objective.network, Linear) and point.shape[1] <= limit
         directions = Newton(objective) if newton else LBFGS.begin(objective, point)
-        search = LineSearch.begin(value, np.zeros(len(value)))
-        return cls(objective, progress, directions, search, point, value, gradient, torch.zeros_like(point))
+        number, search = np.arange(len(progress)), LineSearch.begin(value, np.zeros(len(value)))
+        return cls(objective, progress, number, directions, search, point, value, gradient, torch.zeros_like(point))
 
     def select(self, models: np.ndarray) -> _Stack:
         """Select some of the models."""
         objective, progress = self.objective.select(models), [self.progress[m] for m in models]
-        directions, search = self.directions.select(models, objective), self.search.select(models)
-        index = index_of(models, self.point)
+        number, directions = self.number[models], self.directions.select(models, objective)
+        search, value, index = self.search.select(models), self.value[models], index_of(models, self.point)
         point, gradient, direction = (values[index] for values in (self.point, self.gradient, self.direction))
-        return _Stack(objective, progress, directions, search, point, self.value[models], gradient, direction)
+        return _Stack(objective, progress, number, directions, search, point, value, gradient, direction)
 
     @property
     def rounding(self) -> float:
@@ -125,38 +126,35 @@ def minimise(
     ``Newton.max_params``). Returned is `progress`, with the final parameters in it. A keyboard interrupt ends training
     as `skdeep.engine.progress.end_early` says.
     """
-    network, alive = objective.network, np.arange(len(progress))
+    network = objective.network
     judge_start(network, progress, monitor)
     if observer is not None:
         observer.train_begin(network, None)
     try:
         stack = _Stack.begin(objective, progress, newton_params)
-        n_evaluations, ended = 1, alive
+        n_left, ended = max_fun - 1, stack.number  # evaluations, and models whose iteration has ended
         while True:
             if len(ended):
                 if observer is not None:
                     observer.epoch_begin(progress[0].n_iter)
                 stack.aim(ended)
-            spent = n_evaluations >= max_fun
-            stuck = stack.search.hopeless | stack.at_rest
+            spent, stuck = n_left <= 0, stack.search.hopeless | stack.at_rest
             if spent or stuck.any():
-                ended = np.arange(len(alive)) if spent else np.flatnonzero(stuck)
+                ended = np.flatnonzero(stuck | spent)
                 stack.settle(ended)
             else:
                 ended = stack.step()
-                n_evaluations += 1
-            _end_of_iteration(stack, ended, alive, stuck, spent, monitor, observer)
-            spent = n_evaluations >= max_fun
+                n_left -= 1
+            _end_of_iteration(stack, ended, stuck, spent, monitor, observer)
+            is_end = [n_left <= 0 or p.n_iter >= min(max_iter, p.max_iter) for p in stack.progress]
             done = np.array([p.stopped is not None or p.error is not None for p in stack.progress])
-            own = (stack.progress[m] for m in ended)
-            done[ended] |= spent | np.array([p.n_iter >= min(max_iter, p.max_iter) for p in own], dtype=bool)
+            done[ended] |= np.array(is_end)[ended]
             if done.all():
                 break
             if done.any():
                 stack.leave(np.flatnonzero(done))
                 rest = np.flatnonzero(~done)
-                ended = np.flatnonzero(np.isin(rest, ended))
-                alive, stack = alive[rest], stack.select(rest)
+                ended, stack = np.flatnonzero(np.isin(rest, ended)), stack.select(rest)
     except KeyboardInterrupt as interrupt:
         end_early(interrupt, progress, stack.progress, objective.batches.group)
     stack.objective.move(stack.point)
@@ -169,7 +167,6 @@ def minimise(
 def _end_of_iteration(
     stack: _Stack,
     ended: np.ndarray,
-    alive: np.ndarray,
     stuck: np.ndarray,
     spent: bool,
     monitor: Monitor | None,
@@ -183,7 +180,9 @@ def _end_of_iteration(
     watched: Iterable[tuple[float | None, float | None]] = [(None, None)] * len(ended)
     if monitor is not None:
         network = stack.objective.network
-        scores, losses = monitor(network if len(ended) == len(alive) else network.select(ended), alive[ended])
+        scores, losses = monitor(
+            network if len(ended) == len(stack.number) else network.select(ended), stack.number[ended]
+        )
         watched = zip(scores.tolist(), losses.tolist(), strict=True)
     at_rest = stack.at_rest
     for m, (score, validation_loss) in zip(ended, watched, strict=True):

@@ -31,12 +31,8 @@ HISTORY = 10
 #: Iterations before which the curvature is looked at, beyond the start: often enough that it fits, and rarely
 #: enough to cost little.
 _LOOKS = frozenset(8 * 4**i for i in range(16))
-#: Where these are in the memory of a model: H_0 Y and H_0 g, Y and g.
-_STARTS, _CHANGES = slice(HISTORY, 2 * HISTORY + 1), slice(2 * HISTORY + 1, None)
-#: The first slot of S, H_0 Y and Y.
-_FIRST = np.array([0, _STARTS.start, _CHANGES.start])
 #: What each model has of its own.
-_OWN = ("point", "memory", "filled", "size", "n_calls")
+_OWN = ("point", "start", "bases", "changes", "filled", "size", "n_calls")
 
 
 @dataclass
@@ -46,9 +42,9 @@ class LBFGS:
     objective: Objective
     preconditioner: Preconditioner | None  # what H_0 is but for its size; None for the identity
     point: Tensor  # where each model was last, (K, P)
-    #: Slots (K, 3 * HISTORY + 2, P) of S, of H_0 Y but for the size of H_0, with the last H_0 g, and of Y, with the
-    #: last gradient g; what is zero adds nothing.
-    memory: Tensor
+    start: Tensor  # H_0 times the gradient there, but for the size of H_0, (K, P)
+    bases: Tensor  # S, and H_0 Y but for that size, (K, 2 * HISTORY, P); what is zero adds nothing
+    changes: Tensor  # Y, and the last gradient, (K, HISTORY + 1, P)
     filled: np.ndarray  # in which iteration a slot was filled, (K, HISTORY)
     #: The size (K,) of H_0: before there is a pair, half a step to where the curvature of the start leads.
     size: Tensor
@@ -62,7 +58,9 @@ class LBFGS:
             objective,
             preconditioner=Preconditioner.of(objective),
             point=point.clone(),
-            memory=point.new_zeros(n_models, 3 * HISTORY + 2, n_params),
+            start=torch.zeros_like(point),
+            bases=point.new_zeros(n_models, 2 * HISTORY, n_params),
+            changes=point.new_zeros(n_models, HISTORY + 1, n_params),
             filled=np.zeros((n_models, HISTORY), dtype=int),
             size=torch.full((n_models,), 0.5, dtype=torch.float64, device="cpu"),
             n_calls=np.zeros(n_models, dtype=int),
@@ -97,13 +95,13 @@ class LBFGS:
                 which = models[due]
                 self.preconditioner.compute(which, point[due], average)
                 if not average:  # at the start, nothing is remembered
-                    self.memory[which, _STARTS] = self.preconditioner(which, self.memory[which, _CHANGES])
+                    starts = self.preconditioner(which, self.changes[which])
+                    self.bases[which, HISTORY:], self.start[which] = starts[:, :-1], starts[:, -1]
 
     def _directions(self, point: Tensor, gradient: Tensor) -> Tensor:
         start = self._remember(point, gradient)
-        bases = self.memory[:, : 2 * HISTORY]
         # a few numbers: in float64, which not every device has, and in many small steps, for which a GPU is no place
-        products = (bases @ self.memory[:, _CHANGES].mT).cpu().double()
+        products = (self.bases @ self.changes.mT).cpu().double()
         (steps, along_steps), (starts, along_starts) = (
             half.tensor_split([HISTORY], dim=2) for half in products.split(HISTORY, dim=1)
         )
@@ -115,7 +113,7 @@ class LBFGS:
         size = self.size.view(-1, 1, 1)
         c = torch.linalg.solve(triangle, along_steps)
         e = torch.linalg.solve(triangle.mT, own * c + size * (starts @ c - along_starts))
-        back = to_device(torch.cat([e, -size * c], dim=1).mT, point.device, point.dtype) @ bases
+        back = to_device(torch.cat([e, -size * c], dim=1).mT, point.device, point.dtype) @ self.bases
         return torch.addcmul(back.squeeze(1), start, to_device(size.squeeze(2), point.device, point.dtype)).neg_()
 
     def _remember(self, point: Tensor, gradient: Tensor) -> Tensor:
@@ -123,11 +121,9 @@ class LBFGS:
         start = gradient
         if self.preconditioner is not None:
             start = self.preconditioner(np.arange(len(point)), gradient.unsqueeze(1)).squeeze(1)
-        last_start, last_gradient = self.memory[:, 2 * HISTORY], self.memory[:, -1]
-        step, start_of_change, change = point - self.point, start - last_start, gradient - last_gradient
-        self.point = point.clone()
-        last_start.copy_(start)
-        last_gradient.copy_(gradient)
+        step, start_of_change, change = point - self.point, start - self.start, gradient - self.changes[:, -1]
+        self.point, self.start = point.clone(), start.clone()
+        self.changes[:, -1] = gradient
         products = [torch.linalg.vecdot(change, other) for other in (step, change, start_of_change)]
         along, square, of_start = torch.stack(products).cpu().double()
         begun = torch.from_numpy(self.n_calls > 0)
@@ -139,6 +135,7 @@ class LBFGS:
         self.n_calls += 1
         models, slots = np.arange(len(point)), self.n_calls % HISTORY
         self.filled[models, slots] = self.n_calls
-        pair = torch.stack([step, start_of_change, change], dim=1).mul_(to_device(sound, point.device).view(-1, 1, 1))
-        self.memory[index_of(models, pair).unsqueeze(1), index_of(slots[:, None] + _FIRST, pair)] = pair
+        index, slot, sound = index_of(models, point), index_of(slots, point), to_device(sound, point.device).view(-1, 1)
+        self.bases[index, slot], self.bases[index, slot + HISTORY] = step * sound, start_of_change * sound
+        self.changes[index, slot] = change * sound
         return start

@@ -37,6 +37,8 @@ _KNOWN_WARNINGS = (
     "All coefficients are zero at the optimum",
     "The scores of rows that a model was not trained on do not rise",
     "standardize=False trains on the columns of X as they are",
+    "sample_weight makes all",
+    "Predictions have X's dtype",
 )
 
 
