@@ -13,7 +13,7 @@ from sklearn.datasets import load_wine
 
 from skdeep import MLPClassifierTorch, MLPEnsembleClassifier, MLPEnsembleRegressor, MLPRegressorTorch
 from skdeep.data import bins
-from skdeep.data.bins import bin_edges
+from skdeep.data.bins import bin_edges, bins_between_values
 from skdeep.engine.embeddings import BinnedAffine
 from skdeep.engine.input_layer import Standardization
 from skdeep.engine.perceptron import MLP
@@ -201,6 +201,36 @@ def test_which_edges_are_all_values():
     assert are_values.all()
 
 
+def test_columns_of_few_values_are_half_of_all():
+    values = np.column_stack([np.arange(90) % k for k in (2, 7, 40, 90)]).astype(float)
+    values[4::7, 1] = np.nan
+    rows = DenseRows(torch.from_numpy(values), torch.device("cpu"), torch.float64)
+    assert bins_between_values(rows, None, 4, 8) == 5
+    assert bins_between_values(rows, None, 4, 4) == 0  # the second column has more
+    assert bins_between_values(rows, None, 3, 39) == 39
+    assert bins_between_values(rows, None, 1, 8) == 0  # a single bin is a line
+    assert bins_between_values(rows, np.arange(5, 9), 4, 8) == 3
+    assert bins_between_values(rows, None, 0, 8) == 0
+
+
+@pytest.mark.parametrize(("n_rows", "n_values", "expected"), [(300, 5, 4), (300, 9, 8), (300, 10, 0), (30, 5, 0)])
+def test_few_rows_of_few_values_have_bins_between_all(n_rows, n_values, expected):
+    """Rows of weight zero are not there, and a row of weight 2 is two."""
+    rng = np.random.default_rng(0)
+    data = np.column_stack([rng.permutation(n_rows) % n_values, rng.normal(size=n_rows)])
+    target = (data[:, 0] > 1).astype(int)
+    model = MLPClassifierTorch((4,), max_iter=1, random_state=0).fit(data, target)
+    assert model.coefs_[0].shape[0] == 2 * (1 + expected)
+    member = (
+        MLPEnsembleClassifier(2, (4,), max_iter=1, calibration=None, random_state=0).fit(data, target).estimators_[0]
+    )
+    assert member.n_bins == max(2, expected)
+    twice = clone(model).fit(np.tile(data, (2, 1)), np.tile(target, 2))
+    others, weight = rng.normal(size=(9, 2)), np.append(np.full(n_rows, 2.0), np.zeros(9))
+    weighted = clone(model).fit(np.vstack([data, others]), np.append(target, [0] * 9), sample_weight=weight)
+    assert weighted.coefs_[0].shape == twice.coefs_[0].shape
+
+
 def test_bins_start_as_they_did_where_training_goes_on():
     """Later parts have other values, or none: that changes no size."""
     rng = np.random.default_rng(0)
@@ -224,6 +254,8 @@ def test_codes_of_categories_are_told_apart():
     target = effects[np.arange(30), data].sum(1) > 75
     model = MLPClassifierTorch(random_state=0).fit(data[:1000], target[:1000])
     assert model.score(data[1000:], target[1000:]) > 0.75  # .66 where bins began small
+    model.fit(data[:400], target[:400])
+    assert model.score(data[1000:], target[1000:]) > 0.64  # .58 without bins
 
 
 def test_bins_too_narrow_for_single_precision_are_none():

@@ -44,7 +44,7 @@ OPTIONS = {
     "early stopping": {"n_iter_no_change": 1, "max_iter": 30, "learning_rate": "constant"},
     "dropout": {"dropout": 0.2},
     "batch normalisation": {"normalization": "batch", "activation": "prelu", "label_smoothing": 0.1},
-    "raw columns": {"standardize": False, "solver": "sgd", "learning_rate_init": 1e-4},
+    "raw columns": {"standardize": False, "solver": "sgd", "learning_rate_init": 1e-5},
     "lbfgs": {"solver": "lbfgs", "alpha": 0.1},
     "one batch": {"batch_size": 1000},
     "a solver that is an object": {"solver": AdamW(0.02, beta_2=0.9), "learning_rate_init": 0.003},
@@ -128,7 +128,7 @@ def test_calibrated_loss(data):
 @each_data
 def test_folds_and_temperature(data):
     X, Y = data
-    plainly = {"column_learning_rate": 0, "numeric_embedding": None}
+    plainly = {"column_learning_rate": 0, "numeric_embedding": None, "batch_size": 64}
     clf = ensemble(**plainly).fit(X, Y)  # whose best epochs are the last, by either loss
     fold = left_out_by(clf, X)
     sizes = np.bincount(fold, minlength=4)
@@ -177,8 +177,9 @@ def test_out_of_fold_probabilities_tell_of_new_rows():
     assert clf.score(noise, labels) > 0.75
     assert clf.oof_score_ < 0.6
     train, test = train_test_split(np.arange(len(X)), test_size=0.5, random_state=0, stratify=Y)
-    clf = ensemble().fit(X[train], Y[train])
-    assert clf.oof_score_ == pytest.approx(clf.score(X[test], Y[test]), abs=0.08)  # two standard errors
+    by_each = [ensemble().fit(X[train], Y[train]), ensemble().fit(X[test], Y[test])]
+    found = np.mean([by_each[0].score(X[test], Y[test]), by_each[1].score(X[train], Y[train])])
+    assert np.mean([clf.oof_score_ for clf in by_each]) == pytest.approx(found, abs=0.08)  # two standard errors
 
 
 @pytest.mark.parametrize("scoring", ["loss", "neg_log_loss", "roc_auc", "balanced_accuracy", "f1"])

@@ -153,9 +153,10 @@ def test_columns_far_from_zero_lose_no_digit_in_single_precision(case):
     model = trained(CASES[case][0], X, IRIS_Y)
     found = given(model.to_torch(), X)
     np.testing.assert_allclose(found, model.predict_proba(X), atol=1e-6)
-    near = X.astype(np.float64) - 2.0**20
-    alike = trained(model, near, IRIS_Y)  # the same model, in columns near zero
-    np.testing.assert_allclose(found, alike.predict_proba(near), atol=2e-3)
+    if case != "ensemble":  # which deals rows to its folds by what is in them
+        near = X.astype(np.float64) - 2.0**20
+        alike = trained(model, near, IRIS_Y)  # the same model, in columns near zero
+        np.testing.assert_allclose(found, alike.predict_proba(near), atol=2e-3)
 
 
 @pytest.mark.parametrize("case", ["labels", "mlp, batch", "ensemble, two classes"])

@@ -37,6 +37,18 @@ def bin_edges(
     return np.stack(edges), np.stack(are_values)
 
 
+def bins_between_values(rows: AnyRows, subset: np.ndarray | None, n_columns: int, most: int) -> int:
+    """Count the bins that have all values of a column as edges, where at least half of the first columns have few.
+
+    Few are so many bins at most. It is the largest number of any of these columns; 0 where these are less than half, or
+    none has more than one bin. The rows are those in `subset`, None for all.
+    """
+    columns = _sample(rows, subset)[1][:, :n_columns].T
+    bins = np.array([len(np.unique(column[~np.isnan(column)])) - 1 for column in columns])
+    few = bins[bins <= most]
+    return int(few.max()) if 2 * len(few) >= len(bins) and (few > 1).any() else 0
+
+
 def _edges(X: np.ndarray, weight: np.ndarray, n_bins: int) -> tuple[np.ndarray, np.ndarray]:
     """Compute the edges of the columns of rows (n, e), and whether these are all their values."""
     edges, are_values = quantiles(X, weight, n_bins), np.zeros(X.shape[1], dtype=bool)

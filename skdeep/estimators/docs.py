@@ -210,6 +210,7 @@ activation : str, default="silu"
             n_iter_no_change=16,
             beta_2=0.95,
             falls="loss of the rows watched falls",
+            batch_rows="a hundredth of the rows, from 64 to 256; of 65 to 511 rows, an eighth, or 16",
         ),
         "early_stopping",
         "scoring",

@@ -24,6 +24,8 @@ from skdeep.fitting.links import link_of
 from skdeep.fitting.methods import available_unless
 from skdeep.fitting.settings import Solver
 
+#: Of so many rows, a step takes an eighth, or so many; fewer are one batch, by which weights are repetitions.
+_FEW_ROWS, _FEW_BATCH_ROWS = (65, 511), 16
 #: Computes the scores (K, m, C) of all members for some rows (m,).
 OfMembers = Callable[[np.ndarray], Tensor]
 
@@ -73,6 +75,11 @@ class PerceptronEnsemble(Perceptron):
     #: Fitted attributes that tell of rows left out.
     _out_of_fold: ClassVar[tuple[str, ...]]
     _procedure = Procedure(train_folds, conclude, judge_each)
+
+    def _rows_per_step(self, n_rows: int) -> int:
+        # what is free of noise is learnt more closely in more steps, and the best epoch is kept in any case
+        are_few = _FEW_ROWS[0] <= n_rows <= _FEW_ROWS[1]
+        return max(_FEW_BATCH_ROWS, n_rows // 8) if are_few else super()._rows_per_step(n_rows)
 
     def _n_params(self, n_features: int, n_outputs: int) -> int:
         return self.n_estimators * super()._n_params(n_features, n_outputs)

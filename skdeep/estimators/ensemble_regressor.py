@@ -16,18 +16,12 @@ from skdeep.estimators.ensemble import OfMembers, PerceptronEnsemble
 from skdeep.estimators.mlp_regressor import MLPRegressorTorch, PerceptronRegressor
 from skdeep.fitting.losses import levels_of
 
-#: Of so many rows, a step takes an eighth, or so many; fewer are one batch, by which weights are repetitions.
-_FEW_ROWS, _FEW_BATCH_ROWS = (65, 511), 16
 #: Rows that say by how much members differ; the quantile of errors, and of differences, that is compared; and the
 #: largest part of squared errors that differences are taken for.
 _SPREAD_ROWS, _LARGE, _MOST_AVERAGED = 1000, 0.9, 0.5
 
-_TRAINING = ENSEMBLE["training"].replace(
-    "from 64 to 256", "from 64 to 256; of {} to {} rows, an eighth, or {}".format(*_FEW_ROWS, _FEW_BATCH_ROWS)
-)
 
-
-@document_deep_regressor(**ENSEMBLE | {"training": _TRAINING})
+@document_deep_regressor(**ENSEMBLE)
 @dataclass(eq=False, repr=False, kw_only=True)
 class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
     r"""Ensemble of multilayer perceptrons for values, each trained on all folds of the data but one.
@@ -114,11 +108,6 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
     @property
     def _default_scoring(self) -> str:  # type: ignore[override]
         return "loss" if levels_of(self.loss) else "r2"  # of the whole; epochs are judged by the loss
-
-    def _rows_per_step(self, n_rows: int) -> int:
-        # values that are free of noise are learnt more closely in more steps, and the best epoch is kept in any case
-        are_few = _FEW_ROWS[0] <= n_rows <= _FEW_ROWS[1]
-        return max(_FEW_BATCH_ROWS, n_rows // 8) if are_few else super()._rows_per_step(n_rows)
 
     def _losses(self, scores: Tensor, part: Problem) -> Tensor:
         loss, values = self._loss_of_targets, self._target_scale.back(part.target)

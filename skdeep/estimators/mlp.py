@@ -316,11 +316,13 @@ class MLPClassifierTorch(PerceptronClassifier, SingleNet):
         ``column_learning_rate`` r; where all values are edges, as of categories that are numbered, h is 1/2. A missing
         value has the bins of the mean; indicators, categories and columns with a single bin have none; of more than
         16 384 rows, as many are looked at. Sparse X is an error. "auto" is "piecewise" for dense X of less than 64
-        columns to embed and of 512 rows or more, with ``standardize`` and a hidden layer; else, and where training
-        begins with ``partial_fit``, None.
+        columns to embed and of 512 rows or more, or few values, with ``standardize`` and a hidden layer; else, and
+        where training begins with ``partial_fit``, None.
     n_bins : int or "auto", default="auto"
         Bins of each column. "auto" is one for every 128 rows (a row of weight 2 is two), from 2 to 16, in ensembles 32,
-        and no more than 256 of all columns. Where training goes on, they are the bins of the first call.
+        and no more than 256 of all columns; but where half of the columns have few values, nine at most and one for
+        every eight rows, as many as are between all of these. Where training goes on, they are the bins of the first
+        call.
     solver : {"adam", "sgd", "adamw", "lbfgs"}, `Adam`, `SGD`, `AdamW` or `LBFGS`, default="adam"
         Adam, mini-batch gradient descent with momentum, Adam with decoupled weight decay, or full-batch L-BFGS. An
         object, such as ``SGD(0.01, momentum=0.8)``, has settings of its own. ``learning_rate`` to ``precision`` below

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.sparse import issparse
 
-from skdeep.data.bins import bin_edges
+from skdeep.data.bins import bin_edges, bins_between_values
 from skdeep.data.columns import Columns, sizes_of
 from skdeep.data.inputs import Classifier, OutputSpace, to_numpy
 from skdeep.data.problem import Problem
@@ -18,8 +18,9 @@ from skdeep.engine.input_layer import Standardization
 from skdeep.engine.per_model import fetched, run_length, to_device
 from skdeep.fitting.recipe import Member, column_statistics, rows_and_weights
 
-#: Under ``n_bins="auto"``: bins of all columns together at most, and rows of a bin at least.
-_ALL_BINS, _BIN_ROWS = 256, 128
+#: Under ``n_bins="auto"``: bins of all columns together at most, and rows of a bin at least; but where half of the
+#: columns have few values, with so many bins between them at most, and so many rows of each: bins between all of these.
+_ALL_BINS, _BIN_ROWS, _FEW_BINS = 256, 128, 8
 #: How large bins are at the start (see `Bins`): the less, the faster a column learns how much its own matter.
 _START, _FAST = 4.0, 15.0
 
@@ -67,19 +68,19 @@ def n_numbers(problem: Problem) -> int:
     return n_features - len(range(*problem.indicators.indices(n_features)))
 
 
-def bins_of(estimator: Classifier, n_columns: int, n_rows: float = np.inf) -> int:
-    """Choose how many bins each of so many dense columns has; none where they are not embedded."""
+def bins_of(estimator: Classifier, n_columns: int, n_rows: float = np.inf, n_few: int = 0) -> int:
+    """Choose how many bins each of so many dense columns has, `n_few` at least; none where they are not embedded."""
     if estimator.numeric_embedding is None or not n_columns:
         return 0
     bounds = _IN_ENSEMBLES if estimator._averages_probabilities else _ALONE
     if estimator.numeric_embedding == "auto":
         # without a hidden layer it would be another model, and without scales the columns are to stay as they are
         is_plain = bounds is _ALONE and not (estimator.standardize and np.size(estimator.hidden_layer_sizes))
-        if is_plain or n_columns > bounds.columns or n_rows < bounds.rows:
+        if is_plain or n_columns > bounds.columns or (n_rows < bounds.rows and not n_few):
             return 0
     if isinstance(estimator.n_bins, Integral):
         return int(estimator.n_bins)
-    return int(max(2, min(bounds.bins, _ALL_BINS // n_columns, n_rows // _BIN_ROWS)))
+    return int(max(2, n_few, min(bounds.bins, _ALL_BINS // n_columns, n_rows // _BIN_ROWS)))
 
 
 def bins_for(estimator: Classifier, problem: Problem, going_on: bool, incremental: bool) -> int:
@@ -108,7 +109,12 @@ def bins_for(estimator: Classifier, problem: Problem, going_on: bool, incrementa
         return 0 if edges is None else edges.shape[1] - 1 if is_open else int(estimator.n_bins)
     if by_itself and incremental:
         return 0
-    return bins_of(estimator, n_numbers(problem), problem.n_observations)
+    n_columns, n_rows, n_few = n_numbers(problem), problem.n_observations, 0
+    if estimator.numeric_embedding and n_rows < _FEW_BINS * _BIN_ROWS:
+        rows = problem.placed(torch.device("cpu"), torch.float64).rows()
+        most = int(min(_FEW_BINS, n_rows // _FEW_BINS))
+        n_few = bins_between_values(rows, problem.counted().index, n_columns, most)
+    return bins_of(estimator, n_columns, n_rows, n_few)
 
 
 def standardization_for(
