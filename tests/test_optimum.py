@@ -9,7 +9,7 @@ from helpers import DATA, configured, covering
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 from sklearn.base import clone
-from sklearn.datasets import load_wine, make_moons
+from sklearn.datasets import load_wine, make_classification, make_moons
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
@@ -21,6 +21,7 @@ from sklearn.svm import LinearSVC
 from skdeep import SGD, HingeClassifier, MLPClassifierTorch, SigmoidClassifier, SoftmaxClassifier
 from skdeep.engine.activations import ACTIVATIONS
 from skdeep.model_selection import GridSearchCV
+from skdeep.model_selection.evaluation import fit_candidates
 
 
 def load(name, scaled=False):
@@ -311,3 +312,20 @@ def test_a_cosine_does_not_end_on_the_way_back():
     X, y = np.array([[0.1], [-0.1], [0.6], [0.1], [-0.5], [0.4]]), np.array([0, 1, 1, 1, 1, 1])
     model = HingeClassifier(calibration=None, solver=SGD(learning_rate="cosine"), random_state=0).fit(X, y)
     assert model.loss_ < 1.05 * model.best_loss_ + 1e-4
+
+
+@pytest.mark.parametrize("n_classes", [4, 6])
+def test_of_all_shifts_with_the_least_l1_norm_a_fit_has_one(n_classes):
+    """Of an even number of classes there are many: a stack ended at another one than a model alone (.58 apart)."""
+    X, y = make_classification(
+        200, 10, n_informative=8, n_redundant=0, n_classes=n_classes, n_clusters_per_class=1, random_state=0
+    )
+    models = [SoftmaxClassifier("l1", alpha=alpha, tol=1e-8, random_state=0) for alpha in (0.05, 0.02, 0.005)]
+    fit_candidates(models, X, y, {}, with_probabilities=False)
+    for model in models:
+        alone = clone(model).fit(X, y)
+        np.testing.assert_allclose(model.coef_, alone.coef_, atol=1e-7)
+        np.testing.assert_allclose(model.decision_function(X), alone.decision_function(X), atol=1e-6)
+        ordered = np.sort(alone.coef_, axis=0)
+        low, high = ordered[n_classes // 2 - 1], ordered[n_classes // 2]
+        assert (low * high == 0).all() and (low <= 0).all() and (high >= 0).all()

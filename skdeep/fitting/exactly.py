@@ -54,6 +54,8 @@ _MAX_COLUMNS = 4096
 _ENOUGH = 50
 #: Gradients of least squares in closed form, in the unit of `small_enough`.
 _ROUNDING = 1e-9
+#: How much farther one of two is, where rounding may decide.
+_TIE = 1e-6
 #: The relative duality gap that a tolerance of one asks for.
 GAP = 0.01
 
@@ -215,13 +217,32 @@ def _found(stack: Stack) -> tuple[Solution, list[torch.Tensor]] | None:
         return None
     if moved is not None:
         centring.back_(solution.params)
+    # of all shifts that change nothing, the same in every stack: calibrations and scores by class look at them
+    shifts = recipe.solver == "exact" and recipe.loss.shift_invariant
+    if shifts and rho.ndim == 2:
+        _settle_shifts(solution.params, (kappa > 0) & (rho == 0))
     dtype = network.params[0].dtype
     found = variables.back(solution.params)
-    if recipe.solver == "exact" and recipe.loss.shift_invariant and len(found) > 1 and len(variables.own_center) > 1:
-        # of all shifts, the one that a model has alone: calibrations by class look at scores of several models
+    if shifts and len(found) > 1:
         found[1] -= found[1].mean(1, keepdims=True)
     params = [torch.from_numpy(part) for part in found]
     return solution, params if dtype is torch.float64 else [part.to(dtype) for part in params]
+
+
+def _settle_shifts(params: np.ndarray, is_lasso: np.ndarray) -> None:
+    """Shift the coefficients (K, C, D) of columns (K, D) with an L1 norm, in place, where that has several least ones.
+
+    Of an even number of classes, the norm is the same wherever zero lies between the two in the middle: one of these is
+    zero then, the one nearer to the mean, so that the sum of squares is small.
+    """
+    n_classes = params.shape[1]
+    if n_classes % 2 or not is_lasso.any():
+        return
+    ordered = np.sort(params, axis=1)
+    low, high = ordered[:, n_classes // 2 - 1], ordered[:, n_classes // 2]
+    mean = params.mean(1)
+    nearer = np.where(mean - low <= (1 + _TIE) * (high - mean), low, high)
+    params -= np.where(is_lasso, nearer, 0.0)[:, None]
 
 
 def _solved(recipe: Recipe, members: list[Member], arrays: Arrays, max_iter: int) -> Solution | None:
