@@ -261,7 +261,8 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         y = check_values(self, target[0], X, name)
         table = y.reshape(len(y), -1)
         check_domain(table, value_loss(self.loss, self.output), self.loss, name)
-        warn_of_lost_digits(table, float_dtype(X))
+        if new or same:  # in parts, or of rows to judge by, those that happen to be together may be close
+            warn_of_lost_digits(table, float_dtype(X))
         levels = levels_of(self.loss)
         if levels and table.shape[1] > 1:
             raise ValueError(
